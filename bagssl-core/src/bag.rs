@@ -1,0 +1,205 @@
+//! Bags: which patches stand for an image.
+
+use std::prelude::v1::*;
+
+use crate::error::{Error, Result};
+use crate::patch::{Crop, ImageSize, MultiScale, PatchSpec};
+use crate::random::{Address, Purpose};
+
+/// How the views of an image are drawn in training.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "checkpoint", serde(rename_all = "snake_case"))]
+pub enum Views {
+    /// Patches of one fixed scale, as BagSSL trains.
+    FixedScale(PatchSpec),
+    /// Crops of many scales, as the baselines train.
+    MultiScale(MultiScale),
+}
+
+impl Views {
+    /// The side of the network's input, in pixels.
+    pub fn input(self) -> u32 {
+        match self {
+            Views::FixedScale(spec) => spec.input(),
+            Views::MultiScale(spec) => spec.input(),
+        }
+    }
+
+    /// The crop at an address: the same for the same seed, epoch, image, patch and image size.
+    ///
+    /// # Errors
+    /// [`Error::PatchTooLarge`] if the patch does not fit, or the image has no pixels.
+    pub fn crop(self, image: ImageSize, address: Address) -> Result<Crop> {
+        if image.short_side() == 0 {
+            return Err(Error::PatchTooLarge { patch: 1, height: image.height, width: image.width });
+        }
+        let mut random = address.stream(Purpose::Crop);
+        match self {
+            Views::FixedScale(spec) => spec.random_crop(image, &mut random),
+            Views::MultiScale(spec) => Ok(spec.random_crop(image, &mut random)),
+        }
+    }
+}
+
+/// A grid of patches over an image: patch `i` is at row `i / columns`, column `i % columns`. What the stride leaves at
+/// the bottom and on the right is not covered.
+///
+/// # Example
+/// ```
+/// use bagssl_core::bag::Grid;
+/// use bagssl_core::patch::{Crop, ImageSize, PatchSide, PatchSpec};
+/// let spec = PatchSpec::new(PatchSide::Pixels(4), 16)?;
+/// let grid = Grid::new(spec, ImageSize { height: 8, width: 11 }, 3)?;
+/// assert_eq!((grid.rows(), grid.columns()), (2, 3));
+/// assert_eq!(grid.crop(4), Crop { top: 3, left: 3, height: 4, width: 4 });
+/// # Ok::<(), bagssl_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    rows: u32,
+    columns: u32,
+    stride: u32,
+    side: u32,
+}
+
+impl Grid {
+    /// Lays a grid over an image, `stride` pixels from patch to patch.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the stride is 0, [`Error::PatchTooLarge`] if not even one patch fits.
+    pub fn new(spec: PatchSpec, image: ImageSize, stride: u32) -> Result<Self> {
+        if stride == 0 {
+            return Err(Error::Setting { name: "stride", expected: "at least 1 pixel", got: "0".into() });
+        }
+        let side = spec.side_in(image)?;
+        Ok(Grid { rows: (image.height - side) / stride + 1, columns: (image.width - side) / stride + 1, stride, side })
+    }
+
+    /// Patches from top to bottom.
+    pub fn rows(self) -> u32 {
+        self.rows
+    }
+
+    /// Patches from left to right.
+    pub fn columns(self) -> u32 {
+        self.columns
+    }
+
+    /// Patches in all.
+    pub fn patches(self) -> usize {
+        self.rows as usize * self.columns as usize
+    }
+
+    /// The place of a patch.
+    ///
+    /// # Panics
+    /// If `patch` is not less than [`Grid::patches`].
+    pub fn crop(self, patch: usize) -> Crop {
+        assert!(patch < self.patches(), "patch {patch} of a grid of {}", self.patches());
+        let (row, column) = (patch as u32 / self.columns, patch as u32 % self.columns);
+        Crop { top: row * self.stride, left: column * self.stride, height: self.side, width: self.side }
+    }
+
+    /// All patches, row by row.
+    pub fn crops(self) -> impl ExactSizeIterator<Item = Crop> {
+        (0..self.patches()).map(move |patch| self.crop(patch))
+    }
+}
+
+/// Which patches of an image an evaluation looks at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "checkpoint", serde(rename_all = "snake_case"))]
+pub enum Bag {
+    /// Patches at random places.
+    Random {
+        /// The patches' size.
+        spec: PatchSpec,
+        /// How many.
+        patches: u32,
+    },
+    /// All patches of a grid, row by row.
+    Grid {
+        /// The patches' size.
+        spec: PatchSpec,
+        /// Pixels from patch to patch.
+        stride: u32,
+    },
+    /// One crop: the whole image, resampled to the network's input.
+    Whole,
+    /// One crop: the largest square in the middle.
+    Centre,
+}
+
+impl Bag {
+    /// The crops of an image. Random ones are those of this address, with the patch's number put into it.
+    ///
+    /// # Errors
+    /// [`Error::PatchTooLarge`] if a patch does not fit, [`Error::Setting`] if the bag would be empty.
+    pub fn crops(self, image: ImageSize, address: Address) -> Result<Vec<Crop>> {
+        if image.short_side() == 0 {
+            return Err(Error::PatchTooLarge { patch: 1, height: image.height, width: image.width });
+        }
+        match self {
+            Bag::Random { patches: 0, .. } => {
+                Err(Error::Setting { name: "patches", expected: "at least 1", got: "0".into() })
+            }
+            Bag::Random { spec, patches } => (0..patches)
+                .map(|patch| spec.random_crop(image, &mut Address { patch, ..address }.stream(Purpose::Evaluation)))
+                .collect(),
+            Bag::Grid { spec, stride } => Ok(Grid::new(spec, image, stride)?.crops().collect()),
+            Bag::Whole => Ok(vec![Crop::whole(image)]),
+            Bag::Centre => Ok(vec![Crop::centre(image)]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::patch::PatchSide;
+    use proptest::prelude::*;
+
+    fn pixels(side: u32) -> PatchSpec {
+        PatchSpec::new(PatchSide::Pixels(side), 16).unwrap()
+    }
+
+    #[test]
+    fn a_grid_runs_row_by_row() {
+        let grid = Grid::new(pixels(2), ImageSize { height: 4, width: 7 }, 2).unwrap();
+        let places: Vec<_> = grid.crops().map(|crop| (crop.top, crop.left)).collect();
+        assert_eq!(places, [(0, 0), (0, 2), (0, 4), (2, 0), (2, 2), (2, 4)]);
+    }
+
+    #[test]
+    fn bags_of_nothing_are_refused() {
+        let image = ImageSize { height: 4, width: 7 };
+        assert!(Grid::new(pixels(2), image, 0).is_err());
+        assert!(Bag::Random { spec: pixels(2), patches: 0 }.crops(image, Address::default()).is_err());
+        let empty = ImageSize { height: 0, width: 7 };
+        for bag in [Bag::Whole, Bag::Centre, Bag::Grid { spec: pixels(1), stride: 1 }] {
+            assert!(bag.crops(empty, Address::default()).is_err(), "{bag:?}");
+        }
+        let views = Views::MultiScale(MultiScale::new((0.1, 1.0), (1.0, 1.0), 8).unwrap());
+        assert!(views.crop(empty, Address::default()).is_err());
+    }
+
+    #[test]
+    fn a_smaller_random_bag_is_the_start_of_a_larger_one() {
+        let image = ImageSize { height: 40, width: 70 };
+        let bag = |patches| Bag::Random { spec: pixels(9), patches }.crops(image, Address::default()).unwrap();
+        assert_eq!(bag(5)[..], bag(12)[..5]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_grid_is_as_dense_as_its_stride_allows(side in 1u32..40, stride in 1u32..50, h in 0u32..60, w in 0u32..60) {
+            let image = ImageSize { height: side + h, width: side + w };
+            let grid = Grid::new(pixels(side), image, stride).unwrap();
+            prop_assert!(grid.crops().all(|crop| crop.fits(image)));
+            let last = grid.crop(grid.patches() - 1);
+            prop_assert!(last.top + stride + side > image.height && last.left + stride + side > image.width);
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Bags of image patches: the parts of BagSSL that need neither an operating system nor a deep-learning framework,
+//! and, with the feature `burn`, its models.
+//!
+//! The modules stand in the order in which an image goes through them: it is cut into patches ([`patch`], [`bag`],
+//! with [`random`] numbers), these travel in a [`batch`], a network [`embed`]s them, and the embeddings are
+//! [`aggregate`]d into the image's representation.
+//!
+//! ```
+//! use bagssl_core::aggregate::RunningMean;
+//! use bagssl_core::bag::Bag;
+//! use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
+//! use bagssl_core::random::Address;
+//!
+//! // An image of 4 rows and 6 columns, and a "network" that gives a patch's mean and its first pixel.
+//! let size = ImageSize { height: 4, width: 6 };
+//! let image: Vec<f32> = (0..24).map(|pixel| pixel as f32).collect();
+//! let spec = PatchSpec::new(PatchSide::Pixels(2), 2)?;
+//!
+//! let mut representation = RunningMean::new(2);
+//! for crop in (Bag::Grid { spec, stride: 2 }).crops(size, Address::default())? {
+//!     let at = |row: u32, column: u32| image[((crop.top + row) * size.width + crop.left + column) as usize];
+//!     let mean = (at(0, 0) + at(0, 1) + at(1, 0) + at(1, 1)) / 4.0;
+//!     representation.push(&[mean, at(0, 0)])?;
+//! }
+//! assert_eq!(representation.mean(), Some(vec![11.5, 8.0]));
+//! # Ok::<(), bagssl_core::Error>(())
+//! ```
+//!
+//! # Source
+//! BagSSL, arXiv:2206.08954.
+#![no_std]
+
+extern crate no_std_compat as std;
+
+pub mod error;
+pub mod random;
+
+pub mod patch;
+pub mod bag;
+pub mod normalise;
+pub mod batch;
+pub mod embed;
+pub mod aggregate;
+
+pub mod observe;
+
+pub use error::{Error, Result};

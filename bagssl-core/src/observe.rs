@@ -1,0 +1,63 @@
+//! Observers: how long work tells what it is doing, without knowing who listens.
+
+use std::prelude::v1::*;
+
+/// Something that happened in a training run.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A step of the optimiser is done.
+    Step {
+        /// Steps done, this one counted.
+        step: u64,
+        /// Steps of the whole run.
+        steps: u64,
+        /// The epoch, counted from 0.
+        epoch: u32,
+        /// Named figures: the loss and its terms, the learning rate.
+        figures: &'a [(&'static str, f64)],
+    },
+    /// An epoch is done.
+    Epoch {
+        /// The epoch, counted from 0.
+        epoch: u32,
+        /// Its mean figures, and those of the health check if there was one.
+        figures: &'a [(&'static str, f64)],
+    },
+    /// A checkpoint has been written.
+    Saved {
+        /// Steps done when it was taken.
+        step: u64,
+    },
+}
+
+/// Whether the work is to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go on.
+    Continue,
+    /// Stop after this step, with all state saved.
+    Stop,
+}
+
+/// One who listens to a run.
+pub trait Observer {
+    /// Takes note of an event.
+    ///
+    /// # Errors
+    /// What the observer could not do, for instance write to a full disk; the run ends with it.
+    fn observe(&mut self, event: &Event<'_>) -> core::result::Result<Verdict, crate::batch::SourceError>;
+}
+
+/// Several observers, asked in turn; one that says stop is enough.
+impl Observer for Vec<Box<dyn Observer + '_>> {
+    fn observe(&mut self, event: &Event<'_>) -> core::result::Result<Verdict, crate::batch::SourceError> {
+        let mut verdict = Verdict::Continue;
+        for observer in self {
+            if observer.observe(event)? == Verdict::Stop {
+                verdict = Verdict::Stop;
+            }
+        }
+        Ok(verdict)
+    }
+}
