@@ -42,6 +42,13 @@ pub mod batch;
 pub mod embed;
 pub mod aggregate;
 
+#[cfg(feature = "checkpoint")]
+pub mod plan;
+#[cfg(feature = "checkpoint")]
+pub mod architecture;
+#[cfg(feature = "checkpoint")]
+pub mod checkpoint;
+
 pub mod observe;
 
 pub use error::{Error, Result};

@@ -55,6 +55,19 @@ impl Crop {
     }
 }
 
+/// How a patch is resampled to the network's input. Both filters widen when they shrink an image, so that nothing
+/// aliases (as in Pillow, and in torchvision's transforms).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "checkpoint", serde(rename_all = "snake_case"))]
+pub enum Filter {
+    /// Linear in both directions.
+    #[default]
+    Bilinear,
+    /// Cubic in both directions, with a = -0.5 (Catmull and Rom).
+    Bicubic,
+}
+
 /// How large a patch is cut.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]

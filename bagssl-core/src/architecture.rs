@@ -1,0 +1,264 @@
+//! The plans this project knows by name: residual networks as encoders, multi-layer perceptrons as projectors.
+//!
+//! # Source
+//! He, Zhang, Ren, Sun, *Deep Residual Learning for Image Recognition*, CVPR 2016; parameter names and the place of the
+//! stride (in the 3x3 convolution) as in torchvision.
+
+use std::prelude::v1::*;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::plan::{Kind, Layer, Op, Plan, Window};
+
+/// An encoder that is known by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Architecture {
+    /// ResNet-18 with ImageNet's stem: 7x7 with stride 2, then a maximum over 3x3 with stride 2. Embedding 512.
+    ResNet18,
+    /// ResNet-18 with the stem for small images: 3x3 with stride 1. Embedding 512.
+    ResNet18Cifar,
+    /// ResNet-34, ImageNet's stem. Embedding 512.
+    ResNet34,
+    /// ResNet-34, small stem. Embedding 512.
+    ResNet34Cifar,
+    /// ResNet-50, ImageNet's stem. Embedding 2048.
+    ResNet50,
+    /// ResNet-50, small stem. Embedding 2048.
+    ResNet50Cifar,
+    /// A network for runs on a CPU: small stem, one basic block each of 16, 32 and 64 channels, about 3 million
+    /// multiplications for a 16x16 patch. Embedding 64. It is this project's own.
+    ResNetSmall,
+}
+
+impl Architecture {
+    /// Every architecture.
+    pub const ALL: [Self; 7] = [
+        Self::ResNet18,
+        Self::ResNet18Cifar,
+        Self::ResNet34,
+        Self::ResNet34Cifar,
+        Self::ResNet50,
+        Self::ResNet50Cifar,
+        Self::ResNetSmall,
+    ];
+
+    /// The name in configs and on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ResNet18 => "resnet18",
+            Self::ResNet18Cifar => "resnet18-cifar",
+            Self::ResNet34 => "resnet34",
+            Self::ResNet34Cifar => "resnet34-cifar",
+            Self::ResNet50 => "resnet50",
+            Self::ResNet50Cifar => "resnet50-cifar",
+            Self::ResNetSmall => "resnet-small",
+        }
+    }
+
+    /// The plan of the encoder: from RGB maps to embeddings.
+    pub fn plan(self) -> Plan {
+        let (block, blocks, width): (_, &[usize], _) = match self {
+            Self::ResNet18 | Self::ResNet18Cifar => (Block::Basic, &[2, 2, 2, 2], 64),
+            Self::ResNet34 | Self::ResNet34Cifar => (Block::Basic, &[3, 4, 6, 3], 64),
+            Self::ResNet50 | Self::ResNet50Cifar => (Block::Bottleneck, &[3, 4, 6, 3], 64),
+            Self::ResNetSmall => (Block::Basic, &[1, 1, 1], 16),
+        };
+        let stem = match self {
+            Self::ResNet18 | Self::ResNet34 | Self::ResNet50 => Stem::ImageNet,
+            _ => Stem::Small,
+        };
+        resnet(stem, block, blocks, width)
+    }
+}
+
+impl core::str::FromStr for Architecture {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|known| known.name() == name).ok_or_else(|| Error::Setting {
+            name: "arch",
+            expected: "one of resnet18, resnet34, resnet50 (each also with -cifar) and resnet-small",
+            got: format!("{name:?}"),
+        })
+    }
+}
+
+impl TryFrom<String> for Architecture {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        name.parse()
+    }
+}
+
+impl From<Architecture> for String {
+    fn from(architecture: Architecture) -> Self {
+        architecture.name().into()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Stem {
+    ImageNet,
+    Small,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Block {
+    Basic,
+    Bottleneck,
+}
+
+fn resnet(stem: Stem, block: Block, blocks: &[usize], width: usize) -> Plan {
+    let mut net = Layers::default();
+    let mut value = match stem {
+        Stem::ImageNet => {
+            let value = net.conv("conv1", "bn1", (0, 3), width, Window::square(7, 2, 3), None, true);
+            net.add(value, Op::MaxPool { window: Window::square(3, 2, 1) })
+        }
+        Stem::Small => net.conv("conv1", "bn1", (0, 3), width, Window::square(3, 1, 1), None, true),
+    };
+    let mut channels = width;
+    for (stage, &count) in blocks.iter().enumerate() {
+        for index in 0..count {
+            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+            let name = format!("layer{}.{index}", stage + 1);
+            (value, channels) = net.block(block, &name, (value, channels), width << stage, stride);
+        }
+    }
+    net.add(value, Op::GlobalMean);
+    Plan::new(Kind::Map(3), net.0).expect("a residual network is consistent")
+}
+
+#[derive(Default)]
+struct Layers(Vec<Layer>);
+
+impl Layers {
+    fn add(&mut self, input: usize, op: Op) -> usize {
+        self.0.push(Layer { input, op });
+        self.0.len()
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a private shorthand for one variant's fields")]
+    fn conv(
+        &mut self,
+        conv: &str,
+        norm: &str,
+        (input, inputs): (usize, usize),
+        outputs: usize,
+        window: Window,
+        residual: Option<usize>,
+        relu: bool,
+    ) -> usize {
+        let (conv, norm) = (conv.into(), norm.into());
+        self.add(input, Op::ConvNorm { conv, norm, inputs, outputs, window, residual, relu })
+    }
+
+    /// A residual block; returns its value and channels.
+    fn block(
+        &mut self,
+        block: Block,
+        name: &str,
+        (input, inputs): (usize, usize),
+        width: usize,
+        stride: usize,
+    ) -> (usize, usize) {
+        let outputs = if block == Block::Basic { width } else { 4 * width };
+        let shortcut = if stride == 1 && inputs == outputs {
+            input
+        } else {
+            let (conv, norm) = (format!("{name}.downsample.0"), format!("{name}.downsample.1"));
+            self.conv(&conv, &norm, (input, inputs), outputs, Window::square(1, stride, 0), None, false)
+        };
+        let windows: &[Window] = match block {
+            Block::Basic => &[Window::square(3, stride, 1), Window::square(3, 1, 1)],
+            Block::Bottleneck => &[Window::square(1, 1, 0), Window::square(3, stride, 1), Window::square(1, 1, 0)],
+        };
+        let mut value = (input, inputs);
+        for (index, &window) in windows.iter().enumerate() {
+            let last = index + 1 == windows.len();
+            let channels = if last { outputs } else { width };
+            let (conv, norm) = (format!("{name}.conv{}", index + 1), format!("{name}.bn{}", index + 1));
+            let residual = last.then_some(shortcut);
+            value = (self.conv(&conv, &norm, value, channels, window, residual, true), channels);
+        }
+        value
+    }
+}
+
+/// The plan of a projector: linear layers of the given sizes, each but the last with batch norm and ReLU. Names count
+/// as in a PyTorch `Sequential` of linear, norm and ReLU: `0.weight`, `1.weight`, `3.weight`..
+///
+/// # Errors
+/// [`Error::Plan`] if no size is given or one is out of range.
+///
+/// # Example
+/// ```
+/// use bagssl_core::architecture::mlp;
+/// let names: Vec<_> = mlp(64, &[128, 32])?.parameters().into_iter().map(|p| p.name).collect();
+/// assert_eq!(names[..2], ["0.weight", "1.weight"]);
+/// assert_eq!(names[5..], ["3.weight", "3.bias"]);
+/// # Ok::<(), bagssl_core::Error>(())
+/// ```
+pub fn mlp(inputs: usize, sizes: &[usize]) -> Result<Plan> {
+    let mut layers = Vec::new();
+    let mut dim = inputs;
+    for (index, &outputs) in sizes.iter().enumerate() {
+        let last = index + 1 == sizes.len();
+        let op = Op::Linear {
+            name: format!("{}", 3 * index),
+            inputs: dim,
+            outputs,
+            bias: last,
+            norm: (!last).then(|| format!("{}", 3 * index + 1)),
+            relu: !last,
+        };
+        layers.push(Layer { input: index, op });
+        dim = outputs;
+    }
+    Plan::new(Kind::Rows(inputs), layers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// torchvision's counts without `fc` (11,689,512 - 513,000 for ResNet-18, and so on).
+    #[test]
+    fn as_many_weights_as_torchvision() {
+        let trained = |architecture: Architecture| -> usize {
+            architecture.plan().parameters().iter().filter(|p| p.role.is_trained()).map(|p| p.len()).sum()
+        };
+        assert_eq!(trained(Architecture::ResNet18), 11_176_512);
+        assert_eq!(trained(Architecture::ResNet34), 21_284_672);
+        assert_eq!(trained(Architecture::ResNet50), 23_508_032);
+        assert_eq!(trained(Architecture::ResNet18Cifar), 11_168_832);
+    }
+
+    /// The published 0.56 GMAC for a 32x32 patch, and 1.81 GMAC (4.09 for ResNet-50) for 224x224 without `fc`; the small
+    /// one by hand: 110,592 + 2 * 589,824 + 2 * (294,912 + 589,824 + 32,768).
+    #[test]
+    fn as_many_operations_as_published() {
+        let count = |architecture: Architecture, side| architecture.plan().multiply_accumulates([side; 2]).unwrap();
+        assert_eq!(count(Architecture::ResNet18Cifar, 32), 555_417_600);
+        assert_eq!(count(Architecture::ResNet18, 224), 1_813_561_344);
+        assert_eq!(count(Architecture::ResNet50, 224), 4_087_136_256);
+        assert_eq!(count(Architecture::ResNetSmall, 16), 3_125_248);
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for architecture in Architecture::ALL {
+            assert_eq!(architecture.name().parse::<Architecture>().unwrap(), architecture);
+        }
+        assert!("resnet19".parse::<Architecture>().is_err());
+    }
+
+    #[test]
+    fn projectors_need_a_layer() {
+        assert!(mlp(4, &[]).is_err());
+        assert!(mlp(4, &[8, 0]).is_err());
+    }
+}
