@@ -49,6 +49,9 @@ pub mod architecture;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
 
+#[cfg(feature = "burn")]
+pub mod model;
+
 pub mod observe;
 
 pub use error::{Error, Result};

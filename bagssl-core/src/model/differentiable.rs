@@ -1,0 +1,133 @@
+//! Own kernels under Burn's autodiff.
+
+use std::prelude::v1::*;
+
+use core::fmt::Debug;
+use core::marker::PhantomData;
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorPrimitive};
+
+use super::kernels::{Kernels, Normed, NormedInputs, Stock};
+use crate::plan::Window;
+
+/// The kernels `K` of a backend, made differentiable: convolution and batch norm run `K`'s forward and backward passes;
+/// the rest goes through Burn's autodiff.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Differentiable<K>(PhantomData<K>);
+
+type Tracked<B> = <Autodiff<B> as burn::tensor::backend::BackendTypes>::FloatTensorPrimitive;
+
+fn open<B: Backend, const D: usize>(tensor: Tensor<Autodiff<B>, D>) -> Tracked<B> {
+    tensor.into_primitive().tensor()
+}
+
+fn close<B: Backend, const D: usize>(tensor: Tracked<B>) -> Tensor<Autodiff<B>, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(tensor))
+}
+
+fn raw<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> B::FloatTensorPrimitive {
+    tensor.into_primitive().tensor()
+}
+
+fn wrap<B: Backend, const D: usize>(tensor: B::FloatTensorPrimitive) -> Tensor<B, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(tensor))
+}
+
+impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
+    fn conv2d(input: Tensor<Autodiff<B>, 4>, weight: Tensor<Autodiff<B>, 4>, window: Window) -> Tensor<Autodiff<B>, 4> {
+        let (input, weight) = (open(input), open(weight));
+        let state: ConvState<B> = (wrap(input.primitive.clone()), wrap(weight.primitive.clone()), window);
+        let output = raw(K::conv2d(state.0.clone(), state.1.clone(), window));
+        let nodes = [input.node, weight.node];
+        close(match Conv::<K>(PhantomData).prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(state, output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        })
+    }
+
+    fn norm(
+        inputs: NormedInputs<Autodiff<B>>,
+        residual: Option<Tensor<Autodiff<B>, 4>>,
+        relu: bool,
+    ) -> Normed<Autodiff<B>> {
+        let parents = [open(inputs.input), open(inputs.scale), open(inputs.shift)];
+        let [input, scale, shift] = parents.each_ref().map(|parent| parent.primitive.clone());
+        let inputs = NormedInputs { input: wrap(input), scale: wrap(scale), shift: wrap(shift) };
+        let [input, scale, shift] = parents.map(|parent| parent.node);
+        let residual = residual.map(open);
+        let normed = K::norm(inputs.clone(), residual.as_ref().map(|residual| wrap(residual.primitive.clone())), relu);
+        let output = raw(normed.output.clone());
+        let (mean, variance) = (normed.mean.clone(), normed.variance.clone());
+        let state = (inputs, normed, relu);
+        let output = match residual {
+            Some(residual) => {
+                let nodes = [input, scale, shift, residual.node];
+                match Norm::<K>(PhantomData).prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+                    OpsKind::Tracked(prepared) => prepared.finish(state, output),
+                    OpsKind::UnTracked(prepared) => prepared.finish(output),
+                }
+            }
+            None => {
+                let nodes = [input, scale, shift];
+                match Norm::<K>(PhantomData).prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+                    OpsKind::Tracked(prepared) => prepared.finish(state, output),
+                    OpsKind::UnTracked(prepared) => prepared.finish(output),
+                }
+            }
+        };
+        Normed { output: close(output), mean: Tensor::from_inner(mean), variance: Tensor::from_inner(variance) }
+    }
+
+    fn max_pool2d(input: Tensor<Autodiff<B>, 4>, window: Window) -> Tensor<Autodiff<B>, 4> {
+        Stock::max_pool2d(input, window)
+    }
+}
+
+#[derive(Debug)]
+struct Conv<K>(PhantomData<K>);
+
+type ConvState<B> = (Tensor<B, 4>, Tensor<B, 4>, Window);
+
+impl<B: Backend, K: Kernels<B>> Backward<B, 2> for Conv<K> {
+    type State = ConvState<B>;
+
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let (input, weight, window) = ops.state;
+        let gradient: Tensor<B, 4> = wrap(gradients.consume::<B>(&ops.node));
+        let [to_input, to_weight] = ops.parents;
+        if let Some(node) = to_input {
+            let [_, _, height, width] = input.dims();
+            let part = K::conv2d_input_gradient(gradient.clone(), weight.clone(), window, [height, width]);
+            gradients.register::<B>(node.id, raw(part));
+        }
+        if let Some(node) = to_weight {
+            gradients.register::<B>(node.id, raw(K::conv2d_weight_gradient(input, gradient, weight, window)));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Norm<K>(PhantomData<K>);
+
+/// Parents: input, scale, shift and, with four of them, the residual.
+impl<B: Backend, K: Kernels<B>, const N: usize> Backward<B, N> for Norm<K> {
+    type State = (NormedInputs<B>, Normed<B>, bool);
+
+    fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let (inputs, normed, relu) = ops.state;
+        let gradient = wrap(gradients.consume::<B>(&ops.node));
+        let parts = K::norm_gradient(inputs, normed, N == 4, relu, gradient);
+        let parts = [Some(raw(parts.input)), Some(raw(parts.scale)), Some(raw(parts.shift)), parts.residual.map(raw)];
+        for (node, part) in ops.parents.into_iter().zip(parts) {
+            if let (Some(node), Some(part)) = (node, part) {
+                gradients.register::<B>(node.id, part);
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The operations of a network, and Burn's stock implementation of them.
+
+use std::prelude::v1::*;
+
+use burn::tensor::activation::relu as stock_relu;
+use burn::tensor::backend::Backend;
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Tensor, TensorPrimitive, module};
+
+use super::gradient;
+use crate::plan::{NORM_EPSILON, Window};
+
+/// The operations that networks are made of, and the passes that lead their gradients back.
+///
+/// Every body has a default in Burn's own operations, so an implementation overrides what it does faster. The marker
+/// is a type of one's own, which lets any crate implement this trait for any backend. [`Stock`] takes all defaults;
+/// [`Differentiable`](super::Differentiable) joins the passes of an implementation to Burn's autodiff.
+///
+/// # Shapes
+/// Maps are `[row, channel, height, width]`, a row being one patch of one image; a convolution's weight is
+/// `[outputs, inputs, height, width]`.
+pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
+    /// The convolution (as deep learning has it: a correlation) of a map, without a bias.
+    fn conv2d(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> Tensor<B, 4> {
+        module::conv2d(input, weight, None, options(window))
+    }
+
+    /// The gradient of the convolution's input, whose `[height, width]` is `size`.
+    fn conv2d_input_gradient(
+        gradient: Tensor<B, 4>,
+        weight: Tensor<B, 4>,
+        window: Window,
+        size: [usize; 2],
+    ) -> Tensor<B, 4> {
+        gradient::conv2d_input(gradient, weight, window, size)
+    }
+
+    /// The gradient of the convolution's weight; `weight` itself gives the shape.
+    fn conv2d_weight_gradient(
+        input: Tensor<B, 4>,
+        gradient: Tensor<B, 4>,
+        weight: Tensor<B, 4>,
+        window: Window,
+    ) -> Tensor<B, 4> {
+        let [input, gradient, weight] = [input, gradient, weight].map(|tensor| tensor.into_primitive().tensor());
+        let gradient = B::conv2d_weight_backward(input, weight, gradient, options(window));
+        Tensor::from_primitive(TensorPrimitive::Float(gradient))
+    }
+
+    /// The convolution of inference: `relu?(conv(input) + bias + residual?)`.
+    fn conv2d_fused(
+        input: Tensor<B, 4>,
+        weight: Tensor<B, 4>,
+        bias: Tensor<B, 1>,
+        window: Window,
+        residual: Option<Tensor<B, 4>>,
+        relu: bool,
+    ) -> Tensor<B, 4> {
+        let output = Self::conv2d(input, weight, window) + along_channels(bias);
+        finish(output, residual, relu)
+    }
+
+    /// The batch norm of training: `relu?(scale * (input - mean) / sqrt(variance + epsilon) + shift + residual?)`, the
+    /// mean and the (biased) variance taken over rows, height and width.
+    fn norm(inputs: NormedInputs<B>, residual: Option<Tensor<B, 4>>, relu: bool) -> Normed<B> {
+        let NormedInputs { input, scale, shift } = inputs;
+        let mean = channel_mean(input.clone());
+        let centred = input - along_channels(mean.clone());
+        let variance = channel_mean(centred.clone() * centred.clone());
+        let factor = scale * (variance.clone() + NORM_EPSILON).sqrt().recip();
+        let output = centred * along_channels(factor) + along_channels(shift);
+        Normed { output: finish(output, residual, relu), mean: mean.detach(), variance: variance.detach() }
+    }
+
+    /// The gradients of [`Kernels::norm`]. `normed` is what it gave, `gradient` that of its output.
+    fn norm_gradient(
+        inputs: NormedInputs<B>,
+        normed: Normed<B>,
+        has_residual: bool,
+        relu: bool,
+        gradient: Tensor<B, 4>,
+    ) -> NormGradients<B> {
+        gradient::norm(inputs, normed, has_residual, relu, gradient)
+    }
+
+    /// The maximum over a window.
+    fn max_pool2d(input: Tensor<B, 4>, window: Window) -> Tensor<B, 4> {
+        module::max_pool2d(input, window.kernel, window.stride, window.padding, [1, 1], false)
+    }
+
+    /// The mean over height and width: `[row, channel]`.
+    fn global_mean(input: Tensor<B, 4>) -> Tensor<B, 2> {
+        let [rows, channels, height, width] = input.dims();
+        input.reshape([rows, channels, height * width]).mean_dim(2).reshape([rows, channels])
+    }
+
+    /// `input @ weight^T + bias?`: `[row, inputs]` times `[outputs, inputs]` gives `[row, outputs]`.
+    fn linear(input: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Option<Tensor<B, 1>>) -> Tensor<B, 2> {
+        let output = input.matmul(weight.transpose());
+        match bias {
+            Some(bias) => output + bias.unsqueeze(),
+            None => output,
+        }
+    }
+}
+
+/// Burn's own operations, on any backend, with or without autodiff.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stock;
+
+impl<B: Backend> Kernels<B> for Stock {}
+
+/// What a batch norm reads.
+#[derive(Debug, Clone)]
+pub struct NormedInputs<B: Backend> {
+    /// The map, `[row, channel, height, width]`.
+    pub input: Tensor<B, 4>,
+    /// A factor for each channel.
+    pub scale: Tensor<B, 1>,
+    /// An offset for each channel.
+    pub shift: Tensor<B, 1>,
+}
+
+/// What a batch norm gives. Mean and variance carry no gradient.
+#[derive(Debug, Clone)]
+pub struct Normed<B: Backend> {
+    /// The map, after residual and ReLU.
+    pub output: Tensor<B, 4>,
+    /// The mean of each channel.
+    pub mean: Tensor<B, 1>,
+    /// The variance of each channel, biased.
+    pub variance: Tensor<B, 1>,
+}
+
+/// The gradients of a batch norm.
+#[derive(Debug, Clone)]
+pub struct NormGradients<B: Backend> {
+    /// That of the input.
+    pub input: Tensor<B, 4>,
+    /// That of the scale.
+    pub scale: Tensor<B, 1>,
+    /// That of the shift.
+    pub shift: Tensor<B, 1>,
+    /// That of the residual, if there was one.
+    pub residual: Option<Tensor<B, 4>>,
+}
+
+pub(super) fn options(window: Window) -> ConvOptions<2> {
+    ConvOptions::new(window.stride, window.padding, [1, 1], 1)
+}
+
+/// `[channel]` as `[1, channel, 1, 1]`.
+pub(super) fn along_channels<B: Backend>(values: Tensor<B, 1>) -> Tensor<B, 4> {
+    let [channels] = values.dims();
+    values.reshape([1, channels, 1, 1])
+}
+
+/// The mean of each channel over rows, height and width.
+pub(super) fn channel_mean<B: Backend>(map: Tensor<B, 4>) -> Tensor<B, 1> {
+    let [_, channels, ..] = map.dims();
+    map.mean_dim(3).mean_dim(2).mean_dim(0).reshape([channels])
+}
+
+fn finish<B: Backend>(output: Tensor<B, 4>, residual: Option<Tensor<B, 4>>, relu: bool) -> Tensor<B, 4> {
+    let output = match residual {
+        Some(residual) => output + residual,
+        None => output,
+    };
+    if relu { stock_relu(output) } else { output }
+}

@@ -1,0 +1,17 @@
+//! The models, on any Burn backend (feature `burn`).
+//!
+//! A [`Model`] is built from a [`ModelPlan`](crate::checkpoint::ModelPlan); its operations go through [`Kernels`], so that
+//! a backend with faster ones can plug them in without a second definition of the network.
+
+mod kernels;
+mod gradient;
+mod differentiable;
+mod network;
+mod pair;
+mod embedder;
+
+pub use differentiable::Differentiable;
+pub use embedder::Embedder;
+pub use kernels::{Kernels, NormGradients, Normed, NormedInputs, Stock};
+pub use network::{BatchStatistics, Network};
+pub use pair::{Features, Model, Trained};

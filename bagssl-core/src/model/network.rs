@@ -1,0 +1,472 @@
+//! A network on a Burn backend, built from a plan.
+
+use std::prelude::v1::*;
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::relu as stock_relu;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Tensor, TensorData};
+
+use super::kernels::{Kernels, NormedInputs, along_channels};
+use crate::checkpoint::NamedTensor;
+use crate::error::{Error, Result};
+use crate::plan::{NORM_EPSILON, NORM_MOMENTUM, Op, Parameter, Plan, Role};
+use crate::random::{Address, Purpose, Stream};
+
+/// A network whose layers and parameter names are those of its [`Plan`].
+#[derive(Module, Debug)]
+pub struct Network<B: Backend> {
+    convs: Vec<Conv<B>>,
+    linears: Vec<Linear<B>>,
+    #[module(skip)]
+    plan: Plan,
+}
+
+#[derive(Module, Debug)]
+struct Conv<B: Backend> {
+    weight: Param<Tensor<B, 4>>,
+    norm: Norm<B>,
+}
+
+#[derive(Module, Debug)]
+struct Linear<B: Backend> {
+    weight: Param<Tensor<B, 2>>,
+    bias: Option<Param<Tensor<B, 1>>>,
+    norm: Option<Norm<B>>,
+}
+
+#[derive(Module, Debug)]
+struct Norm<B: Backend> {
+    scale: Param<Tensor<B, 1>>,
+    shift: Param<Tensor<B, 1>>,
+    mean: Param<Tensor<B, 1>>,
+    variance: Param<Tensor<B, 1>>,
+}
+
+/// The statistics of one batch at each norm of a network, in the order of the layers.
+#[derive(Debug, Clone)]
+pub struct BatchStatistics<B: Backend>(Vec<NormStatistics<B>>);
+
+#[derive(Debug, Clone)]
+struct NormStatistics<B: Backend> {
+    mean: Tensor<B, 1>,
+    variance: Tensor<B, 1>,
+    count: usize,
+}
+
+#[derive(Clone)]
+enum Value<B: Backend> {
+    Map(Tensor<B, 4>),
+    Rows(Tensor<B, 2>),
+}
+
+impl<B: Backend> Value<B> {
+    fn map(&self) -> Tensor<B, 4> {
+        match self {
+            Value::Map(map) => map.clone(),
+            Value::Rows(_) => unreachable!("a checked plan gives this layer a map"),
+        }
+    }
+
+    fn rows(&self) -> Tensor<B, 2> {
+        match self {
+            Value::Rows(rows) => rows.clone(),
+            Value::Map(_) => unreachable!("a checked plan gives this layer rows"),
+        }
+    }
+}
+
+impl<B: Backend> Network<B> {
+    /// A network with random weights, the same on every backend: convolutions as He et al. 2015 (normal, by fan-out, as
+    /// torchvision), linear layers uniform within the root of 1 / inputs (as PyTorch), norms the identity.
+    pub fn init(plan: &Plan, seed: u64, device: &B::Device) -> Self {
+        let mut index = 0;
+        let values = |parameter: &Parameter| {
+            let mut random = Address { seed, image: index, ..Address::default() }.stream(Purpose::Weights);
+            index += 1;
+            Ok(first_values(parameter, &mut random))
+        };
+        Self::build(plan, values, device).expect("first values have the length of their parameter")
+    }
+
+    /// A network with the values that `values` gives for each parameter of the plan, asked in their order.
+    ///
+    /// # Errors
+    /// What `values` says, or [`Error::Length`] if it gives too few or too many.
+    pub fn build(
+        plan: &Plan,
+        mut values: impl FnMut(&Parameter) -> Result<Vec<f32>>,
+        device: &B::Device,
+    ) -> Result<Self> {
+        let parameters = plan.parameters();
+        let mut parameters = parameters.iter();
+        let mut next = || -> Result<TensorData> {
+            let parameter = parameters.next().expect("the plan names a parameter for each that a layer reads");
+            let values = values(parameter)?;
+            if values.len() != parameter.len() {
+                let (expected, got) = (parameter.len(), values.len());
+                return Err(Error::Length { what: "values of a parameter", expected, got });
+            }
+            Ok(TensorData::new(values, parameter.shape.clone()))
+        };
+        let (mut convs, mut linears) = (Vec::new(), Vec::new());
+        for layer in plan.layers() {
+            match &layer.op {
+                Op::ConvNorm { .. } => {
+                    convs.push(Conv { weight: trained(next()?, device), norm: Norm::build(&mut next, device)? });
+                }
+                Op::Linear { bias, norm, .. } => {
+                    let weight = trained(next()?, device);
+                    let bias = if *bias { Some(trained(next()?, device)) } else { None };
+                    let norm = if norm.is_some() { Some(Norm::build(&mut next, device)?) } else { None };
+                    linears.push(Linear { weight, bias, norm });
+                }
+                Op::MaxPool { .. } | Op::GlobalMean => {}
+            }
+        }
+        Ok(Network { convs, linears, plan: plan.clone() })
+    }
+
+    /// The plan that the network was built from.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// All parameters and buffers with their values, in the plan's order.
+    pub fn tensors(&self) -> Vec<NamedTensor> {
+        let mut values = Vec::new();
+        self.each(&mut |tensor| {
+            values.push(tensor.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32"));
+        });
+        let named = self.plan.parameters().into_iter().zip(values);
+        named.map(|(parameter, values)| (parameter.name, parameter.shape, values)).collect()
+    }
+
+    /// Visits every parameter and buffer, flattened, in the plan's order.
+    fn each(&self, visit: &mut dyn FnMut(Tensor<B, 1>)) {
+        let (mut convs, mut linears) = (self.convs.iter(), self.linears.iter());
+        for layer in self.plan.layers() {
+            let norm = match &layer.op {
+                Op::ConvNorm { .. } => {
+                    let conv = convs.next().expect("one for each layer");
+                    visit(conv.weight.val().flatten(0, 3));
+                    Some(&conv.norm)
+                }
+                Op::Linear { .. } => {
+                    let linear = linears.next().expect("one for each layer");
+                    visit(linear.weight.val().flatten(0, 1));
+                    if let Some(bias) = &linear.bias {
+                        visit(bias.val());
+                    }
+                    linear.norm.as_ref()
+                }
+                Op::MaxPool { .. } | Op::GlobalMean => None,
+            };
+            if let Some(Norm { scale, shift, mean, variance }) = norm {
+                [scale, shift, mean, variance].into_iter().for_each(|part| visit(part.val()));
+            }
+        }
+    }
+
+    /// The outputs of some values of the plan with running statistics, for maps `[row, channel, height, width]`.
+    ///
+    /// # Panics
+    /// If the plan reads rows, or a value asked for is not made of rows.
+    pub fn forward_map<K: Kernels<B>>(&self, input: Tensor<B, 4>, values: &[usize]) -> Vec<Tensor<B, 2>> {
+        self.run::<K>(Value::Map(input), values, None)
+    }
+
+    /// The same for rows `[row, dim]`.
+    ///
+    /// # Panics
+    /// If the plan reads maps, or a value asked for is not made of rows.
+    pub fn forward_rows<K: Kernels<B>>(&self, input: Tensor<B, 2>, values: &[usize]) -> Vec<Tensor<B, 2>> {
+        self.run::<K>(Value::Rows(input), values, None)
+    }
+
+    /// The last value in training mode, for maps `[row, channel, height, width]`: norms take the statistics of the batch
+    /// and give them back.
+    ///
+    /// # Panics
+    /// If the plan reads rows, or puts out maps.
+    pub fn forward_train_map<K: Kernels<B>>(&self, input: Tensor<B, 4>) -> (Tensor<B, 2>, BatchStatistics<B>) {
+        self.train_value::<K>(Value::Map(input))
+    }
+
+    /// The same for rows `[row, dim]`.
+    ///
+    /// # Panics
+    /// If the plan reads maps.
+    pub fn forward_train_rows<K: Kernels<B>>(&self, input: Tensor<B, 2>) -> (Tensor<B, 2>, BatchStatistics<B>) {
+        self.train_value::<K>(Value::Rows(input))
+    }
+
+    fn train_value<K: Kernels<B>>(&self, input: Value<B>) -> (Tensor<B, 2>, BatchStatistics<B>) {
+        let mut statistics = Vec::new();
+        let output = self.run::<K>(input, &[self.plan.layers().len()], Some(&mut statistics)).remove(0);
+        (output, BatchStatistics(statistics))
+    }
+
+    /// Runs the layers, in training mode if there is a place for statistics, and returns some of their values.
+    fn run<K: Kernels<B>>(
+        &self,
+        input: Value<B>,
+        wanted: &[usize],
+        mut statistics: Option<&mut Vec<NormStatistics<B>>>,
+    ) -> Vec<Tensor<B, 2>> {
+        let (mut convs, mut linears) = (self.convs.iter(), self.linears.iter());
+        let mut values = Values::new(&self.plan, wanted, input);
+        for layer in self.plan.layers() {
+            let output = match &layer.op {
+                Op::ConvNorm { window, residual, relu, .. } => {
+                    let conv = convs.next().expect("one for each layer");
+                    let residual = residual.map(|value| values.get(value).map());
+                    let input = values.get(layer.input).map();
+                    Value::Map(conv.forward::<K>(input, *window, residual, *relu, statistics.as_deref_mut()))
+                }
+                Op::MaxPool { window } => Value::Map(K::max_pool2d(values.get(layer.input).map(), *window)),
+                Op::GlobalMean => Value::Rows(K::global_mean(values.get(layer.input).map())),
+                Op::Linear { relu, .. } => {
+                    let linear = linears.next().expect("one for each layer");
+                    let input = values.get(layer.input).rows();
+                    Value::Rows(linear.forward::<K>(input, *relu, statistics.as_deref_mut()))
+                }
+            };
+            values.push(output);
+        }
+        wanted.iter().map(|&value| values.get(value).rows()).collect()
+    }
+
+    /// Moves the running statistics towards those of a batch.
+    ///
+    /// # Source
+    /// As PyTorch's batch norm: the running variance takes the unbiased one.
+    pub fn update_running(&mut self, batch: BatchStatistics<B>) {
+        let (mut convs, mut linears) = (self.convs.iter_mut(), self.linears.iter_mut());
+        let mut batch = batch.0.into_iter();
+        for layer in self.plan.layers() {
+            let norm = match &layer.op {
+                Op::ConvNorm { .. } => convs.next().map(|conv| &mut conv.norm),
+                Op::Linear { .. } => linears.next().and_then(|linear| linear.norm.as_mut()),
+                Op::MaxPool { .. } | Op::GlobalMean => None,
+            };
+            if let Some(norm) = norm {
+                norm.update(batch.next().expect("one for each norm"));
+            }
+        }
+    }
+}
+
+impl<B: AutodiffBackend> Network<B> {
+    /// Replaces every trained parameter by what `update` makes of it and its gradient, all flattened. A parameter that
+    /// the loss does not depend on keeps its value.
+    pub fn update(
+        &mut self,
+        gradients: &B::Gradients,
+        update: &mut dyn FnMut(
+            &Parameter,
+            Tensor<B::InnerBackend, 1>,
+            Tensor<B::InnerBackend, 1>,
+        ) -> Tensor<B::InnerBackend, 1>,
+    ) {
+        let parameters = self.plan.parameters();
+        let mut trained = parameters.iter().filter(|parameter| parameter.role.is_trained());
+        let mut next = || trained.next().expect("the plan names a parameter for each that a layer has");
+        let (mut convs, mut linears) = (self.convs.iter_mut(), self.linears.iter_mut());
+        for layer in self.plan.layers() {
+            let norm = match &layer.op {
+                Op::ConvNorm { .. } => {
+                    let conv = convs.next().expect("one for each layer");
+                    step(&mut conv.weight, next(), gradients, update);
+                    Some(&mut conv.norm)
+                }
+                Op::Linear { .. } => {
+                    let linear = linears.next().expect("one for each layer");
+                    step(&mut linear.weight, next(), gradients, update);
+                    if let Some(bias) = &mut linear.bias {
+                        step(bias, next(), gradients, update);
+                    }
+                    linear.norm.as_mut()
+                }
+                Op::MaxPool { .. } | Op::GlobalMean => None,
+            };
+            if let Some(norm) = norm {
+                step(&mut norm.scale, next(), gradients, update);
+                step(&mut norm.shift, next(), gradients, update);
+            }
+        }
+    }
+}
+
+/// Replaces one parameter.
+#[allow(clippy::type_complexity, reason = "the closure of `Network::update`")]
+fn step<B: AutodiffBackend, const D: usize>(
+    parameter: &mut Param<Tensor<B, D>>,
+    name: &Parameter,
+    gradients: &B::Gradients,
+    update: &mut dyn FnMut(
+        &Parameter,
+        Tensor<B::InnerBackend, 1>,
+        Tensor<B::InnerBackend, 1>,
+    ) -> Tensor<B::InnerBackend, 1>,
+) {
+    let value = parameter.val();
+    let Some(gradient) = value.grad(gradients) else {
+        return;
+    };
+    let shape = value.shape();
+    let length = shape.num_elements();
+    let flat = value.inner().reshape([length]);
+    let updated = update(name, flat, gradient.reshape([length])).reshape(shape);
+    *parameter = Param::initialized(parameter.id, Tensor::from_inner(updated).require_grad());
+}
+
+/// The values that layers still read, each dropped after its last use.
+struct Values<B: Backend> {
+    values: Vec<Option<Value<B>>>,
+    last_use: Vec<usize>,
+}
+
+impl<B: Backend> Values<B> {
+    fn new(plan: &Plan, wanted: &[usize], input: Value<B>) -> Self {
+        let layers = plan.layers();
+        let mut last_use = vec![0; layers.len() + 1];
+        for (index, layer) in layers.iter().enumerate() {
+            last_use[layer.input] = index;
+            if let Op::ConvNorm { residual: Some(residual), .. } = layer.op {
+                last_use[residual] = index;
+            }
+        }
+        wanted.iter().for_each(|&value| last_use[value] = layers.len());
+        Values { values: vec![Some(input)], last_use }
+    }
+
+    fn get(&self, value: usize) -> &Value<B> {
+        self.values[value].as_ref().expect("a value is kept up to its last use")
+    }
+
+    /// Keeps the output of the layer that has just run, and drops what no later one reads.
+    fn push(&mut self, output: Value<B>) {
+        let done = self.values.len() - 1;
+        self.values.push(Some(output));
+        for (value, &last) in self.values.iter_mut().zip(&self.last_use) {
+            if last <= done {
+                *value = None;
+            }
+        }
+    }
+}
+
+impl<B: Backend> Conv<B> {
+    fn forward<K: Kernels<B>>(
+        &self,
+        input: Tensor<B, 4>,
+        window: crate::plan::Window,
+        residual: Option<Tensor<B, 4>>,
+        relu: bool,
+        statistics: Option<&mut Vec<NormStatistics<B>>>,
+    ) -> Tensor<B, 4> {
+        match statistics {
+            Some(statistics) => {
+                let output = K::conv2d(input, self.weight.val(), window);
+                self.norm.of_batch::<K>(output, residual, relu, statistics)
+            }
+            None => {
+                let (factor, offset) = self.norm.folded();
+                let [outputs] = factor.dims();
+                let weight = self.weight.val() * factor.reshape([outputs, 1, 1, 1]);
+                K::conv2d_fused(input, weight, offset, window, residual, relu)
+            }
+        }
+    }
+}
+
+impl<B: Backend> Linear<B> {
+    fn forward<K: Kernels<B>>(
+        &self,
+        input: Tensor<B, 2>,
+        relu: bool,
+        statistics: Option<&mut Vec<NormStatistics<B>>>,
+    ) -> Tensor<B, 2> {
+        let output = K::linear(input, self.weight.val(), self.bias.as_ref().map(Param::val));
+        let Some(norm) = &self.norm else {
+            return if relu { stock_relu(output) } else { output };
+        };
+        let [rows, dim] = output.dims();
+        let output = output.reshape([rows, dim, 1, 1]);
+        let output = match statistics {
+            Some(statistics) => norm.of_batch::<K>(output, None, relu, statistics),
+            None => {
+                let (factor, offset) = norm.folded();
+                let output = output * along_channels(factor) + along_channels(offset);
+                if relu { stock_relu(output) } else { output }
+            }
+        };
+        output.reshape([rows, dim])
+    }
+}
+
+impl<B: Backend> Norm<B> {
+    fn build(next: &mut impl FnMut() -> Result<TensorData>, device: &B::Device) -> Result<Self> {
+        Ok(Norm {
+            scale: trained(next()?, device),
+            shift: trained(next()?, device),
+            mean: buffer(next()?, device),
+            variance: buffer(next()?, device),
+        })
+    }
+
+    /// Factor and offset of each channel that the norm comes down to with running statistics.
+    fn folded(&self) -> (Tensor<B, 1>, Tensor<B, 1>) {
+        let factor = self.scale.val() * (self.variance.val() + NORM_EPSILON).sqrt().recip();
+        let offset = self.shift.val() - self.mean.val() * factor.clone();
+        (factor, offset)
+    }
+
+    fn of_batch<K: Kernels<B>>(
+        &self,
+        input: Tensor<B, 4>,
+        residual: Option<Tensor<B, 4>>,
+        relu: bool,
+        statistics: &mut Vec<NormStatistics<B>>,
+    ) -> Tensor<B, 4> {
+        let [rows, _, height, width] = input.dims();
+        let inputs = NormedInputs { input, scale: self.scale.val(), shift: self.shift.val() };
+        let normed = K::norm(inputs, residual, relu);
+        let (mean, variance) = (normed.mean, normed.variance);
+        statistics.push(NormStatistics { mean, variance, count: rows * height * width });
+        normed.output
+    }
+
+    fn update(&mut self, batch: NormStatistics<B>) {
+        let unbiased = batch.variance * (batch.count as f64 / (batch.count.max(2) - 1) as f64);
+        for (running, batch) in [(&mut self.mean, batch.mean), (&mut self.variance, unbiased)] {
+            let moved = running.val() * (1.0 - NORM_MOMENTUM) + batch * NORM_MOMENTUM;
+            *running = Param::initialized(running.id, moved.detach());
+        }
+    }
+}
+
+fn trained<B: Backend, const D: usize>(values: TensorData, device: &B::Device) -> Param<Tensor<B, D>> {
+    Param::from_tensor(Tensor::from_data(values, device))
+}
+
+fn buffer<B: Backend>(values: TensorData, device: &B::Device) -> Param<Tensor<B, 1>> {
+    Param::from_tensor(Tensor::from_data(values, device)).set_require_grad(false)
+}
+
+fn first_values(parameter: &Parameter, random: &mut Stream) -> Vec<f32> {
+    let count = parameter.len();
+    match (parameter.role, parameter.shape.as_slice()) {
+        (Role::NormScale | Role::RunningVariance, _) => vec![1.0; count],
+        (Role::NormShift | Role::RunningMean | Role::Bias, _) => vec![0.0; count],
+        (Role::Weight, &[outputs, _, height, width]) => {
+            let deviation = libm::sqrt(2.0 / (outputs * height * width) as f64);
+            (0..count).map(|_| (deviation * random.normal_pair().0) as f32).collect()
+        }
+        (Role::Weight, shape) => {
+            let bound = 1.0 / libm::sqrtf(shape[1] as f32);
+            (0..count).map(|_| random.uniform(-bound, bound)).collect()
+        }
+    }
+}

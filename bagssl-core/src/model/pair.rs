@@ -1,0 +1,133 @@
+//! A model: the encoder and the projector together.
+
+use std::prelude::v1::*;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+
+use super::kernels::Kernels;
+use super::network::{BatchStatistics, Network};
+use crate::checkpoint::{Checkpoint, ModelPlan, NamedTensor};
+use crate::embed::Tap;
+use crate::error::Result;
+use crate::plan::Parameter;
+
+/// The encoder `h = f(x)` and the projector `z = g(h)`.
+#[derive(Module, Debug)]
+pub struct Model<B: Backend> {
+    encoder: Network<B>,
+    projector: Network<B>,
+}
+
+/// The features of rows at each tap that was asked for, in that order.
+pub type Features<B> = Vec<Tensor<B, 2>>;
+
+/// What a model gives in training mode.
+#[derive(Debug, Clone)]
+pub struct Trained<B: Backend> {
+    /// `h`, `[row, dim]`.
+    pub embedding: Tensor<B, 2>,
+    /// `z`, `[row, dim]`.
+    pub projection: Tensor<B, 2>,
+    /// The statistics of this batch, for [`Model::update_running`].
+    pub statistics: [BatchStatistics<B>; 2],
+}
+
+impl<B: Backend> Model<B> {
+    /// A model with random weights: the same for the same seed, on every backend.
+    pub fn init(plan: &ModelPlan, seed: u64, device: &B::Device) -> Self {
+        // The projector draws from a seed of its own, so that its weights do not repeat the encoder's.
+        Model {
+            encoder: Network::init(plan.encoder(), seed, device),
+            projector: Network::init(plan.projector(), !seed, device),
+        }
+    }
+
+    /// A model with a checkpoint's weights.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if a tensor is missing; a checkpoint that has been read has all.
+    pub fn load(checkpoint: &Checkpoint<'_>, device: &B::Device) -> Result<Self> {
+        let network = |prefix: &str, plan| {
+            Network::build(plan, |parameter| checkpoint.values(&format!("{prefix}.{}", parameter.name)), device)
+        };
+        let plan = &checkpoint.spec().model;
+        Ok(Model { encoder: network("encoder", plan.encoder())?, projector: network("projector", plan.projector())? })
+    }
+
+    /// All parameters and buffers, named as in the checkpoint.
+    pub fn tensors(&self) -> Vec<NamedTensor> {
+        let named = |prefix: &'static str, network: &Network<B>| {
+            let tensors = network.tensors().into_iter();
+            tensors.map(move |(name, shape, values)| (format!("{prefix}.{name}"), shape, values))
+        };
+        named("encoder", &self.encoder).chain(named("projector", &self.projector)).collect()
+    }
+
+    /// The encoder.
+    pub fn encoder(&self) -> &Network<B> {
+        &self.encoder
+    }
+
+    /// The projector.
+    pub fn projector(&self) -> &Network<B> {
+        &self.projector
+    }
+
+    /// The features of patches `[row, channel, height, width]` at some taps, with running statistics.
+    pub fn features<K: Kernels<B>>(&self, patches: Tensor<B, 4>, taps: &[Tap]) -> Features<B> {
+        let output = self.encoder.plan().layers().len();
+        let embedding = self.encoder.forward_map::<K>(patches, &[output]).remove(0);
+        let last = self.projector.plan().layers().len();
+        let values: Vec<usize> = taps
+            .iter()
+            .filter_map(|tap| match tap {
+                Tap::Embedding => None,
+                Tap::FirstLayer => Some(1),
+                Tap::Projection => Some(last),
+            })
+            .collect();
+        let mut projected = if values.is_empty() {
+            Vec::new().into_iter()
+        } else {
+            self.projector.forward_rows::<K>(embedding.clone(), &values).into_iter()
+        };
+        let mut next = || projected.next().expect("one for each tap of the projector");
+        taps.iter().map(|tap| if *tap == Tap::Embedding { embedding.clone() } else { next() }).collect()
+    }
+
+    /// Embedding and projection of patches `[row, channel, height, width]` in training mode.
+    pub fn forward_train<K: Kernels<B>>(&self, patches: Tensor<B, 4>) -> Trained<B> {
+        let (embedding, encoder) = self.encoder.forward_train_map::<K>(patches);
+        let (projection, projector) = self.projector.forward_train_rows::<K>(embedding.clone());
+        Trained { embedding, projection, statistics: [encoder, projector] }
+    }
+
+    /// Moves the running statistics towards those of a batch.
+    pub fn update_running(&mut self, [encoder, projector]: [BatchStatistics<B>; 2]) {
+        self.encoder.update_running(encoder);
+        self.projector.update_running(projector);
+    }
+}
+
+impl<B: AutodiffBackend> Model<B> {
+    /// Replaces every trained parameter by what `update` makes of it and its gradient, all flattened. Names are those of
+    /// the checkpoint.
+    pub fn update(
+        &mut self,
+        gradients: &B::Gradients,
+        update: &mut dyn FnMut(
+            &Parameter,
+            Tensor<B::InnerBackend, 1>,
+            Tensor<B::InnerBackend, 1>,
+        ) -> Tensor<B::InnerBackend, 1>,
+    ) {
+        for (prefix, network) in [("encoder", &mut self.encoder), ("projector", &mut self.projector)] {
+            network.update(gradients, &mut |parameter, value, gradient| {
+                let name = format!("{prefix}.{}", parameter.name);
+                update(&Parameter { name, ..parameter.clone() }, value, gradient)
+            });
+        }
+    }
+}
