@@ -21,7 +21,9 @@ pub enum Event<'a> {
     Epoch {
         /// The epoch, counted from 0.
         epoch: u32,
-        /// Its mean figures, and those of the health check if there was one.
+        /// Steps done in all.
+        step: u64,
+        /// The mean of its steps' figures.
         figures: &'a [(&'static str, f64)],
     },
     /// A checkpoint has been written.

@@ -1,1 +1,43 @@
-//! .
+//! Training of BagSSL encoders.
+//!
+//! In the order in which a step uses them: the [`loss`] of the projections of a batch, the [`optimiser`] with its
+//! learning rate's [`schedule`], the [`trainer`] whose loop they run in, the [`store`] that its state is saved to, and the
+//! [`progress`] that is shown and written down. A [`config`] holds the settings of a run; [`preset`] has recipes by name;
+//! [`backend`] names the devices it may run on.
+//!
+//! ```
+//! use bagssl_core::architecture::mlp;
+//! use bagssl_train::backend::NdArray;
+//! use bagssl_train::loss::Loss;
+//! use burn::backend::Autodiff;
+//! use burn::tensor::Tensor;
+//!
+//! // The projections of two images with three patches each, in two dimensions: [batch, patch, dim].
+//! let projections = Tensor::<Autodiff<NdArray>, 3>::from_floats(
+//!     [[[1.0, 0.0], [2.0, 0.0], [0.5, 0.0]], [[0.0, 3.0], [0.0, 1.0], [0.0, 2.0]]],
+//!     &Default::default(),
+//! );
+//! let value = Loss::tcr(200.0, 0.2).check()?.value(projections)?;
+//! // Patches of one image agree, and the two images are as far apart as they can be: the lower bound.
+//! let bound = -(1.0 + 2.0 / (2.0 * 0.2_f64)).ln();
+//! assert!((value.figure("tcr").unwrap() - bound).abs() < 1e-6);
+//! assert!((value.figure("invariance").unwrap() - 1.0).abs() < 1e-6);
+//! # Ok::<(), bagssl_train::Error>(())
+//! ```
+//!
+//! # Source
+//! BagSSL, arXiv:2206.08954.
+
+pub mod error;
+
+pub mod loss;
+pub mod schedule;
+pub mod optimiser;
+pub mod config;
+pub mod preset;
+pub mod trainer;
+pub mod store;
+pub mod progress;
+pub mod backend;
+
+pub use error::{Error, Result};

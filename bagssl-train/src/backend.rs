@@ -1,0 +1,14 @@
+//! The backends that a model may run on.
+
+/// Burn's pure-Rust CPU backend.
+#[cfg(feature = "ndarray")]
+pub type NdArray = burn_ndarray::NdArray<f32>;
+
+/// The second, independent CPU backend.
+#[cfg(feature = "candle")]
+#[allow(deprecated, reason = "Burn 0.21 is the last release with it, and this workspace is pinned to that")]
+pub type Candle = burn_candle::Candle<f32, i64>;
+
+/// NVIDIA's GPUs.
+#[cfg(feature = "cuda")]
+pub type Cuda = burn_cuda::Cuda<f32, i32>;

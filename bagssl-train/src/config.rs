@@ -1,0 +1,128 @@
+//! The settings of a run, as a TOML file holds them.
+
+use bagssl_core::architecture::{Architecture, mlp};
+use bagssl_core::bag::Views;
+use bagssl_core::checkpoint::ModelPlan;
+use bagssl_core::embed::Tap;
+use bagssl_core::normalise::Normalisation;
+use bagssl_core::patch::{Filter, PatchSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::loss::{CheckedLoss, Loss, check_batch};
+use crate::optimiser::OptimiserConfig;
+use crate::schedule::Schedule;
+
+/// What is trained, on what, and how. What only concerns the loading of images is not here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// The seed that all draws of the run depend on.
+    pub seed: u64,
+    /// The networks.
+    pub model: ModelConfig,
+    /// How views of an image are drawn.
+    pub views: Views,
+    /// The patches that stand for an image when the trained model is used.
+    pub patch: PatchSpec,
+    /// How a crop is resampled.
+    #[serde(default)]
+    pub filter: Filter,
+    /// What the network expects of colours.
+    pub normalisation: Normalisation,
+    /// Images in a batch and views of each.
+    pub batch: BatchConfig,
+    /// The loss.
+    pub loss: Loss,
+    /// The optimiser.
+    pub optimiser: OptimiserConfig,
+    /// The run's length and the learning rate over it.
+    pub schedule: Schedule,
+}
+
+/// The networks of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The encoder.
+    pub arch: Architecture,
+    /// The sizes of the projector's layers.
+    pub projector: Vec<usize>,
+    /// The feature that is the representation.
+    #[serde(default = "embedding")]
+    pub tap: Tap,
+}
+
+fn embedding() -> Tap {
+    Tap::Embedding
+}
+
+/// The size of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Images.
+    pub images: usize,
+    /// Views of each image.
+    pub patches: usize,
+}
+
+/// A config that has been checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckedConfig {
+    config: TrainConfig,
+    plan: ModelPlan,
+    loss: CheckedLoss,
+}
+
+impl TrainConfig {
+    /// Checks that the settings fit each other.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the setting that does not.
+    pub fn check(self) -> Result<CheckedConfig> {
+        let encoder = self.model.arch.plan();
+        let projector = mlp(encoder.output_dim(), &self.model.projector).map_err(|error| Error::Setting {
+            name: "model.projector",
+            expected: "the sizes of at least one layer".into(),
+            got: format!("{:?}: {error}", self.model.projector),
+        })?;
+        if self.views.input() != self.patch.input() {
+            return Err(Error::Setting {
+                name: "patch.input",
+                expected: format!("{}, the input of the views", self.views.input()),
+                got: self.patch.input().to_string(),
+            });
+        }
+        let side = self.patch.input() as usize;
+        if encoder.multiply_accumulates([side; 2]).is_none() {
+            return Err(Error::Setting {
+                name: "patch.input",
+                expected: format!("an input that the windows of {} fit into", self.model.arch.name()),
+                got: format!("{side} pixels"),
+            });
+        }
+        check_batch(self.batch.images, self.batch.patches)?;
+        self.optimiser.check()?;
+        self.schedule.check(1)?;
+        let loss = self.loss.check()?;
+        Ok(CheckedConfig { plan: ModelPlan::new(encoder, projector)?, loss, config: self })
+    }
+}
+
+impl CheckedConfig {
+    /// The settings.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// The networks.
+    pub fn plan(&self) -> &ModelPlan {
+        &self.plan
+    }
+
+    /// The loss.
+    pub fn loss(&self) -> CheckedLoss {
+        self.loss
+    }
+}

@@ -1,0 +1,70 @@
+//! What can go wrong in training.
+
+use std::path::PathBuf;
+
+use bagssl_core::batch::{BatchShape, SourceError};
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting lies outside its range.
+    #[error("{name}: expected {expected}, got {got}")]
+    Setting {
+        /// The setting's name, as in a config file.
+        name: &'static str,
+        /// What is allowed.
+        expected: String,
+        /// What came.
+        got: String,
+    },
+    /// A config cannot be read.
+    #[error("config: {0}")]
+    Config(String),
+    /// A value became infinite or not a number.
+    #[error("{what} is not finite{}", at_step(*.step))]
+    NotFinite {
+        /// What it was.
+        what: &'static str,
+        /// The step, if it is known.
+        step: Option<u64>,
+    },
+    /// The source of batches failed.
+    #[error("{0}")]
+    Source(SourceError),
+    /// An observer failed.
+    #[error("{0}")]
+    Observer(SourceError),
+    /// A batch has another shape than the source said.
+    #[error("batch: expected shape {expected:?}, got {got:?}")]
+    Batch {
+        /// What the source said.
+        expected: BatchShape,
+        /// What came.
+        got: BatchShape,
+    },
+    /// A file does not fit the run that is to be resumed.
+    #[error("{path}: expected a run with the same settings, got one with others; start anew with --force")]
+    OtherRun {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file cannot be read or written.
+    #[error("{path}: {error}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// An error of the core.
+    #[error(transparent)]
+    Core(#[from] bagssl_core::Error),
+}
+
+/// The result of a function of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+fn at_step(step: Option<u64>) -> String {
+    step.map_or_else(String::new, |step| format!(" at step {step}"))
+}

@@ -1,0 +1,143 @@
+//! Losses: what a batch of projections is worth.
+
+mod tcr;
+mod vicreg;
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+pub use tcr::{tcr_bound, total_coding_rate};
+
+/// A loss and its weights, as in a config file.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Loss {
+    /// Cosine invariance to the mean patch, and the total coding rate against collapse.
+    Tcr {
+        /// The weight of the invariance.
+        invariance: f64,
+        /// The distortion `eps` of the coding rate (not squared).
+        epsilon: f64,
+    },
+    /// Variance, invariance and covariance.
+    VicReg {
+        /// The weight of the invariance.
+        invariance: f64,
+        /// The weight of the variance.
+        variance: f64,
+        /// The weight of the covariance.
+        covariance: f64,
+    },
+}
+
+impl Loss {
+    /// The total coding rate with cosine invariance.
+    pub fn tcr(invariance: f64, epsilon: f64) -> Self {
+        Loss::Tcr { invariance, epsilon }
+    }
+
+    /// VICReg with its published weights 25, 25 and 1 (arXiv:2105.04906).
+    pub fn vicreg() -> Self {
+        Loss::VicReg { invariance: 25.0, variance: 25.0, covariance: 1.0 }
+    }
+
+    /// Checks the weights.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a weight is negative or not finite, or `epsilon` is not positive.
+    pub fn check(self) -> Result<CheckedLoss> {
+        let weight = |name, value: f64| {
+            if value.is_finite() && value >= 0.0 {
+                return Ok(());
+            }
+            Err(Error::Setting { name, expected: "a finite weight of at least 0".into(), got: value.to_string() })
+        };
+        match self {
+            Loss::Tcr { invariance, epsilon } => {
+                weight("loss.tcr.invariance", invariance)?;
+                if !(epsilon.is_finite() && epsilon > 0.0) {
+                    return Err(Error::Setting {
+                        name: "loss.tcr.epsilon",
+                        expected: "a positive number".into(),
+                        got: epsilon.to_string(),
+                    });
+                }
+            }
+            Loss::VicReg { invariance, variance, covariance } => {
+                weight("loss.vic_reg.invariance", invariance)?;
+                weight("loss.vic_reg.variance", variance)?;
+                weight("loss.vic_reg.covariance", covariance)?;
+            }
+        }
+        Ok(CheckedLoss(self))
+    }
+}
+
+/// A loss whose weights have been checked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CheckedLoss(Loss);
+
+impl CheckedLoss {
+    /// The loss of a batch of projections.
+    ///
+    /// # Shapes
+    /// - `projections`: `[batch, patch, dim]`
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if there are fewer than two patches or (for VICReg) two images, [`Error::NotFinite`] if a
+    /// projection is not finite.
+    pub fn value<B: AutodiffBackend>(self, projections: Tensor<B, 3>) -> Result<LossValue<B>> {
+        let [images, patches, _] = projections.dims();
+        check_batch(images, patches)?;
+        match self.0 {
+            Loss::Tcr { invariance, epsilon } => tcr::loss(projections, invariance, epsilon),
+            Loss::VicReg { invariance, variance, covariance } => {
+                vicreg::loss(projections, [invariance, variance, covariance])
+            }
+        }
+    }
+
+    /// The names of the figures that [`CheckedLoss::value`] reports.
+    pub fn figures(self) -> &'static [&'static str] {
+        match self.0 {
+            Loss::Tcr { .. } => &["loss", "invariance", "tcr", "tcr_share"],
+            Loss::VicReg { .. } => &["loss", "invariance", "variance", "covariance"],
+        }
+    }
+}
+
+/// Refuses a batch that a loss has no value for.
+///
+/// # Errors
+/// [`Error::Setting`] if there are fewer than two images or two patches.
+pub fn check_batch(images: usize, patches: usize) -> Result<()> {
+    for (name, value) in [("batch.images", images), ("batch.patches", patches)] {
+        if value < 2 {
+            return Err(Error::Setting { name, expected: "at least 2".into(), got: value.to_string() });
+        }
+    }
+    Ok(())
+}
+
+/// The value of a loss.
+#[derive(Debug)]
+pub struct LossValue<B: AutodiffBackend> {
+    /// What to call `backward` on. Its gradient is that of the loss; its value need not be (see [`total_coding_rate`]).
+    pub objective: Tensor<B, 1>,
+    /// The loss and its terms, by name.
+    pub figures: Vec<(&'static str, f64)>,
+}
+
+impl<B: AutodiffBackend> LossValue<B> {
+    /// A figure by name.
+    pub fn figure(&self, name: &str) -> Option<f64> {
+        self.figures.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+}
+
+fn scalar<B: burn::tensor::backend::Backend>(tensor: Tensor<B, 1>) -> f64 {
+    f64::from(tensor.into_data().convert::<f32>().as_slice::<f32>().expect("converted to f32")[0])
+}

@@ -1,0 +1,309 @@
+//! Optimisers: SGD, AdamW and LARS on flattened parameters, with their state by parameter name.
+//!
+//! Vectors (biases, and the scale and shift of norms) get neither weight decay nor LARS's adaption, in every optimiser
+//! but SGD and AdamW with `decay_vectors`, which is how PyTorch's defaults behave.
+
+use std::collections::BTreeMap;
+
+use bagssl_core::checkpoint::{NamedTensor, OPTIMISER_PREFIX};
+use bagssl_core::plan::Parameter;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// An optimiser and its settings, as in a config file. `rate` is the highest learning rate.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum OptimiserConfig {
+    /// Stochastic gradient descent, as `torch.optim.SGD`.
+    Sgd {
+        /// The highest learning rate.
+        rate: f64,
+        /// The share of the velocity that is kept, in `[0, 1)`.
+        momentum: f64,
+        /// Whether Nesterov's look-ahead is used.
+        nesterov: bool,
+        /// Weight decay, added to the gradient.
+        decay: f64,
+        /// Whether vectors decay too.
+        decay_vectors: bool,
+    },
+    /// Adam with decoupled weight decay (Loshchilov, Hutter 2019), as `torch.optim.AdamW`.
+    #[serde(rename = "adamw")]
+    AdamW {
+        /// The highest learning rate.
+        rate: f64,
+        /// The decay of the moments, in `[0, 1)`.
+        betas: (f64, f64),
+        /// Added to the root of the second moment.
+        epsilon: f64,
+        /// Weight decay, times the rate.
+        decay: f64,
+        /// Whether vectors decay too.
+        decay_vectors: bool,
+    },
+    /// Layer-wise adaptive rates (You, Gitman, Ginsburg, arXiv:1708.03888) over SGD.
+    Lars {
+        /// The highest learning rate.
+        rate: f64,
+        /// The share of the velocity that is kept, in `[0, 1)`.
+        momentum: f64,
+        /// Whether Nesterov's look-ahead is used.
+        nesterov: bool,
+        /// Weight decay, added to the gradient of matrices.
+        decay: f64,
+        /// The trust coefficient.
+        eta: f64,
+        /// How the trust ratio is made.
+        trust: Trust,
+    },
+}
+
+/// How LARS makes a matrix's trust ratio from its norm and its gradient's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trust {
+    /// `min(eta |p| / (|g| + decay |p| + 1e-8) / rate, 1)` (EMP-SSL's code).
+    Clipped,
+    /// `eta |p| / |g + decay p|` (VICReg's code).
+    Plain,
+}
+
+impl OptimiserConfig {
+    /// The highest learning rate.
+    pub fn rate(self) -> f64 {
+        match self {
+            Self::Sgd { rate, .. } | Self::AdamW { rate, .. } | Self::Lars { rate, .. } => rate,
+        }
+    }
+
+    /// The same with another highest learning rate.
+    pub fn with_rate(mut self, new: f64) -> Self {
+        match &mut self {
+            Self::Sgd { rate, .. } | Self::AdamW { rate, .. } | Self::Lars { rate, .. } => *rate = new,
+        }
+        self
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the one that lies outside its range.
+    pub fn check(self) -> Result<()> {
+        let refuse = |name, expected: &str, got: f64| {
+            Err(Error::Setting { name, expected: expected.into(), got: got.to_string() })
+        };
+        let positive = |name, value: f64| {
+            if value.is_finite() && value > 0.0 { Ok(()) } else { refuse(name, "a positive number", value) }
+        };
+        let not_negative = |name, value: f64| {
+            if value.is_finite() && value >= 0.0 { Ok(()) } else { refuse(name, "at least 0", value) }
+        };
+        let share = |name, value: f64| {
+            if (0.0..1.0).contains(&value) { Ok(()) } else { refuse(name, "a share in [0, 1)", value) }
+        };
+        positive("optimiser.rate", self.rate())?;
+        match self {
+            Self::Sgd { momentum, nesterov, decay, .. } => {
+                share("optimiser.sgd.momentum", momentum)?;
+                not_negative("optimiser.sgd.decay", decay)?;
+                check_nesterov("optimiser.sgd.nesterov", nesterov, momentum)
+            }
+            Self::AdamW { betas, epsilon, decay, .. } => {
+                share("optimiser.adamw.betas", betas.0)?;
+                share("optimiser.adamw.betas", betas.1)?;
+                positive("optimiser.adamw.epsilon", epsilon)?;
+                not_negative("optimiser.adamw.decay", decay)
+            }
+            Self::Lars { momentum, nesterov, decay, eta, .. } => {
+                share("optimiser.lars.momentum", momentum)?;
+                not_negative("optimiser.lars.decay", decay)?;
+                positive("optimiser.lars.eta", eta)?;
+                check_nesterov("optimiser.lars.nesterov", nesterov, momentum)
+            }
+        }
+    }
+}
+
+fn check_nesterov(name: &'static str, nesterov: bool, momentum: f64) -> Result<()> {
+    if !nesterov || momentum > 0.0 {
+        return Ok(());
+    }
+    Err(Error::Setting { name, expected: "a positive momentum for it".into(), got: momentum.to_string() })
+}
+
+/// An optimiser with its state.
+#[derive(Debug)]
+pub struct Optimiser<B: Backend> {
+    config: OptimiserConfig,
+    state: BTreeMap<String, Tensor<B, 1>>,
+    steps: u64,
+}
+
+impl<B: Backend> Optimiser<B> {
+    /// An optimiser that has seen nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a setting lies outside its range.
+    pub fn new(config: OptimiserConfig) -> Result<Self> {
+        config.check()?;
+        Ok(Optimiser { config, state: BTreeMap::new(), steps: 0 })
+    }
+
+    /// Begins a step: all parameters are to be updated once after it.
+    pub fn begin_step(&mut self) {
+        self.steps += 1;
+    }
+
+    /// A parameter's new value. `factor` is the schedule's, on the highest learning rate.
+    pub fn update(
+        &mut self,
+        parameter: &Parameter,
+        value: Tensor<B, 1>,
+        gradient: Tensor<B, 1>,
+        factor: f64,
+    ) -> Tensor<B, 1> {
+        let is_vector = parameter.shape.len() < 2;
+        let rate = self.config.rate() * factor;
+        match self.config {
+            OptimiserConfig::Sgd { momentum, nesterov, decay, decay_vectors, .. } => {
+                let decay = if is_vector && !decay_vectors { 0.0 } else { decay };
+                let gradient = gradient + value.clone() * decay;
+                self.descend(&parameter.name, value, gradient, rate, (momentum, nesterov))
+            }
+            OptimiserConfig::Lars { momentum, nesterov, decay, eta, trust, .. } => {
+                let gradient = if is_vector { gradient } else { adapt(&value, gradient, decay, eta, trust, rate) };
+                self.descend(&parameter.name, value, gradient, rate, (momentum, nesterov))
+            }
+            OptimiserConfig::AdamW { betas, epsilon, decay, decay_vectors, .. } => {
+                let decay = if is_vector && !decay_vectors { 0.0 } else { decay };
+                let value = value * (1.0 - rate * decay);
+                let square = gradient.clone() * gradient.clone();
+                let first = self.moment("first", &parameter.name, gradient, betas.0);
+                let second = self.moment("second", &parameter.name, square, betas.1);
+                let corrected = |beta: f64| 1.0 - beta.powf(self.steps as f64);
+                let root = (second * (1.0 / corrected(betas.1))).sqrt() + epsilon;
+                value - first / root * (rate / corrected(betas.0))
+            }
+        }
+    }
+
+    /// One step of SGD with momentum, as PyTorch defines it: the velocity begins with the first gradient.
+    fn descend(
+        &mut self,
+        name: &str,
+        value: Tensor<B, 1>,
+        gradient: Tensor<B, 1>,
+        rate: f64,
+        (momentum, nesterov): (f64, bool),
+    ) -> Tensor<B, 1> {
+        if momentum == 0.0 {
+            return value - gradient * rate;
+        }
+        let key = format!("velocity.{name}");
+        let velocity = match self.state.remove(&key) {
+            Some(velocity) => velocity * momentum + gradient.clone(),
+            None => gradient.clone(),
+        };
+        self.state.insert(key, velocity.clone());
+        let direction = if nesterov { gradient + velocity * momentum } else { velocity };
+        value - direction * rate
+    }
+
+    /// Moves a moment towards what it follows, from 0.
+    fn moment(&mut self, kind: &str, name: &str, now: Tensor<B, 1>, beta: f64) -> Tensor<B, 1> {
+        let key = format!("{kind}.{name}");
+        let now = now * (1.0 - beta);
+        let moment = match self.state.remove(&key) {
+            Some(moment) => moment * beta + now,
+            None => now,
+        };
+        self.state.insert(key, moment.clone());
+        moment
+    }
+
+    /// The state, named as in a checkpoint.
+    pub fn tensors(&self) -> Vec<NamedTensor> {
+        let named = |(name, tensor): (&String, &Tensor<B, 1>)| {
+            let values = tensor.to_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+            (format!("{OPTIMISER_PREFIX}{name}"), vec![values.len()], values)
+        };
+        self.state.iter().map(named).collect()
+    }
+
+    /// Takes back the state that [`Optimiser::tensors`] gave after `steps` steps.
+    ///
+    /// # Errors
+    /// [`Error::Core`] if a name is not one of this optimiser's state for these parameters, or a length does not fit.
+    pub fn restore(
+        &mut self,
+        steps: u64,
+        parameters: &[Parameter],
+        tensors: Vec<(String, Vec<f32>)>,
+        device: &B::Device,
+    ) -> Result<()> {
+        let refuse = |why: String| Err(bagssl_core::Error::Checkpoint(why).into());
+        let kinds: &[&str] = match self.config {
+            OptimiserConfig::AdamW { .. } => &["first", "second"],
+            OptimiserConfig::Sgd { momentum, .. } | OptimiserConfig::Lars { momentum, .. } if momentum > 0.0 => {
+                &["velocity"]
+            }
+            _ => &[],
+        };
+        let trained = parameters.iter().filter(|parameter| parameter.role.is_trained());
+        let mut lengths: BTreeMap<String, usize> = trained
+            .flat_map(|parameter| kinds.iter().map(move |kind| (format!("{kind}.{}", parameter.name), parameter.len())))
+            .collect();
+        let mut state = BTreeMap::new();
+        for (name, values) in tensors {
+            let key = name.strip_prefix(OPTIMISER_PREFIX).unwrap_or(&name);
+            match lengths.remove(key) {
+                Some(length) if length == values.len() => {}
+                Some(length) => {
+                    return refuse(format!("tensor {name:?}: expected {length} values, got {}", values.len()));
+                }
+                None => return refuse(format!("tensor {name:?} is not part of this optimiser's state")),
+            }
+            let length = values.len();
+            state.insert(key.into(), Tensor::from_data(TensorData::new(values, [length]), device));
+        }
+        if let (true, Some(missing)) = (steps > 0, lengths.keys().next()) {
+            return refuse(format!("expected tensor {OPTIMISER_PREFIX}{missing}, got none"));
+        }
+        (self.state, self.steps) = (state, steps);
+        Ok(())
+    }
+}
+
+/// LARS: the gradient with decay, times the trust ratio. Where a norm is 0 the gradient stays as it is (with decay, for
+/// [`Trust::Plain`]), as in the codes that this follows.
+fn adapt<B: Backend>(
+    value: &Tensor<B, 1>,
+    gradient: Tensor<B, 1>,
+    decay: f64,
+    eta: f64,
+    trust: Trust,
+    rate: f64,
+) -> Tensor<B, 1> {
+    let norm = |tensor: &Tensor<B, 1>| (tensor.clone() * tensor.clone()).sum().sqrt();
+    let decayed = gradient.clone() + value.clone() * decay;
+    let value_norm = norm(value);
+    let gradient_norm = match trust {
+        Trust::Clipped => norm(&gradient),
+        Trust::Plain => norm(&decayed),
+    };
+    let zero = value_norm.clone().equal_elem(0.0).bool_or(gradient_norm.clone().equal_elem(0.0));
+    match trust {
+        Trust::Clipped => {
+            // At a rate of 0 nothing moves, whatever the ratio is.
+            let per_rate = if rate > 0.0 { eta / rate } else { 0.0 };
+            let ratio = value_norm.clone() / (gradient_norm + value_norm * decay + 1e-8) * per_rate;
+            let adapted = decayed * ratio.clamp_max(1.0);
+            let [length] = gradient.dims();
+            adapted.mask_where(zero.expand([length]), gradient)
+        }
+        Trust::Plain => decayed * (value_norm * eta / gradient_norm).mask_fill(zero, 1.0),
+    }
+}

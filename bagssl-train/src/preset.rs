@@ -1,0 +1,45 @@
+//! Recipes by name. Each is a TOML text with the sections of a whole run: those of [`TrainConfig`](crate::config::TrainConfig)
+//! and an `[augment]` section, which the loader of images reads.
+//!
+//! `bagssl`, `bagssl-vicreg` and `multi-scale` are this project's own recipes, not the paper's tables (which are not
+//! published in full); `emp-ssl-cifar` follows the published code of EMP-SSL (arXiv:2304.03977).
+
+/// A recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preset {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub about: &'static str,
+    /// Its settings.
+    pub toml: &'static str,
+}
+
+/// All recipes; the first is the default.
+pub const PRESETS: [Preset; 4] = [
+    Preset {
+        name: "bagssl",
+        about: "patches of one fixed scale, coding rate (TCR) with cosine invariance; small network, for a CPU",
+        toml: include_str!("../presets/bagssl.toml"),
+    },
+    Preset {
+        name: "bagssl-vicreg",
+        about: "the same with VICReg's loss between all pairs of patches",
+        toml: include_str!("../presets/bagssl-vicreg.toml"),
+    },
+    Preset {
+        name: "multi-scale",
+        about: "the baseline: as bagssl, on crops of 8 to 100 % of the image",
+        toml: include_str!("../presets/multi-scale.toml"),
+    },
+    Preset {
+        name: "emp-ssl-cifar",
+        about: "EMP-SSL's recipe for CIFAR: ResNet-18, 20 patches, LARS; for a GPU",
+        toml: include_str!("../presets/emp-ssl-cifar.toml"),
+    },
+];
+
+/// A recipe by name.
+pub fn preset(name: &str) -> Option<Preset> {
+    PRESETS.into_iter().find(|preset| preset.name == name)
+}

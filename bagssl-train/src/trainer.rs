@@ -1,0 +1,235 @@
+//! The training loop.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::marker::PhantomData;
+
+use bagssl_core::batch::{PatchBatch, PatchSource};
+use bagssl_core::checkpoint::{Checkpoint, FORMAT_VERSION, OPTIMISER_PREFIX, Provenance, Spec, Training, to_bytes};
+use bagssl_core::model::{Kernels, Model};
+use bagssl_core::observe::{Event, Observer, Verdict};
+use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{Tensor, TensorData};
+
+use crate::config::CheckedConfig;
+use crate::error::{Error, Result};
+use crate::optimiser::Optimiser;
+use crate::schedule::StepSchedule;
+use crate::store::Store;
+
+/// What a run is called in its checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunInfo {
+    /// The name of the preset or config.
+    pub preset: String,
+    /// The fingerprint of the training images.
+    pub data: String,
+    /// Everything else that the weights depend on, as text: with the config it decides whether a run may be resumed.
+    pub settings: String,
+}
+
+/// A model in training: what one step after the other changes.
+#[derive(Debug)]
+pub struct Trainer<B: AutodiffBackend, K> {
+    config: CheckedConfig,
+    info: RunInfo,
+    device: B::Device,
+    model: Model<B>,
+    optimiser: Optimiser<B::InnerBackend>,
+    step: u64,
+    kernels: PhantomData<K>,
+}
+
+/// How a call of [`Trainer::run`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All steps are done.
+    Finished,
+    /// An observer said stop; the state has been saved.
+    Stopped,
+}
+
+impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
+    /// A model with random weights, at step 0.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a setting of the optimiser lies outside its range.
+    pub fn new(config: CheckedConfig, info: RunInfo, device: B::Device) -> Result<Self> {
+        let model = Model::init(config.plan(), config.config().seed, &device);
+        let optimiser = Optimiser::new(config.config().optimiser)?;
+        Ok(Trainer { config, info, device, model, optimiser, step: 0, kernels: PhantomData })
+    }
+
+    /// The state that a run's [`Store`] was given.
+    ///
+    /// # Errors
+    /// [`Error::Core`] if the bytes are not such a state, [`Error::OtherRun`] (with an empty path) if it is one of a run
+    /// with other settings.
+    pub fn resume(config: CheckedConfig, info: RunInfo, device: B::Device, bytes: &[u8]) -> Result<Self> {
+        let checkpoint = Checkpoint::from_bytes(bytes)?;
+        let mut trainer = Trainer::new(config, info, device)?;
+        let same = |training: Training| training.config == trainer.settings_hash();
+        let training = checkpoint.spec().training.filter(|&training| same(training));
+        let training = training.ok_or_else(|| Error::OtherRun { path: Default::default() })?;
+        trainer.model = Model::load(&checkpoint, &trainer.device)?;
+        let names = checkpoint.names().into_iter().filter(|name| name.starts_with(OPTIMISER_PREFIX));
+        let tensors = names
+            .map(|name| Ok((name.to_string(), checkpoint.values(name)?)))
+            .collect::<bagssl_core::Result<Vec<_>>>()?;
+        let parameters = trainer.config.plan().parameters();
+        trainer.optimiser.restore(training.step, &parameters, tensors, &trainer.device)?;
+        trainer.step = training.step;
+        Ok(trainer)
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model<B> {
+        &self.model
+    }
+
+    /// The model without gradients, for use.
+    pub fn trained_model(&self) -> Model<B::InnerBackend> {
+        self.model.valid()
+    }
+
+    /// Trains to the end of the schedule, or until the observer says stop. The state is saved after each epoch, and
+    /// before the return.
+    ///
+    /// # Errors
+    /// [`Error::Source`], [`Error::Observer`] or [`Error::File`] as they arise; [`Error::NotFinite`] with its step if
+    /// the loss is no number; [`Error::Batch`] if a batch is not of the promised shape.
+    pub fn run(
+        &mut self,
+        source: &dyn PatchSource,
+        observer: &mut dyn Observer,
+        store: &mut dyn Store,
+    ) -> Result<Ended> {
+        let per_epoch = source.batches_per_epoch() as u64;
+        let schedule = self.config.config().schedule.check(per_epoch)?;
+        while self.step < schedule.steps() {
+            let verdict = self.epoch(source, observer, schedule, per_epoch)?;
+            store.save(&self.state(per_epoch)?)?;
+            let saved = observer.observe(&Event::Saved { step: self.step }).map_err(Error::Observer)?;
+            if (verdict == Verdict::Stop || saved == Verdict::Stop) && self.step < schedule.steps() {
+                return Ok(Ended::Stopped);
+            }
+        }
+        Ok(Ended::Finished)
+    }
+
+    /// The rest of the epoch that the next step belongs to.
+    fn epoch(
+        &mut self,
+        source: &dyn PatchSource,
+        observer: &mut dyn Observer,
+        schedule: StepSchedule,
+        per_epoch: u64,
+    ) -> Result<Verdict> {
+        let (epoch, first) = ((self.step / per_epoch) as u32, (self.step % per_epoch) as usize);
+        let mut sums: Vec<(&'static str, f64)> = Vec::new();
+        let mut count = 0.0;
+        for batch in source.epoch(epoch, first) {
+            let figures = self.one_step(batch.map_err(Error::Source)?, source, schedule)?;
+            count += 1.0;
+            if sums.is_empty() {
+                sums = figures.iter().map(|&(name, _)| (name, 0.0)).collect();
+            }
+            sums.iter_mut().zip(&figures).for_each(|(sum, (_, value))| sum.1 += value);
+            let event = Event::Step { step: self.step, steps: schedule.steps(), epoch, figures: &figures };
+            if observer.observe(&event).map_err(Error::Observer)? == Verdict::Stop {
+                return Ok(Verdict::Stop);
+            }
+        }
+        sums.iter_mut().for_each(|sum| sum.1 /= count);
+        observer.observe(&Event::Epoch { epoch, step: self.step, figures: &sums }).map_err(Error::Observer)
+    }
+
+    fn one_step(
+        &mut self,
+        batch: PatchBatch,
+        source: &dyn PatchSource,
+        schedule: StepSchedule,
+    ) -> Result<Vec<(&'static str, f64)>> {
+        let shape = batch.shape();
+        if shape != source.shape() {
+            return Err(Error::Batch { expected: source.shape(), got: shape });
+        }
+        let dims = [shape.rows(), shape.channels, shape.height, shape.width];
+        let patches = Tensor::from_data(TensorData::new(batch.into_data(), dims), &self.device);
+        let output = self.model.forward_train::<K>(patches);
+        let [_, dim] = output.projection.dims();
+        let projections = output.projection.reshape([shape.images, shape.patches, dim]);
+        let step = self.step + 1;
+        let value = self.config.loss().value(projections).map_err(|error| match error {
+            Error::NotFinite { what, .. } => Error::NotFinite { what, step: Some(step) },
+            other => other,
+        })?;
+        let gradients = value.objective.backward();
+
+        let factor = schedule.factor(self.step);
+        self.optimiser.begin_step();
+        let optimiser = &mut self.optimiser;
+        self.model
+            .update(&gradients, &mut |parameter, value, gradient| optimiser.update(parameter, value, gradient, factor));
+        self.model.update_running(output.statistics);
+        self.step = step;
+        let mut figures = value.figures;
+        figures.push(("rate", self.config.config().optimiser.rate() * factor));
+        Ok(figures)
+    }
+
+    /// A hash of all that the weights depend on.
+    fn settings_hash(&self) -> u64 {
+        let config = toml::to_string(self.config.config()).expect("a config is plain data");
+        let mut hasher = DefaultHasher::new();
+        (config, &self.info.data, &self.info.settings).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The model as a checkpoint: what is needed to use it, and no more.
+    ///
+    /// # Errors
+    /// [`Error::Core`] if it cannot be written as one.
+    pub fn checkpoint(&self) -> Result<Vec<u8>> {
+        Ok(to_bytes(&self.spec(None), &self.model.tensors())?)
+    }
+
+    /// The checkpoint with all that a resumed run needs.
+    fn state(&self, per_epoch: u64) -> Result<Vec<u8>> {
+        let training = Training {
+            epoch: (self.step / per_epoch) as u32,
+            batch: self.step % per_epoch,
+            step: self.step,
+            config: self.settings_hash(),
+        };
+        let tensors = [self.model.tensors(), self.optimiser.tensors()].concat();
+        Ok(to_bytes(&self.spec(Some(training)), &tensors)?)
+    }
+
+    fn spec(&self, training: Option<Training>) -> Spec {
+        let config = self.config.config();
+        Spec {
+            format_version: FORMAT_VERSION,
+            model: self.config.plan().clone(),
+            patch: config.patch,
+            filter: config.filter,
+            normalisation: config.normalisation,
+            tap: config.model.tap,
+            views: config.views,
+            provenance: Provenance {
+                created_by: format!("bagssl {}", env!("CARGO_PKG_VERSION")),
+                preset: self.info.preset.clone(),
+                data: self.info.data.clone(),
+                seed: config.seed,
+                epochs: config.schedule.epochs,
+                steps: self.step,
+            },
+            training,
+        }
+    }
+}
