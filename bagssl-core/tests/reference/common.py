@@ -64,7 +64,7 @@ def made_by(script, note=None):
 
 
 def write(script, content, name=None):
-    """Writes the JSON file next to its script; one line for each entry of a case keeps it readable in a diff."""
+    """Writes the JSON file next to its script."""
     path = Path(script).with_name(name) if name else Path(script).with_suffix(".json")
     text = lines(plain(content)) + "\n"
     assert "NaN" not in text and "Infinity" not in text
@@ -75,15 +75,17 @@ def write(script, content, name=None):
 
 
 def lines(value, indent=0):
-    """JSON in which a tensor, and any list of plain values, stands on one line."""
-    pad = " " * indent
-    if isinstance(value, dict) and "data" not in value and value:
+    """JSON in which a tensor, any list of plain values, and whatever is short, stands on one line."""
+    pad, compact = " " * indent, json.dumps(value, separators=(",", ":"))
+    if len(compact) <= 100:
+        return compact
+    if isinstance(value, dict) and "data" not in value:
         rows = [f"{pad} {json.dumps(key)}: {lines(entry, indent + 1)}" for key, entry in value.items()]
         return "{\n" + ",\n".join(rows) + f"\n{pad}}}"
     if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
         rows = [f"{pad} {lines(entry, indent + 1)}" for entry in value]
         return "[\n" + ",\n".join(rows) + f"\n{pad}]"
-    return json.dumps(value, separators=(",", ":"))
+    return compact
 
 
 def largest_difference(function, inputs, gradients, step=1e-6):
