@@ -1,1 +1,12 @@
-//! .
+//! Evaluation of patch embeddings.
+
+pub mod error;
+mod matrix;
+
+pub mod features;
+pub mod samples;
+mod similarity;
+pub mod knn;
+pub mod probe;
+
+pub use error::{Error, Result};

@@ -1,0 +1,330 @@
+//! Features: the embeddings of the patches of many images.
+
+use bagssl_core::aggregate::RunningMean;
+use bagssl_core::batch::{PatchBatch, SourceError};
+use bagssl_core::embed::{Embed, Rows, Tap};
+use bagssl_core::random::{Address, Purpose};
+
+use crate::error::{Error, Result, same_length};
+use crate::samples::Samples;
+
+/// The features of some images at one tap: finite, as many patches for each image.
+///
+/// # Shapes
+/// `values` is `[image, patch, dim]`, row-major. "Position" below is an image's place in it; [`Features::images`] gives
+/// the image's index in its data set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Features {
+    tap: Tap,
+    values: Vec<f32>,
+    patches: usize,
+    dim: usize,
+    images: Vec<u32>,
+    labels: Vec<u32>,
+}
+
+/// In which order the patches of an image are taken when only some are averaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order<'a> {
+    /// As they come.
+    Given,
+    /// The same order for every image: each of the patches' numbers once.
+    Same(&'a [u32]),
+    /// A random order for each image, a function of the seed and the image's index in its data set. The first patches
+    /// of a short mean are those of a longer one.
+    Random {
+        /// The seed.
+        seed: u64,
+    },
+}
+
+/// The features of all batches at each of the taps, in the taps' order. `progress` hears how many images are done.
+///
+/// # Errors
+/// [`Error::Source`] or [`Error::Network`] if one of these fails, [`Error::NotFinite`] naming the image whose feature is
+/// infinite or not a number, [`Error::Length`] if batches differ in their patches or the network gives another number
+/// of rows or taps than it was asked for, [`Error::Empty`] if there is no batch.
+pub fn extract(
+    network: &dyn Embed,
+    batches: impl Iterator<Item = core::result::Result<PatchBatch, SourceError>>,
+    taps: &[Tap],
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<Features>> {
+    let empty = |&tap| Features { tap, values: vec![], patches: 0, dim: 0, images: vec![], labels: vec![] };
+    let mut all: Vec<Features> = taps.iter().map(empty).collect();
+    let mut done = 0;
+    for batch in batches {
+        let batch = batch.map_err(Error::Source)?;
+        let rows = network.embed(&batch, taps).map_err(Error::Network)?;
+        same_length("taps of a network", taps.len(), rows.len())?;
+        for (features, rows) in all.iter_mut().zip(rows) {
+            features.append(&batch, &rows)?;
+        }
+        done += batch.shape().images;
+        progress(done);
+    }
+    if done == 0 { Err(Error::Empty("images to embed")) } else { Ok(all) }
+}
+
+impl Features {
+    /// Checks features: `values` is `[image, patch, dim]`, `images` holds each image's index in its data set, `labels`
+    /// its class.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::Length`] or [`Error::NotFinite`].
+    pub fn new(tap: Tap, values: Rows, patches: usize, images: Vec<u32>, labels: Vec<u32>) -> Result<Self> {
+        if values.is_empty() || patches == 0 {
+            return Err(Error::Empty("features"));
+        }
+        same_length("values of features", images.len() * patches * values.dim, values.values.len())?;
+        same_length("labels of features", images.len(), labels.len())?;
+        let Rows { values, dim } = values;
+        let features = Features { tap, values, patches, dim, images, labels };
+        features.check_finite(0)?;
+        Ok(features)
+    }
+
+    /// Where in the network they were taken.
+    pub fn tap(&self) -> Tap {
+        self.tap
+    }
+
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Whether there are none: never, after a check.
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    /// Patches of each image.
+    pub fn patches(&self) -> usize {
+        self.patches
+    }
+
+    /// Length of a feature.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Each image's index in its data set.
+    pub fn images(&self) -> &[u32] {
+        &self.images
+    }
+
+    /// Each image's class.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// All values, `[image, patch, dim]`.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// The feature of one patch of the image at a position.
+    ///
+    /// # Panics
+    /// If there is no such image or patch.
+    pub fn patch(&self, position: usize, patch: usize) -> &[f32] {
+        assert!(position < self.len() && patch < self.patches, "patch {patch} of image {position}");
+        &self.values[(position * self.patches + patch) * self.dim..][..self.dim]
+    }
+
+    /// All patches as rows, image by image.
+    pub fn to_rows(&self) -> Rows {
+        Rows { values: self.values.clone(), dim: self.dim }
+    }
+
+    /// The mean of the first `count` patches of each image: BagSSL's representation.
+    ///
+    /// # Shapes
+    /// - returns: `[image, dim]`
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if `count` is 0 or more than there are patches, or the order does not hold each patch once.
+    ///
+    /// # Source
+    /// BagSSL, arXiv:2206.08954.
+    pub fn mean_of(&self, count: usize, order: Order<'_>) -> Result<Rows> {
+        if count == 0 || count > self.patches {
+            let expected = format!("1 to {}", self.patches);
+            return Err(Error::Setting { name: "patches", expected, got: count.to_string() });
+        }
+        self.check_order(order)?;
+        let mut values = Vec::with_capacity(self.len() * self.dim);
+        for position in 0..self.len() {
+            let mut mean = RunningMean::new(self.dim);
+            for patch in self.order_of(position, order).take(count) {
+                mean.push(self.patch(position, patch))?;
+            }
+            values.extend(mean.mean().expect("at least one patch"));
+        }
+        Ok(Rows { values, dim: self.dim })
+    }
+
+    /// The mean of all patches of each image, `[image, dim]`.
+    pub fn mean(&self) -> Rows {
+        self.mean_of(self.patches, Order::Given).expect("all patches are there")
+    }
+
+    /// [`Features::mean_of`] with the images' classes, for a classifier.
+    ///
+    /// # Errors
+    /// Those of [`Features::mean_of`].
+    pub fn samples(&self, count: usize, order: Order<'_>) -> Result<Samples> {
+        Samples::new(self.mean_of(count, order)?, self.labels.clone())
+    }
+
+    /// The patches of an image, in an order that has been checked.
+    fn order_of(&self, position: usize, order: Order<'_>) -> impl Iterator<Item = usize> {
+        let order = match order {
+            Order::Given => (0..self.patches as u32).collect(),
+            Order::Same(order) => order.to_vec(),
+            Order::Random { seed } => {
+                let address = Address { seed, image: self.images[position], ..Address::default() };
+                address.stream(Purpose::Evaluation).permutation(self.patches as u32)
+            }
+        };
+        order.into_iter().map(|patch| patch as usize)
+    }
+
+    fn check_order(&self, order: Order<'_>) -> Result<()> {
+        let Order::Same(order) = order else { return Ok(()) };
+        let mut sorted = order.to_vec();
+        sorted.sort_unstable();
+        if sorted.iter().copied().eq(0..self.patches as u32) {
+            return Ok(());
+        }
+        let expected = format!("each of 0 to {} once", self.patches - 1);
+        Err(Error::Setting { name: "order of patches", expected, got: format!("{} numbers, others", order.len()) })
+    }
+
+    fn append(&mut self, batch: &PatchBatch, rows: &Rows) -> Result<()> {
+        let shape = batch.shape();
+        same_length("rows of a network", shape.rows(), rows.len())?;
+        if self.images.is_empty() {
+            (self.patches, self.dim) = (shape.patches, rows.dim);
+        }
+        same_length("patches of an image", self.patches, shape.patches)?;
+        same_length("length of a feature", self.dim, rows.dim)?;
+        let first = self.values.len();
+        self.values.extend_from_slice(&rows.values);
+        self.images.extend_from_slice(batch.images());
+        self.labels.extend_from_slice(batch.labels());
+        self.check_finite(first)
+    }
+
+    fn check_finite(&self, first: usize) -> Result<()> {
+        let Some(found) = self.values[first..].iter().position(|value| !value.is_finite()) else { return Ok(()) };
+        let (row, index) = ((first + found) / self.dim, (first + found) % self.dim);
+        Err(Error::NotFinite {
+            what: self.tap.name(),
+            image: self.images[row / self.patches] as usize,
+            patch: row % self.patches,
+            index,
+            value: self.values[first + found],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bagssl_core::batch::BatchShape;
+    use proptest::prelude::*;
+
+    /// A patch's sum, and at the second tap its first and last value.
+    struct Sums;
+
+    impl Embed for Sums {
+        fn embed(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Vec<Rows>, SourceError> {
+            let patches: Vec<&[f32]> = batch.data().chunks(batch.shape().patch_len()).collect();
+            let of = |tap: &Tap| match tap {
+                Tap::Embedding => Ok(Rows { values: patches.iter().map(|patch| patch.iter().sum()).collect(), dim: 1 }),
+                Tap::Projection => {
+                    let ends = patches.iter().flat_map(|patch| [patch[0], patch[patch.len() - 1]]);
+                    Ok(Rows { values: ends.collect(), dim: 2 })
+                }
+                Tap::FirstLayer => Err("no first layer".into()),
+            };
+            taps.iter().map(of).collect()
+        }
+    }
+
+    /// One image with two patches of one row and two columns, from this value on.
+    fn batch(image: u32, first: f32) -> core::result::Result<PatchBatch, SourceError> {
+        let shape = BatchShape { images: 1, patches: 2, channels: 1, height: 1, width: 2 };
+        let data = (0..4).map(|i| first + i as f32).collect();
+        Ok(PatchBatch::new(shape, data, vec![image], vec![image % 2])?)
+    }
+
+    fn features(images: usize, patches: usize, dim: usize) -> Features {
+        let values = (0..images * patches * dim).map(|i| ((i * i) as f32 * 0.37).sin()).collect();
+        let numbers: Vec<u32> = (0..images as u32).collect();
+        Features::new(Tap::Embedding, Rows { values, dim }, patches, numbers.clone(), numbers).unwrap()
+    }
+
+    #[test]
+    fn batches_are_joined_by_tap() {
+        let mut heard = vec![];
+        let taps = [Tap::Projection, Tap::Embedding];
+        let batches = [batch(7, 0.0), batch(4, 10.0)].into_iter();
+        let all = extract(&Sums, batches, &taps, &mut |done| heard.push(done)).unwrap();
+        assert_eq!(all[0].values(), [0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0]);
+        assert_eq!(all[1].values(), [1.0, 5.0, 21.0, 25.0]);
+        assert_eq!(
+            (all[0].dim(), all[0].patches(), all[1].images(), all[1].labels()),
+            (2, 2, &[7, 4][..], &[1, 0][..])
+        );
+        assert_eq!(heard, [1, 2]);
+    }
+
+    #[test]
+    fn what_fails_says_so() {
+        let run = |batches: Vec<_>, taps: &[Tap]| extract(&Sums, batches.into_iter(), taps, &mut |_| ()).unwrap_err();
+        assert_eq!(run(vec![batch(1, 0.0)], &[Tap::FirstLayer]).to_string(), "no first layer");
+        assert_eq!(run(vec![Err("file gone".into())], &[Tap::Embedding]).to_string(), "file gone");
+        assert!(matches!(run(vec![], &[Tap::Embedding]), Error::Empty(_)));
+        let wrong = run(vec![batch(3, 0.0), batch(9, f32::INFINITY)], &[Tap::Projection]);
+        let expected = "projection: value 0 of image 9, patch 0 is inf, expected a finite number";
+        assert_eq!(wrong.to_string(), expected);
+    }
+
+    #[test]
+    fn means_by_hand() {
+        let values = vec![1.0, 10.0, 3.0, 20.0, 8.0, 60.0, 0.0, 1.0, 0.0, 2.0, 0.0, 6.0];
+        let features = Features::new(Tap::Embedding, Rows { values, dim: 2 }, 3, vec![0, 1], vec![0, 0]).unwrap();
+        assert_eq!(features.mean_of(2, Order::Given).unwrap().values, [2.0, 15.0, 0.0, 1.5]);
+        assert_eq!(features.mean_of(2, Order::Same(&[2, 0, 1])).unwrap().values, [4.5, 35.0, 0.0, 3.5]);
+        assert_eq!(features.mean().values, [4.0, 30.0, 0.0, 3.0]);
+        assert!(features.mean_of(0, Order::Given).is_err() && features.mean_of(4, Order::Given).is_err());
+        assert!(features.mean_of(1, Order::Same(&[0, 1, 1])).is_err());
+        assert!(features.mean_of(1, Order::Same(&[0, 1])).is_err());
+    }
+
+    #[test]
+    fn random_orders_differ_from_image_to_image_and_not_from_call_to_call() {
+        let features = features(6, 40, 1);
+        let one = |seed| features.mean_of(1, Order::Random { seed }).unwrap();
+        assert_eq!(one(3), one(3));
+        assert_ne!(one(3), one(4));
+        let first = |position| features.order_of(position, Order::Random { seed: 3 }).next().unwrap();
+        assert!((1..6).any(|position| first(position) != first(0)));
+    }
+
+    proptest! {
+        #[test]
+        fn the_mean_of_all_does_not_depend_on_the_order(images in 1usize..5, patches in 1usize..9, dim in 1usize..6, seed: u64) {
+            let features = features(images, patches, dim);
+            let whole = features.mean();
+            let order = Address { seed, ..Address::default() }.stream(Purpose::Shuffle).permutation(patches as u32);
+            for order in [Order::Same(&order), Order::Random { seed }] {
+                let other = features.mean_of(patches, order).unwrap();
+                prop_assert!(whole.values.iter().zip(&other.values).all(|(a, b)| (a - b).abs() < 1e-6));
+            }
+        }
+    }
+}

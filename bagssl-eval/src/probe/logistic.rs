@@ -1,0 +1,226 @@
+//! Multinomial logistic regression, solved to its optimum.
+
+use rayon::prelude::*;
+
+use super::lbfgs::{Minimum, Stop, minimise};
+use super::softmax::{BLOCK, Model, add_cross_entropy, targets};
+use crate::error::{Error, Result};
+use crate::samples::Samples;
+
+/// Parts that the rows are summed in. A constant, so that the sum is the same for any number of threads.
+const PARTS: usize = 8;
+
+/// Softmax regression on standardised features with an L2 penalty: minimises `strength * sum of cross entropies + 1/2
+/// |weights|^2`, the bias free. Each dimension is shifted and scaled to mean 0 and deviation 1 over the training samples;
+/// one that is constant there counts for nothing. The optimum is unique: no learning rate, no seed, no epoch to choose.
+///
+/// # Source
+/// The objective is that of scikit-learn's `LogisticRegression` after its `StandardScaler`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Logistic {
+    /// `C`, the inverse of the regularisation: positive; smaller is smoother. 1 is a common choice.
+    pub strength: f64,
+    /// Largest component of the gradient (of the objective over `strength * samples`) that counts as 0.
+    pub tolerance: f64,
+    /// Most iterations of L-BFGS; the point it has reached then is used.
+    pub iterations: usize,
+}
+
+impl Default for Logistic {
+    fn default() -> Self {
+        Logistic { strength: 1.0, tolerance: 1e-4, iterations: 1000 }
+    }
+}
+
+impl Logistic {
+    /// Trains a classifier. It takes features as they are: the standardisation is folded into its weights.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a setting is out of range.
+    pub fn fit(&self, train: &Samples) -> Result<Model> {
+        self.check()?;
+        let problem = Problem::new(train, self.strength);
+        let stop = Stop { tolerance: self.tolerance, iterations: self.iterations };
+        let start = Model::zero(train);
+        let Minimum { point, .. } = minimise(|x, gradient| problem.value(x, gradient), start.parameters.clone(), stop);
+        Ok(problem.scale.fold_into(Model { parameters: point, ..start }))
+    }
+
+    fn check(&self) -> Result<()> {
+        for (name, value) in [("logistic.strength", self.strength), ("logistic.tolerance", self.tolerance)] {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(Error::Setting { name, expected: "a positive number".into(), got: value.to_string() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The objective, divided by `strength * samples`.
+struct Problem<'a> {
+    train: &'a Samples,
+    targets: Vec<usize>,
+    classes: usize,
+    scale: Standard,
+    penalty: f64,
+}
+
+impl<'a> Problem<'a> {
+    fn new(train: &'a Samples, strength: f64) -> Self {
+        let classes = train.classes();
+        Problem {
+            targets: targets(train, &classes),
+            classes: classes.len(),
+            scale: Standard::of(train),
+            penalty: 1.0 / (strength * train.len() as f64),
+            train,
+        }
+    }
+
+    fn value(&self, parameters: &[f64], gradient: &mut [f64]) -> f64 {
+        let count = self.train.len() as f64;
+        let parts: Vec<(f64, Vec<f64>)> = (0..PARTS).into_par_iter().map(|part| self.part(part, parameters)).collect();
+        gradient.fill(0.0);
+        let mut loss = 0.0;
+        for (value, part) in parts {
+            loss += value / count;
+            gradient.iter_mut().zip(part).for_each(|(sum, part)| *sum += part / count);
+        }
+        let weights = &parameters[..self.classes * self.train.rows().dim];
+        gradient.iter_mut().zip(weights).for_each(|(gradient, weight)| *gradient += self.penalty * weight);
+        loss + 0.5 * self.penalty * weights.iter().map(|weight| weight * weight).sum::<f64>()
+    }
+
+    /// Summed cross entropy and gradient of one part of the rows.
+    fn part(&self, part: usize, parameters: &[f64]) -> (f64, Vec<f64>) {
+        let (count, dim) = (self.train.len(), self.train.rows().dim);
+        let (first, end) = (count * part / PARTS, count * (part + 1) / PARTS);
+        let mut gradient = vec![0.0; parameters.len()];
+        let rows = self.train.rows().values[first * dim..end * dim].chunks(BLOCK * dim);
+        let blocks = rows.zip(self.targets[first..end].chunks(BLOCK)).map(|(rows, targets)| {
+            add_cross_entropy(parameters, self.classes, &self.scale.apply(rows), targets, &mut gradient)
+        });
+        (blocks.sum(), gradient)
+    }
+}
+
+/// Mean and inverse deviation of each dimension; 0 in place of the inverse where nothing deviates.
+struct Standard {
+    mean: Vec<f64>,
+    inverse: Vec<f64>,
+}
+
+impl Standard {
+    fn of(train: &Samples) -> Self {
+        let (rows, count) = (train.rows(), train.len() as f64);
+        let mut mean = vec![0.0; rows.dim];
+        let mut squares = vec![0.0; rows.dim];
+        for row in rows.values.chunks_exact(rows.dim) {
+            mean.iter_mut().zip(row).for_each(|(mean, &value)| *mean += f64::from(value) / count);
+        }
+        for row in rows.values.chunks_exact(rows.dim) {
+            let deviations = row.iter().zip(&mean).map(|(&value, mean)| (f64::from(value) - mean).powi(2));
+            squares.iter_mut().zip(deviations).for_each(|(sum, square)| *sum += square / count);
+        }
+        // What rounding leaves of a constant is no deviation.
+        let inverse = |(square, mean): (&f64, &f64)| {
+            let deviation = square.sqrt();
+            if deviation > mean.abs() * 1e-12 { 1.0 / deviation } else { 0.0 }
+        };
+        Standard { inverse: squares.iter().zip(&mean).map(inverse).collect(), mean }
+    }
+
+    fn apply(&self, rows: &[f32]) -> Vec<f64> {
+        let dims = self.mean.iter().zip(&self.inverse).cycle();
+        rows.iter().zip(dims).map(|(&value, (mean, inverse))| (f64::from(value) - mean) * inverse).collect()
+    }
+
+    /// The same classifier for features that are not standardised.
+    fn fold_into(&self, mut model: Model) -> Model {
+        let (weights, bias) = model.parameters.split_at_mut(model.classes.len() * model.dim);
+        for (row, bias) in weights.chunks_exact_mut(model.dim).zip(bias) {
+            for (weight, (mean, inverse)) in row.iter_mut().zip(self.mean.iter().zip(&self.inverse)) {
+                *weight *= inverse;
+                *bias -= *weight * mean;
+            }
+        }
+        model
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bagssl_core::embed::Rows;
+    use bagssl_core::random::{Address, Purpose};
+    use proptest::prelude::*;
+
+    fn samples(count: usize, dim: usize, classes: u32, seed: u64) -> Samples {
+        let mut random = Address { seed, ..Address::default() }.stream(Purpose::Evaluation);
+        let values = (0..count * dim).map(|_| random.normal_pair().0 as f32).collect();
+        let labels = (0..count as u32).map(|i| i % classes).collect();
+        Samples::new(Rows { values, dim }, labels).unwrap()
+    }
+
+    #[test]
+    fn bad_settings_are_refused() {
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(Logistic { strength: bad, ..Logistic::default() }.fit(&samples(4, 1, 2, 0)).is_err());
+            assert!(Logistic { tolerance: bad, ..Logistic::default() }.fit(&samples(4, 1, 2, 0)).is_err());
+        }
+    }
+
+    /// Two samples at -1 and 1 with C = 1/2: by symmetry the weights are -w and w, and the derivative
+    /// `C * 2 * 2 * (-1 / (1 + exp(2 w))) + 2 w` is 0 where `w (1 + exp(2 w)) = 1`, at w = 0.40058...
+    #[test]
+    fn two_samples_by_hand() {
+        let train = Samples::new(Rows { values: vec![-1.0, 1.0], dim: 1 }, vec![0, 1]).unwrap();
+        let model = Logistic { strength: 0.5, tolerance: 1e-10, ..Logistic::default() }.fit(&train).unwrap();
+        let w = model.weights()[1];
+        assert!((w * (1.0 + (2.0 * w).exp()) - 1.0).abs() < 1e-8, "{w}");
+        assert!((model.weights()[0] + w).abs() < 1e-8 && model.bias().iter().all(|bias| bias.abs() < 1e-8));
+    }
+
+    #[test]
+    fn a_constant_dimension_counts_for_nothing() {
+        let values = vec![-1.0, 0.3, 1.0, 0.3, 2.0, 0.3];
+        let train = Samples::new(Rows { values, dim: 2 }, vec![0, 1, 1]).unwrap();
+        let model = Logistic::default().fit(&train).unwrap();
+        assert_eq!((model.weights()[1], model.weights()[3]), (0.0, 0.0));
+        assert!(model.weights()[0] < 0.0);
+    }
+
+    proptest! {
+        #[test]
+        fn the_gradient_is_that_of_the_value(count in 2usize..30, dim in 1usize..7, classes in 1u32..5, seed: u64) {
+            let train = samples(count, dim, classes.min(count as u32), seed);
+            let problem = Problem::new(&train, 0.7);
+            let mut random = Address { seed, ..Address::default() }.stream(Purpose::Weights);
+            let length = problem.classes * (dim + 1);
+            let point: Vec<f64> = (0..length).map(|_| random.normal_pair().0).collect();
+            let mut gradient = vec![0.0; length];
+            problem.value(&point, &mut gradient);
+            for at in 0..length {
+                let value = |shift| {
+                    let mut point = point.clone();
+                    point[at] += shift;
+                    problem.value(&point, &mut vec![0.0; length])
+                };
+                let slope = (value(1e-5) - value(-1e-5)) / 2e-5;
+                prop_assert!((slope - gradient[at]).abs() < 1e-7 * (1.0 + slope.abs()), "{slope} {}", gradient[at]);
+            }
+        }
+
+        #[test]
+        fn scale_and_shift_of_a_dimension_do_not_matter(scale in 0.01f32..100.0, shift in -50f32..50.0, seed: u64) {
+            let train = samples(30, 2, 3, seed);
+            let mut moved = train.rows().clone();
+            moved.values.iter_mut().step_by(2).for_each(|value| *value = *value * scale + shift * scale);
+            let moved = Samples::new(moved, train.labels().to_vec()).unwrap();
+            let logistic = Logistic { tolerance: 1e-9, ..Logistic::default() };
+            let one = logistic.fit(&train).unwrap().probabilities(train.rows()).unwrap();
+            let two = logistic.fit(&moved).unwrap().probabilities(moved.rows()).unwrap();
+            prop_assert!(one.iter().zip(&two).all(|(one, two)| (one - two).abs() < 1e-4));
+        }
+    }
+}

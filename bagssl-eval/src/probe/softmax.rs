@@ -1,0 +1,159 @@
+//! The linear classifier itself, and the softmax cross entropy that trains it.
+
+use bagssl_core::embed::Rows;
+
+use crate::error::Result;
+use crate::error::same_length;
+use crate::matrix::{Matrix, multiply};
+use crate::samples::{Samples, check_finite};
+
+/// Rows that are turned into `f64` at a time.
+pub(super) const BLOCK: usize = 256;
+
+/// A linear classifier: the class of the greatest `weights x + bias`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// The classes it tells apart, ascending.
+    pub(super) classes: Vec<u32>,
+    /// `[class, dim]`, then `[class]` biases.
+    pub(super) parameters: Vec<f64>,
+    /// Length of a feature.
+    pub(super) dim: usize,
+}
+
+impl Model {
+    /// One with weights of 0.
+    pub(super) fn zero(train: &Samples) -> Self {
+        let (classes, dim) = (train.classes(), train.rows().dim);
+        Model { parameters: vec![0.0; classes.len() * (dim + 1)], classes, dim }
+    }
+
+    /// The classes it tells apart, ascending.
+    pub fn classes(&self) -> &[u32] {
+        &self.classes
+    }
+
+    /// The weights, `[class, dim]`.
+    pub fn weights(&self) -> &[f64] {
+        &self.parameters[..self.classes.len() * self.dim]
+    }
+
+    /// The biases, `[class]`.
+    pub fn bias(&self) -> &[f64] {
+        &self.parameters[self.classes.len() * self.dim..]
+    }
+
+    /// The class of each row, the smallest among equals.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length) if the rows are not as long as those it was trained on,
+    /// [`Error::NotFinite`](crate::Error::NotFinite) if a value is not finite.
+    pub fn predict(&self, rows: &Rows) -> Result<Vec<u32>> {
+        let probabilities = self.probabilities(rows)?;
+        let first_greatest = |row: &[f64]| (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
+        Ok(probabilities.chunks_exact(self.classes.len()).map(|row| self.classes[first_greatest(row)]).collect())
+    }
+
+    /// The probability of each class, `[row, class]`.
+    ///
+    /// # Errors
+    /// Those of [`Model::predict`].
+    pub fn probabilities(&self, rows: &Rows) -> Result<Vec<f64>> {
+        same_length("length of a feature", self.dim, rows.dim)?;
+        check_finite("samples", rows)?;
+        let mut probabilities = Vec::with_capacity(rows.len() * self.classes.len());
+        for block in rows.values.chunks(BLOCK * self.dim) {
+            let block: Vec<f64> = block.iter().map(|&value| f64::from(value)).collect();
+            let mut logits = logits(&self.parameters, self.classes.len(), &block, self.dim);
+            logits.chunks_exact_mut(self.classes.len()).for_each(|row| {
+                softmax(row);
+            });
+            probabilities.extend(logits);
+        }
+        Ok(probabilities)
+    }
+}
+
+/// `x weights^T + bias` of each row, `[row, class]`.
+pub(super) fn logits(parameters: &[f64], classes: usize, rows: &[f64], dim: usize) -> Vec<f64> {
+    let (weights, bias) = parameters.split_at(classes * dim);
+    let count = rows.len() / dim;
+    let mut logits = bias.repeat(count);
+    multiply(Matrix::new(rows, count, dim), Matrix::new(weights, classes, dim).t(), 1.0, &mut logits);
+    logits
+}
+
+/// The summed cross entropy of some rows; adds its gradient to `gradient`, which is laid out as the parameters are.
+///
+/// # Shapes
+/// - `rows`: `[row, dim]`
+/// - `targets`: for each row the place of its class
+pub(super) fn add_cross_entropy(
+    parameters: &[f64],
+    classes: usize,
+    rows: &[f64],
+    targets: &[usize],
+    gradient: &mut [f64],
+) -> f64 {
+    let count = targets.len();
+    let dim = rows.len() / count;
+    let mut errors = logits(parameters, classes, rows, dim);
+    let mut loss = 0.0;
+    for (row, &target) in errors.chunks_exact_mut(classes).zip(targets) {
+        let logit = row[target];
+        loss += softmax(row) - logit;
+        row[target] -= 1.0;
+    }
+    let (weights, bias) = gradient.split_at_mut(classes * dim);
+    multiply(Matrix::new(&errors, count, classes).t(), Matrix::new(rows, count, dim), 1.0, weights);
+    for row in errors.chunks_exact(classes) {
+        bias.iter_mut().zip(row).for_each(|(bias, error)| *bias += error);
+    }
+    loss
+}
+
+/// Logits become probabilities; returns the logarithm of the sum of their exponentials.
+fn softmax(row: &mut [f64]) -> f64 {
+    let greatest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    row.iter_mut().for_each(|value| *value = (*value - greatest).exp());
+    let sum: f64 = row.iter().sum();
+    row.iter_mut().for_each(|value| *value /= sum);
+    greatest + sum.ln()
+}
+
+/// For each sample, the place of its class among the model's.
+pub(super) fn targets(train: &Samples, classes: &[u32]) -> Vec<usize> {
+    let place = |label| classes.binary_search(label).expect("the classes are those of the samples");
+    train.labels().iter().map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn softmax_by_hand() {
+        let mut row = [1000.0, 1000.0 + 3f64.ln()];
+        let sum = softmax(&mut row);
+        assert!((sum - 1000.0 - 4f64.ln()).abs() < 1e-12);
+        assert!((row[0] - 0.25).abs() < 1e-12 && (row[1] - 0.75).abs() < 1e-12);
+    }
+
+    /// Two classes, weights 0: loss ln 2, and the errors are -1/2 and 1/2.
+    #[test]
+    fn cross_entropy_by_hand() {
+        let mut gradient = [0.0; 2 * 2 + 2];
+        let loss = add_cross_entropy(&[0.0; 6], 2, &[3.0, 5.0], &[0], &mut gradient);
+        assert!((loss - 2f64.ln()).abs() < 1e-15);
+        assert_eq!(gradient, [-1.5, -2.5, 1.5, 2.5, -0.5, 0.5]);
+    }
+
+    #[test]
+    fn predictions_by_hand() {
+        let model = Model { classes: vec![3, 8], parameters: vec![1.0, 0.0, 0.0, 1.0, 0.0, 0.5], dim: 2 };
+        let rows = Rows { values: vec![2.0, 1.0, 1.0, 1.0, 0.5, 0.0], dim: 2 };
+        assert_eq!(model.predict(&rows).unwrap(), [3, 8, 3]);
+        assert!(model.predict(&Rows { values: vec![1.0; 3], dim: 3 }).is_err());
+        assert!(model.predict(&Rows { values: vec![1.0, f32::NAN], dim: 2 }).is_err());
+    }
+}
