@@ -1,6 +1,5 @@
 //! The training loop.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
 
 use bagssl_core::batch::{PatchBatch, PatchSource};
@@ -186,9 +185,7 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
     /// A hash of all that the weights depend on.
     fn settings_hash(&self) -> u64 {
         let config = toml::to_string(self.config.config()).expect("a config is plain data");
-        let mut hasher = DefaultHasher::new();
-        (config, &self.info.data, &self.info.settings).hash(&mut hasher);
-        hasher.finish()
+        fnv1a(&[&config, &self.info.data, &self.info.settings])
     }
 
     /// The model as a checkpoint: what is needed to use it, and no more.
@@ -232,4 +229,10 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
             training,
         }
     }
+}
+
+/// A hash of texts that is the same with every compiler (FNV-1a, Fowler, Noll, Vo).
+fn fnv1a(texts: &[&str]) -> u64 {
+    let bytes = texts.iter().flat_map(|text| text.bytes().chain([0xff]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -3,9 +3,10 @@
 use std::prelude::v1::*;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, module};
+use burn::tensor::{Tensor, module};
 
 use super::kernels::{NormGradients, Normed, NormedInputs, along_channels, channel_mean, options};
+use super::stretch::stretch;
 use crate::plan::{NORM_EPSILON, Window};
 
 /// The gradient of a convolution's input, as convolutions: one for each phase of the stride, with the taps of the kernel
@@ -49,10 +50,15 @@ impl Phase {
         Phase { tap, taps, before: taps as isize - 1 - shift as isize, length, stride }
     }
 
-    /// The taps in the order of a correlation: the last first.
-    fn indices<B: Backend>(self, device: &B::Device) -> Tensor<B, 1, Int> {
-        let taps: Vec<i32> = (0..self.taps).rev().map(|tap| (self.tap + tap * self.stride) as i32).collect();
-        Tensor::from_ints(taps.as_slice(), device)
+    /// The part of the gradient that these pixels read, with zeros where it reaches over an edge.
+    fn reads<B: Backend>(self, gradient: Tensor<B, 4>, axis: usize) -> Tensor<B, 4> {
+        stretch(gradient, axis, -self.before, self.length + self.taps - 1, 0.0)
+    }
+
+    /// The taps of a kernel in the order of a correlation: the last first.
+    fn of_kernel<B: Backend>(self, kernel: &Tensor<B, 4>, axis: usize) -> Tensor<B, 4> {
+        let taps = (0..self.taps).rev().map(|tap| kernel.clone().narrow(axis, self.tap + tap * self.stride, 1));
+        Tensor::cat(taps.collect(), axis)
     }
 }
 
@@ -63,38 +69,14 @@ fn one_phase<B: Backend>(gradient: Tensor<B, 4>, weight: Tensor<B, 4>, phases: [
     if phases.iter().any(|phase| phase.taps == 0 || phase.length == 0) {
         return Tensor::zeros([rows, inputs, down.length, across.length], &device);
     }
-    let kernel = weight.select(2, down.indices(&device)).select(3, across.indices(&device));
-    let gradient = shifted(shifted(gradient, 2, down), 3, across);
+    let kernel = across.of_kernel(&down.of_kernel(&weight, 2), 3);
+    let gradient = down.reads(across.reads(gradient, 3), 2);
     module::conv2d(
         gradient,
         kernel,
         None,
         options(Window { kernel: [down.taps, across.taps], ..Window::square(1, 1, 0) }),
     )
-}
-
-/// The part of the gradient that a phase reads, with zeros where it reaches over an edge.
-fn shifted<B: Backend>(gradient: Tensor<B, 4>, axis: usize, phase: Phase) -> Tensor<B, 4> {
-    let mut dims = gradient.dims();
-    let have = dims[axis] as isize;
-    let (start, end) = (-phase.before, (phase.length + phase.taps - 1) as isize - phase.before);
-    let (first, last) = (start.clamp(0, have), end.clamp(0, have));
-    let device = gradient.device();
-    let mut zeros = |length: isize| {
-        dims[axis] = length as usize;
-        Tensor::zeros(dims, &device)
-    };
-    let mut parts = Vec::new();
-    if start < 0 {
-        parts.push(zeros(first.min(end) - start));
-    }
-    if first < last {
-        parts.push(gradient.narrow(axis, first as usize, (last - first) as usize));
-    }
-    if end > have {
-        parts.push(zeros(end - last.max(start)));
-    }
-    if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, axis) }
 }
 
 /// Puts the phases of an axis together: pixel `stride * i + phase`. Later phases may be a pixel shorter.

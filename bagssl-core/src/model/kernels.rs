@@ -8,6 +8,7 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, TensorPrimitive, module};
 
 use super::gradient;
+use super::stretch::stretch;
 use crate::plan::{NORM_EPSILON, Window};
 
 /// The operations that networks are made of, and the passes that lead their gradients back.
@@ -83,9 +84,12 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         gradient::norm(inputs, normed, has_residual, relu, gradient)
     }
 
-    /// The maximum over a window.
+    /// The maximum over a window. (In slices, since Burn's candle backend knows neither padding nor a gradient here.)
+    ///
+    /// # Panics
+    /// If the window does not fit.
     fn max_pool2d(input: Tensor<B, 4>, window: Window) -> Tensor<B, 4> {
-        module::max_pool2d(input, window.kernel, window.stride, window.padding, [1, 1], false)
+        max_along(max_along(input, window, 0), window, 1)
     }
 
     /// The mean over height and width: `[row, channel]`.
@@ -167,4 +171,25 @@ fn finish<B: Backend>(output: Tensor<B, 4>, residual: Option<Tensor<B, 4>>, relu
         None => output,
     };
     if relu { stock_relu(output) } else { output }
+}
+
+/// The maximum over the window's extent in one direction: over its taps, each a slice of every `stride`-th pixel.
+fn max_along<B: Backend>(input: Tensor<B, 4>, window: Window, direction: usize) -> Tensor<B, 4> {
+    let axis = direction + 2;
+    let (kernel, stride, padding) = (window.kernel[direction], window.stride[direction], window.padding[direction]);
+    let have = input.dims()[axis];
+    assert!(have + 2 * padding >= kernel, "a window of {kernel} does not fit into {have} pixels");
+    let outputs = (have + 2 * padding - kernel) / stride + 1;
+    // Long enough that every tap's slice ends with a whole stride.
+    let length = (kernel - 1) / stride * stride + (outputs + 1) * stride;
+    let padded = stretch(input, axis, -(padding as isize), length, f32::MIN);
+    let strided = |tap: usize| {
+        let part = padded.clone().narrow(axis, tap / stride * stride, outputs * stride);
+        let mut split = [0; 5];
+        split[..axis].copy_from_slice(&part.dims()[..axis]);
+        (split[axis], split[axis + 1]) = (outputs, stride);
+        split[axis + 2..].copy_from_slice(&part.dims()[axis + 1..]);
+        part.reshape(split).narrow(axis + 1, tap % stride, 1).squeeze_dim::<4>(axis + 1)
+    };
+    (1..kernel).fold(strided(0), |most, tap| most.max_pair(strided(tap)))
 }

@@ -3,6 +3,7 @@
 //! A [`Model`] is built from a [`ModelPlan`](crate::checkpoint::ModelPlan); its operations go through [`Kernels`], so that
 //! a backend with faster ones can plug them in without a second definition of the network.
 
+mod stretch;
 mod kernels;
 mod gradient;
 mod differentiable;

@@ -1,0 +1,207 @@
+//! Losses by hand, by finite differences, and at their bounds.
+#![cfg(feature = "ndarray")]
+
+use bagssl_train::Error;
+use bagssl_train::backend::NdArray;
+use bagssl_train::loss::{Loss, LossValue, tcr_bound};
+use burn::backend::Autodiff;
+use burn::tensor::{Tensor, TensorData};
+use proptest::prelude::*;
+
+type B = Autodiff<NdArray>;
+
+fn tensor(values: &[f32], dims: [usize; 3]) -> Tensor<B, 3> {
+    Tensor::from_data(TensorData::new(values.to_vec(), dims), &Default::default())
+}
+
+fn value(loss: Loss, values: &[f32], dims: [usize; 3]) -> LossValue<B> {
+    loss.check().unwrap().value(tensor(values, dims)).unwrap()
+}
+
+fn gradient(loss: Loss, values: &[f32], dims: [usize; 3]) -> Vec<f32> {
+    let projections = tensor(values, dims).require_grad();
+    let value = loss.check().unwrap().value(projections.clone()).unwrap();
+    projections.grad(&value.objective.backward()).unwrap().into_data().into_vec().unwrap()
+}
+
+fn wave(count: usize, phase: f64) -> Vec<f32> {
+    (0..count).map(|i| (1.3 * (i as f64 + 0.4).powf(1.2) + phase).sin() as f32).collect()
+}
+
+#[track_caller]
+fn close(what: &str, got: f64, expected: f64, tolerance: f64) {
+    assert!((got - expected).abs() <= tolerance * expected.abs().max(1.0), "{what}: expected {expected}, got {got}");
+}
+
+/// Two images, two patches, two dimensions: the patches of the first image are (1, 0) and (0, 2), those of the second
+/// (0, 1) twice. Cosines to the mean: twice 1/sqrt(2), twice 1. Patch 0 gives orthogonal rows: -1/2 ln(6^2) at d/(B eps) =
+/// 1 / 0.2; patch 1 gives equal rows: -1/2 ln(1 + 2 * 5).
+#[test]
+fn tcr_by_hand() {
+    let values = [1.0, 0.0, 0.0, 2.0, 0.0, 1.0, 0.0, 1.0];
+    let value = value(Loss::tcr(3.0, 0.2), &values, [2, 2, 2]);
+    let cosine = (std::f64::consts::SQRT_2 + 2.0) / 4.0;
+    let rate = -0.25 * (36_f64.ln() + 11_f64.ln());
+    close("invariance", value.figure("invariance").unwrap(), cosine, 1e-6);
+    close("tcr", value.figure("tcr").unwrap(), rate, 1e-6);
+    close("loss", value.figure("loss").unwrap(), rate - 3.0 * cosine, 1e-6);
+    close("share", value.figure("tcr_share").unwrap(), rate / (-(6_f64.ln())), 1e-6);
+}
+
+/// One dimension, three images: patch 0 is 0, 2, 4 and patch 1 is 0, 0, 0. Differences 0, 4, 16 on average; deviations 2
+/// and sqrt(1e-4), so that hinges are 0 and 0.99. A second dimension that repeats the first has covariance 4 with it.
+#[test]
+fn vicreg_by_hand() {
+    let one = value(Loss::vicreg(), &[0.0, 0.0, 2.0, 0.0, 4.0, 0.0], [3, 2, 1]);
+    close("invariance", one.figure("invariance").unwrap(), 20.0 / 3.0, 1e-5);
+    close("variance", one.figure("variance").unwrap(), 0.495, 1e-5);
+    close("covariance", one.figure("covariance").unwrap(), 0.0, 1e-5);
+    let two = [0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 0.0, 0.0, 4.0, 4.0, 0.0, 0.0];
+    let two = value(Loss::vicreg(), &two, [3, 2, 2]);
+    close("covariance", two.figure("covariance").unwrap(), 2.0 * 16.0 / 2.0, 1e-5);
+    close("loss", two.figure("loss").unwrap(), 25.0 * 20.0 / 3.0 + 25.0 * 0.495 + 16.0, 1e-5);
+}
+
+/// What EMP-SSL's batch of 100 can reach in 1024 dimensions (METHOD: -197.75).
+#[test]
+fn the_published_bound() {
+    close("bound", tcr_bound(100, 1024, 0.2), -197.75, 1e-4);
+    close("more rows than dimensions", tcr_bound(400, 10, 0.2), -5.0 * 6_f64.ln(), 1e-12);
+}
+
+/// Values and gradients of PyTorch (`reference/losses.py` made them).
+#[test]
+fn losses_are_those_of_pytorch() {
+    let reference: serde_json::Value = serde_json::from_str(include_str!("reference/losses.json")).unwrap();
+    let numbers = |value: &serde_json::Value| -> Vec<f32> {
+        value["data"].as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
+    };
+    let (tcr, vicreg) = (&reference["tcr"], &reference["vicreg"]);
+    let tcr_loss = Loss::tcr(tcr["weight"].as_f64().unwrap(), tcr["epsilon"].as_f64().unwrap());
+    for (part, loss, terms) in [
+        (tcr, tcr_loss, ["invariance", "tcr"].as_slice()),
+        (vicreg, Loss::vicreg(), ["invariance", "variance", "covariance"].as_slice()),
+    ] {
+        for case in part["cases"].as_array().unwrap() {
+            let dims = [0, 1, 2].map(|axis| case["z"]["shape"][axis].as_u64().unwrap() as usize);
+            let (z, exact) = (numbers(&case["z"]), numbers(&case["z_grad_of_total"]));
+            let got = value(loss, &z, dims);
+            close("total", got.figure("loss").unwrap(), case["total"].as_f64().unwrap(), 1e-5);
+            for term in terms {
+                close(term, got.figure(term).unwrap(), case[term].as_f64().unwrap(), 1e-5);
+            }
+            let largest = exact.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
+            for (got, exact) in gradient(loss, &z, dims).iter().zip(exact) {
+                assert!((got - exact).abs() < 1e-4 * largest, "{dims:?}: {got}, expected {exact}");
+            }
+        }
+    }
+}
+
+#[test]
+fn collapse_costs_more_than_spread() {
+    let collapsed: Vec<f32> = [0.6, -0.8, 0.0].repeat(8);
+    let spread = wave(24, 0.0);
+    let tcr = |values: &[f32]| value(Loss::tcr(0.0, 0.2), values, [4, 2, 3]).figure("loss").unwrap();
+    let vicreg = |values: &[f32]| {
+        let loss = Loss::VicReg { invariance: 0.0, variance: 25.0, covariance: 1.0 };
+        value(loss, values, [4, 2, 3]).figure("loss").unwrap()
+    };
+    assert!(tcr(&collapsed) > tcr(&spread) + 0.5);
+    assert!(vicreg(&collapsed) > vicreg(&spread) + 0.5);
+}
+
+/// Swapping batch and patch changes both losses.
+#[test]
+fn images_and_patches_are_not_the_same() {
+    let values = wave(6 * 3 * 4, 0.3);
+    let mut swapped = Vec::new();
+    for patch in 0..3 {
+        for image in 0..6 {
+            swapped.extend_from_slice(&values[(image * 3 + patch) * 4..][..4]);
+        }
+    }
+    for loss in [Loss::tcr(200.0, 0.2), Loss::vicreg()] {
+        let right = value(loss, &values, [6, 3, 4]).figure("loss").unwrap();
+        let wrong = value(loss, &swapped, [3, 6, 4]).figure("loss").unwrap();
+        assert!((right - wrong).abs() > 1e-2, "{loss:?}");
+    }
+}
+
+#[test]
+fn what_is_no_number_is_refused() {
+    for loss in [Loss::tcr(200.0, 0.2), Loss::vicreg()] {
+        let mut values = wave(12, 0.1);
+        values[7] = f32::NAN;
+        let error = loss.check().unwrap().value(tensor(&values, [3, 2, 2])).unwrap_err();
+        assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+        assert!(loss.check().unwrap().value(tensor(&wave(4, 0.1), [1, 2, 2])).is_err());
+        assert!(loss.check().unwrap().value(tensor(&wave(4, 0.1), [2, 1, 2])).is_err());
+    }
+    assert!(Loss::tcr(-1.0, 0.2).check().is_err());
+    assert!(Loss::tcr(1.0, 0.0).check().is_err());
+    assert!(Loss::tcr(f64::NAN, 0.2).check().is_err());
+}
+
+#[test]
+fn a_row_of_zeros_has_a_finite_gradient() {
+    let mut values = wave(12, 0.1);
+    values[..2].fill(0.0);
+    assert!(gradient(Loss::tcr(200.0, 0.2), &values, [3, 2, 2]).iter().all(|value| value.is_finite()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The surrogate's gradient is that of the loss itself.
+    #[test]
+    fn gradients_are_finite_differences(
+        images in 2usize..6, patches in 2usize..5, dim in 1usize..7, phase in 0f64..6.0, which in 0usize..2,
+    ) {
+        let loss = [Loss::tcr(7.0, 0.2), Loss::vicreg()][which];
+        let dims = [images, patches, dim];
+        // Rows well away from 0, where the unit length has a kink.
+        let values: Vec<f32> =
+            wave(images * patches * dim, phase).iter().map(|value| value + 0.3 * value.signum()).collect();
+        let exact = gradient(loss, &values, dims);
+        let largest = exact.iter().fold(0.1_f32, |largest, value| largest.max(value.abs()));
+        for place in 0..values.len().min(12) {
+            let at = |step: f32| {
+                let mut moved = values.clone();
+                moved[place] += step;
+                value(loss, &moved, dims).figure("loss").unwrap()
+            };
+            let difference = (at(5e-3) - at(-5e-3)) / 1e-2;
+            let error = (difference - f64::from(exact[place])).abs();
+            prop_assert!(error < 2e-2 * f64::from(largest), "{loss:?} {dims:?}: {difference} and {}", exact[place]);
+        }
+    }
+
+    #[test]
+    fn the_coding_rate_stays_above_its_bound(
+        images in 2usize..9, dim in 1usize..9, epsilon in 0.01f64..2.0, phase in 0f64..6.0,
+    ) {
+        let values = wave(images * 2 * dim, phase);
+        let value = value(Loss::tcr(1.0, epsilon), &values, [images, 2, dim]);
+        let rate = value.figure("tcr").unwrap();
+        let bound = tcr_bound(images, dim, epsilon);
+        prop_assert!(rate <= 0.0 && rate >= bound * (1.0 + 1e-5), "{rate} below {bound}");
+        let share = value.figure("tcr_share").unwrap();
+        prop_assert!((0.0..=1.0 + 1e-5).contains(&share));
+    }
+
+    /// For any number of patches the pair term is the mean over pairs.
+    #[test]
+    fn the_invariance_of_vicreg_is_the_mean_over_pairs(patches in 2usize..6, phase in 0f64..6.0) {
+        let (images, dim) = (3, 2);
+        let values = wave(images * patches * dim, phase);
+        let got = value(Loss::vicreg(), &values, [images, patches, dim]).figure("invariance").unwrap();
+        let at = |image: usize, patch: usize, d: usize| f64::from(values[(image * patches + patch) * dim + d]);
+        let (mut sum, mut count) = (0.0, 0.0);
+        for (image, a, b, d) in (0..images).flat_map(|i| (0..patches).flat_map(move |a| (0..a).flat_map(move |b| (0..dim).map(move |d| (i, a, b, d))))) {
+            sum += (at(image, a, d) - at(image, b, d)).powi(2);
+            count += 1.0;
+        }
+        prop_assert!((got - sum / count).abs() < 1e-5);
+    }
+}

@@ -1,0 +1,129 @@
+//! Optimisers and schedule against PyTorch's values (`reference/optim.py` made them).
+#![cfg(feature = "ndarray")]
+
+use bagssl_core::plan::{Parameter, Role};
+use bagssl_train::backend::NdArray;
+use bagssl_train::optimiser::{Optimiser, OptimiserConfig, Trust};
+use bagssl_train::schedule::Schedule;
+use burn::tensor::{Tensor, TensorData};
+use serde_json::Value;
+
+fn reference() -> Value {
+    serde_json::from_str(include_str!("reference/optim.json")).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f32> {
+    value["data"].as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
+}
+
+fn tensor(values: &[f32]) -> Tensor<NdArray, 1> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &Default::default())
+}
+
+fn config(name: &str, settings: &Value) -> OptimiserConfig {
+    let number = |name: &str| settings[name].as_f64().unwrap();
+    let (rate, decay) = (number("lr"), number("weight_decay"));
+    let momentum = || number("momentum");
+    let nesterov = settings.get("nesterov").is_some_and(|nesterov| nesterov.as_bool().unwrap());
+    match name.split('_').next().unwrap() {
+        "sgd" => OptimiserConfig::Sgd { rate, momentum: momentum(), nesterov, decay, decay_vectors: true },
+        "adamw" => {
+            let betas = [0, 1].map(|index| settings["betas"][index].as_f64().unwrap());
+            let epsilon = number("eps");
+            OptimiserConfig::AdamW { rate, betas: betas.into(), epsilon, decay, decay_vectors: true }
+        }
+        _ => {
+            let trust = if name.starts_with("lars_clipped") { Trust::Clipped } else { Trust::Plain };
+            OptimiserConfig::Lars { rate, momentum: momentum(), nesterov, decay, eta: number("eta"), trust }
+        }
+    }
+}
+
+fn parameters() -> [Parameter; 2] {
+    let parameter = |name: &str, shape: &[usize], role| Parameter { name: name.into(), shape: shape.into(), role };
+    [parameter("weight", &[3, 5], Role::Weight), parameter("bias", &[4], Role::Bias)]
+}
+
+/// Every optimiser's steps; halfway its state goes through its saved form, which must change nothing.
+#[test]
+fn steps_are_those_of_pytorch() {
+    let device = Default::default();
+    let reference = reference();
+    let cases = reference["optimisers"].as_array().unwrap();
+    assert!(cases.len() >= 4);
+    for case in cases {
+        let name = case["name"].as_str().unwrap();
+        let config = config(name, &case["settings"]);
+        let mut optimiser = Optimiser::<NdArray>::new(config).unwrap();
+        let parameters = parameters();
+        let mut now = parameters.each_ref().map(|parameter| tensor(&numbers(&case[&parameter.name])));
+        for (step, (gradients, after)) in
+            case["gradients"].as_array().unwrap().iter().zip(case["after"].as_array().unwrap()).enumerate()
+        {
+            if step == 2 {
+                let saved = optimiser.tensors().into_iter().map(|(name, _, values)| (name, values)).collect();
+                optimiser = Optimiser::new(config).unwrap();
+                optimiser.restore(2, &parameters, saved, &device).unwrap();
+            }
+            optimiser.begin_step();
+            for (parameter, value) in parameters.iter().zip(&mut now) {
+                let gradient = tensor(&numbers(&gradients[&parameter.name]));
+                *value = optimiser.update(parameter, value.clone(), gradient, 1.0);
+                let got = value.to_data().into_vec::<f32>().unwrap();
+                for (got, expected) in got.iter().zip(numbers(&after[&parameter.name])) {
+                    let error = (got - expected).abs();
+                    assert!(error < 2e-6 * expected.abs().max(0.1), "{name} step {step}: {got}, expected {expected}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rates_are_those_of_the_formula() {
+    let reference = reference();
+    for part in ["schedule", "schedule_without_warm_up"] {
+        let case = &reference[part];
+        let base = case["base"].as_f64().unwrap();
+        let floor = case["floor"].as_f64().unwrap() / base;
+        let warm_up = case["warm_up"].as_f64().unwrap();
+        // One step to an epoch.
+        let schedule = Schedule { epochs: case["total"].as_u64().unwrap() as u32, warm_up, floor }.check(1).unwrap();
+        for (step, rate) in case["rates"].as_array().unwrap().iter().enumerate() {
+            let got = base * schedule.factor(step as u64);
+            assert!((got - rate.as_f64().unwrap()).abs() < 1e-8, "{part} step {step}: {got}, expected {rate}");
+        }
+    }
+    assert!(Schedule { epochs: 0, warm_up: 0.0, floor: 0.0 }.check(1).is_err());
+    assert!(Schedule { epochs: 3, warm_up: 3.5, floor: 0.0 }.check(1).is_err());
+    assert!(Schedule { epochs: 3, warm_up: 0.0, floor: 1.5 }.check(1).is_err());
+}
+
+#[test]
+fn a_state_that_does_not_fit_is_refused() {
+    let device = Default::default();
+    let config = OptimiserConfig::Sgd { rate: 0.1, momentum: 0.9, nesterov: false, decay: 0.0, decay_vectors: true };
+    let restore = |steps, tensors: &[(&str, usize)]| {
+        let tensors = tensors.iter().map(|&(name, length)| (name.to_string(), vec![0.0; length])).collect();
+        let result = Optimiser::<NdArray>::new(config).unwrap().restore(steps, &parameters(), tensors, &device);
+        result.map_err(|error| error.to_string())
+    };
+    let (weight, bias) = ("optimiser.velocity.weight", "optimiser.velocity.bias");
+    assert_eq!(restore(3, &[(weight, 15), (bias, 4)]), Ok(()));
+    assert_eq!(restore(0, &[]), Ok(()));
+    assert!(restore(3, &[(weight, 15)]).unwrap_err().contains("expected tensor optimiser.velocity.bias, got none"));
+    assert!(restore(3, &[(weight, 14), (bias, 4)]).unwrap_err().contains("expected 15 values, got 14"));
+    assert!(restore(3, &[(weight, 15), ("optimiser.first.bias", 4)]).unwrap_err().contains("not part of"));
+}
+
+#[test]
+fn settings_outside_their_range_are_refused() {
+    let sgd =
+        |rate, momentum, nesterov, decay| OptimiserConfig::Sgd { rate, momentum, nesterov, decay, decay_vectors: true };
+    assert!(sgd(0.1, 0.9, true, 0.0).check().is_ok());
+    for bad in [sgd(0.0, 0.9, true, 0.0), sgd(f64::NAN, 0.9, true, 0.0), sgd(0.1, 1.0, false, 0.0)] {
+        assert!(bad.check().is_err(), "{bad:?}");
+    }
+    assert!(sgd(0.1, 0.0, true, 0.0).check().is_err(), "Nesterov needs a momentum");
+    assert!(sgd(0.1, 0.9, true, -1.0).check().is_err());
+}

@@ -1,0 +1,220 @@
+//! The loop: it learns, its backends agree, and a resumed run is the uninterrupted one, bit for bit.
+#![cfg(all(feature = "ndarray", feature = "candle"))]
+
+use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceError};
+use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::model::{Differentiable, Stock};
+use bagssl_core::observe::{Event, Observer, Verdict};
+use bagssl_core::random::{Address, Purpose};
+use bagssl_train::backend::{Candle, NdArray};
+use bagssl_train::config::{CheckedConfig, TrainConfig};
+use bagssl_train::optimiser::{OptimiserConfig, Trust};
+use bagssl_train::preset::{PRESETS, preset};
+use bagssl_train::store::{Nowhere, Store};
+use bagssl_train::trainer::{Ended, RunInfo, Trainer};
+use bagssl_train::{Error, Result};
+use burn::backend::Autodiff;
+use burn::tensor::backend::Backend;
+
+type Run<B> = Trainer<Autodiff<B>, Differentiable<Stock>>;
+
+/// Images that are two colours plus noise of each patch's own.
+struct Noise {
+    seed: u64,
+    shape: BatchShape,
+    batches: usize,
+}
+
+impl PatchSource for Noise {
+    fn shape(&self) -> BatchShape {
+        self.shape
+    }
+
+    fn batches_per_epoch(&self) -> usize {
+        self.batches
+    }
+
+    fn epoch(&self, epoch: u32, first: usize) -> Batches<'_> {
+        let batch = move |number: usize| {
+            let shape = self.shape;
+            let mut data = Vec::new();
+            for image in 0..shape.images as u32 {
+                let address = Address { seed: self.seed, epoch, image: image + 1000 * number as u32, patch: 0 };
+                let mut colours = address.stream(Purpose::Crop);
+                let colours: Vec<f32> = (0..3).map(|_| colours.uniform(-1.0, 1.0)).collect();
+                for patch in 0..shape.patches as u32 {
+                    let mut noise = Address { patch, ..address }.stream(Purpose::Augment);
+                    for value in 0..shape.patch_len() {
+                        let channel = value / (shape.height * shape.width);
+                        data.push(colours[channel] + noise.uniform(-0.3, 0.3));
+                    }
+                }
+            }
+            Ok(PatchBatch::new(shape, data, (0..shape.images as u32).collect(), vec![0; shape.images])?)
+        };
+        Box::new((first..self.batches).map(batch))
+    }
+}
+
+fn config(name: &str) -> CheckedConfig {
+    let mut table: toml::Table = preset(name).unwrap().toml.parse().unwrap();
+    table.remove("augment");
+    let mut config: TrainConfig = table.try_into().unwrap();
+    config.batch.images = 6;
+    config.batch.patches = 3;
+    config.schedule.epochs = 3;
+    config.model.projector = vec![16, 8];
+    config.check().unwrap()
+}
+
+fn source() -> Noise {
+    let shape = BatchShape { images: 6, patches: 3, channels: 3, height: 8, width: 12 };
+    Noise { seed: 5, shape, batches: 4 }
+}
+
+fn info() -> RunInfo {
+    RunInfo { preset: "test".into(), data: "noise".into(), settings: String::new() }
+}
+
+fn trainer<B: Backend>(name: &str) -> Run<B> {
+    Trainer::new(config(name), info(), Default::default()).unwrap()
+}
+
+/// Keeps the losses, and says stop after some step.
+#[derive(Default)]
+struct Watch {
+    losses: Vec<f64>,
+    epochs: usize,
+    saved: Vec<u64>,
+    stop_after: Option<u64>,
+}
+
+impl Observer for Watch {
+    fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
+        match event {
+            Event::Step { step, figures, .. } => {
+                self.losses.push(figures[0].1);
+                if self.stop_after == Some(*step) {
+                    return Ok(Verdict::Stop);
+                }
+            }
+            Event::Epoch { .. } => self.epochs += 1,
+            Event::Saved { step } => self.saved.push(*step),
+            _ => {}
+        }
+        Ok(Verdict::Continue)
+    }
+}
+
+#[derive(Default)]
+struct Memory(Vec<u8>);
+
+impl Store for Memory {
+    fn save(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0 = bytes.to_vec();
+        Ok(())
+    }
+}
+
+#[test]
+fn every_preset_is_consistent() {
+    for preset in PRESETS {
+        let mut table: toml::Table = preset.toml.parse().unwrap();
+        assert!(table.remove("augment").is_some());
+        let config: TrainConfig = table.try_into().unwrap_or_else(|error| panic!("{}: {error}", preset.name));
+        config.check().unwrap_or_else(|error| panic!("{}: {error}", preset.name));
+    }
+}
+
+#[test]
+fn training_lowers_the_loss() {
+    let mut trainer = trainer::<Candle>("bagssl");
+    let mut watch = Watch::default();
+    assert_eq!(trainer.run(&source(), &mut watch, &mut Nowhere).unwrap(), Ended::Finished);
+    assert_eq!((watch.losses.len(), watch.epochs, watch.saved), (12, 3, vec![4, 8, 12]));
+    assert!(watch.losses[11] < watch.losses[0] - 1.0, "{:?}", watch.losses);
+}
+
+/// A whole step on each CPU backend, with each loss. (Of SGD and LARS: a first step of AdamW is the sign of the gradient,
+/// and where a gradient is nothing, so is its sign.)
+#[test]
+fn the_two_cpu_backends_take_the_same_step() {
+    let sgd = OptimiserConfig::Sgd { rate: 1e-3, momentum: 0.9, nesterov: true, decay: 1e-4, decay_vectors: true };
+    let trust = Trust::Clipped;
+    let lars = OptimiserConfig::Lars { rate: 0.3, momentum: 0.9, nesterov: true, decay: 1e-4, eta: 0.02, trust };
+    for (name, optimiser) in [("bagssl", lars), ("bagssl-vicreg", sgd)] {
+        let config = TrainConfig { optimiser, ..config(name).config().clone() }.check().unwrap();
+        let mut ndarray: Run<NdArray> = Trainer::new(config.clone(), info(), Default::default()).unwrap();
+        let mut candle: Run<Candle> = Trainer::new(config, info(), Default::default()).unwrap();
+        let before = ndarray.model().tensors();
+        assert_eq!(before, candle.model().tensors(), "first weights depend on no backend");
+        let stop = || Watch { stop_after: Some(1), ..Watch::default() };
+        ndarray.run(&source(), &mut stop(), &mut Nowhere).unwrap();
+        candle.run(&source(), &mut stop(), &mut Nowhere).unwrap();
+        let after = ndarray.model().tensors().into_iter().zip(candle.model().tensors());
+        for ((_, _, before), ((name, _, ndarray), (_, _, candle))) in before.iter().zip(after) {
+            let largest = ndarray.iter().fold(1e-2_f32, |largest, value| largest.max(value.abs()));
+            let error = ndarray.iter().zip(&candle).fold(0_f32, |error, (a, b)| error.max((a - b).abs()));
+            assert!(error <= 1e-4 * largest, "{name}: {error} of {largest}");
+            assert!(&ndarray != before || name.ends_with("3.bias"), "{name} has not moved");
+        }
+    }
+}
+
+#[test]
+fn a_resumed_run_is_the_uninterrupted_one() {
+    let mut whole = trainer::<Candle>("bagssl");
+    whole.run(&source(), &mut Watch::default(), &mut Nowhere).unwrap();
+    for stop in [1, 4, 6, 11] {
+        let (mut store, mut watch) = (Memory::default(), Watch { stop_after: Some(stop), ..Watch::default() });
+        assert_eq!(trainer::<Candle>("bagssl").run(&source(), &mut watch, &mut store).unwrap(), Ended::Stopped);
+        let mut resumed: Run<Candle> = Trainer::resume(config("bagssl"), info(), Default::default(), &store.0).unwrap();
+        assert_eq!(resumed.step(), stop);
+        resumed.run(&source(), &mut Watch::default(), &mut store).unwrap();
+        assert_eq!(whole.checkpoint().unwrap(), resumed.checkpoint().unwrap(), "stopped after {stop}");
+    }
+}
+
+#[test]
+fn another_run_is_not_resumed() {
+    let mut store = Memory::default();
+    let mut watch = Watch { stop_after: Some(2), ..Watch::default() };
+    let mut run = trainer::<NdArray>("bagssl");
+    run.run(&source(), &mut watch, &mut store).unwrap();
+    let resume = |config, info, bytes: &[u8]| -> Result<Run<NdArray>> {
+        Trainer::resume(config, info, Default::default(), bytes)
+    };
+    assert!(resume(config("bagssl"), info(), &store.0).is_ok());
+    assert!(matches!(resume(config("multi-scale"), info(), &store.0), Err(Error::OtherRun { .. })));
+    let other = RunInfo { data: "other".into(), ..info() };
+    assert!(matches!(resume(config("bagssl"), other, &store.0), Err(Error::OtherRun { .. })));
+    // A checkpoint for use has no counters to go on from.
+    let checkpoint = run.checkpoint().unwrap();
+    assert!(Checkpoint::from_bytes(&checkpoint).unwrap().spec().training.is_none());
+    assert!(matches!(resume(config("bagssl"), info(), &checkpoint), Err(Error::OtherRun { .. })));
+    assert!(matches!(resume(config("bagssl"), info(), b"no file"), Err(Error::Core(_))));
+}
+
+#[test]
+fn a_source_that_fails_or_lies_is_reported() {
+    struct Broken(BatchShape);
+    impl PatchSource for Broken {
+        fn shape(&self) -> BatchShape {
+            BatchShape { images: 7, ..self.0 }
+        }
+        fn batches_per_epoch(&self) -> usize {
+            2
+        }
+        fn epoch(&self, epoch: u32, _: usize) -> Batches<'_> {
+            let source = source();
+            let batch = source.epoch(epoch, 0).next().unwrap();
+            Box::new([batch, Err("image 3 is broken".into())].into_iter().skip(usize::from(self.0.images != 6)))
+        }
+    }
+    let mut run = |source: Broken| {
+        trainer::<NdArray>("bagssl").run(&source, &mut Watch::default(), &mut Nowhere).unwrap_err().to_string()
+    };
+    let shape = source().shape;
+    assert!(run(Broken(shape)).contains("expected shape"));
+    assert_eq!(run(Broken(BatchShape { images: 5, ..shape })), "image 3 is broken");
+}
