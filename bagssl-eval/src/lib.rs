@@ -3,6 +3,8 @@
 pub mod error;
 mod matrix;
 
+pub mod colour;
+pub mod baselines;
 pub mod features;
 pub mod samples;
 mod similarity;

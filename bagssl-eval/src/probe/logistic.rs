@@ -1,8 +1,10 @@
 //! Multinomial logistic regression, solved to its optimum.
 
+use bagssl_core::embed::Rows;
 use rayon::prelude::*;
 
-use super::lbfgs::{Minimum, Stop, minimise};
+use super::lbfgs::{Stop, minimise};
+use super::row_space::RowSpace;
 use super::softmax::{BLOCK, Model, add_cross_entropy, targets};
 use crate::error::{Error, Result};
 use crate::samples::Samples;
@@ -15,7 +17,8 @@ const PARTS: usize = 8;
 /// one that is constant there counts for nothing. The optimum is unique: no learning rate, no seed, no epoch to choose.
 ///
 /// # Source
-/// The objective is that of scikit-learn's `LogisticRegression` after its `StandardScaler`.
+/// The objective is that of scikit-learn's `LogisticRegression` after its `StandardScaler`; with two classes, where that one
+/// fits a single weight vector, its `C` is twice this one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Logistic {
     /// `C`, the inverse of the regularisation: positive; smaller is smoother. 1 is a common choice.
@@ -39,11 +42,27 @@ impl Logistic {
     /// [`Error::Setting`] if a setting is out of range.
     pub fn fit(&self, train: &Samples) -> Result<Model> {
         self.check()?;
-        let problem = Problem::new(train, self.strength);
+        let scale = Standard::of(train);
+        let mut model = Model::zero(train);
+        let targets = targets(train, &model.classes);
+        let classes = model.classes.len();
+        let wide = model.dim > train.len();
+        if let Some(space) = wide.then(|| RowSpace::of(scale.apply(&train.rows().values), model.dim)).flatten() {
+            let (rows, scale) = (space.coordinates(), Standard::none(train.len()));
+            let mut found = self.solve(&Problem::new(&rows, scale, &targets, classes, self.strength));
+            let bias = found.split_off(classes * train.len());
+            model.parameters = space.unfold(&found);
+            model.parameters.extend(bias);
+        } else {
+            model.parameters = self.solve(&Problem::new(train.rows(), scale.clone(), &targets, classes, self.strength));
+        }
+        Ok(scale.fold_into(model))
+    }
+
+    fn solve(&self, problem: &Problem<'_>) -> Vec<f64> {
         let stop = Stop { tolerance: self.tolerance, iterations: self.iterations };
-        let start = Model::zero(train);
-        let Minimum { point, .. } = minimise(|x, gradient| problem.value(x, gradient), start.parameters.clone(), stop);
-        Ok(problem.scale.fold_into(Model { parameters: point, ..start }))
+        let start = vec![0.0; problem.classes * (problem.rows.dim + 1)];
+        minimise(|x, gradient| problem.value(x, gradient), start, stop).point
     }
 
     fn check(&self) -> Result<()> {
@@ -58,27 +77,20 @@ impl Logistic {
 
 /// The objective, divided by `strength * samples`.
 struct Problem<'a> {
-    train: &'a Samples,
-    targets: Vec<usize>,
-    classes: usize,
+    rows: &'a Rows,
     scale: Standard,
+    targets: &'a [usize],
+    classes: usize,
     penalty: f64,
 }
 
 impl<'a> Problem<'a> {
-    fn new(train: &'a Samples, strength: f64) -> Self {
-        let classes = train.classes();
-        Problem {
-            targets: targets(train, &classes),
-            classes: classes.len(),
-            scale: Standard::of(train),
-            penalty: 1.0 / (strength * train.len() as f64),
-            train,
-        }
+    fn new(rows: &'a Rows, scale: Standard, targets: &'a [usize], classes: usize, strength: f64) -> Self {
+        Problem { rows, scale, targets, classes, penalty: 1.0 / (strength * targets.len() as f64) }
     }
 
     fn value(&self, parameters: &[f64], gradient: &mut [f64]) -> f64 {
-        let count = self.train.len() as f64;
+        let count = self.targets.len() as f64;
         let parts: Vec<(f64, Vec<f64>)> = (0..PARTS).into_par_iter().map(|part| self.part(part, parameters)).collect();
         gradient.fill(0.0);
         let mut loss = 0.0;
@@ -86,17 +98,17 @@ impl<'a> Problem<'a> {
             loss += value / count;
             gradient.iter_mut().zip(part).for_each(|(sum, part)| *sum += part / count);
         }
-        let weights = &parameters[..self.classes * self.train.rows().dim];
+        let weights = &parameters[..self.classes * self.rows.dim];
         gradient.iter_mut().zip(weights).for_each(|(gradient, weight)| *gradient += self.penalty * weight);
         loss + 0.5 * self.penalty * weights.iter().map(|weight| weight * weight).sum::<f64>()
     }
 
     /// Summed cross entropy and gradient of one part of the rows.
     fn part(&self, part: usize, parameters: &[f64]) -> (f64, Vec<f64>) {
-        let (count, dim) = (self.train.len(), self.train.rows().dim);
+        let (count, dim) = (self.targets.len(), self.rows.dim);
         let (first, end) = (count * part / PARTS, count * (part + 1) / PARTS);
         let mut gradient = vec![0.0; parameters.len()];
-        let rows = self.train.rows().values[first * dim..end * dim].chunks(BLOCK * dim);
+        let rows = self.rows.values[first * dim..end * dim].chunks(BLOCK * dim);
         let blocks = rows.zip(self.targets[first..end].chunks(BLOCK)).map(|(rows, targets)| {
             add_cross_entropy(parameters, self.classes, &self.scale.apply(rows), targets, &mut gradient)
         });
@@ -105,12 +117,18 @@ impl<'a> Problem<'a> {
 }
 
 /// Mean and inverse deviation of each dimension; 0 in place of the inverse where nothing deviates.
+#[derive(Debug, Clone)]
 struct Standard {
     mean: Vec<f64>,
     inverse: Vec<f64>,
 }
 
 impl Standard {
+    /// The one that changes nothing.
+    fn none(dim: usize) -> Self {
+        Standard { mean: vec![0.0; dim], inverse: vec![1.0; dim] }
+    }
+
     fn of(train: &Samples) -> Self {
         let (rows, count) = (train.rows(), train.len() as f64);
         let mut mean = vec![0.0; rows.dim];
@@ -151,7 +169,6 @@ impl Standard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bagssl_core::embed::Rows;
     use bagssl_core::random::{Address, Purpose};
     use proptest::prelude::*;
 
@@ -190,11 +207,27 @@ mod tests {
         assert!(model.weights()[0] < 0.0);
     }
 
+    /// Nine dimensions over six samples, and the same samples twice, which is twice the strength and not wide.
+    #[test]
+    fn wide_and_long_agree() {
+        let train = samples(6, 9, 3, 4);
+        let twice = |values: &[f32]| values.repeat(2);
+        let long = Rows { values: twice(&train.rows().values), dim: 9 };
+        let long = Samples::new(long, train.labels().repeat(2)).unwrap();
+        let with = |strength| Logistic { strength, tolerance: 1e-9, ..Logistic::default() };
+        let one = with(1.0).fit(&train).unwrap();
+        let two = with(0.5).fit(&long).unwrap();
+        let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+        assert!(close(one.weights(), two.weights()) && close(one.bias(), two.bias()), "{one:?} {two:?}");
+    }
+
     proptest! {
         #[test]
         fn the_gradient_is_that_of_the_value(count in 2usize..30, dim in 1usize..7, classes in 1u32..5, seed: u64) {
             let train = samples(count, dim, classes.min(count as u32), seed);
-            let problem = Problem::new(&train, 0.7);
+            let classes = train.classes();
+            let targets = targets(&train, &classes);
+            let problem = Problem::new(train.rows(), Standard::of(&train), &targets, classes.len(), 0.7);
             let mut random = Address { seed, ..Address::default() }.stream(Purpose::Weights);
             let length = problem.classes * (dim + 1);
             let point: Vec<f64> = (0..length).map(|_| random.normal_pair().0).collect();

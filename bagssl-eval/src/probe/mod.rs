@@ -2,6 +2,7 @@
 
 mod softmax;
 mod lbfgs;
+mod row_space;
 mod logistic;
 mod sgd;
 

@@ -1,0 +1,83 @@
+//! kNN and logistic regression on raw pixels and colour histograms of an image folder in a tar:
+//! `cargo run --release --example baselines -- photo-tiles-mini.tar`, with `NAME/train/CLASS/*` and `NAME/val/CLASS/*` in it.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::io::Read;
+
+use bagssl_core::batch::{BatchShape, PatchBatch};
+use bagssl_core::embed::{Embed, Tap};
+use bagssl_core::normalise::Normalisation;
+use bagssl_eval::baselines::{Histogram, Pixels};
+use bagssl_eval::colour::Colour;
+use bagssl_eval::features::extract;
+use bagssl_eval::knn::Knn;
+use bagssl_eval::probe::Linear;
+use bagssl_eval::samples::Samples;
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// An image with its class.
+type Labelled = (String, image::RgbImage);
+
+fn main() -> Outcome<()> {
+    let path = std::env::args().nth(1).ok_or("expected the path of a tar")?;
+    let (train, test) = (read(&path, "train")?, read(&path, "val")?);
+    println!("{} training and {} test images", train.len(), test.len());
+    let normalisation = Normalisation::HALF;
+    for colour in [Colour::Rgb, Colour::Grey] {
+        report(&format!("pixels {}", colour.name()), &Pixels { normalisation, colour }, &train, &test)?;
+        for bins in [4, Histogram::BINS, 8, 16] {
+            let histogram = Histogram::new(normalisation, colour, bins)?;
+            report(&format!("histogram {} {bins}", colour.name()), &histogram, &train, &test)?;
+        }
+    }
+    Ok(())
+}
+
+fn report(name: &str, baseline: &dyn Embed, train: &[Labelled], test: &[Labelled]) -> Outcome<()> {
+    let (train, test) = (samples(baseline, train)?, samples(baseline, test)?);
+    let start = std::time::Instant::now();
+    let knn = Knn::default().evaluate(&train, &test)?.accuracy;
+    let between = start.elapsed();
+    let linear = Linear::default().evaluate(&train, &test)?.accuracy;
+    let (knn_time, linear_time) = (between.as_secs_f64(), (start.elapsed() - between).as_secs_f64());
+    println!("{name:18} kNN {knn:5.1} ({knn_time:.2} s), linear {linear:5.1} ({linear_time:.2} s)");
+    Ok(())
+}
+
+fn samples(baseline: &dyn Embed, images: &[Labelled]) -> Outcome<Samples> {
+    let classes: BTreeSet<&String> = images.iter().map(|(class, _)| class).collect();
+    let batches = images.iter().enumerate().map(|(number, (class, image))| {
+        let label = classes.iter().position(|&other| other == class).expect("a class of these images");
+        batch(image, number as u32, label as u32)
+    });
+    let features = extract(baseline, batches, &[Tap::Embedding], &mut |_| ())?.remove(0);
+    Ok(Samples::new(features.mean(), features.labels().to_vec())?)
+}
+
+fn batch(image: &image::RgbImage, number: u32, label: u32) -> Outcome<PatchBatch> {
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let shape = BatchShape { images: 1, patches: 1, channels: 3, height, width };
+    let value =
+        |channel: usize, pixel: &image::Rgb<u8>| Normalisation::HALF.apply(channel, f32::from(pixel[channel]) / 255.0);
+    let data = (0..3).flat_map(|channel| image.pixels().map(move |pixel| value(channel, pixel))).collect();
+    Ok(PatchBatch::new(shape, data, vec![number], vec![label])?)
+}
+
+fn read(path: &str, split: &str) -> Outcome<Vec<Labelled>> {
+    let mut images = vec![];
+    for entry in tar::Archive::new(std::fs::File::open(path)?).entries()? {
+        let mut entry = entry?;
+        let name = entry.path()?.to_string_lossy().into_owned();
+        let parts: Vec<&str> = name.split('/').collect();
+        if let [_, folder, class, _] = parts[..]
+            && folder == split
+        {
+            let mut bytes = vec![];
+            entry.read_to_end(&mut bytes)?;
+            images.push((class.to_string(), image::load_from_memory(&bytes)?.to_rgb8()));
+        }
+    }
+    Ok(images)
+}
