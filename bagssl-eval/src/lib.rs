@@ -1,4 +1,34 @@
-//! Evaluation of patch embeddings.
+//! Evaluation of patch embeddings: what does a representation know?
+//!
+//! In the order in which an image goes through: a network (or a [`baselines`] one, in [`colour`] or not) gives the
+//! [`features`] of its patches, whose mean is its representation; labelled [`samples`] of these are classified by [`knn`]
+//! and by a linear [`probe`]. [`health`] tells a collapsed representation by its [`spectrum`], [`convergence`] compares the
+//! mean of patches to the whole image, [`neighbours`] shows what a representation takes to be alike, [`stats`] says what a
+//! difference is worth.
+//!
+//! ```
+//! use bagssl_core::embed::{Rows, Tap};
+//! use bagssl_eval::features::{Features, Order};
+//! use bagssl_eval::knn::Knn;
+//! use bagssl_eval::probe::Linear;
+//!
+//! // Two patches of each of three images, embedded in two dimensions: [image, patch, dim].
+//! let features = |values: [f32; 12], labels: [u32; 3]| {
+//!     Features::new(Tap::Embedding, Rows { values: values.to_vec(), dim: 2 }, 2, vec![0, 1, 2], labels.to_vec())
+//! };
+//! let train = features([4.0, 1.0, 6.0, 1.0, 1.0, 5.0, 1.0, 9.0, 8.0, 2.0, 8.0, 0.0], [0, 1, 0])?;
+//! let test = features([5.0, 0.0, 7.0, 2.0, 0.0, 6.0, 2.0, 2.0, 1.0, 4.0, 3.0, 8.0], [0, 1, 1])?;
+//! assert_eq!(test.mean().row(0), [6.0, 1.0]);
+//!
+//! // An image is the mean of its patches.
+//! let (train, test) = (train.samples(2, Order::Given)?, test.samples(2, Order::Given)?);
+//! assert_eq!(Knn { neighbours: 2, ..Knn::default() }.evaluate(&train, &test)?.accuracy, 100.0);
+//! assert_eq!(Linear::default().evaluate(&train, &test)?.predictions, [0, 1, 1]);
+//! # Ok::<(), bagssl_eval::Error>(())
+//! ```
+//!
+//! # Source
+//! BagSSL, arXiv:2206.08954.
 
 pub mod error;
 mod matrix;
@@ -10,5 +40,11 @@ pub mod samples;
 mod similarity;
 pub mod knn;
 pub mod probe;
+
+pub mod spectrum;
+pub mod health;
+pub mod convergence;
+pub mod neighbours;
+pub mod stats;
 
 pub use error::{Error, Result};

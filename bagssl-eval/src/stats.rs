@@ -1,0 +1,184 @@
+//! Statistics over few seeds and few images.
+
+use bagssl_core::random::{Address, Purpose};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result, same_length};
+
+/// The mean; 0 of nothing.
+pub fn mean(values: &[f64]) -> f64 {
+    if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
+}
+
+/// The standard deviation of a sample (`n - 1`); 0 for fewer than two values.
+pub fn deviation(values: &[f64]) -> f64 {
+    if values.len() < 2 {
+        return 0.0;
+    }
+    let mean = mean(values);
+    (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt()
+}
+
+/// The standard error of an accuracy (in percent) that was measured on `count` independent images: that of a binomial
+/// share, `100 sqrt(p (1 - p) / n)`.
+///
+/// # Example
+/// ```
+/// let error = bagssl_eval::stats::accuracy_error(60.0, 270);
+/// assert!((error - 2.98).abs() < 0.01);
+/// ```
+pub fn accuracy_error(percent: f64, count: usize) -> f64 {
+    let share = (percent / 100.0).clamp(0.0, 1.0);
+    if count == 0 { 100.0 } else { 100.0 * (share * (1.0 - share) / count as f64).sqrt() }
+}
+
+/// A mean with its 95 % confidence interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// The mean.
+    pub mean: f64,
+    /// Lower bound.
+    pub low: f64,
+    /// Upper bound.
+    pub high: f64,
+}
+
+/// The mean of `a - b`, pair by pair (the same seed), with its 95 % interval by Student's t. None for fewer than two
+/// pairs, which say nothing of the spread.
+///
+/// # Errors
+/// [`Error::Length`] if they are not pairs.
+pub fn paired_difference(a: &[f64], b: &[f64]) -> Result<Option<Interval>> {
+    same_length("paired values", a.len(), b.len())?;
+    if a.len() < 2 {
+        return Ok(None);
+    }
+    let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+    let mean = mean(&differences);
+    let half = student_t(0.975, a.len() as u32 - 1) * deviation(&differences) / (a.len() as f64).sqrt();
+    Ok(Some(Interval { mean, low: mean - half, high: mean + half }))
+}
+
+/// The mean of values that come in groups (an image's tiles of one photograph, say), with the 95 % interval from `draws`
+/// bootstrap draws of whole groups: percentiles 2.5 and 97.5.
+///
+/// # Errors
+/// [`Error::Length`] if there is not a group for each value, [`Error::Empty`] without values or draws.
+///
+/// # Source
+/// Efron, *Bootstrap methods: another look at the jackknife*, 1979.
+pub fn grouped_bootstrap(values: &[f64], groups: &[u32], draws: usize, seed: u64) -> Result<Interval> {
+    same_length("groups of values", values.len(), groups.len())?;
+    if values.is_empty() || draws == 0 {
+        return Err(Error::Empty("values to draw from"));
+    }
+    let mut names = groups.to_vec();
+    names.sort_unstable();
+    names.dedup();
+    let mut sums = vec![(0.0, 0.0); names.len()];
+    for (value, group) in values.iter().zip(groups) {
+        let sum = &mut sums[names.binary_search(group).expect("the names are those of the groups")];
+        *sum = (sum.0 + value, sum.1 + 1.0);
+    }
+    let mut random = Address { seed, ..Address::default() }.stream(Purpose::Evaluation);
+    let mut draw = || {
+        let drawn = (0..sums.len()).map(|_| sums[random.below(sums.len() as u32) as usize]);
+        let (sum, count) = drawn.fold((0.0, 0.0), |(sum, count), group| (sum + group.0, count + group.1));
+        sum / count
+    };
+    let mut means: Vec<f64> = (0..draws).map(|_| draw()).collect();
+    means.sort_unstable_by(f64::total_cmp);
+    let percentile = |share: f64| means[(share * (draws - 1) as f64).round() as usize];
+    Ok(Interval { mean: mean(values), low: percentile(0.025), high: percentile(0.975) })
+}
+
+/// The quantile of Student's t distribution for a probability of 0.5 to less than 1.
+///
+/// # Panics
+/// If the probability is outside that range or there are no degrees of freedom.
+pub fn student_t(probability: f64, degrees: u32) -> f64 {
+    assert!((0.5..1.0).contains(&probability) && degrees > 0, "t quantile {probability} of {degrees} degrees");
+    let (mut low, mut high) = (0.0, 1.0);
+    while student_t_probability(high, degrees) < probability {
+        high *= 2.0;
+    }
+    for _ in 0..80 {
+        let middle = 0.5 * (low + high);
+        if student_t_probability(middle, degrees) < probability { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
+}
+
+/// The probability of less than `t` for `t` at least 0: finite sums in the angle `atan(t / sqrt(degrees))`.
+///
+/// # Source
+/// Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.7.3 and 26.7.4.
+fn student_t_probability(t: f64, degrees: u32) -> f64 {
+    let angle = (t / f64::from(degrees).sqrt()).atan();
+    let square = angle.cos().powi(2);
+    let (mut term, mut sum) = if degrees % 2 == 1 { (angle.cos(), 0.0) } else { (1.0, 0.0) };
+    let mut power = if degrees % 2 == 1 { 3 } else { 2 };
+    while power <= degrees {
+        sum += term;
+        term *= square * f64::from(power - 1) / f64::from(power);
+        power += 2;
+    }
+    let both_sides =
+        if degrees % 2 == 1 { 2.0 / std::f64::consts::PI * (angle + angle.sin() * sum) } else { angle.sin() * sum };
+    0.5 + 0.5 * both_sides
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_by_hand() {
+        assert_eq!((mean(&[1.0, 2.0, 6.0]), deviation(&[1.0, 2.0, 6.0])), (3.0, 7f64.sqrt()));
+        assert_eq!((mean(&[]), deviation(&[4.0])), (0.0, 0.0));
+    }
+
+    /// The common table of two-sided 95 % and 99 % values.
+    #[test]
+    fn quantiles_equal_the_table() {
+        let table =
+            [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (10, 2.228), (30, 2.042), (120, 1.980)];
+        for (degrees, expected) in table {
+            let got = student_t(0.975, degrees);
+            assert!((got - expected).abs() < 6e-4, "{degrees}: {got}");
+        }
+        assert!((student_t(0.995, 5) - 4.032).abs() < 6e-4);
+        assert!(student_t(0.5, 7) < 1e-12);
+    }
+
+    /// Differences 10, 12, 14: 12 +- 4.303 * 2 / sqrt 3.
+    #[test]
+    fn a_paired_interval_by_hand() {
+        let found = paired_difference(&[40.0, 45.0, 50.0], &[30.0, 33.0, 36.0]).unwrap().unwrap();
+        let half = 4.302_65 * 2.0 / 3f64.sqrt();
+        assert_eq!(found.mean, 12.0);
+        assert!((found.low - 12.0 + half).abs() < 1e-4 && (found.high - 12.0 - half).abs() < 1e-4);
+        assert_eq!(paired_difference(&[1.0], &[2.0]).unwrap(), None);
+        assert!(paired_difference(&[1.0], &[]).is_err());
+    }
+
+    /// Values that are all of one group or another, 0 or 1: with groups the spread is far wider than without.
+    #[test]
+    fn groups_widen_the_interval() {
+        let values: Vec<f64> = (0..200).map(|i| f64::from(i / 50 % 2)).collect();
+        let groups: Vec<u32> = (0..200).map(|i| i / 50).collect();
+        let single: Vec<u32> = (0..200).collect();
+        let wide = grouped_bootstrap(&values, &groups, 2000, 1).unwrap();
+        let narrow = grouped_bootstrap(&values, &single, 2000, 1).unwrap();
+        assert_eq!((wide.mean, wide.low, wide.high), (0.5, 0.0, 1.0));
+        // 1.96 standard errors of 0.5 / sqrt 200.
+        assert!((narrow.low - 0.4307).abs() < 0.02 && (narrow.high - 0.5693).abs() < 0.02, "{narrow:?}");
+        assert!(grouped_bootstrap(&[], &[], 10, 1).is_err());
+    }
+
+    #[test]
+    fn errors_of_accuracies() {
+        assert_eq!(accuracy_error(50.0, 100), 5.0);
+        assert_eq!(accuracy_error(100.0, 100), 0.0);
+    }
+}
