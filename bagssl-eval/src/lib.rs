@@ -4,7 +4,7 @@
 //! [`features`] of its patches, whose mean is its representation; labelled [`samples`] of these are classified by [`knn`]
 //! and by a linear [`probe`]. [`health`] tells a collapsed representation by its [`spectrum`], [`convergence`] compares the
 //! mean of patches to the whole image, [`neighbours`] shows what a representation takes to be alike, [`stats`] says what a
-//! difference is worth.
+//! difference is worth, and the [`report`] shows it all.
 //!
 //! ```
 //! use bagssl_core::embed::{Rows, Tap};
@@ -46,5 +46,7 @@ pub mod health;
 pub mod convergence;
 pub mod neighbours;
 pub mod stats;
+
+pub mod report;
 
 pub use error::{Error, Result};

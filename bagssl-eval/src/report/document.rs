@@ -1,0 +1,152 @@
+//! The report as a document: sections of text, tables, figures and pictures, and how they look in HTML and Markdown.
+
+use std::fmt::Write;
+
+use super::escape::{escape, escape_markdown};
+
+/// A part of the report under one title.
+pub(super) struct Section {
+    /// The title.
+    pub(super) title: &'static str,
+    /// Paragraphs before the parts.
+    pub(super) text: Vec<String>,
+    /// What it shows.
+    pub(super) parts: Vec<Part>,
+}
+
+/// What a section may show.
+pub(super) enum Part {
+    /// A table.
+    Table(Table),
+    /// Plots, side by side where there is room. Markdown leaves them out.
+    Figures(Vec<Figure>),
+    /// Pictures, as finished HTML. Markdown leaves them out.
+    Pictures(String),
+    /// Lines of text, one below the other.
+    Lines(Vec<String>),
+}
+
+/// Rows under a head.
+pub(super) struct Table {
+    /// What to look at.
+    pub(super) caption: String,
+    /// Names of the columns.
+    pub(super) head: Vec<String>,
+    /// Cells; a row has as many as the head.
+    pub(super) rows: Vec<Vec<String>>,
+    /// Columns of words from the left; the others hold numbers.
+    pub(super) words: usize,
+}
+
+/// A plot with its title, and a sentence on what to look at.
+pub(super) struct Figure {
+    /// The title.
+    pub(super) title: String,
+    /// The plot and its legend, as finished HTML.
+    pub(super) plot: String,
+    /// What to look at.
+    pub(super) caption: String,
+}
+
+impl Section {
+    /// Whether there is nothing to show.
+    pub(super) fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.parts.is_empty()
+    }
+
+    pub(super) fn html(&self) -> String {
+        let mut html = format!("<section>\n<h2>{}</h2>\n", escape(self.title));
+        for paragraph in &self.text {
+            let _ = writeln!(html, "<p>{}</p>", escape(paragraph));
+        }
+        self.parts.iter().for_each(|part| html.push_str(&part.html()));
+        html + "</section>\n"
+    }
+
+    /// Nothing, if all there is are pictures.
+    pub(super) fn markdown(&self) -> String {
+        let text = self.text.iter().map(|paragraph| format!("{}\n\n", escape_markdown(paragraph)));
+        let parts = self.parts.iter().filter_map(Part::markdown);
+        let body: String = text.chain(parts).collect();
+        if body.is_empty() { body } else { format!("## {}\n\n{body}", self.title) }
+    }
+}
+
+impl Part {
+    fn html(&self) -> String {
+        match self {
+            Part::Table(table) => table.html(),
+            Part::Figures(figures) => {
+                format!("<div class=\"figures\">\n{}</div>\n", figures.iter().map(Figure::html).collect::<String>())
+            }
+            Part::Pictures(html) => html.clone(),
+            Part::Lines(lines) => {
+                lines.iter().map(|line| format!("<p class=\"line\">{}</p>\n", escape(line))).collect()
+            }
+        }
+    }
+
+    fn markdown(&self) -> Option<String> {
+        match self {
+            Part::Table(table) => Some(table.markdown()),
+            Part::Lines(lines) => Some(lines.iter().map(|line| format!("{}\n\n", escape_markdown(line))).collect()),
+            Part::Figures(_) | Part::Pictures(_) => None,
+        }
+    }
+}
+
+impl Table {
+    fn html(&self) -> String {
+        let class = |column: usize| if column < self.words { "" } else { " class=\"number\"" };
+        let row = |cells: &[String], tag: &str| {
+            let cell = |(column, cell): (usize, &String)| format!("<{tag}{}>{}</{tag}>", class(column), escape(cell));
+            format!("<tr>{}</tr>\n", cells.iter().enumerate().map(cell).collect::<String>())
+        };
+        let rows: String = self.rows.iter().map(|cells| row(cells, "td")).collect();
+        let (caption, head) = (escape(&self.caption), row(&self.head, "th"));
+        let table = format!("<table>\n<thead>{head}</thead>\n<tbody>{rows}</tbody>\n</table>");
+        format!("<div class=\"table\">{table}</div>\n<p class=\"caption\">{caption}</p>\n")
+    }
+
+    fn markdown(&self) -> String {
+        let row = |cells: &[String]| {
+            let cells: Vec<String> = cells.iter().map(|cell| escape_markdown(cell)).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let rule = |column: usize| if column < self.words { "---" } else { "---:" };
+        let rules: Vec<&str> = (0..self.head.len()).map(rule).collect();
+        let rows: String = self.rows.iter().map(|cells| row(cells)).collect();
+        format!("{}| {} |\n{rows}\n{}\n\n", row(&self.head), rules.join(" | "), escape_markdown(&self.caption))
+    }
+}
+
+impl Figure {
+    fn html(&self) -> String {
+        let (title, caption) = (escape(&self.title), escape(&self.caption));
+        format!("<figure>\n<h3>{title}</h3>\n{}\n<figcaption>{caption}</figcaption>\n</figure>\n", self.plot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let cells = |cells: [&str; 2]| cells.map(String::from).to_vec();
+        Table { caption: "x > y".into(), head: cells(["class", "n"]), rows: vec![cells(["<b>|", "3"])], words: 1 }
+    }
+
+    #[test]
+    fn tables_in_both_forms() {
+        assert_eq!(table().markdown(), "| class | n |\n| --- | ---: |\n| \\<b\\>\\| | 3 |\n\nx \\> y\n\n");
+        assert!(table().html().contains("<tr><td>&lt;b&gt;|</td><td class=\"number\">3</td></tr>"));
+    }
+
+    #[test]
+    fn pictures_alone_make_no_markdown() {
+        let section = |parts| Section { title: "t", text: vec![], parts };
+        assert_eq!(section(vec![Part::Pictures("<img>".into())]).markdown(), "");
+        assert!(section(vec![Part::Table(table())]).markdown().starts_with("## t\n\n| class"));
+        assert!(section(vec![]).is_empty());
+    }
+}

@@ -1,0 +1,88 @@
+//! The sections with pictures: what the data looks like, what a bag is, and what lies near what.
+
+use std::fmt::Write;
+
+use super::Report;
+use super::document::{Part, Section};
+use super::escape::escape;
+use super::picture::{SheetRow, Tile};
+use crate::error::Result;
+
+pub(super) fn data(report: &Report) -> Result<Section> {
+    let mut text = vec![format!(
+        "{}: {} training and {} test images of {} classes.",
+        report.data.name,
+        report.data.train_images,
+        report.data.test_images,
+        report.data.classes.len(),
+    )];
+    let mut html = String::new();
+    for class in &report.data.classes {
+        let tiles: Vec<&Tile> = report.tiles.iter().filter(|tile| &tile.class == class).collect();
+        if !tiles.is_empty() {
+            let _ = write!(html, "<div class=\"row\"><span class=\"name\">{}</span>", escape(class));
+            tiles.iter().try_for_each(|tile| picture(&mut html, tile, "", None))?;
+            html.push_str("</div>\n");
+        }
+    }
+    if !html.is_empty() {
+        text.push("Some training images of each class:".into());
+    }
+    Ok(Section { title: "The data", text, parts: pictures(&html) })
+}
+
+pub(super) fn bags(report: &Report) -> Result<Section> {
+    let mut html = String::new();
+    for bag in &report.bags {
+        let _ = write!(html, "<h3>{}</h3>\n<div class=\"row\">", escape(&bag.title));
+        picture(&mut html, &bag.image, "query", Some("image"))?;
+        bag.patches.iter().try_for_each(|tile| picture(&mut html, tile, "", None))?;
+        html.push_str("</div>\n");
+    }
+    let text = "An image, framed, and the patches that stand for it: each goes through the network on its own, and their mean \
+                is the image's representation.";
+    let text = if html.is_empty() { vec![] } else { vec![text.into()] };
+    Ok(Section { title: "What a bag is", text, parts: pictures(&html) })
+}
+
+pub(super) fn neighbours(report: &Report) -> Result<Section> {
+    let mut html = String::new();
+    for sheet in &report.sheets {
+        let _ = writeln!(html, "<h3>{}, {}</h3>", escape(sheet.model.title()), escape(sheet.space.name()));
+        sheet.rows.iter().try_for_each(|row| neighbour_row(&mut html, row))?;
+    }
+    let text = "A single patch, framed, and the patches of other images nearest to it, with class and cosine similarity; a \
+                filled mark says that the class is the same. The embedding should keep what is where in the patch (position, \
+                orientation); the projection, which the loss pulls together, should care less for it and more for what \
+                occurs in the same images.";
+    let text = if html.is_empty() { vec![] } else { vec![text.into()] };
+    Ok(Section { title: "Nearest neighbours of single patches", text, parts: pictures(&html) })
+}
+
+fn neighbour_row(html: &mut String, row: &SheetRow) -> Result<()> {
+    html.push_str("<div class=\"row\">");
+    picture(html, &row.query, "query", Some("query"))?;
+    for (tile, similarity) in &row.neighbours {
+        let class = if tile.class == row.query.class { "same" } else { "other" };
+        picture(html, tile, class, Some(&format!("{similarity:.2}")))?;
+    }
+    html.push_str("</div>\n");
+    Ok(())
+}
+
+/// A picture; with a note, its class and the note stand below it.
+fn picture(html: &mut String, tile: &Tile, class: &str, note: Option<&str>) -> Result<()> {
+    let (name, uri) = (escape(&tile.class), tile.thumbnail.data_uri()?);
+    let patch = tile.patch.map_or(String::new(), |patch| format!(", patch {patch}"));
+    let hint = format!("{name}, image {}{patch}", tile.image);
+    let _ = write!(html, "<span class=\"tile {class}\"><img src=\"{uri}\" alt=\"{hint}\" title=\"{hint}\">");
+    if let Some(note) = note {
+        let _ = write!(html, "<b>{}</b><small title=\"{name}\">{name}</small>", escape(note));
+    }
+    html.push_str("</span>");
+    Ok(())
+}
+
+fn pictures(html: &str) -> Vec<Part> {
+    if html.is_empty() { vec![] } else { vec![Part::Pictures(format!("<div class=\"pictures\">\n{html}</div>\n"))] }
+}

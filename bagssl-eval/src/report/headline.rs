@@ -1,0 +1,153 @@
+//! The headline: what the run shows, in a few numbers.
+
+use serde::{Deserialize, Serialize};
+
+use super::Report;
+use super::outcome::{Accuracy, Model, Outcome, Space, View};
+use crate::colour::Colour;
+use crate::stats::{Interval, accuracy_error, paired_difference};
+
+/// One accuracy against another, in percent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The one.
+    pub this: Accuracy,
+    /// The other.
+    pub other: Accuracy,
+    /// The mean of their difference, seed by seed, with its 95 % interval (Student's t); none for a single seed or where
+    /// the other has no seeds.
+    pub difference: Option<Interval>,
+}
+
+/// The comparisons that the run was made for; none where it lacks a side.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Headline {
+    /// BagSSL's embedding against random weights: grey, kNN, all patches.
+    pub random: Option<Comparison>,
+    /// BagSSL's embedding against the colour histogram: colour, linear, all patches.
+    pub histogram: Option<Comparison>,
+    /// BagSSL's embedding against the multi-scale baseline's: grey, kNN, all patches.
+    pub multi_scale: Option<Comparison>,
+    /// The same, whole images.
+    pub multi_scale_whole: Option<Comparison>,
+    /// The standard error of BagSSL's accuracy in the first comparison that comes from the number of test images alone, in
+    /// points.
+    pub standard_error: Option<f64>,
+}
+
+impl Headline {
+    /// Takes the comparisons from the results.
+    pub(super) fn of(report: &Report) -> Self {
+        let patches = |model, colour| report.all_patches(model, Space::Embedding, colour);
+        let whole = |model| report.whole(model, Space::Embedding, Colour::Grey);
+        let grey = patches(Model::Bagssl, Colour::Grey);
+        let knn = |outcome: &Outcome| outcome.knn.clone();
+        let linear = |outcome: &Outcome| outcome.linear.clone();
+        let histogram = report.input(Model::Histogram, Colour::Rgb);
+        Headline {
+            random: compare(grey, patches(Model::Random, Colour::Grey), knn),
+            histogram: compare(patches(Model::Bagssl, Colour::Rgb), histogram, linear),
+            multi_scale: compare(grey, patches(Model::MultiScale, Colour::Grey), knn),
+            multi_scale_whole: compare(whole(Model::Bagssl), whole(Model::MultiScale), knn),
+            standard_error: grey.map(|outcome| accuracy_error(outcome.knn.mean, report.data.test_images)),
+        }
+    }
+
+    /// The headline in sentences.
+    pub fn sentences(&self, report: &Report) -> Vec<String> {
+        let mut sentences = vec![];
+        let patches = report.all_patches(Model::Bagssl, Space::Embedding, Colour::Grey).map_or(0, |it| it.patches);
+        if let Some(Comparison { this, other, difference }) = &self.random {
+            sentences.push(format!(
+                "On grey images, the mean of {patches} patch embeddings of the trained network classifies {:.1} % by nearest \
+                 neighbours, that of the same network with random weights {:.1} % (chance {:.1} %): a gain of {}.",
+                this.mean,
+                other.mean,
+                report.chance,
+                points(this.mean - other.mean, *difference),
+            ));
+        }
+        if let Some(Comparison { this, other, .. }) = &self.histogram {
+            let place = if this.mean > other.mean { "above" } else { "not above" };
+            sentences.push(format!(
+                "In colour, a linear probe of the trained embedding reaches {:.1} %, {place} the {:.1} % of a colour histogram.",
+                this.mean, other.mean,
+            ));
+        }
+        let against = [("averaged over patches", &self.multi_scale), ("on whole images", &self.multi_scale_whole)];
+        for (how, comparison) in against {
+            if let Some(Comparison { this, other, difference }) = comparison {
+                sentences.push(format!(
+                    "Against the multi-scale baseline (grey, nearest neighbours, {how}) it is {:.1} % to {:.1} %: {}.",
+                    this.mean,
+                    other.mean,
+                    judge(this.mean - other.mean, *difference),
+                ));
+            }
+        }
+        if let Some(error) = self.standard_error {
+            sentences.push(format!(
+                "With {} test images, each of these accuracies has a standard error near {error:.1} points from the choice of \
+                 images alone; the intervals cover the seeds, not that.",
+                report.data.test_images,
+            ));
+        }
+        sentences
+    }
+}
+
+fn compare(this: Option<&Outcome>, other: Option<&Outcome>, of: impl Fn(&Outcome) -> Accuracy) -> Option<Comparison> {
+    let (this, other) = (of(this?), of(other?));
+    // Values that are no pairs are compared without an interval.
+    let difference = paired_difference(&this.values, &other.values).ok().flatten();
+    Some(Comparison { this, other, difference })
+}
+
+/// "12.3 points (95 % interval 8.1 to 16.5 over the seeds)".
+fn points(difference: f64, interval: Option<Interval>) -> String {
+    match interval {
+        Some(Interval { low, high, .. }) => {
+            format!("{difference:.1} points (95 % interval over the seeds {low:.1} to {high:.1})")
+        }
+        None => format!("{difference:.1} points (no interval: one seed)"),
+    }
+}
+
+fn judge(difference: f64, interval: Option<Interval>) -> String {
+    let what = match interval {
+        Some(Interval { low, .. }) if low > 0.0 => "better, by",
+        Some(Interval { high, .. }) if high < 0.0 => "worse, by",
+        Some(_) => "no difference that the seeds would bear out,",
+        None => "a difference of",
+    };
+    format!("{what} {}", points(difference, interval))
+}
+
+impl Report {
+    /// The outcome over the most patches.
+    pub(super) fn all_patches(&self, model: Model, space: Space, colour: Colour) -> Option<&Outcome> {
+        self.outcomes(model, space, colour, View::Patches).max_by_key(|outcome| outcome.patches)
+    }
+
+    /// The outcome on whole images.
+    pub(super) fn whole(&self, model: Model, space: Space, colour: Colour) -> Option<&Outcome> {
+        self.outcomes(model, space, colour, View::Whole).next()
+    }
+
+    /// The outcome of a baseline without a network.
+    pub(super) fn input(&self, model: Model, colour: Colour) -> Option<&Outcome> {
+        self.results.iter().find(|it| (it.model, it.space, it.colour) == (model, Space::Input, colour))
+    }
+
+    /// All outcomes of one representation.
+    pub(super) fn outcomes(
+        &self,
+        model: Model,
+        space: Space,
+        colour: Colour,
+        view: View,
+    ) -> impl Iterator<Item = &Outcome> {
+        let wanted = (model, space, colour, view);
+        self.results.iter().filter(move |it| (it.model, it.space, it.colour, it.view) == wanted)
+    }
+}

@@ -1,0 +1,164 @@
+//! The report: what a run has shown, as JSON, Markdown, HTML and CSV.
+
+mod outcome;
+mod picture;
+mod provenance;
+mod headline;
+mod escape;
+mod document;
+mod svg;
+mod results;
+mod training;
+mod gallery;
+mod csv;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use headline::{Comparison, Headline};
+pub use outcome::{Accuracy, Convergence, Curve, CurvePoint, Model, Outcome, Space, View};
+pub use picture::{BagSheet, Sheet, SheetRow, Thumbnail, Tile};
+pub use provenance::{Data, Machine, Note, Provenance};
+
+use crate::error::{Error, Result};
+use crate::health::Health;
+use document::Section;
+use escape::escape;
+
+/// All that a run has shown. The fields are those of `report.json`, which holds the [`Headline`] besides, under `headline`;
+/// pixels are not part of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The profile's name.
+    pub profile: String,
+    /// The seeds; each [`Accuracy`] holds its values in their order.
+    pub seeds: Vec<u64>,
+    /// The accuracy of a guess, in percent.
+    pub chance: f64,
+    /// What the run took in all, in seconds.
+    pub total_seconds: f64,
+    /// Accuracies.
+    pub results: Vec<Outcome>,
+    /// Closeness of the mean of patches to the whole image.
+    pub convergence: Vec<Convergence>,
+    /// Health by model and space, by their names in the JSON.
+    pub health: BTreeMap<String, BTreeMap<String, Health>>,
+    /// Training curves, one for each model and seed.
+    pub curves: Vec<Curve>,
+    /// What was trained and tested on.
+    pub data: Data,
+    /// How things were measured, step by step.
+    pub protocol: Vec<Note>,
+    /// How the run came about.
+    pub provenance: Provenance,
+    /// Some training images, with the classes' names as in `data`.
+    pub tiles: Vec<Tile>,
+    /// Some images with their patches.
+    pub bags: Vec<BagSheet>,
+    /// Nearest neighbours of some patches.
+    pub sheets: Vec<Sheet>,
+}
+
+impl Report {
+    /// The comparisons that the run was made for.
+    pub fn headline(&self) -> Headline {
+        Headline::of(self)
+    }
+
+    /// The report as JSON.
+    pub fn json(&self) -> String {
+        #[derive(Serialize)]
+        struct Whole<'a> {
+            #[serde(flatten)]
+            report: &'a Report,
+            headline: Headline,
+        }
+        let whole = Whole { report: self, headline: self.headline() };
+        serde_json::to_string_pretty(&whole).expect("names are strings, and nothing else can fail") + "\n"
+    }
+
+    /// The report as Markdown, without plots and pictures.
+    ///
+    /// # Errors
+    /// [`Error::Thumbnail`] if a picture cannot be encoded.
+    pub fn markdown(&self) -> Result<String> {
+        let lead: String =
+            self.lead().iter().map(|sentence| format!("{}\n\n", escape::escape_markdown(sentence))).collect();
+        let sections: String = self.sections()?.iter().map(Section::markdown).collect();
+        let note = "Plots and pictures are in report.html.";
+        Ok(format!("# {}\n\n{lead}{note}\n\n{}\n", escape::escape_markdown(&self.title()), sections.trim_end()))
+    }
+
+    /// The report as one HTML file that needs nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Thumbnail`] if a picture cannot be encoded.
+    pub fn html(&self) -> Result<String> {
+        let title = escape(&self.title());
+        let lead: String = self.lead().iter().map(|sentence| format!("<p>{}</p>\n", escape(sentence))).collect();
+        let sections: String = self.sections()?.iter().map(Section::html).collect();
+        let style = include_str!("style.css");
+        Ok(format!(
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
+             content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{style}</style>\n</head>\n\
+             <body>\n<h1>{title}</h1>\n<div class=\"lead\">\n{lead}</div>\n{sections}</body>\n</html>\n"
+        ))
+    }
+
+    /// Writes `report.json`, `report.md`, `report.html` and the plots' data (`results.csv`, `convergence.csv`,
+    /// `curves.csv`) into a folder that is there. Each file is written beside its place and renamed, over an older one.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if a file cannot be written, [`Error::Thumbnail`] if a picture cannot be encoded.
+    pub fn write(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        let files = [
+            ("report.json", self.json()),
+            ("report.md", self.markdown()?),
+            ("report.html", self.html()?),
+            ("results.csv", csv::results(self)),
+            ("convergence.csv", csv::convergence(self)),
+            ("curves.csv", csv::curves(self)),
+        ];
+        files.into_iter().map(|(name, text)| write(folder.join(name), &text)).collect()
+    }
+
+    fn title(&self) -> String {
+        format!("BagSSL on {}", self.data.name)
+    }
+
+    /// The first paragraphs: the verdict in numbers.
+    fn lead(&self) -> Vec<String> {
+        self.headline().sentences(self)
+    }
+
+    fn sections(&self) -> Result<Vec<Section>> {
+        let sections = [
+            results::accuracy(self),
+            results::patches(self),
+            results::convergence(self),
+            gallery::neighbours(self)?,
+            training::curves(self),
+            training::health(self),
+            gallery::data(self)?,
+            gallery::bags(self)?,
+            provenance::protocol(self),
+            provenance::provenance(self),
+        ];
+        Ok(sections.into_iter().filter(|section| !section.is_empty()).collect())
+    }
+}
+
+fn write(path: PathBuf, text: &str) -> Result<PathBuf> {
+    let beside = path.with_added_extension("partial");
+    let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &path));
+    match written {
+        Ok(()) => Ok(path),
+        Err(source) => {
+            // What is left of a file that could not be written is of no use; that it stays is no worse.
+            let _ = std::fs::remove_file(&beside);
+            Err(Error::Write { path, source })
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What was measured: accuracies, closeness, training curves.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::colour::Colour;
+use crate::convergence::Closeness;
+use crate::stats::{deviation, mean};
+
+/// What made the features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Model {
+    /// The network, trained on patches of one scale.
+    Bagssl,
+    /// The same network, trained on crops of many scales.
+    MultiScale,
+    /// The same network with random weights.
+    Random,
+    /// No network: the pixels.
+    Pixels,
+    /// No network: the colour histogram.
+    Histogram,
+}
+
+impl Model {
+    /// The name, as in the JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Model::Bagssl => "bagssl",
+            Model::MultiScale => "multi-scale",
+            Model::Random => "random",
+            Model::Pixels => "pixels",
+            Model::Histogram => "histogram",
+        }
+    }
+
+    /// The name, as a reader sees it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Model::Bagssl => "BagSSL",
+            Model::MultiScale => "multi-scale",
+            Model::Random => "random weights",
+            Model::Pixels => "raw pixels",
+            Model::Histogram => "colour histogram",
+        }
+    }
+}
+
+/// Where the features were taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Space {
+    /// The encoder's output.
+    Embedding,
+    /// The projector's output.
+    Projection,
+    /// The image itself.
+    Input,
+}
+
+impl Space {
+    /// The name, as in the JSON and for a reader.
+    pub fn name(self) -> &'static str {
+        match self {
+            Space::Embedding => "embedding",
+            Space::Projection => "projection",
+            Space::Input => "input",
+        }
+    }
+}
+
+/// What of an image the network saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum View {
+    /// Patches, whose features were averaged.
+    Patches,
+    /// The whole image at once.
+    Whole,
+}
+
+/// An accuracy over seeds, in percent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// The mean.
+    pub mean: f64,
+    /// The standard deviation (`n - 1`); 0 for one seed.
+    pub std: f64,
+    /// Each seed's value, in the order of the report's seeds; a single value where no seed plays a part.
+    pub values: Vec<f64>,
+}
+
+impl Accuracy {
+    /// Of one value for each seed.
+    pub fn of(values: Vec<f64>) -> Self {
+        Accuracy { mean: mean(&values), std: deviation(&values), values }
+    }
+}
+
+/// The accuracy of one representation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// What made the features.
+    pub model: Model,
+    /// Where they were taken.
+    pub space: Space,
+    /// With or without colour.
+    pub colour: Colour,
+    /// Patches or the whole image.
+    pub view: View,
+    /// Patches that were averaged; 1 for the whole image.
+    pub patches: usize,
+    /// By weighted nearest neighbours.
+    pub knn: Accuracy,
+    /// By a linear probe.
+    pub linear: Accuracy,
+}
+
+/// How close the mean of some patches comes to the whole image, over all seeds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Convergence {
+    /// What made the features.
+    pub model: Model,
+    /// Patches that were averaged.
+    pub patches: usize,
+    /// Cosine of the mean of the patches' embeddings to the whole image's: the mean over images and seeds.
+    pub cosine: f64,
+    /// The deviation from image to image: the mean over seeds.
+    pub image_std: f64,
+    /// The deviation from seed to seed.
+    pub seed_std: f64,
+}
+
+impl Convergence {
+    /// Joins the seeds' curves: `seeds` holds, for each seed, the closeness for the same numbers of patches. Numbers that
+    /// not all seeds have are left out.
+    pub fn of(model: Model, seeds: &[Vec<Closeness>]) -> Vec<Self> {
+        let Some(first) = seeds.first() else { return vec![] };
+        let at = |patches: usize| -> Option<Self> {
+            let here: Option<Vec<&Closeness>> =
+                seeds.iter().map(|seed| seed.iter().find(|point| point.patches == patches)).collect();
+            let here = here?;
+            let cosines: Vec<f64> = here.iter().map(|point| point.cosine).collect();
+            let spreads: Vec<f64> = here.iter().map(|point| point.deviation).collect();
+            let (cosine, seed_std) = (mean(&cosines), deviation(&cosines));
+            Some(Convergence { model, patches, cosine, image_std: mean(&spreads), seed_std })
+        };
+        first.iter().filter_map(|point| at(point.patches)).collect()
+    }
+}
+
+/// The figures of one training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// What was trained.
+    pub model: Model,
+    /// With which seed.
+    pub seed: u64,
+    /// In the order of the steps.
+    pub points: Vec<CurvePoint>,
+}
+
+/// The figures at one point of a training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Steps done.
+    pub step: u64,
+    /// Epochs done.
+    pub epoch: f64,
+    /// The loss, its terms and whatever else was noted, by name.
+    pub figures: BTreeMap<String, f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_json() {
+        for model in [Model::Bagssl, Model::MultiScale, Model::Random, Model::Pixels, Model::Histogram] {
+            assert_eq!(serde_json::to_value(model).unwrap(), model.name());
+        }
+        for space in [Space::Embedding, Space::Projection, Space::Input] {
+            assert_eq!(serde_json::to_value(space).unwrap(), space.name());
+        }
+        for colour in [Colour::Rgb, Colour::Grey] {
+            assert_eq!(serde_json::to_value(colour).unwrap(), colour.name());
+        }
+    }
+
+    #[test]
+    fn seeds_are_joined_by_hand() {
+        let point = |patches, cosine, deviation| Closeness { patches, cosine, deviation };
+        let seeds = [vec![point(1, 0.5, 0.1), point(4, 0.8, 0.2)], vec![point(4, 0.6, 0.4), point(1, 0.7, 0.3)]];
+        let joined = Convergence::of(Model::Random, &seeds);
+        assert_eq!(joined.iter().map(|point| point.patches).collect::<Vec<_>>(), [1, 4]);
+        assert!((joined[1].cosine - 0.7).abs() < 1e-12 && (joined[1].image_std - 0.3).abs() < 1e-12);
+        assert!((joined[1].seed_std - 0.02f64.sqrt()).abs() < 1e-12);
+        assert!(Convergence::of(Model::Random, &[]).is_empty());
+    }
+}

@@ -1,0 +1,104 @@
+//! Where the numbers come from: data, protocols, machine.
+
+use std::thread::available_parallelism;
+
+use serde::{Deserialize, Serialize};
+
+use super::Report;
+use super::document::{Part, Section, Table};
+
+/// How the run came about.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Version of the program.
+    pub version: String,
+    /// When it ended, as ISO 8601.
+    pub date: String,
+    /// The command line.
+    pub command: String,
+    /// What it ran on.
+    pub machine: Machine,
+    /// The backend that trained and embedded.
+    pub backend: String,
+}
+
+/// What a run ran on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Name of the processor; "unknown" where the system does not tell.
+    pub cpu: String,
+    /// Cores that the process may use.
+    pub cores: usize,
+}
+
+impl Machine {
+    /// This one.
+    pub fn here() -> Self {
+        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+        Machine {
+            cpu: name.map_or("unknown".into(), |(_, name)| name.trim().into()),
+            cores: available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// What was trained and tested on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Data {
+    /// The data set's name.
+    pub name: String,
+    /// What tells it from any other.
+    pub fingerprint: String,
+    /// Images that were trained on.
+    pub train_images: usize,
+    /// Images that were tested on.
+    pub test_images: usize,
+    /// Names of the classes, in the order of their labels.
+    pub classes: Vec<String>,
+    /// Whose images they are and under which licence, a line each.
+    pub attribution: Vec<String>,
+}
+
+/// One step of the protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// What it is: "training patches", "kNN".
+    pub name: String,
+    /// How it was done, in a sentence.
+    pub text: String,
+}
+
+pub(super) fn protocol(report: &Report) -> Section {
+    let rows: Vec<Vec<String>> =
+        report.protocol.iter().map(|note| vec![note.name.clone(), note.text.clone()]).collect();
+    let head = ["step", "how"].map(String::from).to_vec();
+    let caption = "The recipes are this project's own unless a source is named.".into();
+    let parts = if rows.is_empty() { vec![] } else { vec![Part::Table(Table { caption, head, rows, words: 2 })] };
+    Section { title: "Protocol", text: vec![], parts }
+}
+
+pub(super) fn provenance(report: &Report) -> Section {
+    let Provenance { version, date, command, machine, backend } = &report.provenance;
+    let seeds: Vec<String> = report.seeds.iter().map(u64::to_string).collect();
+    let time = format!("{:.0} s in all", report.total_seconds);
+    let rows = [
+        ("profile", report.profile.clone()),
+        ("seeds", seeds.join(", ")),
+        ("time", time),
+        ("command", command.clone()),
+        ("version", version.clone()),
+        ("date", date.clone()),
+        ("machine", format!("{}, {} cores", machine.cpu, machine.cores)),
+        ("backend", backend.clone()),
+        ("data", format!("{} ({})", report.data.name, report.data.fingerprint)),
+    ];
+    let rows = rows.into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
+    let head = ["", ""].map(String::from).to_vec();
+    let table = Table { caption: "What to repeat the run with.".into(), head, rows, words: 2 };
+    let mut parts = vec![Part::Table(table)];
+    if !report.data.attribution.is_empty() {
+        parts.push(Part::Lines(report.data.attribution.clone()));
+    }
+    Section { title: "Provenance and attribution", text: vec![], parts }
+}

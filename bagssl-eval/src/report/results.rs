@@ -1,0 +1,221 @@
+//! The sections on accuracy: tables, bars, and lines over the number of patches.
+
+use super::Report;
+use super::document::{Figure, Part, Section, Table};
+use super::outcome::{Accuracy, Model, Outcome, Space, View};
+use super::svg::{BarChart, Group, LineChart, Series};
+use crate::colour::Colour;
+use crate::stats::{Interval, paired_difference};
+
+const MODELS: [Model; 3] = [Model::Bagssl, Model::MultiScale, Model::Random];
+const COLOURS: [(Colour, &str); 2] = [(Colour::Rgb, "RGB"), (Colour::Grey, "grey")];
+
+/// A way to classify: its name, and where its accuracy stands.
+type Protocol = (&'static str, fn(&Outcome) -> &Accuracy);
+
+const PROTOCOLS: [Protocol; 2] = [("kNN", |outcome| &outcome.knn), ("linear", |outcome| &outcome.linear)];
+
+/// One representation of the images, whatever their colour.
+type Row = (Model, Space, View, usize);
+
+pub(super) fn accuracy(report: &Report) -> Section {
+    let mut figures = vec![];
+    for (name, of) in PROTOCOLS {
+        figures.extend(bars(report, name, of));
+    }
+    let rows: Vec<Row> = rows(report).into_iter().filter(|&row| is_main(report, row)).collect();
+    let caption = "Top-1 accuracy in percent: mean and, after the sign, standard deviation over the seeds. Whole: the network \
+                   sees the image once, as it is; patches: the mean of the features of that many patches. Grey: the same \
+                   network on greyed images, where colour is no short cut.";
+    let mut parts = vec![Part::Figures(figures)];
+    parts.extend(table(report, &rows, caption));
+    parts.extend(differences(report));
+    Section { title: "Accuracy", text: vec![], parts }
+}
+
+pub(super) fn patches(report: &Report) -> Section {
+    let mut figures = vec![];
+    for (colour, colour_name) in COLOURS.into_iter().rev() {
+        for (name, of) in PROTOCOLS {
+            figures.extend(lines(report, (colour, colour_name), name, of));
+        }
+    }
+    let row = |&(_, space, view, _): &Row| space != Space::Input && view == View::Patches;
+    let rows: Vec<Row> = rows(report).into_iter().filter(row).collect();
+    let mut parts = if figures.is_empty() { vec![] } else { vec![Part::Figures(figures)] };
+    parts.extend(table(report, &rows, "Every number of patches; percent, mean and standard deviation over the seeds."));
+    Section { title: "Accuracy and the number of patches", text: vec![], parts }
+}
+
+pub(super) fn convergence(report: &Report) -> Section {
+    let series = MODELS.into_iter().enumerate().map(|(colour, model)| {
+        let points = report.convergence.iter().filter(|point| point.model == model);
+        let points = points.map(|point| (point.patches as f64, point.cosine, point.seed_std)).collect();
+        Series { name: model.title().into(), colour, dashed: false, points }
+    });
+    let chart = LineChart {
+        x_label: "patches averaged".into(),
+        y_label: "cosine".into(),
+        logarithmic: true,
+        series: series.filter(|series| !series.points.is_empty()).collect(),
+    };
+    let title = "Mean of k patches against the whole image";
+    let caption = "Cosine of the mean of the first k patch embeddings to the embedding of the whole image, averaged over the \
+                   test images; the band is one standard deviation over the seeds. A curve that rises and levels off near 1 \
+                   says that the embedding of the image is close to a bag of its patches.";
+    let figure = |plot| Figure { title: title.into(), plot, caption: caption.into() };
+    let figures: Vec<Figure> = chart.render(title).map(figure).into_iter().collect();
+    let mut parts = if figures.is_empty() { vec![] } else { vec![Part::Figures(figures)] };
+    parts.extend(convergence_table(report));
+    Section { title: "Convergence to the whole image", text: vec![], parts }
+}
+
+fn bars(report: &Report, name: &str, of: fn(&Outcome) -> &Accuracy) -> Option<Figure> {
+    let mut groups = vec![];
+    for row @ (model, space, view, _) in rows(report).into_iter().filter(|&row| is_main(report, row)) {
+        let whole = if view == View::Whole && space != Space::Input { ", whole" } else { "" };
+        let space = if space == Space::Projection { ", projection" } else { "" };
+        let value = |(colour, _)| find(report, row, colour).map(|outcome| (of(outcome).mean, of(outcome).std));
+        let name = format!("{}{space}{whole}", short(model));
+        groups.push(Group { name, bars: COLOURS.map(value).to_vec() });
+    }
+    let chart = BarChart {
+        label: format!("{name} accuracy, %"),
+        bars: COLOURS.map(|(_, name)| name.into()).to_vec(),
+        groups,
+        reference: Some(("chance".into(), report.chance)),
+        end: 100.0,
+    };
+    let title = format!("{} accuracy", if name == "kNN" { "Nearest-neighbour" } else { "Linear" });
+    let plot = chart.render(&title)?;
+    let caption = "All patches averaged, or the whole image. Whiskers: one standard deviation over the seeds. Look at the \
+                   grey bars first: how far does training lift the network above random weights and above pixels?";
+    Some(Figure { title, plot, caption: caption.into() })
+}
+
+fn lines(
+    report: &Report,
+    (colour, colour_name): (Colour, &str),
+    name: &str,
+    of: fn(&Outcome) -> &Accuracy,
+) -> Option<Figure> {
+    let mut series = vec![];
+    for (number, model) in MODELS.into_iter().enumerate() {
+        let outcomes = report.outcomes(model, Space::Embedding, colour, View::Patches);
+        let mut points: Vec<(f64, f64, f64)> =
+            outcomes.map(|outcome| (outcome.patches as f64, of(outcome).mean, of(outcome).std)).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (Some(&(first, ..)), Some(&(last, ..))) = (points.first(), points.last()) else { continue };
+        series.push(Series { name: model.title().into(), colour: number, dashed: false, points });
+        if let Some(whole) = report.whole(model, Space::Embedding, colour) {
+            let points = [first, last].map(|place| (place, of(whole).mean, 0.0)).to_vec();
+            series.push(Series {
+                name: format!("{}, whole image", model.title()),
+                colour: number,
+                dashed: true,
+                points,
+            });
+        }
+    }
+    let title = format!("{colour_name} images, {name}");
+    let (x_label, y_label) = ("patches averaged".into(), "accuracy, %".into());
+    let plot = LineChart { x_label, y_label, logarithmic: true, series }.render(&title)?;
+    let caption = "Embedding, the mean of the first k patches; bands: one standard deviation over the seeds; dashed: the whole \
+                   image at once. Does averaging more patches help, and does it pass the dashed line?";
+    Some(Figure { title, plot, caption: caption.into() })
+}
+
+/// The rows of all results, in the order of models, spaces, views and patches.
+fn rows(report: &Report) -> Vec<Row> {
+    let mut rows: Vec<Row> = report.results.iter().map(|it| (it.model, it.space, it.view, it.patches)).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    rows
+}
+
+/// Whether a row is a whole image or the one with the most patches.
+fn is_main(report: &Report, (model, space, view, patches): Row) -> bool {
+    let most = |&(colour, _): &(Colour, &str)| report.all_patches(model, space, colour).map(|outcome| outcome.patches);
+    space == Space::Input || view == View::Whole || COLOURS.iter().filter_map(most).max() == Some(patches)
+}
+
+fn find(report: &Report, (model, space, view, patches): Row, colour: Colour) -> Option<&Outcome> {
+    report.outcomes(model, space, colour, view).find(|outcome| outcome.patches == patches)
+}
+
+fn table(report: &Report, rows: &[Row], caption: &str) -> Option<Part> {
+    let mut head = ["model", "features", "view"].map(String::from).to_vec();
+    for (_, colour) in COLOURS {
+        head.extend(PROTOCOLS.map(|(name, _)| format!("{colour} {name}")));
+    }
+    let line = |&row: &Row| {
+        let (model, space, view, patches) = row;
+        let view = if view == View::Whole { "whole".into() } else { count(patches) };
+        let mut cells = vec![model.title().to_string(), space.name().to_string(), view];
+        for (colour, _) in COLOURS {
+            let outcome = find(report, row, colour);
+            cells.extend(PROTOCOLS.map(|(_, of)| outcome.map_or("-".into(), |outcome| show(of(outcome)))));
+        }
+        cells
+    };
+    let rows: Vec<Vec<String>> = rows.iter().map(line).collect();
+    (!rows.is_empty()).then(|| Part::Table(Table { caption: caption.into(), head, rows, words: 3 }))
+}
+
+/// BagSSL less the multi-scale baseline, seed by seed.
+fn differences(report: &Report) -> Option<Part> {
+    let mut rows = vec![];
+    for (colour, colour_name) in COLOURS.into_iter().rev() {
+        for (view, view_name) in [(View::Patches, "all patches"), (View::Whole, "whole")] {
+            let of_model = |model| match view {
+                View::Patches => report.all_patches(model, Space::Embedding, colour),
+                View::Whole => report.whole(model, Space::Embedding, colour),
+            };
+            let (Some(this), Some(other)) = (of_model(Model::Bagssl), of_model(Model::MultiScale)) else { continue };
+            for (name, of) in PROTOCOLS {
+                let (this, other) = (of(this), of(other));
+                let interval = paired_difference(&this.values, &other.values).ok().flatten();
+                let interval =
+                    interval.map_or("-".into(), |Interval { low, high, .. }| format!("{low:+.1} to {high:+.1}"));
+                let names = [colour_name, view_name, name].map(String::from);
+                rows.push([names.to_vec(), vec![format!("{:+.1}", this.mean - other.mean), interval]].concat());
+            }
+        }
+    }
+    let head = ["images", "view", "protocol", "BagSSL less multi-scale", "95 % interval"].map(String::from).to_vec();
+    let caption = "Embedding; points of accuracy, with the interval of the paired difference over the seeds (Student's t). An \
+                   interval that holds 0 bears out no difference.";
+    (!rows.is_empty()).then(|| Part::Table(Table { caption: caption.into(), head, rows, words: 3 }))
+}
+
+fn convergence_table(report: &Report) -> Option<Part> {
+    let row = |point: &super::Convergence| {
+        let figures = [point.cosine, point.seed_std, point.image_std].map(|value| format!("{value:.3}"));
+        [vec![point.model.title().to_string(), point.patches.to_string()], figures.to_vec()].concat()
+    };
+    let rows: Vec<Vec<String>> = report.convergence.iter().map(row).collect();
+    let head = ["model", "patches", "cosine", "std over seeds", "std over images"].map(String::from).to_vec();
+    let caption = "Cosine to the embedding of the whole image, and its spread.".into();
+    (!rows.is_empty()).then_some(Part::Table(Table { caption, head, rows, words: 1 }))
+}
+
+fn count(patches: usize) -> String {
+    if patches == 1 { "1 patch".into() } else { format!("{patches} patches") }
+}
+
+fn show(accuracy: &Accuracy) -> String {
+    if accuracy.values.len() > 1 {
+        format!("{:.1} ± {:.1}", accuracy.mean, accuracy.std)
+    } else {
+        format!("{:.1}", accuracy.mean)
+    }
+}
+
+fn short(model: Model) -> &'static str {
+    match model {
+        Model::Random => "random",
+        Model::Histogram => "histogram",
+        Model::Pixels => "pixels",
+        other => other.title(),
+    }
+}

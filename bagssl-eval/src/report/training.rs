@@ -1,0 +1,149 @@
+//! The sections on training: curves and health.
+
+use super::Report;
+use super::document::{Figure, Part, Section, Table};
+use super::outcome::{Curve, Model};
+use super::svg::{LineChart, Series};
+use crate::health::{Deviation, Health};
+use crate::stats::{deviation, mean};
+
+/// The most points of a line.
+const POINTS: usize = 200;
+
+pub(super) fn curves(report: &Report) -> Section {
+    let mut names: Vec<&String> = vec![];
+    for point in report.curves.iter().flat_map(|curve| &curve.points) {
+        names.extend(point.figures.keys());
+        names.sort_unstable();
+        names.dedup();
+    }
+    let figures: Vec<Figure> = names.into_iter().filter_map(|name| figure(report, name)).collect();
+    let parts = if figures.is_empty() { vec![] } else { vec![Part::Figures(figures)] };
+    Section { title: "Training", text: vec![], parts }
+}
+
+fn figure(report: &Report, name: &str) -> Option<Figure> {
+    let models = [Model::Bagssl, Model::MultiScale].into_iter().enumerate();
+    let series = models.filter_map(|(colour, model)| {
+        let curves: Vec<&Curve> = report.curves.iter().filter(|curve| curve.model == model).collect();
+        let points = over_seeds(&curves, name);
+        let name = model.title().into();
+        (!points.is_empty()).then_some(Series { name, colour, dashed: false, points })
+    });
+    let (x_label, y_label) = ("epoch".into(), name.to_string());
+    let chart = LineChart { x_label, y_label, logarithmic: false, series: series.collect() };
+    let caption = format!("{}; mean over the seeds, band: one standard deviation.", meaning(name));
+    Some(Figure { title: name.into(), plot: chart.render(name)?, caption })
+}
+
+/// What is known of the figures that training writes down.
+fn meaning(name: &str) -> &'static str {
+    match name {
+        "loss" => "The loss that is minimised",
+        "invariance" => "How much the patches of an image agree in the projection: the cosine to their mean, 1 at best",
+        "tcr" => "Total coding rate: the lower, the more of the space the projections fill",
+        "tcr_share" => "Total coding rate as a share of its bound: near 0 is a collapse, 1 fills the space evenly",
+        "rate" | "learning_rate" => "Learning rate",
+        _ => "As training wrote it down",
+    }
+}
+
+/// Mean and deviation over the runs, point by point as far as all of them go.
+fn over_seeds(curves: &[&Curve], name: &str) -> Vec<(f64, f64, f64)> {
+    let values = |curve: &&Curve| -> Vec<(f64, f64)> {
+        curve.points.iter().filter_map(|point| Some((point.epoch, *point.figures.get(name)?))).collect()
+    };
+    let runs: Vec<Vec<(f64, f64)>> = curves.iter().map(values).collect();
+    let length = runs.iter().map(Vec::len).min().unwrap_or(0);
+    let at = |number: usize| {
+        let here: Vec<f64> = runs.iter().map(|run| run[number].1).collect();
+        (runs[0][number].0, mean(&here), deviation(&here))
+    };
+    let step = length.div_ceil(POINTS).max(1);
+    let mut numbers: Vec<usize> = (0..length).step_by(step).collect();
+    if numbers.last().is_some_and(|&last| last + 1 < length) {
+        numbers.push(length - 1);
+    }
+    numbers.into_iter().map(at).collect()
+}
+
+pub(super) fn health(report: &Report) -> Section {
+    let mut rows = vec![];
+    let mut reasons = vec![];
+    for (model, spaces) in &report.health {
+        for (space, health) in spaces {
+            rows.push(row(model, space, health));
+            if !health.reasons.is_empty() {
+                reasons.push(format!("{model}, {space}: {}.", health.reasons.join("; ")));
+            }
+        }
+    }
+    let head = [
+        "model",
+        "features",
+        "verdict",
+        "dim",
+        "effective rank",
+        "coding rate, share",
+        "cosine within",
+        "cosine between",
+        "dead",
+        "least deviation",
+    ];
+    let caption = "Effective rank: how many directions are in use (Roy and Vetterli 2007), of how many possible. Coding rate: as \
+                   a share of its bound, 1 for features spread evenly. Cosine within: between patches of one image; between: \
+                   of different images; a useful representation keeps the former well above the latter. Dead: dimensions \
+                   that do not vary. Least deviation: of a dimension of the features at unit length, times the root of \
+                   their number.";
+    let table = Table { caption: caption.into(), head: head.map(String::from).to_vec(), rows, words: 3 };
+    let parts = if table.rows.is_empty() { vec![] } else { vec![Part::Table(table), Part::Lines(reasons)] };
+    Section { title: "Health of the representations", text: vec![], parts }
+}
+
+fn row(model: &str, space: &str, health: &Health) -> Vec<String> {
+    let cosine = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.2}"));
+    let Deviation { min, .. } = health.unit;
+    vec![
+        model.into(),
+        space.into(),
+        format!("{:?}", health.verdict).to_lowercase(),
+        health.dim.to_string(),
+        format!("{:.1} of {}", health.effective_rank, health.rank_limit),
+        format!("{:.2}", health.coding_rate_share),
+        cosine(health.cosine_within),
+        cosine(health.cosine_between),
+        format!("{:.0} %", 100.0 * health.raw.dead),
+        format!("{:.3}", min * (health.dim as f64).sqrt()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outcome::CurvePoint;
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn curve(values: &[f64]) -> Curve {
+        let point = |(step, &value): (usize, &f64)| CurvePoint {
+            step: step as u64,
+            epoch: step as f64,
+            figures: BTreeMap::from([("loss".to_string(), value)]),
+        };
+        Curve { model: Model::Bagssl, seed: 0, points: values.iter().enumerate().map(point).collect() }
+    }
+
+    #[test]
+    fn runs_are_joined_as_far_as_all_go() {
+        let (one, two) = (curve(&[1.0, 2.0, 3.0]), curve(&[3.0, 2.0]));
+        assert_eq!(over_seeds(&[&one, &two], "loss"), [(0.0, 2.0, 2f64.sqrt()), (1.0, 2.0, 0.0)]);
+        assert!(over_seeds(&[&one], "other").is_empty() && over_seeds(&[], "loss").is_empty());
+    }
+
+    #[test]
+    fn long_runs_are_thinned_and_keep_their_end() {
+        let long = curve(&(0..1001).map(f64::from).collect::<Vec<_>>());
+        let points = over_seeds(&[&long], "loss");
+        assert!(points.len() <= POINTS + 1);
+        assert_eq!(points.last().unwrap().1, 1000.0);
+    }
+}
