@@ -17,6 +17,17 @@ pub enum Verdict {
     Collapsed,
 }
 
+impl Verdict {
+    /// The name, as in the JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Healthy => "healthy",
+            Verdict::Suspect => "suspect",
+            Verdict::Collapsed => "collapsed",
+        }
+    }
+}
+
 /// The deviation of each dimension over all patches.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Deviation {

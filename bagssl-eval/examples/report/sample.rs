@@ -25,7 +25,7 @@ pub(crate) fn report() -> Report {
         total_seconds: 431.7,
         results: networks.into_iter().flat_map(|(model, grey)| network(model, grey)).chain(inputs()).collect(),
         convergence: networks.into_iter().flat_map(|(model, level)| convergence(model, level / 50.0)).collect(),
-        health: networks.map(|(model, level)| (model.name().to_string(), health(level as usize - 27))).into(),
+        health: networks.map(|(model, level)| (model, health(level as usize - 27))).into(),
         curves: [Model::Bagssl, Model::MultiScale]
             .into_iter()
             .flat_map(|model| (0..3).map(move |seed| curve(model, seed)))
@@ -109,7 +109,7 @@ fn convergence(model: Model, level: f64) -> Vec<Convergence> {
 }
 
 /// Features of a given rank, before and after the projector.
-fn health(rank: usize) -> BTreeMap<String, Health> {
+fn health(rank: usize) -> BTreeMap<Space, Health> {
     let of = |dim: usize| {
         let mut random = Address::default().stream(Purpose::Evaluation);
         let mut normal = move || random.normal_pair().0;
@@ -124,7 +124,7 @@ fn health(rank: usize) -> BTreeMap<String, Health> {
         let features = Features::new(Tap::Embedding, Rows { values, dim }, 4, images.clone(), images);
         Health::of(&features.expect("made-up features are finite"))
     };
-    [("embedding", 64), ("projection", 128)].map(|(space, dim)| (space.to_string(), of(dim))).into()
+    [(Space::Embedding, 64), (Space::Projection, 128)].map(|(space, dim)| (space, of(dim))).into()
 }
 
 fn curve(model: Model, seed: u64) -> Curve {

@@ -57,7 +57,7 @@ impl Section {
     pub(super) fn html(&self) -> String {
         let mut html = format!("<section>\n<h2>{}</h2>\n", escape(self.title));
         for paragraph in &self.text {
-            let _ = writeln!(html, "<p>{}</p>", escape(paragraph));
+            let _ = writeln!(html, "<p>{}</p>", prose(paragraph));
         }
         self.parts.iter().for_each(|part| html.push_str(&part.html()));
         html + "</section>\n"
@@ -80,9 +80,7 @@ impl Part {
                 format!("<div class=\"figures\">\n{}</div>\n", figures.iter().map(Figure::html).collect::<String>())
             }
             Part::Pictures(html) => html.clone(),
-            Part::Lines(lines) => {
-                lines.iter().map(|line| format!("<p class=\"line\">{}</p>\n", escape(line))).collect()
-            }
+            Part::Lines(lines) => lines.iter().map(|line| format!("<p class=\"line\">{}</p>\n", prose(line))).collect(),
         }
     }
 
@@ -103,7 +101,7 @@ impl Table {
             format!("<tr>{}</tr>\n", cells.iter().enumerate().map(cell).collect::<String>())
         };
         let rows: String = self.rows.iter().map(|cells| row(cells, "td")).collect();
-        let (caption, head) = (escape(&self.caption), row(&self.head, "th"));
+        let (caption, head) = (prose(&self.caption), row(&self.head, "th"));
         let table = format!("<table>\n<thead>{head}</thead>\n<tbody>{rows}</tbody>\n</table>");
         format!("<div class=\"table\">{table}</div>\n<p class=\"caption\">{caption}</p>\n")
     }
@@ -122,9 +120,14 @@ impl Table {
 
 impl Figure {
     fn html(&self) -> String {
-        let (title, caption) = (escape(&self.title), escape(&self.caption));
+        let (title, caption) = (escape(&self.title), prose(&self.caption));
         format!("<figure>\n<h3>{title}</h3>\n{}\n<figcaption>{caption}</figcaption>\n</figure>\n", self.plot)
     }
+}
+
+/// Text in HTML; a number stays beside its percent sign.
+pub(super) fn prose(text: &str) -> String {
+    escape(text).replace(" %", "\u{a0}%")
 }
 
 #[cfg(test)]

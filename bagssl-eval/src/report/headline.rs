@@ -78,12 +78,21 @@ impl Headline {
         for (how, comparison) in against {
             if let Some(Comparison { this, other, difference }) = comparison {
                 sentences.push(format!(
-                    "Against the multi-scale baseline (grey, nearest neighbours, {how}) it is {:.1} % to {:.1} %: {}.",
+                    "Patches of one scale against crops of many (grey, nearest neighbours, {how}): {:.1} % against {:.1} % \
+                     for the multi-scale baseline, {}.",
                     this.mean,
                     other.mean,
                     judge(this.mean - other.mean, *difference),
                 ));
             }
+        }
+        if let Some(health) = report.health.get(&Model::Bagssl).and_then(|spaces| spaces.get(&Space::Embedding)) {
+            sentences.push(format!(
+                "The trained embedding is {}: its effective rank is {:.1} of {}.",
+                health.verdict.name(),
+                health.effective_rank,
+                health.rank_limit,
+            ));
         }
         if let Some(error) = self.standard_error {
             sentences.push(format!(

@@ -24,7 +24,7 @@ pub use provenance::{Data, Machine, Note, Provenance};
 
 use crate::error::{Error, Result};
 use crate::health::Health;
-use document::Section;
+use document::{Section, prose};
 use escape::escape;
 
 /// All that a run has shown. The fields are those of `report.json`, which holds the [`Headline`] besides, under `headline`;
@@ -43,8 +43,8 @@ pub struct Report {
     pub results: Vec<Outcome>,
     /// Closeness of the mean of patches to the whole image.
     pub convergence: Vec<Convergence>,
-    /// Health by model and space, by their names in the JSON.
-    pub health: BTreeMap<String, BTreeMap<String, Health>>,
+    /// Health by model and space.
+    pub health: BTreeMap<Model, BTreeMap<Space, Health>>,
     /// Training curves, one for each model and seed.
     pub curves: Vec<Curve>,
     /// What was trained and tested on.
@@ -97,7 +97,7 @@ impl Report {
     /// [`Error::Thumbnail`] if a picture cannot be encoded.
     pub fn html(&self) -> Result<String> {
         let title = escape(&self.title());
-        let lead: String = self.lead().iter().map(|sentence| format!("<p>{}</p>\n", escape(sentence))).collect();
+        let lead: String = self.lead().iter().map(|sentence| format!("<p>{}</p>\n", prose(sentence))).collect();
         let sections: String = self.sections()?.iter().map(Section::html).collect();
         let style = include_str!("style.css");
         Ok(format!(

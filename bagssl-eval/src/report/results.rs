@@ -72,7 +72,8 @@ pub(super) fn convergence(report: &Report) -> Section {
 
 fn bars(report: &Report, name: &str, of: fn(&Outcome) -> &Accuracy) -> Option<Figure> {
     let mut groups = vec![];
-    for row @ (model, space, view, _) in rows(report).into_iter().filter(|&row| is_main(report, row)) {
+    let barred = |&row: &Row| is_main(report, row) && (row.1, row.2) != (Space::Projection, View::Whole);
+    for row @ (model, space, view, _) in rows(report).into_iter().filter(barred) {
         let whole = if view == View::Whole && space != Space::Input { ", whole" } else { "" };
         let space = if space == Space::Projection { ", projection" } else { "" };
         let value = |(colour, _)| find(report, row, colour).map(|outcome| (of(outcome).mean, of(outcome).std));
@@ -189,13 +190,22 @@ fn differences(report: &Report) -> Option<Part> {
 }
 
 fn convergence_table(report: &Report) -> Option<Part> {
-    let row = |point: &super::Convergence| {
-        let figures = [point.cosine, point.seed_std, point.image_std].map(|value| format!("{value:.3}"));
-        [vec![point.model.title().to_string(), point.patches.to_string()], figures.to_vec()].concat()
+    let mut counts: Vec<usize> = report.convergence.iter().map(|point| point.patches).collect();
+    counts.sort_unstable();
+    counts.dedup();
+    let cell = |model, patches| {
+        let point = report.convergence.iter().find(|point| (point.model, point.patches) == (model, patches));
+        point.map_or("-".into(), |point| format!("{:.3} ± {:.3}", point.cosine, point.seed_std))
     };
-    let rows: Vec<Vec<String>> = report.convergence.iter().map(row).collect();
-    let head = ["model", "patches", "cosine", "std over seeds", "std over images"].map(String::from).to_vec();
-    let caption = "Cosine to the embedding of the whole image, and its spread.".into();
+    let models = MODELS.into_iter().filter(|&model| report.convergence.iter().any(|point| point.model == model));
+    let models: Vec<Model> = models.collect();
+    let row = |&patches: &usize| {
+        let cells = models.iter().map(|&model| cell(model, patches));
+        std::iter::once(count(patches)).chain(cells).collect()
+    };
+    let rows: Vec<Vec<String>> = counts.iter().map(row).collect();
+    let head = std::iter::once("averaged").chain(models.iter().map(|model| model.title())).map(String::from).collect();
+    let caption = "Cosine to the embedding of the whole image: mean and standard deviation over the seeds.".into();
     (!rows.is_empty()).then_some(Part::Table(Table { caption, head, rows, words: 1 }))
 }
 

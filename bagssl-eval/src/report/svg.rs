@@ -7,7 +7,7 @@ use super::escape::escape;
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
 /// Left, right, top, bottom.
-const MARGIN: (f64, f64, f64, f64) = (52.0, 14.0, 12.0, 44.0);
+const MARGIN: (f64, f64, f64, f64) = (52.0, 14.0, 28.0, 44.0);
 
 /// One line of a plot.
 pub(super) struct Series {
@@ -25,7 +25,7 @@ pub(super) struct Series {
 pub(super) struct LineChart {
     /// Under the horizontal axis.
     pub(super) x_label: String,
-    /// Beside the vertical axis.
+    /// Above the vertical axis.
     pub(super) y_label: String,
     /// Whether the horizontal axis is logarithmic, with a tick at each place that occurs.
     pub(super) logarithmic: bool,
@@ -58,15 +58,12 @@ impl LineChart {
     }
 
     fn grid(&self, svg: &mut String, axis: &Axis, ticks: &[f64]) {
-        let decimals = decimals(ticks);
         for &tick in ticks {
             let y = axis.at(tick);
             line(svg, "grid", (MARGIN.0, y), (WIDTH - MARGIN.1, y));
-            text(svg, "end", MARGIN.0 - 6.0, y + 4.0, &format!("{tick:.decimals$}"));
+            text(svg, "end", MARGIN.0 - 6.0, y + 4.0, &number(tick, ticks));
         }
-        let middle = (MARGIN.2 + HEIGHT - MARGIN.3) / 2.0;
-        let label = escape(&self.y_label);
-        let _ = write!(svg, r#"<text class="middle" transform="translate(13,{middle:.1}) rotate(-90)">{label}</text>"#);
+        text(svg, "start", 4.0, 14.0, &self.y_label);
         text(svg, "middle", (MARGIN.0 + WIDTH - MARGIN.1) / 2.0, HEIGHT - 8.0, &self.x_label);
     }
 
@@ -80,13 +77,12 @@ impl LineChart {
         };
         places.sort_by(f64::total_cmp);
         places.dedup();
-        let decimals = decimals(&places);
         let mut last = f64::NEG_INFINITY;
         for &place in &places {
             let x = axis.at(self.place(place));
             if x - last > 26.0 {
                 line(svg, "axis", (x, bottom), (x, bottom + 4.0));
-                text(svg, "middle", x, bottom + 18.0, &format!("{place:.decimals$}"));
+                text(svg, "middle", x, bottom + 18.0, &number(place, &places));
                 last = x;
             }
         }
@@ -146,7 +142,10 @@ pub(super) struct BarChart {
 }
 
 /// Height of a bar, the room under a group, and the room for the groups' names.
-const BAR: (f64, f64, f64) = (13.0, 10.0, 138.0);
+const BAR: (f64, f64, f64) = (13.0, 10.0, 152.0);
+
+/// Room over the bars.
+const TOP: f64 = 4.0;
 
 impl BarChart {
     /// The plot and its legend.
@@ -155,16 +154,16 @@ impl BarChart {
             return None;
         }
         let group_height = BAR.0 * self.bars.len() as f64 + BAR.1;
-        let bottom = MARGIN.2 + group_height * self.groups.len() as f64;
+        let bottom = TOP + group_height * self.groups.len() as f64;
         let axis = Axis::new((0.0, self.end), (BAR.2, WIDTH - 36.0));
         let mut svg = open(bottom + MARGIN.3, title);
         for tick in ticks((0.0, self.end)) {
-            line(&mut svg, "grid", (axis.at(tick), MARGIN.2), (axis.at(tick), bottom));
+            line(&mut svg, "grid", (axis.at(tick), TOP), (axis.at(tick), bottom));
             text(&mut svg, "middle", axis.at(tick), bottom + 16.0, &format!("{tick:.0}"));
         }
         text(&mut svg, "middle", (BAR.2 + WIDTH - 36.0) / 2.0, bottom + 36.0, &self.label);
         for (number, Group { name, bars }) in self.groups.iter().enumerate() {
-            let top = MARGIN.2 + group_height * number as f64 + 0.5 * BAR.1;
+            let top = TOP + group_height * number as f64 + 0.5 * BAR.1;
             text(&mut svg, "end", BAR.2 - 8.0, top + 0.5 * (group_height - BAR.1) + 4.0, name);
             for (bar, value) in bars.iter().enumerate() {
                 if let Some(value) = value.filter(|value| value.0.is_finite()) {
@@ -173,7 +172,7 @@ impl BarChart {
             }
         }
         if let Some((_, value)) = &self.reference {
-            line(&mut svg, "reference", (axis.at(*value), MARGIN.2), (axis.at(*value), bottom));
+            line(&mut svg, "reference", (axis.at(*value), TOP), (axis.at(*value), bottom));
         }
         svg.push_str("</svg>");
         Some(svg + &self.legend())
@@ -254,6 +253,12 @@ fn decimals(ticks: &[f64]) -> usize {
     (0..6).find(exact).unwrap_or(6)
 }
 
+/// A tick's label, as long as it must be to tell the ticks apart.
+fn number(value: f64, ticks: &[f64]) -> String {
+    let decimals = decimals(ticks);
+    if decimals > 4 || value.abs() >= 1e6 { format!("{value:.1e}") } else { format!("{value:.decimals$}") }
+}
+
 fn open(height: f64, title: &str) -> String {
     let title = escape(title);
     format!(r#"<svg viewBox="0 0 {WIDTH} {height:.0}" role="img" aria-label="{title}"><title>{title}</title>"#)
@@ -298,7 +303,7 @@ mod tests {
     #[test]
     fn a_line_runs_between_the_margins() {
         let svg = chart(vec![(1.0, 0.0, 0.0), (4.0, 10.0, 0.0)]).render("t").unwrap();
-        assert!(svg.contains(r#"<polyline class="line c2" points="60.0,256.0 458.0,12.0"/>"#), "{svg}");
+        assert!(svg.contains(r#"<polyline class="line c2" points="60.0,256.0 458.0,28.0"/>"#), "{svg}");
         assert!(svg.contains("a &lt; b") && svg.contains("y &amp; z") && !svg.contains("a < b"));
         assert!(!svg.contains("polygon"), "no band without spread");
         assert!(chart(vec![(1.0, 5.0, 1.0), (2.0, 6.0, 1.0)]).render("t").unwrap().contains("polygon"));
@@ -318,7 +323,7 @@ mod tests {
         let chart =
             BarChart { label: "%".into(), bars: vec!["x".into(), "y".into()], groups, reference: None, end: 100.0 };
         let svg = chart.render("t").unwrap();
-        assert!(svg.contains(r#"<rect class="bar b0" x="138.0" y="18.0" width="153.0" height="11.0"/>"#), "{svg}");
+        assert!(svg.contains(r#"<rect class="bar b0" x="152.0" y="10.0" width="146.0" height="11.0"/>"#), "{svg}");
         assert_eq!(svg.matches("<rect").count(), 1);
         assert!(BarChart { groups: vec![], ..chart }.render("t").is_none());
     }

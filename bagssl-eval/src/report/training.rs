@@ -2,7 +2,7 @@
 
 use super::Report;
 use super::document::{Figure, Part, Section, Table};
-use super::outcome::{Curve, Model};
+use super::outcome::{Curve, Model, Space};
 use super::svg::{LineChart, Series};
 use crate::health::{Deviation, Health};
 use crate::stats::{deviation, mean};
@@ -72,9 +72,9 @@ pub(super) fn health(report: &Report) -> Section {
     let mut reasons = vec![];
     for (model, spaces) in &report.health {
         for (space, health) in spaces {
-            rows.push(row(model, space, health));
+            rows.push(row(*model, *space, health));
             if !health.reasons.is_empty() {
-                reasons.push(format!("{model}, {space}: {}.", health.reasons.join("; ")));
+                reasons.push(format!("{}, {}: {}.", model.title(), space.name(), health.reasons.join("; ")));
             }
         }
     }
@@ -100,13 +100,14 @@ pub(super) fn health(report: &Report) -> Section {
     Section { title: "Health of the representations", text: vec![], parts }
 }
 
-fn row(model: &str, space: &str, health: &Health) -> Vec<String> {
-    let cosine = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.2}"));
+fn row(model: Model, space: Space, health: &Health) -> Vec<String> {
+    let cosine =
+        |value: Option<f64>| value.map_or("-".into(), |value| format!("{:.2}", (value * 100.0).round() / 100.0 + 0.0));
     let Deviation { min, .. } = health.unit;
     vec![
-        model.into(),
-        space.into(),
-        format!("{:?}", health.verdict).to_lowercase(),
+        model.title().into(),
+        space.name().into(),
+        health.verdict.name().into(),
         health.dim.to_string(),
         format!("{:.1} of {}", health.effective_rank, health.rank_limit),
         format!("{:.2}", health.coding_rate_share),
