@@ -3,8 +3,8 @@
 use bagssl_core::aggregate::RunningMean;
 use bagssl_core::batch::{PatchBatch, SourceError};
 use bagssl_core::embed::{Embed, Rows, Tap};
-use bagssl_core::random::{Address, Purpose};
 
+use crate::draw::Draw;
 use crate::error::{Error, Result, same_length};
 use crate::samples::Samples;
 
@@ -184,8 +184,7 @@ impl Features {
             Order::Given => (0..self.patches as u32).collect(),
             Order::Same(order) => order.to_vec(),
             Order::Random { seed } => {
-                let address = Address { seed, image: self.images[position], ..Address::default() };
-                address.stream(Purpose::Evaluation).permutation(self.patches as u32)
+                Draw::Order { image: self.images[position] }.stream(seed).permutation(self.patches as u32)
             }
         };
         order.into_iter().map(|patch| patch as usize)
@@ -234,6 +233,7 @@ impl Features {
 mod tests {
     use super::*;
     use bagssl_core::batch::BatchShape;
+    use bagssl_core::random::{Address, Purpose};
     use proptest::prelude::*;
 
     /// A patch's sum, and at the second tap its first and last value.

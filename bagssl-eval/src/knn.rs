@@ -40,6 +40,12 @@ impl Default for Knn {
 }
 
 impl Knn {
+    /// One line on the protocol, for a report.
+    pub fn describe(&self) -> String {
+        let Knn { neighbours, temperature } = self;
+        format!("{neighbours} nearest training images by cosine similarity s, each voting with exp(s / {temperature})")
+    }
+
     /// Classifies `test` by `train`.
     ///
     /// # Errors

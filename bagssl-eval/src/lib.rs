@@ -31,6 +31,7 @@
 //! BagSSL, arXiv:2206.08954.
 
 pub mod error;
+mod draw;
 mod matrix;
 
 pub mod colour;

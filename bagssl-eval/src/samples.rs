@@ -1,8 +1,8 @@
 //! Samples: what a classifier learns from, and what it says about others.
 
 use bagssl_core::embed::Rows;
-use bagssl_core::random::{Address, Purpose};
 
+use crate::draw::Draw;
 use crate::error::{Error, Result, same_length};
 
 /// Feature vectors with their classes: at least one, all finite.
@@ -65,7 +65,7 @@ impl Samples {
             let expected = "more than 0 and less than 1, of two samples or more".into();
             return Err(Error::Setting { name: "held-out share", expected, got });
         }
-        let order = Address { seed, ..Address::default() }.stream(Purpose::Evaluation).permutation(self.len() as u32);
+        let order = Draw::HoldOut.stream(seed).permutation(self.len() as u32);
         let out = ((self.len() as f64 * share).round() as usize).clamp(1, self.len() - 1);
         Ok((self.pick(&order[out..]), self.pick(&order[..out])))
     }

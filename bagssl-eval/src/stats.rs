@@ -1,8 +1,8 @@
 //! Statistics over few seeds and few images.
 
-use bagssl_core::random::{Address, Purpose};
 use serde::{Deserialize, Serialize};
 
+use crate::draw::Draw;
 use crate::error::{Error, Result, same_length};
 
 /// The mean; 0 of nothing.
@@ -80,7 +80,7 @@ pub fn grouped_bootstrap(values: &[f64], groups: &[u32], draws: usize, seed: u64
         let sum = &mut sums[names.binary_search(group).expect("the names are those of the groups")];
         *sum = (sum.0 + value, sum.1 + 1.0);
     }
-    let mut random = Address { seed, ..Address::default() }.stream(Purpose::Evaluation);
+    let mut random = Draw::Bootstrap.stream(seed);
     let mut draw = || {
         let drawn = (0..sums.len()).map(|_| sums[random.below(sums.len() as u32) as usize]);
         let (sum, count) = drawn.fold((0.0, 0.0), |(sum, count), group| (sum + group.0, count + group.1));

@@ -131,7 +131,8 @@ fn files_are_written_and_old_ones_replaced() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 6, "nothing is left beside them");
     let markdown = std::fs::read_to_string(folder.path().join("report.md")).unwrap();
     assert!(
-        markdown.contains("| BagSSL | embedding | 25 patches |") && markdown.contains("| raw pixels | input | whole |")
+        markdown.contains("| BagSSL | embedding | 25\u{a0}patches |")
+            && markdown.contains("| raw pixels | input | whole |")
     );
     let csv = std::fs::read_to_string(folder.path().join("results.csv")).unwrap();
     assert_eq!(csv.lines().count(), report.results.len() + 1);

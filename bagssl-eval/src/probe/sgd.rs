@@ -2,9 +2,8 @@
 
 use std::f64::consts::PI;
 
-use bagssl_core::random::{Address, Purpose};
-
 use super::softmax::{Model, add_cross_entropy, targets};
+use crate::draw::Draw;
 use crate::error::{Error, Result};
 use crate::samples::Samples;
 
@@ -47,8 +46,7 @@ impl Sgd {
         let steps = train.len().div_ceil(self.batch) * self.epochs as usize;
         let mut step = 0;
         for epoch in 0..self.epochs {
-            let address = Address { seed: self.seed, epoch, ..Address::default() };
-            let order = address.stream(Purpose::Evaluation).permutation(train.len() as u32);
+            let order = Draw::Shuffle { epoch }.stream(self.seed).permutation(train.len() as u32);
             for numbers in order.chunks(self.batch) {
                 let rate = self.rate * 0.5 * (1.0 + (PI * step as f64 / steps as f64).cos());
                 self.step(&mut model, &mut speed, &Batch::new(train, &targets, numbers), rate);

@@ -210,7 +210,7 @@ fn convergence_table(report: &Report) -> Option<Part> {
 }
 
 fn count(patches: usize) -> String {
-    if patches == 1 { "1 patch".into() } else { format!("{patches} patches") }
+    if patches == 1 { "1\u{a0}patch".into() } else { format!("{patches}\u{a0}patches") }
 }
 
 fn show(accuracy: &Accuracy) -> String {

@@ -1,0 +1,44 @@
+//! Random numbers of the evaluation, kept apart from each other and from the patches of random bags.
+
+use bagssl_core::random::{Address, Purpose, Stream};
+
+/// What is drawn. The patch's number in the address tells them apart: counted from the end, where no bag gets to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Draw {
+    /// The order of an image's patches, by the image's index.
+    Order { image: u32 },
+    /// What of the training samples is held out.
+    HoldOut,
+    /// The order of the samples in an epoch of a probe.
+    Shuffle { epoch: u32 },
+    /// The groups of a bootstrap.
+    Bootstrap,
+}
+
+impl Draw {
+    pub(crate) fn stream(self, seed: u64) -> Stream {
+        let (epoch, image, from_end) = match self {
+            Draw::Order { image } => (0, image, 0),
+            Draw::HoldOut => (0, 0, 1),
+            Draw::Shuffle { epoch } => (epoch, 0, 2),
+            Draw::Bootstrap => (0, 0, 3),
+        };
+        Address { seed, epoch, image, patch: u32::MAX - from_end }.stream(Purpose::Evaluation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_share_their_numbers() {
+        let draws = [Draw::Order { image: 0 }, Draw::Order { image: 1 }, Draw::HoldOut, Draw::Bootstrap];
+        let shuffles = [Draw::Shuffle { epoch: 0 }, Draw::Shuffle { epoch: 1 }];
+        let mut first: Vec<u32> = draws.into_iter().chain(shuffles).map(|draw| draw.stream(5).next_u32()).collect();
+        first.push(Address { seed: 5, ..Address::default() }.stream(Purpose::Evaluation).next_u32());
+        first.sort_unstable();
+        first.dedup();
+        assert_eq!(first.len(), 7);
+    }
+}
