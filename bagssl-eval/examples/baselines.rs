@@ -1,9 +1,10 @@
-//! kNN and logistic regression on raw pixels and colour histograms of an image folder in a tar:
+//! kNN and linear probes on raw pixels and colour histograms of an image folder in a tar:
 //! `cargo run --release --example baselines -- photo-tiles-mini.tar`, with `NAME/train/CLASS/*` and `NAME/val/CLASS/*` in it.
 
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::io::Read;
+use std::time::Instant;
 
 use bagssl_core::batch::{BatchShape, PatchBatch};
 use bagssl_core::embed::{Embed, Tap};
@@ -12,8 +13,8 @@ use bagssl_eval::baselines::{Histogram, Pixels};
 use bagssl_eval::colour::Colour;
 use bagssl_eval::features::extract;
 use bagssl_eval::knn::Knn;
-use bagssl_eval::probe::Linear;
-use bagssl_eval::samples::Samples;
+use bagssl_eval::probe::{Linear, Sgd};
+use bagssl_eval::samples::{Samples, Score};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -37,12 +38,15 @@ fn main() -> Outcome<()> {
 
 fn report(name: &str, baseline: &dyn Embed, train: &[Labelled], test: &[Labelled]) -> Outcome<()> {
     let (train, test) = (samples(baseline, train)?, samples(baseline, test)?);
-    let start = std::time::Instant::now();
-    let knn = Knn::default().evaluate(&train, &test)?.accuracy;
-    let between = start.elapsed();
-    let linear = Linear::default().evaluate(&train, &test)?.accuracy;
-    let (knn_time, linear_time) = (between.as_secs_f64(), (start.elapsed() - between).as_secs_f64());
-    println!("{name:18} kNN {knn:5.1} ({knn_time:.2} s), linear {linear:5.1} ({linear_time:.2} s)");
+    let timed = |evaluate: &dyn Fn() -> bagssl_eval::Result<Score>| -> Outcome<String> {
+        let start = Instant::now();
+        let accuracy = evaluate()?.accuracy;
+        Ok(format!("{accuracy:5.1} ({:.2} s)", start.elapsed().as_secs_f64()))
+    };
+    let knn = timed(&|| Knn::default().evaluate(&train, &test))?;
+    let logistic = timed(&|| Linear::default().evaluate(&train, &test))?;
+    let sgd = timed(&|| Linear::Sgd(Sgd::EMP_SSL).evaluate(&train, &test))?;
+    println!("{name:18} kNN {knn}, logistic {logistic}, SGD {sgd}");
     Ok(())
 }
 
