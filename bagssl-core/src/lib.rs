@@ -37,6 +37,7 @@ pub mod random;
 
 pub mod patch;
 pub mod bag;
+pub mod colour;
 pub mod normalise;
 pub mod batch;
 pub mod embed;

@@ -1,0 +1,146 @@
+//! The batches of evaluation: the bag of each image, in order, not augmented.
+
+use std::sync::Arc;
+
+use bagssl_core::bag::Bag;
+use bagssl_core::batch::{BatchShape, Batches, PatchBatch};
+use bagssl_core::normalise::Normalisation;
+use bagssl_core::patch::{Crop, Filter};
+use bagssl_core::random::Address;
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::image::{Colour, Image};
+use crate::ordered::Ordered;
+use crate::resample::Resampler;
+
+/// How bags are made.
+#[derive(Debug, Clone)]
+pub struct BagConfig {
+    /// Which patches of an image.
+    pub bag: Bag,
+    /// The side of the network's input, in pixels.
+    pub input: u32,
+    /// Whether the image is greyed before it is cut.
+    pub colour: Colour,
+    /// What the network expects of colours.
+    pub normalisation: Normalisation,
+    /// How a crop is resampled.
+    pub filter: Filter,
+    /// Images in a batch.
+    pub batch: usize,
+    /// The seed of random bags.
+    pub seed: u64,
+    /// Threads that make batches; 0 for as many as there are cores.
+    pub threads: usize,
+}
+
+impl Default for BagConfig {
+    /// Whole images resampled to 32 pixels, in colour, 32 in a batch.
+    fn default() -> Self {
+        BagConfig {
+            bag: Bag::Whole,
+            input: 32,
+            colour: Colour::Rgb,
+            normalisation: Normalisation::HALF,
+            filter: Filter::Bilinear,
+            batch: 32,
+            seed: 0,
+            threads: 0,
+        }
+    }
+}
+
+/// The bags of all images of a data set.
+#[derive(Debug, Clone)]
+pub struct BagLoader {
+    dataset: Arc<Dataset>,
+    config: BagConfig,
+    patches: usize,
+}
+
+impl BagLoader {
+    /// Checks the settings, and with the first image how many patches a bag has.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the batch or the input is 0, [`Error::Image`] or [`Error::Patch`] if the first image cannot
+    /// be used.
+    pub fn new(dataset: Arc<Dataset>, config: BagConfig) -> Result<Self> {
+        for (name, value) in [("batch", config.batch), ("input", config.input as usize)] {
+            if value == 0 {
+                return Err(Error::Setting { name, expected: "at least 1".into(), got: "0".into() });
+            }
+        }
+        let mut loader = BagLoader { dataset, config, patches: 0 };
+        loader.patches = loader.crops(0, &loader.dataset.decode(0)?)?.len();
+        Ok(loader)
+    }
+
+    /// Patches in each bag.
+    pub fn patches(&self) -> usize {
+        self.patches
+    }
+
+    /// Images in all.
+    pub fn images(&self) -> usize {
+        self.dataset.len()
+    }
+
+    /// All bags, in the order of the images. The last batch may be smaller. A bag with another number of patches than
+    /// the first image's is an error that names the image.
+    pub fn batches(&self) -> Batches<'static> {
+        let loader = self.clone();
+        let count = self.dataset.len().div_ceil(self.config.batch);
+        Box::new(Ordered::new(0..count, self.config.threads, move |number| loader.batch(number).map_err(Into::into)))
+    }
+
+    fn batch(&self, number: usize) -> Result<PatchBatch> {
+        let BagConfig { input, colour, normalisation, filter, batch, .. } = self.config;
+        let images = (number * batch..self.dataset.len().min((number + 1) * batch)).collect::<Vec<_>>();
+        let side = input as usize;
+        let shape = BatchShape { images: images.len(), patches: self.patches, channels: 3, height: side, width: side };
+        let mut resampler = Resampler::new(filter);
+        let mut values = Vec::with_capacity(shape.rows() * shape.patch_len());
+        for &image in &images {
+            let mut decoded = self.dataset.decode(image)?;
+            let crops = self.crops(image, &decoded)?;
+            if crops.len() != self.patches {
+                let (name, size) = (self.dataset.name(image).into(), decoded.size());
+                let expected = format!("a bag of {} patches, as the first image's", self.patches);
+                let got = format!("{} in an image of {}x{} (height x width)", crops.len(), size.height, size.width);
+                return Err(Error::Image { name, expected, got });
+            }
+            decoded.set_colour(colour);
+            for crop in crops {
+                resampler.patch(&decoded, crop, input).normalised(normalisation, &mut values);
+            }
+        }
+        let labels = images.iter().map(|&image| self.dataset.label(image)).collect();
+        let images = images.into_iter().map(|image| image as u32).collect();
+        Ok(PatchBatch::new(shape, values, images, labels).expect("as many values as the shape says"))
+    }
+
+    fn crops(&self, image: usize, decoded: &Image) -> Result<Vec<Crop>> {
+        let address = Address { seed: self.config.seed, image: image as u32, ..Address::default() };
+        let named = |error| Error::Patch { name: self.dataset.name(image).into(), error };
+        self.config.bag.crops(decoded.size(), address).map_err(named)
+    }
+
+    /// One patch of a bag as a picture, before it is resampled.
+    ///
+    /// # Errors
+    /// Those of decoding; [`Error::Setting`] if there is no such patch.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    pub fn picture(&self, image: usize, patch: usize) -> Result<Image> {
+        let mut decoded = self.dataset.decode(image)?;
+        let crops = self.crops(image, &decoded)?;
+        let Some(&crop) = crops.get(patch) else {
+            let expected = format!("a patch below {}", crops.len());
+            return Err(Error::Setting { name: "patch", expected, got: patch.to_string() });
+        };
+        decoded.set_colour(self.config.colour);
+        Ok(decoded.crop(crop))
+    }
+}

@@ -1,0 +1,99 @@
+//! A look at a whole data set: does everything decode, and what is in it?
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::dataset::Dataset;
+
+/// What a data set holds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CheckReport {
+    /// Images, broken ones counted.
+    pub images: usize,
+    /// Images of each class, by name.
+    pub classes: BTreeMap<String, usize>,
+    /// The smallest and the largest height, in pixels.
+    pub height: Option<(u32, u32)>,
+    /// The smallest and the largest width, in pixels.
+    pub width: Option<(u32, u32)>,
+    /// The mean of each channel over all pixels, colours in `[0, 1]`.
+    pub mean: Option<[f64; 3]>,
+    /// The deviation of each channel over all pixels, colours in `[0, 1]`.
+    pub std: Option<[f64; 3]>,
+    /// What cannot be decoded, with the reason; in the order of the images.
+    pub broken: Vec<String>,
+}
+
+#[derive(Clone, Copy)]
+struct Sums {
+    pixels: u64,
+    sum: [u64; 3],
+    squares: [u64; 3],
+    height: (u32, u32),
+    width: (u32, u32),
+}
+
+impl Sums {
+    fn join(self, other: Self) -> Self {
+        let both = |a: [u64; 3], b: [u64; 3]| [0, 1, 2].map(|channel| a[channel] + b[channel]);
+        let range = |a: (u32, u32), b: (u32, u32)| (a.0.min(b.0), a.1.max(b.1));
+        Sums {
+            pixels: self.pixels + other.pixels,
+            sum: both(self.sum, other.sum),
+            squares: both(self.squares, other.squares),
+            height: range(self.height, other.height),
+            width: range(self.width, other.width),
+        }
+    }
+}
+
+/// Decodes every image, on all cores. `progress` is called once for each, in no order.
+pub fn check(dataset: &Dataset, progress: &(dyn Fn() + Sync)) -> CheckReport {
+    let looked: Vec<Result<Sums, String>> = (0..dataset.len())
+        .into_par_iter()
+        .map(|image| {
+            let sums = sums(dataset, image);
+            progress();
+            sums
+        })
+        .collect();
+    let mut classes: BTreeMap<String, usize> = dataset.classes().iter().map(|class| (class.clone(), 0)).collect();
+    for image in 0..dataset.len() {
+        *classes.entry(dataset.classes()[dataset.label(image) as usize].clone()).or_default() += 1;
+    }
+    let total = looked.iter().filter_map(|sums| sums.as_ref().ok().copied()).reduce(Sums::join);
+    let mean = |sums: &Sums| sums.sum.map(|sum| sum as f64 / sums.pixels as f64 / 255.0);
+    let deviation = |sums: &Sums| {
+        let mean = mean(sums);
+        [0, 1, 2].map(|channel| {
+            let square = sums.squares[channel] as f64 / sums.pixels as f64 / (255.0 * 255.0);
+            (square - mean[channel] * mean[channel]).max(0.0).sqrt()
+        })
+    };
+    CheckReport {
+        images: dataset.len(),
+        classes,
+        height: total.map(|sums| sums.height),
+        width: total.map(|sums| sums.width),
+        mean: total.as_ref().map(mean),
+        std: total.as_ref().map(deviation),
+        broken: looked.into_iter().filter_map(Result::err).collect(),
+    }
+}
+
+fn sums(dataset: &Dataset, image: usize) -> Result<Sums, String> {
+    let decoded = dataset.decode(image).map_err(|error| error.to_string())?;
+    let (mut sum, mut squares) = ([0; 3], [0; 3]);
+    for pixel in decoded.rgb().as_chunks::<3>().0 {
+        for channel in 0..3 {
+            let value = u64::from(pixel[channel]);
+            sum[channel] += value;
+            squares[channel] += value * value;
+        }
+    }
+    let size = decoded.size();
+    let pixels = u64::from(size.height) * u64::from(size.width);
+    Ok(Sums { pixels, sum, squares, height: (size.height, size.height), width: (size.width, size.width) })
+}

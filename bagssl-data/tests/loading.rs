@@ -1,0 +1,163 @@
+//! Loaders: what a batch holds, and that nothing but its address decides that.
+#![cfg(feature = "embedded")]
+
+use std::io::Cursor;
+use std::path::Path;
+use std::sync::Arc;
+
+use bagssl_core::bag::{Bag, Views};
+use bagssl_core::batch::{PatchBatch, PatchSource};
+use bagssl_core::normalise::Normalisation;
+use bagssl_core::patch::{MultiScale, PatchSide, PatchSpec};
+use bagssl_data::augment::{Augment, Blur, Jitter, Solarise};
+use bagssl_data::bags::{BagConfig, BagLoader};
+use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::image::Colour;
+use bagssl_data::loader::{Loader, LoaderConfig};
+
+fn spec(side: u32, input: u32) -> PatchSpec {
+    PatchSpec::new(PatchSide::Pixels(side), input).unwrap()
+}
+
+fn config(threads: usize) -> LoaderConfig {
+    LoaderConfig {
+        views: Views::FixedScale(spec(24, 10)),
+        patches: 3,
+        batch: 70,
+        seed: 9,
+        threads,
+        augment: Augment {
+            flip: 0.5,
+            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.2, probability: 0.8 }),
+            grey: 0.2,
+            blur: Some(Blur { probability: 0.1, sigma: (0.1, 2.0) }),
+            solarise: Some(Solarise { probability: 0.1, threshold: 128 }),
+        },
+        ..LoaderConfig::default()
+    }
+}
+
+fn tiles() -> Arc<Dataset> {
+    Arc::new(Dataset::embedded(Split::Validation).unwrap())
+}
+
+fn all(loader: &Loader, epoch: u32, first: usize) -> Vec<PatchBatch> {
+    loader.epoch(epoch, first).map(Result::unwrap).collect()
+}
+
+#[test]
+fn batches_depend_on_no_thread_no_cache_and_no_beginning() {
+    let expected = all(&Loader::new(tiles(), config(1)).unwrap(), 2, 0);
+    assert_eq!(expected.len(), 3, "the last 60 of 270 images do not fill a batch");
+    for threads in [2, 7] {
+        let loader = Loader::new(tiles(), config(threads)).unwrap();
+        assert_eq!(all(&loader, 2, 0), expected, "{threads} threads");
+        assert_eq!(all(&loader, 2, 1), expected[1..], "from the second batch, images cached");
+    }
+    let uncached = Loader::new(tiles(), LoaderConfig { cache_bytes: 0, ..config(2) }).unwrap();
+    assert_eq!(all(&uncached, 2, 0), expected);
+}
+
+#[test]
+fn an_epoch_shows_each_image_once_in_another_order() {
+    let loader = Loader::new(tiles(), LoaderConfig { batch: 90, ..config(2) }).unwrap();
+    let images =
+        |epoch| -> Vec<u32> { all(&loader, epoch, 0).iter().flat_map(|batch| batch.images().to_vec()).collect() };
+    let (first, second) = (images(0), images(1));
+    assert_ne!(first, second);
+    let mut sorted = first;
+    sorted.sort_unstable();
+    assert!(sorted.into_iter().eq(0..270));
+    let other = Loader::new(tiles(), LoaderConfig { batch: 90, seed: 10, ..config(2) }).unwrap();
+    assert_ne!(all(&other, 1, 0)[0].images(), &second[..90]);
+}
+
+#[test]
+fn an_epoch_may_be_left_early() {
+    let loader = Loader::new(tiles(), LoaderConfig { batch: 10, ..config(3) }).unwrap();
+    let mut batches = loader.epoch(0, 0);
+    batches.next().unwrap().unwrap();
+    drop(batches);
+}
+
+#[test]
+fn settings_that_do_not_fit_are_refused() {
+    let refused = |config: LoaderConfig, words: &str| {
+        let error = Loader::new(tiles(), config).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    refused(LoaderConfig { batch: 271, ..config(1) }, "batch.images: expected 1 to 270");
+    refused(LoaderConfig { batch: 0, ..config(1) }, "batch.images");
+    refused(LoaderConfig { patches: 0, ..config(1) }, "batch.patches");
+    refused(LoaderConfig { views: Views::FixedScale(spec(65, 8)), ..config(1) }, "patch of 65x65 pixels does not fit");
+    refused(LoaderConfig { augment: Augment { flip: 2.0, ..Augment::default() }, ..config(1) }, "augment.flip");
+}
+
+/// A tar of images that are as wide as they are marked: red is the column, green the row.
+fn gradients(sizes: &[(u32, u32)]) -> Arc<Dataset> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (index, &(height, width)) in sizes.iter().enumerate() {
+        let image =
+            image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8 * 10, y as u8 * 10, index as u8]));
+        let mut bytes = Vec::new();
+        image.write_to(&mut Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, format!("val/x/{index}.png"), bytes.as_slice()).unwrap();
+    }
+    Arc::new(Dataset::from_tar(builder.into_inner().unwrap(), Path::new("gradients"), Split::Validation).unwrap())
+}
+
+#[test]
+fn a_bag_is_cut_by_rows_then_columns() {
+    let identity = Normalisation::new([0.0; 3], [1.0 / 255.0; 3]).unwrap();
+    let config = BagConfig {
+        bag: Bag::Grid { spec: spec(2, 2), stride: 3 },
+        input: 2,
+        normalisation: identity,
+        batch: 2,
+        ..BagConfig::default()
+    };
+    let loader = BagLoader::new(gradients(&[(5, 9), (5, 9), (5, 9)]), config).unwrap();
+    assert_eq!((loader.patches(), loader.images()), (6, 3));
+    let batches: Vec<PatchBatch> = loader.batches().map(Result::unwrap).collect();
+    assert_eq!(batches.iter().map(|batch| batch.images().to_vec()).collect::<Vec<_>>(), [vec![0, 1], vec![2]]);
+    // Patch 4 of 2x3: row 1, column 1, at (3, 3). Values are [channel, height, width].
+    let close = |got: &[f32], expected: &[f32]| got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-3);
+    let patch = batches[0].patch(1, 4);
+    assert!(close(patch, &[30.0, 40.0, 30.0, 40.0, 30.0, 30.0, 40.0, 40.0, 1.0, 1.0, 1.0, 1.0]), "{patch:?}");
+    let picture = loader.picture(1, 4).unwrap();
+    assert_eq!(picture.rgb(), [30, 30, 1, 40, 30, 1, 30, 40, 1, 40, 40, 1]);
+    assert!(loader.picture(1, 6).is_err());
+}
+
+#[test]
+fn bags_of_different_sizes_are_refused_with_the_image() {
+    let config =
+        BagConfig { bag: Bag::Grid { spec: spec(2, 2), stride: 1 }, input: 2, batch: 1, ..BagConfig::default() };
+    let loader = BagLoader::new(gradients(&[(5, 9), (5, 8)]), config.clone()).unwrap();
+    let results: Vec<_> = loader.batches().collect();
+    let error = results[1].as_ref().unwrap_err().to_string();
+    assert!(
+        error.contains("val/x/1.png: expected a bag of 32 patches") && error.contains("28 in an image of 5x8"),
+        "{error}"
+    );
+    assert!(BagLoader::new(gradients(&[(1, 9)]), config).is_err());
+}
+
+#[test]
+fn grey_bags_are_grey_and_multi_scale_views_differ() {
+    let config = BagConfig { bag: Bag::Centre, input: 8, colour: Colour::Grey, ..BagConfig::default() };
+    let batch = BagLoader::new(tiles(), config).unwrap().batches().next().unwrap().unwrap();
+    let patch = batch.patch(3, 0);
+    assert_eq!(patch[..64], patch[64..128]);
+    assert_eq!(patch[..64], patch[128..]);
+    let views = Views::MultiScale(MultiScale::new((0.08, 1.0), (0.75, 4.0 / 3.0), 10).unwrap());
+    let multi = Loader::new(tiles(), LoaderConfig { views, ..config_plain() }).unwrap();
+    let fixed = Loader::new(tiles(), config_plain()).unwrap();
+    assert_ne!(all(&multi, 0, 0)[0].data(), all(&fixed, 0, 0)[0].data());
+}
+
+fn config_plain() -> LoaderConfig {
+    LoaderConfig { augment: Augment::default(), ..config(1) }
+}
