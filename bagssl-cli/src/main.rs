@@ -1,1 +1,71 @@
-fn main() {}
+//! `bagssl`: train, evaluate and use BagSSL encoders from the command line.
+//!
+//! The commands wire the library crates together; what they have in common comes first.
+
+mod backend;
+mod config;
+mod files;
+mod source;
+mod bag;
+mod score;
+mod work;
+
+mod train;
+mod eval;
+mod embed;
+mod inspect;
+mod data;
+mod reproduce;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Train encoders on bags of image patches, and represent images by the mean of their patch embeddings
+/// (BagSSL, arXiv:2206.08954).
+///
+/// Begin with `bagssl train`: with no options it trains a small network on real photographs that the program carries, in
+/// a few minutes on a CPU. Then `bagssl eval RUN/checkpoint.safetensors` says how good its representation is.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(train::Args),
+    Eval(eval::Args),
+    Embed(embed::Args),
+    Inspect(inspect::Args),
+    /// Look at a data set before it is used
+    #[command(subcommand)]
+    Data(data::Command),
+    Reproduce(reproduce::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Embed(args) => embed::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Data(command) => data::run(&command),
+        Command::Reproduce(args) => reproduce::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            // One line: the causes are part of it, unless a message already ends with its cause.
+            let mut line = error.to_string();
+            for cause in error.chain().skip(1).map(ToString::to_string) {
+                if !line.ends_with(&cause) {
+                    line = format!("{line}: {cause}");
+                }
+            }
+            eprintln!("error: {}", line.replace('\n', " "));
+            ExitCode::from(2)
+        }
+    }
+}

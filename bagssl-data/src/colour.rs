@@ -174,7 +174,8 @@ mod tests {
         let mut grey = image.clone();
         grey.set_colour(Colour::Grey);
         assert_eq!(grey.rgb(), bytes(&reference["grey"]));
-        let changes: [(&str, fn(&mut Image, f32)); 5] = [
+        type Change = fn(&mut Image, f32);
+        let changes: [(&str, Change); 5] = [
             ("brightness", brightness),
             ("contrast", contrast),
             ("saturation", saturation),

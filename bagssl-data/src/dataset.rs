@@ -76,6 +76,29 @@ impl Dataset {
         tarball::open(path, split)
     }
 
+    /// Image files, in this order, all of one class that has no name.
+    ///
+    /// # Errors
+    /// [`Error::Read`] if one is not there, [`Error::Format`] if one is no file or has a name that is not UTF-8.
+    pub fn of_files(paths: &[PathBuf]) -> Result<Self> {
+        let entry = |path: &PathBuf| {
+            let meta = fs::metadata(path).map_err(|error| Error::Read { path: path.clone(), error })?;
+            let refuse = |expected, got: &str| Error::Format { path: path.clone(), expected, got: got.into() };
+            if !meta.is_file() {
+                return Err(refuse("an image file", "something else"));
+            }
+            let name = path.to_str().ok_or_else(|| refuse("a name in UTF-8", "another"))?;
+            Ok(Entry { label: 0, name: name.into(), offset: 0, length: meta.len() })
+        };
+        let entries = paths.iter().map(entry).collect::<Result<_>>()?;
+        Ok(Dataset {
+            origin: PathBuf::new(),
+            classes: vec![String::new()],
+            entries,
+            storage: Storage::Files(PathBuf::new()),
+        })
+    }
+
     /// A data set in a tar in memory.
     ///
     /// # Errors
@@ -134,7 +157,10 @@ impl Dataset {
     /// If there is no such image.
     pub fn decode(&self, image: usize) -> Result<Image> {
         let entry = &self.entries[image];
-        let full = || format!("{}: {}", self.origin.display(), entry.name);
+        let full = || match self.origin.as_os_str().is_empty() {
+            true => entry.name.clone(),
+            false => format!("{}: {}", self.origin.display(), entry.name),
+        };
         let range = entry.offset as usize..(entry.offset + entry.length) as usize;
         match &self.storage {
             Storage::Files(root) => {
@@ -170,6 +196,10 @@ impl Dataset {
         format!("{}-{hash:016x}", self.len())
     }
 }
+
+/// Who took the embedded photographs, and under which licences they are.
+#[cfg(feature = "embedded")]
+pub const EMBEDDED_ATTRIBUTION: &str = include_str!("../data/ATTRIBUTION.md");
 
 #[cfg(feature = "embedded")]
 const EMBEDDED: &[u8] = include_bytes!("../data/photo-tiles-mini.tar");

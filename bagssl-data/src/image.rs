@@ -79,6 +79,19 @@ impl Image {
         }
     }
 
+    /// The image with its longer side at most `longest` pixels, for showing; as it is if it is smaller.
+    #[must_use]
+    pub fn shrunk(&self, longest: u32) -> Self {
+        let ImageSize { height, width } = self.size;
+        if height.max(width) <= longest {
+            return self.clone();
+        }
+        let scale = |side: u32| (side * longest / height.max(width)).max(1);
+        let whole = image::RgbImage::from_raw(width, height, self.rgb.clone()).expect("an image is whole");
+        let small = image::imageops::thumbnail(&whole, scale(width), scale(height));
+        Image { size: ImageSize { height: small.height(), width: small.width() }, rgb: small.into_raw() }
+    }
+
     /// The pixels, to be changed.
     pub(crate) fn rgb_mut(&mut self) -> &mut [u8] {
         &mut self.rgb

@@ -1,0 +1,36 @@
+//! The choice of patches on the command line.
+
+use anyhow::{Result, bail};
+use bagssl_core::bag::Bag;
+use bagssl_core::patch::{PatchSide, PatchSpec};
+use bagssl_data::dataset::Dataset;
+
+/// Which patches stand for an image.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct BagArgs {
+    /// Take N patches at random places of each image, instead of a grid
+    #[arg(long, value_name = "N", conflicts_with = "stride")]
+    random: Option<u32>,
+    /// Take all patches of a grid, PIXELS from one to the next [default: a quarter of the patch's side]
+    #[arg(long, value_name = "PIXELS")]
+    stride: Option<u32>,
+}
+
+impl BagArgs {
+    /// The bag for patches of this size. The default stride is that of the first image.
+    pub(crate) fn of(&self, spec: &PatchSpec, dataset: &Dataset) -> Result<Bag> {
+        match (self.random, self.stride) {
+            (Some(0), _) => bail!("--random: expected at least 1 patch, got 0"),
+            (_, Some(0)) => bail!("--stride: expected at least 1 pixel, got 0"),
+            (Some(patches), _) => Ok(Bag::Random { spec: *spec, patches }),
+            (None, Some(stride)) => Ok(Bag::Grid { spec: *spec, stride }),
+            (None, None) => {
+                let side = match spec.side() {
+                    PatchSide::Pixels(side) => side,
+                    PatchSide::AreaShare(_) => spec.side_in(dataset.decode(0)?.size())?,
+                };
+                Ok(Bag::Grid { spec: *spec, stride: (side / 4).max(1) })
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `bagssl data`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use bagssl_data::check::{CheckReport, check};
+use bagssl_data::dataset::Split;
+use clap::Subcommand;
+
+use crate::source::DataArgs;
+use crate::work;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Decode every image; say what there is and what is broken (exit code 1 if anything is)
+    Check(Check),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Check {
+    /// Images: a folder with train/ and val/, such a folder in a .tar, or CIFAR-10/100's binary files
+    /// [default: the photographs that the program carries]
+    path: Option<std::path::PathBuf>,
+    /// Print the result as JSON, and no progress
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(command: &Command) -> Result<ExitCode> {
+    let Command::Check(args) = command;
+    let source = DataArgs { data: args.path.clone(), threads: 0 };
+    let mut reports = Vec::new();
+    for (name, split) in [("train", Split::Train), ("validation", Split::Validation)] {
+        let dataset = source.open(split)?;
+        let bar = if args.json { indicatif::ProgressBar::hidden() } else { work::bar(name, dataset.len()) };
+        let report = check(&dataset, &|| bar.inc(1));
+        bar.finish_and_clear();
+        reports.push((name, report));
+    }
+    let broken = reports.iter().any(|(_, report)| !report.broken.is_empty());
+    if args.json {
+        let all: serde_json::Map<_, _> = reports
+            .iter()
+            .map(|(name, report)| Ok(((*name).to_string(), serde_json::to_value(report)?)))
+            .collect::<Result<_>>()?;
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    } else {
+        println!("{}", source.name());
+        reports.iter().for_each(|(name, report)| print(name, report));
+    }
+    Ok(ExitCode::from(u8::from(broken)))
+}
+
+fn print(name: &str, report: &CheckReport) {
+    println!("\n{name}: {} images of {} classes, {} broken", report.images, report.classes.len(), report.broken.len());
+    if let (Some(height), Some(width)) = (report.height, report.width) {
+        println!("  height {} to {}, width {} to {} pixels", height.0, height.1, width.0, width.1);
+    }
+    if let (Some(mean), Some(std)) = (report.mean, report.std) {
+        println!("  mean {mean:.4?}, deviation {std:.4?} (red, green, blue in [0, 1])");
+    }
+    for (class, count) in &report.classes {
+        println!("  {count:>8}  {class}");
+    }
+    for broken in &report.broken {
+        println!("  broken    {broken}");
+    }
+}

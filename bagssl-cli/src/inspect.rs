@@ -1,0 +1,72 @@
+//! `bagssl inspect`: what a checkpoint holds.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::embed::Tap;
+
+use crate::files;
+
+/// Show what a checkpoint holds
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The checkpoint
+    checkpoint: PathBuf,
+    /// List every tensor
+    #[arg(long)]
+    tensors: bool,
+    /// Print the metadata as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let bytes = files::read(&args.checkpoint)?;
+    let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
+    let spec = checkpoint.spec();
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(spec)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let side = spec.patch.input() as usize;
+    let count = |prefix: &str| -> usize {
+        let parameters = spec.model.parameters().into_iter();
+        parameters.filter(|p| p.name.starts_with(prefix) && p.role.is_trained()).map(|p| p.len()).sum()
+    };
+    let operations = spec.model.encoder().multiply_accumulates([side; 2]).unwrap_or(0);
+    let provenance = &spec.provenance;
+    println!("format      {}", spec.format_version);
+    println!("made by     {}, preset {}, seed {}", provenance.created_by, provenance.preset, provenance.seed);
+    println!("trained     {} epochs, {} steps, data {}", provenance.epochs, provenance.steps, provenance.data);
+    println!(
+        "encoder     {} layers, {} parameters, {:.1} million multiplications for a patch",
+        spec.model.encoder().layers().len(),
+        count("encoder."),
+        operations as f64 / 1e6
+    );
+    println!("projector   {} layers, {} parameters", spec.model.projector().layers().len(), count("projector."));
+    println!("patches     {:?} of an image, resampled to {side}x{side} ({:?})", spec.patch.side(), spec.filter);
+    println!("trained on  {:?}", spec.views);
+    println!("colours     mean {:?}, deviation {:?}", spec.normalisation.mean(), spec.normalisation.deviation());
+    let dims = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
+    let dims: Vec<_> = dims.iter().map(|&tap| format!("{} {}", tap.name(), spec.model.dim(tap))).collect();
+    println!("features    {} (used: {})", dims.join(", "), spec.tap.name());
+    if let Some(training) = spec.training {
+        println!("resumable   at step {}, epoch {}, batch {}", training.step, training.epoch, training.batch);
+    }
+    if args.tensors {
+        for name in checkpoint.names() {
+            let values = checkpoint.values(name)?;
+            let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / values.len() as f64;
+            let square = values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>();
+            println!(
+                "{name}  {} values, mean {mean:.4}, deviation {:.4}",
+                values.len(),
+                (square / values.len() as f64).sqrt()
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

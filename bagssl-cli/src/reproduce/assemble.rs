@@ -1,0 +1,352 @@
+//! The report, put together from what the stages have left.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+use bagssl_core::colour::Colour;
+use bagssl_data::bags::{BagConfig, BagLoader};
+use bagssl_data::image::Image;
+use bagssl_eval::convergence::Closeness;
+use bagssl_eval::report::{
+    Accuracy, BagSheet, Convergence, Curve, CurvePoint, Data, Machine, Model, Note, Outcome, Provenance, Report, Sheet,
+    SheetRow, Space, Thumbnail, Tile, View,
+};
+
+use super::What;
+use super::stage::Stage;
+use crate::eval::describe;
+use crate::files;
+use crate::score::{Measured, Place, Scored};
+use crate::train::METRICS;
+
+/// Test images whose bags are shown, and training images of each class.
+const BAGS: usize = 3;
+const TILES: usize = 8;
+
+pub(super) fn report(what: &What<'_>, total_seconds: f64) -> Result<Report> {
+    let halves = what.shared.halves;
+    let mut results = Vec::new();
+    let mut curves = Vec::new();
+    let mut close = Vec::new();
+    let mut health = BTreeMap::new();
+    for model in [Model::Bagssl, Model::MultiScale, Model::Random] {
+        let stages: Vec<&Stage> = what.stages.iter().filter(|stage| stage.model == model).collect();
+        let measured = stages.iter().map(|stage| stage.measured()).collect::<Result<Vec<_>>>()?;
+        results.extend(join(model, &measured));
+        let closeness: Vec<Vec<Closeness>> = measured.iter().map(closeness).collect();
+        close.extend(Convergence::of(model, &closeness));
+        if let Some(first) = measured.first() {
+            health.insert(model, first.health.clone());
+        }
+        for stage in stages.into_iter().filter(|stage| stage.is_trained()) {
+            curves.push(curve(stage)?);
+        }
+    }
+    for stage in what.stages.iter().filter(|stage| stage.model == Model::Pixels) {
+        let [pixels, histogram] = stage.measured_baselines()?;
+        results.extend(join(Model::Pixels, &[pixels]));
+        results.extend(join(Model::Histogram, &[histogram]));
+    }
+    let pictures = Pictures::new(what)?;
+    Ok(Report {
+        profile: what.args.profile.name().into(),
+        seeds: (what.args.seed..what.args.seed + what.args.seeds).collect(),
+        chance: 100.0 / halves.train.classes().len() as f64,
+        total_seconds,
+        results,
+        convergence: close,
+        health,
+        curves,
+        data: Data {
+            name: what.data.name(),
+            fingerprint: halves.train.fingerprint(),
+            train_images: halves.train.len(),
+            test_images: halves.test.len(),
+            classes: halves.train.classes().to_vec(),
+            attribution: attribution(what),
+        },
+        protocol: protocol(what)?,
+        provenance: Provenance {
+            version: env!("CARGO_PKG_VERSION").into(),
+            date: date(),
+            command: command(),
+            machine: Machine::here(),
+            backend: what.args.backend.text().into(),
+        },
+        tiles: pictures.tiles()?,
+        bags: pictures.bags()?,
+        sheets: pictures.sheets()?,
+    })
+}
+
+/// Accuracies of the same kind, over the seeds.
+fn join(model: Model, seeds: &[Measured]) -> Vec<Outcome> {
+    let Some(first) = seeds.first() else { return vec![] };
+    let same =
+        |a: &Scored, b: &Scored| (a.space, a.colour, a.view, a.patches) == (b.space, b.colour, b.view, b.patches);
+    let outcome = |scored: &Scored| {
+        let over = |of: fn(&Scored) -> f64| {
+            Accuracy::of(
+                seeds.iter().filter_map(|seed| seed.scores.iter().find(|other| same(scored, other)).map(of)).collect(),
+            )
+        };
+        let Scored { space, colour, view, patches, .. } = *scored;
+        Outcome {
+            model,
+            space,
+            colour,
+            view,
+            patches,
+            knn: over(|scored| scored.knn),
+            linear: over(|scored| scored.linear),
+        }
+    };
+    first.scores.iter().map(outcome).collect()
+}
+
+fn closeness(measured: &Measured) -> Vec<Closeness> {
+    let points = measured.convergence.iter();
+    points.map(|point| Closeness { patches: point.patches, cosine: point.cosine, deviation: point.deviation }).collect()
+}
+
+/// The epochs' lines of a run's metrics.
+fn curve(stage: &Stage) -> Result<Curve> {
+    let path = stage.folder.join(METRICS);
+    let text = String::from_utf8(files::read(&path)?).with_context(|| path.display().to_string())?;
+    let mut points = Vec::new();
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).with_context(|| path.display().to_string())?;
+        if line["event"] == "epoch" {
+            let number = |name: &str| line[name].as_u64().unwrap_or(0);
+            let figures = line.as_object().into_iter().flatten();
+            let figures = figures.filter(|(name, _)| !["event", "step", "epoch"].contains(&name.as_str()));
+            points.push(CurvePoint {
+                step: number("step"),
+                epoch: number("epoch") as f64 + 1.0,
+                figures: figures.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect(),
+            });
+        }
+    }
+    Ok(Curve { model: stage.model, seed: stage.seed, points })
+}
+
+fn attribution(what: &What<'_>) -> Vec<String> {
+    match what.data.data {
+        Some(_) => vec![],
+        None => bagssl_data::dataset::EMBEDDED_ATTRIBUTION
+            .lines()
+            .map(|line| line.trim_start_matches("- ").trim())
+            .filter(|line| !line.is_empty())
+            .map(Into::into)
+            .collect(),
+    }
+}
+
+fn protocol(what: &What<'_>) -> Result<Vec<Note>> {
+    let config = &what.stages[0].config;
+    let train = &config.train;
+    let shared = what.shared;
+    let note = |name: &str, text: String| Note { name: name.into(), text };
+    let views = |model: Model| {
+        what.stages
+            .iter()
+            .find(|stage| stage.model == model)
+            .map_or(String::new(), |stage| format!("{:?}", stage.config.train.views))
+    };
+    Ok(vec![
+        note(
+            "network",
+            format!(
+                "{}, projector {:?}, {} pixels",
+                train.model.arch.name(),
+                train.model.projector,
+                train.patch.input()
+            ),
+        ),
+        note(
+            "training",
+            format!(
+                "{} epochs of batches of {} images x {} patches; loss {:?}; optimiser {:?}",
+                train.schedule.epochs, train.batch.images, train.batch.patches, train.loss, train.optimiser
+            ),
+        ),
+        note("augmentation", toml::to_string(&config.augment)?.trim().replace('\n', "; ")),
+        note("BagSSL's views", views(Model::Bagssl)),
+        note("multi-scale views", format!("{}; all else is as for BagSSL", views(Model::MultiScale))),
+        note("patches of an image", describe(shared.protocol.bag)),
+        note("whole image", "the image resampled to the network's input, looked at once".into()),
+        note(
+            "fewer patches",
+            "the first of a random order of each image's patches, for training and test images alike".into(),
+        ),
+        note("kNN", shared.protocol.knn.describe()),
+        note("linear", shared.protocol.linear.describe()),
+        note(
+            "grey",
+            "the same networks and weights on greyed images, in training and test set; nothing is trained anew".into(),
+        ),
+        note(
+            "baselines",
+            format!(
+                "raw pixels in [0, 1] (grey: less their mean) and the joint colour histogram with {0} x {0} x {0} bins; finer \
+                 histograms are stronger where images come from few scenes",
+                bagssl_eval::baselines::Histogram::BINS
+            ),
+        ),
+        note("health", "of the first seed, on the patches of the test images".into()),
+    ])
+}
+
+/// Pictures out of the data set.
+struct Pictures<'a> {
+    what: &'a What<'a>,
+    /// The bags of test images.
+    test: BagLoader,
+}
+
+impl<'a> Pictures<'a> {
+    fn new(what: &'a What<'a>) -> Result<Self> {
+        let bag = what.shared.protocol.bag;
+        let config = BagConfig { bag, seed: what.shared.protocol.seed, colour: Colour::Rgb, ..BagConfig::default() };
+        Ok(Pictures { what, test: BagLoader::new(what.shared.halves.test.clone(), config)? })
+    }
+
+    fn tiles(&self) -> Result<Vec<Tile>> {
+        let train = &self.what.shared.halves.train;
+        let mut shown: BTreeMap<u32, usize> = BTreeMap::new();
+        let mut tiles = Vec::new();
+        for image in 0..train.len() {
+            let label = train.label(image);
+            let count = shown.entry(label).or_default();
+            if *count < TILES && (label as usize) < 20 {
+                *count += 1;
+                let class = train.classes()[label as usize].clone();
+                let thumbnail = thumbnail(&train.decode(image)?)?;
+                tiles.push(Tile { image: image as u32, patch: None, class, thumbnail });
+            }
+        }
+        Ok(tiles)
+    }
+
+    fn bags(&self) -> Result<Vec<BagSheet>> {
+        let test = &self.what.shared.halves.test;
+        let step = (test.len() / BAGS).max(1);
+        (0..test.len())
+            .step_by(step)
+            .take(BAGS)
+            .map(|image| {
+                let patches =
+                    (0..self.test.patches()).map(|patch| self.patch([image, patch])).collect::<Result<_>>()?;
+                let class = test.classes()[test.label(image) as usize].clone();
+                let thumbnail = thumbnail(&test.decode(image)?)?;
+                let title = test.name(image).to_string();
+                Ok(BagSheet { title, image: Tile { image: image as u32, patch: None, class, thumbnail }, patches })
+            })
+            .collect()
+    }
+
+    /// The neighbours that the first seed's stages have found.
+    fn sheets(&self) -> Result<Vec<Sheet>> {
+        let mut sheets = Vec::new();
+        for model in [Model::Bagssl, Model::MultiScale] {
+            let Some(stage) = self.what.stages.iter().find(|stage| stage.model == model) else { continue };
+            let measured = stage.measured()?;
+            for space in [Space::Embedding, Space::Projection] {
+                let rows = measured.neighbours.get(&space).into_iter().flatten().map(|near| {
+                    let found = near.found.iter().map(|&(place, similarity)| Ok((self.patch(place)?, similarity)));
+                    Ok(SheetRow { query: self.patch(near.query)?, neighbours: found.collect::<Result<_>>()? })
+                });
+                sheets.push(Sheet { model, space, rows: rows.collect::<Result<_>>()? });
+            }
+        }
+        Ok(sheets)
+    }
+
+    fn patch(&self, [image, patch]: Place) -> Result<Tile> {
+        let test = &self.what.shared.halves.test;
+        let class = test.classes()[test.label(image) as usize].clone();
+        let thumbnail = thumbnail(&self.test.picture(image, patch)?)?;
+        Ok(Tile { image: image as u32, patch: Some(patch as u32), class, thumbnail })
+    }
+}
+
+/// The longest side of a picture in the report, in pixels.
+const LARGEST: u32 = 96;
+
+fn thumbnail(image: &Image) -> Result<Thumbnail> {
+    let image = image.shrunk(LARGEST);
+    Ok(Thumbnail::new(image.size().height, image.size().width, image.rgb().to_vec())?)
+}
+
+/// The main accuracies as text.
+pub(super) fn table(report: &Report) -> String {
+    let most = report.results.iter().map(|outcome| outcome.patches).max().unwrap_or(1);
+    let mut text = format!(
+        "\n{:<18} {:<12} {:<12} {:>14} {:>14} {:>14} {:>14}\n",
+        "", "", "", "RGB kNN %", "RGB linear %", "grey kNN %", "grey linear %"
+    );
+    for outcome in report.results.iter().filter(|outcome| outcome.colour == Colour::Rgb) {
+        let main = outcome.view == View::Whole || outcome.patches == most;
+        let grey = report.results.iter().find(|other| {
+            other.colour == Colour::Grey
+                && (other.model, other.space, other.view, other.patches)
+                    == (outcome.model, outcome.space, outcome.view, outcome.patches)
+        });
+        let (true, Some(grey)) = (main, grey) else { continue };
+        let view = if outcome.view == View::Whole { "whole".into() } else { format!("{} patches", outcome.patches) };
+        let cell = |accuracy: &Accuracy| format!("{:.1} +- {:.1}", accuracy.mean, accuracy.std);
+        let _ = writeln!(
+            text,
+            "{:<18} {:<12} {view:<12} {:>14} {:>14} {:>14} {:>14}",
+            outcome.model.title(),
+            outcome.space.name(),
+            cell(&outcome.knn),
+            cell(&outcome.linear),
+            cell(&grey.knn),
+            cell(&grey.linear)
+        );
+    }
+    for sentence in report.headline().sentences(report) {
+        let _ = writeln!(text, "\n{sentence}");
+    }
+    text
+}
+
+fn command() -> String {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    format!("bagssl {}", arguments.join(" "))
+}
+
+/// Today in UTC, as year-month-day.
+///
+/// # Source
+/// The civil calendar from a count of days: Hinnant, *chrono-Compatible Low-Level Date Algorithms*.
+fn date() -> String {
+    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    civil(seconds / 86_400)
+}
+
+fn civil(days_since_1970: u64) -> String {
+    let days = days_since_1970 + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_by_hand() {
+        assert_eq!(civil(0), "1970-01-01");
+        assert_eq!(civil(11_016), "2000-02-29");
+        assert_eq!(civil(20_780), "2026-11-23");
+    }
+}

@@ -1,0 +1,136 @@
+//! What a reproduction would take.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use bagssl_core::batch::{PatchSource, SourceError};
+use bagssl_core::model::{Differentiable, Stock};
+use bagssl_core::observe::{Event, Observer, Verdict};
+use bagssl_data::bags::{BagConfig, BagLoader};
+use bagssl_train::store::Nowhere;
+use bagssl_train::trainer::{RunInfo, Trainer};
+use burn::backend::Autodiff;
+use burn::tensor::backend::Backend;
+
+use super::What;
+use super::stage::Stage;
+use crate::backend::{self, Job, Name};
+use crate::score;
+use crate::train;
+use crate::work;
+
+/// Steps of the warm-up: the first is not timed.
+const STEPS: u64 = 6;
+/// Batches of bags that are timed.
+const BATCHES: usize = 3;
+
+/// Times a few steps and a few bags, and prints what all stages would take.
+pub(super) fn print(what: &What<'_>) -> Result<()> {
+    let mut left = Vec::new();
+    for stage in what.stages {
+        if stage.done(what.shared)?.is_none() {
+            left.push(stage);
+        }
+    }
+    let halves = what.shared.halves;
+    let train = &what.stages[0].config.train;
+    let per_epoch = (halves.train.len() / train.batch.images) as u64;
+    let steps = per_epoch * u64::from(train.schedule.epochs);
+    let shape = (train.batch.images, train.batch.patches);
+    println!(
+        "each training: {} epochs, {steps} steps of {} images x {} patches",
+        train.schedule.epochs, shape.0, shape.1
+    );
+
+    let plan = train.clone().check()?;
+    let weights: usize = plan.plan().parameters().iter().map(|parameter| 4 * parameter.len()).sum();
+    let trainings = left.iter().filter(|stage| stage.is_trained()).count();
+    // A checkpoint, and a state with at most two moments of every parameter.
+    let disk = trainings * 4 * weights + (10 << 20);
+    println!("disk: about {} MB under {}", disk.div_ceil(1 << 20), what.out.display());
+    if left.is_empty() {
+        println!("time: nothing is left to be done but the report");
+        return Ok(());
+    }
+    let job = WarmUp { stage: &what.stages[0], what };
+    let timed = || backend::on(what.args.backend, job);
+    let (step, image) = if what.args.backend == Name::Cuda { timed()? } else { work::on_one_thread(timed)?? };
+    let measuring = score::images_to_embed(halves) as f64 / 2.0 * image;
+    let all = trainings as f64 * steps as f64 * step + left.len() as f64 * measuring;
+    let at_a_time = what.jobs.min(left.len()) as f64;
+    println!(
+        "time: about {:.0} s ({:.2} s a step, {:.1} ms to embed an image's bag, {} at a time); measured just now on one of \
+         them alone, so more if the machine is busy",
+        all / at_a_time,
+        step,
+        1e3 * image,
+        what.jobs
+    );
+    Ok(())
+}
+
+struct WarmUp<'a> {
+    stage: &'a Stage,
+    what: &'a What<'a>,
+}
+
+/// Notes when steps end, and stops after some.
+#[derive(Default)]
+struct Clock(Vec<Instant>);
+
+impl Observer for Clock {
+    fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
+        if let Event::Step { step, .. } = event {
+            self.0.push(Instant::now());
+            if *step >= STEPS {
+                return Ok(Verdict::Stop);
+            }
+        }
+        Ok(Verdict::Continue)
+    }
+}
+
+impl Job for WarmUp<'_> {
+    type Output = (f64, f64);
+
+    /// Seconds of a step, and of embedding the bag of an image.
+    fn run<B: Backend>(self, device: B::Device) -> Result<(f64, f64)> {
+        type Run<B> = Trainer<Autodiff<B>, Differentiable<Stock>>;
+        let shared = self.what.shared;
+        let config = self.stage.config.train.clone().check()?;
+        let loader = train::loader(&self.stage.config, shared.halves.train.clone(), shared.protocol.threads)?;
+        let info = RunInfo { preset: String::new(), data: String::new(), settings: String::new() };
+        let mut trainer: Run<B> = Trainer::new(config, info, device.clone())?;
+        let mut clock = Clock::default();
+        trainer.run(&loader as &dyn PatchSource, &mut clock, &mut Nowhere)?;
+        let steps = clock.0;
+        let step = match (steps.first(), steps.last()) {
+            (Some(first), Some(last)) if steps.len() > 1 => (*last - *first).as_secs_f64() / (steps.len() - 1) as f64,
+            _ => 0.0,
+        };
+        let train = &self.stage.config.train;
+        let bags = BagLoader::new(
+            shared.halves.test.clone(),
+            BagConfig {
+                bag: shared.protocol.bag,
+                input: train.patch.input(),
+                normalisation: train.normalisation,
+                filter: train.filter,
+                batch: 16,
+                threads: shared.protocol.threads,
+                ..BagConfig::default()
+            },
+        )?;
+        let network = score::random::<B>(self.stage.config.train.clone().check()?.plan(), 0, &device);
+        let (mut images, mut seconds) = (0, 0.0);
+        for batch in bags.batches().take(BATCHES) {
+            let batch = batch.map_err(anyhow::Error::from_boxed)?;
+            let begun = Instant::now();
+            bagssl_core::embed::Embed::embed(&network, &batch, &[bagssl_core::embed::Tap::Projection])
+                .map_err(anyhow::Error::from_boxed)?;
+            seconds += begun.elapsed().as_secs_f64();
+            images += batch.shape().images;
+        }
+        Ok((step, seconds / images.max(1) as f64))
+    }
+}

@@ -1,0 +1,219 @@
+//! `bagssl reproduce`: train, measure, report.
+
+mod profile;
+mod stage;
+mod estimate;
+mod assemble;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use bagssl_core::observe::Observer;
+use bagssl_data::dataset::Split;
+use bagssl_eval::knn::Knn;
+use bagssl_eval::probe::Linear;
+use bagssl_eval::report::Model;
+use bagssl_train::progress::Bar;
+use indicatif::{MultiProgress, ProgressBar};
+
+use crate::backend::Name;
+use crate::files;
+use crate::score::{self, Halves, Protocol};
+use crate::source::DataArgs;
+use crate::work;
+use profile::Profile;
+use stage::{Shared, Stage};
+
+/// Check the paper's idea: train with patches of one scale and with crops of many, measure both, write a report
+///
+/// With no options: on real photographs that the program carries, on the CPU, three seeds. It writes report.html (for a
+/// browser), report.md, report.json and the runs themselves; called again it skips what is done and goes on with what is
+/// not, and does anew what has other settings.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to train and measure
+    #[arg(long, value_enum, default_value_t)]
+    profile: Profile,
+    /// The images, if the profile's are elsewhere or other ones are to be used
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// Folder to write to [default: runs/PROFILE]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The first seed; the others follow it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// How many seeds
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    seeds: u64,
+    /// Epochs of each training, instead of the profile's
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+    /// Runs at the same time [default: as many as cores on the CPU, one on a GPU]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Where the networks run
+    #[arg(long, value_enum, default_value_t)]
+    backend: Name,
+    /// Only say what would be done: stages, data, steps, disk, time (from a short timed warm-up)
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let started = Instant::now();
+    if args.seeds == 0 {
+        bail!("--seeds: expected at least 1, got 0");
+    }
+    let data = DataArgs { data: args.profile.data(args.data.as_ref())?, threads: 0 };
+    let halves = Halves { train: data.open(Split::Train)?, test: data.open(Split::Validation)? };
+    if halves.train.classes().len() < 2 {
+        bail!("{}: expected at least 2 classes, got {}", data.name(), halves.train.classes().len());
+    }
+    let runs = args.profile.runs(args.epochs)?;
+    let on_cpu = args.backend != Name::Cuda;
+    let jobs = args.jobs.unwrap_or(if on_cpu { work::cores() } else { 1 }).max(1);
+    let protocol = Protocol {
+        bag: args.profile.bag(runs[0].train.patch),
+        knn: Knn::default(),
+        linear: Linear::default(),
+        seed: args.seed,
+        threads: if on_cpu { 1 } else { 0 },
+    };
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(args.profile.name()));
+    let mut stages = Vec::new();
+    for seed in args.seed..args.seed + args.seeds {
+        for (model, run) in [(Model::Bagssl, &runs[0]), (Model::MultiScale, &runs[1]), (Model::Random, &runs[0])] {
+            let mut config = run.clone();
+            config.train.seed = seed;
+            let folder = out.join(format!("{}-seed{seed}", model.name()));
+            stages.push(Stage { model, seed, folder, config });
+        }
+    }
+    // Long ones first, so that none is left alone at the end.
+    stages.sort_by_key(|stage| !stage.is_trained());
+    let folder = out.join("baselines");
+    stages.push(Stage { model: Model::Pixels, seed: args.seed, folder, config: runs[0].clone() });
+
+    let shared = Shared { halves: &halves, protocol, backend: args.backend };
+    let what = What { args, out: &out, data: &data, stages: &stages, shared: &shared, jobs };
+    what.describe()?;
+    if args.dry_run {
+        estimate::print(&what)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    files::make_folder(&out)?;
+    let before = what.earlier_seconds()?;
+    what.run()?;
+    let seconds = before + started.elapsed().as_secs_f64();
+    let report = assemble::report(&what, seconds)?;
+    let written = report.write(&out)?;
+    files::write(&out.join("config.toml"), runs[0].to_toml()?.as_bytes())?;
+    println!("{}", assemble::table(&report));
+    println!("{:.0} s in all; wrote", seconds);
+    written.iter().for_each(|path| println!("  {}", path.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A reproduction that is to be done.
+pub(crate) struct What<'a> {
+    args: &'a Args,
+    out: &'a std::path::Path,
+    data: &'a DataArgs,
+    stages: &'a [Stage],
+    shared: &'a Shared<'a>,
+    jobs: usize,
+}
+
+impl What<'_> {
+    /// Says what there is to be done.
+    fn describe(&self) -> Result<()> {
+        let Halves { train, test } = self.shared.halves;
+        println!(
+            "profile {}: {}, {} training and {} test images of {} classes; backend {}, {} at a time",
+            self.args.profile.name(),
+            self.data.name(),
+            train.len(),
+            test.len(),
+            train.classes().len(),
+            self.args.backend.text(),
+            self.jobs
+        );
+        for (index, stage) in self.stages.iter().enumerate() {
+            let state = match stage.done(self.shared)? {
+                Some(seconds) => format!("done before ({seconds:.0} s)"),
+                None if stage.is_outdated(self.shared)? => "to be done anew: its settings have changed".into(),
+                None => "to be done".into(),
+            };
+            let verb = if stage.is_trained() { "train and measure" } else { "measure" };
+            println!("  stage {:>2}  {verb} {}: {state}", index + 1, stage.label());
+        }
+        Ok(())
+    }
+
+    /// The seconds of the stages that earlier calls did, as if the work had been shared out evenly.
+    fn earlier_seconds(&self) -> Result<f64> {
+        let mut seconds = 0.0;
+        for stage in self.stages {
+            seconds += stage.done(self.shared)?.unwrap_or(0.0);
+        }
+        Ok(seconds / self.jobs as f64)
+    }
+
+    /// Does all stages that are not done, some at a time.
+    fn run(&self) -> Result<()> {
+        let mut left = Vec::new();
+        for stage in self.stages {
+            if stage.done(self.shared)?.is_none() {
+                left.push(stage);
+            }
+        }
+        let (next, finished) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
+        let bars = MultiProgress::new();
+        let worker = || {
+            while let Some(stage) = left.get(next.fetch_add(1, Ordering::SeqCst)) {
+                let begun = Instant::now();
+                let done = self.one(stage, &bars).with_context(|| stage.label());
+                if let Err(error) = done {
+                    // The others finish what they have begun, and begin nothing.
+                    next.store(left.len(), Ordering::SeqCst);
+                    failure.lock().expect("no worker panics with it").get_or_insert(error);
+                    return;
+                }
+                let count = finished.fetch_add(1, Ordering::SeqCst) + 1;
+                let line =
+                    format!("[{count}/{}] {}: {:.0} s", left.len(), stage.label(), begun.elapsed().as_secs_f64());
+                // A line that stays, whether there is a terminal for the bars or not.
+                bars.suspend(|| eprintln!("{line}"));
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.min(left.len()) {
+                scope.spawn(worker);
+            }
+        });
+        match failure.into_inner().expect("no worker panics with it") {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn one(&self, stage: &Stage, bars: &MultiProgress) -> Result<()> {
+        let observer: Box<dyn Observer + Send> =
+            Box::new(Bar::on(bars.add(ProgressBar::new(0)), format!("train {}", stage.label())));
+        let images = score::images_to_embed(self.shared.halves);
+        let measuring = bars.add(work::bar(&format!("measure {}", stage.label()), images as usize));
+        let result = if self.args.backend == Name::Cuda {
+            stage.run(self.shared, observer, &|images| measuring.inc(images))
+        } else {
+            work::on_one_thread(|| stage.run(self.shared, observer, &|images| measuring.inc(images)))?
+        };
+        measuring.finish_and_clear();
+        result
+    }
+}

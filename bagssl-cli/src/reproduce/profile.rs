@@ -1,0 +1,149 @@
+//! Profiles: what is trained and measured, by name.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use bagssl_core::architecture::Architecture;
+use bagssl_core::bag::{Bag, Views};
+use bagssl_core::normalise::Normalisation;
+use bagssl_core::patch::{Filter, MultiScale, PatchSide, PatchSpec};
+use bagssl_train::preset::preset;
+use clap::ValueEnum;
+
+use crate::config::RunConfig;
+
+/// The profiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Profile {
+    /// The photographs that the program carries, or other tiles of 64 pixels; a small network, for a CPU
+    #[default]
+    Tiles,
+    /// CIFAR-10 with ResNet-18 by EMP-SSL's recipe; for a GPU
+    Cifar10,
+    /// CIFAR-100, likewise
+    Cifar100,
+    /// A hundred classes of ImageNet with ResNet-18; for a GPU
+    Imagenet100,
+    /// ImageNet-1K with ResNet-50; for a GPU
+    Imagenet,
+}
+
+/// The smallest share of the area that a multi-scale crop takes (VICReg and others, on ImageNet).
+const SMALLEST_CROP: f32 = 0.08;
+
+impl Profile {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Profile::Tiles => "tiles",
+            Profile::Cifar10 => "cifar10",
+            Profile::Cifar100 => "cifar100",
+            Profile::Imagenet100 => "imagenet100",
+            Profile::Imagenet => "imagenet",
+        }
+    }
+
+    /// Where the data is, unless it is said: nowhere for what the program carries.
+    pub(crate) fn data(self, given: Option<&PathBuf>) -> Result<Option<PathBuf>> {
+        let (folder, what, from) = match self {
+            Profile::Tiles => return Ok(given.cloned()),
+            Profile::Cifar10 => (
+                "data/cifar-10-batches-bin",
+                "cifar-10-binary.tar.gz, unpacked",
+                "https://www.cs.toronto.edu/~kriz/cifar.html",
+            ),
+            Profile::Cifar100 => (
+                "data/cifar-100-binary",
+                "cifar-100-binary.tar.gz, unpacked",
+                "https://www.cs.toronto.edu/~kriz/cifar.html",
+            ),
+            Profile::Imagenet100 => (
+                "data/imagenet100",
+                "a hundred class folders of ImageNet-1K under train/ and val/",
+                "https://www.image-net.org/download.php",
+            ),
+            Profile::Imagenet => (
+                "data/imagenet",
+                "ImageNet-1K, a folder for each class under train/ and val/",
+                "https://www.image-net.org/download.php",
+            ),
+        };
+        let path = given.cloned().unwrap_or_else(|| folder.into());
+        if !path.exists() {
+            bail!(
+                "{}: expected the data of profile {}, got nothing there; fetch {what} from {from} and put it there, or name \
+                 its place with --data",
+                path.display(),
+                self.name()
+            );
+        }
+        Ok(Some(path))
+    }
+
+    /// The run with patches of one scale and the run with crops of many, which differ in nothing else.
+    pub(crate) fn runs(self, epochs: Option<u32>) -> Result<[RunConfig; 2]> {
+        let named = |name: &str| RunConfig::preset(preset(name).expect("a preset of this project"));
+        let mut fixed = match self {
+            Profile::Tiles => named("bagssl"),
+            _ => named("emp-ssl-cifar"),
+        };
+        if let Profile::Imagenet100 | Profile::Imagenet = self {
+            // EMP-SSL's patches for ImageNet: a quarter of the area, to 224 pixels, bicubic.
+            let spec = PatchSpec::new(PatchSide::AreaShare(0.25), 224)?;
+            fixed.train.patch = spec;
+            fixed.train.views = Views::FixedScale(spec);
+            fixed.train.filter = Filter::Bicubic;
+            fixed.train.normalisation = Normalisation::IMAGENET;
+            let imagenet = self == Profile::Imagenet;
+            fixed.train.model.arch = if imagenet { Architecture::ResNet50 } else { Architecture::ResNet18 };
+        }
+        if let Some(epochs) = epochs {
+            fixed.train.schedule.epochs = epochs;
+        }
+        fixed.name = "bagssl".into();
+        let mut multi = fixed.clone();
+        multi.name = "multi-scale".into();
+        let ratio = (3.0 / 4.0, 4.0 / 3.0);
+        multi.train.views = Views::MultiScale(MultiScale::new((SMALLEST_CROP, 1.0), ratio, fixed.train.patch.input())?);
+        fixed.train.clone().check()?;
+        multi.train.clone().check()?;
+        Ok([fixed, multi])
+    }
+
+    /// The patches that stand for an image when a model is measured.
+    pub(crate) fn bag(self, spec: PatchSpec) -> Bag {
+        match self {
+            // 5 x 5 patches of 32 in tiles of 64.
+            Profile::Tiles => Bag::Grid { spec, stride: 8 },
+            // 5 x 5 patches of 16 in images of 32.
+            Profile::Cifar10 | Profile::Cifar100 => Bag::Grid { spec, stride: 4 },
+            // Images differ in their size, so a grid would give them bags of different sizes.
+            Profile::Imagenet100 | Profile::Imagenet => Bag::Random { spec, patches: 16 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_profile_is_consistent() {
+        for profile in Profile::value_variants() {
+            let [fixed, multi] = profile.runs(Some(3)).unwrap();
+            assert_eq!(fixed.train.schedule.epochs, 3);
+            assert!(matches!(fixed.train.views, Views::FixedScale(_)));
+            let same = RunConfig {
+                train: bagssl_train::config::TrainConfig { views: fixed.train.views, ..multi.train.clone() },
+                ..multi
+            };
+            assert_eq!(RunConfig { name: "multi-scale".into(), ..fixed }, same, "only the views differ");
+        }
+    }
+
+    #[test]
+    fn missing_data_is_explained() {
+        let error = Profile::Cifar10.data(Some(&"no/such/place".into())).unwrap_err().to_string();
+        assert!(error.contains("no/such/place") && error.contains("https://") && error.contains("--data"), "{error}");
+        assert_eq!(Profile::Tiles.data(None).unwrap(), None);
+    }
+}

@@ -1,0 +1,185 @@
+//! Stages: the parts of a reproduction, each done once.
+//!
+//! A stage that is done leaves a stamp with a hash of all that it depends on; one whose stamp still fits is skipped, one
+//! whose stamp does not is done anew.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::observe::Observer;
+use bagssl_eval::report::Model;
+use burn::tensor::backend::Backend;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{self, Job, Name};
+use crate::config::RunConfig;
+use crate::files;
+use crate::score::{self, Halves, Input, Measured, Protocol};
+use crate::train::{self, Training};
+
+/// A model with a seed, or a baseline that has none.
+#[derive(Debug, Clone)]
+pub(crate) struct Stage {
+    pub(crate) model: Model,
+    pub(crate) seed: u64,
+    pub(crate) folder: PathBuf,
+    /// The settings; for random weights those of the network they are the weights of.
+    pub(crate) config: RunConfig,
+}
+
+/// What all stages share.
+pub(crate) struct Shared<'a> {
+    pub(crate) halves: &'a Halves,
+    pub(crate) protocol: Protocol,
+    pub(crate) backend: Name,
+}
+
+/// What a stage that is done leaves.
+#[derive(Debug, Serialize, Deserialize)]
+struct Stamp {
+    hash: String,
+    seconds: f64,
+}
+
+const MEASURED: &str = "measured.json";
+const STAMP: &str = "stage.json";
+
+impl Stage {
+    pub(crate) fn label(&self) -> String {
+        match self.model {
+            Model::Pixels | Model::Histogram => "pixels and histogram".into(),
+            model => format!("{} seed {}", model.name(), self.seed),
+        }
+    }
+
+    pub(crate) fn is_trained(&self) -> bool {
+        matches!(self.model, Model::Bagssl | Model::MultiScale)
+    }
+
+    /// A hash of all that the stage's results depend on.
+    fn hash(&self, shared: &Shared<'_>) -> Result<String> {
+        let Shared { halves, protocol, backend } = shared;
+        let text = format!(
+            "{} {:?} {} {} {} {:?} {:?} {} {}",
+            env!("CARGO_PKG_VERSION"),
+            self.model,
+            self.config.to_toml()?,
+            halves.train.fingerprint(),
+            halves.test.fingerprint(),
+            protocol.bag,
+            protocol.knn,
+            protocol.linear.describe(),
+            backend.text()
+        );
+        let hash = text
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        Ok(format!("{hash:016x}"))
+    }
+
+    /// The seconds that it took, if it is done.
+    pub(crate) fn done(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
+        let Ok(bytes) = std::fs::read(self.folder.join(STAMP)) else { return Ok(None) };
+        let Ok(stamp) = serde_json::from_slice::<Stamp>(&bytes) else { return Ok(None) };
+        let whole = self.folder.join(MEASURED).is_file();
+        Ok((whole && stamp.hash == self.hash(shared)?).then_some(stamp.seconds))
+    }
+
+    /// Whether it was done with other settings.
+    pub(crate) fn is_outdated(&self, shared: &Shared<'_>) -> Result<bool> {
+        Ok(self.folder.join(STAMP).is_file() && self.done(shared)?.is_none())
+    }
+
+    /// Does it. `observer` follows the training, `embedded` hears of images embedded.
+    pub(crate) fn run(
+        &self,
+        shared: &Shared<'_>,
+        observer: Box<dyn Observer + Send>,
+        embedded: &dyn Fn(u64),
+    ) -> Result<()> {
+        let started = Instant::now();
+        files::make_folder(&self.folder)?;
+        let outdated = self.is_outdated(shared)?;
+        if outdated {
+            std::fs::remove_file(self.folder.join(STAMP)).with_context(|| self.folder.display().to_string())?;
+        }
+        let measured = match self.model {
+            Model::Pixels | Model::Histogram => serde_json::to_vec(&score::baselines(shared.halves, shared.protocol)?)?,
+            _ => {
+                if self.is_trained() {
+                    self.train(shared, observer, outdated)?;
+                }
+                let job = Measure { stage: self, shared, embedded };
+                serde_json::to_vec(&backend::on(shared.backend, job)?)?
+            }
+        };
+        files::write(&self.folder.join(MEASURED), &measured)?;
+        let stamp = Stamp { hash: self.hash(shared)?, seconds: started.elapsed().as_secs_f64() };
+        files::write(&self.folder.join(STAMP), &serde_json::to_vec(&stamp)?)
+    }
+
+    fn train(&self, shared: &Shared<'_>, observer: Box<dyn Observer + Send>, force: bool) -> Result<()> {
+        let again = |force| Training {
+            config: &self.config,
+            dataset: shared.halves.train.clone(),
+            threads: shared.protocol.threads,
+            out: &self.folder,
+            force,
+            backend: shared.backend,
+            observers: vec![],
+        };
+        let first = Training { observers: vec![observer], ..again(force) };
+        match train::training(first) {
+            // A run that was stopped with other settings, before it left a stamp.
+            Err(error) if is_other_run(&error) => train::training(again(true)).map(|_| ()),
+            result => result.map(|_| ()),
+        }
+    }
+
+    /// What was measured of a network.
+    pub(crate) fn measured(&self) -> Result<Measured> {
+        read_json(&self.folder.join(MEASURED))
+    }
+
+    /// What was measured of pixels and of the histogram.
+    pub(crate) fn measured_baselines(&self) -> Result<[Measured; 2]> {
+        read_json(&self.folder.join(MEASURED))
+    }
+}
+
+fn is_other_run(error: &anyhow::Error) -> bool {
+    let other = |error: &bagssl_train::Error| matches!(error, bagssl_train::Error::OtherRun { .. });
+    error.downcast_ref::<bagssl_train::Error>().is_some_and(other)
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    serde_json::from_slice(&files::read(path)?).with_context(|| path.display().to_string())
+}
+
+struct Measure<'a> {
+    stage: &'a Stage,
+    shared: &'a Shared<'a>,
+    embedded: &'a dyn Fn(u64),
+}
+
+impl Job for Measure<'_> {
+    type Output = Measured;
+
+    fn run<B: Backend>(self, device: B::Device) -> Result<Measured> {
+        let Shared { halves, protocol, .. } = self.shared;
+        let train = &self.stage.config.train;
+        if self.stage.is_trained() {
+            let bytes = files::read(&self.stage.folder.join(train::CHECKPOINT))?;
+            let checkpoint = Checkpoint::from_bytes(&bytes)?;
+            let network = score::trained::<B>(&checkpoint, &device)?;
+            let input = Input::of(checkpoint.spec());
+            return score::measure(&network, input, halves, *protocol, self.embedded);
+        }
+        let plan = train.clone().check()?;
+        let network = score::random::<B>(plan.plan(), self.stage.seed, &device);
+        let input = Input { side: train.patch.input(), normalisation: train.normalisation, filter: train.filter };
+        score::measure(&network, input, halves, *protocol, self.embedded)
+    }
+}

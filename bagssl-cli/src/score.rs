@@ -1,0 +1,277 @@
+//! How good a network's representation is: what `eval` prints and `reproduce` reports.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Result;
+use bagssl_core::bag::Bag;
+use bagssl_core::checkpoint::{Checkpoint, ModelPlan, Spec};
+use bagssl_core::colour::Colour;
+use bagssl_core::embed::{Embed, Tap};
+use bagssl_core::model::{Embedder, Model, Stock};
+use bagssl_core::normalise::Normalisation;
+use bagssl_core::patch::Filter;
+use bagssl_data::bags::{BagConfig, BagLoader};
+use bagssl_data::dataset::Dataset;
+use bagssl_eval::baselines::{Histogram, Pixels};
+use bagssl_eval::convergence::convergence;
+use bagssl_eval::features::{Features, Order, extract};
+use bagssl_eval::health::Health;
+use bagssl_eval::knn::Knn;
+use bagssl_eval::neighbours::{PatchId, neighbours};
+use bagssl_eval::probe::Linear;
+use bagssl_eval::report::{Space, View};
+use burn::tensor::backend::Backend;
+use serde::{Deserialize, Serialize};
+
+/// The two halves of a data set.
+#[derive(Clone)]
+pub(crate) struct Halves {
+    pub(crate) train: Arc<Dataset>,
+    pub(crate) test: Arc<Dataset>,
+}
+
+/// What is measured, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Protocol {
+    /// Which patches stand for an image.
+    pub(crate) bag: Bag,
+    pub(crate) knn: Knn,
+    pub(crate) linear: Linear,
+    /// The seed of the order in which patches are taken.
+    pub(crate) seed: u64,
+    /// Threads that cut patches.
+    pub(crate) threads: usize,
+}
+
+/// What a network needs to know of images.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Input {
+    pub(crate) side: u32,
+    pub(crate) normalisation: Normalisation,
+    pub(crate) filter: Filter,
+}
+
+impl Input {
+    pub(crate) fn of(spec: &Spec) -> Self {
+        Input { side: spec.patch.input(), normalisation: spec.normalisation, filter: spec.filter }
+    }
+}
+
+/// One accuracy, in percent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Scored {
+    pub(crate) space: Space,
+    pub(crate) colour: Colour,
+    pub(crate) view: View,
+    pub(crate) patches: usize,
+    pub(crate) knn: f64,
+    pub(crate) linear: f64,
+}
+
+/// The cosine of the mean of some patches to the whole image.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Close {
+    pub(crate) patches: usize,
+    pub(crate) cosine: f64,
+    pub(crate) deviation: f64,
+}
+
+/// A test patch, `[image, patch]`.
+pub(crate) type Place = [usize; 2];
+
+/// A patch and its nearest ones with their similarity.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Near {
+    pub(crate) query: Place,
+    pub(crate) found: Vec<(Place, f32)>,
+}
+
+/// All that is measured of one network.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) scores: Vec<Scored>,
+    pub(crate) convergence: Vec<Close>,
+    pub(crate) health: BTreeMap<Space, Health>,
+    pub(crate) neighbours: BTreeMap<Space, Vec<Near>>,
+}
+
+const SPACES: [(Tap, Space); 2] = [(Tap::Embedding, Space::Embedding), (Tap::Projection, Space::Projection)];
+/// Images in a batch of bags.
+const BATCH: usize = 16;
+/// Patches that a network looks at together.
+const ROWS: usize = 512;
+
+/// A model with a checkpoint's weights.
+pub(crate) fn trained<B: Backend>(checkpoint: &Checkpoint<'_>, device: &B::Device) -> Result<Embedder<B, Stock>> {
+    Ok(Embedder::new(Model::load(checkpoint, device)?, device.clone(), ROWS))
+}
+
+/// A model with random weights.
+pub(crate) fn random<B: Backend>(plan: &ModelPlan, seed: u64, device: &B::Device) -> Embedder<B, Stock> {
+    Embedder::new(Model::init(plan, seed, device), device.clone(), ROWS)
+}
+
+/// 1, 4, 16.. patches, and all.
+pub(crate) fn counts(all: usize) -> Vec<usize> {
+    let mut counts: Vec<usize> = [1, 4, 16].into_iter().filter(|&count| count < all).collect();
+    counts.push(all);
+    counts
+}
+
+/// Doubling numbers of patches, and all.
+fn convergence_counts(all: usize) -> Vec<usize> {
+    let mut counts: Vec<usize> = (0..).map(|power| 1 << power).take_while(|&count| count < all).collect();
+    counts.push(all);
+    counts
+}
+
+/// Measures a network. `progress` hears of each image embedded; [`images_to_embed`] says how many there will be.
+pub(crate) fn measure(
+    network: &dyn Embed,
+    input: Input,
+    halves: &Halves,
+    protocol: Protocol,
+    progress: &dyn Fn(u64),
+) -> Result<Measured> {
+    let mut measured = Measured::default();
+    for colour in Colour::ALL {
+        let features = |bag, dataset: &Arc<Dataset>| -> Result<Vec<Features>> {
+            let taps = SPACES.map(|(tap, _)| tap);
+            embed(network, input, dataset, bag, colour, &taps, protocol, progress)
+        };
+        let patches = (features(protocol.bag, &halves.train)?, features(protocol.bag, &halves.test)?);
+        let whole = (features(Bag::Whole, &halves.train)?, features(Bag::Whole, &halves.test)?);
+        for (index, (_, space)) in SPACES.into_iter().enumerate() {
+            let (train, test) = (&patches.0[index], &patches.1[index]);
+            for count in counts(train.patches().min(test.patches())) {
+                measured.scores.push(score(train, test, count, (space, colour, View::Patches), protocol)?);
+            }
+            let whole = (&whole.0[index], &whole.1[index]);
+            measured.scores.push(score(whole.0, whole.1, 1, (space, colour, View::Whole), protocol)?);
+            if colour == Colour::Rgb {
+                measured.health.insert(space, Health::of(test));
+                measured.neighbours.insert(space, nearest(test)?);
+            }
+        }
+        if colour == Colour::Rgb {
+            let (patches, whole) = (&patches.1[0], whole.1[0].mean());
+            let order = Order::Random { seed: protocol.seed };
+            let curve = convergence(patches, &whole, &convergence_counts(patches.patches()), order)?;
+            let close = |point: &bagssl_eval::convergence::Closeness| Close {
+                patches: point.patches,
+                cosine: point.cosine,
+                deviation: point.deviation,
+            };
+            measured.convergence = curve.iter().map(close).collect();
+        }
+    }
+    Ok(measured)
+}
+
+/// Images that [`measure`] embeds.
+pub(crate) fn images_to_embed(halves: &Halves) -> u64 {
+    let views = 2;
+    ((halves.train.len() + halves.test.len()) * Colour::ALL.len() * views) as u64
+}
+
+/// The features of all bags.
+#[allow(clippy::too_many_arguments, reason = "each is a choice of its own")]
+fn embed(
+    network: &dyn Embed,
+    input: Input,
+    dataset: &Arc<Dataset>,
+    bag: Bag,
+    colour: Colour,
+    taps: &[Tap],
+    protocol: Protocol,
+    progress: &dyn Fn(u64),
+) -> Result<Vec<Features>> {
+    let loader = BagLoader::new(
+        dataset.clone(),
+        BagConfig {
+            bag,
+            input: input.side,
+            colour,
+            normalisation: input.normalisation,
+            filter: input.filter,
+            batch: BATCH,
+            seed: protocol.seed,
+            threads: protocol.threads,
+        },
+    )?;
+    let mut before = 0;
+    let mut hear = |done: usize| {
+        progress((done - before) as u64);
+        before = done;
+    };
+    Ok(extract(network, loader.batches(), taps, &mut hear)?)
+}
+
+fn score(
+    train: &Features,
+    test: &Features,
+    count: usize,
+    (space, colour, view): (Space, Colour, View),
+    protocol: Protocol,
+) -> Result<Scored> {
+    let order = Order::Random { seed: protocol.seed };
+    let (train, test) = (train.samples(count, order)?, test.samples(count, order)?);
+    let knn = protocol.knn.evaluate(&train, &test)?.accuracy;
+    let linear = protocol.linear.evaluate(&train, &test)?.accuracy;
+    Ok(Scored { space, colour, view, patches: count, knn, linear })
+}
+
+/// The nearest patches of other images to one patch in the middle of each of some images, of as many classes as there are.
+fn nearest(features: &Features) -> Result<Vec<Near>> {
+    const SHOWN: usize = 10;
+    const FOUND: usize = 9;
+    let mut seen = std::collections::BTreeSet::new();
+    let queries: Vec<PatchId> = features
+        .labels()
+        .iter()
+        .enumerate()
+        .filter(|(_, label)| seen.insert(**label))
+        .map(|(image, _)| PatchId { image, patch: features.patches() / 2 })
+        .take(SHOWN)
+        .collect();
+    let found = neighbours(features, &queries, FOUND, true)?;
+    let place = |id: PatchId| [id.image, id.patch];
+    let near = queries.iter().zip(found).map(|(&query, found)| Near {
+        query: place(query),
+        found: found.into_iter().map(|near| (place(near.id), near.similarity)).collect(),
+    });
+    Ok(near.collect())
+}
+
+/// The two baselines without a network, on whole images.
+pub(crate) fn baselines(halves: &Halves, protocol: Protocol) -> Result<[Measured; 2]> {
+    // As large as the images are, within reason: pixels are features of three times the square of this.
+    let side = halves.train.decode(0)?.size().short_side().clamp(8, 64);
+    let input = Input { side, normalisation: Normalisation::HALF, filter: Filter::Bilinear };
+    let mut measured = [Measured::default(), Measured::default()];
+    for colour in Colour::ALL {
+        let pixels = Pixels { normalisation: input.normalisation, colour };
+        let histogram = Histogram::new(input.normalisation, colour, Histogram::BINS)?;
+        for (network, measured) in [&pixels as &dyn Embed, &histogram].into_iter().zip(&mut measured) {
+            let features =
+                |dataset| embed(network, input, dataset, Bag::Whole, Colour::Rgb, &[Tap::Embedding], protocol, &|_| ());
+            let (train, test) = (features(&halves.train)?.remove(0), features(&halves.test)?.remove(0));
+            measured.scores.push(score(&train, &test, 1, (Space::Input, colour, View::Whole), protocol)?);
+        }
+    }
+    Ok(measured)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_end_with_all() {
+        assert_eq!(counts(25), [1, 4, 16, 25]);
+        assert_eq!(counts(16), [1, 4, 16]);
+        assert_eq!(counts(1), [1]);
+        assert_eq!(convergence_counts(25), [1, 2, 4, 8, 16, 25]);
+    }
+}

@@ -1,0 +1,184 @@
+//! `bagssl train`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use bagssl_core::batch::PatchSource;
+use bagssl_core::model::{Differentiable, Stock};
+use bagssl_core::observe::Observer;
+use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::loader::{Loader, LoaderConfig};
+use bagssl_train::Error;
+use bagssl_train::config::CheckedConfig;
+use bagssl_train::progress::{Bar, Metrics};
+use bagssl_train::store::FileStore;
+use bagssl_train::trainer::{Ended, RunInfo, Trainer};
+use burn::backend::Autodiff;
+use burn::tensor::backend::Backend;
+
+use crate::backend::{self, Job, Name};
+use crate::config::{ConfigArgs, RunConfig};
+use crate::files;
+use crate::source::DataArgs;
+
+/// Train an encoder on a set of images
+///
+/// Writes into the run's folder: config.toml (all settings), metrics.jsonl (a line for each step), state.safetensors (to
+/// resume from) and, at the end, checkpoint.safetensors. Called again with the same settings it goes on where it was
+/// stopped, with the same result as if it had not been.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Folder of the run [default: runs/PRESET-seedN]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Begin anew in a folder that holds another run
+    #[arg(long)]
+    force: bool,
+    /// Where the network runs
+    #[arg(long, value_enum, default_value_t)]
+    backend: Name,
+    /// Print the settings as TOML, and do nothing else
+    #[arg(long)]
+    print_config: bool,
+    /// Print the result as JSON, and no progress
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let config = args.config.resolve()?;
+    config.train.clone().check()?;
+    if args.print_config {
+        print!("{}", config.to_toml()?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("runs").join(format!("{}-seed{}", config.name, config.train.seed)));
+    let observers: Vec<Box<dyn Observer + Send>> = if args.json { vec![] } else { vec![Box::new(Bar::new("train"))] };
+    let outcome = training(Training {
+        config: &config,
+        dataset: args.data.open(Split::Train)?,
+        threads: args.data.threads,
+        out: &out,
+        force: args.force,
+        backend: args.backend,
+        observers,
+    })?;
+    let checkpoint = out.join(CHECKPOINT);
+    if args.json {
+        let Outcome { steps, resumed, seconds } = outcome;
+        let done = serde_json::json!({
+            "checkpoint": checkpoint, "steps": steps, "resumed_at_step": resumed, "seconds": seconds,
+        });
+        println!("{done}");
+    } else {
+        println!("{} steps done, in {:.1} s; the model is {}", outcome.steps, outcome.seconds, checkpoint.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file that a run leaves for use.
+pub(crate) const CHECKPOINT: &str = "checkpoint.safetensors";
+/// The file that a run is resumed from.
+pub(crate) const STATE: &str = "state.safetensors";
+/// The lines of a run's steps.
+pub(crate) const METRICS: &str = "metrics.jsonl";
+
+/// A run that is to be done.
+pub(crate) struct Training<'a> {
+    pub(crate) config: &'a RunConfig,
+    pub(crate) dataset: Arc<Dataset>,
+    pub(crate) threads: usize,
+    pub(crate) out: &'a Path,
+    pub(crate) force: bool,
+    pub(crate) backend: Name,
+    pub(crate) observers: Vec<Box<dyn Observer + Send>>,
+}
+
+/// How a run went.
+pub(crate) struct Outcome {
+    pub(crate) steps: u64,
+    pub(crate) resumed: u64,
+    pub(crate) seconds: f64,
+}
+
+/// Begins or resumes a run, and brings it to its end.
+pub(crate) fn training(training: Training<'_>) -> Result<Outcome> {
+    let backend = training.backend;
+    backend::on(backend, training)
+}
+
+/// The loader of a run's batches.
+pub(crate) fn loader(config: &RunConfig, dataset: Arc<Dataset>, threads: usize) -> Result<Loader> {
+    let train = &config.train;
+    Ok(Loader::new(
+        dataset,
+        LoaderConfig {
+            views: train.views,
+            patches: train.batch.patches,
+            batch: train.batch.images,
+            seed: train.seed,
+            threads,
+            augment: config.augment.clone(),
+            normalisation: train.normalisation,
+            filter: train.filter,
+            ..LoaderConfig::default()
+        },
+    )?)
+}
+
+impl Job for Training<'_> {
+    type Output = Outcome;
+
+    fn run<B: Backend>(self, device: B::Device) -> Result<Outcome> {
+        type Run<B> = Trainer<Autodiff<B>, Differentiable<Stock>>;
+        let started = std::time::Instant::now();
+        let checked = self.config.train.clone().check()?;
+        let loader = loader(self.config, self.dataset.clone(), self.threads)?;
+        let info = RunInfo {
+            preset: self.config.name.clone(),
+            data: self.dataset.fingerprint(),
+            settings: toml::to_string(&self.config.augment)?,
+        };
+        files::make_folder(self.out)?;
+        let mut trainer: Run<B> = self.begin(checked, info, device)?;
+        let resumed = trainer.step();
+        files::write(&self.out.join("config.toml"), self.config.to_toml()?.as_bytes())?;
+        let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Metrics::create(&self.out.join(METRICS), resumed)?)];
+        observers.extend(self.observers.into_iter().map(|observer| observer as Box<dyn Observer>));
+        let mut store = FileStore::new(self.out.join(STATE));
+        let ended = trainer.run(&loader as &dyn PatchSource, &mut observers, &mut store)?;
+        if ended == Ended::Stopped {
+            bail!("stopped at step {}; the same command goes on from there", trainer.step());
+        }
+        files::write(&self.out.join(CHECKPOINT), &trainer.checkpoint()?)?;
+        Ok(Outcome { steps: trainer.step(), resumed, seconds: started.elapsed().as_secs_f64() })
+    }
+}
+
+impl Training<'_> {
+    fn begin<B: Backend>(
+        &self,
+        config: CheckedConfig,
+        info: RunInfo,
+        device: B::Device,
+    ) -> Result<Trainer<Autodiff<B>, Differentiable<Stock>>> {
+        let path = self.out.join(STATE);
+        if self.force || !path.exists() {
+            return Ok(Trainer::new(config, info, device)?);
+        }
+        let bytes = files::read(&path)?;
+        Trainer::resume(config, info, device, &bytes).map_err(|error| match error {
+            Error::OtherRun { .. } => Error::OtherRun { path: path.clone() }.into(),
+            other => anyhow::Error::new(other).context(path.display().to_string()),
+        })
+    }
+}

@@ -1,0 +1,74 @@
+//! A small run that kills itself (SIGKILL) at a given place: `killed FOLDER none|step|save|rename`. Called again it
+//! resumes. The test `resume.rs` looks at what is left.
+
+use std::path::Path;
+use std::process::Command;
+
+use bagssl_core::batch::SourceError;
+use bagssl_core::observe::{Event, Observer, Verdict};
+use bagssl_tests::{Run, config, info, loader};
+use bagssl_train::Result;
+use bagssl_train::store::{FileStore, Staged, Store};
+
+/// The step at which a run dies: in the middle of the second epoch, whose 5 steps are 6 to 10.
+const DEADLY_STEP: u64 = 8;
+
+fn die() -> ! {
+    let own = std::process::id().to_string();
+    // The signal cannot be caught: nothing is tidied up, as when the machine loses power.
+    let _ = Command::new("kill").args(["-9", &own]).status();
+    std::process::abort()
+}
+
+struct Dying<'a> {
+    file: FileStore,
+    place: &'a str,
+    saves: usize,
+}
+
+impl Store for Dying<'_> {
+    fn save(&mut self, bytes: &[u8]) -> Result<()> {
+        self.saves += 1;
+        match (self.place, self.saves) {
+            ("save", 2) => {
+                let partial = self.file.path().with_file_name(".state.safetensors.partial");
+                std::fs::write(partial, &bytes[..bytes.len() / 2]).expect("the folder can be written to");
+                die()
+            }
+            ("rename", 2) => {
+                let _staged = Staged::write(self.file.path(), bytes)?;
+                die()
+            }
+            _ => self.file.save(bytes),
+        }
+    }
+}
+
+struct AtStep<'a>(&'a str);
+
+impl Observer for AtStep<'_> {
+    fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
+        match event {
+            Event::Step { step: DEADLY_STEP, .. } if self.0 == "step" => die(),
+            _ => Ok(Verdict::Continue),
+        }
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, folder, place] = arguments.as_slice() else {
+        eprintln!("expected FOLDER and none, step, save or rename");
+        std::process::exit(2);
+    };
+    let state = Path::new(folder).join("state.safetensors");
+    let mut run = match std::fs::read(&state) {
+        Ok(bytes) => Run::resume(config(), info(), Default::default(), &bytes).expect("a state is whole"),
+        Err(_) => Run::new(config(), info(), Default::default()).expect("the settings are sound"),
+    };
+    println!("from step {}", run.step());
+    let mut store = Dying { file: FileStore::new(state), place, saves: 0 };
+    run.run(&loader(2), &mut AtStep(place), &mut store).expect("the run goes through");
+    let checkpoint = run.checkpoint().expect("the model can be written");
+    std::fs::write(Path::new(folder).join("checkpoint.safetensors"), checkpoint).expect("the folder can be written to");
+}
