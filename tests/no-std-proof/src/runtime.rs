@@ -55,13 +55,13 @@ extern "C" fn start() -> ! {
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-fn exit(status: i32) -> ! {
+pub(crate) fn exit(status: i32) -> ! {
     // SAFETY: `exit_group` (231) ends the process and touches no memory.
     unsafe { core::arch::asm!("syscall", in("rax") 231, in("rdi") status, options(noreturn, nostack)) }
 }
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-fn exit(status: i32) -> ! {
+pub(crate) fn exit(status: i32) -> ! {
     // SAFETY: `exit_group` (94) ends the process and touches no memory.
     unsafe { core::arch::asm!("svc 0", in("x8") 94, in("x0") status, options(noreturn, nostack)) }
 }

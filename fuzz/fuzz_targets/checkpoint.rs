@@ -1,0 +1,13 @@
+#![no_main]
+//! A checkpoint that is accepted holds all tensors of its plan.
+
+use bagssl_core::checkpoint::Checkpoint;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(checkpoint) = Checkpoint::from_bytes(bytes) {
+        for parameter in checkpoint.spec().model.parameters() {
+            assert_eq!(checkpoint.values(&parameter.name).unwrap().len(), parameter.len());
+        }
+    }
+});

@@ -1,0 +1,18 @@
+#![no_main]
+//! A tar that is opened lists images whose classes are there and whose bytes can be read.
+
+use std::path::Path;
+
+use bagssl_data::dataset::{Dataset, Split};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    for split in [Split::Train, Split::Validation] {
+        if let Ok(dataset) = Dataset::from_tar(bytes.to_vec(), Path::new("fuzz"), split) {
+            for image in 0..dataset.len() {
+                assert!((dataset.label(image) as usize) < dataset.classes().len());
+                let _ = dataset.decode(image);
+            }
+        }
+    }
+});

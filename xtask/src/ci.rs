@@ -1,0 +1,159 @@
+//! The gates that a change must pass.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::run::{cargo, must};
+use crate::{fuzz, licences, metadata, no_std, tidy};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Also the gates that take long: fuzzing and a whole reproduction
+    #[arg(long)]
+    full: bool,
+    /// Only these gates
+    #[arg(long, value_name = "GATE", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Go on after a gate has failed
+    #[arg(long)]
+    keep_going: bool,
+    /// List the gates
+    #[arg(long)]
+    list: bool,
+}
+
+struct Gate {
+    name: &'static str,
+    about: &'static str,
+    full: bool,
+    run: fn() -> Result<()>,
+}
+
+/// In the order in which they run: what fails soonest first, and the builds so that later ones find what they need.
+const GATES: [Gate; 12] = [
+    Gate { name: "format", about: "rustfmt changes nothing", full: false, run: format },
+    Gate { name: "tidy", about: "sizes, directions, versions, lints", full: false, run: tidy::check },
+    Gate { name: "licences", about: "each dependency's is allowed", full: false, run: licences::check },
+    Gate { name: "no-std", about: "core links and runs without the standard library", full: false, run: no_std::check },
+    Gate {
+        name: "external-user",
+        about: "a crate outside uses core without features",
+        full: false,
+        run: external_user,
+    },
+    Gate { name: "clippy", about: "no warning in any target", full: false, run: clippy },
+    Gate { name: "features", about: "each feature of each crate alone", full: false, run: features },
+    Gate { name: "docs", about: "documentation without warnings", full: false, run: docs },
+    Gate { name: "test", about: "unit, property and doc tests, and those across crates", full: false, run: test },
+    Gate { name: "cuda", about: "the CUDA backend type-checks, without CUDA", full: false, run: cuda },
+    Gate { name: "fuzz", about: "seconds of each fuzz target", full: true, run: fuzz_smoke },
+    Gate { name: "reproduce", about: "the main job as a user runs it", full: true, run: reproduce },
+];
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if let Some(unknown) = args.only.iter().find(|name| GATES.iter().all(|gate| gate.name != name.as_str())) {
+        let known: Vec<_> = GATES.iter().map(|gate| gate.name).collect();
+        bail!("--only: expected some of {}, got {unknown:?}", known.join(", "));
+    }
+    let chosen = |gate: &&Gate| match args.only.as_slice() {
+        [] => args.full || !gate.full,
+        names => names.iter().any(|name| name == gate.name),
+    };
+    let gates: Vec<&Gate> = GATES.iter().filter(chosen).collect();
+    if args.list {
+        gates.iter().for_each(|gate| println!("{:<14} {}", gate.name, gate.about));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut results: Vec<(&Gate, Duration, Option<String>)> = Vec::new();
+    for gate in gates {
+        println!("== {}: {}", gate.name, gate.about);
+        let started = Instant::now();
+        let error = (gate.run)().err().map(|error| format!("{error:#}"));
+        if let Some(error) = &error {
+            eprintln!("  failed: {error}");
+        }
+        results.push((gate, started.elapsed(), error));
+        if results.last().is_some_and(|(_, _, error)| error.is_some()) && !args.keep_going {
+            break;
+        }
+    }
+    println!("\n{:<14} {:>8}", "gate", "seconds");
+    for (gate, time, error) in &results {
+        let state = if error.is_some() { "FAILED" } else { "ok" };
+        println!("{:<14} {:>8.1}  {state}", gate.name, time.as_secs_f64());
+    }
+    let failed = results.iter().filter(|(_, _, error)| error.is_some()).count();
+    let all: Duration = results.iter().map(|(_, time, _)| *time).sum();
+    println!("{:<14} {:>8.1}  {} passed, {failed} failed", "all", all.as_secs_f64(), results.len() - failed);
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn format() -> Result<()> {
+    must(&mut cargo(&["fmt", "--all", "--check"]))?;
+    for manifest in ["fuzz/Cargo.toml", "tests/no-std-proof/Cargo.toml", "tests/external-user/Cargo.toml"] {
+        must(&mut cargo(&["fmt", "--check", "--manifest-path", manifest]))?;
+    }
+    Ok(())
+}
+
+fn clippy() -> Result<()> {
+    // Warnings are denied after the `--`, not by RUSTFLAGS, which would build every dependency a second time.
+    must(&mut cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--features",
+        "bagssl-core/burn,bagssl-core/std",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+fn features() -> Result<()> {
+    for package in metadata::packages()?.into_iter().filter(|package| package.is_member) {
+        // The GPU backend has a gate of its own, since it builds a hundred packages more.
+        let alone = package.features.iter().filter(|feature| !["default", "cuda"].contains(&feature.as_str()));
+        for feature in std::iter::once("").chain(alone.map(String::as_str)) {
+            let base = ["check", "--locked", "-p", &package.name, "--no-default-features", "--features", feature];
+            must(&mut cargo(&base))?;
+        }
+    }
+    Ok(())
+}
+
+fn docs() -> Result<()> {
+    must(
+        cargo(&["doc", "--workspace", "--no-deps", "--locked", "--features", "bagssl-core/burn,bagssl-core/std"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )
+}
+
+fn test() -> Result<()> {
+    must(&mut cargo(&["test", "--workspace", "--locked", "--features", "bagssl-core/burn,bagssl-core/std"]))
+}
+
+fn external_user() -> Result<()> {
+    let target = metadata::target_folder()?.join("external-user");
+    must(
+        cargo(&["test", "--manifest-path", "tests/external-user/Cargo.toml", "--locked"])
+            .env("CARGO_TARGET_DIR", target),
+    )
+}
+
+fn cuda() -> Result<()> {
+    must(&mut cargo(&["check", "-p", "bagssl-cli", "--features", "cuda", "--locked"]))
+}
+
+fn fuzz_smoke() -> Result<()> {
+    fuzz::run(&fuzz::Args::smoke()).map(|_| ())
+}
+
+fn reproduce() -> Result<()> {
+    let out = metadata::target_folder()?.join("reproduce");
+    let out = out.to_string_lossy();
+    must(&mut cargo(&["run", "--release", "-p", "bagssl-cli", "--locked", "--", "reproduce", "--out", &out]))
+}

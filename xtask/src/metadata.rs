@@ -1,0 +1,63 @@
+//! What cargo knows of the workspace.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::run;
+
+/// A package, as cargo describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) licence: Option<String>,
+    pub(crate) rust_version: Option<String>,
+    pub(crate) features: Vec<String>,
+    /// The names of the packages that it depends on, tests and build scripts apart.
+    pub(crate) dependencies: Vec<String>,
+    pub(crate) is_member: bool,
+}
+
+/// All packages in the lock file.
+pub(crate) fn packages() -> Result<Vec<Package>> {
+    parse(&run::output(&mut run::cargo(&["metadata", "--format-version", "1", "--locked"]))?)
+}
+
+/// Where builds go.
+pub(crate) fn target_folder() -> Result<PathBuf> {
+    let text = run::output(&mut run::cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
+    let value: Value = serde_json::from_str(&text)?;
+    Ok(value["target_directory"].as_str().context("cargo metadata names no target directory")?.into())
+}
+
+fn parse(text: &str) -> Result<Vec<Package>> {
+    let value: Value = serde_json::from_str(text)?;
+    let members: Vec<&str> =
+        value["workspace_members"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let packages = value["packages"].as_array().context("cargo metadata lists no packages")?;
+    let text = |value: &Value| value.as_str().map(String::from);
+    Ok(packages
+        .iter()
+        .map(|package| Package {
+            name: text(&package["name"]).unwrap_or_default(),
+            version: text(&package["version"]).unwrap_or_default(),
+            licence: text(&package["license"]),
+            rust_version: text(&package["rust_version"]),
+            features: package["features"]
+                .as_object()
+                .into_iter()
+                .flat_map(|features| features.keys().cloned())
+                .collect(),
+            dependencies: package["dependencies"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|dependency| dependency["kind"].is_null())
+                .filter_map(|dependency| text(&dependency["name"]))
+                .collect(),
+            is_member: package["id"].as_str().is_some_and(|id| members.contains(&id)),
+        })
+        .collect())
+}
