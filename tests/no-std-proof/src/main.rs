@@ -54,9 +54,25 @@ fn checkpoint() -> bool {
     true
 }
 
+// The program's entry: the stack is aligned as a call needs it.
+#[cfg(target_arch = "x86_64")]
+core::arch::global_asm!(".globl _start", "_start:", "xor ebp, ebp", "and rsp, -16", "call proof_main");
+#[cfg(target_arch = "aarch64")]
+core::arch::global_asm!(".globl _start", "_start:", "bl proof_main");
+
 #[unsafe(no_mangle)]
-extern "C" fn _start() -> ! {
+extern "C" fn proof_main() -> ! {
     exit(i32::from(!matches!(work(), Ok(true))))
+}
+
+/// The compiled `alloc` crate names these two, for unwinding that an aborting program never does.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
+
+/// See above.
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    exit(102)
 }
 
 fn exit(code: i32) -> ! {
