@@ -6,6 +6,7 @@
 use bagssl_core::random::Stream;
 use serde::{Deserialize, Serialize};
 
+use crate::blur;
 use crate::colour;
 use crate::error::{Error, Result};
 use crate::image::{Colour, Image};
@@ -117,7 +118,7 @@ impl CheckedAugment {
             patch.set_colour(Colour::Grey);
         }
         if let Some(blur) = blur.filter(|blur| random.chance(blur.probability)) {
-            colour::blur(patch, random.uniform(blur.sigma.0, blur.sigma.1));
+            blur::blur(patch, random.uniform(blur.sigma.0, blur.sigma.1));
         }
         if let Some(solarise) = solarise.filter(|solarise| random.chance(solarise.probability)) {
             colour::solarise(patch, solarise.threshold);
@@ -126,18 +127,20 @@ impl CheckedAugment {
 }
 
 impl Jitter {
+    /// A strength of 0 changes nothing. The draws are the same all the same.
     fn apply(self, patch: &mut Image, random: &mut Stream) {
         let mut order = [0, 1, 2, 3];
         random.shuffle(&mut order);
         let mut factor = |strength: f32| random.uniform((1.0 - strength).max(0.0), 1.0 + strength);
         let factors = [factor(self.brightness), factor(self.contrast), factor(self.saturation)];
-        let hue = random.uniform(-self.hue, self.hue);
+        let turns = random.uniform(-self.hue, self.hue);
         for change in order {
             match change {
-                0 => colour::brightness(patch, factors[0]),
-                1 => colour::contrast(patch, factors[1]),
-                2 => colour::saturation(patch, factors[2]),
-                _ => colour::hue(patch, hue),
+                0 if self.brightness > 0.0 => colour::brightness(patch, factors[0]),
+                1 if self.contrast > 0.0 => colour::contrast(patch, factors[1]),
+                2 if self.saturation > 0.0 => colour::saturation(patch, factors[2]),
+                3 if self.hue > 0.0 => colour::hue(patch, turns),
+                _ => {}
             }
         }
     }
@@ -148,6 +151,7 @@ mod tests {
     use super::*;
     use bagssl_core::patch::ImageSize;
     use bagssl_core::random::{Address, Purpose};
+    use proptest::prelude::*;
 
     fn patch() -> Image {
         let rgb = (0..24 * 3).map(|i| (i * 37 % 256) as u8).collect();
@@ -203,5 +207,41 @@ mod tests {
         named(Augment { jitter, ..Augment::default() }, "augment.jitter.hue");
         let blur = Some(Blur { probability: 0.5, sigma: (2.0, 1.0) });
         named(Augment { blur, ..Augment::default() }, "augment.blur.sigma");
+    }
+
+    /// Turning the hue by nothing would still lose a level here and there, in HSV and back.
+    #[test]
+    fn jitter_of_no_strength_changes_nothing() {
+        let jitter = Jitter { brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0, probability: 1.0 };
+        let augment = Augment { jitter: Some(jitter), ..Augment::default() }.check().unwrap();
+        let mut changed = patch();
+        augment.apply(&mut changed, &mut Address::default().stream(Purpose::Augment));
+        assert_eq!(changed, patch());
+    }
+
+    #[test]
+    fn settings_survive_a_file_and_unknown_ones_are_refused() {
+        let text = serde_json::to_string(&all()).unwrap();
+        assert_eq!(serde_json::from_str::<Augment>(&text).unwrap(), all());
+        assert_eq!(serde_json::from_str::<Augment>("{}").unwrap(), Augment::default());
+        let error = serde_json::from_str::<Augment>(&text.replace("sigma", "sigmas")).unwrap_err().to_string();
+        assert!(error.contains("sigmas"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_checked_settings_keep_the_size(height in 1u32..9, width in 1u32..9, strength in 0f32..10.0, hue in 0f32..=0.5, low in 0.01f32..50.0, threshold: u8, seed: u64) {
+            let augment = Augment {
+                flip: 0.5,
+                jitter: Some(Jitter { brightness: strength, contrast: strength, saturation: strength, hue, probability: 1.0 }),
+                grey: 0.5,
+                blur: Some(Blur { probability: 1.0, sigma: (low, 2.0 * low) }),
+                solarise: Some(Solarise { probability: 0.5, threshold }),
+            };
+            let size = ImageSize { height, width };
+            let mut patch = Image::new(size, (0..height * width * 3).map(|i| (i * 89) as u8).collect());
+            augment.check().unwrap().apply(&mut patch, &mut Address { seed, ..Address::default() }.stream(Purpose::Augment));
+            prop_assert_eq!(patch.size(), size);
+        }
     }
 }

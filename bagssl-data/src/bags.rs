@@ -5,13 +5,14 @@ use std::sync::Arc;
 use bagssl_core::bag::Bag;
 use bagssl_core::batch::{BatchShape, Batches, PatchBatch};
 use bagssl_core::normalise::Normalisation;
-use bagssl_core::patch::{Crop, Filter};
+use bagssl_core::patch::{Crop, Filter, ImageSize};
 use bagssl_core::random::Address;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::image::{Colour, Image};
-use crate::ordered::Ordered;
+use crate::levels::Levels;
+use crate::ordered::{Job, Ordered, Values};
 use crate::resample::Resampler;
 
 /// How bags are made.
@@ -89,35 +90,15 @@ impl BagLoader {
     /// All bags, in the order of the images. The last batch may be smaller. A bag with another number of patches than
     /// the first image's is an error that names the image.
     pub fn batches(&self) -> Batches<'static> {
-        let loader = self.clone();
         let count = self.dataset.len().div_ceil(self.config.batch);
-        Box::new(Ordered::new(0..count, self.config.threads, move |number| loader.batch(number).map_err(Into::into)))
+        let job = Bags { levels: Levels::new(self.config.normalisation), loader: self.clone() };
+        Box::new(Ordered::new(0..count, self.config.threads, job))
     }
 
-    fn batch(&self, number: usize) -> Result<PatchBatch> {
-        let BagConfig { input, colour, normalisation, filter, batch, .. } = self.config;
-        let images = (number * batch..self.dataset.len().min((number + 1) * batch)).collect::<Vec<_>>();
-        let side = input as usize;
-        let shape = BatchShape { images: images.len(), patches: self.patches, channels: 3, height: side, width: side };
-        let mut resampler = Resampler::new(filter);
-        let mut values = Vec::with_capacity(shape.rows() * shape.patch_len());
-        for &image in &images {
-            let mut decoded = self.dataset.decode(image)?;
-            let crops = self.crops(image, &decoded)?;
-            if crops.len() != self.patches {
-                let (name, size) = (self.dataset.name(image).into(), decoded.size());
-                let expected = format!("a bag of {} patches, as the first image's", self.patches);
-                let got = format!("{} in an image of {}x{} (height x width)", crops.len(), size.height, size.width);
-                return Err(Error::Image { name, expected, got });
-            }
-            decoded.set_colour(colour);
-            for crop in crops {
-                resampler.patch(&decoded, crop, input).normalised(normalisation, &mut values);
-            }
-        }
-        let labels = images.iter().map(|&image| self.dataset.label(image)).collect();
-        let images = images.into_iter().map(|image| image as u32).collect();
-        Ok(PatchBatch::new(shape, values, images, labels).expect("as many values as the shape says"))
+    /// The images of a batch.
+    fn images_of(&self, batch: usize) -> std::ops::Range<usize> {
+        let first = batch * self.config.batch;
+        first..self.dataset.len().min(first + self.config.batch)
     }
 
     fn crops(&self, image: usize, decoded: &Image) -> Result<Vec<Crop>> {
@@ -142,5 +123,60 @@ impl BagLoader {
         };
         decoded.set_colour(self.config.colour);
         Ok(decoded.crop(crop))
+    }
+}
+
+/// The batches of all bags.
+struct Bags {
+    loader: BagLoader,
+    levels: Levels,
+}
+
+impl Job for Bags {
+    type Scratch = (Resampler, Image);
+
+    fn scratch(&self) -> Self::Scratch {
+        let side = self.loader.config.input;
+        (Resampler::new(self.loader.config.filter), Image::black(ImageSize { height: side, width: side }))
+    }
+
+    fn images(&self, batch: usize) -> usize {
+        self.loader.images_of(batch).len()
+    }
+
+    fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values {
+        Ok(self.bag(self.loader.images_of(batch).start + place, scratch)?)
+    }
+
+    fn join(&self, batch: usize, values: Vec<f32>) -> PatchBatch {
+        let BagLoader { dataset, config, patches } = &self.loader;
+        let side = config.input as usize;
+        let images = self.loader.images_of(batch);
+        let shape = BatchShape { images: images.len(), patches: *patches, channels: 3, height: side, width: side };
+        let labels = images.clone().map(|image| dataset.label(image)).collect();
+        let images = images.map(|image| image as u32).collect();
+        PatchBatch::new(shape, values, images, labels).expect("as many values as the shape says")
+    }
+}
+
+impl Bags {
+    /// All patches of an image, one after the other.
+    fn bag(&self, image: usize, (resampler, patch): &mut (Resampler, Image)) -> Result<Vec<f32>> {
+        let loader = &self.loader;
+        let mut decoded = loader.dataset.decode(image)?;
+        let crops = loader.crops(image, &decoded)?;
+        if crops.len() != loader.patches {
+            let (name, size) = (loader.dataset.name(image).into(), decoded.size());
+            let expected = format!("a bag of {} patches, as the first image's", loader.patches);
+            let got = format!("{} in an image of {}x{} (height x width)", crops.len(), size.height, size.width);
+            return Err(Error::Image { name, expected, got });
+        }
+        decoded.set_colour(loader.config.colour);
+        let mut values = Vec::with_capacity(crops.len() * patch.rgb().len());
+        for crop in crops {
+            resampler.fill(&decoded, crop, patch);
+            self.levels.append(patch, &mut values);
+        }
+        Ok(values)
     }
 }

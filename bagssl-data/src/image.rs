@@ -4,9 +4,10 @@ use std::io::Cursor;
 
 pub use bagssl_core::colour::Colour;
 use bagssl_core::patch::{Crop, ImageSize};
-use image::{ImageReader, Limits};
+use image::{ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result};
+use crate::jpeg;
 
 /// The longest side of an image, in pixels.
 pub const LONGEST_SIDE: u32 = 16_384;
@@ -31,12 +32,17 @@ impl Image {
         Image { size, rgb }
     }
 
+    /// An image without light.
+    pub(crate) fn black(size: ImageSize) -> Self {
+        Image::new(size, vec![0; size.height as usize * size.width as usize * 3])
+    }
+
     /// Decodes a JPEG, PNG, WebP, BMP or GIF (its first frame). Transparency is dropped; EXIF's orientation is not
     /// applied, as in torchvision.
     ///
     /// # Errors
-    /// [`Error::Image`] under that name if it cannot be decoded, has no pixels, or is larger than [`LONGEST_SIDE`] or
-    /// [`MOST_BYTES`].
+    /// [`Error::Image`] under that name if it cannot be decoded, is cut short, has no pixels, or is larger than
+    /// [`LONGEST_SIDE`] or [`MOST_BYTES`].
     pub fn decode(bytes: &[u8], name: &str) -> Result<Self> {
         let refuse = |expected: String, got: String| Error::Image { name: name.into(), expected, got };
         let failed = |error: image::ImageError| {
@@ -49,6 +55,9 @@ impl Image {
         limits.max_image_height = Some(LONGEST_SIDE);
         limits.max_alloc = Some(MOST_BYTES);
         reader.limits(limits);
+        if reader.format() == Some(ImageFormat::Jpeg) && !jpeg::is_whole(bytes) {
+            return Err(refuse("a whole JPEG".into(), format!("{} bytes without its end", bytes.len())));
+        }
         let rgb = reader.decode().map_err(failed)?.into_rgb8();
         let size = ImageSize { height: rgb.height(), width: rgb.width() };
         if size.short_side() == 0 {
@@ -124,6 +133,7 @@ fn one_line(error: &image::ImageError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_crop_takes_rows_then_columns() {
@@ -143,34 +153,99 @@ mod tests {
         }
     }
 
-    fn png(width: u32, height: u32) -> Vec<u8> {
+    const FORMATS: [ImageFormat; 5] =
+        [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Gif];
+
+    fn encoded(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let image = image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 7]));
-        image.write_to(&mut Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
+        let image = image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8 * 5, y as u8 * 8, 7]));
+        image.write_to(&mut Cursor::new(&mut bytes), format).unwrap();
         bytes
+    }
+
+    #[track_caller]
+    fn refused(bytes: &[u8], words: &str) {
+        let error = Image::decode(bytes, "train/cat/1.png").unwrap_err().to_string();
+        assert!(error.starts_with("train/cat/1.png: expected") && !error.contains('\n'), "{error}");
+        assert!(error.contains(words), "{error}");
     }
 
     #[test]
     fn height_and_width_are_not_swapped() {
-        let image = Image::decode(&png(5, 3), "x").unwrap();
-        assert_eq!(image.size(), ImageSize { height: 3, width: 5 });
-        assert_eq!(image.rgb()[3 * 4..][..3], [4, 0, 7]);
-        assert_eq!(image.rgb()[3 * 5..][..3], [0, 1, 7]);
+        for format in FORMATS {
+            let image = Image::decode(&encoded(35, 23, format), "x").unwrap();
+            assert_eq!(image.size(), ImageSize { height: 23, width: 35 });
+            // Colours grow to the right and downwards; JPEG and GIF keep them roughly.
+            let near = |at: usize, expected: [u8; 3]| {
+                image.rgb()[at * 3..][..3].iter().zip(expected).all(|(a, b)| a.abs_diff(b) < 24)
+            };
+            assert!(near(34, [170, 0, 7]) && near(35 * 22, [0, 176, 7]), "{format:?}");
+        }
     }
 
     #[test]
-    fn what_cannot_be_decoded_is_named_in_a_line() {
-        let refused = |bytes: &[u8]| {
-            let error = Image::decode(bytes, "train/cat/1.png").unwrap_err().to_string();
-            assert!(error.starts_with("train/cat/1.png: expected") && !error.contains('\n'), "{error}");
+    fn what_is_cut_short_is_refused_and_not_filled_up() {
+        for format in FORMATS {
+            let whole = encoded(40, 30, format);
+            for eighths in 0..8 {
+                refused(&whole[..whole.len() * eighths / 8], "bytes");
+            }
+        }
+        let jpeg = encoded(40, 30, ImageFormat::Jpeg);
+        refused(&jpeg[..jpeg.len() - 2], "expected a whole JPEG, got");
+    }
+
+    #[test]
+    fn foreign_bytes_are_refused() {
+        refused(b"no image at all", "JPEG, PNG, WebP, BMP or GIF");
+        refused(b"II*\0 a TIFF, which is not built in", "got 34 bytes");
+    }
+
+    /// Headers that promise too much are refused before memory is taken; so are those that promise nothing.
+    #[test]
+    fn absurd_sizes_are_refused() {
+        let sized = |width: u32, height: u32| {
+            let mut bytes = encoded(40, 30, ImageFormat::Png);
+            bytes[16..20].copy_from_slice(&width.to_be_bytes());
+            bytes[20..24].copy_from_slice(&height.to_be_bytes());
+            let checksum = crc(&bytes[12..29]);
+            bytes[29..33].copy_from_slice(&checksum.to_be_bytes());
+            bytes
         };
-        refused(b"");
-        refused(b"no image at all");
-        let whole = png(40, 30);
-        refused(&whole[..whole.len() / 2]);
-        // The header of a 60,000 x 60,000 image: refused before memory is taken.
-        let mut bomb = whole;
-        bomb[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
-        refused(&bomb);
+        assert_eq!(sized(40, 30), encoded(40, 30, ImageFormat::Png), "the checksum is a PNG's");
+        refused(&sized(16_385, 30), "size exceeds limit");
+        refused(&sized(40, 60_000), "size exceeds limit");
+        refused(&sized(16_384, 16_384), "Memory limit exceeded");
+        refused(&sized(0, 30), "got");
+        refused(&sized(40, 0), "got");
+    }
+
+    fn crc(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(u32::MAX, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+        })
+    }
+
+    #[test]
+    fn a_shrunk_image_keeps_its_shape() {
+        let image = Image::black(ImageSize { height: 30, width: 90 });
+        assert_eq!(image.shrunk(45).size(), ImageSize { height: 15, width: 45 });
+        assert_eq!(image.shrunk(90), image);
+        assert_eq!(Image::black(ImageSize { height: 1, width: 90 }).shrunk(9).size().height, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_images_are_refused_or_decoded(format in 0..FORMATS.len(), damage in prop::collection::vec((0usize..2000, any::<u8>()), 1..6)) {
+            let mut bytes = encoded(13, 9, FORMATS[format]);
+            for (at, byte) in damage {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            if let Ok(image) = Image::decode(&bytes, "x") {
+                let size = image.size();
+                prop_assert_eq!(image.rgb().len(), size.height as usize * size.width as usize * 3);
+            }
+        }
     }
 }

@@ -1,15 +1,17 @@
 //! Images for BagSSL: where they come from, how they are cut and changed, and how they are loaded.
 //!
 //! The modules stand in the order in which an image goes through them: a [`dataset`] finds it and an [`image`] is
-//! decoded, [`resample`] cuts patches out of it, which [`augment`] changes; a [`loader`] makes batches of these for
-//! training, [`bags`] for evaluation. [`check`] looks at a whole data set.
+//! decoded, [`resample`] cuts patches out of it, which [`augment`] changes and [`levels`] makes values of; a [`loader`]
+//! makes batches of these for training, [`bags`] for evaluation. [`check`] looks at a whole data set.
 //!
 //! ```
+//! use bagssl_core::batch::{BatchShape, PatchBatch};
 //! use bagssl_core::normalise::Normalisation;
 //! use bagssl_core::patch::{Crop, Filter, ImageSize};
 //! use bagssl_core::random::{Address, Purpose};
 //! use bagssl_data::augment::Augment;
 //! use bagssl_data::image::Image;
+//! use bagssl_data::levels::Levels;
 //! use bagssl_data::resample::Resampler;
 //!
 //! // Two rows and three columns: red grows to the right, green downwards.
@@ -22,27 +24,37 @@
 //! let augment = Augment { flip: 1.0, ..Augment::default() }.check()?;
 //! augment.apply(&mut patch, &mut Address::default().stream(Purpose::Augment));
 //! let mut values = Vec::new();
-//! patch.normalised(Normalisation::new([0.0; 3], [1.0; 3])?, &mut values);
-//! assert_eq!(values[..4], [200.0 / 255.0, 100.0 / 255.0, 200.0 / 255.0, 100.0 / 255.0]);
-//! assert_eq!(values[4..8], [0.0, 0.0, 50.0 / 255.0, 50.0 / 255.0]);
+//! Levels::new(Normalisation::new([0.0; 3], [1.0; 3])?).append(&patch, &mut values);
+//!
+//! // A batch of this one image and its one patch: [batch, patch, channel, height, width].
+//! let shape = BatchShape { images: 1, patches: 1, channels: 3, height: 2, width: 2 };
+//! let batch = PatchBatch::new(shape, values, vec![0], vec![0])?;
+//! assert_eq!(batch.data()[..4], [200.0 / 255.0, 100.0 / 255.0, 200.0 / 255.0, 100.0 / 255.0]);
+//! assert_eq!(batch.data()[4..8], [0.0, 0.0, 50.0 / 255.0, 50.0 / 255.0]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 pub mod error;
 
-pub mod image;
 pub mod dataset;
 mod folder;
 mod tarball;
 mod cifar;
+pub mod image;
+mod jpeg;
 
 pub mod resample;
 pub mod augment;
 mod colour;
+mod blur;
+pub mod levels;
 
 mod ordered;
 pub mod loader;
 pub mod bags;
 pub mod check;
+
+#[cfg(test)]
+mod reference;
 
 pub use error::{Error, Result};

@@ -6,14 +6,15 @@ use std::sync::{Arc, OnceLock};
 use bagssl_core::bag::Views;
 use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource};
 use bagssl_core::normalise::Normalisation;
-use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
+use bagssl_core::patch::{Crop, Filter, ImageSize, PatchSide, PatchSpec};
 use bagssl_core::random::{Address, Purpose};
 
 use crate::augment::{Augment, CheckedAugment};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::ordered::Ordered;
+use crate::levels::Levels;
+use crate::ordered::{Job, Ordered, Values};
 use crate::resample::Resampler;
 
 /// How batches are made.
@@ -59,8 +60,11 @@ impl Default for LoaderConfig {
 
 /// A source of training batches. An image is decoded once for all its views, and kept if there is room.
 ///
-/// Batches hold the same bits for any number of threads and from any batch on. Memory: the cache, and at most
-/// `2 * threads` batches of `4 * batch * patches * 3 * input * input` bytes.
+/// Batches hold the same bits for any number of threads and from any batch on. An image that cannot be decoded or cut
+/// ends the epoch with an error that names it.
+///
+/// Memory: the cache, one image for each thread, and besides the batch that the consumer has at most
+/// `2 + ceil(threads / batch)` batches of `4 * batch * patches * 3 * input * input` bytes.
 #[derive(Debug, Clone)]
 pub struct Loader(Arc<Inner>);
 
@@ -69,6 +73,7 @@ struct Inner {
     dataset: Arc<Dataset>,
     config: LoaderConfig,
     augment: CheckedAugment,
+    levels: Levels,
     cache: Vec<OnceLock<Arc<Image>>>,
     room: AtomicU64,
 }
@@ -90,7 +95,8 @@ impl Loader {
         let augment = config.augment.check()?;
         let cache = (0..dataset.len()).map(|_| OnceLock::new()).collect();
         let room = AtomicU64::new(config.cache_bytes);
-        let inner = Inner { dataset, config, augment, cache, room };
+        let levels = Levels::new(config.normalisation);
+        let inner = Inner { dataset, config, augment, levels, cache, room };
         inner.crop(0, inner.decoded(0)?.size(), Address::default())?;
         Ok(Loader(Arc::new(inner)))
     }
@@ -98,9 +104,7 @@ impl Loader {
 
 impl PatchSource for Loader {
     fn shape(&self) -> BatchShape {
-        let LoaderConfig { batch, patches, views, .. } = self.0.config;
-        let side = views.input() as usize;
-        BatchShape { images: batch, patches, channels: 3, height: side, width: side }
+        self.0.shape()
     }
 
     fn batches_per_epoch(&self) -> usize {
@@ -109,46 +113,76 @@ impl PatchSource for Loader {
 
     fn epoch(&self, epoch: u32, first: usize) -> Batches<'_> {
         let inner = self.0.clone();
-        let shape = self.shape();
         let address = Address { seed: inner.config.seed, epoch, ..Address::default() };
         let order = address.stream(Purpose::Shuffle).permutation(inner.dataset.len() as u32);
         let threads = inner.config.threads;
-        let make = move |number: usize| {
-            let images = &order[number * shape.images..][..shape.images];
-            inner.batch(images, epoch, shape).map_err(Into::into)
-        };
-        Box::new(Ordered::new(first..self.batches_per_epoch(), threads, make))
+        Box::new(Ordered::new(first..self.batches_per_epoch(), threads, Epoch { inner, epoch, order }))
+    }
+}
+
+/// The batches of one epoch.
+struct Epoch {
+    inner: Arc<Inner>,
+    epoch: u32,
+    order: Vec<u32>,
+}
+
+impl Epoch {
+    fn images(&self, batch: usize) -> &[u32] {
+        let images = self.inner.config.batch;
+        &self.order[batch * images..][..images]
+    }
+}
+
+impl Job for Epoch {
+    type Scratch = (Resampler, Image);
+
+    fn scratch(&self) -> Self::Scratch {
+        let side = self.inner.config.views.input();
+        (Resampler::new(self.inner.config.filter), Image::black(ImageSize { height: side, width: side }))
+    }
+
+    fn images(&self, _batch: usize) -> usize {
+        self.inner.config.batch
+    }
+
+    fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values {
+        Ok(self.inner.views(self.images(batch)[place], self.epoch, scratch)?)
+    }
+
+    fn join(&self, batch: usize, values: Vec<f32>) -> PatchBatch {
+        let images = self.images(batch).to_vec();
+        let labels = images.iter().map(|&image| self.inner.dataset.label(image as usize)).collect();
+        PatchBatch::new(self.inner.shape(), values, images, labels).expect("as many values as the shape says")
     }
 }
 
 impl Inner {
-    fn batch(&self, images: &[u32], epoch: u32, shape: BatchShape) -> Result<PatchBatch> {
-        let mut resampler = Resampler::new(self.config.filter);
-        let mut values = Vec::with_capacity(shape.rows() * shape.patch_len());
-        for &image in images {
-            let decoded = self.decoded(image as usize)?;
-            for patch in 0..shape.patches as u32 {
-                let address = Address { seed: self.config.seed, epoch, image, patch };
-                let crop = self.crop(image as usize, decoded.size(), address)?;
-                let mut view = resampler.patch(&decoded, crop, self.config.views.input());
-                self.augment.apply(&mut view, &mut address.stream(Purpose::Augment));
-                view.normalised(self.config.normalisation, &mut values);
-            }
-        }
-        let labels = images.iter().map(|&image| self.dataset.label(image as usize)).collect();
-        Ok(PatchBatch::new(shape, values, images.to_vec(), labels).expect("as many values as the shape says"))
+    fn shape(&self) -> BatchShape {
+        let LoaderConfig { batch, patches, views, .. } = self.config;
+        let side = views.input() as usize;
+        BatchShape { images: batch, patches, channels: 3, height: side, width: side }
     }
 
-    fn crop(
-        &self,
-        image: usize,
-        size: bagssl_core::patch::ImageSize,
-        address: Address,
-    ) -> Result<bagssl_core::patch::Crop> {
+    /// All views of an image, one after the other.
+    fn views(&self, image: u32, epoch: u32, (resampler, view): &mut (Resampler, Image)) -> Result<Vec<f32>> {
+        let decoded = self.decoded(image as usize)?;
+        let mut values = Vec::with_capacity(self.shape().patches * self.shape().patch_len());
+        for patch in 0..self.config.patches as u32 {
+            let address = Address { seed: self.config.seed, epoch, image, patch };
+            resampler.fill(&decoded, self.crop(image as usize, decoded.size(), address)?, view);
+            self.augment.apply(view, &mut address.stream(Purpose::Augment));
+            self.levels.append(view, &mut values);
+        }
+        Ok(values)
+    }
+
+    fn crop(&self, image: usize, size: ImageSize, address: Address) -> Result<Crop> {
         let named = |error| Error::Patch { name: self.dataset.name(image).into(), error };
         self.config.views.crop(size, address).map_err(named)
     }
 
+    /// A decoded image, kept if there is room.
     fn decoded(&self, image: usize) -> Result<Arc<Image>> {
         if let Some(decoded) = self.cache[image].get() {
             return Ok(decoded.clone());

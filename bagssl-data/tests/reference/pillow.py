@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import PIL
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 HEIGHT, WIDTH = 18, 25
 
@@ -41,6 +41,7 @@ colour = {
     "hue": [(f, data(hue(image, f))) for f in (-0.2, -0.013, 0.1, 0.5)],
     "solarise": [(f, data(ImageOps.solarize(image, f))) for f in (0, 100, 128)],
 }
+blur = [(f, data(image.filter(ImageFilter.GaussianBlur(f)))) for f in (0.1, 0.5, 1.0, 1.37, 2.0, 9.5)]
 resample = []
 for name, method in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
     # Crops as (top, left, height, width): smaller, larger, of another shape, one pixel, the whole.
@@ -55,6 +56,7 @@ reference = {
     "rgb": data(image),
     "grey": data(grey),
     "colour": {name: [{"factor": f, "rgb": rgb} for f, rgb in cases] for name, cases in colour.items()},
+    "blur": [{"sigma": f, "rgb": rgb} for f, rgb in blur],
     "resample": resample,
 }
 Path(__file__).with_suffix(".json").write_text(json.dumps(reference, separators=(",", ":")) + "\n")

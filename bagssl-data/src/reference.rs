@@ -1,0 +1,30 @@
+//! Reference values, for tests: what Pillow makes of a small image (tests/reference/pillow.py).
+
+use bagssl_core::patch::ImageSize;
+use serde_json::Value;
+
+use crate::image::Image;
+
+/// All values, and the image that they are of.
+pub(crate) fn pillow() -> (Value, Image) {
+    let values: Value = serde_json::from_str(include_str!("../tests/reference/pillow.json")).unwrap();
+    let number = |name: &str| values[name].as_u64().unwrap() as u32;
+    let size = ImageSize { height: number("height"), width: number("width") };
+    let image = Image::new(size, bytes(&values["rgb"]));
+    (values, image)
+}
+
+/// Levels from a list.
+pub(crate) fn bytes(value: &Value) -> Vec<u8> {
+    value.as_array().unwrap().iter().map(|level| level.as_u64().unwrap() as u8).collect()
+}
+
+/// Fails if a value is more than one grey level off.
+#[track_caller]
+pub(crate) fn within_a_level(what: &str, got: &[u8], expected: &Value) {
+    let expected = bytes(expected);
+    assert_eq!(got.len(), expected.len());
+    let worst = got.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+    let off = got.iter().zip(&expected).filter(|(a, b)| a != b).count();
+    assert!(worst <= 1, "{what}: {worst} grey levels, {off} of {} differ", got.len());
+}
