@@ -1,5 +1,6 @@
+//! Links without the C start files: the program brings its own entry point.
+
 fn main() {
-    // No start-up code; the C library only for memcpy and the like.
+    println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rustc-link-arg-bins=-nostartfiles");
-    println!("cargo:rustc-link-arg-bins=-lc");
 }

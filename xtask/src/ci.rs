@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
-use crate::run::{cargo, must};
+use crate::run::{cargo, cargo_outside, must};
 use crate::{fuzz, licences, metadata, no_std, tidy};
 
 #[derive(Debug, clap::Args)]
@@ -24,12 +24,16 @@ pub(crate) struct Args {
     list: bool,
 }
 
+#[derive(Debug)]
 struct Gate {
     name: &'static str,
     about: &'static str,
     full: bool,
     run: fn() -> Result<()>,
 }
+
+/// A gate that has run, how long, and why it failed.
+type Outcome = (&'static Gate, Duration, Option<String>);
 
 /// In the order in which they run: what fails soonest first, and the builds so that later ones find what they need.
 const GATES: [Gate; 12] = [
@@ -53,21 +57,13 @@ const GATES: [Gate; 12] = [
 ];
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if let Some(unknown) = args.only.iter().find(|name| GATES.iter().all(|gate| gate.name != name.as_str())) {
-        let known: Vec<_> = GATES.iter().map(|gate| gate.name).collect();
-        bail!("--only: expected some of {}, got {unknown:?}", known.join(", "));
-    }
-    let chosen = |gate: &&Gate| match args.only.as_slice() {
-        [] => args.full || !gate.full,
-        names => names.iter().any(|name| name == gate.name),
-    };
-    let gates: Vec<&Gate> = GATES.iter().filter(chosen).collect();
+    let gates = choose(&args.only, args.full)?;
     if args.list {
         gates.iter().for_each(|gate| println!("{:<14} {}", gate.name, gate.about));
         return Ok(ExitCode::SUCCESS);
     }
-    let mut results: Vec<(&Gate, Duration, Option<String>)> = Vec::new();
-    for gate in gates {
+    let mut results: Vec<Outcome> = Vec::new();
+    for &gate in &gates {
         println!("== {}: {}", gate.name, gate.about);
         let started = Instant::now();
         let error = (gate.run)().err().map(|error| format!("{error:#}"));
@@ -79,15 +75,37 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             break;
         }
     }
-    println!("\n{:<14} {:>8}", "gate", "seconds");
-    for (gate, time, error) in &results {
-        let state = if error.is_some() { "FAILED" } else { "ok" };
-        println!("{:<14} {:>8.1}  {state}", gate.name, time.as_secs_f64());
+    println!("\n{}", table(&results, &gates[results.len()..]));
+    let failed = results.iter().any(|(_, _, error)| error.is_some());
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The gates that one asks for by name, or all but the long ones.
+fn choose(only: &[String], full: bool) -> Result<Vec<&'static Gate>> {
+    if let Some(unknown) = only.iter().find(|name| GATES.iter().all(|gate| gate.name != name.as_str())) {
+        let known: Vec<_> = GATES.iter().map(|gate| gate.name).collect();
+        bail!("--only: expected some of {}, got {unknown:?}", known.join(", "));
     }
+    let chosen = |gate: &&Gate| match only {
+        [] => full || !gate.full,
+        names => names.iter().any(|name| name == gate.name),
+    };
+    Ok(GATES.iter().filter(chosen).collect())
+}
+
+/// A line for each gate, and the sum.
+fn table(results: &[Outcome], not_run: &[&Gate]) -> String {
+    let mut lines = vec![format!("{:<14} {:>8}", "gate", "seconds")];
+    for (gate, time, error) in results {
+        let state = if error.is_some() { "FAILED" } else { "ok" };
+        lines.push(format!("{:<14} {:>8.1}  {state}", gate.name, time.as_secs_f64()));
+    }
+    lines.extend(not_run.iter().map(|gate| format!("{:<14} {:>8}  not run", gate.name, "-")));
     let failed = results.iter().filter(|(_, _, error)| error.is_some()).count();
     let all: Duration = results.iter().map(|(_, time, _)| *time).sum();
-    println!("{:<14} {:>8.1}  {} passed, {failed} failed", "all", all.as_secs_f64(), results.len() - failed);
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let passed = results.len() - failed;
+    lines.push(format!("{:<14} {:>8.1}  {passed} passed, {failed} failed", "all", all.as_secs_f64()));
+    lines.join("\n")
 }
 
 fn format() -> Result<()> {
@@ -137,11 +155,9 @@ fn test() -> Result<()> {
 }
 
 fn external_user() -> Result<()> {
-    let target = metadata::target_folder()?.join("external-user");
-    must(
-        cargo(&["test", "--manifest-path", "tests/external-user/Cargo.toml", "--locked"])
-            .env("CARGO_TARGET_DIR", target),
-    )
+    let (manifest, target) = ("tests/external-user/Cargo.toml", metadata::target_folder()?.join("external-user"));
+    must(&mut cargo_outside(manifest, &target, &["clippy", "--all-targets"], &["-D", "warnings"]))?;
+    must(&mut cargo_outside(manifest, &target, &["test"], &[]))
 }
 
 fn cuda() -> Result<()> {
@@ -153,7 +169,43 @@ fn fuzz_smoke() -> Result<()> {
 }
 
 fn reproduce() -> Result<()> {
+    // A run that is already there would be taken for done.
     let out = metadata::target_folder()?.join("reproduce");
+    if out.exists() {
+        std::fs::remove_dir_all(&out).with_context(|| out.display().to_string())?;
+    }
     let out = out.to_string_lossy();
     must(&mut cargo(&["run", "--release", "-p", "bagssl-cli", "--locked", "--", "reproduce", "--out", &out]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(gates: &[&Gate]) -> Vec<&'static str> {
+        gates.iter().map(|gate| gate.name).collect()
+    }
+
+    #[test]
+    fn gates_are_chosen_by_name() {
+        let only = |names: &[&str]| choose(&names.iter().map(|name| (*name).to_string()).collect::<Vec<_>>(), false);
+        assert_eq!(names(&only(&["fuzz", "tidy"]).unwrap()), ["tidy", "fuzz"]);
+        assert!(only(&["tidi"]).unwrap_err().to_string().ends_with("got \"tidi\""));
+        let (short, long) = (choose(&[], false).unwrap(), choose(&[], true).unwrap());
+        assert_eq!(long.len(), GATES.len());
+        assert!(short.len() < long.len() && short.iter().all(|gate| !gate.full));
+    }
+
+    #[test]
+    fn the_table_says_what_failed_and_what_did_not_run() {
+        let gates = choose(&["format".into(), "tidy".into(), "docs".into()], false).unwrap();
+        let time = Duration::from_millis(1250);
+        let results = [(gates[0], time, None), (gates[1], time, Some("not tidy".into()))];
+        let expected = "gate            seconds\n\
+                        format              1.2  ok\n\
+                        tidy                1.2  FAILED\n\
+                        docs                  -  not run\n\
+                        all                 2.5  1 passed, 1 failed";
+        assert_eq!(table(&results, &gates[2..]), expected);
+    }
 }

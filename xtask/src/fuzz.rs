@@ -15,8 +15,8 @@ pub(crate) struct Args {
     #[arg(long)]
     smoke: bool,
     /// Seconds of each [default: 600, with --smoke 10]
-    #[arg(long)]
-    seconds: Option<u64>,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: Option<u32>,
 }
 
 impl Args {
@@ -35,9 +35,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(name) if all.contains(name) => vec![name],
         Some(name) => bail!("expected one of {}, got {name:?}", all.join(", ")),
     };
-    let installed = Command::new("cargo").args(["+nightly", "fuzz", "--version"]).output();
-    if !installed.is_ok_and(|output| output.status.success()) {
-        bail!("expected nightly Rust and cargo-fuzz: rustup toolchain install nightly; cargo install cargo-fuzz");
+    let runs = |arguments: &[&str]| {
+        Command::new("cargo").arg("+nightly").args(arguments).output().is_ok_and(|output| output.status.success())
+    };
+    if !runs(&["--version"]) {
+        bail!("expected nightly Rust, got none: rustup toolchain install nightly");
+    }
+    if !runs(&["fuzz", "--version"]) {
+        bail!("expected cargo-fuzz, got none: cargo install cargo-fuzz --locked");
     }
     for target in chosen {
         let seeds = folder.join("seeds").join(target);

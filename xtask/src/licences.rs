@@ -1,85 +1,118 @@
-//! The licence gate: every package in the lock file is under a licence that `deny.toml` allows.
+//! The licence gate: every package comes from the public registry or from here, under a licence that `deny.toml` allows.
 //!
 //! `cargo deny check licenses bans sources` reads the same file; this gate needs nothing installed.
 
 use std::fs;
 
 use anyhow::{Context, Result, bail};
+use serde::Deserialize;
 
 use crate::metadata::{self, Package};
 use crate::run;
 
+/// What this gate reads of `deny.toml`.
+#[derive(Deserialize)]
+struct Config {
+    licenses: Rules,
+}
+
+#[derive(Deserialize)]
+struct Rules {
+    allow: Vec<String>,
+    #[serde(default)]
+    exceptions: Vec<Exception>,
+}
+
+/// Licences that are allowed for one crate alone.
+#[derive(Deserialize)]
+struct Exception {
+    #[serde(rename = "crate")]
+    name: String,
+    allow: Vec<String>,
+}
+
+const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
+
 pub(crate) fn check() -> Result<()> {
     let path = run::root().join("deny.toml");
-    let config: toml::Table = fs::read_to_string(&path).with_context(|| path.display().to_string())?.parse()?;
-    let allowed: Vec<String> = config
-        .get("licenses")
-        .and_then(|licences| licences.get("allow")?.as_array())
-        .context("deny.toml: expected licenses.allow, got none")?
-        .iter()
-        .filter_map(|licence| licence.as_str().map(String::from))
-        .collect();
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let rules = toml::from_str::<Config>(&text).map_err(|error| {
+        let line = error.message().lines().next().unwrap_or_default().to_string();
+        anyhow::anyhow!("{}: {line}", path.display())
+    })?;
     let packages = metadata::packages()?;
-    let refused: Vec<String> = packages.iter().filter_map(|package| refusal(package, &allowed)).collect();
+    let refused: Vec<String> = packages.iter().filter_map(|package| refusal(package, &rules.licenses)).collect();
     if !refused.is_empty() {
-        bail!("licences that deny.toml does not allow: {}", refused.join("; "));
+        bail!("packages that deny.toml does not allow: {}", refused.join("; "));
     }
     println!("  {} packages, all under licences that deny.toml allows", packages.len());
     Ok(())
 }
 
-fn refusal(package: &Package, allowed: &[String]) -> Option<String> {
-    match &package.licence {
-        Some(licence) if satisfied(licence, allowed) => None,
-        Some(licence) => Some(format!("{} {}: {licence}", package.name, package.version)),
-        None => Some(format!("{} {}: none stated", package.name, package.version)),
+/// Why a package may not be used.
+fn refusal(package: &Package, rules: &Rules) -> Option<String> {
+    let refuse = |why: &str| Some(format!("{} {}: {why}", package.name, package.version));
+    if let Some(source) = package.source.as_ref().filter(|source| *source != REGISTRY) {
+        return refuse(&format!("comes from {source}"));
+    }
+    let exceptions = rules.exceptions.iter().filter(|exception| exception.name == package.name);
+    let allowed: Vec<&str> =
+        exceptions.flat_map(|exception| &exception.allow).chain(&rules.allow).map(String::as_str).collect();
+    match package.licence.as_deref().map(|licence| (licence, satisfied(licence, &allowed))) {
+        Some((_, Some(true))) => None,
+        Some((licence, Some(false))) => refuse(licence),
+        Some((licence, None)) => refuse(&format!("{licence:?} is not a licence expression")),
+        None => refuse("no licence"),
     }
 }
 
-/// Whether an SPDX expression can be met with the allowed licences. An old-style "/" means OR; a name with an exception
-/// ("X WITH y") must be allowed as a whole.
-fn satisfied(expression: &str, allowed: &[String]) -> bool {
+/// Whether an SPDX expression can be met with the allowed licences; `None` if it is none. An old-style "/" means OR; a
+/// name with an exception ("X WITH y") must be allowed as a whole.
+fn satisfied(expression: &str, allowed: &[&str]) -> Option<bool> {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let mut rest = words.as_slice();
-    either(&mut rest, allowed) && rest.is_empty()
+    let met = either(&mut rest, allowed)?;
+    rest.is_empty().then_some(met)
 }
 
-fn either(words: &mut &[&str], allowed: &[String]) -> bool {
-    let mut met = both(words, allowed);
+fn either(words: &mut &[&str], allowed: &[&str]) -> Option<bool> {
+    let mut met = both(words, allowed)?;
     while words.first() == Some(&"OR") {
         *words = &words[1..];
-        met |= both(words, allowed);
+        met |= both(words, allowed)?;
     }
-    met
+    Some(met)
 }
 
-fn both(words: &mut &[&str], allowed: &[String]) -> bool {
-    let mut met = one(words, allowed);
+fn both(words: &mut &[&str], allowed: &[&str]) -> Option<bool> {
+    let mut met = one(words, allowed)?;
     while words.first() == Some(&"AND") {
         *words = &words[1..];
-        met &= one(words, allowed);
+        met &= one(words, allowed)?;
     }
-    met
+    Some(met)
 }
 
-fn one(words: &mut &[&str], allowed: &[String]) -> bool {
-    let Some((&first, rest)) = words.split_first() else { return false };
+fn one(words: &mut &[&str], allowed: &[&str]) -> Option<bool> {
+    let (&first, rest) = words.split_first()?;
     *words = rest;
-    if first == "(" {
-        let met = either(words, allowed);
-        let closed = words.first() == Some(&")");
-        *words = words.get(1..).unwrap_or(&[]);
-        return met && closed;
+    match first {
+        "OR" | "AND" | "WITH" | ")" => None,
+        "(" => {
+            let met = either(words, allowed)?;
+            let (&last, rest) = words.split_first()?;
+            *words = rest;
+            (last == ")").then_some(met)
+        }
+        name => match **words {
+            ["WITH", exception, ref rest @ ..] => {
+                *words = rest;
+                Some(allowed.contains(&format!("{name} WITH {exception}").as_str()))
+            }
+            _ => Some(allowed.contains(&name)),
+        },
     }
-    let mut name = first.to_string();
-    if let [with, exception, rest @ ..] = *words
-        && *with == "WITH"
-    {
-        name = format!("{name} WITH {exception}");
-        *words = rest;
-    }
-    allowed.contains(&name)
 }
 
 #[cfg(test)]
@@ -88,42 +121,47 @@ mod tests {
 
     #[test]
     fn expressions() {
-        let allowed = ["MIT", "Apache-2.0", "Unicode-3.0", "Apache-2.0 WITH LLVM-exception"].map(String::from);
+        let allowed = ["MIT", "Apache-2.0", "Unicode-3.0", "Apache-2.0 WITH LLVM-exception"];
         for good in [
             "MIT",
             "MIT OR GPL-3.0",
             "GPL-3.0/MIT",
+            "GPL-3.0 / MIT",
             "(MIT OR GPL-3.0) AND Unicode-3.0",
             "MIT AND (Apache-2.0 OR GPL-2.0)",
             "Apache-2.0 WITH LLVM-exception OR GPL-3.0",
         ] {
-            assert!(satisfied(good, &allowed), "{good}");
+            assert_eq!(satisfied(good, &allowed), Some(true), "{good}");
         }
-        for bad in [
-            "GPL-3.0",
-            "MIT AND GPL-3.0",
-            "(GPL-3.0 OR LGPL-3.0) AND MIT",
-            "",
-            "MIT OR",
-            "(MIT",
-            "MIT GPL-3.0",
-            "MIT WITH x",
-        ] {
-            assert!(!satisfied(bad, &allowed) || bad == "MIT OR", "{bad}");
+        for bad in ["GPL-3.0", "MIT AND GPL-3.0", "(GPL-3.0 OR LGPL-3.0) AND MIT", "MIT WITH x", "mit"] {
+            assert_eq!(satisfied(bad, &allowed), Some(false), "{bad}");
+        }
+        for malformed in ["", "MIT OR", "AND MIT", "(MIT", "MIT)", "()", "MIT GPL-3.0", "MIT WITH"] {
+            assert_eq!(satisfied(malformed, &allowed), None, "{malformed}");
         }
     }
 
+    fn refused(name: &str, licence: Option<&str>, source: Option<&str>) -> Option<String> {
+        let rules =
+            toml::from_str::<Rules>("allow = ['MIT']\nexceptions = [{ crate = 'colours', allow = ['MPL-2.0'] }]");
+        let (licence, source) = (licence.map(String::from), source.map(String::from));
+        refusal(
+            &Package { name: name.into(), version: "1.0.0".into(), licence, source, ..Package::default() },
+            &rules.unwrap(),
+        )
+    }
+
     #[test]
-    fn a_package_without_a_licence_is_refused() {
-        let package = Package {
-            name: "x".into(),
-            version: "1.0.0".into(),
-            licence: None,
-            rust_version: None,
-            features: vec![],
-            dependencies: vec![],
-            is_member: false,
-        };
-        assert_eq!(refusal(&package, &["MIT".into()]), Some("x 1.0.0: none stated".into()));
+    fn packages_are_refused_for_their_licence_or_source() {
+        assert_eq!(refused("x", Some("MIT"), Some(REGISTRY)), None);
+        assert_eq!(refused("x", Some("MIT"), None), None);
+        assert_eq!(refused("colours", Some("MPL-2.0"), None), None);
+        assert_eq!(refused("x", Some("MPL-2.0"), None).unwrap(), "x 1.0.0: MPL-2.0");
+        assert_eq!(refused("x", None, None).unwrap(), "x 1.0.0: no licence");
+        assert_eq!(refused("x", Some("MIT OR"), None).unwrap(), "x 1.0.0: \"MIT OR\" is not a licence expression");
+        assert_eq!(
+            refused("x", Some("MIT"), Some("git+https://a.b/x")).unwrap(),
+            "x 1.0.0: comes from git+https://a.b/x"
+        );
     }
 }

@@ -8,8 +8,10 @@ mod no_std;
 mod fuzz;
 mod ci;
 
-use std::process::ExitCode;
+use std::ffi::OsString;
+use std::process::{Command as Program, ExitCode, ExitStatus};
 
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 /// The project's own commands.
@@ -28,7 +30,7 @@ enum Command {
     Reproduce {
         /// Passed on to `bagssl reproduce`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<String>,
+        args: Vec<OsString>,
     },
     /// Fuzz the parsers (needs nightly Rust and cargo-fuzz)
     Fuzz(fuzz::Args),
@@ -49,12 +51,47 @@ fn main() -> ExitCode {
     }
 }
 
-fn reproduce(args: &[String]) -> anyhow::Result<ExitCode> {
+fn reproduce(args: &[OsString]) -> Result<ExitCode> {
     eprintln!("building bagssl (some minutes the first time)");
-    if !run::cargo(&["build", "--release", "-p", "bagssl-cli"]).status()?.success() {
+    let build = run::cargo(&["build", "--release", "-p", "bagssl-cli"]).status().context("cargo does not start")?;
+    if !build.success() {
         return Ok(ExitCode::FAILURE);
     }
     let program = metadata::target_folder()?.join("release").join(format!("bagssl{}", std::env::consts::EXE_SUFFIX));
-    let status = std::process::Command::new(program).arg("reproduce").args(args).status()?;
-    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+    let status = Program::new(&program).arg("reproduce").args(args).status();
+    Ok(code_of(status.with_context(|| program.display().to_string())?))
+}
+
+/// The exit code of a program, passed on; for one that a signal ended, what a shell makes of it.
+fn code_of(status: ExitStatus) -> ExitCode {
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        return ExitCode::from(128 + signal as u8);
+    }
+    ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_arguments_go_on_to_bagssl() {
+        for given in [&["--help"][..], &["-h"], &["--profile", "tiles", "--dry-run"], &["--", "x"]] {
+            let line = ["xtask", "reproduce"].iter().chain(given);
+            let Command::Reproduce { args } = Cli::try_parse_from(line).unwrap().command else { panic!("{given:?}") };
+            let expected: Vec<_> = given.iter().filter(|arg| **arg != "--").map(OsString::from).collect();
+            assert_eq!(args, expected);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn exit_codes_go_back() {
+        use std::os::unix::process::ExitStatusExt;
+        let code = |raw| format!("{:?}", code_of(ExitStatus::from_raw(raw)));
+        assert_eq!(code(2 << 8), format!("{:?}", ExitCode::from(2)));
+        assert_eq!(code(9), format!("{:?}", ExitCode::from(137)));
+        assert_eq!(code(0), format!("{:?}", ExitCode::SUCCESS));
+    }
 }

@@ -8,21 +8,23 @@ use serde_json::Value;
 use crate::run;
 
 /// A package, as cargo describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) licence: Option<String>,
+    /// Where it comes from; packages of the workspace have none.
+    pub(crate) source: Option<String>,
     pub(crate) rust_version: Option<String>,
     pub(crate) features: Vec<String>,
-    /// The names of the packages that it depends on, tests and build scripts apart.
+    /// The names of the packages that it depends on, those of its tests and build script too.
     pub(crate) dependencies: Vec<String>,
     pub(crate) is_member: bool,
 }
 
 /// All packages in the lock file.
 pub(crate) fn packages() -> Result<Vec<Package>> {
-    parse(&run::output(&mut run::cargo(&["metadata", "--format-version", "1", "--locked"]))?)
+    parse(&run::output(&mut run::cargo(&["metadata", "--format-version", "1", "--all-features", "--locked"]))?)
 }
 
 /// Where builds go.
@@ -44,6 +46,7 @@ fn parse(text: &str) -> Result<Vec<Package>> {
             name: text(&package["name"]).unwrap_or_default(),
             version: text(&package["version"]).unwrap_or_default(),
             licence: text(&package["license"]),
+            source: text(&package["source"]),
             rust_version: text(&package["rust_version"]),
             features: package["features"]
                 .as_object()
@@ -54,10 +57,45 @@ fn parse(text: &str) -> Result<Vec<Package>> {
                 .as_array()
                 .into_iter()
                 .flatten()
-                .filter(|dependency| dependency["kind"].is_null())
                 .filter_map(|dependency| text(&dependency["name"]))
                 .collect(),
             is_member: package["id"].as_str().is_some_and(|id| members.contains(&id)),
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_read() {
+        let text = r#"{
+            "workspace_members": ["path+file:///w/ours#0.1.0"],
+            "packages": [
+                {"id": "path+file:///w/ours#0.1.0", "name": "ours", "version": "0.1.0", "license": "MIT", "source": null,
+                 "rust_version": "1.95", "features": {"default": [], "cuda": ["dep:x"]},
+                 "dependencies": [{"name": "x", "kind": null}, {"name": "y", "kind": "dev"}]},
+                {"id": "x", "name": "x", "version": "2.0.0", "license": null, "source": "registry+r",
+                 "rust_version": null, "features": {}, "dependencies": []}
+            ]}"#;
+        let ours = Package {
+            name: "ours".into(),
+            version: "0.1.0".into(),
+            licence: Some("MIT".into()),
+            source: None,
+            rust_version: Some("1.95".into()),
+            features: vec!["cuda".into(), "default".into()],
+            dependencies: vec!["x".into(), "y".into()],
+            is_member: true,
+        };
+        let theirs = Package {
+            name: "x".into(),
+            version: "2.0.0".into(),
+            source: Some("registry+r".into()),
+            ..Package::default()
+        };
+        assert_eq!(parse(text).unwrap(), [ours, theirs]);
+        assert!(parse("{}").is_err());
+    }
 }

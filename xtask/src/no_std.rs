@@ -1,9 +1,10 @@
-//! The proof that bagssl-core needs no standard library: a program without one is linked and run, and one that pulls the
-//! standard library in must fail to link.
+//! The proof that bagssl-core needs no standard library: a program without one is linked and run. Two known-bad variants
+//! show that the proof can fail: one that pulls the standard library in, one that expects wrong numbers.
 
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::metadata;
 use crate::run;
@@ -16,18 +17,56 @@ pub(crate) fn check() -> Result<()> {
         return Ok(());
     }
     let target = metadata::target_folder()?.join("no-std-proof");
-    let build = |features: &str| -> Command {
-        let mut command = run::cargo(&["build", "--manifest-path", MANIFEST, "--locked", "--features", features]);
-        command.env("CARGO_TARGET_DIR", &target);
-        command
-    };
     for features in ["", "checkpoint"] {
-        run::must(&mut build(features))?;
-        run::must(&mut Command::new(target.join("debug/no-std-proof")))?;
+        run::must(&mut run::cargo_outside(
+            MANIFEST,
+            &target,
+            &["clippy", "--features", features],
+            &["-D", "warnings"],
+        ))?;
+        run::must(&mut build(features, &target))?;
+        run::must(&mut program(&target))?;
     }
-    println!("  and with the standard library it must not link:");
-    if build("use-std").stderr(Stdio::null()).status()?.success() {
-        bail!("a program that uses the standard library has linked: the proof proves nothing");
+    println!("  the known-bad variants:");
+    run::must(&mut build("wrong-answer", &target))?;
+    let status = program(&target).status().context("the proof does not start")?;
+    if status.code() != Some(1) {
+        bail!("a proof that expects wrong numbers: expected exit status: 1, got {status}");
+    }
+    let output = build("use-std", &target).output().context("cargo does not start")?;
+    refused(output.status.success(), &String::from_utf8_lossy(&output.stderr))
+}
+
+/// Whether the variant with the standard library failed, and for that reason.
+fn refused(built: bool, stderr: &str) -> Result<()> {
+    if built {
+        bail!("a program that pulls the standard library in was built: the proof proves nothing");
+    }
+    if !stderr.contains("duplicate lang item `panic_impl`") {
+        let last = stderr.lines().next_back().unwrap_or("nothing");
+        bail!("a program that pulls the standard library in: expected a second panic handler, got {last:?}");
     }
     Ok(())
+}
+
+fn build(features: &str, target: &Path) -> Command {
+    run::cargo_outside(MANIFEST, target, &["build", "--features", features], &[])
+}
+
+fn program(target: &Path) -> Command {
+    let path: PathBuf = target.join("debug").join("no-std-proof");
+    Command::new(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_second_panic_handler_counts() {
+        assert!(refused(false, "error[E0152]: found duplicate lang item `panic_impl`\n --> src/main.rs").is_ok());
+        assert!(refused(true, "").unwrap_err().to_string().contains("proves nothing"));
+        let other = refused(false, "error: no space left on device").unwrap_err().to_string();
+        assert!(other.ends_with("got \"error: no space left on device\""), "{other}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Programs that are called.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -14,6 +14,17 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
+    command
+}
+
+/// Cargo for a crate outside the workspace, with its own lock file and its builds under `target`; `arguments` begin with
+/// the command, `after` is for the program that it runs.
+pub(crate) fn cargo_outside(manifest: &str, target: &Path, arguments: &[&str], after: &[&str]) -> Command {
+    let mut command = cargo(arguments);
+    command.args(["--locked", "--manifest-path", manifest, "--target-dir"]).arg(target);
+    if !after.is_empty() {
+        command.arg("--").args(after);
+    }
     command
 }
 
@@ -41,6 +52,23 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 fn show(command: &Command) -> String {
     let program = PathBuf::from(command.get_program());
     let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+    let arguments: Vec<_> = command.get_args().map(|argument| quoted(&argument.to_string_lossy())).collect();
     format!("{name} {}", arguments.join(" "))
+}
+
+/// An argument as a shell reads it.
+fn quoted(argument: &str) -> String {
+    let plain = |character: char| character.is_alphanumeric() || "-_=./,:+".contains(character);
+    if !argument.is_empty() && argument.chars().all(plain) { argument.into() } else { format!("'{argument}'") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_as_a_shell_reads_it() {
+        let shown = show(Command::new("/usr/bin/cargo").args(["check", "--features", "", "a b", "x/y=1,2"]));
+        assert_eq!(shown, "cargo check --features '' 'a b' x/y=1,2");
+    }
 }
