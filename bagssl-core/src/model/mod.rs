@@ -14,5 +14,5 @@ mod embedder;
 pub use differentiable::Differentiable;
 pub use embedder::Embedder;
 pub use kernels::{Kernels, NormGradients, Normed, NormedInputs, Stock};
-pub use network::{BatchStatistics, Network};
+pub use network::{BatchStatistics, Network, Update};
 pub use pair::{Features, Model, Trained};

@@ -257,18 +257,19 @@ impl<B: Backend> Network<B> {
     }
 }
 
+/// What an optimiser makes of a parameter: from its name and shape, its value and its gradient, both flattened, its new
+/// value.
+pub type Update<'a, B> = dyn FnMut(
+        &Parameter,
+        Tensor<<B as AutodiffBackend>::InnerBackend, 1>,
+        Tensor<<B as AutodiffBackend>::InnerBackend, 1>,
+    ) -> Tensor<<B as AutodiffBackend>::InnerBackend, 1>
+    + 'a;
+
 impl<B: AutodiffBackend> Network<B> {
     /// Replaces every trained parameter by what `update` makes of it and its gradient, all flattened. A parameter that
     /// the loss does not depend on keeps its value.
-    pub fn update(
-        &mut self,
-        gradients: &B::Gradients,
-        update: &mut dyn FnMut(
-            &Parameter,
-            Tensor<B::InnerBackend, 1>,
-            Tensor<B::InnerBackend, 1>,
-        ) -> Tensor<B::InnerBackend, 1>,
-    ) {
+    pub fn update(&mut self, gradients: &B::Gradients, update: &mut Update<'_, B>) {
         let parameters = self.plan.parameters();
         let mut trained = parameters.iter().filter(|parameter| parameter.role.is_trained());
         let mut next = || trained.next().expect("the plan names a parameter for each that a layer has");
@@ -299,16 +300,11 @@ impl<B: AutodiffBackend> Network<B> {
 }
 
 /// Replaces one parameter.
-#[allow(clippy::type_complexity, reason = "the closure of `Network::update`")]
 fn step<B: AutodiffBackend, const D: usize>(
     parameter: &mut Param<Tensor<B, D>>,
     name: &Parameter,
     gradients: &B::Gradients,
-    update: &mut dyn FnMut(
-        &Parameter,
-        Tensor<B::InnerBackend, 1>,
-        Tensor<B::InnerBackend, 1>,
-    ) -> Tensor<B::InnerBackend, 1>,
+    update: &mut Update<'_, B>,
 ) {
     let value = parameter.val();
     let Some(gradient) = value.grad(gradients) else {

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use super::kernels::Kernels;
-use super::network::{BatchStatistics, Network};
+use super::network::{BatchStatistics, Network, Update};
 use crate::checkpoint::{Checkpoint, ModelPlan, NamedTensor};
 use crate::embed::Tap;
 use crate::error::Result;
@@ -114,15 +114,7 @@ impl<B: Backend> Model<B> {
 impl<B: AutodiffBackend> Model<B> {
     /// Replaces every trained parameter by what `update` makes of it and its gradient, all flattened. Names are those of
     /// the checkpoint.
-    pub fn update(
-        &mut self,
-        gradients: &B::Gradients,
-        update: &mut dyn FnMut(
-            &Parameter,
-            Tensor<B::InnerBackend, 1>,
-            Tensor<B::InnerBackend, 1>,
-        ) -> Tensor<B::InnerBackend, 1>,
-    ) {
+    pub fn update(&mut self, gradients: &B::Gradients, update: &mut Update<'_, B>) {
         for (prefix, network) in [("encoder", &mut self.encoder), ("projector", &mut self.projector)] {
             network.update(gradients, &mut |parameter, value, gradient| {
                 let name = format!("{prefix}.{}", parameter.name);
