@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.neighbours == 0 {
         bail!("--neighbours: expected at least 1, got 0");
     }
-    if !(args.temperature > 0.0) {
+    if args.temperature.is_nan() || args.temperature <= 0.0 {
         bail!("--temperature: expected more than 0, got {}", args.temperature);
     }
     let halves = Halves { train: args.data.open(Split::Train)?, test: args.data.open(Split::Validation)? };

@@ -127,7 +127,7 @@ pub(crate) fn loader(config: &RunConfig, dataset: Arc<Dataset>, threads: usize) 
             batch: train.batch.images,
             seed: train.seed,
             threads,
-            augment: config.augment.clone(),
+            augment: config.augment,
             normalisation: train.normalisation,
             filter: train.filter,
             ..LoaderConfig::default()

@@ -211,7 +211,7 @@ fn a_source_that_fails_or_lies_is_reported() {
             Box::new([batch, Err("image 3 is broken".into())].into_iter().skip(usize::from(self.0.images != 6)))
         }
     }
-    let mut run = |source: Broken| {
+    let run = |source: Broken| {
         trainer::<NdArray>("bagssl").run(&source, &mut Watch::default(), &mut Nowhere).unwrap_err().to_string()
     };
     let shape = source().shape;

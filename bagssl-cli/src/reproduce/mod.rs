@@ -114,7 +114,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let written = report.write(&out)?;
     files::write(&out.join("config.toml"), runs[0].to_toml()?.as_bytes())?;
     println!("{}", assemble::table(&report));
-    println!("{:.0} s in all; wrote", seconds);
+    println!("{seconds:.0} s in all; wrote");
     written.iter().for_each(|path| println!("  {}", path.display()));
     Ok(ExitCode::SUCCESS)
 }
