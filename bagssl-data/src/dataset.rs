@@ -1,12 +1,15 @@
 //! Data sets: where images and their classes come from.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+pub use crate::cifar::Cifar;
 
 use crate::cifar;
 use crate::error::{Error, Result};
 use crate::folder;
-use crate::image::Image;
+use crate::image::{Image, MOST_BYTES};
 use crate::tarball;
 
 /// One of the two halves of a data set.
@@ -19,7 +22,10 @@ pub enum Split {
 }
 
 impl Split {
-    /// The names that a split's folder may have.
+    /// Both.
+    pub const ALL: [Self; 2] = [Split::Train, Split::Validation];
+
+    /// The names that a split's folder may have; the first that is there counts.
     pub(crate) fn folders(self) -> &'static [&'static str] {
         match self {
             Split::Train => &["train"],
@@ -62,16 +68,22 @@ pub(crate) enum Storage {
 }
 
 impl Dataset {
-    /// Opens one half of a data set: a folder or `.tar` with `train/` and `val/` (or `validation/`, `test/`), each with
-    /// a folder for each class; or the folder of CIFAR-10's or CIFAR-100's binary files. Classes are numbered in the
-    /// order of their names (CIFAR's in the order of its list).
+    /// Opens one half of a data set: a folder with `train/` and `val/` (or else `validation/` or `test/`), each with a
+    /// folder for each class; an uncompressed `.tar` of such a folder, with or without a folder on top; or the folder of
+    /// CIFAR-10's or CIFAR-100's binary files. The classes of both halves are numbered together, in the order of their
+    /// names (CIFAR's in the order of its list). Images are ordered by their names. What is hidden (a leading dot) or
+    /// has no image's ending does not count.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::Format`] if it is none of these, is empty, or its halves differ in their classes.
+    /// [`Error::Read`] if it cannot be read; [`Error::Format`] if it is none of these, this half is empty, or the file is
+    /// cut short. A tar that holds links or names that point outside is refused.
     pub fn open(path: &Path, split: Split) -> Result<Self> {
         let meta = fs::metadata(path).map_err(|error| Error::Read { path: path.into(), error })?;
         if meta.is_dir() {
-            return if cifar::is_cifar(path) { cifar::open(path, split) } else { folder::open(path, split) };
+            return match cifar::layout(path)? {
+                Some(layout) => cifar::open(path, layout, split),
+                None => folder::open(path, split),
+            };
         }
         tarball::open(path, split)
     }
@@ -79,7 +91,8 @@ impl Dataset {
     /// Image files, in this order, all of one class that has no name.
     ///
     /// # Errors
-    /// [`Error::Read`] if one is not there, [`Error::Format`] if one is no file or has a name that is not UTF-8.
+    /// [`Error::Read`] if one is not there, [`Error::Format`] if one is no file or has a name that is not UTF-8,
+    /// [`Error::Setting`] if there is none.
     pub fn of_files(paths: &[PathBuf]) -> Result<Self> {
         let entry = |path: &PathBuf| {
             let meta = fs::metadata(path).map_err(|error| Error::Read { path: path.clone(), error })?;
@@ -90,7 +103,10 @@ impl Dataset {
             let name = path.to_str().ok_or_else(|| refuse("a name in UTF-8", "another"))?;
             Ok(Entry { label: 0, name: name.into(), offset: 0, length: meta.len() })
         };
-        let entries = paths.iter().map(entry).collect::<Result<_>>()?;
+        let entries: Vec<Entry> = paths.iter().map(entry).collect::<Result<_>>()?;
+        if entries.is_empty() {
+            return Err(Error::Setting { name: "images", expected: "at least one".into(), got: "none".into() });
+        }
         Ok(Dataset {
             origin: PathBuf::new(),
             classes: vec![String::new()],
@@ -105,6 +121,14 @@ impl Dataset {
     /// As [`Dataset::open`]; errors name `origin`.
     pub fn from_tar(bytes: impl Into<std::borrow::Cow<'static, [u8]>>, origin: &Path, split: Split) -> Result<Self> {
         tarball::from_bytes(bytes.into(), origin, split)
+    }
+
+    /// Records of CIFAR's binary version in memory, and the list of classes, a name a line.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the records are not whole, a label has no class, or the list is empty or has a name twice.
+    pub fn from_cifar(records: Vec<u8>, list: &[u8], layout: Cifar, origin: &Path) -> Result<Self> {
+        cifar::from_bytes(records, list, layout, origin)
     }
 
     /// `photo-tiles-mini`, which this crate carries: 900 training and 270 validation tiles of 64x64 pixels, cut from
@@ -161,7 +185,11 @@ impl Dataset {
             true => entry.name.clone(),
             false => format!("{}: {}", self.origin.display(), entry.name),
         };
-        let range = entry.offset as usize..(entry.offset + entry.length) as usize;
+        if entry.length > MOST_BYTES {
+            let (expected, got) = (format!("at most {MOST_BYTES} bytes"), entry.length.to_string());
+            return Err(Error::Image { name: full(), expected, got });
+        }
+        let (offset, length) = (entry.offset as usize, entry.length as usize);
         match &self.storage {
             Storage::Files(root) => {
                 let path = root.join(&entry.name);
@@ -169,18 +197,28 @@ impl Dataset {
                 Image::decode(&bytes, &full())
             }
             Storage::File(file) => {
-                let mut bytes = vec![0; entry.length as usize];
+                let mut bytes = vec![0; length];
                 tarball::read_at(file, &mut bytes, entry.offset)
                     .map_err(|error| Error::Read { path: self.origin.join(&entry.name), error })?;
                 Image::decode(&bytes, &full())
             }
-            Storage::Memory(bytes) => Image::decode(&bytes[range], &full()),
-            Storage::Planes(bytes) => Ok(cifar::image(&bytes[range])),
+            Storage::Memory(bytes) => Image::decode(&bytes[offset..][..length], &full()),
+            Storage::Planes(bytes) => Ok(cifar::image(&bytes[offset..][..length])),
         }
     }
 
+    /// What there is, in a line: `900 images of 9 classes`.
+    pub fn summary(&self) -> String {
+        let plural = |count: usize, one: &str, many: &str| match count {
+            1 => format!("1 {one}"),
+            _ => format!("{count} {many}"),
+        };
+        format!("{} of {}", plural(self.len(), "image", "images"), plural(self.classes.len(), "class", "classes"))
+    }
+
     /// A short text that is another one if an image is added, removed, renamed, moved to another class or changed in
-    /// its length: a hash (FNV-1a) of all names, classes and lengths, with the number of images.
+    /// its length: the number of images, and a hash (FNV-1a, 64 bits) of all names, classes and lengths. CIFAR's images,
+    /// which have one length, count with their pixels; others are not read.
     pub fn fingerprint(&self) -> String {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         let mut add = |bytes: &[u8]| {
@@ -193,6 +231,9 @@ impl Dataset {
             add(self.classes[entry.label as usize].as_bytes());
             add(&entry.length.to_le_bytes());
         }
+        if let Storage::Planes(bytes) = &self.storage {
+            add(bytes);
+        }
         format!("{}-{hash:016x}", self.len())
     }
 }
@@ -204,39 +245,55 @@ pub const EMBEDDED_ATTRIBUTION: &str = include_str!("../data/ATTRIBUTION.md");
 #[cfg(feature = "embedded")]
 const EMBEDDED: &[u8] = include_bytes!("../data/photo-tiles-mini.tar");
 
-/// Collects images under their classes' names, and numbers the classes.
+/// Collects images under their folders' and classes' names; then numbers the classes.
 pub(crate) struct Collector {
     origin: PathBuf,
-    found: Vec<(String, Entry)>,
+    classes: BTreeSet<(&'static str, String)>,
+    found: Vec<Found>,
+}
+
+/// An image in one of the folders that a half may have.
+struct Found {
+    folder: &'static str,
+    class: String,
+    entry: Entry,
 }
 
 impl Collector {
     pub(crate) fn new(origin: &Path) -> Self {
-        Collector { origin: origin.into(), found: Vec::new() }
+        Collector { origin: origin.into(), classes: BTreeSet::new(), found: Vec::new() }
     }
 
-    pub(crate) fn add(&mut self, class: String, name: String, offset: u64, length: u64) {
-        self.found.push((class, Entry { label: 0, name, offset, length }));
+    pub(crate) fn add_class(&mut self, folder: &'static str, class: &str) {
+        self.classes.insert((folder, class.into()));
     }
 
-    /// The data set, in the order of the images' names; `classes` are those of both halves.
-    pub(crate) fn finish(self, mut classes: Vec<String>, split: Split, storage: Storage) -> Result<Dataset> {
-        if self.found.is_empty() {
-            let expected = "a folder with train/ and val/, each with a folder of images for each class";
-            let got = format!("no image under {}/", split.folders().join("/ or "));
-            return Err(Error::Format { path: self.origin, expected, got });
-        }
-        classes.sort();
-        classes.dedup();
-        let mut entries: Vec<Entry> = self
-            .found
-            .into_iter()
-            .map(|(class, entry)| Entry { label: classes.binary_search(&class).unwrap_or(0) as u32, ..entry })
-            .collect();
+    pub(crate) fn add(&mut self, folder: &'static str, class: &str, name: String, offset: u64, length: u64) {
+        self.add_class(folder, class);
+        self.found.push(Found { folder, class: class.into(), entry: Entry { label: 0, name, offset, length } });
+    }
+
+    /// The images of one half, in the order of their names, with the classes of both.
+    pub(crate) fn finish(self, split: Split, storage: Storage) -> Result<Dataset> {
+        let refuse = |expected, got| Err(Error::Format { path: self.origin.clone(), expected, got });
+        let is_there = |folder: &&&str| self.classes.iter().any(|(other, _)| *other == **folder);
+        let folder_of = |half: Split| half.folders().iter().find(is_there).copied();
+        let halves = Split::ALL.map(folder_of);
+        let named = self.classes.iter().filter(|(folder, _)| halves.contains(&Some(folder)));
+        let classes: Vec<String> = named.map(|(_, class)| class.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+        let number = |class: &String| classes.binary_search(class).expect("each image's class is known") as u32;
+        let here = self.found.into_iter().filter(|found| Some(found.folder) == folder_of(split));
+        let mut entries: Vec<Entry> = here.map(|found| Entry { label: number(&found.class), ..found.entry }).collect();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
+        if entries.is_empty() {
+            let expected = "a folder with train/ and val/, each with a folder of images for each class";
+            return refuse(expected, format!("no image under {}/", split.folders().join("/ or ")));
+        }
         if let Some(pair) = entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
-            let got = format!("two images named {}", pair[0].name);
-            return Err(Error::Format { path: self.origin, expected: "images with names of their own", got });
+            return refuse("images with names of their own", format!("two images named {}", pair[0].name));
+        }
+        if u32::try_from(entries.len()).is_err() {
+            return refuse("fewer images than 32 bits count", entries.len().to_string());
         }
         Ok(Dataset { origin: self.origin, classes, entries, storage })
     }

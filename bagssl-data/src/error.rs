@@ -56,3 +56,8 @@ pub enum Error {
 
 /// The result of a function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Another library's message, made fit for a line: at most 200 characters, none of them a control character.
+pub(crate) fn one_line(message: &impl ToString) -> String {
+    message.to_string().chars().take(200).map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}

@@ -1,4 +1,4 @@
-//! ImageFolder: `{train,val}/{class}/{image}`.
+//! ImageFolder: `{train,val}/{class}/../{image}`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,39 +6,51 @@ use std::path::{Path, PathBuf};
 use crate::dataset::{Collector, Dataset, Split, Storage, is_image};
 use crate::error::{Error, Result};
 
-/// Opens one half of a folder.
+/// Folders below a class that are looked into: a link to a folder above would never end.
+const DEEPEST: usize = 16;
+
+/// Opens one half of a folder. Of the other half only the classes are read.
 pub(crate) fn open(root: &Path, split: Split) -> Result<Dataset> {
     let mut collector = Collector::new(root);
-    let mut classes = Vec::new();
-    for half in [Split::Train, Split::Validation] {
+    for half in Split::ALL {
         let Some(folder) = half.folders().iter().find(|name| root.join(name).is_dir()) else {
             continue;
         };
-        for class in list(&root.join(folder))?.into_iter().filter(|path| path.is_dir()) {
-            let class_name = text(&class)?;
-            classes.push(class_name.clone());
+        for path in list(&root.join(folder))?.into_iter().filter(|path| path.is_dir()) {
+            let class = text(&path)?;
+            collector.add_class(folder, &class);
             if half == split {
-                collect(&class, &format!("{folder}/{class_name}"), &class_name, &mut collector)?;
+                let mut found = Vec::new();
+                collect(&path, &format!("{folder}/{class}"), DEEPEST, &mut found)?;
+                found.into_iter().for_each(|(name, length)| collector.add(folder, &class, name, 0, length));
             }
         }
     }
-    collector.finish(classes, split, Storage::Files(root.into()))
+    collector.finish(split, Storage::Files(root.into()))
 }
 
-/// Adds the images of a folder and of those below it.
-fn collect(folder: &Path, inside: &str, class: &str, collector: &mut Collector) -> Result<()> {
+/// Adds the names and lengths of the images of a folder and of those below it.
+fn collect(folder: &Path, inside: &str, depth: usize, found: &mut Vec<(String, u64)>) -> Result<()> {
+    let refuse = |path: &Path, expected, got: &str| Error::Format { path: path.into(), expected, got: got.into() };
+    if depth == 0 {
+        return Err(refuse(folder, "at most 16 folders in each other", "one more"));
+    }
     for path in list(folder)? {
         let name = format!("{inside}/{}", text(&path)?);
         let meta = fs::metadata(&path).map_err(|error| Error::Read { path: path.clone(), error })?;
         if meta.is_dir() {
-            collect(&path, &name, class, collector)?;
+            collect(&path, &name, depth - 1, found)?;
         } else if is_image(&name) {
-            collector.add(class.into(), name, 0, meta.len());
+            if !meta.is_file() {
+                return Err(refuse(&path, "an image file", "a special file"));
+            }
+            found.push((name, meta.len()));
         }
     }
     Ok(())
 }
 
+/// What lies in a folder, by name, but for what is hidden.
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |error| Error::Read { path: folder.into(), error };
     let entries = fs::read_dir(folder).map_err(failed)?;

@@ -6,7 +6,7 @@ pub use bagssl_core::colour::Colour;
 use bagssl_core::patch::{Crop, ImageSize};
 use image::{ImageFormat, ImageReader, Limits};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 use crate::jpeg;
 
 /// The longest side of an image, in pixels.
@@ -124,10 +124,6 @@ impl Image {
 /// The brightness of a pixel, as Pillow rounds it.
 pub(crate) fn luma([red, green, blue]: [u8; 3]) -> u8 {
     ((u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000) >> 16) as u8
-}
-
-fn one_line(error: &image::ImageError) -> String {
-    error.to_string().replace('\n', " ")
 }
 
 #[cfg(test)]

@@ -57,4 +57,9 @@ pub mod check;
 #[cfg(test)]
 mod reference;
 
+/// The readme's example is a test.
+#[cfg(all(doctest, feature = "embedded"))]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 pub use error::{Error, Result};

@@ -7,7 +7,8 @@ use std::path::Path;
 use bagssl_core::patch::ImageSize;
 use bagssl_data::Error;
 use bagssl_data::check::check;
-use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::dataset::{Cifar, Dataset, Split};
+use proptest::prelude::*;
 
 fn png(width: u32, height: u32, red: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -126,10 +127,91 @@ fn cifar_10_and_100() {
     assert_eq!([train.label(0), train.label(1)], [2, 0]);
     assert_eq!(train.decode(1).unwrap().rgb()[..3], [0, 7, 1]);
 
+    let before = train.fingerprint();
+    let mut changed = records(&[&[0, 2], &[1, 0]]);
+    changed[100] ^= 1;
+    write("train.bin", &changed);
+    assert_ne!(before, Dataset::open(root.path(), Split::Train).unwrap().fingerprint(), "one pixel is another");
+
     write("train.bin", &records(&[&[0, 3]]));
     refused(Dataset::open(root.path(), Split::Train), &["train.bin", "label 3 of 3 in record 0"]);
     write("train.bin", &records(&[&[0, 2]])[1..]);
     refused(Dataset::open(root.path(), Split::Train), &["train.bin", "3073 bytes, not a multiple of 3074"]);
+    write("train.bin", b"");
+    refused(Dataset::open(root.path(), Split::Train), &["train.bin", "0 bytes"]);
+    fs::remove_file(root.path().join("train.bin")).unwrap();
+    refused(Dataset::open(root.path(), Split::Train), &["train.bin", "No such file"]);
+    write("fine_label_names.txt", b"a\nb\na\n");
+    refused(Dataset::open(root.path(), Split::Validation), &["fine_label_names.txt", "got \"a\" twice"]);
+    write("fine_label_names.txt", b"\n \n");
+    refused(Dataset::open(root.path(), Split::Validation), &["fine_label_names.txt", "got no name"]);
+    write("fine_label_names.txt", b"a\n\xff\n");
+    refused(Dataset::open(root.path(), Split::Validation), &["fine_label_names.txt", "utf-8"]);
+    write("test_batch.bin", b"");
+    refused(
+        Dataset::open(root.path(), Split::Validation),
+        &["expected the files of CIFAR-10 or of CIFAR-100, got both"],
+    );
+}
+
+#[test]
+fn cifar_in_memory() {
+    let from =
+        |labels: &[&[u8]], list: &[u8], layout| Dataset::from_cifar(records(labels), list, layout, Path::new("c"));
+    let dataset = from(&[&[1], &[0]], b"a\nb", Cifar::Ten).unwrap();
+    assert_eq!((dataset.label(0), dataset.name(1)), (1, "1"));
+    // The record's number is its blue.
+    assert_eq!(dataset.decode(1).unwrap().rgb()[31 * 3..32 * 3], [31, 7, 1]);
+    assert_eq!(from(&[&[5, 1]], b"a\nb", Cifar::Hundred).unwrap().label(0), 1);
+    refused(from(&[&[1]], b"a\nb", Cifar::Hundred), &["c: expected", "3073 bytes"]);
+}
+
+proptest! {
+    /// Damage is refused or harmless, never a panic: whatever opens has labels of its classes, and decodes or says why.
+    #[test]
+    fn a_damaged_tar_is_refused_or_read(damage in prop::collection::vec((0usize..6144, any::<u8>()), 1..8), length in 0usize..6145) {
+        let mut bytes = tar("t/", &[("train/a/x.png", png(2, 2, 1)), ("val/b/y.png", png(2, 2, 1)), ("train/b/z.png", png(2, 3, 1))]);
+        for (at, byte) in damage {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        if length % 4 == 0 {
+            bytes.truncate(length);
+        }
+        for split in Split::ALL {
+            if let Ok(dataset) = Dataset::from_tar(bytes.clone(), Path::new("x"), split) {
+                for image in 0..dataset.len() {
+                    prop_assert!((dataset.label(image) as usize) < dataset.classes().len());
+                    let _ = dataset.decode(image);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Any layout of the images in files gives the same order and labels from a folder and from its tar.
+    #[test]
+    fn a_folder_and_its_tar_are_the_same(names in prop::collection::btree_set("(train|val|test)/[a-c]/[a-z]{1,3}(/[a-z]{1,2})?\\.png", 1..12)) {
+        let root = tempfile::tempdir().unwrap();
+        let image = png(2, 1, 3);
+        for name in &names {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, &image).unwrap();
+        }
+        let files: Vec<(&str, Vec<u8>)> = names.iter().rev().map(|name| (name.as_str(), image.clone())).collect();
+        for split in Split::ALL {
+            let folder = Dataset::open(root.path(), split);
+            let tar = Dataset::from_tar(tar("", &files), Path::new("x"), split);
+            prop_assert_eq!(folder.is_ok(), tar.is_ok());
+            let (Ok(folder), Ok(tar)) = (folder, tar) else { continue };
+            prop_assert_eq!(folder.fingerprint(), tar.fingerprint());
+            prop_assert_eq!(folder.classes(), tar.classes());
+        }
+    }
 }
 
 #[track_caller]
@@ -150,17 +232,148 @@ fn what_is_no_data_set_is_refused() {
     let from = |bytes: Vec<u8>| Dataset::from_tar(bytes, Path::new("x.tar"), Split::Train);
     refused(
         from(b"this is no tar, but long enough to be looked at ".repeat(20)),
-        &["x.tar", "expected a folder, or a .tar"],
+        &["x.tar", "expected a folder, or an uncompressed .tar"],
     );
     refused(from(Vec::new()), &["x.tar", "no image under train/"]);
     let image = png(2, 2, 0);
     refused(from(tar("", &[("train/cat/../../../x.png", image.clone())])), &["points outside"]);
     refused(from(tar("", &[("/train/cat/x.png", image.clone())])), &["points outside"]);
+    for (magic, name) in
+        [(b"\x1f\x8b\x08\0", "gzip"), (b"BZh9", "bzip2"), (b"\xfd7zX", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")]
+    {
+        refused(from(magic.repeat(300)), &["x.tar", &format!("got a file compressed with {name}")]);
+    }
+    let tops = [("a/train/cat/x.png", image.clone()), ("b/train/cat/y.png", image.clone())];
+    refused(from(tar("", &tops)), &["two top folders, \"a\" and \"b\""]);
+    refused(from(tar("", &[("val/cat/x.png", image.clone())])), &["no image under train/"]);
+    refused(from(tar("", &[("train/x.png", image.clone())])), &["no image under train/"]);
     let twice = [("train/cat/x.png", image.clone()), ("train/cat/x.png", image.clone())];
     refused(from(tar("", &twice)), &["two images named train/cat/x.png"]);
-    let mut cut = tar("", &[("train/cat/x.png", vec![7; 5000])]);
-    cut.truncate(2000);
-    refused(from(cut), &["x.tar"]);
+    let whole = tar("", &[("train/cat/x.png", vec![7; 5000]), ("train/cat/y.png", vec![7; 10])]);
+    for length in [300, 512, 2000, 5999, 6144, 6200, 6656, 7000] {
+        refused(from(whole[..length].to_vec()), &["x.tar"]);
+    }
+    assert_eq!(from(whole).unwrap().len(), 2);
+}
+
+#[test]
+fn a_tar_with_links_or_special_files_is_refused() {
+    let from = |bytes: Vec<u8>| Dataset::from_tar(bytes, Path::new("x.tar"), Split::Train);
+    let one = |kind: tar::EntryType, name: &str| {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        header.set_path(name).unwrap();
+        header.set_link_name("elsewhere.png").unwrap();
+        header.set_cksum();
+        builder.append(&header, &[][..]).unwrap();
+        builder.into_inner().unwrap()
+    };
+    refused(from(one(tar::EntryType::Symlink, "train/cat/x.png")), &["x.tar/train/cat/x.png", "got a link"]);
+    refused(from(one(tar::EntryType::Link, "notes")), &["x.tar/notes", "got a link"]);
+    refused(from(one(tar::EntryType::Fifo, "train/cat/x.png")), &["got a special file"]);
+}
+
+/// `val/` comes before `test/`: the images of both are not mixed. A class without images is a class all the same.
+#[test]
+fn only_one_folder_is_a_half() {
+    let root = tempfile::tempdir().unwrap();
+    let names = ["train/a/1.png", "test/b/2.png", "validation/c/3.png"];
+    let files: Vec<(&str, Vec<u8>)> = names.iter().map(|name| (*name, png(2, 2, 9))).collect();
+    for (name, bytes) in &files {
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let check = |dataset: Dataset, classes: &[&str], names: &[&str]| {
+        assert_eq!(dataset.classes(), classes);
+        assert!((0..dataset.len()).map(|image| dataset.name(image)).eq(names.iter().copied()));
+    };
+    let folder = || Dataset::open(root.path(), Split::Validation).unwrap();
+    check(folder(), &["a", "c"], &["validation/c/3.png"]);
+    fs::remove_dir_all(root.path().join("validation")).unwrap();
+    fs::create_dir(root.path().join("train/empty")).unwrap();
+    check(folder(), &["a", "b", "empty"], &["test/b/2.png"]);
+
+    let from = |bytes| Dataset::from_tar(bytes, Path::new("x.tar"), Split::Validation).unwrap();
+    check(from(tar("", &files)), &["a", "c"], &["validation/c/3.png"]);
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_dir_all("photos", root.path()).unwrap();
+    check(from(builder.into_inner().unwrap()), &["a", "b", "empty"], &["photos/test/b/2.png"]);
+}
+
+#[test]
+fn one_class_is_enough_and_summaries_tell() {
+    let of = |files: &[(&str, Vec<u8>)]| Dataset::from_tar(tar("", files), Path::new("x"), Split::Train).unwrap();
+    let image = png(3, 2, 1);
+    let one = of(&[("train/cat/x.png", image.clone()), ("train/cat/._x.png", image.clone())]);
+    assert_eq!((one.summary().as_str(), one.is_empty()), ("1 image of 1 class", false));
+    let two = of(&[("train/cat/x.png", image.clone()), ("train/dog/x.png", image)]);
+    assert_eq!(two.summary(), "2 images of 2 classes");
+}
+
+#[cfg(unix)]
+#[test]
+fn links_between_folders_are_followed_but_not_for_ever() {
+    let root = tempfile::tempdir().unwrap();
+    folder(root.path());
+    std::os::unix::fs::symlink(root.path().join("train/cat"), root.path().join("train/tabby")).unwrap();
+    let dataset = Dataset::open(root.path(), Split::Train).unwrap();
+    assert_eq!(dataset.classes(), ["ant", "cat", "dog", "tabby"]);
+    assert_eq!(dataset.len(), 5);
+    std::os::unix::fs::symlink(root.path().join("train"), root.path().join("train/cat/again")).unwrap();
+    refused(Dataset::open(root.path(), Split::Train), &["again/cat/again", "at most 16 folders"]);
+    fs::remove_file(root.path().join("train/cat/again")).unwrap();
+    std::os::unix::fs::symlink("nowhere.png", root.path().join("train/cat/gone.png")).unwrap();
+    refused(Dataset::open(root.path(), Split::Train), &["train/cat/gone.png", "No such file"]);
+}
+
+#[test]
+fn what_vanishes_after_opening_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    folder(root.path());
+    let dataset = Dataset::open(root.path(), Split::Train).unwrap();
+    fs::remove_file(root.path().join("train/dog/b.png")).unwrap();
+    refused(dataset.decode(2), &["train/dog/b.png"]);
+    let file = root.path().join("x.tar");
+    fs::write(&file, tar("", &[("train/cat/x.png", png(90, 90, 1))])).unwrap();
+    let dataset = Dataset::open(&file, Split::Train).unwrap();
+    fs::write(&file, "").unwrap();
+    refused(dataset.decode(0), &["x.tar/train/cat/x.png"]);
+}
+
+#[test]
+fn files_by_name() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("b.png");
+    fs::write(&path, png(5, 3, 8)).unwrap();
+    let dataset = Dataset::of_files(&[path.clone(), path.clone()]).unwrap();
+    assert_eq!((dataset.len(), dataset.label(1), dataset.name(1)), (2, 0, path.to_str().unwrap()));
+    assert_eq!(dataset.decode(1).unwrap().rgb()[0], 8);
+    refused(Dataset::of_files(&[]), &["images: expected at least one"]);
+    refused(Dataset::of_files(&[root.path().into()]), &["expected an image file"]);
+    fs::write(&path, "no image").unwrap();
+    refused(dataset.decode(0), &[path.to_str().unwrap(), "expected a JPEG"]);
+}
+
+/// A file of a terabyte that is not there is refused before memory is taken.
+#[test]
+fn absurd_files_are_refused_unread() {
+    let root = tempfile::tempdir().unwrap();
+    folder(root.path());
+    fs::File::create(root.path().join("train/cat/a.PNG")).unwrap().set_len(1 << 40).unwrap();
+    let dataset = Dataset::open(root.path(), Split::Train).unwrap();
+    refused(dataset.decode(0), &["train/cat/a.PNG", "at most 536870912 bytes, got 1099511627776"]);
+    fs::write(root.path().join("fine_label_names.txt"), "a").unwrap();
+    fs::File::create(root.path().join("train.bin")).unwrap().set_len(3074 << 30).unwrap();
+    refused(Dataset::open(root.path(), Split::Train), &["train.bin", "more than 1073741824"]);
+}
+
+#[test]
+fn data_sets_are_shared_between_threads() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    shared(&Dataset::from_tar(tar("", &[("train/a/x.png", png(1, 1, 1))]), Path::new("x"), Split::Train).unwrap());
 }
 
 #[test]

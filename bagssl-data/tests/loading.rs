@@ -80,6 +80,63 @@ fn an_epoch_may_be_left_early() {
     drop(batches);
 }
 
+/// A loader meets it wherever the epoch's order puts it: the batches before it come, then one error that names it.
+#[test]
+fn a_broken_image_ends_the_epoch_with_its_name() {
+    let dataset = gradients_and(&[(5, 9); 12], Some("val/x/broken.jpg"));
+    assert_eq!(dataset.len(), 13);
+    for threads in [1, 5] {
+        let config = LoaderConfig { views: Views::FixedScale(spec(2, 2)), batch: 2, ..config(threads) };
+        let loader = Loader::new(dataset.clone(), config).unwrap();
+        // 13 images in batches of 2: in some epochs the last one is left out.
+        let ends: Vec<Option<String>> =
+            (0..6).map(|epoch| loader.epoch(epoch, 0).last().unwrap().err().map(|error| error.to_string())).collect();
+        assert!(
+            ends.iter().flatten().all(|error| error.contains("val/x/broken.jpg: expected a whole JPEG")),
+            "{ends:?}"
+        );
+        assert!(ends.iter().flatten().count() >= 4);
+    }
+    let config = BagConfig { input: 4, batch: 5, threads: 3, ..BagConfig::default() };
+    let all: Vec<_> = BagLoader::new(dataset, config).unwrap().batches().collect();
+    assert_eq!(all.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
+    assert!(all[2].as_ref().unwrap_err().to_string().contains("val/x/broken.jpg"));
+}
+
+#[test]
+fn a_patch_that_does_not_fit_a_later_image_names_it() {
+    let config = LoaderConfig { views: Views::FixedScale(spec(4, 4)), batch: 2, ..config(2) };
+    let loader = Loader::new(gradients(&[(5, 9), (3, 9)]), config).unwrap();
+    let error = loader.epoch(0, 0).next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("val/x/1.png: patch of 4x4 pixels does not fit into an image of 3x9"), "{error}");
+}
+
+/// Values of a view by hand: the whole of a 5x9 image as it is, but for the normalisation.
+#[test]
+fn a_view_without_augmentation_is_the_crop() {
+    let config = LoaderConfig {
+        views: Views::FixedScale(spec(5, 5)),
+        patches: 4,
+        batch: 1,
+        normalisation: Normalisation::new([0.0; 3], [1.0 / 255.0; 3]).unwrap(),
+        augment: Augment::default(),
+        ..config(2)
+    };
+    let loader = Loader::new(gradients(&[(5, 9)]), config).unwrap();
+    let batch = all(&loader, 0, 0).remove(0);
+    for patch in 0..4 {
+        let values = batch.patch(0, patch);
+        let left = values[0];
+        assert!((0..5).any(|column| (left - 10.0 * column as f32).abs() < 1e-3), "{left}");
+        for row in 0..5 {
+            for column in 0..5 {
+                let (red, green) = (values[row * 5 + column], values[25 + row * 5 + column]);
+                assert!((red - left - 10.0 * column as f32).abs() < 1e-3 && (green - 10.0 * row as f32).abs() < 1e-3);
+            }
+        }
+    }
+}
+
 #[test]
 fn settings_that_do_not_fit_are_refused() {
     let refused = |config: LoaderConfig, words: &str| {
@@ -95,6 +152,11 @@ fn settings_that_do_not_fit_are_refused() {
 
 /// A tar of images that are as wide as they are marked: red is the column, green the row.
 fn gradients(sizes: &[(u32, u32)]) -> Arc<Dataset> {
+    gradients_and(sizes, None)
+}
+
+/// The same, and a JPEG cut short under that name.
+fn gradients_and(sizes: &[(u32, u32)], broken: Option<&str>) -> Arc<Dataset> {
     let mut builder = tar::Builder::new(Vec::new());
     for (index, &(height, width)) in sizes.iter().enumerate() {
         let image =
@@ -104,6 +166,14 @@ fn gradients(sizes: &[(u32, u32)]) -> Arc<Dataset> {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         builder.append_data(&mut header, format!("val/x/{index}.png"), bytes.as_slice()).unwrap();
+    }
+    if let Some(name) = broken {
+        let mut bytes = Vec::new();
+        image::RgbImage::new(40, 30).write_to(&mut Cursor::new(&mut bytes), image::ImageFormat::Jpeg).unwrap();
+        bytes.truncate(bytes.len() - 9);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, name, bytes.as_slice()).unwrap();
     }
     Arc::new(Dataset::from_tar(builder.into_inner().unwrap(), Path::new("gradients"), Split::Validation).unwrap())
 }
