@@ -149,14 +149,20 @@ fn the_two_cpu_backends_take_the_same_step() {
         let before = ndarray.model().tensors();
         assert_eq!(before, candle.model().tensors(), "first weights depend on no backend");
         let stop = || Watch { stop_after: Some(1), ..Watch::default() };
-        ndarray.run(&source(), &mut stop(), &mut Nowhere).unwrap();
-        candle.run(&source(), &mut stop(), &mut Nowhere).unwrap();
+        let (mut of_ndarray, mut of_candle) = (stop(), stop());
+        ndarray.run(&source(), &mut of_ndarray, &mut Nowhere).unwrap();
+        candle.run(&source(), &mut of_candle, &mut Nowhere).unwrap();
+        let (a, b) = (of_ndarray.losses[0], of_candle.losses[0]);
+        assert!((a - b).abs() <= 1e-4 * b.abs(), "losses {a} and {b}");
         let after = ndarray.model().tensors().into_iter().zip(candle.model().tensors());
         for ((_, _, before), ((name, _, ndarray), (_, _, candle))) in before.iter().zip(after) {
-            let largest = ndarray.iter().fold(1e-2_f32, |largest, value| largest.max(value.abs()));
-            let error = ndarray.iter().zip(&candle).fold(0_f32, |error, (a, b)| error.max((a - b).abs()));
-            // Sums over a batch in f32 that nearly cancel: these gradients agree to about 2e-3.
-            assert!(error <= 3e-3 * largest, "{name}: {error} of {largest}");
+            let length = |of: &dyn Fn(usize) -> f32| (0..before.len()).map(|i| of(i).powi(2)).sum::<f32>().sqrt();
+            let change = length(&|i| ndarray[i] - before[i]);
+            let error = length(&|i| ndarray[i] - candle[i]);
+            // What goes forward agrees to rounding. A gradient jumps where a ReLU's input is 0 but for rounding, which
+            // a few of some 100,000 are; without one it agrees to 1e-4 (see `reference.rs` in core for each layer's).
+            let tolerance = if name.contains("running") { 1e-3 } else { 0.25 };
+            assert!(error <= tolerance * change.max(1e-3), "{name}: {error} of a change of {change}");
             assert!(&ndarray != before || name.ends_with("3.bias"), "{name} has not moved");
         }
     }
