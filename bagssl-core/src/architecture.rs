@@ -30,11 +30,17 @@ pub enum Architecture {
     /// A network for runs on a CPU: small stem, one basic block each of 16, 32 and 64 channels, about 3 million
     /// multiplications for a 16x16 patch. Embedding 64. It is this project's own.
     ResNetSmall,
+    /// BagNet-9: bottlenecks without padding that see 9x9 pixels each, 8 pixels apart. Embedding 2048.
+    BagNet9,
+    /// BagNet-17: sees 17x17 pixels, 8 pixels apart. Embedding 2048.
+    BagNet17,
+    /// BagNet-33: sees 33x33 pixels, 8 pixels apart. Embedding 2048.
+    BagNet33,
 }
 
 impl Architecture {
     /// Every architecture.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::ResNet18,
         Self::ResNet18Cifar,
         Self::ResNet34,
@@ -42,6 +48,9 @@ impl Architecture {
         Self::ResNet50,
         Self::ResNet50Cifar,
         Self::ResNetSmall,
+        Self::BagNet9,
+        Self::BagNet17,
+        Self::BagNet33,
     ];
 
     /// The name in configs and on command lines.
@@ -54,12 +63,18 @@ impl Architecture {
             Self::ResNet50 => "resnet50",
             Self::ResNet50Cifar => "resnet50-cifar",
             Self::ResNetSmall => "resnet-small",
+            Self::BagNet9 => "bagnet9",
+            Self::BagNet17 => "bagnet17",
+            Self::BagNet33 => "bagnet33",
         }
     }
 
     /// The plan of the encoder: from RGB maps to embeddings.
     pub fn plan(self) -> Plan {
         let (block, blocks, width): (_, &[usize], _) = match self {
+            Self::BagNet9 => return bagnet(2),
+            Self::BagNet17 => return bagnet(3),
+            Self::BagNet33 => return bagnet(4),
             Self::ResNet18 | Self::ResNet18Cifar => (Block::Basic, &[2, 2, 2, 2], 64),
             Self::ResNet34 | Self::ResNet34Cifar => (Block::Basic, &[3, 4, 6, 3], 64),
             Self::ResNet50 | Self::ResNet50Cifar => (Block::Bottleneck, &[3, 4, 6, 3], 64),
@@ -79,7 +94,8 @@ impl core::str::FromStr for Architecture {
     fn from_str(name: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|known| known.name() == name).ok_or_else(|| Error::Setting {
             name: "arch",
-            expected: "one of resnet18, resnet34, resnet50 (each also with -cifar) and resnet-small",
+            expected: "one of resnet18, resnet34, resnet50 (each also with -cifar), resnet-small, bagnet9, bagnet17 and \
+                       bagnet33",
             got: format!("{name:?}"),
         })
     }
@@ -132,6 +148,27 @@ fn resnet(stem: Stem, block: Block, blocks: &[usize], width: usize) -> Plan {
     Plan::new(Kind::Map(3), net.0).expect("a residual network is consistent")
 }
 
+/// A BagNet: bottlenecks without padding; the first one of each of the first `wide` stages looks at 3x3 pixels, all
+/// others at one.
+///
+/// # Source
+/// Brendel, Bethge, *Approximating CNNs with Bag-of-local-Features models works surprisingly well on ImageNet*, ICLR
+/// 2019. Its 1x1 convolution before the first 3x3 one has nothing between them, so that here they are one.
+fn bagnet(wide: usize) -> Plan {
+    let mut net = Layers::default();
+    let mut value = (net.conv("conv1", "bn1", (0, 3), 64, Window::square(3, 1, 0), None, true), 64);
+    for (stage, (count, stride)) in [(3, 2), (4, 2), (6, 2), (3, 1)].into_iter().enumerate() {
+        for index in 0..count {
+            let (kernel, stride) = if index == 0 { (if stage < wide { 3 } else { 1 }, stride) } else { (1, 1) };
+            let windows = [Window::square(1, 1, 0), Window::square(kernel, stride, 0), Window::square(1, 1, 0)];
+            let width = 64 << stage;
+            value = net.residual(&format!("layer{}.{index}", stage + 1), value, width, 4 * width, stride, &windows);
+        }
+    }
+    net.add(value.0, Op::GlobalMean);
+    Plan::new(Kind::Map(3), net.0).expect("a BagNet is consistent")
+}
+
 #[derive(Default)]
 struct Layers(Vec<Layer>);
 
@@ -161,20 +198,38 @@ impl Layers {
         &mut self,
         block: Block,
         name: &str,
-        (input, inputs): (usize, usize),
+        value: (usize, usize),
         width: usize,
         stride: usize,
     ) -> (usize, usize) {
-        let outputs = if block == Block::Basic { width } else { 4 * width };
+        match block {
+            Block::Basic => {
+                let windows = [Window::square(3, stride, 1), Window::square(3, 1, 1)];
+                self.residual(name, value, width, width, stride, &windows)
+            }
+            Block::Bottleneck => {
+                let windows = [Window::square(1, 1, 0), Window::square(3, stride, 1), Window::square(1, 1, 0)];
+                self.residual(name, value, width, 4 * width, stride, &windows)
+            }
+        }
+    }
+
+    /// Convolutions one after the other, `width` channels wide but for the last, and a shortcut past them, which is a
+    /// convolution where sizes change; returns its value and channels.
+    fn residual(
+        &mut self,
+        name: &str,
+        (input, inputs): (usize, usize),
+        width: usize,
+        outputs: usize,
+        stride: usize,
+        windows: &[Window],
+    ) -> (usize, usize) {
         let shortcut = if stride == 1 && inputs == outputs {
             input
         } else {
             let (conv, norm) = (format!("{name}.downsample.0"), format!("{name}.downsample.1"));
             self.conv(&conv, &norm, (input, inputs), outputs, Window::square(1, stride, 0), None, false)
-        };
-        let windows: &[Window] = match block {
-            Block::Basic => &[Window::square(3, stride, 1), Window::square(3, 1, 1)],
-            Block::Bottleneck => &[Window::square(1, 1, 0), Window::square(3, stride, 1), Window::square(1, 1, 0)],
         };
         let mut value = (input, inputs);
         for (index, &window) in windows.iter().enumerate() {
@@ -246,6 +301,20 @@ mod tests {
         assert_eq!(count(Architecture::ResNet18, 224), 1_813_561_344);
         assert_eq!(count(Architecture::ResNet50, 224), 4_087_136_256);
         assert_eq!(count(Architecture::ResNetSmall, 16), 3_125_248);
+    }
+
+    /// As their names say; 24x24 patches of 33x33 pixels in 224x224.
+    #[test]
+    fn bagnets_see_as_much_as_their_names_say() {
+        for (bagnet, side) in [(Architecture::BagNet9, 9), (Architecture::BagNet17, 17), (Architecture::BagNet33, 33)] {
+            let plan = bagnet.plan();
+            let field = plan.receptive_field().unwrap();
+            assert_eq!((field.side, field.stride), (side, 8));
+            assert_eq!(plan.sizes([side, side]).unwrap()[plan.layers().len() - 1], [1, 1]);
+        }
+        let plan = Architecture::BagNet33.plan();
+        assert_eq!(plan.sizes([224, 224]).unwrap()[plan.layers().len() - 1], [24, 24]);
+        assert!(Architecture::ResNet18.plan().receptive_field().is_err());
     }
 
     #[test]

@@ -58,7 +58,8 @@ pub enum Op {
         outputs: usize,
         /// The convolution's window.
         window: Window,
-        /// A value to add before the ReLU.
+        /// A value to add before the ReLU. If its map is larger than the output, its top left part is added (an
+        /// unpadded convolution beside a shortcut makes the smaller one).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         residual: Option<usize>,
         /// Whether a ReLU ends the layer.
@@ -279,28 +280,93 @@ impl Plan {
         all
     }
 
-    /// Multiply-accumulate operations for one input of `[height, width]` (which rows do not have), or `None` if the
-    /// input is too small for a window.
-    pub fn multiply_accumulates(&self, input: [usize; 2]) -> Option<u64> {
+    /// The `[height, width]` of each value for an input of such a size (`[1, 1]` for rows), or `None` if the input is too
+    /// small for a window, or a residual too small for what it is added to.
+    pub fn sizes(&self, input: [usize; 2]) -> Option<Vec<[usize; 2]>> {
         let mut sizes = vec![input];
-        let mut total = 0;
         for layer in &self.layers {
             let size = sizes[layer.input];
-            let (output, count) = match &layer.op {
-                Op::ConvNorm { inputs, outputs, window, .. } => {
+            sizes.push(match &layer.op {
+                Op::ConvNorm { window, residual, .. } => {
                     let output = window.output(size)?;
-                    let per_pixel = inputs * outputs * window.kernel[0] * window.kernel[1];
-                    (output, (output[0] * output[1]) as u64 * per_pixel as u64)
+                    let have = residual.map_or(output, |residual| sizes[residual]);
+                    if have[0] < output[0] || have[1] < output[1] {
+                        return None;
+                    }
+                    output
                 }
-                Op::MaxPool { window } => (window.output(size)?, 0),
-                Op::GlobalMean => ([1, 1], 0),
-                Op::Linear { inputs, outputs, .. } => ([1, 1], (inputs * outputs) as u64),
-            };
-            sizes.push(output);
-            total += count;
+                Op::MaxPool { window } => window.output(size)?,
+                Op::GlobalMean | Op::Linear { .. } => [1, 1],
+            });
         }
-        Some(total)
+        Some(sizes)
     }
+
+    /// Multiply-accumulate operations for one input of `[height, width]` (which rows do not have), or `None` if the
+    /// input is too small (see [`Plan::sizes`]).
+    pub fn multiply_accumulates(&self, input: [usize; 2]) -> Option<u64> {
+        let sizes = self.sizes(input)?;
+        let count = |(index, layer): (usize, &Layer)| match &layer.op {
+            Op::ConvNorm { inputs, outputs, window, .. } => {
+                let [height, width] = sizes[index + 1];
+                (height * width) as u64 * (inputs * outputs * window.kernel[0] * window.kernel[1]) as u64
+            }
+            Op::MaxPool { .. } | Op::GlobalMean => 0,
+            Op::Linear { inputs, outputs, .. } => (inputs * outputs) as u64,
+        };
+        Some(self.layers.iter().enumerate().map(count).sum())
+    }
+
+    /// The square of pixels that one pixel of the last map sees, and how far such squares lie apart, for a network that
+    /// looks at each square alone: one whose windows are square and without padding.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] names the first layer with padding, with a window that is not square, or whose two inputs see
+    /// different strides.
+    pub fn receptive_field(&self) -> Result<ReceptiveField> {
+        let refuse = |index: usize, why: String| Err(Error::Plan(format!("layer {index}: {why}")));
+        let mut fields = vec![ReceptiveField { side: 1, stride: 1 }];
+        for (index, layer) in self.layers.iter().enumerate() {
+            let seen = fields[layer.input];
+            fields.push(match &layer.op {
+                Op::ConvNorm { window, .. } | Op::MaxPool { window } => {
+                    let Window { kernel, stride, padding } = *window;
+                    if padding != [0, 0] {
+                        return refuse(
+                            index,
+                            format!("expected no padding, got {padding:?}: patches would differ from crops"),
+                        );
+                    }
+                    if kernel[0] != kernel[1] || stride[0] != stride[1] {
+                        return refuse(index, format!("expected a square window, got {window:?}"));
+                    }
+                    let mut field = ReceptiveField {
+                        side: seen.side.saturating_add((kernel[0] - 1).saturating_mul(seen.stride)),
+                        stride: seen.stride.saturating_mul(stride[0]),
+                    };
+                    if let Op::ConvNorm { residual: Some(residual), .. } = layer.op {
+                        let beside = fields[residual];
+                        if beside.stride != field.stride {
+                            return refuse(index, format!("expected strides that agree, got {field:?} and {beside:?}"));
+                        }
+                        field.side = field.side.max(beside.side);
+                    }
+                    field
+                }
+                Op::GlobalMean | Op::Linear { .. } => seen,
+            });
+        }
+        Ok(fields[self.layers.len()])
+    }
+}
+
+/// What one pixel of a map sees of the network's input. All such squares start at the top left corner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReceptiveField {
+    /// Side of the square, in pixels of the input.
+    pub side: usize,
+    /// From one square to the next, in pixels of the input.
+    pub stride: usize,
 }
 
 fn output_kind(layer: &Layer, kinds: &[Kind]) -> core::result::Result<Kind, String> {
@@ -388,6 +454,30 @@ mod tests {
         assert_eq!(plan.output(), Kind::Rows(5));
         // [5, 7] becomes [3, 7]: 21 pixels of 3 * 5 * 3 products.
         assert_eq!(plan.multiply_accumulates([5, 7]), Some(21 * 45));
+    }
+
+    /// 3x3, then 3x3 with stride 2 on it: 3 + 2 * 1 = 5 pixels, 2 apart. A shortcut may be larger, not smaller.
+    #[test]
+    fn fields_and_sizes_by_hand() {
+        let square = |input, kernel, stride, padding, residual| {
+            let Layer { op, .. } = conv(input, 3, 3, residual);
+            let Op::ConvNorm { norm, .. } = op else { unreachable!() };
+            let window = Window::square(kernel, stride, padding);
+            let conv = format!("conv{kernel}{stride}{input}");
+            let norm = format!("{norm}{kernel}");
+            Layer { input, op: Op::ConvNorm { conv, norm, inputs: 3, outputs: 3, window, residual, relu: true } }
+        };
+        let plan = |layers| Plan::new(Kind::Map(3), layers).unwrap();
+        let two = plan(vec![square(0, 3, 1, 0, None), square(1, 3, 2, 0, None)]);
+        assert_eq!(two.receptive_field().unwrap(), ReceptiveField { side: 5, stride: 2 });
+        assert_eq!(two.sizes([9, 6]).unwrap(), [[9, 6], [7, 4], [3, 1]]);
+        assert_eq!(two.sizes([9, 4]), None);
+        let larger = plan(vec![square(0, 3, 1, 0, Some(0))]);
+        assert_eq!(larger.sizes([5, 4]).unwrap()[1], [3, 2]);
+        let smaller = plan(vec![square(0, 3, 1, 0, None), square(0, 1, 1, 0, Some(1))]);
+        assert_eq!(smaller.sizes([5, 4]), None);
+        let padded = plan(vec![square(0, 3, 1, 1, None)]);
+        assert!(padded.receptive_field().unwrap_err().to_string().contains("layer 0: expected no padding, got [1, 1]"));
     }
 
     #[test]

@@ -362,6 +362,8 @@ impl<B: Backend> Conv<B> {
         relu: bool,
         statistics: Option<&mut Vec<NormStatistics<B>>>,
     ) -> Tensor<B, 4> {
+        let [_, _, height, width] = input.dims();
+        let residual = residual.map(|residual| top_left(residual, window.output([height, width])));
         match statistics {
             Some(statistics) => {
                 let output = K::conv2d(input, self.weight.val(), window);
@@ -374,6 +376,15 @@ impl<B: Backend> Conv<B> {
                 K::conv2d_fused(input, weight, offset, window, residual, relu)
             }
         }
+    }
+}
+
+/// The part of a map that a smaller output of `size` is added to.
+fn top_left<B: Backend>(map: Tensor<B, 4>, size: Option<[usize; 2]>) -> Tensor<B, 4> {
+    let [_, _, height, width] = map.dims();
+    match size {
+        Some(size) if size != [height, width] => map.narrow(2, 0, size[0]).narrow(3, 0, size[1]),
+        _ => map,
     }
 }
 
