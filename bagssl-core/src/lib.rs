@@ -50,6 +50,9 @@ pub mod architecture;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
 
+#[cfg(feature = "cpu")]
+pub mod cpu;
+
 #[cfg(feature = "burn")]
 pub mod model;
 

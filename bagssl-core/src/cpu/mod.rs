@@ -1,0 +1,24 @@
+//! Networks on a CPU without Burn: kernels on plain memory, and an [`Executor`] that runs a plan with them.
+//!
+//! The kernels are compiled for several instruction sets ([`InstructionSet`]) and chosen at run time (with the feature
+//! `std`; at compile time without). Threads are whoever implements [`Threads`]: nobody ([`Serial`]), or a [`Pool`].
+//!
+//! `unsafe` is allowed in this module alone, for vector instructions and for maps of which threads write parts.
+
+mod conv;
+mod elementwise;
+mod executor;
+mod isa;
+mod map;
+mod micro;
+mod pool;
+mod simd;
+mod threads;
+#[cfg(all(test, feature = "std"))]
+mod tests;
+
+pub use executor::{Executor, Options, Source, Workspace};
+pub use isa::InstructionSet;
+#[cfg(feature = "std")]
+pub use threads::Pool;
+pub use threads::{Serial, Threads};

@@ -1,0 +1,307 @@
+//! Who runs the parts of a computation.
+
+/// Threads that share out jobs.
+///
+/// Kernels divide their work into jobs and leave it to this trait who runs them; results do not depend on it.
+pub trait Threads: Sync {
+    /// How many jobs run at a time, at least 1.
+    fn count(&self) -> usize;
+
+    /// Runs `job(index, worker)` for each `index` below `jobs` and returns when all are done. `worker` is below
+    /// [`Threads::count`], and no two jobs that run at a time have the same.
+    fn each(&self, jobs: usize, job: &(dyn Fn(usize, usize) + Sync));
+}
+
+/// No threads: jobs run one after the other where they are asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Serial;
+
+impl Threads for Serial {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn each(&self, jobs: usize, job: &(dyn Fn(usize, usize) + Sync)) {
+        (0..jobs).for_each(|index| job(index, 0));
+    }
+}
+
+/// One worker of others' threads, for jobs within a job.
+pub(super) struct Worker(pub(super) usize);
+
+impl Threads for Worker {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn each(&self, jobs: usize, job: &(dyn Fn(usize, usize) + Sync)) {
+        (0..jobs).for_each(|index| job(index, self.0));
+    }
+}
+
+#[cfg(feature = "std")]
+pub use pool::Pool;
+
+#[cfg(feature = "std")]
+mod pool {
+    #![allow(unsafe_code, reason = "jobs that borrow are lent to threads that outlive them")]
+
+    use std::prelude::v1::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+    use std::thread::JoinHandle;
+
+    use super::Threads;
+
+    /// Threads that wait for work, spinning for some microseconds before they sleep.
+    pub struct Pool {
+        shared: Arc<Shared>,
+        helpers: Vec<JoinHandle<()>>,
+        /// One computation at a time.
+        turn: Mutex<()>,
+    }
+
+    struct Shared {
+        /// Counts the calls; odd values mean that the pool ends.
+        call: AtomicUsize,
+        /// The job of this call, and how many there are of it.
+        work: Mutex<Option<Work>>,
+        wake: Condvar,
+        next: AtomicUsize,
+        /// Helpers that are through with this call.
+        done: AtomicUsize,
+        panicked: AtomicUsize,
+    }
+
+    #[derive(Clone, Copy)]
+    struct Work {
+        job: *const (dyn Fn(usize, usize) + Sync),
+        jobs: usize,
+    }
+    // SAFETY: the job is `Sync`, and `each` does not return before all helpers have let go of it.
+    unsafe impl Send for Work {}
+
+    /// Rounds of spinning before a thread sleeps or yields: about 50 microseconds.
+    const SPINS: usize = 2000;
+
+    impl core::fmt::Debug for Pool {
+        fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            write!(f, "Pool({})", self.count())
+        }
+    }
+
+    impl Pool {
+        /// A pool of so many threads, the calling one among them; 0 means as many as there are cores.
+        ///
+        /// # Panics
+        /// If the system gives no thread.
+        pub fn new(threads: usize) -> Self {
+            let threads = match threads {
+                0 => std::thread::available_parallelism().map_or(1, core::num::NonZero::get),
+                some => some,
+            };
+            let shared = Arc::new(Shared {
+                call: AtomicUsize::new(0),
+                work: Mutex::new(None),
+                wake: Condvar::new(),
+                next: AtomicUsize::new(0),
+                done: AtomicUsize::new(0),
+                panicked: AtomicUsize::new(0),
+            });
+            let helpers = (1..threads)
+                .map(|worker| {
+                    let shared = shared.clone();
+                    let name = format!("bagssl-{worker}");
+                    let thread = std::thread::Builder::new().name(name).spawn(move || help(&shared, worker));
+                    thread.expect("the system gives a thread")
+                })
+                .collect();
+            Pool { shared, helpers, turn: Mutex::new(()) }
+        }
+
+        /// The pool of this process, with a thread for each core unless [`Pool::set_global`] came first.
+        pub fn global() -> &'static Pool {
+            GLOBAL.get_or_init(|| Pool::new(0))
+        }
+
+        /// Makes the pool of this process one of so many threads. Returns whether it was the first to ask.
+        pub fn set_global(threads: usize) -> bool {
+            let mut first = false;
+            GLOBAL.get_or_init(|| {
+                first = true;
+                Pool::new(threads)
+            });
+            first
+        }
+    }
+
+    static GLOBAL: OnceLock<Pool> = OnceLock::new();
+
+    impl Threads for Pool {
+        fn count(&self) -> usize {
+            self.helpers.len() + 1
+        }
+
+        fn each(&self, jobs: usize, job: &(dyn Fn(usize, usize) + Sync)) {
+            if self.helpers.is_empty() || jobs <= 1 {
+                (0..jobs).for_each(|index| job(index, 0));
+                return;
+            }
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let shared = &*self.shared;
+            // SAFETY: only the lifetime changes; the job outlives this call, and no helper keeps it longer (`Finish`).
+            let job: *const (dyn Fn(usize, usize) + Sync) = unsafe {
+                core::mem::transmute::<&(dyn Fn(usize, usize) + Sync), &'static (dyn Fn(usize, usize) + Sync)>(job)
+            };
+            {
+                let mut work = lock(&shared.work);
+                *work = Some(Work { job, jobs });
+                shared.next.store(0, Ordering::Relaxed);
+                shared.done.store(0, Ordering::Relaxed);
+                shared.call.fetch_add(2, Ordering::Release);
+            }
+            shared.wake.notify_all();
+            let finish = Finish { shared, helpers: self.helpers.len() };
+            run(shared, Work { job, jobs }, 0);
+            drop(finish);
+            assert!(shared.panicked.swap(0, Ordering::Relaxed) == 0, "a job of the pool panicked");
+        }
+    }
+
+    /// Waits for the helpers, also when this thread's own job panics.
+    struct Finish<'a> {
+        shared: &'a Shared,
+        helpers: usize,
+    }
+
+    impl Drop for Finish<'_> {
+        fn drop(&mut self) {
+            // No new job is begun, in case this thread panicked.
+            self.shared.next.fetch_add(usize::MAX / 2, Ordering::Relaxed);
+            let mut spins = 0;
+            while self.shared.done.load(Ordering::Acquire) < self.helpers {
+                pause(&mut spins);
+            }
+            *lock(&self.shared.work) = None;
+        }
+    }
+
+    impl Drop for Pool {
+        fn drop(&mut self) {
+            {
+                let _work = lock(&self.shared.work);
+                self.shared.call.fetch_add(1, Ordering::Release);
+            }
+            self.shared.wake.notify_all();
+            for helper in self.helpers.drain(..) {
+                // Its panics were caught.
+                let _ = helper.join();
+            }
+        }
+    }
+
+    fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pause(spins: &mut usize) {
+        *spins += 1;
+        if *spins < SPINS { core::hint::spin_loop() } else { std::thread::yield_now() }
+    }
+
+    fn run(shared: &Shared, work: Work, worker: usize) {
+        loop {
+            let index = shared.next.fetch_add(1, Ordering::Relaxed);
+            if index >= work.jobs {
+                return;
+            }
+            // SAFETY: `each` waits for all that run a job of its call.
+            let job = unsafe { &*work.job };
+            job(index, worker);
+        }
+    }
+
+    fn help(shared: &Shared, worker: usize) {
+        let mut seen = 0;
+        loop {
+            let mut spins = 0;
+            while shared.call.load(Ordering::Acquire) == seen && spins < SPINS {
+                spins += 1;
+                core::hint::spin_loop();
+            }
+            let work = {
+                let mut work = lock(&shared.work);
+                while shared.call.load(Ordering::Acquire) == seen {
+                    work = shared.wake.wait(work).unwrap_or_else(PoisonError::into_inner);
+                }
+                *work
+            };
+            seen = shared.call.load(Ordering::Acquire);
+            if seen % 2 == 1 {
+                return;
+            }
+            if let Some(work) = work {
+                let outcome = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| run(shared, work, worker)));
+                if outcome.is_err() {
+                    shared.panicked.fetch_add(1, Ordering::Relaxed);
+                    shared.next.fetch_add(usize::MAX / 2, Ordering::Relaxed);
+                }
+            }
+            shared.done.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn every_job_runs_once_and_workers_are_apart() {
+            for threads in [1, 2, 5] {
+                let pool = Pool::new(threads);
+                for jobs in [0, 1, 2, 100] {
+                    let runs: Vec<AtomicUsize> = (0..jobs).map(|_| AtomicUsize::new(0)).collect();
+                    let busy: Vec<AtomicUsize> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
+                    pool.each(jobs, &|index, worker| {
+                        assert_eq!(busy[worker].fetch_add(1, Ordering::SeqCst), 0);
+                        runs[index].fetch_add(1, Ordering::SeqCst);
+                        busy[worker].fetch_sub(1, Ordering::SeqCst);
+                    });
+                    assert!(runs.iter().all(|count| count.load(Ordering::SeqCst) == 1), "{threads} {jobs}");
+                }
+            }
+        }
+
+        #[test]
+        fn a_panic_comes_back_and_the_pool_lives_on() {
+            let pool = Pool::new(3);
+            let broken = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+                pool.each(30, &|index, _| assert!(index != 7, "job 7"));
+            }));
+            assert!(broken.is_err());
+            let sum = AtomicUsize::new(0);
+            pool.each(10, &|index, _| {
+                sum.fetch_add(index, Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), 45);
+        }
+
+        #[test]
+        fn several_callers_take_turns() {
+            let pool = Pool::new(2);
+            let sum = AtomicUsize::new(0);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        for _ in 0..100 {
+                            pool.each(7, &|_, _| {
+                                sum.fetch_add(1, Ordering::Relaxed);
+                            });
+                        }
+                    });
+                }
+            });
+            assert_eq!(sum.into_inner(), 2800);
+        }
+    }
+}
