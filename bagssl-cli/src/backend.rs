@@ -1,17 +1,21 @@
 //! The choice of a backend.
 
 use anyhow::{Result, bail};
+use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
+use bagssl_core::cpu::{self, EmbedderOptions, InstructionSet};
+use bagssl_core::embed::{Embed, Tap};
+use bagssl_core::model::{CpuFast, Embedder, Kernels, Model, Stock};
 use burn::tensor::backend::Backend;
 use clap::ValueEnum;
 
 /// The backends by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Name {
-    /// Burn's candle backend, on the CPU: the fastest of the two for now
+    /// The CPU, with this project's kernels: they train behind Burn's ndarray backend and embed without Burn
     #[default]
-    Candle,
-    /// Burn's ndarray backend, on the CPU
     Ndarray,
+    /// The CPU, with Burn's candle backend: slower, and independent of the other
+    Candle,
     /// NVIDIA GPUs (only in a program built with the feature `cuda`)
     Cuda,
 }
@@ -26,20 +30,97 @@ impl Name {
     }
 }
 
+/// Patches that a network looks at together.
+const ROWS: usize = 512;
+
+/// What a name stands for: a backend to train on, its kernels, and what embeds.
+pub(crate) trait Target {
+    /// Where training runs.
+    type Backend: Backend;
+    /// The operations of the network.
+    type Kernels: Kernels<Self::Backend>;
+
+    /// A network with a checkpoint's weights, for features at some taps.
+    fn trained(checkpoint: &Checkpoint<'_>, _taps: &[Tap], device: &Device<Self>) -> Result<Box<dyn Embed>> {
+        let model = Model::<Self::Backend>::load(checkpoint, device)?;
+        Ok(Box::new(Embedder::<_, Self::Kernels>::new(model, device.clone(), ROWS)))
+    }
+
+    /// A network with random weights.
+    fn random(
+        plan: &ModelPlan,
+        seed: u64,
+        _input: u32,
+        _taps: &[Tap],
+        device: &Device<Self>,
+    ) -> Result<Box<dyn Embed>> {
+        let model = Model::<Self::Backend>::init(plan, seed, device);
+        Ok(Box::new(Embedder::<_, Self::Kernels>::new(model, device.clone(), ROWS)))
+    }
+}
+
+/// The device of a target's backend.
+pub(crate) type Device<T> = <<T as Target>::Backend as burn::tensor::backend::BackendTypes>::Device;
+
+struct OnCandle;
+
+impl Target for OnCandle {
+    type Backend = bagssl_train::backend::Candle;
+    type Kernels = Stock;
+}
+
+struct OnNdarray;
+
+/// Patches that the CPU's kernels take together.
+const CPU_ROWS: usize = 64;
+
+fn cpu_options(input: u32) -> EmbedderOptions {
+    EmbedderOptions { set: InstructionSet::best(), exact: false, rows: CPU_ROWS, side: input as usize }
+}
+
+impl Target for OnNdarray {
+    type Backend = bagssl_train::backend::NdArray;
+    type Kernels = CpuFast;
+
+    fn trained(checkpoint: &Checkpoint<'_>, taps: &[Tap], _: &Device<Self>) -> Result<Box<dyn Embed>> {
+        let options = cpu_options(checkpoint.spec().patch.input());
+        Ok(Box::new(cpu::Embedder::new(checkpoint, taps, options)?))
+    }
+
+    fn random(plan: &ModelPlan, seed: u64, input: u32, taps: &[Tap], device: &Device<Self>) -> Result<Box<dyn Embed>> {
+        let tensors = Model::<Self::Backend>::init(plan, seed, device).tensors();
+        let mut source = |name: &str| {
+            let (.., values) =
+                tensors.iter().find(|(known, ..)| known == name).expect("a model has its plan's parameters");
+            Ok(values.into())
+        };
+        Ok(Box::new(cpu::Embedder::from_source(plan, &mut source, taps, cpu_options(input))?))
+    }
+}
+
+#[cfg(feature = "cuda")]
+struct OnCuda;
+
+#[cfg(feature = "cuda")]
+impl Target for OnCuda {
+    type Backend = bagssl_train::backend::Cuda;
+    type Kernels = Stock;
+}
+
 /// Work that runs on any backend.
 pub(crate) trait Job {
     /// What comes of it.
     type Output;
 
     /// Does it on a device.
-    fn run<B: Backend>(self, device: B::Device) -> Result<Self::Output>;
+    fn run<T: Target>(self, device: Device<T>) -> Result<Self::Output>;
 }
 
 /// Does a job on the backend of that name.
 pub(crate) fn on<J: Job>(name: Name, job: J) -> Result<J::Output> {
     match name {
-        Name::Candle => job.run::<bagssl_train::backend::Candle>(Default::default()),
-        Name::Ndarray => job.run::<bagssl_train::backend::NdArray>(Default::default()),
+        Name::Candle => job.run::<OnCandle>(Default::default()),
+        Name::Ndarray => job.run::<OnNdarray>(Default::default()),
         Name::Cuda => on_cuda(job),
     }
 }
@@ -57,7 +138,7 @@ fn on_cuda<J: Job>(job: J) -> Result<J::Output> {
     if !matches!(found, Ok(true)) {
         bail!("--backend cuda: expected an NVIDIA GPU with its driver and the CUDA toolkit's headers, found none");
     }
-    job.run::<bagssl_train::backend::Cuda>(Default::default())
+    job.run::<OnCuda>(Default::default())
 }
 
 #[cfg(not(feature = "cuda"))]

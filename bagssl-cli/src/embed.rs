@@ -7,16 +7,14 @@ use anyhow::{Context, Result, bail};
 use bagssl_core::aggregate::RunningMean;
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_core::embed::{Embed, Tap};
+use bagssl_core::embed::Tap;
 use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::{Dataset, Split};
-use burn::tensor::backend::Backend;
 use clap::ValueEnum;
 
-use crate::backend::{self, Job, Name};
+use crate::backend::{self, Device, Job, Name, Target};
 use crate::bag::BagArgs;
 use crate::files;
-use crate::score;
 use crate::work;
 
 /// Represent images by the mean of the embeddings of their patches
@@ -191,8 +189,8 @@ struct Embedding<'a> {
 impl Job for Embedding<'_> {
     type Output = Vec<f32>;
 
-    fn run<B: Backend>(self, device: B::Device) -> Result<Vec<f32>> {
-        let network = score::trained::<B>(self.checkpoint, &device)?;
+    fn run<T: Target>(self, device: Device<T>) -> Result<Vec<f32>> {
+        let network = T::trained(self.checkpoint, &[self.tap], &device)?;
         let bar = if self.quiet { indicatif::ProgressBar::hidden() } else { work::bar("embed", self.loader.images()) };
         let mut values = Vec::new();
         for batch in self.loader.batches() {

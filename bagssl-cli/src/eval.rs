@@ -10,9 +10,8 @@ use bagssl_data::dataset::Split;
 use bagssl_eval::knn::Knn;
 use bagssl_eval::probe::Linear;
 use bagssl_eval::report::View;
-use burn::tensor::backend::Backend;
 
-use crate::backend::{self, Job, Name};
+use crate::backend::{self, Device, Job, Name, Target};
 use crate::bag::BagArgs;
 use crate::files;
 use crate::score::{self, Halves, Input, Measured, Protocol};
@@ -127,12 +126,12 @@ struct Eval<'a> {
 impl Job for Eval<'_> {
     type Output = Measured;
 
-    fn run<B: Backend>(self, device: B::Device) -> Result<Measured> {
-        let network = score::trained::<B>(self.checkpoint, &device)?;
+    fn run<T: Target>(self, device: Device<T>) -> Result<Measured> {
+        let network = T::trained(self.checkpoint, &score::TAPS, &device)?;
         let total = score::images_to_embed(self.halves) as usize;
         let bar = if self.quiet { indicatif::ProgressBar::hidden() } else { work::bar("embed", total) };
         let input = Input::of(self.checkpoint.spec());
-        let measured = score::measure(&network, input, self.halves, self.protocol, &|images| bar.inc(images));
+        let measured = score::measure(&*network, input, self.halves, self.protocol, &|images| bar.inc(images));
         bar.finish_and_clear();
         measured
     }

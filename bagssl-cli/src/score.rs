@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use bagssl_core::bag::Bag;
-use bagssl_core::checkpoint::{Checkpoint, ModelPlan, Spec};
+use bagssl_core::checkpoint::Spec;
 use bagssl_core::colour::Colour;
 use bagssl_core::embed::{Embed, Tap};
-use bagssl_core::model::{Embedder, Model, Stock};
 use bagssl_core::normalise::Normalisation;
 use bagssl_core::patch::Filter;
 use bagssl_data::bags::{BagConfig, BagLoader};
@@ -21,7 +20,6 @@ use bagssl_eval::knn::Knn;
 use bagssl_eval::neighbours::{PatchId, neighbours};
 use bagssl_eval::probe::Linear;
 use bagssl_eval::report::{Space, View};
-use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 /// The two halves of a data set.
@@ -96,21 +94,12 @@ pub(crate) struct Measured {
     pub(crate) neighbours: BTreeMap<Space, Vec<Near>>,
 }
 
-const SPACES: [(Tap, Space); 2] = [(Tap::Embedding, Space::Embedding), (Tap::Projection, Space::Projection)];
+/// What the features at [`TAPS`] are called in reports.
+const SPACES: [Space; 2] = [Space::Embedding, Space::Projection];
 /// Images in a batch of bags.
 const BATCH: usize = 16;
-/// Patches that a network looks at together.
-const ROWS: usize = 512;
-
-/// A model with a checkpoint's weights.
-pub(crate) fn trained<B: Backend>(checkpoint: &Checkpoint<'_>, device: &B::Device) -> Result<Embedder<B, Stock>> {
-    Ok(Embedder::new(Model::load(checkpoint, device)?, device.clone(), ROWS))
-}
-
-/// A model with random weights.
-pub(crate) fn random<B: Backend>(plan: &ModelPlan, seed: u64, device: &B::Device) -> Embedder<B, Stock> {
-    Embedder::new(Model::init(plan, seed, device), device.clone(), ROWS)
-}
+/// The features that are measured.
+pub(crate) const TAPS: [Tap; 2] = [Tap::Embedding, Tap::Projection];
 
 /// 1, 4, 16.. patches, and all.
 pub(crate) fn counts(all: usize) -> Vec<usize> {
@@ -137,12 +126,11 @@ pub(crate) fn measure(
     let mut measured = Measured::default();
     for colour in Colour::ALL {
         let features = |bag, dataset: &Arc<Dataset>| -> Result<Vec<Features>> {
-            let taps = SPACES.map(|(tap, _)| tap);
-            embed(network, input, dataset, bag, colour, &taps, protocol, progress)
+            embed(network, input, dataset, bag, colour, &TAPS, protocol, progress)
         };
         let patches = (features(protocol.bag, &halves.train)?, features(protocol.bag, &halves.test)?);
         let whole = (features(Bag::Whole, &halves.train)?, features(Bag::Whole, &halves.test)?);
-        for (index, (_, space)) in SPACES.into_iter().enumerate() {
+        for (index, space) in SPACES.into_iter().enumerate() {
             let (train, test) = (&patches.0[index], &patches.1[index]);
             for count in counts(train.patches().min(test.patches())) {
                 measured.scores.push(score(train, test, count, (space, colour, View::Patches), protocol)?);

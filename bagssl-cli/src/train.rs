@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use bagssl_core::batch::PatchSource;
-use bagssl_core::model::{Differentiable, Stock};
+use bagssl_core::model::Differentiable;
 use bagssl_core::observe::Observer;
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::loader::{Loader, LoaderConfig};
@@ -16,9 +16,8 @@ use bagssl_train::progress::{Bar, Metrics};
 use bagssl_train::store::FileStore;
 use bagssl_train::trainer::{Ended, RunInfo, Trainer};
 use burn::backend::Autodiff;
-use burn::tensor::backend::Backend;
 
-use crate::backend::{self, Job, Name};
+use crate::backend::{self, Device, Job, Name, Target};
 use crate::config::{ConfigArgs, RunConfig};
 use crate::files;
 use crate::source::DataArgs;
@@ -135,11 +134,13 @@ pub(crate) fn loader(config: &RunConfig, dataset: Arc<Dataset>, threads: usize) 
     )?)
 }
 
+/// Training on a target.
+pub(crate) type Run<T> = Trainer<Autodiff<<T as Target>::Backend>, Differentiable<<T as Target>::Kernels>>;
+
 impl Job for Training<'_> {
     type Output = Outcome;
 
-    fn run<B: Backend>(self, device: B::Device) -> Result<Outcome> {
-        type Run<B> = Trainer<Autodiff<B>, Differentiable<Stock>>;
+    fn run<T: Target>(self, device: Device<T>) -> Result<Outcome> {
         let started = std::time::Instant::now();
         let checked = self.config.train.clone().check()?;
         let loader = loader(self.config, self.dataset.clone(), self.threads)?;
@@ -149,7 +150,7 @@ impl Job for Training<'_> {
             settings: toml::to_string(&self.config.augment)?,
         };
         files::make_folder(self.out)?;
-        let mut trainer: Run<B> = self.begin(checked, info, device)?;
+        let mut trainer: Run<T> = self.begin::<T>(checked, info, device)?;
         let resumed = trainer.step();
         files::write(&self.out.join("config.toml"), self.config.to_toml()?.as_bytes())?;
         let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Metrics::create(&self.out.join(METRICS), resumed)?)];
@@ -165,12 +166,7 @@ impl Job for Training<'_> {
 }
 
 impl Training<'_> {
-    fn begin<B: Backend>(
-        &self,
-        config: CheckedConfig,
-        info: RunInfo,
-        device: B::Device,
-    ) -> Result<Trainer<Autodiff<B>, Differentiable<Stock>>> {
+    fn begin<T: Target>(&self, config: CheckedConfig, info: RunInfo, device: Device<T>) -> Result<Run<T>> {
         let path = self.out.join(STATE);
         if self.force || !path.exists() {
             return Ok(Trainer::new(config, info, device)?);

@@ -1,8 +1,8 @@
 //! The passes of `Kernels` against Burn's autodiff, and each CPU backend against the other.
-#![cfg(feature = "burn")]
+#![cfg(all(feature = "ndarray", feature = "std"))]
 #![allow(deprecated, reason = "Burn 0.21 is the last release with the candle backend")]
 
-use bagssl_core::model::{Differentiable, Kernels, NormedInputs, Stock};
+use bagssl_core::model::{CpuFast, Differentiable, Kernels, NormedInputs, Stock};
 use bagssl_core::plan::Window;
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
@@ -74,9 +74,12 @@ proptest! {
         prop_assume!(window.output([height, width]).is_some());
         let dims = [rows, inputs, height, width];
         let own = conv::<NdArray, Differentiable<Stock>>(dims, outputs, window);
+        let fast = conv::<NdArray, Differentiable<CpuFast>>(dims, outputs, window);
         let stock = conv::<NdArray, Stock>(dims, outputs, window);
-        for ((what, own), stock) in ["output", "input", "weight"].iter().zip(&own).zip(&stock) {
-            close(what, own, stock, 1e-4);
+        for own in [own, fast] {
+            for ((what, own), stock) in ["output", "input", "weight"].iter().zip(&own).zip(&stock) {
+                close(what, own, stock, 1e-4);
+            }
         }
     }
 
@@ -86,9 +89,12 @@ proptest! {
     ) {
         let dims = [dims.0, dims.1, dims.2, dims.3];
         let own = norm::<NdArray, Differentiable<Stock>>(dims, residual, relu);
+        let fast = norm::<NdArray, Differentiable<CpuFast>>(dims, residual, relu);
         let stock = norm::<NdArray, Stock>(dims, residual, relu);
-        for (index, (own, stock)) in own.iter().zip(&stock).enumerate() {
-            close(&format!("part {index}"), own, stock, 1e-3);
+        for own in [own, fast] {
+            for (index, (own, stock)) in own.iter().zip(&stock).enumerate() {
+                close(&format!("part {index}"), own, stock, 1e-3);
+            }
         }
     }
 }
@@ -104,8 +110,10 @@ fn the_two_cpu_backends_agree_on_convolutions() {
         let dims = [3, 4, size[0], size[1]];
         let ndarray = conv::<NdArray, Differentiable<Stock>>(dims, 5, window);
         let candle = conv::<Candle, Differentiable<Stock>>(dims, 5, window);
-        for (part, (ndarray, candle)) in ndarray.iter().zip(&candle).enumerate() {
+        let fast = conv::<NdArray, Differentiable<CpuFast>>(dims, 5, window);
+        for (part, ((ndarray, candle), fast)) in ndarray.iter().zip(&candle).zip(&fast).enumerate() {
             close(&format!("{window:?}, part {part}"), ndarray, candle, 1e-5);
+            close(&format!("{window:?}, part {part}"), fast, candle, 1e-5);
         }
     }
 }
@@ -117,14 +125,17 @@ fn the_two_cpu_backends_agree_on_norms_pools_and_linear_layers() {
         let candle = norm::<Candle, Differentiable<Stock>>([3, 4, 5, 2], residual, relu);
         ndarray.iter().zip(&candle).for_each(|(ndarray, candle)| close("norm", ndarray, candle, 1e-4));
     }
-    fn others<B: Backend>() -> [Vec<f32>; 3] {
+    fn others<B: Backend, K: Kernels<B>>() -> [Vec<f32>; 3] {
         let map = wave::<B, 4>([2, 3, 7, 6], 0.3);
-        let pooled = Stock::max_pool2d(map.clone(), Window::square(3, 2, 1));
-        let mean: Tensor<B, 2> = Stock::global_mean(map);
-        let linear = Stock::linear(mean.clone(), wave([5, 3], 0.9), Some(wave([5], 0.2)));
+        let pooled = K::max_pool2d(map.clone(), Window::square(3, 2, 1));
+        let mean: Tensor<B, 2> = K::global_mean(map);
+        let linear = K::linear(mean.clone(), wave([5, 3], 0.9), Some(wave([5], 0.2)));
         [values(pooled), values(mean), values(linear)]
     }
-    others::<NdArray>().iter().zip(&others::<Candle>()).for_each(|(a, b)| close("others", a, b, 1e-5));
+    let candle = others::<Candle, Stock>();
+    for ndarray in [others::<NdArray, Stock>(), others::<NdArray, CpuFast>()] {
+        ndarray.iter().zip(&candle).for_each(|(a, b)| close("others", a, b, 1e-5));
+    }
 }
 
 /// A row of 1, 2, 3 under a kernel of 1, 10 with padding 1: 10, 21, 32, 3.

@@ -1,9 +1,12 @@
 //! Layers, networks and a whole step against PyTorch's values (`reference/*.py` made them), on both CPU backends.
-#![cfg(feature = "burn")]
+#![cfg(all(feature = "ndarray", feature = "std"))]
 #![allow(deprecated, reason = "Burn 0.21 is the last release with the candle backend")]
 
+use std::borrow::Cow;
+
 use bagssl_core::architecture::Architecture;
-use bagssl_core::model::{Differentiable, Kernels, Network, NormedInputs, Stock};
+use bagssl_core::cpu::{Executor, InstructionSet, Options, Pool};
+use bagssl_core::model::{CpuFast, Differentiable, Kernels, Network, NormedInputs, Stock};
 use bagssl_core::plan::{Kind, Layer, Op, Parameter, Plan, Role, Window};
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
@@ -43,8 +46,10 @@ fn close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
     assert!(error <= tolerance * largest, "{what}: error {error} of {largest}");
 }
 
-fn layers<B: Backend>(odd_windows: bool) {
-    type K = Differentiable<Stock>;
+fn layers<B: Backend, I: Kernels<B>>(odd_windows: bool)
+where
+    Differentiable<I>: Kernels<Autodiff<B>>,
+{
     let all = read(include_str!("reference/layers.json"));
     for case in all["conv2d"].as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
@@ -56,7 +61,7 @@ fn layers<B: Backend>(odd_windows: bool) {
         }
         let input = tensor::<Autodiff<B>, 4>(&case["x"]).require_grad();
         let weight = tensor::<Autodiff<B>, 4>(&case["weight"]).require_grad();
-        let output = <K as Kernels<Autodiff<B>>>::conv2d(input.clone(), weight.clone(), window);
+        let output = <Differentiable<I> as Kernels<Autodiff<B>>>::conv2d(input.clone(), weight.clone(), window);
         let gradients = (output.clone() * tensor(&case["output_grad"])).sum().backward();
         close(name, &values(output), &numbers(&case["output"]), 1e-5);
         close(name, &values(input.grad(&gradients).unwrap()), &numbers(&case["x_grad"]), 1e-5);
@@ -69,7 +74,11 @@ fn layers<B: Backend>(odd_windows: bool) {
         let shift = tensor::<Autodiff<B>, 1>(&case["bias"]).require_grad();
         let residual = case.get("residual").map(|residual| tensor::<Autodiff<B>, 4>(residual).require_grad());
         let inputs = NormedInputs { input: input.clone(), scale: scale.clone(), shift: shift.clone() };
-        let normed = <K as Kernels<Autodiff<B>>>::norm(inputs, residual.clone(), case["relu"].as_bool().unwrap());
+        let normed = <Differentiable<I> as Kernels<Autodiff<B>>>::norm(
+            inputs,
+            residual.clone(),
+            case["relu"].as_bool().unwrap(),
+        );
         let gradients = (normed.output.clone() * tensor(&case["output_grad"])).sum().backward();
         close(name, &values(normed.output), &numbers(&train["output"]), 1e-5);
         close(name, &values(normed.mean), &numbers(&train["batch_mean"]), 1e-5);
@@ -86,30 +95,35 @@ fn layers<B: Backend>(odd_windows: bool) {
         let window =
             Window { kernel: pair(&case["kernel"]), stride: pair(&case["stride"]), padding: pair(&case["padding"]) };
         let input = tensor::<Autodiff<B>, 4>(&case["x"]).require_grad();
-        let output = <K as Kernels<Autodiff<B>>>::max_pool2d(input.clone(), window);
+        let output = <Differentiable<I> as Kernels<Autodiff<B>>>::max_pool2d(input.clone(), window);
         let gradients = (output.clone() * tensor(&case["output_grad"])).sum().backward();
         close(name, &values(output), &numbers(&case["output"]), 1e-6);
         close(name, &values(input.grad(&gradients).unwrap()), &numbers(&case["x_grad"]), 1e-6);
     }
     for case in all["global_mean"].as_array().unwrap() {
-        let output: Tensor<B, 2> = Stock::global_mean(tensor(&case["x"]));
+        let output: Tensor<B, 2> = I::global_mean(tensor(&case["x"]));
         close("global mean", &values(output), &numbers(&case["output"]), 1e-5);
     }
     for case in all["linear"].as_array().unwrap() {
         let bias = case.get("bias").map(tensor);
-        let output: Tensor<B, 2> = Stock::linear(tensor(&case["x"]), tensor(&case["weight"]), bias);
+        let output: Tensor<B, 2> = I::linear(tensor(&case["x"]), tensor(&case["weight"]), bias);
         close("linear", &values(output), &numbers(&case["output"]), 1e-5);
     }
 }
 
 #[test]
 fn layers_are_those_of_pytorch_on_ndarray() {
-    layers::<NdArray>(true);
+    layers::<NdArray, Stock>(true);
+}
+
+#[test]
+fn layers_are_those_of_pytorch_with_own_kernels() {
+    layers::<NdArray, CpuFast>(true);
 }
 
 #[test]
 fn layers_are_those_of_pytorch_on_candle() {
-    layers::<Candle>(false);
+    layers::<Candle, Stock>(false);
 }
 
 /// The weights of `reference/resnet.py`: sines of the place in the tensor and of the tensor's place in the network.
@@ -138,7 +152,11 @@ fn torchvision_names(arch: Architecture) -> Vec<String> {
     names.filter(|name| !name.starts_with("fc.") && !name.ends_with("num_batches_tracked")).collect()
 }
 
-fn resnets<B: Backend>(archs: &[&str], phases: &[&str], tolerance: f32) {
+/// What runs a network: its plan, its parameters and an input `[row, channel, height, width]` of some size to its last
+/// value.
+type Runner<'a> = &'a dyn Fn(&Plan, &dyn Fn(&Parameter) -> Vec<f32>, Vec<f32>, [usize; 4]) -> Vec<f32>;
+
+fn resnets(archs: &[&str], phases: &[&str], tolerance: f32, run: Runner<'_>) {
     for case in read(include_str!("reference/resnet.json"))["cases"].as_array().unwrap() {
         let name = case["arch"].as_str().unwrap();
         let phase = case["phase"].as_str().unwrap();
@@ -148,27 +166,70 @@ fn resnets<B: Backend>(archs: &[&str], phases: &[&str], tolerance: f32) {
         let arch: Architecture = name.parse().unwrap();
         let order = torchvision_names(arch);
         let index = |name: &str| order.iter().position(|known| known == name).unwrap();
-        let fill = |parameter: &Parameter| Ok(formula(index(&parameter.name), phase == "quadratic", parameter));
-        let network = Network::<B>::build(&arch.plan(), fill, &Default::default()).unwrap();
+        let fill = |parameter: &Parameter| formula(index(&parameter.name), phase == "quadratic", parameter);
         let dims: Vec<usize> =
             case["input_shape"].as_array().unwrap().iter().map(|length| length.as_u64().unwrap() as usize).collect();
+        let dims: [usize; 4] = dims.try_into().unwrap();
         let input: Vec<f32> = (0..dims.iter().product()).map(|i| (0.01 * i as f64).sin() as f32).collect();
-        let input = Tensor::from_data(TensorData::new(input, dims), &Default::default());
-        let output = network.forward_map::<Stock>(input, &[arch.plan().layers().len()]).remove(0);
+        let output = run(&arch.plan(), &fill, input, dims);
         let columns = case["embedding"]["shape"][1].as_u64().unwrap() as usize;
-        let output = output.narrow(1, 0, columns);
-        close(&format!("{name}, {phase}"), &values(output), &numbers(&case["embedding"]), tolerance);
+        let output: Vec<f32> =
+            output.chunks(arch.plan().output_dim()).flat_map(|row| &row[..columns]).copied().collect();
+        close(&format!("{name}, {phase}"), &output, &numbers(&case["embedding"]), tolerance);
     }
+}
+
+fn burn_runner<B: Backend, K: Kernels<B>>(
+    plan: &Plan,
+    fill: &dyn Fn(&Parameter) -> Vec<f32>,
+    input: Vec<f32>,
+    dims: [usize; 4],
+) -> Vec<f32> {
+    let network = Network::<B>::build(plan, |parameter| Ok(fill(parameter)), &Default::default()).unwrap();
+    let input = Tensor::from_data(TensorData::new(input, dims), &Default::default());
+    values(network.forward_map::<K>(input, &[plan.layers().len()]).remove(0))
 }
 
 #[test]
 fn embeddings_are_those_of_torchvision_on_candle() {
-    resnets::<Candle>(&["resnet18", "resnet18-cifar", "resnet50"], &["linear", "quadratic"], 2e-5);
+    let archs = ["resnet18", "resnet18-cifar", "resnet50"];
+    resnets(&archs, &["linear", "quadratic"], 2e-5, &burn_runner::<Candle, Stock>);
 }
 
 #[test]
 fn embeddings_are_those_of_torchvision_on_ndarray() {
-    resnets::<NdArray>(&["resnet18"], &["quadratic"], 1e-4);
+    resnets(&["resnet18"], &["quadratic"], 1e-4, &burn_runner::<NdArray, Stock>);
+}
+
+#[test]
+fn embeddings_are_those_of_torchvision_with_own_kernels() {
+    let archs = ["resnet18", "resnet18-cifar", "resnet50"];
+    resnets(&archs, &["quadratic"], 2e-5, &burn_runner::<NdArray, CpuFast>);
+}
+
+#[test]
+fn embeddings_are_those_of_torchvision_without_burn() {
+    for set in InstructionSet::ALL.into_iter().filter(|set| set.is_available()) {
+        for exact in [false, true] {
+            let run = |plan: &Plan, fill: &dyn Fn(&Parameter) -> Vec<f32>, input: Vec<f32>, dims: [usize; 4]| {
+                let parameters = plan.parameters();
+                let mut source = |name: &str| {
+                    let parameter = parameters.iter().find(|parameter| parameter.name == name).unwrap();
+                    Ok(Cow::Owned(fill(parameter)))
+                };
+                // A large nominal batch selects Winograd wherever it is known.
+                let options = Options { set, exact, ..Options::new(1000, [dims[2], dims[3]]) };
+                let executor = Executor::new(plan, &mut source, options).unwrap();
+                let mut workspace = executor.workspace(dims[0], [dims[2], dims[3]], Pool::global()).unwrap();
+                executor.run(&mut workspace, &input, Pool::global()).unwrap()
+            };
+            let tolerance = if set.is_bf16() { 3e-2 } else { 2e-5 };
+            let archs = ["resnet18", "resnet18-cifar", "resnet50"];
+            // The filters of the linear phase are waves whose sums nearly cancel: only plain sums in f32 bear that.
+            let phases: &[&str] = if exact && !set.is_bf16() { &["linear", "quadratic"] } else { &["quadratic"] };
+            resnets(&archs, phases, tolerance, &run);
+        }
+    }
 }
 
 /// Each architecture has torchvision's names and shapes, in any order.
@@ -204,8 +265,7 @@ fn conv(number: usize, inputs: usize, outputs: usize, stride: usize) -> Layer {
 }
 
 /// Forward, all gradients, running statistics and evaluation mode of a small network.
-fn step<B: Backend>() {
-    type K = Differentiable<Stock>;
+fn step<B: Backend, I: Kernels<B>>() {
     let case = read(include_str!("reference/step.json"));
     let encoder =
         Plan::new(Kind::Map(3), vec![conv(1, 3, 4, 1), conv(2, 4, 6, 2), Layer { input: 2, op: Op::GlobalMean }]);
@@ -218,8 +278,8 @@ fn step<B: Backend>() {
     };
     let (mut encoder, mut projector) = (build(&encoder.unwrap(), "encoder"), build(&projector.unwrap(), "projector"));
 
-    let (embedding, encoder_statistics) = encoder.forward_train_map::<K>(tensor(&case["x"]));
-    let (projection, projector_statistics) = projector.forward_train_rows::<K>(embedding.clone());
+    let (embedding, encoder_statistics) = encoder.forward_train_map::<Differentiable<I>>(tensor(&case["x"]));
+    let (projection, projector_statistics) = projector.forward_train_rows::<Differentiable<I>>(embedding.clone());
     close("embedding", &values(embedding), &numbers(&case["embedding"]), 1e-5);
     close("projection", &values(projection.clone()), &numbers(&case["projection"]), 1e-4);
 
@@ -244,18 +304,23 @@ fn step<B: Backend>() {
             close(name, got, &numbers(expected), 1e-5);
         }
     }
-    let embedding = encoder.forward_map::<K>(tensor(&case["x"]), &[3]).remove(0);
-    let projection = projector.forward_rows::<K>(embedding.clone(), &[2]).remove(0);
+    let embedding = encoder.forward_map::<Differentiable<I>>(tensor(&case["x"]), &[3]).remove(0);
+    let projection = projector.forward_rows::<Differentiable<I>>(embedding.clone(), &[2]).remove(0);
     close("embedding", &values(embedding), &numbers(&case["eval"]["embedding"]), 1e-5);
     close("projection", &values(projection), &numbers(&case["eval"]["projection"]), 1e-4);
 }
 
 #[test]
 fn a_step_is_that_of_pytorch_on_ndarray() {
-    step::<NdArray>();
+    step::<NdArray, Stock>();
 }
 
 #[test]
 fn a_step_is_that_of_pytorch_on_candle() {
-    step::<Candle>();
+    step::<Candle, Stock>();
+}
+
+#[test]
+fn a_step_is_that_of_pytorch_with_own_kernels() {
+    step::<NdArray, CpuFast>();
 }

@@ -123,7 +123,7 @@ fn clippy() -> Result<()> {
         "--workspace",
         "--all-targets",
         "--features",
-        "bagssl-core/burn,bagssl-core/std",
+        "bagssl-core/ndarray,bagssl-core/std",
         "--locked",
         "--",
         "-D",
@@ -145,13 +145,13 @@ fn features() -> Result<()> {
 
 fn docs() -> Result<()> {
     must(
-        cargo(&["doc", "--workspace", "--no-deps", "--locked", "--features", "bagssl-core/burn,bagssl-core/std"])
+        cargo(&["doc", "--workspace", "--no-deps", "--locked", "--features", "bagssl-core/ndarray,bagssl-core/std"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )
 }
 
 fn test() -> Result<()> {
-    must(&mut cargo(&["test", "--workspace", "--locked", "--features", "bagssl-core/burn,bagssl-core/std"]))
+    must(&mut cargo(&["test", "--workspace", "--locked", "--features", "bagssl-core/ndarray,bagssl-core/std"]))
 }
 
 fn external_user() -> Result<()> {

@@ -4,17 +4,14 @@ use std::time::Instant;
 
 use anyhow::Result;
 use bagssl_core::batch::{PatchSource, SourceError};
-use bagssl_core::model::{Differentiable, Stock};
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_train::store::Nowhere;
 use bagssl_train::trainer::{RunInfo, Trainer};
-use burn::backend::Autodiff;
-use burn::tensor::backend::Backend;
 
 use super::What;
 use super::stage::Stage;
-use crate::backend::{self, Job, Name};
+use crate::backend::{self, Device, Job, Name, Target};
 use crate::score;
 use crate::train;
 use crate::work;
@@ -94,13 +91,12 @@ impl Job for WarmUp<'_> {
     type Output = (f64, f64);
 
     /// Seconds of a step, and of embedding the bag of an image.
-    fn run<B: Backend>(self, device: B::Device) -> Result<(f64, f64)> {
-        type Run<B> = Trainer<Autodiff<B>, Differentiable<Stock>>;
+    fn run<T: Target>(self, device: Device<T>) -> Result<(f64, f64)> {
         let shared = self.what.shared;
         let config = self.stage.config.train.clone().check()?;
         let loader = train::loader(&self.stage.config, shared.halves.train.clone(), shared.protocol.threads)?;
         let info = RunInfo { preset: String::new(), data: String::new(), settings: String::new() };
-        let mut trainer: Run<B> = Trainer::new(config, info, device.clone())?;
+        let mut trainer: train::Run<T> = Trainer::new(config, info, device.clone())?;
         let mut clock = Clock::default();
         trainer.run(&loader as &dyn PatchSource, &mut clock, &mut Nowhere)?;
         let steps = clock.0;
@@ -121,12 +117,12 @@ impl Job for WarmUp<'_> {
                 ..BagConfig::default()
             },
         )?;
-        let network = score::random::<B>(self.stage.config.train.clone().check()?.plan(), 0, &device);
+        let network = T::random(train.clone().check()?.plan(), 0, train.patch.input(), &score::TAPS, &device)?;
         let (mut images, mut seconds) = (0, 0.0);
         for batch in bags.batches().take(BATCHES) {
             let batch = batch.map_err(anyhow::Error::from_boxed)?;
             let begun = Instant::now();
-            bagssl_core::embed::Embed::embed(&network, &batch, &[bagssl_core::embed::Tap::Projection])
+            bagssl_core::embed::Embed::embed(&*network, &batch, &[bagssl_core::embed::Tap::Projection])
                 .map_err(anyhow::Error::from_boxed)?;
             seconds += begun.elapsed().as_secs_f64();
             images += batch.shape().images;

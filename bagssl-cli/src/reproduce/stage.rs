@@ -10,10 +10,9 @@ use anyhow::{Context, Result};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::observe::Observer;
 use bagssl_eval::report::Model;
-use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{self, Job, Name};
+use crate::backend::{self, Device, Job, Name, Target};
 use crate::config::RunConfig;
 use crate::files;
 use crate::score::{self, Halves, Input, Measured, Protocol};
@@ -167,19 +166,19 @@ struct Measure<'a> {
 impl Job for Measure<'_> {
     type Output = Measured;
 
-    fn run<B: Backend>(self, device: B::Device) -> Result<Measured> {
+    fn run<T: Target>(self, device: Device<T>) -> Result<Measured> {
         let Shared { halves, protocol, .. } = self.shared;
         let train = &self.stage.config.train;
         if self.stage.is_trained() {
             let bytes = files::read(&self.stage.folder.join(train::CHECKPOINT))?;
             let checkpoint = Checkpoint::from_bytes(&bytes)?;
-            let network = score::trained::<B>(&checkpoint, &device)?;
+            let network = T::trained(&checkpoint, &score::TAPS, &device)?;
             let input = Input::of(checkpoint.spec());
-            return score::measure(&network, input, halves, *protocol, self.embedded);
+            return score::measure(&*network, input, halves, *protocol, self.embedded);
         }
         let plan = train.clone().check()?;
-        let network = score::random::<B>(plan.plan(), self.stage.seed, &device);
+        let network = T::random(plan.plan(), self.stage.seed, train.patch.input(), &score::TAPS, &device)?;
         let input = Input { side: train.patch.input(), normalisation: train.normalisation, filter: train.filter };
-        score::measure(&network, input, halves, *protocol, self.embedded)
+        score::measure(&*network, input, halves, *protocol, self.embedded)
     }
 }

@@ -327,6 +327,11 @@ impl Workspace {
         self.size
     }
 
+    /// Threads that it is for.
+    pub fn threads(&self) -> usize {
+        self.scratch.workers()
+    }
+
     /// Bytes that it holds (after a first run, which makes part of it).
     pub fn bytes(&mut self) -> usize {
         let maps = self.early_memory.iter_mut().flatten().chain(&mut self.late_memory);

@@ -12,7 +12,7 @@ pub(super) struct Buffer(Vec<Line>);
 
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Line([f32; CHANNELS]);
+struct Line(#[allow(dead_code, reason = "read through pointers to all lines")] [f32; CHANNELS]);
 
 impl Buffer {
     /// Zeros.

@@ -185,14 +185,16 @@ unsafe fn input_transform<T: Vector>(d: [T; 6]) -> [T; 6] {
 #[inline(always)]
 unsafe fn output_transform<T: Vector>(m: [T; 6]) -> [T; 4] {
     unsafe {
-        let constant = |value: f64| T::splat(value as f32);
+        let (a, b) = (T::splat(A as f32), T::splat(B as f32));
+        let (a2, b2) = (T::splat((A * A) as f32), T::splat((B * B) as f32));
+        let (a3, b3) = (T::splat((A * A * A) as f32), T::splat((B * B * B) as f32));
         let (sum_a, difference_a) = (m[1].add(m[2]), m[1].sub(m[2]));
         let (sum_b, difference_b) = (m[3].add(m[4]), m[3].sub(m[4]));
         [
             m[0].add(sum_a).add(sum_b),
-            constant(A).mul_add(difference_a, constant(B).mul(difference_b)),
-            constant(A * A).mul_add(sum_a, constant(B * B).mul(sum_b)),
-            constant(A * A * A).mul_add(difference_a, constant(B * B * B).mul_add(difference_b, m[5])),
+            a.mul_add(difference_a, b.mul(difference_b)),
+            a2.mul_add(sum_a, b2.mul(sum_b)),
+            a3.mul_add(difference_a, b3.mul_add(difference_b, m[5])),
         ]
     }
 }
@@ -214,12 +216,22 @@ pub(super) struct Square {
 pub(super) unsafe fn winograd_input<T: Vector, S: Store<T>>(from: Square, channels: usize, to: *mut f32, plane: usize) {
     unsafe {
         for channel in (0..channels).step_by(T::LANES) {
-            let columns: [[T; 6]; 6] = core::array::from_fn(|x| {
+            // Loops, not closures: those are not always inlined, and then lack the instruction set.
+            let mut columns = [[T::splat(0.0); 6]; 6];
+            for (x, transformed) in columns.iter_mut().enumerate() {
                 let column = from.start.add(x * from.pixel + channel);
-                input_transform(core::array::from_fn(|y| T::load(column.add(y * from.row))))
-            });
+                let mut values = [T::splat(0.0); 6];
+                for (y, value) in values.iter_mut().enumerate() {
+                    *value = T::load(column.add(y * from.row));
+                }
+                *transformed = input_transform(values);
+            }
             for y in 0..6 {
-                let row = input_transform(core::array::from_fn(|x| columns[x][y]));
+                let mut values = [T::splat(0.0); 6];
+                for x in 0..6 {
+                    values[x] = columns[x][y];
+                }
+                let row = input_transform(values);
                 for x in 0..6 {
                     S::store(row[x], to.add((y * 6 + x) * plane + channel / S::SHARE));
                 }
@@ -248,14 +260,29 @@ pub(super) unsafe fn winograd_output<T: Vector>(from: *const f32, plane: usize, 
     unsafe {
         let least = T::splat(if out.relu { 0.0 } else { f32::NEG_INFINITY });
         for channel in (0..channels).step_by(T::LANES) {
-            let columns: [[T; 4]; 6] = core::array::from_fn(|x| {
-                output_transform(core::array::from_fn(|y| T::load(from.add((y * 6 + x) * plane + channel))))
-            });
+            let mut columns = [[T::splat(0.0); 4]; 6];
+            for (x, transformed) in columns.iter_mut().enumerate() {
+                let mut values = [T::splat(0.0); 6];
+                for (y, value) in values.iter_mut().enumerate() {
+                    *value = T::load(from.add((y * 6 + x) * plane + channel));
+                }
+                *transformed = output_transform(values);
+            }
             let bias = T::load(out.bias.add(channel));
-            for y in 0..out.valid[0].min(TILE) {
-                let row = output_transform(core::array::from_fn(|x| columns[x][y]));
-                for (x, value) in row.into_iter().enumerate().take(out.valid[1]) {
-                    let mut value = value.add(bias);
+            for y in 0..TILE {
+                if y >= out.valid[0] {
+                    break;
+                }
+                let mut values = [T::splat(0.0); 6];
+                for x in 0..6 {
+                    values[x] = columns[x][y];
+                }
+                let row = output_transform(values);
+                for x in 0..TILE {
+                    if x >= out.valid[1] {
+                        break;
+                    }
+                    let mut value = row[x].add(bias);
                     if let Some(residual) = out.residual {
                         value = value.add(T::load(residual.start.add(y * residual.row + x * residual.pixel + channel)));
                     }

@@ -7,18 +7,23 @@
 
 mod conv;
 mod elementwise;
+#[cfg(feature = "std")]
+mod embedder;
 mod executor;
 mod isa;
 mod map;
 mod micro;
+pub mod ops;
 mod pool;
 mod simd;
 mod threads;
 #[cfg(all(test, feature = "std"))]
 mod tests;
 
+#[cfg(feature = "std")]
+pub use embedder::{Embedder, EmbedderOptions};
 pub use executor::{Executor, Options, Source, Workspace};
 pub use isa::InstructionSet;
 #[cfg(feature = "std")]
-pub use threads::Pool;
-pub use threads::{Serial, Threads};
+pub use threads::{Pool, serially};
+pub use threads::{Serial, Threads, with_threads};

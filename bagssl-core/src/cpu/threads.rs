@@ -40,7 +40,20 @@ impl Threads for Worker {
 }
 
 #[cfg(feature = "std")]
-pub use pool::Pool;
+pub use pool::{Pool, serially};
+
+/// Calls `work` with the threads that this thread's work is shared with: [`Pool::global`], or nobody within
+/// [`serially`].
+#[cfg(feature = "std")]
+pub fn with_threads<T>(work: impl FnOnce(&dyn Threads) -> T) -> T {
+    if pool::is_serial() { work(&Serial) } else { work(Pool::global()) }
+}
+
+/// Calls `work` with the threads that this thread's work is shared with: without the standard library, nobody.
+#[cfg(not(feature = "std"))]
+pub fn with_threads<T>(work: impl FnOnce(&dyn Threads) -> T) -> T {
+    work(&Serial)
+}
 
 #[cfg(feature = "std")]
 mod pool {
@@ -136,6 +149,27 @@ mod pool {
     }
 
     static GLOBAL: OnceLock<Pool> = OnceLock::new();
+
+    std::thread_local! {
+        static SERIAL: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
+    }
+
+    pub(super) fn is_serial() -> bool {
+        SERIAL.get()
+    }
+
+    /// Calls `work` so that kernels without threads of their own stay on this thread: for programs that run several
+    /// computations side by side.
+    pub fn serially<T>(work: impl FnOnce() -> T) -> T {
+        struct Restore(bool);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                SERIAL.set(self.0);
+            }
+        }
+        let _restore = Restore(SERIAL.replace(true));
+        work()
+    }
 
     impl Threads for Pool {
         fn count(&self) -> usize {

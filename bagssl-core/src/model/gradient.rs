@@ -131,13 +131,13 @@ pub(super) fn norm<B: Backend>(
     let [rows, _, height, width] = input.dims();
     let count = (rows * height * width) as f64;
 
-    let inverse = (normed.variance + NORM_EPSILON).sqrt().recip();
-    let standard = (input - along_channels(normed.mean)) * along_channels(inverse.clone());
+    let deviation = (normed.variance + NORM_EPSILON).sqrt();
+    let standard = (input - along_channels(normed.mean)) / along_channels(deviation.clone());
     let mean = channel_mean(gradient.clone());
     let covariance = channel_mean(gradient.clone() * standard.clone());
     let centred = gradient.clone() - along_channels(mean.clone()) - standard * along_channels(covariance.clone());
     NormGradients {
-        input: centred * along_channels(scale * inverse),
+        input: centred * along_channels(scale / deviation),
         scale: covariance * count,
         shift: mean * count,
         residual: has_residual.then_some(gradient),

@@ -10,9 +10,13 @@ mod differentiable;
 mod network;
 mod pair;
 mod embedder;
+#[cfg(feature = "ndarray")]
+mod fast;
 
 pub use differentiable::Differentiable;
 pub use embedder::Embedder;
+#[cfg(feature = "ndarray")]
+pub use fast::CpuFast;
 pub use kernels::{Kernels, NormGradients, Normed, NormedInputs, Stock};
 pub use network::{BatchStatistics, Network, Update};
 pub use pair::{Features, Model, Trained};

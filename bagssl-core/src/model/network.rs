@@ -425,7 +425,7 @@ impl<B: Backend> Norm<B> {
 
     /// Factor and offset of each channel that the norm comes down to with running statistics.
     fn folded(&self) -> (Tensor<B, 1>, Tensor<B, 1>) {
-        let factor = self.scale.val() * (self.variance.val() + NORM_EPSILON).sqrt().recip();
+        let factor = self.scale.val() / (self.variance.val() + NORM_EPSILON).sqrt();
         let offset = self.shift.val() - self.mean.val() * factor.clone();
         (factor, offset)
     }

@@ -1,0 +1,639 @@
+//! The operations of training on maps `[image, height, width, channel]`: convolution with both gradients, batch norm.
+//!
+//! Results are the same bits for any number of threads.
+#![allow(unsafe_code, reason = "calls kernels on raw pointers; bounds follow from the maps' forms")]
+
+use std::prelude::v1::*;
+
+use super::conv::{After, Conv, Method, Scratch, Weights};
+use super::elementwise::{Norm, NormGradient};
+use super::isa::{InstructionSet, Micro};
+use super::map::{Buffer, CHANNELS, Form, Map};
+use super::micro::GradientTile;
+use super::threads::Threads;
+use crate::error::{Error, Result};
+use crate::plan::{NORM_EPSILON, Window};
+
+/// What computes: kernels of an instruction set, on some threads.
+#[derive(Clone, Copy)]
+pub struct Processor<'a> {
+    micro: &'static Micro,
+    threads: &'a dyn Threads,
+}
+
+impl core::fmt::Debug for Processor<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Processor({} threads)", self.threads.count())
+    }
+}
+
+/// The shape of maps, `[image, height, width, channel]`.
+pub type Shape = [usize; 4];
+
+/// A convolution's window and channels; its weight is `[output, input, height, width]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Convolution {
+    /// The window.
+    pub window: Window,
+    /// Channels that come in.
+    pub inputs: usize,
+    /// Channels that go out.
+    pub outputs: usize,
+}
+
+/// What [`Processor::norm`] gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Normed {
+    /// The map, after residual and ReLU.
+    pub output: Vec<f32>,
+    /// The mean of each channel.
+    pub mean: Vec<f32>,
+    /// The variance of each channel, biased.
+    pub variance: Vec<f32>,
+}
+
+/// What [`Processor::norm_gradient`] gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NormGradients {
+    /// The gradient of the norm's input.
+    pub input: Vec<f32>,
+    /// That of the scale.
+    pub scale: Vec<f32>,
+    /// That of the shift.
+    pub shift: Vec<f32>,
+    /// That of the residual, if there was one.
+    pub residual: Option<Vec<f32>>,
+}
+
+/// Maps or rows that a function reads, with their shape.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    values: &'a [f32],
+    shape: Shape,
+}
+
+impl<'a> View<'a> {
+    /// Values of a shape.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if there are more or fewer, [`Error::Setting`] if the shape has a 0.
+    pub fn new(values: &'a [f32], shape: Shape) -> Result<Self> {
+        if shape.contains(&0) {
+            return Err(Error::Setting { name: "shape", expected: "no 0 in it", got: format!("{shape:?}") });
+        }
+        let expected = shape.iter().product();
+        match values.len() == expected {
+            true => Ok(View { values, shape }),
+            false => Err(Error::Length { what: "values of a map", expected, got: values.len() }),
+        }
+    }
+
+    /// `[image, height, width, channel]`
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The values.
+    pub fn values(&self) -> &'a [f32] {
+        self.values
+    }
+
+    fn size(&self) -> [usize; 2] {
+        [self.shape[1], self.shape[2]]
+    }
+}
+
+/// One axis of the pixels whose gradients come from the same taps of a strided convolution.
+#[derive(Clone, Copy)]
+struct Phase {
+    /// The first tap that reaches these pixels; the others follow at the stride's distance.
+    tap: usize,
+    /// How many taps there are.
+    taps: usize,
+    /// How far before the first pixel's place in the gradient the window begins; negative if after.
+    before: isize,
+    /// Pixels of this phase.
+    length: usize,
+}
+
+impl Phase {
+    /// Pixel `stride * i + phase` gets tap `tap + stride * j` of gradient `i + shift - j`.
+    fn new(window: Window, axis: usize, phase: usize, size: usize) -> Self {
+        let (kernel, stride, padding) = (window.kernel[axis], window.stride[axis], window.padding[axis]);
+        let (tap, shift) = ((phase + padding) % stride, (phase + padding) / stride);
+        let taps = kernel.saturating_sub(tap).div_ceil(stride);
+        let length = size.saturating_sub(phase).div_ceil(stride);
+        Phase { tap, taps, before: taps as isize - 1 - shift as isize, length }
+    }
+}
+
+impl<'a> Processor<'a> {
+    /// The kernels of `set` on `threads`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if this machine lacks the instruction set.
+    pub fn new(set: InstructionSet, threads: &'a dyn Threads) -> Result<Self> {
+        let micro = set.micro().ok_or_else(|| Error::Setting {
+            name: "instruction set",
+            expected: "one of this machine",
+            got: set.name().into(),
+        })?;
+        Ok(Processor { micro, threads })
+    }
+
+    /// `relu?(conv(input) + bias? + residual?)`, `[image, height, width, output]`.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if channels, weight, bias or residual do not fit, [`Error::Plan`] if the window does not.
+    pub fn conv2d(
+        &self,
+        input: View<'_>,
+        weight: &[f32],
+        conv: Convolution,
+        bias: Option<&[f32]>,
+        residual: Option<View<'_>>,
+        relu: bool,
+    ) -> Result<Vec<f32>> {
+        let size = conv.check(input, weight)?;
+        let shape = [input.shape[0], size[0], size[1], conv.outputs];
+        if let Some(residual) = residual {
+            expect_length("values of a residual", shape.iter().product(), residual.values.len())?;
+        }
+        let zeros;
+        let bias = match bias {
+            Some(bias) => {
+                expect_length("a bias", conv.outputs, bias.len())?;
+                bias
+            }
+            None => {
+                zeros = vec![0.0; conv.outputs];
+                &zeros
+            }
+        };
+        let method = Method::of(conv.window, stored(conv.inputs), shape[0] * size[0] * size[1]);
+        let (before, after) = Conv::border(conv.window, method, size);
+        let input = Bordered::new(self.threads, input, before, after);
+        let weights = Weights { values: weight, inputs: conv.inputs, outputs: conv.outputs, window: conv.window };
+        let packed = Conv::new(weights, bias, input.form.channels, method, self.micro);
+        let residual = residual.map(|residual| Bordered::new(self.threads, residual, 0, [0, 0]));
+        let mut output = Output::new(shape);
+        let after = After { residual: residual.as_ref().map(Bordered::map), relu };
+        let scratch = Scratch::new(self.threads.count());
+        packed.run(self.threads, (&scratch, 0), shape[0], input.map(), output.map(), after);
+        Ok(output.into_values(self.threads))
+    }
+
+    /// The gradient of a convolution's input of `[height, width]` `size`: `[image, height, width, input]`.
+    ///
+    /// # Errors
+    /// As [`Processor::conv2d`].
+    pub fn conv2d_input_gradient(
+        &self,
+        gradient: View<'_>,
+        weight: &[f32],
+        conv: Convolution,
+        size: [usize; 2],
+    ) -> Result<Vec<f32>> {
+        conv.check_gradient(gradient, weight, size)?;
+        let Convolution { window, inputs, outputs } = conv;
+        let images = gradient.shape[0];
+        let phases = |axis: usize| -> Vec<Phase> {
+            (0..window.stride[axis].min(size[axis])).map(|phase| Phase::new(window, axis, phase, size[axis])).collect()
+        };
+        let phases = [phases(0), phases(1)];
+        // One copy of the gradient with a border for all phases; Winograd's whole tiles reach further.
+        let before = phases.iter().flatten().map(|phase| phase.before.max(0) as usize).max().unwrap_or(0);
+        let after = [0, 1].map(|axis| {
+            let reach =
+                |phase: &Phase| phase.length.next_multiple_of(4) as isize + 2 + phase.taps as isize - phase.before;
+            phases[axis].iter().map(|phase| reach(phase).max(0) as usize).max().unwrap_or(0)
+        });
+        let source = Bordered::new(self.threads, gradient, before, after);
+        let mut output = Output::new([images, size[0], size[1], inputs]);
+        let scratch = Scratch::new(self.threads.count());
+        let zeros = vec![0.0; inputs];
+        for (first_row, down) in phases[0].iter().enumerate() {
+            for (first_column, across) in phases[1].iter().enumerate() {
+                let part = output.map().every(window.stride, [first_row, first_column]);
+                if down.taps == 0 || across.taps == 0 {
+                    continue; // No output looked at these pixels.
+                }
+                let kernel = Window { kernel: [down.taps, across.taps], ..Window::square(1, 1, 0) };
+                let turned = turned(weight, conv, [*down, *across]);
+                let pixels = images * down.length * across.length;
+                let method = Method::of(kernel, source.form.channels, pixels);
+                let weights = Weights { values: &turned, inputs: outputs, outputs: inputs, window: kernel };
+                let packed = Conv::new(weights, &zeros, source.form.channels, method, self.micro);
+                let from = source.map();
+                let from = Map { start: from.at(0, -down.before, -across.before), ..from };
+                let after = After { residual: None, relu: false };
+                packed.run(self.threads, (&scratch, 0), images, from, part, after);
+            }
+        }
+        Ok(output.into_values(self.threads))
+    }
+
+    /// The gradient of a convolution's weight, `[output, input, height, width]`.
+    ///
+    /// # Errors
+    /// As [`Processor::conv2d`].
+    pub fn conv2d_weight_gradient(&self, input: View<'_>, gradient: View<'_>, conv: Convolution) -> Result<Vec<f32>> {
+        let Convolution { window, inputs, outputs } = conv;
+        expect_length("channels of a convolution's input", inputs, input.shape[3])?;
+        expect_length("images of a convolution's gradient", input.shape[0], gradient.shape[0])?;
+        conv.check_gradient_shape(gradient, input.size())?;
+        let [images, height, width, _] = gradient.shape;
+        let (before, after) = Conv::border(window, Method::Direct, [height, width]);
+        let input = Bordered::new(self.threads, input, before, after);
+        let gradient = Bordered::new(self.threads, gradient, 0, [0, 0]);
+        let (from, by) = (input.map(), gradient.map());
+        // Sums `[kernel row, value of its run, output]`.
+        let run = window.kernel[1] * input.form.channels;
+        let columns = gradient.form.channels;
+        let mut sums = Buffer::new(window.kernel[0] * run * columns);
+        let target = Shared(sums.as_mut_ptr());
+        let panels = columns.div_ceil(self.micro.columns);
+        let tiles = run.div_ceil(self.micro.rows);
+        // Parts of a run, so that there is a job for each thread.
+        let parts = tiles.min((4 * self.threads.count()).div_ceil(window.kernel[0] * panels));
+        // Images whose pixels stay in the second-level cache.
+        let together = ((1 << 17) / (input.form.len() + gradient.form.len())).clamp(1, images);
+        let [stride_y, _] = window.stride.map(|stride| stride as isize);
+        let padding = window.padding.map(|padding| padding as isize);
+        self.threads.each(window.kernel[0] * panels * parts, &|job, _| {
+            let target = &target;
+            let (part, panel, kernel_row) = (job % parts, job / parts % panels, job / parts / panels);
+            let column = panel * self.micro.columns;
+            let vectors = (columns - column).min(self.micro.columns) / self.micro.lanes;
+            let mut runs = Vec::with_capacity(together * height);
+            for first in (0..images).step_by(together) {
+                runs.clear();
+                for image in first..images.min(first + together) {
+                    for y in 0..height as isize {
+                        let start = from.at(image, y * stride_y + kernel_row as isize - padding[0], -padding[1]);
+                        runs.push((start.cast_const(), by.at(image, y, 0).cast_const()));
+                    }
+                }
+                for tile in tiles * part / parts..tiles * (part + 1) / parts {
+                    let value = tile * self.micro.rows;
+                    let work = GradientTile {
+                        runs: &runs,
+                        value: value as isize,
+                        column,
+                        pixels: width,
+                        input_step: window.stride[1] * from.pixel,
+                        gradient_step: by.pixel,
+                        sums: target.0.wrapping_add((kernel_row * run + value) * columns + column),
+                        row: columns,
+                    };
+                    // SAFETY: the input has the border that the window needs, and each job its own values and columns.
+                    unsafe { (self.micro.gradient_tile)(self.micro.rows.min(run - value), vectors, &work) };
+                }
+            }
+        });
+        let sums = sums.as_mut_slice();
+        let mut weight = Vec::with_capacity(outputs * inputs * window.kernel[0] * window.kernel[1]);
+        for output in 0..outputs {
+            for channel in 0..inputs {
+                for row in 0..window.kernel[0] {
+                    for pixel in 0..window.kernel[1] {
+                        let value = row * run + pixel * input.form.channels + channel;
+                        weight.push(sums[value * columns + output]);
+                    }
+                }
+            }
+        }
+        Ok(weight)
+    }
+
+    /// The batch norm of training: `relu?(scale * (input - mean) / sqrt(variance + epsilon) + shift + residual?)`, the
+    /// mean and the (biased) variance taken over images, height and width.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if scale, shift or residual do not fit.
+    pub fn norm(
+        &self,
+        input: View<'_>,
+        scale: &[f32],
+        shift: &[f32],
+        residual: Option<View<'_>>,
+        relu: bool,
+    ) -> Result<Normed> {
+        let channels = input.shape[3];
+        expect_length("a norm's scale", channels, scale.len())?;
+        expect_length("a norm's shift", channels, shift.len())?;
+        if let Some(residual) = residual {
+            expect_length("values of a residual", input.values.len(), residual.values.len())?;
+        }
+        let passes = &self.micro.elementwise;
+        let pixels = (input.values.len() / channels) as f64;
+        let mean: Vec<f32> = self
+            // SAFETY (of all passes): `micro` is of this machine.
+            .sums(input, 1, &|part, sums| unsafe { (passes.add_sums)(&input.values[part], sums) })
+            .into_iter()
+            .map(|sum| (sum / pixels) as f32)
+            .collect();
+        let variance: Vec<f32> = self
+            .sums(input, 1, &|part, sums| unsafe { (passes.add_squares)(&input.values[part], &mean, sums) })
+            .into_iter()
+            .map(|sum| (sum / pixels) as f32)
+            .collect();
+        let factor = factors(scale, &variance);
+        let mut output = vec![0.0; input.values.len()];
+        let norm = Norm { mean: &mean, factor: &factor, shift };
+        self.parts(input, [Some(&mut output), None], &|part, [output, _]| {
+            let residual = residual.map(|residual| &residual.values[part.clone()]);
+            if let Some(output) = output {
+                unsafe { (passes.normalise)(&input.values[part], &norm, residual, relu, output) }
+            }
+        });
+        Ok(Normed { output, mean, variance })
+    }
+
+    /// The gradients of [`Processor::norm`]. `normed` is what it gave, `gradient` that of its output.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if a length does not fit.
+    ///
+    /// # Source
+    /// Ioffe, Szegedy, *Batch Normalization*, ICML 2015, section 3.
+    pub fn norm_gradient(
+        &self,
+        input: View<'_>,
+        scale: &[f32],
+        normed: (View<'_>, &[f32], &[f32]),
+        has_residual: bool,
+        relu: bool,
+        gradient: View<'_>,
+    ) -> Result<NormGradients> {
+        let channels = input.shape[3];
+        let (output, mean, variance) = normed;
+        for (what, expected, got) in [
+            ("a norm's scale", channels, scale.len()),
+            ("a norm's mean", channels, mean.len()),
+            ("a norm's variance", channels, variance.len()),
+            ("values of a norm's output", input.values.len(), output.values.len()),
+            ("values of a norm's gradient", input.values.len(), gradient.values.len()),
+        ] {
+            expect_length(what, expected, got)?;
+        }
+        let passes = &self.micro.elementwise;
+        let pixels = (input.values.len() / channels) as f64;
+        let outputs = |part: &core::ops::Range<usize>| relu.then(|| &output.values[part.clone()]);
+        let sums = self.sums(input, 2, &|part, sums| {
+            let (gradients, products) = sums.split_at_mut(channels);
+            let (values, back) = (&input.values[part.clone()], &gradient.values[part.clone()]);
+            // SAFETY: as in `norm`.
+            unsafe { (passes.add_gradient_sums)(values, back, outputs(&part), mean, gradients, products) }
+        });
+        let (gradients, products) = sums.split_at(channels);
+        let inverse = |channel: usize| 1.0 / libm::sqrt(f64::from(variance[channel]) + NORM_EPSILON);
+        let offset: Vec<f32> = gradients.iter().map(|sum| (sum / pixels) as f32).collect();
+        let slope = |(channel, product): (usize, &f64)| (product / pixels * inverse(channel) * inverse(channel)) as f32;
+        let slope: Vec<f32> = products.iter().enumerate().map(slope).collect();
+        let factor = factors(scale, variance);
+        let norm = NormGradient { mean, factor: &factor, offset: &offset, slope: &slope };
+        let mut to_input = vec![0.0; input.values.len()];
+        let mut to_residual = has_residual.then(|| vec![0.0; input.values.len()]);
+        self.parts(input, [Some(&mut to_input), to_residual.as_mut()], &|part, [to_input, to_residual]| {
+            let (values, back) = (&input.values[part.clone()], &gradient.values[part.clone()]);
+            if let Some(to_input) = to_input {
+                // SAFETY: as in `norm`.
+                unsafe { (passes.norm_gradient)(values, back, outputs(&part), &norm, to_input, to_residual) }
+            }
+        });
+        let scale = products.iter().enumerate().map(|(channel, product)| (product * inverse(channel)) as f32);
+        Ok(NormGradients {
+            input: to_input,
+            scale: scale.collect(),
+            shift: gradients.iter().map(|&sum| sum as f32).collect(),
+            residual: to_residual,
+        })
+    }
+
+    /// Sums over all pixels of `kinds` values for each channel, first over short parts in f32, then over these in f64.
+    fn sums(
+        &self,
+        input: View<'_>,
+        kinds: usize,
+        add: &(dyn Fn(core::ops::Range<usize>, &mut [f32]) + Sync),
+    ) -> Vec<f64> {
+        let width = kinds * input.shape[3];
+        let part = part_of(input);
+        let parts = input.values.len().div_ceil(part);
+        let mut partial = vec![0.0; parts * width];
+        let target = Shared(partial.as_mut_ptr());
+        self.threads.each(parts, &|job, _| {
+            let target = &target;
+            // SAFETY: each job has its own sums.
+            let sums = unsafe { core::slice::from_raw_parts_mut(target.0.add(job * width), width) };
+            add(job * part..input.values.len().min((job + 1) * part), sums);
+        });
+        let mut sums = vec![0.0; width];
+        for partial in partial.chunks_exact(width) {
+            sums.iter_mut().zip(partial).for_each(|(sum, &value)| *sum += f64::from(value));
+        }
+        sums
+    }
+
+    /// Calls `pass` for parts of the pixels, with the same parts of what is written.
+    #[allow(clippy::type_complexity, reason = "a private shorthand")]
+    fn parts(
+        &self,
+        input: View<'_>,
+        outputs: [Option<&mut Vec<f32>>; 2],
+        pass: &(dyn Fn(core::ops::Range<usize>, [Option<&mut [f32]>; 2]) + Sync),
+    ) {
+        let total = input.values.len();
+        let part = part_of(input);
+        let outputs = outputs.map(|output| output.map(|values| Shared(values.as_mut_ptr())));
+        self.threads.each(total.div_ceil(part), &|job, _| {
+            let range = job * part..total.min((job + 1) * part);
+            // SAFETY: each job has its own part, and the outputs are as long as the input.
+            let slice =
+                |output: &Shared| unsafe { core::slice::from_raw_parts_mut(output.0.add(range.start), range.len()) };
+            let parts = outputs.each_ref().map(|output| output.as_ref().map(slice));
+            pass(range, parts);
+        });
+    }
+}
+
+/// Values of some whole pixels, about 64 KiB.
+fn part_of(input: View<'_>) -> usize {
+    let channels = input.shape[3];
+    (16_384 / channels).max(1) * channels
+}
+
+fn factors(scale: &[f32], variance: &[f32]) -> Vec<f32> {
+    let factor = |(&scale, &variance): (&f32, &f32)| f64::from(scale) / libm::sqrt(f64::from(variance) + NORM_EPSILON);
+    scale.iter().zip(variance).map(factor).map(|factor| factor as f32).collect()
+}
+
+/// Memory of which each job writes a part.
+struct Shared(*mut f32);
+
+// SAFETY: see the uses: the parts are disjoint, and the memory outlives the jobs.
+unsafe impl Sync for Shared {}
+
+impl Convolution {
+    /// Returns the output's size.
+    fn check(self, input: View<'_>, weight: &[f32]) -> Result<[usize; 2]> {
+        expect_length("channels of a convolution's input", self.inputs, input.shape[3])?;
+        self.check_weight(weight)?;
+        self.size(input.size())
+    }
+
+    fn check_weight(self, weight: &[f32]) -> Result<()> {
+        let [height, width] = self.window.kernel;
+        expect_length("a convolution's weight", self.outputs * self.inputs * height * width, weight.len())
+    }
+
+    fn size(self, input: [usize; 2]) -> Result<[usize; 2]> {
+        let why = || Error::Plan(format!("expected a map that {:?} fits into, got {input:?} pixels", self.window));
+        self.window.output(input).ok_or_else(why)
+    }
+
+    fn check_gradient(self, gradient: View<'_>, weight: &[f32], input: [usize; 2]) -> Result<()> {
+        self.check_weight(weight)?;
+        self.check_gradient_shape(gradient, input)
+    }
+
+    fn check_gradient_shape(self, gradient: View<'_>, input: [usize; 2]) -> Result<()> {
+        let [height, width] = self.size(input)?;
+        expect_length("channels of a convolution's gradient", self.outputs, gradient.shape[3])?;
+        expect_length("rows of a convolution's gradient", height, gradient.shape[1])?;
+        expect_length("columns of a convolution's gradient", width, gradient.shape[2])
+    }
+}
+
+fn expect_length(what: &'static str, expected: usize, got: usize) -> Result<()> {
+    if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
+}
+
+/// The kernel of a phase's gradient: its taps, the last first, from outputs to inputs.
+fn turned(weight: &[f32], conv: Convolution, [down, across]: [Phase; 2]) -> Vec<f32> {
+    let Convolution { window, inputs, outputs } = conv;
+    let [height, width] = window.kernel;
+    let mut turned = Vec::with_capacity(inputs * outputs * down.taps * across.taps);
+    for input in 0..inputs {
+        for output in 0..outputs {
+            for row in (0..down.taps).rev() {
+                for column in (0..across.taps).rev() {
+                    let y = down.tap + row * window.stride[0];
+                    let x = across.tap + column * window.stride[1];
+                    turned.push(weight[((output * inputs + input) * height + y) * width + x]);
+                }
+            }
+        }
+    }
+    turned
+}
+
+/// Channels of a map in memory: few ones are not padded, since a stem's taps are runs of them.
+fn stored(channels: usize) -> usize {
+    if channels < CHANNELS { channels } else { channels.next_multiple_of(CHANNELS) }
+}
+
+/// A map with a border: a copy, unless it needs none.
+struct Bordered<'a> {
+    form: Form,
+    memory: Memory<'a>,
+}
+
+enum Memory<'a> {
+    Own(Buffer),
+    Lent(&'a [f32]),
+}
+
+impl<'a> Bordered<'a> {
+    fn new(threads: &dyn Threads, view: View<'a>, before: usize, after: [usize; 2]) -> Self {
+        let [images, height, width, channels] = view.shape;
+        let form = Form::new([height, width], channels.next_multiple_of(CHANNELS));
+        let form = if before > 0 || after[0] > 0 { Form { channels: stored(channels), ..form } } else { form };
+        let form = form.with_border(before, after);
+        if form.extent == form.size && form.channels == channels {
+            return Bordered { form, memory: Memory::Lent(view.values) };
+        }
+        let mut memory = Buffer::new(images * form.len());
+        let map = form.at(memory.as_mut_ptr());
+        threads.each(images * height, &|job, _| {
+            let (image, y) = (job / height, job % height);
+            let row = &view.values[job * width * channels..][..width * channels];
+            if channels == map.channels {
+                // SAFETY: each job writes its own row.
+                unsafe { copy(row, map.at(image, y as isize, 0)) };
+                return;
+            }
+            for (x, pixel) in row.chunks_exact(channels).enumerate() {
+                // SAFETY: as above.
+                unsafe { copy(pixel, map.at(image, y as isize, x as isize)) };
+            }
+        });
+        Bordered { form, memory: Memory::Own(memory) }
+    }
+
+    /// A map to read from.
+    fn map(&self) -> Map {
+        let start = match &self.memory {
+            Memory::Own(buffer) => buffer.as_ptr(),
+            Memory::Lent(values) => values.as_ptr(),
+        };
+        self.form.at(start.cast_mut())
+    }
+}
+
+/// # Safety
+/// There is room for as many values, and nobody else touches them.
+unsafe fn copy(from: &[f32], to: *mut f32) {
+    unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) }
+}
+
+/// A map that is written, in the memory that is given back where its channels allow.
+struct Output {
+    shape: Shape,
+    form: Form,
+    values: Vec<f32>,
+    padded: Option<Buffer>,
+}
+
+impl Output {
+    fn new(shape: Shape) -> Self {
+        let [images, height, width, channels] = shape;
+        let form = Form::new([height, width], channels.next_multiple_of(CHANNELS));
+        let fits = form.channels == channels;
+        Output {
+            shape,
+            form,
+            values: vec![0.0; shape.iter().product()],
+            padded: (!fits).then(|| Buffer::new(images * form.len())),
+        }
+    }
+
+    fn map(&mut self) -> Map {
+        let start = match &mut self.padded {
+            Some(padded) => padded.as_mut_ptr(),
+            None => self.values.as_mut_ptr(),
+        };
+        self.form.at(start)
+    }
+
+    fn into_values(mut self, threads: &dyn Threads) -> Vec<f32> {
+        let channels = self.shape[3];
+        let Some(padded) = &mut self.padded else {
+            return self.values;
+        };
+        let pixels = self.values.len() / channels;
+        let (from, to) = (Shared(padded.as_mut_ptr()), Shared(self.values.as_mut_ptr()));
+        let stored = self.form.channels;
+        threads.each(pixels.div_ceil(1024), &|job, _| {
+            let (from, to) = (&from, &to);
+            for pixel in job * 1024..pixels.min((job + 1) * 1024) {
+                // SAFETY: each job has its own pixels.
+                unsafe {
+                    core::ptr::copy_nonoverlapping(from.0.add(pixel * stored), to.0.add(pixel * channels), channels)
+                };
+            }
+        });
+        self.values
+    }
+}
