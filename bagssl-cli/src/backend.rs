@@ -87,11 +87,11 @@ impl Target for OnNdarray {
         Ok(Box::new(cpu::Embedder::new(checkpoint, taps, options)?))
     }
 
-    fn random(plan: &ModelPlan, seed: u64, input: u32, taps: &[Tap], device: &Device<Self>) -> Result<Box<dyn Embed>> {
-        let tensors = Model::<Self::Backend>::init(plan, seed, device).tensors();
+    fn random(plan: &ModelPlan, seed: u64, input: u32, taps: &[Tap], _: &Device<Self>) -> Result<Box<dyn Embed>> {
+        let tensors = plan.first_weights(seed);
         let mut source = |name: &str| {
             let (.., values) =
-                tensors.iter().find(|(known, ..)| known == name).expect("a model has its plan's parameters");
+                tensors.iter().find(|(known, ..)| known == name).expect("a plan names all its parameters");
             Ok(values.into())
         };
         Ok(Box::new(cpu::Embedder::from_source(plan, &mut source, taps, cpu_options(input))?))

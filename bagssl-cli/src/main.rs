@@ -15,6 +15,7 @@ mod eval;
 mod embed;
 mod inspect;
 mod data;
+mod bench;
 mod reproduce;
 
 use std::process::ExitCode;
@@ -42,6 +43,9 @@ enum Command {
     /// Look at a data set before it is used
     #[command(subcommand)]
     Data(data::Command),
+    /// Measure speed on this machine
+    #[command(subcommand)]
+    Bench(bench::Command),
     Reproduce(reproduce::Args),
 }
 
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Command::Embed(args) => embed::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Data(command) => data::run(&command),
+        Command::Bench(command) => bench::run(&command),
         Command::Reproduce(args) => reproduce::run(&args),
     };
     match result {

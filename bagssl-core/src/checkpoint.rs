@@ -14,6 +14,7 @@ use crate::embed::Tap;
 use crate::error::{Error, Result};
 use crate::normalise::Normalisation;
 use crate::patch::{Filter, PatchSpec};
+pub use crate::plan::NamedTensor;
 use crate::plan::{Kind, Parameter, Plan};
 
 /// The version of the format that this crate writes, and the only one that it reads.
@@ -91,6 +92,16 @@ impl ModelPlan {
         }
     }
 
+    /// Random values for all parameters and buffers, with their names in the checkpoint (see [`Plan::first_weights`]).
+    /// The projector draws from a seed of its own, so that its weights do not repeat the encoder's.
+    pub fn first_weights(&self, seed: u64) -> Vec<NamedTensor> {
+        let prefixed = |prefix: &'static str, plan: &Plan, seed| {
+            let named = move |(name, shape, values)| (format!("{prefix}.{name}"), shape, values);
+            plan.first_weights(seed).into_iter().map(named)
+        };
+        prefixed("encoder", &self.encoder, seed).chain(prefixed("projector", &self.projector, !seed)).collect()
+    }
+
     /// All parameters and buffers with their names in the checkpoint.
     pub fn parameters(&self) -> Vec<Parameter> {
         let prefixed = |prefix: &'static str, plan: &Plan| {
@@ -158,9 +169,6 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<Training>,
 }
-
-/// A tensor on its way into a file: name, shape, values.
-pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
 
 /// A checkpoint whose tensors lie in the bytes that it was read from.
 #[derive(Debug)]

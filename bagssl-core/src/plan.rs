@@ -8,6 +8,10 @@ use std::prelude::v1::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::random::{Address, Purpose, Stream};
+
+/// A tensor by its name, with its shape and its values.
+pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
 
 /// Added to a variance before its root is taken (PyTorch's default for batch norm).
 pub const NORM_EPSILON: f64 = 1e-5;
@@ -280,6 +284,20 @@ impl Plan {
         all
     }
 
+    /// Random values for all parameters and buffers, in their order: a function of the seed.
+    ///
+    /// # Source
+    /// As torchvision: convolutions normal with deviation `sqrt(2 / (outputs * height * width))` (He et al. 2015, by
+    /// fan-out); linear layers uniform within `1 / sqrt(inputs)`; biases 0; norms the identity.
+    pub fn first_weights(&self, seed: u64) -> Vec<NamedTensor> {
+        let first = |(index, parameter): (usize, Parameter)| {
+            let address = Address { seed, image: index as u32, ..Address::default() };
+            let values = first_values(&parameter, &mut address.stream(Purpose::Weights));
+            (parameter.name, parameter.shape, values)
+        };
+        self.parameters().into_iter().enumerate().map(first).collect()
+    }
+
     /// The `[height, width]` of each value for an input of such a size (`[1, 1]` for rows), or `None` if the input is too
     /// small for a window, or a residual too small for what it is added to.
     pub fn sizes(&self, input: [usize; 2]) -> Option<Vec<[usize; 2]>> {
@@ -315,6 +333,22 @@ impl Plan {
             Op::Linear { inputs, outputs, .. } => (inputs * outputs) as u64,
         };
         Some(self.layers.iter().enumerate().map(count).sum())
+    }
+
+    /// The plan up to its last map, whose pixels are the embeddings of patches, and what each of them sees.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if the plan does not end in a global mean, or as [`Plan::receptive_field`].
+    pub fn dense(&self) -> Result<(Plan, ReceptiveField)> {
+        let field = self.receptive_field()?;
+        match self.layers.split_last() {
+            Some((Layer { input, op: Op::GlobalMean }, before)) if *input == before.len() => {
+                Ok((Plan::new(self.input, before.to_vec())?, field))
+            }
+            _ => {
+                Err(Error::Plan("expected a global mean as the last layer of what encodes all patches at once".into()))
+            }
+        }
     }
 
     /// The square of pixels that one pixel of the last map sees, and how far such squares lie apart, for a network that
@@ -357,6 +391,22 @@ impl Plan {
             });
         }
         Ok(fields[self.layers.len()])
+    }
+}
+
+fn first_values(parameter: &Parameter, random: &mut Stream) -> Vec<f32> {
+    let count = parameter.len();
+    match (parameter.role, parameter.shape.as_slice()) {
+        (Role::NormScale | Role::RunningVariance, _) => vec![1.0; count],
+        (Role::NormShift | Role::RunningMean | Role::Bias, _) => vec![0.0; count],
+        (Role::Weight, &[outputs, _, height, width]) => {
+            let deviation = libm::sqrt(2.0 / (outputs * height * width) as f64);
+            (0..count).map(|_| (deviation * random.normal_pair().0) as f32).collect()
+        }
+        (Role::Weight, shape) => {
+            let bound = 1.0 / libm::sqrtf(shape[1] as f32);
+            (0..count).map(|_| random.uniform(-bound, bound)).collect()
+        }
     }
 }
 

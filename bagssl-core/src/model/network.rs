@@ -10,8 +10,7 @@ use burn::tensor::{Tensor, TensorData};
 use super::kernels::{Kernels, NormedInputs, along_channels};
 use crate::checkpoint::NamedTensor;
 use crate::error::{Error, Result};
-use crate::plan::{NORM_EPSILON, NORM_MOMENTUM, Op, Parameter, Plan, Role};
-use crate::random::{Address, Purpose, Stream};
+use crate::plan::{NORM_EPSILON, NORM_MOMENTUM, Op, Parameter, Plan};
 
 /// A network whose layers and parameter names are those of its [`Plan`].
 #[derive(Module, Debug)]
@@ -77,15 +76,10 @@ impl<B: Backend> Value<B> {
 }
 
 impl<B: Backend> Network<B> {
-    /// A network with random weights, the same on every backend: convolutions as He et al. 2015 (normal, by fan-out, as
-    /// torchvision), linear layers uniform within the root of 1 / inputs (as PyTorch), norms the identity.
+    /// A network with its plan's [first weights](Plan::first_weights), the same on every backend.
     pub fn init(plan: &Plan, seed: u64, device: &B::Device) -> Self {
-        let mut index = 0;
-        let values = |parameter: &Parameter| {
-            let mut random = Address { seed, image: index, ..Address::default() }.stream(Purpose::Weights);
-            index += 1;
-            Ok(first_values(parameter, &mut random))
-        };
+        let mut tensors = plan.first_weights(seed).into_iter().map(|(.., values)| values);
+        let values = |_: &Parameter| Ok(tensors.next().expect("one for each parameter, in their order"));
         Self::build(plan, values, device).expect("first values have the length of their parameter")
     }
 
@@ -460,20 +454,4 @@ fn trained<B: Backend, const D: usize>(values: TensorData, device: &B::Device) -
 
 fn buffer<B: Backend>(values: TensorData, device: &B::Device) -> Param<Tensor<B, 1>> {
     Param::from_tensor(Tensor::from_data(values, device)).set_require_grad(false)
-}
-
-fn first_values(parameter: &Parameter, random: &mut Stream) -> Vec<f32> {
-    let count = parameter.len();
-    match (parameter.role, parameter.shape.as_slice()) {
-        (Role::NormScale | Role::RunningVariance, _) => vec![1.0; count],
-        (Role::NormShift | Role::RunningMean | Role::Bias, _) => vec![0.0; count],
-        (Role::Weight, &[outputs, _, height, width]) => {
-            let deviation = libm::sqrt(2.0 / (outputs * height * width) as f64);
-            (0..count).map(|_| (deviation * random.normal_pair().0) as f32).collect()
-        }
-        (Role::Weight, shape) => {
-            let bound = 1.0 / libm::sqrtf(shape[1] as f32);
-            (0..count).map(|_| random.uniform(-bound, bound)).collect()
-        }
-    }
 }

@@ -37,7 +37,7 @@ pub struct Trained<B: Backend> {
 impl<B: Backend> Model<B> {
     /// A model with random weights: the same for the same seed, on every backend.
     pub fn init(plan: &ModelPlan, seed: u64, device: &B::Device) -> Self {
-        // The projector draws from a seed of its own, so that its weights do not repeat the encoder's.
+        // As `ModelPlan::first_weights`.
         Model {
             encoder: Network::init(plan.encoder(), seed, device),
             projector: Network::init(plan.projector(), !seed, device),
