@@ -6,6 +6,7 @@
 //! `unsafe` is allowed in this module alone, for vector instructions and for maps of which threads write parts.
 
 mod conv;
+mod dense;
 mod elementwise;
 #[cfg(feature = "std")]
 mod embedder;
@@ -20,6 +21,7 @@ mod threads;
 #[cfg(all(test, feature = "std"))]
 mod tests;
 
+pub use dense::{Dense, DenseRows};
 #[cfg(feature = "std")]
 pub use embedder::{Embedder, EmbedderOptions};
 pub use executor::{Executor, Options, Source, Workspace};

@@ -5,7 +5,7 @@ use std::prelude::v1::*;
 
 use proptest::prelude::*;
 
-use super::{Executor, InstructionSet, Options, Pool, Serial, Threads};
+use super::{Dense, Executor, InstructionSet, Options, Pool, Serial, Threads};
 use crate::error::Result;
 use crate::plan::{Kind, Layer, NORM_EPSILON, Op, Plan, Window};
 use crate::random::{Address, Purpose, Stream};
@@ -446,5 +446,100 @@ proptest! {
                 prop_assert!((along - expected).abs() < 2e-3 * (1.0 + scale), "{set:?} {kind}: {along} {expected}");
             }
         }
+    }
+}
+
+/// A small network without padding: fields of 7 pixels, 2 apart, a shortcut past an unpadded convolution.
+fn unpadded() -> Plan {
+    Plan::new(
+        Kind::Map(3),
+        vec![
+            conv(0, 3, 18, Window::square(3, 1, 0), None),
+            conv(1, 18, 18, Window::square(3, 2, 0), None),
+            conv(2, 18, 18, Window::square(2, 1, 0), Some(2)),
+            Layer { input: 3, op: Op::GlobalMean },
+        ],
+    )
+    .unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// One pass over an image gives what one pass over each crop gives, for images of any size and pieces of them.
+    #[test]
+    fn dense_is_as_each_crop_alone(
+        seed in 0u64..1000,
+        (height, width) in (7u32..40, 7u32..40),
+        more in 0usize..3,
+    ) {
+        let plan = unpadded();
+        let field = plan.receptive_field().unwrap();
+        prop_assert_eq!((field.side, field.stride), (7, 2));
+        let side = field.side + more * field.stride;
+        let options = Options::new(1, [height as usize, width as usize]);
+        let dense = Dense::new(&plan, &mut source(&plan, seed), side, options).unwrap();
+        let size = crate::patch::ImageSize { height, width };
+        let image = values(seed, "image", (3 * height * width) as usize);
+        let Ok(grid) = dense.grid(size) else {
+            prop_assert!((side as u32) > height.min(width));
+            return Ok(());
+        };
+        let rows = dense.encode(&image, size, &Serial).unwrap();
+        prop_assert_eq!((rows.grid, rows.values.len()), (grid, grid[0] * grid[1] * 18));
+        let executor = Executor::new(&plan, &mut source(&plan, seed), Options::new(1, [side, side])).unwrap();
+        let mut workspace = executor.workspace(1, [side, side], &Serial).unwrap();
+        let largest = rows.values.iter().fold(0f32, |most, value| most.max(value.abs()));
+        for row in 0..grid[0] {
+            for column in 0..grid[1] {
+                let mut crop = Vec::new();
+                for channel in 0..3 {
+                    for y in 0..side {
+                        let start = (channel * height as usize + row * 2 + y) * width as usize + column * 2;
+                        crop.extend_from_slice(&image[start..][..side]);
+                    }
+                }
+                let alone = executor.run(&mut workspace, &crop, &Serial).unwrap();
+                let got = &rows.values[(row * grid[1] + column) * 18..][..18];
+                for (got, alone) in got.iter().zip(&alone) {
+                    prop_assert!((got - alone).abs() <= 1e-4 * largest, "{row} {column}: {got} {alone}");
+                }
+            }
+        }
+    }
+}
+
+/// An image of more than one piece, by the pieces' edges: fields there are those of the crops.
+#[test]
+fn dense_goes_on_over_the_edges_of_pieces() {
+    let plan = unpadded();
+    let size = crate::patch::ImageSize { height: 300, width: 530 };
+    let dense = Dense::new(&plan, &mut source(&plan, 3), 7, Options::new(1, [300, 530])).unwrap();
+    let image = values(3, "image", 3 * 300 * 530);
+    let rows = dense.encode(&image, size, &Pool::new(2)).unwrap();
+    assert_eq!(rows.grid, [147, 262]);
+    let executor = Executor::new(&plan, &mut source(&plan, 3), Options::new(1, [7, 7])).unwrap();
+    let mut workspace = executor.workspace(1, [7, 7], &Serial).unwrap();
+    for (row, column) in [(0, 0), (124, 124), (125, 125), (124, 249), (125, 250), (146, 261), (3, 251)] {
+        let mut crop = Vec::new();
+        for channel in 0..3 {
+            (0..7)
+                .for_each(|y| crop.extend_from_slice(&image[(channel * 300 + row * 2 + y) * 530 + column * 2..][..7]));
+        }
+        let alone = executor.run(&mut workspace, &crop, &Serial).unwrap();
+        let got = &rows.values[(row * 262 + column) * 18..][..18];
+        let largest = alone.iter().fold(1e-3f32, |most, value| most.max(value.abs()));
+        assert!(got.iter().zip(&alone).all(|(a, b)| (a - b).abs() <= 1e-4 * largest), "{row} {column}");
+    }
+}
+
+#[test]
+fn dense_refuses_padding_and_says_where() {
+    let resnet = crate::architecture::Architecture::ResNetSmall.plan();
+    let error = Dense::new(&resnet, &mut source(&resnet, 0), 16, Options::new(1, [16, 16])).unwrap_err().to_string();
+    assert!(error.contains("layer 0: expected no padding"), "{error}");
+    let plan = unpadded();
+    for side in [6, 8] {
+        assert!(Dense::new(&plan, &mut source(&plan, 0), side, Options::new(1, [16, 16])).is_err());
     }
 }
