@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use bagssl_core::model::{Differentiable, Stock};
+use bagssl_core::model::{CpuFast, Differentiable};
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::loader::{Loader, LoaderConfig};
-use bagssl_train::backend::Candle;
+use bagssl_train::backend::NdArray;
 use bagssl_train::config::{CheckedConfig, TrainConfig};
 use bagssl_train::preset::PRESETS;
 use bagssl_train::trainer::{RunInfo, Trainer};
 use burn::backend::Autodiff;
 
 /// A run on the CPU.
-pub type Run = Trainer<Autodiff<Candle>, Differentiable<Stock>>;
+pub type Run = Trainer<Autodiff<NdArray>, Differentiable<CpuFast>>;
 
 /// The default preset made small: 3 epochs of the embedded photographs, 5 steps each.
 pub fn config() -> CheckedConfig {

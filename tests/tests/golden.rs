@@ -1,9 +1,11 @@
 //! One checkpoint and one bag give the same embedding on every backend.
 
 use bagssl_core::bag::Bag;
+use bagssl_core::batch::PatchBatch;
 use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::cpu::{self, EmbedderOptions, InstructionSet};
 use bagssl_core::embed::{Embed, Rows, Tap};
-use bagssl_core::model::{Embedder, Model, Stock};
+use bagssl_core::model::{CpuFast, Embedder, Kernels, Model, Stock};
 use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_tests::{Run, config, info, loader};
@@ -13,8 +15,7 @@ use burn::tensor::backend::Backend;
 
 const TAPS: [Tap; 3] = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
 
-fn embeddings<B: Backend>(bytes: &[u8]) -> Vec<Rows> {
-    let checkpoint = Checkpoint::from_bytes(bytes).unwrap();
+fn batch(checkpoint: &Checkpoint<'_>) -> PatchBatch {
     let spec = checkpoint.spec();
     let dataset = std::sync::Arc::new(Dataset::embedded(Split::Validation).unwrap());
     let bag = Bag::Grid { spec: spec.patch, stride: 16 };
@@ -28,22 +29,53 @@ fn embeddings<B: Backend>(bytes: &[u8]) -> Vec<Rows> {
     };
     let batch = BagLoader::new(dataset, config).unwrap().batches().next().unwrap().unwrap();
     assert_eq!((batch.shape().images, batch.shape().patches), (5, 9));
-    let model = Model::<B>::load(&checkpoint, &Default::default()).unwrap();
+    batch
+}
+
+fn on_burn<B: Backend, K: Kernels<B>>(checkpoint: &Checkpoint<'_>) -> Vec<Rows> {
+    let model = Model::<B>::load(checkpoint, &Default::default()).unwrap();
     // 7 patches at once: the last part of the batch is smaller.
-    Embedder::<B, Stock>::new(model, Default::default(), 7).embed(&batch, &TAPS).unwrap()
+    Embedder::<B, K>::new(model, Default::default(), 7).embed(&batch(checkpoint), &TAPS).unwrap()
+}
+
+fn without_burn(checkpoint: &Checkpoint<'_>, set: InstructionSet, exact: bool) -> Vec<Rows> {
+    let options = EmbedderOptions { set, exact, rows: 7, side: checkpoint.spec().patch.input() as usize };
+    cpu::Embedder::new(checkpoint, &TAPS, options).unwrap().embed(&batch(checkpoint), &TAPS).unwrap()
+}
+
+/// The largest difference over the largest magnitude, for each tap.
+fn errors(got: &[Rows], expected: &[Rows]) -> Vec<f32> {
+    let error = |(got, expected): (&Rows, &Rows)| {
+        assert_eq!((got.len(), got.dim), (45, expected.dim));
+        let largest = expected.values.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
+        assert!(largest > 1e-3, "an embedding is not nothing");
+        let pairs = got.values.iter().zip(&expected.values);
+        pairs.fold(0_f32, |error, (a, b)| error.max((a - b).abs())) / largest
+    };
+    got.iter().zip(expected).map(error).collect()
 }
 
 #[test]
-fn a_trained_checkpoint_embeds_alike_on_both_cpu_backends() {
+fn a_trained_checkpoint_embeds_alike_everywhere() {
     let mut run = Run::new(config(), info(), Default::default()).unwrap();
     run.run(&loader(2), &mut Vec::new(), &mut Nowhere).unwrap();
     let bytes = run.checkpoint().unwrap();
-    for ((tap, ndarray), candle) in TAPS.iter().zip(embeddings::<NdArray>(&bytes)).zip(embeddings::<Candle>(&bytes)) {
-        assert_eq!((ndarray.len(), ndarray.dim), (45, candle.dim));
-        let largest = ndarray.values.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
-        let error = ndarray.values.iter().zip(&candle.values).fold(0_f32, |error, (a, b)| error.max((a - b).abs()));
-        assert!(largest > 1e-3, "{tap:?} is not nothing");
-        assert!(error <= 1e-4 * largest, "{tap:?}: error {error} of {largest}");
+    let checkpoint = Checkpoint::from_bytes(&bytes).unwrap();
+    let expected = on_burn::<Candle, Stock>(&checkpoint);
+    let mut all = vec![
+        ("ndarray".to_string(), on_burn::<NdArray, Stock>(&checkpoint), 1e-4),
+        ("own kernels".to_string(), on_burn::<NdArray, CpuFast>(&checkpoint), 1e-4),
+    ];
+    for set in InstructionSet::ALL.into_iter().filter(|set| set.is_available()) {
+        for exact in [false, true] {
+            let tolerance = if set.is_bf16() { 3e-2 } else { 1e-4 };
+            all.push((format!("{set:?}, exact {exact}"), without_burn(&checkpoint, set, exact), tolerance));
+        }
+    }
+    for (name, got, tolerance) in all {
+        let errors = errors(&got, &expected);
+        println!("{name}: {errors:?}");
+        assert!(errors.iter().all(|&error| error <= tolerance), "{name}: {errors:?}");
     }
 }
 

@@ -11,7 +11,7 @@ use core::cell::UnsafeCell;
 
 use super::isa::Micro;
 use super::map::{Buffer, CHANNELS, Map};
-use super::micro::{MOST_ROWS, PLANES, Square, TILE, Tile, WinogradOutput, winograd_filter};
+use super::micro::{MOST_ROWS, PLANES, Square, TILE, Tile, WIDEST, WinogradOutput, winograd_filters};
 use super::threads::Threads;
 use crate::plan::Window;
 
@@ -110,9 +110,16 @@ fn pair(even: f32, odd: f32) -> f32 {
     f32::from_bits(half(even) | half(odd) << 16)
 }
 
+/// Memory of which each job writes a part.
+struct Target(*mut f32);
+
+// SAFETY: see the use: the parts are disjoint, and the memory outlives the jobs.
+unsafe impl Sync for Target {}
+
 impl Conv {
     /// Packs weights for maps that store `stored` channels a pixel (the plan's, or more).
     pub(super) fn new(
+        threads: &dyn Threads,
         weights: Weights<'_>,
         bias: &[f32],
         stored: usize,
@@ -125,50 +132,61 @@ impl Conv {
         let taps = window.kernel[0] * window.kernel[1];
         let mut padded = Buffer::new(columns);
         padded.as_mut_slice()[..outputs].copy_from_slice(bias);
-        // One plane of `rows` by `columns`, in panels.
-        let rows = match method {
-            Method::Direct => taps * stored,
-            Method::Winograd => stored,
-        };
         let share = if bf16 { 2 } else { 1 };
-        let planes = if method == Method::Winograd { PLANES } else { 1 };
+        // A plane is a matrix of rows by columns, in panels of columns.
+        let (planes, rows) = match method {
+            Method::Direct => (1, taps * stored),
+            Method::Winograd => (PLANES, stored),
+        };
         let plane = rows / share * columns;
         let mut packed = Buffer::new(planes * plane);
-        let target = packed.as_mut_slice();
-        let place = |row: usize, output: usize| {
-            let panel = output / micro.columns * micro.columns;
-            let width = micro.columns.min(columns - panel);
-            panel * rows / share + row / share * width + output - panel
-        };
-        let put = |target: &mut [f32], plane_start: usize, row: usize, output: usize, values: [f32; 2]| {
-            let word = &mut target[plane_start + place(row, output)];
-            *word = if bf16 { pair(values[0], values[1]) } else { values[0] };
-        };
-        let step = share;
-        for output in 0..outputs {
-            for input in (0..inputs).step_by(step) {
-                let filter = |input: usize| &values[(output * inputs + input) * taps..][..taps];
-                match method {
-                    Method::Direct => {
-                        for tap in 0..taps {
-                            let value = |input: usize| if input < inputs { filter(input)[tap] } else { 0.0 };
-                            put(target, 0, tap * stored + input, output, [value(input), value(input + 1)]);
-                        }
+        let target = Target(packed.as_mut_ptr());
+        threads.each(columns.div_ceil(micro.columns), &|panel, _| {
+            let target = &target;
+            let first = panel * micro.columns;
+            let width = micro.columns.min(columns - first);
+            let real = width.min(outputs.saturating_sub(first));
+            let filters = |lane: usize, input: usize| &values[((first + lane) * inputs + input) * taps..][..taps];
+            // What one input gives: a row for each tap, or for each plane.
+            let fill = |rows: &mut [[f32; WIDEST]], input: usize| match method {
+                Method::Direct => {
+                    for lane in 0..real {
+                        rows.iter_mut().zip(filters(lane, input)).for_each(|(row, &value)| row[lane] = value);
                     }
-                    Method::Winograd => {
-                        let transform = |input: usize| match filter(input).first_chunk::<9>() {
-                            Some(filter) => winograd_filter(filter),
-                            None => unreachable!("Winograd's filters are 3x3"),
-                        };
-                        let even = transform(input);
-                        let odd = if bf16 && input + 1 < inputs { transform(input + 1) } else { [0.0; PLANES] };
-                        for (index, (even, odd)) in even.into_iter().zip(odd).enumerate() {
-                            put(target, index * plane, input, output, [even, odd]);
-                        }
+                }
+                Method::Winograd => {
+                    let mut taps = [[0.0; WIDEST]; 9];
+                    for lane in 0..real {
+                        taps.iter_mut()
+                            .zip(filters(lane, input))
+                            .for_each(|(tap, &value)| tap[lane] = f64::from(value));
+                    }
+                    winograd_filters(&taps, rows);
+                }
+            };
+            let count = if method == Method::Direct { taps } else { PLANES };
+            let (mut even, mut odd) = (vec![[0.0; WIDEST]; count], vec![[0.0; WIDEST]; count]);
+            for input in (0..inputs).step_by(share) {
+                fill(&mut even, input);
+                if input + 1 < inputs && bf16 {
+                    fill(&mut odd, input + 1);
+                } else {
+                    odd.fill([0.0; WIDEST]);
+                }
+                for (index, (even, odd)) in even.iter().zip(&odd).enumerate() {
+                    let (start, row) = match method {
+                        Method::Direct => (0, index * stored + input),
+                        Method::Winograd => (index * plane, input),
+                    };
+                    let place = start + first * (rows / share) + row / share * width;
+                    // SAFETY: each job writes the rows of its own panel.
+                    let to = unsafe { core::slice::from_raw_parts_mut(target.0.add(place), width) };
+                    for (lane, to) in to.iter_mut().enumerate() {
+                        *to = if bf16 { pair(even[lane], odd[lane]) } else { even[lane] };
                     }
                 }
             }
-        }
+        });
         Conv { window, inputs: stored, outputs: columns, method, micro, bf16, bias: padded, weights: packed }
     }
 

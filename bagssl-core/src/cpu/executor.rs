@@ -10,7 +10,7 @@ use super::conv::{After, Conv, Method, Scratch, Weights};
 use super::isa::InstructionSet;
 use super::map::{Buffer, CHANNELS, Form, Map};
 use super::pool;
-use super::threads::{Threads, Worker};
+use super::threads::{Threads, Worker, with_threads};
 use crate::error::{Error, Result};
 use crate::plan::{Kind, NORM_EPSILON, Op, Plan, Window};
 
@@ -84,13 +84,17 @@ const EARLY_BYTES: usize = 3 << 20;
 const TOGETHER_BYTES: usize = 5 << 18;
 
 impl Executor {
-    /// Packs a plan's weights.
+    /// Packs a plan's weights, on the threads of [`with_threads`].
     ///
     /// # Errors
     /// [`Error::Plan`] if inputs of the size in `options` are too small for the plan, [`Error::Setting`] if this machine
     /// lacks the instruction set or the batch is 0, [`Error::Length`] if a parameter has another length than the plan
     /// says, and whatever `source` returns.
     pub fn new(plan: &Plan, source: &mut Source<'_>, options: Options) -> Result<Self> {
+        with_threads(|threads| Self::packed(plan, source, options, threads))
+    }
+
+    fn packed(plan: &Plan, source: &mut Source<'_>, options: Options, threads: &dyn Threads) -> Result<Self> {
         let micro = options.set.micro().ok_or_else(|| Error::Setting {
             name: "instruction set",
             expected: "one of this machine",
@@ -115,7 +119,7 @@ impl Executor {
                     fold(source, norm, values.to_mut(), &mut bias)?;
                     let weights = Weights { values: &values, inputs: *inputs, outputs: *outputs, window: *window };
                     let stored = stored(plan, layer.input);
-                    Step::Conv(Conv::new(weights, &bias, stored, method(*window, stored), micro))
+                    Step::Conv(Conv::new(threads, weights, &bias, stored, method(*window, stored), micro))
                 }
                 Op::Linear { name, inputs, outputs, bias: has_bias, norm, .. } => {
                     let mut values = parameter(source, name, "weight", outputs * inputs)?;
@@ -128,7 +132,7 @@ impl Executor {
                     }
                     let window = Window::square(1, 1, 0);
                     let weights = Weights { values: &values, inputs: *inputs, outputs: *outputs, window };
-                    Step::Conv(Conv::new(weights, &bias, stored(plan, layer.input), Method::Direct, micro))
+                    Step::Conv(Conv::new(threads, weights, &bias, stored(plan, layer.input), Method::Direct, micro))
                 }
                 Op::MaxPool { window } => Step::MaxPool(*window),
                 Op::GlobalMean => Step::GlobalMean,

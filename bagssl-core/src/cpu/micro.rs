@@ -293,8 +293,11 @@ pub(super) unsafe fn winograd_output<T: Vector>(from: *const f32, plane: usize, 
     }
 }
 
-/// The transform of a 3x3 filter, computed in f64 when weights are packed.
-pub(super) fn winograd_filter(filter: &[f32; 9]) -> [f32; PLANES] {
+/// Columns of the widest panel.
+pub(super) const WIDEST: usize = 32;
+
+/// The transforms of [`WIDEST`] 3x3 filters side by side, computed in f64 when weights are packed.
+pub(super) fn winograd_filters(filters: &[[f64; WIDEST]; 9], planes: &mut [[f32; WIDEST]]) {
     const G: [[f64; 3]; 6] = [
         [1.0, 0.0, 0.0],
         [-1.0 / 1.5, -A / 1.5, -0.5 / 1.5],
@@ -304,10 +307,22 @@ pub(super) fn winograd_filter(filter: &[f32; 9]) -> [f32; PLANES] {
         [0.0, 0.0, 1.0],
     ];
     // In one direction first: G times the filter.
-    let half: [[f64; 3]; 6] = core::array::from_fn(|y| {
-        core::array::from_fn(|j| (0..3).map(|i| G[y][i] * f64::from(filter[i * 3 + j])).sum())
-    });
-    core::array::from_fn(|plane| (0..3).map(|j| half[plane / 6][j] * G[plane % 6][j]).sum::<f64>() as f32)
+    for (y, factors) in G.iter().enumerate() {
+        let mut half = [[0.0; WIDEST]; 3];
+        for (column, half) in half.iter_mut().enumerate() {
+            for lane in 0..WIDEST {
+                half[lane] = factors[0] * filters[column][lane]
+                    + factors[1] * filters[3 + column][lane]
+                    + factors[2] * filters[6 + column][lane];
+            }
+        }
+        for (x, factors) in G.iter().enumerate() {
+            for lane in 0..WIDEST {
+                let sum = factors[0] * half[0][lane] + factors[1] * half[1][lane] + factors[2] * half[2][lane];
+                planes[y * 6 + x][lane] = sum as f32;
+            }
+        }
+    }
 }
 
 /// A tile of a weight gradient: products of input values and output gradients, summed over a row of pixels at a time.

@@ -174,7 +174,7 @@ impl<'a> Processor<'a> {
         let (before, after) = Conv::border(conv.window, method, size);
         let input = Bordered::new(self.threads, input, before, after);
         let weights = Weights { values: weight, inputs: conv.inputs, outputs: conv.outputs, window: conv.window };
-        let packed = Conv::new(weights, bias, input.form.channels, method, self.micro);
+        let packed = Conv::new(self.threads, weights, bias, input.form.channels, method, self.micro);
         let residual = residual.map(|residual| Bordered::new(self.threads, residual, 0, [0, 0]));
         let mut output = Output::new(shape);
         let after = After { residual: residual.as_ref().map(Bordered::map), relu };
@@ -223,7 +223,7 @@ impl<'a> Processor<'a> {
                 let pixels = images * down.length * across.length;
                 let method = Method::of(kernel, source.form.channels, pixels);
                 let weights = Weights { values: &turned, inputs: outputs, outputs: inputs, window: kernel };
-                let packed = Conv::new(weights, &zeros, source.form.channels, method, self.micro);
+                let packed = Conv::new(self.threads, weights, &zeros, source.form.channels, method, self.micro);
                 let from = source.map();
                 let from = Map { start: from.at(0, -down.before, -across.before), ..from };
                 let after = After { residual: None, relu: false };

@@ -173,7 +173,7 @@ fn conv(index: usize, inputs: usize, outputs: usize, window: Window, residual: O
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Two convolutions of any form, one after the other, on maps that are not square.
     #[test]
@@ -306,7 +306,7 @@ fn channels_last(values: &[f32], [images, height, width, channels]: [usize; 4]) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A convolution agrees with the naive one, and its gradients are its adjoints: for any `g`,
     /// `<conv(x, w), g> = <x, input_gradient(g, w)> = <w, weight_gradient(x, g)>`.
@@ -464,7 +464,7 @@ fn unpadded() -> Plan {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// One pass over an image gives what one pass over each crop gives, for images of any size and pieces of them.
     #[test]
