@@ -1,7 +1,8 @@
 //! Checkpoints: one safetensors file from which a server and an edge device load the same network.
 //!
-//! The tensors are `encoder.*` (torchvision's names inside) and `projector.*`, all `f32`; the key `bagssl` of the
-//! metadata holds a [`Spec`] as JSON. A file that training resumes from holds more tensors, whose names begin with
+//! The tensors are `encoder.*` (torchvision's names inside) and `projector.*`; the key `bagssl` of the metadata holds a
+//! [`Spec`] as JSON. All are `F32`; only the weights of convolutions and linear layers may be `BF16`, or `I8` with a factor
+//! for each output in the `F32` tensor `NAME.scale` ([`convert`] makes such files). A file that training resumes from holds more tensors, whose names begin with
 //! `optimiser.`, and its counters in [`Spec::training`].
 
 use std::prelude::v1::*;
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::normalise::Normalisation;
 use crate::patch::{Filter, PatchSpec};
 pub use crate::plan::NamedTensor;
-use crate::plan::{Kind, Parameter, Plan};
+use crate::plan::{Kind, Parameter, Plan, Role};
 
 /// The version of the format that this crate writes, and the only one that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -207,24 +208,37 @@ impl<'a> Checkpoint<'a> {
     fn check_tensors(&self) -> Result<()> {
         let refuse = |why: String| Err(Error::Checkpoint(why));
         let parameters = self.spec.model.parameters();
-        for parameter in &parameters {
-            let Ok(tensor) = self.tensors.tensor(&parameter.name) else {
-                return refuse(format!("expected tensor {:?}, got none", parameter.name));
+        let mut known = Vec::with_capacity(parameters.len());
+        let mut expect = |name: &str, shape: &[usize], dtypes: &[Dtype]| -> Result<Dtype> {
+            let Ok(tensor) = self.tensors.tensor(name) else {
+                return Err(Error::Checkpoint(format!("expected tensor {name:?}, got none")));
             };
-            if tensor.shape() != parameter.shape {
-                let (name, expected, got) = (&parameter.name, &parameter.shape, tensor.shape());
-                return refuse(format!("tensor {name:?}: expected shape {expected:?}, got {got:?}"));
+            let (got, dtype) = (tensor.shape(), tensor.dtype());
+            if got != shape {
+                return Err(Error::Checkpoint(format!("tensor {name:?}: expected shape {shape:?}, got {got:?}")));
+            }
+            if !dtypes.contains(&dtype) {
+                return Err(Error::Checkpoint(format!("tensor {name:?}: expected one of {dtypes:?}, got {dtype:?}")));
+            }
+            known.push(name.to_string());
+            Ok(dtype)
+        };
+        for parameter in &parameters {
+            let Parameter { name, shape, role } = parameter;
+            if *role != Role::Weight {
+                expect(name, shape, &[Dtype::F32])?;
+            } else if expect(name, shape, &[Dtype::F32, Dtype::BF16, Dtype::I8])? == Dtype::I8 {
+                expect(&scale_name(name), &shape[..1], &[Dtype::F32])?;
             }
         }
-        let mut known: Vec<&str> = parameters.iter().map(|parameter| parameter.name.as_str()).collect();
         known.sort_unstable();
         for (name, tensor) in self.tensors.iter() {
-            let expected = known.binary_search(&name).is_ok()
-                || (self.spec.training.is_some() && name.starts_with(OPTIMISER_PREFIX));
-            if !expected {
+            let is_known = known.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
+            let is_optimiser = self.spec.training.is_some() && name.starts_with(OPTIMISER_PREFIX);
+            if !is_known && !is_optimiser {
                 return refuse(format!("tensor {name:?} is not in the plan"));
             }
-            if tensor.dtype() != Dtype::F32 {
+            if is_optimiser && tensor.dtype() != Dtype::F32 {
                 return refuse(format!("tensor {name:?}: expected F32, got {:?}", tensor.dtype()));
             }
         }
@@ -243,15 +257,191 @@ impl<'a> Checkpoint<'a> {
         names
     }
 
-    /// The values of a tensor.
+    /// The values of a tensor, in f32.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if there is no such tensor.
     pub fn values(&self, name: &str) -> Result<Vec<f32>> {
-        let tensor =
-            self.tensors.tensor(name).map_err(|_| Error::Checkpoint(format!("expected tensor {name:?}, got none")))?;
-        let (chunks, _) = tensor.data().as_chunks::<4>();
-        Ok(chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+        Ok(self.stored(name)?.to_vec())
+    }
+
+    /// The values of a tensor where they lie.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if there is no such tensor.
+    pub fn stored(&self, name: &str) -> Result<Stored<'a>> {
+        let missing = |_| Error::Checkpoint(format!("expected tensor {name:?}, got none"));
+        let tensor = self.tensors.tensor(name).map_err(missing)?;
+        Ok(match tensor.dtype() {
+            Dtype::BF16 => Stored::Bf16(tensor.data().as_chunks().0),
+            Dtype::I8 => {
+                let scales = self.tensors.tensor(&scale_name(name)).map_err(missing)?;
+                let per_output = tensor.shape().iter().skip(1).product::<usize>().max(1);
+                Stored::Int8 { values: tensor.data(), scales: scales.data().as_chunks().0, per_output }
+            }
+            _ => Stored::F32(tensor.data().as_chunks().0),
+        })
+    }
+
+    /// How the weights of convolutions and linear layers are stored; if in several ways, how the first is.
+    pub fn weight_type(&self) -> WeightType {
+        let parameters = self.spec.model.parameters();
+        let first = parameters.iter().find(|parameter| parameter.role == Role::Weight);
+        match first.and_then(|parameter| self.stored(&parameter.name).ok()) {
+            Some(Stored::Bf16(_)) => WeightType::Bf16,
+            Some(Stored::Int8 { .. }) => WeightType::Int8,
+            _ => WeightType::F32,
+        }
+    }
+}
+
+/// The values of a tensor where they lie in a file's bytes, which need no alignment.
+#[derive(Debug, Clone, Copy)]
+pub enum Stored<'a> {
+    /// Little-endian `f32`.
+    F32(&'a [[u8; 4]]),
+    /// The upper halves of `f32`, little-endian.
+    Bf16(&'a [[u8; 2]]),
+    /// Signed bytes, each times the factor of its output.
+    Int8 {
+        /// The bytes.
+        values: &'a [u8],
+        /// A little-endian `f32` for each output.
+        scales: &'a [[u8; 4]],
+        /// Values of an output, one after the other.
+        per_output: usize,
+    },
+}
+
+impl Stored<'_> {
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Stored::F32(values) => values.len(),
+            Stored::Bf16(values) => values.len(),
+            Stored::Int8 { values, .. } => values.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One value.
+    ///
+    /// # Panics
+    /// If there is no such value.
+    pub fn get(&self, index: usize) -> f32 {
+        match self {
+            Stored::F32(values) => f32::from_le_bytes(values[index]),
+            Stored::Bf16(values) => wide(values[index]),
+            Stored::Int8 { values, scales, per_output } => {
+                f32::from(values[index].cast_signed()) * f32::from_le_bytes(scales[index / per_output])
+            }
+        }
+    }
+
+    /// All values.
+    pub fn to_vec(&self) -> Vec<f32> {
+        match self {
+            Stored::F32(values) => values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+            Stored::Bf16(values) => values.iter().map(|&bytes| wide(bytes)).collect(),
+            Stored::Int8 { .. } => (0..self.len()).map(|index| self.get(index)).collect(),
+        }
+    }
+}
+
+/// A bf16 as `f32`.
+fn wide(half: [u8; 2]) -> f32 {
+    f32::from_bits(u32::from(u16::from_le_bytes(half)) << 16)
+}
+
+/// The nearest bf16 (ties to even), as its bytes; NaN stays NaN.
+fn narrow(value: f32) -> [u8; 2] {
+    let bits = value.to_bits();
+    let half = if value.is_nan() { (bits >> 16) | 0x40 } else { bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16 };
+    (half as u16).to_le_bytes()
+}
+
+fn scale_name(name: &str) -> String {
+    format!("{name}.scale")
+}
+
+/// How the weights of convolutions and linear layers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WeightType {
+    /// As trained.
+    F32,
+    /// The upper halves: half the size.
+    Bf16,
+    /// Signed bytes with a factor for each output: a quarter of the size.
+    Int8,
+}
+
+impl WeightType {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
+
+    /// The name on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            WeightType::F32 => "f32",
+            WeightType::Bf16 => "bf16",
+            WeightType::Int8 => "int8",
+        }
+    }
+}
+
+/// A checkpoint for use alone (no optimiser, no counters), its weights stored in another way. bf16 rounds to nearest;
+/// int8 is symmetrical with a factor for each output: its largest magnitude over 127.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if a weight is not finite.
+pub fn convert(checkpoint: &Checkpoint<'_>, weights: WeightType) -> Result<Vec<u8>> {
+    let spec = Spec { training: None, ..checkpoint.spec().clone() };
+    let mut tensors: Vec<RawTensor> = Vec::new();
+    for Parameter { name, shape, role } in spec.model.parameters() {
+        let values = checkpoint.values(&name)?;
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(Error::Checkpoint(format!("tensor {name:?}: expected finite values, got {value}")));
+        }
+        match (role, weights) {
+            (Role::Weight, WeightType::Bf16) => {
+                let bytes = values.iter().flat_map(|&value| narrow(value)).collect();
+                tensors.push(RawTensor { name, shape, dtype: Dtype::BF16, bytes });
+            }
+            (Role::Weight, WeightType::Int8) => {
+                let per_output = shape.iter().skip(1).product::<usize>().max(1);
+                let (mut bytes, mut scales) = (Vec::with_capacity(values.len()), Vec::new());
+                for output in values.chunks(per_output) {
+                    let largest = output.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
+                    let scale = largest / 127.0;
+                    let factor = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+                    bytes.extend(output.iter().map(|value| (libm::roundf(value * factor) as i8).cast_unsigned()));
+                    scales.extend(scale.to_le_bytes());
+                }
+                let (scale, outputs) = (scale_name(&name), vec![shape[0]]);
+                tensors.push(RawTensor { name, shape, dtype: Dtype::I8, bytes });
+                tensors.push(RawTensor { name: scale, shape: outputs, dtype: Dtype::F32, bytes: scales });
+            }
+            _ => tensors.push(RawTensor::f32(&name, &shape, &values)),
+        }
+    }
+    write(&spec, &tensors)
+}
+
+struct RawTensor {
+    name: String,
+    shape: Vec<usize>,
+    dtype: Dtype,
+    bytes: Vec<u8>,
+}
+
+impl RawTensor {
+    fn f32(name: &str, shape: &[usize], values: &[f32]) -> Self {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        RawTensor { name: name.into(), shape: shape.to_vec(), dtype: Dtype::F32, bytes }
     }
 }
 
@@ -260,12 +450,15 @@ impl<'a> Checkpoint<'a> {
 /// # Errors
 /// [`Error::Checkpoint`] if a tensor's values do not fit its shape or two tensors share a name.
 pub fn to_bytes(spec: &Spec, tensors: &[NamedTensor]) -> Result<Vec<u8>> {
+    let raw = tensors.iter().map(|(name, shape, values)| RawTensor::f32(name, shape, values));
+    write(spec, &raw.collect::<Vec<_>>())
+}
+
+fn write(spec: &Spec, tensors: &[RawTensor]) -> Result<Vec<u8>> {
     let refuse = |why: String| Error::Checkpoint(why);
-    let bytes: Vec<Vec<u8>> =
-        tensors.iter().map(|(_, _, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
     let mut views = Vec::with_capacity(tensors.len());
-    for ((name, shape, _), bytes) in tensors.iter().zip(&bytes) {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes)
+    for RawTensor { name, shape, dtype, bytes } in tensors {
+        let view = TensorView::new(*dtype, shape.clone(), bytes)
             .map_err(|error| refuse(format!("tensor {name:?}: {error}")))?;
         views.push((name.as_str(), view));
     }
@@ -352,6 +545,44 @@ mod tests {
         refused(&to_bytes(&newer, &tensors(&spec)).unwrap(), "expected format version 1, got 2");
         let twice = [tensors(&spec), tensors(&spec)].concat();
         assert!(to_bytes(&spec, &twice).is_err());
+    }
+
+    /// Rounded to 8 bits of mantissa: 1 + 2^-8 lies in the middle and goes to the even 1; to 127 steps of the largest.
+    #[test]
+    fn smaller_weights_by_hand() {
+        let spec = spec();
+        let mut tensors = tensors(&spec);
+        let first = &mut tensors[0];
+        assert_eq!((first.0.as_str(), first.1[0]), ("encoder.conv1.weight", 16));
+        first.2[..4].copy_from_slice(&[1.0 + 1.0 / 256.0, -2.54, 0.011, 1.27]);
+        first.2[4..27].fill(0.0);
+        first.2[27..54].fill(0.0);
+        let bytes = to_bytes(&spec, &tensors).unwrap();
+        let whole = Checkpoint::from_bytes(&bytes).unwrap();
+        let half = convert(&whole, WeightType::Bf16).unwrap();
+        let half = Checkpoint::from_bytes(&half).unwrap();
+        assert_eq!(half.weight_type(), WeightType::Bf16);
+        assert_eq!(half.values("encoder.conv1.weight").unwrap()[..2], [1.0, -2.546_875]);
+        let byte = convert(&whole, WeightType::Int8).unwrap();
+        assert!(bytes.len() > 3 * byte.len());
+        let byte = Checkpoint::from_bytes(&byte).unwrap();
+        assert_eq!(byte.weight_type(), WeightType::Int8);
+        let values = byte.values("encoder.conv1.weight").unwrap();
+        // Steps of 0.02.
+        for (value, expected) in values.iter().zip([1.0, -2.54, 0.02, 1.28]) {
+            assert!((value - expected).abs() < 1e-6, "{value} {expected}");
+        }
+        assert_eq!(values[27..54], [0.0; 27], "an output of zeros stays one");
+        assert_eq!(byte.values("encoder.bn1.weight").unwrap(), whole.values("encoder.bn1.weight").unwrap());
+        // From int8 to f32 and back changes nothing.
+        let again = convert(&byte, WeightType::F32).unwrap();
+        let again = convert(&Checkpoint::from_bytes(&again).unwrap(), WeightType::Int8).unwrap();
+        let again = Checkpoint::from_bytes(&again).unwrap().values("encoder.conv1.weight").unwrap();
+        assert!(again.iter().zip(&values).all(|(a, b)| (a - b).abs() < 1e-6));
+        tensors[0].2[5] = f32::INFINITY;
+        let broken = to_bytes(&spec, &tensors).unwrap();
+        let broken = convert(&Checkpoint::from_bytes(&broken).unwrap(), WeightType::Int8).unwrap_err().to_string();
+        assert!(broken.contains("\"encoder.conv1.weight\": expected finite values, got inf"), "{broken}");
     }
 
     #[test]
