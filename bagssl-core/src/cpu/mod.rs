@@ -12,6 +12,7 @@ mod elementwise;
 mod embedder;
 mod executor;
 mod isa;
+mod lean;
 mod map;
 mod micro;
 pub mod ops;
@@ -26,6 +27,7 @@ pub use dense::{Dense, DenseRows};
 pub use embedder::{Embedder, EmbedderOptions};
 pub use executor::{Executor, Options, Source, Workspace};
 pub use isa::InstructionSet;
+pub use lean::Lean;
 #[cfg(feature = "std")]
 pub use threads::{Pool, serially};
 pub use threads::{Serial, Threads, with_threads};

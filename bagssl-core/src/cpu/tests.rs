@@ -5,7 +5,7 @@ use std::prelude::v1::*;
 
 use proptest::prelude::*;
 
-use super::{Dense, Executor, InstructionSet, Options, Pool, Serial, Threads};
+use super::{Dense, Executor, InstructionSet, Lean, Options, Pool, Serial, Threads};
 use crate::error::Result;
 use crate::plan::{Kind, Layer, NORM_EPSILON, Op, Plan, Window};
 use crate::random::{Address, Purpose, Stream};
@@ -542,4 +542,82 @@ fn dense_refuses_padding_and_says_where() {
     for side in [6, 8] {
         assert!(Dense::new(&plan, &mut source(&plan, 0), side, Options::new(1, [16, 16])).is_err());
     }
+}
+
+/// The lean executor gives what the naive network gives, one input at a time, whatever its arena held before.
+fn lean_error(plan: &Plan, seed: u64, size: [usize; 2]) -> f64 {
+    let (Kind::Map(channels) | Kind::Rows(channels)) = plan.input();
+    let input = values(seed, "input", channels * size[0] * size[1]);
+    let parameters: Vec<(String, Vec<[u8; 4]>)> = plan
+        .parameters()
+        .iter()
+        .map(|parameter| {
+            let values = values(seed, &parameter.name, parameter.len());
+            (parameter.name.clone(), values.iter().map(|value| value.to_le_bytes()).collect())
+        })
+        .collect();
+    let mut source = |name: &str| {
+        let (_, bytes) = parameters.iter().find(|(known, _)| known == name).expect("it is in the plan");
+        Ok(crate::checkpoint::Stored::F32(bytes))
+    };
+    let lean = Lean::new(plan, &mut source).unwrap();
+    let needed = lean.arena_len(size).unwrap();
+    assert!(lean.run(&mut vec![0.0; needed - 1], &input, size).is_err(), "one value less is too few");
+    let mut arena = vec![f32::NAN; needed];
+    let got = lean.run(&mut arena, &input, size).unwrap();
+    let image = Naive { size, values: input.iter().copied().map(f64::from).collect() };
+    let expected = naive(plan, seed, image).pop().expect("a plan has a layer").values;
+    assert_eq!(got.len(), expected.len());
+    let largest = expected.iter().fold(1e-30f64, |most, value| most.max(value.abs()));
+    let difference = got.iter().zip(&expected).map(|(&got, expected)| (f64::from(got) - expected).abs());
+    difference.fold(0.0, |most, value| if value > most || value.is_nan() { value } else { most }) / largest
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn lean_convolutions_of_any_form(
+        seed in 0u64..1000,
+        size in (1usize..12, 1usize..12),
+        channels in (1usize..5, 1usize..6, 1usize..5),
+        kernel in (1usize..4, 1usize..4),
+        stride in (1usize..4, 1usize..4),
+        padding in (0usize..4, 0usize..4),
+    ) {
+        let first = Window { kernel: kernel.into(), stride: stride.into(), padding: padding.into() };
+        let plan = Plan::new(Kind::Map(channels.0), vec![
+            conv(0, channels.0, channels.1, first, None),
+            conv(1, channels.1, channels.2, Window::square(3, 1, 1), None),
+        ]).unwrap();
+        prop_assume!(plan.sizes(size.into()).is_some());
+        let error = lean_error(&plan, seed, size.into());
+        prop_assert!(error < 1e-5, "{error}");
+    }
+}
+
+/// Shortcuts, pooling, rows; and the arena of the small network is what its largest layers need: three maps of 16
+/// channels on 16x16 pixels.
+#[test]
+fn lean_networks() {
+    use crate::architecture::{Architecture, mlp};
+    let small = Architecture::ResNetSmall.plan();
+    assert!(lean_error(&small, 1, [16, 16]) < 1e-5);
+    assert!(lean_error(&small, 1, [21, 10]) < 1e-5);
+    assert!(lean_error(&unpadded(), 1, [15, 9]) < 1e-5);
+    assert!(lean_error(&mlp(20, &[33, 7]).unwrap(), 2, [1, 1]) < 1e-5);
+    let pool = Window { kernel: [3, 2], stride: [2, 1], padding: [1, 0] };
+    let pooled =
+        vec![conv(0, 3, 5, Window::square(3, 1, 1), None), Layer { input: 1, op: Op::MaxPool { window: pool } }];
+    assert!(lean_error(&Plan::new(Kind::Map(3), pooled).unwrap(), 3, [9, 7]) < 1e-5);
+    let zeros = vec![[0; 4]; 1 << 16];
+    let shapes = small.parameters();
+    let mut source = |name: &str| {
+        let length = shapes.iter().find(|parameter| parameter.name == name).unwrap().len();
+        Ok(crate::checkpoint::Stored::F32(&zeros[..length]))
+    };
+    let lean = Lean::new(&small, &mut source).unwrap();
+    assert_eq!(lean.arena_len([16, 16]).unwrap(), 3 * 16 * 16 * 16);
+    let mut short = |_: &str| Ok(crate::checkpoint::Stored::F32(&zeros[..3]));
+    assert!(Lean::new(&small, &mut short).is_err());
 }
