@@ -48,3 +48,58 @@ pub fn loader(threads: usize) -> Loader {
 pub fn info() -> RunInfo {
     RunInfo { preset: "test".into(), data: "photo-tiles-mini".into(), settings: String::new() }
 }
+
+/// The tile of the golden bag: the first validation tile of class 07-seeding, which is CC0.
+pub const GOLDEN_TILE: usize = 210;
+
+/// The golden bag: the 16 patches of 16x16 pixels that cover a tile of 64x64, as they are, and their mean embedding.
+pub mod golden {
+    use bagssl_core::Result;
+    use bagssl_core::aggregate::RunningMean;
+    use bagssl_core::bag::Bag;
+    use bagssl_core::batch::{BatchShape, PatchBatch, SourceError};
+    use bagssl_core::checkpoint::Checkpoint;
+    use bagssl_core::embed::{Embed, Tap};
+    use bagssl_core::model::{Embedder, Model, Stock};
+    use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
+    use bagssl_core::random::Address;
+    use bagssl_train::backend::Candle;
+
+    /// Side of a patch, in pixels.
+    pub const SIDE: usize = 16;
+    const SIZE: ImageSize = ImageSize { height: 64, width: 64 };
+
+    /// The bag as a batch, from the tile's pixels `[row, column, colour]`.
+    pub fn bag(checkpoint: &Checkpoint<'_>, rgb: &[u8]) -> Result<PatchBatch> {
+        let spec = PatchSpec::new(PatchSide::Pixels(SIDE as u32), SIDE as u32)?;
+        let crops = Bag::Grid { spec, stride: SIDE as u32 }.crops(SIZE, Address::default())?;
+        let normalisation = checkpoint.spec().normalisation;
+        let mut data = Vec::new();
+        for crop in &crops {
+            for colour in 0..3 {
+                for row in crop.top..crop.top + crop.height {
+                    for column in crop.left..crop.left + crop.width {
+                        let value = rgb[((row * SIZE.width + column) * 3) as usize + colour];
+                        data.push(normalisation.apply(colour, f32::from(value) / 255.0));
+                    }
+                }
+            }
+        }
+        let shape = BatchShape { images: 1, patches: crops.len(), channels: 3, height: SIDE, width: SIDE };
+        PatchBatch::new(shape, data, vec![0], vec![0])
+    }
+
+    /// The mean of the patches' embeddings.
+    pub fn mean(network: &dyn Embed, bag: &PatchBatch) -> std::result::Result<Vec<f32>, SourceError> {
+        let rows = network.embed(bag, &[Tap::Embedding])?.remove(0);
+        let mut mean = RunningMean::new(rows.dim);
+        rows.values.chunks(rows.dim).try_for_each(|row| mean.push(row))?;
+        Ok(mean.mean().unwrap_or_default())
+    }
+
+    /// The golden embedding: Burn's operations on the backend that shares nothing with this project's kernels.
+    pub fn by_definition(checkpoint: &Checkpoint<'_>, rgb: &[u8]) -> std::result::Result<Vec<f32>, SourceError> {
+        let model = Model::<Candle>::load(checkpoint, &Default::default())?;
+        mean(&Embedder::<Candle, Stock>::new(model, Default::default(), 16), &bag(checkpoint, rgb)?)
+    }
+}

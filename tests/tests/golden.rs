@@ -1,5 +1,6 @@
 //! One checkpoint and one bag give the same embedding on every backend.
 
+use bagssl_core::aggregate::RunningMean;
 use bagssl_core::bag::Bag;
 use bagssl_core::batch::PatchBatch;
 use bagssl_core::checkpoint::Checkpoint;
@@ -8,7 +9,7 @@ use bagssl_core::embed::{Embed, Rows, Tap};
 use bagssl_core::model::{CpuFast, Embedder, Kernels, Model, Stock};
 use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::{Dataset, Split};
-use bagssl_tests::{Run, config, info, loader};
+use bagssl_tests::{GOLDEN_TILE, Run, config, golden, info, loader};
 use bagssl_train::backend::{Candle, NdArray};
 use bagssl_train::store::Nowhere;
 use burn::tensor::backend::Backend;
@@ -90,5 +91,41 @@ fn the_same_seed_gives_the_same_bits_for_any_number_of_threads() {
     let one = weights(1);
     for threads in [2, 7] {
         assert!(weights(threads) == one, "{threads} threads");
+    }
+}
+
+/// The files of `golden` (made by the example `make_golden`), of which the program without a standard library has the
+/// same: int8 weights, a real tile, and the embedding that Burn's candle backend gave for them.
+#[test]
+fn the_golden_embedding_on_every_executor() {
+    let bytes = include_bytes!("../golden/checkpoint.safetensors");
+    let rgb = include_bytes!("../golden/tile.rgb");
+    let expected: Vec<f32> =
+        include_str!("../golden/embedding.txt").lines().map(|line| line.parse().unwrap()).collect();
+    let checkpoint = Checkpoint::from_bytes(bytes).unwrap();
+    let bag = golden::bag(&checkpoint, rgb).unwrap();
+    let image = Dataset::embedded(Split::Validation).unwrap().decode(GOLDEN_TILE).unwrap();
+    assert!(image.rgb() == rgb, "the tile is that of the data");
+    let mut all = vec![("candle".to_string(), golden::by_definition(&checkpoint, rgb).unwrap(), 1e-6)];
+    for set in InstructionSet::ALL.into_iter().filter(|set| set.is_available()) {
+        let options = EmbedderOptions { set, exact: false, rows: 64, side: golden::SIDE };
+        let network = cpu::Embedder::new(&checkpoint, &[Tap::Embedding], options).unwrap();
+        let tolerance = if set.is_bf16() { 3e-2 } else { 1e-4 };
+        all.push((format!("{set:?}"), golden::mean(&network, &bag).unwrap(), tolerance));
+    }
+    let lean = cpu::Lean::encoder(&checkpoint).unwrap();
+    let size = [golden::SIDE; 2];
+    let mut arena = vec![f32::NAN; lean.arena_len(size).unwrap()];
+    let mut mean = RunningMean::new(expected.len());
+    for patch in bag.data().chunks(bag.shape().patch_len()) {
+        mean.push(lean.run(&mut arena, patch, size).unwrap()).unwrap();
+    }
+    all.push(("lean".into(), mean.mean().unwrap(), 1e-4));
+    let largest = expected.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
+    for (name, got, tolerance) in all {
+        assert_eq!(got.len(), expected.len());
+        let error = got.iter().zip(&expected).fold(0_f32, |error, (a, b)| error.max((a - b).abs())) / largest;
+        println!("{name}: {error:e}");
+        assert!(error <= tolerance, "{name}: {error}");
     }
 }

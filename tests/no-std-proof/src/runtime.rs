@@ -5,7 +5,7 @@ use core::cell::UnsafeCell;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-const ARENA: usize = 1 << 20;
+const ARENA: usize = 8 << 20;
 
 /// Hands out one buffer from front to back and takes nothing back.
 struct Bump {
@@ -64,6 +64,27 @@ pub(crate) fn exit(status: i32) -> ! {
 pub(crate) fn exit(status: i32) -> ! {
     // SAFETY: `exit_group` (94) ends the process and touches no memory.
     unsafe { core::arch::asm!("svc 0", in("x8") 94, in("x0") status, options(noreturn, nostack)) }
+}
+
+/// Writes to standard output; what cannot be written is lost.
+#[cfg(feature = "cpu")]
+pub(crate) fn print(text: &str) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: `write` (1) reads the text and touches no other memory; the call clobbers rcx and r11.
+    unsafe {
+        core::arch::asm!(
+            "syscall", inlateout("rax") 1_usize => _, in("rdi") 1, in("rsi") text.as_ptr(), in("rdx") text.len(),
+            out("rcx") _, out("r11") _, options(nostack, readonly)
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: `write` (64) reads the text and touches no other memory.
+    unsafe {
+        core::arch::asm!(
+            "svc 0", in("x8") 64, inlateout("x0") 1_usize => _, in("x1") text.as_ptr(), in("x2") text.len(),
+            options(nostack, readonly)
+        );
+    }
 }
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
