@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use bagssl_core::architecture::{Architecture, mlp};
+use bagssl_core::architecture::Architecture;
+use bagssl_core::bag::Views;
 use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceError};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::cpu::{Executor, InstructionSet, Options, Pool, Threads};
 use bagssl_core::model::{CpuFast, Differentiable, Kernels, Stock};
 use bagssl_core::observe::{Event, Observer, Verdict};
+use bagssl_core::patch::{PatchSide, PatchSpec};
 use bagssl_core::plan::{NamedTensor, Plan};
 use bagssl_core::random::{Address, Purpose};
 use bagssl_train::backend::{Candle, NdArray};
@@ -339,11 +341,13 @@ fn stepper<B: Backend, K: Kernels<B>>(
     table.remove("augment");
     let mut config: TrainConfig = table.try_into()?;
     config.model.arch = arch;
+    let spec = PatchSpec::new(PatchSide::Pixels(shape.height as u32), shape.height as u32)?;
+    config.patch = spec;
+    config.views = Views::FixedScale(spec);
     config.batch.images = shape.images;
     config.batch.patches = shape.patches;
-    // Long enough that the schedule never ends.
+    // Its batches never end.
     config.schedule.epochs = 1;
-    mlp(arch.plan().output_dim(), &config.model.projector)?;
     let info = RunInfo { preset: String::new(), data: String::new(), settings: String::new() };
     let mut trainer: Trainer<Autodiff<B>, Differentiable<K>> = Trainer::new(config.check()?, info, Default::default())?;
     Ok(Box::new(move || {

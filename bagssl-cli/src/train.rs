@@ -147,7 +147,7 @@ impl Job for Training<'_> {
         let info = RunInfo {
             preset: self.config.name.clone(),
             data: self.dataset.fingerprint(),
-            settings: toml::to_string(&self.config.augment)?,
+            settings: format!("{}{}", toml::to_string(&self.config.augment)?, self.backend.text()),
         };
         files::make_folder(self.out)?;
         let mut trainer: Run<T> = self.begin::<T>(checked, info, device)?;

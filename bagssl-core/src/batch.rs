@@ -48,11 +48,18 @@ impl PatchBatch {
     /// class.
     ///
     /// # Errors
-    /// [`Error::Length`] if a length does not fit the shape.
+    /// [`Error::Length`] if a length does not fit the shape, [`Error::Setting`] if the shape has a 0.
     pub fn new(shape: BatchShape, data: Vec<f32>, images: Vec<u32>, labels: Vec<u32>) -> Result<Self> {
         let expect = |what, expected, got| {
             if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
         };
+        if shape.rows() * shape.patch_len() == 0 {
+            return Err(Error::Setting {
+                name: "shape of a patch batch",
+                expected: "no 0 in it",
+                got: format!("{shape:?}"),
+            });
+        }
         expect("values of a patch batch", shape.rows() * shape.patch_len(), data.len())?;
         expect("images of a patch batch", shape.images, images.len())?;
         expect("labels of a patch batch", shape.images, labels.len())?;

@@ -23,7 +23,7 @@ pub enum Event<'a> {
         epoch: u32,
         /// Steps done in all.
         step: u64,
-        /// The mean of its steps' figures.
+        /// The mean of its steps' figures (of those since the run was resumed, if that was within the epoch).
         figures: &'a [(&'static str, f64)],
     },
     /// A checkpoint has been written.

@@ -287,12 +287,13 @@ impl Plan {
     /// Random values for all parameters and buffers, in their order: a function of the seed.
     ///
     /// # Source
-    /// As torchvision: convolutions normal with deviation `sqrt(2 / (outputs * height * width))` (He et al. 2015, by
-    /// fan-out); linear layers uniform within `1 / sqrt(inputs)`; biases 0; norms the identity.
+    /// Convolutions as torchvision's residual networks: normal with deviation `sqrt(2 / (outputs * height * width))` (He et
+    /// al. 2015, by fan-out); linear layers as PyTorch's: uniform within `1 / sqrt(inputs)`, but biases 0; norms the
+    /// identity. Each output's weights are a stream of their own.
     pub fn first_weights(&self, seed: u64) -> Vec<NamedTensor> {
         let first = |(index, parameter): (usize, Parameter)| {
             let address = Address { seed, image: index as u32, ..Address::default() };
-            let values = first_values(&parameter, &mut address.stream(Purpose::Weights));
+            let values = first_values(&parameter, address);
             (parameter.name, parameter.shape, values)
         };
         self.parameters().into_iter().enumerate().map(first).collect()
@@ -394,18 +395,25 @@ impl Plan {
     }
 }
 
-fn first_values(parameter: &Parameter, random: &mut Stream) -> Vec<f32> {
+fn first_values(parameter: &Parameter, address: Address) -> Vec<f32> {
     let count = parameter.len();
     match (parameter.role, parameter.shape.as_slice()) {
         (Role::NormScale | Role::RunningVariance, _) => vec![1.0; count],
         (Role::NormShift | Role::RunningMean | Role::Bias, _) => vec![0.0; count],
-        (Role::Weight, &[outputs, _, height, width]) => {
-            let deviation = libm::sqrt(2.0 / (outputs * height * width) as f64);
-            (0..count).map(|_| (deviation * random.normal_pair().0) as f32).collect()
-        }
         (Role::Weight, shape) => {
-            let bound = 1.0 / libm::sqrtf(shape[1] as f32);
-            (0..count).map(|_| random.uniform(-bound, bound)).collect()
+            let [outputs, inputs] = [shape[0], shape[1]];
+            let per_output = count / outputs;
+            let deviation = libm::sqrt(2.0 / (outputs * per_output / inputs) as f64);
+            let bound = 1.0 / libm::sqrtf(inputs as f32);
+            let mut values = Vec::with_capacity(count);
+            for output in 0..outputs {
+                let mut random = Address { patch: output as u32, ..address }.stream(Purpose::Weights);
+                let normal = |random: &mut Stream| (deviation * random.normal_pair().0) as f32;
+                let is_linear = shape.len() == 2;
+                let draw = |_| if is_linear { random.uniform(-bound, bound) } else { normal(&mut random) };
+                values.extend((0..per_output).map(draw));
+            }
+            values
         }
     }
 }

@@ -89,7 +89,7 @@ impl Health {
         let (images, patches, dim) = (features.len(), features.patches(), features.dim());
         let unit = unit_rows(features);
         let raw: Vec<f64> = features.values().iter().map(|&value| f64::from(value)).collect();
-        let rank_limit = dim.min((images * patches).saturating_sub(1)).max(1);
+        let rank_limit = dim.min(kept(images * patches, dim).saturating_sub(1)).max(1);
         let coding_rate = mean_coding_rate(&unit, patches, dim);
         let bound = coding_rate_bound(images, dim, EPSILON);
         let (cosine_within, cosine_between) = cosines(&unit, patches, dim);
@@ -162,10 +162,15 @@ fn means(rows: &[f64], dim: usize) -> Vec<f64> {
     mean
 }
 
+/// How many of `count` rows the spectrum looks at.
+fn kept(count: usize, dim: usize) -> usize {
+    count.min((SPECTRUM.0 / dim).max(SPECTRUM.1))
+}
+
 /// Evenly spaced rows, less their mean.
 fn centred(rows: &[f64], dim: usize) -> Vec<f64> {
     let count = rows.len() / dim;
-    let kept = count.min((SPECTRUM.0 / dim).max(SPECTRUM.1));
+    let kept = kept(count, dim);
     let row = |number: usize| &rows[number * count / kept * dim..][..dim];
     let mut chosen: Vec<f64> = (0..kept).flat_map(row).copied().collect();
     let mean = means(&chosen, dim);

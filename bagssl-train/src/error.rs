@@ -43,6 +43,14 @@ pub enum Error {
         /// What came.
         got: BatchShape,
     },
+    /// A source gave another number of batches than it said.
+    #[error("batches of an epoch: expected {expected}, got {got}")]
+    Batches {
+        /// What the source said, or needs to.
+        expected: u64,
+        /// How many came.
+        got: u64,
+    },
     /// A file does not fit the run that is to be resumed.
     #[error("{path}: expected a run with the same settings, got one with others; start anew with --force")]
     OtherRun {

@@ -297,9 +297,11 @@ fn adapt<B: Backend>(
     let zero = value_norm.clone().equal_elem(0.0).bool_or(gradient_norm.clone().equal_elem(0.0));
     match trust {
         Trust::Clipped => {
-            // At a rate of 0 nothing moves, whatever the ratio is.
-            let per_rate = if rate > 0.0 { eta / rate } else { 0.0 };
-            let ratio = value_norm.clone() / (gradient_norm + value_norm * decay + 1e-8) * per_rate;
+            // At a rate of 0 (the first step of a warm-up) the ratio is at its clip.
+            let ratio = match rate > 0.0 {
+                true => value_norm.clone() / (gradient_norm + value_norm * decay + 1e-8) * (eta / rate),
+                false => value_norm.ones_like(),
+            };
             let adapted = decayed * ratio.clamp_max(1.0);
             let [length] = gradient.dims();
             adapted.mask_where(zero.expand([length]), gradient)

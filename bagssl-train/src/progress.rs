@@ -1,7 +1,7 @@
 //! Observers of a run: a bar for people, JSON lines for programs.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use bagssl_core::batch::SourceError;
@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
+use crate::store::write_whole;
 
 /// A progress bar with the figures of the last step.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ impl Drop for Bar {
 #[derive(Debug)]
 pub struct Metrics {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: File,
 }
 
 impl Metrics {
@@ -80,11 +81,10 @@ impl Metrics {
                 }
             }
         }
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(failed)?;
-        let mut metrics = Metrics { path: path.into(), file: BufWriter::new(file) };
-        kept.iter().try_for_each(|line| writeln!(metrics.file, "{line}")).map_err(failed)?;
-        metrics.file.flush().map_err(failed)?;
-        Ok(metrics)
+        let kept: String = kept.iter().map(|line| format!("{line}\n")).collect();
+        write_whole(path, kept.as_bytes())?;
+        let file = OpenOptions::new().append(true).open(path).map_err(failed)?;
+        Ok(Metrics { path: path.into(), file })
     }
 }
 
@@ -99,7 +99,7 @@ impl Observer for Metrics {
         };
         let figures: Map<String, Value> = figures.iter().map(|(name, value)| ((*name).into(), json!(value))).collect();
         line.as_object_mut().expect("made as an object").extend(figures);
-        let written = writeln!(self.file, "{line}").and_then(|()| self.file.flush());
+        let written = self.file.write_all(format!("{line}\n").as_bytes());
         written.map_err(|error| Error::File { path: self.path.clone(), error })?;
         Ok(Verdict::Continue)
     }

@@ -101,7 +101,8 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
     ///
     /// # Errors
     /// [`Error::Source`], [`Error::Observer`] or [`Error::File`] as they arise; [`Error::NotFinite`] with its step if
-    /// the loss is no number; [`Error::Batch`] if a batch is not of the promised shape.
+    /// the loss is no number; [`Error::Batch`] or [`Error::Batches`] if a batch is not of the promised shape, or there are
+    /// not as many of them.
     pub fn run(
         &mut self,
         source: &dyn PatchSource,
@@ -109,6 +110,9 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
         store: &mut dyn Store,
     ) -> Result<Ended> {
         let per_epoch = source.batches_per_epoch() as u64;
+        if per_epoch == 0 {
+            return Err(Error::Batches { expected: 1, got: 0 });
+        }
         let schedule = self.config.config().schedule.check(per_epoch)?;
         while self.step < schedule.steps() {
             let verdict = self.epoch(source, observer, schedule, per_epoch)?;
@@ -143,6 +147,10 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
             if observer.observe(&event).map_err(Error::Observer)? == Verdict::Stop {
                 return Ok(Verdict::Stop);
             }
+        }
+        let (expected, got) = (per_epoch, self.step - u64::from(epoch) * per_epoch);
+        if got != expected {
+            return Err(Error::Batches { expected, got });
         }
         sums.iter_mut().for_each(|sum| sum.1 /= count);
         observer.observe(&Event::Epoch { epoch, step: self.step, figures: &sums }).map_err(Error::Observer)
@@ -188,12 +196,12 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
         fnv1a(&[&config, &self.info.data, &self.info.settings])
     }
 
-    /// The model as a checkpoint: what is needed to use it, and no more.
+    /// The model as a checkpoint when the schedule is through: what is needed to use it, and no more.
     ///
     /// # Errors
     /// [`Error::Core`] if it cannot be written as one.
     pub fn checkpoint(&self) -> Result<Vec<u8>> {
-        Ok(to_bytes(&self.spec(None), &self.model.tensors())?)
+        Ok(to_bytes(&self.spec(self.config.config().schedule.epochs, None), &self.model.tensors())?)
     }
 
     /// The checkpoint with all that a resumed run needs.
@@ -205,10 +213,10 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
             config: self.settings_hash(),
         };
         let tensors = [self.model.tensors(), self.optimiser.tensors()].concat();
-        Ok(to_bytes(&self.spec(Some(training)), &tensors)?)
+        Ok(to_bytes(&self.spec(training.epoch, Some(training)), &tensors)?)
     }
 
-    fn spec(&self, training: Option<Training>) -> Spec {
+    fn spec(&self, epochs_done: u32, training: Option<Training>) -> Spec {
         let config = self.config.config();
         Spec {
             format_version: FORMAT_VERSION,
@@ -223,7 +231,7 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
                 preset: self.info.preset.clone(),
                 data: self.info.data.clone(),
                 seed: config.seed,
-                epochs: config.schedule.epochs,
+                epochs: epochs_done,
                 steps: self.step,
             },
             training,

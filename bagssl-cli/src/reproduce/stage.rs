@@ -61,7 +61,7 @@ impl Stage {
     fn hash(&self, shared: &Shared<'_>) -> Result<String> {
         let Shared { halves, protocol, backend } = shared;
         let text = format!(
-            "{} {:?} {} {} {} {:?} {:?} {} {}",
+            "{} {:?} {} {} {} {:?} {:?} {:?} {} {}",
             env!("CARGO_PKG_VERSION"),
             self.model,
             self.config.to_toml()?,
@@ -69,7 +69,8 @@ impl Stage {
             halves.test.fingerprint(),
             protocol.bag,
             protocol.knn,
-            protocol.linear.describe(),
+            protocol.linear,
+            protocol.seed,
             backend.text()
         );
         let hash = text

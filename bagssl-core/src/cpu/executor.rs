@@ -88,8 +88,8 @@ impl Executor {
     ///
     /// # Errors
     /// [`Error::Plan`] if inputs of the size in `options` are too small for the plan, [`Error::Setting`] if this machine
-    /// lacks the instruction set or the batch is 0, [`Error::Length`] if a parameter has another length than the plan
-    /// says, and whatever `source` returns.
+    /// lacks the instruction set or the batch is 0, [`Error::Plan`] if a parameter has another length than the plan says,
+    /// and whatever `source` returns.
     pub fn new(plan: &Plan, source: &mut Source<'_>, options: Options) -> Result<Self> {
         with_threads(|threads| Self::packed(plan, source, options, threads))
     }
@@ -429,7 +429,10 @@ fn parameter<'a>(source: &mut Source<'a>, name: &str, part: &str, expected: usiz
     let values = source(&format!("{name}.{part}"))?;
     match values.len() == expected {
         true => Ok(values),
-        false => Err(Error::Length { what: "values of a parameter", expected, got: values.len() }),
+        false => {
+            let got = values.len();
+            Err(Error::Plan(format!("parameter {:?}: expected {expected} values, got {got}", format!("{name}.{part}"))))
+        }
     }
 }
 

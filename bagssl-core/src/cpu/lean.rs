@@ -89,7 +89,7 @@ impl<'a> Lean<'a> {
     /// A plan with its parameters by their names.
     ///
     /// # Errors
-    /// [`Error::Length`] if a parameter has another length than the plan says, and whatever `source` returns.
+    /// [`Error::Plan`] if a parameter has another length than the plan says, and whatever `source` returns.
     pub fn new(plan: &Plan, source: &mut dyn FnMut(&str) -> Result<Stored<'a>>) -> Result<Self> {
         let mut parameters = plan.parameters().into_iter();
         let mut next = || -> Result<Stored<'a>> {
@@ -100,8 +100,8 @@ impl<'a> Lean<'a> {
             match stored.len() == parameter.len() {
                 true => Ok(stored),
                 false => {
-                    let (expected, got) = (parameter.len(), stored.len());
-                    Err(Error::Length { what: "values of a parameter", expected, got })
+                    let (name, expected, got) = (&parameter.name, parameter.len(), stored.len());
+                    Err(Error::Plan(format!("parameter {name:?}: expected {expected} values, got {got}")))
                 }
             }
         };

@@ -9,6 +9,7 @@ pub trait Threads: Sync {
 
     /// Runs `job(index, worker)` for each `index` below `jobs` and returns when all are done. `worker` is below
     /// [`Threads::count`], and no two jobs that run at a time have the same.
+    /// A job must not call `each` of the threads that run it; within a [`Pool`]'s jobs, [`with_threads`] gives [`Serial`].
     fn each(&self, jobs: usize, job: &(dyn Fn(usize, usize) + Sync));
 }
 
@@ -251,7 +252,7 @@ mod pool {
             }
             // SAFETY: `each` waits for all that run a job of its call.
             let job = unsafe { &*work.job };
-            job(index, worker);
+            serially(|| job(index, worker));
         }
     }
 
@@ -318,6 +319,13 @@ mod pool {
                 sum.fetch_add(index, Ordering::Relaxed);
             });
             assert_eq!(sum.into_inner(), 45);
+        }
+
+        #[test]
+        fn within_a_job_there_is_nobody_else() {
+            let pool = Pool::new(3);
+            pool.each(20, &|_, _| super::super::with_threads(|threads| assert_eq!(threads.count(), 1)));
+            super::super::with_threads(|threads| assert_eq!(threads.count(), Pool::global().count()));
         }
 
         #[test]

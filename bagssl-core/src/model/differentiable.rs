@@ -13,11 +13,11 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorPrimitive};
 
-use super::kernels::{Kernels, Normed, NormedInputs, Stock};
+use super::kernels::{Kernels, Normed, NormedInputs};
 use crate::plan::Window;
 
 /// The kernels `K` of a backend, made differentiable: convolution and batch norm run `K`'s forward and backward passes;
-/// the rest goes through Burn's autodiff.
+/// the rest (pooling, global mean, linear layers) is Burn's, whatever `K` has for them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Differentiable<K>(PhantomData<K>);
 
@@ -82,10 +82,6 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
             }
         };
         Normed { output: close(output), mean: Tensor::from_inner(mean), variance: Tensor::from_inner(variance) }
-    }
-
-    fn max_pool2d(input: Tensor<Autodiff<B>, 4>, window: Window) -> Tensor<Autodiff<B>, 4> {
-        Stock::max_pool2d(input, window)
     }
 }
 

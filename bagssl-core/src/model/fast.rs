@@ -11,7 +11,7 @@ use crate::cpu::ops::{Convolution, Processor, View};
 use crate::cpu::{InstructionSet, with_threads};
 use crate::plan::Window;
 
-/// Convolution and batch norm of [`cpu::ops`](crate::cpu::ops) for Burn's ndarray backend, in f32, on the threads of
+/// Convolution, batch norm and global mean of [`cpu::ops`](crate::cpu::ops) for Burn's ndarray backend, in f32, on the threads of
 /// [`with_threads`].
 ///
 /// Maps stay `[row, channel, height, width]` for Burn, but lie in memory with the channels last, so that nothing is

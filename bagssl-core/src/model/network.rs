@@ -86,7 +86,7 @@ impl<B: Backend> Network<B> {
     /// A network with the values that `values` gives for each parameter of the plan, asked in their order.
     ///
     /// # Errors
-    /// What `values` says, or [`Error::Length`] if it gives too few or too many.
+    /// What `values` says, or [`Error::Plan`] if it gives too few or too many.
     pub fn build(
         plan: &Plan,
         mut values: impl FnMut(&Parameter) -> Result<Vec<f32>>,
@@ -98,8 +98,8 @@ impl<B: Backend> Network<B> {
             let parameter = parameters.next().expect("the plan names a parameter for each that a layer reads");
             let values = values(parameter)?;
             if values.len() != parameter.len() {
-                let (expected, got) = (parameter.len(), values.len());
-                return Err(Error::Length { what: "values of a parameter", expected, got });
+                let (name, expected, got) = (&parameter.name, parameter.len(), values.len());
+                return Err(Error::Plan(format!("parameter {name:?}: expected {expected} values, got {got}")));
             }
             Ok(TensorData::new(values, parameter.shape.clone()))
         };

@@ -87,8 +87,8 @@ impl CheckedLoss {
     /// - `projections`: `[batch, patch, dim]`
     ///
     /// # Errors
-    /// [`Error::Setting`] if there are fewer than two patches or (for VICReg) two images, [`Error::NotFinite`] if a
-    /// projection is not finite.
+    /// [`Error::Setting`] if there are fewer than two images or two patches, [`Error::NotFinite`] if a projection is not
+    /// finite.
     pub fn value<B: AutodiffBackend>(self, projections: Tensor<B, 3>) -> Result<LossValue<B>> {
         let [images, patches, _] = projections.dims();
         check_batch(images, patches)?;
@@ -97,14 +97,6 @@ impl CheckedLoss {
             Loss::VicReg { invariance, variance, covariance } => {
                 vicreg::loss(projections, [invariance, variance, covariance])
             }
-        }
-    }
-
-    /// The names of the figures that [`CheckedLoss::value`] reports.
-    pub fn figures(self) -> &'static [&'static str] {
-        match self.0 {
-            Loss::Tcr { .. } => &["loss", "invariance", "tcr", "tcr_share"],
-            Loss::VicReg { .. } => &["loss", "invariance", "variance", "covariance"],
         }
     }
 }

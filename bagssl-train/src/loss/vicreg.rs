@@ -28,12 +28,12 @@ pub(super) fn loss<B: AutodiffBackend>(projections: Tensor<B, 3>, weights: [f64;
     let centred = sets.clone() - sets.mean_dim(1);
     let unbiased = 1.0 / (images as f64 - 1.0);
     let squares = (centred.clone() * centred.clone()).sum_dim(1) * unbiased;
-    let variance = relu(-(squares.clone() + EPSILON).sqrt() + 1.0).mean();
+    let variance = relu(-(squares + EPSILON).sqrt() + 1.0).mean();
 
     let covariances = centred.clone().swap_dims(1, 2).matmul(centred) * unbiased;
-    let all = (covariances.clone() * covariances).sum();
-    let diagonal = (squares.clone() * squares).sum();
-    let covariance = (all - diagonal) * (2.0 / (patches * dim) as f64);
+    let elsewhere = Tensor::<B, 2>::eye(dim, &covariances.device()).mul_scalar(-1.0).add_scalar(1.0).unsqueeze();
+    let covariances = covariances * elsewhere;
+    let covariance = (covariances.clone() * covariances).sum() * (2.0 / (patches * dim) as f64);
 
     let terms = [invariance, variance, covariance];
     let values = terms.each_ref().map(|term| scalar(term.clone()));
