@@ -17,11 +17,15 @@ mod symbols;
 mod method;
 #[cfg(feature = "checkpoint")]
 mod checkpoint;
+#[cfg(feature = "onnx")]
+mod onnx;
 
 /// Whether every number is as expected.
 fn proof() -> bool {
     let numbers = [method::grid_mean(), method::random_mean()].iter().all(|result| *result == Ok(true));
     #[cfg(feature = "checkpoint")]
     let numbers = numbers && checkpoint::a_model_survives() == Ok(true);
+    #[cfg(feature = "onnx")]
+    let numbers = numbers && onnx::a_model_is_exported() == Ok(true);
     numbers
 }
