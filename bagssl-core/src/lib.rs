@@ -49,6 +49,8 @@ pub mod plan;
 pub mod architecture;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 
 #[cfg(feature = "cpu")]
 pub mod cpu;

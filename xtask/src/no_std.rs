@@ -17,7 +17,7 @@ pub(crate) fn check() -> Result<()> {
         return Ok(());
     }
     let target = metadata::target_folder()?.join("no-std-proof");
-    for features in ["", "checkpoint", "cpu"] {
+    for features in ["", "checkpoint", "onnx", "cpu"] {
         run::must(&mut run::cargo_outside(
             MANIFEST,
             &target,

@@ -13,7 +13,7 @@ use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
 use bagssl_core::plan::{Kind, Layer, Op, Plan, Window};
 
 /// An encoder of one convolution, 3 rows and 1 column large.
-fn spec() -> Result<Spec> {
+pub(crate) fn spec() -> Result<Spec> {
     let window = Window { kernel: [3, 1], stride: [2, 1], padding: [1, 0] };
     let (conv, norm) = ("conv1".into(), "bn1".into());
     let conv = Op::ConvNorm { conv, norm, inputs: 3, outputs: 4, window, residual: None, relu: true };

@@ -19,6 +19,8 @@ mod method;
 mod checkpoint;
 #[cfg(feature = "cpu")]
 mod golden;
+#[cfg(feature = "onnx")]
+mod onnx;
 
 /// Whether every number is as expected.
 fn proof() -> bool {
@@ -27,5 +29,7 @@ fn proof() -> bool {
     let numbers = numbers && checkpoint::a_model_survives() == Ok(true);
     #[cfg(feature = "cpu")]
     let numbers = numbers && golden::embeds_as_burn_does() == Ok(true);
+    #[cfg(feature = "onnx")]
+    let numbers = numbers && onnx::a_model_is_exported() == Ok(true);
     numbers
 }

@@ -1,0 +1,491 @@
+//! A checkpoint as an ONNX model, for runtimes that know nothing of this crate.
+//!
+//! The model holds the network with its running statistics, each batch norm folded into the layer before it. It reads
+//! pixels that are already resampled and normalised; its metadata says how (`bagssl.*`: patch, input, filter, mean and
+//! deviation). Initializers have the checkpoint's names: `encoder.conv1.weight`, and `encoder.conv1.bias` for what the
+//! norm makes of a convolution without a bias.
+//!
+//! # Source
+//! ONNX, <https://onnx.ai>: IR version 8, operator set 17.
+
+use std::prelude::v1::*;
+
+use prost::Message;
+
+use crate::checkpoint::{Checkpoint, Spec};
+use crate::embed::Tap;
+use crate::error::{Error, Result};
+use crate::patch::{Filter, PatchSide};
+use crate::plan::{Op, Plan, ReceptiveField};
+
+mod proto;
+mod cut;
+mod fold;
+mod graph;
+
+use cut::{Cut, cuts};
+use graph::Builder;
+use proto::{Dim, FLOAT, OperatorSet, Property, Shape, TensorType, Type, ValueInfo};
+
+/// The name of a model's input.
+pub const INPUT: &str = "input";
+
+const IR_VERSION: i64 = 8;
+const OPERATOR_SET: i64 = 17;
+/// What a protobuf message may have in bytes.
+const LARGEST_MODEL: usize = i32::MAX as usize;
+/// The largest side of an input that is taken for meant, in pixels.
+const LARGEST_SIDE: usize = 1 << 16;
+
+/// What a model puts out. The output has the name of the tap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// A feature of each input: `[batch, dim]`.
+    Rows(Tap),
+    /// The embedding of each square that the network sees in the input: `[batch, dim, rows, columns]`. Squares have the
+    /// side and the distance of [`Plan::receptive_field`] (metadata `bagssl.field_side` and `bagssl.field_stride`), and
+    /// their mean is [`Tap::Embedding`] of the input.
+    Dense,
+}
+
+/// What to make of a checkpoint.
+///
+/// # Example
+/// ```no_run
+/// use bagssl_core::checkpoint::Checkpoint;
+/// use bagssl_core::embed::Tap;
+/// use bagssl_core::onnx::{Export, Output, to_bytes};
+/// # let bytes: Vec<u8> = Vec::new();
+/// let checkpoint = Checkpoint::from_bytes(&bytes)?;
+/// let model = to_bytes(&checkpoint, &Export { output: Output::Rows(Tap::Embedding), size: None })?;
+/// # Ok::<(), bagssl_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Export {
+    /// What the model puts out.
+    pub output: Output,
+    /// `[height, width]` of the input in pixels; none for a model that takes any size.
+    pub size: Option<[usize; 2]>,
+}
+
+/// Writes an ONNX model. The same checkpoint and the same settings give the same bytes.
+///
+/// # Shapes
+/// - the model's input: `[batch, 3, height, width]`, normalised RGB, `f32`; any batch
+/// - its output: see [`Output`]
+///
+/// # Errors
+/// - [`Error::Plan`] for [`Output::Dense`] if the encoder does not see squares alone ([`Plan::receptive_field`]) or
+///   does not end with their mean, and for any output if the encoder takes some sizes only and none is given
+/// - [`Error::Setting`] if the encoder does not take the size
+/// - [`Error::Checkpoint`] if a value is not finite, or the model is larger than the 2 GiB that the format allows
+pub fn to_bytes(checkpoint: &Checkpoint<'_>, export: &Export) -> Result<Vec<u8>> {
+    check_size(export.size)?;
+    let spec = checkpoint.spec();
+    let (tap, field) = match export.output {
+        Output::Rows(tap) => (tap, None),
+        Output::Dense => (Tap::Embedding, Some(dense_field(spec.model.encoder())?)),
+    };
+    let model = proto::Model {
+        ir_version: IR_VERSION,
+        opset_import: vec![OperatorSet { domain: String::new(), version: OPERATOR_SET }],
+        producer_name: "bagssl".into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        doc_string: doc(tap, field),
+        graph: Some(graph(checkpoint, tap, field.is_some(), export.size)?),
+        metadata_props: metadata(spec, tap, field),
+    };
+    match model.encoded_len() {
+        0..=LARGEST_MODEL => Ok(model.encode_to_vec()),
+        bytes => Err(Error::Checkpoint(format!("expected a model of at most {LARGEST_MODEL} bytes, got {bytes}"))),
+    }
+}
+
+fn graph(checkpoint: &Checkpoint<'_>, tap: Tap, dense: bool, size: Option<[usize; 2]>) -> Result<proto::Graph> {
+    let spec = checkpoint.spec();
+    let (encoder, projector) = (spec.model.encoder(), spec.model.projector());
+    let mut cuts = cuts(encoder, size)?;
+    if dense {
+        // The last layer is the mean, and what it reads is the output.
+        cuts.truncate(encoder.layers()[encoder.layers().len() - 1].input);
+    }
+    let head = match tap {
+        Tap::Embedding => 0,
+        Tap::FirstLayer => 1,
+        Tap::Projection => projector.layers().len(),
+    };
+    let mut builder = Builder::new(checkpoint);
+    let embedding = builder.add("encoder", encoder, &cuts, INPUT.into())?;
+    let last = builder.add("projector", projector, &vec![Cut::Whole; head], embedding)?;
+    let (node, initializer) = builder.finish(&last, tap.name());
+    let map = dense.then(|| match size.and_then(|size| encoder.sizes(size)) {
+        Some(sizes) => sizes[cuts.len()].map(fixed),
+        None => ["rows", "columns"].map(any),
+    });
+    Ok(proto::Graph {
+        node,
+        name: "bagssl".into(),
+        initializer,
+        doc_string: "Batch norm is folded into convolutions and linear layers.".into(),
+        input: vec![input(spec, size)],
+        output: vec![output(tap, spec.model.dim(tap), map)],
+    })
+}
+
+fn check_size(size: Option<[usize; 2]>) -> Result<()> {
+    match size {
+        Some([height, width]) if ![height, width].iter().all(|side| (1..=LARGEST_SIDE).contains(side)) => {
+            Err(Error::Setting {
+                name: "size",
+                expected: "1 to 65536 pixels in each direction",
+                got: format!("{height}x{width}"),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a pixel of the encoder's last map sees, for an encoder that ends with the mean over it.
+fn dense_field(encoder: &Plan) -> Result<ReceptiveField> {
+    let field = encoder.receptive_field()?;
+    let last = encoder.layers().len() - 1;
+    match &encoder.layers()[last].op {
+        Op::GlobalMean => Ok(field),
+        op => Err(Error::Plan(format!("layer {last}: expected the mean over a map as the last layer, got {op:?}"))),
+    }
+}
+
+fn any(name: &str) -> Dim {
+    Dim { value: None, name: Some(name.into()) }
+}
+
+fn fixed(length: usize) -> Dim {
+    Dim { value: Some(length as i64), name: None }
+}
+
+fn tensor(name: &str, dim: Vec<Dim>, doc_string: String) -> ValueInfo {
+    let tensor = TensorType { element: FLOAT, shape: Some(Shape { dim }) };
+    ValueInfo { name: name.into(), kind: Some(Type { tensor: Some(tensor) }), doc_string }
+}
+
+fn input(spec: &Spec, size: Option<[usize; 2]>) -> ValueInfo {
+    let [height, width] = match size {
+        Some(size) => size.map(fixed),
+        None => ["height", "width"].map(any),
+    };
+    let (mean, deviation) = (spec.normalisation.mean(), spec.normalisation.deviation());
+    let doc = format!("RGB in [0, 1], then for each channel (value - mean) / std; mean {mean:?}, std {deviation:?}");
+    tensor(INPUT, vec![any("batch"), fixed(3), height, width], doc)
+}
+
+fn output(tap: Tap, dim: usize, map: Option<[Dim; 2]>) -> ValueInfo {
+    let mut dims = vec![any("batch"), fixed(dim)];
+    dims.extend(map.into_iter().flatten());
+    let doc = match tap {
+        Tap::Embedding => "the encoder's output",
+        Tap::FirstLayer => "the projector's first layer after its activation",
+        Tap::Projection => "the projector's output",
+    };
+    tensor(tap.name(), dims, doc.into())
+}
+
+fn doc(tap: Tap, field: Option<ReceptiveField>) -> String {
+    match field {
+        None => format!("From normalised image patches to a feature of each: {}.", tap.name()),
+        Some(ReceptiveField { side, stride }) => format!(
+            "From normalised images to the embedding of each square of {side}x{side} pixels, {stride} pixels apart, \
+             from the top left corner."
+        ),
+    }
+}
+
+/// What one needs to know to use the model.
+fn metadata(spec: &Spec, tap: Tap, field: Option<ReceptiveField>) -> Vec<Property> {
+    let patch = match spec.patch.side() {
+        PatchSide::Pixels(side) => ("patch_pixels", format!("{side}")),
+        PatchSide::AreaShare(share) => ("patch_area_share", format!("{share}")),
+    };
+    let filter = match spec.filter {
+        Filter::Bilinear => "bilinear",
+        Filter::Bicubic => "bicubic",
+    };
+    let mut all = vec![
+        patch,
+        ("input_side", format!("{}", spec.patch.input())),
+        ("filter", filter.into()),
+        ("mean", format!("{:?}", spec.normalisation.mean())),
+        ("std", format!("{:?}", spec.normalisation.deviation())),
+        ("tap", tap.name().into()),
+    ];
+    if let Some(ReceptiveField { side, stride }) = field {
+        all.extend([("field_side", format!("{side}")), ("field_stride", format!("{stride}"))]);
+    }
+    all.into_iter().map(|(key, value)| Property { key: format!("bagssl.{key}"), value }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architecture::{Architecture, mlp};
+    use crate::bag::Views;
+    use crate::checkpoint::{self, FORMAT_VERSION, ModelPlan, NamedTensor, Provenance};
+    use crate::normalise::Normalisation;
+    use crate::patch::PatchSpec;
+    use crate::plan::{Kind, Layer, Role, Window};
+
+    const EMBEDDING: Export = Export { output: Output::Rows(Tap::Embedding), size: None };
+    const DENSE: Export = Export { output: Output::Dense, size: None };
+
+    fn conv(name: &str, input: usize, window: Window, residual: Option<usize>) -> Layer {
+        let (conv, norm) = (format!("{name}.conv"), format!("{name}.bn"));
+        Layer {
+            input,
+            op: Op::ConvNorm { conv, norm, inputs: 3, outputs: 3, window, residual, relu: residual.is_some() },
+        }
+    }
+
+    /// Two unpadded convolutions, the second beside a shortcut, and the mean.
+    fn tiny() -> Vec<Layer> {
+        let mean = Layer { input: 2, op: Op::GlobalMean };
+        vec![conv("a", 0, Window::square(2, 2, 0), None), conv("b", 1, Window::square(3, 1, 0), Some(1)), mean]
+    }
+
+    /// A checkpoint whose values are 1, 2, 3.. for weights, biases and means, and 4 for variances.
+    fn file(layers: Vec<Layer>, change: impl Fn(&mut NamedTensor)) -> Vec<u8> {
+        let encoder = Plan::new(Kind::Map(3), layers).unwrap();
+        let projector = mlp(encoder.output_dim(), &[5, 4]).unwrap();
+        let patch = PatchSpec::new(PatchSide::AreaShare(0.25), 8).unwrap();
+        let spec = Spec {
+            format_version: FORMAT_VERSION,
+            model: ModelPlan::new(encoder, projector).unwrap(),
+            patch,
+            filter: Filter::Bicubic,
+            normalisation: Normalisation::new([0.5, 0.25, 0.125], [1.0, 2.0, 4.0]).unwrap(),
+            tap: Tap::Projection,
+            views: Views::FixedScale(patch),
+            provenance: Provenance::default(),
+            training: None,
+        };
+        let tensor = |parameter: crate::plan::Parameter| {
+            let value = |index| if parameter.role == Role::RunningVariance { 4.0 } else { index as f32 + 1.0 };
+            let mut tensor =
+                (parameter.name.clone(), parameter.shape.clone(), (0..parameter.len()).map(value).collect());
+            change(&mut tensor);
+            tensor
+        };
+        let tensors: Vec<NamedTensor> = spec.model.parameters().into_iter().map(tensor).collect();
+        checkpoint::to_bytes(&spec, &tensors).unwrap()
+    }
+
+    fn export(file: &[u8], export: &Export) -> Result<Vec<u8>> {
+        to_bytes(&Checkpoint::from_bytes(file).unwrap(), export)
+    }
+
+    fn model(layers: Vec<Layer>, settings: &Export) -> proto::Model {
+        let bytes = export(&file(layers, |_| {}), settings).unwrap();
+        let model = proto::Model::decode(bytes.as_slice()).unwrap();
+        assert_eq!(model.encode_to_vec(), bytes);
+        check(model.graph.as_ref().unwrap());
+        model
+    }
+
+    /// Each name is given once, and before it is read; the output is given; initializers have their shape's bytes.
+    fn check(graph: &proto::Graph) {
+        let mut known: Vec<&str> = vec![INPUT];
+        for tensor in &graph.initializer {
+            let width = if tensor.data_type == FLOAT { 4 } else { 8 };
+            assert_eq!(tensor.raw_data.len() as i64, tensor.dims.iter().product::<i64>() * width, "{}", tensor.name);
+            assert!(!known.contains(&tensor.name.as_str()), "{}", tensor.name);
+            known.push(&tensor.name);
+        }
+        for node in &graph.node {
+            assert!(node.input.iter().all(|input| known.contains(&input.as_str())), "{node:?}");
+            assert!(!known.contains(&node.output[0].as_str()), "{node:?}");
+            known.push(&node.output[0]);
+        }
+        assert!(graph.node.last().unwrap().output[0] == graph.output[0].name);
+    }
+
+    fn refused(file: &[u8], settings: &Export, words: &str) {
+        let error = export(file, settings).unwrap_err().to_string();
+        assert!(error.contains(words) && !error.contains('\n'), "{error}");
+    }
+
+    /// A node in one line.
+    fn line(node: &proto::Node) -> String {
+        let attribute = |attribute: &proto::Attribute| match attribute.int {
+            Some(int) => format!(" {}={int}", attribute.name),
+            None => format!(" {}={:?}", attribute.name, attribute.ints),
+        };
+        let attributes: String = node.attribute.iter().map(attribute).collect();
+        format!("{} = {}({}){attributes}", node.output[0], node.op_type, node.input.join(", "))
+    }
+
+    fn lines(model: &proto::Model) -> Vec<String> {
+        model.graph.as_ref().unwrap().node.iter().map(line).collect()
+    }
+
+    fn dims(value: &ValueInfo) -> Vec<String> {
+        let shape = value.kind.as_ref().and_then(|kind| kind.tensor.as_ref()?.shape.as_ref()).unwrap();
+        let dim = |dim: &Dim| dim.name.clone().or(dim.value.map(|value| format!("{value}"))).unwrap();
+        shape.dim.iter().map(dim).collect()
+    }
+
+    fn shapes(model: &proto::Model) -> [Vec<String>; 2] {
+        let graph = model.graph.as_ref().unwrap();
+        [dims(&graph.input[0]), dims(&graph.output[0])]
+    }
+
+    fn initializer<'a>(model: &'a proto::Model, name: &str) -> &'a proto::Tensor {
+        model.graph.as_ref().unwrap().initializer.iter().find(|tensor| tensor.name == name).unwrap()
+    }
+
+    fn floats(model: &proto::Model, name: &str) -> Vec<f32> {
+        let (chunks, _) = initializer(model, name).raw_data.as_chunks::<4>();
+        chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    }
+
+    const FIRST: &str = "encoder.a.conv/Conv = Conv(input, encoder.a.conv.weight, encoder.a.conv.bias) \
+                         kernel_shape=[2, 2] pads=[0, 0, 0, 0] strides=[2, 2]";
+    const SECOND: &str = "encoder.b.conv/Conv = Conv(encoder.a.conv/Conv, encoder.b.conv.weight, encoder.b.conv.bias) \
+                          kernel_shape=[3, 3] pads=[0, 0, 0, 0] strides=[1, 1]";
+    const SUM: &str = "encoder.b.conv/Add = Add(encoder.b.conv/Conv, encoder.b.conv/Slice)";
+
+    #[test]
+    fn nodes_by_hand() {
+        let model = model(tiny(), &EMBEDDING);
+        let expected = [
+            FIRST,
+            SECOND,
+            "encoder.b.conv/Shape = Shape(encoder.b.conv/Conv) start=2",
+            "encoder.b.conv/Slice = Slice(encoder.a.conv/Conv, cut/starts, encoder.b.conv/Shape, cut/axes)",
+            SUM,
+            "encoder.b.conv/Relu = Relu(encoder.b.conv/Add)",
+            "encoder/2/GlobalAveragePool = GlobalAveragePool(encoder.b.conv/Relu)",
+            "embedding = Flatten(encoder/2/GlobalAveragePool) axis=1",
+        ];
+        assert_eq!(lines(&model), expected);
+        assert_eq!(shapes(&model), [vec!["batch", "3", "height", "width"], vec!["batch", "3"]]);
+        assert_eq!((model.ir_version, model.opset_import[0].version), (8, 17));
+        assert_eq!(initializer(&model, "encoder.b.conv.weight").dims, [3, 3, 3, 3]);
+        assert_eq!(initializer(&model, "encoder.b.conv.bias").dims, [3]);
+        assert_eq!(initializer(&model, "cut/axes").raw_data, [2i64, 3].map(i64::to_le_bytes).concat());
+        // Channel 2: factor 3 / sqrt(4) = 1.5, weights from 25; bias (0 - 3) * 1.5 + 3.
+        let (weight, bias) = (floats(&model, "encoder.a.conv.weight"), floats(&model, "encoder.a.conv.bias"));
+        assert!((weight[24] - 25.0 * 1.5).abs() < 1e-4 && (bias[2] + 1.5).abs() < 1e-4, "{weight:?} {bias:?}");
+    }
+
+    #[test]
+    fn a_given_size_makes_the_cut_a_constant() {
+        let model = model(tiny(), &Export { size: Some([9, 6]), ..EMBEDDING });
+        let cut = "encoder.b.conv/Slice = Slice(encoder.a.conv/Conv, cut/starts, encoder.b.conv/ends, cut/axes)";
+        assert_eq!(lines(&model)[..4], [FIRST, SECOND, cut, SUM]);
+        // [9, 6] becomes [4, 3], then [2, 1].
+        assert_eq!(initializer(&model, "encoder.b.conv/ends").raw_data, [2i64, 1].map(i64::to_le_bytes).concat());
+        assert_eq!(shapes(&model), [vec!["batch", "3", "9", "6"], vec!["batch", "3"]]);
+    }
+
+    #[test]
+    fn a_dense_model_puts_out_the_last_map() {
+        let dense = model(tiny(), &DENSE);
+        assert_eq!(lines(&dense).last().unwrap(), "embedding = Relu(encoder.b.conv/Add)");
+        assert_eq!(shapes(&dense)[1], ["batch", "3", "rows", "columns"]);
+        let dense = model(tiny(), &Export { size: Some([9, 6]), ..DENSE });
+        assert_eq!(shapes(&dense)[1], ["batch", "3", "2", "1"]);
+        let mean_alone = model(vec![Layer { input: 0, op: Op::GlobalMean }], &DENSE);
+        assert_eq!(lines(&mean_alone), ["embedding = Identity(input)"]);
+    }
+
+    #[test]
+    fn taps_of_the_projector() {
+        let nodes = |tap| {
+            let model = model(tiny(), &Export { output: Output::Rows(tap), size: None });
+            (lines(&model).split_off(8), shapes(&model)[1].clone())
+        };
+        let first = "Gemm(encoder/2/Flatten, projector.0.weight, projector.0.bias) transB=1";
+        let expected = [format!("projector.0/Gemm = {first}"), "first_layer = Relu(projector.0/Gemm)".into()];
+        assert_eq!(nodes(Tap::FirstLayer), (expected.to_vec(), vec!["batch".into(), "5".into()]));
+        let (lines, shape) = nodes(Tap::Projection);
+        let last = "projection = Gemm(projector.0/Relu, projector.3.weight, projector.3.bias) transB=1";
+        assert_eq!((lines.last().unwrap().as_str(), shape), (last, vec!["batch".into(), "4".into()]));
+    }
+
+    #[test]
+    fn a_pool_and_a_linear_layer_without_bias() {
+        let window = Window { kernel: [3, 2], stride: [2, 1], padding: [1, 0] };
+        let linear = Op::Linear { name: "fc".into(), inputs: 3, outputs: 2, bias: false, norm: None, relu: false };
+        let ops = [Op::MaxPool { window }, Op::GlobalMean, linear];
+        let layers = ops.into_iter().enumerate().map(|(input, op)| Layer { input, op }).collect();
+        let model = model(layers, &EMBEDDING);
+        let expected = [
+            "encoder/0/MaxPool = MaxPool(input) kernel_shape=[3, 2] pads=[1, 0, 1, 0] strides=[2, 1]",
+            "encoder/1/GlobalAveragePool = GlobalAveragePool(encoder/0/MaxPool)",
+            "encoder/1/Flatten = Flatten(encoder/1/GlobalAveragePool) axis=1",
+            "embedding = Gemm(encoder/1/Flatten, encoder.fc.weight) transB=1",
+        ];
+        assert_eq!(lines(&model), expected);
+        assert_eq!(initializer(&model, "encoder.fc.weight").dims, [2, 3]);
+        assert_eq!(floats(&model, "encoder.fc.weight"), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    }
+
+    #[test]
+    fn metadata_says_what_to_feed() {
+        let properties = |settings: &Export| -> Vec<(String, String)> {
+            model(tiny(), settings).metadata_props.into_iter().map(|pair| (pair.key, pair.value)).collect()
+        };
+        let expected = [
+            ("bagssl.patch_area_share", "0.25"),
+            ("bagssl.input_side", "8"),
+            ("bagssl.filter", "bicubic"),
+            ("bagssl.mean", "[0.5, 0.25, 0.125]"),
+            ("bagssl.std", "[1.0, 2.0, 4.0]"),
+            ("bagssl.tap", "embedding"),
+        ];
+        let expected = expected.map(|(key, value)| (key.to_string(), value.to_string()));
+        assert_eq!(properties(&EMBEDDING), expected);
+        // 2x2 with stride 2, then 3x3: 2 + 2 * 2 = 6 pixels.
+        let field = [("bagssl.field_side", "6"), ("bagssl.field_stride", "2")];
+        assert_eq!(properties(&DENSE)[6..], field.map(|(key, value)| (key.to_string(), value.to_string())));
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_bytes() {
+        let file = file(tiny(), |_| {});
+        assert_eq!(export(&file, &DENSE).unwrap(), export(&file, &DENSE).unwrap());
+    }
+
+    #[test]
+    fn a_network_without_cuts_has_no_trace_of_them() {
+        let model = model(Architecture::ResNetSmall.plan().layers().to_vec(), &EMBEDDING);
+        let graph = model.graph.unwrap();
+        assert!(graph.node.iter().all(|node| node.op_type != "Slice" && node.op_type != "Shape"));
+        // Nine convolutions with a weight and a bias each: the stem, two in each of three blocks, two shortcuts.
+        assert_eq!(graph.initializer.len(), 18);
+    }
+
+    #[test]
+    fn what_cannot_be_exported_is_refused() {
+        let good = file(tiny(), |_| {});
+        let padded =
+            file(vec![conv("a", 0, Window::square(3, 1, 1), None), Layer { input: 1, op: Op::GlobalMean }], |_| {});
+        refused(&padded, &DENSE, "plan: layer 0: expected no padding, got [1, 1]");
+        let mut rows = tiny();
+        rows.push(Layer {
+            input: 3,
+            op: Op::Linear { name: "fc".into(), inputs: 3, outputs: 2, bias: false, norm: None, relu: false },
+        });
+        refused(
+            &file(rows, |_| {}),
+            &DENSE,
+            "plan: layer 3: expected the mean over a map as the last layer, got Linear",
+        );
+        refused(&good, &Export { size: Some([5, 9]), ..DENSE }, "windows fit into, got 5x9");
+        refused(&good, &Export { size: Some([usize::MAX, 9]), ..DENSE }, "size: expected 1 to 65536 pixels");
+        let broken = file(tiny(), |(name, _, values)| {
+            if name == "encoder.b.bn.running_var" {
+                values[1] = -4.0;
+            }
+        });
+        refused(&broken, &EMBEDDING, "\"encoder.b.conv.weight\": expected finite values (its norm folded in), got NaN");
+    }
+}
