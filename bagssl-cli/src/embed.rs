@@ -67,7 +67,7 @@ enum Half {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Feature {
+pub(crate) enum Feature {
     Embedding,
     FirstLayer,
     Projection,

@@ -47,6 +47,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         operations as f64 / 1e6
     );
     println!("projector   {} layers, {} parameters", spec.model.projector().layers().len(), count("projector."));
+    println!("weights     {}", checkpoint.weight_type().name());
     println!("patches     {:?} of an image, resampled to {side}x{side} ({:?})", spec.patch.side(), spec.filter);
     println!("trained on  {:?}", spec.views);
     println!("colours     mean {:?}, deviation {:?}", spec.normalisation.mean(), spec.normalisation.deviation());

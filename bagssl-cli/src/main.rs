@@ -14,6 +14,7 @@ mod train;
 mod eval;
 mod embed;
 mod inspect;
+mod convert;
 mod data;
 mod bench;
 mod reproduce;
@@ -40,6 +41,8 @@ enum Command {
     Eval(eval::Args),
     Embed(embed::Args),
     Inspect(inspect::Args),
+    Convert(convert::ConvertArgs),
+    Export(convert::ExportArgs),
     /// Look at a data set before it is used
     #[command(subcommand)]
     Data(data::Command),
@@ -55,6 +58,8 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Embed(args) => embed::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Convert(args) => convert::convert(&args),
+        Command::Export(args) => convert::export(&args),
         Command::Data(command) => data::run(&command),
         Command::Bench(command) => bench::run(&command),
         Command::Reproduce(args) => reproduce::run(&args),

@@ -235,7 +235,7 @@ fn nearest(features: &Features) -> Result<Vec<Near>> {
 /// The two baselines without a network, on whole images.
 pub(crate) fn baselines(halves: &Halves, protocol: Protocol) -> Result<[Measured; 2]> {
     // As large as the images are, within reason: pixels are features of three times the square of this.
-    let side = halves.train.decode(0)?.size().short_side().clamp(8, 64);
+    let side = halves.train.decode(0)?.size().short_side().clamp(8, 32);
     let input = Input { side, normalisation: Normalisation::HALF, filter: Filter::Bilinear };
     let mut measured = [Measured::default(), Measured::default()];
     for colour in Colour::ALL {

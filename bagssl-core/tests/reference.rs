@@ -2,8 +2,6 @@
 #![cfg(all(feature = "ndarray", feature = "std"))]
 #![allow(deprecated, reason = "Burn 0.21 is the last release with the candle backend")]
 
-use std::borrow::Cow;
-
 use bagssl_core::architecture::Architecture;
 use bagssl_core::cpu::{Executor, InstructionSet, Options, Pool};
 use bagssl_core::model::{CpuFast, Differentiable, Kernels, Network, NormedInputs, Stock};
@@ -215,7 +213,7 @@ fn embeddings_are_those_of_torchvision_without_burn() {
                 let parameters = plan.parameters();
                 let mut source = |name: &str| {
                     let parameter = parameters.iter().find(|parameter| parameter.name == name).unwrap();
-                    Ok(Cow::Owned(fill(parameter)))
+                    Ok(fill(parameter).into())
                 };
                 // A large nominal batch selects Winograd wherever it is known.
                 let options = Options { set, exact, ..Options::new(1000, [dims[2], dims[3]]) };

@@ -13,6 +13,7 @@ use super::isa::Micro;
 use super::map::{Buffer, CHANNELS, Map};
 use super::micro::{MOST_ROWS, PLANES, Square, TILE, Tile, WIDEST, WinogradOutput, winograd_filters};
 use super::threads::Threads;
+use super::values::Values;
 use crate::plan::Window;
 
 /// How a convolution is computed.
@@ -55,7 +56,9 @@ pub(super) struct Conv {
 #[derive(Clone, Copy)]
 pub(super) struct Weights<'a> {
     /// `[output, input, height, width]`
-    pub(super) values: &'a [f32],
+    pub(super) values: &'a Values<'a>,
+    /// What each output's weights are multiplied with, if with anything.
+    pub(super) factors: Option<&'a [f64]>,
     pub(super) inputs: usize,
     pub(super) outputs: usize,
     pub(super) window: Window,
@@ -110,6 +113,9 @@ fn pair(even: f32, odd: f32) -> f32 {
     f32::from_bits(half(even) | half(odd) << 16)
 }
 
+/// Inputs that are packed together (an even number, for pairs).
+const TOGETHER: usize = 8;
+
 /// Memory of which each job writes a part.
 struct Target(*mut f32);
 
@@ -126,7 +132,7 @@ impl Conv {
         method: Method,
         micro: &'static Micro,
     ) -> Self {
-        let Weights { values, inputs, outputs, window } = weights;
+        let Weights { values, factors, inputs, outputs, window } = weights;
         let columns = outputs.next_multiple_of(CHANNELS);
         let bf16 = micro.bf16 && stored.is_multiple_of(CHANNELS);
         let taps = window.kernel[0] * window.kernel[1];
@@ -134,11 +140,11 @@ impl Conv {
         padded.as_mut_slice()[..outputs].copy_from_slice(bias);
         let share = if bf16 { 2 } else { 1 };
         // A plane is a matrix of rows by columns, in panels of columns.
-        let (planes, rows) = match method {
+        let (planes, rows_of_plane) = match method {
             Method::Direct => (1, taps * stored),
             Method::Winograd => (PLANES, stored),
         };
-        let plane = rows / share * columns;
+        let plane = rows_of_plane / share * columns;
         let mut packed = Buffer::new(planes * plane);
         let target = Target(packed.as_mut_ptr());
         threads.each(columns.div_ceil(micro.columns), &|panel, _| {
@@ -146,43 +152,47 @@ impl Conv {
             let first = panel * micro.columns;
             let width = micro.columns.min(columns - first);
             let real = width.min(outputs.saturating_sub(first));
-            let filters = |lane: usize, input: usize| &values[((first + lane) * inputs + input) * taps..][..taps];
-            // What one input gives: a row for each tap, or for each plane.
-            let fill = |rows: &mut [[f32; WIDEST]], input: usize| match method {
-                Method::Direct => {
-                    for lane in 0..real {
-                        rows.iter_mut().zip(filters(lane, input)).for_each(|(row, &value)| row[lane] = value);
+            let rows_of = if method == Method::Direct { taps } else { PLANES };
+            // Some inputs at a time: what they give are `rows_of` rows each.
+            let mut filters = vec![0.0; TOGETHER * taps];
+            let mut lanes = vec![[0.0; WIDEST]; TOGETHER * taps];
+            let mut rows = vec![[0.0; WIDEST]; TOGETHER * rows_of];
+            for input in (0..inputs).step_by(TOGETHER) {
+                let count = TOGETHER.min(inputs - input);
+                let filters = &mut filters[..count * taps];
+                for lane in 0..real {
+                    let output = first + lane;
+                    values.read((output * inputs + input) * taps, filters);
+                    let factor = factors.map_or(1.0, |factors| factors[output]);
+                    for (lanes, &value) in lanes.iter_mut().zip(&*filters) {
+                        lanes[lane] = f64::from(value) * factor;
                     }
                 }
-                Method::Winograd => {
-                    let mut taps = [[0.0; WIDEST]; 9];
-                    for lane in 0..real {
-                        taps.iter_mut()
-                            .zip(filters(lane, input))
-                            .for_each(|(tap, &value)| tap[lane] = f64::from(value));
+                for (lanes, rows) in lanes.chunks_exact(taps).zip(rows.chunks_exact_mut(rows_of)).take(count) {
+                    match method {
+                        Method::Winograd => winograd_filters(lanes, rows),
+                        Method::Direct => rows.iter_mut().zip(lanes).for_each(|(row, lanes)| {
+                            row.iter_mut().zip(lanes).for_each(|(value, &lane)| *value = lane as f32);
+                        }),
                     }
-                    winograd_filters(&taps, rows);
                 }
-            };
-            let count = if method == Method::Direct { taps } else { PLANES };
-            let (mut even, mut odd) = (vec![[0.0; WIDEST]; count], vec![[0.0; WIDEST]; count]);
-            for input in (0..inputs).step_by(share) {
-                fill(&mut even, input);
-                if input + 1 < inputs && bf16 {
-                    fill(&mut odd, input + 1);
-                } else {
-                    odd.fill([0.0; WIDEST]);
-                }
-                for (index, (even, odd)) in even.iter().zip(&odd).enumerate() {
-                    let (start, row) = match method {
-                        Method::Direct => (0, index * stored + input),
-                        Method::Winograd => (index * plane, input),
-                    };
-                    let place = start + first * (rows / share) + row / share * width;
-                    // SAFETY: each job writes the rows of its own panel.
-                    let to = unsafe { core::slice::from_raw_parts_mut(target.0.add(place), width) };
-                    for (lane, to) in to.iter_mut().enumerate() {
-                        *to = if bf16 { pair(even[lane], odd[lane]) } else { even[lane] };
+                for index in 0..rows_of {
+                    for inner in (0..count).step_by(share) {
+                        let (start, row) = match method {
+                            Method::Direct => (0, index * stored + input + inner),
+                            Method::Winograd => (index * plane, input + inner),
+                        };
+                        let place = start + first * (rows_of_plane / share) + row / share * width;
+                        // SAFETY: each job writes the rows of its own panel.
+                        let to = unsafe { core::slice::from_raw_parts_mut(target.0.add(place), width) };
+                        let even = &rows[inner * rows_of + index];
+                        if !bf16 {
+                            to.copy_from_slice(&even[..width]);
+                            continue;
+                        }
+                        let none = [0.0; WIDEST];
+                        let odd = if inner + 1 < count { &rows[(inner + 1) * rows_of + index] } else { &none };
+                        to.iter_mut().zip(even.iter().zip(odd)).for_each(|(to, (&even, &odd))| *to = pair(even, odd));
                     }
                 }
             }

@@ -1,6 +1,5 @@
 //! A checkpoint's networks as the evaluation sees them, without Burn.
 
-use std::borrow::Cow;
 use std::prelude::v1::*;
 use std::sync::{Mutex, PoisonError};
 
@@ -47,7 +46,7 @@ impl Embedder {
     /// # Errors
     /// As [`Executor::new`].
     pub fn new(checkpoint: &Checkpoint<'_>, taps: &[Tap], options: EmbedderOptions) -> Result<Self> {
-        let mut source = |name: &str| checkpoint.values(name).map(Cow::Owned);
+        let mut source = |name: &str| checkpoint.stored(name).map(Into::into);
         Self::from_source(&checkpoint.spec().model, &mut source, taps, options)
     }
 

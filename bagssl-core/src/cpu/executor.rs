@@ -1,7 +1,6 @@
 //! Runs a plan without Burn.
 #![allow(unsafe_code, reason = "layers write disjoint parts of shared memory")]
 
-use std::borrow::Cow;
 use std::prelude::v1::*;
 
 use core::cell::UnsafeCell;
@@ -11,6 +10,7 @@ use super::isa::InstructionSet;
 use super::map::{Buffer, CHANNELS, Form, Map};
 use super::pool;
 use super::threads::{Threads, Worker, with_threads};
+use super::values::Values;
 use crate::error::{Error, Result};
 use crate::plan::{Kind, NORM_EPSILON, Op, Plan, Window};
 
@@ -35,13 +35,12 @@ impl Options {
 }
 
 /// Gives a parameter's values by its name in the plan.
-pub type Source<'a> = dyn FnMut(&str) -> Result<Cow<'a, [f32]>> + 'a;
+pub type Source<'a> = dyn FnMut(&str) -> Result<Values<'a>> + 'a;
 
 /// A network that runs on plain memory: a plan with its weights, batch norms folded in, packed for one instruction set.
 ///
 /// # Example
 /// ```
-/// use std::borrow::Cow;
 /// use bagssl_core::architecture::Architecture;
 /// use bagssl_core::cpu::{Executor, Options, Serial};
 ///
@@ -50,7 +49,7 @@ pub type Source<'a> = dyn FnMut(&str) -> Result<Cow<'a, [f32]>> + 'a;
 /// let shapes = plan.parameters();
 /// let mut source = |name: &str| {
 ///     let parameter = shapes.iter().find(|parameter| parameter.name == name).expect("it is in the plan");
-///     Ok(Cow::Owned(vec![0.01; parameter.len()]))
+///     Ok(vec![0.01; parameter.len()].into())
 /// };
 /// let executor = Executor::new(&plan, &mut source, Options::new(2, [16, 16]))?;
 /// let mut workspace = executor.workspace(2, [16, 16], &Serial)?;
@@ -113,26 +112,27 @@ impl Executor {
             };
             steps.push(match &layer.op {
                 Op::ConvNorm { conv, norm, inputs, outputs, window, .. } => {
-                    let mut values =
-                        parameter(source, conv, "weight", outputs * inputs * window.kernel[0] * window.kernel[1])?;
+                    let len = outputs * inputs * window.kernel[0] * window.kernel[1];
+                    let values = parameter(source, conv, "weight", len)?;
                     let mut bias = vec![0.0; *outputs];
-                    fold(source, norm, values.to_mut(), &mut bias)?;
-                    let weights = Weights { values: &values, inputs: *inputs, outputs: *outputs, window: *window };
+                    let factors = fold(source, norm, &mut bias)?;
+                    let (values, factors) = (&values, Some(factors.as_slice()));
+                    let weights = Weights { values, factors, inputs: *inputs, outputs: *outputs, window: *window };
                     let stored = stored(plan, layer.input);
                     Step::Conv(Conv::new(threads, weights, &bias, stored, method(*window, stored), micro))
                 }
                 Op::Linear { name, inputs, outputs, bias: has_bias, norm, .. } => {
-                    let mut values = parameter(source, name, "weight", outputs * inputs)?;
+                    let values = parameter(source, name, "weight", outputs * inputs)?;
                     let mut bias = match has_bias {
-                        true => parameter(source, name, "bias", *outputs)?.into_owned(),
+                        true => parameter(source, name, "bias", *outputs)?.to_vec(),
                         false => vec![0.0; *outputs],
                     };
-                    if let Some(norm) = norm {
-                        fold(source, norm, values.to_mut(), &mut bias)?;
-                    }
+                    let factors = norm.as_ref().map(|norm| fold(source, norm, &mut bias)).transpose()?;
                     let window = Window::square(1, 1, 0);
-                    let weights = Weights { values: &values, inputs: *inputs, outputs: *outputs, window };
-                    Step::Conv(Conv::new(threads, weights, &bias, stored(plan, layer.input), Method::Direct, micro))
+                    let (values, factors) = (&values, factors.as_deref());
+                    let weights = Weights { values, factors, inputs: *inputs, outputs: *outputs, window };
+                    let stored = stored(plan, layer.input);
+                    Step::Conv(Conv::new(threads, weights, &bias, stored, Method::Direct, micro))
                 }
                 Op::MaxPool { window } => Step::MaxPool(*window),
                 Op::GlobalMean => Step::GlobalMean,
@@ -425,7 +425,7 @@ fn stored(plan: &Plan, value: usize) -> usize {
     }
 }
 
-fn parameter<'a>(source: &mut Source<'a>, name: &str, part: &str, expected: usize) -> Result<Cow<'a, [f32]>> {
+fn parameter<'a>(source: &mut Source<'a>, name: &str, part: &str, expected: usize) -> Result<Values<'a>> {
     let values = source(&format!("{name}.{part}"))?;
     match values.len() == expected {
         true => Ok(values),
@@ -436,18 +436,18 @@ fn parameter<'a>(source: &mut Source<'a>, name: &str, part: &str, expected: usiz
     }
 }
 
-/// Multiplies a batch norm with running statistics into the weights before it.
-fn fold(source: &mut Source<'_>, norm: &str, weights: &mut [f32], bias: &mut [f32]) -> Result<()> {
-    let outputs = bias.len();
-    let mut part = |name| parameter(source, norm, name, outputs);
+/// A batch norm with running statistics, as a factor for each output of the layer before it; what it adds goes into that
+/// layer's bias.
+fn fold(source: &mut Source<'_>, norm: &str, bias: &mut [f32]) -> Result<Vec<f64>> {
+    let mut part = |name| Ok::<_, Error>(parameter(source, norm, name, bias.len())?.to_vec());
     let (scale, shift) = (part("weight")?, part("bias")?);
     let (mean, variance) = (part("running_mean")?, part("running_var")?);
-    let per_output = weights.len() / outputs;
-    for (output, weights) in weights.chunks_exact_mut(per_output).enumerate() {
+    let mut factors = Vec::with_capacity(bias.len());
+    for (output, bias) in bias.iter_mut().enumerate() {
         let factor = f64::from(scale[output]) / libm::sqrt(f64::from(variance[output]) + NORM_EPSILON);
-        weights.iter_mut().for_each(|weight| *weight = (f64::from(*weight) * factor) as f32);
-        let centred = f64::from(bias[output]) - f64::from(mean[output]);
-        bias[output] = (centred * factor + f64::from(shift[output])) as f32;
+        let centred = f64::from(*bias) - f64::from(mean[output]);
+        *bias = (centred * factor + f64::from(shift[output])) as f32;
+        factors.push(factor);
     }
-    Ok(())
+    Ok(factors)
 }

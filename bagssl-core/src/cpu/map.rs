@@ -1,49 +1,113 @@
 //! Where maps lie in memory: `[image, row, pixel, channel]`, within a border of zeros.
 #![allow(unsafe_code, reason = "several threads write disjoint parts of one map")]
 
-use std::prelude::v1::*;
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use std::alloc;
 
 /// Channels are stored in multiples of this, so that every vector of every instruction set fits.
 pub(super) const CHANNELS: usize = 16;
 
-/// Memory in whole cache lines, so that a pixel of [`CHANNELS`] values is one line.
-#[derive(Default, Clone)]
-pub(super) struct Buffer(Vec<Line>);
+/// Memory in whole cache lines, so that a pixel of [`CHANNELS`] values is one line. Large ones ask for huge pages, where
+/// the system has them: weights that are read once through a small cache are bound by the translation of addresses.
+pub(super) struct Buffer {
+    start: NonNull<f32>,
+    len: usize,
+}
 
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line(#[allow(dead_code, reason = "read through pointers to all lines")] [f32; CHANNELS]);
+// SAFETY: a buffer owns its memory.
+unsafe impl Send for Buffer {}
+unsafe impl Sync for Buffer {}
+
+/// Bytes of a cache line, and of a huge page.
+const LINE: usize = 64;
+const HUGE: usize = 2 << 20;
 
 impl Buffer {
     /// Zeros.
     pub(super) fn new(len: usize) -> Self {
-        Buffer(vec![Line([0.0; CHANNELS]); len.div_ceil(CHANNELS)])
+        let len = len.next_multiple_of(CHANNELS);
+        if len == 0 {
+            return Buffer { start: NonNull::dangling(), len };
+        }
+        let layout = Self::layout(len);
+        // SAFETY: the layout has a size; all of the new memory is written before it is read.
+        unsafe {
+            let Some(start) = NonNull::new(alloc::alloc(layout).cast::<f32>()) else {
+                alloc::handle_alloc_error(layout)
+            };
+            if layout.align() == HUGE {
+                ask_for_huge_pages(start.as_ptr().cast(), layout.size());
+            }
+            start.as_ptr().write_bytes(0, len);
+            Buffer { start, len }
+        }
+    }
+
+    fn layout(len: usize) -> Layout {
+        let bytes = len.saturating_mul(size_of::<f32>());
+        let align = if bytes >= 2 * HUGE { HUGE } else { LINE };
+        match Layout::from_size_align(bytes, align) {
+            Ok(layout) => layout,
+            Err(_) => alloc::handle_alloc_error(Layout::new::<f32>()),
+        }
     }
 
     /// At least so long; what is in it stays, new values are zeros.
     pub(super) fn grow(&mut self, len: usize) {
-        if self.0.len() * CHANNELS < len {
-            self.0.resize(len.div_ceil(CHANNELS), Line([0.0; CHANNELS]));
+        if self.len < len {
+            let mut longer = Buffer::new(len);
+            longer.as_mut_slice()[..self.len].copy_from_slice(self.as_slice());
+            *self = longer;
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len() * CHANNELS
+        self.len
     }
 
     pub(super) fn as_ptr(&self) -> *const f32 {
-        self.0.as_ptr().cast()
+        self.start.as_ptr()
     }
 
     pub(super) fn as_mut_ptr(&mut self) -> *mut f32 {
-        self.0.as_mut_ptr().cast()
+        self.start.as_ptr()
+    }
+
+    fn as_slice(&self) -> &[f32] {
+        // SAFETY: that many values were written when the buffer was made.
+        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
     pub(super) fn as_mut_slice(&mut self) -> &mut [f32] {
-        // SAFETY: a line is 16 floats without padding.
-        unsafe { core::slice::from_raw_parts_mut(self.as_mut_ptr(), self.len()) }
+        // SAFETY: as above, and the buffer is borrowed alone.
+        unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Buffer::new(0)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            // SAFETY: allocated in `new` with the layout of this length.
+            unsafe { alloc::dealloc(self.start.as_ptr().cast(), Self::layout(self.len)) }
+        }
+    }
+}
+
+#[cfg(all(feature = "std", target_os = "linux"))]
+fn ask_for_huge_pages(start: *mut u8, len: usize) {
+    // SAFETY: advice on memory that was just allocated and holds nothing; what the system makes of it does not matter.
+    let _ = unsafe { libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(not(all(feature = "std", target_os = "linux")))]
+fn ask_for_huge_pages(_: *mut u8, _: usize) {}
 
 /// The form of a map: its pixels, and the border that those who read it need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -297,7 +297,7 @@ pub(super) unsafe fn winograd_output<T: Vector>(from: *const f32, plane: usize, 
 pub(super) const WIDEST: usize = 32;
 
 /// The transforms of [`WIDEST`] 3x3 filters side by side, computed in f64 when weights are packed.
-pub(super) fn winograd_filters(filters: &[[f64; WIDEST]; 9], planes: &mut [[f32; WIDEST]]) {
+pub(super) fn winograd_filters(filters: &[[f64; WIDEST]], planes: &mut [[f32; WIDEST]]) {
     const G: [[f64; 3]; 6] = [
         [1.0, 0.0, 0.0],
         [-1.0 / 1.5, -A / 1.5, -0.5 / 1.5],

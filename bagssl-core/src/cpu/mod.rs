@@ -19,6 +19,7 @@ pub mod ops;
 mod pool;
 mod simd;
 mod threads;
+mod values;
 #[cfg(all(test, feature = "std"))]
 mod tests;
 
@@ -31,3 +32,4 @@ pub use lean::Lean;
 #[cfg(feature = "std")]
 pub use threads::{Pool, serially};
 pub use threads::{Serial, Threads, with_threads};
+pub use values::Values;

@@ -173,7 +173,13 @@ impl<'a> Processor<'a> {
         let method = Method::of(conv.window, stored(conv.inputs), shape[0] * size[0] * size[1]);
         let (before, after) = Conv::border(conv.window, method, size);
         let input = Bordered::new(self.threads, input, before, after);
-        let weights = Weights { values: weight, inputs: conv.inputs, outputs: conv.outputs, window: conv.window };
+        let weights = Weights {
+            values: &weight.into(),
+            factors: None,
+            inputs: conv.inputs,
+            outputs: conv.outputs,
+            window: conv.window,
+        };
         let packed = Conv::new(self.threads, weights, bias, input.form.channels, method, self.micro);
         let residual = residual.map(|residual| Bordered::new(self.threads, residual, 0, [0, 0]));
         let mut output = Output::new(shape);
@@ -222,7 +228,8 @@ impl<'a> Processor<'a> {
                 let turned = turned(weight, conv, [*down, *across]);
                 let pixels = images * down.length * across.length;
                 let method = Method::of(kernel, source.form.channels, pixels);
-                let weights = Weights { values: &turned, inputs: outputs, outputs: inputs, window: kernel };
+                let weights =
+                    Weights { values: &turned.into(), factors: None, inputs: outputs, outputs: inputs, window: kernel };
                 let packed = Conv::new(self.threads, weights, &zeros, source.form.channels, method, self.micro);
                 let from = source.map();
                 let from = Map { start: from.at(0, -down.before, -across.before), ..from };

@@ -1,11 +1,10 @@
 //! The executor against a naive network in f64, for each instruction set.
 
-use std::borrow::Cow;
 use std::prelude::v1::*;
 
 use proptest::prelude::*;
 
-use super::{Dense, Executor, InstructionSet, Lean, Options, Pool, Serial, Threads};
+use super::{Dense, Executor, InstructionSet, Lean, Options, Pool, Serial, Threads, Values};
 use crate::error::Result;
 use crate::plan::{Kind, Layer, NORM_EPSILON, Op, Plan, Window};
 use crate::random::{Address, Purpose, Stream};
@@ -19,11 +18,11 @@ fn values(seed: u64, name: &str, count: usize) -> Vec<f32> {
     (0..count).map(|_| scale * stream.uniform(-1.0, 1.0) + shift).collect()
 }
 
-fn source(plan: &Plan, seed: u64) -> impl FnMut(&str) -> Result<Cow<'static, [f32]>> + use<> {
+fn source(plan: &Plan, seed: u64) -> impl FnMut(&str) -> Result<Values<'static>> + use<> {
     let parameters = plan.parameters();
     move |name| {
         let parameter = parameters.iter().find(|parameter| parameter.name == name).expect("it is in the plan");
-        Ok(Cow::Owned(values(seed, name, parameter.len())))
+        Ok(values(seed, name, parameter.len()).into())
     }
 }
 
@@ -275,7 +274,7 @@ fn what_does_not_fit_is_refused() {
     let bagnet = crate::architecture::Architecture::BagNet33.plan();
     let small = Options::new(1, [32, 33]);
     assert!(Executor::new(&bagnet, &mut source(&bagnet, 0), small).unwrap_err().to_string().contains("[32, 33]"));
-    let mut short = |_: &str| Ok(Cow::Owned(vec![0.0; 3]));
+    let mut short = |_: &str| Ok(vec![0.0; 3].into());
     assert!(Executor::new(&plan, &mut short, options).is_err());
 }
 

@@ -1,0 +1,156 @@
+//! `bagssl convert` and `bagssl export`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use bagssl_core::architecture::{Architecture, mlp};
+use bagssl_core::bag::Views;
+use bagssl_core::checkpoint::{self, Checkpoint, FORMAT_VERSION, ModelPlan, Provenance, Spec, WeightType};
+use bagssl_core::embed::Tap;
+use bagssl_core::normalise::Normalisation;
+use bagssl_core::onnx::{self, Export, Output};
+use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
+use clap::ValueEnum;
+
+use crate::bench::architecture;
+use crate::embed::Feature;
+use crate::files;
+
+/// Store a checkpoint's weights in fewer bytes
+///
+/// The result is a checkpoint for every command but training: the optimiser's state is left out. Norms and biases stay f32.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConvertArgs {
+    /// The checkpoint
+    checkpoint: PathBuf,
+    /// How weights are stored
+    #[arg(long, value_enum)]
+    dtype: Weights,
+    /// File to write
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    /// Write over a file that is there
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Weights {
+    /// 4 bytes, as trained
+    F32,
+    /// 2 bytes: 8 bits of precision, rounded to nearest
+    Bf16,
+    /// 1 byte, with a factor for each output
+    Int8,
+}
+
+impl From<Weights> for WeightType {
+    fn from(weights: Weights) -> WeightType {
+        match weights {
+            Weights::F32 => WeightType::F32,
+            Weights::Bf16 => WeightType::Bf16,
+            Weights::Int8 => WeightType::Int8,
+        }
+    }
+}
+
+pub(crate) fn convert(args: &ConvertArgs) -> Result<ExitCode> {
+    files::check_free(&args.output, args.force)?;
+    let bytes = files::read(&args.checkpoint)?;
+    let named = || args.checkpoint.display().to_string();
+    let checkpoint = Checkpoint::from_bytes(&bytes).with_context(named)?;
+    let converted = checkpoint::convert(&checkpoint, args.dtype.into()).with_context(named)?;
+    files::write(&args.output, &converted)?;
+    let share = 100.0 * converted.len() as f64 / bytes.len() as f64;
+    println!("{}: {} bytes, {share:.0} % of {}", args.output.display(), converted.len(), bytes.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Write an encoder as an ONNX model
+///
+/// The model reads normalised RGB patches [batch, 3, height, width]; its metadata says how patches are cut and normalised.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("weights").required(true).args(["checkpoint", "arch"])))]
+pub(crate) struct ExportArgs {
+    /// The checkpoint
+    checkpoint: Option<PathBuf>,
+    /// An encoder with random weights instead, to compare speeds
+    #[arg(long, value_name = "NAME", value_parser = architecture)]
+    arch: Option<Architecture>,
+    /// File to write
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    /// What is written
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Which feature [default: the one that the checkpoint names]
+    #[arg(long, value_enum)]
+    tap: Option<Feature>,
+    /// The embeddings of all patches of an image, [batch, dim, rows, columns] (encoders without padding)
+    #[arg(long, conflicts_with = "tap")]
+    dense: bool,
+    /// Height and width of every input, for instance 32x48 [default: any]
+    #[arg(long, value_name = "HxW", value_parser = size)]
+    size: Option<[usize; 2]>,
+    /// Write over a file that is there
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Format {
+    /// ONNX, opset 17
+    #[default]
+    Onnx,
+    /// A checkpoint of this project (of use with --arch)
+    Safetensors,
+}
+
+fn size(text: &str) -> std::result::Result<[usize; 2], String> {
+    let sides = text.split_once('x').and_then(|(height, width)| Some([height.parse().ok()?, width.parse().ok()?]));
+    sides.ok_or(format!("expected for instance 32x48, got {text:?}"))
+}
+
+pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
+    files::check_free(&args.output, args.force)?;
+    let (bytes, name) = match (&args.checkpoint, args.arch) {
+        (Some(path), _) => (files::read(path)?, path.display().to_string()),
+        (None, Some(architecture)) => (untrained(architecture)?, architecture.name().into()),
+        (None, None) => bail!("expected a checkpoint or --arch, got neither"),
+    };
+    let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| name.clone())?;
+    if let Format::Safetensors = args.format {
+        files::write(&args.output, &bytes)?;
+        println!("{}: {} bytes", args.output.display(), bytes.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let output = match args.dense {
+        true => Output::Dense,
+        false => Output::Rows(args.tap.map_or(checkpoint.spec().tap, Tap::from)),
+    };
+    let model = onnx::to_bytes(&checkpoint, &Export { output, size: args.size }).context(name)?;
+    files::write(&args.output, &model)?;
+    println!("{}: {} bytes", args.output.display(), model.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A checkpoint of an encoder before its training.
+fn untrained(architecture: Architecture) -> Result<Vec<u8>> {
+    let encoder = architecture.plan();
+    let projector = mlp(encoder.output_dim(), &[128, 128])?;
+    let side = encoder.receptive_field().map_or(32, |field| field.side as u32);
+    let patch = PatchSpec::new(PatchSide::Pixels(side), side)?;
+    let spec = Spec {
+        format_version: FORMAT_VERSION,
+        model: ModelPlan::new(encoder, projector)?,
+        patch,
+        filter: Filter::Bilinear,
+        normalisation: Normalisation::HALF,
+        tap: Tap::Embedding,
+        views: Views::FixedScale(patch),
+        provenance: Provenance::default(),
+        training: None,
+    };
+    Ok(checkpoint::to_bytes(&spec, &spec.model.first_weights(0))?)
+}
