@@ -3,7 +3,7 @@
 //!
 //! The modules stand in the order in which an image goes through them: it is cut into patches ([`patch`], [`bag`],
 //! with [`random`] numbers), these travel in a [`batch`], a network [`embed`]s them, and the embeddings are
-//! [`aggregate`]d into the image's representation.
+//! [`aggregate`]d into the image's representation, at [`anytime`] if need be.
 //!
 //! ```
 //! use bagssl_core::aggregate::RunningMean;
@@ -34,6 +34,7 @@ extern crate no_std_compat as std;
 
 pub mod error;
 pub mod random;
+pub mod quantile;
 
 pub mod patch;
 pub mod bag;
@@ -42,6 +43,7 @@ pub mod normalise;
 pub mod batch;
 pub mod embed;
 pub mod aggregate;
+pub mod anytime;
 
 #[cfg(feature = "checkpoint")]
 pub mod plan;
