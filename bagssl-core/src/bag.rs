@@ -4,7 +4,7 @@ use std::prelude::v1::*;
 
 use crate::error::{Error, Result};
 use crate::patch::{Crop, ImageSize, MultiScale, PatchSpec};
-use crate::random::{Address, Purpose};
+use crate::random::{Address, Purpose, Stream};
 
 /// How the views of an image are drawn in training.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -105,7 +105,67 @@ impl Grid {
     pub fn crops(self) -> impl ExactSizeIterator<Item = Crop> {
         (0..self.patches()).map(move |patch| self.crop(patch))
     }
+
+    /// The patches' numbers in a uniformly random order, each once: a function of the address's seed, epoch and image.
+    /// Its first `n` are a uniform sample of `n` patches without replacement.
+    ///
+    /// # Example
+    /// ```
+    /// use bagssl_core::bag::Grid;
+    /// use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
+    /// use bagssl_core::random::Address;
+    /// let spec = PatchSpec::new(PatchSide::Pixels(4), 16)?;
+    /// let grid = Grid::new(spec, ImageSize { height: 8, width: 12 }, 4)?;
+    /// let mut order: Vec<usize> = grid.order(Address::default()).collect();
+    /// order.sort();
+    /// assert_eq!(order, [0, 1, 2, 3, 4, 5]);
+    /// # Ok::<(), bagssl_core::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If there are 2^32 patches or more.
+    pub fn order(self, address: Address) -> Order {
+        let patches = u32::try_from(self.patches()).expect("fewer than 2^32 patches");
+        Order {
+            numbers: (0..patches).collect(),
+            next: 0,
+            random: Address { patch: 0, ..address }.stream(Purpose::Order),
+        }
+    }
 }
+
+/// A random order of a grid's patches, drawn as far as it is asked for: [`Grid::order`].
+///
+/// # Source
+/// Fisher and Yates' shuffle from the front (Durstenfeld 1964).
+#[derive(Debug, Clone)]
+pub struct Order {
+    numbers: Vec<u32>,
+    next: usize,
+    random: Stream,
+}
+
+impl Iterator for Order {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let left = self.numbers.len() - self.next;
+        if left == 0 {
+            return None;
+        }
+        let drawn = self.next + self.random.below(left as u32) as usize;
+        self.numbers.swap(self.next, drawn);
+        self.next += 1;
+        Some(self.numbers[self.next - 1] as usize)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.numbers.len() - self.next;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Order {}
 
 /// Which patches of an image an evaluation looks at.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -192,7 +252,46 @@ mod tests {
         assert_eq!(bag(5)[..], bag(12)[..5]);
     }
 
+    /// The order is another one for each seed, epoch and image, and does not depend on the address's patch.
+    #[test]
+    fn an_order_is_that_of_its_address() {
+        let grid = Grid::new(pixels(2), ImageSize { height: 6, width: 22 }, 2).unwrap();
+        let base = Address { seed: 1, epoch: 2, image: 3, patch: 0 };
+        let order = |address| grid.order(address).collect::<Vec<_>>();
+        assert_eq!(order(base), order(Address { patch: 9, ..base }));
+        for other in [Address { seed: 2, ..base }, Address { epoch: 3, ..base }, Address { image: 4, ..base }] {
+            assert_ne!(order(base), order(other));
+        }
+    }
+
+    /// Two of five patches: each of the 20 ordered pairs 500 times of 10,000, to 5 deviations (sqrt(10,000 p q) = 22).
+    #[test]
+    fn each_pair_comes_first_equally_often() {
+        let grid = Grid::new(pixels(2), ImageSize { height: 2, width: 10 }, 2).unwrap();
+        let mut seen = [[0u32; 5]; 5];
+        for image in 0..10_000 {
+            let mut order = grid.order(Address { image, ..Address::default() });
+            seen[order.next().unwrap()][order.next().unwrap()] += 1;
+        }
+        for (first, row) in seen.iter().enumerate() {
+            for (second, &count) in row.iter().enumerate() {
+                let expected = if first == second { 0..1 } else { 391..609 };
+                assert!(expected.contains(&count), "{first}, {second}: {count}");
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn an_order_holds_each_patch_once(h in 1u32..20, w in 1u32..20, seed: u64) {
+            let grid = Grid::new(pixels(1), ImageSize { height: h, width: w }, 1).unwrap();
+            let mut order = grid.order(Address { seed, ..Address::default() });
+            prop_assert_eq!(order.len(), grid.patches());
+            let mut numbers: Vec<usize> = order.by_ref().collect();
+            numbers.sort_unstable();
+            prop_assert!(numbers.into_iter().eq(0..grid.patches()) && order.len() == 0);
+        }
+
         #[test]
         fn a_grid_is_as_dense_as_its_stride_allows(side in 1u32..40, stride in 1u32..50, h in 0u32..60, w in 0u32..60) {
             let image = ImageSize { height: side + h, width: side + w };

@@ -3,7 +3,8 @@
 //!
 //! The modules stand in the order in which an image goes through them: it is cut into patches ([`patch`], [`bag`],
 //! with [`random`] numbers), these travel in a [`batch`], a network [`embed`]s them, and the embeddings are
-//! [`aggregate`]d into the image's representation.
+//! [`aggregate`]d into the image's representation, at [`anytime`] if need be. What a patch adds to a decision can be
+//! [`explain`]ed, and shown as [`heat`] over the image.
 //!
 //! ```
 //! use bagssl_core::aggregate::RunningMean;
@@ -34,6 +35,7 @@ extern crate no_std_compat as std;
 
 pub mod error;
 pub mod random;
+pub mod quantile;
 
 pub mod patch;
 pub mod bag;
@@ -42,6 +44,9 @@ pub mod normalise;
 pub mod batch;
 pub mod embed;
 pub mod aggregate;
+pub mod anytime;
+pub mod explain;
+pub mod heat;
 
 #[cfg(feature = "checkpoint")]
 pub mod plan;

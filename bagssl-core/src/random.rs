@@ -22,6 +22,8 @@ pub enum Purpose {
     Weights = 4,
     /// Anything of the evaluation: bags, probes, splits.
     Evaluation = 5,
+    /// The order in which the patches of a grid are looked at.
+    Order = 6,
 }
 
 /// The address of one stream of draws.

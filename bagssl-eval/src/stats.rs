@@ -1,5 +1,6 @@
 //! Statistics over few seeds and few images.
 
+pub use bagssl_core::quantile::student_t;
 use serde::{Deserialize, Serialize};
 
 use crate::draw::Draw;
@@ -92,42 +93,6 @@ pub fn grouped_bootstrap(values: &[f64], groups: &[u32], draws: usize, seed: u64
     Ok(Interval { mean: mean(values), low: percentile(0.025), high: percentile(0.975) })
 }
 
-/// The quantile of Student's t distribution for a probability of 0.5 to less than 1.
-///
-/// # Panics
-/// If the probability is outside that range or there are no degrees of freedom.
-pub fn student_t(probability: f64, degrees: u32) -> f64 {
-    assert!((0.5..1.0).contains(&probability) && degrees > 0, "t quantile {probability} of {degrees} degrees");
-    let (mut low, mut high) = (0.0, 1.0);
-    while student_t_probability(high, degrees) < probability {
-        high *= 2.0;
-    }
-    for _ in 0..80 {
-        let middle = 0.5 * (low + high);
-        if student_t_probability(middle, degrees) < probability { low = middle } else { high = middle }
-    }
-    0.5 * (low + high)
-}
-
-/// The probability of less than `t` for `t` at least 0: finite sums in the angle `atan(t / sqrt(degrees))`.
-///
-/// # Source
-/// Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.7.3 and 26.7.4.
-fn student_t_probability(t: f64, degrees: u32) -> f64 {
-    let angle = (t / f64::from(degrees).sqrt()).atan();
-    let square = angle.cos().powi(2);
-    let (mut term, mut sum) = if degrees % 2 == 1 { (angle.cos(), 0.0) } else { (1.0, 0.0) };
-    let mut power = if degrees % 2 == 1 { 3 } else { 2 };
-    while power <= degrees {
-        sum += term;
-        term *= square * f64::from(power - 1) / f64::from(power);
-        power += 2;
-    }
-    let both_sides =
-        if degrees % 2 == 1 { 2.0 / std::f64::consts::PI * (angle + angle.sin() * sum) } else { angle.sin() * sum };
-    0.5 + 0.5 * both_sides
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,19 +101,6 @@ mod tests {
     fn moments_by_hand() {
         assert_eq!((mean(&[1.0, 2.0, 6.0]), deviation(&[1.0, 2.0, 6.0])), (3.0, 7f64.sqrt()));
         assert_eq!((mean(&[]), deviation(&[4.0])), (0.0, 0.0));
-    }
-
-    /// The common table of two-sided 95 % and 99 % values.
-    #[test]
-    fn quantiles_equal_the_table() {
-        let table =
-            [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (10, 2.228), (30, 2.042), (120, 1.980)];
-        for (degrees, expected) in table {
-            let got = student_t(0.975, degrees);
-            assert!((got - expected).abs() < 6e-4, "{degrees}: {got}");
-        }
-        assert!((student_t(0.995, 5) - 4.032).abs() < 6e-4);
-        assert!(student_t(0.5, 7) < 1e-12);
     }
 
     /// Differences 10, 12, 14: 12 +- 4.303 * 2 / sqrt 3.

@@ -1,0 +1,203 @@
+//! Heat: what the patches of a grid say, as colours over the image.
+
+use std::prelude::v1::*;
+
+use crate::bag::Grid;
+use crate::error::{Error, Result};
+use crate::patch::ImageSize;
+
+/// The evidence at each pixel of an image: the mean over the patches that cover it.
+///
+/// # Example
+/// ```
+/// use bagssl_core::bag::Grid;
+/// use bagssl_core::heat::HeatMap;
+/// use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
+/// // Two patches of 2x2 over a row of three pixels and the one below: the middle column lies in both.
+/// let size = ImageSize { height: 2, width: 3 };
+/// let grid = Grid::new(PatchSpec::new(PatchSide::Pixels(2), 2)?, size, 1)?;
+/// let heat = HeatMap::new(&[4.0, -2.0], grid, size)?;
+/// assert_eq!(heat.values()[..3], [Some(4.0), Some(1.0), Some(-2.0)]);
+/// let picture = heat.over(&[128; 2 * 3 * 3], heat.largest(), 1.0)?;
+/// assert_eq!(picture[..3], [180, 4, 38]);
+/// # Ok::<(), bagssl_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeatMap {
+    size: ImageSize,
+    values: Vec<Option<f64>>,
+}
+
+impl HeatMap {
+    /// Lays the evidence of a grid's patches, `[patch]`, over the image that the grid was made for.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if there is not a value for each patch, [`Error::Setting`] if one is not finite,
+    /// [`Error::PatchTooLarge`] if the grid does not lie inside the image.
+    pub fn new(evidence: &[f64], grid: Grid, image: ImageSize) -> Result<Self> {
+        if evidence.len() != grid.patches() {
+            return Err(Error::Length { what: "evidence of a grid", expected: grid.patches(), got: evidence.len() });
+        }
+        if let Some(value) = evidence.iter().find(|value| !value.is_finite()) {
+            return Err(Error::Setting { name: "evidence", expected: "finite numbers", got: format!("{value}") });
+        }
+        let last = grid.crop(grid.patches() - 1);
+        if !last.fits(image) {
+            return Err(Error::PatchTooLarge { patch: last.height, height: image.height, width: image.width });
+        }
+        let mut sums = vec![(0.0, 0u32); image.height as usize * image.width as usize];
+        for (crop, value) in grid.crops().zip(evidence) {
+            for row in crop.top..crop.top + crop.height {
+                let first = row as usize * image.width as usize + crop.left as usize;
+                for (sum, count) in &mut sums[first..first + crop.width as usize] {
+                    *sum += value;
+                    *count += 1;
+                }
+            }
+        }
+        let mean = |(sum, count)| (count > 0).then(|| sum / f64::from(count));
+        Ok(HeatMap { size: image, values: sums.into_iter().map(mean).collect() })
+    }
+
+    /// The values, `[height, width]`; `None` where no patch lies.
+    pub fn values(&self) -> &[Option<f64>] {
+        &self.values
+    }
+
+    /// The greatest magnitude.
+    pub fn largest(&self) -> f64 {
+        self.values.iter().flatten().fold(0.0, |largest, value| value.abs().max(largest))
+    }
+
+    /// The map's [`diverging`] colours blended over the image: red is for, blue against. A pixel without a patch stays as it
+    /// is.
+    ///
+    /// # Shapes
+    /// - `rgb`: `[height, width, 3]`
+    /// - `limit`: the magnitude of the strongest colours, positive; take the same to compare maps ([`HeatMap::largest`] if
+    ///   there is but one)
+    /// - `opacity`: the colours' share in `[0, 1]`; 0.5 leaves the image visible
+    /// - returns: `[height, width, 3]`
+    ///
+    /// # Errors
+    /// [`Error::Length`] if the image has another size, [`Error::Setting`] if the limit or the opacity is out of range.
+    pub fn over(&self, rgb: &[u8], limit: f64, opacity: f64) -> Result<Vec<u8>> {
+        let ImageSize { height, width } = self.size;
+        let expected = height as usize * width as usize * 3;
+        if rgb.len() != expected {
+            return Err(Error::Length { what: "bytes of an image", expected, got: rgb.len() });
+        }
+        if !(limit > 0.0 && limit.is_finite()) {
+            return Err(Error::Setting { name: "limit", expected: "a positive number", got: format!("{limit}") });
+        }
+        if !(0.0..=1.0).contains(&opacity) {
+            return Err(Error::Setting { name: "opacity", expected: "0 to 1", got: format!("{opacity}") });
+        }
+        let blend = |under: u8, over: u8| mix(f64::from(under), f64::from(over), opacity);
+        let mut picture = rgb.to_vec();
+        for (pixel, value) in picture.as_chunks_mut::<3>().0.iter_mut().zip(&self.values) {
+            if let Some(value) = value {
+                let colour = diverging(value / limit);
+                *pixel = core::array::from_fn(|channel| blend(pixel[channel], colour[channel]));
+            }
+        }
+        Ok(picture)
+    }
+}
+
+/// The published table, from blue to red.
+const COOL_WARM: [u32; 33] = [
+    0x3b4cc0, 0x445acc, 0x4d68d7, 0x5775e1, 0x6282ea, 0x6c8ef1, 0x779af7, 0x82a5fb, 0x8db0fe, 0x98b9ff, 0xa3c2ff,
+    0xaec9fd, 0xb8d0f9, 0xc2d5f4, 0xccd9ee, 0xd5dbe6, 0xdddddd, 0xe5d8d1, 0xecd3c5, 0xf1ccb9, 0xf5c4ad, 0xf7bba0,
+    0xf7b194, 0xf7a687, 0xf49a7b, 0xf18d6f, 0xec7f63, 0xe57058, 0xde604d, 0xd55042, 0xcb3e38, 0xc0282f, 0xb40426,
+];
+
+/// The colour (red, green, blue) of a value in `[-1, 1]`, clamped to it: blue, light grey at 0, red. Blue and red stay apart
+/// for eyes that do not tell red from green.
+///
+/// # Source
+/// Moreland, *Diverging color maps for scientific visualization*, ISVC 2009 ("cool to warm").
+pub fn diverging(value: f64) -> [u8; 3] {
+    let place = (value.clamp(-1.0, 1.0) + 1.0) * 16.0;
+    let low = (place as usize).min(COOL_WARM.len() - 2);
+    let (from, to) = (COOL_WARM[low].to_be_bytes(), COOL_WARM[low + 1].to_be_bytes());
+    // The first of the four bytes is empty.
+    core::array::from_fn(|channel| mix(f64::from(from[channel + 1]), f64::from(to[channel + 1]), place - low as f64))
+}
+
+fn mix(from: f64, to: f64, share: f64) -> u8 {
+    libm::round(from + (to - from) * share) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::patch::{PatchSide, PatchSpec};
+    use proptest::prelude::*;
+
+    fn grid(side: u32, stride: u32, size: ImageSize) -> Grid {
+        Grid::new(PatchSpec::new(PatchSide::Pixels(side), 8).unwrap(), size, stride).unwrap()
+    }
+
+    /// Patches of 2x2 with stride 1 over 3 rows and 4 columns, 2 rows of 3: values 1 to 6. The last column and row are
+    /// covered; with stride 2 over 3 rows and 5 columns the last row and column are not.
+    #[test]
+    fn overlaps_by_hand() {
+        let size = ImageSize { height: 3, width: 4 };
+        let heat = HeatMap::new(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], grid(2, 1, size), size).unwrap();
+        let expected = [1.0, 1.5, 2.5, 3.0, 2.5, 3.0, 4.0, 4.5, 4.0, 4.5, 5.5, 6.0].map(Some);
+        assert_eq!((heat.values(), heat.largest()), (&expected[..], 6.0));
+
+        let size = ImageSize { height: 3, width: 5 };
+        let heat = HeatMap::new(&[1.0, -7.0], grid(2, 2, size), size).unwrap();
+        let row = [Some(1.0), Some(1.0), Some(-7.0), Some(-7.0), None];
+        assert_eq!(heat.values(), [row, row, [None; 5]].concat());
+        assert_eq!(heat.largest(), 7.0);
+    }
+
+    /// One row: full red, none, half blue (`[141, 176, 254]`), and beyond the limit; half over black, the last uncovered.
+    #[test]
+    fn a_picture_by_hand() {
+        let size = ImageSize { height: 1, width: 4 };
+        let heat = HeatMap { size, values: vec![Some(2.0), Some(-1.0), Some(-9.0), None] };
+        let rgb = [0, 0, 0, 100, 0, 255, 0, 0, 0, 10, 20, 30];
+        let expected = [90, 2, 19, 121, 88, 255, 30, 38, 96, 10, 20, 30];
+        assert_eq!(heat.over(&rgb, 2.0, 0.5).unwrap(), expected);
+        assert_eq!(heat.over(&rgb, 2.0, 0.0).unwrap(), rgb);
+        assert!(heat.over(&rgb[1..], 2.0, 0.5).is_err());
+        assert!([0.0, -1.0, f64::NAN, f64::INFINITY].iter().all(|&limit| heat.over(&rgb, limit, 0.5).is_err()));
+        assert!([-0.1, 1.1, f64::NAN].iter().all(|&opacity| heat.over(&rgb, 2.0, opacity).is_err()));
+    }
+
+    /// Ends and middle as published, the middle of two entries, and what lies beyond.
+    #[test]
+    fn colours_by_hand() {
+        assert_eq!([diverging(-1.0), diverging(-0.5), diverging(0.0)], [[59, 76, 192], [141, 176, 254], [221; 3]]);
+        assert_eq!([diverging(0.875), diverging(1.0)], [[203, 62, 56], [180, 4, 38]]);
+        assert_eq!(diverging(-1.0 + 0.5 / 16.0), [64, 83, 198]);
+        assert_eq!([diverging(-5.0), diverging(7.0)], [diverging(-1.0), diverging(1.0)]);
+    }
+
+    #[test]
+    fn shapes_are_checked() {
+        let size = ImageSize { height: 3, width: 5 };
+        let grid = grid(2, 2, size);
+        assert!(HeatMap::new(&[1.0; 3], grid, size).is_err());
+        assert!(HeatMap::new(&[1.0, f64::NAN], grid, size).is_err());
+        assert!(HeatMap::new(&[1.0; 2], grid, ImageSize { height: 5, width: 3 }).is_err());
+    }
+
+    proptest! {
+        /// Where all patches say the same, so does each pixel under them; and no pixel says more than the patches.
+        #[test]
+        fn heat_stays_between_the_patches(side in 1u32..5, stride in 1u32..7, h in 0u32..9, w in 0u32..9, value in -9f64..9.0) {
+            let size = ImageSize { height: side + h, width: side + w };
+            let grid = grid(side, stride, size);
+            let same = HeatMap::new(&vec![value; grid.patches()], grid, size).unwrap();
+            prop_assert!(same.values().iter().flatten().all(|found| (found - value).abs() < 1e-9));
+            let evidence: Vec<f64> = (0..grid.patches()).map(|patch| libm::sin(patch as f64 * value)).collect();
+            let most = evidence.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
+            prop_assert!(HeatMap::new(&evidence, grid, size).unwrap().largest() <= most + 1e-12);
+        }
+    }
+}

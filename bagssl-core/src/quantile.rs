@@ -1,0 +1,93 @@
+//! Quantiles: how many standard errors a stated confidence asks for.
+
+use std::prelude::v1::*;
+
+use crate::error::{Error, Result};
+
+/// The quantile of Student's t distribution for a probability of 0.5 to less than 1.
+///
+/// # Example
+/// ```
+/// let t = bagssl_core::quantile::student_t(0.975, 4);
+/// assert!((t - 2.776).abs() < 1e-3);
+/// ```
+///
+/// # Panics
+/// If the probability is outside that range or there are no degrees of freedom.
+pub fn student_t(probability: f64, degrees: u32) -> f64 {
+    assert!((0.5..1.0).contains(&probability) && degrees > 0, "t quantile {probability} of {degrees} degrees");
+    let (mut low, mut high) = (0.0, 1.0);
+    while student_t_probability(high, degrees) < probability {
+        high *= 2.0;
+    }
+    for _ in 0..80 {
+        let middle = 0.5 * (low + high);
+        if student_t_probability(middle, degrees) < probability { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
+}
+
+/// The probability of less than `t` for `t` at least 0: finite sums in the angle `atan(t / sqrt(degrees))`.
+///
+/// # Source
+/// Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.7.3 and 26.7.4.
+fn student_t_probability(t: f64, degrees: u32) -> f64 {
+    let angle = libm::atan(t / libm::sqrt(f64::from(degrees)));
+    let (sine, cosine) = (libm::sin(angle), libm::cos(angle));
+    let (odd, square) = (degrees % 2 == 1, cosine * cosine);
+    let (mut term, mut sum, mut power) = if odd { (cosine, 0.0, 3) } else { (1.0, 0.0, 2) };
+    while power <= degrees {
+        sum += term;
+        term *= square * f64::from(power - 1) / f64::from(power);
+        power += 2;
+    }
+    let both_sides = if odd { core::f64::consts::FRAC_2_PI * (angle + sine * sum) } else { sine * sum };
+    0.5 + 0.5 * both_sides
+}
+
+/// The greatest confidence that is taken for meant: beyond it the tails are not known well enough.
+const MOST_CONFIDENCE: f64 = 0.9999;
+
+/// Refuses a confidence that is not between 0.5 and 0.9999.
+pub(crate) fn check_confidence(confidence: f64) -> Result<()> {
+    if (0.5..=MOST_CONFIDENCE).contains(&confidence) {
+        return Ok(());
+    }
+    Err(Error::Setting { name: "confidence", expected: "0.5 to 0.9999", got: format!("{confidence}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The common table of two-sided 95 % and 99 % values.
+    #[test]
+    fn quantiles_equal_the_table() {
+        let table =
+            [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (10, 2.228), (30, 2.042), (120, 1.980)];
+        for (degrees, expected) in table {
+            let got = student_t(0.975, degrees);
+            assert!((got - expected).abs() < 6e-4, "{degrees}: {got}");
+        }
+        assert!((student_t(0.995, 5) - 4.032).abs() < 6e-4);
+        assert!(student_t(0.5, 7) < 1e-12);
+    }
+
+    /// Far out, where closed forms exist: with one degree `tan(pi (p - 1/2))`, with two
+    /// `(2 p - 1) / sqrt(2 p (1 - p))`; and with many degrees the normal quantile.
+    #[test]
+    fn tails_equal_closed_forms() {
+        let p = 1.0 - 1e-6;
+        let one = libm::tan(core::f64::consts::PI * (p - 0.5));
+        let two = (2.0 * p - 1.0) / libm::sqrt(2.0 * p * (1.0 - p));
+        assert!((student_t(p, 1) / one - 1.0).abs() < 1e-6);
+        assert!((student_t(p, 2) / two - 1.0).abs() < 1e-6);
+        assert!((student_t(0.975, 200_000) - 1.959_964).abs() < 2e-5);
+    }
+
+    #[test]
+    fn confidences_out_of_range_are_refused() {
+        assert!([0.5, 0.95, 0.9999].iter().all(|&confidence| check_confidence(confidence).is_ok()));
+        assert!([0.49, 1.0, -0.95, f64::NAN].iter().all(|&confidence| check_confidence(confidence).is_err()));
+    }
+}
