@@ -30,6 +30,17 @@ impl Name {
     }
 }
 
+/// How the CPU's kernels compute.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct CpuArgs {
+    /// CPU: only plain sums of products, no Winograd (slower; rounding errors are about half)
+    #[arg(long)]
+    exact: bool,
+    /// CPU: products in bf16, where the CPU has them (faster; embeddings to 2 or 3 digits)
+    #[arg(long)]
+    bf16: bool,
+}
+
 /// Patches that a network looks at together.
 const ROWS: usize = 512;
 
@@ -41,7 +52,12 @@ pub(crate) trait Target {
     type Kernels: Kernels<Self::Backend>;
 
     /// A network with a checkpoint's weights, for features at some taps.
-    fn trained(checkpoint: &Checkpoint<'_>, _taps: &[Tap], device: &Device<Self>) -> Result<Box<dyn Embed>> {
+    fn trained(
+        checkpoint: &Checkpoint<'_>,
+        _taps: &[Tap],
+        _cpu: CpuArgs,
+        device: &Device<Self>,
+    ) -> Result<Box<dyn Embed>> {
         let model = Model::<Self::Backend>::load(checkpoint, device)?;
         Ok(Box::new(Embedder::<_, Self::Kernels>::new(model, device.clone(), ROWS)))
     }
@@ -74,16 +90,23 @@ struct OnNdarray;
 /// Patches that the CPU's kernels take together.
 const CPU_ROWS: usize = 64;
 
-fn cpu_options(input: u32) -> EmbedderOptions {
-    EmbedderOptions { set: InstructionSet::best(), exact: false, rows: CPU_ROWS, side: input as usize }
+fn cpu_options(input: u32, cpu: CpuArgs) -> Result<EmbedderOptions> {
+    let set = match cpu.bf16 {
+        true if !InstructionSet::Avx512Bf16.is_available() => {
+            bail!("--bf16: expected a CPU with AVX512_BF16, got another")
+        }
+        true => InstructionSet::Avx512Bf16,
+        false => InstructionSet::best(),
+    };
+    Ok(EmbedderOptions { set, exact: cpu.exact, rows: CPU_ROWS, side: input as usize })
 }
 
 impl Target for OnNdarray {
     type Backend = bagssl_train::backend::NdArray;
     type Kernels = CpuFast;
 
-    fn trained(checkpoint: &Checkpoint<'_>, taps: &[Tap], _: &Device<Self>) -> Result<Box<dyn Embed>> {
-        let options = cpu_options(checkpoint.spec().patch.input());
+    fn trained(checkpoint: &Checkpoint<'_>, taps: &[Tap], cpu: CpuArgs, _: &Device<Self>) -> Result<Box<dyn Embed>> {
+        let options = cpu_options(checkpoint.spec().patch.input(), cpu)?;
         Ok(Box::new(cpu::Embedder::new(checkpoint, taps, options)?))
     }
 
@@ -94,7 +117,7 @@ impl Target for OnNdarray {
                 tensors.iter().find(|(known, ..)| known == name).expect("a plan names all its parameters");
             Ok(values.into())
         };
-        Ok(Box::new(cpu::Embedder::from_source(plan, &mut source, taps, cpu_options(input))?))
+        Ok(Box::new(cpu::Embedder::from_source(plan, &mut source, taps, cpu_options(input, CpuArgs::default())?)?))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use bagssl_core::bag::Bag;
-use bagssl_core::patch::{PatchSide, PatchSpec};
+use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
 use bagssl_data::dataset::Dataset;
 
 /// Which patches stand for an image.
@@ -17,20 +17,25 @@ pub(crate) struct BagArgs {
 }
 
 impl BagArgs {
-    /// The bag for patches of this size. The default stride is that of the first image.
-    pub(crate) fn of(&self, spec: &PatchSpec, dataset: &Dataset) -> Result<Bag> {
+    /// The bag for patches of this size in an image of this one; the default stride is that of this image.
+    pub(crate) fn for_image(&self, spec: &PatchSpec, size: ImageSize) -> Result<Bag> {
         match (self.random, self.stride) {
             (Some(0), _) => bail!("--random: expected at least 1 patch, got 0"),
             (_, Some(0)) => bail!("--stride: expected at least 1 pixel, got 0"),
             (Some(patches), _) => Ok(Bag::Random { spec: *spec, patches }),
             (None, Some(stride)) => Ok(Bag::Grid { spec: *spec, stride }),
-            (None, None) => {
-                let side = match spec.side() {
-                    PatchSide::Pixels(side) => side,
-                    PatchSide::AreaShare(_) => spec.side_in(dataset.decode(0)?.size())?,
-                };
-                Ok(Bag::Grid { spec: *spec, stride: (side / 4).max(1) })
-            }
+            (None, None) => Ok(Bag::Grid { spec: *spec, stride: (spec.side_in(size)? / 4).max(1) }),
         }
+    }
+
+    /// The bag for patches of this size. The default stride is that of the first image.
+    pub(crate) fn of(&self, spec: &PatchSpec, dataset: &Dataset) -> Result<Bag> {
+        let size = match (self.stride, spec.side()) {
+            (None, PatchSide::AreaShare(_)) => dataset.decode(0)?.size(),
+            // Only the default stride depends on the size, and only for a share of the area.
+            (_, PatchSide::Pixels(side)) => ImageSize { height: side, width: side },
+            (Some(_), PatchSide::AreaShare(_)) => ImageSize { height: 1, width: 1 },
+        };
+        self.for_image(spec, size)
     }
 }

@@ -1,31 +1,32 @@
 //! `bagssl embed`.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use bagssl_core::aggregate::RunningMean;
-use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::embed::Tap;
-use bagssl_data::bags::{BagConfig, BagLoader};
-use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::dataset::Split;
 use clap::ValueEnum;
 
-use crate::backend::{self, Device, Job, Name, Target};
+use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::bag::BagArgs;
 use crate::files;
-use crate::work;
+use crate::source;
+use crate::stream::{Embedded, StopArgs, Stream, reason_name};
 
 /// Represent images by the mean of the embeddings of their patches
 ///
-/// Writes an array [image, dim] of f32 to a .npy file, or to a .safetensors file as the tensor `embeddings`; the images'
-/// names, a line each, are written beside it (NAME.names.txt).
+/// Writes an array [image, dim] of f32 to a .npy file, or to a .safetensors file as the tensor `embeddings`; beside it, in
+/// NAME.names.txt, a line for each row: the image's name, the patches looked at and those there are (with --per-patch the
+/// patch's top, left, height and width in pixels).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The checkpoint
     checkpoint: PathBuf,
-    /// Image files; or one data set: a folder with train/ and val/, such a folder in a .tar, or CIFAR's binary files
+    /// Image files; or one folder of images; or one data set: a folder with train/ and val/, such a folder in a .tar, or
+    /// CIFAR's binary files; or - for an image on standard input
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// File to write, .npy or .safetensors
@@ -39,6 +40,10 @@ pub(crate) struct Args {
     tap: Option<Feature>,
     #[command(flatten)]
     bag: BagArgs,
+    #[command(flatten)]
+    stop: StopArgs,
+    #[command(flatten)]
+    cpu: CpuArgs,
     /// Look at each image once, as a whole
     #[arg(long, conflicts_with_all = ["random", "stride"])]
     whole: bool,
@@ -90,69 +95,63 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     files::check_free(&names_file, args.force)?;
     let bytes = files::read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
-    let dataset = std::sync::Arc::new(open(args)?);
+    let split = match args.split {
+        Half::Train => Split::Train,
+        Half::Val => Split::Validation,
+    };
+    let dataset = source::images_of(&args.images, split)?;
     let spec = checkpoint.spec();
-    let bag = if args.whole { Bag::Whole } else { args.bag.of(&spec.patch, &dataset)? };
-    let loader = BagLoader::new(
-        dataset.clone(),
-        BagConfig {
-            bag,
-            input: spec.patch.input(),
-            normalisation: spec.normalisation,
-            filter: spec.filter,
-            batch: 16,
-            threads: args.threads,
-            ..BagConfig::default()
-        },
-    )?;
     let tap = args.tap.map_or(spec.tap, Tap::from);
-    let job = Embedding { checkpoint: &checkpoint, loader: &loader, tap, per_patch: args.per_patch, quiet: args.json };
-    let values = backend::on(args.backend, job)?;
+    let stream = Stream {
+        dataset: &dataset,
+        spec,
+        bag: &args.bag,
+        whole: args.whole,
+        stop: &args.stop,
+        tap,
+        keep: args.per_patch,
+        threads: args.threads,
+        quiet: args.json,
+    };
+    let embedded = backend::on(args.backend, Embedding { checkpoint: &checkpoint, stream, cpu: args.cpu })?;
     let dim = spec.model.dim(tap);
+    let (mut values, mut names) = (Vec::new(), String::new());
+    for (index, image) in embedded.iter().enumerate() {
+        let name = dataset.name(index);
+        match args.per_patch {
+            true => {
+                values.extend(&image.patches.values);
+                for crop in &image.crops {
+                    writeln!(names, "{name}\t{}\t{}\t{}\t{}", crop.top, crop.left, crop.height, crop.width)?;
+                }
+            }
+            false => {
+                values.extend(&image.mean);
+                writeln!(names, "{name}\t{}\t{}", image.used, image.total)?;
+            }
+        }
+    }
     files::write(&args.output, &format.encode(&values, dim)?)?;
-    let rows = if args.per_patch { loader.patches() } else { 1 };
-    let names: String = (0..dataset.len())
-        .flat_map(|image| (0..rows).map(move |patch| (image, patch)))
-        .map(|(image, patch)| match args.per_patch {
-            true => format!("{}\t{patch}\n", dataset.name(image)),
-            false => format!("{}\n", dataset.name(image)),
-        })
-        .collect();
     files::write(&names_file, names.as_bytes())?;
     let rows = values.len() / dim;
+    let (used, total) = embedded.iter().fold((0, 0), |sum, image| (sum.0 + image.used, sum.1 + image.total));
     if args.json {
+        let mut reasons = std::collections::BTreeMap::new();
+        embedded.iter().for_each(|image| *reasons.entry(reason_name(image.reason)).or_insert(0_usize) += 1);
         let done = serde_json::json!({
-            "output": args.output, "names": names_file, "rows": rows, "dim": dim,
-            "images": dataset.len(), "patches": loader.patches(), "tap": tap.name(),
+            "output": args.output, "names": names_file, "rows": rows, "dim": dim, "images": embedded.len(),
+            "patches": used, "patches_of_all_bags": total, "stopped": reasons, "tap": tap.name(),
         });
         println!("{done}");
     } else {
         println!(
-            "{rows} rows of {dim} ({}, {}) in {}; names in {}",
+            "{rows} rows of {dim} ({}), {used} of {total} patches looked at, in {}; names in {}",
             tap.name(),
-            crate::eval::describe(bag),
             args.output.display(),
             names_file.display()
         );
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn open(args: &Args) -> Result<Dataset> {
-    let split = match args.split {
-        Half::Train => Split::Train,
-        Half::Val => Split::Validation,
-    };
-    let is_set = |path: &PathBuf| path.is_dir() || path.extension().is_some_and(|extension| extension == "tar");
-    match args.images.as_slice() {
-        [path] if is_set(path) => Ok(Dataset::open(path, split)?),
-        paths => {
-            if let Some(set) = paths.iter().find(|path| is_set(path)) {
-                bail!("{}: expected image files, or one data set alone", set.display());
-            }
-            Ok(Dataset::of_files(paths)?)
-        }
-    }
 }
 
 /// The form of the output.
@@ -180,34 +179,15 @@ impl Format {
 
 struct Embedding<'a> {
     checkpoint: &'a Checkpoint<'a>,
-    loader: &'a BagLoader,
-    tap: Tap,
-    per_patch: bool,
-    quiet: bool,
+    stream: Stream<'a>,
+    cpu: CpuArgs,
 }
 
 impl Job for Embedding<'_> {
-    type Output = Vec<f32>;
+    type Output = Vec<Embedded>;
 
-    fn run<T: Target>(self, device: Device<T>) -> Result<Vec<f32>> {
-        let network = T::trained(self.checkpoint, &[self.tap], &device)?;
-        let bar = if self.quiet { indicatif::ProgressBar::hidden() } else { work::bar("embed", self.loader.images()) };
-        let mut values = Vec::new();
-        for batch in self.loader.batches() {
-            let batch = batch.map_err(anyhow::Error::from_boxed)?;
-            let rows = network.embed(&batch, &[self.tap]).map_err(anyhow::Error::from_boxed)?.remove(0);
-            bar.inc(batch.shape().images as u64);
-            if self.per_patch {
-                values.extend(rows.values);
-                continue;
-            }
-            for image in rows.values.chunks(rows.dim * batch.shape().patches) {
-                let mut mean = RunningMean::new(rows.dim);
-                image.chunks(rows.dim).try_for_each(|patch| mean.push(patch))?;
-                values.extend(mean.mean().expect("a bag has a patch"));
-            }
-        }
-        bar.finish_and_clear();
-        Ok(values)
+    fn run<T: Target>(self, device: Device<T>) -> Result<Vec<Embedded>> {
+        let network = T::trained(self.checkpoint, &[self.stream.tap], self.cpu, &device)?;
+        self.stream.run(&*network)
     }
 }

@@ -11,7 +11,7 @@ use bagssl_eval::knn::Knn;
 use bagssl_eval::probe::Linear;
 use bagssl_eval::report::View;
 
-use crate::backend::{self, Device, Job, Name, Target};
+use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::bag::BagArgs;
 use crate::files;
 use crate::score::{self, Halves, Input, Measured, Protocol};
@@ -42,6 +42,8 @@ pub(crate) struct Args {
     /// Where the network runs
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
+    #[command(flatten)]
+    cpu: CpuArgs,
     /// Print the result as JSON, and no progress
     #[arg(long)]
     json: bool,
@@ -65,8 +67,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         seed: 0,
         threads: args.data.threads,
     };
-    let measured =
-        backend::on(args.backend, Eval { checkpoint: &checkpoint, halves: &halves, protocol, quiet: args.json })?;
+    let measured = backend::on(
+        args.backend,
+        Eval { checkpoint: &checkpoint, halves: &halves, protocol, cpu: args.cpu, quiet: args.json },
+    )?;
     if args.json {
         let spec = checkpoint.spec();
         let all = serde_json::json!({
@@ -120,6 +124,7 @@ struct Eval<'a> {
     checkpoint: &'a Checkpoint<'a>,
     halves: &'a Halves,
     protocol: Protocol,
+    cpu: CpuArgs,
     quiet: bool,
 }
 
@@ -127,7 +132,7 @@ impl Job for Eval<'_> {
     type Output = Measured;
 
     fn run<T: Target>(self, device: Device<T>) -> Result<Measured> {
-        let network = T::trained(self.checkpoint, &score::TAPS, &device)?;
+        let network = T::trained(self.checkpoint, &score::TAPS, self.cpu, &device)?;
         let total = score::images_to_embed(self.halves) as usize;
         let bar = if self.quiet { indicatif::ProgressBar::hidden() } else { work::bar("embed", total) };
         let input = Input::of(self.checkpoint.spec());

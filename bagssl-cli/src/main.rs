@@ -8,11 +8,14 @@ mod files;
 mod source;
 mod bag;
 mod score;
+mod stream;
 mod work;
 
 mod train;
 mod eval;
 mod embed;
+mod nearest;
+mod explain;
 mod inspect;
 mod convert;
 mod data;
@@ -40,6 +43,8 @@ enum Command {
     Train(train::Args),
     Eval(eval::Args),
     Embed(embed::Args),
+    Nearest(nearest::Args),
+    Explain(explain::Args),
     Inspect(inspect::Args),
     Convert(convert::ConvertArgs),
     Export(convert::ExportArgs),
@@ -57,6 +62,8 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Embed(args) => embed::run(&args),
+        Command::Nearest(args) => nearest::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::convert(&args),
         Command::Export(args) => convert::export(&args),

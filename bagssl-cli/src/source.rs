@@ -1,9 +1,10 @@
 //! The images that a command works on.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use bagssl_data::dataset::{Dataset, Split};
 
 /// Where images come from.
@@ -35,4 +36,33 @@ impl DataArgs {
             None => "photo-tiles-mini".into(),
         }
     }
+}
+
+/// The images that are named: files, folders, one data set's validation half, or `-` for an image on standard input.
+pub(crate) fn images(paths: &[PathBuf]) -> Result<Arc<Dataset>> {
+    images_of(paths, Split::Validation)
+}
+
+/// The same with a choice of the half.
+pub(crate) fn images_of(paths: &[PathBuf], split: Split) -> Result<Arc<Dataset>> {
+    let is_tar = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "tar");
+    let dataset = match paths {
+        [path] if path.as_os_str() == "-" => from_input()?,
+        [path] if is_tar(path) || (path.is_dir() && Dataset::is_set(path)) => Dataset::open(path, split)?,
+        [path] if path.is_dir() => Dataset::of_folder(path)?,
+        paths => {
+            if let Some(other) = paths.iter().find(|path| path.is_dir() || is_tar(path) || path.as_os_str() == "-") {
+                bail!("{}: expected image files, or one folder, .tar or - alone", other.display());
+            }
+            Dataset::of_files(paths)?
+        }
+    };
+    Ok(Arc::new(dataset))
+}
+
+/// The image that standard input gives.
+fn from_input() -> Result<Dataset> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes).context("standard input")?;
+    Ok(Dataset::of_bytes("standard input", bytes))
 }

@@ -126,6 +126,31 @@ impl BagLoader {
     }
 }
 
+/// Cuts patches out of images, one at a time.
+#[derive(Debug)]
+pub struct Cutter {
+    resampler: Resampler,
+    levels: Levels,
+    patch: Image,
+}
+
+impl Cutter {
+    /// Patches of `input` pixels a side, normalised.
+    pub fn new(input: u32, filter: Filter, normalisation: Normalisation) -> Self {
+        let patch = Image::black(ImageSize { height: input, width: input });
+        Cutter { resampler: Resampler::new(filter), levels: Levels::new(normalisation), patch }
+    }
+
+    /// Appends the values of a patch, `[channel, row, column]`.
+    ///
+    /// # Panics
+    /// If the crop does not lie in the image.
+    pub fn cut(&mut self, image: &Image, crop: Crop, values: &mut Vec<f32>) {
+        self.resampler.fill(image, crop, &mut self.patch);
+        self.levels.append(&self.patch, values);
+    }
+}
+
 /// The batches of all bags.
 struct Bags {
     loader: BagLoader,

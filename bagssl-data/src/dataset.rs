@@ -115,6 +115,39 @@ impl Dataset {
         })
     }
 
+    /// One image in memory, of a class that has no name.
+    pub fn of_bytes(name: &str, bytes: Vec<u8>) -> Self {
+        let entry = Entry { label: 0, name: name.into(), offset: 0, length: bytes.len() as u64 };
+        Dataset {
+            origin: PathBuf::new(),
+            classes: vec![String::new()],
+            entries: vec![entry],
+            storage: Storage::Memory(bytes.into()),
+        }
+    }
+
+    /// All images in a folder and those below it, in the order of their names, all of one class that has no name.
+    ///
+    /// # Errors
+    /// [`Error::Read`] if something cannot be read, [`Error::Format`] if there is no image, or too many folders lie in each
+    /// other.
+    pub fn of_folder(path: &Path) -> Result<Self> {
+        let entry = |(name, length): (String, u64)| Entry { label: 0, name, offset: 0, length };
+        let entries: Vec<Entry> = folder::images(path)?.into_iter().map(entry).collect();
+        if entries.is_empty() {
+            let (expected, got) = ("a folder with images in it", "none".into());
+            return Err(Error::Format { path: path.into(), expected, got });
+        }
+        let (origin, storage) = (path.into(), Storage::Files(path.into()));
+        Ok(Dataset { origin, classes: vec![String::new()], entries, storage })
+    }
+
+    /// Whether a folder holds the halves of a data set, or CIFAR's files: what [`Dataset::open`] opens.
+    pub fn is_set(path: &Path) -> bool {
+        let half = |split: Split| split.folders().iter().any(|folder| path.join(folder).is_dir());
+        Split::ALL.into_iter().any(half) || cifar::layout(path).is_ok_and(|layout| layout.is_some())
+    }
+
     /// A data set in a tar in memory.
     ///
     /// # Errors

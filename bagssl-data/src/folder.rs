@@ -29,6 +29,14 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Dataset> {
     collector.finish(split, Storage::Files(root.into()))
 }
 
+/// The names and lengths of all images in a folder and those below it, by name.
+pub(crate) fn images(root: &Path) -> Result<Vec<(String, u64)>> {
+    let mut found = Vec::new();
+    collect(root, "", DEEPEST, &mut found)?;
+    found.iter_mut().for_each(|(name, _)| *name = name.trim_start_matches('/').to_string());
+    Ok(found)
+}
+
 /// Adds the names and lengths of the images of a folder and of those below it.
 fn collect(folder: &Path, inside: &str, depth: usize, found: &mut Vec<(String, u64)>) -> Result<()> {
     let refuse = |path: &Path, expected, got: &str| Error::Format { path: path.into(), expected, got: got.into() };

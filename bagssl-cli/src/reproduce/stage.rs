@@ -12,7 +12,7 @@ use bagssl_core::observe::Observer;
 use bagssl_eval::report::Model;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{self, Device, Job, Name, Target};
+use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::config::RunConfig;
 use crate::files;
 use crate::score::{self, Halves, Input, Measured, Protocol};
@@ -173,7 +173,7 @@ impl Job for Measure<'_> {
         if self.stage.is_trained() {
             let bytes = files::read(&self.stage.folder.join(train::CHECKPOINT))?;
             let checkpoint = Checkpoint::from_bytes(&bytes)?;
-            let network = T::trained(&checkpoint, &score::TAPS, &device)?;
+            let network = T::trained(&checkpoint, &score::TAPS, CpuArgs::default(), &device)?;
             let input = Input::of(checkpoint.spec());
             return score::measure(&*network, input, halves, *protocol, self.embedded);
         }

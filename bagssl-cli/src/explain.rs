@@ -1,0 +1,247 @@
+//! `bagssl explain`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use bagssl_core::bag::{Bag, Grid};
+use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::embed::{Rows, Tap};
+use bagssl_core::explain::{Pairs, evidence};
+use bagssl_core::heat::HeatMap;
+use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::image::Image;
+use bagssl_eval::probe::{Linear, Model};
+use bagssl_eval::samples::Samples;
+
+use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
+use crate::bag::BagArgs;
+use crate::files;
+use crate::source::{self, DataArgs};
+use crate::stream::{Embedded, StopArgs, Stream};
+
+/// Show which patches of an image speak for a class, or make it like another image
+///
+/// An image is represented by the mean of its patches' embeddings, so a linear probe's logit is a sum over patches, and the
+/// cosine of two images one over pairs of patches: the shares are exact. The picture has red where patches speak for, blue
+/// where they speak against.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("of").required(true).args(["class", "like"])))]
+pub(crate) struct Args {
+    /// The checkpoint
+    checkpoint: PathBuf,
+    /// The image
+    image: PathBuf,
+    /// The class that patches speak for: one of the data's; a linear probe is fitted to its training half
+    #[arg(long, value_name = "NAME")]
+    class: Option<String>,
+    /// The other image
+    #[arg(long, value_name = "IMAGE")]
+    like: Option<PathBuf>,
+    /// PNG file to write
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    bag: BagArgs,
+    #[command(flatten)]
+    cpu: CpuArgs,
+    /// Write over a file that is there
+    #[arg(long)]
+    force: bool,
+    /// Where the network runs
+    #[arg(long, value_enum, default_value_t)]
+    backend: Name,
+    /// Print the shares as JSON, and no progress
+    #[arg(long)]
+    json: bool,
+}
+
+/// Pairs of patches that are listed.
+const PAIRS: usize = 10;
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    files::check_free(&args.output, args.force)?;
+    if args.output.extension().is_none_or(|extension| extension != "png") {
+        bail!("{}: expected a name that ends in .png", args.output.display());
+    }
+    let bytes = files::read(&args.checkpoint)?;
+    let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
+    let picture = backend::on(args.backend, Explain { args, checkpoint: &checkpoint })?;
+    files::write(&args.output, &png(&picture)?)?;
+    if !args.json {
+        println!("the picture is {}", args.output.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Explain<'a> {
+    args: &'a Args,
+    checkpoint: &'a Checkpoint<'a>,
+}
+
+/// An image with the embeddings of its grid of patches.
+struct Seen {
+    image: Image,
+    grid: Grid,
+    embedded: Embedded,
+}
+
+impl Job for Explain<'_> {
+    type Output = Image;
+
+    fn run<T: Target>(self, device: Device<T>) -> Result<Image> {
+        let Explain { args, checkpoint } = self;
+        let tap = checkpoint.spec().tap;
+        let network = T::trained(checkpoint, &[tap], args.cpu, &device)?;
+        let embed = |dataset: &Arc<Dataset>, keep: bool, quiet: bool| {
+            let (spec, bag, threads) = (checkpoint.spec(), &args.bag, args.data.threads);
+            let stop = &StopArgs::default();
+            Stream { dataset, spec, bag, whole: false, stop, tap, keep, threads, quiet }.run(&*network)
+        };
+        let see = |path: &Path| -> Result<Seen> {
+            let dataset = source::images(&[path.into()])?;
+            let image = dataset.decode(0)?;
+            let patch = &checkpoint.spec().patch;
+            let Bag::Grid { spec, stride } = args.bag.for_image(patch, image.size())? else {
+                bail!("--random: expected a grid of patches, got random ones");
+            };
+            let grid = Grid::new(spec, image.size(), stride)?;
+            Ok(Seen { image, grid, embedded: embed(&dataset, true, true)?.remove(0) })
+        };
+        let seen = see(&args.image)?;
+        match (&args.class, &args.like) {
+            (Some(class), _) => {
+                let train = args.data.open(Split::Train)?;
+                let Some(class_number) = train.classes().iter().position(|known| known == class) else {
+                    bail!("--class: expected one of {}, got {class:?}", train.classes().join(", "));
+                };
+                let probe = fit(&train, &embed(&train, false, args.json)?, tap, checkpoint)?;
+                of_class(args, &train, &probe, class_number, &seen)
+            }
+            (None, Some(other)) => of_pair(args, &seen, &see(other)?),
+            (None, None) => Err(anyhow!("expected --class or --like, got neither")),
+        }
+    }
+}
+
+fn fit(train: &Dataset, embedded: &[Embedded], tap: Tap, checkpoint: &Checkpoint<'_>) -> Result<Model> {
+    let dim = checkpoint.spec().model.dim(tap);
+    let values = embedded.iter().flat_map(|image| &image.mean).copied().collect();
+    let labels = (0..train.len()).map(|image| train.label(image)).collect();
+    Ok(Linear::default().fit(&Samples::new(Rows { values, dim }, labels)?)?)
+}
+
+fn of_class(args: &Args, train: &Dataset, probe: &Model, class: usize, seen: &Seen) -> Result<Image> {
+    let place = probe.classes().iter().position(|&known| known as usize == class);
+    let place = place.with_context(|| format!("class {:?} has no training image", train.classes()[class]))?;
+    let classes = probe.classes().len();
+    let all = evidence(&seen.embedded.patches, probe.weights(), classes)?;
+    let shares: Vec<f64> = all.iter().skip(place).step_by(classes).copied().collect();
+    let mut logits: Vec<(String, f64)> = (0..classes)
+        .map(|index| {
+            let sum: f64 = all.iter().skip(index).step_by(classes).sum();
+            (train.classes()[probe.classes()[index] as usize].clone(), sum + probe.bias()[index])
+        })
+        .collect();
+    if args.json {
+        let logits: serde_json::Map<_, _> =
+            logits.iter().map(|(name, logit)| (name.clone(), (*logit).into())).collect();
+        let patches = shares_with_places(seen, &shares);
+        let all = serde_json::json!({"class": train.classes()[class], "bias": probe.bias()[place], "logits": logits, "patches": patches});
+        println!("{all}");
+    } else {
+        let sum: f64 = shares.iter().sum();
+        println!(
+            "{}: logit {:+.3} = bias {:+.3} and {:+.3} from {} patches",
+            train.classes()[class],
+            sum + probe.bias()[place],
+            probe.bias()[place],
+            sum,
+            shares.len()
+        );
+        logits.sort_by(|a, b| b.1.total_cmp(&a.1));
+        logits.iter().take(5).for_each(|(name, logit)| println!("  {logit:+8.3}  {name}"));
+    }
+    let heat = HeatMap::new(&shares, seen.grid, seen.image.size())?;
+    let limit = heat.largest().max(f64::MIN_POSITIVE);
+    Ok(beside(&[&seen.image, &over(&heat, &seen.image, limit)?]))
+}
+
+fn of_pair(args: &Args, first: &Seen, second: &Seen) -> Result<Image> {
+    let pairs = Pairs::new(&first.embedded.patches, &second.embedded.patches)?;
+    let (rows, columns) = (first.embedded.patches.len(), second.embedded.patches.len());
+    let of_first: Vec<f64> = pairs.shares().chunks(columns).map(|row| row.iter().sum()).collect();
+    let of_second: Vec<f64> = (0..columns).map(|at| pairs.shares().iter().skip(at).step_by(columns).sum()).collect();
+    let place = |seen: &Seen, patch: usize| {
+        let crop = seen.embedded.crops[patch];
+        (crop.top, crop.left)
+    };
+    if args.json {
+        let top: Vec<_> = pairs
+            .top(PAIRS)
+            .into_iter()
+            .map(|pair| serde_json::json!({"first": place(first, pair.first), "second": place(second, pair.second), "share": pair.share}))
+            .collect();
+        let all = serde_json::json!({
+            "cosine": pairs.cosine(), "pairs": top,
+            "first": shares_with_places(first, &of_first), "second": shares_with_places(second, &of_second),
+        });
+        println!("{all}");
+    } else {
+        println!("cosine {:.4}, the sum over {rows} x {columns} pairs of patches; the largest shares:", pairs.cosine());
+        for pair in pairs.top(PAIRS) {
+            let (a, b) = (place(first, pair.first), place(second, pair.second));
+            println!("  {:+.5}  row {}, column {} with row {}, column {}", pair.share, a.0, a.1, b.0, b.1);
+        }
+    }
+    let heat = [
+        HeatMap::new(&of_first, first.grid, first.image.size())?,
+        HeatMap::new(&of_second, second.grid, second.image.size())?,
+    ];
+    let limit = |heat: &HeatMap| heat.largest().max(f64::MIN_POSITIVE);
+    let pictures = [over(&heat[0], &first.image, limit(&heat[0]))?, over(&heat[1], &second.image, limit(&heat[1]))?];
+    Ok(beside(&[&first.image, &pictures[0], &second.image, &pictures[1]]))
+}
+
+fn shares_with_places(seen: &Seen, shares: &[f64]) -> Vec<serde_json::Value> {
+    let one = |(crop, share): (&bagssl_core::patch::Crop, &f64)| serde_json::json!({"top": crop.top, "left": crop.left, "side": crop.height, "share": share});
+    seen.embedded.crops.iter().zip(shares).map(one).collect()
+}
+
+fn over(heat: &HeatMap, image: &Image, limit: f64) -> Result<Image> {
+    const OPACITY: f64 = 0.6;
+    Ok(Image::new(image.size(), heat.over(image.rgb(), limit, OPACITY)?))
+}
+
+/// Images next to each other, their tops aligned, white around them.
+fn beside(images: &[&Image]) -> Image {
+    const GAP: u32 = 4;
+    let height = images.iter().map(|image| image.size().height).max().unwrap_or(1);
+    let width = images.iter().map(|image| image.size().width + GAP).sum::<u32>() - GAP;
+    let mut rgb = vec![255; (height * width * 3) as usize];
+    let mut left = 0;
+    for image in images {
+        let size = image.size();
+        for row in 0..size.height {
+            let to = ((row * width + left) * 3) as usize;
+            let from = (row * size.width * 3) as usize;
+            let length = (size.width * 3) as usize;
+            rgb[to..to + length].copy_from_slice(&image.rgb()[from..from + length]);
+        }
+        left += size.width + GAP;
+    }
+    Image::new(bagssl_core::patch::ImageSize { height, width }, rgb)
+}
+
+fn png(picture: &Image) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let size = picture.size();
+    let mut encoder = png::Encoder::new(&mut bytes, size.width, size.height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.write_header()?.write_image_data(picture.rgb())?;
+    Ok(bytes)
+}

@@ -1,0 +1,170 @@
+//! `bagssl nearest`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use bagssl_core::checkpoint::{Checkpoint, Spec};
+use bagssl_core::embed::{Embed, Tap};
+use bagssl_data::dataset::Dataset;
+use serde::Serialize;
+
+use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
+use crate::bag::BagArgs;
+use crate::embed::Feature;
+use crate::files;
+use crate::source;
+use crate::stream::{Embedded, StopArgs, Stream};
+
+/// Find the images, or patches, that are most like a given one
+///
+/// Images are compared by the cosine of their representations, patches by that of their embeddings.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The checkpoint
+    checkpoint: PathBuf,
+    /// The image that others are compared with
+    query: PathBuf,
+    /// Images, folders of images, or a data set
+    #[arg(required = true)]
+    images: Vec<PathBuf>,
+    /// How many are shown
+    #[arg(long, short = 'k', value_name = "N", default_value_t = 10)]
+    count: usize,
+    /// Compare single patches: the nearest ones in other images to each patch of the query
+    #[arg(long)]
+    patches: bool,
+    /// Which feature [default: the one that the checkpoint names]
+    #[arg(long, value_enum)]
+    tap: Option<Feature>,
+    #[command(flatten)]
+    bag: BagArgs,
+    #[command(flatten)]
+    stop: StopArgs,
+    #[command(flatten)]
+    cpu: CpuArgs,
+    /// Threads that decode and cut images [default: as many as cores]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+    /// Where the network runs
+    #[arg(long, value_enum, default_value_t)]
+    backend: Name,
+    /// Print the result as JSON, and no progress
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Found {
+    similarity: f32,
+    image: String,
+    /// The query's patch and the found one, `[top, left, side]` in pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patches: Option<[[u32; 3]; 2]>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.count == 0 {
+        bail!("--count: expected at least 1, got 0");
+    }
+    let bytes = files::read(&args.checkpoint)?;
+    let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
+    let query = source::images(std::slice::from_ref(&args.query))?;
+    let others = source::images(&args.images)?;
+    let found = backend::on(args.backend, Search { args, checkpoint: &checkpoint, query, others })?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&found)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for Found { similarity, image, patches } in &found {
+        match patches {
+            None => println!("{similarity:>7.4}  {image}"),
+            Some([query, other]) => println!(
+                "{similarity:>7.4}  {image} at row {}, column {} ({} pixels) like row {}, column {}",
+                other[0], other[1], other[2], query[0], query[1]
+            ),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Search<'a> {
+    args: &'a Args,
+    checkpoint: &'a Checkpoint<'a>,
+    query: Arc<Dataset>,
+    others: Arc<Dataset>,
+}
+
+impl Job for Search<'_> {
+    type Output = Vec<Found>;
+
+    fn run<T: Target>(self, device: Device<T>) -> Result<Vec<Found>> {
+        let Search { args, checkpoint, query, others } = self;
+        let spec = checkpoint.spec();
+        let tap = args.tap.map_or(spec.tap, Tap::from);
+        let network = T::trained(checkpoint, &[tap], args.cpu, &device)?;
+        let first = embed(args, spec, tap, &query, &*network, true)?.remove(0);
+        let rest = embed(args, spec, tap, &others, &*network, args.json)?;
+        let mut found: Vec<Found> =
+            if args.patches { patches(&first, &rest, &others) } else { images(&first, &rest, &others) };
+        found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
+        found.truncate(args.count);
+        Ok(found)
+    }
+}
+
+fn embed(
+    args: &Args,
+    spec: &Spec,
+    tap: Tap,
+    dataset: &Arc<Dataset>,
+    network: &dyn Embed,
+    quiet: bool,
+) -> Result<Vec<Embedded>> {
+    let (bag, stop, threads, keep) = (&args.bag, &args.stop, args.threads, args.patches);
+    Stream { dataset, spec, bag, whole: false, stop, tap, keep, threads, quiet }.run(network)
+}
+
+fn unit(row: &[f32]) -> Vec<f32> {
+    let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+    row.iter().map(|value| if length > 0.0 { value / length } else { 0.0 }).collect()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn images(query: &Embedded, rest: &[Embedded], names: &Dataset) -> Vec<Found> {
+    let query = unit(&query.mean);
+    let found = |(index, other): (usize, &Embedded)| Found {
+        similarity: cosine(&query, &unit(&other.mean)),
+        image: names.name(index).into(),
+        patches: None,
+    };
+    rest.iter().enumerate().map(found).collect()
+}
+
+/// For each patch of the query its nearest one in each image.
+fn patches(query: &Embedded, rest: &[Embedded], names: &Dataset) -> Vec<Found> {
+    let units = |embedded: &Embedded| -> Vec<Vec<f32>> {
+        embedded.patches.values.chunks(embedded.patches.dim.max(1)).map(unit).collect()
+    };
+    let place = |embedded: &Embedded, patch: usize| {
+        let crop = embedded.crops[patch];
+        [crop.top, crop.left, crop.height]
+    };
+    let of_query = units(query);
+    let mut found = Vec::new();
+    for (index, other) in rest.iter().enumerate() {
+        let of_other = units(other);
+        for (number, patch) in of_query.iter().enumerate() {
+            let best = of_other.iter().enumerate().map(|(at, unit)| (cosine(patch, unit), at));
+            if let Some((similarity, at)) = best.max_by(|a, b| a.0.total_cmp(&b.0)) {
+                let patches = Some([place(query, number), place(other, at)]);
+                found.push(Found { similarity, image: names.name(index).into(), patches });
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,259 @@
+//! Images of any sizes on their way to their embeddings: decoded and cut on threads, ahead of the network by a bounded
+//! number of patches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use bagssl_core::anytime::{AnyTime, Next, Reason, Rule};
+use bagssl_core::bag::{Bag, Grid};
+use bagssl_core::batch::{BatchShape, PatchBatch};
+use bagssl_core::checkpoint::Spec;
+use bagssl_core::embed::{Embed, Rows, Tap};
+use bagssl_core::patch::Crop;
+use bagssl_core::random::Address;
+use bagssl_data::bags::Cutter;
+use bagssl_data::dataset::Dataset;
+
+use crate::bag::BagArgs;
+use crate::work;
+
+/// Which patches are looked at, and until when.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct StopArgs {
+    /// Look at patches in random order, and stop when the mean's standard error is below this share of its length
+    #[arg(long, value_name = "SHARE")]
+    tolerance: Option<f64>,
+    /// Look at patches in random order, and at no more than N (at least 2)
+    #[arg(long, value_name = "N")]
+    max_patches: Option<u64>,
+    /// Look at patches in random order, and stop when an image has taken so long
+    #[arg(long, value_name = "MS")]
+    deadline_ms: Option<u64>,
+}
+
+impl StopArgs {
+    /// The rule, if one was asked for.
+    fn rule(&self) -> Option<(Rule, Option<Duration>)> {
+        if self.tolerance.is_none() && self.max_patches.is_none() && self.deadline_ms.is_none() {
+            return None;
+        }
+        let most = self.max_patches.unwrap_or(u64::MAX);
+        let least = Rule::default().least.min(most);
+        let rule = Rule { tolerance: self.tolerance.unwrap_or(0.0), least, most };
+        Some((rule, self.deadline_ms.map(Duration::from_millis)))
+    }
+}
+
+/// What is to be embedded, and how.
+pub(crate) struct Stream<'a> {
+    pub(crate) dataset: &'a Arc<Dataset>,
+    pub(crate) spec: &'a Spec,
+    pub(crate) bag: &'a BagArgs,
+    pub(crate) whole: bool,
+    pub(crate) stop: &'a StopArgs,
+    pub(crate) tap: Tap,
+    /// Whether the embedding of each patch is wanted too.
+    pub(crate) keep: bool,
+    pub(crate) threads: usize,
+    pub(crate) quiet: bool,
+}
+
+/// An image that has been looked at.
+pub(crate) struct Embedded {
+    /// The mean of the embeddings.
+    pub(crate) mean: Vec<f32>,
+    /// Each patch's, if kept, in the order in which they were looked at.
+    pub(crate) patches: Rows,
+    /// Where these patches lie.
+    pub(crate) crops: Vec<Crop>,
+    /// Patches that were looked at.
+    pub(crate) used: u64,
+    /// Patches in all.
+    pub(crate) total: u64,
+    /// Why no more patches were looked at.
+    pub(crate) reason: Reason,
+}
+
+/// Patches that are cut at once: all that a step of the network takes, or few enough to stop soon.
+const AT_ONCE: usize = 64;
+const AT_ONCE_ANY_TIME: usize = 16;
+
+/// Some patches of an image.
+struct Cut {
+    image: usize,
+    /// Patches of the image in all.
+    total: usize,
+    crops: Vec<Crop>,
+    values: Vec<f32>,
+    enough: Arc<AtomicBool>,
+}
+
+/// An image of which patches come in.
+struct Open {
+    state: AnyTime,
+    rows: Rows,
+    crops: Vec<Crop>,
+    begun: Instant,
+}
+
+impl Stream<'_> {
+    /// Embeds all images, in the order of the data set.
+    pub(crate) fn run(&self, network: &dyn Embed) -> Result<Vec<Embedded>> {
+        let count = self.dataset.len();
+        let threads = if self.threads == 0 { work::cores() } else { self.threads }.min(count);
+        let bar = if self.quiet { indicatif::ProgressBar::hidden() } else { work::bar("embed", count) };
+        let next = AtomicUsize::new(0);
+        let (sender, receiver) = sync_channel(2 * threads);
+        let done = std::thread::scope(|scope| {
+            for _ in 0..threads {
+                let (sender, next) = (sender.clone(), &next);
+                scope.spawn(move || {
+                    let spec = self.spec;
+                    let mut cutter = Cutter::new(spec.patch.input(), spec.filter, spec.normalisation);
+                    loop {
+                        let image = next.fetch_add(1, Ordering::Relaxed);
+                        // A closed channel means that nobody wants more.
+                        if image >= count || self.cut(image, &mut cutter, &sender).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            self.collect(network, receiver, &bar)
+        });
+        bar.finish_and_clear();
+        done
+    }
+
+    /// The network's side: patches come in, in the order of each image's, images among each other.
+    fn collect(
+        &self,
+        network: &dyn Embed,
+        cuts: std::sync::mpsc::Receiver<Result<Cut>>,
+        bar: &indicatif::ProgressBar,
+    ) -> Result<Vec<Embedded>> {
+        let dim = self.spec.model.dim(self.tap);
+        let side = self.spec.patch.input() as usize;
+        let (rule, limit) = match self.stop.rule() {
+            Some((rule, limit)) => (rule, limit),
+            None => (Rule { tolerance: 0.0, least: 2, most: u64::MAX }, None),
+        };
+        let mut open: BTreeMap<usize, Open> = BTreeMap::new();
+        let mut done: BTreeMap<usize, Embedded> = BTreeMap::new();
+        for cut in cuts {
+            let cut = cut?;
+            if done.contains_key(&cut.image) {
+                continue;
+            }
+            let image = match open.entry(cut.image) {
+                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Open {
+                    state: AnyTime::new(dim, cut.total as u64, rule)?,
+                    rows: Rows { values: Vec::new(), dim },
+                    crops: Vec::new(),
+                    begun: Instant::now(),
+                }),
+            };
+            let shape = BatchShape { images: 1, patches: cut.crops.len(), channels: 3, height: side, width: side };
+            let batch = PatchBatch::new(shape, cut.values, vec![0], vec![0])?;
+            let rows = network.embed(&batch, &[self.tap]).map_err(anyhow::Error::from_boxed)?.remove(0);
+            let expired = || limit.is_some_and(|limit| image.begun.elapsed() >= limit);
+            for (crop, row) in cut.crops.into_iter().zip(rows.values.chunks(dim)) {
+                if self.keep {
+                    image.rows.values.extend(row);
+                    image.crops.push(crop);
+                }
+                if let Next::Stop(reason) = image.state.push(row, expired)? {
+                    cut.enough.store(true, Ordering::Relaxed);
+                    let Some(Open { state, rows, crops, .. }) = open.remove(&cut.image) else {
+                        return Err(anyhow!("an image was looked at twice"));
+                    };
+                    let mean = state.mean().mean().context("a bag has a patch")?;
+                    let (used, total) = (state.mean().count(), cut.total as u64);
+                    let embedded = Embedded { mean, patches: rows, crops, used, total, reason };
+                    done.insert(cut.image, embedded);
+                    self.check_finite(cut.image, &done[&cut.image].mean)?;
+                    bar.inc(1);
+                    break;
+                }
+            }
+        }
+        Ok(done.into_values().collect())
+    }
+
+    fn check_finite(&self, image: usize, mean: &[f32]) -> Result<()> {
+        match mean.iter().find(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(value) => Err(anyhow!("{}: expected a finite embedding, got {value}", self.dataset.name(image))),
+        }
+    }
+
+    /// The cutting side: an image's patches, some at a time, until there are enough. An error is sent and ends it.
+    fn cut(
+        &self,
+        image: usize,
+        cutter: &mut Cutter,
+        sender: &SyncSender<Result<Cut>>,
+    ) -> std::result::Result<(), Closed> {
+        let (picture, crops) = match self.prepare(image) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                let _ = sender.send(Err(error));
+                return Err(Closed);
+            }
+        };
+        let total = crops.len();
+        let enough = Arc::new(AtomicBool::new(false));
+        let at_once = if self.stop.rule().is_some() { AT_ONCE_ANY_TIME } else { AT_ONCE };
+        for crops in crops.chunks(at_once) {
+            if enough.load(Ordering::Relaxed) {
+                break;
+            }
+            let mut values = Vec::new();
+            crops.iter().for_each(|&crop| cutter.cut(&picture, crop, &mut values));
+            let cut = Cut { image, total, crops: crops.to_vec(), values, enough: enough.clone() };
+            sender.send(Ok(cut)).map_err(|_| Closed)?;
+        }
+        Ok(())
+    }
+
+    /// An image, and its crops in the order in which they are looked at.
+    fn prepare(&self, image: usize) -> Result<(bagssl_data::image::Image, Vec<Crop>)> {
+        let picture = self.dataset.decode(image)?;
+        let named = || self.dataset.name(image).to_string();
+        let address = Address { image: image as u32, ..Address::default() };
+        let bag = if self.whole {
+            Bag::Whole
+        } else {
+            self.bag.for_image(&self.spec.patch, picture.size()).with_context(named)?
+        };
+        let crops = match bag {
+            Bag::Grid { spec, stride } if self.stop.rule().is_some() => {
+                let grid = Grid::new(spec, picture.size(), stride).with_context(named)?;
+                grid.order(address).map(|patch| grid.crop(patch)).collect()
+            }
+            bag => bag.crops(picture.size(), address).with_context(named)?,
+        };
+        Ok((picture, crops))
+    }
+}
+
+/// Nobody takes what is sent.
+struct Closed;
+
+/// What a reason is called.
+pub(crate) fn reason_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Complete => "all patches",
+        Reason::Tolerance => "tolerance",
+        Reason::Most => "most patches",
+        Reason::Deadline => "deadline",
+        Reason::Decided => "decided",
+        _ => "stopped",
+    }
+}
