@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::colour::Colour;
 use bagssl_core::embed::{Rows, Tap};
 use bagssl_core::explain::{Pairs, evidence};
 use bagssl_core::heat::HeatMap;
@@ -213,7 +214,10 @@ fn shares_with_places(seen: &Seen, shares: &[f64]) -> Vec<serde_json::Value> {
 
 fn over(heat: &HeatMap, image: &Image, limit: f64) -> Result<Image> {
     const OPACITY: f64 = 0.6;
-    Ok(Image::new(image.size(), heat.over(image.rgb(), limit, OPACITY)?))
+    // On grey, where the map's colours are the only ones.
+    let mut grey = image.clone();
+    grey.set_colour(Colour::Grey);
+    Ok(Image::new(image.size(), heat.over(grey.rgb(), limit, OPACITY)?))
 }
 
 /// Images next to each other, their tops aligned, white around them.

@@ -1,5 +1,7 @@
 //! The weighted nearest-neighbour classifier.
 
+mod early;
+
 use bagssl_core::embed::Rows;
 
 use crate::error::{Error, Result};

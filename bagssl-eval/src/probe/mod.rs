@@ -161,6 +161,22 @@ mod tests {
         assert!(Linear::preset("Logistic").is_err());
     }
 
+    /// Evidence of the patches and the bias make the logits of their mean, for each way to train: standardised features too.
+    #[test]
+    fn evidence_sums_to_the_logits_of_the_mean() {
+        let (train, patches) = (clouds(300, 1), clouds(40, 2));
+        let mean = |dim: usize| patches.rows().values.iter().skip(dim).step_by(3).sum::<f32>() / 40.0;
+        let mean = Rows { values: (0..3).map(mean).collect(), dim: 3 };
+        for name in Linear::NAMES {
+            let model = Linear::preset(name).unwrap().fit(&train).unwrap();
+            let evidence = model.evidence(patches.rows()).unwrap();
+            for (class, logit) in model.logits(&mean).unwrap().into_iter().enumerate() {
+                let sum: f64 = evidence.iter().skip(class).step_by(3).sum();
+                assert!((sum + model.bias()[class] - logit).abs() < 1e-5, "{name}: {sum}");
+            }
+        }
+    }
+
     #[test]
     fn one_that_learns_is_chosen() {
         let with = |rate| Linear::Sgd(Sgd { rate, epochs: 5, ..Sgd::EMP_SSL });

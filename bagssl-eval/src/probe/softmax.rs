@@ -1,6 +1,7 @@
 //! The linear classifier itself, and the softmax cross entropy that trains it.
 
 use bagssl_core::embed::Rows;
+use bagssl_core::explain;
 
 use crate::error::Result;
 use crate::error::same_length;
@@ -10,7 +11,9 @@ use crate::samples::{Samples, check_finite};
 /// Rows that are turned into `f64` at a time.
 pub(super) const BLOCK: usize = 256;
 
-/// A linear classifier: the class of the greatest `weights x + bias`.
+/// A linear classifier: the class of the greatest `weights x + bias`. It takes features as they are, whatever it was
+/// trained with: what a probe does to them first is affine and folded into weights and bias. So the logits of a mean of
+/// patches are the mean of the patches' logits; probabilities are not the mean of the patches' probabilities.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     /// The classes it tells apart, ascending.
@@ -59,18 +62,55 @@ impl Model {
     /// # Errors
     /// Those of [`Model::predict`].
     pub fn probabilities(&self, rows: &Rows) -> Result<Vec<f64>> {
+        let mut probabilities = self.logits(rows)?;
+        probabilities.chunks_exact_mut(self.classes.len()).for_each(|row| {
+            softmax(row);
+        });
+        Ok(probabilities)
+    }
+
+    /// The logits of each class, `[row, class]`. Those of patches are what [`Decision`](bagssl_core::anytime::Decision)
+    /// takes to say when enough of them have been seen.
+    ///
+    /// # Errors
+    /// Those of [`Model::predict`].
+    ///
+    /// # Example
+    /// ```
+    /// use bagssl_core::anytime::{Decision, Next, Reason};
+    /// use bagssl_core::embed::Rows;
+    /// use bagssl_eval::probe::Linear;
+    /// use bagssl_eval::samples::Samples;
+    /// let train = Samples::new(Rows { values: vec![1.0, 2.0, 7.0, 9.0], dim: 1 }, vec![0, 0, 3, 3])?;
+    /// let model = Linear::default().fit(&train)?;
+    /// // The first eight patches of an image of 400 are alike enough to tell its class.
+    /// let patches = Rows { values: vec![6.0, 8.0, 7.5, 9.0, 7.0, 6.5, 8.5, 8.0], dim: 1 };
+    /// let mut decision = Decision::new(model.classes().len(), 400, 8, 0.95)?;
+    /// let next = model.logits(&patches)?.chunks(2).map(|logits| decision.push(logits)).last().unwrap()?;
+    /// assert_eq!(next, Next::Stop(Reason::Decided));
+    /// assert_eq!(model.classes()[decision.leader().unwrap()], 3);
+    /// # Ok::<(), bagssl_eval::Error>(())
+    /// ```
+    pub fn logits(&self, rows: &Rows) -> Result<Vec<f64>> {
         same_length("length of a feature", self.dim, rows.dim)?;
         check_finite("samples", rows)?;
-        let mut probabilities = Vec::with_capacity(rows.len() * self.classes.len());
+        let mut all = Vec::with_capacity(rows.len() * self.classes.len());
         for block in rows.values.chunks(BLOCK * self.dim) {
             let block: Vec<f64> = block.iter().map(|&value| f64::from(value)).collect();
-            let mut logits = logits(&self.parameters, self.classes.len(), &block, self.dim);
-            logits.chunks_exact_mut(self.classes.len()).for_each(|row| {
-                softmax(row);
-            });
-            probabilities.extend(logits);
+            all.extend(logits(&self.parameters, self.classes.len(), &block, self.dim));
         }
-        Ok(probabilities)
+        Ok(all)
+    }
+
+    /// The evidence of each patch of an image for each class, `[patch, class]`: summed over the patches, with the bias, it
+    /// is the logit of their mean. It is exact for the logits, not for probabilities.
+    ///
+    /// # Errors
+    /// Those of [`Model::predict`]; those of [`evidence`](explain::evidence) if there is no patch.
+    pub fn evidence(&self, patches: &Rows) -> Result<Vec<f64>> {
+        same_length("length of a feature", self.dim, patches.dim)?;
+        check_finite("patches", patches)?;
+        Ok(explain::evidence(patches, self.weights(), self.classes.len())?)
     }
 }
 
@@ -155,5 +195,8 @@ mod tests {
         assert_eq!(model.predict(&rows).unwrap(), [3, 8, 3]);
         assert!(model.predict(&Rows { values: vec![1.0; 3], dim: 3 }).is_err());
         assert!(model.predict(&Rows { values: vec![1.0, f32::NAN], dim: 2 }).is_err());
+        assert_eq!(model.logits(&rows).unwrap(), [2.0, 1.5, 1.0, 1.5, 0.5, 0.5]);
+        assert_eq!(model.evidence(&rows).unwrap(), [2.0, 1.0, 1.0, 1.0, 0.5, 0.0].map(|value| value / 3.0));
+        assert!(model.evidence(&Rows { values: vec![], dim: 2 }).is_err());
     }
 }

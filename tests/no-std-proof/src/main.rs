@@ -24,7 +24,8 @@ mod onnx;
 
 /// Whether every number is as expected.
 fn proof() -> bool {
-    let numbers = [method::grid_mean(), method::random_mean()].iter().all(|result| *result == Ok(true));
+    let numbers =
+        [method::grid_mean(), method::random_mean(), method::any_time()].iter().all(|result| *result == Ok(true));
     #[cfg(feature = "checkpoint")]
     let numbers = numbers && checkpoint::a_model_survives() == Ok(true);
     #[cfg(feature = "cpu")]

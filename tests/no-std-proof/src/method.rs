@@ -3,7 +3,11 @@
 use alloc::vec::Vec;
 
 use bagssl_core::aggregate::RunningMean;
-use bagssl_core::bag::Bag;
+use bagssl_core::anytime::{AnyTime, Next, Reason, Rule};
+use bagssl_core::bag::{Bag, Grid};
+use bagssl_core::embed::Rows;
+use bagssl_core::explain::evidence;
+use bagssl_core::heat::HeatMap;
 use bagssl_core::patch::{Crop, ImageSize, PatchSide, PatchSpec};
 use bagssl_core::random::Address;
 use bagssl_core::{Error, Result};
@@ -51,4 +55,27 @@ pub(crate) fn random_mean() -> Result<bool> {
     let again = mean_of(bag, address)?.0 == mean;
     let elsewhere = bag.crops(SIZE, Address { image: 4, ..address })? != bag.crops(SIZE, address)?;
     Ok(inside && again && elsewhere && (mean[0] - mean[1] - 3.5).abs() < 1e-4)
+}
+
+/// The grid again, in random order: certain after its sixth patch, with an error from the second on. The evidence of the
+/// patches' means, with a weight of 2, sums to 23, and is greatest in the last one, which is red.
+pub(crate) fn any_time() -> Result<bool> {
+    let grid = Grid::new(PatchSpec::new(PatchSide::Pixels(2), 2)?, SIZE, 2)?;
+    let mut image = AnyTime::new(2, grid.patches() as u64, Rule { tolerance: 0.0, ..Rule::default() })?;
+    let (mut last, mut known) = (Next::Continue, true);
+    for patch in grid.order(Address::default()) {
+        last = image.push(&embed(grid.crop(patch)), || false)?;
+        let radius = image.mean().radius(6, 0.95)?;
+        known &= radius.is_some() == (image.mean().count() > 1);
+    }
+    let complete = last == Next::Stop(Reason::Complete) && image.uncertainty() == Some(0.0);
+    let near = |found: f32, expected: f32| (found - expected).abs() < 1e-5;
+    let mean = image.mean().mean().is_some_and(|mean| near(mean[0], 11.5) && near(mean[1], 8.0));
+
+    let patches = Rows { values: grid.crops().map(|crop| embed(crop)[0]).collect(), dim: 1 };
+    let evidence = evidence(&patches, &[2.0], 1)?;
+    let heat = HeatMap::new(&evidence, grid, SIZE)?;
+    let picture = heat.over(&[0; 4 * 6 * 3], heat.largest(), 1.0)?;
+    let logit = evidence.iter().sum::<f64>();
+    Ok(known && complete && mean && (logit - 23.0).abs() < 1e-9 && picture[picture.len() - 3..] == [180, 4, 38])
 }
