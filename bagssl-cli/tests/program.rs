@@ -78,26 +78,84 @@ fn train_evaluate_embed() {
     let array = fs::read(here.join("two.npy")).unwrap();
     assert_eq!(array.len(), 128 + 2 * 64 * 4);
     assert!(String::from_utf8_lossy(&array[..128]).contains("(2, 64)"));
-    assert_eq!(fs::read_to_string(here.join("two.names.txt")).unwrap(), "a.png\nb.png\n");
+    assert_eq!(fs::read_to_string(here.join("two.names.txt")).unwrap(), "a.png\t1\t1\nb.png\t1\t1\n");
     succeeds(
         here,
         &["embed", model, "a.png", "--per-patch", "--stride", "4", "-o", "patches.safetensors", "--tap", "projection"],
     );
     let bytes = fs::read(here.join("patches.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    // 36x48 with patches of 32 at stride 4: 2 rows and 5 columns.
-    assert_eq!(tensors.tensor("embeddings").unwrap().shape(), [10, 128]);
+    // A quarter of the area of a square of 36x36: 18x18 pixels, 5 rows and 8 columns of them at stride 4.
+    assert_eq!(tensors.tensor("embeddings").unwrap().shape(), [40, 128]);
+    let places = fs::read_to_string(here.join("patches.names.txt")).unwrap();
+    assert_eq!(places.lines().nth(9), Some("a.png\t4\t4\t18\t18"));
     refused(here, &["embed", model, "a.png", "-o", "two.npy", "--whole"], &["two.npy", "--force"]);
     refused(here, &["embed", model, "a.png", "-o", "two.txt"], &["two.txt", ".npy"]);
     refused(here, &["embed", model, "nothing.png", "-o", "x.npy"], &["nothing.png"]);
-    // Images of different sizes have bags of different sizes.
-    refused(here, &["embed", model, "a.png", "b.png", "--stride", "4", "-o", "x.npy"], &["b.png", "10 patches"]);
     assert!(!here.join("x.npy").exists() && !here.join("x.names.txt").exists());
+    uses(here, model);
 
     // A checkpoint that has been cut short, and one of another program.
     fs::write(here.join("short.safetensors"), &checkpoint[..checkpoint.len() / 2]).unwrap();
     refused(here, &["eval", "short.safetensors"], &["short.safetensors", "expected a safetensors file"]);
     refused(here, &["inspect", "patches.safetensors"], &["patches.safetensors", "metadata \"bagssl\""]);
+}
+
+/// What the other commands make of a checkpoint and of the images a.png (36x48) and b.png (36x40).
+fn uses(here: &Path, model: &str) {
+    fs::create_dir(here.join("folder")).unwrap();
+    for name in ["a.png", "b.png"] {
+        fs::copy(here.join(name), here.join("folder").join(name)).unwrap();
+    }
+    // Images of different sizes have bags of different sizes; fewer patches where that is asked for.
+    let all: Value =
+        serde_json::from_str(&succeeds(here, &["embed", model, "folder", "--stride", "4", "-o", "all.npy", "--json"]))
+            .unwrap();
+    // 36x40: 5 rows and 6 columns.
+    assert_eq!((all["rows"].as_u64(), all["patches"].as_u64()), (Some(2), Some(40 + 30)));
+    let few = ["embed", model, "folder", "--stride", "4", "-o", "few.npy", "--max-patches", "5", "--json"];
+    let few: Value = serde_json::from_str(&succeeds(here, &few)).unwrap();
+    assert_eq!((few["patches"].as_u64(), few["stopped"]["most patches"].as_u64()), (Some(10), Some(2)));
+    assert_eq!(fs::read_to_string(here.join("few.names.txt")).unwrap(), "a.png\t5\t40\nb.png\t5\t30\n");
+    refused(here, &["embed", model, "folder", "-o", "x.npy", "--max-patches", "1"], &["at least 2", "got 1"]);
+    refused(here, &["embed", model, "folder", "-o", "x.npy", "--tolerance=-1"], &["tolerance", "got -1"]);
+    // The number of threads does not change a bit.
+    succeeds(here, &["embed", model, "folder", "--stride", "4", "-o", "one.npy", "--threads", "1"]);
+    assert_eq!(fs::read(here.join("all.npy")).unwrap(), fs::read(here.join("one.npy")).unwrap());
+
+    let near = succeeds(here, &["nearest", model, "a.png", "folder", "--stride", "4", "--json"]);
+    let near: Value = serde_json::from_str(&near).unwrap();
+    assert_eq!((near[0]["image"].as_str(), near.as_array().unwrap().len()), (Some("a.png"), 2));
+    assert!((near[0]["similarity"].as_f64().unwrap() - 1.0).abs() < 1e-5);
+    let near = succeeds(here, &["nearest", model, "b.png", "a.png", "--patches", "-k", "3", "--stride", "4", "--json"]);
+    let near: Value = serde_json::from_str(&near).unwrap();
+    assert_eq!(near.as_array().unwrap().len(), 3);
+    assert_eq!((near[0]["patches"][0][2].as_u64(), near[0]["patches"][1][2].as_u64()), (Some(18), Some(18)));
+
+    let explained = ["explain", model, "a.png", "--like", "b.png", "-o", "pair.png", "--stride", "4", "--json"];
+    let explained: Value = serde_json::from_str(&succeeds(here, &explained)).unwrap();
+    let sum: f64 = explained["first"].as_array().unwrap().iter().map(|patch| patch["share"].as_f64().unwrap()).sum();
+    assert!((sum - explained["cosine"].as_f64().unwrap()).abs() < 1e-5);
+    let picture = image::open(here.join("pair.png")).unwrap();
+    assert_eq!((picture.width(), picture.height()), (48 * 2 + 40 * 2 + 3 * 4, 36));
+    let class = ["explain", model, "a.png", "--class", "02-wine", "-o", "class.png", "--json"];
+    let class: Value = serde_json::from_str(&succeeds(here, &class)).unwrap();
+    let sum: f64 = class["patches"].as_array().unwrap().iter().map(|patch| patch["share"].as_f64().unwrap()).sum();
+    let logit = class["logits"]["02-wine"].as_f64().unwrap();
+    assert!((sum + class["bias"].as_f64().unwrap() - logit).abs() < 1e-6 * logit.abs().max(1.0));
+    refused(here, &["explain", model, "a.png", "--class", "03-tree", "-o", "x.png"], &["02-wine", "03-tree"]);
+
+    succeeds(here, &["convert", model, "--dtype", "int8", "-o", "small.safetensors"]);
+    let size = |name: &str| fs::metadata(here.join(name)).unwrap().len();
+    assert!(2 * size("small.safetensors") < size(model));
+    assert!(succeeds(here, &["inspect", "small.safetensors"]).contains("int8"));
+    succeeds(here, &["embed", "small.safetensors", "a.png", "-o", "small.npy"]);
+    succeeds(here, &["export", model, "-o", "model.onnx"]);
+    refused(here, &["export", model, "-o", "model.onnx"], &["model.onnx", "--force"]);
+    refused(here, &["export", model, "--dense", "-o", "dense.onnx"], &["layer 0", "padding"]);
+    let bench = ["bench", "infer", "--arch", "resnet-small", "--size", "16", "--batch", "3", "--runs", "2", "--json"];
+    let bench: Value = serde_json::from_str(&succeeds(here, &bench)).unwrap();
+    assert!(bench["patches_per_second"].as_f64().unwrap() > 0.0);
 }
 
 #[test]
@@ -112,7 +170,10 @@ fn bad_input_gets_one_line() {
     }
     refused(here, &["train", "--preset", "bagsll"], &["--preset", "bagsll", "emp-ssl-cifar"]);
     refused(here, &["train", "--data", "nowhere"], &["nowhere"]);
-    refused(here, &["train", "--data", "photos", "--images", "2"], &["32x32", "9x20"]);
+    let pixels = succeeds(here, &["train", "--print-config"]).replace("area_share = 0.25", "pixels = 32");
+    fs::write(here.join("pixels.toml"), pixels).unwrap();
+    refused(here, &["train", "--config", "pixels.toml", "--data", "photos", "--images", "2"], &["32x32", "9x20"]);
+    fs::remove_file(here.join("pixels.toml")).unwrap();
     refused(here, &["train", "--data", "photos"], &["batch.images", "1 to 2", "20"]);
     refused(here, &["train", "--epochs", "0"], &["schedule.epochs", "at least 1"]);
     refused(here, &["train", "--arch", "resnet19"], &["arch", "resnet19"]);
@@ -137,7 +198,20 @@ fn bad_input_gets_one_line() {
 #[test]
 fn every_command_has_help() {
     let here = Path::new(".");
-    for command in [&["train"][..], &["eval"], &["embed"], &["inspect"], &["data", "check"], &["reproduce"]] {
+    for command in [
+        &["train"][..],
+        &["eval"],
+        &["embed"],
+        &["nearest"],
+        &["explain"],
+        &["inspect"],
+        &["convert"],
+        &["export"],
+        &["data", "check"],
+        &["bench", "infer"],
+        &["bench", "train"],
+        &["reproduce"],
+    ] {
         let help = succeeds(here, &[command, &["--help"]].concat());
         assert!(help.contains("Usage: bagssl") && help.lines().count() > 8, "{help}");
     }
