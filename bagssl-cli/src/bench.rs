@@ -290,7 +290,7 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
     Pool::set_global(args.threads);
     let shape =
         BatchShape { images: args.images, patches: args.patches, channels: 3, height: args.size, width: args.size };
-    let mut kinds: [(&str, Box<dyn FnMut() -> Result<f64>>); 3] = [
+    let mut kinds: [(&str, Stepper); 3] = [
         ("own kernels", stepper::<NdArray, CpuFast>(args.arch, shape)?),
         ("burn-ndarray", stepper::<NdArray, Stock>(args.arch, shape)?),
         ("burn-candle", stepper::<Candle, Stock>(args.arch, shape)?),
@@ -332,11 +332,11 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Takes a step, and says how many seconds that was.
+type Stepper = Box<dyn FnMut() -> Result<f64>>;
+
 /// Makes something that takes a step and says how long that was.
-fn stepper<B: Backend, K: Kernels<B>>(
-    arch: Architecture,
-    shape: BatchShape,
-) -> Result<Box<dyn FnMut() -> Result<f64>>> {
+fn stepper<B: Backend, K: Kernels<B>>(arch: Architecture, shape: BatchShape) -> Result<Stepper> {
     let text = preset("bagssl").context("the preset bagssl")?.toml;
     let mut table: toml::Table = text.parse()?;
     table.remove("augment");

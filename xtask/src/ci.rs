@@ -39,7 +39,7 @@ type Outcome = (&'static Gate, Duration, Option<String>);
 const FEATURES: &str = "bagssl-core/ndarray,bagssl-core/onnx,bagssl-core/std";
 
 /// In the order in which they run: what fails soonest first, and the builds so that later ones find what they need.
-const GATES: [Gate; 12] = [
+const GATES: [Gate; 13] = [
     Gate { name: "format", about: "rustfmt changes nothing", full: false, run: format },
     Gate { name: "tidy", about: "sizes, directions, versions, lints", full: false, run: tidy::check },
     Gate { name: "licences", about: "each dependency's is allowed", full: false, run: licences::check },
@@ -55,6 +55,7 @@ const GATES: [Gate; 12] = [
     Gate { name: "docs", about: "documentation without warnings", full: false, run: docs },
     Gate { name: "test", about: "unit, property and doc tests, and those across crates", full: false, run: test },
     Gate { name: "cuda", about: "the CUDA backend type-checks, without CUDA", full: false, run: cuda },
+    Gate { name: "address", about: "the CPU kernels under the address sanitizer (nightly)", full: true, run: address },
     Gate { name: "fuzz", about: "seconds of each fuzz target", full: true, run: fuzz_smoke },
     Gate { name: "reproduce", about: "the main job as a user runs it", full: true, run: reproduce },
 ];
@@ -109,6 +110,19 @@ fn table(results: &[Outcome], not_run: &[&Gate]) -> String {
     let passed = results.len() - failed;
     lines.push(format!("{:<14} {:>8.1}  {passed} passed, {failed} failed", "all", all.as_secs_f64()));
     lines.join("\n")
+}
+
+/// The tests of the one module with `unsafe`, in a folder of its own, since all is compiled anew.
+fn address() -> Result<()> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        println!("  skipped: runs on Linux on x86-64");
+        return Ok(());
+    }
+    let folder = metadata::target_folder()?.join("address");
+    let mut command = std::process::Command::new("cargo");
+    command.args(["+nightly", "test", "-p", "bagssl-core", "--features", "cpu,std", "--lib", "--locked"]);
+    command.args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"]).arg(folder).arg("cpu::");
+    must(command.env("RUSTFLAGS", "-Zsanitizer=address"))
 }
 
 fn format() -> Result<()> {

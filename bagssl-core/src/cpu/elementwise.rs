@@ -1,5 +1,6 @@
 //! The passes of a batch norm over a map `[pixel, channel]`: plain loops that the compiler turns into the vectors of each
 //! instruction set.
+#![allow(clippy::needless_range_loop, reason = "one index for slices of one length is what becomes vectors")]
 
 /// The compiled passes of one instruction set. Each is the function of its name.
 #[allow(clippy::type_complexity, reason = "the signatures are those of the functions below")]

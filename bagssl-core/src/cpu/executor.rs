@@ -235,7 +235,7 @@ impl Executor {
         let space = &*workspace;
         let load = |to: Map, first: usize, index: usize| {
             let image = &input[(first + index) * one..][..one];
-            pool::load(image, channels, to.from_image(index));
+            pool::load(image, channels, to.image_on(index));
         };
         if space.early > 0 {
             threads.each(rows.div_ceil(space.together), &|job, worker| {
@@ -243,7 +243,7 @@ impl Executor {
                 let count = space.together.min(rows - first);
                 let map = |value: usize| match value < space.early {
                     true => space.early(value, worker),
-                    false => space.late(value).from_image(first),
+                    false => space.late(value).image_on(first),
                 };
                 (0..count).for_each(|index| load(map(0), first, index));
                 self.layers(0..space.early, &Worker(worker), (&space.scratch, worker), count, &map);
@@ -256,7 +256,7 @@ impl Executor {
         let dim = self.plan.output_dim();
         output.reserve(rows * last.size[0] * last.size[1] * dim);
         for row in 0..rows {
-            pool::unload(last.from_image(row), dim, output);
+            pool::unload(last.image_on(row), dim, output);
         }
         Ok(())
     }
@@ -282,10 +282,10 @@ impl Executor {
                     conv.run(threads, scratch, images, input, output, After { residual, relu });
                 }
                 Step::MaxPool(window) => threads.each(images, &|image, _| {
-                    pool::max(input.from_image(image), output.from_image(image), *window);
+                    pool::max(input.image_on(image), output.image_on(image), *window);
                 }),
                 Step::GlobalMean => threads.each(images, &|image, _| {
-                    pool::mean(input.from_image(image), output.from_image(image));
+                    pool::mean(input.image_on(image), output.image_on(image));
                 }),
             }
         }

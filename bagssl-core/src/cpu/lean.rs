@@ -210,8 +210,8 @@ impl<'a> Lean<'a> {
             }
         }
         let mut places = vec![Place { start: 0, len: 0 }];
-        for value in 1..sizes.len() {
-            let len = self.length(value, sizes[value]);
+        for (value, &size) in sizes.iter().enumerate().skip(1) {
+            let len = self.length(value, size);
             let mut alive: Vec<Place> =
                 (1..value).filter(|&other| last_use[other] >= value).map(|other| places[other]).collect();
             alive.sort_unstable_by_key(|place| place.start);

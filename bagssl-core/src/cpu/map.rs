@@ -182,7 +182,7 @@ impl Map {
     }
 
     /// The same map from a later image on.
-    pub(super) fn from_image(self, image: usize) -> Map {
+    pub(super) fn image_on(self, image: usize) -> Map {
         Map { start: self.at(image, 0, 0), ..self }
     }
 

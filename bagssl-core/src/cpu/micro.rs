@@ -1,6 +1,7 @@
 //! The innermost loops, generic over the vector: one tile of a matrix product, the transforms of Winograd's
 //! convolution, and a tile of a weight gradient.
 #![allow(unsafe_code, reason = "raw pointers into maps: an index check per product would halve the speed")]
+#![allow(clippy::needless_range_loop, reason = "loops over constants, which are unrolled, index several arrays alike")]
 
 use super::simd::Vector;
 

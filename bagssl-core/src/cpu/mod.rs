@@ -5,6 +5,7 @@
 //!
 //! `unsafe` is allowed in this module alone, for vector instructions and for maps of which threads write parts.
 
+mod bordered;
 mod conv;
 mod dense;
 mod elementwise;
