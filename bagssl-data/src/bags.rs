@@ -192,7 +192,10 @@ impl Bags {
         let crops = loader.crops(image, &decoded)?;
         if crops.len() != loader.patches {
             let (name, size) = (loader.dataset.name(image).into(), decoded.size());
-            let expected = format!("a bag of {} patches, as the first image's", loader.patches);
+            let expected = format!(
+                "a bag of {} patches, as the first image's (random bags suit images of any size)",
+                loader.patches
+            );
             let got = format!("{} in an image of {}x{} (height x width)", crops.len(), size.height, size.width);
             return Err(Error::Image { name, expected, got });
         }
