@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
-use bagssl_core::cpu::{self, EmbedderOptions, InstructionSet};
+use bagssl_core::cpu::{self, EmbedderOptions, InstructionSet, Options};
 use bagssl_core::embed::{Embed, Tap};
 use bagssl_core::model::{CpuFast, Embedder, Kernels, Model, Stock};
 use burn::tensor::backend::Backend;
@@ -39,6 +39,23 @@ pub(crate) struct CpuArgs {
     /// CPU: products in bf16, where the CPU has them (faster; embeddings to 2 or 3 digits)
     #[arg(long)]
     bf16: bool,
+}
+
+impl CpuArgs {
+    fn set(self) -> Result<InstructionSet> {
+        match self.bf16 {
+            true if !InstructionSet::Avx512Bf16.is_available() => {
+                bail!("--bf16: expected a CPU with AVX512_BF16, got another")
+            }
+            true => Ok(InstructionSet::Avx512Bf16),
+            false => Ok(InstructionSet::best()),
+        }
+    }
+
+    /// What an executor is told, for so many inputs of such a size at a time.
+    pub(crate) fn options(self, batch: usize, size: [usize; 2]) -> Result<Options> {
+        Ok(Options { set: self.set()?, exact: self.exact, batch, size })
+    }
 }
 
 /// Patches that a network looks at together.
@@ -91,13 +108,7 @@ struct OnNdarray;
 const CPU_ROWS: usize = 64;
 
 fn cpu_options(input: u32, cpu: CpuArgs) -> Result<EmbedderOptions> {
-    let set = match cpu.bf16 {
-        true if !InstructionSet::Avx512Bf16.is_available() => {
-            bail!("--bf16: expected a CPU with AVX512_BF16, got another")
-        }
-        true => InstructionSet::Avx512Bf16,
-        false => InstructionSet::best(),
-    };
+    let set = cpu.set()?;
     Ok(EmbedderOptions { set, exact: cpu.exact, rows: CPU_ROWS, side: input as usize })
 }
 

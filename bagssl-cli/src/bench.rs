@@ -120,12 +120,18 @@ pub(crate) fn run(command: &Command) -> Result<ExitCode> {
     }
 }
 
-fn infer(args: &InferArgs) -> Result<ExitCode> {
-    for (name, value) in [("--size", args.size), ("--batch", args.batch), ("--runs", args.runs)] {
-        if value == 0 {
-            bail!("{name}: expected at least 1, got 0");
-        }
+fn check_range(name: &str, value: usize, range: std::ops::RangeInclusive<usize>) -> Result<()> {
+    match range.contains(&value) {
+        true => Ok(()),
+        false => bail!("{name}: expected {} to {}, got {value}", range.start(), range.end()),
     }
+}
+
+fn infer(args: &InferArgs) -> Result<ExitCode> {
+    check_range("--size", args.size, 1..=4096)?;
+    check_range("--batch", args.batch, 1..=4096)?;
+    check_range("--runs", args.runs, 1..=1_000_000)?;
+    check_range("--threads", args.threads, 0..=1024)?;
     let begun = Instant::now();
     let bytes = args.checkpoint.as_ref().map(|path| files::read(path)).transpose()?;
     let checkpoint = match (&bytes, &args.checkpoint) {
@@ -279,14 +285,11 @@ impl Observer for Steps {
 }
 
 fn train(args: &TrainArgs) -> Result<ExitCode> {
-    for (name, value) in [("--size", args.size), ("--patches", args.patches), ("--rounds", args.rounds)] {
-        if value == 0 {
-            bail!("{name}: expected at least 1, got 0");
-        }
-    }
-    if args.images < 2 {
-        bail!("--images: expected at least 2, got {}", args.images);
-    }
+    check_range("--size", args.size, 1..=4096)?;
+    check_range("--images", args.images, 2..=4096)?;
+    check_range("--patches", args.patches, 2..=4096)?;
+    check_range("--rounds", args.rounds, 1..=1_000_000)?;
+    check_range("--threads", args.threads, 0..=1024)?;
     Pool::set_global(args.threads);
     let shape =
         BatchShape { images: args.images, patches: args.patches, channels: 3, height: args.size, width: args.size };

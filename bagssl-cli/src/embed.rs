@@ -5,9 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use bagssl_core::aggregate::RunningMean;
+use bagssl_core::anytime::Reason;
+use bagssl_core::bag::Grid;
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_core::embed::Tap;
-use bagssl_data::dataset::Split;
+use bagssl_core::cpu::{Dense, with_threads};
+use bagssl_core::embed::{Rows, Tap};
+use bagssl_core::patch::PatchSide;
+use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::levels::Levels;
 use clap::ValueEnum;
 
 use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
@@ -15,6 +21,7 @@ use crate::bag::BagArgs;
 use crate::files;
 use crate::source;
 use crate::stream::{Embedded, StopArgs, Stream, reason_name};
+use crate::work;
 
 /// Represent images by the mean of the embeddings of their patches
 ///
@@ -47,6 +54,10 @@ pub(crate) struct Args {
     /// Look at each image once, as a whole
     #[arg(long, conflicts_with_all = ["random", "stride"])]
     whole: bool,
+    /// Embed all patches of an image in one pass, as far apart as the encoder's stride (encoders without padding, such as
+    /// bagnet33, whose patches are not resampled)
+    #[arg(long, conflicts_with_all = ["random", "stride", "whole", "tolerance", "max_patches", "deadline_ms", "tap"])]
+    dense: bool,
     /// Write the embedding of every patch, image by image, instead of their mean
     #[arg(long)]
     per_patch: bool,
@@ -113,7 +124,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         threads: args.threads,
         quiet: args.json,
     };
-    let embedded = backend::on(args.backend, Embedding { checkpoint: &checkpoint, stream, cpu: args.cpu })?;
+    let embedded = match args.dense {
+        true => dense(args, &checkpoint, &dataset)?,
+        false => backend::on(args.backend, Embedding { checkpoint: &checkpoint, stream, cpu: args.cpu })?,
+    };
     let dim = spec.model.dim(tap);
     let (mut values, mut names) = (Vec::new(), String::new());
     for (index, image) in embedded.iter().enumerate() {
@@ -152,6 +166,45 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// All patches of each image in one pass.
+fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<Vec<Embedded>> {
+    let spec = checkpoint.spec();
+    let side = match spec.patch.side() {
+        PatchSide::Pixels(side) if side == spec.patch.input() => side,
+        side => {
+            bail!("--dense: expected patches that are not resampled, got {side:?} at {} pixels", spec.patch.input())
+        }
+    };
+    let options = args.cpu.options(1, [side as usize; 2])?;
+    let mut source = |name: &str| checkpoint.stored(&format!("encoder.{name}")).map(Into::into);
+    let encoder = Dense::new(spec.model.encoder(), &mut source, side as usize, options)?;
+    let levels = Levels::new(spec.normalisation);
+    let bar = if args.json { indicatif::ProgressBar::hidden() } else { work::bar("embed", dataset.len()) };
+    let mut all = Vec::with_capacity(dataset.len());
+    for index in 0..dataset.len() {
+        let image = dataset.decode(index)?;
+        let mut values = Vec::new();
+        levels.append(&image, &mut values);
+        let rows = with_threads(|threads| encoder.encode(&values, image.size(), threads))
+            .with_context(|| dataset.name(index).to_string())?;
+        let mut mean = RunningMean::new(rows.dim);
+        rows.values.chunks(rows.dim).try_for_each(|row| mean.push(row))?;
+        let grid = Grid::new(spec.patch, image.size(), encoder.stride() as u32)?;
+        let total = mean.count();
+        all.push(Embedded {
+            mean: mean.mean().context("a grid has a patch")?,
+            patches: Rows { values: if args.per_patch { rows.values } else { Vec::new() }, dim: rows.dim },
+            crops: if args.per_patch { grid.crops().collect() } else { Vec::new() },
+            used: total,
+            total,
+            reason: Reason::Complete,
+        });
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(all)
 }
 
 /// The form of the output.

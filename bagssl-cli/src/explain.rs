@@ -104,6 +104,9 @@ impl Job for Explain<'_> {
         };
         let see = |path: &Path| -> Result<Seen> {
             let dataset = source::images(&[path.into()])?;
+            if dataset.len() != 1 {
+                bail!("{}: expected one image, got {}", path.display(), dataset.len());
+            }
             let image = dataset.decode(0)?;
             let patch = &checkpoint.spec().patch;
             let Bag::Grid { spec, stride } = args.bag.for_image(patch, image.size())? else {

@@ -71,6 +71,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let bytes = files::read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let query = source::images(std::slice::from_ref(&args.query))?;
+    if query.len() != 1 {
+        bail!("{}: expected one image, got {}", args.query.display(), query.len());
+    }
     let others = source::images(&args.images)?;
     let found = backend::on(args.backend, Search { args, checkpoint: &checkpoint, query, others })?;
     if args.json {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use bagssl_core::anytime::{AnyTime, Next, Reason, Rule};
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::batch::{BatchShape, PatchBatch};
@@ -36,6 +36,19 @@ pub(crate) struct StopArgs {
 }
 
 impl StopArgs {
+    /// Refuses what no rule can be made of.
+    fn check(&self) -> Result<()> {
+        if let Some(tolerance) = self.tolerance
+            && !(tolerance.is_finite() && tolerance >= 0.0)
+        {
+            bail!("--tolerance: expected a number of at least 0, got {tolerance}");
+        }
+        match self.max_patches {
+            Some(few @ 0..=1) => bail!("--max-patches: expected at least 2, got {few}"),
+            _ => Ok(()),
+        }
+    }
+
     /// The rule, if one was asked for.
     fn rule(&self) -> Option<(Rule, Option<Duration>)> {
         if self.tolerance.is_none() && self.max_patches.is_none() && self.deadline_ms.is_none() {
@@ -103,6 +116,7 @@ struct Open {
 impl Stream<'_> {
     /// Embeds all images, in the order of the data set.
     pub(crate) fn run(&self, network: &dyn Embed) -> Result<Vec<Embedded>> {
+        self.stop.check()?;
         let count = self.dataset.len();
         let threads = if self.threads == 0 { work::cores() } else { self.threads }.min(count);
         let bar = if self.quiet { indicatif::ProgressBar::hidden() } else { work::bar("embed", count) };

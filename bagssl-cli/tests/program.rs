@@ -117,7 +117,11 @@ fn uses(here: &Path, model: &str) {
     let few: Value = serde_json::from_str(&succeeds(here, &few)).unwrap();
     assert_eq!((few["patches"].as_u64(), few["stopped"]["most patches"].as_u64()), (Some(10), Some(2)));
     assert_eq!(fs::read_to_string(here.join("few.names.txt")).unwrap(), "a.png\t5\t40\nb.png\t5\t30\n");
-    refused(here, &["embed", model, "folder", "-o", "x.npy", "--max-patches", "1"], &["at least 2", "got 1"]);
+    refused(
+        here,
+        &["embed", model, "folder", "-o", "x.npy", "--max-patches", "1"],
+        &["--max-patches", "at least 2", "got 1"],
+    );
     refused(here, &["embed", model, "folder", "-o", "x.npy", "--tolerance=-1"], &["tolerance", "got -1"]);
     // The number of threads does not change a bit.
     succeeds(here, &["embed", model, "folder", "--stride", "4", "-o", "one.npy", "--threads", "1"]);
@@ -153,6 +157,22 @@ fn uses(here: &Path, model: &str) {
     succeeds(here, &["export", model, "-o", "model.onnx"]);
     refused(here, &["export", model, "-o", "model.onnx"], &["model.onnx", "--force"]);
     refused(here, &["export", model, "--dense", "-o", "dense.onnx"], &["layer 0", "padding"]);
+    // All patches in one pass give what they give one by one: 36x48 has 4x5 patches of 9x9, 8 pixels apart.
+    succeeds(here, &["export", "--arch", "bagnet9", "--format", "safetensors", "-o", "bagnet.safetensors"]);
+    succeeds(here, &["embed", "bagnet.safetensors", "a.png", "--dense", "--per-patch", "-o", "dense.npy"]);
+    succeeds(here, &["embed", "bagnet.safetensors", "a.png", "--stride", "8", "--per-patch", "-o", "single.npy"]);
+    let names = |name: &str| fs::read_to_string(here.join(name)).unwrap();
+    assert_eq!((names("dense.names.txt").lines().count(), names("dense.names.txt")), (20, names("single.names.txt")));
+    let [dense, single] = ["dense.npy", "single.npy"].map(|name| {
+        let bytes = fs::read(here.join(name)).unwrap();
+        bytes[128..].as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect::<Vec<_>>()
+    });
+    assert_eq!((dense.len(), single.len()), (20 * 2048, 20 * 2048));
+    let largest = single.iter().fold(0_f32, |most, value| most.max(value.abs()));
+    assert!(largest > 0.0 && dense.iter().zip(&single).all(|(a, b)| (a - b).abs() <= 1e-4 * largest));
+    refused(here, &["embed", model, "a.png", "--dense", "-o", "x.npy"], &["--dense", "resampled"]);
+    refused(here, &["nearest", model, "folder", "a.png"], &["folder", "expected one image, got 2"]);
+    refused(here, &["bench", "infer", "--size", "100000"], &["--size", "got 100000"]);
     let bench = ["bench", "infer", "--arch", "resnet-small", "--size", "16", "--batch", "3", "--runs", "2", "--json"];
     let bench: Value = serde_json::from_str(&succeeds(here, &bench)).unwrap();
     assert!(bench["patches_per_second"].as_f64().unwrap() > 0.0);
