@@ -30,6 +30,8 @@ pub use embedder::{Embedder, EmbedderOptions};
 pub use executor::{Executor, Options, Source, Workspace};
 pub use isa::InstructionSet;
 pub use lean::Lean;
+#[cfg(feature = "rayon")]
+pub use threads::Rayon;
 #[cfg(feature = "std")]
 pub use threads::{Pool, serially};
 pub use threads::{Serial, Threads, with_threads};

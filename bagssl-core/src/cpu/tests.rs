@@ -265,6 +265,25 @@ fn whole_networks() {
     }
 }
 
+/// The same bits on a pool of rayon's as on one thread.
+#[cfg(feature = "rayon")]
+#[test]
+fn on_rayons_threads() {
+    let plan = crate::architecture::Architecture::ResNetSmall.plan();
+    let input = values(5, "input", 24 * 3 * 16 * 16);
+    let executor = Executor::new(&plan, &mut source(&plan, 5), Options::new(24, [16, 16])).unwrap();
+    let run = |threads: &dyn Threads| {
+        let mut workspace = executor.workspace(24, [16, 16], threads).unwrap();
+        executor.run(&mut workspace, &input, threads).unwrap()
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    let on_rayon = pool.install(|| {
+        assert_eq!(super::Rayon.count(), 3);
+        run(&super::Rayon)
+    });
+    assert!(on_rayon == run(&Serial));
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let plan = crate::architecture::Architecture::ResNetSmall.plan();

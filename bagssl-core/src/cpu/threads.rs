@@ -40,6 +40,24 @@ impl Threads for Worker {
     }
 }
 
+/// Rayon's threads: those of the pool that it is used in, or else rayon's global ones.
+#[cfg(feature = "rayon")]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rayon;
+
+#[cfg(feature = "rayon")]
+impl Threads for Rayon {
+    fn count(&self) -> usize {
+        rayon::current_num_threads()
+    }
+
+    fn each(&self, jobs: usize, job: &(dyn Fn(usize, usize) + Sync)) {
+        use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+        let worker = || rayon::current_thread_index().unwrap_or(0);
+        (0..jobs).into_par_iter().with_max_len(1).for_each(|index| job(index, worker()));
+    }
+}
+
 #[cfg(feature = "std")]
 pub use pool::{Pool, serially};
 
