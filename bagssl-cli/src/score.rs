@@ -234,14 +234,17 @@ fn nearest(features: &Features) -> Result<Vec<Near>> {
 
 /// The two baselines without a network, on whole images.
 pub(crate) fn baselines(halves: &Halves, protocol: Protocol) -> Result<[Measured; 2]> {
-    // As large as the images are, within reason: pixels are features of three times the square of this.
-    let side = halves.train.decode(0)?.size().short_side().clamp(8, 32);
-    let input = Input { side, normalisation: Normalisation::HALF, filter: Filter::Bilinear };
+    // As large as the images are, within reason: raw pixels are features of three times the square of this.
+    let short = halves.train.decode(0)?.size().short_side();
+    let input =
+        |most: u32| Input { side: short.clamp(8, most), normalisation: Normalisation::HALF, filter: Filter::Bilinear };
+    let inputs = [input(32), input(64)];
     let mut measured = [Measured::default(), Measured::default()];
     for colour in Colour::ALL {
-        let pixels = Pixels { normalisation: input.normalisation, colour };
-        let histogram = Histogram::new(input.normalisation, colour, Histogram::BINS)?;
-        for (network, measured) in [&pixels as &dyn Embed, &histogram].into_iter().zip(&mut measured) {
+        let pixels = Pixels { normalisation: Normalisation::HALF, colour };
+        let histogram = Histogram::new(Normalisation::HALF, colour, Histogram::BINS)?;
+        let networks = [&pixels as &dyn Embed, &histogram].into_iter().zip(inputs);
+        for ((network, input), measured) in networks.zip(&mut measured) {
             let features =
                 |dataset| embed(network, input, dataset, Bag::Whole, Colour::Rgb, &[Tap::Embedding], protocol, &|_| ());
             let (train, test) = (features(&halves.train)?.remove(0), features(&halves.test)?.remove(0));

@@ -57,6 +57,9 @@ pub mod checkpoint;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 
+#[cfg(any(feature = "cpu", feature = "burn"))]
+mod phase;
+
 #[cfg(feature = "cpu")]
 pub mod cpu;
 

@@ -284,6 +284,19 @@ impl Plan {
         all
     }
 
+    /// For each value the number of the layer, counted from 1, that reads it last; a value's own number (that of the layer
+    /// that makes it, 0 for the input) if none does.
+    pub fn last_use(&self) -> Vec<usize> {
+        let mut last: Vec<usize> = (0..=self.layers.len()).collect();
+        for (index, layer) in self.layers.iter().enumerate() {
+            last[layer.input] = index + 1;
+            if let Op::ConvNorm { residual: Some(residual), .. } = layer.op {
+                last[residual] = index + 1;
+            }
+        }
+        last
+    }
+
     /// Random values for all parameters and buffers, in their order: a function of the seed.
     ///
     /// # Source
@@ -512,6 +525,7 @@ mod tests {
         assert_eq!(plan.output(), Kind::Rows(5));
         // [5, 7] becomes [3, 7]: 21 pixels of 3 * 5 * 3 products.
         assert_eq!(plan.multiply_accumulates([5, 7]), Some(21 * 45));
+        assert_eq!(plan.last_use(), [1, 2, 2]);
     }
 
     /// 3x3, then 3x3 with stride 2 on it: 3 + 2 * 1 = 5 pixels, 2 apart. A shortcut may be larger, not smaller.

@@ -387,15 +387,10 @@ impl Slots {
     }
 }
 
-/// For each value the layer that makes it and the last one that reads it, both counted from 1 (the input is made by 0).
+/// For each value the layer that makes it and the last one that reads it, both counted from 1 (the input is made by 0). The
+/// last value is kept.
 fn last_use(plan: &Plan) -> Vec<(usize, usize)> {
-    let mut uses: Vec<(usize, usize)> = (0..=plan.layers().len()).map(|value| (value, value)).collect();
-    for (index, layer) in plan.layers().iter().enumerate() {
-        uses[layer.input].1 = index + 1;
-        if let Op::ConvNorm { residual: Some(residual), .. } = layer.op {
-            uses[residual].1 = index + 1;
-        }
-    }
+    let mut uses: Vec<(usize, usize)> = plan.last_use().into_iter().enumerate().collect();
     if let Some(last) = uses.last_mut() {
         last.1 = usize::MAX;
     }

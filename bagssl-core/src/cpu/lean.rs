@@ -202,13 +202,7 @@ impl<'a> Lean<'a> {
 
     /// Puts each value at the lowest place where it overlaps none that is still to be read. The input takes none.
     fn places(&self, sizes: &[[usize; 2]]) -> Vec<Place> {
-        let mut last_use: Vec<usize> = (0..sizes.len()).collect();
-        for (index, layer) in self.plan.layers().iter().enumerate() {
-            last_use[layer.input] = index + 1;
-            if let Op::ConvNorm { residual: Some(residual), .. } = layer.op {
-                last_use[residual] = index + 1;
-            }
-        }
+        let last_use = self.plan.last_use();
         let mut places = vec![Place { start: 0, len: 0 }];
         for (value, &size) in sizes.iter().enumerate().skip(1) {
             let len = self.length(value, size);

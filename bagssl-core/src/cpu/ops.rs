@@ -13,6 +13,7 @@ use super::map::{Buffer, Map};
 use super::micro::GradientTile;
 use super::threads::Threads;
 use crate::error::{Error, Result};
+use crate::phase::Phase;
 use crate::plan::{NORM_EPSILON, Window};
 
 /// What computes: kernels of an instruction set, on some threads.
@@ -101,30 +102,6 @@ impl<'a> View<'a> {
 
     fn size(&self) -> [usize; 2] {
         [self.shape[1], self.shape[2]]
-    }
-}
-
-/// One axis of the pixels whose gradients come from the same taps of a strided convolution.
-#[derive(Clone, Copy)]
-struct Phase {
-    /// The first tap that reaches these pixels; the others follow at the stride's distance.
-    tap: usize,
-    /// How many taps there are.
-    taps: usize,
-    /// How far before the first pixel's place in the gradient the window begins; negative if after.
-    before: isize,
-    /// Pixels of this phase.
-    length: usize,
-}
-
-impl Phase {
-    /// Pixel `stride * i + phase` gets tap `tap + stride * j` of gradient `i + shift - j`.
-    fn new(window: Window, axis: usize, phase: usize, size: usize) -> Self {
-        let (kernel, stride, padding) = (window.kernel[axis], window.stride[axis], window.padding[axis]);
-        let (tap, shift) = ((phase + padding) % stride, (phase + padding) / stride);
-        let taps = kernel.saturating_sub(tap).div_ceil(stride);
-        let length = size.saturating_sub(phase).div_ceil(stride);
-        Phase { tap, taps, before: taps as isize - 1 - shift as isize, length }
     }
 }
 

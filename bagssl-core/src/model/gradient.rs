@@ -7,6 +7,7 @@ use burn::tensor::{Tensor, module};
 
 use super::kernels::{NormGradients, Normed, NormedInputs, along_channels, channel_mean, options};
 use super::stretch::stretch;
+use crate::phase::Phase;
 use crate::plan::{NORM_EPSILON, Window};
 
 /// The gradient of a convolution's input, as convolutions: one for each phase of the stride, with the taps of the kernel
@@ -26,30 +27,8 @@ pub(super) fn conv2d_input<B: Backend>(
     interleave(rows, 2, size[0])
 }
 
-/// The pixels of one axis whose distance from the stride's grid is the same.
-#[derive(Clone, Copy)]
-struct Phase {
-    /// The first tap that reaches these pixels; the others follow at the stride's distance.
-    tap: usize,
-    /// How many taps there are.
-    taps: usize,
-    /// How far before the first pixel's place in the gradient the window begins; negative if after.
-    before: isize,
-    /// Pixels of this phase.
-    length: usize,
-    stride: usize,
-}
-
+/// What a phase does with Burn's tensors.
 impl Phase {
-    /// Pixel `stride * i + phase` gets tap `tap + stride * j` of gradient `i + shift - j`.
-    fn new(window: Window, axis: usize, phase: usize, size: usize) -> Self {
-        let (kernel, stride, padding) = (window.kernel[axis], window.stride[axis], window.padding[axis]);
-        let (tap, shift) = ((phase + padding) % stride, (phase + padding) / stride);
-        let taps = kernel.saturating_sub(tap).div_ceil(stride);
-        let length = size.saturating_sub(phase).div_ceil(stride);
-        Phase { tap, taps, before: taps as isize - 1 - shift as isize, length, stride }
-    }
-
     /// The part of the gradient that these pixels read, with zeros where it reaches over an edge.
     fn reads<B: Backend>(self, gradient: Tensor<B, 4>, axis: usize) -> Tensor<B, 4> {
         stretch(gradient, axis, -self.before, self.length + self.taps - 1, 0.0)

@@ -319,15 +319,8 @@ struct Values<B: Backend> {
 
 impl<B: Backend> Values<B> {
     fn new(plan: &Plan, wanted: &[usize], input: Value<B>) -> Self {
-        let layers = plan.layers();
-        let mut last_use = vec![0; layers.len() + 1];
-        for (index, layer) in layers.iter().enumerate() {
-            last_use[layer.input] = index;
-            if let Op::ConvNorm { residual: Some(residual), .. } = layer.op {
-                last_use[residual] = index;
-            }
-        }
-        wanted.iter().for_each(|&value| last_use[value] = layers.len());
+        let mut last_use = plan.last_use();
+        wanted.iter().for_each(|&value| last_use[value] = usize::MAX);
         Values { values: vec![Some(input)], last_use }
     }
 
@@ -337,7 +330,7 @@ impl<B: Backend> Values<B> {
 
     /// Keeps the output of the layer that has just run, and drops what no later one reads.
     fn push(&mut self, output: Value<B>) {
-        let done = self.values.len() - 1;
+        let done = self.values.len();
         self.values.push(Some(output));
         for (value, &last) in self.values.iter_mut().zip(&self.last_use) {
             if last <= done {
