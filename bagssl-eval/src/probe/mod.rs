@@ -57,14 +57,6 @@ impl Linear {
         }
     }
 
-    /// The same with another seed for its shuffles; without effect where nothing is shuffled.
-    pub fn with_seed(self, seed: u64) -> Self {
-        match self {
-            Linear::Logistic(_) => self,
-            Linear::Sgd(sgd) => Linear::Sgd(Sgd { seed, ..sgd }),
-        }
-    }
-
     /// One line on the protocol, for a report.
     pub fn describe(&self) -> String {
         match self {

@@ -97,7 +97,8 @@ impl Headline {
         if let Some(error) = self.standard_error {
             sentences.push(format!(
                 "With {} test images, each of these accuracies has a standard error near {error:.1} points from the choice of \
-                 images alone, more where images are alike as tiles of one photograph are; the intervals cover the seeds, not that.",
+                 images alone, more where images are alike as tiles of one photograph are; the intervals cover the \
+                 seeds, not that.",
                 report.data.test_images,
             ));
         }
