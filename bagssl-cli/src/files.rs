@@ -5,10 +5,20 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use bagssl_train::store::write_whole;
 
+/// More than any checkpoint or config has, less than would be a danger to read: 4 GiB.
+const MOST_BYTES: u64 = 4 << 30;
+
 /// All bytes of a file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    if path.is_dir() {
+    let meta = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+    if meta.is_dir() {
         bail!("{}: expected a file, got a folder", path.display());
+    }
+    if !meta.is_file() {
+        bail!("{}: expected a regular file, got a special one", path.display());
+    }
+    if meta.len() > MOST_BYTES {
+        bail!("{}: expected at most {MOST_BYTES} bytes, got {}", path.display(), meta.len());
     }
     read_in_parts(path).with_context(|| path.display().to_string())
 }
@@ -19,11 +29,11 @@ fn read_in_parts(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::os::unix::fs::FileExt;
     const LARGE: u64 = 8 << 20;
     let file = std::fs::File::open(path)?;
-    let meta = file.metadata()?;
-    if !meta.is_file() || meta.len() < LARGE {
+    let length = file.metadata()?.len();
+    if length < LARGE {
         return std::fs::read(path);
     }
-    let mut bytes = vec![0; meta.len() as usize];
+    let mut bytes = vec![0; length as usize];
     let part = bytes.len().div_ceil(crate::work::cores());
     std::thread::scope(|scope| {
         let parts: Vec<_> = bytes

@@ -204,6 +204,8 @@ fn bad_input_gets_one_line() {
     refused(here, &["eval", "nothing.safetensors"], &["nothing.safetensors"]);
     refused(here, &["eval", "photos"], &["photos", "expected a file"]);
     refused(here, &["inspect", "photos/val/cat/3.png"], &["3.png", "expected a safetensors file"]);
+    #[cfg(unix)]
+    refused(here, &["inspect", "/dev/zero"], &["/dev/zero", "expected a regular file"]);
     refused(here, &["reproduce", "--profile", "cifar10"], &["data/cifar-10-batches-bin", "https://", "--data"]);
     refused(here, &["data", "check", "photos/train"], &["photos/train", "train/ and val/"]);
     assert_eq!(names(here), ["bad.toml", "photos"], "nothing half-done is left");
