@@ -119,6 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         bag: &args.bag,
         whole: args.whole,
         stop: &args.stop,
+        decide: None,
         tap,
         keep: args.per_patch,
         threads: args.threads,

@@ -16,6 +16,7 @@ mod eval;
 mod embed;
 mod nearest;
 mod explain;
+mod classify;
 mod inspect;
 mod convert;
 mod data;
@@ -45,6 +46,8 @@ enum Command {
     Embed(embed::Args),
     Nearest(nearest::Args),
     Explain(explain::Args),
+    Fit(classify::FitArgs),
+    Classify(classify::Args),
     Inspect(inspect::Args),
     Convert(convert::ConvertArgs),
     Export(convert::ExportArgs),
@@ -64,6 +67,8 @@ fn main() -> ExitCode {
         Command::Embed(args) => embed::run(&args),
         Command::Nearest(args) => nearest::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Fit(args) => classify::fit(&args),
+        Command::Classify(args) => classify::classify(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::convert(&args),
         Command::Export(args) => convert::export(&args),

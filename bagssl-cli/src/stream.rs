@@ -17,6 +17,7 @@ use bagssl_core::patch::Crop;
 use bagssl_core::random::Address;
 use bagssl_data::bags::Cutter;
 use bagssl_data::dataset::Dataset;
+use bagssl_eval::classifier::{Classifier, Search};
 
 use crate::bag::BagArgs;
 use crate::work;
@@ -36,6 +37,11 @@ pub(crate) struct StopArgs {
 }
 
 impl StopArgs {
+    /// No more than so many patches, at least 2.
+    pub(crate) fn at_most(patches: u64) -> Self {
+        StopArgs { max_patches: Some(patches), ..StopArgs::default() }
+    }
+
     /// Refuses what no rule can be made of.
     fn check(&self) -> Result<()> {
         if let Some(tolerance) = self.tolerance
@@ -68,6 +74,8 @@ pub(crate) struct Stream<'a> {
     pub(crate) bag: &'a BagArgs,
     pub(crate) whole: bool,
     pub(crate) stop: &'a StopArgs,
+    /// Stop when this classifier is so sure of an image's class.
+    pub(crate) decide: Option<(&'a Classifier, f64)>,
     pub(crate) tap: Tap,
     /// Whether the embedding of each patch is wanted too.
     pub(crate) keep: bool,
@@ -94,6 +102,8 @@ pub(crate) struct Embedded {
 /// Patches that are cut at once: all that a step of the network takes, or few enough to stop soon.
 const AT_ONCE: usize = 64;
 const AT_ONCE_ANY_TIME: usize = 16;
+/// Patches before which no class is decided.
+const LEAST: u64 = 8;
 
 /// Some patches of an image.
 struct Cut {
@@ -106,8 +116,9 @@ struct Cut {
 }
 
 /// An image of which patches come in.
-struct Open {
+struct Open<'a> {
     state: AnyTime,
+    search: Option<Search<'a>>,
     rows: Rows,
     crops: Vec<Crop>,
     begun: Instant,
@@ -157,7 +168,7 @@ impl Stream<'_> {
             Some((rule, limit)) => (rule, limit),
             None => (Rule { tolerance: 0.0, least: 2, most: u64::MAX }, None),
         };
-        let mut open: BTreeMap<usize, Open> = BTreeMap::new();
+        let mut open: BTreeMap<usize, Open<'_>> = BTreeMap::new();
         let mut done: BTreeMap<usize, Embedded> = BTreeMap::new();
         for cut in cuts {
             let cut = cut?;
@@ -168,6 +179,7 @@ impl Stream<'_> {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Open {
                     state: AnyTime::new(dim, cut.total as u64, rule)?,
+                    search: self.search(cut.total as u64)?,
                     rows: Rows { values: Vec::new(), dim },
                     crops: Vec::new(),
                     begun: Instant::now(),
@@ -182,7 +194,14 @@ impl Stream<'_> {
                     image.rows.values.extend(row);
                     image.crops.push(crop);
                 }
-                if let Next::Stop(reason) = image.state.push(row, expired)? {
+                let mut next = image.state.push(row, expired)?;
+                if let Some(search) = &mut image.search
+                    && search.push(row)?
+                    && next == Next::Continue
+                {
+                    next = Next::Stop(Reason::Decided);
+                }
+                if let Next::Stop(reason) = next {
                     cut.enough.store(true, Ordering::Relaxed);
                     let Some(Open { state, rows, crops, .. }) = open.remove(&cut.image) else {
                         return Err(anyhow!("an image was looked at twice"));
@@ -198,6 +217,17 @@ impl Stream<'_> {
             }
         }
         Ok(done.into_values().collect())
+    }
+
+    /// Whether an image may be looked at in part.
+    fn is_any_time(&self) -> bool {
+        self.stop.rule().is_some() || self.decide.is_some()
+    }
+
+    /// The search for the class of an image of so many patches, if one was asked for.
+    fn search(&self, patches: u64) -> Result<Option<Search<'_>>> {
+        let Some((classifier, confidence)) = self.decide else { return Ok(None) };
+        Ok(Some(classifier.search(patches, LEAST, confidence)?))
     }
 
     fn check_finite(&self, image: usize, mean: &[f32]) -> Result<()> {
@@ -223,7 +253,7 @@ impl Stream<'_> {
         };
         let total = crops.len();
         let enough = Arc::new(AtomicBool::new(false));
-        let at_once = if self.stop.rule().is_some() { AT_ONCE_ANY_TIME } else { AT_ONCE };
+        let at_once = if self.is_any_time() { AT_ONCE_ANY_TIME } else { AT_ONCE };
         for crops in crops.chunks(at_once) {
             if enough.load(Ordering::Relaxed) {
                 break;
@@ -247,7 +277,7 @@ impl Stream<'_> {
             self.bag.for_image(&self.spec.patch, picture.size()).with_context(named)?
         };
         let crops = match bag {
-            Bag::Grid { spec, stride } if self.stop.rule().is_some() => {
+            Bag::Grid { spec, stride } if self.is_any_time() => {
                 let grid = Grid::new(spec, picture.size(), stride).with_context(named)?;
                 grid.order(address).map(|patch| grid.crop(patch)).collect()
             }

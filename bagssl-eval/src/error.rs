@@ -62,6 +62,16 @@ pub enum Error {
     /// A setting or shape that the core refuses.
     #[error(transparent)]
     Core(#[from] bagssl_core::Error),
+    /// A file of a classifier is none, or not whole.
+    #[error("{part}: expected {expected}, got {got}")]
+    File {
+        /// Which part of it.
+        part: String,
+        /// What belongs there.
+        expected: String,
+        /// What came.
+        got: String,
+    },
     /// A thumbnail cannot be written as PNG.
     #[error("thumbnail: {0}")]
     Thumbnail(String),

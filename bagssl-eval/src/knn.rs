@@ -69,7 +69,7 @@ impl Knn {
         Ok(found.iter().map(|near| self.vote(near, train.labels())).collect())
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.neighbours == 0 {
             return Err(Error::Setting { name: "knn.neighbours", expected: "at least 1".into(), got: "0".into() });
         }

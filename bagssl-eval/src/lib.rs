@@ -2,7 +2,7 @@
 //!
 //! In the order in which an image goes through: a network (or a [`baselines`] one, in [`colour`] or not) gives the
 //! [`features`] of its patches, whose mean is its representation; labelled [`samples`] of these are classified by [`knn`]
-//! and by a linear [`probe`]. [`health`] tells a collapsed representation by its [`spectrum`], [`convergence`] compares the
+//! and by a linear [`probe`]; a [`classifier`] is one of these that is kept in a file. [`health`] tells a collapsed representation by its [`spectrum`], [`convergence`] compares the
 //! mean of patches to the whole image, [`neighbours`] shows what a representation takes to be alike, [`stats`] says what a
 //! difference is worth, and the [`report`] shows it all.
 //!
@@ -41,6 +41,7 @@ pub mod samples;
 mod similarity;
 pub mod knn;
 pub mod probe;
+pub mod classifier;
 
 pub mod spectrum;
 pub mod health;

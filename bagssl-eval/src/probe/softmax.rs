@@ -17,11 +17,11 @@ pub(super) const BLOCK: usize = 256;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     /// The classes it tells apart, ascending.
-    pub(super) classes: Vec<u32>,
+    pub(crate) classes: Vec<u32>,
     /// `[class, dim]`, then `[class]` biases.
-    pub(super) parameters: Vec<f64>,
+    pub(crate) parameters: Vec<f64>,
     /// Length of a feature.
-    pub(super) dim: usize,
+    pub(crate) dim: usize,
 }
 
 impl Model {
