@@ -130,6 +130,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
         tap: spec.tap,
         keep: false,
         threads: args.data.threads,
+        memory: None,
         quiet: args.json,
     };
     let embedded = backend::on(args.backend, Fit { checkpoint: &checkpoint, stream, cpu: args.cpu })?;
@@ -247,6 +248,7 @@ impl Classify<'_> {
             tap: spec.tap,
             keep: false,
             threads: self.args.threads,
+            memory: None,
             quiet: self.args.json,
         };
         stream.run(network)

@@ -19,6 +19,7 @@ use clap::ValueEnum;
 use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::bag::BagArgs;
 use crate::files;
+use crate::memory::MIB;
 use crate::source;
 use crate::stream::{Embedded, StopArgs, Stream, reason_name};
 use crate::work;
@@ -64,6 +65,9 @@ pub(crate) struct Args {
     /// Threads that decode and cut images [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
+    /// Take at most so much memory in all: fewer images are decoded at a time, and one that is too large is refused
+    #[arg(long, value_name = "MIB", conflicts_with = "dense")]
+    memory_limit: Option<u64>,
     /// Write over a file that is there
     #[arg(long)]
     force: bool,
@@ -123,6 +127,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         tap,
         keep: args.per_patch,
         threads: args.threads,
+        memory: args.memory_limit.map(|limit| limit.saturating_mul(MIB)),
         quiet: args.json,
     };
     let embedded = match args.dense {

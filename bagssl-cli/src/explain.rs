@@ -100,7 +100,8 @@ impl Job for Explain<'_> {
         let embed = |dataset: &Arc<Dataset>, keep: bool, quiet: bool| {
             let (spec, bag, threads) = (checkpoint.spec(), &args.bag, args.data.threads);
             let stop = &StopArgs::default();
-            Stream { dataset, spec, bag, whole: false, stop, decide: None, tap, keep, threads, quiet }.run(&*network)
+            Stream { dataset, spec, bag, whole: false, stop, decide: None, tap, keep, threads, memory: None, quiet }
+                .run(&*network)
         };
         let see = |path: &Path| -> Result<Seen> {
             let dataset = source::images(&[path.into()])?;

@@ -5,6 +5,7 @@
 mod backend;
 mod config;
 mod files;
+mod memory;
 mod source;
 mod bag;
 mod score;

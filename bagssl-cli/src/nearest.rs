@@ -126,7 +126,8 @@ fn embed(
     quiet: bool,
 ) -> Result<Vec<Embedded>> {
     let (bag, stop, threads, keep) = (&args.bag, &args.stop, args.threads, args.patches);
-    Stream { dataset, spec, bag, whole: false, stop, decide: None, tap, keep, threads, quiet }.run(network)
+    Stream { dataset, spec, bag, whole: false, stop, decide: None, tap, keep, threads, memory: None, quiet }
+        .run(network)
 }
 
 fn unit(row: &[f32]) -> Vec<f32> {

@@ -20,6 +20,7 @@ use bagssl_data::dataset::Dataset;
 use bagssl_eval::classifier::{Classifier, Search};
 
 use crate::bag::BagArgs;
+use crate::memory::{self, Budget, Taken};
 use crate::work;
 
 /// Which patches are looked at, and until when.
@@ -80,6 +81,8 @@ pub(crate) struct Stream<'a> {
     /// Whether the embedding of each patch is wanted too.
     pub(crate) keep: bool,
     pub(crate) threads: usize,
+    /// Bytes of memory that all of it may take.
+    pub(crate) memory: Option<u64>,
     pub(crate) quiet: bool,
 }
 
@@ -102,8 +105,21 @@ pub(crate) struct Embedded {
 /// Patches that are cut at once: all that a step of the network takes, or few enough to stop soon.
 const AT_ONCE: usize = 64;
 const AT_ONCE_ANY_TIME: usize = 16;
+/// Pieces of work that wait for the network, for each thread that cuts.
+const WAITING: usize = 2;
+/// Memory that is not accounted for: stacks of threads, what the allocator keeps.
+const SLACK: u64 = 16 * memory::MIB;
 /// Patches before which no class is decided.
 const LEAST: u64 = 8;
+
+/// How images flow to the network: threads, patches that each cuts at once, and the memory for images, if it is limited.
+struct Flow {
+    threads: usize,
+    at_once: usize,
+    budget: Option<Budget>,
+    /// Bytes that kept embeddings may take.
+    kept: u64,
+}
 
 /// Some patches of an image.
 struct Cut {
@@ -129,27 +145,27 @@ impl Stream<'_> {
     pub(crate) fn run(&self, network: &dyn Embed) -> Result<Vec<Embedded>> {
         self.stop.check()?;
         let count = self.dataset.len();
-        let threads = if self.threads == 0 { work::cores() } else { self.threads }.min(count);
+        let flow = self.flow(network)?;
         let bar = if self.quiet { indicatif::ProgressBar::hidden() } else { work::bar("embed", count) };
         let next = AtomicUsize::new(0);
-        let (sender, receiver) = sync_channel(2 * threads);
+        let (sender, receiver) = sync_channel(WAITING * flow.threads);
         let done = std::thread::scope(|scope| {
-            for _ in 0..threads {
-                let (sender, next) = (sender.clone(), &next);
+            for _ in 0..flow.threads {
+                let (sender, next, flow) = (sender.clone(), &next, &flow);
                 scope.spawn(move || {
                     let spec = self.spec;
                     let mut cutter = Cutter::new(spec.patch.input(), spec.filter, spec.normalisation);
                     loop {
                         let image = next.fetch_add(1, Ordering::Relaxed);
                         // A closed channel means that nobody wants more.
-                        if image >= count || self.cut(image, &mut cutter, &sender).is_err() {
+                        if image >= count || self.cut(image, flow, &mut cutter, &sender).is_err() {
                             return;
                         }
                     }
                 });
             }
             drop(sender);
-            self.collect(network, receiver, &bar)
+            self.collect(network, flow.kept, receiver, &bar)
         });
         bar.finish_and_clear();
         done
@@ -159,6 +175,7 @@ impl Stream<'_> {
     fn collect(
         &self,
         network: &dyn Embed,
+        kept: u64,
         cuts: std::sync::mpsc::Receiver<Result<Cut>>,
         bar: &indicatif::ProgressBar,
     ) -> Result<Vec<Embedded>> {
@@ -170,6 +187,7 @@ impl Stream<'_> {
         };
         let mut open: BTreeMap<usize, Open<'_>> = BTreeMap::new();
         let mut done: BTreeMap<usize, Embedded> = BTreeMap::new();
+        let mut rows_kept = 0_u64;
         for cut in cuts {
             let cut = cut?;
             if done.contains_key(&cut.image) {
@@ -191,6 +209,13 @@ impl Stream<'_> {
             let expired = || limit.is_some_and(|limit| image.begun.elapsed() >= limit);
             for (crop, row) in cut.crops.into_iter().zip(rows.values.chunks(dim)) {
                 if self.keep {
+                    rows_kept += 1;
+                    if rows_kept * dim as u64 * 4 > kept {
+                        bail!(
+                            "--memory-limit: expected to keep at most {} embeddings of patches, got more; embed fewer images at a time",
+                            rows_kept - 1
+                        );
+                    }
                     image.rows.values.extend(row);
                     image.crops.push(crop);
                 }
@@ -219,6 +244,41 @@ impl Stream<'_> {
         Ok(done.into_values().collect())
     }
 
+    /// How images are to flow, so that the memory suffices. Under a limit the network looks at a batch, and what the
+    /// program then holds is taken from it.
+    fn flow(&self, network: &dyn Embed) -> Result<Flow> {
+        let threads = if self.threads == 0 { work::cores() } else { self.threads }.clamp(1, self.dataset.len().max(1));
+        let at_once = if self.is_any_time() { AT_ONCE_ANY_TIME } else { AT_ONCE };
+        let Some(limit) = self.memory else { return Ok(Flow { threads, at_once, budget: None, kept: u64::MAX }) };
+        let side = self.spec.patch.input() as usize;
+        let shape = BatchShape { images: 1, patches: at_once, channels: 3, height: side, width: side };
+        let batch = PatchBatch::new(shape, vec![0.0; shape.rows() * shape.patch_len()], vec![0], vec![0])?;
+        network.embed(&batch, &[self.tap]).map_err(anyhow::Error::from_boxed)?;
+        let (now, most) = memory::held()?;
+        // The means, once as rows, once as the array and once as the bytes of the file.
+        let results = 3 * (self.dataset.len() * self.spec.model.dim(self.tap) * 4) as u64;
+        let patch = (shape.patch_len() * 4) as u64;
+        let needed = now.max(most) + results + (1 + WAITING as u64 + 1) * patch + SLACK;
+        if limit < needed {
+            let (needed, limit) = (needed.div_ceil(memory::MIB), limit / memory::MIB);
+            bail!(
+                "--memory-limit: expected at least {needed} MiB, which the network and the results take, got {limit}"
+            );
+        }
+        let rest = limit - now - results - SLACK;
+        let waiting =
+            |(threads, at_once): &(usize, usize)| ((1 + WAITING) * threads + 1) as u64 * *at_once as u64 * patch;
+        let halves = |most: usize| core::iter::successors(Some(most), |&n| (n > 1).then_some(n / 2));
+        // Fewer patches at once cost less time than fewer threads, down to a few.
+        let choices = halves(threads).flat_map(|threads| halves(at_once).map(move |at_once| (threads, at_once)));
+        let fits = |choice: &(usize, usize)| waiting(choice) <= rest / 4;
+        let (threads, at_once) = choices.into_iter().find(fits).unwrap_or((1, 1));
+        let rest = rest - waiting(&(threads, at_once)).min(rest);
+        // Kept rows are three times there at the end, as the means are.
+        let (images, kept) = if self.keep { (rest / 2, rest / 6) } else { (rest, u64::MAX) };
+        Ok(Flow { threads, at_once, budget: Some(Budget::new(images)), kept })
+    }
+
     /// Whether an image may be looked at in part.
     fn is_any_time(&self) -> bool {
         self.stop.rule().is_some() || self.decide.is_some()
@@ -241,10 +301,12 @@ impl Stream<'_> {
     fn cut(
         &self,
         image: usize,
+        flow: &Flow,
         cutter: &mut Cutter,
         sender: &SyncSender<Result<Cut>>,
     ) -> std::result::Result<(), Closed> {
-        let (picture, crops) = match self.prepare(image) {
+        let prepared = flow.room_for(self.dataset, image).and_then(|room| Ok((room, self.prepare(image)?)));
+        let (_room, (picture, crops)) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 let _ = sender.send(Err(error));
@@ -253,8 +315,7 @@ impl Stream<'_> {
         };
         let total = crops.len();
         let enough = Arc::new(AtomicBool::new(false));
-        let at_once = if self.is_any_time() { AT_ONCE_ANY_TIME } else { AT_ONCE };
-        for crops in crops.chunks(at_once) {
+        for crops in crops.chunks(flow.at_once) {
             if enough.load(Ordering::Relaxed) {
                 break;
             }
@@ -284,6 +345,14 @@ impl Stream<'_> {
             bag => bag.crops(picture.size(), address).with_context(named)?,
         };
         Ok((picture, crops))
+    }
+}
+
+impl Flow {
+    /// Waits for the memory that an image takes, if it is limited.
+    fn room_for(&self, dataset: &Dataset, image: usize) -> Result<Option<Taken<'_>>> {
+        let Some(budget) = &self.budget else { return Ok(None) };
+        budget.take(dataset.decoding_bytes(image)?, dataset.name(image)).map(Some)
     }
 }
 

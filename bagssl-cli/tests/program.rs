@@ -94,6 +94,7 @@ fn train_evaluate_embed() {
     refused(here, &["embed", model, "nothing.png", "-o", "x.npy"], &["nothing.png"]);
     assert!(!here.join("x.npy").exists() && !here.join("x.names.txt").exists());
     uses(here, model);
+    classifies(here, model);
 
     // A checkpoint that has been cut short, and one of another program.
     fs::write(here.join("short.safetensors"), &checkpoint[..checkpoint.len() / 2]).unwrap();
@@ -178,6 +179,53 @@ fn uses(here: &Path, model: &str) {
     assert!(bench["patches_per_second"].as_f64().unwrap() > 0.0);
 }
 
+/// Classifiers that are kept, asked about photographs of known classes and about images of none; memory that is limited.
+fn classifies(here: &Path, model: &str) {
+    for by in ["linear", "knn"] {
+        let file = format!("{by}.safetensors");
+        succeeds(here, &["fit", model, "--by", by, "-o", &file]);
+        refused(here, &["fit", model, "--by", by, "-o", &file], &[&file, "--force"]);
+        let said: Value =
+            serde_json::from_str(&succeeds(here, &["classify", model, &file, "a.png", "--json"])).unwrap();
+        assert_eq!((said["images"].as_array().unwrap().len(), &said["accuracy"]), (1, &Value::Null));
+        // All patches, and patches until the class is decided: it is seldom another.
+        let said = |more: &[&str]| -> Value {
+            let arguments = [&["classify", model, &file, "tiles.tar", "--json"], more].concat();
+            serde_json::from_str(&succeeds(here, &arguments)).unwrap()
+        };
+        if !here.join("tiles.tar").exists() {
+            let tar = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bagssl-data/data/photo-tiles-mini.tar");
+            fs::copy(tar, here.join("tiles.tar")).unwrap();
+        }
+        let (all, early) = (said(&["--all"]), said(&["--confidence", "0.9"]));
+        assert_eq!((all["images"].as_array().unwrap().len(), all["mean_patches"].as_f64()), (270, Some(25.0)));
+        assert!(all["accuracy"].as_f64().unwrap() > 30.0, "chance is 11.1");
+        assert!(early["mean_patches"].as_f64().unwrap() < 24.0);
+        let classes = |said: &Value| -> Vec<String> {
+            said["images"].as_array().unwrap().iter().map(|image| image["class"].to_string()).collect()
+        };
+        let other = classes(&all).iter().zip(&classes(&early)).filter(|(all, early)| all != early).count();
+        assert!(other < 27, "{other} of 270");
+    }
+    let curve = succeeds(here, &["classify", model, "linear.safetensors", "tiles.tar", "--curve", "--json"]);
+    let curve: Vec<Value> = serde_json::from_str(&curve).unwrap();
+    let patches: Vec<f64> = curve.iter().map(|point| point["patches"].as_f64().unwrap()).collect();
+    assert_eq!(patches[..5], [2.0, 4.0, 8.0, 16.0, 25.0]);
+    assert!(patches.len() == 8 && patches[5] <= patches[6] && patches[6] <= patches[7]);
+    refused(here, &["classify", model, "linear.safetensors", "a.png", "--curve"], &["--curve", "classes"]);
+    refused(here, &["classify", model, "linear.safetensors", "a.png", "--confidence", "1"], &["confidence", "got 1"]);
+    refused(here, &["classify", model, model, "a.png"], &[model, "bagssl-classifier"]);
+    refused(here, &["classify", "bagnet.safetensors", "linear.safetensors", "a.png"], &["linear", "network"]);
+
+    if cfg!(target_os = "linux") {
+        let limited = ["embed", model, "folder", "--stride", "4", "-o", "limited.npy", "--memory-limit", "400"];
+        succeeds(here, &limited);
+        assert_eq!(fs::read(here.join("all.npy")).unwrap(), fs::read(here.join("limited.npy")).unwrap());
+        let small = ["embed", model, "folder", "-o", "x.npy", "--memory-limit", "3"];
+        refused(here, &small, &["--memory-limit", "at least", "got 3"]);
+    }
+}
+
 #[test]
 fn bad_input_gets_one_line() {
     let folder = tempfile::tempdir().unwrap();
@@ -226,6 +274,8 @@ fn every_command_has_help() {
         &["embed"],
         &["nearest"],
         &["explain"],
+        &["fit"],
+        &["classify"],
         &["inspect"],
         &["convert"],
         &["export"],

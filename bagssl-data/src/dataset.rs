@@ -213,30 +213,58 @@ impl Dataset {
     /// # Panics
     /// If there is no such image.
     pub fn decode(&self, image: usize) -> Result<Image> {
+        match &self.storage {
+            Storage::Planes(_) => Ok(cifar::image(&self.bytes(image)?)),
+            _ => Image::decode(&self.bytes(image)?, &self.full_name(image)),
+        }
+    }
+
+    /// Bytes of memory that decoding an image takes at most, by the size in its header: its file, 8 bytes for each of its
+    /// pixels (16 bits of red, green, blue and alpha, the most that a decoder makes) and the 3 that remain. Reads the file.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::decode`], as far as a header tells.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    pub fn decoding_bytes(&self, image: usize) -> Result<u64> {
+        if let Storage::Planes(_) = &self.storage {
+            return Ok(self.entries[image].length);
+        }
+        let bytes = self.bytes(image)?;
+        let size = Image::size_of(&bytes, &self.full_name(image))?;
+        Ok(bytes.len() as u64 + u64::from(size.height) * u64::from(size.width) * (8 + 3))
+    }
+
+    /// The bytes of an image's file.
+    fn bytes(&self, image: usize) -> Result<std::borrow::Cow<'_, [u8]>> {
         let entry = &self.entries[image];
-        let full = || match self.origin.as_os_str().is_empty() {
-            true => entry.name.clone(),
-            false => format!("{}: {}", self.origin.display(), entry.name),
-        };
         if entry.length > MOST_BYTES {
             let (expected, got) = (format!("at most {MOST_BYTES} bytes"), entry.length.to_string());
-            return Err(Error::Image { name: full(), expected, got });
+            return Err(Error::Image { name: self.full_name(image), expected, got });
         }
         let (offset, length) = (entry.offset as usize, entry.length as usize);
         match &self.storage {
             Storage::Files(root) => {
                 let path = root.join(&entry.name);
-                let bytes = fs::read(&path).map_err(|error| Error::Read { path, error })?;
-                Image::decode(&bytes, &full())
+                Ok(fs::read(&path).map_err(|error| Error::Read { path, error })?.into())
             }
             Storage::File(file) => {
                 let mut bytes = vec![0; length];
                 tarball::read_at(file, &mut bytes, entry.offset)
                     .map_err(|error| Error::Read { path: self.origin.join(&entry.name), error })?;
-                Image::decode(&bytes, &full())
+                Ok(bytes.into())
             }
-            Storage::Memory(bytes) => Image::decode(&bytes[offset..][..length], &full()),
-            Storage::Planes(bytes) => Ok(cifar::image(&bytes[offset..][..length])),
+            Storage::Memory(bytes) => Ok(bytes[offset..][..length].into()),
+            Storage::Planes(bytes) => Ok(bytes[offset..][..length].into()),
+        }
+    }
+
+    fn full_name(&self, image: usize) -> String {
+        let name = &self.entries[image].name;
+        match self.origin.as_os_str().is_empty() {
+            true => name.clone(),
+            false => format!("{}: {name}", self.origin.display()),
         }
     }
 

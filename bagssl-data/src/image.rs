@@ -66,6 +66,21 @@ impl Image {
         Ok(Image { size, rgb: rgb.into_raw() })
     }
 
+    /// The rows and columns that an image's header says it has; it may still turn out to be broken.
+    ///
+    /// # Errors
+    /// [`Error::Image`] under that name if there is no such header.
+    pub fn size_of(bytes: &[u8], name: &str) -> Result<ImageSize> {
+        let refuse = |error: image::ImageError| {
+            let got = format!("{} bytes: {}", bytes.len(), one_line(&error));
+            Error::Image { name: name.into(), expected: "a JPEG, PNG, WebP, BMP or GIF image".into(), got }
+        };
+        let reader =
+            ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| refuse(error.into()))?;
+        let (width, height) = reader.into_dimensions().map_err(refuse)?;
+        Ok(ImageSize { height, width })
+    }
+
     /// Rows and columns.
     pub fn size(&self) -> ImageSize {
         self.size
