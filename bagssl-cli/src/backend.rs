@@ -35,10 +35,10 @@ impl Name {
 pub(crate) struct CpuArgs {
     /// CPU: only plain sums of products, no Winograd (slower; rounding errors are about half)
     #[arg(long)]
-    exact: bool,
+    pub(crate) exact: bool,
     /// CPU: products in bf16, where the CPU has them (faster; embeddings to 2 or 3 digits)
     #[arg(long)]
-    bf16: bool,
+    pub(crate) bf16: bool,
 }
 
 impl CpuArgs {

@@ -97,7 +97,7 @@ pub(crate) struct Measured {
 /// What the features at [`TAPS`] are called in reports.
 const SPACES: [Space; 2] = [Space::Embedding, Space::Projection];
 /// Images in a batch of bags.
-const BATCH: usize = 16;
+pub(crate) const BATCH: usize = 16;
 /// The features that are measured.
 pub(crate) const TAPS: [Tap; 2] = [Tap::Embedding, Tap::Projection];
 

@@ -217,6 +217,11 @@ fn classifies(here: &Path, model: &str) {
     refused(here, &["classify", model, model, "a.png"], &[model, "bagssl-classifier"]);
     refused(here, &["classify", "bagnet.safetensors", "linear.safetensors", "a.png"], &["linear", "network"]);
 
+    let accuracy: Value = serde_json::from_str(&succeeds(here, &["bench", "accuracy", model, "--json"])).unwrap();
+    assert_eq!(accuracy["layers"].as_array().unwrap().len(), 9);
+    let f32 = &accuracy["networks"][1];
+    assert!(f32["lowest_cosine"].as_f64().unwrap() > 0.99999 && f32["error"].as_f64().unwrap() < 1e-4);
+
     if cfg!(target_os = "linux") {
         let limited = ["embed", model, "folder", "--stride", "4", "-o", "limited.npy", "--memory-limit", "400"];
         succeeds(here, &limited);
@@ -282,6 +287,7 @@ fn every_command_has_help() {
         &["data", "check"],
         &["bench", "infer"],
         &["bench", "train"],
+        &["bench", "accuracy"],
         &["reproduce"],
     ] {
         let help = succeeds(here, &[command, &["--help"]].concat());
