@@ -4,7 +4,7 @@
 //! by images that are being decoded and cut (each taken into account before it is read, by the size in its header) and by
 //! patches that wait for the network.
 
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, bail};
 
@@ -15,40 +15,47 @@ pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) struct Budget {
     all: u64,
     left: Mutex<u64>,
-    freed: Condvar,
+    /// Whether what needs more than there is gets all of it, instead of an error.
+    lenient: bool,
 }
 
 /// Bytes that are taken, until this is dropped.
-pub(crate) struct Taken<'a> {
-    budget: &'a Budget,
+pub(crate) struct Taken {
+    budget: Arc<Budget>,
     bytes: u64,
 }
 
 impl Budget {
-    pub(crate) fn new(bytes: u64) -> Self {
-        Budget { all: bytes, left: Mutex::new(bytes), freed: Condvar::new() }
+    /// So many bytes and no more.
+    pub(crate) fn strict(bytes: u64) -> Arc<Self> {
+        Arc::new(Budget { all: bytes, left: Mutex::new(bytes), lenient: false })
     }
 
-    /// Takes so many bytes as soon as they are left.
+    /// So many bytes; what needs more comes alone.
+    pub(crate) fn lenient(bytes: u64) -> Arc<Self> {
+        Arc::new(Budget { all: bytes, left: Mutex::new(bytes), lenient: true })
+    }
+
+    /// Takes so many bytes, if they are left now.
     ///
     /// # Errors
     /// If there are not as many in all; `what` needs them.
-    pub(crate) fn take(&self, bytes: u64, what: &str) -> Result<Taken<'_>> {
-        if bytes > self.all {
+    pub(crate) fn take(self: &Arc<Self>, bytes: u64, what: &str) -> Result<Option<Taken>> {
+        if bytes > self.all && !self.lenient {
             let (expected, got) = (self.all / MIB, bytes.div_ceil(MIB));
             bail!("{what}: expected at most {expected} MiB to decode it under --memory-limit, got {got}");
         }
-        let left = self.left.lock().expect("no thread panics with it");
-        let mut left = self.freed.wait_while(left, |left| *left < bytes).expect("no thread panics with it");
-        *left -= bytes;
-        Ok(Taken { budget: self, bytes })
+        let bytes = bytes.min(self.all);
+        let mut left = self.left.lock().expect("no thread panics with it");
+        let Some(after) = left.checked_sub(bytes) else { return Ok(None) };
+        *left = after;
+        Ok(Some(Taken { budget: self.clone(), bytes }))
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for Taken {
     fn drop(&mut self) {
         *self.budget.left.lock().expect("no thread panics with it") += self.bytes;
-        self.budget.freed.notify_all();
     }
 }
 
@@ -71,31 +78,22 @@ pub(crate) fn held() -> Result<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU64, Ordering};
 
     #[test]
     fn no_more_is_taken_than_there_is() {
-        let budget = Budget::new(100);
-        let (held, most) = (AtomicU64::new(0), AtomicU64::new(0));
-        std::thread::scope(|scope| {
-            for thread in 0..4_u64 {
-                let (budget, held, most) = (&budget, &held, &most);
-                scope.spawn(move || {
-                    for round in 0..200 {
-                        let bytes = 10 + (thread * 37 + round * 13) % 60;
-                        let _taken = budget.take(bytes, "x").unwrap();
-                        most.fetch_max(held.fetch_add(bytes, Ordering::SeqCst) + bytes, Ordering::SeqCst);
-                        std::thread::yield_now();
-                        held.fetch_sub(bytes, Ordering::SeqCst);
-                    }
-                });
-            }
-        });
-        let most = most.into_inner();
-        assert!((60..=100).contains(&most), "{most}");
-        assert_eq!(*budget.left.lock().unwrap(), 100);
-        let error = Budget::new(3 * MIB).take(5 * MIB + 1, "a.png").err().unwrap().to_string();
+        let budget = Budget::strict(100);
+        let first = budget.take(60, "x").unwrap().unwrap();
+        assert!(budget.take(41, "x").unwrap().is_none());
+        let second = budget.take(40, "x").unwrap().unwrap();
+        drop(first);
+        assert!(budget.take(61, "x").unwrap().is_none() && budget.take(60, "x").unwrap().is_some());
+        drop(second);
+        assert!(budget.take(100, "x").unwrap().is_some());
+        let error = Budget::strict(3 * MIB).take(5 * MIB + 1, "a.png").err().unwrap().to_string();
         assert_eq!(error, "a.png: expected at most 3 MiB to decode it under --memory-limit, got 6");
+        let lenient = Budget::lenient(100);
+        let alone = lenient.take(1000, "x").unwrap();
+        assert!(alone.is_some() && lenient.take(1, "x").unwrap().is_none());
     }
 
     #[cfg(target_os = "linux")]

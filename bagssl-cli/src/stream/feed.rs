@@ -1,0 +1,143 @@
+//! The threads that decode images and cut patches, as they are asked to.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result};
+use bagssl_core::bag::{Bag, Grid};
+use bagssl_core::patch::Crop;
+use bagssl_core::random::Address;
+use bagssl_data::bags::Cutter;
+use bagssl_data::image::Image;
+
+use super::Stream;
+use crate::memory::{Budget, Taken};
+
+/// A decoded image, with its crops in the order in which they are looked at.
+pub(super) struct Picture {
+    image: Image,
+    pub(super) crops: Vec<Crop>,
+    _room: Taken,
+}
+
+/// What a thread is asked for.
+enum Job {
+    /// To decode this image, and cut so many of its first patches.
+    Open(usize, usize),
+    /// To cut more patches of an image.
+    Cut(usize, Arc<Picture>, std::ops::Range<usize>),
+}
+
+/// What comes back.
+pub(super) enum Answer {
+    /// Patches of an image.
+    Cut(Cut),
+    /// There is no memory for this image before another is done with.
+    NoRoom(usize),
+}
+
+/// Some patches of an image, cut.
+pub(super) struct Cut {
+    pub(super) image: usize,
+    pub(super) picture: Arc<Picture>,
+    pub(super) range: std::ops::Range<usize>,
+    pub(super) values: Vec<f32>,
+}
+
+/// The threads. They end when this is dropped.
+pub(super) struct Feed {
+    jobs: Sender<Job>,
+    answers: Receiver<Result<Answer>>,
+    /// Answers that are still to come.
+    outstanding: usize,
+}
+
+impl Feed {
+    /// Starts so many threads.
+    pub(super) fn start<'scope>(
+        scope: &'scope std::thread::Scope<'scope, '_>,
+        stream: &'scope Stream<'_>,
+        threads: usize,
+        budget: &'scope Arc<Budget>,
+    ) -> Feed {
+        let ((jobs, queue), (sender, answers)) = (channel::<Job>(), channel());
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..threads {
+            let (queue, sender) = (queue.clone(), sender.clone());
+            scope.spawn(move || {
+                let spec = stream.spec;
+                let mut cutter = Cutter::new(spec.patch.input(), spec.filter, spec.normalisation);
+                loop {
+                    let job = queue.lock().expect("no thread panics with it").recv();
+                    // A closed channel means that nobody wants more.
+                    let Ok(job) = job else { return };
+                    if sender.send(stream.answer(job, &mut cutter, budget)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Feed { jobs, answers, outstanding: 0 }
+    }
+
+    pub(super) fn open(&mut self, image: usize, patches: usize) -> Result<()> {
+        self.ask(Job::Open(image, patches))
+    }
+
+    pub(super) fn cut(&mut self, image: usize, picture: Arc<Picture>, range: std::ops::Range<usize>) -> Result<()> {
+        self.ask(Job::Cut(image, picture, range))
+    }
+
+    fn ask(&mut self, job: Job) -> Result<()> {
+        self.outstanding += 1;
+        self.jobs.send(job).ok().context("the threads that cut patches have ended")
+    }
+
+    /// The next answer; `None` if nothing was asked for that has not been answered.
+    pub(super) fn next(&mut self) -> Result<Option<Answer>> {
+        if self.outstanding == 0 {
+            return Ok(None);
+        }
+        self.outstanding -= 1;
+        self.answers.recv().context("the threads that cut patches have ended")?.map(Some)
+    }
+}
+
+impl Stream<'_> {
+    fn answer(&self, job: Job, cutter: &mut Cutter, budget: &Arc<Budget>) -> Result<Answer> {
+        let (image, picture, range) = match job {
+            Job::Open(image, patches) => {
+                let bytes = self.dataset.decoding_bytes(image)?;
+                let Some(room) = budget.take(bytes, self.dataset.name(image))? else {
+                    return Ok(Answer::NoRoom(image));
+                };
+                let picture = self.prepare(image, room)?;
+                let range = 0..patches.min(picture.crops.len());
+                (image, Arc::new(picture), range)
+            }
+            Job::Cut(image, picture, range) => (image, picture, range),
+        };
+        let mut values = Vec::new();
+        picture.crops[range.clone()].iter().for_each(|&crop| cutter.cut(&picture.image, crop, &mut values));
+        Ok(Answer::Cut(Cut { image, picture, range, values }))
+    }
+
+    fn prepare(&self, image: usize, room: Taken) -> Result<Picture> {
+        let picture = self.dataset.decode(image)?;
+        let named = || self.dataset.name(image).to_string();
+        let address = Address { image: image as u32, ..Address::default() };
+        let bag = if self.whole {
+            Bag::Whole
+        } else {
+            self.bag.for_image(&self.spec.patch, picture.size()).with_context(named)?
+        };
+        let crops = match bag {
+            Bag::Grid { spec, stride } if self.is_any_time() => {
+                let grid = Grid::new(spec, picture.size(), stride).with_context(named)?;
+                grid.order(address).map(|patch| grid.crop(patch)).collect()
+            }
+            bag => bag.crops(picture.size(), address).with_context(named)?,
+        };
+        Ok(Picture { image: picture, crops, _room: room })
+    }
+}

@@ -1,0 +1,72 @@
+//! How many images and patches are on their way at a time, so that the memory suffices.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use bagssl_core::batch::{BatchShape, PatchBatch};
+use bagssl_core::embed::Embed;
+
+use super::Stream;
+use crate::memory::{self, Budget, MIB};
+use crate::work;
+
+/// Patches that the network is given together, and that are cut at once of an image of which all are wanted.
+pub(super) const ROWS: usize = 64;
+/// Memory that is not accounted for: stacks of threads, what the allocator keeps.
+const SLACK: u64 = 16 * MIB;
+/// Memory that decoded images may take where nobody says how much; a larger one comes alone.
+const USUAL: u64 = 256 * MIB;
+
+/// How images flow to the network.
+pub(super) struct Flow {
+    /// Threads that decode and cut.
+    pub(super) threads: usize,
+    /// Images that are open at a time.
+    pub(super) open: usize,
+    /// The most patches of an image that are cut at once.
+    pub(super) at_once: usize,
+    /// The memory for images.
+    pub(super) budget: Arc<Budget>,
+    /// Bytes that kept embeddings may take.
+    pub(super) kept: u64,
+}
+
+impl Stream<'_> {
+    /// Under a limit the network looks at a batch, and what the program then holds is taken from the limit.
+    pub(super) fn flow(&self, network: &dyn Embed) -> Result<Flow> {
+        let count = self.dataset.len();
+        let threads = if self.threads == 0 { work::cores() } else { self.threads }.clamp(1, count.max(1));
+        // Twice the images that fill a batch: one half is cut while the network looks at the other.
+        let open = if self.is_any_time() { 2 * ROWS / self.step(0) } else { threads + 2 };
+        let open = open.clamp(1, count.max(1));
+        let Some(limit) = self.memory else {
+            let budget = Budget::lenient(USUAL);
+            return Ok(Flow { threads, open, at_once: ROWS, budget, kept: u64::MAX });
+        };
+        let side = self.spec.patch.input() as usize;
+        let shape = BatchShape { images: 1, patches: ROWS, channels: 3, height: side, width: side };
+        let batch = PatchBatch::new(shape, vec![0.0; shape.rows() * shape.patch_len()], vec![0], vec![0])?;
+        network.embed(&batch, &[self.tap]).map_err(anyhow::Error::from_boxed)?;
+        drop(batch);
+        let (now, most) = memory::held()?;
+        // The means, once as rows, once as the array and once as the bytes of the file; and the network's batch.
+        let patch = (shape.patch_len() * 4) as u64;
+        let results = 3 * (count * self.spec.model.dim(self.tap) * 4) as u64 + 2 * ROWS as u64 * patch;
+        let needed = now.max(most) + results + 2 * patch + SLACK;
+        if limit < needed {
+            let (needed, limit) = (needed.div_ceil(MIB), limit / MIB);
+            bail!(
+                "--memory-limit: expected at least {needed} MiB, which the network and the results take, got {limit}"
+            );
+        }
+        let rest = limit - now - results - SLACK;
+        let waiting = |(open, at_once): &(usize, usize)| 2 * (open * at_once) as u64 * patch;
+        let halves = |most: usize| core::iter::successors(Some(most), |&n| (n > 1).then_some(n / 2));
+        let choices = halves(open).flat_map(|open| halves(ROWS).map(move |at_once| (open, at_once)));
+        let (open, at_once) = choices.into_iter().find(|choice| waiting(choice) <= rest / 4).unwrap_or((1, 1));
+        let rest = rest - waiting(&(open, at_once)).min(rest);
+        // Kept rows are three times there at the end, as the means are.
+        let (images, kept) = if self.keep { (rest / 2, rest / 6) } else { (rest, u64::MAX) };
+        Ok(Flow { threads, open, at_once, budget: Budget::strict(images), kept })
+    }
+}

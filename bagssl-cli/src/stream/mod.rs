@@ -1,0 +1,348 @@
+//! Images of any sizes on their way to their embeddings: decoded and cut on threads, while the network looks at others.
+//!
+//! The network's side asks for patches, the threads of [`feed`] cut them. Where an image may be looked at in part, its next
+//! patches are asked for only if those before were not enough, and batches are filled from several images.
+
+mod feed;
+mod flow;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use bagssl_core::anytime::{AnyTime, Next, Reason, Rule};
+use bagssl_core::batch::{BatchShape, PatchBatch};
+use bagssl_core::checkpoint::Spec;
+use bagssl_core::embed::{Embed, Rows, Tap};
+use bagssl_core::patch::Crop;
+use bagssl_data::dataset::Dataset;
+use bagssl_eval::classifier::{Classifier, Search};
+
+use crate::bag::BagArgs;
+use crate::work;
+use feed::{Answer, Cut, Feed};
+use flow::{Flow, ROWS};
+
+/// Which patches are looked at, and until when.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct StopArgs {
+    /// Look at patches in random order, and stop when the mean's standard error is below this share of its length
+    #[arg(long, value_name = "SHARE")]
+    tolerance: Option<f64>,
+    /// Look at patches in random order, and at no more than N (at least 2)
+    #[arg(long, value_name = "N")]
+    max_patches: Option<u64>,
+    /// Look at patches in random order, and stop when an image has taken so long
+    #[arg(long, value_name = "MS")]
+    deadline_ms: Option<u64>,
+}
+
+impl StopArgs {
+    /// No more than so many patches, at least 2.
+    pub(crate) fn at_most(patches: u64) -> Self {
+        StopArgs { max_patches: Some(patches), ..StopArgs::default() }
+    }
+
+    /// Refuses what no rule can be made of.
+    fn check(&self) -> Result<()> {
+        if let Some(tolerance) = self.tolerance
+            && !(tolerance.is_finite() && tolerance >= 0.0)
+        {
+            bail!("--tolerance: expected a number of at least 0, got {tolerance}");
+        }
+        match self.max_patches {
+            Some(few @ 0..=1) => bail!("--max-patches: expected at least 2, got {few}"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The rule, if one was asked for.
+    fn rule(&self) -> Option<(Rule, Option<Duration>)> {
+        if self.tolerance.is_none() && self.max_patches.is_none() && self.deadline_ms.is_none() {
+            return None;
+        }
+        let most = self.max_patches.unwrap_or(u64::MAX);
+        let least = Rule::default().least.min(most);
+        let rule = Rule { tolerance: self.tolerance.unwrap_or(0.0), least, most };
+        Some((rule, self.deadline_ms.map(Duration::from_millis)))
+    }
+}
+
+/// What is to be embedded, and how.
+pub(crate) struct Stream<'a> {
+    pub(crate) dataset: &'a Arc<Dataset>,
+    pub(crate) spec: &'a Spec,
+    pub(crate) bag: &'a BagArgs,
+    pub(crate) whole: bool,
+    pub(crate) stop: &'a StopArgs,
+    /// Stop when this classifier is so sure of an image's class.
+    pub(crate) decide: Option<(&'a Classifier, f64)>,
+    pub(crate) tap: Tap,
+    /// Whether the embedding of each patch is wanted too.
+    pub(crate) keep: bool,
+    pub(crate) threads: usize,
+    /// Bytes of memory that all of it may take.
+    pub(crate) memory: Option<u64>,
+    pub(crate) quiet: bool,
+}
+
+/// An image that has been looked at.
+pub(crate) struct Embedded {
+    /// The mean of the embeddings.
+    pub(crate) mean: Vec<f32>,
+    /// Each patch's, if kept, in the order in which they were looked at.
+    pub(crate) patches: Rows,
+    /// Where these patches lie.
+    pub(crate) crops: Vec<Crop>,
+    /// Patches that were looked at.
+    pub(crate) used: u64,
+    /// Patches in all.
+    pub(crate) total: u64,
+    /// Why no more patches were looked at.
+    pub(crate) reason: Reason,
+}
+
+/// Patches before which no class is decided.
+const LEAST: u64 = 8;
+
+/// An image of which patches come in.
+struct Open<'a> {
+    state: AnyTime,
+    search: Option<Search<'a>>,
+    rows: Rows,
+    crops: Vec<Crop>,
+    begun: Instant,
+}
+
+/// The network's side of a run.
+struct Run<'a> {
+    stream: &'a Stream<'a>,
+    flow: &'a Flow,
+    rule: Rule,
+    limit: Option<Duration>,
+    open: BTreeMap<usize, Open<'a>>,
+    done: BTreeMap<usize, Embedded>,
+    /// Images that are still to be opened.
+    to_open: VecDeque<usize>,
+    /// Images that were asked for and have not come.
+    opening: usize,
+    /// Whether an image has to end before there is memory for another.
+    is_full: bool,
+    rows_kept: u64,
+}
+
+impl Stream<'_> {
+    /// Embeds all images, in the order of the data set.
+    pub(crate) fn run(&self, network: &dyn Embed) -> Result<Vec<Embedded>> {
+        self.stop.check()?;
+        let count = self.dataset.len();
+        let flow = self.flow(network)?;
+        let bar = if self.quiet { indicatif::ProgressBar::hidden() } else { work::bar("embed", count) };
+        let all = Rule { tolerance: 0.0, least: 2, most: u64::MAX };
+        let (rule, limit) = self.stop.rule().unwrap_or((all, None));
+        let done = std::thread::scope(|scope| {
+            let mut feed = Feed::start(scope, self, flow.threads, &flow.budget);
+            let mut run = Run {
+                stream: self,
+                flow: &flow,
+                rule,
+                limit,
+                open: BTreeMap::new(),
+                done: BTreeMap::new(),
+                to_open: (0..count).collect(),
+                opening: 0,
+                is_full: false,
+                rows_kept: 0,
+            };
+            while run.done.len() < count {
+                run.ask(&mut feed)?;
+                let cuts = run.gather(&mut feed)?;
+                run.look(network, cuts, &mut feed)?;
+                bar.set_position(run.done.len() as u64);
+            }
+            Ok(run.done.into_values().collect())
+        });
+        bar.finish_and_clear();
+        done
+    }
+
+    /// Whether an image may be looked at in part.
+    fn is_any_time(&self) -> bool {
+        self.stop.rule().is_some() || self.decide.is_some()
+    }
+
+    /// How many patches to look at next, after so many: up to where a rule may first stop, then half as many again.
+    fn step(&self, seen: usize) -> usize {
+        if !self.is_any_time() {
+            return ROWS;
+        }
+        let rule = self.stop.rule().map(|(rule, _)| rule);
+        let most = rule.map_or(u64::MAX, |rule| rule.most);
+        let first = match (self.decide, rule) {
+            (Some(_), _) => LEAST,
+            (None, rule) => rule.map_or(LEAST, |rule| rule.least),
+        };
+        let next = match (self.decide, seen) {
+            (_, 0) => first as usize,
+            // A class is looked at each time the patches have doubled.
+            (Some(_), seen) => seen,
+            (None, seen) => (seen / 2).max(LEAST as usize),
+        };
+        next.clamp(1, ROWS).min((most as usize).saturating_sub(seen)).max(1)
+    }
+
+    /// The search for the class of an image of so many patches, if one was asked for.
+    fn search(&self, patches: u64) -> Result<Option<Search<'_>>> {
+        let Some((classifier, confidence)) = self.decide else { return Ok(None) };
+        Ok(Some(classifier.search(patches, LEAST, confidence)?))
+    }
+}
+
+impl<'a> Run<'a> {
+    /// Asks for as many images as may be open.
+    fn ask(&mut self, feed: &mut Feed) -> Result<()> {
+        while !self.is_full && self.open.len() + self.opening < self.flow.open {
+            let Some(image) = self.to_open.pop_front() else { break };
+            feed.open(image, self.stream.step(0).min(self.flow.at_once))?;
+            self.opening += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes in cut patches until a batch is full or nothing more will come.
+    fn gather(&mut self, feed: &mut Feed) -> Result<Vec<Cut>> {
+        let (mut cuts, mut rows) = (Vec::new(), 0);
+        while rows < ROWS {
+            match feed.next()? {
+                Some(Answer::Cut(cut)) => {
+                    self.begin(&cut)?;
+                    if !self.stream.is_any_time() {
+                        self.go_on(&cut, feed)?;
+                    }
+                    rows += cut.range.len();
+                    cuts.push(cut);
+                }
+                Some(Answer::NoRoom(image)) => {
+                    self.opening -= 1;
+                    self.to_open.push_front(image);
+                    // Without an image that is open or on its way all memory is free, and the answer is another one.
+                    self.is_full = self.opening > 0 || !self.open.is_empty();
+                }
+                None => break,
+            }
+        }
+        Ok(cuts)
+    }
+
+    /// Takes note of an image whose first patches have come.
+    fn begin(&mut self, cut: &Cut) -> Result<()> {
+        if cut.range.start > 0 {
+            return Ok(());
+        }
+        self.opening -= 1;
+        let (total, dim) = (cut.picture.crops.len() as u64, self.dim());
+        let image = Open {
+            state: AnyTime::new(dim, total, self.rule)?,
+            search: self.stream.search(total)?,
+            rows: Rows { values: Vec::new(), dim },
+            crops: Vec::new(),
+            begun: Instant::now(),
+        };
+        self.open.insert(cut.image, image);
+        Ok(())
+    }
+
+    /// Asks for the patches that come after these.
+    fn go_on(&self, cut: &Cut, feed: &mut Feed) -> Result<()> {
+        let (seen, total) = (cut.range.end, cut.picture.crops.len());
+        if seen == total {
+            return Ok(());
+        }
+        let step = self.stream.step(seen).min(self.flow.at_once);
+        feed.cut(cut.image, cut.picture.clone(), seen..total.min(seen + step))
+    }
+
+    /// Embeds patches, and says of each image whether these were enough.
+    fn look(&mut self, network: &dyn Embed, mut cuts: Vec<Cut>, feed: &mut Feed) -> Result<()> {
+        let side = self.stream.spec.patch.input() as usize;
+        let patches = cuts.iter().map(|cut| cut.range.len()).sum();
+        if patches == 0 {
+            return Ok(());
+        }
+        // The answers come in any order; the rows of an image do not depend on it, but where memory ends does.
+        cuts.sort_by_key(|cut| (cut.image, cut.range.start));
+        let values = cuts.iter_mut().flat_map(|cut| std::mem::take(&mut cut.values)).collect();
+        let shape = BatchShape { images: 1, patches, channels: 3, height: side, width: side };
+        let batch = PatchBatch::new(shape, values, vec![0], vec![0])?;
+        let rows = network.embed(&batch, &[self.stream.tap]).map_err(anyhow::Error::from_boxed)?.remove(0);
+        let mut rest = &rows.values[..];
+        for cut in &cuts {
+            let (these, others) = rest.split_at(cut.range.len() * rows.dim);
+            rest = others;
+            match self.take(cut, these)? {
+                Some(reason) => self.finish(cut, reason)?,
+                None if self.stream.is_any_time() => self.go_on(cut, feed)?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds patches to an image; why it is done with, if it is.
+    fn take(&mut self, cut: &Cut, rows: &[f32]) -> Result<Option<Reason>> {
+        let (dim, limit) = (self.dim(), self.limit);
+        let image = self.open.get_mut(&cut.image).context("patches of an image that is not open")?;
+        let expired = || limit.is_some_and(|limit| image.begun.elapsed() >= limit);
+        for (crop, row) in cut.picture.crops[cut.range.clone()].iter().zip(rows.chunks(dim)) {
+            if self.stream.keep {
+                self.rows_kept += 1;
+                if self.rows_kept * dim as u64 * 4 > self.flow.kept {
+                    let most = self.rows_kept - 1;
+                    bail!(
+                        "--memory-limit: expected to keep at most {most} embeddings of patches, got more; embed fewer images at a time"
+                    );
+                }
+                image.rows.values.extend(row);
+                image.crops.push(*crop);
+            }
+            let next = image.state.push(row, expired)?;
+            let is_decided = image.search.as_mut().map_or(Ok(false), |search| search.push(row))?;
+            match next {
+                Next::Stop(reason) => return Ok(Some(reason)),
+                Next::Continue if is_decided => return Ok(Some(Reason::Decided)),
+                Next::Continue => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn finish(&mut self, cut: &Cut, reason: Reason) -> Result<()> {
+        let image = self.open.remove(&cut.image).context("an image ended twice")?;
+        let mean = image.state.mean().mean().context("a bag has a patch")?;
+        if let Some(value) = mean.iter().find(|value| !value.is_finite()) {
+            return Err(anyhow!("{}: expected a finite embedding, got {value}", self.stream.dataset.name(cut.image)));
+        }
+        let (used, total) = (image.state.mean().count(), cut.picture.crops.len() as u64);
+        let Open { rows: patches, crops, .. } = image;
+        self.done.insert(cut.image, Embedded { mean, patches, crops, used, total, reason });
+        self.is_full = false;
+        Ok(())
+    }
+
+    fn dim(&self) -> usize {
+        self.stream.spec.model.dim(self.stream.tap)
+    }
+}
+
+/// What a reason is called.
+pub(crate) fn reason_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Complete => "all patches",
+        Reason::Tolerance => "tolerance",
+        Reason::Most => "most patches",
+        Reason::Deadline => "deadline",
+        Reason::Decided => "decided",
+        _ => "stopped",
+    }
+}
