@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use bagssl_core::architecture::Architecture;
 use bagssl_data::augment::Augment;
-use bagssl_train::config::TrainConfig;
+use bagssl_train::config::{OnNotFinite, TrainConfig};
 use bagssl_train::preset::{PRESETS, Preset, preset};
 use serde::Serialize;
 
@@ -78,6 +78,13 @@ pub(crate) struct ConfigArgs {
     /// Patches of each image
     #[arg(long, value_name = "N")]
     patches: Option<usize>,
+    /// Patches of each image that go through the network together: fewer take less memory and more time; the loss is still
+    /// that of the whole batch, batch norms see a part
+    #[arg(long, value_name = "N")]
+    micro: Option<usize>,
+    /// What to do with a step whose loss or gradient is not finite
+    #[arg(long, value_name = "POLICY", value_parser = ["stop", "skip"])]
+    on_not_finite: Option<String>,
     /// Highest learning rate
     #[arg(long, value_name = "RATE")]
     rate: Option<f64>,
@@ -109,6 +116,11 @@ impl ConfigArgs {
         replace(&mut train.model.projector, self.projector.clone());
         replace(&mut train.batch.images, self.images);
         replace(&mut train.batch.patches, self.patches);
+        if self.micro.is_some() {
+            train.batch.micro = self.micro;
+        }
+        let policy = |name: &String| if name == "skip" { OnNotFinite::Skip } else { OnNotFinite::Stop };
+        replace(&mut train.on_not_finite, self.on_not_finite.as_ref().map(policy));
         Ok(run)
     }
 }

@@ -1,6 +1,6 @@
-//! A limit on the memory that embedding takes.
+//! The memory of this program and of the system, and a limit on what embedding takes.
 //!
-//! What the program holds once its network has looked at a batch is measured, not guessed. The rest of the limit is shared
+//! Under a limit, what the program holds once its network has looked at a batch is measured, not guessed. The rest of the limit is shared
 //! by images that are being decoded and cut (each taken into account before it is read, by the size in its header) and by
 //! patches that wait for the network.
 
@@ -73,6 +73,13 @@ pub(crate) fn held() -> Result<(u64, u64)> {
         (Some(now), Some(most)) => Ok((now << 10, most << 10)),
         _ => bail!("--memory-limit: expected a system that tells a program's memory (/proc/self/status), got another"),
     }
+}
+
+/// Bytes of memory that the system could still give, where it says so.
+pub(crate) fn available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? << 10)
 }
 
 #[cfg(test)]

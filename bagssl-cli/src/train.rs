@@ -12,6 +12,7 @@ use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::loader::{Loader, LoaderConfig};
 use bagssl_train::Error;
 use bagssl_train::config::CheckedConfig;
+use bagssl_train::memory::Estimate;
 use bagssl_train::progress::{Bar, Metrics};
 use bagssl_train::store::FileStore;
 use bagssl_train::trainer::{Ended, RunInfo, Trainer};
@@ -20,6 +21,7 @@ use burn::backend::Autodiff;
 use crate::backend::{self, Device, Job, Name, Target};
 use crate::config::{ConfigArgs, RunConfig};
 use crate::files;
+use crate::memory;
 use crate::source::DataArgs;
 
 /// Train an encoder on a set of images
@@ -150,13 +152,16 @@ impl Job for Training<'_> {
             settings: format!("{}{}", toml::to_string(&self.config.augment)?, self.backend.text()),
         };
         files::make_folder(self.out)?;
+        self.tell_memory(&checked);
         let mut trainer: Run<T> = self.begin::<T>(checked, info, device)?;
         let resumed = trainer.step();
         files::write(&self.out.join("config.toml"), self.config.to_toml()?.as_bytes())?;
         let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Metrics::create(&self.out.join(METRICS), resumed)?)];
         observers.extend(self.observers.into_iter().map(|observer| observer as Box<dyn Observer>));
         let mut store = FileStore::new(self.out.join(STATE));
-        let ended = trainer.run(&loader as &dyn PatchSource, &mut observers, &mut store)?;
+        let ended = trainer
+            .run(&loader as &dyn PatchSource, &mut observers, &mut store)
+            .map_err(|error| with_names(error, &self.dataset))?;
         if ended == Ended::Stopped {
             bail!("stopped at step {}; the same command goes on from there", trainer.step());
         }
@@ -165,7 +170,39 @@ impl Job for Training<'_> {
     }
 }
 
+/// An error with the names of the first images that it is about.
+fn with_names(error: Error, dataset: &Dataset) -> anyhow::Error {
+    const SHOWN: usize = 3;
+    let names: Vec<&str> = match &error {
+        Error::NotFinite { images, .. } => {
+            images.iter().take(SHOWN).map(|&image| dataset.name(image as usize)).collect()
+        }
+        _ => Vec::new(),
+    };
+    match names.is_empty() {
+        true => error.into(),
+        false => anyhow::anyhow!("{error} ({}, ..); --on-not-finite skip goes on without such steps", names.join(", ")),
+    }
+}
+
 impl Training<'_> {
+    /// Says how much memory a step is going to take, and what to do if that is more than there is.
+    fn tell_memory(&self, config: &CheckedConfig) {
+        let batch = config.config().batch;
+        let estimate = Estimate::of(config, 4);
+        let needed = estimate.bytes((batch.images * batch.together()) as u64);
+        let Some(free) = memory::available() else { return };
+        if self.backend == Name::Cuda || needed <= free {
+            return;
+        }
+        let (needed, free_mib) = (needed / memory::MIB, free / memory::MIB);
+        let advice = match estimate.fitting(free, batch.images, batch.patches) {
+            Some(together) => format!("--micro {together} would fit"),
+            None => "fewer --images would fit".into(),
+        };
+        eprintln!("warning: a step takes about {needed} MiB, {free_mib} are free; {advice}");
+    }
+
     fn begin<T: Target>(&self, config: CheckedConfig, info: RunInfo, device: Device<T>) -> Result<Run<T>> {
         let path = self.out.join(STATE);
         if self.force || !path.exists() {

@@ -17,6 +17,15 @@ pub enum Event<'a> {
         /// Named figures: the loss and its terms, the learning rate.
         figures: &'a [(&'static str, f64)],
     },
+    /// A step changed nothing, because its loss or its gradient is not finite.
+    Skipped {
+        /// Steps done, this one counted.
+        step: u64,
+        /// What is not finite.
+        what: &'a str,
+        /// The images of the batch that it comes from, by their index in the data set; all of them, if that is not known.
+        images: &'a [u32],
+    },
     /// An epoch is done.
     Epoch {
         /// The epoch, counted from 0.

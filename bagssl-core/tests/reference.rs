@@ -284,7 +284,8 @@ fn step<B: Backend, I: Kernels<B>>() {
     let gradients = (projection * tensor(&case["output_grad"])).sum().backward();
     for (network, part) in [(&mut encoder, "encoder"), (&mut projector, "projector")] {
         let mut seen = 0;
-        network.update(&gradients, &mut |parameter, value, gradient| {
+        let gradients = network.gradients(&gradients);
+        network.update(gradients, &mut |parameter, value, gradient| {
             seen += 1;
             let expected = numbers(&case["gradients"][part][&parameter.name]);
             close(&format!("{part} {}", parameter.name), &values(gradient), &expected, 1e-4);

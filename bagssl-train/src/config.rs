@@ -38,6 +38,13 @@ pub struct TrainConfig {
     pub optimiser: OptimiserConfig,
     /// The run's length and the learning rate over it.
     pub schedule: Schedule,
+    /// What is done with a step whose loss or gradient is not finite.
+    #[serde(default, skip_serializing_if = "is_stop")]
+    pub on_not_finite: OnNotFinite,
+}
+
+fn is_stop(policy: &OnNotFinite) -> bool {
+    *policy == OnNotFinite::Stop
 }
 
 /// The networks of a run.
@@ -65,6 +72,28 @@ pub struct BatchConfig {
     pub images: usize,
     /// Views of each image.
     pub patches: usize,
+    /// Views of each image that go through the network together; all, if nothing is said. Fewer take less memory and more time
+    /// (a second forward pass): the loss is still that of the whole batch, but batch norms take the statistics of such a part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro: Option<usize>,
+}
+
+impl BatchConfig {
+    /// Views of each image that go through the network together.
+    pub fn together(&self) -> usize {
+        self.micro.unwrap_or(self.patches)
+    }
+}
+
+/// What is done when a loss or a gradient is infinite or not a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnNotFinite {
+    /// The run ends with an error.
+    #[default]
+    Stop,
+    /// The step changes nothing, and is reported.
+    Skip,
 }
 
 /// A config that has been checked.
@@ -103,6 +132,11 @@ impl TrainConfig {
             });
         }
         check_batch(self.batch.images, self.batch.patches)?;
+        let (patches, together) = (self.batch.patches, self.batch.together());
+        if together == 0 || !patches.is_multiple_of(together) {
+            let expected = format!("a divisor of the {patches} patches");
+            return Err(Error::Setting { name: "batch.micro", expected, got: together.to_string() });
+        }
         self.optimiser.check()?;
         self.schedule.check(1)?;
         let loss = self.loss.check()?;

@@ -22,12 +22,14 @@ pub enum Error {
     #[error("config: {0}")]
     Config(String),
     /// A value became infinite or not a number.
-    #[error("{what} is not finite{}", at_step(*.step))]
+    #[error("{what} is not finite{}", at_step(*.step, .images))]
     NotFinite {
         /// What it was.
-        what: &'static str,
+        what: String,
         /// The step, if it is known.
         step: Option<u64>,
+        /// The images of the batch that it comes from, as far as that is known; by their index in the data set.
+        images: Vec<u32>,
     },
     /// The source of batches failed.
     #[error("{0}")]
@@ -70,9 +72,23 @@ pub enum Error {
     Core(#[from] bagssl_core::Error),
 }
 
+impl Error {
+    /// A value that is not finite, of which nothing else is known.
+    pub(crate) fn not_finite(what: &str) -> Self {
+        Error::NotFinite { what: what.into(), step: None, images: Vec::new() }
+    }
+}
+
 /// The result of a function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-fn at_step(step: Option<u64>) -> String {
-    step.map_or_else(String::new, |step| format!(" at step {step}"))
+fn at_step(step: Option<u64>, images: &[u32]) -> String {
+    let mut text = step.map_or_else(String::new, |step| format!(" at step {step}"));
+    if !images.is_empty() {
+        const SHOWN: usize = 8;
+        let shown: Vec<String> = images.iter().take(SHOWN).map(u32::to_string).collect();
+        let more = if images.len() > SHOWN { format!(" and {} more", images.len() - SHOWN) } else { String::new() };
+        text += &format!(", from images {}{more}", shown.join(", "));
+    }
+    text
 }

@@ -2,7 +2,7 @@
 //!
 //! In the order in which a step uses them: the [`loss`] of the projections of a batch, the [`optimiser`] with its
 //! learning rate's [`schedule`], the [`trainer`] whose loop they run in, the [`store`] that its state is saved to, and the
-//! [`progress`] that is shown and written down. A [`config`] holds the settings of a run; [`preset`] has recipes by name;
+//! [`progress`] that is shown and written down. A [`config`] holds the settings of a run, [`memory`] estimates what it takes; [`preset`] has recipes by name;
 //! [`backend`] names the devices it may run on.
 //!
 //! ```
@@ -34,6 +34,7 @@ pub mod loss;
 pub mod schedule;
 pub mod optimiser;
 pub mod config;
+pub mod memory;
 pub mod preset;
 pub mod trainer;
 pub mod store;

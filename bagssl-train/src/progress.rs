@@ -35,6 +35,10 @@ impl Bar {
 
 impl Observer for Bar {
     fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
+        if let Event::Skipped { step, what, images } = event {
+            self.bar
+                .println(format!("step {step} changed nothing: {what} is not finite, from {} images", images.len()));
+        }
         if let Event::Step { step, steps, epoch, figures } = event {
             if self.bar.length() != Some(*steps) {
                 self.bar.set_length(*steps);
@@ -93,6 +97,12 @@ impl Observer for Metrics {
         let (mut line, figures) = match event {
             Event::Step { step, epoch, figures, .. } => {
                 (json!({"event": "step", "step": step, "epoch": epoch}), figures)
+            }
+            Event::Skipped { step, what, images } => {
+                let line = json!({"event": "skipped", "step": step, "what": what, "images": images});
+                let written = self.file.write_all(format!("{line}\n").as_bytes());
+                written.map_err(|error| Error::File { path: self.path.clone(), error })?;
+                return Ok(Verdict::Continue);
             }
             Event::Epoch { epoch, step, figures } => (json!({"event": "epoch", "step": step, "epoch": epoch}), figures),
             _ => return Ok(Verdict::Continue),

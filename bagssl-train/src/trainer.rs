@@ -4,14 +4,15 @@ use std::marker::PhantomData;
 
 use bagssl_core::batch::{PatchBatch, PatchSource};
 use bagssl_core::checkpoint::{Checkpoint, FORMAT_VERSION, OPTIMISER_PREFIX, Provenance, Spec, Training, to_bytes};
-use bagssl_core::model::{Kernels, Model};
+use bagssl_core::model::{BatchStatistics, Kernels, Model, ModelGradients};
 use bagssl_core::observe::{Event, Observer, Verdict};
-use burn::module::AutodiffModule;
+use burn::module::{AutodiffModule, Module};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 
-use crate::config::CheckedConfig;
+use crate::config::{CheckedConfig, OnNotFinite};
 use crate::error::{Error, Result};
+use crate::loss::LossValue;
 use crate::optimiser::Optimiser;
 use crate::schedule::StepSchedule;
 use crate::store::Store;
@@ -101,7 +102,7 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
     ///
     /// # Errors
     /// [`Error::Source`], [`Error::Observer`] or [`Error::File`] as they arise; [`Error::NotFinite`] with its step if
-    /// the loss is no number; [`Error::Batch`] or [`Error::Batches`] if a batch is not of the promised shape, or there are
+    /// the loss or a gradient is no number (unless the config says to skip such steps); [`Error::Batch`] or [`Error::Batches`] if a batch is not of the promised shape, or there are
     /// not as many of them.
     pub fn run(
         &mut self,
@@ -137,7 +138,17 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
         let mut sums: Vec<(&'static str, f64)> = Vec::new();
         let mut count = 0.0;
         for batch in source.epoch(epoch, first) {
-            let figures = self.one_step(batch.map_err(Error::Source)?, source, schedule)?;
+            let figures = match self.one_step(batch.map_err(Error::Source)?, source, schedule) {
+                Err(Error::NotFinite { what, images, .. }) if self.skips() => {
+                    self.step += 1;
+                    let event = Event::Skipped { step: self.step, what: &what, images: &images };
+                    if observer.observe(&event).map_err(Error::Observer)? == Verdict::Stop {
+                        return Ok(Verdict::Stop);
+                    }
+                    continue;
+                }
+                other => other?,
+            };
             count += 1.0;
             if sums.is_empty() {
                 sums = figures.iter().map(|&(name, _)| (name, 0.0)).collect();
@@ -152,7 +163,7 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
         if got != expected {
             return Err(Error::Batches { expected, got });
         }
-        sums.iter_mut().for_each(|sum| sum.1 /= count);
+        sums.iter_mut().for_each(|sum| sum.1 /= f64::max(count, 1.0));
         observer.observe(&Event::Epoch { epoch, step: self.step, figures: &sums }).map_err(Error::Observer)
     }
 
@@ -166,28 +177,116 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
         if shape != source.shape() {
             return Err(Error::Batch { expected: source.shape(), got: shape });
         }
-        let dims = [shape.rows(), shape.channels, shape.height, shape.width];
-        let patches = Tensor::from_data(TensorData::new(batch.into_data(), dims), &self.device);
-        let output = self.model.forward_train::<K>(patches);
-        let [_, dim] = output.projection.dims();
-        let projections = output.projection.reshape([shape.images, shape.patches, dim]);
+        let images = batch.images().to_vec();
         let step = self.step + 1;
-        let value = self.config.loss().value(projections).map_err(|error| match error {
-            Error::NotFinite { what, .. } => Error::NotFinite { what, step: Some(step) },
+        let pass = self.pass(batch).map_err(|error| match error {
+            Error::NotFinite { what, images: known, .. } => Error::NotFinite {
+                what,
+                step: Some(step),
+                images: if known.is_empty() { images.clone() } else { known },
+            },
             other => other,
         })?;
-        let gradients = value.objective.backward();
-
         let factor = schedule.factor(self.step);
         self.optimiser.begin_step();
         let optimiser = &mut self.optimiser;
-        self.model
-            .update(&gradients, &mut |parameter, value, gradient| optimiser.update(parameter, value, gradient, factor));
-        self.model.update_running(output.statistics);
+        self.model.update(pass.gradients, &mut |parameter, value, gradient| {
+            optimiser.update(parameter, value, gradient, factor)
+        });
+        self.model.update_running(pass.statistics);
         self.step = step;
-        let mut figures = value.figures;
+        let mut figures = pass.figures;
         figures.push(("rate", self.config.config().optimiser.rate() * factor));
         Ok(figures)
+    }
+
+    fn skips(&self) -> bool {
+        self.config.config().on_not_finite == OnNotFinite::Skip
+    }
+
+    /// The loss of a batch and its gradients, all finite.
+    fn pass(&self, batch: PatchBatch) -> Result<Pass<B>> {
+        let images = batch.images().to_vec();
+        let parts = parts(batch, self.config.config().batch.together(), &self.device);
+        let mut pass = match &parts[..] {
+            [whole] => self.whole(whole.clone(), &images)?,
+            parts => self.in_parts(parts, &images)?,
+        };
+        let squares = pass.gradients.squares().ok_or_else(|| Error::not_finite("the gradient"))?;
+        let squares = squares.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+        if let Some(wrong) = squares.iter().position(|square| !square.is_finite()) {
+            let parameters = self.config.plan().parameters();
+            let mut trained = parameters.iter().filter(|parameter| parameter.role.is_trained());
+            let name = trained.nth(wrong).map_or("a parameter", |parameter| &parameter.name);
+            return Err(Error::not_finite(&format!("the gradient of {name}")));
+        }
+        let length = squares.iter().map(|&square| f64::from(square)).sum::<f64>().sqrt();
+        pass.figures.push(("gradient", length));
+        Ok(pass)
+    }
+
+    /// All patches at once.
+    fn whole(&self, patches: Part<B>, images: &[u32]) -> Result<Pass<B>> {
+        let output = self.model.forward_train::<K>(patches.tensor);
+        let [_, dim] = output.projection.dims();
+        let projections = output.projection.reshape([patches.images, patches.patches, dim]);
+        let value = self.loss(projections, images)?;
+        let gradients = self.model.gradients(&value.objective.backward());
+        Ok(Pass { gradients, statistics: output.statistics, figures: value.figures })
+    }
+
+    /// Some patches of each image at a time, twice: once for the projections, of which the loss of the whole batch is made
+    /// and its gradient, and once to lead that gradient back. What is kept in between is one part's, but for projections.
+    ///
+    /// # Source
+    /// Gao et al., *Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup*, RepL4NLP 2021.
+    fn in_parts(&self, parts: &[Part<B>], images: &[u32]) -> Result<Pass<B>> {
+        let (mut projections, mut encoders, mut projectors) = (Vec::new(), Vec::new(), Vec::new());
+        // Without gradients nothing is kept; a graph that is merely dropped stays until the next backward pass.
+        let frozen = self.model.clone().no_grad();
+        for part in parts {
+            let output = frozen.forward_train::<K>(part.tensor.clone());
+            let [_, dim] = output.projection.dims();
+            projections.push(output.projection.reshape([part.images, part.patches, dim]).inner());
+            let [encoder, projector] = output.statistics;
+            encoders.push(encoder);
+            projectors.push(projector);
+        }
+        let projections = Tensor::from_inner(Tensor::cat(projections, 1)).require_grad();
+        let value = self.loss(projections.clone(), images)?;
+        let gradient =
+            projections.grad(&value.objective.backward()).ok_or_else(|| Error::not_finite("the gradient"))?;
+        let mut sum: Option<ModelGradients<B>> = None;
+        let mut first = 0;
+        for part in parts {
+            let share = gradient.clone().narrow(1, first, part.patches);
+            first += part.patches;
+            let projection = self.model.forward_train::<K>(part.tensor.clone()).projection;
+            let share = Tensor::from_inner(share.reshape(projection.shape()));
+            let gradients = self.model.gradients(&(projection * share).sum().backward());
+            sum = Some(match sum {
+                Some(sum) => sum.plus(gradients),
+                None => gradients,
+            });
+        }
+        let gradients = sum.expect("a batch has parts");
+        let statistics = [BatchStatistics::mean(encoders), BatchStatistics::mean(projectors)];
+        Ok(Pass { gradients, statistics, figures: value.figures })
+    }
+
+    /// The loss; an error names the images whose projections are not finite, if that is why.
+    fn loss(&self, projections: Tensor<B, 3>, images: &[u32]) -> Result<LossValue<B>> {
+        let values = projections.clone();
+        self.config.loss().value(projections).map_err(|error| match error {
+            Error::NotFinite { what, step, .. } => {
+                let values = values.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+                let of_image = values.chunks(values.len() / images.len()).zip(images);
+                let is_broken = |values: &[f32]| values.iter().any(|value| !value.is_finite());
+                let images = of_image.filter(|(values, _)| is_broken(values)).map(|(_, &image)| image).collect();
+                Error::NotFinite { what, step, images }
+            }
+            other => other,
+        })
     }
 
     /// A hash of all that the weights depend on.
@@ -237,6 +336,43 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
             training,
         }
     }
+}
+
+/// What a step's backward pass leaves.
+struct Pass<B: AutodiffBackend> {
+    gradients: ModelGradients<B>,
+    statistics: [BatchStatistics<B>; 2],
+    figures: Vec<(&'static str, f64)>,
+}
+
+/// Some patches of every image of a batch.
+#[derive(Clone)]
+struct Part<B: AutodiffBackend> {
+    /// `[image * patch, channel, height, width]`
+    tensor: Tensor<B, 4>,
+    images: usize,
+    patches: usize,
+}
+
+/// A batch in parts of `together` patches of each image.
+fn parts<B: AutodiffBackend>(batch: PatchBatch, together: usize, device: &B::Device) -> Vec<Part<B>> {
+    let shape = batch.shape();
+    let dims = [shape.images * together, shape.channels, shape.height, shape.width];
+    let part = |values: Vec<f32>| Part {
+        tensor: Tensor::from_data(TensorData::new(values, dims), device),
+        images: shape.images,
+        patches: together,
+    };
+    if together == shape.patches {
+        return vec![part(batch.into_data())];
+    }
+    let of_image = shape.patches * shape.patch_len();
+    let length = together * shape.patch_len();
+    let first = |number: usize| {
+        let rows = batch.data().chunks(of_image).flat_map(|image| &image[number * length..][..length]);
+        rows.copied().collect()
+    };
+    (0..shape.patches / together).map(|number| part(first(number))).collect()
 }
 
 /// A hash of texts that is the same with every compiler (FNV-1a, Fowler, Noll, Vo).

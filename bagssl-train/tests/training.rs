@@ -7,13 +7,14 @@ use bagssl_core::model::{Differentiable, Stock};
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_core::random::{Address, Purpose};
 use bagssl_train::backend::{Candle, NdArray};
-use bagssl_train::config::{CheckedConfig, TrainConfig};
+use bagssl_train::config::{CheckedConfig, OnNotFinite, TrainConfig};
 use bagssl_train::optimiser::{OptimiserConfig, Trust};
 use bagssl_train::preset::{PRESETS, preset};
 use bagssl_train::store::{Nowhere, Store};
 use bagssl_train::trainer::{Ended, RunInfo, Trainer};
 use bagssl_train::{Error, Result};
 use burn::backend::Autodiff;
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 type Run<B> = Trainer<Autodiff<B>, Differentiable<Stock>>;
@@ -222,4 +223,122 @@ fn a_source_that_fails_or_lies_is_reported() {
     let shape = source().shape;
     assert!(run(Broken(shape)).contains("expected shape"));
     assert_eq!(run(Broken(BatchShape { images: 5, ..shape })), "image 3 is broken");
+}
+
+/// Micro-batches of patches: one step of SGD is that of a single graph in which the same parts go through the network, with
+/// the loss of all of them together.
+#[test]
+fn a_split_batch_has_the_gradient_of_the_whole_one() {
+    for name in ["bagssl", "bagssl-vicreg"] {
+        let optimiser =
+            OptimiserConfig::Sgd { rate: 1.0, momentum: 0.0, nesterov: false, decay: 0.0, decay_vectors: false };
+        let mut config = TrainConfig { optimiser, ..config(name).config().clone() };
+        config.batch.patches = 6;
+        config.batch.micro = Some(2);
+        let config = config.check().unwrap();
+        let shape = BatchShape { patches: 6, ..source().shape };
+        let source = Noise { shape, ..source() };
+        let mut trainer: Run<NdArray> = Trainer::new(config.clone(), info(), Default::default()).unwrap();
+        let model = trainer.model().clone();
+        trainer.run(&source, &mut Watch { stop_after: Some(1), ..Watch::default() }, &mut Nowhere).unwrap();
+
+        let batch = source.epoch(0, 0).next().unwrap().unwrap();
+        let of_image = 6 * shape.patch_len();
+        let part = |number: usize| {
+            let length = 2 * shape.patch_len();
+            let values: Vec<f32> =
+                batch.data().chunks(of_image).flat_map(|image| image[number * length..][..length].to_vec()).collect();
+            let patches = Tensor::<Autodiff<NdArray>, 1>::from_floats(&values[..], &Default::default());
+            let output = model.forward_train::<Differentiable<Stock>>(patches.reshape([12, 3, 8, 12]));
+            output.projection.reshape([6, 2, 8])
+        };
+        let value = config.loss().value(Tensor::cat((0..3).map(part).collect(), 1)).unwrap();
+        let gradients = model.gradients(&value.objective.backward());
+        let mut whole = model.clone();
+        whole.update(gradients, &mut |_, value, gradient| value - gradient);
+
+        let split: Vec<_> = trainer.model().tensors();
+        for ((name, _, before), ((_, _, whole), (_, _, split))) in
+            model.tensors().iter().zip(whole.tensors().iter().zip(&split))
+        {
+            if name.contains("running") {
+                assert_ne!(before, split, "{name} has not moved");
+                continue;
+            }
+            let most = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0_f32, |most, (a, b)| most.max((a - b).abs()));
+            let (change, error) = (most(before, whole), most(whole, split));
+            assert!(error <= 1e-5 * change.max(1.0), "{name}: {error} of a change of {change}");
+        }
+        // Not that of parts with a loss of their own.
+        let first = config.loss().value(part(0)).unwrap().figures[0].1;
+        assert!((first - value.figures[0].1).abs() > 1e-3);
+    }
+    let mut odd = config("bagssl").config().clone();
+    odd.batch.micro = Some(2);
+    let error = odd.check().unwrap_err().to_string();
+    assert_eq!(error, "batch.micro: expected a divisor of the 3 patches, got 2");
+}
+
+/// Noise, but for one value of one image in the second batch, which is not a number.
+struct OneBroken;
+
+impl PatchSource for OneBroken {
+    fn shape(&self) -> BatchShape {
+        source().shape
+    }
+    fn batches_per_epoch(&self) -> usize {
+        4
+    }
+    fn epoch(&self, epoch: u32, first: usize) -> Batches<'_> {
+        let batches: Vec<_> = source().epoch(epoch, first).collect();
+        let broken = move |(number, batch): (usize, std::result::Result<PatchBatch, SourceError>)| {
+            let batch = batch?;
+            let (shape, images, labels) = (batch.shape(), batch.images().to_vec(), batch.labels().to_vec());
+            let mut data = batch.into_data();
+            if epoch == 0 && first + number == 1 {
+                // In the last patch of image 4.
+                data[(4 * 3 + 2) * shape.patch_len() + 7] = f32::NAN;
+            }
+            Ok(PatchBatch::new(shape, data, images, labels)?)
+        };
+        Box::new(batches.into_iter().enumerate().map(broken))
+    }
+}
+
+#[derive(Default)]
+struct Skips(Vec<(u64, String, Vec<u32>)>);
+
+impl Observer for Skips {
+    fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
+        if let Event::Skipped { step, what, images } = event {
+            self.0.push((*step, (*what).into(), images.to_vec()));
+        }
+        Ok(Verdict::Continue)
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_named_and_stops_or_skips() {
+    let run = |policy, micro| {
+        let mut config = config("bagssl").config().clone();
+        config.on_not_finite = policy;
+        config.batch.micro = micro;
+        let mut run: Run<Candle> = Trainer::new(config.check().unwrap(), info(), Default::default()).unwrap();
+        let mut skips = Skips::default();
+        let ended = run.run(&OneBroken, &mut skips, &mut Nowhere);
+        (ended, skips.0, run)
+    };
+    // A batch norm spreads what is broken over all images that it sees.
+    for micro in [None, Some(1)] {
+        let error = run(OnNotFinite::Stop, micro).0.unwrap_err();
+        let Error::NotFinite { step: Some(2), ref images, .. } = error else { panic!("{error}") };
+        assert!(images.contains(&4), "{error}");
+        assert!(error.to_string().contains("at step 2, from images "), "{error}");
+        let (ended, skips, run) = run(OnNotFinite::Skip, micro);
+        assert_eq!((ended.unwrap(), run.step()), (Ended::Finished, 12));
+        assert_eq!((skips.len(), skips[0].0), (1, 2));
+        assert!(skips[0].2.contains(&4));
+        let finite = |(_, _, values): (String, Vec<usize>, Vec<f32>)| values.iter().all(|value| value.is_finite());
+        assert!(run.model().tensors().into_iter().all(finite));
+    }
 }

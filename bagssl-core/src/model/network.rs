@@ -1,16 +1,20 @@
 //! A network on a Burn backend, built from a plan.
 
+mod update;
+
 use std::prelude::v1::*;
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::relu as stock_relu;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use super::kernels::{Kernels, NormedInputs, along_channels};
 use crate::checkpoint::NamedTensor;
 use crate::error::{Error, Result};
 use crate::plan::{NORM_EPSILON, NORM_MOMENTUM, Op, Parameter, Plan};
+
+pub use update::{Gradients, Update};
 
 /// A network whose layers and parameter names are those of its [`Plan`].
 #[derive(Module, Debug)]
@@ -45,6 +49,31 @@ struct Norm<B: Backend> {
 /// The statistics of one batch at each norm of a network, in the order of the layers.
 #[derive(Debug, Clone)]
 pub struct BatchStatistics<B: Backend>(Vec<NormStatistics<B>>);
+
+impl<B: Backend> BatchStatistics<B> {
+    /// The mean of the statistics of several parts of a batch.
+    ///
+    /// # Panics
+    /// If there is no part, or they are not of one network.
+    pub fn mean(parts: Vec<Self>) -> Self {
+        let share = 1.0 / parts.len() as f64;
+        let sum = parts.into_iter().reduce(|a, b| {
+            assert_eq!(a.0.len(), b.0.len(), "statistics of one network");
+            let add = |(a, b): (NormStatistics<B>, NormStatistics<B>)| NormStatistics {
+                mean: a.mean + b.mean,
+                variance: a.variance + b.variance,
+                count: a.count.min(b.count),
+            };
+            BatchStatistics(a.0.into_iter().zip(b.0).map(add).collect())
+        });
+        let scaled = |part: NormStatistics<B>| NormStatistics {
+            mean: part.mean * share,
+            variance: part.variance * share,
+            count: part.count,
+        };
+        BatchStatistics(sum.expect("at least one part").0.into_iter().map(scaled).collect())
+    }
+}
 
 #[derive(Debug, Clone)]
 struct NormStatistics<B: Backend> {
@@ -249,66 +278,6 @@ impl<B: Backend> Network<B> {
             }
         }
     }
-}
-
-/// What an optimiser makes of a parameter: from its name and shape, its value and its gradient, both flattened, its new
-/// value.
-pub type Update<'a, B> = dyn FnMut(
-        &Parameter,
-        Tensor<<B as AutodiffBackend>::InnerBackend, 1>,
-        Tensor<<B as AutodiffBackend>::InnerBackend, 1>,
-    ) -> Tensor<<B as AutodiffBackend>::InnerBackend, 1>
-    + 'a;
-
-impl<B: AutodiffBackend> Network<B> {
-    /// Replaces every trained parameter by what `update` makes of it and its gradient, all flattened. A parameter that
-    /// the loss does not depend on keeps its value.
-    pub fn update(&mut self, gradients: &B::Gradients, update: &mut Update<'_, B>) {
-        let parameters = self.plan.parameters();
-        let mut trained = parameters.iter().filter(|parameter| parameter.role.is_trained());
-        let mut next = || trained.next().expect("the plan names a parameter for each that a layer has");
-        let (mut convs, mut linears) = (self.convs.iter_mut(), self.linears.iter_mut());
-        for layer in self.plan.layers() {
-            let norm = match &layer.op {
-                Op::ConvNorm { .. } => {
-                    let conv = convs.next().expect("one for each layer");
-                    step(&mut conv.weight, next(), gradients, update);
-                    Some(&mut conv.norm)
-                }
-                Op::Linear { .. } => {
-                    let linear = linears.next().expect("one for each layer");
-                    step(&mut linear.weight, next(), gradients, update);
-                    if let Some(bias) = &mut linear.bias {
-                        step(bias, next(), gradients, update);
-                    }
-                    linear.norm.as_mut()
-                }
-                Op::MaxPool { .. } | Op::GlobalMean => None,
-            };
-            if let Some(norm) = norm {
-                step(&mut norm.scale, next(), gradients, update);
-                step(&mut norm.shift, next(), gradients, update);
-            }
-        }
-    }
-}
-
-/// Replaces one parameter.
-fn step<B: AutodiffBackend, const D: usize>(
-    parameter: &mut Param<Tensor<B, D>>,
-    name: &Parameter,
-    gradients: &B::Gradients,
-    update: &mut Update<'_, B>,
-) {
-    let value = parameter.val();
-    let Some(gradient) = value.grad(gradients) else {
-        return;
-    };
-    let shape = value.shape();
-    let length = shape.num_elements();
-    let flat = value.inner().reshape([length]);
-    let updated = update(name, flat, gradient.reshape([length])).reshape(shape);
-    *parameter = Param::initialized(parameter.id, Tensor::from_inner(updated).require_grad());
 }
 
 /// The values that layers still read, each dropped after its last use.

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use super::kernels::Kernels;
-use super::network::{BatchStatistics, Network, Update};
+use super::network::{BatchStatistics, Gradients, Network, Update};
 use crate::checkpoint::{Checkpoint, ModelPlan, NamedTensor};
 use crate::embed::Tap;
 use crate::error::Result;
@@ -111,11 +111,40 @@ impl<B: Backend> Model<B> {
     }
 }
 
+/// The gradients of a model's trained parameters: the encoder's and the projector's.
+#[derive(Debug, Clone)]
+pub struct ModelGradients<B: AutodiffBackend>([Gradients<B>; 2]);
+
+impl<B: AutodiffBackend> ModelGradients<B> {
+    /// The sum with those of another part of a batch.
+    ///
+    /// # Panics
+    /// If they are of another model.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let [encoder, projector] = self.0;
+        let [other_encoder, other_projector] = other.0;
+        ModelGradients([encoder.plus(other_encoder), projector.plus(other_projector)])
+    }
+
+    /// The squared length of each parameter's, the encoder's first, as far as there are gradients.
+    pub fn squares(&self) -> Option<Tensor<B::InnerBackend, 1>> {
+        let all: Vec<_> = self.0.iter().filter_map(Gradients::squares).collect();
+        if all.is_empty() { None } else { Some(Tensor::cat(all, 0)) }
+    }
+}
+
 impl<B: AutodiffBackend> Model<B> {
+    /// The gradients of the trained parameters.
+    pub fn gradients(&self, gradients: &B::Gradients) -> ModelGradients<B> {
+        ModelGradients([self.encoder.gradients(gradients), self.projector.gradients(gradients)])
+    }
+
     /// Replaces every trained parameter by what `update` makes of it and its gradient, all flattened. Names are those of
     /// the checkpoint.
-    pub fn update(&mut self, gradients: &B::Gradients, update: &mut Update<'_, B>) {
-        for (prefix, network) in [("encoder", &mut self.encoder), ("projector", &mut self.projector)] {
+    pub fn update(&mut self, gradients: ModelGradients<B>, update: &mut Update<'_, B>) {
+        let networks = [("encoder", &mut self.encoder), ("projector", &mut self.projector)];
+        for ((prefix, network), gradients) in networks.into_iter().zip(gradients.0) {
             network.update(gradients, &mut |parameter, value, gradient| {
                 let name = format!("{prefix}.{}", parameter.name);
                 update(&Parameter { name, ..parameter.clone() }, value, gradient)

@@ -61,12 +61,12 @@ pub fn total_coding_rate<B: AutodiffBackend>(sets: Tensor<B, 3>, epsilon: f64) -
     for matrix in values.chunks_exact(side * side) {
         let matrix = DMatrix::from_iterator(side, side, matrix.iter().map(|&value| f64::from(value)))
             + DMatrix::identity(side, side);
-        let factor = Cholesky::new(matrix).ok_or(Error::NotFinite { what: "the coding rate", step: None })?;
+        let factor = Cholesky::new(matrix).ok_or_else(|| Error::not_finite("the coding rate"))?;
         rate -= factor.l_dirty().diagonal().iter().map(|value| value.ln()).sum::<f64>() / count as f64;
         inverses.extend(factor.inverse().iter().map(|&value| value as f32));
     }
     if !rate.is_finite() {
-        return Err(Error::NotFinite { what: "the coding rate", step: None });
+        return Err(Error::not_finite("the coding rate"));
     }
     let inverses = Tensor::from_data(TensorData::new(inverses, [count, side, side]), &device);
     Ok((rate, (gram * inverses).sum() * (-0.5 / count as f64)))

@@ -39,7 +39,7 @@ pub(super) fn loss<B: AutodiffBackend>(projections: Tensor<B, 3>, weights: [f64;
     let values = terms.each_ref().map(|term| scalar(term.clone()));
     let loss: f64 = values.iter().zip(weights).map(|(value, weight)| value * weight).sum();
     if !loss.is_finite() {
-        return Err(Error::NotFinite { what: "the loss", step: None });
+        return Err(Error::not_finite("the loss"));
     }
     let [invariance, variance, covariance] = terms;
     let objective = invariance * weights[0] + variance * weights[1] + covariance * weights[2];

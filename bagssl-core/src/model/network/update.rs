@@ -1,0 +1,150 @@
+//! The gradients of a network's parameters, and what an optimiser makes of them.
+
+use std::prelude::v1::*;
+
+use burn::module::Param;
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+
+use super::Network;
+use crate::plan::{Op, Parameter};
+
+/// What an optimiser makes of a parameter: from its name and shape, its value and its gradient, both flattened, its new
+/// value.
+pub type Update<'a, B> = dyn FnMut(
+        &Parameter,
+        Tensor<<B as AutodiffBackend>::InnerBackend, 1>,
+        Tensor<<B as AutodiffBackend>::InnerBackend, 1>,
+    ) -> Tensor<<B as AutodiffBackend>::InnerBackend, 1>
+    + 'a;
+
+impl<B: AutodiffBackend> Network<B> {
+    /// The gradients of the trained parameters.
+    pub fn gradients(&self, gradients: &B::Gradients) -> Gradients<B> {
+        let mut all = Vec::new();
+        self.each_trained(&mut |weight: Weight<'_, B>| {
+            all.push(match weight {
+                Weight::Filters(parameter) => flat(parameter.val().grad(gradients)),
+                Weight::Matrix(parameter) => flat(parameter.val().grad(gradients)),
+                Weight::Vector(parameter) => flat(parameter.val().grad(gradients)),
+            });
+        });
+        Gradients(all)
+    }
+
+    /// Replaces every trained parameter by what `update` makes of it and its gradient, all flattened. A parameter that
+    /// the loss does not depend on keeps its value.
+    pub fn update(&mut self, gradients: Gradients<B>, update: &mut Update<'_, B>) {
+        let parameters = self.plan.parameters();
+        let trained = parameters.iter().filter(|parameter| parameter.role.is_trained());
+        let mut parts = trained.zip(gradients.0);
+        let mut next = || parts.next().expect("a gradient for each parameter that a layer has");
+        let (mut convs, mut linears) = (self.convs.iter_mut(), self.linears.iter_mut());
+        for layer in self.plan.layers() {
+            let norm = match &layer.op {
+                Op::ConvNorm { .. } => {
+                    let conv = convs.next().expect("one for each layer");
+                    step(&mut conv.weight, next(), update);
+                    Some(&mut conv.norm)
+                }
+                Op::Linear { .. } => {
+                    let linear = linears.next().expect("one for each layer");
+                    step(&mut linear.weight, next(), update);
+                    if let Some(bias) = &mut linear.bias {
+                        step(bias, next(), update);
+                    }
+                    linear.norm.as_mut()
+                }
+                Op::MaxPool { .. } | Op::GlobalMean => None,
+            };
+            if let Some(norm) = norm {
+                step(&mut norm.scale, next(), update);
+                step(&mut norm.shift, next(), update);
+            }
+        }
+    }
+
+    /// Visits every trained parameter, in the plan's order.
+    fn each_trained(&self, visit: &mut dyn FnMut(Weight<'_, B>)) {
+        let (mut convs, mut linears) = (self.convs.iter(), self.linears.iter());
+        for layer in self.plan.layers() {
+            let norm = match &layer.op {
+                Op::ConvNorm { .. } => {
+                    let conv = convs.next().expect("one for each layer");
+                    visit(Weight::Filters(&conv.weight));
+                    Some(&conv.norm)
+                }
+                Op::Linear { .. } => {
+                    let linear = linears.next().expect("one for each layer");
+                    visit(Weight::Matrix(&linear.weight));
+                    linear.bias.iter().for_each(|bias| visit(Weight::Vector(bias)));
+                    linear.norm.as_ref()
+                }
+                Op::MaxPool { .. } | Op::GlobalMean => None,
+            };
+            if let Some(norm) = norm {
+                [&norm.scale, &norm.shift].into_iter().for_each(|part| visit(Weight::Vector(part)));
+            }
+        }
+    }
+}
+
+/// A trained parameter.
+enum Weight<'a, B: Backend> {
+    Filters(&'a Param<Tensor<B, 4>>),
+    Matrix(&'a Param<Tensor<B, 2>>),
+    Vector(&'a Param<Tensor<B, 1>>),
+}
+
+fn flat<B: Backend, const D: usize>(tensor: Option<Tensor<B, D>>) -> Option<Tensor<B, 1>> {
+    let tensor = tensor?;
+    let length = tensor.shape().num_elements();
+    Some(tensor.reshape([length]))
+}
+
+/// Replaces one parameter.
+fn step<B: AutodiffBackend, const D: usize>(
+    parameter: &mut Param<Tensor<B, D>>,
+    (name, gradient): (&Parameter, Option<Tensor<B::InnerBackend, 1>>),
+    update: &mut Update<'_, B>,
+) {
+    let Some(gradient) = gradient else {
+        return;
+    };
+    let value = parameter.val();
+    let shape = value.shape();
+    let flat = value.inner().reshape([shape.num_elements()]);
+    let updated = update(name, flat, gradient).reshape(shape);
+    *parameter = Param::initialized(parameter.id, Tensor::from_inner(updated).require_grad());
+}
+
+/// The gradients of a network's trained parameters, flattened, in the plan's order; none for one that the loss does not
+/// depend on.
+#[derive(Debug, Clone)]
+pub struct Gradients<B: AutodiffBackend>(Vec<Option<Tensor<B::InnerBackend, 1>>>);
+
+impl<B: AutodiffBackend> Gradients<B> {
+    /// The sum with those of another part of a batch.
+    ///
+    /// # Panics
+    /// If they are of another network.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        assert_eq!(self.0.len(), other.0.len(), "gradients of one network");
+        let sum = |(a, b): (Option<Tensor<B::InnerBackend, 1>>, Option<_>)| match (a, b) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.or(b),
+        };
+        Gradients(self.0.into_iter().zip(other.0).map(sum).collect())
+    }
+
+    /// The squared length of each, `[parameter]`: 0 for none. `None` if there is no gradient at all.
+    pub fn squares(&self) -> Option<Tensor<B::InnerBackend, 1>> {
+        let device = self.0.iter().flatten().next()?.device();
+        let square = |gradient: &Option<Tensor<B::InnerBackend, 1>>| match gradient {
+            Some(gradient) => (gradient.clone() * gradient.clone()).sum(),
+            None => Tensor::zeros([1], &device),
+        };
+        Some(Tensor::cat(self.0.iter().map(square).collect(), 0))
+    }
+}

@@ -1,0 +1,105 @@
+//! How much memory a step takes: an estimate before the first one.
+
+use bagssl_core::plan::{Kind, Op, Plan};
+
+use crate::config::CheckedConfig;
+use crate::optimiser::OptimiserConfig;
+
+/// Bytes that training holds, estimated from the shapes alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    /// Parameters, their gradients and the optimiser's state, all in `f32`.
+    pub parameters: u64,
+    /// What one patch leaves from the forward pass for the backward pass.
+    pub patch: u64,
+    /// What the backward pass has at hand besides, for one patch: the gradients of the largest map, going in and coming out.
+    pub transient: u64,
+}
+
+impl Estimate {
+    /// The estimate for a run whose maps hold values of so many bytes (4 for `f32`, 2 for bf16).
+    ///
+    /// Counted are: for each convolution and linear layer its output, and the output of its norm and ReLU; for a maximum its
+    /// output; the patches. What an implementation needs besides (workspaces, packed weights, batches that wait) is not.
+    pub fn of(config: &CheckedConfig, value_bytes: u64) -> Self {
+        let side = config.config().patch.input() as usize;
+        let plan = config.plan();
+        let trained = plan.parameters().into_iter().map(|parameter| parameter.len() as u64).sum::<u64>();
+        let copies = match config.config().optimiser {
+            OptimiserConfig::Sgd { momentum: 0.0, .. } | OptimiserConfig::Lars { momentum: 0.0, .. } => 2,
+            OptimiserConfig::Sgd { .. } | OptimiserConfig::Lars { .. } => 3,
+            OptimiserConfig::AdamW { .. } => 4,
+        };
+        let (encoder, projector) = (kept(plan.encoder(), [side; 2]), kept(plan.projector(), [1, 1]));
+        Estimate {
+            parameters: trained * 4 * copies,
+            patch: ((3 * side * side) as u64 + encoder.0 + projector.0) * value_bytes,
+            transient: 2 * encoder.1.max(projector.1) * value_bytes,
+        }
+    }
+
+    /// Bytes of a step with so many patches at a time.
+    pub fn bytes(&self, patches: u64) -> u64 {
+        self.parameters + (self.patch + self.transient) * patches
+    }
+
+    /// The most patches of each of so many images that fit together into `bytes`: a divisor of `patches`, for
+    /// [`BatchConfig::micro`](crate::config::BatchConfig::micro); `None` if not even one does.
+    pub fn fitting(&self, bytes: u64, images: usize, patches: usize) -> Option<usize> {
+        let fits = |&together: &usize| self.bytes((images * together) as u64) <= bytes;
+        (1..=patches).rev().filter(|together| patches.is_multiple_of(*together)).find(fits)
+    }
+}
+
+/// Values that a plan keeps for one input besides the input itself, and those of its largest map.
+fn kept(plan: &Plan, size: [usize; 2]) -> (u64, u64) {
+    let sizes = plan.sizes(size).expect("a checked config's patches are large enough");
+    let values = |value: usize| {
+        let (Kind::Map(channels) | Kind::Rows(channels)) = plan.kind(value);
+        (channels * sizes[value][0] * sizes[value][1]) as u64
+    };
+    let copies = |op: &Op| match op {
+        Op::ConvNorm { .. } | Op::Linear { norm: Some(_), .. } => 2,
+        Op::Linear { relu: true, .. } => 2,
+        Op::MaxPool { .. } | Op::GlobalMean | Op::Linear { .. } => 1,
+    };
+    let layers = plan.layers().iter().enumerate();
+    let kept = layers.map(|(index, layer)| copies(&layer.op) * values(index + 1)).sum::<u64>();
+    (kept, (0..=plan.layers().len()).map(values).max().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TrainConfig;
+    use crate::preset::preset;
+
+    fn config() -> CheckedConfig {
+        let mut table: toml::Table = preset("bagssl").unwrap().toml.parse().unwrap();
+        table.remove("augment");
+        let config: TrainConfig = table.try_into().unwrap();
+        config.check().unwrap()
+    }
+
+    /// `resnet-small` on 16x16: the input has 768 values; two convolutions and the stem have 16 x 256 values, three (with the
+    /// shortcut's) 32 x 64, three 64 x 16, each twice; the mean 64; the projector's first layer 128 twice, its last 128.
+    #[test]
+    fn values_by_hand() {
+        let estimate = Estimate::of(&config(), 4);
+        let values = 768 + 2 * (3 * 4096 + 3 * 2048 + 3 * 1024) + 64 + 2 * 128 + 128;
+        assert_eq!(estimate.patch, 4 * values);
+        assert_eq!(estimate.transient, 4 * 2 * 4096);
+        // AdamW: values, gradients, two moments.
+        let parameters: usize = config().plan().parameters().iter().map(|parameter| parameter.len()).sum();
+        assert_eq!(estimate.parameters, 16 * parameters as u64);
+        assert_eq!(Estimate::of(&config(), 2).patch, 2 * values);
+    }
+
+    #[test]
+    fn the_most_that_fits_is_a_divisor() {
+        let estimate = Estimate { parameters: 100, patch: 8, transient: 2 };
+        assert_eq!(estimate.bytes(12), 220);
+        let fitting = |bytes| estimate.fitting(bytes, 3, 4);
+        assert_eq!([220, 219, 159, 130, 129].map(fitting), [Some(4), Some(2), Some(1), Some(1), None]);
+    }
+}
