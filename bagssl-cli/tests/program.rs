@@ -176,6 +176,9 @@ fn uses(here: &Path, model: &str) {
     refused(here, &["bench", "infer", "--size", "100000"], &["--size", "got 100000"]);
     let bench = ["bench", "infer", "--arch", "resnet-small", "--size", "16", "--batch", "3", "--runs", "2", "--json"];
     let bench: Value = serde_json::from_str(&succeeds(here, &bench)).unwrap();
+    let data = ["bench", "data", "--patches", "3", "--rounds", "1", "--seconds", "0.01", "--decode", "--json"];
+    let data: Value = serde_json::from_str(&succeeds(here, &data)).unwrap();
+    assert!(data["patches_per_second"].as_f64().unwrap() > 0.0 && data["patches_per_image"] == 3);
     assert!(bench["patches_per_second"].as_f64().unwrap() > 0.0);
 }
 
@@ -288,6 +291,7 @@ fn every_command_has_help() {
         &["bench", "infer"],
         &["bench", "train"],
         &["bench", "accuracy"],
+        &["bench", "data"],
         &["reproduce"],
     ] {
         let help = succeeds(here, &[command, &["--help"]].concat());

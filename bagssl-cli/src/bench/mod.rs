@@ -1,6 +1,7 @@
 //! `bagssl bench`: what this machine makes of the networks.
 
 mod accuracy;
+mod data;
 mod infer;
 mod train;
 
@@ -15,6 +16,7 @@ pub(crate) enum Command {
     Infer(infer::Args),
     Train(train::Args),
     Accuracy(accuracy::Args),
+    Data(data::Args),
 }
 
 pub(crate) fn run(command: &Command) -> Result<ExitCode> {
@@ -22,6 +24,7 @@ pub(crate) fn run(command: &Command) -> Result<ExitCode> {
         Command::Infer(args) => infer::run(args),
         Command::Train(args) => train::run(args),
         Command::Accuracy(args) => accuracy::run(args),
+        Command::Data(args) => data::run(args),
     }
 }
 
