@@ -5,6 +5,7 @@ use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
 use bagssl_core::cpu::{self, EmbedderOptions, InstructionSet, Options};
 use bagssl_core::embed::{Embed, Tap};
 use bagssl_core::model::{CpuFast, Embedder, Kernels, Model, Stock};
+use bagssl_core::plan::Op;
 use burn::tensor::backend::Backend;
 use clap::ValueEnum;
 
@@ -37,7 +38,7 @@ pub(crate) struct CpuArgs {
     #[arg(long)]
     pub(crate) exact: bool,
     /// CPU: products in bf16, where the CPU has them (faster; embeddings to 2 or 3 digits)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "exact")]
     pub(crate) bf16: bool,
 }
 
@@ -68,13 +69,23 @@ pub(crate) trait Target {
     /// The operations of the network.
     type Kernels: Kernels<Self::Backend>;
 
+    /// Refuses a plan that the backend cannot run.
+    fn check_plan(_: &ModelPlan) -> Result<()> {
+        Ok(())
+    }
+
     /// A network with a checkpoint's weights, for features at some taps.
     fn trained(
         checkpoint: &Checkpoint<'_>,
         _taps: &[Tap],
-        _cpu: CpuArgs,
+        cpu: CpuArgs,
         device: &Device<Self>,
     ) -> Result<Box<dyn Embed>> {
+        if cpu.exact || cpu.bf16 {
+            bail!("--exact, --bf16: expected --backend ndarray, got another");
+        }
+        Self::check_plan(&checkpoint.spec().model)?;
+        checkpoint.check_values()?;
         let model = Model::<Self::Backend>::load(checkpoint, device)?;
         Ok(Box::new(Embedder::<_, Self::Kernels>::new(model, device.clone(), ROWS)))
     }
@@ -100,6 +111,20 @@ struct OnCandle;
 impl Target for OnCandle {
     type Backend = bagssl_train::backend::Candle;
     type Kernels = Stock;
+
+    /// Candle's convolutions have one stride and one padding for both directions.
+    fn check_plan(plan: &ModelPlan) -> Result<()> {
+        for layer in plan.encoder().layers() {
+            if let Op::ConvNorm { conv, window, .. } = &layer.op
+                && (window.stride[0] != window.stride[1] || window.padding[0] != window.padding[1])
+            {
+                bail!(
+                    "--backend candle: expected one stride and padding for both directions, got {window:?} in {conv}"
+                );
+            }
+        }
+        Ok(())
+    }
 }
 
 struct OnNdarray;
@@ -117,6 +142,7 @@ impl Target for OnNdarray {
     type Kernels = CpuFast;
 
     fn trained(checkpoint: &Checkpoint<'_>, taps: &[Tap], cpu: CpuArgs, _: &Device<Self>) -> Result<Box<dyn Embed>> {
+        checkpoint.check_values()?;
         let options = cpu_options(checkpoint.spec().patch.input(), cpu)?;
         Ok(Box::new(cpu::Embedder::new(checkpoint, taps, options)?))
     }

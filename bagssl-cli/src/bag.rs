@@ -5,6 +5,9 @@ use bagssl_core::bag::Bag;
 use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
 use bagssl_data::dataset::Dataset;
 
+/// The most patches of an image that can be asked for.
+const MOST_PATCHES: u32 = 1_000_000;
+
 /// Which patches stand for an image.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct BagArgs {
@@ -17,11 +20,20 @@ pub(crate) struct BagArgs {
 }
 
 impl BagArgs {
+    /// Refuses numbers out of range.
+    pub(crate) fn check(&self) -> Result<()> {
+        match (self.random, self.stride) {
+            (Some(random), _) if !(1..=MOST_PATCHES).contains(&random) => {
+                bail!("--random: expected 1 to {MOST_PATCHES} patches, got {random}")
+            }
+            (_, Some(0)) => bail!("--stride: expected at least 1 pixel, got 0"),
+            _ => Ok(()),
+        }
+    }
+
     /// The bag for patches of this size in an image of this one; the default stride is that of this image.
     pub(crate) fn for_image(&self, spec: &PatchSpec, size: ImageSize) -> Result<Bag> {
         match (self.random, self.stride) {
-            (Some(0), _) => bail!("--random: expected at least 1 patch, got 0"),
-            (_, Some(0)) => bail!("--stride: expected at least 1 pixel, got 0"),
             (Some(patches), _) => Ok(Bag::Random { spec: *spec, patches }),
             (None, Some(stride)) => Ok(Bag::Grid { spec: *spec, stride }),
             (None, None) => Ok(Bag::Grid { spec: *spec, stride: (spec.side_in(size)? / 4).max(1) }),
@@ -30,6 +42,7 @@ impl BagArgs {
 
     /// The bag for patches of this size. The default stride is that of the first image.
     pub(crate) fn of(&self, spec: &PatchSpec, dataset: &Dataset) -> Result<Bag> {
+        self.check()?;
         let size = match (self.stride, spec.side()) {
             (None, PatchSide::AreaShare(_)) => dataset.decode(0)?.size(),
             // Only the default stride depends on the size, and only for a share of the area.

@@ -18,7 +18,8 @@ use serde::Serialize;
 
 use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::bag::BagArgs;
-use crate::files;
+use crate::files::{self, Output};
+use crate::output::{field, say};
 use crate::source::{self, DataArgs};
 use crate::stream::{Embedded, StopArgs, Stream, reason_name};
 
@@ -111,7 +112,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
-    files::check_free(&args.output, args.force)?;
+    let output = Output::new(&args.output, args.force, &[&args.checkpoint])?;
     if args.output.extension().is_none_or(|extension| extension != "safetensors") {
         bail!("{}: expected a name that ends in .safetensors", args.output.display());
     }
@@ -144,12 +145,12 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     let classifier = Classifier::new(by, train.classes().to_vec(), network_of(spec, spec.tap)?)?;
     // Asked once, so that settings that no neighbours can be had with are refused now.
     classifier.predict(&embedded[0].mean)?;
-    files::write(&args.output, &classifier.to_bytes()?)?;
+    output.write(&classifier.to_bytes()?)?;
     if args.json {
         let done = serde_json::json!({"output": args.output, "images": train.len(), "classes": train.classes(), "by": classifier.describe()});
-        println!("{done}");
+        say!("{done}");
     } else {
-        println!("{}, fitted to {}, in {}", classifier.describe(), train.summary(), args.output.display());
+        say!("{}, fitted to {}, in {}", classifier.describe(), train.summary(), args.output.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -274,15 +275,15 @@ impl Classify<'_> {
             let all = serde_json::json!({
                 "images": said, "accuracy": accuracy, "mean_patches": patches, "milliseconds_per_image": milliseconds,
             });
-            println!("{}", serde_json::to_string_pretty(&all)?);
+            say!("{}", serde_json::to_string_pretty(&all)?);
             return Ok(());
         }
         let width = said.iter().map(|said| said.class.len()).max().unwrap_or(0);
         for Said { image, class, patches, of_patches, stopped } in &said {
-            println!("{class:<width$}  {patches:>5} of {of_patches:<5}  {stopped:<13}  {image}");
+            say!("{class:<width$}  {patches:>5} of {of_patches:<5}  {stopped:<13}  {}", field(image));
         }
         let of_all = accuracy.map(|accuracy| format!("{accuracy:.1} % right, ")).unwrap_or_default();
-        println!("{of_all}{patches:.1} patches and {milliseconds:.2} ms an image");
+        say!("{of_all}{patches:.1} patches and {milliseconds:.2} ms an image");
         Ok(())
     }
 
@@ -307,13 +308,13 @@ impl Classify<'_> {
             points.push(Point { rule, patches: mean_patches(&embedded), accuracy, milliseconds });
         }
         if self.args.json {
-            println!("{}", serde_json::to_string_pretty(&points)?);
+            say!("{}", serde_json::to_string_pretty(&points)?);
             return Ok(());
         }
-        println!("{} images; milliseconds are those of the whole run for each image\n", self.dataset.len());
-        println!("{:<16} {:>10} {:>10} {:>10}", "rule", "patches", "right %", "ms");
+        say!("{} images; milliseconds are those of the whole run for each image\n", self.dataset.len());
+        say!("{:<16} {:>10} {:>10} {:>10}", "rule", "patches", "right %", "ms");
         for Point { rule, patches, accuracy, milliseconds } in points {
-            println!("{rule:<16} {patches:>10.1} {accuracy:>10.1} {milliseconds:>10.2}");
+            say!("{rule:<16} {patches:>10.1} {accuracy:>10.1} {milliseconds:>10.2}");
         }
         Ok(())
     }

@@ -9,6 +9,8 @@ use bagssl_train::config::{OnNotFinite, TrainConfig};
 use bagssl_train::preset::{PRESETS, Preset, preset};
 use serde::Serialize;
 
+use crate::files;
+
 /// Everything that a run's weights depend on, but for the images.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct RunConfig {
@@ -133,7 +135,7 @@ fn replace<T>(value: &mut T, new: Option<T>) {
 
 fn read(path: &Path) -> Result<RunConfig> {
     let origin = path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(|| origin.clone())?;
+    let text = String::from_utf8(files::read(path)?).with_context(|| format!("{origin}: expected text in UTF-8"))?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     RunConfig::parse(&name, &text, &origin)
 }

@@ -1,6 +1,6 @@
 //! `bagssl convert` and `bagssl export`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -9,13 +9,14 @@ use bagssl_core::bag::Views;
 use bagssl_core::checkpoint::{self, Checkpoint, FORMAT_VERSION, ModelPlan, Provenance, Spec, WeightType};
 use bagssl_core::embed::Tap;
 use bagssl_core::normalise::Normalisation;
-use bagssl_core::onnx::{self, Export, Output};
+use bagssl_core::onnx::{self, Export};
 use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
 use clap::ValueEnum;
 
 use crate::bench::architecture;
 use crate::embed::Feature;
-use crate::files;
+use crate::files::{self, Output};
+use crate::output::say;
 
 /// Store a checkpoint's weights in fewer bytes
 ///
@@ -56,14 +57,15 @@ impl From<Weights> for WeightType {
 }
 
 pub(crate) fn convert(args: &ConvertArgs) -> Result<ExitCode> {
-    files::check_free(&args.output, args.force)?;
+    // In place is fine: it has been read as a whole.
+    let output = Output::new(&args.output, args.force, &[])?;
     let bytes = files::read(&args.checkpoint)?;
     let named = || args.checkpoint.display().to_string();
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(named)?;
     let converted = checkpoint::convert(&checkpoint, args.dtype.into()).with_context(named)?;
-    files::write(&args.output, &converted)?;
+    output.write(&converted)?;
     let share = 100.0 * converted.len() as f64 / bytes.len() as f64;
-    println!("{}: {} bytes, {share:.0} % of {}", args.output.display(), converted.len(), bytes.len());
+    say!("{}: {} bytes, {share:.0} % of {}", args.output.display(), converted.len(), bytes.len());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -113,25 +115,32 @@ fn size(text: &str) -> std::result::Result<[usize; 2], String> {
 }
 
 pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
-    files::check_free(&args.output, args.force)?;
+    let inputs: Vec<&Path> = args.checkpoint.iter().map(PathBuf::as_path).collect();
+    let file = Output::new(&args.output, args.force, &inputs)?;
     let (bytes, name) = match (&args.checkpoint, args.arch) {
         (Some(path), _) => (files::read(path)?, path.display().to_string()),
         (None, Some(architecture)) => (untrained(architecture)?, architecture.name().into()),
         (None, None) => bail!("expected a checkpoint or --arch, got neither"),
     };
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| name.clone())?;
+    checkpoint.check_values().with_context(|| name.clone())?;
     if let Format::Safetensors = args.format {
-        files::write(&args.output, &bytes)?;
-        println!("{}: {} bytes", args.output.display(), bytes.len());
+        if args.dense || args.size.is_some() || args.tap.is_some() {
+            bail!(
+                "--format safetensors: expected neither --dense, --size nor --tap, which a checkpoint has no place for"
+            );
+        }
+        file.write(&bytes)?;
+        say!("{}: {} bytes", args.output.display(), bytes.len());
         return Ok(ExitCode::SUCCESS);
     }
     let output = match args.dense {
-        true => Output::Dense,
-        false => Output::Rows(args.tap.map_or(checkpoint.spec().tap, Tap::from)),
+        true => onnx::Output::Dense,
+        false => onnx::Output::Rows(args.tap.map_or(checkpoint.spec().tap, Tap::from)),
     };
     let model = onnx::to_bytes(&checkpoint, &Export { output, size: args.size }).context(name)?;
-    files::write(&args.output, &model)?;
-    println!("{}: {} bytes", args.output.display(), model.len());
+    file.write(&model)?;
+    say!("{}: {} bytes", args.output.display(), model.len());
     Ok(ExitCode::SUCCESS)
 }
 

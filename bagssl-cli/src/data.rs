@@ -7,6 +7,7 @@ use bagssl_data::check::{CheckReport, check};
 use bagssl_data::dataset::Split;
 use clap::Subcommand;
 
+use crate::output::say;
 use crate::source::DataArgs;
 use crate::work;
 
@@ -43,26 +44,26 @@ pub(crate) fn run(command: &Command) -> Result<ExitCode> {
             .iter()
             .map(|(name, report)| Ok(((*name).to_string(), serde_json::to_value(report)?)))
             .collect::<Result<_>>()?;
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        say!("{}", serde_json::to_string_pretty(&all)?);
     } else {
-        println!("{}", source.name());
+        say!("{}", source.name());
         reports.iter().for_each(|(name, report)| print(name, report));
     }
     Ok(ExitCode::from(u8::from(broken)))
 }
 
 fn print(name: &str, report: &CheckReport) {
-    println!("\n{name}: {} images of {} classes, {} broken", report.images, report.classes.len(), report.broken.len());
+    say!("\n{name}: {} images of {} classes, {} broken", report.images, report.classes.len(), report.broken.len());
     if let (Some(height), Some(width)) = (report.height, report.width) {
-        println!("  height {} to {}, width {} to {} pixels", height.0, height.1, width.0, width.1);
+        say!("  height {} to {}, width {} to {} pixels", height.0, height.1, width.0, width.1);
     }
     if let (Some(mean), Some(std)) = (report.mean, report.std) {
-        println!("  mean {mean:.4?}, deviation {std:.4?} (red, green, blue in [0, 1])");
+        say!("  mean {mean:.4?}, deviation {std:.4?} (red, green, blue in [0, 1])");
     }
     for (class, count) in &report.classes {
-        println!("  {count:>8}  {class}");
+        say!("  {count:>8}  {class}");
     }
     for broken in &report.broken {
-        println!("  broken    {broken}");
+        say!("  broken    {broken}");
     }
 }

@@ -18,8 +18,9 @@ use clap::ValueEnum;
 
 use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::bag::BagArgs;
-use crate::files;
+use crate::files::{self, Output, write_together};
 use crate::memory::MIB;
+use crate::output::{field, say};
 use crate::source;
 use crate::stream::{Embedded, StopArgs, Stream, reason_name};
 use crate::work;
@@ -27,8 +28,11 @@ use crate::work;
 /// Represent images by the mean of the embeddings of their patches
 ///
 /// Writes an array [image, dim] of f32 to a .npy file, or to a .safetensors file as the tensor `embeddings`; beside it, in
-/// NAME.names.txt, a line for each row: the image's name, the patches looked at and those there are (with --per-patch the
-/// patch's top, left, height and width in pixels).
+/// NAME.names.txt, a line for each row, with tabs between: the image's name (control characters and backslashes escaped), the
+/// patches looked at and those there are (with --per-patch the patch's top, left, height and width in pixels).
+///
+/// As in torchvision, a photograph's EXIF orientation is not applied and transparency is dropped. Which patches --random and the
+/// early stops look at depends on the image's pixels alone.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The checkpoint
@@ -40,9 +44,9 @@ pub(crate) struct Args {
     /// File to write, .npy or .safetensors
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-    /// Which half of a data set
-    #[arg(long, value_enum, default_value_t)]
-    split: Half,
+    /// Which half of a data set [default: val]
+    #[arg(long, value_enum)]
+    split: Option<Half>,
     /// Which feature [default: the one that the checkpoint names]
     #[arg(long, value_enum)]
     tap: Option<Feature>,
@@ -53,7 +57,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     cpu: CpuArgs,
     /// Look at each image once, as a whole
-    #[arg(long, conflicts_with_all = ["random", "stride"])]
+    #[arg(long, conflicts_with_all = ["random", "stride", "tolerance", "max_patches", "deadline_ms"])]
     whole: bool,
     /// Embed all patches of an image in one pass, as far apart as the encoder's stride (encoders without padding, such as
     /// bagnet33, whose patches are not resampled)
@@ -79,11 +83,19 @@ pub(crate) struct Args {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum Half {
     Train,
-    #[default]
     Val,
+}
+
+impl From<Half> for Split {
+    fn from(half: Half) -> Split {
+        match half {
+            Half::Train => Split::Train,
+            Half::Val => Split::Validation,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -106,15 +118,13 @@ impl From<Feature> for Tap {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let format = Format::of(&args.output)?;
     let names_file = args.output.with_extension("names.txt");
-    files::check_free(&args.output, args.force)?;
-    files::check_free(&names_file, args.force)?;
+    let mut inputs: Vec<&Path> = args.images.iter().map(PathBuf::as_path).collect();
+    inputs.push(&args.checkpoint);
+    let output = Output::new(&args.output, args.force, &inputs)?;
+    let names_output = Output::new(&names_file, args.force, &inputs)?;
     let bytes = files::read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
-    let split = match args.split {
-        Half::Train => Split::Train,
-        Half::Val => Split::Validation,
-    };
-    let dataset = source::images_of(&args.images, split)?;
+    let dataset = source::images_of(&args.images, args.split.map(Split::from))?;
     let spec = checkpoint.spec();
     let tap = args.tap.map_or(spec.tap, Tap::from);
     let stream = Stream {
@@ -137,7 +147,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let dim = spec.model.dim(tap);
     let (mut values, mut names) = (Vec::new(), String::new());
     for (index, image) in embedded.iter().enumerate() {
-        let name = dataset.name(index);
+        let name = field(dataset.name(index));
         match args.per_patch {
             true => {
                 values.extend(&image.patches.values);
@@ -151,8 +161,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             }
         }
     }
-    files::write(&args.output, &format.encode(&values, dim)?)?;
-    files::write(&names_file, names.as_bytes())?;
+    write_together([(output, &format.encode(&values, dim)?), (names_output, names.as_bytes())])?;
     let rows = values.len() / dim;
     let (used, total) = embedded.iter().fold((0, 0), |sum, image| (sum.0 + image.used, sum.1 + image.total));
     if args.json {
@@ -162,9 +171,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             "output": args.output, "names": names_file, "rows": rows, "dim": dim, "images": embedded.len(),
             "patches": used, "patches_of_all_bags": total, "stopped": reasons, "tap": tap.name(),
         });
-        println!("{done}");
+        say!("{done}");
     } else {
-        println!(
+        say!(
             "{rows} rows of {dim} ({}), {used} of {total} patches looked at, in {}; names in {}",
             tap.name(),
             args.output.display(),

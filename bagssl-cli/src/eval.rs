@@ -14,6 +14,7 @@ use bagssl_eval::report::View;
 use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::bag::BagArgs;
 use crate::files;
+use crate::output::say;
 use crate::score::{self, Halves, Input, Measured, Protocol};
 use crate::source::DataArgs;
 use crate::work;
@@ -83,7 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             "convergence": measured.convergence,
             "health": measured.health,
         });
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        say!("{}", serde_json::to_string_pretty(&all)?);
     } else {
         print(&measured, &halves, protocol, args);
     }
@@ -92,16 +93,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn print(measured: &Measured, halves: &Halves, protocol: Protocol, args: &Args) {
     let classes = halves.train.classes().len();
-    println!(
+    say!(
         "{}: {} training and {} test images of {classes} classes (chance {:.1} %)",
         args.data.name(),
         halves.train.len(),
         halves.test.len(),
         100.0 / classes as f64
     );
-    println!("kNN     {}", protocol.knn.describe());
-    println!("linear  {}\n", protocol.linear.describe());
-    println!("{:<12} {:<6} {:<12} {:>7} {:>7}", "feature", "colour", "of", "kNN %", "linear %");
+    say!("kNN     {}", protocol.knn.describe());
+    say!("linear  {}\n", protocol.linear.describe());
+    say!("{:<12} {:<6} {:<12} {:>7} {:>7}", "feature", "colour", "of", "kNN %", "linear %");
     for scored in &measured.scores {
         let view = match scored.view {
             View::Whole => "whole image".into(),
@@ -109,14 +110,14 @@ fn print(measured: &Measured, halves: &Halves, protocol: Protocol, args: &Args) 
             View::Patches => format!("{} patches", scored.patches),
         };
         let (space, colour) = (scored.space.name(), scored.colour.name());
-        println!("{space:<12} {colour:<6} {view:<12} {:>7.1} {:>7.1}", scored.knn, scored.linear);
+        say!("{space:<12} {colour:<6} {view:<12} {:>7.1} {:>7.1}", scored.knn, scored.linear);
     }
-    println!();
+    say!("");
     for (space, health) in &measured.health {
         let rank = format!("effective rank {:.1} of {}", health.effective_rank, health.rank_limit);
         let rate = format!("coding rate {:.0} % of its bound", 100.0 * health.coding_rate_share);
-        println!("{:<12} {}: {rank}, {rate}", space.name(), health.verdict.name());
-        health.reasons.iter().for_each(|reason| println!("             {reason}"));
+        say!("{:<12} {}: {rank}, {rate}", space.name(), health.verdict.name());
+        health.reasons.iter().for_each(|reason| say!("             {reason}"));
     }
 }
 

@@ -18,7 +18,8 @@ use bagssl_eval::samples::Samples;
 
 use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::bag::BagArgs;
-use crate::files;
+use crate::files::{self, Output};
+use crate::output::say;
 use crate::source::{self, DataArgs};
 use crate::stream::{Embedded, StopArgs, Stream};
 
@@ -60,20 +61,25 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// More pairs of patches than this take too much memory.
+const MOST_PAIRS: u64 = 50_000_000;
+
 /// Pairs of patches that are listed.
 const PAIRS: usize = 10;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    files::check_free(&args.output, args.force)?;
+    let inputs = [Some(&args.image), args.like.as_ref(), Some(&args.checkpoint)];
+    let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
+    let output = Output::new(&args.output, args.force, &inputs)?;
     if args.output.extension().is_none_or(|extension| extension != "png") {
         bail!("{}: expected a name that ends in .png", args.output.display());
     }
     let bytes = files::read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let picture = backend::on(args.backend, Explain { args, checkpoint: &checkpoint })?;
-    files::write(&args.output, &png(&picture)?)?;
+    output.write(&png(&picture)?)?;
     if !args.json {
-        println!("the picture is {}", args.output.display());
+        say!("the picture is {}", args.output.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -156,10 +162,10 @@ fn of_class(args: &Args, train: &Dataset, probe: &Model, class: usize, seen: &Se
             logits.iter().map(|(name, logit)| (name.clone(), (*logit).into())).collect();
         let patches = shares_with_places(seen, &shares);
         let all = serde_json::json!({"class": train.classes()[class], "bias": probe.bias()[place], "logits": logits, "patches": patches});
-        println!("{all}");
+        say!("{all}");
     } else {
         let sum: f64 = shares.iter().sum();
-        println!(
+        say!(
             "{}: logit {:+.3} = bias {:+.3} and {:+.3} from {} patches",
             train.classes()[class],
             sum + probe.bias()[place],
@@ -168,7 +174,7 @@ fn of_class(args: &Args, train: &Dataset, probe: &Model, class: usize, seen: &Se
             shares.len()
         );
         logits.sort_by(|a, b| b.1.total_cmp(&a.1));
-        logits.iter().take(5).for_each(|(name, logit)| println!("  {logit:+8.3}  {name}"));
+        logits.iter().take(5).for_each(|(name, logit)| say!("  {logit:+8.3}  {name}"));
     }
     let heat = HeatMap::new(&shares, seen.grid, seen.image.size())?;
     let limit = heat.largest().max(f64::MIN_POSITIVE);
@@ -176,6 +182,12 @@ fn of_class(args: &Args, train: &Dataset, probe: &Model, class: usize, seen: &Se
 }
 
 fn of_pair(args: &Args, first: &Seen, second: &Seen) -> Result<Image> {
+    let count = first.embedded.patches.len() as u64 * second.embedded.patches.len() as u64;
+    if count > MOST_PAIRS {
+        bail!(
+            "--like: expected at most {MOST_PAIRS} pairs of patches, got {count}; a larger --stride makes them fewer"
+        );
+    }
     let pairs = Pairs::new(&first.embedded.patches, &second.embedded.patches)?;
     let (rows, columns) = (first.embedded.patches.len(), second.embedded.patches.len());
     let of_first: Vec<f64> = pairs.shares().chunks(columns).map(|row| row.iter().sum()).collect();
@@ -194,12 +206,12 @@ fn of_pair(args: &Args, first: &Seen, second: &Seen) -> Result<Image> {
             "cosine": pairs.cosine(), "pairs": top,
             "first": shares_with_places(first, &of_first), "second": shares_with_places(second, &of_second),
         });
-        println!("{all}");
+        say!("{all}");
     } else {
-        println!("cosine {:.4}, the sum over {rows} x {columns} pairs of patches; the largest shares:", pairs.cosine());
+        say!("cosine {:.4}, the sum over {rows} x {columns} pairs of patches; the largest shares:", pairs.cosine());
         for pair in pairs.top(PAIRS) {
             let (a, b) = (place(first, pair.first), place(second, pair.second));
-            println!("  {:+.5}  row {}, column {} with row {}, column {}", pair.share, a.0, a.1, b.0, b.1);
+            say!("  {:+.5}  row {}, column {} with row {}, column {}", pair.share, a.0, a.1, b.0, b.1);
         }
     }
     let heat = [

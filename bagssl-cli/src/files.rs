@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use bagssl_train::store::write_whole;
+use bagssl_train::Error;
+use bagssl_train::store::{Staged, write_whole};
 
 /// More than any checkpoint or config has, less than would be a danger to read: 4 GiB.
 const MOST_BYTES: u64 = 4 << 30;
@@ -54,17 +55,58 @@ fn read_in_parts(path: &Path) -> std::io::Result<Vec<u8>> {
     std::fs::read(path)
 }
 
-/// Refuses to write over what is there, unless told to.
-pub(crate) fn check_free(path: &Path, force: bool) -> Result<()> {
-    if !force && path.exists() {
-        bail!("{}: is there already; --force replaces it", path.display());
-    }
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+/// A file that a command is to write: its name is free, or may be taken.
+#[derive(Debug)]
+pub(crate) struct Output<'a> {
+    path: &'a Path,
+    force: bool,
+}
+
+impl<'a> Output<'a> {
+    /// Refuses to write over what is there, unless told to, and over what the command reads in any case.
+    pub(crate) fn new(path: &'a Path, force: bool, inputs: &[&Path]) -> Result<Self> {
+        if path.is_dir() {
+            bail!("{}: expected a file to write, got a folder", path.display());
+        }
+        if !force && path.symlink_metadata().is_ok() {
+            bail!("{}: is there already; --force replaces it", path.display());
+        }
+        if let Some(folder) = path.parent()
+            && !folder.as_os_str().is_empty()
+            && !folder.is_dir()
+        {
             bail!("{}: expected a folder to write to, got none", folder.display());
         }
-        _ => Ok(()),
+        let same = |input: &&&Path| matches!((path.canonicalize(), input.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        if let Some(input) = inputs.iter().find(same) {
+            bail!("{}: expected another file than {}, which is read", path.display(), input.display());
+        }
+        Ok(Output { path, force })
     }
+
+    /// Writes it as a whole or not at all.
+    pub(crate) fn write(self, bytes: &[u8]) -> Result<()> {
+        write_together([(self, bytes)])
+    }
+
+    fn commit(&self, staged: Staged) -> Result<()> {
+        let done = if self.force { staged.commit() } else { staged.commit_new() };
+        done.map_err(|error| match error {
+            Error::File { error, .. } if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                anyhow::anyhow!("{}: has appeared meanwhile; --force replaces it", self.path.display())
+            }
+            error => error.into(),
+        })
+    }
+}
+
+/// Writes several files, all of which are on the disk before the first gets its name.
+pub(crate) fn write_together<const N: usize>(files: [(Output<'_>, &[u8]); N]) -> Result<()> {
+    let mut staged = Vec::with_capacity(N);
+    for (output, bytes) in files {
+        staged.push((Staged::write(output.path, bytes)?, output));
+    }
+    staged.into_iter().try_for_each(|(staged, output)| output.commit(staged))
 }
 
 /// Makes a folder and those above it.
@@ -122,10 +164,29 @@ mod tests {
     fn what_is_there_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
-        assert!(check_free(&path, false).is_ok());
-        write(&path, b"x").unwrap();
-        assert!(check_free(&path, false).is_err());
-        assert!(check_free(&path, true).is_ok());
-        assert!(check_free(&folder.path().join("no/a"), true).is_err());
+        let output = Output::new(&path, false, &[]).unwrap();
+        // It appears while the command works.
+        std::fs::write(&path, b"other").unwrap();
+        let error = output.write(b"x").unwrap_err().to_string();
+        assert!(error.ends_with("has appeared meanwhile; --force replaces it"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"other");
+        assert!(Output::new(&path, false, &[]).is_err());
+        Output::new(&path, true, &[]).unwrap().write(b"x").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"x");
+        assert!(Output::new(&folder.path().join("no/a"), true, &[]).is_err());
+        assert!(Output::new(folder.path(), true, &[]).is_err(), "a folder");
+        let same = folder.path().join("./a");
+        let error = Output::new(&same, true, &[&path]).unwrap_err().to_string();
+        assert!(error.contains("which is read"), "{error}");
+    }
+
+    #[test]
+    fn two_files_come_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (folder.path().join("a"), folder.path().join("no/b"));
+        let outputs =
+            [(Output { path: &first, force: true }, &b"1"[..]), (Output { path: &second, force: true }, b"2")];
+        assert!(write_together(outputs).is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

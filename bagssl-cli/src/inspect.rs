@@ -8,6 +8,7 @@ use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::embed::Tap;
 
 use crate::files;
+use crate::output::say;
 
 /// Show what a checkpoint holds
 #[derive(Debug, clap::Args)]
@@ -27,7 +28,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let spec = checkpoint.spec();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(spec)?);
+        say!("{}", serde_json::to_string_pretty(spec)?);
         return Ok(ExitCode::SUCCESS);
     }
     let side = spec.patch.input() as usize;
@@ -37,32 +38,32 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let operations = spec.model.encoder().multiply_accumulates([side; 2]).unwrap_or(0);
     let provenance = &spec.provenance;
-    println!("format      {}", spec.format_version);
-    println!("made by     {}, preset {}, seed {}", provenance.created_by, provenance.preset, provenance.seed);
-    println!("trained     {} epochs, {} steps, data {}", provenance.epochs, provenance.steps, provenance.data);
-    println!(
+    say!("format      {}", spec.format_version);
+    say!("made by     {}, preset {}, seed {}", provenance.created_by, provenance.preset, provenance.seed);
+    say!("trained     {} epochs, {} steps, data {}", provenance.epochs, provenance.steps, provenance.data);
+    say!(
         "encoder     {} layers, {} parameters, {:.1} million multiplications for a patch",
         spec.model.encoder().layers().len(),
         count("encoder."),
         operations as f64 / 1e6
     );
-    println!("projector   {} layers, {} parameters", spec.model.projector().layers().len(), count("projector."));
-    println!("weights     {}", checkpoint.weight_type().name());
-    println!("patches     {:?} of an image, resampled to {side}x{side} ({:?})", spec.patch.side(), spec.filter);
-    println!("trained on  {:?}", spec.views);
-    println!("colours     mean {:?}, deviation {:?}", spec.normalisation.mean(), spec.normalisation.deviation());
+    say!("projector   {} layers, {} parameters", spec.model.projector().layers().len(), count("projector."));
+    say!("weights     {}", checkpoint.weight_type().name());
+    say!("patches     {:?} of an image, resampled to {side}x{side} ({:?})", spec.patch.side(), spec.filter);
+    say!("trained on  {:?}", spec.views);
+    say!("colours     mean {:?}, deviation {:?}", spec.normalisation.mean(), spec.normalisation.deviation());
     let dims = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
     let dims: Vec<_> = dims.iter().map(|&tap| format!("{} {}", tap.name(), spec.model.dim(tap))).collect();
-    println!("features    {} (used: {})", dims.join(", "), spec.tap.name());
+    say!("features    {} (used: {})", dims.join(", "), spec.tap.name());
     if let Some(training) = spec.training {
-        println!("resumable   at step {}, epoch {}, batch {}", training.step, training.epoch, training.batch);
+        say!("resumable   at step {}, epoch {}, batch {}", training.step, training.epoch, training.batch);
     }
     if args.tensors {
         for name in checkpoint.names() {
             let values = checkpoint.values(name)?;
             let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / values.len() as f64;
             let square = values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>();
-            println!(
+            say!(
                 "{name}  {} values, mean {mean:.4}, deviation {:.4}",
                 values.len(),
                 (square / values.len() as f64).sqrt()

@@ -5,6 +5,7 @@
 mod backend;
 mod config;
 mod files;
+mod output;
 mod memory;
 mod source;
 mod bag;
@@ -62,7 +63,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let result = match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Embed(args) => embed::run(&args),
@@ -87,8 +92,26 @@ fn main() -> ExitCode {
                     line = format!("{line}: {cause}");
                 }
             }
-            eprintln!("error: {}", line.replace('\n', " "));
+            eprintln!("error: {}", output::one_line(&line));
             ExitCode::from(2)
         }
     }
+}
+
+/// Help goes out as it is; what the arguments have wrong, in one line.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Nobody may be reading it.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        eprint!("{}", error.render());
+        return ExitCode::from(2);
+    }
+    let text = error.render().to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:")).collect();
+    let parts: Vec<&str> = lines.into_iter().filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
+    eprintln!("{}; --help says more", output::one_line(&parts.join(" ")));
+    ExitCode::from(2)
 }

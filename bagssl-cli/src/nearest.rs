@@ -14,6 +14,7 @@ use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::bag::BagArgs;
 use crate::embed::Feature;
 use crate::files;
+use crate::output::{field, say};
 use crate::source;
 use crate::stream::{Embedded, StopArgs, Stream};
 
@@ -77,15 +78,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let others = source::images(&args.images)?;
     let found = backend::on(args.backend, Search { args, checkpoint: &checkpoint, query, others })?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        say!("{}", serde_json::to_string_pretty(&found)?);
         return Ok(ExitCode::SUCCESS);
     }
     for Found { similarity, image, patches } in &found {
         match patches {
-            None => println!("{similarity:>7.4}  {image}"),
-            Some([query, other]) => println!(
-                "{similarity:>7.4}  {image} at row {}, column {} ({} pixels) like row {}, column {}",
-                other[0], other[1], other[2], query[0], query[1]
+            None => say!("{similarity:>7.4}  {}", field(image)),
+            Some([query, other]) => say!(
+                "{similarity:>7.4}  {} at row {}, column {} ({} pixels) like row {}, column {}",
+                field(image),
+                other[0],
+                other[1],
+                other[2],
+                query[0],
+                query[1]
             ),
         }
     }

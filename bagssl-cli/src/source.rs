@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::image::MOST_BYTES;
 
 /// Where images come from.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -40,15 +41,20 @@ impl DataArgs {
 
 /// The images that are named: files, folders, one data set's validation half, or `-` for an image on standard input.
 pub(crate) fn images(paths: &[PathBuf]) -> Result<Arc<Dataset>> {
-    images_of(paths, Split::Validation)
+    images_of(paths, None)
 }
 
-/// The same with a choice of the half.
-pub(crate) fn images_of(paths: &[PathBuf], split: Split) -> Result<Arc<Dataset>> {
+/// The same with a choice of the half, which only a data set has.
+pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>) -> Result<Arc<Dataset>> {
     let is_tar = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "tar");
+    let is_set = matches!(paths, [path] if is_tar(path) || (path.is_dir() && Dataset::is_set(path)));
+    if half.is_some() && !is_set {
+        bail!("--split: expected a data set with halves, got single images or one folder of them");
+    }
+    let split = half.unwrap_or(Split::Validation);
     let dataset = match paths {
         [path] if path.as_os_str() == "-" => from_input()?,
-        [path] if is_tar(path) || (path.is_dir() && Dataset::is_set(path)) => Dataset::open(path, split)?,
+        [path] if is_set => Dataset::open(path, split)?,
         [path] if path.is_dir() => Dataset::of_folder(path)?,
         paths => {
             if let Some(other) = paths.iter().find(|path| path.is_dir() || is_tar(path) || path.as_os_str() == "-") {
@@ -63,6 +69,9 @@ pub(crate) fn images_of(paths: &[PathBuf], split: Split) -> Result<Arc<Dataset>>
 /// The image that standard input gives.
 fn from_input() -> Result<Dataset> {
     let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes).context("standard input")?;
+    std::io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes).context("standard input")?;
+    if bytes.len() as u64 > MOST_BYTES {
+        bail!("standard input: expected an image of at most {MOST_BYTES} bytes, got more");
+    }
     Ok(Dataset::of_bytes("standard input", bytes))
 }

@@ -22,6 +22,7 @@ use crate::backend::{self, Device, Job, Name, Target};
 use crate::config::{ConfigArgs, RunConfig};
 use crate::files;
 use crate::memory;
+use crate::output::say;
 use crate::source::DataArgs;
 
 /// Train an encoder on a set of images
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let config = args.config.resolve()?;
     config.train.clone().check()?;
     if args.print_config {
-        print!("{}", config.to_toml()?);
+        crate::output::write(format_args!("{}", config.to_toml()?));
         return Ok(ExitCode::SUCCESS);
     }
     let out = args
@@ -79,9 +80,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let done = serde_json::json!({
             "checkpoint": checkpoint, "steps": steps, "resumed_at_step": resumed, "seconds": seconds,
         });
-        println!("{done}");
+        say!("{done}");
     } else {
-        println!("{} steps done, in {:.1} s; the model is {}", outcome.steps, outcome.seconds, checkpoint.display());
+        say!("{} steps done, in {:.1} s; the model is {}", outcome.steps, outcome.seconds, checkpoint.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -145,6 +146,7 @@ impl Job for Training<'_> {
     fn run<T: Target>(self, device: Device<T>) -> Result<Outcome> {
         let started = std::time::Instant::now();
         let checked = self.config.train.clone().check()?;
+        self.check_memory(&checked)?;
         let loader = loader(self.config, self.dataset.clone(), self.threads)?;
         let info = RunInfo {
             preset: self.config.name.clone(),
@@ -152,7 +154,6 @@ impl Job for Training<'_> {
             settings: format!("{}{}", toml::to_string(&self.config.augment)?, self.backend.text()),
         };
         files::make_folder(self.out)?;
-        self.tell_memory(&checked);
         let mut trainer: Run<T> = self.begin::<T>(checked, info, device)?;
         let resumed = trainer.step();
         files::write(&self.out.join("config.toml"), self.config.to_toml()?.as_bytes())?;
@@ -186,21 +187,21 @@ fn with_names(error: Error, dataset: &Dataset) -> anyhow::Error {
 }
 
 impl Training<'_> {
-    /// Says how much memory a step is going to take, and what to do if that is more than there is.
-    fn tell_memory(&self, config: &CheckedConfig) {
+    /// Refuses a step that takes more memory than there is, and says what would fit.
+    fn check_memory(&self, config: &CheckedConfig) -> Result<()> {
         let batch = config.config().batch;
         let estimate = Estimate::of(config, 4);
-        let needed = estimate.bytes((batch.images * batch.together()) as u64);
-        let Some(free) = memory::available() else { return };
+        let needed = estimate.bytes((batch.images as u64).saturating_mul(batch.together() as u64));
+        let Some(free) = memory::available() else { return Ok(()) };
         if self.backend == Name::Cuda || needed <= free {
-            return;
+            return Ok(());
         }
         let (needed, free_mib) = (needed / memory::MIB, free / memory::MIB);
         let advice = match estimate.fitting(free, batch.images, batch.patches) {
             Some(together) => format!("--micro {together} would fit"),
-            None => "fewer --images would fit".into(),
+            None => "smaller --images, --projector or --arch would".into(),
         };
-        eprintln!("warning: a step takes about {needed} MiB, {free_mib} are free; {advice}");
+        bail!("a step: expected at most the {free_mib} MiB of memory that are free, got about {needed} MiB; {advice}")
     }
 
     fn begin<T: Target>(&self, config: CheckedConfig, info: RunInfo, device: Device<T>) -> Result<Run<T>> {

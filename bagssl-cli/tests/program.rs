@@ -96,6 +96,47 @@ fn train_evaluate_embed() {
     uses(here, model);
     classifies(here, model);
 
+    // A number that is none, of which a ReLU would leave no trace.
+    let mut broken = checkpoint.clone();
+    let header = u64::from_le_bytes(broken[..8].try_into().unwrap()) as usize;
+    let text: Value = serde_json::from_slice(&broken[8..8 + header]).unwrap();
+    let first = text["encoder.layer3.0.conv1.weight"]["data_offsets"][0].as_u64().unwrap() as usize;
+    broken[8 + header + first..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(here.join("nan.safetensors"), broken).unwrap();
+    refused(
+        here,
+        &["embed", "nan.safetensors", "a.png", "-o", "x.npy"],
+        &["encoder.layer3.0.conv1.weight", "finite", "NaN"],
+    );
+    refused(here, &["embed", model, "a.png", "-o", "x.npy", "--exact", "--bf16"], &["--exact", "--bf16"]);
+    refused(here, &["embed", model, "a.png", "-o", "x.npy", "--exact", "--backend", "candle"], &["ndarray"]);
+    refused(here, &["embed", model, "a.png", "-o", "x.npy", "--split", "train"], &["--split"]);
+    refused(here, &["embed", model, "a.png", "-o", "x.npy", "--random", "4000000000"], &["--random", "1000000"]);
+    refused(here, &["convert", model, "-o", "x.safetensors"], &["--dtype"]);
+    fs::copy(here.join(model), here.join("own.safetensors")).unwrap();
+    let own = ["embed", "own.safetensors", "a.png", "-o", "own.safetensors", "--force"];
+    refused(here, &own, &["own.safetensors", "which is read"]);
+    assert_eq!(fs::read(here.join("own.safetensors")).unwrap(), checkpoint);
+    refused(here, &["reproduce", "--seed", "18446744073709551615", "--dry-run"], &["--seed"]);
+    #[cfg(unix)]
+    {
+        // A name with a line's end keeps to one line, and the patches of an image do not depend on its place.
+        fs::create_dir(here.join("odd")).unwrap();
+        fs::copy(here.join("a.png"), here.join("odd/new\nline.png")).unwrap();
+        fs::copy(here.join("b.png"), here.join("odd/a.png")).unwrap();
+        succeeds(here, &["embed", model, "odd", "-o", "odd.npy", "--random", "3"]);
+        assert_eq!(fs::read_to_string(here.join("odd.names.txt")).unwrap(), "a.png\t3\t3\nnew\\nline.png\t3\t3\n");
+        succeeds(here, &["embed", model, "a.png", "-o", "alone.npy", "--random", "3"]);
+        let row = |name: &str, row: usize| fs::read(here.join(name)).unwrap()[128 + row * 256..][..256].to_vec();
+        assert_eq!(row("odd.npy", 1), row("alone.npy", 0));
+        let closed = Command::new("sh")
+            .args(["-c", "\"$0\" inspect \"$1\" --tensors | head -c 1", env!("CARGO_BIN_EXE_bagssl"), model])
+            .current_dir(here)
+            .output()
+            .unwrap();
+        assert!(closed.stderr.is_empty(), "{}", String::from_utf8_lossy(&closed.stderr));
+    }
+
     // A checkpoint that has been cut short, and one of another program.
     fs::write(here.join("short.safetensors"), &checkpoint[..checkpoint.len() / 2]).unwrap();
     refused(here, &["eval", "short.safetensors"], &["short.safetensors", "expected a safetensors file"]);

@@ -261,6 +261,31 @@ impl<'a> Checkpoint<'a> {
         names
     }
 
+    /// Checks that every parameter can be computed with: all values are finite, and no running variance is negative. A
+    /// ReLU turns what is not a number into 0, so the embeddings of a broken network need not show it.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] names the first tensor that has another value.
+    pub fn check_values(&self) -> Result<()> {
+        let parameters = self.spec.model.parameters();
+        parameters.iter().try_for_each(|parameter| self.checked_values(&parameter.name, parameter.role).map(|_| ()))
+    }
+
+    fn checked_values(&self, name: &str, role: Role) -> Result<Vec<f32>> {
+        let values = self.values(name)?;
+        let refuse =
+            |expected, got: f32| Err(Error::Checkpoint(format!("tensor {name:?}: expected {expected}, got {got}")));
+        match values.iter().find(|value| !value.is_finite()) {
+            Some(&value) => return refuse("finite values", value),
+            None if role == Role::RunningVariance => {}
+            None => return Ok(values),
+        }
+        match values.iter().find(|value| **value < 0.0) {
+            Some(&value) => refuse("variances of at least 0", value),
+            None => Ok(values),
+        }
+    }
+
     /// The values of a tensor, in f32.
     ///
     /// # Errors
@@ -344,10 +369,7 @@ pub fn convert(checkpoint: &Checkpoint<'_>, weights: WeightType) -> Result<Vec<u
     let spec = Spec { training: None, ..checkpoint.spec().clone() };
     let mut tensors: Vec<RawTensor> = Vec::new();
     for Parameter { name, shape, role } in spec.model.parameters() {
-        let values = checkpoint.values(&name)?;
-        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-            return Err(Error::Checkpoint(format!("tensor {name:?}: expected finite values, got {value}")));
-        }
+        let values = checkpoint.checked_values(&name, role)?;
         match (role, weights) {
             (Role::Weight, WeightType::Bf16) => {
                 let bytes = values.iter().flat_map(|&value| narrow(value)).collect();

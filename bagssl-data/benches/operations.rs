@@ -52,7 +52,8 @@ fn augment(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let mut patch = patch.clone();
                 number += 1;
-                augment.apply(&mut patch, &mut Address { patch: number, ..Address::default() }.stream(Purpose::Augment));
+                augment
+                    .apply(&mut patch, &mut Address { patch: number, ..Address::default() }.stream(Purpose::Augment));
                 patch
             });
         });

@@ -91,6 +91,17 @@ impl Image {
         &self.rgb
     }
 
+    /// A number that another image is unlikely to have (FNV-1a over 8 bytes at a time, folded to 32 bits).
+    pub fn fingerprint(&self) -> u32 {
+        let add = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0100_0000_01b3);
+        let (words, rest) = self.rgb.as_chunks::<8>();
+        let size = u64::from(self.size.height) << 32 | u64::from(self.size.width);
+        let hash =
+            words.iter().fold(add(0xcbf2_9ce4_8422_2325, size), |hash, word| add(hash, u64::from_le_bytes(*word)));
+        let hash = rest.iter().fold(hash, |hash, &byte| add(hash, u64::from(byte)));
+        (hash ^ (hash >> 32)) as u32
+    }
+
     /// The image in grey, if that is asked for.
     ///
     /// # Source
@@ -162,6 +173,17 @@ mod tests {
         for (colour, grey) in [([255, 0, 0], 76), ([0, 255, 0], 150), ([0, 0, 255], 29), ([10, 200, 90], 131)] {
             assert_eq!(luma(colour), grey, "{colour:?}");
         }
+    }
+
+    #[test]
+    fn a_fingerprint_tells_images_apart() {
+        let image = |height, width, first| {
+            let rgb = (0..height * width * 3).map(|i| if i == 0 { first } else { (i * 7) as u8 }).collect();
+            Image::new(ImageSize { height, width }, rgb).fingerprint()
+        };
+        assert_eq!(image(4, 6, 0), image(4, 6, 0));
+        let all = [image(4, 6, 0), image(6, 4, 0), image(4, 6, 1), image(3, 8, 0), image(1, 1, 0)];
+        assert!((0..5).all(|a| (0..a).all(|b| all[a] != all[b])), "{all:?}");
     }
 
     const FORMATS: [ImageFormat; 5] =

@@ -40,14 +40,15 @@ impl Estimate {
 
     /// Bytes of a step with so many patches at a time.
     pub fn bytes(&self, patches: u64) -> u64 {
-        self.parameters + (self.patch + self.transient) * patches
+        (self.patch + self.transient).saturating_mul(patches).saturating_add(self.parameters)
     }
 
     /// The most patches of each of so many images that fit together into `bytes`: a divisor of `patches`, for
     /// [`BatchConfig::micro`](crate::config::BatchConfig::micro); `None` if not even one does.
     pub fn fitting(&self, bytes: u64, images: usize, patches: usize) -> Option<usize> {
-        let fits = |&together: &usize| self.bytes((images * together) as u64) <= bytes;
-        (1..=patches).rev().filter(|together| patches.is_multiple_of(*together)).find(fits)
+        let fits = |&together: &usize| self.bytes((images as u64).saturating_mul(together as u64)) <= bytes;
+        // Nobody wants more patches of an image than this.
+        (1..=patches.min(1 << 16)).rev().filter(|together| patches.is_multiple_of(*together)).find(fits)
     }
 }
 

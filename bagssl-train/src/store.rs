@@ -1,7 +1,7 @@
 //! Where a run's state is kept: a file that is there as a whole or not at all.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -67,12 +67,30 @@ impl Staged {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let partial = path.with_file_name(format!(".{name}.partial"));
         let staged = Staged { partial, path: path.into(), committed: false };
-        let written = File::create(&staged.partial).and_then(|mut file| {
+        // What a run that was killed has left goes; a link is not followed.
+        let _ = fs::remove_file(&staged.partial);
+        let written = OpenOptions::new().write(true).create_new(true).open(&staged.partial).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
         });
         written.map_err(|error| Error::File { path: staged.partial.clone(), error })?;
         Ok(staged)
+    }
+
+    /// Gives the file its name if no other has it, and syncs the folder so that the name lasts.
+    ///
+    /// # Errors
+    /// [`Error::File`] if a file of that name is there, or it cannot be done.
+    pub fn commit_new(self) -> Result<()> {
+        // A link is made only if the name is free; some file systems have none, and then the moment in between is left.
+        match fs::hard_link(&self.partial, &self.path) {
+            Ok(()) => self.sync(),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                Err(Error::File { path: self.path.clone(), error })
+            }
+            Err(_) if !self.path.exists() => self.commit(),
+            Err(error) => Err(Error::File { path: self.path.clone(), error }),
+        }
     }
 
     /// Gives the file its name, and syncs the folder so that the name lasts.
@@ -83,6 +101,10 @@ impl Staged {
         let failed = |error| Error::File { path: self.path.clone(), error };
         fs::rename(&self.partial, &self.path).map_err(failed)?;
         self.committed = true;
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<()> {
         #[cfg(unix)]
         {
             let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -127,6 +149,29 @@ mod tests {
         store.save(b"three").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"three");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        Staged::write(&path, b"one").unwrap().commit_new().unwrap();
+        let error = Staged::write(&path, b"two").unwrap().commit_new().unwrap_err().to_string();
+        assert!(error.contains("state"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_in_the_way_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("state"), folder.path().join("other"));
+        fs::write(&other, b"other").unwrap();
+        std::os::unix::fs::symlink(&other, folder.path().join(".state.partial")).unwrap();
+        FileStore::new(&path).save(b"one").unwrap();
+        assert_eq!((fs::read(&path).unwrap(), fs::read(&other).unwrap()), (b"one".to_vec(), b"other".to_vec()));
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
     }
 
     #[test]

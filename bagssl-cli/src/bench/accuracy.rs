@@ -20,6 +20,7 @@ use super::check_range;
 use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::bag::BagArgs;
 use crate::files;
+use crate::output::say;
 use crate::score::{self, Input};
 use crate::source::DataArgs;
 use crate::work;
@@ -110,7 +111,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let networks: Vec<OfNetwork> =
         whole.iter().map(|(kernel, features)| compare(*kernel, features, &whole[0].1)).collect::<Result<_>>()?;
     match args.json {
-        true => println!("{}", serde_json::json!({"layers": layers, "networks": networks})),
+        true => say!("{}", serde_json::json!({"layers": layers, "networks": networks})),
         false => print(&layers, &networks),
     }
     Ok(ExitCode::SUCCESS)
@@ -118,14 +119,14 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 
 fn print(layers: &[OfLayer], networks: &[OfNetwork]) {
     let kernels: Vec<String> = layers[0].errors.iter().map(|(kernel, _)| format!("{:>9}", kernel.name())).collect();
-    println!("{:<24} {:<24}{}", "layer", "outputs", kernels.concat());
+    say!("{:<24} {:<24}{}", "layer", "outputs", kernels.concat());
     for OfLayer { layer, shape, errors } in layers {
         let errors: Vec<String> = errors.iter().map(|(_, error)| format!("{error:>9.1e}")).collect();
-        println!("{layer:<24} {shape:<24}{}", errors.concat());
+        say!("{layer:<24} {shape:<24}{}", errors.concat());
     }
-    println!("\n{:<10} {:>14} {:>12} {:>9} {:>8}", "embedding", "lowest cosine", "mean cosine", "error", "kNN %");
+    say!("\n{:<10} {:>14} {:>12} {:>9} {:>8}", "embedding", "lowest cosine", "mean cosine", "error", "kNN %");
     for OfNetwork { kernel, lowest_cosine, mean_cosine, error, knn } in networks {
-        println!("{:<10} {lowest_cosine:>14.7} {mean_cosine:>12.7} {error:>9.1e} {knn:>8.1}", kernel.name());
+        say!("{:<10} {lowest_cosine:>14.7} {mean_cosine:>12.7} {error:>9.1e} {knn:>8.1}", kernel.name());
     }
 }
 

@@ -11,6 +11,7 @@ use bagssl_train::preset::preset;
 
 use super::check_range;
 use crate::config::RunConfig;
+use crate::output::say;
 use crate::source::DataArgs;
 use crate::work;
 
@@ -92,11 +93,11 @@ fn decode_only(args: &Args) -> Result<ExitCode> {
     let median = rates[rates.len() / 2];
     let (slowest, fastest) = (rates[0], rates[rates.len() - 1]);
     match args.json {
-        true => println!(
+        true => say!(
             "{}",
             serde_json::json!({"images_per_second": median, "fastest": fastest, "slowest": slowest, "images": dataset.len()})
         ),
-        false => println!(
+        false => say!(
             "{median:.0} images/s decoded on one thread (median of {} rounds; {slowest:.0} to {fastest:.0}), the last of {pixels} pixels",
             rates.len()
         ),
@@ -120,10 +121,10 @@ fn print(args: &Args, threads: usize, rates: &Rates) -> Result<()> {
             "images_per_second": median / rates.each as f64, "patches_per_image": rates.each,
             "images": rates.images, "threads": threads, "decode": args.decode, "preset": args.preset,
         });
-        println!("{}", serde_json::to_string(&all)?);
+        say!("{}", serde_json::to_string(&all)?);
         return Ok(());
     }
-    println!(
+    say!(
         "{median:.0} patches/s on {threads} threads, {:.0} a thread (median of {} rounds; {slowest:.0} to {fastest:.0}), {} of each image{}",
         median / threads as f64,
         rates.patches.len(),

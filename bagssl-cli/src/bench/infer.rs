@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::check_range;
 use crate::files;
+use crate::output::say;
 
 /// How fast an encoder embeds patches on this CPU: the median of several runs
 #[derive(Debug, clap::Args)]
@@ -157,15 +158,20 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         gigaflops: operations as f64 / median / 1e9,
     };
     if args.json {
-        println!("{}", serde_json::to_string(&result)?);
+        say!("{}", serde_json::to_string(&result)?);
         return Ok(ExitCode::SUCCESS);
     }
     let mega = |bytes: usize| bytes as f64 / (1 << 20) as f64;
-    println!(
+    say!(
         "{:.1} patches/s (median of {} runs; {:.1} to {:.1}), {:.2} ms for {} at a time",
-        result.patches_per_second, args.runs, result.slowest, result.fastest, result.milliseconds, args.batch
+        result.patches_per_second,
+        args.runs,
+        result.slowest,
+        result.fastest,
+        result.milliseconds,
+        args.batch
     );
-    println!(
+    say!(
         "{} on {} threads{}; {:.0} GFLOP/s of a plain convolution; weights {:.1} MiB, workspace {:.1} MiB; first result \
          after {:.0} ms",
         result.instruction_set,

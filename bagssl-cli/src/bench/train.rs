@@ -21,6 +21,7 @@ use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 
 use super::check_range;
+use crate::output::say;
 
 /// How fast a step of training is on this CPU: this project's kernels, Burn's ndarray and Burn's candle, in turns
 #[derive(Debug, clap::Args)]
@@ -115,10 +116,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             "patches_per_second": shape.rows() as f64 / medians[0],
             "threads": Pool::global().count(),
         });
-        println!("{all}");
+        say!("{all}");
         return Ok(ExitCode::SUCCESS);
     }
-    println!(
+    say!(
         "a step of {} on {} x {} patches of {}x{}, median of {} rounds, {} threads",
         args.arch.name(),
         args.images,
@@ -130,7 +131,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     );
     for ((name, _), median) in kinds.iter().zip(medians) {
         let rate = shape.rows() as f64 / median;
-        println!("{name:<14} {:>9.1} ms {rate:>9.0} patches/s {:>6.2} x", 1e3 * median, medians[0] / median);
+        say!("{name:<14} {:>9.1} ms {rate:>9.0} patches/s {:>6.2} x", 1e3 * median, medians[0] / median);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,7 @@ use bagssl_train::trainer::{RunInfo, Trainer};
 use super::What;
 use super::stage::Stage;
 use crate::backend::{self, Device, Job, Name, Target};
+use crate::output::say;
 use crate::score;
 use crate::train;
 use crate::work;
@@ -34,19 +35,16 @@ pub(super) fn print(what: &What<'_>) -> Result<()> {
     let per_epoch = (halves.train.len() / train.batch.images) as u64;
     let steps = per_epoch * u64::from(train.schedule.epochs);
     let shape = (train.batch.images, train.batch.patches);
-    println!(
-        "each training: {} epochs, {steps} steps of {} images x {} patches",
-        train.schedule.epochs, shape.0, shape.1
-    );
+    say!("each training: {} epochs, {steps} steps of {} images x {} patches", train.schedule.epochs, shape.0, shape.1);
 
     let plan = train.clone().check()?;
     let weights: usize = plan.plan().parameters().iter().map(|parameter| 4 * parameter.len()).sum();
     let trainings = left.iter().filter(|stage| stage.is_trained()).count();
     // A checkpoint, and a state with at most two moments of every parameter.
     let disk = trainings * 4 * weights + (10 << 20);
-    println!("disk: about {} MB under {}", disk.div_ceil(1 << 20), what.out.display());
+    say!("disk: about {} MB under {}", disk.div_ceil(1 << 20), what.out.display());
     if left.is_empty() {
-        println!("time: nothing is left to be done but the report");
+        say!("time: nothing is left to be done but the report");
         return Ok(());
     }
     let job = WarmUp { stage: &what.stages[0], what };
@@ -55,7 +53,7 @@ pub(super) fn print(what: &What<'_>) -> Result<()> {
     let measuring = score::images_to_embed(halves) as f64 / 2.0 * image;
     let all = trainings as f64 * steps as f64 * step + left.len() as f64 * measuring;
     let at_a_time = what.jobs.min(left.len()) as f64;
-    println!(
+    say!(
         "time: about {:.0} s ({:.2} s a step, {:.1} ms to embed an image's bag, {} at a time); measured just now on one of \
          them alone, so more if the machine is busy",
         all / at_a_time,

@@ -22,6 +22,7 @@ use indicatif::{MultiProgress, ProgressBar};
 
 use crate::backend::Name;
 use crate::files;
+use crate::output::say;
 use crate::score::{self, Halves, Protocol};
 use crate::source::DataArgs;
 use crate::work;
@@ -66,8 +67,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let started = Instant::now();
-    if args.seeds == 0 {
-        bail!("--seeds: expected at least 1, got 0");
+    if !(1..=1000).contains(&args.seeds) {
+        bail!("--seeds: expected 1 to 1000, got {}", args.seeds);
+    }
+    if args.seed.checked_add(args.seeds).is_none() {
+        bail!("--seed: expected a number that {} seeds can follow, got {}", args.seeds, args.seed);
     }
     let data = DataArgs { data: args.profile.data(args.data.as_ref())?, threads: 0 };
     let halves = Halves { train: data.open(Split::Train)?, test: data.open(Split::Validation)? };
@@ -113,9 +117,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let report = assemble::report(&what, seconds)?;
     let written = report.write(&out)?;
     files::write(&out.join("config.toml"), runs[0].to_toml()?.as_bytes())?;
-    println!("{}", assemble::table(&report));
-    println!("{seconds:.0} s in all; wrote");
-    written.iter().for_each(|path| println!("  {}", path.display()));
+    say!("{}", assemble::table(&report));
+    say!("{seconds:.0} s in all; wrote");
+    written.iter().for_each(|path| say!("  {}", path.display()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -133,7 +137,7 @@ impl What<'_> {
     /// Says what there is to be done.
     fn describe(&self) -> Result<()> {
         let Halves { train, test } = self.shared.halves;
-        println!(
+        say!(
             "profile {}: {}, {} training and {} test images of {} classes; backend {}, {} at a time",
             self.args.profile.name(),
             self.data.name(),
@@ -146,11 +150,13 @@ impl What<'_> {
         for (index, stage) in self.stages.iter().enumerate() {
             let state = match stage.done(self.shared)? {
                 Some(seconds) => format!("done before ({seconds:.0} s)"),
-                None if stage.is_outdated(self.shared)? => "to be done anew: its settings have changed".into(),
+                None if stage.is_outdated(self.shared)? => {
+                    "to be done anew: its settings have changed, or files are missing".into()
+                }
                 None => "to be done".into(),
             };
             let verb = if stage.is_trained() { "train and measure" } else { "measure" };
-            println!("  stage {:>2}  {verb} {}: {state}", index + 1, stage.label());
+            say!("  stage {:>2}  {verb} {}: {state}", index + 1, stage.label());
         }
         Ok(())
     }

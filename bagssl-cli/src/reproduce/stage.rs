@@ -83,11 +83,22 @@ impl Stage {
     pub(crate) fn done(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
         let Ok(bytes) = std::fs::read(self.folder.join(STAMP)) else { return Ok(None) };
         let Ok(stamp) = serde_json::from_slice::<Stamp>(&bytes) else { return Ok(None) };
-        let whole = self.folder.join(MEASURED).is_file();
+        let whole = self.is_whole();
         Ok((whole && stamp.hash == self.hash(shared)?).then_some(stamp.seconds))
     }
 
-    /// Whether it was done with other settings.
+    /// Whether all that it leaves is there and can be read.
+    fn is_whole(&self) -> bool {
+        let read = |name: &str| std::fs::read(self.folder.join(name)).ok();
+        let measured = read(MEASURED).is_some_and(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).is_ok());
+        let trained = || {
+            read(train::CHECKPOINT).is_some_and(|bytes| Checkpoint::from_bytes(&bytes).is_ok())
+                && read(train::METRICS).is_some_and(|bytes| bytes.ends_with(b"\n"))
+        };
+        measured && (!self.is_trained() || trained())
+    }
+
+    /// Whether it was done with other settings, or is damaged.
     pub(crate) fn is_outdated(&self, shared: &Shared<'_>) -> Result<bool> {
         Ok(self.folder.join(STAMP).is_file() && self.done(shared)?.is_none())
     }

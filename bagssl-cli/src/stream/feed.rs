@@ -125,7 +125,8 @@ impl Stream<'_> {
     fn prepare(&self, image: usize, room: Taken) -> Result<Picture> {
         let picture = self.dataset.decode(image)?;
         let named = || self.dataset.name(image).to_string();
-        let address = Address { image: image as u32, ..Address::default() };
+        // Drawn by the image itself, so that it has the same patches wherever it comes from.
+        let address = Address { image: picture.fingerprint(), ..Address::default() };
         let bag = if self.whole {
             Bag::Whole
         } else {

@@ -136,6 +136,7 @@ impl Stream<'_> {
     /// Embeds all images, in the order of the data set.
     pub(crate) fn run(&self, network: &dyn Embed) -> Result<Vec<Embedded>> {
         self.stop.check()?;
+        self.bag.check()?;
         let count = self.dataset.len();
         let flow = self.flow(network)?;
         let bar = if self.quiet { indicatif::ProgressBar::hidden() } else { work::bar("embed", count) };

@@ -1,0 +1,69 @@
+//! What the program prints.
+
+use std::fmt::Arguments;
+use std::io::{ErrorKind, Write};
+use std::process::exit;
+
+/// Prints a line on standard output, as `println!`, but ends the program in silence if nobody reads it any more (as behind
+/// `| head`), and with an error if it cannot be written.
+macro_rules! say {
+    ($($argument:tt)*) => { $crate::output::write(format_args!("{}\n", format_args!($($argument)*))) };
+}
+pub(crate) use say;
+
+pub(crate) fn write(text: Arguments<'_>) {
+    let mut output = std::io::stdout().lock();
+    match output.write_fmt(text).and_then(|()| output.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => exit(0),
+        Err(error) => {
+            eprintln!("error: standard output: {error}");
+            exit(2);
+        }
+    }
+}
+
+/// A text in one line, without characters that a terminal would obey, and not too long.
+pub(crate) fn one_line(text: &str) -> String {
+    const LONGEST: usize = 600;
+    let mut line = String::new();
+    for character in text.chars() {
+        match character {
+            '\n' => line.push(' '),
+            character if character.is_control() => line.extend(character.escape_default()),
+            character => line.push(character),
+        }
+        if line.len() > LONGEST {
+            line.push_str("..");
+            break;
+        }
+    }
+    line
+}
+
+/// A name in a file of tab-separated lines: a backslash, a tab, a line's end and other control characters are written as
+/// `\\`, `\t`, `\n`, `\u{..}`.
+pub(crate) fn field(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for character in name.chars() {
+        match character {
+            '\\' => text.push_str("\\\\"),
+            character if character.is_control() => text.extend(character.escape_default()),
+            character => text.push(character),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_shown_not_obeyed() {
+        assert_eq!(one_line("a\nb\u{1b}[31m"), "a b\\u{1b}[31m");
+        assert!(one_line(&"x".repeat(10_000)).len() < 700);
+        assert_eq!(field("new\nline\tand \\n"), "new\\nline\\tand \\\\n");
+        assert_eq!(field("grün 1.png"), "grün 1.png");
+    }
+}
