@@ -186,6 +186,7 @@ fn embed(
             batch: BATCH,
             seed: protocol.seed,
             threads: protocol.threads,
+            ..BagConfig::default()
         },
     )?;
     let mut before = 0;

@@ -62,6 +62,7 @@ pub mod bad;
 mod ordered;
 pub mod loader;
 pub mod bags;
+pub mod duplicates;
 pub mod check;
 
 #[cfg(test)]

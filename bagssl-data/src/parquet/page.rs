@@ -222,7 +222,7 @@ fn runs(bytes: &[u8], width: u32, count: u64) -> Option<Vec<u32>> {
             let end = at.checked_add(amount.checked_mul(bits)?)?;
             let packed = bytes.get(at..end.min(bytes.len()))?;
             at = end;
-            let whole = if bits == 0 { amount.checked_mul(8)? } else { (packed.len() * 8) / bits };
+            let whole = (packed.len() * 8).checked_div(bits).unwrap_or(amount.min(count).saturating_mul(8));
             if whole == 0 {
                 return None;
             }
