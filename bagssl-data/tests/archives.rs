@@ -240,7 +240,7 @@ fn imagenet_as_distributed() {
     imagenet(root.path());
     let archive = root.path().join("ILSVRC2012_img_train.tar");
     let open = |path: &Path| {
-        check_imagenet(&Dataset::open(path, Split::Train).unwrap(), &Dataset::open(path, Split::Validation).unwrap())
+        check_imagenet(&Dataset::open(path, Split::Train).unwrap(), &Dataset::open(path, Split::Validation).unwrap());
     };
     open(root.path());
     let index = root.path().join("ILSVRC2012_img_train.tar.bagssl-index");
