@@ -6,6 +6,7 @@ use std::path::Path;
 
 use bagssl_data::Error;
 use bagssl_data::dataset::{Dataset, Format, Split};
+use proptest::prelude::*;
 
 fn picture(width: u32, height: u32, red: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -326,4 +327,35 @@ fn imagenet_unpacked_and_a_part_of_it() {
     refused(of("n02119789\nn02119789"), &["classes: expected each class once, got \"n02119789\" twice"]);
     refused(of("n00000001"), &["classes: expected classes of the data set, got \"n00000001\""]);
     refused(of("n02084071"), &["expected classes with images, got 1 without any"]);
+}
+
+fn damaged(mut bytes: Vec<u8>, damage: &[(usize, u8)]) -> Vec<u8> {
+    for (at, byte) in damage {
+        let at = at % bytes.len();
+        bytes[at] = *byte;
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Damage is refused or harmless, never a panic.
+    #[test]
+    fn damage_is_refused_or_read(damage in prop::collection::vec((0usize..8192, any::<u8>()), 1..6), kind in 0..4) {
+        let image = picture(2, 2, 1);
+        let origin = Path::new("x");
+        let opened = match kind {
+            0 => Dataset::from_shard(damaged(shard(&[("a.png", &image), ("a.cls", b"1")]), &damage), origin),
+            1 => Dataset::from_parquet(damaged(reference("snappy.parquet"), &damage), origin),
+            2 => Dataset::from_parquet(damaged(reference("gzip2.parquet"), &damage), origin),
+            _ => Dataset::from_parquet(damaged(reference("plain.parquet"), &damage), origin),
+        };
+        if let Ok(dataset) = opened {
+            for image in 0..dataset.len() {
+                prop_assert!((dataset.label(image) as usize) < dataset.classes().len());
+                let _ = dataset.decode(image);
+            }
+        }
+    }
 }
