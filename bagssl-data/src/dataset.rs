@@ -243,7 +243,7 @@ impl Dataset {
 
     /// A short text that is another one if an image is added, removed, renamed, moved to another class or changed in
     /// its length: the number of images, and a hash (FNV-1a, 64 bits) of all names, classes and lengths. CIFAR's images,
-    /// which have one length, count with their pixels; others are not read.
+    /// which have one length, count with their pixels; of parquet, where the lengths are not known, the files' lengths count.
     pub fn fingerprint(&self) -> String {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         let mut add = |bytes: &[u8]| {
@@ -258,6 +258,9 @@ impl Dataset {
         }
         if let Storage::Planes(bytes) = &self.storage {
             add(bytes);
+        }
+        if let Storage::Tables(tables) = &self.storage {
+            tables.iter().for_each(|table| add(&table.length().to_le_bytes()));
         }
         if self.decode.exif {
             add(b"exif");

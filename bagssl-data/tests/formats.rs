@@ -355,7 +355,10 @@ fn files_by_name() {
     refused(Dataset::of_files(&[root.path().into()]), &["expected an image file"]);
     fs::write(&path, "no image").unwrap();
     refused(dataset.decode(0), &[path.to_str().unwrap(), "bytes, as when it was listed, got 8"]);
-    refused(Dataset::of_files(&[path.clone()]).unwrap().decode(0), &[path.to_str().unwrap(), "expected a JPEG"]);
+    refused(
+        Dataset::of_files(std::slice::from_ref(&path)).unwrap().decode(0),
+        &[path.to_str().unwrap(), "expected a JPEG"],
+    );
 }
 
 /// A file of a terabyte that is not there is refused before memory is taken.

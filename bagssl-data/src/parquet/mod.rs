@@ -199,6 +199,11 @@ impl Table {
         Ok(Table { path: path.into(), number, bytes, footer, starts, pages, recent })
     }
 
+    /// The bytes of the file.
+    pub(crate) fn length(&self) -> u64 {
+        self.bytes.length()
+    }
+
     fn refuse(&self, Refusal { expected, got }: Refusal) -> Error {
         Error::Format { path: self.path.clone(), expected, got }
     }
