@@ -19,9 +19,13 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Check {
-    /// Images: a folder with train/ and val/, such a folder in a .tar, or CIFAR-10/100's binary files
+    /// Images: a folder with train/ and val/, such a folder in a .tar, CIFAR-10/100's binary files or .tar.gz, WebDataset's
+    /// shards, Hugging Face's parquet, or ImageNet's archives
     /// [default: the photographs that the program carries]
     path: Option<std::path::PathBuf>,
+    /// Decode only N images of each half, at equal distances
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    sample: Option<u32>,
     /// Print the result as JSON, and no progress
     #[arg(long)]
     json: bool,
@@ -29,12 +33,14 @@ pub(crate) struct Check {
 
 pub(crate) fn run(command: &Command) -> Result<ExitCode> {
     let Command::Check(args) = command;
-    let source = DataArgs { data: args.path.clone(), threads: 0 };
+    let source = DataArgs { data: args.path.clone(), ..DataArgs::default() };
     let mut reports = Vec::new();
     for (name, split) in [("train", Split::Train), ("validation", Split::Validation)] {
         let dataset = source.open(split)?;
-        let bar = if args.json { indicatif::ProgressBar::hidden() } else { work::bar(name, dataset.len()) };
-        let report = check(&dataset, &|| bar.inc(1));
+        let sample = args.sample.map(|sample| sample as usize);
+        let count = sample.map_or(dataset.len(), |sample| sample.min(dataset.len()));
+        let bar = if args.json { indicatif::ProgressBar::hidden() } else { work::bar(name, count) };
+        let report = check(&dataset, sample, &|| bar.inc(1));
         bar.finish_and_clear();
         reports.push((name, report));
     }
@@ -54,6 +60,7 @@ pub(crate) fn run(command: &Command) -> Result<ExitCode> {
 
 fn print(name: &str, report: &CheckReport) {
     say!("\n{name}: {} images of {} classes, {} broken", report.images, report.classes.len(), report.broken.len());
+    say!("  {}; {} decoded", report.format, report.decoded);
     if let (Some(height), Some(width)) = (report.height, report.width) {
         say!("  height {} to {}, width {} to {} pixels", height.0, height.1, width.0, width.1);
     }
@@ -65,5 +72,15 @@ fn print(name: &str, report: &CheckReport) {
     }
     for broken in &report.broken {
         say!("  broken    {broken}");
+    }
+    let duplicates = &report.duplicates;
+    for group in &duplicates.exact {
+        say!("  the same  {}", group.join(", "));
+    }
+    for (one, other) in &duplicates.near {
+        say!("  alike     {one}, {other}");
+    }
+    if duplicates.near_count > 0 {
+        say!("  {} pairs alike (difference hashes within {} of 64 bits)", duplicates.near_count, duplicates.radius);
     }
 }

@@ -16,7 +16,7 @@ use crate::bag::BagArgs;
 use crate::files;
 use crate::output::say;
 use crate::score::{self, Halves, Input, Measured, Protocol};
-use crate::source::DataArgs;
+use crate::source::{BadImageArgs, DataArgs};
 use crate::work;
 
 /// Say how good a checkpoint's representation is: nearest-neighbour and linear accuracy on held-out images
@@ -29,6 +29,8 @@ pub(crate) struct Args {
     checkpoint: PathBuf,
     #[command(flatten)]
     data: DataArgs,
+    #[command(flatten)]
+    bad: BadImageArgs,
     #[command(flatten)]
     bag: BagArgs,
     /// Neighbours that vote
@@ -66,6 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         knn: Knn { neighbours: args.neighbours, temperature: args.temperature },
         linear: Linear::preset(&args.probe)?,
         seed: 0,
+        on_bad_image: args.bad.on_bad_image.into(),
         threads: args.data.threads,
     };
     let measured = backend::on(

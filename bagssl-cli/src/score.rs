@@ -10,6 +10,7 @@ use bagssl_core::colour::Colour;
 use bagssl_core::embed::{Embed, Tap};
 use bagssl_core::normalise::Normalisation;
 use bagssl_core::patch::Filter;
+use bagssl_data::bad::OnBadImage;
 use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::Dataset;
 use bagssl_eval::baselines::{Histogram, Pixels};
@@ -21,6 +22,8 @@ use bagssl_eval::neighbours::{PatchId, neighbours};
 use bagssl_eval::probe::Linear;
 use bagssl_eval::report::{Space, View};
 use serde::{Deserialize, Serialize};
+
+use crate::source::tell_skipped;
 
 /// The two halves of a data set.
 #[derive(Clone)]
@@ -38,6 +41,8 @@ pub(crate) struct Protocol {
     pub(crate) linear: Linear,
     /// The seed of the order in which patches are taken.
     pub(crate) seed: u64,
+    /// What becomes of images that cannot be used.
+    pub(crate) on_bad_image: OnBadImage,
     /// Threads that cut patches.
     pub(crate) threads: usize,
 }
@@ -186,6 +191,8 @@ fn embed(
             batch: BATCH,
             seed: protocol.seed,
             threads: protocol.threads,
+            on_bad_image: protocol.on_bad_image,
+            ..BagConfig::default()
         },
     )?;
     let mut before = 0;
@@ -193,7 +200,9 @@ fn embed(
         progress((done - before) as u64);
         before = done;
     };
-    Ok(extract(network, loader.batches(), taps, &mut hear)?)
+    let features = extract(network, loader.batches(), taps, &mut hear)?;
+    tell_skipped(&loader.skipped());
+    Ok(features)
 }
 
 fn score(

@@ -5,19 +5,58 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use bagssl_data::bad::{OnBadImage, Skipped};
 use bagssl_data::dataset::{Dataset, Split};
-use bagssl_data::image::MOST_BYTES;
+use bagssl_data::image::{Decode, MOST_BYTES};
+
+use crate::output::one_line;
 
 /// Where images come from.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct DataArgs {
-    /// Images: a folder with train/ and val/, such a folder in a .tar, or CIFAR-10/100's binary files
+    /// Images: a folder with train/ and val/, such a folder in a .tar, CIFAR-10/100's binary files or .tar.gz, WebDataset's
+    /// shards (a folder, or a pattern such as 'train-{000..146}.tar'), Hugging Face's parquet, or ImageNet's archives
     /// [default: the photographs that the program carries]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
+    /// Turn photographs as their EXIF orientation says [default: not, as torchvision]
+    #[arg(long)]
+    pub(crate) exif: bool,
     /// Threads that decode and cut images [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) threads: usize,
+}
+
+/// What is done about images that cannot be used.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct BadImageArgs {
+    /// What to do with an image that cannot be read, decoded or cut: end with an error, or leave it out and list it
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
+    pub(crate) on_bad_image: BadImage,
+}
+
+/// What becomes of an image that cannot be used.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+pub(crate) enum BadImage {
+    #[default]
+    Fail,
+    Skip,
+}
+
+impl From<BadImage> for OnBadImage {
+    fn from(policy: BadImage) -> OnBadImage {
+        match policy {
+            BadImage::Fail => OnBadImage::Fail,
+            BadImage::Skip => OnBadImage::Skip,
+        }
+    }
+}
+
+/// Lists on standard error what was left out.
+pub(crate) fn tell_skipped(skipped: &[Skipped]) {
+    for Skipped { name, reason, times, .. } in skipped {
+        eprintln!("left out {times} times: {}", one_line(&format!("{name}: {reason}")));
+    }
 }
 
 impl DataArgs {
@@ -27,7 +66,7 @@ impl DataArgs {
             Some(path) => Dataset::open(path, split)?,
             None => Dataset::embedded(split)?,
         };
-        Ok(Arc::new(dataset))
+        Ok(Arc::new(dataset.with_decode(Decode { exif: self.exif })))
     }
 
     /// What the data set is called.
@@ -46,7 +85,12 @@ pub(crate) fn images(paths: &[PathBuf]) -> Result<Arc<Dataset>> {
 
 /// The same with a choice of the half, which only a data set has.
 pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>) -> Result<Arc<Dataset>> {
-    let is_tar = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "tar");
+    // An archive, a table or a pattern of them; what else is a file is an image.
+    let is_tar = |path: &PathBuf| {
+        let name = path.to_string_lossy();
+        let is_archive = [".tar", ".tar.gz", ".tgz", ".parquet"].iter().any(|ending| name.ends_with(ending));
+        is_archive || (name.contains(['{', '*', '?']) && !path.exists())
+    };
     let is_set = matches!(paths, [path] if is_tar(path) || (path.is_dir() && Dataset::is_set(path)));
     if half.is_some() && !is_set {
         bail!("--split: expected a data set with halves, got single images or one folder of them");

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use bagssl_core::batch::PatchSource;
 use bagssl_core::model::Differentiable;
 use bagssl_core::observe::Observer;
+use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::loader::{Loader, LoaderConfig};
 use bagssl_train::Error;
@@ -23,7 +24,7 @@ use crate::config::{ConfigArgs, RunConfig};
 use crate::files;
 use crate::memory;
 use crate::output::say;
-use crate::source::DataArgs;
+use crate::source::{BadImageArgs, DataArgs, tell_skipped};
 
 /// Train an encoder on a set of images
 ///
@@ -36,6 +37,8 @@ pub(crate) struct Args {
     config: ConfigArgs,
     #[command(flatten)]
     data: DataArgs,
+    #[command(flatten)]
+    bad: BadImageArgs,
     /// Folder of the run [default: runs/PRESET-seedN]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -69,6 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         config: &config,
         dataset: args.data.open(Split::Train)?,
         threads: args.data.threads,
+        on_bad_image: args.bad.on_bad_image.into(),
         out: &out,
         force: args.force,
         backend: args.backend,
@@ -99,6 +103,7 @@ pub(crate) struct Training<'a> {
     pub(crate) config: &'a RunConfig,
     pub(crate) dataset: Arc<Dataset>,
     pub(crate) threads: usize,
+    pub(crate) on_bad_image: OnBadImage,
     pub(crate) out: &'a Path,
     pub(crate) force: bool,
     pub(crate) backend: Name,
@@ -119,7 +124,12 @@ pub(crate) fn training(training: Training<'_>) -> Result<Outcome> {
 }
 
 /// The loader of a run's batches.
-pub(crate) fn loader(config: &RunConfig, dataset: Arc<Dataset>, threads: usize) -> Result<Loader> {
+pub(crate) fn loader(
+    config: &RunConfig,
+    dataset: Arc<Dataset>,
+    threads: usize,
+    on_bad_image: OnBadImage,
+) -> Result<Loader> {
     let train = &config.train;
     Ok(Loader::new(
         dataset,
@@ -129,6 +139,7 @@ pub(crate) fn loader(config: &RunConfig, dataset: Arc<Dataset>, threads: usize) 
             batch: train.batch.images,
             seed: train.seed,
             threads,
+            on_bad_image,
             augment: config.augment,
             normalisation: train.normalisation,
             filter: train.filter,
@@ -147,7 +158,7 @@ impl Job for Training<'_> {
         let started = std::time::Instant::now();
         let checked = self.config.train.clone().check()?;
         self.check_memory(&checked)?;
-        let loader = loader(self.config, self.dataset.clone(), self.threads)?;
+        let loader = loader(self.config, self.dataset.clone(), self.threads, self.on_bad_image)?;
         let info = RunInfo {
             preset: self.config.name.clone(),
             data: self.dataset.fingerprint(),
@@ -163,6 +174,7 @@ impl Job for Training<'_> {
         let ended = trainer
             .run(&loader as &dyn PatchSource, &mut observers, &mut store)
             .map_err(|error| with_names(error, &self.dataset))?;
+        tell_skipped(&loader.skipped());
         if ended == Ended::Stopped {
             bail!("stopped at step {}; the same command goes on from there", trainer.step());
         }

@@ -312,6 +312,14 @@ fn bad_input_gets_one_line() {
     let broken = bagssl(here, &["data", "check", "photos"]);
     assert_eq!(broken.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&broken.stdout).contains("val/cat/4.jpg"));
+
+    // A broken training image ends a run, or is left out and listed.
+    fs::write(here.join("photos/train/cat/3.jpg"), "no image").unwrap();
+    tiny.save(here.join("photos/train/cat/4.png")).unwrap();
+    let train = ["train", "--data", "photos", "--images", "2", "--patches", "2", "--epochs", "2", "--out", "run"];
+    refused(here, &train, &["train/cat/3.jpg"]);
+    let skipping = bagssl(here, &[&train[..], &["--on-bad-image", "skip", "--force"]].concat());
+    assert!(skipping.status.success() && String::from_utf8_lossy(&skipping.stderr).contains("train/cat/3.jpg"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use bagssl_core::normalise::Normalisation;
 use bagssl_core::patch::{Crop, Filter, ImageSize};
 use bagssl_core::random::Address;
 
+use crate::bad::{OnBadImage, Pending, Skip, SkipLog, Skipped};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::image::{Colour, Image};
@@ -34,6 +35,8 @@ pub struct BagConfig {
     pub seed: u64,
     /// Threads that make batches; 0 for as many as there are cores.
     pub threads: usize,
+    /// What becomes of images that cannot be used.
+    pub on_bad_image: OnBadImage,
 }
 
 impl Default for BagConfig {
@@ -48,6 +51,7 @@ impl Default for BagConfig {
             batch: 32,
             seed: 0,
             threads: 0,
+            on_bad_image: OnBadImage::Fail,
         }
     }
 }
@@ -58,6 +62,7 @@ pub struct BagLoader {
     dataset: Arc<Dataset>,
     config: BagConfig,
     patches: usize,
+    skips: Arc<SkipLog>,
 }
 
 impl BagLoader {
@@ -72,9 +77,26 @@ impl BagLoader {
                 return Err(Error::Setting { name, expected: "at least 1".into(), got: "0".into() });
             }
         }
-        let mut loader = BagLoader { dataset, config, patches: 0 };
-        loader.patches = loader.crops(0, &loader.dataset.decode(0)?)?.len();
+        let mut loader = BagLoader { dataset, config, patches: 0, skips: Arc::default() };
+        loader.patches = loader.first_bag()?;
         Ok(loader)
+    }
+
+    /// Patches of the first image that can be used.
+    fn first_bag(&self) -> Result<usize> {
+        for image in 0..self.images() {
+            let bag = self.dataset.decode(image).and_then(|decoded| self.crops(image, &decoded));
+            if let Ok(bag) = self.config.on_bad_image.judge(bag)? {
+                return Ok(bag.len());
+            }
+        }
+        let (expected, got) = ("an image that can be used".into(), format!("none of {}", self.images()));
+        Err(Error::Image { name: self.dataset.origin.display().to_string(), expected, got })
+    }
+
+    /// The images that were left out of the batches given out so far, in the order of the data set.
+    pub fn skipped(&self) -> Vec<Skipped> {
+        self.skips.list(&self.dataset)
     }
 
     /// Patches in each bag.
@@ -87,11 +109,13 @@ impl BagLoader {
         self.dataset.len()
     }
 
-    /// All bags, in the order of the images. The last batch may be smaller. A bag with another number of patches than
+    /// All bags, in the order of the images. The last batch may be smaller, and so are those from which images are left out;
+    /// of which none is left, there is no batch. A bag with another number of patches than
     /// the first image's is an error that names the image.
     pub fn batches(&self) -> Batches<'static> {
         let count = self.dataset.len().div_ceil(self.config.batch);
-        let job = Bags { levels: Levels::new(self.config.normalisation), loader: self.clone() };
+        let job =
+            Bags { levels: Levels::new(self.config.normalisation), loader: self.clone(), pending: Pending::default() };
         Box::new(Ordered::new(0..count, self.config.threads, job))
     }
 
@@ -155,6 +179,7 @@ impl Cutter {
 struct Bags {
     loader: BagLoader,
     levels: Levels,
+    pending: Pending,
 }
 
 impl Job for Bags {
@@ -170,26 +195,49 @@ impl Job for Bags {
     }
 
     fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values {
-        Ok(self.bag(self.loader.images_of(batch).start + place, scratch)?)
+        let image = self.loader.images_of(batch).start + place;
+        let used = self.loader.config.on_bad_image.judge(self.usable(image))?;
+        match used {
+            Ok((decoded, crops)) => Ok(self.bag(image, decoded, &crops, scratch)?),
+            Err(reason) => {
+                self.pending.add(batch, place, vec![Skip { image: image as u32, reason }], None);
+                Ok(Vec::new())
+            }
+        }
     }
 
-    fn join(&self, batch: usize, values: Vec<f32>) -> PatchBatch {
-        let BagLoader { dataset, config, patches } = &self.loader;
+    fn join(&self, batch: usize, values: Vec<f32>) -> Option<PatchBatch> {
+        let BagLoader { dataset, config, patches, .. } = &self.loader;
         let side = config.input as usize;
-        let images = self.loader.images_of(batch);
+        let images = self.pending.apply(batch, self.loader.images_of(batch).map(|image| image as u32));
         let shape = BatchShape { images: images.len(), patches: *patches, channels: 3, height: side, width: side };
-        let labels = images.clone().map(|image| dataset.label(image)).collect();
-        let images = images.map(|image| image as u32).collect();
-        PatchBatch::new(shape, values, images, labels).expect("as many values as the shape says")
+        let labels = images.iter().map(|&image| dataset.label(image as usize)).collect();
+        let is_empty = images.is_empty();
+        (!is_empty).then(|| PatchBatch::new(shape, values, images, labels).expect("as many values as the shape says"))
+    }
+
+    fn given_out(&self, batch: usize) {
+        self.pending.given_out(batch, &self.loader.skips);
     }
 }
 
 impl Bags {
+    /// An image, decoded, and its crops.
+    fn usable(&self, image: usize) -> Result<(Image, Vec<Crop>)> {
+        let decoded = self.loader.dataset.decode(image)?;
+        let crops = self.loader.crops(image, &decoded)?;
+        Ok((decoded, crops))
+    }
+
     /// All patches of an image, one after the other.
-    fn bag(&self, image: usize, (resampler, patch): &mut (Resampler, Image)) -> Result<Vec<f32>> {
+    fn bag(
+        &self,
+        image: usize,
+        mut decoded: Image,
+        crops: &[Crop],
+        (resampler, patch): &mut (Resampler, Image),
+    ) -> Result<Vec<f32>> {
         let loader = &self.loader;
-        let mut decoded = loader.dataset.decode(image)?;
-        let crops = loader.crops(image, &decoded)?;
         if crops.len() != loader.patches {
             let (name, size) = (loader.dataset.name(image).into(), decoded.size());
             let expected = format!(
@@ -201,7 +249,7 @@ impl Bags {
         }
         decoded.set_colour(loader.config.colour);
         let mut values = Vec::with_capacity(crops.len() * patch.rgb().len());
-        for crop in crops {
+        for &crop in crops {
             resampler.fill(&decoded, crop, patch);
             self.levels.append(patch, &mut values);
         }

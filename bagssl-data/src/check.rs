@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::dataset::Dataset;
+use crate::duplicates::{self, Duplicates, Print};
 
 /// What a data set holds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -24,6 +25,12 @@ pub struct CheckReport {
     pub std: Option<[f64; 3]>,
     /// What cannot be decoded, with the reason; in the order of the images.
     pub broken: Vec<String>,
+    /// What the data set is.
+    pub format: String,
+    /// Images that were decoded: all, or a sample.
+    pub decoded: usize,
+    /// Images that are there twice, among those that were decoded.
+    pub duplicates: Duplicates,
 }
 
 #[derive(Clone, Copy)]
@@ -49,16 +56,22 @@ impl Sums {
     }
 }
 
-/// Decodes every image, on all cores. `progress` is called once for each, in no order.
-pub fn check(dataset: &Dataset, progress: &(dyn Fn() + Sync)) -> CheckReport {
-    let looked: Vec<Result<Sums, String>> = (0..dataset.len())
+/// Decodes every image, or `sample` of them at equal distances, on all cores. `progress` is called once for each, in no
+/// order.
+pub fn check(dataset: &Dataset, sample: Option<usize>, progress: &(dyn Fn() + Sync)) -> CheckReport {
+    let count = sample.map_or(dataset.len(), |sample| sample.min(dataset.len()));
+    let chosen = |place: usize| (place as u128 * dataset.len() as u128 / count as u128) as usize;
+    let both: Vec<Looked<'_>> = (0..count)
         .into_par_iter()
-        .map(|image| {
-            let sums = sums(dataset, image);
+        .map(|place| {
+            let looked = look(dataset, chosen(place));
             progress();
-            sums
+            looked
         })
         .collect();
+    let prints: Vec<(&str, Print)> = both.iter().filter_map(|looked| Some(looked.as_ref().ok()?.1)).collect();
+    let duplicates = duplicates::find(&prints);
+    let looked: Vec<Result<Sums, String>> = both.into_iter().map(|looked| looked.map(|(sums, _)| sums)).collect();
     let mut classes: BTreeMap<String, usize> = dataset.classes().iter().map(|class| (class.clone(), 0)).collect();
     for image in 0..dataset.len() {
         *classes.entry(dataset.classes()[dataset.label(image) as usize].clone()).or_default() += 1;
@@ -80,10 +93,16 @@ pub fn check(dataset: &Dataset, progress: &(dyn Fn() + Sync)) -> CheckReport {
         mean: total.as_ref().map(mean),
         std: total.as_ref().map(deviation),
         broken: looked.into_iter().filter_map(Result::err).collect(),
+        format: dataset.format().to_string(),
+        decoded: count,
+        duplicates,
     }
 }
 
-fn sums(dataset: &Dataset, image: usize) -> Result<Sums, String> {
+/// What is seen of an image, or why nothing is.
+type Looked<'a> = Result<(Sums, (&'a str, Print)), String>;
+
+fn look(dataset: &Dataset, image: usize) -> Looked<'_> {
     let decoded = dataset.decode(image).map_err(|error| error.to_string())?;
     let (mut sum, mut squares) = ([0; 3], [0; 3]);
     for pixel in decoded.rgb().as_chunks::<3>().0 {
@@ -95,5 +114,6 @@ fn sums(dataset: &Dataset, image: usize) -> Result<Sums, String> {
     }
     let size = decoded.size();
     let pixels = u64::from(size.height) * u64::from(size.width);
-    Ok(Sums { pixels, sum, squares, height: (size.height, size.height), width: (size.width, size.width) })
+    let sums = Sums { pixels, sum, squares, height: (size.height, size.height), width: (size.width, size.width) };
+    Ok((sums, (dataset.name(image), Print::of(&decoded))))
 }

@@ -4,15 +4,20 @@
 //! Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, 2009: a record is one label byte (two in
 //! CIFAR-100: coarse, fine), then 32x32 red, green and blue values, row by row.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
 
 use bagssl_core::patch::ImageSize;
 
-use crate::dataset::{Dataset, Entry, Split, Storage};
-use crate::error::{Error, Result};
+use crate::archive::split_name;
+use crate::dataset::{Dataset, Split};
+use crate::detect::Format;
+use crate::entries::{Entries, Entry};
+use crate::error::{Error, Result, one_line};
 use crate::image::Image;
+use crate::storage::Storage;
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
@@ -84,21 +89,93 @@ pub(crate) fn layout(folder: &Path) -> Result<Option<Cifar>> {
 pub(crate) fn open(folder: &Path, layout: Cifar, split: Split) -> Result<Dataset> {
     let list = folder.join(layout.list());
     let classes = classes(&read(&list, 1)?, &list)?;
-    let (mut entries, mut bytes) = (Vec::new(), Vec::new());
-    for file in layout.files(split) {
-        let path = folder.join(file);
-        let content = read(&path, layout.record() as u64)?;
-        entries.extend(records(&content, bytes.len(), layout, classes.len(), &path, &format!("{file}/"))?);
+    let files = layout.files(split).iter().map(|file| Ok((*file, read(&folder.join(file), layout.record() as u64)?)));
+    join(files, classes, layout, Format::Cifar, folder)
+}
+
+/// Opens one half of a `.tar.gz`.
+pub(crate) fn open_archive(path: &Path, split: Split) -> Result<Dataset> {
+    let file = fs::File::open(path).map_err(|error| Error::Read { path: path.into(), error })?;
+    from_archive(std::io::BufReader::new(file), path, split)
+}
+
+/// One half of a `.tar.gz`, whatever folders lie above the files in it.
+pub(crate) fn from_archive(reader: impl Read, origin: &Path, split: Split) -> Result<Dataset> {
+    let mut files = unpacked(reader, origin)?;
+    let refuse = |got| Error::Format { path: origin.into(), expected: "the files of CIFAR-10 or of CIFAR-100", got };
+    let is_in = |layout: &Cifar| files.contains_key(layout.list());
+    let layout = Cifar::ALL.into_iter().find(is_in).ok_or_else(|| refuse("none of their lists of classes".into()))?;
+    let classes = classes(&files[layout.list()], &origin.join(layout.list()))?;
+    let take = |file: &&'static str| {
+        let content = files.remove(*file).ok_or_else(|| refuse(format!("no {file}")))?;
+        Ok((*file, content))
+    };
+    join(layout.files(split).iter().map(take), classes, layout, Format::CifarArchive, origin)
+}
+
+/// The files of a `.tar.gz` that either layout knows, by their names without folders.
+fn unpacked(reader: impl Read, origin: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+    let failed = |error: std::io::Error| Error::Format {
+        path: origin.into(),
+        expected: "a whole .tar.gz of CIFAR's binary version",
+        got: one_line(&error),
+    };
+    let refuse = |file: &str, got| Error::Format { path: origin.join(file), expected: "each file once", got };
+    let mut limited = flate2::read::GzDecoder::new(reader).take(MOST_BYTES);
+    let mut files = BTreeMap::new();
+    for entry in tar::Archive::new(&mut limited).entries().map_err(failed)? {
+        let mut entry = entry.map_err(failed)?;
+        let path = entry.path().map_err(failed)?.into_owned();
+        let file = split_name(path.to_str().unwrap_or_default()).1;
+        if !entry.header().entry_type().is_file() || !is_known(file) {
+            continue;
+        }
+        check_length(entry.size(), 1, &origin.join(file))?;
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).map_err(failed)?;
+        if files.insert(file.to_string(), content).is_some() {
+            return Err(refuse(file, "one more".into()));
+        }
+    }
+    // What comes after the tar's end holds the checksum of all.
+    std::io::copy(&mut limited, &mut std::io::sink()).map_err(failed)?;
+    if limited.limit() == 0 {
+        return Err(refuse("", format!("more than {MOST_BYTES} bytes unpacked")));
+    }
+    Ok(files)
+}
+
+fn is_known(file: &str) -> bool {
+    let of = |layout: Cifar| {
+        layout.list() == file || Split::ALL.into_iter().any(|split| layout.files(split).contains(&file))
+    };
+    Cifar::ALL.into_iter().any(of)
+}
+
+/// The images of several files, one after the other.
+fn join(
+    files: impl Iterator<Item = Result<(&'static str, Vec<u8>)>>,
+    classes: Vec<String>,
+    layout: Cifar,
+    format: Format,
+    origin: &Path,
+) -> Result<Dataset> {
+    let (mut entries, mut bytes) = (Entries::default(), Vec::new());
+    for file in files {
+        let (file, content) = file?;
+        let (path, prefix) = (origin.join(file), format!("{file}/"));
+        records(&content, bytes.len(), layout, classes.len(), &path, &prefix, &mut entries)?;
         bytes.extend(content);
     }
-    Ok(Dataset { origin: folder.into(), classes, entries, storage: Storage::Planes(bytes) })
+    Ok(Dataset::new(origin, format, classes, entries, Storage::Planes(bytes)))
 }
 
 /// Records in memory, named by their number.
 pub(crate) fn from_bytes(records: Vec<u8>, list: &[u8], layout: Cifar, origin: &Path) -> Result<Dataset> {
     let classes = classes(list, origin)?;
-    let entries = self::records(&records, 0, layout, classes.len(), origin, "")?;
-    Ok(Dataset { origin: origin.into(), classes, entries, storage: Storage::Planes(records) })
+    let mut entries = Entries::default();
+    self::records(&records, 0, layout, classes.len(), origin, "", &mut entries)?;
+    Ok(Dataset::new(origin, Format::Cifar, classes, entries, Storage::Planes(records)))
 }
 
 /// A file whose length is checked before it is read.
@@ -139,23 +216,31 @@ fn classes(list: &[u8], path: &Path) -> Result<Vec<String>> {
     Ok(classes)
 }
 
-/// The images of one file, whose bytes begin at `base`; each is named by `file` and its number.
+/// Adds the images of one file, whose bytes begin at `base`; each is named by `file` and its number.
 ///
 /// # Errors
 /// [`Error::Format`] if the file is not made of whole records, or a label has no class.
-fn records(content: &[u8], base: usize, layout: Cifar, classes: usize, path: &Path, file: &str) -> Result<Vec<Entry>> {
+fn records(
+    content: &[u8],
+    base: usize,
+    layout: Cifar,
+    classes: usize,
+    path: &Path,
+    file: &str,
+    entries: &mut Entries,
+) -> Result<()> {
     let (labels, length) = (layout.labels(), layout.record());
     check_length(content.len() as u64, length as u64, path)?;
-    let entry = |(number, record): (usize, &[u8])| {
+    for (number, record) in content.chunks_exact(length).enumerate() {
         let label = u32::from(record[labels - 1]);
         if label as usize >= classes {
             let got = format!("label {label} of {classes} in record {number}");
             return Err(Error::Format { path: path.into(), expected: "a label of the list of classes", got });
         }
         let offset = (base + number * length + labels) as u64;
-        Ok(Entry { label, name: format!("{file}{number}"), offset, length: 3 * PLANE as u64 })
-    };
-    content.chunks_exact(length).enumerate().map(entry).collect()
+        entries.push(Entry { label, name: &format!("{file}{number}"), source: 0, offset, length: 3 * PLANE as u64 });
+    }
+    Ok(())
 }
 
 /// An image from its planes.

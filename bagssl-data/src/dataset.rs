@@ -1,16 +1,21 @@
 //! Data sets: where images and their classes come from.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use crate::cifar::Cifar;
+pub use crate::detect::Format;
+pub use crate::imagenet::mat::{Synset, synsets};
 
 use crate::cifar;
+use crate::detect;
+use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
 use crate::folder;
-use crate::image::{Image, MOST_BYTES};
-use crate::tarball;
+use crate::image::{Decode, Image};
+use crate::imagenet;
+use crate::parquet;
+use crate::storage::Storage;
 
 /// One of the two halves of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,54 +43,27 @@ impl Split {
 #[derive(Debug)]
 pub struct Dataset {
     pub(crate) origin: PathBuf,
+    pub(crate) format: Format,
     pub(crate) classes: Vec<String>,
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Entries,
     pub(crate) storage: Storage,
-}
-
-/// An image before it is read.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) label: u32,
-    /// The path inside the data set.
-    pub(crate) name: String,
-    /// Where its bytes begin, and how many there are.
-    pub(crate) offset: u64,
-    pub(crate) length: u64,
-}
-
-/// Where the bytes of images lie.
-#[derive(Debug)]
-pub(crate) enum Storage {
-    /// Each in a file of its own, under this folder.
-    Files(PathBuf),
-    /// All in one file.
-    File(fs::File),
-    /// All in memory.
-    Memory(std::borrow::Cow<'static, [u8]>),
-    /// Raw pixels of 32x32, plane by plane, in memory.
-    Planes(Vec<u8>),
+    pub(crate) decode: Decode,
 }
 
 impl Dataset {
-    /// Opens one half of a data set: a folder with `train/` and `val/` (or else `validation/` or `test/`), each with a
-    /// folder for each class; an uncompressed `.tar` of such a folder, with or without a folder on top; or the folder of
-    /// CIFAR-10's or CIFAR-100's binary files. The classes of both halves are numbered together, in the order of their
-    /// names (CIFAR's in the order of its list). Images are ordered by their names. What is hidden (a leading dot) or
-    /// has no image's ending does not count.
+    pub(crate) fn new(origin: &Path, format: Format, classes: Vec<String>, entries: Entries, storage: Storage) -> Self {
+        Dataset { origin: origin.into(), format, classes, entries, storage, decode: Decode::default() }
+    }
+
+    /// Opens one half of a data set of any [`Format`], which is found out by what lies at `path`. The classes of both halves
+    /// are numbered together, in the order of their names (CIFAR's and Hugging Face's in the order of their lists). Images
+    /// are ordered by their names. What is hidden (a leading dot) or has no image's ending does not count.
     ///
     /// # Errors
-    /// [`Error::Read`] if it cannot be read; [`Error::Format`] if it is none of these, this half is empty, or the file is
+    /// [`Error::Read`] if it cannot be read; [`Error::Format`] if it is none of these, this half is empty, or a file is
     /// cut short. A tar that holds links or names that point outside is refused.
     pub fn open(path: &Path, split: Split) -> Result<Self> {
-        let meta = fs::metadata(path).map_err(|error| Error::Read { path: path.into(), error })?;
-        if meta.is_dir() {
-            return match cifar::layout(path)? {
-                Some(layout) => cifar::open(path, layout, split),
-                None => folder::open(path, split),
-            };
-        }
-        tarball::open(path, split)
+        detect::open(path, split)
     }
 
     /// Image files, in this order, all of one class that has no name.
@@ -101,29 +79,26 @@ impl Dataset {
                 return Err(refuse("an image file", "something else"));
             }
             let name = path.to_str().ok_or_else(|| refuse("a name in UTF-8", "another"))?;
-            Ok(Entry { label: 0, name: name.into(), offset: 0, length: meta.len() })
+            Ok((name.to_string(), meta.len()))
         };
-        let entries: Vec<Entry> = paths.iter().map(entry).collect::<Result<_>>()?;
-        if entries.is_empty() {
+        let files: Vec<(String, u64)> = paths.iter().map(entry).collect::<Result<_>>()?;
+        if files.is_empty() {
             return Err(Error::Setting { name: "images", expected: "at least one".into(), got: "none".into() });
         }
-        Ok(Dataset {
-            origin: PathBuf::new(),
-            classes: vec![String::new()],
-            entries,
-            storage: Storage::Files(PathBuf::new()),
-        })
+        Ok(Self::unlabelled(Path::new(""), &files, Storage::Files(PathBuf::new())))
     }
 
     /// One image in memory, of a class that has no name.
     pub fn of_bytes(name: &str, bytes: Vec<u8>) -> Self {
-        let entry = Entry { label: 0, name: name.into(), offset: 0, length: bytes.len() as u64 };
-        Dataset {
-            origin: PathBuf::new(),
-            classes: vec![String::new()],
-            entries: vec![entry],
-            storage: Storage::Memory(bytes.into()),
-        }
+        Self::unlabelled(Path::new(""), &[(name.into(), bytes.len() as u64)], Storage::Memory(bytes.into()))
+    }
+
+    /// Images of one class that has no name.
+    fn unlabelled(origin: &Path, files: &[(String, u64)], storage: Storage) -> Self {
+        let entries =
+            files.iter().map(|(name, length)| Entry { label: 0, name, source: 0, offset: 0, length: *length });
+        let entries = entries.collect();
+        Dataset::new(origin, Format::Files, vec![String::new()], entries, storage)
     }
 
     /// All images in a folder and those below it, in the order of their names, all of one class that has no name.
@@ -132,20 +107,17 @@ impl Dataset {
     /// [`Error::Read`] if something cannot be read, [`Error::Format`] if there is no image, or too many folders lie in each
     /// other.
     pub fn of_folder(path: &Path) -> Result<Self> {
-        let entry = |(name, length): (String, u64)| Entry { label: 0, name, offset: 0, length };
-        let entries: Vec<Entry> = folder::images(path)?.into_iter().map(entry).collect();
-        if entries.is_empty() {
+        let files = folder::images(path)?;
+        if files.is_empty() {
             let (expected, got) = ("a folder with images in it", "none".into());
             return Err(Error::Format { path: path.into(), expected, got });
         }
-        let (origin, storage) = (path.into(), Storage::Files(path.into()));
-        Ok(Dataset { origin, classes: vec![String::new()], entries, storage })
+        Ok(Self::unlabelled(path, &files, Storage::Files(path.into())))
     }
 
-    /// Whether a folder holds the halves of a data set, or CIFAR's files: what [`Dataset::open`] opens.
+    /// Whether [`Dataset::open`] opens what lies there: not if it is an image, or a folder of nothing but images.
     pub fn is_set(path: &Path) -> bool {
-        let half = |split: Split| split.folders().iter().any(|folder| path.join(folder).is_dir());
-        Split::ALL.into_iter().any(half) || cifar::layout(path).is_ok_and(|layout| layout.is_some())
+        detect::format(path).is_ok()
     }
 
     /// A data set in a tar in memory.
@@ -153,7 +125,7 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::open`]; errors name `origin`.
     pub fn from_tar(bytes: impl Into<std::borrow::Cow<'static, [u8]>>, origin: &Path, split: Split) -> Result<Self> {
-        tarball::from_bytes(bytes.into(), origin, split)
+        detect::tar_in_memory(bytes.into(), origin, split)
     }
 
     /// Records of CIFAR's binary version in memory, and the list of classes, a name a line.
@@ -174,6 +146,46 @@ impl Dataset {
         Self::from_tar(EMBEDDED, Path::new("photo-tiles-mini"), split)
     }
 
+    /// CIFAR's `.tar.gz` in memory.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if it is not whole, or does not hold this half's files and the list of classes.
+    pub fn from_cifar_archive(bytes: &[u8], origin: &Path, split: Split) -> Result<Self> {
+        cifar::from_archive(bytes, origin, split)
+    }
+
+    /// A file of Hugging Face's parquet layout in memory.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if it is not whole, has no column of images or of labels, or is written in a way that is not read.
+    pub fn from_parquet(bytes: Vec<u8>, origin: &Path) -> Result<Self> {
+        parquet::from_bytes(bytes, origin)
+    }
+
+    /// A shard of WebDataset in memory.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if it is no whole tar, or an image has no label, a label no image, or both a key that is not theirs.
+    pub fn from_shard(bytes: Vec<u8>, origin: &Path) -> Result<Self> {
+        detect::shard_in_memory(bytes, origin)
+    }
+
+    /// Whether some bytes are a whole index, as [`Dataset::open`] keeps one, of an archive of `length` bytes with the time 0.
+    pub fn is_index(bytes: &[u8], length: u64) -> bool {
+        imagenet::is_index(bytes, length)
+    }
+
+    /// The same images, decoded in another way.
+    #[must_use]
+    pub fn with_decode(self, decode: Decode) -> Self {
+        Dataset { decode, ..self }
+    }
+
+    /// What was opened.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
     /// How many images there are.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -181,7 +193,7 @@ impl Dataset {
 
     /// Whether there are none: never, after opening.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.len() == 0
     }
 
     /// The names of the classes, by number.
@@ -194,7 +206,7 @@ impl Dataset {
     /// # Panics
     /// If there is no such image.
     pub fn label(&self, image: usize) -> u32 {
-        self.entries[image].label
+        self.entries.labels[image]
     }
 
     /// The path of an image inside the data set.
@@ -202,7 +214,7 @@ impl Dataset {
     /// # Panics
     /// If there is no such image.
     pub fn name(&self, image: usize) -> &str {
-        &self.entries[image].name
+        self.entries.get(image).name
     }
 
     /// Reads and decodes an image.
@@ -213,9 +225,10 @@ impl Dataset {
     /// # Panics
     /// If there is no such image.
     pub fn decode(&self, image: usize) -> Result<Image> {
-        match &self.storage {
-            Storage::Planes(_) => Ok(cifar::image(&self.bytes(image)?)),
-            _ => Image::decode(&self.bytes(image)?, &self.full_name(image)),
+        let bytes = self.bytes(image)?;
+        match self.storage {
+            Storage::Planes(_) => Ok(cifar::image(&bytes)),
+            _ => Image::decode_with(&bytes, &self.full_name(image), self.decode),
         }
     }
 
@@ -228,44 +241,12 @@ impl Dataset {
     /// # Panics
     /// If there is no such image.
     pub fn decoding_bytes(&self, image: usize) -> Result<u64> {
-        if let Storage::Planes(_) = &self.storage {
-            return Ok(self.entries[image].length);
-        }
         let bytes = self.bytes(image)?;
+        if let Storage::Planes(_) = &self.storage {
+            return Ok(bytes.len() as u64);
+        }
         let size = Image::size_of(&bytes, &self.full_name(image))?;
         Ok(bytes.len() as u64 + u64::from(size.height) * u64::from(size.width) * (8 + 3))
-    }
-
-    /// The bytes of an image's file.
-    fn bytes(&self, image: usize) -> Result<std::borrow::Cow<'_, [u8]>> {
-        let entry = &self.entries[image];
-        if entry.length > MOST_BYTES {
-            let (expected, got) = (format!("at most {MOST_BYTES} bytes"), entry.length.to_string());
-            return Err(Error::Image { name: self.full_name(image), expected, got });
-        }
-        let (offset, length) = (entry.offset as usize, entry.length as usize);
-        match &self.storage {
-            Storage::Files(root) => {
-                let path = root.join(&entry.name);
-                Ok(fs::read(&path).map_err(|error| Error::Read { path, error })?.into())
-            }
-            Storage::File(file) => {
-                let mut bytes = vec![0; length];
-                tarball::read_at(file, &mut bytes, entry.offset)
-                    .map_err(|error| Error::Read { path: self.origin.join(&entry.name), error })?;
-                Ok(bytes.into())
-            }
-            Storage::Memory(bytes) => Ok(bytes[offset..][..length].into()),
-            Storage::Planes(bytes) => Ok(bytes[offset..][..length].into()),
-        }
-    }
-
-    fn full_name(&self, image: usize) -> String {
-        let name = &self.entries[image].name;
-        match self.origin.as_os_str().is_empty() {
-            true => name.clone(),
-            false => format!("{}: {name}", self.origin.display()),
-        }
     }
 
     /// What there is, in a line: `900 images of 9 classes`.
@@ -279,7 +260,7 @@ impl Dataset {
 
     /// A short text that is another one if an image is added, removed, renamed, moved to another class or changed in
     /// its length: the number of images, and a hash (FNV-1a, 64 bits) of all names, classes and lengths. CIFAR's images,
-    /// which have one length, count with their pixels; others are not read.
+    /// which have one length, count with their pixels; of parquet, where the lengths are not known, the files' lengths count.
     pub fn fingerprint(&self) -> String {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         let mut add = |bytes: &[u8]| {
@@ -287,13 +268,19 @@ impl Dataset {
                 hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
             }
         };
-        for entry in &self.entries {
+        for entry in self.entries.iter() {
             add(entry.name.as_bytes());
             add(self.classes[entry.label as usize].as_bytes());
             add(&entry.length.to_le_bytes());
         }
         if let Storage::Planes(bytes) = &self.storage {
             add(bytes);
+        }
+        if let Storage::Tables(tables) = &self.storage {
+            tables.iter().for_each(|table| add(&table.length().to_le_bytes()));
+        }
+        if self.decode.exif {
+            add(b"exif");
         }
         format!("{}-{hash:016x}", self.len())
     }
@@ -305,60 +292,6 @@ pub const EMBEDDED_ATTRIBUTION: &str = include_str!("../data/ATTRIBUTION.md");
 
 #[cfg(feature = "embedded")]
 const EMBEDDED: &[u8] = include_bytes!("../data/photo-tiles-mini.tar");
-
-/// Collects images under their folders' and classes' names; then numbers the classes.
-pub(crate) struct Collector {
-    origin: PathBuf,
-    classes: BTreeSet<(&'static str, String)>,
-    found: Vec<Found>,
-}
-
-/// An image in one of the folders that a half may have.
-struct Found {
-    folder: &'static str,
-    class: String,
-    entry: Entry,
-}
-
-impl Collector {
-    pub(crate) fn new(origin: &Path) -> Self {
-        Collector { origin: origin.into(), classes: BTreeSet::new(), found: Vec::new() }
-    }
-
-    pub(crate) fn add_class(&mut self, folder: &'static str, class: &str) {
-        self.classes.insert((folder, class.into()));
-    }
-
-    pub(crate) fn add(&mut self, folder: &'static str, class: &str, name: String, offset: u64, length: u64) {
-        self.add_class(folder, class);
-        self.found.push(Found { folder, class: class.into(), entry: Entry { label: 0, name, offset, length } });
-    }
-
-    /// The images of one half, in the order of their names, with the classes of both.
-    pub(crate) fn finish(self, split: Split, storage: Storage) -> Result<Dataset> {
-        let refuse = |expected, got| Err(Error::Format { path: self.origin.clone(), expected, got });
-        let is_there = |folder: &&&str| self.classes.iter().any(|(other, _)| *other == **folder);
-        let folder_of = |half: Split| half.folders().iter().find(is_there).copied();
-        let halves = Split::ALL.map(folder_of);
-        let named = self.classes.iter().filter(|(folder, _)| halves.contains(&Some(folder)));
-        let classes: Vec<String> = named.map(|(_, class)| class.clone()).collect::<BTreeSet<_>>().into_iter().collect();
-        let number = |class: &String| classes.binary_search(class).expect("each image's class is known") as u32;
-        let here = self.found.into_iter().filter(|found| Some(found.folder) == folder_of(split));
-        let mut entries: Vec<Entry> = here.map(|found| Entry { label: number(&found.class), ..found.entry }).collect();
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        if entries.is_empty() {
-            let expected = "a folder with train/ and val/, each with a folder of images for each class";
-            return refuse(expected, format!("no image under {}/", split.folders().join("/ or ")));
-        }
-        if let Some(pair) = entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
-            return refuse("images with names of their own", format!("two images named {}", pair[0].name));
-        }
-        if u32::try_from(entries.len()).is_err() {
-            return refuse("fewer images than 32 bits count", entries.len().to_string());
-        }
-        Ok(Dataset { origin: self.origin, classes, entries, storage })
-    }
-}
 
 /// Whether a file's name is that of an image.
 pub(crate) fn is_image(name: &str) -> bool {

@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::dataset::{Collector, Dataset, Split, Storage, is_image};
+use crate::collector::Collector;
+use crate::dataset::{Dataset, Split, is_image};
+use crate::detect::Format;
 use crate::error::{Error, Result};
+use crate::storage::Storage;
 
 /// Folders below a class that are looked into: a link to a folder above would never end.
 const DEEPEST: usize = 16;
@@ -16,17 +19,26 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Dataset> {
         let Some(folder) = half.folders().iter().find(|name| root.join(name).is_dir()) else {
             continue;
         };
-        for path in list(&root.join(folder))?.into_iter().filter(|path| path.is_dir()) {
-            let class = text(&path)?;
-            collector.add_class(folder, &class);
-            if half == split {
-                let mut found = Vec::new();
-                collect(&path, &format!("{folder}/{class}"), DEEPEST, &mut found)?;
-                found.into_iter().for_each(|(name, length)| collector.add(folder, &class, name, 0, length));
-            }
+        collect_half(root, folder, half == split, &mut collector)?;
+    }
+    collector.finish(split, Format::ImageFolder, Storage::Files(root.into()))
+}
+
+/// Adds the classes of a half's folder, and their images if they are wanted.
+pub(crate) fn collect_half(root: &Path, folder: &'static str, images: bool, collector: &mut Collector) -> Result<()> {
+    if !root.join(folder).is_dir() {
+        return Ok(());
+    }
+    for path in list(&root.join(folder))?.into_iter().filter(|path| path.is_dir()) {
+        let class = text(&path)?;
+        collector.add_class(folder, &class);
+        if images {
+            let mut found = Vec::new();
+            collect(&path, &format!("{folder}/{class}"), DEEPEST, &mut found)?;
+            found.into_iter().for_each(|(name, length)| collector.add(folder, &class, name, 0, length));
         }
     }
-    collector.finish(split, Storage::Files(root.into()))
+    Ok(())
 }
 
 /// The names and lengths of all images in a folder and those below it, by name.
@@ -59,7 +71,7 @@ fn collect(folder: &Path, inside: &str, depth: usize, found: &mut Vec<(String, u
 }
 
 /// What lies in a folder, by name, but for what is hidden.
-fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |error| Error::Read { path: folder.into(), error };
     let entries = fs::read_dir(folder).map_err(failed)?;
     let mut paths: Vec<PathBuf> =
@@ -69,7 +81,7 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn text(path: &Path) -> Result<String> {
+pub(crate) fn text(path: &Path) -> Result<String> {
     let name = path.file_name().unwrap_or_default();
     name.to_str().map(Into::into).ok_or_else(|| Error::Format {
         path: path.into(),

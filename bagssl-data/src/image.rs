@@ -4,7 +4,8 @@ use std::io::Cursor;
 
 pub use bagssl_core::colour::Colour;
 use bagssl_core::patch::{Crop, ImageSize};
-use image::{ImageFormat, ImageReader, Limits};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result, one_line};
 use crate::jpeg;
@@ -13,6 +14,13 @@ use crate::jpeg;
 pub const LONGEST_SIDE: u32 = 16_384;
 /// The most bytes that decoding one image may take.
 pub const MOST_BYTES: u64 = 512 << 20;
+
+/// How images are decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Decode {
+    /// Whether EXIF's orientation is applied. torchvision does not, and neither does the default.
+    pub exif: bool,
+}
 
 /// An image with 8 bits for each of red, green and blue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,13 +45,21 @@ impl Image {
         Image::new(size, vec![0; size.height as usize * size.width as usize * 3])
     }
 
-    /// Decodes a JPEG, PNG, WebP, BMP or GIF (its first frame). Transparency is dropped; EXIF's orientation is not
-    /// applied, as in torchvision.
+    /// Decodes an image as [`Image::decode_with`] does by default.
+    ///
+    /// # Errors
+    /// Those of [`Image::decode_with`].
+    pub fn decode(bytes: &[u8], name: &str) -> Result<Self> {
+        Self::decode_with(bytes, name, Decode::default())
+    }
+
+    /// Decodes a JPEG, PNG, WebP, BMP or GIF (its first frame). Transparency is dropped; EXIF's orientation is applied if
+    /// that is asked for.
     ///
     /// # Errors
     /// [`Error::Image`] under that name if it cannot be decoded, is cut short, has no pixels, or is larger than
     /// [`LONGEST_SIDE`] or [`MOST_BYTES`].
-    pub fn decode(bytes: &[u8], name: &str) -> Result<Self> {
+    pub fn decode_with(bytes: &[u8], name: &str, decode: Decode) -> Result<Self> {
         let refuse = |expected: String, got: String| Error::Image { name: name.into(), expected, got };
         let failed = |error: image::ImageError| {
             refuse("a JPEG, PNG, WebP, BMP or GIF image".into(), format!("{} bytes: {}", bytes.len(), one_line(&error)))
@@ -54,11 +70,21 @@ impl Image {
         limits.max_image_width = Some(LONGEST_SIDE);
         limits.max_image_height = Some(LONGEST_SIDE);
         limits.max_alloc = Some(MOST_BYTES);
-        reader.limits(limits);
+        reader.limits(limits.clone());
         if reader.format() == Some(ImageFormat::Jpeg) && !jpeg::is_whole(bytes) {
             return Err(refuse("a whole JPEG".into(), format!("{} bytes without its end", bytes.len())));
         }
-        let rgb = reader.decode().map_err(failed)?.into_rgb8();
+        let mut decoder = reader.into_decoder().map_err(failed)?;
+        limits.check_dimensions(decoder.dimensions().0, decoder.dimensions().1).map_err(failed)?;
+        limits.reserve(decoder.total_bytes()).map_err(failed)?;
+        decoder.set_limits(limits).map_err(failed)?;
+        let orientation = match decode.exif {
+            true => decoder.orientation().map_err(failed)?,
+            false => Orientation::NoTransforms,
+        };
+        let mut decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
+        decoded.apply_orientation(orientation);
+        let rgb = decoded.into_rgb8();
         let size = ImageSize { height: rgb.height(), width: rgb.width() };
         if size.short_side() == 0 {
             return Err(refuse("at least one pixel".into(), format!("{}x{}", size.height, size.width)));

@@ -37,9 +37,18 @@
 pub mod error;
 
 pub mod dataset;
+mod detect;
+mod entries;
+mod storage;
+mod collector;
 mod folder;
+mod archive;
 mod tarball;
 mod cifar;
+mod halves;
+mod webdataset;
+mod parquet;
+mod imagenet;
 pub mod image;
 mod jpeg;
 
@@ -49,9 +58,11 @@ mod colour;
 mod blur;
 pub mod levels;
 
+pub mod bad;
 mod ordered;
 pub mod loader;
 pub mod bags;
+pub mod duplicates;
 pub mod check;
 
 #[cfg(test)]

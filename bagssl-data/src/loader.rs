@@ -10,6 +10,7 @@ use bagssl_core::patch::{Crop, Filter, ImageSize, PatchSide, PatchSpec};
 use bagssl_core::random::{Address, Purpose};
 
 use crate::augment::{Augment, CheckedAugment};
+use crate::bad::{OnBadImage, Pending, Skip, SkipLog, Skipped};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::image::Image;
@@ -38,6 +39,8 @@ pub struct LoaderConfig {
     pub filter: Filter,
     /// Decoded images that are kept from one epoch to the next, in bytes.
     pub cache_bytes: u64,
+    /// What becomes of images that cannot be used.
+    pub on_bad_image: OnBadImage,
 }
 
 impl Default for LoaderConfig {
@@ -54,6 +57,7 @@ impl Default for LoaderConfig {
             normalisation: Normalisation::HALF,
             filter: Filter::Bilinear,
             cache_bytes: 1 << 30,
+            on_bad_image: OnBadImage::Fail,
         }
     }
 }
@@ -61,7 +65,9 @@ impl Default for LoaderConfig {
 /// A source of training batches. An image is decoded once for all its views, and kept if there is room.
 ///
 /// Batches hold the same bits for any number of threads and from any batch on. An image that cannot be decoded or cut
-/// ends the epoch with an error that names it.
+/// ends the epoch with an error that names it, or is left out: then another one of the epoch's order takes its place (the
+/// one half an epoch further on, or those after it), so that all batches have their size; all other patches stay the same bits,
+/// and [`Loader::skipped`] lists it.
 ///
 /// Memory: the cache, one image for each thread, and besides the batch that the consumer has at most
 /// `2 + ceil(threads / batch)` batches of `4 * batch * patches * 3 * input * input` bytes.
@@ -76,6 +82,7 @@ struct Inner {
     levels: Levels,
     cache: Vec<OnceLock<Arc<Image>>>,
     room: AtomicU64,
+    skips: SkipLog,
 }
 
 impl Loader {
@@ -96,9 +103,14 @@ impl Loader {
         let cache = (0..dataset.len()).map(|_| OnceLock::new()).collect();
         let room = AtomicU64::new(config.cache_bytes);
         let levels = Levels::new(config.normalisation);
-        let inner = Inner { dataset, config, augment, levels, cache, room };
-        inner.crop(0, inner.decoded(0)?.size(), Address::default())?;
+        let inner = Inner { dataset, config, augment, levels, cache, room, skips: SkipLog::default() };
+        inner.check_first()?;
         Ok(Loader(Arc::new(inner)))
+    }
+
+    /// The images that were left out of the batches given out so far, in the order of the data set.
+    pub fn skipped(&self) -> Vec<Skipped> {
+        self.0.skips.list(&self.0.dataset)
     }
 }
 
@@ -116,7 +128,11 @@ impl PatchSource for Loader {
         let address = Address { seed: inner.config.seed, epoch, ..Address::default() };
         let order = address.stream(Purpose::Shuffle).permutation(inner.dataset.len() as u32);
         let threads = inner.config.threads;
-        Box::new(Ordered::new(first..self.batches_per_epoch(), threads, Epoch { inner, epoch, order }))
+        Box::new(Ordered::new(
+            first..self.batches_per_epoch(),
+            threads,
+            Epoch { inner, epoch, order, pending: Pending::default() },
+        ))
     }
 }
 
@@ -125,12 +141,23 @@ struct Epoch {
     inner: Arc<Inner>,
     epoch: u32,
     order: Vec<u32>,
+    pending: Pending,
 }
+
+/// Images that may be tried at one place before it is clear that not single images are at fault.
+const MOST_TRIES: usize = 16;
 
 impl Epoch {
     fn images(&self, batch: usize) -> &[u32] {
         let images = self.inner.config.batch;
         &self.order[batch * images..][..images]
+    }
+
+    /// The image that is tried at a position of the epoch's order: the first is its own.
+    fn candidate(&self, position: usize, attempt: usize) -> u32 {
+        let images = self.order.len();
+        let step = if attempt == 0 { 0 } else { images / 2 + attempt - 1 };
+        self.order[(position + step) % images]
     }
 }
 
@@ -147,13 +174,32 @@ impl Job for Epoch {
     }
 
     fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values {
-        Ok(self.inner.views(self.images(batch)[place], self.epoch, scratch)?)
+        let position = batch * self.inner.config.batch + place;
+        let mut skips = Vec::new();
+        for attempt in 0..MOST_TRIES.min(self.order.len()) {
+            let image = self.candidate(position, attempt);
+            match self.inner.config.on_bad_image.judge(self.inner.views(image, self.epoch, scratch))? {
+                Ok(values) => {
+                    self.pending.add(batch, place, skips, Some(image));
+                    return Ok(values);
+                }
+                Err(reason) => skips.push(Skip { image, reason }),
+            }
+        }
+        let last = skips.last().map_or_else(String::new, |skip| skip.reason.clone());
+        let error = format!("expected an image that can be used, got none in {} tries, the last: {last}", skips.len());
+        self.pending.add(batch, place, skips, None);
+        Err(error.into())
     }
 
-    fn join(&self, batch: usize, values: Vec<f32>) -> PatchBatch {
-        let images = self.images(batch).to_vec();
+    fn join(&self, batch: usize, values: Vec<f32>) -> Option<PatchBatch> {
+        let images = self.pending.apply(batch, self.images(batch).iter().copied());
         let labels = images.iter().map(|&image| self.inner.dataset.label(image as usize)).collect();
-        PatchBatch::new(self.inner.shape(), values, images, labels).expect("as many values as the shape says")
+        Some(PatchBatch::new(self.inner.shape(), values, images, labels).expect("as many values as the shape says"))
+    }
+
+    fn given_out(&self, batch: usize) {
+        self.pending.given_out(batch, &self.inner.skips);
     }
 }
 
@@ -175,6 +221,16 @@ impl Inner {
             self.levels.append(view, &mut values);
         }
         Ok(values)
+    }
+
+    /// Whether the first image can be used; if bad ones are left out, one of the first few.
+    fn check_first(&self) -> Result<()> {
+        let usable = |image: usize| self.crop(image, self.decoded(image)?.size(), Address::default()).map(|_| ());
+        let tries = match self.config.on_bad_image {
+            OnBadImage::Fail => 1,
+            OnBadImage::Skip => MOST_TRIES.min(self.dataset.len()),
+        };
+        (1..tries).fold(usable(0), |first, image| first.or_else(|error| usable(image).map_err(|_| error)))
     }
 
     fn crop(&self, image: usize, size: ImageSize, address: Address) -> Result<Crop> {

@@ -22,13 +22,17 @@ pub(crate) trait Job: Send + Sync + 'static {
     /// The values of the patches of the image at a place in a batch.
     fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values;
 
-    /// The batch, from the values of all its images one after the other.
-    fn join(&self, batch: usize, values: Vec<f32>) -> PatchBatch;
+    /// The batch, from the values of all its images one after the other; `None` if no image is left of it.
+    fn join(&self, batch: usize, values: Vec<f32>) -> Option<PatchBatch>;
+
+    /// Told of each batch when the consumer gets it, or the error instead of it.
+    fn given_out(&self, _batch: usize) {}
 }
 
 /// The values of an image's patches, or why there are none.
 pub(crate) type Values = Result<Vec<f32>, SourceError>;
 type Made = Result<PatchBatch, SourceError>;
+type MaybeMade = Result<Option<PatchBatch>, SourceError>;
 
 /// An iterator over a range of batches. Threads take one image after the other, and begin none of a batch that is more than
 /// [`window`] ahead of the consumer. After an error there are no more batches.
@@ -63,7 +67,7 @@ struct State {
 struct Open {
     parts: Vec<Option<Values>>,
     missing: usize,
-    made: Option<Made>,
+    made: Option<MaybeMade>,
 }
 
 impl<J: Job> Ordered<J> {
@@ -142,7 +146,7 @@ impl<J: Job> Shared<J> {
     }
 
     /// Joins the images of a batch. Of several errors, the first image's counts.
-    fn join(&self, batch: usize, parts: Vec<Option<Values>>) -> Made {
+    fn join(&self, batch: usize, parts: Vec<Option<Values>>) -> MaybeMade {
         let parts = parts.into_iter().flatten().collect::<Result<Vec<_>, _>>()?;
         let mut values = Vec::with_capacity(parts.iter().map(Vec::len).sum());
         // Each part is freed once it is copied, so that the batch is not in memory twice.
@@ -172,13 +176,17 @@ impl<J: Job> Iterator for Ordered<J> {
         while state.next < state.end {
             if let Some(made) = state.open.front_mut().and_then(|open| open.made.take()) {
                 state.open.pop_front();
+                let batch = state.next;
                 state.next += 1;
                 if made.is_err() {
                     state.finish();
                 }
-                drop(state);
                 self.shared.changed.notify_all();
-                return Some(made);
+                self.shared.job.given_out(batch);
+                match made.transpose() {
+                    Some(made) => return Some(made),
+                    None => continue,
+                }
             }
             state = self.shared.wait(state);
         }
@@ -221,10 +229,10 @@ mod tests {
             Ok(vec![(100 * batch + place) as f32])
         }
 
-        fn join(&self, batch: usize, values: Vec<f32>) -> PatchBatch {
+        fn join(&self, batch: usize, values: Vec<f32>) -> Option<PatchBatch> {
             let images = self.images(batch);
             let shape = BatchShape { images, patches: 1, channels: 1, height: 1, width: 1 };
-            PatchBatch::new(shape, values, vec![batch as u32; images], vec![0; images]).unwrap()
+            Some(PatchBatch::new(shape, values, vec![batch as u32; images], vec![0; images]).unwrap())
         }
     }
 

@@ -340,7 +340,7 @@ fn what_vanishes_after_opening_is_named() {
     fs::write(&file, tar("", &[("train/cat/x.png", png(90, 90, 1))])).unwrap();
     let dataset = Dataset::open(&file, Split::Train).unwrap();
     fs::write(&file, "").unwrap();
-    refused(dataset.decode(0), &["x.tar/train/cat/x.png"]);
+    refused(dataset.decode(0), &["x.tar: train/cat/x.png", "the file as it was opened, got one that has changed"]);
 }
 
 #[test]
@@ -354,7 +354,11 @@ fn files_by_name() {
     refused(Dataset::of_files(&[]), &["images: expected at least one"]);
     refused(Dataset::of_files(&[root.path().into()]), &["expected an image file"]);
     fs::write(&path, "no image").unwrap();
-    refused(dataset.decode(0), &[path.to_str().unwrap(), "expected a JPEG"]);
+    refused(dataset.decode(0), &[path.to_str().unwrap(), "bytes, as when it was listed, got 8"]);
+    refused(
+        Dataset::of_files(std::slice::from_ref(&path)).unwrap().decode(0),
+        &[path.to_str().unwrap(), "expected a JPEG"],
+    );
 }
 
 /// A file of a terabyte that is not there is refused before memory is taken.
@@ -382,7 +386,7 @@ fn broken_images_are_found_and_named() {
     folder(root.path());
     fs::write(root.path().join("train/dog/z.jpg"), &png(40, 30, 1)[..60]).unwrap();
     let dataset = Dataset::open(root.path(), Split::Train).unwrap();
-    let report = check(&dataset, &|| {});
+    let report = check(&dataset, None, &|| {});
     assert_eq!((report.images, report.broken.len()), (4, 1));
     assert!(report.broken[0].contains("train/dog/z.jpg"), "{:?}", report.broken);
     assert_eq!(report.classes["cat"], 2);
@@ -393,13 +397,40 @@ fn broken_images_are_found_and_named() {
     assert!((mean[2] - 30.0 / 255.0).abs() < 1e-9 && std[2] < 1e-6);
 }
 
+#[test]
+fn duplicates_and_samples() {
+    let root = tempfile::tempdir().unwrap();
+    folder(root.path());
+    let ramp = |step: u8, extra: u8| {
+        let mut bytes = Vec::new();
+        let picture = image::RgbImage::from_fn(27, 16, |x, y| {
+            let level = if y < 8 { x as u8 * step } else { 200 - x as u8 * step };
+            image::Rgb([level + if (x, y) == (3, 3) { extra } else { 0 }; 3])
+        });
+        picture.write_to(&mut Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
+        bytes
+    };
+    for (name, bytes) in [("1", ramp(5, 0)), ("2", ramp(5, 0)), ("3", ramp(5, 1)), ("4", ramp(0, 0))] {
+        fs::write(root.path().join(format!("train/dog/r{name}.png")), bytes).unwrap();
+    }
+    let dataset = Dataset::open(root.path(), Split::Train).unwrap();
+    let report = check(&dataset, None, &|| {});
+    let name = |number: u32| format!("train/dog/r{number}.png");
+    assert_eq!(report.duplicates.exact, [vec![name(1), name(2)]]);
+    assert_eq!((report.duplicates.near, report.duplicates.near_count), (vec![(name(1), name(3))], 1));
+    assert_eq!((report.decoded, report.format.as_str()), (7, "ImageFolder"));
+    // Two of seven: the first and the fourth (by name: a.PNG, c.png, b.png, r1, ...).
+    let report = check(&dataset, Some(2), &|| {});
+    assert_eq!((report.decoded, report.images, report.height), (2, 7, Some((3, 16))));
+}
+
 #[cfg(feature = "embedded")]
 #[test]
 fn the_embedded_photographs_are_whole() {
     for (split, images) in [(Split::Train, 900), (Split::Validation, 270)] {
         let dataset = Dataset::embedded(split).unwrap();
         assert_eq!((dataset.len(), dataset.classes().len()), (images, 9));
-        let report = check(&dataset, &|| {});
+        let report = check(&dataset, None, &|| {});
         assert!(report.broken.is_empty());
         assert!(report.classes.values().all(|&count| count == images / 9));
         assert_eq!((report.height, report.width), (Some((64, 64)), Some((64, 64))));

@@ -10,6 +10,7 @@ use bagssl_core::batch::{PatchBatch, PatchSource};
 use bagssl_core::normalise::Normalisation;
 use bagssl_core::patch::{MultiScale, PatchSide, PatchSpec};
 use bagssl_data::augment::{Augment, Blur, Jitter, Solarise};
+use bagssl_data::bad::OnBadImage;
 use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::image::Colour;
@@ -230,4 +231,110 @@ fn grey_bags_are_grey_and_multi_scale_views_differ() {
 
 fn config_plain() -> LoaderConfig {
     LoaderConfig { augment: Augment::default(), ..config(1) }
+}
+
+/// Fourteen images of which one is broken: the others' patches are the same bits as without it, for any number of threads.
+#[test]
+fn a_skipped_image_is_listed_and_changes_no_other() {
+    let config = |threads| LoaderConfig {
+        views: Views::FixedScale(spec(2, 2)),
+        batch: 2,
+        on_bad_image: OnBadImage::Skip,
+        ..config(threads)
+    };
+    let whole = |batch: &PatchBatch, place| -> Vec<Vec<f32>> {
+        (0..3).map(|patch| batch.patch(place, patch).to_vec()).collect()
+    };
+    let loader = Loader::new(gradients(&[(5, 9); 14]), config(1)).unwrap();
+    let mut expected = std::collections::BTreeMap::new();
+    for batch in all(&loader, 1, 0) {
+        batch
+            .images()
+            .iter()
+            .enumerate()
+            .for_each(|(place, image)| drop(expected.insert(*image, whole(&batch, place))));
+    }
+    assert!(loader.skipped().is_empty());
+    let mut first: Option<Vec<PatchBatch>> = None;
+    for threads in [1, 2, 7] {
+        let dataset = gradients_but(14, 9);
+        let broken = (0..14).find(|image| dataset.name(*image) == "val/x/9.png").unwrap() as u32;
+        let loader = Loader::new(dataset, config(threads)).unwrap();
+        let batches = all(&loader, 1, 0);
+        assert_eq!(batches.len(), 7);
+        let skipped = loader.skipped();
+        assert_eq!((skipped.len(), skipped[0].image, skipped[0].times), (1, broken, 1));
+        assert_eq!(skipped[0].name, "val/x/9.png");
+        assert!(skipped[0].reason.contains("val/x/9.png: expected a JPEG, PNG"), "{skipped:?}");
+        for batch in &batches {
+            for (place, image) in batch.images().iter().enumerate() {
+                assert_ne!(*image, broken);
+                assert_eq!(whole(batch, place), expected[image], "image {image}");
+            }
+        }
+        assert_eq!(all(&loader, 1, 3), batches[3..], "from the fourth batch");
+        assert_eq!(*first.get_or_insert_with(|| batches.clone()), batches, "{threads} threads");
+    }
+}
+
+/// Skips count when their batch is given out; where nothing can be used, skipping ends too.
+#[test]
+fn skips_are_counted_with_their_batches_and_have_an_end() {
+    let config =
+        LoaderConfig { views: Views::FixedScale(spec(2, 2)), batch: 2, on_bad_image: OnBadImage::Skip, ..config(3) };
+    let loader = Loader::new(gradients_but(14, 9), config.clone()).unwrap();
+    let at = all(&loader, 0, 0).len();
+    let times = |loader: &Loader| loader.skipped().first().map_or(0, |skipped| skipped.times);
+    assert_eq!((at, times(&loader)), (7, 1));
+    assert_eq!((all(&loader, 1, 0).len(), times(&loader)), (7, 2));
+    let loader = Loader::new(gradients_but(14, 9), config.clone()).unwrap();
+    let whole = Loader::new(gradients(&[(5, 9); 14]), config.clone()).unwrap();
+    let broken = loader.skipped().first().map_or(13, |skipped| skipped.image);
+    assert_eq!(broken, 13, "9.png is the last by name");
+    let place = all(&whole, 0, 0).iter().position(|batch| batch.images().contains(&broken)).unwrap();
+    for (number, batch) in loader.epoch(0, 0).enumerate() {
+        batch.unwrap();
+        assert_eq!(times(&loader), u64::from(number >= place), "batch {number}");
+    }
+
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("train/a")).unwrap();
+    let picture = |number: u32| root.path().join(format!("train/a/{number}.png"));
+    (0..6).for_each(|number| image::RgbImage::new(8, 6).save(picture(number)).unwrap());
+    let dataset = Arc::new(Dataset::open(root.path(), Split::Train).unwrap());
+    let loader = Loader::new(dataset, LoaderConfig { cache_bytes: 0, ..config }).unwrap();
+    // They vanish during the run: first one, then all.
+    std::fs::remove_file(picture(2)).unwrap();
+    assert_eq!(all(&loader, 0, 0).len(), 3);
+    assert_eq!(loader.skipped()[0].name, "train/a/2.png");
+    (0..6).filter(|number| *number != 2).for_each(|number| std::fs::remove_file(picture(number)).unwrap());
+    let error = loader.epoch(1, 0).next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("expected an image that can be used, got none in 6 tries"), "{error}");
+}
+
+#[test]
+fn bags_leave_broken_images_out() {
+    let config = BagConfig { input: 4, batch: 3, threads: 3, on_bad_image: OnBadImage::Skip, ..BagConfig::default() };
+    let loader = BagLoader::new(gradients_but(7, 6), config.clone()).unwrap();
+    let images: Vec<Vec<u32>> = loader.batches().map(|batch| batch.unwrap().images().to_vec()).collect();
+    assert_eq!(images, [vec![0, 1, 2], vec![3, 4, 5]], "of the third batch nothing is left");
+    assert_eq!(loader.skipped().iter().map(|skipped| skipped.image).collect::<Vec<_>>(), [6]);
+    let loader = BagLoader::new(gradients_but(7, 0), config).unwrap();
+    let images: Vec<Vec<u32>> = loader.batches().map(|batch| batch.unwrap().images().to_vec()).collect();
+    assert_eq!(images, [vec![1, 2], vec![3, 4, 5], vec![6]]);
+}
+
+/// So many gradients of 5x9, of which one is no image.
+fn gradients_but(count: usize, broken: usize) -> Arc<Dataset> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for index in 0..count {
+        let picture = image::RgbImage::from_fn(9, 5, |x, y| image::Rgb([x as u8 * 10, y as u8 * 10, index as u8]));
+        let mut bytes = Vec::new();
+        picture.write_to(&mut Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
+        let bytes = if index == broken { b"no image".to_vec() } else { bytes };
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, format!("val/x/{index}.png"), bytes.as_slice()).unwrap();
+    }
+    Arc::new(Dataset::from_tar(builder.into_inner().unwrap(), Path::new("gradients"), Split::Validation).unwrap())
 }

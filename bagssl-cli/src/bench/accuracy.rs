@@ -134,7 +134,8 @@ fn bag(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Arc<Dataset>, batch: 
     let Input { side, normalisation, filter } = Input::of(checkpoint.spec());
     let bag = args.bag.of(&checkpoint.spec().patch, dataset)?;
     let (colour, threads) = (Colour::Rgb, args.data.threads);
-    let config = BagConfig { bag, input: side, colour, normalisation, filter, batch, seed: 0, threads };
+    let shared = BagConfig::default();
+    let config = BagConfig { bag, input: side, colour, normalisation, filter, batch, seed: 0, threads, ..shared };
     Ok(BagLoader::new(dataset.clone(), config)?)
 }
 

@@ -92,7 +92,12 @@ impl Job for WarmUp<'_> {
     fn run<T: Target>(self, device: Device<T>) -> Result<(f64, f64)> {
         let shared = self.what.shared;
         let config = self.stage.config.train.clone().check()?;
-        let loader = train::loader(&self.stage.config, shared.halves.train.clone(), shared.protocol.threads)?;
+        let loader = train::loader(
+            &self.stage.config,
+            shared.halves.train.clone(),
+            shared.protocol.threads,
+            shared.protocol.on_bad_image,
+        )?;
         let info = RunInfo { preset: String::new(), data: String::new(), settings: String::new() };
         let mut trainer: train::Run<T> = Trainer::new(config, info, device.clone())?;
         let mut clock = Clock::default();

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use bagssl_core::observe::Observer;
+use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::Split;
 use bagssl_eval::knn::Knn;
 use bagssl_eval::probe::Linear;
@@ -73,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.seed.checked_add(args.seeds).is_none() {
         bail!("--seed: expected a number that {} seeds can follow, got {}", args.seeds, args.seed);
     }
-    let data = DataArgs { data: args.profile.data(args.data.as_ref())?, threads: 0 };
+    let data = DataArgs { data: args.profile.data(args.data.as_ref())?, ..DataArgs::default() };
     let halves = Halves { train: data.open(Split::Train)?, test: data.open(Split::Validation)? };
     if halves.train.classes().len() < 2 {
         bail!("{}: expected at least 2 classes, got {}", data.name(), halves.train.classes().len());
@@ -86,6 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         knn: Knn::default(),
         linear: Linear::default(),
         seed: args.seed,
+        on_bad_image: OnBadImage::Fail,
         threads: if on_cpu { 1 } else { 0 },
     };
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(args.profile.name()));

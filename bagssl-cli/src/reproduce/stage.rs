@@ -136,6 +136,7 @@ impl Stage {
             config: &self.config,
             dataset: shared.halves.train.clone(),
             threads: shared.protocol.threads,
+            on_bad_image: shared.protocol.on_bad_image,
             out: &self.folder,
             force,
             backend: shared.backend,

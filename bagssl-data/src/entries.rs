@@ -1,0 +1,123 @@
+//! A compact table of images: 32 bytes for each, and its name.
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+
+/// Images before they are read. Names lie in one text, numbers in columns, so that millions of them stay small.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Entries {
+    pub(crate) names: String,
+    /// Where each name ends.
+    pub(crate) ends: Vec<u64>,
+    pub(crate) offsets: Vec<u64>,
+    pub(crate) lengths: Vec<u64>,
+    pub(crate) labels: Vec<u32>,
+    pub(crate) sources: Vec<u32>,
+}
+
+/// An image before it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry<'a> {
+    /// The path inside the data set.
+    pub(crate) name: &'a str,
+    pub(crate) label: u32,
+    /// The file that it lies in, where there are several.
+    pub(crate) source: u32,
+    /// Where its bytes begin, and how many there are. In parquet: its row, and 0.
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+}
+
+impl Entries {
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// # Panics
+    /// If there is no such image.
+    pub(crate) fn get(&self, image: usize) -> Entry<'_> {
+        let start = if image == 0 { 0 } else { self.ends[image - 1] };
+        Entry {
+            name: &self.names[start as usize..self.ends[image] as usize],
+            label: self.labels[image],
+            source: self.sources[image],
+            offset: self.offsets[image],
+            length: self.lengths[image],
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
+        (0..self.len()).map(|image| self.get(image))
+    }
+
+    pub(crate) fn push(&mut self, entry: Entry<'_>) {
+        self.names.push_str(entry.name);
+        self.ends.push(self.names.len() as u64);
+        self.offsets.push(entry.offset);
+        self.lengths.push(entry.length);
+        self.labels.push(entry.label);
+        self.sources.push(entry.source);
+    }
+
+    /// The same images in the order of their names.
+    pub(crate) fn sorted(&self) -> Self {
+        let mut order: Vec<u32> = (0..self.len() as u32).collect();
+        order.sort_by(|&a, &b| self.get(a as usize).name.cmp(self.get(b as usize).name));
+        order.into_iter().map(|image| self.get(image as usize)).collect()
+    }
+
+    /// Refuses images that are too many, or none, or of a name that is there twice. They must be sorted.
+    pub(crate) fn check(&self, dataset: &std::path::Path) -> Result<()> {
+        let refuse = |expected, got| Err(Error::Format { path: dataset.into(), expected, got });
+        if u32::try_from(self.len()).is_err() {
+            return refuse("fewer images than 32 bits count", self.len().to_string());
+        }
+        let twice = (1..self.len()).map(|image| (self.get(image - 1).name, self.get(image).name)).find(|(a, b)| a == b);
+        match twice {
+            Some((name, _)) => refuse("images with names of their own", format!("two images named {name}")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<'a> FromIterator<Entry<'a>> for Entries {
+    fn from_iter<I: IntoIterator<Item = Entry<'a>>>(entries: I) -> Self {
+        let mut table = Entries::default();
+        entries.into_iter().for_each(|entry| table.push(entry));
+        table
+    }
+}
+
+impl Dataset {
+    /// Only the images of these classes (a name a line; what follows a name on its line does not count), as ImageNet-100 is
+    /// made of ImageNet with a list of wnids. The classes are numbered in the order of their names.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the list is empty, has a name twice or one that is no class here, or no image is left.
+    pub fn of_classes(self, list: &str) -> Result<Self> {
+        let refuse = |expected: &str, got: String| Error::Setting { name: "classes", expected: expected.into(), got };
+        let mut classes: Vec<String> =
+            list.lines().filter_map(|line| line.split_whitespace().next()).map(Into::into).collect();
+        classes.sort();
+        if let Some(pair) = classes.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(refuse("each class once", format!("{:?} twice", pair[0])));
+        }
+        if let Some(other) = classes.iter().find(|class| !self.classes.contains(class)) {
+            return Err(refuse(
+                "classes of the data set",
+                format!("{other:?}, of which {} has none", self.origin.display()),
+            ));
+        }
+        let number: Vec<Option<u32>> =
+            self.classes.iter().map(|class| classes.binary_search(class).ok().map(|number| number as u32)).collect();
+        let kept = self
+            .entries
+            .iter()
+            .filter_map(|entry| Some(crate::entries::Entry { label: number[entry.label as usize]?, ..entry }));
+        let entries: Entries = kept.collect();
+        if entries.len() == 0 {
+            return Err(refuse("classes with images", format!("{} without any", classes.len())));
+        }
+        Ok(Dataset { entries, classes, ..self })
+    }
+}

@@ -1,0 +1,332 @@
+//! Hugging Face's parquet layout: rows with `image.bytes` and `label`. The footer and the labels are read at once, a page of
+//! images when one of its rows is wanted.
+
+mod footer;
+mod page;
+mod thrift;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crate::dataset::{Dataset, Split};
+use crate::detect::Format;
+use crate::entries::{Entries, Entry};
+use crate::error::{Error, Result};
+use crate::halves::{self, Named};
+use crate::image::MOST_BYTES;
+use crate::storage::{Archive, Storage};
+use crate::webdataset::MOST_CLASSES;
+
+use footer::{Chunk, Footer};
+use page::{Header, Kind};
+
+/// Why a file is refused: what was expected, what came.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    expected: &'static str,
+    got: String,
+}
+
+fn refusal(expected: &'static str, got: impl ToString) -> Refusal {
+    Refusal { expected, got: got.to_string() }
+}
+
+/// One parquet file.
+#[derive(Debug)]
+pub(crate) struct Table {
+    path: PathBuf,
+    /// Tells it from the others that share the recent pages.
+    number: u64,
+    bytes: Bytes,
+    footer: Footer,
+    /// The first row of each group, and after them the number of rows.
+    starts: Vec<u64>,
+    /// The pages of images of each group, once they are known.
+    pages: Vec<OnceLock<Arc<Vec<PageAt>>>>,
+    recent: Arc<Recent>,
+}
+
+/// The bytes of a file.
+#[derive(Debug)]
+enum Bytes {
+    File(Archive),
+    Memory(Vec<u8>),
+}
+
+/// Where a page lies.
+#[derive(Debug, Clone, Copy)]
+struct PageAt {
+    header: Header,
+    /// Where what follows the header begins.
+    offset: u64,
+    /// The first row in its group.
+    row: u64,
+}
+
+/// The pages that were unpacked last, of all files of a data set: at most so many bytes, or one page.
+#[derive(Debug, Default)]
+struct Recent {
+    pages: Mutex<VecDeque<(Key, Arc<Vec<u8>>)>>,
+    tables: AtomicU64,
+}
+
+/// The number of a table, and where its page lies.
+type Key = (u64, u64);
+
+const RECENT_BYTES: usize = 64 << 20;
+const LONGEST_FOOTER: u64 = 64 << 20;
+const LONGEST_HEADER: u64 = 16 << 20;
+
+/// Opens one half of some files. Classes are those of the first file's schema; without any, numbers from 0 to the largest
+/// label of either half.
+pub(crate) fn open(origin: &Path, files: &[Named], split: Split) -> Result<Dataset> {
+    let halves = halves::halves(files);
+    halves::half_of(&halves, split, origin)?;
+    let recent = Arc::new(Recent::default());
+    let (mut entries, mut tables, mut labels) = (Entries::default(), Vec::new(), Labels::default());
+    for (half, files) in Split::ALL.into_iter().zip(&halves) {
+        for (name, path) in files {
+            let archive = Archive::open(path)?;
+            let table = Table::new(path, Bytes::File(archive), recent.clone())?;
+            if half == split {
+                labels.add(&table, Some((&mut entries, name, tables.len() as u32)))?;
+                tables.push(table);
+            } else if table.footer.names.is_none() {
+                labels.add(&table, None)?;
+            }
+        }
+    }
+    labels.dataset(origin, entries, tables)
+}
+
+/// One file in memory, of which all rows count.
+pub(crate) fn from_bytes(bytes: Vec<u8>, origin: &Path) -> Result<Dataset> {
+    let table = Table::new(origin, Bytes::Memory(bytes), Arc::default())?;
+    let (mut entries, mut labels) = (Entries::default(), Labels::default());
+    labels.add(&table, Some((&mut entries, "memory", 0)))?;
+    labels.dataset(origin, entries, vec![table])
+}
+
+/// What the labels of several files have in common.
+#[derive(Default)]
+struct Labels {
+    names: Option<Vec<String>>,
+    largest: u32,
+}
+
+impl Labels {
+    fn add(&mut self, table: &Table, mut place: Option<(&mut Entries, &str, u32)>) -> Result<()> {
+        let refuse = |expected, got| Err(Error::Format { path: table.path.clone(), expected, got });
+        let names = table.footer.names.as_ref();
+        if let (Some(ours), Some(theirs)) = (&self.names, names)
+            && ours != theirs
+        {
+            return refuse("the names of classes of the other files", format!("others ({} names)", theirs.len()));
+        }
+        let most = names.map_or(MOST_CLASSES as usize, Vec::len);
+        for (row, label) in table.labels()?.into_iter().enumerate() {
+            let number = label.and_then(|label| u32::try_from(label).ok()).filter(|label| (*label as usize) < most);
+            let Some(number) = number else {
+                let got = label.map_or("none".into(), |label| format!("label {label}"));
+                return refuse("a label of a class", format!("{got} in row {row}"));
+            };
+            self.largest = self.largest.max(number);
+            if let Some((entries, name, source)) = &mut place {
+                let name = format!("{name}/{row}");
+                entries.push(Entry { name: &name, label: number, source: *source, offset: row as u64, length: 0 });
+            }
+        }
+        self.names = self.names.take().or_else(|| names.cloned());
+        Ok(())
+    }
+
+    fn dataset(self, origin: &Path, entries: Entries, tables: Vec<Table>) -> Result<Dataset> {
+        if entries.len() == 0 {
+            let (expected, got) = ("files with rows", "none".into());
+            return Err(Error::Format { path: origin.into(), expected, got });
+        }
+        entries.check(origin)?;
+        let classes = self.names.unwrap_or_else(|| (0..=self.largest).map(|class| class.to_string()).collect());
+        if self.largest as usize >= classes.len() {
+            let (expected, got) = ("labels of the named classes", format!("label {}", self.largest));
+            return Err(Error::Format { path: origin.into(), expected, got });
+        }
+        Ok(Dataset::new(origin, Format::Parquet, classes, entries, Storage::Tables(tables)))
+    }
+}
+
+impl Bytes {
+    fn length(&self) -> u64 {
+        match self {
+            Bytes::File(archive) => archive.stamp.length,
+            Bytes::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Bytes that the caller knows to lie inside.
+    fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
+        match self {
+            Bytes::File(archive) => archive.read(offset, length),
+            Bytes::Memory(bytes) => Ok(bytes[offset as usize..][..length as usize].to_vec()),
+        }
+    }
+}
+
+impl Table {
+    fn new(path: &Path, bytes: Bytes, recent: Arc<Recent>) -> Result<Self> {
+        let refuse = |Refusal { expected, got }| Error::Format { path: path.into(), expected, got };
+        let length = bytes.length();
+        let wrong = |got: String| refuse(refusal("a whole parquet file", got));
+        if length < 12 {
+            return Err(wrong(format!("{length} bytes")));
+        }
+        let tail = bytes.read(length - 8, 8)?;
+        if tail[4..] != *b"PAR1" || bytes.read(0, 4)? != *b"PAR1" {
+            return Err(wrong(format!("{length} bytes without its mark at both ends")));
+        }
+        let footer_length = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
+        if footer_length > (length - 12).min(LONGEST_FOOTER) {
+            return Err(wrong(format!("a footer of {footer_length} bytes")));
+        }
+        let footer = bytes.read(length - 8 - footer_length, footer_length)?;
+        let footer = footer::read(&footer, length).map_err(refuse)?;
+        let starts = footer.groups.iter().scan(0, |next, group| Some(std::mem::replace(next, *next + group.rows)));
+        let starts = starts.chain([footer.groups.iter().map(|group| group.rows).sum()]).collect();
+        let pages = footer.groups.iter().map(|_| OnceLock::new()).collect();
+        let number = recent.tables.fetch_add(1, Ordering::Relaxed);
+        Ok(Table { path: path.into(), number, bytes, footer, starts, pages, recent })
+    }
+
+    /// The bytes of the file.
+    pub(crate) fn length(&self) -> u64 {
+        self.bytes.length()
+    }
+
+    fn refuse(&self, Refusal { expected, got }: Refusal) -> Error {
+        Error::Format { path: self.path.clone(), expected, got }
+    }
+
+    /// The labels of all rows.
+    fn labels(&self) -> Result<Vec<Option<i64>>> {
+        let mut labels = Vec::new();
+        for group in &self.footer.groups {
+            let (pages, mut dictionary, before) = (self.listed(group.label, group.rows)?, None, labels.len());
+            for at in pages {
+                let page = self.unpacked(&at, group.label)?;
+                match at.header.kind {
+                    Kind::Dictionary => dictionary = Some(page),
+                    _ => {
+                        let numbers = at.header.numbers(&page, dictionary.as_deref().map(Vec::as_slice), group.label);
+                        labels.extend(numbers.ok_or_else(|| self.broken(&at))?);
+                    }
+                }
+            }
+            if (labels.len() - before) as u64 != group.rows {
+                return Err(self.refuse(refusal("a label for each row", labels.len() - before)));
+            }
+        }
+        Ok(labels)
+    }
+
+    /// The picture of a row, not decoded.
+    pub(crate) fn image(&self, row: u64) -> Result<Vec<u8>> {
+        let number = self.starts.partition_point(|start| *start <= row) - 1;
+        let group = &self.footer.groups[number];
+        let row = row - self.starts[number];
+        let pages = match self.pages[number].get() {
+            Some(pages) => pages.clone(),
+            None => {
+                let pages = Arc::new(self.listed(group.image, group.rows)?);
+                self.pages[number].get_or_init(|| pages).clone()
+            }
+        };
+        let wrong = || self.refuse(refusal("a page for each row", format!("none for row {row} of group {number}")));
+        let is_data = |at: &&PageAt| at.header.kind != Kind::Dictionary;
+        let at = pages.iter().filter(is_data).rfind(|at| at.row <= row).ok_or_else(wrong)?;
+        let dictionary = pages.iter().find(|at| !is_data(at)).map(|at| self.unpacked(at, group.image)).transpose()?;
+        let page = self.unpacked(at, group.image)?;
+        let dictionary = dictionary.as_deref().map(Vec::as_slice);
+        let found = at.header.bytes(&page, dictionary, group.image, row - at.row).ok_or_else(|| self.broken(at))?;
+        let bytes = found.ok_or_else(|| self.refuse(refusal("the bytes of an image", "none (null)")))?;
+        Ok(bytes.to_vec())
+    }
+
+    fn broken(&self, at: &PageAt) -> Error {
+        let expected = "a page of whole values, plain or from a dictionary";
+        self.refuse(refusal(expected, format!("another at {} (encoding {})", at.offset, at.header.encoding)))
+    }
+
+    /// The pages of a column, whose headers alone are read.
+    fn listed(&self, chunk: Chunk, rows: u64) -> Result<Vec<PageAt>> {
+        let (mut at, end, mut row, mut pages) = (chunk.offset, chunk.offset + chunk.length, 0, Vec::new());
+        while row < rows {
+            let wrong = || self.refuse(refusal("pages for all rows of a group", format!("{row} of {rows}")));
+            let (header, length) = self.header(at, end)?.ok_or_else(wrong)?;
+            let offset = at + length;
+            at = offset.checked_add(header.packed).filter(|next| *next <= end).ok_or_else(wrong)?;
+            match header.kind {
+                Kind::Dictionary => pages.push(PageAt { header, offset, row }),
+                Kind::Data | Kind::Data2 { .. } => {
+                    pages.push(PageAt { header, offset, row });
+                    row = row.checked_add(header.values).filter(|next| *next <= rows).ok_or_else(wrong)?;
+                }
+                Kind::Other => {}
+            }
+        }
+        Ok(pages)
+    }
+
+    /// The header at a place, of which nobody knows the length before: more and more is read.
+    fn header(&self, at: u64, end: u64) -> Result<Option<(Header, u64)>> {
+        let mut length = 256;
+        loop {
+            let most = end.saturating_sub(at);
+            let bytes = self.bytes.read(at, most.min(length))?;
+            let header = Header::read(&bytes);
+            if header.is_some() || length >= most.min(LONGEST_HEADER) {
+                return Ok(header);
+            }
+            length *= 8;
+        }
+    }
+
+    /// A page's bytes, unpacked; those of the last few are still there.
+    fn unpacked(&self, at: &PageAt, chunk: Chunk) -> Result<Arc<Vec<u8>>> {
+        let key = (self.number, at.offset);
+        if let Some(page) = self.recent.get(key) {
+            return Ok(page);
+        }
+        if at.header.packed > MOST_BYTES {
+            return Err(self.refuse(refusal("a page of at most 512 MiB", at.header.packed)));
+        }
+        let packed = self.bytes.read(at.offset, at.header.packed)?;
+        let page = at.header.unpack(&packed, chunk.codec).map_err(|why| self.refuse(why))?.into_owned();
+        let page = Arc::new(page);
+        self.recent.put(key, page.clone());
+        Ok(page)
+    }
+}
+
+impl Recent {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(Key, Arc<Vec<u8>>)>> {
+        self.pages.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn get(&self, key: Key) -> Option<Arc<Vec<u8>>> {
+        let mut pages = self.lock();
+        let at = pages.iter().position(|(other, _)| *other == key)?;
+        let found = pages.remove(at)?;
+        pages.push_back(found.clone());
+        Some(found.1)
+    }
+
+    fn put(&self, key: Key, page: Arc<Vec<u8>>) {
+        let mut pages = self.lock();
+        pages.push_back((key, page));
+        while pages.len() > 1 && pages.iter().map(|(_, page)| page.len()).sum::<usize>() > RECENT_BYTES {
+            pages.pop_front();
+        }
+    }
+}

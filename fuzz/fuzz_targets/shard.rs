@@ -1,0 +1,16 @@
+#![no_main]
+//! A shard that is opened lists images whose classes are there and whose bytes can be read.
+
+use std::path::Path;
+
+use bagssl_data::dataset::Dataset;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(dataset) = Dataset::from_shard(bytes.to_vec(), Path::new("fuzz")) {
+        for image in 0..dataset.len() {
+            assert!((dataset.label(image) as usize) < dataset.classes().len());
+            let _ = dataset.decode(image);
+        }
+    }
+});
