@@ -71,6 +71,7 @@ pub(crate) struct InferArgs {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Set {
     Portable,
+    Neon,
     Avx2,
     Avx512,
     #[value(name = "avx512-bf16")]
@@ -81,6 +82,7 @@ impl From<Set> for InstructionSet {
     fn from(set: Set) -> InstructionSet {
         match set {
             Set::Portable => InstructionSet::Portable,
+            Set::Neon => InstructionSet::Neon,
             Set::Avx2 => InstructionSet::Avx2,
             Set::Avx512 => InstructionSet::Avx512,
             Set::Avx512Bf16 => InstructionSet::Avx512Bf16,
