@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::run::{cargo, cargo_outside, must};
-use crate::{fuzz, licences, metadata, no_std, tidy};
+use crate::{edge, fuzz, licences, metadata, no_std, tidy};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -39,7 +39,7 @@ type Outcome = (&'static Gate, Duration, Option<String>);
 const FEATURES: &str = "bagssl-core/ndarray,bagssl-core/onnx,bagssl-core/rayon,bagssl-core/std";
 
 /// In the order in which they run: what fails soonest first, and the builds so that later ones find what they need.
-const GATES: [Gate; 13] = [
+const GATES: [Gate; 15] = [
     Gate { name: "format", about: "rustfmt changes nothing", full: false, run: format },
     Gate { name: "tidy", about: "sizes, directions, versions, lints", full: false, run: tidy::check },
     Gate { name: "licences", about: "each dependency's is allowed", full: false, run: licences::check },
@@ -56,6 +56,8 @@ const GATES: [Gate; 13] = [
     Gate { name: "test", about: "unit, property and doc tests, and those across crates", full: false, run: test },
     Gate { name: "cuda", about: "the CUDA backend type-checks, without CUDA", full: false, run: cuda },
     Gate { name: "address", about: "the CPU kernels under the address sanitizer (nightly)", full: true, run: address },
+    Gate { name: "aarch64", about: "the CPU kernels with NEON, emulated", full: true, run: edge::aarch64 },
+    Gate { name: "cortex-m", about: "the golden bag on a Cortex-M4, emulated", full: true, run: edge::cortex_m },
     Gate { name: "fuzz", about: "seconds of each fuzz target", full: true, run: fuzz_smoke },
     Gate { name: "reproduce", about: "the main job as a user runs it", full: true, run: reproduce },
 ];

@@ -6,6 +6,7 @@ mod tidy;
 mod licences;
 mod no_std;
 mod fuzz;
+mod edge;
 mod ci;
 
 use std::ffi::OsString;

@@ -58,6 +58,7 @@ pub(super) enum Set {
     Avx512,
     #[value(name = "avx512-bf16")]
     Avx512Bf16,
+    Neon,
 }
 
 impl From<Set> for InstructionSet {
@@ -67,6 +68,7 @@ impl From<Set> for InstructionSet {
             Set::Avx2 => InstructionSet::Avx2,
             Set::Avx512 => InstructionSet::Avx512,
             Set::Avx512Bf16 => InstructionSet::Avx512Bf16,
+            Set::Neon => InstructionSet::Neon,
         }
     }
 }

@@ -11,6 +11,8 @@ use super::simd::Array;
 pub enum InstructionSet {
     /// Whatever the target always has.
     Portable,
+    /// NEON (every 64-bit Arm with floating point).
+    Neon,
     /// AVX2 and FMA (x86-64 since 2013).
     Avx2,
     /// AVX-512F.
@@ -21,12 +23,13 @@ pub enum InstructionSet {
 
 impl InstructionSet {
     /// All of them, the slowest first.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+    pub const ALL: [Self; 5] = [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
 
     /// The name on command lines.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Neon => "neon",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Avx512Bf16 => "avx512-bf16",
@@ -37,6 +40,7 @@ impl InstructionSet {
     pub fn is_available(self) -> bool {
         match self {
             Self::Portable => true,
+            Self::Neon => cfg!(all(target_arch = "aarch64", target_feature = "neon")),
             Self::Avx2 => has::avx2(),
             Self::Avx512 => has::avx512(),
             Self::Avx512Bf16 => has::avx512_bf16(),
@@ -45,7 +49,7 @@ impl InstructionSet {
 
     /// The fastest one of this machine that computes in f32.
     pub fn best() -> Self {
-        [Self::Avx512, Self::Avx2].into_iter().find(|set| set.is_available()).unwrap_or(Self::Portable)
+        [Self::Avx512, Self::Avx2, Self::Neon].into_iter().find(|set| set.is_available()).unwrap_or(Self::Portable)
     }
 
     /// Whether products are rounded to bf16.
@@ -60,13 +64,14 @@ impl InstructionSet {
         }
         match self {
             Self::Portable => Some(&PORTABLE),
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Self::Neon => Some(&NEON),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => Some(&AVX2),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => Some(&AVX512),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => Some(&AVX512_BF16),
-            #[cfg(not(target_arch = "x86_64"))]
             _ => None,
         }
     }
@@ -220,6 +225,8 @@ unsafe fn round_bf16(from: *const f32, count: usize, to: *mut f32) {
     }
 }
 
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+use core::arch::aarch64::float32x4_t;
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::{__m256, __m512};
 
@@ -229,4 +236,7 @@ table!(AVX512, avx512, __m512, target_feature(enable = "avx512f,avx2,fma"), 12, 
 table!(AVX512_BF16, avx512_bf16, __m512, target_feature(enable = "avx512f,avx512bf16,avx2,fma"), 12, [1 2 3 4 5 6 7 8 9 10 11 12], micro::tile_bf16, micro::Half, true, round_bf16);
 #[cfg(target_arch = "x86_64")]
 table!(AVX2, avx2, __m256, target_feature(enable = "avx2,fma"), 6, [1 2 3 4 5 6], micro::tile, micro::Whole, false, no_bf16);
+// Of the 32 registers, 24 hold sums, 2 a row of the panel, the rest factors.
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+table!(NEON, neon, float32x4_t, target_feature(enable = "neon"), 12, [1 2 3 4 5 6 7 8 9 10 11 12], micro::tile, micro::Whole, false, no_bf16);
 table!(PORTABLE, portable, Array<4>, inline(never), 4, [1 2 3 4], micro::tile, micro::Whole, false, no_bf16);

@@ -102,6 +102,54 @@ mod x86 {
     );
 }
 
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+mod aarch64 {
+    use super::Vector;
+    use core::arch::aarch64::*;
+
+    // SAFETY: each body is one intrinsic of NEON, which the trait's contract demands.
+    impl Vector for float32x4_t {
+        const LANES: usize = 4;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            unsafe { vdupq_n_f32(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { vld1q_f32(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { vst1q_f32(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, by: Self, to: Self) -> Self {
+            unsafe { vfmaq_f32(to, self, by) }
+        }
+        #[inline(always)]
+        unsafe fn mul_sub_from(self, by: Self, from: Self) -> Self {
+            unsafe { vfmsq_f32(from, self, by) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, by: Self) -> Self {
+            unsafe { vmulq_f32(self, by) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, to: Self) -> Self {
+            unsafe { vaddq_f32(self, to) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, what: Self) -> Self {
+            unsafe { vsubq_f32(self, what) }
+        }
+        #[inline(always)]
+        unsafe fn max(self, with: Self) -> Self {
+            // Of a number and a NaN the number, as on other machines.
+            unsafe { vmaxnmq_f32(self, with) }
+        }
+    }
+}
+
 /// An array that the compiler turns into whatever vectors the target has.
 #[derive(Clone, Copy)]
 pub(super) struct Array<const N: usize>([f32; N]);

@@ -47,7 +47,7 @@ pub(crate) fn embeds_as_burn_does() -> Result<bool> {
     let mut arena = vec![f32::NAN; lean.arena_len(size)?];
     let encoder = checkpoint.spec().model.encoder();
     let mut source = |name: &str| checkpoint.stored(&format!("encoder.{name}")).map(Into::into);
-    let options = Options { set: InstructionSet::Portable, exact: false, batch: crops.len(), size };
+    let options = Options { set: InstructionSet::best(), exact: false, batch: crops.len(), size };
     let executor = Executor::new(encoder, &mut source, options)?;
     let mut workspace = executor.workspace(crops.len(), size, &Serial)?;
 

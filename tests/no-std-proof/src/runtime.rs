@@ -43,49 +43,23 @@ fn panic(_: &PanicInfo<'_>) -> ! {
     exit(3)
 }
 
-// The linker's default entry point. The stack is aligned to 16 bytes here, as after a call it would not be: hence the
-// call from assembly.
-#[cfg(target_arch = "x86_64")]
-core::arch::global_asm!(".globl _start", "_start:", "xor ebp, ebp", "and rsp, -16", "call {start}", "ud2", start = sym start);
-#[cfg(target_arch = "aarch64")]
-core::arch::global_asm!(".globl _start", "_start:", "mov x29, xzr", "bl {start}", "brk 1", start = sym start);
-
 extern "C" fn start() -> ! {
     exit(i32::from(!crate::proof()))
 }
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(crate) fn exit(status: i32) -> ! {
-    // SAFETY: `exit_group` (231) ends the process and touches no memory.
-    unsafe { core::arch::asm!("syscall", in("rax") 231, in("rdi") status, options(noreturn, nostack)) }
-}
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[path = "runtime/linux.rs"]
+mod machine;
+#[cfg(all(target_os = "none", target_arch = "arm"))]
+#[path = "runtime/cortex_m.rs"]
+mod machine;
 
-#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-pub(crate) fn exit(status: i32) -> ! {
-    // SAFETY: `exit_group` (94) ends the process and touches no memory.
-    unsafe { core::arch::asm!("svc 0", in("x8") 94, in("x0") status, options(noreturn, nostack)) }
-}
-
-/// Writes to standard output; what cannot be written is lost.
+pub(crate) use machine::exit;
 #[cfg(feature = "cpu")]
-pub(crate) fn print(text: &str) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: `write` (1) reads the text and touches no other memory; the call clobbers rcx and r11.
-    unsafe {
-        core::arch::asm!(
-            "syscall", inlateout("rax") 1_usize => _, in("rdi") 1, in("rsi") text.as_ptr(), in("rdx") text.len(),
-            out("rcx") _, out("r11") _, options(nostack, readonly)
-        );
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: `write` (64) reads the text and touches no other memory.
-    unsafe {
-        core::arch::asm!(
-            "svc 0", in("x8") 64, inlateout("x0") 1_usize => _, in("x1") text.as_ptr(), in("x2") text.len(),
-            options(nostack, readonly)
-        );
-    }
-}
+pub(crate) use machine::print;
 
-#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-compile_error!("the proof runs on Linux, on x86_64 or aarch64");
+#[cfg(not(any(
+    all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")),
+    all(target_os = "none", target_arch = "arm")
+)))]
+compile_error!("the proof runs on Linux, on x86_64 or aarch64, and on a Cortex-M");

@@ -69,3 +69,8 @@ extern "C" fn rust_eh_personality() {}
 extern "C" fn _Unwind_Resume() -> ! {
     crate::runtime::exit(3)
 }
+
+/// Named by the unwind tables of 32-bit Arm; nothing unwinds here.
+#[cfg(target_arch = "arm")]
+#[unsafe(no_mangle)]
+extern "C" fn __aeabi_unwind_cpp_pr0() {}
