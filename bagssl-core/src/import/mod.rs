@@ -119,6 +119,15 @@ pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
     Ok(Imported { spec, tensors, layout, architecture, unused, notes })
 }
 
+/// The encoder that [`import()`] would read.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if the names speak of no layout, or the first convolution is of no known network.
+pub fn architecture(foreign: &Foreign<'_>, options: &Options) -> Result<Architecture> {
+    let layout = options.layout.map_or_else(|| Layout::detect(foreign), Ok)?;
+    options.architecture.map_or_else(|| Sorted::of(foreign, layout).architecture(foreign), Ok)
+}
+
 fn refuse(why: String) -> Error {
     Error::Checkpoint(format!("import: {why}"))
 }
