@@ -8,6 +8,7 @@ use bagssl_core::architecture::{Architecture, mlp};
 use bagssl_core::bag::Views;
 use bagssl_core::checkpoint::{self, Checkpoint, FORMAT_VERSION, ModelPlan, Provenance, Spec, WeightType};
 use bagssl_core::embed::Tap;
+use bagssl_core::import::to_torchvision;
 use bagssl_core::normalise::Normalisation;
 use bagssl_core::onnx::{self, Export};
 use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
@@ -69,7 +70,7 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Write an encoder as an ONNX model
+/// Write an encoder as an ONNX model, or for torchvision
 ///
 /// The model reads normalised RGB patches [batch, 3, height, width]; its metadata says how patches are cut and normalised.
 #[derive(Debug, clap::Args)]
@@ -86,6 +87,9 @@ pub(crate) struct ExportArgs {
     /// What is written
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    /// The encoder's weights under another program's names instead
+    #[arg(long, value_enum, conflicts_with_all = ["format", "tap", "dense", "size"])]
+    layout: Option<ExportLayout>,
     /// Which feature [default: the one that the checkpoint names]
     #[arg(long, value_enum)]
     tap: Option<Feature>,
@@ -109,6 +113,12 @@ enum Format {
     Safetensors,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ExportLayout {
+    /// Safetensors for load_state_dict(.., strict=False) of torchvision's ResNets: the encoder without fc
+    Torchvision,
+}
+
 fn size(text: &str) -> std::result::Result<[usize; 2], String> {
     let sides = text.split_once('x').and_then(|(height, width)| Some([height.parse().ok()?, width.parse().ok()?]));
     sides.ok_or(format!("expected for instance 32x48, got {text:?}"))
@@ -124,12 +134,16 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
     };
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| name.clone())?;
     checkpoint.check_values().with_context(|| name.clone())?;
-    if let Format::Safetensors = args.format {
+    if args.layout.is_some() || matches!(args.format, Format::Safetensors) {
         if args.dense || args.size.is_some() || args.tap.is_some() {
             bail!(
-                "--format safetensors: expected neither --dense, --size nor --tap, which a checkpoint has no place for"
+                "--layout, --format safetensors: expected neither --dense, --size nor --tap, which such a file has no place for"
             );
         }
+        let bytes = match args.layout {
+            Some(ExportLayout::Torchvision) => to_torchvision(&checkpoint).context(name)?,
+            None => bytes.clone(),
+        };
         file.write(&bytes)?;
         say!("{}: {} bytes", args.output.display(), bytes.len());
         return Ok(ExitCode::SUCCESS);

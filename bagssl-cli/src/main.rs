@@ -21,6 +21,7 @@ mod explain;
 mod classify;
 mod inspect;
 mod convert;
+mod import;
 mod data;
 mod bench;
 mod reproduce;
@@ -53,6 +54,7 @@ enum Command {
     Inspect(inspect::Args),
     Convert(convert::ConvertArgs),
     Export(convert::ExportArgs),
+    Import(import::Args),
     /// Look at a data set before it is used
     #[command(subcommand)]
     Data(data::Command),
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::convert(&args),
         Command::Export(args) => convert::export(&args),
+        Command::Import(args) => import::run(&args),
         Command::Data(command) => data::run(&command),
         Command::Bench(command) => bench::run(&command),
         Command::Reproduce(args) => reproduce::run(&args),

@@ -301,6 +301,8 @@ fn bad_input_gets_one_line() {
     refused(here, &["eval", "nothing.safetensors"], &["nothing.safetensors"]);
     refused(here, &["eval", "photos"], &["photos", "expected a file"]);
     refused(here, &["inspect", "photos/val/cat/3.png"], &["3.png", "expected a safetensors file"]);
+    let import = ["import", "photos/val/cat/3.png", "-o", "x.safetensors"];
+    refused(here, &import, &["3.png", "expected PyTorch's zip format or safetensors"]);
     #[cfg(unix)]
     refused(here, &["inspect", "/dev/zero"], &["/dev/zero", "expected a regular file"]);
     refused(here, &["reproduce", "--profile", "cifar10"], &["data/cifar-10-batches-bin", "https://", "--data"]);
@@ -336,6 +338,7 @@ fn every_command_has_help() {
         &["inspect"],
         &["convert"],
         &["export"],
+        &["import"],
         &["data", "check"],
         &["bench", "infer"],
         &["bench", "train"],

@@ -54,6 +54,8 @@ pub mod plan;
 pub mod architecture;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
+#[cfg(feature = "import")]
+pub mod import;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 

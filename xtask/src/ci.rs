@@ -36,7 +36,7 @@ struct Gate {
 type Outcome = (&'static Gate, Duration, Option<String>);
 
 /// All features of core, which no default switches on.
-const FEATURES: &str = "bagssl-core/ndarray,bagssl-core/onnx,bagssl-core/rayon,bagssl-core/std";
+const FEATURES: &str = "bagssl-core/import,bagssl-core/ndarray,bagssl-core/onnx,bagssl-core/rayon,bagssl-core/std";
 
 /// In the order in which they run: what fails soonest first, and the builds so that later ones find what they need.
 const GATES: [Gate; 15] = [

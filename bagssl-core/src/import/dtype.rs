@@ -1,0 +1,90 @@
+//! Types of numbers in foreign files, and their values as `f32`.
+
+use std::prelude::v1::*;
+
+/// How a number is stored, little-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DType {
+    /// Double precision.
+    F64,
+    /// Single precision.
+    F32,
+    /// Half precision of IEEE 754.
+    F16,
+    /// The upper half of single precision.
+    Bf16,
+    /// Integers and booleans of this many bytes: counters, never weights.
+    Integer(u8),
+}
+
+impl DType {
+    /// PyTorch's storage classes.
+    pub(super) fn of_storage(class: &str) -> Option<Self> {
+        Some(match class {
+            "DoubleStorage" => DType::F64,
+            "FloatStorage" => DType::F32,
+            "HalfStorage" => DType::F16,
+            "BFloat16Storage" => DType::Bf16,
+            "LongStorage" => DType::Integer(8),
+            "IntStorage" => DType::Integer(4),
+            "ShortStorage" => DType::Integer(2),
+            "CharStorage" | "ByteStorage" | "BoolStorage" => DType::Integer(1),
+            _ => return None,
+        })
+    }
+
+    /// Bytes of a value.
+    pub fn bytes(self) -> usize {
+        match self {
+            DType::F64 => 8,
+            DType::F32 => 4,
+            DType::F16 | DType::Bf16 => 2,
+            DType::Integer(bytes) => usize::from(bytes),
+        }
+    }
+
+    /// Whether it stores what a network can compute with.
+    pub fn is_float(self) -> bool {
+        !matches!(self, DType::Integer(_))
+    }
+
+    /// The nearest `f32` of a value's bytes; integers are none.
+    pub(super) fn value(self, bytes: &[u8]) -> Option<f32> {
+        Some(match self {
+            DType::F64 => f64::from_le_bytes(bytes.try_into().ok()?) as f32,
+            DType::F32 => f32::from_le_bytes(bytes.try_into().ok()?),
+            DType::F16 => half(u16::from_le_bytes(bytes.try_into().ok()?)),
+            DType::Bf16 => f32::from_bits(u32::from(u16::from_le_bytes(bytes.try_into().ok()?)) << 16),
+            DType::Integer(_) => return None,
+        })
+    }
+}
+
+/// A half-precision number: 1 bit of sign, 5 of exponent, 10 of mantissa.
+fn half(bits: u16) -> f32 {
+    let (sign, exponent, mantissa) = (u32::from(bits >> 15) << 31, u32::from(bits >> 10 & 31), u32::from(bits & 0x3ff));
+    let magnitude = match exponent {
+        // Steps of 2^-24.
+        0 => (mantissa as f32 / 16_777_216.0).to_bits(),
+        31 => 0x7f80_0000 | mantissa << 13,
+        _ => (exponent + 112) << 23 | mantissa << 13,
+    };
+    f32::from_bits(sign | magnitude)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_by_hand() {
+        let cases =
+            [(0x3c00, 1.0), (0xc000, -2.0), (0x3555, 0.333_251_95), (0x7bff, 65504.0), (0x0001, 5.960_464_5e-8)];
+        for (bits, value) in cases {
+            assert_eq!(half(bits), value);
+        }
+        assert_eq!(half(0x7c00), f32::INFINITY);
+        assert!(half(0x7e00).is_nan());
+        assert_eq!(half(0x8000).to_bits(), (-0.0_f32).to_bits());
+    }
+}

@@ -1,0 +1,222 @@
+//! The tensors of a file that another program wrote.
+
+use std::prelude::v1::*;
+
+use std::collections::BTreeMap;
+
+use safetensors::tensor::{Dtype, SafeTensors};
+
+use super::dtype::DType;
+use super::pickle::{Pickle, TensorRef, Value};
+use super::zip::Archive;
+use crate::error::{Error, Result};
+
+/// How deep a state dict may lie in the dictionaries of a checkpoint, under these names.
+const WRAPPERS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
+
+/// A tensor where it lies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ForeignTensor<'a> {
+    dtype: DType,
+    shape: Vec<usize>,
+    strides: Vec<usize>,
+    offset: usize,
+    storage: &'a [u8],
+}
+
+impl<'a> ForeignTensor<'a> {
+    /// How its values are stored.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// How many values it has.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All values in row-major order, wherever they lie; `None` for integers.
+    pub fn values(&self) -> Option<Vec<f32>> {
+        let size = self.dtype.bytes();
+        let mut index = vec![0; self.shape.len()];
+        let mut values = Vec::with_capacity(self.len());
+        for _ in 0..self.len() {
+            let along: usize = index.iter().zip(&self.strides).map(|(index, stride)| index * stride).sum();
+            let at = (self.offset + along) * size;
+            values.push(self.dtype.value(&self.storage[at..at + size])?);
+            for (index, &length) in index.iter_mut().zip(&self.shape).rev() {
+                *index += 1;
+                if *index < length {
+                    break;
+                }
+                *index = 0;
+            }
+        }
+        Some(values)
+    }
+
+    /// Checks a described tensor against its storage: all of it lies inside, and it has no more values than that.
+    fn checked(tensor: &TensorRef<'_>, storage: &'a [u8]) -> core::result::Result<Self, String> {
+        let bytes = tensor.dtype.bytes();
+        let stored = usize::try_from(tensor.stored).ok().and_then(|count| count.checked_mul(bytes));
+        if stored != Some(storage.len()) {
+            let TensorRef { stored, dtype, .. } = tensor;
+            return Err(format!("expected a storage of {stored} values of {dtype:?}, got {} bytes", storage.len()));
+        }
+        let outside = || {
+            let TensorRef { shape, strides, offset, stored, .. } = tensor;
+            format!("shape {shape:?} with strides {strides:?} from {offset} does not fit into {stored} values")
+        };
+        let sizes = |sizes: &[u64]| sizes.iter().map(|&size| usize::try_from(size).ok()).collect::<Option<Vec<_>>>();
+        let shape = sizes(&tensor.shape).ok_or_else(outside)?;
+        let strides = sizes(&tensor.strides).ok_or_else(outside)?;
+        let offset = usize::try_from(tensor.offset).map_err(|_| outside())?;
+        let count = storage.len() / bytes;
+        let values = shape.iter().try_fold(1_usize, |product, &length| product.checked_mul(length));
+        let last = shape.iter().zip(&strides).try_fold(offset, |last, (&length, &stride)| {
+            last.checked_add(length.saturating_sub(1).checked_mul(stride)?)
+        });
+        match (values, last) {
+            (Some(0), _) => Ok(ForeignTensor { dtype: tensor.dtype, shape, strides, offset, storage }),
+            (Some(values), Some(last)) if values <= count && last < count => {
+                Ok(ForeignTensor { dtype: tensor.dtype, shape, strides, offset, storage })
+            }
+            _ => Err(outside()),
+        }
+    }
+}
+
+/// All tensors of a foreign file by their names.
+#[derive(Debug)]
+pub struct Foreign<'a> {
+    tensors: BTreeMap<String, ForeignTensor<'a>>,
+}
+
+impl<'a> Foreign<'a> {
+    /// Reads PyTorch's zip format or safetensors. A pickle's dictionary is looked for under `state_dict`, `model` and
+    /// `model_state_dict`; other values beside it are not looked at.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if it is neither, if a pickle has an opcode or a global that is not allowed, or if a tensor does not lie
+    /// within its storage.
+    pub fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
+        let foreign = if bytes.starts_with(b"PK\x03\x04") {
+            Self::from_zip(bytes)?
+        } else if bytes.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19") {
+            return Err(refuse(
+                "expected PyTorch's zip format, got the one before 1.6: load it and save it again with torch.save",
+            ));
+        } else {
+            Self::from_safetensors(bytes)?
+        };
+        let values: u64 = foreign.tensors.values().map(|tensor| tensor.len() as u64).sum();
+        if values > 2 * bytes.len() as u64 {
+            return Err(refuse(&format!("{values} values of tensors that overlap, in {} bytes", bytes.len())));
+        }
+        Ok(foreign)
+    }
+
+    /// A tensor by its name.
+    pub fn get(&self, name: &str) -> Option<&ForeignTensor<'a>> {
+        self.tensors.get(name)
+    }
+
+    /// All names, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    fn from_safetensors(bytes: &'a [u8]) -> Result<Self> {
+        let read = SafeTensors::deserialize(bytes)
+            .map_err(|error| refuse(&format!("expected PyTorch's zip format or safetensors, got neither: {error}")))?;
+        let mut tensors = BTreeMap::new();
+        for (name, view) in read.tensors() {
+            let dtype = dtype(view.dtype())
+                .ok_or_else(|| refuse(&format!("tensor {name:?}: type {:?} is not known", view.dtype())))?;
+            let shape = view.shape().to_vec();
+            let mut strides = vec![1; shape.len()];
+            for axis in (1..shape.len()).rev() {
+                strides[axis - 1] = strides[axis] * shape[axis].max(1);
+            }
+            tensors.insert(name, ForeignTensor { dtype, shape, strides, offset: 0, storage: view.data() });
+        }
+        Ok(Foreign { tensors })
+    }
+
+    fn from_zip(bytes: &'a [u8]) -> Result<Self> {
+        let archive = Archive::from_bytes(bytes)?;
+        let mut pickles = archive.names().filter_map(|name| name.strip_suffix("data.pkl"));
+        let (folder, None) = (pickles.next(), pickles.next()) else {
+            return Err(refuse("expected one data.pkl in the archive, got several"));
+        };
+        let folder = folder.filter(|folder| folder.is_empty() || folder.ends_with('/'));
+        let folder = folder.ok_or_else(|| refuse("expected data.pkl in the archive, got none"))?;
+        if let Some(order) = archive.get(&format!("{folder}byteorder")).filter(|order| *order != b"little") {
+            return Err(refuse(&format!("expected byte order \"little\", got {} other bytes", order.len())));
+        }
+        if archive.get(&format!("{folder}constants.pkl")).is_some() {
+            return Err(refuse("expected tensors, got a TorchScript program"));
+        }
+        let pickle = Pickle::from_bytes(archive.get(&format!("{folder}data.pkl")).unwrap_or_default())?;
+        let mut tensors = BTreeMap::new();
+        for &(key, value) in state_dict(&pickle)? {
+            let Value::Str(name) = *pickle.get(key) else {
+                return Err(refuse("state dict: expected names as keys, got another value"));
+            };
+            let Value::Tensor(tensor) = pickle.get(value) else {
+                return Err(refuse(&format!("state dict: {name:?}: expected a tensor, got another value")));
+            };
+            let storage = archive.get(&format!("{folder}data/{}", tensor.storage)).ok_or_else(|| {
+                refuse(&format!("tensor {name:?}: expected storage {:?} in the archive, got none", tensor.storage))
+            })?;
+            let tensor = ForeignTensor::checked(tensor, storage);
+            let tensor = tensor.map_err(|why| refuse(&format!("tensor {name:?}: {why}")))?;
+            tensors.insert(name.into(), tensor);
+        }
+        Ok(Foreign { tensors })
+    }
+}
+
+fn refuse(why: &str) -> Error {
+    Error::Checkpoint(format!("import: {why}"))
+}
+
+/// The dictionary of tensors in what a training program saved.
+fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<&'p [(super::pickle::Id, super::pickle::Id)]> {
+    let mut dict = pickle.root();
+    for _ in 0..WRAPPERS.len() {
+        let inner = WRAPPERS.iter().find_map(|name| pickle.entry(dict, name));
+        match inner {
+            Some(inner @ Value::Dict(_)) => dict = inner,
+            _ => break,
+        }
+    }
+    match dict {
+        Value::Dict(entries) => Ok(entries),
+        _ => Err(refuse("expected a dictionary of tensors, got another value")),
+    }
+}
+
+fn dtype(dtype: Dtype) -> Option<DType> {
+    Some(match dtype {
+        Dtype::F64 => DType::F64,
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::Bf16,
+        Dtype::I64 | Dtype::U64 => DType::Integer(8),
+        Dtype::I32 | Dtype::U32 => DType::Integer(4),
+        Dtype::I16 | Dtype::U16 => DType::Integer(2),
+        Dtype::I8 | Dtype::U8 | Dtype::BOOL => DType::Integer(1),
+        _ => return None,
+    })
+}

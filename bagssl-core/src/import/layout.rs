@@ -1,0 +1,132 @@
+//! Where other programs keep an encoder and a projector: names, translated to torchvision's.
+
+use std::prelude::v1::*;
+
+use super::foreign::Foreign;
+use crate::error::{Error, Result};
+use crate::normalise::Normalisation;
+
+/// Who wrote the tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// `conv1.weight`, `layer1.0.conv1.weight`, ..: torchvision's models, and VICReg's encoder alone.
+    Torchvision,
+    /// `module.backbone.*`, `module.projector.*`: VICReg's training.
+    Vicreg,
+    /// `backbone.*`, `projector.*` within `state_dict`.
+    SoloLearn,
+    /// `backbone.*`, or `backbone.0.*` for a `Sequential` of torchvision's layers; `projection_head.layers.*`.
+    Lightly,
+    /// `module.backbone.*`, `module.pre_feature.*`, `module.projection.*`.
+    EmpSsl,
+}
+
+/// What a foreign name stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Part {
+    /// A tensor of the encoder, by torchvision's name.
+    Encoder(String),
+    /// A tensor of the projector: which of its stretches, which module there, and which tensor.
+    Projector(usize, usize, String),
+    /// Something that is known to be of no use, such as a classifier.
+    Other,
+}
+
+impl Layout {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Torchvision, Self::Vicreg, Self::SoloLearn, Self::Lightly, Self::EmpSsl];
+
+    /// The name on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layout::Torchvision => "torchvision",
+            Layout::Vicreg => "vicreg",
+            Layout::SoloLearn => "solo-learn",
+            Layout::Lightly => "lightly",
+            Layout::EmpSsl => "emp-ssl",
+        }
+    }
+
+    /// The layout that a file's names speak of.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if they speak of none.
+    pub fn detect(foreign: &Foreign<'_>) -> Result<Self> {
+        let has = |prefix: &str| foreign.names().any(|name| name.starts_with(prefix));
+        Ok(match () {
+            () if has("module.pre_feature.") || has("pre_feature.") => Layout::EmpSsl,
+            () if has("module.backbone.") => Layout::Vicreg,
+            () if has("projection_head.") || has("backbone.0.") => Layout::Lightly,
+            () if has("backbone.") => Layout::SoloLearn,
+            () if has("conv1.") || has("module.conv1.") => Layout::Torchvision,
+            () => {
+                let first: Vec<&str> = foreign.names().take(3).collect();
+                return Err(Error::Checkpoint(format!(
+                    "import: expected names of torchvision, vicreg, solo-learn, lightly or emp-ssl, got {first:?}"
+                )));
+            }
+        })
+    }
+
+    /// What such programs train with unless told otherwise.
+    pub fn normalisation(self) -> Normalisation {
+        match self {
+            Layout::EmpSsl => Normalisation::HALF,
+            _ => Normalisation::IMAGENET,
+        }
+    }
+
+    /// How the names of the projector's modules begin, in the order in which they run.
+    fn projector(self) -> &'static [&'static str] {
+        match self {
+            Layout::Torchvision => &[],
+            Layout::Vicreg | Layout::SoloLearn => &["projector."],
+            Layout::Lightly => &["projection_head.layers."],
+            Layout::EmpSsl => &["pre_feature.", "projection."],
+        }
+    }
+
+    /// What a name stands for.
+    pub(super) fn part(self, name: &str) -> Part {
+        let name = name.strip_prefix("module.").unwrap_or(name);
+        for (stretch, prefix) in self.projector().iter().enumerate() {
+            let split = name.strip_prefix(prefix).and_then(|rest| rest.split_once('.'));
+            if let Some((module, tensor)) = split
+                && let Ok(module) = module.parse::<u16>()
+            {
+                return Part::Projector(stretch, module.into(), tensor.into());
+            }
+        }
+        let inner = match self {
+            Layout::Torchvision => Some(name),
+            _ => name.strip_prefix("backbone."),
+        };
+        match inner {
+            Some(inner) if !inner.starts_with("fc.") => Part::Encoder(self.numbered(inner)),
+            _ => Part::Other,
+        }
+    }
+
+    /// `0`, `1` and `4` to `7` are torchvision's `conv1`, `bn1` and `layer1` to `layer4` in a `Sequential` of its children.
+    fn numbered(self, name: &str) -> String {
+        let names = [("0.", "conv1."), ("1.", "bn1."), ("4.", "layer1."), ("5.", "layer2."), ("6.", "layer3.")];
+        let mut names = names.into_iter().chain([("7.", "layer4.")]);
+        let found = names.find_map(|(number, known)| Some((known, name.strip_prefix(number)?)));
+        match found {
+            Some((known, rest)) if self == Layout::Lightly => format!("{known}{rest}"),
+            _ => name.into(),
+        }
+    }
+}
+
+impl core::str::FromStr for Layout {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|known| known.name() == name).ok_or_else(|| Error::Setting {
+            name: "layout",
+            expected: "one of torchvision, vicreg, solo-learn, lightly and emp-ssl",
+            got: format!("{name:?}"),
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! A projector from the modules of a PyTorch `Sequential`.
+
+use std::prelude::v1::*;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Foreign, values};
+use crate::error::Result;
+use crate::plan::{Kind, Layer, NamedTensor, Op, Plan};
+
+/// Foreign names by stretch, module and tensor.
+type Modules = BTreeMap<(usize, usize, String), String>;
+/// What was found, or a line that says why it was not.
+type Parsed<T> = core::result::Result<T, String>;
+/// Where a module stands: in which stretch, and its number there.
+type Place = (usize, usize);
+
+/// The identity: its projection is the embedding.
+pub(super) fn identity(dim: usize) -> Result<(Plan, Vec<NamedTensor>)> {
+    let op = Op::Linear { name: "0".into(), inputs: dim, outputs: dim, bias: false, norm: None, relu: false };
+    let plan = Plan::new(Kind::Rows(dim), vec![Layer { input: 0, op }])?;
+    let mut weight = vec![0.0; dim * dim];
+    weight.iter_mut().step_by(dim + 1).for_each(|diagonal| *diagonal = 1.0);
+    Ok((plan, vec![("projector.0.weight".into(), vec![dim, dim], weight)]))
+}
+
+/// Linear layers with and without batch norm, in the order of their numbers. A module without tensors between two others is a
+/// ReLU; what follows the last one cannot be seen, and is taken to be nothing.
+///
+/// # Errors
+/// A line that says why it is none.
+pub(super) fn read(foreign: &Foreign<'_>, modules: &Modules, dim: usize) -> Parsed<(Plan, Vec<NamedTensor>)> {
+    let places: BTreeSet<Place> = modules.keys().map(|(stretch, module, _)| (*stretch, *module)).collect();
+    let mut places = places.into_iter().peekable();
+    if places.peek().is_none() {
+        return Err("the file has none".into());
+    }
+    let shape = |place: Place| {
+        let name = modules.get(&(place.0, place.1, "weight".into()))?;
+        Some(foreign.get(name)?.shape().to_vec())
+    };
+    let has = |place: Place, tensor: &str| modules.contains_key(&(place.0, place.1, tensor.into()));
+    let (mut layers, mut sources, mut rows) = (Vec::new(), BTreeMap::new(), dim);
+    while let Some(place) = places.next() {
+        let outputs = match shape(place).as_deref() {
+            Some(&[outputs, inputs]) if inputs == rows => outputs,
+            other => return Err(format!("module {} is no linear layer that reads {rows}: {other:?}", place.1)),
+        };
+        let name = format!("{}", layers.len() * 3);
+        let bias = has(place, "bias");
+        sources.insert(name.clone(), place);
+        let mut last = place;
+        let norm = places.next_if(|&next| next.0 == place.0 && next.1 == place.1 + 1 && has(next, "running_mean"));
+        let norm = norm.map(|norm| {
+            let name = format!("{}", layers.len() * 3 + 1);
+            sources.insert(name.clone(), norm);
+            last = norm;
+            name
+        });
+        // A stretch of its own ends with a ReLU if another follows: so it is in EMP-SSL's `pre_feature`.
+        let relu = places.peek().is_some_and(|next| next.0 != last.0 || next.1 == last.1 + 2);
+        layers.push(Layer { input: layers.len(), op: Op::Linear { name, inputs: rows, outputs, bias, norm, relu } });
+        rows = outputs;
+    }
+    let plan = Plan::new(Kind::Rows(dim), layers).map_err(|error| error.to_string())?;
+    if let Some(name) = left_over(&plan, modules, &sources) {
+        return Err(format!("tensor {name:?} has no place in linear layers and batch norms"));
+    }
+    let tensors = tensors(foreign, modules, &plan, &sources)?;
+    Ok((plan, tensors))
+}
+
+/// A tensor of the file that the plan has not.
+fn left_over(plan: &Plan, modules: &Modules, sources: &BTreeMap<String, Place>) -> Option<String> {
+    let parameters = plan.parameters();
+    let used: BTreeSet<(usize, usize, &str)> = parameters
+        .iter()
+        .filter_map(|parameter| parameter.name.split_once('.'))
+        .filter_map(|(module, tensor)| sources.get(module).map(|&(stretch, module)| (stretch, module, tensor)))
+        .collect();
+    let left =
+        modules.iter().find(|((stretch, module, tensor), _)| !used.contains(&(*stretch, *module, tensor.as_str())));
+    left.map(|(_, name)| name.clone())
+}
+
+fn tensors(
+    foreign: &Foreign<'_>,
+    modules: &Modules,
+    plan: &Plan,
+    sources: &BTreeMap<String, Place>,
+) -> Parsed<Vec<NamedTensor>> {
+    let mut all = Vec::new();
+    for parameter in plan.parameters() {
+        let source = parameter.name.split_once('.').and_then(|(module, tensor)| {
+            let &(stretch, module) = sources.get(module)?;
+            modules.get(&(stretch, module, tensor.to_string()))
+        });
+        let source = source.ok_or_else(|| format!("a norm has no {:?}", parameter.name))?;
+        let values = values(foreign, source, &parameter.shape).map_err(|error| error.to_string())?;
+        all.push((format!("projector.{}", parameter.name), parameter.shape, values));
+    }
+    Ok(all)
+}

@@ -1,0 +1,144 @@
+//! Files that mean harm, byte by byte.
+
+use std::prelude::v1::*;
+
+use super::Foreign;
+use super::pickle::Pickle;
+use super::zip::Archive;
+
+#[track_caller]
+fn refused(pickle: &[u8], words: &str) {
+    let error = Pickle::from_bytes(pickle).unwrap_err().to_string();
+    assert!(error.contains(words) && !error.contains('\n'), "{error}");
+}
+
+#[test]
+fn nothing_is_called() {
+    refused(b"\x80\x02cos\nsystem\n(X\x02\x00\x00\x00lstR.", "global \"os.system\" is not allowed, at byte 2");
+    refused(b"\x80\x04\x8c\x05posix\x8c\x06system\x93.", "global \"posix.system\" is not allowed");
+    refused(b"\x80\x02cbuiltins\neval\n.", "\"builtins.eval\"");
+    refused(b"\x80\x02(X\x02\x00\x00\x00lsios\nsystem\n.", "opcode INST (0x69) is not allowed");
+    refused(b"\x80\x02(cargparse\nNamespace\no.", "opcode OBJ");
+    for (opcode, name) in [(0x82, "EXT1"), (0x83, "EXT2"), (0x84, "EXT4"), (0x92, "NEWOBJ_EX"), (b'P', "PERSID")] {
+        refused(&[0x80, 2, opcode, 1, 0, 0, 0, b'.'], name);
+    }
+    refused(b"\x80\x02c__builtin__\ngetattr\n.", "__builtin__.getattr");
+    refused(b"\x80\x02ctorch.storage\n_load_from_bytes\n.", "_load_from_bytes");
+    refused(b"\x80\x02ctorch\nEvilStorage\n.", "torch.EvilStorage");
+    // What is known is not called with anything else, nor are values or inert objects.
+    refused(b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.", "known arguments");
+    refused(b"\x80\x02X\x01\x00\x00\x00a)R.", "known global");
+    refused(b"\x80\x02cargparse\nNamespace\n)\x81)R.", "known global");
+    refused(b"\x80\x02K\x01}b.", "BUILD");
+    refused(b"\x80\x02ctorch._utils\n_rebuild_parameter\ncargparse\nNamespace\n)\x81\x85R.", "expected a tensor");
+    refused(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.", "expected (storage, offset");
+    refused(b"\x80\x02K\x01Q.", "persistent id");
+    assert!(Pickle::from_bytes(b"\x80\x02cargparse\nNamespace\n)\x81}X\x01\x00\x00\x00aK\x01sb.").is_ok());
+}
+
+#[test]
+fn lengths_and_stacks_are_bounded() {
+    refused(b"\x80\x02X\xff\xff\xff\xffa.", "expected 4294967295 more bytes, got 2");
+    refused(b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\xffa.", "more bytes");
+    refused(b"\x80\x02T\xff\xff\xff\x7fa.", "more bytes");
+    refused(b"\x80\x02h\x07.", "nothing is remembered under 7");
+    refused(b"\x80\x06.", "protocol");
+    refused(b"\x80\x02", "more bytes");
+    refused(b"\x80\x02.", "expected a value on the stack");
+    refused(b"\x80\x02(.", "expected a value on the stack");
+    refused(b"\x80\x02}(K\x01u.", "keys with values");
+    refused(&[b"\x80\x02".as_slice(), &[b'('; 300_000]].concat(), "expected a stack of at most");
+    let many = [b"\x80\x02".as_slice(), &b"N0".repeat(1 << 21), b"."].concat();
+    refused(&many, "expected at most 1048576 values");
+    refused(&vec![b'N'; (16 << 20) + 1], "expected at most 16777216 bytes");
+}
+
+/// 100,000 lists within each other, a list that holds itself, and a list of lists of twice the one before, 60 times.
+#[test]
+fn depth_cycles_and_sharing_cost_nothing() {
+    let deep = [b"\x80\x02".as_slice(), &[b']'; 100_000], &[b'a'; 99_999], b"."].concat();
+    assert!(Pickle::from_bytes(&deep).is_ok());
+    assert!(Pickle::from_bytes(b"\x80\x02]q\x00h\x00a.").is_ok());
+    let mut bomb = b"\x80\x02]q\x00".to_vec();
+    for _ in 0..60 {
+        bomb.extend(b"0](h\x00h\x00eq\x00");
+    }
+    bomb.push(b'.');
+    assert!(Pickle::from_bytes(&bomb).is_ok());
+}
+
+/// An archive of stored entries.
+fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    let (mut bytes, mut directory) = (Vec::new(), Vec::new());
+    for (name, content) in entries {
+        let (offset, size) = (bytes.len() as u32, content.len() as u32);
+        let sizes = [size.to_le_bytes(), size.to_le_bytes()].concat();
+        bytes.extend(b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        bytes.extend([&sizes[..], &(name.len() as u16).to_le_bytes(), &[0, 0], name.as_bytes(), content].concat());
+        directory.extend(b"PK\x01\x02\x14\0\x14\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        directory.extend([&sizes[..], &(name.len() as u16).to_le_bytes(), &[0; 12]].concat());
+        directory.extend([&offset.to_le_bytes(), name.as_bytes()].concat());
+    }
+    let count = (entries.len() as u16).to_le_bytes();
+    let (length, start) = ((directory.len() as u32).to_le_bytes(), (bytes.len() as u32).to_le_bytes());
+    bytes.extend(directory);
+    bytes.extend([b"PK\x05\x06\0\0\0\0".as_slice(), &count, &count, &length, &start, &[0, 0]].concat());
+    bytes
+}
+
+#[track_caller]
+fn broken(bytes: &[u8], words: &str) {
+    let error = Archive::from_bytes(bytes).unwrap_err().to_string();
+    assert!(error.contains(words) && !error.contains('\n'), "{error}");
+}
+
+#[test]
+fn archives_that_lie_are_refused() {
+    let good = archive(&[("a/x", b"12345"), ("a/y", b"678")]);
+    assert_eq!(Archive::from_bytes(&good).unwrap().get("a/y"), Some(b"678".as_slice()));
+    let first = good.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
+    let second = first + 49;
+    let changed = |at: usize, value: &[u8]| {
+        let mut bytes = good.clone();
+        bytes[at..at + value.len()].copy_from_slice(value);
+        bytes
+    };
+    broken(&changed(first + 10, &[8]), "expected a stored entry, got method 8");
+    broken(&changed(first + 8, &[1]), "flags 0x1");
+    broken(&changed(first + 24, &[200]), "says that it has 200");
+    broken(&changed(first + 20, &[200, 0, 0, 0, 200]), "outside");
+    broken(&changed(second + 42, &[0, 0]), "another name");
+    broken(&changed(second + 42, &[255, 255]), "outside");
+    broken(&changed(second + 42, &[255, 255, 255, 255]), "ZIP64 field");
+    // The first grows over the second.
+    broken(&changed(first + 20, &[9, 0, 0, 0, 9]), "overlap");
+    broken(&changed(good.len() - 12, &[255, 255]), "ZIP64 locator");
+    broken(&changed(good.len() - 12, &[3, 0]), "expected at most");
+    broken(&archive(&[("a", b"1"), ("a", b"2")]), "two entries are named");
+    broken(&good[..good.len() - 1], "end of the central directory");
+    broken(b"PK\x03\x04", "4 bytes only");
+}
+
+/// A tensor of 2^40 values in a storage of one, of a storage that is not there, and one past its end.
+#[test]
+fn tensors_lie_within_their_storage() {
+    let tensor = |count: u8, shape: &[u8], stride: u8| {
+        let id =
+            [b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK", &[count][..]];
+        let parts = [b"\x80\x02}X\x01\x00\x00\x00tctorch._utils\n_rebuild_tensor_v2\n", &id.concat()[..], b"tQK\x00"];
+        [&parts.concat()[..], shape, b"\x85K", &[stride], b"\x85\x89N}tRs."].concat()
+    };
+    let read = |pickle: &[u8], storage: &[u8]| {
+        let bytes = archive(&[("a/data.pkl", pickle), ("a/data/0", storage)]);
+        Foreign::from_bytes(&bytes).map(|foreign| foreign.get("t").unwrap().values().unwrap())
+    };
+    let two = [1.0_f32.to_le_bytes(), 2.0_f32.to_le_bytes()].concat();
+    assert_eq!(read(&tensor(2, b"K\x02", 1), &two).unwrap(), [1.0, 2.0]);
+    for pickle in [tensor(2, b"\x8a\x06\0\0\0\0\0\x01", 0), tensor(2, b"K\x02", 2), tensor(2, b"K\x03", 0)] {
+        let error = read(&pickle, &two).unwrap_err().to_string();
+        assert!(error.contains("does not fit into 2 values"), "{error}");
+    }
+    let error = read(&tensor(3, b"K\x02", 1), &two).unwrap_err().to_string();
+    assert!(error.contains("expected a storage of 3 values"), "{error}");
+    assert!(read(&tensor(2, b"\x8a\x01\xff", 1), &two).is_err());
+}

@@ -1,0 +1,36 @@
+//! Encoders for torchvision.
+
+use std::prelude::v1::*;
+
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+
+/// The encoder's tensors as a safetensors file with torchvision's names, all `F32`, and `num_batches_tracked` 0 (`I64`) for
+/// each norm. There is no `fc`: that is a classifier's.
+///
+/// In Python, with `model = torchvision.models.resnet18()`:
+/// `model.load_state_dict(safetensors.torch.load_file("FILE"), strict=False)` reports `fc.weight` and `fc.bias` as missing
+/// and nothing as unexpected; with `model.fc = torch.nn.Identity()` before it, `strict=True` holds. An encoder with the small stem
+/// needs `model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)` and `model.maxpool = torch.nn.Identity()` too.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if the tensors cannot be written.
+pub fn to_torchvision(checkpoint: &Checkpoint<'_>) -> Result<Vec<u8>> {
+    let mut raw: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    for parameter in checkpoint.spec().model.encoder().parameters() {
+        let values = checkpoint.values(&format!("encoder.{}", parameter.name))?;
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        if let Some(norm) = parameter.name.strip_suffix(".running_var") {
+            raw.push((format!("{norm}.num_batches_tracked"), Dtype::I64, Vec::new(), vec![0; 8]));
+        }
+        raw.push((parameter.name, Dtype::F32, parameter.shape, bytes));
+    }
+    let refuse = |error: safetensors::SafeTensorError| Error::Checkpoint(format!("torchvision: {error}"));
+    let mut views = Vec::with_capacity(raw.len());
+    for (name, dtype, shape, bytes) in &raw {
+        views.push((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).map_err(refuse)?));
+    }
+    safetensors::serialize(views, None).map_err(refuse)
+}

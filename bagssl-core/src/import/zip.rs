@@ -1,0 +1,167 @@
+//! The entries of a zip archive, where they lie.
+//!
+//! PyTorch stores entries without compression, so that an entry is a piece of the file and nothing is ever unpacked.
+
+use std::prelude::v1::*;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+
+/// More entries than any network has tensors.
+const MOST_ENTRIES: usize = 1 << 16;
+const END_BYTES: usize = 22;
+const WIDE_END_BYTES: usize = 56;
+const LOCATOR_BYTES: usize = 20;
+const CENTRAL_BYTES: usize = 46;
+const LOCAL_BYTES: usize = 30;
+/// A 32-bit field whose value stands in a ZIP64 record.
+const ELSEWHERE: u64 = 0xffff_ffff;
+
+/// The stored entries of an archive by their names.
+#[derive(Debug)]
+pub(super) struct Archive<'a> {
+    entries: BTreeMap<&'a str, &'a [u8]>,
+}
+
+impl<'a> Archive<'a> {
+    /// Reads the central directory.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if an entry is compressed, encrypted, lies outside the file, overlaps another one or has the
+    /// name of another one.
+    pub(super) fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
+        let (count, directory) = directory(bytes)?;
+        let mut entries = BTreeMap::new();
+        let mut places: Vec<Range<usize>> = Vec::new();
+        let mut rest = &bytes[directory.clone()];
+        for _ in 0..count {
+            let (name, range, used) = entry(bytes, rest, directory.start)?;
+            rest = &rest[used..];
+            if entries.insert(name, &bytes[range.content.clone()]).is_some() {
+                return Err(refuse(format!("two entries are named {name:?}")));
+            }
+            places.push(range.whole);
+        }
+        places.sort_unstable_by_key(|range| (range.start, range.end));
+        if places.windows(2).any(|pair| pair[1].start < pair[0].end) {
+            return Err(refuse("expected entries side by side, got some that overlap".into()));
+        }
+        Ok(Archive { entries })
+    }
+
+    /// An entry's bytes.
+    pub(super) fn get(&self, name: &str) -> Option<&'a [u8]> {
+        self.entries.get(name).copied()
+    }
+
+    /// All names, in alphabetical order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> + '_ {
+        self.entries.keys().copied()
+    }
+}
+
+/// Where an entry lies: with its local header, and its content alone.
+struct Place {
+    whole: Range<usize>,
+    content: Range<usize>,
+}
+
+fn refuse(why: String) -> Error {
+    Error::Checkpoint(format!("zip: {why}"))
+}
+
+fn number<const N: usize>(bytes: &[u8], at: usize) -> Result<u64> {
+    let piece = at.checked_add(N).and_then(|end| bytes.get(at..end));
+    let piece = piece.ok_or_else(|| refuse(format!("expected {N} bytes at {at}, got the end of {}", bytes.len())))?;
+    Ok(piece.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
+}
+
+fn range(bytes: &[u8], start: u64, length: u64, what: &str) -> Result<Range<usize>> {
+    let end = start.checked_add(length).filter(|&end| end <= bytes.len() as u64);
+    let end =
+        end.ok_or_else(|| refuse(format!("{what}: {length} bytes at {start} lie outside the {}", bytes.len())))?;
+    Ok(start as usize..end as usize)
+}
+
+/// The number of entries and the place of the central directory.
+fn directory(bytes: &[u8]) -> Result<(usize, Range<usize>)> {
+    let last = bytes.len().checked_sub(END_BYTES).ok_or_else(|| refuse(format!("got {} bytes only", bytes.len())))?;
+    // A comment of up to 64 KiB may follow the record.
+    let first = last.saturating_sub(0xffff);
+    let end = (first..=last).rev().find(|&at| bytes[at..].starts_with(b"PK\x05\x06"));
+    let end = end.ok_or_else(|| refuse("expected an end of the central directory, got none".into()))?;
+    let (mut count, mut length) = (number::<2>(bytes, end + 10)?, number::<4>(bytes, end + 12)?);
+    let mut start = number::<4>(bytes, end + 16)?;
+    let mut limit = end;
+    if count == 0xffff || length == ELSEWHERE || start == ELSEWHERE {
+        let locator = end.checked_sub(LOCATOR_BYTES).filter(|&at| bytes[at..].starts_with(b"PK\x06\x07"));
+        let locator = locator.ok_or_else(|| refuse("expected a ZIP64 locator, got none".into()))?;
+        let wide = range(bytes, number::<8>(bytes, locator + 8)?, WIDE_END_BYTES as u64, "ZIP64 record")?.start;
+        if !bytes[wide..].starts_with(b"PK\x06\x06") {
+            return Err(refuse(format!("expected a ZIP64 record at {wide}, got none")));
+        }
+        (count, length) = (number::<8>(bytes, wide + 32)?, number::<8>(bytes, wide + 40)?);
+        start = number::<8>(bytes, wide + 48)?;
+        limit = wide;
+    }
+    let place = range(&bytes[..limit], start, length, "central directory")?;
+    if count > MOST_ENTRIES as u64 || count > (place.len() / CENTRAL_BYTES) as u64 {
+        return Err(refuse(format!("expected at most {MOST_ENTRIES} entries that fit the directory, got {count}")));
+    }
+    Ok((count as usize, place))
+}
+
+/// One entry of the central directory: its name, where it lies before `limit`, and how many bytes its record takes.
+fn entry<'a>(bytes: &'a [u8], record: &'a [u8], limit: usize) -> Result<(&'a str, Place, usize)> {
+    if !record.starts_with(b"PK\x01\x02") {
+        return Err(refuse("expected an entry of the central directory, got other bytes".into()));
+    }
+    let (flags, method) = (number::<2>(record, 8)?, number::<2>(record, 10)?);
+    let (packed, size) = (number::<4>(record, 20)?, number::<4>(record, 24)?);
+    let lengths = [number::<2>(record, 28)?, number::<2>(record, 30)?, number::<2>(record, 32)?];
+    let name_range = range(record, CENTRAL_BYTES as u64, lengths[0], "name")?;
+    let extra = range(record, name_range.end as u64, lengths[1], "extra field")?;
+    let used = range(record, extra.end as u64, lengths[2], "comment")?.end;
+    let name = core::str::from_utf8(&record[name_range]).map_err(|_| refuse("expected names in UTF-8".into()))?;
+    if flags & 1 != 0 || method != 0 {
+        return Err(refuse(format!("{name:?}: expected a stored entry, got method {method}, flags {flags:#x}")));
+    }
+    let mut wide = wide_fields(&record[extra])?;
+    let mut resolve = |value: u64| if value == ELSEWHERE { wide.next() } else { Some(value) };
+    let (size, packed) = (resolve(size), resolve(packed));
+    let offset = resolve(number::<4>(record, 42)?);
+    let (Some(size), Some(packed), Some(offset)) = (size, packed, offset) else {
+        return Err(refuse(format!("{name:?}: expected a ZIP64 field, got none")));
+    };
+    if size != packed {
+        return Err(refuse(format!("{name:?}: a stored entry of {packed} bytes says that it has {size}")));
+    }
+    let header = range(&bytes[..limit], offset, LOCAL_BYTES as u64, name)?;
+    let local = &bytes[header.clone()];
+    if !local.starts_with(b"PK\x03\x04") {
+        return Err(refuse(format!("{name:?}: expected a local header at {offset}, got other bytes")));
+    }
+    let names = header.end as u64 + number::<2>(local, 26)? + number::<2>(local, 28)?;
+    let content = range(&bytes[..limit], names, size, name)?;
+    if bytes[header.end..content.start].get(..name.len()) != Some(name.as_bytes()) {
+        return Err(refuse(format!("{name:?}: the local header has another name")));
+    }
+    Ok((name, Place { whole: header.start..content.end, content }, used))
+}
+
+/// The 64-bit values of a ZIP64 extra field, in their order.
+fn wide_fields(mut extra: &[u8]) -> Result<impl Iterator<Item = u64>> {
+    let mut values: &[[u8; 8]] = &[];
+    while extra.len() >= 4 {
+        let (id, length) = (number::<2>(extra, 0)?, number::<2>(extra, 2)?);
+        let field = range(extra, 4, length, "extra field")?;
+        if id == 1 {
+            values = extra[field].as_chunks().0;
+            break;
+        }
+        extra = &extra[field.end..];
+    }
+    Ok(values.iter().map(|&value| u64::from_le_bytes(value)))
+}

@@ -1,0 +1,259 @@
+//! Files as PyTorch writes them (`reference/make_foreign.py` made them), and imported residual networks against torchvision.
+#![cfg(all(feature = "import", feature = "cpu", feature = "std"))]
+
+use bagssl_core::architecture::{Architecture, mlp};
+use bagssl_core::checkpoint::{self, Checkpoint, ModelPlan};
+use bagssl_core::cpu::{Executor, Options as Cpu, Pool};
+use bagssl_core::import::{DType, Foreign, Imported, Layout, Options, import, to_torchvision};
+use bagssl_core::patch::{PatchSide, PatchSpec};
+use bagssl_core::plan::{NamedTensor, Parameter, Role};
+use proptest::prelude::*;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::Value;
+
+const ODD: &[u8] = include_bytes!("reference/foreign/odd.pth");
+const LIGHTNING: &[u8] = include_bytes!("reference/foreign/lightning.ckpt");
+const WRAPPED: &[u8] = include_bytes!("reference/foreign/wrapped.pth");
+const OLD: &[u8] = include_bytes!("reference/foreign/old.pth");
+
+fn reference() -> Value {
+    serde_json::from_str(include_str!("reference/foreign.json")).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f32> {
+    value["data"].as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
+}
+
+fn options() -> Options {
+    let patch = PatchSpec::new(PatchSide::AreaShare(0.2), 32).unwrap();
+    Options {
+        layout: None,
+        architecture: None,
+        patch,
+        normalisation: None,
+        allow_unused: false,
+        source: "a file".into(),
+    }
+}
+
+fn file(tensors: &[NamedTensor]) -> Vec<u8> {
+    let raw: Vec<Vec<u8>> =
+        tensors.iter().map(|(_, _, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
+    let views = tensors.iter().zip(&raw);
+    let views = views.map(|((name, shape, _), raw)| (name, TensorView::new(Dtype::F32, shape.clone(), raw).unwrap()));
+    safetensors::serialize(views, None).unwrap()
+}
+
+fn refused(bytes: &[u8], options: &Options, words: &[&str]) {
+    let error = Foreign::from_bytes(bytes).and_then(|foreign| import(&foreign, options)).unwrap_err().to_string();
+    assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");
+}
+
+#[test]
+fn tensors_are_those_that_pytorch_saved() {
+    let foreign = Foreign::from_bytes(ODD).unwrap();
+    let expected = reference();
+    let expected = expected["values"].as_object().unwrap();
+    assert_eq!(foreign.names().count(), expected.len() + 1);
+    for (name, value) in expected {
+        let tensor = foreign.get(name).unwrap();
+        let Some(shape) = value.get("shape") else {
+            assert_eq!(tensor.values().unwrap(), [value.as_f64().unwrap() as f32]);
+            continue;
+        };
+        let shape: Vec<usize> = shape.as_array().unwrap().iter().map(|side| side.as_u64().unwrap() as usize).collect();
+        assert_eq!(tensor.shape(), shape, "{name}");
+        assert_eq!(tensor.values().unwrap(), numbers(value), "{name}");
+    }
+    let counter = foreign.get("counter").unwrap();
+    assert_eq!((counter.dtype(), counter.values()), (DType::Integer(8), None));
+}
+
+#[test]
+fn state_dicts_are_found_in_what_training_saves() {
+    for (bytes, name) in [(LIGHTNING, "backbone.running_var"), (WRAPPED, "module.running_var")] {
+        let foreign = Foreign::from_bytes(bytes).unwrap();
+        assert_eq!(foreign.names().count(), 5);
+        assert_eq!(foreign.get(name).unwrap().values().unwrap(), [1.0, 1.0]);
+    }
+    refused(OLD, &options(), &["before 1.6", "torch.save"]);
+    refused(b"nothing", &options(), &["expected PyTorch's zip format or safetensors"]);
+}
+
+/// The weights of `reference/resnet.py`, phase "quadratic".
+fn formula(index: usize, parameter: &Parameter) -> NamedTensor {
+    let sine = |i: usize| (0.1 * (i * i % 1009) as f64 + 1.0 + 0.37 * index as f64).sin();
+    let fan_in: usize = parameter.shape[1..].iter().product();
+    let value = |i| match parameter.role {
+        Role::Weight => (2.0 / fan_in as f64).sqrt() * sine(i),
+        Role::NormScale => 1.0 + 0.1 * sine(i),
+        Role::NormShift | Role::RunningMean | Role::Bias => 0.1 * sine(i),
+        Role::RunningVariance => 1.0 + 0.5 * sine(i).powi(2),
+    };
+    let values = (0..parameter.len()).map(|i| value(i) as f32).collect();
+    (parameter.name.clone(), parameter.shape.clone(), values)
+}
+
+/// A network of torchvision with its weights by the formula.
+fn torchvision(architecture: Architecture) -> Vec<u8> {
+    let names: Value = serde_json::from_str(include_str!("reference/resnet_names.json")).unwrap();
+    let order = names[architecture.name().trim_end_matches("-cifar")].as_array().unwrap().iter();
+    let order = order.map(|entry| entry["name"].as_str().unwrap());
+    let order = order.filter(|name| !name.starts_with("fc.") && !name.ends_with("num_batches_tracked"));
+    let order: Vec<&str> = order.collect();
+    let place = |name: &str| order.iter().position(|known| *known == name).unwrap();
+    let parameters = architecture.plan().parameters();
+    file(&parameters.iter().map(|parameter| formula(place(&parameter.name), parameter)).collect::<Vec<_>>())
+}
+
+fn embed(imported: &Imported, dims: [usize; 4]) -> Vec<f32> {
+    let input: Vec<f32> = (0..dims.iter().product()).map(|i| (0.01 * i as f64).sin() as f32).collect();
+    let bytes = checkpoint::to_bytes(&imported.spec, &imported.tensors).unwrap();
+    let checkpoint = Checkpoint::from_bytes(&bytes).unwrap();
+    let mut source = |name: &str| checkpoint.stored(&format!("encoder.{name}")).map(Into::into);
+    let (plan, size) = (checkpoint.spec().model.encoder(), [dims[2], dims[3]]);
+    let executor = Executor::new(plan, &mut source, Cpu::new(dims[0], size)).unwrap();
+    let mut workspace = executor.workspace(dims[0], size, Pool::global()).unwrap();
+    executor.run(&mut workspace, &input, Pool::global()).unwrap()
+}
+
+#[test]
+fn imported_networks_embed_as_torchvision() {
+    for case in reference()["cases"].as_array().unwrap() {
+        let architecture: Architecture = case["arch"].as_str().unwrap().parse().unwrap();
+        let bytes = torchvision(architecture);
+        let imported = import(&Foreign::from_bytes(&bytes).unwrap(), &options()).unwrap();
+        assert_eq!((imported.layout, imported.architecture), (Layout::Torchvision, architecture));
+        let dims: Vec<usize> =
+            case["input_shape"].as_array().unwrap().iter().map(|length| length.as_u64().unwrap() as usize).collect();
+        let output = embed(&imported, dims.try_into().unwrap());
+        let expected = numbers(&case["embedding"]);
+        let largest = expected.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
+        for (value, expected) in output.iter().zip(&expected) {
+            assert!((value - expected).abs() < 1e-4 * largest, "{architecture:?}: {value} {expected}");
+        }
+    }
+}
+
+/// A small network, its projector as a `Sequential` with biases.
+fn tensors(layout: Layout) -> Vec<NamedTensor> {
+    let (wrap, encoder) = match layout {
+        Layout::Torchvision => ("", ""),
+        Layout::Vicreg | Layout::EmpSsl => ("module.", "backbone."),
+        Layout::SoloLearn | Layout::Lightly => ("", "backbone."),
+    };
+    let model = ModelPlan::new(Architecture::ResNetSmall.plan(), mlp(64, &[8, 4]).unwrap()).unwrap();
+    let weights = model.encoder().first_weights(3).into_iter();
+    let mut all: Vec<_> =
+        weights.map(|(name, shape, values)| (format!("{wrap}{encoder}{name}"), shape, values)).collect();
+    let (first, second) = match layout {
+        Layout::Torchvision => return all,
+        Layout::Vicreg | Layout::SoloLearn => ("projector.", "projector.3."),
+        Layout::Lightly => ("projection_head.layers.", "projection_head.layers.3."),
+        Layout::EmpSsl => ("pre_feature.", "projection.0."),
+    };
+    let mut add = |name: String, shape: &[usize]| {
+        let values = (0..shape.iter().product()).map(|i: usize| 0.25 + i as f32 / 64.0).collect();
+        all.push((format!("{wrap}{name}"), shape.to_vec(), values));
+    };
+    add(format!("{first}0.weight"), &[8, 64]);
+    add(format!("{first}0.bias"), &[8]);
+    for part in ["weight", "bias", "running_mean", "running_var"] {
+        add(format!("{first}1.{part}"), &[8]);
+    }
+    add(format!("{second}weight"), &[4, 8]);
+    add(format!("{second}bias"), &[4]);
+    all
+}
+
+#[test]
+fn layouts_are_told_by_their_names() {
+    for layout in Layout::ALL {
+        let bytes = file(&tensors(layout));
+        let imported = import(&Foreign::from_bytes(&bytes).unwrap(), &options()).unwrap();
+        assert_eq!((imported.layout, imported.architecture), (layout, Architecture::ResNetSmall));
+        let projector = imported.spec.model.projector();
+        let names: Vec<String> = projector.parameters().into_iter().map(|parameter| parameter.name).collect();
+        if layout == Layout::Torchvision {
+            assert_eq!(names, ["0.weight"]);
+            assert!(imported.notes[0].contains("identity"));
+        } else {
+            assert_eq!(names[..3], ["0.weight", "0.bias", "1.weight"], "{layout:?}");
+            assert_eq!(names[6..], ["3.weight", "3.bias"], "{layout:?}");
+            let text = format!("{:?}", projector.layers()[0]);
+            assert!(text.contains("relu: true") && imported.notes.is_empty(), "{text}");
+        }
+        let stem = &imported.tensors[0];
+        assert_eq!((stem.0.as_str(), &stem.2), ("encoder.conv1.weight", &tensors(layout)[0].2));
+    }
+}
+
+#[test]
+fn a_sequential_of_layers_is_counted() {
+    let mut all = tensors(Layout::Lightly);
+    for (name, ..) in &mut all {
+        for (known, number) in [("conv1", "0"), ("bn1", "1"), ("layer1", "4"), ("layer2", "5"), ("layer3", "6")] {
+            if let Some(rest) = name.strip_prefix(&format!("backbone.{known}.")) {
+                *name = format!("backbone.{number}.{rest}");
+            }
+        }
+    }
+    assert!(all[0].0 == "backbone.0.weight" && all.iter().any(|(name, ..)| name == "backbone.4.0.conv1.weight"));
+    let imported = import(&Foreign::from_bytes(&file(&all)).unwrap(), &options()).unwrap();
+    assert_eq!((imported.layout, imported.architecture), (Layout::Lightly, Architecture::ResNetSmall));
+}
+
+#[test]
+fn what_is_missing_or_too_much_is_named() {
+    let whole = tensors(Layout::SoloLearn);
+    let mut less = whole.clone();
+    less.retain(|(name, ..)| name != "backbone.bn1.weight");
+    refused(&file(&less), &options(), &["missing", "bn1.weight"]);
+    let mut more = whole.clone();
+    more.push(("classifier.weight".into(), vec![2, 64], vec![0.0; 128]));
+    more.push(("backbone.fc.bias".into(), vec![2], vec![0.0; 2]));
+    refused(&file(&more), &options(), &["unexpected", "classifier.weight", "backbone.fc.bias"]);
+    let allowed = Options { allow_unused: true, ..options() };
+    let imported = import(&Foreign::from_bytes(&file(&more)).unwrap(), &allowed).unwrap();
+    assert_eq!(imported.unused, ["backbone.fc.bias", "classifier.weight"]);
+    // A larger encoder is never cut to a smaller one.
+    more.push(("backbone.layer3.9.conv1.weight".into(), vec![1], vec![0.0]));
+    refused(&file(&more), &allowed, &["unexpected", "layer3.9.conv1.weight"]);
+    let mut shaped = whole;
+    shaped[0].1 = vec![16, 3, 1, 9];
+    refused(&file(&shaped), &options(), &["first convolution", "[16, 3, 1, 9]"]);
+}
+
+#[test]
+fn export_and_import_change_nothing() {
+    let first = import(&Foreign::from_bytes(&file(&tensors(Layout::Torchvision))).unwrap(), &options()).unwrap();
+    let bytes = checkpoint::to_bytes(&first.spec, &first.tensors).unwrap();
+    let exported = to_torchvision(&Checkpoint::from_bytes(&bytes).unwrap()).unwrap();
+    let foreign = Foreign::from_bytes(&exported).unwrap();
+    assert_eq!(foreign.get("bn1.num_batches_tracked").unwrap().dtype(), DType::Integer(8));
+    assert_eq!(import(&foreign, &options()).unwrap(), first);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    /// Read or refused, and what is read can be had.
+    #[test]
+    fn any_change_of_a_file_does_no_harm(places in prop::collection::vec((0..ODD.len(), any::<u8>()), 1..6), cut in 0..ODD.len()) {
+        for bytes in [ODD.to_vec(), ODD[..cut].to_vec(), LIGHTNING.to_vec()] {
+            let mut bytes = bytes;
+            for &(place, byte) in &places {
+                let length = bytes.len().max(1);
+                if let Some(target) = bytes.get_mut(place % length) {
+                    *target = byte;
+                }
+            }
+            if let Ok(foreign) = Foreign::from_bytes(&bytes) {
+                let values: usize = foreign.names().map(|name| {
+                    let tensor = foreign.get(name).unwrap();
+                    tensor.values().map_or(0, |values| values.len())
+                }).sum();
+                prop_assert!(values <= 2 * bytes.len());
+            }
+        }
+    }
+}
