@@ -65,6 +65,9 @@ pub enum Error {
         /// What the system says.
         error: std::io::Error,
     },
+    /// The CUDA backend cannot run here, or has failed.
+    #[error("cuda: {0}")]
+    Cuda(String),
     /// An error of the core.
     #[error(transparent)]
     Core(#[from] bagssl_core::Error),

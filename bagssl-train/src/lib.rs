@@ -39,5 +39,7 @@ pub mod trainer;
 pub mod store;
 pub mod progress;
 pub mod backend;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 pub use error::{Error, Result};
