@@ -68,6 +68,9 @@ pub enum Error {
     /// The CUDA backend cannot run here, or has failed.
     #[error("cuda: {0}")]
     Cuda(String),
+    /// Work that the kernels had queued has failed.
+    #[error("{0}")]
+    Kernels(String),
     /// An error of the core.
     #[error(transparent)]
     Core(#[from] bagssl_core::Error),

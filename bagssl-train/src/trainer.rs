@@ -12,7 +12,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::config::CheckedConfig;
 use crate::error::{Error, Result};
-use crate::optimiser::Optimiser;
+use crate::optimiser::{Optimiser, Together};
 use crate::schedule::StepSchedule;
 use crate::store::Store;
 
@@ -81,6 +81,11 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
         Ok(trainer)
     }
 
+    /// Lets `together` make the optimiser's steps.
+    pub fn set_together(&mut self, together: Box<dyn Together<B::InnerBackend>>) {
+        self.optimiser.set_together(together);
+    }
+
     /// Steps done.
     pub fn step(&self) -> u64 {
         self.step
@@ -100,7 +105,7 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
     /// before the return.
     ///
     /// # Errors
-    /// [`Error::Source`], [`Error::Observer`] or [`Error::File`] as they arise; [`Error::NotFinite`] with its step if
+    /// [`Error::Source`], [`Error::Observer`], [`Error::Kernels`] or [`Error::File`] as they arise; [`Error::NotFinite`] with its step if
     /// the loss is no number; [`Error::Batch`] or [`Error::Batches`] if a batch is not of the promised shape, or there are
     /// not as many of them.
     pub fn run(
@@ -176,13 +181,14 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
             Error::NotFinite { what, .. } => Error::NotFinite { what, step: Some(step) },
             other => other,
         })?;
+        // The loss has been read, so that a fault in the queued work of the forward pass shows here.
+        K::check().map_err(Error::Kernels)?;
         let gradients = value.objective.backward();
 
         let factor = schedule.factor(self.step);
         self.optimiser.begin_step();
         let optimiser = &mut self.optimiser;
-        self.model
-            .update(&gradients, &mut |parameter, value, gradient| optimiser.update(parameter, value, gradient, factor));
+        self.model.update_together(&gradients, |changes| optimiser.update_together(changes, factor));
         self.model.update_running(output.statistics);
         self.step = step;
         let mut figures = value.figures;
@@ -199,9 +205,11 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
     /// The model as a checkpoint when the schedule is through: what is needed to use it, and no more.
     ///
     /// # Errors
-    /// [`Error::Core`] if it cannot be written as one.
+    /// [`Error::Core`] if it cannot be written as one, [`Error::Kernels`] if what the kernels had queued has failed.
     pub fn checkpoint(&self) -> Result<Vec<u8>> {
-        Ok(to_bytes(&self.spec(self.config.config().schedule.epochs, None), &self.model.tensors())?)
+        let tensors = self.model.tensors();
+        K::check().map_err(Error::Kernels)?;
+        Ok(to_bytes(&self.spec(self.config.config().schedule.epochs, None), &tensors)?)
     }
 
     /// The checkpoint with all that a resumed run needs.
@@ -213,6 +221,7 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
             config: self.settings_hash(),
         };
         let tensors = [self.model.tensors(), self.optimiser.tensors()].concat();
+        K::check().map_err(Error::Kernels)?;
         Ok(to_bytes(&self.spec(training.epoch, Some(training)), &tensors)?)
     }
 

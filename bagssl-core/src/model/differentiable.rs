@@ -11,7 +11,7 @@ use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorPrimitive};
+use burn::tensor::{FloatDType, Tensor, TensorPrimitive};
 
 use super::kernels::{Kernels, Normed, NormedInputs};
 use crate::plan::Window;
@@ -40,6 +40,8 @@ fn wrap<B: Backend, const D: usize>(tensor: B::FloatTensorPrimitive) -> Tensor<B
 }
 
 impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
+    const MAPS: Option<FloatDType> = K::MAPS;
+
     fn conv2d(input: Tensor<Autodiff<B>, 4>, weight: Tensor<Autodiff<B>, 4>, window: Window) -> Tensor<Autodiff<B>, 4> {
         let (input, weight) = (open(input), open(weight));
         let state: ConvState<B> = (wrap(input.primitive.clone()), wrap(weight.primitive.clone()), window);
@@ -82,6 +84,10 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
             }
         };
         Normed { output: close(output), mean: Tensor::from_inner(mean), variance: Tensor::from_inner(variance) }
+    }
+
+    fn check() -> core::result::Result<(), String> {
+        K::check()
     }
 }
 

@@ -18,5 +18,5 @@ pub use embedder::Embedder;
 #[cfg(feature = "ndarray")]
 pub use fast::CpuFast;
 pub use kernels::{Kernels, NormGradients, Normed, NormedInputs, Stock};
-pub use network::{BatchStatistics, Network, Update};
+pub use network::{BatchStatistics, Change, Network, Update};
 pub use pair::{Features, Model, Trained};

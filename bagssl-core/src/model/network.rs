@@ -167,7 +167,7 @@ impl<B: Backend> Network<B> {
     /// # Panics
     /// If the plan reads rows, or a value asked for is not made of rows.
     pub fn forward_map<K: Kernels<B>>(&self, input: Tensor<B, 4>, values: &[usize]) -> Vec<Tensor<B, 2>> {
-        self.run::<K>(Value::Map(input), values, None)
+        self.run::<K>(Value::Map(entering::<B, K>(input)), values, None)
     }
 
     /// The same for rows `[row, dim]`.
@@ -184,7 +184,7 @@ impl<B: Backend> Network<B> {
     /// # Panics
     /// If the plan reads rows, or puts out maps.
     pub fn forward_train_map<K: Kernels<B>>(&self, input: Tensor<B, 4>) -> (Tensor<B, 2>, BatchStatistics<B>) {
-        self.train_value::<K>(Value::Map(input))
+        self.train_value::<K>(Value::Map(entering::<B, K>(input)))
     }
 
     /// The same for rows `[row, dim]`.
@@ -260,10 +260,30 @@ pub type Update<'a, B> = dyn FnMut(
     ) -> Tensor<<B as AutodiffBackend>::InnerBackend, 1>
     + 'a;
 
+/// A trained parameter with its value and its gradient, both flattened.
+#[derive(Debug, Clone)]
+pub struct Change<B: Backend> {
+    /// Its name, shape and role.
+    pub parameter: Parameter,
+    /// Its value.
+    pub value: Tensor<B, 1>,
+    /// The gradient of the loss in it.
+    pub gradient: Tensor<B, 1>,
+}
+
+/// As [`Update`]; without a new value the parameter stays as it is.
+pub(super) type Visit<'a, B> = dyn FnMut(Change<<B as AutodiffBackend>::InnerBackend>) -> Option<Tensor<<B as AutodiffBackend>::InnerBackend, 1>>
+    + 'a;
+
 impl<B: AutodiffBackend> Network<B> {
     /// Replaces every trained parameter by what `update` makes of it and its gradient, all flattened. A parameter that
     /// the loss does not depend on keeps its value.
     pub fn update(&mut self, gradients: &B::Gradients, update: &mut Update<'_, B>) {
+        self.visit(gradients, &mut |change| Some(update(&change.parameter, change.value, change.gradient)));
+    }
+
+    /// Visits every trained parameter that the loss depends on, in the plan's order.
+    pub(super) fn visit(&mut self, gradients: &B::Gradients, visit: &mut Visit<'_, B>) {
         let parameters = self.plan.parameters();
         let mut trained = parameters.iter().filter(|parameter| parameter.role.is_trained());
         let mut next = || trained.next().expect("the plan names a parameter for each that a layer has");
@@ -272,22 +292,22 @@ impl<B: AutodiffBackend> Network<B> {
             let norm = match &layer.op {
                 Op::ConvNorm { .. } => {
                     let conv = convs.next().expect("one for each layer");
-                    step(&mut conv.weight, next(), gradients, update);
+                    step(&mut conv.weight, next(), gradients, visit);
                     Some(&mut conv.norm)
                 }
                 Op::Linear { .. } => {
                     let linear = linears.next().expect("one for each layer");
-                    step(&mut linear.weight, next(), gradients, update);
+                    step(&mut linear.weight, next(), gradients, visit);
                     if let Some(bias) = &mut linear.bias {
-                        step(bias, next(), gradients, update);
+                        step(bias, next(), gradients, visit);
                     }
                     linear.norm.as_mut()
                 }
                 Op::MaxPool { .. } | Op::GlobalMean => None,
             };
             if let Some(norm) = norm {
-                step(&mut norm.scale, next(), gradients, update);
-                step(&mut norm.shift, next(), gradients, update);
+                step(&mut norm.scale, next(), gradients, visit);
+                step(&mut norm.shift, next(), gradients, visit);
             }
         }
     }
@@ -298,7 +318,7 @@ fn step<B: AutodiffBackend, const D: usize>(
     parameter: &mut Param<Tensor<B, D>>,
     name: &Parameter,
     gradients: &B::Gradients,
-    update: &mut Update<'_, B>,
+    visit: &mut Visit<'_, B>,
 ) {
     let value = parameter.val();
     let Some(gradient) = value.grad(gradients) else {
@@ -306,9 +326,22 @@ fn step<B: AutodiffBackend, const D: usize>(
     };
     let shape = value.shape();
     let length = shape.num_elements();
-    let flat = value.inner().reshape([length]);
-    let updated = update(name, flat, gradient.reshape([length])).reshape(shape);
-    *parameter = Param::initialized(parameter.id, Tensor::from_inner(updated).require_grad());
+    let change = Change {
+        parameter: name.clone(),
+        value: value.inner().reshape([length]),
+        gradient: gradient.reshape([length]),
+    };
+    if let Some(updated) = visit(change) {
+        *parameter = Param::initialized(parameter.id, Tensor::from_inner(updated.reshape(shape)).require_grad());
+    }
+}
+
+/// A map as the kernels compute on it.
+fn entering<B: Backend, K: Kernels<B>>(map: Tensor<B, 4>) -> Tensor<B, 4> {
+    match K::MAPS {
+        Some(dtype) => map.cast(dtype),
+        None => map,
+    }
 }
 
 /// The values that layers still read, each dropped after its last use.

@@ -12,3 +12,24 @@
 #![allow(unsafe_code, reason = "CUDA's libraries are C")]
 
 pub mod probe;
+mod operation;
+mod step;
+mod together;
+mod kernels;
+mod autodiff;
+mod fusion;
+mod run;
+mod map;
+mod job;
+mod context;
+mod driver;
+mod convolution;
+mod plan_file;
+mod cudnn;
+mod gemm;
+pub mod correct;
+
+pub use job::check;
+pub use kernels::{Bf16, Cudnn, F32, Precision, Tf32};
+pub use run::{OnCuda, Plain};
+pub use together::FusedStep;
