@@ -13,7 +13,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor, TensorPrimitive};
 
-use super::kernels::{Kernels, Normed, NormedInputs};
+use super::kernels::{Kernels, Normed, NormedInputs, Stock};
 use crate::plan::Window;
 
 /// The kernels `K` of a backend, made differentiable: convolution and batch norm run `K`'s forward and backward passes;
@@ -84,6 +84,12 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
             }
         };
         Normed { output: close(output), mean: Tensor::from_inner(mean), variance: Tensor::from_inner(variance) }
+    }
+
+    fn global_mean(input: Tensor<Autodiff<B>, 4>) -> Tensor<Autodiff<B>, 2> {
+        // Rows are f32, whatever maps are.
+        let input = if K::MAPS.is_some() { input.cast(FloatDType::F32) } else { input };
+        <Stock as Kernels<Autodiff<B>>>::global_mean(input)
     }
 
     fn check() -> core::result::Result<(), String> {

@@ -25,6 +25,9 @@ const SUGGESTIONS: usize = 32;
 /// A plan that needs more memory than this for its own use is left out.
 const MOST_WORKSPACE: usize = 1 << 29;
 
+/// Plans that need none are given this much, so that the pointer is never null.
+const LEAST_WORKSPACE: usize = 1 << 20;
+
 /// The passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -64,6 +67,11 @@ impl Key {
             stride: both(window.stride),
             padding: both(window.padding),
         }
+    }
+
+    /// Whether its engine must not round factors. Those of bf16 are what they are.
+    fn must_be_exact(&self) -> bool {
+        !self.bf16 && self.math == Math::Exact
     }
 
     fn output(&self) -> [i64; 4] {
@@ -127,7 +135,7 @@ impl Plans {
             self.workspace = self.workspace.max(plan.workspace);
             self.plans.insert(key, plan);
         }
-        let at = workspace.reserve(self.workspace)?;
+        let at = workspace.reserve(self.workspace.max(LEAST_WORKSPACE))?;
         // SAFETY: the caller's promise; the workspace is as large as the largest plan's.
         unsafe { self.library.execute(&self.plans[&key].plan, pointers, [INPUT, WEIGHT, OUTPUT], at) }
     }
@@ -176,7 +184,7 @@ impl Plans {
 fn fit(plans: &mut Vec<Plan>, workspace: &mut Workspace) -> Outcome<u64> {
     loop {
         let most = plans.iter().map(|plan| plan.workspace).max().unwrap_or(0);
-        match workspace.reserve(most) {
+        match workspace.reserve(most.max(LEAST_WORKSPACE)) {
             Ok(at) => return Ok(at),
             Err(error) => {
                 plans.retain(|plan| plan.workspace < most);
@@ -341,9 +349,7 @@ fn plan(library: &Library, key: &Key, config: Descriptor, index: usize) -> Outco
     config.fill(Name::CUDNN_ATTR_ENGINECFG_ENGINE, std::slice::from_ref(&engine))?;
     let mut number = [0_i64];
     engine.get(Name::CUDNN_ATTR_ENGINE_GLOBAL_INDEX, Type::CUDNN_TYPE_INT64, &mut number)?;
-    let mut notes = [0_u32; 32];
-    let count = engine.get(Name::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, Type::CUDNN_TYPE_NUMERICAL_NOTE, &mut notes)?;
-    if !is_precise(key, &notes[..count]) {
+    if key.must_be_exact() && !is_exact(&notes(&engine)?) {
         return Ok(None);
     }
     let plan = Descriptor::new(Kind::CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)?
@@ -357,16 +363,17 @@ fn plan(library: &Library, key: &Key, config: Descriptor, index: usize) -> Outco
     Ok((workspace <= MOST_WORKSPACE).then_some(Plan { plan, _config: config, workspace, choice }))
 }
 
-/// Whether an engine with these notes computes as exactly as asked: for f32, tensor cores mean TF32.
-fn is_precise(key: &Key, notes: &[u32]) -> bool {
-    let has = |note: Note| notes.contains(&(note as u32));
-    let down = has(Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS);
-    let tensor_cores = has(Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE);
-    key.bf16
-        || match key.math {
-            Math::Exact => !down && !tensor_cores,
-            Math::Tf32 => true,
-        }
+/// What cuDNN says of an engine's arithmetic.
+fn notes(engine: &Descriptor) -> Outcome<Vec<u32>> {
+    let mut notes = [0_u32; 32];
+    let count = engine.get(Name::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, Type::CUDNN_TYPE_NUMERICAL_NOTE, &mut notes)?;
+    Ok(notes[..count].to_vec())
+}
+
+/// Whether an engine with these notes multiplies f32 as it is: tensor cores round it to TF32.
+fn is_exact(notes: &[u32]) -> bool {
+    let inexact = [Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS, Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE];
+    !inexact.iter().any(|&note| notes.contains(&(note as u32)))
 }
 
 #[cfg(test)]
@@ -387,12 +394,11 @@ mod tests {
     fn f32_is_not_rounded_unless_it_may_be() {
         let window = Window::square(3, 1, 1);
         let key = |bf16, math| Key::new(Pass::Forward, bf16, math, [4, 8, 9, 7], 16, window);
-        let (tensor_cores, down, winograd) = ([0], [1], [5]);
-        assert!(!is_precise(&key(false, Math::Exact), &tensor_cores));
-        assert!(!is_precise(&key(false, Math::Exact), &down));
-        assert!(is_precise(&key(false, Math::Exact), &winograd));
-        assert!(is_precise(&key(false, Math::Tf32), &tensor_cores));
-        assert!(is_precise(&key(true, Math::Exact), &tensor_cores));
+        assert!(key(false, Math::Exact).must_be_exact());
+        assert!(!key(false, Math::Tf32).must_be_exact() && !key(true, Math::Exact).must_be_exact());
+        // Tensor cores, inputs converted down; Winograd's algorithm, and sums in any order, are f32 all the same.
+        assert!(!is_exact(&[0]) && !is_exact(&[1]) && !is_exact(&[5, 0]));
+        assert!(is_exact(&[]) && is_exact(&[5]) && is_exact(&[4]));
     }
 
     #[test]

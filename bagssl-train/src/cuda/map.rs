@@ -6,7 +6,8 @@ use cubecl::zspace::metadata::Metadata;
 use super::driver::Grid;
 use super::job::{Cube, Job, Pointers, Slot, is_aligned};
 
-/// Pointers to the arguments of a kernel, alive until the end of the statement.
+/// Pointers to the arguments of a kernel, which live as long as the list: to the end of the statement that it stands in, or,
+/// where it is what a `let` binds, to the end of its block.
 macro_rules! arguments {
     ($($value:expr),* $(,)?) => {
         &mut [$(&mut { $value } as *mut _ as *mut std::ffi::c_void),*]
@@ -172,6 +173,18 @@ mod tests {
         assert!(lies_channels_last([4, 3, 1, 1], [3, 1, 1, 1]));
         assert!(lies_channels_last([4, 3, 1, 1], [3, 1, 3, 3]));
         assert!(lies_channels_last([2, 1, 5, 7], [35, 35, 7, 1]));
+    }
+
+    #[test]
+    fn arguments_live_as_long_as_the_pointers_to_them() {
+        let bound = arguments![7_u64, [1_i64, 2], 3_i32];
+        let other = arguments![8_u64, [4_i64, 5], 6_i32];
+        let read = |list: &[*mut std::ffi::c_void]| {
+            // SAFETY: each points to a value of this type, in this order.
+            unsafe { (*list[0].cast::<u64>(), *list[1].cast::<[i64; 2]>(), *list[2].cast::<i32>()) }
+        };
+        std::hint::black_box([0_u8; 4096]);
+        assert_eq!((read(bound), read(other)), ((7, [1, 2], 3), (8, [4, 5], 6)));
     }
 
     #[test]
