@@ -401,6 +401,31 @@ mod tests {
         assert!(is_exact(&[]) && is_exact(&[5]) && is_exact(&[4]));
     }
 
+    /// Up to the graph, which asks for a GPU, cuDNN takes descriptors without one.
+    #[test]
+    fn cudnn_takes_the_operations_of_all_passes() {
+        // SAFETY: it only tries to load libraries.
+        if !unsafe { cudarc::cudnn::sys::is_culib_present() && cudarc::driver::sys::is_culib_present() } {
+            eprintln!("skipped: libcudnn or libcuda not found");
+            return;
+        }
+        let window = Window { kernel: [3, 2], stride: [2, 1], padding: [1, 0] };
+        for (pass, bf16) in
+            [(Pass::Forward, true), (Pass::InputGradient, true), (Pass::WeightGradient, true), (Pass::Forward, false)]
+        {
+            let key = Key::new(pass, bf16, Math::Exact, [4, 8, 9, 7], 16, window);
+            let data = if bf16 { Data::CUDNN_DATA_BFLOAT16 } else { Data::CUDNN_DATA_FLOAT };
+            let [input, weight, output] = [(INPUT, key.input), (WEIGHT, key.weight()), (OUTPUT, key.output())]
+                .map(|(identity, dims)| tensor(identity, dims, data).unwrap());
+            let convolution = convolution(&key).unwrap();
+            operation(pass, [&input, &weight, &output], &convolution).unwrap();
+            // The sizes are looked at: an output that is too wide is refused.
+            let [n, c, h, w] = key.output();
+            let wide = tensor(OUTPUT, [n, c, h, w + 1], data).unwrap();
+            assert!(operation(pass, [&input, &weight, &wide], &convolution).is_err());
+        }
+    }
+
     #[test]
     fn suggestions_of_both_modes_have_places_of_their_own() {
         assert_eq!(place(Mode::CUDNN_HEUR_MODE_A, 31), 31);

@@ -4,10 +4,13 @@
 //! [`Cudnn`], an implementation of [`Kernels`](bagssl_core::model::Kernels). All libraries are loaded at run time, so that
 //! nothing of CUDA is needed to build.
 //!
-//! What is missing on a machine is said by [`probe`], and [`check`] compares each operation with the CPU. An operation is
-//! described ([`operation`]: shapes and types are checked there, without a GPU), then run by the backend ([`run`], or
-//! [`fusion`] under Burn's fusion): a [`job`] takes tensors to pointers and submits the work to the thread that owns the
-//! GPU, where a [`context`] keeps handles, stream, kernels and the plans of [`convolution`]s.
+//! What is missing on a machine is said by [`probe`], which must be asked before the first tensor; [`correct`] compares each
+//! operation with the CPU. Inside, an operation is described (`operation`: shapes and types are checked there, without a
+//! GPU), then run by the backend (`run`, or `fusion` under Burn's fusion): a `job` takes tensors to pointers and submits the
+//! work to the thread that owns the GPU, where a `context` keeps handles, stream, kernels and the plans of convolutions.
+//!
+//! To train: `Trainer<Autodiff<Cuda>, Cudnn>` (not `Differentiable<Cudnn>`, which leaves pooling and products to Burn), with
+//! [`FusedStep`] for its steps.
 
 #![allow(unsafe_code, reason = "CUDA's libraries are C")]
 
