@@ -67,6 +67,12 @@ pub enum Error {
         /// What the system says.
         error: std::io::Error,
     },
+    /// The CUDA backend cannot run here, or has failed.
+    #[error("cuda: {0}")]
+    Cuda(String),
+    /// Work that the kernels had queued has failed.
+    #[error("{0}")]
+    Kernels(String),
     /// An error of the core.
     #[error(transparent)]
     Core(#[from] bagssl_core::Error),

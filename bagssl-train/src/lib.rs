@@ -40,5 +40,7 @@ pub mod trainer;
 pub mod store;
 pub mod progress;
 pub mod backend;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 pub use error::{Error, Result};

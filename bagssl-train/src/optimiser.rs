@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use bagssl_core::checkpoint::{NamedTensor, OPTIMISER_PREFIX};
+use bagssl_core::model::Change;
 use bagssl_core::plan::Parameter;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -87,6 +88,15 @@ impl OptimiserConfig {
         self
     }
 
+    /// The kinds of state that there are of each parameter after its first update.
+    pub fn states(self) -> &'static [&'static str] {
+        match self {
+            Self::AdamW { .. } => &["first", "second"],
+            Self::Sgd { momentum, .. } | Self::Lars { momentum, .. } if momentum > 0.0 => &["velocity"],
+            Self::Sgd { .. } | Self::Lars { .. } => &[],
+        }
+    }
+
     /// Checks the settings.
     ///
     /// # Errors
@@ -134,12 +144,26 @@ fn check_nesterov(name: &'static str, nesterov: bool, momentum: f64) -> Result<(
     Err(Error::Setting { name, expected: "a positive momentum for it".into(), got: momentum.to_string() })
 }
 
+/// A step over all parameters at once, in the arithmetic of [`Optimiser::update`].
+pub trait Together<B: Backend>: core::fmt::Debug {
+    /// For each parameter, given with its states so far (as many as [`OptimiserConfig::states`] names, or none yet), its
+    /// new value and after it its new states. `rate` is the learning rate of this step, the `steps`th.
+    fn step(
+        &self,
+        config: OptimiserConfig,
+        rate: f64,
+        steps: u64,
+        items: Vec<(Change<B>, Vec<Tensor<B, 1>>)>,
+    ) -> Vec<Vec<Tensor<B, 1>>>;
+}
+
 /// An optimiser with its state.
 #[derive(Debug)]
 pub struct Optimiser<B: Backend> {
     config: OptimiserConfig,
     state: BTreeMap<String, Tensor<B, 1>>,
     steps: u64,
+    together: Option<Box<dyn Together<B>>>,
 }
 
 impl<B: Backend> Optimiser<B> {
@@ -149,7 +173,38 @@ impl<B: Backend> Optimiser<B> {
     /// [`Error::Setting`] if a setting lies outside its range.
     pub fn new(config: OptimiserConfig) -> Result<Self> {
         config.check()?;
-        Ok(Optimiser { config, state: BTreeMap::new(), steps: 0 })
+        Ok(Optimiser { config, state: BTreeMap::new(), steps: 0, together: None })
+    }
+
+    /// Lets `together` do the work of [`Optimiser::update_together`].
+    pub fn set_together(&mut self, together: Box<dyn Together<B>>) {
+        self.together = Some(together);
+    }
+
+    /// The new values of all parameters, in their order. `factor` is the schedule's, on the highest learning rate.
+    pub fn update_together(&mut self, changes: Vec<Change<B>>, factor: f64) -> Vec<Tensor<B, 1>> {
+        let Some(together) = self.together.take() else {
+            let each = |change: Change<B>| self.update(&change.parameter, change.value, change.gradient, factor);
+            return changes.into_iter().map(each).collect();
+        };
+        let key = |kind: &str, name: &str| format!("{kind}.{name}");
+        let kinds = self.config.states();
+        let names: Vec<String> = changes.iter().map(|change| change.parameter.name.clone()).collect();
+        let items = changes.into_iter().map(|change| {
+            let states = kinds.iter().filter_map(|kind| self.state.remove(&key(kind, &change.parameter.name)));
+            let states = states.collect();
+            (change, states)
+        });
+        let items = items.collect();
+        let updated = together.step(self.config, self.config.rate() * factor, self.steps, items);
+        self.together = Some(together);
+        let mut values = Vec::with_capacity(names.len());
+        for (name, updated) in names.iter().zip(updated) {
+            let mut updated = updated.into_iter();
+            values.extend(updated.next());
+            self.state.extend(kinds.iter().map(|kind| key(kind, name)).zip(updated));
+        }
+        values
     }
 
     /// Begins a step: all parameters are to be updated once after it.
@@ -245,13 +300,7 @@ impl<B: Backend> Optimiser<B> {
         device: &B::Device,
     ) -> Result<()> {
         let refuse = |why: String| Err(bagssl_core::Error::Checkpoint(why).into());
-        let kinds: &[&str] = match self.config {
-            OptimiserConfig::AdamW { .. } => &["first", "second"],
-            OptimiserConfig::Sgd { momentum, .. } | OptimiserConfig::Lars { momentum, .. } if momentum > 0.0 => {
-                &["velocity"]
-            }
-            _ => &[],
-        };
+        let kinds = self.config.states();
         let trained = parameters.iter().filter(|parameter| parameter.role.is_trained());
         let mut lengths: BTreeMap<String, usize> = trained
             .flat_map(|parameter| kinds.iter().map(move |kind| (format!("{kind}.{}", parameter.name), parameter.len())))

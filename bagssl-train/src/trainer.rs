@@ -13,7 +13,7 @@ use burn::tensor::{Tensor, TensorData};
 use crate::config::{CheckedConfig, OnNotFinite};
 use crate::error::{Error, Result};
 use crate::loss::LossValue;
-use crate::optimiser::Optimiser;
+use crate::optimiser::{Optimiser, Together};
 use crate::schedule::StepSchedule;
 use crate::store::Store;
 
@@ -82,6 +82,11 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
         Ok(trainer)
     }
 
+    /// Lets `together` make the optimiser's steps.
+    pub fn set_together(&mut self, together: Box<dyn Together<B::InnerBackend>>) {
+        self.optimiser.set_together(together);
+    }
+
     /// Steps done.
     pub fn step(&self) -> u64 {
         self.step
@@ -101,8 +106,9 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
     /// before the return.
     ///
     /// # Errors
-    /// [`Error::Source`], [`Error::Observer`] or [`Error::File`] as they arise; [`Error::NotFinite`] with its step if
-    /// the loss or a gradient is no number (unless the config says to skip such steps); [`Error::Batch`] or [`Error::Batches`] if a batch is not of the promised shape, or there are
+    /// [`Error::Source`], [`Error::Observer`], [`Error::Kernels`] or [`Error::File`] as they arise; [`Error::NotFinite`] with
+    /// its step if the loss or a gradient is no number (unless the config says to skip such steps); [`Error::Batch`] or
+    /// [`Error::Batches`] if a batch is not of the promised shape, or there are
     /// not as many of them.
     pub fn run(
         &mut self,
@@ -187,12 +193,12 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
             },
             other => other,
         })?;
+        // Loss and gradients have been read, so that a fault in the queued work shows here.
+        K::check().map_err(Error::Kernels)?;
         let factor = schedule.factor(self.step);
         self.optimiser.begin_step();
         let optimiser = &mut self.optimiser;
-        self.model.update(pass.gradients, &mut |parameter, value, gradient| {
-            optimiser.update(parameter, value, gradient, factor)
-        });
+        self.model.update_together(pass.gradients, |changes| optimiser.update_together(changes, factor));
         self.model.update_running(pass.statistics);
         self.step = step;
         let mut figures = pass.figures;
@@ -298,9 +304,11 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
     /// The model as a checkpoint when the schedule is through: what is needed to use it, and no more.
     ///
     /// # Errors
-    /// [`Error::Core`] if it cannot be written as one.
+    /// [`Error::Core`] if it cannot be written as one, [`Error::Kernels`] if what the kernels had queued has failed.
     pub fn checkpoint(&self) -> Result<Vec<u8>> {
-        Ok(to_bytes(&self.spec(self.config.config().schedule.epochs, None), &self.model.tensors())?)
+        let tensors = self.model.tensors();
+        K::check().map_err(Error::Kernels)?;
+        Ok(to_bytes(&self.spec(self.config.config().schedule.epochs, None), &tensors)?)
     }
 
     /// The checkpoint with all that a resumed run needs.
@@ -312,6 +320,7 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
             config: self.settings_hash(),
         };
         let tensors = [self.model.tensors(), self.optimiser.tensors()].concat();
+        K::check().map_err(Error::Kernels)?;
         Ok(to_bytes(&self.spec(training.epoch, Some(training)), &tensors)?)
     }
 

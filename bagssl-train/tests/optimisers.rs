@@ -1,9 +1,10 @@
 //! Optimisers and schedule against PyTorch's values (`reference/optim.py` made them).
 #![cfg(feature = "ndarray")]
 
+use bagssl_core::model::Change;
 use bagssl_core::plan::{Parameter, Role};
 use bagssl_train::backend::NdArray;
-use bagssl_train::optimiser::{Optimiser, OptimiserConfig, Trust};
+use bagssl_train::optimiser::{Optimiser, OptimiserConfig, Together, Trust};
 use bagssl_train::schedule::Schedule;
 use burn::tensor::{Tensor, TensorData};
 use serde_json::Value;
@@ -126,4 +127,52 @@ fn settings_outside_their_range_are_refused() {
     }
     assert!(sgd(0.1, 0.0, true, 0.0).check().is_err(), "Nesterov needs a momentum");
     assert!(sgd(0.1, 0.9, true, -1.0).check().is_err());
+}
+
+/// SGD with momentum over all parameters, for what [`Optimiser::update_together`] passes on and takes back.
+#[derive(Debug)]
+struct Descents;
+
+type Item = (Change<NdArray>, Vec<Tensor<NdArray, 1>>);
+
+impl Together<NdArray> for Descents {
+    fn step(&self, config: OptimiserConfig, rate: f64, steps: u64, items: Vec<Item>) -> Vec<Vec<Tensor<NdArray, 1>>> {
+        let OptimiserConfig::Sgd { momentum, .. } = config else { panic!("the test's config is SGD") };
+        let each = |(change, states): Item| {
+            assert_eq!(states.len(), usize::from(steps > 1));
+            let velocity = match states.into_iter().next() {
+                Some(velocity) => velocity * momentum + change.gradient,
+                None => change.gradient,
+            };
+            vec![change.value - velocity.clone() * rate, velocity]
+        };
+        items.into_iter().map(each).collect()
+    }
+}
+
+#[test]
+fn a_step_of_all_parameters_at_once_is_the_step_of_each() {
+    let config = OptimiserConfig::Sgd { rate: 0.5, momentum: 0.9, nesterov: false, decay: 0.0, decay_vectors: false };
+    let [mut alone, mut each, mut together] = [(); 3].map(|()| Optimiser::<NdArray>::new(config).unwrap());
+    together.set_together(Box::new(Descents));
+    let mut now = [tensor(&[1.0, -2.0, 0.5]), tensor(&[3.0])];
+    for step in 1..4 {
+        let gradients = [tensor(&[0.1 * step as f32, -0.2, 0.7]), tensor(&[1.5])];
+        let changes = || -> Vec<Change<NdArray>> {
+            let all = parameters().into_iter().zip(now.clone()).zip(gradients.clone());
+            all.map(|((parameter, value), gradient)| Change { parameter, value, gradient }).collect()
+        };
+        [&mut alone, &mut each, &mut together].into_iter().for_each(Optimiser::begin_step);
+        let expected: Vec<_> = changes()
+            .into_iter()
+            .map(|change| alone.update(&change.parameter, change.value, change.gradient, 0.5).into_data())
+            .collect();
+        let one_by_one = each.update_together(changes(), 0.5);
+        let at_once = together.update_together(changes(), 0.5);
+        assert_eq!(one_by_one.iter().map(Tensor::to_data).collect::<Vec<_>>(), expected);
+        assert_eq!(at_once.iter().map(Tensor::to_data).collect::<Vec<_>>(), expected);
+        now = at_once.try_into().unwrap();
+    }
+    assert_eq!(alone.tensors(), together.tensors());
+    assert_eq!(alone.tensors(), each.tensors());
 }

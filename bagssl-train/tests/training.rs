@@ -255,7 +255,9 @@ fn a_split_batch_has_the_gradient_of_the_whole_one() {
         let value = config.loss().value(Tensor::cat((0..3).map(part).collect(), 1)).unwrap();
         let gradients = model.gradients(&value.objective.backward());
         let mut whole = model.clone();
-        whole.update(gradients, &mut |_, value, gradient| value - gradient);
+        whole.update_together(gradients, |changes| {
+            changes.into_iter().map(|change| change.value - change.gradient).collect()
+        });
 
         let split: Vec<_> = trainer.model().tensors();
         for ((name, _, before), ((_, _, whole), (_, _, split))) in

@@ -11,9 +11,9 @@ use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorPrimitive};
+use burn::tensor::{FloatDType, Tensor, TensorPrimitive};
 
-use super::kernels::{Kernels, Normed, NormedInputs};
+use super::kernels::{Kernels, Normed, NormedInputs, Stock};
 use crate::plan::Window;
 
 /// The kernels `K` of a backend, made differentiable: convolution and batch norm run `K`'s forward and backward passes;
@@ -40,6 +40,8 @@ fn wrap<B: Backend, const D: usize>(tensor: B::FloatTensorPrimitive) -> Tensor<B
 }
 
 impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
+    const MAPS: Option<FloatDType> = K::MAPS;
+
     fn conv2d(input: Tensor<Autodiff<B>, 4>, weight: Tensor<Autodiff<B>, 4>, window: Window) -> Tensor<Autodiff<B>, 4> {
         let (input, weight) = (open(input), open(weight));
         let state: ConvState<B> = (wrap(input.primitive.clone()), wrap(weight.primitive.clone()), window);
@@ -82,6 +84,16 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
             }
         };
         Normed { output: close(output), mean: Tensor::from_inner(mean), variance: Tensor::from_inner(variance) }
+    }
+
+    fn global_mean(input: Tensor<Autodiff<B>, 4>) -> Tensor<Autodiff<B>, 2> {
+        // Rows are f32, whatever maps are.
+        let input = if K::MAPS.is_some() { input.cast(FloatDType::F32) } else { input };
+        <Stock as Kernels<Autodiff<B>>>::global_mean(input)
+    }
+
+    fn check() -> core::result::Result<(), String> {
+        K::check()
     }
 }
 

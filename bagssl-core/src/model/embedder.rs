@@ -55,6 +55,7 @@ impl<B: Backend, K: Kernels<B>> Embed for Embedder<B, K> {
                 let values = part.into_data().convert::<f32>().into_vec::<f32>();
                 rows.values.extend(values.map_err(|error| format!("{error:?}"))?);
             }
+            K::check()?;
         }
         Ok(features)
     }

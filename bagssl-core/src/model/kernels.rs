@@ -5,7 +5,7 @@ use std::prelude::v1::*;
 use burn::tensor::activation::relu as stock_relu;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Tensor, TensorPrimitive, module};
+use burn::tensor::{FloatDType, Tensor, TensorPrimitive, module};
 
 use super::gradient;
 use super::stretch::stretch;
@@ -21,6 +21,11 @@ use crate::plan::{NORM_EPSILON, Window};
 /// Maps are `[row, channel, height, width]`, a row being one patch of one image; a convolution's weight is
 /// `[outputs, inputs, height, width]`.
 pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
+    /// The type that maps are cast to where a network is entered, if they are. Weights keep theirs: a convolution's output
+    /// and its input's gradient have the type of the map, its weight's gradient that of the weight; rows and the
+    /// statistics of a norm are f32.
+    const MAPS: Option<FloatDType> = None;
+
     /// The convolution (as deep learning has it: a correlation) of a map, without a bias.
     fn conv2d(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> Tensor<B, 4> {
         module::conv2d(input, weight, None, options(window))
@@ -106,6 +111,15 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
             Some(bias) => output + bias.unsqueeze(),
             None => output,
         }
+    }
+
+    /// What went wrong in work that was queued, where an implementation queues work of its own. To be asked after values
+    /// have been read to the host, which are worth nothing if this fails.
+    ///
+    /// # Errors
+    /// The first error since the last call, as one line.
+    fn check() -> core::result::Result<(), String> {
+        Ok(())
     }
 }
 

@@ -18,5 +18,5 @@ pub use embedder::Embedder;
 #[cfg(feature = "ndarray")]
 pub use fast::CpuFast;
 pub use kernels::{Kernels, NormGradients, Normed, NormedInputs, Stock};
-pub use network::{BatchStatistics, Gradients, Network, Update};
+pub use network::{BatchStatistics, Change, Gradients, Network, Update};
 pub use pair::{Features, Model, ModelGradients, Trained};

@@ -14,7 +14,8 @@ use crate::checkpoint::NamedTensor;
 use crate::error::{Error, Result};
 use crate::plan::{NORM_EPSILON, NORM_MOMENTUM, Op, Parameter, Plan};
 
-pub use update::{Gradients, Update};
+pub(super) use update::Visit;
+pub use update::{Change, Gradients, Update};
 
 /// A network whose layers and parameter names are those of its [`Plan`].
 #[derive(Module, Debug)]
@@ -196,7 +197,7 @@ impl<B: Backend> Network<B> {
     /// # Panics
     /// If the plan reads rows, or a value asked for is not made of rows.
     pub fn forward_map<K: Kernels<B>>(&self, input: Tensor<B, 4>, values: &[usize]) -> Vec<Tensor<B, 2>> {
-        self.run::<K>(Value::Map(input), values, None)
+        self.run::<K>(Value::Map(entering::<B, K>(input)), values, None)
     }
 
     /// The same for rows `[row, dim]`.
@@ -213,7 +214,7 @@ impl<B: Backend> Network<B> {
     /// # Panics
     /// If the plan reads rows, or puts out maps.
     pub fn forward_train_map<K: Kernels<B>>(&self, input: Tensor<B, 4>) -> (Tensor<B, 2>, BatchStatistics<B>) {
-        self.train_value::<K>(Value::Map(input))
+        self.train_value::<K>(Value::Map(entering::<B, K>(input)))
     }
 
     /// The same for rows `[row, dim]`.
@@ -277,6 +278,14 @@ impl<B: Backend> Network<B> {
                 norm.update(batch.next().expect("one for each norm"));
             }
         }
+    }
+}
+
+/// A map as the kernels compute on it.
+fn entering<B: Backend, K: Kernels<B>>(map: Tensor<B, 4>) -> Tensor<B, 4> {
+    match K::MAPS {
+        Some(dtype) => map.cast(dtype),
+        None => map,
     }
 }
 

@@ -7,11 +7,10 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use super::kernels::Kernels;
-use super::network::{BatchStatistics, Gradients, Network, Update};
+use super::network::{BatchStatistics, Change, Gradients, Network, Visit};
 use crate::checkpoint::{Checkpoint, ModelPlan, NamedTensor};
 use crate::embed::Tap;
 use crate::error::Result;
-use crate::plan::Parameter;
 
 /// The encoder `h = f(x)` and the projector `z = g(h)`.
 #[derive(Module, Debug)]
@@ -140,14 +139,35 @@ impl<B: AutodiffBackend> Model<B> {
         ModelGradients([self.encoder.gradients(gradients), self.projector.gradients(gradients)])
     }
 
-    /// Replaces every trained parameter by what `update` makes of it and its gradient, all flattened. Names are those of
-    /// the checkpoint.
-    pub fn update(&mut self, gradients: ModelGradients<B>, update: &mut Update<'_, B>) {
+    /// Replaces every trained parameter by what `update` makes of it and its gradient: as many new values as there are
+    /// changes, in their order. A parameter that the loss does not depend on keeps its value. Names are those of the
+    /// checkpoint.
+    ///
+    /// # Panics
+    /// If it gives another number of them.
+    pub fn update_together(
+        &mut self,
+        gradients: ModelGradients<B>,
+        update: impl FnOnce(Vec<Change<B::InnerBackend>>) -> Vec<Tensor<B::InnerBackend, 1>>,
+    ) {
+        let mut changes = Vec::new();
+        self.visit(gradients.clone(), &mut |change| {
+            changes.push(change);
+            None
+        });
+        let count = changes.len();
+        let mut updated = update(changes).into_iter();
+        assert_eq!(updated.len(), count, "new values of parameters");
+        self.visit(gradients, &mut |_| updated.next());
+    }
+
+    /// Visits every trained parameter that the loss depends on, by its name in the checkpoint.
+    fn visit(&mut self, gradients: ModelGradients<B>, visit: &mut Visit<'_, B>) {
         let networks = [("encoder", &mut self.encoder), ("projector", &mut self.projector)];
         for ((prefix, network), gradients) in networks.into_iter().zip(gradients.0) {
-            network.update(gradients, &mut |parameter, value, gradient| {
-                let name = format!("{prefix}.{}", parameter.name);
-                update(&Parameter { name, ..parameter.clone() }, value, gradient)
+            network.visit(gradients, &mut |mut change| {
+                change.parameter.name = format!("{prefix}.{}", change.parameter.name);
+                visit(change)
             });
         }
     }

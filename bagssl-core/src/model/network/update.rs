@@ -18,6 +18,21 @@ pub type Update<'a, B> = dyn FnMut(
     ) -> Tensor<<B as AutodiffBackend>::InnerBackend, 1>
     + 'a;
 
+/// A trained parameter with its value and its gradient, both flattened.
+#[derive(Debug, Clone)]
+pub struct Change<B: Backend> {
+    /// Its name, shape and role.
+    pub parameter: Parameter,
+    /// Its value.
+    pub value: Tensor<B, 1>,
+    /// The gradient of the loss in it.
+    pub gradient: Tensor<B, 1>,
+}
+
+/// As [`Update`]; without a new value the parameter stays as it is.
+pub(in crate::model) type Visit<'a, B> = dyn FnMut(Change<<B as AutodiffBackend>::InnerBackend>) -> Option<Tensor<<B as AutodiffBackend>::InnerBackend, 1>>
+    + 'a;
+
 impl<B: AutodiffBackend> Network<B> {
     /// The gradients of the trained parameters.
     pub fn gradients(&self, gradients: &B::Gradients) -> Gradients<B> {
@@ -35,6 +50,11 @@ impl<B: AutodiffBackend> Network<B> {
     /// Replaces every trained parameter by what `update` makes of it and its gradient, all flattened. A parameter that
     /// the loss does not depend on keeps its value.
     pub fn update(&mut self, gradients: Gradients<B>, update: &mut Update<'_, B>) {
+        self.visit(gradients, &mut |change| Some(update(&change.parameter, change.value, change.gradient)));
+    }
+
+    /// Visits every trained parameter that the loss depends on, in the plan's order.
+    pub(in crate::model) fn visit(&mut self, gradients: Gradients<B>, visit: &mut Visit<'_, B>) {
         let parameters = self.plan.parameters();
         let trained = parameters.iter().filter(|parameter| parameter.role.is_trained());
         let mut parts = trained.zip(gradients.0);
@@ -44,22 +64,22 @@ impl<B: AutodiffBackend> Network<B> {
             let norm = match &layer.op {
                 Op::ConvNorm { .. } => {
                     let conv = convs.next().expect("one for each layer");
-                    step(&mut conv.weight, next(), update);
+                    step(&mut conv.weight, next(), visit);
                     Some(&mut conv.norm)
                 }
                 Op::Linear { .. } => {
                     let linear = linears.next().expect("one for each layer");
-                    step(&mut linear.weight, next(), update);
+                    step(&mut linear.weight, next(), visit);
                     if let Some(bias) = &mut linear.bias {
-                        step(bias, next(), update);
+                        step(bias, next(), visit);
                     }
                     linear.norm.as_mut()
                 }
                 Op::MaxPool { .. } | Op::GlobalMean => None,
             };
             if let Some(norm) = norm {
-                step(&mut norm.scale, next(), update);
-                step(&mut norm.shift, next(), update);
+                step(&mut norm.scale, next(), visit);
+                step(&mut norm.shift, next(), visit);
             }
         }
     }
@@ -106,16 +126,18 @@ fn flat<B: Backend, const D: usize>(tensor: Option<Tensor<B, D>>) -> Option<Tens
 fn step<B: AutodiffBackend, const D: usize>(
     parameter: &mut Param<Tensor<B, D>>,
     (name, gradient): (&Parameter, Option<Tensor<B::InnerBackend, 1>>),
-    update: &mut Update<'_, B>,
+    visit: &mut Visit<'_, B>,
 ) {
     let Some(gradient) = gradient else {
         return;
     };
     let value = parameter.val();
     let shape = value.shape();
-    let flat = value.inner().reshape([shape.num_elements()]);
-    let updated = update(name, flat, gradient).reshape(shape);
-    *parameter = Param::initialized(parameter.id, Tensor::from_inner(updated).require_grad());
+    let value = value.inner().reshape([shape.num_elements()]);
+    let change = Change { parameter: name.clone(), value, gradient };
+    if let Some(updated) = visit(change) {
+        *parameter = Param::initialized(parameter.id, Tensor::from_inner(updated.reshape(shape)).require_grad());
+    }
 }
 
 /// The gradients of a network's trained parameters, flattened, in the plan's order; none for one that the loss does not

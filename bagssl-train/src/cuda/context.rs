@@ -1,0 +1,160 @@
+//! What the thread that owns a GPU keeps between operations.
+
+use std::cell::RefCell;
+use std::ffi::c_void;
+
+use cudarc::driver::sys as driver;
+use cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
+
+use super::convolution::Plans;
+use super::driver::{Grid, Module, Ordering, Outcome, Stream, Workspace, checked};
+use super::gemm::Blas;
+use super::probe;
+
+/// The kernels' source, one text.
+pub(super) const SOURCE: &str = concat!(
+    include_str!("source/common.cu"),
+    include_str!("source/layout.cu"),
+    include_str!("source/norm.cu"),
+    include_str!("source/pool.cu"),
+    include_str!("source/rows.cu"),
+    include_str!("source/step.cu"),
+);
+
+/// The kernels' names.
+pub(super) const KERNELS: [&str; 43] = [
+    "pack_bf16_bf16",
+    "pack_f32_bf16",
+    "pack_bf16_f32",
+    "pack_f32_f32",
+    "unpack_bf16_bf16",
+    "unpack_f32_bf16",
+    "unpack_bf16_f32",
+    "unpack_f32_f32",
+    "norm_statistics_bf16_8",
+    "norm_statistics_bf16_1",
+    "norm_statistics_f32_4",
+    "norm_statistics_f32_1",
+    "norm_apply_bf16_8",
+    "norm_apply_bf16_1",
+    "norm_apply_f32_4",
+    "norm_apply_f32_1",
+    "norm_sums_bf16_8",
+    "norm_sums_bf16_1",
+    "norm_sums_f32_4",
+    "norm_sums_f32_1",
+    "norm_gradient_bf16_8",
+    "norm_gradient_bf16_1",
+    "norm_gradient_f32_4",
+    "norm_gradient_f32_1",
+    "norm_merge",
+    "norm_sums_merge",
+    "finish_bf16_8",
+    "finish_bf16_1",
+    "finish_f32_4",
+    "finish_f32_1",
+    "max_pool_bf16",
+    "max_pool_f32",
+    "max_pool_gradient_bf16",
+    "max_pool_gradient_f32",
+    "global_mean_bf16",
+    "global_mean_f32",
+    "global_mean_gradient_bf16",
+    "global_mean_gradient_f32",
+    "sum_columns",
+    "step_sgd",
+    "step_adamw",
+    "step_norms",
+    "step_lars",
+];
+
+/// The state of one GPU, on its thread.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) stream: Stream,
+    pub(super) workspace: Workspace,
+    pub(super) plans: Plans,
+    pub(super) blas: Blas,
+    module: Module,
+}
+
+thread_local! {
+    /// Made at the first operation; an error is kept, since the next attempt would find the same.
+    static CONTEXT: RefCell<Option<Outcome<Context>>> = const { RefCell::new(None) };
+}
+
+/// Does work on the calling thread's state, between the ordering's two halves. The second is done even if the work fails,
+/// since a part of it may have been enqueued.
+pub(super) fn with_context(ordering: Ordering, work: impl FnOnce(&mut Context) -> Outcome) -> Outcome {
+    CONTEXT.with_borrow_mut(|context| {
+        let context = context.get_or_insert_with(Context::new).as_mut().map_err(|error| error.clone())?;
+        context.stream.enter(ordering)?;
+        let done = work(context);
+        let left = context.stream.leave(ordering);
+        done.and(left)
+    })
+}
+
+impl Context {
+    fn new() -> Outcome<Self> {
+        let mut device = 0;
+        // SAFETY: writes one integer; the backend has made its context current on this thread.
+        checked(unsafe { driver::cuCtxGetDevice(&mut device) }, "device")?;
+        let gpu = probe::gpu(device).ok_or_else(|| format!("GPU {device} cannot be asked"))?;
+        let (major, minor) = gpu.capability;
+        let ptx = compile(10 * major + minor)?;
+        let module = Module::load(&ptx, &KERNELS)?;
+        let plans = Plans::new(&gpu.name)?;
+        Ok(Context { stream: Stream::new()?, workspace: Workspace::default(), plans, blas: Blas::default(), module })
+    }
+
+    /// Enqueues a kernel on this state's stream.
+    ///
+    /// # Safety
+    /// As [`Module::launch`].
+    pub(super) unsafe fn launch(
+        &self,
+        name: &'static str,
+        shape: (Grid, u32),
+        arguments: &mut [*mut c_void],
+    ) -> Outcome {
+        // SAFETY: the caller's promise.
+        unsafe { self.module.launch(name, shape, &self.stream, arguments) }
+    }
+}
+
+/// Compiles the kernels for a compute capability, or for the newest older one that this NVRTC knows.
+fn compile(capability: i32) -> Outcome<String> {
+    let mut last = String::new();
+    for capability in [capability, 90, 80, 75].into_iter().filter(|&older| older <= capability) {
+        let options = vec![format!("--gpu-architecture=compute_{capability}"), "--std=c++17".into()];
+        match compile_ptx_with_opts(SOURCE, CompileOptions { options, ..Default::default() }) {
+            Ok(ptx) => return Ok(ptx.to_src()),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(format!("kernels: {last}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// NVRTC needs no GPU, so that this runs wherever the library is.
+    #[test]
+    fn the_kernels_compile_and_are_all_named() {
+        // SAFETY: it only tries to load a library.
+        if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
+            eprintln!("skipped: libnvrtc not found");
+            return;
+        }
+        for capability in [75, 80, 90] {
+            let ptx = compile(capability).unwrap();
+            let names = ptx.split(".entry ").skip(1).filter_map(|rest| rest.split('(').next());
+            let compiled: BTreeSet<_> = names.map(str::trim).collect();
+            assert_eq!(compiled, KERNELS.into_iter().collect());
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Whole networks against this project's CPU kernels: a training pass with all gradients, and inference.
+
+use bagssl_core::architecture::{Architecture, mlp};
+use bagssl_core::checkpoint::ModelPlan;
+use bagssl_core::embed::Tap;
+use bagssl_core::model::{CpuFast, Differentiable, Kernels, Model};
+use burn::backend::Autodiff;
+use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use super::super::check;
+use super::super::kernels::Cudnn;
+use super::super::run::OnCuda;
+use super::{Checked, Row, flat, random, row, tensor};
+use crate::backend::NdArray;
+
+/// A small one, one with ImageNet's stem and pooling, one whose shortcuts are cut to smaller outputs.
+const NETWORKS: [(Architecture, [usize; 2]); 3] =
+    [(Architecture::ResNetSmall, [16, 24]), (Architecture::ResNet18, [48, 64]), (Architecture::BagNet9, [17, 25])];
+
+const ROWS: usize = 8;
+const SEED: u64 = 11;
+
+/// How far the directions of results may be apart: of those of inference, those of training, and the gradients. Rounding
+/// adds up over the layers, and norms over few values make more of it.
+fn bounds(dtype: &str) -> [f64; 3] {
+    match dtype {
+        "bf16" => [1e-3, 1e-2, 1e-1],
+        "tf32" => [1e-5, 1e-4, 1e-2],
+        _ => [1e-6, 1e-6, 1e-4],
+    }
+}
+
+/// Embeddings and projections of inference, projections of training, and all gradients.
+fn results<B: Backend, K: Kernels<B>, T: Kernels<Autodiff<B>>>(plan: &ModelPlan, [h, w]: [usize; 2]) -> [Vec<f32>; 3] {
+    let device = Default::default();
+    let dims = [ROWS, 3, h, w];
+    let patches = tensor::<B, 4>(&random(1, dims.iter().product()), dims, &device);
+    let mut model = Model::<Autodiff<B>>::init(plan, SEED, &device);
+    let trained = model.forward_train::<T>(Tensor::from_inner(patches.clone()));
+    let [rows, dim] = trained.projection.dims();
+    let weights = tensor::<B, 2>(&random(2, rows * dim), [rows, dim], &device);
+    let gradients = (trained.projection.clone() * Tensor::from_inner(weights)).sum().backward();
+    let mut all = Vec::new();
+    model.update_together(&gradients, |changes| {
+        let each = |change: bagssl_core::model::Change<B>| {
+            all.extend(flat(change.gradient));
+            change.value
+        };
+        changes.into_iter().map(each).collect()
+    });
+    let projections = flat(trained.projection.inner());
+    model.update_running(trained.statistics);
+    let features = model.valid().features::<K>(patches, &[Tap::Embedding, Tap::Projection]);
+    [features.into_iter().flat_map(flat).collect(), projections, all]
+}
+
+/// The checks of a backend in a precision.
+pub(super) fn rows<B: OnCuda, P: Checked>(prefix: &str) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (architecture, size) in NETWORKS {
+        let encoder = architecture.plan();
+        let bagssl_core::plan::Kind::Rows(dim) = encoder.output() else { unreachable!("an encoder puts out rows") };
+        let plan = mlp(dim, &[32, 16]).and_then(|projector| ModelPlan::new(encoder, projector));
+        let plan = plan.expect("the projector reads what the encoder puts out");
+        let expected = results::<NdArray, CpuFast, Differentiable<CpuFast>>(&plan, size);
+        let got = results::<B, Cudnn<P>, Cudnn<P>>(&plan, size);
+        let failed = check().err().map(|error| error.to_string()).unwrap_or_default();
+        let parts = ["inference", "training", "gradients"].into_iter().zip(bounds(P::NAME));
+        for ((part, bound), (got, expected)) in parts.zip(got.iter().zip(&expected)) {
+            let operation = format!("{prefix}{}, {part}, 1 - cosine", architecture.name());
+            let shape = format!("[{ROWS}, 3, {}, {}]", size[0], size[1]);
+            rows.push(row(operation, &shape, (P::NAME, bound), apart(got, expected), &failed));
+        }
+    }
+    rows
+}
+
+/// One less the cosine of the angle between two lists of values; infinite for what is not a number, or not as long.
+fn apart(got: &[f32], expected: &[f32]) -> f64 {
+    let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+    let lengths = (product(got, got) * product(expected, expected)).sqrt();
+    let apart = 1.0 - product(got, expected) / lengths;
+    if got.len() == expected.len() && apart.is_finite() { apart.max(0.0) } else { f64::INFINITY }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directions_are_compared() {
+        assert_eq!(apart(&[1.0, 2.0], &[2.0, 4.0]), 0.0);
+        assert_eq!(apart(&[1.0, 0.0], &[0.0, 3.0]), 1.0);
+        assert_eq!(apart(&[1.0, 0.0], &[-1.0, 0.0]), 2.0);
+        assert_eq!(apart(&[1.0], &[1.0, 0.0]), f64::INFINITY);
+        assert_eq!(apart(&[f32::NAN], &[1.0]), f64::INFINITY);
+    }
+
+    /// The reference itself, made in two ways: with the CPU's kernels, and with Burn's own operations.
+    #[test]
+    fn the_reference_does_not_depend_on_its_kernels() {
+        let encoder = Architecture::ResNetSmall.plan();
+        let plan = ModelPlan::new(encoder, mlp(64, &[32, 16]).unwrap()).unwrap();
+        let fast = results::<NdArray, CpuFast, Differentiable<CpuFast>>(&plan, [16, 24]);
+        use bagssl_core::model::Stock;
+        let stock = results::<NdArray, Stock, Stock>(&plan, [16, 24]);
+        for ((fast, stock), bound) in fast.iter().zip(&stock).zip(bounds("f32")) {
+            assert!(apart(fast, stock) < bound, "{} of {bound}", apart(fast, stock));
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Maps as the kernels read them: channels last, without gaps.
+
+use burn::tensor::{DType, TensorMetadata};
+use cubecl::zspace::metadata::Metadata;
+
+use super::driver::Grid;
+use super::job::{Cube, Job, Pointers, Slot, is_aligned};
+
+/// Pointers to the arguments of a kernel, which live as long as the list: to the end of the statement that it stands in, or,
+/// where it is what a `let` binds, to the end of its block.
+macro_rules! arguments {
+    ($($value:expr),* $(,)?) => {
+        &mut [$(&mut { $value } as *mut _ as *mut std::ffi::c_void),*]
+    };
+}
+pub(super) use arguments;
+
+/// A map of a job, in memory `[images, height, width, channels]` without gaps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Map {
+    pub(super) slot: Slot,
+    pub(super) images: usize,
+    pub(super) channels: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+}
+
+/// How many images and channels a map is filled up to, with zeros: multiples of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Padding {
+    pub(super) images: usize,
+    pub(super) channels: usize,
+}
+
+impl Padding {
+    /// As it is.
+    pub(super) const NONE: Padding = Padding { images: 1, channels: 1 };
+
+    /// Channels as the tensor cores read them.
+    pub(super) fn of_channels(dtype: DType) -> Self {
+        Padding { images: 1, channels: multiple(dtype) }
+    }
+
+    /// The same for a weight, whose images are the outputs.
+    pub(super) fn of_weight(dtype: DType) -> Self {
+        Padding { images: multiple(dtype), channels: multiple(dtype) }
+    }
+}
+
+/// How many values of a type fill 16 bytes.
+pub(super) fn multiple(dtype: DType) -> usize {
+    if dtype == DType::BF16 { 8 } else { 4 }
+}
+
+impl Map {
+    /// Reads a tensor `[images, channels, height, width]` of any layout as a map of `dtype`: as it lies there if that
+    /// fits, else through a copy.
+    pub(super) fn read(job: &mut Job, tensor: Cube, dtype: DType, padding: Padding) -> Self {
+        let dims = dims(&tensor);
+        let [images, channels, height, width] = dims;
+        let strides: [usize; 4] = std::array::from_fn(|axis| tensor.meta.strides()[axis]);
+        let to = [images.next_multiple_of(padding.images), channels.next_multiple_of(padding.channels)];
+        let map = |slot| Map { slot, images: to[0], channels: to[1], height, width };
+        if to == [images, channels] && tensor.dtype == dtype && is_aligned(&tensor) && lies_channels_last(dims, strides)
+        {
+            return map(job.read(tensor));
+        }
+        let kernel = match (tensor.dtype, dtype) {
+            (DType::BF16, DType::BF16) => "pack_bf16_bf16",
+            (DType::F32, DType::BF16) => "pack_f32_bf16",
+            (DType::BF16, DType::F32) => "pack_bf16_f32",
+            _ => "pack_f32_f32",
+        };
+        let from = job.read(tensor);
+        let (slot, _) = job.write(&[to[0], height, width, to[1]], dtype);
+        let [image, channel, row, column] = strides.map(|stride| stride as i64);
+        let strides = [image, channel, row, column];
+        let dims = dims.map(|dim| dim as i64);
+        let padded = to.map(|dim| dim as i64);
+        job.then(move |context, at| {
+            let count = padded[0] * padded[1] * dims[2] * dims[3];
+            let shape = (grid(count), 256);
+            // SAFETY: the output has as many values as `count`; the strides are those of the input's memory.
+            unsafe {
+                context.launch(kernel, shape, arguments![at.of(from), at.of(slot), strides, dims, padded[0], padded[1]])
+            }
+        });
+        map(slot)
+    }
+
+    /// A new map like this one, and the tensor `[images, channels, height, width]` that shows its first `channels`.
+    pub(super) fn write(
+        job: &mut Job,
+        [images, channels, height, width]: [usize; 4],
+        dtype: DType,
+        padding: Padding,
+    ) -> (Self, Cube) {
+        let padded = channels.next_multiple_of(padding.channels);
+        let (slot, tensor) = job.write(&[images, height, width, padded], dtype);
+        let strides = vec![height * width * padded, 1, width * padded, padded];
+        let meta = Metadata::new(vec![images, channels, height, width], strides);
+        let shown = Cube::new(tensor.client, tensor.handle, meta, tensor.device, dtype);
+        (Map { slot, images, channels: padded, height, width }, shown)
+    }
+
+    /// Copies this map's first images and channels into a new tensor `[images, channels, height, width]` without gaps.
+    pub(super) fn unpack(self, job: &mut Job, shape: [usize; 4], from: DType, to: DType) -> Cube {
+        let kernel = match (from, to) {
+            (DType::BF16, DType::BF16) => "unpack_bf16_bf16",
+            (DType::F32, DType::BF16) => "unpack_f32_bf16",
+            (DType::BF16, DType::F32) => "unpack_bf16_f32",
+            _ => "unpack_f32_f32",
+        };
+        let (slot, tensor) = job.write(&shape, to);
+        let dims = shape.map(|dim| dim as i64);
+        job.then(move |context, at| {
+            let shape = (grid(dims.iter().product()), 256);
+            // SAFETY: the output has the dims that are given, and the map has at least as many images and channels.
+            unsafe {
+                context.launch(kernel, shape, arguments![at.of(self.slot), at.of(slot), dims, self.channels as i64])
+            }
+        });
+        tensor
+    }
+
+    /// Images, height and width together.
+    pub(super) fn rows(self) -> usize {
+        self.images * self.height * self.width
+    }
+
+    /// All values.
+    pub(super) fn count(self) -> i64 {
+        (self.rows() * self.channels) as i64
+    }
+
+    pub(super) fn at(self, pointers: &Pointers) -> u64 {
+        pointers.of(self.slot)
+    }
+}
+
+/// A tensor's dimensions, which an [`Operation`](super::operation::Operation) has counted.
+pub(super) fn dims(tensor: &Cube) -> [usize; 4] {
+    let shape = tensor.shape();
+    std::array::from_fn(|axis| shape[axis])
+}
+
+/// Whether `[images, channels, height, width]` at these strides is `[images, height, width, channels]` without gaps. The
+/// stride of a dimension of 1 says nothing.
+fn lies_channels_last([images, channels, height, width]: [usize; 4], strides: [usize; 4]) -> bool {
+    let expected = [height * width * channels, 1, width * channels, channels];
+    let dims = [images, channels, height, width];
+    (0..4).all(|axis| dims[axis] == 1 || strides[axis] == expected[axis])
+}
+
+/// Blocks of 256 threads for so many values, each thread taking several if there are many.
+pub(super) fn grid(count: i64) -> Grid {
+    [(count.max(1) as u64).div_ceil(256).min(1 << 16) as u32, 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_last_is_seen_by_the_strides() {
+        assert!(lies_channels_last([2, 3, 5, 7], [105, 1, 21, 3]));
+        assert!(!lies_channels_last([2, 3, 5, 7], [105, 35, 7, 1]));
+        // Height and width swapped, a gap between pixels, images that overlap.
+        assert!(!lies_channels_last([2, 3, 7, 5], [105, 1, 3, 21]));
+        assert!(!lies_channels_last([2, 3, 5, 7], [140, 1, 28, 4]));
+        assert!(!lies_channels_last([2, 3, 5, 7], [0, 1, 21, 3]));
+        // Rows as maps of one pixel, whatever the strides of that pixel; one channel lies both ways.
+        assert!(lies_channels_last([4, 3, 1, 1], [3, 1, 1, 1]));
+        assert!(lies_channels_last([4, 3, 1, 1], [3, 1, 3, 3]));
+        assert!(lies_channels_last([2, 1, 5, 7], [35, 35, 7, 1]));
+    }
+
+    #[test]
+    fn arguments_live_as_long_as_the_pointers_to_them() {
+        let bound = arguments![7_u64, [1_i64, 2], 3_i32];
+        let other = arguments![8_u64, [4_i64, 5], 6_i32];
+        let read = |list: &[*mut std::ffi::c_void]| {
+            // SAFETY: each points to a value of this type, in this order.
+            unsafe { (*list[0].cast::<u64>(), *list[1].cast::<[i64; 2]>(), *list[2].cast::<i32>()) }
+        };
+        std::hint::black_box([0_u8; 4096]);
+        assert_eq!((read(bound), read(other)), ((7, [1, 2], 3), (8, [4, 5], 6)));
+    }
+
+    #[test]
+    fn grids_cover_their_values() {
+        assert_eq!([grid(1), grid(256), grid(257)], [[1, 1], [1, 1], [2, 1]]);
+        assert_eq!(grid(i64::MAX), [1 << 16, 1]);
+        assert_eq!([multiple(DType::BF16), multiple(DType::F32)], [8, 4]);
+    }
+}

@@ -1,0 +1,38 @@
+//! Training on NVIDIA's GPUs: convolution through cuDNN, products through cuBLAS, and kernels of our own for the rest.
+//!
+//! Burn's CUDA backend keeps the tensors, the memory and the autodiff; here are the operations that decide the speed, as
+//! [`Cudnn`], an implementation of [`Kernels`](bagssl_core::model::Kernels). All libraries are loaded at run time, so that
+//! nothing of CUDA is needed to build.
+//!
+//! What is missing on a machine is said by [`probe`], which must be asked before the first tensor; [`correct`] compares each
+//! operation with the CPU. Inside, an operation is described (`operation`: shapes and types are checked there, without a
+//! GPU), then run by the backend (`run`, or `fusion` under Burn's fusion): a `job` takes tensors to pointers and submits the
+//! work to the thread that owns the GPU, where a `context` keeps handles, stream, kernels and the plans of convolutions.
+//!
+//! To train: `Trainer<Autodiff<Cuda>, Cudnn>` (not `Differentiable<Cudnn>`, which leaves pooling and products to Burn), with
+//! [`FusedStep`] for its steps.
+
+#![allow(unsafe_code, reason = "CUDA's libraries are C")]
+
+pub mod probe;
+mod operation;
+mod step;
+mod together;
+mod kernels;
+mod autodiff;
+mod fusion;
+mod run;
+mod map;
+mod job;
+mod context;
+mod driver;
+mod convolution;
+mod plan_file;
+mod cudnn;
+mod gemm;
+pub mod correct;
+
+pub use job::check;
+pub use kernels::{Bf16, Cudnn, F32, Precision, Tf32};
+pub use run::{OnCuda, Plain};
+pub use together::FusedStep;

@@ -1,0 +1,358 @@
+//! The operations: what each reads, and what it gives. Nothing here needs a GPU.
+
+use bagssl_core::plan::Window;
+use burn::tensor::DType;
+use serde::{Deserialize, Serialize};
+
+use super::step::StepRule;
+
+/// An operation with its settings. [`Operation::outputs`] says what it reads and gives.
+///
+/// # Shapes
+/// Maps are `[row, channel, height, width]`, whatever their layout in memory; a convolution's weight is
+/// `[outputs, inputs, height, width]`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Operation {
+    /// Map and weight to a map of the input's type.
+    Conv { window: Window, math: Math },
+    /// The output's gradient and the weight to the input's gradient, whose `[height, width]` is `size`.
+    ConvInputGradient { window: Window, size: [usize; 2], math: Math },
+    /// The input and the output's gradient to the weight's gradient, f32.
+    ConvWeightGradient { window: Window, math: Math },
+    /// Map, bias and perhaps a residual to `relu?(map + bias + residual?)`.
+    Finish { relu: bool },
+    /// Map, scale, shift and perhaps a residual to the normed map, its mean and its biased variance.
+    Norm { relu: bool },
+    /// The output's gradient, then input, output, scale, shift, mean and variance, to the gradients of input, scale and
+    /// shift, and of the residual if there was one.
+    NormGradient { relu: bool, residual: bool },
+    /// Map to the maximum over a window, and to the taps that it was at (`u8`).
+    MaxPool { window: Window },
+    /// The output's gradient and the taps to the input's gradient.
+    MaxPoolGradient { window: Window, size: [usize; 2] },
+    /// Map to `[row, channel]`, f32.
+    GlobalMean,
+    /// The gradient of that to the map's, of a type.
+    GlobalMeanGradient { size: [usize; 2], dtype: DType },
+    /// Two matrices, each read transposed or not, and perhaps a bias for each column, to their product, f32.
+    Product { transposed: [bool; 2], math: Math },
+    /// The sums of a matrix's columns.
+    SumColumns,
+    /// For each parameter its value, its gradient and its states so far, to its new value and its new states.
+    Step(StepRule),
+}
+
+/// How products of f32 are made. Those of bf16 are exact, and all are summed in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Math {
+    /// In f32.
+    Exact,
+    /// In TF32: factors of 10 bits, on the tensor cores.
+    Tf32,
+}
+
+/// The shape and the type of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Form {
+    pub(super) shape: Vec<usize>,
+    pub(super) dtype: DType,
+}
+
+/// What does not fit, as one line.
+type Checked<T> = Result<T, String>;
+
+impl Form {
+    pub(super) fn new(shape: impl Into<Vec<usize>>, dtype: DType) -> Self {
+        Form { shape: shape.into(), dtype }
+    }
+
+    /// The dimensions, if there are as many.
+    pub(super) fn dims<const D: usize>(&self) -> Checked<[usize; D]> {
+        let dims = <[usize; D]>::try_from(self.shape.as_slice());
+        dims.map_err(|_| format!("expected {D} dimensions, got {:?}", self.shape))
+    }
+
+    fn map(&self) -> Checked<[usize; 4]> {
+        if !matches!(self.dtype, DType::F32 | DType::BF16) {
+            return Err(format!("expected f32 or bf16, got {:?}", self.dtype));
+        }
+        self.dims()
+    }
+}
+
+impl Operation {
+    /// What the operation gives for these inputs.
+    ///
+    /// # Errors
+    /// One line if they do not fit.
+    pub(super) fn outputs(&self, inputs: &[Form]) -> Checked<Vec<Form>> {
+        let refuse = |why: String| format!("{}: {why}", self.name());
+        let outputs = self.fitting(inputs).map_err(refuse)?;
+        for form in inputs.iter().chain(&outputs) {
+            check_size(form).map_err(refuse)?;
+        }
+        Ok(outputs)
+    }
+
+    /// A name for messages.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Operation::Conv { .. } => "convolution",
+            Operation::ConvInputGradient { .. } => "convolution's input gradient",
+            Operation::ConvWeightGradient { .. } => "convolution's weight gradient",
+            Operation::Finish { .. } => "bias, residual and relu",
+            Operation::Norm { .. } => "batch norm",
+            Operation::NormGradient { .. } => "batch norm's gradient",
+            Operation::MaxPool { .. } => "max pool",
+            Operation::MaxPoolGradient { .. } => "max pool's gradient",
+            Operation::GlobalMean => "global mean",
+            Operation::GlobalMeanGradient { .. } => "global mean's gradient",
+            Operation::Product { .. } => "matrix product",
+            Operation::SumColumns => "sum of columns",
+            Operation::Step(_) => "optimiser step",
+        }
+    }
+
+    fn fitting(&self, inputs: &[Form]) -> Checked<Vec<Form>> {
+        match (self, inputs) {
+            (Operation::Conv { window, .. }, [input, weight]) => {
+                let ([rows, channels, height, width], [outputs, inputs, ..]) = (input.map()?, weight.map()?);
+                check_kernel(weight, *window)?;
+                same("channels", inputs, channels)?;
+                let [height, width] = output_size(*window, [height, width])?;
+                Ok(vec![Form::new([rows, outputs, height, width], input.dtype)])
+            }
+            (Operation::ConvInputGradient { window, size, .. }, [gradient, weight]) => {
+                let ([rows, channels, height, width], [outputs, inputs, ..]) = (gradient.map()?, weight.map()?);
+                check_kernel(weight, *window)?;
+                same("channels", outputs, channels)?;
+                same("size", output_size(*window, *size)?, [height, width])?;
+                Ok(vec![Form::new([rows, inputs, size[0], size[1]], gradient.dtype)])
+            }
+            (Operation::ConvWeightGradient { window, .. }, [input, gradient]) => {
+                let ([rows, inputs, height, width], [also, outputs, down, across]) = (input.map()?, gradient.map()?);
+                same("rows", rows, also)?;
+                same("size", output_size(*window, [height, width])?, [down, across])?;
+                let [height, width] = window.kernel;
+                Ok(vec![Form::new([outputs, inputs, height, width], DType::F32)])
+            }
+            (Operation::Finish { .. }, [input, bias, rest @ ..]) => {
+                let [_, channels, ..] = input.map()?;
+                check_channels(channels, &[bias])?;
+                check_residual(input, rest)?;
+                Ok(vec![input.clone()])
+            }
+            (Operation::Norm { .. }, [input, scale, shift, rest @ ..]) => {
+                let [_, channels, ..] = input.map()?;
+                check_channels(channels, &[scale, shift])?;
+                check_residual(input, rest)?;
+                let statistic = Form::new([channels], DType::F32);
+                Ok(vec![input.clone(), statistic.clone(), statistic])
+            }
+            (Operation::NormGradient { residual, .. }, [gradient, input, output, rest @ ..]) => {
+                let [_, channels, ..] = input.map()?;
+                if rest.len() != 4 {
+                    return Err(format!("expected 7 inputs, got {}", rest.len() + 3));
+                }
+                check_channels(channels, &rest.iter().collect::<Vec<_>>())?;
+                same("shape of the gradient", &input.shape, &gradient.shape)?;
+                same("shape of the output", &input.shape, &output.shape)?;
+                gradient.map()?;
+                let statistic = Form::new([channels], DType::F32);
+                let mut outputs = vec![input.clone(), statistic.clone(), statistic];
+                outputs.extend(residual.then(|| input.clone()));
+                Ok(outputs)
+            }
+            (Operation::MaxPool { window }, [input]) => {
+                let [rows, channels, height, width] = input.map()?;
+                let [down, across] = pooled(*window, [height, width])?;
+                let shape = [rows, channels, down, across];
+                Ok(vec![Form::new(shape, input.dtype), Form::new(shape, DType::U8)])
+            }
+            (Operation::MaxPoolGradient { window, size }, [gradient, taps]) => {
+                let [rows, channels, height, width] = gradient.map()?;
+                same("size", pooled(*window, *size)?, [height, width])?;
+                same("taps", taps, &Form::new(gradient.shape.clone(), DType::U8))?;
+                Ok(vec![Form::new([rows, channels, size[0], size[1]], gradient.dtype)])
+            }
+            (Operation::GlobalMean, [input]) => {
+                let [rows, channels, ..] = input.map()?;
+                Ok(vec![Form::new([rows, channels], DType::F32)])
+            }
+            (Operation::GlobalMeanGradient { size, dtype }, [gradient]) => {
+                let [rows, channels] = gradient.dims()?;
+                same("type", DType::F32, gradient.dtype)?;
+                Ok(vec![Form::new([rows, channels, size[0], size[1]], *dtype)])
+            }
+            (Operation::Product { transposed, .. }, [left, right, rest @ ..]) => {
+                let turned = |form: &Form, turn: bool| {
+                    form.dims().map(|[rows, columns]: [usize; 2]| if turn { [columns, rows] } else { [rows, columns] })
+                };
+                let [rows, inner] = turned(left, transposed[0])?;
+                let [also, columns] = turned(right, transposed[1])?;
+                same("inner dimension", inner, also)?;
+                same("type", left.dtype, right.dtype)?;
+                same("type is f32 or bf16", true, matches!(left.dtype, DType::F32 | DType::BF16))?;
+                match rest {
+                    [] => {}
+                    [bias] => check_channels(columns, &[bias])?,
+                    _ => return Err(format!("expected 2 or 3 inputs, got {}", inputs.len())),
+                }
+                Ok(vec![Form::new([rows, columns], DType::F32)])
+            }
+            (Operation::SumColumns, [input]) => {
+                let [_, columns] = input.dims()?;
+                same("type", DType::F32, input.dtype)?;
+                Ok(vec![Form::new([columns], DType::F32)])
+            }
+            (Operation::Step(rule), inputs) => rule.outputs(inputs),
+            _ => Err(format!("expected another number of inputs, got {}", inputs.len())),
+        }
+    }
+}
+
+/// Refuses two values that differ.
+pub(super) fn same<T: PartialEq + std::fmt::Debug>(what: &str, expected: T, got: T) -> Checked<()> {
+    if expected == got { Ok(()) } else { Err(format!("{what}: expected {expected:?}, got {got:?}")) }
+}
+
+fn check_kernel(weight: &Form, window: Window) -> Checked<()> {
+    let [_, _, height, width] = weight.dims()?;
+    same("kernel", window.kernel, [height, width])
+}
+
+fn output_size(window: Window, size: [usize; 2]) -> Checked<[usize; 2]> {
+    window.output(size).ok_or_else(|| format!("a window of {:?} does not fit into {size:?} pixels", window.kernel))
+}
+
+/// As [`output_size`], where each window must reach a pixel and its taps must be countable in a byte.
+fn pooled(window: Window, size: [usize; 2]) -> Checked<[usize; 2]> {
+    let [height, width] = window.kernel;
+    if height * width > 255 || (0..2).any(|axis| window.padding[axis] >= window.kernel[axis]) {
+        return Err(format!("expected at most 255 taps and less padding than kernel, got {window:?}"));
+    }
+    output_size(window, size)
+}
+
+fn check_channels(channels: usize, values: &[&Form]) -> Checked<()> {
+    values.iter().try_for_each(|form| same("values of each channel", &Form::new([channels], DType::F32), *form))
+}
+
+fn check_residual(input: &Form, rest: &[Form]) -> Checked<()> {
+    match rest {
+        [] => Ok(()),
+        [residual] => {
+            residual.map()?;
+            same("shape of the residual", &input.shape, &residual.shape)
+        }
+        _ => Err("expected at most one residual".into()),
+    }
+}
+
+/// Kernels count dimensions in 32 bits and elements in 64; empty tensors have no work.
+fn check_size(form: &Form) -> Checked<()> {
+    let most = i32::MAX as usize;
+    if let Some(dim) = form.shape.iter().find(|&&dim| dim == 0 || dim > most) {
+        return Err(format!("expected dimensions from 1 to {most}, got {dim} in {:?}", form.shape));
+    }
+    // Channels and rows are padded by less than 8 each, and a value has at most 4 bytes.
+    let padded = form.shape.iter().try_fold(4_i64, |count, &dim| count.checked_mul(dim as i64 + 7));
+    padded.map(|_| ()).ok_or_else(|| format!("expected fewer elements, got {:?}", form.shape))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::step::{Rule, StepRule};
+    use super::*;
+
+    const CONV: Window = Window { kernel: [3, 2], stride: [2, 1], padding: [1, 0] };
+
+    fn form<const D: usize>(shape: [usize; D], dtype: DType) -> Form {
+        Form::new(shape, dtype)
+    }
+
+    fn shapes(operation: &Operation, inputs: &[Form]) -> Vec<Vec<usize>> {
+        operation.outputs(inputs).unwrap().into_iter().map(|form| form.shape).collect()
+    }
+
+    #[test]
+    fn the_passes_of_a_convolution_fit_together() {
+        let (input, weight) = (form([4, 3, 9, 7], DType::BF16), form([5, 3, 3, 2], DType::F32));
+        let forward = Operation::Conv { window: CONV, math: Math::Exact };
+        let outputs = forward.outputs(&[input.clone(), weight.clone()]).unwrap();
+        // Rows: (9 + 2 - 3) / 2 + 1; columns: 7 - 2 + 1. The type is the input's.
+        assert_eq!(outputs, [form([4, 5, 5, 6], DType::BF16)]);
+        let back = Operation::ConvInputGradient { window: CONV, size: [9, 7], math: Math::Tf32 };
+        assert_eq!(back.outputs(&[outputs[0].clone(), weight.clone()]).unwrap(), std::slice::from_ref(&input));
+        let to_weight = Operation::ConvWeightGradient { window: CONV, math: Math::Exact };
+        assert_eq!(to_weight.outputs(&[input.clone(), outputs[0].clone()]).unwrap(), std::slice::from_ref(&weight));
+
+        let turned = forward.outputs(&[form([4, 3, 2, 1], DType::BF16), weight.clone()]).unwrap_err();
+        assert_eq!(turned, "convolution: a window of [3, 2] does not fit into [2, 1] pixels");
+        let other = forward.outputs(&[form([4, 2, 9, 7], DType::F32), weight.clone()]).unwrap_err();
+        assert_eq!(other, "convolution: channels: expected 3, got 2");
+        let kernel = forward.outputs(&[input.clone(), form([5, 3, 2, 3], DType::F32)]).unwrap_err();
+        assert_eq!(kernel, "convolution: kernel: expected [3, 2], got [2, 3]");
+        let size = Operation::ConvInputGradient { window: CONV, size: [12, 7], math: Math::Exact };
+        assert!(size.outputs(&[outputs[0].clone(), weight]).unwrap_err().contains("size: expected [6, 6], got [5, 6]"));
+        assert!(forward.outputs(&[input]).unwrap_err().ends_with("got 1"));
+    }
+
+    #[test]
+    fn a_norm_reads_f32_statistics_and_a_residual_of_its_shape() {
+        let map = form([4, 3, 2, 5], DType::BF16);
+        let channel = form([3], DType::F32);
+        let norm = Operation::Norm { relu: true };
+        let mut inputs = vec![map.clone(), channel.clone(), channel.clone()];
+        assert_eq!(norm.outputs(&inputs).unwrap(), [map.clone(), channel.clone(), channel.clone()]);
+        inputs.push(form([4, 3, 5, 2], DType::BF16));
+        assert!(norm.outputs(&inputs).unwrap_err().starts_with("batch norm: shape of the residual"));
+        inputs[3] = map.clone();
+        assert_eq!(norm.outputs(&inputs).unwrap().len(), 3);
+        inputs[1] = form([3], DType::BF16);
+        assert!(norm.outputs(&inputs).is_err());
+        let back = |residual| Operation::NormGradient { relu: true, residual };
+        let inputs = [vec![map.clone(); 3], vec![channel.clone(); 4]].concat();
+        assert_eq!(shapes(&back(false), &inputs), [vec![4, 3, 2, 5], vec![3], vec![3]]);
+        assert_eq!(back(true).outputs(&inputs).unwrap()[3], map);
+        assert!(back(true).outputs(&inputs[..6]).is_err());
+    }
+
+    #[test]
+    fn pools_means_and_products() {
+        let map = form([4, 3, 9, 7], DType::F32);
+        let pool = Operation::MaxPool { window: CONV };
+        let outputs = pool.outputs(std::slice::from_ref(&map)).unwrap();
+        assert_eq!(outputs, [form([4, 3, 5, 6], DType::F32), form([4, 3, 5, 6], DType::U8)]);
+        let back = Operation::MaxPoolGradient { window: CONV, size: [9, 7] };
+        assert_eq!(back.outputs(&outputs).unwrap(), std::slice::from_ref(&map));
+        let padded = Operation::MaxPool { window: Window { padding: [3, 0], ..CONV } };
+        assert!(padded.outputs(std::slice::from_ref(&map)).unwrap_err().contains("less padding than kernel"));
+
+        assert_eq!(shapes(&Operation::GlobalMean, &[map]), [[4, 3]]);
+        let back = Operation::GlobalMeanGradient { size: [9, 7], dtype: DType::BF16 };
+        assert_eq!(back.outputs(&[form([4, 3], DType::F32)]).unwrap(), [form([4, 3, 9, 7], DType::BF16)]);
+
+        let product = |transposed| Operation::Product { transposed, math: Math::Exact };
+        let (left, right) = (form([4, 3], DType::F32), form([5, 3], DType::F32));
+        assert_eq!(shapes(&product([false, true]), &[left.clone(), right.clone()]), [[4, 5]]);
+        let bias = form([5], DType::F32);
+        assert_eq!(shapes(&product([false, true]), &[left.clone(), right.clone(), bias.clone()]), [[4, 5]]);
+        assert!(product([false, true]).outputs(&[right.clone(), left.clone(), bias]).is_err());
+        assert!(product([false, false]).outputs(&[left.clone(), right]).unwrap_err().contains("inner dimension"));
+        assert!(product([false, true]).outputs(&[left, form([5, 3], DType::BF16)]).unwrap_err().contains("type"));
+    }
+
+    #[test]
+    fn sizes_that_kernels_cannot_count_are_refused() {
+        let huge = Form::new([1 << 31, 1], DType::F32);
+        assert!(Operation::SumColumns.outputs(&[huge]).unwrap_err().contains("expected dimensions from 1"));
+        let empty = Form::new([0, 3], DType::F32);
+        assert!(Operation::SumColumns.outputs(&[empty]).is_err());
+        let long = Form::new([1 << 30, 1 << 20, 1 << 12, 1], DType::F32);
+        assert!(Operation::GlobalMean.outputs(&[long]).unwrap_err().contains("fewer elements"));
+        let rule = StepRule { rule: Rule::sgd(0.1, 0.9, false), items: Vec::new() };
+        assert!(Operation::Step(rule).outputs(&[]).is_ok_and(|outputs| outputs.is_empty()));
+    }
+}

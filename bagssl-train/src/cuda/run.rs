@@ -1,0 +1,463 @@
+//! The operations on tensors of Burn's CUDA backend.
+
+use bagssl_core::plan::{NORM_EPSILON, Window};
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, TensorMetadata};
+use burn_cubecl::CubeBackend;
+use cubecl::cuda::CudaRuntime;
+
+use super::context::Context;
+use super::convolution::{Key, Pass};
+use super::driver::{Grid, Outcome};
+use super::gemm::Product;
+use super::job::{Cube, Job};
+use super::map::{Map, Padding, arguments, dims, grid};
+use super::operation::{Form, Math, Operation};
+use super::step;
+
+/// The names of a kernel for bf16 (8 values together, and 1) and f32 (4 and 1).
+macro_rules! names {
+    ($base:literal) => {
+        [concat!($base, "_bf16_8"), concat!($base, "_bf16_1"), concat!($base, "_f32_4"), concat!($base, "_f32_1")]
+    };
+}
+
+/// A tensor of a backend.
+pub(super) type Raw<B> = <B as burn::tensor::backend::BackendTypes>::FloatTensorPrimitive;
+
+/// A backend whose tensors are on NVIDIA's GPUs. Burn's CUDA backend is one, with its fusion and without; there are no
+/// others.
+#[allow(private_interfaces, reason = "nobody outside implements or calls it")]
+pub trait OnCuda: Backend {
+    /// Queues an operation.
+    ///
+    /// # Panics
+    /// If the inputs do not fit it.
+    #[doc(hidden)]
+    fn run(operation: Operation, inputs: Vec<Raw<Self>>) -> Vec<Raw<Self>>;
+}
+
+/// The shapes and types of what an operation gives.
+///
+/// # Panics
+/// If the inputs do not fit it.
+pub(super) fn outputs<T: TensorMetadata>(operation: &Operation, inputs: &[T]) -> Vec<Form> {
+    let form = |tensor: &T| Form::new(tensor.shape().iter().copied().collect::<Vec<_>>(), tensor.dtype());
+    let forms: Vec<Form> = inputs.iter().map(form).collect();
+    operation.outputs(&forms).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Burn's CUDA backend without fusion.
+pub type Plain = CubeBackend<CudaRuntime, f32, i32, u8>;
+
+#[allow(private_interfaces, reason = "nobody outside implements or calls it")]
+impl OnCuda for Plain {
+    fn run(operation: Operation, inputs: Vec<Cube>) -> Vec<Cube> {
+        let forms = outputs(&operation, &inputs);
+        let mut inputs = inputs.into_iter();
+        let mut next = || inputs.next().expect("as many as have been counted");
+        match operation {
+            Operation::Conv { window, math } => vec![convolve(next(), next(), window, math, &forms[0])],
+            Operation::ConvInputGradient { window, math, .. } => {
+                vec![input_gradient(next(), next(), window, math, &forms[0])]
+            }
+            Operation::ConvWeightGradient { window, math } => {
+                vec![weight_gradient(next(), next(), window, math, &forms[0])]
+            }
+            Operation::Finish { relu } => vec![finish(next(), next(), inputs.next(), relu)],
+            Operation::Norm { relu } => norm([next(), next(), next()], inputs.next(), relu),
+            Operation::NormGradient { relu, residual } => {
+                norm_gradient(std::array::from_fn(|_| next()), relu, residual)
+            }
+            Operation::MaxPool { window } => max_pool(next(), window, &forms[0]),
+            Operation::MaxPoolGradient { window, .. } => vec![max_pool_gradient(next(), next(), window, &forms[0])],
+            Operation::GlobalMean => vec![global_mean(next(), &forms[0])],
+            Operation::GlobalMeanGradient { .. } => vec![global_mean_gradient(next(), &forms[0])],
+            Operation::Product { transposed, math } => {
+                vec![product(next(), next(), inputs.next(), transposed, math, &forms[0])]
+            }
+            Operation::SumColumns => vec![sum_columns(next(), &forms[0])],
+            Operation::Step(rule) => step::run(rule, inputs.collect()),
+        }
+    }
+}
+
+fn four(form: &Form) -> [usize; 4] {
+    form.dims().expect("an operation's map has four dimensions")
+}
+
+fn convolve(input: Cube, weight: Cube, window: Window, math: Math, output: &Form) -> Cube {
+    let dtype = input.dtype;
+    let mut job = Job::new("convolution", &input);
+    let x = Map::read(&mut job, input, dtype, Padding::of_channels(dtype));
+    let w = Map::read(&mut job, weight, dtype, Padding::of_weight(dtype));
+    let (y, shown) = Map::write(&mut job, four(output), dtype, Padding::of_channels(dtype));
+    let sizes = [x.images, x.channels, x.height, x.width];
+    let key = Key::new(Pass::Forward, dtype == DType::BF16, math, sizes, w.images, window);
+    pass(job, key, [x, w, y]);
+    shown
+}
+
+fn input_gradient(gradient: Cube, weight: Cube, window: Window, math: Math, output: &Form) -> Cube {
+    let dtype = gradient.dtype;
+    let mut job = Job::new("convolution's input gradient", &gradient);
+    let y = Map::read(&mut job, gradient, dtype, Padding::of_channels(dtype));
+    let w = Map::read(&mut job, weight, dtype, Padding::of_weight(dtype));
+    let (x, shown) = Map::write(&mut job, four(output), dtype, Padding::of_channels(dtype));
+    let sizes = [x.images, x.channels, x.height, x.width];
+    let key = Key::new(Pass::InputGradient, dtype == DType::BF16, math, sizes, w.images, window);
+    pass(job, key, [x, w, y]);
+    shown
+}
+
+fn weight_gradient(input: Cube, gradient: Cube, window: Window, math: Math, output: &Form) -> Cube {
+    let (dtype, shape) = (input.dtype, four(output));
+    let mut job = Job::new("convolution's weight gradient", &input);
+    let x = Map::read(&mut job, input, dtype, Padding::of_channels(dtype));
+    let y = Map::read(&mut job, gradient, dtype, Padding::of_channels(dtype));
+    let (w, _) = Map::write(&mut job, [y.channels, x.channels, shape[2], shape[3]], dtype, Padding::NONE);
+    let sizes = [x.images, x.channels, x.height, x.width];
+    let key = Key::new(Pass::WeightGradient, dtype == DType::BF16, math, sizes, y.channels, window);
+    pass_of(&mut job, key, [x, w, y]);
+    let shown = w.unpack(&mut job, shape, dtype, DType::F32);
+    job.submit();
+    shown
+}
+
+/// Queues a pass over input, weight and output.
+fn pass(mut job: Job, key: Key, maps: [Map; 3]) {
+    pass_of(&mut job, key, maps);
+    job.submit();
+}
+
+fn pass_of(job: &mut Job, key: Key, maps: [Map; 3]) {
+    job.then(move |context, at| {
+        let pointers = maps.map(|map| map.at(at));
+        // SAFETY: the maps lie channels last in the key's sizes and type, padding included.
+        unsafe { context.plans.run(key, pointers, &context.stream, &mut context.workspace) }
+    });
+}
+
+fn finish(input: Cube, bias: Cube, residual: Option<Cube>, relu: bool) -> Cube {
+    let (dtype, shape) = (input.dtype, dims(&input));
+    let mut job = Job::new("bias, residual and relu", &input);
+    let x = Map::read(&mut job, input, dtype, Padding::NONE);
+    let bias = job.read_contiguous(bias);
+    let residual = residual.map(|residual| Map::read(&mut job, residual, dtype, Padding::NONE).slot);
+    let (y, shown) = Map::write(&mut job, shape, dtype, Padding::NONE);
+    let tiles = Tiles::new(x.channels, dtype);
+    job.then(move |context, at| {
+        // SAFETY: input, residual and output are maps of the same size and type, the bias has a value for each channel.
+        unsafe { add(context, tiles, (dtype, x), [x.at(at), at.of(bias), at.of_any(residual), y.at(at)], relu) }
+    });
+    job.submit();
+    shown
+}
+
+/// Enqueues `relu?(input + bias + residual?)`; pointers in this order, the output's last.
+///
+/// # Safety
+/// Input, residual (or null) and output must be as large as `map`, of its type, the bias as its channels.
+unsafe fn add(context: &Context, tiles: Tiles, (dtype, map): (DType, Map), pointers: [u64; 4], relu: bool) -> Outcome {
+    let (rows, channels, width) = (map.rows() as i64, map.channels as i32, tiles.width as i32);
+    let [from, bias, residual, to] = pointers;
+    let shape = (tiles.grid(map.rows(), 4, WRITING), tiles.block());
+    let kernel = tiles.kernel(dtype, names!("finish"));
+    // SAFETY: the caller's promise.
+    unsafe {
+        let arguments = arguments![from, bias, residual, to, rows, channels, width, i32::from(relu)];
+        context.launch(kernel, shape, arguments)
+    }
+}
+
+fn by_type(dtype: DType, [bf16, f32]: [&'static str; 2]) -> &'static str {
+    if dtype == DType::BF16 { bf16 } else { f32 }
+}
+
+/// How the kernels of the batch norm divide a map: values read together, groups of them a block is wide, its threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tiles {
+    together: usize,
+    width: usize,
+    lines: usize,
+    across: usize,
+}
+
+impl Tiles {
+    fn new(channels: usize, dtype: DType) -> Self {
+        let most = super::map::multiple(dtype);
+        let together = if channels.is_multiple_of(most) { most } else { 1 };
+        let groups = channels / together;
+        let width = groups.min(64);
+        Tiles { together, width, lines: 256 / width, across: groups.div_ceil(width) }
+    }
+
+    fn block(self) -> u32 {
+        (self.width * self.lines) as u32
+    }
+
+    /// Blocks so that each thread takes some rows, up to about `most` blocks in all.
+    fn grid(self, rows: usize, rows_each: usize, most: usize) -> Grid {
+        let down = rows.div_ceil(self.lines * rows_each).min((most / self.across).max(1));
+        [down as u32, self.across as u32]
+    }
+
+    /// The kernel of these tiles, of those for bf16 (8 and 1 together) and f32 (4 and 1).
+    fn kernel(self, dtype: DType, names: [&'static str; 4]) -> &'static str {
+        let [bf16, bf16_one, f32, f32_one] = names;
+        match (dtype == DType::BF16, self.together > 1) {
+            (true, true) => bf16,
+            (true, false) => bf16_one,
+            (false, true) => f32,
+            (false, false) => f32_one,
+        }
+    }
+}
+
+/// Blocks of the kernels that end with sums of each block, and of those that only write.
+const SUMMING: usize = 528;
+const WRITING: usize = 2112;
+
+fn norm([input, scale, shift]: [Cube; 3], residual: Option<Cube>, relu: bool) -> Vec<Cube> {
+    let (dtype, shape) = (input.dtype, dims(&input));
+    let mut job = Job::new("batch norm", &input);
+    let x = Map::read(&mut job, input, dtype, Padding::NONE);
+    let (scale, shift) = (job.read_contiguous(scale), job.read_contiguous(shift));
+    let residual = residual.map(|residual| Map::read(&mut job, residual, dtype, Padding::NONE).slot);
+    let (y, shown) = Map::write(&mut job, shape, dtype, Padding::NONE);
+    let ((mean, means), (variance, variances)) =
+        (job.write(&[x.channels], DType::F32), job.write(&[x.channels], DType::F32));
+    let tiles = Tiles::new(x.channels, dtype);
+    let (summing, writing) = (tiles.grid(x.rows(), 8, SUMMING), tiles.grid(x.rows(), 4, WRITING));
+    let (parts, _) = job.write(&[summing[0] as usize * 3 * x.channels], DType::F32);
+    job.then(move |context, at| {
+        let (from, to, parts) = (x.at(at), y.at(at), at.of(parts));
+        let (rows, channels, width) = (x.rows() as i64, x.channels as i32, tiles.width as i32);
+        let (blocks, columns) = (summing[0] as i32, [x.channels.div_ceil(32) as u32, 1]);
+        let (mean, variance) = (at.of(mean), at.of(variance));
+        let statistics = tiles.kernel(dtype, names!("norm_statistics"));
+        let apply = tiles.kernel(dtype, names!("norm_apply"));
+        let (epsilon, relu) = (NORM_EPSILON as f32, i32::from(relu));
+        // SAFETY: the maps have `rows * channels` values of the kernels' type, `parts` three of each block and channel,
+        // and all the rest one of each channel.
+        unsafe {
+            let block = tiles.block();
+            context.launch(statistics, (summing, block), arguments![from, parts, rows, channels, width])?;
+            context.launch("norm_merge", (columns, 1024), arguments![parts, blocks, channels, mean, variance])?;
+            let (residual, scale, shift) = (at.of_any(residual), at.of(scale), at.of(shift));
+            let arguments =
+                arguments![from, residual, to, mean, variance, scale, shift, epsilon, rows, channels, width, relu];
+            context.launch(apply, (writing, block), arguments)
+        }
+    });
+    job.submit();
+    vec![shown, means, variances]
+}
+
+/// Inputs: gradient, input, output, scale, shift, mean, variance.
+fn norm_gradient(inputs: [Cube; 7], relu: bool, has_residual: bool) -> Vec<Cube> {
+    let [gradient, input, output, scale, shift, mean, variance] = inputs;
+    let (dtype, shape) = (input.dtype, dims(&input));
+    let mut job = Job::new("batch norm's gradient", &input);
+    let dy = Map::read(&mut job, gradient, dtype, Padding::NONE);
+    let x = Map::read(&mut job, input, dtype, Padding::NONE);
+    // Without a residual the output's sign is made again from the input, which saves reading it.
+    let mask = if !relu { 0 } else { 1 + i32::from(has_residual) };
+    let y = (mask == 2).then(|| Map::read(&mut job, output, dtype, Padding::NONE).slot);
+    let statistics = [mean, variance, scale, shift].map(|values| job.read_contiguous(values));
+    let (dx, shown) = Map::write(&mut job, shape, dtype, Padding::NONE);
+    let residual = has_residual.then(|| Map::write(&mut job, shape, dtype, Padding::NONE));
+    let channel = [x.channels];
+    let ((dscale, scales), (dshift, shifts)) = (job.write(&channel, DType::F32), job.write(&channel, DType::F32));
+    let tiles = Tiles::new(x.channels, dtype);
+    let (summing, writing) = (tiles.grid(x.rows(), 8, SUMMING), tiles.grid(x.rows(), 4, WRITING));
+    let (parts, _) = job.write(&[summing[0] as usize * 2 * x.channels], DType::F32);
+    let dresidual = residual.as_ref().map(|(map, _)| map.slot);
+    job.then(move |context, at| {
+        let (dy, x_at, y, dx) = (dy.at(at), x.at(at), at.of_any(y), dx.at(at));
+        let [mean, variance, scale, shift] = statistics.map(|slot| at.of(slot));
+        let (parts, dscale, dshift, dresidual) = (at.of(parts), at.of(dscale), at.of(dshift), at.of_any(dresidual));
+        let (rows, channels, width) = (x.rows() as i64, x.channels as i32, tiles.width as i32);
+        let (blocks, columns) = (summing[0] as i32, [x.channels.div_ceil(32) as u32, 1]);
+        let sums = tiles.kernel(dtype, names!("norm_sums"));
+        let apply = tiles.kernel(dtype, names!("norm_gradient"));
+        let epsilon = NORM_EPSILON as f32;
+        // SAFETY: as in `norm`, with two parts of each block and channel; `y` is read where `mask` is 2 alone.
+        unsafe {
+            let block = tiles.block();
+            let arguments =
+                arguments![dy, x_at, y, mean, variance, scale, shift, epsilon, parts, rows, channels, width, mask];
+            context.launch(sums, (summing, block), arguments)?;
+            context.launch("norm_sums_merge", (columns, 1024), arguments![parts, blocks, channels, dshift, dscale])?;
+            let arguments = arguments![
+                dy, x_at, y, mean, variance, scale, shift, epsilon, dshift, dscale, dx, dresidual, rows, channels,
+                width, mask
+            ];
+            context.launch(apply, (writing, block), arguments)
+        }
+    });
+    job.submit();
+    let mut outputs = vec![shown, scales, shifts];
+    outputs.extend(residual.map(|(_, shown)| shown));
+    outputs
+}
+
+/// As in `source/pool.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct Pool {
+    size: [i32; 2],
+    channels: i32,
+    outputs: [i32; 2],
+    kernel: [i32; 2],
+    stride: [i32; 2],
+    padding: [i32; 2],
+}
+
+impl Pool {
+    fn new(window: Window, input: Map, output: [usize; 4]) -> Self {
+        let both = |pair: [usize; 2]| pair.map(|value| value as i32);
+        Pool {
+            size: both([input.height, input.width]),
+            channels: input.channels as i32,
+            outputs: both([output[2], output[3]]),
+            kernel: both(window.kernel),
+            stride: both(window.stride),
+            padding: both(window.padding),
+        }
+    }
+}
+
+fn max_pool(input: Cube, window: Window, output: &Form) -> Vec<Cube> {
+    let (dtype, shape) = (input.dtype, four(output));
+    let mut job = Job::new("max pool", &input);
+    let x = Map::read(&mut job, input, dtype, Padding::NONE);
+    let (y, shown) = Map::write(&mut job, shape, dtype, Padding::NONE);
+    let (taps, shown_taps) = Map::write(&mut job, shape, DType::U8, Padding::NONE);
+    let (kernel, pool) = (by_type(dtype, ["max_pool_bf16", "max_pool_f32"]), Pool::new(window, x, shape));
+    job.then(move |context, at| {
+        let (from, to, taps, count) = (x.at(at), y.at(at), taps.at(at), y.count());
+        // SAFETY: both outputs have `count` values, the input those of the pool's size.
+        unsafe { context.launch(kernel, (grid(count), 256), arguments![from, to, taps, pool, count]) }
+    });
+    job.submit();
+    vec![shown, shown_taps]
+}
+
+fn max_pool_gradient(gradient: Cube, taps: Cube, window: Window, output: &Form) -> Cube {
+    let (dtype, shape) = (gradient.dtype, dims(&gradient));
+    let mut job = Job::new("max pool's gradient", &gradient);
+    let dy = Map::read(&mut job, gradient, dtype, Padding::NONE);
+    // It is always a tensor of `max_pool`, which lies channels last.
+    let taps = job.read(taps);
+    let (dx, shown) = Map::write(&mut job, four(output), dtype, Padding::NONE);
+    let kernel = by_type(dtype, ["max_pool_gradient_bf16", "max_pool_gradient_f32"]);
+    let pool = Pool::new(window, dx, shape);
+    job.then(move |context, at| {
+        let (from, taps, to, count) = (dy.at(at), at.of(taps), dx.at(at), dx.count());
+        // SAFETY: the output has `count` values, gradient and taps those of the pool's outputs.
+        unsafe { context.launch(kernel, (grid(count), 256), arguments![from, taps, to, pool, count]) }
+    });
+    job.submit();
+    shown
+}
+
+fn global_mean(input: Cube, output: &Form) -> Cube {
+    let dtype = input.dtype;
+    let mut job = Job::new("global mean", &input);
+    let x = Map::read(&mut job, input, dtype, Padding::NONE);
+    let (y, shown) = job.write(&output.shape, DType::F32);
+    let kernel = by_type(dtype, ["global_mean_bf16", "global_mean_f32"]);
+    job.then(move |context, at| {
+        let (from, to) = (x.at(at), at.of(y));
+        let (images, pixels, channels) = (x.images as i64, (x.height * x.width) as i32, x.channels as i32);
+        let shape = (grid(images * i64::from(channels)), 256);
+        // SAFETY: the input has `images * pixels * channels` values, the output one of each image and channel.
+        unsafe { context.launch(kernel, shape, arguments![from, to, images, pixels, channels]) }
+    });
+    job.submit();
+    shown
+}
+
+fn global_mean_gradient(gradient: Cube, output: &Form) -> Cube {
+    let dtype = output.dtype;
+    let mut job = Job::new("global mean's gradient", &gradient);
+    let dy = job.read_contiguous(gradient);
+    let (dx, shown) = Map::write(&mut job, four(output), dtype, Padding::NONE);
+    let kernel = by_type(dtype, ["global_mean_gradient_bf16", "global_mean_gradient_f32"]);
+    job.then(move |context, at| {
+        let (from, to) = (at.of(dy), dx.at(at));
+        let (images, pixels, channels) = (dx.images as i64, (dx.height * dx.width) as i32, dx.channels as i32);
+        // SAFETY: as in `global_mean`, the other way.
+        unsafe { context.launch(kernel, (grid(dx.count()), 256), arguments![from, to, images, pixels, channels]) }
+    });
+    job.submit();
+    shown
+}
+
+fn product(left: Cube, right: Cube, bias: Option<Cube>, transposed: [bool; 2], math: Math, output: &Form) -> Cube {
+    let bf16 = left.dtype == DType::BF16;
+    let inner = left.shape()[usize::from(!transposed[0])] as i32;
+    let [rows, columns]: [usize; 2] = output.dims().expect("a product has two dimensions");
+    let mut job = Job::new("matrix product", &left);
+    let factors = [left, right].map(|factor| job.read_contiguous(factor));
+    let (to, shown) = job.write(&[rows, columns], DType::F32);
+    let product = Product { rows: rows as i32, columns: columns as i32, inner, transposed, bf16, math };
+    let bias = bias.map(|bias| job.read_contiguous(bias));
+    job.then(move |context, at| {
+        let [left, right] = factors.map(|slot| at.of(slot));
+        // SAFETY: the factors have the product's sizes and type, without gaps.
+        unsafe { context.blas.multiply(product, [left, right, at.of(to)], &context.stream)? };
+        let Some(bias) = bias else { return Ok(()) };
+        let map = Map { slot: to, images: rows, channels: columns, height: 1, width: 1 };
+        let tiles = Tiles::new(columns, DType::F32);
+        let to = at.of(to);
+        // SAFETY: the product is read and written value by value, the bias has one for each column.
+        unsafe { add(context, tiles, (DType::F32, map), [to, at.of(bias), 0, to], false) }
+    });
+    job.submit();
+    shown
+}
+
+fn sum_columns(input: Cube, output: &Form) -> Cube {
+    let (rows, columns) = (input.shape()[0] as i64, input.shape()[1] as i32);
+    let mut job = Job::new("sum of columns", &input);
+    let from = job.read_contiguous(input);
+    let (to, shown) = job.write(&output.shape, DType::F32);
+    job.then(move |context, at| {
+        let shape = ([(columns as u32).div_ceil(32), 1], 1024);
+        // SAFETY: the input has `rows * columns` values, the output one of each column.
+        unsafe { context.launch("sum_columns", shape, arguments![at.of(from), at.of(to), rows, columns]) }
+    });
+    job.submit();
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_all_channels_and_fit_a_block() {
+        for (channels, dtype, together) in [
+            (64, DType::BF16, 8),
+            (2048, DType::BF16, 8),
+            (5, DType::BF16, 1),
+            (4096, DType::F32, 4),
+            (6, DType::F32, 1),
+        ] {
+            let tiles = Tiles::new(channels, dtype);
+            assert_eq!(tiles.together, together);
+            assert!(tiles.width * tiles.across * together >= channels, "{tiles:?}");
+            assert!(tiles.block() <= 256 && tiles.lines >= 4, "{tiles:?}");
+            for rows in [1, 100, 1 << 21] {
+                let [down, across] = tiles.grid(rows, 8, SUMMING);
+                assert!(down >= 1 && across as usize == tiles.across);
+                assert!(down as usize * tiles.across <= SUMMING.max(tiles.across));
+            }
+        }
+        let tiles = Tiles::new(6, DType::F32);
+        assert_eq!(tiles.kernel(DType::F32, names!("norm_apply")), "norm_apply_f32_1");
+        assert_eq!(Tiles::new(64, DType::BF16).kernel(DType::BF16, names!("norm_sums")), "norm_sums_bf16_8");
+    }
+}

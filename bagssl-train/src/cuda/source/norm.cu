@@ -1,0 +1,280 @@
+// Batch norm over the rows of [rows, channels], with ReLU and residual. A thread owns V channels of some rows; a block
+// has `width` groups of channels times some rows, and blockIdx.y says which groups.
+struct Tile { int width; int group; int lane; int line; int lines; bool inside; };
+
+__device__ __forceinline__ Tile tile(int groups, int width) {
+  Tile t;
+  t.width = width; t.lane = threadIdx.x % width; t.line = threadIdx.x / width; t.lines = blockDim.x / width;
+  t.group = blockIdx.y * width + t.lane; t.inside = t.group < groups;
+  return t;
+}
+
+// Two samples, each of a count, a mean and a sum of squared deviations, as one (Chan, Golub, LeVeque 1979).
+template <typename F>
+__device__ __forceinline__ void merge(F& n, F& mean, F& m2, F n2, F mean2, F m22) {
+  if (n2 == (F)0) return;
+  F total = n + n2, d = mean2 - mean, share = n2 / total;
+  mean += d * share;
+  m2 += m22 + d * d * n * share;
+  n = total;
+}
+
+// parts: [blocks, 3, channels]: mean, sum of squared deviations, count. Each thread's sums are taken around the first
+// value that it sees, so that a mean which is large beside the deviation does not cancel.
+template <typename T, int V>
+__device__ __forceinline__ void norm_statistics(const T* x, float* parts, i64 rows, int channels, int width) {
+  int groups = channels / V;
+  Tile t = tile(groups, width);
+  float around[V], sum[V], square[V];
+  i64 step = (i64)gridDim.x * t.lines, row = (i64)blockIdx.x * t.lines + t.line;
+  float count = 0.f;
+  #pragma unroll
+  for (int j = 0; j < V; j++) { around[j] = 0.f; sum[j] = 0.f; square[j] = 0.f; }
+  if (t.inside && row < rows) {
+    load<T, V>(around, x, row * groups + t.group);
+    for (; row + 3 * step < rows; row += 4 * step) {
+      float v[4][V];
+      #pragma unroll
+      for (int u = 0; u < 4; u++) load<T, V>(v[u], x, (row + u * step) * groups + t.group);
+      #pragma unroll
+      for (int u = 0; u < 4; u++)
+        #pragma unroll
+        for (int j = 0; j < V; j++) { float d = v[u][j] - around[j]; sum[j] += d; square[j] += d * d; }
+      count += 4.f;
+    }
+    for (; row < rows; row += step) {
+      float v[V];
+      load<T, V>(v, x, row * groups + t.group);
+      #pragma unroll
+      for (int j = 0; j < V; j++) { float d = v[j] - around[j]; sum[j] += d; square[j] += d * d; }
+      count += 1.f;
+    }
+  }
+  __shared__ float means[256 * V], deviations[256 * V], counts[256];
+  int own = (t.line * width + t.lane);
+  counts[own] = count;
+  #pragma unroll
+  for (int j = 0; j < V; j++) {
+    float shift = count > 0.f ? sum[j] / count : 0.f;
+    means[own * V + j] = around[j] + shift;
+    deviations[own * V + j] = fmaxf(square[j] - sum[j] * shift, 0.f);
+  }
+  __syncthreads();
+  for (int e = threadIdx.x; e < width * V; e += blockDim.x) {
+    int lane = e / V, j = e % V, group = blockIdx.y * width + lane;
+    if (group >= groups) continue;
+    float n = 0.f, mean = 0.f, m2 = 0.f;
+    for (int line = 0; line < t.lines; line++) {
+      int at = line * width + lane;
+      merge(n, mean, m2, counts[at], means[at * V + j], deviations[at * V + j]);
+    }
+    float* part = parts + (i64)blockIdx.x * 3 * channels + group * V + j;
+    part[0] = mean; part[channels] = m2; part[2 * channels] = n;
+  }
+}
+
+// A thread for each channel and each of 32 lines of parts.
+extern "C" __global__ void norm_merge(const float* parts, int blocks, int channels, float* mean, float* variance) {
+  __shared__ double ns[32][33], means[32][33], m2s[32][33];
+  int lane = threadIdx.x % 32, line = threadIdx.x / 32, channel = blockIdx.x * 32 + lane;
+  double n = 0.0, m = 0.0, m2 = 0.0;
+  if (channel < channels)
+    for (int block = line; block < blocks; block += 32) {
+      const float* part = parts + (i64)block * 3 * channels + channel;
+      merge<double>(n, m, m2, part[2 * channels], part[0], part[channels]);
+    }
+  ns[line][lane] = n; means[line][lane] = m; m2s[line][lane] = m2;
+  __syncthreads();
+  if (line != 0 || channel >= channels) return;
+  for (int other = 1; other < 32; other++) merge<double>(n, m, m2, ns[other][lane], means[other][lane], m2s[other][lane]);
+  mean[channel] = (float)m;
+  variance[channel] = (float)(m2 / n);
+}
+
+// y = relu?((x - mean) * scale / sqrt(variance + epsilon) + shift + residual?)
+template <typename T, int V>
+__device__ __forceinline__ void norm_apply(const T* x, const T* residual, T* y, const float* mean, const float* variance,
+    const float* scale, const float* shift, float epsilon, i64 rows, int channels, int width, int relu) {
+  int groups = channels / V;
+  Tile t = tile(groups, width);
+  if (!t.inside) return;
+  float m[V], factor[V], offset[V];
+  #pragma unroll
+  for (int j = 0; j < V; j++) {
+    int c = t.group * V + j;
+    m[j] = mean[c]; factor[j] = scale[c] / sqrtf(variance[c] + epsilon); offset[j] = shift[c];
+  }
+  i64 step = (i64)gridDim.x * t.lines;
+  for (i64 first = (i64)blockIdx.x * t.lines + t.line; first < rows; first += 2 * step) {
+    float v[2][V], r[2][V];
+    #pragma unroll
+    for (int u = 0; u < 2; u++) {
+      i64 row = first + u * step;
+      if (row < rows) {
+        load<T, V>(v[u], x, row * groups + t.group);
+        if (residual) load<T, V>(r[u], residual, row * groups + t.group);
+      }
+    }
+    #pragma unroll
+    for (int u = 0; u < 2; u++) {
+      i64 row = first + u * step;
+      if (row < rows) {
+        #pragma unroll
+        for (int j = 0; j < V; j++) {
+          float f = (v[u][j] - m[j]) * factor[j] + offset[j];
+          if (residual) f += r[u][j];
+          v[u][j] = relu && f <= 0.f ? 0.f : f;
+        }
+        store<T, V>(y, v[u], row * groups + t.group);
+      }
+    }
+  }
+}
+
+// The gradient behind the ReLU. mask 0: there is none; 1: the output is made again from x; 2: it is read.
+__device__ __forceinline__ float masked(float g, int mask, float f, float factor, float offset, float m, float y) {
+  if (mask == 0) return g;
+  float output = mask == 1 ? (f - m) * factor + offset : y;
+  return output <= 0.f ? 0.f : g;
+}
+
+// parts: [blocks, 2, channels]: the sums of the gradient, and of the gradient times the normed input.
+template <typename T, int V>
+__device__ __forceinline__ void norm_sums(const T* dy, const T* x, const T* y, const float* mean, const float* variance,
+    const float* scale, const float* shift, float epsilon, float* parts, i64 rows, int channels, int width, int mask) {
+  int groups = channels / V;
+  Tile t = tile(groups, width);
+  float m[V], deviation[V], factor[V], offset[V], sum[V], product[V];
+  #pragma unroll
+  for (int j = 0; j < V; j++) {
+    sum[j] = 0.f; product[j] = 0.f;
+    int c = t.inside ? t.group * V + j : 0;
+    m[j] = mean[c]; deviation[j] = 1.f / sqrtf(variance[c] + epsilon);
+    factor[j] = scale[c] / sqrtf(variance[c] + epsilon); offset[j] = shift[c];
+  }
+  i64 step = (i64)gridDim.x * t.lines;
+  if (t.inside)
+    for (i64 first = (i64)blockIdx.x * t.lines + t.line; first < rows; first += 2 * step) {
+      float g[2][V], v[2][V], o[2][V];
+      #pragma unroll
+      for (int u = 0; u < 2; u++) {
+        i64 row = first + u * step;
+        if (row < rows) {
+          load<T, V>(g[u], dy, row * groups + t.group);
+          load<T, V>(v[u], x, row * groups + t.group);
+          if (mask == 2) load<T, V>(o[u], y, row * groups + t.group);
+        }
+      }
+      #pragma unroll
+      for (int u = 0; u < 2; u++) {
+        if (first + u * step < rows) {
+          #pragma unroll
+          for (int j = 0; j < V; j++) {
+            float d = masked(g[u][j], mask, v[u][j], factor[j], offset[j], m[j], o[u][j]);
+            sum[j] += d; product[j] += d * ((v[u][j] - m[j]) * deviation[j]);
+          }
+        }
+      }
+    }
+  __shared__ float sums[256 * V], products[256 * V];
+  int own = t.line * width + t.lane;
+  #pragma unroll
+  for (int j = 0; j < V; j++) { sums[own * V + j] = sum[j]; products[own * V + j] = product[j]; }
+  __syncthreads();
+  for (int e = threadIdx.x; e < width * V; e += blockDim.x) {
+    int lane = e / V, j = e % V, group = blockIdx.y * width + lane;
+    if (group >= groups) continue;
+    float a = 0.f, b = 0.f;
+    for (int line = 0; line < t.lines; line++) {
+      int at = (line * width + lane) * V + j;
+      a += sums[at]; b += products[at];
+    }
+    float* part = parts + (i64)blockIdx.x * 2 * channels + group * V + j;
+    part[0] = a; part[channels] = b;
+  }
+}
+
+// The sums over all blocks: the gradients of shift and scale.
+extern "C" __global__ void norm_sums_merge(const float* parts, int blocks, int channels, float* dshift, float* dscale) {
+  __shared__ double as[32][33], bs[32][33];
+  int lane = threadIdx.x % 32, line = threadIdx.x / 32, channel = blockIdx.x * 32 + lane;
+  double a = 0.0, b = 0.0;
+  if (channel < channels)
+    for (int block = line; block < blocks; block += 32) {
+      const float* part = parts + (i64)block * 2 * channels + channel;
+      a += part[0]; b += part[channels];
+    }
+  as[line][lane] = a; bs[line][lane] = b;
+  __syncthreads();
+  if (line != 0 || channel >= channels) return;
+  for (int other = 1; other < 32; other++) { a += as[other][lane]; b += bs[other][lane]; }
+  dshift[channel] = (float)a;
+  dscale[channel] = (float)b;
+}
+
+// dx = factor * (d - mean(d) - normed * mean(d * normed)), d the gradient behind the ReLU, which is the residual's.
+template <typename T, int V>
+__device__ __forceinline__ void norm_gradient(const T* dy, const T* x, const T* y, const float* mean,
+    const float* variance, const float* scale, const float* shift, float epsilon, const float* dshift,
+    const float* dscale, T* dx, T* dresidual, i64 rows, int channels, int width, int mask) {
+  int groups = channels / V;
+  Tile t = tile(groups, width);
+  if (!t.inside) return;
+  float m[V], deviation[V], factor[V], offset[V], a[V], b[V];
+  float share = 1.f / (float)rows;
+  #pragma unroll
+  for (int j = 0; j < V; j++) {
+    int c = t.group * V + j;
+    m[j] = mean[c]; deviation[j] = 1.f / sqrtf(variance[c] + epsilon);
+    factor[j] = scale[c] / sqrtf(variance[c] + epsilon); offset[j] = shift[c];
+    a[j] = dshift[c] * share; b[j] = dscale[c] * share;
+  }
+  i64 step = (i64)gridDim.x * t.lines;
+  for (i64 first = (i64)blockIdx.x * t.lines + t.line; first < rows; first += 2 * step) {
+    float g[2][V], v[2][V], o[2][V];
+    #pragma unroll
+    for (int u = 0; u < 2; u++) {
+      i64 row = first + u * step;
+      if (row < rows) {
+        load<T, V>(g[u], dy, row * groups + t.group);
+        load<T, V>(v[u], x, row * groups + t.group);
+        if (mask == 2) load<T, V>(o[u], y, row * groups + t.group);
+      }
+    }
+    #pragma unroll
+    for (int u = 0; u < 2; u++) {
+      i64 row = first + u * step;
+      if (row < rows) {
+        #pragma unroll
+        for (int j = 0; j < V; j++) {
+          float d = masked(g[u][j], mask, v[u][j], factor[j], offset[j], m[j], o[u][j]);
+          g[u][j] = d;
+          v[u][j] = factor[j] * (d - a[j] - (v[u][j] - m[j]) * deviation[j] * b[j]);
+        }
+        store<T, V>(dx, v[u], row * groups + t.group);
+        if (dresidual) store<T, V>(dresidual, g[u], row * groups + t.group);
+      }
+    }
+  }
+}
+
+#define NORM(NAME, T, V) \
+  extern "C" __global__ void norm_statistics_##NAME(const T* x, float* parts, i64 rows, int channels, int width) { \
+    norm_statistics<T, V>(x, parts, rows, channels, width); } \
+  extern "C" __global__ void norm_apply_##NAME(const T* x, const T* residual, T* y, const float* mean, \
+      const float* variance, const float* scale, const float* shift, float epsilon, i64 rows, int channels, int width, \
+      int relu) { \
+    norm_apply<T, V>(x, residual, y, mean, variance, scale, shift, epsilon, rows, channels, width, relu); } \
+  extern "C" __global__ void norm_sums_##NAME(const T* dy, const T* x, const T* y, const float* mean, \
+      const float* variance, const float* scale, const float* shift, float epsilon, float* parts, i64 rows, \
+      int channels, int width, int mask) { \
+    norm_sums<T, V>(dy, x, y, mean, variance, scale, shift, epsilon, parts, rows, channels, width, mask); } \
+  extern "C" __global__ void norm_gradient_##NAME(const T* dy, const T* x, const T* y, const float* mean, \
+      const float* variance, const float* scale, const float* shift, float epsilon, const float* dshift, \
+      const float* dscale, T* dx, T* dresidual, i64 rows, int channels, int width, int mask) { \
+    norm_gradient<T, V>(dy, x, y, mean, variance, scale, shift, epsilon, dshift, dscale, dx, dresidual, rows, \
+      channels, width, mask); }
+NORM(bf16_8, bf16, 8)
+NORM(bf16_1, bf16, 1)
+NORM(f32_4, float, 4)
+NORM(f32_1, float, 1)
