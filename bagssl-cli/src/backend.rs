@@ -4,8 +4,12 @@ use anyhow::{Result, bail};
 use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
 use bagssl_core::cpu::{self, EmbedderOptions, InstructionSet, Options};
 use bagssl_core::embed::{Embed, Tap};
-use bagssl_core::model::{CpuFast, Embedder, Kernels, Model, Stock};
+use bagssl_core::model::{CpuFast, Differentiable, Embedder, Kernels, Model, Stock};
 use bagssl_core::plan::Op;
+#[cfg(feature = "cuda")]
+use bagssl_train::cuda::{Cudnn, FusedStep};
+use bagssl_train::trainer::Trainer;
+use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use clap::ValueEnum;
 
@@ -68,6 +72,11 @@ pub(crate) trait Target {
     type Backend: Backend;
     /// The operations of the network.
     type Kernels: Kernels<Self::Backend>;
+    /// These with gradients.
+    type Training: Kernels<Autodiff<Self::Backend>>;
+
+    /// Lets a run's steps be made as the target makes them best.
+    fn prepare(_: &mut Trainer<Autodiff<Self::Backend>, Self::Training>) {}
 
     /// Refuses a plan that the backend cannot run.
     fn check_plan(_: &ModelPlan) -> Result<()> {
@@ -111,6 +120,7 @@ struct OnCandle;
 impl Target for OnCandle {
     type Backend = bagssl_train::backend::Candle;
     type Kernels = Stock;
+    type Training = Differentiable<Stock>;
 
     /// Candle's convolutions have one stride and one padding for both directions.
     fn check_plan(plan: &ModelPlan) -> Result<()> {
@@ -140,6 +150,7 @@ fn cpu_options(input: u32, cpu: CpuArgs) -> Result<EmbedderOptions> {
 impl Target for OnNdarray {
     type Backend = bagssl_train::backend::NdArray;
     type Kernels = CpuFast;
+    type Training = Differentiable<CpuFast>;
 
     fn trained(checkpoint: &Checkpoint<'_>, taps: &[Tap], cpu: CpuArgs, _: &Device<Self>) -> Result<Box<dyn Embed>> {
         checkpoint.check_values()?;
@@ -164,7 +175,12 @@ struct OnCuda;
 #[cfg(feature = "cuda")]
 impl Target for OnCuda {
     type Backend = bagssl_train::backend::Cuda;
-    type Kernels = Stock;
+    type Kernels = Cudnn;
+    type Training = Cudnn;
+
+    fn prepare(trainer: &mut Trainer<Autodiff<Self::Backend>, Cudnn>) {
+        trainer.set_together(Box::new(FusedStep));
+    }
 }
 
 /// Work that runs on any backend.
@@ -187,17 +203,8 @@ pub(crate) fn on<J: Job>(name: Name, job: J) -> Result<J::Output> {
 
 #[cfg(feature = "cuda")]
 fn on_cuda<J: Job>(job: J) -> Result<J::Output> {
-    // cubecl loads the driver at first use and panics where there is none.
-    let default_hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let found = std::panic::catch_unwind(|| {
-        let device = Default::default();
-        <bagssl_train::backend::Cuda as Backend>::sync(&device).is_ok()
-    });
-    std::panic::set_hook(default_hook);
-    if !matches!(found, Ok(true)) {
-        bail!("--backend cuda: expected an NVIDIA GPU with its driver and the CUDA toolkit's headers, found none");
-    }
+    // cubecl panics where something is missing, so that has to be known before its first use.
+    bagssl_train::cuda::probe::require()?;
     job.run::<OnCuda>(Default::default())
 }
 

@@ -20,6 +20,7 @@ mod nearest;
 mod explain;
 mod classify;
 mod inspect;
+mod doctor;
 mod convert;
 mod import;
 mod data;
@@ -62,6 +63,7 @@ enum Command {
     #[command(subcommand)]
     Bench(bench::Command),
     Reproduce(reproduce::Args),
+    Doctor(doctor::Args),
 }
 
 fn main() -> ExitCode {
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         Command::Data(command) => data::run(&command),
         Command::Bench(command) => bench::run(&command),
         Command::Reproduce(args) => reproduce::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -192,7 +192,6 @@ fn embed(
             seed: protocol.seed,
             threads: protocol.threads,
             on_bad_image: protocol.on_bad_image,
-            ..BagConfig::default()
         },
     )?;
     let mut before = 0;

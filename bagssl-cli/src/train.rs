@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use bagssl_core::batch::PatchSource;
-use bagssl_core::model::Differentiable;
 use bagssl_core::observe::Observer;
 use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::{Dataset, Split};
@@ -149,7 +148,7 @@ pub(crate) fn loader(
 }
 
 /// Training on a target.
-pub(crate) type Run<T> = Trainer<Autodiff<<T as Target>::Backend>, Differentiable<<T as Target>::Kernels>>;
+pub(crate) type Run<T> = Trainer<Autodiff<<T as Target>::Backend>, <T as Target>::Training>;
 
 impl Job for Training<'_> {
     type Output = Outcome;
@@ -166,6 +165,7 @@ impl Job for Training<'_> {
         };
         files::make_folder(self.out)?;
         let mut trainer: Run<T> = self.begin::<T>(checked, info, device)?;
+        T::prepare(&mut trainer);
         let resumed = trainer.step();
         files::write(&self.out.join("config.toml"), self.config.to_toml()?.as_bytes())?;
         let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Metrics::create(&self.out.join(METRICS), resumed)?)];

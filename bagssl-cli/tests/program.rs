@@ -334,6 +334,7 @@ fn every_command_has_help() {
         &["nearest"],
         &["explain"],
         &["fit"],
+        &["doctor"],
         &["classify"],
         &["inspect"],
         &["convert"],

@@ -43,7 +43,8 @@ fn results<B: Backend, K: Kernels<B>, T: Kernels<Autodiff<B>>>(plan: &ModelPlan,
     let weights = tensor::<B, 2>(&random(2, rows * dim), [rows, dim], &device);
     let gradients = (trained.projection.clone() * Tensor::from_inner(weights)).sum().backward();
     let mut all = Vec::new();
-    model.update_together(&gradients, |changes| {
+    let gradients = model.gradients(&gradients);
+    model.update_together(gradients, |changes| {
         let each = |change: bagssl_core::model::Change<B>| {
             all.extend(flat(change.gradient));
             change.value
