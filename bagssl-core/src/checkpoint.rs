@@ -459,9 +459,9 @@ mod tests {
     }
 
     fn tensors(spec: &Spec) -> Vec<NamedTensor> {
-        let value = |index: usize| index as f32 * 0.25 - 3.0;
         let fill = |parameter: Parameter| {
-            let values = (0..parameter.len()).map(value).collect();
+            let least = if parameter.role == Role::RunningVariance { 0.0 } else { -3.0 };
+            let values = (0..parameter.len()).map(|index| index as f32 * 0.25 + least).collect();
             (parameter.name, parameter.shape, values)
         };
         spec.model.parameters().into_iter().map(fill).collect()
