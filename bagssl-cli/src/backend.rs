@@ -8,10 +8,13 @@ use bagssl_core::model::{CpuFast, Differentiable, Embedder, Kernels, Model, Stoc
 use bagssl_core::plan::Op;
 #[cfg(feature = "cuda")]
 use bagssl_train::cuda::{Cudnn, FusedStep};
+use bagssl_train::loss::Algebra;
 use bagssl_train::trainer::Trainer;
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use clap::ValueEnum;
+
+use crate::memory;
 
 /// The backends by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -73,10 +76,23 @@ pub(crate) trait Target {
     /// The operations of the network.
     type Kernels: Kernels<Self::Backend>;
     /// These with gradients.
-    type Training: Kernels<Autodiff<Self::Backend>>;
+    type Training: Kernels<Autodiff<Self::Backend>> + Algebra<Self::Backend>;
 
     /// Lets a run's steps be made as the target makes them best.
     fn prepare(_: &mut Trainer<Autodiff<Self::Backend>, Self::Training>) {}
+
+    /// Bytes of a value of a map in training.
+    const MAP_VALUE: u64 = 4;
+
+    /// Bytes of memory that a step could take, where that is known.
+    fn free_memory() -> Option<u64> {
+        memory::available()
+    }
+
+    /// The most memory that has been held, or is held where what is held is not given back.
+    fn memory_held() -> Option<u64> {
+        memory::held().ok().map(|(_, most)| most)
+    }
 
     /// Refuses a plan that the backend cannot run.
     fn check_plan(_: &ModelPlan) -> Result<()> {
@@ -177,6 +193,16 @@ impl Target for OnCuda {
     type Backend = bagssl_train::backend::Cuda;
     type Kernels = Cudnn;
     type Training = Cudnn;
+
+    const MAP_VALUE: u64 = 2;
+
+    fn free_memory() -> Option<u64> {
+        bagssl_train::cuda::memory(0).ok().map(|memory| memory.free)
+    }
+
+    fn memory_held() -> Option<u64> {
+        bagssl_train::cuda::memory(0).ok().map(|memory| memory.used())
+    }
 
     fn prepare(trainer: &mut Trainer<Autodiff<Self::Backend>, Cudnn>) {
         trainer.set_together(Box::new(FusedStep));

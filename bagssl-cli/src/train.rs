@@ -156,7 +156,7 @@ impl Job for Training<'_> {
     fn run<T: Target>(self, device: Device<T>) -> Result<Outcome> {
         let started = std::time::Instant::now();
         let checked = self.config.train.clone().check()?;
-        self.check_memory(&checked)?;
+        self.check_memory::<T>(&checked)?;
         let loader = loader(self.config, self.dataset.clone(), self.threads, self.on_bad_image)?;
         let info = RunInfo {
             preset: self.config.name.clone(),
@@ -200,12 +200,12 @@ fn with_names(error: Error, dataset: &Dataset) -> anyhow::Error {
 
 impl Training<'_> {
     /// Refuses a step that takes more memory than there is, and says what would fit.
-    fn check_memory(&self, config: &CheckedConfig) -> Result<()> {
+    fn check_memory<T: Target>(&self, config: &CheckedConfig) -> Result<()> {
         let batch = config.config().batch;
-        let estimate = Estimate::of(config, 4);
+        let estimate = Estimate::of(config, T::MAP_VALUE);
         let needed = estimate.bytes((batch.images as u64).saturating_mul(batch.together() as u64));
-        let Some(free) = memory::available() else { return Ok(()) };
-        if self.backend == Name::Cuda || needed <= free {
+        let Some(free) = T::free_memory() else { return Ok(()) };
+        if needed <= free {
             return Ok(());
         }
         let (needed, free_mib) = (needed / memory::MIB, free / memory::MIB);

@@ -6,7 +6,7 @@
 //! [`backend`] names the devices it may run on.
 //!
 //! ```
-//! use bagssl_core::architecture::mlp;
+//! use bagssl_core::model::Stock;
 //! use bagssl_train::backend::NdArray;
 //! use bagssl_train::loss::Loss;
 //! use burn::backend::Autodiff;
@@ -17,7 +17,7 @@
 //!     [[[1.0, 0.0], [2.0, 0.0], [0.5, 0.0]], [[0.0, 3.0], [0.0, 1.0], [0.0, 2.0]]],
 //!     &Default::default(),
 //! );
-//! let value = Loss::tcr(200.0, 0.2).check()?.value(projections)?;
+//! let value = Loss::tcr(200.0, 0.2).check()?.value::<_, Stock>(projections)?;
 //! // Patches of one image agree, and the two images are as far apart as they can be: the lower bound.
 //! let bound = -(1.0 + 2.0 / (2.0 * 0.2_f64)).ln();
 //! assert!((value.figure("tcr").unwrap() - bound).abs() < 1e-6);
@@ -36,6 +36,7 @@ pub mod optimiser;
 pub mod config;
 pub mod memory;
 pub mod preset;
+mod readout;
 pub mod trainer;
 pub mod store;
 pub mod progress;

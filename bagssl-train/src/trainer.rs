@@ -12,8 +12,9 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::config::{CheckedConfig, OnNotFinite};
 use crate::error::{Error, Result};
-use crate::loss::LossValue;
+use crate::loss::{Algebra, LossValue};
 use crate::optimiser::{Optimiser, Together};
+use crate::readout::Readout;
 use crate::schedule::StepSchedule;
 use crate::store::Store;
 
@@ -49,7 +50,7 @@ pub enum Ended {
     Stopped,
 }
 
-impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
+impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K> {
     /// A model with random weights, at step 0.
     ///
     /// # Errors
@@ -103,7 +104,8 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
     }
 
     /// Trains to the end of the schedule, or until the observer says stop. The state is saved after each epoch, and
-    /// before the return.
+    /// before the return. Where work is queued ([`Kernels::QUEUED`]) the observer hears of a step when the next one is under
+    /// way, and that one is then done as well.
     ///
     /// # Errors
     /// [`Error::Source`], [`Error::Observer`], [`Error::Kernels`] or [`Error::File`] as they arise; [`Error::NotFinite`] with
@@ -141,104 +143,85 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
         per_epoch: u64,
     ) -> Result<Verdict> {
         let (epoch, first) = ((self.step / per_epoch) as u32, (self.step % per_epoch) as usize);
-        let mut sums: Vec<(&'static str, f64)> = Vec::new();
-        let mut count = 0.0;
+        let parameters = self.config.plan().parameters().into_iter().filter(|parameter| parameter.role.is_trained());
+        let parameters: Vec<String> = parameters.map(|parameter| parameter.name).collect();
+        let skips = self.config.config().on_not_finite == OnNotFinite::Skip;
+        let rate = self.config.config().optimiser.rate();
+        let mut telling = Telling { observer, epoch, schedule, rate, sums: Vec::new(), count: 0.0 };
+        let (mut verdict, mut waiting) = (Verdict::Continue, None::<Readout<B, K>>);
         for batch in source.epoch(epoch, first) {
-            let figures = match self.one_step(batch.map_err(Error::Source)?, source, schedule) {
-                Err(Error::NotFinite { what, images, .. }) if self.skips() => {
-                    self.step += 1;
-                    let event = Event::Skipped { step: self.step, what: &what, images: &images };
-                    if observer.observe(&event).map_err(Error::Observer)? == Verdict::Stop {
-                        return Ok(Verdict::Stop);
-                    }
-                    continue;
+            let pass = self.checked_pass(batch.map_err(Error::Source)?, source)?;
+            if K::QUEUED && !skips {
+                // The device goes on with this step while the one before is read.
+                self.update(pass.gradients, pass.statistics, schedule);
+                if let Some(before) = waiting.replace(pass.readout) {
+                    verdict = telling.step(before.step(), before.read(&parameters)?)?;
                 }
-                other => other?,
-            };
-            count += 1.0;
-            if sums.is_empty() {
-                sums = figures.iter().map(|&(name, _)| (name, 0.0)).collect();
+            } else {
+                let step = pass.readout.step();
+                verdict = match pass.readout.read(&parameters) {
+                    Err(Error::NotFinite { what, images, .. }) if skips => {
+                        self.step += 1;
+                        telling.skipped(step, &what, &images)?
+                    }
+                    figures => {
+                        let figures = figures?;
+                        self.update(pass.gradients, pass.statistics, schedule);
+                        telling.step(step, figures)?
+                    }
+                };
             }
-            sums.iter_mut().zip(&figures).for_each(|(sum, (_, value))| sum.1 += value);
-            let event = Event::Step { step: self.step, steps: schedule.steps(), epoch, figures: &figures };
-            if observer.observe(&event).map_err(Error::Observer)? == Verdict::Stop {
-                return Ok(Verdict::Stop);
+            if verdict == Verdict::Stop {
+                break;
             }
+        }
+        if let Some(last) = waiting {
+            let last = telling.step(last.step(), last.read(&parameters)?)?;
+            verdict = if last == Verdict::Stop { last } else { verdict };
+        }
+        if verdict == Verdict::Stop {
+            return Ok(Verdict::Stop);
         }
         let (expected, got) = (per_epoch, self.step - u64::from(epoch) * per_epoch);
         if got != expected {
             return Err(Error::Batches { expected, got });
         }
-        sums.iter_mut().for_each(|sum| sum.1 /= f64::max(count, 1.0));
-        observer.observe(&Event::Epoch { epoch, step: self.step, figures: &sums }).map_err(Error::Observer)
+        telling.epoch(self.step)
     }
 
-    fn one_step(
-        &mut self,
-        batch: PatchBatch,
-        source: &dyn PatchSource,
-        schedule: StepSchedule,
-    ) -> Result<Vec<(&'static str, f64)>> {
+    /// The loss and the gradients of a batch.
+    fn checked_pass(&self, batch: PatchBatch, source: &dyn PatchSource) -> Result<Pass<B, K>> {
         let shape = batch.shape();
         if shape != source.shape() {
             return Err(Error::Batch { expected: source.shape(), got: shape });
         }
         let images = batch.images().to_vec();
-        let step = self.step + 1;
-        let pass = self.pass(batch).map_err(|error| match error {
-            Error::NotFinite { what, images: known, .. } => Error::NotFinite {
-                what,
-                step: Some(step),
-                images: if known.is_empty() { images.clone() } else { known },
-            },
-            other => other,
-        })?;
-        // Loss and gradients have been read, so that a fault in the queued work shows here.
-        K::check().map_err(Error::Kernels)?;
+        let parts = parts(batch, self.config.config().batch.together(), &self.device);
+        match &parts[..] {
+            [whole] => self.whole(whole.clone(), images),
+            parts => self.in_parts(parts, images),
+        }
+    }
+
+    /// The optimiser's step.
+    fn update(&mut self, gradients: ModelGradients<B>, statistics: [BatchStatistics<B>; 2], schedule: StepSchedule) {
         let factor = schedule.factor(self.step);
         self.optimiser.begin_step();
         let optimiser = &mut self.optimiser;
-        self.model.update_together(pass.gradients, |changes| optimiser.update_together(changes, factor));
-        self.model.update_running(pass.statistics);
-        self.step = step;
-        let mut figures = pass.figures;
-        figures.push(("rate", self.config.config().optimiser.rate() * factor));
-        Ok(figures)
-    }
-
-    fn skips(&self) -> bool {
-        self.config.config().on_not_finite == OnNotFinite::Skip
-    }
-
-    /// The loss of a batch and its gradients, all finite.
-    fn pass(&self, batch: PatchBatch) -> Result<Pass<B>> {
-        let images = batch.images().to_vec();
-        let parts = parts(batch, self.config.config().batch.together(), &self.device);
-        let mut pass = match &parts[..] {
-            [whole] => self.whole(whole.clone(), &images)?,
-            parts => self.in_parts(parts, &images)?,
-        };
-        let squares = pass.gradients.squares().ok_or_else(|| Error::not_finite("the gradient"))?;
-        let squares = squares.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
-        if let Some(wrong) = squares.iter().position(|square| !square.is_finite()) {
-            let parameters = self.config.plan().parameters();
-            let mut trained = parameters.iter().filter(|parameter| parameter.role.is_trained());
-            let name = trained.nth(wrong).map_or("a parameter", |parameter| &parameter.name);
-            return Err(Error::not_finite(&format!("the gradient of {name}")));
-        }
-        let length = squares.iter().map(|&square| f64::from(square)).sum::<f64>().sqrt();
-        pass.figures.push(("gradient", length));
-        Ok(pass)
+        self.model.update_together(gradients, |changes| optimiser.update_together(changes, factor));
+        self.model.update_running(statistics);
+        self.step += 1;
     }
 
     /// All patches at once.
-    fn whole(&self, patches: Part<B>, images: &[u32]) -> Result<Pass<B>> {
+    fn whole(&self, patches: Part<B>, images: Vec<u32>) -> Result<Pass<B, K>> {
         let output = self.model.forward_train::<K>(patches.tensor);
         let [_, dim] = output.projection.dims();
         let projections = output.projection.reshape([patches.images, patches.patches, dim]);
-        let value = self.loss(projections, images)?;
-        let gradients = self.model.gradients(&value.objective.backward());
-        Ok(Pass { gradients, statistics: output.statistics, figures: value.figures })
+        let value = self.config.loss().value::<B, K>(projections.clone())?;
+        let gradients = self.model.gradients(&value.objective.clone().backward());
+        let readout = self.readout(images, value, projections.inner(), &gradients)?;
+        Ok(Pass { gradients, statistics: output.statistics, readout })
     }
 
     /// Some patches of each image at a time, twice: once for the projections, of which the loss of the whole batch is made
@@ -246,7 +229,7 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
     ///
     /// # Source
     /// Gao et al., *Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup*, RepL4NLP 2021.
-    fn in_parts(&self, parts: &[Part<B>], images: &[u32]) -> Result<Pass<B>> {
+    fn in_parts(&self, parts: &[Part<B>], images: Vec<u32>) -> Result<Pass<B, K>> {
         let (mut projections, mut encoders, mut projectors) = (Vec::new(), Vec::new(), Vec::new());
         // Without gradients nothing is kept; a graph that is merely dropped stays until the next backward pass.
         let frozen = self.model.clone().no_grad();
@@ -259,9 +242,8 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
             projectors.push(projector);
         }
         let projections = Tensor::from_inner(Tensor::cat(projections, 1)).require_grad();
-        let value = self.loss(projections.clone(), images)?;
-        let gradient =
-            projections.grad(&value.objective.backward()).ok_or_else(|| Error::not_finite("the gradient"))?;
+        let value = self.config.loss().value::<B, K>(projections.clone())?;
+        let gradient = projections.grad(&value.objective.clone().backward()).expect("the loss depends on all of them");
         let mut sum: Option<ModelGradients<B>> = None;
         let mut first = 0;
         for part in parts {
@@ -277,22 +259,19 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
         }
         let gradients = sum.expect("a batch has parts");
         let statistics = [BatchStatistics::mean(encoders), BatchStatistics::mean(projectors)];
-        Ok(Pass { gradients, statistics, figures: value.figures })
+        let readout = self.readout(images, value, projections.inner(), &gradients)?;
+        Ok(Pass { gradients, statistics, readout })
     }
 
-    /// The loss; an error names the images whose projections are not finite, if that is why.
-    fn loss(&self, projections: Tensor<B, 3>, images: &[u32]) -> Result<LossValue<B>> {
-        let values = projections.clone();
-        self.config.loss().value(projections).map_err(|error| match error {
-            Error::NotFinite { what, step, .. } => {
-                let values = values.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
-                let of_image = values.chunks(values.len() / images.len()).zip(images);
-                let is_broken = |values: &[f32]| values.iter().any(|value| !value.is_finite());
-                let images = of_image.filter(|(values, _)| is_broken(values)).map(|(_, &image)| image).collect();
-                Error::NotFinite { what, step, images }
-            }
-            other => other,
-        })
+    fn readout(
+        &self,
+        images: Vec<u32>,
+        value: LossValue<B>,
+        projections: Tensor<B::InnerBackend, 3>,
+        gradients: &ModelGradients<B>,
+    ) -> Result<Readout<B, K>> {
+        let squares = gradients.squares().ok_or_else(|| Error::not_finite("the gradient"))?;
+        Ok(Readout::new(self.step + 1, images, value, projections, squares))
     }
 
     /// A hash of all that the weights depend on.
@@ -348,10 +327,47 @@ impl<B: AutodiffBackend, K: Kernels<B>> Trainer<B, K> {
 }
 
 /// What a step's backward pass leaves.
-struct Pass<B: AutodiffBackend> {
+struct Pass<B: AutodiffBackend, K> {
     gradients: ModelGradients<B>,
     statistics: [BatchStatistics<B>; 2],
-    figures: Vec<(&'static str, f64)>,
+    readout: Readout<B, K>,
+}
+
+/// What the observer of an epoch is told.
+struct Telling<'a> {
+    observer: &'a mut dyn Observer,
+    epoch: u32,
+    schedule: StepSchedule,
+    rate: f64,
+    sums: Vec<(&'static str, f64)>,
+    count: f64,
+}
+
+impl Telling<'_> {
+    fn step(&mut self, step: u64, mut figures: Vec<(&'static str, f64)>) -> Result<Verdict> {
+        figures.push(("rate", self.rate * self.schedule.factor(step - 1)));
+        if self.sums.is_empty() {
+            self.sums = figures.iter().map(|&(name, _)| (name, 0.0)).collect();
+        }
+        self.sums.iter_mut().zip(&figures).for_each(|(sum, (_, value))| sum.1 += value);
+        self.count += 1.0;
+        self.tell(&Event::Step { step, steps: self.schedule.steps(), epoch: self.epoch, figures: &figures })
+    }
+
+    fn skipped(&mut self, step: u64, what: &str, images: &[u32]) -> Result<Verdict> {
+        self.tell(&Event::Skipped { step, what, images })
+    }
+
+    /// The epoch's end, with the means of the figures of its steps.
+    fn epoch(mut self, step: u64) -> Result<Verdict> {
+        let count = f64::max(self.count, 1.0);
+        let means: Vec<_> = self.sums.iter().map(|&(name, sum)| (name, sum / count)).collect();
+        self.tell(&Event::Epoch { epoch: self.epoch, step, figures: &means })
+    }
+
+    fn tell(&mut self, event: &Event<'_>) -> Result<Verdict> {
+        self.observer.observe(event).map_err(Error::Observer)
+    }
 }
 
 /// Some patches of every image of a batch.

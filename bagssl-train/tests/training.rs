@@ -3,11 +3,12 @@
 
 use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceError};
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_core::model::{Differentiable, Stock};
+use bagssl_core::model::{Differentiable, Kernels, Stock};
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_core::random::{Address, Purpose};
 use bagssl_train::backend::{Candle, NdArray};
 use bagssl_train::config::{CheckedConfig, OnNotFinite, TrainConfig};
+use bagssl_train::loss::Algebra;
 use bagssl_train::optimiser::{OptimiserConfig, Trust};
 use bagssl_train::preset::{PRESETS, preset};
 use bagssl_train::store::{Nowhere, Store};
@@ -252,7 +253,7 @@ fn a_split_batch_has_the_gradient_of_the_whole_one() {
             let output = model.forward_train::<Differentiable<Stock>>(patches.reshape([12, 3, 8, 12]));
             output.projection.reshape([6, 2, 8])
         };
-        let value = config.loss().value(Tensor::cat((0..3).map(part).collect(), 1)).unwrap();
+        let value = config.loss().value::<_, Stock>(Tensor::cat((0..3).map(part).collect(), 1)).unwrap();
         let gradients = model.gradients(&value.objective.backward());
         let mut whole = model.clone();
         whole.update_together(gradients, |changes| {
@@ -272,8 +273,8 @@ fn a_split_batch_has_the_gradient_of_the_whole_one() {
             assert!(error <= 1e-5 * change.max(1.0), "{name}: {error} of a change of {change}");
         }
         // Not that of parts with a loss of their own.
-        let first = config.loss().value(part(0)).unwrap().figures[0].1;
-        assert!((first - value.figures[0].1).abs() > 1e-3);
+        let first = config.loss().value::<_, Stock>(part(0)).unwrap().figures()[0].1;
+        assert!((first - value.figures()[0].1).abs() > 1e-3);
     }
     let mut odd = config("bagssl").config().clone();
     odd.batch.micro = Some(2);
@@ -343,4 +344,45 @@ fn what_is_not_finite_is_named_and_stops_or_skips() {
         let finite = |(_, _, values): (String, Vec<usize>, Vec<f32>)| values.iter().all(|value| value.is_finite());
         assert!(run.model().tensors().into_iter().all(finite));
     }
+}
+
+/// Burn's operations, as if they were queued.
+#[derive(Debug, Clone, Copy, Default)]
+struct Queued;
+
+impl<B: Backend> Kernels<B> for Queued {
+    const QUEUED: bool = true;
+}
+
+impl<B: Backend> Algebra<B> for Queued {}
+
+/// Reading a step after the next one has begun changes when one hears of it, and nothing else.
+#[test]
+fn figures_that_are_read_late_are_the_same() {
+    type Late = Trainer<Autodiff<Candle>, Differentiable<Queued>>;
+    let late = |config: CheckedConfig| -> Late { Trainer::new(config, info(), Default::default()).unwrap() };
+    let (mut at_once, mut queued) = (trainer::<Candle>("bagssl"), late(config("bagssl")));
+    let (mut expected, mut got) = (Watch::default(), Watch::default());
+    at_once.run(&source(), &mut expected, &mut Nowhere).unwrap();
+    queued.run(&source(), &mut got, &mut Nowhere).unwrap();
+    assert_eq!((got.losses, got.epochs, got.saved), (expected.losses, expected.epochs, expected.saved));
+    assert_eq!(queued.checkpoint().unwrap(), at_once.checkpoint().unwrap());
+
+    // Who says stop after step 5 gets step 6 as well, and hears of both.
+    let (mut store, mut watch) = (Memory::default(), Watch { stop_after: Some(5), ..Watch::default() });
+    let mut stopped = late(config("bagssl"));
+    assert_eq!(stopped.run(&source(), &mut watch, &mut store).unwrap(), Ended::Stopped);
+    assert_eq!((stopped.step(), watch.losses.len()), (6, 6));
+    let mut resumed: Late = Trainer::resume(config("bagssl"), info(), Default::default(), &store.0).unwrap();
+    resumed.run(&source(), &mut Watch::default(), &mut store).unwrap();
+    assert_eq!(resumed.checkpoint().unwrap(), at_once.checkpoint().unwrap());
+
+    // A step that is no number is named, not the one after it; to skip it, it has to be read first.
+    let error = late(config("bagssl")).run(&OneBroken, &mut Watch::default(), &mut Nowhere).unwrap_err();
+    assert!(matches!(&error, Error::NotFinite { step: Some(2), images, .. } if images.contains(&4)), "{error}");
+    let mut skipping = config("bagssl").config().clone();
+    skipping.on_not_finite = OnNotFinite::Skip;
+    let (mut run, mut skips) = (late(skipping.check().unwrap()), Skips::default());
+    assert_eq!(run.run(&OneBroken, &mut skips, &mut Nowhere).unwrap(), Ended::Finished);
+    assert_eq!((skips.0.len(), skips.0[0].0), (1, 2));
 }

@@ -41,6 +41,7 @@ fn wrap<B: Backend, const D: usize>(tensor: B::FloatTensorPrimitive) -> Tensor<B
 
 impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
     const MAPS: Option<FloatDType> = K::MAPS;
+    const QUEUED: bool = K::QUEUED;
 
     fn conv2d(input: Tensor<Autodiff<B>, 4>, weight: Tensor<Autodiff<B>, 4>, window: Window) -> Tensor<Autodiff<B>, 4> {
         let (input, weight) = (open(input), open(weight));

@@ -26,6 +26,9 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
     /// statistics of a norm are f32.
     const MAPS: Option<FloatDType> = None;
 
+    /// Whether work is queued and reading waits for it, so that it pays to read late.
+    const QUEUED: bool = false;
+
     /// The convolution (as deep learning has it: a correlation) of a map, without a bias.
     fn conv2d(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> Tensor<B, 4> {
         module::conv2d(input, weight, None, options(window))

@@ -28,6 +28,7 @@ fn close<B: OnCuda, const D: usize>(tensor: Tracked<B>) -> Tensor<Autodiff<B>, D
 
 impl<B: OnCuda, P: Precision> Kernels<Autodiff<B>> for Cudnn<P> {
     const MAPS: Option<FloatDType> = P::MAPS;
+    const QUEUED: bool = true;
 
     fn conv2d(input: Tensor<Autodiff<B>, 4>, weight: Tensor<Autodiff<B>, 4>, window: Window) -> Tensor<Autodiff<B>, 4> {
         <Differentiable<Self> as Kernels<Autodiff<B>>>::conv2d(input, weight, window)

@@ -19,10 +19,11 @@ pub(super) const SOURCE: &str = concat!(
     include_str!("source/pool.cu"),
     include_str!("source/rows.cu"),
     include_str!("source/step.cu"),
+    include_str!("source/cholesky.cu"),
 );
 
 /// The kernels' names.
-pub(super) const KERNELS: [&str; 43] = [
+pub(super) const KERNELS: [&str; 45] = [
     "pack_bf16_bf16",
     "pack_f32_bf16",
     "pack_bf16_f32",
@@ -66,6 +67,8 @@ pub(super) const KERNELS: [&str; 43] = [
     "step_adamw",
     "step_norms",
     "step_lars",
+    "cholesky",
+    "triangle_inverse",
 ];
 
 /// The state of one GPU, on its thread.

@@ -23,9 +23,11 @@ impl Default for Blas {
     }
 }
 
-/// A product of matrices that lie row by row: `[rows, inner]` times `[inner, columns]`, each of them turned or not.
+/// Products of matrices that lie row by row: `[rows, inner]` times `[inner, columns]`, each of them turned or not, of as
+/// many pairs as `count` says, one after the other in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Product {
+    pub(super) count: i32,
     pub(super) rows: i32,
     pub(super) columns: i32,
     pub(super) inner: i32,
@@ -40,13 +42,19 @@ impl Product {
         let [left, right] = self.transposed;
         [if left { self.rows } else { self.inner }, if right { self.inner } else { self.columns }, self.columns]
     }
+
+    /// From a matrix to the next in memory, in the same order.
+    fn strides(self) -> [i64; 3] {
+        let Product { rows, columns, inner, .. } = self;
+        [(rows, inner), (inner, columns), (rows, columns)].map(|(a, b)| i64::from(a) * i64::from(b))
+    }
 }
 
 impl Blas {
-    /// Enqueues `output = left @ right`, in f32.
+    /// Enqueues `output = left @ right` for each pair, in f32.
     ///
     /// # Safety
-    /// The pointers must be to matrices of the product's sizes, the factors of its type, until the stream has run it.
+    /// The pointers must be to as many matrices of the product's sizes, the factors of its type, until the stream has run it.
     pub(super) unsafe fn multiply(
         &mut self,
         product: Product,
@@ -62,13 +70,14 @@ impl Blas {
         };
         let (one, zero) = (1_f32, 0_f32);
         let (one, zero): (*const c_void, *const c_void) = ((&raw const one).cast(), (&raw const zero).cast());
-        let Product { rows, columns, inner, transposed, .. } = product;
+        let Product { count, rows, columns, inner, transposed, .. } = product;
         let [left_pitch, right_pitch, output_pitch] = product.pitches();
+        let [left_stride, right_stride, output_stride] = product.strides();
         // SAFETY: the caller's promise; handle and stream are of this context. cuBLAS reads columns where we have rows,
         // so that it is given the transposed product, right times left.
         unsafe {
             checked(sys::cublasSetStream_v2(self.handle, stream.raw().cast()), "cublasSetStream")?;
-            let status = sys::cublasGemmEx(
+            let status = sys::cublasGemmStridedBatchedEx(
                 self.handle,
                 turn(transposed[1]),
                 turn(transposed[0]),
@@ -79,17 +88,21 @@ impl Blas {
                 right as *const c_void,
                 data,
                 right_pitch,
+                right_stride,
                 left as *const c_void,
                 data,
                 left_pitch,
+                left_stride,
                 zero,
                 output as *mut c_void,
                 Data::CUDA_R_32F,
                 output_pitch,
+                output_stride,
+                count,
                 compute,
                 cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             );
-            checked(status, "cublasGemmEx")
+            checked(status, "cublasGemmStridedBatchedEx")
         }
     }
 
@@ -120,12 +133,22 @@ mod tests {
     #[test]
     fn pitches_are_the_lengths_of_rows_in_memory() {
         let pitches = |transposed| {
-            Product { rows: 2, columns: 3, inner: 5, transposed, bf16: false, math: Math::Exact }.pitches()
+            Product { count: 4, rows: 2, columns: 3, inner: 5, transposed, bf16: false, math: Math::Exact }.pitches()
         };
         // [2, 5] @ [5, 3]; [5, 2]^T @ [5, 3]; [2, 5] @ [3, 5]^T; both.
         assert_eq!(pitches([false, false]), [5, 3, 3]);
         assert_eq!(pitches([true, false]), [2, 3, 3]);
         assert_eq!(pitches([false, true]), [5, 5, 3]);
         assert_eq!(pitches([true, true]), [2, 5, 3]);
+        let product = Product {
+            count: 4,
+            rows: 2,
+            columns: 3,
+            inner: 5,
+            transposed: [true, false],
+            bf16: false,
+            math: Math::Exact,
+        };
+        assert_eq!(product.strides(), [10, 15, 6]);
     }
 }

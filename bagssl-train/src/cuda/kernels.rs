@@ -10,6 +10,7 @@ use burn::tensor::{DType, FloatDType, Tensor, TensorPrimitive};
 use super::job;
 use super::operation::{Math, Operation};
 use super::run::{OnCuda, Raw};
+use crate::loss::Algebra;
 
 /// Convolution, batch norm, pooling and products on NVIDIA's GPUs, for Burn's CUDA backend with its fusion and without, and
 /// under its autodiff.
@@ -81,6 +82,7 @@ pub(super) fn run<B: OnCuda, const N: usize>(operation: Operation, inputs: Vec<R
 
 impl<B: OnCuda, P: Precision> Kernels<B> for Cudnn<P> {
     const MAPS: Option<FloatDType> = P::MAPS;
+    const QUEUED: bool = true;
 
     fn conv2d(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> Tensor<B, 4> {
         let [output] = run::<B, 1>(Operation::Conv { window, math: P::MATH }, vec![raw(input), raw(weight)]);
@@ -169,5 +171,17 @@ impl<B: OnCuda, P: Precision> Kernels<B> for Cudnn<P> {
 
     fn check() -> Result<(), String> {
         job::check().map_err(|error| error.to_string())
+    }
+}
+
+impl<B: OnCuda, P: Precision> Algebra<B> for Cudnn<P> {
+    fn products(left: Tensor<B, 3>, right: Tensor<B, 3>, transposed: [bool; 2]) -> Tensor<B, 3> {
+        let [output] = run::<B, 1>(Operation::Products { transposed }, vec![raw(left), raw(right)]);
+        wrap(output)
+    }
+
+    fn inverses(matrices: Tensor<B, 3>) -> (Tensor<B, 3>, Tensor<B, 1>) {
+        let [inverses, logarithms] = run::<B, 2>(Operation::Inverses, vec![raw(matrices)]);
+        (wrap(inverses), wrap(logarithms))
     }
 }

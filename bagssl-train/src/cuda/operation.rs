@@ -36,6 +36,10 @@ pub(super) enum Operation {
     GlobalMeanGradient { size: [usize; 2], dtype: DType },
     /// Two matrices, each read transposed or not, and perhaps a bias for each column, to their product, f32.
     Product { transposed: [bool; 2], math: Math },
+    /// Two stacks of matrices, each read transposed or not, to the products of their pairs, f32.
+    Products { transposed: [bool; 2] },
+    /// Symmetric positive definite matrices to their inverses and the logarithms of their determinants.
+    Inverses,
     /// The sums of a matrix's columns.
     SumColumns,
     /// For each parameter its value, its gradient and its states so far, to its new value and its new states.
@@ -109,6 +113,8 @@ impl Operation {
             Operation::GlobalMean => "global mean",
             Operation::GlobalMeanGradient { .. } => "global mean's gradient",
             Operation::Product { .. } => "matrix product",
+            Operation::Products { .. } => "products of matrices",
+            Operation::Inverses => "inverses of matrices",
             Operation::SumColumns => "sum of columns",
             Operation::Step(_) => "optimiser step",
         }
@@ -200,6 +206,21 @@ impl Operation {
                     _ => return Err(format!("expected 2 or 3 inputs, got {}", inputs.len())),
                 }
                 Ok(vec![Form::new([rows, columns], DType::F32)])
+            }
+            (Operation::Products { transposed }, [left, right]) => {
+                let ([sets, a, b], [also, c, d]): ([usize; 3], [usize; 3]) = (left.dims()?, right.dims()?);
+                let [rows, inner] = if transposed[0] { [b, a] } else { [a, b] };
+                let [same_inner, columns] = if transposed[1] { [d, c] } else { [c, d] };
+                same("matrices", sets, also)?;
+                same("inner dimension", inner, same_inner)?;
+                same("types", [DType::F32; 2], [left.dtype, right.dtype])?;
+                Ok(vec![Form::new([sets, rows, columns], DType::F32)])
+            }
+            (Operation::Inverses, [matrices]) => {
+                let [sets, rows, columns] = matrices.dims()?;
+                same("columns", rows, columns)?;
+                same("type", DType::F32, matrices.dtype)?;
+                Ok(vec![matrices.clone(), Form::new([sets], DType::F32)])
             }
             (Operation::SumColumns, [input]) => {
                 let [_, columns] = input.dims()?;
@@ -342,6 +363,21 @@ mod tests {
         assert!(product([false, true]).outputs(&[right.clone(), left.clone(), bias]).is_err());
         assert!(product([false, false]).outputs(&[left.clone(), right]).unwrap_err().contains("inner dimension"));
         assert!(product([false, true]).outputs(&[left, form([5, 3], DType::BF16)]).unwrap_err().contains("type"));
+    }
+
+    #[test]
+    fn stacks_of_matrices() {
+        let products = |transposed| Operation::Products { transposed };
+        let (left, right) = (form([7, 4, 3], DType::F32), form([7, 5, 3], DType::F32));
+        assert_eq!(shapes(&products([false, true]), &[left.clone(), right.clone()]), [[7, 4, 5]]);
+        let turned = form([7, 4, 6], DType::F32);
+        assert_eq!(shapes(&products([true, false]), &[left.clone(), turned]), [[7, 3, 6]]);
+        assert!(products([false, false]).outputs(&[left.clone(), right]).unwrap_err().contains("inner dimension"));
+        let fewer = form([6, 5, 3], DType::F32);
+        assert!(products([false, true]).outputs(&[left.clone(), fewer]).unwrap_err().contains("matrices"));
+        assert!(Operation::Inverses.outputs(&[left]).unwrap_err().ends_with("columns: expected 4, got 3"));
+        let outputs = Operation::Inverses.outputs(&[form([7, 4, 4], DType::F32)]).unwrap();
+        assert_eq!(outputs, [form([7, 4, 4], DType::F32), form([7], DType::F32)]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::driver::{Grid, Outcome};
 use super::gemm::Product;
 use super::job::{Cube, Job};
 use super::map::{Map, Padding, arguments, dims, grid};
+use super::matrices;
 use super::operation::{Form, Math, Operation};
 use super::step;
 
@@ -76,6 +77,8 @@ impl OnCuda for Plain {
             Operation::Product { transposed, math } => {
                 vec![product(next(), next(), inputs.next(), transposed, math, &forms[0])]
             }
+            Operation::Products { transposed } => vec![matrices::products(next(), next(), transposed, &forms[0])],
+            Operation::Inverses => matrices::inverses(next(), &forms),
             Operation::SumColumns => vec![sum_columns(next(), &forms[0])],
             Operation::Step(rule) => step::run(rule, inputs.collect()),
         }
@@ -402,7 +405,7 @@ fn product(left: Cube, right: Cube, bias: Option<Cube>, transposed: [bool; 2], m
     let mut job = Job::new("matrix product", &left);
     let factors = [left, right].map(|factor| job.read_contiguous(factor));
     let (to, shown) = job.write(&[rows, columns], DType::F32);
-    let product = Product { rows: rows as i32, columns: columns as i32, inner, transposed, bf16, math };
+    let product = Product { count: 1, rows: rows as i32, columns: columns as i32, inner, transposed, bf16, math };
     let bias = bias.map(|bias| job.read_contiguous(bias));
     job.then(move |context, at| {
         let [left, right] = factors.map(|slot| at.of(slot));

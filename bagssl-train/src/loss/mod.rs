@@ -1,5 +1,6 @@
 //! Losses: what a batch of projections is worth.
 
+mod algebra;
 mod tcr;
 mod vicreg;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+pub use algebra::Algebra;
 pub use tcr::{tcr_bound, total_coding_rate};
 
 /// A loss and its weights, as in a config file.
@@ -81,23 +83,26 @@ impl Loss {
 pub struct CheckedLoss(Loss);
 
 impl CheckedLoss {
-    /// The loss of a batch of projections.
+    /// The loss of a batch of projections, with the algebra of `A`.
     ///
     /// # Shapes
     /// - `projections`: `[batch, patch, dim]`
     ///
     /// # Errors
-    /// [`Error::Setting`] if there are fewer than two images or two patches, [`Error::NotFinite`] if a projection is not
-    /// finite.
-    pub fn value<B: AutodiffBackend>(self, projections: Tensor<B, 3>) -> Result<LossValue<B>> {
+    /// [`Error::Setting`] if there are fewer than two images or two patches. Projections that are not finite are no error:
+    /// the loss is then no number either.
+    pub fn value<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
+        self,
+        projections: Tensor<B, 3>,
+    ) -> Result<LossValue<B>> {
         let [images, patches, _] = projections.dims();
         check_batch(images, patches)?;
-        match self.0 {
-            Loss::Tcr { invariance, epsilon } => tcr::loss(projections, invariance, epsilon),
+        Ok(match self.0 {
+            Loss::Tcr { invariance, epsilon } => tcr::loss::<B, A>(projections, invariance, epsilon),
             Loss::VicReg { invariance, variance, covariance } => {
-                vicreg::loss(projections, [invariance, variance, covariance])
+                vicreg::loss::<B, A>(projections, [invariance, variance, covariance])
             }
-        }
+        })
     }
 }
 
@@ -119,17 +124,26 @@ pub fn check_batch(images: usize, patches: usize) -> Result<()> {
 pub struct LossValue<B: AutodiffBackend> {
     /// What to call `backward` on. Its gradient is that of the loss; its value need not be (see [`total_coding_rate`]).
     pub objective: Tensor<B, 1>,
-    /// The loss and its terms, by name.
-    pub figures: Vec<(&'static str, f64)>,
+    /// The names of the loss and its terms; the first is `loss`.
+    pub names: Vec<&'static str>,
+    /// Their values, which wait on the device until somebody reads them: `[name]`.
+    pub values: Tensor<B::InnerBackend, 1>,
 }
 
 impl<B: AutodiffBackend> LossValue<B> {
+    fn new<const N: usize>(objective: Tensor<B, 1>, figures: [(&'static str, Tensor<B::InnerBackend, 1>); N]) -> Self {
+        let (names, values): (Vec<_>, Vec<_>) = figures.into_iter().unzip();
+        LossValue { objective, names, values: Tensor::cat(values, 0) }
+    }
+
+    /// The loss and its terms, by name.
+    pub fn figures(&self) -> Vec<(&'static str, f64)> {
+        let values = self.values.to_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+        self.names.iter().copied().zip(values.into_iter().map(f64::from)).collect()
+    }
+
     /// A figure by name.
     pub fn figure(&self, name: &str) -> Option<f64> {
-        self.figures.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+        self.figures().into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
-}
-
-fn scalar<B: burn::tensor::backend::Backend>(tensor: Tensor<B, 1>) -> f64 {
-    f64::from(tensor.into_data().convert::<f32>().as_slice::<f32>().expect("converted to f32")[0])
 }

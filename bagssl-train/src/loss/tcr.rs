@@ -4,31 +4,31 @@
 //! EMP-SSL, arXiv:2304.03977; the coding rate of Yu et al., *Learning Diverse and Discriminative Representations via the
 //! Principle of Maximal Coding Rate Reduction*, NeurIPS 2020.
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Tensor, TensorData};
-use nalgebra::{Cholesky, DMatrix};
 
-use super::{LossValue, scalar};
-use crate::error::{Error, Result};
+use super::{Algebra, LossValue};
 
 /// Keeps the length of a row away from 0, so that a row of zeros has a gradient of zeros.
 const SMALLEST_SQUARE: f64 = 1e-24;
 
 /// `-weight * mean cos(z_i, mean z) + mean over patches of TCR`, on rows of unit length.
-pub(super) fn loss<B: AutodiffBackend>(projections: Tensor<B, 3>, weight: f64, epsilon: f64) -> Result<LossValue<B>> {
+pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
+    projections: Tensor<B, 3>,
+    weight: f64,
+    epsilon: f64,
+) -> LossValue<B> {
     let [images, _, dim] = projections.dims();
     let rows = unit(projections);
     let invariance = (rows.clone() * unit(rows.clone().mean_dim(1))).sum_dim(2).mean();
-    let (rate, surrogate) = total_coding_rate(rows.swap_dims(0, 1), epsilon)?;
-    let cosine = scalar(invariance.clone());
-    let objective = surrogate - invariance * weight;
-    let figures = vec![
-        ("loss", rate - weight * cosine),
-        ("invariance", cosine),
-        ("tcr", rate),
-        ("tcr_share", rate / tcr_bound(images, dim, epsilon)),
-    ];
-    Ok(LossValue { objective, figures })
+    let (rate, surrogate) = total_coding_rate::<B, A>(rows.swap_dims(0, 1), epsilon);
+    let cosine = invariance.clone().inner();
+    let loss = rate.clone() - cosine.clone() * weight;
+    let share = rate.clone() / tcr_bound(images, dim, epsilon);
+    LossValue::new(
+        surrogate - invariance * weight,
+        [("loss", loss), ("invariance", cosine), ("tcr", rate), ("tcr_share", share)],
+    )
 }
 
 fn unit<B: Backend>(rows: Tensor<B, 3>) -> Tensor<B, 3> {
@@ -36,40 +36,31 @@ fn unit<B: Backend>(rows: Tensor<B, 3>) -> Tensor<B, 3> {
     rows / length
 }
 
-/// The mean over sets of `TCR(Z) = -1/2 logdet(I + d / (n eps) Z^T Z)`, and a surrogate with the same gradient.
+/// The mean over sets of `TCR(Z) = -1/2 logdet(I + s Z^T Z)`, `s = d / (n eps)`, and a surrogate with the same gradient.
 ///
-/// The smaller of the two Gram matrices is factored, on the host in `f64`: both have the same determinant (Sylvester).
-/// The gradient of `logdet A` is that of `<C, A>` with `C = A^-1` held fixed, so the surrogate `-1/2 <A^-1, A(Z)>` needs no
-/// backward pass of its own. Its value means nothing.
+/// The smaller of the two Gram matrices is factored: both have the same determinant (Sylvester). With `A = I + s Z Z^T`
+/// the gradient is `-s A^-1 Z`, with `A = I + s Z^T Z` it is `-s Z A^-1`; the surrogate is the product of that, held
+/// fixed, with `Z`, so that nothing here needs a backward pass of its own. Its value means nothing.
 ///
 /// # Shapes
 /// - `sets`: `[set, row, dim]`, rows of unit length
-///
-/// # Errors
-/// [`Error::NotFinite`] if a row is not finite.
-pub fn total_coding_rate<B: AutodiffBackend>(sets: Tensor<B, 3>, epsilon: f64) -> Result<(f64, Tensor<B, 1>)> {
+/// - returns: two scalars, the first of which is no number if a row has one that is not finite
+pub fn total_coding_rate<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
+    sets: Tensor<B, 3>,
+    epsilon: f64,
+) -> (Tensor<B::InnerBackend, 1>, Tensor<B, 1>) {
     let [count, rows, dim] = sets.dims();
     let scale = dim as f64 / (rows as f64 * epsilon);
-    let turned = sets.clone().swap_dims(1, 2);
-    let gram = if rows <= dim { sets.matmul(turned) } else { turned.matmul(sets) } * scale;
-    let side = rows.min(dim);
-    let device = gram.device();
-
-    let values = gram.clone().into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
-    let mut rate = 0.0;
-    let mut inverses = Vec::with_capacity(values.len());
-    for matrix in values.chunks_exact(side * side) {
-        let matrix = DMatrix::from_iterator(side, side, matrix.iter().map(|&value| f64::from(value)))
-            + DMatrix::identity(side, side);
-        let factor = Cholesky::new(matrix).ok_or_else(|| Error::not_finite("the coding rate"))?;
-        rate -= factor.l_dirty().diagonal().iter().map(|value| value.ln()).sum::<f64>() / count as f64;
-        inverses.extend(factor.inverse().iter().map(|&value| value as f32));
-    }
-    if !rate.is_finite() {
-        return Err(Error::not_finite("the coding rate"));
-    }
-    let inverses = Tensor::from_data(TensorData::new(inverses, [count, side, side]), &device);
-    Ok((rate, (gram * inverses).sum() * (-0.5 / count as f64)))
+    let (fixed, by_rows) = (sets.clone().inner(), rows <= dim);
+    let gram = A::products(fixed.clone(), fixed.clone(), if by_rows { [false, true] } else { [true, false] });
+    let identity = Tensor::<B::InnerBackend, 2>::eye(rows.min(dim), &gram.device());
+    let (inverses, logarithms) = A::inverses(gram * scale + identity.unsqueeze());
+    let gradient = match by_rows {
+        true => A::products(inverses, fixed, [false; 2]),
+        false => A::products(fixed, inverses, [false; 2]),
+    };
+    let gradient = gradient * (-scale / count as f64);
+    (logarithms.mean() * -0.5, (sets * Tensor::from_inner(gradient)).sum())
 }
 
 /// The lowest value that the total coding rate of `rows` unit rows of length `dim` can take: that of rows spread evenly

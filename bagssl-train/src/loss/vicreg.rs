@@ -7,8 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use burn::tensor::backend::AutodiffBackend;
 
-use super::{LossValue, scalar};
-use crate::error::{Error, Result};
+use super::{Algebra, LossValue};
 
 /// Added to a variance before its root is taken.
 const EPSILON: f64 = 1e-4;
@@ -16,7 +15,10 @@ const EPSILON: f64 = 1e-4;
 /// `invariance`: the mean squared difference of two patches of an image, over all pairs. `variance`: how far deviations
 /// fall short of 1, on average over dimensions and patch indices. `covariance`: the sum of the squared covariances of
 /// two dimensions, over `dim`, for two patch indices together (as the published loss adds its two branches).
-pub(super) fn loss<B: AutodiffBackend>(projections: Tensor<B, 3>, weights: [f64; 3]) -> Result<LossValue<B>> {
+pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
+    projections: Tensor<B, 3>,
+    weights: [f64; 3],
+) -> LossValue<B> {
     let [images, patches, dim] = projections.dims();
     let sets = projections.clone().swap_dims(0, 1);
 
@@ -30,19 +32,21 @@ pub(super) fn loss<B: AutodiffBackend>(projections: Tensor<B, 3>, weights: [f64;
     let squares = (centred.clone() * centred.clone()).sum_dim(1) * unbiased;
     let variance = relu(-(squares + EPSILON).sqrt() + 1.0).mean();
 
-    let covariances = centred.clone().swap_dims(1, 2).matmul(centred) * unbiased;
-    let elsewhere = Tensor::<B, 2>::eye(dim, &covariances.device()).mul_scalar(-1.0).add_scalar(1.0).unsqueeze();
-    let covariances = covariances * elsewhere;
-    let covariance = (covariances.clone() * covariances).sum() * (2.0 / (patches * dim) as f64);
+    // With C = Z^T Z / (n - 1) less its diagonal, the gradient of |C|^2 is 4 Z C / (n - 1).
+    let fixed = centred.clone().inner();
+    let elsewhere = Tensor::<B::InnerBackend, 2>::eye(dim, &fixed.device()).mul_scalar(-1.0).add_scalar(1.0);
+    let covariances = A::products(fixed.clone(), fixed.clone(), [true, false]) * elsewhere.unsqueeze() * unbiased;
+    let share = 2.0 / (patches * dim) as f64;
+    let covariance = (covariances.clone() * covariances.clone()).sum() * share;
+    let gradient = A::products(fixed, covariances, [false; 2]) * (4.0 * unbiased * share);
+    let surrogate = (centred * Tensor::from_inner(gradient)).sum();
 
-    let terms = [invariance, variance, covariance];
-    let values = terms.each_ref().map(|term| scalar(term.clone()));
-    let loss: f64 = values.iter().zip(weights).map(|(value, weight)| value * weight).sum();
-    if !loss.is_finite() {
-        return Err(Error::not_finite("the loss"));
-    }
-    let [invariance, variance, covariance] = terms;
-    let objective = invariance * weights[0] + variance * weights[1] + covariance * weights[2];
-    let figures = vec![("loss", loss), ("invariance", values[0]), ("variance", values[1]), ("covariance", values[2])];
-    Ok(LossValue { objective, figures })
+    let terms = [invariance.clone().inner(), variance.clone().inner(), covariance];
+    let [first, second, third] = terms.clone();
+    let loss = first * weights[0] + second * weights[1] + third * weights[2];
+    let [first, second, third] = terms;
+    LossValue::new(
+        invariance * weights[0] + variance * weights[1] + surrogate * weights[2],
+        [("loss", loss), ("invariance", first), ("variance", second), ("covariance", third)],
+    )
 }

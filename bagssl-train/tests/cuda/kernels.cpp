@@ -7,6 +7,7 @@
 #include "../../src/cuda/source/pool.cu"
 #include "../../src/cuda/source/rows.cu"
 #include "../../src/cuda/source/step.cu"
+#include "../../src/cuda/source/cholesky.cu"
 
 using Doubles = std::vector<double>;
 static bool failed = false;
@@ -296,7 +297,65 @@ static void steps() {
   }
 }
 
+// Two matrices B B^T + I, factored as a whole: the inverse X^T X, and the logarithm of the determinant.
+static void inverses(int side) {
+  const int count = 2;
+  size_t size = (size_t)side * side;
+  Doubles matrices(count * size), expected(count * size), logarithms(count);
+  for (int m = 0; m < count; m++) {
+    Doubles b = numbers(1 + m, size);
+    double* at = &matrices[m * size];
+    for (int i = 0; i < side; i++)
+      for (int j = 0; j < side; j++) {
+        double sum = i == j;
+        for (int k = 0; k < side; k++) sum += b[i * side + k] * b[j * side + k];
+        at[i * side + j] = (float)sum;
+      }
+    // Gauss and Jordan, without pivots.
+    Doubles left(at, at + size);
+    double* right = &expected[m * size];
+    for (int i = 0; i < side; i++) right[i * side + i] = 1;
+    for (int k = 0; k < side; k++) {
+      double pivot = left[k * side + k];
+      logarithms[m] += std::log(pivot);
+      for (int j = 0; j < side; j++) { left[k * side + j] /= pivot; right[k * side + j] /= pivot; }
+      for (int i = 0; i < side; i++) {
+        double f = left[i * side + k];
+        if (i != k) for (int j = 0; j < side; j++) {
+          left[i * side + j] -= f * left[k * side + j];
+          right[i * side + j] -= f * right[k * side + j];
+        }
+      }
+    }
+  }
+  auto typed = as<float>(matrices);
+  std::vector<float> factors(typed.size(), NAN), roots(typed.size(), NAN), logs(count, NAN);
+  launch(cholesky, count, 1, 256, typed.data(), factors.data(), roots.data(), logs.data(), side);
+  launch(triangle_inverse, (side + 31) / 32, count, 256, factors.data(), roots.data(), side);
+  Doubles got(count * size);
+  for (int m = 0; m < count; m++)
+    for (int i = 0; i < side; i++)
+      for (int j = 0; j < side; j++)
+        for (int k = 0; k < side; k++) got[m * size + i * side + j] += (double)roots[m * size + k * side + i] * roots[m * size + k * side + j];
+  char name[64];
+  std::snprintf(name, sizeof name, "inverse of %d x %d", side, side);
+  check(name, got, expected, 1e-4);
+  std::snprintf(name, sizeof name, "determinant of %d x %d", side, side);
+  check(name, back(logs), logarithms, 1e-5);
+}
+
+// A matrix that is not definite has no logarithm.
+static void indefinite() {
+  std::vector<float> matrix = {1, 2, 2, 1}, factor(4), inverse(4), logarithm(1);
+  launch(cholesky, 1, 1, 256, matrix.data(), factor.data(), inverse.data(), logarithm.data(), 2);
+  bool pass = std::isnan(logarithm[0]);
+  failed = failed || !pass;
+  std::printf("%-6s indefinite\n", pass ? "ok" : "FAILED");
+}
+
 int main() {
+  for (int side : {1, 5, 32, 33, 70, 100}) inverses(side);
+  indefinite();
   layout();
   norm<float>(300, 24, true, true, 0);
   norm<float>(301, 6, false, true, 0);

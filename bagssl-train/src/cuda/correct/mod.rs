@@ -1,6 +1,8 @@
 //! Each operation on this machine's GPU against plain loops on the CPU.
 
 #[cfg(feature = "ndarray")]
+mod losses;
+#[cfg(feature = "ndarray")]
 mod network;
 mod ordering;
 mod reference;
@@ -51,7 +53,7 @@ impl fmt::Display for Row {
 }
 
 /// Runs every operation with odd shapes, strides, paddings and layouts, with fusion and without, in bf16, TF32 and f32, and the
-/// test of the ordering with its negative control. With the feature `ndarray` whole networks are compared as well.
+/// test of the ordering with its negative control. With the feature `ndarray` whole networks and losses are compared as well.
 ///
 /// # Errors
 /// [`Error::Cuda`](crate::Error::Cuda) if something of CUDA is missing; what goes wrong on the GPU is a row that fails.
@@ -91,6 +93,8 @@ fn on_backend<B: OnCuda>(prefix: &'static str, rows: &mut Vec<Row>) {
     in_precision::<B, F32>(prefix, rows);
     in_precision::<B, Tf32>(prefix, rows);
     in_precision::<B, Bf16>(prefix, rows);
+    #[cfg(feature = "ndarray")]
+    rows.extend(losses::rows::<B>(prefix));
     steps::<B>(prefix, rows);
 }
 

@@ -1,0 +1,105 @@
+//! The algebra of losses: products of matrices, and what a coding rate asks of them.
+
+#[cfg(feature = "ndarray")]
+use bagssl_core::model::CpuFast;
+use bagssl_core::model::{Differentiable, Stock};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use nalgebra::{Cholesky, DMatrix};
+
+/// What losses ask of matrices, in f32 or better whatever the network computes in. Nothing here carries a gradient: losses
+/// know theirs.
+///
+/// The defaults are Burn's product, and a factorisation on the host in f64. The markers are those of
+/// [`Kernels`](bagssl_core::model::Kernels), so that what runs a network fast can do the same here.
+pub trait Algebra<B: Backend> {
+    /// The products of matrices, one of each pair, each factor taken as it is or transposed.
+    ///
+    /// # Shapes
+    /// - `left`: `[set, row, inner]`, or `[set, inner, row]` if it is to be transposed
+    /// - `right`: `[set, inner, column]`, or `[set, column, inner]`
+    /// - returns: `[set, row, column]`
+    fn products(left: Tensor<B, 3>, right: Tensor<B, 3>, transposed: [bool; 2]) -> Tensor<B, 3> {
+        let turned = |matrices: Tensor<B, 3>, turn| if turn { matrices.swap_dims(1, 2) } else { matrices };
+        turned(left, transposed[0]).matmul(turned(right, transposed[1]))
+    }
+
+    /// The inverse of each matrix, which is symmetric and positive definite, and the logarithm of its determinant. Of a
+    /// matrix that is not, both are no numbers.
+    ///
+    /// # Shapes
+    /// - `matrices`: `[set, side, side]`
+    /// - returns: `[set, side, side]` and `[set]`
+    fn inverses(matrices: Tensor<B, 3>) -> (Tensor<B, 3>, Tensor<B, 1>) {
+        let ([sets, side, _], device) = (matrices.dims(), matrices.device());
+        let values = matrices.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+        let (mut inverses, mut logarithms) = (Vec::with_capacity(values.len()), Vec::with_capacity(sets));
+        for matrix in values.chunks_exact(side * side) {
+            let matrix = DMatrix::from_iterator(side, side, matrix.iter().map(|&value| f64::from(value)));
+            let Some(factor) = Cholesky::new(matrix) else {
+                inverses.extend(std::iter::repeat_n(f32::NAN, side * side));
+                logarithms.push(f32::NAN);
+                continue;
+            };
+            let half: f64 = factor.l_dirty().diagonal().iter().map(|value| value.ln()).sum();
+            logarithms.push((2.0 * half) as f32);
+            inverses.extend(factor.inverse().iter().map(|&value| value as f32));
+        }
+        let inverses = Tensor::from_data(TensorData::new(inverses, [sets, side, side]), &device);
+        (inverses, Tensor::from_data(TensorData::new(logarithms, [sets]), &device))
+    }
+}
+
+impl<B: Backend> Algebra<B> for Stock {}
+
+#[cfg(feature = "ndarray")]
+impl<B: Backend> Algebra<B> for CpuFast {}
+
+impl<B: Backend, K: Algebra<B>> Algebra<B> for Differentiable<K> {
+    fn products(left: Tensor<B, 3>, right: Tensor<B, 3>, transposed: [bool; 2]) -> Tensor<B, 3> {
+        K::products(left, right, transposed)
+    }
+
+    fn inverses(matrices: Tensor<B, 3>) -> (Tensor<B, 3>, Tensor<B, 1>) {
+        K::inverses(matrices)
+    }
+}
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use super::*;
+    use crate::backend::NdArray;
+
+    fn tensor(values: &[f32], dims: [usize; 3]) -> Tensor<NdArray, 3> {
+        Tensor::from_data(TensorData::new(values.to_vec(), dims), &Default::default())
+    }
+
+    fn values<const D: usize>(tensor: Tensor<NdArray, D>) -> Vec<f32> {
+        tensor.into_data().into_vec().unwrap()
+    }
+
+    /// `[[4, 2], [2, 3]]` has the determinant 8, its inverse is `[[3, -2], [-2, 4]] / 8`; `[[1, 2], [2, 1]]` has a negative
+    /// one.
+    #[test]
+    fn inverses_by_hand() {
+        let matrices = tensor(&[4.0, 2.0, 2.0, 3.0, 1.0, 2.0, 2.0, 1.0], [2, 2, 2]);
+        let (inverses, logarithms) = Stock::inverses(matrices);
+        let (inverses, logarithms) = (values(inverses), values(logarithms));
+        assert_eq!(inverses[..4], [0.375, -0.25, -0.25, 0.5]);
+        assert!((logarithms[0] - 8_f32.ln()).abs() < 1e-6);
+        assert!(inverses[4..].iter().all(|value| value.is_nan()) && logarithms[1].is_nan());
+    }
+
+    #[test]
+    fn products_by_hand() {
+        // [1 2 3; 4 5 6] and [1 0; 0 2; 1 1], each as it is and transposed.
+        let (left, right) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 0.0, 0.0, 2.0, 1.0, 1.0]);
+        let (left_turned, right_turned) = ([1.0, 4.0, 2.0, 5.0, 3.0, 6.0], [1.0, 0.0, 1.0, 0.0, 2.0, 1.0]);
+        for transposed in [[false, false], [false, true], [true, false], [true, true]] {
+            let left = if transposed[0] { tensor(&left_turned, [1, 3, 2]) } else { tensor(&left, [1, 2, 3]) };
+            let right = if transposed[1] { tensor(&right_turned, [1, 2, 3]) } else { tensor(&right, [1, 3, 2]) };
+            let product = <Differentiable<Stock> as Algebra<NdArray>>::products(left, right, transposed);
+            assert_eq!(values(product), [4.0, 7.0, 10.0, 16.0]);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What a step leaves on the device, to be read when the device is through with it.
+
+use std::marker::PhantomData;
+
+use bagssl_core::model::Kernels;
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
+
+use crate::error::{Error, Result};
+use crate::loss::LossValue;
+
+/// The figures of a step and what tells whether they are numbers, as one tensor: reading waits for the device, so that it
+/// is done once.
+#[derive(Debug)]
+pub(crate) struct Readout<B: AutodiffBackend, K> {
+    step: u64,
+    images: Vec<u32>,
+    names: Vec<&'static str>,
+    /// The figures, a sum over each image's projections, the squared length of each parameter's gradient.
+    values: Tensor<B::InnerBackend, 1>,
+    kernels: PhantomData<K>,
+}
+
+impl<B: AutodiffBackend, K: Kernels<B>> Readout<B, K> {
+    /// # Shapes
+    /// - `projections`: `[image, patch, dim]`
+    /// - `squares`: `[parameter]`
+    pub(crate) fn new(
+        step: u64,
+        images: Vec<u32>,
+        value: LossValue<B>,
+        projections: Tensor<B::InnerBackend, 3>,
+        squares: Tensor<B::InnerBackend, 1>,
+    ) -> Self {
+        let sums = projections.sum_dim(2).sum_dim(1).reshape([images.len()]);
+        let values = Tensor::cat(vec![value.values, sums, squares], 0);
+        Readout { step, images, names: value.names, values, kernels: PhantomData }
+    }
+
+    /// The step that it is of.
+    pub(crate) fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The figures by name, and the length of the whole gradient. `parameters` are the names of those that are trained.
+    ///
+    /// # Errors
+    /// [`Error::Kernels`] if work that was queued has failed, [`Error::NotFinite`] with the images that it comes from.
+    pub(crate) fn read(self, parameters: &[String]) -> Result<Vec<(&'static str, f64)>> {
+        let values = self.values.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+        K::check().map_err(Error::Kernels)?;
+        let (figures, rest) = values.split_at(self.names.len());
+        let (sums, squares) = rest.split_at(self.images.len());
+        if let Some(what) = not_finite(figures, squares, parameters) {
+            let broken = sums.iter().zip(&self.images).filter(|(sum, _)| !sum.is_finite());
+            let broken: Vec<u32> = broken.map(|(_, &image)| image).collect();
+            let images = if broken.is_empty() { self.images } else { broken };
+            return Err(Error::NotFinite { what, step: Some(self.step), images });
+        }
+        let length = squares.iter().map(|&square| f64::from(square)).sum::<f64>().sqrt();
+        let figures = self.names.into_iter().zip(figures.iter().map(|&value| f64::from(value)));
+        Ok(figures.chain([("gradient", length)]).collect())
+    }
+}
+
+/// The first of loss and gradients that is not finite.
+fn not_finite(figures: &[f32], squares: &[f32], parameters: &[String]) -> Option<String> {
+    if figures.iter().any(|figure| !figure.is_finite()) {
+        return Some("the loss".into());
+    }
+    let wrong = squares.iter().position(|square| !square.is_finite())?;
+    Some(format!("the gradient of {}", parameters.get(wrong).map_or("a parameter", |name| name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loss_comes_before_the_gradients() {
+        let names = ["encoder.a".to_string(), "encoder.b".to_string()];
+        assert_eq!(not_finite(&[1.0, -2.0], &[0.0, 3.0], &names), None);
+        assert_eq!(not_finite(&[1.0], &[0.0, f32::INFINITY], &names).unwrap(), "the gradient of encoder.b");
+        assert_eq!(not_finite(&[f32::NAN], &[0.0, f32::NAN], &names).unwrap(), "the loss");
+    }
+}
