@@ -180,7 +180,8 @@ fn external_user() -> Result<()> {
 }
 
 fn cuda() -> Result<()> {
-    must(&mut cargo(&["check", "-p", "bagssl-cli", "--features", "cuda", "--locked"]))
+    let packages = ["clippy", "-p", "bagssl-cli", "-p", "bagssl-train", "--all-targets"];
+    must(cargo(&packages).args(["--features", "bagssl-cli/cuda", "--locked", "--", "-D", "warnings"]))
 }
 
 fn fuzz_smoke() -> Result<()> {

@@ -7,6 +7,7 @@ mod licences;
 mod no_std;
 mod fuzz;
 mod edge;
+mod gpu;
 mod ci;
 
 use std::ffi::OsString;
@@ -35,6 +36,9 @@ enum Command {
     },
     /// Fuzz the parsers (needs nightly Rust and cargo-fuzz)
     Fuzz(fuzz::Args),
+    /// What runs on a machine with a GPU
+    #[command(subcommand)]
+    Gpu(gpu::Command),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::run(&args),
         Command::Reproduce { args } => reproduce(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Gpu(command) => gpu::run(&command),
     };
     match result {
         Ok(code) => code,

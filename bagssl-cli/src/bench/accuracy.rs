@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bagssl_core::batch::PatchBatch;
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::colour::Colour;
@@ -38,6 +38,12 @@ pub(crate) struct Args {
     data: DataArgs,
     #[command(flatten)]
     bag: BagArgs,
+    /// Embed on this backend as well
+    #[arg(long, value_enum)]
+    backend: Option<Name>,
+    /// Exit with code 1 if the cosine of an embedding of that backend to the exact one is lower
+    #[arg(long, value_name = "COSINE", requires = "backend")]
+    least: Option<f64>,
     /// Patches that the layers are compared on
     #[arg(long, value_name = "N", default_value_t = 64)]
     patches: usize,
@@ -53,10 +59,12 @@ enum Kernel {
     Exact,
     Winograd,
     Bf16,
+    Candle,
+    Cuda,
 }
 
 impl Kernel {
-    /// Those of this machine.
+    /// Those of this machine's CPU.
     fn all() -> Vec<Kernel> {
         let mut all = vec![Kernel::Exact, Kernel::Winograd];
         all.extend(InstructionSet::Avx512Bf16.is_available().then_some(Kernel::Bf16));
@@ -68,6 +76,25 @@ impl Kernel {
             Kernel::Exact => "exact f32",
             Kernel::Winograd => "f32",
             Kernel::Bf16 => "bf16",
+            Kernel::Candle => Name::Candle.text(),
+            Kernel::Cuda => Name::Cuda.text(),
+        }
+    }
+
+    /// What a backend computes with, if it is not this project's kernels on the CPU.
+    fn of(backend: Name) -> Option<Kernel> {
+        match backend {
+            Name::Ndarray => None,
+            Name::Candle => Some(Kernel::Candle),
+            Name::Cuda => Some(Kernel::Cuda),
+        }
+    }
+
+    fn backend(self) -> Name {
+        match self {
+            Kernel::Exact | Kernel::Winograd | Kernel::Bf16 => Name::Ndarray,
+            Kernel::Candle => Name::Candle,
+            Kernel::Cuda => Name::Cuda,
         }
     }
 
@@ -99,20 +126,29 @@ struct OfNetwork {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     check_range("--patches", args.patches, 1..=4096)?;
+    if let Some(least) = args.least.filter(|least| !(-1.0..=1.0).contains(least)) {
+        bail!("--least: expected a cosine from -1 to 1, got {least}");
+    }
     let bytes = files::read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let halves = [args.data.open(Split::Train)?, args.data.open(Split::Validation)?];
     let layers = by_layer(args, &checkpoint, &halves[1])?;
     let mut whole: Vec<(Kernel, [Features; 2])> = Vec::new();
-    for kernel in Kernel::all() {
+    for kernel in Kernel::all().into_iter().chain(args.backend.and_then(Kernel::of)) {
         let job = Embedding { args, checkpoint: &checkpoint, halves: &halves, kernel };
-        whole.push((kernel, backend::on(Name::Ndarray, job)?));
+        whole.push((kernel, backend::on(kernel.backend(), job)?));
     }
     let networks: Vec<OfNetwork> =
         whole.iter().map(|(kernel, features)| compare(*kernel, features, &whole[0].1)).collect::<Result<_>>()?;
     match args.json {
         true => say!("{}", serde_json::json!({"layers": layers, "networks": networks})),
         false => print(&layers, &networks),
+    }
+    let low = |network: &&OfNetwork| args.least.is_some_and(|least| network.lowest_cosine < least);
+    let last = networks.iter().rev().take(1);
+    if let Some(OfNetwork { kernel, lowest_cosine, .. }) = last.filter(low).next() {
+        eprintln!("{}: the lowest cosine is {lowest_cosine:.7}", kernel.name());
+        return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -12,43 +12,47 @@ use bagssl_core::plan::{NamedTensor, Plan};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::check_range;
+use super::{check_range, elsewhere};
+use crate::backend::Name;
 use crate::files;
 use crate::output::say;
 
-/// How fast an encoder embeds patches on this CPU: the median of several runs
+/// How fast an encoder embeds patches: the median of several runs
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Where to embed: on ndarray without Burn, elsewhere with it
+    #[arg(long, value_enum, default_value = "ndarray")]
+    pub(super) backend: Name,
     /// Encoder, with random weights
     #[arg(long, value_parser = super::architecture, default_value = "resnet18-cifar")]
-    arch: Architecture,
+    pub(super) arch: Architecture,
     /// A checkpoint's encoder instead
     #[arg(long, value_name = "FILE", conflicts_with = "arch")]
-    checkpoint: Option<PathBuf>,
+    pub(super) checkpoint: Option<PathBuf>,
     /// Side of a patch in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 32)]
-    size: usize,
+    pub(super) size: usize,
     /// Patches at a time
     #[arg(long, value_name = "N", default_value_t = 64)]
-    batch: usize,
+    pub(super) batch: usize,
     /// Threads [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    threads: usize,
+    pub(super) threads: usize,
     /// Instruction set [default: the fastest of this machine in f32]
     #[arg(long, value_enum)]
-    set: Option<Set>,
+    pub(super) set: Option<Set>,
     /// Only plain sums of products: no Winograd
     #[arg(long)]
-    exact: bool,
+    pub(super) exact: bool,
     /// All patches of images of this size in one pass (encoders without padding)
     #[arg(long)]
-    dense: bool,
+    pub(super) dense: bool,
     /// Runs that are timed, after two that are not
     #[arg(long, value_name = "N", default_value_t = 15)]
-    runs: usize,
+    pub(super) runs: usize,
     /// Print the result as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -99,6 +103,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     check_range("--batch", args.batch, 1..=4096)?;
     check_range("--runs", args.runs, 1..=1_000_000)?;
     check_range("--threads", args.threads, 0..=1024)?;
+    if args.backend != Name::Ndarray {
+        return elsewhere::run(args);
+    }
     let begun = Instant::now();
     let bytes = args.checkpoint.as_ref().map(|path| files::read(path)).transpose()?;
     let checkpoint = match (&bytes, &args.checkpoint) {

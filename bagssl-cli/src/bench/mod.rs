@@ -3,6 +3,7 @@
 mod accuracy;
 mod data;
 mod infer;
+mod elsewhere;
 mod train;
 
 use std::process::ExitCode;

@@ -12,8 +12,11 @@ use bagssl_core::model::{CpuFast, Differentiable, Kernels, Stock};
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_core::patch::{PatchSide, PatchSpec};
 use bagssl_core::random::{Address, Purpose};
+use bagssl_data::bad::OnBadImage;
+use bagssl_data::dataset::Split;
+use bagssl_data::loader::Loader;
 use bagssl_train::backend::{Candle, NdArray};
-use bagssl_train::config::{CheckedConfig, TrainConfig};
+use bagssl_train::config::CheckedConfig;
 use bagssl_train::loss::Algebra;
 use bagssl_train::preset::preset;
 use bagssl_train::store::Nowhere;
@@ -23,8 +26,10 @@ use burn::tensor::backend::Backend;
 
 use super::check_range;
 use crate::backend::{self, Device, Job, Name, Target};
+use crate::config::RunConfig;
 use crate::output::say;
-use crate::train::Run;
+use crate::source::DataArgs;
+use crate::train::{self, Run};
 
 /// How fast a step of training is, on patches of noise
 ///
@@ -44,9 +49,9 @@ pub(crate) struct Args {
     /// Sizes of the projector's layers, such as 2048,256 [default: the recipe's]
     #[arg(long, value_name = "SIZES", value_delimiter = ',')]
     projector: Option<Vec<usize>>,
-    /// Side of a patch in pixels
-    #[arg(long, value_name = "PIXELS", default_value_t = 16)]
-    size: usize,
+    /// Side of a patch in pixels [default: 16, with --loading the recipe's]
+    #[arg(long, value_name = "PIXELS", conflicts_with = "loading")]
+    size: Option<usize>,
     /// Images in a batch
     #[arg(long, value_name = "N", default_value_t = 20)]
     images: usize,
@@ -59,9 +64,11 @@ pub(crate) struct Args {
     /// Steps that are timed, after some that are not
     #[arg(long, value_name = "N", default_value_t = 7, visible_alias = "steps")]
     rounds: usize,
-    /// Threads of this project's kernels [default: as many as cores]
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    threads: usize,
+    /// Train on images as well, decoded, cut and changed as the recipe says, and compare
+    #[arg(long, requires = "backend")]
+    loading: bool,
+    #[command(flatten)]
+    data: DataArgs,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -76,7 +83,7 @@ impl PatchSource for Noise {
     }
 
     fn batches_per_epoch(&self) -> usize {
-        usize::MAX / 2
+        1 << 30
     }
 
     fn epoch(&self, epoch: u32, first: usize) -> Batches<'_> {
@@ -104,11 +111,14 @@ impl Observer for Steps {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    check_range("--size", args.size, 1..=4096)?;
+    check_range("--size", args.size.unwrap_or(SIZE), 1..=4096)?;
     check_range("--images", args.images, 2..=65536)?;
     check_range("--patches", args.patches, 2..=4096)?;
     check_range("--rounds", args.rounds, 1..=1_000_000)?;
-    check_range("--threads", args.threads, 0..=1024)?;
+    check_range("--threads", args.data.threads, 0..=1024)?;
+    if !args.loading && (args.data.data.is_some() || args.data.exif) {
+        bail!("--data, --exif: expected --loading with them, got noise to train on");
+    }
     let images = match args.batch {
         Some(batch) if batch % args.patches != 0 || batch < 2 * args.patches => {
             bail!(
@@ -119,33 +129,50 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         Some(batch) => batch / args.patches,
         None => args.images,
     };
-    Pool::set_global(args.threads);
-    let shape = BatchShape { images, patches: args.patches, channels: 3, height: args.size, width: args.size };
-    let config = config(args, shape)?;
+    Pool::set_global(args.data.threads);
+    let recipe = recipe(args, images)?;
+    let side = recipe.train.patch.input() as usize;
+    let shape = BatchShape { images, patches: args.patches, channels: 3, height: side, width: side };
+    let config = recipe.train.clone().check()?;
     match args.backend {
-        Some(name) => on_one(name, args, config, shape),
+        Some(name) => {
+            let loader = match args.loading {
+                true => {
+                    let dataset = args.data.open(Split::Train)?;
+                    Some(train::loader(&recipe, dataset, args.data.threads, OnBadImage::Fail)?)
+                }
+                false => None,
+            };
+            on_one(name, args, OnOne { config, shape, rounds: args.rounds, loader })
+        }
         None => on_all(args, &config, shape),
     }
 }
 
-fn config(args: &Args, shape: BatchShape) -> Result<CheckedConfig> {
+/// The side of a patch of noise, unless one says another.
+const SIZE: usize = 16;
+
+/// The recipe with what the command line says of it.
+fn recipe(args: &Args, images: usize) -> Result<RunConfig> {
     let recipe = preset(&args.preset);
-    let text = recipe.with_context(|| format!("--preset: expected the name of a recipe, got {:?}", args.preset))?.toml;
-    let mut table: toml::Table = text.parse()?;
-    table.remove("augment");
-    let mut config: TrainConfig = table.try_into()?;
+    let recipe = recipe.with_context(|| format!("--preset: expected the name of a recipe, got {:?}", args.preset))?;
+    let mut run = RunConfig::preset(recipe);
+    let config = &mut run.train;
     config.model.arch = args.arch;
     if let Some(projector) = &args.projector {
         config.model.projector = projector.clone();
     }
-    let spec = PatchSpec::new(PatchSide::Pixels(shape.height as u32), shape.height as u32)?;
-    config.patch = spec;
-    config.views = Views::FixedScale(spec);
-    config.batch.images = shape.images;
-    config.batch.patches = shape.patches;
-    // Its batches never end.
-    config.schedule.epochs = 1;
-    Ok(config.check()?)
+    if !args.loading {
+        let side = args.size.unwrap_or(SIZE) as u32;
+        let spec = PatchSpec::new(PatchSide::Pixels(side), side)?;
+        config.patch = spec;
+        config.views = Views::FixedScale(spec);
+    }
+    config.batch.images = images;
+    config.batch.patches = args.patches;
+    // More than are taken.
+    config.schedule.epochs = 1 << 20;
+    Ok(run)
 }
 
 fn info() -> RunInfo {
@@ -156,11 +183,14 @@ fn info() -> RunInfo {
 struct Trained {
     /// A step, the median.
     seconds: f64,
+    /// A step, the mean.
+    mean: f64,
     /// From nothing to the end of the first step.
     first_step: f64,
     /// The most memory held: of the GPU, less what was in use before the first step, or of the program.
     peak_memory: Option<u64>,
-    steps: usize,
+    /// A step on images.
+    loading: Option<f64>,
 }
 
 /// Training on one backend, in one run.
@@ -168,6 +198,7 @@ struct OnOne {
     config: CheckedConfig,
     shape: BatchShape,
     rounds: usize,
+    loader: Option<Loader>,
 }
 
 /// Steps that are not timed: the first compiles, the next find memory to use again.
@@ -179,16 +210,24 @@ impl Job for OnOne {
     fn run<T: Target>(self, device: Device<T>) -> Result<Trained> {
         let before = T::memory_held();
         let begun = Instant::now();
-        let mut trainer: Run<T> = Trainer::new(self.config, info(), device)?;
-        T::prepare(&mut trainer);
-        let mut steps = Steps { wanted: UNTIMED + self.rounds, ends: Vec::new() };
-        trainer.run(&Noise(self.shape), &mut steps, &mut Nowhere)?;
-        let first_step = (steps.ends[0] - begun).as_secs_f64();
+        let steps = |source: &dyn PatchSource| -> Result<(f64, Vec<Instant>)> {
+            let mut trainer: Run<T> = Trainer::new(self.config.clone(), info(), device.clone())?;
+            T::prepare(&mut trainer);
+            let mut steps = Steps { wanted: UNTIMED + self.rounds, ends: Vec::new() };
+            trainer.run(source, &mut steps, &mut Nowhere)?;
+            let timed = &steps.ends[UNTIMED - 1..];
+            let whole = (timed[timed.len() - 1] - timed[0]).as_secs_f64() / (timed.len() - 1) as f64;
+            Ok((whole, steps.ends))
+        };
+        let (mean, ends) = steps(&Noise(self.shape))?;
+        let first_step = (ends[0] - begun).as_secs_f64();
         let peak_memory = T::memory_held().zip(before).map(|(after, before)| after.saturating_sub(before));
         let mut seconds: Vec<f64> =
-            steps.ends[UNTIMED - 1..].windows(2).map(|ends| (ends[1] - ends[0]).as_secs_f64()).collect();
-        let steps = seconds.len();
-        Ok(Trained { seconds: median(&mut seconds), first_step, peak_memory, steps })
+            ends[UNTIMED - 1..].windows(2).map(|ends| (ends[1] - ends[0]).as_secs_f64()).collect();
+        // Batches come in bursts, so that means are compared, not medians.
+        let loading = self.loader.as_ref().map(|loader| steps(loader)).transpose()?;
+        let loading = loading.map(|(seconds, _)| seconds);
+        Ok(Trained { seconds: median(&mut seconds), mean, first_step, peak_memory, loading })
     }
 }
 
@@ -197,17 +236,19 @@ fn median(seconds: &mut [f64]) -> f64 {
     seconds[seconds.len() / 2]
 }
 
-fn on_one(name: Name, args: &Args, config: CheckedConfig, shape: BatchShape) -> Result<ExitCode> {
-    let parameters = config.plan().parameters().iter().map(|parameter| parameter.len()).sum::<usize>();
-    let Trained { seconds, first_step, peak_memory, steps } =
-        backend::on(name, OnOne { config, shape, rounds: args.rounds })?;
-    let rate = shape.rows() as f64 / seconds;
+fn on_one(name: Name, args: &Args, work: OnOne) -> Result<ExitCode> {
+    let parameters = work.config.plan().parameters().iter().map(|parameter| parameter.len()).sum::<usize>();
+    let (shape, steps) = (work.shape, work.rounds);
+    let Trained { seconds, mean, first_step, peak_memory, loading } = backend::on(name, work)?;
+    let rate = |seconds: f64| shape.rows() as f64 / seconds;
     if args.json {
         let all = serde_json::json!({
-            "patches_per_second": rate,
+            "patches_per_second": rate(seconds),
             "milliseconds": 1e3 * seconds,
             "first_step_seconds": first_step,
             "peak_memory_bytes": peak_memory,
+            "loading_patches_per_second": loading.map(rate),
+            "loading_ratio": loading.map(|seconds| mean / seconds),
             "backend": name.text(),
             "arch": args.arch.name(),
             "preset": args.preset,
@@ -220,17 +261,21 @@ fn on_one(name: Name, args: &Args, config: CheckedConfig, shape: BatchShape) -> 
         say!("{all}");
         return Ok(ExitCode::SUCCESS);
     }
-    let size = args.size;
+    let side = shape.height;
     say!(
-        "{} on {}: {rate:.0} patches/s, a step of {} x {} patches of {size}x{size} in {:.2} ms (median of {steps})",
+        "{} on {}: {:.0} patches/s, a step of {} x {} patches of {side}x{side} in {:.2} ms (median of {steps})",
         args.arch.name(),
         name.text(),
+        rate(seconds),
         shape.images,
         shape.patches,
         1e3 * seconds
     );
     let memory = peak_memory.map_or_else(String::new, |bytes| format!("; {} MiB of memory at most", bytes >> 20));
     say!("the first step is done after {first_step:.2} s{memory}");
+    if let Some(loading) = loading {
+        say!("on images: {:.0} patches/s, {:.1} % of the rate on noise", rate(loading), 100.0 * mean / loading);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -263,8 +308,8 @@ fn on_all(args: &Args, config: &CheckedConfig, shape: BatchShape) -> Result<Exit
         args.arch.name(),
         shape.images,
         args.patches,
-        args.size,
-        args.size,
+        shape.height,
+        shape.width,
         args.rounds,
         Pool::global().count()
     );
