@@ -31,6 +31,9 @@ pub enum Error {
         /// The images of the batch that it comes from, as far as that is known; by their index in the data set.
         images: Vec<u32>,
     },
+    /// Workers that share a batch could not exchange what they have.
+    #[error("workers: {0}")]
+    Workers(String),
     /// The source of batches failed.
     #[error("{0}")]
     Source(SourceError),

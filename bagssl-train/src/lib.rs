@@ -1,7 +1,7 @@
 //! Training of BagSSL encoders.
 //!
 //! In the order in which a step uses them: the [`loss`] of the projections of a batch, the [`optimiser`] with its
-//! learning rate's [`schedule`], the [`trainer`] whose loop they run in, the [`store`] that its state is saved to, and the
+//! learning rate's [`schedule`], the [`trainer`] whose loop they run in ([`workers`] share its batches), the [`store`] that its state is saved to, and the
 //! [`progress`] that is shown and written down. A [`config`] holds the settings of a run, [`memory`] estimates what it takes; [`preset`] has recipes by name;
 //! [`backend`] names the devices it may run on.
 //!
@@ -37,6 +37,7 @@ pub mod config;
 pub mod memory;
 pub mod preset;
 mod readout;
+pub mod workers;
 pub mod trainer;
 pub mod store;
 pub mod progress;

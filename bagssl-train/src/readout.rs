@@ -16,7 +16,8 @@ pub(crate) struct Readout<B: AutodiffBackend, K> {
     step: u64,
     images: Vec<u32>,
     names: Vec<&'static str>,
-    /// The figures, a sum over each image's projections, the squared length of each parameter's gradient.
+    /// The figures, a sum over each image's projections, the squared length of each parameter's gradient, and the number of
+    /// workers that want to stop.
     values: Tensor<B::InnerBackend, 1>,
     kernels: PhantomData<K>,
 }
@@ -25,15 +26,17 @@ impl<B: AutodiffBackend, K: Kernels<B>> Readout<B, K> {
     /// # Shapes
     /// - `projections`: `[image, patch, dim]`
     /// - `squares`: `[parameter]`
+    /// - `stops`: `[1]`
     pub(crate) fn new(
         step: u64,
         images: Vec<u32>,
         value: LossValue<B>,
         projections: Tensor<B::InnerBackend, 3>,
         squares: Tensor<B::InnerBackend, 1>,
+        stops: Tensor<B::InnerBackend, 1>,
     ) -> Self {
         let sums = projections.sum_dim(2).sum_dim(1).reshape([images.len()]);
-        let values = Tensor::cat(vec![value.values, sums, squares], 0);
+        let values = Tensor::cat(vec![value.values, sums, squares, stops], 0);
         Readout { step, images, names: value.names, values, kernels: PhantomData }
     }
 
@@ -42,15 +45,16 @@ impl<B: AutodiffBackend, K: Kernels<B>> Readout<B, K> {
         self.step
     }
 
-    /// The figures by name, and the length of the whole gradient. `parameters` are the names of those that are trained.
+    /// The figures by name with the length of the whole gradient, and whether a worker wants to stop. `parameters` are the names of those that are trained.
     ///
     /// # Errors
     /// [`Error::Kernels`] if work that was queued has failed, [`Error::NotFinite`] with the images that it comes from.
-    pub(crate) fn read(self, parameters: &[String]) -> Result<Vec<(&'static str, f64)>> {
+    pub(crate) fn read(self, parameters: &[String]) -> Result<(Vec<(&'static str, f64)>, bool)> {
         let values = self.values.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
         K::check().map_err(Error::Kernels)?;
         let (figures, rest) = values.split_at(self.names.len());
-        let (sums, squares) = rest.split_at(self.images.len());
+        let (sums, rest) = rest.split_at(self.images.len());
+        let (stops, squares) = rest.split_last().expect("there is a number of workers");
         if let Some(what) = not_finite(figures, squares, parameters) {
             let broken = sums.iter().zip(&self.images).filter(|(sum, _)| !sum.is_finite());
             let broken: Vec<u32> = broken.map(|(_, &image)| image).collect();
@@ -59,7 +63,7 @@ impl<B: AutodiffBackend, K: Kernels<B>> Readout<B, K> {
         }
         let length = squares.iter().map(|&square| f64::from(square)).sum::<f64>().sqrt();
         let figures = self.names.into_iter().zip(figures.iter().map(|&value| f64::from(value)));
-        Ok(figures.chain([("gradient", length)]).collect())
+        Ok((figures.chain([("gradient", length)]).collect(), *stops > 0.0))
     }
 }
 

@@ -1,8 +1,9 @@
 //! The training loop.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
-use bagssl_core::batch::{PatchBatch, PatchSource};
+use bagssl_core::batch::{BatchShape, PatchBatch, PatchSource};
 use bagssl_core::checkpoint::{Checkpoint, FORMAT_VERSION, OPTIMISER_PREFIX, Provenance, Spec, Training, to_bytes};
 use bagssl_core::model::{BatchStatistics, Kernels, Model, ModelGradients};
 use bagssl_core::observe::{Event, Observer, Verdict};
@@ -17,6 +18,7 @@ use crate::optimiser::{Optimiser, Together};
 use crate::readout::Readout;
 use crate::schedule::StepSchedule;
 use crate::store::Store;
+use crate::workers::{Exchange, Rank, with_exchange};
 
 /// What a run is called in its checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +40,9 @@ pub struct Trainer<B: AutodiffBackend, K> {
     model: Model<B>,
     optimiser: Optimiser<B::InnerBackend>,
     step: u64,
+    exchange: Option<Arc<dyn Exchange<B::InnerBackend>>>,
+    /// Whether this worker's observer has said stop: the others hear of it with the next step.
+    stop: bool,
     kernels: PhantomData<K>,
 }
 
@@ -58,7 +63,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
     pub fn new(config: CheckedConfig, info: RunInfo, device: B::Device) -> Result<Self> {
         let model = Model::init(config.plan(), config.config().seed, &device);
         let optimiser = Optimiser::new(config.config().optimiser)?;
-        Ok(Trainer { config, info, device, model, optimiser, step: 0, kernels: PhantomData })
+        let (exchange, stop, kernels) = (None, false, PhantomData);
+        Ok(Trainer { config, info, device, model, optimiser, step: 0, exchange, stop, kernels })
     }
 
     /// The state that a run's [`Store`] was given.
@@ -86,6 +92,19 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
     /// Lets `together` make the optimiser's steps.
     pub fn set_together(&mut self, together: Box<dyn Together<B::InnerBackend>>) {
         self.optimiser.set_together(together);
+    }
+
+    /// Makes this one of several workers that share each batch and take the same steps. All begin with the same config (whose
+    /// batch is the whole one) and state; each has a source of its own images. The kernels have to be
+    /// [`Synchronised`](crate::workers::Synchronised), so that batch norms see the whole batch. If the observer of one says
+    /// stop, all stop after the next step.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the images of a batch cannot be divided evenly among the workers.
+    pub fn set_workers(&mut self, exchange: Arc<dyn Exchange<B::InnerBackend>>) -> Result<()> {
+        exchange.rank().share(self.config.config().batch.images)?;
+        self.exchange = Some(exchange);
+        Ok(())
     }
 
     /// Steps done.
@@ -122,6 +141,12 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         if per_epoch == 0 {
             return Err(Error::Batches { expected: 1, got: 0 });
         }
+        if let Some(exchange) = &self.exchange {
+            let (shape, share) = (source.shape(), exchange.rank().share(self.config.config().batch.images)?);
+            if shape.images != share.len() {
+                return Err(Error::Batch { expected: BatchShape { images: share.len(), ..shape }, got: shape });
+            }
+        }
         let schedule = self.config.config().schedule.check(per_epoch)?;
         while self.step < schedule.steps() {
             let verdict = self.epoch(source, observer, schedule, per_epoch)?;
@@ -155,7 +180,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
                 // The device goes on with this step while the one before is read.
                 self.update(pass.gradients, pass.statistics, schedule);
                 if let Some(before) = waiting.replace(pass.readout) {
-                    verdict = telling.step(before.step(), before.read(&parameters)?)?;
+                    verdict = self.told(&mut telling, before.step(), before.read(&parameters)?)?;
                 }
             } else {
                 let step = pass.readout.step();
@@ -164,10 +189,10 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
                         self.step += 1;
                         telling.skipped(step, &what, &images)?
                     }
-                    figures => {
-                        let figures = figures?;
+                    read => {
+                        let read = read?;
                         self.update(pass.gradients, pass.statistics, schedule);
-                        telling.step(step, figures)?
+                        self.told(&mut telling, step, read)?
                     }
                 };
             }
@@ -176,7 +201,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             }
         }
         if let Some(last) = waiting {
-            let last = telling.step(last.step(), last.read(&parameters)?)?;
+            let last = self.told(&mut telling, last.step(), last.read(&parameters)?)?;
             verdict = if last == Verdict::Stop { last } else { verdict };
         }
         if verdict == Verdict::Stop {
@@ -189,6 +214,19 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         telling.epoch(self.step)
     }
 
+    /// Tells the observer of a step. Workers stop when all know that one of them wants to.
+    fn told(&mut self, telling: &mut Telling<'_>, step: u64, (figures, all_stop): Read) -> Result<Verdict> {
+        let own = telling.step(step, figures)?;
+        if self.exchange.is_none() {
+            return Ok(own);
+        }
+        self.stop |= own == Verdict::Stop;
+        if all_stop {
+            self.stop = false;
+        }
+        Ok(if all_stop { Verdict::Stop } else { Verdict::Continue })
+    }
+
     /// The loss and the gradients of a batch.
     fn checked_pass(&self, batch: PatchBatch, source: &dyn PatchSource) -> Result<Pass<B, K>> {
         let shape = batch.shape();
@@ -197,10 +235,11 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         }
         let images = batch.images().to_vec();
         let parts = parts(batch, self.config.config().batch.together(), &self.device);
-        match &parts[..] {
-            [whole] => self.whole(whole.clone(), images),
+        with_exchange(self.exchange.as_ref(), || match &parts[..] {
+            [whole] if self.exchange.is_none() => self.whole(whole.clone(), images),
+            [whole] => self.shared(whole.clone(), images),
             parts => self.in_parts(parts, images),
-        }
+        })
     }
 
     /// The optimiser's step.
@@ -220,8 +259,40 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         let projections = output.projection.reshape([patches.images, patches.patches, dim]);
         let value = self.config.loss().value::<B, K>(projections.clone())?;
         let gradients = self.model.gradients(&value.objective.clone().backward());
-        let readout = self.readout(images, value, projections.inner(), &gradients)?;
-        Ok(Pass { gradients, statistics: output.statistics, readout })
+        self.finished(images, value, projections.inner(), gradients, output.statistics)
+    }
+
+    /// All patches at once, of this worker's images: the loss is that of all workers' projections.
+    fn shared(&self, patches: Part<B>, images: Vec<u32>) -> Result<Pass<B, K>> {
+        let output = self.model.forward_train::<K>(patches.tensor);
+        let [_, dim] = output.projection.dims();
+        let projections = output.projection.reshape([patches.images, patches.patches, dim]);
+        let (value, gradient) = self.loss(projections.clone().inner())?;
+        let objective = (projections.clone() * Tensor::from_inner(gradient)).sum();
+        let gradients = self.model.gradients(&objective.backward());
+        self.finished(images, value, projections.inner(), gradients, output.statistics)
+    }
+
+    /// The loss of the projections of all workers, `[image, patch, dim]`, and its gradient in this worker's.
+    fn loss(&self, projections: Tensor<B::InnerBackend, 3>) -> Result<(LossValue<B>, Tensor<B::InnerBackend, 3>)> {
+        let [images, patches, dim] = projections.dims();
+        let (first, all) = match &self.exchange {
+            None => (0, projections),
+            Some(exchange) => {
+                let all = exchange.gather(projections.reshape([images * patches * dim]))?;
+                let Rank { number, count } = exchange.rank();
+                (number * images, all.reshape([count * images, patches, dim]))
+            }
+        };
+        let all = Tensor::<B, 3>::from_inner(all).require_grad();
+        let value = self.config.loss().value::<B, K>(all.clone())?;
+        let gradient = all.grad(&value.objective.clone().backward()).expect("the loss depends on all of them");
+        if let Some(exchange) = &self.exchange {
+            // A backward pass of Burn's ends by waiting for all others of the process. Norms wait for each other within
+            // theirs, so that none may begin before the loss's have ended everywhere.
+            exchange.sum(Tensor::zeros([1], &gradient.device()))?;
+        }
+        Ok((value, gradient.narrow(0, first, images)))
     }
 
     /// Some patches of each image at a time, twice: once for the projections, of which the loss of the whole batch is made
@@ -241,9 +312,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             encoders.push(encoder);
             projectors.push(projector);
         }
-        let projections = Tensor::from_inner(Tensor::cat(projections, 1)).require_grad();
-        let value = self.config.loss().value::<B, K>(projections.clone())?;
-        let gradient = projections.grad(&value.objective.clone().backward()).expect("the loss depends on all of them");
+        let projections = Tensor::cat(projections, 1);
+        let (value, gradient) = self.loss(projections.clone())?;
         let mut sum: Option<ModelGradients<B>> = None;
         let mut first = 0;
         for part in parts {
@@ -259,19 +329,31 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         }
         let gradients = sum.expect("a batch has parts");
         let statistics = [BatchStatistics::mean(encoders), BatchStatistics::mean(projectors)];
-        let readout = self.readout(images, value, projections.inner(), &gradients)?;
-        Ok(Pass { gradients, statistics, readout })
+        self.finished(images, value, projections, gradients, statistics)
     }
 
-    fn readout(
+    /// The pass, with the sum of all workers' gradients.
+    fn finished(
         &self,
         images: Vec<u32>,
         value: LossValue<B>,
         projections: Tensor<B::InnerBackend, 3>,
-        gradients: &ModelGradients<B>,
-    ) -> Result<Readout<B, K>> {
+        gradients: ModelGradients<B>,
+        statistics: [BatchStatistics<B>; 2],
+    ) -> Result<Pass<B, K>> {
+        let mut stops = Tensor::<B::InnerBackend, 1>::full([1], f32::from(self.stop), &projections.device());
+        let gradients = match &self.exchange {
+            None => gradients,
+            Some(exchange) => gradients.together(|own| {
+                let values = own.dims()[0];
+                let all = exchange.sum(Tensor::cat(vec![own, stops.clone()], 0))?;
+                stops = all.clone().narrow(0, values, 1);
+                Ok::<_, Error>(all.narrow(0, 0, values))
+            })?,
+        };
         let squares = gradients.squares().ok_or_else(|| Error::not_finite("the gradient"))?;
-        Ok(Readout::new(self.step + 1, images, value, projections, squares))
+        let readout = Readout::new(self.step + 1, images, value, projections, squares, stops);
+        Ok(Pass { gradients, statistics, readout })
     }
 
     /// A hash of all that the weights depend on.
@@ -325,6 +407,9 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         }
     }
 }
+
+/// The figures of a step, and whether a worker wants to stop.
+type Read = (Vec<(&'static str, f64)>, bool);
 
 /// What a step's backward pass leaves.
 struct Pass<B: AutodiffBackend, K> {

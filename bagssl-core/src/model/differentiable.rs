@@ -93,6 +93,10 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
         <Stock as Kernels<Autodiff<B>>>::global_mean(input)
     }
 
+    fn batches() -> usize {
+        K::batches()
+    }
+
     fn check() -> core::result::Result<(), String> {
         K::check()
     }

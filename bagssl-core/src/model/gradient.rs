@@ -5,7 +5,7 @@ use std::prelude::v1::*;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, module};
 
-use super::kernels::{NormGradients, Normed, NormedInputs, along_channels, channel_mean, options};
+use super::kernels::{NormBackward, along_channels, channel_mean, options};
 use super::stretch::stretch;
 use crate::phase::Phase;
 use crate::plan::{NORM_EPSILON, Window};
@@ -94,31 +94,34 @@ impl<B: Backend> NarrowDims for Tensor<B, 5> {
     }
 }
 
-/// The gradients of a batch norm in training mode, with its ReLU and residual.
+/// The gradient of the sum `scale * standard + shift`, and the standardised input.
+fn parts<B: Backend>(backward: NormBackward<B>) -> [Tensor<B, 4>; 2] {
+    let NormBackward { inputs, normed, relu, gradient, .. } = backward;
+    let gradient = if relu { gradient.mask_fill(normed.output.lower_equal_elem(0.0), 0.0) } else { gradient };
+    let deviation = (normed.variance + NORM_EPSILON).sqrt();
+    [gradient, (inputs.input - along_channels(normed.mean)) / along_channels(deviation)]
+}
+
+/// The gradients of scale and shift.
+pub(super) fn norm_sums<B: Backend>(backward: NormBackward<B>) -> [Tensor<B, 1>; 2] {
+    let [rows, _, height, width] = backward.gradient.dims();
+    let count = (rows * height * width) as f64;
+    let [gradient, standard] = parts(backward);
+    [channel_mean(gradient.clone() * standard) * count, channel_mean(gradient) * count]
+}
+
+/// The gradients of input and residual.
 ///
 /// # Source
 /// Ioffe, Szegedy, *Batch Normalization*, ICML 2015, section 3.
-pub(super) fn norm<B: Backend>(
-    inputs: NormedInputs<B>,
-    normed: Normed<B>,
-    has_residual: bool,
-    relu: bool,
-    gradient: Tensor<B, 4>,
-) -> NormGradients<B> {
-    let gradient = if relu { gradient.mask_fill(normed.output.lower_equal_elem(0.0), 0.0) } else { gradient };
-    let NormedInputs { input, scale, .. } = inputs;
-    let [rows, _, height, width] = input.dims();
-    let count = (rows * height * width) as f64;
-
-    let deviation = (normed.variance + NORM_EPSILON).sqrt();
-    let standard = (input - along_channels(normed.mean)) / along_channels(deviation.clone());
-    let mean = channel_mean(gradient.clone());
-    let covariance = channel_mean(gradient.clone() * standard.clone());
-    let centred = gradient.clone() - along_channels(mean.clone()) - standard * along_channels(covariance.clone());
-    NormGradients {
-        input: centred * along_channels(scale / deviation),
-        scale: covariance * count,
-        shift: mean * count,
-        residual: has_residual.then_some(gradient),
-    }
+pub(super) fn norm_with<B: Backend>(
+    backward: NormBackward<B>,
+    [scale, shift]: [Tensor<B, 1>; 2],
+    count: usize,
+) -> (Tensor<B, 4>, Option<Tensor<B, 4>>) {
+    let (has_residual, count) = (backward.has_residual, count as f64);
+    let factor = backward.inputs.scale.clone() / (backward.normed.variance.clone() + NORM_EPSILON).sqrt();
+    let [gradient, standard] = parts(backward);
+    let centred = gradient.clone() - along_channels(shift / count) - standard * along_channels(scale / count);
+    (centred * along_channels(factor), has_residual.then_some(gradient))
 }

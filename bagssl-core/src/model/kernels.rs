@@ -72,14 +72,30 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
     /// The batch norm of training: `relu?(scale * (input - mean) / sqrt(variance + epsilon) + shift + residual?)`, the
     /// mean and the (biased) variance taken over rows, height and width.
     fn norm(inputs: NormedInputs<B>, residual: Option<Tensor<B, 4>>, relu: bool) -> Normed<B> {
-        let NormedInputs { input, scale, shift } = inputs;
+        let [mean, variance] = Self::norm_statistics(inputs.input.clone());
+        let output = Self::norm_with(inputs, [mean.clone(), variance.clone()], residual, relu);
+        Normed { output, mean: mean.detach(), variance: variance.detach() }
+    }
+
+    /// Mean and (biased) variance of each channel, over rows, height and width.
+    fn norm_statistics(input: Tensor<B, 4>) -> [Tensor<B, 1>; 2] {
         let mean = channel_mean(input.clone());
         let centred = input - along_channels(mean.clone());
-        let variance = channel_mean(centred.clone() * centred.clone());
+        [mean, channel_mean(centred.clone() * centred)]
+    }
+
+    /// What [`Kernels::norm`] puts out, with a mean and a variance that may be those of more than this batch.
+    fn norm_with(
+        inputs: NormedInputs<B>,
+        [mean, variance]: [Tensor<B, 1>; 2],
+        residual: Option<Tensor<B, 4>>,
+        relu: bool,
+    ) -> Tensor<B, 4> {
+        let NormedInputs { input, scale, shift } = inputs;
         // Divided, not times `recip`: that of burn-ndarray is an approximation to 12 or 14 bits for some of the values.
-        let factor = scale / (variance.clone() + NORM_EPSILON).sqrt();
-        let output = centred * along_channels(factor) + along_channels(shift);
-        Normed { output: finish(output, residual, relu), mean: mean.detach(), variance: variance.detach() }
+        let factor = scale / (variance + NORM_EPSILON).sqrt();
+        let output = (input - along_channels(mean)) * along_channels(factor) + along_channels(shift);
+        finish(output, residual, relu)
     }
 
     /// The gradients of [`Kernels::norm`]. `normed` is what it gave, `gradient` that of its output.
@@ -90,7 +106,33 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         relu: bool,
         gradient: Tensor<B, 4>,
     ) -> NormGradients<B> {
-        gradient::norm(inputs, normed, has_residual, relu, gradient)
+        let [rows, _, height, width] = inputs.input.dims();
+        let backward = NormBackward { inputs, normed, has_residual, relu, gradient };
+        let [scale, shift] = Self::norm_sums(backward.clone());
+        let sums = [scale.clone(), shift.clone()];
+        let (input, residual) = Self::norm_gradient_with(backward, sums, rows * height * width);
+        NormGradients { input, scale, shift, residual }
+    }
+
+    /// The gradients of scale and shift alone, which are sums over the batch.
+    fn norm_sums(backward: NormBackward<B>) -> [Tensor<B, 1>; 2] {
+        gradient::norm_sums(backward)
+    }
+
+    /// The gradients of the input and, if there was one, of the residual, from sums over all `count` values of a channel that
+    /// the statistics were taken over.
+    fn norm_gradient_with(
+        backward: NormBackward<B>,
+        sums: [Tensor<B, 1>; 2],
+        count: usize,
+    ) -> (Tensor<B, 4>, Option<Tensor<B, 4>>) {
+        gradient::norm_with(backward, sums, count)
+    }
+
+    /// The batches like the one at hand that the statistics of a norm are taken over: more than one where workers share a
+    /// batch.
+    fn batches() -> usize {
+        1
     }
 
     /// The maximum over a window. (In slices, since Burn's candle backend knows neither padding nor a gradient here.)
@@ -152,6 +194,21 @@ pub struct Normed<B: Backend> {
     pub mean: Tensor<B, 1>,
     /// The variance of each channel, biased.
     pub variance: Tensor<B, 1>,
+}
+
+/// What the backward pass of a batch norm reads.
+#[derive(Debug, Clone)]
+pub struct NormBackward<B: Backend> {
+    /// What the norm read.
+    pub inputs: NormedInputs<B>,
+    /// What it gave.
+    pub normed: Normed<B>,
+    /// Whether there was a residual.
+    pub has_residual: bool,
+    /// Whether there was a ReLU.
+    pub relu: bool,
+    /// The gradient of the output.
+    pub gradient: Tensor<B, 4>,
 }
 
 /// The gradients of a batch norm.

@@ -17,6 +17,6 @@ pub use differentiable::Differentiable;
 pub use embedder::Embedder;
 #[cfg(feature = "ndarray")]
 pub use fast::CpuFast;
-pub use kernels::{Kernels, NormGradients, Normed, NormedInputs, Stock};
+pub use kernels::{Kernels, NormBackward, NormGradients, Normed, NormedInputs, Stock};
 pub use network::{BatchStatistics, Change, Gradients, Network, Update};
 pub use pair::{Features, Model, ModelGradients, Trained};

@@ -406,7 +406,7 @@ impl<B: Backend> Norm<B> {
         let inputs = NormedInputs { input, scale: self.scale.val(), shift: self.shift.val() };
         let normed = K::norm(inputs, residual, relu);
         let (mean, variance) = (normed.mean, normed.variance);
-        statistics.push(NormStatistics { mean, variance, count: rows * height * width });
+        statistics.push(NormStatistics { mean, variance, count: rows * height * width * K::batches() });
         normed.output
     }
 

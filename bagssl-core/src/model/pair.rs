@@ -126,6 +126,36 @@ impl<B: AutodiffBackend> ModelGradients<B> {
         ModelGradients([encoder.plus(other_encoder), projector.plus(other_projector)])
     }
 
+    /// All of them as one list of values, changed and put back: the encoder's first, in the order of the plans.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    ///
+    /// # Panics
+    /// If it gives another number of values.
+    pub fn together<E>(
+        self,
+        change: impl FnOnce(Tensor<B::InnerBackend, 1>) -> core::result::Result<Tensor<B::InnerBackend, 1>, E>,
+    ) -> core::result::Result<Self, E> {
+        let all: Vec<_> = self.0.iter().flat_map(Gradients::values).collect();
+        if all.is_empty() {
+            return Ok(self);
+        }
+        let lengths: Vec<usize> = all.iter().map(|values| values.dims()[0]).collect();
+        let changed = change(Tensor::cat(all, 0))?;
+        assert_eq!(changed.dims()[0], lengths.iter().sum::<usize>(), "as many values as there were");
+        let mut first = 0;
+        let parts: Vec<_> = lengths
+            .into_iter()
+            .map(|length| {
+                first += length;
+                changed.clone().narrow(0, first - length, length)
+            })
+            .collect();
+        let mut parts = parts.into_iter();
+        Ok(ModelGradients(self.0.map(|gradients| gradients.replaced(&mut parts))))
+    }
+
     /// The squared length of each parameter's, the encoder's first, as far as there are gradients.
     pub fn squares(&self) -> Option<Tensor<B::InnerBackend, 1>> {
         let all: Vec<_> = self.0.iter().filter_map(Gradients::squares).collect();

@@ -160,6 +160,17 @@ impl<B: AutodiffBackend> Gradients<B> {
         Gradients(self.0.into_iter().zip(other.0).map(sum).collect())
     }
 
+    /// Those that there are.
+    pub(in crate::model) fn values(&self) -> impl Iterator<Item = Tensor<B::InnerBackend, 1>> {
+        self.0.iter().flatten().cloned()
+    }
+
+    /// The same with other values for those that there are.
+    pub(in crate::model) fn replaced(self, values: &mut impl Iterator<Item = Tensor<B::InnerBackend, 1>>) -> Self {
+        let mut next = || values.next().expect("as many as there were");
+        Gradients(self.0.into_iter().map(|gradient| gradient.map(|_| next())).collect())
+    }
+
     /// The squared length of each, `[parameter]`: 0 for none. `None` if there is no gradient at all.
     pub fn squares(&self) -> Option<Tensor<B::InnerBackend, 1>> {
         let device = self.0.iter().flatten().next()?.device();

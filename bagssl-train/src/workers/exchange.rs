@@ -1,0 +1,70 @@
+//! What workers tell each other.
+
+use std::fmt::Debug;
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use crate::error::{Error, Result};
+
+/// A worker's place among the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rank {
+    /// Its number, from 0.
+    pub number: usize,
+    /// The workers in all.
+    pub count: usize,
+}
+
+impl Rank {
+    /// The images of a worker, of a batch of so many: as many for each.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if they cannot be divided evenly, or each would have fewer than one.
+    pub fn share(self, images: usize) -> Result<std::ops::Range<usize>> {
+        let each = images / self.count;
+        if each == 0 || each * self.count != images {
+            return Err(Error::Setting {
+                name: "batch.images",
+                expected: format!("a multiple of the {} workers", self.count),
+                got: images.to_string(),
+            });
+        }
+        Ok(self.number * each..(self.number + 1) * each)
+    }
+}
+
+/// A worker's end of what it shares with the others. Every worker makes the same calls in the same order, with tensors of
+/// the same shape; each call waits for the others.
+pub trait Exchange<B: Backend>: Debug + Send + Sync {
+    /// The worker's place.
+    fn rank(&self) -> Rank;
+
+    /// The sum of all workers' tensors, bit for bit the same for each of them.
+    ///
+    /// # Errors
+    /// [`Error::Workers`] if another worker has ended, or the tensors do not fit each other.
+    fn sum(&self, tensor: Tensor<B, 1>) -> Result<Tensor<B, 1>>;
+
+    /// All workers' tensors, in the order of their numbers.
+    ///
+    /// # Shapes
+    /// - `tensor`: `[value]`
+    /// - returns: `[worker, value]`
+    ///
+    /// # Errors
+    /// As [`Exchange::sum`].
+    fn gather(&self, tensor: Tensor<B, 1>) -> Result<Tensor<B, 2>> {
+        let (Rank { number, count }, [length], device) = (self.rank(), tensor.dims(), tensor.device());
+        let zeros = |workers: usize| Tensor::<B, 1>::zeros([workers * length], &device);
+        let mut parts = Vec::new();
+        if number > 0 {
+            parts.push(zeros(number));
+        }
+        parts.push(tensor);
+        if number + 1 < count {
+            parts.push(zeros(count - number - 1));
+        }
+        Ok(self.sum(Tensor::cat(parts, 0))?.reshape([count, length]))
+    }
+}

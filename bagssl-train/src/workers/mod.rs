@@ -1,0 +1,19 @@
+//! Several workers that share a batch: each has as many of its images as the others, and all take the same step, which is the
+//! one that a single worker would take with the whole batch.
+//!
+//! What they exchange are the statistics of batch norms ([`Synchronised`]), projections (the loss is that of all of them) and
+//! gradients. How is an [`Exchange`]: [`Threads`] for workers of one process, others for GPUs.
+//!
+//! # Source
+//! For norms over several devices: Peng et al., *MegDet*, arXiv:1711.07240.
+
+mod exchange;
+mod synchronised;
+mod shard;
+mod threads;
+
+pub use exchange::{Exchange, Rank};
+pub use shard::Shard;
+pub use synchronised::Synchronised;
+pub(crate) use synchronised::with_exchange;
+pub use threads::Threads;

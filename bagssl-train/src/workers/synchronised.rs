@@ -1,0 +1,193 @@
+//! Batch norms over the batches of all workers.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use bagssl_core::model::{Kernels, NormBackward, NormGradients, Normed, NormedInputs};
+use bagssl_core::plan::Window;
+use burn::tensor::backend::Backend;
+use burn::tensor::{FloatDType, Tensor};
+
+use super::{Exchange, Rank};
+use crate::error::{Error, Result};
+use crate::loss::Algebra;
+
+/// The kernels `K`, with batch norms that take mean and variance over the batches of all workers. On a thread that has no
+/// exchange they are `K`'s.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Synchronised<K>(PhantomData<K>);
+
+thread_local! {
+    /// An `Arc<dyn Exchange<B>>`, while a worker's step is under way, and the first error of the norms.
+    static CURRENT: RefCell<(Option<Box<dyn Any>>, Option<Error>)> = const { RefCell::new((None, None)) };
+}
+
+/// Does a step's work with an exchange for the norms.
+///
+/// # Errors
+/// Its own, or [`Error::Workers`] if a norm could not be exchanged.
+pub(crate) fn with_exchange<B: Backend, T>(
+    exchange: Option<&Arc<dyn Exchange<B>>>,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let Some(exchange) = exchange else { return work() };
+    CURRENT.set((Some(Box::new(exchange.clone())), None));
+    let result = work();
+    let (_, error) = CURRENT.take();
+    error.map_or(result, Err)
+}
+
+/// The exchange of this thread.
+fn current<B: Backend>() -> Option<Arc<dyn Exchange<B>>> {
+    CURRENT.with_borrow(|(exchange, _)| exchange.as_ref()?.downcast_ref::<Arc<dyn Exchange<B>>>().cloned())
+}
+
+/// What an exchange gives, or `instead`: a norm cannot fail, so that the error waits for the step's end.
+fn kept<T>(result: Result<T>, instead: impl FnOnce() -> T) -> T {
+    result.unwrap_or_else(|error| {
+        CURRENT.with_borrow_mut(|(_, first)| {
+            first.get_or_insert(error);
+        });
+        instead()
+    })
+}
+
+impl<B: Backend, K: Kernels<B>> Kernels<B> for Synchronised<K> {
+    const MAPS: Option<FloatDType> = K::MAPS;
+    const QUEUED: bool = K::QUEUED;
+
+    fn conv2d(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> Tensor<B, 4> {
+        K::conv2d(input, weight, window)
+    }
+
+    fn conv2d_input_gradient(
+        gradient: Tensor<B, 4>,
+        weight: Tensor<B, 4>,
+        window: Window,
+        size: [usize; 2],
+    ) -> Tensor<B, 4> {
+        K::conv2d_input_gradient(gradient, weight, window, size)
+    }
+
+    fn conv2d_weight_gradient(
+        input: Tensor<B, 4>,
+        gradient: Tensor<B, 4>,
+        weight: Tensor<B, 4>,
+        window: Window,
+    ) -> Tensor<B, 4> {
+        K::conv2d_weight_gradient(input, gradient, weight, window)
+    }
+
+    fn conv2d_fused(
+        input: Tensor<B, 4>,
+        weight: Tensor<B, 4>,
+        bias: Tensor<B, 1>,
+        window: Window,
+        residual: Option<Tensor<B, 4>>,
+        relu: bool,
+    ) -> Tensor<B, 4> {
+        K::conv2d_fused(input, weight, bias, window, residual, relu)
+    }
+
+    fn norm(inputs: NormedInputs<B>, residual: Option<Tensor<B, 4>>, relu: bool) -> Normed<B> {
+        let Some(exchange) = current::<B>() else { return K::norm(inputs, residual, relu) };
+        let own = K::norm_statistics(inputs.input.clone());
+        let [channels] = own[0].dims();
+        let together = Tensor::cat(own.to_vec(), 0);
+        // [worker, statistic, channel]
+        let all = kept(exchange.gather(together.clone()), || together.unsqueeze());
+        let workers = all.dims()[0];
+        let all = all.reshape([workers, 2, channels]);
+        let means: Tensor<B, 2> = all.clone().narrow(1, 0, 1).squeeze_dim(1);
+        let variances: Tensor<B, 2> = all.narrow(1, 1, 1).squeeze_dim(1);
+        // The variance of all is the mean of the variances and the variance of the means.
+        let mean = means.clone().mean_dim(0);
+        let apart = means - mean.clone();
+        let variance = (variances + apart.clone() * apart).mean_dim(0).reshape([channels]);
+        let mean = mean.reshape([channels]);
+        let output = K::norm_with(inputs, [mean.clone(), variance.clone()], residual, relu);
+        Normed { output, mean, variance }
+    }
+
+    fn norm_statistics(input: Tensor<B, 4>) -> [Tensor<B, 1>; 2] {
+        K::norm_statistics(input)
+    }
+
+    fn norm_with(
+        inputs: NormedInputs<B>,
+        statistics: [Tensor<B, 1>; 2],
+        residual: Option<Tensor<B, 4>>,
+        relu: bool,
+    ) -> Tensor<B, 4> {
+        K::norm_with(inputs, statistics, residual, relu)
+    }
+
+    fn norm_gradient(
+        inputs: NormedInputs<B>,
+        normed: Normed<B>,
+        has_residual: bool,
+        relu: bool,
+        gradient: Tensor<B, 4>,
+    ) -> NormGradients<B> {
+        let Some(exchange) = current::<B>() else {
+            return K::norm_gradient(inputs, normed, has_residual, relu, gradient);
+        };
+        let [rows, channels, height, width] = inputs.input.dims();
+        let backward = NormBackward { inputs, normed, has_residual, relu, gradient };
+        let [scale, shift] = K::norm_sums(backward.clone());
+        let own = Tensor::cat(vec![scale.clone(), shift.clone()], 0);
+        let sums = kept(exchange.sum(own.clone()), || own);
+        let sums = [sums.clone().narrow(0, 0, channels), sums.narrow(0, channels, channels)];
+        let count = rows * height * width * exchange.rank().count;
+        let (input, residual) = K::norm_gradient_with(backward, sums, count);
+        // Those of scale and shift are this worker's, to be added with all other gradients.
+        NormGradients { input, scale, shift, residual }
+    }
+
+    fn norm_sums(backward: NormBackward<B>) -> [Tensor<B, 1>; 2] {
+        K::norm_sums(backward)
+    }
+
+    fn norm_gradient_with(
+        backward: NormBackward<B>,
+        sums: [Tensor<B, 1>; 2],
+        count: usize,
+    ) -> (Tensor<B, 4>, Option<Tensor<B, 4>>) {
+        K::norm_gradient_with(backward, sums, count)
+    }
+
+    fn batches() -> usize {
+        current::<B>().map_or(1, |exchange| {
+            let Rank { count, .. } = exchange.rank();
+            count
+        })
+    }
+
+    fn max_pool2d(input: Tensor<B, 4>, window: Window) -> Tensor<B, 4> {
+        K::max_pool2d(input, window)
+    }
+
+    fn global_mean(input: Tensor<B, 4>) -> Tensor<B, 2> {
+        K::global_mean(input)
+    }
+
+    fn linear(input: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Option<Tensor<B, 1>>) -> Tensor<B, 2> {
+        K::linear(input, weight, bias)
+    }
+
+    fn check() -> std::result::Result<(), String> {
+        K::check()
+    }
+}
+
+impl<B: Backend, K: Algebra<B>> Algebra<B> for Synchronised<K> {
+    fn products(left: Tensor<B, 3>, right: Tensor<B, 3>, transposed: [bool; 2]) -> Tensor<B, 3> {
+        K::products(left, right, transposed)
+    }
+
+    fn inverses(matrices: Tensor<B, 3>) -> (Tensor<B, 3>, Tensor<B, 1>) {
+        K::inverses(matrices)
+    }
+}

@@ -1,0 +1,219 @@
+//! Workers that share a batch take the steps that one worker takes with the whole of it.
+#![cfg(feature = "ndarray")]
+
+use std::sync::Arc;
+
+use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceError};
+use bagssl_core::checkpoint::NamedTensor;
+use bagssl_core::model::{CpuFast, Differentiable};
+use bagssl_core::observe::{Event, Observer, Verdict};
+use bagssl_core::random::{Address, Purpose};
+use bagssl_train::backend::NdArray;
+use bagssl_train::config::{CheckedConfig, TrainConfig};
+use bagssl_train::optimiser::OptimiserConfig;
+use bagssl_train::preset::preset;
+use bagssl_train::store::Nowhere;
+use bagssl_train::trainer::{Ended, RunInfo, Trainer};
+use bagssl_train::workers::{Exchange, Rank, Shard, Synchronised, Threads};
+use bagssl_train::{Error, Result};
+use burn::backend::Autodiff;
+
+type Run = Trainer<Autodiff<NdArray>, Differentiable<Synchronised<CpuFast>>>;
+
+const SHAPE: BatchShape = BatchShape { images: 6, patches: 4, channels: 3, height: 8, width: 12 };
+
+/// Images of a colour each, and noise; a step in which a value is not a number, if there is one.
+#[derive(Debug, Clone, Copy)]
+struct Noise {
+    batches: usize,
+    broken: Option<usize>,
+}
+
+const THREE: Noise = Noise { batches: 3, broken: None };
+
+impl PatchSource for Noise {
+    fn shape(&self) -> BatchShape {
+        SHAPE
+    }
+
+    fn batches_per_epoch(&self) -> usize {
+        self.batches
+    }
+
+    fn epoch(&self, epoch: u32, first: usize) -> Batches<'_> {
+        let broken = self.broken;
+        Box::new((first..self.batches).map(move |number| {
+            let mut data = Vec::new();
+            for image in 0..SHAPE.images as u32 {
+                let address = Address { epoch, image: image + 100 * number as u32, ..Address::default() };
+                let mut random = address.stream(Purpose::Augment);
+                let colour = random.uniform(-1.0, 1.0);
+                let values = SHAPE.patches * SHAPE.patch_len();
+                data.extend((0..values).map(|_| colour + random.uniform(-0.5, 0.5)));
+            }
+            if broken == Some(number) {
+                // In the last image.
+                *data.last_mut().unwrap() = f32::INFINITY;
+            }
+            Ok(PatchBatch::new(SHAPE, data, (0..SHAPE.images as u32).collect(), vec![0; SHAPE.images])?)
+        }))
+    }
+}
+
+/// Keeps the losses, and says stop after a step.
+#[derive(Default)]
+struct Watch {
+    losses: Vec<f64>,
+    stop_after: Option<usize>,
+}
+
+impl Observer for Watch {
+    fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
+        let Event::Step { figures, .. } = event else { return Ok(Verdict::Continue) };
+        self.losses.push(figures[0].1);
+        Ok(if self.stop_after == Some(self.losses.len()) { Verdict::Stop } else { Verdict::Continue })
+    }
+}
+
+fn config(name: &str, micro: Option<usize>) -> CheckedConfig {
+    let mut table: toml::Table = preset(name).unwrap().toml.parse().unwrap();
+    table.remove("augment");
+    let mut config: TrainConfig = table.try_into().unwrap();
+    config.batch.images = SHAPE.images;
+    config.batch.patches = SHAPE.patches;
+    config.batch.micro = micro;
+    config.schedule.epochs = 1;
+    config.model.projector = vec![16, 8];
+    config.optimiser =
+        OptimiserConfig::Sgd { rate: 1e-2, momentum: 0.9, nesterov: true, decay: 1e-4, decay_vectors: true };
+    config.check().unwrap()
+}
+
+fn trainer(config: CheckedConfig) -> Run {
+    let info = RunInfo { preset: "test".into(), data: "noise".into(), settings: String::new() };
+    Trainer::new(config, info, Default::default()).unwrap()
+}
+
+/// What each worker's run comes to.
+type Outcome = (Result<Ended>, Vec<f64>, Vec<NamedTensor>, u64);
+
+fn work(config: &CheckedConfig, count: usize, source: Noise, stops: Option<(usize, usize)>) -> Vec<Outcome> {
+    std::thread::scope(|scope| {
+        let each = |end: Threads<NdArray>| {
+            let rank = end.rank();
+            let mut run = trainer(config.clone());
+            run.set_workers(Arc::new(end)).unwrap();
+            let mut watch = Watch::default();
+            watch.stop_after = stops.filter(|(worker, _)| *worker == rank.number).map(|(_, step)| step);
+            let ended = run.run(&Shard::new(source, rank).unwrap(), &mut watch, &mut Nowhere);
+            (ended, watch.losses, run.model().tensors(), run.step())
+        };
+        let workers: Vec<_> = Threads::new(count).into_iter().map(|end| scope.spawn(move || each(end))).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+    })
+}
+
+fn largest(values: impl Iterator<Item = f32>) -> f32 {
+    values.fold(0.0, |most, value| most.max(value.abs()))
+}
+
+#[test]
+fn the_step_is_that_of_one_worker_with_the_whole_batch() {
+    // Of more than one step the losses alone: where the input of a ReLU is 0 but for rounding, its gradient is not.
+    let steps = |batches| Noise { batches, broken: None };
+    for (name, micro, source) in [
+        ("bagssl", None, steps(1)),
+        ("bagssl-vicreg", None, steps(1)),
+        ("bagssl", Some(2), steps(1)),
+        ("bagssl", None, THREE),
+    ] {
+        let config = config(name, micro);
+        let first = trainer(config.clone()).model().tensors();
+        let mut alone = trainer(config.clone());
+        let mut watch = Watch::default();
+        alone.run(&source, &mut watch, &mut Nowhere).unwrap();
+        let expected = alone.model().tensors();
+        for count in [2, 3] {
+            let workers = work(&config, count, source, None);
+            for (ended, losses, tensors, _) in &workers {
+                assert_eq!(*ended.as_ref().unwrap(), Ended::Finished);
+                assert_eq!(losses, &workers[0].1);
+                assert!(tensors == &workers[0].2, "all workers have the same weights, bit for bit");
+            }
+            for (got, expected) in workers[0].1.iter().zip(&watch.losses) {
+                assert!((got - expected).abs() <= 1e-5 * expected.abs(), "{name}: {got}, expected {expected}");
+            }
+            if source.batches > 1 {
+                continue;
+            }
+            for (((name, _, first), (_, _, expected)), (_, _, got)) in first.iter().zip(&expected).zip(&workers[0].2) {
+                let change = largest(first.iter().zip(expected).map(|(a, b)| a - b));
+                let error = largest(got.iter().zip(expected).map(|(a, b)| a - b));
+                assert!(change > 0.0 || name.ends_with("3.bias"), "{name} has not moved");
+                let scale = largest(expected.iter().copied()).max(change);
+                assert!(error <= 2e-5 * scale, "{count} workers, {name}: {error} of {scale}");
+            }
+        }
+    }
+}
+
+/// Without exchanged statistics the step is another: the test above can fail.
+#[test]
+fn norms_of_a_part_are_not_those_of_the_whole() {
+    let config = config("bagssl", None);
+    let mut alone = trainer(config.clone());
+    alone.run(&THREE, &mut Watch::default(), &mut Nowhere).unwrap();
+    type Apart = Trainer<Autodiff<NdArray>, Differentiable<CpuFast>>;
+    let ends = Threads::new(2);
+    let tensors = std::thread::scope(|scope| {
+        let config = &config;
+        let each = |end: Threads<NdArray>| {
+            let rank = end.rank();
+            let info = RunInfo { preset: "test".into(), data: "noise".into(), settings: String::new() };
+            let mut run: Apart = Trainer::new(config.clone(), info, Default::default()).unwrap();
+            run.set_workers(Arc::new(end)).unwrap();
+            run.run(&Shard::new(THREE, rank).unwrap(), &mut Watch::default(), &mut Nowhere).unwrap();
+            run.model().tensors()
+        };
+        let workers: Vec<_> = ends.into_iter().map(|end| scope.spawn(move || each(end))).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).next().unwrap()
+    });
+    let pairs = alone.model().tensors().into_iter().zip(tensors);
+    let error = largest(pairs.flat_map(|((_, _, a), (_, _, b))| a.into_iter().zip(b).map(|(a, b)| a - b)));
+    assert!(error > 1e-3, "{error}");
+}
+
+#[test]
+fn all_stop_after_the_step_in_which_they_hear_of_it() {
+    let workers = work(&config("bagssl", None), 2, THREE, Some((1, 1)));
+    for (ended, losses, _, step) in workers {
+        assert_eq!((ended.unwrap(), losses.len(), step), (Ended::Stopped, 2, 2));
+    }
+}
+
+#[test]
+fn what_is_not_finite_ends_all_workers() {
+    let workers = work(&config("bagssl", None), 3, Noise { broken: Some(1), ..THREE }, None);
+    for (ended, losses, ..) in workers {
+        assert!(matches!(ended.unwrap_err(), Error::NotFinite { step: Some(2), .. }));
+        assert_eq!(losses.len(), 1);
+    }
+}
+
+#[test]
+fn unequal_shards_are_refused() {
+    let rank = |number, count| Rank { number, count };
+    assert_eq!(rank(1, 3).share(6).unwrap(), 2..4);
+    let error = rank(0, 4).share(6).unwrap_err().to_string();
+    assert_eq!(error, "batch.images: expected a multiple of the 4 workers, got 6");
+    assert!(rank(0, 7).share(6).is_err());
+    assert!(Shard::new(THREE, rank(0, 4)).is_err());
+    let mut ends = Threads::<NdArray>::new(4).into_iter();
+    assert!(trainer(config("bagssl", None)).set_workers(Arc::new(ends.next().unwrap())).is_err());
+    // A source of the whole batch, where a part is due.
+    let mut ends = Threads::<NdArray>::new(2).into_iter();
+    let mut run = trainer(config("bagssl", None));
+    run.set_workers(Arc::new(ends.next().unwrap())).unwrap();
+    let error = run.run(&THREE, &mut Watch::default(), &mut Nowhere).unwrap_err();
+    assert!(matches!(error, Error::Batch { expected: BatchShape { images: 3, .. }, .. }), "{error}");
+}
