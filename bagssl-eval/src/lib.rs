@@ -3,7 +3,8 @@
 //! In the order in which an image goes through: a network (or a [`baselines`] one, in [`colour`] or not) gives the
 //! [`features`] of its patches, whose mean is its representation; labelled [`samples`] of these are classified by [`knn`]
 //! and by a linear [`probe`]; a [`classifier`] is one of these that is kept in a file. [`health`] tells a collapsed representation by its [`spectrum`], [`convergence`] compares the
-//! mean of patches to the whole image, [`neighbours`] shows what a representation takes to be alike, [`stats`] says what a
+//! mean of patches to the whole image, [`neighbours`] shows what a representation takes to be alike, [`cooccurrence`] checks the
+//! theory where all is known, [`stats`] says what a
 //! difference is worth, and the [`report`] shows it all.
 //!
 //! ```
@@ -33,6 +34,7 @@
 pub mod error;
 mod draw;
 mod matrix;
+mod lbfgs;
 
 pub mod colour;
 pub mod baselines;
@@ -47,6 +49,7 @@ pub mod spectrum;
 pub mod health;
 pub mod convergence;
 pub mod neighbours;
+pub mod cooccurrence;
 pub mod stats;
 
 pub mod report;

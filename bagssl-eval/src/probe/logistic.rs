@@ -3,10 +3,10 @@
 use bagssl_core::embed::Rows;
 use rayon::prelude::*;
 
-use super::lbfgs::{Stop, minimise};
 use super::row_space::RowSpace;
 use super::softmax::{BLOCK, Model, add_cross_entropy, targets};
 use crate::error::{Error, Result};
+use crate::lbfgs::{Stop, minimise};
 use crate::samples::Samples;
 
 /// Parts that the rows are summed in. A constant, so that the sum is the same for any number of threads.

@@ -1,7 +1,6 @@
 //! Linear probes: how well a linear classifier reads the classes from fixed features.
 
 mod softmax;
-mod lbfgs;
 mod row_space;
 mod logistic;
 mod sgd;
