@@ -9,12 +9,14 @@ mod output;
 mod memory;
 mod source;
 mod bag;
+mod groups;
 mod score;
 mod stream;
 mod work;
 
 mod train;
 mod eval;
+mod claims;
 mod embed;
 mod nearest;
 mod explain;

@@ -187,7 +187,7 @@ impl World {
             self.gradient(table, dim, lambda, gradient);
             self.spectral_loss(table, dim, lambda)
         };
-        let stop = Stop { tolerance: 1e-9, iterations: 10_000 };
+        let stop = Stop { tolerance: 1e-8, iterations: 10_000 };
         let end = minimise(loss, first, stop);
         let optimum = self.optimum(dim, lambda);
         let above = end.value - optimum;
