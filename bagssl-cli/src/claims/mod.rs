@@ -29,7 +29,7 @@ use crate::groups::Groups;
 use crate::score::{self, Halves, Input, Protocol};
 use crate::source::{BadImageArgs, DataArgs};
 use crate::work;
-use page::PageArgs;
+pub(crate) use page::PageArgs;
 
 /// One claim.
 #[derive(Debug, Subcommand)]

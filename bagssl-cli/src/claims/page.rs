@@ -11,10 +11,10 @@ use crate::output::say;
 
 /// Where an answer goes.
 #[derive(Debug, clap::Args)]
-pub(super) struct PageArgs {
+pub(crate) struct PageArgs {
     /// Print the result as JSON, and no progress
     #[arg(long)]
-    pub(super) json: bool,
+    pub(crate) json: bool,
     /// Also write the answer into this folder, as CLAIM.html, .md, .json and .csv (the plots' data)
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
@@ -25,7 +25,7 @@ pub(super) struct PageArgs {
 
 impl PageArgs {
     /// Refuses a folder that is none, before the work begins.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if let Some(folder) = self.report.as_ref().filter(|folder| folder.exists() && !folder.is_dir()) {
             bail!("--report: expected a folder, got {}", folder.display());
         }
@@ -33,7 +33,7 @@ impl PageArgs {
     }
 
     /// Refuses files that are there, before the work begins.
-    pub(super) fn check_files(&self, claim: &str) -> Result<()> {
+    pub(crate) fn check_files(&self, claim: &str) -> Result<()> {
         self.check()?;
         if let Some(folder) = &self.report.as_ref().filter(|folder| folder.is_dir() && !self.force) {
             for ending in ENDINGS {
@@ -47,7 +47,7 @@ impl PageArgs {
     }
 
     /// Shows an answer and writes it down.
-    pub(super) fn show(&self, claim: &str, mut page: Page, mut data: Value) -> Result<()> {
+    pub(crate) fn show(&self, claim: &str, mut page: Page, mut data: Value) -> Result<()> {
         let machine = Machine::here();
         let command =
             std::iter::once("bagssl".to_string()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" ");
