@@ -37,6 +37,8 @@ struct Found {
     spaces: BTreeMap<&'static str, Locality>,
 }
 
+/// Percent of the variance under which a regression is said to tell nothing.
+const LEAST: f64 = 2.0;
 const TAPS: [Tap; 3] = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
@@ -67,18 +69,16 @@ fn page(found: &[Found]) -> Page {
     let lead = found.iter().map(|found| {
         let [embedding, projection] = [Tap::Embedding, Tap::Projection].map(|tap| found.spaces[tap.name()]);
         let place = |it: Locality| 50.0 * (it.row + it.column);
-        let more = |a: f64, b: f64| if a > b { "more" } else { "not more" };
+        let (near, far) = (place(embedding), place(projection));
+        let places = match near > far {
+            _ if near.max(far) < LEAST => "neither embedding nor projection tells by a linear regression where in its image a patch lies".into(),
+            true => format!("the embedding tells more of a patch's place than the projection ({near:.0} % of its variance against {far:.0} %)"),
+            false => format!("the embedding tells no more of a patch's place than the projection ({near:.0} % of its variance against {far:.0} %)"),
+        };
+        let often = if embedding.adjacent > projection.adjacent { "more" } else { "not more" };
         format!(
-            "{}: the embedding knows {} of a patch's place than the projection ({:.0} % of its variance against {:.0} %); its nearest \
-             patch is {} often adjacent ({:.1} % against {:.1} %, by chance {:.1} %).",
-            found.name,
-            more(place(embedding), place(projection)),
-            place(embedding),
-            place(projection),
-            more(embedding.adjacent, projection.adjacent),
-            embedding.adjacent,
-            projection.adjacent,
-            embedding.adjacent_by_chance
+            "{}: {places}; the patch nearest in the embedding is {often} often adjacent than that nearest in the projection ({:.1} % against {:.1} %, by chance {:.1} %).",
+            found.name, embedding.adjacent, projection.adjacent, embedding.adjacent_by_chance
         )
     });
     let rows = found.iter().flat_map(|found| {
