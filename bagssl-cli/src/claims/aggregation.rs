@@ -173,7 +173,7 @@ fn page(found: &[Found], how: How) -> Page {
             ["grid", "random"].map(|kind| {
                 let points = found.rows.iter().filter(|row| row.feature == tap.name()).filter_map(|row| {
                     let (_, count) = row.curve.filter(|(of, _)| *of == kind)?;
-                    Some((count as f64, row.knn.percent, 0.5 * (row.knn.interval.high - row.knn.interval.low)))
+                    Some((count as f64, row.knn.percent, 0.0))
                 });
                 (format!("{}, {kind}", tap.name()), points.collect())
             })
@@ -192,7 +192,7 @@ fn page(found: &[Found], how: How) -> Page {
             }],
             plots: vec![Lines {
                 title: format!("kNN against patches, {}", found.name),
-                caption: "Mean of the first k patches; bands: the intervals of the table.".into(),
+                caption: "Mean of the first k patches; the table has the intervals. Does averaging more patches help, and which feature?".into(),
                 x_label: "patches averaged".into(),
                 y_label: "accuracy, %".into(),
                 logarithmic: true,

@@ -90,7 +90,7 @@ fn page(found: &[Found]) -> Page {
             found.iter().map(|found| (found.name.clone(), points(found))).collect()
         };
         let plot = |y_label: &str, caption: &str, value| Lines {
-            title: format!("{y_label}, {title}"),
+            title: format!("{title}: {y_label}"),
             caption: caption.into(),
             x_label: "patches averaged".into(),
             y_label: y_label.into(),
