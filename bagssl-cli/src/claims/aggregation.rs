@@ -8,7 +8,7 @@ use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::embed::{Rows, Tap};
 use bagssl_eval::features::{Features, Order};
 use bagssl_eval::protocol::{Origin, Protocol as How};
-use bagssl_eval::report::{Block, Cells, Lines, Page};
+use bagssl_eval::report::{Block, Cells, Line, Lines, Page};
 use bagssl_eval::samples::{Fit, Samples, Score};
 use bagssl_eval::stats::{Interval, grouped_bootstrap};
 use serde::Serialize;
@@ -144,11 +144,7 @@ fn pooled(subject: &Subject<'_>, grid: &[Vec<Features>; 2], tap: usize) -> Resul
 fn page(found: &[Found], how: How) -> Page {
     let lead = found.iter().filter_map(|found| {
         let of = |view: &str| found.rows.iter().find(|row| row.feature == "embedding" && row.view == view);
-        let most = found
-            .rows
-            .iter()
-            .filter(|row| row.feature == "embedding" && row.view.ends_with("of the grid"))
-            .next_back()?;
+        let most = found.rows.iter().rfind(|row| row.feature == "embedding" && row.view.ends_with("of the grid"))?;
         let (whole, one) = (of("whole image")?, of("1 of the grid")?);
         Some(format!(
             "{}: kNN of the embedding {:.1} % with one patch, {:.1} % with {}, {:.1} % for the whole image at once.",
@@ -179,7 +175,7 @@ fn page(found: &[Found], how: How) -> Page {
             })
         });
         // Grids first, so that they have the colours.
-        let mut lines: Vec<(String, Vec<(f64, f64, f64)>)> = lines.collect();
+        let mut lines: Vec<Line> = lines.collect();
         lines.sort_by_key(|(name, _)| name.ends_with("random"));
         Block {
             title: found.name.clone(),

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use headline::{Comparison, Headline};
 pub use outcome::{Accuracy, Convergence, Curve, CurvePoint, Model, Outcome, Space, View};
-pub use page::{Block, Cells, Lines, Page};
+pub use page::{Block, Cells, Line, Lines, Page};
 pub use picture::{BagSheet, Sheet, SheetRow, Thumbnail, Tile};
 pub use provenance::{Data, Machine, Note, Provenance};
 

@@ -58,9 +58,12 @@ pub struct Lines {
     pub y_label: String,
     /// Whether the horizontal axis is logarithmic.
     pub logarithmic: bool,
-    /// Names, and for each point its place, value, and half the height of the band around it.
-    pub lines: Vec<(String, Vec<(f64, f64, f64)>)>,
+    /// The lines.
+    pub lines: Vec<Line>,
 }
+
+/// A name, and for each point its place, value, and half the height of the band around it.
+pub type Line = (String, Vec<(f64, f64, f64)>);
 
 impl Page {
     /// One HTML file that needs nothing else.
@@ -176,7 +179,7 @@ impl Cells {
 
 impl Lines {
     fn figure(&self) -> Option<Figure> {
-        let series = |(number, (name, points)): (usize, &(String, Vec<(f64, f64, f64)>))| Series {
+        let series = |(number, (name, points)): (usize, &Line)| Series {
             name: name.clone(),
             colour: number % 5,
             dashed: number >= 5,
