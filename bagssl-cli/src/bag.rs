@@ -20,6 +20,16 @@ pub(crate) struct BagArgs {
 }
 
 impl BagArgs {
+    /// A grid.
+    pub(crate) fn with_stride(stride: Option<u32>) -> Self {
+        BagArgs { random: None, stride }
+    }
+
+    /// Whether nothing was asked for.
+    pub(crate) fn is_unset(&self) -> bool {
+        self.random.is_none() && self.stride.is_none()
+    }
+
     /// Refuses numbers out of range.
     pub(crate) fn check(&self) -> Result<()> {
         match (self.random, self.stride) {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use bagssl_core::architecture::Architecture;
 use bagssl_data::augment::Augment;
 use bagssl_train::config::{OnNotFinite, TrainConfig};
-use bagssl_train::preset::{PRESETS, Preset, preset};
+use bagssl_train::preset::{PRESETS, Preset, names, preset};
 use serde::Serialize;
 
 use crate::files;
@@ -56,7 +56,8 @@ impl RunConfig {
 /// Where a config comes from, and what is changed in it.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ConfigArgs {
-    /// Recipe to begin with: bagssl, bagssl-vicreg, multi-scale or emp-ssl-cifar [default: bagssl]
+    /// Recipe to begin with: bagssl, bagssl-vicreg, bagssl-spectral (patches of one scale); multi-scale, vicreg, simclr
+    /// (multi-scale crops); emp-ssl-cifar [default: bagssl]
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     preset: Option<String>,
     /// TOML file to begin with; `--print-config` shows its form
@@ -100,8 +101,7 @@ impl ConfigArgs {
             (None, name) => {
                 let name = name.as_deref().unwrap_or(PRESETS[0].name);
                 let Some(found) = preset(name) else {
-                    let known: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
-                    bail!("--preset: expected one of {}, got {name:?}", known.join(", "));
+                    bail!("--preset: expected one of {}, got {name:?}", names());
                 };
                 RunConfig::preset(found)
             }

@@ -7,13 +7,15 @@ use anyhow::{Context, Result, bail};
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_data::dataset::Split;
-use bagssl_eval::knn::Knn;
 use bagssl_eval::probe::Linear;
-use bagssl_eval::report::View;
+use bagssl_eval::protocol::Protocol as How;
+use bagssl_eval::report::{Space, View};
 
 use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::bag::BagArgs;
+use crate::claims::{self, Claim};
 use crate::files;
+use crate::groups::Groups;
 use crate::output::say;
 use crate::score::{self, Halves, Input, Measured, Protocol};
 use crate::source::{BadImageArgs, DataArgs};
@@ -22,26 +24,41 @@ use crate::work;
 /// Say how good a checkpoint's representation is: nearest-neighbour and linear accuracy on held-out images
 ///
 /// Each image is represented by the mean of the features of some patches, in colour and in grey, and by one look at the
-/// whole image. What is learned from is the training half of the data, what is tested is its validation half.
+/// whole image. What is learned from is the training half of the data, what is tested is its validation half. The commands below
+/// check one claim of the paper each, on any checkpoints; a checkpoint of such a name is given as ./NAME.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    claim: Option<Claim>,
     /// The checkpoint
-    checkpoint: PathBuf,
+    #[arg(required = true)]
+    checkpoint: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
     bad: BadImageArgs,
     #[command(flatten)]
     bag: BagArgs,
-    /// Neighbours that vote
-    #[arg(long, value_name = "N", default_value_t = Knn::default().neighbours)]
-    neighbours: usize,
-    /// Temperature of their votes
-    #[arg(long, value_name = "T", default_value_t = Knn::default().temperature)]
-    temperature: f64,
-    /// Linear probe: logistic (L-BFGS, needs no tuning), emp-ssl or vicreg (their SGD recipes)
-    #[arg(long, value_name = "NAME", default_value = "logistic")]
-    probe: String,
+    /// Protocol by name: bagssl (kNN k = 20, T = 0.07; logistic regression by L-BFGS), solo (the same), lightly (k = 200, T =
+    /// 0.1), emp-ssl or vicreg (their SGD recipes; emp-ssl on 128 random patches, unless others are asked for)
+    #[arg(long, value_name = "NAME", default_value = "bagssl")]
+    protocol: String,
+    /// Neighbours that vote [default: the protocol's]
+    #[arg(long, value_name = "N")]
+    neighbours: Option<usize>,
+    /// Temperature of their votes [default: the protocol's]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// Linear probe: logistic (L-BFGS, needs no tuning), emp-ssl or vicreg (their SGD recipes) [default: the protocol's]
+    #[arg(long, value_name = "NAME")]
+    probe: Option<String>,
+    /// Seed of random bags, of held-out parts and of the intervals' draws
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Images that an interval draws as one
+    #[arg(long, value_enum, default_value_t)]
+    groups: Groups,
     /// Where the network runs
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
@@ -53,35 +70,39 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let bytes = files::read(&args.checkpoint)?;
-    let path = args.checkpoint.display().to_string();
-    let checkpoint = Checkpoint::from_bytes(&bytes).context(path.clone())?;
-    if args.neighbours == 0 {
-        bail!("--neighbours: expected at least 1, got 0");
-    }
-    if args.temperature.is_nan() || args.temperature <= 0.0 {
-        bail!("--temperature: expected more than 0, got {}", args.temperature);
-    }
-    let halves = Halves { train: args.data.open(Split::Train)?, test: args.data.open(Split::Validation)? };
-    let protocol = Protocol {
-        bag: args.bag.of(&checkpoint.spec().patch, &halves.train)?,
-        knn: Knn { neighbours: args.neighbours, temperature: args.temperature },
-        linear: Linear::preset(&args.probe)?,
-        seed: 0,
-        on_bad_image: args.bad.on_bad_image.into(),
-        threads: args.data.threads,
+    let path = match (&args.claim, &args.checkpoint) {
+        (Some(claim), _) => return claims::run(claim),
+        (None, Some(path)) => path,
+        (None, None) => bail!("expected a checkpoint, got none"),
     };
+    let bytes = files::read(path)?;
+    let name = path.display().to_string();
+    let checkpoint = Checkpoint::from_bytes(&bytes).context(name.clone())?;
+    let how = args.how()?;
+    let halves = Halves { train: args.data.open(Split::Train)?, test: args.data.open(Split::Validation)? };
+    let spec = checkpoint.spec().patch;
+    let bag = match how.name {
+        "emp-ssl" if args.bag.is_unset() => Bag::Random { spec, patches: EMP_SSL_PATCHES },
+        _ => args.bag.of(&spec, &halves.train)?,
+    };
+    let on_bad_image = args.bad.on_bad_image.into();
+    let protocol =
+        Protocol { bag, how, groups: args.groups, seed: args.seed, on_bad_image, threads: args.data.threads };
+    let origin = claims::origin(&how, &bytes, &halves, args.seed);
     let measured = backend::on(
         args.backend,
         Eval { checkpoint: &checkpoint, halves: &halves, protocol, cpu: args.cpu, quiet: args.json },
     )?;
     if args.json {
         let spec = checkpoint.spec();
+        let [knn, linear] = how.describe();
         let all = serde_json::json!({
-            "checkpoint": path,
+            "checkpoint": name,
             "data": args.data.name(),
             "fingerprint": {"train": halves.train.fingerprint(), "test": halves.test.fingerprint()},
-            "protocol": {"bag": protocol.bag, "knn": protocol.knn.describe(), "linear": protocol.linear.describe()},
+            "origin": origin,
+            "groups": args.groups.of(&halves.test)?.1,
+            "protocol": {"name": how.name, "bag": protocol.bag, "knn": knn, "linear": linear},
             "preset": spec.provenance.preset,
             "results": measured.scores,
             "convergence": measured.convergence,
@@ -89,12 +110,39 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         });
         say!("{}", serde_json::to_string_pretty(&all)?);
     } else {
-        print(&measured, &halves, protocol, args);
+        print(&measured, &halves, protocol, args)?;
+        say!("\n{}", origin.line());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(measured: &Measured, halves: &Halves, protocol: Protocol, args: &Args) {
+/// What EMP-SSL's code looks at of an image.
+const EMP_SSL_PATCHES: u32 = 128;
+
+impl Args {
+    /// The protocol, with what is changed in it.
+    fn how(&self) -> Result<How> {
+        let mut how = How::preset(&self.protocol)?;
+        if let Some(neighbours) = self.neighbours {
+            how.knn.neighbours = neighbours;
+        }
+        if let Some(temperature) = self.temperature {
+            how.knn.temperature = temperature;
+        }
+        if let Some(probe) = &self.probe {
+            how.linear = Linear::preset(probe)?;
+        }
+        if how.knn.neighbours == 0 {
+            bail!("--neighbours: expected at least 1, got 0");
+        }
+        if how.knn.temperature.is_nan() || how.knn.temperature <= 0.0 {
+            bail!("--temperature: expected more than 0, got {}", how.knn.temperature);
+        }
+        Ok(how)
+    }
+}
+
+fn print(measured: &Measured, halves: &Halves, protocol: Protocol, args: &Args) -> Result<()> {
     let classes = halves.train.classes().len();
     say!(
         "{}: {} training and {} test images of {classes} classes (chance {:.1} %)",
@@ -103,9 +151,23 @@ fn print(measured: &Measured, halves: &Halves, protocol: Protocol, args: &Args) 
         halves.test.len(),
         100.0 / classes as f64
     );
-    say!("kNN     {}", protocol.knn.describe());
-    say!("linear  {}\n", protocol.linear.describe());
-    say!("{:<12} {:<6} {:<12} {:>7} {:>7}", "feature", "colour", "of", "kNN %", "linear %");
+    let [knn, linear] = protocol.how.describe();
+    let (groups, what) = args.groups.of(&halves.test)?;
+    let count = groups.iter().collect::<std::collections::BTreeSet<_>>().len();
+    say!("kNN       {knn}\nlinear    {linear}");
+    say!("interval  95 %, from {} draws of {count} {what}\n", score::DRAWS);
+    say!(
+        "{:<12} {:<6} {:<12} {:>6} {:>13} {:>6} {:>9} {:>13} {:>6}",
+        "feature",
+        "colour",
+        "of",
+        "kNN %",
+        "interval",
+        "top 5",
+        "linear %",
+        "interval",
+        "top 5"
+    );
     for scored in &measured.scores {
         let view = match scored.view {
             View::Whole => "whole image".into(),
@@ -113,14 +175,47 @@ fn print(measured: &Measured, halves: &Halves, protocol: Protocol, args: &Args) 
             View::Patches => format!("{} patches", scored.patches),
         };
         let (space, colour) = (scored.space.name(), scored.colour.name());
-        say!("{space:<12} {colour:<6} {view:<12} {:>7.1} {:>7.1}", scored.knn, scored.linear);
+        let Some([knn, linear]) = &scored.details else { continue };
+        let interval = |detail: &score::Detail| format!("{:.1} to {:.1}", detail.interval.low, detail.interval.high);
+        say!(
+            "{space:<12} {colour:<6} {view:<12} {:>6.1} {:>13} {:>6.1} {:>9.1} {:>13} {:>6.1}",
+            scored.knn,
+            interval(knn),
+            knn.top5,
+            scored.linear,
+            interval(linear),
+            linear.top5
+        );
+        if let Some(fit) = linear.fit.filter(|fit| !fit.converged) {
+            say!("{:<12} the regression stopped after {} iterations, short of its optimum", "", fit.iterations);
+        }
     }
+    print_classes(measured, halves);
     say!("");
     for (space, health) in &measured.health {
         let rank = format!("effective rank {:.1} of {}", health.effective_rank, health.rank_limit);
         let rate = format!("coding rate {:.0} % of its bound", 100.0 * health.coding_rate_share);
-        say!("{:<12} {}: {rank}, {rate}", space.name(), health.verdict.name());
+        let uniformity = health.uniformity.map_or(String::new(), |value| format!(", uniformity {value:.2}"));
+        say!("{:<12} {}: {rank}, {rate}{uniformity}", space.name(), health.verdict.name());
         health.reasons.iter().for_each(|reason| say!("             {reason}"));
+    }
+    Ok(())
+}
+
+/// The classes that the embedding knows least, and what they are taken for: colour, all patches, kNN. JSON has the whole matrix.
+fn print_classes(measured: &Measured, halves: &Halves) {
+    const SHOWN: usize = 5;
+    let main = |scored: &&score::Scored| scored.view == View::Patches;
+    let Some(scored) = measured.scores.iter().filter(main).max_by_key(|it| (it.space == Space::Embedding, it.patches))
+    else {
+        return;
+    };
+    let Some([knn, _]) = &scored.details else { return };
+    let name = |class: u32| halves.test.classes().get(class as usize).map_or("another class", String::as_str);
+    let worst = knn.confusion.worst(SHOWN);
+    if !worst.is_empty() {
+        let pairs = worst.iter().map(|&(class, said, times)| format!("{} for {} ({times})", name(class), name(said)));
+        say!("\nmost often taken for another (kNN): {}", pairs.collect::<Vec<_>>().join(", "));
     }
 }
 

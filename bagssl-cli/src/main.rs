@@ -9,12 +9,15 @@ mod output;
 mod memory;
 mod source;
 mod bag;
+mod groups;
 mod score;
 mod stream;
 mod work;
 
 mod train;
 mod eval;
+mod claims;
+mod report;
 mod embed;
 mod nearest;
 mod explain;
@@ -47,6 +50,7 @@ struct Cli {
 enum Command {
     Train(train::Args),
     Eval(eval::Args),
+    Report(report::Args),
     Embed(embed::Args),
     Nearest(nearest::Args),
     Explain(explain::Args),
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Embed(args) => embed::run(&args),
         Command::Nearest(args) => nearest::run(&args),
         Command::Explain(args) => explain::run(&args),

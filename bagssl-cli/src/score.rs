@@ -14,15 +14,17 @@ use bagssl_data::bad::OnBadImage;
 use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::Dataset;
 use bagssl_eval::baselines::{Histogram, Pixels};
-use bagssl_eval::convergence::convergence;
+use bagssl_eval::confusion::Confusion;
+use bagssl_eval::convergence::{Closeness, convergence};
 use bagssl_eval::features::{Features, Order, extract};
 use bagssl_eval::health::Health;
-use bagssl_eval::knn::Knn;
 use bagssl_eval::neighbours::{PatchId, neighbours};
-use bagssl_eval::probe::Linear;
 use bagssl_eval::report::{Space, View};
+use bagssl_eval::samples::{Fit, Score};
+use bagssl_eval::stats::{Interval, grouped_bootstrap};
 use serde::{Deserialize, Serialize};
 
+use crate::groups::Groups;
 use crate::source::tell_skipped;
 
 /// The two halves of a data set.
@@ -37,8 +39,10 @@ pub(crate) struct Halves {
 pub(crate) struct Protocol {
     /// Which patches stand for an image.
     pub(crate) bag: Bag,
-    pub(crate) knn: Knn,
-    pub(crate) linear: Linear,
+    /// How images are classified.
+    pub(crate) how: bagssl_eval::protocol::Protocol,
+    /// Which images an interval draws together.
+    pub(crate) groups: Groups,
     /// The seed of the order in which patches are taken.
     pub(crate) seed: u64,
     /// What becomes of images that cannot be used.
@@ -70,15 +74,36 @@ pub(crate) struct Scored {
     pub(crate) patches: usize,
     pub(crate) knn: f64,
     pub(crate) linear: f64,
+    /// What more is known of these two.
+    #[serde(default)]
+    pub(crate) details: Option<[Detail; 2]>,
 }
 
-/// The cosine of the mean of some patches to the whole image.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Close {
-    pub(crate) patches: usize,
-    pub(crate) cosine: f64,
-    pub(crate) deviation: f64,
+/// What more is known of an accuracy, in percent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Detail {
+    pub(crate) top5: f64,
+    /// 95 %, over draws of whole groups of test images.
+    pub(crate) interval: Interval,
+    /// Whether the regression came to its optimum, if it has one.
+    pub(crate) fit: Option<Fit>,
+    /// Which classes are taken for which.
+    pub(crate) confusion: Confusion,
 }
+
+impl Detail {
+    pub(crate) fn of(score: &Score, labels: &[u32], groups: &[u32], seed: u64) -> Result<Self> {
+        Ok(Detail {
+            top5: score.top5,
+            interval: grouped_bootstrap(&score.hits(labels), groups, DRAWS, seed)?,
+            fit: score.fit,
+            confusion: Confusion::of(&score.predictions, labels)?,
+        })
+    }
+}
+
+/// Draws of a bootstrap.
+pub(crate) const DRAWS: usize = 2000;
 
 /// A test patch, `[image, patch]`.
 pub(crate) type Place = [usize; 2];
@@ -94,7 +119,7 @@ pub(crate) struct Near {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) scores: Vec<Scored>,
-    pub(crate) convergence: Vec<Close>,
+    pub(crate) convergence: Vec<Closeness>,
     pub(crate) health: BTreeMap<Space, Health>,
     pub(crate) neighbours: BTreeMap<Space, Vec<Near>>,
 }
@@ -114,7 +139,7 @@ pub(crate) fn counts(all: usize) -> Vec<usize> {
 }
 
 /// Doubling numbers of patches, and all.
-fn convergence_counts(all: usize) -> Vec<usize> {
+pub(crate) fn convergence_counts(all: usize) -> Vec<usize> {
     let mut counts: Vec<usize> = (0..).map(|power| 1 << power).take_while(|&count| count < all).collect();
     counts.push(all);
     counts
@@ -129,6 +154,7 @@ pub(crate) fn measure(
     progress: &dyn Fn(u64),
 ) -> Result<Measured> {
     let mut measured = Measured::default();
+    let (groups, _) = protocol.groups.of(&halves.test)?;
     for colour in Colour::ALL {
         let features = |bag, dataset: &Arc<Dataset>| -> Result<Vec<Features>> {
             embed(network, input, dataset, bag, colour, &TAPS, protocol, progress)
@@ -138,10 +164,10 @@ pub(crate) fn measure(
         for (index, space) in SPACES.into_iter().enumerate() {
             let (train, test) = (&patches.0[index], &patches.1[index]);
             for count in counts(train.patches().min(test.patches())) {
-                measured.scores.push(score(train, test, count, (space, colour, View::Patches), protocol)?);
+                measured.scores.push(score(train, test, count, (space, colour, View::Patches), (protocol, &groups))?);
             }
             let whole = (&whole.0[index], &whole.1[index]);
-            measured.scores.push(score(whole.0, whole.1, 1, (space, colour, View::Whole), protocol)?);
+            measured.scores.push(score(whole.0, whole.1, 1, (space, colour, View::Whole), (protocol, &groups))?);
             if colour == Colour::Rgb {
                 measured.health.insert(space, Health::of(test));
                 measured.neighbours.insert(space, nearest(test)?);
@@ -150,13 +176,8 @@ pub(crate) fn measure(
         if colour == Colour::Rgb {
             let (patches, whole) = (&patches.1[0], whole.1[0].mean());
             let order = Order::Random { seed: protocol.seed };
-            let curve = convergence(patches, &whole, &convergence_counts(patches.patches()), order)?;
-            let close = |point: &bagssl_eval::convergence::Closeness| Close {
-                patches: point.patches,
-                cosine: point.cosine,
-                deviation: point.deviation,
-            };
-            measured.convergence = curve.iter().map(close).collect();
+            let counts = convergence_counts(patches.patches());
+            measured.convergence = convergence(patches, &whole, &counts, order)?;
         }
     }
     Ok(measured)
@@ -170,7 +191,7 @@ pub(crate) fn images_to_embed(halves: &Halves) -> u64 {
 
 /// The features of all bags.
 #[allow(clippy::too_many_arguments, reason = "each is a choice of its own")]
-fn embed(
+pub(crate) fn embed(
     network: &dyn Embed,
     input: Input,
     dataset: &Arc<Dataset>,
@@ -209,13 +230,16 @@ fn score(
     test: &Features,
     count: usize,
     (space, colour, view): (Space, Colour, View),
-    protocol: Protocol,
+    (protocol, groups): (Protocol, &[u32]),
 ) -> Result<Scored> {
     let order = Order::Random { seed: protocol.seed };
+    let of_images = test.images();
     let (train, test) = (train.samples(count, order)?, test.samples(count, order)?);
-    let knn = protocol.knn.evaluate(&train, &test)?.accuracy;
-    let linear = protocol.linear.evaluate(&train, &test)?.accuracy;
-    Ok(Scored { space, colour, view, patches: count, knn, linear })
+    let groups: Vec<u32> = of_images.iter().map(|&image| groups[image as usize]).collect();
+    let [knn, linear] = protocol.how.evaluate(&train, &test, protocol.seed)?;
+    let detail = |score: &Score| Detail::of(score, test.labels(), &groups, protocol.seed);
+    let details = Some([detail(&knn)?, detail(&linear)?]);
+    Ok(Scored { space, colour, view, patches: count, knn: knn.accuracy, linear: linear.accuracy, details })
 }
 
 /// The nearest patches of other images to one patch in the middle of each of some images, of as many classes as there are.
@@ -248,6 +272,7 @@ pub(crate) fn baselines(halves: &Halves, protocol: Protocol) -> Result<[Measured
         |most: u32| Input { side: short.clamp(8, most), normalisation: Normalisation::HALF, filter: Filter::Bilinear };
     let inputs = [input(32), input(64)];
     let mut measured = [Measured::default(), Measured::default()];
+    let (groups, _) = protocol.groups.of(&halves.test)?;
     for colour in Colour::ALL {
         let pixels = Pixels { normalisation: Normalisation::HALF, colour };
         let histogram = Histogram::new(Normalisation::HALF, colour, Histogram::BINS)?;
@@ -256,7 +281,7 @@ pub(crate) fn baselines(halves: &Halves, protocol: Protocol) -> Result<[Measured
             let features =
                 |dataset| embed(network, input, dataset, Bag::Whole, Colour::Rgb, &[Tap::Embedding], protocol, &|_| ());
             let (train, test) = (features(&halves.train)?.remove(0), features(&halves.test)?.remove(0));
-            measured.scores.push(score(&train, &test, 1, (Space::Input, colour, View::Whole), protocol)?);
+            measured.scores.push(score(&train, &test, 1, (Space::Input, colour, View::Whole), (protocol, &groups))?);
         }
     }
     Ok(measured)

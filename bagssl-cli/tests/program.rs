@@ -330,6 +330,11 @@ fn every_command_has_help() {
     for command in [
         &["train"][..],
         &["eval"],
+        &["eval", "aggregation"],
+        &["eval", "convergence"],
+        &["eval", "locality"],
+        &["eval", "cooccurrence"],
+        &["eval", "compare"],
         &["embed"],
         &["nearest"],
         &["explain"],
@@ -346,6 +351,7 @@ fn every_command_has_help() {
         &["bench", "accuracy"],
         &["bench", "data"],
         &["reproduce"],
+        &["report"],
     ] {
         let help = succeeds(here, &[command, &["--help"]].concat());
         assert!(help.contains("Usage: bagssl") && help.lines().count() > 8, "{help}");

@@ -7,7 +7,7 @@ use crate::features::{Features, Order};
 use crate::samples::check_finite;
 
 /// How close the mean of some patches comes to the whole image.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Closeness {
     /// Patches that were averaged.
     pub patches: usize,
@@ -15,6 +15,9 @@ pub struct Closeness {
     pub cosine: f64,
     /// Its deviation from image to image (`n - 1`; 0 for one image).
     pub deviation: f64,
+    /// Distance to the embedding of the whole image, over that one's length: the mean over the images.
+    #[serde(default)]
+    pub distance: f64,
 }
 
 /// The closeness for each number of patches, in their order.
@@ -38,13 +41,23 @@ pub fn convergence(patches: &Features, whole: &Rows, counts: &[usize], order: Or
     let at = |&count: &usize| {
         let means = patches.mean_of(count, order)?;
         let cosines: Vec<f64> = (0..whole.len()).map(|image| cosine(means.row(image), whole.row(image))).collect();
+        let distances: Vec<f64> = (0..whole.len()).map(|image| distance(means.row(image), whole.row(image))).collect();
         Ok(Closeness {
             patches: count,
             cosine: crate::stats::mean(&cosines),
             deviation: crate::stats::deviation(&cosines),
+            distance: crate::stats::mean(&distances),
         })
     };
     counts.iter().map(at).collect()
+}
+
+/// `|a - b| / |b|`; the length of `a` if `b` is zero.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    let length = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    let apart = length(&mut a.iter().zip(b).map(|(&a, &b)| f64::from(a) - f64::from(b)));
+    let of_b = length(&mut b.iter().map(|&b| f64::from(b)));
+    if of_b > 0.0 { apart / of_b } else { apart }
 }
 
 /// The cosine of two vectors; 0 if one is zero.
@@ -58,6 +71,18 @@ pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
 mod tests {
     use super::*;
     use bagssl_core::embed::Tap;
+
+    /// (3, 4) against (0, 2): |(3, 2)| / 2.
+    #[test]
+    fn the_distance_by_hand() {
+        assert!((distance(&[3.0, 4.0], &[0.0, 2.0]) - 13f64.sqrt() / 2.0).abs() < 1e-12);
+        assert_eq!(distance(&[3.0, 4.0], &[0.0, 0.0]), 5.0);
+        let patches =
+            Features::new(Tap::Embedding, Rows { values: vec![2.0, 4.0, 4.0, 4.0], dim: 2 }, 2, vec![0], vec![0]);
+        let whole = Rows { values: vec![0.0, 2.0], dim: 2 };
+        let found = convergence(&patches.unwrap(), &whole, &[2], Order::Given).unwrap();
+        assert!((found[0].distance - 13f64.sqrt() / 2.0).abs() < 1e-12);
+    }
 
     /// Patches along the two axes, the whole between them: 45 degrees for one patch, 0 for both.
     #[test]

@@ -13,6 +13,10 @@ pub(crate) enum Draw {
     Shuffle { epoch: u32 },
     /// The groups of a bootstrap.
     Bootstrap,
+    /// A synthetic world of patches.
+    World,
+    /// The projections that training in such a world begins with.
+    Start,
 }
 
 impl Draw {
@@ -22,6 +26,8 @@ impl Draw {
             Draw::HoldOut => (0, 0, 1),
             Draw::Shuffle { epoch } => (epoch, 0, 2),
             Draw::Bootstrap => (0, 0, 3),
+            Draw::World => (0, 0, 4),
+            Draw::Start => (0, 0, 5),
         };
         Address { seed, epoch, image, patch: u32::MAX - from_end }.stream(Purpose::Evaluation)
     }
@@ -33,12 +39,19 @@ mod tests {
 
     #[test]
     fn no_two_share_their_numbers() {
-        let draws = [Draw::Order { image: 0 }, Draw::Order { image: 1 }, Draw::HoldOut, Draw::Bootstrap];
+        let draws = [
+            Draw::Order { image: 0 },
+            Draw::Order { image: 1 },
+            Draw::HoldOut,
+            Draw::Bootstrap,
+            Draw::World,
+            Draw::Start,
+        ];
         let shuffles = [Draw::Shuffle { epoch: 0 }, Draw::Shuffle { epoch: 1 }];
         let mut first: Vec<u32> = draws.into_iter().chain(shuffles).map(|draw| draw.stream(5).next_u32()).collect();
         first.push(Address { seed: 5, ..Address::default() }.stream(Purpose::Evaluation).next_u32());
         first.sort_unstable();
         first.dedup();
-        assert_eq!(first.len(), 7);
+        assert_eq!(first.len(), 9);
     }
 }

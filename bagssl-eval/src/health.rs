@@ -71,6 +71,11 @@ pub struct Health {
     pub cosine_within: Option<f64>,
     /// Mean cosine between patches of different images; none for one image.
     pub cosine_between: Option<f64>,
+    /// Uniformity of the features at unit length: `ln` of the mean over pairs of different images of `exp(-2 |u - v|^2)`. 0
+    /// where all are the same, -4 + 4 / dim or so where they are spread evenly (Wang and Isola, *Understanding contrastive
+    /// representation learning through alignment and uniformity*, ICML 2020); none for one image.
+    #[serde(default)]
+    pub uniformity: Option<f64>,
     /// What that says.
     pub verdict: Verdict,
     /// Why, a sentence each; empty if healthy.
@@ -79,6 +84,8 @@ pub struct Health {
 
 /// EMP-SSL's distortion (arXiv:2304.03977).
 const EPSILON: f64 = 0.2;
+/// Patches of which all pairs are looked at.
+const PAIRED: usize = 1024;
 /// Values whose spectrum is looked at, and the least number of rows.
 const SPECTRUM: (usize, usize) = (1 << 22, 1024);
 
@@ -106,6 +113,7 @@ impl Health {
             coding_rate_share: coding_rate / bound,
             cosine_within,
             cosine_between,
+            uniformity: uniformity(&unit, patches, dim),
             verdict: Verdict::Healthy,
             reasons: vec![],
         };
@@ -221,6 +229,23 @@ fn cosines(unit: &[f64], patches: usize, dim: usize) -> (Option<f64>, Option<f64
     (within, between)
 }
 
+/// Of at most [`PAIRED`] patches, evenly spaced.
+fn uniformity(unit: &[f64], patches: usize, dim: usize) -> Option<f64> {
+    let count = unit.len() / dim;
+    let kept = count.min(PAIRED);
+    let chosen: Vec<(usize, &[f64])> =
+        (0..kept).map(|number| number * count / kept).map(|row| (row / patches, &unit[row * dim..][..dim])).collect();
+    let (mut sum, mut pairs) = (0.0, 0.0);
+    for (place, (image, row)) in chosen.iter().enumerate() {
+        for (_, other) in chosen[..place].iter().filter(|(other, _)| other != image) {
+            let square: f64 = row.iter().zip(*other).map(|(a, b)| (a - b).powi(2)).sum();
+            sum += (-2.0 * square).exp();
+            pairs += 1.0;
+        }
+    }
+    (pairs > 0.0).then(|| (sum / pairs).ln())
+}
+
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
@@ -259,6 +284,7 @@ mod tests {
         assert!(
             (health.cosine_between.unwrap() - 1.0).abs() < 1e-9 && (health.cosine_within.unwrap() - 1.0).abs() < 1e-9
         );
+        assert!(health.uniformity.unwrap().abs() < 1e-9);
         assert_eq!(health.reasons.len(), 3, "{:?}", health.reasons);
         assert_eq!(Health::of(&features(vec![0.0; 60], 2, 5).unwrap()).verdict, Verdict::Collapsed);
     }
@@ -270,6 +296,7 @@ mod tests {
         assert_eq!(verdict(4), Verdict::Suspect);
         assert_eq!(verdict(40), Verdict::Healthy);
         let healthy = Health::of(&of_rank(40, 40, 300));
+        assert!(healthy.uniformity.unwrap() < -3.0, "{healthy:?}");
         assert!(healthy.effective_rank > 25.0 && healthy.coding_rate_share > 0.7, "{healthy:?}");
         assert_eq!((healthy.reasons.len(), healthy.rank_limit, healthy.cosine_within), (0, 40, None));
     }
@@ -296,6 +323,8 @@ mod tests {
         let health = Health::of(&features(vec![1.0, 0.0, 0.0, 1.0, 0.0, 2.0, 0.0, 3.0], 2, 2).unwrap());
         assert!((health.cosine_within.unwrap() - 0.5).abs() < 1e-12);
         assert!((health.cosine_between.unwrap() - 0.5).abs() < 1e-12);
+        // Of the four pairs of patches of different images two are equal and two orthogonal: squares 0 and 2.
+        assert!((health.uniformity.unwrap() - ((2.0 + 2.0 * (-4f64).exp()) / 4.0).ln()).abs() < 1e-12);
         let (x, y) = ((3.0f64 / 16.0).sqrt(), (5.0f64 / 4.0).sqrt());
         assert!((health.raw.mean - (x + y) / 2.0).abs() < 1e-12 && (health.raw.min - x).abs() < 1e-12);
         // At patch 0 the rows are orthogonal, at patch 1 equal: logarithms of (1 + 5)^2 and 1 + 10.

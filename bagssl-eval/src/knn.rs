@@ -5,7 +5,7 @@ mod early;
 use bagssl_core::embed::Rows;
 
 use crate::error::{Error, Result};
-use crate::samples::{Samples, Score, check_finite};
+use crate::samples::{Samples, Score, TOP, check_finite};
 use crate::similarity::{nearest, unit_rows};
 
 /// Classifies by the `neighbours` nearest training samples by cosine similarity `s`, each voting with `exp(s /
@@ -53,7 +53,7 @@ impl Knn {
     /// # Errors
     /// Those of [`Knn::predict`].
     pub fn evaluate(&self, train: &Samples, test: &Samples) -> Result<Score> {
-        Ok(Score::new(self.predict(train, test.rows())?, test.labels()))
+        Ok(Score::new(&self.rank(train, test.rows(), TOP)?, test.labels()))
     }
 
     /// The class of each row.
@@ -62,11 +62,19 @@ impl Knn {
     /// [`Error::Setting`] if a setting is out of range, [`Error::Length`] if the rows are not as long as the samples',
     /// [`Error::NotFinite`] if a value is not finite.
     pub fn predict(&self, train: &Samples, rows: &Rows) -> Result<Vec<u32>> {
+        Ok(self.rank(train, rows, 1)?.iter().map(|said| said[0]).collect())
+    }
+
+    /// The classes that most votes of neighbours go to, at most `count`, for each row.
+    ///
+    /// # Errors
+    /// Those of [`Knn::predict`].
+    pub fn rank(&self, train: &Samples, rows: &Rows, count: usize) -> Result<Vec<Vec<u32>>> {
         self.check()?;
         train.check_dim(rows)?;
         check_finite("samples", rows)?;
         let found = nearest(&unit_rows(rows), &unit_rows(train.rows()), self.neighbours, |_, _| true);
-        Ok(found.iter().map(|near| self.vote(near, train.labels())).collect())
+        Ok(found.iter().map(|near| self.vote(near, train.labels(), count.max(1))).collect())
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -81,7 +89,7 @@ impl Knn {
     }
 
     /// Weights are taken relative to the nearest sample's, so that a small temperature does not overflow.
-    fn vote(&self, near: &[(usize, f32)], labels: &[u32]) -> u32 {
+    fn vote(&self, near: &[(usize, f32)], labels: &[u32], count: usize) -> Vec<u32> {
         let best = f64::from(near[0].1);
         let mut votes: Vec<(u32, f64)> = Vec::new();
         for &(sample, similarity) in near {
@@ -91,8 +99,8 @@ impl Knn {
                 None => votes.push((labels[sample], weight)),
             }
         }
-        let (label, _) = votes.into_iter().min_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))).expect("a neighbour");
-        label
+        votes.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        votes.into_iter().map(|(label, _)| label).take(count).collect()
     }
 }
 

@@ -2,8 +2,11 @@
 //!
 //! In the order in which an image goes through: a network (or a [`baselines`] one, in [`colour`] or not) gives the
 //! [`features`] of its patches, whose mean is its representation; labelled [`samples`] of these are classified by [`knn`]
-//! and by a linear [`probe`]; a [`classifier`] is one of these that is kept in a file. [`health`] tells a collapsed representation by its [`spectrum`], [`convergence`] compares the
-//! mean of patches to the whole image, [`neighbours`] shows what a representation takes to be alike, [`stats`] says what a
+//! and by a linear [`probe`] under a [`protocol`] that has a name, with what is taken for what as
+//! [`confusion`]; a [`classifier`] is one of these that is kept in a file. [`health`] tells a collapsed representation by its [`spectrum`], [`convergence`] compares the
+//! mean of patches to the whole image, [`neighbours`] shows what a representation takes to be alike, [`locality`] whether it knows where a
+//! patch lies, [`cooccurrence`] checks the
+//! theory where all is known, [`stats`] says what a
 //! difference is worth, and the [`report`] shows it all.
 //!
 //! ```
@@ -33,6 +36,7 @@
 pub mod error;
 mod draw;
 mod matrix;
+mod lbfgs;
 
 pub mod colour;
 pub mod baselines;
@@ -41,12 +45,16 @@ pub mod samples;
 mod similarity;
 pub mod knn;
 pub mod probe;
+pub mod confusion;
+pub mod protocol;
 pub mod classifier;
 
 pub mod spectrum;
 pub mod health;
 pub mod convergence;
 pub mod neighbours;
+pub mod locality;
+pub mod cooccurrence;
 pub mod stats;
 
 pub mod report;

@@ -82,6 +82,9 @@ impl Samples {
     }
 }
 
+/// How many of the classes said a right one may be among to count for [`Score::top5`].
+pub(crate) const TOP: usize = 5;
+
 /// What a classifier said.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Score {
@@ -89,17 +92,46 @@ pub struct Score {
     pub predictions: Vec<u32>,
     /// Share of right ones (top 1), in percent.
     pub accuracy: f64,
+    /// Share of samples whose class is among the five that the classifier takes for likeliest, in percent. Neighbours speak
+    /// only for the classes that are among them.
+    pub top5: f64,
+    /// Whether the classifier was trained to its optimum, where it has one.
+    pub fit: Option<Fit>,
+}
+
+/// How a regression's solution ended.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Fit {
+    /// Whether the gradient came below the tolerance.
+    pub converged: bool,
+    /// Iterations that were made.
+    pub iterations: usize,
+    /// The largest component of the gradient at the end.
+    pub gradient: f64,
 }
 
 impl Score {
-    /// Compares what was said to the classes.
+    /// Compares what was said to the classes: for each sample some classes, the likeliest first.
     ///
     /// # Panics
-    /// If there are not as many predictions as labels, or none.
-    pub fn new(predictions: Vec<u32>, labels: &[u32]) -> Self {
-        assert!(!labels.is_empty() && predictions.len() == labels.len(), "a prediction for each label");
-        let right = predictions.iter().zip(labels).filter(|(said, label)| said == label).count();
-        Score { accuracy: 100.0 * right as f64 / labels.len() as f64, predictions }
+    /// If there are not as many samples as labels, or none, or one of which nothing is said.
+    pub fn new(said: &[Vec<u32>], labels: &[u32]) -> Self {
+        assert!(!labels.is_empty() && said.len() == labels.len(), "a prediction for each label");
+        let share = |count: usize| {
+            let is_right = |(said, label): &(&Vec<u32>, &u32)| said.iter().take(count).any(|said| said == *label);
+            100.0 * said.iter().zip(labels).filter(is_right).count() as f64 / labels.len() as f64
+        };
+        Score {
+            accuracy: share(1),
+            top5: share(TOP),
+            predictions: said.iter().map(|said| said[0]).collect(),
+            fit: None,
+        }
+    }
+
+    /// For each sample 100 if it is right, else 0: what intervals of the accuracy are drawn from.
+    pub fn hits(&self, labels: &[u32]) -> Vec<f64> {
+        self.predictions.iter().zip(labels).map(|(said, label)| f64::from(u8::from(said == label)) * 100.0).collect()
     }
 }
 
@@ -145,7 +177,11 @@ mod tests {
 
     #[test]
     fn accuracy_is_in_percent() {
-        assert_eq!(Score::new(vec![1, 2, 3, 4], &[1, 0, 3, 0]).accuracy, 50.0);
+        let said = [vec![1], vec![2, 9, 9, 9, 0], vec![3, 1], vec![4, 9, 9, 9, 9, 0]];
+        let score = Score::new(&said, &[1, 0, 3, 0]);
+        assert_eq!((score.accuracy, score.top5), (50.0, 75.0));
+        assert_eq!(score.predictions, [1, 2, 3, 4]);
+        assert_eq!(score.hits(&[1, 0, 3, 0]), [100.0, 0.0, 100.0, 0.0]);
         assert_eq!(samples(3).classes(), [0, 10, 20]);
     }
 }

@@ -1,8 +1,9 @@
 //! Agreement with scikit-learn; `reference/classifiers.py` made the expected values.
 
 use bagssl_core::embed::Rows;
+use bagssl_eval::confusion::Confusion;
 use bagssl_eval::knn::Knn;
-use bagssl_eval::probe::Logistic;
+use bagssl_eval::probe::{Linear, Logistic};
 use bagssl_eval::samples::Samples;
 use serde::Deserialize;
 
@@ -25,6 +26,9 @@ struct Case {
     temperature: f64,
     knn_predictions: Vec<u32>,
     knn_accuracy: f64,
+    knn_top5: f64,
+    knn_confusion: Vec<Vec<u64>>,
+    logistic_top5: f64,
 }
 
 impl Case {
@@ -38,7 +42,7 @@ impl Case {
 
 fn cases() -> Vec<Case> {
     let reference: Reference = serde_json::from_str(include_str!("reference/classifiers.json")).unwrap();
-    assert_eq!(reference.cases.len(), 3);
+    assert_eq!(reference.cases.len(), 4);
     reference.cases
 }
 
@@ -52,8 +56,9 @@ fn logistic_regression_agrees() {
         assert_eq!(probabilities.len(), case.probabilities.len());
         let largest = probabilities.iter().zip(&case.probabilities).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(largest < 2e-6, "{} dimensions: {largest}", case.dim);
-        let accuracy = bagssl_eval::probe::Linear::Logistic(logistic).evaluate(&train, &test).unwrap().accuracy;
-        assert!((accuracy - case.logistic_accuracy).abs() < 1e-9);
+        let score = Linear::Logistic(logistic).evaluate(&train, &test).unwrap();
+        assert!((score.accuracy - case.logistic_accuracy).abs() < 1e-9);
+        assert!((score.top5 - case.logistic_top5).abs() < 1e-9, "{}", score.top5);
     }
 }
 
@@ -64,5 +69,8 @@ fn nearest_neighbours_agree() {
         let score = Knn { neighbours: case.neighbours, temperature: case.temperature }.evaluate(&train, &test).unwrap();
         assert_eq!(score.predictions, case.knn_predictions, "{} dimensions", case.dim);
         assert!((score.accuracy - case.knn_accuracy).abs() < 1e-9);
+        assert!((score.top5 - case.knn_top5).abs() < 1e-9, "{}", score.top5);
+        let confusion = Confusion::of(&score.predictions, test.labels()).unwrap();
+        assert_eq!(confusion.counts, case.knn_confusion);
     }
 }

@@ -1,8 +1,8 @@
 //! Recipes by name. Each is a TOML text with the sections of a whole run: those of [`TrainConfig`](crate::config::TrainConfig)
 //! and an `[augment]` section, which the loader of images reads.
 //!
-//! `bagssl`, `bagssl-vicreg` and `multi-scale` are this project's own recipes, not the paper's tables (which are not
-//! published in full); `emp-ssl-cifar` follows the published code of EMP-SSL (arXiv:2304.03977).
+//! All but one are this project's own recipes, not the paper's tables (which are not published in full): the same network,
+//! batch and schedule with another loss or other crops, so that they can be compared. `emp-ssl-cifar` follows the published code of EMP-SSL (arXiv:2304.03977).
 
 /// A recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Preset {
 }
 
 /// All recipes; the first is the default.
-pub const PRESETS: [Preset; 4] = [
+pub const PRESETS: [Preset; 7] = [
     Preset {
         name: "bagssl",
         about: "patches of one fixed scale, coding rate (TCR) with cosine invariance; small network, for a CPU",
@@ -28,9 +28,24 @@ pub const PRESETS: [Preset; 4] = [
         toml: include_str!("../presets/bagssl-vicreg.toml"),
     },
     Preset {
+        name: "bagssl-spectral",
+        about: "the same with the spectral contrastive loss between patches",
+        toml: include_str!("../presets/bagssl-spectral.toml"),
+    },
+    Preset {
         name: "multi-scale",
         about: "the baseline: as bagssl, on crops of 8 to 100 % of the image",
         toml: include_str!("../presets/multi-scale.toml"),
+    },
+    Preset {
+        name: "vicreg",
+        about: "a baseline: VICReg's loss on crops of 8 to 100 % of the image",
+        toml: include_str!("../presets/vicreg.toml"),
+    },
+    Preset {
+        name: "simclr",
+        about: "a baseline: SimCLR's loss (NT-Xent) on crops of 8 to 100 % of the image",
+        toml: include_str!("../presets/simclr.toml"),
     },
     Preset {
         name: "emp-ssl-cifar",
@@ -38,6 +53,11 @@ pub const PRESETS: [Preset; 4] = [
         toml: include_str!("../presets/emp-ssl-cifar.toml"),
     },
 ];
+
+/// The names of all recipes, as a sentence lists them.
+pub fn names() -> String {
+    PRESETS.map(|preset| preset.name).join(", ")
+}
 
 /// A recipe by name.
 pub fn preset(name: &str) -> Option<Preset> {

@@ -10,6 +10,13 @@ use proptest::prelude::*;
 
 type B = Autodiff<NdArray>;
 
+const ALL: [Loss; 4] = [
+    Loss::Tcr { invariance: 200.0, epsilon: 0.2 },
+    Loss::VicReg { invariance: 25.0, variance: 25.0, covariance: 1.0 },
+    Loss::SimClr { temperature: 0.5 },
+    Loss::Spectral { lambda: 0.5 },
+];
+
 fn tensor(values: &[f32], dims: [usize; 3]) -> Tensor<B, 3> {
     Tensor::from_data(TensorData::new(values.to_vec(), dims), &Default::default())
 }
@@ -62,6 +69,37 @@ fn vicreg_by_hand() {
     close("loss", two.figure("loss").unwrap(), 25.0 * 20.0 / 3.0 + 25.0 * 0.495 + 16.0, 1e-5);
 }
 
+/// The patches of `tcr_by_hand` are at unit length e1, e2 and e2, e2. At temperature 1/2 their exponentials are 1 where they are
+/// orthogonal and e^2 where they are equal: 1 / 3 for e1, 1 / (1 + 2 e^2) for the first e2, e^2 / (2 e^2 + 1) for the others.
+#[test]
+fn simclr_by_hand() {
+    let value = value(Loss::simclr(), &[1.0, 0.0, 0.0, 2.0, 0.0, 1.0, 0.0, 1.0], [2, 2, 2]);
+    let square = 2_f64.exp();
+    let expected = (3_f64.ln() + (1.0 + 2.0 * square).ln() + 2.0 * (2.0 + 1.0 / square).ln()) / 4.0;
+    close("loss", value.figure("loss").unwrap(), expected, 1e-6);
+    close("invariance", value.figure("invariance").unwrap(), 0.5, 1e-6);
+}
+
+/// Positives do not compete: three equal patches of an image that are orthogonal to those of another have no more to gain
+/// than two, but against more negatives: -ln(e^2 / (e^2 + 3)).
+#[test]
+fn simclr_of_three_patches_by_hand() {
+    let values = [[3.0, 0.0].repeat(3), [0.0, 2.0].repeat(3)].concat();
+    let value = value(Loss::simclr(), &values, [2, 3, 2]);
+    close("loss", value.figure("loss").unwrap(), (3.0 * (-2_f64).exp()).ln_1p(), 1e-6);
+    let sharp = Loss::SimClr { temperature: 1e-3 };
+    assert!(gradient(sharp, &wave(24, 0.2), [3, 4, 2]).iter().all(|value| value.is_finite()));
+}
+
+/// Of one image (1, 0) and (0, 2), of the other (0, 1) twice: products 0 and 1 within; 0, 0, 2, 2 between, squared 2 on average.
+#[test]
+fn spectral_by_hand() {
+    let value = value(Loss::Spectral { lambda: 3.0 }, &[1.0, 0.0, 0.0, 2.0, 0.0, 1.0, 0.0, 1.0], [2, 2, 2]);
+    close("invariance", value.figure("invariance").unwrap(), 0.5, 1e-6);
+    close("repulsion", value.figure("repulsion").unwrap(), 2.0, 1e-6);
+    close("loss", value.figure("loss").unwrap(), 5.5, 1e-6);
+}
+
 /// What EMP-SSL's batch of 100 can reach in 1024 dimensions (METHOD: -197.75).
 #[test]
 fn the_published_bound() {
@@ -81,6 +119,8 @@ fn losses_are_those_of_pytorch() {
     for (part, loss, terms) in [
         (tcr, tcr_loss, ["invariance", "tcr"].as_slice()),
         (vicreg, Loss::vicreg(), ["invariance", "variance", "covariance"].as_slice()),
+        (&reference["simclr"], Loss::simclr(), ["loss", "invariance"].as_slice()),
+        (&reference["spectral"], Loss::spectral(), ["invariance", "repulsion"].as_slice()),
     ] {
         for case in part["cases"].as_array().unwrap() {
             let dims = [0, 1, 2].map(|axis| case["z"]["shape"][axis].as_u64().unwrap() as usize);
@@ -109,6 +149,12 @@ fn collapse_costs_more_than_spread() {
     };
     assert!(tcr(&collapsed) > tcr(&spread) + 0.5);
     assert!(vicreg(&collapsed) > vicreg(&spread) + 0.5);
+    // Images that are all alike, against images that differ; patches agree in both.
+    let apart = [[1.0, 0.0].repeat(3), [0.0, 1.0].repeat(3)].concat();
+    for loss in [Loss::simclr(), Loss::spectral()] {
+        let of = |values: &[f32]| value(loss, values, [2, 3, 2]).figure("loss").unwrap();
+        assert!(of(&[1.0, 0.0].repeat(6)) > of(&apart) + 0.4, "{loss:?}");
+    }
 }
 
 /// Swapping batch and patch changes both losses.
@@ -121,7 +167,7 @@ fn images_and_patches_are_not_the_same() {
             swapped.extend_from_slice(&values[(image * 3 + patch) * 4..][..4]);
         }
     }
-    for loss in [Loss::tcr(200.0, 0.2), Loss::vicreg()] {
+    for loss in ALL {
         let right = value(loss, &values, [6, 3, 4]).figure("loss").unwrap();
         let wrong = value(loss, &swapped, [3, 6, 4]).figure("loss").unwrap();
         assert!((right - wrong).abs() > 1e-2, "{loss:?}");
@@ -130,7 +176,7 @@ fn images_and_patches_are_not_the_same() {
 
 #[test]
 fn what_is_no_number_has_no_loss() {
-    for loss in [Loss::tcr(200.0, 0.2), Loss::vicreg()] {
+    for loss in ALL {
         let mut values = wave(12, 0.1);
         values[7] = f32::NAN;
         assert!(value(loss, &values, [3, 2, 2]).figure("loss").unwrap().is_nan());
@@ -141,13 +187,19 @@ fn what_is_no_number_has_no_loss() {
     assert!(Loss::tcr(-1.0, 0.2).check().is_err());
     assert!(Loss::tcr(1.0, 0.0).check().is_err());
     assert!(Loss::tcr(f64::NAN, 0.2).check().is_err());
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert!(Loss::SimClr { temperature: bad }.check().is_err());
+        assert!(Loss::Spectral { lambda: bad }.check().is_err());
+    }
 }
 
 #[test]
 fn a_row_of_zeros_has_a_finite_gradient() {
     let mut values = wave(12, 0.1);
     values[..2].fill(0.0);
-    assert!(gradient(Loss::tcr(200.0, 0.2), &values, [3, 2, 2]).iter().all(|value| value.is_finite()));
+    for loss in ALL {
+        assert!(gradient(loss, &values, [3, 2, 2]).iter().all(|value| value.is_finite()), "{loss:?}");
+    }
 }
 
 proptest! {
@@ -156,9 +208,9 @@ proptest! {
     /// The surrogate's gradient is that of the loss itself.
     #[test]
     fn gradients_are_finite_differences(
-        images in 2usize..6, patches in 2usize..5, dim in 1usize..7, phase in 0f64..6.0, which in 0usize..2,
+        images in 2usize..6, patches in 2usize..5, dim in 1usize..7, phase in 0f64..6.0, which in 0usize..4,
     ) {
-        let loss = [Loss::tcr(7.0, 0.2), Loss::vicreg()][which];
+        let loss = [Loss::tcr(7.0, 0.2), ALL[1], ALL[2], ALL[3]][which];
         let dims = [images, patches, dim];
         // Rows well away from 0, where the unit length has a kink.
         let values: Vec<f32> =
@@ -188,6 +240,16 @@ proptest! {
         prop_assert!(rate <= 0.0 && rate >= bound * (1.0 + 1e-5), "{rate} below {bound}");
         let share = value.figure("tcr_share").unwrap();
         prop_assert!((0.0..=1.0 + 1e-5).contains(&share));
+    }
+
+    /// Only the length of projections depends on `lambda`.
+    #[test]
+    fn lambda_sets_the_length(patches in 2usize..5, phase in 0f64..6.0, factor in 0.2f64..5.0) {
+        let dims = [3, patches, 2];
+        let values = wave(3 * patches * 2, phase);
+        let shorter: Vec<f32> = values.iter().map(|value| value / factor.sqrt() as f32).collect();
+        let loss = |lambda, values: &[f32]| value(Loss::Spectral { lambda }, values, dims).figure("loss").unwrap();
+        prop_assert!((factor * loss(0.5 * factor, &shorter) - loss(0.5, &values)).abs() < 1e-4);
     }
 
     /// For any number of patches the pair term is the mean over pairs.

@@ -34,7 +34,7 @@ pub(super) fn report(what: &What<'_>, total_seconds: f64) -> Result<Report> {
         let stages: Vec<&Stage> = what.stages.iter().filter(|stage| stage.model == model).collect();
         let measured = stages.iter().map(|stage| stage.measured()).collect::<Result<Vec<_>>>()?;
         results.extend(join(model, &measured));
-        let closeness: Vec<Vec<Closeness>> = measured.iter().map(closeness).collect();
+        let closeness: Vec<Vec<Closeness>> = measured.iter().map(|seed| seed.convergence.clone()).collect();
         close.extend(Convergence::of(model, &closeness));
         if let Some(first) = measured.first() {
             health.insert(model, first.health.clone());
@@ -103,11 +103,6 @@ fn join(model: Model, seeds: &[Measured]) -> Vec<Outcome> {
         }
     };
     first.scores.iter().map(outcome).collect()
-}
-
-fn closeness(measured: &Measured) -> Vec<Closeness> {
-    let points = measured.convergence.iter();
-    points.map(|point| Closeness { patches: point.patches, cosine: point.cosine, deviation: point.deviation }).collect()
 }
 
 /// The epochs' lines of a run's metrics.
@@ -180,8 +175,8 @@ fn protocol(what: &What<'_>) -> Result<Vec<Note>> {
             "fewer patches",
             "the first of a random order of each image's patches, for training and test images alike".into(),
         ),
-        note("kNN", shared.protocol.knn.describe()),
-        note("linear", shared.protocol.linear.describe()),
+        note("kNN", shared.protocol.how.knn.describe()),
+        note("linear", shared.protocol.how.linear.describe()),
         note(
             "grey",
             "the same networks and weights on greyed images, in training and test set; nothing is trained anew".into(),
@@ -322,7 +317,7 @@ fn command() -> String {
 ///
 /// # Source
 /// The civil calendar from a count of days: Hinnant, *chrono-Compatible Low-Level Date Algorithms*.
-fn date() -> String {
+pub(crate) fn date() -> String {
     let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     civil(seconds / 86_400)
 }

@@ -15,18 +15,18 @@ use anyhow::{Context, Result, bail};
 use bagssl_core::observe::Observer;
 use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::Split;
-use bagssl_eval::knn::Knn;
-use bagssl_eval::probe::Linear;
 use bagssl_eval::report::Model;
 use bagssl_train::progress::Bar;
 use indicatif::{MultiProgress, ProgressBar};
 
 use crate::backend::Name;
 use crate::files;
+use crate::groups::Groups;
 use crate::output::say;
 use crate::score::{self, Halves, Protocol};
 use crate::source::DataArgs;
 use crate::work;
+pub(crate) use assemble::date;
 use profile::Profile;
 use stage::{Shared, Stage};
 
@@ -84,8 +84,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let jobs = args.jobs.unwrap_or(if on_cpu { work::cores() } else { 1 }).max(1);
     let protocol = Protocol {
         bag: args.profile.bag(runs[0].train.patch),
-        knn: Knn::default(),
-        linear: Linear::default(),
+        how: bagssl_eval::protocol::Protocol::preset("bagssl")?,
+        groups: Groups::Auto,
         seed: args.seed,
         on_bad_image: OnBadImage::Fail,
         threads: if on_cpu { 1 } else { 0 },

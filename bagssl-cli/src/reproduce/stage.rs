@@ -61,15 +61,14 @@ impl Stage {
     fn hash(&self, shared: &Shared<'_>) -> Result<String> {
         let Shared { halves, protocol, backend } = shared;
         let text = format!(
-            "{} {:?} {} {} {} {:?} {:?} {:?} {} {}",
+            "{} {:?} {} {} {} {:?} {} {} {}",
             env!("CARGO_PKG_VERSION"),
             self.model,
             self.config.to_toml()?,
             halves.train.fingerprint(),
             halves.test.fingerprint(),
             protocol.bag,
-            protocol.knn,
-            protocol.linear,
+            protocol.how.hash(),
             protocol.seed,
             backend.text()
         );

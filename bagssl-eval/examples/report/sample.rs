@@ -101,7 +101,7 @@ fn convergence(model: Model, level: f64) -> Vec<Convergence> {
     let seed = |seed: usize| {
         let at = |&patches: &usize| {
             let cosine = 1.0 - (1.05 - 0.9 * level) / (patches as f64).sqrt() - 0.01 * seed as f64;
-            Closeness { patches, cosine, deviation: 0.1 / (patches as f64).sqrt() }
+            Closeness { patches, cosine, deviation: 0.1 / (patches as f64).sqrt(), distance: 1.0 - cosine }
         };
         [1, 2, 4, 8, 16, 25].iter().map(at).collect()
     };

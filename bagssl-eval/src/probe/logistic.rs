@@ -1,13 +1,15 @@
 //! Multinomial logistic regression, solved to its optimum.
 
+use std::borrow::Cow;
+
 use bagssl_core::embed::Rows;
 use rayon::prelude::*;
 
-use super::lbfgs::{Stop, minimise};
 use super::row_space::RowSpace;
 use super::softmax::{BLOCK, Model, add_cross_entropy, targets};
 use crate::error::{Error, Result};
-use crate::samples::Samples;
+use crate::lbfgs::{Minimum, Stop, largest, minimise};
+use crate::samples::{Fit, Samples};
 
 /// Parts that the rows are summed in. A constant, so that the sum is the same for any number of threads.
 const PARTS: usize = 8;
@@ -41,28 +43,44 @@ impl Logistic {
     /// # Errors
     /// [`Error::Setting`] if a setting is out of range.
     pub fn fit(&self, train: &Samples) -> Result<Model> {
+        Ok(self.solve(train)?.0)
+    }
+
+    /// [`Logistic::fit`], and whether it has come to the optimum.
+    ///
+    /// # Errors
+    /// Those of [`Logistic::fit`].
+    pub fn solve(&self, train: &Samples) -> Result<(Model, Fit)> {
         self.check()?;
         let scale = Standard::of(train);
         let mut model = Model::zero(train);
         let targets = targets(train, &model.classes);
         let classes = model.classes.len();
         let wide = model.dim > train.len();
-        if let Some(space) = wide.then(|| RowSpace::of(scale.apply(&train.rows().values), model.dim)).flatten() {
-            let (rows, scale) = (space.coordinates(), Standard::none(train.len()));
-            let mut found = self.solve(&Problem::new(&rows, scale, &targets, classes, self.strength));
-            let bias = found.split_off(classes * train.len());
-            model.parameters = space.unfold(&found);
+        let space = wide.then(|| RowSpace::of(scale.apply(&train.rows().values), model.dim)).flatten();
+        let end = if let Some(space) = space {
+            let coordinates = space.coordinates();
+            let source = Source::Ready { values: &coordinates, dim: train.len() };
+            let mut end = self.minimum(&Problem::new(source, &targets, classes, self.strength));
+            let bias = end.point.split_off(classes * train.len());
+            model.parameters = space.unfold(&end.point);
             model.parameters.extend(bias);
+            end
         } else {
-            model.parameters = self.solve(&Problem::new(train.rows(), scale.clone(), &targets, classes, self.strength));
-        }
-        Ok(scale.fold_into(model))
+            let source = Source::Raw { rows: train.rows(), scale: &scale };
+            let end = self.minimum(&Problem::new(source, &targets, classes, self.strength));
+            model.parameters.clone_from(&end.point);
+            end
+        };
+        let gradient = largest(&end.gradient);
+        let fit = Fit { converged: gradient <= self.tolerance, iterations: end.iterations, gradient };
+        Ok((scale.fold_into(model), fit))
     }
 
-    fn solve(&self, problem: &Problem<'_>) -> Vec<f64> {
+    fn minimum(&self, problem: &Problem<'_>) -> Minimum {
         let stop = Stop { tolerance: self.tolerance, iterations: self.iterations };
-        let start = vec![0.0; problem.classes * (problem.rows.dim + 1)];
-        minimise(|x, gradient| problem.value(x, gradient), start, stop).point
+        let start = vec![0.0; problem.classes * (problem.source.dim() + 1)];
+        minimise(|x, gradient| problem.value(x, gradient), start, stop)
     }
 
     fn check(&self) -> Result<()> {
@@ -75,18 +93,41 @@ impl Logistic {
     }
 }
 
+/// The rows that a regression sees.
+enum Source<'a> {
+    /// Features, to be standardised.
+    Raw { rows: &'a Rows, scale: &'a Standard },
+    /// Rows as they are, `[row, dim]`.
+    Ready { values: &'a [f64], dim: usize },
+}
+
+impl Source<'_> {
+    fn dim(&self) -> usize {
+        match self {
+            Source::Raw { rows, .. } => rows.dim,
+            Source::Ready { dim, .. } => *dim,
+        }
+    }
+
+    fn block(&self, first: usize, end: usize) -> Cow<'_, [f64]> {
+        match self {
+            Source::Raw { rows, scale } => scale.apply(&rows.values[first * rows.dim..end * rows.dim]).into(),
+            Source::Ready { values, dim } => (&values[first * dim..end * dim]).into(),
+        }
+    }
+}
+
 /// The objective, divided by `strength * samples`.
 struct Problem<'a> {
-    rows: &'a Rows,
-    scale: Standard,
+    source: Source<'a>,
     targets: &'a [usize],
     classes: usize,
     penalty: f64,
 }
 
 impl<'a> Problem<'a> {
-    fn new(rows: &'a Rows, scale: Standard, targets: &'a [usize], classes: usize, strength: f64) -> Self {
-        Problem { rows, scale, targets, classes, penalty: 1.0 / (strength * targets.len() as f64) }
+    fn new(source: Source<'a>, targets: &'a [usize], classes: usize, strength: f64) -> Self {
+        Problem { source, targets, classes, penalty: 1.0 / (strength * targets.len() as f64) }
     }
 
     fn value(&self, parameters: &[f64], gradient: &mut [f64]) -> f64 {
@@ -98,19 +139,20 @@ impl<'a> Problem<'a> {
             loss += value / count;
             gradient.iter_mut().zip(part).for_each(|(sum, part)| *sum += part / count);
         }
-        let weights = &parameters[..self.classes * self.rows.dim];
+        let weights = &parameters[..self.classes * self.source.dim()];
         gradient.iter_mut().zip(weights).for_each(|(gradient, weight)| *gradient += self.penalty * weight);
         loss + 0.5 * self.penalty * weights.iter().map(|weight| weight * weight).sum::<f64>()
     }
 
     /// Summed cross entropy and gradient of one part of the rows.
     fn part(&self, part: usize, parameters: &[f64]) -> (f64, Vec<f64>) {
-        let (count, dim) = (self.targets.len(), self.rows.dim);
+        let count = self.targets.len();
         let (first, end) = (count * part / PARTS, count * (part + 1) / PARTS);
         let mut gradient = vec![0.0; parameters.len()];
-        let rows = self.rows.values[first * dim..end * dim].chunks(BLOCK * dim);
-        let blocks = rows.zip(self.targets[first..end].chunks(BLOCK)).map(|(rows, targets)| {
-            add_cross_entropy(parameters, self.classes, &self.scale.apply(rows), targets, &mut gradient)
+        let blocks = (first..end).step_by(BLOCK).map(|first| {
+            let end = end.min(first + BLOCK);
+            let rows = self.source.block(first, end);
+            add_cross_entropy(parameters, self.classes, &rows, &self.targets[first..end], &mut gradient)
         });
         (blocks.sum(), gradient)
     }
@@ -124,11 +166,6 @@ struct Standard {
 }
 
 impl Standard {
-    /// The one that changes nothing.
-    fn none(dim: usize) -> Self {
-        Standard { mean: vec![0.0; dim], inverse: vec![1.0; dim] }
-    }
-
     fn of(train: &Samples) -> Self {
         let (rows, count) = (train.rows(), train.len() as f64);
         let mut mean = vec![0.0; rows.dim];
@@ -221,13 +258,27 @@ mod tests {
         assert!(close(one.weights(), two.weights()) && close(one.bias(), two.bias()), "{one:?} {two:?}");
     }
 
+    /// More dimensions than samples, and fewer: it says whether it got there.
+    #[test]
+    fn what_has_not_converged_says_so() {
+        for (count, dim) in [(40, 3), (8, 20)] {
+            let train = samples(count, dim, 3, 5);
+            let (_, fit) = Logistic::default().solve(&train).unwrap();
+            assert!(fit.converged && fit.gradient <= 1e-4 && fit.iterations > 1, "{fit:?}");
+            let (_, fit) = Logistic { iterations: 1, ..Logistic::default() }.solve(&train).unwrap();
+            assert!(!fit.converged && fit.gradient > 1e-4 && fit.iterations == 1, "{fit:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn the_gradient_is_that_of_the_value(count in 2usize..30, dim in 1usize..7, classes in 1u32..5, seed: u64) {
             let train = samples(count, dim, classes.min(count as u32), seed);
             let classes = train.classes();
             let targets = targets(&train, &classes);
-            let problem = Problem::new(train.rows(), Standard::of(&train), &targets, classes.len(), 0.7);
+            let scale = Standard::of(&train);
+            let source = Source::Raw { rows: train.rows(), scale: &scale };
+            let problem = Problem::new(source, &targets, classes.len(), 0.7);
             let mut random = Address { seed, ..Address::default() }.stream(Purpose::Weights);
             let length = problem.classes * (dim + 1);
             let point: Vec<f64> = (0..length).map(|_| random.normal_pair().0).collect();

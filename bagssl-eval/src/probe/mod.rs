@@ -1,7 +1,6 @@
 //! Linear probes: how well a linear classifier reads the classes from fixed features.
 
 mod softmax;
-mod lbfgs;
 mod row_space;
 mod logistic;
 mod sgd;
@@ -11,7 +10,7 @@ pub use sgd::Sgd;
 pub use softmax::Model;
 
 use crate::error::{Error, Result};
-use crate::samples::{Samples, Score};
+use crate::samples::{Fit, Samples, Score, TOP};
 
 /// A way to train a linear classifier.
 ///
@@ -77,9 +76,13 @@ impl Linear {
     /// # Errors
     /// [`Error::Setting`] if a setting is out of range, [`Error::Diverged`] if the weights become infinite.
     pub fn fit(&self, train: &Samples) -> Result<Model> {
+        Ok(self.solve(train)?.0)
+    }
+
+    fn solve(&self, train: &Samples) -> Result<(Model, Option<Fit>)> {
         match self {
-            Linear::Logistic(logistic) => logistic.fit(train),
-            Linear::Sgd(sgd) => sgd.fit(train),
+            Linear::Logistic(logistic) => logistic.solve(train).map(|(model, fit)| (model, Some(fit))),
+            Linear::Sgd(sgd) => Ok((sgd.fit(train)?, None)),
         }
     }
 
@@ -89,7 +92,8 @@ impl Linear {
     /// Those of [`Linear::fit`]; [`Error::Length`] if the two have features of different lengths.
     pub fn evaluate(&self, train: &Samples, test: &Samples) -> Result<Score> {
         train.check_dim(test.rows())?;
-        Ok(Score::new(self.fit(train)?.predict(test.rows())?, test.labels()))
+        let (model, fit) = self.solve(train)?;
+        Ok(Score { fit, ..Score::new(&model.rank(test.rows(), TOP)?, test.labels()) })
     }
 }
 

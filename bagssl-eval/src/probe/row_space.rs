@@ -1,6 +1,5 @@
 //! More dimensions than samples: the same regression in as many dimensions as there are samples.
 
-use bagssl_core::embed::Rows;
 use nalgebra::{Cholesky, DMatrix, Dyn};
 use rayon::prelude::*;
 
@@ -38,9 +37,8 @@ impl RowSpace {
     }
 
     /// The rows in the basis, `[row, row]`.
-    pub(super) fn coordinates(&self) -> Rows {
-        let factor = self.factor.l().transpose();
-        Rows { values: factor.iter().map(|&value| value as f32).collect(), dim: self.count }
+    pub(super) fn coordinates(&self) -> Vec<f64> {
+        self.factor.l().transpose().as_slice().to_vec()
     }
 
     /// Weights of the rows, `[class, dim]`, for weights in the basis, `[class, row]`.
@@ -68,11 +66,11 @@ mod tests {
         let (coordinates, unfolded) = (space.coordinates(), space.unfold(&weights));
         let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
         for (weights, unfolded) in weights.chunks(count).zip(unfolded.chunks(dim)) {
-            assert!((dot(weights, weights) - dot(unfolded, unfolded)).abs() < 1e-6, "the penalty");
+            assert!((dot(weights, weights) - dot(unfolded, unfolded)).abs() < 1e-8, "the penalty");
             for row in 0..count {
-                let there: Vec<f64> = coordinates.row(row).iter().map(|&value| f64::from(value)).collect();
-                let (there, here) = (dot(&there, weights), dot(&rows[row * dim..][..dim], unfolded));
-                assert!((there - here).abs() < 1e-5, "the logits: {there} {here}");
+                let there = &coordinates[row * count..][..count];
+                let (there, here) = (dot(there, weights), dot(&rows[row * dim..][..dim], unfolded));
+                assert!((there - here).abs() < 1e-8, "the logits: {there} {here}");
             }
         }
     }

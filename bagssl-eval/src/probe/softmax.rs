@@ -52,9 +52,21 @@ impl Model {
     /// [`Error::Length`](crate::Error::Length) if the rows are not as long as those it was trained on,
     /// [`Error::NotFinite`](crate::Error::NotFinite) if a value is not finite.
     pub fn predict(&self, rows: &Rows) -> Result<Vec<u32>> {
+        Ok(self.rank(rows, 1)?.iter().map(|said| said[0]).collect())
+    }
+
+    /// The likeliest classes of each row, at most `count`, the likeliest first, the smallest first among equals.
+    ///
+    /// # Errors
+    /// Those of [`Model::predict`].
+    pub fn rank(&self, rows: &Rows, count: usize) -> Result<Vec<Vec<u32>>> {
         let probabilities = self.probabilities(rows)?;
-        let first_greatest = |row: &[f64]| (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
-        Ok(probabilities.chunks_exact(self.classes.len()).map(|row| self.classes[first_greatest(row)]).collect())
+        let of_row = |row: &[f64]| {
+            let mut places: Vec<usize> = (0..row.len()).collect();
+            places.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+            places.into_iter().take(count.max(1)).map(|place| self.classes[place]).collect()
+        };
+        Ok(probabilities.chunks_exact(self.classes.len()).map(of_row).collect())
     }
 
     /// The probability of each class, `[row, class]`.

@@ -73,7 +73,7 @@ impl Section {
 }
 
 impl Part {
-    fn html(&self) -> String {
+    pub(super) fn html(&self) -> String {
         match self {
             Part::Table(table) => table.html(),
             Part::Figures(figures) => {
@@ -84,7 +84,7 @@ impl Part {
         }
     }
 
-    fn markdown(&self) -> Option<String> {
+    pub(super) fn markdown(&self) -> Option<String> {
         match self {
             Part::Table(table) => Some(table.markdown()),
             Part::Lines(lines) => Some(lines.iter().map(|line| format!("{}\n\n", escape_markdown(line))).collect()),
@@ -94,7 +94,7 @@ impl Part {
 }
 
 impl Table {
-    fn html(&self) -> String {
+    pub(super) fn html(&self) -> String {
         let class = |column: usize| if column < self.words { "" } else { " class=\"number\"" };
         let row = |cells: &[String], tag: &str| {
             let cell = |(column, cell): (usize, &String)| format!("<{tag}{}>{}</{tag}>", class(column), escape(cell));
@@ -119,7 +119,7 @@ impl Table {
 }
 
 impl Figure {
-    fn html(&self) -> String {
+    pub(super) fn html(&self) -> String {
         let (title, caption) = (escape(&self.title), prose(&self.caption));
         format!("<figure>\n<h3>{title}</h3>\n{}\n<figcaption>{caption}</figcaption>\n</figure>\n", self.plot)
     }

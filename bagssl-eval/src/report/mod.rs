@@ -11,6 +11,7 @@ mod results;
 mod training;
 mod gallery;
 mod csv;
+mod page;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use headline::{Comparison, Headline};
 pub use outcome::{Accuracy, Convergence, Curve, CurvePoint, Model, Outcome, Space, View};
+pub use page::{Block, Cells, Line, Lines, Page};
 pub use picture::{BagSheet, Sheet, SheetRow, Thumbnail, Tile};
 pub use provenance::{Data, Machine, Note, Provenance};
 

@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn seeds_are_joined_by_hand() {
-        let point = |patches, cosine, deviation| Closeness { patches, cosine, deviation };
+        let point = |patches, cosine, deviation| Closeness { patches, cosine, deviation, distance: 0.0 };
         let seeds = [vec![point(1, 0.5, 0.1), point(4, 0.8, 0.2)], vec![point(4, 0.6, 0.4), point(1, 0.7, 0.3)]];
         let joined = Convergence::of(Model::Random, &seeds);
         assert_eq!(joined.iter().map(|point| point.patches).collect::<Vec<_>>(), [1, 4]);

@@ -9,6 +9,7 @@ import pathlib
 import numpy
 import sklearn
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -32,6 +33,11 @@ def case(random, train_rows, dim, classes, strength, neighbours, temperature):
     knn = KNeighborsClassifier(
         neighbours, metric="cosine", algorithm="brute", weights=lambda distance: numpy.exp((1 - distance) / temperature)
     ).fit(train.astype(float), train_labels)
+    probabilities = logistic.predict_proba(test.astype(float))
+    # Classes without a vote are never among the five.
+    votes = knn.predict_proba(test.astype(float))
+    ranks = [[c for c in numpy.argsort(-row, kind="stable")[:5] if row[c] > 0] for row in votes]
+    enough = classes > 5
     rounded = lambda values: [round(float(value), 9) for value in values]
     return {
         "dim": dim,
@@ -42,14 +48,18 @@ def case(random, train_rows, dim, classes, strength, neighbours, temperature):
         "strength": strength,
         "probabilities": rounded(logistic.predict_proba(test.astype(float)).ravel()),
         "logistic_accuracy": 100 * logistic.score(test.astype(float), test_labels),
+        "logistic_top5": 100 * top_k_accuracy_score(test_labels, probabilities, k=5, labels=range(classes)) if enough else 100.0,
         "neighbours": neighbours,
         "temperature": temperature,
         "knn_predictions": knn.predict(test.astype(float)).tolist(),
         "knn_accuracy": 100 * knn.score(test.astype(float), test_labels),
+        "knn_top5": 100 * float(numpy.mean([label in row for label, row in zip(test_labels, ranks)])),
+        "knn_confusion": confusion_matrix(test_labels, knn.predict(test.astype(float)), labels=range(classes)).tolist(),
     }
 
 
 random = numpy.random.default_rng(7)
 cases = [case(random, 60, 5, 4, 0.7, 7, 0.07), case(random, 24, 40, 3, 1.0, 20, 0.5), case(random, 41, 8, 2, 30.0, 3, 0.1)]
+cases.append(case(random, 90, 6, 9, 1.0, 20, 0.2))
 path = pathlib.Path(__file__).with_suffix(".json")
 path.write_text(json.dumps({"scikit-learn": sklearn.__version__, "cases": cases}) + "\n")

@@ -1,11 +1,13 @@
 //! Losses: what a batch of projections is worth.
 
 mod algebra;
+mod simclr;
+mod spectral;
 mod tcr;
 mod vicreg;
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -33,6 +35,16 @@ pub enum Loss {
         /// The weight of the covariance.
         covariance: f64,
     },
+    /// NT-Xent: each pair of patches of an image against the patches of all other images.
+    SimClr {
+        /// What cosines are divided by.
+        temperature: f64,
+    },
+    /// The spectral contrastive loss, on projections that keep their length.
+    Spectral {
+        /// The weight of the squared products of patches of different images.
+        lambda: f64,
+    },
 }
 
 impl Loss {
@@ -46,10 +58,20 @@ impl Loss {
         Loss::VicReg { invariance: 25.0, variance: 25.0, covariance: 1.0 }
     }
 
+    /// SimCLR's loss with the temperature 0.5, at which its authors trained on CIFAR-10 (arXiv:2002.05709, appendix B.9).
+    pub fn simclr() -> Self {
+        Loss::SimClr { temperature: 0.5 }
+    }
+
+    /// The spectral contrastive loss at `lambda = w / 2` with `w = 1`, where it is the co-occurrence loss.
+    pub fn spectral() -> Self {
+        Loss::Spectral { lambda: 0.5 }
+    }
+
     /// Checks the weights.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a weight is negative or not finite, or `epsilon` is not positive.
+    /// [`Error::Setting`] if a weight is negative or not finite, or `epsilon`, `temperature` or `lambda` is not positive.
     pub fn check(self) -> Result<CheckedLoss> {
         let weight = |name, value: f64| {
             if value.is_finite() && value >= 0.0 {
@@ -57,22 +79,24 @@ impl Loss {
             }
             Err(Error::Setting { name, expected: "a finite weight of at least 0".into(), got: value.to_string() })
         };
+        let positive = |name, value: f64| {
+            if value.is_finite() && value > 0.0 {
+                return Ok(());
+            }
+            Err(Error::Setting { name, expected: "a positive number".into(), got: value.to_string() })
+        };
         match self {
             Loss::Tcr { invariance, epsilon } => {
                 weight("loss.tcr.invariance", invariance)?;
-                if !(epsilon.is_finite() && epsilon > 0.0) {
-                    return Err(Error::Setting {
-                        name: "loss.tcr.epsilon",
-                        expected: "a positive number".into(),
-                        got: epsilon.to_string(),
-                    });
-                }
+                positive("loss.tcr.epsilon", epsilon)?;
             }
             Loss::VicReg { invariance, variance, covariance } => {
                 weight("loss.vic_reg.invariance", invariance)?;
                 weight("loss.vic_reg.variance", variance)?;
                 weight("loss.vic_reg.covariance", covariance)?;
             }
+            Loss::SimClr { temperature } => positive("loss.sim_clr.temperature", temperature)?,
+            Loss::Spectral { lambda } => positive("loss.spectral.lambda", lambda)?,
         }
         Ok(CheckedLoss(self))
     }
@@ -102,6 +126,8 @@ impl CheckedLoss {
             Loss::VicReg { invariance, variance, covariance } => {
                 vicreg::loss::<B, A>(projections, [invariance, variance, covariance])
             }
+            Loss::SimClr { temperature } => simclr::loss(projections, temperature),
+            Loss::Spectral { lambda } => spectral::loss(projections, lambda),
         })
     }
 }
@@ -146,4 +172,18 @@ impl<B: AutodiffBackend> LossValue<B> {
     pub fn figure(&self, name: &str) -> Option<f64> {
         self.figures().into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
+}
+
+/// Keeps the length of a row away from 0, so that a row of zeros has a gradient of zeros.
+const SMALLEST_SQUARE: f64 = 1e-24;
+
+/// The rows at unit length.
+fn unit<B: Backend>(rows: Tensor<B, 3>) -> Tensor<B, 3> {
+    let length = (rows.clone() * rows.clone()).sum_dim(2).add_scalar(SMALLEST_SQUARE).sqrt();
+    rows / length
+}
+
+/// 1 but for the diagonal, which is 0.
+fn elsewhere<B: Backend>(side: usize, device: &B::Device) -> Tensor<B, 2> {
+    Tensor::<B, 2>::eye(side, device).mul_scalar(-1.0).add_scalar(1.0)
 }

@@ -5,12 +5,9 @@
 //! Principle of Maximal Coding Rate Reduction*, NeurIPS 2020.
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::AutodiffBackend;
 
-use super::{Algebra, LossValue};
-
-/// Keeps the length of a row away from 0, so that a row of zeros has a gradient of zeros.
-const SMALLEST_SQUARE: f64 = 1e-24;
+use super::{Algebra, LossValue, unit};
 
 /// `-weight * mean cos(z_i, mean z) + mean over patches of TCR`, on rows of unit length.
 pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
@@ -29,11 +26,6 @@ pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
         surrogate - invariance * weight,
         [("loss", loss), ("invariance", cosine), ("tcr", rate), ("tcr_share", share)],
     )
-}
-
-fn unit<B: Backend>(rows: Tensor<B, 3>) -> Tensor<B, 3> {
-    let length = (rows.clone() * rows.clone()).sum_dim(2).add_scalar(SMALLEST_SQUARE).sqrt();
-    rows / length
 }
 
 /// The mean over sets of `TCR(Z) = -1/2 logdet(I + s Z^T Z)`, `s = d / (n eps)`, and a surrogate with the same gradient.

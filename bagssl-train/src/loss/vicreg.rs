@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use burn::tensor::backend::AutodiffBackend;
 
-use super::{Algebra, LossValue};
+use super::{Algebra, LossValue, elsewhere};
 
 /// Added to a variance before its root is taken.
 const EPSILON: f64 = 1e-4;
@@ -34,8 +34,8 @@ pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
 
     // With C = Z^T Z / (n - 1) less its diagonal, the gradient of |C|^2 is 4 Z C / (n - 1).
     let fixed = centred.clone().inner();
-    let elsewhere = Tensor::<B::InnerBackend, 2>::eye(dim, &fixed.device()).mul_scalar(-1.0).add_scalar(1.0);
-    let covariances = A::products(fixed.clone(), fixed.clone(), [true, false]) * elsewhere.unsqueeze() * unbiased;
+    let different = elsewhere::<B::InnerBackend>(dim, &fixed.device()).unsqueeze();
+    let covariances = A::products(fixed.clone(), fixed.clone(), [true, false]) * different * unbiased;
     let share = 2.0 / (patches * dim) as f64;
     let covariance = (covariances.clone() * covariances.clone()).sum() * share;
     let gradient = A::products(fixed, covariances, [false; 2]) * (4.0 * unbiased * share);

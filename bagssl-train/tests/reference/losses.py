@@ -1,4 +1,5 @@
-"""Reference values for the losses: TCR with cosine invariance, and VICReg for bags. Writes losses.json.
+"""Reference values for the losses: TCR with cosine invariance, VICReg, NT-Xent and the spectral loss for bags. Writes
+losses.json.
 
 Run with torch installed: python losses.py
 """
@@ -18,6 +19,8 @@ EPSILON = 0.2
 TCR_WEIGHT = 200.0
 VICREG_WEIGHTS = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}
 VARIANCE_EPSILON = 1e-4
+TEMPERATURE = 0.5
+LAMBDA = 0.5
 
 
 def unit(z):
@@ -74,6 +77,39 @@ def bag(z):
     }
 
 
+def nt_xent(z):
+    """One cross entropy for each ordered pair of patches of an image, against the patches of all other images."""
+    rows = unit(z)
+    count, patches, _ = z.shape
+    losses, cosines = [], []
+    for image in range(count):
+        others = torch.cat([rows[other] for other in range(count) if other != image])
+        for a in range(patches):
+            for b in range(patches):
+                if a != b:
+                    anchor = rows[image, a]
+                    logits = torch.cat([(anchor @ rows[image, b])[None], others @ anchor]) / TEMPERATURE
+                    losses.append(F.cross_entropy(logits[None], torch.tensor([0])))
+                    cosines.append(anchor @ rows[image, b])
+    return {"loss": torch.stack(losses).mean(), "invariance": torch.stack(cosines).mean()}
+
+
+def nt_xent_of_two_branches(a, b):
+    """As published: each of 2 B patches against all but itself, its partner the right answer."""
+    count = a.shape[0]
+    rows = unit(torch.cat([a, b]))
+    logits = (rows @ rows.T / TEMPERATURE).masked_fill(torch.eye(2 * count, dtype=torch.bool), float("-inf"))
+    return F.cross_entropy(logits, torch.arange(2 * count).roll(count))
+
+
+def spectral(z):
+    count, patches, _ = z.shape
+    products = torch.einsum("iad,jbd->iajb", z, z)
+    same = [products[i, a, i, b] for i in range(count) for a in range(patches) for b in range(patches) if a != b]
+    apart = [products[i, :, j, :].pow(2).mean() for i in range(count) for j in range(count) if i != j]
+    return {"invariance": torch.stack(same).mean(), "repulsion": torch.stack(apart).mean()}
+
+
 def with_gradients(z, terms, weights):
     """The terms, their weighted sum, and the gradients of each with respect to z, checked by finite differences."""
 
@@ -122,6 +158,19 @@ def vicreg_case(inputs, shape):
     return case
 
 
+def simclr_case(inputs, shape):
+    z = (inputs.normal(shape[0], 1, shape[2]) + inputs.normal(*shape, std=0.5)).requires_grad_()
+    case = with_gradients(z, nt_xent, {"loss": 1.0, "invariance": 0.0})
+    if shape[1] == 2:
+        torch.testing.assert_close(case["loss"], nt_xent_of_two_branches(z[:, 0], z[:, 1]), rtol=1e-12, atol=1e-12)
+    return case
+
+
+def spectral_case(inputs, shape):
+    z = (inputs.normal(shape[0], 1, shape[2]) + inputs.normal(*shape, std=0.5)).requires_grad_()
+    return with_gradients(z, spectral, {"invariance": -1.0, "repulsion": LAMBDA})
+
+
 def main():
     inputs = Inputs(22)
     content = {
@@ -155,6 +204,24 @@ def main():
                 "two_branches": "for P = 2, the published loss of two branches, computed on its own; equal to the terms above",
             },
             "cases": [vicreg_case(inputs, shape) for shape in [(6, 2, 4), (4, 2, 5), (5, 3, 4), (3, 4, 5)]],
+        },
+        "simclr": {
+            "temperature": TEMPERATURE,
+            "formulas": {
+                "loss": "mean over ordered pairs a, b of patches of an image of -ln(e_ab / (e_ab + sum of e_ak over the "
+                "patches k of other images)), e = exp(cosine / temperature); with P = 2 the published loss, computed on its own",
+                "invariance": "mean cosine of these pairs",
+            },
+            "cases": [simclr_case(inputs, shape) for shape in [(5, 2, 4), (4, 3, 5)]],
+        },
+        "spectral": {
+            "lambda": LAMBDA,
+            "formulas": {
+                "invariance": "mean product of two different patches of an image",
+                "repulsion": "mean squared product of patches of different images",
+                "total": "lambda repulsion - invariance",
+            },
+            "cases": [spectral_case(inputs, shape) for shape in [(5, 2, 4), (4, 3, 5)]],
         },
     }
     write(__file__, content)

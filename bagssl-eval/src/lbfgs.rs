@@ -17,20 +17,20 @@ const TRIALS: usize = 40;
 
 /// When to stop.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stop {
+pub(crate) struct Stop {
     /// Largest component of the gradient at which the point is a minimum.
-    pub(super) tolerance: f64,
+    pub(crate) tolerance: f64,
     /// Most iterations.
-    pub(super) iterations: usize,
+    pub(crate) iterations: usize,
 }
 
 /// Where the descent ended.
 #[derive(Debug, Clone)]
-pub(super) struct Minimum {
-    pub(super) point: Vec<f64>,
-    pub(super) value: f64,
-    pub(super) gradient: Vec<f64>,
-    pub(super) iterations: usize,
+pub(crate) struct Minimum {
+    pub(crate) point: Vec<f64>,
+    pub(crate) value: f64,
+    pub(crate) gradient: Vec<f64>,
+    pub(crate) iterations: usize,
 }
 
 /// A step and the change of the gradient along it.
@@ -42,7 +42,7 @@ struct Pair {
 
 /// Minimises `function`, which gives its value and writes its gradient. It ends at the tolerance, after the last
 /// iteration, or where rounding leaves no descent.
-pub(super) fn minimise(function: impl Fn(&[f64], &mut [f64]) -> f64, start: Vec<f64>, stop: Stop) -> Minimum {
+pub(crate) fn minimise(function: impl Fn(&[f64], &mut [f64]) -> f64, start: Vec<f64>, stop: Stop) -> Minimum {
     let mut gradient = vec![0.0; start.len()];
     let value = function(&start, &mut gradient);
     let mut at = Minimum { point: start, value, gradient, iterations: 0 };
@@ -132,7 +132,7 @@ fn add(to: &mut [f64], share: f64, what: &[f64]) {
 }
 
 /// The greatest magnitude.
-pub(super) fn largest(values: &[f64]) -> f64 {
+pub(crate) fn largest(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |largest, value| value.abs().max(largest))
 }
 

@@ -1,0 +1,208 @@
+//! `bagssl eval aggregation`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use bagssl_core::aggregate::pool;
+use bagssl_core::bag::{Bag, Grid};
+use bagssl_core::embed::{Rows, Tap};
+use bagssl_eval::features::{Features, Order};
+use bagssl_eval::protocol::{Origin, Protocol as How};
+use bagssl_eval::report::{Block, Cells, Line, Lines, Page};
+use bagssl_eval::samples::{Fit, Samples, Score};
+use bagssl_eval::stats::{Interval, grouped_bootstrap};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{ClaimArgs, Subject, on_each, with_interval};
+use crate::bag::BagArgs;
+use crate::score::{DRAWS, counts};
+
+/// How does accuracy grow with the number of patches, and which aggregate is best?
+///
+/// For embedding, projector's first layer and projection: the mean of 1, 4, 16.. patches of a grid in random order, of as many
+/// patches at random places, 2 x 2 pooling of the grid, the centre crop and the whole image.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    claim: ClaimArgs,
+    /// Patches of the grid, PIXELS from one to the next [default: a quarter of the patch's side]
+    #[arg(long, value_name = "PIXELS")]
+    stride: Option<u32>,
+    /// Protocol by name: bagssl, solo, lightly, emp-ssl or vicreg
+    #[arg(long, value_name = "NAME", default_value = "bagssl")]
+    protocol: String,
+    /// Leave out the linear probes, which take most of the time
+    #[arg(long)]
+    only_knn: bool,
+}
+
+#[derive(Serialize)]
+struct Found {
+    name: String,
+    preset: String,
+    origin: Origin,
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    feature: &'static str,
+    view: String,
+    /// Patches that were averaged, where the row is part of a curve.
+    curve: Option<(&'static str, usize)>,
+    knn: Accuracy,
+    linear: Option<Accuracy>,
+}
+
+#[derive(Serialize)]
+struct Accuracy {
+    percent: f64,
+    top5: f64,
+    interval: Interval,
+    fit: Option<Fit>,
+}
+
+const TAPS: [Tap; 3] = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    args.claim.page.check_files("aggregation")?;
+    let how = How::preset(&args.protocol)?;
+    let bag = BagArgs::with_stride(args.stride);
+    let found = on_each(&args.claim, how, &bag, &TAPS, |subject| look(subject, args.only_knn))?;
+    args.claim.page.show("aggregation", page(&found, how), json!({"checkpoints": found}))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
+    let spec = subject.spec().patch;
+    let grid = subject.both(subject.protocol.bag, &TAPS)?;
+    let patches = grid[0][0].patches().min(grid[1][0].patches());
+    let random = subject.both(Bag::Random { spec, patches: patches as u32 }, &TAPS)?;
+    let whole = subject.both(Bag::Whole, &TAPS)?;
+    let centre = subject.both(Bag::Centre, &TAPS)?;
+    let groups = subject.groups(&grid[1][0])?;
+    let order = Order::Random { seed: subject.claim.seed };
+    let mut rows = Vec::new();
+    let mut add = |tap: usize, view: String, curve, samples: [Samples; 2]| -> Result<()> {
+        let [train, test] = samples;
+        let of = |score: Score| -> Result<Accuracy> {
+            let interval = grouped_bootstrap(&score.hits(test.labels()), &groups, DRAWS, subject.claim.seed)?;
+            Ok(Accuracy { percent: score.accuracy, top5: score.top5, interval, fit: score.fit })
+        };
+        let how = subject.protocol.how;
+        let knn = of(how.knn.evaluate(&train, &test)?)?;
+        let linear = match only_knn {
+            true => None,
+            false => Some(of(how.probe(&train, subject.claim.seed)?.evaluate(&train, &test)?)?),
+        };
+        rows.push(Row { feature: TAPS[tap].name(), view, curve, knn, linear });
+        Ok(())
+    };
+    for tap in 0..TAPS.len() {
+        let mean = |of: &[Vec<Features>; 2], count: usize| -> Result<[Samples; 2]> {
+            Ok([of[0][tap].samples(count, order)?, of[1][tap].samples(count, order)?])
+        };
+        add(tap, "centre crop".into(), None, mean(&centre, 1)?)?;
+        add(tap, "whole image".into(), None, mean(&whole, 1)?)?;
+        for count in counts(patches) {
+            add(tap, format!("{count} of the grid"), Some(("grid", count)), mean(&grid, count)?)?;
+        }
+        for count in counts(patches) {
+            add(tap, format!("{count} at random"), Some(("random", count)), mean(&random, count)?)?;
+        }
+        if let Some(pooled) = pooled(subject, &grid, tap)? {
+            add(tap, "2 x 2 pooled".into(), None, pooled)?;
+        }
+    }
+    Ok(Found {
+        name: subject.name.clone(),
+        preset: subject.spec().provenance.preset.clone(),
+        origin: subject.origin.clone(),
+        rows,
+    })
+}
+
+/// The means over four quarters of the grid, one after the other; none where it has a single row or column.
+fn pooled(subject: &Subject<'_>, grid: &[Vec<Features>; 2], tap: usize) -> Result<Option<[Samples; 2]>> {
+    let Bag::Grid { spec, stride } = subject.protocol.bag else { return Ok(None) };
+    let places = Grid::new(spec, subject.halves.test.decode(0)?.size(), stride)?;
+    if places.rows() < 2 || places.columns() < 2 {
+        return Ok(None);
+    }
+    let of = |features: &Features| -> Result<Samples> {
+        let (length, dim) = (features.patches() * features.dim(), features.dim());
+        let mut values = Vec::new();
+        for image in features.values().chunks_exact(length) {
+            values.extend(pool(image, dim, places, 2)?);
+        }
+        Ok(Samples::new(Rows { values, dim: 4 * dim }, features.labels().to_vec())?)
+    };
+    Ok(Some([of(&grid[0][tap])?, of(&grid[1][tap])?]))
+}
+
+fn page(found: &[Found], how: How) -> Page {
+    let lead = found.iter().filter_map(|found| {
+        let of = |view: &str| found.rows.iter().find(|row| row.feature == "embedding" && row.view == view);
+        let most = found.rows.iter().rfind(|row| row.feature == "embedding" && row.view.ends_with("of the grid"))?;
+        let (whole, one) = (of("whole image")?, of("1 of the grid")?);
+        Some(format!(
+            "{}: kNN of the embedding {:.1} % with one patch, {:.1} % with {}, {:.1} % for the whole image at once.",
+            found.name, one.knn.percent, most.knn.percent, most.view, whole.knn.percent
+        ))
+    });
+    let show = |accuracy: &Accuracy| with_interval(accuracy.percent, accuracy.interval.low, accuracy.interval.high);
+    let block = |found: &Found| {
+        let rows = found.rows.iter().map(|row| {
+            let mark = match row.linear.as_ref().and_then(|linear| linear.fit) {
+                Some(fit) if !fit.converged => " (not at its optimum)",
+                _ => "",
+            };
+            let linear = row
+                .linear
+                .as_ref()
+                .map_or(["-".into(), "-".into()], |linear| [show(linear) + mark, format!("{:.1}", linear.top5)]);
+            let words = [row.feature.to_string(), row.view.clone(), show(&row.knn), format!("{:.1}", row.knn.top5)];
+            [words.to_vec(), linear.to_vec()].concat()
+        });
+        let lines = TAPS.into_iter().flat_map(|tap| {
+            ["grid", "random"].map(|kind| {
+                let points = found.rows.iter().filter(|row| row.feature == tap.name()).filter_map(|row| {
+                    let (_, count) = row.curve.filter(|(of, _)| *of == kind)?;
+                    Some((count as f64, row.knn.percent, 0.0))
+                });
+                (format!("{}, {kind}", tap.name()), points.collect())
+            })
+        });
+        // Grids first, so that they have the colours.
+        let mut lines: Vec<Line> = lines.collect();
+        lines.sort_by_key(|(name, _)| name.ends_with("random"));
+        Block {
+            title: found.name.clone(),
+            text: vec![],
+            grids: vec![Cells {
+                caption: "Accuracy in percent, with a 95 % interval from draws of whole groups of test images.".into(),
+                head: ["feature", "of", "kNN", "kNN top 5", "linear", "linear top 5"].map(String::from).to_vec(),
+                rows: rows.collect(),
+                words: 2,
+            }],
+            plots: vec![Lines {
+                title: format!("kNN against patches, {}", found.name),
+                caption: "Mean of the first k patches; the table has the intervals. Does averaging more patches help, and which feature?".into(),
+                x_label: "patches averaged".into(),
+                y_label: "accuracy, %".into(),
+                logarithmic: true,
+                lines,
+            }],
+        }
+    };
+    let [knn, linear] = how.describe();
+    let mut origins: Vec<String> = vec![format!("kNN: {knn}"), format!("linear: {linear}")];
+    origins.extend(found.iter().map(|found| format!("{}: {}", found.name, found.origin.line())));
+    Page {
+        title: "Accuracy and aggregation".into(),
+        lead: lead.collect(),
+        blocks: found.iter().map(block).collect(),
+        origins,
+    }
+}

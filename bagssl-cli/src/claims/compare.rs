@@ -1,0 +1,276 @@
+//! `bagssl eval compare`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use bagssl_core::bag::Bag;
+use bagssl_core::embed::Tap;
+use bagssl_eval::features::Order;
+use bagssl_eval::protocol::{Origin, Protocol as How};
+use bagssl_eval::report::{Block, Cells, Page};
+use bagssl_eval::stats::{Interval, deviation, grouped_bootstrap, mean, paired_difference};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{ClaimArgs, Subject, on_each, with_interval};
+use crate::bag::BagArgs;
+use crate::score::DRAWS;
+
+/// Which training is best, and does each gain from averaging patches?
+///
+/// Accuracy of the embedding on whole images and averaged over patches. Checkpoints of one preset are seeds of one method; each
+/// method is compared with the first one. Differences have two intervals: over the seeds (Student's t, for methods with the same
+/// number of seeds) and over the test images (draws of whole groups, with the seeds averaged).
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    claim: ClaimArgs,
+    #[command(flatten)]
+    bag: BagArgs,
+    /// Protocol by name: bagssl, solo, lightly, emp-ssl or vicreg
+    #[arg(long, value_name = "NAME", default_value = "bagssl")]
+    protocol: String,
+    /// Leave out the linear probes, which take most of the time
+    #[arg(long)]
+    only_knn: bool,
+}
+
+struct Found {
+    method: String,
+    origin: Origin,
+    patches: usize,
+    groups: Vec<u32>,
+    /// For each measure, 100 for each test image that is right and 0 for the others.
+    hits: BTreeMap<Measure, Vec<f64>>,
+}
+
+/// What is compared: the classifier, and what of an image it sees.
+type Measure = (&'static str, &'static str);
+
+const WHOLE: &str = "whole image";
+const PATCHES: &str = "patches";
+
+#[derive(Serialize)]
+struct Method {
+    name: String,
+    seeds: usize,
+    measures: Vec<Measured>,
+}
+
+#[derive(Serialize)]
+struct Measured {
+    classifier: &'static str,
+    view: &'static str,
+    mean: f64,
+    /// Over the seeds (`n - 1`).
+    deviation: f64,
+    over_groups: Interval,
+    /// Less the first method.
+    less_first: Option<Difference>,
+    /// Averaged patches less the whole image, on the row of the patches.
+    less_whole: Option<Difference>,
+}
+
+#[derive(Serialize)]
+struct Difference {
+    mean: f64,
+    over_seeds: Option<Interval>,
+    over_groups: Interval,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    args.claim.page.check_files("compare")?;
+    let how = How::preset(&args.protocol)?;
+    let found = on_each(&args.claim, how, &args.bag, &[Tap::Embedding], |subject| look(subject, args.only_knn))?;
+    if let Some(other) = found.iter().find(|other| other.groups != found[0].groups) {
+        bail!("{}: expected the same test images for all checkpoints, got others", other.method);
+    }
+    let methods = methods(&found, args.claim.seed)?;
+    let origins: Vec<&Origin> = found.iter().map(|found| &found.origin).collect();
+    let data = json!({"methods": methods, "origins": origins});
+    args.claim.page.show("compare", page(&methods, &found, how), data)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
+    let whole = subject.both(Bag::Whole, &[Tap::Embedding])?;
+    let patches = subject.both(subject.protocol.bag, &[Tap::Embedding])?;
+    let how = subject.protocol.how;
+    let mut hits = BTreeMap::new();
+    for (view, features) in [(WHOLE, &whole), (PATCHES, &patches)] {
+        let samples = |half: usize| features[half][0].samples(features[half][0].patches(), Order::Given);
+        let (train, test) = (samples(0)?, samples(1)?);
+        hits.insert(("kNN", view), how.knn.evaluate(&train, &test)?.hits(test.labels()));
+        if !only_knn {
+            let linear = how.probe(&train, subject.claim.seed)?.evaluate(&train, &test)?;
+            hits.insert(("linear", view), linear.hits(test.labels()));
+        }
+    }
+    let preset = subject.spec().provenance.preset.clone();
+    Ok(Found {
+        method: if preset.is_empty() { subject.name.clone() } else { preset },
+        origin: subject.origin.clone(),
+        patches: patches[1][0].patches(),
+        groups: subject.groups(&whole[1][0])?,
+        hits,
+    })
+}
+
+fn methods(found: &[Found], seed: u64) -> Result<Vec<Method>> {
+    let mut names: Vec<&str> = Vec::new();
+    for found in found {
+        if !names.contains(&found.method.as_str()) {
+            names.push(&found.method);
+        }
+    }
+    let of = |name: &str| found.iter().filter(|found| found.method == name).collect::<Vec<_>>();
+    let first = of(names[0]);
+    let method = |name: &str| -> Result<Method> {
+        let these = of(name);
+        let measure = |&measure: &Measure| -> Result<Measured> {
+            let seeds = accuracies(&these, measure);
+            let less = |others: &[&Found], other: Measure| difference(&these, measure, others, other, seed).map(Some);
+            let (classifier, view) = measure;
+            Ok(Measured {
+                classifier,
+                view,
+                mean: mean(&seeds),
+                deviation: deviation(&seeds),
+                over_groups: grouped_bootstrap(&averaged(&these, measure), &these[0].groups, DRAWS, seed)?,
+                less_first: if name == names[0] { None } else { less(&first, measure)? },
+                less_whole: if view == PATCHES { less(&these, (classifier, WHOLE))? } else { None },
+            })
+        };
+        let measures = these[0].hits.keys().map(measure).collect::<Result<_>>()?;
+        Ok(Method { name: name.into(), seeds: these.len(), measures })
+    };
+    names.iter().map(|name| method(name)).collect()
+}
+
+fn difference(a: &[&Found], of_a: Measure, b: &[&Found], of_b: Measure, seed: u64) -> Result<Difference> {
+    let (this, other) = (accuracies(a, of_a), accuracies(b, of_b));
+    let over_seeds = if this.len() == other.len() { paired_difference(&this, &other)? } else { None };
+    let (ours, theirs) = (averaged(a, of_a), averaged(b, of_b));
+    let each: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours - theirs).collect();
+    let over_groups = grouped_bootstrap(&each, &a[0].groups, DRAWS, seed)?;
+    Ok(Difference { mean: mean(&this) - mean(&other), over_seeds, over_groups })
+}
+
+fn accuracies(found: &[&Found], measure: Measure) -> Vec<f64> {
+    found.iter().map(|found| mean(&found.hits[&measure])).collect()
+}
+
+/// For each test image the share of seeds that are right, in percent.
+fn averaged(found: &[&Found], measure: Measure) -> Vec<f64> {
+    let images = found[0].groups.len();
+    (0..images)
+        .map(|image| found.iter().map(|found| found.hits[&measure][image]).sum::<f64>() / found.len() as f64)
+        .collect()
+}
+
+fn page(methods: &[Method], found: &[Found], how: How) -> Page {
+    let knn =
+        |method: &'_ Method, view| method.measures.iter().position(|it| it.classifier == "kNN" && it.view == view);
+    let lead = methods.iter().filter_map(|method| {
+        let [whole, patches] = [WHOLE, PATCHES].map(|view| knn(method, view).map(|at| &method.measures[at]));
+        let (whole, patches) = (whole?, patches?);
+        let gain = patches.less_whole.as_ref()?;
+        Some(format!(
+            "{}: kNN {:.1} % on whole images, {:.1} % averaged over {} patches: {:+.1} points (95 % interval over test images {:+.1} to {:+.1}).",
+            method.name, whole.mean, patches.mean, found[0].patches, gain.mean, gain.over_groups.low, gain.over_groups.high
+        ))
+    });
+    let show = |difference: &Option<Difference>| -> [String; 2] {
+        let Some(Difference { mean, over_seeds, over_groups }) = difference else { return ["-".into(), "-".into()] };
+        let seeds = over_seeds.map_or("-".into(), |it| format!("{:+.1} to {:+.1}", it.low, it.high));
+        [with_interval(*mean, over_groups.low, over_groups.high), seeds]
+    };
+    let rows = methods.iter().flat_map(|method| {
+        method.measures.iter().map(move |it| {
+            let accuracy = match method.seeds {
+                1 => format!("{:.1}", it.mean),
+                _ => format!("{:.1} ± {:.1}", it.mean, it.deviation),
+            };
+            let interval = format!("{:.1} to {:.1}", it.over_groups.low, it.over_groups.high);
+            let words = [method.name.clone(), method.seeds.to_string(), it.classifier.into(), it.view.into()];
+            [words.to_vec(), vec![accuracy, interval], show(&it.less_first).to_vec(), show(&it.less_whole).to_vec()]
+                .concat()
+        })
+    });
+    let first = &methods[0].name;
+    let head = [
+        "method".into(),
+        "seeds".into(),
+        "classifier".into(),
+        "view".into(),
+        "accuracy %".into(),
+        "95 %, images".into(),
+        format!("less {first} (95 %, images)"),
+        "95 %, seeds".into(),
+        "less whole image (95 %, images)".into(),
+        "95 %, seeds".into(),
+    ];
+    let [knn, linear] = how.describe();
+    let mut origins = vec![format!("kNN: {knn}"), format!("linear: {linear}")];
+    origins.extend(found.iter().map(|found| format!("{}: {}", found.method, found.origin.line())));
+    Page {
+        title: "Methods side by side".into(),
+        lead: lead.collect(),
+        blocks: vec![Block {
+            title: "Accuracy of the embedding".into(),
+            text: vec![],
+            grids: vec![Cells {
+                caption: "Mean and deviation over the seeds. Intervals over images draw whole groups of test images; an interval of a \
+                          difference that holds 0 bears out no difference."
+                    .into(),
+                head: head.to_vec(),
+                rows: rows.collect(),
+                words: 4,
+            }],
+            plots: vec![],
+        }],
+        origins,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(method: &str, whole: [f64; 4], patches: [f64; 4]) -> Found {
+        let origin = Origin {
+            protocol: "p".into(),
+            protocol_hash: "h".into(),
+            checkpoint_hash: "c".into(),
+            data: ["a".into(), "b".into()],
+            seed: 0,
+        };
+        let hits = [(("kNN", WHOLE), whole.to_vec()), (("kNN", PATCHES), patches.to_vec())].into_iter().collect();
+        Found { method: method.into(), origin, patches: 9, groups: vec![0, 0, 1, 1], hits }
+    }
+
+    /// Two seeds of one method, 50 and 25 % on whole images, 75 and 50 % on patches; two of another, 50 and 100, 0 and 0. Both
+    /// groups of the first gain 25 points.
+    #[test]
+    fn methods_by_hand() {
+        let all = [
+            found("a", [100.0, 0.0, 100.0, 0.0], [100.0, 100.0, 100.0, 0.0]),
+            found("b", [100.0, 0.0, 100.0, 0.0], [0.0; 4]),
+            found("a", [0.0, 0.0, 0.0, 100.0], [0.0, 0.0, 100.0, 100.0]),
+            found("b", [100.0; 4], [0.0; 4]),
+        ];
+        let methods = methods(&all, 1).unwrap();
+        assert_eq!(methods.iter().map(|it| (it.name.as_str(), it.seeds)).collect::<Vec<_>>(), [("a", 2), ("b", 2)]);
+        let of = |method: usize, view| methods[method].measures.iter().find(|it| it.view == view).unwrap();
+        assert_eq!((of(0, WHOLE).mean, of(0, PATCHES).mean, of(1, WHOLE).mean), (37.5, 62.5, 75.0));
+        assert!((of(0, WHOLE).deviation - 25.0 / 2f64.sqrt()).abs() < 1e-12);
+        let gain = of(0, PATCHES).less_whole.as_ref().unwrap();
+        assert_eq!((gain.mean, gain.over_groups.low, gain.over_groups.high), (25.0, 25.0, 25.0));
+        let seeds = gain.over_seeds.unwrap();
+        assert_eq!((seeds.low, seeds.high), (25.0, 25.0));
+        let less = of(1, WHOLE).less_first.as_ref().unwrap();
+        assert_eq!(less.mean, 37.5);
+        assert!(of(0, WHOLE).less_first.is_none() && of(0, WHOLE).less_whole.is_none());
+    }
+}

@@ -1,0 +1,125 @@
+//! `bagssl eval convergence`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use bagssl_core::bag::Bag;
+use bagssl_core::embed::Tap;
+use bagssl_eval::convergence::{Closeness, convergence};
+use bagssl_eval::features::Order;
+use bagssl_eval::protocol::{Origin, Protocol as How};
+use bagssl_eval::report::{Block, Cells, Lines, Page};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{ClaimArgs, Subject, on_each};
+use crate::bag::BagArgs;
+use crate::score::convergence_counts;
+
+/// Is the embedding of an image the mean of the embeddings of its patches?
+///
+/// Cosine and relative distance of the mean of k patches, in random order, to the embedding of the whole image and of the
+/// largest square in its middle, on test images. The paper finds that they converge for multi-scale training.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    claim: ClaimArgs,
+    #[command(flatten)]
+    bag: BagArgs,
+}
+
+#[derive(Serialize)]
+struct Found {
+    name: String,
+    preset: String,
+    origin: Origin,
+    whole: Vec<Closeness>,
+    centre: Vec<Closeness>,
+    /// How alike whole images are to each other, against which a cosine is to be seen.
+    between_images: f64,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    args.claim.page.check_files("convergence")?;
+    let found = on_each(&args.claim, How::preset("bagssl")?, &args.bag, &[Tap::Embedding], look)?;
+    args.claim.page.show("convergence", page(&found), json!({"checkpoints": found}))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look(subject: &Subject<'_>) -> Result<Found> {
+    let test = &subject.halves.test;
+    let of = |bag| subject.features(test, bag, &[Tap::Embedding]);
+    let (patches, whole, centre) = (of(subject.protocol.bag)?, of(Bag::Whole)?, of(Bag::Centre)?);
+    let counts = convergence_counts(patches[0].patches());
+    let order = Order::Random { seed: subject.claim.seed };
+    let to = |rows| convergence(&patches[0], &rows, &counts, order);
+    Ok(Found {
+        name: subject.name.clone(),
+        preset: subject.spec().provenance.preset.clone(),
+        origin: subject.origin.clone(),
+        whole: to(whole[0].mean())?,
+        centre: to(centre[0].mean())?,
+        between_images: bagssl_eval::health::Health::of(&whole[0]).cosine_between.unwrap_or(1.0),
+    })
+}
+
+fn page(found: &[Found]) -> Page {
+    let lead = found.iter().filter_map(|found| {
+        let (first, last) = (found.whole.first()?, found.whole.last()?);
+        Some(format!(
+            "{}: the mean of {} patches has a cosine of {:.3} to the whole image's embedding (one patch {:.3}; whole images to each \
+             other {:.3}), and a distance of {:.0} % of its length (one patch {:.0} %).",
+            found.name,
+            last.patches,
+            last.cosine,
+            first.cosine,
+            found.between_images,
+            100.0 * last.distance,
+            100.0 * first.distance
+        ))
+    });
+    let block = |title: &str, of: fn(&Found) -> &[Closeness]| {
+        let rows = found.iter().flat_map(|found| {
+            of(found).iter().map(|point| {
+                let figures = [point.cosine, point.deviation, point.distance].map(|value| format!("{value:.3}"));
+                [vec![found.name.clone(), point.patches.to_string()], figures.to_vec()].concat()
+            })
+        });
+        let lines = |value: fn(&Closeness) -> f64| {
+            let points = |found| of(found).iter().map(|point| (point.patches as f64, value(point), 0.0)).collect();
+            found.iter().map(|found| (found.name.clone(), points(found))).collect()
+        };
+        let plot = |y_label: &str, caption: &str, value| Lines {
+            title: format!("{title}: {y_label}"),
+            caption: caption.into(),
+            x_label: "patches averaged".into(),
+            y_label: y_label.into(),
+            logarithmic: true,
+            lines: lines(value),
+        };
+        Block {
+            title: title.into(),
+            text: vec![],
+            grids: vec![Cells {
+                caption: "Mean over the test images; deviation from image to image; distance over the length of the image's embedding."
+                    .into(),
+                head: ["checkpoint", "patches", "cosine", "deviation", "distance"].map(String::from).to_vec(),
+                rows: rows.collect(),
+                words: 1,
+            }],
+            plots: vec![
+                plot("cosine", "Does the curve rise towards 1?", |point| point.cosine),
+                plot("relative distance", "Does the curve fall towards 0?", |point| point.distance),
+            ],
+        }
+    };
+    Page {
+        title: "Whole image and mean of its patches".into(),
+        lead: lead.collect(),
+        blocks: vec![
+            block("Mean of k patches against the whole image", |found| &found.whole),
+            block("Mean of k patches against the centre crop", |found| &found.centre),
+        ],
+        origins: found.iter().map(|found| format!("{}: {}", found.name, found.origin.line())).collect(),
+    }
+}

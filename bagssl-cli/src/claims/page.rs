@@ -1,0 +1,80 @@
+//! Where an answer goes: the terminal, JSON, or a folder of pages.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use bagssl_eval::report::{Machine, Page};
+use serde_json::Value;
+
+use crate::files::{self, Output};
+use crate::output::say;
+
+/// Where an answer goes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PageArgs {
+    /// Print the result as JSON, and no progress
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Also write the answer into this folder, as CLAIM.html, .md, .json and .csv (the plots' data)
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Replace what is there
+    #[arg(long, requires = "report")]
+    force: bool,
+}
+
+impl PageArgs {
+    /// Refuses a folder that is none, before the work begins.
+    pub(crate) fn check(&self) -> Result<()> {
+        if let Some(folder) = self.report.as_ref().filter(|folder| folder.exists() && !folder.is_dir()) {
+            bail!("--report: expected a folder, got {}", folder.display());
+        }
+        Ok(())
+    }
+
+    /// Refuses files that are there, before the work begins.
+    pub(crate) fn check_files(&self, claim: &str) -> Result<()> {
+        self.check()?;
+        if let Some(folder) = &self.report.as_ref().filter(|folder| folder.is_dir() && !self.force) {
+            for ending in ENDINGS {
+                let path = folder.join(format!("{claim}.{ending}"));
+                if path.symlink_metadata().is_ok() {
+                    bail!("{}: is there already; --force replaces it", path.display());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows an answer and writes it down.
+    pub(crate) fn show(&self, claim: &str, mut page: Page, mut data: Value) -> Result<()> {
+        let machine = Machine::here();
+        let command =
+            std::iter::once("bagssl".to_string()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" ");
+        let how = format!("{} {}, {} cores: {command}", crate::reproduce::date(), machine.cpu, machine.cores);
+        data["command"] = command.into();
+        let json = serde_json::to_string_pretty(&data)? + "\n";
+        if self.json {
+            crate::output::write(format_args!("{json}"));
+        } else {
+            say!("{}", page.text().trim_end());
+        }
+        let Some(folder) = &self.report else { return Ok(()) };
+        files::make_folder(folder)?;
+        page.origins.push(how);
+        let texts = [page.html(), page.markdown(), json, page.csv()];
+        let paths = ENDINGS.map(|ending| folder.join(format!("{claim}.{ending}")));
+        let mut outputs = Vec::new();
+        for (path, text) in paths.iter().zip(&texts) {
+            outputs.push((Output::new(path, self.force, &[])?, text.as_bytes()));
+        }
+        let outputs: [_; ENDINGS.len()] = outputs.try_into().expect("a file for each ending");
+        files::write_together(outputs)?;
+        if !self.json {
+            say!("written: {}", paths[0].display());
+        }
+        Ok(())
+    }
+}
+
+const ENDINGS: [&str; 4] = ["html", "md", "json", "csv"];

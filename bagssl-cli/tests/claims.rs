@@ -1,0 +1,170 @@
+//! The claims as commands: what they print, what they write, and what they refuse.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn bagssl(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bagssl")).args(arguments).current_dir(folder).output().unwrap()
+}
+
+#[track_caller]
+fn json(folder: &Path, arguments: &[&str]) -> Value {
+    let output = bagssl(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[track_caller]
+fn refused(folder: &Path, arguments: &[&str], words: &[&str]) {
+    let output = bagssl(folder, arguments);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+    assert_eq!(text.trim_end().lines().count(), 1, "{arguments:?}: {text}");
+    assert!(words.iter().all(|word| text.contains(word)), "{arguments:?}: expected {words:?} in {text}");
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("expected a number, got {value}"))
+}
+
+#[test]
+fn a_world_where_all_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let world = ["eval", "cooccurrence", "--patches", "12", "--kinds", "4", "--dim", "3", "--json"];
+    let found = json(here, &world);
+    assert_eq!(found["holds"], true);
+    assert_eq!(found["worlds"].as_array().unwrap().len(), 2);
+    for world in found["worlds"].as_array().unwrap() {
+        assert_eq!(world["trained"].as_array().unwrap().len(), 3);
+        assert!(number(&world["largest_difference_of_the_losses"]) < 1e-12);
+        assert!((number(&world["eigenvalues"][0]) - 1.0).abs() < 1e-9);
+    }
+    // The optimum keeps the three greatest positive eigenvalues: -sum of their squares / (4 lambda), lambda = 1 / 2.
+    let squares: f64 = (0..3).map(|at| number(&found["worlds"][0]["eigenvalues"][at]).powi(2)).sum();
+    assert!((number(&found["worlds"][0]["optimum"]) + squares / 2.0).abs() < 1e-9);
+
+    let written = [&world[..8], &["--report", "out"]].concat();
+    assert!(bagssl(here, &written).status.success());
+    let mut names: Vec<_> =
+        fs::read_dir(here.join("out")).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["csv", "html", "json", "md"].map(|ending| format!("cooccurrence.{ending}")));
+    refused(here, &written, &["out/cooccurrence.html", "--force"]);
+    assert!(bagssl(here, &[&written[..], &["--force"]].concat()).status.success());
+    fs::write(here.join("file"), "x").unwrap();
+    refused(here, &["eval", "cooccurrence", "--report", "file"], &["--report", "expected a folder", "file"]);
+    refused(here, &["eval", "cooccurrence", "--patches", "0"], &["patches", "got 0"]);
+    refused(here, &["eval", "cooccurrence", "--starts", "0"], &["--starts", "got 0"]);
+    refused(here, &["eval", "cooccurrence", "--weight", "0"], &["--weight", "got 0"]);
+    refused(here, &["eval", "cooccurrence", "--force"], &["--report"]);
+}
+
+#[test]
+fn claims_about_checkpoints() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    for (preset, out) in [("bagssl", "a"), ("simclr", "b"), ("bagssl-spectral", "c")] {
+        let train = ["train", "--preset", preset, "--out", out, "--epochs", "1", "--images", "450", "--patches", "2"];
+        let output = bagssl(here, &[&train[..], &["--json"]].concat());
+        assert!(output.status.success(), "{preset}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let (a, b) = ("a/checkpoint.safetensors", "b/checkpoint.safetensors");
+
+    // Of a square image the largest square in the middle is the whole image.
+    let found = json(here, &["eval", "convergence", a, b, "--stride", "16", "--json"]);
+    let checkpoints = found["checkpoints"].as_array().unwrap();
+    assert_eq!(checkpoints.iter().map(|it| it["name"].as_str().unwrap()).collect::<Vec<_>>(), ["a", "b"]);
+    for checkpoint in checkpoints {
+        assert_eq!(checkpoint["whole"], checkpoint["centre"]);
+        let patches: Vec<_> = checkpoint["whole"].as_array().unwrap().iter().map(|it| it["patches"].clone()).collect();
+        assert_eq!(patches, [1, 2, 4, 8, 9].map(Value::from));
+        assert!(number(&checkpoint["whole"][4]["cosine"]) > number(&checkpoint["whole"][0]["cosine"]));
+        assert!(number(&checkpoint["whole"][4]["distance"]) < number(&checkpoint["whole"][0]["distance"]));
+        assert_eq!(checkpoint["origin"]["protocol_hash"].as_str().unwrap().len(), 16);
+    }
+    assert_ne!(checkpoints[0]["origin"]["checkpoint_hash"], checkpoints[1]["origin"]["checkpoint_hash"]);
+
+    // In a grid of 2 x 2 patches all are adjacent.
+    let found = json(here, &["eval", "locality", a, "--stride", "32", "--json"]);
+    let space = &found["checkpoints"][0]["spaces"]["embedding"];
+    assert_eq!((number(&space["adjacent"]), number(&space["adjacent_by_chance"])), (100.0, 100.0));
+    assert!(found["checkpoints"][0]["spaces"].as_object().unwrap().len() == 3 && number(&space["row"]) < 1.0);
+
+    // The whole grid is the same bag whichever order its patches are taken in.
+    let aggregation = ["eval", "aggregation", a, "--stride", "32", "--only-knn", "--grey", "--report", "out", "--json"];
+    let found = json(here, &aggregation);
+    let rows = found["checkpoints"][0]["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 3 * 7, "three features; centre, whole, 1 and 4 of a grid and at random, pooled");
+    for row in rows {
+        let (knn, interval) = (&row["knn"], &row["knn"]["interval"]);
+        assert!(
+            number(&interval["low"]) <= number(&knn["percent"]) && number(&knn["percent"]) <= number(&interval["high"])
+        );
+        assert!(number(&knn["top5"]) >= number(&knn["percent"]) && row["linear"].is_null());
+    }
+    let html = fs::read_to_string(here.join("out/aggregation.html")).unwrap();
+    assert!(html.contains("<svg") && html.contains("kNN against patches") && html.contains("bagssl eval aggregation"));
+    assert!(fs::read_to_string(here.join("out/aggregation.csv")).unwrap().lines().count() > 12);
+
+    // A method less itself is nothing.
+    let found = json(here, &["eval", "compare", a, b, a, "--stride", "32", "--only-knn", "--json"]);
+    let methods = found["methods"].as_array().unwrap();
+    assert_eq!(methods.iter().map(|it| (&it["name"], &it["seeds"])).collect::<Vec<_>>().len(), 2);
+    assert_eq!((&methods[0]["seeds"], number(&methods[0]["measures"][0]["deviation"])), (&Value::from(2), 0.0));
+    let less = &methods[1]["measures"][0]["less_first"];
+    let means = [0, 1].map(|method: usize| number(&methods[method]["measures"][0]["mean"]));
+    assert!((number(&less["mean"]) - (means[1] - means[0])).abs() < 1e-9);
+
+    // The command itself: who says what, by which protocol.
+    let found = json(here, &["eval", a, "--stride", "32", "--protocol", "lightly", "--groups", "class", "--json"]);
+    assert_eq!((&found["protocol"]["name"], &found["groups"]), (&"lightly".into(), &"classes".into()));
+    let details = &found["results"][0]["details"][1];
+    assert_eq!(details["confusion"]["classes"].as_array().unwrap().len(), 9);
+    assert!(details["fit"]["converged"].is_boolean());
+
+    refused(here, &aggregation, &["out/aggregation.html", "--force"]);
+    refused(here, &["eval", "locality", a, "--random", "4"], &["--random", "expected a grid"]);
+    refused(here, &["eval", "compare", a, "--protocol", "other"], &["protocol", "solo, lightly", "got other"]);
+    refused(here, &["eval", a, "--protocol", "other"], &["protocol", "got other"]);
+    refused(here, &["eval", "convergence"], &["required"]);
+    refused(here, &["eval"], &["required"]);
+    refused(here, &["eval", "convergence", a, "nothing.safetensors"], &["nothing.safetensors"]);
+    refused(here, &["train", "--preset", "other"], &["--preset", "simclr", "bagssl-spectral"]);
+}
+
+#[test]
+fn runs_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let report = |mean: f64| {
+        let accuracy = serde_json::json!({"mean": mean, "std": 0.0, "values": [mean]});
+        serde_json::json!({
+            "profile": "tiles", "seeds": [0], "chance": 11.1, "total_seconds": 1.0, "convergence": [], "health": {}, "curves": [],
+            "data": {"name": "d", "fingerprint": "f", "train_images": 1, "test_images": 1, "classes": [], "attribution": []},
+            "protocol": [], "tiles": [], "bags": [], "sheets": [],
+            "provenance": {"version": "1", "date": "x", "command": "y", "machine": {"cpu": "z", "cores": 1}, "backend": "n"},
+            "results": [{"model": "bagssl", "space": "embedding", "colour": "grey", "view": "patches", "patches": 4,
+                "knn": accuracy, "linear": accuracy}],
+        })
+        .to_string()
+    };
+    for (run, mean) in [("one", 40.5), ("two", 50.25)] {
+        fs::create_dir(here.join(run)).unwrap();
+        fs::write(here.join(run).join("report.json"), report(mean)).unwrap();
+    }
+    let output = bagssl(here, &["report", "one", "two/report.json", "--report", "out"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && text.contains("one") && text.contains("40.5") && text.contains("50.2"),
+        "{text}"
+    );
+    assert!(fs::read_to_string(here.join("out/side-by-side.html")).unwrap().contains("<th class=\"number\">two</th>"));
+    fs::write(here.join("bad.json"), "{}").unwrap();
+    refused(here, &["report", "bad.json"], &["bad.json", "expected a report"]);
+    refused(here, &["report", "nothing"], &["nothing"]);
+    refused(here, &["report"], &["required"]);
+}

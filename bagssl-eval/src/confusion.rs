@@ -1,0 +1,71 @@
+//! The confusion matrix: which classes a classifier takes for which.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Result, same_length};
+
+/// How often each class was taken for each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confusion {
+    /// The classes that occur or were said, ascending.
+    pub classes: Vec<u32>,
+    /// `counts[a][b]`: samples of class `classes[a]` that were taken for `classes[b]`.
+    pub counts: Vec<Vec<u64>>,
+}
+
+impl Confusion {
+    /// Counts what was said of samples of these classes.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length) if there is not a prediction for each label.
+    pub fn of(predictions: &[u32], labels: &[u32]) -> Result<Self> {
+        same_length("predictions", labels.len(), predictions.len())?;
+        let mut classes = [predictions, labels].concat();
+        classes.sort_unstable();
+        classes.dedup();
+        let place = |class: &u32| classes.binary_search(class).expect("all classes are listed");
+        let mut counts = vec![vec![0; classes.len()]; classes.len()];
+        for (said, label) in predictions.iter().zip(labels) {
+            counts[place(label)][place(said)] += 1;
+        }
+        Ok(Confusion { classes, counts })
+    }
+
+    /// The accuracy on each class's samples, in percent, in the order of `classes`; none where there is no sample.
+    pub fn per_class(&self) -> Vec<Option<f64>> {
+        let of = |(place, row): (usize, &Vec<u64>)| {
+            let all: u64 = row.iter().sum();
+            (all > 0).then(|| 100.0 * row[place] as f64 / all as f64)
+        };
+        self.counts.iter().enumerate().map(of).collect()
+    }
+
+    /// The pairs of classes that are confused most, `(class, taken for, how often)`, at most `count`.
+    pub fn worst(&self, count: usize) -> Vec<(u32, u32, u64)> {
+        let mut pairs = Vec::new();
+        for (row, class) in self.counts.iter().zip(&self.classes) {
+            let wrong = row.iter().zip(&self.classes).filter(|(times, said)| **times > 0 && *said != class);
+            pairs.extend(wrong.map(|(times, said)| (*class, *said, *times)));
+        }
+        pairs.sort_by_key(|&(class, said, times)| (std::cmp::Reverse(times), class, said));
+        pairs.truncate(count);
+        pairs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_hand() {
+        let confusion = Confusion::of(&[7, 7, 2, 9, 2], &[2, 2, 2, 7, 7]).unwrap();
+        assert_eq!(confusion.classes, [2, 7, 9]);
+        assert_eq!(confusion.counts, [[1, 2, 0], [1, 0, 1], [0, 0, 0]]);
+        let shares = confusion.per_class();
+        assert!((shares[0].unwrap() - 100.0 / 3.0).abs() < 1e-12);
+        assert_eq!(shares[1..], [Some(0.0), None]);
+        assert_eq!(confusion.worst(2), [(2, 7, 2), (7, 2, 1)]);
+        assert!(Confusion::of(&[1], &[]).is_err());
+    }
+}
