@@ -8,7 +8,7 @@ use bagssl_data::dataset::Split;
 use clap::Subcommand;
 
 use crate::output::say;
-use crate::source::DataArgs;
+use crate::source::{ClassesArgs, DataArgs};
 use crate::work;
 
 #[derive(Debug, Subcommand)]
@@ -23,6 +23,8 @@ pub(crate) struct Check {
     /// shards, Hugging Face's parquet, or ImageNet's archives
     /// [default: the photographs that the program carries]
     path: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    classes: ClassesArgs,
     /// Decode only N images of each half, at equal distances
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
@@ -33,7 +35,7 @@ pub(crate) struct Check {
 
 pub(crate) fn run(command: &Command) -> Result<ExitCode> {
     let Command::Check(args) = command;
-    let source = DataArgs { data: args.path.clone(), ..DataArgs::default() };
+    let source = DataArgs { data: args.path.clone(), classes: args.classes.clone(), ..DataArgs::default() };
     let mut reports = Vec::new();
     for (name, split) in [("train", Split::Train), ("validation", Split::Validation)] {
         let dataset = source.open(split)?;

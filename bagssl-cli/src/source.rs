@@ -9,6 +9,7 @@ use bagssl_data::bad::{OnBadImage, Skipped};
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::image::{Decode, MOST_BYTES};
 
+use crate::files;
 use crate::output::one_line;
 
 /// Where images come from.
@@ -19,12 +20,31 @@ pub(crate) struct DataArgs {
     /// [default: the photographs that the program carries]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) classes: ClassesArgs,
     /// Turn photographs as their EXIF orientation says [default: not, as torchvision]
     #[arg(long)]
     pub(crate) exif: bool,
     /// Threads that decode and cut images [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) threads: usize,
+}
+
+/// Which of a data set's classes are used.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct ClassesArgs {
+    /// Only the classes that this text file lists, a name a line (ImageNet-100 is ImageNet with a list of 100 wnids)
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+}
+
+impl ClassesArgs {
+    fn choose(&self, dataset: Dataset) -> Result<Dataset> {
+        let Some(path) = &self.classes else { return Ok(dataset) };
+        let origin = || path.display().to_string();
+        let list = String::from_utf8(files::read(path)?).ok().context("expected text in UTF-8").with_context(origin)?;
+        dataset.of_classes(&list).with_context(origin)
+    }
 }
 
 /// What is done about images that cannot be used.
@@ -66,7 +86,7 @@ impl DataArgs {
             Some(path) => Dataset::open(path, split)?,
             None => Dataset::embedded(split)?,
         };
-        Ok(Arc::new(dataset.with_decode(Decode { exif: self.exif })))
+        Ok(Arc::new(self.classes.choose(dataset)?.with_decode(Decode { exif: self.exif })))
     }
 
     /// What the data set is called.
