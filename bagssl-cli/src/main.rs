@@ -11,6 +11,7 @@ mod source;
 mod bag;
 mod score;
 mod stream;
+mod picture;
 mod work;
 
 mod train;

@@ -75,7 +75,20 @@ impl From<BadImage> for OnBadImage {
 /// Lists on standard error what was left out.
 pub(crate) fn tell_skipped(skipped: &[Skipped]) {
     for Skipped { name, reason, times, .. } in skipped {
-        eprintln!("left out {times} times: {}", one_line(&format!("{name}: {reason}")));
+        let often = if *times == 1 { String::new() } else { format!(" {times} times") };
+        // Most reasons begin with the name, some with the data set's before it.
+        let line = if reason.contains(name.as_str()) { reason.clone() } else { format!("{name}: {reason}") };
+        eprintln!("left out{often}: {}", one_line(&line));
+    }
+    if !skipped.is_empty() {
+        eprintln!("{} images left out", skipped.len());
+    }
+}
+
+/// Says on standard error how many files were passed over.
+pub(crate) fn tell_others(dataset: &Dataset) {
+    if dataset.others() > 0 {
+        eprintln!("{} other files passed over, no images by the ending of their names", dataset.others());
     }
 }
 

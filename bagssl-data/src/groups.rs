@@ -165,8 +165,8 @@ fn strata(groups: &[u32], classes: &[u32]) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bagssl_core::patch::ImageSize;
     use crate::image::Image;
+    use bagssl_core::patch::ImageSize;
     use proptest::prelude::*;
 
     #[test]
