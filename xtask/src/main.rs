@@ -7,6 +7,7 @@ mod licences;
 mod no_std;
 mod fuzz;
 mod edge;
+mod photo_tiles;
 mod ci;
 
 use std::ffi::OsString;
@@ -35,6 +36,9 @@ enum Command {
     },
     /// Fuzz the parsers (needs nightly Rust and cargo-fuzz)
     Fuzz(fuzz::Args),
+    /// Build data sets for measurements
+    #[command(subcommand)]
+    Data(photo_tiles::DataCommand),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::run(&args),
         Command::Reproduce { args } => reproduce(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Data(command) => photo_tiles::run(&command),
     };
     match result {
         Ok(code) => code,
