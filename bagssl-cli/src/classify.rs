@@ -139,8 +139,9 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
         memory: None,
         quiet: args.json,
     };
-    let Streamed { images: embedded, skipped } =
-        backend::on(args.backend, Fit { checkpoint: &checkpoint, stream, cpu: args.cpu })?;
+    let streamed = backend::on(args.backend, Fit { checkpoint: &checkpoint, stream, cpu: args.cpu })?;
+    streamed.tell(&train);
+    let Streamed { images: embedded, skipped } = streamed;
     let values = embedded.iter().flat_map(|image| &image.mean).copied().collect();
     let labels = embedded.iter().map(|image| train.label(image.image)).collect();
     let samples = Samples::new(Rows { values, dim: spec.model.dim(spec.tap) }, labels)?;
@@ -265,7 +266,9 @@ impl Classify<'_> {
     fn once(&self, network: &dyn Embed) -> Result<()> {
         let begun = Instant::now();
         let confidence = (!self.args.all).then_some(self.args.confidence);
-        let Streamed { images: embedded, skipped } = self.look(network, &self.args.stop, confidence)?;
+        let streamed = self.look(network, &self.args.stop, confidence)?;
+        streamed.tell(&self.dataset);
+        let Streamed { images: embedded, skipped } = streamed;
         let milliseconds = begun.elapsed().as_secs_f64() * 1e3 / embedded.len() as f64;
         let classes = self.classes_of(&embedded)?;
         let said = |(embedded, &class): (&Embedded, &u32)| Said {
@@ -300,8 +303,9 @@ impl Classify<'_> {
             bail!("--curve: expected a data set with classes that the classifier knows, got images without them");
         };
         // Once without a clock: caches and pages are warm for all that follow.
-        let most =
-            self.look(network, &StopArgs::at_most(2), None)?.images.iter().map(|image| image.total).max().unwrap_or(0);
+        let first = self.look(network, &StopArgs::at_most(2), None)?;
+        first.tell(&self.dataset);
+        let most = first.images.iter().map(|image| image.total).max().unwrap_or(0);
         let counts =
             core::iter::successors(Some(2_u64), |count| count.checked_mul(2)).take_while(|&count| count < most);
         let mut rules: Vec<(String, StopArgs, Option<f64>)> =

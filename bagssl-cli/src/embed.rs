@@ -145,10 +145,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         memory: args.memory_limit.map(|limit| limit.saturating_mul(MIB)),
         quiet: args.json,
     };
-    let Streamed { images: embedded, skipped } = match args.dense {
+    let streamed = match args.dense {
         true => dense(args, &checkpoint, &dataset)?,
         false => backend::on(args.backend, Embedding { checkpoint: &checkpoint, stream, cpu: args.cpu })?,
     };
+    streamed.tell(&dataset);
+    let Streamed { images: embedded, skipped } = streamed;
     let dim = spec.model.dim(tap);
     let (mut values, mut names) = (Vec::new(), String::new());
     for image in &embedded {
@@ -238,7 +240,7 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
         });
     }
     bar.finish_and_clear();
-    Streamed::new(dataset, all, skipped)
+    Streamed::new(all, skipped)
 }
 
 /// The form of the output.

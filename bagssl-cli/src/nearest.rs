@@ -17,7 +17,7 @@ use crate::embed::Feature;
 use crate::files;
 use crate::output::{field, say};
 use crate::source::{self, BadImageArgs};
-use crate::stream::{Embedded, StopArgs, Stream};
+use crate::stream::{Embedded, StopArgs, Stream, Streamed};
 
 /// Find the images, or patches, that are most like a given one
 ///
@@ -117,9 +117,11 @@ impl Job for Search<'_> {
         let tap = args.tap.map_or(spec.tap, Tap::from);
         let network = T::trained(checkpoint, &[tap], args.cpu, &device)?;
         let fail = OnBadImage::Fail;
-        let first = embed(args, spec, tap, (&query, fail), &*network, true)?.remove(0);
+        let first = embed(args, spec, tap, (&query, fail), &*network, true)?.images.remove(0);
         let rest = (&others, args.bad.on_bad_image.into());
         let rest = embed(args, spec, tap, rest, &*network, args.json)?;
+        rest.tell(&others);
+        let rest = rest.images;
         let mut found: Vec<Found> =
             if args.patches { patches(&first, &rest, &others) } else { images(&first, &rest, &others) };
         found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
@@ -135,11 +137,11 @@ fn embed(
     (dataset, on_bad_image): (&Arc<Dataset>, OnBadImage),
     network: &dyn Embed,
     quiet: bool,
-) -> Result<Vec<Embedded>> {
+) -> Result<Streamed> {
     let (bag, stop, threads, keep) = (&args.bag, &args.stop, args.threads, args.patches);
     let (whole, decide, memory) = (false, None, None);
     let stream = Stream { dataset, spec, bag, whole, stop, decide, tap, keep, threads, on_bad_image, memory, quiet };
-    Ok(stream.run(network)?.images)
+    stream.run(network)
 }
 
 fn unit(row: &[f32]) -> Vec<f32> {

@@ -56,7 +56,7 @@ pub(crate) struct BadImageArgs {
 }
 
 /// What becomes of an image that cannot be used.
-#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum BadImage {
     #[default]
     Fail,
@@ -72,13 +72,17 @@ impl From<BadImage> for OnBadImage {
     }
 }
 
+/// Why an image was left out, with its name.
+pub(crate) fn reason(Skipped { name, reason, .. }: &Skipped) -> String {
+    // Most reasons begin with the name, some with the data set's before it.
+    one_line(&if reason.contains(name.as_str()) { reason.clone() } else { format!("{name}: {reason}") })
+}
+
 /// Lists on standard error what was left out.
 pub(crate) fn tell_skipped(skipped: &[Skipped]) {
-    for Skipped { name, reason, times, .. } in skipped {
-        let often = if *times == 1 { String::new() } else { format!(" {times} times") };
-        // Most reasons begin with the name, some with the data set's before it.
-        let line = if reason.contains(name.as_str()) { reason.clone() } else { format!("{name}: {reason}") };
-        eprintln!("left out{often}: {}", one_line(&line));
+    for image in skipped {
+        let often = if image.times == 1 { String::new() } else { format!(" {} times", image.times) };
+        eprintln!("left out{often}: {}", reason(image));
     }
     if !skipped.is_empty() {
         eprintln!("{} images left out", skipped.len());

@@ -179,6 +179,7 @@ fn halves_by_name_and_by_folder() {
     };
     with(&["--by", "name"], &["--pattern"]);
     with(&["--by", "folder", "--pattern", "x"], &["--pattern", "--by name"]);
+    with(&["--by", "folder", "--on-bad-image", "skip"], &["--on-bad-image", "--by duplicates"]);
     with(&["--by", "name", "--pattern", "("], &["--pattern", "unclosed"]);
     with(&["--by", "name", "--pattern", "cat"], &["--pattern", "dog/1_a.png"]);
     with(&["--by", "name", "--pattern", ".", "--validation", "1"], &["validation", "between 0 and 1"]);
@@ -261,6 +262,9 @@ fn images_are_skipped_while_they_are_embedded() {
     fs::write(here.join("bad/a.png"), "no image").unwrap();
     let none = bagssl(here, &["embed", model, "bad", "-o", "x.npy", "--on-bad-image", "skip"]);
     assert_eq!(none.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&none.stderr).contains("expected an image that can be used, got none of 1"));
+    assert!(
+        String::from_utf8_lossy(&none.stderr)
+            .contains("expected an image that can be used, got none of 1; the last: bad: a.png")
+    );
     assert!(!here.join("x.npy").exists());
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::files::{self, Output, write_together};
 use crate::output::{one_line, say};
-use crate::source::{BadImageArgs, tell_skipped};
+use crate::source::{BadImage, BadImageArgs, tell_skipped};
 use crate::work;
 
 /// Divide a folder of images into a training and a validation half, so that no group of images is in both
@@ -77,6 +77,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let [train, validation] = ["train.txt", "val.txt"].map(|name| args.output.join(name));
     if args.pattern.is_some() && args.by != By::Name {
         bail!("--pattern: expected --by name with it, got another");
+    }
+    if args.bad.on_bad_image == BadImage::Skip && args.by != By::Duplicates {
+        bail!("--on-bad-image skip: expected --by duplicates with it, got another, by which no image is read");
     }
     if !args.force
         && let Some(there) = [&train, &validation].into_iter().find(|path| path.symlink_metadata().is_ok())

@@ -21,7 +21,7 @@ use bagssl_data::dataset::Dataset;
 use bagssl_eval::classifier::{Classifier, Search};
 
 use crate::bag::BagArgs;
-use crate::source::{tell_others, tell_skipped};
+use crate::source::{reason, tell_others, tell_skipped};
 use crate::work;
 use feed::{Answer, Cut, Feed};
 use flow::{Flow, ROWS};
@@ -181,7 +181,7 @@ impl Stream<'_> {
             Ok((run.done.into_values().collect(), run.skipped.into_values().collect()))
         });
         bar.finish_and_clear();
-        done.and_then(|(images, skipped)| Streamed::new(self.dataset, images, skipped))
+        done.and_then(|(images, skipped)| Streamed::new(images, skipped))
     }
 
     /// Whether an image may be looked at in part.
@@ -363,14 +363,21 @@ impl<'a> Run<'a> {
 }
 
 impl Streamed {
-    /// Lists on standard error what was left out and counts what was passed over; refuses if that is everything.
-    pub(crate) fn new(dataset: &Dataset, images: Vec<Embedded>, skipped: Vec<Skipped>) -> Result<Self> {
-        tell_others(dataset);
-        tell_skipped(&skipped);
-        match images.is_empty() {
-            true => bail!("expected an image that can be used, got none of {}", skipped.len()),
-            false => Ok(Streamed { images, skipped }),
+    /// Refuses if everything was left out.
+    pub(crate) fn new(images: Vec<Embedded>, skipped: Vec<Skipped>) -> Result<Self> {
+        match skipped.last() {
+            Some(last) if images.is_empty() => {
+                let last = reason(last);
+                bail!("expected an image that can be used, got none of {}; the last: {last}", skipped.len())
+            }
+            _ => Ok(Streamed { images, skipped }),
         }
+    }
+
+    /// Says on standard error what was left out, and how many files were passed over.
+    pub(crate) fn tell(&self, dataset: &Dataset) {
+        tell_others(dataset);
+        tell_skipped(&self.skipped);
     }
 }
 
