@@ -20,8 +20,8 @@ use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::bag::BagArgs;
 use crate::files::{self, Output};
 use crate::output::{field, say};
-use crate::source::{self, DataArgs};
-use crate::stream::{Embedded, StopArgs, Stream, reason_name};
+use crate::source::{self, BadImageArgs, DataArgs};
+use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
 
 /// Fit a classifier to labelled images, to be kept in a file
 ///
@@ -49,6 +49,8 @@ pub(crate) struct FitArgs {
     bag: BagArgs,
     #[command(flatten)]
     cpu: CpuArgs,
+    #[command(flatten)]
+    bad: BadImageArgs,
     /// Write over a file that is there
     #[arg(long)]
     force: bool,
@@ -100,6 +102,8 @@ pub(crate) struct Args {
     stop: StopArgs,
     #[command(flatten)]
     cpu: CpuArgs,
+    #[command(flatten)]
+    bad: BadImageArgs,
     /// Threads that decode and cut images [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
@@ -131,12 +135,15 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
         tap: spec.tap,
         keep: false,
         threads: args.data.threads,
+        on_bad_image: args.bad.on_bad_image.into(),
         memory: None,
         quiet: args.json,
     };
-    let embedded = backend::on(args.backend, Fit { checkpoint: &checkpoint, stream, cpu: args.cpu })?;
+    let streamed = backend::on(args.backend, Fit { checkpoint: &checkpoint, stream, cpu: args.cpu })?;
+    streamed.tell(&train);
+    let Streamed { images: embedded, skipped } = streamed;
     let values = embedded.iter().flat_map(|image| &image.mean).copied().collect();
-    let labels = (0..train.len()).map(|image| train.label(image)).collect();
+    let labels = embedded.iter().map(|image| train.label(image.image)).collect();
     let samples = Samples::new(Rows { values, dim: spec.model.dim(spec.tap) }, labels)?;
     let by = match args.by {
         Kind::Linear => By::Linear(Linear::default().fit(&samples)?),
@@ -147,7 +154,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     classifier.predict(&embedded[0].mean)?;
     output.write(&classifier.to_bytes()?)?;
     if args.json {
-        let done = serde_json::json!({"output": args.output, "images": train.len(), "classes": train.classes(), "by": classifier.describe()});
+        let done = serde_json::json!({"output": args.output, "images": embedded.len(), "classes": train.classes(), "skipped": skipped.len(), "by": classifier.describe()});
         say!("{done}");
     } else {
         say!("{}, fitted to {}, in {}", classifier.describe(), train.summary(), args.output.display());
@@ -170,9 +177,9 @@ struct Fit<'a> {
 }
 
 impl Job for Fit<'_> {
-    type Output = Vec<Embedded>;
+    type Output = Streamed;
 
-    fn run<T: Target>(self, device: Device<T>) -> Result<Vec<Embedded>> {
+    fn run<T: Target>(self, device: Device<T>) -> Result<Streamed> {
         let network = T::trained(self.checkpoint, &[self.stream.tap], self.cpu, &device)?;
         self.stream.run(&*network)
     }
@@ -237,7 +244,7 @@ impl Job for Classify<'_> {
 }
 
 impl Classify<'_> {
-    fn look(&self, network: &dyn Embed, stop: &StopArgs, confidence: Option<f64>) -> Result<Vec<Embedded>> {
+    fn look(&self, network: &dyn Embed, stop: &StopArgs, confidence: Option<f64>) -> Result<Streamed> {
         let spec = self.checkpoint.spec();
         let stream = Stream {
             dataset: &self.dataset,
@@ -249,6 +256,7 @@ impl Classify<'_> {
             tap: spec.tap,
             keep: false,
             threads: self.args.threads,
+            on_bad_image: self.args.bad.on_bad_image.into(),
             memory: None,
             quiet: self.args.json,
         };
@@ -258,22 +266,25 @@ impl Classify<'_> {
     fn once(&self, network: &dyn Embed) -> Result<()> {
         let begun = Instant::now();
         let confidence = (!self.args.all).then_some(self.args.confidence);
-        let embedded = self.look(network, &self.args.stop, confidence)?;
+        let streamed = self.look(network, &self.args.stop, confidence)?;
+        streamed.tell(&self.dataset);
+        let Streamed { images: embedded, skipped } = streamed;
         let milliseconds = begun.elapsed().as_secs_f64() * 1e3 / embedded.len() as f64;
         let classes = self.classes_of(&embedded)?;
-        let said = |(image, (embedded, &class)): (usize, (&Embedded, &u32))| Said {
-            image: self.dataset.name(image),
+        let said = |(embedded, &class): (&Embedded, &u32)| Said {
+            image: self.dataset.name(embedded.image),
             class: &self.classifier.classes()[class as usize],
             patches: embedded.used,
             of_patches: embedded.total,
             stopped: reason_name(embedded.reason),
         };
-        let said: Vec<Said<'_>> = embedded.iter().zip(&classes).enumerate().map(said).collect();
-        let accuracy = self.truth().map(|truth| accuracy(&classes, &truth));
+        let said: Vec<Said<'_>> = embedded.iter().zip(&classes).map(said).collect();
+        let accuracy = self.truth().map(|truth| accuracy(&embedded, &classes, &truth));
         let patches = mean_patches(&embedded);
         if self.args.json {
             let all = serde_json::json!({
                 "images": said, "accuracy": accuracy, "mean_patches": patches, "milliseconds_per_image": milliseconds,
+                "skipped": skipped.iter().map(|skipped| &skipped.name).collect::<Vec<_>>(),
             });
             say!("{}", serde_json::to_string_pretty(&all)?);
             return Ok(());
@@ -292,7 +303,9 @@ impl Classify<'_> {
             bail!("--curve: expected a data set with classes that the classifier knows, got images without them");
         };
         // Once without a clock: caches and pages are warm for all that follow.
-        let most = self.look(network, &StopArgs::at_most(2), None)?.iter().map(|image| image.total).max().unwrap_or(0);
+        let first = self.look(network, &StopArgs::at_most(2), None)?;
+        first.tell(&self.dataset);
+        let most = first.images.iter().map(|image| image.total).max().unwrap_or(0);
         let counts =
             core::iter::successors(Some(2_u64), |count| count.checked_mul(2)).take_while(|&count| count < most);
         let mut rules: Vec<(String, StopArgs, Option<f64>)> =
@@ -302,9 +315,9 @@ impl Classify<'_> {
         let mut points = Vec::new();
         for (rule, stop, confidence) in rules {
             let begun = Instant::now();
-            let embedded = self.look(network, &stop, confidence)?;
+            let embedded = self.look(network, &stop, confidence)?.images;
             let milliseconds = begun.elapsed().as_secs_f64() * 1e3 / embedded.len() as f64;
-            let accuracy = accuracy(&self.classes_of(&embedded)?, &truth);
+            let accuracy = accuracy(&embedded, &self.classes_of(&embedded)?, &truth);
             points.push(Point { rule, patches: mean_patches(&embedded), accuracy, milliseconds });
         }
         if self.args.json {
@@ -336,6 +349,8 @@ fn mean_patches(embedded: &[Embedded]) -> f64 {
     embedded.iter().map(|image| image.used as f64).sum::<f64>() / embedded.len() as f64
 }
 
-fn accuracy(said: &[u32], truth: &[u32]) -> f64 {
-    100.0 * said.iter().zip(truth).filter(|(said, truth)| said == truth).count() as f64 / truth.len() as f64
+/// Percent of images of which the right class was said, by the classes of the whole data set.
+fn accuracy(embedded: &[Embedded], said: &[u32], truth: &[u32]) -> f64 {
+    let right = embedded.iter().zip(said).filter(|(image, said)| truth[image.image] == **said).count();
+    100.0 * right as f64 / embedded.len() as f64
 }

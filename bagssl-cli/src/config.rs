@@ -53,19 +53,48 @@ impl RunConfig {
     }
 }
 
-/// Where a config comes from, and what is changed in it.
+/// Where a config comes from, and what of the patches is changed in it.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct ConfigArgs {
+pub(crate) struct RecipeArgs {
     /// Recipe to begin with: bagssl, bagssl-vicreg, bagssl-spectral (patches of one scale); multi-scale, vicreg, simclr
     /// (multi-scale crops); emp-ssl-cifar [default: bagssl]
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     preset: Option<String>,
-    /// TOML file to begin with; `--print-config` shows its form
+    /// TOML file to begin with; `bagssl train --print-config` shows its form
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Seed of all random draws
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Patches of each image
+    #[arg(long, value_name = "N")]
+    patches: Option<usize>,
+}
+
+impl RecipeArgs {
+    /// Reads and overrides.
+    pub(crate) fn resolve(&self) -> Result<RunConfig> {
+        let mut run = match (&self.config, &self.preset) {
+            (Some(path), _) => read(path)?,
+            (None, name) => {
+                let name = name.as_deref().unwrap_or(PRESETS[0].name);
+                let Some(found) = preset(name) else {
+                    bail!("--preset: expected one of {}, got {name:?}", names());
+                };
+                RunConfig::preset(found)
+            }
+        };
+        replace(&mut run.train.seed, self.seed);
+        replace(&mut run.train.batch.patches, self.patches);
+        Ok(run)
+    }
+}
+
+/// Where a config comes from, and what is changed in it.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ConfigArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
     /// Epochs
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
@@ -78,9 +107,6 @@ pub(crate) struct ConfigArgs {
     /// Images in a batch
     #[arg(long, value_name = "N")]
     images: Option<usize>,
-    /// Patches of each image
-    #[arg(long, value_name = "N")]
-    patches: Option<usize>,
     /// Patches of each image that go through the network together: fewer take less memory and more time; the loss is still
     /// that of the whole batch, batch norms see a part
     #[arg(long, value_name = "N")]
@@ -96,16 +122,7 @@ pub(crate) struct ConfigArgs {
 impl ConfigArgs {
     /// Reads and overrides.
     pub(crate) fn resolve(&self) -> Result<RunConfig> {
-        let mut run = match (&self.config, &self.preset) {
-            (Some(path), _) => read(path)?,
-            (None, name) => {
-                let name = name.as_deref().unwrap_or(PRESETS[0].name);
-                let Some(found) = preset(name) else {
-                    bail!("--preset: expected one of {}, got {name:?}", names());
-                };
-                RunConfig::preset(found)
-            }
-        };
+        let mut run = self.recipe.resolve()?;
         let train = &mut run.train;
         if let Some(arch) = &self.arch {
             train.model.arch = arch.parse::<Architecture>()?;
@@ -113,11 +130,9 @@ impl ConfigArgs {
         if let Some(rate) = self.rate {
             train.optimiser = train.optimiser.with_rate(rate);
         }
-        replace(&mut train.seed, self.seed);
         replace(&mut train.schedule.epochs, self.epochs);
         replace(&mut train.model.projector, self.projector.clone());
         replace(&mut train.batch.images, self.images);
-        replace(&mut train.batch.patches, self.patches);
         if self.micro.is_some() {
             train.batch.micro = self.micro;
         }

@@ -12,7 +12,9 @@ use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::cpu::{Dense, with_threads};
 use bagssl_core::embed::{Rows, Tap};
 use bagssl_core::patch::PatchSide;
+use bagssl_data::bad::{OnBadImage, Skipped};
 use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::image::Image;
 use bagssl_data::levels::Levels;
 use clap::ValueEnum;
 
@@ -21,8 +23,8 @@ use crate::bag::BagArgs;
 use crate::files::{self, Output, write_together};
 use crate::memory::MIB;
 use crate::output::{field, say};
-use crate::source;
-use crate::stream::{Embedded, StopArgs, Stream, reason_name};
+use crate::source::{self, BadImageArgs};
+use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
 use crate::work;
 
 /// Represent images by the mean of the embeddings of their patches
@@ -56,6 +58,8 @@ pub(crate) struct Args {
     stop: StopArgs,
     #[command(flatten)]
     cpu: CpuArgs,
+    #[command(flatten)]
+    bad: BadImageArgs,
     /// Look at each image once, as a whole
     #[arg(long, conflicts_with_all = ["random", "stride", "tolerance", "max_patches", "deadline_ms"])]
     whole: bool,
@@ -137,17 +141,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         tap,
         keep: args.per_patch,
         threads: args.threads,
+        on_bad_image: args.bad.on_bad_image.into(),
         memory: args.memory_limit.map(|limit| limit.saturating_mul(MIB)),
         quiet: args.json,
     };
-    let embedded = match args.dense {
+    let streamed = match args.dense {
         true => dense(args, &checkpoint, &dataset)?,
         false => backend::on(args.backend, Embedding { checkpoint: &checkpoint, stream, cpu: args.cpu })?,
     };
+    streamed.tell(&dataset);
+    let Streamed { images: embedded, skipped } = streamed;
     let dim = spec.model.dim(tap);
     let (mut values, mut names) = (Vec::new(), String::new());
-    for (index, image) in embedded.iter().enumerate() {
-        let name = field(dataset.name(index));
+    for image in &embedded {
+        let name = field(dataset.name(image.image));
         match args.per_patch {
             true => {
                 values.extend(&image.patches.values);
@@ -170,6 +177,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let done = serde_json::json!({
             "output": args.output, "names": names_file, "rows": rows, "dim": dim, "images": embedded.len(),
             "patches": used, "patches_of_all_bags": total, "stopped": reasons, "tap": tap.name(),
+            "skipped": skipped.iter().map(|skipped| &skipped.name).collect::<Vec<_>>(), "other_files": dataset.others(),
         });
         say!("{done}");
     } else {
@@ -184,7 +192,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// All patches of each image in one pass.
-fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<Vec<Embedded>> {
+fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<Streamed> {
     let spec = checkpoint.spec();
     let side = match spec.patch.side() {
         PatchSide::Pixels(side) if side == spec.patch.input() => side,
@@ -197,18 +205,32 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
     let encoder = Dense::new(spec.model.encoder(), &mut source, side as usize, options)?;
     let levels = Levels::new(spec.normalisation);
     let bar = if args.json { indicatif::ProgressBar::hidden() } else { work::bar("embed", dataset.len()) };
-    let mut all = Vec::with_capacity(dataset.len());
+    let (mut all, mut skipped) = (Vec::with_capacity(dataset.len()), Vec::new());
+    let policy = OnBadImage::from(args.bad.on_bad_image);
     for index in 0..dataset.len() {
-        let image = dataset.decode(index)?;
+        bar.inc(1);
+        let name = || dataset.name(index).to_string();
+        let decoded = policy.judge(dataset.decode(index))?;
+        let fits = |image: Image| match Grid::new(spec.patch, image.size(), encoder.stride() as u32) {
+            Ok(grid) => Ok(Ok((image, grid))),
+            Err(error) if policy == OnBadImage::Skip => Ok(Err(error.to_string())),
+            Err(error) => Err(error).with_context(name),
+        };
+        let (image, grid) = match decoded.map_or_else(|reason| Ok(Err(reason)), fits)? {
+            Ok(both) => both,
+            Err(reason) => {
+                skipped.push(Skipped { image: index as u32, name: name(), reason, times: 1 });
+                continue;
+            }
+        };
         let mut values = Vec::new();
         levels.append(&image, &mut values);
-        let rows = with_threads(|threads| encoder.encode(&values, image.size(), threads))
-            .with_context(|| dataset.name(index).to_string())?;
+        let rows = with_threads(|threads| encoder.encode(&values, image.size(), threads)).with_context(name)?;
         let mut mean = RunningMean::new(rows.dim);
         rows.values.chunks(rows.dim).try_for_each(|row| mean.push(row))?;
-        let grid = Grid::new(spec.patch, image.size(), encoder.stride() as u32)?;
         let total = mean.count();
         all.push(Embedded {
+            image: index,
             mean: mean.mean().context("a grid has a patch")?,
             patches: Rows { values: if args.per_patch { rows.values } else { Vec::new() }, dim: rows.dim },
             crops: if args.per_patch { grid.crops().collect() } else { Vec::new() },
@@ -216,10 +238,9 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
             total,
             reason: Reason::Complete,
         });
-        bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(all)
+    Streamed::new(all, skipped)
 }
 
 /// The form of the output.
@@ -252,9 +273,9 @@ struct Embedding<'a> {
 }
 
 impl Job for Embedding<'_> {
-    type Output = Vec<Embedded>;
+    type Output = Streamed;
 
-    fn run<T: Target>(self, device: Device<T>) -> Result<Vec<Embedded>> {
+    fn run<T: Target>(self, device: Device<T>) -> Result<Streamed> {
         let network = T::trained(self.checkpoint, &[self.stream.tap], self.cpu, &device)?;
         self.stream.run(&*network)
     }

@@ -11,6 +11,7 @@ use bagssl_core::colour::Colour;
 use bagssl_core::embed::{Rows, Tap};
 use bagssl_core::explain::{Pairs, evidence};
 use bagssl_core::heat::HeatMap;
+use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::image::Image;
 use bagssl_eval::probe::{Linear, Model};
@@ -20,6 +21,7 @@ use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::bag::BagArgs;
 use crate::files::{self, Output};
 use crate::output::say;
+use crate::picture::{beside, png};
 use crate::source::{self, DataArgs};
 use crate::stream::{Embedded, StopArgs, Stream};
 
@@ -106,8 +108,10 @@ impl Job for Explain<'_> {
         let embed = |dataset: &Arc<Dataset>, keep: bool, quiet: bool| {
             let (spec, bag, threads) = (checkpoint.spec(), &args.bag, args.data.threads);
             let stop = &StopArgs::default();
-            Stream { dataset, spec, bag, whole: false, stop, decide: None, tap, keep, threads, memory: None, quiet }
-                .run(&*network)
+            let (whole, decide, memory, on_bad_image) = (false, None, None, OnBadImage::Fail);
+            let stream =
+                Stream { dataset, spec, bag, whole, stop, decide, tap, keep, threads, on_bad_image, memory, quiet };
+            anyhow::Ok(stream.run(&*network)?.images)
         };
         let see = |path: &Path| -> Result<Seen> {
             let dataset = source::images(&[path.into()])?;
@@ -234,34 +238,4 @@ fn over(heat: &HeatMap, image: &Image, limit: f64) -> Result<Image> {
     let mut grey = image.clone();
     grey.set_colour(Colour::Grey);
     Ok(Image::new(image.size(), heat.over(grey.rgb(), limit, OPACITY)?))
-}
-
-/// Images next to each other, their tops aligned, white around them.
-fn beside(images: &[&Image]) -> Image {
-    const GAP: u32 = 4;
-    let height = images.iter().map(|image| image.size().height).max().unwrap_or(1);
-    let width = images.iter().map(|image| image.size().width + GAP).sum::<u32>() - GAP;
-    let mut rgb = vec![255; (height * width * 3) as usize];
-    let mut left = 0;
-    for image in images {
-        let size = image.size();
-        for row in 0..size.height {
-            let to = ((row * width + left) * 3) as usize;
-            let from = (row * size.width * 3) as usize;
-            let length = (size.width * 3) as usize;
-            rgb[to..to + length].copy_from_slice(&image.rgb()[from..from + length]);
-        }
-        left += size.width + GAP;
-    }
-    Image::new(bagssl_core::patch::ImageSize { height, width }, rgb)
-}
-
-fn png(picture: &Image) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let size = picture.size();
-    let mut encoder = png::Encoder::new(&mut bytes, size.width, size.height);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.write_header()?.write_image_data(picture.rgb())?;
-    Ok(bytes)
 }

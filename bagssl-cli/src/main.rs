@@ -12,6 +12,7 @@ mod bag;
 mod groups;
 mod score;
 mod stream;
+mod picture;
 mod work;
 
 mod train;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bagssl_core::checkpoint::{Checkpoint, Spec};
 use bagssl_core::embed::{Embed, Tap};
+use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::Dataset;
 use serde::Serialize;
 
@@ -15,8 +16,8 @@ use crate::bag::BagArgs;
 use crate::embed::Feature;
 use crate::files;
 use crate::output::{field, say};
-use crate::source;
-use crate::stream::{Embedded, StopArgs, Stream};
+use crate::source::{self, BadImageArgs};
+use crate::stream::{Embedded, StopArgs, Stream, Streamed};
 
 /// Find the images, or patches, that are most like a given one
 ///
@@ -45,6 +46,8 @@ pub(crate) struct Args {
     stop: StopArgs,
     #[command(flatten)]
     cpu: CpuArgs,
+    #[command(flatten)]
+    bad: BadImageArgs,
     /// Threads that decode and cut images [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
@@ -113,8 +116,12 @@ impl Job for Search<'_> {
         let spec = checkpoint.spec();
         let tap = args.tap.map_or(spec.tap, Tap::from);
         let network = T::trained(checkpoint, &[tap], args.cpu, &device)?;
-        let first = embed(args, spec, tap, &query, &*network, true)?.remove(0);
-        let rest = embed(args, spec, tap, &others, &*network, args.json)?;
+        let fail = OnBadImage::Fail;
+        let first = embed(args, spec, tap, (&query, fail), &*network, true)?.images.remove(0);
+        let rest = (&others, args.bad.on_bad_image.into());
+        let rest = embed(args, spec, tap, rest, &*network, args.json)?;
+        rest.tell(&others);
+        let rest = rest.images;
         let mut found: Vec<Found> =
             if args.patches { patches(&first, &rest, &others) } else { images(&first, &rest, &others) };
         found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
@@ -127,13 +134,14 @@ fn embed(
     args: &Args,
     spec: &Spec,
     tap: Tap,
-    dataset: &Arc<Dataset>,
+    (dataset, on_bad_image): (&Arc<Dataset>, OnBadImage),
     network: &dyn Embed,
     quiet: bool,
-) -> Result<Vec<Embedded>> {
+) -> Result<Streamed> {
     let (bag, stop, threads, keep) = (&args.bag, &args.stop, args.threads, args.patches);
-    Stream { dataset, spec, bag, whole: false, stop, decide: None, tap, keep, threads, memory: None, quiet }
-        .run(network)
+    let (whole, decide, memory) = (false, None, None);
+    let stream = Stream { dataset, spec, bag, whole, stop, decide, tap, keep, threads, on_bad_image, memory, quiet };
+    stream.run(network)
 }
 
 fn unit(row: &[f32]) -> Vec<f32> {
@@ -147,12 +155,12 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 
 fn images(query: &Embedded, rest: &[Embedded], names: &Dataset) -> Vec<Found> {
     let query = unit(&query.mean);
-    let found = |(index, other): (usize, &Embedded)| Found {
+    let found = |other: &Embedded| Found {
         similarity: cosine(&query, &unit(&other.mean)),
-        image: names.name(index).into(),
+        image: names.name(other.image).into(),
         patches: None,
     };
-    rest.iter().enumerate().map(found).collect()
+    rest.iter().map(found).collect()
 }
 
 /// For each patch of the query its nearest one in each image.
@@ -166,13 +174,13 @@ fn patches(query: &Embedded, rest: &[Embedded], names: &Dataset) -> Vec<Found> {
     };
     let of_query = units(query);
     let mut found = Vec::new();
-    for (index, other) in rest.iter().enumerate() {
+    for other in rest {
         let of_other = units(other);
         for (number, patch) in of_query.iter().enumerate() {
             let best = of_other.iter().enumerate().map(|(at, unit)| (cosine(patch, unit), at));
             if let Some((similarity, at)) = best.max_by(|a, b| a.0.total_cmp(&b.0)) {
                 let patches = Some([place(query, number), place(other, at)]);
-                found.push(Found { similarity, image: names.name(index).into(), patches });
+                found.push(Found { similarity, image: names.name(other.image).into(), patches });
             }
         }
     }

@@ -9,6 +9,7 @@ use bagssl_data::bad::{OnBadImage, Skipped};
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::image::{Decode, MOST_BYTES};
 
+use crate::files;
 use crate::output::one_line;
 
 /// Where images come from.
@@ -19,12 +20,31 @@ pub(crate) struct DataArgs {
     /// [default: the photographs that the program carries]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) classes: ClassesArgs,
     /// Turn photographs as their EXIF orientation says [default: not, as torchvision]
     #[arg(long)]
     pub(crate) exif: bool,
     /// Threads that decode and cut images [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) threads: usize,
+}
+
+/// Which of a data set's classes are used.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct ClassesArgs {
+    /// Only the classes that this text file lists, a name a line (ImageNet-100 is ImageNet with a list of 100 wnids)
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+}
+
+impl ClassesArgs {
+    fn choose(&self, dataset: Dataset) -> Result<Dataset> {
+        let Some(path) = &self.classes else { return Ok(dataset) };
+        let origin = || path.display().to_string();
+        let list = String::from_utf8(files::read(path)?).ok().context("expected text in UTF-8").with_context(origin)?;
+        dataset.of_classes(&list).with_context(origin)
+    }
 }
 
 /// What is done about images that cannot be used.
@@ -36,7 +56,7 @@ pub(crate) struct BadImageArgs {
 }
 
 /// What becomes of an image that cannot be used.
-#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum BadImage {
     #[default]
     Fail,
@@ -52,10 +72,27 @@ impl From<BadImage> for OnBadImage {
     }
 }
 
+/// Why an image was left out, with its name.
+pub(crate) fn reason(Skipped { name, reason, .. }: &Skipped) -> String {
+    // Most reasons begin with the name, some with the data set's before it.
+    one_line(&if reason.contains(name.as_str()) { reason.clone() } else { format!("{name}: {reason}") })
+}
+
 /// Lists on standard error what was left out.
 pub(crate) fn tell_skipped(skipped: &[Skipped]) {
-    for Skipped { name, reason, times, .. } in skipped {
-        eprintln!("left out {times} times: {}", one_line(&format!("{name}: {reason}")));
+    for image in skipped {
+        let often = if image.times == 1 { String::new() } else { format!(" {} times", image.times) };
+        eprintln!("left out{often}: {}", reason(image));
+    }
+    if !skipped.is_empty() {
+        eprintln!("{} images left out", skipped.len());
+    }
+}
+
+/// Says on standard error how many files were passed over.
+pub(crate) fn tell_others(dataset: &Dataset) {
+    if dataset.others() > 0 {
+        eprintln!("{} other files passed over, no images by the ending of their names", dataset.others());
     }
 }
 
@@ -66,7 +103,7 @@ impl DataArgs {
             Some(path) => Dataset::open(path, split)?,
             None => Dataset::embedded(split)?,
         };
-        Ok(Arc::new(dataset.with_decode(Decode { exif: self.exif })))
+        Ok(Arc::new(self.classes.choose(dataset)?.with_decode(Decode { exif: self.exif })))
     }
 
     /// What the data set is called.

@@ -346,6 +346,8 @@ fn every_command_has_help() {
         &["export"],
         &["import"],
         &["data", "check"],
+        &["data", "preview"],
+        &["data", "split"],
         &["bench", "infer"],
         &["bench", "train"],
         &["bench", "accuracy"],

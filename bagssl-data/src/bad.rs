@@ -58,8 +58,11 @@ impl Error {
 }
 
 impl OnBadImage {
-    /// The result of using an image, as far as it matters to others: an error if the work ends, the reason if it is left out.
-    pub(crate) fn judge<T>(self, used: Result<T>) -> Result<std::result::Result<T, String>> {
+    /// The result of using an image, as far as it matters to others: the reason if it is left out.
+    ///
+    /// # Errors
+    /// The image's own, if the work ends with it; any error that is of a setting, not of an image.
+    pub fn judge<T>(self, used: Result<T>) -> Result<std::result::Result<T, String>> {
         match used {
             Ok(used) => Ok(Ok(used)),
             Err(error) if self == OnBadImage::Skip && error.is_of_image() => Ok(Err(error.to_string())),

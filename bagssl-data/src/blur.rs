@@ -7,29 +7,31 @@
 
 use crate::image::Image;
 
-type Pixel = [u8; 3];
-
 const PASSES: u32 = 3;
 const ONE: u32 = 1 << 24;
 
 /// Blurs with a deviation of `sigma` pixels. Beyond an edge, its pixels go on.
+///
+/// Both directions go through rows together, a value beside the other, which a compiler makes vectors of: along the rows, the
+/// picture is turned over its diagonal first.
 pub(crate) fn blur(patch: &mut Image, sigma: f32) {
     let shape = BoxShape::of_gaussian(sigma);
     let (height, width) = (patch.size().height as usize, patch.size().width as usize);
-    let pixels = patch.rgb_mut().as_chunks_mut::<3>().0;
-    let mut line = Vec::with_capacity(height.max(width));
-    for _ in 0..PASSES {
-        for row in pixels.chunks_exact_mut(width) {
-            line.clear();
-            line.extend_from_slice(row);
-            shape.blur(&line, row.iter_mut());
-        }
-    }
-    for column in 0..width {
-        for _ in 0..PASSES {
-            line.clear();
-            line.extend(pixels[column..].iter().step_by(width));
-            shape.blur(&line, pixels[column..].iter_mut().step_by(width));
+    let mut columns = vec![0; height * width * 3];
+    transpose(patch.rgb(), &mut columns, width);
+    let columns = shape.blur(columns, height * 3);
+    let rows = patch.rgb_mut();
+    transpose(&columns, rows, height);
+    rows.copy_from_slice(&shape.blur(rows.to_vec(), width * 3));
+}
+
+/// The pixels of rows of `width` pixels, column by column.
+fn transpose(from: &[u8], to: &mut [u8], width: usize) {
+    let height = from.len() / 3 / width;
+    let to = to.as_chunks_mut::<3>().0;
+    for (row, pixels) in from.as_chunks::<3>().0.chunks_exact(width).enumerate() {
+        for (column, pixel) in pixels.iter().enumerate() {
+            to[column * height + row] = *pixel;
         }
     }
 }
@@ -54,32 +56,36 @@ impl BoxShape {
         BoxShape { radius, inner, end: (ONE - (2 * radius as u32 + 1) * inner) / 2 }
     }
 
-    /// One pass over a line.
-    fn blur<'a>(&self, line: &[Pixel], blurred: impl Iterator<Item = &'a mut Pixel>) {
-        let last = line.len() - 1;
-        let at = |place: usize| line[place.saturating_sub(self.radius + 1).min(last)].map(u32::from);
-        // `at(p)` is the pixel at `p - radius - 1`; the first box lies around the pixel 0.
-        let mut sum = [0; 3];
-        for place in 1..=2 * self.radius + 1 {
-            sum = plus(sum, at(place));
+    /// All passes down the rows of `length` values.
+    fn blur(&self, mut rows: Vec<u8>, length: usize) -> Vec<u8> {
+        let (mut blurred, mut sums) = (vec![0; rows.len()], vec![0; length]);
+        for _ in 0..PASSES {
+            self.pass(&rows, &mut blurred, &mut sums);
+            std::mem::swap(&mut rows, &mut blurred);
         }
-        for (place, value) in blurred.enumerate() {
-            let (before, after) = (at(place), at(place + 2 * self.radius + 2));
-            for channel in 0..3 {
-                let ends = before[channel] + after[channel];
-                value[channel] = ((sum[channel] * self.inner + ends * self.end + ONE / 2) / ONE) as u8;
+        rows
+    }
+
+    /// One pass down the rows, as long as there are sums.
+    fn pass(&self, rows: &[u8], blurred: &mut [u8], sums: &mut [u32]) {
+        let length = sums.len();
+        let last = rows.len() / length - 1;
+        // `at(p)` is the row at `p - radius - 1`; the first box lies around the row 0.
+        let at = |place: usize| &rows[place.saturating_sub(self.radius + 1).min(last) * length..][..length];
+        sums.fill(0);
+        for place in 1..=2 * self.radius + 1 {
+            sums.iter_mut().zip(at(place)).for_each(|(sum, value)| *sum += u32::from(*value));
+        }
+        for (place, out) in blurred.chunks_exact_mut(length).enumerate() {
+            let (before, after, first) = (at(place), at(place + 2 * self.radius + 2), at(place + 1));
+            let values = out.iter_mut().zip(sums.iter_mut()).zip(before).zip(after).zip(first);
+            for ((((out, sum), before), after), first) in values {
+                let ends = u32::from(*before) + u32::from(*after);
+                *out = ((*sum * self.inner + ends * self.end + ONE / 2) / ONE) as u8;
+                *sum = *sum + u32::from(*after) - u32::from(*first);
             }
-            sum = minus(plus(sum, after), at(place + 1));
         }
     }
-}
-
-fn plus(a: [u32; 3], b: [u32; 3]) -> [u32; 3] {
-    [a[0] + b[0], a[1] + b[1], a[2] + b[2]]
-}
-
-fn minus(a: [u32; 3], b: [u32; 3]) -> [u32; 3] {
-    [a[0] - b[0], a[1] - b[1], a[2] - b[2]]
 }
 
 #[cfg(test)]

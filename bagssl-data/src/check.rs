@@ -27,6 +27,8 @@ pub struct CheckReport {
     pub broken: Vec<String>,
     /// What the data set is.
     pub format: String,
+    /// Files among the images that are none, by the ending of their names.
+    pub others: u64,
     /// Images that were decoded: all, or a sample.
     pub decoded: usize,
     /// Images that are there twice, among those that were decoded.
@@ -94,6 +96,7 @@ pub fn check(dataset: &Dataset, sample: Option<usize>, progress: &(dyn Fn() + Sy
         std: total.as_ref().map(deviation),
         broken: looked.into_iter().filter_map(Result::err).collect(),
         format: dataset.format().to_string(),
+        others: dataset.others(),
         decoded: count,
         duplicates,
     }

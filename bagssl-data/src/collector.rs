@@ -1,6 +1,6 @@
 //! Images found under the folders of classes, which are then numbered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::dataset::{Dataset, Split};
@@ -14,6 +14,7 @@ pub(crate) struct Collector {
     origin: PathBuf,
     classes: BTreeSet<(&'static str, String)>,
     found: Vec<Found>,
+    others: BTreeMap<&'static str, u64>,
 }
 
 /// An image in one of the folders that a half may have.
@@ -33,11 +34,16 @@ impl Found {
 
 impl Collector {
     pub(crate) fn new(origin: &Path) -> Self {
-        Collector { origin: origin.into(), classes: BTreeSet::new(), found: Vec::new() }
+        Collector { origin: origin.into(), classes: BTreeSet::new(), found: Vec::new(), others: BTreeMap::new() }
     }
 
     pub(crate) fn add_class(&mut self, folder: &'static str, class: &str) {
         self.classes.insert((folder, class.into()));
+    }
+
+    /// Counts files that are no images.
+    pub(crate) fn add_others(&mut self, folder: &'static str, count: u64) {
+        *self.others.entry(folder).or_default() += count;
     }
 
     pub(crate) fn add(&mut self, folder: &'static str, class: &str, name: String, offset: u64, length: u64) {
@@ -54,7 +60,8 @@ impl Collector {
         let named = self.classes.iter().filter(|(folder, _)| halves.contains(&Some(folder)));
         let classes: Vec<String> = named.map(|(_, class)| class.clone()).collect::<BTreeSet<_>>().into_iter().collect();
         let number = |class: &String| classes.binary_search(class).expect("each image's class is known") as u32;
-        let here = self.found.into_iter().filter(|found| Some(found.folder) == folder_of(split));
+        let folder_of = folder_of(split);
+        let here = self.found.into_iter().filter(|found| Some(found.folder) == folder_of);
         let labelled = here.map(|found| (number(&found.class), found)).collect::<Vec<_>>();
         let entries: Entries = labelled.iter().map(|(label, found)| found.entry(*label)).collect();
         let entries = entries.sorted();
@@ -63,6 +70,7 @@ impl Collector {
             return refuse(expected, format!("no image under {}/", split.folders().join("/ or ")));
         }
         entries.check(&self.origin)?;
-        Ok(Dataset::new(&self.origin, format, classes, entries, storage))
+        let others = folder_of.and_then(|folder| self.others.get(folder)).copied().unwrap_or(0);
+        Ok(Dataset { others, ..Dataset::new(&self.origin, format, classes, entries, storage) })
     }
 }

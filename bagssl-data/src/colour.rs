@@ -1,6 +1,8 @@
 //! Changes of a patch's colours, as Pillow computes them in 8 bits: the colour changes to one grey level, the flip, the
 //! grey and the solarisation exactly.
 
+use std::sync::LazyLock;
+
 use crate::image::{Image, luma};
 
 type Pixel = [u8; 3];
@@ -45,10 +47,12 @@ pub(crate) fn saturation(patch: &mut Image, factor: f32) {
 
 /// Turns the colour wheel, in 255 steps.
 pub(crate) fn hue(patch: &mut Image, turns: f32) {
-    let shift = (turns * 255.0) as i32;
+    let shift = (turns * 255.0) as i32 as u8;
+    let (sectors, shares) = (&*SECTORS, &*SHARES);
     for pixel in pixels(patch) {
         let [hue, saturation, value] = to_hsv(*pixel);
-        *pixel = from_hsv([hue.wrapping_add(shift as u8), saturation, value]);
+        let sector = sectors[usize::from(hue.wrapping_add(shift))];
+        *pixel = from_hsv(sector, shares[usize::from(saturation)], value);
     }
 }
 
@@ -60,31 +64,43 @@ fn to_hsv([red, green, blue]: Pixel) -> Pixel {
         return [0, 0, highest];
     }
     let range = f32::from(highest - lowest);
-    let [r, g, b] = [red, green, blue].map(|value| f64::from(f32::from(highest - value) / range));
+    let below = |value: u8| f64::from(f32::from(highest - value) / range);
     let sixth = if red == highest {
-        b - g
+        below(blue) - below(green)
     } else if green == highest {
-        2.0 + r - b
+        2.0 + below(red) - below(blue)
     } else {
-        4.0 + g - r
+        4.0 + below(green) - below(red)
     };
-    let hue = (f64::from(sixth as f32) / 6.0 + 1.0).fract() as f32;
+    // Once around the wheel is nothing. Written out: a call to find the fraction would take longer than all of this.
+    let turns = f64::from(sixth as f32) / 6.0 + 1.0;
+    let hue = if turns >= 1.0 { turns - 1.0 } else { turns } as f32;
     let saturation = range / f32::from(highest);
-    [(f64::from(hue) * 255.0) as u8, (f64::from(saturation) * 255.0) as u8, highest]
+    [whole(f64::from(hue) * 255.0), whole(f64::from(saturation) * 255.0), highest]
 }
 
-fn from_hsv([hue, saturation, value]: Pixel) -> Pixel {
-    if saturation == 0 {
-        return [value; 3];
-    }
-    let sixth = (f64::from(hue) * 6.0 / 255.0) as f32;
-    let (sector, within) = (sixth.floor(), sixth - sixth.floor());
-    let share = (f64::from(saturation) / 255.0) as f32;
-    let level = |less: f64| (f64::from(value) * (1.0 - less)).round() as u8;
+/// The whole part of a number in 0 to 255. By way of 32 bits, which takes one instruction.
+fn whole(number: f64) -> u8 {
+    number as i32 as u8
+}
+
+/// The sixth of the colour wheel that each hue lies in, and how far.
+static SECTORS: LazyLock<[(u8, f32); 256]> = LazyLock::new(|| {
+    std::array::from_fn(|hue| {
+        let sixth = (hue as f64 * 6.0 / 255.0) as f32;
+        (sixth as u8 % 6, sixth.fract())
+    })
+});
+
+/// Each saturation as a share.
+static SHARES: LazyLock<[f32; 256]> = LazyLock::new(|| std::array::from_fn(|level| (level as f64 / 255.0) as f32));
+
+fn from_hsv((sector, within): (u8, f32), share: f32, value: u8) -> Pixel {
+    let level = |less: f64| whole(f64::from(value) * (1.0 - less) + 0.5);
     let p = level(share.into());
     let q = level((share * within).into());
     let t = level(f64::from(share) * (1.0 - f64::from(within)));
-    match sector as u8 % 6 {
+    match sector {
         0 => [value, t, p],
         1 => [q, value, p],
         2 => [p, value, t],
@@ -128,6 +144,21 @@ mod tests {
                 reference::within_a_level(&format!("{name} {factor}"), changed.rgb(), &case["rgb"]);
             }
         }
+    }
+
+    /// A number for all 16.8 million colours under two turns (FNV-1a of 64 bits over the pixels), taken from the same
+    /// calculation without tables and with the functions `floor`, `fract` and `round`.
+    #[test]
+    fn no_colour_is_turned_otherwise() {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for (red, turns) in (0..=255).flat_map(|red| [-0.1, 0.37].map(|turns| (red, turns))) {
+            let rgb = (0..=u16::MAX).flat_map(|rest| [red, (rest >> 8) as u8, rest as u8]).collect();
+            let mut image = Image::new(ImageSize { height: 256, width: 256 }, rgb);
+            hue(&mut image, turns);
+            let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            hash = image.rgb().iter().fold(hash, add);
+        }
+        assert_eq!(hash, 0x8544_9513_3a80_6d35);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::cifar;
 use crate::detect;
 use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
-use crate::folder;
+use crate::folder::{self, Listing};
 use crate::image::{Decode, Image};
 use crate::imagenet;
 use crate::parquet;
@@ -48,11 +48,12 @@ pub struct Dataset {
     pub(crate) entries: Entries,
     pub(crate) storage: Storage,
     pub(crate) decode: Decode,
+    pub(crate) others: u64,
 }
 
 impl Dataset {
     pub(crate) fn new(origin: &Path, format: Format, classes: Vec<String>, entries: Entries, storage: Storage) -> Self {
-        Dataset { origin: origin.into(), format, classes, entries, storage, decode: Decode::default() }
+        Dataset { origin: origin.into(), format, classes, entries, storage, decode: Decode::default(), others: 0 }
     }
 
     /// Opens one half of a data set of any [`Format`], which is found out by what lies at `path`. The classes of both halves
@@ -107,12 +108,20 @@ impl Dataset {
     /// [`Error::Read`] if something cannot be read, [`Error::Format`] if there is no image, or too many folders lie in each
     /// other.
     pub fn of_folder(path: &Path) -> Result<Self> {
-        let files = folder::images(path)?;
+        let Listing { images: files, others } = folder::images(path)?;
         if files.is_empty() {
             let (expected, got) = ("a folder with images in it", "none".into());
             return Err(Error::Format { path: path.into(), expected, got });
         }
-        Ok(Self::unlabelled(path, &files, Storage::Files(path.into())))
+        Ok(Dataset { others, ..Self::unlabelled(path, &files, Storage::Files(path.into())) })
+    }
+
+    /// What lies there, by a look at its names and first bytes.
+    ///
+    /// # Errors
+    /// [`Error::Read`] if it cannot be read, [`Error::Format`] if it is no data set.
+    pub fn format_at(path: &Path) -> Result<Format> {
+        detect::format(path)
     }
 
     /// Whether [`Dataset::open`] opens what lies there: not if it is an image, or a folder of nothing but images.
@@ -194,6 +203,12 @@ impl Dataset {
     /// Whether there are none: never, after opening.
     pub fn is_empty(&self) -> bool {
         self.entries.len() == 0
+    }
+
+    /// Files among the images of a folder, or of a tar of one, that count as no images by the ending of their names. What is
+    /// hidden does not count.
+    pub fn others(&self) -> u64 {
+        self.others
     }
 
     /// The names of the classes, by number.

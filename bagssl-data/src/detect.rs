@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::folder;
 use crate::halves;
 use crate::imagenet;
+use crate::lists;
 use crate::parquet;
 use crate::storage::{Archive, Storage};
 use crate::tarball;
@@ -38,6 +39,8 @@ pub enum Format {
     ImageNet,
     /// ImageNet-1K unpacked, with all validation images in `val/` itself, and the devkit or Kaggle's list.
     ImageNetFolder,
+    /// `train.txt`, and `val.txt` (or else `validation.txt` or `test.txt`): see [`crate::lists`].
+    Lists,
     /// Single images.
     Files,
 }
@@ -53,6 +56,7 @@ impl fmt::Display for Format {
             Format::Parquet => "Hugging Face parquet",
             Format::ImageNet => "ImageNet-1K, archives",
             Format::ImageNetFolder => "ImageNet-1K, unpacked",
+            Format::Lists => "lists of image files",
             Format::Files => "image files",
         })
     }
@@ -60,7 +64,7 @@ impl fmt::Display for Format {
 
 /// What is looked for, for whoever has none of it.
 pub(crate) const KNOWN: &str = "a folder with train/ and val/ (each with a folder of images for each class), an uncompressed \
-.tar of one, CIFAR's binary files or .tar.gz, WebDataset's .tar shards, .parquet files, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar";
+.tar of one, CIFAR's binary files or .tar.gz, WebDataset's .tar shards, .parquet files, lists train.txt and val.txt, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar";
 
 /// Opens one half of whatever lies there.
 pub(crate) fn open(path: &Path, split: Split) -> Result<Dataset> {
@@ -74,6 +78,7 @@ pub(crate) fn open(path: &Path, split: Split) -> Result<Dataset> {
         Format::ImageNet => imagenet::open(imagenet::archives(path).expect("they were found just now"), split),
         Format::ImageNetFolder => imagenet::open_flat(path, split),
         Format::ImageFolderTar => tar(path, split),
+        Format::Lists => lists::open(path, split),
         _ => folder::open(path, split),
     }
 }
@@ -95,6 +100,7 @@ pub(crate) fn format(path: &Path) -> Result<Format> {
             () if !halves::files(path, "tar")?.is_empty() => Ok(Format::WebDataset),
             () if imagenet::is_flat(path) => Ok(Format::ImageNetFolder),
             () if has_half(path) => Ok(Format::ImageFolder),
+            () if lists::is_lists(path) => Ok(Format::Lists),
             () => refuse("a folder without any of these (no image under train/)"),
         };
     }

@@ -95,26 +95,34 @@ pub(crate) fn find(prints: &[(&str, Print)]) -> Duplicates {
     }
 }
 
-/// Pairs within the radius. Of four parts of 16 bits, three changed bits leave one whole: only those that share one are
-/// compared.
+/// Pairs within the radius, at most [`MOST_FOUND`].
 fn near(hashes: &[(usize, u64)]) -> Vec<(usize, usize)> {
     let mut pairs = Vec::new();
-    for part in 0..4 {
-        let mut buckets: HashMap<u16, Vec<(usize, u64)>> = HashMap::new();
-        for &(image, hash) in hashes {
-            let others = buckets.entry((hash >> (16 * part)) as u16).or_default();
-            let close = others.iter().filter(|(_, other)| (other ^ hash).count_ones() <= RADIUS);
-            pairs.extend(close.map(|(other, _)| (*other.min(&image), *other.max(&image))));
-            if pairs.len() > 4 * MOST_FOUND {
-                break;
-            }
-            others.push((image, hash));
-        }
-    }
+    each_near(hashes, &mut |one, other| {
+        pairs.push((one.min(other), one.max(other)));
+        pairs.len() <= 4 * MOST_FOUND
+    });
     pairs.sort_unstable();
     pairs.dedup();
     pairs.truncate(MOST_FOUND);
     pairs
+}
+
+/// Calls `found` for each pair within the radius, up to four times, until it returns false. Of four parts of 16 bits, three
+/// changed bits leave one whole: only those that share one are compared.
+pub(crate) fn each_near(hashes: &[(usize, u64)], found: &mut dyn FnMut(usize, usize) -> bool) {
+    for part in 0..4 {
+        let mut buckets: HashMap<u16, Vec<(usize, u64)>> = HashMap::new();
+        for &(image, hash) in hashes {
+            let others = buckets.entry((hash >> (16 * part)) as u16).or_default();
+            for (other, _) in others.iter().filter(|(_, other)| (other ^ hash).count_ones() <= RADIUS) {
+                if !found(*other, image) {
+                    return;
+                }
+            }
+            others.push((image, hash));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -89,16 +89,22 @@ impl<'a> FromIterator<Entry<'a>> for Entries {
 }
 
 impl Dataset {
-    /// Only the images of these classes (a name a line; what follows a name on its line does not count), as ImageNet-100 is
-    /// made of ImageNet with a list of wnids. The classes are numbered in the order of their names.
+    /// Only the images of these classes, as ImageNet-100 is made of ImageNet with a list of wnids. The list has a class a line:
+    /// its name, or its name and more words, which do not count. The classes are numbered in the order of their names.
     ///
     /// # Errors
     /// [`Error::Setting`] if the list is empty, has a name twice or one that is no class here, or no image is left.
     pub fn of_classes(self, list: &str) -> Result<Self> {
         let refuse = |expected: &str, got: String| Error::Setting { name: "classes", expected: expected.into(), got };
-        let mut classes: Vec<String> =
-            list.lines().filter_map(|line| line.split_whitespace().next()).map(Into::into).collect();
+        let name = |line: &str| match self.classes.iter().find(|class| *class == line.trim()) {
+            Some(class) => Some(class.clone()),
+            None => line.split_whitespace().next().map(Into::into),
+        };
+        let mut classes: Vec<String> = list.lines().filter_map(name).collect();
         classes.sort();
+        if classes.is_empty() {
+            return Err(refuse("at least one class", "an empty list".into()));
+        }
         if let Some(pair) = classes.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(refuse("each class once", format!("{:?} twice", pair[0])));
         }

@@ -33,24 +33,34 @@ pub(crate) fn collect_half(root: &Path, folder: &'static str, images: bool, coll
         let class = text(&path)?;
         collector.add_class(folder, &class);
         if images {
-            let mut found = Vec::new();
+            let mut found = Listing::default();
             collect(&path, &format!("{folder}/{class}"), DEEPEST, &mut found)?;
-            found.into_iter().for_each(|(name, length)| collector.add(folder, &class, name, 0, length));
+            collector.add_others(folder, found.others);
+            found.images.into_iter().for_each(|(name, length)| collector.add(folder, &class, name, 0, length));
         }
     }
     Ok(())
 }
 
-/// The names and lengths of all images in a folder and those below it, by name.
-pub(crate) fn images(root: &Path) -> Result<Vec<(String, u64)>> {
-    let mut found = Vec::new();
+/// What lies in a folder and those below it.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// The names and lengths of all images, by name.
+    pub(crate) images: Vec<(String, u64)>,
+    /// How many other files there are, hidden ones apart.
+    pub(crate) others: u64,
+}
+
+/// What lies in a folder and those below it.
+pub(crate) fn images(root: &Path) -> Result<Listing> {
+    let mut found = Listing::default();
     collect(root, "", DEEPEST, &mut found)?;
-    found.iter_mut().for_each(|(name, _)| *name = name.trim_start_matches('/').to_string());
+    found.images.iter_mut().for_each(|(name, _)| *name = name.trim_start_matches('/').to_string());
     Ok(found)
 }
 
 /// Adds the names and lengths of the images of a folder and of those below it.
-fn collect(folder: &Path, inside: &str, depth: usize, found: &mut Vec<(String, u64)>) -> Result<()> {
+fn collect(folder: &Path, inside: &str, depth: usize, found: &mut Listing) -> Result<()> {
     let refuse = |path: &Path, expected, got: &str| Error::Format { path: path.into(), expected, got: got.into() };
     if depth == 0 {
         return Err(refuse(folder, "at most 16 folders in each other", "one more"));
@@ -64,7 +74,9 @@ fn collect(folder: &Path, inside: &str, depth: usize, found: &mut Vec<(String, u
             if !meta.is_file() {
                 return Err(refuse(&path, "an image file", "a special file"));
             }
-            found.push((name, meta.len()));
+            found.images.push((name, meta.len()));
+        } else {
+            found.others += 1;
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! The modules stand in the order in which an image goes through them: a [`dataset`] finds it and an [`image`] is
 //! decoded, [`resample`] cuts patches out of it, which [`augment`] changes and [`levels`] makes values of; a [`loader`]
-//! makes batches of these for training, [`bags`] for evaluation. [`check`] looks at a whole data set.
+//! makes batches of these for training, [`bags`] for evaluation. [`check`] looks at a whole data set, [`groups`] makes halves of one.
 //!
 //! ```
 //! use bagssl_core::batch::{BatchShape, PatchBatch};
@@ -46,6 +46,7 @@ mod archive;
 mod tarball;
 mod cifar;
 mod halves;
+pub mod lists;
 mod webdataset;
 mod parquet;
 mod imagenet;
@@ -63,6 +64,7 @@ mod ordered;
 pub mod loader;
 pub mod bags;
 pub mod duplicates;
+pub mod groups;
 pub mod check;
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ pub(crate) fn collect(members: Vec<Member>, origin: &Path) -> Result<Collector> 
         }
         match kind {
             Kind::Folder => collector.add_class(place.folder, place.class),
-            _ if !is_image(&name) || !place.is_inside => {}
+            _ if !place.is_inside => {}
+            _ if !is_image(&name) => collector.add_others(place.folder, u64::from(kind == Kind::File)),
             Kind::File => collector.add(place.folder, place.class, name.clone(), offset, length),
             Kind::Special => return refuse("a special file".into()),
         }

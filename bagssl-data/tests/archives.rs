@@ -327,6 +327,22 @@ fn imagenet_unpacked_and_a_part_of_it() {
     refused(of("n02119789\nn02119789"), &["classes: expected each class once, got \"n02119789\" twice"]);
     refused(of("n00000001"), &["classes: expected classes of the data set, got \"n00000001\""]);
     refused(of("n02084071"), &["expected classes with images, got 1 without any"]);
+    refused(of("\n \n"), &["classes: expected at least one class, got an empty list"]);
+}
+
+#[test]
+fn classes_whose_names_are_words() {
+    let root = tempfile::tempdir().unwrap();
+    for (number, name) in (1..).zip(["red fox", "red", "kit fox"]) {
+        fs::create_dir_all(root.path().join("train").join(name)).unwrap();
+        fs::write(root.path().join("train").join(name).join("a.png"), picture(5, 3, number)).unwrap();
+    }
+    let of = |list: &str| Dataset::open(root.path(), Split::Train).unwrap().of_classes(list);
+    let part = of("red fox\nkit fox\n").unwrap();
+    assert_eq!(part.classes(), ["kit fox", "red fox"]);
+    assert_eq!([0, 1].map(|image| (part.label(image), part.decode(image).unwrap().rgb()[0])), [(0, 3), (1, 1)]);
+    assert_eq!(of("red squirrel\n").unwrap().classes(), ["red"]);
+    refused(of("kit\n"), &["got \"kit\", of which"]);
 }
 
 fn damaged(mut bytes: Vec<u8>, damage: &[(usize, u8)]) -> Vec<u8> {

@@ -91,6 +91,34 @@ fn the_same_in_a_tar() {
     }
 }
 
+#[test]
+fn lists_of_image_files() {
+    let root = tempfile::tempdir().unwrap();
+    folder(&root.path().join("photos"));
+    let lists = root.path().join("lists");
+    fs::create_dir(&lists).unwrap();
+    let write = |name: &str, text: &str| fs::write(lists.join(name), text).unwrap();
+    let open = |split| Dataset::open(&lists, split);
+    let absolute = root.path().join("photos/train/dog/b.png");
+    write("train.txt", &format!("../photos/val/ant/e.png\tant\n{}\tdog\n", absolute.display()));
+    refused(open(Split::Validation), &["lists: expected", "no image under val/"]);
+    write("val.txt", "../photos/train/cat/a.PNG\tred cat\n");
+    let train = open(Split::Train).unwrap();
+    assert_eq!((train.len(), train.format()), (2, bagssl_data::dataset::Format::Lists));
+    assert_eq!(train.classes(), ["ant", "dog", "red cat"], "the classes of both halves");
+    assert_eq!([0, 1].map(|image| (train.label(image), train.decode(image).unwrap().rgb()[0])), [(0, 5), (1, 1)]);
+    let validation = open(Split::Validation).unwrap();
+    assert_eq!((validation.label(0), validation.decode(0).unwrap().rgb()[0]), (2, 2));
+
+    write("val.txt", "../photos/val/ant/e.png\tant\n");
+    refused(open(Split::Train), &["val.txt: expected each image once in both lists", "../photos/val/ant/e.png twice"]);
+    write("val.txt", "../photos/none.png\tant\n");
+    refused(open(Split::Validation), &["lists/../photos/none.png", "No such file"]);
+    assert_eq!(open(Split::Train).unwrap().len(), 2, "of the other half only the classes are read");
+    write("val.txt", "../photos\tant\n");
+    refused(open(Split::Validation), &["photos: expected an image file, got something else"]);
+}
+
 /// A record's red plane counts its pixels row by row, green is 7, blue is the record's number.
 fn records(labels: &[&[u8]]) -> Vec<u8> {
     let record = |(number, labels): (usize, &&[u8])| {

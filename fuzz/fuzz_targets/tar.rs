@@ -1,5 +1,5 @@
 #![no_main]
-//! A tar that is opened lists images whose classes are there and whose bytes can be read.
+//! A tar that is opened lists images whose classes are there and whose bytes are read; `image` decodes them.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
         if let Ok(dataset) = Dataset::from_tar(bytes.to_vec(), Path::new("fuzz"), split) {
             for image in 0..dataset.len() {
                 assert!((dataset.label(image) as usize) < dataset.classes().len());
-                let _ = dataset.decode(image);
+                let _ = dataset.decoding_bytes(image);
             }
         }
     }

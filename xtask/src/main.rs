@@ -8,6 +8,7 @@ mod no_std;
 mod fuzz;
 mod edge;
 mod gpu;
+mod photo_tiles;
 mod ci;
 
 use std::ffi::OsString;
@@ -39,6 +40,9 @@ enum Command {
     /// What runs on a machine with a GPU
     #[command(subcommand)]
     Gpu(gpu::Command),
+    /// Build data sets for measurements
+    #[command(subcommand)]
+    Data(photo_tiles::DataCommand),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Command::Reproduce { args } => reproduce(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Gpu(command) => gpu::run(&command),
+        Command::Data(command) => photo_tiles::run(&command),
     };
     match result {
         Ok(code) => code,

@@ -18,7 +18,7 @@ use bagssl_data::loader::Loader;
 use bagssl_train::backend::{Candle, NdArray};
 use bagssl_train::config::CheckedConfig;
 use bagssl_train::loss::Algebra;
-use bagssl_train::preset::preset;
+use bagssl_train::preset::{names, preset};
 use bagssl_train::store::Nowhere;
 use bagssl_train::trainer::{RunInfo, Trainer};
 use burn::backend::Autodiff;
@@ -155,7 +155,7 @@ const SIZE: usize = 16;
 /// The recipe with what the command line says of it.
 fn recipe(args: &Args, images: usize) -> Result<RunConfig> {
     let recipe = preset(&args.preset);
-    let recipe = recipe.with_context(|| format!("--preset: expected the name of a recipe, got {:?}", args.preset))?;
+    let recipe = recipe.with_context(|| format!("--preset: expected one of {}, got {:?}", names(), args.preset))?;
     let mut run = RunConfig::preset(recipe);
     let config = &mut run.train;
     config.model.arch = args.arch;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::patch::Crop;
 use bagssl_core::random::Address;
+use bagssl_data::bad::OnBadImage;
 use bagssl_data::bags::Cutter;
 use bagssl_data::image::Image;
 
@@ -34,6 +35,8 @@ pub(super) enum Answer {
     Cut(Cut),
     /// There is no memory for this image before another is done with.
     NoRoom(usize),
+    /// This image is left out, and why.
+    Bad(usize, String),
 }
 
 /// Some patches of an image, cut.
@@ -107,11 +110,17 @@ impl Stream<'_> {
     fn answer(&self, job: Job, cutter: &mut Cutter, budget: &Arc<Budget>) -> Result<Answer> {
         let (image, picture, range) = match job {
             Job::Open(image, patches) => {
-                let bytes = self.dataset.decoding_bytes(image)?;
+                let bytes = match self.on_bad_image.judge(self.dataset.decoding_bytes(image))? {
+                    Ok(bytes) => bytes,
+                    Err(reason) => return Ok(Answer::Bad(image, reason)),
+                };
                 let Some(room) = budget.take(bytes, self.dataset.name(image))? else {
                     return Ok(Answer::NoRoom(image));
                 };
-                let picture = self.prepare(image, room)?;
+                let picture = match self.prepare(image, room)? {
+                    Ok(picture) => picture,
+                    Err(reason) => return Ok(Answer::Bad(image, reason)),
+                };
                 let range = 0..patches.min(picture.crops.len());
                 (image, Arc::new(picture), range)
             }
@@ -122,23 +131,30 @@ impl Stream<'_> {
         Ok(Answer::Cut(Cut { image, picture, range, values }))
     }
 
-    fn prepare(&self, image: usize, room: Taken) -> Result<Picture> {
-        let picture = self.dataset.decode(image)?;
-        let named = || self.dataset.name(image).to_string();
+    /// Decodes an image and chooses its patches, or says why it is left out.
+    fn prepare(&self, image: usize, room: Taken) -> Result<std::result::Result<Picture, String>> {
+        let picture = match self.on_bad_image.judge(self.dataset.decode(image))? {
+            Ok(picture) => picture,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        match self.crops(&picture).with_context(|| self.dataset.name(image).to_string()) {
+            Ok(crops) => Ok(Ok(Picture { image: picture, crops, _room: room })),
+            Err(error) if self.on_bad_image == OnBadImage::Skip => Ok(Err(error.root_cause().to_string())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The crops of an image, in the order in which they are looked at.
+    fn crops(&self, picture: &Image) -> Result<Vec<Crop>> {
         // Drawn by the image itself, so that it has the same patches wherever it comes from.
         let address = Address { image: picture.fingerprint(), ..Address::default() };
-        let bag = if self.whole {
-            Bag::Whole
-        } else {
-            self.bag.for_image(&self.spec.patch, picture.size()).with_context(named)?
-        };
-        let crops = match bag {
+        let bag = if self.whole { Bag::Whole } else { self.bag.for_image(&self.spec.patch, picture.size())? };
+        Ok(match bag {
             Bag::Grid { spec, stride } if self.is_any_time() => {
-                let grid = Grid::new(spec, picture.size(), stride).with_context(named)?;
+                let grid = Grid::new(spec, picture.size(), stride)?;
                 grid.order(address).map(|patch| grid.crop(patch)).collect()
             }
-            bag => bag.crops(picture.size(), address).with_context(named)?,
-        };
-        Ok(Picture { image: picture, crops, _room: room })
+            bag => bag.crops(picture.size(), address)?,
+        })
     }
 }

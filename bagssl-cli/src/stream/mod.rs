@@ -16,10 +16,12 @@ use bagssl_core::batch::{BatchShape, PatchBatch};
 use bagssl_core::checkpoint::Spec;
 use bagssl_core::embed::{Embed, Rows, Tap};
 use bagssl_core::patch::Crop;
+use bagssl_data::bad::{OnBadImage, Skipped};
 use bagssl_data::dataset::Dataset;
 use bagssl_eval::classifier::{Classifier, Search};
 
 use crate::bag::BagArgs;
+use crate::source::{reason, tell_others, tell_skipped};
 use crate::work;
 use feed::{Answer, Cut, Feed};
 use flow::{Flow, ROWS};
@@ -82,13 +84,25 @@ pub(crate) struct Stream<'a> {
     /// Whether the embedding of each patch is wanted too.
     pub(crate) keep: bool,
     pub(crate) threads: usize,
+    /// What becomes of images that cannot be read, decoded or cut.
+    pub(crate) on_bad_image: OnBadImage,
     /// Bytes of memory that all of it may take.
     pub(crate) memory: Option<u64>,
     pub(crate) quiet: bool,
 }
 
+/// What came of all images.
+pub(crate) struct Streamed {
+    /// Those that have been looked at, in the order of the data set: at least one.
+    pub(crate) images: Vec<Embedded>,
+    /// Those that were left out.
+    pub(crate) skipped: Vec<Skipped>,
+}
+
 /// An image that has been looked at.
 pub(crate) struct Embedded {
+    /// Its number in the data set.
+    pub(crate) image: usize,
     /// The mean of the embeddings.
     pub(crate) mean: Vec<f32>,
     /// Each patch's, if kept, in the order in which they were looked at.
@@ -123,6 +137,7 @@ struct Run<'a> {
     limit: Option<Duration>,
     open: BTreeMap<usize, Open<'a>>,
     done: BTreeMap<usize, Embedded>,
+    skipped: BTreeMap<usize, Skipped>,
     /// Images that are still to be opened.
     to_open: VecDeque<usize>,
     /// Images that were asked for and have not come.
@@ -134,7 +149,7 @@ struct Run<'a> {
 
 impl Stream<'_> {
     /// Embeds all images, in the order of the data set.
-    pub(crate) fn run(&self, network: &dyn Embed) -> Result<Vec<Embedded>> {
+    pub(crate) fn run(&self, network: &dyn Embed) -> Result<Streamed> {
         self.stop.check()?;
         self.bag.check()?;
         let count = self.dataset.len();
@@ -151,21 +166,22 @@ impl Stream<'_> {
                 limit,
                 open: BTreeMap::new(),
                 done: BTreeMap::new(),
+                skipped: BTreeMap::new(),
                 to_open: (0..count).collect(),
                 opening: 0,
                 is_full: false,
                 rows_kept: 0,
             };
-            while run.done.len() < count {
+            while run.done.len() + run.skipped.len() < count {
                 run.ask(&mut feed)?;
                 let cuts = run.gather(&mut feed)?;
                 run.look(network, cuts, &mut feed)?;
-                bar.set_position(run.done.len() as u64);
+                bar.set_position((run.done.len() + run.skipped.len()) as u64);
             }
-            Ok(run.done.into_values().collect())
+            Ok((run.done.into_values().collect(), run.skipped.into_values().collect()))
         });
         bar.finish_and_clear();
-        done
+        done.and_then(|(images, skipped)| Streamed::new(images, skipped))
     }
 
     /// Whether an image may be looked at in part.
@@ -230,10 +246,19 @@ impl<'a> Run<'a> {
                     // Without an image that is open or on its way all memory is free, and the answer is another one.
                     self.is_full = self.opening > 0 || !self.open.is_empty();
                 }
+                Some(Answer::Bad(image, reason)) => self.skip(image, reason),
                 None => break,
             }
         }
         Ok(cuts)
+    }
+
+    /// Leaves an image out.
+    fn skip(&mut self, image: usize, reason: String) {
+        let name = self.stream.dataset.name(image).into();
+        self.skipped.insert(image, Skipped { image: image as u32, name, reason, times: 1 });
+        self.opening -= 1;
+        self.is_full = false;
     }
 
     /// Takes note of an image whose first patches have come.
@@ -326,13 +351,33 @@ impl<'a> Run<'a> {
         }
         let (used, total) = (image.state.mean().count(), cut.picture.crops.len() as u64);
         let Open { rows: patches, crops, .. } = image;
-        self.done.insert(cut.image, Embedded { mean, patches, crops, used, total, reason });
+        let number = cut.image;
+        self.done.insert(number, Embedded { image: number, mean, patches, crops, used, total, reason });
         self.is_full = false;
         Ok(())
     }
 
     fn dim(&self) -> usize {
         self.stream.spec.model.dim(self.stream.tap)
+    }
+}
+
+impl Streamed {
+    /// Refuses if everything was left out.
+    pub(crate) fn new(images: Vec<Embedded>, skipped: Vec<Skipped>) -> Result<Self> {
+        match skipped.last() {
+            Some(last) if images.is_empty() => {
+                let last = reason(last);
+                bail!("expected an image that can be used, got none of {}; the last: {last}", skipped.len())
+            }
+            _ => Ok(Streamed { images, skipped }),
+        }
+    }
+
+    /// Says on standard error what was left out, and how many files were passed over.
+    pub(crate) fn tell(&self, dataset: &Dataset) {
+        tell_others(dataset);
+        tell_skipped(&self.skipped);
     }
 }
 

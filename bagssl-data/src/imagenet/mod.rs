@@ -152,7 +152,9 @@ pub(crate) fn is_flat(root: &Path) -> bool {
 pub(crate) fn open_flat(root: &Path, split: Split) -> Result<Dataset> {
     let truth = Truth::find(root)?.ok_or_else(|| without_truth(root))?;
     let mut collector = Collector::new(root);
-    for (name, length) in folder::images(&root.join("val"))? {
+    let validation = folder::images(&root.join("val"))?;
+    collector.add_others("val", validation.others);
+    for (name, length) in validation.images {
         let refuse = || {
             let expected = "a validation image of the ground truth";
             Error::Format { path: root.join("val").join(&name), expected, got: "another name".into() }

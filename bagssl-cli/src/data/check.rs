@@ -1,28 +1,19 @@
-//! `bagssl data`.
+//! `bagssl data check`.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use bagssl_data::check::{CheckReport, check};
 use bagssl_data::dataset::Split;
-use clap::Subcommand;
 
+use super::SetArgs;
 use crate::output::say;
-use crate::source::DataArgs;
 use crate::work;
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Decode every image; say what there is and what is broken (exit code 1 if anything is)
-    Check(Check),
-}
-
 #[derive(Debug, clap::Args)]
-pub(crate) struct Check {
-    /// Images: a folder with train/ and val/, such a folder in a .tar, CIFAR-10/100's binary files or .tar.gz, WebDataset's
-    /// shards, Hugging Face's parquet, or ImageNet's archives
-    /// [default: the photographs that the program carries]
-    path: Option<std::path::PathBuf>,
+pub(crate) struct Args {
+    #[command(flatten)]
+    set: SetArgs,
     /// Decode only N images of each half, at equal distances
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
@@ -31,9 +22,8 @@ pub(crate) struct Check {
     json: bool,
 }
 
-pub(crate) fn run(command: &Command) -> Result<ExitCode> {
-    let Command::Check(args) = command;
-    let source = DataArgs { data: args.path.clone(), ..DataArgs::default() };
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let source = args.set.source();
     let mut reports = Vec::new();
     for (name, split) in [("train", Split::Train), ("validation", Split::Validation)] {
         let dataset = source.open(split)?;
@@ -61,6 +51,9 @@ pub(crate) fn run(command: &Command) -> Result<ExitCode> {
 fn print(name: &str, report: &CheckReport) {
     say!("\n{name}: {} images of {} classes, {} broken", report.images, report.classes.len(), report.broken.len());
     say!("  {}; {} decoded", report.format, report.decoded);
+    if report.others > 0 {
+        say!("  {} other files, no images by the ending of their names", report.others);
+    }
     if let (Some(height), Some(width)) = (report.height, report.width) {
         say!("  height {} to {}, width {} to {} pixels", height.0, height.1, width.0, width.1);
     }

@@ -1,0 +1,157 @@
+//! Halves as lists of image files: `train.txt`, and `val.txt`, `validation.txt` or `test.txt`.
+//!
+//! A line for each image: its path from the list's folder (or an absolute one), a tab, its class. A line without a tab is an
+//! image of a class that has no name. Empty lines do not count; in paths and classes a backslash, a tab and a line's ends are
+//! written as `\\`, `\t`, `\n` and `\r`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::collector::Collector;
+use crate::dataset::{Dataset, Split};
+use crate::detect::Format;
+use crate::error::{Error, Result};
+use crate::storage::Storage;
+
+/// An image of a list.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// Its path, from the folder of the list on or absolute, with `/` between folders.
+    pub path: String,
+    /// Its class.
+    pub class: String,
+}
+
+/// A list as it is written.
+pub fn print(images: &[Listed]) -> String {
+    let line = |image: &Listed| match image.class.is_empty() {
+        true => format!("{}\n", escaped(&image.path)),
+        false => format!("{}\t{}\n", escaped(&image.path), escaped(&image.class)),
+    };
+    images.iter().map(line).collect()
+}
+
+/// Reads a list; `origin` is what errors name.
+///
+/// # Errors
+/// [`Error::Format`] if it is not UTF-8, has no image, or a line has no path, more than one tab, or a backslash before another
+/// letter than those four.
+pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Listed>> {
+    let refuse = |expected, got: String| Err(Error::Format { path: origin.into(), expected, got });
+    let Ok(text) = std::str::from_utf8(bytes) else { return refuse("text in UTF-8", "other bytes".into()) };
+    let mut images = Vec::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
+        let (path, class) = line.split_once('\t').unwrap_or((line, ""));
+        if path.is_empty() || class.contains('\t') {
+            return refuse("a path, or a path, a tab and a class in each line", format!("another line {}", number + 1));
+        }
+        let (Some(path), Some(class)) = (unescaped(path), unescaped(class)) else {
+            let expected = "a backslash before another one, t, n or r alone (paths have / between folders)";
+            return refuse(expected, format!("another in line {}", number + 1));
+        };
+        images.push(Listed { path, class });
+    }
+    if images.is_empty() {
+        return refuse("a list of images", "none".into());
+    }
+    Ok(images)
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
+}
+
+fn unescaped(text: &str) -> Option<String> {
+    let (mut plain, mut letters) = (String::with_capacity(text.len()), text.chars());
+    while let Some(letter) = letters.next() {
+        plain.push(match letter {
+            '\\' => match letters.next()? {
+                '\\' => '\\',
+                't' => '\t',
+                'n' => '\n',
+                'r' => '\r',
+                _ => return None,
+            },
+            letter => letter,
+        });
+    }
+    Some(plain)
+}
+
+/// The list of each half that is there.
+fn files(root: &Path) -> [Option<(&'static str, PathBuf)>; 2] {
+    Split::ALL.map(|split| {
+        let file = |folder: &&'static str| (*folder, root.join(format!("{folder}.txt")));
+        split.folders().iter().map(file).find(|(_, path)| path.is_file())
+    })
+}
+
+/// Whether a folder has lists.
+pub(crate) fn is_lists(root: &Path) -> bool {
+    files(root).iter().any(Option::is_some)
+}
+
+/// Opens one half of a folder with lists. No image may be in both.
+pub(crate) fn open(root: &Path, split: Split) -> Result<Dataset> {
+    let mut collector = Collector::new(root);
+    let mut seen = BTreeSet::new();
+    for (half, file) in Split::ALL.into_iter().zip(files(root)) {
+        let Some((folder, path)) = file else { continue };
+        let bytes = fs::read(&path).map_err(|error| Error::Read { path: path.clone(), error })?;
+        for Listed { path: name, class } in parse(&bytes, &path)? {
+            if !seen.insert(name.clone()) {
+                let (expected, got) = ("each image once in both lists together", format!("{name} twice"));
+                return Err(Error::Format { path, expected, got });
+            }
+            collector.add_class(folder, &class);
+            if half == split {
+                let length = length(&root.join(&name))?;
+                collector.add(folder, &class, name, 0, length);
+            }
+        }
+    }
+    collector.finish(split, Format::Lists, Storage::Files(root.into()))
+}
+
+fn length(path: &Path) -> Result<u64> {
+    let meta = fs::metadata(path).map_err(|error| Error::Read { path: path.into(), error })?;
+    match meta.is_file() {
+        true => Ok(meta.len()),
+        false => Err(Error::Format { path: path.into(), expected: "an image file", got: "something else".into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[track_caller]
+    fn refused(text: &[u8], words: &str) {
+        let error = parse(text, Path::new("train.txt")).unwrap_err().to_string();
+        assert!(error.starts_with("train.txt: expected") && error.contains(words) && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn a_list_by_hand() {
+        let listed = |path: &str, class: &str| Listed { path: path.into(), class: class.into() };
+        let images = parse(b"../p/a 1.jpg\tred fox\r\n\nb\\\\\\t.png\n", Path::new("x")).unwrap();
+        assert_eq!(images, [listed("../p/a 1.jpg", "red fox"), listed("b\\\t.png", "")]);
+        refused(b"", "got none");
+        refused(b"\n\n", "got none");
+        refused(b"a.jpg\n\tcat\n", "line 2");
+        refused(b"a.jpg\tcat\tdog\n", "line 1");
+        refused(b"photos\\a.jpg\n", "backslash");
+        refused(b"a\\", "backslash");
+        refused(b"a\xff\n", "UTF-8");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read(images in prop::collection::vec(("[a-c\\\\\t\n\r /.]{1,6}", "[x\\\\\t\n\r ]{0,4}"), 1..8)) {
+            let images: Vec<Listed> = images.into_iter().map(|(path, class)| Listed { path, class }).collect();
+            prop_assert_eq!(parse(print(&images).as_bytes(), Path::new("x")).unwrap(), images);
+        }
+    }
+}
