@@ -103,8 +103,8 @@ fn work(config: &CheckedConfig, count: usize, source: Noise, stops: Option<(usiz
             let rank = end.rank();
             let mut run = trainer(config.clone());
             run.set_workers(Arc::new(end)).unwrap();
-            let mut watch = Watch::default();
-            watch.stop_after = stops.filter(|(worker, _)| *worker == rank.number).map(|(_, step)| step);
+            let stop_after = stops.filter(|(worker, _)| *worker == rank.number).map(|(_, step)| step);
+            let mut watch = Watch { stop_after, ..Watch::default() };
             let ended = run.run(&Shard::new(source, rank).unwrap(), &mut watch, &mut Nowhere);
             (ended, watch.losses, run.model().tensors(), run.step())
         };

@@ -19,9 +19,18 @@ use crate::loss::Algebra;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Synchronised<K>(PhantomData<K>);
 
+/// What the norms of a worker's step need.
+#[derive(Default)]
+struct Current {
+    /// An `Arc<dyn Exchange<B>>`.
+    exchange: Option<Box<dyn Any>>,
+    /// The first error of an exchange.
+    error: Option<Error>,
+}
+
 thread_local! {
-    /// An `Arc<dyn Exchange<B>>`, while a worker's step is under way, and the first error of the norms.
-    static CURRENT: RefCell<(Option<Box<dyn Any>>, Option<Error>)> = const { RefCell::new((None, None)) };
+    /// Empty but while a worker's step is under way.
+    static CURRENT: RefCell<Current> = const { RefCell::new(Current { exchange: None, error: None }) };
 }
 
 /// Does a step's work with an exchange for the norms.
@@ -33,22 +42,21 @@ pub(crate) fn with_exchange<B: Backend, T>(
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     let Some(exchange) = exchange else { return work() };
-    CURRENT.set((Some(Box::new(exchange.clone())), None));
+    CURRENT.set(Current { exchange: Some(Box::new(exchange.clone())), error: None });
     let result = work();
-    let (_, error) = CURRENT.take();
-    error.map_or(result, Err)
+    CURRENT.take().error.map_or(result, Err)
 }
 
 /// The exchange of this thread.
 fn current<B: Backend>() -> Option<Arc<dyn Exchange<B>>> {
-    CURRENT.with_borrow(|(exchange, _)| exchange.as_ref()?.downcast_ref::<Arc<dyn Exchange<B>>>().cloned())
+    CURRENT.with_borrow(|current| current.exchange.as_ref()?.downcast_ref::<Arc<dyn Exchange<B>>>().cloned())
 }
 
 /// What an exchange gives, or `instead`: a norm cannot fail, so that the error waits for the step's end.
 fn kept<T>(result: Result<T>, instead: impl FnOnce() -> T) -> T {
     result.unwrap_or_else(|error| {
-        CURRENT.with_borrow_mut(|(_, first)| {
-            first.get_or_insert(error);
+        CURRENT.with_borrow_mut(|current| {
+            current.error.get_or_insert(error);
         });
         instead()
     })
