@@ -145,8 +145,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         false => print(&layers, &networks),
     }
     let low = |network: &&OfNetwork| args.least.is_some_and(|least| network.lowest_cosine < least);
-    let last = networks.iter().rev().take(1);
-    if let Some(OfNetwork { kernel, lowest_cosine, .. }) = last.filter(low).next() {
+    if let Some(OfNetwork { kernel, lowest_cosine, .. }) = networks.last().filter(low) {
         eprintln!("{}: the lowest cosine is {lowest_cosine:.7}", kernel.name());
         return Ok(ExitCode::FAILURE);
     }
