@@ -71,6 +71,8 @@ fn a_folder_of_images() {
     folder(root.path());
     let open = |split| Dataset::open(root.path(), split).unwrap();
     check_folder_layout(&open(Split::Train), &open(Split::Validation), "");
+    assert_eq!([open(Split::Train).others(), open(Split::Validation).others()], [1, 0], "the notes");
+    assert_eq!(Dataset::of_folder(root.path()).unwrap().others(), 1);
     let before = open(Split::Train).fingerprint();
     assert_eq!(before, open(Split::Train).fingerprint());
     fs::rename(root.path().join("train/dog/b.png"), root.path().join("train/cat/b.png")).unwrap();
@@ -79,11 +81,13 @@ fn a_folder_of_images() {
 
 #[test]
 fn the_same_in_a_tar() {
-    let files = FILES.map(|(name, red)| (name, png(5, 3, red)));
+    let mut files = FILES.map(|(name, red)| (name, png(5, 3, red))).to_vec();
+    files.push(("val/dog/notes.txt", b"no image".to_vec()));
     for top in ["", "./", "photos/"] {
         let bytes = tar(top, &files);
         let of = |split| Dataset::from_tar(bytes.clone(), Path::new("x.tar"), split).unwrap();
         check_folder_layout(&of(Split::Train), &of(Split::Validation), top);
+        assert_eq!([of(Split::Train).others(), of(Split::Validation).others()], [0, 1], "the notes");
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), &bytes).unwrap();
         let open = |split| Dataset::open(file.path(), split).unwrap();
