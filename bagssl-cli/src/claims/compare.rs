@@ -186,30 +186,39 @@ fn page(methods: &[Method], found: &[Found], how: How) -> Page {
         let seeds = over_seeds.map_or("-".into(), |it| format!("{:+.1} to {:+.1}", it.low, it.high));
         [with_interval(*mean, over_groups.low, over_groups.high), seeds]
     };
-    let rows = methods.iter().flat_map(|method| {
+    let words = |method: &Method, it: &Measured| [method.name.clone(), it.classifier.into(), it.view.into()].to_vec();
+    let accuracies = methods.iter().flat_map(|method| {
         method.measures.iter().map(move |it| {
             let accuracy = match method.seeds {
                 1 => format!("{:.1}", it.mean),
                 _ => format!("{:.1} ± {:.1}", it.mean, it.deviation),
             };
             let interval = format!("{:.1} to {:.1}", it.over_groups.low, it.over_groups.high);
-            let words = [method.name.clone(), method.seeds.to_string(), it.classifier.into(), it.view.into()];
-            [words.to_vec(), vec![accuracy, interval], show(&it.less_first).to_vec(), show(&it.less_whole).to_vec()]
-                .concat()
+            [words(method, it), vec![method.seeds.to_string(), accuracy, interval]].concat()
         })
     });
-    let first = &methods[0].name;
-    let head = [
-        "method".into(),
-        "seeds".into(),
-        "classifier".into(),
-        "view".into(),
-        "accuracy %".into(),
-        "95 %, images".into(),
-        format!("less {first} (95 %, images)"),
-        "95 %, seeds".into(),
-        "less whole image (95 %, images)".into(),
-        "95 %, seeds".into(),
+    let differences = |of: fn(&Measured) -> &Option<Difference>| -> Vec<Vec<String>> {
+        let each = methods.iter().flat_map(|method| method.measures.iter().map(move |it| (method, it)));
+        let known = each.filter(|(_, it)| of(it).is_some());
+        known.map(|(method, it)| [words(method, it), show(of(it)).to_vec()].concat()).collect()
+    };
+    let head = |more: &[&str]| -> Vec<String> {
+        ["method", "classifier", "view"].iter().chain(more).map(|name| name.to_string()).collect()
+    };
+    let table = |caption: String, more: &[&str], rows| Cells { caption, head: head(more), rows, words: 3 };
+    let of_difference = ["points (95 % over images)", "95 % over seeds"];
+    let grids = vec![
+        table(
+            "Percent: mean and deviation over the seeds; the interval draws whole groups of test images.".into(),
+            &["seeds", "accuracy", "95 % over images"],
+            accuracies.collect(),
+        ),
+        table(
+            format!("Less {}. An interval that holds 0 bears out no difference.", methods[0].name),
+            &of_difference,
+            differences(|it| &it.less_first),
+        ),
+        table("Averaged over patches less the whole image.".into(), &of_difference, differences(|it| &it.less_whole)),
     ];
     let [knn, linear] = how.describe();
     let mut origins = vec![format!("kNN: {knn}"), format!("linear: {linear}")];
@@ -220,14 +229,7 @@ fn page(methods: &[Method], found: &[Found], how: How) -> Page {
         blocks: vec![Block {
             title: "Accuracy of the embedding".into(),
             text: vec![],
-            grids: vec![Cells {
-                caption: "Mean and deviation over the seeds. Intervals over images draw whole groups of test images; an interval of a \
-                          difference that holds 0 bears out no difference."
-                    .into(),
-                head: head.to_vec(),
-                rows: rows.collect(),
-                words: 4,
-            }],
+            grids: grids.into_iter().filter(|grid| !grid.rows.is_empty()).collect(),
             plots: vec![],
         }],
         origins,
