@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use crate::metadata;
 use crate::run::{cargo, must, root};
@@ -47,9 +49,7 @@ pub(crate) fn run(command: &Command) -> Result<ExitCode> {
     {
         bail!("--data: expected a file or folder, got {}", data.display());
     }
-    // Only the program itself is stripped, so that what it is made of need not be compiled again.
-    let build = ["rustc", "--release", "-p", "bagssl-cli", "--features", "cuda", "--locked", "--bin", "bagssl"];
-    must(cargo(&build).args(["--", "-C", "strip=symbols"]))?;
+    must(&mut cargo(&["build", "--release", "-p", "bagssl-cli", "--features", "cuda", "--locked"]))?;
     let program = target.join("release").join("bagssl");
     let bytes = pack(&program, args.data.as_deref(), &out)?;
     println!("{}: {:.1} MiB; copy it to the GPU machine and call ./run.sh there", out.display(), mib(bytes));
@@ -60,7 +60,7 @@ pub(crate) fn run(command: &Command) -> Result<ExitCode> {
 fn pack(program: &Path, data: Option<&Path>, out: &Path) -> Result<u64> {
     // What is there is not deleted: it may be anything.
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    copy(program, &out.join("bagssl"))?;
+    compress(program, &out.join("bagssl.gz"))?;
     for (from, to) in FILES {
         copy(&root().join(from), &out.join(to))?;
     }
@@ -77,6 +77,15 @@ fn pack(program: &Path, data: Option<&Path>, out: &Path) -> Result<u64> {
 
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
+}
+
+/// Compresses a file: the program alone has more bytes than the folder may hold.
+fn compress(from: &Path, to: &Path) -> Result<()> {
+    let mut program = fs::File::open(from).with_context(|| from.display().to_string())?;
+    let file = fs::File::create(to).with_context(|| to.display().to_string())?;
+    let mut packed = GzEncoder::new(file, Compression::default());
+    std::io::copy(&mut program, &mut packed).with_context(|| to.display().to_string())?;
+    packed.finish().map(drop).with_context(|| to.display().to_string())
 }
 
 /// Copies a file, or a folder with all that is in it.
@@ -129,13 +138,13 @@ mod tests {
         fs::create_dir_all(data.join("deep")).unwrap();
         fs::write(data.join("deep/train.bin"), vec![7; 1000]).unwrap();
         let bytes = pack(&program, Some(&data), &out).unwrap();
-        for name in ["bagssl", "run.sh", "train.py", "golden.safetensors", "data/deep/train.bin"] {
+        for name in ["bagssl.gz", "run.sh", "train.py", "golden.safetensors", "data/deep/train.bin"] {
             assert!(out.join(name).is_file(), "{name}");
         }
         assert_eq!(bytes, size(&out).unwrap());
         assert!(bytes > 1001);
-        fs::File::create(&program).unwrap().set_len(MOST_BYTES).unwrap();
-        let error = pack(&program, None, &out).unwrap_err().to_string();
+        fs::File::create(data.join("large")).unwrap().set_len(MOST_BYTES).unwrap();
+        let error = pack(&program, Some(&data), &out).unwrap_err().to_string();
         assert!(error.contains("expected at most 60 MiB, got 60."), "{error}");
         fs::remove_dir_all(place).unwrap();
     }

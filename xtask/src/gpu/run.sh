@@ -8,6 +8,7 @@
 # part failed.
 set -u
 cd "$(dirname "$0")" || exit 2
+if [ ! -x bagssl ]; then gzip -dc bagssl.gz > bagssl && chmod +x bagssl || exit 2; fi
 data="" rounds=3 epochs=6 steps=30 quick=""
 while [ $# -gt 0 ]; do
   case "$1" in
