@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use bagssl_core::checkpoint::{Checkpoint, Spec};
-use bagssl_core::embed::{Embed, Rows, Tap};
+use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::embed::{Embed, Rows};
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_eval::classifier::{By, Classifier};
 use bagssl_eval::knn::Knn;
@@ -37,12 +37,12 @@ pub(crate) struct FitArgs {
     /// What the classifier goes by
     #[arg(long, value_enum, default_value_t)]
     by: Kind,
-    /// Neighbours that vote
-    #[arg(long, value_name = "N", default_value_t = Knn::default().neighbours)]
-    neighbours: usize,
-    /// Temperature of their votes
-    #[arg(long, value_name = "T", default_value_t = Knn::default().temperature)]
-    temperature: f64,
+    /// Neighbours that vote, with --by knn [default: 20]
+    #[arg(long, value_name = "N")]
+    neighbours: Option<usize>,
+    /// Temperature of their votes, with --by knn [default: 0.07]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
@@ -62,7 +62,7 @@ pub(crate) struct FitArgs {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum Kind {
     /// A linear probe: multinomial logistic regression
     #[default]
@@ -122,7 +122,13 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     }
     let bytes = files::read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
-    let knn = Knn { neighbours: args.neighbours, temperature: args.temperature };
+    if args.by == Kind::Linear && (args.neighbours.is_some() || args.temperature.is_some()) {
+        bail!("--neighbours, --temperature: expected --by knn with them, got linear");
+    }
+    let usual = Knn::default();
+    let neighbours = args.neighbours.unwrap_or(usual.neighbours);
+    let knn = Knn { neighbours, temperature: args.temperature.unwrap_or(usual.temperature) };
+    knn.check()?;
     let train = args.data.open(Split::Train)?;
     let spec = checkpoint.spec();
     let stream = Stream {
@@ -149,9 +155,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
         Kind::Linear => By::Linear(Linear::default().fit(&samples)?),
         Kind::Knn => By::Neighbours(knn, samples),
     };
-    let classifier = Classifier::new(by, train.classes().to_vec(), network_of(spec, spec.tap)?)?;
-    // Asked once, so that settings that no neighbours can be had with are refused now.
-    classifier.predict(&embedded[0].mean)?;
+    let classifier = Classifier::new(by, train.classes().to_vec(), network_of(&checkpoint)?)?;
     output.write(&classifier.to_bytes()?)?;
     if args.json {
         let done = serde_json::json!({"output": args.output, "images": embedded.len(), "classes": train.classes(), "skipped": skipped.len(), "by": classifier.describe()});
@@ -162,12 +166,17 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What tells a network and its feature from others: a hash (FNV-1a, 64 bits) of the checkpoint's description. Weights that
-/// were converted to another type are the same network.
-fn network_of(spec: &Spec, tap: Tap) -> Result<String> {
-    let described = serde_json::to_string(&(&spec.model, &spec.patch, &spec.normalisation, &spec.provenance, tap))?;
+/// What tells a network and its feature from others: a hash (FNV-1a, 64 bits) of the checkpoint's description, and of its norms and
+/// biases. Weights that were converted to another type are the same network: norms and biases are not.
+fn network_of(checkpoint: &Checkpoint<'_>) -> Result<String> {
+    let spec = checkpoint.spec();
+    let parts = (&spec.model, &spec.patch, &spec.filter, &spec.normalisation, &spec.provenance, spec.tap);
+    let mut described = serde_json::to_vec(&parts)?;
+    for parameter in spec.model.parameters().iter().filter(|parameter| parameter.shape.len() == 1) {
+        described.extend(checkpoint.values(&parameter.name)?.into_iter().flat_map(f32::to_le_bytes));
+    }
     let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    Ok(format!("{:016x}", described.bytes().fold(0xcbf2_9ce4_8422_2325, add)))
+    Ok(format!("{:016x}", described.into_iter().fold(0xcbf2_9ce4_8422_2325, add)))
 }
 
 struct Fit<'a> {
@@ -191,7 +200,7 @@ pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
     let named = || args.classifier.display().to_string();
     let classifier = Classifier::from_bytes(&files::read(&args.classifier)?).with_context(named)?;
     let spec = checkpoint.spec();
-    let (expected, got) = (network_of(spec, spec.tap)?, classifier.network());
+    let (expected, got) = (network_of(&checkpoint)?, classifier.network());
     if got != expected {
         bail!("{}: expected a classifier of network {expected}, got one of {got}", named());
     }

@@ -9,7 +9,7 @@ use bagssl_core::aggregate::RunningMean;
 use bagssl_core::anytime::Reason;
 use bagssl_core::bag::Grid;
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_core::cpu::{Dense, with_threads};
+use bagssl_core::cpu::{Dense, Pool, Threads, with_threads};
 use bagssl_core::embed::{Rows, Tap};
 use bagssl_core::patch::PatchSide;
 use bagssl_data::bad::{OnBadImage, Skipped};
@@ -70,7 +70,7 @@ pub(crate) struct Args {
     /// Write the embedding of every patch, image by image, instead of their mean
     #[arg(long)]
     per_patch: bool,
-    /// Threads that decode and cut images [default: as many as cores]
+    /// Threads that decode and cut images, with --dense those of the network [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
     /// Take at most so much memory in all: fewer images are decoded at a time, and one that is too large is refused
@@ -200,7 +200,15 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
             bail!("--dense: expected patches that are not resampled, got {side:?} at {} pixels", spec.patch.input())
         }
     };
+    if spec.tap != Tap::Embedding {
+        bail!("--dense: expected a checkpoint whose feature is the embedding, got one of {}", spec.tap.name());
+    }
+    if args.backend != Name::Ndarray {
+        bail!("--dense: expected --backend ndarray, got {}", args.backend.text());
+    }
+    checkpoint.check_values()?;
     let options = args.cpu.options(1, [side as usize; 2])?;
+    let pool = (args.threads > 0).then(|| Pool::new(args.threads));
     let mut source = |name: &str| checkpoint.stored(&format!("encoder.{name}")).map(Into::into);
     let encoder = Dense::new(spec.model.encoder(), &mut source, side as usize, options)?;
     let levels = Levels::new(spec.normalisation);
@@ -225,7 +233,8 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
         };
         let mut values = Vec::new();
         levels.append(&image, &mut values);
-        let rows = with_threads(|threads| encoder.encode(&values, image.size(), threads)).with_context(name)?;
+        let encode = |threads: &dyn Threads| encoder.encode(&values, image.size(), threads);
+        let rows = pool.as_ref().map_or_else(|| with_threads(encode), |pool| encode(pool)).with_context(name)?;
         let mut mean = RunningMean::new(rows.dim);
         rows.values.chunks(rows.dim).try_for_each(|row| mean.push(row))?;
         let total = mean.count();

@@ -70,6 +70,9 @@ const MOST_PAIRS: u64 = 50_000_000;
 const PAIRS: usize = 10;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.like.is_some() && (args.data.data.is_some() || args.data.exif) {
+        bail!("--data, --exif: expected --class with them, got --like");
+    }
     let inputs = [Some(&args.image), args.like.as_ref(), Some(&args.checkpoint)];
     let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
     let output = Output::new(&args.output, args.force, &inputs)?;

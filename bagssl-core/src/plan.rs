@@ -484,7 +484,11 @@ fn check_window(window: Window) -> core::result::Result<(), String> {
     for axis in 0..2 {
         check_size("kernel", window.kernel[axis])?;
         check_size("stride", window.stride[axis])?;
-        check_size("padding + 1", window.padding[axis].saturating_add(1))?;
+        let (kernel, padding) = (window.kernel[axis], window.padding[axis]);
+        // More makes maps of any size from nothing.
+        if padding > 3 * kernel {
+            return Err(format!("padding: expected at most {}, three times the kernel, got {padding}", 3 * kernel));
+        }
     }
     Ok(())
 }

@@ -77,7 +77,11 @@ impl Knn {
         Ok(found.iter().map(|near| self.vote(near, train.labels(), count.max(1))).collect())
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if there are no neighbours, or the temperature is not positive.
+    pub fn check(&self) -> Result<()> {
         if self.neighbours == 0 {
             return Err(Error::Setting { name: "knn.neighbours", expected: "at least 1".into(), got: "0".into() });
         }

@@ -126,6 +126,9 @@ struct OfNetwork {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     check_range("--patches", args.patches, 1..=4096)?;
+    if args.least.is_some() && args.backend == Some(Name::Ndarray) {
+        bail!("--least: expected --backend candle or cuda with it, got ndarray, which is what they are compared with");
+    }
     if let Some(least) = args.least.filter(|least| !(-1.0..=1.0).contains(least)) {
         bail!("--least: expected a cosine from -1 to 1, got {least}");
     }
@@ -144,7 +147,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         true => say!("{}", serde_json::json!({"layers": layers, "networks": networks})),
         false => print(&layers, &networks),
     }
-    let low = |network: &&OfNetwork| args.least.is_some_and(|least| network.lowest_cosine < least);
+    // What is not a number is lower too.
+    let is_low = |cosine: f64, least: f64| cosine < least || cosine.is_nan();
+    let low = |network: &&OfNetwork| args.least.is_some_and(|least| is_low(network.lowest_cosine, least));
     if let Some(OfNetwork { kernel, lowest_cosine, .. }) = networks.last().filter(low) {
         eprintln!("{}: the lowest cosine is {lowest_cosine:.7}", kernel.name());
         return Ok(ExitCode::FAILURE);
@@ -271,7 +276,7 @@ fn compare(kernel: Kernel, features: &[Features; 2], exact: &[Features; 2]) -> R
     let [train, test] = features.each_ref().map(|half| half.samples(half.patches(), Order::Given));
     Ok(OfNetwork {
         kernel,
-        lowest_cosine: cosines.iter().fold(1.0, |least: f64, &cosine| least.min(cosine)),
+        lowest_cosine: cosines.iter().fold(1.0, |least: f64, &cosine| if cosine > least { least } else { cosine }),
         mean_cosine: cosines.iter().sum::<f64>() / cosines.len() as f64,
         error: error(features[1].values(), exact[1].values()),
         knn: Knn::default().evaluate(&train?, &test?)?.accuracy,

@@ -1,9 +1,10 @@
 //! The threads that decode images and cut patches, as they are asked to.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::patch::Crop;
 use bagssl_core::random::Address;
@@ -27,6 +28,13 @@ enum Job {
     Open(usize, usize),
     /// To cut more patches of an image.
     Cut(usize, Arc<Picture>, std::ops::Range<usize>),
+}
+
+impl Job {
+    fn image(&self) -> usize {
+        let (Job::Open(image, _) | Job::Cut(image, ..)) = self;
+        *image
+    }
 }
 
 /// What comes back.
@@ -74,7 +82,13 @@ impl Feed {
                     let job = queue.lock().expect("no thread panics with it").recv();
                     // A closed channel means that nobody wants more.
                     let Ok(job) = job else { return };
-                    if sender.send(stream.answer(job, &mut cutter, budget)).is_err() {
+                    let image = job.image();
+                    let answer = AssertUnwindSafe(|| stream.answer(job, &mut cutter, budget));
+                    // An answer that never comes would be waited for.
+                    let answer = catch_unwind(answer).unwrap_or_else(|_| {
+                        Err(anyhow!("{}: decoding or cutting it panicked", stream.dataset.name(image)))
+                    });
+                    if sender.send(answer).is_err() {
                         return;
                     }
                 }

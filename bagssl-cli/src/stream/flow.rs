@@ -10,7 +10,7 @@ use super::Stream;
 use crate::memory::{self, Budget, MIB};
 use crate::work;
 
-/// Patches that the network is given together, and that are cut at once of an image of which all are wanted.
+/// Patches that are enough for the network to look at (a cut more may come with them), and that are cut at once of an image of which all are wanted.
 pub(super) const ROWS: usize = 64;
 /// Memory that is not accounted for: stacks of threads, what the allocator keeps.
 const SLACK: u64 = 16 * MIB;

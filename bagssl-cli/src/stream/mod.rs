@@ -35,7 +35,8 @@ pub(crate) struct StopArgs {
     /// Look at patches in random order, and at no more than N (at least 2)
     #[arg(long, value_name = "N")]
     max_patches: Option<u64>,
-    /// Look at patches in random order, and stop when an image has taken so long
+    /// Look at patches in random order, and stop when an image has taken so long since its first patches were cut; what has
+    /// been embedded by then counts
     #[arg(long, value_name = "MS")]
     deadline_ms: Option<u64>,
 }
@@ -320,7 +321,8 @@ impl<'a> Run<'a> {
         let (dim, limit) = (self.dim(), self.limit);
         let image = self.open.get_mut(&cut.image).context("patches of an image that is not open")?;
         let expired = || limit.is_some_and(|limit| image.begun.elapsed() >= limit);
-        for (crop, row) in cut.picture.crops[cut.range.clone()].iter().zip(rows.chunks(dim)) {
+        for ((number, crop), row) in cut.range.clone().zip(&cut.picture.crops[cut.range.clone()]).zip(rows.chunks(dim))
+        {
             if self.stream.keep {
                 self.rows_kept += 1;
                 if self.rows_kept * dim as u64 * 4 > self.flow.kept {
@@ -332,7 +334,9 @@ impl<'a> Run<'a> {
                 image.rows.values.extend(row);
                 image.crops.push(*crop);
             }
-            let next = image.state.push(row, expired)?;
+            // What has been embedded together counts, whatever the time.
+            let is_last = number + 1 == cut.range.end;
+            let next = image.state.push(row, || is_last && expired())?;
             let is_decided = image.search.as_mut().map_or(Ok(false), |search| search.push(row))?;
             match next {
                 Next::Stop(reason) => return Ok(Some(reason)),

@@ -108,7 +108,7 @@ impl Executor {
             let [height, width] = sizes[index + 1];
             let method = |window, stored| match options.exact {
                 true => Method::Direct,
-                false => Method::of(window, stored, options.batch * height * width),
+                false => Method::of(window, stored, options.batch.saturating_mul(height).saturating_mul(width)),
             };
             steps.push(match &layer.op {
                 Op::ConvNorm { conv, norm, inputs, outputs, window, .. } => {
@@ -160,7 +160,8 @@ impl Executor {
     /// Memory for at most `batch` inputs of `[height, width]` (`[1, 1]` for plans that read rows) on so many threads.
     ///
     /// # Errors
-    /// [`Error::Plan`] if the input is too small for the plan, [`Error::Setting`] if the batch is 0.
+    /// [`Error::Plan`] if the input is too small for the plan, or its maps have more bytes than an address can count,
+    /// [`Error::Setting`] if the batch is 0.
     pub fn workspace(&self, batch: usize, size: [usize; 2], threads: &dyn Threads) -> Result<Workspace> {
         let sizes = sizes(&self.plan, size)?;
         if batch == 0 {
@@ -174,6 +175,12 @@ impl Executor {
                 forms[layer.input] = forms[layer.input].with_border(before, after);
             }
         }
+        if forms.iter().any(|form| form.len_of(batch.max(16)).is_none()) {
+            let [height, width] = sizes[0];
+            return Err(Error::Plan(format!(
+                "expected maps that memory can hold, got {batch} inputs of {height}x{width}"
+            )));
+        }
         let largest = forms[..=self.early].iter().map(|form| 4 * form.len()).max().unwrap_or(1);
         let together = (TOGETHER_BYTES / largest).clamp(1, 16);
         let workers = threads.count();
@@ -182,8 +189,10 @@ impl Executor {
         let early_slots = Slots::assign(&forms[..early], &last_use[..early]);
         let late_slots = Slots::assign(&forms[early..], &last_use[early..]);
         Ok(Workspace {
+            plan: self.plan.clone(),
+            methods: self.methods().collect(),
             batch,
-            size,
+            size: sizes[0],
             together,
             early,
             scratch: Scratch::new(workers),
@@ -203,7 +212,7 @@ impl Executor {
     ///
     /// # Errors
     /// [`Error::Length`] if `input` is not of one to `batch` inputs of the workspace's size, [`Error::Setting`] if there
-    /// are more threads than the workspace was made for.
+    /// are more threads than the workspace was made for, or it was made by an executor of another plan or with other methods.
     pub fn run(&self, workspace: &mut Workspace, input: &[f32], threads: &dyn Threads) -> Result<Vec<f32>> {
         let mut output = Vec::new();
         self.run_into(workspace, input, threads, &mut output)?;
@@ -221,6 +230,10 @@ impl Executor {
         threads: &dyn Threads,
         output: &mut Vec<f32>,
     ) -> Result<()> {
+        if workspace.plan != self.plan || !self.methods().eq(workspace.methods.iter().copied()) {
+            let got = "one of another".into();
+            return Err(Error::Setting { name: "workspace", expected: "one that this executor has made", got });
+        }
         let (Kind::Map(channels) | Kind::Rows(channels)) = self.plan.input();
         let one = channels * workspace.size[0] * workspace.size[1];
         let rows = input.len() / one;
@@ -261,6 +274,11 @@ impl Executor {
         Ok(())
     }
 
+    /// How each layer that is a convolution is computed, which decides on the borders of maps.
+    fn methods(&self) -> impl Iterator<Item = Option<Method>> {
+        self.steps.iter().map(|step| if let Step::Conv(conv) = step { Some(conv.method) } else { None })
+    }
+
     fn layers(
         &self,
         layers: core::ops::Range<usize>,
@@ -294,6 +312,9 @@ impl Executor {
 
 /// The memory of a run, made once for many.
 pub struct Workspace {
+    /// What it was made for: forms and slots follow from these.
+    plan: Plan,
+    methods: Vec<Option<Method>>,
     batch: usize,
     size: [usize; 2],
     together: usize,
@@ -353,8 +374,8 @@ impl Workspace {
 
 impl Shared {
     fn pointer(&self) -> *mut f32 {
-        // SAFETY: nobody else touches the `Buffer` itself while the workspace is borrowed for a run.
-        unsafe { (*self.0.get()).as_mut_ptr() }
+        // SAFETY: nobody changes the `Buffer` itself while the workspace is borrowed for a run.
+        unsafe { (*self.0.get()).shared_ptr() }
     }
 }
 
@@ -431,12 +452,28 @@ fn parameter<'a>(source: &mut Source<'a>, name: &str, part: &str, expected: usiz
     }
 }
 
+/// Refuses values of which a norm makes what is no number, and which a ReLU would hide.
+fn check_norm(norm: &str, parts: [(&str, &[f32]); 4]) -> Result<()> {
+    for (name, values) in parts {
+        let least = if name == "running_var" { 0.0 } else { f32::NEG_INFINITY };
+        if let Some(value) = values.iter().find(|value| !value.is_finite() || **value < least) {
+            let expected = if least == 0.0 { "finite values of at least 0" } else { "finite values" };
+            return Err(Error::Plan(format!(
+                "parameter {:?}: expected {expected}, got {value}",
+                format!("{norm}.{name}")
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// A batch norm with running statistics, as a factor for each output of the layer before it; what it adds goes into that
 /// layer's bias.
 fn fold(source: &mut Source<'_>, norm: &str, bias: &mut [f32]) -> Result<Vec<f64>> {
     let mut part = |name| Ok::<_, Error>(parameter(source, norm, name, bias.len())?.to_vec());
     let (scale, shift) = (part("weight")?, part("bias")?);
     let (mean, variance) = (part("running_mean")?, part("running_var")?);
+    check_norm(norm, [("weight", &scale), ("bias", &shift), ("running_mean", &mean), ("running_var", &variance)])?;
     let mut factors = Vec::with_capacity(bias.len());
     for (output, bias) in bias.iter_mut().enumerate() {
         let factor = f64::from(scale[output]) / libm::sqrt(f64::from(variance[output]) + NORM_EPSILON);

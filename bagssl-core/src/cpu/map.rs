@@ -26,7 +26,8 @@ const HUGE: usize = 2 << 20;
 impl Buffer {
     /// Zeros.
     pub(super) fn new(len: usize) -> Self {
-        let len = len.next_multiple_of(CHANNELS);
+        let counted = len.checked_next_multiple_of(CHANNELS).filter(|&len| len <= isize::MAX as usize / 8);
+        let Some(len) = counted else { alloc::handle_alloc_error(Layout::new::<f32>()) };
         if len == 0 {
             return Buffer { start: NonNull::dangling(), len };
         }
@@ -71,6 +72,11 @@ impl Buffer {
     }
 
     pub(super) fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.start.as_ptr()
+    }
+
+    /// The same for memory whose users agree on who writes what.
+    pub(super) fn shared_ptr(&self) -> *mut f32 {
         self.start.as_ptr()
     }
 
@@ -139,6 +145,13 @@ impl Form {
     /// Values of an image.
     pub(super) fn len(self) -> usize {
         self.extent[0] * self.extent[1] * self.channels
+    }
+
+    /// Values of so many images, if an address can count their bytes.
+    pub(super) fn len_of(self, images: usize) -> Option<usize> {
+        let [height, width] = self.extent;
+        let len = height.checked_mul(width)?.checked_mul(self.channels)?.checked_mul(images)?;
+        len.checked_mul(4).filter(|&bytes| bytes <= isize::MAX as usize).map(|_| len)
     }
 
     /// A map of this form at some memory.

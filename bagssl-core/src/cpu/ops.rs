@@ -83,10 +83,12 @@ impl<'a> View<'a> {
         if shape.contains(&0) {
             return Err(Error::Setting { name: "shape", expected: "no 0 in it", got: format!("{shape:?}") });
         }
-        let expected = shape.iter().product();
-        match values.len() == expected {
-            true => Ok(View { values, shape }),
-            false => Err(Error::Length { what: "values of a map", expected, got: values.len() }),
+        match shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size)) {
+            Some(expected) if values.len() == expected => Ok(View { values, shape }),
+            expected => {
+                let (expected, got) = (expected.unwrap_or(usize::MAX), values.len());
+                Err(Error::Length { what: "values of a map", expected, got })
+            }
         }
     }
 
@@ -122,7 +124,7 @@ impl<'a> Processor<'a> {
     /// `relu?(conv(input) + bias? + residual?)`, `[image, height, width, output]`.
     ///
     /// # Errors
-    /// [`Error::Length`] if channels, weight, bias or residual do not fit, [`Error::Plan`] if the window does not.
+    /// [`Error::Length`] if channels, weight or bias do not fit, [`Error::Plan`] if the window or the residual does not.
     pub fn conv2d(
         &self,
         input: View<'_>,
@@ -134,8 +136,9 @@ impl<'a> Processor<'a> {
     ) -> Result<Vec<f32>> {
         let size = conv.check(input, weight)?;
         let shape = [input.shape[0], size[0], size[1], conv.outputs];
-        if let Some(residual) = residual {
-            expect_length("values of a residual", shape.iter().product(), residual.values.len())?;
+        if let Some(residual) = residual.filter(|residual| residual.shape != shape) {
+            let (expected, got) = (format!("{shape:?}"), format!("{:?}", residual.shape));
+            return Err(Error::Plan(format!("shape of a residual: expected {expected}, got {got}")));
         }
         let zeros;
         let bias = match bias {

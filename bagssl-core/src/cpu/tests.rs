@@ -303,3 +303,60 @@ fn what_does_not_fit_is_refused() {
     let mut short = |_: &str| Ok(vec![0.0; 3].into());
     assert!(Executor::new(&plan, &mut short, options).is_err());
 }
+
+/// A workspace is as large as the executor says that made it, so that it serves no other.
+#[test]
+fn the_workspace_of_another_is_refused() {
+    let conv = |outputs| Plan::new(Kind::Map(16), vec![conv(0, 16, outputs, Window::square(3, 1, 1), None)]).unwrap();
+    let executor = |plan: &Plan, exact| {
+        let options = Options { exact, ..Options::new(4, [17, 19]) };
+        Executor::new(plan, &mut source(plan, 3), options).unwrap()
+    };
+    let (narrow, wide) = (conv(16), conv(64));
+    let input = values(1, "input", 4 * 16 * 17 * 19);
+    let mut space = executor(&narrow, false).workspace(4, [17, 19], &Serial).unwrap();
+    assert!(executor(&narrow, false).run(&mut space, &input, &Serial).is_ok());
+    for other in [executor(&wide, false), executor(&narrow, true)] {
+        let error = other.run(&mut space, &input, &Serial).unwrap_err().to_string();
+        assert!(error.contains("expected one that this executor has made"), "{error}");
+    }
+    // As many images as bytes wrap around: refused, not made too small.
+    let mean = Plan::new(Kind::Map(16), vec![Layer { input: 0, op: Op::GlobalMean }]).unwrap();
+    let mean = Executor::new(&mean, &mut source(&mean, 0), Options::new(1, [16, 16])).unwrap();
+    assert!(mean.workspace(1 << 60, [16, 16], &Serial).unwrap_err().to_string().contains("that memory can hold"));
+}
+
+/// A ReLU would make a zero of what is no number.
+#[test]
+fn norms_that_are_no_numbers_are_refused() {
+    let plan = Plan::new(Kind::Map(3), vec![conv(0, 3, 8, Window::square(1, 1, 0), None)]).unwrap();
+    for (part, value, words) in [
+        ("running_var", -1.0, "at least 0, got -1"),
+        ("weight", f32::NAN, "got NaN"),
+        ("bias", f32::INFINITY, "got inf"),
+    ] {
+        let mut good = source(&plan, 0);
+        let mut broken = |name: &str| match name == format!("norm0.{part}") {
+            true => Ok(vec![value; 8].into()),
+            false => good(name),
+        };
+        let error = Executor::new(&plan, &mut broken, Options::new(1, [4, 4])).unwrap_err().to_string();
+        assert!(error.contains(words) && error.contains("norm0"), "{error}");
+    }
+}
+
+/// Early layers take images together, each thread its own: the bits are those of one thread, also for a part of a batch.
+#[test]
+fn many_images_on_some_threads() {
+    let plan = crate::architecture::Architecture::ResNetSmall.plan();
+    let executor = Executor::new(&plan, &mut source(&plan, 5), Options::new(100, [16, 16])).unwrap();
+    let input = values(5, "input", 100 * 3 * 16 * 16);
+    let pool = Pool::new(3);
+    for rows in [100, 37] {
+        let run = |threads: &dyn Threads| {
+            let mut workspace = executor.workspace(100, [16, 16], threads).unwrap();
+            executor.run(&mut workspace, &input[..rows * 3 * 16 * 16], threads).unwrap()
+        };
+        assert!(run(&pool) == run(&Serial));
+    }
+}

@@ -1,9 +1,16 @@
 //! Who runs the parts of a computation.
 
+#![allow(unsafe_code, reason = "kernels rely on how jobs are run")]
+
 /// Threads that share out jobs.
 ///
 /// Kernels divide their work into jobs and leave it to this trait who runs them; results do not depend on it.
-pub trait Threads: Sync {
+///
+/// # Safety
+/// Jobs write to memory that is theirs alone by their index or their worker. So each index below `jobs` must be run at most once,
+/// no two jobs that run at a time may have the same worker, every worker must be below [`Threads::count`], which must not
+/// change, and `each` must not return, also by a panic, while a job is running.
+pub unsafe trait Threads: Sync {
     /// How many jobs run at a time, at least 1.
     fn count(&self) -> usize;
 
@@ -17,7 +24,8 @@ pub trait Threads: Sync {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Serial;
 
-impl Threads for Serial {
+// SAFETY: one job after the other, on the calling thread.
+unsafe impl Threads for Serial {
     fn count(&self) -> usize {
         1
     }
@@ -30,7 +38,8 @@ impl Threads for Serial {
 /// One worker of others' threads, for jobs within a job.
 pub(super) struct Worker(pub(super) usize);
 
-impl Threads for Worker {
+// SAFETY: one job after the other, on the thread that is this worker.
+unsafe impl Threads for Worker {
     fn count(&self) -> usize {
         1
     }
@@ -45,8 +54,10 @@ impl Threads for Worker {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rayon;
 
+// SAFETY: rayon runs each index once, has one job at a time on a thread unless a job calls rayon, which kernels' do not, and waits
+// for all.
 #[cfg(feature = "rayon")]
-impl Threads for Rayon {
+unsafe impl Threads for Rayon {
     fn count(&self) -> usize {
         rayon::current_num_threads()
     }
@@ -112,6 +123,9 @@ mod pool {
     }
     // SAFETY: the job is `Sync`, and `each` does not return before all helpers have let go of it.
     unsafe impl Send for Work {}
+
+    /// An index beyond all jobs, to which each thread may add one without coming back to 0.
+    const NO_MORE: usize = usize::MAX / 2;
 
     /// Rounds of spinning before a thread sleeps or yields: about 50 microseconds.
     const SPINS: usize = 2000;
@@ -190,14 +204,15 @@ mod pool {
         work()
     }
 
-    impl Threads for Pool {
+    // SAFETY: `next` gives each index to one thread, of which each has a number of its own; `Finish` waits for all of them.
+    unsafe impl Threads for Pool {
         fn count(&self) -> usize {
             self.helpers.len() + 1
         }
 
         fn each(&self, jobs: usize, job: &(dyn Fn(usize, usize) + Sync)) {
             if self.helpers.is_empty() || jobs <= 1 {
-                (0..jobs).for_each(|index| job(index, 0));
+                serially(|| (0..jobs).for_each(|index| job(index, 0)));
                 return;
             }
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
@@ -211,6 +226,8 @@ mod pool {
                 *work = Some(Work { job, jobs });
                 shared.next.store(0, Ordering::Relaxed);
                 shared.done.store(0, Ordering::Relaxed);
+                // One that the last caller's own panic has left.
+                shared.panicked.store(0, Ordering::Relaxed);
                 shared.call.fetch_add(2, Ordering::Release);
             }
             shared.wake.notify_all();
@@ -230,7 +247,7 @@ mod pool {
     impl Drop for Finish<'_> {
         fn drop(&mut self) {
             // No new job is begun, in case this thread panicked.
-            self.shared.next.fetch_add(usize::MAX / 2, Ordering::Relaxed);
+            self.shared.next.store(NO_MORE, Ordering::Relaxed);
             let mut spins = 0;
             while self.shared.done.load(Ordering::Acquire) < self.helpers {
                 pause(&mut spins);
@@ -297,7 +314,7 @@ mod pool {
                 let outcome = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| run(shared, work, worker)));
                 if outcome.is_err() {
                     shared.panicked.fetch_add(1, Ordering::Relaxed);
-                    shared.next.fetch_add(usize::MAX / 2, Ordering::Relaxed);
+                    shared.next.store(NO_MORE, Ordering::Relaxed);
                 }
             }
             shared.done.fetch_add(1, Ordering::Release);
@@ -339,8 +356,36 @@ mod pool {
             assert_eq!(sum.into_inner(), 45);
         }
 
+        /// A job that panics stops the others, of which none may run twice meanwhile, however many panic.
+        #[test]
+        fn no_job_runs_twice_after_a_panic() {
+            for all in [false, true] {
+                let pool = Pool::new(4);
+                let runs: Vec<AtomicUsize> = (0..200).map(|_| AtomicUsize::new(0)).collect();
+                let broken = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+                    pool.each(runs.len(), &|index, _| {
+                        runs[index].fetch_add(1, Ordering::SeqCst);
+                        assert!(index != 1 && !all, "job {index}");
+                        std::thread::sleep(core::time::Duration::from_micros(300));
+                    });
+                }));
+                assert!(broken.is_err());
+                assert!(runs.iter().all(|count| count.load(Ordering::SeqCst) <= 1));
+                // The next call knows nothing of it.
+                let sum = AtomicUsize::new(0);
+                pool.each(10, &|index, _| {
+                    sum.fetch_add(index, Ordering::Relaxed);
+                });
+                assert_eq!(sum.into_inner(), 45);
+            }
+        }
+
         #[test]
         fn within_a_job_there_is_nobody_else() {
+            for (threads, jobs) in [(1, 5), (3, 1)] {
+                let nobody = |_, _| super::super::with_threads(|threads| assert_eq!(threads.count(), 1));
+                Pool::new(threads).each(jobs, &nobody);
+            }
             let pool = Pool::new(3);
             pool.each(20, &|_, _| super::super::with_threads(|threads| assert_eq!(threads.count(), 1)));
             super::super::with_threads(|threads| assert_eq!(threads.count(), Pool::global().count()));

@@ -176,3 +176,16 @@ proptest! {
         }
     }
 }
+
+/// As many values in another shape are not a residual.
+#[test]
+fn a_residual_of_another_shape_is_refused() {
+    let window = Window::square(1, 1, 0);
+    let conv = Convolution { window, inputs: 3, outputs: 4 };
+    let (x, w, r) = (values(0, "x", 2 * 5 * 6 * 3), values(0, "w", 12), values(0, "r", 2 * 5 * 6 * 4));
+    let processor = Processor::new(crate::cpu::InstructionSet::best(), &Serial).unwrap();
+    let run = |shape| processor.conv2d(view(&x, [2, 5, 6, 3]), &w, conv, None, Some(view(&r, shape)), false);
+    assert!(run([2, 5, 6, 4]).is_ok());
+    assert!(run([2, 6, 5, 4]).is_err() && run([1, 1, 60, 4]).is_err());
+    assert!(View::new(&[], [1 << 32, 1 << 28, 1, 16]).is_err());
+}
