@@ -20,6 +20,9 @@ use crate::image::Image;
 use crate::storage::Storage;
 
 const SIDE: usize = 32;
+
+/// The size of every image.
+pub(crate) const SIZE: ImageSize = ImageSize { height: SIDE as u32, width: SIDE as u32 };
 const PLANE: usize = SIDE * SIDE;
 /// Bytes that a file may have: twice those of CIFAR-100's training images, and more.
 const MOST_BYTES: u64 = 1 << 30;
@@ -246,5 +249,5 @@ fn records(
 /// An image from its planes.
 pub(crate) fn image(planes: &[u8]) -> Image {
     let rgb = (0..PLANE).flat_map(|pixel| [0, 1, 2].map(|channel| planes[channel * PLANE + pixel])).collect();
-    Image::new(ImageSize { height: SIDE as u32, width: SIDE as u32 }, rgb)
+    Image::new(SIZE, rgb)
 }

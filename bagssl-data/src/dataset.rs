@@ -7,6 +7,8 @@ pub use crate::cifar::Cifar;
 pub use crate::detect::Format;
 pub use crate::imagenet::mat::{Synset, synsets};
 
+use bagssl_core::patch::ImageSize;
+
 use crate::cifar;
 use crate::detect;
 use crate::entries::{Entries, Entry};
@@ -247,7 +249,7 @@ impl Dataset {
         }
     }
 
-    /// Bytes of memory that decoding an image takes at most, by the size in its header: its file, 8 bytes for each of its
+    /// The size of an image as its header says it, and the bytes of memory that decoding takes at most: its file, 8 bytes for each of its
     /// pixels (16 bits of red, green, blue and alpha, the most that a decoder makes) and the 3 that remain. Reads the file.
     ///
     /// # Errors
@@ -255,13 +257,13 @@ impl Dataset {
     ///
     /// # Panics
     /// If there is no such image.
-    pub fn decoding_bytes(&self, image: usize) -> Result<u64> {
+    pub fn before_decoding(&self, image: usize) -> Result<(ImageSize, u64)> {
         let bytes = self.bytes(image)?;
         if let Storage::Planes(_) = &self.storage {
-            return Ok(bytes.len() as u64);
+            return Ok((cifar::SIZE, bytes.len() as u64));
         }
         let size = Image::size_of(&bytes, &self.full_name(image))?;
-        Ok(bytes.len() as u64 + u64::from(size.height) * u64::from(size.width) * (8 + 3))
+        Ok((size, bytes.len() as u64 + u64::from(size.height) * u64::from(size.width) * (8 + 3)))
     }
 
     /// What there is, in a line: `900 images of 9 classes`.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, anyhow};
 use bagssl_core::bag::{Bag, Grid};
-use bagssl_core::patch::Crop;
+use bagssl_core::patch::{Crop, ImageSize};
 use bagssl_core::random::Address;
 use bagssl_data::bad::OnBadImage;
 use bagssl_data::bags::Cutter;
@@ -124,11 +124,11 @@ impl Stream<'_> {
     fn answer(&self, job: Job, cutter: &mut Cutter, budget: &Arc<Budget>) -> Result<Answer> {
         let (image, picture, range) = match job {
             Job::Open(image, patches) => {
-                let bytes = match self.on_bad_image.judge(self.dataset.decoding_bytes(image))? {
-                    Ok(bytes) => bytes,
+                let (size, bytes) = match self.on_bad_image.judge(self.dataset.before_decoding(image))? {
+                    Ok(known) => known,
                     Err(reason) => return Ok(Answer::Bad(image, reason)),
                 };
-                let Some(room) = budget.take(bytes, self.dataset.name(image))? else {
+                let Some(room) = budget.take(bytes + self.bytes_of_crops(size), self.dataset.name(image))? else {
                     return Ok(Answer::NoRoom(image));
                 };
                 let picture = match self.prepare(image, room)? {
@@ -159,6 +159,18 @@ impl Stream<'_> {
     }
 
     /// The crops of an image, in the order in which they are looked at.
+    /// The memory of the list of an image's patches, and of their order.
+    fn bytes_of_crops(&self, size: ImageSize) -> u64 {
+        let bag = if self.whole { Ok(Bag::Whole) } else { self.bag.for_image(&self.spec.patch, size) };
+        let patches = match bag {
+            Ok(Bag::Grid { spec, stride }) => Grid::new(spec, size, stride).map_or(0, Grid::patches),
+            Ok(Bag::Random { patches, .. }) => patches as usize,
+            // Whole images have one; that there are none is said when they are listed.
+            Ok(_) | Err(_) => 1,
+        };
+        (patches * (size_of::<Crop>() + size_of::<u32>())) as u64
+    }
+
     fn crops(&self, picture: &Image) -> Result<Vec<Crop>> {
         // Drawn by the image itself, so that it has the same patches wherever it comes from.
         let address = Address { image: picture.fingerprint(), ..Address::default() };
