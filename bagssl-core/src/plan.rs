@@ -480,7 +480,8 @@ fn output_kind(layer: &Layer, kinds: &[Kind]) -> core::result::Result<Kind, Stri
     }
 }
 
-fn check_window(window: Window) -> core::result::Result<(), String> {
+/// Refuses a window of no size, or of one that nobody means.
+pub(crate) fn check_window(window: Window) -> core::result::Result<(), String> {
     for axis in 0..2 {
         check_size("kernel", window.kernel[axis])?;
         check_size("stride", window.stride[axis])?;

@@ -14,7 +14,7 @@ use super::micro::GradientTile;
 use super::threads::Threads;
 use crate::error::{Error, Result};
 use crate::phase::Phase;
-use crate::plan::{NORM_EPSILON, Window};
+use crate::plan::{NORM_EPSILON, Window, check_window};
 
 /// What computes: kernels of an instruction set, on some threads.
 #[derive(Clone, Copy)]
@@ -471,6 +471,7 @@ impl Convolution {
     }
 
     fn size(self, input: [usize; 2]) -> Result<[usize; 2]> {
+        check_window(self.window).map_err(Error::Plan)?;
         let why = || Error::Plan(format!("expected a map that {:?} fits into, got {input:?} pixels", self.window));
         self.window.output(input).ok_or_else(why)
     }

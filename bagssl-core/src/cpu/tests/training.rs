@@ -187,5 +187,8 @@ fn a_residual_of_another_shape_is_refused() {
     let run = |shape| processor.conv2d(view(&x, [2, 5, 6, 3]), &w, conv, None, Some(view(&r, shape)), false);
     assert!(run([2, 5, 6, 4]).is_ok());
     assert!(run([2, 6, 5, 4]).is_err() && run([1, 1, 60, 4]).is_err());
+    let stuck = Convolution { window: Window { stride: [1, 0], ..window }, ..conv };
+    let error = processor.conv2d(view(&x, [2, 5, 6, 3]), &w, stuck, None, None, false).unwrap_err().to_string();
+    assert!(error.contains("stride: expected 1 to"), "{error}");
     assert!(View::new(&[], [1 << 32, 1 << 28, 1, 16]).is_err());
 }
