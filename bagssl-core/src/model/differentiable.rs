@@ -59,10 +59,11 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
         residual: Option<Tensor<Autodiff<B>, 4>>,
         relu: bool,
     ) -> Normed<Autodiff<B>> {
+        // These live until the output is part of the graph: another thread's backward pass may free what nobody holds.
         let parents = [open(inputs.input), open(inputs.scale), open(inputs.shift)];
         let [input, scale, shift] = parents.each_ref().map(|parent| parent.primitive.clone());
         let inputs = NormedInputs { input: wrap(input), scale: wrap(scale), shift: wrap(shift) };
-        let [input, scale, shift] = parents.map(|parent| parent.node);
+        let [input, scale, shift] = parents.each_ref().map(|parent| parent.node.clone());
         let residual = residual.map(open);
         let normed = K::norm(inputs.clone(), residual.as_ref().map(|residual| wrap(residual.primitive.clone())), relu);
         let output = raw(normed.output.clone());
