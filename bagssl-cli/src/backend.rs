@@ -1,5 +1,7 @@
 //! The choice of a backend.
 
+use std::sync::Arc;
+
 use anyhow::{Result, bail};
 use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
 use bagssl_core::cpu::{self, EmbedderOptions, InstructionSet, Options};
@@ -7,9 +9,12 @@ use bagssl_core::embed::{Embed, Tap};
 use bagssl_core::model::{CpuFast, Differentiable, Embedder, Kernels, Model, Stock};
 use bagssl_core::plan::Op;
 #[cfg(feature = "cuda")]
-use bagssl_train::cuda::{Cudnn, FusedStep};
+use bagssl_train::backend::CudaDevice;
+#[cfg(feature = "cuda")]
+use bagssl_train::cuda::{Cudnn, FusedStep, Nccl, memory as gpu_memory};
 use bagssl_train::loss::Algebra;
 use bagssl_train::trainer::Trainer;
+use bagssl_train::workers::{Exchange, Synchronised, Threads};
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use clap::ValueEnum;
@@ -84,9 +89,15 @@ pub(crate) trait Target {
     /// Bytes of a value of a map in training.
     const MAP_VALUE: u64 = 4;
 
-    /// Bytes of memory that a step could take, where that is known.
-    fn free_memory() -> Option<u64> {
-        memory::available()
+    /// Bytes of memory that a step could take on each of so many devices, where that is known.
+    fn free_memory(devices: usize) -> Option<u64> {
+        Some(memory::available()? / devices as u64)
+    }
+
+    /// Devices for workers that share each batch: GPUs, or threads of the one CPU.
+    fn workers(count: usize) -> Result<Vec<Worker<Self>>> {
+        let ends = Threads::<Self::Backend>::new(count).into_iter();
+        Ok(ends.map(|end| Worker { device: Default::default(), exchange: Arc::new(end) }).collect())
     }
 
     /// The most memory that has been held, or is held where what is held is not given back.
@@ -128,6 +139,12 @@ pub(crate) trait Target {
     }
 }
 
+/// A device, and its end of what it shares with others.
+pub(crate) struct Worker<T: Target + ?Sized> {
+    pub(crate) device: Device<T>,
+    pub(crate) exchange: Arc<dyn Exchange<T::Backend>>,
+}
+
 /// The device of a target's backend.
 pub(crate) type Device<T> = <<T as Target>::Backend as burn::tensor::backend::BackendTypes>::Device;
 
@@ -136,7 +153,7 @@ struct OnCandle;
 impl Target for OnCandle {
     type Backend = bagssl_train::backend::Candle;
     type Kernels = Stock;
-    type Training = Differentiable<Stock>;
+    type Training = Differentiable<Synchronised<Stock>>;
 
     /// Candle's convolutions have one stride and one padding for both directions.
     fn check_plan(plan: &ModelPlan) -> Result<()> {
@@ -166,7 +183,7 @@ fn cpu_options(input: u32, cpu: CpuArgs) -> Result<EmbedderOptions> {
 impl Target for OnNdarray {
     type Backend = bagssl_train::backend::NdArray;
     type Kernels = CpuFast;
-    type Training = Differentiable<CpuFast>;
+    type Training = Differentiable<Synchronised<CpuFast>>;
 
     fn trained(checkpoint: &Checkpoint<'_>, taps: &[Tap], cpu: CpuArgs, _: &Device<Self>) -> Result<Box<dyn Embed>> {
         checkpoint.check_values()?;
@@ -196,12 +213,18 @@ impl Target for OnCuda {
 
     const MAP_VALUE: u64 = 2;
 
-    fn free_memory() -> Option<u64> {
-        bagssl_train::cuda::memory(0).ok().map(|memory| memory.free)
+    fn free_memory(devices: usize) -> Option<u64> {
+        (0..devices).filter_map(|gpu| gpu_memory(gpu).ok()).map(|memory| memory.free).min()
     }
 
     fn memory_held() -> Option<u64> {
-        bagssl_train::cuda::memory(0).ok().map(|memory| memory.used())
+        gpu_memory(0).ok().map(|memory| memory.used())
+    }
+
+    fn workers(count: usize) -> Result<Vec<Worker<Self>>> {
+        let ends = Nccl::new(&(0..count).collect::<Vec<_>>())?.into_iter().enumerate();
+        let worker = |(gpu, end)| Worker { device: CudaDevice::new(gpu), exchange: Arc::new(end) as Arc<_> };
+        Ok(ends.map(worker).collect())
     }
 
     fn prepare(trainer: &mut Trainer<Autodiff<Self::Backend>, Cudnn>) {

@@ -1,11 +1,11 @@
 //! `bagssl train`.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use bagssl_core::batch::PatchSource;
 use bagssl_core::observe::Observer;
 use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::{Dataset, Split};
@@ -14,11 +14,12 @@ use bagssl_train::Error;
 use bagssl_train::config::CheckedConfig;
 use bagssl_train::memory::Estimate;
 use bagssl_train::progress::{Bar, Metrics};
-use bagssl_train::store::FileStore;
+use bagssl_train::store::{FileStore, Nowhere, Store};
 use bagssl_train::trainer::{Ended, RunInfo, Trainer};
+use bagssl_train::workers::Exchange;
 use burn::backend::Autodiff;
 
-use crate::backend::{self, Device, Job, Name, Target};
+use crate::backend::{self, Device, Job, Name, Target, Worker};
 use crate::config::{ConfigArgs, RunConfig};
 use crate::files;
 use crate::memory;
@@ -47,6 +48,10 @@ pub(crate) struct Args {
     /// Where the network runs
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
+    /// Devices that share each batch, whose images must be a multiple of them: GPUs, from the first on (needs NCCL), or
+    /// workers on one CPU, which is no faster. The steps are those of one device, but for rounding
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    devices: usize,
     /// Print the settings as TOML, and do nothing else
     #[arg(long)]
     print_config: bool,
@@ -66,8 +71,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .out
         .clone()
         .unwrap_or_else(|| PathBuf::from("runs").join(format!("{}-seed{}", config.name, config.train.seed)));
-    let observers: Vec<Box<dyn Observer + Send>> = if args.json { vec![] } else { vec![Box::new(Bar::new("train"))] };
-    let outcome = training(Training {
+    let observers: Vec<Box<dyn Observer>> = if args.json { vec![] } else { vec![Box::new(Bar::new("train"))] };
+    let run = Training {
         config: &config,
         dataset: args.data.open(Split::Train)?,
         threads: args.data.threads,
@@ -75,8 +80,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         out: &out,
         force: args.force,
         backend: args.backend,
-        observers,
-    })?;
+        devices: args.devices,
+    };
+    let outcome = training(run, observers)?;
     let checkpoint = out.join(CHECKPOINT);
     if args.json {
         let Outcome { steps, resumed, seconds } = outcome;
@@ -106,7 +112,8 @@ pub(crate) struct Training<'a> {
     pub(crate) out: &'a Path,
     pub(crate) force: bool,
     pub(crate) backend: Name,
-    pub(crate) observers: Vec<Box<dyn Observer + Send>>,
+    /// How many devices share each batch.
+    pub(crate) devices: usize,
 }
 
 /// How a run went.
@@ -117,10 +124,12 @@ pub(crate) struct Outcome {
 }
 
 /// Begins or resumes a run, and brings it to its end.
-pub(crate) fn training(training: Training<'_>) -> Result<Outcome> {
-    let backend = training.backend;
-    backend::on(backend, training)
+pub(crate) fn training(training: Training<'_>, observers: Vec<Box<dyn Observer>>) -> Result<Outcome> {
+    backend::on(training.backend, Observed(training, observers))
 }
+
+/// A run and those who watch it.
+struct Observed<'a>(Training<'a>, Vec<Box<dyn Observer>>);
 
 /// The loader of a run's batches.
 pub(crate) fn loader(
@@ -150,81 +159,143 @@ pub(crate) fn loader(
 /// Training on a target.
 pub(crate) type Run<T> = Trainer<Autodiff<<T as Target>::Backend>, <T as Target>::Training>;
 
-impl Job for Training<'_> {
+impl Job for Observed<'_> {
     type Output = Outcome;
 
     fn run<T: Target>(self, device: Device<T>) -> Result<Outcome> {
         let started = std::time::Instant::now();
-        let checked = self.config.train.clone().check()?;
-        self.check_memory::<T>(&checked)?;
-        let loader = loader(self.config, self.dataset.clone(), self.threads, self.on_bad_image)?;
-        let info = RunInfo {
-            preset: self.config.name.clone(),
-            data: self.dataset.fingerprint(),
-            settings: format!("{}{}", toml::to_string(&self.config.augment)?, self.backend.text()),
-        };
-        files::make_folder(self.out)?;
-        let mut trainer: Run<T> = self.begin::<T>(checked, info, device)?;
-        T::prepare(&mut trainer);
+        let Observed(run, others) = self;
+        let checked = run.config.train.clone().check()?;
+        run.check_devices()?;
+        run.check_memory::<T>(&checked)?;
+        let loader = loader(run.config, run.dataset.clone(), run.threads, run.on_bad_image)?;
+        files::make_folder(run.out)?;
+        let mut trainer = run.begin::<T>(&checked, device)?;
         let resumed = trainer.step();
-        files::write(&self.out.join("config.toml"), self.config.to_toml()?.as_bytes())?;
-        let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Metrics::create(&self.out.join(METRICS), resumed)?)];
-        observers.extend(self.observers.into_iter().map(|observer| observer as Box<dyn Observer>));
-        let mut store = FileStore::new(self.out.join(STATE));
-        let ended = trainer
-            .run(&loader as &dyn PatchSource, &mut observers, &mut store)
-            .map_err(|error| with_names(error, &self.dataset))?;
+        files::write(&run.out.join("config.toml"), run.config.to_toml()?.as_bytes())?;
+        let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Metrics::create(&run.out.join(METRICS), resumed)?)];
+        observers.extend(others);
+        let mut store = FileStore::new(run.out.join(STATE));
+        let ended = match run.devices {
+            1 => trainer.run(&loader, &mut observers, &mut store).map_err(Into::into),
+            _ => run.together::<T>(&checked, &mut trainer, &loader, &mut observers, &mut store),
+        };
+        let ended = ended.map_err(|error| with_names(error, &run.dataset))?;
         tell_skipped(&loader.skipped());
         if ended == Ended::Stopped {
             bail!("stopped at step {}; the same command goes on from there", trainer.step());
         }
-        files::write(&self.out.join(CHECKPOINT), &trainer.checkpoint()?)?;
+        files::write(&run.out.join(CHECKPOINT), &trainer.checkpoint()?)?;
         Ok(Outcome { steps: trainer.step(), resumed, seconds: started.elapsed().as_secs_f64() })
     }
 }
 
+impl Training<'_> {
+    /// Trains on several devices. `first` is the trainer of the first, on this thread, which alone is watched and saves.
+    fn together<T: Target>(
+        &self,
+        checked: &CheckedConfig,
+        first: &mut Run<T>,
+        loader: &Loader,
+        observers: &mut Vec<Box<dyn Observer>>,
+        store: &mut FileStore,
+    ) -> Result<Ended> {
+        let mut workers = T::workers(self.devices)?.into_iter();
+        let own = workers.next().expect("there are at least two").exchange;
+        let work = |trainer: &mut Run<T>,
+                    exchange: Arc<dyn Exchange<T::Backend>>,
+                    observer: &mut dyn Observer,
+                    store: &mut dyn Store| {
+            let part = loader.part(exchange.rank().share(checked.config().batch.images)?);
+            trainer.set_workers(exchange)?;
+            Ok(trainer.run(&part, observer, store)?)
+        };
+        std::thread::scope(|scope| {
+            let begin = |Worker { device, exchange }: Worker<T>| -> Result<Ended> {
+                let mut trainer = self.begin::<T>(checked, device)?;
+                work(&mut trainer, exchange, &mut Vec::new(), &mut Nowhere)
+            };
+            let others: Vec<_> = workers.map(|worker| scope.spawn(move || begin(worker))).collect();
+            let ended = work(first, own, observers, store);
+            // Whoever waits for this worker is told that it has ended.
+            first.leave_workers();
+            let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            // Of the errors that one which is not another's.
+            let is_others = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(Error::Workers(_)));
+            others.fold(ended, |first, other| match (first, other) {
+                (Err(first), Err(other)) if is_others(&first) => Err(other),
+                (Ok(_), Err(other)) => Err(other),
+                (first, _) => first,
+            })
+        })
+    }
+}
+
 /// An error with the names of the first images that it is about.
-fn with_names(error: Error, dataset: &Dataset) -> anyhow::Error {
+fn with_names(error: anyhow::Error, dataset: &Dataset) -> anyhow::Error {
     const SHOWN: usize = 3;
-    let names: Vec<&str> = match &error {
-        Error::NotFinite { images, .. } => {
+    let names: Vec<&str> = match error.downcast_ref() {
+        Some(Error::NotFinite { images, .. }) => {
             images.iter().take(SHOWN).map(|&image| dataset.name(image as usize)).collect()
         }
         _ => Vec::new(),
     };
     match names.is_empty() {
-        true => error.into(),
+        true => error,
         false => anyhow::anyhow!("{error} ({}, ..); --on-not-finite skip goes on without such steps", names.join(", ")),
     }
 }
 
 impl Training<'_> {
+    /// Refuses a batch that the devices cannot divide.
+    fn check_devices(&self) -> Result<()> {
+        let images = self.config.train.batch.images;
+        match self.devices {
+            0 => bail!("--devices: expected at least 1, got 0"),
+            devices if !images.is_multiple_of(devices) => {
+                bail!("--devices: expected a divisor of the {images} images of a batch, got {devices}")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses a step that takes more memory than there is, and says what would fit.
     fn check_memory<T: Target>(&self, config: &CheckedConfig) -> Result<()> {
         let batch = config.config().batch;
         let estimate = Estimate::of(config, T::MAP_VALUE);
-        let needed = estimate.bytes((batch.images as u64).saturating_mul(batch.together() as u64));
-        let Some(free) = T::free_memory() else { return Ok(()) };
+        let images = batch.images / self.devices;
+        let needed = estimate.bytes((images as u64).saturating_mul(batch.together() as u64));
+        let Some(free) = T::free_memory(self.devices) else { return Ok(()) };
         if needed <= free {
             return Ok(());
         }
         let (needed, free_mib) = (needed / memory::MIB, free / memory::MIB);
-        let advice = match estimate.fitting(free, batch.images, batch.patches) {
+        let advice = match estimate.fitting(free, images, batch.patches) {
             Some(together) => format!("--micro {together} would fit"),
             None => "smaller --images, --projector or --arch would".into(),
         };
         bail!("a step: expected at most the {free_mib} MiB of memory that are free, got about {needed} MiB; {advice}")
     }
 
-    fn begin<T: Target>(&self, config: CheckedConfig, info: RunInfo, device: Device<T>) -> Result<Run<T>> {
+    /// A run from its beginning, or from where it was stopped.
+    fn begin<T: Target>(&self, config: &CheckedConfig, device: Device<T>) -> Result<Run<T>> {
         let path = self.out.join(STATE);
-        if self.force || !path.exists() {
-            return Ok(Trainer::new(config, info, device)?);
-        }
-        let bytes = files::read(&path)?;
-        Trainer::resume(config, info, device, &bytes).map_err(|error| match error {
-            Error::OtherRun { .. } => Error::OtherRun { path: path.clone() }.into(),
-            other => anyhow::Error::new(other).context(path.display().to_string()),
-        })
+        let config = config.clone();
+        let info = RunInfo {
+            preset: self.config.name.clone(),
+            data: self.dataset.fingerprint(),
+            settings: format!("{}{}", toml::to_string(&self.config.augment)?, self.backend.text()),
+        };
+        let mut trainer = if self.force || !path.exists() {
+            Trainer::new(config, info, device)?
+        } else {
+            let bytes = files::read(&path)?;
+            Trainer::resume(config, info, device, &bytes).map_err(|error| match error {
+                Error::OtherRun { .. } => Error::OtherRun { path: path.clone() }.into(),
+                other => anyhow::Error::new(other).context(path.display().to_string()),
+            })?
+        };
+        T::prepare(&mut trainer);
+        Ok(trainer)
     }
 }

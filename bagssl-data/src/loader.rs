@@ -1,5 +1,6 @@
 //! The batches of training: random views of shuffled images, augmented.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -15,7 +16,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::levels::Levels;
-use crate::ordered::{Job, Ordered, Values};
+use crate::ordered::{Job, Ordered, Values, cores_if_zero};
 use crate::resample::Resampler;
 
 /// How batches are made.
@@ -72,7 +73,11 @@ impl Default for LoaderConfig {
 /// Memory: the cache, one image for each thread, and besides the batch that the consumer has at most
 /// `2 + ceil(threads / batch)` batches of `4 * batch * patches * 3 * input * input` bytes.
 #[derive(Debug, Clone)]
-pub struct Loader(Arc<Inner>);
+pub struct Loader {
+    inner: Arc<Inner>,
+    /// The images of each batch that are made.
+    part: Range<usize>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -105,33 +110,46 @@ impl Loader {
         let levels = Levels::new(config.normalisation);
         let inner = Inner { dataset, config, augment, levels, cache, room, skips: SkipLog::default() };
         inner.check_first()?;
-        Ok(Loader(Arc::new(inner)))
+        let part = 0..inner.config.batch;
+        Ok(Loader { inner: Arc::new(inner), part })
+    }
+
+    /// A loader of these images of each batch alone, for one of several workers: the same bits that they have in the
+    /// whole batch, made by as large a part of the threads. Decoded images and the list of skipped ones are shared.
+    ///
+    /// # Panics
+    /// If the part is empty or reaches beyond the batch.
+    #[must_use]
+    pub fn part(&self, part: Range<usize>) -> Self {
+        let batch = self.inner.config.batch;
+        assert!(!part.is_empty() && part.end <= batch, "expected images below {batch}, got {part:?}");
+        Loader { inner: self.inner.clone(), part }
     }
 
     /// The images that were left out of the batches given out so far, in the order of the data set.
     pub fn skipped(&self) -> Vec<Skipped> {
-        self.0.skips.list(&self.0.dataset)
+        self.inner.skips.list(&self.inner.dataset)
     }
 }
 
 impl PatchSource for Loader {
     fn shape(&self) -> BatchShape {
-        self.0.shape()
+        self.inner.shape(self.part.len())
     }
 
     fn batches_per_epoch(&self) -> usize {
-        self.0.dataset.len() / self.0.config.batch
+        self.inner.dataset.len() / self.inner.config.batch
     }
 
     fn epoch(&self, epoch: u32, first: usize) -> Batches<'_> {
-        let inner = self.0.clone();
+        let (inner, part) = (self.inner.clone(), self.part.clone());
         let address = Address { seed: inner.config.seed, epoch, ..Address::default() };
         let order = address.stream(Purpose::Shuffle).permutation(inner.dataset.len() as u32);
-        let threads = inner.config.threads;
+        let threads = (cores_if_zero(inner.config.threads) * part.len()).div_ceil(inner.config.batch);
         Box::new(Ordered::new(
             first..self.batches_per_epoch(),
             threads,
-            Epoch { inner, epoch, order, pending: Pending::default() },
+            Epoch { inner, part, epoch, order, pending: Pending::default() },
         ))
     }
 }
@@ -139,6 +157,7 @@ impl PatchSource for Loader {
 /// The batches of one epoch.
 struct Epoch {
     inner: Arc<Inner>,
+    part: Range<usize>,
     epoch: u32,
     order: Vec<u32>,
     pending: Pending,
@@ -148,9 +167,13 @@ struct Epoch {
 const MOST_TRIES: usize = 16;
 
 impl Epoch {
+    /// The position in the epoch's order of an image of this part of a batch.
+    fn position(&self, batch: usize, place: usize) -> usize {
+        batch * self.inner.config.batch + self.part.start + place
+    }
+
     fn images(&self, batch: usize) -> &[u32] {
-        let images = self.inner.config.batch;
-        &self.order[batch * images..][..images]
+        &self.order[self.position(batch, 0)..][..self.part.len()]
     }
 
     /// The image that is tried at a position of the epoch's order: the first is its own.
@@ -170,11 +193,11 @@ impl Job for Epoch {
     }
 
     fn images(&self, _batch: usize) -> usize {
-        self.inner.config.batch
+        self.part.len()
     }
 
     fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values {
-        let position = batch * self.inner.config.batch + place;
+        let position = self.position(batch, place);
         let mut skips = Vec::new();
         for attempt in 0..MOST_TRIES.min(self.order.len()) {
             let image = self.candidate(position, attempt);
@@ -195,7 +218,10 @@ impl Job for Epoch {
     fn join(&self, batch: usize, values: Vec<f32>) -> Option<PatchBatch> {
         let images = self.pending.apply(batch, self.images(batch).iter().copied());
         let labels = images.iter().map(|&image| self.inner.dataset.label(image as usize)).collect();
-        Some(PatchBatch::new(self.inner.shape(), values, images, labels).expect("as many values as the shape says"))
+        Some(
+            PatchBatch::new(self.inner.shape(self.part.len()), values, images, labels)
+                .expect("as many values as the shape says"),
+        )
     }
 
     fn given_out(&self, batch: usize) {
@@ -204,16 +230,16 @@ impl Job for Epoch {
 }
 
 impl Inner {
-    fn shape(&self) -> BatchShape {
-        let LoaderConfig { batch, patches, views, .. } = self.config;
+    fn shape(&self, images: usize) -> BatchShape {
+        let LoaderConfig { patches, views, .. } = self.config;
         let side = views.input() as usize;
-        BatchShape { images: batch, patches, channels: 3, height: side, width: side }
+        BatchShape { images, patches, channels: 3, height: side, width: side }
     }
 
     /// All views of an image, one after the other.
     fn views(&self, image: u32, epoch: u32, (resampler, view): &mut (Resampler, Image)) -> Result<Vec<f32>> {
         let decoded = self.decoded(image as usize)?;
-        let mut values = Vec::with_capacity(self.shape().patches * self.shape().patch_len());
+        let mut values = Vec::with_capacity(self.shape(1).rows() * self.shape(1).patch_len());
         for patch in 0..self.config.patches as u32 {
             let address = Address { seed: self.config.seed, epoch, image, patch };
             resampler.fill(&decoded, self.crop(image as usize, decoded.size(), address)?, view);

@@ -73,6 +73,29 @@ fn an_epoch_shows_each_image_once_in_another_order() {
     assert_ne!(all(&other, 1, 0)[0].images(), &second[..90]);
 }
 
+/// The parts of workers, one after the other, are the whole batch, also where an image is skipped.
+#[test]
+fn parts_of_a_batch_are_those_of_the_whole() {
+    let skipping =
+        LoaderConfig { views: Views::FixedScale(spec(2, 2)), batch: 6, on_bad_image: OnBadImage::Skip, ..config(3) };
+    for (dataset, config, parts) in
+        [(tiles(), config(3), [0..20, 20..60, 60..70]), (gradients_but(13, 4), skipping, [0..1, 1..5, 5..6])]
+    {
+        let loader = Loader::new(dataset, config).unwrap();
+        let expected = all(&loader, 2, 1);
+        let parts = parts.map(|images| {
+            let part = loader.part(images.clone());
+            assert_eq!((part.shape().images, part.batches_per_epoch()), (images.len(), loader.batches_per_epoch()));
+            all(&part, 2, 1)
+        });
+        for (number, whole) in expected.iter().enumerate() {
+            assert_eq!(parts.each_ref().map(|part| part[number].images()).concat(), whole.images());
+            assert_eq!(parts.each_ref().map(|part| part[number].labels()).concat(), whole.labels());
+            assert_eq!(parts.each_ref().map(|part| part[number].data()).concat(), whole.data());
+        }
+    }
+}
+
 #[test]
 fn an_epoch_may_be_left_early() {
     let loader = Loader::new(tiles(), LoaderConfig { batch: 10, ..config(3) }).unwrap();

@@ -12,3 +12,7 @@ pub type Candle = burn_candle::Candle<f32, i64>;
 /// NVIDIA's GPUs.
 #[cfg(feature = "cuda")]
 pub type Cuda = burn_cuda::Cuda<f32, i32>;
+
+/// One of these GPUs, by its number.
+#[cfg(feature = "cuda")]
+pub use burn_cuda::CudaDevice;

@@ -107,6 +107,11 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         Ok(())
     }
 
+    /// Makes this a worker on its own again. Others that wait for it are told that it has ended.
+    pub fn leave_workers(&mut self) {
+        self.exchange = None;
+    }
+
     /// Steps done.
     pub fn step(&self) -> u64 {
         self.step
@@ -123,7 +128,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
     }
 
     /// Trains to the end of the schedule, or until the observer says stop. The state is saved after each epoch, and
-    /// before the return. Where work is queued ([`Kernels::QUEUED`]) the observer hears of a step when the next one is under
+    /// before the return (by the first of several workers). Where work is queued ([`Kernels::QUEUED`]) the observer hears of a step when the next one is under
     /// way, and that one is then done as well.
     ///
     /// # Errors
@@ -150,9 +155,14 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         let schedule = self.config.config().schedule.check(per_epoch)?;
         while self.step < schedule.steps() {
             let verdict = self.epoch(source, observer, schedule, per_epoch)?;
-            store.save(&self.state(per_epoch)?)?;
+            if self.exchange.as_ref().is_none_or(|exchange| exchange.rank().number == 0) {
+                store.save(&self.state(per_epoch)?)?;
+            }
             let saved = observer.observe(&Event::Saved { step: self.step }).map_err(Error::Observer)?;
-            if (verdict == Verdict::Stop || saved == Verdict::Stop) && self.step < schedule.steps() {
+            let stops = saved == Verdict::Stop;
+            // The other workers have yet to hear of it.
+            self.stop |= stops && self.exchange.is_some();
+            if (verdict == Verdict::Stop || stops && self.exchange.is_none()) && self.step < schedule.steps() {
                 return Ok(Ended::Stopped);
             }
         }
@@ -175,7 +185,12 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         let mut telling = Telling { observer, epoch, schedule, rate, sums: Vec::new(), count: 0.0 };
         let (mut verdict, mut waiting) = (Verdict::Continue, None::<Readout<B, K>>);
         for batch in source.epoch(epoch, first) {
-            let pass = self.checked_pass(batch.map_err(Error::Source)?, source)?;
+            let batch = batch.map_err(Error::Source)?;
+            if let Some(exchange) = &self.exchange {
+                // Within a step nothing waits for a worker that has ended before it.
+                exchange.meet()?;
+            }
+            let pass = self.checked_pass(batch, source)?;
             if K::QUEUED && !skips {
                 // The device goes on with this step while the one before is read.
                 self.update(pass.gradients, pass.statistics, schedule);
@@ -290,7 +305,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         if let Some(exchange) = &self.exchange {
             // A backward pass of Burn's ends by waiting for all others of the process. Norms wait for each other within
             // theirs, so that none may begin before the loss's have ended everywhere.
-            exchange.sum(Tensor::zeros([1], &gradient.device()))?;
+            exchange.meet()?;
         }
         Ok((value, gradient.narrow(0, first, images)))
     }

@@ -139,12 +139,11 @@ impl Stage {
             out: &self.folder,
             force,
             backend: shared.backend,
-            observers: vec![],
+            devices: 1,
         };
-        let first = Training { observers: vec![observer], ..again(force) };
-        match train::training(first) {
+        match train::training(again(force), vec![observer]) {
             // A run that was stopped with other settings, before it left a stamp.
-            Err(error) if is_other_run(&error) => train::training(again(true)).map(|_| ()),
+            Err(error) if is_other_run(&error) => train::training(again(true), vec![]).map(|_| ()),
             result => result.map(|_| ()),
         }
     }

@@ -15,6 +15,7 @@ use super::job;
 use super::kernels::{Cudnn, Precision, run};
 use super::operation::{Math, Operation};
 use super::run::{OnCuda, Raw};
+use crate::workers::Synchronised;
 
 type Tracked<B> = Raw<Autodiff<B>>;
 
@@ -39,7 +40,12 @@ impl<B: OnCuda, P: Precision> Kernels<Autodiff<B>> for Cudnn<P> {
         residual: Option<Tensor<Autodiff<B>, 4>>,
         relu: bool,
     ) -> Normed<Autodiff<B>> {
-        <Differentiable<Self> as Kernels<Autodiff<B>>>::norm(inputs, residual, relu)
+        // Without workers that share the batch, `Synchronised` is the norm itself.
+        <Differentiable<Synchronised<Self>> as Kernels<Autodiff<B>>>::norm(inputs, residual, relu)
+    }
+
+    fn batches() -> usize {
+        <Synchronised<Self> as Kernels<B>>::batches()
     }
 
     fn conv2d_fused(

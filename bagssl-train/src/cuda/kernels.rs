@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
-use bagssl_core::model::{Kernels, NormGradients, Normed, NormedInputs};
+use bagssl_core::model::{Kernels, NormBackward, NormGradients, Normed, NormedInputs};
 use bagssl_core::plan::Window;
 use burn::tensor::{DType, FloatDType, Tensor, TensorPrimitive};
 
@@ -80,6 +80,14 @@ pub(super) fn run<B: OnCuda, const N: usize>(operation: Operation, inputs: Vec<R
     outputs
 }
 
+/// What the passes of a norm's gradient read, in their order.
+fn backward<B: OnCuda>(NormBackward { inputs, normed, gradient, .. }: NormBackward<B>) -> Vec<Raw<B>> {
+    let NormedInputs { input, scale, shift } = inputs;
+    let maps = [gradient, input, normed.output].map(raw);
+    let values = [scale, shift, normed.mean, normed.variance].map(raw);
+    maps.into_iter().chain(values).collect()
+}
+
 impl<B: OnCuda, P: Precision> Kernels<B> for Cudnn<P> {
     const MAPS: Option<FloatDType> = P::MAPS;
     const QUEUED: bool = true;
@@ -135,6 +143,23 @@ impl<B: OnCuda, P: Precision> Kernels<B> for Cudnn<P> {
         Normed { output: wrap(output), mean: wrap(mean), variance: wrap(variance) }
     }
 
+    fn norm_statistics(input: Tensor<B, 4>) -> [Tensor<B, 1>; 2] {
+        run::<B, 2>(Operation::NormStatistics, vec![raw(input)]).map(wrap)
+    }
+
+    fn norm_with(
+        inputs: NormedInputs<B>,
+        [mean, variance]: [Tensor<B, 1>; 2],
+        residual: Option<Tensor<B, 4>>,
+        relu: bool,
+    ) -> Tensor<B, 4> {
+        let NormedInputs { input, scale, shift } = inputs;
+        let mut inputs = vec![raw(input), raw(scale), raw(shift), raw(mean), raw(variance)];
+        inputs.extend(residual.map(raw));
+        let [output] = run::<B, 1>(Operation::NormWith { relu }, inputs);
+        wrap(output)
+    }
+
     fn norm_gradient(
         inputs: NormedInputs<B>,
         normed: Normed<B>,
@@ -142,14 +167,29 @@ impl<B: OnCuda, P: Precision> Kernels<B> for Cudnn<P> {
         relu: bool,
         gradient: Tensor<B, 4>,
     ) -> NormGradients<B> {
-        let NormedInputs { input, scale, shift } = inputs;
-        let maps = [gradient, input, normed.output].map(raw);
-        let values = [scale, shift, normed.mean, normed.variance].map(raw);
         let operation = Operation::NormGradient { relu, residual: has_residual };
-        let mut outputs = B::run(operation, maps.into_iter().chain(values).collect()).into_iter();
+        let inputs = backward(NormBackward { inputs, normed, has_residual, relu, gradient });
+        let mut outputs = B::run(operation, inputs).into_iter();
         let mut next = || outputs.next().expect("three gradients");
         let (input, scale, shift) = (wrap(next()), wrap(next()), wrap(next()));
         NormGradients { input, scale, shift, residual: outputs.next().map(wrap) }
+    }
+
+    fn norm_sums(of: NormBackward<B>) -> [Tensor<B, 1>; 2] {
+        let operation = Operation::NormSums { relu: of.relu, residual: of.has_residual };
+        run::<B, 2>(operation, backward(of)).map(wrap)
+    }
+
+    fn norm_gradient_with(
+        of: NormBackward<B>,
+        sums: [Tensor<B, 1>; 2],
+        count: usize,
+    ) -> (Tensor<B, 4>, Option<Tensor<B, 4>>) {
+        let operation = Operation::NormGradientWith { relu: of.relu, residual: of.has_residual, count };
+        let mut inputs = backward(of);
+        inputs.extend(sums.map(raw));
+        let mut outputs = B::run(operation, inputs).into_iter().map(wrap);
+        (outputs.next().expect("the input has a gradient"), outputs.next())
     }
 
     fn max_pool2d(input: Tensor<B, 4>, window: Window) -> Tensor<B, 4> {

@@ -10,7 +10,7 @@
 //! work to the thread that owns the GPU, where a `context` keeps handles, stream, kernels and the plans of convolutions.
 //!
 //! To train: `Trainer<Autodiff<Cuda>, Cudnn>` (not `Differentiable<Cudnn>`, which leaves pooling and products to Burn), with
-//! [`FusedStep`] for its steps.
+//! [`FusedStep`] for its steps; on several GPUs, with an end of [`Nccl`] for each.
 
 #![allow(unsafe_code, reason = "CUDA's libraries are C")]
 
@@ -24,6 +24,7 @@ mod fusion;
 mod run;
 mod map;
 mod matrices;
+mod norm;
 mod job;
 mod context;
 mod driver;
@@ -32,10 +33,12 @@ mod plan_file;
 mod cudnn;
 mod gemm;
 mod memory;
+mod nccl;
 pub mod correct;
 
 pub use job::check;
 pub use kernels::{Bf16, Cudnn, F32, Precision, Tf32};
 pub use memory::{Memory, memory};
+pub use nccl::Nccl;
 pub use run::{OnCuda, Plain};
 pub use together::FusedStep;

@@ -26,6 +26,14 @@ pub(super) enum Operation {
     /// The output's gradient, then input, output, scale, shift, mean and variance, to the gradients of input, scale and
     /// shift, and of the residual if there was one.
     NormGradient { relu: bool, residual: bool },
+    /// Map to its mean and its biased variance.
+    NormStatistics,
+    /// Map, scale, shift, mean, variance and perhaps a residual to the normed map.
+    NormWith { relu: bool },
+    /// What [`Operation::NormGradient`] reads to the gradients of scale and shift.
+    NormSums { relu: bool, residual: bool },
+    /// The same, and these gradients as sums over `count` values, to those of the input, and of the residual if there was one.
+    NormGradientWith { relu: bool, residual: bool, count: usize },
     /// Map to the maximum over a window, and to the taps that it was at (`u8`).
     MaxPool { window: Window },
     /// The output's gradient and the taps to the input's gradient.
@@ -108,6 +116,10 @@ impl Operation {
             Operation::Finish { .. } => "bias, residual and relu",
             Operation::Norm { .. } => "batch norm",
             Operation::NormGradient { .. } => "batch norm's gradient",
+            Operation::NormStatistics => "batch norm's statistics",
+            Operation::NormWith { .. } => "batch norm with given statistics",
+            Operation::NormSums { .. } => "batch norm's sums",
+            Operation::NormGradientWith { .. } => "batch norm's gradient with given sums",
             Operation::MaxPool { .. } => "max pool",
             Operation::MaxPoolGradient { .. } => "max pool's gradient",
             Operation::GlobalMean => "global mean",
@@ -156,19 +168,30 @@ impl Operation {
                 let statistic = Form::new([channels], DType::F32);
                 Ok(vec![input.clone(), statistic.clone(), statistic])
             }
-            (Operation::NormGradient { residual, .. }, [gradient, input, output, rest @ ..]) => {
+            (Operation::NormStatistics, [input]) => {
                 let [_, channels, ..] = input.map()?;
-                if rest.len() != 4 {
-                    return Err(format!("expected 7 inputs, got {}", rest.len() + 3));
-                }
-                check_channels(channels, &rest.iter().collect::<Vec<_>>())?;
-                same("shape of the gradient", &input.shape, &gradient.shape)?;
-                same("shape of the output", &input.shape, &output.shape)?;
-                gradient.map()?;
-                let statistic = Form::new([channels], DType::F32);
+                Ok(vec![Form::new([channels], DType::F32); 2])
+            }
+            (Operation::NormWith { .. }, [input, scale, shift, mean, variance, rest @ ..]) => {
+                let [_, channels, ..] = input.map()?;
+                check_channels(channels, &[scale, shift, mean, variance])?;
+                check_residual(input, rest)?;
+                Ok(vec![input.clone()])
+            }
+            (Operation::NormGradient { residual, .. }, inputs) => {
+                let (input, statistic) = backward(inputs, 4)?;
                 let mut outputs = vec![input.clone(), statistic.clone(), statistic];
-                outputs.extend(residual.then(|| input.clone()));
+                outputs.extend(residual.then_some(input));
                 Ok(outputs)
+            }
+            (Operation::NormSums { .. }, inputs) => {
+                let (_, statistic) = backward(inputs, 4)?;
+                Ok(vec![statistic; 2])
+            }
+            (Operation::NormGradientWith { residual, count, .. }, inputs) => {
+                let (input, _) = backward(inputs, 6)?;
+                same("sums are over some values", true, *count > 0)?;
+                Ok(vec![input; 1 + usize::from(*residual)])
             }
             (Operation::MaxPool { window }, [input]) => {
                 let [rows, channels, height, width] = input.map()?;
@@ -258,6 +281,21 @@ fn pooled(window: Window, size: [usize; 2]) -> Checked<[usize; 2]> {
 
 fn check_channels(channels: usize, values: &[&Form]) -> Checked<()> {
     values.iter().try_for_each(|form| same("values of each channel", &Form::new([channels], DType::F32), *form))
+}
+
+/// The map and the statistic of a norm whose backward pass reads these: gradient, input, output and so many values of each
+/// channel.
+fn backward(inputs: &[Form], values: usize) -> Checked<(Form, Form)> {
+    let [gradient, input, output, rest @ ..] = inputs else {
+        return Err(format!("expected {} inputs, got {}", 3 + values, inputs.len()));
+    };
+    let [_, channels, ..] = input.map()?;
+    same("inputs", 3 + values, inputs.len())?;
+    check_channels(channels, &rest.iter().collect::<Vec<_>>())?;
+    same("shape of the gradient", &input.shape, &gradient.shape)?;
+    same("shape of the output", &input.shape, &output.shape)?;
+    gradient.map()?;
+    Ok((input.clone(), Form::new([channels], DType::F32)))
 }
 
 fn check_residual(input: &Form, rest: &[Form]) -> Checked<()> {

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use cudarc::driver::sys as driver;
-use cudarc::{cublas, cudnn, nvrtc};
+use cudarc::{cublas, cudnn, nccl, nvrtc};
 
 use crate::error::{Error, Result};
 
@@ -22,6 +22,8 @@ pub struct Report {
     pub parts: Vec<Part>,
     /// The GPUs.
     pub gpus: Vec<Gpu>,
+    /// NCCL, which only training on several GPUs needs.
+    pub nccl: Part,
 }
 
 /// A part of CUDA: a library, or the headers.
@@ -54,8 +56,7 @@ impl Report {
 
     /// A line for each part that is missing, with how to get it.
     pub fn missing(&self) -> Vec<String> {
-        let line = |part: &Part| part.found.as_ref().err().map(|why| format!("{}: {why}; {}", part.name, part.help));
-        let mut lines: Vec<_> = self.parts.iter().filter_map(line).collect();
+        let mut lines: Vec<_> = self.parts.iter().filter_map(Part::missing).collect();
         let driver = self.parts.iter().any(|part| part.name == DRIVER && part.found.is_ok());
         if driver && self.gpus.is_empty() {
             lines.push("GPU: the driver knows of none; see `nvidia-smi` and CUDA_VISIBLE_DEVICES".into());
@@ -64,13 +65,30 @@ impl Report {
     }
 }
 
+impl Part {
+    /// A line that says that it is missing and how to get it, if it is.
+    fn missing(&self) -> Option<String> {
+        self.found.as_ref().err().map(|why| format!("{}: {why}; {}", self.name, self.help))
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Part { name, found, help } = self;
+        match found {
+            Ok(found) => write!(f, "{name:<14} {found}"),
+            Err(why) => write!(f, "{name:<14} missing: {why}; {help}"),
+        }
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Part { name, found, help } in &self.parts {
-            match found {
-                Ok(found) => writeln!(f, "{name:<14} {found}")?,
-                Err(why) => writeln!(f, "{name:<14} missing: {why}; {help}")?,
-            }
+        for part in &self.parts {
+            writeln!(f, "{part}")?;
+        }
+        if self.gpus.len() > 1 {
+            writeln!(f, "{}", self.nccl)?;
         }
         for (index, Gpu { name, memory, capability }) in self.gpus.iter().enumerate() {
             let gib = *memory as f64 / f64::from(1u32 << 30);
@@ -105,7 +123,8 @@ pub fn probe() -> Report {
             headers(toolkit().as_deref()),
         ),
     ];
-    Report { parts, gpus }
+    let nccl = part("NCCL", "install NCCL 2 for CUDA 12, or add its folder to LD_LIBRARY_PATH", guarded(nccl_version));
+    Report { parts, gpus, nccl }
 }
 
 /// Refuses a machine on which the CUDA backend cannot run. To be asked before the first tensor on a GPU: Burn's backend
@@ -118,6 +137,22 @@ pub fn require() -> Result<()> {
         missing if missing.is_empty() => Ok(()),
         missing => Err(Error::Cuda(missing.join("; "))),
     }
+}
+
+/// Refuses a machine on which these GPUs cannot train together.
+///
+/// # Errors
+/// As [`require`], and if NCCL is missing or there is no GPU with one of these numbers.
+pub(super) fn require_nccl(gpus: &[usize]) -> Result<()> {
+    let report = probe();
+    let mut missing = report.missing();
+    missing.extend(report.nccl.missing());
+    if missing.is_empty()
+        && let Some(gpu) = gpus.iter().find(|&&gpu| gpu >= report.gpus.len())
+    {
+        missing.push(format!("GPU {gpu}: expected a number below {}, the GPUs of this machine", report.gpus.len()));
+    }
+    if missing.is_empty() { Ok(()) } else { Err(Error::Cuda(missing.join("; "))) }
 }
 
 /// What a call says, or why it cannot be made: a function that a library lacks is a panic in the bindings.
@@ -177,6 +212,21 @@ fn nvrtc_version() -> std::result::Result<String, String> {
         nvrtc::sys::nvrtcVersion(&mut major, &mut minor);
     }
     Ok(format!("{major}.{minor}"))
+}
+
+fn nccl_version() -> std::result::Result<String, String> {
+    let mut version = 0;
+    // SAFETY: the library is there before it is called, and the call writes one integer.
+    unsafe {
+        if !nccl::sys::is_culib_present() {
+            return Err("libnccl not found".into());
+        }
+        nccl::sys::ncclGetVersion(&mut version);
+    }
+    match version {
+        20000.. => Ok(format!("{}.{}.{}", version / 10000, version % 10000 / 100, version % 100)),
+        other => Err(format!("expected version 2.9 or later, got {other}")),
+    }
 }
 
 /// Where Burn's backend looks for the toolkit.
@@ -251,6 +301,15 @@ mod tests {
     }
 
     #[test]
+    fn gpus_that_are_not_there_are_refused() {
+        let error = require_nccl(&[0, 1 << 20]).unwrap_err().to_string();
+        match probe().is_complete() && probe().nccl.found.is_ok() {
+            true => assert!(error.starts_with("cuda: GPU 1048576: expected a number below"), "{error}"),
+            false => assert!(error.contains("missing") || error.contains("not found"), "{error}"),
+        }
+    }
+
+    #[test]
     fn headers_are_looked_for_one_by_one() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(headers(None).unwrap_err(), "no CUDA toolkit found");
@@ -268,7 +327,8 @@ mod tests {
     #[test]
     fn a_driver_without_a_gpu_is_said() {
         let part = |name, found| Part { name, found, help: "install it" };
-        let mut report = Report { parts: vec![part(DRIVER, Ok("CUDA 12.8".into()))], gpus: Vec::new() };
+        let parts = vec![part(DRIVER, Ok("CUDA 12.8".into()))];
+        let mut report = Report { parts, gpus: Vec::new(), nccl: part("NCCL", Err("gone".into())) };
         assert_eq!(report.missing().len(), 1);
         assert!(report.missing()[0].starts_with("GPU: "));
         report.gpus.push(Gpu { name: "A".into(), memory: 3 << 29, capability: (9, 0) });
@@ -276,6 +336,10 @@ mod tests {
         assert!(report.to_string().ends_with("GPU 0          A, 1.5 GiB, compute capability 9.0\n"));
         report.parts.push(part("cuDNN", Err("gone".into())));
         assert_eq!(report.missing(), ["cuDNN: gone; install it"]);
+        // One GPU needs no NCCL.
+        assert!(!report.to_string().contains("NCCL"));
+        report.gpus.push(report.gpus[0].clone());
+        assert!(report.to_string().contains("\nNCCL           missing: gone; install it\n"));
     }
 
     #[test]

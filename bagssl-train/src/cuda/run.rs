@@ -1,6 +1,8 @@
 //! The operations on tensors of Burn's CUDA backend.
 
-use bagssl_core::plan::{NORM_EPSILON, Window};
+use std::array::from_fn;
+
+use bagssl_core::plan::Window;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, TensorMetadata};
 use burn_cubecl::CubeBackend;
@@ -8,20 +10,14 @@ use cubecl::cuda::CudaRuntime;
 
 use super::context::Context;
 use super::convolution::{Key, Pass};
-use super::driver::{Grid, Outcome};
+use super::driver::Outcome;
 use super::gemm::Product;
 use super::job::{Cube, Job};
 use super::map::{Map, Padding, arguments, dims, grid};
 use super::matrices;
+use super::norm::{self, Tiles, WRITING, names};
 use super::operation::{Form, Math, Operation};
 use super::step;
-
-/// The names of a kernel for bf16 (8 values together, and 1) and f32 (4 and 1).
-macro_rules! names {
-    ($base:literal) => {
-        [concat!($base, "_bf16_8"), concat!($base, "_bf16_1"), concat!($base, "_f32_4"), concat!($base, "_f32_1")]
-    };
-}
 
 /// A tensor of a backend.
 pub(super) type Raw<B> = <B as burn::tensor::backend::BackendTypes>::FloatTensorPrimitive;
@@ -66,9 +62,13 @@ impl OnCuda for Plain {
                 vec![weight_gradient(next(), next(), window, math, &forms[0])]
             }
             Operation::Finish { relu } => vec![finish(next(), next(), inputs.next(), relu)],
-            Operation::Norm { relu } => norm([next(), next(), next()], inputs.next(), relu),
-            Operation::NormGradient { relu, residual } => {
-                norm_gradient(std::array::from_fn(|_| next()), relu, residual)
+            Operation::Norm { relu } => norm::norm(from_fn(|_| next()), inputs.next(), relu),
+            Operation::NormStatistics => norm::statistics(next()),
+            Operation::NormWith { relu } => vec![norm::norm_with(from_fn(|_| next()), inputs.next(), relu)],
+            Operation::NormGradient { relu, residual } => norm::gradient(from_fn(|_| next()), relu, residual),
+            Operation::NormSums { relu, residual } => norm::sums(from_fn(|_| next()), relu, residual),
+            Operation::NormGradientWith { relu, residual, count } => {
+                norm::gradient_with(from_fn(|_| next()), from_fn(|_| next()), relu, residual, count)
             }
             Operation::MaxPool { window } => max_pool(next(), window, &forms[0]),
             Operation::MaxPoolGradient { window, .. } => vec![max_pool_gradient(next(), next(), window, &forms[0])],
@@ -175,134 +175,6 @@ unsafe fn add(context: &Context, tiles: Tiles, (dtype, map): (DType, Map), point
 
 fn by_type(dtype: DType, [bf16, f32]: [&'static str; 2]) -> &'static str {
     if dtype == DType::BF16 { bf16 } else { f32 }
-}
-
-/// How the kernels of the batch norm divide a map: values read together, groups of them a block is wide, its threads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Tiles {
-    together: usize,
-    width: usize,
-    lines: usize,
-    across: usize,
-}
-
-impl Tiles {
-    fn new(channels: usize, dtype: DType) -> Self {
-        let most = super::map::multiple(dtype);
-        let together = if channels.is_multiple_of(most) { most } else { 1 };
-        let groups = channels / together;
-        let width = groups.min(64);
-        Tiles { together, width, lines: 256 / width, across: groups.div_ceil(width) }
-    }
-
-    fn block(self) -> u32 {
-        (self.width * self.lines) as u32
-    }
-
-    /// Blocks so that each thread takes some rows, up to about `most` blocks in all.
-    fn grid(self, rows: usize, rows_each: usize, most: usize) -> Grid {
-        let down = rows.div_ceil(self.lines * rows_each).min((most / self.across).max(1));
-        [down as u32, self.across as u32]
-    }
-
-    /// The kernel of these tiles, of those for bf16 (8 and 1 together) and f32 (4 and 1).
-    fn kernel(self, dtype: DType, names: [&'static str; 4]) -> &'static str {
-        let [bf16, bf16_one, f32, f32_one] = names;
-        match (dtype == DType::BF16, self.together > 1) {
-            (true, true) => bf16,
-            (true, false) => bf16_one,
-            (false, true) => f32,
-            (false, false) => f32_one,
-        }
-    }
-}
-
-/// Blocks of the kernels that end with sums of each block, and of those that only write.
-const SUMMING: usize = 528;
-const WRITING: usize = 2112;
-
-fn norm([input, scale, shift]: [Cube; 3], residual: Option<Cube>, relu: bool) -> Vec<Cube> {
-    let (dtype, shape) = (input.dtype, dims(&input));
-    let mut job = Job::new("batch norm", &input);
-    let x = Map::read(&mut job, input, dtype, Padding::NONE);
-    let (scale, shift) = (job.read_contiguous(scale), job.read_contiguous(shift));
-    let residual = residual.map(|residual| Map::read(&mut job, residual, dtype, Padding::NONE).slot);
-    let (y, shown) = Map::write(&mut job, shape, dtype, Padding::NONE);
-    let ((mean, means), (variance, variances)) =
-        (job.write(&[x.channels], DType::F32), job.write(&[x.channels], DType::F32));
-    let tiles = Tiles::new(x.channels, dtype);
-    let (summing, writing) = (tiles.grid(x.rows(), 8, SUMMING), tiles.grid(x.rows(), 4, WRITING));
-    let (parts, _) = job.write(&[summing[0] as usize * 3 * x.channels], DType::F32);
-    job.then(move |context, at| {
-        let (from, to, parts) = (x.at(at), y.at(at), at.of(parts));
-        let (rows, channels, width) = (x.rows() as i64, x.channels as i32, tiles.width as i32);
-        let (blocks, columns) = (summing[0] as i32, [x.channels.div_ceil(32) as u32, 1]);
-        let (mean, variance) = (at.of(mean), at.of(variance));
-        let statistics = tiles.kernel(dtype, names!("norm_statistics"));
-        let apply = tiles.kernel(dtype, names!("norm_apply"));
-        let (epsilon, relu) = (NORM_EPSILON as f32, i32::from(relu));
-        // SAFETY: the maps have `rows * channels` values of the kernels' type, `parts` three of each block and channel,
-        // and all the rest one of each channel.
-        unsafe {
-            let block = tiles.block();
-            context.launch(statistics, (summing, block), arguments![from, parts, rows, channels, width])?;
-            context.launch("norm_merge", (columns, 1024), arguments![parts, blocks, channels, mean, variance])?;
-            let (residual, scale, shift) = (at.of_any(residual), at.of(scale), at.of(shift));
-            let arguments =
-                arguments![from, residual, to, mean, variance, scale, shift, epsilon, rows, channels, width, relu];
-            context.launch(apply, (writing, block), arguments)
-        }
-    });
-    job.submit();
-    vec![shown, means, variances]
-}
-
-/// Inputs: gradient, input, output, scale, shift, mean, variance.
-fn norm_gradient(inputs: [Cube; 7], relu: bool, has_residual: bool) -> Vec<Cube> {
-    let [gradient, input, output, scale, shift, mean, variance] = inputs;
-    let (dtype, shape) = (input.dtype, dims(&input));
-    let mut job = Job::new("batch norm's gradient", &input);
-    let dy = Map::read(&mut job, gradient, dtype, Padding::NONE);
-    let x = Map::read(&mut job, input, dtype, Padding::NONE);
-    // Without a residual the output's sign is made again from the input, which saves reading it.
-    let mask = if !relu { 0 } else { 1 + i32::from(has_residual) };
-    let y = (mask == 2).then(|| Map::read(&mut job, output, dtype, Padding::NONE).slot);
-    let statistics = [mean, variance, scale, shift].map(|values| job.read_contiguous(values));
-    let (dx, shown) = Map::write(&mut job, shape, dtype, Padding::NONE);
-    let residual = has_residual.then(|| Map::write(&mut job, shape, dtype, Padding::NONE));
-    let channel = [x.channels];
-    let ((dscale, scales), (dshift, shifts)) = (job.write(&channel, DType::F32), job.write(&channel, DType::F32));
-    let tiles = Tiles::new(x.channels, dtype);
-    let (summing, writing) = (tiles.grid(x.rows(), 8, SUMMING), tiles.grid(x.rows(), 4, WRITING));
-    let (parts, _) = job.write(&[summing[0] as usize * 2 * x.channels], DType::F32);
-    let dresidual = residual.as_ref().map(|(map, _)| map.slot);
-    job.then(move |context, at| {
-        let (dy, x_at, y, dx) = (dy.at(at), x.at(at), at.of_any(y), dx.at(at));
-        let [mean, variance, scale, shift] = statistics.map(|slot| at.of(slot));
-        let (parts, dscale, dshift, dresidual) = (at.of(parts), at.of(dscale), at.of(dshift), at.of_any(dresidual));
-        let (rows, channels, width) = (x.rows() as i64, x.channels as i32, tiles.width as i32);
-        let (blocks, columns) = (summing[0] as i32, [x.channels.div_ceil(32) as u32, 1]);
-        let sums = tiles.kernel(dtype, names!("norm_sums"));
-        let apply = tiles.kernel(dtype, names!("norm_gradient"));
-        let epsilon = NORM_EPSILON as f32;
-        // SAFETY: as in `norm`, with two parts of each block and channel; `y` is read where `mask` is 2 alone.
-        unsafe {
-            let block = tiles.block();
-            let arguments =
-                arguments![dy, x_at, y, mean, variance, scale, shift, epsilon, parts, rows, channels, width, mask];
-            context.launch(sums, (summing, block), arguments)?;
-            context.launch("norm_sums_merge", (columns, 1024), arguments![parts, blocks, channels, dshift, dscale])?;
-            let arguments = arguments![
-                dy, x_at, y, mean, variance, scale, shift, epsilon, dshift, dscale, dx, dresidual, rows, channels,
-                width, mask
-            ];
-            context.launch(apply, (writing, block), arguments)
-        }
-    });
-    job.submit();
-    let mut outputs = vec![shown, scales, shifts];
-    outputs.extend(residual.map(|(_, shown)| shown));
-    outputs
 }
 
 /// As in `source/pool.cu`.
@@ -434,33 +306,4 @@ fn sum_columns(input: Cube, output: &Form) -> Cube {
     });
     job.submit();
     shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tiles_cover_all_channels_and_fit_a_block() {
-        for (channels, dtype, together) in [
-            (64, DType::BF16, 8),
-            (2048, DType::BF16, 8),
-            (5, DType::BF16, 1),
-            (4096, DType::F32, 4),
-            (6, DType::F32, 1),
-        ] {
-            let tiles = Tiles::new(channels, dtype);
-            assert_eq!(tiles.together, together);
-            assert!(tiles.width * tiles.across * together >= channels, "{tiles:?}");
-            assert!(tiles.block() <= 256 && tiles.lines >= 4, "{tiles:?}");
-            for rows in [1, 100, 1 << 21] {
-                let [down, across] = tiles.grid(rows, 8, SUMMING);
-                assert!(down >= 1 && across as usize == tiles.across);
-                assert!(down as usize * tiles.across <= SUMMING.max(tiles.across));
-            }
-        }
-        let tiles = Tiles::new(6, DType::F32);
-        assert_eq!(tiles.kernel(DType::F32, names!("norm_apply")), "norm_apply_f32_1");
-        assert_eq!(Tiles::new(64, DType::BF16).kernel(DType::BF16, names!("norm_sums")), "norm_sums_bf16_8");
-    }
 }

@@ -35,10 +35,16 @@ impl Rank {
 }
 
 /// A worker's end of what it shares with the others. Every worker makes the same calls in the same order, with tensors of
-/// the same shape; each call waits for the others.
+/// the same shape. Where tensors are read, the others' have come; whether a call waits for that is the exchange's choice.
 pub trait Exchange<B: Backend>: Debug + Send + Sync {
     /// The worker's place.
     fn rank(&self) -> Rank;
+
+    /// Waits until all workers have come as far.
+    ///
+    /// # Errors
+    /// [`Error::Workers`] if another worker has ended.
+    fn meet(&self) -> Result<()>;
 
     /// The sum of all workers' tensors, bit for bit the same for each of them.
     ///

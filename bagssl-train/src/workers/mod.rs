@@ -2,17 +2,21 @@
 //! one that a single worker would take with the whole batch.
 //!
 //! What they exchange are the statistics of batch norms ([`Synchronised`]), projections (the loss is that of all of them) and
-//! gradients. How is an [`Exchange`]: [`Threads`] for workers of one process, others for GPUs.
+//! gradients. How is an [`Exchange`]: [`Threads`] for workers that share memory,
+//! `cuda::Nccl` (feature `cuda`) for a machine's GPUs.
 //!
 //! # Source
 //! For norms over several devices: Peng et al., *MegDet*, arXiv:1711.07240.
 
 mod exchange;
+mod meeting;
 mod synchronised;
 mod shard;
 mod threads;
 
 pub use exchange::{Exchange, Rank};
+#[cfg(feature = "cuda")]
+pub(crate) use meeting::Meeting;
 pub use shard::Shard;
 pub use synchronised::Synchronised;
 pub(crate) use synchronised::with_exchange;

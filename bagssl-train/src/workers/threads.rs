@@ -1,100 +1,44 @@
 //! Workers that are threads of one process.
 
-use std::sync::{Arc, Condvar, Mutex};
-
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+use super::meeting::Meeting;
 use super::{Exchange, Rank};
 use crate::error::{Error, Result};
 
 /// An exchange through the memory of one process. A worker that ends early fails the others instead of leaving them waiting.
 #[derive(Debug)]
-pub struct Threads<B: Backend> {
-    rank: Rank,
-    table: Arc<Table<B>>,
-}
-
-/// Where workers lay their tensors down.
-#[derive(Debug)]
-struct Table<B: Backend> {
-    round: Mutex<Round<B>>,
-    changed: Condvar,
-}
-
-#[derive(Debug)]
-struct Round<B: Backend> {
-    given: Vec<Option<Tensor<B, 1>>>,
-    /// What all get, and how many still have to take it.
-    all: Option<(Vec<Tensor<B, 1>>, usize)>,
-    /// Whether a worker has ended.
-    broken: bool,
-}
+pub struct Threads<B: Backend>(Meeting<Option<Tensor<B, 1>>>);
 
 impl<B: Backend> Threads<B> {
     /// The ends of so many workers, in order.
     pub fn new(count: usize) -> Vec<Self> {
-        let round = Round { given: (0..count).map(|_| None).collect(), all: None, broken: false };
-        let table = Arc::new(Table { round: Mutex::new(round), changed: Condvar::new() });
-        (0..count).map(|number| Threads { rank: Rank { number, count }, table: table.clone() }).collect()
-    }
-
-    /// Everybody's tensors.
-    fn all(&self, tensor: Tensor<B, 1>) -> Result<Vec<Tensor<B, 1>>> {
-        let ended = || Error::Workers("another worker has ended".into());
-        let Table { round, changed } = &*self.table;
-        let wait = |round| changed.wait(round).unwrap_or_else(|poisoned| poisoned.into_inner());
-        let mut round = round.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // The last round has to be taken by all first.
-        while round.all.is_some() && !round.broken {
-            round = wait(round);
-        }
-        if round.broken {
-            return Err(ended());
-        }
-        round.given[self.rank.number] = Some(tensor);
-        if round.given.iter().all(Option::is_some) {
-            let all = round.given.iter_mut().filter_map(Option::take).collect();
-            round.all = Some((all, self.rank.count));
-            changed.notify_all();
-        }
-        while round.all.is_none() && !round.broken {
-            round = wait(round);
-        }
-        let Some((all, left)) = &mut round.all else { return Err(ended()) };
-        *left -= 1;
-        let (result, left) = (all.clone(), *left);
-        if left == 0 {
-            round.all = None;
-            changed.notify_all();
-        }
-        Ok(result)
+        Meeting::new(count).into_iter().map(Threads).collect()
     }
 }
 
 impl<B: Backend> Exchange<B> for Threads<B> {
     fn rank(&self) -> Rank {
-        self.rank
+        self.0.rank()
+    }
+
+    fn meet(&self) -> Result<()> {
+        self.0.all(None).map(|_| ())
     }
 
     fn sum(&self, tensor: Tensor<B, 1>) -> Result<Tensor<B, 1>> {
-        let (device, length) = (tensor.device(), tensor.dims());
-        let all = self.all(tensor)?;
-        if let Some(other) = all.iter().find(|other| other.dims() != length) {
-            let (expected, got) = (length[0], other.dims()[0]);
-            return Err(Error::Workers(format!("expected {expected} values from each worker, got {got}")));
-        }
+        let (device, [expected]) = (tensor.device(), tensor.dims());
+        let all = self.0.all(Some(tensor))?.into_iter().map(|tensor| match tensor {
+            Some(tensor) if tensor.dims() == [expected] => Ok(tensor.to_device(&device)),
+            other => {
+                let got = other.map_or(0, |tensor| tensor.dims()[0]);
+                Err(Error::Workers(format!("expected {expected} values from each worker, got {got}")))
+            }
+        });
         // In the same order for each worker.
-        let sum = all.into_iter().map(|tensor| tensor.to_device(&device)).reduce(|sum, tensor| sum + tensor);
-        Ok(sum.expect("there is at least this worker's"))
-    }
-}
-
-impl<B: Backend> Drop for Threads<B> {
-    fn drop(&mut self) {
-        let mut round = self.table.round.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        round.broken = true;
-        self.table.changed.notify_all();
+        let sum = all.reduce(|sum, tensor| Ok(sum? + tensor?));
+        sum.expect("there is at least this worker's")
     }
 }
 
@@ -117,6 +61,15 @@ mod tests {
 
     fn values<const D: usize>(tensor: Tensor<NdArray, D>) -> Vec<f32> {
         tensor.into_data().into_vec().unwrap()
+    }
+
+    #[test]
+    fn who_only_meets_is_told_of_one_who_sums() {
+        let results = on_threads(2, |end| match end.rank().number {
+            0 => end.meet().is_ok(),
+            _ => end.sum(tensor(&[1.0])).is_err(),
+        });
+        assert_eq!(results, [true; 2]);
     }
 
     #[test]

@@ -73,6 +73,15 @@ part "Loading beside training" ./bagssl bench train --backend cuda --arch resnet
 part "A training" ./bagssl train --backend cuda --preset emp-ssl-cifar --epochs "$epochs" --out results/run --force $data
 # shellcheck disable=SC2086
 part "What it has learnt" ./bagssl eval results/run/checkpoint.safetensors --backend cuda $data
+if [ "$(nvidia-smi --list-gpus | wc -l)" -gt 1 ]; then
+  # shellcheck disable=SC2016
+  part "Two GPUs take the steps of one" sh -c '
+    for devices in 1 2; do
+      ./bagssl train --backend cuda --devices $devices --images 256 --patches 4 --epochs 2 --out results/on-$devices --force --json || exit 1
+    done
+    for devices in 1 2; do sed -n "1s/.*\"loss\":\([-0-9.e]*\).*/\1/p" results/on-$devices/metrics.jsonl; done |
+      awk "{ loss[NR] = \$1 } END { apart = (loss[1] - loss[2]) / loss[1]; print \"losses of the first step\", loss[1], loss[2]; exit !(NR == 2 && apart * apart < 1e-4) }"'
+fi
 say ""; say "$failed parts failed"
 echo "kept in $output"
 [ "$failed" -eq 0 ]

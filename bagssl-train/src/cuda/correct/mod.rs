@@ -9,7 +9,7 @@ mod reference;
 
 use std::fmt;
 
-use bagssl_core::model::{Change, Kernels, NormedInputs};
+use bagssl_core::model::{Change, Kernels, NormBackward, Normed, NormedInputs};
 use bagssl_core::plan::{Parameter, Role, Window};
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
@@ -279,10 +279,40 @@ impl<B: OnCuda, P: Checked> Checks<'_, B, P> {
             expected.to_scale,
             expected.to_shift,
         ];
+        self.norm_in_parts(
+            NormedInputs { input: input.inner(), scale: scales.inner(), shift: shifts.inner() },
+            (residual.clone().map(Tensor::inner), relu),
+            self.map(&g, dims, Layout::ChannelsLast).inner(),
+            (&shape, expected.clone()),
+        );
         self.compare("batch norm", names, &shape, got, expected);
         if let Some(residual) = residual {
             self.compare("batch norm", [", residual"], &shape, [gradient(&residual, &gradients)], [to_residual]);
         }
+    }
+
+    /// The same norm as workers make it that share a batch, in two passes each way.
+    fn norm_in_parts(
+        &mut self,
+        inputs: NormedInputs<B>,
+        (residual, relu): (Option<Tensor<B, 4>>, bool),
+        gradient: Tensor<B, 4>,
+        (shape, expected): (&str, [Vec<f64>; 6]),
+    ) {
+        let [rows, _, height, width] = inputs.input.dims();
+        let [mean, variance] = <Cudnn<P> as Kernels<B>>::norm_statistics(inputs.input.clone());
+        let has_residual = residual.is_some();
+        let statistics = [mean.clone(), variance.clone()];
+        let output = <Cudnn<P> as Kernels<B>>::norm_with(inputs.clone(), statistics, residual, relu);
+        let normed = Normed { output, mean, variance };
+        let backward = NormBackward { inputs, normed: normed.clone(), has_residual, relu, gradient };
+        let sums = <Cudnn<P> as Kernels<B>>::norm_sums(backward.clone());
+        let count = rows * height * width;
+        let (to_input, _) = <Cudnn<P> as Kernels<B>>::norm_gradient_with(backward, sums.clone(), count);
+        let [to_scale, to_shift] = sums.map(flat);
+        let got = [flat(normed.output), flat(normed.mean), flat(normed.variance), flat(to_input), to_scale, to_shift];
+        let names = ["", ", mean", ", variance", ", input", ", scale", ", shift"];
+        self.compare("batch norm in parts", names, shape, got, expected);
     }
 
     fn max_pool(&mut self, dims: [usize; 4], window: Window) {

@@ -212,16 +212,16 @@ extern "C" __global__ void norm_sums_merge(const float* parts, int blocks, int c
   dscale[channel] = (float)b;
 }
 
-// dx = factor * (d - mean(d) - normed * mean(d * normed)), d the gradient behind the ReLU, which is the residual's.
+// dx = factor * (d - mean(d) - normed * mean(d * normed)), d the gradient behind the ReLU, which is the residual's. The means
+// are the sums dshift and dscale times `share`: the sums may be over the rows of other maps as well.
 template <typename T, int V>
 __device__ __forceinline__ void norm_gradient(const T* dy, const T* x, const T* y, const float* mean,
     const float* variance, const float* scale, const float* shift, float epsilon, const float* dshift,
-    const float* dscale, T* dx, T* dresidual, i64 rows, int channels, int width, int mask) {
+    const float* dscale, float share, T* dx, T* dresidual, i64 rows, int channels, int width, int mask) {
   int groups = channels / V;
   Tile t = tile(groups, width);
   if (!t.inside) return;
   float m[V], deviation[V], factor[V], offset[V], a[V], b[V];
-  float share = 1.f / (float)rows;
   #pragma unroll
   for (int j = 0; j < V; j++) {
     int c = t.group * V + j;
@@ -271,8 +271,8 @@ __device__ __forceinline__ void norm_gradient(const T* dy, const T* x, const T* 
     norm_sums<T, V>(dy, x, y, mean, variance, scale, shift, epsilon, parts, rows, channels, width, mask); } \
   extern "C" __global__ void norm_gradient_##NAME(const T* dy, const T* x, const T* y, const float* mean, \
       const float* variance, const float* scale, const float* shift, float epsilon, const float* dshift, \
-      const float* dscale, T* dx, T* dresidual, i64 rows, int channels, int width, int mask) { \
-    norm_gradient<T, V>(dy, x, y, mean, variance, scale, shift, epsilon, dshift, dscale, dx, dresidual, rows, \
+      const float* dscale, float share, T* dx, T* dresidual, i64 rows, int channels, int width, int mask) { \
+    norm_gradient<T, V>(dy, x, y, mean, variance, scale, shift, epsilon, dshift, dscale, share, dx, dresidual, rows, \
       channels, width, mask); }
 NORM(bf16_8, bf16, 8)
 NORM(bf16_1, bf16, 1)
