@@ -24,7 +24,7 @@ pub(crate) fn is_whole(bytes: &[u8]) -> bool {
 /// The code of the next marker that is not part of coded data, and what follows it.
 fn next_marker(mut bytes: &[u8]) -> Option<(u8, &[u8])> {
     loop {
-        let at = bytes.iter().position(|&byte| byte == 0xff)?;
+        let at = memchr::memchr(0xff, bytes)?;
         let codes = &bytes[at..];
         let at = codes.iter().position(|&byte| byte != 0xff)?;
         let (&code, after) = codes[at..].split_first()?;
