@@ -15,6 +15,7 @@ use bagssl_train::config::CheckedConfig;
 use bagssl_train::memory::Estimate;
 use bagssl_train::progress::{Bar, Metrics};
 use bagssl_train::store::{FileStore, Nowhere, Store};
+use bagssl_train::tensorboard::TensorBoard;
 use bagssl_train::trainer::{Ended, RunInfo, Trainer};
 use bagssl_train::workers::Exchange;
 use burn::backend::Autodiff;
@@ -52,6 +53,9 @@ pub(crate) struct Args {
     /// workers on one CPU, which is no faster. The steps are those of one device, but for rounding
     #[arg(long, value_name = "N", default_value_t = 1)]
     devices: usize,
+    /// Also write the figures of each step as an event file for TensorBoard (`tensorboard --logdir DIR`)
+    #[arg(long)]
+    tensorboard: bool,
     /// Print the settings as TOML, and do nothing else
     #[arg(long)]
     print_config: bool,
@@ -81,6 +85,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         force: args.force,
         backend: args.backend,
         devices: args.devices,
+        tensorboard: args.tensorboard,
     };
     let outcome = training(run, observers)?;
     let checkpoint = out.join(CHECKPOINT);
@@ -114,6 +119,8 @@ pub(crate) struct Training<'a> {
     pub(crate) backend: Name,
     /// How many devices share each batch.
     pub(crate) devices: usize,
+    /// Whether TensorBoard's file is written.
+    pub(crate) tensorboard: bool,
 }
 
 /// How a run went.
@@ -174,6 +181,9 @@ impl Job for Observed<'_> {
         let resumed = trainer.step();
         files::write(&run.out.join("config.toml"), run.config.to_toml()?.as_bytes())?;
         let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Metrics::create(&run.out.join(METRICS), resumed)?)];
+        if run.tensorboard {
+            observers.push(Box::new(TensorBoard::create(run.out, resumed)?));
+        }
         observers.extend(others);
         let mut store = FileStore::new(run.out.join(STATE));
         let ended = match run.devices {

@@ -51,9 +51,10 @@ fn train_evaluate_embed() {
     // Again: nothing is left to be done. The config that it wrote is the same run; other settings are another.
     let done: Value = serde_json::from_str(&succeeds(here, &train)).unwrap();
     assert_eq!(done["resumed_at_step"].as_u64(), Some(3));
-    let same = ["train", "--config", "run/config.toml", "--out", "run", "--json"];
+    let same = ["train", "--config", "run/config.toml", "--out", "run", "--json", "--tensorboard"];
     let checkpoint = fs::read(here.join("run/checkpoint.safetensors")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&succeeds(here, &same)).unwrap()["steps"].as_u64(), Some(3));
+    assert!(names(&here.join("run")).iter().any(|name| name.starts_with("events.out.tfevents.")));
     let other = ["train", "--out", "run", "--epochs", "2", "--images", "300", "--patches", "2"];
     refused(here, &other, &["run/state.safetensors", "--force"]);
     assert_eq!(fs::read(here.join("run/checkpoint.safetensors")).unwrap().len(), checkpoint.len());

@@ -40,6 +40,7 @@ mod readout;
 pub mod workers;
 pub mod trainer;
 pub mod store;
+pub mod tensorboard;
 pub mod progress;
 pub mod backend;
 #[cfg(feature = "cuda")]

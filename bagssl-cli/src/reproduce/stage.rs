@@ -140,6 +140,7 @@ impl Stage {
             force,
             backend: shared.backend,
             devices: 1,
+            tensorboard: false,
         };
         match train::training(again(force), vec![observer]) {
             // A run that was stopped with other settings, before it left a stamp.
