@@ -35,25 +35,36 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(name) if all.contains(name) => vec![name],
         Some(name) => bail!("expected one of {}, got {name:?}", all.join(", ")),
     };
-    let runs = |arguments: &[&str]| {
-        Command::new("cargo").arg("+nightly").args(arguments).output().is_ok_and(|output| output.status.success())
-    };
-    if !runs(&["--version"]) {
-        bail!("expected nightly Rust, got none: rustup toolchain install nightly");
+    if let Some(missing) = missing() {
+        bail!("{missing}");
     }
-    if !runs(&["fuzz", "--version"]) {
-        bail!("expected cargo-fuzz, got none: cargo install cargo-fuzz --locked");
-    }
+    // All of them at once, which is shared out among the cores.
+    run::must(Command::new("cargo").args(["+nightly", "fuzz", "build"]).args(&args.target).current_dir(&folder))?;
     for target in chosen {
         let seeds = folder.join("seeds").join(target);
         let corpus = folder.join("corpus").join(target);
         std::fs::create_dir_all(&corpus).with_context(|| corpus.display().to_string())?;
         let mut command = Command::new("cargo");
         command.args(["+nightly", "fuzz", "run", target]).arg(&corpus).arg(&seeds);
-        command.args(["--", &format!("-max_total_time={seconds}"), "-rss_limit_mb=2048"]).current_dir(&folder);
+        command.args(["--", &format!("-max_total_time={seconds}"), "-rss_limit_mb=2048", "-print_final_stats=1"]);
+        if args.smoke {
+            command.arg("-verbosity=0");
+        }
+        command.current_dir(&folder);
         run::must(&mut command)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What fuzzing needs and is not there, with how to get it.
+pub(crate) fn missing() -> Option<&'static str> {
+    let runs = |arguments: &[&str]| {
+        Command::new("cargo").arg("+nightly").args(arguments).output().is_ok_and(|output| output.status.success())
+    };
+    if !runs(&["--version"]) {
+        return Some("expected nightly Rust, got none: rustup toolchain install nightly");
+    }
+    (!runs(&["fuzz", "--version"])).then_some("expected cargo-fuzz, got none: cargo install cargo-fuzz --locked")
 }
 
 fn targets(folder: &Path) -> Result<Vec<String>> {
