@@ -85,7 +85,7 @@ fn steps(name: &str, block: &Block<'_>) -> Result<Vec<Step>, String> {
         match (text.strip_prefix("$ "), text.strip_prefix("> "), steps.last_mut()) {
             (Some(command), ..) => steps.push(Step { line, command: command.into(), output: Vec::new() }),
             (None, Some(more), Some(step)) if step.output.is_empty() => {
-                step.command = format!("{}\n{more}", step.command)
+                step.command = format!("{}\n{more}", step.command);
             }
             (None, _, Some(step)) => step.output.push((*text).to_string()),
             (None, _, None) => return Err(format!("{name}:{line}: expected a command after \"$ \", got {text:?}")),
