@@ -39,8 +39,8 @@ use crate::work;
 pub(crate) struct Args {
     /// The checkpoint
     checkpoint: PathBuf,
-    /// Image files; or one folder of images; or one data set: a folder with train/ and val/, such a folder in a .tar, or
-    /// CIFAR's binary files; or - for an image on standard input
+    /// Image files; or one folder of images; or one data set of any kind that `bagssl train --data` takes; or
+    /// - for an image on standard input
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// File to write, .npy or .safetensors

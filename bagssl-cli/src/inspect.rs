@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use bagssl_core::bag::Views;
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::embed::Tap;
+use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
 
 use crate::files;
 use crate::output::say;
@@ -40,7 +42,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let provenance = &spec.provenance;
     say!("format      {}", spec.format_version);
     say!("made by     {}, preset {}, seed {}", provenance.created_by, provenance.preset, provenance.seed);
-    say!("trained     {} epochs, {} steps, data {}", provenance.epochs, provenance.steps, provenance.data);
+    match provenance.steps {
+        0 => say!("trained     not by this program"),
+        steps => say!("trained     {} epochs, {steps} steps, data {}", provenance.epochs, provenance.data),
+    }
     say!(
         "encoder     {} layers, {} parameters, {:.1} million multiplications for a patch",
         spec.model.encoder().layers().len(),
@@ -49,8 +54,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     );
     say!("projector   {} layers, {} parameters", spec.model.projector().layers().len(), count("projector."));
     say!("weights     {}", checkpoint.weight_type().name());
-    say!("patches     {:?} of an image, resampled to {side}x{side} ({:?})", spec.patch.side(), spec.filter);
-    say!("trained on  {:?}", spec.views);
+    let filter = match spec.filter {
+        Filter::Bilinear => "bilinear",
+        Filter::Bicubic => "bicubic",
+    };
+    say!("patches     {} ({filter})", patches(spec.patch));
+    match spec.views {
+        Views::FixedScale(patch) => say!("trained on  {}", patches(patch)),
+        Views::MultiScale(crops) => say!("trained on  crops of many scales, resampled to {0}x{0}", crops.input()),
+    }
     say!("colours     mean {:?}, deviation {:?}", spec.normalisation.mean(), spec.normalisation.deviation());
     let dims = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
     let dims: Vec<_> = dims.iter().map(|&tap| format!("{} {}", tap.name(), spec.model.dim(tap))).collect();
@@ -71,4 +83,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The patches of one scale, in words.
+fn patches(spec: PatchSpec) -> String {
+    let side = match spec.side() {
+        PatchSide::Pixels(side) => format!("{side}x{side} pixels"),
+        PatchSide::AreaShare(share) => {
+            format!("{} % of the area of an image's centre square", (f64::from(share) * 1e4).round() / 1e2)
+        }
+    };
+    format!("{side}, resampled to {0}x{0}", spec.input())
 }

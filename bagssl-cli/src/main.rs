@@ -41,7 +41,7 @@ use clap::{Parser, Subcommand};
 /// Begin with `bagssl train`: with no options it trains a small network on real photographs that the program carries, in
 /// a few minutes on a CPU. Then `bagssl eval RUN/checkpoint.safetensors` says how good its representation is.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 110)]
+#[command(name = "bagssl", version, propagate_version = true, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

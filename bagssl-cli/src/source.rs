@@ -16,8 +16,8 @@ use crate::output::one_line;
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct DataArgs {
     /// Images: a folder with train/ and val/, such a folder in a .tar, CIFAR-10/100's binary files or .tar.gz, WebDataset's
-    /// shards (a folder, or a pattern such as 'train-{000..146}.tar'), Hugging Face's parquet, or ImageNet's archives
-    /// [default: the photographs that the program carries]
+    /// shards (a folder, or a pattern such as 'train-{000..146}.tar'), Hugging Face's parquet, ImageNet's archives, or a folder with
+    /// lists of image files, as `bagssl data split` writes them [default: the photographs that the program carries]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
@@ -84,8 +84,10 @@ pub(crate) fn tell_skipped(skipped: &[Skipped]) {
         let often = if image.times == 1 { String::new() } else { format!(" {} times", image.times) };
         eprintln!("left out{often}: {}", reason(image));
     }
-    if !skipped.is_empty() {
-        eprintln!("{} images left out", skipped.len());
+    match skipped.len() {
+        0 => {}
+        1 => eprintln!("1 image left out"),
+        count => eprintln!("{count} images left out"),
     }
 }
 

@@ -118,7 +118,7 @@ fn a_sheet_of_patches() {
     refused(here, &["data", "preview", "set", "-o", "x.png", "--count", "2"], &["train/x/b.png"]);
     assert!(!here.join("x.png").exists());
     let skipping = bagssl(here, &["data", "preview", "set", "-o", "x.png", "--on-bad-image", "skip"]);
-    assert!(skipping.status.success() && String::from_utf8_lossy(&skipping.stderr).contains("1 images left out"));
+    assert!(skipping.status.success() && String::from_utf8_lossy(&skipping.stderr).contains("1 image left out"));
 }
 
 /// The lines of both lists, the validation's last.
@@ -208,7 +208,7 @@ fn halves_without_duplicates_across() {
         let output = bagssl(here, &[&skipping[..], &["--force", "--seed", seed]].concat());
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
-            output.status.success() && errors.contains("broken.png") && errors.contains("1 images left out"),
+            output.status.success() && errors.contains("broken.png") && errors.contains("1 image left out"),
             "{errors}"
         );
         let [train, validation] = lists(here, "h");

@@ -11,6 +11,19 @@ use bagssl_train::preset::PRESETS;
 use bagssl_train::trainer::{RunInfo, Trainer};
 use burn::backend::Autodiff;
 
+/// The Rust of the book is tested here.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../../docs/book/src/deploy.md")]
+    mod deploy {}
+    #[doc = include_str!("../../docs/book/src/loss.md")]
+    mod loss {}
+    #[doc = include_str!("../../docs/book/src/encoder.md")]
+    mod encoder {}
+    #[doc = include_str!("../../docs/book/src/data-set.md")]
+    mod data_set {}
+}
+
 /// A run on the CPU.
 pub type Run = Trainer<Autodiff<NdArray>, Differentiable<CpuFast>>;
 

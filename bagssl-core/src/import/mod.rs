@@ -86,7 +86,7 @@ pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
     let mut tensors = sorted.encoder_tensors(foreign, &encoder)?;
     let mut unused = sorted.other.clone();
     if !unused.is_empty() && !options.allow_unused {
-        return Err(refuse(format!("unexpected tensors {}; unused ones can be allowed", listed(&unused))));
+        return Err(refuse(format!("unexpected tensors {}; allow-unused leaves them out", listed(&unused))));
     }
     let found = projector::read(foreign, &sorted.projector, encoder.output_dim());
     let kept = found.is_ok();
