@@ -84,7 +84,7 @@ fn page(runs: &[(String, Report)]) -> Page {
                 rows: rows.collect(),
                 words: 4,
             }],
-            plots: vec![],
+            ..Block::default()
         }
     };
     let same_data = runs.iter().all(|(_, report)| report.data.fingerprint == runs[0].1.data.fingerprint);

@@ -201,20 +201,7 @@ pub(crate) fn embed(
     protocol: Protocol,
     progress: &dyn Fn(u64),
 ) -> Result<Vec<Features>> {
-    let loader = BagLoader::new(
-        dataset.clone(),
-        BagConfig {
-            bag,
-            input: input.side,
-            colour,
-            normalisation: input.normalisation,
-            filter: input.filter,
-            batch: BATCH,
-            seed: protocol.seed,
-            threads: protocol.threads,
-            on_bad_image: protocol.on_bad_image,
-        },
-    )?;
+    let loader = bags(input, dataset, bag, colour, protocol)?;
     let mut before = 0;
     let mut hear = |done: usize| {
         progress((done - before) as u64);
@@ -223,6 +210,28 @@ pub(crate) fn embed(
     let features = extract(network, loader.batches(), taps, &mut hear)?;
     tell_skipped(&loader.skipped());
     Ok(features)
+}
+
+/// The loader of the patches that stand for each image.
+pub(crate) fn bags(
+    input: Input,
+    dataset: &Arc<Dataset>,
+    bag: Bag,
+    colour: Colour,
+    protocol: Protocol,
+) -> Result<BagLoader> {
+    let config = BagConfig {
+        bag,
+        input: input.side,
+        colour,
+        normalisation: input.normalisation,
+        filter: input.filter,
+        batch: BATCH,
+        seed: protocol.seed,
+        threads: protocol.threads,
+        on_bad_image: protocol.on_bad_image,
+    };
+    Ok(BagLoader::new(dataset.clone(), config)?)
 }
 
 fn score(

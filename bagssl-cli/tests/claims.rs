@@ -168,3 +168,43 @@ fn runs_side_by_side() {
     refused(here, &["report", "nothing"], &["nothing"]);
     refused(here, &["report"], &["required"]);
 }
+
+#[test]
+fn a_map_of_images_and_of_patches() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let train = ["train", "--out", "run", "--epochs", "1", "--images", "450", "--patches", "2", "--json"];
+    assert!(bagssl(here, &train).status.success());
+    let model = "run/checkpoint.safetensors";
+    let of = |more: &[&str]| json(here, &[&["map", model, "--limit", "60", "--random", "4", "--json"], more].concat());
+    for (more, count) in
+        [(&["--method", "pca"][..], 60), (&["--steps", "50"], 60), (&["--patches", "--steps", "50"], 60)]
+    {
+        let found = of(more);
+        let map = &found["maps"][0];
+        let points = map["points"].as_array().unwrap();
+        assert_eq!(points.len(), count, "{more:?}");
+        assert_eq!(points[0]["patch"].is_number(), more.contains(&"--patches"));
+        assert!(
+            points
+                .iter()
+                .all(|point| point["x"].is_number() && point["class"].as_str().is_some_and(|class| !class.is_empty()))
+        );
+        assert_eq!(map["explained"].is_array(), more.contains(&"pca"));
+        assert_eq!(of(more)["maps"][0]["points"], map["points"], "the same map again");
+    }
+    let both = ["map", model, model, "--limit", "60", "--random", "4", "--method", "pca", "--report", "maps"];
+    assert!(bagssl(here, &both).status.success());
+    let html = fs::read_to_string(here.join("maps/map.html")).unwrap();
+    assert!(html.matches("<figure class=\"map\">").count() == 2 && html.contains("data:image/png;base64,"));
+    assert_eq!(fs::read_to_string(here.join("maps/map.csv")).unwrap().lines().count(), 1 + 2 * 60);
+    refused(here, &["map", model], &["--report", "--json"]);
+    refused(here, &["map", model, "--json", "--limit", "1"], &["--limit"]);
+    refused(
+        here,
+        &["map", model, "--json", "--limit", "30", "--random", "2", "--perplexity", "12"],
+        &["perplexity", "30 points"],
+    );
+    refused(here, &["map", model, "--json", "--method", "pca", "--perplexity", "12"], &["--perplexity", "tsne"]);
+    refused(here, &["map", model, "--report", "maps", "--method", "pca"], &["map.html", "--force"]);
+}

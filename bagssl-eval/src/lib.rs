@@ -4,7 +4,7 @@
 //! [`features`] of its patches, whose mean is its representation; labelled [`samples`] of these are classified by [`knn`]
 //! and by a linear [`probe`] under a [`protocol`] that has a name, with what is taken for what as
 //! [`confusion`]; a [`classifier`] is one of these that is kept in a file. [`health`] tells a collapsed representation by its [`spectrum`], [`convergence`] compares the
-//! mean of patches to the whole image, [`neighbours`] shows what a representation takes to be alike, [`locality`] whether it knows where a
+//! mean of patches to the whole image, [`neighbours`] shows what a representation takes to be alike, [`plane`] draws a map of it, [`locality`] whether it knows where a
 //! patch lies, [`cooccurrence`] checks the
 //! theory where all is known, [`stats`] says what a
 //! difference is worth, and the [`report`] shows it all.
@@ -53,6 +53,7 @@ pub mod spectrum;
 pub mod health;
 pub mod convergence;
 pub mod neighbours;
+pub mod plane;
 pub mod locality;
 pub mod cooccurrence;
 pub mod stats;

@@ -186,6 +186,7 @@ fn page(found: &[Found], how: How) -> Page {
                 rows: rows.collect(),
                 words: 2,
             }],
+            maps: vec![],
             plots: vec![Lines {
                 title: format!("kNN against patches, {}", found.name),
                 caption: "Mean of the first k patches; the table has the intervals. Does averaging more patches help, and which feature?".into(),

@@ -230,7 +230,7 @@ fn page(methods: &[Method], found: &[Found], how: How) -> Page {
             title: "Accuracy of the embedding".into(),
             text: vec![],
             grids: grids.into_iter().filter(|grid| !grid.rows.is_empty()).collect(),
-            plots: vec![],
+            ..Block::default()
         }],
         origins,
     }

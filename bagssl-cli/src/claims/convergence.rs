@@ -107,6 +107,7 @@ fn page(found: &[Found]) -> Page {
                 rows: rows.collect(),
                 words: 1,
             }],
+            maps: vec![],
             plots: vec![
                 plot("cosine", "Does the curve rise towards 1?", |point| point.cosine),
                 plot("relative distance", "Does the curve fall towards 0?", |point| point.distance),

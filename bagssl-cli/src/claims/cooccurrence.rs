@@ -119,6 +119,6 @@ fn block(name: &str, world: &World, trained: &[Trained], optimum: f64, gap: f64)
             rows: rows.collect(),
             words: 2,
         }],
-        plots: vec![],
+        ..Block::default()
     }
 }

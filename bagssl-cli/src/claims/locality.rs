@@ -106,7 +106,7 @@ fn page(found: &[Found]) -> Page {
                 rows: rows.collect(),
                 words: 3,
             }],
-            plots: vec![],
+            ..Block::default()
         }],
         origins: found.iter().map(|found| format!("{}: {}", found.name, found.origin.line())).collect(),
     }

@@ -5,6 +5,7 @@ mod compare;
 mod convergence;
 mod cooccurrence;
 mod locality;
+pub(crate) mod map;
 mod page;
 
 use std::path::PathBuf;
@@ -110,10 +111,17 @@ impl Subject<'_> {
 
     /// The features of a bag of each image of a half, at each tap.
     fn features(&self, dataset: &Arc<Dataset>, bag: Bag, taps: &[Tap]) -> Result<Vec<Features>> {
-        let input = Input::of(self.spec());
-        let colour = if self.claim.grey { Colour::Grey } else { Colour::Rgb };
         self.bar.inc_length(dataset.len() as u64);
+        let (input, colour) = (self.input(), self.colour());
         score::embed(self.network, input, dataset, bag, colour, taps, self.protocol, &|images| self.bar.inc(images))
+    }
+
+    fn input(&self) -> Input {
+        Input::of(self.spec())
+    }
+
+    fn colour(&self) -> Colour {
+        if self.claim.grey { Colour::Grey } else { Colour::Rgb }
     }
 
     /// The same for both halves, training first.

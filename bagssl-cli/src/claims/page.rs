@@ -10,7 +10,7 @@ use crate::files::{self, Output};
 use crate::output::say;
 
 /// Where an answer goes.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct PageArgs {
     /// Print the result as JSON, and no progress
     #[arg(long)]
@@ -24,6 +24,11 @@ pub(crate) struct PageArgs {
 }
 
 impl PageArgs {
+    /// Whether the answer goes anywhere but to the terminal.
+    pub(super) fn is_written(&self) -> bool {
+        self.json || self.report.is_some()
+    }
+
     /// Refuses a folder that is none, before the work begins.
     pub(crate) fn check(&self) -> Result<()> {
         if let Some(folder) = self.report.as_ref().filter(|folder| folder.exists() && !folder.is_dir()) {
@@ -62,7 +67,7 @@ impl PageArgs {
         let Some(folder) = &self.report else { return Ok(()) };
         files::make_folder(folder)?;
         page.origins.push(how);
-        let texts = [page.html(), page.markdown(), json, page.csv()];
+        let texts = [page.html()?, page.markdown(), json, page.csv()];
         let paths = ENDINGS.map(|ending| folder.join(format!("{claim}.{ending}")));
         let mut outputs = Vec::new();
         for (path, text) in paths.iter().zip(&texts) {

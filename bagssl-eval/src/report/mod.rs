@@ -7,6 +7,7 @@ mod headline;
 mod escape;
 mod document;
 mod svg;
+mod scatter;
 mod results;
 mod training;
 mod gallery;
@@ -23,6 +24,7 @@ pub use outcome::{Accuracy, Convergence, Curve, CurvePoint, Model, Outcome, Spac
 pub use page::{Block, Cells, Line, Lines, Page};
 pub use picture::{BagSheet, Sheet, SheetRow, Thumbnail, Tile};
 pub use provenance::{Data, Machine, Note, Provenance};
+pub use scatter::{Point, Scatter};
 
 use crate::error::{Error, Result};
 use crate::health::Health;

@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use super::document::{Figure, Part, Table, prose};
 use super::escape::{escape, escape_csv, escape_markdown};
+use super::scatter::Scatter;
 use super::svg::{LineChart, Series};
+use crate::error::Result;
 
 /// Sections under a title.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,6 +32,8 @@ pub struct Block {
     pub grids: Vec<Cells>,
     /// Plots; Markdown and terminal leave them out.
     pub plots: Vec<Lines>,
+    /// Maps; Markdown and terminal leave them out as well.
+    pub maps: Vec<Scatter>,
 }
 
 /// A table.
@@ -67,20 +71,23 @@ pub type Line = (String, Vec<(f64, f64, f64)>);
 
 impl Page {
     /// One HTML file that needs nothing else.
-    pub fn html(&self) -> String {
+    ///
+    /// # Errors
+    /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
+    pub fn html(&self) -> Result<String> {
         let title = escape(&self.title);
         let lead: String = self.lead.iter().map(|sentence| format!("<p>{}</p>\n", prose(sentence))).collect();
-        let mut body: String = self.blocks.iter().map(Block::html).collect();
+        let mut body = self.blocks.iter().map(Block::html).collect::<Result<String>>()?;
         if !self.origins.is_empty() {
             let lines = Part::Lines(self.origins.clone()).html();
             body = format!("{body}<section>\n<h2>Where the numbers come from</h2>\n{lines}</section>\n");
         }
         let style = include_str!("style.css");
-        format!(
+        Ok(format!(
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
              content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{style}</style>\n</head>\n\
              <body>\n<h1>{title}</h1>\n<div class=\"lead\">\n{lead}</div>\n{body}</body>\n</html>\n"
-        )
+        ))
     }
 
     /// Markdown, without plots.
@@ -102,16 +109,17 @@ impl Page {
         text.trim_end().to_string() + "\n"
     }
 
-    /// The data of the plots: `plot,line,x,y,band`.
+    /// The data of the plots: `plot,line,x,y,band,name`; the lines of a map are its groups, its points have names and no band.
     pub fn csv(&self) -> String {
-        let mut text = String::from("plot,line,x,y,band\n");
+        let mut text = String::from("plot,line,x,y,band,name\n");
         for plot in self.blocks.iter().flat_map(|block| &block.plots) {
             for (line, points) in &plot.lines {
                 for (x, y, band) in points {
-                    let _ = writeln!(text, "{},{},{x},{y},{band}", escape_csv(&plot.title), escape_csv(line));
+                    let _ = writeln!(text, "{},{},{x},{y},{band},", escape_csv(&plot.title), escape_csv(line));
                 }
             }
         }
+        self.blocks.iter().flat_map(|block| &block.maps).for_each(|map| text += &map.csv());
         text
     }
 
@@ -137,7 +145,7 @@ impl Page {
 }
 
 impl Block {
-    fn html(&self) -> String {
+    fn html(&self) -> Result<String> {
         let mut html = format!("<section>\n<h2>{}</h2>\n", escape(&self.title));
         for paragraph in &self.text {
             let _ = writeln!(html, "<p>{}</p>", prose(paragraph));
@@ -146,8 +154,11 @@ impl Block {
         if !figures.is_empty() {
             html += &Part::Figures(figures).html();
         }
+        for map in &self.maps {
+            html += &map.html()?;
+        }
         self.grids.iter().for_each(|grid| html += &Part::Table(grid.table()).html());
-        html + "</section>\n"
+        Ok(html + "</section>\n")
     }
 }
 
@@ -219,6 +230,7 @@ mod tests {
                     lines: vec![("a".into(), vec![(1.0, 2.0, 0.5), (2.0, 3.0, 0.0)])],
                     ..Lines::default()
                 }],
+                maps: vec![],
             }],
             origins: vec!["seed 0".into()],
         }
@@ -227,13 +239,13 @@ mod tests {
     #[test]
     fn one_page_in_all_forms() {
         let page = page();
-        let html = page.html();
+        let html = page.html().unwrap();
         assert!(html.contains("<title>A &lt;b&gt;</title>") && html.contains("<svg") && html.contains("seed 0"));
         assert!(!html.contains("http://") || !html.contains("src="), "nothing is loaded");
         assert!(
             page.markdown().contains("| long name | 7.1 |") && page.markdown().starts_with("# A \\<b\\>\n\nAnswer")
         );
-        assert_eq!(page.csv(), "plot,line,x,y,band\n\"curve, one\",a,1,2,0.5\n\"curve, one\",a,2,3,0\n");
+        assert_eq!(page.csv(), "plot,line,x,y,band,name\n\"curve, one\",a,1,2,0.5,\n\"curve, one\",a,2,3,0,\n");
         assert!(page.text().contains("model        %\nlong name  7.1\n"), "{}", page.text());
     }
 
@@ -241,6 +253,6 @@ mod tests {
     fn an_empty_plot_is_left_out() {
         let mut page = page();
         page.blocks[0].plots[0].lines.clear();
-        assert!(!page.html().contains("<svg"));
+        assert!(!page.html().unwrap().contains("<svg"));
     }
 }

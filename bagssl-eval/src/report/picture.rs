@@ -28,6 +28,12 @@ impl Thumbnail {
         Ok(Thumbnail { height, width, rgb })
     }
 
+    /// Width and height of the picture where its longer side is drawn so long.
+    pub(super) fn within(&self, side: f64) -> [f64; 2] {
+        let (height, width) = (f64::from(self.height), f64::from(self.width));
+        [width, height].map(|length| length * side / height.max(width))
+    }
+
     /// The image as PNG in a data URI.
     pub(super) fn data_uri(&self) -> Result<String> {
         Ok(format!("data:image/png;base64,{}", STANDARD.encode(self.png()?)))

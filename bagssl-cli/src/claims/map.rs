@@ -1,0 +1,317 @@
+//! `bagssl map`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use bagssl_core::embed::{Rows, Tap};
+use bagssl_core::random::{Address, Purpose};
+use bagssl_data::dataset::Split;
+use bagssl_eval::plane::{Tsne, principal};
+use bagssl_eval::protocol::{Origin, Protocol as How};
+use bagssl_eval::report::{Block, Page, Point, Scatter, Thumbnail};
+use indicatif::ProgressBar;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{ClaimArgs, PageArgs, Subject, on_each};
+use crate::backend::{CpuArgs, Name};
+use crate::bag::BagArgs;
+use crate::embed::Feature;
+use crate::groups::Groups;
+use crate::score;
+use crate::source::{BadImageArgs, DataArgs};
+
+/// Draw a map of a representation: images, or single patches, as points of a plane
+///
+/// What is alike lies close together, in the colours of the classes, with pictures where there is room. Rows are brought to
+/// unit length first, so that the map is of cosines, as `eval` compares them. Several checkpoints stand in one page.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The checkpoints
+    #[arg(required = true)]
+    checkpoints: Vec<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    bad: BadImageArgs,
+    /// Which half of the data set
+    #[arg(long, value_enum, default_value = "validation")]
+    split: Half,
+    /// A point for each patch, not for each image
+    #[arg(long)]
+    patches: bool,
+    /// Points on the map, at most; which ones is drawn
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    limit: u32,
+    /// How the plane is found
+    #[arg(long, value_enum, default_value_t)]
+    method: Method,
+    /// t-SNE: how many neighbours count, about [default: 30, or a third of the points less one]
+    #[arg(long, value_name = "N")]
+    perplexity: Option<f64>,
+    /// t-SNE: steps of gradient descent
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    steps: u32,
+    /// Which feature [default: the one that the checkpoint names]
+    #[arg(long, value_enum)]
+    tap: Option<Feature>,
+    #[command(flatten)]
+    bag: BagArgs,
+    /// Look at greyed images
+    #[arg(long)]
+    grey: bool,
+    /// Seed of what is drawn
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Where the network runs
+    #[arg(long, value_enum, default_value_t)]
+    backend: Name,
+    #[command(flatten)]
+    cpu: CpuArgs,
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+/// How a plane is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Method {
+    /// t-SNE: neighbours stay neighbours; how far clusters are apart says little
+    #[default]
+    Tsne,
+    /// The two principal components: a projection, true to distances as far as two directions can be
+    Pca,
+}
+
+/// A half of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Half {
+    Train,
+    Validation,
+}
+
+/// A map before it is drawn.
+#[derive(Serialize)]
+struct Found {
+    name: String,
+    origin: Origin,
+    tap: &'static str,
+    /// The share of the variance along the two directions of a projection, in percent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explained: Option<[f64; 2]>,
+    /// How often a point's nearest one of another image is of its class, in percent: by cosine, and on the map.
+    same_class: [f64; 2],
+    points: Vec<Placed>,
+    #[serde(skip)]
+    map: Scatter,
+}
+
+#[derive(Serialize)]
+struct Placed {
+    image: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<usize>,
+    class: String,
+    x: f64,
+    y: f64,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if !args.page.is_written() {
+        bail!("--report: expected a folder to write the map into, or --json, got neither");
+    }
+    if args.perplexity.is_some() && args.method == Method::Pca {
+        bail!("--perplexity: expected --method tsne with it, got pca");
+    }
+    args.page.check_files("map")?;
+    let claim = ClaimArgs {
+        checkpoints: args.checkpoints.clone(),
+        data: args.data.clone(),
+        bad: args.bad,
+        grey: args.grey,
+        seed: args.seed,
+        groups: Groups::default(),
+        backend: args.backend,
+        cpu: args.cpu,
+        page: args.page.clone(),
+    };
+    let taps: Vec<Tap> = match args.tap {
+        Some(tap) => vec![Tap::from(tap)],
+        None => vec![Tap::Embedding, Tap::FirstLayer, Tap::Projection],
+    };
+    let found = on_each(&claim, How::preset("bagssl")?, &args.bag, &taps, |subject| look(args, subject))?;
+    let data = json!({"maps": found});
+    args.page.show("map", page(args, found), data)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look(args: &Args, subject: &Subject<'_>) -> Result<Found> {
+    let tap = args.tap.map_or(subject.spec().tap, Tap::from);
+    let split = if args.split == Half::Train { Split::Train } else { Split::Validation };
+    let whole = Arc::into_inner(args.data.open(split)?).context("a data set that was just opened")?;
+    let bag = subject.protocol.bag;
+    let each = if args.patches { bag.crops(whole.decode(0)?.size(), Address::default())?.len() } else { 1 };
+    let images = (args.limit as usize / each).clamp(1, whole.len());
+    let mut draw = Address { seed: args.seed, ..Address::default() }.stream(Purpose::Evaluation);
+    let mut order = draw.permutation(whole.len() as u32);
+    order.truncate(images);
+    let dataset = Arc::new(whole.of_images(&order));
+    let features = subject.features(&dataset, bag, &[tap])?.remove(0);
+    let rows = unit(if args.patches { features.to_rows() } else { features.mean() });
+    let of = |point: usize| -> (usize, Option<usize>) {
+        let patches = features.patches();
+        let (position, patch) = if args.patches { (point / patches, Some(point % patches)) } else { (point, None) };
+        (features.images()[position] as usize, patch)
+    };
+    let (points, explained) = place(args, &rows)?;
+    let labels: Vec<u32> = (0..rows.len()).map(|point| dataset.label(of(point).0)).collect();
+    let kinds: Vec<(usize, u32)> = labels.iter().enumerate().map(|(point, &label)| (of(point).0, label)).collect();
+    let cosine =
+        |a: usize, b: usize| -> f64 { rows.row(a).iter().zip(rows.row(b)).map(|(a, b)| f64::from(a * b)).sum() };
+    let apart = |a: usize, b: usize| -(points[a][0] - points[b][0]).hypot(points[a][1] - points[b][1]);
+    let colour = subject.colour();
+    let loader = score::bags(subject.input(), &dataset, bag, colour, subject.protocol)?;
+    let mut map = Scatter {
+        title: format!("{}, {}", subject.name, tap.name()),
+        caption: caption(args, explained),
+        groups: dataset.classes().to_vec(),
+        points: Vec::new(),
+    };
+    for (point, &at) in points.iter().enumerate() {
+        let (image, patch) = of(point);
+        let patch = patch.map_or_else(String::new, |patch| format!(", patch {patch}"));
+        let name = format!("{}{patch}", dataset.name(image));
+        map.points.push(Point { at, group: labels[point] as usize, name, thumbnail: None });
+    }
+    for point in Scatter::with_room(&points) {
+        let (image, patch) = of(point);
+        let picture = match patch {
+            Some(patch) => loader.picture(image, patch)?,
+            None => dataset.decode(image)?,
+        };
+        let mut picture = picture.shrunk(LARGEST);
+        picture.set_colour(colour);
+        let size = picture.size();
+        map.points[point].thumbnail = Some(Thumbnail::new(size.height, size.width, picture.rgb().to_vec())?);
+    }
+    let placed = |point: usize| {
+        let ((image, patch), [x, y]) = (of(point), points[point]);
+        let class = dataset.classes()[labels[point] as usize].clone();
+        Placed { image: dataset.name(image).into(), patch, class, x, y }
+    };
+    Ok(Found {
+        name: subject.name.clone(),
+        origin: subject.origin.clone(),
+        tap: tap.name(),
+        explained,
+        same_class: [same_class(&kinds, cosine), same_class(&kinds, apart)],
+        points: (0..points.len()).map(placed).collect(),
+        map,
+    })
+}
+
+/// The longest side of a picture, in pixels.
+const LARGEST: u32 = 48;
+
+/// Rows of unit length; rows of zeros stay.
+fn unit(mut rows: Rows) -> Rows {
+    for row in rows.values.chunks_mut(rows.dim) {
+        let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+        if length > 0.0 {
+            row.iter_mut().for_each(|value| *value /= length);
+        }
+    }
+    rows
+}
+
+/// Points, and the share of the variance that a projection shows.
+type Plane = (Vec<[f64; 2]>, Option<[f64; 2]>);
+
+/// Where rows lie.
+fn place(args: &Args, rows: &Rows) -> Result<Plane> {
+    match args.method {
+        Method::Pca => {
+            let found = principal(rows, 2)?;
+            let share = |direction: usize| found.explained.get(direction).copied().unwrap_or(0.0);
+            Ok((found.points(), Some([share(0), share(1)])))
+        }
+        Method::Tsne => {
+            let most = (rows.len().saturating_sub(1)) as f64 / 3.0;
+            let perplexity = args.perplexity.unwrap_or(30_f64.min(most));
+            let bar = if args.page.json { ProgressBar::hidden() } else { ProgressBar::new(u64::from(args.steps)) };
+            let map = Tsne { perplexity, steps: args.steps as usize }.map(rows, |_| bar.inc(1));
+            bar.finish_and_clear();
+            Ok((map?, None))
+        }
+    }
+}
+
+/// How often the point of another image that is most like a point is of its class, in percent. `kinds` are images and classes.
+fn same_class(kinds: &[(usize, u32)], like: impl Fn(usize, usize) -> f64) -> f64 {
+    let nearest = |point: usize| {
+        let others = (0..kinds.len()).filter(|&other| kinds[other].0 != kinds[point].0);
+        others.max_by(|&a, &b| like(point, a).total_cmp(&like(point, b)))
+    };
+    let same = (0..kinds.len()).filter(|&point| nearest(point).is_some_and(|other| kinds[other].1 == kinds[point].1));
+    100.0 * same.count() as f64 / kinds.len() as f64
+}
+
+fn caption(args: &Args, explained: Option<[f64; 2]>) -> String {
+    let how = match explained {
+        Some([first, second]) => {
+            format!("The two directions of most variance, which hold {first:.1} and {second:.1} % of it.")
+        }
+        None => format!(
+            "t-SNE, {} steps: near points are near in the features; distances between clusters say little.",
+            args.steps
+        ),
+    };
+    format!("{how} Colours are classes, which the network was not told. Point at one to see its name.")
+}
+
+fn page(args: &Args, found: Vec<Found>) -> Page {
+    let what = if args.patches { "patches" } else { "images" };
+    let lead = |found: &Found| {
+        let [cosine, plane] = found.same_class;
+        format!(
+            "{}: of {} {what}, {plane:.1} % are nearest to one of their own class on the map, {cosine:.1} % by the cosine of their features ({}); of other images.",
+            found.name,
+            found.points.len(),
+            found.tap
+        )
+    };
+    let origins = found.iter().map(|found| format!("{}: {}", found.name, found.origin.line())).collect();
+    Page {
+        title: format!("A map of {what}"),
+        lead: found.iter().map(lead).collect(),
+        blocks: found
+            .into_iter()
+            .map(|found| Block { title: found.name, maps: vec![found.map], ..Block::default() })
+            .collect(),
+        origins,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_of_a_class_by_hand() {
+        let places: [f64; 4] = [0.0, 1.0, 1.5, 9.0];
+        let like = |a: usize, b: usize| -(places[a] - places[b]).abs();
+        // 0 and 2 are nearest to 1, 1 and 3 to 2.
+        let of = |labels: &[u32]| labels.iter().copied().enumerate().collect::<Vec<_>>();
+        assert_eq!(same_class(&of(&[0, 0, 1, 1]), like), 50.0);
+        assert_eq!(same_class(&of(&[0, 1, 0, 1]), like), 0.0);
+        assert_eq!(same_class(&of(&[3]), like), 0.0);
+        // Two patches of one image: they look for their neighbours elsewhere.
+        assert_eq!(same_class(&[(7, 0), (7, 0), (8, 1), (9, 1)], like), 25.0);
+    }
+
+    #[test]
+    fn rows_have_unit_length() {
+        assert_eq!(unit(Rows { values: vec![3.0, 4.0, 0.0, 0.0], dim: 2 }).values, [0.6, 0.8, 0.0, 0.0]);
+    }
+}
