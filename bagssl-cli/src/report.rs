@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use bagssl_eval::report::{Accuracy, Block, Cells, Outcome, Page, Report, View};
+use bagssl_core::colour::Colour;
+use bagssl_eval::report::{Accuracy, Block, Cells, Line, Lines, Outcome, Page, Report, Space, View};
 use serde_json::json;
 
 use crate::claims::PageArgs;
@@ -69,6 +70,7 @@ fn page(runs: &[(String, Report)]) -> Page {
         let rows = kinds.iter().map(|kind| {
             let view = match kind.view {
                 View::Whole => "whole".into(),
+                View::Patches if kind.patches == 1 => "1 patch".into(),
                 View::Patches => format!("{} patches", kind.patches),
             };
             let words = [kind.model.title(), kind.space.name(), kind.colour.name()].map(String::from);
@@ -84,6 +86,7 @@ fn page(runs: &[(String, Report)]) -> Page {
                 rows: rows.collect(),
                 words: 4,
             }],
+            plots: plots(runs, value),
             ..Block::default()
         }
     };
@@ -118,6 +121,39 @@ fn page(runs: &[(String, Report)]) -> Page {
     }
 }
 
+/// For each feature and colour of the first model the accuracy against the patches, a line for each run.
+fn plots(runs: &[(String, Report)], value: fn(&Outcome) -> &Accuracy) -> Vec<Lines> {
+    let Some(first) = runs.iter().flat_map(|(_, report)| &report.results).next() else { return Vec::new() };
+    let bags = |report: &'_ Report| -> Vec<Outcome> {
+        let of = |outcome: &&Outcome| outcome.model == first.model && outcome.view == View::Patches;
+        report.results.iter().filter(of).cloned().collect()
+    };
+    let mut kinds = Vec::new();
+    for Outcome { space, colour, .. } in runs.iter().flat_map(|(_, report)| bags(report)) {
+        if !kinds.contains(&(space, colour)) {
+            kinds.push((space, colour));
+        }
+    }
+    let plot = |(space, colour): (Space, Colour)| {
+        let line = |(name, report): &(String, Report)| {
+            let of = bags(report).into_iter().filter(|outcome| (outcome.space, outcome.colour) == (space, colour));
+            let point = |outcome: &Outcome| (outcome.patches as f64, value(outcome).mean, value(outcome).std);
+            (name.clone(), of.map(|outcome| point(&outcome)).collect::<Vec<_>>())
+        };
+        let lines: Vec<Line> = runs.iter().map(line).collect();
+        // A single number of patches is no curve.
+        lines.iter().any(|(_, points)| points.len() > 1).then(|| Lines {
+            title: format!("{}, {}, {}", first.model.title(), space.name(), colour.name()),
+            caption: "Mean and deviation over the run's seeds.".into(),
+            x_label: "patches".into(),
+            y_label: "accuracy (%)".into(),
+            logarithmic: true,
+            lines,
+        })
+    };
+    kinds.into_iter().filter_map(plot).collect()
+}
+
 fn is_same(a: &Outcome, b: &Outcome) -> bool {
     (a.model, a.space, a.colour, a.view, a.patches) == (b.model, b.space, b.colour, b.view, b.patches)
 }
@@ -148,6 +184,18 @@ mod tests {
         assert_eq!(rows[0][3..], ["4 patches", "42.0 ± 2.8", "-"]);
         assert_eq!(rows[1][3..], ["9 patches", "-", "50.0"]);
         assert_eq!(page.lead.len(), 2, "the same (empty) data");
+    }
+
+    #[test]
+    fn accuracies_against_patches_are_a_line_for_each_run() {
+        let mut two = report(vec![40.0, 44.0], 4);
+        assert!(page(&[("a".into(), two.clone())]).blocks[0].plots.is_empty(), "a point is no curve");
+        two.results.extend(report(vec![50.0], 9).results);
+        let page = page(&[("a".into(), two), ("b".into(), report(vec![30.0], 9))]);
+        let plot = &page.blocks[0].plots[0];
+        assert_eq!((plot.lines.len(), plot.lines[0].0.as_str()), (2, "a"));
+        assert_eq!(plot.lines[1].1, [(9.0, 30.0, 0.0)]);
+        assert_eq!((plot.lines[0].1[0].0, plot.lines[0].1[0].1, plot.lines[0].1[1]), (4.0, 42.0, (9.0, 50.0, 0.0)));
     }
 
     #[test]
