@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use bagssl_core::model::Kernels;
 use burn::tensor::Tensor;
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use crate::error::{Error, Result};
 use crate::loss::LossValue;
@@ -16,8 +16,8 @@ pub(crate) struct Readout<B: AutodiffBackend, K> {
     step: u64,
     images: Vec<u32>,
     names: Vec<&'static str>,
-    /// The figures, a sum over each image's projections, the squared length of each parameter's gradient, and the number of
-    /// workers that want to stop.
+    /// The figures, the similarity of different images, a sum over each image's projections, the squared length of each
+    /// parameter's gradient, and the number of workers that want to stop.
     values: Tensor<B::InnerBackend, 1>,
     kernels: PhantomData<K>,
 }
@@ -35,8 +35,9 @@ impl<B: AutodiffBackend, K: Kernels<B>> Readout<B, K> {
         squares: Tensor<B::InnerBackend, 1>,
         stops: Tensor<B::InnerBackend, 1>,
     ) -> Self {
+        let similarity = similarity(projections.clone());
         let sums = projections.sum_dim(2).sum_dim(1).reshape([images.len()]);
-        let values = Tensor::cat(vec![value.values, sums, squares, stops], 0);
+        let values = Tensor::cat(vec![value.values, similarity, sums, squares, stops], 0);
         Readout { step, images, names: value.names, values, kernels: PhantomData }
     }
 
@@ -45,7 +46,8 @@ impl<B: AutodiffBackend, K: Kernels<B>> Readout<B, K> {
         self.step
     }
 
-    /// The figures by name with the length of the whole gradient, and whether a worker wants to stop. `parameters` are the names of those that are trained.
+    /// The figures by name with [`SIMILARITY`] and the length of the whole gradient, and whether a worker wants to stop. `parameters`
+    /// are the names of those that are trained.
     ///
     /// # Errors
     /// [`Error::Kernels`] if work that was queued has failed, [`Error::NotFinite`] with the images that it comes from.
@@ -53,6 +55,7 @@ impl<B: AutodiffBackend, K: Kernels<B>> Readout<B, K> {
         let values = self.values.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
         K::check().map_err(Error::Kernels)?;
         let (figures, rest) = values.split_at(self.names.len());
+        let (similarity, rest) = rest.split_first().expect("there is a similarity");
         let (sums, rest) = rest.split_at(self.images.len());
         let (stops, squares) = rest.split_last().expect("there is a number of workers");
         if let Some(what) = not_finite(figures, squares, parameters) {
@@ -63,8 +66,28 @@ impl<B: AutodiffBackend, K: Kernels<B>> Readout<B, K> {
         }
         let length = squares.iter().map(|&square| f64::from(square)).sum::<f64>().sqrt();
         let figures = self.names.into_iter().zip(figures.iter().map(|&value| f64::from(value)));
-        Ok((figures.chain([("gradient", length)]).collect(), *stops > 0.0))
+        let more = [(SIMILARITY, f64::from(*similarity)), ("gradient", length)];
+        Ok((figures.chain(more).collect(), *stops > 0.0))
     }
+}
+
+/// The figure that tells a collapse: the mean cosine between projections of different images (of this worker, if there are
+/// several); 1 if they are all alike.
+pub(crate) const SIMILARITY: &str = "similarity";
+
+/// The mean cosine between projections of different images, `[1]`; 0 for one image.
+///
+/// # Shapes
+/// - `projections`: `[image, patch, dim]`
+fn similarity<B: Backend>(projections: Tensor<B, 3>) -> Tensor<B, 1> {
+    let [images, patches, dim] = projections.dims();
+    let lengths = (projections.clone() * projections.clone()).sum_dim(2).sqrt().clamp_min(1e-12);
+    // Of a sum of unit vectors, the squared length is the sum of all cosines.
+    let of_images = (projections / lengths).sum_dim(1).reshape([images, dim]);
+    let all = of_images.clone().sum_dim(0);
+    let squares = (all.clone() * all).sum() - (of_images.clone() * of_images).sum();
+    let pairs = images * (images - 1) * patches * patches;
+    squares / pairs.max(1) as f64
 }
 
 /// The first of loss and gradients that is not finite.
@@ -79,6 +102,24 @@ fn not_finite(figures: &[f32], squares: &[f32], parameters: &[String]) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Two patches of each of three images.
+    #[cfg(feature = "ndarray")]
+    #[test]
+    fn a_similarity_by_hand() {
+        let of = |values: [[[f32; 2]; 2]; 3]| {
+            let projections = Tensor::<crate::backend::NdArray, 3>::from_floats(values, &Default::default());
+            similarity(projections).into_scalar()
+        };
+        let (x, y) = ([5.0, 0.0], [0.0, 0.5]);
+        assert!((of([[x, x], [x, x], [x, x]]) - 1.0).abs() < 1e-6);
+        // Of 12 pairs between images the 4 of the first two have the cosine 1.
+        assert!((of([[x, x], [x, x], [y, y]]) - 4.0 / 12.0).abs() < 1e-6);
+        // Two patches of one image that differ do not count: 1, 0, 1, 0 with the second; 0.6, 0.8, -0.6, -0.8 with the third.
+        let third = [[3.0, 4.0], [-3.0, -4.0]];
+        assert!((of([[x, y], [x, x], third]) - 2.0 / 12.0).abs() < 1e-6);
+        assert!(of([[[0.0; 2]; 2]; 3]).abs() < 1e-6);
+    }
 
     #[test]
     fn the_loss_comes_before_the_gradients() {
