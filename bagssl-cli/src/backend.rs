@@ -11,7 +11,7 @@ use bagssl_core::plan::Op;
 #[cfg(feature = "cuda")]
 use bagssl_train::backend::CudaDevice;
 #[cfg(feature = "cuda")]
-use bagssl_train::cuda::{Cudnn, FusedStep, Nccl, memory as gpu_memory};
+use bagssl_train::cuda::{Bf16, Cudnn, F32, FusedStep, Nccl, Precision, Tf32, memory as gpu_memory};
 use bagssl_train::loss::Algebra;
 use bagssl_train::trainer::Trainer;
 use bagssl_train::workers::{Exchange, Synchronised, Threads};
@@ -29,8 +29,12 @@ pub(crate) enum Name {
     Ndarray,
     /// The CPU, with Burn's candle backend: slower, and independent of the other
     Candle,
-    /// NVIDIA GPUs (only in a program built with the feature `cuda`)
+    /// NVIDIA's GPUs (only in a program built with the feature `cuda`): maps in bf16, weights, statistics and losses in f32
     Cuda,
+    /// The same, with maps in f32 and products in TF32
+    CudaTf32,
+    /// The same, all in f32
+    CudaF32,
 }
 
 impl Name {
@@ -39,7 +43,14 @@ impl Name {
             Name::Candle => "candle",
             Name::Ndarray => "ndarray",
             Name::Cuda => "cuda",
+            Name::CudaTf32 => "cuda-tf32",
+            Name::CudaF32 => "cuda-f32",
         }
+    }
+
+    /// Whether it runs on a GPU.
+    pub(crate) fn is_gpu(self) -> bool {
+        matches!(self, Name::Cuda | Name::CudaTf32 | Name::CudaF32)
     }
 }
 
@@ -203,15 +214,15 @@ impl Target for OnNdarray {
 }
 
 #[cfg(feature = "cuda")]
-struct OnCuda;
+struct OnCuda<P>(std::marker::PhantomData<P>);
 
 #[cfg(feature = "cuda")]
-impl Target for OnCuda {
+impl<P: Precision> Target for OnCuda<P> {
     type Backend = bagssl_train::backend::Cuda;
-    type Kernels = Cudnn;
-    type Training = Cudnn;
+    type Kernels = Cudnn<P>;
+    type Training = Cudnn<P>;
 
-    const MAP_VALUE: u64 = 2;
+    const MAP_VALUE: u64 = if P::MAPS.is_some() { 2 } else { 4 };
 
     fn free_memory(devices: usize) -> Option<u64> {
         (0..devices).filter_map(|gpu| gpu_memory(gpu).ok()).map(|memory| memory.free).min()
@@ -227,7 +238,7 @@ impl Target for OnCuda {
         Ok(ends.map(worker).collect())
     }
 
-    fn prepare(trainer: &mut Trainer<Autodiff<Self::Backend>, Cudnn>) {
+    fn prepare(trainer: &mut Trainer<Autodiff<Self::Backend>, Cudnn<P>>) {
         trainer.set_together(Box::new(FusedStep));
     }
 }
@@ -246,20 +257,25 @@ pub(crate) fn on<J: Job>(name: Name, job: J) -> Result<J::Output> {
     match name {
         Name::Candle => job.run::<OnCandle>(Default::default()),
         Name::Ndarray => job.run::<OnNdarray>(Default::default()),
-        Name::Cuda => on_cuda(job),
+        gpu => on_gpu(gpu, job),
     }
 }
 
 #[cfg(feature = "cuda")]
-fn on_cuda<J: Job>(job: J) -> Result<J::Output> {
+fn on_gpu<J: Job>(name: Name, job: J) -> Result<J::Output> {
     // cubecl panics where something is missing, so that has to be known before its first use.
     bagssl_train::cuda::probe::require()?;
-    job.run::<OnCuda>(Default::default())
+    match name {
+        Name::CudaF32 => job.run::<OnCuda<F32>>(Default::default()),
+        Name::CudaTf32 => job.run::<OnCuda<Tf32>>(Default::default()),
+        _ => job.run::<OnCuda<Bf16>>(Default::default()),
+    }
 }
 
 #[cfg(not(feature = "cuda"))]
-fn on_cuda<J: Job>(_: J) -> Result<J::Output> {
+fn on_gpu<J: Job>(name: Name, _: J) -> Result<J::Output> {
     bail!(
-        "--backend cuda: this program was built without it; build it with `cargo build --release -p bagssl-cli --features cuda`"
+        "--backend {}: this program was built without it; build it with `cargo build --release -p bagssl-cli --features cuda`",
+        name.text()
     )
 }

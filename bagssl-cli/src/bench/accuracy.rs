@@ -53,14 +53,24 @@ pub(crate) struct Args {
 }
 
 /// How the network may compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kernel {
     Exact,
     Winograd,
     Bf16,
-    Candle,
-    Cuda,
+    /// A backend of Burn.
+    On(Name),
+}
+
+impl Serialize for Kernel {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match self {
+            Kernel::Exact => "exact",
+            Kernel::Winograd => "winograd",
+            Kernel::Bf16 => "bf16",
+            Kernel::On(backend) => backend.text(),
+        })
+    }
 }
 
 impl Kernel {
@@ -76,25 +86,19 @@ impl Kernel {
             Kernel::Exact => "exact f32",
             Kernel::Winograd => "f32",
             Kernel::Bf16 => "bf16",
-            Kernel::Candle => Name::Candle.text(),
-            Kernel::Cuda => Name::Cuda.text(),
+            Kernel::On(backend) => backend.text(),
         }
     }
 
     /// What a backend computes with, if it is not this project's kernels on the CPU.
     fn of(backend: Name) -> Option<Kernel> {
-        match backend {
-            Name::Ndarray => None,
-            Name::Candle => Some(Kernel::Candle),
-            Name::Cuda => Some(Kernel::Cuda),
-        }
+        (backend != Name::Ndarray).then_some(Kernel::On(backend))
     }
 
     fn backend(self) -> Name {
         match self {
             Kernel::Exact | Kernel::Winograd | Kernel::Bf16 => Name::Ndarray,
-            Kernel::Candle => Name::Candle,
-            Kernel::Cuda => Name::Cuda,
+            Kernel::On(backend) => backend,
         }
     }
 

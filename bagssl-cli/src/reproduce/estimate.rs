@@ -11,7 +11,7 @@ use bagssl_train::trainer::{RunInfo, Trainer};
 
 use super::What;
 use super::stage::Stage;
-use crate::backend::{self, Device, Job, Name, Target};
+use crate::backend::{self, Device, Job, Target};
 use crate::output::say;
 use crate::score;
 use crate::train;
@@ -49,7 +49,7 @@ pub(super) fn print(what: &What<'_>) -> Result<()> {
     }
     let job = WarmUp { stage: &what.stages[0], what };
     let timed = || backend::on(what.args.backend, job);
-    let (step, image) = if what.args.backend == Name::Cuda { timed()? } else { work::on_one_thread(timed)?? };
+    let (step, image) = if what.args.backend.is_gpu() { timed()? } else { work::on_one_thread(timed)?? };
     let measuring = score::images_to_embed(halves) as f64 / 2.0 * image;
     let all = trainings as f64 * steps as f64 * step + left.len() as f64 * measuring;
     let at_a_time = what.jobs.min(left.len()) as f64;

@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         bail!("{}: expected at least 2 classes, got {}", data.name(), halves.train.classes().len());
     }
     let runs = args.profile.runs(args.epochs)?;
-    let on_cpu = args.backend != Name::Cuda;
+    let on_cpu = !args.backend.is_gpu();
     let jobs = args.jobs.unwrap_or(if on_cpu { work::cores() } else { 1 }).max(1);
     let protocol = Protocol {
         bag: args.profile.bag(runs[0].train.patch),
@@ -216,7 +216,7 @@ impl What<'_> {
             Box::new(Bar::on(bars.add(ProgressBar::new(0)), format!("train {}", stage.label())));
         let images = score::images_to_embed(self.shared.halves);
         let measuring = bars.add(work::bar(&format!("measure {}", stage.label()), images as usize));
-        let result = if self.args.backend == Name::Cuda {
+        let result = if self.args.backend.is_gpu() {
             stage.run(self.shared, observer, &|images| measuring.inc(images))
         } else {
             work::on_one_thread(|| stage.run(self.shared, observer, &|images| measuring.inc(images)))?
