@@ -106,8 +106,8 @@ const KEPT: usize = 50;
 const THETA: f32 = 0.5;
 
 impl Tsne {
-    /// The map of rows. It begins with the first two principal components, so that the same rows give the same map, and far
-    /// clusters lie where they are. `progress` hears of each step.
+    /// The map of rows, made on one thread. It begins with the first two principal components, so that the same rows give the
+    /// same map, and far clusters lie where they are. `progress` hears of each step.
     ///
     /// # Errors
     /// As [`principal`]; [`Error::Setting`] if the perplexity lies outside its range.
@@ -115,7 +115,7 @@ impl Tsne {
     /// # Source
     /// Van der Maaten and Hinton, *Visualizing data using t-SNE*, JMLR 2008; the Barnes-Hut approximation: van der Maaten,
     /// JMLR 2014; the beginning: Kobak and Berens, *The art of using t-SNE for single-cell transcriptomics*, 2019.
-    pub fn map(&self, rows: &Rows, mut progress: impl FnMut(usize)) -> Result<Vec<[f64; 2]>> {
+    pub fn map(&self, rows: &Rows, mut progress: impl FnMut(usize) + Send) -> Result<Vec<[f64; 2]>> {
         let reduced = principal(rows, KEPT)?;
         let (count, dim) = (rows.len(), reduced.directions);
         let most = (count - 1) as f64 / 3.0;
@@ -142,10 +142,19 @@ impl Tsne {
         let deviation = (points.iter().map(|[x, _]| x * x).sum::<f64>() / count as f64).sqrt();
         let begin: Vec<f32> = points.iter().flatten().map(|value| (1e-4 * value / deviation) as f32).collect();
         let none = vec![(); count];
-        let mut fit = tSNE::<f32, ()>::new(&none);
-        fit.perplexity(self.perplexity as f32).epochs(self.steps).initial_embedding(begin);
-        fit.learning_rate((count as f32 / 12.0).max(200.0)).epoch_callback(move |step, _| progress(step));
-        let map = fit.barnes_hut_with_neighbors(THETA, &neighbours).embedding();
+        let fit = || {
+            let mut fit = tSNE::<f32, ()>::new(&none);
+            fit.perplexity(self.perplexity as f32).epochs(self.steps).initial_embedding(begin);
+            fit.learning_rate((count as f32 / 12.0).max(200.0)).epoch_callback(move |step, _| progress(step));
+            fit.barnes_hut_with_neighbors(THETA, &neighbours).embedding()
+        };
+        // Several threads would add up forces in an order of their own each time, and what begins alike would end apart.
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().map_err(|error| Error::Setting {
+            name: "threads",
+            expected: "one for the map".into(),
+            got: error.to_string(),
+        })?;
+        let map = one.install(fit);
         Ok(map.as_chunks().0.iter().map(|point| point.map(f64::from)).collect())
     }
 }
