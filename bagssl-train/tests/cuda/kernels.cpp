@@ -133,13 +133,21 @@ template <typename T> static void norm(int rows, int channels, bool has_residual
   launch(K::sums(many), down, t.across, block, gs.data(), xs.data(), mask == 2 ? ys.data() : nullptr, means.data(),
       variances.data(), scales.data(), shifts.data(), epsilon, parts.data(), rows, channels, t.width, mask);
   launch(norm_sums_merge, columns, 1, 1024, parts.data(), down, channels, dshifts.data(), dscales.data());
-  launch(K::gradient(many), down, t.across, block, gs.data(), xs.data(), mask == 2 ? ys.data() : nullptr, means.data(),
-      variances.data(), scales.data(), shifts.data(), epsilon, dshifts.data(), dscales.data(), dxs.data(),
-      has_residual ? drs.data() : nullptr, rows, channels, t.width, mask);
+  auto gradient = [&](float share) {
+    launch(K::gradient(many), down, t.across, block, gs.data(), xs.data(), mask == 2 ? ys.data() : nullptr, means.data(),
+        variances.data(), scales.data(), shifts.data(), epsilon, dshifts.data(), dscales.data(), share, dxs.data(),
+        has_residual ? drs.data() : nullptr, rows, channels, t.width, mask);
+  };
+  gradient(1.f / rows);
   check(named(", scale"), back(dscales), dscale, 1e-4);
   check(named(", shift"), back(dshifts), dshift, 1e-4);
   check(named(", input"), back(dxs), dx, bound);
   if (has_residual) check(named(", residual"), back(drs), masked, 0);
+  // Three workers with the same rows: the sums are three times as large, and over three times as many.
+  for (int c = 0; c < channels; c++) { dscales[c] *= 3; dshifts[c] *= 3; }
+  std::fill(dxs.begin(), dxs.end(), T{});
+  gradient(1.f / (3.f * rows));
+  check(named(", input from shared sums"), back(dxs), dx, bound);
 }
 
 template <typename T> static void finishing(int rows, int channels, bool has_residual, bool relu) {
