@@ -14,6 +14,7 @@ use bagssl_eval::report::{Space, View};
 use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::bag::BagArgs;
 use crate::claims::{self, Claim};
+use crate::extraction::{Extraction, FeatureArgs, Kept};
 use crate::files;
 use crate::groups::Groups;
 use crate::output::say;
@@ -64,6 +65,8 @@ pub(crate) struct Args {
     backend: Name,
     #[command(flatten)]
     cpu: CpuArgs,
+    #[command(flatten)]
+    features: FeatureArgs,
     /// Print the result as JSON, and no progress
     #[arg(long)]
     json: bool,
@@ -75,6 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         (None, Some(path)) => path,
         (None, None) => bail!("expected a checkpoint, got none"),
     };
+    args.features.check()?;
     let bytes = files::read(path)?;
     let name = path.display().to_string();
     let checkpoint = Checkpoint::from_bytes(&bytes).context(name.clone())?;
@@ -89,10 +93,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let protocol =
         Protocol { bag, how, groups: args.groups, seed: args.seed, on_bad_image, threads: args.data.threads };
     let origin = claims::origin(&how, &bytes, &halves, args.seed);
-    let measured = backend::on(
-        args.backend,
-        Eval { checkpoint: &checkpoint, halves: &halves, protocol, cpu: args.cpu, quiet: args.json },
-    )?;
+    let kept = args.features.of(&bytes, args.backend, args.cpu);
+    let job = Eval { checkpoint: &checkpoint, halves: &halves, protocol, cpu: args.cpu, kept, quiet: args.json };
+    let measured = backend::on(args.backend, job)?;
     if args.json {
         let spec = checkpoint.spec();
         let [knn, linear] = how.describe();
@@ -224,6 +227,7 @@ struct Eval<'a> {
     halves: &'a Halves,
     protocol: Protocol,
     cpu: CpuArgs,
+    kept: Option<Kept>,
     quiet: bool,
 }
 
@@ -234,8 +238,16 @@ impl Job for Eval<'_> {
         let network = T::trained(self.checkpoint, &score::TAPS, self.cpu, &device)?;
         let total = score::images_to_embed(self.halves) as usize;
         let bar = if self.quiet { indicatif::ProgressBar::hidden() } else { work::bar("embed", total) };
-        let input = Input::of(self.checkpoint.spec());
-        let measured = score::measure(&*network, input, self.halves, self.protocol, &|images| bar.inc(images));
+        let spec = self.checkpoint.spec();
+        let extraction = Extraction {
+            network: &*network,
+            plan: &spec.model,
+            input: Input::of(spec),
+            protocol: self.protocol,
+            kept: self.kept,
+            progress: &|images| bar.inc(images),
+        };
+        let measured = score::measure(&extraction, self.halves);
         bar.finish_and_clear();
         measured
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use bagssl_eval::store::npy::header;
 use bagssl_train::Error;
 use bagssl_train::store::{Staged, write_whole};
 
@@ -119,20 +120,9 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(write_whole(path, bytes)?)
 }
 
-/// An array `[rows, columns]` of `f32` as a NumPy file, format 1.0.
-///
-/// # Source
-/// NumPy Enhancement Proposal 1.
+/// An array `[rows, columns]` of `f32` as a NumPy file.
 pub(crate) fn npy(values: &[f32], columns: usize) -> Vec<u8> {
-    let rows = values.len() / columns.max(1);
-    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
-    // Magic, version and length are 10 bytes; all of it is padded to a multiple of 64 and ends with a line feed.
-    let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
-    header.extend(std::iter::repeat_n(' ', padded - header.len() - 1));
-    header.push('\n');
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((header.len() as u16).to_le_bytes());
-    bytes.extend(header.bytes());
+    let mut bytes = header("<f4", &[values.len() / columns.max(1), columns]).to_vec();
     bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
     bytes
 }

@@ -11,6 +11,7 @@ mod source;
 mod bag;
 mod groups;
 mod score;
+mod extraction;
 mod stream;
 mod picture;
 mod work;

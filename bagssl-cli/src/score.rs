@@ -11,7 +11,6 @@ use bagssl_core::embed::{Embed, Tap};
 use bagssl_core::normalise::Normalisation;
 use bagssl_core::patch::Filter;
 use bagssl_data::bad::OnBadImage;
-use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::Dataset;
 use bagssl_eval::baselines::{Histogram, Pixels};
 use bagssl_eval::confusion::Confusion;
@@ -24,8 +23,8 @@ use bagssl_eval::samples::{Fit, Score};
 use bagssl_eval::stats::{Interval, grouped_bootstrap};
 use serde::{Deserialize, Serialize};
 
+use crate::extraction::{Extraction, bags};
 use crate::groups::Groups;
-use crate::source::tell_skipped;
 
 /// The two halves of a data set.
 #[derive(Clone)]
@@ -126,8 +125,6 @@ pub(crate) struct Measured {
 
 /// What the features at [`TAPS`] are called in reports.
 const SPACES: [Space; 2] = [Space::Embedding, Space::Projection];
-/// Images in a batch of bags.
-pub(crate) const BATCH: usize = 16;
 /// The features that are measured.
 pub(crate) const TAPS: [Tap; 2] = [Tap::Embedding, Tap::Projection];
 
@@ -145,20 +142,13 @@ pub(crate) fn convergence_counts(all: usize) -> Vec<usize> {
     counts
 }
 
-/// Measures a network. `progress` hears of each image embedded; [`images_to_embed`] says how many there will be.
-pub(crate) fn measure(
-    network: &dyn Embed,
-    input: Input,
-    halves: &Halves,
-    protocol: Protocol,
-    progress: &dyn Fn(u64),
-) -> Result<Measured> {
+/// Measures a network; [`images_to_embed`] says how many images it embeds.
+pub(crate) fn measure(extraction: &Extraction<'_>, halves: &Halves) -> Result<Measured> {
+    let protocol = extraction.protocol;
     let mut measured = Measured::default();
     let (groups, _) = protocol.groups.of(&halves.test)?;
     for colour in Colour::ALL {
-        let features = |bag, dataset: &Arc<Dataset>| -> Result<Vec<Features>> {
-            embed(network, input, dataset, bag, colour, &TAPS, protocol, progress)
-        };
+        let features = |bag, dataset| extraction.features(dataset, bag, colour, &TAPS);
         let patches = (features(protocol.bag, &halves.train)?, features(protocol.bag, &halves.test)?);
         let whole = (features(Bag::Whole, &halves.train)?, features(Bag::Whole, &halves.test)?);
         for (index, space) in SPACES.into_iter().enumerate() {
@@ -174,7 +164,7 @@ pub(crate) fn measure(
             }
         }
         if colour == Colour::Rgb {
-            let (patches, whole) = (&patches.1[0], whole.1[0].mean());
+            let (patches, whole) = (&patches.1[0], whole.1[0].mean()?);
             let order = Order::Random { seed: protocol.seed };
             let counts = convergence_counts(patches.patches());
             measured.convergence = convergence(patches, &whole, &counts, order)?;
@@ -187,51 +177,6 @@ pub(crate) fn measure(
 pub(crate) fn images_to_embed(halves: &Halves) -> u64 {
     let views = 2;
     ((halves.train.len() + halves.test.len()) * Colour::ALL.len() * views) as u64
-}
-
-/// The features of all bags.
-#[allow(clippy::too_many_arguments, reason = "each is a choice of its own")]
-pub(crate) fn embed(
-    network: &dyn Embed,
-    input: Input,
-    dataset: &Arc<Dataset>,
-    bag: Bag,
-    colour: Colour,
-    taps: &[Tap],
-    protocol: Protocol,
-    progress: &dyn Fn(u64),
-) -> Result<Vec<Features>> {
-    let loader = bags(input, dataset, bag, colour, protocol)?;
-    let mut before = 0;
-    let mut hear = |done: usize| {
-        progress((done - before) as u64);
-        before = done;
-    };
-    let features = extract(network, loader.batches(), taps, &mut hear)?;
-    tell_skipped(&loader.skipped());
-    Ok(features)
-}
-
-/// The loader of the patches that stand for each image.
-pub(crate) fn bags(
-    input: Input,
-    dataset: &Arc<Dataset>,
-    bag: Bag,
-    colour: Colour,
-    protocol: Protocol,
-) -> Result<BagLoader> {
-    let config = BagConfig {
-        bag,
-        input: input.side,
-        colour,
-        normalisation: input.normalisation,
-        filter: input.filter,
-        batch: BATCH,
-        seed: protocol.seed,
-        threads: protocol.threads,
-        on_bad_image: protocol.on_bad_image,
-    };
-    Ok(BagLoader::new(dataset.clone(), config)?)
 }
 
 fn score(
@@ -287,9 +232,11 @@ pub(crate) fn baselines(halves: &Halves, protocol: Protocol) -> Result<[Measured
         let histogram = Histogram::new(Normalisation::HALF, colour, Histogram::BINS)?;
         let networks = [&pixels as &dyn Embed, &histogram].into_iter().zip(inputs);
         for ((network, input), measured) in networks.zip(&mut measured) {
-            let features =
-                |dataset| embed(network, input, dataset, Bag::Whole, Colour::Rgb, &[Tap::Embedding], protocol, &|_| ());
-            let (train, test) = (features(&halves.train)?.remove(0), features(&halves.test)?.remove(0));
+            let features = |dataset| -> Result<Features> {
+                let loader = bags(input, dataset, Bag::Whole, Colour::Rgb, protocol)?;
+                Ok(extract(network, loader.batches(), &[Tap::Embedding], &mut |_| ())?.remove(0))
+            };
+            let (train, test) = (features(&halves.train)?, features(&halves.test)?);
             measured.scores.push(score(&train, &test, 1, (Space::Input, colour, View::Whole), (protocol, &groups))?);
         }
     }

@@ -136,6 +136,54 @@ fn claims_about_checkpoints() {
     refused(here, &["train", "--preset", "other"], &["--preset", "simclr", "bagssl-spectral"]);
 }
 
+/// From files as from memory; a second command embeds nothing; what a stop leaves is gone on with.
+#[test]
+fn features_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let train = ["train", "--epochs", "1", "--images", "100", "--patches", "2", "--out", "run"];
+    assert!(bagssl(here, &train).status.success());
+    let model = "run/checkpoint.safetensors";
+    let eval = ["eval", model, "--random", "3", "--json"];
+    let kept = [&eval[..], &["--features", "features"]].concat();
+    let memory = json(here, &eval);
+    assert_eq!(json(here, &kept), memory);
+    let folders = || {
+        let mut all: Vec<_> = fs::read_dir(here.join("features")).unwrap().map(|it| it.unwrap().path()).collect();
+        all.sort();
+        all
+    };
+    let all = folders();
+    assert_eq!(all.len(), 8, "two halves, colours and views");
+    let values = |folder: &std::path::PathBuf| fs::read(folder.join("projection.npy")).unwrap();
+    let before: Vec<_> = all.iter().map(values).collect();
+    // The last ten images of one set were not written down in time: they are embedded again, and nothing else is.
+    let state = all[3].join("projection.json");
+    let text = fs::read_to_string(&state).unwrap();
+    let whole: Value = serde_json::from_str(&text).unwrap();
+    let images = whole["images"].as_u64().unwrap();
+    let earlier = images / 16 * 16 - 16;
+    let text = text.replace(&format!("\"images\": {images}"), &format!("\"images\": {earlier}"));
+    let text = text.replace(&format!("\"next\": {images}"), &format!("\"next\": {earlier}"));
+    fs::write(&state, text.replace("\"complete\": true", "\"complete\": false")).unwrap();
+    let other = fs::metadata(all[2].join("projection.npy")).unwrap().modified().unwrap();
+    assert_eq!(json(here, &kept), memory);
+    assert_eq!(all.iter().map(values).collect::<Vec<_>>(), before);
+    assert_eq!(fs::metadata(all[2].join("projection.npy")).unwrap().modified().unwrap(), other);
+    // Another seed draws other places, but whole images are the same.
+    json(here, &[&kept[..], &["--seed", "1"]].concat());
+    assert_eq!(folders().len(), 12);
+    json(here, &["eval", "locality", model, "--stride", "16", "--features", "features", "--json"]);
+    assert_eq!(folders().len(), 14);
+
+    fs::write(here.join("file"), "x").unwrap();
+    refused(here, &["eval", model, "--features", "file"], &["--features", "expected a folder", "file"]);
+    fs::write(&state, "x").unwrap();
+    refused(here, &kept, &["projection.json", "expected the state of an extraction"]);
+    fs::remove_file(&state).unwrap();
+    assert_eq!(json(here, &kept), memory, "made anew");
+}
+
 #[test]
 fn runs_side_by_side() {
     let folder = tempfile::tempdir().unwrap();

@@ -113,16 +113,15 @@ impl BagLoader {
     /// of which none is left, there is no batch. A bag with another number of patches than
     /// the first image's is an error that names the image.
     pub fn batches(&self) -> Batches<'static> {
-        let count = self.dataset.len().div_ceil(self.config.batch);
-        let job =
-            Bags { levels: Levels::new(self.config.normalisation), loader: self.clone(), pending: Pending::default() };
-        Box::new(Ordered::new(0..count, self.config.threads, job))
+        self.batches_from(0)
     }
 
-    /// The images of a batch.
-    fn images_of(&self, batch: usize) -> std::ops::Range<usize> {
-        let first = batch * self.config.batch;
-        first..self.dataset.len().min(first + self.config.batch)
+    /// The same from an image on: the bags do not depend on where one begins.
+    pub fn batches_from(&self, first: usize) -> Batches<'static> {
+        let count = self.images().saturating_sub(first).div_ceil(self.config.batch);
+        let levels = Levels::new(self.config.normalisation);
+        let job = Bags { levels, loader: self.clone(), first, pending: Pending::default() };
+        Box::new(Ordered::new(0..count, self.config.threads, job))
     }
 
     fn crops(&self, image: usize, decoded: &Image) -> Result<Vec<Crop>> {
@@ -178,6 +177,8 @@ impl Cutter {
 /// The batches of all bags.
 struct Bags {
     loader: BagLoader,
+    /// The first image of the first batch.
+    first: usize,
     levels: Levels,
     pending: Pending,
 }
@@ -191,11 +192,11 @@ impl Job for Bags {
     }
 
     fn images(&self, batch: usize) -> usize {
-        self.loader.images_of(batch).len()
+        self.images_of(batch).len()
     }
 
     fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values {
-        let image = self.loader.images_of(batch).start + place;
+        let image = self.images_of(batch).start + place;
         let used = self.loader.config.on_bad_image.judge(self.usable(image))?;
         match used {
             Ok((decoded, crops)) => Ok(self.bag(image, decoded, &crops, scratch)?),
@@ -209,7 +210,7 @@ impl Job for Bags {
     fn join(&self, batch: usize, values: Vec<f32>) -> Option<PatchBatch> {
         let BagLoader { dataset, config, patches, .. } = &self.loader;
         let side = config.input as usize;
-        let images = self.pending.apply(batch, self.loader.images_of(batch).map(|image| image as u32));
+        let images = self.pending.apply(batch, self.images_of(batch).map(|image| image as u32));
         let shape = BatchShape { images: images.len(), patches: *patches, channels: 3, height: side, width: side };
         let labels = images.iter().map(|&image| dataset.label(image as usize)).collect();
         let is_empty = images.is_empty();
@@ -222,6 +223,12 @@ impl Job for Bags {
 }
 
 impl Bags {
+    /// The images of a batch.
+    fn images_of(&self, batch: usize) -> std::ops::Range<usize> {
+        let first = self.first + batch * self.loader.config.batch;
+        first..self.loader.images().min(first + self.loader.config.batch)
+    }
+
     /// An image, decoded, and its crops.
     fn usable(&self, image: usize) -> Result<(Image, Vec<Crop>)> {
         let decoded = self.loader.dataset.decode(image)?;

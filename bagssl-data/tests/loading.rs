@@ -347,6 +347,36 @@ fn bags_leave_broken_images_out() {
     assert_eq!(images, [vec![1, 2], vec![3, 4, 5], vec![6]]);
 }
 
+/// Random bags of images of 5x9, the fifth broken: from an image on, each is what it is in the whole.
+#[test]
+fn bags_do_not_depend_on_where_one_begins() {
+    let bag = Bag::Random { spec: spec(3, 4), patches: 2 };
+    let config = BagConfig {
+        bag,
+        input: 4,
+        batch: 2,
+        threads: 2,
+        seed: 5,
+        on_bad_image: OnBadImage::Skip,
+        ..BagConfig::default()
+    };
+    let loader = BagLoader::new(gradients_but(7, 4), config).unwrap();
+    let all = |first: usize| -> Vec<(u32, Vec<f32>)> {
+        let batches = loader.batches_from(first).map(Result::unwrap);
+        let of = |batch: &PatchBatch| {
+            let length = batch.data().len() / batch.images().len();
+            batch.images().iter().copied().zip(batch.data().chunks(length).map(<[f32]>::to_vec)).collect::<Vec<_>>()
+        };
+        batches.flat_map(|batch| of(&batch)).collect()
+    };
+    let whole = all(0);
+    assert_eq!(whole.iter().map(|(image, _)| *image).collect::<Vec<_>>(), [0, 1, 2, 3, 5, 6]);
+    for first in 0..9 {
+        let expected: Vec<_> = whole.iter().filter(|(image, _)| *image as usize >= first).cloned().collect();
+        assert_eq!(all(first), expected, "from image {first}");
+    }
+}
+
 /// So many gradients of 5x9, of which one is no image.
 fn gradients_but(count: usize, broken: usize) -> Arc<Dataset> {
     let mut builder = tar::Builder::new(Vec::new());

@@ -57,7 +57,7 @@ fn samples(baseline: &dyn Embed, images: &[Labelled]) -> Outcome<Samples> {
         batch(image, number as u32, label as u32)
     });
     let features = extract(baseline, batches, &[Tap::Embedding], &mut |_| ())?.remove(0);
-    Ok(Samples::new(features.mean(), features.labels().to_vec())?)
+    Ok(Samples::new(features.mean()?, features.labels().to_vec())?)
 }
 
 fn batch(image: &image::RgbImage, number: u32, label: u32) -> Outcome<PatchBatch> {

@@ -1,10 +1,9 @@
 //! Convergence: does the mean of patch embeddings approach the embedding of the whole image?
 
-use bagssl_core::embed::Rows;
-
 use crate::error::{Error, Result, same_length};
 use crate::features::{Features, Order};
 use crate::samples::check_finite;
+use crate::table::RowsView;
 
 /// How close the mean of some patches comes to the whole image.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -31,7 +30,13 @@ pub struct Closeness {
 ///
 /// # Source
 /// BagSSL, arXiv:2206.08954.
-pub fn convergence(patches: &Features, whole: &Rows, counts: &[usize], order: Order<'_>) -> Result<Vec<Closeness>> {
+pub fn convergence<'a>(
+    patches: &Features,
+    whole: impl Into<RowsView<'a>>,
+    counts: &[usize],
+    order: Order<'_>,
+) -> Result<Vec<Closeness>> {
+    let whole = whole.into();
     if whole.dim == 0 {
         return Err(Error::Empty("features"));
     }
@@ -70,7 +75,7 @@ pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bagssl_core::embed::Tap;
+    use bagssl_core::embed::{Rows, Tap};
 
     /// (3, 4) against (0, 2): |(3, 2)| / 2.
     #[test]

@@ -7,8 +7,10 @@ use bagssl_core::embed::{Embed, Rows, Tap};
 use crate::draw::Draw;
 use crate::error::{Error, Result, same_length};
 use crate::samples::Samples;
+use crate::table::{RowsView, Table, Values};
 
-/// The features of some images at one tap: finite, as many patches for each image.
+/// The features of some images at one tap: finite, as many patches for each image. They are in memory, or in the files of a
+/// [`Store`](crate::store::Store).
 ///
 /// # Shapes
 /// `values` is `[image, patch, dim]`, row-major. "Position" below is an image's place in it; [`Features::images`] gives
@@ -16,11 +18,17 @@ use crate::samples::Samples;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Features {
     tap: Tap,
-    values: Vec<f32>,
-    patches: usize,
-    dim: usize,
+    values: Values,
+    shape: Shape,
     images: Vec<u32>,
     labels: Vec<u32>,
+}
+
+/// What one image's features are: `[patch, dim]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) patches: usize,
+    pub(crate) dim: usize,
 }
 
 /// In which order the patches of an image are taken when only some are averaged.
@@ -50,7 +58,8 @@ pub fn extract(
     taps: &[Tap],
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<Features>> {
-    let empty = |&tap| Features { tap, values: vec![], patches: 0, dim: 0, images: vec![], labels: vec![] };
+    let shape = Shape { patches: 0, dim: 0 };
+    let empty = |&tap| Features { tap, values: Values::from(vec![]), shape, images: vec![], labels: vec![] };
     let mut all: Vec<Features> = taps.iter().map(empty).collect();
     let mut done = 0;
     for batch in batches {
@@ -79,9 +88,18 @@ impl Features {
         same_length("values of features", images.len() * patches * values.dim, values.values.len())?;
         same_length("labels of features", images.len(), labels.len())?;
         let Rows { values, dim } = values;
-        let features = Features { tap, values, patches, dim, images, labels };
-        features.check_finite(0)?;
-        Ok(features)
+        let shape = Shape { patches, dim };
+        shape.check_finite(tap, &values, &images)?;
+        Ok(Features { tap, values: values.into(), shape, images, labels })
+    }
+
+    /// Features that were checked before they were stored.
+    pub(crate) fn stored(tap: Tap, values: Values, shape: Shape, images: Vec<u32>, labels: Vec<u32>) -> Result<Self> {
+        if values.is_empty() {
+            return Err(Error::Empty("features"));
+        }
+        same_length("values of features", images.len() * shape.patches * shape.dim, values.len())?;
+        Ok(Features { tap, values, shape, images, labels })
     }
 
     /// Where in the network they were taken.
@@ -101,12 +119,12 @@ impl Features {
 
     /// Patches of each image.
     pub fn patches(&self) -> usize {
-        self.patches
+        self.shape.patches
     }
 
     /// Length of a feature.
     pub fn dim(&self) -> usize {
-        self.dim
+        self.shape.dim
     }
 
     /// Each image's index in its data set.
@@ -129,45 +147,52 @@ impl Features {
     /// # Panics
     /// If there is no such image or patch.
     pub fn patch(&self, position: usize, patch: usize) -> &[f32] {
-        assert!(position < self.len() && patch < self.patches, "patch {patch} of image {position}");
-        &self.values[(position * self.patches + patch) * self.dim..][..self.dim]
+        let Shape { patches, dim } = self.shape;
+        assert!(position < self.len() && patch < patches, "patch {patch} of image {position}");
+        &self.values[(position * patches + patch) * dim..][..dim]
     }
 
     /// All patches as rows, image by image.
-    pub fn to_rows(&self) -> Rows {
-        Rows { values: self.values.clone(), dim: self.dim }
+    pub fn rows(&self) -> RowsView<'_> {
+        RowsView { values: &self.values, dim: self.shape.dim }
     }
 
-    /// The mean of the first `count` patches of each image: BagSSL's representation.
+    /// The mean of the first `count` patches of each image: BagSSL's representation. It is where the features are: in memory, or
+    /// in a file of its own.
     ///
     /// # Shapes
     /// - returns: `[image, dim]`
     ///
     /// # Errors
-    /// [`Error::Setting`] if `count` is 0 or more than there are patches, or the order does not hold each patch once.
+    /// [`Error::Setting`] if `count` is 0 or more than there are patches, or the order does not hold each patch once;
+    /// [`Error::Write`] if there is no room for the file.
     ///
     /// # Source
     /// BagSSL, arXiv:2206.08954.
-    pub fn mean_of(&self, count: usize, order: Order<'_>) -> Result<Rows> {
-        if count == 0 || count > self.patches {
-            let expected = format!("1 to {}", self.patches);
+    pub fn mean_of(&self, count: usize, order: Order<'_>) -> Result<Table> {
+        let Shape { patches, dim } = self.shape;
+        if count == 0 || count > patches {
+            let expected = format!("1 to {patches}");
             return Err(Error::Setting { name: "patches", expected, got: count.to_string() });
         }
         self.check_order(order)?;
-        let mut values = Vec::with_capacity(self.len() * self.dim);
+        let mut values = self.values.beside(self.len() * dim)?;
         for position in 0..self.len() {
-            let mut mean = RunningMean::new(self.dim);
+            let mut mean = RunningMean::new(dim);
             for patch in self.order_of(position, order).take(count) {
                 mean.push(self.patch(position, patch))?;
             }
-            values.extend(mean.mean().expect("at least one patch"));
+            values.extend(&mean.mean().expect("at least one patch"))?;
         }
-        Ok(Rows { values, dim: self.dim })
+        Ok(Table { values: values.finish()?, dim })
     }
 
     /// The mean of all patches of each image, `[image, dim]`.
-    pub fn mean(&self) -> Rows {
-        self.mean_of(self.patches, Order::Given).expect("all patches are there")
+    ///
+    /// # Errors
+    /// [`Error::Write`] if the features are in a file and there is no room for another.
+    pub fn mean(&self) -> Result<Table> {
+        self.mean_of(self.shape.patches, Order::Given)
     }
 
     /// [`Features::mean_of`] with the images' classes, for a classifier.
@@ -181,10 +206,10 @@ impl Features {
     /// The patches of an image, in an order that has been checked.
     fn order_of(&self, position: usize, order: Order<'_>) -> impl Iterator<Item = usize> {
         let order = match order {
-            Order::Given => (0..self.patches as u32).collect(),
+            Order::Given => (0..self.shape.patches as u32).collect(),
             Order::Same(order) => order.to_vec(),
             Order::Random { seed } => {
-                Draw::Order { image: self.images[position] }.stream(seed).permutation(self.patches as u32)
+                Draw::Order { image: self.images[position] }.stream(seed).permutation(self.shape.patches as u32)
             }
         };
         order.into_iter().map(|patch| patch as usize)
@@ -194,37 +219,44 @@ impl Features {
         let Order::Same(order) = order else { return Ok(()) };
         let mut sorted = order.to_vec();
         sorted.sort_unstable();
-        if sorted.iter().copied().eq(0..self.patches as u32) {
+        if sorted.iter().copied().eq(0..self.shape.patches as u32) {
             return Ok(());
         }
-        let expected = format!("each of 0 to {} once", self.patches - 1);
+        let expected = format!("each of 0 to {} once", self.shape.patches - 1);
         Err(Error::Setting { name: "order of patches", expected, got: format!("{} numbers, others", order.len()) })
     }
 
     fn append(&mut self, batch: &PatchBatch, rows: &Rows) -> Result<()> {
-        let shape = batch.shape();
-        same_length("rows of a network", shape.rows(), rows.len())?;
-        if self.images.is_empty() {
-            (self.patches, self.dim) = (shape.patches, rows.dim);
-        }
-        same_length("patches of an image", self.patches, shape.patches)?;
-        same_length("length of a feature", self.dim, rows.dim)?;
-        let first = self.values.len();
-        self.values.extend_from_slice(&rows.values);
+        let before = (!self.images.is_empty()).then_some(self.shape);
+        self.shape = Shape::of(self.tap, batch, rows, before)?;
+        self.values.memory().extend_from_slice(&rows.values);
         self.images.extend_from_slice(batch.images());
         self.labels.extend_from_slice(batch.labels());
-        self.check_finite(first)
+        Ok(())
+    }
+}
+
+impl Shape {
+    /// That of the features of a batch: the same as before, all finite.
+    pub(crate) fn of(tap: Tap, batch: &PatchBatch, rows: &Rows, before: Option<Shape>) -> Result<Self> {
+        let shape = Shape { patches: batch.shape().patches, dim: rows.dim };
+        same_length("rows of a network", batch.shape().rows(), rows.len())?;
+        let before = before.unwrap_or(shape);
+        same_length("patches of an image", before.patches, shape.patches)?;
+        same_length("length of a feature", before.dim, shape.dim)?;
+        shape.check_finite(tap, &rows.values, batch.images())?;
+        Ok(shape)
     }
 
-    fn check_finite(&self, first: usize) -> Result<()> {
-        let Some(found) = self.values[first..].iter().position(|value| !value.is_finite()) else { return Ok(()) };
-        let (row, index) = ((first + found) / self.dim, (first + found) % self.dim);
+    fn check_finite(self, tap: Tap, values: &[f32], images: &[u32]) -> Result<()> {
+        let Some(found) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
+        let (row, index) = (found / self.dim, found % self.dim);
         Err(Error::NotFinite {
-            what: self.tap.name(),
-            image: self.images[row / self.patches] as usize,
+            what: tap.name(),
+            image: images[row / self.patches] as usize,
             patch: row % self.patches,
             index,
-            value: self.values[first + found],
+            value: values[found],
         })
     }
 }
@@ -297,9 +329,9 @@ mod tests {
     fn means_by_hand() {
         let values = vec![1.0, 10.0, 3.0, 20.0, 8.0, 60.0, 0.0, 1.0, 0.0, 2.0, 0.0, 6.0];
         let features = Features::new(Tap::Embedding, Rows { values, dim: 2 }, 3, vec![0, 1], vec![0, 0]).unwrap();
-        assert_eq!(features.mean_of(2, Order::Given).unwrap().values, [2.0, 15.0, 0.0, 1.5]);
-        assert_eq!(features.mean_of(2, Order::Same(&[2, 0, 1])).unwrap().values, [4.5, 35.0, 0.0, 3.5]);
-        assert_eq!(features.mean().values, [4.0, 30.0, 0.0, 3.0]);
+        assert_eq!(features.mean_of(2, Order::Given).unwrap().values[..], [2.0, 15.0, 0.0, 1.5]);
+        assert_eq!(features.mean_of(2, Order::Same(&[2, 0, 1])).unwrap().values[..], [4.5, 35.0, 0.0, 3.5]);
+        assert_eq!(features.mean().unwrap().values[..], [4.0, 30.0, 0.0, 3.0]);
         assert!(features.mean_of(0, Order::Given).is_err() && features.mean_of(4, Order::Given).is_err());
         assert!(features.mean_of(1, Order::Same(&[0, 1, 1])).is_err());
         assert!(features.mean_of(1, Order::Same(&[0, 1])).is_err());
@@ -319,11 +351,11 @@ mod tests {
         #[test]
         fn the_mean_of_all_does_not_depend_on_the_order(images in 1usize..5, patches in 1usize..9, dim in 1usize..6, seed: u64) {
             let features = features(images, patches, dim);
-            let whole = features.mean();
+            let whole = features.mean().unwrap();
             let order = Address { seed, ..Address::default() }.stream(Purpose::Shuffle).permutation(patches as u32);
             for order in [Order::Same(&order), Order::Random { seed }] {
                 let other = features.mean_of(patches, order).unwrap();
-                prop_assert!(whole.values.iter().zip(&other.values).all(|(a, b)| (a - b).abs() < 1e-6));
+                prop_assert!(whole.values.iter().zip(&*other.values).all(|(a, b)| (a - b).abs() < 1e-6));
             }
         }
     }

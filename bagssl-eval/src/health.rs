@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::features::Features;
 use crate::spectrum::{coding_rate_bound, effective_rank, total_coding_rate};
+use crate::table::RowsView;
 
 /// What the figures say, from the thresholds of [`Health`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -94,26 +95,25 @@ impl Health {
     /// no fewer than 1024.
     pub fn of(features: &Features) -> Self {
         let (images, patches, dim) = (features.len(), features.patches(), features.dim());
-        let unit = unit_rows(features);
-        let raw: Vec<f64> = features.values().iter().map(|&value| f64::from(value)).collect();
+        let (raw, unit) = (Seen::as_they_are(features), Seen::at_unit_length(features));
         let rank_limit = dim.min(kept(images * patches, dim).saturating_sub(1)).max(1);
-        let coding_rate = mean_coding_rate(&unit, patches, dim);
+        let coding_rate = mean_coding_rate(&unit, patches);
         let bound = coding_rate_bound(images, dim, EPSILON);
-        let (cosine_within, cosine_between) = cosines(&unit, patches, dim);
+        let (cosine_within, cosine_between) = cosines(&unit, patches);
         let mut health = Health {
             images,
             patches,
             dim,
-            raw: Deviation::of(&raw, dim),
-            unit: Deviation::of(&unit, dim),
-            effective_rank: effective_rank(&centred(&raw, dim), dim),
+            raw: Deviation::of(&raw),
+            unit: Deviation::of(&unit),
+            effective_rank: effective_rank(&centred(&raw), dim),
             rank_limit,
             coding_rate,
             coding_rate_bound: bound,
             coding_rate_share: coding_rate / bound,
             cosine_within,
             cosine_between,
-            uniformity: uniformity(&unit, patches, dim),
+            uniformity: uniformity(&unit, patches),
             verdict: Verdict::Healthy,
             reasons: vec![],
         };
@@ -140,34 +140,67 @@ impl Health {
     }
 }
 
-impl Deviation {
-    fn of(rows: &[f64], dim: usize) -> Self {
-        let count = (rows.len() / dim) as f64;
-        let mean = means(rows, dim);
-        let mut squares = vec![0.0; dim];
-        for row in rows.chunks_exact(dim) {
-            squares
-                .iter_mut()
-                .zip(row.iter().zip(&mean))
-                .for_each(|(sum, (x, mean))| *sum += (x - mean).powi(2) / count);
-        }
-        let floor = 1e-3 * (squares.iter().sum::<f64>() / dim as f64).sqrt();
-        let dead = |(square, mean): &(&f64, &f64)| square.sqrt() <= floor.max(1e-6 * mean.abs());
-        Deviation {
-            mean: squares.iter().map(|square| square.sqrt()).sum::<f64>() / dim as f64,
-            min: squares.iter().fold(f64::INFINITY, |min, square| square.sqrt().min(min)),
-            dead: squares.iter().zip(&mean).filter(dead).count() as f64 / dim as f64,
-        }
+/// The patches of features as rows of `f64`, one at a time: all of them at once may not fit in memory.
+struct Seen<'a> {
+    rows: RowsView<'a>,
+    /// What each row is divided by.
+    lengths: Option<Vec<f64>>,
+}
+
+impl<'a> Seen<'a> {
+    fn as_they_are(features: &'a Features) -> Self {
+        Seen { rows: features.rows(), lengths: None }
+    }
+
+    /// All patches at unit length; zeros stay zeros.
+    fn at_unit_length(features: &'a Features) -> Self {
+        let raw = Seen::as_they_are(features);
+        let lengths = (0..raw.len()).map(|row| {
+            let length = raw.row(row).map(|value| value * value).sum::<f64>().sqrt();
+            if length > 0.0 { length } else { 1.0 }
+        });
+        Seen { lengths: Some(lengths.collect()), ..raw }
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn dim(&self) -> usize {
+        self.rows.dim
+    }
+
+    fn row(&self, row: usize) -> impl Iterator<Item = f64> {
+        let length = self.lengths.as_ref().map_or(1.0, |lengths| lengths[row]);
+        self.rows.row(row).iter().map(move |&value| f64::from(value) / length)
+    }
+
+    /// The mean of some rows.
+    fn mean(&self, rows: impl ExactSizeIterator<Item = usize>) -> Vec<f64> {
+        let count = rows.len() as f64;
+        let mut mean = vec![0.0; self.dim()];
+        rows.for_each(|row| mean.iter_mut().zip(self.row(row)).for_each(|(mean, value)| *mean += value / count));
+        mean
     }
 }
 
-fn means(rows: &[f64], dim: usize) -> Vec<f64> {
-    let count = (rows.len() / dim) as f64;
-    let mut mean = vec![0.0; dim];
-    for row in rows.chunks_exact(dim) {
-        mean.iter_mut().zip(row).for_each(|(mean, value)| *mean += value / count);
+impl Deviation {
+    fn of(rows: &Seen<'_>) -> Self {
+        let (count, dim) = (rows.len() as f64, rows.dim() as f64);
+        let mean = rows.mean(0..rows.len());
+        let mut squares = vec![0.0; rows.dim()];
+        for row in 0..rows.len() {
+            let deviations = rows.row(row).zip(&mean).map(|(x, mean)| (x - mean).powi(2) / count);
+            squares.iter_mut().zip(deviations).for_each(|(sum, square)| *sum += square);
+        }
+        let floor = 1e-3 * (squares.iter().sum::<f64>() / dim).sqrt();
+        let dead = |(square, mean): &(&f64, &f64)| square.sqrt() <= floor.max(1e-6 * mean.abs());
+        Deviation {
+            mean: squares.iter().map(|square| square.sqrt()).sum::<f64>() / dim,
+            min: squares.iter().fold(f64::INFINITY, |min, square| square.sqrt().min(min)),
+            dead: squares.iter().zip(&mean).filter(dead).count() as f64 / dim,
+        }
     }
-    mean
 }
 
 /// How many of `count` rows the spectrum looks at.
@@ -176,52 +209,35 @@ fn kept(count: usize, dim: usize) -> usize {
 }
 
 /// Evenly spaced rows, less their mean.
-fn centred(rows: &[f64], dim: usize) -> Vec<f64> {
-    let count = rows.len() / dim;
+fn centred(rows: &Seen<'_>) -> Vec<f64> {
+    let (count, dim) = (rows.len(), rows.dim());
     let kept = kept(count, dim);
-    let row = |number: usize| &rows[number * count / kept * dim..][..dim];
-    let mut chosen: Vec<f64> = (0..kept).flat_map(row).copied().collect();
-    let mean = means(&chosen, dim);
-    for row in chosen.chunks_exact_mut(dim) {
-        // What rounding leaves of a constant is no spread.
-        row.iter_mut().zip(&mean).for_each(|(value, mean)| {
-            *value -= mean;
-            if value.abs() <= 1e-12 * mean.abs() {
-                *value = 0.0;
-            }
-        });
-    }
-    chosen
-}
-
-/// All patches at unit length; zeros stay zeros.
-fn unit_rows(features: &Features) -> Vec<f64> {
-    let mut rows: Vec<f64> = features.values().iter().map(|&value| f64::from(value)).collect();
-    for row in rows.chunks_exact_mut(features.dim()) {
-        let length = dot(row, row).sqrt();
-        if length > 0.0 {
-            row.iter_mut().for_each(|value| *value /= length);
-        }
-    }
-    rows
-}
-
-fn mean_coding_rate(unit: &[f64], patches: usize, dim: usize) -> f64 {
-    let at = |patch: usize| -> Vec<f64> {
-        unit.chunks_exact(patches * dim).flat_map(|image| &image[patch * dim..][..dim]).copied().collect()
+    let chosen = (0..kept).map(|number| number * count / kept);
+    let mean = rows.mean(chosen.clone());
+    // What rounding leaves of a constant is no spread.
+    let less = |(value, mean): (f64, &f64)| {
+        let left = value - mean;
+        if left.abs() <= 1e-12 * mean.abs() { 0.0 } else { left }
     };
-    (0..patches).map(|patch| total_coding_rate(&at(patch), dim, EPSILON)).sum::<f64>() / patches as f64
+    chosen.flat_map(|row| rows.row(row).zip(&mean).map(less).collect::<Vec<_>>()).collect()
+}
+
+fn mean_coding_rate(unit: &Seen<'_>, patches: usize) -> f64 {
+    let at =
+        |patch: usize| -> Vec<f64> { (patch..unit.len()).step_by(patches).flat_map(|row| unit.row(row)).collect() };
+    (0..patches).map(|patch| total_coding_rate(&at(patch), unit.dim(), EPSILON)).sum::<f64>() / patches as f64
 }
 
 /// Mean cosine within and between images, from the sums of their unit rows.
-fn cosines(unit: &[f64], patches: usize, dim: usize) -> (Option<f64>, Option<f64>) {
-    let images = unit.len() / (patches * dim);
-    let (mut all, mut squares, mut own) = (vec![0.0; dim], 0.0, 0.0);
-    for image in unit.chunks_exact(patches * dim) {
-        let sum: Vec<f64> = means(image, dim).iter().map(|mean| mean * patches as f64).collect();
+fn cosines(unit: &Seen<'_>, patches: usize) -> (Option<f64>, Option<f64>) {
+    let images = unit.len() / patches;
+    let (mut all, mut squares, mut own) = (vec![0.0; unit.dim()], 0.0, 0.0);
+    for image in 0..images {
+        let rows = image * patches..(image + 1) * patches;
+        own += rows.clone().flat_map(|row| unit.row(row)).map(|value| value * value).sum::<f64>();
+        let sum: Vec<f64> = unit.mean(rows).iter().map(|mean| mean * patches as f64).collect();
         all.iter_mut().zip(&sum).for_each(|(all, sum)| *all += sum);
         squares += dot(&sum, &sum);
-        own += dot(image, image);
     }
     let within = (patches > 1).then(|| (squares - own) / (images * patches * (patches - 1)) as f64);
     let between =
@@ -230,15 +246,15 @@ fn cosines(unit: &[f64], patches: usize, dim: usize) -> (Option<f64>, Option<f64
 }
 
 /// Of at most [`PAIRED`] patches, evenly spaced.
-fn uniformity(unit: &[f64], patches: usize, dim: usize) -> Option<f64> {
-    let count = unit.len() / dim;
+fn uniformity(unit: &Seen<'_>, patches: usize) -> Option<f64> {
+    let count = unit.len();
     let kept = count.min(PAIRED);
-    let chosen: Vec<(usize, &[f64])> =
-        (0..kept).map(|number| number * count / kept).map(|row| (row / patches, &unit[row * dim..][..dim])).collect();
+    let chosen = (0..kept).map(|number| number * count / kept);
+    let chosen: Vec<(usize, Vec<f64>)> = chosen.map(|row| (row / patches, unit.row(row).collect())).collect();
     let (mut sum, mut pairs) = (0.0, 0.0);
     for (place, (image, row)) in chosen.iter().enumerate() {
         for (_, other) in chosen[..place].iter().filter(|(other, _)| other != image) {
-            let square: f64 = row.iter().zip(*other).map(|(a, b)| (a - b).powi(2)).sum();
+            let square: f64 = row.iter().zip(other).map(|(a, b)| (a - b).powi(2)).sum();
             sum += (-2.0 * square).exp();
             pairs += 1.0;
         }

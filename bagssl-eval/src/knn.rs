@@ -2,11 +2,10 @@
 
 mod early;
 
-use bagssl_core::embed::Rows;
-
 use crate::error::{Error, Result};
 use crate::samples::{Samples, Score, TOP, check_finite};
 use crate::similarity::{nearest, unit_rows};
+use crate::table::RowsView;
 
 /// Classifies by the `neighbours` nearest training samples by cosine similarity `s`, each voting with `exp(s /
 /// temperature)`. More neighbours than samples means all. Among equally near samples the first counts, among classes with
@@ -61,7 +60,7 @@ impl Knn {
     /// # Errors
     /// [`Error::Setting`] if a setting is out of range, [`Error::Length`] if the rows are not as long as the samples',
     /// [`Error::NotFinite`] if a value is not finite.
-    pub fn predict(&self, train: &Samples, rows: &Rows) -> Result<Vec<u32>> {
+    pub fn predict<'a>(&self, train: &Samples, rows: impl Into<RowsView<'a>>) -> Result<Vec<u32>> {
         Ok(self.rank(train, rows, 1)?.iter().map(|said| said[0]).collect())
     }
 
@@ -69,11 +68,12 @@ impl Knn {
     ///
     /// # Errors
     /// Those of [`Knn::predict`].
-    pub fn rank(&self, train: &Samples, rows: &Rows, count: usize) -> Result<Vec<Vec<u32>>> {
+    pub fn rank<'a>(&self, train: &Samples, rows: impl Into<RowsView<'a>>, count: usize) -> Result<Vec<Vec<u32>>> {
+        let rows = rows.into();
         self.check()?;
         train.check_dim(rows)?;
         check_finite("samples", rows)?;
-        let found = nearest(&unit_rows(rows), &unit_rows(train.rows()), self.neighbours, |_, _| true);
+        let found = nearest(&unit_rows(rows), train.rows(), self.neighbours, |_, _| true);
         Ok(found.iter().map(|near| self.vote(near, train.labels(), count.max(1))).collect())
     }
 
@@ -111,6 +111,7 @@ impl Knn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bagssl_core::embed::Rows;
     use bagssl_core::random::{Address, Purpose};
     use proptest::prelude::*;
 
@@ -159,7 +160,7 @@ mod tests {
         fn the_length_of_a_row_does_not_matter(count in 1usize..40, dim in 1usize..9, neighbours in 1usize..50, seed: u64) {
             let (train, test) = (samples(count, dim, seed), samples(30, dim, seed ^ 1));
             let scale = |samples: &Samples| {
-                let mut rows = samples.rows().clone();
+                let mut rows = samples.rows().to_rows();
                 for (row, values) in rows.values.chunks_mut(dim).enumerate() {
                     values.iter_mut().for_each(|value| *value *= [0.25, 1.0, 1024.0][row % 3]);
                 }

@@ -1,7 +1,7 @@
 //! Evaluation of patch embeddings: what does a representation know?
 //!
 //! In the order in which an image goes through: a network (or a [`baselines`] one, in [`colour`] or not) gives the
-//! [`features`] of its patches, whose mean is its representation; labelled [`samples`] of these are classified by [`knn`]
+//! [`features`] of its patches, in a [`table`] in memory or in a [`store`] on disk, whose mean is its representation; labelled [`samples`] of these are classified by [`knn`]
 //! and by a linear [`probe`] under a [`protocol`] that has a name, with what is taken for what as
 //! [`confusion`]; a [`classifier`] is one of these that is kept in a file. [`health`] tells a collapsed representation by its [`spectrum`], [`convergence`] compares the
 //! mean of patches to the whole image, [`neighbours`] shows what a representation takes to be alike, [`plane`] draws a map of it, [`locality`] whether it knows where a
@@ -21,7 +21,7 @@
 //! };
 //! let train = features([4.0, 1.0, 6.0, 1.0, 1.0, 5.0, 1.0, 9.0, 8.0, 2.0, 8.0, 0.0], [0, 1, 0])?;
 //! let test = features([5.0, 0.0, 7.0, 2.0, 0.0, 6.0, 2.0, 2.0, 1.0, 4.0, 3.0, 8.0], [0, 1, 1])?;
-//! assert_eq!(test.mean().row(0), [6.0, 1.0]);
+//! assert_eq!(test.mean()?.row(0), [6.0, 1.0]);
 //!
 //! // An image is the mean of its patches.
 //! let (train, test) = (train.samples(2, Order::Given)?, test.samples(2, Order::Given)?);
@@ -35,12 +35,15 @@
 
 pub mod error;
 mod draw;
+mod files;
 mod matrix;
 mod lbfgs;
 
 pub mod colour;
 pub mod baselines;
+pub mod table;
 pub mod features;
+pub mod store;
 pub mod samples;
 mod similarity;
 pub mod knn;

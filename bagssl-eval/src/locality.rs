@@ -1,6 +1,5 @@
 //! Locality: does a representation know where in its image a patch lies?
 
-use bagssl_core::embed::Rows;
 use nalgebra::{Cholesky, DMatrix};
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +7,7 @@ use crate::error::{Error, Result, same_length};
 use crate::features::Features;
 use crate::matrix::{Matrix, multiply};
 use crate::similarity::{nearest, unit_rows};
+use crate::table::RowsView;
 
 /// The patches of a grid, row by row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,11 +69,10 @@ pub fn locality(train: &Features, test: &Features, layout: Layout) -> Result<Loc
 
 fn adjacent(features: &Features, layout: Layout) -> f64 {
     let (patches, dim) = (features.patches(), features.dim());
-    let unit = unit_rows(&features.to_rows());
     let mut right = 0;
-    for image in unit.values.chunks_exact(patches * dim) {
-        let rows = Rows { values: image.to_vec(), dim };
-        let found = nearest(&rows, &rows, 1, |query, item| query != item);
+    for values in features.values().chunks_exact(patches * dim) {
+        let image = RowsView { values, dim };
+        let found = nearest(&unit_rows(image), image, 1, |query, item| query != item);
         right += found.iter().enumerate().filter(|(patch, near)| layout.is_adjacent(*patch, near[0].0)).count();
     }
     100.0 * right as f64 / (features.len() * patches) as f64
@@ -133,7 +132,7 @@ fn position(train: &Features, test: &Features, layout: Layout) -> [f64; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bagssl_core::embed::Tap;
+    use bagssl_core::embed::{Rows, Tap};
     use bagssl_core::random::{Address, Purpose};
 
     const LAYOUT: Layout = Layout { rows: 3, columns: 4 };

@@ -46,7 +46,7 @@ pub fn neighbours(
         let id = queries[query];
         item / patches != id.image || (!other_images && item % patches != id.patch)
     };
-    let found = nearest(&rows, &unit_rows(&features.to_rows()), count, keep);
+    let found = nearest(&rows, features.rows(), count, keep);
     let id =
         |(item, similarity)| Neighbour { id: PatchId { image: item / patches, patch: item % patches }, similarity };
     Ok(found.into_iter().map(|near| near.into_iter().map(id).collect()).collect())

@@ -1,6 +1,5 @@
 //! Maps of representations: rows of many dimensions as points of a plane.
 
-use bagssl_core::embed::Rows;
 use bhtsne::{Neighbor, tSNE};
 use nalgebra::DMatrix;
 use rayon::prelude::*;
@@ -8,6 +7,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, multiply};
 use crate::samples::check_finite;
+use crate::table::RowsView;
 
 /// The directions in which rows vary most, and where the rows lie along them.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,7 +27,8 @@ pub struct Principal {
 ///
 /// # Source
 /// Pearson, *On lines and planes of closest fit to systems of points in space*, 1901.
-pub fn principal(rows: &Rows, most: usize) -> Result<Principal> {
+pub fn principal<'a>(rows: impl Into<RowsView<'a>>, most: usize) -> Result<Principal> {
+    let rows = rows.into();
     let (count, dim) = (rows.len(), rows.dim);
     let refuse = |got: String| Error::Setting { name: "rows", expected: "two that differ".into(), got };
     if count < 2 {
@@ -115,7 +116,12 @@ impl Tsne {
     /// # Source
     /// Van der Maaten and Hinton, *Visualizing data using t-SNE*, JMLR 2008; the Barnes-Hut approximation: van der Maaten,
     /// JMLR 2014; the beginning: Kobak and Berens, *The art of using t-SNE for single-cell transcriptomics*, 2019.
-    pub fn map(&self, rows: &Rows, mut progress: impl FnMut(usize) + Send) -> Result<Vec<[f64; 2]>> {
+    pub fn map<'a>(
+        &self,
+        rows: impl Into<RowsView<'a>>,
+        mut progress: impl FnMut(usize) + Send,
+    ) -> Result<Vec<[f64; 2]>> {
+        let rows = rows.into();
         let reduced = principal(rows, KEPT)?;
         let (count, dim) = (rows.len(), reduced.directions);
         let most = (count - 1) as f64 / 3.0;
@@ -162,6 +168,7 @@ impl Tsne {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bagssl_core::embed::Rows;
     use proptest::prelude::*;
 
     fn rows(values: Vec<f32>, dim: usize) -> Rows {

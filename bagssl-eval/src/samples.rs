@@ -1,14 +1,13 @@
 //! Samples: what a classifier learns from, and what it says about others.
 
-use bagssl_core::embed::Rows;
-
 use crate::draw::Draw;
 use crate::error::{Error, Result, same_length};
+use crate::table::{RowsView, Table};
 
 /// Feature vectors with their classes: at least one, all finite.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Samples {
-    rows: Rows,
+    rows: Table,
     labels: Vec<u32>,
 }
 
@@ -17,19 +16,20 @@ impl Samples {
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::Length`], or [`Error::NotFinite`] naming the row.
-    pub fn new(rows: Rows, labels: Vec<u32>) -> Result<Self> {
+    pub fn new(rows: impl Into<Table>, labels: Vec<u32>) -> Result<Self> {
+        let rows = rows.into();
         if rows.is_empty() {
             return Err(Error::Empty("samples"));
         }
         same_length("values of samples", rows.len() * rows.dim, rows.values.len())?;
         same_length("labels of samples", rows.len(), labels.len())?;
-        check_finite("samples", &rows)?;
+        check_finite("samples", rows.view())?;
         Ok(Samples { rows, labels })
     }
 
     /// The feature vectors.
-    pub fn rows(&self) -> &Rows {
-        &self.rows
+    pub fn rows(&self) -> RowsView<'_> {
+        self.rows.view()
     }
 
     /// Their classes.
@@ -58,7 +58,8 @@ impl Samples {
     /// A random split into what is kept and what is held out: `share` of the samples, at least one on each side.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the share is not between 0 and 1 or there are fewer than two samples.
+    /// [`Error::Setting`] if the share is not between 0 and 1 or there are fewer than two samples,
+    /// [`Error::Write`] if they are in a file and there is no room for others.
     pub fn hold_out(&self, share: f64, seed: u64) -> Result<(Samples, Samples)> {
         if !(share > 0.0 && share < 1.0) || self.len() < 2 {
             let got = format!("{share} of {}", self.len());
@@ -67,17 +68,19 @@ impl Samples {
         }
         let order = Draw::HoldOut.stream(seed).permutation(self.len() as u32);
         let out = ((self.len() as f64 * share).round() as usize).clamp(1, self.len() - 1);
-        Ok((self.pick(&order[out..]), self.pick(&order[..out])))
+        Ok((self.pick(&order[out..])?, self.pick(&order[..out])?))
     }
 
-    fn pick(&self, numbers: &[u32]) -> Samples {
-        let rows = numbers.iter().flat_map(|&number| self.rows.row(number as usize)).copied().collect();
+    fn pick(&self, numbers: &[u32]) -> Result<Samples> {
+        let dim = self.rows.dim;
+        let mut values = self.rows.values.beside(numbers.len() * dim)?;
+        numbers.iter().try_for_each(|&number| values.extend(self.rows.row(number as usize)))?;
         let labels = numbers.iter().map(|&number| self.labels[number as usize]).collect();
-        Samples { rows: Rows { values: rows, dim: self.rows.dim }, labels }
+        Ok(Samples { rows: Table { values: values.finish()?, dim }, labels })
     }
 
     /// Refuses rows of another length than the samples'.
-    pub(crate) fn check_dim(&self, rows: &Rows) -> Result<()> {
+    pub(crate) fn check_dim(&self, rows: RowsView<'_>) -> Result<()> {
         same_length("length of a feature", self.rows.dim, rows.dim)
     }
 }
@@ -136,7 +139,7 @@ impl Score {
 }
 
 /// Refuses values that are infinite or not a number. Rows count as images of one patch.
-pub(crate) fn check_finite(what: &'static str, rows: &Rows) -> Result<()> {
+pub(crate) fn check_finite(what: &'static str, rows: RowsView<'_>) -> Result<()> {
     let Some(found) = rows.values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
     let (image, index) = (found / rows.dim, found % rows.dim);
     Err(Error::NotFinite { what, image, patch: 0, index, value: rows.values[found] })
@@ -145,6 +148,7 @@ pub(crate) fn check_finite(what: &'static str, rows: &Rows) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bagssl_core::embed::Rows;
 
     fn samples(count: usize) -> Samples {
         let values = (0..count * 2).map(|i| i as f32).collect();

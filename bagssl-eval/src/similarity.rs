@@ -4,13 +4,17 @@ use bagssl_core::embed::Rows;
 use rayon::prelude::*;
 
 use crate::matrix::{Matrix, multiply};
+use crate::table::RowsView;
 
-/// Values of one chunk of similarities: 4 MiB for each thread.
+/// Items that are compared at a time, in values: 16 MiB, of which a unit copy is made.
+const BLOCK: usize = 1 << 22;
+/// Queries that a thread compares with them, in similarities: 4 MiB.
 const CHUNK: usize = 1 << 20;
 
 /// The rows at unit length; a row of zeros stays what it is, so that its similarity to anything is 0.
-pub(crate) fn unit_rows(rows: &Rows) -> Rows {
-    let mut unit = rows.clone();
+pub(crate) fn unit_rows<'a>(rows: impl Into<RowsView<'a>>) -> Rows {
+    let rows = rows.into();
+    let mut unit = Rows { values: rows.values.to_vec(), dim: rows.dim };
     for row in unit.values.chunks_exact_mut(rows.dim) {
         let length = row.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
         if length > 0.0 {
@@ -20,41 +24,61 @@ pub(crate) fn unit_rows(rows: &Rows) -> Rows {
     unit
 }
 
-/// For each query, the `count` items (all, if there are fewer) of greatest similarity, with it: the greatest first, among
-/// equals the one that comes first. `keep(query, item)` may leave items out.
+/// For each query, the `count` items (all, if there are fewer) of greatest cosine similarity, with it: the greatest first, among
+/// equals the one that comes first. `keep(query, item)` may leave items out. The items are read once, from first to
+/// last, a block at a time.
 ///
 /// # Shapes
-/// Both are rows of unit length and of the same `dim`.
-pub(crate) fn nearest(
+/// Both are rows of the same `dim`; the queries are at unit length.
+pub(crate) fn nearest<'a>(
     queries: &Rows,
-    items: &Rows,
+    items: impl Into<RowsView<'a>>,
     count: usize,
     keep: impl Fn(usize, usize) -> bool + Sync,
 ) -> Vec<Vec<(usize, f32)>> {
-    let dim = queries.dim;
-    let chunk = (CHUNK / items.len().max(1)).clamp(1, 256);
-    let items_view = Matrix::new(&items.values, items.len(), dim);
-    let of_chunk = |(number, rows): (usize, &[f32])| {
-        let mut similarities = vec![0.0; rows.len() / dim * items.len()];
-        multiply(Matrix::new(rows, rows.len() / dim, dim), items_view.t(), 0.0, &mut similarities);
-        let of_query = |(row, similarities): (usize, &[f32])| {
-            let query = number * chunk + row;
-            let kept = similarities.iter().copied().enumerate().filter(|&(item, _)| keep(query, item));
-            greatest(kept.collect(), count)
+    let (items, dim) = (items.into(), queries.dim);
+    let mut found: Vec<Near> = vec![Near::new(); queries.len()];
+    let block = (BLOCK / dim.max(1)).max(1);
+    for (number, items) in items.values.chunks(block * dim).enumerate() {
+        let (first, items) = (number * block, unit_rows(RowsView { values: items, dim }));
+        let chunk = (CHUNK / items.len()).clamp(1, 256);
+        let of_chunk = |(number, (found, rows)): (usize, (&mut [Near], &[f32]))| {
+            let similarities = products(rows, &items);
+            for (row, (found, similarities)) in found.iter_mut().zip(similarities.chunks_exact(items.len())).enumerate()
+            {
+                let query = number * chunk + row;
+                // One that is equal to the last of those that are there comes after it, and so not in.
+                let least = (found.len() >= count).then(|| found.last().map_or(f32::INFINITY, |last| last.1));
+                let more = similarities.iter().enumerate().map(|(item, &similarity)| (first + item, similarity));
+                let is_nearer = |similarity: f32| least.is_none_or(|least| similarity > least);
+                found.extend(more.filter(|&(item, similarity)| is_nearer(similarity) && keep(query, item)));
+                leave_greatest(found, count);
+            }
         };
-        similarities.chunks_exact(items.len()).enumerate().map(of_query).collect::<Vec<_>>()
-    };
-    queries.values.par_chunks(chunk * dim).enumerate().flat_map_iter(of_chunk).collect()
+        found.par_chunks_mut(chunk).zip(queries.values.par_chunks(chunk * dim)).enumerate().for_each(of_chunk);
+    }
+    found
 }
 
-fn greatest(mut found: Vec<(usize, f32)>, count: usize) -> Vec<(usize, f32)> {
+/// Items with their similarity, the greatest first.
+type Near = Vec<(usize, f32)>;
+
+/// The product of each row with each item, `[row, item]`.
+fn products(rows: &[f32], items: &Rows) -> Vec<f32> {
+    let count = rows.len() / items.dim;
+    let mut products = vec![0.0; count * items.len()];
+    let items = Matrix::new(&items.values, items.len(), items.dim);
+    multiply(Matrix::new(rows, count, rows.len() / count), items.t(), 0.0, &mut products);
+    products
+}
+
+fn leave_greatest(found: &mut Near, count: usize) {
     let closer = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     if count < found.len() {
         found.select_nth_unstable_by(count, closer);
         found.truncate(count);
     }
     found.sort_unstable_by(closer);
-    found
 }
 
 #[cfg(test)]
@@ -90,5 +114,32 @@ mod tests {
             let (a, b) = (rows.row(row), rows.row(near[0].0));
             a.iter().zip(b).all(|(a, b)| (a - b).abs() < 2e-3)
         }));
+    }
+
+    /// More items than a block holds, some of them equal: as by the definition.
+    #[test]
+    fn blocks_are_joined() {
+        let dim = 700;
+        let count = 2 * BLOCK / dim + 5;
+        let values: Vec<f32> =
+            (0..count * dim).map(|i| ((i / dim % 4001) as f32 + (i % dim) as f32 * 0.37).sin()).collect();
+        let items = Rows { values, dim };
+        let queries = unit_rows(RowsView { values: &items.values[..3 * dim], dim });
+        let keep = |query: usize, item: usize| item % 7 != query;
+        let found = nearest(&queries, &items, 9, keep);
+        let unit = unit_rows(&items);
+        for (query, found) in found.iter().enumerate() {
+            let dot = |item: usize| -> f32 { queries.row(query).iter().zip(unit.row(item)).map(|(a, b)| a * b).sum() };
+            let mut all: Vec<(usize, f32)> =
+                (0..count).filter(|&item| keep(query, item)).map(|item| (item, dot(item))).collect();
+            all.sort_by(|a, b| b.1.total_cmp(&a.1));
+            assert_eq!(found.len(), 9);
+            assert!(found.iter().zip(&all).all(|(found, all)| (found.1 - all.1).abs() < 1e-4));
+            assert!(
+                found.windows(2).all(|pair| pair[0].1 > pair[1].1 || (pair[0].1 == pair[1].1 && pair[0].0 < pair[1].0))
+            );
+            assert!(found.iter().all(|&(item, similarity)| keep(query, item) && (dot(item) - similarity).abs() < 1e-4));
+            assert!(found.iter().any(|&(item, _)| item >= 4001), "an equal one of a later block");
+        }
     }
 }

@@ -19,9 +19,10 @@ use serde::Serialize;
 use super::check_range;
 use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::bag::BagArgs;
+use crate::extraction;
 use crate::files;
 use crate::output::say;
-use crate::score::{self, Input};
+use crate::score::Input;
 use crate::source::DataArgs;
 use crate::work;
 
@@ -304,7 +305,7 @@ impl Job for Embedding<'_> {
         let all = halves[0].len() + halves[1].len();
         let bar = if args.json { indicatif::ProgressBar::hidden() } else { work::bar(kernel.name(), all) };
         let features = |half: &Arc<Dataset>| -> Result<Features> {
-            let loader = bag(args, checkpoint, half, score::BATCH)?;
+            let loader = bag(args, checkpoint, half, extraction::BATCH)?;
             let before = bar.position();
             let mut progress = |done: usize| bar.set_position(before + done as u64);
             Ok(bagssl_eval::features::extract(&*network, loader.batches(), &[tap], &mut progress)?.remove(0))

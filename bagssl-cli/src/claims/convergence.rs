@@ -9,6 +9,7 @@ use bagssl_eval::convergence::{Closeness, convergence};
 use bagssl_eval::features::Order;
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Lines, Page};
+use bagssl_eval::table::Table;
 use serde::Serialize;
 use serde_json::json;
 
@@ -52,13 +53,13 @@ fn look(subject: &Subject<'_>) -> Result<Found> {
     let (patches, whole, centre) = (of(subject.protocol.bag)?, of(Bag::Whole)?, of(Bag::Centre)?);
     let counts = convergence_counts(patches[0].patches());
     let order = Order::Random { seed: subject.claim.seed };
-    let to = |rows| convergence(&patches[0], &rows, &counts, order);
+    let to = |rows: Table| convergence(&patches[0], &rows, &counts, order);
     Ok(Found {
         name: subject.name.clone(),
         preset: subject.spec().provenance.preset.clone(),
         origin: subject.origin.clone(),
-        whole: to(whole[0].mean())?,
-        centre: to(centre[0].mean())?,
+        whole: to(whole[0].mean()?)?,
+        centre: to(centre[0].mean()?)?,
         between_images: bagssl_eval::health::Health::of(&whole[0]).cosine_between.unwrap_or(1.0),
     })
 }

@@ -19,8 +19,8 @@ use super::{ClaimArgs, PageArgs, Subject, on_each};
 use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::embed::Feature;
+use crate::extraction::{self, FeatureArgs};
 use crate::groups::Groups;
-use crate::score;
 use crate::source::{BadImageArgs, DataArgs};
 
 /// Draw a map of a representation: images, or single patches, as points of a plane
@@ -134,6 +134,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         groups: Groups::default(),
         backend: args.backend,
         cpu: args.cpu,
+        features: FeatureArgs::default(),
         page: args.page.clone(),
     };
     let taps: Vec<Tap> = match args.tap {
@@ -158,7 +159,7 @@ fn look(args: &Args, subject: &Subject<'_>) -> Result<Found> {
     order.truncate(images);
     let dataset = Arc::new(whole.of_images(&order));
     let features = subject.features(&dataset, bag, &[tap])?.remove(0);
-    let rows = unit(if args.patches { features.to_rows() } else { features.mean() });
+    let rows = unit(if args.patches { features.rows().to_rows() } else { features.mean()?.to_rows() });
     let of = |point: usize| -> (usize, Option<usize>) {
         let patches = features.patches();
         let (position, patch) = if args.patches { (point / patches, Some(point % patches)) } else { (point, None) };
@@ -171,7 +172,7 @@ fn look(args: &Args, subject: &Subject<'_>) -> Result<Found> {
         |a: usize, b: usize| -> f64 { rows.row(a).iter().zip(rows.row(b)).map(|(a, b)| f64::from(a * b)).sum() };
     let apart = |a: usize, b: usize| -(points[a][0] - points[b][0]).hypot(points[a][1] - points[b][1]);
     let colour = subject.colour();
-    let loader = score::bags(subject.input(), &dataset, bag, colour, subject.protocol)?;
+    let loader = extraction::bags(subject.input(), &dataset, bag, colour, subject.protocol)?;
     let mut map = Scatter {
         title: format!("{}, {}", subject.name, tap.name()),
         caption: caption(args, explained),

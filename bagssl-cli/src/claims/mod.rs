@@ -25,9 +25,10 @@ use indicatif::ProgressBar;
 
 use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::bag::BagArgs;
+use crate::extraction::{Extraction, FeatureArgs, Kept};
 use crate::files;
 use crate::groups::Groups;
-use crate::score::{self, Halves, Input, Protocol};
+use crate::score::{Halves, Input, Protocol};
 use crate::source::{BadImageArgs, DataArgs};
 use crate::work;
 pub(crate) use page::PageArgs;
@@ -77,6 +78,8 @@ struct ClaimArgs {
     #[command(flatten)]
     cpu: CpuArgs,
     #[command(flatten)]
+    features: FeatureArgs,
+    #[command(flatten)]
     page: PageArgs,
 }
 
@@ -98,6 +101,7 @@ struct Subject<'a> {
     checkpoint: &'a Checkpoint<'a>,
     origin: Origin,
     network: &'a dyn Embed,
+    kept: Option<Kept>,
     claim: &'a ClaimArgs,
     halves: &'a Halves,
     protocol: Protocol,
@@ -112,8 +116,15 @@ impl Subject<'_> {
     /// The features of a bag of each image of a half, at each tap.
     fn features(&self, dataset: &Arc<Dataset>, bag: Bag, taps: &[Tap]) -> Result<Vec<Features>> {
         self.bar.inc_length(dataset.len() as u64);
-        let (input, colour) = (self.input(), self.colour());
-        score::embed(self.network, input, dataset, bag, colour, taps, self.protocol, &|images| self.bar.inc(images))
+        let extraction = Extraction {
+            network: self.network,
+            plan: &self.spec().model,
+            input: self.input(),
+            protocol: self.protocol,
+            kept: self.kept.clone(),
+            progress: &|images| self.bar.inc(images),
+        };
+        extraction.features(dataset, bag, self.colour(), taps)
     }
 
     fn input(&self) -> Input {
@@ -176,6 +187,7 @@ impl<R, F: FnMut(&Subject<'_>) -> Result<R>> Job for OnSubject<'_, F> {
                 checkpoint: &checkpoint,
                 origin: origin(&how, bytes, &halves, claim.seed),
                 network: &*network,
+                kept: claim.features.of(bytes, claim.backend, claim.cpu),
                 claim,
                 halves: &halves,
                 protocol,
@@ -198,6 +210,7 @@ fn on_each<R>(
     look: impl FnMut(&Subject<'_>) -> Result<R>,
 ) -> Result<Vec<R>> {
     claim.page.check()?;
+    claim.features.check()?;
     if claim.checkpoints.len() > 1000 {
         bail!("checkpoints: expected at most 1000, got {}", claim.checkpoints.len());
     }

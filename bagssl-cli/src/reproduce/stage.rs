@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
+use bagssl_core::embed::Embed;
 use bagssl_core::observe::Observer;
 use bagssl_eval::report::Model;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::config::RunConfig;
+use crate::extraction::Extraction;
 use crate::files;
 use crate::score::{self, Halves, Input, Measured, Protocol};
 use crate::train::{self, Training};
@@ -175,22 +177,29 @@ struct Measure<'a> {
     embedded: &'a dyn Fn(u64),
 }
 
+impl Measure<'_> {
+    fn score(&self, network: &dyn Embed, plan: &ModelPlan, input: Input) -> Result<Measured> {
+        let Shared { halves, protocol, .. } = *self.shared;
+        let extraction = Extraction { network, plan, input, protocol, kept: None, progress: self.embedded };
+        score::measure(&extraction, halves)
+    }
+}
+
 impl Job for Measure<'_> {
     type Output = Measured;
 
     fn run<T: Target>(self, device: Device<T>) -> Result<Measured> {
-        let Shared { halves, protocol, .. } = self.shared;
         let train = &self.stage.config.train;
         if self.stage.is_trained() {
             let bytes = files::read(&self.stage.folder.join(train::CHECKPOINT))?;
             let checkpoint = Checkpoint::from_bytes(&bytes)?;
             let network = T::trained(&checkpoint, &score::TAPS, CpuArgs::default(), &device)?;
-            let input = Input::of(checkpoint.spec());
-            return score::measure(&*network, input, halves, *protocol, self.embedded);
+            let spec = checkpoint.spec();
+            return self.score(&*network, &spec.model, Input::of(spec));
         }
         let plan = train.clone().check()?;
         let network = T::random(plan.plan(), self.stage.seed, train.patch.input(), &score::TAPS, &device)?;
         let input = Input { side: train.patch.input(), normalisation: train.normalisation, filter: train.filter };
-        score::measure(&*network, input, halves, *protocol, self.embedded)
+        self.score(&*network, plan.plan(), input)
     }
 }

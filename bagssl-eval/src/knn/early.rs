@@ -56,7 +56,7 @@ impl Knn {
             return Ok(None);
         }
         let change = 2.0 * (0.5 * (radius / length).asin()).sin() + ROUNDING;
-        let near = nearest(&unit_rows(&row), &unit_rows(train.rows()), train.len(), |_, _| true).remove(0);
+        let near = nearest(&unit_rows(&row), train.rows(), train.len(), |_, _| true).remove(0);
         Ok(self.wins_in_any_case(class, &near, train.labels(), change).then_some(class))
     }
 
@@ -106,8 +106,8 @@ impl Knn {
         if count < 2 || count as u64 > of_patches {
             return Err(Error::Length { what: "patches", expected: of_patches.max(2) as usize, got: count });
         }
-        train.check_dim(patches)?;
-        check_finite("patches", patches)?;
+        train.check_dim(patches.into())?;
+        check_finite("patches", patches.into())?;
         let mut mean = RunningMean::new(patches.dim);
         patches.values.chunks_exact(patches.dim).try_for_each(|patch| mean.push(patch))?;
         let mean = Rows { values: mean.mean().expect("two patches"), dim: patches.dim };
@@ -132,7 +132,7 @@ impl Knn {
     /// The logarithm of the class's votes over those of each other class, around a query of unit length.
     fn margins(&self, train: &Samples, query: &Rows, class: u32) -> Vec<Tangent> {
         let samples = unit_rows(train.rows());
-        let near = nearest(query, &samples, train.len(), |_, _| true).remove(0);
+        let near = nearest(query, train.rows(), train.len(), |_, _| true).remove(0);
         let votes = |label: u32, among: usize| {
             let of_class = near[..among].iter().filter(|(sample, _)| train.labels()[*sample] == label);
             let voters =

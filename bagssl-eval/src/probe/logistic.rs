@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use bagssl_core::embed::Rows;
 use rayon::prelude::*;
 
 use super::row_space::RowSpace;
@@ -10,6 +9,7 @@ use super::softmax::{BLOCK, Model, add_cross_entropy, targets};
 use crate::error::{Error, Result};
 use crate::lbfgs::{Minimum, Stop, largest, minimise};
 use crate::samples::{Fit, Samples};
+use crate::table::RowsView;
 
 /// Parts that the rows are summed in. A constant, so that the sum is the same for any number of threads.
 const PARTS: usize = 8;
@@ -57,7 +57,7 @@ impl Logistic {
         let targets = targets(train, &model.classes);
         let classes = model.classes.len();
         let wide = model.dim > train.len();
-        let space = wide.then(|| RowSpace::of(scale.apply(&train.rows().values), model.dim)).flatten();
+        let space = wide.then(|| RowSpace::of(scale.apply(train.rows().values), model.dim)).flatten();
         let end = if let Some(space) = space {
             let coordinates = space.coordinates();
             let source = Source::Ready { values: &coordinates, dim: train.len() };
@@ -96,7 +96,7 @@ impl Logistic {
 /// The rows that a regression sees.
 enum Source<'a> {
     /// Features, to be standardised.
-    Raw { rows: &'a Rows, scale: &'a Standard },
+    Raw { rows: RowsView<'a>, scale: &'a Standard },
     /// Rows as they are, `[row, dim]`.
     Ready { values: &'a [f64], dim: usize },
 }
@@ -206,6 +206,7 @@ impl Standard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bagssl_core::embed::Rows;
     use bagssl_core::random::{Address, Purpose};
     use proptest::prelude::*;
 
@@ -249,7 +250,7 @@ mod tests {
     fn wide_and_long_agree() {
         let train = samples(6, 9, 3, 4);
         let twice = |values: &[f32]| values.repeat(2);
-        let long = Rows { values: twice(&train.rows().values), dim: 9 };
+        let long = Rows { values: twice(train.rows().values), dim: 9 };
         let long = Samples::new(long, train.labels().repeat(2)).unwrap();
         let with = |strength| Logistic { strength, tolerance: 1e-9, ..Logistic::default() };
         let one = with(1.0).fit(&train).unwrap();
@@ -298,7 +299,7 @@ mod tests {
         #[test]
         fn scale_and_shift_of_a_dimension_do_not_matter(scale in 0.01f32..100.0, shift in -50f32..50.0, seed: u64) {
             let train = samples(30, 2, 3, seed);
-            let mut moved = train.rows().clone();
+            let mut moved = train.rows().to_rows();
             moved.values.iter_mut().step_by(2).for_each(|value| *value = *value * scale + shift * scale);
             let moved = Samples::new(moved, train.labels().to_vec()).unwrap();
             let logistic = Logistic { tolerance: 1e-9, ..Logistic::default() };

@@ -165,7 +165,7 @@ mod tests {
         let mean = Rows { values: (0..3).map(mean).collect(), dim: 3 };
         for name in Linear::NAMES {
             let model = Linear::preset(name).unwrap().fit(&train).unwrap();
-            let evidence = model.evidence(patches.rows()).unwrap();
+            let evidence = model.evidence(&patches.rows().to_rows()).unwrap();
             for (class, logit) in model.logits(&mean).unwrap().into_iter().enumerate() {
                 let sum: f64 = evidence.iter().skip(class).step_by(3).sum();
                 assert!((sum + model.bias()[class] - logit).abs() < 1e-5, "{name}: {sum}");

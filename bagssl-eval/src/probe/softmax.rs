@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::error::same_length;
 use crate::matrix::{Matrix, multiply};
 use crate::samples::{Samples, check_finite};
+use crate::table::RowsView;
 
 /// Rows that are turned into `f64` at a time.
 pub(super) const BLOCK: usize = 256;
@@ -51,7 +52,7 @@ impl Model {
     /// # Errors
     /// [`Error::Length`](crate::Error::Length) if the rows are not as long as those it was trained on,
     /// [`Error::NotFinite`](crate::Error::NotFinite) if a value is not finite.
-    pub fn predict(&self, rows: &Rows) -> Result<Vec<u32>> {
+    pub fn predict<'a>(&self, rows: impl Into<RowsView<'a>>) -> Result<Vec<u32>> {
         Ok(self.rank(rows, 1)?.iter().map(|said| said[0]).collect())
     }
 
@@ -59,7 +60,7 @@ impl Model {
     ///
     /// # Errors
     /// Those of [`Model::predict`].
-    pub fn rank(&self, rows: &Rows, count: usize) -> Result<Vec<Vec<u32>>> {
+    pub fn rank<'a>(&self, rows: impl Into<RowsView<'a>>, count: usize) -> Result<Vec<Vec<u32>>> {
         let probabilities = self.probabilities(rows)?;
         let of_row = |row: &[f64]| {
             let mut places: Vec<usize> = (0..row.len()).collect();
@@ -73,7 +74,7 @@ impl Model {
     ///
     /// # Errors
     /// Those of [`Model::predict`].
-    pub fn probabilities(&self, rows: &Rows) -> Result<Vec<f64>> {
+    pub fn probabilities<'a>(&self, rows: impl Into<RowsView<'a>>) -> Result<Vec<f64>> {
         let mut probabilities = self.logits(rows)?;
         probabilities.chunks_exact_mut(self.classes.len()).for_each(|row| {
             softmax(row);
@@ -103,7 +104,8 @@ impl Model {
     /// assert_eq!(model.classes()[decision.leader().unwrap()], 3);
     /// # Ok::<(), bagssl_eval::Error>(())
     /// ```
-    pub fn logits(&self, rows: &Rows) -> Result<Vec<f64>> {
+    pub fn logits<'a>(&self, rows: impl Into<RowsView<'a>>) -> Result<Vec<f64>> {
+        let rows = rows.into();
         same_length("length of a feature", self.dim, rows.dim)?;
         check_finite("samples", rows)?;
         let mut all = Vec::with_capacity(rows.len() * self.classes.len());
@@ -121,7 +123,7 @@ impl Model {
     /// Those of [`Model::predict`]; those of [`evidence`](explain::evidence) if there is no patch.
     pub fn evidence(&self, patches: &Rows) -> Result<Vec<f64>> {
         same_length("length of a feature", self.dim, patches.dim)?;
-        check_finite("patches", patches)?;
+        check_finite("patches", patches.into())?;
         Ok(explain::evidence(patches, self.weights(), self.classes.len())?)
     }
 }

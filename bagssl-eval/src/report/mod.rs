@@ -26,7 +26,8 @@ pub use picture::{BagSheet, Sheet, SheetRow, Thumbnail, Tile};
 pub use provenance::{Data, Machine, Note, Provenance};
 pub use scatter::{Point, Scatter};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files::write_whole;
 use crate::health::Health;
 use document::{Section, prose};
 use escape::escape;
@@ -86,7 +87,7 @@ impl Report {
     /// The report as Markdown, without plots and pictures.
     ///
     /// # Errors
-    /// [`Error::Thumbnail`] if a picture cannot be encoded.
+    /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
     pub fn markdown(&self) -> Result<String> {
         let lead: String =
             self.lead().iter().map(|sentence| format!("{}\n\n", escape::escape_markdown(sentence))).collect();
@@ -98,7 +99,7 @@ impl Report {
     /// The report as one HTML file that needs nothing else.
     ///
     /// # Errors
-    /// [`Error::Thumbnail`] if a picture cannot be encoded.
+    /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
     pub fn html(&self) -> Result<String> {
         let title = escape(&self.title());
         let lead: String = self.lead().iter().map(|sentence| format!("<p>{}</p>\n", prose(sentence))).collect();
@@ -115,7 +116,7 @@ impl Report {
     /// `curves.csv`) into a folder that is there. Each file is written beside its place and renamed, over an older one.
     ///
     /// # Errors
-    /// [`Error::Write`] if a file cannot be written, [`Error::Thumbnail`] if a picture cannot be encoded.
+    /// [`Error::Write`](crate::Error::Write) if a file cannot be written, [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
     pub fn write(&self, folder: &Path) -> Result<Vec<PathBuf>> {
         let files = [
             ("report.json", self.json()),
@@ -125,7 +126,12 @@ impl Report {
             ("convergence.csv", csv::convergence(self)),
             ("curves.csv", csv::curves(self)),
         ];
-        files.into_iter().map(|(name, text)| write(folder.join(name), &text)).collect()
+        let written = files.into_iter().map(|(name, text)| {
+            let path = folder.join(name);
+            write_whole(&path, text.as_bytes())?;
+            Ok(path)
+        });
+        written.collect()
     }
 
     fn title(&self) -> String {
@@ -151,18 +157,5 @@ impl Report {
             provenance::provenance(self),
         ];
         Ok(sections.into_iter().filter(|section| !section.is_empty()).collect())
-    }
-}
-
-fn write(path: PathBuf, text: &str) -> Result<PathBuf> {
-    let beside = path.with_added_extension("partial");
-    let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &path));
-    match written {
-        Ok(()) => Ok(path),
-        Err(source) => {
-            // What is left of a file that could not be written is of no use; that it stays is no worse.
-            let _ = std::fs::remove_file(&beside);
-            Err(Error::Write { path, source })
-        }
     }
 }

@@ -1,0 +1,165 @@
+//! Features of a data set: from a network, or from the files that an earlier call has left.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use bagssl_core::bag::Bag;
+use bagssl_core::checkpoint::ModelPlan;
+use bagssl_core::colour::Colour;
+use bagssl_core::embed::{Embed, Tap};
+use bagssl_data::bags::{BagConfig, BagLoader};
+use bagssl_data::dataset::Dataset;
+use bagssl_eval::features::{Features, extract};
+use bagssl_eval::protocol::fnv1a;
+use bagssl_eval::store::Store;
+
+use crate::backend::{CpuArgs, Name};
+use crate::memory::{self, MIB};
+use crate::score::{Input, Protocol};
+use crate::source::tell_skipped;
+
+/// Images in a batch of bags.
+pub(crate) const BATCH: usize = 16;
+
+/// Where features are kept.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct FeatureArgs {
+    /// Keep features in files below this folder, and read them from there: for more than fits in memory, to go on after a stop,
+    /// and to measure again without embedding again. Any program that reads .npy can use them
+    #[arg(long, value_name = "DIR")]
+    features: Option<PathBuf>,
+}
+
+/// Files of one network's features.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    folder: PathBuf,
+    /// Weights, and what computes with them.
+    network: String,
+}
+
+impl FeatureArgs {
+    /// Where those of a checkpoint are kept, if they are.
+    pub(crate) fn of(&self, checkpoint: &[u8], backend: Name, cpu: CpuArgs) -> Option<Kept> {
+        let kernels = match cpu {
+            CpuArgs { exact: true, .. } => " exact",
+            CpuArgs { bf16: true, .. } => " bf16",
+            CpuArgs { .. } => "",
+        };
+        let network = format!("checkpoint {}, backend {}{kernels}", fnv1a(checkpoint), backend.text());
+        self.features.clone().map(|folder| Kept { folder, network })
+    }
+
+    /// Refuses a folder that is none, before the work begins.
+    pub(crate) fn check(&self) -> Result<()> {
+        if let Some(folder) = self.features.as_ref().filter(|folder| folder.exists() && !folder.is_dir()) {
+            bail!("--features: expected a folder, got {}", folder.display());
+        }
+        Ok(())
+    }
+}
+
+/// A network that looks at the bags of images.
+pub(crate) struct Extraction<'a> {
+    pub(crate) network: &'a dyn Embed,
+    pub(crate) plan: &'a ModelPlan,
+    pub(crate) input: Input,
+    pub(crate) protocol: Protocol,
+    /// Where features are kept; none for memory alone.
+    pub(crate) kept: Option<Kept>,
+    /// Hears of images embedded.
+    pub(crate) progress: &'a dyn Fn(u64),
+}
+
+impl Extraction<'_> {
+    /// The features of a bag of each image, at each tap.
+    pub(crate) fn features(
+        &self,
+        dataset: &Arc<Dataset>,
+        bag: Bag,
+        colour: Colour,
+        taps: &[Tap],
+    ) -> Result<Vec<Features>> {
+        let loader = bags(self.input, dataset, bag, colour, self.protocol)?;
+        let mut before = 0;
+        let mut hear = |done: usize| {
+            (self.progress)((done - before) as u64);
+            before = done;
+        };
+        let features = match &self.kept {
+            None => {
+                self.check_memory(&loader, taps)?;
+                extract(self.network, loader.batches(), taps, &mut hear)?
+            }
+            Some(kept) => {
+                let of = self.describe(kept, dataset, bag, colour);
+                let folder = kept.folder.join(fnv1a(of.as_bytes()));
+                let store = Store { folder: &folder, of: &of };
+                // Batches are given out whole: what is left of one was left out.
+                let from = |first: usize| loader.batches_from(first.next_multiple_of(BATCH));
+                store.extract(self.network, from, taps, &mut hear)?
+            }
+        };
+        let skipped = loader.skipped();
+        tell_skipped(&skipped);
+        let earlier = dataset.len() - features[0].len() - skipped.len();
+        if earlier > 0 {
+            eprintln!("{earlier} images left out, as an earlier call has said");
+        }
+        Ok(features)
+    }
+
+    /// Refuses what memory has no room for, before it is embedded.
+    fn check_memory(&self, loader: &BagLoader, taps: &[Tap]) -> Result<()> {
+        let row: usize = taps.iter().map(|&tap| self.plan.dim(tap) * size_of::<f32>()).sum();
+        let needed = loader.images() as u64 * loader.patches() as u64 * row as u64;
+        match memory::available() {
+            Some(available) if needed > available => bail!(
+                "features of {} images x {} patches: expected at most the {} MiB of memory that are free, got {}; --features \
+                 DIR keeps them on disk",
+                loader.images(),
+                loader.patches(),
+                available / MIB,
+                needed.div_ceil(MIB)
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// All that features depend on.
+    fn describe(&self, kept: &Kept, dataset: &Dataset, bag: Bag, colour: Colour) -> String {
+        let Protocol { seed, on_bad_image, .. } = self.protocol;
+        let Input { side, normalisation, filter } = self.input;
+        // Only places that are drawn depend on the seed.
+        let seed = if let Bag::Random { .. } = bag { format!(", seed {seed}") } else { String::new() };
+        format!(
+            "{}, data {}, {bag:?}{seed}, {}, input {side}, {filter:?}, {normalisation:?}, bad images {on_bad_image:?}",
+            kept.network,
+            dataset.fingerprint(),
+            colour.name()
+        )
+    }
+}
+
+/// The loader of the patches that stand for each image.
+pub(crate) fn bags(
+    input: Input,
+    dataset: &Arc<Dataset>,
+    bag: Bag,
+    colour: Colour,
+    protocol: Protocol,
+) -> Result<BagLoader> {
+    let config = BagConfig {
+        bag,
+        input: input.side,
+        colour,
+        normalisation: input.normalisation,
+        filter: input.filter,
+        batch: BATCH,
+        seed: protocol.seed,
+        threads: protocol.threads,
+        on_bad_image: protocol.on_bad_image,
+    };
+    Ok(BagLoader::new(dataset.clone(), config)?)
+}

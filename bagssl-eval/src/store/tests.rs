@@ -1,0 +1,201 @@
+use super::*;
+use crate::features::{Order, extract};
+use bagssl_core::batch::BatchShape;
+use bagssl_core::embed::Rows;
+use std::cell::Cell;
+
+type Batch = core::result::Result<PatchBatch, SourceError>;
+
+/// A patch's values, and their sums; counts the patches that it sees.
+#[derive(Default)]
+struct Network {
+    seen: Cell<usize>,
+}
+
+impl Embed for Network {
+    fn embed(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Vec<Rows>, SourceError> {
+        self.seen.set(self.seen.get() + batch.shape().rows());
+        let length = batch.shape().patch_len();
+        let of = |tap: &Tap| match tap {
+            Tap::Embedding => Rows { values: batch.data().to_vec(), dim: length },
+            _ => Rows { values: batch.data().chunks(length).map(|patch| patch.iter().sum()).collect(), dim: 1 },
+        };
+        Ok(taps.iter().map(of).collect())
+    }
+}
+
+const IMAGES: usize = 7;
+/// Left out of the batches, as a broken one is.
+const BROKEN: usize = 4;
+
+/// Batches of two images with two patches of one row and three columns; the values are all different.
+fn batches(first: usize) -> impl Iterator<Item = Batch> {
+    (first..IMAGES).step_by(2).map(|first| {
+        let images: Vec<u32> =
+            (first..IMAGES.min(first + 2)).filter(|&image| image != BROKEN).map(|i| i as u32).collect();
+        let shape = BatchShape { images: images.len(), patches: 2, channels: 1, height: 1, width: 3 };
+        let values = images.iter().flat_map(|&image| (0..6).map(move |i| (image * 10 + i) as f32)).collect();
+        let labels = images.iter().map(|image| image % 3).collect();
+        Ok(PatchBatch::new(shape, values, images, labels)?)
+    })
+}
+
+const TAPS: [Tap; 2] = [Tap::Embedding, Tap::Projection];
+
+fn store<'a>(folder: &'a Path, of: &'a str) -> Store<'a> {
+    Store { folder, of }
+}
+
+fn in_memory() -> Vec<Features> {
+    extract(&Network::default(), batches(0), &TAPS, &mut |_| ()).unwrap()
+}
+
+#[test]
+fn what_is_stored_is_what_is_extracted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, network) = (folder.path().join("made"), Network::default());
+    let mut heard = vec![];
+    let stored = store(&path, "a").extract(&network, batches, &TAPS, &mut |done| heard.push(done)).unwrap();
+    assert_eq!(stored, in_memory());
+    assert_eq!((stored[0].images(), heard), (&[0, 1, 2, 3, 5, 6][..], vec![0, 2, 4, 5, 6, 6]));
+    // Again, and one tap alone: nothing is embedded a second time.
+    let seen = network.seen.get();
+    let again = store(&path, "a").extract(&network, batches, &TAPS[1..], &mut |_| ()).unwrap();
+    assert_eq!((&again[0], network.seen.get()), (&stored[1], seen));
+    // A tap that is not there yet is.
+    let more = store(&path, "a").extract(&network, batches, &[Tap::FirstLayer, Tap::Embedding], &mut |_| ()).unwrap();
+    assert_eq!((more[0].tap(), more[0].values()), (Tap::FirstLayer, stored[1].values()));
+    assert_eq!(network.seen.get(), 2 * seen);
+    let expected = npy::header(&npy::native('f'), &[6, 2, 3]);
+    assert_eq!(std::fs::read(path.join("embedding.npy")).unwrap()[..128], expected);
+}
+
+#[test]
+fn what_is_computed_from_files_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let stored = store(folder.path(), "a").extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap();
+    let before = std::fs::read_dir(folder.path()).unwrap().count();
+    for (stored, memory) in stored.iter().zip(in_memory()) {
+        let order = Order::Random { seed: 3 };
+        assert_eq!(stored.mean_of(1, order).unwrap(), memory.mean_of(1, order).unwrap());
+        let [stored, memory] = [stored, &memory].map(|features| features.samples(2, order).unwrap());
+        assert_eq!(stored.hold_out(0.4, 1).unwrap(), memory.hold_out(0.4, 1).unwrap());
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), before);
+}
+
+/// Stopped before each batch in turn, and after each file of a save that a kill interrupts.
+#[test]
+fn a_stopped_extraction_goes_on() {
+    for stop in 0..4 {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path(), "a");
+        let network = Network::default();
+        let failing = |first| batches(first).take(stop).chain([Err("gone".into())]);
+        let error = store.extract(&network, failing, &TAPS, &mut |_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "gone");
+        let seen = network.seen.get();
+        // More was written than counts, as if it had been killed.
+        let path = folder.path().join("embedding.npy");
+        let mut longer = std::fs::read(&path).unwrap();
+        longer.extend([1, 2, 3, 4, 5]);
+        std::fs::write(&path, longer).unwrap();
+        let mut from = None;
+        let on = |first| {
+            from = Some(first);
+            batches(first)
+        };
+        let whole = store.extract(&network, on, &TAPS, &mut |_| ()).unwrap();
+        assert_eq!((whole, from), (in_memory(), Some([0, 2, 4, 6][stop])));
+        assert_eq!(network.seen.get(), 12, "{seen} before");
+    }
+}
+
+#[test]
+fn files_of_different_lengths_go_on_from_the_shorter() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), "a");
+    let some = |count| move |first| batches(first).take(count).chain([Err("gone".into())]);
+    store.extract(&Network::default(), some(1), &TAPS, &mut |_| ()).unwrap_err();
+    let earlier = std::fs::read(folder.path().join("projection.json")).unwrap();
+    store.extract(&Network::default(), some(2), &TAPS, &mut |_| ()).unwrap_err();
+    std::fs::write(folder.path().join("projection.json"), earlier).unwrap();
+    let whole = store.extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap();
+    assert_eq!(whole, in_memory());
+}
+
+#[test]
+fn what_does_not_belong_there_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |of: &str| store(folder.path(), of).extract(&Network::default(), batches, &TAPS[..1], &mut |_| ());
+    run("a").unwrap();
+    let error = run("b").unwrap_err().to_string();
+    assert!(error.ends_with("embedding.json: expected features of b, got of a"), "{error}");
+
+    let state = folder.path().join("embedding.json");
+    let text = std::fs::read_to_string(&state).unwrap();
+    for (from, to, expected) in [
+        ("\"format\": 1", "\"format\": 2", "expected format 1, got 2"),
+        ("\"images\": 6", "\"images\": 7", "expected 7 images of 24 bytes, got a shorter file"),
+        ("\"images\": 6", "\"images\": 18446744073709551615", "expected the shape of an array"),
+        ("\"dim\": 3", "\"dim\": 0", "expected the shape of an array, got 6 x 2 x 0"),
+        ("\"dim\": 3", "\"dim\": 2", "values of features: expected 24, got 36"),
+        ("{", "", "expected the state of an extraction"),
+    ] {
+        std::fs::write(&state, text.replacen(from, to, 1)).unwrap();
+        let error = run("a").unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    std::fs::write(&state, text).unwrap();
+    assert!(run("a").is_ok());
+    let file = folder.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    assert!(store(&file, "a").extract(&Network::default(), batches, &TAPS, &mut |_| ()).is_err());
+}
+
+#[test]
+fn one_program_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), "a");
+    let inside = |first| {
+        let error = store.extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap_err().to_string();
+        assert!(error.ends_with("expected no other program at work there, got one"), "{error}");
+        batches(first)
+    };
+    store.extract(&Network::default(), inside, &TAPS, &mut |_| ()).unwrap();
+}
+
+#[test]
+fn bad_features_are_named_and_the_others_kept() {
+    struct Bad;
+    impl Embed for Bad {
+        fn embed(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Vec<Rows>, SourceError> {
+            let mut rows = Network::default().embed(batch, taps)?;
+            if batch.images().contains(&3) {
+                rows[0].values[11] = f32::NAN;
+            }
+            Ok(rows)
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), "a");
+    let error = store.extract(&Bad, batches, &TAPS, &mut |_| ()).unwrap_err().to_string();
+    assert_eq!(error, "embedding: value 2 of image 3, patch 1 is NaN, expected a finite number");
+    let mut from = 0;
+    let whole = store
+        .extract(
+            &Network::default(),
+            |first| {
+                from = first;
+                batches(first)
+            },
+            &TAPS,
+            &mut |_| (),
+        )
+        .unwrap();
+    assert_eq!((whole, from), (in_memory(), 2));
+    let none = tempfile::tempdir().unwrap();
+    let nothing =
+        super::Store { folder: none.path(), of: "a" }.extract(&Bad, |_| std::iter::empty(), &TAPS, &mut |_| ());
+    assert!(matches!(nothing, Err(Error::Empty(_))));
+}

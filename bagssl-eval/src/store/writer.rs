@@ -1,0 +1,242 @@
+//! The files of one tap.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bagssl_core::batch::PatchBatch;
+use bagssl_core::embed::{Rows, Tap};
+use serde::{Deserialize, Serialize};
+
+use super::{Store, failed, npy};
+use crate::error::{Error, Result};
+use crate::features::{Features, Shape};
+use crate::files::write_whole;
+use crate::table::{Mapped, Values};
+
+/// How often an extraction is written down: what a stop costs at most.
+const EVERY: Duration = Duration::from_secs(10);
+/// Of the files, not of the features.
+const FORMAT: u32 = 1;
+
+/// How far an extraction has come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct State {
+    format: u32,
+    /// What the features are of.
+    of: String,
+    patches: usize,
+    dim: usize,
+    /// Images that are in the files.
+    images: usize,
+    /// The first image of the data set that has not been looked at; images may have been left out.
+    next: usize,
+    complete: bool,
+}
+
+/// The files of one tap, at the place up to which they count.
+#[derive(Debug)]
+pub(super) struct Writer {
+    tap: Tap,
+    folder: PathBuf,
+    state: State,
+    values: Part,
+    images: Part,
+    saved: Instant,
+}
+
+/// An array file that grows.
+#[derive(Debug)]
+struct Part {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Writer {
+    /// Opens the files, or makes them.
+    pub(super) fn open(store: &Store<'_>, tap: Tap) -> Result<Self> {
+        let path = |ending: &str| store.folder.join(format!("{}{ending}", tap.name()));
+        let state = State::read(&path(".json"), store.of)?;
+        let (values, images) = (Part::open(path(".npy"))?, Part::open(path(".images.npy"))?);
+        let mut writer = Writer { tap, folder: store.folder.into(), state, values, images, saved: Instant::now() };
+        let (images, row) = (writer.state.images as u64, writer.row_bytes());
+        if writer.values.length()? < images * row || writer.images.length()? < images * PAIR {
+            let (expected, got) = (format!("{images} images of {row} bytes"), "a shorter file".into());
+            return Err(Error::File { part: path(".npy").display().to_string(), expected, got });
+        }
+        if !writer.state.complete {
+            writer.cut()?;
+        }
+        Ok(writer)
+    }
+
+    pub(super) fn tap(&self) -> Tap {
+        self.tap
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.state.complete
+    }
+
+    /// Images in the files.
+    pub(super) fn images(&self) -> usize {
+        self.state.images
+    }
+
+    /// The first image that has not been looked at.
+    pub(super) fn next(&self) -> usize {
+        self.state.next
+    }
+
+    /// Drops all images from this one on.
+    pub(super) fn back_to(&mut self, next: usize) -> Result<()> {
+        if next < self.state.next {
+            let pairs = self.pairs()?;
+            (self.state.images, self.state.next) =
+                (pairs.iter().filter(|pair| (pair[0] as usize) < next).count(), next);
+            self.cut()?;
+        }
+        Ok(())
+    }
+
+    /// Refuses rows of another shape than those before, or with values that are not finite.
+    pub(super) fn check(&self, batch: &PatchBatch, rows: &Rows) -> Result<()> {
+        let shape = (self.state.images > 0).then_some(Shape { patches: self.state.patches, dim: self.state.dim });
+        Shape::of(self.tap, batch, rows, shape).map(|_| ())
+    }
+
+    /// Adds the features of a batch that have been checked.
+    pub(super) fn append(&mut self, batch: &PatchBatch, rows: &Rows) -> Result<()> {
+        (self.state.patches, self.state.dim) = (batch.shape().patches, rows.dim);
+        let pairs: Vec<u32> =
+            batch.images().iter().zip(batch.labels()).flat_map(|(&image, &label)| [image, label]).collect();
+        self.values.write(bytemuck::cast_slice(&rows.values))?;
+        self.images.write(bytemuck::cast_slice(&pairs))?;
+        self.state.images += batch.shape().images;
+        self.state.next = batch.images().iter().max().map_or(self.state.next, |&image| image as usize + 1);
+        if self.saved.elapsed() >= EVERY { self.save(false) } else { Ok(()) }
+    }
+
+    /// Writes down all that was added, and that it counts.
+    pub(super) fn save(&mut self, complete: bool) -> Result<()> {
+        let State { images, patches, dim, .. } = self.state;
+        self.values.finish(&npy::header(&npy::native('f'), &[images, patches, dim]))?;
+        self.images.finish(&npy::header(&npy::native('u'), &[images, 2]))?;
+        self.state.complete = complete;
+        let text = serde_json::to_string_pretty(&self.state).expect("numbers and a string") + "\n";
+        write_whole(&self.folder.join(format!("{}.json", self.tap.name())), text.as_bytes())?;
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    /// The features, once they are complete.
+    pub(super) fn features(&mut self) -> Result<Features> {
+        let pairs = self.pairs()?;
+        let (images, labels) = pairs.iter().map(|pair| (pair[0], pair[1])).unzip();
+        let path = &self.values.path;
+        let file = File::open(path).map_err(|source| failed(path, source))?;
+        let mapped = Mapped::of(&file, npy::LENGTH as u64, &self.folder).map_err(|source| failed(path, source))?;
+        let State { patches, dim, .. } = self.state;
+        Features::stored(self.tap, Values::from(mapped), Shape { patches, dim }, images, labels)
+    }
+
+    fn row_bytes(&self) -> u64 {
+        (self.state.patches * self.state.dim * size_of::<f32>()) as u64
+    }
+
+    /// Drops what was written after the last save.
+    fn cut(&mut self) -> Result<()> {
+        let images = self.state.images as u64;
+        let row = self.row_bytes();
+        self.values.cut(images * row)?;
+        self.images.cut(images * PAIR)
+    }
+
+    /// Number and class of each image in the files.
+    fn pairs(&mut self) -> Result<Vec<[u32; 2]>> {
+        let mut pairs = vec![[0u32; 2]; self.state.images];
+        self.images.read(bytemuck::cast_slice_mut(&mut pairs))?;
+        Ok(pairs)
+    }
+}
+
+/// Bytes of an image's number and class.
+const PAIR: u64 = 8;
+
+impl State {
+    /// What an earlier extraction left, or the beginning of a new one.
+    fn read(path: &Path, of: &str) -> Result<Self> {
+        let fresh = State { format: FORMAT, of: of.into(), patches: 0, dim: 0, images: 0, next: 0, complete: false };
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(fresh),
+            Err(source) => return Err(failed(path, source)),
+        };
+        let part = path.display().to_string();
+        let state: State = serde_json::from_slice(&bytes).map_err(|error| Error::File {
+            part: part.clone(),
+            expected: "the state of an extraction".into(),
+            got: error.to_string(),
+        })?;
+        if state.format != FORMAT {
+            let (expected, got) = (format!("format {FORMAT}"), state.format.to_string());
+            return Err(Error::File { part, expected, got });
+        }
+        if state.of != of {
+            return Err(Error::File { part, expected: format!("features of {of}"), got: format!("of {}", state.of) });
+        }
+        let row = state.patches.checked_mul(state.dim).and_then(|row| row.checked_mul(size_of::<f32>()));
+        match row.and_then(|row| row.checked_mul(state.images)) {
+            Some(bytes) if (bytes > 0) == (state.images > 0) => Ok(state),
+            _ => {
+                let got = format!("{} x {} x {}", state.images, state.patches, state.dim);
+                Err(Error::File { part, expected: "the shape of an array".into(), got })
+            }
+        }
+    }
+}
+
+impl Part {
+    fn open(path: PathBuf) -> Result<Self> {
+        let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        let file = open.map_err(|source| failed(&path, source))?;
+        Ok(Part { file: BufWriter::with_capacity(1 << 20, file), path })
+    }
+
+    /// Bytes after the header.
+    fn length(&self) -> Result<u64> {
+        let length = self.file.get_ref().metadata().map_err(|source| failed(&self.path, source))?.len();
+        Ok(length.saturating_sub(npy::LENGTH as u64))
+    }
+
+    /// Leaves so many bytes after the header, to be added to.
+    fn cut(&mut self, bytes: u64) -> Result<()> {
+        let end = npy::LENGTH as u64 + bytes;
+        let cut = self.file.get_ref().set_len(end);
+        cut.and_then(|()| self.file.seek(SeekFrom::Start(end))).map_err(|source| failed(&self.path, source)).map(|_| ())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|source| failed(&self.path, source))
+    }
+
+    /// Writes the header that fits what is there, and waits until all is on the disk.
+    fn finish(&mut self, header: &[u8]) -> Result<()> {
+        let mut write = || {
+            self.file.seek(SeekFrom::Start(0))?;
+            self.file.write_all(header)?;
+            self.file.seek(SeekFrom::End(0))?;
+            self.file.get_ref().sync_data()
+        };
+        write().map_err(|source| failed(&self.path, source))
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
+        let mut read = || {
+            self.file.seek(SeekFrom::Start(npy::LENGTH as u64))?;
+            self.file.get_mut().read_exact(bytes)
+        };
+        read().map_err(|source| failed(&self.path, source))
+    }
+}
