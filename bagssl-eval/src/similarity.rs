@@ -44,6 +44,7 @@ pub(crate) fn nearest<'a>(
         let chunk = (CHUNK / items.len()).clamp(1, 256);
         let of_chunk = |(number, (found, rows)): (usize, (&mut [Near], &[f32]))| {
             let similarities = products(rows, &items);
+            let mut near = Near::new();
             for (row, (found, similarities)) in found.iter_mut().zip(similarities.chunks_exact(items.len())).enumerate()
             {
                 let query = number * chunk + row;
@@ -51,8 +52,11 @@ pub(crate) fn nearest<'a>(
                 let least = (found.len() >= count).then(|| found.last().map_or(f32::INFINITY, |last| last.1));
                 let more = similarities.iter().enumerate().map(|(item, &similarity)| (first + item, similarity));
                 let is_nearer = |similarity: f32| least.is_none_or(|least| similarity > least);
-                found.extend(more.filter(|&(item, similarity)| is_nearer(similarity) && keep(query, item)));
-                leave_greatest(found, count);
+                // Many come in, few stay: what they take together is not kept for each query.
+                near.clone_from(found);
+                near.extend(more.filter(|&(item, similarity)| is_nearer(similarity) && keep(query, item)));
+                leave_greatest(&mut near, count);
+                found.clone_from(&near);
             }
         };
         found.par_chunks_mut(chunk).zip(queries.values.par_chunks(chunk * dim)).enumerate().for_each(of_chunk);
