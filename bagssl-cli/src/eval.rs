@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::embed::Tap;
 use bagssl_data::dataset::Split;
 use bagssl_eval::probe::Linear;
 use bagssl_eval::protocol::Protocol as How;
@@ -89,9 +90,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let protocol =
         Protocol { bag, how, groups: args.groups, seed: args.seed, on_bad_image, threads: args.data.threads };
     let origin = claims::origin(&how, &bytes, &halves, args.seed);
+    let taps = if checkpoint.has_projector() { &score::TAPS[..] } else { &[Tap::Embedding] };
+    let note = (!checkpoint.has_projector()).then(|| format!("projection: {}", claims::NO_PROJECTOR));
     let measured = backend::on(
         args.backend,
-        Eval { checkpoint: &checkpoint, halves: &halves, protocol, cpu: args.cpu, quiet: args.json },
+        Eval { checkpoint: &checkpoint, halves: &halves, protocol, taps, cpu: args.cpu, quiet: args.json },
     )?;
     if args.json {
         let spec = checkpoint.spec();
@@ -107,10 +110,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             "results": measured.scores,
             "convergence": measured.convergence,
             "health": measured.health,
+            "note": note,
         });
         say!("{}", serde_json::to_string_pretty(&all)?);
     } else {
         print(&measured, &halves, protocol, args)?;
+        if let Some(note) = note {
+            say!("{note}");
+        }
         say!("\n{}", origin.line());
     }
     Ok(ExitCode::SUCCESS)
@@ -223,6 +230,7 @@ struct Eval<'a> {
     checkpoint: &'a Checkpoint<'a>,
     halves: &'a Halves,
     protocol: Protocol,
+    taps: &'a [Tap],
     cpu: CpuArgs,
     quiet: bool,
 }
@@ -231,11 +239,12 @@ impl Job for Eval<'_> {
     type Output = Measured;
 
     fn run<T: Target>(self, device: Device<T>) -> Result<Measured> {
-        let network = T::trained(self.checkpoint, &score::TAPS, self.cpu, &device)?;
+        let network = T::trained(self.checkpoint, self.taps, self.cpu, &device)?;
         let total = score::images_to_embed(self.halves) as usize;
         let bar = if self.quiet { indicatif::ProgressBar::hidden() } else { work::bar("embed", total) };
         let input = Input::of(self.checkpoint.spec());
-        let measured = score::measure(&*network, input, self.halves, self.protocol, &|images| bar.inc(images));
+        let Eval { halves, protocol, taps, .. } = self;
+        let measured = score::measure(&*network, input, halves, protocol, taps, &|images| bar.inc(images));
         bar.finish_and_clear();
         measured
     }

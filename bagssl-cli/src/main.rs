@@ -13,6 +13,7 @@ mod groups;
 mod score;
 mod stream;
 mod picture;
+mod tiles;
 mod work;
 
 mod train;

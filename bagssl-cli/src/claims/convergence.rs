@@ -1,7 +1,5 @@
 //! `bagssl eval convergence`.
 
-use std::process::ExitCode;
-
 use anyhow::Result;
 use bagssl_core::bag::Bag;
 use bagssl_core::embed::Tap;
@@ -9,10 +7,10 @@ use bagssl_eval::convergence::{Closeness, convergence};
 use bagssl_eval::features::Order;
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Lines, Page};
-use serde::Serialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::{ClaimArgs, Subject, on_each};
+use super::{Bars, ClaimArgs, PageArgs, Question, Subject, on_each, question};
 use crate::bag::BagArgs;
 use crate::score::convergence_counts;
 
@@ -23,12 +21,17 @@ use crate::score::convergence_counts;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    claim: ClaimArgs,
+    pub(crate) claim: ClaimArgs,
     #[command(flatten)]
-    bag: BagArgs,
+    pub(crate) bag: BagArgs,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
+struct All {
+    checkpoints: Vec<Found>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct Found {
     name: String,
     preset: String,
@@ -39,11 +42,25 @@ struct Found {
     between_images: f64,
 }
 
-pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    args.claim.page.check_files("convergence")?;
-    let found = on_each(&args.claim, How::preset("bagssl")?, &args.bag, &[Tap::Embedding], look)?;
-    args.claim.page.show("convergence", page(&found), json!({"checkpoints": found}))?;
-    Ok(ExitCode::SUCCESS)
+impl Question for Args {
+    fn name(&self) -> &'static str {
+        "convergence"
+    }
+
+    fn output(&self) -> &PageArgs {
+        &self.claim.page
+    }
+
+    fn find(&self, bars: Bars<'_>) -> Result<Value> {
+        let how = How::preset("bagssl")?;
+        let checkpoints = on_each(&self.claim, how, &self.bag, &[Tap::Embedding], bars, look)?;
+        Ok(json!(All { checkpoints }))
+    }
+
+    fn page(&self, found: &Value) -> Result<Page> {
+        let All { checkpoints } = question::read(found)?;
+        Ok(page(&checkpoints))
+    }
 }
 
 fn look(subject: &Subject<'_>) -> Result<Found> {
@@ -107,11 +124,11 @@ fn page(found: &[Found]) -> Page {
                 rows: rows.collect(),
                 words: 1,
             }],
-            maps: vec![],
             plots: vec![
                 plot("cosine", "Does the curve rise towards 1?", |point| point.cosine),
                 plot("relative distance", "Does the curve fall towards 0?", |point| point.distance),
             ],
+            ..Block::default()
         }
     };
     Page {
