@@ -177,20 +177,21 @@ fn page(found: &[Found], how: How) -> Page {
     });
     let alone = found.iter().filter(|found| found.rows.iter().all(|row| row.feature == Tap::Embedding));
     let alone = alone.map(|found| format!("{}: {NO_PROJECTOR}.", found.name));
+    // Probes are made for all rows or for none.
+    let is_probed = found.iter().flat_map(|found| &found.rows).any(|row| row.linear.is_some());
     let show = |accuracy: &Accuracy| with_interval(accuracy.percent, accuracy.interval.low, accuracy.interval.high);
+    let head = ["feature", "of", "kNN", "kNN top 5", "linear", "linear top 5"];
+    let head = if is_probed { &head[..] } else { &head[..4] };
     let block = |found: &Found| {
         let rows = found.rows.iter().map(|row| {
             let mark = match row.linear.as_ref().and_then(|linear| linear.fit) {
                 Some(fit) if !fit.converged => " (not at its optimum)",
                 _ => "",
             };
-            let linear = row
-                .linear
-                .as_ref()
-                .map_or(["-".into(), "-".into()], |linear| [show(linear) + mark, format!("{:.1}", linear.top5)]);
-            let words =
-                [row.feature.name().to_string(), row.view.clone(), show(&row.knn), format!("{:.1}", row.knn.top5)];
-            [words.to_vec(), linear.to_vec()].concat()
+            let top5 = |accuracy: &Accuracy| format!("{:.1}", accuracy.top5);
+            let linear = row.linear.as_ref().map(|linear| [show(linear) + mark, top5(linear)]);
+            let words = [row.feature.name().to_string(), row.view.clone(), show(&row.knn), top5(&row.knn)];
+            words.into_iter().chain(linear.into_iter().flatten()).collect()
         });
         let lines = TAPS.into_iter().flat_map(|tap| {
             [(Kind::Grid, "grid"), (Kind::Random, "random")].map(|(kind, kind_name)| {
@@ -209,7 +210,7 @@ fn page(found: &[Found], how: How) -> Page {
             text: vec![],
             grids: vec![Cells {
                 caption: "Accuracy in percent, with a 95 % interval from draws of whole groups of test images.".into(),
-                head: ["feature", "of", "kNN", "kNN top 5", "linear", "linear top 5"].map(String::from).to_vec(),
+                head: head.iter().map(|name| name.to_string()).collect(),
                 rows: rows.collect(),
                 words: 2,
             }],
@@ -225,7 +226,8 @@ fn page(found: &[Found], how: How) -> Page {
         }
     };
     let [knn, linear] = how.describe();
-    let mut origins: Vec<String> = vec![format!("kNN: {knn}"), format!("linear: {linear}")];
+    let mut origins = vec![format!("kNN: {knn}")];
+    origins.extend(is_probed.then(|| format!("linear: {linear}")));
     origins.extend(found.iter().map(|found| format!("{}: {}", found.name, found.origin.line())));
     Page {
         title: "Accuracy and aggregation".into(),

@@ -262,7 +262,9 @@ fn page(All { methods, patches: averaged, origins: sources }: &All, how: How) ->
         table("Averaged over patches less the whole image.".into(), &of_difference, differences(|it| &it.less_whole)),
     ];
     let [knn, linear] = how.describe();
-    let mut origins = vec![format!("kNN: {knn}"), format!("linear: {linear}")];
+    let is_probed = methods.iter().flat_map(|method| &method.measures).any(|it| it.classifier == "linear");
+    let mut origins = vec![format!("kNN: {knn}")];
+    origins.extend(is_probed.then(|| format!("linear: {linear}")));
     origins.extend(sources.iter().map(|source| format!("{}: {}", source.method, source.origin.line())));
     Page {
         title: "Methods side by side".into(),
@@ -339,7 +341,7 @@ mod tests {
         assert!(
             page.lead[0].starts_with("a: kNN 25.0 % on whole images, 100.0 % averaged over 9 patches: +75.0 points")
         );
-        assert!(page.origins[3].starts_with("b: protocol p"));
+        assert!(page.origins[2].starts_with("b: protocol p"));
         assert_eq!(page.blocks[0].grids[1].rows[0][..3], ["b", "kNN", PATCHES]);
     }
 }

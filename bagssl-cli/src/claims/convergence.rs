@@ -131,13 +131,49 @@ fn page(found: &[Found]) -> Page {
             ..Block::default()
         }
     };
+    let mut blocks = vec![block("Mean of k patches against the whole image", |found| &found.whole)];
+    if found.iter().all(|found| found.whole == found.centre) {
+        blocks[0].text.push("The images are square: the largest square in their middle is the whole image.".into());
+    } else {
+        blocks.push(block("Mean of k patches against the centre crop", |found| &found.centre));
+    }
     Page {
         title: "Whole image and mean of its patches".into(),
         lead: lead.collect(),
-        blocks: vec![
-            block("Mean of k patches against the whole image", |found| &found.whole),
-            block("Mean of k patches against the centre crop", |found| &found.centre),
-        ],
+        blocks,
         origins: found.iter().map(|found| format!("{}: {}", found.name, found.origin.line())).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(whole: f64, centre: f64) -> Found {
+        let point = |cosine| vec![Closeness { patches: 4, cosine, deviation: 0.0, distance: 0.5 }];
+        Found {
+            name: "run".into(),
+            preset: "bagssl".into(),
+            origin: Origin {
+                protocol: "p".into(),
+                protocol_hash: "h".into(),
+                checkpoint_hash: "c".into(),
+                data: ["a".into(), "b".into()],
+                seed: 0,
+            },
+            whole: point(whole),
+            centre: point(centre),
+            between_images: 0.25,
+        }
+    }
+
+    #[test]
+    fn what_is_the_same_is_shown_once() {
+        let square = page(&[found(0.75, 0.75)]);
+        assert_eq!((square.blocks.len(), square.blocks[0].text.len()), (1, 1));
+        let wide = page(&[found(0.75, 0.75), found(0.75, 0.5)]);
+        assert_eq!((wide.blocks.len(), wide.blocks[0].text.len()), (2, 0));
+        assert_eq!(wide.blocks[1].grids[0].rows[1][..3], ["run", "4", "0.500"]);
+        assert_eq!(wide.blocks[0].plots[1].lines[0].1, [(4.0, 0.5, 0.0)]);
     }
 }

@@ -147,7 +147,8 @@ fn words(tap: Tap) -> &'static str {
 fn page(found: &[Found], sheets: Vec<PatchSheet>) -> Page {
     let rows = found.iter().flat_map(|found| {
         found.spaces.iter().map(|(tap, &Locality { adjacent, adjacent_by_chance, row, column })| {
-            let words = [found.name.clone(), tap.name().into(), format!("{} x {}", found.grid[0], found.grid[1])];
+            let words =
+                [found.name.clone(), tap.name().into(), format!("{}\u{a0}x\u{a0}{}", found.grid[0], found.grid[1])];
             let percent = [adjacent, adjacent_by_chance].map(|value| format!("{value:.1}"));
             [words.to_vec(), percent.to_vec(), [row, column].map(|value| format!("{value:.3}")).to_vec()].concat()
         })
@@ -217,7 +218,7 @@ mod tests {
         assert!(page.lead[0].contains("the embedding tells more"), "{}", page.lead[0]);
         assert!(page.lead[0].contains("50 % of its variance against 12 %"), "{}", page.lead[0]);
         let rows = &page.blocks[0].grids[0].rows;
-        assert_eq!(rows[0], ["run", "embedding", "3 x 4", "70.8", "44.0", "0.750", "0.250"]);
+        assert_eq!(rows[0], ["run", "embedding", "3\u{a0}x\u{a0}4", "70.8", "44.0", "0.750", "0.250"]);
         assert_eq!((rows[1][1].as_str(), rows.len(), page.blocks.len()), ("projection", 2, 1));
     }
 

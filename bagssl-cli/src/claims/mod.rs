@@ -210,6 +210,9 @@ impl<R, F: FnMut(&Subject<'_>) -> Result<R>> Job for OnSubject<'_, F> {
     }
 }
 
+/// The most checkpoints that a claim is looked at on.
+pub(crate) const MOST_CHECKPOINTS: usize = 1000;
+
 /// Looks at each checkpoint in turn.
 fn on_each<R>(
     claim: &ClaimArgs,
@@ -219,8 +222,8 @@ fn on_each<R>(
     bars: Bars<'_>,
     look: impl FnMut(&Subject<'_>) -> Result<R>,
 ) -> Result<Vec<R>> {
-    if claim.checkpoints.len() > 1000 {
-        bail!("checkpoints: expected at most 1000, got {}", claim.checkpoints.len());
+    if claim.checkpoints.len() > MOST_CHECKPOINTS {
+        bail!("checkpoints: expected at most {MOST_CHECKPOINTS}, got {}", claim.checkpoints.len());
     }
     backend::on(claim.backend, OnSubject { claim, how, bag, taps, bars, look })
 }

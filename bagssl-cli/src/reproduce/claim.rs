@@ -14,7 +14,6 @@ use super::stage::{Shared, Stage};
 use super::stamp::Stamp;
 use crate::bag::BagArgs;
 use crate::claims::{Bars, Claim, ClaimArgs, aggregation, compare, convergence, cooccurrence, locality};
-use crate::eval::describe;
 use crate::files;
 use crate::source::DataArgs;
 use crate::train;
@@ -167,10 +166,12 @@ impl Plan<'_> {
 
     /// What is looked at, in a sentence.
     fn images(&self, more: &str) -> String {
-        let (bag, count) = (describe(self.bag), self.per_image());
-        format!(
-            "Chosen for this report: grey images, {bag} ({count} an image), {more}; the command has options for others."
-        )
+        let count = self.per_image();
+        let bag = match self.bag {
+            Bag::Grid { stride, .. } => format!("a grid of {count} patches, {stride} pixels from one to the next"),
+            _ => format!("{count} patches at random places"),
+        };
+        format!("Chosen for this report: grey images, {bag}, {more}; the command has options for others.")
     }
 }
 
@@ -256,5 +257,67 @@ impl ClaimStage {
         let data = self.found()?;
         let page = self.claim.question().page(&data).with_context(|| self.label())?;
         Ok(report::Claim { name, title, how: self.how.clone(), page, data })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bagssl_data::bad::OnBadImage;
+    use bagssl_data::dataset::{Dataset, Split};
+    use bagssl_eval::report::Model;
+
+    use crate::backend::Name;
+    use crate::groups::Groups;
+    use crate::score::{Halves, Protocol};
+
+    /// The claims about two trainings with seeds 4 and 3, of which 3 is the first; images as the program carries them.
+    fn claims(profile: Profile) -> Vec<ClaimStage> {
+        let open = |split| Dataset::embedded(split).unwrap().into();
+        let halves = Halves { train: open(Split::Train), test: open(Split::Validation) };
+        let trainings = [(Model::Simclr, 4), (Model::Bagssl, 4), (Model::Simclr, 3), (Model::Bagssl, 3)];
+        let stage = |(model, seed)| Stage {
+            model,
+            seed,
+            folder: format!("{}-seed{seed}", model.name()).into(),
+            config: profile.run(model, Some(1)).unwrap(),
+        };
+        let trained: Vec<Stage> = trainings.into_iter().map(stage).collect();
+        let protocol = Protocol {
+            bag: profile.bag(trained[0].config.train.patch),
+            how: bagssl_eval::protocol::Protocol::preset("bagssl").unwrap(),
+            groups: Groups::Auto,
+            seed: 3,
+            on_bad_image: OnBadImage::Fail,
+            threads: 1,
+        };
+        let shared = Shared { halves: &halves, protocol, backend: Name::Ndarray };
+        stages(profile, &trained, &DataArgs::default(), &shared, Path::new("out"))
+    }
+
+    /// 900 training and 270 test images, of which a claim looks at 9 patches each, the whole, and the centre.
+    #[test]
+    fn who_is_looked_at_and_how_much() {
+        let claims = claims(Profile::Tiles);
+        let of = |number: usize| -> Vec<String> { claims[number].trained.iter().map(Stage::label).collect() };
+        assert_eq!(of(0), ["bagssl seed 3", "bagssl seed 4", "simclr seed 3", "simclr seed 4"]);
+        for number in 1..4 {
+            assert_eq!(of(number), ["bagssl seed 3", "simclr seed 3"]);
+        }
+        let patches: Vec<usize> = claims.iter().map(ClaimStage::patches).collect();
+        assert_eq!(patches, [4 * 10 * 1170, 2 * 20 * 1170, 2 * 11 * 270, 2 * 9 * 1170, 0]);
+        assert!(claims.iter().all(|claim| claim.left_out.is_none() && !claim.how.is_empty()));
+        assert!(claims[3].how[0].contains("grey images, a grid of 9 patches, 16 pixels"), "{:?}", claims[3].how);
+    }
+
+    #[test]
+    fn where_images_differ_in_size_what_needs_a_grid_is_left_out_and_says_so() {
+        let claims = claims(Profile::Imagenet100);
+        let left_out: Vec<String> =
+            claims.iter().filter(|claim| claim.left_out.is_some()).map(ClaimStage::label).collect();
+        assert_eq!(left_out, ["claim aggregation", "claim locality"]);
+        let section = claims[3].section().unwrap();
+        assert_eq!(section.title, "Claim 3: locality of patch embeddings");
+        assert!(section.how[0].contains("no grid") && section.page.blocks.is_empty());
     }
 }

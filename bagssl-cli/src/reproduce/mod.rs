@@ -23,6 +23,7 @@ use bagssl_train::progress::Bar;
 use indicatif::{MultiProgress, ProgressBar};
 
 use crate::backend::Name;
+use crate::claims;
 use crate::files;
 use crate::groups::Groups;
 use crate::output::say;
@@ -78,8 +79,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let started = Instant::now();
-    if !(1..=1000).contains(&args.seeds) {
-        bail!("--seeds: expected 1 to 1000, got {}", args.seeds);
+    let methods = method::chosen(&args.methods)?;
+    // As many checkpoints as a claim takes.
+    let most = (claims::MOST_CHECKPOINTS / methods.len()) as u64;
+    if !(1..=most).contains(&args.seeds) {
+        bail!("--seeds: expected 1 to {most} of {} methods, got {}", methods.len(), args.seeds);
     }
     if args.seed.checked_add(args.seeds).is_none() {
         bail!("--seed: expected a number that {} seeds can follow, got {}", args.seeds, args.seed);
@@ -89,7 +93,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if halves.train.classes().len() < 2 {
         bail!("{}: expected at least 2 classes, got {}", data.name(), halves.train.classes().len());
     }
-    let methods = method::chosen(&args.methods)?;
     let base = args.profile.run(Model::Bagssl, args.epochs)?;
     let on_cpu = !args.backend.is_gpu();
     let jobs = args.jobs.unwrap_or(if on_cpu { work::cores() } else { 1 }).max(1);
