@@ -119,6 +119,7 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
+    use super::super::block::{Cells, Lines};
     use super::*;
 
     fn page() -> Page {
@@ -140,7 +141,7 @@ mod tests {
                     lines: vec![("a".into(), vec![(1.0, 2.0, 0.5), (2.0, 3.0, 0.0)])],
                     ..Lines::default()
                 }],
-                maps: vec![],
+                ..Block::default()
             }],
             origins: vec!["seed 0".into()],
         }
