@@ -25,6 +25,15 @@ impl BagArgs {
         BagArgs { random: None, stride }
     }
 
+    /// What asks for such a bag; the default for one that is neither random nor a grid.
+    pub(crate) fn like(bag: Bag) -> Self {
+        match bag {
+            Bag::Random { patches, .. } => BagArgs { random: Some(patches), stride: None },
+            Bag::Grid { stride, .. } => BagArgs { random: None, stride: Some(stride) },
+            Bag::Whole | Bag::Centre => BagArgs::default(),
+        }
+    }
+
     /// Whether nothing was asked for.
     pub(crate) fn is_unset(&self) -> bool {
         self.random.is_none() && self.stride.is_none()

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::embed::Tap;
 use bagssl_data::dataset::Split;
 use bagssl_eval::probe::Linear;
 use bagssl_eval::protocol::Protocol as How;
@@ -93,8 +94,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let protocol =
         Protocol { bag, how, groups: args.groups, seed: args.seed, on_bad_image, threads: args.data.threads };
     let origin = claims::origin(&how, &bytes, &halves, args.seed);
+    let taps = if checkpoint.has_projector() { &score::TAPS[..] } else { &[Tap::Embedding] };
+    let note = (!checkpoint.has_projector()).then(|| format!("projection: {}", claims::NO_PROJECTOR));
     let kept = args.features.of(&bytes, args.backend, args.cpu);
-    let job = Eval { checkpoint: &checkpoint, halves: &halves, protocol, cpu: args.cpu, kept, quiet: args.json };
+    let job = Eval { checkpoint: &checkpoint, halves: &halves, protocol, taps, cpu: args.cpu, kept, quiet: args.json };
     let measured = backend::on(args.backend, job)?;
     if args.json {
         let spec = checkpoint.spec();
@@ -110,10 +113,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             "results": measured.scores,
             "convergence": measured.convergence,
             "health": measured.health,
+            "note": note,
         });
         say!("{}", serde_json::to_string_pretty(&all)?);
     } else {
         print(&measured, &halves, protocol, args)?;
+        if let Some(note) = note {
+            say!("{note}");
+        }
         say!("\n{}", origin.line());
     }
     Ok(ExitCode::SUCCESS)
@@ -226,6 +233,7 @@ struct Eval<'a> {
     checkpoint: &'a Checkpoint<'a>,
     halves: &'a Halves,
     protocol: Protocol,
+    taps: &'a [Tap],
     cpu: CpuArgs,
     kept: Option<Kept>,
     quiet: bool,
@@ -235,7 +243,7 @@ impl Job for Eval<'_> {
     type Output = Measured;
 
     fn run<T: Target>(self, device: Device<T>) -> Result<Measured> {
-        let network = T::trained(self.checkpoint, &score::TAPS, self.cpu, &device)?;
+        let network = T::trained(self.checkpoint, self.taps, self.cpu, &device)?;
         let total = score::images_to_embed(self.halves) as usize;
         let bar = if self.quiet { indicatif::ProgressBar::hidden() } else { work::bar("embed", total) };
         let spec = self.checkpoint.spec();
@@ -247,7 +255,7 @@ impl Job for Eval<'_> {
             kept: self.kept,
             progress: &|images| bar.inc(images),
         };
-        let measured = score::measure(&extraction, self.halves);
+        let measured = score::measure(&extraction, self.halves, self.taps);
         bar.finish_and_clear();
         measured
     }

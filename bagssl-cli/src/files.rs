@@ -101,13 +101,29 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Writes several files, all of which are on the disk before the first gets its name.
+/// Writes several files, all of which are on the disk before the first gets its name. If one cannot get its name, those before it
+/// lose theirs again; the error names those that cannot, since they took the place of older files.
 pub(crate) fn write_together<const N: usize>(files: [(Output<'_>, &[u8]); N]) -> Result<()> {
     let mut staged = Vec::with_capacity(N);
     for (output, bytes) in files {
         staged.push((Staged::write(output.path, bytes)?, output));
     }
-    staged.into_iter().try_for_each(|(staged, output)| output.commit(staged))
+    let mut named = Vec::with_capacity(N);
+    for (staged, output) in staged {
+        let was_free = output.path.symlink_metadata().is_err();
+        if let Err(error) = output.commit(staged) {
+            return Err(undo(error, &named));
+        }
+        named.push((output.path, was_free));
+    }
+    Ok(())
+}
+
+/// Removes files that have taken free names, and adds the others to the error.
+fn undo(error: anyhow::Error, named: &[(&Path, bool)]) -> anyhow::Error {
+    let stays = |&&(path, was_free): &&(&Path, bool)| !was_free || std::fs::remove_file(path).is_err();
+    let stay: Vec<String> = named.iter().filter(stays).map(|(path, _)| path.display().to_string()).collect();
+    if stay.is_empty() { error } else { anyhow::anyhow!("{error:#}; written all the same: {}", stay.join(", ")) }
 }
 
 /// Makes a folder and those above it.
@@ -168,6 +184,34 @@ mod tests {
         let same = folder.path().join("./a");
         let error = Output::new(&same, true, &[&path]).unwrap_err().to_string();
         assert!(error.contains("which is read"), "{error}");
+    }
+
+    /// The third of three files cannot get its name: what took free names goes, what replaced older files is named.
+    #[test]
+    fn what_has_got_its_name_is_undone_or_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let [old, new, late] = ["old", "new", "late"].map(|name| folder.path().join(name));
+        std::fs::write(&old, b"before").unwrap();
+        let outputs = || {
+            let of = |path, force| Output::new(path, force, &[]).unwrap();
+            [(of(&old, true), &b"1"[..]), (of(&new, true), b"2"), (of(&late, false), b"3")]
+        };
+        let waiting = outputs();
+        std::fs::write(&late, b"other").unwrap();
+        let error = write_together(waiting).unwrap_err().to_string();
+        assert!(error.contains("late: has appeared meanwhile"), "{error}");
+        assert!(error.ends_with(&format!("written all the same: {}", old.display())), "{error}");
+        assert!(!new.exists() && std::fs::read(&late).unwrap() == b"other" && std::fs::read(&old).unwrap() == b"1");
+        std::fs::remove_file(&late).unwrap();
+        std::fs::remove_file(&old).unwrap();
+        let waiting = outputs();
+        std::fs::write(&late, b"other").unwrap();
+        let error = write_together(waiting).unwrap_err().to_string();
+        assert!(error.ends_with("--force replaces it"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the file that has appeared");
+        std::fs::remove_file(&late).unwrap();
+        write_together(outputs()).unwrap();
+        assert_eq!([&old, &new, &late].map(|path| std::fs::read(path).unwrap()), [b"1", b"2", b"3"]);
     }
 
     #[test]

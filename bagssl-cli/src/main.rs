@@ -14,6 +14,7 @@ mod score;
 mod extraction;
 mod stream;
 mod picture;
+mod tiles;
 mod work;
 
 mod train;

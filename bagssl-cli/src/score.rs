@@ -123,10 +123,15 @@ pub(crate) struct Measured {
     pub(crate) neighbours: BTreeMap<Space, Vec<Near>>,
 }
 
-/// What the features at [`TAPS`] are called in reports.
-const SPACES: [Space; 2] = [Space::Embedding, Space::Projection];
-/// The features that are measured.
+/// What a feature is called in reports.
+fn space(tap: Tap) -> Space {
+    if tap == Tap::Embedding { Space::Embedding } else { Space::Projection }
+}
+
+/// The features that are measured of a model with a projector of its own.
 pub(crate) const TAPS: [Tap; 2] = [Tap::Embedding, Tap::Projection];
+/// Patches whose neighbours are shown, and how many of these.
+const SHOWN: (usize, usize) = (10, 9);
 
 /// 1, 4, 16.. patches, and all.
 pub(crate) fn counts(all: usize) -> Vec<usize> {
@@ -142,16 +147,16 @@ pub(crate) fn convergence_counts(all: usize) -> Vec<usize> {
     counts
 }
 
-/// Measures a network; [`images_to_embed`] says how many images it embeds.
-pub(crate) fn measure(extraction: &Extraction<'_>, halves: &Halves) -> Result<Measured> {
+/// Measures a network at some of [`TAPS`], the embedding first; [`images_to_embed`] says how many images it embeds.
+pub(crate) fn measure(extraction: &Extraction<'_>, halves: &Halves, taps: &[Tap]) -> Result<Measured> {
     let protocol = extraction.protocol;
     let mut measured = Measured::default();
     let (groups, _) = protocol.groups.of(&halves.test)?;
     for colour in Colour::ALL {
-        let features = |bag, dataset| extraction.features(dataset, bag, colour, &TAPS);
+        let features = |bag, dataset| extraction.features(dataset, bag, colour, taps);
         let patches = (features(protocol.bag, &halves.train)?, features(protocol.bag, &halves.test)?);
         let whole = (features(Bag::Whole, &halves.train)?, features(Bag::Whole, &halves.test)?);
-        for (index, space) in SPACES.into_iter().enumerate() {
+        for (index, space) in taps.iter().map(|&tap| space(tap)).enumerate() {
             let (train, test) = (&patches.0[index], &patches.1[index]);
             for count in counts(train.patches().min(test.patches())) {
                 measured.scores.push(score(train, test, count, (space, colour, View::Patches), (protocol, &groups))?);
@@ -160,7 +165,7 @@ pub(crate) fn measure(extraction: &Extraction<'_>, halves: &Halves) -> Result<Me
             measured.scores.push(score(whole.0, whole.1, 1, (space, colour, View::Whole), (protocol, &groups))?);
             if colour == Colour::Rgb {
                 measured.health.insert(space, Health::of(test));
-                measured.neighbours.insert(space, nearest(test)?);
+                measured.neighbours.insert(space, nearest(test, SHOWN)?);
             }
         }
         if colour == Colour::Rgb {
@@ -196,10 +201,8 @@ fn score(
     Ok(Scored { space, colour, view, patches: count, knn: knn.accuracy, linear: linear.accuracy, details })
 }
 
-/// The nearest patches of other images to one patch in the middle of each of some images, of as many classes as there are.
-fn nearest(features: &Features) -> Result<Vec<Near>> {
-    const SHOWN: usize = 10;
-    const FOUND: usize = 9;
+/// The `found` nearest patches of other images to one patch in the middle of each of `shown` images, one of a class.
+pub(crate) fn nearest(features: &Features, (shown, found): (usize, usize)) -> Result<Vec<Near>> {
     let mut seen = std::collections::BTreeSet::new();
     let queries: Vec<PatchId> = features
         .labels()
@@ -207,10 +210,11 @@ fn nearest(features: &Features) -> Result<Vec<Near>> {
         .enumerate()
         .filter(|(_, label)| seen.insert(**label))
         .map(|(image, _)| PatchId { image, patch: features.patches() / 2 })
-        .take(SHOWN)
+        .take(shown)
         .collect();
-    let found = neighbours(features, &queries, FOUND, true)?;
-    let place = |id: PatchId| [id.image, id.patch];
+    let found = neighbours(features, &queries, found, true)?;
+    // Places are told in the data set, of which images may have been left out.
+    let place = |id: PatchId| [features.images()[id.image] as usize, id.patch];
     let near = queries.iter().zip(found).map(|(&query, found)| Near {
         query: place(query),
         found: found.into_iter().map(|near| (place(near.id), near.similarity)).collect(),
@@ -246,6 +250,21 @@ pub(crate) fn baselines(halves: &Halves, protocol: Protocol) -> Result<[Measured
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Images 4 and 7 of a data set, the others left out; three patches each. The query is the middle patch, the nearest of the other
+    /// image its last one.
+    #[test]
+    fn neighbours_are_told_by_their_places_in_the_data_set() {
+        let angles = [90f32, 10.0, 120.0, 60.0, 45.0, 20.0];
+        let values = angles.iter().flat_map(|angle| [angle.to_radians().cos(), angle.to_radians().sin()]).collect();
+        let rows = bagssl_core::embed::Rows { values, dim: 2 };
+        let features = Features::new(Tap::Embedding, rows, 3, vec![4, 7], vec![1, 0]).unwrap();
+        let near = nearest(&features, (1, 2)).unwrap();
+        assert_eq!(near.len(), 1);
+        assert_eq!(near[0].query, [4, 1]);
+        assert_eq!(near[0].found.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [[7, 2], [7, 1]]);
+        assert_eq!(nearest(&features, (5, 1)).unwrap()[1].query, [7, 1]);
+    }
 
     #[test]
     fn counts_end_with_all() {

@@ -184,6 +184,63 @@ fn features_are_kept() {
     assert_eq!(json(here, &kept), memory, "made anew");
 }
 
+/// Weights under torchvision's names, imported: their projector is the identity.
+#[test]
+fn a_model_without_a_projector_repeats_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let export = ["export", "--arch", "resnet-small", "--layout", "torchvision", "-o", "theirs.safetensors"];
+    assert!(bagssl(here, &export).status.success());
+    let import = ["import", "theirs.safetensors", "--input", "16", "--area-share", "0.25", "-o", "model1.safetensors"];
+    assert!(bagssl(here, &import).status.success());
+    fs::copy(here.join("model1.safetensors"), here.join("model2.safetensors")).unwrap();
+    let train = ["train", "--out", "own", "--epochs", "1", "--images", "450", "--patches", "2", "--json"];
+    assert!(bagssl(here, &train).status.success());
+    let (model, other, own) = ("model1.safetensors", "model2.safetensors", "own/checkpoint.safetensors");
+    let words = "no projector of its own";
+
+    let locality = ["eval", "locality", model, own, "--stride", "32"];
+    let found = json(here, &[&locality[..], &["--json", "--report", "pages"]].concat());
+    let spaces = |number: usize| found["checkpoints"][number]["spaces"].as_object().unwrap().len();
+    assert_eq!((spaces(0), spaces(1)), (1, 3));
+    let markdown = fs::read_to_string(here.join("pages/locality.md")).unwrap();
+    assert_eq!(markdown.matches(words).count(), 1, "{markdown}");
+    let html = fs::read_to_string(here.join("pages/locality.html")).unwrap();
+    let titles: Vec<&str> = html.split("<h3>").skip(1).map(|sheet| sheet.split("</h3>").next().unwrap()).collect();
+    assert_eq!(titles[..2], ["model1, embedding", "own, embedding"]);
+    assert_eq!((titles.len(), html.matches("<img ").count()), (4, 4 * 6 * 10));
+
+    let aggregation = ["eval", "aggregation", model, "--stride", "32", "--only-knn"];
+    let found = json(here, &[&aggregation[..], &["--json"]].concat());
+    let rows = found["checkpoints"][0]["rows"].as_array().unwrap();
+    assert!(rows.len() == 7 && rows.iter().all(|row| row["feature"] == "embedding"));
+    let text = String::from_utf8(bagssl(here, &aggregation).stdout).unwrap();
+    assert!(text.contains(words) && !text.contains("first_layer  "), "{text}");
+
+    let text = String::from_utf8(bagssl(here, &["eval", model, "--stride", "32"]).stdout).unwrap();
+    let rows = |text: &str| text.lines().filter(|line| line.starts_with("projection  ")).count();
+    assert!(text.contains(words) && rows(&text) == 0, "{text}");
+    let found = json(here, &["eval", own, "--stride", "32", "--json"]);
+    assert!(found["note"].is_null());
+    assert!(found["results"].as_array().unwrap().iter().any(|result| result["space"] == "projection"));
+
+    let map = ["map", model, own, "--limit", "20", "--random", "2", "--method", "pca", "--tap", "projection", "--json"];
+    let found = json(here, &map);
+    assert_eq!((found["maps"].as_array().unwrap().len(), &found["maps"][0]["name"]), (1, &"own".into()));
+    assert!(
+        found["left_out"][0].as_str().unwrap().starts_with("model1: ")
+            && found["left_out"].as_array().unwrap().len() == 1
+    );
+    refused(here, &["map", model, "--random", "2", "--tap", "projection", "--json"], &["model1", words]);
+
+    // Each is a method of its own, by the name of its file; what was trained here by its preset.
+    let found = json(here, &["eval", "compare", model, own, other, own, "--stride", "32", "--only-knn", "--json"]);
+    let methods = found["methods"].as_array().unwrap();
+    let names: Vec<_> =
+        methods.iter().map(|it| (it["name"].as_str().unwrap(), it["seeds"].as_u64().unwrap())).collect();
+    assert_eq!(names, [("model1", 1), ("bagssl", 2), ("model2", 1)]);
+}
+
 #[test]
 fn runs_side_by_side() {
     let folder = tempfile::tempdir().unwrap();

@@ -15,6 +15,7 @@ use crate::embed::Tap;
 use crate::error::{Error, Result};
 use crate::normalise::Normalisation;
 use crate::patch::{Filter, PatchSpec};
+mod projector;
 mod stored;
 
 pub use stored::Stored;

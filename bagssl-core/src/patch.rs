@@ -246,6 +246,14 @@ impl MultiScale {
         self.input
     }
 
+    /// The same crops for another input.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if its side is not 1 to 4096 pixels.
+    pub fn with_input(self, input: u32) -> Result<Self> {
+        MultiScale::new(self.scale, self.ratio, input)
+    }
+
     /// A crop whose share of the area is uniform and whose aspect ratio is log-uniform in their ranges. After ten
     /// draws that do not fit, the middle of the image at the nearest allowed aspect ratio.
     ///

@@ -4,7 +4,7 @@
 //! The proposition of BagSSL, arXiv:2206.08954.
 
 use nalgebra::DMatrix;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::draw::Draw;
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ pub struct World {
 }
 
 /// A table of projections that was trained with the spectral loss.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trained {
     /// The projection of each patch, `[patch, dim]`.
     #[serde(skip)]

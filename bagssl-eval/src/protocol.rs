@@ -1,6 +1,6 @@
 //! Protocols: all that an accuracy depends on besides the features, under a name and a hash.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::knn::Knn;
@@ -106,7 +106,7 @@ pub fn fnv1a(bytes: &[u8]) -> String {
 }
 
 /// What a number depends on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The protocol's name.
     pub protocol: String,

@@ -96,6 +96,75 @@ fn names_are_escaped() {
     assert!(!hostile.html().unwrap().contains("<script") && !hostile.markdown().unwrap().contains(" <script"));
 }
 
+/// The section of a claim: what leads it, how it was looked at, its table, and its pictures row by row: the query, then its
+/// neighbours, the nearest first.
+#[test]
+fn a_claim_is_a_section() {
+    let report = sample::report();
+    let html = report.html().unwrap();
+    let section = html.split("<section>").find(|section| section.contains("Claim 3")).unwrap();
+    let parts = [
+        "<h2>Claim 3: where a patch lies</h2>",
+        "The embedding tells more",
+        "Grey images",
+        "Where &lt;i&gt;a patch&lt;/i&gt; lies",
+        "<svg",
+        "<td>projection</td>",
+        "<h3>bagssl, embedding</h3>",
+        "protocol bagssl",
+    ];
+    let places: Vec<usize> = parts.iter().map(|part| section.find(part).unwrap_or_else(|| panic!("{part}"))).collect();
+    assert!(places.is_sorted(), "{places:?}");
+    let hint = |picture: &str| picture.split(" alt=\"").nth(1).unwrap().split('"').next().unwrap().to_string();
+    let rows: Vec<Vec<String>> = section
+        .split("<div class=\"row\">")
+        .skip(1)
+        .map(|row| row.split("<img ").skip(1).map(hint).collect())
+        .collect();
+    let [first, second] = ["00-picture-0b", "06-picosdeeuropa"];
+    let near = |class: &str, number: u32| format!("{class}, image {}, patch {number}", 20 + number);
+    assert_eq!(rows[0], [format!("{first}, image 10, patch 4"), near(second, 0), near(second, 1)]);
+    assert_eq!(rows[1], [format!("{second}, image 11, patch 4"), near(first, 0), near(first, 1), near(first, 2)]);
+    assert_eq!(rows.len(), 2);
+
+    let markdown = report.markdown().unwrap();
+    assert!(markdown.contains("## Claim 3: where a patch lies\n\nThe embedding tells more: 61.5 %.\n\nGrey images"));
+    assert!(markdown.contains("### Where \\<i\\>a patch\\</i\\> lies\n\n") && markdown.contains("| 61.5 |"));
+    let json: Value = serde_json::from_str(&report.json()).unwrap();
+    assert_eq!(json["claims"][0]["data"]["adjacent"]["projection"], 48.0);
+    assert!(json["claims"][0].get("page").is_none());
+}
+
+/// A report of before there were claims.
+#[test]
+fn claims_may_be_missing() {
+    let mut json: Value = serde_json::from_str(&sample::report().json()).unwrap();
+    json.as_object_mut().unwrap().remove("claims");
+    assert!(serde_json::from_value::<Report>(json).unwrap().claims.is_empty());
+}
+
+/// Every training has a row against BagSSL, in its own line.
+#[test]
+fn every_training_is_compared() {
+    let mut report = sample::report();
+    let baselines: Vec<_> = report.results.iter().filter(|it| it.model == Model::MultiScale).cloned().collect();
+    for (model, less) in [(Model::Simclr, 7.0), (Model::BagsslVicreg, 3.0)] {
+        report.results.extend(baselines.iter().cloned().map(|mut outcome| {
+            outcome.model = model;
+            outcome.knn.mean -= less;
+            outcome
+        }));
+    }
+    let markdown = report.markdown().unwrap();
+    // BagSSL has 46, the multi-scale baseline 44, on grey images over all patches.
+    let row = |model: &str, points: &str| format!("| {model} | grey | all patches | kNN | {points} |");
+    for row in [row("multi-scale", "+2.0"), row("BagSSL-VICReg", "+5.0"), row("SimCLR", "+9.0")] {
+        assert!(markdown.contains(&row), "{row} in {markdown}");
+    }
+    assert!(!markdown.contains("| VICReg |"));
+    assert!(report.html().unwrap().contains("key c5") && report.headline() == sample::report().headline());
+}
+
 /// Every element that is opened is closed, in the right order.
 #[test]
 fn elements_are_balanced() {
@@ -127,8 +196,8 @@ fn files_are_written_and_old_ones_replaced() {
     let report = sample::report();
     std::fs::write(folder.path().join("report.md"), "old").unwrap();
     let written = report.write(folder.path()).unwrap();
-    assert_eq!(written.len(), 6);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 6, "nothing is left beside them");
+    assert_eq!(written.len(), 7);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 7, "nothing is left beside them");
     let markdown = std::fs::read_to_string(folder.path().join("report.md")).unwrap();
     assert!(
         markdown.contains("| BagSSL | embedding | 25\u{a0}patches |")
@@ -138,6 +207,10 @@ fn files_are_written_and_old_ones_replaced() {
     assert_eq!(csv.lines().count(), report.results.len() + 1);
     assert!(csv.lines().any(|line| line.starts_with("bagssl,embedding,grey,patches,25,46,")), "{csv}");
     assert!(report.results.iter().any(|outcome| outcome.view == View::Whole));
+    let points = "claim,plot,line,x,y,band,name\n\
+                  locality,\"Adjacent, against patches\",\"embedding, \"\"x\"\"\",1,50,0,\n\
+                  locality,\"Adjacent, against patches\",\"embedding, \"\"x\"\"\",4,61.5,0.5,\n";
+    assert_eq!(std::fs::read_to_string(folder.path().join("claims.csv")).unwrap(), points);
     let gone = folder.path().join("not there");
     let error = report.write(&gone).unwrap_err().to_string();
     assert!(error.contains("not there") && !error.contains('\n'), "{error}");

@@ -1,7 +1,5 @@
 //! `bagssl eval aggregation`.
 
-use std::process::ExitCode;
-
 use anyhow::Result;
 use bagssl_core::aggregate::pool;
 use bagssl_core::bag::{Bag, Grid};
@@ -11,10 +9,10 @@ use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Line, Lines, Page};
 use bagssl_eval::samples::{Fit, Samples, Score};
 use bagssl_eval::stats::{Interval, grouped_bootstrap};
-use serde::Serialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::{ClaimArgs, Subject, on_each, with_interval};
+use super::{Bars, ClaimArgs, NO_PROJECTOR, PageArgs, Question, Subject, on_each, question, with_interval};
 use crate::bag::BagArgs;
 use crate::score::{DRAWS, counts};
 
@@ -25,19 +23,24 @@ use crate::score::{DRAWS, counts};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    claim: ClaimArgs,
+    pub(crate) claim: ClaimArgs,
     /// Patches of the grid, PIXELS from one to the next [default: a quarter of the patch's side]
     #[arg(long, value_name = "PIXELS")]
-    stride: Option<u32>,
+    pub(crate) stride: Option<u32>,
     /// Protocol by name: bagssl, solo, lightly, emp-ssl or vicreg
     #[arg(long, value_name = "NAME", default_value = "bagssl")]
-    protocol: String,
+    pub(crate) protocol: String,
     /// Leave out the linear probes, which take most of the time
     #[arg(long)]
-    only_knn: bool,
+    pub(crate) only_knn: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
+struct All {
+    checkpoints: Vec<Found>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct Found {
     name: String,
     preset: String,
@@ -45,17 +48,25 @@ struct Found {
     rows: Vec<Row>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Row {
-    feature: &'static str,
+    feature: Tap,
     view: String,
     /// Patches that were averaged, where the row is part of a curve.
-    curve: Option<(&'static str, usize)>,
+    curve: Option<(Kind, usize)>,
     knn: Accuracy,
     linear: Option<Accuracy>,
 }
 
-#[derive(Serialize)]
+/// How the patches of a curve lie.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Grid,
+    Random,
+}
+
+#[derive(Serialize, Deserialize)]
 struct Accuracy {
     percent: f64,
     top5: f64,
@@ -65,22 +76,34 @@ struct Accuracy {
 
 const TAPS: [Tap; 3] = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
 
-pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    args.claim.page.check_files("aggregation")?;
-    let how = How::preset(&args.protocol)?;
-    let bag = BagArgs::with_stride(args.stride);
-    let found = on_each(&args.claim, how, &bag, &TAPS, |subject| look(subject, args.only_knn))?;
-    args.claim.page.show("aggregation", page(&found, how), json!({"checkpoints": found}))?;
-    Ok(ExitCode::SUCCESS)
+impl Question for Args {
+    fn name(&self) -> &'static str {
+        "aggregation"
+    }
+
+    fn output(&self) -> &PageArgs {
+        &self.claim.page
+    }
+
+    fn find(&self, bars: Bars<'_>) -> Result<Value> {
+        let (how, bag) = (How::preset(&self.protocol)?, BagArgs::with_stride(self.stride));
+        let checkpoints = on_each(&self.claim, how, &bag, &TAPS, bars, |subject| look(subject, self.only_knn))?;
+        Ok(json!(All { checkpoints }))
+    }
+
+    fn page(&self, found: &Value) -> Result<Page> {
+        let All { checkpoints } = question::read(found)?;
+        Ok(page(&checkpoints, How::preset(&self.protocol)?))
+    }
 }
 
 fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
-    let spec = subject.spec().patch;
-    let grid = subject.both(subject.protocol.bag, &TAPS)?;
+    let (spec, taps) = (subject.spec().patch, subject.taps(&TAPS));
+    let grid = subject.both(subject.protocol.bag, &taps)?;
     let patches = grid[0][0].patches().min(grid[1][0].patches());
-    let random = subject.both(Bag::Random { spec, patches: patches as u32 }, &TAPS)?;
-    let whole = subject.both(Bag::Whole, &TAPS)?;
-    let centre = subject.both(Bag::Centre, &TAPS)?;
+    let random = subject.both(Bag::Random { spec, patches: patches as u32 }, &taps)?;
+    let whole = subject.both(Bag::Whole, &taps)?;
+    let centre = subject.both(Bag::Centre, &taps)?;
     let groups = subject.groups(&grid[1][0])?;
     let order = Order::Random { seed: subject.claim.seed };
     let mut rows = Vec::new();
@@ -96,20 +119,20 @@ fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
             true => None,
             false => Some(of(how.probe(&train, subject.claim.seed)?.evaluate(&train, &test)?)?),
         };
-        rows.push(Row { feature: TAPS[tap].name(), view, curve, knn, linear });
+        rows.push(Row { feature: taps[tap], view, curve, knn, linear });
         Ok(())
     };
-    for tap in 0..TAPS.len() {
+    for tap in 0..taps.len() {
         let mean = |of: &[Vec<Features>; 2], count: usize| -> Result<[Samples; 2]> {
             Ok([of[0][tap].samples(count, order)?, of[1][tap].samples(count, order)?])
         };
         add(tap, "centre crop".into(), None, mean(&centre, 1)?)?;
         add(tap, "whole image".into(), None, mean(&whole, 1)?)?;
         for count in counts(patches) {
-            add(tap, format!("{count} of the grid"), Some(("grid", count)), mean(&grid, count)?)?;
+            add(tap, format!("{count} of the grid"), Some((Kind::Grid, count)), mean(&grid, count)?)?;
         }
         for count in counts(patches) {
-            add(tap, format!("{count} at random"), Some(("random", count)), mean(&random, count)?)?;
+            add(tap, format!("{count} at random"), Some((Kind::Random, count)), mean(&random, count)?)?;
         }
         if let Some(pooled) = pooled(subject, &grid, tap)? {
             add(tap, "2 x 2 pooled".into(), None, pooled)?;
@@ -143,50 +166,54 @@ fn pooled(subject: &Subject<'_>, grid: &[Vec<Features>; 2], tap: usize) -> Resul
 
 fn page(found: &[Found], how: How) -> Page {
     let lead = found.iter().filter_map(|found| {
-        let of = |view: &str| found.rows.iter().find(|row| row.feature == "embedding" && row.view == view);
-        let most = found.rows.iter().rfind(|row| row.feature == "embedding" && row.view.ends_with("of the grid"))?;
+        let embedding = || found.rows.iter().filter(|row| row.feature == Tap::Embedding);
+        let of = |view: &str| embedding().find(|row| row.view == view);
+        let most = embedding().rfind(|row| matches!(row.curve, Some((Kind::Grid, _))))?;
         let (whole, one) = (of("whole image")?, of("1 of the grid")?);
         Some(format!(
             "{}: kNN of the embedding {:.1} % with one patch, {:.1} % with {}, {:.1} % for the whole image at once.",
             found.name, one.knn.percent, most.knn.percent, most.view, whole.knn.percent
         ))
     });
+    let alone = found.iter().filter(|found| found.rows.iter().all(|row| row.feature == Tap::Embedding));
+    let alone = alone.map(|found| format!("{}: {NO_PROJECTOR}.", found.name));
+    // Probes are made for all rows or for none.
+    let is_probed = found.iter().flat_map(|found| &found.rows).any(|row| row.linear.is_some());
     let show = |accuracy: &Accuracy| with_interval(accuracy.percent, accuracy.interval.low, accuracy.interval.high);
+    let head = ["feature", "of", "kNN", "kNN top 5", "linear", "linear top 5"];
+    let head = if is_probed { &head[..] } else { &head[..4] };
     let block = |found: &Found| {
         let rows = found.rows.iter().map(|row| {
             let mark = match row.linear.as_ref().and_then(|linear| linear.fit) {
                 Some(fit) if !fit.converged => " (not at its optimum)",
                 _ => "",
             };
-            let linear = row
-                .linear
-                .as_ref()
-                .map_or(["-".into(), "-".into()], |linear| [show(linear) + mark, format!("{:.1}", linear.top5)]);
-            let words = [row.feature.to_string(), row.view.clone(), show(&row.knn), format!("{:.1}", row.knn.top5)];
-            [words.to_vec(), linear.to_vec()].concat()
+            let top5 = |accuracy: &Accuracy| format!("{:.1}", accuracy.top5);
+            let linear = row.linear.as_ref().map(|linear| [show(linear) + mark, top5(linear)]);
+            let words = [row.feature.name().to_string(), row.view.clone(), show(&row.knn), top5(&row.knn)];
+            words.into_iter().chain(linear.into_iter().flatten()).collect()
         });
         let lines = TAPS.into_iter().flat_map(|tap| {
-            ["grid", "random"].map(|kind| {
-                let points = found.rows.iter().filter(|row| row.feature == tap.name()).filter_map(|row| {
+            [(Kind::Grid, "grid"), (Kind::Random, "random")].map(|(kind, kind_name)| {
+                let points = found.rows.iter().filter(|row| row.feature == tap).filter_map(|row| {
                     let (_, count) = row.curve.filter(|(of, _)| *of == kind)?;
                     Some((count as f64, row.knn.percent, 0.0))
                 });
-                (format!("{}, {kind}", tap.name()), points.collect())
+                (format!("{}, {kind_name}", tap.name()), points.collect::<Vec<_>>())
             })
         });
-        // Grids first, so that they have the colours.
-        let mut lines: Vec<Line> = lines.collect();
+        // Grids first, so that they have the colours that are told apart best.
+        let mut lines: Vec<Line> = lines.filter(|(_, points)| !points.is_empty()).collect();
         lines.sort_by_key(|(name, _)| name.ends_with("random"));
         Block {
             title: found.name.clone(),
             text: vec![],
             grids: vec![Cells {
                 caption: "Accuracy in percent, with a 95 % interval from draws of whole groups of test images.".into(),
-                head: ["feature", "of", "kNN", "kNN top 5", "linear", "linear top 5"].map(String::from).to_vec(),
+                head: head.iter().map(|name| name.to_string()).collect(),
                 rows: rows.collect(),
                 words: 2,
             }],
-            maps: vec![],
             plots: vec![Lines {
                 title: format!("kNN against patches, {}", found.name),
                 caption: "Mean of the first k patches; the table has the intervals. Does averaging more patches help, and which feature?".into(),
@@ -195,14 +222,16 @@ fn page(found: &[Found], how: How) -> Page {
                 logarithmic: true,
                 lines,
             }],
+            ..Block::default()
         }
     };
     let [knn, linear] = how.describe();
-    let mut origins: Vec<String> = vec![format!("kNN: {knn}"), format!("linear: {linear}")];
+    let mut origins = vec![format!("kNN: {knn}")];
+    origins.extend(is_probed.then(|| format!("linear: {linear}")));
     origins.extend(found.iter().map(|found| format!("{}: {}", found.name, found.origin.line())));
     Page {
         title: "Accuracy and aggregation".into(),
-        lead: lead.collect(),
+        lead: lead.chain(alone).collect(),
         blocks: found.iter().map(block).collect(),
         origins,
     }

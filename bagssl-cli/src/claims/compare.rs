@@ -1,8 +1,5 @@
 //! `bagssl eval compare`.
 
-use std::collections::BTreeMap;
-use std::process::ExitCode;
-
 use anyhow::{Result, bail};
 use bagssl_core::bag::Bag;
 use bagssl_core::embed::Tap;
@@ -10,34 +7,37 @@ use bagssl_eval::features::Order;
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Page};
 use bagssl_eval::stats::{Interval, deviation, grouped_bootstrap, mean, paired_difference};
-use serde::Serialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-use super::{ClaimArgs, Subject, on_each, with_interval};
+use super::{Bars, ClaimArgs, PageArgs, Question, Subject, on_each, question, with_interval};
 use crate::bag::BagArgs;
 use crate::score::DRAWS;
 
 /// Which training is best, and does each gain from averaging patches?
 ///
-/// Accuracy of the embedding on whole images and averaged over patches. Checkpoints of one preset are seeds of one method; each
-/// method is compared with the first one. Differences have two intervals: over the seeds (Student's t, for methods with the same
+/// Accuracy of the embedding on whole images and averaged over patches. Checkpoints of one preset are seeds of one method, those
+/// that were trained elsewhere are called by their files; each method is compared with the first one. Differences have two intervals: over the seeds (Student's t, for methods with the same
 /// number of seeds) and over the test images (draws of whole groups, with the seeds averaged).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    claim: ClaimArgs,
+    pub(crate) claim: ClaimArgs,
     #[command(flatten)]
-    bag: BagArgs,
+    pub(crate) bag: BagArgs,
     /// Protocol by name: bagssl, solo, lightly, emp-ssl or vicreg
     #[arg(long, value_name = "NAME", default_value = "bagssl")]
-    protocol: String,
+    pub(crate) protocol: String,
     /// Leave out the linear probes, which take most of the time
     #[arg(long)]
-    only_knn: bool,
+    pub(crate) only_knn: bool,
 }
 
 struct Found {
     method: String,
+    /// Whether this program trained it: then the method is its preset.
+    is_ours: bool,
     origin: Origin,
     patches: usize,
     groups: Vec<u32>,
@@ -51,17 +51,35 @@ type Measure = (&'static str, &'static str);
 const WHOLE: &str = "whole image";
 const PATCHES: &str = "patches";
 
-#[derive(Serialize)]
+/// All that is shown.
+#[derive(Serialize, Deserialize)]
+struct All {
+    methods: Vec<Method>,
+    /// Patches of an image.
+    patches: usize,
+    /// What was compared, a line for each checkpoint.
+    origins: Vec<Source>,
+}
+
+/// A checkpoint, and whose seed it is.
+#[derive(Serialize, Deserialize)]
+struct Source {
+    method: String,
+    #[serde(flatten)]
+    origin: Origin,
+}
+
+#[derive(Serialize, Deserialize)]
 struct Method {
     name: String,
     seeds: usize,
     measures: Vec<Measured>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Measured {
-    classifier: &'static str,
-    view: &'static str,
+    classifier: String,
+    view: String,
     mean: f64,
     /// Over the seeds (`n - 1`).
     deviation: f64,
@@ -72,25 +90,46 @@ struct Measured {
     less_whole: Option<Difference>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Difference {
     mean: f64,
     over_seeds: Option<Interval>,
     over_groups: Interval,
 }
 
-pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    args.claim.page.check_files("compare")?;
-    let how = How::preset(&args.protocol)?;
-    let found = on_each(&args.claim, how, &args.bag, &[Tap::Embedding], |subject| look(subject, args.only_knn))?;
-    if let Some(other) = found.iter().find(|other| other.groups != found[0].groups) {
-        bail!("{}: expected the same test images for all checkpoints, got others", other.method);
+impl Question for Args {
+    fn name(&self) -> &'static str {
+        "compare"
     }
-    let methods = methods(&found, args.claim.seed)?;
-    let origins: Vec<&Origin> = found.iter().map(|found| &found.origin).collect();
-    let data = json!({"methods": methods, "origins": origins});
-    args.claim.page.show("compare", page(&methods, &found, how), data)?;
-    Ok(ExitCode::SUCCESS)
+
+    fn output(&self) -> &PageArgs {
+        &self.claim.page
+    }
+
+    fn find(&self, bars: Bars<'_>) -> Result<Value> {
+        let how = How::preset(&self.protocol)?;
+        let look = |subject: &Subject<'_>| look(subject, self.only_knn);
+        let found = tell_apart(on_each(&self.claim, how, &self.bag, &[Tap::Embedding], bars, look)?);
+        if let Some(other) = found.iter().find(|other| other.groups != found[0].groups) {
+            bail!("{}: expected the same test images for all checkpoints, got others", other.method);
+        }
+        let (methods, patches) = (methods(&found, self.claim.seed)?, found[0].patches);
+        let origins = found.into_iter().map(|Found { method, origin, .. }| Source { method, origin }).collect();
+        Ok(json!(All { methods, patches, origins }))
+    }
+
+    fn page(&self, found: &Value) -> Result<Page> {
+        Ok(page(&question::read(found)?, How::preset(&self.protocol)?))
+    }
+}
+
+/// A model from elsewhere is no seed of a method of this program that happens to have its name.
+fn tell_apart(mut found: Vec<Found>) -> Vec<Found> {
+    let ours: Vec<String> = found.iter().filter(|it| it.is_ours).map(|it| it.method.clone()).collect();
+    for other in found.iter_mut().filter(|it| !it.is_ours && ours.contains(&it.method)) {
+        other.method += " (imported)";
+    }
+    found
 }
 
 fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
@@ -107,9 +146,11 @@ fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
             hits.insert(("linear", view), linear.hits(test.labels()));
         }
     }
-    let preset = subject.spec().provenance.preset.clone();
+    let trained = &subject.spec().provenance;
+    let is_ours = trained.steps > 0 && !trained.preset.is_empty();
     Ok(Found {
-        method: if preset.is_empty() { subject.name.clone() } else { preset },
+        method: if is_ours { trained.preset.clone() } else { subject.name.clone() },
+        is_ours,
         origin: subject.origin.clone(),
         patches: patches[1][0].patches(),
         groups: subject.groups(&whole[1][0])?,
@@ -133,8 +174,8 @@ fn methods(found: &[Found], seed: u64) -> Result<Vec<Method>> {
             let less = |others: &[&Found], other: Measure| difference(&these, measure, others, other, seed).map(Some);
             let (classifier, view) = measure;
             Ok(Measured {
-                classifier,
-                view,
+                classifier: classifier.into(),
+                view: view.into(),
                 mean: mean(&seeds),
                 deviation: deviation(&seeds),
                 over_groups: grouped_bootstrap(&averaged(&these, measure), &these[0].groups, DRAWS, seed)?,
@@ -169,7 +210,7 @@ fn averaged(found: &[&Found], measure: Measure) -> Vec<f64> {
         .collect()
 }
 
-fn page(methods: &[Method], found: &[Found], how: How) -> Page {
+fn page(All { methods, patches: averaged, origins: sources }: &All, how: How) -> Page {
     let knn =
         |method: &'_ Method, view| method.measures.iter().position(|it| it.classifier == "kNN" && it.view == view);
     let lead = methods.iter().filter_map(|method| {
@@ -178,7 +219,7 @@ fn page(methods: &[Method], found: &[Found], how: How) -> Page {
         let gain = patches.less_whole.as_ref()?;
         Some(format!(
             "{}: kNN {:.1} % on whole images, {:.1} % averaged over {} patches: {:+.1} points (95 % interval over test images {:+.1} to {:+.1}).",
-            method.name, whole.mean, patches.mean, found[0].patches, gain.mean, gain.over_groups.low, gain.over_groups.high
+            method.name, whole.mean, patches.mean, averaged, gain.mean, gain.over_groups.low, gain.over_groups.high
         ))
     });
     let show = |difference: &Option<Difference>| -> [String; 2] {
@@ -186,7 +227,7 @@ fn page(methods: &[Method], found: &[Found], how: How) -> Page {
         let seeds = over_seeds.map_or("-".into(), |it| format!("{:+.1} to {:+.1}", it.low, it.high));
         [with_interval(*mean, over_groups.low, over_groups.high), seeds]
     };
-    let words = |method: &Method, it: &Measured| [method.name.clone(), it.classifier.into(), it.view.into()].to_vec();
+    let words = |method: &Method, it: &Measured| [method.name.clone(), it.classifier.clone(), it.view.clone()].to_vec();
     let accuracies = methods.iter().flat_map(|method| {
         method.measures.iter().map(move |it| {
             let accuracy = match method.seeds {
@@ -221,8 +262,10 @@ fn page(methods: &[Method], found: &[Found], how: How) -> Page {
         table("Averaged over patches less the whole image.".into(), &of_difference, differences(|it| &it.less_whole)),
     ];
     let [knn, linear] = how.describe();
-    let mut origins = vec![format!("kNN: {knn}"), format!("linear: {linear}")];
-    origins.extend(found.iter().map(|found| format!("{}: {}", found.method, found.origin.line())));
+    let is_probed = methods.iter().flat_map(|method| &method.measures).any(|it| it.classifier == "linear");
+    let mut origins = vec![format!("kNN: {knn}")];
+    origins.extend(is_probed.then(|| format!("linear: {linear}")));
+    origins.extend(sources.iter().map(|source| format!("{}: {}", source.method, source.origin.line())));
     Page {
         title: "Methods side by side".into(),
         lead: lead.collect(),
@@ -249,7 +292,7 @@ mod tests {
             seed: 0,
         };
         let hits = [(("kNN", WHOLE), whole.to_vec()), (("kNN", PATCHES), patches.to_vec())].into_iter().collect();
-        Found { method: method.into(), origin, patches: 9, groups: vec![0, 0, 1, 1], hits }
+        Found { method: method.into(), is_ours: true, origin, patches: 9, groups: vec![0, 0, 1, 1], hits }
     }
 
     /// Two seeds of one method, 50 and 25 % on whole images, 75 and 50 % on patches; two of another, 50 and 100, 0 and 0. Both
@@ -274,5 +317,31 @@ mod tests {
         let less = of(1, WHOLE).less_first.as_ref().unwrap();
         assert_eq!(less.mean, 37.5);
         assert!(of(0, WHOLE).less_first.is_none() && of(0, WHOLE).less_whole.is_none());
+    }
+
+    #[test]
+    fn a_model_from_elsewhere_keeps_its_name_and_is_no_seed() {
+        let of = |method: &str, is_ours| Found { is_ours, ..found(method, [0.0; 4], [0.0; 4]) };
+        let all = tell_apart(vec![of("simclr", true), of("simclr", false), of("resnet18", false), of("simclr", true)]);
+        let methods = methods(&all, 0).unwrap();
+        let seeds: Vec<_> = methods.iter().map(|it| (it.name.as_str(), it.seeds)).collect();
+        assert_eq!(seeds, [("simclr", 2), ("simclr (imported)", 1), ("resnet18", 1)]);
+    }
+
+    /// What is kept is read again as it was, and the page says what was averaged and whose seeds there are.
+    #[test]
+    fn what_was_found_is_kept_and_shown() {
+        let all = [found("a", [100.0, 0.0, 0.0, 0.0], [100.0; 4]), found("b", [0.0; 4], [0.0, 0.0, 0.0, 100.0])];
+        let source = |it: &Found| Source { method: it.method.clone(), origin: it.origin.clone() };
+        let all = All { methods: methods(&all, 1).unwrap(), patches: 9, origins: all.iter().map(source).collect() };
+        let kept: Value = serde_json::from_str(&json!(all).to_string()).unwrap();
+        let how = How::preset("bagssl").unwrap();
+        let page = page(&question::read(&kept).unwrap(), how);
+        assert_eq!(page, super::page(&all, how));
+        assert!(
+            page.lead[0].starts_with("a: kNN 25.0 % on whole images, 100.0 % averaged over 9 patches: +75.0 points")
+        );
+        assert!(page.origins[2].starts_with("b: protocol p"));
+        assert_eq!(page.blocks[0].grids[1].rows[0][..3], ["b", "kNN", PATCHES]);
     }
 }

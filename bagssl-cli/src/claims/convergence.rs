@@ -1,7 +1,5 @@
 //! `bagssl eval convergence`.
 
-use std::process::ExitCode;
-
 use anyhow::Result;
 use bagssl_core::bag::Bag;
 use bagssl_core::embed::Tap;
@@ -10,10 +8,10 @@ use bagssl_eval::features::Order;
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Lines, Page};
 use bagssl_eval::table::Table;
-use serde::Serialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::{ClaimArgs, Subject, on_each};
+use super::{Bars, ClaimArgs, PageArgs, Question, Subject, on_each, question};
 use crate::bag::BagArgs;
 use crate::score::convergence_counts;
 
@@ -24,12 +22,17 @@ use crate::score::convergence_counts;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    claim: ClaimArgs,
+    pub(crate) claim: ClaimArgs,
     #[command(flatten)]
-    bag: BagArgs,
+    pub(crate) bag: BagArgs,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
+struct All {
+    checkpoints: Vec<Found>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct Found {
     name: String,
     preset: String,
@@ -40,11 +43,25 @@ struct Found {
     between_images: f64,
 }
 
-pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    args.claim.page.check_files("convergence")?;
-    let found = on_each(&args.claim, How::preset("bagssl")?, &args.bag, &[Tap::Embedding], look)?;
-    args.claim.page.show("convergence", page(&found), json!({"checkpoints": found}))?;
-    Ok(ExitCode::SUCCESS)
+impl Question for Args {
+    fn name(&self) -> &'static str {
+        "convergence"
+    }
+
+    fn output(&self) -> &PageArgs {
+        &self.claim.page
+    }
+
+    fn find(&self, bars: Bars<'_>) -> Result<Value> {
+        let how = How::preset("bagssl")?;
+        let checkpoints = on_each(&self.claim, how, &self.bag, &[Tap::Embedding], bars, look)?;
+        Ok(json!(All { checkpoints }))
+    }
+
+    fn page(&self, found: &Value) -> Result<Page> {
+        let All { checkpoints } = question::read(found)?;
+        Ok(page(&checkpoints))
+    }
 }
 
 fn look(subject: &Subject<'_>) -> Result<Found> {
@@ -108,20 +125,56 @@ fn page(found: &[Found]) -> Page {
                 rows: rows.collect(),
                 words: 1,
             }],
-            maps: vec![],
             plots: vec![
                 plot("cosine", "Does the curve rise towards 1?", |point| point.cosine),
                 plot("relative distance", "Does the curve fall towards 0?", |point| point.distance),
             ],
+            ..Block::default()
         }
     };
+    let mut blocks = vec![block("Mean of k patches against the whole image", |found| &found.whole)];
+    if found.iter().all(|found| found.whole == found.centre) {
+        blocks[0].text.push("The images are square: the largest square in their middle is the whole image.".into());
+    } else {
+        blocks.push(block("Mean of k patches against the centre crop", |found| &found.centre));
+    }
     Page {
         title: "Whole image and mean of its patches".into(),
         lead: lead.collect(),
-        blocks: vec![
-            block("Mean of k patches against the whole image", |found| &found.whole),
-            block("Mean of k patches against the centre crop", |found| &found.centre),
-        ],
+        blocks,
         origins: found.iter().map(|found| format!("{}: {}", found.name, found.origin.line())).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(whole: f64, centre: f64) -> Found {
+        let point = |cosine| vec![Closeness { patches: 4, cosine, deviation: 0.0, distance: 0.5 }];
+        Found {
+            name: "run".into(),
+            preset: "bagssl".into(),
+            origin: Origin {
+                protocol: "p".into(),
+                protocol_hash: "h".into(),
+                checkpoint_hash: "c".into(),
+                data: ["a".into(), "b".into()],
+                seed: 0,
+            },
+            whole: point(whole),
+            centre: point(centre),
+            between_images: 0.25,
+        }
+    }
+
+    #[test]
+    fn what_is_the_same_is_shown_once() {
+        let square = page(&[found(0.75, 0.75)]);
+        assert_eq!((square.blocks.len(), square.blocks[0].text.len()), (1, 1));
+        let wide = page(&[found(0.75, 0.75), found(0.75, 0.5)]);
+        assert_eq!((wide.blocks.len(), wide.blocks[0].text.len()), (2, 0));
+        assert_eq!(wide.blocks[1].grids[0].rows[1][..3], ["run", "4", "0.500"]);
+        assert_eq!(wide.blocks[0].plots[1].lines[0].1, [(4.0, 0.5, 0.0)]);
     }
 }

@@ -1,13 +1,12 @@
 //! `bagssl eval cooccurrence`.
 
-use std::process::ExitCode;
-
 use anyhow::{Result, bail};
 use bagssl_eval::cooccurrence::{Trained, World};
 use bagssl_eval::report::{Block, Cells, Page};
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::page::PageArgs;
+use super::{Bars, PageArgs, Question, question};
 
 /// The theory where all is known: does the spectral contrastive loss learn which patches occur together?
 ///
@@ -18,76 +17,131 @@ use super::page::PageArgs;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Patches in the world
-    #[arg(long, value_name = "N", default_value_t = 48)]
+    #[arg(long, value_name = "N", default_value_t = Args::default().patches)]
     patches: usize,
     /// Kinds of images, each with a distribution of its own
-    #[arg(long, value_name = "N", default_value_t = 12)]
+    #[arg(long, value_name = "N", default_value_t = Args::default().kinds)]
     kinds: usize,
     /// Length of a projection
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = Args::default().dim)]
     dim: usize,
     /// The weight w of the co-occurrence loss
-    #[arg(long, value_name = "W", default_value_t = 1.0)]
+    #[arg(long, value_name = "W", default_value_t = Args::default().weight)]
     weight: f64,
     /// Random starts
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = Args::default().starts)]
     starts: u64,
     /// Seed of the world; the starts follow it
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = Args::default().seed)]
     seed: u64,
     #[command(flatten)]
     page: PageArgs,
 }
 
+impl Default for Args {
+    fn default() -> Self {
+        Args { patches: 48, kinds: 12, dim: 8, weight: 1.0, starts: 3, seed: 0, page: PageArgs::default() }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Found {
+    holds: bool,
+    worst_excess: f64,
+    worlds: Vec<Learned>,
+}
+
+/// What was learned of a world.
+#[derive(Serialize, Deserialize)]
+struct Learned {
+    world: String,
+    optimum: f64,
+    eigenvalues: Vec<f64>,
+    trained: Vec<Trained>,
+    largest_difference_of_the_losses: f64,
+}
+
 /// How far above the optimum counts as there.
 const TOLERANCE: f64 = 0.01;
 
-pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    args.page.check_files("cooccurrence")?;
-    if !(1..=100).contains(&args.starts) {
-        bail!("--starts: expected 1 to 100, got {}", args.starts);
+impl Question for Args {
+    fn name(&self) -> &'static str {
+        "cooccurrence"
     }
-    if args.patches > 512 || args.dim > 512 {
-        bail!("--patches, --dim: expected at most 512, got {} and {}", args.patches, args.dim);
+
+    fn output(&self) -> &PageArgs {
+        &self.page
     }
-    if !(args.weight > 0.0 && args.weight.is_finite()) {
-        bail!("--weight: expected a positive number, got {}", args.weight);
+
+    fn find(&self, _: Bars<'_>) -> Result<Value> {
+        self.check()?;
+        let definite = World::random(self.patches, self.kinds, self.seed)?;
+        let indefinite = definite.without_repeats()?;
+        let worlds = [("p(x, x') with repeats", &definite), ("different patches only", &indefinite)];
+        let worlds = worlds.into_iter().map(|(name, world)| self.learn(name, world)).collect::<Result<Vec<_>>>()?;
+        let excesses = worlds.iter().flat_map(|world| &world.trained).map(|trained| trained.excess);
+        let worst_excess = excesses.fold(0.0, f64::max);
+        Ok(json!(Found { holds: worst_excess <= TOLERANCE, worst_excess, worlds }))
     }
-    let lambda = args.weight / 2.0;
-    let definite = World::random(args.patches, args.kinds, args.seed)?;
-    let indefinite = definite.without_repeats()?;
-    let (mut blocks, mut data, mut worst) = (vec![], vec![], 0.0_f64);
-    for (name, world) in [("p(x, x') with repeats", &definite), ("different patches only", &indefinite)] {
-        let optimum = world.optimum(args.dim, lambda);
-        let starts = (args.seed..).take(args.starts as usize);
-        let trained = starts.map(|start| world.train(args.dim, lambda, start)).collect::<Result<Vec<_>, _>>()?;
-        worst = trained.iter().fold(worst, |worst, trained| worst.max(trained.excess));
-        let gap = trained.iter().map(|trained| gap(world, trained, args.weight)).fold(0.0, f64::max);
-        blocks.push(block(name, world, &trained, optimum, gap));
-        data.push(json!({
-            "world": name, "optimum": optimum, "eigenvalues": world.eigenvalues(), "trained": trained,
-            "largest_difference_of_the_losses": gap,
-        }));
+
+    fn page(&self, found: &Value) -> Result<Page> {
+        let Found { holds, worst_excess, worlds } = question::read(found)?;
+        let percent = 100.0 * worst_excess;
+        let lead = match holds {
+            true => format!("Every start comes within 1 % of the optimum; the farthest is {percent:.2e} % above."),
+            false => format!("Not every start comes within 1 % of the optimum: {percent:.2} %."),
+        };
+        Ok(Page {
+            title: "Co-occurrence: a world where all is known".into(),
+            lead: vec![
+                lead,
+                format!(
+                    "{} patches, {} kinds of images, projections of {} dimensions, w = {}, lambda = w / 2.",
+                    self.patches, self.kinds, self.dim, self.weight
+                ),
+            ],
+            blocks: worlds.iter().map(block).collect(),
+            origins: vec![format!("seed {}; arXiv:2206.08954, the proposition", self.seed)],
+        })
     }
-    let holds = worst <= TOLERANCE;
-    let said = if holds { "within" } else { "not within" };
-    let percent = 100.0 * worst;
-    let lead = format!("Every start comes {said} 1 % of the optimum; the farthest is {percent:.2e} % above.");
-    let lead = if holds { lead } else { format!("Not every start comes within 1 % of the optimum: {percent:.2} %.") };
-    let page = Page {
-        title: "Co-occurrence: a world where all is known".into(),
-        lead: vec![
-            lead,
-            format!(
-                "{} patches, {} kinds of images, projections of {} dimensions, w = {}, lambda = w / 2.",
-                args.patches, args.kinds, args.dim, args.weight
-            ),
-        ],
-        blocks,
-        origins: vec![format!("seed {}; arXiv:2206.08954, the proposition", args.seed)],
-    };
-    args.page.show("cooccurrence", page, json!({"holds": holds, "worst_excess": worst, "worlds": data}))?;
-    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::from(1) })
+
+    fn holds(&self, found: &Value) -> bool {
+        found["holds"] == true
+    }
+}
+
+impl Args {
+    /// The default world of another seed.
+    pub(crate) fn with_seed(seed: u64) -> Self {
+        Args { seed, ..Args::default() }
+    }
+
+    fn check(&self) -> Result<()> {
+        if !(1..=100).contains(&self.starts) {
+            bail!("--starts: expected 1 to 100, got {}", self.starts);
+        }
+        if self.patches > 512 || self.dim > 512 {
+            bail!("--patches, --dim: expected at most 512, got {} and {}", self.patches, self.dim);
+        }
+        if !(self.weight > 0.0 && self.weight.is_finite()) {
+            bail!("--weight: expected a positive number, got {}", self.weight);
+        }
+        Ok(())
+    }
+
+    fn learn(&self, name: &str, world: &World) -> Result<Learned> {
+        let lambda = self.weight / 2.0;
+        let starts = (self.seed..).take(self.starts as usize);
+        let trained = starts.map(|start| world.train(self.dim, lambda, start)).collect::<Result<Vec<_>, _>>()?;
+        let gaps = trained.iter().map(|trained| gap(world, trained, self.weight));
+        Ok(Learned {
+            world: name.into(),
+            optimum: world.optimum(self.dim, lambda),
+            eigenvalues: world.eigenvalues(),
+            largest_difference_of_the_losses: gaps.fold(0.0, f64::max),
+            trained,
+        })
+    }
 }
 
 /// `|L_C - (2 w L_S + const)|`, as a share of what is summed.
@@ -97,8 +151,8 @@ fn gap(world: &World, trained: &Trained, weight: f64) -> f64 {
     (both - 2.0 * weight * spectral - world.constant()).abs() / (both.abs() + world.constant())
 }
 
-fn block(name: &str, world: &World, trained: &[Trained], optimum: f64, gap: f64) -> Block {
-    let eigenvalues = world.eigenvalues();
+fn block(learned: &Learned) -> Block {
+    let Learned { world, optimum, eigenvalues, trained, largest_difference_of_the_losses: gap } = learned;
     let (first, last) = (&eigenvalues[..eigenvalues.len().min(5)], eigenvalues[eigenvalues.len() - 1]);
     let rows = trained.iter().enumerate().map(|(start, trained)| {
         let converged = if trained.converged { "yes" } else { "no" };
@@ -106,7 +160,7 @@ fn block(name: &str, world: &World, trained: &[Trained], optimum: f64, gap: f64)
         [vec![format!("{start}"), converged.into()], figures.to_vec(), vec![trained.steps.to_string()]].concat()
     });
     Block {
-        title: name.into(),
+        title: world.clone(),
         text: vec![
             format!("Greatest eigenvalues {first:.3?}, least {last:.3}."),
             format!(

@@ -1,51 +1,91 @@
 //! `bagssl eval locality`.
 
 use std::collections::BTreeMap;
-use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::embed::Tap;
+use bagssl_data::dataset::{Dataset, Split};
 use bagssl_eval::locality::{Layout, Locality, locality};
 use bagssl_eval::protocol::{Origin, Protocol as How};
-use bagssl_eval::report::{Block, Cells, Page};
-use serde::Serialize;
-use serde_json::json;
+use bagssl_eval::report::{Block, Cells, Page, PatchSheet};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::{ClaimArgs, Subject, on_each};
+use super::{Bars, ClaimArgs, NO_PROJECTOR, PageArgs, Question, Subject, on_each, question};
 use crate::bag::BagArgs;
+use crate::score::{self, Near};
+use crate::tiles::Tiles;
 
 /// Does the embedding keep more of where a patch lies than the projection?
 ///
 /// On a grid of patches: how often the nearest patch of the same image is an adjacent one, and how well a linear regression,
 /// fitted on training images, tells a patch's row and column in test images. Adjacent patches share pixels where the stride is
-/// less than their side, by default a quarter of it.
+/// less than their side, by default a quarter of it. The page also shows which patches of other test images lie nearest to some.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    claim: ClaimArgs,
+    pub(crate) claim: ClaimArgs,
     #[command(flatten)]
-    bag: BagArgs,
+    pub(crate) bag: BagArgs,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
+struct All {
+    checkpoints: Vec<Found>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct Found {
     name: String,
     preset: String,
     origin: Origin,
     grid: [usize; 2],
-    spaces: BTreeMap<&'static str, Locality>,
+    spaces: BTreeMap<Tap, Locality>,
+    bag: Bag,
+    /// Test patches, `[image, patch]`, and those of other images that are nearest by cosine.
+    neighbours: BTreeMap<Tap, Vec<Near>>,
 }
 
 /// Percent of the variance under which a regression is said to tell nothing.
 const LEAST: f64 = 2.0;
+/// Patches whose neighbours are shown, and how many of these.
+const SHOWN: (usize, usize) = (6, 9);
 const TAPS: [Tap; 3] = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
 
-pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    args.claim.page.check_files("locality")?;
-    let found = on_each(&args.claim, How::preset("bagssl")?, &args.bag, &TAPS, look)?;
-    args.claim.page.show("locality", page(&found), json!({"checkpoints": found}))?;
-    Ok(ExitCode::SUCCESS)
+impl Question for Args {
+    fn name(&self) -> &'static str {
+        "locality"
+    }
+
+    fn output(&self) -> &PageArgs {
+        &self.claim.page
+    }
+
+    fn find(&self, bars: Bars<'_>) -> Result<Value> {
+        let checkpoints = on_each(&self.claim, How::preset("bagssl")?, &self.bag, &TAPS, bars, look)?;
+        Ok(json!(All { checkpoints }))
+    }
+
+    fn page(&self, found: &Value) -> Result<Page> {
+        let All { checkpoints } = question::read(found)?;
+        let test = self.claim.data.open(Split::Validation)?;
+        let sheets = checkpoints.iter().map(|found| self.sheets(found, &test)).collect::<Result<Vec<_>>>()?;
+        Ok(page(&checkpoints, sheets.concat()))
+    }
+}
+
+impl Args {
+    /// A sheet for each feature.
+    fn sheets(&self, found: &Found, test: &Arc<Dataset>) -> Result<Vec<PatchSheet>> {
+        let tiles = Tiles::new(test.clone(), found.bag, self.claim.seed, self.claim.colour())?;
+        let sheet = |(tap, near): (&Tap, &Vec<Near>)| {
+            let rows = near.iter().map(|near| tiles.row(near)).collect::<Result<_>>()?;
+            Ok(PatchSheet { title: format!("{}, {}", found.name, words(*tap)), rows })
+        };
+        found.neighbours.iter().map(sheet).collect()
+    }
 }
 
 fn look(subject: &Subject<'_>) -> Result<Found> {
@@ -54,60 +94,142 @@ fn look(subject: &Subject<'_>) -> Result<Found> {
     };
     let grid = Grid::new(spec, subject.halves.test.decode(0)?.size(), stride)?;
     let layout = Layout { rows: grid.rows() as usize, columns: grid.columns() as usize };
-    let [train, test] = subject.both(subject.protocol.bag, &TAPS)?;
-    let of = |index: usize| Ok((TAPS[index].name(), locality(&train[index], &test[index], layout)?));
+    let taps = subject.taps(&TAPS);
+    let [train, test] = subject.both(subject.protocol.bag, &taps)?;
+    let of = |index: usize| Ok((taps[index], locality(&train[index], &test[index], layout)?));
+    let near = |index: usize| Ok((taps[index], score::nearest(&test[index], SHOWN)?));
     Ok(Found {
         name: subject.name.clone(),
         preset: subject.spec().provenance.preset.clone(),
         origin: subject.origin.clone(),
         grid: [layout.rows, layout.columns],
-        spaces: (0..TAPS.len()).map(of).collect::<Result<_>>()?,
+        spaces: (0..taps.len()).map(of).collect::<Result<_>>()?,
+        bag: subject.protocol.bag,
+        neighbours: (0..taps.len()).map(near).collect::<Result<_>>()?,
     })
 }
 
-fn page(found: &[Found]) -> Page {
-    let lead = found.iter().map(|found| {
-        let [embedding, projection] = [Tap::Embedding, Tap::Projection].map(|tap| found.spaces[tap.name()]);
-        let place = |it: Locality| 50.0 * (it.row + it.column);
-        let (near, far) = (place(embedding), place(projection));
-        let places = match near > far {
-            _ if near.max(far) < LEAST => "neither embedding nor projection tells by a linear regression where in its image a patch lies".into(),
-            true => format!("the embedding tells more of a patch's place than the projection ({near:.0} % of its variance against {far:.0} %)"),
-            false => format!("the embedding tells no more of a patch's place than the projection ({near:.0} % of its variance against {far:.0} %)"),
-        };
-        let often = if embedding.adjacent > projection.adjacent { "more" } else { "not more" };
-        format!(
-            "{}: {places}; the patch nearest in the embedding is {often} often adjacent than that nearest in the projection ({:.1} % against {:.1} %, by chance {:.1} %).",
-            found.name, embedding.adjacent, projection.adjacent, embedding.adjacent_by_chance
-        )
-    });
+/// The answer for one checkpoint.
+fn sentence(found: &Found) -> String {
+    let of = |tap| found.spaces.get(&tap);
+    let Some(embedding) = of(Tap::Embedding) else { return format!("{}: no embedding.", found.name) };
+    let Some(projection) = of(Tap::Projection) else {
+        return format!(
+            "{}: the patch nearest in the embedding is adjacent in {:.1} % (by chance {:.1} %); {NO_PROJECTOR}.",
+            found.name, embedding.adjacent, embedding.adjacent_by_chance
+        );
+    };
+    let place = |it: &Locality| 50.0 * (it.row + it.column);
+    let (near, far) = (place(embedding), place(projection));
+    let places = match near > far {
+        _ if near.max(far) < LEAST => {
+            "neither embedding nor projection tells by a linear regression where in its image a patch lies".into()
+        }
+        true => format!(
+            "the embedding tells more of a patch's place than the projection ({near:.0} % of its variance against {far:.0} %)"
+        ),
+        false => format!(
+            "the embedding tells no more of a patch's place than the projection ({near:.0} % of its variance against {far:.0} %)"
+        ),
+    };
+    let often = if embedding.adjacent > projection.adjacent { "more" } else { "not more" };
+    format!(
+        "{}: {places}; the patch nearest in the embedding is {often} often adjacent than that nearest in the projection ({:.1} % against {:.1} %, by chance {:.1} %).",
+        found.name, embedding.adjacent, projection.adjacent, embedding.adjacent_by_chance
+    )
+}
+
+/// A feature, as a title has it.
+fn words(tap: Tap) -> &'static str {
+    if tap == Tap::FirstLayer { "first layer of the projector" } else { tap.name() }
+}
+
+fn page(found: &[Found], sheets: Vec<PatchSheet>) -> Page {
     let rows = found.iter().flat_map(|found| {
-        TAPS.map(|tap| {
-            let Locality { adjacent, adjacent_by_chance, row, column } = found.spaces[tap.name()];
-            let words = [found.name.clone(), tap.name().into(), format!("{} x {}", found.grid[0], found.grid[1])];
+        found.spaces.iter().map(|(tap, &Locality { adjacent, adjacent_by_chance, row, column })| {
+            let words =
+                [found.name.clone(), tap.name().into(), format!("{}\u{a0}x\u{a0}{}", found.grid[0], found.grid[1])];
             let percent = [adjacent, adjacent_by_chance].map(|value| format!("{value:.1}"));
             [words.to_vec(), percent.to_vec(), [row, column].map(|value| format!("{value:.3}")).to_vec()].concat()
         })
     });
+    let places = Block {
+        title: "Where a patch lies".into(),
+        grids: vec![Cells {
+            caption: "Adjacent: how often the patch of the same test image that is nearest by cosine is one of the up to eight \
+                      around it. Row, column: the share of the variance of a patch's place that a linear regression explains \
+                      on test images, fitted on training images; 1 is perfect, 0 no better than the mean."
+                .into(),
+            head: ["checkpoint", "feature", "grid", "adjacent %", "by chance %", "row", "column"]
+                .map(String::from)
+                .to_vec(),
+            rows: rows.collect(),
+            words: 3,
+        }],
+        ..Block::default()
+    };
+    let near = Block {
+        title: "What lies near a patch".into(),
+        text: vec![
+            "A test patch, framed, and the nearest patches of other test images, with class and cosine; a filled mark says that \
+             the class is the same. What keeps locality finds patches that look alike, with the same edge in the same place."
+                .into(),
+        ],
+        sheets,
+        ..Block::default()
+    };
+    let blocks = if near.sheets.is_empty() { vec![places] } else { vec![places, near] };
     Page {
         title: "Locality of patch embeddings".into(),
-        lead: lead.collect(),
-        blocks: vec![Block {
-            title: "Where a patch lies".into(),
-            text: vec![],
-            grids: vec![Cells {
-                caption: "Adjacent: how often the patch of the same test image that is nearest by cosine is one of the up to eight \
-                          around it. Row, column: the share of the variance of a patch's place that a linear regression explains \
-                          on test images, fitted on training images; 1 is perfect, 0 no better than the mean."
-                    .into(),
-                head: ["checkpoint", "feature", "grid", "adjacent %", "by chance %", "row", "column"]
-                    .map(String::from)
-                    .to_vec(),
-                rows: rows.collect(),
-                words: 3,
-            }],
-            ..Block::default()
-        }],
+        lead: found.iter().map(sentence).collect(),
+        blocks,
         origins: found.iter().map(|found| format!("{}: {}", found.name, found.origin.line())).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 3 rows and 4 columns; the embedding tells the row, the projection nothing.
+    fn found(taps: &[(Tap, f64)]) -> Found {
+        let origin = Origin {
+            protocol: "p".into(),
+            protocol_hash: "h".into(),
+            checkpoint_hash: "c".into(),
+            data: ["a".into(), "b".into()],
+            seed: 0,
+        };
+        let of = |&(tap, row)| (tap, Locality { adjacent: 70.0 + row, adjacent_by_chance: 44.0, row, column: 0.25 });
+        Found {
+            name: "run".into(),
+            preset: "bagssl".into(),
+            origin,
+            grid: [3, 4],
+            spaces: taps.iter().map(of).collect(),
+            bag: Bag::Whole,
+            neighbours: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn the_answer_and_its_rows() {
+        let page = page(&[found(&[(Tap::Embedding, 0.75), (Tap::Projection, 0.0)])], vec![]);
+        assert!(page.lead[0].contains("the embedding tells more"), "{}", page.lead[0]);
+        assert!(page.lead[0].contains("50 % of its variance against 12 %"), "{}", page.lead[0]);
+        let rows = &page.blocks[0].grids[0].rows;
+        assert_eq!(rows[0], ["run", "embedding", "3\u{a0}x\u{a0}4", "70.8", "44.0", "0.750", "0.250"]);
+        assert_eq!((rows[1][1].as_str(), rows.len(), page.blocks.len()), ("projection", 2, 1));
+    }
+
+    #[test]
+    fn a_model_without_a_projector_has_one_row_and_says_why() {
+        let page = page(&[found(&[(Tap::Embedding, 0.5)])], vec![]);
+        assert!(
+            page.lead[0].contains("no projector of its own") && !page.lead[0].contains("tells"),
+            "{}",
+            page.lead[0]
+        );
+        assert_eq!(page.blocks[0].grids[0].rows.len(), 1);
     }
 }

@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{ClaimArgs, PageArgs, Subject, on_each};
+use super::{ClaimArgs, NO_PROJECTOR, PageArgs, Subject, on_each};
 use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::embed::Feature;
@@ -141,14 +141,33 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(tap) => vec![Tap::from(tap)],
         None => vec![Tap::Embedding, Tap::FirstLayer, Tap::Projection],
     };
-    let found = on_each(&claim, How::preset("bagssl")?, &args.bag, &taps, |subject| look(args, subject))?;
-    let data = json!({"maps": found});
-    args.page.show("map", page(args, found), data)?;
+    let (bars, how) = (|name: &str| args.page.bar(name), How::preset("bagssl")?);
+    let mut left_out = Vec::new();
+    let found = on_each(&claim, how, &args.bag, &taps, &bars, |subject| {
+        if subject.taps(&[tap_of(args, subject)]).is_empty() {
+            left_out.push(format!("{}: {NO_PROJECTOR}.", subject.name));
+            return Ok(None);
+        }
+        look(args, subject).map(Some)
+    })?;
+    let found: Vec<Found> = found.into_iter().flatten().collect();
+    if found.is_empty() {
+        bail!("{}", left_out.join(" "));
+    }
+    let data = json!({"maps": found, "left_out": left_out});
+    let mut page = page(args, found);
+    page.lead.extend(left_out);
+    args.page.show("map", page, data)?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// The feature that is drawn.
+fn tap_of(args: &Args, subject: &Subject<'_>) -> Tap {
+    args.tap.map_or(subject.spec().tap, Tap::from)
+}
+
 fn look(args: &Args, subject: &Subject<'_>) -> Result<Found> {
-    let tap = args.tap.map_or(subject.spec().tap, Tap::from);
+    let tap = tap_of(args, subject);
     let split = if args.split == Half::Train { Split::Train } else { Split::Validation };
     let whole = Arc::into_inner(args.data.open(split)?).context("a data set that was just opened")?;
     let bag = subject.protocol.bag;

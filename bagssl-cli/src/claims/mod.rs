@@ -1,14 +1,15 @@
 //! The claims of the paper, each a command of `bagssl eval` that answers one question about any checkpoints.
 
-mod aggregation;
-mod compare;
-mod convergence;
-mod cooccurrence;
-mod locality;
-pub(crate) mod map;
+mod question;
 mod page;
+pub(crate) mod aggregation;
+pub(crate) mod convergence;
+pub(crate) mod locality;
+pub(crate) mod cooccurrence;
+pub(crate) mod compare;
+pub(crate) mod map;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -30,8 +31,8 @@ use crate::files;
 use crate::groups::Groups;
 use crate::score::{Halves, Input, Protocol};
 use crate::source::{BadImageArgs, DataArgs};
-use crate::work;
 pub(crate) use page::PageArgs;
+pub(crate) use question::{Bars, Question};
 
 /// One claim.
 #[derive(Debug, Subcommand)]
@@ -43,44 +44,58 @@ pub(crate) enum Claim {
     Compare(compare::Args),
 }
 
-pub(crate) fn run(claim: &Claim) -> Result<ExitCode> {
-    match claim {
-        Claim::Aggregation(args) => aggregation::run(args),
-        Claim::Convergence(args) => convergence::run(args),
-        Claim::Locality(args) => locality::run(args),
-        Claim::Cooccurrence(args) => cooccurrence::run(args),
-        Claim::Compare(args) => compare::run(args),
+impl Claim {
+    /// The claim as a question.
+    pub(crate) fn question(&self) -> &dyn Question {
+        match self {
+            Claim::Aggregation(args) => args,
+            Claim::Convergence(args) => args,
+            Claim::Locality(args) => args,
+            Claim::Cooccurrence(args) => args,
+            Claim::Compare(args) => args,
+        }
     }
 }
 
+pub(crate) fn run(claim: &Claim) -> Result<ExitCode> {
+    question::answer(claim.question())
+}
+
 /// What all claims about checkpoints are told.
-#[derive(Debug, clap::Args)]
-struct ClaimArgs {
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct ClaimArgs {
     /// The checkpoints
     #[arg(required = true)]
-    checkpoints: Vec<PathBuf>,
+    pub(crate) checkpoints: Vec<PathBuf>,
     #[command(flatten)]
-    data: DataArgs,
+    pub(crate) data: DataArgs,
     #[command(flatten)]
-    bad: BadImageArgs,
+    pub(crate) bad: BadImageArgs,
     /// Look at greyed images, where colour is no short cut
     #[arg(long)]
-    grey: bool,
+    pub(crate) grey: bool,
     /// Seed of random bags, of orders and of the intervals' draws
     #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    pub(crate) seed: u64,
     /// Images that an interval draws as one
     #[arg(long, value_enum, default_value_t)]
-    groups: Groups,
+    pub(crate) groups: Groups,
     /// Where the network runs
     #[arg(long, value_enum, default_value_t)]
-    backend: Name,
+    pub(crate) backend: Name,
     #[command(flatten)]
-    cpu: CpuArgs,
+    pub(crate) cpu: CpuArgs,
     #[command(flatten)]
-    features: FeatureArgs,
+    pub(crate) features: FeatureArgs,
     #[command(flatten)]
-    page: PageArgs,
+    pub(crate) page: PageArgs,
+}
+
+impl ClaimArgs {
+    /// Whether images are taken in colour.
+    fn colour(&self) -> Colour {
+        if self.grey { Colour::Grey } else { Colour::Rgb }
+    }
 }
 
 /// What a number depends on.
@@ -96,7 +111,7 @@ pub(crate) fn origin(how: &How, checkpoint: &[u8], halves: &Halves, seed: u64) -
 
 /// A checkpoint that a claim is checked on.
 struct Subject<'a> {
-    /// What the reader calls it: the file's folder, or its name where it stands alone.
+    /// What the reader calls it: see [`names_of`].
     name: String,
     checkpoint: &'a Checkpoint<'a>,
     origin: Origin,
@@ -132,7 +147,13 @@ impl Subject<'_> {
     }
 
     fn colour(&self) -> Colour {
-        if self.claim.grey { Colour::Grey } else { Colour::Rgb }
+        self.claim.colour()
+    }
+
+    /// The taps of these that say something of their own.
+    fn taps(&self, taps: &[Tap]) -> Vec<Tap> {
+        let own = self.checkpoint.has_projector();
+        taps.iter().copied().filter(|&tap| own || tap == Tap::Embedding).collect()
     }
 
     /// The same for both halves, training first.
@@ -152,6 +173,7 @@ struct OnSubject<'a, F> {
     how: How,
     bag: &'a BagArgs,
     taps: &'a [Tap],
+    bars: Bars<'a>,
     look: F,
 }
 
@@ -169,7 +191,7 @@ impl<R, F: FnMut(&Subject<'_>) -> Result<R>> Job for OnSubject<'_, F> {
             Checkpoint::from_bytes(&bytes).context(path.display().to_string())?;
             files.push((path, bytes));
         }
-        for (path, bytes) in &files {
+        for ((path, bytes), name) in files.iter().zip(names_of(&claim.checkpoints)) {
             let checkpoint = Checkpoint::from_bytes(bytes).context(path.display().to_string())?;
             let network = T::trained(&checkpoint, self.taps, claim.cpu, &device)?;
             let protocol = Protocol {
@@ -180,8 +202,7 @@ impl<R, F: FnMut(&Subject<'_>) -> Result<R>> Job for OnSubject<'_, F> {
                 on_bad_image: claim.bad.on_bad_image.into(),
                 threads: claim.data.threads,
             };
-            let name = name_of(path);
-            let bar = if claim.page.json { ProgressBar::hidden() } else { work::bar(&name, 0) };
+            let bar = (self.bars)(&name);
             let subject = Subject {
                 name,
                 checkpoint: &checkpoint,
@@ -201,24 +222,41 @@ impl<R, F: FnMut(&Subject<'_>) -> Result<R>> Job for OnSubject<'_, F> {
     }
 }
 
+/// The most checkpoints that a claim is looked at on.
+pub(crate) const MOST_CHECKPOINTS: usize = 1000;
+
 /// Looks at each checkpoint in turn.
 fn on_each<R>(
     claim: &ClaimArgs,
     how: How,
     bag: &BagArgs,
     taps: &[Tap],
+    bars: Bars<'_>,
     look: impl FnMut(&Subject<'_>) -> Result<R>,
 ) -> Result<Vec<R>> {
-    claim.page.check()?;
     claim.features.check()?;
-    if claim.checkpoints.len() > 1000 {
-        bail!("checkpoints: expected at most 1000, got {}", claim.checkpoints.len());
+    if claim.checkpoints.len() > MOST_CHECKPOINTS {
+        bail!("checkpoints: expected at most {MOST_CHECKPOINTS}, got {}", claim.checkpoints.len());
     }
-    backend::on(claim.backend, OnSubject { claim, how, bag, taps, look })
+    backend::on(claim.backend, OnSubject { claim, how, bag, taps, bars, look })
+}
+
+/// What is said of a model without a projector of its own.
+pub(crate) const NO_PROJECTOR: &str = "it has no projector of its own (the identity stands for one), so that the projector's features \
+                                       would repeat the embedding; they are left out";
+
+/// What checkpoints are called: each as [`name_of`] says, or by its path where others would have the same name.
+fn names_of(paths: &[PathBuf]) -> Vec<String> {
+    let names: Vec<String> = paths.iter().map(|path| name_of(path)).collect();
+    let name = |(path, name): (&PathBuf, &String)| {
+        let is_shared = paths.iter().zip(&names).any(|(other, same)| other != path && same == name);
+        if is_shared { path.display().to_string() } else { name.clone() }
+    };
+    paths.iter().zip(&names).map(name).collect()
 }
 
 /// A run's checkpoint is called by its folder, any other by its own name.
-fn name_of(path: &std::path::Path) -> String {
+fn name_of(path: &Path) -> String {
     let part = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
     let is_run = path.file_name().is_some_and(|name| name == crate::train::CHECKPOINT);
     let folder = path.parent().and_then(|folder| part(folder.file_name())).filter(|_| is_run);
@@ -233,12 +271,13 @@ fn with_interval(value: f64, low: f64, high: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     #[test]
     fn runs_are_called_by_their_folders() {
         assert_eq!(name_of(Path::new("runs/bagssl-seed0/checkpoint.safetensors")), "bagssl-seed0");
         assert_eq!(name_of(Path::new("pretrained.safetensors")), "pretrained");
         assert_eq!(name_of(Path::new("checkpoint.safetensors")), "checkpoint");
+        let paths = ["a/x.safetensors", "b/x.safetensors", "c/y.safetensors", "c/y.safetensors"].map(PathBuf::from);
+        assert_eq!(names_of(&paths), ["a/x.safetensors", "b/x.safetensors", "y", "y"]);
     }
 }

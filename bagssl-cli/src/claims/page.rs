@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use bagssl_eval::report::{Machine, Page};
+use indicatif::ProgressBar;
 use serde_json::Value;
 
 use crate::files::{self, Output};
 use crate::output::say;
+use crate::work;
 
 /// Where an answer goes.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct PageArgs {
     /// Print the result as JSON, and no progress
     #[arg(long)]
@@ -27,6 +29,11 @@ impl PageArgs {
     /// Whether the answer goes anywhere but to the terminal.
     pub(super) fn is_written(&self) -> bool {
         self.json || self.report.is_some()
+    }
+
+    /// A bar over images, unless a program reads what comes.
+    pub(super) fn bar(&self, name: &str) -> ProgressBar {
+        if self.json { ProgressBar::hidden() } else { work::bar(name, 0) }
     }
 
     /// Refuses a folder that is none, before the work begins.

@@ -5,19 +5,18 @@ use std::fmt::Write;
 
 use anyhow::{Context, Result};
 use bagssl_core::colour::Colour;
-use bagssl_data::bags::{BagConfig, BagLoader};
-use bagssl_data::image::Image;
 use bagssl_eval::convergence::Closeness;
 use bagssl_eval::report::{
     Accuracy, BagSheet, Convergence, Curve, CurvePoint, Data, Machine, Model, Note, Outcome, Provenance, Report, Sheet,
-    SheetRow, Space, Thumbnail, Tile, View,
+    Space, Tile, View,
 };
 
 use super::What;
 use super::stage::Stage;
 use crate::eval::describe;
 use crate::files;
-use crate::score::{Measured, Place, Scored};
+use crate::score::{Measured, Protocol, Scored};
+use crate::tiles::{self, Tiles};
 use crate::train::METRICS;
 
 /// Test images whose bags are shown, and training images of each class.
@@ -30,7 +29,7 @@ pub(super) fn report(what: &What<'_>, total_seconds: f64) -> Result<Report> {
     let mut curves = Vec::new();
     let mut close = Vec::new();
     let mut health = BTreeMap::new();
-    for model in [Model::Bagssl, Model::MultiScale, Model::Random] {
+    for model in Model::TRAINED.into_iter().chain([Model::Random]) {
         let stages: Vec<&Stage> = what.stages.iter().filter(|stage| stage.model == model).collect();
         let measured = stages.iter().map(|stage| stage.measured()).collect::<Result<Vec<_>>>()?;
         results.extend(join(model, &measured));
@@ -77,6 +76,7 @@ pub(super) fn report(what: &What<'_>, total_seconds: f64) -> Result<Report> {
         tiles: pictures.tiles()?,
         bags: pictures.bags()?,
         sheets: pictures.sheets()?,
+        claims: what.claims.iter().map(|claim| claim.section()).collect::<Result<_>>()?,
     })
 }
 
@@ -143,13 +143,11 @@ fn protocol(what: &What<'_>) -> Result<Vec<Note>> {
     let train = &config.train;
     let shared = what.shared;
     let note = |name: &str, text: String| Note { name: name.into(), text };
-    let views = |model: Model| {
-        what.stages
-            .iter()
-            .find(|stage| stage.model == model)
-            .map_or(String::new(), |stage| format!("{:?}", stage.config.train.views))
+    let of_model = |model: Model| {
+        let train = &what.stages.iter().find(|stage| stage.model == model)?.config.train;
+        Some(note(model.title(), format!("trained on {:?}; loss {:?}", train.views, train.loss)))
     };
-    Ok(vec![
+    let mut notes = vec![
         note(
             "network",
             format!(
@@ -162,13 +160,14 @@ fn protocol(what: &What<'_>) -> Result<Vec<Note>> {
         note(
             "training",
             format!(
-                "{} epochs of batches of {} images x {} patches; loss {:?}; optimiser {:?}",
-                train.schedule.epochs, train.batch.images, train.batch.patches, train.loss, train.optimiser
+                "{} epochs of batches of {} images x {} patches; optimiser {:?}; seeds, network and batches are the same for all",
+                train.schedule.epochs, train.batch.images, train.batch.patches, train.optimiser
             ),
         ),
         note("augmentation", toml::to_string(&config.augment)?.trim().replace('\n', "; ")),
-        note("BagSSL's views", views(Model::Bagssl)),
-        note("multi-scale views", format!("{}; all else is as for BagSSL", views(Model::MultiScale))),
+    ];
+    notes.extend(Model::TRAINED.into_iter().filter_map(of_model));
+    notes.extend([
         note("patches of an image", describe(shared.protocol.bag)),
         note("whole image", "the image resampled to the network's input, looked at once".into()),
         note(
@@ -190,21 +189,21 @@ fn protocol(what: &What<'_>) -> Result<Vec<Note>> {
             ),
         ),
         note("health", "of the first seed, on the patches of the test images".into()),
-    ])
+    ]);
+    Ok(notes)
 }
 
 /// Pictures out of the data set.
 struct Pictures<'a> {
     what: &'a What<'a>,
     /// The bags of test images.
-    test: BagLoader,
+    test: Tiles,
 }
 
 impl<'a> Pictures<'a> {
     fn new(what: &'a What<'a>) -> Result<Self> {
-        let bag = what.shared.protocol.bag;
-        let config = BagConfig { bag, seed: what.shared.protocol.seed, colour: Colour::Rgb, ..BagConfig::default() };
-        Ok(Pictures { what, test: BagLoader::new(what.shared.halves.test.clone(), config)? })
+        let Protocol { bag, seed, .. } = what.shared.protocol;
+        Ok(Pictures { what, test: Tiles::new(what.shared.halves.test.clone(), bag, seed, Colour::Rgb)? })
     }
 
     fn tiles(&self) -> Result<Vec<Tile>> {
@@ -216,9 +215,7 @@ impl<'a> Pictures<'a> {
             let count = shown.entry(label).or_default();
             if *count < TILES && (label as usize) < 20 {
                 *count += 1;
-                let class = train.classes()[label as usize].clone();
-                let thumbnail = thumbnail(&train.decode(image)?)?;
-                tiles.push(Tile { image: image as u32, patch: None, class, thumbnail });
+                tiles.push(tiles::image(train, image)?);
             }
         }
         Ok(tiles)
@@ -227,51 +224,27 @@ impl<'a> Pictures<'a> {
     fn bags(&self) -> Result<Vec<BagSheet>> {
         let test = &self.what.shared.halves.test;
         let step = (test.len() / BAGS).max(1);
-        (0..test.len())
-            .step_by(step)
-            .take(BAGS)
-            .map(|image| {
-                let patches =
-                    (0..self.test.patches()).map(|patch| self.patch([image, patch])).collect::<Result<_>>()?;
-                let class = test.classes()[test.label(image) as usize].clone();
-                let thumbnail = thumbnail(&test.decode(image)?)?;
-                let title = test.name(image).to_string();
-                Ok(BagSheet { title, image: Tile { image: image as u32, patch: None, class, thumbnail }, patches })
-            })
-            .collect()
+        let sheet = |image| {
+            let patches = (0..self.test.patches()).map(|patch| self.test.patch([image, patch]));
+            let (title, patches) = (test.name(image).to_string(), patches.collect::<Result<_>>()?);
+            Ok(BagSheet { title, image: tiles::image(test, image)?, patches })
+        };
+        (0..test.len()).step_by(step).take(BAGS).map(sheet).collect()
     }
 
-    /// The neighbours that the first seed's stages have found.
+    /// The neighbours that the first seed's stages have found, of the main comparison.
     fn sheets(&self) -> Result<Vec<Sheet>> {
         let mut sheets = Vec::new();
         for model in [Model::Bagssl, Model::MultiScale] {
             let Some(stage) = self.what.stages.iter().find(|stage| stage.model == model) else { continue };
             let measured = stage.measured()?;
             for space in [Space::Embedding, Space::Projection] {
-                let rows = measured.neighbours.get(&space).into_iter().flatten().map(|near| {
-                    let found = near.found.iter().map(|&(place, similarity)| Ok((self.patch(place)?, similarity)));
-                    Ok(SheetRow { query: self.patch(near.query)?, neighbours: found.collect::<Result<_>>()? })
-                });
+                let rows = measured.neighbours.get(&space).into_iter().flatten().map(|near| self.test.row(near));
                 sheets.push(Sheet { model, space, rows: rows.collect::<Result<_>>()? });
             }
         }
         Ok(sheets)
     }
-
-    fn patch(&self, [image, patch]: Place) -> Result<Tile> {
-        let test = &self.what.shared.halves.test;
-        let class = test.classes()[test.label(image) as usize].clone();
-        let thumbnail = thumbnail(&self.test.picture(image, patch)?)?;
-        Ok(Tile { image: image as u32, patch: Some(patch as u32), class, thumbnail })
-    }
-}
-
-/// The longest side of a picture in the report, in pixels.
-const LARGEST: u32 = 96;
-
-fn thumbnail(image: &Image) -> Result<Thumbnail> {
-    let image = image.shrunk(LARGEST);
-    Ok(Thumbnail::new(image.size().height, image.size().width, image.rgb().to_vec())?)
 }
 
 /// The main accuracies as text.

@@ -24,12 +24,7 @@ const BATCHES: usize = 3;
 
 /// Times a few steps and a few bags, and prints what all stages would take.
 pub(super) fn print(what: &What<'_>) -> Result<()> {
-    let mut left = Vec::new();
-    for stage in what.stages {
-        if stage.done(what.shared)?.is_none() {
-            left.push(stage);
-        }
-    }
+    let (left, claims) = (what.left()?, what.claims_left()?);
     let halves = what.shared.halves;
     let train = &what.stages[0].config.train;
     let per_epoch = (halves.train.len() / train.batch.images) as u64;
@@ -43,7 +38,7 @@ pub(super) fn print(what: &What<'_>) -> Result<()> {
     // A checkpoint, and a state with at most two moments of every parameter.
     let disk = trainings * 4 * weights + (10 << 20);
     say!("disk: about {} MB under {}", disk.div_ceil(1 << 20), what.out.display());
-    if left.is_empty() {
+    if left.is_empty() && claims.is_empty() {
         say!("time: nothing is left to be done but the report");
         return Ok(());
     }
@@ -51,8 +46,10 @@ pub(super) fn print(what: &What<'_>) -> Result<()> {
     let timed = || backend::on(what.args.backend, job);
     let (step, image) = if what.args.backend.is_gpu() { timed()? } else { work::on_one_thread(timed)?? };
     let measuring = score::images_to_embed(halves) as f64 / 2.0 * image;
-    let all = trainings as f64 * steps as f64 * step + left.len() as f64 * measuring;
-    let at_a_time = what.jobs.min(left.len()) as f64;
+    let patches: usize = claims.iter().map(|claim| claim.patches()).sum();
+    let looking = patches as f64 * image / what.patches()? as f64;
+    let all = trainings as f64 * steps as f64 * step + left.len() as f64 * measuring + looking;
+    let at_a_time = what.jobs.min(left.len().max(claims.len())) as f64;
     say!(
         "time: about {:.0} s ({:.2} s a step, {:.1} ms to embed an image's bag, {} at a time); measured just now on one of \
          them alone, so more if the machine is busy",

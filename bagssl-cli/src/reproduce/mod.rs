@@ -1,17 +1,20 @@
 //! `bagssl reproduce`: train, measure, report.
 
 mod profile;
+mod method;
+mod stamp;
 mod stage;
+mod claim;
+mod queue;
 mod estimate;
 mod assemble;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+use bagssl_core::colour::Colour;
 use bagssl_core::observe::Observer;
 use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::Split;
@@ -20,26 +23,34 @@ use bagssl_train::progress::Bar;
 use indicatif::{MultiProgress, ProgressBar};
 
 use crate::backend::Name;
+use crate::claims;
 use crate::files;
 use crate::groups::Groups;
 use crate::output::say;
 use crate::score::{self, Halves, Protocol};
 use crate::source::DataArgs;
+use crate::tiles::Tiles;
 use crate::work;
 pub(crate) use assemble::date;
+use claim::ClaimStage;
+use method::Method;
 use profile::Profile;
 use stage::{Shared, Stage};
 
-/// Check the paper's idea: train with patches of one scale and with crops of many, measure both, write a report
+/// Check the paper's idea: train with patches of one scale and with crops of many, measure both, look at each claim, write a report
 ///
 /// With no options: on real photographs that the program carries, on the CPU, three seeds. It writes report.html (for a
-/// browser), report.md, report.json and the runs themselves; called again it skips what is done and goes on with what is
+/// browser; with a section for each claim of the paper), report.md, report.json and the runs themselves; called again it skips what is done and goes on with what is
 /// not, and does anew what has other settings.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to train and measure
     #[arg(long, value_enum, default_value_t)]
     profile: Profile,
+    /// What is trained, by the names of presets: of bagssl, multi-scale, bagssl-vicreg, vicreg and simclr some that bagssl is among, or all.
+    /// Network, patches and batches are the same for all; the main comparison is of the first two
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_value = "bagssl,multi-scale")]
+    methods: Vec<Method>,
     /// The images, if the profile's are elsewhere or other ones are to be used
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
@@ -68,8 +79,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let started = Instant::now();
-    if !(1..=1000).contains(&args.seeds) {
-        bail!("--seeds: expected 1 to 1000, got {}", args.seeds);
+    let methods = method::chosen(&args.methods)?;
+    // As many checkpoints as a claim takes.
+    let most = (claims::MOST_CHECKPOINTS / methods.len()) as u64;
+    if !(1..=most).contains(&args.seeds) {
+        bail!("--seeds: expected 1 to {most} of {} methods, got {}", methods.len(), args.seeds);
     }
     if args.seed.checked_add(args.seeds).is_none() {
         bail!("--seed: expected a number that {} seeds can follow, got {}", args.seeds, args.seed);
@@ -79,11 +93,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if halves.train.classes().len() < 2 {
         bail!("{}: expected at least 2 classes, got {}", data.name(), halves.train.classes().len());
     }
-    let runs = args.profile.runs(args.epochs)?;
+    let base = args.profile.run(Model::Bagssl, args.epochs)?;
     let on_cpu = !args.backend.is_gpu();
     let jobs = args.jobs.unwrap_or(if on_cpu { work::cores() } else { 1 }).max(1);
     let protocol = Protocol {
-        bag: args.profile.bag(runs[0].train.patch),
+        bag: args.profile.bag(base.train.patch),
         how: bagssl_eval::protocol::Protocol::preset("bagssl")?,
         groups: Groups::Auto,
         seed: args.seed,
@@ -93,8 +107,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(args.profile.name()));
     let mut stages = Vec::new();
     for seed in args.seed..args.seed + args.seeds {
-        for (model, run) in [(Model::Bagssl, &runs[0]), (Model::MultiScale, &runs[1]), (Model::Random, &runs[0])] {
-            let mut config = run.clone();
+        for &model in methods.iter().chain(&[Model::Random]) {
+            let of = if model == Model::Random { Model::Bagssl } else { model };
+            let mut config = args.profile.run(of, args.epochs)?;
             config.train.seed = seed;
             let folder = out.join(format!("{}-seed{seed}", model.name()));
             stages.push(Stage { model, seed, folder, config });
@@ -103,10 +118,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // Long ones first, so that none is left alone at the end.
     stages.sort_by_key(|stage| !stage.is_trained());
     let folder = out.join("baselines");
-    stages.push(Stage { model: Model::Pixels, seed: args.seed, folder, config: runs[0].clone() });
+    stages.push(Stage { model: Model::Pixels, seed: args.seed, folder, config: base.clone() });
 
     let shared = Shared { halves: &halves, protocol, backend: args.backend };
-    let what = What { args, out: &out, data: &data, stages: &stages, shared: &shared, jobs };
+    let claims = claim::stages(args.profile, &stages, &data, &shared, &out);
+    let what = What { args, out: &out, data: &data, stages: &stages, claims: &claims, shared: &shared, jobs };
     what.describe()?;
     if args.dry_run {
         estimate::print(&what)?;
@@ -118,7 +134,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let seconds = before + started.elapsed().as_secs_f64();
     let report = assemble::report(&what, seconds)?;
     let written = report.write(&out)?;
-    files::write(&out.join("config.toml"), runs[0].to_toml()?.as_bytes())?;
+    files::write(&out.join("config.toml"), base.to_toml()?.as_bytes())?;
     say!("{}", assemble::table(&report));
     say!("{seconds:.0} s in all; wrote");
     written.iter().for_each(|path| say!("  {}", path.display()));
@@ -131,6 +147,7 @@ pub(crate) struct What<'a> {
     out: &'a std::path::Path,
     data: &'a DataArgs,
     stages: &'a [Stage],
+    claims: &'a [ClaimStage],
     shared: &'a Shared<'a>,
     jobs: usize,
 }
@@ -149,16 +166,27 @@ impl What<'_> {
             self.args.backend.text(),
             self.jobs
         );
-        for (index, stage) in self.stages.iter().enumerate() {
-            let state = match stage.done(self.shared)? {
-                Some(seconds) => format!("done before ({seconds:.0} s)"),
-                None if stage.is_outdated(self.shared)? => {
-                    "to be done anew: its settings have changed, or files are missing".into()
-                }
-                None => "to be done".into(),
-            };
+        let state = |done: Option<f64>, is_outdated: bool| match done {
+            Some(seconds) => format!("done before ({seconds:.0} s)"),
+            None if is_outdated => "to be done anew: what it depends on has changed, or files are missing".into(),
+            None => "to be done".into(),
+        };
+        let mut number = 0;
+        let mut tell = |label: String, state: String| {
+            number += 1;
+            say!("  stage {number:>2}  {label}: {state}");
+        };
+        for stage in self.stages {
             let verb = if stage.is_trained() { "train and measure" } else { "measure" };
-            say!("  stage {:>2}  {verb} {}: {state}", index + 1, stage.label());
+            let state = state(stage.done(self.shared)?, stage.is_outdated(self.shared)?);
+            tell(format!("{verb} {}", stage.label()), state);
+        }
+        for claim in self.claims {
+            let state = match &claim.left_out {
+                Some(why) => format!("left out, as {why}"),
+                None => state(claim.done(self.shared)?, claim.is_outdated(self.shared)?),
+            };
+            tell(claim.label(), state);
         }
         Ok(())
     }
@@ -169,46 +197,44 @@ impl What<'_> {
         for stage in self.stages {
             seconds += stage.done(self.shared)?.unwrap_or(0.0);
         }
+        for claim in self.claims {
+            seconds += claim.done(self.shared)?.unwrap_or(0.0);
+        }
         Ok(seconds / self.jobs as f64)
     }
 
-    /// Does all stages that are not done, some at a time.
-    fn run(&self) -> Result<()> {
+    /// Patches that stand for an image.
+    fn patches(&self) -> Result<usize> {
+        let (bag, seed) = (self.shared.protocol.bag, self.shared.protocol.seed);
+        Ok(Tiles::new(self.shared.halves.test.clone(), bag, seed, Colour::Rgb)?.patches())
+    }
+
+    /// The stages that are not done.
+    fn left(&self) -> Result<Vec<&Stage>> {
         let mut left = Vec::new();
         for stage in self.stages {
             if stage.done(self.shared)?.is_none() {
                 left.push(stage);
             }
         }
-        let (next, finished) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
-        let bars = MultiProgress::new();
-        let worker = || {
-            while let Some(stage) = left.get(next.fetch_add(1, Ordering::SeqCst)) {
-                let begun = Instant::now();
-                let done = self.one(stage, &bars).with_context(|| stage.label());
-                if let Err(error) = done {
-                    // The others finish what they have begun, and begin nothing.
-                    next.store(left.len(), Ordering::SeqCst);
-                    failure.lock().expect("no worker panics with it").get_or_insert(error);
-                    return;
-                }
-                let count = finished.fetch_add(1, Ordering::SeqCst) + 1;
-                let line =
-                    format!("[{count}/{}] {}: {:.0} s", left.len(), stage.label(), begun.elapsed().as_secs_f64());
-                // A line that stays, whether there is a terminal for the bars or not.
-                bars.suspend(|| eprintln!("{line}"));
+        Ok(left)
+    }
+
+    /// The claims that are not done.
+    fn claims_left(&self) -> Result<Vec<&ClaimStage>> {
+        let mut left = Vec::new();
+        for claim in self.claims.iter().filter(|claim| claim.left_out.is_none()) {
+            if claim.done(self.shared)?.is_none() {
+                left.push(claim);
             }
-        };
-        std::thread::scope(|scope| {
-            for _ in 0..self.jobs.min(left.len()) {
-                scope.spawn(worker);
-            }
-        });
-        match failure.into_inner().expect("no worker panics with it") {
-            Some(error) => Err(error),
-            None => Ok(()),
         }
+        Ok(left)
+    }
+
+    /// Does all stages that are not done, some at a time; then the claims, as they look at what was trained.
+    fn run(&self) -> Result<()> {
+        queue::all(&self.left()?, self.jobs, |stage| stage.label(), |stage, bars| self.one(stage, bars))?;
+        queue::all(&self.claims_left()?, self.jobs, |claim| claim.label(), |claim, bars| self.look(claim, bars))
     }
 
     fn one(&self, stage: &Stage, bars: &MultiProgress) -> Result<()> {
@@ -216,12 +242,18 @@ impl What<'_> {
             Box::new(Bar::on(bars.add(ProgressBar::new(0)), format!("train {}", stage.label())));
         let images = score::images_to_embed(self.shared.halves);
         let measuring = bars.add(work::bar(&format!("measure {}", stage.label()), images as usize));
-        let result = if self.args.backend.is_gpu() {
-            stage.run(self.shared, observer, &|images| measuring.inc(images))
-        } else {
-            work::on_one_thread(|| stage.run(self.shared, observer, &|images| measuring.inc(images)))?
-        };
+        let result = self.on_threads(|| stage.run(self.shared, observer, &|images| measuring.inc(images)));
         measuring.finish_and_clear();
         result
+    }
+
+    fn look(&self, claim: &ClaimStage, bars: &MultiProgress) -> Result<()> {
+        let bar = |name: &str| bars.add(work::bar(&format!("{} {name}", claim.label()), 0));
+        self.on_threads(|| claim.run(self.shared, &bar))
+    }
+
+    /// On a CPU, where as many jobs run as there are cores, each on one thread.
+    fn on_threads(&self, work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+        if self.args.backend.is_gpu() { work() } else { work::on_one_thread(work)? }
     }
 }

@@ -6,7 +6,9 @@ use anyhow::{Result, bail};
 use bagssl_core::architecture::Architecture;
 use bagssl_core::bag::{Bag, Views};
 use bagssl_core::normalise::Normalisation;
-use bagssl_core::patch::{Filter, MultiScale, PatchSide, PatchSpec};
+use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
+use bagssl_eval::report::Model;
+use bagssl_train::loss::Loss;
 use bagssl_train::preset::preset;
 use clap::ValueEnum;
 
@@ -27,9 +29,6 @@ pub(crate) enum Profile {
     /// ImageNet-1K with ResNet-50; for a GPU
     Imagenet,
 }
-
-/// The smallest share of the area that a multi-scale crop takes (VICReg and others, on ImageNet).
-const SMALLEST_CROP: f32 = 0.08;
 
 impl Profile {
     pub(crate) fn name(self) -> &'static str {
@@ -79,9 +78,28 @@ impl Profile {
         Ok(Some(path))
     }
 
-    /// The run with patches of one scale and the run with crops of many, which differ in nothing else.
-    pub(crate) fn runs(self, epochs: Option<u32>) -> Result<[RunConfig; 2]> {
-        let named = |name: &str| RunConfig::preset(preset(name).expect("a preset of this project"));
+    /// The run of a model that is trained: its preset's loss and views, for the profile's network, patches, batches and schedule. The
+    /// coding rate has the weights of the profile, so that the first two of [`Model::TRAINED`] differ in their views alone.
+    pub(crate) fn run(self, model: Model, epochs: Option<u32>) -> Result<RunConfig> {
+        let mut run = self.base()?;
+        let recipe = named(model.name()).train;
+        run.name = model.name().into();
+        if !matches!(recipe.loss, Loss::Tcr { .. }) {
+            run.train.loss = recipe.loss;
+        }
+        run.train.views = match recipe.views {
+            Views::FixedScale(_) => Views::FixedScale(run.train.patch),
+            Views::MultiScale(crops) => Views::MultiScale(crops.with_input(run.train.patch.input())?),
+        };
+        if let Some(epochs) = epochs {
+            run.train.schedule.epochs = epochs;
+        }
+        run.train.clone().check()?;
+        Ok(run)
+    }
+
+    /// What all runs have in common.
+    fn base(self) -> Result<RunConfig> {
         let mut fixed = match self {
             Profile::Tiles => named("bagssl"),
             _ => named("emp-ssl-cifar"),
@@ -96,17 +114,7 @@ impl Profile {
             let imagenet = self == Profile::Imagenet;
             fixed.train.model.arch = if imagenet { Architecture::ResNet50 } else { Architecture::ResNet18 };
         }
-        if let Some(epochs) = epochs {
-            fixed.train.schedule.epochs = epochs;
-        }
-        fixed.name = "bagssl".into();
-        let mut multi = fixed.clone();
-        multi.name = "multi-scale".into();
-        let ratio = (3.0 / 4.0, 4.0 / 3.0);
-        multi.train.views = Views::MultiScale(MultiScale::new((SMALLEST_CROP, 1.0), ratio, fixed.train.patch.input())?);
-        fixed.train.clone().check()?;
-        multi.train.clone().check()?;
-        Ok([fixed, multi])
+        Ok(fixed)
     }
 
     /// The patches that stand for an image when a model is measured.
@@ -120,6 +128,18 @@ impl Profile {
             Profile::Imagenet100 | Profile::Imagenet => Bag::Random { spec, patches: 16 },
         }
     }
+
+    /// The patches that stand for an image when claims are looked at on many checkpoints: fewer where they lie on a grid.
+    pub(crate) fn claim_bag(self, spec: PatchSpec) -> Bag {
+        match self.bag(spec) {
+            Bag::Grid { spec, stride } => Bag::Grid { spec, stride: 2 * stride },
+            other => other,
+        }
+    }
+}
+
+fn named(name: &str) -> RunConfig {
+    RunConfig::preset(preset(name).expect("a preset of this project"))
 }
 
 #[cfg(test)]
@@ -129,14 +149,33 @@ mod tests {
     #[test]
     fn every_profile_is_consistent() {
         for profile in Profile::value_variants() {
-            let [fixed, multi] = profile.runs(Some(3)).unwrap();
+            let of = |model| profile.run(model, Some(3)).unwrap();
+            let (fixed, multi) = (of(Model::Bagssl), of(Model::MultiScale));
             assert_eq!(fixed.train.schedule.epochs, 3);
             assert!(matches!(fixed.train.views, Views::FixedScale(_)));
             let same = RunConfig {
                 train: bagssl_train::config::TrainConfig { views: fixed.train.views, ..multi.train.clone() },
-                ..multi
+                ..multi.clone()
             };
-            assert_eq!(RunConfig { name: "multi-scale".into(), ..fixed }, same, "only the views differ");
+            assert_eq!(RunConfig { name: "multi-scale".into(), ..fixed.clone() }, same, "only the views differ");
+            for (model, views, is_of) in [
+                (Model::BagsslVicreg, fixed.train.views, Loss::vicreg()),
+                (Model::Vicreg, multi.train.views, Loss::vicreg()),
+                (Model::Simclr, multi.train.views, Loss::simclr()),
+            ] {
+                let run = of(model);
+                assert_eq!((run.train.views, run.train.loss, run.name.as_str()), (views, is_of, model.name()));
+                assert_eq!((run.train.patch, run.train.batch), (fixed.train.patch, fixed.train.batch));
+                assert_eq!(run.train.views.input(), run.train.patch.input());
+            }
+        }
+    }
+
+    /// On the tiles every training is that of its preset.
+    #[test]
+    fn the_tiles_have_the_presets() {
+        for model in Model::TRAINED {
+            assert_eq!(Profile::Tiles.run(model, None).unwrap(), named(model.name()), "{}", model.name());
         }
     }
 

@@ -10,9 +10,10 @@ use anyhow::{Context, Result};
 use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
 use bagssl_core::embed::Embed;
 use bagssl_core::observe::Observer;
+use bagssl_eval::protocol::fnv1a;
 use bagssl_eval::report::Model;
-use serde::{Deserialize, Serialize};
 
+use super::stamp::Stamp;
 use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::config::RunConfig;
 use crate::extraction::Extraction;
@@ -37,15 +38,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) backend: Name,
 }
 
-/// What a stage that is done leaves.
-#[derive(Debug, Serialize, Deserialize)]
-struct Stamp {
-    hash: String,
-    seconds: f64,
-}
-
 const MEASURED: &str = "measured.json";
-const STAMP: &str = "stage.json";
 
 impl Stage {
     pub(crate) fn label(&self) -> String {
@@ -56,7 +49,7 @@ impl Stage {
     }
 
     pub(crate) fn is_trained(&self) -> bool {
-        matches!(self.model, Model::Bagssl | Model::MultiScale)
+        Model::TRAINED.contains(&self.model)
     }
 
     /// A hash of all that the stage's results depend on.
@@ -74,16 +67,12 @@ impl Stage {
             protocol.seed,
             backend.text()
         );
-        let hash = text
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        Ok(format!("{hash:016x}"))
+        Ok(fnv1a(text.as_bytes()))
     }
 
     /// The seconds that it took, if it is done.
     pub(crate) fn done(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
-        let Ok(bytes) = std::fs::read(self.folder.join(STAMP)) else { return Ok(None) };
-        let Ok(stamp) = serde_json::from_slice::<Stamp>(&bytes) else { return Ok(None) };
+        let Some(stamp) = Stamp::read(&self.folder) else { return Ok(None) };
         let whole = self.is_whole();
         Ok((whole && stamp.hash == self.hash(shared)?).then_some(stamp.seconds))
     }
@@ -101,7 +90,7 @@ impl Stage {
 
     /// Whether it was done with other settings, or is damaged.
     pub(crate) fn is_outdated(&self, shared: &Shared<'_>) -> Result<bool> {
-        Ok(self.folder.join(STAMP).is_file() && self.done(shared)?.is_none())
+        Ok(Stamp::is_there(&self.folder) && self.done(shared)?.is_none())
     }
 
     /// Does it. `observer` follows the training, `embedded` hears of images embedded.
@@ -115,7 +104,7 @@ impl Stage {
         files::make_folder(&self.folder)?;
         let outdated = self.is_outdated(shared)?;
         if outdated {
-            std::fs::remove_file(self.folder.join(STAMP)).with_context(|| self.folder.display().to_string())?;
+            Stamp::remove(&self.folder)?;
         }
         let measured = match self.model {
             Model::Pixels | Model::Histogram => serde_json::to_vec(&score::baselines(shared.halves, shared.protocol)?)?,
@@ -128,8 +117,7 @@ impl Stage {
             }
         };
         files::write(&self.folder.join(MEASURED), &measured)?;
-        let stamp = Stamp { hash: self.hash(shared)?, seconds: started.elapsed().as_secs_f64() };
-        files::write(&self.folder.join(STAMP), &serde_json::to_vec(&stamp)?)
+        Stamp { hash: self.hash(shared)?, seconds: started.elapsed().as_secs_f64() }.write(&self.folder)
     }
 
     fn train(&self, shared: &Shared<'_>, observer: Box<dyn Observer + Send>, force: bool) -> Result<()> {
@@ -181,7 +169,7 @@ impl Measure<'_> {
     fn score(&self, network: &dyn Embed, plan: &ModelPlan, input: Input) -> Result<Measured> {
         let Shared { halves, protocol, .. } = *self.shared;
         let extraction = Extraction { network, plan, input, protocol, kept: None, progress: self.embedded };
-        score::measure(&extraction, halves)
+        score::measure(&extraction, halves, &score::TAPS)
     }
 }
 

@@ -9,8 +9,8 @@ use bagssl_eval::convergence::Closeness;
 use bagssl_eval::features::Features;
 use bagssl_eval::health::Health;
 use bagssl_eval::report::{
-    Accuracy, BagSheet, Convergence, Curve, CurvePoint, Data, Machine, Model, Note, Outcome, Provenance, Report, Sheet,
-    SheetRow, Space, Thumbnail, Tile, View,
+    Accuracy, BagSheet, Block, Cells, Claim, Convergence, Curve, CurvePoint, Data, Lines, Machine, Model, Note,
+    Outcome, Page, PatchSheet, Provenance, Report, Sheet, SheetRow, Space, Thumbnail, Tile, View,
 };
 
 const CLASSES: [&str; 4] = ["00-picture-0b", "06-picosdeeuropa", "<i>R&D</i> \"x\"", "sunset"];
@@ -50,6 +50,7 @@ pub(crate) fn report() -> Report {
             patches: (0..8).map(|patch| tile(1, 3, Some(patch))).collect(),
         }],
         sheets: [Space::Embedding, Space::Projection].map(sheet).to_vec(),
+        claims: vec![claim()],
     }
 }
 
@@ -190,4 +191,44 @@ fn sheet(space: Space) -> Sheet {
         neighbours: (0..7).map(|number| near(class, number)).collect(),
     };
     Sheet { model: Model::Bagssl, space, rows: (0..CLASSES.len()).map(row).collect() }
+}
+
+/// A claim with a table, a plot and a sheet of two rows, the second of which has one neighbour more.
+fn claim() -> Claim {
+    let cells = |cells: [&str; 3]| cells.map(String::from).to_vec();
+    let row = |class: usize, neighbours: u32| SheetRow {
+        query: tile(class, 10 + class as u32, Some(4)),
+        neighbours: (0..neighbours)
+            .map(|near| (tile(1 - class, 20 + near, Some(near)), 0.9 - 0.1 * near as f32))
+            .collect(),
+    };
+    let block = Block {
+        title: "Where <i>a patch</i> lies".into(),
+        text: vec!["Nothing but made-up numbers.".into()],
+        grids: vec![Cells {
+            caption: "Adjacent, in percent.".into(),
+            head: cells(["checkpoint", "feature", "adjacent %"]),
+            rows: vec![cells(["bagssl", "embedding", "61.5"]), cells(["bagssl", "projection", "48.0"])],
+            words: 2,
+        }],
+        plots: vec![Lines {
+            title: "Adjacent, against patches".into(),
+            lines: vec![("embedding, \"x\"".into(), vec![(1.0, 50.0, 0.0), (4.0, 61.5, 0.5)])],
+            ..Lines::default()
+        }],
+        sheets: vec![PatchSheet { title: "bagssl, embedding".into(), rows: vec![row(0, 2), row(1, 3)] }],
+        ..Block::default()
+    };
+    Claim {
+        name: "locality".into(),
+        title: "Claim 3: where a patch lies".into(),
+        how: vec!["Grey images, a grid of 3 x 3 patches.".into()],
+        page: Page {
+            title: "Locality".into(),
+            lead: vec!["The embedding tells more: 61.5 %.".into()],
+            blocks: vec![block],
+            origins: vec!["protocol bagssl".into()],
+        },
+        data: serde_json::json!({"adjacent": {"embedding": 61.5, "projection": 48.0}}),
+    }
 }

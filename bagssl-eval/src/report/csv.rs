@@ -44,3 +44,12 @@ pub(super) fn curves(report: &Report) -> String {
     });
     join(head(["model", "seed", "step", "epoch", "figure", "value"]).chain(lines))
 }
+
+/// The plots of the claims, a line for each point: those of their pages, after the claim's name.
+pub(super) fn claims(report: &Report) -> String {
+    let mut text = String::from("claim,plot,line,x,y,band,name\n");
+    for claim in &report.claims {
+        text += &claim.page.points(&format!("{},", escape_csv(&claim.name)));
+    }
+    text
+}

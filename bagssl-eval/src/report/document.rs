@@ -1,5 +1,6 @@
 //! The report as a document: sections of text, tables, figures and pictures, and how they look in HTML and Markdown.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::escape::{escape, escape_markdown};
@@ -7,7 +8,7 @@ use super::escape::{escape, escape_markdown};
 /// A part of the report under one title.
 pub(super) struct Section {
     /// The title.
-    pub(super) title: &'static str,
+    pub(super) title: Cow<'static, str>,
     /// Paragraphs before the parts.
     pub(super) text: Vec<String>,
     /// What it shows.
@@ -16,6 +17,10 @@ pub(super) struct Section {
 
 /// What a section may show.
 pub(super) enum Part {
+    /// A title within the section.
+    Heading(String),
+    /// Paragraphs.
+    Text(Vec<String>),
     /// A table.
     Table(Table),
     /// Plots, side by side where there is room. Markdown leaves them out.
@@ -55,7 +60,7 @@ impl Section {
     }
 
     pub(super) fn html(&self) -> String {
-        let mut html = format!("<section>\n<h2>{}</h2>\n", escape(self.title));
+        let mut html = format!("<section>\n<h2>{}</h2>\n", escape(&self.title));
         for paragraph in &self.text {
             let _ = writeln!(html, "<p>{}</p>", prose(paragraph));
         }
@@ -68,13 +73,15 @@ impl Section {
         let text = self.text.iter().map(|paragraph| format!("{}\n\n", escape_markdown(paragraph)));
         let parts = self.parts.iter().filter_map(Part::markdown);
         let body: String = text.chain(parts).collect();
-        if body.is_empty() { body } else { format!("## {}\n\n{body}", self.title) }
+        if body.is_empty() { body } else { format!("## {}\n\n{body}", escape_markdown(&self.title)) }
     }
 }
 
 impl Part {
     pub(super) fn html(&self) -> String {
         match self {
+            Part::Heading(title) => format!("<h3 class=\"part\">{}</h3>\n", escape(title)),
+            Part::Text(paragraphs) => paragraphs.iter().map(|text| format!("<p>{}</p>\n", prose(text))).collect(),
             Part::Table(table) => table.html(),
             Part::Figures(figures) => {
                 format!("<div class=\"figures\">\n{}</div>\n", figures.iter().map(Figure::html).collect::<String>())
@@ -85,9 +92,11 @@ impl Part {
     }
 
     pub(super) fn markdown(&self) -> Option<String> {
+        let paragraphs = |lines: &[String]| lines.iter().map(|line| escape_markdown(line) + "\n\n").collect();
         match self {
+            Part::Heading(title) => Some(format!("### {}\n\n", escape_markdown(title))),
             Part::Table(table) => Some(table.markdown()),
-            Part::Lines(lines) => Some(lines.iter().map(|line| format!("{}\n\n", escape_markdown(line))).collect()),
+            Part::Lines(lines) | Part::Text(lines) => Some(paragraphs(lines)),
             Part::Figures(_) | Part::Pictures(_) => None,
         }
     }
@@ -106,7 +115,7 @@ impl Table {
         format!("<div class=\"table\">{table}</div>\n<p class=\"caption\">{caption}</p>\n")
     }
 
-    fn markdown(&self) -> String {
+    pub(super) fn markdown(&self) -> String {
         let row = |cells: &[String]| {
             let cells: Vec<String> = cells.iter().map(|cell| escape_markdown(cell)).collect();
             format!("| {} |\n", cells.join(" | "))
@@ -147,7 +156,7 @@ mod tests {
 
     #[test]
     fn pictures_alone_make_no_markdown() {
-        let section = |parts| Section { title: "t", text: vec![], parts };
+        let section = |parts| Section { title: "t".into(), text: vec![], parts };
         assert_eq!(section(vec![Part::Pictures("<img>".into())]).markdown(), "");
         assert!(section(vec![Part::Table(table())]).markdown().starts_with("## t\n\n| class"));
         assert!(section(vec![]).is_empty());

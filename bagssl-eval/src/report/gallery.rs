@@ -28,7 +28,7 @@ pub(super) fn data(report: &Report) -> Result<Section> {
     if !html.is_empty() {
         text.push("Some training images of each class:".into());
     }
-    Ok(Section { title: "The data", text, parts: pictures(&html) })
+    Ok(Section { title: "The data".into(), text, parts: pictures(&html) })
 }
 
 pub(super) fn bags(report: &Report) -> Result<Section> {
@@ -42,21 +42,28 @@ pub(super) fn bags(report: &Report) -> Result<Section> {
     let text = "An image, framed, and the patches that stand for it: each goes through the network on its own, and their mean \
                 is the image's representation.";
     let text = if html.is_empty() { vec![] } else { vec![text.into()] };
-    Ok(Section { title: "What a bag is", text, parts: pictures(&html) })
+    Ok(Section { title: "What a bag is".into(), text, parts: pictures(&html) })
 }
 
 pub(super) fn neighbours(report: &Report) -> Result<Section> {
     let mut html = String::new();
     for sheet in &report.sheets {
-        let _ = writeln!(html, "<h3>{}, {}</h3>", escape(sheet.model.title()), escape(sheet.space.name()));
-        sheet.rows.iter().try_for_each(|row| neighbour_row(&mut html, row))?;
+        let title = format!("{}, {}", sheet.model.title(), sheet.space.name());
+        html.push_str(&sheet_of(&title, &sheet.rows)?);
     }
     let text = "A single patch, framed, and the patches of other images nearest to it, with class and cosine similarity; a \
                 filled mark says that the class is the same. The embedding should keep what is where in the patch (position, \
                 orientation); the projection, which the loss pulls together, should care less for it and more for what \
                 occurs in the same images.";
     let text = if html.is_empty() { vec![] } else { vec![text.into()] };
-    Ok(Section { title: "Nearest neighbours of single patches", text, parts: pictures(&html) })
+    Ok(Section { title: "Nearest neighbours of single patches".into(), text, parts: pictures(&html) })
+}
+
+/// A row for each patch, under a title.
+pub(super) fn sheet_of(title: &str, rows: &[SheetRow]) -> Result<String> {
+    let mut html = format!("<h3>{}</h3>\n", escape(title));
+    rows.iter().try_for_each(|row| neighbour_row(&mut html, row))?;
+    Ok(html)
 }
 
 fn neighbour_row(html: &mut String, row: &SheetRow) -> Result<()> {
@@ -83,6 +90,7 @@ fn picture(html: &mut String, tile: &Tile, class: &str, note: Option<&str>) -> R
     Ok(())
 }
 
-fn pictures(html: &str) -> Vec<Part> {
+/// What is drawn, in the frame that pictures stand in; nothing of nothing.
+pub(super) fn pictures(html: &str) -> Vec<Part> {
     if html.is_empty() { vec![] } else { vec![Part::Pictures(format!("<div class=\"pictures\">\n{html}</div>\n"))] }
 }

@@ -12,16 +12,20 @@ mod results;
 mod training;
 mod gallery;
 mod csv;
+mod block;
 mod page;
+mod claim;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use block::{Block, Cells, Line, Lines, PatchSheet};
+pub use claim::Claim;
 pub use headline::{Comparison, Headline};
 pub use outcome::{Accuracy, Convergence, Curve, CurvePoint, Model, Outcome, Space, View};
-pub use page::{Block, Cells, Line, Lines, Page};
+pub use page::Page;
 pub use picture::{BagSheet, Sheet, SheetRow, Thumbnail, Tile};
 pub use provenance::{Data, Machine, Note, Provenance};
 pub use scatter::{Point, Scatter};
@@ -64,6 +68,9 @@ pub struct Report {
     pub bags: Vec<BagSheet>,
     /// Nearest neighbours of some patches.
     pub sheets: Vec<Sheet>,
+    /// The claims that were looked at, a section each.
+    #[serde(default)]
+    pub claims: Vec<Claim>,
 }
 
 impl Report {
@@ -113,7 +120,7 @@ impl Report {
     }
 
     /// Writes `report.json`, `report.md`, `report.html` and the plots' data (`results.csv`, `convergence.csv`,
-    /// `curves.csv`) into a folder that is there. Each file is written beside its place and renamed, over an older one.
+    /// `curves.csv`, `claims.csv`) into a folder that is there. Each file is written beside its place and renamed, over an older one.
     ///
     /// # Errors
     /// [`Error::Write`](crate::Error::Write) if a file cannot be written, [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
@@ -125,6 +132,7 @@ impl Report {
             ("results.csv", csv::results(self)),
             ("convergence.csv", csv::convergence(self)),
             ("curves.csv", csv::curves(self)),
+            ("claims.csv", csv::claims(self)),
         ];
         let written = files.into_iter().map(|(name, text)| {
             let path = folder.join(name);
@@ -144,18 +152,23 @@ impl Report {
     }
 
     fn sections(&self) -> Result<Vec<Section>> {
-        let sections = [
+        let mut sections = vec![
             results::accuracy(self),
             results::patches(self),
             results::convergence(self),
             gallery::neighbours(self)?,
+        ];
+        for claim in &self.claims {
+            sections.push(claim.section()?);
+        }
+        sections.extend([
             training::curves(self),
             training::health(self),
             gallery::data(self)?,
             gallery::bags(self)?,
             provenance::protocol(self),
             provenance::provenance(self),
-        ];
+        ]);
         Ok(sections.into_iter().filter(|section| !section.is_empty()).collect())
     }
 }

@@ -16,6 +16,12 @@ pub enum Model {
     Bagssl,
     /// The same network, trained on crops of many scales.
     MultiScale,
+    /// The same network on patches of one scale, with VICReg's loss.
+    BagsslVicreg,
+    /// The same network on crops of many scales, with VICReg's loss.
+    Vicreg,
+    /// The same network on crops of many scales, with SimCLR's loss.
+    Simclr,
     /// The same network with random weights.
     Random,
     /// No network: the pixels.
@@ -25,11 +31,18 @@ pub enum Model {
 }
 
 impl Model {
-    /// The name, as in the JSON.
+    /// Those that are trained, the two of the main comparison first.
+    pub const TRAINED: [Model; 5] =
+        [Model::Bagssl, Model::MultiScale, Model::BagsslVicreg, Model::Vicreg, Model::Simclr];
+
+    /// The name, as in the JSON; for one that is trained also that of its preset.
     pub fn name(self) -> &'static str {
         match self {
             Model::Bagssl => "bagssl",
             Model::MultiScale => "multi-scale",
+            Model::BagsslVicreg => "bagssl-vicreg",
+            Model::Vicreg => "vicreg",
+            Model::Simclr => "simclr",
             Model::Random => "random",
             Model::Pixels => "pixels",
             Model::Histogram => "histogram",
@@ -41,6 +54,9 @@ impl Model {
         match self {
             Model::Bagssl => "BagSSL",
             Model::MultiScale => "multi-scale",
+            Model::BagsslVicreg => "BagSSL-VICReg",
+            Model::Vicreg => "VICReg",
+            Model::Simclr => "SimCLR",
             Model::Random => "random weights",
             Model::Pixels => "raw pixels",
             Model::Histogram => "colour histogram",
@@ -179,7 +195,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_json() {
-        for model in [Model::Bagssl, Model::MultiScale, Model::Random, Model::Pixels, Model::Histogram] {
+        for model in Model::TRAINED.into_iter().chain([Model::Random, Model::Pixels, Model::Histogram]) {
             assert_eq!(serde_json::to_value(model).unwrap(), model.name());
         }
         for space in [Space::Embedding, Space::Projection, Space::Input] {

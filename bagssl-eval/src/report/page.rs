@@ -2,10 +2,9 @@
 
 use std::fmt::Write;
 
-use super::document::{Figure, Part, Table, prose};
+use super::block::Block;
+use super::document::{Part, Section, prose};
 use super::escape::{escape, escape_csv, escape_markdown};
-use super::scatter::Scatter;
-use super::svg::{LineChart, Series};
 use crate::error::Result;
 
 /// Sections under a title.
@@ -21,54 +20,6 @@ pub struct Page {
     pub origins: Vec<String>,
 }
 
-/// Tables and plots under a heading.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Block {
-    /// The heading.
-    pub title: String,
-    /// Paragraphs.
-    pub text: Vec<String>,
-    /// Tables.
-    pub grids: Vec<Cells>,
-    /// Plots; Markdown and terminal leave them out.
-    pub plots: Vec<Lines>,
-    /// Maps; Markdown and terminal leave them out as well.
-    pub maps: Vec<Scatter>,
-}
-
-/// A table.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Cells {
-    /// What to look at.
-    pub caption: String,
-    /// Names of the columns.
-    pub head: Vec<String>,
-    /// Cells; a row has as many as the head.
-    pub rows: Vec<Vec<String>>,
-    /// Columns of words from the left; the others hold numbers.
-    pub words: usize,
-}
-
-/// A plot of lines, at most five of them in colours of their own.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Lines {
-    /// The title.
-    pub title: String,
-    /// What to look at.
-    pub caption: String,
-    /// Under the horizontal axis.
-    pub x_label: String,
-    /// Above the vertical axis.
-    pub y_label: String,
-    /// Whether the horizontal axis is logarithmic.
-    pub logarithmic: bool,
-    /// The lines.
-    pub lines: Vec<Line>,
-}
-
-/// A name, and for each point its place, value, and half the height of the band around it.
-pub type Line = (String, Vec<(f64, f64, f64)>);
-
 impl Page {
     /// One HTML file that needs nothing else.
     ///
@@ -77,10 +28,13 @@ impl Page {
     pub fn html(&self) -> Result<String> {
         let title = escape(&self.title);
         let lead: String = self.lead.iter().map(|sentence| format!("<p>{}</p>\n", prose(sentence))).collect();
-        let mut body = self.blocks.iter().map(Block::html).collect::<Result<String>>()?;
+        let mut body = String::new();
+        for block in &self.blocks {
+            body += &Section { title: block.title.clone().into(), text: vec![], parts: block.parts()? }.html();
+        }
         if !self.origins.is_empty() {
-            let lines = Part::Lines(self.origins.clone()).html();
-            body = format!("{body}<section>\n<h2>Where the numbers come from</h2>\n{lines}</section>\n");
+            let parts = vec![Part::Lines(self.origins.clone())];
+            body += &Section { title: "Where the numbers come from".into(), text: vec![], parts }.html();
         }
         let style = include_str!("style.css");
         Ok(format!(
@@ -98,7 +52,7 @@ impl Page {
         let mut text = format!("# {}\n\n{}", escape_markdown(&self.title), paragraphs(&self.lead));
         for block in &self.blocks {
             let _ = write!(text, "## {}\n\n{}", escape_markdown(&block.title), paragraphs(&block.text));
-            text.extend(block.grids.iter().filter_map(|grid| Part::Table(grid.table()).markdown()));
+            block.grids.iter().for_each(|grid| text += &grid.markdown());
         }
         if !self.origins.is_empty() {
             text += "## Where the numbers come from\n\n";
@@ -109,17 +63,36 @@ impl Page {
         text.trim_end().to_string() + "\n"
     }
 
+    /// The page as a section of a report: what leads it, a few lines on it, its blocks, and its origins.
+    pub(super) fn section(&self, title: &str, lines: &[String]) -> Result<Section> {
+        let mut parts = vec![];
+        for block in &self.blocks {
+            parts.push(Part::Heading(block.title.clone()));
+            parts.extend(block.parts()?);
+        }
+        if !self.origins.is_empty() {
+            parts.push(Part::Lines(self.origins.clone()));
+        }
+        Ok(Section { title: title.to_string().into(), text: [&self.lead, lines].concat(), parts })
+    }
+
     /// The data of the plots: `plot,line,x,y,band,name`; the lines of a map are its groups, its points have names and no band.
     pub fn csv(&self) -> String {
-        let mut text = String::from("plot,line,x,y,band,name\n");
+        String::from("plot,line,x,y,band,name\n") + &self.points("")
+    }
+
+    /// The lines of [`Page::csv`] but for the names, each after some fields.
+    pub(super) fn points(&self, before: &str) -> String {
+        let mut text = String::new();
         for plot in self.blocks.iter().flat_map(|block| &block.plots) {
             for (line, points) in &plot.lines {
                 for (x, y, band) in points {
-                    let _ = writeln!(text, "{},{},{x},{y},{band},", escape_csv(&plot.title), escape_csv(line));
+                    let (plot, line) = (escape_csv(&plot.title), escape_csv(line));
+                    let _ = writeln!(text, "{before}{plot},{line},{x},{y},{band},");
                 }
             }
         }
-        self.blocks.iter().flat_map(|block| &block.maps).for_each(|map| text += &map.csv());
+        self.blocks.iter().flat_map(|block| &block.maps).for_each(|map| text += &map.csv(before));
         text
     }
 
@@ -144,71 +117,9 @@ impl Page {
     }
 }
 
-impl Block {
-    fn html(&self) -> Result<String> {
-        let mut html = format!("<section>\n<h2>{}</h2>\n", escape(&self.title));
-        for paragraph in &self.text {
-            let _ = writeln!(html, "<p>{}</p>", prose(paragraph));
-        }
-        let figures: Vec<Figure> = self.plots.iter().filter_map(Lines::figure).collect();
-        if !figures.is_empty() {
-            html += &Part::Figures(figures).html();
-        }
-        for map in &self.maps {
-            html += &map.html()?;
-        }
-        self.grids.iter().for_each(|grid| html += &Part::Table(grid.table()).html());
-        Ok(html + "</section>\n")
-    }
-}
-
-impl Cells {
-    fn table(&self) -> Table {
-        let Cells { caption, head, rows, words } = self.clone();
-        Table { caption, head, rows, words }
-    }
-
-    /// Columns one beside the other: words to the left, numbers to the right.
-    fn text(&self) -> String {
-        let width = |column: usize| {
-            let cells = std::iter::once(&self.head).chain(&self.rows).filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
-        let mut text = String::new();
-        for row in std::iter::once(&self.head).chain(&self.rows) {
-            let cell = |(column, cell): (usize, &String)| match column < self.words {
-                true => format!("{cell:<0$}", widths[column]),
-                false => format!("{cell:>0$}", widths[column]),
-            };
-            let cells: Vec<String> = row.iter().enumerate().map(cell).collect();
-            let _ = writeln!(text, "{}", cells.join("  ").trim_end());
-        }
-        text
-    }
-}
-
-impl Lines {
-    fn figure(&self) -> Option<Figure> {
-        let series = |(number, (name, points)): (usize, &Line)| Series {
-            name: name.clone(),
-            colour: number % 5,
-            dashed: number >= 5,
-            points: points.clone(),
-        };
-        let chart = LineChart {
-            x_label: self.x_label.clone(),
-            y_label: self.y_label.clone(),
-            logarithmic: self.logarithmic,
-            series: self.lines.iter().enumerate().map(series).collect(),
-        };
-        let plot = chart.render(&self.title)?;
-        Some(Figure { title: self.title.clone(), plot, caption: self.caption.clone() })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::block::{Cells, Lines};
     use super::*;
 
     fn page() -> Page {
@@ -230,7 +141,7 @@ mod tests {
                     lines: vec![("a".into(), vec![(1.0, 2.0, 0.5), (2.0, 3.0, 0.0)])],
                     ..Lines::default()
                 }],
-                maps: vec![],
+                ..Block::default()
             }],
             origins: vec!["seed 0".into()],
         }

@@ -75,7 +75,7 @@ pub(super) fn protocol(report: &Report) -> Section {
     let head = ["step", "how"].map(String::from).to_vec();
     let caption = "The recipes are this project's own unless a source is named.".into();
     let parts = if rows.is_empty() { vec![] } else { vec![Part::Table(Table { caption, head, rows, words: 2 })] };
-    Section { title: "Protocol", text: vec![], parts }
+    Section { title: "Protocol".into(), text: vec![], parts }
 }
 
 pub(super) fn provenance(report: &Report) -> Section {
@@ -100,5 +100,5 @@ pub(super) fn provenance(report: &Report) -> Section {
     if !report.data.attribution.is_empty() {
         parts.push(Part::Lines(report.data.attribution.clone()));
     }
-    Section { title: "Provenance and attribution", text: vec![], parts }
+    Section { title: "Provenance and attribution".into(), text: vec![], parts }
 }

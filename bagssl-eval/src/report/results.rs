@@ -7,7 +7,9 @@ use super::svg::{BarChart, Group, LineChart, Series};
 use crate::colour::Colour;
 use crate::stats::{Interval, paired_difference};
 
-const MODELS: [Model; 3] = [Model::Bagssl, Model::MultiScale, Model::Random];
+/// The networks; the place is the number of the colour.
+pub(super) const MODELS: [Model; 6] =
+    [Model::Bagssl, Model::MultiScale, Model::Random, Model::BagsslVicreg, Model::Vicreg, Model::Simclr];
 const COLOURS: [(Colour, &str); 2] = [(Colour::Rgb, "RGB"), (Colour::Grey, "grey")];
 
 /// A way to classify: its name, and where its accuracy stands.
@@ -30,7 +32,7 @@ pub(super) fn accuracy(report: &Report) -> Section {
     let mut parts = vec![Part::Figures(figures)];
     parts.extend(table(report, &rows, caption));
     parts.extend(differences(report));
-    Section { title: "Accuracy", text: vec![], parts }
+    Section { title: "Accuracy".into(), text: vec![], parts }
 }
 
 pub(super) fn patches(report: &Report) -> Section {
@@ -44,7 +46,7 @@ pub(super) fn patches(report: &Report) -> Section {
     let rows: Vec<Row> = rows(report).into_iter().filter(row).collect();
     let mut parts = if figures.is_empty() { vec![] } else { vec![Part::Figures(figures)] };
     parts.extend(table(report, &rows, "Every number of patches; percent, mean and standard deviation over the seeds."));
-    Section { title: "Accuracy and the number of patches", text: vec![], parts }
+    Section { title: "Accuracy and the number of patches".into(), text: vec![], parts }
 }
 
 pub(super) fn convergence(report: &Report) -> Section {
@@ -67,7 +69,7 @@ pub(super) fn convergence(report: &Report) -> Section {
     let figures: Vec<Figure> = chart.render(title).map(figure).into_iter().collect();
     let mut parts = if figures.is_empty() { vec![] } else { vec![Part::Figures(figures)] };
     parts.extend(convergence_table(report));
-    Section { title: "Convergence to the whole image", text: vec![], parts }
+    Section { title: "Convergence to the whole image".into(), text: vec![], parts }
 }
 
 fn bars(report: &Report, name: &str, of: fn(&Outcome) -> &Accuracy) -> Option<Figure> {
@@ -163,30 +165,37 @@ fn table(report: &Report, rows: &[Row], caption: &str) -> Option<Part> {
     (!rows.is_empty()).then(|| Part::Table(Table { caption: caption.into(), head, rows, words: 3 }))
 }
 
-/// BagSSL less the multi-scale baseline, seed by seed.
+/// BagSSL less each other training, seed by seed.
 fn differences(report: &Report) -> Option<Part> {
     let mut rows = vec![];
-    for (colour, colour_name) in COLOURS.into_iter().rev() {
-        for (view, view_name) in [(View::Patches, "all patches"), (View::Whole, "whole")] {
-            let of_model = |model| match view {
-                View::Patches => report.all_patches(model, Space::Embedding, colour),
-                View::Whole => report.whole(model, Space::Embedding, colour),
-            };
-            let (Some(this), Some(other)) = (of_model(Model::Bagssl), of_model(Model::MultiScale)) else { continue };
-            for (name, of) in PROTOCOLS {
-                let (this, other) = (of(this), of(other));
-                let interval = paired_difference(&this.values, &other.values).ok().flatten();
-                let interval =
-                    interval.map_or("-".into(), |Interval { low, high, .. }| format!("{low:+.1} to {high:+.1}"));
-                let names = [colour_name, view_name, name].map(String::from);
-                rows.push([names.to_vec(), vec![format!("{:+.1}", this.mean - other.mean), interval]].concat());
-            }
+    for model in Model::TRAINED.into_iter().skip(1) {
+        for colour in COLOURS.into_iter().rev() {
+            rows.extend(differences_from(report, model, colour));
         }
     }
-    let head = ["images", "view", "protocol", "BagSSL less multi-scale", "95 % interval"].map(String::from).to_vec();
+    let head = ["BagSSL less", "images", "view", "protocol", "points", "95 % interval"].map(String::from).to_vec();
     let caption = "Embedding; points of accuracy, with the interval of the paired difference over the seeds (Student's t). An \
                    interval that holds 0 bears out no difference.";
-    (!rows.is_empty()).then(|| Part::Table(Table { caption: caption.into(), head, rows, words: 3 }))
+    (!rows.is_empty()).then(|| Part::Table(Table { caption: caption.into(), head, rows, words: 4 }))
+}
+
+fn differences_from(report: &Report, model: Model, (colour, colour_name): (Colour, &str)) -> Vec<Vec<String>> {
+    let mut rows = vec![];
+    for (view, view_name) in [(View::Patches, "all patches"), (View::Whole, "whole")] {
+        let of_model = |model| match view {
+            View::Patches => report.all_patches(model, Space::Embedding, colour),
+            View::Whole => report.whole(model, Space::Embedding, colour),
+        };
+        let (Some(this), Some(other)) = (of_model(Model::Bagssl), of_model(model)) else { continue };
+        for (name, of) in PROTOCOLS {
+            let (this, other) = (of(this), of(other));
+            let interval = paired_difference(&this.values, &other.values).ok().flatten();
+            let interval = interval.map_or("-".into(), |Interval { low, high, .. }| format!("{low:+.1} to {high:+.1}"));
+            let names = [model.title(), colour_name, view_name, name].map(String::from);
+            rows.push([names.to_vec(), vec![format!("{:+.1}", this.mean - other.mean), interval]].concat());
+        }
+    }
+    rows
 }
 
 fn convergence_table(report: &Report) -> Option<Part> {

@@ -129,12 +129,13 @@ impl Scatter {
         html + "</ul>\n"
     }
 
-    /// A line for each point: title, group, place, name.
-    pub(super) fn csv(&self) -> String {
+    /// A line for each point, after some fields: title, group, place, name.
+    pub(super) fn csv(&self, before: &str) -> String {
         let mut text = String::new();
+        let title = escape_csv(&self.title);
         for Point { at: [x, y], group, name, .. } in &self.points {
-            let group = self.groups.get(*group).map_or("", String::as_str);
-            let _ = writeln!(text, "{},{},{x},{y},,{}", escape_csv(&self.title), escape_csv(group), escape_csv(name));
+            let (group, name) = (escape_csv(self.groups.get(*group).map_or("", String::as_str)), escape_csv(name));
+            let _ = writeln!(text, "{before}{title},{group},{x},{y},,{name}");
         }
         text
     }
@@ -174,6 +175,6 @@ mod tests {
         let html = map.html().unwrap();
         assert!(html.contains("a&lt;b&gt;.png (cat, or dog)") && html.contains("data:image/png;base64,"), "{html}");
         assert!(html.contains(r#"width="40.0" height="20.0""#) && html.contains("--hue:180"));
-        assert_eq!(map.csv(), "A & B,\"cat, or dog\",0,1,,a<b>.png\nA & B,x,1,1,,a<b>.png\n");
+        assert_eq!(map.csv(""), "A & B,\"cat, or dog\",0,1,,a<b>.png\nA & B,x,1,1,,a<b>.png\n");
     }
 }

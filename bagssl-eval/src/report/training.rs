@@ -3,6 +3,7 @@
 use super::Report;
 use super::document::{Figure, Part, Section, Table};
 use super::outcome::{Curve, Model, Space};
+use super::results;
 use super::svg::{LineChart, Series};
 use crate::health::{Deviation, Health};
 use crate::stats::{deviation, mean};
@@ -19,11 +20,11 @@ pub(super) fn curves(report: &Report) -> Section {
     }
     let figures: Vec<Figure> = names.into_iter().filter_map(|name| figure(report, name)).collect();
     let parts = if figures.is_empty() { vec![] } else { vec![Part::Figures(figures)] };
-    Section { title: "Training", text: vec![], parts }
+    Section { title: "Training".into(), text: vec![], parts }
 }
 
 fn figure(report: &Report, name: &str) -> Option<Figure> {
-    let models = [Model::Bagssl, Model::MultiScale].into_iter().enumerate();
+    let models = results::MODELS.into_iter().enumerate();
     let series = models.filter_map(|(colour, model)| {
         let curves: Vec<&Curve> = report.curves.iter().filter(|curve| curve.model == model).collect();
         let points = over_seeds(&curves, name);
@@ -97,7 +98,7 @@ pub(super) fn health(report: &Report) -> Section {
                    their number.";
     let table = Table { caption: caption.into(), head: head.map(String::from).to_vec(), rows, words: 3 };
     let parts = if table.rows.is_empty() { vec![] } else { vec![Part::Table(table), Part::Lines(reasons)] };
-    Section { title: "Health of the representations", text: vec![], parts }
+    Section { title: "Health of the representations".into(), text: vec![], parts }
 }
 
 fn row(model: Model, space: Space, health: &Health) -> Vec<String> {

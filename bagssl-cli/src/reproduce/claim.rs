@@ -1,0 +1,323 @@
+//! The claims as stages: each is looked at once on the checkpoints that were trained, and kept.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use bagssl_core::bag::{Bag, Grid};
+use bagssl_eval::protocol::fnv1a;
+use bagssl_eval::report;
+use serde_json::Value;
+
+use super::profile::Profile;
+use super::stage::{Shared, Stage};
+use super::stamp::Stamp;
+use crate::bag::BagArgs;
+use crate::claims::{Bars, Claim, ClaimArgs, aggregation, compare, convergence, cooccurrence, locality};
+use crate::files;
+use crate::source::DataArgs;
+use crate::train;
+
+/// A claim, and the trainings that it is looked at on.
+pub(super) struct ClaimStage {
+    claim: Claim,
+    title: &'static str,
+    /// How it is looked at, for the reader.
+    how: Vec<String>,
+    trained: Vec<Stage>,
+    folder: PathBuf,
+    /// Why it cannot be looked at.
+    pub(super) left_out: Option<&'static str>,
+    /// Patches that go through a network.
+    patches: usize,
+}
+
+/// What was found.
+const FOUND: &str = "found.json";
+/// Changes with the form of what is found, so that what an older program has found is found anew.
+const FORM: u32 = 1;
+
+/// All claims, the ones that take longest first.
+pub(super) fn stages(
+    profile: Profile,
+    stages: &[Stage],
+    data: &DataArgs,
+    shared: &Shared<'_>,
+    out: &Path,
+) -> Vec<ClaimStage> {
+    let mut trained: Vec<Stage> = stages.iter().filter(|stage| stage.is_trained()).cloned().collect();
+    // By method: the first of compare is the one that the others are compared with.
+    trained.sort_by_key(|stage| (stage.model, stage.seed));
+    let first = |stage: &&Stage| stage.seed == shared.protocol.seed;
+    let firsts: Vec<Stage> = trained.iter().filter(first).cloned().collect();
+    let plan = Plan { bag: profile.claim_bag(trained[0].config.train.patch), data, shared, out };
+    vec![
+        plan.compare(trained),
+        plan.aggregation(firsts.clone()),
+        plan.convergence(firsts.clone()),
+        plan.locality(firsts),
+        plan.cooccurrence(),
+    ]
+}
+
+/// What the claims are made of.
+struct Plan<'a> {
+    bag: Bag,
+    data: &'a DataArgs,
+    shared: &'a Shared<'a>,
+    out: &'a Path,
+}
+
+const NO_GRID: &str = "images that differ in size have no grid of patches in common";
+const FIRST_SEED: &str = "The first seed of each training.";
+
+impl Plan<'_> {
+    fn compare(&self, trained: Vec<Stage>) -> ClaimStage {
+        let claim = self.claim(&trained);
+        let how = vec![self.images("kNN alone, no linear probes"), "All seeds of each training.".into()];
+        let patches = self.per_image() + 1;
+        let args = compare::Args { claim, bag: BagArgs::like(self.bag), protocol: self.protocol(), only_knn: true };
+        self.stage(
+            Claim::Compare(args),
+            "Claims 0 and 5: methods side by side, and what averaging patches gains",
+            trained,
+        )
+        .on(how, patches * self.images_of([true, true]))
+    }
+
+    fn aggregation(&self, trained: Vec<Stage>) -> ClaimStage {
+        let claim = self.claim(&trained);
+        let how = vec![self.images("kNN alone, no linear probes"), FIRST_SEED.into()];
+        let patches = 2 * self.per_image() + 2;
+        let args = aggregation::Args { claim, stride: self.stride(), protocol: self.protocol(), only_knn: true };
+        self.stage(Claim::Aggregation(args), "Claim 1: accuracy and aggregation", trained)
+            .on(how, patches * self.images_of([true, true]))
+            .only_on_a_grid(self.bag)
+    }
+
+    fn convergence(&self, trained: Vec<Stage>) -> ClaimStage {
+        let claim = self.claim(&trained);
+        let how = vec![self.images("test images alone"), FIRST_SEED.into()];
+        let patches = self.per_image() + 2;
+        let args = convergence::Args { claim, bag: BagArgs::like(self.bag) };
+        self.stage(Claim::Convergence(args), "Claim 2: the whole image and the mean of its patches", trained)
+            .on(how, patches * self.images_of([false, true]))
+    }
+
+    fn locality(&self, trained: Vec<Stage>) -> ClaimStage {
+        let claim = self.claim(&trained);
+        let how = vec![self.images("pictures of six patches, one of a class"), FIRST_SEED.into()];
+        let args = locality::Args { claim, bag: BagArgs::like(self.bag) };
+        self.stage(Claim::Locality(args), "Claim 3: locality of patch embeddings", trained)
+            .on(how, self.per_image() * self.images_of([true, true]))
+            .only_on_a_grid(self.bag)
+    }
+
+    fn cooccurrence(&self) -> ClaimStage {
+        let args = cooccurrence::Args::with_seed(self.shared.protocol.seed);
+        let how = vec!["No images and no checkpoint: patches whose joint distribution is known.".into()];
+        self.stage(Claim::Cooccurrence(args), "Claim 4: co-occurrence, in a world where all is known", vec![])
+            .on(how, 0)
+    }
+
+    fn stage(&self, claim: Claim, title: &'static str, trained: Vec<Stage>) -> ClaimStage {
+        let folder = self.out.join("claims").join(claim.question().name());
+        ClaimStage { claim, title, how: vec![], trained, folder, left_out: None, patches: 0 }
+    }
+
+    /// What the program's commands are told about checkpoints.
+    fn claim(&self, trained: &[Stage]) -> ClaimArgs {
+        let threads = self.shared.protocol.threads;
+        ClaimArgs {
+            checkpoints: trained.iter().map(|stage| stage.folder.join(train::CHECKPOINT)).collect(),
+            data: DataArgs { threads, ..self.data.clone() },
+            grey: true,
+            seed: self.shared.protocol.seed,
+            backend: self.shared.backend,
+            ..ClaimArgs::default()
+        }
+    }
+
+    fn protocol(&self) -> String {
+        self.shared.protocol.how.name.into()
+    }
+
+    fn stride(&self) -> Option<u32> {
+        if let Bag::Grid { stride, .. } = self.bag { Some(stride) } else { None }
+    }
+
+    /// Patches of an image.
+    fn per_image(&self) -> usize {
+        match self.bag {
+            Bag::Grid { spec, stride } => {
+                let size = self.shared.halves.test.decode(0).map(|image| image.size());
+                size.ok().and_then(|size| Grid::new(spec, size, stride).ok()).map_or(1, Grid::patches)
+            }
+            Bag::Random { patches, .. } => patches as usize,
+            Bag::Whole | Bag::Centre => 1,
+        }
+    }
+
+    /// Images of the halves, training first.
+    fn images_of(&self, [train, test]: [bool; 2]) -> usize {
+        let halves = self.shared.halves;
+        usize::from(train) * halves.train.len() + usize::from(test) * halves.test.len()
+    }
+
+    /// What is looked at, in a sentence.
+    fn images(&self, more: &str) -> String {
+        let count = self.per_image();
+        let bag = match self.bag {
+            Bag::Grid { stride, .. } => format!("a grid of {count} patches, {stride} pixels from one to the next"),
+            _ => format!("{count} patches at random places"),
+        };
+        format!("Chosen for this report: grey images, {bag}, {more}; the command has options for others.")
+    }
+}
+
+impl ClaimStage {
+    fn on(mut self, how: Vec<String>, patches: usize) -> Self {
+        (self.how, self.patches) = (how, patches * self.trained.len());
+        self
+    }
+
+    fn only_on_a_grid(mut self, bag: Bag) -> Self {
+        self.left_out = (!matches!(bag, Bag::Grid { .. })).then_some(NO_GRID);
+        self
+    }
+
+    pub(super) fn label(&self) -> String {
+        format!("claim {}", self.claim.question().name())
+    }
+
+    /// Patches that go through a network.
+    pub(super) fn patches(&self) -> usize {
+        self.patches
+    }
+
+    /// A hash of all that the answer depends on, the checkpoints' bytes among it; none while one of them is not there.
+    fn hash(&self, shared: &Shared<'_>) -> Result<Option<String>> {
+        let Shared { halves, protocol, backend } = shared;
+        let mut text = format!(
+            "{} {FORM} {} {:?} {} {} {} {} {}",
+            env!("CARGO_PKG_VERSION"),
+            self.label(),
+            self.how,
+            halves.train.fingerprint(),
+            halves.test.fingerprint(),
+            protocol.how.hash(),
+            protocol.seed,
+            backend.text()
+        );
+        for stage in &self.trained {
+            let path = stage.folder.join(train::CHECKPOINT);
+            if stage.done(shared)?.is_none() || !path.is_file() {
+                return Ok(None);
+            }
+            text += &format!(" {} {}", stage.label(), fnv1a(&files::read(&path)?));
+        }
+        Ok(Some(fnv1a(text.as_bytes())))
+    }
+
+    /// The seconds that it took, if it is done.
+    pub(super) fn done(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
+        let Some(stamp) = Stamp::read(&self.folder) else { return Ok(None) };
+        let is_same = self.hash(shared)?.is_some_and(|hash| hash == stamp.hash);
+        Ok((is_same && self.found().is_ok()).then_some(stamp.seconds))
+    }
+
+    /// Whether it was done on other checkpoints or with other settings, or is damaged.
+    pub(super) fn is_outdated(&self, shared: &Shared<'_>) -> Result<bool> {
+        Ok(Stamp::is_there(&self.folder) && self.done(shared)?.is_none())
+    }
+
+    /// Looks, and keeps what is found.
+    pub(super) fn run(&self, shared: &Shared<'_>, bars: Bars<'_>) -> Result<()> {
+        let started = Instant::now();
+        files::make_folder(&self.folder)?;
+        Stamp::remove(&self.folder)?;
+        let found = self.claim.question().find(bars)?;
+        files::write(&self.folder.join(FOUND), &serde_json::to_vec(&found)?)?;
+        let hash = self.hash(shared)?.context("a checkpoint is gone that was there")?;
+        Stamp { hash, seconds: started.elapsed().as_secs_f64() }.write(&self.folder)
+    }
+
+    fn found(&self) -> Result<Value> {
+        let path = self.folder.join(FOUND);
+        serde_json::from_slice(&files::read(&path)?).with_context(|| path.display().to_string())
+    }
+
+    /// The section of the report.
+    pub(super) fn section(&self) -> Result<report::Claim> {
+        let (name, title) = (self.claim.question().name().into(), self.title.into());
+        if let Some(why) = self.left_out {
+            let how = vec![format!("Not looked at here, as {why}.")];
+            return Ok(report::Claim { name, title, how, ..report::Claim::default() });
+        }
+        let data = self.found()?;
+        let page = self.claim.question().page(&data).with_context(|| self.label())?;
+        Ok(report::Claim { name, title, how: self.how.clone(), page, data })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bagssl_data::bad::OnBadImage;
+    use bagssl_data::dataset::{Dataset, Split};
+    use bagssl_eval::report::Model;
+
+    use crate::backend::Name;
+    use crate::groups::Groups;
+    use crate::score::{Halves, Protocol};
+
+    /// The claims about two trainings with seeds 4 and 3, of which 3 is the first; images as the program carries them.
+    fn claims(profile: Profile) -> Vec<ClaimStage> {
+        let open = |split| Dataset::embedded(split).unwrap().into();
+        let halves = Halves { train: open(Split::Train), test: open(Split::Validation) };
+        let trainings = [(Model::Simclr, 4), (Model::Bagssl, 4), (Model::Simclr, 3), (Model::Bagssl, 3)];
+        let stage = |(model, seed)| Stage {
+            model,
+            seed,
+            folder: format!("{}-seed{seed}", model.name()).into(),
+            config: profile.run(model, Some(1)).unwrap(),
+        };
+        let trained: Vec<Stage> = trainings.into_iter().map(stage).collect();
+        let protocol = Protocol {
+            bag: profile.bag(trained[0].config.train.patch),
+            how: bagssl_eval::protocol::Protocol::preset("bagssl").unwrap(),
+            groups: Groups::Auto,
+            seed: 3,
+            on_bad_image: OnBadImage::Fail,
+            threads: 1,
+        };
+        let shared = Shared { halves: &halves, protocol, backend: Name::Ndarray };
+        stages(profile, &trained, &DataArgs::default(), &shared, Path::new("out"))
+    }
+
+    /// 900 training and 270 test images, of which a claim looks at 9 patches each, the whole, and the centre.
+    #[test]
+    fn who_is_looked_at_and_how_much() {
+        let claims = claims(Profile::Tiles);
+        let of = |number: usize| -> Vec<String> { claims[number].trained.iter().map(Stage::label).collect() };
+        assert_eq!(of(0), ["bagssl seed 3", "bagssl seed 4", "simclr seed 3", "simclr seed 4"]);
+        for number in 1..4 {
+            assert_eq!(of(number), ["bagssl seed 3", "simclr seed 3"]);
+        }
+        let patches: Vec<usize> = claims.iter().map(ClaimStage::patches).collect();
+        assert_eq!(patches, [4 * 10 * 1170, 2 * 20 * 1170, 2 * 11 * 270, 2 * 9 * 1170, 0]);
+        assert!(claims.iter().all(|claim| claim.left_out.is_none() && !claim.how.is_empty()));
+        assert!(claims[3].how[0].contains("grey images, a grid of 9 patches, 16 pixels"), "{:?}", claims[3].how);
+    }
+
+    #[test]
+    fn where_images_differ_in_size_what_needs_a_grid_is_left_out_and_says_so() {
+        let claims = claims(Profile::Imagenet100);
+        let left_out: Vec<String> =
+            claims.iter().filter(|claim| claim.left_out.is_some()).map(ClaimStage::label).collect();
+        assert_eq!(left_out, ["claim aggregation", "claim locality"]);
+        let section = claims[3].section().unwrap();
+        assert_eq!(section.title, "Claim 3: locality of patch embeddings");
+        assert!(section.how[0].contains("no grid") && section.page.blocks.is_empty());
+    }
+}

@@ -1,0 +1,90 @@
+//! Pictures of a data set's images and of their patches, as reports show them.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use bagssl_core::bag::Bag;
+use bagssl_core::colour::Colour;
+use bagssl_data::bags::{BagConfig, BagLoader};
+use bagssl_data::dataset::Dataset;
+use bagssl_data::image::Image;
+use bagssl_eval::report::{SheetRow, Thumbnail, Tile};
+
+use crate::score::{Near, Place};
+
+/// The longest side of a picture, in pixels.
+const LARGEST: u32 = 96;
+
+/// The patches that stand for the images of a data set.
+pub(crate) struct Tiles {
+    dataset: Arc<Dataset>,
+    bags: BagLoader,
+}
+
+impl Tiles {
+    /// `seed` is that of random bags.
+    pub(crate) fn new(dataset: Arc<Dataset>, bag: Bag, seed: u64, colour: Colour) -> Result<Self> {
+        let config = BagConfig { bag, seed, colour, ..BagConfig::default() };
+        Ok(Tiles { bags: BagLoader::new(dataset.clone(), config)?, dataset })
+    }
+
+    /// Patches of an image.
+    pub(crate) fn patches(&self) -> usize {
+        self.bags.patches()
+    }
+
+    /// One patch.
+    pub(crate) fn patch(&self, [image, patch]: Place) -> Result<Tile> {
+        let thumbnail = thumbnail(&self.bags.picture(image, patch)?)?;
+        Ok(Tile { patch: Some(patch as u32), thumbnail, ..tile_of(&self.dataset, image) })
+    }
+
+    /// A patch and those near it.
+    pub(crate) fn row(&self, near: &Near) -> Result<SheetRow> {
+        let found = near.found.iter().map(|&(place, similarity)| Ok((self.patch(place)?, similarity)));
+        Ok(SheetRow { query: self.patch(near.query)?, neighbours: found.collect::<Result<_>>()? })
+    }
+}
+
+/// A whole image, in its colours.
+pub(crate) fn image(dataset: &Dataset, image: usize) -> Result<Tile> {
+    Ok(Tile { thumbnail: thumbnail(&dataset.decode(image)?)?, ..tile_of(dataset, image) })
+}
+
+fn tile_of(dataset: &Dataset, image: usize) -> Tile {
+    let class = dataset.classes()[dataset.label(image) as usize].clone();
+    Tile { image: image as u32, patch: None, class, thumbnail: Thumbnail::default() }
+}
+
+fn thumbnail(image: &Image) -> Result<Thumbnail> {
+    let image = image.shrunk(LARGEST);
+    Ok(Thumbnail::new(image.size().height, image.size().width, image.rgb().to_vec())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bagssl_core::patch::{PatchSide, PatchSpec};
+    use bagssl_data::dataset::Split;
+
+    /// Two rows and three columns of patches in an image that is wider than high: patch 5 is at the bottom on the right.
+    #[test]
+    fn the_patch_that_is_named_is_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let class = folder.path().join("val/a");
+        std::fs::create_dir_all(&class).unwrap();
+        let pixels = image::RgbImage::from_fn(12, 8, |x, y| image::Rgb([x as u8 * 20, y as u8 * 30, 7]));
+        pixels.save(class.join("one.png")).unwrap();
+        let dataset = Arc::new(Dataset::open(folder.path(), Split::Validation).unwrap());
+        let spec = PatchSpec::new(PatchSide::Pixels(4), 4).unwrap();
+        let of = |colour| Tiles::new(dataset.clone(), Bag::Grid { spec, stride: 4 }, 0, colour).unwrap();
+        let tile = of(Colour::Rgb).patch([0, 5]).unwrap();
+        let expected: Vec<u8> = (4..8u8).flat_map(|y| (8..12u8).flat_map(move |x| [x * 20, y * 30, 7])).collect();
+        assert_eq!(tile.thumbnail, Thumbnail::new(4, 4, expected).unwrap());
+        assert_eq!((tile.image, tile.patch, tile.class.as_str(), of(Colour::Rgb).patches()), (0, Some(5), "a", 6));
+        let near = Near { query: [0, 1], found: vec![([0, 5], 0.5), ([0, 3], 0.25)] };
+        let row = of(Colour::Rgb).row(&near).unwrap();
+        assert_eq!((row.query.patch, row.neighbours[0].0 == tile, row.neighbours[1].1), (Some(1), true, 0.25));
+        assert_ne!(of(Colour::Grey).patch([0, 5]).unwrap().thumbnail, tile.thumbnail);
+    }
+}

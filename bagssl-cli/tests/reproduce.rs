@@ -1,0 +1,149 @@
+//! The whole job on a tiny data set: each claim is a section of its report, and what is done is not done again.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+
+fn bagssl(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bagssl")).args(arguments).current_dir(folder).output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(folder: &Path, arguments: &[&str]) -> (String, String) {
+    let output = bagssl(folder, arguments);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    (text(output.stdout), text(output.stderr))
+}
+
+#[track_caller]
+fn refused(folder: &Path, arguments: &[&str], words: &[&str]) {
+    let output = bagssl(folder, arguments);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+    assert_eq!(text.trim_end().lines().count(), 1, "{arguments:?}: {text}");
+    assert!(words.iter().all(|word| text.contains(word)), "{arguments:?}: expected {words:?} in {text}");
+}
+
+/// Three classes of stripes, 20 training and 4 test images each. They are wider than high: of 64 by 80 pixels the grid of the claims
+/// has 3 rows and 4 columns.
+fn stripes(folder: &Path) {
+    for (half, count) in [("train", 20_u32), ("val", 4)] {
+        for (class, name) in ["level", "steep", "slant"].into_iter().enumerate() {
+            let place = folder.join("stripes").join(half).join(name);
+            fs::create_dir_all(&place).unwrap();
+            for number in 0..count {
+                let image = RgbImage::from_fn(80, 64, |x, y| {
+                    let along = [y, x, x + y][class] + 3 * number;
+                    Rgb([(along * 23 % 256) as u8, (along * 11 % 256) as u8, (x * y % 97) as u8])
+                });
+                image.save(place.join(format!("{number}.png"))).unwrap();
+            }
+        }
+    }
+}
+
+const CLAIMS: [(&str, &str); 5] = [
+    ("compare", "Claims 0 and 5"),
+    ("aggregation", "Claim 1"),
+    ("convergence", "Claim 2"),
+    ("locality", "Claim 3"),
+    ("cooccurrence", "Claim 4"),
+];
+
+#[test]
+fn claims_are_sections_and_are_done_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    stripes(here);
+    let call = |more: &[&str]| {
+        let run = ["reproduce", "--data", "stripes", "--epochs", "1", "--seeds", "2", "--methods", "simclr,bagssl"];
+        succeeds(here, &[&run[..], &["--out", "out"], more].concat())
+    };
+
+    let (plan, _) = call(&["--dry-run"]);
+    for (name, _) in CLAIMS {
+        assert!(plan.contains(&format!("claim {name}: to be done")), "{name} in {plan}");
+    }
+    assert!(plan.contains("train and measure simclr seed 1: to be done") && plan.contains("time: about"), "{plan}");
+    assert!(!plan.contains("multi-scale") && !here.join("out").exists(), "{plan}");
+
+    let (_, progress) = call(&[]);
+    assert!(progress.contains("[5/5] claim "), "{progress}");
+    let html = fs::read_to_string(here.join("out/report.html")).unwrap();
+    let markdown = fs::read_to_string(here.join("out/report.md")).unwrap();
+    let report: Value = serde_json::from_slice(&fs::read(here.join("out/report.json")).unwrap()).unwrap();
+    for (number, (name, title)) in CLAIMS.into_iter().enumerate() {
+        assert!(html.contains(&format!("<h2>{title}: ")) && markdown.contains(&format!("## {title}: ")), "{name}");
+        assert_eq!(report["claims"][number]["name"], name);
+    }
+    let data = |claim: usize| &report["claims"][claim]["data"];
+
+    // The seeds of a method are joined, and the first method is bagssl, whichever order they are named in.
+    let methods = data(0)["methods"].as_array().unwrap();
+    let names: Vec<_> =
+        methods.iter().map(|it| (it["name"].as_str().unwrap(), it["seeds"].as_u64().unwrap())).collect();
+    assert_eq!(names, [("bagssl", 2), ("simclr", 2)]);
+    assert_eq!((&data(0)["patches"], methods[0]["measures"].as_array().unwrap().len()), (&12.into(), 2));
+
+    // The first seed of each, in a grid of three rows and four columns; chance is 58 of 132 pairs.
+    let checkpoints = data(3)["checkpoints"].as_array().unwrap();
+    let names: Vec<_> = checkpoints.iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["bagssl-seed0", "simclr-seed0"]);
+    assert_eq!(checkpoints[0]["grid"], serde_json::json!([3, 4]));
+    let chance = checkpoints[0]["spaces"]["projection"]["adjacent_by_chance"].as_f64().unwrap();
+    assert!((chance - 100.0 * 58.0 / 132.0).abs() < 1e-9, "{chance}");
+
+    // Two checkpoints, three features, a row for each of three classes: the patch and nine others, never of its own image.
+    let section = html.split("<section>").find(|section| section.contains("<h2>Claim 3")).unwrap();
+    let sheets: Vec<&str> = section.split("<h3>").skip(1).collect();
+    let titles: Vec<&str> = sheets.iter().map(|sheet| sheet.split("</h3>").next().unwrap()).collect();
+    assert_eq!(titles[0], "bagssl-seed0, embedding");
+    assert_eq!(titles[4], "simclr-seed0, first layer of the projector");
+    assert_eq!(sheets.len(), 6);
+    for sheet in sheets {
+        let rows: Vec<&str> = sheet.split("<div class=\"row\">").skip(1).collect();
+        assert_eq!(rows.len(), 3);
+        for row in rows {
+            let hints: Vec<&str> = row.split(" alt=\"").skip(1).map(|hint| hint.split('"').next().unwrap()).collect();
+            assert_eq!((hints.len(), hints[0].ends_with("patch 6")), (10, true), "{hints:?}");
+            let image = |hint: &str| hint.split(", patch").next().unwrap().to_string();
+            assert!(hints[1..].iter().all(|hint| image(hint) != image(hints[0])), "{hints:?}");
+        }
+        assert_eq!(sheet.matches("data:image/png;base64,").count(), 30);
+    }
+    let points = fs::read_to_string(here.join("out/claims.csv")).unwrap();
+    assert!(points.starts_with("claim,plot,line,x,y,band,name\naggregation,"), "{points}");
+    assert!(points.lines().any(|line| line.starts_with("convergence,") && line.contains(",bagssl-seed0,12,")));
+
+    // Again: nothing but the report. A claim whose answer is damaged is looked at anew, and no other.
+    let (again, progress) = call(&[]);
+    assert!(again.contains("claim locality: done before") && !progress.contains("claim "), "{again} {progress}");
+    fs::write(here.join("out/claims/locality/found.json"), "{").unwrap();
+    let (again, progress) = call(&[]);
+    assert!(again.contains("claim locality: to be done anew"), "{again}");
+    assert!(progress.contains("[1/1] claim locality: "), "{progress}");
+    assert_eq!(progress.matches("claim ").count(), 1, "{progress}");
+
+    // Another method: what is new is trained, and the claims about checkpoints are looked at again; the world is as it was.
+    let run = ["reproduce", "--data", "stripes", "--epochs", "1", "--seeds", "2", "--out", "out", "--methods", "all"];
+    let (plan, _) = succeeds(here, &[&run[..], &["--dry-run"]].concat());
+    assert!(plan.contains("simclr seed 1: done before") && plan.contains("vicreg seed 1: to be done"), "{plan}");
+    assert!(
+        plan.contains("claim compare: to be done anew") && plan.contains("claim cooccurrence: done before"),
+        "{plan}"
+    );
+}
+
+#[test]
+fn methods_that_are_none_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let with = |methods: &'static str| ["reproduce", "--dry-run", "--methods", methods];
+    refused(here, &with("bagssl,simsiam"), &["--methods", "simsiam", "multi-scale", "vicreg", "simclr"]);
+    refused(here, &with("simclr,vicreg"), &["--methods", "expected bagssl", "got vicreg,simclr"]);
+    refused(here, &with(""), &["--methods"]);
+}

@@ -1,0 +1,92 @@
+//! Whether a model has a projector of its own.
+
+use std::prelude::v1::*;
+
+use super::Checkpoint;
+use crate::plan::Op;
+
+/// How far a weight may be from that of the identity: the rounding of int8.
+const ROUNDING: f32 = 1e-3;
+
+impl Checkpoint<'_> {
+    /// Whether the projector changes what it reads. Import gives a model without one the identity, and then the projector's first
+    /// layer and the projection only repeat the embedding.
+    pub fn has_projector(&self) -> bool {
+        let [layer] = self.spec.model.projector().layers() else { return true };
+        let Op::Linear { name, inputs, bias: false, norm: None, relu: false, .. } = &layer.op else { return true };
+        let Ok(weights) = self.values(&format!("projector.{name}.weight")) else { return true };
+        // As many values as the identity has.
+        let of_identity = |place: usize| if place % inputs == place / inputs { 1.0 } else { 0.0 };
+        weights.len() != inputs * inputs
+            || weights.iter().enumerate().any(|(place, weight)| (weight - of_identity(place)).abs() > ROUNDING)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::prelude::v1::*;
+
+    use super::super::*;
+    use crate::architecture::{Architecture, mlp};
+    use crate::patch::PatchSide;
+    use crate::plan::{Layer, Op};
+
+    fn linear(outputs: usize, bias: bool, relu: bool) -> Plan {
+        let op = Op::Linear { name: "0".into(), inputs: 64, outputs, bias, norm: None, relu };
+        Plan::new(Kind::Rows(64), vec![Layer { input: 0, op }]).unwrap()
+    }
+
+    /// A checkpoint whose projector's weight at `[row, column]` is `of(row, column)`.
+    fn bytes(projector: Plan, of: impl Fn(usize, usize) -> f32) -> Vec<u8> {
+        let patch = PatchSpec::new(PatchSide::Pixels(32), 16).unwrap();
+        let spec = Spec {
+            format_version: FORMAT_VERSION,
+            model: ModelPlan::new(Architecture::ResNetSmall.plan(), projector).unwrap(),
+            patch,
+            filter: Filter::Bilinear,
+            normalisation: Normalisation::HALF,
+            tap: Tap::Embedding,
+            views: Views::FixedScale(patch),
+            provenance: Provenance::default(),
+            training: None,
+        };
+        let fill = |parameter: Parameter| {
+            let value = |place| if parameter.name == "projector.0.weight" { of(place / 64, place % 64) } else { 0.25 };
+            let values = (0..parameter.len()).map(value).collect();
+            (parameter.name, parameter.shape, values)
+        };
+        let tensors: Vec<NamedTensor> = spec.model.parameters().into_iter().map(fill).collect();
+        to_bytes(&spec, &tensors).unwrap()
+    }
+
+    fn has_projector(bytes: &[u8]) -> bool {
+        Checkpoint::from_bytes(bytes).unwrap().has_projector()
+    }
+
+    #[test]
+    fn the_identity_is_none_however_it_is_stored() {
+        let identity = bytes(linear(64, false, false), |row, column| f32::from(row == column));
+        assert!(!has_projector(&identity));
+        for weights in [WeightType::Bf16, WeightType::Int8] {
+            assert!(!has_projector(&convert(&Checkpoint::from_bytes(&identity).unwrap(), weights).unwrap()));
+        }
+    }
+
+    #[test]
+    fn whatever_else_is_one() {
+        let identity = |row, column| f32::from(row == column);
+        let turned = |row, column| f32::from((row + 1) % 64 == column);
+        let touched = |row, column| if (row, column) == (3, 5) { 0.5 } else { f32::from(row == column) };
+        for (plan, of) in [
+            (linear(64, true, false), &identity as &dyn Fn(usize, usize) -> f32),
+            (linear(64, false, true), &identity),
+            (linear(32, false, false), &identity),
+            (linear(64, false, false), &turned),
+            (linear(64, false, false), &touched),
+            (mlp(64, &[64, 64]).unwrap(), &identity),
+        ] {
+            let layers = format!("{:?}", plan.layers());
+            assert!(has_projector(&bytes(plan, of)), "{layers}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! A part of a page: tables, plots, maps and sheets of patches under a heading.
+
+use std::fmt::Write;
+
+use super::document::{Figure, Part, Table};
+use super::gallery::{pictures, sheet_of};
+use super::picture::SheetRow;
+use super::scatter::Scatter;
+use super::svg::{LineChart, Series};
+use crate::error::Result;
+
+/// Tables and plots under a heading.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Block {
+    /// The heading.
+    pub title: String,
+    /// Paragraphs.
+    pub text: Vec<String>,
+    /// Tables.
+    pub grids: Vec<Cells>,
+    /// Plots; Markdown and terminal leave them out.
+    pub plots: Vec<Lines>,
+    /// Maps; Markdown and terminal leave them out as well.
+    pub maps: Vec<Scatter>,
+    /// Sheets of patches; Markdown and terminal leave them out as well.
+    pub sheets: Vec<PatchSheet>,
+}
+
+/// Patches and those nearest to them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PatchSheet {
+    /// The title.
+    pub title: String,
+    /// A row for each query.
+    pub rows: Vec<SheetRow>,
+}
+
+/// A table.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Cells {
+    /// What to look at.
+    pub caption: String,
+    /// Names of the columns.
+    pub head: Vec<String>,
+    /// Cells; a row has as many as the head.
+    pub rows: Vec<Vec<String>>,
+    /// Columns of words from the left; the others hold numbers.
+    pub words: usize,
+}
+
+/// A plot of lines, at most six of them in colours of their own.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Lines {
+    /// The title.
+    pub title: String,
+    /// What to look at.
+    pub caption: String,
+    /// Under the horizontal axis.
+    pub x_label: String,
+    /// Above the vertical axis.
+    pub y_label: String,
+    /// Whether the horizontal axis is logarithmic.
+    pub logarithmic: bool,
+    /// The lines.
+    pub lines: Vec<Line>,
+}
+
+/// A name, and for each point its place, value, and half the height of the band around it.
+pub type Line = (String, Vec<(f64, f64, f64)>);
+
+impl Block {
+    /// What stands under the heading.
+    pub(super) fn parts(&self) -> Result<Vec<Part>> {
+        let mut parts = vec![Part::Text(self.text.clone())];
+        let figures: Vec<Figure> = self.plots.iter().filter_map(Lines::figure).collect();
+        if !figures.is_empty() {
+            parts.push(Part::Figures(figures));
+        }
+        for map in &self.maps {
+            parts.push(Part::Pictures(map.html()?));
+        }
+        parts.extend(self.grids.iter().map(|grid| Part::Table(grid.table())));
+        let sheets = self.sheets.iter().map(|sheet| sheet_of(&sheet.title, &sheet.rows));
+        parts.extend(pictures(&sheets.collect::<Result<String>>()?));
+        Ok(parts)
+    }
+}
+
+impl Cells {
+    pub(super) fn markdown(&self) -> String {
+        self.table().markdown()
+    }
+
+    fn table(&self) -> Table {
+        let Cells { caption, head, rows, words } = self.clone();
+        Table { caption, head, rows, words }
+    }
+
+    /// Columns one beside the other: words to the left, numbers to the right.
+    pub(super) fn text(&self) -> String {
+        let width = |column: usize| {
+            let cells = std::iter::once(&self.head).chain(&self.rows).filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
+        let mut text = String::new();
+        for row in std::iter::once(&self.head).chain(&self.rows) {
+            let cell = |(column, cell): (usize, &String)| match column < self.words {
+                true => format!("{cell:<0$}", widths[column]),
+                false => format!("{cell:>0$}", widths[column]),
+            };
+            let cells: Vec<String> = row.iter().enumerate().map(cell).collect();
+            let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+        }
+        text
+    }
+}
+
+impl Lines {
+    fn figure(&self) -> Option<Figure> {
+        let series = |(number, (name, points)): (usize, &Line)| Series {
+            name: name.clone(),
+            colour: number % 6,
+            dashed: number >= 6,
+            points: points.clone(),
+        };
+        let chart = LineChart {
+            x_label: self.x_label.clone(),
+            y_label: self.y_label.clone(),
+            logarithmic: self.logarithmic,
+            series: self.lines.iter().enumerate().map(series).collect(),
+        };
+        let plot = chart.render(&self.title)?;
+        Some(Figure { title: self.title.clone(), plot, caption: self.caption.clone() })
+    }
+}
