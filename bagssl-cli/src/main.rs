@@ -17,6 +17,7 @@ mod picture;
 mod tiles;
 mod work;
 
+mod watch;
 mod train;
 mod eval;
 mod claims;

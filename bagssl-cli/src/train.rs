@@ -26,10 +26,12 @@ use crate::files;
 use crate::memory;
 use crate::output::say;
 use crate::source::{BadImageArgs, DataArgs, tell_skipped};
+use crate::watch::Watch;
 
 /// Train an encoder on a set of images
 ///
-/// Writes into the run's folder: config.toml (all settings), metrics.jsonl (a line for each step), state.safetensors (to
+/// Writes into the run's folder: config.toml (all settings), metrics.jsonl (a line for each step, and after
+/// each epoch the health of its projections: collapsed, suspect or healthy), state.safetensors (to
 /// resume from) and, at the end, checkpoint.safetensors. Called again with the same settings it goes on where it was
 /// stopped, with the same result as if it had not been.
 #[derive(Debug, clap::Args)]
@@ -185,6 +187,7 @@ impl Job for Observed<'_> {
             observers.push(Box::new(TensorBoard::create(run.out, resumed)?));
         }
         observers.extend(others);
+        let mut observers = Watch(observers);
         let mut store = FileStore::new(run.out.join(STATE));
         let ended = match run.devices {
             1 => trainer.run(&loader, &mut observers, &mut store).map_err(Into::into),
@@ -207,7 +210,7 @@ impl Training<'_> {
         checked: &CheckedConfig,
         first: &mut Run<T>,
         loader: &Loader,
-        observers: &mut Vec<Box<dyn Observer>>,
+        observers: &mut dyn Observer,
         store: &mut FileStore,
     ) -> Result<Ended> {
         let mut workers = T::workers(self.devices)?.into_iter();

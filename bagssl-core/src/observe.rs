@@ -2,6 +2,8 @@
 
 use std::prelude::v1::*;
 
+use crate::embed::Rows;
+
 /// Something that happened in a training run.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -34,6 +36,30 @@ pub enum Event<'a> {
         step: u64,
         /// The mean of its steps' figures (of those since the run was resumed, if that was within the epoch).
         figures: &'a [(&'static str, f64)],
+    },
+    /// What the network made of the last batch of an epoch, before the epoch's own event.
+    Projections {
+        /// The epoch, counted from 0.
+        epoch: u32,
+        /// Steps done in all.
+        step: u64,
+        /// The projections, image by image, patch by patch (of one worker's images, if several share a batch).
+        rows: &'a Rows,
+        /// Patches of each image.
+        patches: usize,
+    },
+    /// What an evaluation says of an epoch's projections.
+    Health {
+        /// The epoch, counted from 0.
+        epoch: u32,
+        /// Steps done in all.
+        step: u64,
+        /// In a word: healthy, suspect or collapsed.
+        verdict: &'a str,
+        /// Named figures.
+        figures: &'a [(&'static str, f64)],
+        /// Why it is not healthy, a sentence each.
+        reasons: &'a [String],
     },
     /// A checkpoint has been written.
     Saved {

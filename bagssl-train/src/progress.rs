@@ -10,7 +10,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::readout::SIMILARITY;
 use crate::store::write_whole;
 
 /// A progress bar with the figures of the last step.
@@ -51,10 +50,10 @@ impl Observer for Bar {
             let figures: Vec<_> = figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
             self.bar.set_message(format!("epoch {}  {}", epoch + 1, figures.join("  ")));
         }
-        if let Event::Epoch { epoch, figures, .. } = event
-            && let Some(words) = collapse(figures)
+        if let Event::Health { epoch, verdict, reasons, .. } = event
+            && !reasons.is_empty()
         {
-            self.bar.println(format!("epoch {}: {words}", epoch + 1));
+            self.bar.println(format!("epoch {}: {verdict}: {}", epoch + 1, reasons.join("; ")));
         }
         Ok(Verdict::Continue)
     }
@@ -66,19 +65,7 @@ impl Drop for Bar {
     }
 }
 
-/// What is wrong with an epoch's projections, if they are alike for different images. The thresholds are those of the evaluation's
-/// health.
-fn collapse(figures: &[(&str, f64)]) -> Option<String> {
-    let &(_, similarity) = figures.iter().find(|(name, _)| *name == SIMILARITY)?;
-    let verdict = match similarity {
-        0.99.. => "collapsed",
-        0.95.. => "suspect",
-        _ => return None,
-    };
-    Some(format!("{verdict}: projections of different images have a mean cosine of {similarity:.3}"))
-}
-
-/// A file of JSON lines: one for each step and each epoch.
+/// A file of JSON lines: one for each step, each epoch, and what is said of its health.
 #[derive(Debug)]
 pub struct Metrics {
     path: PathBuf,
@@ -123,6 +110,11 @@ impl Observer for Metrics {
                 return Ok(Verdict::Continue);
             }
             Event::Epoch { epoch, step, figures } => (json!({"event": "epoch", "step": step, "epoch": epoch}), figures),
+            Event::Health { epoch, step, verdict, figures, reasons } => {
+                let line =
+                    json!({"event": "health", "step": step, "epoch": epoch, "verdict": verdict, "reasons": reasons});
+                (line, figures)
+            }
             _ => return Ok(Verdict::Continue),
         };
         let figures: Map<String, Value> = figures.iter().map(|(name, value)| ((*name).into(), json!(value))).collect();
@@ -139,15 +131,6 @@ mod tests {
 
     fn step(step: u64) -> Event<'static> {
         Event::Step { step, steps: 9, epoch: 0, figures: &[("loss", 0.5)] }
-    }
-
-    #[test]
-    fn projections_that_are_alike_are_said() {
-        let say = |value| collapse(&[("loss", 1.0), (SIMILARITY, value)]);
-        assert_eq!(say(0.94), None);
-        assert_eq!(say(0.96).unwrap(), "suspect: projections of different images have a mean cosine of 0.960");
-        assert!(say(0.995).unwrap().starts_with("collapsed: "));
-        assert_eq!(collapse(&[("loss", 1.0)]), None);
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub(crate) struct Readout<B: AutodiffBackend, K> {
     /// The figures, the similarity of different images, a sum over each image's projections, the squared length of each
     /// parameter's gradient, and the number of workers that want to stop.
     values: Tensor<B::InnerBackend, 1>,
+    projections: Tensor<B::InnerBackend, 3>,
     kernels: PhantomData<K>,
 }
 
@@ -36,14 +37,19 @@ impl<B: AutodiffBackend, K: Kernels<B>> Readout<B, K> {
         stops: Tensor<B::InnerBackend, 1>,
     ) -> Self {
         let similarity = similarity(projections.clone());
-        let sums = projections.sum_dim(2).sum_dim(1).reshape([images.len()]);
+        let sums = projections.clone().sum_dim(2).sum_dim(1).reshape([images.len()]);
         let values = Tensor::cat(vec![value.values, similarity, sums, squares, stops], 0);
-        Readout { step, images, names: value.names, values, kernels: PhantomData }
+        Readout { step, images, names: value.names, values, projections, kernels: PhantomData }
     }
 
     /// The step that it is of.
     pub(crate) fn step(&self) -> u64 {
         self.step
+    }
+
+    /// The projections, `[image, patch, dim]`.
+    pub(crate) fn projections(&self) -> Tensor<B::InnerBackend, 3> {
+        self.projections.clone()
     }
 
     /// The figures by name with [`SIMILARITY`] and the length of the whole gradient, and whether a worker wants to stop. `parameters`

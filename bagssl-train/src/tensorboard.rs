@@ -48,6 +48,7 @@ impl Observer for TensorBoard {
         let (kind, step, figures) = match event {
             observe::Event::Step { step, figures, .. } => ("step", *step, *figures),
             observe::Event::Epoch { step, figures, .. } => ("epoch", *step, *figures),
+            observe::Event::Health { step, figures, .. } => ("health", *step, *figures),
             _ => return Ok(Verdict::Continue),
         };
         self.write(&scalars(now(), kind, step, figures))?;

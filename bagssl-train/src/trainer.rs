@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use bagssl_core::batch::{BatchShape, PatchBatch, PatchSource};
 use bagssl_core::checkpoint::{Checkpoint, FORMAT_VERSION, OPTIMISER_PREFIX, Provenance, Spec, Training, to_bytes};
+use bagssl_core::embed::Rows;
 use bagssl_core::model::{BatchStatistics, Kernels, Model, ModelGradients};
 use bagssl_core::observe::{Event, Observer, Verdict};
 use burn::module::{AutodiffModule, Module};
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 
 use crate::config::{CheckedConfig, OnNotFinite};
@@ -184,6 +185,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         let rate = self.config.config().optimiser.rate();
         let mut telling = Telling { observer, epoch, schedule, rate, sums: Vec::new(), count: 0.0 };
         let (mut verdict, mut waiting) = (Verdict::Continue, None::<Readout<B, K>>);
+        let mut last_projections = None;
         for batch in source.epoch(epoch, first) {
             let batch = batch.map_err(Error::Source)?;
             if let Some(exchange) = &self.exchange {
@@ -191,9 +193,11 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
                 exchange.meet()?;
             }
             let pass = self.checked_pass(batch, source)?;
+            let projections = pass.readout.projections();
             if K::QUEUED && !skips {
                 // The device goes on with this step while the one before is read.
                 self.update(pass.gradients, pass.statistics, schedule);
+                last_projections = Some(projections);
                 if let Some(before) = waiting.replace(pass.readout) {
                     verdict = self.told(&mut telling, before.step(), before.read(&parameters)?)?;
                 }
@@ -206,6 +210,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
                     }
                     read => {
                         let read = read?;
+                        last_projections = Some(projections);
                         self.update(pass.gradients, pass.statistics, schedule);
                         self.told(&mut telling, step, read)?
                     }
@@ -225,6 +230,11 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         let (expected, got) = (per_epoch, self.step - u64::from(epoch) * per_epoch);
         if got != expected {
             return Err(Error::Batches { expected, got });
+        }
+        if let Some(projections) = last_projections
+            && telling.projections(self.step, projections)? == Verdict::Stop
+        {
+            return Ok(Verdict::Stop);
         }
         telling.epoch(self.step)
     }
@@ -456,6 +466,13 @@ impl Telling<'_> {
 
     fn skipped(&mut self, step: u64, what: &str, images: &[u32]) -> Result<Verdict> {
         self.tell(&Event::Skipped { step, what, images })
+    }
+
+    /// What the last batch was projected to, `[image, patch, dim]`.
+    fn projections<B: Backend>(&mut self, step: u64, projections: Tensor<B, 3>) -> Result<Verdict> {
+        let [_, patches, dim] = projections.dims();
+        let values = projections.into_data().convert::<f32>().into_vec().expect("converted to f32");
+        self.tell(&Event::Projections { epoch: self.epoch, step, rows: &Rows { values, dim }, patches })
     }
 
     /// The epoch's end, with the means of the figures of its steps.

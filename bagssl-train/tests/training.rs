@@ -87,6 +87,8 @@ fn trainer<B: Backend>(name: &str) -> Run<B> {
 struct Watch {
     losses: Vec<f64>,
     epochs: usize,
+    /// Images, patches and dimensions of the projections of each epoch.
+    projections: Vec<[usize; 3]>,
     saved: Vec<u64>,
     stop_after: Option<u64>,
 }
@@ -101,6 +103,11 @@ impl Observer for Watch {
                 }
             }
             Event::Epoch { .. } => self.epochs += 1,
+            Event::Projections { rows, patches, epoch, .. } => {
+                assert_eq!(*epoch as usize, self.epochs, "before the epoch's own event");
+                assert!(rows.values.iter().all(|value| value.is_finite()));
+                self.projections.push([rows.len() / patches, *patches, rows.dim]);
+            }
             Event::Saved { step } => self.saved.push(*step),
             _ => {}
         }
@@ -134,6 +141,7 @@ fn training_lowers_the_loss() {
     let mut watch = Watch::default();
     assert_eq!(trainer.run(&source(), &mut watch, &mut Nowhere).unwrap(), Ended::Finished);
     assert_eq!((watch.losses.len(), watch.epochs, watch.saved), (12, 3, vec![4, 8, 12]));
+    assert_eq!(watch.projections, [[6, 3, 8]; 3]);
     assert!(watch.losses[11] < watch.losses[0] - 1.0, "{:?}", watch.losses);
 }
 

@@ -1,0 +1,139 @@
+//! The report as a browser shows it: it opens without a word on the console, every figure and picture is there, and nothing is wider
+//! than the window, on a desk and on a phone, light and dark. Says "skipped" where there is no Chromium (`CHROMIUM` names one that
+//! is not on the path).
+#![cfg(unix)]
+
+#[path = "../examples/report/sample.rs"]
+mod sample;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bagssl_eval::report::{Block, Lines, Page, Point, Scatter, Thumbnail};
+use serde_json::Value;
+
+fn chromium() -> Option<PathBuf> {
+    let named = std::env::var_os("CHROMIUM").map(PathBuf::from);
+    let folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH")?).collect();
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    named.or_else(|| names.iter().flat_map(|name| folders.iter().map(move |it| it.join(name))).find(|it| it.is_file()))
+}
+
+/// What a page says of itself, in its title: a program in the page is the last that is run before it is written out.
+const ASK: &str = "<script>addEventListener('load', () => {
+  const all = (name) => [...document.querySelectorAll(name)];
+  const box = (it) => it.getBoundingClientRect();
+  document.title = JSON.stringify({
+    svgs: all('svg').length,
+    emptySvgs: all('svg').filter((it) => box(it).width < 20 || box(it).height < 20).length,
+    emptyPlots: all('figure svg').filter((it) => it.querySelectorAll('path, polyline, circle, line').length < 3).length,
+    images: all('img').length,
+    brokenImages: all('img').filter((it) => !it.complete || it.naturalWidth === 0).length,
+    unnamedImages: all('img').filter((it) => !it.hasAttribute('alt')).length,
+    headings: all('h2').length,
+    emptySections: all('section').filter((it) => it.children.length < 2).length,
+    foreign: all('[src], link[href]').filter((it) => !(it.getAttribute('src') || '').startsWith('data:')).length,
+    tooWide: document.documentElement.scrollWidth - innerWidth,
+    dark: matchMedia('(prefers-color-scheme: dark)').matches,
+    ground: getComputedStyle(document.body).backgroundColor,
+    width: innerWidth,
+  });
+});</script></body>";
+
+/// Shows a page in a window of this width.
+fn shown(chromium: &Path, html: &str, width: u32, dark: bool) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("page.html");
+    std::fs::write(&page, html.replace("</body>", ASK)).unwrap();
+    let mut command = Command::new(chromium);
+    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-quic"]);
+    command.args(["--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"]);
+    command.arg(format!("--user-data-dir={}", folder.path().join("profile").display()));
+    command.arg(format!("--window-size={width},900"));
+    command.arg(format!("--blink-settings=preferredColorScheme={}", u8::from(!dark)));
+    let output = command.args(["--virtual-time-budget=5000", "--dump-dom"]).arg(&page).output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(!words.contains("CONSOLE"), "{words}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let title = text.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next());
+    serde_json::from_str(title.unwrap_or_else(|| panic!("no page: {words}"))).unwrap()
+}
+
+/// A map, and a plot of curves.
+fn page() -> Page {
+    let dot = Thumbnail::new(2, 3, vec![90; 18]).unwrap();
+    let point = |at: usize| Point {
+        at: [(at as f64).sin(), (at as f64 * 0.7).cos()],
+        group: at % 3,
+        name: format!("image {at}"),
+        thumbnail: (at % 4 == 0).then(|| dot.clone()),
+    };
+    let map = Scatter {
+        title: "a map".into(),
+        caption: "what is near".into(),
+        groups: ["a", "b", "c"].map(String::from).to_vec(),
+        points: (0..20).map(point).collect(),
+    };
+    let curve =
+        |name: &str, rise: f64| (name.to_string(), (1..6).map(|x| (f64::from(x), rise * f64::from(x), 1.0)).collect());
+    let plot = Lines {
+        title: "curves".into(),
+        caption: "which rises".into(),
+        x_label: "patches".into(),
+        y_label: "%".into(),
+        logarithmic: true,
+        lines: vec![curve("one", 3.0), curve("two", 5.0)],
+    };
+    let block = Block { title: "Places".into(), maps: vec![map], plots: vec![plot], ..Block::default() };
+    Page {
+        title: "A page".into(),
+        lead: vec!["An answer.".into()],
+        blocks: vec![block],
+        origins: vec!["seed 0".into()],
+    }
+}
+
+#[test]
+fn pages_are_whole_in_a_browser() {
+    let Some(chromium) = chromium() else {
+        println!("skipped: no Chromium");
+        return;
+    };
+    for (name, html) in [("report", sample::report().html().unwrap()), ("page", page().html().unwrap())] {
+        let count = |what: &str| html.matches(what).count() as u64;
+        let mut grounds = Vec::new();
+        for (width, dark) in [(1200, false), (1200, true), (500, false)] {
+            let said = shown(&chromium, &html, width, dark);
+            let at = format!("{name}, {width} pixels, dark {dark}: {said}");
+            for nothing in ["emptySvgs", "emptyPlots", "brokenImages", "unnamedImages", "emptySections", "foreign"] {
+                assert_eq!(said[nothing], 0, "{nothing}: {at}");
+            }
+            assert_eq!(
+                (said["svgs"].as_u64(), said["images"].as_u64()),
+                (Some(count("<svg")), Some(count("<img"))),
+                "{at}"
+            );
+            assert!(count("<svg") > 0 && said["headings"].as_u64() == Some(count("<h2")), "{at}");
+            assert!(said["tooWide"].as_i64().unwrap() <= 0, "{at}");
+            assert_eq!(said["dark"], dark, "{at}");
+            grounds.push(said["ground"].clone());
+        }
+        assert_ne!(grounds[0], grounds[1], "{name}: a dark page has another ground");
+    }
+}
+
+/// The check can fail: a broken picture, a word on the console, an element that is too wide.
+#[test]
+fn what_is_broken_is_seen() {
+    let Some(chromium) = chromium() else { return };
+    let said = shown(
+        &chromium,
+        "<html><body><img src='data:image/png;base64,AA'><svg width='5' height='5'></svg><p style='width: 3000px'>x</p></body></html>",
+        500,
+        false,
+    );
+    assert_eq!((&said["brokenImages"], &said["emptySvgs"], &said["unnamedImages"]), (&1.into(), &1.into(), &1.into()));
+    assert!(said["tooWide"].as_i64().unwrap() > 2000, "{said}");
+    let words = "<html><body><script>console.error('no')</script></body></html>";
+    assert!(std::panic::catch_unwind(|| shown(&chromium, words, 500, false)).is_err());
+}
