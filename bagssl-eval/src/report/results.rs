@@ -77,7 +77,7 @@ fn bars(report: &Report, name: &str, of: fn(&Outcome) -> &Accuracy) -> Option<Fi
     let barred = |&row: &Row| is_main(report, row) && (row.1, row.2) != (Space::Projection, View::Whole);
     for row @ (model, space, view, _) in rows(report).into_iter().filter(barred) {
         let whole = if view == View::Whole && space != Space::Input { ", whole" } else { "" };
-        let space = if space == Space::Projection { ", projection" } else { "" };
+        let space = if space == Space::Projection { ", proj." } else { "" };
         let value = |(colour, _)| find(report, row, colour).map(|outcome| (of(outcome).mean, of(outcome).std));
         let name = format!("{}{space}{whole}", short(model));
         groups.push(Group { name, bars: COLOURS.map(value).to_vec() });
