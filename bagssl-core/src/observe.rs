@@ -48,7 +48,7 @@ pub enum Event<'a> {
         /// Patches of each image.
         patches: usize,
     },
-    /// What an evaluation says of an epoch's projections.
+    /// What an evaluation says of some projections of an epoch's last batch.
     Health {
         /// The epoch, counted from 0.
         epoch: u32,

@@ -1,6 +1,7 @@
 //! Features: the embeddings of the patches of many images.
 
-use bagssl_core::aggregate::RunningMean;
+use bagssl_core::aggregate::{RunningMean, pool};
+use bagssl_core::bag::Grid;
 use bagssl_core::batch::{PatchBatch, SourceError};
 use bagssl_core::embed::{Embed, Rows, Tap};
 
@@ -203,6 +204,22 @@ impl Features {
         Samples::new(self.mean_of(count, order)?, self.labels.clone())
     }
 
+    /// For each image, the means over `cells x cells` parts of its grid of patches, one after the other, with the images' classes:
+    /// [`pool`] says which patches are in a part.
+    ///
+    /// # Errors
+    /// [`Error::Core`] if the features are not of such a grid, or it has fewer rows or columns than there are cells;
+    /// [`Error::Write`] if there is no room for the file.
+    pub fn pooled(&self, grid: Grid, cells: u32) -> Result<Samples> {
+        let Shape { patches, dim } = self.shape;
+        let parts = (cells * cells) as usize;
+        let mut values = self.values.beside(self.len() * parts * dim)?;
+        for image in self.values.chunks_exact(patches * dim) {
+            values.extend(&pool(image, dim, grid, cells)?)?;
+        }
+        Samples::new(Table { values: values.finish()?, dim: parts * dim }, self.labels.clone())
+    }
+
     /// The patches of an image, in an order that has been checked.
     fn order_of(&self, position: usize, order: Order<'_>) -> impl Iterator<Item = usize> {
         let order = match order {
@@ -265,6 +282,7 @@ impl Shape {
 mod tests {
     use super::*;
     use bagssl_core::batch::BatchShape;
+    use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
     use bagssl_core::random::{Address, Purpose};
     use proptest::prelude::*;
 
@@ -335,6 +353,20 @@ mod tests {
         assert!(features.mean_of(0, Order::Given).is_err() && features.mean_of(4, Order::Given).is_err());
         assert!(features.mean_of(1, Order::Same(&[0, 1, 1])).is_err());
         assert!(features.mean_of(1, Order::Same(&[0, 1])).is_err());
+    }
+
+    /// Two rows and three columns of patches, whose numbers are their features: the left half has columns 0 and 1, the right half 1
+    /// and 2.
+    #[test]
+    fn quarters_by_hand() {
+        let spec = PatchSpec::new(PatchSide::Pixels(4), 4).unwrap();
+        let grid = Grid::new(spec, ImageSize { height: 8, width: 12 }, 4).unwrap();
+        let values = (0..12).map(|i| i as f32).collect();
+        let features = Features::new(Tap::Embedding, Rows { values, dim: 1 }, 6, vec![0, 1], vec![5, 7]).unwrap();
+        let pooled = features.pooled(grid, 2).unwrap();
+        assert_eq!(pooled.rows().values, [0.5, 1.5, 3.5, 4.5, 6.5, 7.5, 9.5, 10.5]);
+        assert_eq!((pooled.rows().dim, pooled.labels()), (4, &[5, 7][..]));
+        assert!(features.pooled(grid, 3).is_err());
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! For each tap a folder has `TAP.npy`, `[image, patch, dim]`, `TAP.images.npy`, `[image, 2]` (each image's index in its data
 //! set, and its class), and `TAP.json`, which says what they are features of and how far they have come. Python reads
 //! the arrays by `numpy.load("embedding.npy", mmap_mode="r")`. Nothing may write into files that are complete: they
-//! are mapped into the memory of whatever evaluates them.
+//! are mapped into the memory of whatever evaluates them. What is computed from them, such as means, goes to files
+//! without a name in the same folder, so that it has to be one that can be written to.
 
 pub mod npy;
 mod writer;
@@ -30,13 +31,14 @@ pub struct Store<'a> {
 
 impl Store<'_> {
     /// The features of all images at each of the taps, in the taps' order: those that are complete as they are, the others from
-    /// `batches`, which is asked for the batches from an image on. `progress` hears how many images are done, at first those
+    /// `batches`, which is asked for the batches from an image on, in the order of the data set. `progress` hears how many images are done, at first those
     /// of an earlier extraction.
     ///
     /// # Errors
     /// Those of [`extract`](crate::features::extract): what was done before is kept, and gone on with by the next call.
-    /// [`Error::File`] if the folder holds features of something else or another program works there, [`Error::Write`] if a
-    /// file cannot be read or written.
+    /// [`Error::File`] if the folder holds features of something else, taps of different images, arrays without their state, or
+    /// another program works there; [`Error::Setting`] if batches are out of order, [`Error::Write`] if a file cannot be read or
+    /// written.
     pub fn extract<B>(
         &self,
         network: &dyn Embed,
@@ -60,9 +62,13 @@ impl Store<'_> {
             fill(&mut missing, network, batches, progress)?;
         }
         let features = taps.iter().map(|&tap| Writer::open(self, tap)?.features()).collect::<Result<Vec<_>>>()?;
-        if let Some(first) = features.first() {
-            progress(first.len());
+        let Some(first) = features.first() else { return Ok(features) };
+        if let Some(other) = features.iter().find(|other| other.images() != first.images()) {
+            let part = self.folder.join(other.tap().name()).display().to_string();
+            let (expected, got) = (format!("the {} images of {}", first.len(), first.tap().name()), "others".into());
+            return Err(Error::File { part, expected, got });
         }
+        progress(first.len());
         Ok(features)
     }
 

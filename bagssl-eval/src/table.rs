@@ -1,6 +1,7 @@
 //! Tables: rows of numbers, in memory or in a file.
 //!
-//! What is computed from a table in a file goes to a file beside it, so that features that do not fit in memory never have to.
+//! What is computed from a table in a file goes to a file beside it, so that features that do not fit in memory never have to. A
+//! network gives [`Rows`], which a [`Table`] can hold; functions take either as a [`RowsView`].
 
 mod mapped;
 

@@ -1,5 +1,5 @@
 //! The report as a browser shows it: it opens without a word on the console, every figure and picture is there, and nothing is wider
-//! than the window, on a desk and on a phone, light and dark. Says "skipped" where there is no Chromium (`CHROMIUM` names one that
+//! than the window, on a desk and on a phone, light and dark. Looks at nothing where there is no Chromium (`CHROMIUM` names one that
 //! is not on the path).
 #![cfg(unix)]
 
@@ -96,7 +96,6 @@ fn page() -> Page {
 #[test]
 fn pages_are_whole_in_a_browser() {
     let Some(chromium) = chromium() else {
-        println!("skipped: no Chromium");
         return;
     };
     for (name, html) in [("report", sample::report().html().unwrap()), ("page", page().html().unwrap())] {

@@ -134,6 +134,21 @@ mod tests {
     }
 
     #[test]
+    fn health_is_written_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let reasons = ["all alike".to_string()];
+        let figures = &[("effective_rank", 1.0)];
+        let health = Event::Health { epoch: 2, step: 9, verdict: "collapsed", figures, reasons: &reasons };
+        Metrics::create(&path, 0).unwrap().observe(&health).unwrap();
+        let line: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let expected = json!({
+            "event": "health", "epoch": 2, "step": 9, "verdict": "collapsed", "effective_rank": 1.0, "reasons": ["all alike"],
+        });
+        assert_eq!(line, expected);
+    }
+
+    #[test]
     fn a_resumed_file_repeats_no_step() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");

@@ -231,12 +231,12 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         if got != expected {
             return Err(Error::Batches { expected, got });
         }
-        if let Some(projections) = last_projections
-            && telling.projections(self.step, projections)? == Verdict::Stop
-        {
-            return Ok(Verdict::Stop);
-        }
-        telling.epoch(self.step)
+        let seen = match last_projections {
+            Some(projections) => telling.projections(self.step, projections)?,
+            None => Verdict::Continue,
+        };
+        let verdict = telling.epoch(self.step)?;
+        Ok(if seen == Verdict::Stop { seen } else { verdict })
     }
 
     /// Tells the observer of a step. Workers stop when all know that one of them wants to.

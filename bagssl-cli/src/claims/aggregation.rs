@@ -1,9 +1,8 @@
 //! `bagssl eval aggregation`.
 
 use anyhow::Result;
-use bagssl_core::aggregate::pool;
 use bagssl_core::bag::{Bag, Grid};
-use bagssl_core::embed::{Rows, Tap};
+use bagssl_core::embed::Tap;
 use bagssl_eval::features::{Features, Order};
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Line, Lines, Page};
@@ -153,15 +152,7 @@ fn pooled(subject: &Subject<'_>, grid: &[Vec<Features>; 2], tap: usize) -> Resul
     if places.rows() < 2 || places.columns() < 2 {
         return Ok(None);
     }
-    let of = |features: &Features| -> Result<Samples> {
-        let (length, dim) = (features.patches() * features.dim(), features.dim());
-        let mut values = Vec::new();
-        for image in features.values().chunks_exact(length) {
-            values.extend(pool(image, dim, places, 2)?);
-        }
-        Ok(Samples::new(Rows { values, dim: 4 * dim }, features.labels().to_vec())?)
-    };
-    Ok(Some([of(&grid[0][tap])?, of(&grid[1][tap])?]))
+    Ok(Some([grid[0][tap].pooled(places, 2)?, grid[1][tap].pooled(places, 2)?]))
 }
 
 fn page(found: &[Found], how: How) -> Page {

@@ -71,6 +71,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     cpu: CpuArgs,
     #[command(flatten)]
+    features: FeatureArgs,
+    #[command(flatten)]
     page: PageArgs,
 }
 
@@ -134,7 +136,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         groups: Groups::default(),
         backend: args.backend,
         cpu: args.cpu,
-        features: FeatureArgs::default(),
+        features: args.features.clone(),
         page: args.page.clone(),
     };
     let taps: Vec<Tap> = match args.tap {

@@ -134,6 +134,7 @@ impl Plan<'_> {
             grey: true,
             seed: self.shared.protocol.seed,
             backend: self.shared.backend,
+            features: self.shared.features.clone(),
             ..ClaimArgs::default()
         }
     }
@@ -197,7 +198,7 @@ impl ClaimStage {
 
     /// A hash of all that the answer depends on, the checkpoints' bytes among it; none while one of them is not there.
     fn hash(&self, shared: &Shared<'_>) -> Result<Option<String>> {
-        let Shared { halves, protocol, backend } = shared;
+        let Shared { halves, protocol, backend, .. } = shared;
         let mut text = format!(
             "{} {FORM} {} {:?} {} {} {} {} {}",
             env!("CARGO_PKG_VERSION"),
@@ -268,6 +269,7 @@ mod tests {
     use bagssl_eval::report::Model;
 
     use crate::backend::Name;
+    use crate::extraction::FeatureArgs;
     use crate::groups::Groups;
     use crate::score::{Halves, Protocol};
 
@@ -291,7 +293,8 @@ mod tests {
             on_bad_image: OnBadImage::Fail,
             threads: 1,
         };
-        let shared = Shared { halves: &halves, protocol, backend: Name::Ndarray };
+        let features = FeatureArgs::default();
+        let shared = Shared { halves: &halves, protocol, backend: Name::Ndarray, features: &features };
         stages(profile, &trained, &DataArgs::default(), &shared, Path::new("out"))
     }
 

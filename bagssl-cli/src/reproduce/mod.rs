@@ -24,6 +24,7 @@ use indicatif::{MultiProgress, ProgressBar};
 
 use crate::backend::Name;
 use crate::claims;
+use crate::extraction::FeatureArgs;
 use crate::files;
 use crate::groups::Groups;
 use crate::output::say;
@@ -72,6 +73,8 @@ pub(crate) struct Args {
     /// Where the networks run
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
+    #[command(flatten)]
+    features: FeatureArgs,
     /// Only say what would be done: stages, data, steps, disk, time (from a short timed warm-up)
     #[arg(long)]
     dry_run: bool,
@@ -88,6 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.seed.checked_add(args.seeds).is_none() {
         bail!("--seed: expected a number that {} seeds can follow, got {}", args.seeds, args.seed);
     }
+    args.features.check()?;
     let data = DataArgs { data: args.profile.data(args.data.as_ref())?, ..DataArgs::default() };
     let halves = Halves { train: data.open(Split::Train)?, test: data.open(Split::Validation)? };
     if halves.train.classes().len() < 2 {
@@ -120,7 +124,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let folder = out.join("baselines");
     stages.push(Stage { model: Model::Pixels, seed: args.seed, folder, config: base.clone() });
 
-    let shared = Shared { halves: &halves, protocol, backend: args.backend };
+    let shared = Shared { halves: &halves, protocol, backend: args.backend, features: &args.features };
     let claims = claim::stages(args.profile, &stages, &data, &shared, &out);
     let what = What { args, out: &out, data: &data, stages: &stages, claims: &claims, shared: &shared, jobs };
     what.describe()?;

@@ -16,7 +16,7 @@ use bagssl_eval::report::Model;
 use super::stamp::Stamp;
 use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::config::RunConfig;
-use crate::extraction::Extraction;
+use crate::extraction::{Extraction, FeatureArgs, Kept};
 use crate::files;
 use crate::score::{self, Halves, Input, Measured, Protocol};
 use crate::train::{self, Training};
@@ -36,6 +36,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) halves: &'a Halves,
     pub(crate) protocol: Protocol,
     pub(crate) backend: Name,
+    pub(crate) features: &'a FeatureArgs,
 }
 
 const MEASURED: &str = "measured.json";
@@ -54,7 +55,7 @@ impl Stage {
 
     /// A hash of all that the stage's results depend on.
     fn hash(&self, shared: &Shared<'_>) -> Result<String> {
-        let Shared { halves, protocol, backend } = shared;
+        let Shared { halves, protocol, backend, .. } = shared;
         let text = format!(
             "{} {:?} {} {} {} {:?} {} {} {}",
             env!("CARGO_PKG_VERSION"),
@@ -166,9 +167,9 @@ struct Measure<'a> {
 }
 
 impl Measure<'_> {
-    fn score(&self, network: &dyn Embed, plan: &ModelPlan, input: Input) -> Result<Measured> {
+    fn score(&self, network: &dyn Embed, plan: &ModelPlan, input: Input, kept: Option<Kept>) -> Result<Measured> {
         let Shared { halves, protocol, .. } = *self.shared;
-        let extraction = Extraction { network, plan, input, protocol, kept: None, progress: self.embedded };
+        let extraction = Extraction { network, plan, input, protocol, kept, progress: self.embedded };
         score::measure(&extraction, halves, &score::TAPS)
     }
 }
@@ -177,17 +178,20 @@ impl Job for Measure<'_> {
     type Output = Measured;
 
     fn run<T: Target>(self, device: Device<T>) -> Result<Measured> {
+        let Shared { features, backend, .. } = self.shared;
         let train = &self.stage.config.train;
         if self.stage.is_trained() {
             let bytes = files::read(&self.stage.folder.join(train::CHECKPOINT))?;
             let checkpoint = Checkpoint::from_bytes(&bytes)?;
             let network = T::trained(&checkpoint, &score::TAPS, CpuArgs::default(), &device)?;
             let spec = checkpoint.spec();
-            return self.score(&*network, &spec.model, Input::of(spec));
+            let kept = features.of(&bytes, *backend, CpuArgs::default());
+            return self.score(&*network, &spec.model, Input::of(spec), kept);
         }
         let plan = train.clone().check()?;
         let network = T::random(plan.plan(), self.stage.seed, train.patch.input(), &score::TAPS, &device)?;
         let input = Input { side: train.patch.input(), normalisation: train.normalisation, filter: train.filter };
-        self.score(&*network, plan.plan(), input)
+        let kept = features.of_random(plan.plan(), self.stage.seed, *backend);
+        self.score(&*network, plan.plan(), input, kept)
     }
 }

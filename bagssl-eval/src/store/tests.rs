@@ -84,7 +84,7 @@ fn what_is_computed_from_files_is_the_same() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), before);
 }
 
-/// Stopped before each batch in turn, and after each file of a save that a kill interrupts.
+/// Stopped before each batch in turn, with more in an array than counts.
 #[test]
 fn a_stopped_extraction_goes_on() {
     for stop in 0..4 {
@@ -94,7 +94,6 @@ fn a_stopped_extraction_goes_on() {
         let failing = |first| batches(first).take(stop).chain([Err("gone".into())]);
         let error = store.extract(&network, failing, &TAPS, &mut |_| ()).unwrap_err();
         assert_eq!(error.to_string(), "gone");
-        let seen = network.seen.get();
         // More was written than counts, as if it had been killed.
         let path = folder.path().join("embedding.npy");
         let mut longer = std::fs::read(&path).unwrap();
@@ -107,7 +106,7 @@ fn a_stopped_extraction_goes_on() {
         };
         let whole = store.extract(&network, on, &TAPS, &mut |_| ()).unwrap();
         assert_eq!((whole, from), (in_memory(), Some([0, 2, 4, 6][stop])));
-        assert_eq!(network.seen.get(), 12, "{seen} before");
+        assert_eq!(network.seen.get(), 12);
     }
 }
 
@@ -136,7 +135,7 @@ fn what_does_not_belong_there_is_refused() {
     let text = std::fs::read_to_string(&state).unwrap();
     for (from, to, expected) in [
         ("\"format\": 1", "\"format\": 2", "expected format 1, got 2"),
-        ("\"images\": 6", "\"images\": 7", "expected 7 images of 24 bytes, got a shorter file"),
+        ("\"images\": 6", "\"images\": 7", "embedding.npy: expected 7 images of 24 bytes, got a shorter file"),
         ("\"images\": 6", "\"images\": 18446744073709551615", "expected the shape of an array"),
         ("\"dim\": 3", "\"dim\": 0", "expected the shape of an array, got 6 x 2 x 0"),
         ("\"dim\": 3", "\"dim\": 2", "values of features: expected 24, got 36"),
@@ -198,4 +197,37 @@ fn bad_features_are_named_and_the_others_kept() {
     let nothing =
         super::Store { folder: none.path(), of: "a" }.extract(&Bad, |_| std::iter::empty(), &TAPS, &mut |_| ());
     assert!(matches!(nothing, Err(Error::Empty(_))));
+}
+
+#[test]
+fn batches_have_to_follow_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), "a");
+    let some = |first| batches(first).take(1).chain([Err("gone".into())]);
+    store.extract(&Network::default(), some, &TAPS, &mut |_| ()).unwrap_err();
+    let again = store.extract(&Network::default(), |_| batches(0), &TAPS, &mut |_| ()).unwrap_err().to_string();
+    assert_eq!(again, "batches: expected images in order from 2 on, got [0, 1]");
+    assert_eq!(store.extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap(), in_memory());
+}
+
+/// One tap from all images, another when one more could not be read.
+#[test]
+fn taps_are_of_the_same_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), "a");
+    store.extract(&Network::default(), batches, &TAPS[..1], &mut |_| ()).unwrap();
+    let fewer = |first| batches(first).take(2);
+    let error = store.extract(&Network::default(), fewer, &TAPS, &mut |_| ()).unwrap_err().to_string();
+    assert!(error.ends_with("projection: expected the 6 images of embedding, got others"), "{error}");
+}
+
+/// An array that somebody else has put there is left as it is.
+#[test]
+fn an_array_without_its_state_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("embedding.npy");
+    std::fs::write(&path, b"mine").unwrap();
+    let error = store(folder.path(), "a").extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap_err();
+    assert!(error.to_string().contains("embedding.npy: expected "), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"mine");
 }

@@ -57,13 +57,15 @@ impl Writer {
     /// Opens the files, or makes them.
     pub(super) fn open(store: &Store<'_>, tap: Tap) -> Result<Self> {
         let path = |ending: &str| store.folder.join(format!("{}{ending}", tap.name()));
-        let state = State::read(&path(".json"), store.of)?;
+        let state = State::of(&path(".json"), &path(".npy"), store.of)?;
         let (values, images) = (Part::open(path(".npy"))?, Part::open(path(".images.npy"))?);
         let mut writer = Writer { tap, folder: store.folder.into(), state, values, images, saved: Instant::now() };
         let (images, row) = (writer.state.images as u64, writer.row_bytes());
-        if writer.values.length()? < images * row || writer.images.length()? < images * PAIR {
-            let (expected, got) = (format!("{images} images of {row} bytes"), "a shorter file".into());
-            return Err(Error::File { part: path(".npy").display().to_string(), expected, got });
+        for (part, bytes) in [(&writer.values, row), (&writer.images, PAIR)] {
+            if part.length()? < images * bytes {
+                let (expected, got) = (format!("{images} images of {bytes} bytes"), "a shorter file".into());
+                return Err(Error::File { part: part.path.display().to_string(), expected, got });
+            }
         }
         if !writer.state.complete {
             writer.cut()?;
@@ -100,8 +102,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Refuses rows of another shape than those before, or with values that are not finite.
+    /// Refuses rows of another shape than those before, or with values that are not finite, and images that do not follow those
+    /// before.
     pub(super) fn check(&self, batch: &PatchBatch, rows: &Rows) -> Result<()> {
+        let images = batch.images();
+        let follows = images.first().is_none_or(|&first| first as usize >= self.state.next);
+        if !follows || images.windows(2).any(|pair| pair[0] >= pair[1]) {
+            let (expected, got) = (format!("images in order from {} on", self.state.next), format!("{images:?}"));
+            return Err(Error::Setting { name: "batches", expected, got });
+        }
         let shape = (self.state.images > 0).then_some(Shape { patches: self.state.patches, dim: self.state.dim });
         Shape::of(self.tap, batch, rows, shape).map(|_| ())
     }
@@ -124,8 +133,7 @@ impl Writer {
         self.values.finish(&npy::header(&npy::native('f'), &[images, patches, dim]))?;
         self.images.finish(&npy::header(&npy::native('u'), &[images, 2]))?;
         self.state.complete = complete;
-        let text = serde_json::to_string_pretty(&self.state).expect("numbers and a string") + "\n";
-        write_whole(&self.folder.join(format!("{}.json", self.tap.name())), text.as_bytes())?;
+        self.state.write(&self.folder.join(format!("{}.json", self.tap.name())))?;
         self.saved = Instant::now();
         Ok(())
     }
@@ -165,16 +173,32 @@ impl Writer {
 const PAIR: u64 = 8;
 
 impl State {
-    /// What an earlier extraction left, or the beginning of a new one.
-    fn read(path: &Path, of: &str) -> Result<Self> {
-        let fresh = State { format: FORMAT, of: of.into(), patches: 0, dim: 0, images: 0, next: 0, complete: false };
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(fresh),
-            Err(source) => return Err(failed(path, source)),
-        };
+    /// What an earlier extraction left, or the beginning of a new one, which is written down before there is an array.
+    fn of(path: &Path, array: &Path, of: &str) -> Result<Self> {
+        match std::fs::read(path) {
+            Ok(bytes) => Self::read(path, &bytes, of),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(path, error)),
+            Err(_) if array.exists() => {
+                let (expected, got) = (format!("{} beside it", path.display()), "none".into());
+                Err(Error::File { part: array.display().to_string(), expected, got })
+            }
+            Err(_) => {
+                let of = of.into();
+                let fresh = State { format: FORMAT, of, patches: 0, dim: 0, images: 0, next: 0, complete: false };
+                fresh.write(path)?;
+                Ok(fresh)
+            }
+        }
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).expect("numbers and a string") + "\n";
+        write_whole(path, text.as_bytes())
+    }
+
+    fn read(path: &Path, bytes: &[u8], of: &str) -> Result<Self> {
         let part = path.display().to_string();
-        let state: State = serde_json::from_slice(&bytes).map_err(|error| Error::File {
+        let state: State = serde_json::from_slice(bytes).map_err(|error| Error::File {
             part: part.clone(),
             expected: "the state of an extraction".into(),
             got: error.to_string(),
