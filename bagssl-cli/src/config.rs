@@ -98,7 +98,7 @@ pub(crate) struct ConfigArgs {
     /// Epochs
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
-    /// Encoder: resnet-small; resnet18, resnet34, resnet50, these also with -cifar; bagnet9, bagnet17, bagnet33
+    /// Encoder: resnet-small; resnet18, resnet34, resnet50, these also with -cifar or -cifar-pad2; bagnet9, bagnet17, bagnet33
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
     /// Sizes of the projector's layers, for instance 2048,2048,256

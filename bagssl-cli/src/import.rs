@@ -9,7 +9,6 @@ use bagssl_core::checkpoint;
 use bagssl_core::import::{self, Foreign, Imported, Layout, Options};
 use bagssl_core::normalise::Normalisation;
 use bagssl_core::patch::{PatchSide, PatchSpec};
-use clap::ValueEnum;
 
 use crate::bench::architecture;
 use crate::files::{self, Output};
@@ -45,9 +44,10 @@ pub(crate) struct Args {
     /// Side to which patches are resampled [default: 224, or 32 for an encoder with the small stem]
     #[arg(long, value_name = "N")]
     input: Option<u32>,
-    /// What the network expects of colours [default: half for emp-ssl, else imagenet]
-    #[arg(long, value_enum)]
-    normalisation: Option<Colours>,
+    /// What the network expects of colours: imagenet, half, cifar10, cifar100, or mean/deviation of red, green and blue, such
+    /// as 0.5,0.5,0.5/0.25,0.25,0.25 [default: half for emp-ssl, else imagenet]
+    #[arg(long, value_name = "COLOURS", value_parser = colours)]
+    normalisation: Option<Normalisation>,
     /// Write over a file that is there
     #[arg(long)]
     force: bool,
@@ -59,21 +59,8 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, Copy)]
 struct Chosen(Option<Layout>);
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Colours {
-    /// Mean and deviation of ImageNet
-    Imagenet,
-    /// Mean and deviation 0.5
-    Half,
-}
-
-impl From<Colours> for Normalisation {
-    fn from(colours: Colours) -> Normalisation {
-        match colours {
-            Colours::Imagenet => Normalisation::IMAGENET,
-            Colours::Half => Normalisation::HALF,
-        }
-    }
+fn colours(text: &str) -> std::result::Result<Normalisation, String> {
+    text.parse().map_err(|error: bagssl_core::Error| error.to_string())
 }
 
 fn layout(name: &str) -> std::result::Result<Chosen, String> {
@@ -97,7 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         layout: args.layout.0,
         architecture: args.arch,
         patch: PatchSpec::new(side, args.input.unwrap_or(224))?,
-        normalisation: args.normalisation.map(Normalisation::from),
+        normalisation: args.normalisation,
         allow_unused: args.allow_unused,
         source,
     };

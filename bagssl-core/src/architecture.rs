@@ -19,14 +19,20 @@ pub enum Architecture {
     ResNet18,
     /// ResNet-18 with the stem for small images: 3x3 with stride 1. Embedding 512.
     ResNet18Cifar,
+    /// ResNet-18, small stem as in solo-learn: its convolution pads by 2. Embedding 512.
+    ResNet18CifarPad2,
     /// ResNet-34, ImageNet's stem. Embedding 512.
     ResNet34,
     /// ResNet-34, small stem. Embedding 512.
     ResNet34Cifar,
+    /// ResNet-34, small stem as in solo-learn: its convolution pads by 2. Embedding 512.
+    ResNet34CifarPad2,
     /// ResNet-50, ImageNet's stem. Embedding 2048.
     ResNet50,
     /// ResNet-50, small stem. Embedding 2048.
     ResNet50Cifar,
+    /// ResNet-50, small stem as in solo-learn: its convolution pads by 2. Embedding 2048.
+    ResNet50CifarPad2,
     /// A network for runs on a CPU: small stem, one basic block each of 16, 32 and 64 channels, about 3 million
     /// multiplications for a 16x16 patch. Embedding 64. It is this project's own.
     ResNetSmall,
@@ -40,13 +46,16 @@ pub enum Architecture {
 
 impl Architecture {
     /// Every architecture.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::ResNet18,
         Self::ResNet18Cifar,
+        Self::ResNet18CifarPad2,
         Self::ResNet34,
         Self::ResNet34Cifar,
+        Self::ResNet34CifarPad2,
         Self::ResNet50,
         Self::ResNet50Cifar,
+        Self::ResNet50CifarPad2,
         Self::ResNetSmall,
         Self::BagNet9,
         Self::BagNet17,
@@ -58,10 +67,13 @@ impl Architecture {
         match self {
             Self::ResNet18 => "resnet18",
             Self::ResNet18Cifar => "resnet18-cifar",
+            Self::ResNet18CifarPad2 => "resnet18-cifar-pad2",
             Self::ResNet34 => "resnet34",
             Self::ResNet34Cifar => "resnet34-cifar",
+            Self::ResNet34CifarPad2 => "resnet34-cifar-pad2",
             Self::ResNet50 => "resnet50",
             Self::ResNet50Cifar => "resnet50-cifar",
+            Self::ResNet50CifarPad2 => "resnet50-cifar-pad2",
             Self::ResNetSmall => "resnet-small",
             Self::BagNet9 => "bagnet9",
             Self::BagNet17 => "bagnet17",
@@ -75,14 +87,15 @@ impl Architecture {
             Self::BagNet9 => return bagnet(2),
             Self::BagNet17 => return bagnet(3),
             Self::BagNet33 => return bagnet(4),
-            Self::ResNet18 | Self::ResNet18Cifar => (Block::Basic, &[2, 2, 2, 2], 64),
-            Self::ResNet34 | Self::ResNet34Cifar => (Block::Basic, &[3, 4, 6, 3], 64),
-            Self::ResNet50 | Self::ResNet50Cifar => (Block::Bottleneck, &[3, 4, 6, 3], 64),
+            Self::ResNet18 | Self::ResNet18Cifar | Self::ResNet18CifarPad2 => (Block::Basic, &[2, 2, 2, 2], 64),
+            Self::ResNet34 | Self::ResNet34Cifar | Self::ResNet34CifarPad2 => (Block::Basic, &[3, 4, 6, 3], 64),
+            Self::ResNet50 | Self::ResNet50Cifar | Self::ResNet50CifarPad2 => (Block::Bottleneck, &[3, 4, 6, 3], 64),
             Self::ResNetSmall => (Block::Basic, &[1, 1, 1], 16),
         };
         let stem = match self {
             Self::ResNet18 | Self::ResNet34 | Self::ResNet50 => Stem::ImageNet,
-            _ => Stem::Small,
+            Self::ResNet18CifarPad2 | Self::ResNet34CifarPad2 | Self::ResNet50CifarPad2 => Stem::Small(2),
+            _ => Stem::Small(1),
         };
         resnet(stem, block, blocks, width)
     }
@@ -94,8 +107,8 @@ impl core::str::FromStr for Architecture {
     fn from_str(name: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|known| known.name() == name).ok_or_else(|| Error::Setting {
             name: "arch",
-            expected: "one of resnet18, resnet34, resnet50 (each also with -cifar), resnet-small, bagnet9, bagnet17 and \
-                       bagnet33",
+            expected: "one of resnet18, resnet34, resnet50 (each also with -cifar or -cifar-pad2), resnet-small, bagnet9, \
+                       bagnet17 and bagnet33",
             got: format!("{name:?}"),
         })
     }
@@ -118,7 +131,8 @@ impl From<Architecture> for String {
 #[derive(Clone, Copy, PartialEq)]
 enum Stem {
     ImageNet,
-    Small,
+    /// By its padding.
+    Small(usize),
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -134,7 +148,7 @@ fn resnet(stem: Stem, block: Block, blocks: &[usize], width: usize) -> Plan {
             let value = net.conv("conv1", "bn1", (0, 3), width, Window::square(7, 2, 3), None, true);
             net.add(value, Op::MaxPool { window: Window::square(3, 2, 1) })
         }
-        Stem::Small => net.conv("conv1", "bn1", (0, 3), width, Window::square(3, 1, 1), None, true),
+        Stem::Small(padding) => net.conv("conv1", "bn1", (0, 3), width, Window::square(3, 1, padding), None, true),
     };
     let mut channels = width;
     for (stage, &count) in blocks.iter().enumerate() {
@@ -301,6 +315,22 @@ mod tests {
         assert_eq!(count(Architecture::ResNet18, 224), 1_813_561_344);
         assert_eq!(count(Architecture::ResNet50, 224), 4_087_136_256);
         assert_eq!(count(Architecture::ResNetSmall, 16), 3_125_248);
+    }
+
+    /// solo-learn pads the small stem by 2: its maps of a 32x32 patch have sides 34, 17, 9 and 5.
+    #[test]
+    fn the_stem_of_solo_learn_pads_by_2() {
+        let pairs = [
+            (Architecture::ResNet18Cifar, Architecture::ResNet18CifarPad2),
+            (Architecture::ResNet34Cifar, Architecture::ResNet34CifarPad2),
+            (Architecture::ResNet50Cifar, Architecture::ResNet50CifarPad2),
+        ];
+        for (usual, padded) in pairs.map(|(usual, padded)| (usual.plan(), padded.plan())) {
+            let sizes = |plan: &Plan| plan.sizes([32, 32]).unwrap();
+            assert_eq!((sizes(&usual)[1], sizes(&padded)[1]), ([32, 32], [34, 34]));
+            assert_eq!(sizes(&padded)[padded.layers().len() - 1], [5, 5]);
+            assert_eq!((usual.parameters(), &usual.layers()[1..]), (padded.parameters(), &padded.layers()[1..]));
+        }
     }
 
     /// As their names say; 24x24 patches of 33x33 pixels in 224x224.

@@ -51,6 +51,10 @@ impl Normalisation {
     pub const HALF: Self = Normalisation { mean: [0.5; 3], deviation: [0.5; 3] };
     /// Mean and deviation of ImageNet's training images, as torchvision's models expect them.
     pub const IMAGENET: Self = Normalisation { mean: [0.485, 0.456, 0.406], deviation: [0.229, 0.224, 0.225] };
+    /// Mean and deviation of CIFAR-10's training images, as solo-learn has them.
+    pub const CIFAR10: Self = Normalisation { mean: [0.4914, 0.4822, 0.4465], deviation: [0.2470, 0.2435, 0.2616] };
+    /// Mean and deviation of CIFAR-100's training images, as solo-learn has them.
+    pub const CIFAR100: Self = Normalisation { mean: [0.5071, 0.4865, 0.4409], deviation: [0.2673, 0.2564, 0.2762] };
 
     /// Checks a mean and a deviation.
     ///
@@ -90,6 +94,35 @@ impl Normalisation {
     }
 }
 
+impl core::str::FromStr for Normalisation {
+    type Err = Error;
+
+    /// `imagenet`, `half`, `cifar10`, `cifar100`, or `MEAN/DEVIATION` of red, green and blue: `0.5,0.5,0.5/0.25,0.25,0.25`.
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "imagenet" => return Ok(Self::IMAGENET),
+            "half" => return Ok(Self::HALF),
+            "cifar10" => return Ok(Self::CIFAR10),
+            "cifar100" => return Ok(Self::CIFAR100),
+            _ => {}
+        }
+        let free = text.split_once('/').and_then(|(mean, deviation)| Some((three(mean)?, three(deviation)?)));
+        let (mean, deviation) = free.ok_or_else(|| Error::Setting {
+            name: "normalisation",
+            expected: "imagenet, half, cifar10, cifar100 or mean/deviation such as 0.5,0.5,0.5/0.25,0.25,0.25",
+            got: format!("{text:?}"),
+        })?;
+        Self::new(mean, deviation)
+    }
+}
+
+/// Three numbers with commas between them.
+fn three(text: &str) -> Option<[f32; 3]> {
+    let mut values = text.split(',').map(|value| value.trim().parse().ok());
+    let three = [values.next()??, values.next()??, values.next()??];
+    values.next().is_none().then_some(three)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +131,21 @@ mod tests {
     fn by_hand() {
         let normalisation = Normalisation::new([0.0, 0.5, 1.0], [1.0, 2.0, 4.0]).unwrap();
         assert_eq!([0, 1, 2].map(|channel| normalisation.apply(channel, 0.5)), [0.5, 0.0, -0.125]);
+    }
+
+    /// Those of solo-learn's `CifarTransform`.
+    #[test]
+    fn names_and_free_forms_are_read() {
+        let read = |text: &str| text.parse::<Normalisation>();
+        let of = |mean, deviation| Normalisation::new(mean, deviation).unwrap();
+        assert_eq!(read("imagenet").unwrap(), Normalisation::IMAGENET);
+        assert_eq!(read("cifar10").unwrap(), of([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]));
+        assert_eq!(read("cifar100").unwrap(), of([0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]));
+        assert_eq!(read("0.1, 0.2,0.3/1,2,4").unwrap(), of([0.1, 0.2, 0.3], [1.0, 2.0, 4.0]));
+        for bad in ["", "cifar", "0,0,0", "0,0/1,1,1", "0,0,0/1,1,1,1", "0,0,0/1,1,x"] {
+            assert!(read(bad).unwrap_err().to_string().contains("cifar10"), "{bad}");
+        }
+        assert!(read("0,0,0/1,0,1").unwrap_err().to_string().contains("normalisation.std"));
     }
 
     #[test]

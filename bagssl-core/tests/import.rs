@@ -97,7 +97,10 @@ fn formula(index: usize, parameter: &Parameter) -> NamedTensor {
 /// A network of torchvision with its weights by the formula.
 fn torchvision(architecture: Architecture) -> Vec<u8> {
     let names: Value = serde_json::from_str(include_str!("reference/resnet_names.json")).unwrap();
-    let order = names[architecture.name().trim_end_matches("-cifar")].as_array().unwrap().iter();
+    let order = names[architecture.name().split_once('-').map_or(architecture.name(), |(name, _)| name)]
+        .as_array()
+        .unwrap()
+        .iter();
     let order = order.map(|entry| entry["name"].as_str().unwrap());
     let order = order.filter(|name| !name.starts_with("fc.") && !name.ends_with("num_batches_tracked"));
     let order: Vec<&str> = order.collect();
@@ -108,13 +111,17 @@ fn torchvision(architecture: Architecture) -> Vec<u8> {
 
 fn embed(imported: &Imported, dims: [usize; 4]) -> Vec<f32> {
     let input: Vec<f32> = (0..dims.iter().product()).map(|i| (0.01 * i as f64).sin() as f32).collect();
+    embed_of(imported, &input, dims)
+}
+
+fn embed_of(imported: &Imported, input: &[f32], dims: [usize; 4]) -> Vec<f32> {
     let bytes = checkpoint::to_bytes(&imported.spec, &imported.tensors).unwrap();
     let checkpoint = Checkpoint::from_bytes(&bytes).unwrap();
     let mut source = |name: &str| checkpoint.stored(&format!("encoder.{name}")).map(Into::into);
     let (plan, size) = (checkpoint.spec().model.encoder(), [dims[2], dims[3]]);
     let executor = Executor::new(plan, &mut source, Cpu::new(dims[0], size)).unwrap();
     let mut workspace = executor.workspace(dims[0], size, Pool::global()).unwrap();
-    executor.run(&mut workspace, &input, Pool::global()).unwrap()
+    executor.run(&mut workspace, input, Pool::global()).unwrap()
 }
 
 #[test]
@@ -133,6 +140,55 @@ fn imported_networks_embed_as_torchvision() {
             assert!((value - expected).abs() < 1e-4 * largest, "{architecture:?}: {value} {expected}");
         }
     }
+}
+
+/// The same file with other names.
+fn renamed(tensors: &[NamedTensor], name: impl Fn(&str) -> String) -> Vec<u8> {
+    let tensors = tensors.iter().map(|(old, shape, values)| (name(old), shape.clone(), values.clone()));
+    file(&tensors.collect::<Vec<_>>())
+}
+
+fn imported(bytes: &[u8]) -> Imported {
+    import(&Foreign::from_bytes(bytes).unwrap(), &options()).unwrap()
+}
+
+/// solo-learn's stem for CIFAR pads by 2: as one that pads by 1 on an image with a border of zeros. The file does not show it.
+#[test]
+fn the_small_stem_of_solo_learn_pads_by_2() {
+    let bytes = torchvision(Architecture::ResNet18Cifar);
+    let usual = Foreign::from_bytes(&bytes).unwrap();
+    let tensors: Vec<NamedTensor> = usual
+        .names()
+        .map(|name| (name, usual.get(name).unwrap()))
+        .map(|(name, tensor)| (name.into(), tensor.shape().to_vec(), tensor.values().unwrap()))
+        .collect();
+    let usual = import(&usual, &options()).unwrap();
+    // Names of newer and of older files.
+    for prefix in ["backbone", "encoder"] {
+        let bytes = renamed(&tensors, |name| format!("{prefix}.{name}"));
+        let solo = imported(&bytes);
+        assert_eq!((solo.layout, solo.architecture), (Layout::SoloLearn, Architecture::ResNet18CifarPad2));
+        assert!(solo.notes[0].contains("padded by 2") && solo.notes[0].contains("resnet18-cifar pads by 1"));
+        assert!(solo.notes[1].contains("cifar10 and cifar100"), "{:?}", solo.notes);
+        let image: Vec<f32> = (0..3 * 6 * 8).map(|i| (0.1 * i as f32).sin()).collect();
+        let mut bordered = vec![0.0; 3 * 8 * 10];
+        for (row, values) in image.chunks(8).enumerate() {
+            let (channel, y) = (row / 6, row % 6);
+            bordered[(channel * 8 + y + 1) * 10 + 1..][..8].copy_from_slice(values);
+        }
+        let (padded, wanted) = (embed_of(&solo, &image, [1, 3, 6, 8]), embed_of(&usual, &bordered, [1, 3, 8, 10]));
+        let largest = wanted.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
+        assert!(padded.iter().zip(&wanted).all(|(value, wanted)| (value - wanted).abs() < 1e-4 * largest));
+        assert!(
+            embed_of(&usual, &image, [1, 3, 6, 8]).iter().zip(&wanted).any(|(a, b)| (a - b).abs() > 1e-2 * largest)
+        );
+        let told = Options { architecture: Some(Architecture::ResNet18Cifar), ..options() };
+        let told = import(&Foreign::from_bytes(&bytes).unwrap(), &told).unwrap();
+        assert_eq!(told.architecture, Architecture::ResNet18Cifar);
+        assert!(!told.notes.iter().any(|note| note.contains("padded")));
+    }
+    let vicreg = imported(&renamed(&tensors, |name| format!("module.backbone.{name}")));
+    assert_eq!((vicreg.layout, vicreg.architecture), (Layout::Vicreg, Architecture::ResNet18Cifar));
 }
 
 /// A small network, its projector as a `Sequential` with biases.
@@ -190,17 +246,73 @@ fn layouts_are_told_by_their_names() {
 
 #[test]
 fn a_sequential_of_layers_is_counted() {
-    let mut all = tensors(Layout::Lightly);
-    for (name, ..) in &mut all {
-        for (known, number) in [("conv1", "0"), ("bn1", "1"), ("layer1", "4"), ("layer2", "5"), ("layer3", "6")] {
-            if let Some(rest) = name.strip_prefix(&format!("backbone.{known}.")) {
-                *name = format!("backbone.{number}.{rest}");
-            }
-        }
-    }
+    let all = counted();
     assert!(all[0].0 == "backbone.0.weight" && all.iter().any(|(name, ..)| name == "backbone.4.0.conv1.weight"));
     let imported = import(&Foreign::from_bytes(&file(&all)).unwrap(), &options()).unwrap();
     assert_eq!((imported.layout, imported.architecture), (Layout::Lightly, Architecture::ResNetSmall));
+}
+
+/// A small network of lightly as a `Sequential` of torchvision's layers.
+fn counted() -> Vec<NamedTensor> {
+    let number = |name: String| {
+        let mut kinds = [("conv1", "0"), ("bn1", "1"), ("layer1", "4"), ("layer2", "5"), ("layer3", "6")].into_iter();
+        let found = kinds.find_map(|(known, number)| {
+            Some(format!("backbone.{number}.{}", name.strip_prefix(&format!("backbone.{known}."))?))
+        });
+        found.unwrap_or(name)
+    };
+    tensors(Layout::Lightly).into_iter().map(|(name, shape, values)| (number(name), shape, values)).collect()
+}
+
+/// `torch.compile`, parallel and averaged models put names before others.
+#[test]
+fn names_of_wrappers_are_left_out() {
+    for wrap in ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module."] {
+        let lightly = imported(&renamed(&counted(), |name| format!("{wrap}{name}")));
+        assert_eq!((lightly.layout, lightly.architecture), (Layout::Lightly, Architecture::ResNetSmall), "{wrap}");
+        assert!(lightly.notes.is_empty(), "{:?}", lightly.notes);
+        for layout in [Layout::Torchvision, Layout::EmpSsl] {
+            let bare = |name: &str| format!("{wrap}{}", name.trim_start_matches("module."));
+            assert_eq!(imported(&renamed(&tensors(layout), bare)).layout, layout, "{wrap}");
+        }
+    }
+    let compiled = |name: &str| name.replace("module.", "module._orig_mod.");
+    assert_eq!(imported(&renamed(&tensors(Layout::Vicreg), compiled)).layout, Layout::Vicreg);
+    let inner = |name: &str| name.replace("backbone.", "backbone._orig_mod.");
+    assert_eq!(imported(&renamed(&tensors(Layout::SoloLearn), inner)).layout, Layout::SoloLearn);
+    let mut averaged = tensors(Layout::Torchvision);
+    averaged.push(("n_averaged".into(), vec![], vec![2.0]));
+    let averaged = renamed(&averaged, |name| if name == "n_averaged" { name.into() } else { format!("module.{name}") });
+    assert!(imported(&averaged).unused.is_empty());
+}
+
+#[test]
+fn two_tensors_of_one_meaning_are_refused() {
+    let mut twice = tensors(Layout::SoloLearn);
+    twice.push(("encoder.bn1.bias".into(), vec![16], vec![0.0; 16]));
+    refused(&file(&twice), &options(), &["expected one tensor", "backbone.bn1.bias", "encoder.bn1.bias"]);
+}
+
+/// Linear, BN, ReLU, Dropout, Linear: whether and where there is a ReLU cannot be seen, so the projector is the identity.
+#[test]
+fn a_projector_with_more_than_relus_is_the_identity() {
+    let cases = [
+        (Layout::SoloLearn, "projector.3.", "projector.4.", "between modules 1 and 4, got 2"),
+        (Layout::SoloLearn, "projector.3.", "projector.3.", ""),
+        (Layout::SoloLearn, "projector.", "projector.1", "module 0, got the first tensors at 10"),
+        (Layout::EmpSsl, "module.projection.0.", "module.projection.1.", "between modules 1 and 1, got 2"),
+    ];
+    for (layout, old, new, why) in cases {
+        let imported = imported(&renamed(&tensors(layout), |name| name.replace(old, new)));
+        let names: Vec<String> = imported.tensors.into_iter().map(|(name, ..)| name).collect();
+        let identity = !names.contains(&"projector.3.weight".to_string());
+        assert_eq!(identity, !why.is_empty(), "{names:?}");
+        if identity {
+            let note = &imported.notes[0];
+            assert!(note.starts_with("projector: the identity, since") && note.contains(why), "{note}");
+            assert_eq!(imported.unused.len(), 8);
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use safetensors::tensor::{Dtype, SafeTensors};
 
 use super::dtype::DType;
-use super::pickle::{Pickle, TensorRef, Value};
+use super::pickle::{Id, Pickle, TensorRef, Value};
 use super::zip::Archive;
 use crate::error::{Error, Result};
 
@@ -169,12 +169,13 @@ impl<'a> Foreign<'a> {
         }
         let pickle = Pickle::from_bytes(archive.get(&format!("{folder}data.pkl")).unwrap_or_default())?;
         let mut tensors = BTreeMap::new();
-        for &(key, value) in state_dict(&pickle)? {
+        let dict = state_dict(&pickle)?;
+        for &(key, value) in dict.0 {
             let Value::Str(name) = *pickle.get(key) else {
                 return Err(refuse("state dict: expected names as keys, got another value"));
             };
             let Value::Tensor(tensor) = pickle.get(value) else {
-                return Err(refuse(&format!("state dict: {name:?}: expected a tensor, got another value")));
+                return Err(no_tensor(&pickle, &dict, name));
             };
             let storage = archive.get(&format!("{folder}data/{}", tensor.storage)).ok_or_else(|| {
                 refuse(&format!("tensor {name:?}: expected storage {:?} in the archive, got none", tensor.storage))
@@ -191,20 +192,45 @@ fn refuse(why: &str) -> Error {
     Error::Checkpoint(format!("import: {why}"))
 }
 
-/// The dictionary of tensors in what a training program saved.
-fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<&'p [(super::pickle::Id, super::pickle::Id)]> {
-    let mut dict = pickle.root();
+/// A key and its value.
+type Entry = (Id, Id);
+
+/// The dictionary of tensors in what a training program saved, with the names under which it lies.
+fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<(&'p [Entry], Vec<&'static str>)> {
+    let (mut dict, mut path) = (pickle.root(), Vec::new());
     for _ in 0..WRAPPERS.len() {
-        let inner = WRAPPERS.iter().find_map(|name| pickle.entry(dict, name));
+        let inner = WRAPPERS.iter().find_map(|&name| Some((name, pickle.entry(dict, name)?)));
         match inner {
-            Some(inner @ Value::Dict(_)) => dict = inner,
+            Some((name, inner @ Value::Dict(_))) => {
+                dict = inner;
+                path.push(name);
+            }
             _ => break,
         }
     }
     match dict {
-        Value::Dict(entries) => Ok(entries),
+        Value::Dict(entries) => Ok((entries, path)),
         _ => Err(refuse("expected a dictionary of tensors, got another value")),
     }
+}
+
+/// Says where tensors are looked for, and where some lie instead. Looks at the first entries only: values may be shared.
+fn no_tensor(pickle: &Pickle<'_>, (entries, path): &(&[Entry], Vec<&'static str>), name: &str) -> Error {
+    let is_tensor = |(_, value): &Entry| matches!(pickle.get(*value), Value::Tensor(_));
+    let short = |name: &str| name.chars().take(60).collect::<String>();
+    let holds = |&(key, value): &Entry| match (pickle.get(key), pickle.get(value)) {
+        (Value::Str(key), Value::Dict(inner)) if inner.iter().take(64).any(is_tensor) => Some(short(key)),
+        _ => None,
+    };
+    let found: Vec<String> = entries.iter().take(256).filter_map(holds).take(4).collect();
+    let place = if path.is_empty() { String::new() } else { format!(" {path:?}") };
+    let got = match found.is_empty() {
+        true => format!("another value under {:?}", short(name)),
+        false => format!("dictionaries of them under {found:?}"),
+    };
+    refuse(&format!(
+        "state dict{place}: expected tensors, or a dictionary of them under one of {WRAPPERS:?}, got {got}"
+    ))
 }
 
 fn dtype(dtype: Dtype) -> Option<DType> {

@@ -13,12 +13,21 @@ pub enum Layout {
     Torchvision,
     /// `module.backbone.*`, `module.projector.*`: VICReg's training.
     Vicreg,
-    /// `backbone.*`, `projector.*` within `state_dict`.
+    /// `backbone.*` (`encoder.*` in older files), `projector.*` within `state_dict`.
     SoloLearn,
     /// `backbone.*`, or `backbone.0.*` for a `Sequential` of torchvision's layers; `projection_head.layers.*`.
     Lightly,
     /// `module.backbone.*`, `module.pre_feature.*`, `module.projection.*`.
     EmpSsl,
+}
+
+/// What `torch.compile` puts before names, wherever it was called.
+const COMPILED: &str = "_orig_mod.";
+
+/// A name without those of wrappers: `torch.compile`, and `module.` of parallel and averaged models.
+fn bare(name: &str) -> String {
+    let name = name.replace(COMPILED, "");
+    name.trim_start_matches("module.").into()
 }
 
 /// What a foreign name stands for.
@@ -52,13 +61,14 @@ impl Layout {
     /// # Errors
     /// [`Error::Checkpoint`] if they speak of none.
     pub fn detect(foreign: &Foreign<'_>) -> Result<Self> {
-        let has = |prefix: &str| foreign.names().any(|name| name.starts_with(prefix));
+        let has = |prefix: &str| foreign.names().any(|name| bare(name).starts_with(prefix));
+        let parallel = || foreign.names().any(|name| name.replace(COMPILED, "").starts_with("module.backbone."));
         Ok(match () {
-            () if has("module.pre_feature.") || has("pre_feature.") => Layout::EmpSsl,
-            () if has("module.backbone.") => Layout::Vicreg,
+            () if has("pre_feature.") => Layout::EmpSsl,
             () if has("projection_head.") || has("backbone.0.") => Layout::Lightly,
-            () if has("backbone.") => Layout::SoloLearn,
-            () if has("conv1.") || has("module.conv1.") => Layout::Torchvision,
+            () if parallel() => Layout::Vicreg,
+            () if has("backbone.") || has("encoder.conv1.") => Layout::SoloLearn,
+            () if has("conv1.") => Layout::Torchvision,
             () => {
                 let first: Vec<&str> = foreign.names().take(3).collect();
                 return Err(Error::Checkpoint(format!(
@@ -88,7 +98,7 @@ impl Layout {
 
     /// What a name stands for.
     pub(super) fn part(self, name: &str) -> Part {
-        let name = name.strip_prefix("module.").unwrap_or(name);
+        let name = &*bare(name);
         for (stretch, prefix) in self.projector().iter().enumerate() {
             let split = name.strip_prefix(prefix).and_then(|rest| rest.split_once('.'));
             if let Some((module, tensor)) = split
@@ -99,6 +109,7 @@ impl Layout {
         }
         let inner = match self {
             Layout::Torchvision => Some(name),
+            Layout::SoloLearn => name.strip_prefix("backbone.").or_else(|| name.strip_prefix("encoder.")),
             _ => name.strip_prefix("backbone."),
         };
         match inner {

@@ -1,12 +1,14 @@
 //! Checkpoints from elsewhere: PyTorch's files and safetensors of torchvision, VICReg, solo-learn, lightly and EMP-SSL become
 //! checkpoints of this project, and these become files for torchvision.
 //!
-//! A pickle is read as data: nothing that it names is called, and what is not known is refused by its name. Three kinds of
-//! globals are known: those that describe tensors, those of plain containers, and a fixed list of classes of settings (Lightning
-//! keeps its hyperparameters beside the weights), whose objects stay inert; a tensor that depends on one is refused.
+//! A pickle is read as data: nothing that it names is called, and what is not known is refused by its name. Four kinds of
+//! globals are known: those that describe tensors, those of plain containers, a fixed list of classes of settings (Lightning
+//! keeps its hyperparameters beside the weights), whose objects stay inert, and functions of the training script (VICReg keeps one in
+//! its optimiser's state), which are refused if a pickle calls them; a tensor that depends on an inert value is refused.
 
 mod dtype;
 mod zip;
+mod globals;
 mod pickle;
 mod foreign;
 mod layout;
@@ -79,10 +81,10 @@ pub struct Imported {
 /// if unused ones are allowed: they belong to another network.
 pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
     let layout = options.layout.map_or_else(|| Layout::detect(foreign), Ok)?;
-    let sorted = Sorted::of(foreign, layout);
-    let architecture = options.architecture.map_or_else(|| sorted.architecture(foreign), Ok)?;
+    let sorted = Sorted::of(foreign, layout)?;
+    let architecture = options.architecture.map_or_else(|| sorted.architecture(foreign, layout), Ok)?;
     let encoder = architecture.plan();
-    let mut notes = Vec::new();
+    let mut notes = habits(layout, architecture, options);
     let mut tensors = sorted.encoder_tensors(foreign, &encoder)?;
     let mut unused = sorted.other.clone();
     if !unused.is_empty() && !options.allow_unused {
@@ -125,7 +127,22 @@ pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
 /// [`Error::Checkpoint`] if the names speak of no layout, or the first convolution is of no known network.
 pub fn architecture(foreign: &Foreign<'_>, options: &Options) -> Result<Architecture> {
     let layout = options.layout.map_or_else(|| Layout::detect(foreign), Ok)?;
-    options.architecture.map_or_else(|| Sorted::of(foreign, layout).architecture(foreign), Ok)
+    options.architecture.map_or_else(|| Sorted::of(foreign, layout)?.architecture(foreign, layout), Ok)
+}
+
+/// What a file of solo-learn does not say of a network for small images.
+fn habits(layout: Layout, architecture: Architecture, options: &Options) -> Vec<String> {
+    let mut notes = Vec::new();
+    let Some(usual) = architecture.name().strip_suffix("-pad2").filter(|_| layout == Layout::SoloLearn) else {
+        return notes;
+    };
+    notes.push(format!("stem: padded by 2, as solo-learn does for CIFAR; the file does not say so, {usual} pads by 1"));
+    if options.normalisation.is_none() {
+        notes.push(
+            "colours: ImageNet's, which solo-learn's runs on CIFAR may not have had: check cifar10 and cifar100".into(),
+        );
+    }
+    notes
 }
 
 fn refuse(why: String) -> Error {
@@ -139,7 +156,12 @@ fn listed(names: &[String]) -> String {
     if more == 0 { format!("{shown:?}") } else { format!("{shown:?} and {more} more") }
 }
 
-/// Foreign names by what they stand for; counters of batches are left out.
+/// Whether a tensor counts batches of a norm, or what an averaged model is the mean of.
+fn is_counter(name: &str) -> bool {
+    name.ends_with(".num_batches_tracked") || name == "n_averaged"
+}
+
+/// Foreign names by what they stand for; counters are left out.
 struct Sorted {
     /// By torchvision's name.
     encoder: BTreeMap<String, String>,
@@ -149,43 +171,54 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn of(foreign: &Foreign<'_>, layout: Layout) -> Self {
+    /// Refuses two names that stand for the same.
+    fn of(foreign: &Foreign<'_>, layout: Layout) -> Result<Self> {
         let mut sorted = Sorted { encoder: BTreeMap::new(), projector: BTreeMap::new(), other: Vec::new() };
-        for name in foreign.names().filter(|name| !name.ends_with(".num_batches_tracked")) {
-            match layout.part(name) {
-                Part::Encoder(inner) => drop(sorted.encoder.insert(inner, name.into())),
+        for name in foreign.names().filter(|name| !is_counter(name)) {
+            let before = match layout.part(name) {
+                Part::Encoder(inner) => sorted.encoder.insert(inner, name.into()),
                 Part::Projector(stretch, module, tensor) => {
-                    sorted.projector.insert((stretch, module, tensor), name.into());
+                    sorted.projector.insert((stretch, module, tensor), name.into())
                 }
-                Part::Other => sorted.other.push(name.into()),
+                Part::Other => {
+                    sorted.other.push(name.into());
+                    None
+                }
+            };
+            if let Some(before) = before {
+                return Err(refuse(format!("expected one tensor of a kind, got {before:?} and {name:?}")));
             }
         }
-        sorted
+        Ok(sorted)
     }
 
-    /// The residual network that has such a stem and such blocks.
-    fn architecture(&self, foreign: &Foreign<'_>) -> Result<Architecture> {
-        let stem = self.encoder.get("conv1.weight").and_then(|name| foreign.get(name));
-        let stem = stem.ok_or_else(|| refuse("expected a tensor that stands for \"conv1.weight\", got none".into()))?;
+    /// The residual network that has such a stem and such blocks. How a small stem pads, only the layout tells.
+    fn architecture(&self, foreign: &Foreign<'_>, layout: Layout) -> Result<Architecture> {
+        use Architecture::{
+            ResNet18, ResNet18Cifar, ResNet18CifarPad2, ResNet34, ResNet34Cifar, ResNet34CifarPad2, ResNet50,
+            ResNet50Cifar, ResNet50CifarPad2, ResNetSmall,
+        };
+        let first = self.encoder.get("conv1.weight").and_then(|name| foreign.get(name));
+        let first =
+            first.ok_or_else(|| refuse("expected a tensor that stands for \"conv1.weight\", got none".into()))?;
         let has = |name: &str| self.encoder.contains_key(name);
-        let large = match stem.shape() {
-            [16, 3, 3, 3] if !has("layer4.0.conv1.weight") => return Ok(Architecture::ResNetSmall),
-            [64, 3, 7, 7] => true,
-            [64, 3, 3, 3] => false,
+        let stem = match first.shape() {
+            [16, 3, 3, 3] if !has("layer4.0.conv1.weight") => return Ok(ResNetSmall),
+            [64, 3, 7, 7] => 0,
+            [64, 3, 3, 3] if layout == Layout::SoloLearn => 2,
+            [64, 3, 3, 3] => 1,
             other => {
                 return Err(refuse(format!(
                     "first convolution: expected [64, 3, 7, 7] or [64, 3, 3, 3], got {other:?}"
                 )));
             }
         };
-        Ok(match (has("layer1.0.conv3.weight"), has("layer3.2.conv1.weight"), large) {
-            (true, _, true) => Architecture::ResNet50,
-            (true, _, false) => Architecture::ResNet50Cifar,
-            (false, true, true) => Architecture::ResNet34,
-            (false, true, false) => Architecture::ResNet34Cifar,
-            (false, false, true) => Architecture::ResNet18,
-            (false, false, false) => Architecture::ResNet18Cifar,
-        })
+        let stems = match (has("layer1.0.conv3.weight"), has("layer3.2.conv1.weight")) {
+            (true, _) => [ResNet50, ResNet50Cifar, ResNet50CifarPad2],
+            (false, true) => [ResNet34, ResNet34Cifar, ResNet34CifarPad2],
+            (false, false) => [ResNet18, ResNet18Cifar, ResNet18CifarPad2],
+        };
+        Ok(stems[stem])
     }
 
     fn encoder_tensors(&self, foreign: &Foreign<'_>, plan: &Plan) -> Result<Vec<NamedTensor>> {

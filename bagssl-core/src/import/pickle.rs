@@ -1,6 +1,6 @@
 //! A pickle as data: a stack machine that makes values, and never calls anything.
 //!
-//! Known opcodes and known globals only; everything else is refused by its name. Values lie side by side in one list and name
+//! Known opcodes and known globals (`globals`) only; everything else is refused by its name. Values lie side by side in one list and name
 //! each other by their places, so that sharing costs nothing, cycles do no harm and depth needs no recursion. Each
 //! opcode adds at most one value, and strings stay where they are: memory is bounded by the pickle's length.
 //!
@@ -12,6 +12,7 @@ use std::prelude::v1::*;
 use std::collections::BTreeMap;
 
 use super::dtype::DType;
+use super::globals::Global;
 use crate::error::{Error, Result};
 
 /// More bytes than the pickle of any network has: its tensors lie outside.
@@ -48,7 +49,7 @@ pub(super) enum Value<'a> {
     Tuple(Vec<Id>),
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
-    Global(Global),
+    Global(Global<'a>),
     Storage {
         key: &'a str,
         dtype: DType,
@@ -57,71 +58,6 @@ pub(super) enum Value<'a> {
     Tensor(TensorRef<'a>),
     /// An object of a known class that says nothing about tensors.
     Inert,
-}
-
-/// The globals that a pickle may name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Global {
-    OrderedDict,
-    RebuildTensor,
-    RebuildParameter,
-    Storage(DType),
-    Size,
-    /// A class whose objects hold settings. What is done to them is not done.
-    Inert,
-}
-
-/// Classes that real training programs keep beside the tensors: Lightning's and solo-learn's hyperparameters, paths, NumPy's numbers.
-const INERT: [(&str, &str); 36] = [
-    ("argparse", "Namespace"),
-    ("torch", "device"),
-    ("torch", "float32"),
-    ("torch", "float64"),
-    ("torch", "float16"),
-    ("torch", "bfloat16"),
-    ("torch", "int64"),
-    ("collections", "defaultdict"),
-    ("builtins", "dict"),
-    ("builtins", "list"),
-    ("builtins", "set"),
-    ("builtins", "int"),
-    ("builtins", "float"),
-    ("builtins", "str"),
-    ("builtins", "bool"),
-    ("__builtin__", "dict"),
-    ("__builtin__", "set"),
-    ("__builtin__", "list"),
-    ("typing", "Any"),
-    ("pathlib", "PosixPath"),
-    ("_codecs", "encode"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("omegaconf.dictconfig", "DictConfig"),
-    ("omegaconf.listconfig", "ListConfig"),
-    ("omegaconf.base", "ContainerMetadata"),
-    ("omegaconf.base", "Metadata"),
-    ("omegaconf.nodes", "AnyNode"),
-    ("pytorch_lightning.utilities.parsing", "AttributeDict"),
-    ("lightning_fabric.utilities.data", "AttributeDict"),
-    ("lightning.fabric.utilities.data", "AttributeDict"),
-    ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
-    ("pytorch_lightning.callbacks.lr_monitor", "LearningRateMonitor"),
-    ("pytorch_lightning.callbacks.early_stopping", "EarlyStopping"),
-    ("pytorch_lightning.callbacks.progress", "ProgressBar"),
-];
-
-impl Global {
-    fn find(module: &str, name: &str) -> Option<Self> {
-        Some(match (module, name) {
-            ("collections", "OrderedDict") => Global::OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensor,
-            ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
-            ("torch", "Size") => Global::Size,
-            ("torch", name) if name.ends_with("Storage") => Global::Storage(DType::of_storage(name)?),
-            _ => INERT.contains(&(module, name)).then_some(Global::Inert)?,
-        })
-    }
 }
 
 /// All values of a pickle, and the place of the outermost.
@@ -204,6 +140,7 @@ impl<'a> Machine<'a> {
             b'h' | b'j' => self.fetch(opcode)?,
             b'a' | b'e' => self.append(opcode == b'e')?,
             b's' | b'u' => self.set(opcode == b'u')?,
+            0x90 => self.add_items()?,
             b'c' | 0x93 => self.global(opcode)?,
             b'Q' => self.persistent()?,
             b'R' | 0x81 => self.reduce()?,
@@ -240,6 +177,10 @@ impl<'a> Machine<'a> {
             b']' => Value::List(Vec::new()),
             b'}' => Value::Dict(Vec::new()),
             0x8f => Value::Inert,
+            0x91 => {
+                self.marked()?;
+                Value::Inert
+            }
             0x85..=0x87 => {
                 let count = usize::from(opcode - 0x84);
                 let start = self.stack.len().checked_sub(count).ok_or("a tuple of an empty stack")?;
@@ -389,6 +330,15 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
+    /// Into a set, which no tensor depends on.
+    fn add_items(&mut self) -> Step<()> {
+        self.marked()?;
+        match self.values[self.top()? as usize] {
+            Value::Inert => Ok(()),
+            _ => Err("expected a set to add to, got another value".into()),
+        }
+    }
+
     fn global(&mut self, opcode: u8) -> Step<()> {
         let (module, name) = if opcode == b'c' {
             (self.line()?, self.line()?)
@@ -436,6 +386,10 @@ impl<'a> Machine<'a> {
                 Some(Value::Tensor(tensor)) => Value::Tensor(tensor.clone()),
                 _ => return Err("_rebuild_parameter: expected a tensor, got another value".into()),
             },
+            Value::Global(Global::Script(name)) => {
+                let name: String = name.chars().take(60).collect();
+                return Err(format!("global \"__main__.{name}\" is of the training script, and is not called"));
+            }
             _ => return Err("expected a known global with known arguments to be called, got another value".into()),
         };
         self.push(made)
@@ -508,8 +462,6 @@ fn opcode_name(opcode: u8) -> &'static str {
         b'V' => "UNICODE",
         0x8b => "LONG4",
         0x8e => "BINBYTES8",
-        0x90 => "ADDITEMS",
-        0x91 => "FROZENSET",
         0x96 => "BYTEARRAY8",
         0x97 => "NEXT_BUFFER",
         0x98 => "READONLY_BUFFER",

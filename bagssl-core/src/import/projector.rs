@@ -24,16 +24,20 @@ pub(super) fn identity(dim: usize) -> Result<(Plan, Vec<NamedTensor>)> {
     Ok((plan, vec![("projector.0.weight".into(), vec![dim, dim], weight)]))
 }
 
-/// Linear layers with and without batch norm, in the order of their numbers. A module without tensors between two others is a
-/// ReLU; what follows the last one cannot be seen, and is taken to be nothing.
+/// Linear layers with and without batch norm, in the order of their numbers. One module without tensors between two others is a
+/// ReLU, and several are refused: which of them is one cannot be seen. What follows the last one is taken to be nothing.
 ///
 /// # Errors
 /// A line that says why it is none.
 pub(super) fn read(foreign: &Foreign<'_>, modules: &Modules, dim: usize) -> Parsed<(Plan, Vec<NamedTensor>)> {
     let places: BTreeSet<Place> = modules.keys().map(|(stretch, module, _)| (*stretch, *module)).collect();
     let mut places = places.into_iter().peekable();
-    if places.peek().is_none() {
-        return Err("the file has none".into());
+    match places.peek() {
+        None => return Err("the file has none".into()),
+        Some((_, 0)) => {}
+        Some((_, first)) => {
+            return Err(format!("expected a linear layer as module 0, got the first tensors at {first}"));
+        }
     }
     let shape = |place: Place| {
         let name = modules.get(&(place.0, place.1, "weight".into()))?;
@@ -57,8 +61,7 @@ pub(super) fn read(foreign: &Foreign<'_>, modules: &Modules, dim: usize) -> Pars
             last = norm;
             name
         });
-        // A stretch of its own ends with a ReLU if another follows: so it is in EMP-SSL's `pre_feature`.
-        let relu = places.peek().is_some_and(|next| next.0 != last.0 || next.1 == last.1 + 2);
+        let relu = places.peek().map_or(Ok(false), |&next| relu_between(last, next))?;
         layers.push(Layer { input: layers.len(), op: Op::Linear { name, inputs: rows, outputs, bias, norm, relu } });
         rows = outputs;
     }
@@ -68,6 +71,22 @@ pub(super) fn read(foreign: &Foreign<'_>, modules: &Modules, dim: usize) -> Pars
     }
     let tensors = tensors(foreign, modules, &plan, &sources)?;
     Ok((plan, tensors))
+}
+
+/// Whether there is a ReLU between two modules with tensors that follow each other.
+fn relu_between(last: Place, next: Place) -> Parsed<bool> {
+    // A stretch of its own ends with a ReLU if another follows: so it is in EMP-SSL's `pre_feature`.
+    let without_tensors = if last.0 == next.0 { next.1 - last.1 - 1 } else { next.1 + 1 };
+    match without_tensors {
+        0 => Ok(false),
+        1 => Ok(true),
+        more => {
+            let (last, next) = (last.1, next.1);
+            Err(format!(
+                "expected at most a ReLU between modules {last} and {next}, got {more} modules without tensors"
+            ))
+        }
+    }
 }
 
 /// A tensor of the file that the plan has not.

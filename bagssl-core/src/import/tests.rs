@@ -3,7 +3,7 @@
 use std::prelude::v1::*;
 
 use super::Foreign;
-use super::pickle::Pickle;
+use super::pickle::{Pickle, Value};
 use super::zip::Archive;
 
 #[track_caller]
@@ -34,6 +34,87 @@ fn nothing_is_called() {
     refused(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.", "expected (storage, offset");
     refused(b"\x80\x02K\x01Q.", "persistent id");
     assert!(Pickle::from_bytes(b"\x80\x02cargparse\nNamespace\n)\x81}X\x01\x00\x00\x00aK\x01sb.").is_ok());
+}
+
+/// What training programs keep beside the weights, as Python's `pickle.dumps` writes it in protocols 2 and 4.
+#[test]
+fn what_lies_beside_the_weights_is_inert() {
+    let array = b"_reconstruct\ncnumpy\nndarray\nK\x00\x85c_codecs\nencode\nX\x01\0\0\0bX\x06\0\0\0latin1\x86R\x87R(K\x01K\x01\
+        \x85cnumpy\ndtype\nX\x02\0\0\0u1\x89\x88\x87R(K\x03X\x01\0\0\0|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89C\x01\x07tb.";
+    let cases: [&[u8]; 16] = [
+        b"\x80\x02ccollections\nCounter\nq\x00}q\x01K\x03K\x01s\x85q\x02Rq\x03.",
+        b"\x80\x02cfunctools\npartial\nq\x00c__builtin__\nlong\nq\x01\x85q\x02Rq\x03(h\x01)}q\x04X\x04\0\0\0baseq\x05K\x02sNtq\x06b.",
+        b"\x80\x02cfunctools\npartial\nc__main__\nf\nq\x01\x85R(h\x01)}Ntb.",
+        b"\x80\x04\x8c\x08datetime\x94\x8c\x04date\x94\x93\x94C\x04\x07\xe6\x06\x11\x94\x85\x94R\x94.",
+        b"\x80\x02cdatetime\ntimezone\ncdatetime\ntimedelta\nK\x00K\x00K\x00\x87R\x85R.",
+        b"\x80\x02c__builtin__\ncomplex\nG\0\0\0\0\0\0\0\0G?\xf0\0\0\0\0\0\0\x86R.",
+        b"\x80\x02c__builtin__\nslice\nK\x01K\x02N\x87R.",
+        b"\x80\x02c__builtin__\nset\n]q\x01(K\x01K\x02e\x85R.",
+        b"\x80\x04\x8f\x94(K\x01K\x02\x90.",
+        b"\x80\x04(K\x01\x91\x94.",
+        &[b"\x80\x02cnumpy.core.multiarray\n".as_slice(), array].concat(),
+        &[b"\x80\x02cnumpy._core.multiarray\n".as_slice(), array].concat(),
+        b"\x80\x02cnumpy._core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\0\0\0f8\x89\x88\x87RC\x08\0\0\0\0\0\0\0\0\x86R.",
+        b"\x80\x02cnumpy.random._pickle\n__randomstate_ctor\nX\x07\0\0\0MT19937\x85R}b.",
+        b"\x80\x02ccollections\ndeque\n)RK\x01a.",
+        b"\x80\x02cpathlib._local\nPosixPath\nX\x01\0\0\0a\x85R.",
+    ];
+    for pickle in cases {
+        let read = Pickle::from_bytes(pickle).map(|pickle| pickle.root().clone()).map_err(|error| error.to_string());
+        assert_eq!(read, Ok(Value::Inert), "{pickle:?}");
+    }
+    refused(b"\x80\x04](K\x01\x90.", "expected a set");
+    refused(b"\x80\x04\x8fK\x01\x90.", "expected a mark");
+    refused(b"\x80\x04K\x01\x91.", "expected a mark");
+}
+
+/// VICReg's checkpoint names the function of its script that says which tensors have no weight decay.
+#[test]
+fn what_the_script_made_lies_there_but_is_not_called() {
+    assert!(Pickle::from_bytes(b"\x80\x02c__main__\nexclude_bias_and_norm\n.").is_ok());
+    assert!(Pickle::from_bytes(b"\x80\x04\x8c\x08__main__\x8c\x01f\x93.").is_ok());
+    for call in [b"R", b"\x81"] {
+        let pickle = [b"\x80\x02c__main__\nexclude_bias_and_norm\n)".as_slice(), call, b"."].concat();
+        refused(&pickle, "\"__main__.exclude_bias_and_norm\" is of the training script, and is not called");
+    }
+    refused(b"\x80\x02c__main__\nf\n}b.", "BUILD");
+    refused(b"\x80\x02c__main__\nf\n)}\x92.", "NEWOBJ_EX");
+    refused(b"\x80\x02cmain_vicreg\nexclude_bias_and_norm\n.", "\"main_vicreg.exclude_bias_and_norm\" is not allowed");
+    refused(b"\x80\x02ctorch._utils\n_rebuild_parameter\nc__main__\nf\n\x85R.", "expected a tensor");
+    let group = b"X\x09\0\0\0optimizer}X\x0c\0\0\0param_groups]}X\x06\0\0\0filterc__main__\nexclude_bias_and_norm\nsas";
+    let pickle = [b"\x80\x02}(X\x05\0\0\0model", &state(b"t")[..], group, b"u."].concat();
+    let bytes = archive(&[("a/data.pkl", &pickle), ("a/data/0", &[0; 8])]);
+    assert_eq!(Foreign::from_bytes(&bytes).unwrap().get("t").unwrap().values().unwrap(), [0.0; 2]);
+}
+
+/// A dictionary of one tensor of two values, in a pickle.
+fn state(name: &[u8; 1]) -> Vec<u8> {
+    let tensor = b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x02tQK\x00\
+        K\x02\x85K\x01\x85\x89N}tR";
+    [b"}X\x01\0\0\0", &name[..], tensor, b"s"].concat()
+}
+
+/// A file whose tensors lie where nobody looks says where that is.
+#[test]
+fn unknown_wrappers_are_named() {
+    let refused = |pickle: &[u8], words: &[&str]| {
+        let bytes = archive(&[("a/data.pkl", pickle), ("a/data/0", &[0; 8])]);
+        let error = Foreign::from_bytes(&bytes).unwrap_err().to_string();
+        assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");
+    };
+    let known = "under one of [\"state_dict\", \"model\", \"model_state_dict\"]";
+    let both = [
+        b"\x80\x02}(X\x05\0\0\0epochK\x03X\x07\0\0\0student",
+        &state(b"a")[..],
+        b"X\x07\0\0\0teacher",
+        &state(b"a"),
+        b"u.",
+    ];
+    refused(&both.concat(), &[known, "got dictionaries of them under [\"student\", \"teacher\"]"]);
+    refused(
+        b"\x80\x02}X\x05\0\0\0model}X\x05\0\0\0epochK\x03ss.",
+        &["state dict [\"model\"]", known, "another value under \"epoch\""],
+    );
 }
 
 #[test]

@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 /// In Python, with `model = torchvision.models.resnet18()`:
 /// `model.load_state_dict(safetensors.torch.load_file("FILE"), strict=False)` reports `fc.weight` and `fc.bias` as missing
 /// and nothing as unexpected; with `model.fc = torch.nn.Identity()` before it, `strict=True` holds. An encoder with the small stem
-/// needs `model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)` and `model.maxpool = torch.nn.Identity()` too.
+/// needs `model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)` (padding 2 instead of the last 1 for `-cifar-pad2`) and
+/// `model.maxpool = torch.nn.Identity()` too.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] if the tensors cannot be written.
