@@ -5,6 +5,8 @@ use bagssl_core::bag::Bag;
 use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
 use bagssl_data::dataset::Dataset;
 
+use crate::source::first_size;
+
 /// The most patches of an image that can be asked for.
 const MOST_PATCHES: u32 = 1_000_000;
 
@@ -63,7 +65,7 @@ impl BagArgs {
     pub(crate) fn of(&self, spec: &PatchSpec, dataset: &Dataset) -> Result<Bag> {
         self.check()?;
         let size = match (self.stride, spec.side()) {
-            (None, PatchSide::AreaShare(_)) => dataset.decode(0)?.size(),
+            (None, PatchSide::AreaShare(_)) => first_size(dataset)?,
             // Only the default stride depends on the size, and only for a share of the area.
             (_, PatchSide::Pixels(side)) => ImageSize { height: side, width: side },
             (Some(_), PatchSide::AreaShare(_)) => ImageSize { height: 1, width: 1 },

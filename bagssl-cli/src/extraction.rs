@@ -109,6 +109,7 @@ impl Extraction<'_> {
                 store.extract(self.network, |first| loader.batches_from(first), taps, &mut hear)?
             }
         };
+        check_classes(&features[0], dataset)?;
         let skipped = loader.skipped();
         tell_skipped(&skipped);
         let earlier = dataset.len().saturating_sub(features[0].len() + skipped.len());
@@ -142,13 +143,26 @@ impl Extraction<'_> {
         // Only places that are drawn depend on the seed.
         let seed = if let Bag::Random { .. } = bag { format!(", seed {seed}") } else { String::new() };
         format!(
-            "bagssl {}, {}, data {}, {bag:?}{seed}, {}, input {side}, {filter:?}, {normalisation:?}, bad images {on_bad_image:?}",
+            "bagssl {}, {}, data {}, classes {}, {bag:?}{seed}, {}, input {side}, {filter:?}, {normalisation:?}, bad images {on_bad_image:?}",
             env!("CARGO_PKG_VERSION"),
             kept.network,
             dataset.fingerprint(),
+            // A class's number depends on all of them.
+            fnv1a(dataset.classes().join("\n").as_bytes()),
             colour.name()
         )
     }
+}
+
+/// Refuses features whose images are not the data set's: what was kept may have been damaged.
+fn check_classes(features: &Features, dataset: &Dataset) -> Result<()> {
+    let is_its =
+        |(&image, &label): (&u32, &u32)| (image as usize) < dataset.len() && dataset.label(image as usize) == label;
+    let rises = features.images().windows(2).all(|pair| pair[0] < pair[1]);
+    if rises && features.images().iter().zip(features.labels()).all(is_its) {
+        return Ok(());
+    }
+    bail!("--features: expected the images and classes of the data set, got others; remove what is kept there")
 }
 
 /// The loader of the patches that stand for each image.

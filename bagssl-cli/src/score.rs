@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::extraction::{Extraction, bags};
 use crate::groups::Groups;
+use crate::source::first_size;
 
 /// The two halves of a data set.
 #[derive(Clone)]
@@ -225,7 +226,7 @@ pub(crate) fn nearest(features: &Features, (shown, found): (usize, usize)) -> Re
 /// The two baselines without a network, on whole images.
 pub(crate) fn baselines(halves: &Halves, protocol: Protocol) -> Result<[Measured; 2]> {
     // As large as the images are, within reason: raw pixels are features of three times the square of this.
-    let short = halves.train.decode(0)?.size().short_side();
+    let short = first_size(&halves.train)?.short_side();
     let input =
         |most: u32| Input { side: short.clamp(8, most), normalisation: Normalisation::HALF, filter: Filter::Bilinear };
     let inputs = [input(32), input(64)];

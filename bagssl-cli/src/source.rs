@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use bagssl_core::patch::ImageSize;
 use bagssl_data::bad::{OnBadImage, Skipped};
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::image::{Decode, MOST_BYTES};
@@ -89,6 +90,12 @@ pub(crate) fn tell_skipped(skipped: &[Skipped]) {
         1 => eprintln!("1 image left out"),
         count => eprintln!("{count} images left out"),
     }
+}
+
+/// The size of the first image that can be used.
+pub(crate) fn first_size(dataset: &Dataset) -> Result<ImageSize> {
+    let usable = (0..dataset.len()).find_map(|image| dataset.decode(image).ok());
+    Ok(usable.map_or_else(|| dataset.decode(0), Ok)?.size())
 }
 
 /// Says on standard error how many files were passed over.

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{Bars, ClaimArgs, NO_PROJECTOR, PageArgs, Question, Subject, on_each, question, with_interval};
 use crate::bag::BagArgs;
 use crate::score::{DRAWS, counts};
+use crate::source::first_size;
 
 /// How does accuracy grow with the number of patches, and which aggregate is best?
 ///
@@ -148,7 +149,7 @@ fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
 /// The means over four quarters of the grid, one after the other; none where it has a single row or column.
 fn pooled(subject: &Subject<'_>, grid: &[Vec<Features>; 2], tap: usize) -> Result<Option<[Samples; 2]>> {
     let Bag::Grid { spec, stride } = subject.protocol.bag else { return Ok(None) };
-    let places = Grid::new(spec, subject.halves.test.decode(0)?.size(), stride)?;
+    let places = Grid::new(spec, first_size(&subject.halves.test)?, stride)?;
     if places.rows() < 2 || places.columns() < 2 {
         return Ok(None);
     }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::{Bars, ClaimArgs, NO_PROJECTOR, PageArgs, Question, Subject, on_each, question};
 use crate::bag::BagArgs;
 use crate::score::{self, Near};
+use crate::source::first_size;
 use crate::tiles::Tiles;
 
 /// Does the embedding keep more of where a patch lies than the projection?
@@ -92,7 +93,7 @@ fn look(subject: &Subject<'_>) -> Result<Found> {
     let Bag::Grid { spec, stride } = subject.protocol.bag else {
         bail!("--random: expected a grid of patches, as places are compared");
     };
-    let grid = Grid::new(spec, subject.halves.test.decode(0)?.size(), stride)?;
+    let grid = Grid::new(spec, first_size(&subject.halves.test)?, stride)?;
     let layout = Layout { rows: grid.rows() as usize, columns: grid.columns() as usize };
     let taps = subject.taps(&TAPS);
     let [train, test] = subject.both(subject.protocol.bag, &taps)?;

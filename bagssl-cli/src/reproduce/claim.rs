@@ -15,7 +15,7 @@ use super::stamp::Stamp;
 use crate::bag::BagArgs;
 use crate::claims::{Bars, Claim, ClaimArgs, aggregation, compare, convergence, cooccurrence, locality};
 use crate::files;
-use crate::source::DataArgs;
+use crate::source::{DataArgs, first_size};
 use crate::train;
 
 /// A claim, and the trainings that it is looked at on.
@@ -151,7 +151,7 @@ impl Plan<'_> {
     fn per_image(&self) -> usize {
         match self.bag {
             Bag::Grid { spec, stride } => {
-                let size = self.shared.halves.test.decode(0).map(|image| image.size());
+                let size = first_size(&self.shared.halves.test);
                 size.ok().and_then(|size| Grid::new(spec, size, stride).ok()).map_or(1, Grid::patches)
             }
             Bag::Random { patches, .. } => patches as usize,
@@ -224,7 +224,7 @@ impl ClaimStage {
     pub(super) fn done(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
         let Some(stamp) = Stamp::read(&self.folder) else { return Ok(None) };
         let is_same = self.hash(shared)?.is_some_and(|hash| hash == stamp.hash);
-        Ok((is_same && self.found().is_ok()).then_some(stamp.seconds))
+        Ok((is_same && self.section().is_ok()).then_some(stamp.seconds))
     }
 
     /// Whether it was done on other checkpoints or with other settings, or is damaged.

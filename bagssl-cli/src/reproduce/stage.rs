@@ -71,17 +71,29 @@ impl Stage {
         Ok(fnv1a(text.as_bytes()))
     }
 
+    /// What a stamp says: the hash, and that of the weights that were measured, so that others are not taken for them.
+    fn stamped(&self, shared: &Shared<'_>) -> Result<String> {
+        let settings = self.hash(shared)?;
+        if !self.is_trained() {
+            return Ok(settings);
+        }
+        Ok(format!("{settings} {}", fnv1a(&files::read(&self.folder.join(train::CHECKPOINT))?)))
+    }
+
     /// The seconds that it took, if it is done.
     pub(crate) fn done(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
         let Some(stamp) = Stamp::read(&self.folder) else { return Ok(None) };
         let whole = self.is_whole();
-        Ok((whole && stamp.hash == self.hash(shared)?).then_some(stamp.seconds))
+        Ok((whole && stamp.hash == self.stamped(shared)?).then_some(stamp.seconds))
     }
 
     /// Whether all that it leaves is there and can be read.
     fn is_whole(&self) -> bool {
         let read = |name: &str| std::fs::read(self.folder.join(name)).ok();
-        let measured = read(MEASURED).is_some_and(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).is_ok());
+        let measured = match self.model {
+            Model::Pixels | Model::Histogram => self.measured_baselines().is_ok(),
+            _ => self.measured().is_ok(),
+        };
         let trained = || {
             read(train::CHECKPOINT).is_some_and(|bytes| Checkpoint::from_bytes(&bytes).is_ok())
                 && read(train::METRICS).is_some_and(|bytes| bytes.ends_with(b"\n"))
@@ -118,7 +130,7 @@ impl Stage {
             }
         };
         files::write(&self.folder.join(MEASURED), &measured)?;
-        Stamp { hash: self.hash(shared)?, seconds: started.elapsed().as_secs_f64() }.write(&self.folder)
+        Stamp { hash: self.stamped(shared)?, seconds: started.elapsed().as_secs_f64() }.write(&self.folder)
     }
 
     fn train(&self, shared: &Shared<'_>, observer: Box<dyn Observer + Send>, force: bool) -> Result<()> {

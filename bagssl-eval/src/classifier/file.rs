@@ -46,7 +46,7 @@ impl Classifier {
                 let shape = vec![samples.len(), samples.rows().dim];
                 let kind = Kind::Neighbours { neighbours: knn.neighbours, temperature: knn.temperature };
                 let samples = [
-                    ("samples", Dtype::F32, shape, bytes(&samples.rows().values, |value| value.to_le_bytes())),
+                    ("samples", Dtype::F32, shape, bytes(samples.rows().values, |value| value.to_le_bytes())),
                     labels(samples.labels()),
                 ];
                 (kind, samples.to_vec())

@@ -138,7 +138,9 @@ fn what_does_not_belong_there_is_refused() {
         ("\"images\": 6", "\"images\": 7", "embedding.npy: expected 7 images of 24 bytes, got a shorter file"),
         ("\"images\": 6", "\"images\": 18446744073709551615", "expected the shape of an array"),
         ("\"dim\": 3", "\"dim\": 0", "expected the shape of an array, got 6 x 2 x 0"),
-        ("\"dim\": 3", "\"dim\": 2", "values of features: expected 24, got 36"),
+        ("\"dim\": 3", "\"dim\": 2", "embedding.npy: expected 96 bytes of 6 images, got 144"),
+        ("\"patches\": 2", "\"patches\": 3", "embedding.npy: expected 6 images of 36 bytes, got a shorter file"),
+        ("\"next\": 7", "\"next\": 5", "expected the shape of an array"),
         ("{", "", "expected the state of an extraction"),
     ] {
         std::fs::write(&state, text.replacen(from, to, 1)).unwrap();
@@ -146,6 +148,14 @@ fn what_does_not_belong_there_is_refused() {
         assert!(error.contains(expected), "{error}");
     }
     std::fs::write(&state, text).unwrap();
+    for name in ["embedding.npy", "embedding.images.npy"] {
+        let path = folder.path().join(name);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, [&[b'x'; 128], &whole[128..]].concat()).unwrap();
+        let error = run("a").unwrap_err().to_string();
+        assert!(error.ends_with(&format!("{name}: expected the header of such an array, got another")), "{error}");
+        std::fs::write(&path, whole).unwrap();
+    }
     assert!(run("a").is_ok());
     let file = folder.path().join("file");
     std::fs::write(&file, b"").unwrap();

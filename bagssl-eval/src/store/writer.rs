@@ -67,10 +67,36 @@ impl Writer {
                 return Err(Error::File { part: part.path.display().to_string(), expected, got });
             }
         }
-        if !writer.state.complete {
-            writer.cut()?;
+        match writer.state.complete {
+            true => writer.check_whole()?,
+            false => writer.cut()?,
         }
         Ok(writer)
+    }
+
+    /// Refuses arrays that are not those that were completed: other headers, or more than counts.
+    fn check_whole(&mut self) -> Result<()> {
+        let State { images, .. } = self.state;
+        let headers = self.headers();
+        let bytes = [images as u64 * self.row_bytes(), images as u64 * PAIR];
+        for ((part, header), bytes) in [&mut self.values, &mut self.images].into_iter().zip(headers).zip(bytes) {
+            let (length, same) = (part.length()?, part.header()? == header);
+            if length == bytes && same {
+                continue;
+            }
+            let (expected, got) = match length == bytes {
+                true => ("the header of such an array".into(), "another".into()),
+                false => (format!("{bytes} bytes of {images} images"), length.to_string()),
+            };
+            return Err(Error::File { part: part.path.display().to_string(), expected, got });
+        }
+        Ok(())
+    }
+
+    /// The headers of the arrays, that of the values first.
+    fn headers(&self) -> [[u8; npy::LENGTH]; 2] {
+        let State { images, patches, dim, .. } = self.state;
+        [npy::header(&npy::native('f'), &[images, patches, dim]), npy::header(&npy::native('u'), &[images, 2])]
     }
 
     pub(super) fn tap(&self) -> Tap {
@@ -129,9 +155,9 @@ impl Writer {
 
     /// Writes down all that was added, and that it counts.
     pub(super) fn save(&mut self, complete: bool) -> Result<()> {
-        let State { images, patches, dim, .. } = self.state;
-        self.values.finish(&npy::header(&npy::native('f'), &[images, patches, dim]))?;
-        self.images.finish(&npy::header(&npy::native('u'), &[images, 2]))?;
+        let [values, images] = self.headers();
+        self.values.finish(&values)?;
+        self.images.finish(&images)?;
         self.state.complete = complete;
         self.state.write(&self.folder.join(format!("{}.json", self.tap.name())))?;
         self.saved = Instant::now();
@@ -212,7 +238,7 @@ impl State {
         }
         let row = state.patches.checked_mul(state.dim).and_then(|row| row.checked_mul(size_of::<f32>()));
         match row.and_then(|row| row.checked_mul(state.images)) {
-            Some(bytes) if (bytes > 0) == (state.images > 0) => Ok(state),
+            Some(bytes) if (bytes > 0) == (state.images > 0) && state.images <= state.next => Ok(state),
             _ => {
                 let got = format!("{} x {} x {}", state.images, state.patches, state.dim);
                 Err(Error::File { part, expected: "the shape of an array".into(), got })
@@ -232,6 +258,14 @@ impl Part {
     fn length(&self) -> Result<u64> {
         let length = self.file.get_ref().metadata().map_err(|source| failed(&self.path, source))?.len();
         Ok(length.saturating_sub(npy::LENGTH as u64))
+    }
+
+    /// What is there in place of a header.
+    fn header(&mut self) -> Result<[u8; npy::LENGTH]> {
+        let mut header = [0; npy::LENGTH];
+        let file = self.file.get_mut();
+        let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_exact(&mut header));
+        read.map_err(|source| failed(&self.path, source)).map(|()| header)
     }
 
     /// Leaves so many bytes after the header, to be added to.

@@ -20,7 +20,7 @@ impl Mapped {
     /// Maps what comes after `header` bytes of a file in `folder`.
     pub(crate) fn of(file: &File, header: u64, folder: &Path) -> Result<Self> {
         let length = file.metadata()?.len().saturating_sub(header);
-        if length % 4 != 0 || header % 4 != 0 {
+        if !length.is_multiple_of(4) || !header.is_multiple_of(4) {
             return Err(Error::new(ErrorKind::InvalidData, format!("expected values of 4 bytes, got {length} bytes")));
         }
         let length = usize::try_from(length).map_err(|_| Error::from(ErrorKind::OutOfMemory))?;
