@@ -66,7 +66,7 @@ fn page() -> Page {
         at: [(at as f64).sin(), (at as f64 * 0.7).cos()],
         group: at % 3,
         name: format!("image {at}"),
-        thumbnail: (at % 4 == 0).then(|| dot.clone()),
+        thumbnail: at.is_multiple_of(4).then(|| dot.clone()),
     };
     let map = Scatter {
         title: "a map".into(),
