@@ -46,7 +46,11 @@ fn train_evaluate_embed() {
         ["checkpoint.safetensors", "config.toml", "metrics.jsonl", "state.safetensors"]
     );
     let metrics = fs::read_to_string(here.join("run/metrics.jsonl")).unwrap();
-    assert_eq!(metrics.lines().count(), 4, "three steps and an epoch");
+    let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<&str> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["step", "step", "step", "health", "epoch"]);
+    assert!(["healthy", "suspect"].contains(&lines[3]["verdict"].as_str().unwrap()), "{}", lines[3]);
+    assert!(lines[3]["effective_rank"].as_f64().unwrap() > 1.5 && lines[3]["step"] == 3);
 
     // Again: nothing is left to be done. The config that it wrote is the same run; other settings are another.
     let done: Value = serde_json::from_str(&succeeds(here, &train)).unwrap();
