@@ -73,3 +73,24 @@ impl BagArgs {
         self.for_image(spec, size)
     }
 }
+
+/// A bag, in words.
+pub(crate) fn describe(bag: Bag) -> String {
+    match bag {
+        Bag::Random { spec, patches } => format!("{patches} random patches: {}", describe_patches(spec)),
+        Bag::Grid { spec, stride } => format!("all patches of a grid with stride {stride}: {}", describe_patches(spec)),
+        Bag::Whole => "the whole image".into(),
+        Bag::Centre => "the largest square in the middle".into(),
+    }
+}
+
+/// The patches of one scale, in words.
+pub(crate) fn describe_patches(spec: PatchSpec) -> String {
+    let side = match spec.side() {
+        PatchSide::Pixels(side) => format!("{side}x{side} pixels"),
+        PatchSide::AreaShare(share) => {
+            format!("{} % of the area of an image's centre square", (f64::from(share) * 1e4).round() / 1e2)
+        }
+    };
+    format!("{side}, resampled to {0}x{0}", spec.input())
+}

@@ -260,13 +260,3 @@ impl Job for Eval<'_> {
         measured
     }
 }
-
-/// The bag as it is written in JSON.
-pub(crate) fn describe(bag: Bag) -> String {
-    match bag {
-        Bag::Random { spec, patches } => format!("{patches} random patches, {:?}", spec.side()),
-        Bag::Grid { spec, stride } => format!("all patches of a grid with stride {stride}, {:?}", spec.side()),
-        Bag::Whole => "the whole image".into(),
-        Bag::Centre => "the largest square in the middle".into(),
-    }
-}

@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use bagssl_core::bag::Views;
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::embed::Tap;
-use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
+use bagssl_core::patch::Filter;
 
+use crate::bag::describe_patches;
 use crate::files;
 use crate::output::say;
 
@@ -58,9 +59,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Filter::Bilinear => "bilinear",
         Filter::Bicubic => "bicubic",
     };
-    say!("patches     {} ({filter})", patches(spec.patch));
+    say!("patches     {} ({filter})", describe_patches(spec.patch));
     match spec.views {
-        Views::FixedScale(patch) => say!("trained on  {}", patches(patch)),
+        Views::FixedScale(patch) => say!("trained on  {}", describe_patches(patch)),
         Views::MultiScale(crops) => say!("trained on  crops of many scales, resampled to {0}x{0}", crops.input()),
     }
     say!("colours     mean {:?}, deviation {:?}", spec.normalisation.mean(), spec.normalisation.deviation());
@@ -83,15 +84,4 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The patches of one scale, in words.
-fn patches(spec: PatchSpec) -> String {
-    let side = match spec.side() {
-        PatchSide::Pixels(side) => format!("{side}x{side} pixels"),
-        PatchSide::AreaShare(share) => {
-            format!("{} % of the area of an image's centre square", (f64::from(share) * 1e4).round() / 1e2)
-        }
-    };
-    format!("{side}, resampled to {0}x{0}", spec.input())
 }

@@ -1,37 +1,12 @@
 //! What the program does with data sets: parts of them, sheets, halves.
 
+mod support;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use serde_json::Value;
-
-fn bagssl(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_bagssl")).args(arguments).current_dir(folder).output().unwrap()
-}
-
-#[track_caller]
-fn succeeds(folder: &Path, arguments: &[&str]) -> String {
-    let output = bagssl(folder, arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-#[track_caller]
-fn json(folder: &Path, arguments: &[&str]) -> Value {
-    serde_json::from_str(&succeeds(folder, &[arguments, &["--json"]].concat())).unwrap()
-}
-
-/// One line on standard error, exit code 2, nothing on standard output.
-#[track_caller]
-fn refused(folder: &Path, arguments: &[&str], words: &[&str]) {
-    let output = bagssl(folder, arguments);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
-    assert!(output.stdout.is_empty(), "{arguments:?}");
-    assert_eq!(text.trim_end().lines().count(), 1, "{arguments:?}: {text}");
-    assert!(words.iter().all(|word| text.contains(word)), "{arguments:?}: expected {words:?} in {text}");
-}
+use support::{bagssl, json, refused, succeeds};
 
 #[test]
 fn a_list_of_classes() {

@@ -1,15 +1,14 @@
 //! Training on several devices, here workers on one CPU.
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use safetensors::SafeTensors;
-
-fn bagssl(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_bagssl")).args(arguments).current_dir(folder).output().unwrap()
-}
+use support::bagssl;
 
 fn train(folder: &Path, out: &str, more: &[&str]) -> Output {
     let tiny = ["train", "--patches", "2", "--epochs", "1", "--json", "--out", out];

@@ -1,34 +1,27 @@
 //! Training and evaluation from data sets of every format, made small, in the layouts in which they are distributed.
 
+mod support;
+
 use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
-use std::process::Command;
 
-use serde_json::Value;
-
-fn bagssl(folder: &Path, arguments: &[&str]) -> Vec<u8> {
-    let output = Command::new(env!("CARGO_BIN_EXE_bagssl")).args(arguments).current_dir(folder).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
+use support::{json, succeeds};
 
 /// Trains for one step on `data`, evaluates what comes out, and finds as many images and classes as there should be.
 #[track_caller]
 fn works(here: &Path, data: &str, format: &str, [train, validation, classes]: [usize; 3]) {
-    let json = |arguments: &[&str]| -> Value { serde_json::from_slice(&bagssl(here, arguments)).unwrap() };
-    let check = json(&["data", "check", data, "--json"]);
+    let check = json(here, &["data", "check", data, "--json"]);
     assert_eq!(check["train"]["format"], format);
     for half in ["train", "validation"] {
         assert_eq!(check[half]["broken"], serde_json::json!([]), "{data}, {half}");
     }
     let images = train.to_string();
     let options = ["--images", &images, "--patches", "2", "--epochs", "1", "--out", "run", "--force", "--json"];
-    assert_eq!(json(&[&["train", "--data", data], &options[..]].concat())["steps"], 1, "{data}");
-    let eval =
-        String::from_utf8(bagssl(here, &["eval", "run/checkpoint.safetensors", "--data", data, "--random", "2"]));
+    assert_eq!(json(here, &[&["train", "--data", data], &options[..]].concat())["steps"], 1, "{data}");
+    let eval = succeeds(here, &["eval", "run/checkpoint.safetensors", "--data", data, "--random", "2"]);
     let expected = format!("{train} training and {validation} test images of {classes} classes");
-    assert!(eval.as_ref().unwrap().contains(&expected), "{data}: expected {expected} in {}", eval.unwrap());
+    assert!(eval.contains(&expected), "{data}: expected {expected} in {eval}");
 }
 
 /// A JPEG of 40x30 pixels with a pattern of its own.
@@ -88,7 +81,7 @@ fn a_folder_a_tar_of_it_and_lists() {
     fs::write(here.join("photos.tar"), tar(&inside)).unwrap();
     works(here, "photos.tar", "ImageFolder in a tar", [4, 2, 2]);
     // Anew, by the folders: each class has its own three, or four with the deep one.
-    bagssl(
+    succeeds(
         here,
         &["data", "split", "photos", "-o", "lists", "--by", "name", "--pattern", "[0-9]", "--validation", "0.3"],
     );

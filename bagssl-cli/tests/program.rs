@@ -1,45 +1,20 @@
 //! The program as a user calls it: a whole small job, and what bad input gets.
 
+mod support;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use serde_json::Value;
-
-fn bagssl(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_bagssl")).args(arguments).current_dir(folder).output().unwrap()
-}
-
-#[track_caller]
-fn succeeds(folder: &Path, arguments: &[&str]) -> String {
-    let output = bagssl(folder, arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// One line on standard error, exit code 2, nothing on standard output.
-#[track_caller]
-fn refused(folder: &Path, arguments: &[&str], words: &[&str]) {
-    let output = bagssl(folder, arguments);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
-    assert_eq!(text.trim_end().lines().count(), 1, "{arguments:?}: {text}");
-    assert!(words.iter().all(|word| text.contains(word)), "{arguments:?}: expected {words:?} in {text}");
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
+use support::{bagssl, json, names, refused, succeeds};
 
 #[test]
 fn train_evaluate_embed() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let train = ["train", "--out", "run", "--epochs", "1", "--images", "300", "--patches", "2", "--json"];
-    let done: Value = serde_json::from_str(&succeeds(here, &train)).unwrap();
+    let done = json(here, &train);
     assert_eq!((done["steps"].as_u64(), done["resumed_at_step"].as_u64()), (Some(3), Some(0)));
     assert_eq!(
         names(&here.join("run")),
@@ -53,11 +28,11 @@ fn train_evaluate_embed() {
     assert!(lines[3]["effective_rank"].as_f64().unwrap() > 1.5 && lines[3]["step"] == 3);
 
     // Again: nothing is left to be done. The config that it wrote is the same run; other settings are another.
-    let done: Value = serde_json::from_str(&succeeds(here, &train)).unwrap();
+    let done = json(here, &train);
     assert_eq!(done["resumed_at_step"].as_u64(), Some(3));
     let same = ["train", "--config", "run/config.toml", "--out", "run", "--json", "--tensorboard"];
     let checkpoint = fs::read(here.join("run/checkpoint.safetensors")).unwrap();
-    assert_eq!(serde_json::from_str::<Value>(&succeeds(here, &same)).unwrap()["steps"].as_u64(), Some(3));
+    assert_eq!(json(here, &same)["steps"].as_u64(), Some(3));
     assert!(names(&here.join("run")).iter().any(|name| name.starts_with("events.out.tfevents.")));
     let other = ["train", "--out", "run", "--epochs", "2", "--images", "300", "--patches", "2"];
     refused(here, &other, &["run/state.safetensors", "--force"]);
@@ -65,12 +40,12 @@ fn train_evaluate_embed() {
 
     let model = "run/checkpoint.safetensors";
     let eval = ["eval", model, "--random", "2", "--json"];
-    let result: Value = serde_json::from_str(&succeeds(here, &eval)).unwrap();
+    let result = json(here, &eval);
     let scores = result["results"].as_array().unwrap();
     assert_eq!(scores.len(), 2 * 2 * 3, "two spaces, two colours; 1 patch, 2 patches, whole");
     assert!(scores.iter().all(|score| (0.0..=100.0).contains(&score["knn"].as_f64().unwrap())));
 
-    let spec: Value = serde_json::from_str(&succeeds(here, &["inspect", model, "--json"])).unwrap();
+    let spec = json(here, &["inspect", model, "--json"]);
     assert_eq!(spec["patch"]["input"], 16);
     assert!(succeeds(here, &["inspect", model, "--tensors"]).contains("encoder.layer3.0.downsample.0.weight"));
 
@@ -155,13 +130,11 @@ fn uses(here: &Path, model: &str) {
         fs::copy(here.join(name), here.join("folder").join(name)).unwrap();
     }
     // Images of different sizes have bags of different sizes; fewer patches where that is asked for.
-    let all: Value =
-        serde_json::from_str(&succeeds(here, &["embed", model, "folder", "--stride", "4", "-o", "all.npy", "--json"]))
-            .unwrap();
+    let all = json(here, &["embed", model, "folder", "--stride", "4", "-o", "all.npy", "--json"]);
     // 36x40: 5 rows and 6 columns.
     assert_eq!((all["rows"].as_u64(), all["patches"].as_u64()), (Some(2), Some(40 + 30)));
     let few = ["embed", model, "folder", "--stride", "4", "-o", "few.npy", "--max-patches", "5", "--json"];
-    let few: Value = serde_json::from_str(&succeeds(here, &few)).unwrap();
+    let few = json(here, &few);
     assert_eq!((few["patches"].as_u64(), few["stopped"]["most patches"].as_u64()), (Some(10), Some(2)));
     assert_eq!(fs::read_to_string(here.join("few.names.txt")).unwrap(), "a.png\t5\t40\nb.png\t5\t30\n");
     refused(
@@ -174,23 +147,21 @@ fn uses(here: &Path, model: &str) {
     succeeds(here, &["embed", model, "folder", "--stride", "4", "-o", "one.npy", "--threads", "1"]);
     assert_eq!(fs::read(here.join("all.npy")).unwrap(), fs::read(here.join("one.npy")).unwrap());
 
-    let near = succeeds(here, &["nearest", model, "a.png", "folder", "--stride", "4", "--json"]);
-    let near: Value = serde_json::from_str(&near).unwrap();
+    let near = json(here, &["nearest", model, "a.png", "folder", "--stride", "4", "--json"]);
     assert_eq!((near[0]["image"].as_str(), near.as_array().unwrap().len()), (Some("a.png"), 2));
     assert!((near[0]["similarity"].as_f64().unwrap() - 1.0).abs() < 1e-5);
-    let near = succeeds(here, &["nearest", model, "b.png", "a.png", "--patches", "-k", "3", "--stride", "4", "--json"]);
-    let near: Value = serde_json::from_str(&near).unwrap();
+    let near = json(here, &["nearest", model, "b.png", "a.png", "--patches", "-k", "3", "--stride", "4", "--json"]);
     assert_eq!(near.as_array().unwrap().len(), 3);
     assert_eq!((near[0]["patches"][0][2].as_u64(), near[0]["patches"][1][2].as_u64()), (Some(18), Some(18)));
 
     let explained = ["explain", model, "a.png", "--like", "b.png", "-o", "pair.png", "--stride", "4", "--json"];
-    let explained: Value = serde_json::from_str(&succeeds(here, &explained)).unwrap();
+    let explained = json(here, &explained);
     let sum: f64 = explained["first"].as_array().unwrap().iter().map(|patch| patch["share"].as_f64().unwrap()).sum();
     assert!((sum - explained["cosine"].as_f64().unwrap()).abs() < 1e-5);
     let picture = image::open(here.join("pair.png")).unwrap();
     assert_eq!((picture.width(), picture.height()), (48 * 2 + 40 * 2 + 3 * 4, 36));
     let class = ["explain", model, "a.png", "--class", "02-wine", "-o", "class.png", "--json"];
-    let class: Value = serde_json::from_str(&succeeds(here, &class)).unwrap();
+    let class = json(here, &class);
     let sum: f64 = class["patches"].as_array().unwrap().iter().map(|patch| patch["share"].as_f64().unwrap()).sum();
     let logit = class["logits"]["02-wine"].as_f64().unwrap();
     assert!((sum + class["bias"].as_f64().unwrap() - logit).abs() < 1e-6 * logit.abs().max(1.0));
@@ -221,9 +192,9 @@ fn uses(here: &Path, model: &str) {
     refused(here, &["nearest", model, "folder", "a.png"], &["folder", "expected one image, got 2"]);
     refused(here, &["bench", "infer", "--size", "100000"], &["--size", "got 100000"]);
     let bench = ["bench", "infer", "--arch", "resnet-small", "--size", "16", "--batch", "3", "--runs", "2", "--json"];
-    let bench: Value = serde_json::from_str(&succeeds(here, &bench)).unwrap();
+    let bench = json(here, &bench);
     let data = ["bench", "data", "--patches", "3", "--rounds", "1", "--seconds", "0.01", "--decode", "--json"];
-    let data: Value = serde_json::from_str(&succeeds(here, &data)).unwrap();
+    let data = json(here, &data);
     assert!(data["patches_per_second"].as_f64().unwrap() > 0.0 && data["patches_per_image"] == 3);
     assert!(bench["patches_per_second"].as_f64().unwrap() > 0.0);
 }
@@ -234,13 +205,12 @@ fn classifies(here: &Path, model: &str) {
         let file = format!("{by}.safetensors");
         succeeds(here, &["fit", model, "--by", by, "-o", &file]);
         refused(here, &["fit", model, "--by", by, "-o", &file], &[&file, "--force"]);
-        let said: Value =
-            serde_json::from_str(&succeeds(here, &["classify", model, &file, "a.png", "--json"])).unwrap();
+        let said = json(here, &["classify", model, &file, "a.png", "--json"]);
         assert_eq!((said["images"].as_array().unwrap().len(), &said["accuracy"]), (1, &Value::Null));
         // All patches, and patches until the class is decided: it is seldom another.
         let said = |more: &[&str]| -> Value {
             let arguments = [&["classify", model, &file, "tiles.tar", "--json"], more].concat();
-            serde_json::from_str(&succeeds(here, &arguments)).unwrap()
+            json(here, &arguments)
         };
         if !here.join("tiles.tar").exists() {
             let tar = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bagssl-data/data/photo-tiles-mini.tar");
@@ -266,7 +236,7 @@ fn classifies(here: &Path, model: &str) {
     refused(here, &["classify", model, model, "a.png"], &[model, "bagssl-classifier"]);
     refused(here, &["classify", "bagnet.safetensors", "linear.safetensors", "a.png"], &["linear", "network"]);
 
-    let accuracy: Value = serde_json::from_str(&succeeds(here, &["bench", "accuracy", model, "--json"])).unwrap();
+    let accuracy = json(here, &["bench", "accuracy", model, "--json"]);
     assert_eq!(accuracy["layers"].as_array().unwrap().len(), 9);
     let f32 = &accuracy["networks"][1];
     assert!(f32["lowest_cosine"].as_f64().unwrap() > 0.99999 && f32["error"].as_f64().unwrap() < 1e-4);

@@ -1,32 +1,13 @@
 //! The whole job on a tiny data set: each claim is a section of its report, and what is done is not done again.
 
+mod support;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use image::{Rgb, RgbImage};
 use serde_json::Value;
-
-fn bagssl(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_bagssl")).args(arguments).current_dir(folder).output().unwrap()
-}
-
-#[track_caller]
-fn succeeds(folder: &Path, arguments: &[&str]) -> (String, String) {
-    let output = bagssl(folder, arguments);
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    (text(output.stdout), text(output.stderr))
-}
-
-#[track_caller]
-fn refused(folder: &Path, arguments: &[&str], words: &[&str]) {
-    let output = bagssl(folder, arguments);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
-    assert_eq!(text.trim_end().lines().count(), 1, "{arguments:?}: {text}");
-    assert!(words.iter().all(|word| text.contains(word)), "{arguments:?}: expected {words:?} in {text}");
-}
+use support::{prints, refused};
 
 /// Three classes of stripes, 20 training and 4 test images each. They are wider than high: of 64 by 80 pixels the grid of the claims
 /// has 3 rows and 4 columns.
@@ -61,17 +42,17 @@ fn claims_are_sections_and_are_done_once() {
     stripes(here);
     let call = |more: &[&str]| {
         let run = ["reproduce", "--data", "stripes", "--epochs", "1", "--seeds", "2", "--methods", "simclr,bagssl"];
-        succeeds(here, &[&run[..], &["--out", "out"], more].concat())
+        prints(here, &[&run[..], &["--out", "out"], more].concat())
     };
 
-    let (plan, _) = call(&["--dry-run"]);
+    let [plan, _] = call(&["--dry-run"]);
     for (name, _) in CLAIMS {
         assert!(plan.contains(&format!("claim {name}: to be done")), "{name} in {plan}");
     }
     assert!(plan.contains("train and measure simclr seed 1: to be done") && plan.contains("time: about"), "{plan}");
     assert!(!plan.contains("multi-scale") && !here.join("out").exists(), "{plan}");
 
-    let (_, progress) = call(&[]);
+    let [_, progress] = call(&[]);
     assert!(progress.contains("[5/5] claim "), "{progress}");
     let html = fs::read_to_string(here.join("out/report.html")).unwrap();
     let markdown = fs::read_to_string(here.join("out/report.md")).unwrap();
@@ -120,17 +101,17 @@ fn claims_are_sections_and_are_done_once() {
     assert!(points.lines().any(|line| line.starts_with("convergence,") && line.contains(",bagssl-seed0,12,")));
 
     // Again: nothing but the report. A claim whose answer is damaged is looked at anew, and no other.
-    let (again, progress) = call(&[]);
+    let [again, progress] = call(&[]);
     assert!(again.contains("claim locality: done before") && !progress.contains("claim "), "{again} {progress}");
     fs::write(here.join("out/claims/locality/found.json"), "{").unwrap();
-    let (again, progress) = call(&[]);
+    let [again, progress] = call(&[]);
     assert!(again.contains("claim locality: to be done anew"), "{again}");
     assert!(progress.contains("[1/1] claim locality: "), "{progress}");
     assert_eq!(progress.matches("claim ").count(), 1, "{progress}");
 
     // Another method: what is new is trained, and the claims about checkpoints are looked at again; the world is as it was.
     let run = ["reproduce", "--data", "stripes", "--epochs", "1", "--seeds", "2", "--out", "out", "--methods", "all"];
-    let (plan, _) = succeeds(here, &[&run[..], &["--dry-run"]].concat());
+    let [plan, _] = prints(here, &[&run[..], &["--dry-run"]].concat());
     assert!(plan.contains("simclr seed 1: done before") && plan.contains("vicreg seed 1: to be done"), "{plan}");
     assert!(
         plan.contains("claim compare: to be done anew") && plan.contains("claim cooccurrence: done before"),

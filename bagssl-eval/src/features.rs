@@ -177,6 +177,10 @@ impl Features {
             return Err(Error::Setting { name: "patches", expected, got: count.to_string() });
         }
         self.check_order(order)?;
+        if patches == 1 {
+            // It is its own mean. What is in a file is shared, not copied.
+            return Ok(Table { values: self.values.clone(), dim });
+        }
         let mut values = self.values.beside(self.len() * dim)?;
         for position in 0..self.len() {
             let mut mean = RunningMean::new(dim);

@@ -96,6 +96,21 @@ impl ClaimArgs {
     fn colour(&self) -> Colour {
         if self.grey { Colour::Grey } else { Colour::Rgb }
     }
+
+    /// The checkpoints' bytes: all are checked before the first is looked at. One that is there twice would pass for two seeds.
+    fn read(&self) -> Result<Vec<(&PathBuf, Vec<u8>)>> {
+        let mut files: Vec<(&PathBuf, Vec<u8>)> = Vec::new();
+        for path in &self.checkpoints {
+            let bytes = files::read(path)?;
+            Checkpoint::from_bytes(&bytes).context(path.display().to_string())?;
+            if let Some((same, _)) = files.iter().find(|(_, other)| *other == bytes) {
+                let [same, path] = [same, path].map(|path| path.display().to_string());
+                bail!("checkpoints: expected each once, got {same} and {path}, which are the same");
+            }
+            files.push((path, bytes));
+        }
+        Ok(files)
+    }
 }
 
 /// What a number depends on.
@@ -184,13 +199,7 @@ impl<R, F: FnMut(&Subject<'_>) -> Result<R>> Job for OnSubject<'_, F> {
         let OnSubject { claim, how, .. } = self;
         let halves = Halves { train: claim.data.open(Split::Train)?, test: claim.data.open(Split::Validation)? };
         let mut found = Vec::new();
-        // All are checked before the first is looked at.
-        let mut files = Vec::new();
-        for path in &claim.checkpoints {
-            let bytes = files::read(path)?;
-            Checkpoint::from_bytes(&bytes).context(path.display().to_string())?;
-            files.push((path, bytes));
-        }
+        let files = claim.read()?;
         for ((path, bytes), name) in files.iter().zip(names_of(&claim.checkpoints)) {
             let checkpoint = Checkpoint::from_bytes(bytes).context(path.display().to_string())?;
             let network = T::trained(&checkpoint, self.taps, claim.cpu, &device)?;
@@ -277,7 +286,7 @@ mod tests {
         assert_eq!(name_of(Path::new("runs/bagssl-seed0/checkpoint.safetensors")), "bagssl-seed0");
         assert_eq!(name_of(Path::new("pretrained.safetensors")), "pretrained");
         assert_eq!(name_of(Path::new("checkpoint.safetensors")), "checkpoint");
-        let paths = ["a/x.safetensors", "b/x.safetensors", "c/y.safetensors", "c/y.safetensors"].map(PathBuf::from);
-        assert_eq!(names_of(&paths), ["a/x.safetensors", "b/x.safetensors", "y", "y"]);
+        let paths = ["a/x.safetensors", "b/x.safetensors", "c/y.safetensors"].map(PathBuf::from);
+        assert_eq!(names_of(&paths), ["a/x.safetensors", "b/x.safetensors", "y"]);
     }
 }

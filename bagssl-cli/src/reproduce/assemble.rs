@@ -10,10 +10,11 @@ use bagssl_eval::report::{
     Accuracy, BagSheet, Convergence, Curve, CurvePoint, Data, Machine, Model, Note, Outcome, Provenance, Report, Sheet,
     Space, Tile, View,
 };
+use serde::Serialize;
 
 use super::What;
 use super::stage::Stage;
-use crate::eval::describe;
+use crate::bag::describe;
 use crate::files;
 use crate::score::{Measured, Protocol, Scored};
 use crate::tiles::{self, Tiles};
@@ -143,9 +144,10 @@ fn protocol(what: &What<'_>) -> Result<Vec<Note>> {
     let train = &config.train;
     let shared = what.shared;
     let note = |name: &str, text: String| Note { name: name.into(), text };
-    let of_model = |model: Model| {
+    let of_model = |model: Model| -> Option<Result<Note>> {
         let train = &what.stages.iter().find(|stage| stage.model == model)?.config.train;
-        Some(note(model.title(), format!("trained on {:?}; loss {:?}", train.views, train.loss)))
+        let said = || Ok(format!("patches: {}; loss: {}", settings(&train.views)?, settings(&train.loss)?));
+        Some(said().map(|text| note(model.title(), text)))
     };
     let mut notes = vec![
         note(
@@ -160,13 +162,18 @@ fn protocol(what: &What<'_>) -> Result<Vec<Note>> {
         note(
             "training",
             format!(
-                "{} epochs of batches of {} images x {} patches; optimiser {:?}; seeds, network and batches are the same for all",
-                train.schedule.epochs, train.batch.images, train.batch.patches, train.optimiser
+                "{} epochs of batches of {} images x {} patches; {}; seeds, network and batches are the same for all",
+                train.schedule.epochs,
+                train.batch.images,
+                train.batch.patches,
+                settings(&train.optimiser)?
             ),
         ),
-        note("augmentation", toml::to_string(&config.augment)?.trim().replace('\n', "; ")),
+        note("augmentation", settings(&config.augment)?),
     ];
-    notes.extend(Model::TRAINED.into_iter().filter_map(of_model));
+    for of_model in Model::TRAINED.into_iter().filter_map(of_model) {
+        notes.push(of_model?);
+    }
     notes.extend([
         note("patches of an image", describe(shared.protocol.bag)),
         note("whole image", "the image resampled to the network's input, looked at once".into()),
@@ -191,6 +198,32 @@ fn protocol(what: &What<'_>) -> Result<Vec<Note>> {
         note("health", "of the first seed, on the patches of the test images".into()),
     ]);
     Ok(notes)
+}
+
+/// Settings in a line, by their names in a config file.
+fn settings(value: &impl Serialize) -> Result<String> {
+    let mut lines = Vec::new();
+    collect(String::new(), &toml::Value::try_from(value)?, &mut lines);
+    Ok(lines.join(", "))
+}
+
+fn collect(name: String, value: &toml::Value, lines: &mut Vec<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            let inner = |key: &String| if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+            table.iter().for_each(|(key, value)| collect(inner(key), value, lines));
+        }
+        value => lines.push(format!("{name} {}", plain(value))),
+    }
+}
+
+/// Numbers have the digits that they were given with: all are f32.
+fn plain(value: &toml::Value) -> String {
+    match value {
+        toml::Value::Float(value) => (*value as f32).to_string(),
+        toml::Value::Array(values) => format!("[{}]", values.iter().map(plain).collect::<Vec<_>>().join(", ")),
+        value => value.to_string(),
+    }
 }
 
 /// Pictures out of the data set.
@@ -310,6 +343,18 @@ fn civil(days_since_1970: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_are_called_as_in_a_config_file() {
+        let of = |model| crate::reproduce::profile::Profile::Tiles.run(model, Some(1)).unwrap().train;
+        let [bagssl, multi_scale] = [Model::Bagssl, Model::MultiScale].map(of);
+        assert_eq!(settings(&bagssl.views).unwrap(), "fixed_scale.input 16, fixed_scale.side.area_share 0.25");
+        assert_eq!(
+            settings(&multi_scale.views).unwrap(),
+            "multi_scale.scale [0.08, 1], multi_scale.ratio [0.75, 1.3333334], multi_scale.input 16"
+        );
+        assert_eq!(settings(&bagssl.loss).unwrap(), "tcr.invariance 60, tcr.epsilon 0.2");
+    }
 
     #[test]
     fn dates_by_hand() {

@@ -84,6 +84,21 @@ fn what_is_computed_from_files_is_the_same() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), before);
 }
 
+/// Nothing is written a second time.
+#[test]
+fn one_patch_is_its_own_mean() {
+    let folder = tempfile::tempdir().unwrap();
+    let shape = BatchShape { images: 1, patches: 1, channels: 1, height: 1, width: 3 };
+    let single = |first: usize| {
+        (first as u32..3).map(move |image| Ok(PatchBatch::new(shape, vec![image as f32; 3], vec![image], vec![0])?))
+    };
+    let stored = store(folder.path(), "a").extract(&Network::default(), single, &TAPS[..1], &mut |_| ()).unwrap();
+    let mean = stored[0].mean().unwrap();
+    assert_eq!((mean.values.as_ptr(), mean.len()), (stored[0].values().as_ptr(), 3));
+    assert_eq!(mean.row(2), [2.0; 3]);
+    assert!(stored[0].mean_of(2, Order::Given).is_err());
+}
+
 /// Stopped before each batch in turn, with more in an array than counts.
 #[test]
 fn a_stopped_extraction_goes_on() {
