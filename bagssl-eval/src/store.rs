@@ -11,7 +11,7 @@ pub mod npy;
 mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bagssl_core::batch::{PatchBatch, SourceError};
 use bagssl_core::embed::{Embed, Tap};
@@ -31,14 +31,14 @@ pub struct Store<'a> {
 
 impl Store<'_> {
     /// The features of all images at each of the taps, in the taps' order: those that are complete as they are, the others from
-    /// `batches`, which is asked for the batches from an image on, in the order of the data set. `progress` hears how many images are done, at first those
-    /// of an earlier extraction.
+    /// `batches`, which is asked for the batches from an image on, in the order of the data set. A batch goes through the network for
+    /// the taps alone that lack it. `progress` hears how many images are done, at first those of an earlier extraction. Whoever else
+    /// is extracting there is waited for.
     ///
     /// # Errors
     /// Those of [`extract`](crate::features::extract): what was done before is kept, and gone on with by the next call.
-    /// [`Error::File`] if the folder holds features of something else, taps of different images, arrays without their state, or
-    /// another program works there; [`Error::Setting`] if batches are out of order, [`Error::Write`] if a file cannot be read or
-    /// written.
+    /// [`Error::File`] if the folder holds features of something else, taps of different images, or arrays without their state;
+    /// [`Error::Setting`] if batches are out of order, [`Error::Write`] if a file cannot be read or written.
     pub fn extract<B>(
         &self,
         network: &dyn Embed,
@@ -72,19 +72,22 @@ impl Store<'_> {
         Ok(features)
     }
 
-    /// Keeps other programs out, until it is dropped.
+    /// Whether somebody is extracting there at this moment.
+    pub fn is_in_use(&self) -> bool {
+        File::open(self.lock_path()).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Waits until nobody else is at work there, and keeps others out until it is dropped.
     fn lock(&self) -> Result<File> {
-        let path = self.folder.join("lock");
+        let path = self.lock_path();
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.map_err(|source| failed(&path, source))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => {
-                let (expected, got) = ("no other program at work there".into(), "one".into());
-                Err(Error::File { part: self.folder.display().to_string(), expected, got })
-            }
-            Err(TryLockError::Error(source)) => Err(failed(&path, source)),
-        }
+        file.lock().map_err(|source| failed(&path, source))?;
+        Ok(file)
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.folder.join("lock")
     }
 }
 
@@ -97,39 +100,60 @@ fn fill<B>(
 where
     B: Iterator<Item = core::result::Result<PatchBatch, SourceError>>,
 {
-    // A program that is stopped between two files leaves one ahead of the other.
-    let first = writers.iter().map(Writer::next).min().unwrap_or(0);
-    writers.iter_mut().try_for_each(|writer| writer.back_to(first))?;
-    progress(writers[0].images());
-    let taps: Vec<Tap> = writers.iter().map(Writer::tap).collect();
-    for batch in batches(first) {
-        let added = add(writers, network, batch, &taps);
-        if let Err(error) = added {
+    let mut next = writers.iter().map(Writer::next).min().unwrap_or(0);
+    let done = |writers: &[Writer]| writers.iter().map(Writer::images).min().unwrap_or(0);
+    progress(done(writers));
+    for batch in batches(next) {
+        if let Err(error) = add(writers, network, batch, &mut next) {
             // The first error is the one to tell; what could not be saved is extracted again.
             let _ = writers.iter_mut().try_for_each(|writer| writer.save(false));
             return Err(error);
         }
-        progress(writers[0].images());
+        progress(done(writers));
     }
-    if writers[0].images() == 0 {
+    if done(writers) == 0 {
         return Err(Error::Empty("images to embed"));
     }
     writers.iter_mut().try_for_each(|writer| writer.save(true))
 }
 
+/// Adds a batch to the files that lack it.
 fn add(
     writers: &mut [Writer],
     network: &dyn Embed,
     batch: core::result::Result<PatchBatch, SourceError>,
-    taps: &[Tap],
+    next: &mut usize,
 ) -> Result<()> {
     let batch = batch.map_err(Error::Source)?;
-    let rows = network.embed(&batch, taps).map_err(Error::Network)?;
-    same_length("taps of a network", taps.len(), rows.len())?;
-    for (writer, rows) in writers.iter().zip(&rows) {
-        writer.check(&batch, rows)?;
+    let [first, last] = follows(&batch, *next)?;
+    let mut lacking: Vec<&mut Writer> = writers.iter_mut().filter(|writer| writer.next() <= last).collect();
+    // An earlier extraction may have ended within this batch.
+    lacking.iter_mut().try_for_each(|writer| writer.back_to(first))?;
+    let taps: Vec<Tap> = lacking.iter().map(|writer| writer.tap()).collect();
+    if !taps.is_empty() {
+        let rows = network.embed(&batch, &taps).map_err(Error::Network)?;
+        same_length("taps of a network", taps.len(), rows.len())?;
+        for (writer, rows) in lacking.iter().zip(&rows) {
+            writer.check(&batch, rows)?;
+        }
+        lacking.iter_mut().zip(&rows).try_for_each(|(writer, rows)| writer.append(&batch, rows))?;
     }
-    writers.iter_mut().zip(&rows).try_for_each(|(writer, rows)| writer.append(&batch, rows))
+    *next = last + 1;
+    Ok(())
+}
+
+/// The first and the last image of a batch whose images come one after the other, from `next` on.
+fn follows(batch: &PatchBatch, next: usize) -> Result<[usize; 2]> {
+    let images = batch.images();
+    match images {
+        [first, ..] if *first as usize >= next && images.is_sorted_by(|a, b| a < b) => {
+            Ok([*first as usize, images[images.len() - 1] as usize])
+        }
+        _ => {
+            let (expected, got) = (format!("images in order from {next} on"), format!("{images:?}"));
+            Err(Error::Setting { name: "batches", expected, got })
+        }
+    }
 }
 
 fn failed(path: &Path, source: std::io::Error) -> Error {

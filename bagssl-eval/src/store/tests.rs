@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 type Batch = core::result::Result<PatchBatch, SourceError>;
 
-/// A patch's values, and their sums; counts the patches that it sees.
+/// A patch's values, and their sums; counts the features that it is asked for.
 #[derive(Default)]
 struct Network {
     seen: Cell<usize>,
@@ -14,7 +14,7 @@ struct Network {
 
 impl Embed for Network {
     fn embed(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Vec<Rows>, SourceError> {
-        self.seen.set(self.seen.get() + batch.shape().rows());
+        self.seen.set(self.seen.get() + batch.shape().rows() * taps.len());
         let length = batch.shape().patch_len();
         let of = |tap: &Tap| match tap {
             Tap::Embedding => Rows { values: batch.data().to_vec(), dim: length },
@@ -65,7 +65,7 @@ fn what_is_stored_is_what_is_extracted() {
     // A tap that is not there yet is.
     let more = store(&path, "a").extract(&network, batches, &[Tap::FirstLayer, Tap::Embedding], &mut |_| ()).unwrap();
     assert_eq!((more[0].tap(), more[0].values()), (Tap::FirstLayer, stored[1].values()));
-    assert_eq!(network.seen.get(), 2 * seen);
+    assert_eq!((seen, network.seen.get()), (24, 24 + 12));
     let expected = npy::header(&npy::native('f'), &[6, 2, 3]);
     assert_eq!(std::fs::read(path.join("embedding.npy")).unwrap()[..128], expected);
 }
@@ -121,21 +121,53 @@ fn a_stopped_extraction_goes_on() {
         };
         let whole = store.extract(&network, on, &TAPS, &mut |_| ()).unwrap();
         assert_eq!((whole, from), (in_memory(), Some([0, 2, 4, 6][stop])));
-        assert_eq!(network.seen.get(), 12);
+        assert_eq!(network.seen.get(), 24);
     }
 }
 
+/// Copies what is in a folder when it is asked for image 2.
+struct Copying<'a> {
+    network: Network,
+    from: &'a Path,
+    to: &'a Path,
+}
+
+impl Embed for Copying<'_> {
+    fn embed(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Vec<Rows>, SourceError> {
+        if batch.images()[0] == 2 {
+            for entry in std::fs::read_dir(self.from)? {
+                let entry = entry?;
+                std::fs::copy(entry.path(), self.to.join(entry.file_name()))?;
+            }
+        }
+        self.network.embed(batch, taps)
+    }
+}
+
+/// One tap has come to image 3, in the middle of a batch; the other is new. What is there is not embedded again, but for that batch.
 #[test]
-fn files_of_different_lengths_go_on_from_the_shorter() {
+fn files_that_lag_are_the_ones_that_are_filled() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path(), "a");
-    let some = |count| move |first| batches(first).take(count).chain([Err("gone".into())]);
-    store.extract(&Network::default(), some(1), &TAPS, &mut |_| ()).unwrap_err();
-    let earlier = std::fs::read(folder.path().join("projection.json")).unwrap();
-    store.extract(&Network::default(), some(2), &TAPS, &mut |_| ()).unwrap_err();
-    std::fs::write(folder.path().join("projection.json"), earlier).unwrap();
-    let whole = store.extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap();
+    let shape = BatchShape { images: 1, patches: 2, channels: 1, height: 1, width: 3 };
+    let single = |image: u32| {
+        let values = (0..6).map(|i| (image * 10 + i) as f32).collect();
+        Ok(PatchBatch::new(shape, values, vec![image], vec![image % 3])?)
+    };
+    let some = |_| (0..3).map(single).chain([Err("gone".into())]);
+    store.extract(&Network::default(), some, &TAPS[..1], &mut |_| ()).unwrap_err();
+
+    let copy = tempfile::tempdir().unwrap();
+    let network = Copying { network: Network::default(), from: folder.path(), to: copy.path() };
+    let mut heard = vec![];
+    let whole = store.extract(&network, batches, &TAPS, &mut |done| heard.push(done)).unwrap();
     assert_eq!(whole, in_memory());
+    // Six images of two patches for the new one; images 2, 3, 5 and 6 for the other.
+    assert_eq!((network.network.seen.get(), heard), (12 + 8, vec![0, 2, 4, 5, 6, 6]));
+
+    // What was there between the cut and the next save can be gone on with, as after a stop.
+    let store = super::Store { folder: copy.path(), of: "a" };
+    assert_eq!(store.extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap(), in_memory());
 }
 
 #[test]
@@ -178,15 +210,28 @@ fn what_does_not_belong_there_is_refused() {
 }
 
 #[test]
-fn one_program_at_a_time() {
+fn who_comes_second_waits_and_finds_all_done() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path(), "a");
-    let inside = |first| {
-        let error = store.extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap_err().to_string();
-        assert!(error.ends_with("expected no other program at work there, got one"), "{error}");
-        batches(first)
-    };
-    store.extract(&Network::default(), inside, &TAPS, &mut |_| ()).unwrap();
+    assert!(!store.is_in_use());
+    std::thread::scope(|scope| {
+        let mut second = None;
+        let inside = |first| {
+            assert!(store.is_in_use());
+            let thread = scope.spawn(|| {
+                let network = Network::default();
+                let features = store.extract(&network, batches, &TAPS, &mut |_| ()).unwrap();
+                (features, network.seen.get())
+            });
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!thread.is_finished());
+            second = Some(thread);
+            batches(first)
+        };
+        store.extract(&Network::default(), inside, &TAPS, &mut |_| ()).unwrap();
+        assert_eq!(second.unwrap().join().unwrap(), (in_memory(), 0));
+    });
+    assert!(!store.is_in_use());
 }
 
 #[test]
@@ -249,10 +294,12 @@ fn taps_are_of_the_same_images() {
 /// An array that somebody else has put there is left as it is.
 #[test]
 fn an_array_without_its_state_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("embedding.npy");
-    std::fs::write(&path, b"mine").unwrap();
-    let error = store(folder.path(), "a").extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap_err();
-    assert!(error.to_string().contains("embedding.npy: expected "), "{error}");
-    assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    for name in ["embedding.npy", "embedding.images.npy"] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, b"mine").unwrap();
+        let error = store(folder.path(), "a").extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap_err();
+        assert!(error.to_string().contains(&format!("{name}: expected ")), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    }
 }

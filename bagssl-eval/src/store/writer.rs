@@ -57,8 +57,10 @@ impl Writer {
     /// Opens the files, or makes them.
     pub(super) fn open(store: &Store<'_>, tap: Tap) -> Result<Self> {
         let path = |ending: &str| store.folder.join(format!("{}{ending}", tap.name()));
-        let state = State::of(&path(".json"), &path(".npy"), store.of)?;
-        let (values, images) = (Part::open(path(".npy"))?, Part::open(path(".images.npy"))?);
+        let arrays = [".npy", ".images.npy"].map(path);
+        let state = State::of(&path(".json"), &arrays, store.of)?;
+        let [values, images] = arrays.map(Part::open);
+        let (values, images) = (values?, images?);
         let mut writer = Writer { tap, folder: store.folder.into(), state, values, images, saved: Instant::now() };
         let (images, row) = (writer.state.images as u64, writer.row_bytes());
         for (part, bytes) in [(&writer.values, row), (&writer.images, PAIR)] {
@@ -117,26 +119,21 @@ impl Writer {
         self.state.next
     }
 
-    /// Drops all images from this one on.
+    /// Drops all images from this one on. It is written down before anything is cut off, so that a stop leaves no more in the state
+    /// than in the arrays.
     pub(super) fn back_to(&mut self, next: usize) -> Result<()> {
         if next < self.state.next {
             let pairs = self.pairs()?;
-            (self.state.images, self.state.next) =
-                (pairs.iter().filter(|pair| (pair[0] as usize) < next).count(), next);
+            self.state.images = pairs.iter().filter(|pair| (pair[0] as usize) < next).count();
+            self.state.next = next;
+            self.save(false)?;
             self.cut()?;
         }
         Ok(())
     }
 
-    /// Refuses rows of another shape than those before, or with values that are not finite, and images that do not follow those
-    /// before.
+    /// Refuses rows of another shape than those before, or with values that are not finite.
     pub(super) fn check(&self, batch: &PatchBatch, rows: &Rows) -> Result<()> {
-        let images = batch.images();
-        let follows = images.first().is_none_or(|&first| first as usize >= self.state.next);
-        if !follows || images.windows(2).any(|pair| pair[0] >= pair[1]) {
-            let (expected, got) = (format!("images in order from {} on", self.state.next), format!("{images:?}"));
-            return Err(Error::Setting { name: "batches", expected, got });
-        }
         let shape = (self.state.images > 0).then_some(Shape { patches: self.state.patches, dim: self.state.dim });
         Shape::of(self.tap, batch, rows, shape).map(|_| ())
     }
@@ -200,21 +197,20 @@ const PAIR: u64 = 8;
 
 impl State {
     /// What an earlier extraction left, or the beginning of a new one, which is written down before there is an array.
-    fn of(path: &Path, array: &Path, of: &str) -> Result<Self> {
+    fn of(path: &Path, arrays: &[PathBuf], of: &str) -> Result<Self> {
         match std::fs::read(path) {
-            Ok(bytes) => Self::read(path, &bytes, of),
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(path, error)),
-            Err(_) if array.exists() => {
-                let (expected, got) = (format!("{} beside it", path.display()), "none".into());
-                Err(Error::File { part: array.display().to_string(), expected, got })
-            }
-            Err(_) => {
-                let of = of.into();
-                let fresh = State { format: FORMAT, of, patches: 0, dim: 0, images: 0, next: 0, complete: false };
-                fresh.write(path)?;
-                Ok(fresh)
-            }
+            Ok(bytes) => return Self::read(path, &bytes, of),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(path, error)),
+            Err(_) => {}
         }
+        if let Some(array) = arrays.iter().find(|array| array.exists()) {
+            let (expected, got) = (format!("{} beside it", path.display()), "none".into());
+            return Err(Error::File { part: array.display().to_string(), expected, got });
+        }
+        let of = of.into();
+        let fresh = State { format: FORMAT, of, patches: 0, dim: 0, images: 0, next: 0, complete: false };
+        fresh.write(path)?;
+        Ok(fresh)
     }
 
     fn write(&self, path: &Path) -> Result<()> {
