@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::colour::Colour;
 use bagssl_core::embed::Tap;
 use bagssl_data::dataset::Split;
 use bagssl_eval::probe::Linear;
@@ -43,7 +44,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     bag: BagArgs,
     /// Protocol by name: bagssl (kNN k = 20, T = 0.07; logistic regression by L-BFGS), solo (the same), lightly (k = 200, T =
-    /// 0.1), emp-ssl or vicreg (their SGD recipes; emp-ssl on 128 random patches, unless others are asked for)
+    /// 0.1), emp-ssl or vicreg (their SGD recipes; emp-ssl on 128 random patches, unless others are asked for, and at the
+    /// projector's first layer too)
     #[arg(long, value_name = "NAME", default_value = "bagssl")]
     protocol: String,
     /// Neighbours that vote [default: the protocol's]
@@ -86,18 +88,22 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let how = args.how()?;
     let halves = Halves { train: args.data.open(Split::Train)?, test: args.data.open(Split::Validation)? };
     let spec = checkpoint.spec().patch;
-    let bag = match how.name {
-        "emp-ssl" if args.bag.is_unset() => Bag::Random { spec, patches: EMP_SSL_PATCHES },
+    let bag = match how.patches {
+        Some(patches) if args.bag.is_unset() => Bag::Random { spec, patches },
         _ => args.bag.of(&spec, &halves.train)?,
     };
     let on_bad_image = args.bad.on_bad_image.into();
     let protocol =
         Protocol { bag, how, groups: args.groups, seed: args.seed, on_bad_image, threads: args.data.threads };
     let origin = claims::origin(&how, &bytes, &halves, args.seed);
-    let taps = if checkpoint.has_projector() { &score::TAPS[..] } else { &[Tap::Embedding] };
+    let taps = match checkpoint.has_projector() {
+        true => score::taps(&[how.tap, checkpoint.spec().tap]),
+        false => vec![Tap::Embedding],
+    };
     let note = (!checkpoint.has_projector()).then(|| format!("projection: {}", claims::NO_PROJECTOR));
     let kept = args.features.of(&bytes, args.backend, args.cpu);
-    let job = Eval { checkpoint: &checkpoint, halves: &halves, protocol, taps, cpu: args.cpu, kept, quiet: args.json };
+    let job =
+        Eval { checkpoint: &checkpoint, halves: &halves, protocol, taps: &taps, cpu: args.cpu, kept, quiet: args.json };
     let measured = backend::on(args.backend, job)?;
     if args.json {
         let spec = checkpoint.spec();
@@ -126,9 +132,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What EMP-SSL's code looks at of an image.
-const EMP_SSL_PATCHES: u32 = 128;
-
 impl Args {
     /// The protocol, with what is changed in it.
     fn how(&self) -> Result<How> {
@@ -141,6 +144,8 @@ impl Args {
         }
         if let Some(probe) = &self.probe {
             how.linear = Linear::preset(probe)?;
+            // A recipe brings what it tries of its learning rate.
+            how.factors = How::preset(probe).map_or(&[], |recipe| recipe.factors);
         }
         if how.knn.neighbours == 0 {
             bail!("--neighbours: expected at least 1, got 0");
@@ -200,7 +205,7 @@ fn print(measured: &Measured, halves: &Halves, protocol: Protocol, args: &Args) 
             say!("{:<12} the regression stopped after {} iterations, short of its optimum", "", fit.iterations);
         }
     }
-    print_classes(measured, halves);
+    print_classes(measured, halves, score::space(protocol.how.tap));
     say!("");
     for (space, health) in &measured.health {
         let rank = format!("effective rank {:.1} of {}", health.effective_rank, health.rank_limit);
@@ -212,14 +217,12 @@ fn print(measured: &Measured, halves: &Halves, protocol: Protocol, args: &Args) 
     Ok(())
 }
 
-/// The classes that the embedding knows least, and what they are taken for: colour, all patches, kNN. JSON has the whole matrix.
-fn print_classes(measured: &Measured, halves: &Halves) {
+/// The classes that a feature (if it is not there, the embedding) knows least, and what they are taken for: colour, all patches, kNN. JSON has the whole matrix.
+fn print_classes(measured: &Measured, halves: &Halves, main: Space) {
     const SHOWN: usize = 5;
-    let main = |scored: &&score::Scored| scored.view == View::Patches;
-    let Some(scored) = measured.scores.iter().filter(main).max_by_key(|it| (it.space == Space::Embedding, it.patches))
-    else {
-        return;
-    };
+    let patches = measured.scores.iter().filter(|it| (it.view, it.colour) == (View::Patches, Colour::Rgb));
+    let rank = |it: &&score::Scored| (it.space == main, it.space == Space::Embedding, it.patches);
+    let Some(scored) = patches.max_by_key(rank) else { return };
     let Some([knn, _]) = &scored.details else { return };
     let name = |class: u32| halves.test.classes().get(class as usize).map_or("another class", String::as_str);
     let worst = knn.confusion.worst(SHOWN);

@@ -1,9 +1,9 @@
 //! Features of a data set: from a network, or from the files that an earlier call has left.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::ModelPlan;
 use bagssl_core::colour::Colour;
@@ -61,6 +61,11 @@ impl FeatureArgs {
         self.features.clone().map(|folder| Kept { folder, network })
     }
 
+    /// The folder, if they are kept.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.features.as_deref()
+    }
+
     /// Refuses a folder that is none, before the work begins.
     pub(crate) fn check(&self) -> Result<()> {
         if let Some(folder) = self.features.as_ref().filter(|folder| folder.exists() && !folder.is_dir()) {
@@ -106,10 +111,15 @@ impl Extraction<'_> {
                 let of = self.describe(kept, dataset, bag, colour);
                 let folder = kept.folder.join(fnv1a(of.as_bytes()));
                 let store = Store { folder: &folder, of: &of };
-                store.extract(self.network, |first| loader.batches_from(first), taps, &mut hear)?
+                if store.is_in_use() {
+                    eprintln!("{}: others are at work on these features; they are waited for", folder.display());
+                }
+                let batches = |first| loader.batches_from(first);
+                let features = store.extract(self.network, batches, taps, &mut hear)?;
+                check_classes(&features[0], dataset).with_context(|| folder.display().to_string())?;
+                features
             }
         };
-        check_classes(&features[0], dataset)?;
         let skipped = loader.skipped();
         tell_skipped(&skipped);
         let earlier = dataset.len().saturating_sub(features[0].len() + skipped.len());
@@ -162,7 +172,7 @@ fn check_classes(features: &Features, dataset: &Dataset) -> Result<()> {
     if rises && features.images().iter().zip(features.labels()).all(is_its) {
         return Ok(());
     }
-    bail!("--features: expected the images and classes of the data set, got others; remove what is kept there")
+    bail!("expected features of the images and classes of the data set, got others; remove what is kept there")
 }
 
 /// The loader of the patches that stand for each image.

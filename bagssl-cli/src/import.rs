@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use bagssl_core::architecture::Architecture;
 use bagssl_core::checkpoint;
+use bagssl_core::embed::Tap;
 use bagssl_core::import::{self, Foreign, Imported, Layout, Options};
 use bagssl_core::normalise::Normalisation;
 use bagssl_core::patch::{PatchSide, PatchSpec};
@@ -120,6 +121,12 @@ fn report(args: &Args, imported: &Imported, bytes: usize) -> Result<()> {
     say!("{}: {bytes} bytes, {arch} of {layout}", args.output.display());
     if !imported.unused.is_empty() {
         say!("left out    {} tensors, the first {:?}", imported.unused.len(), imported.unused[0]);
+    }
+    if imported.spec.tap != Tap::Embedding {
+        say!(
+            "feature     {}, which such programs evaluate; --tap embedding takes the encoder's output",
+            imported.spec.tap.name()
+        );
     }
     imported.notes.iter().for_each(|note| say!("note        {note}"));
     Ok(())

@@ -125,12 +125,21 @@ pub(crate) struct Measured {
 }
 
 /// What a feature is called in reports.
-fn space(tap: Tap) -> Space {
-    if tap == Tap::Embedding { Space::Embedding } else { Space::Projection }
+pub(crate) fn space(tap: Tap) -> Space {
+    match tap {
+        Tap::Embedding => Space::Embedding,
+        Tap::FirstLayer => Space::FirstLayer,
+        Tap::Projection => Space::Projection,
+    }
 }
 
-/// The features that are measured of a model with a projector of its own.
-pub(crate) const TAPS: [Tap; 2] = [Tap::Embedding, Tap::Projection];
+/// The features that are measured of a model with a projector of its own, the embedding first: the projector's first layer is one of
+/// them if one of these is about it.
+pub(crate) fn taps(about: &[Tap]) -> Vec<Tap> {
+    let all = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
+    all.into_iter().filter(|tap| *tap != Tap::FirstLayer || about.contains(tap)).collect()
+}
+
 /// Patches whose neighbours are shown, and how many of these.
 const SHOWN: (usize, usize) = (10, 9);
 
@@ -148,7 +157,7 @@ pub(crate) fn convergence_counts(all: usize) -> Vec<usize> {
     counts
 }
 
-/// Measures a network at some of [`TAPS`], the embedding first; [`images_to_embed`] says how many images it embeds.
+/// Measures a network at some taps, the embedding first; [`images_to_embed`] says how many images it embeds.
 pub(crate) fn measure(extraction: &Extraction<'_>, halves: &Halves, taps: &[Tap]) -> Result<Measured> {
     let protocol = extraction.protocol;
     let mut measured = Measured::default();
@@ -202,7 +211,7 @@ fn score(
     Ok(Scored { space, colour, view, patches: count, knn: knn.accuracy, linear: linear.accuracy, details })
 }
 
-/// The `found` nearest patches of other images to one patch in the middle of each of `shown` images, one of a class.
+/// The `found` nearest patches of other images to one patch, halfway through the bag, of each of `shown` images, one of a class.
 pub(crate) fn nearest(features: &Features, (shown, found): (usize, usize)) -> Result<Vec<Near>> {
     let mut seen = std::collections::BTreeSet::new();
     let queries: Vec<PatchId> = features
@@ -265,6 +274,13 @@ mod tests {
         assert_eq!(near[0].query, [4, 1]);
         assert_eq!(near[0].found.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [[7, 2], [7, 1]]);
         assert_eq!(nearest(&features, (5, 1)).unwrap()[1].query, [7, 1]);
+    }
+
+    #[test]
+    fn the_first_layer_is_measured_where_something_is_about_it() {
+        assert_eq!(taps(&[Tap::Embedding, Tap::Embedding]), [Tap::Embedding, Tap::Projection]);
+        assert_eq!(taps(&[Tap::Embedding, Tap::FirstLayer]), [Tap::Embedding, Tap::FirstLayer, Tap::Projection]);
+        assert_eq!(space(Tap::FirstLayer).name(), Tap::FirstLayer.name());
     }
 
     #[test]

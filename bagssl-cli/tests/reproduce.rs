@@ -42,7 +42,8 @@ fn claims_are_sections_and_are_done_once() {
     stripes(here);
     let call = |more: &[&str]| {
         let run = ["reproduce", "--data", "stripes", "--epochs", "1", "--seeds", "2", "--methods", "simclr,bagssl"];
-        prints(here, &[&run[..], &["--out", "out"], more].concat())
+        // Claims that run at the same time look at the same features, which are kept.
+        prints(here, &[&run[..], &["--jobs", "2", "--features", "kept", "--out", "out"], more].concat())
     };
 
     let [plan, _] = call(&["--dry-run"]);
@@ -51,6 +52,7 @@ fn claims_are_sections_and_are_done_once() {
     }
     assert!(plan.contains("train and measure simclr seed 1: to be done") && plan.contains("time: about"), "{plan}");
     assert!(!plan.contains("multi-scale") && !here.join("out").exists(), "{plan}");
+    assert!(plan.contains("features: at most about ") && !here.join("kept").exists(), "{plan}");
 
     let [_, progress] = call(&[]);
     assert!(progress.contains("[5/5] claim "), "{progress}");
@@ -117,6 +119,17 @@ fn claims_are_sections_and_are_done_once() {
         plan.contains("claim compare: to be done anew") && plan.contains("claim cooccurrence: done before"),
         "{plan}"
     );
+
+    // Measured with another seed: nothing is trained again.
+    let weights = || fs::metadata(here.join("out/bagssl-seed1/checkpoint.safetensors")).unwrap().modified().unwrap();
+    let metrics = || fs::metadata(here.join("out/bagssl-seed1/metrics.jsonl")).unwrap().modified().unwrap();
+    let before = (weights(), metrics());
+    let run = ["reproduce", "--data", "stripes", "--epochs", "1", "--methods", "simclr,bagssl", "--out", "out"];
+    let [plan, _] = prints(here, &[&run[..], &["--seed", "1", "--seeds", "1"]].concat());
+    assert!(plan.contains("train and measure bagssl seed 1: to be done anew"), "{plan}");
+    assert_eq!((weights(), metrics()), before);
+    let [plan, _] = call(&["--dry-run"]);
+    assert!(plan.contains("seed 0: done before") && plan.contains("disk: about 10 MB"), "{plan}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use bagssl_core::architecture::{Architecture, mlp};
 use bagssl_core::checkpoint::{self, Checkpoint, ModelPlan};
 use bagssl_core::cpu::{Executor, Options as Cpu, Pool};
+use bagssl_core::embed::Tap;
 use bagssl_core::import::{DType, Foreign, Imported, Layout, Options, import, to_torchvision};
 use bagssl_core::patch::{PatchSide, PatchSpec};
 use bagssl_core::plan::{NamedTensor, Parameter, Role};
@@ -239,6 +240,8 @@ fn layouts_are_told_by_their_names() {
             let text = format!("{:?}", projector.layers()[0]);
             assert!(text.contains("relu: true") && imported.notes.is_empty(), "{text}");
         }
+        let tap = if layout == Layout::EmpSsl { Tap::FirstLayer } else { Tap::Embedding };
+        assert_eq!(imported.spec.tap, tap, "{layout:?}");
         let stem = &imported.tensors[0];
         assert_eq!((stem.0.as_str(), &stem.2), ("encoder.conv1.weight", &tensors(layout)[0].2));
     }
@@ -310,7 +313,7 @@ fn a_projector_with_more_than_relus_is_the_identity() {
         if identity {
             let note = &imported.notes[0];
             assert!(note.starts_with("projector: the identity, since") && note.contains(why), "{note}");
-            assert_eq!(imported.unused.len(), 8);
+            assert_eq!((imported.unused.len(), imported.spec.tap), (8, Tap::Embedding));
         }
     }
 }

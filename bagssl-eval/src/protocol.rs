@@ -2,12 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use bagssl_core::embed::Tap;
+
 use crate::error::{Error, Result};
 use crate::knn::Knn;
 use crate::probe::{Linear, Logistic, Sgd, choose};
 use crate::samples::{Samples, Score};
 
-/// A way to measure: a neighbour classifier, a linear probe, and how its learning rate is found.
+/// A way to measure: a feature, a neighbour classifier, a linear probe, and how its learning rate is found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Protocol {
     /// The name; see [`Protocol::preset`].
@@ -19,6 +21,10 @@ pub struct Protocol {
     /// Factors of the probe's learning rate that are tried on a tenth of the training samples, which is held out meanwhile;
     /// the best one then trains on all of them. Without factors the rate is as it stands. The test samples play no part.
     pub factors: &'static [f64],
+    /// The feature that it is about.
+    pub tap: Tap,
+    /// Random patches that stand for an image, where it says how many.
+    pub patches: Option<u32>,
 }
 
 /// Learning rates around a recipe's own, as factors.
@@ -39,8 +45,9 @@ impl Protocol {
     /// | `emp-ssl` | 20, 0.07 | SGD as in EMP-SSL: rate 0.03, batch 100, 100 epochs |
     /// | `vicreg` | 20, 0.07 | SGD as in VICReg: batch 256, 100 epochs; rate 0.02 times the best factor |
     ///
-    /// `emp-ssl` differs from its code in what that does wrong: the last epoch counts, not the best on the test images, and
-    /// test images are not jittered.
+    /// `emp-ssl` is about the projector's first layer ("pre_feature") of 128 random patches, the others about the embedding. It differs
+    /// from its code in what that does wrong: the last epoch counts, not the best on the test images, and test images are not
+    /// jittered.
     ///
     /// # Errors
     /// [`Error::Setting`] if there is no such protocol.
@@ -54,7 +61,9 @@ impl Protocol {
             "vicreg" => Linear::Sgd(Sgd::VICREG),
             _ => Linear::Logistic(Logistic::default()),
         };
-        Ok(Protocol { name, knn, linear, factors: if name == "vicreg" { &AROUND } else { &[] } })
+        let factors: &[f64] = if name == "vicreg" { &AROUND } else { &[] };
+        let (tap, patches) = if name == "emp-ssl" { (Tap::FirstLayer, Some(128)) } else { (Tap::Embedding, None) };
+        Ok(Protocol { name, knn, linear, factors, tap, patches })
     }
 
     /// Two lines on the protocol, for a report: the neighbours and the probe.
@@ -94,8 +103,12 @@ impl Protocol {
 
     /// A hash of all settings, 16 hexadecimal digits: equal where they are, whatever the name.
     pub fn hash(&self) -> String {
-        let Protocol { knn, linear, factors, .. } = self;
-        fnv1a(format!("{knn:?} {linear:?} {factors:?} {HELD_OUT}").as_bytes())
+        let Protocol { name: _, knn, linear, factors, tap, patches } = self;
+        let of = match (tap, patches) {
+            (Tap::Embedding, None) => String::new(),
+            of => format!(" {of:?}"),
+        };
+        fnv1a(format!("{knn:?} {linear:?} {factors:?} {HELD_OUT}{of}").as_bytes())
     }
 }
 

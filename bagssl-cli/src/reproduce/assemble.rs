@@ -8,7 +8,7 @@ use bagssl_core::colour::Colour;
 use bagssl_eval::convergence::Closeness;
 use bagssl_eval::report::{
     Accuracy, BagSheet, Convergence, Curve, CurvePoint, Data, Machine, Model, Note, Outcome, Provenance, Report, Sheet,
-    Space, Tile, View,
+    Tile, View,
 };
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ use super::What;
 use super::stage::Stage;
 use crate::bag::describe;
 use crate::files;
-use crate::score::{Measured, Protocol, Scored};
+use crate::score::{self, Measured, Protocol, Scored};
 use crate::tiles::{self, Tiles};
 use crate::train::METRICS;
 
@@ -271,7 +271,7 @@ impl<'a> Pictures<'a> {
         for model in [Model::Bagssl, Model::MultiScale] {
             let Some(stage) = self.what.stages.iter().find(|stage| stage.model == model) else { continue };
             let measured = stage.measured()?;
-            for space in [Space::Embedding, Space::Projection] {
+            for space in stage.taps().into_iter().map(score::space) {
                 let rows = measured.neighbours.get(&space).into_iter().flatten().map(|near| self.test.row(near));
                 sheets.push(Sheet { model, space, rows: rows.collect::<Result<_>>()? });
             }

@@ -240,7 +240,7 @@ impl ClaimStage {
         let found = self.claim.question().find(bars)?;
         files::write(&self.folder.join(FOUND), &serde_json::to_vec(&found)?)?;
         let hash = self.hash(shared)?.context("a checkpoint is gone that was there")?;
-        Stamp { hash, seconds: started.elapsed().as_secs_f64() }.write(&self.folder)
+        Stamp { hash, seconds: started.elapsed().as_secs_f64(), training: None }.write(&self.folder)
     }
 
     fn found(&self) -> Result<Value> {

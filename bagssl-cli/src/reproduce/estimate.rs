@@ -4,12 +4,16 @@ use std::time::Instant;
 
 use anyhow::Result;
 use bagssl_core::batch::{PatchSource, SourceError};
+use bagssl_core::colour::Colour;
+use bagssl_core::embed::Tap;
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_data::bags::{BagConfig, BagLoader};
+use bagssl_eval::report::Model;
 use bagssl_train::store::Nowhere;
 use bagssl_train::trainer::{RunInfo, Trainer};
 
 use super::What;
+use super::claim::ClaimStage;
 use super::stage::Stage;
 use crate::backend::{self, Device, Job, Target};
 use crate::output::say;
@@ -34,10 +38,17 @@ pub(super) fn print(what: &What<'_>) -> Result<()> {
 
     let plan = train.clone().check()?;
     let weights: usize = plan.plan().parameters().iter().map(|parameter| 4 * parameter.len()).sum();
-    let trainings = left.iter().filter(|stage| stage.is_trained()).count();
+    let mut trainings = 0;
+    for stage in &left {
+        trainings += usize::from(stage.needs_training(what.shared)?);
+    }
     // A checkpoint, and a state with at most two moments of every parameter.
     let disk = trainings * 4 * weights + (10 << 20);
     say!("disk: about {} MB under {}", disk.div_ceil(1 << 20), what.out.display());
+    if let Some(folder) = what.shared.features.folder() {
+        let bytes = features(what, &left, &claims)?;
+        say!("features: at most about {} MB under {}", bytes.div_ceil(1 << 20), folder.display());
+    }
     if left.is_empty() && claims.is_empty() {
         say!("time: nothing is left to be done but the report");
         return Ok(());
@@ -59,6 +70,20 @@ pub(super) fn print(what: &What<'_>) -> Result<()> {
         what.jobs
     );
     Ok(())
+}
+
+/// Bytes of all features that are to be extracted, if none of them is there. Those of claims may be the same as others.
+fn features(what: &What<'_>, left: &[&Stage], claims: &[&ClaimStage]) -> Result<usize> {
+    let plan = what.stages[0].config.train.clone().check()?;
+    let row = |taps: &[Tap]| -> usize { taps.iter().map(|&tap| size_of::<f32>() * plan.plan().dim(tap)).sum() };
+    let halves = what.shared.halves;
+    let images = Colour::ALL.len() * (halves.train.len() + halves.test.len());
+    let measured = left.iter().filter(|stage| stage.model != Model::Pixels);
+    let measured: usize = measured.map(|stage| images * row(&stage.taps())).sum();
+    let looked_at: usize = claims.iter().map(|claim| claim.patches()).sum();
+    let all = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
+    // The whole image is looked at besides its patches.
+    Ok(measured * (what.patches()? + 1) + looked_at * row(&all))
 }
 
 struct WarmUp<'a> {
@@ -117,13 +142,12 @@ impl Job for WarmUp<'_> {
                 ..BagConfig::default()
             },
         )?;
-        let network = T::random(train.clone().check()?.plan(), 0, train.patch.input(), &score::TAPS, &device)?;
+        let network = T::random(train.clone().check()?.plan(), 0, train.patch.input(), &self.stage.taps(), &device)?;
         let (mut images, mut seconds) = (0, 0.0);
         for batch in bags.batches().take(BATCHES) {
             let batch = batch.map_err(anyhow::Error::from_boxed)?;
             let begun = Instant::now();
-            bagssl_core::embed::Embed::embed(&*network, &batch, &[bagssl_core::embed::Tap::Projection])
-                .map_err(anyhow::Error::from_boxed)?;
+            network.embed(&batch, &[Tap::Projection]).map_err(anyhow::Error::from_boxed)?;
             seconds += begun.elapsed().as_secs_f64();
             images += batch.shape().images;
         }

@@ -195,11 +195,12 @@ impl What<'_> {
         Ok(())
     }
 
-    /// The seconds of the stages that earlier calls did, as if the work had been shared out evenly.
+    /// The seconds of the stages, and of trainings, that earlier calls did, as if the work had been shared out evenly.
     fn earlier_seconds(&self) -> Result<f64> {
         let mut seconds = 0.0;
         for stage in self.stages {
-            seconds += stage.done(self.shared)?.unwrap_or(0.0);
+            let training = stage.trained(self.shared)?;
+            seconds += stage.done(self.shared)?.or(training).unwrap_or(0.0);
         }
         for claim in self.claims {
             seconds += claim.done(self.shared)?.unwrap_or(0.0);

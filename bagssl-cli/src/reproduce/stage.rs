@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
-use bagssl_core::embed::Embed;
+use bagssl_core::embed::{Embed, Tap};
 use bagssl_core::observe::Observer;
 use bagssl_eval::protocol::fnv1a;
 use bagssl_eval::report::Model;
 
-use super::stamp::Stamp;
+use super::stamp::{Stamp, TrainingStamp};
 use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
 use crate::config::RunConfig;
 use crate::extraction::{Extraction, FeatureArgs, Kept};
@@ -49,56 +49,84 @@ impl Stage {
         }
     }
 
+    /// The features that are measured: those that the recipe is about.
+    pub(crate) fn taps(&self) -> Vec<Tap> {
+        score::taps(&[self.config.train.model.tap])
+    }
+
     pub(crate) fn is_trained(&self) -> bool {
         Model::TRAINED.contains(&self.model)
     }
 
-    /// A hash of all that the stage's results depend on.
-    fn hash(&self, shared: &Shared<'_>) -> Result<String> {
-        let Shared { halves, protocol, backend, .. } = shared;
+    /// A hash of all that the weights depend on.
+    fn training_hash(&self, shared: &Shared<'_>) -> Result<String> {
+        let Shared { halves, backend, .. } = shared;
         let text = format!(
-            "{} {:?} {} {} {} {:?} {} {} {}",
+            "{} {:?} {} {} {}",
             env!("CARGO_PKG_VERSION"),
             self.model,
             self.config.to_toml()?,
             halves.train.fingerprint(),
-            halves.test.fingerprint(),
-            protocol.bag,
-            protocol.how.hash(),
-            protocol.seed,
             backend.text()
         );
         Ok(fnv1a(text.as_bytes()))
     }
 
-    /// What a stamp says: the hash, and that of the weights that were measured, so that others are not taken for them.
-    fn stamped(&self, shared: &Shared<'_>) -> Result<String> {
-        let settings = self.hash(shared)?;
+    /// A hash of all that the stage's results depend on.
+    fn hash(&self, shared: &Shared<'_>) -> Result<String> {
+        let Shared { halves, protocol, .. } = shared;
+        let text = format!(
+            "{} {} {:?} {} {}",
+            self.training_hash(shared)?,
+            halves.test.fingerprint(),
+            protocol.bag,
+            protocol.how.hash(),
+            protocol.seed
+        );
+        Ok(fnv1a(text.as_bytes()))
+    }
+
+    /// What a stamp says: the hash, and that of the weights, so that others are not taken for them.
+    fn stamped(&self, hash: String) -> Result<String> {
         if !self.is_trained() {
-            return Ok(settings);
+            return Ok(hash);
         }
-        Ok(format!("{settings} {}", fnv1a(&files::read(&self.folder.join(train::CHECKPOINT))?)))
+        Ok(format!("{hash} {}", fnv1a(&files::read(&self.folder.join(train::CHECKPOINT))?)))
+    }
+
+    /// The seconds that the training took, if it is done, whether or not it was measured in the same way.
+    pub(crate) fn trained(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
+        let Some(training) = Stamp::read(&self.folder).and_then(|stamp| stamp.training) else { return Ok(None) };
+        let is_same = self.has_training() && training.hash == self.stamped(self.training_hash(shared)?)?;
+        Ok(is_same.then_some(training.seconds))
+    }
+
+    /// Whether there is something to be trained.
+    pub(crate) fn needs_training(&self, shared: &Shared<'_>) -> Result<bool> {
+        Ok(self.is_trained() && self.trained(shared)?.is_none())
     }
 
     /// The seconds that it took, if it is done.
     pub(crate) fn done(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
         let Some(stamp) = Stamp::read(&self.folder) else { return Ok(None) };
-        let whole = self.is_whole();
-        Ok((whole && stamp.hash == self.stamped(shared)?).then_some(stamp.seconds))
+        let is_same = self.is_whole() && stamp.hash == self.stamped(self.hash(shared)?)?;
+        Ok(is_same.then_some(stamp.seconds))
     }
 
     /// Whether all that it leaves is there and can be read.
     fn is_whole(&self) -> bool {
-        let read = |name: &str| std::fs::read(self.folder.join(name)).ok();
         let measured = match self.model {
             Model::Pixels | Model::Histogram => self.measured_baselines().is_ok(),
             _ => self.measured().is_ok(),
         };
-        let trained = || {
-            read(train::CHECKPOINT).is_some_and(|bytes| Checkpoint::from_bytes(&bytes).is_ok())
-                && read(train::METRICS).is_some_and(|bytes| bytes.ends_with(b"\n"))
-        };
-        measured && (!self.is_trained() || trained())
+        measured && (!self.is_trained() || self.has_training())
+    }
+
+    /// Whether all that a training leaves is there and can be read.
+    fn has_training(&self) -> bool {
+        let read = |name: &str| std::fs::read(self.folder.join(name)).ok();
+        read(train::CHECKPOINT).is_some_and(|bytes| Checkpoint::from_bytes(&bytes).is_ok())
+            && read(train::METRICS).is_some_and(|bytes| bytes.ends_with(b"\n"))
     }
 
     /// Whether it was done with other settings, or is damaged.
@@ -113,24 +141,32 @@ impl Stage {
         observer: Box<dyn Observer + Send>,
         embedded: &dyn Fn(u64),
     ) -> Result<()> {
-        let started = Instant::now();
         files::make_folder(&self.folder)?;
-        let outdated = self.is_outdated(shared)?;
+        let (outdated, trained) = (self.is_outdated(shared)?, self.trained(shared)?);
         if outdated {
             Stamp::remove(&self.folder)?;
         }
-        let measured = match self.model {
-            Model::Pixels | Model::Histogram => serde_json::to_vec(&score::baselines(shared.halves, shared.protocol)?)?,
-            _ => {
-                if self.is_trained() {
-                    self.train(shared, observer, outdated)?;
-                }
-                let job = Measure { stage: self, shared, embedded };
-                serde_json::to_vec(&backend::on(shared.backend, job)?)?
+        let started = Instant::now();
+        let training = match trained {
+            _ if !self.is_trained() => None,
+            Some(seconds) => Some(seconds),
+            None => {
+                self.train(shared, observer, outdated)?;
+                Some(started.elapsed().as_secs_f64())
             }
         };
+        let started = Instant::now();
+        let measured = match self.model {
+            Model::Pixels | Model::Histogram => serde_json::to_vec(&score::baselines(shared.halves, shared.protocol)?)?,
+            _ => serde_json::to_vec(&backend::on(shared.backend, Measure { stage: self, shared, embedded })?)?,
+        };
         files::write(&self.folder.join(MEASURED), &measured)?;
-        Stamp { hash: self.stamped(shared)?, seconds: started.elapsed().as_secs_f64() }.write(&self.folder)
+        let seconds = started.elapsed().as_secs_f64() + training.unwrap_or(0.0);
+        let training = match training {
+            Some(seconds) => Some(TrainingStamp { hash: self.stamped(self.training_hash(shared)?)?, seconds }),
+            None => None,
+        };
+        Stamp { hash: self.stamped(self.hash(shared)?)?, seconds, training }.write(&self.folder)
     }
 
     fn train(&self, shared: &Shared<'_>, observer: Box<dyn Observer + Send>, force: bool) -> Result<()> {
@@ -182,7 +218,7 @@ impl Measure<'_> {
     fn score(&self, network: &dyn Embed, plan: &ModelPlan, input: Input, kept: Option<Kept>) -> Result<Measured> {
         let Shared { halves, protocol, .. } = *self.shared;
         let extraction = Extraction { network, plan, input, protocol, kept, progress: self.embedded };
-        score::measure(&extraction, halves, &score::TAPS)
+        score::measure(&extraction, halves, &self.stage.taps())
     }
 }
 
@@ -195,13 +231,14 @@ impl Job for Measure<'_> {
         if self.stage.is_trained() {
             let bytes = files::read(&self.stage.folder.join(train::CHECKPOINT))?;
             let checkpoint = Checkpoint::from_bytes(&bytes)?;
-            let network = T::trained(&checkpoint, &score::TAPS, CpuArgs::default(), &device)?;
+            let network = T::trained(&checkpoint, &self.stage.taps(), CpuArgs::default(), &device)?;
             let spec = checkpoint.spec();
             let kept = features.of(&bytes, *backend, CpuArgs::default());
             return self.score(&*network, &spec.model, Input::of(spec), kept);
         }
         let plan = train.clone().check()?;
-        let network = T::random(plan.plan(), self.stage.seed, train.patch.input(), &score::TAPS, &device)?;
+        let taps = self.stage.taps();
+        let network = T::random(plan.plan(), self.stage.seed, train.patch.input(), &taps, &device)?;
         let input = Input { side: train.patch.input(), normalisation: train.normalisation, filter: train.filter };
         let kept = features.of_random(plan.plan(), self.stage.seed, *backend);
         self.score(&*network, plan.plan(), input, kept)

@@ -12,6 +12,18 @@ use crate::files;
 pub(super) struct Stamp {
     /// A hash of all that the stage's results depend on.
     pub(super) hash: String,
+    /// The seconds that it took, training among it.
+    pub(super) seconds: f64,
+    /// What was trained, if something was: it is not trained anew where it is measured in another way.
+    #[serde(default)]
+    pub(super) training: Option<TrainingStamp>,
+}
+
+/// A training that is done.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TrainingStamp {
+    /// A hash of all that the weights depend on, and that of the weights.
+    pub(super) hash: String,
     /// The seconds that it took.
     pub(super) seconds: f64,
 }

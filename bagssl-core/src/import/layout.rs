@@ -3,6 +3,7 @@
 use std::prelude::v1::*;
 
 use super::foreign::Foreign;
+use crate::embed::Tap;
 use crate::error::{Error, Result};
 use crate::normalise::Normalisation;
 
@@ -84,6 +85,11 @@ impl Layout {
             Layout::EmpSsl => Normalisation::HALF,
             _ => Normalisation::IMAGENET,
         }
+    }
+
+    /// The feature that such programs evaluate.
+    pub fn tap(self) -> Tap {
+        if self == Layout::EmpSsl { Tap::FirstLayer } else { Tap::Embedding }
     }
 
     /// How the names of the projector's modules begin, in the order in which they run.

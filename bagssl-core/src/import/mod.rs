@@ -113,7 +113,7 @@ pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
         patch: options.patch,
         filter: Filter::Bilinear,
         normalisation: options.normalisation.unwrap_or_else(|| layout.normalisation()),
-        tap: Tap::Embedding,
+        tap: if kept { layout.tap() } else { Tap::Embedding },
         views: Views::FixedScale(options.patch),
         provenance,
         training: None,

@@ -66,10 +66,12 @@ impl Model {
 
 /// Where the features were taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Space {
     /// The encoder's output.
     Embedding,
+    /// The projector's first layer, after its activation.
+    FirstLayer,
     /// The projector's output.
     Projection,
     /// The image itself.
@@ -81,6 +83,7 @@ impl Space {
     pub fn name(self) -> &'static str {
         match self {
             Space::Embedding => "embedding",
+            Space::FirstLayer => "first_layer",
             Space::Projection => "projection",
             Space::Input => "input",
         }
@@ -198,7 +201,7 @@ mod tests {
         for model in Model::TRAINED.into_iter().chain([Model::Random, Model::Pixels, Model::Histogram]) {
             assert_eq!(serde_json::to_value(model).unwrap(), model.name());
         }
-        for space in [Space::Embedding, Space::Projection, Space::Input] {
+        for space in [Space::Embedding, Space::FirstLayer, Space::Projection, Space::Input] {
             assert_eq!(serde_json::to_value(space).unwrap(), space.name());
         }
         for colour in [Colour::Rgb, Colour::Grey] {

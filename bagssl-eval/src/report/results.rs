@@ -74,10 +74,15 @@ pub(super) fn convergence(report: &Report) -> Section {
 
 fn bars(report: &Report, name: &str, of: fn(&Outcome) -> &Accuracy) -> Option<Figure> {
     let mut groups = vec![];
-    let barred = |&row: &Row| is_main(report, row) && (row.1, row.2) != (Space::Projection, View::Whole);
+    let whole = |row: Row| row.2 == View::Patches || [Space::Embedding, Space::Input].contains(&row.1);
+    let barred = |&row: &Row| is_main(report, row) && whole(row);
     for row @ (model, space, view, _) in rows(report).into_iter().filter(barred) {
         let whole = if view == View::Whole && space != Space::Input { ", whole" } else { "" };
-        let space = if space == Space::Projection { ", proj." } else { "" };
+        let space = match space {
+            Space::FirstLayer => ", 1st layer",
+            Space::Projection => ", proj.",
+            Space::Embedding | Space::Input => "",
+        };
         let value = |(colour, _)| find(report, row, colour).map(|outcome| (of(outcome).mean, of(outcome).std));
         let name = format!("{}{space}{whole}", short(model));
         groups.push(Group { name, bars: COLOURS.map(value).to_vec() });
