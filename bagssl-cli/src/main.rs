@@ -15,6 +15,7 @@ mod extraction;
 mod stream;
 mod picture;
 mod tiles;
+mod provenance;
 mod work;
 
 mod watch;

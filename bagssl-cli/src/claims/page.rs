@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::files::{self, Output};
 use crate::output::say;
+use crate::provenance;
 use crate::work;
 
 /// Where an answer goes.
@@ -61,9 +62,8 @@ impl PageArgs {
     /// Shows an answer and writes it down.
     pub(crate) fn show(&self, claim: &str, mut page: Page, mut data: Value) -> Result<()> {
         let machine = Machine::here();
-        let command =
-            std::iter::once("bagssl".to_string()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" ");
-        let how = format!("{} {}, {} cores: {command}", crate::reproduce::date(), machine.cpu, machine.cores);
+        let command = provenance::command();
+        let how = format!("{} {}, {} cores: {command}", provenance::date(), machine.cpu, machine.cores);
         data["command"] = command.into();
         let json = serde_json::to_string_pretty(&data)? + "\n";
         if self.json {

@@ -16,6 +16,7 @@ use super::What;
 use super::stage::Stage;
 use crate::bag::describe;
 use crate::files;
+use crate::provenance;
 use crate::score::{self, Measured, Protocol, Scored};
 use crate::tiles::{self, Tiles};
 use crate::train::METRICS;
@@ -69,8 +70,8 @@ pub(super) fn report(what: &What<'_>, total_seconds: f64) -> Result<Report> {
         protocol: protocol(what)?,
         provenance: Provenance {
             version: env!("CARGO_PKG_VERSION").into(),
-            date: date(),
-            command: command(),
+            date: provenance::date(),
+            command: provenance::command(),
             machine: Machine::here(),
             backend: what.args.backend.text().into(),
         },
@@ -314,32 +315,6 @@ pub(super) fn table(report: &Report) -> String {
     text
 }
 
-fn command() -> String {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    format!("bagssl {}", arguments.join(" "))
-}
-
-/// Today in UTC, as year-month-day.
-///
-/// # Source
-/// The civil calendar from a count of days: Hinnant, *chrono-Compatible Low-Level Date Algorithms*.
-pub(crate) fn date() -> String {
-    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    civil(seconds / 86_400)
-}
-
-fn civil(days_since_1970: u64) -> String {
-    let days = days_since_1970 + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,12 +329,5 @@ mod tests {
             "multi_scale.scale [0.08, 1], multi_scale.ratio [0.75, 1.3333334], multi_scale.input 16"
         );
         assert_eq!(settings(&bagssl.loss).unwrap(), "tcr.invariance 60, tcr.epsilon 0.2");
-    }
-
-    #[test]
-    fn dates_by_hand() {
-        assert_eq!(civil(0), "1970-01-01");
-        assert_eq!(civil(11_016), "2000-02-29");
-        assert_eq!(civil(20_780), "2026-11-23");
     }
 }

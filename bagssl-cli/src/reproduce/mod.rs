@@ -32,7 +32,6 @@ use crate::score::{self, Halves, Protocol};
 use crate::source::DataArgs;
 use crate::tiles::Tiles;
 use crate::work;
-pub(crate) use assemble::date;
 use claim::ClaimStage;
 use method::Method;
 use profile::Profile;
