@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use bagssl_core::bag::Bag;
 use bagssl_core::embed::Tap;
-use bagssl_eval::features::Order;
+use bagssl_eval::features::{Order, keep_common};
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Page};
 use bagssl_eval::stats::{Interval, deviation, grouped_bootstrap, mean, paired_difference};
@@ -40,6 +40,9 @@ struct Found {
     is_ours: bool,
     origin: Origin,
     patches: usize,
+    /// The images of both halves that can be used in all views, training first.
+    images: [Vec<u32>; 2],
+    /// The groups of the test images.
     groups: Vec<u32>,
     /// For each measure, 100 for each test image that is right and 0 for the others.
     hits: BTreeMap<Measure, Vec<f64>>,
@@ -110,8 +113,8 @@ impl Question for Args {
         let how = How::preset(&self.protocol)?;
         let look = |subject: &Subject<'_>| look(subject, self.only_knn);
         let found = tell_apart(on_each(&self.claim, how, &self.bag, &[Tap::Embedding], bars, look)?);
-        if let Some(other) = found.iter().find(|other| other.groups != found[0].groups) {
-            bail!("{}: expected the same test images for all checkpoints, got others", other.method);
+        if let Some(other) = found.iter().find(|other| other.images != found[0].images) {
+            bail!("{}: expected the same images for all checkpoints, got others", other.method);
         }
         let (methods, patches) = (methods(&found, self.claim.seed)?, found[0].patches);
         let origins = found.into_iter().map(|Found { method, origin, .. }| Source { method, origin }).collect();
@@ -133,8 +136,12 @@ fn tell_apart(mut found: Vec<Found>) -> Vec<Found> {
 }
 
 fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
-    let whole = subject.both(Bag::Whole, &[Tap::Embedding])?;
-    let patches = subject.both(subject.protocol.bag, &[Tap::Embedding])?;
+    let mut whole = subject.both(Bag::Whole, &[Tap::Embedding])?;
+    let mut patches = subject.both(subject.protocol.bag, &[Tap::Embedding])?;
+    // An image that is smaller than a patch has no patches, but is whole.
+    for (whole, patches) in whole.iter_mut().zip(&mut patches) {
+        keep_common([whole, patches])?;
+    }
     let how = subject.protocol.how;
     let mut hits = BTreeMap::new();
     for (view, features) in [(WHOLE, &whole), (PATCHES, &patches)] {
@@ -153,6 +160,7 @@ fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
         is_ours,
         origin: subject.origin.clone(),
         patches: patches[1][0].patches(),
+        images: whole.each_ref().map(|half| half[0].images().to_vec()),
         groups: subject.groups(&whole[1][0])?,
         hits,
     })
@@ -292,7 +300,15 @@ mod tests {
             seed: 0,
         };
         let hits = [(("kNN", WHOLE), whole.to_vec()), (("kNN", PATCHES), patches.to_vec())].into_iter().collect();
-        Found { method: method.into(), is_ours: true, origin, patches: 9, groups: vec![0, 0, 1, 1], hits }
+        Found {
+            method: method.into(),
+            is_ours: true,
+            origin,
+            patches: 9,
+            images: [vec![0], vec![0, 1, 2, 3]],
+            groups: vec![0, 0, 1, 1],
+            hits,
+        }
     }
 
     /// Two seeds of one method, 50 and 25 % on whole images, 75 and 50 % on patches; two of another, 50 and 100, 0 and 0. Both

@@ -4,7 +4,7 @@ use anyhow::Result;
 use bagssl_core::bag::Bag;
 use bagssl_core::embed::Tap;
 use bagssl_eval::convergence::{Closeness, convergence};
-use bagssl_eval::features::Order;
+use bagssl_eval::features::{Order, keep_common};
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Lines, Page};
 use bagssl_eval::table::Table;
@@ -67,7 +67,9 @@ impl Question for Args {
 fn look(subject: &Subject<'_>) -> Result<Found> {
     let test = &subject.halves.test;
     let of = |bag| subject.features(test, bag, &[Tap::Embedding]);
-    let (patches, whole, centre) = (of(subject.protocol.bag)?, of(Bag::Whole)?, of(Bag::Centre)?);
+    let (mut patches, mut whole, mut centre) = (of(subject.protocol.bag)?, of(Bag::Whole)?, of(Bag::Centre)?);
+    // An image that is smaller than a patch has no patches, but is whole.
+    keep_common([&mut patches, &mut whole, &mut centre])?;
     let counts = convergence_counts(patches[0].patches());
     let order = Order::Random { seed: subject.claim.seed };
     let to = |rows: Table| convergence(&patches[0], &rows, &counts, order);
