@@ -278,6 +278,16 @@ fn an_image_that_is_left_out_of_one_view_is_left_out_of_all() {
         assert_eq!(json(here, &kept)["methods"], found["methods"], "from files as from memory");
     }
 
+    // With smaller patches none is left out: these two cannot be compared.
+    untrained(here, "smaller.safetensors", "8");
+    let both = [&["eval", "compare", "model.safetensors", "smaller.safetensors"], &compare[3..]].concat();
+    let output = bagssl(here, &both);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    let words =
+        "smaller.safetensors: expected the images of model.safetensors (6 training and 4 test images), got others (8";
+    assert!(text.contains(words), "{text}");
+
     // 2 x 3 patches: 1, 4 and 6 of a grid and at random; centre, whole and pooled.
     let found = json(here, &[&of("aggregation")[..], &["--only-knn"], &skip].concat());
     assert_eq!(found["checkpoints"][0]["rows"].as_array().unwrap().len(), 9);

@@ -10,6 +10,7 @@ use bagssl_eval::stats::{Interval, deviation, grouped_bootstrap, mean, paired_di
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::{Bars, ClaimArgs, PageArgs, Question, Subject, on_each, question, with_interval};
 use crate::bag::BagArgs;
@@ -113,9 +114,7 @@ impl Question for Args {
         let how = How::preset(&self.protocol)?;
         let look = |subject: &Subject<'_>| look(subject, self.only_knn);
         let found = tell_apart(on_each(&self.claim, how, &self.bag, &[Tap::Embedding], bars, look)?);
-        if let Some(other) = found.iter().find(|other| other.images != found[0].images) {
-            bail!("{}: expected the same images for all checkpoints, got others", other.method);
-        }
+        same_images(&self.claim.checkpoints, &found)?;
         let (methods, patches) = (methods(&found, self.claim.seed)?, found[0].patches);
         let origins = found.into_iter().map(|Found { method, origin, .. }| Source { method, origin }).collect();
         Ok(json!(All { methods, patches, origins }))
@@ -124,6 +123,15 @@ impl Question for Args {
     fn page(&self, found: &Value) -> Result<Page> {
         Ok(page(&question::read(found)?, How::preset(&self.protocol)?))
     }
+}
+
+/// Refuses checkpoints of which one leaves out images that another does not, as one with larger patches may.
+fn same_images(paths: &[PathBuf], found: &[Found]) -> Result<()> {
+    let other = paths.iter().zip(found).find(|(_, other)| other.images != found[0].images);
+    let Some((path, other)) = other else { return Ok(()) };
+    let count = |found: &Found| format!("{} training and {} test images", found.images[0].len(), found.images[1].len());
+    let (path, first) = (path.display(), paths[0].display());
+    bail!("{path}: expected the images of {first} ({}), got others ({})", count(&found[0]), count(other))
 }
 
 /// A model from elsewhere is no seed of a method of this program that happens to have its name.
@@ -342,6 +350,18 @@ mod tests {
         let methods = methods(&all, 0).unwrap();
         let seeds: Vec<_> = methods.iter().map(|it| (it.name.as_str(), it.seeds)).collect();
         assert_eq!(seeds, [("simclr", 2), ("simclr (imported)", 1), ("resnet18", 1)]);
+    }
+
+    #[test]
+    fn a_checkpoint_of_other_images_is_named() {
+        let paths = ["a.safetensors", "b.safetensors"].map(PathBuf::from);
+        let mut all = [found("a", [0.0; 4], [0.0; 4]), found("a", [0.0; 4], [0.0; 4])];
+        same_images(&paths, &all).unwrap();
+        // As many, and of the same groups.
+        all[1].images[1] = vec![0, 1, 2, 4];
+        let error = same_images(&paths, &all).unwrap_err().to_string();
+        let words = "(1 training and 4 test images)";
+        assert_eq!(error, format!("b.safetensors: expected the images of a.safetensors {words}, got others {words}"));
     }
 
     /// What is kept is read again as it was, and the page says what was averaged and whose seeds there are.
