@@ -60,8 +60,6 @@ const PATCHES: &str = "patches";
 #[derive(Serialize, Deserialize)]
 struct All {
     methods: Vec<Method>,
-    /// Patches of an image.
-    patches: usize,
     /// What was compared, a line for each checkpoint.
     origins: Vec<Source>,
 }
@@ -78,6 +76,8 @@ struct Source {
 struct Method {
     name: String,
     seeds: usize,
+    /// Patches of an image: one number, or several where the method's checkpoints differ in their patches' size.
+    patches: Vec<usize>,
     measures: Vec<Measured>,
 }
 
@@ -116,9 +116,9 @@ impl Question for Args {
         let look = |subject: &Subject<'_>| look(subject, self.only_knn);
         let found = tell_apart(on_each(&self.claim, how, &self.bag, &[Tap::Embedding], bars, look)?);
         same_images(&self.claim.checkpoints, &found)?;
-        let (methods, patches) = (methods(&found, self.claim.seed)?, found[0].patches);
+        let methods = methods(&found, self.claim.seed)?;
         let origins = found.into_iter().map(|Found { method, origin, .. }| Source { method, origin }).collect();
-        Ok(json!(All { methods, patches, origins }))
+        Ok(json!(All { methods, origins }))
     }
 
     fn page(&self, found: &Value) -> Result<Page> {
@@ -206,7 +206,10 @@ fn methods(found: &[Found], seed: u64) -> Result<Vec<Method>> {
             })
         };
         let measures = these[0].hits.keys().map(measure).collect::<Result<_>>()?;
-        Ok(Method { name: name.into(), seeds: these.len(), measures })
+        let mut patches: Vec<usize> = these.iter().map(|found| found.patches).collect();
+        patches.sort_unstable();
+        patches.dedup();
+        Ok(Method { name: name.into(), seeds: these.len(), patches, measures })
     };
     names.iter().map(|name| method(name)).collect()
 }
@@ -239,7 +242,20 @@ fn averaged(found: &[&Found], measure: Measure) -> Vec<f64> {
         .collect()
 }
 
-fn page(All { methods, patches: averaged, origins: sources }: &All, how: How) -> Page {
+impl Method {
+    /// "9 patches", or "9 or 25 patches".
+    fn patches(&self) -> String {
+        let counts: Vec<String> = self.patches.iter().map(usize::to_string).collect();
+        format!("{} patches", counts.join(" or "))
+    }
+
+    /// What of an image a measure is of, for the reader.
+    fn view(&self, measured: &Measured) -> String {
+        if measured.view == PATCHES { format!("mean of {}", self.patches()) } else { measured.view.clone() }
+    }
+}
+
+fn page(All { methods, origins: sources }: &All, how: How) -> Page {
     let knn =
         |method: &'_ Method, view| method.measures.iter().position(|it| it.classifier == "kNN" && it.view == view);
     let lead = methods.iter().filter_map(|method| {
@@ -247,8 +263,14 @@ fn page(All { methods, patches: averaged, origins: sources }: &All, how: How) ->
         let (whole, patches) = (whole?, patches?);
         let gain = patches.less_whole.as_ref()?;
         Some(format!(
-            "{}: kNN {:.1} % on whole images, {:.1} % averaged over {} patches: {:+.1} points (95 % interval over test images {:+.1} to {:+.1}).",
-            method.name, whole.mean, patches.mean, averaged, gain.mean, gain.over_groups.low, gain.over_groups.high
+            "{}: kNN {:.1} % on whole images, {:.1} % averaged over {}: {:+.1} points (95 % interval over test images {:+.1} to {:+.1}).",
+            method.name,
+            whole.mean,
+            patches.mean,
+            method.patches(),
+            gain.mean,
+            gain.over_groups.low,
+            gain.over_groups.high
         ))
     });
     let show = |difference: &Option<Difference>| -> [String; 2] {
@@ -256,7 +278,7 @@ fn page(All { methods, patches: averaged, origins: sources }: &All, how: How) ->
         let seeds = over_seeds.map_or("-".into(), |it| format!("{:+.1} to {:+.1}", it.low, it.high));
         [with_interval(*mean, over_groups.low, over_groups.high), seeds]
     };
-    let words = |method: &Method, it: &Measured| [method.name.clone(), it.classifier.clone(), it.view.clone()].to_vec();
+    let words = |method: &Method, it: &Measured| [method.name.clone(), it.classifier.clone(), method.view(it)].to_vec();
     let accuracies = methods.iter().flat_map(|method| {
         method.measures.iter().map(move |it| {
             let accuracy = match method.seeds {

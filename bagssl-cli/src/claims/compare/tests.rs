@@ -95,17 +95,24 @@ fn a_checkpoint_of_other_images_is_named() {
     assert_eq!(error, format!("b.safetensors: expected the images of a.safetensors {words}, got others {words}"));
 }
 
-/// What is kept is read again as it was, and the page says what was averaged and whose seeds there are.
+/// What is kept is read again as it was, and the page says what was averaged, for each method, and whose seeds there are.
 #[test]
 fn what_was_found_is_kept_and_shown() {
-    let all = [found("a", 0, [100.0, 0.0, 0.0, 0.0], [100.0; 4]), found("b", 0, [0.0; 4], [0.0, 0.0, 0.0, 100.0])];
+    let all = [
+        found("a", 0, [100.0, 0.0, 0.0, 0.0], [100.0; 4]),
+        Found { patches: 25, ..found("b", 0, [0.0; 4], [0.0, 0.0, 0.0, 100.0]) },
+        Found { patches: 16, ..found("b", 1, [0.0; 4], [0.0; 4]) },
+    ];
     let source = |it: &Found| Source { method: it.method.clone(), origin: it.origin.clone() };
-    let all = All { methods: methods(&all, 1).unwrap(), patches: 9, origins: all.iter().map(source).collect() };
+    let all = All { methods: methods(&all, 1).unwrap(), origins: all.iter().map(source).collect() };
     let kept: Value = serde_json::from_str(&json!(all).to_string()).unwrap();
     let how = How::preset("bagssl").unwrap();
     let page = page(&question::read(&kept).unwrap(), how);
     assert_eq!(page, super::page(&all, how));
     assert!(page.lead[0].starts_with("a: kNN 25.0 % on whole images, 100.0 % averaged over 9 patches: +75.0 points"));
     assert!(page.origins[2].starts_with("b: protocol p"));
-    assert_eq!(page.blocks[0].grids[1].rows[0][..3], ["b", "kNN", PATCHES]);
+    assert!(page.lead[1].contains("averaged over 16 or 25 patches: +12.5 points"), "{}", page.lead[1]);
+    assert_eq!(page.blocks[0].grids[0].rows[0][..3], ["a", "kNN", "mean of 9 patches"]);
+    assert_eq!(page.blocks[0].grids[1].rows[0][..3], ["b", "kNN", "mean of 16 or 25 patches"]);
+    assert_eq!(page.blocks[0].grids[1].rows[1][..3], ["b", "kNN", WHOLE]);
 }
