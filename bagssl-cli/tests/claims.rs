@@ -3,9 +3,10 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
-use support::{bagssl, json, names, refused};
+use support::{bagssl, json, names, refused, succeeds};
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("expected a number, got {value}"))
@@ -183,7 +184,9 @@ fn a_model_without_a_projector_repeats_nothing() {
     assert!(bagssl(here, &export).status.success());
     let import = ["import", "theirs.safetensors", "--input", "16", "--area-share", "0.25", "-o", "model1.safetensors"];
     assert!(bagssl(here, &import).status.success());
-    fs::copy(here.join("model1.safetensors"), here.join("model2.safetensors")).unwrap();
+    // The same weights, but what the network expects of colours is another.
+    let other = ["import", "theirs.safetensors", "--input", "16", "--area-share", "0.25", "--normalisation", "half"];
+    assert!(bagssl(here, &[&other[..], &["-o", "model2.safetensors"]].concat()).status.success());
     let train = ["train", "--out", "own", "--epochs", "1", "--images", "450", "--patches", "2", "--json"];
     assert!(bagssl(here, &train).status.success());
     let (model, other, own) = ("model1.safetensors", "model2.safetensors", "own/checkpoint.safetensors");
@@ -229,6 +232,68 @@ fn a_model_without_a_projector_repeats_nothing() {
     let names: Vec<_> =
         methods.iter().map(|it| (it["name"].as_str().unwrap(), it["seeds"].as_u64().unwrap())).collect();
     assert_eq!(names, [("model1", 1), ("bagssl", 1), ("model2", 1)]);
+}
+
+/// Pictures of two classes: in `half` of the data set `p`, one of each of these sizes (height, width) for each class.
+fn pictures(here: &Path, half: &str, sizes: &[(u32, u32)]) {
+    for (class, slope) in [("a", 3), ("b", 11)] {
+        let folder = here.join("p").join(half).join(class);
+        fs::create_dir_all(&folder).unwrap();
+        for (number, &(height, width)) in (0..).zip(sizes) {
+            let pixel = |x, y| image::Rgb([(x * slope + number * 31) as u8, (y * 7) as u8, (x * y + slope) as u8]);
+            image::RgbImage::from_fn(width, height, pixel).save(folder.join(format!("{number}.png"))).unwrap();
+        }
+    }
+}
+
+/// A network with random weights that looks at patches of so many pixels.
+fn untrained(here: &Path, name: &str, side: &str) {
+    let export = ["export", "--arch", "resnet-small", "--layout", "torchvision", "-o", "theirs.safetensors", "--force"];
+    succeeds(here, &export);
+    succeeds(here, &["import", "theirs.safetensors", "--input", "16", "--patch-side", side, "-o", name]);
+}
+
+/// An image that is smaller than a patch is whole, but has no patches: where such images are left out, all views are of the others.
+#[test]
+fn an_image_that_is_left_out_of_one_view_is_left_out_of_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    pictures(here, "train", &[(24, 32), (24, 32), (32, 10), (24, 32)]);
+    pictures(here, "val", &[(24, 32), (24, 32), (10, 32)]);
+    untrained(here, "model.safetensors", "16");
+    let of = |claim: &'static str| ["eval", claim, "model.safetensors", "--data", "p", "--stride", "8"];
+    let skip = ["--on-bad-image", "skip"];
+
+    let compare = [&of("compare")[..], &["--only-knn"]].concat();
+    refused(here, &compare, &["train/a/2.png", "does not fit"]);
+    let compare = [&compare[..], &skip].concat();
+    let found = json(here, &compare);
+    let measures = found["methods"][0]["measures"].as_array().unwrap();
+    assert_eq!(measures.len(), 2);
+    for measure in measures {
+        assert_eq!(number(&measure["mean"]) % 25.0, 0.0, "four test images are left: {measure}");
+    }
+    let kept = [&compare[..], &["--features", "features"]].concat();
+    for _ in 0..2 {
+        assert_eq!(json(here, &kept)["methods"], found["methods"], "from files as from memory");
+    }
+
+    // With smaller patches none is left out: these two cannot be compared.
+    untrained(here, "smaller.safetensors", "8");
+    let both = [&["eval", "compare", "model.safetensors", "smaller.safetensors"], &compare[3..]].concat();
+    let output = bagssl(here, &both);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    let words =
+        "smaller.safetensors: expected the images of model.safetensors (6 training and 4 test images), got others (8";
+    assert!(text.contains(words), "{text}");
+
+    // 2 x 3 patches: 1, 4 and 6 of a grid and at random; centre, whole and pooled.
+    let found = json(here, &[&of("aggregation")[..], &["--only-knn"], &skip].concat());
+    assert_eq!(found["checkpoints"][0]["rows"].as_array().unwrap().len(), 9);
+    let found = json(here, &[&of("convergence")[..], &skip].concat());
+    let last = found["checkpoints"][0]["whole"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["patches"], 6);
 }
 
 #[test]

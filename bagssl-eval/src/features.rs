@@ -1,5 +1,9 @@
 //! Features: the embeddings of the patches of many images.
 
+mod select;
+
+pub use select::{common, keep_common};
+
 use bagssl_core::aggregate::{RunningMean, pool};
 use bagssl_core::bag::Grid;
 use bagssl_core::batch::{PatchBatch, SourceError};
@@ -178,7 +182,7 @@ impl Features {
         }
         self.check_order(order)?;
         if patches == 1 {
-            // It is its own mean. What is in a file is shared, not copied.
+            // It is its own mean, shared, not copied.
             return Ok(Table { values: self.values.clone(), dim });
         }
         let mut values = self.values.beside(self.len() * dim)?;

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
 
 use bagssl_core::embed::Rows;
 
@@ -33,13 +34,13 @@ pub struct RowsView<'a> {
     pub dim: usize,
 }
 
-/// Numbers in memory or in a file that is mapped. They are read as a slice.
+/// Numbers in memory or in a file that is mapped. They are read as a slice; clones share them.
 #[derive(Debug, Clone)]
 pub struct Values(Place);
 
 #[derive(Debug, Clone)]
 enum Place {
-    Memory(Vec<f32>),
+    Memory(Arc<Vec<f32>>),
     File(Mapped),
 }
 
@@ -118,7 +119,7 @@ impl<'a> From<&'a Table> for RowsView<'a> {
 
 impl From<Vec<f32>> for Values {
     fn from(values: Vec<f32>) -> Self {
-        Values(Place::Memory(values))
+        Values(Place::Memory(Arc::new(values)))
     }
 }
 
@@ -161,7 +162,7 @@ impl Values {
     /// If they are in a file.
     pub(crate) fn memory(&mut self) -> &mut Vec<f32> {
         match &mut self.0 {
-            Place::Memory(values) => values,
+            Place::Memory(values) => Arc::make_mut(values),
             Place::File(_) => panic!("values in a file are complete"),
         }
     }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::embed::Tap;
-use bagssl_eval::features::{Features, Order};
+use bagssl_eval::features::{Features, Order, keep_common};
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Line, Lines, Page};
 use bagssl_eval::samples::{Fit, Samples, Score};
@@ -99,11 +99,15 @@ impl Question for Args {
 
 fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
     let (spec, taps) = (subject.spec().patch, subject.taps(&TAPS));
-    let grid = subject.both(subject.protocol.bag, &taps)?;
+    let mut grid = subject.both(subject.protocol.bag, &taps)?;
     let patches = grid[0][0].patches().min(grid[1][0].patches());
-    let random = subject.both(Bag::Random { spec, patches: patches as u32 }, &taps)?;
-    let whole = subject.both(Bag::Whole, &taps)?;
-    let centre = subject.both(Bag::Centre, &taps)?;
+    let mut random = subject.both(Bag::Random { spec, patches: patches as u32 }, &taps)?;
+    let mut whole = subject.both(Bag::Whole, &taps)?;
+    let mut centre = subject.both(Bag::Centre, &taps)?;
+    for half in 0..2 {
+        // An image that is smaller than a patch has no patches, but is whole.
+        keep_common([&mut grid, &mut random, &mut whole, &mut centre].map(|view| &mut view[half]))?;
+    }
     let groups = subject.groups(&grid[1][0])?;
     let order = Order::Random { seed: subject.claim.seed };
     let mut rows = Vec::new();

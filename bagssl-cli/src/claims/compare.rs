@@ -3,13 +3,14 @@
 use anyhow::{Result, bail};
 use bagssl_core::bag::Bag;
 use bagssl_core::embed::Tap;
-use bagssl_eval::features::Order;
+use bagssl_eval::features::{Order, keep_common};
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Page};
 use bagssl_eval::stats::{Interval, deviation, grouped_bootstrap, mean, paired_difference};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::{Bars, ClaimArgs, PageArgs, Question, Subject, on_each, question, with_interval};
 use crate::bag::BagArgs;
@@ -18,8 +19,9 @@ use crate::score::DRAWS;
 /// Which training is best, and does each gain from averaging patches?
 ///
 /// Accuracy of the embedding on whole images and averaged over patches. Checkpoints of one preset are seeds of one method, those
-/// that were trained elsewhere are called by their files; each method is compared with the first one. Differences have two intervals: over the seeds (Student's t, for methods with the same
-/// number of seeds) and over the test images (draws of whole groups, with the seeds averaged).
+/// that were trained elsewhere are called by their files; each method is compared with the first one. Differences have two
+/// intervals: over the seeds (Student's t for pairs of the same seed, where both methods were trained here with the same ones) and
+/// over the test images (draws of whole groups, with the seeds averaged).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -36,10 +38,13 @@ pub(crate) struct Args {
 
 struct Found {
     method: String,
-    /// Whether this program trained it: then the method is its preset.
-    is_ours: bool,
+    /// That it was trained with, if this program did: then the method is its preset. None of a model from elsewhere.
+    seed: Option<u64>,
     origin: Origin,
     patches: usize,
+    /// The images of both halves that can be used in all views, training first.
+    images: [Vec<u32>; 2],
+    /// The groups of the test images.
     groups: Vec<u32>,
     /// For each measure, 100 for each test image that is right and 0 for the others.
     hits: BTreeMap<Measure, Vec<f64>>,
@@ -55,8 +60,6 @@ const PATCHES: &str = "patches";
 #[derive(Serialize, Deserialize)]
 struct All {
     methods: Vec<Method>,
-    /// Patches of an image.
-    patches: usize,
     /// What was compared, a line for each checkpoint.
     origins: Vec<Source>,
 }
@@ -73,6 +76,8 @@ struct Source {
 struct Method {
     name: String,
     seeds: usize,
+    /// Patches of an image: one number, or several where the method's checkpoints differ in their patches' size.
+    patches: Vec<usize>,
     measures: Vec<Measured>,
 }
 
@@ -110,12 +115,10 @@ impl Question for Args {
         let how = How::preset(&self.protocol)?;
         let look = |subject: &Subject<'_>| look(subject, self.only_knn);
         let found = tell_apart(on_each(&self.claim, how, &self.bag, &[Tap::Embedding], bars, look)?);
-        if let Some(other) = found.iter().find(|other| other.groups != found[0].groups) {
-            bail!("{}: expected the same test images for all checkpoints, got others", other.method);
-        }
-        let (methods, patches) = (methods(&found, self.claim.seed)?, found[0].patches);
+        same_images(&self.claim.checkpoints, &found)?;
+        let methods = methods(&found, self.claim.seed)?;
         let origins = found.into_iter().map(|Found { method, origin, .. }| Source { method, origin }).collect();
-        Ok(json!(All { methods, patches, origins }))
+        Ok(json!(All { methods, origins }))
     }
 
     fn page(&self, found: &Value) -> Result<Page> {
@@ -123,18 +126,31 @@ impl Question for Args {
     }
 }
 
+/// Refuses checkpoints of which one leaves out images that another does not, as one with larger patches may.
+fn same_images(paths: &[PathBuf], found: &[Found]) -> Result<()> {
+    let other = paths.iter().zip(found).find(|(_, other)| other.images != found[0].images);
+    let Some((path, other)) = other else { return Ok(()) };
+    let count = |found: &Found| format!("{} training and {} test images", found.images[0].len(), found.images[1].len());
+    let (path, first) = (path.display(), paths[0].display());
+    bail!("{path}: expected the images of {first} ({}), got others ({})", count(&found[0]), count(other))
+}
+
 /// A model from elsewhere is no seed of a method of this program that happens to have its name.
 fn tell_apart(mut found: Vec<Found>) -> Vec<Found> {
-    let ours: Vec<String> = found.iter().filter(|it| it.is_ours).map(|it| it.method.clone()).collect();
-    for other in found.iter_mut().filter(|it| !it.is_ours && ours.contains(&it.method)) {
+    let ours: Vec<String> = found.iter().filter(|it| it.seed.is_some()).map(|it| it.method.clone()).collect();
+    for other in found.iter_mut().filter(|it| it.seed.is_none() && ours.contains(&it.method)) {
         other.method += " (imported)";
     }
     found
 }
 
 fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
-    let whole = subject.both(Bag::Whole, &[Tap::Embedding])?;
-    let patches = subject.both(subject.protocol.bag, &[Tap::Embedding])?;
+    let mut whole = subject.both(Bag::Whole, &[Tap::Embedding])?;
+    let mut patches = subject.both(subject.protocol.bag, &[Tap::Embedding])?;
+    // An image that is smaller than a patch has no patches, but is whole.
+    for (whole, patches) in whole.iter_mut().zip(&mut patches) {
+        keep_common([whole, patches])?;
+    }
     let how = subject.protocol.how;
     let mut hits = BTreeMap::new();
     for (view, features) in [(WHOLE, &whole), (PATCHES, &patches)] {
@@ -147,12 +163,13 @@ fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
         }
     }
     let trained = &subject.spec().provenance;
-    let is_ours = trained.steps > 0 && !trained.preset.is_empty();
+    let seed = (trained.steps > 0 && !trained.preset.is_empty()).then_some(trained.seed);
     Ok(Found {
-        method: if is_ours { trained.preset.clone() } else { subject.name.clone() },
-        is_ours,
+        method: if seed.is_some() { trained.preset.clone() } else { subject.name.clone() },
+        seed,
         origin: subject.origin.clone(),
         patches: patches[1][0].patches(),
+        images: whole.each_ref().map(|half| half[0].images().to_vec()),
         groups: subject.groups(&whole[1][0])?,
         hits,
     })
@@ -165,7 +182,12 @@ fn methods(found: &[Found], seed: u64) -> Result<Vec<Method>> {
             names.push(&found.method);
         }
     }
-    let of = |name: &str| found.iter().filter(|found| found.method == name).collect::<Vec<_>>();
+    // By their seeds: what is paired over the seeds must not depend on the order of the files.
+    let of = |name: &str| {
+        let mut these: Vec<&Found> = found.iter().filter(|found| found.method == name).collect();
+        these.sort_by_key(|found| found.seed);
+        these
+    };
     let first = of(names[0]);
     let method = |name: &str| -> Result<Method> {
         let these = of(name);
@@ -184,18 +206,28 @@ fn methods(found: &[Found], seed: u64) -> Result<Vec<Method>> {
             })
         };
         let measures = these[0].hits.keys().map(measure).collect::<Result<_>>()?;
-        Ok(Method { name: name.into(), seeds: these.len(), measures })
+        let mut patches: Vec<usize> = these.iter().map(|found| found.patches).collect();
+        patches.sort_unstable();
+        patches.dedup();
+        Ok(Method { name: name.into(), seeds: these.len(), patches, measures })
     };
     names.iter().map(|name| method(name)).collect()
 }
 
 fn difference(a: &[&Found], of_a: Measure, b: &[&Found], of_b: Measure, seed: u64) -> Result<Difference> {
     let (this, other) = (accuracies(a, of_a), accuracies(b, of_b));
-    let over_seeds = if this.len() == other.len() { paired_difference(&this, &other)? } else { None };
+    let over_seeds = if are_pairs(a, b) { paired_difference(&this, &other)? } else { None };
     let (ours, theirs) = (averaged(a, of_a), averaged(b, of_b));
     let each: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours - theirs).collect();
     let over_groups = grouped_bootstrap(&each, &a[0].groups, DRAWS, seed)?;
     Ok(Difference { mean: mean(&this) - mean(&other), over_seeds, over_groups })
+}
+
+/// Whether checkpoints, sorted by their seeds, are pairs of the same known seed, each once.
+fn are_pairs(a: &[&Found], b: &[&Found]) -> bool {
+    let is_known = a.iter().all(|found| found.seed.is_some());
+    let is_once = a.windows(2).all(|pair| pair[0].seed < pair[1].seed);
+    is_known && is_once && a.iter().map(|found| found.seed).eq(b.iter().map(|found| found.seed))
 }
 
 fn accuracies(found: &[&Found], measure: Measure) -> Vec<f64> {
@@ -210,7 +242,20 @@ fn averaged(found: &[&Found], measure: Measure) -> Vec<f64> {
         .collect()
 }
 
-fn page(All { methods, patches: averaged, origins: sources }: &All, how: How) -> Page {
+impl Method {
+    /// "9 patches", or "9 or 25 patches".
+    fn patches(&self) -> String {
+        let counts: Vec<String> = self.patches.iter().map(usize::to_string).collect();
+        format!("{} patches", counts.join(" or "))
+    }
+
+    /// What of an image a measure is of, for the reader.
+    fn view(&self, measured: &Measured) -> String {
+        if measured.view == PATCHES { format!("mean of {}", self.patches()) } else { measured.view.clone() }
+    }
+}
+
+fn page(All { methods, origins: sources }: &All, how: How) -> Page {
     let knn =
         |method: &'_ Method, view| method.measures.iter().position(|it| it.classifier == "kNN" && it.view == view);
     let lead = methods.iter().filter_map(|method| {
@@ -218,8 +263,14 @@ fn page(All { methods, patches: averaged, origins: sources }: &All, how: How) ->
         let (whole, patches) = (whole?, patches?);
         let gain = patches.less_whole.as_ref()?;
         Some(format!(
-            "{}: kNN {:.1} % on whole images, {:.1} % averaged over {} patches: {:+.1} points (95 % interval over test images {:+.1} to {:+.1}).",
-            method.name, whole.mean, patches.mean, averaged, gain.mean, gain.over_groups.low, gain.over_groups.high
+            "{}: kNN {:.1} % on whole images, {:.1} % averaged over {}: {:+.1} points (95 % interval over test images {:+.1} to {:+.1}).",
+            method.name,
+            whole.mean,
+            patches.mean,
+            method.patches(),
+            gain.mean,
+            gain.over_groups.low,
+            gain.over_groups.high
         ))
     });
     let show = |difference: &Option<Difference>| -> [String; 2] {
@@ -227,7 +278,7 @@ fn page(All { methods, patches: averaged, origins: sources }: &All, how: How) ->
         let seeds = over_seeds.map_or("-".into(), |it| format!("{:+.1} to {:+.1}", it.low, it.high));
         [with_interval(*mean, over_groups.low, over_groups.high), seeds]
     };
-    let words = |method: &Method, it: &Measured| [method.name.clone(), it.classifier.clone(), it.view.clone()].to_vec();
+    let words = |method: &Method, it: &Measured| [method.name.clone(), it.classifier.clone(), method.view(it)].to_vec();
     let accuracies = methods.iter().flat_map(|method| {
         method.measures.iter().map(move |it| {
             let accuracy = match method.seeds {
@@ -255,7 +306,10 @@ fn page(All { methods, patches: averaged, origins: sources }: &All, how: How) ->
             accuracies.collect(),
         ),
         table(
-            format!("Less {}. An interval that holds 0 bears out no difference.", methods[0].name),
+            format!(
+                "Less {}. An interval that holds 0 bears out no difference; over the seeds there is one where both methods have the same.",
+                methods[0].name
+            ),
             &of_difference,
             differences(|it| &it.less_first),
         ),
@@ -280,68 +334,4 @@ fn page(All { methods, patches: averaged, origins: sources }: &All, how: How) ->
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn found(method: &str, whole: [f64; 4], patches: [f64; 4]) -> Found {
-        let origin = Origin {
-            protocol: "p".into(),
-            protocol_hash: "h".into(),
-            checkpoint_hash: "c".into(),
-            data: ["a".into(), "b".into()],
-            seed: 0,
-        };
-        let hits = [(("kNN", WHOLE), whole.to_vec()), (("kNN", PATCHES), patches.to_vec())].into_iter().collect();
-        Found { method: method.into(), is_ours: true, origin, patches: 9, groups: vec![0, 0, 1, 1], hits }
-    }
-
-    /// Two seeds of one method, 50 and 25 % on whole images, 75 and 50 % on patches; two of another, 50 and 100, 0 and 0. Both
-    /// groups of the first gain 25 points.
-    #[test]
-    fn methods_by_hand() {
-        let all = [
-            found("a", [100.0, 0.0, 100.0, 0.0], [100.0, 100.0, 100.0, 0.0]),
-            found("b", [100.0, 0.0, 100.0, 0.0], [0.0; 4]),
-            found("a", [0.0, 0.0, 0.0, 100.0], [0.0, 0.0, 100.0, 100.0]),
-            found("b", [100.0; 4], [0.0; 4]),
-        ];
-        let methods = methods(&all, 1).unwrap();
-        assert_eq!(methods.iter().map(|it| (it.name.as_str(), it.seeds)).collect::<Vec<_>>(), [("a", 2), ("b", 2)]);
-        let of = |method: usize, view| methods[method].measures.iter().find(|it| it.view == view).unwrap();
-        assert_eq!((of(0, WHOLE).mean, of(0, PATCHES).mean, of(1, WHOLE).mean), (37.5, 62.5, 75.0));
-        assert!((of(0, WHOLE).deviation - 25.0 / 2f64.sqrt()).abs() < 1e-12);
-        let gain = of(0, PATCHES).less_whole.as_ref().unwrap();
-        assert_eq!((gain.mean, gain.over_groups.low, gain.over_groups.high), (25.0, 25.0, 25.0));
-        let seeds = gain.over_seeds.unwrap();
-        assert_eq!((seeds.low, seeds.high), (25.0, 25.0));
-        let less = of(1, WHOLE).less_first.as_ref().unwrap();
-        assert_eq!(less.mean, 37.5);
-        assert!(of(0, WHOLE).less_first.is_none() && of(0, WHOLE).less_whole.is_none());
-    }
-
-    #[test]
-    fn a_model_from_elsewhere_keeps_its_name_and_is_no_seed() {
-        let of = |method: &str, is_ours| Found { is_ours, ..found(method, [0.0; 4], [0.0; 4]) };
-        let all = tell_apart(vec![of("simclr", true), of("simclr", false), of("resnet18", false), of("simclr", true)]);
-        let methods = methods(&all, 0).unwrap();
-        let seeds: Vec<_> = methods.iter().map(|it| (it.name.as_str(), it.seeds)).collect();
-        assert_eq!(seeds, [("simclr", 2), ("simclr (imported)", 1), ("resnet18", 1)]);
-    }
-
-    /// What is kept is read again as it was, and the page says what was averaged and whose seeds there are.
-    #[test]
-    fn what_was_found_is_kept_and_shown() {
-        let all = [found("a", [100.0, 0.0, 0.0, 0.0], [100.0; 4]), found("b", [0.0; 4], [0.0, 0.0, 0.0, 100.0])];
-        let source = |it: &Found| Source { method: it.method.clone(), origin: it.origin.clone() };
-        let all = All { methods: methods(&all, 1).unwrap(), patches: 9, origins: all.iter().map(source).collect() };
-        let kept: Value = serde_json::from_str(&json!(all).to_string()).unwrap();
-        let how = How::preset("bagssl").unwrap();
-        let page = page(&question::read(&kept).unwrap(), how);
-        assert_eq!(page, super::page(&all, how));
-        assert!(
-            page.lead[0].starts_with("a: kNN 25.0 % on whole images, 100.0 % averaged over 9 patches: +75.0 points")
-        );
-        assert!(page.origins[2].starts_with("b: protocol p"));
-        assert_eq!(page.blocks[0].grids[1].rows[0][..3], ["b", "kNN", PATCHES]);
-    }
-}
+mod tests;

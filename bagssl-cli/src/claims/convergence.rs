@@ -4,7 +4,7 @@ use anyhow::Result;
 use bagssl_core::bag::Bag;
 use bagssl_core::embed::Tap;
 use bagssl_eval::convergence::{Closeness, convergence};
-use bagssl_eval::features::Order;
+use bagssl_eval::features::{Order, keep_common};
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Lines, Page};
 use bagssl_eval::table::Table;
@@ -39,8 +39,8 @@ struct Found {
     origin: Origin,
     whole: Vec<Closeness>,
     centre: Vec<Closeness>,
-    /// How alike whole images are to each other, against which a cosine is to be seen.
-    between_images: f64,
+    /// How alike whole images are to each other, against which a cosine is to be seen; none of one image.
+    between_images: Option<f64>,
 }
 
 impl Question for Args {
@@ -67,7 +67,9 @@ impl Question for Args {
 fn look(subject: &Subject<'_>) -> Result<Found> {
     let test = &subject.halves.test;
     let of = |bag| subject.features(test, bag, &[Tap::Embedding]);
-    let (patches, whole, centre) = (of(subject.protocol.bag)?, of(Bag::Whole)?, of(Bag::Centre)?);
+    let (mut patches, mut whole, mut centre) = (of(subject.protocol.bag)?, of(Bag::Whole)?, of(Bag::Centre)?);
+    // An image that is smaller than a patch has no patches, but is whole.
+    keep_common([&mut patches, &mut whole, &mut centre])?;
     let counts = convergence_counts(patches[0].patches());
     let order = Order::Random { seed: subject.claim.seed };
     let to = |rows: Table| convergence(&patches[0], &rows, &counts, order);
@@ -77,21 +79,22 @@ fn look(subject: &Subject<'_>) -> Result<Found> {
         origin: subject.origin.clone(),
         whole: to(whole[0].mean()?)?,
         centre: to(centre[0].mean()?)?,
-        between_images: bagssl_eval::health::Health::of(&whole[0]).cosine_between.unwrap_or(1.0),
+        between_images: bagssl_eval::health::Health::of(&whole[0]).cosine_between,
     })
 }
 
 fn page(found: &[Found]) -> Page {
     let lead = found.iter().filter_map(|found| {
         let (first, last) = (found.whole.first()?, found.whole.last()?);
+        let between = found.between_images.map(|cosine| format!("; whole images to each other {cosine:.3}"));
         Some(format!(
-            "{}: the mean of {} patches has a cosine of {:.3} to the whole image's embedding (one patch {:.3}; whole images to each \
-             other {:.3}), and a distance of {:.0} % of its length (one patch {:.0} %).",
+            "{}: the mean of {} patches has a cosine of {:.3} to the whole image's embedding (one patch {:.3}{}), and a \
+             distance of {:.0} % of its length (one patch {:.0} %).",
             found.name,
             last.patches,
             last.cosine,
             first.cosine,
-            found.between_images,
+            between.unwrap_or_default(),
             100.0 * last.distance,
             100.0 * first.distance
         ))
@@ -164,8 +167,17 @@ mod tests {
             },
             whole: point(whole),
             centre: point(centre),
-            between_images: 0.25,
+            between_images: Some(0.25),
         }
+    }
+
+    #[test]
+    fn one_image_is_compared_with_no_other() {
+        let lead = |between_images| page(&[Found { between_images, ..found(0.75, 0.75) }]).lead.remove(0);
+        assert!(
+            lead(Some(0.25)).contains("(one patch 0.750; whole images to each other 0.250), and a distance of 50 %")
+        );
+        assert!(lead(None).contains("(one patch 0.750), and a distance of 50 %"), "{}", lead(None));
     }
 
     #[test]

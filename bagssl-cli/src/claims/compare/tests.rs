@@ -1,0 +1,118 @@
+use super::*;
+
+fn found(method: &str, seed: u64, whole: [f64; 4], patches: [f64; 4]) -> Found {
+    let origin = Origin {
+        protocol: "p".into(),
+        protocol_hash: "h".into(),
+        checkpoint_hash: "c".into(),
+        data: ["a".into(), "b".into()],
+        seed: 0,
+    };
+    let hits = [(("kNN", WHOLE), whole.to_vec()), (("kNN", PATCHES), patches.to_vec())].into_iter().collect();
+    Found {
+        method: method.into(),
+        seed: Some(seed),
+        origin,
+        patches: 9,
+        images: [vec![0], vec![0, 1, 2, 3]],
+        groups: vec![0, 0, 1, 1],
+        hits,
+    }
+}
+
+/// Two seeds of one method, 50 and 25 % on whole images, 75 and 50 % on patches; two of another, 50 and 100, 0 and 0. Both
+/// groups of the first gain 25 points.
+#[test]
+fn methods_by_hand() {
+    let all = [
+        found("a", 0, [100.0, 0.0, 100.0, 0.0], [100.0, 100.0, 100.0, 0.0]),
+        found("b", 0, [100.0, 0.0, 100.0, 0.0], [0.0; 4]),
+        found("a", 1, [0.0, 0.0, 0.0, 100.0], [0.0, 0.0, 100.0, 100.0]),
+        found("b", 1, [100.0; 4], [0.0; 4]),
+    ];
+    let methods = methods(&all, 1).unwrap();
+    assert_eq!(methods.iter().map(|it| (it.name.as_str(), it.seeds)).collect::<Vec<_>>(), [("a", 2), ("b", 2)]);
+    let of = |method: usize, view| methods[method].measures.iter().find(|it| it.view == view).unwrap();
+    assert_eq!((of(0, WHOLE).mean, of(0, PATCHES).mean, of(1, WHOLE).mean), (37.5, 62.5, 75.0));
+    assert!((of(0, WHOLE).deviation - 25.0 / 2f64.sqrt()).abs() < 1e-12);
+    let gain = of(0, PATCHES).less_whole.as_ref().unwrap();
+    assert_eq!((gain.mean, gain.over_groups.low, gain.over_groups.high), (25.0, 25.0, 25.0));
+    let seeds = gain.over_seeds.unwrap();
+    assert_eq!((seeds.low, seeds.high), (25.0, 25.0));
+    let less = of(1, WHOLE).less_first.as_ref().unwrap();
+    assert_eq!(less.mean, 37.5);
+    assert!(of(0, WHOLE).less_first.is_none() && of(0, WHOLE).less_whole.is_none());
+}
+
+/// Whole images: "a" has 75 and 25 % with seeds 3 and 4, "b" 100 and 25 %. Seed by seed "b" gains 25 and 0 points: 12.5 +- 12.706 *
+/// 12.5, in whichever order the files come (pairs of the order given second would be 75 and -50).
+#[test]
+fn pairs_are_of_the_same_seed() {
+    let of = |method: &str, seed, right: usize| {
+        found(method, seed, std::array::from_fn(|image| if image < right { 100.0 } else { 0.0 }), [0.0; 4])
+    };
+    let over_seeds = |all: &[Found]| {
+        let methods = methods(all, 1).unwrap();
+        let less = methods[1].measures.iter().find(|it| it.view == WHOLE).unwrap().less_first.as_ref().unwrap();
+        (less.mean, less.over_seeds)
+    };
+    let sorted = over_seeds(&[of("a", 3, 3), of("a", 4, 1), of("b", 3, 4), of("b", 4, 1)]);
+    let turned = over_seeds(&[of("a", 4, 1), of("a", 3, 3), of("b", 3, 4), of("b", 4, 1)]);
+    assert_eq!(sorted, turned);
+    let (mean, interval) = (sorted.0, sorted.1.unwrap());
+    assert_eq!((mean, interval.mean), (12.5, 12.5));
+    let half = 12.706_2 * 12.5;
+    assert!((interval.low - 12.5 + half).abs() < 1e-3 && (interval.high - 12.5 - half).abs() < 1e-3, "{interval:?}");
+
+    // Other seeds, one that is there twice, one that is not known: as many, but no pairs.
+    for seeds in [[3, 5], [3, 3]] {
+        let all = [of("a", 3, 3), of("a", 4, 1), of("b", seeds[0], 4), of("b", seeds[1], 1)];
+        assert_eq!(over_seeds(&all), (12.5, None), "{seeds:?}");
+    }
+    let unknown = |method, right| Found { seed: None, ..of(method, 0, right) };
+    assert_eq!(over_seeds(&[unknown("a", 3), unknown("a", 1), unknown("b", 4), unknown("b", 1)]), (12.5, None));
+}
+
+#[test]
+fn a_model_from_elsewhere_keeps_its_name_and_is_no_seed() {
+    let of = |method: &str, seed| Found { seed, ..found(method, 0, [0.0; 4], [0.0; 4]) };
+    let ours = |seed| of("simclr", Some(seed));
+    let all = tell_apart(vec![ours(0), of("simclr", None), of("resnet18", None), ours(1)]);
+    let methods = methods(&all, 0).unwrap();
+    let seeds: Vec<_> = methods.iter().map(|it| (it.name.as_str(), it.seeds)).collect();
+    assert_eq!(seeds, [("simclr", 2), ("simclr (imported)", 1), ("resnet18", 1)]);
+}
+
+#[test]
+fn a_checkpoint_of_other_images_is_named() {
+    let paths = ["a.safetensors", "b.safetensors"].map(PathBuf::from);
+    let mut all = [0, 1].map(|seed| found("a", seed, [0.0; 4], [0.0; 4]));
+    same_images(&paths, &all).unwrap();
+    // As many, and of the same groups.
+    all[1].images[1] = vec![0, 1, 2, 4];
+    let error = same_images(&paths, &all).unwrap_err().to_string();
+    let words = "(1 training and 4 test images)";
+    assert_eq!(error, format!("b.safetensors: expected the images of a.safetensors {words}, got others {words}"));
+}
+
+/// What is kept is read again as it was, and the page says what was averaged, for each method, and whose seeds there are.
+#[test]
+fn what_was_found_is_kept_and_shown() {
+    let all = [
+        found("a", 0, [100.0, 0.0, 0.0, 0.0], [100.0; 4]),
+        Found { patches: 25, ..found("b", 0, [0.0; 4], [0.0, 0.0, 0.0, 100.0]) },
+        Found { patches: 16, ..found("b", 1, [0.0; 4], [0.0; 4]) },
+    ];
+    let source = |it: &Found| Source { method: it.method.clone(), origin: it.origin.clone() };
+    let all = All { methods: methods(&all, 1).unwrap(), origins: all.iter().map(source).collect() };
+    let kept: Value = serde_json::from_str(&json!(all).to_string()).unwrap();
+    let how = How::preset("bagssl").unwrap();
+    let page = page(&question::read(&kept).unwrap(), how);
+    assert_eq!(page, super::page(&all, how));
+    assert!(page.lead[0].starts_with("a: kNN 25.0 % on whole images, 100.0 % averaged over 9 patches: +75.0 points"));
+    assert!(page.origins[2].starts_with("b: protocol p"));
+    assert!(page.lead[1].contains("averaged over 16 or 25 patches: +12.5 points"), "{}", page.lead[1]);
+    assert_eq!(page.blocks[0].grids[0].rows[0][..3], ["a", "kNN", "mean of 9 patches"]);
+    assert_eq!(page.blocks[0].grids[1].rows[0][..3], ["b", "kNN", "mean of 16 or 25 patches"]);
+    assert_eq!(page.blocks[0].grids[1].rows[1][..3], ["b", "kNN", WHOLE]);
+}

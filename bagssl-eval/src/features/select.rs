@@ -1,0 +1,118 @@
+//! The same images in several views: one that cannot be used in one view may be usable in another.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Features;
+use crate::error::{Error, Result};
+
+/// The images that all of these have, in the order of the first.
+pub fn common(features: &[&Features]) -> Vec<u32> {
+    let Some((first, others)) = features.split_first() else { return vec![] };
+    let others = others.iter().filter(|other| other.images != first.images);
+    let others: Vec<HashSet<u32>> = others.map(|other| other.images.iter().copied().collect()).collect();
+    first.images.iter().copied().filter(|image| others.iter().all(|other| other.contains(image))).collect()
+}
+
+/// Leaves in each of some views of a data set, which are features at some taps, only the images that all of them have, in the order of
+/// the first.
+///
+/// # Errors
+/// [`Error::Empty`] if there is no such image, [`Error::Write`] if features are in a file and there is no room for others.
+pub fn keep_common<const N: usize>(views: [&mut Vec<Features>; N]) -> Result<()> {
+    let images = common(&views.iter().flat_map(|view| view.iter()).collect::<Vec<_>>());
+    if images.is_empty() {
+        return Err(Error::Empty("images that can be used in all views"));
+    }
+    for features in views.into_iter().flatten() {
+        *features = features.only(&images)?;
+    }
+    Ok(())
+}
+
+impl Features {
+    /// Only these images, in this order. Where that is all as it is, values are shared, not copied; else they go to where these are: to
+    /// memory, or to a file of their own.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if one is not among the features' images, [`Error::Empty`] if there is none, [`Error::Write`] if there is no
+    /// room for the file.
+    pub fn only(&self, images: &[u32]) -> Result<Features> {
+        if images == self.images {
+            return Ok(self.clone());
+        }
+        let positions: HashMap<u32, usize> = self.images.iter().copied().zip(0..).collect();
+        let length = self.shape.patches * self.shape.dim;
+        let (mut values, mut labels) = (self.values.beside(images.len() * length)?, Vec::with_capacity(images.len()));
+        for image in images {
+            let Some(&position) = positions.get(image) else {
+                let expected = "only those of the features".into();
+                return Err(Error::Setting { name: "images", expected, got: format!("image {image}") });
+            };
+            values.extend(&self.values[position * length..][..length])?;
+            labels.push(self.labels[position]);
+        }
+        Features::stored(self.tap, values.finish()?, self.shape, images.to_vec(), labels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::Shape;
+    use crate::table::{Growing, Mapped, Values};
+    use bagssl_core::embed::{Rows, Tap};
+
+    /// Two patches of two values each; the values say whose they are.
+    fn features(images: &[u32]) -> Features {
+        let values = images.iter().flat_map(|&image| (0..4).map(move |i| (image * 10 + i) as f32)).collect();
+        let labels = images.iter().map(|image| image % 3).collect();
+        Features::new(Tap::Embedding, Rows { values, dim: 2 }, 2, images.to_vec(), labels).unwrap()
+    }
+
+    /// The same in a file.
+    fn mapped(features: &Features, folder: &std::path::Path) -> Features {
+        use std::io::Write;
+        let mut file = tempfile::tempfile_in(folder).unwrap();
+        file.write_all(bytemuck::cast_slice(features.values())).unwrap();
+        let values = Values::from(Mapped::of(&file, 0, folder).unwrap());
+        let Features { tap, shape, images, labels, .. } = features.clone();
+        Features::stored(tap, values, shape, images, labels).unwrap()
+    }
+
+    #[test]
+    fn images_in_common_by_hand() {
+        let [all, some, turned] = [&[2, 4, 5, 9][..], &[1, 2, 5, 9], &[9, 5, 4]].map(features);
+        assert_eq!(common(&[&all, &some]), [2, 5, 9]);
+        assert_eq!(common(&[&turned, &all, &some]), [9, 5], "in the order of the first");
+        assert_eq!(common(&[&all, &all]), all.images());
+        assert!(common(&[]).is_empty() && common(&[&features(&[1]), &features(&[2])]).is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_goes_with_its_values_and_class() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = features(&[2, 4, 9]);
+        let file = mapped(&memory, folder.path());
+        for all in [&memory, &file] {
+            assert_eq!(all.only(&[9, 2]).unwrap(), features(&[9, 2]));
+            assert_eq!(all.only(&[4]).unwrap().patch(0, 1), [42.0, 43.0]);
+            let same = all.only(&[2, 4, 9]).unwrap();
+            assert_eq!((&same, same.values().as_ptr()), (all, all.values().as_ptr()), "shared");
+            let error = all.only(&[4, 5]).unwrap_err().to_string();
+            assert!(error.contains("images: expected only those of the features, got image 5"), "{error}");
+            assert!(matches!(all.only(&[]), Err(Error::Empty(_))));
+        }
+        assert!(matches!(file.only(&[4]).unwrap().values.beside(1).unwrap(), Growing::File(..)), "in a file again");
+        assert_eq!(file.shape, Shape { patches: 2, dim: 2 });
+    }
+
+    #[test]
+    fn views_are_brought_to_the_same_images() {
+        let (mut whole, mut patches) = (vec![features(&[1, 2, 3]); 2], vec![features(&[1, 3]); 2]);
+        keep_common([&mut whole, &mut patches]).unwrap();
+        assert_eq!((&whole, &patches), (&vec![features(&[1, 3]); 2], &vec![features(&[1, 3]); 2]));
+        let mut other = vec![features(&[7])];
+        let error = keep_common([&mut whole, &mut other]).unwrap_err().to_string();
+        assert_eq!(error, "images that can be used in all views: expected at least one, got none");
+    }
+}
