@@ -15,7 +15,7 @@ use bagssl_data::dataset::Dataset;
 use bagssl_eval::baselines::{Histogram, Pixels};
 use bagssl_eval::confusion::Confusion;
 use bagssl_eval::convergence::{Closeness, convergence};
-use bagssl_eval::features::{Features, Order, extract};
+use bagssl_eval::features::{Features, Order, extract, keep_common};
 use bagssl_eval::health::Health;
 use bagssl_eval::neighbours::{PatchId, neighbours};
 use bagssl_eval::report::{Space, View};
@@ -164,22 +164,26 @@ pub(crate) fn measure(extraction: &Extraction<'_>, halves: &Halves, taps: &[Tap]
     let (groups, _) = protocol.groups.of(&halves.test)?;
     for colour in Colour::ALL {
         let features = |bag, dataset| extraction.features(dataset, bag, colour, taps);
-        let patches = (features(protocol.bag, &halves.train)?, features(protocol.bag, &halves.test)?);
-        let whole = (features(Bag::Whole, &halves.train)?, features(Bag::Whole, &halves.test)?);
+        let mut patches = [features(protocol.bag, &halves.train)?, features(protocol.bag, &halves.test)?];
+        let mut whole = [features(Bag::Whole, &halves.train)?, features(Bag::Whole, &halves.test)?];
+        // An image that is smaller than a patch has no patches, but is whole.
+        for (patches, whole) in patches.iter_mut().zip(&mut whole) {
+            keep_common([patches, whole])?;
+        }
         for (index, space) in taps.iter().map(|&tap| space(tap)).enumerate() {
-            let (train, test) = (&patches.0[index], &patches.1[index]);
+            let (train, test) = (&patches[0][index], &patches[1][index]);
             for count in counts(train.patches().min(test.patches())) {
                 measured.scores.push(score(train, test, count, (space, colour, View::Patches), (protocol, &groups))?);
             }
-            let whole = (&whole.0[index], &whole.1[index]);
-            measured.scores.push(score(whole.0, whole.1, 1, (space, colour, View::Whole), (protocol, &groups))?);
+            let whole = [&whole[0][index], &whole[1][index]];
+            measured.scores.push(score(whole[0], whole[1], 1, (space, colour, View::Whole), (protocol, &groups))?);
             if colour == Colour::Rgb {
                 measured.health.insert(space, Health::of(test));
                 measured.neighbours.insert(space, nearest(test, SHOWN)?);
             }
         }
         if colour == Colour::Rgb {
-            let (patches, whole) = (&patches.1[0], whole.1[0].mean()?);
+            let (patches, whole) = (&patches[1][0], whole[1][0].mean()?);
             let order = Order::Random { seed: protocol.seed };
             let counts = convergence_counts(patches.patches());
             measured.convergence = convergence(patches, &whole, &counts, order)?;
