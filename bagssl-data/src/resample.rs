@@ -1,8 +1,9 @@
 //! Patches of one size, cut out of images of any.
 
 use bagssl_core::patch::{Crop, Filter, ImageSize};
-use fast_image_resize::images::{CroppedImage, Image as Buffer, ImageRef};
-use fast_image_resize::{FilterType, IntoImageView, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::image::Image;
 
@@ -45,23 +46,30 @@ impl Resampler {
     /// If the crop does not lie inside the image.
     pub fn fill(&mut self, image: &Image, crop: Crop, patch: &mut Image) {
         assert!(crop.fits(image.size()), "{crop:?} of {:?}", image.size());
-        let ImageSize { height, width } = image.size();
-        let whole = ImageRef::new(width, height, image.rgb(), PixelType::U8x3).expect("an image has all its pixels");
-        let part = CroppedImage::new(&whole, crop.left, crop.top, crop.width, crop.height).expect("it lies inside");
-        let ImageSize { height, width } = patch.size();
-        self.narrowed.resize(crop.height as usize * width as usize * 3, 0);
-        let mut narrowed = buffer(width, crop.height, &mut self.narrowed);
-        resize(&mut self.resizer, &part, &mut narrowed, &self.options);
-        resize(&mut self.resizer, &narrowed, &mut buffer(width, height, patch.rgb_mut()), &self.options);
+        let target = patch.size();
+        let narrowed = ImageSize { height: crop.height, width: target.width };
+        self.narrowed.resize(narrowed.height as usize * narrowed.width as usize * 3, 0);
+        let Resampler { resizer, options, narrowed: between } = self;
+        resize(resizer, options, (image.rgb(), image.size(), crop), (between, narrowed));
+        resize(resizer, options, (between, narrowed, Crop::whole(narrowed)), (patch.rgb_mut(), target));
     }
 }
 
-fn buffer(width: u32, height: u32, bytes: &mut [u8]) -> Buffer<'_> {
-    Buffer::from_slice_u8(width, height, bytes, PixelType::U8x3).expect("as many bytes as it has pixels")
-}
-
-fn resize(resizer: &mut Resizer, source: &impl IntoImageView, target: &mut Buffer<'_>, options: &ResizeOptions) {
-    resizer.resize(source, target, options).expect("both have pixels of the same kind");
+/// The crop of some pixels as all of others. The pixels' type is named here, as the compiler would have to make code for each type that
+/// there is otherwise, which takes it minutes.
+fn resize(
+    resizer: &mut Resizer,
+    options: &ResizeOptions,
+    (source, size, crop): (&[u8], ImageSize, Crop),
+    (target, into): (&mut [u8], ImageSize),
+) {
+    let all = "as many bytes as there are pixels";
+    let source = TypedImageRef::<U8x3>::from_buffer(size.width, size.height, source).expect(all);
+    let source = TypedCroppedImage::from_ref(&source, crop.left, crop.top, crop.width, crop.height);
+    let mut target = TypedImage::<U8x3>::from_buffer(into.width, into.height, target).expect(all);
+    resizer
+        .resize_typed(&source.expect("it lies inside"), &mut target, options)
+        .expect("no crop is set in the options");
 }
 
 #[cfg(test)]
