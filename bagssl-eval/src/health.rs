@@ -60,7 +60,8 @@ pub struct Health {
     pub unit: Deviation,
     /// Effective rank of the centred features (Roy and Vetterli 2007).
     pub effective_rank: f64,
-    /// The most that it could be: the lesser of `dim` and the patches less one.
+    /// The most that it could be: the lesser of `dim` and one less than the patches that it is of (see [`Health::of`]), at
+    /// least 1.
     pub rank_limit: usize,
     /// Total coding rate of the features at unit length, the mean over patch positions.
     pub coding_rate: f64,
