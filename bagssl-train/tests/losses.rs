@@ -157,7 +157,7 @@ fn collapse_costs_more_than_spread() {
     }
 }
 
-/// Swapping batch and patch changes both losses.
+/// Swapping batch and patch changes each loss.
 #[test]
 fn images_and_patches_are_not_the_same() {
     let values = wave(6 * 3 * 4, 0.3);
