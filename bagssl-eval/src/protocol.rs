@@ -28,7 +28,7 @@ const HELD_OUT: f64 = 0.1;
 
 impl Protocol {
     /// The names that [`Protocol::preset`] knows, the default first.
-    pub const NAMES: [&str; 5] = ["bagssl", "solo", "lightly", "emp-ssl", "vicreg"];
+    const NAMES: [&str; 5] = ["bagssl", "solo", "lightly", "emp-ssl", "vicreg"];
 
     /// A protocol by its name.
     ///

@@ -12,7 +12,7 @@ use crate::matrix::{Matrix, multiply};
 ///
 /// # Source
 /// EMP-SSL, arXiv:2304.03977.
-pub fn total_coding_rate(rows: &[f64], dim: usize, epsilon: f64) -> f64 {
+pub(crate) fn total_coding_rate(rows: &[f64], dim: usize, epsilon: f64) -> f64 {
     let count = rows.len() / dim;
     let scale = dim as f64 / (count as f64 * epsilon);
     let gram = smaller_gram(rows, count, dim) * scale;
@@ -29,7 +29,7 @@ pub fn total_coding_rate(rows: &[f64], dim: usize, epsilon: f64) -> f64 {
 ///
 /// # Source
 /// Roy and Vetterli, *The effective rank: a measure of effective dimensionality*, EUSIPCO 2007.
-pub fn effective_rank(rows: &[f64], dim: usize) -> f64 {
+pub(crate) fn effective_rank(rows: &[f64], dim: usize) -> f64 {
     let gram = smaller_gram(rows, rows.len() / dim, dim);
     let noise = gram.trace() * f64::EPSILON * gram.nrows() as f64;
     let squares = gram.symmetric_eigenvalues();
