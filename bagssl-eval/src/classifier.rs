@@ -8,7 +8,8 @@ use bagssl_core::embed::Rows;
 use crate::error::{Error, Result, same_length};
 use crate::knn::Knn;
 use crate::probe::Model;
-use crate::samples::Samples;
+use crate::samples::{Samples, check_finite};
+use crate::table::RowsView;
 
 /// A classifier of representations, with the names of its classes and of the network whose features it takes.
 ///
@@ -166,11 +167,17 @@ impl Search<'_> {
 }
 
 impl Neighbours<'_> {
+    /// Checks each patch as it comes: looks are few, and the last patch of all asks for none.
     fn push(&mut self, embedding: &[f32]) -> Result<bool> {
         same_length("length of a feature", self.seen.dim, embedding.len())?;
+        check_finite("patches", RowsView { values: embedding, dim: embedding.len() })?;
+        if self.seen.len() as u64 >= self.patches {
+            let (expected, got) = (self.patches as usize, self.seen.len() + 1);
+            return Err(bagssl_core::Error::Length { what: "patches of a grid", expected, got }.into());
+        }
         self.seen.values.extend_from_slice(embedding);
         let count = self.seen.len() as u64;
-        if count >= self.patches {
+        if count == self.patches {
             return Ok(true);
         }
         let decided =

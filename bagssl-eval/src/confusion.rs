@@ -31,15 +31,6 @@ impl Confusion {
         Ok(Confusion { classes, counts })
     }
 
-    /// The accuracy on each class's samples, in percent, in the order of `classes`; none where there is no sample.
-    pub fn per_class(&self) -> Vec<Option<f64>> {
-        let of = |(place, row): (usize, &Vec<u64>)| {
-            let all: u64 = row.iter().sum();
-            (all > 0).then(|| 100.0 * row[place] as f64 / all as f64)
-        };
-        self.counts.iter().enumerate().map(of).collect()
-    }
-
     /// The pairs of classes that are confused most, `(class, taken for, how often)`, at most `count`.
     pub fn worst(&self, count: usize) -> Vec<(u32, u32, u64)> {
         let mut pairs = Vec::new();
@@ -62,9 +53,6 @@ mod tests {
         let confusion = Confusion::of(&[7, 7, 2, 9, 2], &[2, 2, 2, 7, 7]).unwrap();
         assert_eq!(confusion.classes, [2, 7, 9]);
         assert_eq!(confusion.counts, [[1, 2, 0], [1, 0, 1], [0, 0, 0]]);
-        let shares = confusion.per_class();
-        assert!((shares[0].unwrap() - 100.0 / 3.0).abs() < 1e-12);
-        assert_eq!(shares[1..], [Some(0.0), None]);
         assert_eq!(confusion.worst(2), [(2, 7, 2), (7, 2, 1)]);
         assert!(Confusion::of(&[1], &[]).is_err());
     }

@@ -116,11 +116,6 @@ impl World {
         self.joint.as_slice()
     }
 
-    /// The probability of each patch.
-    pub fn marginal(&self) -> &[f64] {
-        &self.marginal
-    }
-
     /// The eigenvalues of `D^(-1/2) P D^(-1/2)`, `D = diag p`, the greatest first: the first is 1.
     pub fn eigenvalues(&self) -> Vec<f64> {
         let scaled = DMatrix::from_fn(self.patches(), self.patches(), |a, b| {

@@ -62,10 +62,10 @@ pub enum Error {
     /// A setting or shape that the core refuses.
     #[error(transparent)]
     Core(#[from] bagssl_core::Error),
-    /// A file of a classifier is none, or not whole.
+    /// A file of a classifier or of stored features is none, not whole, of something else, or in use.
     #[error("{part}: expected {expected}, got {got}")]
     File {
-        /// Which part of it.
+        /// Which part of it, or its path.
         part: String,
         /// What belongs there.
         expected: String,
@@ -75,10 +75,10 @@ pub enum Error {
     /// A thumbnail cannot be written as PNG.
     #[error("thumbnail: {0}")]
     Thumbnail(String),
-    /// A file cannot be written.
+    /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Write {
-        /// Which file.
+        /// Which file, or the folder of one without a name.
         path: PathBuf,
         /// Why.
         source: std::io::Error,

@@ -1,9 +1,10 @@
 //! Health: has the representation collapsed?
 
+use bagssl_core::coding_rate;
 use serde::{Deserialize, Serialize};
 
 use crate::features::Features;
-use crate::spectrum::{coding_rate_bound, effective_rank, total_coding_rate};
+use crate::spectrum::{effective_rank, total_coding_rate};
 use crate::table::RowsView;
 
 /// What the figures say, from the thresholds of [`Health`].
@@ -60,7 +61,8 @@ pub struct Health {
     pub unit: Deviation,
     /// Effective rank of the centred features (Roy and Vetterli 2007).
     pub effective_rank: f64,
-    /// The most that it could be: the lesser of `dim` and the patches less one.
+    /// The most that it could be: the lesser of `dim` and one less than the patches that it is of (see [`Health::of`]), at
+    /// least 1.
     pub rank_limit: usize,
     /// Total coding rate of the features at unit length, the mean over patch positions.
     pub coding_rate: f64,
@@ -97,8 +99,7 @@ impl Health {
         let (images, patches, dim) = (features.len(), features.patches(), features.dim());
         let (raw, unit) = (Seen::as_they_are(features), Seen::at_unit_length(features));
         let rank_limit = dim.min(kept(images * patches, dim).saturating_sub(1)).max(1);
-        let coding_rate = mean_coding_rate(&unit, patches);
-        let bound = coding_rate_bound(images, dim, EPSILON);
+        let (rate, bound) = (mean_coding_rate(&unit, patches), coding_rate::bound(images, dim, EPSILON));
         let (cosine_within, cosine_between) = cosines(&unit, patches);
         let mut health = Health {
             images,
@@ -108,9 +109,9 @@ impl Health {
             unit: Deviation::of(&unit),
             effective_rank: effective_rank(&centred(&raw), dim),
             rank_limit,
-            coding_rate,
+            coding_rate: rate,
             coding_rate_bound: bound,
-            coding_rate_share: coding_rate / bound,
+            coding_rate_share: rate / bound,
             cosine_within,
             cosine_between,
             uniformity: uniformity(&unit, patches),

@@ -3,7 +3,7 @@
 //! In the order in which an image goes through: a network (or a [`baselines`] one, in [`colour`] or not) gives the
 //! [`features`] of its patches, in a [`table`] in memory or in a [`store`] on disk, whose mean is its representation; labelled [`samples`] of these are classified by [`knn`]
 //! and by a linear [`probe`] under a [`protocol`] that has a name, with what is taken for what as
-//! [`confusion`]; a [`classifier`] is one of these that is kept in a file. [`health`] tells a collapsed representation by its [`spectrum`], [`convergence`] compares the
+//! [`confusion`]; a [`classifier`] is one of these that is kept in a file. [`health`] tells a collapsed representation by its spectrum, [`convergence`] compares the
 //! mean of patches to the whole image, [`neighbours`] shows what a representation takes to be alike, [`plane`] draws a map of it, [`locality`] whether it knows where a
 //! patch lies, [`cooccurrence`] checks the
 //! theory where all is known, [`stats`] says what a
@@ -52,7 +52,7 @@ pub mod confusion;
 pub mod protocol;
 pub mod classifier;
 
-pub mod spectrum;
+mod spectrum;
 pub mod health;
 pub mod convergence;
 pub mod neighbours;

@@ -34,7 +34,7 @@ const HELD_OUT: f64 = 0.1;
 
 impl Protocol {
     /// The names that [`Protocol::preset`] knows, the default first.
-    pub const NAMES: [&str; 5] = ["bagssl", "solo", "lightly", "emp-ssl", "vicreg"];
+    const NAMES: [&str; 5] = ["bagssl", "solo", "lightly", "emp-ssl", "vicreg"];
 
     /// A protocol by its name.
     ///
@@ -171,14 +171,27 @@ mod tests {
         assert_eq!((fnv1a(b"").as_str(), fnv1a(b"foobar").as_str()), ("cbf29ce484222325", "85944171f73967e8"));
     }
 
-    /// Features so small that only the greatest rate learns anything.
+    /// 120 samples of class 0 at 0, 80 of class 1 so far from there.
+    fn two_points(gap: f32) -> Samples {
+        let labels: Vec<u32> = (0..200).map(|i| u32::from(i % 5 < 2)).collect();
+        let values = labels.iter().map(|&label| gap * label as f32).collect();
+        Samples::new(Rows { values, dim: 1 }, labels).unwrap()
+    }
+
+    /// Two classes at two points. The nearer these are, the greater the rate that it takes to tell them apart; a lower one
+    /// says the more frequent class of all samples. The first that does best on the held-out samples is chosen.
     #[test]
     fn the_rate_is_chosen_on_the_training_samples() {
-        let values = (0..200).map(|i| if i % 2 == 0 { 3e-3 } else { 5e-3 }).collect();
-        let train = Samples::new(Rows { values, dim: 1 }, (0..200).map(|i| i % 2).collect()).unwrap();
         let protocol = Protocol::preset("vicreg").unwrap();
-        let Linear::Sgd(chosen) = protocol.probe(&train, 1).unwrap() else { panic!("SGD") };
-        assert!(AROUND.iter().any(|factor| chosen.rate == 0.02 * factor));
+        let with = |factor| Linear::Sgd(Sgd { rate: 0.02 * factor, ..Sgd::VICREG });
+        for (gap, best) in [(0.5, 1.0), (0.3, 3.0), (0.2, 10.0)] {
+            let train = two_points(gap);
+            let (kept, out) = train.hold_out(HELD_OUT, 1).unwrap();
+            let learns = AROUND.map(|factor| with(factor).evaluate(&kept, &out).unwrap().accuracy == 100.0);
+            assert_eq!(learns, AROUND.map(|factor| factor >= best), "{gap}");
+            assert_eq!(protocol.probe(&train, 1).unwrap(), with(best), "{gap}");
+        }
+        let train = two_points(0.2);
         assert_eq!(Protocol { factors: &[], ..protocol }.probe(&train, 1).unwrap(), protocol.linear);
         let of_emp_ssl = Protocol::preset("emp-ssl").unwrap();
         assert_eq!(of_emp_ssl.probe(&train, 1).unwrap(), of_emp_ssl.linear);

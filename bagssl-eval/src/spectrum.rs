@@ -12,25 +12,13 @@ use crate::matrix::{Matrix, multiply};
 ///
 /// # Source
 /// EMP-SSL, arXiv:2304.03977.
-pub fn total_coding_rate(rows: &[f64], dim: usize, epsilon: f64) -> f64 {
+pub(crate) fn total_coding_rate(rows: &[f64], dim: usize, epsilon: f64) -> f64 {
     let count = rows.len() / dim;
     let scale = dim as f64 / (count as f64 * epsilon);
     let gram = smaller_gram(rows, count, dim) * scale;
     let side = gram.nrows();
     let factor = Cholesky::new(gram + DMatrix::identity(side, side)).expect("identity plus a Gram matrix is definite");
     -factor.l_dirty().diagonal().iter().map(|value| value.ln()).sum::<f64>()
-}
-
-/// The lowest value of [`total_coding_rate`] for `count` rows of unit length: that of rows spread evenly over as many
-/// directions as there are.
-///
-/// # Source
-/// `-n/2 ln(1 + d / (n epsilon))` for `n <= d`, `-d/2 ln(1 + 1 / epsilon)` for `n >= d`: the logarithm is concave, so that
-/// for a given trace equal eigenvalues are best.
-pub fn coding_rate_bound(count: usize, dim: usize, epsilon: f64) -> f64 {
-    let (count, dim) = (count as f64, dim as f64);
-    let directions = count.min(dim);
-    -0.5 * directions * (dim / (directions * epsilon)).ln_1p()
 }
 
 /// The effective rank: `exp` of the entropy of the singular values divided by their sum. Between 1 and the lesser side; 1
@@ -41,7 +29,7 @@ pub fn coding_rate_bound(count: usize, dim: usize, epsilon: f64) -> f64 {
 ///
 /// # Source
 /// Roy and Vetterli, *The effective rank: a measure of effective dimensionality*, EUSIPCO 2007.
-pub fn effective_rank(rows: &[f64], dim: usize) -> f64 {
+pub(crate) fn effective_rank(rows: &[f64], dim: usize) -> f64 {
     let gram = smaller_gram(rows, rows.len() / dim, dim);
     let noise = gram.trace() * f64::EPSILON * gram.nrows() as f64;
     let squares = gram.symmetric_eigenvalues();
@@ -66,6 +54,7 @@ fn smaller_gram(rows: &[f64], count: usize, dim: usize) -> DMatrix<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bagssl_core::coding_rate::bound;
     use proptest::prelude::*;
 
     fn unit(mut rows: Vec<f64>, dim: usize) -> Vec<f64> {
@@ -86,15 +75,8 @@ mod tests {
         let rate = total_coding_rate(&[1.0, 0.0, 0.0, 1.0, 0.0, 0.0], 3, 0.2);
         assert!((rate + 0.5 * 16f64.ln()).abs() < 1e-12);
         let even = total_coding_rate(&[1.0, 0.0, 0.0, 0.0, 0.0, 1.0], 3, 0.2);
-        assert!((even - coding_rate_bound(2, 3, 0.2)).abs() < 1e-12);
+        assert!((even - bound(2, 3, 0.2)).abs() < 1e-12);
         assert_eq!(total_coding_rate(&[0.0; 6], 3, 0.2), 0.0);
-    }
-
-    /// EMP-SSL's batch.
-    #[test]
-    fn the_bound_of_the_literature() {
-        assert!((coding_rate_bound(100, 1024, 0.2) + 197.75).abs() < 0.01);
-        assert!((coding_rate_bound(9, 4, 0.2) + 2.0 * 6f64.ln()).abs() < 1e-12);
     }
 
     #[test]
@@ -118,7 +100,7 @@ mod tests {
         #[test]
         fn the_coding_rate_lies_between_its_bound_and_0(rows in 1usize..20, dim in 1usize..20, seed in 0.01f64..1.0) {
             let rate = total_coding_rate(&unit(matrix(rows, dim, seed), dim), dim, 0.2);
-            prop_assert!(rate <= 0.0 && rate >= coding_rate_bound(rows, dim, 0.2) - 1e-9, "{rate}");
+            prop_assert!(rate <= 0.0 && rate >= bound(rows, dim, 0.2) - 1e-9, "{rate}");
         }
 
         #[test]

@@ -59,6 +59,12 @@ fn shown(chromium: &Path, html: &str, width: u32, dark: bool) -> Value {
     serde_json::from_str(title.unwrap_or_else(|| panic!("no page: {words}"))).unwrap()
 }
 
+/// What a page has none of.
+const NOTHING: [&str; 6] = ["emptySvgs", "emptyPlots", "brokenImages", "unnamedImages", "emptySections", "foreign"];
+
+/// A picture of one pixel.
+const DOT: &str = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
+
 /// A map, and a plot of curves.
 fn page() -> Page {
     let dot = Thumbnail::new(2, 3, vec![90; 18]).unwrap();
@@ -104,7 +110,7 @@ fn pages_are_whole_in_a_browser() {
         for (width, dark) in [(1200, false), (1200, true), (500, false)] {
             let said = shown(&chromium, &html, width, dark);
             let at = format!("{name}, {width} pixels, dark {dark}: {said}");
-            for nothing in ["emptySvgs", "emptyPlots", "brokenImages", "unnamedImages", "emptySections", "foreign"] {
+            for nothing in NOTHING {
                 assert_eq!(said[nothing], 0, "{nothing}: {at}");
             }
             assert_eq!(
@@ -121,18 +127,34 @@ fn pages_are_whole_in_a_browser() {
     }
 }
 
-/// The check can fail: a broken picture, a word on the console, an element that is too wide.
+/// Each check can fail: a broken picture, one without a name, a figure that is too small, one of two lines alone, a section that is
+/// its heading alone, what comes from elsewhere, an element that is too wide, a word on the console.
 #[test]
 fn what_is_broken_is_seen() {
     let Some(chromium) = chromium() else { return };
-    let said = shown(
-        &chromium,
-        "<html><body><img src='data:image/png;base64,AA'><svg width='5' height='5'></svg><p style='width: 3000px'>x</p></body></html>",
-        500,
-        false,
-    );
-    assert_eq!((&said["brokenImages"], &said["emptySvgs"], &said["unnamedImages"]), (&1.into(), &1.into(), &1.into()));
-    assert!(said["tooWide"].as_i64().unwrap() > 2000, "{said}");
-    let words = "<html><body><script>console.error('no')</script></body></html>";
-    assert!(std::panic::catch_unwind(|| shown(&chromium, words, 500, false)).is_err());
+    let shows = |body: &str| shown(&chromium, &format!("<html><body>{body}</body></html>"), 500, false);
+    let section = |text: &str| format!("<section><h2>a</h2>{text}</section>");
+    let plot = |lines: usize| {
+        let lines = "<line x2='9' y2='9'/>".repeat(lines);
+        format!("<figure><svg width='20' height='50'>{lines}</svg></figure>")
+    };
+    let whole = format!("<img alt='' src='{DOT}'>{}{}<a href='#a'>b</a>", plot(3), section("<p>b</p>"));
+    for (bad, check) in [
+        (String::new(), ""),
+        ("<img alt='a' src='data:image/png;base64,AA'>".into(), "brokenImages"),
+        (format!("<img src='{DOT}'>"), "unnamedImages"),
+        ("<svg width='5' height='50'></svg>".into(), "emptySvgs"),
+        (plot(2), "emptyPlots"),
+        (section(""), "emptySections"),
+        ("<iframe src='about:blank'></iframe>".into(), "foreign"),
+        ("<link rel='none' href='style.css'>".into(), "foreign"),
+    ] {
+        let said = shows(&format!("{whole}{bad}"));
+        for it in NOTHING {
+            assert_eq!(said[it], i32::from(it == check), "{it}: {bad}");
+        }
+    }
+    assert!(shows("<p style='width: 3000px'>x</p>")["tooWide"].as_i64().unwrap() > 2000);
+    let words = "<script>console.error('no')</script>";
+    assert!(std::panic::catch_unwind(|| shows(words)).is_err());
 }

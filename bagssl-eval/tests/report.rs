@@ -77,13 +77,21 @@ fn one_seed_has_no_interval_and_a_missing_side_no_sentence() {
     assert!(headline.sentences(&report).iter().any(|sentence| sentence.contains("no interval: one seed")));
 }
 
+/// What a page that stands alone never holds: addresses, programs, other files, and numbers that are none.
+fn forbidden(html: &str) -> Option<&'static str> {
+    let forbidden = ["http:", "https:", "<script", "<link", "@import", "url(", "NaN", "inf\""];
+    forbidden.into_iter().find(|part| html.contains(part))
+}
+
+/// A report, and a page of its own.
 #[test]
-fn the_page_needs_nothing_else_and_runs_nothing() {
-    let html = sample::report().html().unwrap();
-    for foreign in ["http:", "https:", "<script", "<link", "@import", "url(", "NaN", "inf\""] {
-        assert!(!html.contains(foreign), "{foreign}");
+fn pages_need_nothing_else_and_run_nothing() {
+    let report = sample::report();
+    for html in [report.html().unwrap(), report.claims[0].page.html().unwrap()] {
+        assert_eq!(forbidden(&html), None);
+        assert!(html.contains("src=\"data:image/png;base64,") && html.contains("<svg"));
     }
-    assert!(html.contains("src=\"data:image/png;base64,") && html.contains("<svg"));
+    assert_eq!(forbidden("<img src=\"https://x.org/a.png\">"), Some("https:"));
 }
 
 #[test]

@@ -120,8 +120,10 @@ impl<'a> Foreign<'a> {
             Self::from_safetensors(bytes)?
         };
         let values: u64 = foreign.tensors.values().map(|tensor| tensor.len() as u64).sum();
-        if values > 2 * bytes.len() as u64 {
-            return Err(refuse(&format!("{values} values of tensors that overlap, in {} bytes", bytes.len())));
+        let most = 2 * bytes.len() as u64;
+        if values > most {
+            let expected = format!("at most {most} values in a file of {} bytes", bytes.len());
+            return Err(refuse(&format!("expected {expected}, got {values} in tensors that overlap")));
         }
         Ok(foreign)
     }
@@ -141,8 +143,10 @@ impl<'a> Foreign<'a> {
             .map_err(|error| refuse(&format!("expected PyTorch's zip format or safetensors, got neither: {error}")))?;
         let mut tensors = BTreeMap::new();
         for (name, view) in read.tensors() {
-            let dtype = dtype(view.dtype())
-                .ok_or_else(|| refuse(&format!("tensor {name:?}: type {:?} is not known", view.dtype())))?;
+            let dtype = dtype(view.dtype()).ok_or_else(|| {
+                let expected = "F64, F32, F16, BF16, or integers of up to 64 bits";
+                refuse(&format!("tensor {name:?}: expected {expected}, got {:?}", view.dtype()))
+            })?;
             let shape = view.shape().to_vec();
             let mut strides = vec![1; shape.len()];
             for axis in (1..shape.len()).rev() {

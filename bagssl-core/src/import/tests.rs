@@ -188,7 +188,7 @@ fn archives_that_lie_are_refused() {
     broken(&changed(first + 8, &[1]), "flags 0x1");
     broken(&changed(first + 24, &[200]), "says that it has 200");
     broken(&changed(first + 20, &[200, 0, 0, 0, 200]), "outside");
-    broken(&changed(second + 42, &[0, 0]), "another name");
+    broken(&changed(second + 42, &[0, 0]), "\"a/y\": expected this name in the local header, got \"a/x\"");
     broken(&changed(second + 42, &[255, 255]), "outside");
     broken(&changed(second + 42, &[255, 255, 255, 255]), "ZIP64 field");
     // The first grows over the second.
@@ -197,7 +197,8 @@ fn archives_that_lie_are_refused() {
     broken(&changed(good.len() - 12, &[3, 0]), "expected at most");
     broken(&archive(&[("a", b"1"), ("a", b"2")]), "two entries are named");
     broken(&good[..good.len() - 1], "end of the central directory");
-    broken(b"PK\x03\x04", "4 bytes only");
+    broken(&changed(first + 46, &[0xff]), "expected names in UTF-8, got \"\u{fffd}/x\"");
+    broken(b"PK\x03\x04", "expected at least 22 bytes, got 4");
 }
 
 /// A tensor of 2^40 values in a storage of one, of a storage that is not there, and one past its end.
@@ -222,4 +223,33 @@ fn tensors_lie_within_their_storage() {
     let error = read(&tensor(3, b"K\x02", 1), &two).unwrap_err().to_string();
     assert!(error.contains("expected a storage of 3 values"), "{error}");
     assert!(read(&tensor(2, b"\x8a\x01\xff", 1), &two).is_err());
+}
+
+/// Sixty tensors that share a storage of 250 values.
+#[test]
+fn tensors_do_not_overlap_without_end() {
+    let storage = b"X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\xfa";
+    let tensor =
+        [b"ctorch._utils\n_rebuild_tensor_v2\n((".as_slice(), storage, b"tQK\x00K\xfa\x85K\x01\x85\x89N}tR"].concat();
+    let entry = |name: u8| [b"X\x01\0\0\0".as_slice(), &[name], b"h\x00"].concat();
+    let entries: Vec<u8> = (0..60).flat_map(|number| entry(b'A' + number)).collect();
+    let pickle = [b"\x80\x02", &tensor[..], b"q\x000}(", &entries, b"u."].concat();
+    let bytes = archive(&[("a/data.pkl", &pickle), ("a/data/0", &[0; 1000])]);
+    let error = Foreign::from_bytes(&bytes).unwrap_err().to_string();
+    let (most, length) = (2 * bytes.len(), bytes.len());
+    let expected =
+        format!("expected at most {most} values in a file of {length} bytes, got 15000 in tensors that overlap");
+    assert!(error.ends_with(&expected), "{error}");
+}
+
+/// A safetensors file of one value in 8 bits of floating point.
+#[test]
+fn types_that_are_not_known_are_named() {
+    let header = br#"{"a":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header, &[0]].concat();
+    let error = Foreign::from_bytes(&bytes).unwrap_err().to_string();
+    assert!(
+        error.ends_with("\"a\": expected F64, F32, F16, BF16, or integers of up to 64 bits, got F8_E4M3"),
+        "{error}"
+    );
 }

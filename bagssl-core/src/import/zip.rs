@@ -87,7 +87,8 @@ fn range(bytes: &[u8], start: u64, length: u64, what: &str) -> Result<Range<usiz
 
 /// The number of entries and the place of the central directory.
 fn directory(bytes: &[u8]) -> Result<(usize, Range<usize>)> {
-    let last = bytes.len().checked_sub(END_BYTES).ok_or_else(|| refuse(format!("got {} bytes only", bytes.len())))?;
+    let last = bytes.len().checked_sub(END_BYTES);
+    let last = last.ok_or_else(|| refuse(format!("expected at least {END_BYTES} bytes, got {}", bytes.len())))?;
     // A comment of up to 64 KiB may follow the record.
     let first = last.saturating_sub(0xffff);
     let end = (first..=last).rev().find(|&at| bytes[at..].starts_with(b"PK\x05\x06"));
@@ -124,7 +125,9 @@ fn entry<'a>(bytes: &'a [u8], record: &'a [u8], limit: usize) -> Result<(&'a str
     let name_range = range(record, CENTRAL_BYTES as u64, lengths[0], "name")?;
     let extra = range(record, name_range.end as u64, lengths[1], "extra field")?;
     let used = range(record, extra.end as u64, lengths[2], "comment")?.end;
-    let name = core::str::from_utf8(&record[name_range]).map_err(|_| refuse("expected names in UTF-8".into()))?;
+    let name = &record[name_range];
+    let name = core::str::from_utf8(name)
+        .map_err(|_| refuse(format!("expected names in UTF-8, got {:?}", String::from_utf8_lossy(name))))?;
     if flags & 1 != 0 || method != 0 {
         return Err(refuse(format!("{name:?}: expected a stored entry, got method {method}, flags {flags:#x}")));
     }
@@ -143,10 +146,12 @@ fn entry<'a>(bytes: &'a [u8], record: &'a [u8], limit: usize) -> Result<(&'a str
     if !local.starts_with(b"PK\x03\x04") {
         return Err(refuse(format!("{name:?}: expected a local header at {offset}, got other bytes")));
     }
-    let names = header.end as u64 + number::<2>(local, 26)? + number::<2>(local, 28)?;
-    let content = range(&bytes[..limit], names, size, name)?;
-    if bytes[header.end..content.start].get(..name.len()) != Some(name.as_bytes()) {
-        return Err(refuse(format!("{name:?}: the local header has another name")));
+    let [name_length, extra_length] = [number::<2>(local, 26)?, number::<2>(local, 28)?];
+    let content = range(&bytes[..limit], header.end as u64 + name_length + extra_length, size, name)?;
+    let local_name = &bytes[header.end..][..name_length as usize];
+    if local_name != name.as_bytes() {
+        let got = String::from_utf8_lossy(local_name);
+        return Err(refuse(format!("{name:?}: expected this name in the local header, got {got:?}")));
     }
     Ok((name, Place { whole: header.start..content.end, content }, used))
 }

@@ -55,7 +55,24 @@ fn the_last_patch_decides() {
         let far = [[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [1.0, 1.0, 1.0]];
         assert_eq!(far.map(|patch| search.push(&patch).unwrap()), [false, false, true]);
         assert!(classifier.search(3, 1, 0.9).is_err() && classifier.search(3, 2, 1.5).is_err());
-        assert!(classifier.search(3, 2, 0.9).unwrap().push(&[1.0]).is_err());
+    }
+}
+
+/// A patch that is refused is not taken in: the next one is the first.
+#[test]
+fn each_patch_is_checked_as_it_comes() {
+    for classifier in classifiers() {
+        let mut search = classifier.search(3, 2, 0.9999).unwrap();
+        for bad in [f32::NAN, f32::INFINITY] {
+            let error = search.push(&[1.0, bad, 1.0]).unwrap_err();
+            assert!(matches!(error, Error::NotFinite { index: 1, .. }), "{error}");
+        }
+        assert!(matches!(search.push(&[1.0]), Err(Error::Length { expected: DIM, got: 1, .. })));
+        let far = [[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [1.0, 1.0, 1.0]];
+        assert_eq!(far.map(|patch| search.push(&patch).unwrap()), [false, false, true]);
+        let error = search.push(&far[0]).unwrap_err();
+        assert!(matches!(error, Error::Core(_)), "{error}");
+        assert_eq!(error.to_string(), "patches of a grid: expected length 3, got 4");
     }
 }
 

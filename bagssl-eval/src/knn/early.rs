@@ -1,7 +1,5 @@
 //! Nearest neighbours on any-time bags: whether more patches could change an image's class.
 
-use std::collections::BTreeMap;
-
 use bagssl_core::aggregate::RunningMean;
 use bagssl_core::embed::Rows;
 use bagssl_core::quantile::student_t;
@@ -11,75 +9,7 @@ use crate::error::{Error, Result};
 use crate::samples::{Samples, check_finite};
 use crate::similarity::{nearest, unit_rows};
 
-/// What rounding may change of a cosine in `f32`.
-const ROUNDING: f64 = 1e-6;
-
 impl Knn {
-    /// The class of every embedding within `radius` of `mean`, if it is the same for all; `None` if it may not be. With the
-    /// ball in which an image's representation lies
-    /// ([`RunningMean::radius`](bagssl_core::aggregate::RunningMean::radius)), this says whether more patches could change
-    /// its class.
-    ///
-    /// Votes are not linear in the embedding, so there is no error to compute for them; the bound is geometric. Within the
-    /// ball the direction turns by up to `asin(radius / |mean|)`, and each cosine changes by at most twice the sine of half
-    /// of that, `change`. Against the leading class count only those of its samples that are among the nearest in any case,
-    /// each with `s - change`, and for every other class all that may be, with `s + change`. All cosines do not change to the
-    /// worst at once: more balls than those found have one class.
-    ///
-    /// A ball that holds the representation with some confidence keeps it for one look. Looks while patches come in are
-    /// those of [`Looks`](bagssl_core::anytime::Looks), with its confidence for each.
-    ///
-    /// # Errors
-    /// Those of [`Knn::predict`]; [`Error::Setting`] if the radius is not a number of at least 0.
-    ///
-    /// # Example
-    /// ```
-    /// use bagssl_core::embed::Rows;
-    /// use bagssl_eval::knn::Knn;
-    /// use bagssl_eval::samples::Samples;
-    /// let train = Samples::new(Rows { values: vec![1.0, 0.0, 0.0, 1.0], dim: 2 }, vec![4, 7])?;
-    /// let knn = Knn { neighbours: 1, ..Knn::default() };
-    /// assert_eq!(knn.predict_within(&train, &[5.0, 1.0], 0.5)?, Some(4));
-    /// assert_eq!(knn.predict_within(&train, &[5.0, 1.0], 4.0)?, None);
-    /// # Ok::<(), bagssl_eval::Error>(())
-    /// ```
-    pub fn predict_within(&self, train: &Samples, mean: &[f32], radius: f64) -> Result<Option<u32>> {
-        if radius.is_nan() || radius < 0.0 {
-            let expected = "a number of at least 0".into();
-            return Err(Error::Setting { name: "radius", expected, got: radius.to_string() });
-        }
-        let row = Rows { values: mean.to_vec(), dim: mean.len() };
-        let class = self.predict(train, &row)?[0];
-        let length = mean.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
-        // A ball around 0 has every direction.
-        if radius >= length {
-            return Ok(None);
-        }
-        let change = 2.0 * (0.5 * (radius / length).asin()).sin() + ROUNDING;
-        let near = nearest(&unit_rows(&row), train.rows(), train.len(), |_, _| true).remove(0);
-        Ok(self.wins_in_any_case(class, &near, train.labels(), change).then_some(class))
-    }
-
-    /// Whether a class has the most votes whichever way each similarity changes by up to `change`; `near` are all samples.
-    fn wins_in_any_case(&self, class: u32, near: &[(usize, f32)], labels: &[u32], change: f64) -> bool {
-        let last = |place: usize| near.get(place).map_or(f64::NEG_INFINITY, |&(_, similarity)| f64::from(similarity));
-        let (last_in, first_out) = (last(self.neighbours.min(near.len()) - 1), last(self.neighbours));
-        let weight = |similarity: f64| ((similarity - last(0)) / self.temperature).exp();
-        let (mut least, mut most) = (0.0, BTreeMap::new());
-        for &(sample, similarity) in near {
-            let similarity = f64::from(similarity);
-            if labels[sample] != class && similarity + 2.0 * change >= last_in {
-                let (count, votes) = most.entry(labels[sample]).or_insert((0, 0.0));
-                if *count < self.neighbours {
-                    (*count, *votes) = (*count + 1, *votes + weight(similarity + change));
-                }
-            } else if labels[sample] == class && similarity - 2.0 * change > first_out {
-                least += weight(similarity - change);
-            }
-        }
-        most.values().all(|&(_, votes)| least > votes)
-    }
-
     /// The class of an image, if the patches seen so far leave no doubt of it: with the given confidence its votes outweigh
     /// those of every other class. `patches` are drawn without replacement from a grid of `of_patches`. While they come in,
     /// look only where [`Looks`](bagssl_core::anytime::Looks) says, with its confidence for each look.
@@ -89,7 +19,6 @@ impl Knn {
     /// another, and the mean of these an error by Student's t, with the confidence split over the other classes
     /// (Bonferroni). That is an approximation, the better the smaller the errors of the cosines are against the temperature.
     /// In favour of the other classes, each votes with as many of its own nearest samples as may vote at all.
-    /// [`Knn::predict_within`] needs no approximation, but many more patches.
     ///
     /// # Shapes
     /// - `patches`: `[patch, dim]`
@@ -190,20 +119,6 @@ mod tests {
         Samples::new(Rows { values, dim }, labels).unwrap()
     }
 
-    /// A query at 0 degrees, samples at 30 and -60: the nearer one stays the nearer up to 15 degrees. The bound allows for
-    /// one cosine to rise while the other falls: 0.866 - 0.5 is 2 * 2 sin(angle / 2) at 10.5 degrees, a radius of 0.182 * 3.
-    #[test]
-    fn a_ball_by_hand() {
-        let at = |degrees: f32| [degrees.to_radians().cos(), degrees.to_radians().sin()];
-        let train = Samples::new(Rows { values: [at(30.0), at(-60.0)].concat(), dim: 2 }, vec![6, 2]).unwrap();
-        let knn = Knn { neighbours: 1, temperature: 0.1 };
-        let within = |radius| knn.predict_within(&train, &[3.0, 0.0], radius);
-        assert_eq!([0.0, 0.54, 0.55, 3.0].map(|radius| within(radius).unwrap()), [Some(6), Some(6), None, None]);
-        assert!([-1.0, f64::NAN].iter().all(|&radius| within(radius).is_err()));
-        assert_eq!(knn.predict_within(&train, &[0.0, 0.0], 0.0).unwrap(), None);
-        assert!(knn.predict_within(&train, &[1.0], 0.0).is_err());
-    }
-
     /// One sample of each of two classes, on the axes; patches (2, 1) and (4, 1) have the mean (3, 1). The logarithms of the
     /// votes are 3 and 1 over sqrt 10 T, the margin 0.632 / T. Its slope is (e1 - e2) / T without its part along the mean,
     /// (0.4, -1.2) / T; patches change it by (-0.4, 0.4) / (sqrt 10 T): an error of 0.4 sqrt(1 - 2 / N) / (sqrt 10 T). With
@@ -225,24 +140,6 @@ mod tests {
     }
 
     proptest! {
-        /// Points of the ball, many of them on its surface, have the class that is said.
-        #[test]
-        fn no_point_of_the_ball_has_another_class(neighbours in 1usize..12, temperature in 0.05f64..0.5, radius in 0.001f64..0.3, seed: u64) {
-            let (train, queries) = (samples(12, 3, seed), samples(20, 3, seed ^ 1));
-            let knn = Knn { neighbours, temperature };
-            let mut random = Address { seed, ..Address::default() }.stream(Purpose::Augment);
-            for query in queries.rows().values.chunks(3) {
-                let Some(class) = knn.predict_within(&train, query, radius).unwrap() else { continue };
-                for _ in 0..20 {
-                    let step = [0; 3].map(|_| random.normal_pair().0);
-                    let length = step.iter().map(|x| x * x).sum::<f64>().sqrt();
-                    let reach = radius * [1.0, 0.999, 0.5][random.below(3) as usize] / length;
-                    let values = query.iter().zip(step).map(|(&x, step)| (f64::from(x) + reach * step) as f32).collect();
-                    prop_assert_eq!(knn.predict(&train, &Rows { values, dim: 3 }).unwrap(), [class]);
-                }
-            }
-        }
-
         /// The slope is that of the value, by a small step in some direction.
         #[test]
         fn slopes_are_those_of_the_votes(neighbours in 1usize..9, temperature in 0.1f64..1.0, seed: u64) {

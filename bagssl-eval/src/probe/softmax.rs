@@ -61,13 +61,14 @@ impl Model {
     /// # Errors
     /// Those of [`Model::predict`].
     pub fn rank<'a>(&self, rows: impl Into<RowsView<'a>>, count: usize) -> Result<Vec<Vec<u32>>> {
-        let probabilities = self.probabilities(rows)?;
+        // Not by probabilities: those of classes far behind are all 0.
+        let logits = self.logits(rows)?;
         let of_row = |row: &[f64]| {
             let mut places: Vec<usize> = (0..row.len()).collect();
             places.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
             places.into_iter().take(count.max(1)).map(|place| self.classes[place]).collect()
         };
-        Ok(probabilities.chunks_exact(self.classes.len()).map(of_row).collect())
+        Ok(logits.chunks_exact(self.classes.len()).map(of_row).collect())
     }
 
     /// The probability of each class, `[row, class]`.
@@ -212,5 +213,17 @@ mod tests {
         assert_eq!(model.logits(&rows).unwrap(), [2.0, 1.5, 1.0, 1.5, 0.5, 0.5]);
         assert_eq!(model.evidence(&rows).unwrap(), [2.0, 1.0, 1.0, 1.0, 0.5, 0.0].map(|value| value / 3.0));
         assert!(model.evidence(&Rows { values: vec![], dim: 2 }).is_err());
+    }
+
+    /// Logits 0, 5, 10 and 2000 have the probabilities 0, 0, 0 and 1: the exponential of less than -745 is 0.
+    #[test]
+    fn classes_far_behind_keep_their_order() {
+        let model =
+            Model { classes: vec![1, 4, 6, 7], parameters: vec![0.0, 5.0, 10.0, 2000.0, 0.0, 0.0, 0.0, 0.0], dim: 1 };
+        let row = Rows { values: vec![1.0], dim: 1 };
+        assert_eq!(model.probabilities(&row).unwrap(), [0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(model.rank(&row, 3).unwrap(), [[7, 6, 4]]);
+        // Equal logits: the smallest class first.
+        assert_eq!(model.rank(&Rows { values: vec![0.0], dim: 1 }, 2).unwrap(), [[1, 4]]);
     }
 }

@@ -134,6 +134,17 @@ impl Figure {
     }
 }
 
+/// One HTML file that needs nothing else: its title, the first paragraphs, and the sections, as finished HTML.
+pub(super) fn page(title: &str, lead: &[String], sections: &str) -> String {
+    let (title, style) = (escape(title), include_str!("style.css"));
+    let lead: String = lead.iter().map(|sentence| format!("<p>{}</p>\n", prose(sentence))).collect();
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{style}</style>\n</head>\n\
+         <body>\n<h1>{title}</h1>\n<div class=\"lead\">\n{lead}</div>\n{sections}</body>\n</html>\n"
+    )
+}
+
 /// Text in HTML; a number stays beside its percent sign.
 pub(super) fn prose(text: &str) -> String {
     escape(text).replace(" %", "\u{a0}%")

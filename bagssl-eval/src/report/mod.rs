@@ -33,8 +33,8 @@ pub use scatter::{Point, Scatter};
 use crate::error::Result;
 use crate::files::write_whole;
 use crate::health::Health;
-use document::{Section, prose};
-use escape::escape;
+use document::Section;
+use escape::escape_markdown;
 
 /// All that a run has shown. The fields are those of `report.json`, which holds the [`Headline`] besides, under `headline`;
 /// pixels are not part of it.
@@ -96,11 +96,10 @@ impl Report {
     /// # Errors
     /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
     pub fn markdown(&self) -> Result<String> {
-        let lead: String =
-            self.lead().iter().map(|sentence| format!("{}\n\n", escape::escape_markdown(sentence))).collect();
+        let lead: String = self.lead().iter().map(|sentence| format!("{}\n\n", escape_markdown(sentence))).collect();
         let sections: String = self.sections()?.iter().map(Section::markdown).collect();
         let note = "Plots and pictures are in report.html.";
-        Ok(format!("# {}\n\n{lead}{note}\n\n{}\n", escape::escape_markdown(&self.title()), sections.trim_end()))
+        Ok(format!("# {}\n\n{lead}{note}\n\n{}\n", escape_markdown(&self.title()), sections.trim_end()))
     }
 
     /// The report as one HTML file that needs nothing else.
@@ -108,15 +107,8 @@ impl Report {
     /// # Errors
     /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
     pub fn html(&self) -> Result<String> {
-        let title = escape(&self.title());
-        let lead: String = self.lead().iter().map(|sentence| format!("<p>{}</p>\n", prose(sentence))).collect();
         let sections: String = self.sections()?.iter().map(Section::html).collect();
-        let style = include_str!("style.css");
-        Ok(format!(
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-             content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{style}</style>\n</head>\n\
-             <body>\n<h1>{title}</h1>\n<div class=\"lead\">\n{lead}</div>\n{sections}</body>\n</html>\n"
-        ))
+        Ok(document::page(&self.title(), &self.lead(), &sections))
     }
 
     /// Writes `report.json`, `report.md`, `report.html` and the plots' data (`results.csv`, `convergence.csv`,

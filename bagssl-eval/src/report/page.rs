@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::block::Block;
-use super::document::{Part, Section, prose};
-use super::escape::{escape, escape_csv, escape_markdown};
+use super::document::{self, Part, Section};
+use super::escape::{escape_csv, escape_markdown};
 use crate::error::Result;
 
 /// Sections under a title.
@@ -26,8 +26,6 @@ impl Page {
     /// # Errors
     /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
     pub fn html(&self) -> Result<String> {
-        let title = escape(&self.title);
-        let lead: String = self.lead.iter().map(|sentence| format!("<p>{}</p>\n", prose(sentence))).collect();
         let mut body = String::new();
         for block in &self.blocks {
             body += &Section { title: block.title.clone().into(), text: vec![], parts: block.parts()? }.html();
@@ -36,12 +34,7 @@ impl Page {
             let parts = vec![Part::Lines(self.origins.clone())];
             body += &Section { title: "Where the numbers come from".into(), text: vec![], parts }.html();
         }
-        let style = include_str!("style.css");
-        Ok(format!(
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-             content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{style}</style>\n</head>\n\
-             <body>\n<h1>{title}</h1>\n<div class=\"lead\">\n{lead}</div>\n{body}</body>\n</html>\n"
-        ))
+        Ok(document::page(&self.title, &self.lead, &body))
     }
 
     /// Markdown, without plots.
@@ -152,7 +145,6 @@ mod tests {
         let page = page();
         let html = page.html().unwrap();
         assert!(html.contains("<title>A &lt;b&gt;</title>") && html.contains("<svg") && html.contains("seed 0"));
-        assert!(!html.contains("http://") || !html.contains("src="), "nothing is loaded");
         assert!(
             page.markdown().contains("| long name | 7.1 |") && page.markdown().starts_with("# A \\<b\\>\n\nAnswer")
         );

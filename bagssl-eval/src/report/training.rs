@@ -11,6 +11,54 @@ use crate::stats::{deviation, mean};
 /// The most points of a line.
 const POINTS: usize = 200;
 
+/// What a training minimises. Each loss has a figure `invariance`, and means something else by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Objective {
+    CodingRate,
+    Vicreg,
+    Simclr,
+}
+
+/// The figures that every loss has, each on a scale of its own: those of two losses share no plot.
+const OWN_SCALE: [&str; 3] = ["gradient", "invariance", "loss"];
+
+impl Objective {
+    const ALL: [Self; 3] = [Objective::CodingRate, Objective::Vicreg, Objective::Simclr];
+
+    /// None for what is not trained.
+    fn of(model: Model) -> Option<Self> {
+        match model {
+            Model::Bagssl | Model::MultiScale => Some(Objective::CodingRate),
+            Model::BagsslVicreg | Model::Vicreg => Some(Objective::Vicreg),
+            Model::Simclr => Some(Objective::Simclr),
+            Model::Random | Model::Pixels | Model::Histogram => None,
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Objective::CodingRate => "coding rate",
+            Objective::Vicreg => "VICReg",
+            Objective::Simclr => "SimCLR",
+        }
+    }
+
+    /// What this loss calls its invariance.
+    fn invariance(self) -> &'static str {
+        match self {
+            Objective::CodingRate => {
+                "How much the patches of an image agree in the projection: the mean cosine to their mean, 1 at best"
+            }
+            Objective::Vicreg => {
+                "How much the patches of an image differ in the projection: the mean squared difference of two, 0 at best"
+            }
+            Objective::Simclr => {
+                "How much the patches of an image agree in the projection: the mean cosine of two, 1 at best"
+            }
+        }
+    }
+}
+
 pub(super) fn curves(report: &Report) -> Section {
     let mut names: Vec<&String> = vec![];
     for point in report.curves.iter().flat_map(|curve| &curve.points) {
@@ -18,13 +66,23 @@ pub(super) fn curves(report: &Report) -> Section {
         names.sort_unstable();
         names.dedup();
     }
-    let figures: Vec<Figure> = names.into_iter().filter_map(|name| figure(report, name)).collect();
+    let figures: Vec<Figure> = names.into_iter().flat_map(|name| figures(report, name)).collect();
     let parts = if figures.is_empty() { vec![] } else { vec![Part::Figures(figures)] };
     Section { title: "Training".into(), text: vec![], parts }
 }
 
-fn figure(report: &Report, name: &str) -> Option<Figure> {
+/// The plots of the figures of one name: one for each loss where they are on its scale.
+fn figures(report: &Report, name: &str) -> Vec<Figure> {
+    if OWN_SCALE.contains(&name) {
+        return Objective::ALL.into_iter().filter_map(|objective| figure(report, name, Some(objective))).collect();
+    }
+    figure(report, name, None).into_iter().collect()
+}
+
+/// Of the models with this loss, or of all.
+fn figure(report: &Report, name: &str, objective: Option<Objective>) -> Option<Figure> {
     let models = results::MODELS.into_iter().enumerate();
+    let models = models.filter(|&(_, model)| objective.is_none() || objective == Objective::of(model));
     let series = models.filter_map(|(colour, model)| {
         let curves: Vec<&Curve> = report.curves.iter().filter(|curve| curve.model == model).collect();
         let points = over_seeds(&curves, name);
@@ -33,17 +91,22 @@ fn figure(report: &Report, name: &str) -> Option<Figure> {
     });
     let (x_label, y_label) = ("epoch".into(), name.to_string());
     let chart = LineChart { x_label, y_label, logarithmic: false, series: series.collect() };
-    let caption = format!("{}; mean over the seeds, band: one standard deviation.", meaning(name));
-    Some(Figure { title: name.into(), plot: chart.render(name)?, caption })
+    let title = objective.map_or(name.to_string(), |objective| format!("{name}, {}", objective.title()));
+    let caption = format!("{}; mean over the seeds, band: one standard deviation.", meaning(name, objective));
+    Some(Figure { plot: chart.render(&title)?, title, caption })
 }
 
 /// What is known of the figures that training writes down.
-fn meaning(name: &str) -> &'static str {
+fn meaning(name: &str, objective: Option<Objective>) -> &'static str {
     match name {
         "loss" => "The loss that is minimised",
-        "invariance" => "How much the patches of an image agree in the projection: the cosine to their mean, 1 at best",
+        "invariance" => objective.map_or("Invariance", Objective::invariance),
+        "gradient" => "Length of the gradient of the loss",
         "tcr" => "Total coding rate: the lower, the more of the space the projections fill",
         "tcr_share" => "Total coding rate as a share of its bound: near 0 is a collapse, 1 fills the space evenly",
+        "variance" => "How far the deviations of the projections fall short of 1, on average: 0 at best",
+        "covariance" => "How much dimensions of the projections vary together, the squares summed: 0 at best",
+        "similarity" => "Mean cosine between projections of different images: near 1 is a collapse",
         "rate" | "learning_rate" => "Learning rate",
         _ => "As training wrote it down",
     }
@@ -126,12 +189,49 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn curve(values: &[f64]) -> Curve {
+        curve_of(Model::Bagssl, "loss", values)
+    }
+
+    fn curve_of(model: Model, name: &str, values: &[f64]) -> Curve {
         let point = |(step, &value): (usize, &f64)| CurvePoint {
             step: step as u64,
             epoch: step as f64,
-            figures: BTreeMap::from([("loss".to_string(), value)]),
+            figures: BTreeMap::from([(name.to_string(), value)]),
         };
-        Curve { model: Model::Bagssl, seed: 0, points: values.iter().enumerate().map(point).collect() }
+        Curve { model, seed: 0, points: values.iter().enumerate().map(point).collect() }
+    }
+
+    /// All that can be trained, in one report: what an invariance is stands beside the curves of those that mean it.
+    #[test]
+    fn losses_share_a_plot_only_where_they_mean_the_same() {
+        let of = |name: &str| {
+            let curves = Model::TRAINED.map(|model| curve_of(model, name, &[0.5, 0.75])).to_vec();
+            figures(&Report { curves, ..Report::default() }, name)
+        };
+        let expected = [
+            (
+                "invariance, coding rate",
+                "the mean cosine to their mean, 1 at best",
+                ["BagSSL", "multi-scale"].as_slice(),
+            ),
+            ("invariance, VICReg", "the mean squared difference of two, 0 at best", &["BagSSL-VICReg", "VICReg"]),
+            ("invariance, SimCLR", "the mean cosine of two, 1 at best", &["SimCLR"]),
+        ];
+        let found = of("invariance");
+        assert_eq!(found.len(), expected.len());
+        for (figure, (title, meaning, models)) in found.iter().zip(expected) {
+            assert_eq!(figure.title, title);
+            assert!(figure.caption.contains(meaning), "{}", figure.caption);
+            for model in Model::TRAINED.map(Model::title) {
+                assert_eq!(
+                    figure.plot.contains(&format!("</i>{model}</li>")),
+                    models.contains(&model),
+                    "{title}: {model}"
+                );
+            }
+        }
+        assert_eq!(OWN_SCALE.map(|name| of(name).len()), [3; 3]);
+        assert_eq!(["rate", "similarity", "tcr_share"].map(|name| of(name).len()), [1; 3]);
     }
 
     #[test]

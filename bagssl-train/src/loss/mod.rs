@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 pub use algebra::Algebra;
-pub use tcr::{tcr_bound, total_coding_rate};
+pub use tcr::total_coding_rate;
 
 /// A loss and its weights, as in a config file.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

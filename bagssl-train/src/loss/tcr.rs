@@ -4,6 +4,7 @@
 //! EMP-SSL, arXiv:2304.03977; the coding rate of Yu et al., *Learning Diverse and Discriminative Representations via the
 //! Principle of Maximal Coding Rate Reduction*, NeurIPS 2020.
 
+use bagssl_core::coding_rate;
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 
@@ -21,7 +22,7 @@ pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
     let (rate, surrogate) = total_coding_rate::<B, A>(rows.swap_dims(0, 1), epsilon);
     let cosine = invariance.clone().inner();
     let loss = rate.clone() - cosine.clone() * weight;
-    let share = rate.clone() / tcr_bound(images, dim, epsilon);
+    let share = rate.clone() / coding_rate::bound(images, dim, epsilon);
     LossValue::new(
         surrogate - invariance * weight,
         [("loss", loss), ("invariance", cosine), ("tcr", rate), ("tcr_share", share)],
@@ -53,13 +54,4 @@ pub fn total_coding_rate<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
     };
     let gradient = gradient * (-scale / count as f64);
     (logarithms.mean() * -0.5, (sets * Tensor::from_inner(gradient)).sum())
-}
-
-/// The lowest value that the total coding rate of `rows` unit rows of length `dim` can take: that of rows spread evenly
-/// over as many directions as there are.
-pub fn tcr_bound(rows: usize, dim: usize, epsilon: f64) -> f64 {
-    let directions = rows.min(dim) as f64;
-    // Each direction gets rows / directions of the unit lengths.
-    let scale = dim as f64 / (rows as f64 * epsilon);
-    -0.5 * directions * (scale * rows as f64 / directions).ln_1p()
 }
