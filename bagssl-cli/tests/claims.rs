@@ -294,6 +294,12 @@ fn an_image_that_is_left_out_of_one_view_is_left_out_of_all() {
     let found = json(here, &[&of("convergence")[..], &skip].concat());
     let last = found["checkpoints"][0]["whole"].as_array().unwrap().last().unwrap();
     assert_eq!(last["patches"], 6);
+
+    // The first image is none: of six there are three left.
+    fs::write(here.join("p/val/a/0.png"), "x").unwrap();
+    let map = ["map", "model.safetensors", "--data", "p", "--stride", "8", "--patches", "--limit", "36"];
+    let found = json(here, &[&map[..], &["--method", "pca"], &skip].concat());
+    assert_eq!(found["maps"][0]["points"].as_array().unwrap().len(), 3 * 6);
 }
 
 #[test]
@@ -353,13 +359,18 @@ fn a_map_of_images_and_of_patches() {
         assert_eq!(map["explained"].is_array(), more.contains(&"pca"));
         assert_eq!(of(more)["maps"][0]["points"], map["points"], "the same map again");
     }
-    let both = ["map", model, model, "--limit", "60", "--random", "4", "--method", "pca", "--report", "maps"];
+    let other = ["train", "--out", "other", "--seed", "1", "--epochs", "1", "--images", "450", "--patches", "2"];
+    json(here, &other);
+    let other = "other/checkpoint.safetensors";
+    let both = ["map", model, other, "--limit", "60", "--random", "4", "--method", "pca", "--report", "maps"];
     assert!(bagssl(here, &both).status.success());
     let html = fs::read_to_string(here.join("maps/map.html")).unwrap();
     assert!(html.matches("<figure class=\"map\">").count() == 2 && html.contains("data:image/png;base64,"));
     assert_eq!(fs::read_to_string(here.join("maps/map.csv")).unwrap().lines().count(), 1 + 2 * 60);
     refused(here, &["map", model], &["--report", "--json"]);
     refused(here, &["map", model, "--json", "--limit", "1"], &["--limit"]);
+    let few = ["map", model, "--json", "--patches", "--random", "25", "--limit", "10"];
+    refused(here, &few, &["--limit: expected at least 50, for two images of 25 patches, got 10"]);
     refused(
         here,
         &["map", model, "--json", "--limit", "30", "--random", "2", "--perplexity", "12"],
