@@ -294,6 +294,48 @@ fn an_image_that_is_left_out_of_one_view_is_left_out_of_all() {
     let found = json(here, &[&of("convergence")[..], &skip].concat());
     let last = found["checkpoints"][0]["whole"].as_array().unwrap().last().unwrap();
     assert_eq!(last["patches"], 6);
+
+    // The first image is none: of six there are three left.
+    fs::write(here.join("p/val/a/0.png"), "x").unwrap();
+    let map = ["map", "model.safetensors", "--data", "p", "--stride", "8", "--patches", "--limit", "36"];
+    let found = json(here, &[&map[..], &["--method", "pca"], &skip].concat());
+    assert_eq!(found["maps"][0]["points"].as_array().unwrap().len(), 3 * 6);
+}
+
+/// Turned images have as many patches, in another grid: for means they are as good as any, also from files; what goes by a patch's
+/// place says which image does not fit.
+#[test]
+fn where_places_count_all_images_have_the_same_grid() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    pictures(here, "train", &[(24, 32), (24, 32)]);
+    pictures(here, "val", &[(24, 32), (32, 24)]);
+    untrained(here, "model.safetensors", "16");
+    let eval = ["eval", "model.safetensors", "--data", "p", "--stride", "8", "--features", "features", "--json"];
+    assert!(json(here, &eval)["results"].is_array());
+    let expected = "expected a grid of 2x3 patches (rows x columns), as in val/a/0.png, got 3x2 in an image of 32x24";
+    let of = |claim: &'static str| ["eval", claim, "model.safetensors", "--data", "p", "--stride", "8"];
+    let locality = [&of("locality")[..], &["--features", "features"]].concat();
+    refused(here, &locality, &[&format!("model.safetensors: val/a/1.png: {expected}")]);
+
+    let aggregation = [&of("aggregation")[..], &["--only-knn", "--features", "features"]].concat();
+    let rows = |found: &Value| found["checkpoints"][0]["rows"].as_array().unwrap().len();
+    let found = json(here, &aggregation);
+    let why = found["checkpoints"][0]["not_pooled"].as_str().unwrap();
+    assert!(why.contains(expected) && rows(&found) == 8, "{found}");
+    assert!(succeeds(here, &aggregation).contains("no 2 x 2 pooling"));
+
+    // One half upright, the other not.
+    fs::remove_dir_all(here.join("p/val")).unwrap();
+    pictures(here, "val", &[(32, 24), (32, 24)]);
+    let words = "train/a/0.png: expected a grid of 3x2 patches (rows x columns), as in val/a/0.png, got 2x3";
+    refused(here, &locality, &[words]);
+    assert_eq!(rows(&json(here, &aggregation)), 8);
+    fs::remove_dir_all(here.join("p/train")).unwrap();
+    pictures(here, "train", &[(32, 24), (32, 24)]);
+    assert_eq!(json(here, &locality)["checkpoints"][0]["grid"], serde_json::json!([3, 2]));
+    let found = json(here, &aggregation);
+    assert!(found["checkpoints"][0]["not_pooled"].is_null() && rows(&found) == 9, "{found}");
 }
 
 #[test]
@@ -353,13 +395,18 @@ fn a_map_of_images_and_of_patches() {
         assert_eq!(map["explained"].is_array(), more.contains(&"pca"));
         assert_eq!(of(more)["maps"][0]["points"], map["points"], "the same map again");
     }
-    let both = ["map", model, model, "--limit", "60", "--random", "4", "--method", "pca", "--report", "maps"];
+    let other = ["train", "--out", "other", "--seed", "1", "--epochs", "1", "--images", "450", "--patches", "2"];
+    json(here, &other);
+    let other = "other/checkpoint.safetensors";
+    let both = ["map", model, other, "--limit", "60", "--random", "4", "--method", "pca", "--report", "maps"];
     assert!(bagssl(here, &both).status.success());
     let html = fs::read_to_string(here.join("maps/map.html")).unwrap();
     assert!(html.matches("<figure class=\"map\">").count() == 2 && html.contains("data:image/png;base64,"));
     assert_eq!(fs::read_to_string(here.join("maps/map.csv")).unwrap().lines().count(), 1 + 2 * 60);
     refused(here, &["map", model], &["--report", "--json"]);
     refused(here, &["map", model, "--json", "--limit", "1"], &["--limit"]);
+    let few = ["map", model, "--json", "--patches", "--random", "25", "--limit", "10"];
+    refused(here, &few, &["--limit: expected at least 50, for two images of 25 patches, got 10"]);
     refused(
         here,
         &["map", model, "--json", "--limit", "30", "--random", "2", "--perplexity", "12"],

@@ -1,5 +1,9 @@
 //! The batches of evaluation: the bag of each image, in order, not augmented.
 
+mod grid;
+
+pub use grid::grid_of_all;
+
 use std::sync::Arc;
 
 use bagssl_core::bag::Bag;
@@ -111,7 +115,7 @@ impl BagLoader {
 
     /// All bags, in the order of the images. The last batch may be smaller, and so are those from which images are left out;
     /// of which none is left, there is no batch. A bag with another number of patches than
-    /// the first image's is an error that names the image.
+    /// the first image's is an error that names the image; whether they lie in the same grid, [`grid_of_all`] says.
     pub fn batches(&self) -> Batches<'static> {
         self.batches_from(0)
     }

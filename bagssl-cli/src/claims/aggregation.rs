@@ -3,6 +3,7 @@
 use anyhow::Result;
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::embed::Tap;
+use bagssl_data::bags::grid_of_all;
 use bagssl_eval::features::{Features, Order, keep_common};
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Line, Lines, Page};
@@ -14,12 +15,11 @@ use serde_json::{Value, json};
 use super::{Bars, ClaimArgs, NO_PROJECTOR, PageArgs, Question, Subject, on_each, question, with_interval};
 use crate::bag::BagArgs;
 use crate::score::{DRAWS, counts};
-use crate::source::first_size;
 
 /// How does accuracy grow with the number of patches, and which aggregate is best?
 ///
 /// For embedding, projector's first layer and projection: the mean of 1, 4, 16.. patches of a grid in random order, of as many
-/// patches at random places, 2 x 2 pooling of the grid, the centre crop and the whole image.
+/// patches at random places, 2 x 2 pooling of the grid (where all images have the same), the centre crop and the whole image.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -46,6 +46,8 @@ struct Found {
     preset: String,
     origin: Origin,
     rows: Vec<Row>,
+    /// Why there is no pooling: an image has another grid.
+    not_pooled: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -98,7 +100,7 @@ impl Question for Args {
 }
 
 fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
-    let (spec, taps) = (subject.spec().patch, subject.taps(&TAPS));
+    let (spec, taps, places) = (subject.spec().patch, subject.taps(&TAPS), places(subject));
     let mut grid = subject.both(subject.protocol.bag, &taps)?;
     let patches = grid[0][0].patches().min(grid[1][0].patches());
     let mut random = subject.both(Bag::Random { spec, patches: patches as u32 }, &taps)?;
@@ -138,8 +140,10 @@ fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
         for count in counts(patches) {
             add(tap, format!("{count} at random"), Some((Kind::Random, count)), mean(&random, count)?)?;
         }
-        if let Some(pooled) = pooled(subject, &grid, tap)? {
-            add(tap, "2 x 2 pooled".into(), None, pooled)?;
+        // A single row or column has no quarters.
+        if let Some(places) = places.as_ref().ok().filter(|places| places.rows().min(places.columns()) >= 2) {
+            let [train, test] = grid.each_ref().map(|half| half[tap].pooled(*places, 2));
+            add(tap, "2 x 2 pooled".into(), None, [train?, test?])?;
         }
     }
     Ok(Found {
@@ -147,17 +151,14 @@ fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
         preset: subject.spec().provenance.preset.clone(),
         origin: subject.origin.clone(),
         rows,
+        not_pooled: places.err().map(|error| error.to_string()),
     })
 }
 
-/// The means over four quarters of the grid, one after the other; none where it has a single row or column.
-fn pooled(subject: &Subject<'_>, grid: &[Vec<Features>; 2], tap: usize) -> Result<Option<[Samples; 2]>> {
-    let Bag::Grid { spec, stride } = subject.protocol.bag else { return Ok(None) };
-    let places = Grid::new(spec, first_size(&subject.halves.test)?, stride)?;
-    if places.rows() < 2 || places.columns() < 2 {
-        return Ok(None);
-    }
-    Ok(Some([grid[0][tap].pooled(places, 2)?, grid[1][tap].pooled(places, 2)?]))
+/// The grid of all images, which pooling goes by; other aggregates do without.
+fn places(subject: &Subject<'_>) -> bagssl_data::Result<Grid> {
+    let Bag::Grid { spec, stride } = subject.protocol.bag else { unreachable!("this claim asks for a grid") };
+    grid_of_all(&[&subject.halves.test, &subject.halves.train], spec, stride, subject.protocol.on_bad_image)
 }
 
 fn page(found: &[Found], how: How) -> Page {
@@ -173,6 +174,10 @@ fn page(found: &[Found], how: How) -> Page {
     });
     let alone = found.iter().filter(|found| found.rows.iter().all(|row| row.feature == Tap::Embedding));
     let alone = alone.map(|found| format!("{}: {NO_PROJECTOR}.", found.name));
+    let not_pooled = found.iter().filter_map(|found| {
+        let why = found.not_pooled.as_ref()?;
+        Some(format!("{}: no 2 x 2 pooling, for which all images must have the same grid: {why}.", found.name))
+    });
     // Probes are made for all rows or for none.
     let is_probed = found.iter().flat_map(|found| &found.rows).any(|row| row.linear.is_some());
     let show = |accuracy: &Accuracy| with_interval(accuracy.percent, accuracy.interval.low, accuracy.interval.high);
@@ -227,7 +232,7 @@ fn page(found: &[Found], how: How) -> Page {
     origins.extend(found.iter().map(|found| format!("{}: {}", found.name, found.origin.line())));
     Page {
         title: "Accuracy and aggregation".into(),
-        lead: lead.chain(alone).collect(),
+        lead: lead.chain(alone).chain(not_pooled).collect(),
         blocks: found.iter().map(block).collect(),
         origins,
     }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use bagssl_core::bag::{Bag, Grid};
+use bagssl_core::bag::Bag;
 use bagssl_core::embed::Tap;
+use bagssl_data::bags::grid_of_all;
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_eval::locality::{Layout, Locality, locality};
 use bagssl_eval::protocol::{Origin, Protocol as How};
@@ -16,14 +17,14 @@ use serde_json::{Value, json};
 use super::{Bars, ClaimArgs, NO_PROJECTOR, PageArgs, Question, Subject, on_each, question};
 use crate::bag::BagArgs;
 use crate::score::{self, Near};
-use crate::source::first_size;
 use crate::tiles::Tiles;
 
 /// Does the embedding keep more of where a patch lies than the projection?
 ///
-/// On a grid of patches: how often the nearest patch of the same image is an adjacent one, and how well a linear regression,
-/// fitted on training images, tells a patch's row and column in test images. Adjacent patches share pixels where the stride is
-/// less than their side, by default a quarter of it. The page also shows which patches of other test images lie nearest to some.
+/// On a grid of patches, the same for all images: how often the nearest patch of the same image is an adjacent one, and how well a
+/// linear regression, fitted on training images, tells a patch's row and column in test images. Adjacent patches share pixels where
+/// the stride is less than their side, by default a quarter of it. The page also shows which patches of other test images lie nearest
+/// to some.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -93,7 +94,8 @@ fn look(subject: &Subject<'_>) -> Result<Found> {
     let Bag::Grid { spec, stride } = subject.protocol.bag else {
         bail!("--random: expected a grid of patches, as places are compared");
     };
-    let grid = Grid::new(spec, first_size(&subject.halves.test)?, stride)?;
+    let halves = [&*subject.halves.test, &*subject.halves.train];
+    let grid = grid_of_all(&halves, spec, stride, subject.protocol.on_bad_image)?;
     let layout = Layout { rows: grid.rows() as usize, columns: grid.columns() as usize };
     let taps = subject.taps(&TAPS);
     let [train, test] = subject.both(subject.protocol.bag, &taps)?;

@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// A point for each patch, not for each image
     #[arg(long)]
     patches: bool,
-    /// Points on the map, at most; which ones is drawn
+    /// Points on the map, at most; which images they are of is drawn
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     limit: u32,
     /// How the plane is found
@@ -102,8 +102,9 @@ struct Found {
     /// The share of the variance along the two directions of a projection, in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     explained: Option<[f64; 2]>,
-    /// How often a point's nearest one of another image is of its class, in percent: by cosine, and on the map.
-    same_class: [f64; 2],
+    /// How often a point's nearest one of another image is of its class, in percent: by cosine, and on the map. None where all are of
+    /// one image.
+    same_class: Option<[f64; 2]>,
     points: Vec<Placed>,
     #[serde(skip)]
     map: Scatter,
@@ -171,10 +172,13 @@ fn tap_of(args: &Args, subject: &Subject<'_>) -> Tap {
 fn look(args: &Args, subject: &Subject<'_>) -> Result<Found> {
     let tap = tap_of(args, subject);
     let split = if args.split == Half::Train { Split::Train } else { Split::Validation };
-    let whole = Arc::into_inner(args.data.open(split)?).context("a data set that was just opened")?;
-    let bag = subject.protocol.bag;
-    let each = if args.patches { bag.crops(whole.decode(0)?.size(), Address::default())?.len() } else { 1 };
-    let images = (args.limit as usize / each).clamp(1, whole.len());
+    let (whole, bag) = (args.data.open(split)?, subject.protocol.bag);
+    let each = match args.patches {
+        true => extraction::bags(subject.input(), &whole, bag, subject.colour(), subject.protocol)?.patches(),
+        false => 1,
+    };
+    let images = images_of(args.limit, each)?.min(whole.len());
+    let whole = Arc::into_inner(whole).context("a data set that was just opened")?;
     let mut draw = Address { seed: args.seed, ..Address::default() }.stream(Purpose::Evaluation);
     let mut order = draw.permutation(whole.len() as u32);
     order.truncate(images);
@@ -227,10 +231,18 @@ fn look(args: &Args, subject: &Subject<'_>) -> Result<Found> {
         origin: subject.origin.clone(),
         tap: tap.name(),
         explained,
-        same_class: [same_class(&kinds, cosine), same_class(&kinds, apart)],
+        same_class: same_class(&kinds, cosine).zip(same_class(&kinds, apart)).map(<[f64; 2]>::from),
         points: (0..points.len()).map(placed).collect(),
         map,
     })
+}
+
+/// How many images have so many points at most, at `each` points an image: two or more, as the points of one have no others to be near.
+fn images_of(limit: u32, each: usize) -> Result<usize> {
+    match limit as usize / each {
+        0 | 1 => bail!("--limit: expected at least {}, for two images of {each} patches, got {limit}", 2 * each),
+        images => Ok(images),
+    }
 }
 
 /// The longest side of a picture, in pixels.
@@ -269,14 +281,18 @@ fn place(args: &Args, rows: &Rows) -> Result<Plane> {
     }
 }
 
-/// How often the point of another image that is most like a point is of its class, in percent. `kinds` are images and classes.
-fn same_class(kinds: &[(usize, u32)], like: impl Fn(usize, usize) -> f64) -> f64 {
+/// How often the point of another image that is most like a point is of its class, in percent; none where there is no other image.
+/// `kinds` are images and classes.
+fn same_class(kinds: &[(usize, u32)], like: impl Fn(usize, usize) -> f64) -> Option<f64> {
+    if kinds.iter().all(|kind| kind.0 == kinds[0].0) {
+        return None;
+    }
     let nearest = |point: usize| {
         let others = (0..kinds.len()).filter(|&other| kinds[other].0 != kinds[point].0);
         others.max_by(|&a, &b| like(point, a).total_cmp(&like(point, b)))
     };
     let same = (0..kinds.len()).filter(|&point| nearest(point).is_some_and(|other| kinds[other].1 == kinds[point].1));
-    100.0 * same.count() as f64 / kinds.len() as f64
+    Some(100.0 * same.count() as f64 / kinds.len() as f64)
 }
 
 fn caption(args: &Args, explained: Option<[f64; 2]>) -> String {
@@ -295,7 +311,9 @@ fn caption(args: &Args, explained: Option<[f64; 2]>) -> String {
 fn page(args: &Args, found: Vec<Found>) -> Page {
     let what = if args.patches { "patches" } else { "images" };
     let lead = |found: &Found| {
-        let [cosine, plane] = found.same_class;
+        let Some([cosine, plane]) = found.same_class else {
+            return format!("{}: {} {what} of one image ({}).", found.name, found.points.len(), found.tap);
+        };
         format!(
             "{}: of {} {what}, {plane:.1} % are nearest to one of their own class on the map, {cosine:.1} % by the cosine of their features ({}); of other images.",
             found.name,
@@ -325,11 +343,21 @@ mod tests {
         let like = |a: usize, b: usize| -(places[a] - places[b]).abs();
         // 0 and 2 are nearest to 1, 1 and 3 to 2.
         let of = |labels: &[u32]| labels.iter().copied().enumerate().collect::<Vec<_>>();
-        assert_eq!(same_class(&of(&[0, 0, 1, 1]), like), 50.0);
-        assert_eq!(same_class(&of(&[0, 1, 0, 1]), like), 0.0);
-        assert_eq!(same_class(&of(&[3]), like), 0.0);
-        // Two patches of one image: they look for their neighbours elsewhere.
-        assert_eq!(same_class(&[(7, 0), (7, 0), (8, 1), (9, 1)], like), 25.0);
+        assert_eq!(same_class(&of(&[0, 0, 1, 1]), like), Some(50.0));
+        assert_eq!(same_class(&of(&[0, 1, 0, 1]), like), Some(0.0));
+        // Two patches of one image: they look for their neighbours elsewhere, if they can.
+        assert_eq!(same_class(&[(7, 0), (7, 0), (8, 1), (9, 1)], like), Some(25.0));
+        assert_eq!(same_class(&[(7, 0), (7, 0)], like), None);
+    }
+
+    #[test]
+    fn a_limit_holds_at_least_two_images() {
+        assert_eq!((images_of(60, 4).unwrap(), images_of(59, 25).unwrap(), images_of(2, 1).unwrap()), (15, 2, 2));
+        for limit in [10, 49] {
+            let error = images_of(limit, 25).unwrap_err().to_string();
+            let expected = "--limit: expected at least 50, for two images of 25 patches, got ";
+            assert_eq!(error, format!("{expected}{limit}"));
+        }
     }
 
     #[test]
