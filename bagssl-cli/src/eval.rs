@@ -191,7 +191,10 @@ fn print(measured: &Measured, halves: &Halves, protocol: Protocol, args: &Args) 
         };
         let (space, colour) = (scored.space.name(), scored.colour.name());
         let Some([knn, linear]) = &scored.details else { continue };
-        let interval = |detail: &score::Detail| format!("{:.1} to {:.1}", detail.interval.low, detail.interval.high);
+        let interval = |detail: &score::Detail| match detail.interval {
+            Some(interval) => format!("{:.1} to {:.1}", interval.low, interval.high),
+            None => "-".into(),
+        };
         say!(
             "{space:<12} {colour:<6} {view:<12} {:>6.1} {:>13} {:>6.1} {:>9.1} {:>13} {:>6.1}",
             scored.knn,

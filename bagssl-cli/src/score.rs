@@ -83,8 +83,8 @@ pub(crate) struct Scored {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Detail {
     pub(crate) top5: f64,
-    /// 95 %, over draws of whole groups of test images.
-    pub(crate) interval: Interval,
+    /// 95 %, over draws of whole groups of test images; none where there is one group alone.
+    pub(crate) interval: Option<Interval>,
     /// Whether the regression came to its optimum, if it has one.
     pub(crate) fit: Option<Fit>,
     /// Which classes are taken for which.

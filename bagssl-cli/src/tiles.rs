@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use bagssl_core::bag::Bag;
 use bagssl_core::colour::Colour;
+use bagssl_data::bad::OnBadImage;
 use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::Dataset;
 use bagssl_data::image::Image;
@@ -22,9 +23,9 @@ pub(crate) struct Tiles {
 }
 
 impl Tiles {
-    /// `seed` is that of random bags.
+    /// `seed` is that of random bags. What cannot be used is not asked for.
     pub(crate) fn new(dataset: Arc<Dataset>, bag: Bag, seed: u64, colour: Colour) -> Result<Self> {
-        let config = BagConfig { bag, seed, colour, ..BagConfig::default() };
+        let config = BagConfig { bag, seed, colour, on_bad_image: OnBadImage::Skip, ..BagConfig::default() };
         Ok(Tiles { bags: BagLoader::new(dataset.clone(), config)?, dataset })
     }
 

@@ -61,14 +61,14 @@ pub fn paired_difference(a: &[f64], b: &[f64]) -> Result<Option<Interval>> {
 }
 
 /// The mean of values that come in groups (an image's tiles of one photograph, say), with the 95 % interval from `draws`
-/// bootstrap draws of whole groups: percentiles 2.5 and 97.5.
+/// bootstrap draws of whole groups: percentiles 2.5 and 97.5. None of a single group, of which all draws are the same.
 ///
 /// # Errors
 /// [`Error::Length`] if there is not a group for each value, [`Error::Empty`] without values or draws.
 ///
 /// # Source
 /// Efron, *Bootstrap methods: another look at the jackknife*, 1979.
-pub fn grouped_bootstrap(values: &[f64], groups: &[u32], draws: usize, seed: u64) -> Result<Interval> {
+pub fn grouped_bootstrap(values: &[f64], groups: &[u32], draws: usize, seed: u64) -> Result<Option<Interval>> {
     same_length("groups of values", values.len(), groups.len())?;
     if values.is_empty() || draws == 0 {
         return Err(Error::Empty("values to draw from"));
@@ -76,6 +76,9 @@ pub fn grouped_bootstrap(values: &[f64], groups: &[u32], draws: usize, seed: u64
     let mut names = groups.to_vec();
     names.sort_unstable();
     names.dedup();
+    if names.len() < 2 {
+        return Ok(None);
+    }
     let mut sums = vec![(0.0, 0.0); names.len()];
     for (value, group) in values.iter().zip(groups) {
         let sum = &mut sums[names.binary_search(group).expect("the names are those of the groups")];
@@ -90,7 +93,7 @@ pub fn grouped_bootstrap(values: &[f64], groups: &[u32], draws: usize, seed: u64
     let mut means: Vec<f64> = (0..draws).map(|_| draw()).collect();
     means.sort_unstable_by(f64::total_cmp);
     let percentile = |share: f64| means[(share * (draws - 1) as f64).round() as usize];
-    Ok(Interval { mean: mean(values), low: percentile(0.025), high: percentile(0.975) })
+    Ok(Some(Interval { mean: mean(values), low: percentile(0.025), high: percentile(0.975) }))
 }
 
 #[cfg(test)]
@@ -120,11 +123,12 @@ mod tests {
         let values: Vec<f64> = (0..200).map(|i| f64::from(i / 50 % 2)).collect();
         let groups: Vec<u32> = (0..200).map(|i| i / 50).collect();
         let single: Vec<u32> = (0..200).collect();
-        let wide = grouped_bootstrap(&values, &groups, 2000, 1).unwrap();
-        let narrow = grouped_bootstrap(&values, &single, 2000, 1).unwrap();
+        let wide = grouped_bootstrap(&values, &groups, 2000, 1).unwrap().unwrap();
+        let narrow = grouped_bootstrap(&values, &single, 2000, 1).unwrap().unwrap();
         assert_eq!((wide.mean, wide.low, wide.high), (0.5, 0.0, 1.0));
         // 1.96 standard errors of 0.5 / sqrt 200.
         assert!((narrow.low - 0.4307).abs() < 0.02 && (narrow.high - 0.5693).abs() < 0.02, "{narrow:?}");
+        assert_eq!(grouped_bootstrap(&values, &[7; 200], 10, 1).unwrap(), None, "one group says nothing of another");
         assert!(grouped_bootstrap(&[], &[], 10, 1).is_err());
     }
 

@@ -72,7 +72,7 @@ enum Kind {
 struct Accuracy {
     percent: f64,
     top5: f64,
-    interval: Interval,
+    interval: Option<Interval>,
     fit: Option<Fit>,
 }
 
@@ -180,7 +180,7 @@ fn page(found: &[Found], how: How) -> Page {
     });
     // Probes are made for all rows or for none.
     let is_probed = found.iter().flat_map(|found| &found.rows).any(|row| row.linear.is_some());
-    let show = |accuracy: &Accuracy| with_interval(accuracy.percent, accuracy.interval.low, accuracy.interval.high);
+    let show = |accuracy: &Accuracy| with_interval(accuracy.percent, accuracy.interval);
     let head = ["feature", "of", "kNN", "kNN top 5", "linear", "linear top 5"];
     let head = if is_probed { &head[..] } else { &head[..4] };
     let block = |found: &Found| {

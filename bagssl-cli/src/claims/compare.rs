@@ -88,7 +88,8 @@ struct Measured {
     mean: f64,
     /// Over the seeds (`n - 1`).
     deviation: f64,
-    over_groups: Interval,
+    /// None where all test images are one group.
+    over_groups: Option<Interval>,
     /// Less the first method.
     less_first: Option<Difference>,
     /// Averaged patches less the whole image, on the row of the patches.
@@ -99,7 +100,7 @@ struct Measured {
 struct Difference {
     mean: f64,
     over_seeds: Option<Interval>,
-    over_groups: Interval,
+    over_groups: Option<Interval>,
 }
 
 impl Question for Args {
@@ -262,21 +263,22 @@ fn page(All { methods, origins: sources }: &All, how: How) -> Page {
         let [whole, patches] = [WHOLE, PATCHES].map(|view| knn(method, view).map(|at| &method.measures[at]));
         let (whole, patches) = (whole?, patches?);
         let gain = patches.less_whole.as_ref()?;
+        let interval = gain
+            .over_groups
+            .map_or(String::new(), |it| format!(" (95 % interval over test images {:+.1} to {:+.1})", it.low, it.high));
         Some(format!(
-            "{}: kNN {:.1} % on whole images, {:.1} % averaged over {}: {:+.1} points (95 % interval over test images {:+.1} to {:+.1}).",
+            "{}: kNN {:.1} % on whole images, {:.1} % averaged over {}: {:+.1} points{interval}.",
             method.name,
             whole.mean,
             patches.mean,
             method.patches(),
-            gain.mean,
-            gain.over_groups.low,
-            gain.over_groups.high
+            gain.mean
         ))
     });
     let show = |difference: &Option<Difference>| -> [String; 2] {
         let Some(Difference { mean, over_seeds, over_groups }) = difference else { return ["-".into(), "-".into()] };
         let seeds = over_seeds.map_or("-".into(), |it| format!("{:+.1} to {:+.1}", it.low, it.high));
-        [with_interval(*mean, over_groups.low, over_groups.high), seeds]
+        [with_interval(*mean, *over_groups), seeds]
     };
     let words = |method: &Method, it: &Measured| [method.name.clone(), it.classifier.clone(), method.view(it)].to_vec();
     let accuracies = methods.iter().flat_map(|method| {
@@ -285,7 +287,7 @@ fn page(All { methods, origins: sources }: &All, how: How) -> Page {
                 1 => format!("{:.1}", it.mean),
                 _ => format!("{:.1} ± {:.1}", it.mean, it.deviation),
             };
-            let interval = format!("{:.1} to {:.1}", it.over_groups.low, it.over_groups.high);
+            let interval = it.over_groups.map_or("-".into(), |it| format!("{:.1} to {:.1}", it.low, it.high));
             [words(method, it), vec![method.seeds.to_string(), accuracy, interval]].concat()
         })
     });

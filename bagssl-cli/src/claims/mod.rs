@@ -21,6 +21,7 @@ use bagssl_core::embed::{Embed, Tap};
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_eval::features::Features;
 use bagssl_eval::protocol::{Origin, Protocol as How, fnv1a};
+use bagssl_eval::stats::Interval;
 use clap::Subcommand;
 use indicatif::ProgressBar;
 
@@ -273,8 +274,9 @@ fn name_of(path: &Path) -> String {
 }
 
 /// "12.3 (10.1 to 14.2)".
-fn with_interval(value: f64, low: f64, high: f64) -> String {
-    format!("{value:.1} ({low:.1} to {high:.1})")
+fn with_interval(value: f64, interval: Option<Interval>) -> String {
+    let interval = interval.map_or(String::new(), |it| format!(" ({:.1} to {:.1})", it.low, it.high));
+    format!("{value:.1}{interval}")
 }
 
 #[cfg(test)]
