@@ -326,8 +326,8 @@ mod tests {
         assert_eq!(settings(&bagssl.views).unwrap(), "fixed_scale.input 16, fixed_scale.side.area_share 0.25");
         assert_eq!(
             settings(&multi_scale.views).unwrap(),
-            "multi_scale.scale [0.08, 1], multi_scale.ratio [0.75, 1.3333334], multi_scale.input 16"
+            "multi_scale.input 16, multi_scale.ratio [0.75, 1.3333334], multi_scale.scale [0.08, 1]"
         );
-        assert_eq!(settings(&bagssl.loss).unwrap(), "tcr.invariance 60, tcr.epsilon 0.2");
+        assert_eq!(settings(&bagssl.loss).unwrap(), "tcr.epsilon 0.2, tcr.invariance 60");
     }
 }
