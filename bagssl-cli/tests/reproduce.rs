@@ -82,7 +82,7 @@ fn claims_are_sections_and_are_done_once() {
     assert!((chance - 100.0 * 58.0 / 132.0).abs() < 1e-9, "{chance}");
 
     // Two checkpoints, three features, a row for each of three classes: the patch and nine others, never of its own image.
-    let section = html.split("<section>").find(|section| section.contains("<h2>Claim 3")).unwrap();
+    let section = html.split("<section").find(|section| section.contains("<h2>Claim 3")).unwrap();
     let sheets: Vec<&str> = section.split("<h3>").skip(1).collect();
     let titles: Vec<&str> = sheets.iter().map(|sheet| sheet.split("</h3>").next().unwrap()).collect();
     assert_eq!(titles[0], "bagssl-seed0, embedding");

@@ -31,6 +31,7 @@ const ASK: &str = "<script>addEventListener('load', () => {
     brokenImages: all('img').filter((it) => !it.complete || it.naturalWidth === 0).length,
     unnamedImages: all('img').filter((it) => !it.hasAttribute('alt')).length,
     headings: all('h2').length,
+    deadLinks: all('a').filter((it) => it.hash && !document.getElementById(it.hash.slice(1))).length,
     emptySections: all('section').filter((it) => it.children.length < 2).length,
     foreign: all('[src], link[href]').filter((it) => !(it.getAttribute('src') || '').startsWith('data:')).length,
     tooWide: document.documentElement.scrollWidth - innerWidth,
@@ -60,7 +61,8 @@ fn shown(chromium: &Path, html: &str, width: u32, dark: bool) -> Value {
 }
 
 /// What a page has none of.
-const NOTHING: [&str; 6] = ["emptySvgs", "emptyPlots", "brokenImages", "unnamedImages", "emptySections", "foreign"];
+const NOTHING: [&str; 7] =
+    ["emptySvgs", "emptyPlots", "brokenImages", "unnamedImages", "emptySections", "foreign", "deadLinks"];
 
 /// A picture of one pixel.
 const DOT: &str = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
@@ -128,7 +130,7 @@ fn pages_are_whole_in_a_browser() {
 }
 
 /// Each check can fail: a broken picture, one without a name, a figure that is too small, one of two lines alone, a section that is
-/// its heading alone, what comes from elsewhere, an element that is too wide, a word on the console.
+/// its heading alone, what comes from elsewhere, a link to nothing, an element that is too wide, a word on the console.
 #[test]
 fn what_is_broken_is_seen() {
     let Some(chromium) = chromium() else { return };
@@ -138,7 +140,7 @@ fn what_is_broken_is_seen() {
         let lines = "<line x2='9' y2='9'/>".repeat(lines);
         format!("<figure><svg width='20' height='50'>{lines}</svg></figure>")
     };
-    let whole = format!("<img alt='' src='{DOT}'>{}{}<a href='#a'>b</a>", plot(3), section("<p>b</p>"));
+    let whole = format!("<img alt='' src='{DOT}'>{}{}<a href='#a' id='a'>b</a>", plot(3), section("<p>b</p>"));
     for (bad, check) in [
         (String::new(), ""),
         ("<img alt='a' src='data:image/png;base64,AA'>".into(), "brokenImages"),
@@ -148,6 +150,7 @@ fn what_is_broken_is_seen() {
         (section(""), "emptySections"),
         ("<iframe src='about:blank'></iframe>".into(), "foreign"),
         ("<link rel='none' href='style.css'>".into(), "foreign"),
+        ("<a href='#nowhere'>x</a>".into(), "deadLinks"),
     ] {
         let said = shows(&format!("{whole}{bad}"));
         for it in NOTHING {

@@ -110,7 +110,7 @@ fn names_are_escaped() {
 fn a_claim_is_a_section() {
     let report = sample::report();
     let html = report.html().unwrap();
-    let section = html.split("<section>").find(|section| section.contains("Claim 3")).unwrap();
+    let section = html.split("<section").find(|section| section.contains("<h2>Claim 3")).unwrap();
     let parts = [
         "<h2>Claim 3: where a patch lies</h2>",
         "The embedding tells more",

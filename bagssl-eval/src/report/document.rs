@@ -59,8 +59,9 @@ impl Section {
         self.text.is_empty() && self.parts.is_empty()
     }
 
-    pub(super) fn html(&self) -> String {
-        let mut html = format!("<section>\n<h2>{}</h2>\n", escape(&self.title));
+    /// `number` is its place on the page.
+    fn html(&self, number: usize) -> String {
+        let mut html = format!("<section id=\"s{number}\">\n<h2>{}</h2>\n", escape(&self.title));
         for paragraph in &self.text {
             let _ = writeln!(html, "<p>{}</p>", prose(paragraph));
         }
@@ -134,15 +135,28 @@ impl Figure {
     }
 }
 
-/// One HTML file that needs nothing else: its title, the first paragraphs, and the sections, as finished HTML.
-pub(super) fn page(title: &str, lead: &[String], sections: &str) -> String {
+/// So many sections are to be seen at a glance; where there are more, a list of them leads to each.
+const AT_A_GLANCE: usize = 4;
+
+/// One HTML file that needs nothing else: its title, the first paragraphs, and the sections.
+pub(super) fn page(title: &str, lead: &[String], sections: &[Section]) -> String {
+    let contents = if sections.len() > AT_A_GLANCE { contents(sections) } else { String::new() };
+    let sections: String = sections.iter().enumerate().map(|(number, section)| section.html(number)).collect();
     let (title, style) = (escape(title), include_str!("style.css"));
     let lead: String = lead.iter().map(|sentence| format!("<p>{}</p>\n", prose(sentence))).collect();
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
          content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{style}</style>\n</head>\n\
-         <body>\n<h1>{title}</h1>\n<div class=\"lead\">\n{lead}</div>\n{sections}</body>\n</html>\n"
+         <body>\n<h1>{title}</h1>\n<div class=\"lead\">\n{lead}</div>\n{contents}{sections}</body>\n</html>\n"
     )
+}
+
+fn contents(sections: &[Section]) -> String {
+    let entry = |(number, section): (usize, &Section)| {
+        format!("<li><a href=\"#s{number}\">{}</a></li>\n", escape(&section.title))
+    };
+    let entries: String = sections.iter().enumerate().map(entry).collect();
+    format!("<nav aria-label=\"sections\">\n<ul>\n{entries}</ul>\n</nav>\n")
 }
 
 /// Text in HTML; a number stays beside its percent sign.
@@ -163,6 +177,19 @@ mod tests {
     fn tables_in_both_forms() {
         assert_eq!(table().markdown(), "| class | n |\n| --- | ---: |\n| \\<b\\>\\| | 3 |\n\nx \\> y\n\n");
         assert!(table().html().contains("<tr><td>&lt;b&gt;|</td><td class=\"number\">3</td></tr>"));
+    }
+
+    #[test]
+    fn a_long_page_has_a_list_that_leads_to_each_section() {
+        let sections = |count: usize| -> Vec<Section> {
+            (0..count).map(|at| Section { title: format!("a < {at}").into(), text: vec![], parts: vec![] }).collect()
+        };
+        let long = page("t", &[], &sections(5));
+        assert_eq!(long.matches("<li><a href=\"#s").count(), 5);
+        assert!(
+            long.contains("<a href=\"#s3\">a &lt; 3</a>") && long.contains("<section id=\"s3\">\n<h2>a &lt; 3</h2>")
+        );
+        assert!(!page("t", &[], &sections(4)).contains("<nav"));
     }
 
     #[test]

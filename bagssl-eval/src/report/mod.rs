@@ -107,8 +107,7 @@ impl Report {
     /// # Errors
     /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
     pub fn html(&self) -> Result<String> {
-        let sections: String = self.sections()?.iter().map(Section::html).collect();
-        Ok(document::page(&self.title(), &self.lead(), &sections))
+        Ok(document::page(&self.title(), &self.lead(), &self.sections()?))
     }
 
     /// Writes `report.json`, `report.md`, `report.html` and the plots' data (`results.csv`, `convergence.csv`,

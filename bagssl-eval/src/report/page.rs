@@ -26,15 +26,15 @@ impl Page {
     /// # Errors
     /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
     pub fn html(&self) -> Result<String> {
-        let mut body = String::new();
+        let mut sections = Vec::new();
         for block in &self.blocks {
-            body += &Section { title: block.title.clone().into(), text: vec![], parts: block.parts()? }.html();
+            sections.push(Section { title: block.title.clone().into(), text: vec![], parts: block.parts()? });
         }
         if !self.origins.is_empty() {
             let parts = vec![Part::Lines(self.origins.clone())];
-            body += &Section { title: "Where the numbers come from".into(), text: vec![], parts }.html();
+            sections.push(Section { title: "Where the numbers come from".into(), text: vec![], parts });
         }
-        Ok(document::page(&self.title, &self.lead, &body))
+        Ok(document::page(&self.title, &self.lead, &sections))
     }
 
     /// Markdown, without plots.
