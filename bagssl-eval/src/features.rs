@@ -2,7 +2,7 @@
 
 mod select;
 
-pub use select::{common, keep_common};
+pub use select::keep_common;
 
 use bagssl_core::aggregate::{RunningMean, pool};
 use bagssl_core::bag::Grid;

@@ -198,8 +198,10 @@ impl What<'_> {
     fn earlier_seconds(&self) -> Result<f64> {
         let mut seconds = 0.0;
         for stage in self.stages {
-            let training = stage.trained(self.shared)?;
-            seconds += stage.done(self.shared)?.or(training).unwrap_or(0.0);
+            seconds += match stage.done(self.shared)? {
+                Some(seconds) => seconds,
+                None => stage.trained(self.shared)?.unwrap_or(0.0),
+            };
         }
         for claim in self.claims {
             seconds += claim.done(self.shared)?.unwrap_or(0.0);

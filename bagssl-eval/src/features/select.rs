@@ -6,7 +6,7 @@ use super::Features;
 use crate::error::{Error, Result};
 
 /// The images that all of these have, in the order of the first.
-pub fn common(features: &[&Features]) -> Vec<u32> {
+fn common(features: &[&Features]) -> Vec<u32> {
     let Some((first, others)) = features.split_first() else { return vec![] };
     let others = others.iter().filter(|other| other.images != first.images);
     let others: Vec<HashSet<u32>> = others.map(|other| other.images.iter().copied().collect()).collect();
