@@ -158,13 +158,7 @@ mod tests {
         Found {
             name: "run".into(),
             preset: "bagssl".into(),
-            origin: Origin {
-                protocol: "p".into(),
-                protocol_hash: "h".into(),
-                checkpoint_hash: "c".into(),
-                data: ["a".into(), "b".into()],
-                seed: 0,
-            },
+            origin: crate::claims::some_origin(),
             whole: point(whole),
             centre: point(centre),
             between_images: Some(0.25),

@@ -196,13 +196,7 @@ mod tests {
 
     /// 3 rows and 4 columns; the embedding tells the row, the projection nothing.
     fn found(taps: &[(Tap, f64)]) -> Found {
-        let origin = Origin {
-            protocol: "p".into(),
-            protocol_hash: "h".into(),
-            checkpoint_hash: "c".into(),
-            data: ["a".into(), "b".into()],
-            seed: 0,
-        };
+        let origin = crate::claims::some_origin();
         let of = |&(tap, row)| (tap, Locality { adjacent: 70.0 + row, adjacent_by_chance: 44.0, row, column: 0.25 });
         Found {
             name: "run".into(),

@@ -279,6 +279,18 @@ fn with_interval(value: f64, interval: Option<Interval>) -> String {
     format!("{value:.1}{interval}")
 }
 
+/// For tests of pages, which only hand it on.
+#[cfg(test)]
+fn some_origin() -> Origin {
+    Origin {
+        protocol: "p".into(),
+        protocol_hash: "h".into(),
+        checkpoint_hash: "c".into(),
+        data: ["a".into(), "b".into()],
+        seed: 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

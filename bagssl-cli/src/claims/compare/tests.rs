@@ -1,13 +1,7 @@
 use super::*;
 
 fn found(method: &str, seed: u64, whole: [f64; 4], patches: [f64; 4]) -> Found {
-    let origin = Origin {
-        protocol: "p".into(),
-        protocol_hash: "h".into(),
-        checkpoint_hash: "c".into(),
-        data: ["a".into(), "b".into()],
-        seed: 0,
-    };
+    let origin = crate::claims::some_origin();
     let hits = [(("kNN", WHOLE), whole.to_vec()), (("kNN", PATCHES), patches.to_vec())].into_iter().collect();
     Found {
         method: method.into(),
