@@ -16,7 +16,7 @@ use bagssl_eval::samples::Samples;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
+use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::files::{self, Output};
 use crate::output::{field, say};
@@ -145,9 +145,8 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
         memory: None,
         quiet: args.json,
     };
-    let streamed = backend::on(args.backend, Fit { checkpoint: &checkpoint, stream, cpu: args.cpu })?;
-    streamed.tell(&train);
-    let Streamed { images: embedded, skipped } = streamed;
+    let streamed = stream.run(&*args.backend.open_with(args.cpu)?.trained(&checkpoint, &[spec.tap])?)?;
+    let Streamed { images: embedded, skipped } = &streamed;
     let values = embedded.iter().flat_map(|image| &image.mean).copied().collect();
     let labels = embedded.iter().map(|image| train.label(image.image)).collect();
     let samples = Samples::new(Rows { values, dim: spec.model.dim(spec.tap) }, labels)?;
@@ -157,6 +156,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     };
     let classifier = Classifier::new(by, train.classes().to_vec(), network_of(&checkpoint)?)?;
     output.write(&classifier.to_bytes()?)?;
+    streamed.tell(&train);
     if args.json {
         let done = serde_json::json!({"output": args.output, "images": embedded.len(), "classes": train.classes(), "skipped": skipped.len(), "by": classifier.describe()});
         say!("{done}");
@@ -179,21 +179,6 @@ fn network_of(checkpoint: &Checkpoint<'_>) -> Result<String> {
     Ok(format!("{:016x}", described.into_iter().fold(0xcbf2_9ce4_8422_2325, add)))
 }
 
-struct Fit<'a> {
-    checkpoint: &'a Checkpoint<'a>,
-    stream: Stream<'a>,
-    cpu: CpuArgs,
-}
-
-impl Job for Fit<'_> {
-    type Output = Streamed;
-
-    fn run<T: Target>(self, device: Device<T>) -> Result<Streamed> {
-        let network = T::trained(self.checkpoint, &[self.stream.tap], self.cpu, &device)?;
-        self.stream.run(&*network)
-    }
-}
-
 pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
     let bytes = files::read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
@@ -209,7 +194,13 @@ pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
         bail!("{}: expected features of length {dim}, got {}", named(), classifier.dim());
     }
     let dataset = source::images(&args.images)?;
-    backend::on(args.backend, Classify { args, checkpoint: &checkpoint, classifier: &classifier, dataset })?;
+    let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &[spec.tap])?;
+    let classify = Classify { args, checkpoint: &checkpoint, classifier: &classifier, dataset };
+    if args.curve {
+        classify.curve(&*network)?;
+    } else {
+        classify.once(&*network)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -237,19 +228,6 @@ struct Point {
     patches: f64,
     accuracy: f64,
     milliseconds: f64,
-}
-
-impl Job for Classify<'_> {
-    type Output = ();
-
-    fn run<T: Target>(self, device: Device<T>) -> Result<()> {
-        let spec = self.checkpoint.spec();
-        let network = T::trained(self.checkpoint, &[spec.tap], self.args.cpu, &device)?;
-        match self.args.curve {
-            true => self.curve(&*network),
-            false => self.once(&*network),
-        }
-    }
 }
 
 impl Classify<'_> {

@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use bagssl_backend::memory;
 use bagssl_core::cpu::InstructionSet;
 
-use crate::memory;
+use crate::memory::MIB;
 use crate::output::say;
 use crate::work;
 
@@ -25,9 +26,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         InstructionSet::ALL.into_iter().filter(|set| set.is_available()).map(InstructionSet::name).collect();
     say!("ndarray  {} cores; kernels for {} (used: {})", work::cores(), sets.join(", "), InstructionSet::best().name());
     if let Some(bytes) = memory::available() {
-        say!("         {} MiB of memory are free", bytes / memory::MIB);
+        say!("         {} MiB of memory are free", bytes / MIB);
     }
-    say!("candle   the same cores, independent of these kernels");
+    say!(
+        "candle   {}",
+        match cfg!(feature = "candle") {
+            true => "the same cores, independent of these kernels",
+            false => "not in this program: build it with `cargo build --release -p bagssl-cli --features candle`",
+        }
+    );
     cuda(args)
 }
 

@@ -18,7 +18,7 @@ use bagssl_data::image::Image;
 use bagssl_data::levels::Levels;
 use clap::ValueEnum;
 
-use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
+use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::files::{self, Output, write_together};
 use crate::memory::MIB;
@@ -147,13 +147,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let streamed = match args.dense {
         true => dense(args, &checkpoint, &dataset)?,
-        false => backend::on(args.backend, Embedding { checkpoint: &checkpoint, stream, cpu: args.cpu })?,
+        false => stream.run(&*args.backend.open_with(args.cpu)?.trained(&checkpoint, &[tap])?)?,
     };
-    streamed.tell(&dataset);
-    let Streamed { images: embedded, skipped } = streamed;
+    let Streamed { images: embedded, skipped } = &streamed;
     let dim = spec.model.dim(tap);
     let (mut values, mut names) = (Vec::new(), String::new());
-    for image in &embedded {
+    for image in embedded {
         let name = field(dataset.name(image.image));
         match args.per_patch {
             true => {
@@ -169,6 +168,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     write_together([(output, &format.encode(&values, dim)?), (names_output, names.as_bytes())])?;
+    streamed.tell(&dataset);
     let rows = values.len() / dim;
     let (used, total) = embedded.iter().fold((0, 0), |sum, image| (sum.0 + image.used, sum.1 + image.total));
     if args.json {
@@ -272,20 +272,5 @@ impl Format {
             Format::Npy => Ok(files::npy(values, dim)),
             Format::Safetensors => files::safetensors("embeddings", values, dim),
         }
-    }
-}
-
-struct Embedding<'a> {
-    checkpoint: &'a Checkpoint<'a>,
-    stream: Stream<'a>,
-    cpu: CpuArgs,
-}
-
-impl Job for Embedding<'_> {
-    type Output = Streamed;
-
-    fn run<T: Target>(self, device: Device<T>) -> Result<Streamed> {
-        let network = T::trained(self.checkpoint, &[self.stream.tap], self.cpu, &device)?;
-        self.stream.run(&*network)
     }
 }

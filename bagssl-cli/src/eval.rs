@@ -13,10 +13,10 @@ use bagssl_eval::probe::Linear;
 use bagssl_eval::protocol::Protocol as How;
 use bagssl_eval::report::{Space, View};
 
-use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
+use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::claims::{self, Claim};
-use crate::extraction::{Extraction, FeatureArgs, Kept};
+use crate::extraction::{Extraction, FeatureArgs};
 use crate::files;
 use crate::groups::Groups;
 use crate::output::say;
@@ -102,9 +102,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let note = (!checkpoint.has_projector()).then(|| format!("projection: {}", claims::NO_PROJECTOR));
     let kept = args.features.of(&bytes, args.backend, args.cpu);
-    let job =
-        Eval { checkpoint: &checkpoint, halves: &halves, protocol, taps: &taps, cpu: args.cpu, kept, quiet: args.json };
-    let measured = backend::on(args.backend, job)?;
+    let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &taps)?;
+    let total = score::images_to_embed(&halves) as usize;
+    let bar = if args.json { indicatif::ProgressBar::hidden() } else { work::bar("embed", total) };
+    let extraction = Extraction {
+        network: &*network,
+        plan: &checkpoint.spec().model,
+        input: Input::of(checkpoint.spec()),
+        protocol,
+        kept,
+        progress: &|images| bar.inc(images),
+    };
+    let measured = score::measure(&extraction, &halves, &taps);
+    bar.finish_and_clear();
+    let measured = measured?;
     if args.json {
         let spec = checkpoint.spec();
         let [knn, linear] = how.describe();
@@ -232,37 +243,5 @@ fn print_classes(measured: &Measured, halves: &Halves, main: Space) {
     if !worst.is_empty() {
         let pairs = worst.iter().map(|&(class, said, times)| format!("{} for {} ({times})", name(class), name(said)));
         say!("\nmost often taken for another (kNN): {}", pairs.collect::<Vec<_>>().join(", "));
-    }
-}
-
-struct Eval<'a> {
-    checkpoint: &'a Checkpoint<'a>,
-    halves: &'a Halves,
-    protocol: Protocol,
-    taps: &'a [Tap],
-    cpu: CpuArgs,
-    kept: Option<Kept>,
-    quiet: bool,
-}
-
-impl Job for Eval<'_> {
-    type Output = Measured;
-
-    fn run<T: Target>(self, device: Device<T>) -> Result<Measured> {
-        let network = T::trained(self.checkpoint, self.taps, self.cpu, &device)?;
-        let total = score::images_to_embed(self.halves) as usize;
-        let bar = if self.quiet { indicatif::ProgressBar::hidden() } else { work::bar("embed", total) };
-        let spec = self.checkpoint.spec();
-        let extraction = Extraction {
-            network: &*network,
-            plan: &spec.model,
-            input: Input::of(spec),
-            protocol: self.protocol,
-            kept: self.kept,
-            progress: &|images| bar.inc(images),
-        };
-        let measured = score::measure(&extraction, self.halves, self.taps);
-        bar.finish_and_clear();
-        measured
     }
 }

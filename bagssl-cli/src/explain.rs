@@ -17,7 +17,7 @@ use bagssl_data::image::Image;
 use bagssl_eval::probe::{Linear, Model};
 use bagssl_eval::samples::Samples;
 
-use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
+use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::files::{self, Output};
 use crate::output::say;
@@ -81,17 +81,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let bytes = files::read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
-    let picture = backend::on(args.backend, Explain { args, checkpoint: &checkpoint })?;
+    let picture = explain(args, &checkpoint)?;
     output.write(&png(&picture)?)?;
     if !args.json {
         say!("the picture is {}", args.output.display());
     }
     Ok(ExitCode::SUCCESS)
-}
-
-struct Explain<'a> {
-    args: &'a Args,
-    checkpoint: &'a Checkpoint<'a>,
 }
 
 /// An image with the embeddings of its grid of patches.
@@ -101,47 +96,42 @@ struct Seen {
     embedded: Embedded,
 }
 
-impl Job for Explain<'_> {
-    type Output = Image;
-
-    fn run<T: Target>(self, device: Device<T>) -> Result<Image> {
-        let Explain { args, checkpoint } = self;
-        let tap = checkpoint.spec().tap;
-        let network = T::trained(checkpoint, &[tap], args.cpu, &device)?;
-        let embed = |dataset: &Arc<Dataset>, keep: bool, quiet: bool| {
-            let (spec, bag, threads) = (checkpoint.spec(), &args.bag, args.data.threads);
-            let stop = &StopArgs::default();
-            let (whole, decide, memory, on_bad_image) = (false, None, None, OnBadImage::Fail);
-            let stream =
-                Stream { dataset, spec, bag, whole, stop, decide, tap, keep, threads, on_bad_image, memory, quiet };
-            anyhow::Ok(stream.run(&*network)?.images)
-        };
-        let see = |path: &Path| -> Result<Seen> {
-            let dataset = source::images(&[path.into()])?;
-            if dataset.len() != 1 {
-                bail!("{}: expected one image, got {}", path.display(), dataset.len());
-            }
-            let image = dataset.decode(0)?;
-            let patch = &checkpoint.spec().patch;
-            let Bag::Grid { spec, stride } = args.bag.for_image(patch, image.size())? else {
-                bail!("--random: expected a grid of patches, got random ones");
-            };
-            let grid = Grid::new(spec, image.size(), stride)?;
-            Ok(Seen { image, grid, embedded: embed(&dataset, true, true)?.remove(0) })
-        };
-        let seen = see(&args.image)?;
-        match (&args.class, &args.like) {
-            (Some(class), _) => {
-                let train = args.data.open(Split::Train)?;
-                let Some(class_number) = train.classes().iter().position(|known| known == class) else {
-                    bail!("--class: expected one of {}, got {class:?}", train.classes().join(", "));
-                };
-                let probe = fit(&train, &embed(&train, false, args.json)?, tap, checkpoint)?;
-                of_class(args, &train, &probe, class_number, &seen)
-            }
-            (None, Some(other)) => of_pair(args, &seen, &see(other)?),
-            (None, None) => Err(anyhow!("expected --class or --like, got neither")),
+fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
+    let tap = checkpoint.spec().tap;
+    let network = args.backend.open_with(args.cpu)?.trained(checkpoint, &[tap])?;
+    let embed = |dataset: &Arc<Dataset>, keep: bool, quiet: bool| {
+        let (spec, bag, threads) = (checkpoint.spec(), &args.bag, args.data.threads);
+        let stop = &StopArgs::default();
+        let (whole, decide, memory, on_bad_image) = (false, None, None, OnBadImage::Fail);
+        let stream =
+            Stream { dataset, spec, bag, whole, stop, decide, tap, keep, threads, on_bad_image, memory, quiet };
+        anyhow::Ok(stream.run(&*network)?.images)
+    };
+    let see = |path: &Path| -> Result<Seen> {
+        let dataset = source::images(&[path.into()])?;
+        if dataset.len() != 1 {
+            bail!("{}: expected one image, got {}", path.display(), dataset.len());
         }
+        let image = dataset.decode(0)?;
+        let patch = &checkpoint.spec().patch;
+        let Bag::Grid { spec, stride } = args.bag.for_image(patch, image.size())? else {
+            bail!("--random: expected a grid of patches, got random ones");
+        };
+        let grid = Grid::new(spec, image.size(), stride)?;
+        Ok(Seen { image, grid, embedded: embed(&dataset, true, true)?.remove(0) })
+    };
+    let seen = see(&args.image)?;
+    match (&args.class, &args.like) {
+        (Some(class), _) => {
+            let train = args.data.open(Split::Train)?;
+            let Some(class_number) = train.classes().iter().position(|known| known == class) else {
+                bail!("--class: expected one of {}, got {class:?}", train.classes().join(", "));
+            };
+            let probe = fit(&train, &embed(&train, false, args.json)?, tap, checkpoint)?;
+            of_class(args, &train, &probe, class_number, &seen)
+        }
+        (None, Some(other)) => of_pair(args, &seen, &see(other)?),
+        (None, None) => Err(anyhow!("expected --class or --like, got neither")),
     }
 }
 

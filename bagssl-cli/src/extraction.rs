@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use bagssl_backend::memory;
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::ModelPlan;
 use bagssl_core::colour::Colour;
@@ -15,7 +16,8 @@ use bagssl_eval::protocol::fnv1a;
 use bagssl_eval::store::Store;
 
 use crate::backend::{CpuArgs, Name};
-use crate::memory::{self, MIB};
+use crate::memory::MIB;
+use crate::output::tell;
 use crate::score::{Input, Protocol};
 use crate::source::tell_skipped;
 
@@ -112,7 +114,7 @@ impl Extraction<'_> {
                 let folder = kept.folder.join(fnv1a(of.as_bytes()));
                 let store = Store { folder: &folder, of: &of };
                 if store.is_in_use() {
-                    eprintln!("{}: others are at work on these features; they are waited for", folder.display());
+                    tell!("{}: others are at work on these features; they are waited for", folder.display());
                 }
                 let batches = |first| loader.batches_from(first);
                 let features = store.extract(self.network, batches, taps, &mut hear)?;
@@ -124,7 +126,7 @@ impl Extraction<'_> {
         tell_skipped(&skipped);
         let earlier = dataset.len().saturating_sub(features[0].len() + skipped.len());
         if earlier > 0 {
-            eprintln!("{earlier} images left out, as an earlier call has said");
+            tell!("{earlier} images left out, as an earlier call has said");
         }
         Ok(features)
     }

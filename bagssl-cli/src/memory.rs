@@ -1,4 +1,4 @@
-//! The memory of this program and of the system, and a limit on what embedding takes.
+//! A limit on the memory that embedding takes.
 //!
 //! Under a limit, what the program holds once its network has looked at a batch is measured, not guessed. The rest of the limit is shared
 //! by images that are being decoded and cut (each taken into account before it is read, by the size in its header) and by
@@ -59,29 +59,6 @@ impl Drop for Taken {
     }
 }
 
-/// Bytes of memory that this program holds, and the most that it has held.
-///
-/// # Errors
-/// If the system does not say so in `/proc`, as Linux does.
-pub(crate) fn held() -> Result<(u64, u64)> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = |key: &str| -> Option<u64> {
-        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-        line.trim_start_matches(':').split_whitespace().next()?.parse().ok()
-    };
-    match (kib("VmRSS"), kib("VmHWM")) {
-        (Some(now), Some(most)) => Ok((now << 10, most << 10)),
-        _ => bail!("--memory-limit: expected a system that tells a program's memory (/proc/self/status), got another"),
-    }
-}
-
-/// Bytes of memory that the system could still give, where it says so.
-pub(crate) fn available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? << 10)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,13 +78,5 @@ mod tests {
         let lenient = Budget::lenient(100);
         let alone = lenient.take(1000, "x").unwrap();
         assert!(alone.is_some() && lenient.take(1, "x").unwrap().is_none());
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_program_knows_what_it_holds() {
-        let block = vec![1_u8; 64 << 20];
-        let (now, most) = held().unwrap();
-        assert!(block.iter().map(|&byte| u64::from(byte)).sum::<u64>() <= now && now <= most);
     }
 }

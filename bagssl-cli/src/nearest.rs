@@ -11,7 +11,7 @@ use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::Dataset;
 use serde::Serialize;
 
-use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
+use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::embed::Feature;
 use crate::files;
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         bail!("{}: expected one image, got {}", args.query.display(), query.len());
     }
     let others = source::images(&args.images)?;
-    let found = backend::on(args.backend, Search { args, checkpoint: &checkpoint, query, others })?;
+    let found = search(args, &checkpoint, &query, &others)?;
     if args.json {
         say!("{}", serde_json::to_string_pretty(&found)?);
         return Ok(ExitCode::SUCCESS);
@@ -101,33 +101,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-struct Search<'a> {
-    args: &'a Args,
-    checkpoint: &'a Checkpoint<'a>,
-    query: Arc<Dataset>,
-    others: Arc<Dataset>,
-}
-
-impl Job for Search<'_> {
-    type Output = Vec<Found>;
-
-    fn run<T: Target>(self, device: Device<T>) -> Result<Vec<Found>> {
-        let Search { args, checkpoint, query, others } = self;
-        let spec = checkpoint.spec();
-        let tap = args.tap.map_or(spec.tap, Tap::from);
-        let network = T::trained(checkpoint, &[tap], args.cpu, &device)?;
-        let fail = OnBadImage::Fail;
-        let first = embed(args, spec, tap, (&query, fail), &*network, true)?.images.remove(0);
-        let rest = (&others, args.bad.on_bad_image.into());
-        let rest = embed(args, spec, tap, rest, &*network, args.json)?;
-        rest.tell(&others);
-        let rest = rest.images;
-        let mut found: Vec<Found> =
-            if args.patches { patches(&first, &rest, &others) } else { images(&first, &rest, &others) };
-        found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
-        found.truncate(args.count);
-        Ok(found)
-    }
+/// The nearest ones first.
+fn search(args: &Args, checkpoint: &Checkpoint<'_>, query: &Arc<Dataset>, others: &Arc<Dataset>) -> Result<Vec<Found>> {
+    let spec = checkpoint.spec();
+    let tap = args.tap.map_or(spec.tap, Tap::from);
+    let network = args.backend.open_with(args.cpu)?.trained(checkpoint, &[tap])?;
+    let first = embed(args, spec, tap, (query, OnBadImage::Fail), &*network, true)?.images.remove(0);
+    let rest = embed(args, spec, tap, (others, args.bad.on_bad_image.into()), &*network, args.json)?;
+    rest.tell(others);
+    let rest = rest.images;
+    let mut found = if args.patches { patches(&first, &rest, others) } else { images(&first, &rest, others) };
+    found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
+    found.truncate(args.count);
+    Ok(found)
 }
 
 fn embed(

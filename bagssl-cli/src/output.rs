@@ -4,22 +4,38 @@ use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
 use std::process::exit;
 
-/// Prints a line on standard output, as `println!`, but ends the program in silence if nobody reads it any more (as behind
-/// `| head`), and with an error if it cannot be written.
+/// Prints a line on standard output, as `println!`. If it cannot be written, the program ends with exit code 2: in silence if
+/// nobody reads it any more (as behind `| head`), else with the reason.
 macro_rules! say {
     ($($argument:tt)*) => { $crate::output::write(format_args!("{}\n", format_args!($($argument)*))) };
 }
 pub(crate) use say;
 
+/// Prints a line on standard error, as `eprintln!`, but ends the program with exit code 2 if it cannot be written.
+macro_rules! tell {
+    ($($argument:tt)*) => { $crate::output::write_error(format_args!("{}\n", format_args!($($argument)*))) };
+}
+pub(crate) use tell;
+
+/// The exit code of what could not be done.
+pub(crate) const NOT_DONE: u8 = 2;
+
 pub(crate) fn write(text: Arguments<'_>) {
     let mut output = std::io::stdout().lock();
-    match output.write_fmt(text).and_then(|()| output.flush()) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => exit(0),
-        Err(error) => {
-            eprintln!("error: standard output: {error}");
-            exit(2);
+    if let Err(error) = output.write_fmt(text).and_then(|()| output.flush()) {
+        if error.kind() != ErrorKind::BrokenPipe {
+            tell!("error: standard output: {error}");
         }
+        exit(NOT_DONE.into());
+    }
+}
+
+pub(crate) fn write_error(text: Arguments<'_>) {
+    // One write for all of it, so that lines of several threads do not mix.
+    let written = std::io::stderr().write_all(text.to_string().as_bytes());
+    // There is nowhere left to say why. Files are whole at any time, so that what was done is kept.
+    if written.is_err() {
+        exit(NOT_DONE.into());
     }
 }
 

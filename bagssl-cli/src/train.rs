@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use bagssl_backend::{AnyTrainer, Backend, Worker};
 use bagssl_core::observe::Observer;
 use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::{Dataset, Split};
@@ -14,13 +15,11 @@ use bagssl_train::Error;
 use bagssl_train::config::CheckedConfig;
 use bagssl_train::memory::Estimate;
 use bagssl_train::progress::{Bar, Metrics};
-use bagssl_train::store::{FileStore, Nowhere, Store};
+use bagssl_train::store::{FileStore, Nowhere};
 use bagssl_train::tensorboard::TensorBoard;
-use bagssl_train::trainer::{Ended, RunInfo, Trainer};
-use bagssl_train::workers::Exchange;
-use burn::backend::Autodiff;
+use bagssl_train::trainer::{Ended, RunInfo};
 
-use crate::backend::{self, Device, Job, Name, Target, Worker};
+use crate::backend::Name;
 use crate::config::{ConfigArgs, RunConfig};
 use crate::files;
 use crate::memory;
@@ -133,12 +132,44 @@ pub(crate) struct Outcome {
 }
 
 /// Begins or resumes a run, and brings it to its end.
-pub(crate) fn training(training: Training<'_>, observers: Vec<Box<dyn Observer>>) -> Result<Outcome> {
-    backend::on(training.backend, Observed(training, observers))
+pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer>>) -> Result<Outcome> {
+    let started = std::time::Instant::now();
+    let backend = run.backend.open()?;
+    let checked = run.config.train.clone().check()?;
+    run.check_devices()?;
+    run.check_memory(&*backend, &checked)?;
+    let loader = loader(run.config, run.dataset.clone(), run.threads, run.on_bad_image)?;
+    files::make_folder(run.out)?;
+    let mut workers = if run.devices > 1 { backend.workers(run.devices)? } else { Vec::new() };
+    let others_work = workers.split_off(workers.len().min(1));
+    let begin = Begin { run: &run, checked: &checked, state: run.state()? };
+    let mut trainer = match workers.pop() {
+        None => begin.trainer(|config, info, state| backend.trainer(config, info, state))?,
+        Some(first) => begin.worker(first)?,
+    };
+    let resumed = trainer.step();
+    files::write(&run.out.join("config.toml"), run.config.to_toml()?.as_bytes())?;
+    let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Metrics::create(&run.out.join(METRICS), resumed)?)];
+    if run.tensorboard {
+        observers.push(Box::new(TensorBoard::create(run.out, resumed)?));
+    }
+    observers.extend(others);
+    let mut observers = Watch(observers);
+    let mut store = FileStore::new(run.out.join(STATE));
+    let ended = match run.devices {
+        1 => trainer.run(&loader, &mut observers, &mut store).map_err(Into::into),
+        _ => together(&begin, &mut *trainer, others_work, &loader, &mut observers, &mut store),
+    };
+    let ended = ended.map_err(|error| with_names(error, &run.dataset))?;
+    if ended == Ended::Finished {
+        files::write(&run.out.join(CHECKPOINT), &trainer.checkpoint()?)?;
+    }
+    tell_skipped(&loader.skipped());
+    if ended == Ended::Stopped {
+        bail!("stopped at step {}; the same command goes on from there", trainer.step());
+    }
+    Ok(Outcome { steps: trainer.step(), resumed, seconds: started.elapsed().as_secs_f64() })
 }
-
-/// A run and those who watch it.
-struct Observed<'a>(Training<'a>, Vec<Box<dyn Observer>>);
 
 /// The loader of a run's batches.
 pub(crate) fn loader(
@@ -165,81 +196,65 @@ pub(crate) fn loader(
     )?)
 }
 
-/// Training on a target.
-pub(crate) type Run<T> = Trainer<Autodiff<<T as Target>::Backend>, <T as Target>::Training>;
-
-impl Job for Observed<'_> {
-    type Output = Outcome;
-
-    fn run<T: Target>(self, device: Device<T>) -> Result<Outcome> {
-        let started = std::time::Instant::now();
-        let Observed(run, others) = self;
-        let checked = run.config.train.clone().check()?;
-        run.check_devices()?;
-        run.check_memory::<T>(&checked)?;
-        let loader = loader(run.config, run.dataset.clone(), run.threads, run.on_bad_image)?;
-        files::make_folder(run.out)?;
-        let mut trainer = run.begin::<T>(&checked, device)?;
-        let resumed = trainer.step();
-        files::write(&run.out.join("config.toml"), run.config.to_toml()?.as_bytes())?;
-        let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Metrics::create(&run.out.join(METRICS), resumed)?)];
-        if run.tensorboard {
-            observers.push(Box::new(TensorBoard::create(run.out, resumed)?));
-        }
-        observers.extend(others);
-        let mut observers = Watch(observers);
-        let mut store = FileStore::new(run.out.join(STATE));
-        let ended = match run.devices {
-            1 => trainer.run(&loader, &mut observers, &mut store).map_err(Into::into),
-            _ => run.together::<T>(&checked, &mut trainer, &loader, &mut observers, &mut store),
+/// Trains on several devices. `first` is the trainer of the first, on this thread, which alone is watched and saves.
+fn together(
+    begin: &Begin<'_>,
+    first: &mut dyn AnyTrainer,
+    others: Vec<Box<dyn Worker>>,
+    loader: &Loader,
+    observers: &mut dyn Observer,
+    store: &mut FileStore,
+) -> Result<Ended> {
+    let images = begin.checked.config().batch.images;
+    std::thread::scope(|scope| {
+        let work = |worker: Box<dyn Worker>| -> Result<Ended> {
+            let part = loader.part(worker.share(images)?);
+            Ok(begin.worker(worker)?.run(&part, &mut Vec::new(), &mut Nowhere)?)
         };
-        let ended = ended.map_err(|error| with_names(error, &run.dataset))?;
-        tell_skipped(&loader.skipped());
-        if ended == Ended::Stopped {
-            bail!("stopped at step {}; the same command goes on from there", trainer.step());
-        }
-        files::write(&run.out.join(CHECKPOINT), &trainer.checkpoint()?)?;
-        Ok(Outcome { steps: trainer.step(), resumed, seconds: started.elapsed().as_secs_f64() })
-    }
+        let others: Vec<_> = others.into_iter().map(|worker| scope.spawn(move || work(worker))).collect();
+        let part = loader.part(0..images / begin.run.devices);
+        let ended = first.run(&part, observers, store).map_err(anyhow::Error::new);
+        // Whoever waits for this worker is told that it has ended.
+        first.leave_workers();
+        let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        // Of the errors that one which is not another's.
+        let is_others = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(Error::Workers(_)));
+        others.fold(ended, |first, other| match (first, other) {
+            (Err(first), Err(other)) if is_others(&first) => Err(other),
+            (Ok(_), Err(other)) => Err(other),
+            (first, _) => first,
+        })
+    })
 }
 
-impl Training<'_> {
-    /// Trains on several devices. `first` is the trainer of the first, on this thread, which alone is watched and saves.
-    fn together<T: Target>(
+/// A run at its beginning, or where it was stopped.
+struct Begin<'a> {
+    run: &'a Training<'a>,
+    checked: &'a CheckedConfig,
+    /// What an earlier call saved.
+    state: Option<Vec<u8>>,
+}
+
+impl Begin<'_> {
+    fn worker(&self, worker: Box<dyn Worker>) -> Result<Box<dyn AnyTrainer>> {
+        self.trainer(|config, info, state| worker.trainer(config, info, state))
+    }
+
+    fn trainer(
         &self,
-        checked: &CheckedConfig,
-        first: &mut Run<T>,
-        loader: &Loader,
-        observers: &mut dyn Observer,
-        store: &mut FileStore,
-    ) -> Result<Ended> {
-        let mut workers = T::workers(self.devices)?.into_iter();
-        let own = workers.next().expect("there are at least two").exchange;
-        let work = |trainer: &mut Run<T>,
-                    exchange: Arc<dyn Exchange<T::Backend>>,
-                    observer: &mut dyn Observer,
-                    store: &mut dyn Store| {
-            let part = loader.part(exchange.rank().share(checked.config().batch.images)?);
-            trainer.set_workers(exchange)?;
-            Ok(trainer.run(&part, observer, store)?)
+        make: impl FnOnce(CheckedConfig, RunInfo, Option<&[u8]>) -> bagssl_train::Result<Box<dyn AnyTrainer>>,
+    ) -> Result<Box<dyn AnyTrainer>> {
+        let Begin { run, checked, state } = self;
+        let info = RunInfo {
+            preset: run.config.name.clone(),
+            data: run.dataset.fingerprint(),
+            settings: format!("{}{}", toml::to_string(&run.config.augment)?, run.backend.text()),
         };
-        std::thread::scope(|scope| {
-            let begin = |Worker { device, exchange }: Worker<T>| -> Result<Ended> {
-                let mut trainer = self.begin::<T>(checked, device)?;
-                work(&mut trainer, exchange, &mut Vec::new(), &mut Nowhere)
-            };
-            let others: Vec<_> = workers.map(|worker| scope.spawn(move || begin(worker))).collect();
-            let ended = work(first, own, observers, store);
-            // Whoever waits for this worker is told that it has ended.
-            first.leave_workers();
-            let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            // Of the errors that one which is not another's.
-            let is_others = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(Error::Workers(_)));
-            others.fold(ended, |first, other| match (first, other) {
-                (Err(first), Err(other)) if is_others(&first) => Err(other),
-                (Ok(_), Err(other)) => Err(other),
-                (first, _) => first,
-            })
+        let path = run.out.join(STATE);
+        make((*checked).clone(), info, state.as_deref()).map_err(|error| match error {
+            Error::OtherRun { .. } => Error::OtherRun { path }.into(),
+            other if state.is_some() => anyhow::Error::new(other).context(path.display().to_string()),
+            other => other.into(),
         })
     }
 }
@@ -273,12 +288,12 @@ impl Training<'_> {
     }
 
     /// Refuses a step that takes more memory than there is, and says what would fit.
-    fn check_memory<T: Target>(&self, config: &CheckedConfig) -> Result<()> {
+    fn check_memory(&self, backend: &dyn Backend, config: &CheckedConfig) -> Result<()> {
         let batch = config.config().batch;
-        let estimate = Estimate::of(config, T::MAP_VALUE);
+        let estimate = Estimate::of(config, backend.map_value_bytes());
         let images = batch.images / self.devices;
         let needed = estimate.bytes((images as u64).saturating_mul(batch.together() as u64));
-        let Some(free) = T::free_memory(self.devices) else { return Ok(()) };
+        let Some(free) = backend.free_memory(self.devices) else { return Ok(()) };
         if needed <= free {
             return Ok(());
         }
@@ -290,25 +305,9 @@ impl Training<'_> {
         bail!("a step: expected at most the {free_mib} MiB of memory that are free, got about {needed} MiB; {advice}")
     }
 
-    /// A run from its beginning, or from where it was stopped.
-    fn begin<T: Target>(&self, config: &CheckedConfig, device: Device<T>) -> Result<Run<T>> {
+    /// What an earlier call saved, if this one is to go on with it.
+    fn state(&self) -> Result<Option<Vec<u8>>> {
         let path = self.out.join(STATE);
-        let config = config.clone();
-        let info = RunInfo {
-            preset: self.config.name.clone(),
-            data: self.dataset.fingerprint(),
-            settings: format!("{}{}", toml::to_string(&self.config.augment)?, self.backend.text()),
-        };
-        let mut trainer = if self.force || !path.exists() {
-            Trainer::new(config, info, device)?
-        } else {
-            let bytes = files::read(&path)?;
-            Trainer::resume(config, info, device, &bytes).map_err(|error| match error {
-                Error::OtherRun { .. } => Error::OtherRun { path: path.clone() }.into(),
-                other => anyhow::Error::new(other).context(path.display().to_string()),
-            })?
-        };
-        T::prepare(&mut trainer);
-        Ok(trainer)
+        if self.force || !path.exists() { Ok(None) } else { files::read(&path).map(Some) }
     }
 }

@@ -1,12 +1,10 @@
 //! The claims as commands: what they print, what they write, and what they refuse.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 
+use crate::support::{bagssl, json, names, refused, succeeds};
 use serde_json::Value;
-use support::{bagssl, json, names, refused, succeeds};
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("expected a number, got {value}"))

@@ -1,12 +1,10 @@
 //! What the program does with data sets: parts of them, sheets, halves.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 
+use crate::support::{bagssl, json, refused, succeeds};
 use serde_json::Value;
-use support::{bagssl, json, refused, succeeds};
 
 #[test]
 fn a_list_of_classes() {

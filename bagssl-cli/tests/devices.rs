@@ -1,14 +1,12 @@
 //! Training on several devices, here workers on one CPU.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 
+use crate::support::bagssl;
 use safetensors::SafeTensors;
-use support::bagssl;
 
 fn train(folder: &Path, out: &str, more: &[&str]) -> Output {
     let tiny = ["train", "--patches", "2", "--epochs", "1", "--json", "--out", out];

@@ -1,12 +1,10 @@
 //! Training and evaluation from data sets of every format, made small, in the layouts in which they are distributed.
 
-mod support;
-
 use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use support::{json, succeeds};
+use crate::support::{json, succeeds};
 
 /// Trains for one step on `data`, evaluates what comes out, and finds as many images and classes as there should be.
 #[track_caller]

@@ -1,13 +1,11 @@
 //! The program as a user calls it: a whole small job, and what bad input gets.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::{bagssl, json, names, refused, succeeds};
 use serde_json::Value;
-use support::{bagssl, json, names, refused, succeeds};
 
 #[test]
 fn train_evaluate_embed() {

@@ -1,13 +1,12 @@
 //! The whole job on a tiny data set: each claim is a section of its report, and what is done is not done again.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
+use crate::support::{names, prints, refused, unread};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
-use support::{prints, refused};
 
 /// Three classes of stripes, 20 training and 4 test images each. They are wider than high: of 64 by 80 pixels the grid of the claims
 /// has 3 rows and 4 columns.
@@ -141,4 +140,21 @@ fn methods_that_are_none_are_refused() {
     refused(here, &with("bagssl,simsiam"), &["--methods", "simsiam", "multi-scale", "vicreg", "simclr"]);
     refused(here, &with("simclr,vicreg"), &["--methods", "expected bagssl", "got vicreg,simclr"]);
     refused(here, &with(""), &["--methods"]);
+}
+
+/// Where nobody hears of a stage that is done, the reproduction ends, and keeps it.
+#[test]
+fn a_closed_standard_error_ends_it_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    stripes(here);
+    let run = ["reproduce", "--data", "stripes", "--epochs", "1", "--seeds", "1", "--methods", "bagssl", "--jobs", "1"];
+    let mut program = Command::new(env!("CARGO_BIN_EXE_bagssl"));
+    let status = program.args(run).args(["--out", "out"]).current_dir(here).stderr(unread()).status().unwrap();
+    assert_eq!(status.code(), Some(2));
+    let stages = names(&here.join("out"));
+    let done = stages.iter().filter(|stage| here.join("out").join(stage).join("stage.json").exists());
+    assert_eq!(done.count(), 1, "{stages:?}");
+    let [plan, _] = prints(here, &[&run[..], &["--out", "out", "--dry-run"]].concat());
+    assert!(plan.contains(": done before ("), "{plan}");
 }

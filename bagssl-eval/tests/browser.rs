@@ -3,14 +3,13 @@
 //! is not on the path).
 #![cfg(unix)]
 
-#[path = "../examples/report/sample.rs"]
-mod sample;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bagssl_eval::report::{Block, Lines, Page, Point, Scatter, Thumbnail};
 use serde_json::Value;
+
+use crate::sample;
 
 fn chromium() -> Option<PathBuf> {
     let named = std::env::var_os("CHROMIUM").map(PathBuf::from);

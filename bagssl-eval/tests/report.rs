@@ -1,11 +1,10 @@
 //! The report of the sample: its JSON, its sentences, and pages that hold nothing foreign.
 
-#[path = "../examples/report/sample.rs"]
-mod sample;
-
 use bagssl_eval::report::{Model, Report, View};
 use bagssl_eval::stats::accuracy_error;
 use serde_json::Value;
+
+use crate::sample;
 
 #[test]
 fn the_json_has_the_agreed_fields() {

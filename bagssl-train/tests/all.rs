@@ -1,7 +1,12 @@
 //! All tests of this crate from outside, as one program.
 
+// Links what is compiled there, instead of compiling it here.
+use bagssl_backend as _;
+
+mod algebra;
 mod losses;
 mod optimisers;
 mod training;
+mod threads;
 mod workers;
 mod cuda_kernels;

@@ -1,24 +1,26 @@
-//! The loop: it learns, its backends agree, and a resumed run is the uninterrupted one, bit for bit.
-#![cfg(all(feature = "ndarray", feature = "candle"))]
+//! The loop: it learns, and a resumed run is the uninterrupted one, bit for bit.
+#![cfg(feature = "ndarray")]
 
 use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceError};
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_core::model::{Differentiable, Kernels, Stock};
+use bagssl_core::model::{CpuFast, Differentiable, Kernels, Stock};
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_core::random::{Address, Purpose};
-use bagssl_train::backend::{Candle, NdArray};
+use bagssl_train::backend::NdArray;
 use bagssl_train::config::{CheckedConfig, OnNotFinite, TrainConfig};
 use bagssl_train::loss::Algebra;
-use bagssl_train::optimiser::{OptimiserConfig, Trust};
+use bagssl_train::optimiser::OptimiserConfig;
 use bagssl_train::preset::{PRESETS, preset};
 use bagssl_train::store::{Nowhere, Store};
 use bagssl_train::trainer::{Ended, RunInfo, Trainer};
+use bagssl_train::workers::Synchronised;
 use bagssl_train::{Error, Result};
 use burn::backend::Autodiff;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-type Run<B> = Trainer<Autodiff<B>, Differentiable<Stock>>;
+/// What `bagssl-backend` has compiled.
+type Run = Trainer<Autodiff<NdArray>, Differentiable<Synchronised<CpuFast>>>;
 
 /// Images that are two colours plus noise of each patch's own.
 struct Noise {
@@ -78,7 +80,7 @@ fn info() -> RunInfo {
     RunInfo { preset: "test".into(), data: "noise".into(), settings: String::new() }
 }
 
-fn trainer<B: Backend>(name: &str) -> Run<B> {
+fn trainer(name: &str) -> Run {
     Trainer::new(config(name), info(), Default::default()).unwrap()
 }
 
@@ -137,7 +139,7 @@ fn every_preset_is_consistent() {
 
 #[test]
 fn training_lowers_the_loss() {
-    let mut trainer = trainer::<Candle>("bagssl");
+    let mut trainer = trainer("bagssl");
     let mut watch = Watch::default();
     assert_eq!(trainer.run(&source(), &mut watch, &mut Nowhere).unwrap(), Ended::Finished);
     assert_eq!((watch.losses.len(), watch.epochs, watch.saved), (12, 3, vec![4, 8, 12]));
@@ -145,45 +147,14 @@ fn training_lowers_the_loss() {
     assert!(watch.losses[11] < watch.losses[0] - 1.0, "{:?}", watch.losses);
 }
 
-/// A whole step on each CPU backend, with each loss. (Of SGD and LARS: a first step of AdamW is the sign of the gradient,
-/// and where a gradient is nothing, so is its sign.)
-#[test]
-fn the_two_cpu_backends_take_the_same_step() {
-    let sgd = OptimiserConfig::Sgd { rate: 1e-3, momentum: 0.9, nesterov: true, decay: 1e-4, decay_vectors: true };
-    let trust = Trust::Clipped;
-    let lars = OptimiserConfig::Lars { rate: 0.1, momentum: 0.9, nesterov: true, decay: 1e-4, eta: 0.02, trust };
-    for (name, optimiser) in [("bagssl", lars), ("bagssl-vicreg", sgd)] {
-        let config = TrainConfig { optimiser, ..config(name).config().clone() }.check().unwrap();
-        let mut ndarray: Run<NdArray> = Trainer::new(config.clone(), info(), Default::default()).unwrap();
-        let mut candle: Run<Candle> = Trainer::new(config, info(), Default::default()).unwrap();
-        let before = ndarray.model().tensors();
-        assert_eq!(before, candle.model().tensors(), "first weights depend on no backend");
-        let stop = || Watch { stop_after: Some(1), ..Watch::default() };
-        let (mut of_ndarray, mut of_candle) = (stop(), stop());
-        ndarray.run(&source(), &mut of_ndarray, &mut Nowhere).unwrap();
-        candle.run(&source(), &mut of_candle, &mut Nowhere).unwrap();
-        let (a, b) = (of_ndarray.losses[0], of_candle.losses[0]);
-        assert!((a - b).abs() <= 1e-4 * b.abs(), "losses {a} and {b}");
-        let after = ndarray.model().tensors().into_iter().zip(candle.model().tensors());
-        for ((_, _, before), ((name, _, ndarray), (_, _, candle))) in before.iter().zip(after) {
-            let length = |of: &dyn Fn(usize) -> f32| (0..before.len()).map(|i| of(i).powi(2)).sum::<f32>().sqrt();
-            let change = length(&|i| ndarray[i] - before[i]);
-            let error = length(&|i| ndarray[i] - candle[i]);
-            let tolerance = 1e-3;
-            assert!(error <= tolerance * change.max(1e-3), "{name}: {error} of a change of {change}");
-            assert!(&ndarray != before || name.ends_with("3.bias"), "{name} has not moved");
-        }
-    }
-}
-
 #[test]
 fn a_resumed_run_is_the_uninterrupted_one() {
-    let mut whole = trainer::<Candle>("bagssl");
+    let mut whole = trainer("bagssl");
     whole.run(&source(), &mut Watch::default(), &mut Nowhere).unwrap();
     for stop in [1, 4, 6, 11] {
         let (mut store, mut watch) = (Memory::default(), Watch { stop_after: Some(stop), ..Watch::default() });
-        assert_eq!(trainer::<Candle>("bagssl").run(&source(), &mut watch, &mut store).unwrap(), Ended::Stopped);
-        let mut resumed: Run<Candle> = Trainer::resume(config("bagssl"), info(), Default::default(), &store.0).unwrap();
+        assert_eq!(trainer("bagssl").run(&source(), &mut watch, &mut store).unwrap(), Ended::Stopped);
+        let mut resumed: Run = Trainer::resume(config("bagssl"), info(), Default::default(), &store.0).unwrap();
         assert_eq!(resumed.step(), stop);
         resumed.run(&source(), &mut Watch::default(), &mut store).unwrap();
         assert_eq!(whole.checkpoint().unwrap(), resumed.checkpoint().unwrap(), "stopped after {stop}");
@@ -194,11 +165,10 @@ fn a_resumed_run_is_the_uninterrupted_one() {
 fn another_run_is_not_resumed() {
     let mut store = Memory::default();
     let mut watch = Watch { stop_after: Some(2), ..Watch::default() };
-    let mut run = trainer::<NdArray>("bagssl");
+    let mut run = trainer("bagssl");
     run.run(&source(), &mut watch, &mut store).unwrap();
-    let resume = |config, info, bytes: &[u8]| -> Result<Run<NdArray>> {
-        Trainer::resume(config, info, Default::default(), bytes)
-    };
+    let resume =
+        |config, info, bytes: &[u8]| -> Result<Run> { Trainer::resume(config, info, Default::default(), bytes) };
     assert!(resume(config("bagssl"), info(), &store.0).is_ok());
     assert!(matches!(resume(config("multi-scale"), info(), &store.0), Err(Error::OtherRun { .. })));
     let other = RunInfo { data: "other".into(), ..info() };
@@ -226,9 +196,8 @@ fn a_source_that_fails_or_lies_is_reported() {
             Box::new([batch, Err("image 3 is broken".into())].into_iter().skip(usize::from(self.0.images != 6)))
         }
     }
-    let run = |source: Broken| {
-        trainer::<NdArray>("bagssl").run(&source, &mut Watch::default(), &mut Nowhere).unwrap_err().to_string()
-    };
+    let run =
+        |source: Broken| trainer("bagssl").run(&source, &mut Watch::default(), &mut Nowhere).unwrap_err().to_string();
     let shape = source().shape;
     assert!(run(Broken(shape)).contains("expected shape"));
     assert_eq!(run(Broken(BatchShape { images: 5, ..shape })), "image 3 is broken");
@@ -247,7 +216,7 @@ fn a_split_batch_has_the_gradient_of_the_whole_one() {
         let config = config.check().unwrap();
         let shape = BatchShape { patches: 6, ..source().shape };
         let source = Noise { shape, ..source() };
-        let mut trainer: Run<NdArray> = Trainer::new(config.clone(), info(), Default::default()).unwrap();
+        let mut trainer: Run = Trainer::new(config.clone(), info(), Default::default()).unwrap();
         let model = trainer.model().clone();
         trainer.run(&source, &mut Watch { stop_after: Some(1), ..Watch::default() }, &mut Nowhere).unwrap();
 
@@ -258,7 +227,7 @@ fn a_split_batch_has_the_gradient_of_the_whole_one() {
             let values: Vec<f32> =
                 batch.data().chunks(of_image).flat_map(|image| image[number * length..][..length].to_vec()).collect();
             let patches = Tensor::<Autodiff<NdArray>, 1>::from_floats(&values[..], &Default::default());
-            let output = model.forward_train::<Differentiable<Stock>>(patches.reshape([12, 3, 8, 12]));
+            let output = model.forward_train::<Differentiable<Synchronised<CpuFast>>>(patches.reshape([12, 3, 8, 12]));
             output.projection.reshape([6, 2, 8])
         };
         let value = config.loss().value::<_, Stock>(Tensor::cat((0..3).map(part).collect(), 1)).unwrap();
@@ -334,7 +303,7 @@ fn what_is_not_finite_is_named_and_stops_or_skips() {
         let mut config = config("bagssl").config().clone();
         config.on_not_finite = policy;
         config.batch.micro = micro;
-        let mut run: Run<Candle> = Trainer::new(config.check().unwrap(), info(), Default::default()).unwrap();
+        let mut run: Run = Trainer::new(config.check().unwrap(), info(), Default::default()).unwrap();
         let mut skips = Skips::default();
         let ended = run.run(&OneBroken, &mut skips, &mut Nowhere);
         (ended, skips.0, run)
@@ -367,9 +336,11 @@ impl<B: Backend> Algebra<B> for Queued {}
 /// Reading a step after the next one has begun changes when one hears of it, and nothing else.
 #[test]
 fn figures_that_are_read_late_are_the_same() {
-    type Late = Trainer<Autodiff<Candle>, Differentiable<Queued>>;
+    type Late = Trainer<Autodiff<NdArray>, Differentiable<Queued>>;
+    type AtOnce = Trainer<Autodiff<NdArray>, Differentiable<Synchronised<Stock>>>;
     let late = |config: CheckedConfig| -> Late { Trainer::new(config, info(), Default::default()).unwrap() };
-    let (mut at_once, mut queued) = (trainer::<Candle>("bagssl"), late(config("bagssl")));
+    let mut at_once: AtOnce = Trainer::new(config("bagssl"), info(), Default::default()).unwrap();
+    let mut queued = late(config("bagssl"));
     let (mut expected, mut got) = (Watch::default(), Watch::default());
     at_once.run(&source(), &mut expected, &mut Nowhere).unwrap();
     queued.run(&source(), &mut got, &mut Nowhere).unwrap();

@@ -1,18 +1,18 @@
 //! Makes the files of `tests/golden`: a small trained checkpoint with int8 weights, one tile as raw pixels, and the
-//! embedding that they give. Run by hand when the format changes: `cargo run -p bagssl-tests --example make_golden`.
+//! embedding that they give. Run by hand when the format changes: `cargo run -p bagssl-tests --features candle --example make_golden`.
 
 use std::path::Path;
 
 use bagssl_core::checkpoint::{Checkpoint, WeightType, convert};
 use bagssl_core::embed::Tap;
 use bagssl_data::dataset::{Dataset, Split};
-use bagssl_tests::{GOLDEN_TILE, Run, config, golden, info, loader};
+use bagssl_tests::{GOLDEN_TILE, golden, loader};
 use bagssl_train::store::Nowhere;
 
 fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     std::fs::create_dir_all(&folder)?;
-    let mut run = Run::new(config(), info(), Default::default())?;
+    let mut run = bagssl_tests::run(None)?;
     run.run(&loader(2), &mut Vec::new(), &mut Nowhere)?;
     let bytes = run.checkpoint()?;
     let small = convert(&Checkpoint::from_bytes(&bytes)?, WeightType::Int8)?;

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use bagssl_core::model::{CpuFast, Differentiable};
+use bagssl_backend::{AnyTrainer, CpuOptions, ndarray};
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::loader::{Loader, LoaderConfig};
-use bagssl_train::backend::NdArray;
 use bagssl_train::config::{CheckedConfig, TrainConfig};
 use bagssl_train::preset::PRESETS;
-use bagssl_train::trainer::{RunInfo, Trainer};
-use burn::backend::Autodiff;
+use bagssl_train::trainer::RunInfo;
 
 /// The Rust of the book is tested here.
 #[cfg(doctest)]
@@ -24,8 +22,10 @@ mod book {
     mod data_set {}
 }
 
-/// A run on the CPU.
-pub type Run = Trainer<Autodiff<NdArray>, Differentiable<CpuFast>>;
+/// A run on the CPU: from its first step, or with the state that another one saved.
+pub fn run(state: Option<&[u8]>) -> bagssl_train::Result<Box<dyn AnyTrainer>> {
+    ndarray(CpuOptions::default()).trainer(config(), info(), state)
+}
 
 /// The default preset made small: 3 epochs of the embedded photographs, 5 steps each.
 pub fn config() -> CheckedConfig {
@@ -73,10 +73,8 @@ pub mod golden {
     use bagssl_core::batch::{BatchShape, PatchBatch, SourceError};
     use bagssl_core::checkpoint::Checkpoint;
     use bagssl_core::embed::{Embed, Tap};
-    use bagssl_core::model::{Embedder, Model, Stock};
     use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
     use bagssl_core::random::Address;
-    use bagssl_train::backend::Candle;
 
     /// Side of a patch, in pixels.
     pub const SIDE: usize = 16;
@@ -111,8 +109,9 @@ pub mod golden {
     }
 
     /// The golden embedding: Burn's operations on the backend that shares nothing with this project's kernels.
+    #[cfg(feature = "candle")]
     pub fn by_definition(checkpoint: &Checkpoint<'_>, rgb: &[u8]) -> std::result::Result<Vec<f32>, SourceError> {
-        let model = Model::<Candle>::load(checkpoint, &Default::default())?;
-        mean(&Embedder::<Candle, Stock>::new(model, Default::default(), 16), &bag(checkpoint, rgb)?)
+        let network = bagssl_backend::candle().trained(checkpoint, &[Tap::Embedding])?;
+        mean(&*network, &bag(checkpoint, rgb)?)
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::run::{cargo, cargo_outside, must};
+use crate::test_programs::{self, Timed};
 use crate::{edge, fuzz, licences, metadata, no_std, tidy};
 
 #[derive(Debug, clap::Args)]
@@ -29,38 +30,52 @@ struct Gate {
     name: &'static str,
     about: &'static str,
     full: bool,
-    run: fn() -> Result<()>,
+    run: fn(&mut Times) -> Result<()>,
 }
+
+/// The seconds of the tests that have run.
+type Times = Vec<Timed>;
 
 /// A gate that has run, how long, and why it failed.
 type Outcome = (&'static Gate, Duration, Option<String>);
 
-/// All features of core, which no default switches on.
-const FEATURES: &str = "bagssl-core/import,bagssl-core/ndarray,bagssl-core/onnx,bagssl-core/rayon,bagssl-core/std";
+/// What the tests are built with: all features but the GPU's, which no default switches on.
+const FEATURES: &str = "bagssl-core/import,bagssl-core/ndarray,bagssl-core/onnx,bagssl-core/rayon,bagssl-core/std,\
+                        bagssl-cli/candle,bagssl-tests/candle";
+
+/// The seconds that the gates without `--full` may take together before it is said.
+const LONGEST: Duration = Duration::from_secs(1800);
+
+/// Tests that are listed.
+const SLOWEST: usize = 10;
 
 /// In the order in which they run: what fails soonest first, and the builds so that later ones find what they need.
 const GATES: [Gate; 15] = [
-    Gate { name: "format", about: "rustfmt changes nothing", full: false, run: format },
-    Gate { name: "tidy", about: "sizes, directions, versions, lints", full: false, run: tidy::check },
-    Gate { name: "licences", about: "each dependency's is allowed", full: false, run: licences::check },
-    Gate { name: "no-std", about: "core links and runs without the standard library", full: false, run: no_std::check },
-    Gate {
-        name: "external-user",
-        about: "a crate outside uses core without features",
-        full: false,
-        run: external_user,
-    },
-    Gate { name: "clippy", about: "no warning in any target", full: false, run: clippy },
-    Gate { name: "features", about: "each feature of each crate alone", full: false, run: features },
-    Gate { name: "docs", about: "documentation without warnings", full: false, run: docs },
-    Gate { name: "test", about: "unit, property and doc tests, and those across crates", full: false, run: test },
-    Gate { name: "cuda", about: "the CUDA backend type-checks, without CUDA", full: false, run: cuda },
-    Gate { name: "fuzz", about: "seconds of each fuzz target (nightly, cargo-fuzz)", full: false, run: fuzz_smoke },
-    Gate { name: "address", about: "the CPU kernels under the address sanitizer (nightly)", full: true, run: address },
-    Gate { name: "aarch64", about: "the tests of the CPU kernels build for NEON", full: true, run: edge::aarch64 },
-    Gate { name: "cortex-m", about: "the golden bag on a Cortex-M4, emulated", full: true, run: edge::cortex_m },
-    Gate { name: "reproduce", about: "the main job as a user runs it", full: true, run: reproduce },
+    gate("format", "rustfmt changes nothing", |_| format()),
+    gate("tidy", "sizes, directions, versions, lints", |_| tidy::check()),
+    gate("licences", "each dependency's is allowed", |_| licences::check()),
+    gate("no-std", "core links and runs without the standard library", |_| no_std::check()),
+    gate("external-user", "a crate outside uses core without features", |_| external_user()),
+    gate("clippy", "no warning in any target, the GPU's among them, without CUDA", |_| clippy()),
+    gate("docs", "documentation without warnings", |_| docs()),
+    gate("features", "each feature of each crate alone", |_| features()),
+    gate("test", "unit, property and doc tests, and those across crates", test),
+    gate("fuzz", "seconds of each fuzz target", |_| fuzz::run(&fuzz::Args::smoke()).map(drop)),
+    full("fuzz-address", "the same under the address sanitizer (nightly)", |_| fuzz_address()),
+    full("address", "the CPU kernels under the address sanitizer (nightly)", |_| address()),
+    full("aarch64", "the tests of the CPU kernels build for NEON", |_| edge::aarch64()),
+    full("cortex-m", "the golden bag on a Cortex-M4, emulated", |_| edge::cortex_m()),
+    full("reproduce", "the main job as a user runs it", |_| reproduce()),
 ];
+
+const fn gate(name: &'static str, about: &'static str, run: fn(&mut Times) -> Result<()>) -> Gate {
+    Gate { name, about, full: false, run }
+}
+
+/// A gate that takes long.
+const fn full(name: &'static str, about: &'static str, run: fn(&mut Times) -> Result<()>) -> Gate {
+    Gate { name, about, full: true, run }
+}
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let gates = choose(&args.only, args.full)?;
@@ -68,11 +83,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         gates.iter().for_each(|gate| println!("{:<14} {}", gate.name, gate.about));
         return Ok(ExitCode::SUCCESS);
     }
-    let mut results: Vec<Outcome> = Vec::new();
+    let (mut results, mut times): (Vec<Outcome>, Times) = Default::default();
     for &gate in &gates {
         println!("== {}: {}", gate.name, gate.about);
         let started = Instant::now();
-        let error = (gate.run)().err().map(|error| format!("{error:#}"));
+        let error = (gate.run)(&mut times).err().map(|error| format!("{error:#}"));
         if let Some(error) = &error {
             eprintln!("  failed: {error}");
         }
@@ -81,7 +96,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             break;
         }
     }
+    if !times.is_empty() {
+        println!("\n{}", test_programs::slowest(&times, SLOWEST));
+    }
     println!("\n{}", table(&results, &gates[results.len()..]));
+    if let Some(warning) = too_long(&results) {
+        eprintln!("{warning}");
+    }
     let failed = results.iter().any(|(_, _, error)| error.is_some());
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -114,6 +135,13 @@ fn table(results: &[Outcome], not_run: &[&Gate]) -> String {
     lines.join("\n")
 }
 
+/// What is said if the gates that each change must pass take too long.
+fn too_long(results: &[Outcome]) -> Option<String> {
+    let sum: Duration = results.iter().filter(|(gate, ..)| !gate.full).map(|(_, time, _)| *time).sum();
+    let (expected, got) = (LONGEST.as_secs(), sum.as_secs());
+    (sum > LONGEST).then(|| format!("warning: expected gates of at most {expected} s together, got {got} s"))
+}
+
 /// The tests of the one module with `unsafe`, in a folder of its own, since all is compiled anew.
 fn address() -> Result<()> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
@@ -137,17 +165,8 @@ fn format() -> Result<()> {
 
 fn clippy() -> Result<()> {
     // Warnings are denied after the `--`, not by RUSTFLAGS, which would build every dependency a second time.
-    must(&mut cargo(&[
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--features",
-        FEATURES,
-        "--locked",
-        "--",
-        "-D",
-        "warnings",
-    ]))
+    let all = ["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"];
+    must(&mut cargo(&all))
 }
 
 fn features() -> Result<()> {
@@ -163,14 +182,13 @@ fn features() -> Result<()> {
 }
 
 fn docs() -> Result<()> {
-    must(
-        cargo(&["doc", "--workspace", "--no-deps", "--locked", "--features", FEATURES])
-            .env("RUSTDOCFLAGS", "-D warnings"),
-    )
+    let all = ["doc", "--workspace", "--no-deps", "--locked", "--all-features"];
+    must(cargo(&all).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-fn test() -> Result<()> {
-    must(&mut cargo(&["test", "--workspace", "--locked", "--features", FEATURES]))
+fn test(times: &mut Times) -> Result<()> {
+    *times = test_programs::run(FEATURES)?;
+    Ok(())
 }
 
 fn external_user() -> Result<()> {
@@ -179,17 +197,12 @@ fn external_user() -> Result<()> {
     must(&mut cargo_outside(manifest, &target, &["test"], &[]))
 }
 
-fn cuda() -> Result<()> {
-    let packages = ["clippy", "-p", "bagssl-cli", "-p", "bagssl-train", "--all-targets"];
-    must(cargo(&packages).args(["--features", "bagssl-cli/cuda", "--locked", "--", "-D", "warnings"]))
-}
-
-fn fuzz_smoke() -> Result<()> {
-    if let Some(missing) = fuzz::missing() {
-        println!("  skipped: {missing}");
+fn fuzz_address() -> Result<()> {
+    if !fuzz::has_nightly() {
+        println!("  skipped: expected nightly Rust, got none: rustup toolchain install nightly");
         return Ok(());
     }
-    fuzz::run(&fuzz::Args::smoke()).map(|_| ())
+    fuzz::run(&fuzz::Args::address()).map(drop)
 }
 
 fn reproduce() -> Result<()> {

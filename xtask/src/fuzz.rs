@@ -1,11 +1,14 @@
 //! Fuzzing of the parsers.
+//!
+//! The targets in `fuzz/` are cargo-fuzz's, and it runs them too. Here they are built with the same coverage, without it: in a
+//! single build, and on stable Rust unless a sanitizer is asked for.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-use crate::run;
+use crate::{metadata, run};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -14,20 +17,40 @@ pub(crate) struct Args {
     /// A few seconds of each
     #[arg(long)]
     smoke: bool,
-    /// Seconds of each [default: 600, with --smoke 10]
+    /// Seconds of each [default: 600, with --smoke 6]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: Option<u32>,
+    /// Under the address sanitizer (needs nightly Rust)
+    #[arg(long)]
+    address: bool,
 }
 
 impl Args {
     /// A few seconds of every target.
     pub(crate) fn smoke() -> Self {
-        Args { target: None, smoke: true, seconds: None }
+        Args { target: None, smoke: true, seconds: None, address: false }
+    }
+
+    /// The same under the address sanitizer.
+    pub(crate) fn address() -> Self {
+        Args { address: true, ..Args::smoke() }
     }
 }
 
+/// What cargo-fuzz compiles with: libFuzzer's counters, comparisons, and assertions.
+const COVERAGE: [&str; 8] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Cdebug-assertions",
+    "-Coverflow-checks",
+    "--cfg=fuzzing",
+];
+
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let seconds = args.seconds.unwrap_or(if args.smoke { 10 } else { 600 });
+    let seconds = args.seconds.unwrap_or(if args.smoke { 6 } else { 600 });
     let folder = run::root().join("fuzz");
     let all = targets(&folder)?;
     let chosen: Vec<&String> = match &args.target {
@@ -35,36 +58,72 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(name) if all.contains(name) => vec![name],
         Some(name) => bail!("expected one of {}, got {name:?}", all.join(", ")),
     };
-    if let Some(missing) = missing() {
-        bail!("{missing}");
-    }
-    // All of them at once, which is shared out among the cores.
-    run::must(Command::new("cargo").args(["+nightly", "fuzz", "build"]).args(&args.target).current_dir(&folder))?;
-    for target in chosen {
-        let seeds = folder.join("seeds").join(target);
-        let corpus = folder.join("corpus").join(target);
-        std::fs::create_dir_all(&corpus).with_context(|| corpus.display().to_string())?;
-        let mut command = Command::new("cargo");
-        command.args(["+nightly", "fuzz", "run", target]).arg(&corpus).arg(&seeds);
-        command.args(["--", &format!("-max_total_time={seconds}"), "-rss_limit_mb=2048", "-print_final_stats=1"]);
-        if args.smoke {
-            command.arg("-verbosity=0");
+    let programs = build(args)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // As many at a time as there are cores; what they say comes in the order of their names.
+    for targets in chosen.chunks(cores) {
+        let running = targets.iter().map(|target| {
+            let mut command = command(&folder, &programs, target, seconds)?;
+            eprintln!("  $ {}", run::show(&command));
+            Ok((target, command.spawn().with_context(|| target.to_string())?))
+        });
+        let failed: Vec<String> = running
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .map(|(target, mut child)| Ok((target, child.wait()?)))
+            .filter_map(|ended: std::io::Result<_>| match ended {
+                Ok((_, status)) if status.success() => None,
+                Ok((target, status)) => Some(format!("{target}: {status}")),
+                Err(error) => Some(error.to_string()),
+            })
+            .collect();
+        if !failed.is_empty() {
+            bail!("{}; what broke it is in {}", failed.join(", "), folder.join("artifacts").display());
         }
-        command.current_dir(&folder);
-        run::must(&mut command)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What fuzzing needs and is not there, with how to get it.
-pub(crate) fn missing() -> Option<&'static str> {
-    let runs = |arguments: &[&str]| {
-        Command::new("cargo").arg("+nightly").args(arguments).output().is_ok_and(|output| output.status.success())
-    };
-    if !runs(&["--version"]) {
-        return Some("expected nightly Rust, got none: rustup toolchain install nightly");
+/// Builds all targets, and says in which folder they are.
+fn build(args: &Args) -> Result<PathBuf> {
+    let host = run::output(Command::new("rustc").args(["--print", "host-tuple"]))?;
+    let host = host.trim();
+    let target = metadata::target_folder()?.join(if args.address { "fuzz-address" } else { "fuzz" });
+    let mut flags = COVERAGE.join(" ");
+    // By rustup's proxy where nightly is asked for: the cargo that called this program is another one.
+    let mut command = if args.address { Command::new("cargo") } else { run::cargo(&[]) };
+    if args.address {
+        flags += " -Zsanitizer=address -Ccodegen-units=1";
+        command.arg("+nightly").env_remove("CARGO").env_remove("RUSTC").env_remove("RUSTUP_TOOLCHAIN");
     }
-    (!runs(&["fuzz", "--version"])).then_some("expected cargo-fuzz, got none: cargo install cargo-fuzz --locked")
+    command.args(["build", "--release", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--target", host]);
+    if let Some(name) = &args.target {
+        command.args(["--bin", name]);
+    }
+    command.arg("--target-dir").arg(&target).env("RUSTFLAGS", flags).current_dir(run::root());
+    run::must(&mut command)?;
+    Ok(target.join(host).join("release"))
+}
+
+/// A target on its corpus and seeds.
+fn command(folder: &Path, programs: &Path, target: &str, seconds: u32) -> Result<Command> {
+    let folders = ["corpus", "artifacts"].map(|name| folder.join(name).join(target));
+    for folder in &folders {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    let [corpus, artifacts] = folders;
+    let mut command = Command::new(programs.join(target));
+    command.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    command.args([&format!("-max_total_time={seconds}"), "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=0"]);
+    command.arg(corpus).arg(folder.join("seeds").join(target)).current_dir(folder);
+    Ok(command)
+}
+
+/// Whether nightly Rust is there.
+pub(crate) fn has_nightly() -> bool {
+    let mut command = Command::new("cargo");
+    command.args(["+nightly", "--version"]).env_remove("RUSTUP_TOOLCHAIN");
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 fn targets(folder: &Path) -> Result<Vec<String>> {

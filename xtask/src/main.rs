@@ -7,8 +7,8 @@ mod licences;
 mod no_std;
 mod fuzz;
 mod edge;
+mod test_programs;
 mod gpu;
-mod photo_tiles;
 mod ci;
 
 use std::ffi::OsString;
@@ -42,7 +42,18 @@ enum Command {
     Gpu(gpu::Command),
     /// Build data sets for measurements
     #[command(subcommand)]
-    Data(photo_tiles::DataCommand),
+    Data(DataCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// Build PhotoTiles from free photographs in Debian's packages (`cargo xtask data photo-tiles --help` shows the options)
+    #[command(disable_help_flag = true)]
+    PhotoTiles {
+        /// Passed on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -51,7 +62,7 @@ fn main() -> ExitCode {
         Command::Reproduce { args } => reproduce(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Gpu(command) => gpu::run(&command),
-        Command::Data(command) => photo_tiles::run(&command),
+        Command::Data(DataCommand::PhotoTiles { args }) => photo_tiles(&args),
     };
     match result {
         Ok(code) => code,
@@ -71,6 +82,14 @@ fn reproduce(args: &[OsString]) -> Result<ExitCode> {
     let program = metadata::target_folder()?.join("release").join(format!("bagssl{}", std::env::consts::EXE_SUFFIX));
     let status = Program::new(&program).arg("reproduce").args(args).status();
     Ok(code_of(status.with_context(|| program.display().to_string())?))
+}
+
+/// A program of its own, so that all else builds without it.
+fn photo_tiles(args: &[OsString]) -> Result<ExitCode> {
+    let mut program = run::cargo(&["run", "--quiet", "--release", "-p", "photo-tiles", "--"]);
+    let folder = std::env::current_dir().context("the current folder")?;
+    program.arg("--packages").arg(metadata::target_folder()?.join("photo-tiles"));
+    Ok(code_of(program.args(args).current_dir(folder).status().context("cargo does not start")?))
 }
 
 /// The exit code of a program, passed on; for one that a signal ended, what a shell makes of it.

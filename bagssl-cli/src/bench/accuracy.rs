@@ -17,11 +17,11 @@ use bagssl_eval::knn::Knn;
 use serde::Serialize;
 
 use super::check_range;
-use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
+use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::extraction;
 use crate::files;
-use crate::output::say;
+use crate::output::{say, tell};
 use crate::score::Input;
 use crate::source::DataArgs;
 use crate::work;
@@ -143,8 +143,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let layers = by_layer(args, &checkpoint, &halves[1])?;
     let mut whole: Vec<(Kernel, [Features; 2])> = Vec::new();
     for kernel in Kernel::all().into_iter().chain(args.backend.and_then(Kernel::of)) {
-        let job = Embedding { args, checkpoint: &checkpoint, halves: &halves, kernel };
-        whole.push((kernel, backend::on(kernel.backend(), job)?));
+        whole.push((kernel, embeddings(args, &checkpoint, &halves, kernel)?));
     }
     let networks: Vec<OfNetwork> =
         whole.iter().map(|(kernel, features)| compare(*kernel, features, &whole[0].1)).collect::<Result<_>>()?;
@@ -156,7 +155,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let is_low = |cosine: f64, least: f64| cosine < least || cosine.is_nan();
     let low = |network: &&OfNetwork| args.least.is_some_and(|least| is_low(network.lowest_cosine, least));
     if let Some(OfNetwork { kernel, lowest_cosine, .. }) = networks.last().filter(low) {
-        eprintln!("{}: the lowest cosine is {lowest_cosine:.7}", kernel.name());
+        tell!("{}: the lowest cosine is {lowest_cosine:.7}", kernel.name());
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
@@ -288,30 +287,24 @@ fn compare(kernel: Kernel, features: &[Features; 2], exact: &[Features; 2]) -> R
     })
 }
 
-struct Embedding<'a> {
-    args: &'a Args,
-    checkpoint: &'a Checkpoint<'a>,
-    halves: &'a [Arc<Dataset>; 2],
+/// The features of both halves.
+fn embeddings(
+    args: &Args,
+    checkpoint: &Checkpoint<'_>,
+    halves: &[Arc<Dataset>; 2],
     kernel: Kernel,
-}
-
-impl Job for Embedding<'_> {
-    type Output = [Features; 2];
-
-    fn run<T: Target>(self, device: Device<T>) -> Result<[Features; 2]> {
-        let Embedding { args, checkpoint, halves, kernel } = self;
-        let tap = checkpoint.spec().tap;
-        let network = T::trained(checkpoint, &[tap], kernel.cpu(), &device)?;
-        let all = halves[0].len() + halves[1].len();
-        let bar = if args.json { indicatif::ProgressBar::hidden() } else { work::bar(kernel.name(), all) };
-        let features = |half: &Arc<Dataset>| -> Result<Features> {
-            let loader = bag(args, checkpoint, half, extraction::BATCH)?;
-            let before = bar.position();
-            let mut progress = |done: usize| bar.set_position(before + done as u64);
-            Ok(bagssl_eval::features::extract(&*network, loader.batches(), &[tap], &mut progress)?.remove(0))
-        };
-        let both = [features(&halves[0])?, features(&halves[1])?];
-        bar.finish_and_clear();
-        Ok(both)
-    }
+) -> Result<[Features; 2]> {
+    let tap = checkpoint.spec().tap;
+    let network = kernel.backend().open_with(kernel.cpu())?.trained(checkpoint, &[tap])?;
+    let all = halves[0].len() + halves[1].len();
+    let bar = if args.json { indicatif::ProgressBar::hidden() } else { work::bar(kernel.name(), all) };
+    let features = |half: &Arc<Dataset>| -> Result<Features> {
+        let loader = bag(args, checkpoint, half, extraction::BATCH)?;
+        let before = bar.position();
+        let mut progress = |done: usize| bar.set_position(before + done as u64);
+        Ok(bagssl_eval::features::extract(&*network, loader.batches(), &[tap], &mut progress)?.remove(0))
+    };
+    let both = [features(&halves[0])?, features(&halves[1])?];
+    bar.finish_and_clear();
+    Ok(both)
 }

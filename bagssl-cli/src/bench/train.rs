@@ -8,33 +8,28 @@ use bagssl_core::architecture::Architecture;
 use bagssl_core::bag::Views;
 use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceError};
 use bagssl_core::cpu::{Pool, Threads};
-use bagssl_core::model::{CpuFast, Differentiable, Kernels, Stock};
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_core::patch::{PatchSide, PatchSpec};
 use bagssl_core::random::{Address, Purpose};
 use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::Split;
 use bagssl_data::loader::Loader;
-use bagssl_train::backend::{Candle, NdArray};
 use bagssl_train::config::CheckedConfig;
-use bagssl_train::loss::Algebra;
 use bagssl_train::preset::{names, preset};
 use bagssl_train::store::Nowhere;
-use bagssl_train::trainer::{RunInfo, Trainer};
-use burn::backend::Autodiff;
-use burn::tensor::backend::Backend;
+use bagssl_train::trainer::RunInfo;
 
 use super::check_range;
-use crate::backend::{self, Device, Job, Name, Target};
+use crate::backend::Name;
 use crate::config::RunConfig;
 use crate::output::say;
 use crate::source::DataArgs;
-use crate::train::{self, Run};
+use crate::train;
 
 /// How fast a step of training is, on patches of noise
 ///
-/// On the backend that is asked for; without one, this project's kernels on the CPU, Burn's ndarray and Burn's candle, in
-/// turns.
+/// On the backend that is asked for; without one, on the CPU's backends that this program has, in turns: with the feature `candle`
+/// those with Burn's own operations too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where to train
@@ -143,7 +138,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
                 }
                 false => None,
             };
-            on_one(name, args, OnOne { config, shape, rounds: args.rounds, loader })
+            on_one(name, args, &OnOne { config, shape, rounds: args.rounds, loader })
         }
         None => on_all(args, &config, shape),
     }
@@ -204,15 +199,13 @@ struct OnOne {
 /// Steps that are not timed: the first compiles, the next find memory to use again.
 const UNTIMED: usize = 3;
 
-impl Job for OnOne {
-    type Output = Trained;
-
-    fn run<T: Target>(self, device: Device<T>) -> Result<Trained> {
-        let before = T::memory_held();
+impl OnOne {
+    fn run(&self, name: Name) -> Result<Trained> {
+        let backend = name.open()?;
+        let before = backend.memory_held();
         let begun = Instant::now();
         let steps = |source: &dyn PatchSource| -> Result<(f64, Vec<Instant>)> {
-            let mut trainer: Run<T> = Trainer::new(self.config.clone(), info(), device.clone())?;
-            T::prepare(&mut trainer);
+            let mut trainer = backend.trainer(self.config.clone(), info(), None)?;
             let mut steps = Steps { wanted: UNTIMED + self.rounds, ends: Vec::new() };
             trainer.run(source, &mut steps, &mut Nowhere)?;
             let timed = &steps.ends[UNTIMED - 1..];
@@ -221,7 +214,7 @@ impl Job for OnOne {
         };
         let (mean, ends) = steps(&Noise(self.shape))?;
         let first_step = (ends[0] - begun).as_secs_f64();
-        let peak_memory = T::memory_held().zip(before).map(|(after, before)| after.saturating_sub(before));
+        let peak_memory = backend.memory_held().zip(before).map(|(after, before)| after.saturating_sub(before));
         let mut seconds: Vec<f64> =
             ends[UNTIMED - 1..].windows(2).map(|ends| (ends[1] - ends[0]).as_secs_f64()).collect();
         // Batches come in bursts, so that means are compared, not medians.
@@ -236,10 +229,10 @@ fn median(seconds: &mut [f64]) -> f64 {
     seconds[seconds.len() / 2]
 }
 
-fn on_one(name: Name, args: &Args, work: OnOne) -> Result<ExitCode> {
+fn on_one(name: Name, args: &Args, work: &OnOne) -> Result<ExitCode> {
     let parameters = work.config.plan().parameters().iter().map(|parameter| parameter.len()).sum::<usize>();
     let (shape, steps) = (work.shape, work.rounds);
-    let Trained { seconds, mean, first_step, peak_memory, loading } = backend::on(name, work)?;
+    let Trained { seconds, mean, first_step, peak_memory, loading } = work.run(name)?;
     let rate = |seconds: f64| shape.rows() as f64 / seconds;
     if args.json {
         let all = serde_json::json!({
@@ -281,22 +274,19 @@ fn on_one(name: Name, args: &Args, work: OnOne) -> Result<ExitCode> {
 
 /// The CPU's backends in turns.
 fn on_all(args: &Args, config: &CheckedConfig, shape: BatchShape) -> Result<ExitCode> {
-    let mut kinds: [(&str, Stepper); 3] = [
-        ("own kernels", stepper::<NdArray, CpuFast>(config, shape)?),
-        ("burn-ndarray", stepper::<NdArray, Stock>(config, shape)?),
-        ("burn-candle", stepper::<Candle, Stock>(config, shape)?),
-    ];
-    let mut seconds = [const { Vec::new() }; 3];
+    let mut kinds =
+        Name::of_cpu().iter().map(|&name| Ok((name, stepper(name, config, shape)?))).collect::<Result<Vec<_>>>()?;
+    let mut seconds = vec![Vec::new(); kinds.len()];
     for _ in 0..args.rounds {
         for ((_, step), seconds) in kinds.iter_mut().zip(&mut seconds) {
             seconds.push(step()?);
         }
     }
-    let medians = seconds.each_mut().map(|seconds| median(seconds));
+    let medians: Vec<f64> = seconds.iter_mut().map(|seconds| median(seconds)).collect();
     if args.json {
-        let of = |index: usize| medians[index] * 1e3;
+        let each = kinds.iter().zip(&medians).map(|((name, _), median)| (name.text().into(), (1e3 * median).into()));
         let all = serde_json::json!({
-            "milliseconds": {"own": of(0), "burn-ndarray": of(1), "burn-candle": of(2)},
+            "milliseconds": each.collect::<serde_json::Map<_, _>>(),
             "patches_per_second": shape.rows() as f64 / medians[0],
             "threads": Pool::global().count(),
         });
@@ -313,8 +303,8 @@ fn on_all(args: &Args, config: &CheckedConfig, shape: BatchShape) -> Result<Exit
         args.rounds,
         Pool::global().count()
     );
-    for ((name, _), median) in kinds.iter().zip(medians) {
-        let rate = shape.rows() as f64 / median;
+    for ((name, _), median) in kinds.iter().zip(&medians) {
+        let (name, rate) = (name.text(), shape.rows() as f64 / median);
         say!("{name:<14} {:>9.1} ms {rate:>9.0} patches/s {:>6.2} x", 1e3 * median, medians[0] / median);
     }
     Ok(ExitCode::SUCCESS)
@@ -324,9 +314,8 @@ fn on_all(args: &Args, config: &CheckedConfig, shape: BatchShape) -> Result<Exit
 type Stepper = Box<dyn FnMut() -> Result<f64>>;
 
 /// Makes something that takes a step and says how long that was.
-fn stepper<B: Backend, K: Kernels<B> + Algebra<B>>(config: &CheckedConfig, shape: BatchShape) -> Result<Stepper> {
-    let mut trainer: Trainer<Autodiff<B>, Differentiable<K>> =
-        Trainer::new(config.clone(), info(), Default::default())?;
+fn stepper(name: Name, config: &CheckedConfig, shape: BatchShape) -> Result<Stepper> {
+    let mut trainer = name.open()?.trainer(config.clone(), info(), None)?;
     Ok(Box::new(move || {
         // The first of two steps also prepares what the second has at hand.
         let mut steps = Steps { wanted: 2, ends: Vec::new() };

@@ -25,7 +25,7 @@ use bagssl_eval::stats::Interval;
 use clap::Subcommand;
 use indicatif::ProgressBar;
 
-use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
+use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::extraction::{Extraction, FeatureArgs, Kept};
 use crate::files;
@@ -184,54 +184,6 @@ impl Subject<'_> {
     }
 }
 
-struct OnSubject<'a, F> {
-    claim: &'a ClaimArgs,
-    how: How,
-    bag: &'a BagArgs,
-    taps: &'a [Tap],
-    bars: Bars<'a>,
-    look: F,
-}
-
-impl<R, F: FnMut(&Subject<'_>) -> Result<R>> Job for OnSubject<'_, F> {
-    type Output = Vec<R>;
-
-    fn run<T: Target>(mut self, device: Device<T>) -> Result<Vec<R>> {
-        let OnSubject { claim, how, .. } = self;
-        let halves = Halves { train: claim.data.open(Split::Train)?, test: claim.data.open(Split::Validation)? };
-        let mut found = Vec::new();
-        let files = claim.read()?;
-        for ((path, bytes), name) in files.iter().zip(names_of(&claim.checkpoints)) {
-            let checkpoint = Checkpoint::from_bytes(bytes).context(path.display().to_string())?;
-            let network = T::trained(&checkpoint, self.taps, claim.cpu, &device)?;
-            let protocol = Protocol {
-                bag: self.bag.of(&checkpoint.spec().patch, &halves.test)?,
-                how,
-                groups: claim.groups,
-                seed: claim.seed,
-                on_bad_image: claim.bad.on_bad_image.into(),
-                threads: claim.data.threads,
-            };
-            let bar = (self.bars)(&name);
-            let subject = Subject {
-                name,
-                checkpoint: &checkpoint,
-                origin: origin(&how, bytes, &halves, claim.seed),
-                network: &*network,
-                kept: claim.features.of(bytes, claim.backend, claim.cpu),
-                claim,
-                halves: &halves,
-                protocol,
-                bar: &bar,
-            };
-            let result = (self.look)(&subject).context(path.display().to_string());
-            bar.finish_and_clear();
-            found.push(result?);
-        }
-        Ok(found)
-    }
-}
-
 /// The most checkpoints that a claim is looked at on.
 pub(crate) const MOST_CHECKPOINTS: usize = 1000;
 
@@ -242,13 +194,44 @@ fn on_each<R>(
     bag: &BagArgs,
     taps: &[Tap],
     bars: Bars<'_>,
-    look: impl FnMut(&Subject<'_>) -> Result<R>,
+    mut look: impl FnMut(&Subject<'_>) -> Result<R>,
 ) -> Result<Vec<R>> {
     claim.features.check()?;
     if claim.checkpoints.len() > MOST_CHECKPOINTS {
         bail!("checkpoints: expected at most {MOST_CHECKPOINTS}, got {}", claim.checkpoints.len());
     }
-    backend::on(claim.backend, OnSubject { claim, how, bag, taps, bars, look })
+    let backend = claim.backend.open_with(claim.cpu)?;
+    let halves = Halves { train: claim.data.open(Split::Train)?, test: claim.data.open(Split::Validation)? };
+    let mut found = Vec::new();
+    let files = claim.read()?;
+    for ((path, bytes), name) in files.iter().zip(names_of(&claim.checkpoints)) {
+        let checkpoint = Checkpoint::from_bytes(bytes).context(path.display().to_string())?;
+        let network = backend.trained(&checkpoint, taps)?;
+        let protocol = Protocol {
+            bag: bag.of(&checkpoint.spec().patch, &halves.test)?,
+            how,
+            groups: claim.groups,
+            seed: claim.seed,
+            on_bad_image: claim.bad.on_bad_image.into(),
+            threads: claim.data.threads,
+        };
+        let bar = bars(&name);
+        let subject = Subject {
+            name,
+            checkpoint: &checkpoint,
+            origin: origin(&how, bytes, &halves, claim.seed),
+            network: &*network,
+            kept: claim.features.of(bytes, claim.backend, claim.cpu),
+            claim,
+            halves: &halves,
+            protocol,
+            bar: &bar,
+        };
+        let result = look(&subject).context(path.display().to_string());
+        bar.finish_and_clear();
+        found.push(result?);
+    }
+    Ok(found)
 }
 
 /// What is said of a model without a projector of its own.

@@ -10,12 +10,11 @@ use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_eval::report::Model;
 use bagssl_train::store::Nowhere;
-use bagssl_train::trainer::{RunInfo, Trainer};
+use bagssl_train::trainer::RunInfo;
 
 use super::What;
 use super::claim::ClaimStage;
 use super::stage::Stage;
-use crate::backend::{self, Device, Job, Target};
 use crate::output::say;
 use crate::score;
 use crate::train;
@@ -53,8 +52,7 @@ pub(super) fn print(what: &What<'_>) -> Result<()> {
         say!("time: nothing is left to be done but the report");
         return Ok(());
     }
-    let job = WarmUp { stage: &what.stages[0], what };
-    let timed = || backend::on(what.args.backend, job);
+    let timed = || warm_up(what);
     let (step, image) = if what.args.backend.is_gpu() { timed()? } else { work::on_one_thread(timed)?? };
     let measuring = score::images_to_embed(halves) as f64 / 2.0 * image;
     let patches: usize = claims.iter().map(|claim| claim.patches()).sum();
@@ -86,11 +84,6 @@ fn features(what: &What<'_>, left: &[&Stage], claims: &[&ClaimStage]) -> Result<
     Ok(measured * (what.patches()? + 1) + looked_at * row(&all))
 }
 
-struct WarmUp<'a> {
-    stage: &'a Stage,
-    what: &'a What<'a>,
-}
-
 /// Notes when steps end, and stops after some.
 #[derive(Default)]
 struct Clock(Vec<Instant>);
@@ -107,50 +100,47 @@ impl Observer for Clock {
     }
 }
 
-impl Job for WarmUp<'_> {
-    type Output = (f64, f64);
-
-    /// Seconds of a step, and of embedding the bag of an image.
-    fn run<T: Target>(self, device: Device<T>) -> Result<(f64, f64)> {
-        let shared = self.what.shared;
-        let config = self.stage.config.train.clone().check()?;
-        let loader = train::loader(
-            &self.stage.config,
-            shared.halves.train.clone(),
-            shared.protocol.threads,
-            shared.protocol.on_bad_image,
-        )?;
-        let info = RunInfo { preset: String::new(), data: String::new(), settings: String::new() };
-        let mut trainer: train::Run<T> = Trainer::new(config, info, device.clone())?;
-        let mut clock = Clock::default();
-        trainer.run(&loader as &dyn PatchSource, &mut clock, &mut Nowhere)?;
-        let steps = clock.0;
-        let step = match (steps.first(), steps.last()) {
-            (Some(first), Some(last)) if steps.len() > 1 => (*last - *first).as_secs_f64() / (steps.len() - 1) as f64,
-            _ => 0.0,
-        };
-        let train = &self.stage.config.train;
-        let bags = BagLoader::new(
-            shared.halves.test.clone(),
-            BagConfig {
-                bag: shared.protocol.bag,
-                input: train.patch.input(),
-                normalisation: train.normalisation,
-                filter: train.filter,
-                batch: 16,
-                threads: shared.protocol.threads,
-                ..BagConfig::default()
-            },
-        )?;
-        let network = T::random(train.clone().check()?.plan(), 0, train.patch.input(), &self.stage.taps(), &device)?;
-        let (mut images, mut seconds) = (0, 0.0);
-        for batch in bags.batches().take(BATCHES) {
-            let batch = batch.map_err(anyhow::Error::from_boxed)?;
-            let begun = Instant::now();
-            network.embed(&batch, &[Tap::Projection]).map_err(anyhow::Error::from_boxed)?;
-            seconds += begun.elapsed().as_secs_f64();
-            images += batch.shape().images;
-        }
-        Ok((step, seconds / images.max(1) as f64))
+/// Seconds of a step, and of embedding the bag of an image.
+fn warm_up(what: &What<'_>) -> Result<(f64, f64)> {
+    let (stage, shared) = (&what.stages[0], what.shared);
+    let backend = what.args.backend.open()?;
+    let config = stage.config.train.clone().check()?;
+    let loader = train::loader(
+        &stage.config,
+        shared.halves.train.clone(),
+        shared.protocol.threads,
+        shared.protocol.on_bad_image,
+    )?;
+    let info = RunInfo { preset: String::new(), data: String::new(), settings: String::new() };
+    let mut trainer = backend.trainer(config, info, None)?;
+    let mut clock = Clock::default();
+    trainer.run(&loader as &dyn PatchSource, &mut clock, &mut Nowhere)?;
+    let steps = clock.0;
+    let step = match (steps.first(), steps.last()) {
+        (Some(first), Some(last)) if steps.len() > 1 => (*last - *first).as_secs_f64() / (steps.len() - 1) as f64,
+        _ => 0.0,
+    };
+    let train = &stage.config.train;
+    let bags = BagLoader::new(
+        shared.halves.test.clone(),
+        BagConfig {
+            bag: shared.protocol.bag,
+            input: train.patch.input(),
+            normalisation: train.normalisation,
+            filter: train.filter,
+            batch: 16,
+            threads: shared.protocol.threads,
+            ..BagConfig::default()
+        },
+    )?;
+    let network = backend.random(train.clone().check()?.plan(), 0, train.patch.input(), &stage.taps())?;
+    let (mut images, mut seconds) = (0, 0.0);
+    for batch in bags.batches().take(BATCHES) {
+        let batch = batch.map_err(anyhow::Error::from_boxed)?;
+        let begun = Instant::now();
+        network.embed(&batch, &[Tap::Projection]).map_err(anyhow::Error::from_boxed)?;
+        seconds += begun.elapsed().as_secs_f64();
+        images += batch.shape().images;
     }
+    Ok((step, seconds / images.max(1) as f64))
 }

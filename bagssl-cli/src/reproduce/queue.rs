@@ -7,6 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use indicatif::MultiProgress;
 
+use crate::output::tell;
+
 /// Does all, `jobs` at a time, in their order, and says of each when it is done. After a failure those that have begun end, and
 /// nothing begins.
 pub(super) fn all<S: Sync>(
@@ -29,7 +31,7 @@ pub(super) fn all<S: Sync>(
             let count = finished.fetch_add(1, Ordering::SeqCst) + 1;
             let line = format!("[{count}/{}] {}: {:.0} s", stages.len(), label(stage), begun.elapsed().as_secs_f64());
             // A line that stays, whether there is a terminal for the bars or not.
-            bars.suspend(|| eprintln!("{line}"));
+            bars.suspend(|| tell!("{line}"));
         }
     };
     std::thread::scope(|scope| {

@@ -14,7 +14,7 @@ use bagssl_eval::protocol::fnv1a;
 use bagssl_eval::report::Model;
 
 use super::stamp::{Stamp, TrainingStamp};
-use crate::backend::{self, CpuArgs, Device, Job, Name, Target};
+use crate::backend::{CpuArgs, Name};
 use crate::config::RunConfig;
 use crate::extraction::{Extraction, FeatureArgs, Kept};
 use crate::files;
@@ -158,7 +158,7 @@ impl Stage {
         let started = Instant::now();
         let measured = match self.model {
             Model::Pixels | Model::Histogram => serde_json::to_vec(&score::baselines(shared.halves, shared.protocol)?)?,
-            _ => serde_json::to_vec(&backend::on(shared.backend, Measure { stage: self, shared, embedded })?)?,
+            _ => serde_json::to_vec(&self.measure(shared, embedded)?)?,
         };
         files::write(&self.folder.join(MEASURED), &measured)?;
         let seconds = started.elapsed().as_secs_f64() + training.unwrap_or(0.0);
@@ -188,6 +188,29 @@ impl Stage {
         }
     }
 
+    /// Measures the network that was trained, or one with random weights.
+    fn measure(&self, shared: &Shared<'_>, embedded: &dyn Fn(u64)) -> Result<Measured> {
+        let Shared { halves, protocol, features, backend } = *shared;
+        let (target, taps, train) = (backend.open()?, self.taps(), &self.config.train);
+        let score = |network: &dyn Embed, plan: &ModelPlan, input: Input, kept: Option<Kept>| {
+            let extraction = Extraction { network, plan, input, protocol, kept, progress: embedded };
+            score::measure(&extraction, halves, &taps)
+        };
+        if self.is_trained() {
+            let bytes = files::read(&self.folder.join(train::CHECKPOINT))?;
+            let checkpoint = Checkpoint::from_bytes(&bytes)?;
+            let network = target.trained(&checkpoint, &taps)?;
+            let spec = checkpoint.spec();
+            let kept = features.of(&bytes, backend, CpuArgs::default());
+            return score(&*network, &spec.model, Input::of(spec), kept);
+        }
+        let plan = train.clone().check()?;
+        let network = target.random(plan.plan(), self.seed, train.patch.input(), &taps)?;
+        let input = Input { side: train.patch.input(), normalisation: train.normalisation, filter: train.filter };
+        let kept = features.of_random(plan.plan(), self.seed, backend);
+        score(&*network, plan.plan(), input, kept)
+    }
+
     /// What was measured of a network.
     pub(crate) fn measured(&self) -> Result<Measured> {
         read_json(&self.folder.join(MEASURED))
@@ -206,41 +229,4 @@ fn is_other_run(error: &anyhow::Error) -> bool {
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&files::read(path)?).with_context(|| path.display().to_string())
-}
-
-struct Measure<'a> {
-    stage: &'a Stage,
-    shared: &'a Shared<'a>,
-    embedded: &'a dyn Fn(u64),
-}
-
-impl Measure<'_> {
-    fn score(&self, network: &dyn Embed, plan: &ModelPlan, input: Input, kept: Option<Kept>) -> Result<Measured> {
-        let Shared { halves, protocol, .. } = *self.shared;
-        let extraction = Extraction { network, plan, input, protocol, kept, progress: self.embedded };
-        score::measure(&extraction, halves, &self.stage.taps())
-    }
-}
-
-impl Job for Measure<'_> {
-    type Output = Measured;
-
-    fn run<T: Target>(self, device: Device<T>) -> Result<Measured> {
-        let Shared { features, backend, .. } = self.shared;
-        let train = &self.stage.config.train;
-        if self.stage.is_trained() {
-            let bytes = files::read(&self.stage.folder.join(train::CHECKPOINT))?;
-            let checkpoint = Checkpoint::from_bytes(&bytes)?;
-            let network = T::trained(&checkpoint, &self.stage.taps(), CpuArgs::default(), &device)?;
-            let spec = checkpoint.spec();
-            let kept = features.of(&bytes, *backend, CpuArgs::default());
-            return self.score(&*network, &spec.model, Input::of(spec), kept);
-        }
-        let plan = train.clone().check()?;
-        let taps = self.stage.taps();
-        let network = T::random(plan.plan(), self.stage.seed, train.patch.input(), &taps, &device)?;
-        let input = Input { side: train.patch.input(), normalisation: train.normalisation, filter: train.filter };
-        let kept = features.of_random(plan.plan(), self.stage.seed, *backend);
-        self.score(&*network, plan.plan(), input, kept)
-    }
 }

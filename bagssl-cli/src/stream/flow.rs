@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use bagssl_backend::memory::{Held, held};
 use bagssl_core::batch::{BatchShape, PatchBatch};
 use bagssl_core::embed::Embed;
 
 use super::Stream;
-use crate::memory::{self, Budget, MIB};
+use crate::memory::{Budget, MIB};
 use crate::work;
 
 /// Patches that are enough for the network to look at (a cut more may come with them), and that are cut at once of an image of which all are wanted.
@@ -48,7 +49,9 @@ impl Stream<'_> {
         let batch = PatchBatch::new(shape, vec![0.0; shape.rows() * shape.patch_len()], vec![0], vec![0])?;
         network.embed(&batch, &[self.tap]).map_err(anyhow::Error::from_boxed)?;
         drop(batch);
-        let (now, most) = memory::held()?;
+        let Some(Held { now, most }) = held() else {
+            bail!("--memory-limit: expected a system that tells a program's memory (/proc/self/status), got another")
+        };
         // The means, once as rows, once as the array and once as the bytes of the file; and the network's batch.
         let patch = (shape.patch_len() * 4) as u64;
         let results = 3 * (count * self.spec.model.dim(self.tap) * 4) as u64 + 2 * ROWS as u64 * patch;

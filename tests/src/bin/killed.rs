@@ -6,7 +6,7 @@ use std::process::Command;
 
 use bagssl_core::batch::SourceError;
 use bagssl_core::observe::{Event, Observer, Verdict};
-use bagssl_tests::{Run, config, info, loader};
+use bagssl_tests::loader;
 use bagssl_train::Result;
 use bagssl_train::store::{FileStore, Staged, Store};
 
@@ -62,10 +62,8 @@ fn main() {
         std::process::exit(2);
     };
     let state = Path::new(folder).join("state.safetensors");
-    let mut run = match std::fs::read(&state) {
-        Ok(bytes) => Run::resume(config(), info(), Default::default(), &bytes).expect("a state is whole"),
-        Err(_) => Run::new(config(), info(), Default::default()).expect("the settings are sound"),
-    };
+    let earlier = std::fs::read(&state).ok();
+    let mut run = bagssl_tests::run(earlier.as_deref()).expect("the settings are sound, and a state is whole");
     println!("from step {}", run.step());
     let mut store = Dying { file: FileStore::new(state), place, saves: 0 };
     run.run(&loader(2), &mut AtStep(place), &mut store).expect("the run goes through");

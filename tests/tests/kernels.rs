@@ -1,16 +1,14 @@
 //! The passes of `Kernels` against Burn's autodiff, and each CPU backend against the other.
-#![cfg(all(feature = "ndarray", feature = "std"))]
-#![allow(deprecated, reason = "Burn 0.21 is the last release with the candle backend")]
 
 use bagssl_core::model::{CpuFast, Differentiable, Kernels, NormedInputs, Stock};
 use bagssl_core::plan::Window;
+#[cfg(feature = "candle")]
+use bagssl_train::backend::Candle;
+use bagssl_train::backend::NdArray;
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use proptest::prelude::*;
-
-type NdArray = burn_ndarray::NdArray<f32>;
-type Candle = burn_candle::Candle<f32, i64>;
 
 /// Values between -1 and 1 that repeat in no direction.
 fn wave<B: Backend, const D: usize>(dims: [usize; D], phase: f64) -> Tensor<B, D> {
@@ -99,6 +97,7 @@ proptest! {
     }
 }
 
+#[cfg(feature = "candle")]
 #[test]
 fn the_two_cpu_backends_agree_on_convolutions() {
     for (window, size) in [
@@ -118,6 +117,7 @@ fn the_two_cpu_backends_agree_on_convolutions() {
     }
 }
 
+#[cfg(feature = "candle")]
 #[test]
 fn the_two_cpu_backends_agree_on_norms_pools_and_linear_layers() {
     for (residual, relu) in [(false, false), (true, true)] {

@@ -18,31 +18,40 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use image::{ImageReader, RgbImage};
 
-use crate::{metadata, run};
+use clap::Parser;
 use photos::{PACKAGES, PHOTOS};
 
-#[derive(Debug, clap::Subcommand)]
-pub(crate) enum DataCommand {
-    /// Build PhotoTiles from free photographs in Debian's packages (needs apt-get and dpkg; downloads 220 MB once)
-    ///
-    /// Writes photo-tiles-64.tar (39 classes, 12,965 training and 3,549 validation tiles of 64x64 pixels, ImageFolder) and
-    /// cifar100-binary/ (the same at 32x32, as CIFAR-100's files).
-    PhotoTiles(Args),
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+/// Build PhotoTiles from free photographs in Debian's packages (needs apt-get and dpkg; downloads 220 MB once)
+///
+/// Writes photo-tiles-64.tar (39 classes, 12,965 training and 3,549 validation tiles of 64x64 pixels, ImageFolder) and
+/// cifar100-binary/ (the same at 32x32, as CIFAR-100's files).
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask data photo-tiles", args_override_self = true)]
+struct Args {
     /// Folder to write to
     folder: PathBuf,
     /// Write over files that are there
     #[arg(long)]
     force: bool,
+    /// Folder of the packages, which are downloaded if they are not there yet
+    #[arg(long, value_name = "DIR", default_value = "target/photo-tiles")]
+    packages: PathBuf,
 }
 
 /// The seed of the choice of tiles.
 const SEED: u32 = 20260;
 
-pub(crate) fn run(DataCommand::PhotoTiles(args): &DataCommand) -> Result<ExitCode> {
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
     let names = [
         "photo-tiles-64.tar",
         "cifar100-binary/train.bin",
@@ -53,7 +62,7 @@ pub(crate) fn run(DataCommand::PhotoTiles(args): &DataCommand) -> Result<ExitCod
     if let Some(there) = paths.iter().find(|path| !args.force && path.symlink_metadata().is_ok()) {
         bail!("{}: is there already; --force replaces it", there.display());
     }
-    let root = unpacked(&metadata::target_folder()?.join("photo-tiles"))?;
+    let root = unpacked(&args.packages)?;
     eprintln!("cutting {} photographs", PHOTOS.len());
     let halves = tiles::choose(PHOTOS.iter().map(|photo| decoded(&root.join("usr/share").join(photo))), SEED)?;
     let number = |(label, photo): (usize, &&str)| format!("{label:02}-{}", photos::class(photo));
@@ -74,7 +83,7 @@ pub(crate) fn run(DataCommand::PhotoTiles(args): &DataCommand) -> Result<ExitCod
         classes.len(),
         args.folder.display()
     );
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The folder with what is in Debian's packages, which are downloaded if they are not there yet.
@@ -85,15 +94,25 @@ fn unpacked(folder: &Path) -> Result<PathBuf> {
     if !missing.is_empty() {
         let mut download = Command::new("apt-get");
         download.args(["download", "-qq"]).args(missing).current_dir(folder);
-        run::must(&mut download).context("expected Debian's apt-get and its lists of packages (apt-get update)")?;
+        must(&mut download).context("expected Debian's apt-get and its lists of packages (apt-get update)")?;
     }
     let root = folder.join("root");
     for package in PACKAGES {
         let path =
             found(folder, package)?.with_context(|| format!("expected {package}_*.deb in {}", folder.display()))?;
-        run::must(Command::new("dpkg").arg("-x").arg(path).arg(&root))?;
+        must(Command::new("dpkg").arg("-x").arg(path).arg(&root))?;
     }
     Ok(root)
+}
+
+/// Runs a command that must succeed.
+fn must(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().context(name.clone())?;
+    if !status.success() {
+        bail!("{name}: {status}");
+    }
+    Ok(())
 }
 
 /// The file of a package.

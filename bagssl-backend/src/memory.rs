@@ -1,0 +1,50 @@
+//! The memory of this program and of the system, as Linux tells it in `/proc`.
+
+/// Bytes of memory that a program holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Now.
+    pub now: u64,
+    /// The most so far.
+    pub most: u64,
+}
+
+/// What this program holds, where the system says so.
+pub fn held() -> Option<Held> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    Some(Held { now: bytes(&status, "VmRSS:")?, most: bytes(&status, "VmHWM:")? })
+}
+
+/// Bytes that the system could still give, where it says so.
+pub fn available() -> Option<u64> {
+    bytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
+/// The value of a line such as `VmRSS:   1024 kB`.
+fn bytes(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_by_hand() {
+        let text = "Name:\tbagssl\nVmHWM:\t   2048 kB\nVmRSS:\t    3 kB\n";
+        assert_eq!(
+            [bytes(text, "VmRSS:"), bytes(text, "VmHWM:"), bytes(text, "VmSwap:")],
+            [Some(3072), Some(2 << 20), None]
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_program_knows_what_it_holds() {
+        let block = vec![1_u8; 64 << 20];
+        let Held { now, most } = held().unwrap();
+        assert!(block.iter().map(|&byte| u64::from(byte)).sum::<u64>() <= now && now <= most);
+        assert!(available().unwrap() > 0);
+    }
+}

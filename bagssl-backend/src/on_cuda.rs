@@ -1,0 +1,63 @@
+//! NVIDIA's GPUs.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use bagssl_train::backend::{Cuda, CudaDevice};
+use bagssl_train::cuda::{Bf16, Cudnn, F32, FusedStep, Nccl, Precision as Numbers, Tf32, memory, probe};
+
+use crate::backend::Backend;
+use crate::target::{Target, TrainerOn, WorkerOn};
+
+/// What a GPU computes with. Weights, statistics and losses are f32 in each case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Maps in bf16.
+    Bf16,
+    /// Maps in f32, products in TF32.
+    Tf32,
+    /// All in f32.
+    F32,
+}
+
+/// NVIDIA's GPUs.
+///
+/// # Errors
+/// [`Error::Cuda`](bagssl_train::Error::Cuda) if this machine lacks something that they need. Burn's backend would panic.
+pub fn cuda(precision: Precision) -> bagssl_train::Result<Box<dyn Backend>> {
+    probe::require()?;
+    Ok(match precision {
+        Precision::Bf16 => Box::new(OnCuda::<Bf16>(PhantomData)),
+        Precision::Tf32 => Box::new(OnCuda::<Tf32>(PhantomData)),
+        Precision::F32 => Box::new(OnCuda::<F32>(PhantomData)),
+    })
+}
+
+#[derive(Debug)]
+struct OnCuda<P>(PhantomData<P>);
+
+impl<P: Numbers> Target for OnCuda<P> {
+    type Burn = Cuda;
+    type Kernels = Cudnn<P>;
+    type Training = Cudnn<P>;
+
+    const MAP_VALUE_BYTES: u64 = if P::MAPS.is_some() { 2 } else { 4 };
+
+    fn free_memory(devices: usize) -> Option<u64> {
+        (0..devices).filter_map(|gpu| memory(gpu).ok()).map(|memory| memory.free).min()
+    }
+
+    fn memory_held() -> Option<u64> {
+        memory(0).ok().map(|memory| memory.used())
+    }
+
+    fn workers(count: usize) -> bagssl_train::Result<Vec<WorkerOn<Self>>> {
+        let ends = Nccl::new(&(0..count).collect::<Vec<_>>())?.into_iter().enumerate();
+        let worker = |(gpu, end)| WorkerOn { device: CudaDevice::new(gpu), exchange: Arc::new(end) };
+        Ok(ends.map(worker).collect())
+    }
+
+    fn prepare(trainer: &mut TrainerOn<Self>) {
+        trainer.set_together(Box::new(FusedStep));
+    }
+}

@@ -1,0 +1,55 @@
+//! The CPU, with Burn's own operations.
+
+use bagssl_core::checkpoint::ModelPlan;
+use bagssl_core::model::{Differentiable, Stock};
+use bagssl_core::plan::Op;
+use bagssl_train::backend::{Candle, NdArray};
+use bagssl_train::workers::Synchronised;
+
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::target::Target;
+
+/// Burn's candle backend, which shares no kernel with this project.
+pub fn candle() -> Box<dyn Backend> {
+    Box::new(OnCandle)
+}
+
+/// Burn's own operations on its ndarray backend: the slowest, to compare with.
+pub fn ndarray_stock() -> Box<dyn Backend> {
+    Box::new(OnStock)
+}
+
+#[derive(Debug)]
+struct OnCandle;
+
+impl Target for OnCandle {
+    type Burn = Candle;
+    type Kernels = Stock;
+    type Training = Differentiable<Synchronised<Stock>>;
+
+    /// Candle's convolutions have one stride and one padding for both directions.
+    fn check_plan(plan: &ModelPlan) -> Result<()> {
+        for layer in plan.encoder().layers() {
+            if let Op::ConvNorm { conv, window, .. } = &layer.op
+                && (window.stride[0] != window.stride[1] || window.padding[0] != window.padding[1])
+            {
+                return Err(Error::Plan {
+                    backend: "candle",
+                    expected: "one stride and padding for both directions",
+                    got: format!("{window:?} in {conv}"),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct OnStock;
+
+impl Target for OnStock {
+    type Burn = NdArray;
+    type Kernels = Stock;
+    type Training = Differentiable<Synchronised<Stock>>;
+}

@@ -1,0 +1,227 @@
+//! [`Backend`] for any backend of Burn.
+
+use std::fmt::Debug;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bagssl_core::batch::PatchSource;
+use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
+use bagssl_core::embed::{Embed, Tap};
+use bagssl_core::model::{Embedder, Kernels, Model};
+use bagssl_core::observe::Observer;
+use bagssl_train::config::CheckedConfig;
+use bagssl_train::loss::Algebra;
+use bagssl_train::store::Store;
+use bagssl_train::trainer::{Ended, RunInfo, Trainer};
+use bagssl_train::workers::{Exchange, Threads};
+use burn::backend::Autodiff;
+use burn::tensor::backend::{AutodiffBackend, Backend as BurnBackend, BackendTypes};
+use burn::tensor::{Tensor, TensorData};
+
+use crate::backend::{AnyTrainer, Backend, Inference, Weights, Worker};
+use crate::error::{Error, Result};
+use crate::memory;
+
+/// What a backend is made of. Everything else follows from it.
+pub(crate) trait Target: Debug + Send + Sync + 'static {
+    /// Burn's backend.
+    type Burn: BurnBackend;
+    /// The operations of the network.
+    type Kernels: Kernels<Self::Burn> + Debug + 'static;
+    /// These with gradients.
+    type Training: Kernels<Autodiff<Self::Burn>> + Algebra<Self::Burn> + Debug + 'static;
+
+    /// Bytes of a value of a feature map in training.
+    const MAP_VALUE_BYTES: u64 = 4;
+
+    /// Lets a run's steps be made as the target makes them best.
+    fn prepare(_: &mut TrainerOn<Self>) {}
+
+    fn free_memory(devices: usize) -> Option<u64> {
+        Some(memory::available()? / devices as u64)
+    }
+
+    fn memory_held() -> Option<u64> {
+        memory::held().map(|held| held.most)
+    }
+
+    /// Refuses a plan that the backend cannot run.
+    fn check_plan(_: &ModelPlan) -> Result<()> {
+        Ok(())
+    }
+
+    fn workers(count: usize) -> bagssl_train::Result<Vec<WorkerOn<Self>>> {
+        let ends = Threads::<Self::Burn>::new(count).into_iter();
+        Ok(ends.map(|end| WorkerOn { device: Default::default(), exchange: Arc::new(end) }).collect())
+    }
+
+    fn trained(&self, checkpoint: &Checkpoint<'_>, _taps: &[Tap]) -> Result<Box<dyn Embed>> {
+        embedder::<Self>(Weights::Checkpoint(checkpoint), 0)
+    }
+
+    fn random(&self, plan: &ModelPlan, seed: u64, _side: u32, _taps: &[Tap]) -> Result<Box<dyn Embed>> {
+        embedder::<Self>(Weights::Random(plan), seed)
+    }
+}
+
+/// The device of a target's backend.
+pub(crate) type DeviceOf<T> = <<T as Target>::Burn as BackendTypes>::Device;
+/// A trainer on a target.
+pub(crate) type TrainerOn<T> = Trainer<Autodiff<<T as Target>::Burn>, <T as Target>::Training>;
+
+/// Patches that a network looks at together.
+const ROWS: usize = 512;
+
+fn model<T: Target + ?Sized>(weights: Weights<'_>, seed: u64) -> Result<Model<T::Burn>> {
+    let device = DeviceOf::<T>::default();
+    match weights {
+        Weights::Checkpoint(checkpoint) => {
+            T::check_plan(&checkpoint.spec().model)?;
+            checkpoint.check_values()?;
+            Ok(Model::load(checkpoint, &device)?)
+        }
+        Weights::Random(plan) => {
+            T::check_plan(plan)?;
+            Ok(Model::init(plan, seed, &device))
+        }
+    }
+}
+
+fn embedder<T: Target + ?Sized>(weights: Weights<'_>, seed: u64) -> Result<Box<dyn Embed>> {
+    let model = model::<T>(weights, seed)?;
+    Ok(Box::new(Embedder::<_, T::Kernels>::new(model, Default::default(), ROWS)))
+}
+
+fn trainer<T: Target + ?Sized>(
+    device: DeviceOf<T>,
+    config: CheckedConfig,
+    info: RunInfo,
+    state: Option<&[u8]>,
+) -> bagssl_train::Result<Box<TrainerOn<T>>> {
+    let mut trainer: TrainerOn<T> = match state {
+        None => Trainer::new(config, info, device)?,
+        Some(bytes) => Trainer::resume(config, info, device, bytes)?,
+    };
+    T::prepare(&mut trainer);
+    Ok(Box::new(trainer))
+}
+
+impl<T: Target> Backend for T {
+    fn trained(&self, checkpoint: &Checkpoint<'_>, taps: &[Tap]) -> Result<Box<dyn Embed>> {
+        Target::trained(self, checkpoint, taps)
+    }
+
+    fn random(&self, plan: &ModelPlan, seed: u64, side: u32, taps: &[Tap]) -> Result<Box<dyn Embed>> {
+        Target::random(self, plan, seed, side, taps)
+    }
+
+    fn trainer(
+        &self,
+        config: CheckedConfig,
+        info: RunInfo,
+        state: Option<&[u8]>,
+    ) -> bagssl_train::Result<Box<dyn AnyTrainer>> {
+        Ok(trainer::<T>(Default::default(), config, info, state)?)
+    }
+
+    fn workers(&self, count: usize) -> bagssl_train::Result<Vec<Box<dyn Worker>>> {
+        let workers = <T as Target>::workers(count)?.into_iter();
+        Ok(workers.map(|worker| Box::new(worker) as Box<dyn Worker>).collect())
+    }
+
+    fn inference(&self, weights: Weights<'_>, batch: usize, size: [usize; 2]) -> Result<Box<dyn Inference>> {
+        let model = model::<T>(weights, 0)?;
+        if model.encoder().plan().multiply_accumulates(size).is_none() {
+            return Err(Error::PatchSize(size));
+        }
+        let dims = [batch, 3, size[0], size[1]];
+        let values: Vec<f32> = (0..dims.iter().product()).map(|i| (i % 23) as f32 / 11.5 - 1.0).collect();
+        let input = Tensor::from_data(TensorData::new(values, dims), &Default::default());
+        Ok(Box::new(InferenceOn::<T::Burn, T::Kernels> { model, input, last: None, kernels: PhantomData }))
+    }
+
+    fn map_value_bytes(&self) -> u64 {
+        T::MAP_VALUE_BYTES
+    }
+
+    fn free_memory(&self, devices: usize) -> Option<u64> {
+        <T as Target>::free_memory(devices)
+    }
+
+    fn memory_held(&self) -> Option<u64> {
+        <T as Target>::memory_held()
+    }
+}
+
+impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> AnyTrainer for Trainer<B, K> {
+    fn step(&self) -> u64 {
+        Trainer::step(self)
+    }
+
+    fn run(
+        &mut self,
+        source: &dyn PatchSource,
+        observer: &mut dyn Observer,
+        store: &mut dyn Store,
+    ) -> bagssl_train::Result<Ended> {
+        Trainer::run(self, source, observer, store)
+    }
+
+    fn checkpoint(&self) -> bagssl_train::Result<Vec<u8>> {
+        Trainer::checkpoint(self)
+    }
+
+    fn leave_workers(&mut self) {
+        Trainer::leave_workers(self);
+    }
+}
+
+/// A device, and its end of what it shares with others.
+#[derive(Debug)]
+pub(crate) struct WorkerOn<T: Target + ?Sized> {
+    pub(crate) device: DeviceOf<T>,
+    pub(crate) exchange: Arc<dyn Exchange<T::Burn>>,
+}
+
+impl<T: Target> Worker for WorkerOn<T> {
+    fn share(&self, images: usize) -> bagssl_train::Result<Range<usize>> {
+        self.exchange.rank().share(images)
+    }
+
+    fn trainer(
+        self: Box<Self>,
+        config: CheckedConfig,
+        info: RunInfo,
+        state: Option<&[u8]>,
+    ) -> bagssl_train::Result<Box<dyn AnyTrainer>> {
+        let WorkerOn { device, exchange } = *self;
+        let mut trainer = trainer::<T>(device, config, info, state)?;
+        trainer.set_workers(exchange)?;
+        Ok(trainer)
+    }
+}
+
+/// A model and the batch that it looks at.
+struct InferenceOn<B: BurnBackend, K> {
+    model: Model<B>,
+    input: Tensor<B, 4>,
+    /// What the last pass gave.
+    last: Option<Tensor<B, 2>>,
+    kernels: PhantomData<K>,
+}
+
+impl<B: BurnBackend, K: Kernels<B>> Inference for InferenceOn<B, K> {
+    fn pass(&mut self) {
+        self.last = Some(self.model.features::<K>(self.input.clone(), &[Tap::Embedding]).remove(0));
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        // Reading a value waits for all that is queued before it.
+        if let Some(output) = self.last.take() {
+            output.slice([0..1, 0..1]).into_data();
+        }
+        K::check().map_err(bagssl_train::Error::Kernels)?;
+        Ok(())
+    }
+}

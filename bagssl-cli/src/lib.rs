@@ -1,0 +1,140 @@
+//! The program `bagssl`, as a library: `main` calls [`run`].
+//!
+//! The commands wire the library crates together; what they have in common comes first.
+
+#![deny(clippy::print_stderr, clippy::print_stdout, reason = "they panic where nobody reads: use say and tell")]
+
+mod backend;
+mod config;
+mod files;
+mod output;
+mod memory;
+mod source;
+mod bag;
+mod groups;
+mod score;
+mod extraction;
+mod stream;
+mod picture;
+mod tiles;
+mod provenance;
+mod work;
+
+mod watch;
+mod train;
+mod eval;
+mod claims;
+mod report;
+mod embed;
+mod nearest;
+mod explain;
+mod classify;
+mod inspect;
+mod doctor;
+mod convert;
+mod import;
+mod data;
+mod bench;
+mod reproduce;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use output::{NOT_DONE, tell};
+
+/// Train encoders on bags of image patches, and represent images by the mean of their patch embeddings
+/// (BagSSL, arXiv:2206.08954).
+///
+/// Begin with `bagssl train`: with no options it trains a small network on real photographs that the program carries, in
+/// a few minutes on a CPU. Then `bagssl eval RUN/checkpoint.safetensors` says how good its representation is.
+#[derive(Debug, Parser)]
+#[command(name = "bagssl", version, propagate_version = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(train::Args),
+    Eval(eval::Args),
+    Report(report::Args),
+    Embed(embed::Args),
+    Nearest(nearest::Args),
+    Map(claims::map::Args),
+    Explain(explain::Args),
+    Fit(classify::FitArgs),
+    Classify(classify::Args),
+    Inspect(inspect::Args),
+    Convert(convert::ConvertArgs),
+    Export(convert::ExportArgs),
+    Import(import::Args),
+    /// Look at a data set before it is used
+    #[command(subcommand)]
+    Data(data::Command),
+    /// Measure speed on this machine
+    #[command(subcommand)]
+    Bench(bench::Command),
+    Reproduce(reproduce::Args),
+    Doctor(doctor::Args),
+}
+
+/// Does what the command line says, and returns the program's exit code: 0 if it is done, 1 if something was found that should
+/// not be, 2 if it could not be done.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let result = match cli.command {
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Embed(args) => embed::run(&args),
+        Command::Nearest(args) => nearest::run(&args),
+        Command::Map(args) => claims::map::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Fit(args) => classify::fit(&args),
+        Command::Classify(args) => classify::classify(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Convert(args) => convert::convert(&args),
+        Command::Export(args) => convert::export(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Data(command) => data::run(&command),
+        Command::Bench(command) => bench::run(&command),
+        Command::Reproduce(args) => reproduce::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            // One line: the causes are part of it, unless a message already ends with its cause.
+            let mut line = error.to_string();
+            for cause in error.chain().skip(1).map(ToString::to_string) {
+                if !line.ends_with(&cause) {
+                    line = format!("{line}: {cause}");
+                }
+            }
+            tell!("error: {}", output::one_line(&line));
+            ExitCode::from(NOT_DONE)
+        }
+    }
+}
+
+/// Help goes out as it is; what the arguments have wrong, in one line.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Nobody may be reading it.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        output::write_error(format_args!("{}", error.render()));
+        return ExitCode::from(NOT_DONE);
+    }
+    let text = error.render().to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:")).collect();
+    let parts: Vec<&str> = lines.into_iter().filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
+    tell!("{}; --help says more", output::one_line(&parts.join(" ")));
+    ExitCode::from(NOT_DONE)
+}

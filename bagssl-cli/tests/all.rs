@@ -1,0 +1,12 @@
+//! The program, called as a user calls it: all tests of it, as one program.
+
+mod support;
+
+mod data;
+mod formats;
+mod program;
+mod streams;
+mod devices;
+mod claims;
+mod reproduce;
+mod book;

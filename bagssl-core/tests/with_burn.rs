@@ -1,4 +1,0 @@
-//! Models on Burn: kernels against each other, networks against PyTorch.
-
-mod kernels;
-mod reference;

@@ -1,0 +1,8 @@
+//! All tests of this crate from outside, as one program.
+
+mod formats;
+mod archives;
+mod decoding;
+mod grids;
+mod loading;
+mod anytime;
