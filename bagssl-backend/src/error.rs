@@ -15,7 +15,7 @@ pub enum Error {
         got: String,
     },
     /// Patches are too small for a network.
-    #[error("patches: expected such that the encoder's windows fit into, got {0:?} pixels")]
+    #[error("expected patches that the encoder's windows fit into, got {0:?} pixels")]
     PatchSize(
         /// Height and width.
         [usize; 2],

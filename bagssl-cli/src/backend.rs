@@ -48,7 +48,7 @@ impl Name {
         }
     }
 
-    /// The backend, with its kernels as they are.
+    /// The backend, with the default options of its kernels.
     pub(crate) fn open(self) -> Result<Box<dyn Backend>> {
         self.open_with(CpuArgs::default())
     }
@@ -61,16 +61,16 @@ impl Name {
         if cpu.exact || cpu.bf16 {
             bail!("--exact, --bf16: expected --backend ndarray, got {}", self.text());
         }
-        if self.is_gpu() { self.gpu() } else { self.stock() }
+        if self.is_gpu() { self.gpu() } else { self.with_burns_operations() }
     }
 
     #[cfg(feature = "candle")]
-    fn stock(self) -> Result<Box<dyn Backend>> {
+    fn with_burns_operations(self) -> Result<Box<dyn Backend>> {
         Ok(if self == Name::Candle { bagssl_backend::candle() } else { bagssl_backend::ndarray_stock() })
     }
 
     #[cfg(not(feature = "candle"))]
-    fn stock(self) -> Result<Box<dyn Backend>> {
+    fn with_burns_operations(self) -> Result<Box<dyn Backend>> {
         self.not_built("candle")
     }
 

@@ -124,8 +124,7 @@ pub fn run() -> ExitCode {
 /// Help goes out as it is; what the arguments have wrong, in one line.
 fn refuse(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        // Nobody may be reading it.
-        let _ = error.print();
+        output::write(format_args!("{}", error.render()));
         return ExitCode::SUCCESS;
     }
     if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {

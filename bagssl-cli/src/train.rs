@@ -141,12 +141,16 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer>>) -> Res
     let loader = loader(run.config, run.dataset.clone(), run.threads, run.on_bad_image)?;
     files::make_folder(run.out)?;
     let mut workers = if run.devices > 1 { backend.workers(run.devices)? } else { Vec::new() };
-    let others_work = workers.split_off(workers.len().min(1));
-    let begin = Begin { run: &run, checked: &checked, state: run.state()? };
+    let rest = workers.split_off(workers.len().min(1));
+    // Held until the last worker has begun.
+    let state = run.state()?.map(Arc::new);
+    let begin = Begin { run: &run, checked: &checked };
     let mut trainer = match workers.pop() {
-        None => begin.trainer(|config, info, state| backend.trainer(config, info, state))?,
-        Some(first) => begin.worker(first)?,
+        None => begin.alone(&*backend, state.as_deref())?,
+        Some(first) => begin.shared(first, state.as_deref())?,
     };
+    let rest: Vec<_> = rest.into_iter().map(|worker| (worker, state.clone())).collect();
+    drop(state);
     let resumed = trainer.step();
     files::write(&run.out.join("config.toml"), run.config.to_toml()?.as_bytes())?;
     let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Metrics::create(&run.out.join(METRICS), resumed)?)];
@@ -158,7 +162,7 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer>>) -> Res
     let mut store = FileStore::new(run.out.join(STATE));
     let ended = match run.devices {
         1 => trainer.run(&loader, &mut observers, &mut store).map_err(Into::into),
-        _ => together(&begin, &mut *trainer, others_work, &loader, &mut observers, &mut store),
+        _ => together(&begin, &mut *trainer, rest, &loader, &mut observers, &mut store),
     };
     let ended = ended.map_err(|error| with_names(error, &run.dataset))?;
     if ended == Ended::Finished {
@@ -196,22 +200,27 @@ pub(crate) fn loader(
     )?)
 }
 
+/// A worker that has yet to begin, with what an earlier call saved.
+type Waiting = (Box<dyn Worker>, Option<Arc<Vec<u8>>>);
+
 /// Trains on several devices. `first` is the trainer of the first, on this thread, which alone is watched and saves.
 fn together(
     begin: &Begin<'_>,
     first: &mut dyn AnyTrainer,
-    others: Vec<Box<dyn Worker>>,
+    rest: Vec<Waiting>,
     loader: &Loader,
     observers: &mut dyn Observer,
     store: &mut FileStore,
 ) -> Result<Ended> {
     let images = begin.checked.config().batch.images;
     std::thread::scope(|scope| {
-        let work = |worker: Box<dyn Worker>| -> Result<Ended> {
+        let work = |(worker, state): Waiting| -> Result<Ended> {
             let part = loader.part(worker.share(images)?);
-            Ok(begin.worker(worker)?.run(&part, &mut Vec::new(), &mut Nowhere)?)
+            let mut trainer = begin.shared(worker, state.as_deref())?;
+            drop(state);
+            Ok(trainer.run(&part, &mut Vec::new(), &mut Nowhere)?)
         };
-        let others: Vec<_> = others.into_iter().map(|worker| scope.spawn(move || work(worker))).collect();
+        let others: Vec<_> = rest.into_iter().map(|worker| scope.spawn(move || work(worker))).collect();
         let part = loader.part(0..images / begin.run.devices);
         let ended = first.run(&part, observers, store).map_err(anyhow::Error::new);
         // Whoever waits for this worker is told that it has ended.
@@ -227,31 +236,36 @@ fn together(
     })
 }
 
-/// A run at its beginning, or where it was stopped.
+/// What a run begins with; what an earlier call saved comes beside it.
 struct Begin<'a> {
     run: &'a Training<'a>,
     checked: &'a CheckedConfig,
-    /// What an earlier call saved.
-    state: Option<Vec<u8>>,
 }
 
 impl Begin<'_> {
-    fn worker(&self, worker: Box<dyn Worker>) -> Result<Box<dyn AnyTrainer>> {
-        self.trainer(|config, info, state| worker.trainer(config, info, state))
+    /// A trainer that has the batch to itself.
+    fn alone(&self, backend: &dyn Backend, state: Option<&Vec<u8>>) -> Result<Box<dyn AnyTrainer>> {
+        self.told(backend.trainer(self.checked.clone(), self.info()?, state.map(Vec::as_slice)), state)
     }
 
-    fn trainer(
-        &self,
-        make: impl FnOnce(CheckedConfig, RunInfo, Option<&[u8]>) -> bagssl_train::Result<Box<dyn AnyTrainer>>,
-    ) -> Result<Box<dyn AnyTrainer>> {
-        let Begin { run, checked, state } = self;
-        let info = RunInfo {
-            preset: run.config.name.clone(),
-            data: run.dataset.fingerprint(),
-            settings: format!("{}{}", toml::to_string(&run.config.augment)?, run.backend.text()),
-        };
-        let path = run.out.join(STATE);
-        make((*checked).clone(), info, state.as_deref()).map_err(|error| match error {
+    /// The trainer of one of several workers.
+    fn shared(&self, worker: Box<dyn Worker>, state: Option<&Vec<u8>>) -> Result<Box<dyn AnyTrainer>> {
+        self.told(worker.trainer(self.checked.clone(), self.info()?, state.map(Vec::as_slice)), state)
+    }
+
+    fn info(&self) -> Result<RunInfo> {
+        let Training { config, dataset, backend, .. } = self.run;
+        Ok(RunInfo {
+            preset: config.name.clone(),
+            data: dataset.fingerprint(),
+            settings: format!("{}{}", toml::to_string(&config.augment)?, backend.text()),
+        })
+    }
+
+    /// The errors of a state with its file.
+    fn told<T>(&self, result: bagssl_train::Result<T>, state: Option<&Vec<u8>>) -> Result<T> {
+        let path = self.run.out.join(STATE);
+        result.map_err(|error| match error {
             Error::OtherRun { .. } => Error::OtherRun { path }.into(),
             other if state.is_some() => anyhow::Error::new(other).context(path.display().to_string()),
             other => other.into(),

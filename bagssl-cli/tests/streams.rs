@@ -32,6 +32,9 @@ fn results_that_cannot_be_written() {
     ends(&inspect().stdout(unread()).output().unwrap(), "");
     let of_full = "error: standard output: No space left on device (os error 28)\n";
     ends(&inspect().stdout(full()).output().unwrap(), of_full);
+    for text in ["--help", "--version"] {
+        ends(&bagssl(folder.path(), &[text]).stdout(full()).output().unwrap(), of_full);
+    }
     ends(&bagssl(folder.path(), &["inspect", GOLDEN]).stdout(full()).stderr(full()).output().unwrap(), "");
 }
 

@@ -63,11 +63,13 @@ fn a_trained_checkpoint_embeds_alike_everywhere() {
     let bytes = run.checkpoint().unwrap();
     let checkpoint = Checkpoint::from_bytes(&bytes).unwrap();
     let stock = on_burn::<NdArray, Stock>(&checkpoint);
+    // What the others are compared with: Burn's candle backend, if it is there.
     #[cfg(feature = "candle")]
     let expected = on_burn::<bagssl_train::backend::Candle, Stock>(&checkpoint);
     #[cfg(not(feature = "candle"))]
     let expected = stock.clone();
     let mut all = vec![
+        #[cfg(feature = "candle")]
         ("ndarray".to_string(), stock, 1e-4),
         ("own kernels".to_string(), on_burn::<NdArray, CpuFast>(&checkpoint), 1e-4),
     ];

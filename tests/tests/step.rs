@@ -9,7 +9,8 @@ use bagssl_core::random::{Address, Purpose};
 use bagssl_train::config::{CheckedConfig, TrainConfig};
 use bagssl_train::optimiser::{OptimiserConfig, Trust};
 use bagssl_train::preset::preset;
-use bagssl_train::store::Nowhere;
+use bagssl_train::store::{Nowhere, Store};
+use bagssl_train::trainer::Ended;
 
 const SHAPE: BatchShape = BatchShape { images: 6, patches: 3, channels: 3, height: 8, width: 12 };
 
@@ -44,16 +45,18 @@ impl PatchSource for Noise {
     }
 }
 
-/// Keeps the first loss, and says stop.
-#[derive(Default)]
-struct First(f64);
+/// Keeps the losses, and says stop after so many.
+struct Losses {
+    all: Vec<f64>,
+    most: usize,
+}
 
-impl Observer for First {
+impl Observer for Losses {
     fn observe(&mut self, event: &Event<'_>) -> Result<Verdict, SourceError> {
         if let Event::Step { figures, .. } = event {
-            self.0 = figures[0].1;
+            self.all.push(figures[0].1);
         }
-        Ok(Verdict::Stop)
+        Ok(if self.all.len() >= self.most { Verdict::Stop } else { Verdict::Continue })
     }
 }
 
@@ -82,9 +85,9 @@ type Step = [Vec<(String, Vec<f32>)>; 2];
 
 fn step(backend: &dyn Backend, config: &CheckedConfig) -> (Step, f64) {
     let mut trainer = backend.trainer(config.clone(), bagssl_tests::info(), None).unwrap();
-    let (before, mut first) = (weights(&*trainer), First::default());
-    trainer.run(&Noise, &mut first, &mut Nowhere).unwrap();
-    ([before, weights(&*trainer)], first.0)
+    let (before, mut losses) = (weights(&*trainer), Losses { all: Vec::new(), most: 1 });
+    trainer.run(&Noise, &mut losses, &mut Nowhere).unwrap();
+    ([before, weights(&*trainer)], losses.all[0])
 }
 
 /// With each loss. (Of SGD and LARS: a first step of AdamW is the sign of the gradient, and where a gradient is nothing, so is its
@@ -110,5 +113,38 @@ fn the_cpu_backends_take_the_same_step() {
                 assert!(other != before || name.ends_with("3.bias"), "{backend}, {name} has not moved");
             }
         }
+    }
+}
+
+#[derive(Default)]
+struct Memory(Vec<u8>);
+
+impl Store for Memory {
+    fn save(&mut self, bytes: &[u8]) -> bagssl_train::Result<()> {
+        self.0 = bytes.to_vec();
+        Ok(())
+    }
+}
+
+/// On each backend the loss falls, and a run that was stopped in its second epoch and resumed has the bits of one that was not.
+#[test]
+fn each_cpu_backend_learns_and_resumes() {
+    let adamw = preset("bagssl").unwrap().toml.parse::<toml::Table>().unwrap()["optimiser"].clone();
+    let config = config("bagssl", adamw.try_into().unwrap());
+    for (name, backend) in
+        [("candle", candle()), ("stock", ndarray_stock()), ("own kernels", ndarray(CpuOptions::default()))]
+    {
+        let begin = |state| backend.trainer(config.clone(), bagssl_tests::info(), state).unwrap();
+        let (mut whole, mut losses) = (begin(None), Losses { all: Vec::new(), most: usize::MAX });
+        assert_eq!(whole.run(&Noise, &mut losses, &mut Nowhere).unwrap(), Ended::Finished);
+        let losses = losses.all;
+        assert!(losses.len() == 12 && losses[11] < losses[0] - 1.0, "{name}: {losses:?}");
+        let (mut stopped, mut state) = (begin(None), Memory::default());
+        let ended = stopped.run(&Noise, &mut Losses { all: Vec::new(), most: 6 }, &mut state);
+        assert_eq!((ended.unwrap(), stopped.step()), (Ended::Stopped, 6), "{name}");
+        let mut resumed = begin(Some(&state.0));
+        assert_eq!(resumed.step(), 6, "{name}");
+        resumed.run(&Noise, &mut Losses { all: Vec::new(), most: usize::MAX }, &mut Nowhere).unwrap();
+        assert!(resumed.checkpoint().unwrap() == whole.checkpoint().unwrap(), "{name}: other weights");
     }
 }

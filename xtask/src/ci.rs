@@ -39,7 +39,7 @@ type Times = Vec<Timed>;
 /// A gate that has run, how long, and why it failed.
 type Outcome = (&'static Gate, Duration, Option<String>);
 
-/// What the tests are built with: all features but the GPU's, which no default switches on.
+/// The features that the tests are built with: all but the GPU's.
 const FEATURES: &str = "bagssl-core/import,bagssl-core/ndarray,bagssl-core/onnx,bagssl-core/rayon,bagssl-core/std,\
                         bagssl-cli/candle,bagssl-tests/candle";
 
@@ -50,7 +50,7 @@ const LONGEST: Duration = Duration::from_secs(1800);
 const SLOWEST: usize = 10;
 
 /// In the order in which they run: what fails soonest first, and the builds so that later ones find what they need.
-const GATES: [Gate; 15] = [
+const GATES: [Gate; 16] = [
     gate("format", "rustfmt changes nothing", |_| format()),
     gate("tidy", "sizes, directions, versions, lints", |_| tidy::check()),
     gate("licences", "each dependency's is allowed", |_| licences::check()),
@@ -58,9 +58,10 @@ const GATES: [Gate; 15] = [
     gate("external-user", "a crate outside uses core without features", |_| external_user()),
     gate("clippy", "no warning in any target, the GPU's among them, without CUDA", |_| clippy()),
     gate("docs", "documentation without warnings", |_| docs()),
-    gate("features", "each feature of each crate alone", |_| features()),
+    gate("features", "what is built without options, and core's features alone", |_| features()),
     gate("test", "unit, property and doc tests, and those across crates", test),
     gate("fuzz", "seconds of each fuzz target", |_| fuzz::run(&fuzz::Args::smoke()).map(drop)),
+    full("features-alone", "each feature of each crate alone", |_| features_alone()),
     full("fuzz-address", "the same under the address sanitizer (nightly)", |_| fuzz_address()),
     full("address", "the CPU kernels under the address sanitizer (nightly)", |_| address()),
     full("aarch64", "the tests of the CPU kernels build for NEON", |_| edge::aarch64()),
@@ -169,16 +170,29 @@ fn clippy() -> Result<()> {
     must(&mut cargo(&all))
 }
 
+/// What users build: the crates without options, and core with each feature that does not bring Burn.
 fn features() -> Result<()> {
+    // The other half of what clippy looks at: code that is there without a feature.
+    must(&mut cargo(&["clippy", "--workspace", "--locked", "--", "-D", "warnings"]))?;
+    let packages = metadata::packages()?;
+    let core =
+        packages.iter().find(|package| package.name == "bagssl-core").context("expected bagssl-core, got none")?;
+    let alone =
+        core.features.iter().map(String::as_str).filter(|feature| !["burn", "default", "ndarray"].contains(feature));
+    std::iter::once("").chain(alone).try_for_each(|feature| check_alone(&core.name, feature))
+}
+
+/// Each feature of each crate. The dependencies are checked anew for nearly every one of them.
+fn features_alone() -> Result<()> {
     for package in metadata::packages()?.into_iter().filter(|package| package.is_member) {
-        // The GPU backend has a gate of its own, since it builds a hundred packages more.
-        let alone = package.features.iter().filter(|feature| !["default", "cuda"].contains(&feature.as_str()));
-        for feature in std::iter::once("").chain(alone.map(String::as_str)) {
-            let base = ["check", "--locked", "-p", &package.name, "--no-default-features", "--features", feature];
-            must(&mut cargo(&base))?;
-        }
+        let alone = package.features.iter().map(String::as_str).filter(|feature| *feature != "default");
+        std::iter::once("").chain(alone).try_for_each(|feature| check_alone(&package.name, feature))?;
     }
     Ok(())
+}
+
+fn check_alone(package: &str, feature: &str) -> Result<()> {
+    must(&mut cargo(&["check", "--locked", "-p", package, "--no-default-features", "--features", feature]))
 }
 
 fn docs() -> Result<()> {
@@ -187,8 +201,7 @@ fn docs() -> Result<()> {
 }
 
 fn test(times: &mut Times) -> Result<()> {
-    *times = test_programs::run(FEATURES)?;
-    Ok(())
+    test_programs::run(FEATURES, times)
 }
 
 fn external_user() -> Result<()> {

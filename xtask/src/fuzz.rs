@@ -60,23 +60,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let programs = build(args)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    // As many at a time as there are cores; what they say comes in the order of their names.
+    // As many at a time as there are cores.
     for targets in chosen.chunks(cores) {
-        let running = targets.iter().map(|target| {
-            let mut command = command(&folder, &programs, target, seconds)?;
-            eprintln!("  $ {}", run::show(&command));
-            Ok((target, command.spawn().with_context(|| target.to_string())?))
+        let commands = targets.iter().map(|target| command(&folder, &programs, target, seconds));
+        let mut commands = commands.collect::<Result<Vec<_>>>()?;
+        let failed: Vec<String> = std::thread::scope(|scope| {
+            let running: Vec<_> = commands.iter_mut().map(|command| scope.spawn(|| run::must(command))).collect();
+            let ended = running.into_iter().map(|one| one.join().expect("no thread panics"));
+            ended.filter_map(|result| result.err().map(|error| error.to_string())).collect()
         });
-        let failed: Vec<String> = running
-            .collect::<Result<Vec<_>>>()?
-            .into_iter()
-            .map(|(target, mut child)| Ok((target, child.wait()?)))
-            .filter_map(|ended: std::io::Result<_>| match ended {
-                Ok((_, status)) if status.success() => None,
-                Ok((target, status)) => Some(format!("{target}: {status}")),
-                Err(error) => Some(error.to_string()),
-            })
-            .collect();
         if !failed.is_empty() {
             bail!("{}; what broke it is in {}", failed.join(", "), folder.join("artifacts").display());
         }
@@ -96,13 +88,14 @@ fn build(args: &Args) -> Result<PathBuf> {
         flags += " -Zsanitizer=address -Ccodegen-units=1";
         command.arg("+nightly").env_remove("CARGO").env_remove("RUSTC").env_remove("RUSTUP_TOOLCHAIN");
     }
-    command.args(["build", "--release", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--target", host]);
+    let profile = if args.smoke { "smoke" } else { "release" };
+    command.args(["build", "--profile", profile, "--locked", "--manifest-path", "fuzz/Cargo.toml", "--target", host]);
     if let Some(name) = &args.target {
         command.args(["--bin", name]);
     }
     command.arg("--target-dir").arg(&target).env("RUSTFLAGS", flags).current_dir(run::root());
     run::must(&mut command)?;
-    Ok(target.join(host).join("release"))
+    Ok(target.join(host).join(profile))
 }
 
 /// A target on its corpus and seeds.

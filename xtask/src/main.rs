@@ -35,7 +35,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Fuzz the parsers (needs nightly Rust and cargo-fuzz)
+    /// Fuzz the parsers (needs a C++ compiler; under the address sanitizer, nightly Rust)
     Fuzz(fuzz::Args),
     /// What runs on a machine with a GPU
     #[command(subcommand)]
@@ -86,7 +86,8 @@ fn reproduce(args: &[OsString]) -> Result<ExitCode> {
 
 /// A program of its own, so that all else builds without it.
 fn photo_tiles(args: &[OsString]) -> Result<ExitCode> {
-    let mut program = run::cargo(&["run", "--quiet", "--release", "-p", "photo-tiles", "--"]);
+    let mut program = run::cargo(&["run", "--quiet", "--release", "--manifest-path"]);
+    program.arg(run::root().join("xtask/photo-tiles/Cargo.toml")).arg("--");
     let folder = std::env::current_dir().context("the current folder")?;
     program.arg("--packages").arg(metadata::target_folder()?.join("photo-tiles"));
     Ok(code_of(program.args(args).current_dir(folder).status().context("cargo does not start")?))

@@ -132,11 +132,13 @@ struct OfNetwork {
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     check_range("--patches", args.patches, 1..=4096)?;
     if args.least.is_some() && args.backend == Some(Name::Ndarray) {
-        bail!("--least: expected --backend candle or cuda with it, got ndarray, which is what they are compared with");
+        bail!("--least: expected another --backend with it, got ndarray, which is what they are compared with");
     }
     if let Some(least) = args.least.filter(|least| !(-1.0..=1.0).contains(least)) {
         bail!("--least: expected a cosine from -1 to 1, got {least}");
     }
+    // Whether the program has it is said before the work begins.
+    args.backend.map(Name::open).transpose()?;
     let bytes = files::read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let halves = [args.data.open(Split::Train)?, args.data.open(Split::Validation)?];

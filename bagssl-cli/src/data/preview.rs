@@ -71,7 +71,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let loader = train::loader(&config, dataset.clone(), 0, args.bad.on_bad_image.into())?;
     let batch = loader.epoch(0, 0).next().context("an epoch has a batch")?.map_err(anyhow::Error::from_boxed)?;
-    tell_skipped(&loader.skipped());
     let images = batch.images().iter();
     let wholes: Vec<Image> =
         images.map(|&image| Ok(visible(&dataset.decode(image as usize)?.shrunk(IMAGE_SIDE)))).collect::<Result<_>>()?;
@@ -80,6 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let lines: Vec<Image> =
         wholes.iter().enumerate().map(|(place, whole)| line(whole, width, &patches_at(place))).collect();
     output.write(&png(&below(&lines.iter().collect::<Vec<_>>()))?)?;
+    tell_skipped(&loader.skipped());
     let names: Vec<&str> = batch.images().iter().map(|&image| dataset.name(image as usize)).collect();
     if args.json {
         let (patches, seed) = (config.train.batch.patches, config.train.seed);

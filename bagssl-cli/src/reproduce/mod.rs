@@ -91,6 +91,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         bail!("--seed: expected a number that {} seeds can follow, got {}", args.seeds, args.seed);
     }
     args.features.check()?;
+    // Whether the program has it is said before the work begins.
+    args.backend.open()?;
     let data = DataArgs { data: args.profile.data(args.data.as_ref())?, ..DataArgs::default() };
     let halves = Halves { train: data.open(Split::Train)?, test: data.open(Split::Validation)? };
     if halves.train.classes().len() < 2 {

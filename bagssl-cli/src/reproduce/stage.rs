@@ -190,8 +190,8 @@ impl Stage {
 
     /// Measures the network that was trained, or one with random weights.
     fn measure(&self, shared: &Shared<'_>, embedded: &dyn Fn(u64)) -> Result<Measured> {
-        let Shared { halves, protocol, features, backend } = *shared;
-        let (target, taps, train) = (backend.open()?, self.taps(), &self.config.train);
+        let Shared { halves, protocol, features, backend: name } = *shared;
+        let (backend, taps, train) = (name.open()?, self.taps(), &self.config.train);
         let score = |network: &dyn Embed, plan: &ModelPlan, input: Input, kept: Option<Kept>| {
             let extraction = Extraction { network, plan, input, protocol, kept, progress: embedded };
             score::measure(&extraction, halves, &taps)
@@ -199,15 +199,15 @@ impl Stage {
         if self.is_trained() {
             let bytes = files::read(&self.folder.join(train::CHECKPOINT))?;
             let checkpoint = Checkpoint::from_bytes(&bytes)?;
-            let network = target.trained(&checkpoint, &taps)?;
+            let network = backend.trained(&checkpoint, &taps)?;
             let spec = checkpoint.spec();
-            let kept = features.of(&bytes, backend, CpuArgs::default());
+            let kept = features.of(&bytes, name, CpuArgs::default());
             return score(&*network, &spec.model, Input::of(spec), kept);
         }
         let plan = train.clone().check()?;
-        let network = target.random(plan.plan(), self.seed, train.patch.input(), &taps)?;
+        let network = backend.random(plan.plan(), self.seed, train.patch.input(), &taps)?;
         let input = Input { side: train.patch.input(), normalisation: train.normalisation, filter: train.filter };
-        let kept = features.of_random(plan.plan(), self.seed, backend);
+        let kept = features.of_random(plan.plan(), self.seed, name);
         score(&*network, plan.plan(), input, kept)
     }
 
