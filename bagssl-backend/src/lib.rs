@@ -1,7 +1,7 @@
 //! The backends that BagSSL trains and embeds on.
 //!
 //! Burn's code is generic over its backend, and compiles slowly. Here each backend is compiled once, behind the trait [`Backend`]:
-//! who uses it links what is compiled here. The trait is crossed once per run, per batch of evaluation, or per step.
+//! who uses it links what is compiled here. The trait is crossed once a run or a batch.
 //!
 //! - [`ndarray`]: the CPU, with this project's kernels
 //! - `candle` and `ndarray_stock` (feature `candle`): the CPU, with Burn's own operations
@@ -14,7 +14,7 @@
 //! use bagssl_core::checkpoint::ModelPlan;
 //! use bagssl_core::embed::Tap;
 //!
-//! let encoder = Architecture::ResnetSmall.plan();
+//! let encoder = Architecture::ResNetSmall.plan();
 //! let projector = mlp(encoder.output_dim(), &[8])?;
 //! let plan = ModelPlan::new(encoder, projector)?;
 //! let network = ndarray(CpuOptions::default()).random(&plan, 0, 16, &[Tap::Embedding])?;

@@ -4,10 +4,10 @@ use std::marker::PhantomData;
 
 use bagssl_core::model::Kernels;
 use burn::tensor::Tensor;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::AutodiffBackend;
 
 use crate::error::{Error, Result};
-use crate::loss::LossValue;
+use crate::loss::{LossValue, similarity};
 
 /// The figures of a step and what tells whether they are numbers, as one tensor: reading waits for the device, so that it
 /// is done once.
@@ -81,21 +81,6 @@ impl<B: AutodiffBackend, K: Kernels<B>> Readout<B, K> {
 /// several); 1 if they are all alike.
 pub(crate) const SIMILARITY: &str = "similarity";
 
-/// The mean cosine between projections of different images, `[1]`; 0 for one image.
-///
-/// # Shapes
-/// - `projections`: `[image, patch, dim]`
-fn similarity<B: Backend>(projections: Tensor<B, 3>) -> Tensor<B, 1> {
-    let [images, patches, dim] = projections.dims();
-    let lengths = (projections.clone() * projections.clone()).sum_dim(2).sqrt().clamp_min(1e-12);
-    // Of a sum of unit vectors, the squared length is the sum of all cosines.
-    let of_images = (projections / lengths).sum_dim(1).reshape([images, dim]);
-    let all = of_images.clone().sum_dim(0);
-    let squares = (all.clone() * all).sum() - (of_images.clone() * of_images).sum();
-    let pairs = images * (images - 1) * patches * patches;
-    squares / pairs.max(1) as f64
-}
-
 /// The first of loss and gradients that is not finite.
 fn not_finite(figures: &[f32], squares: &[f32], parameters: &[String]) -> Option<String> {
     if figures.iter().any(|figure| !figure.is_finite()) {
@@ -108,24 +93,6 @@ fn not_finite(figures: &[f32], squares: &[f32], parameters: &[String]) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Two patches of each of three images.
-    #[cfg(feature = "ndarray")]
-    #[test]
-    fn a_similarity_by_hand() {
-        let of = |values: [[[f32; 2]; 2]; 3]| {
-            let projections = Tensor::<crate::backend::NdArray, 3>::from_floats(values, &Default::default());
-            similarity(projections).into_scalar()
-        };
-        let (x, y) = ([5.0, 0.0], [0.0, 0.5]);
-        assert!((of([[x, x], [x, x], [x, x]]) - 1.0).abs() < 1e-6);
-        // Of 12 pairs between images the 4 of the first two have the cosine 1.
-        assert!((of([[x, x], [x, x], [y, y]]) - 4.0 / 12.0).abs() < 1e-6);
-        // Two patches of one image that differ do not count: 1, 0, 1, 0 with the second; 0.6, 0.8, -0.6, -0.8 with the third.
-        let third = [[3.0, 4.0], [-3.0, -4.0]];
-        assert!((of([[x, y], [x, x], third]) - 2.0 / 12.0).abs() < 1e-6);
-        assert!(of([[[0.0; 2]; 2]; 3]).abs() < 1e-6);
-    }
 
     #[test]
     fn the_loss_comes_before_the_gradients() {

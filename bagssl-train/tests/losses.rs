@@ -4,7 +4,7 @@
 use bagssl_core::coding_rate;
 use bagssl_core::model::Stock;
 use bagssl_train::backend::NdArray;
-use bagssl_train::loss::{Loss, LossValue};
+use bagssl_train::loss::{Loss, LossValue, similarity};
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData};
 use proptest::prelude::*;
@@ -260,4 +260,21 @@ proptest! {
         }
         prop_assert!((got - sum / count).abs() < 1e-5);
     }
+}
+
+/// Two patches of each of three images.
+#[test]
+fn a_similarity_by_hand() {
+    let of = |values: [[[f32; 2]; 2]; 3]| {
+        let projections = Tensor::<NdArray, 3>::from_floats(values, &Default::default());
+        similarity(projections).into_scalar()
+    };
+    let (x, y) = ([5.0, 0.0], [0.0, 0.5]);
+    assert!((of([[x, x], [x, x], [x, x]]) - 1.0).abs() < 1e-6);
+    // Of 12 pairs between images the 4 of the first two have the cosine 1.
+    assert!((of([[x, x], [x, x], [y, y]]) - 4.0 / 12.0).abs() < 1e-6);
+    // Two patches of one image that differ do not count: 1, 0, 1, 0 with the second; 0.6, 0.8, -0.6, -0.8 with the third.
+    let third = [[3.0, 4.0], [-3.0, -4.0]];
+    assert!((of([[x, y], [x, x], third]) - 2.0 / 12.0).abs() < 1e-6);
+    assert!(of([[[0.0; 2]; 2]; 3]).abs() < 1e-6);
 }

@@ -336,8 +336,13 @@ impl<B: Backend> Algebra<B> for Queued {}
 /// Reading a step after the next one has begun changes when one hears of it, and nothing else.
 #[test]
 fn figures_that_are_read_late_are_the_same() {
-    type Late = Trainer<Autodiff<NdArray>, Differentiable<Queued>>;
-    type AtOnce = Trainer<Autodiff<NdArray>, Differentiable<Synchronised<Stock>>>;
+    // Burn's own operations take a minute on ndarray where they are not optimised.
+    #[cfg(feature = "candle")]
+    type OnBurn = Autodiff<bagssl_train::backend::Candle>;
+    #[cfg(not(feature = "candle"))]
+    type OnBurn = Autodiff<NdArray>;
+    type Late = Trainer<OnBurn, Differentiable<Queued>>;
+    type AtOnce = Trainer<OnBurn, Differentiable<Synchronised<Stock>>>;
     let late = |config: CheckedConfig| -> Late { Trainer::new(config, info(), Default::default()).unwrap() };
     let mut at_once: AtOnce = Trainer::new(config("bagssl"), info(), Default::default()).unwrap();
     let mut queued = late(config("bagssl"));

@@ -1,6 +1,7 @@
 //! Losses: what a batch of projections is worth.
 
 mod algebra;
+mod similarity;
 mod simclr;
 mod spectral;
 mod tcr;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 pub use algebra::Algebra;
+pub use similarity::similarity;
 pub use tcr::total_coding_rate;
 
 /// A loss and its weights, as in a config file.
