@@ -107,7 +107,13 @@ fn command(folder: &Path, programs: &Path, target: &str, seconds: u32) -> Result
     let [corpus, artifacts] = folders;
     let mut command = Command::new(programs.join(target));
     command.arg(format!("-artifact_prefix={}/", artifacts.display()));
-    command.args([&format!("-max_total_time={seconds}"), "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=0"]);
+    command.args([
+        &format!("-max_total_time={seconds}"),
+        "-rss_limit_mb=2048",
+        "-print_final_stats=1",
+        "-print_funcs=0",
+        "-verbosity=0",
+    ]);
     command.arg(corpus).arg(folder.join("seeds").join(target)).current_dir(folder);
     Ok(command)
 }
