@@ -62,7 +62,7 @@ const GATES: [Gate; 16] = [
     gate("test", "unit, property and doc tests, and those across crates", test),
     gate("fuzz", "seconds of each fuzz target", |_| fuzz::run(&fuzz::Args::smoke()).map(drop)),
     full("features-alone", "each feature of each crate alone", |_| features_alone()),
-    full("fuzz-address", "the same under the address sanitizer (nightly)", |_| fuzz_address()),
+    full("fuzz-address", "seconds of each fuzz target under the address sanitizer (nightly)", |_| fuzz_address()),
     full("address", "the CPU kernels under the address sanitizer (nightly)", |_| address()),
     full("aarch64", "the tests of the CPU kernels build for NEON", |_| edge::aarch64()),
     full("cortex-m", "the golden bag on a Cortex-M4, emulated", |_| edge::cortex_m()),
