@@ -7,10 +7,12 @@ use bagssl_core::cpu::{Executor, Options as Cpu, Pool};
 use bagssl_core::embed::Tap;
 use bagssl_core::import::{DType, Foreign, Imported, Layout, Options, import, to_torchvision};
 use bagssl_core::patch::{PatchSide, PatchSpec};
-use bagssl_core::plan::{NamedTensor, Parameter, Role};
+use bagssl_core::plan::{NamedTensor, Parameter};
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
+
+use crate::support::{formula, numbers};
 
 const ODD: &[u8] = include_bytes!("reference/foreign/odd.pth");
 const LIGHTNING: &[u8] = include_bytes!("reference/foreign/lightning.ckpt");
@@ -19,10 +21,6 @@ const OLD: &[u8] = include_bytes!("reference/foreign/old.pth");
 
 fn reference() -> Value {
     serde_json::from_str(include_str!("reference/foreign.json")).unwrap()
-}
-
-fn numbers(value: &Value) -> Vec<f32> {
-    value["data"].as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
 }
 
 fn options() -> Options {
@@ -82,17 +80,8 @@ fn state_dicts_are_found_in_what_training_saves() {
 }
 
 /// The weights of `reference/resnet.py`, phase "quadratic".
-fn formula(index: usize, parameter: &Parameter) -> NamedTensor {
-    let sine = |i: usize| (0.1 * (i * i % 1009) as f64 + 1.0 + 0.37 * index as f64).sin();
-    let fan_in: usize = parameter.shape[1..].iter().product();
-    let value = |i| match parameter.role {
-        Role::Weight => (2.0 / fan_in as f64).sqrt() * sine(i),
-        Role::NormScale => 1.0 + 0.1 * sine(i),
-        Role::NormShift | Role::RunningMean | Role::Bias => 0.1 * sine(i),
-        Role::RunningVariance => 1.0 + 0.5 * sine(i).powi(2),
-    };
-    let values = (0..parameter.len()).map(|i| value(i) as f32).collect();
-    (parameter.name.clone(), parameter.shape.clone(), values)
+fn quadratic(index: usize, parameter: &Parameter) -> NamedTensor {
+    (parameter.name.clone(), parameter.shape.clone(), formula(index, true, parameter))
 }
 
 /// A network of torchvision with its weights by the formula.
@@ -107,7 +96,7 @@ fn torchvision(architecture: Architecture) -> Vec<u8> {
     let order: Vec<&str> = order.collect();
     let place = |name: &str| order.iter().position(|known| *known == name).unwrap();
     let parameters = architecture.plan().parameters();
-    file(&parameters.iter().map(|parameter| formula(place(&parameter.name), parameter)).collect::<Vec<_>>())
+    file(&parameters.iter().map(|parameter| quadratic(place(&parameter.name), parameter)).collect::<Vec<_>>())
 }
 
 fn embed(imported: &Imported, dims: [usize; 4]) -> Vec<f32> {
