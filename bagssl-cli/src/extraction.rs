@@ -17,7 +17,7 @@ use bagssl_eval::store::Store;
 
 use crate::backend::{CpuArgs, Name};
 use crate::memory::MIB;
-use crate::output::tell;
+use crate::output::note;
 use crate::score::{Input, Protocol};
 use crate::source::tell_skipped;
 
@@ -114,7 +114,7 @@ impl Extraction<'_> {
                 let folder = kept.folder.join(fnv1a(of.as_bytes()));
                 let store = Store { folder: &folder, of: &of };
                 if store.is_in_use() {
-                    tell!("{}: others are at work on these features; they are waited for", folder.display());
+                    note!("{}: others are at work on these features; they are waited for", folder.display());
                 }
                 let batches = |first| loader.batches_from(first);
                 let features = store.extract(self.network, batches, taps, &mut hear)?;
@@ -126,7 +126,7 @@ impl Extraction<'_> {
         tell_skipped(&skipped);
         let earlier = dataset.len().saturating_sub(features[0].len() + skipped.len());
         if earlier > 0 {
-            tell!("{earlier} images left out, as an earlier call has said");
+            note!("{earlier} images left out, as an earlier call has said");
         }
         Ok(features)
     }

@@ -106,6 +106,7 @@ pub fn run() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
     };
     match result {
+        Ok(_) if output::lost_notes() => ExitCode::from(NOT_DONE),
         Ok(code) => code,
         Err(error) => {
             // One line: the causes are part of it, unless a message already ends with its cause.

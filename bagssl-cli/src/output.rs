@@ -3,6 +3,7 @@
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
 use std::process::exit;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Prints a line on standard output, as `println!`. If it cannot be written, the program ends with exit code 2: in silence if
 /// nobody reads it any more (as behind `| head`), else with the reason.
@@ -16,6 +17,13 @@ macro_rules! tell {
     ($($argument:tt)*) => { $crate::output::write_error(format_args!("{}\n", format_args!($($argument)*))) };
 }
 pub(crate) use tell;
+
+/// Prints a line on standard error about work that goes on. If it cannot be written the work is done all the same, and the
+/// program ends with exit code 2 when it is.
+macro_rules! note {
+    ($($argument:tt)*) => { $crate::output::write_note(format_args!("{}\n", format_args!($($argument)*))) };
+}
+pub(crate) use note;
 
 /// The exit code of what could not be done.
 pub(crate) const NOT_DONE: u8 = 2;
@@ -31,12 +39,28 @@ pub(crate) fn write(text: Arguments<'_>) {
 }
 
 pub(crate) fn write_error(text: Arguments<'_>) {
-    // One write for all of it, so that lines of several threads do not mix.
-    let written = std::io::stderr().write_all(text.to_string().as_bytes());
     // There is nowhere left to say why. Files are whole at any time, so that what was done is kept.
-    if written.is_err() {
+    if !is_told(text) {
         exit(NOT_DONE.into());
     }
+}
+
+/// Whether a note could not be written.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn write_note(text: Arguments<'_>) {
+    if !is_told(text) {
+        LOST.store(true, Relaxed);
+    }
+}
+
+pub(crate) fn lost_notes() -> bool {
+    LOST.load(Relaxed)
+}
+
+/// Writes to standard error, all of it at once, so that lines of several threads do not mix.
+fn is_told(text: Arguments<'_>) -> bool {
+    std::io::stderr().write_all(text.to_string().as_bytes()).is_ok()
 }
 
 /// A text in one line, without characters that a terminal would obey, and not too long.

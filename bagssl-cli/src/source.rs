@@ -11,7 +11,7 @@ use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::image::{Decode, MOST_BYTES};
 
 use crate::files;
-use crate::output::{one_line, tell};
+use crate::output::{note, one_line};
 
 /// Where images come from.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -83,12 +83,12 @@ pub(crate) fn reason(Skipped { name, reason, .. }: &Skipped) -> String {
 pub(crate) fn tell_skipped(skipped: &[Skipped]) {
     for image in skipped {
         let often = if image.times == 1 { String::new() } else { format!(" {} times", image.times) };
-        tell!("left out{often}: {}", reason(image));
+        note!("left out{often}: {}", reason(image));
     }
     match skipped.len() {
         0 => {}
-        1 => tell!("1 image left out"),
-        count => tell!("{count} images left out"),
+        1 => note!("1 image left out"),
+        count => note!("{count} images left out"),
     }
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn first_size(dataset: &Dataset) -> Result<ImageSize> {
 /// Says on standard error how many files were passed over.
 pub(crate) fn tell_others(dataset: &Dataset) {
     if dataset.others() > 0 {
-        tell!("{} other files passed over, no images by the ending of their names", dataset.others());
+        note!("{} other files passed over, no images by the ending of their names", dataset.others());
     }
 }
 

@@ -56,6 +56,12 @@ fn messages_that_cannot_be_written() {
         ends(&bagssl(here, &embed).stderr(stderr).output().unwrap(), "");
         assert!(names(here).contains(&output.to_string()), "{:?}", names(here));
     }
+    for stderr in [unread(), full()] {
+        let nearest = ["nearest", GOLDEN, "images/a.png", "images", "--on-bad-image", "skip"];
+        let output = bagssl(here, &nearest).stderr(stderr).output().unwrap();
+        ends(&output, "");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("a.png"), "{output:?}");
+    }
     let train = [
         "train",
         "--data",

@@ -12,7 +12,7 @@ use regex::Regex;
 use serde::Serialize;
 
 use crate::files::{self, Output, write_together};
-use crate::output::{one_line, say, tell};
+use crate::output::{note, one_line, say};
 use crate::source::{BadImage, BadImageArgs, tell_skipped};
 use crate::work;
 
@@ -249,7 +249,7 @@ fn tell(args: &Args, found: &[Found], groups: &[u32], halves: &[Split]) -> Resul
         .map(|(class, _)| *class)
         .collect();
     if let Some(first) = one_sided.first() {
-        tell!(
+        note!(
             "note: {} of {} classes are in one half alone, as {:?}: their groups are too few or too large",
             one_sided.len(),
             classes.len(),
