@@ -1,7 +1,7 @@
 //! The gates that a change must pass.
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
@@ -50,7 +50,7 @@ const LONGEST: Duration = Duration::from_secs(1800);
 const SLOWEST: usize = 10;
 
 /// In the order in which they run: what fails soonest first, and the builds so that later ones find what they need.
-const GATES: [Gate; 16] = [
+const GATES: [Gate; 17] = [
     gate("format", "rustfmt changes nothing", |_| format()),
     gate("tidy", "sizes, directions, versions, lints", |_| tidy::check()),
     gate("licences", "each dependency's is allowed", |_| licences::check()),
@@ -61,6 +61,7 @@ const GATES: [Gate; 16] = [
     gate("features", "what is built without options, and core's features alone", |_| features()),
     gate("test", "unit, property and doc tests, and those across crates", test),
     gate("fuzz", "seconds of each fuzz target", |_| fuzz::run(&fuzz::Args::smoke()).map(drop)),
+    full("properties", "the tests again, with other cases of the property tests", properties),
     full("features-alone", "each feature of each crate alone", |_| features_alone()),
     full("fuzz-address", "seconds of each fuzz target under the address sanitizer (nightly)", |_| fuzz_address()),
     full("address", "the CPU kernels under the address sanitizer (nightly)", |_| address()),
@@ -200,8 +201,15 @@ fn docs() -> Result<()> {
     must(cargo(&all).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
+/// With the same cases of the property tests each time: a change fails for what it changes.
 fn test(times: &mut Times) -> Result<()> {
-    test_programs::run(FEATURES, times)
+    test_programs::run(FEATURES, 0, times)
+}
+
+fn properties(times: &mut Times) -> Result<()> {
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
+    println!("  the same cases again: PROPTEST_RNG_SEED={seed} cargo test");
+    test_programs::run(FEATURES, seed, times)
 }
 
 fn external_user() -> Result<()> {

@@ -27,9 +27,9 @@ struct Program {
     folder: PathBuf,
 }
 
-/// Builds and runs all tests and doc tests. A program in which a test fails does not stop the others. `times` gets the seconds of
-/// each test that passed.
-pub(crate) fn run(features: &str, times: &mut Vec<Timed>) -> Result<()> {
+/// Builds and runs all tests and doc tests. A program in which a test fails does not stop the others. Property tests draw their
+/// cases from `seed`. `times` gets the seconds of each test that passed.
+pub(crate) fn run(features: &str, seed: u64, times: &mut Vec<Timed>) -> Result<()> {
     let begun = Instant::now();
     let selected = ["--workspace", "--locked", "--features", features];
     let programs = build(&selected)?;
@@ -37,7 +37,7 @@ pub(crate) fn run(features: &str, times: &mut Vec<Timed>) -> Result<()> {
     let mut failed = Vec::new();
     for program in &programs {
         let begun = Instant::now();
-        let (tests, passed) = run_one(program)?;
+        let (tests, passed) = run_one(program, seed)?;
         println!("  {}: {} tests in {:.1} s", program.name, tests.len(), begun.elapsed().as_secs_f64());
         times.extend(tests);
         if !passed {
@@ -81,10 +81,11 @@ fn program(line: &str) -> Option<Program> {
 }
 
 /// Runs a program, and says whether all its tests passed.
-fn run_one(program: &Program) -> Result<(Vec<Timed>, bool)> {
+fn run_one(program: &Program, seed: u64) -> Result<(Vec<Timed>, bool)> {
     let mut command = Command::new(&program.path);
     // The times of tests are for nightly Rust alone, unless this is set. It is read as the program runs: nothing is compiled anew.
     command.args(["-Zunstable-options", "--report-time"]).env("RUSTC_BOOTSTRAP", "1");
+    command.env("PROPTEST_RNG_SEED", seed.to_string());
     command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder).stdout(Stdio::piped());
     let mut child = command.spawn().with_context(|| program.path.display().to_string())?;
     let mut times = Vec::new();
@@ -158,7 +159,7 @@ mod tests {
         // A program that has nothing to do with tests ends with an error for their arguments.
         let program = Program { name: "x".into(), path: "/bin/false".into(), folder: "/".into() };
         if program.path.exists() {
-            assert!(!run_one(&program).unwrap().1);
+            assert!(!run_one(&program, 0).unwrap().1);
         }
     }
 }
