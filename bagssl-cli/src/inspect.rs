@@ -41,7 +41,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let operations = spec.model.encoder().multiply_accumulates([side; 2]).unwrap_or(0);
     let provenance = &spec.provenance;
-    say!("format      {}", spec.format_version);
+    let digest = if checkpoint.has_digest() { "its digest is right" } else { "without a digest" };
+    say!("format      {}, {digest}", spec.format_version);
     say!("made by     {}, preset {}, seed {}", provenance.created_by, provenance.preset, provenance.seed);
     match provenance.steps {
         0 => say!("trained     not by this program"),

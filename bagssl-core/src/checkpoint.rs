@@ -2,7 +2,7 @@
 //!
 //! The tensors are `encoder.*` (torchvision's names inside) and `projector.*`; the key `bagssl` of the metadata holds a
 //! [`Spec`] as JSON. All are `F32`; only the weights of convolutions and linear layers may be `BF16`, or `I8` with a factor
-//! for each output in the `F32` tensor `NAME.scale` ([`convert`] makes such files). A file that training resumes from holds more tensors, whose names begin with
+//! for each output in the `F32` tensor `NAME.scale` ([`convert`] makes such files). The spec ends with a [`digest`] of all of it. A file that training resumes from holds more tensors, whose names begin with
 //! `optimiser.`, and its counters in [`Spec::training`].
 
 use std::prelude::v1::*;
@@ -15,6 +15,7 @@ use crate::embed::Tap;
 use crate::error::{Error, Result};
 use crate::normalise::Normalisation;
 use crate::patch::{Filter, PatchSpec};
+pub mod digest;
 mod projector;
 mod stored;
 
@@ -23,8 +24,8 @@ pub use stored::Stored;
 pub use crate::plan::NamedTensor;
 use crate::plan::{Kind, Parameter, Plan, Role};
 
-/// The version of the format that this crate writes, and the only one that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of the format that this crate writes. It reads version 1 too, which had no digest.
+pub const FORMAT_VERSION: u32 = 2;
 /// The key of the metadata that holds the spec.
 pub const METADATA_KEY: &str = "bagssl";
 /// How the names of the optimiser's tensors begin.
@@ -181,14 +182,28 @@ pub struct Spec {
 pub struct Checkpoint<'a> {
     spec: Spec,
     tensors: SafeTensors<'a>,
+    /// What the file says its digest is, and the spec as it was written.
+    stated: Option<(u64, String)>,
 }
 
 impl<'a> Checkpoint<'a> {
-    /// Reads a checkpoint and checks that it holds just the tensors that its plan names, in their shapes.
+    /// Reads a checkpoint and checks that it holds just the tensors that its plan names, in their shapes, and that nothing
+    /// has changed since it was written. Values are not looked at: [`Checkpoint::check_values`] does that.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] says what is not as expected.
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
+        let checkpoint = Self::from_bytes_unverified(bytes)?;
+        checkpoint.verify()?;
+        Ok(checkpoint)
+    }
+
+    /// The same without the digest, for a device that has not the time to read all bytes at each start, or reads them
+    /// from memory that it trusts. [`Checkpoint::verify`] makes up for it at any time.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] says what is not as expected.
+    pub fn from_bytes_unverified(bytes: &'a [u8]) -> Result<Self> {
         let refuse = |why: String| Error::Checkpoint(why);
         let (_, header) = SafeTensors::read_metadata(bytes)
             .map_err(|error| refuse(format!("expected a safetensors file, got {} bytes: {error}", bytes.len())))?;
@@ -200,14 +215,37 @@ impl<'a> Checkpoint<'a> {
             .ok()
             .and_then(|value| value.get("format_version")?.as_u64())
             .ok_or_else(|| refuse("expected a format version, got none".into()))?;
-        if version != u64::from(FORMAT_VERSION) {
-            return Err(refuse(format!("expected format version {FORMAT_VERSION}, got {version}")));
-        }
-        let spec: Spec = serde_json::from_str(json).map_err(|error| refuse(format!("metadata: {error}")))?;
+        let (json, stated) = match version {
+            1 => (json.clone(), None),
+            2 => digest::split(json).map(|(json, digest)| (json, Some(digest))).map_err(refuse)?,
+            _ => return Err(refuse(format!("expected format version {FORMAT_VERSION} or 1, got {version}"))),
+        };
+        let spec: Spec = serde_json::from_str(&json).map_err(|error| refuse(format!("metadata: {error}")))?;
         let tensors = SafeTensors::deserialize(bytes).map_err(|error| refuse(format!("{error}")))?;
-        let checkpoint = Checkpoint { spec, tensors };
+        let checkpoint = Checkpoint { spec, tensors, stated: stated.map(|digest| (digest, json)) };
         checkpoint.check_tensors()?;
         Ok(checkpoint)
+    }
+
+    /// Checks the digest over all tensors and the spec. A file of format 1 has none, and passes.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if the file has changed since it was written.
+    pub fn verify(&self) -> Result<()> {
+        let Some((stated, json)) = &self.stated else { return Ok(()) };
+        let tensors = self.tensors.iter().map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), view.data()));
+        let got = digest::of(json, tensors.collect());
+        if got != *stated {
+            return Err(Error::Checkpoint(format!(
+                "the file is damaged: expected digest {stated:016x}, got {got:016x}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether the file has a digest. Those of format 1 have none.
+    pub fn has_digest(&self) -> bool {
+        self.stated.is_some()
     }
 
     fn check_tensors(&self) -> Result<()> {
@@ -432,8 +470,12 @@ fn write(spec: &Spec, tensors: &[RawTensor]) -> Result<Vec<u8>> {
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(refuse(format!("two tensors are named {:?}", pair[0])));
     }
-    let json = serde_json::to_string(spec).map_err(|error| refuse(format!("metadata: {error}")))?;
-    let metadata = [(METADATA_KEY.to_string(), json)].into_iter().collect();
+    // Whatever it was read from, it is written as the newest version.
+    let spec = Spec { format_version: FORMAT_VERSION, ..spec.clone() };
+    let json = serde_json::to_string(&spec).map_err(|error| refuse(format!("metadata: {error}")))?;
+    let digest =
+        digest::of(&json, tensors.iter().map(|raw| (&*raw.name, raw.dtype, raw.shape.clone(), &*raw.bytes)).collect());
+    let metadata = [(METADATA_KEY.to_string(), digest::join(&json, digest))].into_iter().collect();
     safetensors::serialize(views, Some(metadata)).map_err(|error| refuse(format!("{error}")))
 }
 
@@ -466,6 +508,13 @@ mod tests {
             (parameter.name, parameter.shape, values)
         };
         spec.model.parameters().into_iter().map(fill).collect()
+    }
+
+    /// A file with other metadata than belongs to its tensors.
+    fn with_metadata(spec: &Spec, json: &str) -> Vec<u8> {
+        let bytes = to_bytes(spec, &tensors(spec)).unwrap();
+        let metadata = [(METADATA_KEY.to_string(), json.to_string())].into_iter().collect();
+        safetensors::serialize(SafeTensors::deserialize(&bytes).unwrap().tensors(), Some(metadata)).unwrap()
     }
 
     fn refused(bytes: &[u8], words: &str) {
@@ -506,8 +555,8 @@ mod tests {
         let training = Some(Training { epoch: 1, batch: 2, step: 3, config: 4 });
         let resumable = Spec { training, ..spec.clone() };
         assert!(Checkpoint::from_bytes(&to_bytes(&resumable, &more).unwrap()).is_ok());
-        let newer = Spec { format_version: 2, ..spec.clone() };
-        refused(&to_bytes(&newer, &tensors(&spec)).unwrap(), "expected format version 1, got 2");
+        let newer = with_metadata(&spec, r#"{"format_version":3}"#);
+        refused(&newer, "expected format version 2 or 1, got 3");
         let twice = [tensors(&spec), tensors(&spec)].concat();
         assert!(to_bytes(&spec, &twice).is_err());
     }
@@ -548,6 +597,50 @@ mod tests {
         let broken = to_bytes(&spec, &tensors).unwrap();
         let broken = convert(&Checkpoint::from_bytes(&broken).unwrap(), WeightType::Int8).unwrap_err().to_string();
         assert!(broken.contains("\"encoder.conv1.weight\": expected finite values, got inf"), "{broken}");
+    }
+
+    #[test]
+    fn what_was_written_before_there_were_digests_is_read() {
+        let old = Spec { format_version: 1, ..spec() };
+        let bytes = with_metadata(&old, &serde_json::to_string(&old).unwrap());
+        let read = Checkpoint::from_bytes(&bytes).unwrap();
+        assert_eq!(read.spec(), &old);
+        assert!(!read.has_digest());
+        let again = convert(&read, WeightType::F32).unwrap();
+        let again = Checkpoint::from_bytes(&again).unwrap();
+        assert_eq!(again.spec(), &spec());
+        assert!(again.has_digest());
+    }
+
+    #[test]
+    fn a_digest_must_be_there_and_right() {
+        let json = serde_json::to_string(&spec()).unwrap();
+        refused(&with_metadata(&spec(), &json), "expected a digest at the end of the metadata");
+        let wrong = with_metadata(&spec(), &digest::join(&json, 7));
+        refused(&wrong, "the file is damaged: expected digest 0000000000000007, got ");
+        let trusted = Checkpoint::from_bytes_unverified(&wrong).unwrap();
+        assert!(trusted.verify().is_err());
+        // A spec that was changed by hand, with its digest as it was.
+        let bytes = to_bytes(&spec(), &tensors(&spec())).unwrap();
+        let text = SafeTensors::read_metadata(&bytes).unwrap().1.metadata().as_ref().unwrap()[METADATA_KEY].clone();
+        assert!(text.contains("\"seed\":18446744073709551615"));
+        refused(&with_metadata(&spec(), &text.replace("709551615", "709551614")), "the file is damaged");
+    }
+
+    /// Of 200 bits over the whole file, the header among them, none turns unnoticed.
+    #[test]
+    fn a_flipped_bit_is_noticed() {
+        let bytes = to_bytes(&spec(), &tensors(&spec())).unwrap();
+        assert!(Checkpoint::from_bytes(&bytes).is_ok());
+        for attempt in 0..200 {
+            // Half of them in the header, which is some percent of the file.
+            let header = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+            let (least, length) = if attempt % 2 == 0 { (0, header) } else { (header, bytes.len() - header) };
+            let place = least + (attempt * 7919 + 13) % length;
+            let mut changed = bytes.clone();
+            changed[place] ^= 1 << (attempt / 2 % 8);
+            assert!(Checkpoint::from_bytes(&changed).is_err(), "byte {place}, bit {}", attempt / 2 % 8);
+        }
     }
 
     #[test]

@@ -20,11 +20,11 @@ use crate::plan::{Kind, Layer, NORM_EPSILON, Op, Plan, Window};
 /// # let patch = PatchSpec::new(PatchSide::Pixels(16), 16)?;
 /// # let model = ModelPlan::new(Architecture::ResNetSmall.plan(), mlp(64, &[8])?)?;
 /// # let spec = Spec {
-/// #     format_version: 1, model, patch, filter: Filter::Bilinear, normalisation: Normalisation::HALF,
+/// #     format_version: 2, model, patch, filter: Filter::Bilinear, normalisation: Normalisation::HALF,
 /// #     tap: Tap::Embedding, views: Views::FixedScale(patch), provenance: Default::default(), training: None,
 /// # };
 /// # let bytes = to_bytes(&spec, &spec.model.first_weights(0))?;
-/// // `bytes` is a checkpoint, wherever it lies.
+/// // `bytes` is a checkpoint, wherever it lies. `from_bytes_unverified` leaves out its digest, which takes reading all of it.
 /// let checkpoint = Checkpoint::from_bytes(&bytes)?;
 /// let encoder = Lean::encoder(&checkpoint)?;
 /// let mut arena = vec![0.0; encoder.arena_len([16, 16])?];

@@ -1,0 +1,85 @@
+//! The digest that shows whether a checkpoint has changed since it was written.
+//!
+//! XXH3-64 over the spec's JSON, then over each tensor in the order of their names: its name, its type and its shape as
+//! one line of text (`encoder.conv1.weight F32 [16, 3, 3, 3]`), then its bytes. Each text has its length in front, as has the
+//! JSON: 8 bytes, little-endian. The metadata holds it as 16 hexadecimal digits, in the last field of the JSON:
+//! `{..,"digest":"0123456789abcdef"}`. It guards against accidents of disks and networks, not against somebody who writes
+//! a file with intent.
+
+use core::hash::Hasher;
+use std::prelude::v1::*;
+
+use safetensors::tensor::Dtype;
+use twox_hash::xxhash3_64::Hasher as Xxh3;
+
+/// What stands between the JSON's fields and the digits.
+const FIELD: &str = ",\"digest\":\"";
+/// What stands behind the digits.
+const END: &str = "\"}";
+const DIGITS: usize = 16;
+
+/// A tensor's name, type, shape and bytes.
+pub(super) type Described<'a> = (&'a str, Dtype, Vec<usize>, &'a [u8]);
+
+pub(super) fn of(json: &str, mut tensors: Vec<Described<'_>>) -> u64 {
+    let mut hash = Xxh3::new();
+    let text = |hash: &mut Xxh3, text: &str| {
+        hash.write(&(text.len() as u64).to_le_bytes());
+        hash.write(text.as_bytes());
+    };
+    text(&mut hash, json);
+    tensors.sort_unstable_by_key(|(name, ..)| *name);
+    for (name, dtype, shape, bytes) in tensors {
+        text(&mut hash, &format!("{name} {dtype:?} {shape:?}"));
+        hash.write(bytes);
+    }
+    hash.finish()
+}
+
+/// The spec's JSON with the digest as its last field.
+pub(super) fn join(json: &str, digest: u64) -> String {
+    let fields = json.strip_suffix('}').expect("a spec is an object");
+    format!("{fields}{FIELD}{digest:0DIGITS$x}{END}")
+}
+
+/// The spec's JSON as it was before [`join`], and the digest.
+pub(super) fn split(json: &str) -> Result<(String, u64), String> {
+    let found = || {
+        let (fields, digits) = json.strip_suffix(END)?.rsplit_once(FIELD)?;
+        let lower = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+        let digits = Some(digits).filter(|digits| digits.len() == DIGITS && digits.bytes().all(lower))?;
+        Some((format!("{fields}}}"), u64::from_str_radix(digits, 16).ok()?))
+    };
+    found().ok_or_else(|| "expected a digest at the end of the metadata, got none".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By `tests/reference/digest.py`, with the package xxhash.
+    #[test]
+    fn reference_values() {
+        let bytes: Vec<u8> = (0..24).collect();
+        let tensors =
+            || vec![("b", Dtype::I8, vec![3, 2], &bytes[8..14]), ("a.weight", Dtype::F32, vec![2], &bytes[..8])];
+        assert_eq!(of("{}", vec![]), 0x6ddb_247d_90c4_1a9c);
+        assert_eq!(of("{\"x\":1}", tensors()), 0x5be1_a299_91ff_3904);
+        let mut turned = tensors();
+        turned.reverse();
+        assert_eq!(of("{\"x\":1}", turned), 0x5be1_a299_91ff_3904);
+        turned = tensors();
+        turned[0].2 = vec![2, 3];
+        assert_ne!(of("{\"x\":1}", turned), 0x5be1_a299_91ff_3904, "a shape counts");
+    }
+
+    #[test]
+    fn the_last_field() {
+        let joined = join("{\"x\":1}", 0xab);
+        assert_eq!(joined, "{\"x\":1,\"digest\":\"00000000000000ab\"}");
+        assert_eq!(split(&joined), Ok(("{\"x\":1}".into(), 0xab)));
+        for bad in ["", "{}", "{\"x\":1,\"digest\":\"ab\"}", "{\"x\":1,\"digest\":\"00000000000000AB\"}"] {
+            assert!(split(bad).is_err(), "{bad}");
+        }
+    }
+}
