@@ -31,22 +31,23 @@ __device__ __forceinline__ void norm_statistics(const T* x, float* parts, i64 ro
   #pragma unroll
   for (int j = 0; j < V; j++) { around[j] = 0.f; sum[j] = 0.f; square[j] = 0.f; }
   if (t.inside && row < rows) {
-    load<T, V>(around, x, row * groups + t.group);
+    Group<T, V> first = load<T, V>(x, row * groups + t.group);
+    #pragma unroll
+    for (int j = 0; j < V; j++) around[j] = first.get(j);
     for (; row + 3 * step < rows; row += 4 * step) {
-      float v[4][V];
+      Group<T, V> v[4];
       #pragma unroll
-      for (int u = 0; u < 4; u++) load<T, V>(v[u], x, (row + u * step) * groups + t.group);
+      for (int u = 0; u < 4; u++) v[u] = load<T, V>(x, (row + u * step) * groups + t.group);
       #pragma unroll
       for (int u = 0; u < 4; u++)
         #pragma unroll
-        for (int j = 0; j < V; j++) { float d = v[u][j] - around[j]; sum[j] += d; square[j] += d * d; }
+        for (int j = 0; j < V; j++) { float d = v[u].get(j) - around[j]; sum[j] += d; square[j] += d * d; }
       count += 4.f;
     }
     for (; row < rows; row += step) {
-      float v[V];
-      load<T, V>(v, x, row * groups + t.group);
+      Group<T, V> v = load<T, V>(x, row * groups + t.group);
       #pragma unroll
-      for (int j = 0; j < V; j++) { float d = v[j] - around[j]; sum[j] += d; square[j] += d * d; }
+      for (int j = 0; j < V; j++) { float d = v.get(j) - around[j]; sum[j] += d; square[j] += d * d; }
       count += 1.f;
     }
   }
@@ -74,7 +75,7 @@ __device__ __forceinline__ void norm_statistics(const T* x, float* parts, i64 ro
 }
 
 // A thread for each channel and each of 32 lines of parts.
-extern "C" __global__ void norm_merge(const float* parts, int blocks, int channels, float* mean, float* variance) {
+extern "C" __global__ void __launch_bounds__(1024) norm_merge(const float* __restrict__ parts, int blocks, int channels, float* __restrict__ mean, float* __restrict__ variance) {
   __shared__ double ns[32][33], means[32][33], m2s[32][33];
   int lane = threadIdx.x % 32, line = threadIdx.x / 32, channel = blockIdx.x * 32 + lane;
   double n = 0.0, m = 0.0, m2 = 0.0;
@@ -106,35 +107,38 @@ __device__ __forceinline__ void norm_apply(const T* x, const T* residual, T* y, 
   }
   i64 step = (i64)gridDim.x * t.lines;
   for (i64 first = (i64)blockIdx.x * t.lines + t.line; first < rows; first += 2 * step) {
-    float v[2][V], r[2][V];
+    Group<T, V> v[2], r[2];
     #pragma unroll
     for (int u = 0; u < 2; u++) {
       i64 row = first + u * step;
       if (row < rows) {
-        load<T, V>(v[u], x, row * groups + t.group);
-        if (residual) load<T, V>(r[u], residual, row * groups + t.group);
+        v[u] = load<T, V>(x, row * groups + t.group);
+        if (residual) r[u] = load<T, V>(residual, row * groups + t.group);
       }
     }
     #pragma unroll
     for (int u = 0; u < 2; u++) {
       i64 row = first + u * step;
       if (row < rows) {
+        float out[V];
         #pragma unroll
         for (int j = 0; j < V; j++) {
-          float f = (v[u][j] - m[j]) * factor[j] + offset[j];
-          if (residual) f += r[u][j];
-          v[u][j] = relu && f <= 0.f ? 0.f : f;
+          float f = (v[u].get(j) - m[j]) * factor[j] + offset[j];
+          if (residual) f += r[u].get(j);
+          out[j] = relu && f <= 0.f ? 0.f : f;
         }
-        store<T, V>(y, v[u], row * groups + t.group);
+        store<T, V>(y, out, row * groups + t.group);
       }
     }
   }
 }
 
 // The gradient behind the ReLU. mask 0: there is none; 1: the output is made again from x; 2: it is read.
-__device__ __forceinline__ float masked(float g, int mask, float f, float factor, float offset, float m, float y) {
+template <typename T, int V>
+__device__ __forceinline__ float masked(float g, int mask, float f, float factor, float offset, float m,
+    const Group<T, V>& y, int j) {
   if (mask == 0) return g;
-  float output = mask == 1 ? (f - m) * factor + offset : y;
+  float output = mask == 1 ? (f - m) * factor + offset : y.get(j);
   return output <= 0.f ? 0.f : g;
 }
 
@@ -144,25 +148,24 @@ __device__ __forceinline__ void norm_sums(const T* dy, const T* x, const T* y, c
     const float* scale, const float* shift, float epsilon, float* parts, i64 rows, int channels, int width, int mask) {
   int groups = channels / V;
   Tile t = tile(groups, width);
-  float m[V], deviation[V], factor[V], offset[V], sum[V], product[V];
+  float m[V], factor[V], offset[V], sum[V], product[V];
   #pragma unroll
   for (int j = 0; j < V; j++) {
     sum[j] = 0.f; product[j] = 0.f;
     int c = t.inside ? t.group * V + j : 0;
-    m[j] = mean[c]; deviation[j] = 1.f / sqrtf(variance[c] + epsilon);
-    factor[j] = scale[c] / sqrtf(variance[c] + epsilon); offset[j] = shift[c];
+    m[j] = mean[c]; factor[j] = scale[c] / sqrtf(variance[c] + epsilon); offset[j] = shift[c];
   }
   i64 step = (i64)gridDim.x * t.lines;
   if (t.inside)
     for (i64 first = (i64)blockIdx.x * t.lines + t.line; first < rows; first += 2 * step) {
-      float g[2][V], v[2][V], o[2][V];
+      Group<T, V> g[2], v[2], o[2];
       #pragma unroll
       for (int u = 0; u < 2; u++) {
         i64 row = first + u * step;
         if (row < rows) {
-          load<T, V>(g[u], dy, row * groups + t.group);
-          load<T, V>(v[u], x, row * groups + t.group);
-          if (mask == 2) load<T, V>(o[u], y, row * groups + t.group);
+          g[u] = load<T, V>(dy, row * groups + t.group);
+          v[u] = load<T, V>(x, row * groups + t.group);
+          if (mask == 2) o[u] = load<T, V>(y, row * groups + t.group);
         }
       }
       #pragma unroll
@@ -170,8 +173,8 @@ __device__ __forceinline__ void norm_sums(const T* dy, const T* x, const T* y, c
         if (first + u * step < rows) {
           #pragma unroll
           for (int j = 0; j < V; j++) {
-            float d = masked(g[u][j], mask, v[u][j], factor[j], offset[j], m[j], o[u][j]);
-            sum[j] += d; product[j] += d * ((v[u][j] - m[j]) * deviation[j]);
+            float f = v[u].get(j), d = masked(g[u].get(j), mask, f, factor[j], offset[j], m[j], o[u], j);
+            sum[j] += d; product[j] += d * (f - m[j]);
           }
         }
       }
@@ -190,12 +193,12 @@ __device__ __forceinline__ void norm_sums(const T* dy, const T* x, const T* y, c
       a += sums[at]; b += products[at];
     }
     float* part = parts + (i64)blockIdx.x * 2 * channels + group * V + j;
-    part[0] = a; part[channels] = b;
+    part[0] = a; part[channels] = b / sqrtf(variance[group * V + j] + epsilon);
   }
 }
 
 // The sums over all blocks: the gradients of shift and scale.
-extern "C" __global__ void norm_sums_merge(const float* parts, int blocks, int channels, float* dshift, float* dscale) {
+extern "C" __global__ void __launch_bounds__(1024) norm_sums_merge(const float* __restrict__ parts, int blocks, int channels, float* __restrict__ dshift, float* __restrict__ dscale) {
   __shared__ double as[32][33], bs[32][33];
   int lane = threadIdx.x % 32, line = threadIdx.x / 32, channel = blockIdx.x * 32 + lane;
   double a = 0.0, b = 0.0;
@@ -221,57 +224,58 @@ __device__ __forceinline__ void norm_gradient(const T* dy, const T* x, const T* 
   int groups = channels / V;
   Tile t = tile(groups, width);
   if (!t.inside) return;
-  float m[V], deviation[V], factor[V], offset[V], a[V], b[V];
+  float m[V], factor[V], offset[V], a[V], b[V];
   #pragma unroll
   for (int j = 0; j < V; j++) {
     int c = t.group * V + j;
-    m[j] = mean[c]; deviation[j] = 1.f / sqrtf(variance[c] + epsilon);
-    factor[j] = scale[c] / sqrtf(variance[c] + epsilon); offset[j] = shift[c];
-    a[j] = dshift[c] * share; b[j] = dscale[c] * share;
+    float deviation = sqrtf(variance[c] + epsilon);
+    m[j] = mean[c]; factor[j] = scale[c] / deviation; offset[j] = shift[c];
+    a[j] = dshift[c] * share; b[j] = dscale[c] * share / deviation;
   }
   i64 step = (i64)gridDim.x * t.lines;
   for (i64 first = (i64)blockIdx.x * t.lines + t.line; first < rows; first += 2 * step) {
-    float g[2][V], v[2][V], o[2][V];
+    Group<T, V> g[2], v[2], o[2];
     #pragma unroll
     for (int u = 0; u < 2; u++) {
       i64 row = first + u * step;
       if (row < rows) {
-        load<T, V>(g[u], dy, row * groups + t.group);
-        load<T, V>(v[u], x, row * groups + t.group);
-        if (mask == 2) load<T, V>(o[u], y, row * groups + t.group);
+        g[u] = load<T, V>(dy, row * groups + t.group);
+        v[u] = load<T, V>(x, row * groups + t.group);
+        if (mask == 2) o[u] = load<T, V>(y, row * groups + t.group);
       }
     }
     #pragma unroll
     for (int u = 0; u < 2; u++) {
       i64 row = first + u * step;
       if (row < rows) {
+        float d[V], out[V];
         #pragma unroll
         for (int j = 0; j < V; j++) {
-          float d = masked(g[u][j], mask, v[u][j], factor[j], offset[j], m[j], o[u][j]);
-          g[u][j] = d;
-          v[u][j] = factor[j] * (d - a[j] - (v[u][j] - m[j]) * deviation[j] * b[j]);
+          float f = v[u].get(j);
+          d[j] = masked(g[u].get(j), mask, f, factor[j], offset[j], m[j], o[u], j);
+          out[j] = factor[j] * (d[j] - a[j] - (f - m[j]) * b[j]);
         }
-        store<T, V>(dx, v[u], row * groups + t.group);
-        if (dresidual) store<T, V>(dresidual, g[u], row * groups + t.group);
+        store<T, V>(dx, out, row * groups + t.group);
+        if (dresidual) store<T, V>(dresidual, d, row * groups + t.group);
       }
     }
   }
 }
 
 #define NORM(NAME, T, V) \
-  extern "C" __global__ void norm_statistics_##NAME(const T* x, float* parts, i64 rows, int channels, int width) { \
+  extern "C" __global__ void __launch_bounds__(256, 2) norm_statistics_##NAME(const T* __restrict__ x, float* __restrict__ parts, i64 rows, int channels, int width) { \
     norm_statistics<T, V>(x, parts, rows, channels, width); } \
-  extern "C" __global__ void norm_apply_##NAME(const T* x, const T* residual, T* y, const float* mean, \
-      const float* variance, const float* scale, const float* shift, float epsilon, i64 rows, int channels, int width, \
+  extern "C" __global__ void __launch_bounds__(256, 2) norm_apply_##NAME(const T* __restrict__ x, const T* __restrict__ residual, T* __restrict__ y, const float* __restrict__ mean, \
+      const float* __restrict__ variance, const float* __restrict__ scale, const float* __restrict__ shift, float epsilon, i64 rows, int channels, int width, \
       int relu) { \
     norm_apply<T, V>(x, residual, y, mean, variance, scale, shift, epsilon, rows, channels, width, relu); } \
-  extern "C" __global__ void norm_sums_##NAME(const T* dy, const T* x, const T* y, const float* mean, \
-      const float* variance, const float* scale, const float* shift, float epsilon, float* parts, i64 rows, \
+  extern "C" __global__ void __launch_bounds__(256, 2) norm_sums_##NAME(const T* __restrict__ dy, const T* __restrict__ x, const T* __restrict__ y, const float* __restrict__ mean, \
+      const float* __restrict__ variance, const float* __restrict__ scale, const float* __restrict__ shift, float epsilon, float* __restrict__ parts, i64 rows, \
       int channels, int width, int mask) { \
     norm_sums<T, V>(dy, x, y, mean, variance, scale, shift, epsilon, parts, rows, channels, width, mask); } \
-  extern "C" __global__ void norm_gradient_##NAME(const T* dy, const T* x, const T* y, const float* mean, \
-      const float* variance, const float* scale, const float* shift, float epsilon, const float* dshift, \
-      const float* dscale, float share, T* dx, T* dresidual, i64 rows, int channels, int width, int mask) { \
+  extern "C" __global__ void __launch_bounds__(256, 2) norm_gradient_##NAME(const T* __restrict__ dy, const T* __restrict__ x, const T* __restrict__ y, const float* __restrict__ mean, \
+      const float* __restrict__ variance, const float* __restrict__ scale, const float* __restrict__ shift, float epsilon, const float* __restrict__ dshift, \
+      const float* __restrict__ dscale, float share, T* __restrict__ dx, T* __restrict__ dresidual, i64 rows, int channels, int width, int mask) { \
     norm_gradient<T, V>(dy, x, y, mean, variance, scale, shift, epsilon, dshift, dscale, share, dx, dresidual, rows, \
       channels, width, mask); }
 NORM(bf16_8, bf16, 8)

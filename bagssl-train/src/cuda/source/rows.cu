@@ -12,16 +12,16 @@ __device__ __forceinline__ void finish(const T* x, const float* bias, const T* r
   for (int j = 0; j < V; j++) offset[j] = bias[t.group * V + j];
   i64 step = (i64)gridDim.x * t.lines;
   for (i64 row = (i64)blockIdx.x * t.lines + t.line; row < rows; row += step) {
-    float v[V], r[V];
-    load<T, V>(v, x, row * groups + t.group);
-    if (residual) load<T, V>(r, residual, row * groups + t.group);
+    Group<T, V> v = load<T, V>(x, row * groups + t.group), r;
+    if (residual) r = load<T, V>(residual, row * groups + t.group);
+    float out[V];
     #pragma unroll
     for (int j = 0; j < V; j++) {
-      float f = v[j] + offset[j];
-      if (residual) f += r[j];
-      v[j] = relu && f <= 0.f ? 0.f : f;
+      float f = v.get(j) + offset[j];
+      if (residual) f += r.get(j);
+      out[j] = relu && f <= 0.f ? 0.f : f;
     }
-    store<T, V>(y, v, row * groups + t.group);
+    store<T, V>(y, out, row * groups + t.group);
   }
 }
 
