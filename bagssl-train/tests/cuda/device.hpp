@@ -13,6 +13,9 @@
 #define __forceinline__ inline
 #define __shared__ static
 #define __align__(n) alignas(n)
+#define __restrict__ __restrict
+#define __launch_bounds__(...)
+#define __CUDA_ARCH__ 0
 
 struct Index { unsigned x = 0, y = 0, z = 0; };
 static thread_local Index threadIdx, blockIdx;

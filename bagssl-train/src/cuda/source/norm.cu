@@ -133,13 +133,49 @@ __device__ __forceinline__ void norm_apply(const T* x, const T* residual, T* y, 
   }
 }
 
-// The gradient behind the ReLU. mask 0: there is none; 1: the output is made again from x; 2: it is read.
-template <typename T, int V>
-__device__ __forceinline__ float masked(float g, int mask, float f, float factor, float offset, float m,
-    const Group<T, V>& y, int j) {
-  if (mask == 0) return g;
-  float output = mask == 1 ? (f - m) * factor + offset : y.get(j);
+// How the gradient behind the ReLU is known: there is none; by the output, made again from x; by the output itself.
+enum Mask { NO_MASK, FROM_X, FROM_Y };
+
+template <typename T, int V, Mask MASK>
+__device__ __forceinline__ float masked(float g, float f, float factor, float offset, float m, const Group<T, V>& y, int j) {
+  if (MASK == NO_MASK) return g;
+  float output = MASK == FROM_X ? (f - m) * factor + offset : y.get(j);
   return output <= 0.f ? 0.f : g;
+}
+
+// What the thread's rows add to the sums of a gradient. Each mask has code of its own, since none needs all registers.
+template <Mask MASK, typename T, int V>
+__device__ __forceinline__ void add_rows(const T* dy, const T* x, const T* y, const float* mean, const float* variance,
+    const float* scale, const float* shift, float epsilon, i64 rows, int groups, Tile t, float (&sum)[V], float (&product)[V]) {
+  float m[V], factor[V], offset[V];
+  #pragma unroll
+  for (int j = 0; j < V; j++) {
+    int c = t.group * V + j;
+    m[j] = mean[c]; factor[j] = scale[c] / sqrtf(variance[c] + epsilon); offset[j] = shift[c];
+  }
+  i64 step = (i64)gridDim.x * t.lines;
+  for (i64 first = (i64)blockIdx.x * t.lines + t.line; first < rows; first += 2 * step) {
+    Group<T, V> g[2], v[2], o[2];
+    #pragma unroll
+    for (int u = 0; u < 2; u++) {
+      i64 row = first + u * step;
+      if (row < rows) {
+        g[u] = load<T, V>(dy, row * groups + t.group);
+        v[u] = load<T, V>(x, row * groups + t.group);
+        if (MASK == FROM_Y) o[u] = load<T, V>(y, row * groups + t.group);
+      }
+    }
+    #pragma unroll
+    for (int u = 0; u < 2; u++) {
+      if (first + u * step < rows) {
+        #pragma unroll
+        for (int j = 0; j < V; j++) {
+          float f = v[u].get(j), d = masked<T, V, MASK>(g[u].get(j), f, factor[j], offset[j], m[j], o[u], j);
+          sum[j] += d; product[j] += d * (f - m[j]);
+        }
+      }
+    }
+  }
 }
 
 // parts: [blocks, 2, channels]: the sums of the gradient, and of the gradient times the normed input.
@@ -148,37 +184,14 @@ __device__ __forceinline__ void norm_sums(const T* dy, const T* x, const T* y, c
     const float* scale, const float* shift, float epsilon, float* parts, i64 rows, int channels, int width, int mask) {
   int groups = channels / V;
   Tile t = tile(groups, width);
-  float m[V], factor[V], offset[V], sum[V], product[V];
-  #pragma unroll
-  for (int j = 0; j < V; j++) {
-    sum[j] = 0.f; product[j] = 0.f;
-    int c = t.inside ? t.group * V + j : 0;
-    m[j] = mean[c]; factor[j] = scale[c] / sqrtf(variance[c] + epsilon); offset[j] = shift[c];
+  float sum[V] = {}, product[V] = {};
+  #define ADD(MASK) add_rows<MASK, T, V>(dy, x, y, mean, variance, scale, shift, epsilon, rows, groups, t, sum, product)
+  if (t.inside) {
+    if (mask == FROM_X) ADD(FROM_X);
+    else if (mask == FROM_Y) ADD(FROM_Y);
+    else ADD(NO_MASK);
   }
-  i64 step = (i64)gridDim.x * t.lines;
-  if (t.inside)
-    for (i64 first = (i64)blockIdx.x * t.lines + t.line; first < rows; first += 2 * step) {
-      Group<T, V> g[2], v[2], o[2];
-      #pragma unroll
-      for (int u = 0; u < 2; u++) {
-        i64 row = first + u * step;
-        if (row < rows) {
-          g[u] = load<T, V>(dy, row * groups + t.group);
-          v[u] = load<T, V>(x, row * groups + t.group);
-          if (mask == 2) o[u] = load<T, V>(y, row * groups + t.group);
-        }
-      }
-      #pragma unroll
-      for (int u = 0; u < 2; u++) {
-        if (first + u * step < rows) {
-          #pragma unroll
-          for (int j = 0; j < V; j++) {
-            float f = v[u].get(j), d = masked(g[u].get(j), mask, f, factor[j], offset[j], m[j], o[u], j);
-            sum[j] += d; product[j] += d * (f - m[j]);
-          }
-        }
-      }
-    }
+  #undef ADD
   __shared__ float sums[256 * V], products[256 * V];
   int own = t.line * width + t.lane;
   #pragma unroll
@@ -217,10 +230,10 @@ extern "C" __global__ void __launch_bounds__(1024) norm_sums_merge(const float* 
 
 // dx = factor * (d - mean(d) - normed * mean(d * normed)), d the gradient behind the ReLU, which is the residual's. The means
 // are the sums dshift and dscale times `share`: the sums may be over the rows of other maps as well.
-template <typename T, int V>
-__device__ __forceinline__ void norm_gradient(const T* dy, const T* x, const T* y, const float* mean,
+template <Mask MASK, typename T, int V>
+__device__ __forceinline__ void norm_gradient_of(const T* dy, const T* x, const T* y, const float* mean,
     const float* variance, const float* scale, const float* shift, float epsilon, const float* dshift,
-    const float* dscale, float share, T* dx, T* dresidual, i64 rows, int channels, int width, int mask) {
+    const float* dscale, float share, T* dx, T* dresidual, i64 rows, int channels, int width) {
   int groups = channels / V;
   Tile t = tile(groups, width);
   if (!t.inside) return;
@@ -241,7 +254,7 @@ __device__ __forceinline__ void norm_gradient(const T* dy, const T* x, const T* 
       if (row < rows) {
         g[u] = load<T, V>(dy, row * groups + t.group);
         v[u] = load<T, V>(x, row * groups + t.group);
-        if (mask == 2) o[u] = load<T, V>(y, row * groups + t.group);
+        if (MASK == FROM_Y) o[u] = load<T, V>(y, row * groups + t.group);
       }
     }
     #pragma unroll
@@ -252,7 +265,7 @@ __device__ __forceinline__ void norm_gradient(const T* dy, const T* x, const T* 
         #pragma unroll
         for (int j = 0; j < V; j++) {
           float f = v[u].get(j);
-          d[j] = masked(g[u].get(j), mask, f, factor[j], offset[j], m[j], o[u], j);
+          d[j] = masked<T, V, MASK>(g[u].get(j), f, factor[j], offset[j], m[j], o[u], j);
           out[j] = factor[j] * (d[j] - a[j] - (f - m[j]) * b[j]);
         }
         store<T, V>(dx, out, row * groups + t.group);
@@ -262,20 +275,37 @@ __device__ __forceinline__ void norm_gradient(const T* dy, const T* x, const T* 
   }
 }
 
+template <typename T, int V>
+__device__ __forceinline__ void norm_gradient(const T* dy, const T* x, const T* y, const float* mean,
+    const float* variance, const float* scale, const float* shift, float epsilon, const float* dshift,
+    const float* dscale, float share, T* dx, T* dresidual, i64 rows, int channels, int width, int mask) {
+  #define GRADIENT(MASK) norm_gradient_of<MASK, T, V>( \
+      dy, x, y, mean, variance, scale, shift, epsilon, dshift, dscale, share, dx, dresidual, rows, channels, width)
+  if (mask == FROM_X) GRADIENT(FROM_X);
+  else if (mask == FROM_Y) GRADIENT(FROM_Y);
+  else GRADIENT(NO_MASK);
+  #undef GRADIENT
+}
+
+// None of the maps and values overlaps one that is written. Three blocks of 256 threads stay on a multiprocessor (80 registers
+// a thread), of the gradient two (128): with three its registers would spill.
+#define MAP(T) const T* __restrict__
+#define VALUES const float* __restrict__
 #define NORM(NAME, T, V) \
-  extern "C" __global__ void __launch_bounds__(256, 2) norm_statistics_##NAME(const T* __restrict__ x, float* __restrict__ parts, i64 rows, int channels, int width) { \
+  extern "C" __global__ void __launch_bounds__(256, 3) norm_statistics_##NAME( \
+      MAP(T) x, float* __restrict__ parts, i64 rows, int channels, int width) { \
     norm_statistics<T, V>(x, parts, rows, channels, width); } \
-  extern "C" __global__ void __launch_bounds__(256, 2) norm_apply_##NAME(const T* __restrict__ x, const T* __restrict__ residual, T* __restrict__ y, const float* __restrict__ mean, \
-      const float* __restrict__ variance, const float* __restrict__ scale, const float* __restrict__ shift, float epsilon, i64 rows, int channels, int width, \
-      int relu) { \
+  extern "C" __global__ void __launch_bounds__(256, 3) norm_apply_##NAME(MAP(T) x, MAP(T) residual, \
+      T* __restrict__ y, VALUES mean, VALUES variance, VALUES scale, VALUES shift, float epsilon, i64 rows, int channels, \
+      int width, int relu) { \
     norm_apply<T, V>(x, residual, y, mean, variance, scale, shift, epsilon, rows, channels, width, relu); } \
-  extern "C" __global__ void __launch_bounds__(256, 2) norm_sums_##NAME(const T* __restrict__ dy, const T* __restrict__ x, const T* __restrict__ y, const float* __restrict__ mean, \
-      const float* __restrict__ variance, const float* __restrict__ scale, const float* __restrict__ shift, float epsilon, float* __restrict__ parts, i64 rows, \
-      int channels, int width, int mask) { \
+  extern "C" __global__ void __launch_bounds__(256, 3) norm_sums_##NAME(MAP(T) dy, MAP(T) x, MAP(T) y, VALUES mean, \
+      VALUES variance, VALUES scale, VALUES shift, float epsilon, float* __restrict__ parts, i64 rows, int channels, \
+      int width, int mask) { \
     norm_sums<T, V>(dy, x, y, mean, variance, scale, shift, epsilon, parts, rows, channels, width, mask); } \
-  extern "C" __global__ void __launch_bounds__(256, 2) norm_gradient_##NAME(const T* __restrict__ dy, const T* __restrict__ x, const T* __restrict__ y, const float* __restrict__ mean, \
-      const float* __restrict__ variance, const float* __restrict__ scale, const float* __restrict__ shift, float epsilon, const float* __restrict__ dshift, \
-      const float* __restrict__ dscale, float share, T* __restrict__ dx, T* __restrict__ dresidual, i64 rows, int channels, int width, int mask) { \
+  extern "C" __global__ void __launch_bounds__(256, 2) norm_gradient_##NAME(MAP(T) dy, MAP(T) x, MAP(T) y, VALUES mean, \
+      VALUES variance, VALUES scale, VALUES shift, float epsilon, VALUES dshift, VALUES dscale, float share, \
+      T* __restrict__ dx, T* __restrict__ dresidual, i64 rows, int channels, int width, int mask) { \
     norm_gradient<T, V>(dy, x, y, mean, variance, scale, shift, epsilon, dshift, dscale, share, dx, dresidual, rows, \
       channels, width, mask); }
 NORM(bf16_8, bf16, 8)
