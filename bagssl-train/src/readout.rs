@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 
 use crate::error::{Error, Result};
-use crate::loss::{LossValue, similarity};
+use crate::loss::{Algebra, LossValue};
 
 /// The figures of a step and what tells whether they are numbers, as one tensor: reading waits for the device, so that it
 /// is done once.
@@ -23,7 +23,7 @@ pub(crate) struct Readout<B: AutodiffBackend, K> {
     kernels: PhantomData<K>,
 }
 
-impl<B: AutodiffBackend, K: Kernels<B>> Readout<B, K> {
+impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Readout<B, K> {
     /// # Shapes
     /// - `projections`: `[image, patch, dim]`
     /// - `squares`: `[parameter]`
@@ -36,7 +36,7 @@ impl<B: AutodiffBackend, K: Kernels<B>> Readout<B, K> {
         squares: Tensor<B::InnerBackend, 1>,
         stops: Tensor<B::InnerBackend, 1>,
     ) -> Self {
-        let similarity = similarity(projections.clone());
+        let similarity = K::similarity(projections.clone());
         let sums = projections.clone().sum_dim(2).sum_dim(1).reshape([images.len()]);
         let values = Tensor::cat(vec![value.values, similarity, sums, squares, stops], 0);
         Readout { step, images, names: value.names, values, projections, kernels: PhantomData }

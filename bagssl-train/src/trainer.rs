@@ -273,7 +273,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         self.optimiser.begin_step();
         let optimiser = &mut self.optimiser;
         self.model.update_together(gradients, |changes| optimiser.update_together(changes, factor));
-        self.model.update_running(statistics);
+        self.model.update_running_together(statistics, K::running);
         self.step += 1;
     }
 
@@ -376,7 +376,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
                 Ok::<_, Error>(all.narrow(0, 0, values))
             })?,
         };
-        let squares = gradients.squares().ok_or_else(|| Error::not_finite("the gradient"))?;
+        let squares = gradients.squares(K::squares).ok_or_else(|| Error::not_finite("the gradient"))?;
         let readout = Readout::new(self.step + 1, images, value, projections, squares, stops);
         Ok(Pass { gradients, statistics, readout })
     }

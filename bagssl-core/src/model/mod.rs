@@ -18,5 +18,5 @@ pub use embedder::Embedder;
 #[cfg(feature = "ndarray")]
 pub use fast::CpuFast;
 pub use kernels::{Kernels, NormBackward, NormGradients, Normed, NormedInputs, Stock};
-pub use network::{BatchStatistics, Change, Gradients, Network, Update};
+pub use network::{BatchStatistics, Change, Gradients, Network, Running, Update};
 pub use pair::{Features, Model, ModelGradients, Trained};

@@ -83,6 +83,25 @@ struct NormStatistics<B: Backend> {
     count: usize,
 }
 
+/// A running statistic of a norm and what it moves towards.
+#[derive(Debug, Clone)]
+pub struct Running<B: Backend> {
+    /// The statistic so far.
+    pub value: Tensor<B, 1>,
+    /// That of a batch.
+    pub batch: Tensor<B, 1>,
+    /// What the batch's is taken times: of a variance, what makes it unbiased.
+    pub factor: f64,
+}
+
+impl<B: Backend> Running<B> {
+    /// The new statistic.
+    pub fn moved(self) -> Tensor<B, 1> {
+        let batch = if self.factor == 1.0 { self.batch } else { self.batch * self.factor };
+        self.value * (1.0 - NORM_MOMENTUM) + batch * NORM_MOMENTUM
+    }
+}
+
 #[derive(Clone)]
 enum Value<B: Backend> {
     Map(Tensor<B, 4>),
@@ -266,6 +285,16 @@ impl<B: Backend> Network<B> {
     /// # Source
     /// As PyTorch's batch norm: the running variance takes the unbiased one.
     pub fn update_running(&mut self, batch: BatchStatistics<B>) {
+        self.visit_running(batch, &mut |running| Some(running.moved()));
+    }
+
+    /// Visits every running statistic, in the order of the layers, mean before variance. Without a new value it stays as
+    /// it is.
+    pub(super) fn visit_running(
+        &mut self,
+        batch: BatchStatistics<B>,
+        visit: &mut dyn FnMut(Running<B>) -> Option<Tensor<B, 1>>,
+    ) {
         let (mut convs, mut linears) = (self.convs.iter_mut(), self.linears.iter_mut());
         let mut batch = batch.0.into_iter();
         for layer in self.plan.layers() {
@@ -275,7 +304,7 @@ impl<B: Backend> Network<B> {
                 Op::MaxPool { .. } | Op::GlobalMean => None,
             };
             if let Some(norm) = norm {
-                norm.update(batch.next().expect("one for each norm"));
+                norm.visit_running(batch.next().expect("one for each norm"), visit);
             }
         }
     }
@@ -410,11 +439,14 @@ impl<B: Backend> Norm<B> {
         normed.output
     }
 
-    fn update(&mut self, batch: NormStatistics<B>) {
-        let unbiased = batch.variance * (batch.count as f64 / (batch.count.max(2) - 1) as f64);
-        for (running, batch) in [(&mut self.mean, batch.mean), (&mut self.variance, unbiased)] {
-            let moved = running.val() * (1.0 - NORM_MOMENTUM) + batch * NORM_MOMENTUM;
-            *running = Param::initialized(running.id, moved.detach());
+    fn visit_running(&mut self, batch: NormStatistics<B>, visit: &mut dyn FnMut(Running<B>) -> Option<Tensor<B, 1>>) {
+        let unbiased = batch.count as f64 / (batch.count.max(2) - 1) as f64;
+        for (running, batch, factor) in
+            [(&mut self.mean, batch.mean, 1.0), (&mut self.variance, batch.variance, unbiased)]
+        {
+            if let Some(moved) = visit(Running { value: running.val(), batch, factor }) {
+                *running = Param::initialized(running.id, moved.detach());
+            }
         }
     }
 }

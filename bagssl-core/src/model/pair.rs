@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use super::kernels::Kernels;
-use super::network::{BatchStatistics, Change, Gradients, Network, Visit};
+use super::network::{BatchStatistics, Change, Gradients, Network, Running, Visit};
 use crate::checkpoint::{Checkpoint, ModelPlan, NamedTensor};
 use crate::embed::Tap;
 use crate::error::Result;
@@ -156,10 +156,14 @@ impl<B: AutodiffBackend> ModelGradients<B> {
         Ok(ModelGradients(self.0.map(|gradients| gradients.replaced(&mut parts))))
     }
 
-    /// The squared length of each parameter's, the encoder's first, as far as there are gradients.
-    pub fn squares(&self) -> Option<Tensor<B::InnerBackend, 1>> {
-        let all: Vec<_> = self.0.iter().filter_map(Gradients::squares).collect();
-        if all.is_empty() { None } else { Some(Tensor::cat(all, 0)) }
+    /// The squared length of each parameter's, the encoder's first, as far as there are gradients: what `squares` makes of
+    /// these vectors, `[parameter]`.
+    pub fn squares(
+        &self,
+        squares: impl FnOnce(Vec<Tensor<B::InnerBackend, 1>>) -> Tensor<B::InnerBackend, 1>,
+    ) -> Option<Tensor<B::InnerBackend, 1>> {
+        let all: Vec<_> = self.0.iter().flat_map(Gradients::filled).collect();
+        if all.is_empty() { None } else { Some(squares(all)) }
     }
 }
 
@@ -189,6 +193,35 @@ impl<B: AutodiffBackend> Model<B> {
         let mut updated = update(changes).into_iter();
         assert_eq!(updated.len(), count, "new values of parameters");
         self.visit(gradients, &mut |_| updated.next());
+    }
+
+    /// As [`Model::update_running`], where `moved` gives as many new running statistics as it is given, in their order.
+    ///
+    /// # Panics
+    /// If it gives another number of them.
+    pub fn update_running_together(
+        &mut self,
+        statistics: [BatchStatistics<B>; 2],
+        moved: impl FnOnce(Vec<Running<B::InnerBackend>>) -> Vec<Tensor<B::InnerBackend, 1>>,
+    ) {
+        let mut all = Vec::new();
+        self.visit_running(statistics.clone(), &mut |one: Running<B>| {
+            all.push(Running { value: one.value.inner(), batch: one.batch.inner(), factor: one.factor });
+            None
+        });
+        let count = all.len();
+        let mut moved = moved(all).into_iter();
+        assert_eq!(moved.len(), count, "new running statistics");
+        self.visit_running(statistics, &mut |_| moved.next().map(Tensor::from_inner));
+    }
+
+    fn visit_running(
+        &mut self,
+        [encoder, projector]: [BatchStatistics<B>; 2],
+        visit: &mut dyn FnMut(Running<B>) -> Option<Tensor<B, 1>>,
+    ) {
+        self.encoder.visit_running(encoder, visit);
+        self.projector.visit_running(projector, visit);
     }
 
     /// Visits every trained parameter that the loss depends on, by its name in the checkpoint.

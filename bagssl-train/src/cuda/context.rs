@@ -19,11 +19,12 @@ pub(super) const SOURCE: &str = concat!(
     include_str!("source/pool.cu"),
     include_str!("source/rows.cu"),
     include_str!("source/step.cu"),
+    include_str!("source/vectors.cu"),
     include_str!("source/cholesky.cu"),
 );
 
 /// The kernels' names.
-pub(super) const KERNELS: [&str; 45] = [
+pub(super) const KERNELS: [&str; 51] = [
     "pack_bf16_bf16",
     "pack_f32_bf16",
     "pack_bf16_f32",
@@ -67,6 +68,12 @@ pub(super) const KERNELS: [&str; 45] = [
     "step_adamw",
     "step_norms",
     "step_lars",
+    "vectors_squares",
+    "vectors_squares_merge",
+    "vectors_running",
+    "similarity_lengths",
+    "similarity_columns",
+    "similarity_mean",
     "cholesky",
     "triangle_inverse",
 ];

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
-use bagssl_core::model::{Kernels, NormBackward, NormGradients, Normed, NormedInputs};
+use bagssl_core::model::{Kernels, NormBackward, NormGradients, Normed, NormedInputs, Running};
 use bagssl_core::plan::Window;
 use burn::tensor::{DType, FloatDType, Tensor, TensorPrimitive};
 
@@ -223,5 +223,24 @@ impl<B: OnCuda, P: Precision> Algebra<B> for Cudnn<P> {
     fn inverses(matrices: Tensor<B, 3>) -> (Tensor<B, 3>, Tensor<B, 1>) {
         let [inverses, logarithms] = run::<B, 2>(Operation::Inverses, vec![raw(matrices)]);
         (wrap(inverses), wrap(logarithms))
+    }
+
+    fn squares(vectors: Vec<Tensor<B, 1>>) -> Tensor<B, 1> {
+        let [squares] = run::<B, 1>(Operation::Squares, vectors.into_iter().map(raw).collect());
+        wrap(squares)
+    }
+
+    fn running(statistics: Vec<Running<B>>) -> Vec<Tensor<B, 1>> {
+        if statistics.is_empty() {
+            return Vec::new();
+        }
+        let factors = statistics.iter().map(|one| one.factor as f32).collect();
+        let inputs = statistics.into_iter().flat_map(|one| [raw(one.value), raw(one.batch)]).collect();
+        B::run(Operation::Running { factors }, inputs).into_iter().map(wrap).collect()
+    }
+
+    fn similarity(projections: Tensor<B, 3>) -> Tensor<B, 1> {
+        let [similarity] = run::<B, 1>(Operation::Similarity, vec![raw(projections)]);
+        wrap(similarity)
     }
 }

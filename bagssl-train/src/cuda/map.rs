@@ -77,12 +77,19 @@ impl Map {
         let strides = [image, channel, row, column];
         let dims = dims.map(|dim| dim as i64);
         let padded = to.map(|dim| dim as i64);
+        let last = (0..4).map(|axis| i128::from(dims[axis] - 1) * i128::from(strides[axis])).sum();
+        let narrow = is_narrow([count_of([padded[0], padded[1], dims[2], dims[3]]), last]);
         job.then(move |context, at| {
             let count = padded[0] * padded[1] * dims[2] * dims[3];
             let shape = (grid(count), 256);
-            // SAFETY: the output has as many values as `count`; the strides are those of the input's memory.
+            // SAFETY: the output has as many values as `count`; the strides are those of the input's memory; `narrow` says
+            // whether indices into both fit into 32 bits.
             unsafe {
-                context.launch(kernel, shape, arguments![at.of(from), at.of(slot), strides, dims, padded[0], padded[1]])
+                context.launch(
+                    kernel,
+                    shape,
+                    arguments![at.of(from), at.of(slot), strides, dims, padded[0], padded[1], narrow],
+                )
             }
         });
         map(slot)
@@ -113,11 +120,16 @@ impl Map {
         };
         let (slot, tensor) = job.write(&shape, to);
         let dims = shape.map(|dim| dim as i64);
+        let narrow = is_narrow([count_of(dims), count_of([dims[0], self.channels as i64, dims[2], dims[3]])]);
         job.then(move |context, at| {
             let shape = (grid(dims.iter().product()), 256);
             // SAFETY: the output has the dims that are given, and the map has at least as many images and channels.
             unsafe {
-                context.launch(kernel, shape, arguments![at.of(self.slot), at.of(slot), dims, self.channels as i64])
+                context.launch(
+                    kernel,
+                    shape,
+                    arguments![at.of(self.slot), at.of(slot), dims, self.channels as i64, narrow],
+                )
             }
         });
         tensor
@@ -150,6 +162,16 @@ fn lies_channels_last([images, channels, height, width]: [usize; 4], strides: [u
     let expected = [height * width * channels, 1, width * channels, channels];
     let dims = [images, channels, height, width];
     (0..4).all(|axis| dims[axis] == 1 || strides[axis] == expected[axis])
+}
+
+/// Whether indices up to these fit into 32 bits, for the kernels of `source/layout.cu`; below 2^31, so that a step of the
+/// whole grid beyond the last one fits too.
+fn is_narrow(largest: [i128; 2]) -> i32 {
+    i32::from(largest.iter().all(|&index| index < 1 << 31))
+}
+
+fn count_of(dims: [i64; 4]) -> i128 {
+    dims.iter().map(|&dim| i128::from(dim)).product()
 }
 
 /// Blocks of 256 threads for so many values, each thread taking several if there are many.
@@ -185,6 +207,15 @@ mod tests {
         };
         std::hint::black_box([0_u8; 4096]);
         assert_eq!((read(bound), read(other)), ((7, [1, 2], 3), (8, [4, 5], 6)));
+    }
+
+    #[test]
+    fn indices_are_narrow_where_all_fit() {
+        assert_eq!(is_narrow([count_of([512, 512, 3, 3]), 0]), 1);
+        assert_eq!([is_narrow([(1 << 31) - 1, 0]), is_narrow([1 << 31, 0]), is_narrow([0, 1 << 31])], [1, 0, 0]);
+        assert_eq!(is_narrow([count_of([i64::MAX / 2, 4, 1, 1]), 0]), 0);
+        // The last index and a step of the largest grid.
+        assert!((1_u64 << 31) + (u64::from(grid(i64::MAX)[0]) * 256) <= u64::from(u32::MAX));
     }
 
     #[test]

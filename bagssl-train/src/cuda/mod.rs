@@ -17,6 +17,7 @@
 pub mod probe;
 mod operation;
 mod step;
+mod vectors;
 mod together;
 mod kernels;
 mod autodiff;

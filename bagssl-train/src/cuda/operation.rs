@@ -52,6 +52,12 @@ pub(super) enum Operation {
     SumColumns,
     /// For each parameter its value, its gradient and its states so far, to its new value and its new states.
     Step(StepRule),
+    /// Vectors to the squared length of each.
+    Squares,
+    /// Pairs of a running statistic and a batch's, times a factor for each, to the new running ones.
+    Running { factors: Vec<f32> },
+    /// Projections `[image, patch, dim]` to the mean cosine between those of different images, `[1]`.
+    Similarity,
 }
 
 /// How products of f32 are made. Those of bf16 are exact, and all are summed in f32.
@@ -129,6 +135,9 @@ impl Operation {
             Operation::Inverses => "inverses of matrices",
             Operation::SumColumns => "sum of columns",
             Operation::Step(_) => "optimiser step",
+            Operation::Squares => "squared lengths",
+            Operation::Running { .. } => "running statistics",
+            Operation::Similarity => "similarity",
         }
     }
 
@@ -251,6 +260,26 @@ impl Operation {
                 Ok(vec![Form::new([columns], DType::F32)])
             }
             (Operation::Step(rule), inputs) => rule.outputs(inputs),
+            (Operation::Squares, [_, ..]) => {
+                for input in inputs {
+                    let [length] = input.dims()?;
+                    same("vector", &Form::new([length], DType::F32), input)?;
+                }
+                Ok(vec![Form::new([inputs.len()], DType::F32)])
+            }
+            (Operation::Running { factors }, [_, ..]) if inputs.len() == 2 * factors.len() => {
+                let moved = |pair: &[Form]| {
+                    let [channels] = pair[0].dims()?;
+                    check_channels(channels, &[&pair[0], &pair[1]])?;
+                    Ok(pair[0].clone())
+                };
+                inputs.chunks(2).map(moved).collect()
+            }
+            (Operation::Similarity, [projections]) => {
+                let [_, _, _]: [usize; 3] = projections.dims()?;
+                same("type", DType::F32, projections.dtype)?;
+                Ok(vec![Form::new([1], DType::F32)])
+            }
             _ => Err(format!("expected another number of inputs, got {}", inputs.len())),
         }
     }
@@ -416,6 +445,24 @@ mod tests {
         assert!(Operation::Inverses.outputs(&[left]).unwrap_err().ends_with("columns: expected 4, got 3"));
         let outputs = Operation::Inverses.outputs(&[form([7, 4, 4], DType::F32)]).unwrap();
         assert_eq!(outputs, [form([7, 4, 4], DType::F32), form([7], DType::F32)]);
+    }
+
+    #[test]
+    fn vectors_and_projections() {
+        let vectors = [form([3], DType::F32), form([1 << 20], DType::F32)];
+        assert_eq!(shapes(&Operation::Squares, &vectors), [[2]]);
+        assert!(Operation::Squares.outputs(&[]).is_err());
+        assert!(
+            Operation::Squares.outputs(&[form([3], DType::BF16)]).unwrap_err().starts_with("squared lengths: vector")
+        );
+        let running = Operation::Running { factors: vec![1.0, 1.5] };
+        let inputs = [3, 3, 5, 5].map(|channels| form([channels], DType::F32));
+        assert_eq!(shapes(&running, &inputs), [[3], [5]]);
+        assert!(running.outputs(&inputs[..2]).unwrap_err().ends_with("got 2"));
+        let unlike = [3, 3, 5, 4].map(|channels| form([channels], DType::F32));
+        assert!(running.outputs(&unlike).unwrap_err().contains("expected"));
+        assert_eq!(shapes(&Operation::Similarity, &[form([4, 3, 2], DType::F32)]), [[1]]);
+        assert!(Operation::Similarity.outputs(&[form([4, 3], DType::F32)]).is_err());
     }
 
     #[test]

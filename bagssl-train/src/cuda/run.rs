@@ -17,7 +17,7 @@ use super::map::{Map, Padding, arguments, dims, grid};
 use super::matrices;
 use super::norm::{self, Tiles, WRITING, names};
 use super::operation::{Form, Math, Operation};
-use super::step;
+use super::{step, vectors};
 
 /// A tensor of a backend.
 pub(super) type Raw<B> = <B as burn::tensor::backend::BackendTypes>::FloatTensorPrimitive;
@@ -81,6 +81,9 @@ impl OnCuda for Plain {
             Operation::Inverses => matrices::inverses(next(), &forms),
             Operation::SumColumns => vec![sum_columns(next(), &forms[0])],
             Operation::Step(rule) => step::run(rule, inputs.collect()),
+            Operation::Squares => vec![vectors::squares(inputs.collect())],
+            Operation::Running { factors } => vectors::running(inputs.collect(), &factors),
+            Operation::Similarity => vec![vectors::similarity(next())],
         }
     }
 }

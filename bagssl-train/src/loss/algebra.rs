@@ -2,12 +2,14 @@
 
 #[cfg(feature = "ndarray")]
 use bagssl_core::model::CpuFast;
-use bagssl_core::model::{Differentiable, Stock};
+use bagssl_core::model::{Differentiable, Running, Stock};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use nalgebra::{Cholesky, DMatrix};
 
-/// What losses ask of matrices, in f32 or better whatever the network computes in. Nothing here carries a gradient: losses
+use super::similarity;
+
+/// What losses ask of matrices and a step of many vectors, in f32 or better whatever the network computes in. Nothing here carries a gradient: losses
 /// know theirs.
 ///
 /// The defaults are Burn's product, and a factorisation on the host in f64. The markers are those of
@@ -48,6 +50,21 @@ pub trait Algebra<B: Backend> {
         let inverses = Tensor::from_data(TensorData::new(inverses, [sets, side, side]), &device);
         (inverses, Tensor::from_data(TensorData::new(logarithms, [sets]), &device))
     }
+
+    /// The squared length of each of some vectors, at least one: `[vector]`.
+    fn squares(vectors: Vec<Tensor<B, 1>>) -> Tensor<B, 1> {
+        Tensor::cat(vectors.into_iter().map(|vector| (vector.clone() * vector).sum()).collect(), 0)
+    }
+
+    /// What becomes of each running statistic.
+    fn running(statistics: Vec<Running<B>>) -> Vec<Tensor<B, 1>> {
+        statistics.into_iter().map(Running::moved).collect()
+    }
+
+    /// [`similarity`](similarity()) of projections `[image, patch, dim]`.
+    fn similarity(projections: Tensor<B, 3>) -> Tensor<B, 1> {
+        similarity(projections)
+    }
 }
 
 impl<B: Backend> Algebra<B> for Stock {}
@@ -62,5 +79,17 @@ impl<B: Backend, K: Algebra<B>> Algebra<B> for Differentiable<K> {
 
     fn inverses(matrices: Tensor<B, 3>) -> (Tensor<B, 3>, Tensor<B, 1>) {
         K::inverses(matrices)
+    }
+
+    fn squares(vectors: Vec<Tensor<B, 1>>) -> Tensor<B, 1> {
+        K::squares(vectors)
+    }
+
+    fn running(statistics: Vec<Running<B>>) -> Vec<Tensor<B, 1>> {
+        K::running(statistics)
+    }
+
+    fn similarity(projections: Tensor<B, 3>) -> Tensor<B, 1> {
+        K::similarity(projections)
     }
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use bagssl_core::model::{Kernels, NormBackward, NormGradients, Normed, NormedInputs};
+use bagssl_core::model::{Kernels, NormBackward, NormGradients, Normed, NormedInputs, Running};
 use bagssl_core::plan::Window;
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor};
@@ -197,5 +197,17 @@ impl<B: Backend, K: Algebra<B>> Algebra<B> for Synchronised<K> {
 
     fn inverses(matrices: Tensor<B, 3>) -> (Tensor<B, 3>, Tensor<B, 1>) {
         K::inverses(matrices)
+    }
+
+    fn squares(vectors: Vec<Tensor<B, 1>>) -> Tensor<B, 1> {
+        K::squares(vectors)
+    }
+
+    fn running(statistics: Vec<Running<B>>) -> Vec<Tensor<B, 1>> {
+        K::running(statistics)
+    }
+
+    fn similarity(projections: Tensor<B, 3>) -> Tensor<B, 1> {
+        K::similarity(projections)
     }
 }

@@ -171,13 +171,10 @@ impl<B: AutodiffBackend> Gradients<B> {
         Gradients(self.0.into_iter().map(|gradient| gradient.map(|_| next())).collect())
     }
 
-    /// The squared length of each, `[parameter]`: 0 for none. `None` if there is no gradient at all.
-    pub fn squares(&self) -> Option<Tensor<B::InnerBackend, 1>> {
-        let device = self.0.iter().flatten().next()?.device();
-        let square = |gradient: &Option<Tensor<B::InnerBackend, 1>>| match gradient {
-            Some(gradient) => (gradient.clone() * gradient.clone()).sum(),
-            None => Tensor::zeros([1], &device),
-        };
-        Some(Tensor::cat(self.0.iter().map(square).collect(), 0))
+    /// Those of all parameters, a single 0 for one without; none if there is no gradient at all.
+    pub(in crate::model) fn filled(&self) -> Vec<Tensor<B::InnerBackend, 1>> {
+        let Some(device) = self.0.iter().flatten().next().map(Tensor::device) else { return Vec::new() };
+        let filled = |gradient: &Option<_>| gradient.clone().unwrap_or_else(|| Tensor::zeros([1], &device));
+        self.0.iter().map(filled).collect()
     }
 }
