@@ -7,6 +7,7 @@
 #include "../../src/cuda/source/pool.cu"
 #include "../../src/cuda/source/rows.cu"
 #include "../../src/cuda/source/step.cu"
+#include "../../src/cuda/source/vectors.cu"
 #include "../../src/cuda/source/cholesky.cu"
 
 using Doubles = std::vector<double>;
@@ -23,6 +24,11 @@ static void check(const char* name, const Doubles& got, const Doubles& expected,
   bool pass = got.size() == expected.size() && error <= bound;
   failed = failed || !pass;
   std::printf("%-6s %-60s %.1e <= %.0e\n", pass ? "ok" : "FAILED", name, error, bound);
+}
+
+static void holds(const char* name, bool pass) {
+  failed = failed || !pass;
+  std::printf("%-6s %s\n", pass ? "ok" : "FAILED", name);
 }
 
 // Values in [-1, 1), the same for the same seed.
@@ -182,12 +188,14 @@ static void layout() {
           again.push_back(value);
         }
   auto source = as<float>(from);
-  std::vector<bf16> packed(to.size());
-  launch(pack_f32_bf16, 3, 1, 64, source.data(), packed.data(), strides, dims, 4, 8);
-  check("pack", back(packed), to, 0);
-  std::vector<float> unpacked(again.size());
-  launch(unpack_bf16_f32, 2, 1, 64, packed.data(), unpacked.data(), dims, 8);
-  check("unpack", back(unpacked), again, 0);
+  for (int narrow : {0, 1}) {
+    std::vector<bf16> packed(to.size());
+    launch(pack_f32_bf16, 3, 1, 64, source.data(), packed.data(), strides, dims, 4, 8, narrow);
+    check(narrow ? "pack, 32 bits" : "pack", back(packed), to, 0);
+    std::vector<float> unpacked(again.size());
+    launch(unpack_bf16_f32, 2, 1, 64, packed.data(), unpacked.data(), dims, 8, narrow);
+    check(narrow ? "unpack, 32 bits" : "unpack", back(unpacked), again, 0);
+  }
 }
 
 // [2, 9, 7, 5] channels last, windows of 3 x 2 with stride 2, 1 and padding 1, 0.
@@ -361,6 +369,8 @@ static void indefinite() {
   std::printf("%-6s indefinite\n", pass ? "ok" : "FAILED");
 }
 
+#include "vectors.hpp"
+
 int main() {
   for (int side : {1, 5, 32, 33, 70, 100}) inverses(side);
   indefinite();
@@ -371,6 +381,9 @@ int main() {
   norm<float>(7, 260, false, true, 0);
   norm<bf16>(300, 64, true, true, 0);
   norm<bf16>(97, 5, true, true, 0);
+  norm<bf16>(1031, 1, false, true, 100);
+  norm<bf16>(37, 8, true, false, 0);
+  norm<float>(513, 1, true, true, 0);
   norm<bf16>(64, 520, false, true, 0);
   norm<float>(1, 8, false, false, 0);
   finishing<bf16>(33, 24, true, true);
@@ -378,6 +391,7 @@ int main() {
   finishing<float>(5, 300, false, false);
   pooling();
   steps();
+  vectors();
   std::printf(failed ? "some failed\n" : "all pass\n");
   return failed;
 }
