@@ -75,7 +75,8 @@ __device__ __forceinline__ void norm_statistics(const T* x, float* parts, i64 ro
 }
 
 // A thread for each channel and each of 32 lines of parts.
-extern "C" __global__ void __launch_bounds__(1024) norm_merge(const float* __restrict__ parts, int blocks, int channels, float* __restrict__ mean, float* __restrict__ variance) {
+extern "C" __global__ void __launch_bounds__(1024) norm_merge(const float* __restrict__ parts, int blocks,
+    int channels, float* __restrict__ mean, float* __restrict__ variance) {
   __shared__ double ns[32][33], means[32][33], m2s[32][33];
   int lane = threadIdx.x % 32, line = threadIdx.x / 32, channel = blockIdx.x * 32 + lane;
   double n = 0.0, m = 0.0, m2 = 0.0;
@@ -211,7 +212,8 @@ __device__ __forceinline__ void norm_sums(const T* dy, const T* x, const T* y, c
 }
 
 // The sums over all blocks: the gradients of shift and scale.
-extern "C" __global__ void __launch_bounds__(1024) norm_sums_merge(const float* __restrict__ parts, int blocks, int channels, float* __restrict__ dshift, float* __restrict__ dscale) {
+extern "C" __global__ void __launch_bounds__(1024) norm_sums_merge(const float* __restrict__ parts, int blocks,
+    int channels, float* __restrict__ dshift, float* __restrict__ dscale) {
   __shared__ double as[32][33], bs[32][33];
   int lane = threadIdx.x % 32, line = threadIdx.x / 32, channel = blockIdx.x * 32 + lane;
   double a = 0.0, b = 0.0;

@@ -25,8 +25,10 @@ __device__ __forceinline__ void finish(const T* x, const float* bias, const T* r
   }
 }
 
+// y may be x.
 #define FINISH(NAME, T, V) \
-  extern "C" __global__ void finish_##NAME(const T* x, const float* bias, const T* residual, T* y, i64 rows, \
+  extern "C" __global__ void finish_##NAME(const T* x, const float* __restrict__ bias, \
+      const T* __restrict__ residual, T* y, i64 rows, \
       int channels, int width, int relu) { finish<T, V>(x, bias, residual, y, rows, channels, width, relu); }
 FINISH(bf16_8, bf16, 8)
 FINISH(bf16_1, bf16, 1)
@@ -34,7 +36,7 @@ FINISH(f32_4, float, 4)
 FINISH(f32_1, float, 1)
 
 // The sum of each column: 32 columns a block, 32 lines of threads.
-extern "C" __global__ void sum_columns(const float* x, float* sums, i64 rows, int channels) {
+extern "C" __global__ void sum_columns(const float* __restrict__ x, float* __restrict__ sums, i64 rows, int channels) {
   __shared__ float parts[32][33];
   int lane = threadIdx.x % 32, line = threadIdx.x / 32, channel = blockIdx.x * 32 + lane;
   float sum = 0.f;
