@@ -1,0 +1,95 @@
+"""The step of a ResNet on an H100 as docs/gpu/prediction.md predicts it: operations and bytes, and what they take.
+
+    python3 docs/gpu/prediction.py
+
+Needs nothing but Python. Rates are at the top: what the prototype reached, or a share of the card's own.
+"""
+
+CONV = 540e12  # operations a second: the prototype's 6.8e12 in 12.7 ms; the card's peak is 989e12 in bf16
+TF32 = 200e12  # products of rows and of losses; peak 495e12
+MEMORY = 2.7e12  # bytes a second in kernels that stream; peak 3.35e12
+UPLOAD = 40e9  # bytes a second from pinned memory over PCIe 5
+LAUNCH = 4e-6  # the host's seconds for a launch through the queue
+PLAN = 16e-6  # the host's seconds for one of cuDNN's plans
+
+
+def resnet(depth, cifar, side):
+    """(outputs, inputs, kernel, side of the output) of each convolution; elements of each block's input and output."""
+    blocks = {18: [2, 2, 2, 2], 50: [3, 4, 6, 3]}[depth]
+    convs, ends = [], []
+    if cifar:
+        convs.append((64, 3, 3, side))
+    else:
+        side //= 2
+        convs.append((64, 3, 7, side))
+        side //= 2
+    channels = 64
+    for stage, count in enumerate(blocks):
+        width = 64 << stage
+        outputs = width if depth == 18 else 4 * width
+        for block in range(count):
+            stride = 2 if stage > 0 and block == 0 else 1
+            out = side // stride
+            if depth == 18:
+                convs += [(width, channels, 3, out), (width, width, 3, out)]
+            else:
+                convs += [(width, channels, 1, side), (width, width, 3, out), (outputs, width, 1, out)]
+            if stride > 1 or channels != outputs:
+                convs.append((outputs, channels, 1, out))
+            ends.append((channels * side * side, outputs * out * out))
+            channels, side = outputs, out
+    return convs, ends, channels
+
+
+def step(depth, cifar, side, batch, projector):
+    convs, ends, channels = resnet(depth, cifar, side)
+    macs = sum(o * i * k * k * s * s for o, i, k, s in convs)
+    # The gradient to the images is not made.
+    first = convs[0][0] * convs[0][1] * convs[0][2] ** 2 * convs[0][3] ** 2
+    maps = sum(o * s * s for o, _, _, s in convs)
+    weights = sum(o * i * k * k for o, i, k, _ in convs)
+    widths = [channels, *projector]
+    dense = sum(a * b for a, b in zip(widths, widths[1:]))
+    residual = sum(out for _, out in ends)
+    inputs = sum(into for into, _ in ends)
+    parameters = weights + dense + 4 * sum(o for o, *_ in convs)
+    n = len(convs)
+    parts = [
+        # name, operations or bytes, rate, launches
+        ("convolutions, three passes", 2 * batch * (3 * macs - first), CONV, 3 * n - 1),
+        ("norms forward: read twice, written, the other branch read", 2 * batch * (3 * maps + residual), MEMORY, 2 * n),
+        ("norms backward: gradient and input read twice, written; the sign read; the other branch written",
+         2 * batch * (5 * maps + maps // 2 + residual), MEMORY, 2 * n),
+        ("gradients that meet at a block: two read, one written", 2 * batch * 3 * inputs, MEMORY, len(ends)),
+        ("images to channels last, pool", batch * (4 + 2 * 8 / 3) * 3 * side * side + 4 * batch * ends[-1][1], MEMORY, 4),
+        ("weights packed in bf16, their gradients unpacked", weights * (4 + 2 + 2 + 4), MEMORY, 2 * n),
+        ("SGD with momentum: three read, two written; squares read", 24 * parameters, MEMORY, 6 + len(widths) + 3 * n),
+        ("projector", 6 * batch * dense, TF32, 9 * len(projector)),
+        ("covariance loss, similarity, figures", 6 * batch * projector[-1] ** 2, TF32, 40),
+    ]
+    return parts, convs, maps
+
+
+def table(title, *arguments):
+    batch = arguments[3]
+    parts, convs, maps = step(*arguments)
+    print(f"### {title}\n\n| part | count | ms | launches |\n|---|---:|---:|---:|")
+    total = launches = 0
+    for name, count, rate, number in parts:
+        # A kernel that moves nearly nothing takes 3 microseconds.
+        seconds = max(count / rate, number * 3e-6)
+        unit = "T operations" if rate in (CONV, TF32) else "GB"
+        print(f"| {name} | {count / (1e12 if unit[0] == 'T' else 1e9):.2f} {unit} | {seconds * 1e3:.2f} | {number} |")
+        total, launches = total + seconds, launches + number
+    host = launches * LAUNCH + 3 * len(convs) * PLAN
+    print(f"| **the GPU's time** | | **{total * 1e3:.1f}** | {launches} |")
+    print(f"| the host's time, beside it | | {host * 1e3:.1f} | |")
+    print(f"| the batch's upload, beside it | | {batch * 12 * arguments[2] ** 2 / UPLOAD * 1e3:.1f} | 1 |")
+    longest = max(total, host)
+    print(f"\n{batch / longest:,.0f} patches/s. Maps kept for the backward pass: {4 * batch * maps / 2**30:.1f} GiB.\n")
+
+
+table("ResNet-18, 32x32, batch 2048", 18, True, 32, 2048, [2048, 256])
+table("ResNet-18, 32x32, batch 512", 18, True, 32, 512, [2048, 256])
+table("ResNet-50, 32x32, batch 2048", 50, True, 32, 2048, [2048, 256])
+table("ResNet-50, 224x224, batch 256", 50, False, 224, 256, [2048, 256])
