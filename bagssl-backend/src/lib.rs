@@ -39,7 +39,7 @@ pub mod memory;
 pub use backend::{AnyTrainer, Backend, Inference, Weights, Worker};
 pub use error::{Error, Result};
 #[cfg(feature = "cuda")]
-pub use on_cuda::{Precision, cuda};
+pub use on_cuda::{Precision, check_cuda, cuda};
 pub use on_ndarray::{CpuOptions, ndarray};
 #[cfg(feature = "candle")]
 pub use stock::{candle, ndarray_stock};

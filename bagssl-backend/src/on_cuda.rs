@@ -4,7 +4,9 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bagssl_train::backend::{Cuda, CudaDevice};
-use bagssl_train::cuda::{Bf16, Cudnn, F32, FusedStep, Nccl, Precision as Numbers, Tf32, memory, probe};
+use bagssl_train::cuda::{
+    Bf16, Cudnn, F32, FusedStep, Nccl, Plain, Precision as Numbers, Tf32, correct, memory, probe,
+};
 
 use crate::backend::Backend;
 use crate::target::{Target, TrainerOn, WorkerOn};
@@ -31,6 +33,17 @@ pub fn cuda(precision: Precision) -> bagssl_train::Result<Box<dyn Backend>> {
         Precision::Tf32 => Box::new(OnCuda::<Tf32>(PhantomData)),
         Precision::F32 => Box::new(OnCuda::<F32>(PhantomData)),
     })
+}
+
+/// Compares each operation on this machine's GPU with the CPU: [`correct`](correct::correct()) for Burn's CUDA backend.
+///
+/// # Errors
+/// As [`cuda`].
+pub fn check_cuda(
+    parts: &[correct::Part],
+    tell: &mut dyn FnMut(correct::Told<'_>),
+) -> bagssl_train::Result<correct::Summary> {
+    correct::correct::<Plain, Cuda>(parts, tell)
 }
 
 #[derive(Debug)]

@@ -18,9 +18,20 @@ pub(crate) struct Args {
     /// Compare each operation on the GPU with the CPU (only in a program built with the feature `cuda`); exit code 1 if one differs
     #[arg(long)]
     check: bool,
+    /// Run only these parts of the check
+    #[arg(long, value_name = "PART", value_delimiter = ',', requires = "check")]
+    only: Vec<String>,
+    /// List the parts of the check, and run none
+    #[arg(long, requires = "check")]
+    list: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let check = Check::of(args)?;
+    if args.list {
+        check.list();
+        return Ok(ExitCode::SUCCESS);
+    }
     say!("bagssl {}", env!("CARGO_PKG_VERSION"));
     let sets: Vec<&str> =
         InstructionSet::ALL.into_iter().filter(|set| set.is_available()).map(InstructionSet::name).collect();
@@ -35,35 +46,62 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             false => "not in this program: build it with `cargo build --release -p bagssl-cli --features candle`",
         }
     );
-    cuda(args)
+    cuda(args.check.then_some(check))
+}
+
+/// The parts of the check that one asks for.
+struct Check {
+    #[cfg(feature = "cuda")]
+    parts: Vec<bagssl_train::cuda::correct::Part>,
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(args: &Args) -> Result<ExitCode> {
-    use bagssl_train::cuda::{correct, probe};
-    let report = probe::probe();
+impl Check {
+    fn of(args: &Args) -> Result<Self> {
+        let parts = bagssl_train::cuda::correct::parts(&args.only).map_err(|why| anyhow::anyhow!("--only: {why}"))?;
+        Ok(Check { parts })
+    }
+
+    fn list(&self) {
+        self.parts.iter().for_each(|part| say!("{:<17} {}", part.name, part.about));
+    }
+
+    /// Each line is written out before the next check begins, so that a crash loses none.
+    fn run(&self) -> Result<ExitCode> {
+        let summary = bagssl_backend::check_cuda(&self.parts, &mut |told| say!("{told}"))?;
+        say!("{summary}");
+        Ok(ExitCode::from(u8::from(!summary.failed.is_empty())))
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(check: Option<Check>) -> Result<ExitCode> {
+    let report = bagssl_train::cuda::probe::probe();
     say!("cuda     {}", if report.is_complete() { "complete" } else { "not complete" });
     for line in report.to_string().lines() {
         say!("         {line}");
     }
-    if !report.is_complete() {
-        return Ok(ExitCode::from(1));
+    match check {
+        _ if !report.is_complete() => Ok(ExitCode::from(1)),
+        None => Ok(ExitCode::SUCCESS),
+        Some(check) => check.run(),
     }
-    if !args.check {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let rows = correct::correct()?;
-    rows.iter().for_each(|row| say!("{row}"));
-    let wrong = rows.iter().filter(|row| !row.pass).count();
-    say!("{} checks, {wrong} failed", rows.len());
-    Ok(ExitCode::from(u8::from(wrong > 0)))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(args: &Args) -> Result<ExitCode> {
-    say!("cuda     not in this program: build it with `cargo build --release -p bagssl-cli --features cuda`");
-    if args.check {
-        anyhow::bail!("--check: expected a program built with the feature `cuda`, got one without");
+impl Check {
+    fn of(args: &Args) -> Result<Self> {
+        if args.check {
+            anyhow::bail!("--check: expected a program built with the feature `cuda`, got one without");
+        }
+        Ok(Check {})
     }
+
+    fn list(&self) {}
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: Option<Check>) -> Result<ExitCode> {
+    say!("cuda     not in this program: build it with `cargo build --release -p bagssl-cli --features cuda`");
     Ok(ExitCode::SUCCESS)
 }

@@ -298,6 +298,20 @@ fn bad_input_gets_one_line() {
 }
 
 #[test]
+fn the_check_of_gpus_has_parts_in_a_program_built_for_them() {
+    let here = Path::new(".");
+    if cfg!(feature = "cuda") {
+        let parts = succeeds(here, &["doctor", "--check", "--list", "--only", "fused-norm,pool"]);
+        let names: Vec<_> = parts.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(names, ["pool", "fused-norm"]);
+        refused(here, &["doctor", "--check", "--only", "norm,norms"], &["--only", "pool, linear", "\"norms\""]);
+    } else {
+        refused(here, &["doctor", "--check"], &["--check", "feature `cuda`"]);
+    }
+    assert_eq!(bagssl(here, &["doctor", "--only", "norm"]).status.code(), Some(2));
+}
+
+#[test]
 fn every_command_has_help() {
     let here = Path::new(".");
     for command in [

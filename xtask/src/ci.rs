@@ -39,9 +39,10 @@ type Times = Vec<Timed>;
 /// A gate that has run, how long, and why it failed.
 type Outcome = (&'static Gate, Duration, Option<String>);
 
-/// The features that the tests are built with: all but the GPU's.
+/// The features that the tests are built with. Of the GPU's the one of the crate that has its kernels: to compile the
+/// networks for it as well would take minutes, and no test here could run them.
 const FEATURES: &str = "bagssl-core/import,bagssl-core/ndarray,bagssl-core/onnx,bagssl-core/rayon,bagssl-core/std,\
-                        bagssl-cli/candle,bagssl-tests/candle";
+                        bagssl-cli/candle,bagssl-tests/candle,bagssl-train/cuda";
 
 /// The seconds that the gates without `--full` may take together before it is said.
 const LONGEST: Duration = Duration::from_secs(1800);

@@ -6,7 +6,8 @@ use std::ffi::c_void;
 use cudarc::driver::sys as driver;
 use cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
 
-use super::convolution::Plans;
+use super::columns;
+use super::convolution::{Key, Plans, Ran};
 use super::driver::{Grid, Module, Ordering, Outcome, Stream, Workspace, checked};
 use super::gemm::Blas;
 use super::probe;
@@ -15,6 +16,7 @@ use super::probe;
 pub(super) const SOURCE: &str = concat!(
     include_str!("source/common.cu"),
     include_str!("source/layout.cu"),
+    include_str!("source/columns.cu"),
     include_str!("source/norm.cu"),
     include_str!("source/pool.cu"),
     include_str!("source/rows.cu"),
@@ -24,7 +26,7 @@ pub(super) const SOURCE: &str = concat!(
 );
 
 /// The kernels' names.
-pub(super) const KERNELS: [&str; 51] = [
+pub(super) const KERNELS: [&str; 53] = [
     "pack_bf16_bf16",
     "pack_f32_bf16",
     "pack_bf16_f32",
@@ -33,6 +35,8 @@ pub(super) const KERNELS: [&str; 51] = [
     "unpack_f32_bf16",
     "unpack_bf16_f32",
     "unpack_f32_f32",
+    "columns_f32",
+    "columns_gradient_f32",
     "norm_statistics_bf16_8",
     "norm_statistics_bf16_1",
     "norm_statistics_f32_4",
@@ -133,8 +137,27 @@ impl Context {
     }
 }
 
+impl Context {
+    /// Enqueues a pass of a convolution: cuDNN's, or as products of matrices where it has none.
+    ///
+    /// # Safety
+    /// As [`Plans::run`].
+    pub(super) unsafe fn convolve(&mut self, key: Key, pointers: [u64; 3]) -> Outcome {
+        if !(columns::is_asked_for() && columns::can(&key)) {
+            // SAFETY: the caller's promise.
+            match unsafe { self.plans.run(key, pointers, &self.stream, &mut self.workspace)? } {
+                Ran::Done => return Ok(()),
+                Ran::NoPlan(why) if !columns::can(&key) => return Err(why),
+                Ran::NoPlan(_) => {}
+            }
+        }
+        // SAFETY: the caller's promise; what `columns` can do are maps of f32.
+        unsafe { columns::run(self, &key, pointers) }
+    }
+}
+
 /// Compiles the kernels for a compute capability, or for the newest older one that this NVRTC knows.
-fn compile(capability: i32) -> Outcome<String> {
+pub(super) fn compile(capability: i32) -> Outcome<String> {
     let mut last = String::new();
     for capability in [capability, 90, 80, 75].into_iter().filter(|&older| older <= capability) {
         let options = vec![format!("--gpu-architecture=compute_{capability}"), "--std=c++17".into()];
@@ -144,27 +167,4 @@ fn compile(capability: i32) -> Outcome<String> {
         }
     }
     Err(format!("kernels: {last}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    /// NVRTC needs no GPU, so that this runs wherever the library is.
-    #[test]
-    fn the_kernels_compile_and_are_all_named() {
-        // SAFETY: it only tries to load a library.
-        if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
-            eprintln!("skipped: libnvrtc not found");
-            return;
-        }
-        for capability in [75, 80, 90] {
-            let ptx = compile(capability).unwrap();
-            let names = ptx.split(".entry ").skip(1).filter_map(|rest| rest.split('(').next());
-            let compiled: BTreeSet<_> = names.map(str::trim).collect();
-            assert_eq!(compiled, KERNELS.into_iter().collect());
-        }
-    }
 }

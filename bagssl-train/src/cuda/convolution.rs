@@ -1,4 +1,5 @@
-//! The three passes of a convolution through cuDNN: the fastest of its suggested plans for each shape, found once.
+//! The three passes of a convolution through cuDNN: the fastest of its suggested plans for each shape, found once. Where it
+//! has none that computes as it should, `columns` does it.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -22,8 +23,12 @@ const TIMED: usize = 8;
 /// How many suggestions are looked at for them.
 const SUGGESTIONS: usize = 32;
 
+/// In which modes cuDNN is asked for suggestions, one after the other until plans are there: by its rules, by its models,
+/// and what always works.
+const MODES: [Mode; 3] = [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_B, Mode::CUDNN_HEUR_MODE_FALLBACK];
+
 /// A plan that needs more memory than this for its own use is left out.
-const MOST_WORKSPACE: usize = 1 << 29;
+pub(super) const MOST_WORKSPACE: usize = 1 << 29;
 
 /// Plans that need none are given this much, so that the pointer is never null.
 const LEAST_WORKSPACE: usize = 1 << 20;
@@ -74,7 +79,7 @@ impl Key {
         !self.bf16 && self.math == Math::Exact
     }
 
-    fn output(&self) -> [i64; 4] {
+    pub(super) fn output(&self) -> [i64; 4] {
         let along =
             |axis: usize| (self.input[axis + 2] + 2 * self.padding[axis] - self.kernel[axis]) / self.stride[axis] + 1;
         [self.input[0], self.outputs, along(0), along(1)]
@@ -90,6 +95,15 @@ const INPUT: i64 = 1;
 const WEIGHT: i64 = 2;
 const OUTPUT: i64 = 3;
 
+/// What became of a pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ran {
+    /// It is enqueued.
+    Done,
+    /// cuDNN has no plan for it that computes as it should, for this reason.
+    NoPlan(String),
+}
+
 /// A plan that can be run.
 #[derive(Debug)]
 struct Plan {
@@ -104,7 +118,8 @@ struct Plan {
 pub(super) struct Plans {
     library: Library,
     file: PlanFile,
-    plans: HashMap<Key, Plan>,
+    /// An error where cuDNN has none.
+    plans: HashMap<Key, Result<Plan, String>>,
     workspace: usize,
 }
 
@@ -116,7 +131,7 @@ impl Plans {
         Ok(Plans { library, file, plans: HashMap::new(), workspace: 0 })
     }
 
-    /// Runs a pass. All three tensors are given; the pass writes one and reads two.
+    /// Runs a pass, or says why there is no plan for it. All three tensors are given; the pass writes one and reads two.
     ///
     /// # Safety
     /// The pointers must be to maps channels last of the key's sizes and type, until the stream has run it.
@@ -126,21 +141,26 @@ impl Plans {
         [input, weight, output]: [u64; 3],
         stream: &Stream,
         workspace: &mut Workspace,
-    ) -> Outcome {
+    ) -> Outcome<Ran> {
         self.library.use_stream(stream)?;
         let pointers = [input, weight, output];
         if !self.plans.contains_key(&key) {
             // SAFETY: the caller's promise.
             let plan = unsafe { self.find(&key, pointers, stream, workspace)? };
-            self.workspace = self.workspace.max(plan.workspace);
+            self.workspace = self.workspace.max(plan.as_ref().map_or(0, |plan| plan.workspace));
             self.plans.insert(key, plan);
         }
+        let plan = match &self.plans[&key] {
+            Ok(plan) => &plan.plan,
+            Err(why) => return Ok(Ran::NoPlan(why.clone())),
+        };
         let at = workspace.reserve(self.workspace.max(LEAST_WORKSPACE))?;
         // SAFETY: the caller's promise; the workspace is as large as the largest plan's.
-        unsafe { self.library.execute(&self.plans[&key].plan, pointers, [INPUT, WEIGHT, OUTPUT], at) }
+        unsafe { self.library.execute(plan, pointers, [INPUT, WEIGHT, OUTPUT], at)? };
+        Ok(Ran::Done)
     }
 
-    /// The plan of the disk's choice, or the fastest.
+    /// The plan of the disk's choice, or the fastest of the first mode of which one runs, or why there is none.
     ///
     /// # Safety
     /// As [`Plans::run`].
@@ -150,34 +170,64 @@ impl Plans {
         pointers: [u64; 3],
         stream: &Stream,
         workspace: &mut Workspace,
-    ) -> Outcome<Plan> {
-        let graph = Graph::new(&self.library, key)?;
+    ) -> Outcome<Result<Plan, String>> {
+        let no_plan = |why: String| format!("cuDNN: no plan for {key:?}: {why}");
+        let graph = match Graph::new(&self.library, key) {
+            Ok(graph) => graph,
+            Err(why) => return Ok(Err(no_plan(why))),
+        };
         if let Some(choice) = self.file.get(key)
             && let Some(plan) = graph.chosen(&self.library, key, choice)
         {
-            return Ok(plan);
+            return Ok(Ok(plan));
         }
-        let mut plans = graph.plans(&self.library, key)?;
-        let at = fit(&mut plans, workspace)?;
-        let mut best: Option<(Duration, Plan)> = None;
-        let only = plans.len() == 1;
-        for plan in plans {
-            let run = || {
-                // SAFETY: the caller's promise; the workspace fits all these plans.
-                unsafe { self.library.execute(&plan.plan, pointers, [INPUT, WEIGHT, OUTPUT], at) }
-            };
-            // A plan that was suggested, but does not run, is no plan.
-            let Ok(time) = (if only { run().map(|()| Duration::ZERO) } else { timed(run, stream) }) else { continue };
-            if best.as_ref().is_none_or(|(least, _)| time < *least) {
-                best = Some((time, plan));
-            }
-        }
-        let (_, plan) = best.ok_or_else(|| format!("cuDNN: none of its plans runs for {key:?}"))?;
+        let found = first(|mode| {
+            let mut plans = graph.plans(&self.library, key, mode)?;
+            let at = fit(&mut plans, workspace)?;
+            // SAFETY: the caller's promise; the workspace fits all these plans.
+            unsafe { self.fastest(plans, pointers, stream, at) }
+        });
         // What the others needed is given back; `run` reserves what the chosen ones need.
         workspace.release()?;
-        self.file.insert(*key, plan.choice);
-        Ok(plan)
+        if let Ok(plan) = &found {
+            self.file.insert(*key, plan.choice);
+        }
+        Ok(found.map_err(no_plan))
     }
+
+    /// The fastest of some plans.
+    ///
+    /// # Safety
+    /// As [`Plans::run`]; the workspace at `at` must be as large as each needs.
+    unsafe fn fastest(&self, plans: Vec<Plan>, pointers: [u64; 3], stream: &Stream, at: u64) -> Outcome<Plan> {
+        let mut best: Option<(Duration, Plan)> = None;
+        let (only, mut last) = (plans.len() == 1, "none suggested".to_string());
+        for plan in plans {
+            let run = || {
+                // SAFETY: the caller's promise.
+                unsafe { self.library.execute(&plan.plan, pointers, [INPUT, WEIGHT, OUTPUT], at) }
+            };
+            match if only { run().map(|()| Duration::ZERO) } else { timed(run, stream) } {
+                Ok(time) if best.as_ref().is_none_or(|(least, _)| time < *least) => best = Some((time, plan)),
+                Ok(_) => {}
+                // A plan that was suggested, but does not run, is no plan.
+                Err(error) => last = error,
+            }
+        }
+        best.map(|(_, plan)| plan).ok_or(last)
+    }
+}
+
+/// What the first mode gives that gives something, or why each does not.
+fn first<T>(mut of: impl FnMut(Mode) -> Outcome<T>) -> Outcome<T> {
+    let mut errors = Vec::new();
+    for mode in MODES {
+        match of(mode) {
+            Ok(found) => return Ok(found),
+            Err(error) => errors.push(format!("{mode:?}: {error}")),
+        }
+    }
+    Err(errors.join("; "))
 }
 
 /// Reserves memory for the plans, without those for which there is too little.
@@ -228,36 +278,39 @@ impl Graph {
         Ok(Graph { graph, _parts: vec![input, weight, output, convolution, operation] })
     }
 
-    /// The first plans of cuDNN's heuristics that compute as they should, or of its fallback.
-    fn plans(&self, library: &Library, key: &Key) -> Outcome<Vec<Plan>> {
-        let mut last = "none suggested".to_string();
-        for mode in [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_FALLBACK] {
-            let mut plans = Vec::new();
-            for (index, config) in self.suggestions(mode)?.into_iter().enumerate() {
-                match plan(library, key, config, place(mode, index)) {
-                    Ok(Some(plan)) => plans.push(plan),
-                    Ok(None) => {}
-                    Err(error) => last = error,
-                }
-                if plans.len() == TIMED {
-                    break;
-                }
+    /// The first plans that a mode suggests and that compute as they should.
+    fn plans(&self, library: &Library, key: &Key, mode: Mode) -> Outcome<Vec<Plan>> {
+        let configs = self.suggestions(mode)?;
+        let engines = configs.iter().map(Engine::of).collect::<Outcome<Vec<_>>>()?;
+        let allowed = allowed(key, &engines);
+        if allowed.is_empty() {
+            return Err(format!("none allowed of {} suggested", engines.len()));
+        }
+        let mut configs: Vec<_> = configs.into_iter().map(Some).collect();
+        let (mut plans, mut last) = (Vec::new(), String::new());
+        for index in allowed {
+            let Some(config) = configs[index].take() else { continue };
+            let choice = Choice { index: place(mode, index), engine: engines[index].number };
+            match plan(library, config, choice) {
+                Ok(plan) if plan.workspace <= MOST_WORKSPACE => plans.push(plan),
+                Ok(plan) => last = format!("engine {} needs {} bytes", choice.engine, plan.workspace),
+                Err(error) => last = error,
             }
-            if !plans.is_empty() {
-                return Ok(plans);
+            if plans.len() == TIMED {
+                break;
             }
         }
-        Err(format!("cuDNN: no plan for {key:?}: {last}"))
+        if plans.is_empty() { Err(last) } else { Ok(plans) }
     }
 
     /// The plan of a choice, if the suggestions are still those that it was made from.
     fn chosen(&self, library: &Library, key: &Key, choice: Choice) -> Option<Plan> {
-        let (mode, index) = match choice.index.checked_sub(SUGGESTIONS) {
-            None => (Mode::CUDNN_HEUR_MODE_A, choice.index),
-            Some(index) => (Mode::CUDNN_HEUR_MODE_FALLBACK, index),
-        };
+        let (mode, index) = (*MODES.get(choice.index / SUGGESTIONS)?, choice.index % SUGGESTIONS);
         let config = self.suggestions(mode).ok()?.into_iter().nth(index)?;
-        plan(library, key, config, choice.index).ok()?.filter(|plan| plan.choice == choice)
+        let engine = Engine::of(&config).ok()?;
+        let same = engine.number == choice.engine && is_allowed(key, &engine);
+        let plan = same.then(|| plan(library, config, choice).ok()).flatten();
+        plan.filter(|plan| plan.workspace <= MOST_WORKSPACE)
     }
 
     fn suggestions(&self, mode: Mode) -> Outcome<Vec<Descriptor>> {
@@ -275,7 +328,7 @@ impl Graph {
 
 /// The place of a suggestion among those of all modes.
 fn place(mode: Mode, index: usize) -> usize {
-    if mode == Mode::CUDNN_HEUR_MODE_A { index } else { SUGGESTIONS + index }
+    MODES.iter().position(|&other| other == mode).unwrap_or(MODES.len()) * SUGGESTIONS + index
 }
 
 fn convolution(key: &Key) -> Outcome<Descriptor> {
@@ -343,37 +396,52 @@ fn operation(pass: Pass, tensors: [&Descriptor; 3], convolution: &Descriptor) ->
         .finalise()
 }
 
-/// The plan of a suggestion, or `None` if it computes in less than the key's precision or needs too much memory.
-fn plan(library: &Library, key: &Key, config: Descriptor, index: usize) -> Outcome<Option<Plan>> {
-    let engine = Descriptor::new(Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
-    config.fill(Name::CUDNN_ATTR_ENGINECFG_ENGINE, std::slice::from_ref(&engine))?;
-    let mut number = [0_i64];
-    engine.get(Name::CUDNN_ATTR_ENGINE_GLOBAL_INDEX, Type::CUDNN_TYPE_INT64, &mut number)?;
-    if key.must_be_exact() && !is_exact(&notes(&engine)?) {
-        return Ok(None);
-    }
+/// The plan of a suggestion.
+fn plan(library: &Library, config: Descriptor, choice: Choice) -> Outcome<Plan> {
     let plan = Descriptor::new(Kind::CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)?
         .set(Name::CUDNN_ATTR_EXECUTION_PLAN_HANDLE, Type::CUDNN_TYPE_HANDLE, &[library.handle()])?
         .link(Name::CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, &[&config])?
         .finalise()?;
     let mut workspace = [0_i64];
     plan.get(Name::CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, Type::CUDNN_TYPE_INT64, &mut workspace)?;
-    let workspace = workspace[0].max(0) as usize;
-    let choice = Choice { index, engine: number[0] };
-    Ok((workspace <= MOST_WORKSPACE).then_some(Plan { plan, _config: config, workspace, choice }))
+    Ok(Plan { plan, _config: config, workspace: workspace[0].max(0) as usize, choice })
 }
 
-/// What cuDNN says of an engine's arithmetic.
-fn notes(engine: &Descriptor) -> Outcome<Vec<u32>> {
-    let mut notes = [0_u32; 32];
-    let count = engine.get(Name::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, Type::CUDNN_TYPE_NUMERICAL_NOTE, &mut notes)?;
-    Ok(notes[..count].to_vec())
+/// What cuDNN says of the engine of a suggestion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Engine {
+    number: i64,
+    /// Its numerical notes: what it does with numbers.
+    notes: Vec<u32>,
 }
 
-/// Whether an engine with these notes multiplies f32 as it is: tensor cores round it to TF32.
-fn is_exact(notes: &[u32]) -> bool {
-    let inexact = [Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS, Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE];
-    !inexact.iter().any(|&note| notes.contains(&(note as u32)))
+impl Engine {
+    fn of(config: &Descriptor) -> Outcome<Self> {
+        let engine = Descriptor::new(Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
+        config.fill(Name::CUDNN_ATTR_ENGINECFG_ENGINE, std::slice::from_ref(&engine))?;
+        let (mut number, mut notes) = ([0_i64], [0_u32; 32]);
+        engine.get(Name::CUDNN_ATTR_ENGINE_GLOBAL_INDEX, Type::CUDNN_TYPE_INT64, &mut number)?;
+        let count = engine.get(Name::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, Type::CUDNN_TYPE_NUMERICAL_NOTE, &mut notes)?;
+        Ok(Engine { number: number[0], notes: notes[..count].to_vec() })
+    }
+}
+
+/// Which of a mode's suggestions may be taken, in their order, given their engines.
+fn allowed(key: &Key, engines: &[Engine]) -> Vec<usize> {
+    (0..engines.len()).filter(|&index| is_allowed(key, &engines[index])).collect()
+}
+
+/// Whether an engine computes in the key's precision. Where f32 must be exact, factors must not be rounded (tensor cores
+/// round them to TF32) and sums must be f32. Winograd's and Fourier's algorithms are f32, but for the tile of 13 x 13,
+/// whose transforms lose too many digits.
+fn is_allowed(key: &Key, engine: &Engine) -> bool {
+    let inexact = [
+        Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE,
+        Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS,
+        Note::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION,
+        Note::CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13,
+    ];
+    !key.must_be_exact() || !inexact.iter().any(|&note| engine.notes.contains(&(note as u32)))
 }
 
 #[cfg(test)]
@@ -396,9 +464,45 @@ mod tests {
         let key = |bf16, math| Key::new(Pass::Forward, bf16, math, [4, 8, 9, 7], 16, window);
         assert!(key(false, Math::Exact).must_be_exact());
         assert!(!key(false, Math::Tf32).must_be_exact() && !key(true, Math::Exact).must_be_exact());
-        // Tensor cores, inputs converted down; Winograd's algorithm, and sums in any order, are f32 all the same.
-        assert!(!is_exact(&[0]) && !is_exact(&[1]) && !is_exact(&[5, 0]));
-        assert!(is_exact(&[]) && is_exact(&[5]) && is_exact(&[4]));
+    }
+
+    /// The engines of suggestions for a convolution of f32, with notes as the enumeration of cuDNN numbers them.
+    #[test]
+    fn exact_f32_takes_engines_that_round_nothing_and_others_take_all() {
+        let window = Window::square(3, 1, 1);
+        let engine = |number, notes: &[u32]| Engine { number, notes: notes.to_vec() };
+        let engines = [
+            engine(1001, &[0]),    // tensor cores
+            engine(14, &[]),       // none
+            engine(5, &[1]),       // inputs are converted down
+            engine(0, &[4]),       // sums in any order
+            engine(1002, &[0, 4]), // tensor cores
+            engine(7, &[2]),       // sums in less than f32
+            engine(4, &[3]),       // Fourier's transform
+            engine(6, &[5, 6]),    // Winograd, tiles of 4 x 4
+            engine(8, &[5, 8]),    // Winograd, tiles of 13 x 13
+        ];
+        let key = |bf16, math| Key::new(Pass::Forward, bf16, math, [4, 8, 9, 7], 16, window);
+        assert_eq!(allowed(&key(false, Math::Exact), &engines), [1, 3, 6, 7]);
+        assert_eq!(allowed(&key(false, Math::Tf32), &engines), (0..9).collect::<Vec<_>>());
+        assert_eq!(allowed(&key(true, Math::Exact), &engines), (0..9).collect::<Vec<_>>());
+        assert!(allowed(&key(false, Math::Exact), &engines[..1]).is_empty());
+    }
+
+    #[test]
+    fn modes_are_asked_until_one_gives_plans() {
+        let [a, b, fallback] = MODES;
+        assert_eq!([a, b, fallback].map(|mode| mode as u32), [3, 1, 2], "as cuDNN numbers A, B and FALLBACK");
+        for (gives, asked) in [(a, 1), (b, 2), (fallback, 3)] {
+            let mut modes = Vec::new();
+            let found = first(|mode| {
+                modes.push(mode);
+                if mode == gives { Ok(mode) } else { Err("none allowed of 3 suggested".into()) }
+            });
+            assert_eq!((found, &modes[..]), (Ok(gives), &MODES[..asked]));
+        }
+        let error = first::<()>(|mode| Err(format!("nothing from {}", mode as u32))).unwrap_err();
+        assert_eq!(error.matches("nothing from").count(), 3);
     }
 
     /// Up to the graph, which asks for a GPU, cuDNN takes descriptors without one.
@@ -427,8 +531,9 @@ mod tests {
     }
 
     #[test]
-    fn suggestions_of_both_modes_have_places_of_their_own() {
-        assert_eq!(place(Mode::CUDNN_HEUR_MODE_A, 31), 31);
-        assert_eq!(place(Mode::CUDNN_HEUR_MODE_FALLBACK, 0), 32);
+    fn suggestions_of_all_modes_have_places_of_their_own() {
+        let places = MODES.map(|mode| [place(mode, 0), place(mode, SUGGESTIONS - 1)]);
+        assert_eq!(places, [[0, 31], [32, 63], [64, 95]]);
+        assert!(places.iter().zip(MODES).all(|(at, mode)| at.iter().all(|at| MODES[at / SUGGESTIONS] == mode)));
     }
 }

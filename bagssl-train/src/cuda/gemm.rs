@@ -55,10 +55,20 @@ impl Blas {
     ///
     /// # Safety
     /// The pointers must be to as many matrices of the product's sizes, the factors of its type, until the stream has run it.
-    pub(super) unsafe fn multiply(
+    pub(super) unsafe fn multiply(&mut self, product: Product, pointers: [u64; 3], stream: &Stream) -> Outcome {
+        // SAFETY: the caller's promise.
+        unsafe { self.multiply_onto(product, pointers, false, stream) }
+    }
+
+    /// The same, or `output += left @ right` where it is to be added.
+    ///
+    /// # Safety
+    /// As [`Blas::multiply`].
+    pub(super) unsafe fn multiply_onto(
         &mut self,
         product: Product,
         [left, right, output]: [u64; 3],
+        add: bool,
         stream: &Stream,
     ) -> Outcome {
         self.load()?;
@@ -68,8 +78,8 @@ impl Blas {
             (false, Math::Tf32) => Compute::CUBLAS_COMPUTE_32F_FAST_TF32,
             _ => Compute::CUBLAS_COMPUTE_32F,
         };
-        let (one, zero) = (1_f32, 0_f32);
-        let (one, zero): (*const c_void, *const c_void) = ((&raw const one).cast(), (&raw const zero).cast());
+        let (one, old) = (1_f32, if add { 1_f32 } else { 0_f32 });
+        let (one, old): (*const c_void, *const c_void) = ((&raw const one).cast(), (&raw const old).cast());
         let Product { count, rows, columns, inner, transposed, .. } = product;
         let [left_pitch, right_pitch, output_pitch] = product.pitches();
         let [left_stride, right_stride, output_stride] = product.strides();
@@ -93,7 +103,7 @@ impl Blas {
                 data,
                 left_pitch,
                 left_stride,
-                zero,
+                old,
                 output as *mut c_void,
                 Data::CUDA_R_32F,
                 output_pitch,

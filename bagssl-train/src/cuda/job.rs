@@ -136,10 +136,16 @@ pub fn check() -> Result<()> {
 
 /// Does work with another ordering. For tests of the ordering, which nothing else may run beside.
 pub(super) fn with_ordering<T>(ordering: Ordering, work: impl FnOnce() -> T) -> T {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            ORDERING.store(Ordering::Events as u8, SeqCst);
+        }
+    }
     ORDERING.store(ordering as u8, SeqCst);
-    let result = work();
-    ORDERING.store(Ordering::Events as u8, SeqCst);
-    result
+    // Also where the work panics.
+    let _reset = Reset;
+    work()
 }
 
 fn ordering() -> Ordering {
@@ -161,7 +167,7 @@ fn device_handle(device: &CudaDevice) -> DeviceHandle<Server> {
 }
 
 /// What a panic said.
-fn said(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without words").to_string()
 }

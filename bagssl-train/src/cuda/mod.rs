@@ -28,8 +28,11 @@ mod matrices;
 mod norm;
 mod job;
 mod context;
+#[cfg(test)]
+mod compiled;
 mod driver;
 mod convolution;
+mod columns;
 mod plan_file;
 mod cudnn;
 mod gemm;

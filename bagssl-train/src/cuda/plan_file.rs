@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::convolution::Key;
 
-/// The version of the file's format.
-const FORMAT: u32 = 1;
+/// The version of the file's format, and of what a place among the suggestions means.
+const FORMAT: u32 = 2;
 
 /// Which of cuDNN's suggestions is the fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Choice {
-    /// Its place among the suggestions.
+    /// Its place among the suggestions of all modes.
     pub(super) index: usize,
     /// Its engine, by which it is seen whether the suggestions are still the same.
     pub(super) engine: i64,

@@ -140,7 +140,7 @@ fn pass_of(job: &mut Job, key: Key, maps: [Map; 3]) {
     job.then(move |context, at| {
         let pointers = maps.map(|map| map.at(at));
         // SAFETY: the maps lie channels last in the key's sizes and type, padding included.
-        unsafe { context.plans.run(key, pointers, &context.stream, &mut context.workspace) }
+        unsafe { context.convolve(key, pointers) }
     });
 }
 

@@ -3,6 +3,7 @@
 
 #include "../../src/cuda/source/common.cu"
 #include "../../src/cuda/source/layout.cu"
+#include "../../src/cuda/source/columns.cu"
 #include "../../src/cuda/source/norm.cu"
 #include "../../src/cuda/source/pool.cu"
 #include "../../src/cuda/source/rows.cu"
@@ -248,6 +249,44 @@ static void pooling() {
   check("sum of columns", back(columns), sums, 1e-5);
 }
 
+// The three passes of a convolution as products of matrices, against a loop over its taps.
+static void convolution(Columns c, int N, int O) {
+  int H = c.rows, W = c.columns, C = c.channels, Y = c.outputs_down, X = c.outputs_across, taps = c.kernel[0] * c.kernel[1];
+  int rows = N * Y * X, width = taps * C;
+  Doubles x = rounded<float>(numbers(1, N * H * W * C)), w = rounded<float>(numbers(2, O * width)), g = rounded<float>(numbers(3, rows * O));
+  Doubles y(rows * O), dx(x.size()), dw(w.size());
+  for (int row = 0; row < rows; row++)
+    for (int a = 0; a < c.kernel[0]; a++)
+      for (int b = 0; b < c.kernel[1]; b++) {
+        int i = row / X % Y * c.stride[0] + a - c.padding[0], j = row % X * c.stride[1] + b - c.padding[1];
+        if (i < 0 || j < 0 || i >= H || j >= W) continue;
+        for (int o = 0; o < O; o++)
+          for (int k = 0; k < C; k++) {
+            int from = ((row / X / Y * H + i) * W + j) * C + k, tap = (o * taps + a * c.kernel[1] + b) * C + k, to = row * O + o;
+            y[to] += x[from] * w[tap]; dx[from] += g[to] * w[tap]; dw[tap] += g[to] * x[from];
+          }
+      }
+  auto xs = as<float>(x);
+  std::vector<float> matrix(rows * width, NAN), dxs(x.size(), NAN);
+  launch(columns_f32, 3, 1, 64, xs.data(), matrix.data(), c, (i64)matrix.size());
+  Doubles got_y(y.size()), got_dw(dw.size());
+  std::vector<float> back_rows(matrix.size());
+  for (int row = 0; row < rows; row++)
+    for (int at = 0; at < width; at++) {
+      double sum = 0;
+      for (int o = 0; o < O; o++) {
+        got_y[row * O + o] += matrix[row * width + at] * w[o * width + at];
+        got_dw[o * width + at] += matrix[row * width + at] * g[row * O + o];
+        sum += g[row * O + o] * w[o * width + at];
+      }
+      back_rows[row * width + at] = (float)sum;
+    }
+  launch(columns_gradient_f32, 3, 1, 64, back_rows.data(), dxs.data(), c, (i64)dxs.size());
+  check("convolution by columns", got_y, y, 1e-6);
+  check("convolution by columns, weight", got_dw, dw, 1e-6);
+  check("convolution by columns, input", back(dxs), dx, 1e-6);
+}
+
 // Steps of two parameters: one that decays, and that LARS adapts, and one that does neither.
 static void steps() {
   const size_t lengths[2] = {1000, 3};
@@ -390,6 +429,8 @@ int main() {
   finishing<bf16>(33, 3, false, true);
   finishing<float>(5, 300, false, false);
   pooling();
+  convolution({9, 7, 4, 5, 6, {3, 2}, {2, 1}, {1, 0}}, 3, 8);
+  convolution({5, 8, 3, 3, 4, {1, 1}, {2, 2}, {0, 0}}, 2, 5);
   steps();
   vectors();
   std::printf(failed ? "some failed\n" : "all pass\n");

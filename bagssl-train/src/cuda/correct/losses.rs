@@ -5,10 +5,10 @@ use burn::backend::Autodiff;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::super::check;
 use super::super::kernels::{Cudnn, F32};
 use super::super::run::OnCuda;
-use super::{Row, difference, flat, random, row, tensor};
+use super::report::{Checks, Figure};
+use super::values::{difference, flat, random, tensor};
 use crate::backend::NdArray;
 use crate::loss::{Algebra, Loss};
 
@@ -25,19 +25,18 @@ fn results<B: Backend, A: Algebra<B>>(loss: Loss, dims: [usize; 3]) -> [Vec<f32>
     [flat(value.values), gradient]
 }
 
-pub(super) fn rows<B: OnCuda>(prefix: &str) -> Vec<Row> {
-    let mut rows = Vec::new();
+pub(super) fn losses<B: OnCuda>(checks: &mut Checks<'_>) {
     for (name, loss) in [("tcr", Loss::tcr(200.0, 0.2)), ("vicreg", Loss::vicreg())] {
         for dims in SHAPES {
-            let got = results::<B, Cudnn<F32>>(loss, dims);
-            let expected = results::<NdArray, Stock>(loss, dims);
-            let failed = check().err().map(|error| error.to_string()).unwrap_or_default();
-            for ((part, got), expected) in ["values", "gradient"].iter().zip(&got).zip(&expected) {
-                let expected: Vec<f64> = expected.iter().map(|&value| f64::from(value)).collect();
-                let operation = format!("{prefix}loss {name}, {part}");
-                rows.push(row(operation, &format!("{dims:?}"), ("f32", 1e-4), difference(got, &expected), &failed));
-            }
+            checks.check("f32", &format!("{name}, {dims:?}"), || {
+                let got = results::<B, Cudnn<F32>>(loss, dims);
+                let expected = results::<NdArray, Stock>(loss, dims);
+                let figure = |((part, got), expected): ((&str, &Vec<f32>), &Vec<f32>)| {
+                    let expected: Vec<f64> = expected.iter().map(|&value| f64::from(value)).collect();
+                    Figure::new(format!("{name}, {part}"), difference(got, &expected), 1e-4)
+                };
+                ["values", "gradient"].into_iter().zip(&got).zip(&expected).map(figure).collect()
+            });
         }
     }
-    rows
 }

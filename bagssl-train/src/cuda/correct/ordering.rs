@@ -6,65 +6,147 @@ use burn::tensor::{FloatDType, Tensor};
 
 use super::super::driver::Ordering;
 use super::super::job::with_ordering;
-use super::super::kernels::Cudnn;
-use super::super::run::Plain;
-use super::{Row, random, tensor};
+use super::super::kernels::{Cudnn, F32};
+use super::super::run::OnCuda;
+use super::report::{Checks, Figure};
+use super::values::{flat, random, tensor};
 
 const RUNS: usize = 4;
 const THREADS: u64 = 3;
 const DIMS: [usize; 4] = [64, 64, 32, 32];
 
-/// Runs with events give the bits of runs that wait on the host; runs without any ordering do not, or this test would show
-/// nothing.
-pub(super) fn rows() -> Vec<Row> {
-    let device = Default::default();
-    let one = |ordering| with_ordering(ordering, || chain(1, &device));
-    let many = |ordering| {
-        with_ordering(ordering, || {
-            std::thread::scope(|scope| {
-                let chains: Vec<_> =
-                    (1..=THREADS).map(|seed| scope.spawn(move || chain(seed, &Default::default()))).collect();
-                chains.into_iter().flat_map(|chain| chain.join().unwrap_or_default()).collect::<Vec<u32>>()
-            })
-        })
-    };
-    // Twice: the first run finds the plans.
-    one(Ordering::Host);
-    let expected = [one(Ordering::Host), many(Ordering::Host)];
-    let differing = |ordering, threads: bool| {
-        let run = || if threads { many(ordering) } else { one(ordering) };
-        (0..RUNS).filter(|_| run() != expected[usize::from(threads)]).count()
-    };
-    let row = |name: &str, threads: bool, differing: usize, pass: bool, note: &str| Row {
-        operation: format!("ordering, {name}"),
-        shape: format!("{DIMS:?}, {} threads", if threads { THREADS } else { 1 }),
-        dtype: "bf16",
-        error: differing as f64,
-        bound: 0.0,
-        pass,
-        note: note.into(),
-    };
-    let mut rows = Vec::new();
-    for threads in [false, true] {
-        let count = differing(Ordering::Events, threads);
-        rows.push(row("by events", threads, count, count == 0, "runs of 4 that differ from waiting on the host"));
+/// The side of the matrices of [`Late::Ours`], and how many products are queued before Burn reads the last.
+///
+/// Each is `2 * 4096^3` = 1.4e11 operations in f32, at the 67e12 a second that an H100's data sheet says 2.1 ms at least: the
+/// 12 of them run for 25 ms or longer, and longer yet on most other GPUs. To queue them takes the host some 10 microseconds
+/// each, and nothing between them and the read waits.
+const SIDE: usize = 4096;
+const PRODUCTS: usize = 12;
+
+/// The values of [`Late::Burns`], and how many operations of Burn's are queued before ours reads the last.
+///
+/// Each reads and writes `4 * 2^26` bytes, 0.54 GB, at the 3.35e12 a second that an H100's data sheet says 0.16 ms at least:
+/// the 150 of them run for 24 ms or longer.
+const VALUES: usize = 1 << 26;
+const STEPS: usize = 150;
+
+/// How many values are read to the host: the last, which long work comes to last.
+const READ: usize = 1 << 16;
+
+/// Long work, and who reads it.
+#[derive(Debug, Clone, Copy)]
+enum Late {
+    /// On our stream, read by Burn.
+    Ours,
+    /// On Burn's stream, read by ours.
+    Burns,
+}
+
+/// Runs with events give the bits of runs that wait on the host. Runs without any ordering do not, or this test would show
+/// nothing: the negative control.
+pub(super) fn ordering<B: OnCuda>(checks: &mut Checks<'_>) {
+    for threads in [1, THREADS] {
+        checks.check("bf16", &format!("convolutions between Burn's operations, {DIMS:?}, {threads} threads"), || {
+            // The first finds the plans.
+            run_chains::<B>(Ordering::Host, threads);
+            let expected = run_chains::<B>(Ordering::Host, threads);
+            let differing = (0..RUNS).filter(|_| run_chains::<B>(Ordering::Events, threads) != expected).count();
+            vec![figure("by events, runs that differ", differing)]
+        });
     }
-    let count = differing(Ordering::None, false);
-    rows.push(row("none", false, count, count > 0, "negative control: some of the 4 runs must differ"));
-    rows
+    for late in [Late::Ours, Late::Burns] {
+        let shape = match late {
+            Late::Ours => format!("{PRODUCTS} products of side {SIDE} on our stream, then Burn's read"),
+            Late::Burns => format!("{STEPS} operations of Burn's on {VALUES} values, then our read"),
+        };
+        checks.check("f32", &shape, || lates::<B>(late));
+    }
+}
+
+/// Before each run comes one of another seed, whose values lie in the memory that is read too early.
+fn lates<B: OnCuda>(late: Late) -> Vec<Figure> {
+    let device = B::Device::default();
+    // Rows of values in [-1, 1), whose squares are 1/3 in the mean: times this, products by them keep their size.
+    let factor = tensor::<B, 2>(&random(3, SIDE * SIDE), [SIDE, SIDE], &device) * (3.0 / SIDE as f32).sqrt();
+    settle(&factor);
+    let run = |ordering, seed| with_ordering(ordering, || late.run(seed, &factor));
+    let other = run(Ordering::Host, 2);
+    let expected = run(Ordering::Host, 1);
+    let differs = |ordering| {
+        run(Ordering::Host, 2);
+        let got = run(ordering, 1);
+        got.len() != READ || got != expected
+    };
+    let by_events = (0..RUNS).filter(|_| differs(Ordering::Events)).count();
+    let as_if_ordered = (0..RUNS).filter(|_| !differs(Ordering::None)).count();
+    // What the last of them left running is waited for.
+    run(Ordering::Host, 2);
+    let note = "negative control: each run must differ (not with CUDA_LAUNCH_BLOCKING=1)";
+    vec![
+        figure("seeds that give the same", usize::from(other == expected)),
+        figure("by events, runs that differ", by_events),
+        Figure { note: note.into(), ..figure("not ordered, runs that do not", as_if_ordered) },
+    ]
+}
+
+fn figure(of: &str, runs: usize) -> Figure {
+    Figure::new(of, runs as f64, 0.0)
+}
+
+impl Late {
+    /// The bits of the last [`READ`] values.
+    fn run<B: OnCuda>(self, seed: u64, factor: &Tensor<B, 2>) -> Vec<u32> {
+        let row = tensor::<B, 2>(&random(seed, SIDE), [1, SIDE], &factor.device());
+        let multiplied = |rows| <Cudnn<F32> as Kernels<B>>::linear(rows, factor.clone(), None);
+        let last_rows = |rows: Tensor<B, 2>| {
+            let [count, _] = rows.dims();
+            rows.narrow(0, count - READ / SIDE, READ / SIDE)
+        };
+        match self {
+            Late::Ours => {
+                let rows = row.repeat_dim(0, SIDE);
+                settle(&rows);
+                bits(last_rows((0..PRODUCTS).fold(rows, |rows, _| multiplied(rows))) * 1.5)
+            }
+            Late::Burns => {
+                let rows = row.repeat_dim(0, VALUES / SIDE);
+                settle(&rows);
+                bits(multiplied(last_rows((0..STEPS).fold(rows, |rows, _| rows * 0.999))))
+            }
+        }
+    }
+}
+
+/// Waits until a tensor of Burn's is there.
+fn settle<B: OnCuda>(tensor: &Tensor<B, 2>) {
+    let _ = bits(tensor.clone().narrow(0, 0, 1));
+}
+
+/// The results of as many threads.
+fn run_chains<B: OnCuda>(ordering: Ordering, threads: u64) -> Vec<Vec<u32>> {
+    with_ordering(ordering, || {
+        std::thread::scope(|scope| {
+            let chains: Vec<_> = (1..=threads).map(|seed| scope.spawn(move || chain::<B>(seed))).collect();
+            chains.into_iter().map(|chain| chain.join().unwrap_or_default()).collect()
+        })
+    })
 }
 
 /// Convolutions between operations of Burn's that take about as long; the bits of what comes out.
-fn chain(seed: u64, device: &cubecl::cuda::CudaDevice) -> Vec<u32> {
+fn chain<B: OnCuda>(seed: u64) -> Vec<u32> {
+    let device = B::Device::default();
     let window = Window::square(3, 1, 1);
-    let weight = tensor::<Plain, 4>(&random(2, 64 * 64 * 9), [64, 64, 3, 3], device) * 0.04;
-    let mut map = tensor::<Plain, 4>(&random(seed, DIMS.iter().product()), DIMS, device).cast(FloatDType::BF16);
-    let conv = |map: Tensor<Plain, 4>| <Cudnn as Kernels<Plain>>::conv2d(map, weight.clone(), window);
+    let weight = tensor::<B, 4>(&random(2, 64 * 64 * 9), [64, 64, 3, 3], &device) * 0.04;
+    let mut map = tensor::<B, 4>(&random(seed, DIMS.iter().product()), DIMS, &device).cast(FloatDType::BF16);
+    let conv = |map: Tensor<B, 4>| <Cudnn as Kernels<B>>::conv2d(map, weight.clone(), window);
     for _ in 0..40 {
         let first = conv(map.clone() * 1.5);
         let second = conv((first + map) * 0.5);
         map = (second * 0.7).tanh() * 1.1 + 0.01;
     }
-    let values = map.cast(FloatDType::F32).into_data().into_vec::<f32>().unwrap_or_default();
-    values.into_iter().map(f32::to_bits).collect()
+    bits(map)
+}
+
+fn bits<B: OnCuda, const D: usize>(tensor: Tensor<B, D>) -> Vec<u32> {
+    flat(tensor).into_iter().map(f32::to_bits).collect()
 }

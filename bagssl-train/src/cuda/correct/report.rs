@@ -1,0 +1,255 @@
+//! What is told of checks while they run, and in the end.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use super::super::job::said;
+
+/// How far a result is from what it should be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The part of the check that it belongs to.
+    pub part: &'static str,
+    /// What was compared.
+    pub figure: String,
+    /// The shapes, and how the tensors lie in memory.
+    pub shape: String,
+    /// What it computes in.
+    pub dtype: &'static str,
+    /// The largest difference, over the largest value that it should give.
+    pub error: f64,
+    /// How large that may be.
+    pub bound: f64,
+    /// How long the check took that this is a figure of.
+    pub seconds: f64,
+    /// Whether the error is not larger than its bound, and nothing else went wrong.
+    pub pass: bool,
+    /// What else there is to say: an error of the GPU, the words of a panic.
+    pub note: String,
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Row { part, figure, dtype, error, bound, seconds, pass, note, .. } = self;
+        let verdict = if *pass { "ok" } else { "FAILED" };
+        write!(f, "{verdict:<6} {part:<17} {figure:<36} {dtype:<4} {error:>8.1e} <= {bound:.0e} {seconds:>7.2} s")?;
+        if note.is_empty() { Ok(()) } else { write!(f, "  ({note})") }
+    }
+}
+
+/// What is told.
+#[derive(Debug, Clone, Copy)]
+pub enum Told<'a> {
+    /// A check begins: its part, what it computes in, and its shapes.
+    Begins(&'static str, &'static str, &'a str),
+    /// One of its figures, when it has ended.
+    Ended(&'a Row),
+}
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Told::Begins(part, dtype, shape) => write!(f, "       {part} in {dtype}: {shape}"),
+            Told::Ended(row) => row.fmt(f),
+        }
+    }
+}
+
+/// What all checks gave.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Summary {
+    /// In the order in which they ran.
+    pub parts: Vec<PartSummary>,
+    /// What failed.
+    pub failed: Vec<Row>,
+}
+
+/// What the checks of a part gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartSummary {
+    /// Its name.
+    pub name: &'static str,
+    /// Its figures.
+    pub figures: usize,
+    /// How many of them failed.
+    pub failed: usize,
+    /// The largest share that an error had of its bound.
+    pub worst: f64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl fmt::Display for Summary {
+    /// A line for each part, the rows that failed, and the sums.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for PartSummary { name, figures, failed, worst, seconds } in &self.parts {
+            let share = format!("largest error {worst:.2} of its bound");
+            writeln!(f, "{name:<17} {figures:>4} figures, {failed:>3} failed, {share}, {seconds:.1} s")?;
+        }
+        for row in &self.failed {
+            writeln!(f, "{row}: {}", row.shape)?;
+        }
+        let sum = |of: fn(&PartSummary) -> f64| self.parts.iter().map(of).sum::<f64>();
+        let (figures, seconds) = (sum(|part| part.figures as f64), sum(|part| part.seconds));
+        write!(f, "{figures} figures, {} failed, {seconds:.1} s", self.failed.len())
+    }
+}
+
+/// A result beside what it should be.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Figure {
+    pub(super) of: String,
+    pub(super) error: f64,
+    pub(super) bound: f64,
+    pub(super) note: String,
+}
+
+impl Figure {
+    pub(super) fn new(of: impl Into<String>, error: f64, bound: f64) -> Self {
+        Figure { of: of.into(), error, bound, note: String::new() }
+    }
+}
+
+/// The checks as they run.
+pub(super) struct Checks<'a> {
+    tell: &'a mut dyn FnMut(Told<'_>),
+    /// What went wrong on the GPU since it was last asked.
+    ask: &'a dyn Fn() -> Option<String>,
+    summary: Summary,
+}
+
+impl<'a> Checks<'a> {
+    pub(super) fn new(tell: &'a mut dyn FnMut(Told<'_>), ask: &'a dyn Fn() -> Option<String>) -> Self {
+        Checks { tell, ask, summary: Summary::default() }
+    }
+
+    /// Runs the checks of a part.
+    pub(super) fn part(&mut self, name: &'static str, run: impl FnOnce(&mut Self)) {
+        self.summary.parts.push(PartSummary { name, figures: 0, failed: 0, worst: 0.0, seconds: 0.0 });
+        let begun = Instant::now();
+        // What a check itself panics with is caught there; this is for what lies between them.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(self))) {
+            self.end(panicked(&*panic), "", "between checks", 0.0, String::new());
+        }
+        self.last().seconds = begun.elapsed().as_secs_f64();
+    }
+
+    /// Runs a check, which gives its figures. It fails as well if the GPU tells of an error.
+    pub(super) fn check(&mut self, dtype: &'static str, shape: &str, work: impl FnOnce() -> Vec<Figure>) {
+        let part = self.last().name;
+        (self.tell)(Told::Begins(part, dtype, shape));
+        let begun = Instant::now();
+        let figures = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| vec![panicked(&*panic)]);
+        let seconds = begun.elapsed().as_secs_f64();
+        let error = (self.ask)().unwrap_or_default();
+        for figure in figures {
+            self.end(figure, dtype, shape, seconds, error.clone());
+        }
+    }
+
+    pub(super) fn finish(self) -> Summary {
+        self.summary
+    }
+
+    fn end(&mut self, figure: Figure, dtype: &'static str, shape: &str, seconds: f64, failure: String) {
+        let Figure { of: figure, error, bound, note } = figure;
+        let pass = failure.is_empty() && error <= bound;
+        let notes = [note, failure].into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>();
+        let (part, shape, note) = (self.last().name, shape.to_string(), notes.join("; "));
+        let row = Row { part, figure, shape, dtype, error, bound, seconds, pass, note };
+        (self.tell)(Told::Ended(&row));
+        let part = self.last();
+        part.figures += 1;
+        part.failed += usize::from(!pass);
+        if bound > 0.0 {
+            part.worst = part.worst.max(error / bound);
+        }
+        if !pass {
+            self.summary.failed.push(row);
+        }
+    }
+
+    fn last(&mut self) -> &mut PartSummary {
+        self.summary.parts.last_mut().expect("checks run in a part")
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Figure {
+    let words = said(panic);
+    let note = format!("panicked: {}", words.lines().collect::<Vec<_>>().join(" "));
+    Figure { of: "the check".into(), error: f64::INFINITY, bound: 0.0, note }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        static ERROR: Cell<Option<String>> = const { Cell::new(None) };
+    }
+
+    fn told(run: impl FnOnce(&mut Checks<'_>)) -> (Vec<String>, Summary) {
+        let mut lines = Vec::new();
+        let mut tell = |told: Told<'_>| lines.push(told.to_string());
+        let ask = || ERROR.take();
+        let mut checks = Checks::new(&mut tell, &ask);
+        checks.part("norm", run);
+        let summary = checks.finish();
+        (lines, summary)
+    }
+
+    #[test]
+    fn each_figure_is_told_as_its_check_ends() {
+        let (lines, summary) = told(|checks| {
+            checks.check("bf16", "[2, 3]", || {
+                vec![Figure::new("output", 5e-3, 1e-2), Figure::new("input gradient", 2e-2, 1e-2)]
+            });
+        });
+        assert_eq!(lines[0], "       norm in bf16: [2, 3]");
+        assert_eq!(
+            lines[1],
+            "ok     norm              output                               bf16   5.0e-3 <= 1e-2    0.00 s"
+        );
+        assert_eq!(
+            lines[2],
+            "FAILED norm              input gradient                       bf16   2.0e-2 <= 1e-2    0.00 s"
+        );
+        let text = summary.to_string();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "norm                 2 figures,   1 failed, largest error 2.00 of its bound, 0.0 s");
+        assert!(lines[1].starts_with("FAILED norm ") && lines[1].ends_with(": [2, 3]"), "{text}");
+        assert_eq!(lines[2], "2 figures, 1 failed, 0.0 s");
+    }
+
+    #[test]
+    fn what_fails_or_panics_does_not_stop_the_next() {
+        let (lines, summary) = told(|checks| {
+            checks.check("f32", "a", || panic!("gone\nfor good"));
+            checks.check("f32", "b", || vec![Figure::new("output", f64::NAN, 1.0)]);
+            checks.check("f32", "c", || vec![Figure::new("output", 1e-5, 1e-4)]);
+            panic!("between");
+        });
+        assert!(lines[1].starts_with("FAILED") && lines[1].ends_with("(panicked: gone for good)"), "{}", lines[1]);
+        // What is not a number is no pass.
+        assert!(lines[3].starts_with("FAILED") && lines[5].starts_with("ok"), "{lines:?}");
+        assert!(lines[6].ends_with("(panicked: between)"), "{}", lines[6]);
+        assert_eq!((summary.parts[0].figures, summary.parts[0].failed, summary.failed.len()), (4, 3, 3));
+    }
+
+    #[test]
+    fn an_error_of_the_gpu_fails_all_figures_of_its_check_alone() {
+        let good = || vec![Figure::new("output", 0.0, 1e-4), Figure::new("mean", 0.0, 1e-4)];
+        let (lines, summary) = told(|checks| {
+            checks.check("f32", "a", || {
+                ERROR.set(Some("cuda: norm: gone".into()));
+                good()
+            });
+            checks.check("f32", "b", good);
+        });
+        assert!(lines[1].ends_with("(cuda: norm: gone)") && lines[2].ends_with("(cuda: norm: gone)"), "{lines:?}");
+        assert_eq!(summary.failed.len(), 2);
+    }
+}
