@@ -15,7 +15,7 @@ const MOST_REGISTERS: u32 = 128;
 const MOST_IN_LARGE_BLOCKS: u32 = 64;
 
 /// The kernels that are launched in blocks of 1024 threads.
-const LARGE_BLOCKS: [&str; 3] = ["norm_merge", "norm_sums_merge", "sum_columns"];
+const LARGE_BLOCKS: [&str; 4] = ["norm_merge", "norm_sums_merge", "sum_columns", "similarity_columns"];
 
 /// What a block may have without asking for more.
 const MOST_SHARED: u32 = 48 << 10;
