@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 /// A tensor of Burn's CUDA backend.
 pub(super) type Cube = CubeTensor<CudaRuntime>;
 
-type Server = <CudaRuntime as Runtime>::Server;
+pub(super) type Server = <CudaRuntime as Runtime>::Server;
 type Step = Box<dyn FnOnce(&mut Context, &Pointers) -> Outcome + Send>;
 
 /// The first error since the last [`check`].
@@ -151,7 +151,7 @@ pub(super) fn is_aligned(tensor: &Cube) -> bool {
     tensor.handle.offset_start.unwrap_or(0).is_multiple_of(16)
 }
 
-fn device_handle(device: &CudaDevice) -> DeviceHandle<Server> {
+pub(super) fn device_handle(device: &CudaDevice) -> DeviceHandle<Server> {
     thread_local! {
         static HANDLES: RefCell<HashMap<usize, DeviceHandle<Server>>> = RefCell::new(HashMap::new());
     }

@@ -27,6 +27,7 @@ mod map;
 mod matrices;
 mod norm;
 mod job;
+mod transfer;
 mod context;
 mod driver;
 mod convolution;
