@@ -37,6 +37,8 @@ mod gemm;
 mod memory;
 mod nccl;
 pub mod correct;
+#[cfg(all(test, feature = "ndarray"))]
+mod recorded;
 
 pub use job::check;
 pub use kernels::{Bf16, Cudnn, F32, Precision, Tf32};
