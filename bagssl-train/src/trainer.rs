@@ -9,8 +9,8 @@ use bagssl_core::embed::Rows;
 use bagssl_core::model::{BatchStatistics, Kernels, Model, ModelGradients};
 use bagssl_core::observe::{Event, Observer, Verdict};
 use burn::module::{AutodiffModule, Module};
-use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use crate::config::{CheckedConfig, OnNotFinite};
 use crate::error::{Error, Result};
@@ -514,11 +514,8 @@ struct Part<B: AutodiffBackend> {
 fn parts<B: AutodiffBackend, K: Kernels<B>>(batch: PatchBatch, together: usize, device: &B::Device) -> Vec<Part<B>> {
     let shape = batch.shape();
     let dims = [shape.images * together, shape.channels, shape.height, shape.width];
-    let part = |values: Vec<f32>| Part {
-        tensor: K::upload(values, dims, device),
-        images: shape.images,
-        patches: together,
-    };
+    let part =
+        |values: Vec<f32>| Part { tensor: K::upload(values, dims, device), images: shape.images, patches: together };
     if together == shape.patches {
         return vec![part(batch.into_data())];
     }
