@@ -1,6 +1,7 @@
 //! Batches of patches: what a loader hands to training and evaluation.
 
 use std::prelude::v1::*;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
@@ -34,11 +35,11 @@ impl BatchShape {
 /// Patches of some images, normalised and ready for a network.
 ///
 /// # Shapes
-/// `data` is `[batch, patch, channel, height, width]`, row-major.
+/// `data` is `[batch, patch, channel, height, width]`, row-major. Clones share it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PatchBatch {
     shape: BatchShape,
-    data: Vec<f32>,
+    data: Arc<Vec<f32>>,
     images: Vec<u32>,
     labels: Vec<u32>,
 }
@@ -63,7 +64,7 @@ impl PatchBatch {
         expect("values of a patch batch", shape.rows() * shape.patch_len(), data.len())?;
         expect("images of a patch batch", shape.images, images.len())?;
         expect("labels of a patch batch", shape.images, labels.len())?;
-        Ok(PatchBatch { shape, data, images, labels })
+        Ok(PatchBatch { shape, data: Arc::new(data), images, labels })
     }
 
     /// The shape of the values.
@@ -76,9 +77,19 @@ impl PatchBatch {
         &self.data
     }
 
-    /// The values, without a copy.
+    /// The values, without a copy unless a clone has them too.
     pub fn into_data(self) -> Vec<f32> {
-        self.data
+        Arc::unwrap_or_clone(self.data)
+    }
+
+    /// Whether a clone has the values too: where a source keeps its batch, it may give them again.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.data) > 1
+    }
+
+    /// Whether this is a clone of `other`, or the other way round.
+    pub fn shares_with(&self, other: &PatchBatch) -> bool {
+        self.shape == other.shape && Arc::ptr_eq(&self.data, &other.data)
     }
 
     /// Each image's index in its data set.
@@ -132,6 +143,18 @@ mod tests {
         let batch = PatchBatch::new(shape, data, vec![5, 9], vec![0, 1]).unwrap();
         assert_eq!(batch.patch(1, 2), [10.0, 11.0]);
         assert_eq!(batch.patch(0, 2), [4.0, 5.0]);
+    }
+
+    #[test]
+    fn clones_share_their_values_and_equal_batches_do_not() {
+        let shape = BatchShape { images: 1, patches: 1, channels: 1, height: 1, width: 2 };
+        let batch = || PatchBatch::new(shape, vec![1.0, 2.0], vec![0], vec![0]).unwrap();
+        let (kept, other) = (batch(), batch());
+        assert!(!kept.is_shared() && kept == other && !kept.shares_with(&other));
+        let given = kept.clone();
+        assert!(given.is_shared() && given.shares_with(&kept));
+        assert_eq!(given.into_data(), [1.0, 2.0]);
+        assert!(!kept.is_shared());
     }
 
     #[test]

@@ -2,15 +2,14 @@
 
 use std::marker::PhantomData;
 
-use bagssl_core::model::Kernels;
+use bagssl_core::model::{Kernels, Reading};
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 
 use crate::error::{Error, Result};
 use crate::loss::{Algebra, LossValue};
 
-/// The figures of a step and what tells whether they are numbers, as one tensor: reading waits for the device, so that it
-/// is done once.
+/// The figures of a step and what tells whether they are numbers, as one tensor, which is read in one copy.
 #[derive(Debug)]
 pub(crate) struct Readout<B: AutodiffBackend, K> {
     step: u64,
@@ -42,24 +41,46 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Readout<B, K>
         Readout { step, images, names: value.names, values, projections, kernels: PhantomData }
     }
 
-    /// The step that it is of.
-    pub(crate) fn step(&self) -> u64 {
-        self.step
-    }
-
     /// The projections, `[image, patch, dim]`.
     pub(crate) fn projections(&self) -> Tensor<B::InnerBackend, 3> {
         self.projections.clone()
     }
 
-    /// The figures by name with [`SIMILARITY`] and the length of the whole gradient, and whether a worker wants to stop. `parameters`
-    /// are the names of those that are trained.
+    /// Begins to read the figures: where work is queued, the copy comes before all that is queued later.
+    pub(crate) fn begin(self) -> Figures<B, K> {
+        let Readout { step, images, names, values, .. } = self;
+        // The kernels' type is that of tensors under autodiff.
+        let reading = K::read_later(Tensor::from_inner(values));
+        Figures { step, images, names, reading, kernels: PhantomData }
+    }
+}
+
+/// The figures of a step, on their way to the host.
+#[derive(Debug)]
+pub(crate) struct Figures<B, K> {
+    step: u64,
+    images: Vec<u32>,
+    names: Vec<&'static str>,
+    reading: Reading,
+    kernels: PhantomData<fn(B) -> K>,
+}
+
+impl<B: AutodiffBackend, K: Kernels<B>> Figures<B, K> {
+    /// The step that they are of.
+    pub(crate) fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Waits for the figures: by name with [`SIMILARITY`] and the length of the whole gradient, and whether a worker wants
+    /// to stop. `parameters` are the names of those that are trained.
     ///
     /// # Errors
     /// [`Error::Kernels`] if work that was queued has failed, [`Error::NotFinite`] with the images that it comes from.
     pub(crate) fn read(self, parameters: &[String]) -> Result<(Vec<(&'static str, f64)>, bool)> {
-        let values = self.values.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+        let values = self.reading.wait();
+        // What went wrong first says more than that there is nothing to read.
         K::check().map_err(Error::Kernels)?;
+        let values = values.map_err(Error::Kernels)?;
         let (figures, rest) = values.split_at(self.names.len());
         let (similarity, rest) = rest.split_first().expect("there is a similarity");
         let (sums, rest) = rest.split_at(self.images.len());

@@ -9,14 +9,14 @@ use bagssl_core::embed::Rows;
 use bagssl_core::model::{BatchStatistics, Kernels, Model, ModelGradients};
 use bagssl_core::observe::{Event, Observer, Verdict};
 use burn::module::{AutodiffModule, Module};
+use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Tensor, TensorData};
 
 use crate::config::{CheckedConfig, OnNotFinite};
 use crate::error::{Error, Result};
 use crate::loss::{Algebra, LossValue};
 use crate::optimiser::{Optimiser, Together};
-use crate::readout::Readout;
+use crate::readout::{Figures, Readout};
 use crate::schedule::StepSchedule;
 use crate::store::Store;
 use crate::workers::{Exchange, Rank, with_exchange};
@@ -41,6 +41,8 @@ pub struct Trainer<B: AutodiffBackend, K> {
     model: Model<B>,
     optimiser: Optimiser<B::InnerBackend>,
     step: u64,
+    /// The last batch on the device, if its source keeps it and may give it again.
+    kept: Option<(PatchBatch, Vec<Part<B>>)>,
     exchange: Option<Arc<dyn Exchange<B::InnerBackend>>>,
     /// Whether this worker's observer has said stop: the others hear of it with the next step.
     stop: bool,
@@ -65,7 +67,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         let model = Model::init(config.plan(), config.config().seed, &device);
         let optimiser = Optimiser::new(config.config().optimiser)?;
         let (exchange, stop, kernels) = (None, false, PhantomData);
-        Ok(Trainer { config, info, device, model, optimiser, step: 0, exchange, stop, kernels })
+        Ok(Trainer { config, info, device, model, optimiser, step: 0, kept: None, exchange, stop, kernels })
     }
 
     /// The state that a run's [`Store`] was given.
@@ -184,7 +186,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         let skips = self.config.config().on_not_finite == OnNotFinite::Skip;
         let rate = self.config.config().optimiser.rate();
         let mut telling = Telling { observer, epoch, schedule, rate, sums: Vec::new(), count: 0.0 };
-        let (mut verdict, mut waiting) = (Verdict::Continue, None::<Readout<B, K>>);
+        let (mut verdict, mut waiting) = (Verdict::Continue, None::<Figures<B, K>>);
         let mut last_projections = None;
         for batch in source.epoch(epoch, first) {
             let batch = batch.map_err(Error::Source)?;
@@ -195,15 +197,16 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             let pass = self.checked_pass(batch, source)?;
             let projections = pass.readout.projections();
             if K::QUEUED && !skips {
-                // The device goes on with this step while the one before is read.
+                // The device goes on with this step while the one before is waited for.
                 self.update(pass.gradients, pass.statistics, schedule);
                 last_projections = Some(projections);
-                if let Some(before) = waiting.replace(pass.readout) {
+                if let Some(before) = waiting.replace(pass.readout.begin()) {
                     verdict = self.told(&mut telling, before.step(), before.read(&parameters)?)?;
                 }
             } else {
-                let step = pass.readout.step();
-                verdict = match pass.readout.read(&parameters) {
+                let figures = pass.readout.begin();
+                let step = figures.step();
+                verdict = match figures.read(&parameters) {
                     Err(Error::NotFinite { what, images, .. }) if skips => {
                         self.step += 1;
                         telling.skipped(step, &what, &images)?
@@ -253,18 +256,29 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
     }
 
     /// The loss and the gradients of a batch.
-    fn checked_pass(&self, batch: PatchBatch, source: &dyn PatchSource) -> Result<Pass<B, K>> {
+    fn checked_pass(&mut self, batch: PatchBatch, source: &dyn PatchSource) -> Result<Pass<B, K>> {
         let shape = batch.shape();
         if shape != source.shape() {
             return Err(Error::Batch { expected: source.shape(), got: shape });
         }
         let images = batch.images().to_vec();
-        let parts = parts(batch, self.config.config().batch.together(), &self.device);
+        let parts = self.parts(batch);
         with_exchange(self.exchange.as_ref(), || match &parts[..] {
             [whole] if self.exchange.is_none() => self.whole(whole.clone(), images),
             [whole] => self.shared(whole.clone(), images),
             parts => self.in_parts(parts, images),
         })
+    }
+
+    /// A batch on the device, in parts. One that the source keeps and gives again is brought there once.
+    fn parts(&mut self, batch: PatchBatch) -> Vec<Part<B>> {
+        if let Some((_, parts)) = self.kept.as_ref().filter(|(kept, _)| kept.shares_with(&batch)) {
+            return parts.clone();
+        }
+        let kept = batch.is_shared().then(|| batch.clone());
+        let parts = parts::<B, K>(batch, self.config.config().batch.together(), &self.device);
+        self.kept = kept.map(|batch| (batch, parts.clone()));
+        parts
     }
 
     /// The optimiser's step.
@@ -488,7 +502,7 @@ impl Telling<'_> {
 }
 
 /// Some patches of every image of a batch.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Part<B: AutodiffBackend> {
     /// `[image * patch, channel, height, width]`
     tensor: Tensor<B, 4>,
@@ -497,14 +511,11 @@ struct Part<B: AutodiffBackend> {
 }
 
 /// A batch in parts of `together` patches of each image.
-fn parts<B: AutodiffBackend>(batch: PatchBatch, together: usize, device: &B::Device) -> Vec<Part<B>> {
+fn parts<B: AutodiffBackend, K: Kernels<B>>(batch: PatchBatch, together: usize, device: &B::Device) -> Vec<Part<B>> {
     let shape = batch.shape();
     let dims = [shape.images * together, shape.channels, shape.height, shape.width];
-    let part = |values: Vec<f32>| Part {
-        tensor: Tensor::from_data(TensorData::new(values, dims), device),
-        images: shape.images,
-        patches: together,
-    };
+    let part =
+        |values: Vec<f32>| Part { tensor: K::upload(values, dims, device), images: shape.images, patches: together };
     if together == shape.patches {
         return vec![part(batch.into_data())];
     }

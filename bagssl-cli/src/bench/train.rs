@@ -69,7 +69,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Patches of noise.
+/// One batch of noise, again and again.
 struct Noise(BatchShape);
 
 impl PatchSource for Noise {
@@ -86,7 +86,9 @@ impl PatchSource for Noise {
         let shape = self.0;
         let data: Vec<f32> = (0..shape.rows() * shape.patch_len()).map(|_| random.uniform(-1.0, 1.0)).collect();
         let images = (0..shape.images as u32).collect::<Vec<_>>();
-        Box::new((first..).map(move |_| Ok(PatchBatch::new(shape, data.clone(), images.clone(), images.clone())?)))
+        // Clones of one batch are brought to the device once.
+        let batch = PatchBatch::new(shape, data, images.clone(), images);
+        Box::new((first..).map(move |_| Ok(batch.clone()?)))
     }
 }
 

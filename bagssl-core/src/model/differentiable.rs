@@ -1,6 +1,7 @@
 //! Own kernels under Burn's autodiff.
 
 use std::prelude::v1::*;
+use std::sync::Arc;
 
 use core::fmt::Debug;
 use core::marker::PhantomData;
@@ -13,7 +14,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor, TensorPrimitive};
 
-use super::kernels::{Kernels, Normed, NormedInputs, Stock};
+use super::kernels::{Kernels, Normed, NormedInputs, Reading, Stock};
 use crate::plan::Window;
 
 /// The kernels `K` of a backend, made differentiable: convolution and batch norm run `K`'s forward and backward passes;
@@ -98,9 +99,28 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
         K::batches()
     }
 
+    fn upload(values: Vec<f32>, dims: [usize; 4], device: &B::Device) -> Tensor<Autodiff<B>, 4> {
+        Tensor::from_inner(K::upload(values, dims, device))
+    }
+
+    fn read_later(values: Tensor<Autodiff<B>, 1>) -> Reading {
+        K::read_later(values.inner())
+    }
+
     fn check() -> core::result::Result<(), String> {
         K::check()
     }
+}
+
+/// Adds a map's gradient to what there is of it: `part.primitive` to that of `part.node`. Burn's own addition would go
+/// through maps whose channels lie last in the order of their dimensions, slowly where memory decides; so [`Kernels::sum`]
+/// does it.
+pub fn add_gradient<B: Backend, K: Kernels<B>>(gradients: &mut Gradients, part: Tracked<B>) {
+    let sum = match gradients.remove::<B>(&part) {
+        Some(before) => raw(K::sum(wrap(part.primitive), wrap(before))),
+        None => part.primitive,
+    };
+    gradients.register::<B>(part.node.id, sum);
 }
 
 #[derive(Debug)]
@@ -117,8 +137,9 @@ impl<B: Backend, K: Kernels<B>> Backward<B, 2> for Conv<K> {
         let [to_input, to_weight] = ops.parents;
         if let Some(node) = to_input {
             let [_, _, height, width] = input.dims();
-            let part = K::conv2d_input_gradient(gradient.clone(), weight.clone(), window, [height, width]);
-            gradients.register::<B>(node.id, raw(part));
+            let primitive = raw(K::conv2d_input_gradient(gradient.clone(), weight.clone(), window, [height, width]));
+            let rc = Arc::new(node.id);
+            add_gradient::<B, K>(gradients, Tracked::<B> { primitive, node, rc });
         }
         if let Some(node) = to_weight {
             gradients.register::<B>(node.id, raw(K::conv2d_weight_gradient(input, gradient, weight, window)));
@@ -137,9 +158,17 @@ impl<B: Backend, K: Kernels<B>, const N: usize> Backward<B, N> for Norm<K> {
         let (inputs, normed, relu) = ops.state;
         let gradient = wrap(gradients.consume::<B>(&ops.node));
         let parts = K::norm_gradient(inputs, normed, N == 4, relu, gradient);
-        let parts = [Some(raw(parts.input)), Some(raw(parts.scale)), Some(raw(parts.shift)), parts.residual.map(raw)];
-        for (node, part) in ops.parents.into_iter().zip(parts) {
-            if let (Some(node), Some(part)) = (node, part) {
+        let (maps, vectors) = ([Some(raw(parts.input)), parts.residual.map(raw)], [parts.scale, parts.shift].map(raw));
+        let mut nodes = ops.parents.into_iter();
+        let [input, scale, shift, residual] = core::array::from_fn(|_| nodes.next().flatten());
+        for (node, primitive) in [input, residual].into_iter().zip(maps) {
+            if let (Some(node), Some(primitive)) = (node, primitive) {
+                let rc = Arc::new(node.id);
+                add_gradient::<B, K>(gradients, Tracked::<B> { primitive, node, rc });
+            }
+        }
+        for (node, part) in [scale, shift].into_iter().zip(vectors) {
+            if let Some(node) = node {
                 gradients.register::<B>(node.id, part);
             }
         }

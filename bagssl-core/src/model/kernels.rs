@@ -5,7 +5,7 @@ use std::prelude::v1::*;
 use burn::tensor::activation::relu as stock_relu;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{FloatDType, Tensor, TensorPrimitive, module};
+use burn::tensor::{FloatDType, Tensor, TensorData, TensorPrimitive, module};
 
 use super::gradient;
 use super::stretch::stretch;
@@ -158,6 +158,25 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         }
     }
 
+    /// The sum of two maps: of gradients that meet where a value has two readers.
+    fn sum(left: Tensor<B, 4>, right: Tensor<B, 4>) -> Tensor<B, 4> {
+        left + right
+    }
+
+    /// Brings a map's values, in the order of its dimensions, to the device. Where work is queued, so is this.
+    ///
+    /// # Panics
+    /// If there are more or fewer values.
+    fn upload(values: Vec<f32>, dims: [usize; 4], device: &B::Device) -> Tensor<B, 4> {
+        Tensor::from_data(TensorData::new(values, dims), device)
+    }
+
+    /// Begins to read values to the host. Where work is queued ([`Kernels::QUEUED`]) the copy is queued now, before all that
+    /// comes later, and [`Reading::wait`] waits for it alone.
+    fn read_later(values: Tensor<B, 1>) -> Reading {
+        Reading::new(move || Ok(values.into_data().convert::<f32>().into_vec().expect("converted to f32")))
+    }
+
     /// What went wrong in work that was queued, where an implementation queues work of its own. To be asked after values
     /// have been read to the host, which are worth nothing if this fails.
     ///
@@ -173,6 +192,30 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
 pub struct Stock;
 
 impl<B: Backend> Kernels<B> for Stock {}
+
+/// Values on their way to the host.
+pub struct Reading(Box<dyn FnOnce() -> core::result::Result<Vec<f32>, String> + Send>);
+
+impl Reading {
+    /// Values that `wait` waits for.
+    pub fn new(wait: impl FnOnce() -> core::result::Result<Vec<f32>, String> + Send + 'static) -> Self {
+        Reading(Box::new(wait))
+    }
+
+    /// Waits for the values.
+    ///
+    /// # Errors
+    /// One line if they cannot be read.
+    pub fn wait(self) -> core::result::Result<Vec<f32>, String> {
+        (self.0)()
+    }
+}
+
+impl core::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Reading")
+    }
+}
 
 /// What a batch norm reads.
 #[derive(Debug, Clone)]

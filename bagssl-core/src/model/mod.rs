@@ -13,10 +13,10 @@ mod embedder;
 #[cfg(feature = "ndarray")]
 mod fast;
 
-pub use differentiable::Differentiable;
+pub use differentiable::{Differentiable, add_gradient};
 pub use embedder::Embedder;
 #[cfg(feature = "ndarray")]
 pub use fast::CpuFast;
-pub use kernels::{Kernels, NormBackward, NormGradients, Normed, NormedInputs, Stock};
+pub use kernels::{Kernels, NormBackward, NormGradients, Normed, NormedInputs, Reading, Stock};
 pub use network::{BatchStatistics, Change, Gradients, Network, Running, Update};
 pub use pair::{Features, Model, ModelGradients, Trained};

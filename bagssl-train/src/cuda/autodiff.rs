@@ -1,8 +1,9 @@
 //! The kernels under Burn's autodiff: [`Differentiable`]'s convolution and batch norm, and the gradients of the rest.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
-use bagssl_core::model::{Differentiable, Kernels, Normed, NormedInputs};
+use bagssl_core::model::{Differentiable, Kernels, Normed, NormedInputs, Reading, add_gradient};
 use bagssl_core::plan::Window;
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -73,7 +74,7 @@ impl<B: OnCuda, P: Precision> Kernels<Autodiff<B>> for Cudnn<P> {
         let size = size_of_map::<B>(&input.primitive);
         let [output, taps] = run::<B, 2>(Operation::MaxPool { window }, vec![input.primitive]);
         let state = (taps, window, size);
-        close(match MaxPool.prepare::<NoCheckpointing>([input.node]).compute_bound().stateful() {
+        close(match MaxPool::<P>(PhantomData).prepare::<NoCheckpointing>([input.node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(state, output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         })
@@ -83,7 +84,7 @@ impl<B: OnCuda, P: Precision> Kernels<Autodiff<B>> for Cudnn<P> {
         let input = open(input);
         let state = (size_of_map::<B>(&input.primitive), input.primitive.dtype());
         let [output] = run::<B, 1>(Operation::GlobalMean, vec![input.primitive]);
-        close(match GlobalMean.prepare::<NoCheckpointing>([input.node]).compute_bound().stateful() {
+        close(match GlobalMean::<P>(PhantomData).prepare::<NoCheckpointing>([input.node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(state, output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         })
@@ -116,6 +117,14 @@ impl<B: OnCuda, P: Precision> Kernels<Autodiff<B>> for Cudnn<P> {
         })
     }
 
+    fn upload(values: Vec<f32>, dims: [usize; 4], device: &B::Device) -> Tensor<Autodiff<B>, 4> {
+        Tensor::from_inner(<Self as Kernels<B>>::upload(values, dims, device))
+    }
+
+    fn read_later(values: Tensor<Autodiff<B>, 1>) -> Reading {
+        <Self as Kernels<B>>::read_later(values.inner())
+    }
+
     fn check() -> Result<(), String> {
         job::check().map_err(|error| error.to_string())
     }
@@ -128,9 +137,9 @@ fn size_of_map<B: OnCuda>(map: &Raw<B>) -> [usize; 2] {
 }
 
 #[derive(Debug)]
-struct MaxPool;
+struct MaxPool<P>(PhantomData<P>);
 
-impl<B: OnCuda> Backward<B, 1> for MaxPool {
+impl<B: OnCuda, P: Precision> Backward<B, 1> for MaxPool<P> {
     type State = (Raw<B>, Window, [usize; 2]);
 
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
@@ -138,24 +147,26 @@ impl<B: OnCuda> Backward<B, 1> for MaxPool {
         let gradient = gradients.consume::<B>(&ops.node);
         if let [Some(node)] = ops.parents {
             let operation = Operation::MaxPoolGradient { window, size };
-            let [part] = run::<B, 1>(operation, vec![gradient, taps]);
-            gradients.register::<B>(node.id, part);
+            let [primitive] = run::<B, 1>(operation, vec![gradient, taps]);
+            let rc = Arc::new(node.id);
+            add_gradient::<B, Cudnn<P>>(gradients, Tracked::<B> { primitive, node, rc });
         }
     }
 }
 
 #[derive(Debug)]
-struct GlobalMean;
+struct GlobalMean<P>(PhantomData<P>);
 
-impl<B: OnCuda> Backward<B, 1> for GlobalMean {
+impl<B: OnCuda, P: Precision> Backward<B, 1> for GlobalMean<P> {
     type State = ([usize; 2], DType);
 
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let (size, dtype) = ops.state;
         let gradient = gradients.consume::<B>(&ops.node);
         if let [Some(node)] = ops.parents {
-            let [part] = run::<B, 1>(Operation::GlobalMeanGradient { size, dtype }, vec![gradient]);
-            gradients.register::<B>(node.id, part);
+            let [primitive] = run::<B, 1>(Operation::GlobalMeanGradient { size, dtype }, vec![gradient]);
+            let rc = Arc::new(node.id);
+            add_gradient::<B, Cudnn<P>>(gradients, Tracked::<B> { primitive, node, rc });
         }
     }
 }

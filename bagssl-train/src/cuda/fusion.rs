@@ -3,10 +3,12 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use burn::tensor::Shape;
+use bagssl_core::model::Reading;
+use burn::tensor::{DType, Shape};
+use burn_fusion::client::GlobalFusionClient;
 use burn_fusion::stream::{Operation as Queued, OperationStreams};
-use burn_fusion::{Fusion, FusionBackend, FusionRuntime};
-use burn_ir::{CustomOpIr, HandleContainer, OperationIr, TensorIr};
+use burn_fusion::{Fusion, FusionBackend, FusionRuntime, NoOp};
+use burn_ir::{CustomOpIr, HandleContainer, InitOperationIr, OperationIr, TensorIr};
 
 use super::operation::{Form, Operation};
 use super::run::{OnCuda, Raw, outputs};
@@ -27,6 +29,21 @@ impl<B: FusionBackend + OnCuda> OnCuda for Fusion<B> {
             OperationIr::Custom(tensors.clone()),
             Custom::<B> { tensors, operation, backend: PhantomData },
         )
+    }
+
+    fn upload(values: Vec<f32>, dims: [usize; 4], device: &Self::Device) -> Raw<Self> {
+        let client = GlobalFusionClient::<B::FusionRuntime>::load(device);
+        let tensor = B::upload(values, dims, device);
+        let handle = B::float_tensor_handle(tensor);
+        let out = TensorIr::uninit(client.register_tensor_handle(handle), Shape::from(dims), DType::F32);
+        let made = OperationIr::Init(InitOperationIr { out });
+        let mut outputs = client.register(OperationStreams::default(), made, NoOp::<B>::new());
+        outputs.pop().expect("an operation gives as many tensors as it says")
+    }
+
+    fn read_later(values: Raw<Self>) -> Reading {
+        // This executes all that is registered so far, which queues it.
+        B::read_later(values.client.clone().resolve_tensor_float::<B>(values))
     }
 }
 

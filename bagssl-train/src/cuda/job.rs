@@ -28,11 +28,25 @@ use crate::error::{Error, Result};
 /// A tensor of Burn's CUDA backend.
 pub(super) type Cube = CubeTensor<CudaRuntime>;
 
-type Server = <CudaRuntime as Runtime>::Server;
+pub(super) type Server = <CudaRuntime as Runtime>::Server;
 type Step = Box<dyn FnOnce(&mut Context, &Pointers) -> Outcome + Send>;
 
 /// The first error since the last [`check`].
-static FIRST: Mutex<Option<String>> = Mutex::new(None);
+static FIRST: First = First(Mutex::new(None));
+
+/// An error that waits to be asked for, and keeps later ones away.
+struct First(Mutex<Option<String>>);
+
+impl First {
+    fn keep(&self, error: impl FnOnce() -> String) {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert_with(error);
+    }
+
+    fn take(&self) -> Result<()> {
+        let first = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        first.map_or(Ok(()), |error| Err(Error::Cuda(error)))
+    }
+}
 
 /// The [`Ordering`] in use, as a number.
 static ORDERING: AtomicU8 = AtomicU8::new(0);
@@ -117,8 +131,7 @@ impl Job {
             });
             let done = catch_unwind(work).unwrap_or_else(|panic| Err(said(&*panic)));
             if let Err(error) = done {
-                let mut first = FIRST.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                first.get_or_insert_with(|| format!("{name}: {}", error.lines().collect::<Vec<_>>().join(" ")));
+                FIRST.keep(|| format!("{name}: {}", error.lines().collect::<Vec<_>>().join(" ")));
             }
         });
     }
@@ -130,8 +143,7 @@ impl Job {
 /// # Errors
 /// [`Error::Cuda`] with that error.
 pub fn check() -> Result<()> {
-    let first = FIRST.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-    first.map_or(Ok(()), |error| Err(Error::Cuda(error)))
+    FIRST.take()
 }
 
 /// Does work with another ordering. For tests of the ordering, which nothing else may run beside.
@@ -157,7 +169,7 @@ pub(super) fn is_aligned(tensor: &Cube) -> bool {
     tensor.handle.offset_start.unwrap_or(0).is_multiple_of(16)
 }
 
-fn device_handle(device: &CudaDevice) -> DeviceHandle<Server> {
+pub(super) fn device_handle(device: &CudaDevice) -> DeviceHandle<Server> {
     thread_local! {
         static HANDLES: RefCell<HashMap<usize, DeviceHandle<Server>>> = RefCell::new(HashMap::new());
     }
@@ -178,9 +190,11 @@ mod tests {
 
     #[test]
     fn the_first_error_is_kept_until_it_is_asked_for() {
-        *FIRST.lock().unwrap() = Some("batch norm: gone".into());
-        assert_eq!(check().unwrap_err().to_string(), "cuda: batch norm: gone");
-        assert!(check().is_ok());
+        let first = First(Mutex::new(None));
+        first.keep(|| "batch norm: gone".into());
+        first.keep(|| "max pool: what came of it".into());
+        assert_eq!(first.take().unwrap_err().to_string(), "cuda: batch norm: gone");
+        assert!(first.take().is_ok());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
-use bagssl_core::model::{Kernels, NormBackward, NormGradients, Normed, NormedInputs, Running};
+use bagssl_core::model::{Kernels, NormBackward, NormGradients, Normed, NormedInputs, Reading, Running};
 use bagssl_core::plan::Window;
 use burn::tensor::{DType, FloatDType, Tensor, TensorPrimitive};
 
@@ -207,6 +207,19 @@ impl<B: OnCuda, P: Precision> Kernels<B> for Cudnn<P> {
         inputs.extend(bias.map(raw));
         let [output] = run::<B, 1>(Operation::Product { transposed: [false, true], math: P::MATH }, inputs);
         wrap(output)
+    }
+
+    fn sum(left: Tensor<B, 4>, right: Tensor<B, 4>) -> Tensor<B, 4> {
+        let [output] = run::<B, 1>(Operation::Sum, vec![raw(left), raw(right)]);
+        wrap(output)
+    }
+
+    fn upload(values: Vec<f32>, dims: [usize; 4], device: &B::Device) -> Tensor<B, 4> {
+        wrap(B::upload(values, dims, device))
+    }
+
+    fn read_later(values: Tensor<B, 1>) -> Reading {
+        B::read_later(raw(values))
     }
 
     fn check() -> Result<(), String> {

@@ -27,6 +27,7 @@ mod map;
 mod matrices;
 mod norm;
 mod job;
+mod transfer;
 mod context;
 #[cfg(test)]
 mod compiled;
@@ -39,6 +40,8 @@ mod gemm;
 mod memory;
 mod nccl;
 pub mod correct;
+#[cfg(all(test, feature = "ndarray"))]
+mod recorded;
 
 pub use job::check;
 pub use kernels::{Bf16, Cudnn, F32, Precision, Tf32};

@@ -21,6 +21,8 @@ pub(super) enum Operation {
     ConvWeightGradient { window: Window, math: Math },
     /// Map, bias and perhaps a residual to `relu?(map + bias + residual?)`.
     Finish { relu: bool },
+    /// Two maps to their sum.
+    Sum,
     /// Map, scale, shift and perhaps a residual to the normed map, its mean and its biased variance.
     Norm { relu: bool },
     /// The output's gradient, then input, output, scale, shift, mean and variance, to the gradients of input, scale and
@@ -120,6 +122,7 @@ impl Operation {
             Operation::ConvInputGradient { .. } => "convolution's input gradient",
             Operation::ConvWeightGradient { .. } => "convolution's weight gradient",
             Operation::Finish { .. } => "bias, residual and relu",
+            Operation::Sum => "sum of maps",
             Operation::Norm { .. } => "batch norm",
             Operation::NormGradient { .. } => "batch norm's gradient",
             Operation::NormStatistics => "batch norm's statistics",
@@ -169,6 +172,11 @@ impl Operation {
                 check_channels(channels, &[bias])?;
                 check_residual(input, rest)?;
                 Ok(vec![input.clone()])
+            }
+            (Operation::Sum, [left, right]) => {
+                left.map()?;
+                same("maps", left, right)?;
+                Ok(vec![left.clone()])
             }
             (Operation::Norm { .. }, [input, scale, shift, rest @ ..]) => {
                 let [_, channels, ..] = input.map()?;
@@ -405,6 +413,16 @@ mod tests {
         assert_eq!(shapes(&back(false), &inputs), [vec![4, 3, 2, 5], vec![3], vec![3]]);
         assert_eq!(back(true).outputs(&inputs).unwrap()[3], map);
         assert!(back(true).outputs(&inputs[..6]).is_err());
+    }
+
+    #[test]
+    fn maps_of_one_form_are_summed() {
+        let map = form([4, 3, 2, 5], DType::BF16);
+        assert_eq!(Operation::Sum.outputs(&[map.clone(), map.clone()]).unwrap(), std::slice::from_ref(&map));
+        let turned = Operation::Sum.outputs(&[map.clone(), form([4, 3, 5, 2], DType::BF16)]).unwrap_err();
+        assert!(turned.starts_with("sum of maps: maps: expected"), "{turned}");
+        assert!(Operation::Sum.outputs(&[map.clone(), form([4, 3, 2, 5], DType::F32)]).is_err());
+        assert!(Operation::Sum.outputs(&[map]).is_err());
     }
 
     #[test]

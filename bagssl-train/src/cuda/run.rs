@@ -2,6 +2,7 @@
 
 use std::array::from_fn;
 
+use bagssl_core::model::Reading;
 use bagssl_core::plan::Window;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, TensorMetadata};
@@ -17,7 +18,7 @@ use super::map::{Map, Padding, arguments, dims, grid};
 use super::matrices;
 use super::norm::{self, Tiles, WRITING, names};
 use super::operation::{Form, Math, Operation};
-use super::{step, vectors};
+use super::{step, transfer, vectors};
 
 /// A tensor of a backend.
 pub(super) type Raw<B> = <B as burn::tensor::backend::BackendTypes>::FloatTensorPrimitive;
@@ -32,6 +33,14 @@ pub trait OnCuda: Backend {
     /// If the inputs do not fit it.
     #[doc(hidden)]
     fn run(operation: Operation, inputs: Vec<Raw<Self>>) -> Vec<Raw<Self>>;
+
+    /// Queues the copy of values to a new tensor, from pinned memory.
+    #[doc(hidden)]
+    fn upload(values: Vec<f32>, dims: [usize; 4], device: &Self::Device) -> Raw<Self>;
+
+    /// Queues the copy of f32 values to the host, behind all that makes them.
+    #[doc(hidden)]
+    fn read_later(values: Raw<Self>) -> Reading;
 }
 
 /// The shapes and types of what an operation gives.
@@ -61,7 +70,14 @@ impl OnCuda for Plain {
             Operation::ConvWeightGradient { window, math } => {
                 vec![weight_gradient(next(), next(), window, math, &forms[0])]
             }
-            Operation::Finish { relu } => vec![finish(next(), next(), inputs.next(), relu)],
+            Operation::Finish { relu } => {
+                let (input, bias) = (next(), next());
+                vec![finish("bias, residual and relu", input, Some(bias), inputs.next(), relu)]
+            }
+            Operation::Sum => {
+                let left = next();
+                vec![finish("sum of maps", left, None, Some(next()), false)]
+            }
             Operation::Norm { relu } => norm::norm(from_fn(|_| next()), inputs.next(), relu),
             Operation::NormStatistics => norm::statistics(next()),
             Operation::NormWith { relu } => vec![norm::norm_with(from_fn(|_| next()), inputs.next(), relu)],
@@ -85,6 +101,14 @@ impl OnCuda for Plain {
             Operation::Running { factors } => vectors::running(inputs.collect(), &factors),
             Operation::Similarity => vec![vectors::similarity(next())],
         }
+    }
+
+    fn upload(values: Vec<f32>, dims: [usize; 4], device: &Self::Device) -> Cube {
+        transfer::upload(values, dims, device)
+    }
+
+    fn read_later(values: Cube) -> Reading {
+        transfer::read_later(values)
     }
 }
 
@@ -144,26 +168,27 @@ fn pass_of(job: &mut Job, key: Key, maps: [Map; 3]) {
     });
 }
 
-fn finish(input: Cube, bias: Cube, residual: Option<Cube>, relu: bool) -> Cube {
+/// Each as it lies if its channels lie last, which those of this project's operations do.
+fn finish(name: &'static str, input: Cube, bias: Option<Cube>, residual: Option<Cube>, relu: bool) -> Cube {
     let (dtype, shape) = (input.dtype, dims(&input));
-    let mut job = Job::new("bias, residual and relu", &input);
+    let mut job = Job::new(name, &input);
     let x = Map::read(&mut job, input, dtype, Padding::NONE);
-    let bias = job.read_contiguous(bias);
+    let bias = bias.map(|bias| job.read_contiguous(bias));
     let residual = residual.map(|residual| Map::read(&mut job, residual, dtype, Padding::NONE).slot);
     let (y, shown) = Map::write(&mut job, shape, dtype, Padding::NONE);
     let tiles = Tiles::new(x.channels, dtype);
     job.then(move |context, at| {
         // SAFETY: input, residual and output are maps of the same size and type, the bias has a value for each channel.
-        unsafe { add(context, tiles, (dtype, x), [x.at(at), at.of(bias), at.of_any(residual), y.at(at)], relu) }
+        unsafe { add(context, tiles, (dtype, x), [x.at(at), at.of_any(bias), at.of_any(residual), y.at(at)], relu) }
     });
     job.submit();
     shown
 }
 
-/// Enqueues `relu?(input + bias + residual?)`; pointers in this order, the output's last.
+/// Enqueues `relu?(input + bias? + residual?)`; pointers in this order, the output's last.
 ///
 /// # Safety
-/// Input, residual (or null) and output must be as large as `map`, of its type, the bias as its channels.
+/// Input, residual (or null) and output must be as large as `map`, of its type, the bias (or null) as its channels.
 unsafe fn add(context: &Context, tiles: Tiles, (dtype, map): (DType, Map), pointers: [u64; 4], relu: bool) -> Outcome {
     let (rows, channels, width) = (map.rows() as i64, map.channels as i32, tiles.width as i32);
     let [from, bias, residual, to] = pointers;

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use bagssl_core::model::{Kernels, NormBackward, NormGradients, Normed, NormedInputs, Running};
+use bagssl_core::model::{Kernels, NormBackward, NormGradients, Normed, NormedInputs, Reading, Running};
 use bagssl_core::plan::Window;
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor};
@@ -183,6 +183,18 @@ impl<B: Backend, K: Kernels<B>> Kernels<B> for Synchronised<K> {
 
     fn linear(input: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Option<Tensor<B, 1>>) -> Tensor<B, 2> {
         K::linear(input, weight, bias)
+    }
+
+    fn sum(left: Tensor<B, 4>, right: Tensor<B, 4>) -> Tensor<B, 4> {
+        K::sum(left, right)
+    }
+
+    fn upload(values: Vec<f32>, dims: [usize; 4], device: &B::Device) -> Tensor<B, 4> {
+        K::upload(values, dims, device)
+    }
+
+    fn read_later(values: Tensor<B, 1>) -> Reading {
+        K::read_later(values)
     }
 
     fn check() -> std::result::Result<(), String> {

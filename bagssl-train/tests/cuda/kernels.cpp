@@ -157,20 +157,20 @@ template <typename T> static void norm(int rows, int channels, bool has_residual
   check(named(", input from shared sums"), back(dxs), dx, bound);
 }
 
-template <typename T> static void finishing(int rows, int channels, bool has_residual, bool relu) {
+template <typename T> static void finishing(int rows, int channels, bool has_bias, bool has_residual, bool relu) {
   using K = Kernels<T>;
   size_t count = (size_t)rows * channels;
   Doubles x = rounded<T>(numbers(1, count)), r = rounded<T>(numbers(2, count)), bias = rounded<float>(numbers(3, channels));
   Doubles y(count);
   for (size_t i = 0; i < count; i++) {
-    double sum = x[i] + bias[i % channels] + (has_residual ? r[i] : 0);
+    double sum = x[i] + (has_bias ? bias[i % channels] : 0) + (has_residual ? r[i] : 0);
     y[i] = relu ? std::max(sum, 0.0) : sum;
   }
   Tiles t = tiles(channels, K::most);
   auto xs = as<T>(x), rs = as<T>(r);
   auto biases = as<float>(bias);
   std::vector<T> ys(count);
-  launch(K::finish(t.together > 1), 3, t.across, t.width * t.lines, xs.data(), biases.data(),
+  launch(K::finish(t.together > 1), 3, t.across, t.width * t.lines, xs.data(), has_bias ? biases.data() : nullptr,
       has_residual ? rs.data() : nullptr, ys.data(), rows, channels, t.width, relu);
   check("bias, residual, relu", back(ys), y, K::bound);
 }
@@ -425,9 +425,12 @@ int main() {
   norm<float>(513, 1, true, true, 0);
   norm<bf16>(64, 520, false, true, 0);
   norm<float>(1, 8, false, false, 0);
-  finishing<bf16>(33, 24, true, true);
-  finishing<bf16>(33, 3, false, true);
-  finishing<float>(5, 300, false, false);
+  finishing<bf16>(33, 24, true, true, true);
+  finishing<bf16>(33, 3, true, false, true);
+  finishing<float>(5, 300, true, false, false);
+  // The sum of two maps.
+  finishing<bf16>(33, 24, false, true, false);
+  finishing<float>(5, 6, false, true, false);
   pooling();
   convolution({9, 7, 4, 5, 6, {3, 2}, {2, 1}, {1, 0}}, 3, 8);
   convolution({5, 8, 3, 3, 4, {1, 1}, {2, 2}, {0, 0}}, 2, 5);

@@ -1,6 +1,6 @@
 // Rows [rows, channels]: what comes after a convolution or a product, and sums.
 
-// y = relu?(x + bias + residual?), in the tiles of the batch norm.
+// y = relu?(x + bias? + residual?), in the tiles of the batch norm.
 template <typename T, int V>
 __device__ __forceinline__ void finish(const T* x, const float* bias, const T* residual, T* y, i64 rows, int channels,
     int width, int relu) {
@@ -9,7 +9,7 @@ __device__ __forceinline__ void finish(const T* x, const float* bias, const T* r
   if (!t.inside) return;
   float offset[V];
   #pragma unroll
-  for (int j = 0; j < V; j++) offset[j] = bias[t.group * V + j];
+  for (int j = 0; j < V; j++) offset[j] = bias ? bias[t.group * V + j] : 0.f;
   i64 step = (i64)gridDim.x * t.lines;
   for (i64 row = (i64)blockIdx.x * t.lines + t.line; row < rows; row += step) {
     Group<T, V> v = load<T, V>(x, row * groups + t.group), r;
