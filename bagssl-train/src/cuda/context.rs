@@ -148,6 +148,7 @@ mod tests {
     /// NVRTC needs no GPU, so that this runs wherever the library is.
     #[test]
     fn the_kernels_compile_and_are_all_named() {
+        super::super::libraries::load();
         // SAFETY: it only tries to load a library.
         if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
             eprintln!("skipped: libnvrtc not found");

@@ -23,6 +23,15 @@ pub(super) fn is_library(file: &Path) -> bool {
     read.is_ok() && start[..6] == IDENT[..6] && start[16..18] == [3, 0] && start[18..] == MACHINE.to_le_bytes()
 }
 
+/// The file of a library that this process has loaded, by the start of its name.
+pub(super) fn loaded(start: &str) -> Option<String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    // Address, rights, offset, device, inode, path. An alias has been deleted.
+    let paths = maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..]));
+    let mut libraries = paths.filter(|path| path.rsplit('/').next().is_some_and(|name| name.starts_with(start)));
+    libraries.find(|path| !path.ends_with(" (deleted)")).map(ToString::to_string)
+}
+
 /// The start of a library for this machine, which is all that is looked at in a file.
 #[cfg(test)]
 pub(super) fn start_of_library() -> Vec<u8> {

@@ -150,15 +150,14 @@ fn configured(file: &Path, system: &Path, depth: u32, folders: &mut Vec<PathBuf>
 /// Where the first Python on the path has its packages: nowhere if there is none, or it does not answer in time.
 pub(super) fn ask_python() -> Vec<PathBuf> {
     const LONGEST: Duration = Duration::from_secs(3);
-    let answer = ["python3", "python"].into_iter().find_map(|python| ask(python, LONGEST));
-    let lines = answer.unwrap_or_default();
+    let script = r"import sys; print('\n'.join(sys.path))";
+    let answer = |python| ask(Command::new(python).args(["-c", script]), LONGEST);
+    let lines = ["python3", "python"].into_iter().find_map(answer).unwrap_or_default();
     lines.lines().map(PathBuf::from).filter(|site| site.is_absolute() && site.is_dir()).collect()
 }
 
-/// What a Python prints as its path, a folder a line.
-fn ask(python: &str, longest: Duration) -> Option<String> {
-    let mut command = Command::new(python);
-    command.args(["-c", r"import sys; print('\n'.join(sys.path))"]);
+/// What a program prints that does not fail and ends in time.
+fn ask(command: &mut Command, longest: Duration) -> Option<String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().ok()?;
     let begun = Instant::now();
@@ -230,20 +229,13 @@ mod tests {
 
     #[test]
     fn a_python_that_does_not_answer_in_time_is_left() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let script = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-            path.to_str().unwrap().to_owned()
-        };
+        let shell = |script, longest| ask(Command::new("sh").args(["-c", script]), longest);
         let long = Duration::from_secs(20);
-        assert_eq!(ask(&script("answers", "echo /a; echo /b"), long).as_deref(), Some("/a\n/b\n"));
-        assert_eq!(ask(&script("fails", "echo /a; exit 1"), long), None);
-        assert_eq!(ask("/gone/python3", long), None);
+        assert_eq!(shell("echo /a; echo /b", long).as_deref(), Some("/a\n/b\n"));
+        assert_eq!(shell("echo /a; exit 1", long), None);
+        assert_eq!(ask(&mut Command::new("/gone/python3"), long), None);
         let begun = Instant::now();
-        assert_eq!(ask(&script("hangs", "exec sleep 20"), Duration::from_millis(100)), None);
+        assert_eq!(shell("exec sleep 20", Duration::from_millis(100)), None);
         assert!(begun.elapsed() < Duration::from_secs(10));
     }
 }
