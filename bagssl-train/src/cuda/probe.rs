@@ -141,12 +141,16 @@ pub fn probe() -> Report {
     Report { parts, gpus, nccl, looked_in: libraries.looked_in.clone() }
 }
 
-const CUDNN: &str = "install cuDNN 9 for CUDA 12 or 13 (`pip install nvidia-cudnn-cu13`), or add its folder to LD_LIBRARY_PATH";
-const CUBLAS: &str = "install cuBLAS of CUDA 12 or 13 (`pip install nvidia-cublas`), or add its folder to LD_LIBRARY_PATH";
-const NVRTC: &str = "install NVRTC of CUDA 12 or 13 (`pip install nvidia-cuda-nvrtc`), or add its folder to LD_LIBRARY_PATH";
+const CUDNN: &str =
+    "install cuDNN 9 for CUDA 12 or 13 (`pip install nvidia-cudnn-cu13`), or add its folder to LD_LIBRARY_PATH";
+const CUBLAS: &str =
+    "install cuBLAS of CUDA 12 or 13 (`pip install nvidia-cublas`), or add its folder to LD_LIBRARY_PATH";
+const NVRTC: &str =
+    "install NVRTC of CUDA 12 or 13 (`pip install nvidia-cuda-nvrtc`), or add its folder to LD_LIBRARY_PATH";
 const CUDA_HEADERS: &str = "install the toolkit of CUDA 12 or 13 or its headers (`pip install nvidia-cuda-runtime`), \
                             or set CUDA_PATH to a folder whose include/ has them";
-const NCCL: &str = "install NCCL 2 for CUDA 12 or 13 (`pip install nvidia-nccl-cu13`), or add its folder to LD_LIBRARY_PATH";
+const NCCL: &str =
+    "install NCCL 2 for CUDA 12 or 13 (`pip install nvidia-nccl-cu13`), or add its folder to LD_LIBRARY_PATH";
 
 /// Refuses a machine on which the CUDA backend cannot run. To be asked before the first tensor on a GPU: Burn's backend
 /// panics where a part is missing.
@@ -291,9 +295,7 @@ fn nccl(libraries: &Libraries) -> std::result::Result<String, String> {
     // SAFETY: the library is there before it is called, and the call writes one integer.
     unsafe { nccl::sys::ncclGetVersion(&mut version) };
     match version {
-        20000.. => {
-            Ok(at(&format!("{}.{}.{}", version / 10000, version % 10000 / 100, version % 100), Some(place)))
-        }
+        20000.. => Ok(at(&format!("{}.{}.{}", version / 10000, version % 10000 / 100, version % 100), Some(place))),
         other => Err(format!("expected version 2.9 or later, got {other}: {place}")),
     }
 }

@@ -48,10 +48,12 @@ fn is_set_by_file(folder: &Path) -> bool {
     let sections = CubeClRuntimeConfig::section_file_names();
     folder.ancestors().any(|folder| {
         let has_section = |(name, section): &(&str, &str)| {
-            let table = std::fs::read_to_string(folder.join(name)).ok().and_then(|text| text.parse::<toml::Table>().ok());
+            let table =
+                std::fs::read_to_string(folder.join(name)).ok().and_then(|text| text.parse::<toml::Table>().ok());
             table.is_some_and(|table| table.contains_key(*section))
         };
-        CubeClRuntimeConfig::file_names().iter().any(|name| folder.join(name).is_file()) || sections.iter().any(has_section)
+        CubeClRuntimeConfig::file_names().iter().any(|name| folder.join(name).is_file())
+            || sections.iter().any(has_section)
     })
 }
 

@@ -60,7 +60,9 @@ fn image(name: &str, needed: &Path) -> io::Result<Vec<u8>> {
     sizes.iter().for_each(|half| put(&half.to_le_bytes()));
 
     // What of it is loaded (1): all, to read and write (6); where the dynamic section (2) is; a stack that is not executable.
-    for (kind, from, size, align) in [(1u32, 0, length, 1 << 16), (2, DYNAMIC, HASH - DYNAMIC, 8), (0x6474_e551, 0, 0, 16)] {
+    for (kind, from, size, align) in
+        [(1u32, 0, length, 1 << 16), (2, DYNAMIC, HASH - DYNAMIC, 8), (0x6474_e551, 0, 0, 16)]
+    {
         [kind, 6].iter().for_each(|word| put(&word.to_le_bytes()));
         [from, from, from, size, size, align].iter().for_each(|word: &u64| put(&word.to_le_bytes()));
     }

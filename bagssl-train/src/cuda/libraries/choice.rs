@@ -155,9 +155,9 @@ fn made_for(real: &Path) -> Option<u32> {
 fn of_package(real: &Path) -> Option<u32> {
     let package = real.parent()?.parent()?;
     let start = format!("nvidia_{}_cu", package.file_name()?.to_str()?);
-    let versions = entries(package.parent()?.parent()?, &start, ".dist-info").into_iter().filter_map(|folder| {
-        numbers(folder.file_name()?.to_str()?).first().copied()
-    });
+    let versions = entries(package.parent()?.parent()?, &start, ".dist-info")
+        .into_iter()
+        .filter_map(|folder| numbers(folder.file_name()?.to_str()?).first().copied());
     let versions: Vec<u32> = versions.collect();
     // Two of them have overwritten each other.
     if let [one] = versions[..] { Some(one) } else { None }
@@ -244,7 +244,8 @@ mod tests {
     fn wheels_13() -> Vec<String> {
         let site = |names: &[&str]| names.iter().map(|name| format!("{SITE}/{name}")).collect::<Vec<_>>();
         let own = site(&["nvidia/cudnn/lib/libcudnn.so.9", "nvidia/nccl/lib/libnccl.so.2"]);
-        let packages = site(&["nvidia_cudnn_cu13-9.13.0.50.dist-info/METADATA", "nvidia_nccl_cu13-2.28.dist-info/METADATA"]);
+        let packages =
+            site(&["nvidia_cudnn_cu13-9.13.0.50.dist-info/METADATA", "nvidia_nccl_cu13-2.28.dist-info/METADATA"]);
         let root = format!("{SITE}/nvidia/cu13");
         [thirteen(&format!("{root}/lib")), headers_of(&root, 13000), own, packages].concat()
     }
@@ -276,7 +277,8 @@ mod tests {
 
     #[test]
     fn the_wheels_of_cuda_12_are_found() {
-        let files = ["cuda_nvrtc/lib/libnvrtc.so.12", "cuda_nvrtc/lib/libnvrtc-builtins.so.12.8", "cublas/lib/libcublas.so.12"];
+        let files =
+            ["cuda_nvrtc/lib/libnvrtc.so.12", "cuda_nvrtc/lib/libnvrtc-builtins.so.12.8", "cublas/lib/libcublas.so.12"];
         let more = ["cudnn/lib/libcudnn.so.9", "nccl/lib/libnccl.so.2"];
         let files = files.iter().chain(&more).map(|file| format!("{SITE}/nvidia/{file}")).collect();
         let machine = machine(&[files, headers_of(&format!("{SITE}/nvidia/cuda_runtime"), 12080)]);
@@ -291,7 +293,8 @@ mod tests {
     fn a_toolkit_and_the_systems_libraries_are_found() {
         let toolkit = "usr/local/cuda-13.0";
         let links = names(&["usr/local/cuda->cuda-13.0", "usr/lib64/libcudnn.so.9", "usr/lib64/libnccl.so.2"]);
-        let machine = machine(&[thirteen(&format!("{toolkit}/targets/x86_64-linux/lib")), links, headers_of(toolkit, 13000)]);
+        let machine =
+            machine(&[thirteen(&format!("{toolkit}/targets/x86_64-linux/lib")), links, headers_of(toolkit, 13000)]);
         let root = if cfg!(target_arch = "x86_64") { "usr/local/cuda" } else { return };
         let lib = format!("{root}/targets/x86_64-linux/lib");
         let (cuda, found) = machine.chosen(&[], None);
@@ -337,7 +340,9 @@ mod tests {
         let machine = machine(&[compilers, old, headers]);
         let path = std::env::join_paths([machine.path("new"), machine.path("old")]).unwrap();
         let places = Places::new(|name| (name == "LD_LIBRARY_PATH").then(|| path.clone()), &machine.path(""));
-        for (driver, folder, toolkit) in [((13, 1), "new", "cuda-13.1"), ((13, 0), "old", "cuda-13.0"), ((13, 2), "new", "cuda-13.1")] {
+        for (driver, folder, toolkit) in
+            [((13, 1), "new", "cuda-13.1"), ((13, 0), "old", "cuda-13.0"), ((13, 2), "new", "cuda-13.1")]
+        {
             let Choice { found: [nvrtc, ..], headers, .. } = Choice::best(&places, Some(driver)).unwrap();
             assert_eq!(nvrtc.unwrap().file, machine.path(folder).join("libnvrtc.so.13"));
             assert_eq!(headers.unwrap(), machine.path("usr/local").join(toolkit));
@@ -368,7 +373,8 @@ mod tests {
 
     #[test]
     fn headers_are_there_if_the_first_one_is() {
-        let machine = machine(&[names(&["none/include/other.h= ", "old/include/cuda_runtime.h= "]), headers_of("new", 13010)]);
+        let machine =
+            machine(&[names(&["none/include/other.h= ", "old/include/cuda_runtime.h= "]), headers_of("new", 13010)]);
         assert_eq!(headers(&machine.path("none")), None);
         assert_eq!(headers(&machine.path("old")), Some(None));
         assert_eq!(headers(&machine.path("new")), Some(Some((13, 1))));

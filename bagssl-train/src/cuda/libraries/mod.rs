@@ -39,7 +39,8 @@ pub(super) fn load() -> &'static Libraries {
             false => Places::default(),
         };
         load_driver(&places);
-        let driver = super::probe::driver_version().ok().map(|version| (version as u32 / 1000, version as u32 % 1000 / 10));
+        let driver =
+            super::probe::driver_version().ok().map(|version| (version as u32 / 1000, version as u32 % 1000 / 10));
         let mut choice = Choice::best(&places, driver);
         if cfg!(target_os = "linux") && !choice.as_ref().is_some_and(Choice::is_complete) {
             places.python(ask_python());
@@ -85,7 +86,11 @@ impl Libraries {
         let other = MAJORS.into_iter().filter(|&cuda| Some(cuda) != chosen).find_map(|cuda| Some((cuda, of(cuda)?)));
         let Some((cuda, found)) = other else {
             let names = MAJORS.map(|cuda| format!("{}.{}", library.name(), library.version(cuda)));
-            return if names[0] == names[1] { format!("{} not found", names[0]) } else { format!("{} or {} not found", names[0], names[1]) };
+            return if names[0] == names[1] {
+                format!("{} not found", names[0])
+            } else {
+                format!("{} or {} not found", names[0], names[1])
+            };
         };
         let file = found.file.display();
         match (self.driver, chosen) {
@@ -128,7 +133,8 @@ fn load_all(choice: &Choice) -> Vec<(Library, String)> {
     let load = |(library, found): (Library, &Option<choice::Found>)| {
         let found = found.as_ref()?;
         let before = found.before.iter().try_for_each(|file| alias::load(file));
-        let loaded = before.and_then(|()| alias::load(&found.file)).and_then(|()| alias::add(library.name(), &found.file));
+        let loaded =
+            before.and_then(|()| alias::load(&found.file)).and_then(|()| alias::add(library.name(), &found.file));
         Some((library, loaded.err()?))
     };
     found.filter_map(load).collect()

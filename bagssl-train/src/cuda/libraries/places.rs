@@ -39,7 +39,11 @@ impl Places {
         loader_path(system).into_iter().for_each(|folder| places.folder(folder));
         places.root(system.join("usr/local/cuda"));
         let toolkits = entries(&system.join("usr/local"), "cuda-", "");
-        toolkits.into_iter().rev().chain([system.join("opt/cuda"), system.join("usr")]).for_each(|root| places.root(root));
+        toolkits
+            .into_iter()
+            .rev()
+            .chain([system.join("opt/cuda"), system.join("usr")])
+            .for_each(|root| places.root(root));
         let home = variable("HOME").map(|home| sites(&home.join(".local"))).unwrap_or_default();
         places.python(home.into_iter().chain([system.join("usr/lib/python3/dist-packages")]));
         // Where drivers put themselves under WSL, Kubernetes and NixOS.
@@ -122,7 +126,8 @@ pub(super) fn numbers(name: &str) -> Vec<u32> {
 fn loader_path(system: &Path) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     configured(&system.join("etc/ld.so.conf"), system, 0, &mut folders);
-    let always = ["lib", "usr/lib"].into_iter().flat_map(|lib| [format!("{lib}/{MULTIARCH}"), format!("{lib}64"), lib.into()]);
+    let always =
+        ["lib", "usr/lib"].into_iter().flat_map(|lib| [format!("{lib}/{MULTIARCH}"), format!("{lib}64"), lib.into()]);
     folders.extend(always.map(|folder| system.join(folder)));
     folders
 }
@@ -188,7 +193,10 @@ mod tests {
         let system = system.path();
         make(system, &["mine", "venv/lib/python3.12/site-packages/nvidia/cu13/lib", "toolkit/lib64", "usr/lib"]);
         make(system, &["venv/lib/python3.12/site-packages/nvidia/cu13/include", "usr/local/cuda-12.8/lib64"]);
-        make(system, &["usr/local/cuda-13.0/lib64", "usr/local/cuda-9.0/lib64", "home/.local/lib/python3.11/site-packages"]);
+        make(
+            system,
+            &["usr/local/cuda-13.0/lib64", "usr/local/cuda-9.0/lib64", "home/.local/lib/python3.11/site-packages"],
+        );
         let environment = |name: &str| {
             let value = |path: &str| Some(system.join(path).into_os_string());
             match name {
