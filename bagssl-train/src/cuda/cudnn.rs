@@ -24,7 +24,7 @@ impl Library {
         // SAFETY: the library is there before it is called; the call writes one handle.
         unsafe {
             if !sys::is_culib_present() {
-                return Err("libcudnn.so.9 not found; install cuDNN 9 or add its folder to LD_LIBRARY_PATH".into());
+                return Err("libcudnn.so.9 not found; `bagssl doctor` says where it was looked for".into());
             }
             checked(sys::cudnnCreate(&mut handle), "cudnnCreate")?;
             Ok(Library { handle, version: sys::cudnnGetVersion() })

@@ -123,9 +123,7 @@ impl Blas {
         // SAFETY: the library is there before it is called; the call writes one handle.
         unsafe {
             if !sys::is_culib_present() {
-                return Err(
-                    "libcublas not found; install cuBLAS of CUDA 12 or add its folder to LD_LIBRARY_PATH".into()
-                );
+                return Err("libcublas.so not found; `bagssl doctor` says where it was looked for".into());
             }
             checked(sys::cublasCreate_v2(&mut self.handle), "cublasCreate")
         }

@@ -15,6 +15,8 @@
 #![allow(unsafe_code, reason = "CUDA's libraries are C")]
 
 pub mod probe;
+mod libraries;
+mod settings;
 mod operation;
 mod step;
 mod vectors;

@@ -2,18 +2,23 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cudarc::driver::sys as driver;
 use cudarc::{cublas, cudnn, nccl, nvrtc};
 
+use super::libraries::{self, Libraries, Library, Version};
+use super::settings;
 use crate::error::{Error, Result};
 
 /// The oldest driver whose events span a whole context, as `1000 * major + 10 * minor`.
 const OLDEST_DRIVER: i32 = 12050;
 
-/// Headers that kernels compiled at run time include.
-const HEADERS: [&str; 4] = ["cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h", "mma.h"];
+/// Headers that Burn's kernels, which are compiled at run time, include.
+const HEADERS: [&str; 3] = ["cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h"];
+
+/// What only those of Burn's products include that use tensor cores. Python's packages have it in one of its own.
+const PRODUCTS: &str = "crt/mma.h";
 
 /// What is there of what the CUDA backend needs. [`probe`] finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub struct Report {
     pub gpus: Vec<Gpu>,
     /// NCCL, which only training on several GPUs needs.
     pub nccl: Part,
+    /// Where libraries and headers were looked for.
+    pub looked_in: String,
 }
 
 /// A part of CUDA: a library, or the headers.
@@ -31,7 +38,7 @@ pub struct Report {
 pub struct Part {
     /// Its name.
     pub name: &'static str,
-    /// Its version or place, or what is wrong with it.
+    /// Its version and place, or what is wrong with it.
     pub found: std::result::Result<String, String>,
     /// How to get it.
     pub help: &'static str,
@@ -60,6 +67,9 @@ impl Report {
         let driver = self.parts.iter().any(|part| part.name == DRIVER && part.found.is_ok());
         if driver && self.gpus.is_empty() {
             lines.push("GPU: the driver knows of none; see `nvidia-smi` and CUDA_VISIBLE_DEVICES".into());
+        }
+        if self.parts.iter().any(|part| part.found.is_err()) {
+            lines.push(format!("looked in {}", self.looked_in));
         }
         lines
     }
@@ -95,37 +105,52 @@ impl fmt::Display for Report {
             let (major, minor) = capability;
             writeln!(f, "GPU {index:<10} {name}, {gib:.1} GiB, compute capability {major}.{minor}")?;
         }
+        if self.parts.iter().any(|part| part.found.is_err()) {
+            writeln!(f, "{:<14} {}", "looked in", self.looked_in)?;
+        }
         Ok(())
     }
 }
 
 const DRIVER: &str = "NVIDIA driver";
 
-/// Looks for what the CUDA backend needs. It touches no device and does not panic, whatever is missing.
+/// Looks for what the CUDA backend needs, on the loader's path, in toolkits and in Python's packages, and loads it. It touches no
+/// device and does not panic, whatever is missing.
 pub fn probe() -> Report {
-    let driver = guarded(driver_version).and_then(|version| match version >= OLDEST_DRIVER {
-        true => Ok(format!("CUDA {}.{}", version / 1000, version % 1000 / 10)),
-        false => Err(format!("expected CUDA 12.5 or later, got {}.{}", version / 1000, version % 1000 / 10)),
+    let libraries = libraries::load();
+    let version = guarded(driver_version);
+    let driver = version.clone().and_then(|version| match version >= OLDEST_DRIVER {
+        true => Ok(at(&text(cuda(version)), libraries::driver_place())),
+        false => Err(format!("expected CUDA 12.5 or later, got {}", text(cuda(version)))),
     });
     let gpus = match driver {
         Ok(_) => guarded(gpus).unwrap_or_default(),
         Err(_) => Vec::new(),
     };
     let part = |name, help, found| Part { name, found, help };
+    let compiler = guarded(nvrtc_version).ok();
+    let newest = version.ok().map(cuda);
     let parts = vec![
         part(DRIVER, "install NVIDIA's driver 555 or later", driver),
-        part("cuDNN", "install cuDNN 9 for CUDA 12, or add its folder to LD_LIBRARY_PATH", guarded(cudnn_version)),
-        part("cuBLAS", "install cuBLAS of CUDA 12, or add its folder to LD_LIBRARY_PATH", guarded(cublas_version)),
-        part("NVRTC", "install NVRTC of CUDA 12, or add its folder to LD_LIBRARY_PATH", guarded(nvrtc_version)),
-        part(
-            "CUDA headers",
-            "install the CUDA 12 toolkit, or set CUDA_PATH to a folder whose include/ has them",
-            headers(toolkit().as_deref()),
-        ),
+        part("cuDNN", CUDNN, guarded(|| cudnn(libraries, compiler))),
+        part("cuBLAS", CUBLAS, guarded(|| cublas(libraries, compiler))),
+        part("NVRTC", NVRTC, guarded(|| nvrtc(libraries, newest))),
+        part("CUDA headers", CUDA_HEADERS, libraries.headers().and_then(|include| headers(&include))),
     ];
-    let nccl = part("NCCL", "install NCCL 2 for CUDA 12, or add its folder to LD_LIBRARY_PATH", guarded(nccl_version));
-    Report { parts, gpus, nccl }
+    let nccl = part("NCCL", NCCL, guarded(|| nccl(libraries)));
+    Report { parts, gpus, nccl, looked_in: libraries.looked_in.clone() }
 }
+
+const CUDNN: &str =
+    "install cuDNN 9 for CUDA 12 or 13 (`pip install nvidia-cudnn-cu13`), or add its folder to LD_LIBRARY_PATH";
+const CUBLAS: &str =
+    "install cuBLAS of CUDA 12 or 13 (`pip install nvidia-cublas`), or add its folder to LD_LIBRARY_PATH";
+const NVRTC: &str =
+    "install NVRTC of CUDA 12 or 13 (`pip install nvidia-cuda-nvrtc`), or add its folder to LD_LIBRARY_PATH";
+const CUDA_HEADERS: &str = "install the toolkit of CUDA 12 or 13 or its headers (`pip install nvidia-cuda-runtime`), \
+                            or set CUDA_PATH to a folder whose include/ has them";
+const NCCL: &str =
+    "install NCCL 2 for CUDA 12 or 13 (`pip install nvidia-nccl-cu13`), or add its folder to LD_LIBRARY_PATH";
 
 /// Refuses a machine on which the CUDA backend cannot run. To be asked before the first tensor on a GPU: Burn's backend
 /// panics where a part is missing.
@@ -133,8 +158,13 @@ pub fn probe() -> Report {
 /// # Errors
 /// [`Error::Cuda`] with all that is missing and how to get it.
 pub fn require() -> Result<()> {
-    match probe().missing() {
-        missing if missing.is_empty() => Ok(()),
+    let report = probe();
+    match report.missing() {
+        missing if missing.is_empty() => {
+            let compiler = guarded(nvrtc_version).map_err(Error::Cuda)?;
+            settings::apply(&text(compiler), &report.gpus);
+            Ok(())
+        }
         missing => Err(Error::Cuda(missing.join("; "))),
     }
 }
@@ -160,12 +190,13 @@ fn guarded<T>(call: impl FnOnce() -> std::result::Result<T, String>) -> std::res
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err("the library lacks a function that is needed".into()))
 }
 
-fn driver_version() -> std::result::Result<i32, String> {
+/// The newest version of CUDA that the driver runs, as `1000 * major + 10 * minor`.
+pub(super) fn driver_version() -> std::result::Result<i32, String> {
     let mut version = 0;
     // SAFETY: the library is there before it is called, and the call writes one integer.
     unsafe {
         if !driver::is_culib_present() {
-            return Err("libcuda not found".into());
+            return Err("libcuda.so.1 not found".into());
         }
         match driver::cuDriverGetVersion(&mut version) {
             driver::CUresult::CUDA_SUCCESS => Ok(version),
@@ -174,35 +205,78 @@ fn driver_version() -> std::result::Result<i32, String> {
     }
 }
 
-fn cudnn_version() -> std::result::Result<String, String> {
-    // SAFETY: the library is there before it is called; the call takes nothing.
-    let version = unsafe {
-        if !cudnn::sys::is_culib_present() {
-            return Err("libcudnn.so.9 not found".into());
-        }
-        cudnn::sys::cudnnGetVersion()
-    };
-    let text = format!("{}.{}.{}", version / 10000, version % 10000 / 100, version % 100);
-    if version >= 90000 { Ok(text) } else { Err(format!("expected version 9, got {version}")) }
+/// A version of CUDA from its number.
+fn cuda(number: i32) -> Version {
+    (number as u32 / 1000, number as u32 % 1000 / 10)
 }
 
-fn cublas_version() -> std::result::Result<String, String> {
+fn text((major, minor): Version) -> String {
+    format!("{major}.{minor}")
+}
+
+/// A version with the file that has it.
+fn at(version: &str, place: Option<String>) -> String {
+    place.map_or_else(|| version.to_owned(), |place| format!("{version} ({place})"))
+}
+
+/// Refuses a library that is not made for the compiler's version of CUDA.
+fn same(cuda: u32, compiler: Option<Version>, place: &str) -> std::result::Result<(), String> {
+    match compiler {
+        Some((major, _)) if major != cuda => {
+            Err(format!("expected one for CUDA {major}, as NVRTC is, got one for {cuda}: {place}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn cudnn(libraries: &Libraries, compiler: Option<Version>) -> std::result::Result<String, String> {
+    // SAFETY: it only tries to load a library.
+    let place = libraries.place(Library::Cudnn, unsafe { cudnn::sys::is_culib_present() })?;
+    // SAFETY: the library is there before it is called; the calls take nothing. The second function is asked for first.
+    let (version, made_for) = unsafe {
+        let made_for = cudnn::sys::culib().get::<unsafe extern "C" fn() -> usize>(b"cudnnGetCudartVersion\0");
+        (cudnn::sys::cudnnGetVersion(), made_for.ok().map(|version| version()))
+    };
+    if version < 90000 {
+        return Err(format!("expected version 9, got {version}: {place}"));
+    }
+    made_for.map_or(Ok(()), |made_for| same(made_for as u32 / 1000, compiler, &place))?;
+    Ok(at(&format!("{}.{}.{}", version / 10000, version % 10000 / 100, version % 100), Some(place)))
+}
+
+fn cublas(libraries: &Libraries, compiler: Option<Version>) -> std::result::Result<String, String> {
     use cublas::sys::libraryPropertyType::{MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL};
-    // SAFETY: the library is there before it is called, and each call writes one integer.
-    let parts = unsafe {
-        if !cublas::sys::is_culib_present() {
-            return Err("libcublas not found".into());
-        }
-        [MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL].map(|part| {
-            let mut value = 0;
-            cublas::sys::cublasGetProperty(part, &mut value);
-            value.to_string()
-        })
-    };
-    Ok(parts.join("."))
+    // SAFETY: it only tries to load a library.
+    let place = libraries.place(Library::Cublas, unsafe { cublas::sys::is_culib_present() })?;
+    let [major, minor, patch] = [MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL].map(|part| {
+        let mut value = 0;
+        // SAFETY: the library is there before it is called, and the call writes one integer.
+        unsafe { cublas::sys::cublasGetProperty(part, &mut value) };
+        value
+    });
+    same(major as u32, compiler, &place)?;
+    Ok(at(&format!("{major}.{minor}.{patch}"), Some(place)))
 }
 
-fn nvrtc_version() -> std::result::Result<String, String> {
+fn nvrtc(libraries: &Libraries, newest: Option<Version>) -> std::result::Result<String, String> {
+    // SAFETY: it only tries to load a library.
+    let place = libraries.place(Library::Nvrtc, unsafe { nvrtc::sys::is_culib_present() })?;
+    let version = nvrtc_version()?;
+    understood(version, newest)?;
+    Ok(at(&text(version), Some(place)))
+}
+
+/// Refuses a compiler whose output the driver does not understand: what it writes is of its own version.
+fn understood(compiler: Version, driver: Option<Version>) -> std::result::Result<(), String> {
+    match driver {
+        Some(newest) if compiler > newest => {
+            Err(format!("expected at most {}, which the driver understands, got {}", text(newest), text(compiler)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn nvrtc_version() -> std::result::Result<Version, String> {
     let (mut major, mut minor) = (0, 0);
     // SAFETY: the library is there before it is called, and the call writes two integers.
     unsafe {
@@ -211,36 +285,30 @@ fn nvrtc_version() -> std::result::Result<String, String> {
         }
         nvrtc::sys::nvrtcVersion(&mut major, &mut minor);
     }
-    Ok(format!("{major}.{minor}"))
+    Ok((major as u32, minor as u32))
 }
 
-fn nccl_version() -> std::result::Result<String, String> {
+fn nccl(libraries: &Libraries) -> std::result::Result<String, String> {
+    // SAFETY: it only tries to load a library.
+    let place = libraries.place(Library::Nccl, unsafe { nccl::sys::is_culib_present() })?;
     let mut version = 0;
     // SAFETY: the library is there before it is called, and the call writes one integer.
-    unsafe {
-        if !nccl::sys::is_culib_present() {
-            return Err("libnccl not found".into());
-        }
-        nccl::sys::ncclGetVersion(&mut version);
-    }
+    unsafe { nccl::sys::ncclGetVersion(&mut version) };
     match version {
-        20000.. => Ok(format!("{}.{}.{}", version / 10000, version % 10000 / 100, version % 100)),
-        other => Err(format!("expected version 2.9 or later, got {other}")),
+        20000.. => Ok(at(&format!("{}.{}.{}", version / 10000, version % 10000 / 100, version % 100), Some(place))),
+        other => Err(format!("expected version 2.9 or later, got {other}: {place}")),
     }
 }
 
-/// Where Burn's backend looks for the toolkit.
-fn toolkit() -> Option<PathBuf> {
-    cubecl::cuda::install::cuda_path()
-}
-
-/// The folder of headers of a toolkit.
-fn headers(toolkit: Option<&Path>) -> std::result::Result<String, String> {
-    let Some(toolkit) = toolkit else { return Err("no CUDA toolkit found".into()) };
-    let include = toolkit.join("include");
+/// What a folder has of the headers.
+fn headers(include: &Path) -> std::result::Result<String, String> {
     match HEADERS.iter().find(|header| !include.join(header).is_file()) {
         Some(header) => Err(format!("{} not found", include.join(header).display())),
-        None => Ok(include.display().to_string()),
+        None if include.join(PRODUCTS).is_file() => Ok(include.display().to_string()),
+        None => Ok(format!(
+            "{}, without {PRODUCTS}: Burn's own products go without tensor cores (`pip install nvidia-cuda-crt`)",
+            include.display()
+        )),
     }
 }
 
@@ -312,30 +380,45 @@ mod tests {
     #[test]
     fn headers_are_looked_for_one_by_one() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(headers(None).unwrap_err(), "no CUDA toolkit found");
-        assert!(headers(Some(folder.path())).unwrap_err().ends_with("cuda_runtime.h not found"));
-        let include = folder.path().join("include");
-        std::fs::create_dir(&include).unwrap();
-        for header in &HEADERS[..3] {
+        let include = folder.path();
+        assert!(headers(include).unwrap_err().ends_with("cuda_runtime.h not found"));
+        for header in &HEADERS[..2] {
             std::fs::write(include.join(header), "").unwrap();
         }
-        assert!(headers(Some(folder.path())).unwrap_err().ends_with("mma.h not found"));
-        std::fs::write(include.join(HEADERS[3]), "").unwrap();
-        assert_eq!(headers(Some(folder.path())).unwrap(), include.display().to_string());
+        assert!(headers(include).unwrap_err().ends_with("cuda_bf16.h not found"));
+        std::fs::write(include.join(HEADERS[2]), "").unwrap();
+        assert!(headers(include).unwrap().contains("without crt/mma.h"));
+        std::fs::create_dir(include.join("crt")).unwrap();
+        std::fs::write(include.join(PRODUCTS), "").unwrap();
+        assert_eq!(headers(include).unwrap(), include.display().to_string());
+    }
+
+    #[test]
+    fn versions_must_fit_each_other_and_the_driver() {
+        assert_eq!(text(cuda(13010)), "13.1");
+        assert!(understood((13, 0), Some((13, 0))).is_ok() && understood((12, 9), Some((13, 0))).is_ok());
+        assert!(understood((13, 1), None).is_ok());
+        let error = understood((13, 1), Some((13, 0))).unwrap_err();
+        assert_eq!(error, "expected at most 13.0, which the driver understands, got 13.1");
+        assert!(same(13, Some((13, 0)), "").is_ok() && same(12, None, "").is_ok());
+        let error = same(12, Some((13, 0)), "/lib/libcudnn.so.9").unwrap_err();
+        assert_eq!(error, "expected one for CUDA 13, as NVRTC is, got one for 12: /lib/libcudnn.so.9");
     }
 
     #[test]
     fn a_driver_without_a_gpu_is_said() {
         let part = |name, found| Part { name, found, help: "install it" };
         let parts = vec![part(DRIVER, Ok("CUDA 12.8".into()))];
-        let mut report = Report { parts, gpus: Vec::new(), nccl: part("NCCL", Err("gone".into())) };
+        let nccl = part("NCCL", Err("gone".into()));
+        let mut report = Report { parts, gpus: Vec::new(), nccl, looked_in: "/a, /b".into() };
         assert_eq!(report.missing().len(), 1);
         assert!(report.missing()[0].starts_with("GPU: "));
         report.gpus.push(Gpu { name: "A".into(), memory: 3 << 29, capability: (9, 0) });
         assert!(report.is_complete());
         assert!(report.to_string().ends_with("GPU 0          A, 1.5 GiB, compute capability 9.0\n"));
         report.parts.push(part("cuDNN", Err("gone".into())));
-        assert_eq!(report.missing(), ["cuDNN: gone; install it"]);
+        assert_eq!(report.missing(), ["cuDNN: gone; install it", "looked in /a, /b"]);
+        assert!(report.to_string().ends_with("\nlooked in      /a, /b\n"));
         // One GPU needs no NCCL.
         assert!(!report.to_string().contains("NCCL"));
         report.gpus.push(report.gpus[0].clone());

@@ -1,0 +1,84 @@
+//! Other names for libraries.
+
+use std::io;
+use std::path::Path;
+
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+
+use super::elf::{self, MACHINE};
+
+/// Loads a library for good, from a path, or by a name that the loader looks for.
+pub(super) fn load(library: &Path) -> Result<(), String> {
+    // SAFETY: CUDA's libraries may be loaded on any thread and at any time; so may one without code.
+    let library = unsafe { Library::open(Some(library), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| error.to_string())?;
+    std::mem::forget(library);
+    Ok(())
+}
+
+/// Lets the loader give `library` to whoever asks for `name`, whatever lies under that name on its path: from then on, in this
+/// process.
+///
+/// The loader takes a library that it already has if the name that was asked for is the one that it calls itself. So here is
+/// one that has nothing but that name and a need of `library`, whose functions are found through it.
+pub(super) fn add(name: &str, library: &Path) -> Result<(), String> {
+    let image = image(name, library).map_err(|error| error.to_string())?;
+    let place = || -> io::Result<_> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join(name);
+        std::fs::write(&file, image)?;
+        Ok((folder, file))
+    };
+    let (_folder, file) = place().map_err(|error| format!("a temporary file could not be written: {error}"))?;
+    load(&file)
+}
+
+/// Where the parts of the library lie in its file, and in memory.
+const DYNAMIC: u64 = elf::HEADER + 3 * elf::PROGRAM_HEADER;
+const HASH: u64 = DYNAMIC + 8 * 16;
+const SYMBOLS: u64 = HASH + 16;
+const STRINGS: u64 = SYMBOLS + SYMBOL;
+
+/// The length of a symbol.
+const SYMBOL: u64 = 24;
+
+/// A shared library without code or symbols, in the ELF format (System V ABI, chapters 4 and 5).
+fn image(name: &str, needed: &Path) -> io::Result<Vec<u8>> {
+    let needed = needed.to_str().filter(|path| !path.contains('\0'));
+    let needed = needed.ok_or_else(|| io::Error::other("its path is not UTF-8"))?;
+    let strings = format!("\0{name}\0{needed}\0");
+    let length = STRINGS + strings.len() as u64;
+    let mut image = Vec::with_capacity(length as usize);
+    let mut put = |bytes: &[u8]| image.extend_from_slice(bytes);
+
+    // The header: a shared library (3) for this machine, without sections.
+    put(&elf::IDENT);
+    [3, MACHINE].iter().for_each(|half: &u16| put(&half.to_le_bytes()));
+    put(&1u32.to_le_bytes());
+    [0, elf::HEADER, 0].iter().for_each(|word: &u64| put(&word.to_le_bytes()));
+    put(&0u32.to_le_bytes());
+    let sizes = [elf::HEADER as u16, elf::PROGRAM_HEADER as u16, 3, 0, 0, 0];
+    sizes.iter().for_each(|half| put(&half.to_le_bytes()));
+
+    // What of it is loaded (1): all, to read and write (6); where the dynamic section (2) is; a stack that is not executable.
+    for (kind, from, size, align) in
+        [(1u32, 0, length, 1 << 16), (2, DYNAMIC, HASH - DYNAMIC, 8), (0x6474_e551, 0, 0, 16)]
+    {
+        [kind, 6].iter().for_each(|word| put(&word.to_le_bytes()));
+        [from, from, from, size, size, align].iter().for_each(|word: &u64| put(&word.to_le_bytes()));
+    }
+
+    // NEEDED, SONAME, HASH, STRTAB, SYMTAB, STRSZ, SYMENT, the end.
+    let after_name = 2 + name.len() as u64;
+    let text = strings.len() as u64;
+    for (tag, value) in
+        [(1, after_name), (14, 1), (4, HASH), (5, STRINGS), (6, SYMBOLS), (10, text), (11, SYMBOL), (0u64, 0)]
+    {
+        [tag, value].iter().for_each(|word| put(&word.to_le_bytes()));
+    }
+
+    // A hash table of one bucket that is empty, for the one symbol that each table begins with.
+    [1u32, 1, 0, 0].iter().for_each(|word| put(&word.to_le_bytes()));
+    put(&[0; SYMBOL as usize]);
+    put(strings.as_bytes());
+    Ok(image)
+}

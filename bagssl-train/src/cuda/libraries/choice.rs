@@ -1,0 +1,382 @@
+//! Which files are taken, where several versions lie.
+
+use std::cmp::Reverse;
+use std::path::{Path, PathBuf};
+
+use super::elf;
+use super::places::{Places, entries, numbers};
+
+/// A version of CUDA: major, minor.
+pub(in super::super) type Version = (u32, u32);
+
+/// The versions of CUDA that this crate is made for.
+pub(super) const MAJORS: [u32; 2] = [13, 12];
+
+/// A library that comes in versions. The driver is not one of them: a machine has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Library {
+    Nvrtc,
+    Cublas,
+    Cudnn,
+    Nccl,
+}
+
+impl Library {
+    pub(super) const ALL: [Library; 4] = [Library::Nvrtc, Library::Cublas, Library::Cudnn, Library::Nccl];
+
+    /// Its name without a version, by which it is asked for.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Library::Nvrtc => "libnvrtc.so",
+            Library::Cublas => "libcublas.so",
+            Library::Cudnn => "libcudnn.so",
+            Library::Nccl => "libnccl.so",
+        }
+    }
+
+    /// The version in its file's name for a version of CUDA.
+    pub(super) fn version(self, cuda: u32) -> u32 {
+        match self {
+            Library::Nvrtc | Library::Cublas => cuda,
+            Library::Cudnn => 9,
+            Library::Nccl => 2,
+        }
+    }
+}
+
+/// A file that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) file: PathBuf,
+    /// What it asks for by name alone, and has to be there before it.
+    pub(super) before: Vec<PathBuf>,
+    /// The version of CUDA, if its files tell.
+    version: Option<Version>,
+    /// The place of its folder among all.
+    rank: usize,
+}
+
+/// The files of one version of CUDA, as far as they were found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Choice {
+    /// The version.
+    pub(super) cuda: u32,
+    /// The libraries, in the order of [`Library::ALL`].
+    pub(super) found: [Option<Found>; 4],
+    /// The folder whose `include` has the headers.
+    pub(super) headers: Option<PathBuf>,
+}
+
+impl Choice {
+    /// The version of which most is there: of several, the one that the driver can run; then the one whose folder is named first;
+    /// then the newest. A driver runs what is made for its version or an older one.
+    pub(super) fn best(places: &Places, driver: Option<Version>) -> Option<Self> {
+        let known = MAJORS.into_iter().filter(|&cuda| driver.is_none_or(|(newest, _)| cuda <= newest));
+        let choices = known.map(|cuda| Choice::of(cuda, places, driver));
+        choices.min_by_key(|choice| {
+            let nvrtc = choice.found[0].as_ref();
+            let too_new = nvrtc.is_some_and(|nvrtc| is_newer(nvrtc.version, driver));
+            (choice.missing(), too_new, nvrtc.map(|nvrtc| nvrtc.rank), Reverse(choice.cuda))
+        })
+    }
+
+    /// What is there of a version.
+    pub(super) fn of(cuda: u32, places: &Places, driver: Option<Version>) -> Self {
+        let found = Library::ALL.map(|library| {
+            let all: Vec<_> = (0..).zip(&places.folders).filter_map(|at| find(library, cuda, at)).collect();
+            let fits = all.iter().position(|found| !is_newer(found.version, driver));
+            all.into_iter().nth(fits.unwrap_or(0))
+        });
+        let exact = found[0].as_ref().and_then(|nvrtc| nvrtc.version);
+        let headers = places.roots.iter().filter_map(|root| Some((root, headers(root)?)));
+        let fit: Vec<_> = headers.filter(|(_, version)| version.is_none_or(|(major, _)| major == cuda)).collect();
+        let same = fit.iter().find(|(_, version)| version.is_some() && *version == exact);
+        let headers = same.or(fit.first()).map(|(root, _)| root.to_path_buf());
+        Choice { cuda, found, headers }
+    }
+
+    /// Whether all of it is there, with what only several GPUs need.
+    pub(super) fn is_complete(&self) -> bool {
+        self.missing() == 0 && self.found.iter().all(Option::is_some)
+    }
+
+    /// How much is missing of what one GPU needs.
+    fn missing(&self) -> usize {
+        let needed = Library::ALL.iter().zip(&self.found).filter(|&(&library, _)| library != Library::Nccl);
+        needed.filter(|(_, found)| found.is_none()).count() + usize::from(self.headers.is_none())
+    }
+}
+
+/// Whether a version is one that the driver cannot run, as far as both are known.
+fn is_newer(version: Option<Version>, driver: Option<Version>) -> bool {
+    matches!((version, driver), (Some(version), Some(driver)) if version > driver)
+}
+
+/// What a folder has of a library for a version of CUDA.
+fn find(library: Library, cuda: u32, (rank, folder): (usize, &PathBuf)) -> Option<Found> {
+    let expected = library.version(cuda);
+    let names = [format!("{}.{expected}", library.name()), library.name().into()];
+    let file = names.into_iter().map(|name| folder.join(name)).find(|file| elf::is_library(file))?;
+    // Where the file is a link, the name of what it leads to tells more.
+    let real = file.canonicalize().ok()?;
+    let version = real.file_name()?.to_str()?.strip_prefix(library.name()).map(numbers)?;
+    if version.first().is_some_and(|&version| version != expected) || made_for(&real).is_some_and(|made| made != cuda) {
+        return None;
+    }
+    let found = |before, version| Some(Found { file, before, version, rank });
+    match library {
+        Library::Nvrtc => {
+            let builtins = entries(folder, &format!("libnvrtc-builtins.so.{cuda}."), "");
+            let minor = version.get(1).copied().or_else(|| match &builtins[..] {
+                [one] => numbers(one.file_name()?.to_str()?).get(1).copied(),
+                _ => None,
+            });
+            found(builtins, minor.map(|minor| (cuda, minor)))
+        }
+        Library::Cublas => {
+            let light = folder.join(format!("libcublasLt.so.{cuda}"));
+            found(if light.is_file() { vec![light] } else { Vec::new() }, None)
+        }
+        Library::Cudnn | Library::Nccl => found(Vec::new(), None),
+    }
+}
+
+/// The version of CUDA that a library is made for, if the package that it is from or its path tells.
+fn made_for(real: &Path) -> Option<u32> {
+    let folder = real.parent()?;
+    let major = |number: &str| number.split('.').next()?.parse().ok().filter(|major| MAJORS.contains(major));
+    let of_folder = |name: &str| ["cuda-", "cu"].iter().find_map(|start| name.strip_prefix(start)).and_then(major);
+    let names = || folder.components().rev().filter_map(|folder| folder.as_os_str().to_str());
+    // Debian has cuDNN in `libcudnn/13`.
+    of_package(real).or_else(|| names().next().and_then(major)).or_else(|| names().find_map(of_folder))
+}
+
+/// The same of a library `NAME` in `SITE/nvidia/NAME/lib`: the package `nvidia-NAME-cu13` has a folder beside it.
+fn of_package(real: &Path) -> Option<u32> {
+    let package = real.parent()?.parent()?;
+    let start = format!("nvidia_{}_cu", package.file_name()?.to_str()?);
+    let versions = entries(package.parent()?.parent()?, &start, ".dist-info")
+        .into_iter()
+        .filter_map(|folder| numbers(folder.file_name()?.to_str()?).first().copied());
+    let versions: Vec<u32> = versions.collect();
+    // Two of them have overwritten each other.
+    if let [one] = versions[..] { Some(one) } else { None }
+}
+
+/// Whether a folder's `include` has CUDA's headers, and their version if they tell.
+pub(super) fn headers(root: &Path) -> Option<Option<Version>> {
+    let include = root.join("include");
+    include.join("cuda_runtime.h").is_file().then(|| {
+        let text = std::fs::read_to_string(include.join("cuda_runtime_api.h")).ok()?;
+        let number = text.lines().find_map(|line| line.trim().strip_prefix("#define CUDART_VERSION"))?;
+        let number: u32 = number.trim().parse().ok()?;
+        Some((number / 1000, number % 1000 / 10))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine with these files: each a library, a text that follows `=`, or a link to what follows `->`.
+    struct Machine(tempfile::TempDir);
+
+    impl Machine {
+        fn new(files: &[&str]) -> Self {
+            let machine = Machine(tempfile::tempdir().unwrap());
+            for file in files {
+                let (name, content) = file.split_once('=').unwrap_or((file, ""));
+                let (name, link) = name.split_once("->").unwrap_or((name, ""));
+                let path = machine.path(name);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                match (link, content) {
+                    ("", "") => std::fs::write(path, elf::start_of_library()).unwrap(),
+                    ("", text) => std::fs::write(path, text).unwrap(),
+                    (link, _) => std::os::unix::fs::symlink(link, path).unwrap(),
+                }
+            }
+            machine
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().canonicalize().unwrap().join(name)
+        }
+
+        /// What is chosen, by the files' places: NVRTC, cuBLAS, cuDNN, NCCL, headers.
+        fn chosen(&self, variables: &[(&str, &str)], driver: Option<Version>) -> (u32, [Option<String>; 5]) {
+            let choice = Choice::best(&self.places(variables), driver).unwrap();
+            let Choice { cuda, found: [nvrtc, cublas, cudnn, nccl], headers } = choice;
+            let start = self.path("");
+            let place = |path: PathBuf| path.strip_prefix(&start).unwrap().to_str().unwrap().to_owned();
+            let file = |found: Option<Found>| found.map(|found| place(found.file));
+            (cuda, [file(nvrtc), file(cublas), file(cudnn), file(nccl), headers.map(place)])
+        }
+
+        fn places(&self, variables: &[(&str, &str)]) -> Places {
+            let value = |name: &str| variables.iter().find(|(variable, _)| *variable == name);
+            Places::new(|name| value(name).map(|(_, path)| self.path(path).into_os_string()), &self.path(""))
+        }
+    }
+
+    /// What one version has in a folder, as the wheels of CUDA 13 lay it out.
+    fn thirteen(folder: &str) -> Vec<String> {
+        let names = ["libnvrtc.so.13", "libnvrtc-builtins.so.13.0", "libcublas.so.13", "libcublasLt.so.13"];
+        names.iter().map(|name| format!("{folder}/{name}")).collect()
+    }
+
+    fn headers_of(folder: &str, version: u32) -> Vec<String> {
+        let text = format!("{folder}/include/cuda_runtime_api.h=/* CUDA */\n#define CUDART_VERSION  {version}\n");
+        vec![format!("{folder}/include/cuda_runtime.h= "), text]
+    }
+
+    fn machine(files: &[Vec<String>]) -> Machine {
+        Machine::new(&files.iter().flatten().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    const SITE: &str = "venv/lib/python3.12/site-packages";
+    const VENV: (&str, &str) = ("VIRTUAL_ENV", "venv");
+
+    /// The wheels that PyTorch for CUDA 13 brings.
+    fn wheels_13() -> Vec<String> {
+        let site = |names: &[&str]| names.iter().map(|name| format!("{SITE}/{name}")).collect::<Vec<_>>();
+        let own = site(&["nvidia/cudnn/lib/libcudnn.so.9", "nvidia/nccl/lib/libnccl.so.2"]);
+        let packages =
+            site(&["nvidia_cudnn_cu13-9.13.0.50.dist-info/METADATA", "nvidia_nccl_cu13-2.28.dist-info/METADATA"]);
+        let root = format!("{SITE}/nvidia/cu13");
+        [thirteen(&format!("{root}/lib")), headers_of(&root, 13000), own, packages].concat()
+    }
+
+    #[test]
+    fn the_wheels_of_cuda_13_are_found() {
+        let machine = machine(&[wheels_13()]);
+        let site = |name: &str| Some(format!("{SITE}/nvidia/{name}"));
+        let expected = [
+            site("cu13/lib/libnvrtc.so.13"),
+            site("cu13/lib/libcublas.so.13"),
+            site("cudnn/lib/libcudnn.so.9"),
+            site("nccl/lib/libnccl.so.2"),
+            site("cu13"),
+        ];
+        assert_eq!(machine.chosen(&[VENV], Some((13, 0))), (13, expected));
+        let choice = Choice::best(&machine.places(&[VENV]), None).unwrap();
+        assert!(choice.is_complete());
+        let before = |library: usize| choice.found[library].as_ref().unwrap().before.clone();
+        let folder = machine.path(SITE).join("nvidia/cu13/lib");
+        assert_eq!(before(0), [folder.join("libnvrtc-builtins.so.13.0")]);
+        assert_eq!(before(1), [folder.join("libcublasLt.so.13")]);
+        // The same, as a Python that was asked has them.
+        let mut places = machine.places(&[]);
+        assert!(!Choice::best(&places, None).unwrap().is_complete());
+        places.python([machine.path(SITE)]);
+        assert!(Choice::best(&places, None).unwrap().is_complete());
+    }
+
+    #[test]
+    fn the_wheels_of_cuda_12_are_found() {
+        let files =
+            ["cuda_nvrtc/lib/libnvrtc.so.12", "cuda_nvrtc/lib/libnvrtc-builtins.so.12.8", "cublas/lib/libcublas.so.12"];
+        let more = ["cudnn/lib/libcudnn.so.9", "nccl/lib/libnccl.so.2"];
+        let files = files.iter().chain(&more).map(|file| format!("{SITE}/nvidia/{file}")).collect();
+        let machine = machine(&[files, headers_of(&format!("{SITE}/nvidia/cuda_runtime"), 12080)]);
+        let (cuda, found) = machine.chosen(&[VENV], Some((13, 0)));
+        assert_eq!(cuda, 12);
+        assert_eq!(found[0], Some(format!("{SITE}/nvidia/cuda_nvrtc/lib/libnvrtc.so.12")));
+        assert_eq!(found[4], Some(format!("{SITE}/nvidia/cuda_runtime")));
+        assert!(found.iter().all(Option::is_some));
+    }
+
+    #[test]
+    fn a_toolkit_and_the_systems_libraries_are_found() {
+        let toolkit = "usr/local/cuda-13.0";
+        let links = names(&["usr/local/cuda->cuda-13.0", "usr/lib64/libcudnn.so.9", "usr/lib64/libnccl.so.2"]);
+        let machine =
+            machine(&[thirteen(&format!("{toolkit}/targets/x86_64-linux/lib")), links, headers_of(toolkit, 13000)]);
+        let root = if cfg!(target_arch = "x86_64") { "usr/local/cuda" } else { return };
+        let lib = format!("{root}/targets/x86_64-linux/lib");
+        let (cuda, found) = machine.chosen(&[], None);
+        assert_eq!(cuda, 13);
+        assert_eq!(found[0], Some(format!("{lib}/libnvrtc.so.13")));
+        assert_eq!(found[3..], [Some("usr/lib64/libnccl.so.2".into()), Some(root.into())]);
+    }
+
+    #[test]
+    fn all_are_of_one_version_the_one_that_is_complete() {
+        // A toolkit of 12 without cuDNN on the loader's path, and all of 13 in Python's packages.
+        let toolkit = names(&["usr/lib64/libnvrtc.so.12", "usr/lib64/libcublas.so.12"]);
+        let files = [toolkit, headers_of("usr/local/cuda", 12080), wheels_13()];
+        let (cuda, found) = machine(&files).chosen(&[VENV], None);
+        assert_eq!(cuda, 13);
+        assert!(found.iter().flatten().all(|file| file.starts_with(SITE)), "{found:?}");
+        // With a cuDNN that does not tell what it is made for, 12 is complete too; what the user names is first.
+        let cudnn = names(&["mine/libcudnn.so.9", "mine/libnvrtc.so.12"]);
+        let machine = machine(&[&files[..], &[cudnn]].concat());
+        let named = [VENV, ("LD_LIBRARY_PATH", "mine")];
+        assert_eq!(machine.chosen(&named, None).0, 12);
+        assert_eq!(machine.chosen(&named, None).1[2].as_deref(), Some("mine/libcudnn.so.9"));
+        assert_eq!(machine.chosen(&named, Some((13, 0))).0, 12);
+        assert_eq!(machine.chosen(&named, None).1[4].as_deref(), Some("usr/local/cuda"));
+    }
+
+    #[test]
+    fn the_driver_must_be_able_to_run_it() {
+        let twelve = names(&["usr/lib64/libnvrtc.so.12", "usr/lib64/libcublas.so.12"]);
+        let machine = machine(&[twelve, wheels_13()]);
+        // 12 has no cuDNN, but 13 would not run.
+        let (cuda, found) = machine.chosen(&[VENV], Some((12, 8)));
+        assert_eq!((cuda, &found[2], &found[4]), (12, &None, &None));
+        assert!(Choice::of(13, &machine.places(&[VENV]), None).is_complete());
+        assert!(Choice::best(&machine.places(&[VENV]), Some((11, 8))).is_none());
+    }
+
+    #[test]
+    fn of_two_compilers_the_one_that_the_driver_understands_is_taken() {
+        let compilers = names(&["new/libnvrtc.so.13.1.2", "new/libnvrtc.so.13->libnvrtc.so.13.1.2"]);
+        let old = names(&["old/libnvrtc.so.13", "old/libnvrtc-builtins.so.13.0"]);
+        let headers = [headers_of("usr/local/cuda-13.1", 13010), headers_of("usr/local/cuda-13.0", 13000)].concat();
+        let machine = machine(&[compilers, old, headers]);
+        let path = std::env::join_paths([machine.path("new"), machine.path("old")]).unwrap();
+        let places = Places::new(|name| (name == "LD_LIBRARY_PATH").then(|| path.clone()), &machine.path(""));
+        for (driver, folder, toolkit) in
+            [((13, 1), "new", "cuda-13.1"), ((13, 0), "old", "cuda-13.0"), ((13, 2), "new", "cuda-13.1")]
+        {
+            let Choice { found: [nvrtc, ..], headers, .. } = Choice::best(&places, Some(driver)).unwrap();
+            assert_eq!(nvrtc.unwrap().file, machine.path(folder).join("libnvrtc.so.13"));
+            assert_eq!(headers.unwrap(), machine.path("usr/local").join(toolkit));
+        }
+    }
+
+    #[test]
+    fn what_is_of_another_version_or_no_library_is_passed_over() {
+        let machine = Machine::new(&[
+            // A name without a version is what it leads to; one that leads nowhere may be any.
+            "a/libnvrtc.so->libnvrtc.so.12.4.1",
+            "a/libnvrtc.so.12.4.1",
+            "b/libnvrtc.so",
+            "a/libcublas.so.13=INPUT(somewhere)",
+            "a/libcudnn.so->libcudnn.so.8",
+            "a/libcudnn.so.8",
+            "usr/local/cuda-12.8/lib64/libcudnn.so.9",
+            "usr/lib64/libnccl.so.2->/gone",
+        ]);
+        let path = std::env::join_paths([machine.path("a"), machine.path("b")]).unwrap();
+        let places = Places::new(|name| (name == "LD_LIBRARY_PATH").then(|| path.clone()), &machine.path(""));
+        let of = |cuda| Choice::of(cuda, &places, None).found.map(|found| found.map(|found| found.file));
+        assert_eq!(of(13), [Some(machine.path("b/libnvrtc.so")), None, None, None]);
+        let [nvrtc, _, cudnn, _] = of(12);
+        assert_eq!(nvrtc, Some(machine.path("a/libnvrtc.so")));
+        assert_eq!(cudnn, Some(machine.path("usr/local/cuda-12.8/lib64/libcudnn.so.9")));
+    }
+
+    #[test]
+    fn headers_are_there_if_the_first_one_is() {
+        let machine =
+            machine(&[names(&["none/include/other.h= ", "old/include/cuda_runtime.h= "]), headers_of("new", 13010)]);
+        assert_eq!(headers(&machine.path("none")), None);
+        assert_eq!(headers(&machine.path("old")), Some(None));
+        assert_eq!(headers(&machine.path("new")), Some(Some((13, 1))));
+    }
+}
