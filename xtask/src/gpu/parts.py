@@ -33,11 +33,11 @@ def tool(name):
 def offers(run, command, option):
     """Whether a command of the program has an option."""
     try:
-        text = subprocess.run([PROGRAM, *command, "--help"], capture_output=True, text=True, errors="replace", env=run.environment,
-                              stdin=subprocess.DEVNULL, timeout=10 * min(1, run.scale)).stdout
+        done = subprocess.run([PROGRAM, *command, "--help"], capture_output=True, stdin=subprocess.DEVNULL,
+                              env=run.environment, timeout=max(0.1, min(10 * run.scale, run.left())))
     except (OSError, subprocess.SubprocessError):
         return False
-    return option in text
+    return option.encode() in done.stdout
 
 
 def wheels():
@@ -67,6 +67,8 @@ def environment():
             print(f"{name}: {line}", flush=True)
     print(f"cores: {len(os.sched_getaffinity(0))}")
     print(f"Python: {sys.version.split()[0]}")
+    if importlib.util.find_spec("torch") is None:
+        print("torch: not found")
     for package in importlib.metadata.distributions():
         name = (package.metadata["Name"] or "").lower()
         if name in ("torch", "triton") or name.startswith("nvidia-"):
@@ -132,10 +134,8 @@ def profile(run):
         # Where counters are for administrators alone it tells nothing.
         if run.part("ncu", [*about, *train(*RESNET18, "--steps", "10")], 20, 60, read.ncu).value("launches"):
             return
-    elif offers(run, ["bench", "train"], "--profile"):
-        run.skip("ncu", "not found")
     else:
-        run.skip("ncu", "not found, and `bagssl bench train` has no --profile")
+        run.skip("ncu", "not found")
     if offers(run, ["bench", "train"], "--profile"):
         path = os.path.join(run.out, "profile.txt")
         command = train(*RESNET18, "--steps", "10", "--profile", path)
@@ -160,7 +160,7 @@ def call2(run):
 def gpus(run):
     try:
         listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, env=run.environment,
-                                timeout=15 * min(1, run.scale)).stdout
+                                timeout=max(0.1, min(15 * run.scale, run.left()))).stdout
     except (OSError, subprocess.SubprocessError):
         return 0
     return sum(line.startswith("GPU ") for line in listed.splitlines())
@@ -254,7 +254,8 @@ MATTER = {
     "loader's trace": (["line"], 25),
     "sanitizer": (["checked", "failed"], 4),
 }
-OTHERS = (["patches_per_second", "milliseconds", "first_step_seconds", "peak_memory_bytes", "loading", "steps", "seconds", "loss"], 8)
+OTHERS = (["patches_per_second", "milliseconds", "first_step_seconds", "peak_memory_bytes", "loading", "steps", "seconds",
+           "loss"], 8)
 
 
 def matters(done):

@@ -54,9 +54,11 @@ def doctor(given):
 def check(given):
     """Of `bagssl doctor --check`: how many figures were checked and how many failed, the parts' sums, what failed."""
     ok = sum(line.startswith("ok ") for line in given)
-    failed = [line for line in given if re.match(r"FAILED\b", line)]
-    # The summary in the end lists them again.
-    failed = list(dict.fromkeys(line.split(" s: ")[0] for line in failed))
+    failed = []
+    for line in given:
+        # The summary in the end lists them again, each with a colon and its shapes.
+        if re.match(r"FAILED\b", line) and not any(line.startswith(f"{other}:") for other in failed):
+            failed.append(line)
     sums = [line for line in given if re.match(r"[\w -]+ +\d+ figures, +\d+ failed, ", line)]
     ended = any(re.match(r"\d+ (figures|checks), \d+ failed", line) for line in given)
     rows = [("checked", ok + len(failed)), ("failed", len(failed)), ("complete", ended)]

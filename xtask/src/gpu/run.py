@@ -265,7 +265,9 @@ def main():
     data = os.path.abspath(args.data) if args.data else None
     here = os.path.dirname(os.path.abspath(__file__))
     os.chdir(here)
-    data = data or next((name for name in ("data", "data.tar") if os.path.exists(name)), None)
+    if data is None and os.path.isdir("data"):
+        names = os.listdir("data")
+        data = os.path.join("data", names[0]) if len(names) == 1 and os.path.isfile(f"data/{names[0]}") else "data"
     out = os.environ.get("OUT") or os.path.join(here, "results", datetime.datetime.now().strftime("%Y-%m-%d"))
     try:
         run = Run(out, data, args.seconds)
