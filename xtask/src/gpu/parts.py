@@ -60,11 +60,12 @@ def environment():
     for name, command in asked:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=15)
-            text = (done.stdout or done.stderr).strip()
+            failed = done.returncode != 0
+            text = (done.stderr or done.stdout if failed else done.stdout).strip()
         except (OSError, subprocess.SubprocessError) as error:
-            text = str(error)
+            failed, text = True, str(error)
         for line in text.splitlines() or ["nothing"]:
-            print(f"{name}: {line}", flush=True)
+            print(f"{'no ' if failed else ''}{name}: {line}", flush=True)
     print(f"cores: {len(os.sched_getaffinity(0))}")
     print(f"Python: {sys.version.split()[0]}")
     if importlib.util.find_spec("torch") is None:
@@ -244,7 +245,7 @@ def ratios(done):
 
 # What of a part's rows is told in the summary: the starts of their figures, and how many at most.
 MATTER = {
-    "environment": (["GPU", "driver's CUDA", "torch", "glibc", "cores"], 8),
+    "environment": (["GPU", "no GPU", "driver's CUDA", "torch", "glibc", "cores"], 8),
     "doctor": (["version", "cuDNN", "cuBLAS", "NVRTC", "NVIDIA driver", "CUDA headers", "GPU"], 8),
     "check": (["checked", "failed", "complete", "sums", "check failed"], 45),
     "ncu": (["launches", "kernels' time", "kernel: "], 14),

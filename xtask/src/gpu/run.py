@@ -130,10 +130,10 @@ class Run:
         if self.stopped:
             return self.skip(name, self.stopped)
         if left < least * self.scale:
-            return self.skip(name, f"{max(0, left):.0f} s left, expected {least * self.scale:.0f}")
+            return self.skip(name, f"{max(0, left):.3g} s left, expected {least * self.scale:.3g}")
         limit = min(most * self.scale, left)
         shown = " ".join([*(f"{key}={value}" for key, value in environment.items()), *command])
-        self.say(f"\n### {name} (at most {limit:.0f} s)\n$ {shown}")
+        self.say(f"\n### {name} (at most {limit:.3g} s)\n$ {shown}")
         self.row(name, "command", shown)
         return self.record(self.execute(name, command, limit, environment), reader)
 
@@ -161,7 +161,7 @@ class Run:
             self.record(done, read.nothing)
             raise Cut
         if code is None or code == 124 or code in (137, -9) and seconds >= limit:
-            return Done(name, "timed out", f"after {limit:.0f} s", seconds, output.end())
+            return Done(name, "timed out", f"after {limit:.3g} s", seconds, output.end())
         if code != 0:
             return Done(name, "failed", exit_code(code), seconds, output.end())
         return Done(name, "ok", "", seconds, output.end())

@@ -100,7 +100,7 @@ fn all_calls_fill_a_page() {
     assert!(summary(&printed).contains("bagssl / torch compiled: 1.308"), "{printed}");
     let page = report::page(&results);
     for line in [
-        "| rate over PyTorch's best | at least 1.25 | 1.308 | met |",
+        "| rate over PyTorch's best | at least 1.25 | 1.3077 | met |",
         "| rate, patches/s (an H100 made as many with the prototype) | at least 86000 | 85000 | **missed** |",
         "| peak memory over that of PyTorch's best | at most 1.3 | 1.2 | met |",
         "| rate on images over the rate on noise | at least 0.9 | 0.93 | met |",
@@ -115,13 +115,14 @@ fn all_calls_fill_a_page() {
 #[test]
 fn a_part_that_cannot_end_in_time_does_not_begin() {
     let place = packed("short");
+    fs::write(place.join("gpu/train.py"), "import time\ntime.sleep(300)\n").unwrap();
     let begun = Instant::now();
-    let (_, results, printed) = run(&place, &["call3", "--seconds", "12"], "golden=hang loading=hang train=hang");
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
-    assert!(outcome(&results, "golden").starts_with("timed out after 2 s"), "{printed}");
-    assert_eq!(outcome(&results, "eval"), "not run there is no checkpoint");
-    let (_, results, printed) = run(&place, &["call2", "--seconds", "2"], "resnet18=hang");
-    assert!(outcome(&results, "bench again").contains(" s left, expected "), "{printed}");
+    let (_, results, printed) = run(&place, &["call2", "--seconds", "5"], "resnet18=hang profile=hang");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(outcome(&results, "torch eager").starts_with("timed out after 0.978 s"), "{printed}");
+    for part in ["bench again", "torch reduce-overhead"] {
+        assert!(outcome(&results, part).contains(" s left, expected 0."), "{printed}");
+    }
 }
 
 #[test]
