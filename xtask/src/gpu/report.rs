@@ -1,5 +1,6 @@
 //! `cargo xtask gpu report`: a page of what `run.sh` brought back.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
@@ -150,7 +151,10 @@ fn told(part: &Part) -> String {
 fn figures(results: &Results) -> String {
     let of = |part: &str, start: &str, most: usize| -> Vec<Vec<String>> {
         let rows = results.part(part).into_iter().flat_map(|part| part.rows_of(start)).take(most);
-        rows.map(|row: &Row| vec![part.into(), row.figure.clone(), format!("{} {}", shown(row), row.unit)]).collect()
+        rows.map(|row: &Row| {
+            vec![part.into(), row.figure.clone(), format!("{} {}", shown(row), row.unit).trim_end().into()]
+        })
+        .collect()
     };
     let chosen = [
         ("check", "sums", 40),
@@ -170,7 +174,8 @@ fn figures(results: &Results) -> String {
 }
 
 fn shown(row: &Row) -> String {
-    row.value.as_f64().map_or_else(|| row.text(), number)
+    let words = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    row.value.as_f64().map_or_else(|| words(row.text()), number)
 }
 
 /// The lines that tell what went wrong.
@@ -178,7 +183,9 @@ fn failed(results: &Results) -> String {
     let mut text = String::new();
     for call in &results.calls {
         for part in &call.parts {
-            let lines: Vec<_> = part.rows_of("error").chain(part.rows_of("check failed")).map(Row::text).collect();
+            let mut lines: Vec<_> = part.rows_of("error").chain(part.rows_of("check failed")).map(Row::text).collect();
+            let mut told = HashSet::new();
+            lines.retain(|line| told.insert(line.clone()));
             if !lines.is_empty() {
                 let fenced = lines.join("\n").replace("```", "'''");
                 let _ = write!(text, "\n{}, {} ({}):\n\n```text\n{fenced}\n```\n", call.name, part.name, told(part));

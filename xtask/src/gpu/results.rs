@@ -52,6 +52,9 @@ pub(super) struct Call {
     pub(super) name: String,
     /// The time, as in 2026-11-28T03:15:00Z.
     pub(super) begun: String,
+    /// The parts that were planned.
+    plan: Vec<String>,
+    /// In the order in which they ran, then those of which nothing is known.
     pub(super) parts: Vec<Part>,
 }
 
@@ -97,7 +100,8 @@ impl Results {
                 Err(_) => self.unread += 1,
             }
         }
-        for call in calls {
+        for mut call in calls {
+            call.add_missing();
             self.calls.retain(|other| other.name != call.name);
             self.calls.push(call);
         }
@@ -154,7 +158,7 @@ impl Row {
 /// Puts a row where it belongs.
 fn take(calls: &mut Vec<Call>, row: Row) {
     if row.figure == "format" {
-        calls.push(Call { name: row.call, begun: String::new(), parts: Vec::new() });
+        calls.push(Call { name: row.call, begun: String::new(), plan: Vec::new(), parts: Vec::new() });
         return;
     }
     let Some(call) = calls.last_mut() else { return };
@@ -162,13 +166,21 @@ fn take(calls: &mut Vec<Call>, row: Row) {
         ("call", "begun") => call.begun = row.text(),
         ("call", "plan") => {
             let names = row.value.as_array().into_iter().flatten().filter_map(Value::as_str);
-            call.parts = names.map(Part::new).collect();
+            call.plan = names.map(ToString::to_string).collect();
         }
         _ => call.take(row),
     }
 }
 
 impl Call {
+    fn add_missing(&mut self) {
+        for name in &self.plan {
+            if !self.parts.iter().any(|part| part.name == *name) {
+                self.parts.push(Part::new(name));
+            }
+        }
+    }
+
     fn take(&mut self, row: Row) {
         if !self.parts.iter().any(|part| part.name == row.part) {
             self.parts.push(Part::new(&row.part));

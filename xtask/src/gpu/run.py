@@ -77,6 +77,10 @@ class Output:
         return text.replace("\r", "\n").splitlines()
 
 
+def now():
+    return datetime.datetime.now(datetime.timezone.utc)
+
+
 def say_bytes(text):
     sys.stdout.buffer.write(text)
     sys.stdout.buffer.flush()
@@ -95,11 +99,11 @@ class Run:
 
     def begin(self, call, plan):
         self.call, self.deadline, self.stopped, self.plan = call, time.monotonic() + self.seconds, None, plan
-        now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        begun = f"{now():%Y-%m-%dT%H:%M:%SZ}"
         self.row("call", "format", 1)
-        self.row("call", "begun", now)
+        self.row("call", "begun", begun)
         self.row("call", "plan", plan)
-        self.say(f"## {call}, {now}, {self.seconds:.0f} s")
+        self.say(f"## {call}, {begun}, {self.seconds:.0f} s")
 
     def end(self, why):
         """Says of each part that was planned and has not run why."""
@@ -268,7 +272,7 @@ def main():
     if data is None and os.path.isdir("data"):
         names = os.listdir("data")
         data = os.path.join("data", names[0]) if len(names) == 1 and os.path.isfile(f"data/{names[0]}") else "data"
-    out = os.environ.get("OUT") or os.path.join(here, "results", datetime.datetime.now().strftime("%Y-%m-%d"))
+    out = os.environ.get("OUT") or os.path.join(here, "results", f"{now():%Y-%m-%d}")
     try:
         run = Run(out, data, args.seconds)
     except OSError as error:
