@@ -184,8 +184,8 @@ fn failed(results: &Results) -> String {
     for call in &results.calls {
         for part in &call.parts {
             let mut lines: Vec<_> = part.rows_of("error").chain(part.rows_of("check failed")).map(Row::text).collect();
-            let mut told = HashSet::new();
-            lines.retain(|line| told.insert(line.clone()));
+            let mut seen = HashSet::new();
+            lines.retain(|line| seen.insert(line.clone()));
             if !lines.is_empty() {
                 let fenced = lines.join("\n").replace("```", "'''");
                 let _ = write!(text, "\n{}, {} ({}):\n\n```text\n{fenced}\n```\n", call.name, part.name, told(part));
