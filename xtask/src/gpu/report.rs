@@ -1,0 +1,207 @@
+//! `cargo xtask gpu report`: a page of what `run.sh` brought back.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use super::bounds::{self, Bound, FIRST_STEP, MEMORY, OURS, RATE, TORCH, Verdict, Wanted};
+use super::results::{Outcome, Part, Results, Row};
+use crate::run::root;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Folders that ./run.sh has written; of a call that is in several the last is told
+    #[arg(required = true, value_name = "RESULTS")]
+    results: Vec<PathBuf>,
+    /// The page [default: docs/gpu/DATE.md]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let results = Results::read(&args.results)?;
+    let page = page(&results);
+    let out = args.out.clone().unwrap_or_else(|| root().join(format!("docs/gpu/{}.md", date(&results))));
+    if out.exists() {
+        bail!("{}: expected no file there, got one; --out names another", out.display());
+    }
+    fs::write(&out, page).with_context(|| out.display().to_string())?;
+    println!("{}", out.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The day of the first call.
+fn date(results: &Results) -> String {
+    let begun = results.calls.iter().map(|call| call.begun.get(..10).unwrap_or_default());
+    begun.filter(|date| !date.is_empty()).min().unwrap_or("undated").into()
+}
+
+/// The whole page, as Markdown.
+pub(super) fn page(results: &Results) -> String {
+    let text = |part: &str, figure: &str| Some(results.part(part)?.row(figure)?.text());
+    let gpu = text("environment", "GPU").unwrap_or_default();
+    let gpu = gpu.split(',').next().filter(|name| !name.is_empty()).unwrap_or("a GPU");
+    let mut page = format!("# A run on {gpu}, {}\n", date(results));
+    let sections =
+        [machine(results), wanted(results), beside_torch(results), parts(results), figures(results), failed(results)];
+    for section in sections.iter().filter(|section| !section.is_empty()) {
+        page.push('\n');
+        page.push_str(section);
+    }
+    if results.unread > 0 {
+        let _ = writeln!(page, "\nLines of the results that could not be read: {}.", results.unread);
+    }
+    page
+}
+
+/// A table of Markdown: its heading, its columns, its rows; nothing without rows.
+fn table(heading: &str, columns: &[&str], rows: &[Vec<String>]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let escaped = |cell: &String| cell.replace('|', "\\|").replace('\n', " ");
+    let rows = rows.iter().map(|row| line(&row.iter().map(escaped).collect::<Vec<_>>()));
+    let columns: Vec<String> = columns.iter().map(ToString::to_string).collect();
+    let rule = format!("|{}\n", "---|".repeat(columns.len()));
+    format!("## {heading}\n\n{}{rule}{}", line(&columns), rows.collect::<String>())
+}
+
+fn machine(results: &Results) -> String {
+    let names = [
+        "GPU",
+        "driver's CUDA",
+        "kernel",
+        "glibc",
+        "cores",
+        "Python",
+        "torch",
+        "triton",
+        "nvidia-cudnn",
+        "nvidia-cublas",
+    ];
+    let environment = results.part("environment");
+    let rows = environment.into_iter().flat_map(|part| names.iter().flat_map(|name| part.rows_of(name)));
+    let rows = rows.filter(|row| row.figure != "GPU busy with");
+    let mut rows: Vec<_> = rows.map(|row| vec![row.figure.clone(), row.text()]).collect();
+    // Of the search that found all; of the last one, if none did.
+    let doctors = ["doctor", "doctor with pip's folders"].map(|name| results.part(name));
+    let doctor = doctors.iter().flatten().find(|part| part.is_ok()).or(doctors.iter().flatten().last());
+    let found = doctor.into_iter().flat_map(|part| part.rows.iter()).filter(|row| row.figure != "error");
+    rows.extend(found.map(|row| vec![format!("bagssl: {}", row.figure), row.text()]));
+    table("The machine", &["what", "found"], &rows)
+}
+
+fn wanted(results: &Results) -> String {
+    let row = |wanted: &Wanted| {
+        let bound = match wanted.bound {
+            Bound::AtLeast(least) => format!("at least {}", number(least)),
+            Bound::AtMost(most) => format!("at most {}", number(most)),
+        };
+        let verdict = match wanted.verdict() {
+            Verdict::Met => "met",
+            Verdict::Missed => "**missed**",
+            Verdict::NotMeasured => "not measured",
+        };
+        vec![wanted.what.into(), bound, wanted.found.map_or("-".into(), number), verdict.into()]
+    };
+    let rows: Vec<_> = bounds::wanted(results).iter().map(row).collect();
+    let table = table("What is wanted", &["figure", "bound", "measured", ""], &rows);
+    format!(
+        "{table}\nRates, first step and memory are those of ResNet-18, 32x32 patches, batch 2048, VICReg and AdamW.\n"
+    )
+}
+
+/// The runs of call2, one after the other on the same machine.
+fn beside_torch(results: &Results) -> String {
+    let best = bounds::best(results).and_then(|part| results.number(part, RATE));
+    let row = |part: &&str| {
+        let rate = results.number(part, RATE)?;
+        let [first, memory] = [FIRST_STEP, MEMORY].map(|figure| results.number(part, figure));
+        let shown = |value: Option<f64>| value.map_or("-".into(), number);
+        let name = part.replace("torch", "PyTorch").replace("bench", "bagssl");
+        let over = best.map(|best| rate / best);
+        Some(vec![name, number(rate), shown(over), shown(first), shown(memory.map(|bytes| bytes / f64::from(1 << 20)))])
+    };
+    let rows: Vec<_> = OURS.iter().chain(&TORCH).filter_map(row).collect();
+    table("Beside PyTorch", &["", "patches/s", "over PyTorch's best", "first step, s", "peak memory, MiB"], &rows)
+}
+
+fn parts(results: &Results) -> String {
+    let row = |call: &str, part: &Part| vec![call.into(), part.name.clone(), told(part), number(part.seconds)];
+    let rows: Vec<_> =
+        results.calls.iter().flat_map(|call| call.parts.iter().map(move |part| row(&call.name, part))).collect();
+    table("The parts", &["call", "part", "outcome", "s"], &rows)
+}
+
+fn told(part: &Part) -> String {
+    match &part.outcome {
+        Outcome::Told(outcome) if part.detail.is_empty() => outcome.clone(),
+        Outcome::Told(outcome) => format!("{outcome}: {}", part.detail),
+        Outcome::Began => "cut off while it ran".into(),
+        Outcome::Missing => "cut off before it began".into(),
+    }
+}
+
+/// What else was measured: sums of the check, a step's kernels, the training and its accuracies.
+fn figures(results: &Results) -> String {
+    let of = |part: &str, start: &str, most: usize| -> Vec<Vec<String>> {
+        let rows = results.part(part).into_iter().flat_map(|part| part.rows_of(start)).take(most);
+        rows.map(|row: &Row| {
+            vec![part.into(), row.figure.clone(), format!("{} {}", shown(row), row.unit).trim_end().into()]
+        })
+        .collect()
+    };
+    let chosen = [
+        ("check", "sums", 40),
+        ("golden", "", 12),
+        ("loading", "loading", 2),
+        ("train", "steps", 1),
+        ("train", "seconds", 1),
+        ("train", "loss", 2),
+        ("eval", "knn", 8),
+        ("eval", "linear", 8),
+        ("ncu", "", 32),
+        ("profile", "line", 60),
+    ];
+    let rows: Vec<_> = chosen.iter().flat_map(|(part, start, most)| of(part, start, *most)).collect();
+    let rows: Vec<_> = rows.into_iter().filter(|row| row[1] != "error").collect();
+    table("Other figures", &["part", "figure", "value"], &rows)
+}
+
+fn shown(row: &Row) -> String {
+    let words = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    row.value.as_f64().map_or_else(|| words(row.text()), number)
+}
+
+/// The lines that tell what went wrong.
+fn failed(results: &Results) -> String {
+    let mut text = String::new();
+    for call in &results.calls {
+        for part in &call.parts {
+            let mut lines: Vec<_> = part.rows_of("error").chain(part.rows_of("check failed")).map(Row::text).collect();
+            let mut seen = HashSet::new();
+            lines.retain(|line| seen.insert(line.clone()));
+            if !lines.is_empty() {
+                let fenced = lines.join("\n").replace("```", "'''");
+                let _ = write!(text, "\n{}, {} ({}):\n\n```text\n{fenced}\n```\n", call.name, part.name, told(part));
+            }
+        }
+    }
+    if text.is_empty() { text } else { format!("## What failed\n{text}") }
+}
+
+/// A number with as many digits as tell something.
+fn number(value: f64) -> String {
+    match value.abs() {
+        size if value.fract() == 0.0 && size < 1e15 => format!("{value}"),
+        size if size >= 1000.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 1e-3 => format!("{:.4}", value).trim_end_matches('0').into(),
+        _ => format!("{value:.1e}"),
+    }
+}

@@ -1,0 +1,307 @@
+#!/usr/bin/env python3
+"""What run.sh runs: the parts of each call, one after the other, each in a process of its own and with a limit.
+
+A part that fails, hangs, crashes or floods its output stops none of the others. All that is printed goes to log.txt, and
+what was read from it to rows.jsonl, at the latest when a part ends; summary.txt and the end of the output have a line for
+each part and what matters.
+"""
+import argparse
+import datetime
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import parts
+import read
+
+# Seconds of a call that the limits of its parts were chosen for.
+CALL_SECONDS = 230
+# A program that does not end when it is asked to is killed after so many seconds.
+KILL_AFTER = 3
+# Of a part's output: bytes that are kept from its beginning and its end, and bytes that are printed as they come.
+HEAD, TAIL, SHOWN = 1 << 20, 1 << 16, 1 << 15
+SUMMARY_CHARACTERS = 10_000
+OUTCOMES = ["ok", "failed", "timed out", "not run", "cut off"]
+
+
+class Cut(Exception):
+    """The whole run is asked to end."""
+
+
+class Done:
+    """How a part went."""
+
+    def __init__(self, name, outcome, detail="", seconds=0.0, lines=()):
+        self.name, self.outcome, self.detail, self.seconds, self.lines = name, outcome, detail, seconds, list(lines)
+        self.rows = []
+
+    @property
+    def ok(self):
+        return self.outcome == "ok"
+
+    def value(self, figure):
+        return next((row["value"] for row in reversed(self.rows) if row["figure"] == figure), None)
+
+
+class Output:
+    """A part's output: written to the log and printed as it comes, kept in part."""
+
+    def __init__(self, log):
+        self.log, self.head, self.tail, self.bytes = log, b"", b"", 0
+
+    def add(self, chunk):
+        shown = chunk[:max(0, SHOWN - self.bytes)]
+        if shown:
+            say_bytes(shown)
+            if len(shown) < len(chunk):
+                say_bytes(b"\n[the rest is in log.txt]\n")
+        self.bytes += len(chunk)
+        first = chunk[:HEAD - len(self.head)]
+        self.head += first
+        self.tail = (self.tail + chunk[len(first):])[-TAIL:]
+        self.log.write(first)
+        self.log.flush()
+
+    def end(self):
+        """The lines that were kept."""
+        left_out = self.bytes - len(self.head) - len(self.tail)
+        between = f"\n[{left_out} bytes left out]\n".encode() if left_out else b""
+        self.log.write(between + self.tail + b"\n")
+        self.log.flush()
+        text = (self.head + between + self.tail).decode("utf-8", "replace")
+        return text.replace("\r", "\n").splitlines()
+
+
+def now():
+    return datetime.datetime.now(datetime.timezone.utc)
+
+
+def say_bytes(text):
+    sys.stdout.buffer.write(text)
+    sys.stdout.buffer.flush()
+
+
+class Run:
+    """The parts that have run, and the files that tell of them."""
+
+    def __init__(self, out, data, seconds):
+        os.makedirs(out, exist_ok=True)
+        self.out, self.data, self.scale = out, data, seconds / CALL_SECONDS
+        self.log = open(os.path.join(out, "log.txt"), "ab", buffering=0)
+        self.rows = open(os.path.join(out, "rows.jsonl"), "a")
+        self.environment = dict(os.environ)
+        self.done, self.call, self.seconds, self.child = [], None, seconds, None
+
+    def begin(self, call, plan):
+        self.call, self.deadline, self.stopped, self.plan = call, time.monotonic() + self.seconds, None, plan
+        begun = f"{now():%Y-%m-%dT%H:%M:%SZ}"
+        self.row("call", "format", 1)
+        self.row("call", "begun", begun)
+        self.row("call", "plan", plan)
+        self.say(f"## {call}, {begun}, {self.seconds:.0f} s")
+
+    def end(self, why):
+        """Says of each part that was planned and has not run why."""
+        ran = {done.name for call, done in self.done if call == self.call}
+        for name in self.plan:
+            if name not in ran:
+                self.skip(name, self.stopped or why)
+
+    def say(self, line):
+        print(line, flush=True)
+        self.log.write(line.encode() + b"\n")
+
+    def row(self, part, figure, value, unit="", seconds=0.0):
+        row = {"call": self.call, "part": part, "figure": figure, "value": value, "unit": unit, "seconds": round(seconds, 3)}
+        self.rows.write(json.dumps(row) + "\n")
+        self.rows.flush()
+        return row
+
+    def left(self):
+        return self.deadline - time.monotonic()
+
+    def skip(self, name, why):
+        return self.record(Done(name, "not run", why), read.nothing)
+
+    def part(self, name, command, least, most, reader=read.nothing, **environment):
+        """Runs a command for at most `most` seconds, if `least` are left of the call; both are for a call of 230 s."""
+        left = self.left() - KILL_AFTER * min(1, self.scale)
+        if self.stopped:
+            return self.skip(name, self.stopped)
+        if left < least * self.scale:
+            return self.skip(name, f"{max(0, left):.3g} s left, expected {least * self.scale:.3g}")
+        limit = min(most * self.scale, left)
+        shown = " ".join([*(f"{key}={value}" for key, value in environment.items()), *command])
+        self.say(f"\n### {name} (at most {limit:.3g} s)\n$ {shown}")
+        self.row(name, "command", shown)
+        return self.record(self.execute(name, command, limit, environment), reader)
+
+    def execute(self, name, command, limit, environment):
+        begun, output = time.monotonic(), Output(self.log)
+        after = KILL_AFTER * min(1, self.scale)
+        limited = ["timeout", "-k", f"{after:.2f}", f"{limit:.2f}", *command]
+        if environment:
+            limited[4:4] = ["env", *(f"{key}={value}" for key, value in environment.items())]
+        detail = ""
+        try:
+            self.child = subprocess.Popen(limited, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0,
+                                          stderr=subprocess.STDOUT, env=self.environment, start_new_session=True)
+            # Neither a pipe that something still holds nor a process that cannot be killed keeps the next part waiting.
+            code = follow(self.child, output, begun + limit + after + 1)
+        except Cut:
+            code, detail = None, "the run was asked to end"
+        except OSError as error:
+            return Done(name, "failed", str(error), 0.0, output.end())
+        finally:
+            kill(self.child)
+        seconds = time.monotonic() - begun
+        if detail:
+            done = Done(name, "cut off", detail, seconds, output.end())
+            self.record(done, read.nothing)
+            raise Cut
+        if code is None or code == 124 or code in (137, -9) and seconds >= limit:
+            return Done(name, "timed out", f"after {limit:.3g} s", seconds, output.end())
+        if code != 0:
+            return Done(name, "failed", exit_code(code), seconds, output.end())
+        return Done(name, "ok", "", seconds, output.end())
+
+    def record(self, done, reader):
+        self.done.append((self.call, done))
+        try:
+            rows = reader(done.lines)
+        except Exception as error:  # Whatever a program prints, the next part runs.
+            rows = []
+            self.say(f"[{done.name}: its output cannot be read: {error!r}]")
+        done.rows = [self.row(done.name, *row, seconds=done.seconds) for row in rows]
+        if not done.ok and done.outcome != "not run":
+            for line in read.first_error(done.lines):
+                self.row(done.name, "error", line, seconds=done.seconds)
+        self.row(done.name, "outcome", done.outcome, done.detail, done.seconds)
+        self.say(f"[{done.name}: {described(done)}]")
+        return done
+
+
+def follow(child, output, until):
+    """Reads what a process prints until it ends, and gives its exit code; None if it has not ended by then."""
+    file = child.stdout.fileno()
+    while (left := until - time.monotonic()) > 0:
+        ended = child.poll() is not None
+        ready, _, _ = select.select([file], [], [], 0 if ended else min(left, 0.1))
+        chunk = os.read(file, 1 << 16) if ready else None
+        if chunk:
+            output.add(chunk)
+        elif ended:
+            break
+        elif chunk == b"":
+            try:
+                child.wait(left)
+            except subprocess.TimeoutExpired:
+                break
+    return child.poll()
+
+
+def kill(child):
+    """Ends all that a part has left running."""
+    if child is None:
+        return
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    child.poll()
+    if child.stdout:
+        child.stdout.close()
+
+
+def exit_code(code):
+    number = -code if code < 0 else code - 128
+    if number > 0:
+        try:
+            return f"exit code {128 + number} ({signal.Signals(number).name})"
+        except ValueError:
+            pass
+    return f"exit code {code}"
+
+
+def described(done):
+    took = f", {done.seconds:.1f} s" if done.outcome != "not run" else ""
+    return f"{done.outcome}{': ' if done.detail else ''}{done.detail}{took}"
+
+
+def summary(run):
+    """A line for each part, the figures that matter, and what failed, in at most `SUMMARY_CHARACTERS` characters."""
+    width = max((len(done.name) for _, done in run.done), default=0)
+    lines = ["", "# Summary", ""]
+    lines += [f"{call}  {done.name:<{width}}  {described(done)}" for call, done in run.done]
+    counts = [f"{sum(done.outcome == outcome for _, done in run.done)} {outcome}" for outcome in OUTCOMES]
+    lines += ["", ", ".join(counts), ""]
+    lines += parts.matters({done.name: done for _, done in run.done if done.rows})
+    failed = [done for _, done in run.done if done.outcome in ("failed", "timed out", "cut off")]
+    text = "\n".join(lines)
+    for done in failed:
+        # What is left is shared among those that are still to be told of.
+        share = (SUMMARY_CHARACTERS - len(text) - 200) // max(1, len(failed) - failed.index(done))
+        told = "\n".join(read.first_error(done.lines))
+        text += f"\n\n## {done.name}: {described(done)}\n{told}"[:max(0, share)]
+    return text[:SUMMARY_CHARACTERS - 200] + f"\n\nkept in {run.out}"[:190] + "\n"
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="run.sh", description="Checks and measures bagssl on a machine with a GPU.")
+    parser.add_argument("call", choices=[*parts.CALLS, "all"])
+    parser.add_argument("--seconds", type=float, default=CALL_SECONDS, help="how long a call may take (default: %(default)s)")
+    parser.add_argument("--data", help="a data set as `bagssl train` reads it (default: the one in this folder)")
+    args = parser.parse_args()
+    if not 1 <= args.seconds <= 3600:
+        parser.error(f"--seconds: expected 1 to 3600, got {args.seconds}")
+    if args.data and not os.path.exists(args.data):
+        parser.error(f"--data: expected a file or folder, got {args.data}")
+    return args
+
+
+def main():
+    args = arguments()
+    data = os.path.abspath(args.data) if args.data else None
+    here = os.path.dirname(os.path.abspath(__file__))
+    os.chdir(here)
+    if data is None and os.path.isdir("data"):
+        names = os.listdir("data")
+        data = os.path.join("data", names[0]) if len(names) == 1 and os.path.isfile(f"data/{names[0]}") else "data"
+    out = os.environ.get("OUT") or os.path.join(here, "results", f"{now():%Y-%m-%d}")
+    try:
+        run = Run(out, data, args.seconds)
+    except OSError as error:
+        sys.exit(f"error: {error}")
+
+    def cut(*_):
+        raise Cut
+
+    signal.signal(signal.SIGTERM, cut)
+    signal.signal(signal.SIGINT, cut)
+    signal.signal(signal.SIGHUP, cut)
+    try:
+        for call in parts.CALLS if args.call == "all" else [args.call]:
+            plan, work = parts.CALLS[call]
+            run.begin(call, plan)
+            work(run)
+            run.end("not needed")
+            if run.stopped:
+                break
+    except Cut:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        run.end("the run was asked to end")
+    shutil.rmtree(parts.TRAINING, ignore_errors=True)
+    text = summary(run)
+    with open(os.path.join(out, "summary.txt"), "a") as file:
+        file.write(text)
+    print(text, flush=True)
+    return int(any(done.outcome not in ("ok", "not run") for _, done in run.done))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+//! Pages of results that are made by hand.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::super::bounds::{Verdict, wanted};
+use super::super::report::page;
+use super::super::results::{Outcome, Results};
+use super::Folder;
+
+fn row(part: &str, figure: &str, value: Value) -> String {
+    json!({"call": "call2", "part": part, "figure": figure, "value": value, "unit": "", "seconds": 1.5}).to_string()
+}
+
+/// The lines of a call in which these parts have run, each with one figure.
+fn call(plan: &[&str], ran: &[(&str, &str, Value)]) -> Vec<String> {
+    let mut lines = vec![
+        row("call", "format", json!(1)),
+        row("call", "begun", json!("2026-11-28T03:15:00Z")),
+        row("call", "plan", json!(plan)),
+    ];
+    for (part, figure, value) in ran {
+        lines.extend([
+            row(part, "command", json!("x")),
+            row(part, figure, value.clone()),
+            row(part, "outcome", json!("ok")),
+        ]);
+    }
+    lines
+}
+
+fn read(lines: &[String]) -> anyhow::Result<Results> {
+    let folder = Folder::new("page");
+    fs::write(folder.join("rows.jsonl"), lines.join("\n")).unwrap();
+    Results::read(&[&*folder])
+}
+
+fn verdict(results: &Results, what: &str) -> Verdict {
+    wanted(results).iter().find(|wanted| wanted.what.starts_with(what)).unwrap().verdict()
+}
+
+#[test]
+fn figures_are_held_against_their_bounds() {
+    let ran = |rate: f64, other: f64| {
+        let rate_of = |part, rate| (part, "patches_per_second", json!(rate));
+        vec![
+            rate_of("bench", rate),
+            ("bench", "peak_memory_bytes", json!(other)),
+            ("bench", "first_step_seconds", json!(20.0 * other)),
+            rate_of("torch eager", 60_000.0),
+            rate_of("torch compiled", 80_000.0),
+            ("torch compiled", "peak_memory_bytes", json!(1.0)),
+            ("loading", "loading_ratio", json!(0.9 / other)),
+            ("golden", "cuda: lowest cosine", json!(0.999 / other)),
+            ("one GPU", "loss of the first step", json!(10.0)),
+            ("two GPUs", "loss of the first step", json!(10.0 + 0.000_9 * other.powi(4))),
+            ("check", "failed", json!(other - 1.0)),
+            ("check", "complete", json!(true)),
+        ]
+    };
+    let all = |rate, other| wanted(&read(&call(&[], &ran(rate, other))).unwrap());
+    for row in all(100_000.0, 1.0) {
+        assert_eq!(row.verdict(), Verdict::Met, "{row:?}");
+    }
+    for row in all(80_000.0, 1.4) {
+        assert_eq!(row.verdict(), Verdict::Missed, "{row:?}");
+    }
+}
+
+#[test]
+fn what_was_not_measured_is_not_met() {
+    let results = read(&call(&["bench", "torch eager"], &[("bench", "patches_per_second", json!(90_000.0))])).unwrap();
+    for row in wanted(&results) {
+        let expected = if row.what.starts_with("rate, ") { Verdict::Met } else { Verdict::NotMeasured };
+        assert_eq!(row.verdict(), expected, "{row:?}");
+    }
+    assert_eq!(results.part("torch eager").unwrap().outcome, Outcome::Missing);
+    let page = page(&results);
+    assert!(page.starts_with("# A run on a GPU, 2026-11-28\n"), "{page}");
+    assert!(page.contains("| call2 | torch eager | cut off before it began | 0 |"), "{page}");
+    assert!(page.contains("| rate over PyTorch's best | at least 1.25 | - | not measured |"), "{page}");
+    // No check that failed is good news only of a check that came to its end; a cosine that is no number is none.
+    let of = |failed: u32, complete: bool| {
+        let rows = [("check", "failed", json!(failed)), ("check", "complete", json!(complete))];
+        verdict(&read(&call(&[], &rows)).unwrap(), "checks")
+    };
+    assert_eq!([of(0, true), of(0, false), of(1, false)], [Verdict::Met, Verdict::NotMeasured, Verdict::Missed]);
+    let nan = read(&call(&[], &[("golden", "cuda: lowest cosine", Value::Null)])).unwrap();
+    assert_eq!(verdict(&nan, "lowest cosine"), Verdict::Missed);
+}
+
+#[test]
+fn a_part_that_timed_out_is_told_with_its_lines() {
+    let mut lines = call(&["bench"], &[]);
+    lines.push(row("bench", "command", json!("./bagssl bench train")));
+    lines.push(row("bench", "error", json!("panicked at a | place")));
+    let mut last: Value = serde_json::from_str(&row("bench", "outcome", json!("timed out"))).unwrap();
+    last["unit"] = json!("after 60 s");
+    lines.push(last.to_string());
+    let page = page(&read(&lines).unwrap());
+    assert!(page.contains("| call2 | bench | timed out: after 60 s | 1.5 |"), "{page}");
+    assert!(page.contains("call2, bench (timed out: after 60 s):\n\n```text\npanicked at a | place\n```"), "{page}");
+}
+
+#[test]
+fn a_file_that_was_cut_is_read_as_far_as_it_goes() {
+    let mut lines = call(&["bench"], &[("bench", "patches_per_second", json!(90_000.0))]);
+    let last = lines.pop().unwrap();
+    lines.push(last[..last.len() / 2].into());
+    let results = read(&lines).unwrap();
+    assert_eq!((results.unread, &results.part("bench").unwrap().outcome), (1, &Outcome::Began));
+    let page = page(&results);
+    assert!(page.contains("cut off while it ran") && page.contains("could not be read: 1."), "{page}");
+}
+
+#[test]
+fn a_call_that_was_made_again_is_told_once() {
+    let one = call(&["bench"], &[("bench", "patches_per_second", json!(1.0))]);
+    let two = call(&["bench"], &[("bench", "patches_per_second", json!(2.0))]);
+    let results = read(&[one, two].concat()).unwrap();
+    assert_eq!((results.calls.len(), results.number("bench", "patches_per_second")), (1, Some(2.0)));
+}
+
+#[test]
+fn other_folders_are_refused_in_a_line() {
+    let folder = Folder::new("none");
+    let error = format!("{:#}", Results::read(&[&*folder]).unwrap_err());
+    assert!(error.contains("expected a folder that run.sh has written, got one without rows.jsonl"), "{error}");
+    for (text, expected) in [
+        ("", "expected rows that run.sh has written, got \"\""),
+        ("{\"a\": 1}\n", "expected rows that run.sh has written, got \"{"),
+        (&row("call", "format", json!(2)), "expected rows of format 1, got 2"),
+    ] {
+        let error = format!("{:#}", read(&[text.into()]).unwrap_err());
+        assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+    }
+}

@@ -1,0 +1,148 @@
+//! `run.sh` with a script in place of `bagssl`.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use super::super::pack::pack;
+use super::super::report;
+use super::super::results::{Outcome, Results};
+use super::Folder;
+use crate::run::root;
+
+/// A pack with the script, unpacked where nothing else is.
+fn packed(name: &str) -> Folder {
+    let place = Folder::new(name);
+    fs::write(place.join("data.txt"), "images").unwrap();
+    pack(&root().join("xtask/src/gpu/tests/fake.sh"), &place.join("data.txt"), &place.join("gpu")).unwrap();
+    fs::create_dir(place.join("modules")).unwrap();
+    fs::write(place.join("modules/torch.py"), "").unwrap();
+    place
+}
+
+fn command(place: &Path, arguments: &[&str], fake: &str) -> Command {
+    let mut command = Command::new("bash");
+    command.arg(place.join("gpu/run.sh")).args(arguments).env("FAKE", fake);
+    command.env("OUT", place.join("out")).env("PYTHONPATH", place.join("modules")).stdin(Stdio::null());
+    command
+}
+
+fn run(place: &Path, arguments: &[&str], fake: &str) -> (Output, Results, String) {
+    let output = command(place, arguments, fake).output().unwrap();
+    let results = Results::read(&[place.join("out")]).unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output, results, printed)
+}
+
+fn outcome(results: &Results, part: &str) -> String {
+    match &results.part(part).unwrap().outcome {
+        Outcome::Told(told) => format!("{told} {}", results.part(part).unwrap().detail),
+        other => format!("{other:?}"),
+    }
+}
+
+/// How long all parts took together; what hangs would take 300 s. The machine may be slow.
+fn seconds(results: &Results) -> f64 {
+    results.calls.iter().flat_map(|call| &call.parts).map(|part| part.seconds).sum()
+}
+
+/// The summary, which must be in what is kept of an output that is cut to its end.
+fn summary(printed: &str) -> &str {
+    let summary = &printed[printed.find("# Summary").unwrap()..];
+    assert!(summary.chars().count() <= 10_000, "{}", summary.chars().count());
+    summary
+}
+
+#[test]
+fn where_the_doctor_fails_the_call_stops_with_the_loaders_trace() {
+    let place = packed("doctor");
+    let (output, results, printed) = run(&place, &["call1", "--seconds", "60"], "doctor=fail");
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert_eq!(outcome(&results, "doctor"), "failed exit code 1");
+    assert!(printed.contains("$ LD_DEBUG=libs ./bagssl doctor"), "{printed}");
+    for part in ["resnet-small", "resnet18", "check"] {
+        assert_eq!(outcome(&results, part), "not run doctor failed");
+    }
+    assert!(summary(&printed).contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{printed}");
+}
+
+#[test]
+fn what_hangs_or_crashes_or_floods_stops_nothing_else() {
+    let place = packed("faults");
+    let fake = "resnet-small=hang resnet18=crash check=flood";
+    let (output, results, printed) = run(&place, &["call1", "--seconds", "23"], fake);
+    assert!(seconds(&results) < 27.0, "{printed}");
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(outcome(&results, "resnet-small").starts_with("timed out"), "{printed}");
+    assert_eq!(outcome(&results, "resnet18"), "failed exit code 139 (SIGSEGV)");
+    assert_eq!(outcome(&results, "once more, with traces"), "ok ");
+    assert_eq!(outcome(&results, "check"), "failed exit code 1");
+    assert_eq!(results.number("check", "failed"), Some(1.0));
+    assert_eq!(results.number("check", "checked"), Some(2.0));
+    assert!(summary(&printed).contains("FAILED norm"), "{printed}");
+    let log = fs::metadata(place.join("out/log.txt")).unwrap().len();
+    assert!((1 << 20..3 << 20).contains(&log) && printed.len() < 200_000, "{log} {}", printed.len());
+    let page = report::page(&results);
+    assert!(page.contains("| checks of `doctor --check` that failed | at most 0 | 1 | **missed** |"), "{page}");
+}
+
+#[test]
+fn all_calls_fill_a_page() {
+    let place = packed("all");
+    let torch = "import sys\nrate = {'eager': 60000, 'compiled': 65000.0}.get(sys.argv[-1])\nassert rate\n\
+                 print('{\"patches_per_second\": %s, \"peak_memory_bytes\": 5000000000}' % rate)\n";
+    fs::write(place.join("gpu/train.py"), torch).unwrap();
+    let (output, results, printed) = run(&place, &["all", "--seconds", "60"], "eval=fail");
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    for part in ["bench", "torch eager", "torch compiled", "golden", "loading", "train"] {
+        assert_eq!(outcome(&results, part), "ok ", "{part}: {printed}");
+    }
+    assert_eq!(outcome(&results, "torch reduce-overhead"), "failed exit code 1");
+    assert_eq!(outcome(&results, "eval"), "failed exit code 1");
+    assert_eq!(results.number("train", "loss of the last step"), Some(-10.5));
+    assert!(summary(&printed).contains("bagssl / torch compiled: 1.308"), "{printed}");
+    let page = report::page(&results);
+    for line in [
+        "| rate over PyTorch's best | at least 1.25 | 1.3077 | met |",
+        "| rate, patches/s (an H100 made as many with the prototype) | at least 86000 | 85000 | **missed** |",
+        "| peak memory over that of PyTorch's best | at most 1.3 | 1.2 | met |",
+        "| rate on images over the rate on noise | at least 0.9 | 0.93 | met |",
+        "| lowest cosine in bf16 to the exact embedding | at least 0.999 | 0.9995 | met |",
+        "CUDA_ERROR_ILLEGAL_ADDRESS in eval",
+    ] {
+        assert!(page.contains(line), "{line}: {page}");
+    }
+    assert!(fs::read_dir(place.join("out")).unwrap().count() <= 8);
+}
+
+#[test]
+fn a_part_that_cannot_end_in_time_does_not_begin() {
+    let place = packed("short");
+    fs::write(place.join("gpu/train.py"), "import time\ntime.sleep(300)\n").unwrap();
+    let (_, results, printed) = run(&place, &["call2", "--seconds", "5"], "resnet18=hang profile=hang");
+    assert!(seconds(&results) < 9.0, "{printed}");
+    assert!(outcome(&results, "torch eager").starts_with("timed out after 0.978 s"), "{printed}");
+    for part in ["bench again", "torch reduce-overhead"] {
+        assert!(outcome(&results, part).contains(" s left, expected 0."), "{printed}");
+    }
+}
+
+#[test]
+fn a_run_that_is_ended_says_so() {
+    let place = packed("cut");
+    let child =
+        command(&place, &["call1", "--seconds", "200"], "resnet-small=hang").stdout(Stdio::piped()).spawn().unwrap();
+    let rows = place.join("out/rows.jsonl");
+    let until = Instant::now() + Duration::from_secs(60);
+    while !fs::read_to_string(&rows).is_ok_and(|text| text.contains("\"resnet-small\", \"figure\": \"command\"")) {
+        assert!(Instant::now() < until, "{:?}", fs::read_to_string(&rows));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let results = Results::read(&[place.join("out")]).unwrap();
+    assert_eq!(outcome(&results, "resnet-small"), "cut off the run was asked to end");
+    assert_eq!(outcome(&results, "check"), "not run the run was asked to end");
+    assert!(summary(&String::from_utf8_lossy(&output.stdout)).contains("1 cut off"));
+}
