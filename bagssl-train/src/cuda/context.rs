@@ -23,7 +23,7 @@ pub(super) const SOURCE: &str = concat!(
 );
 
 /// The kernels' names.
-pub(super) const KERNELS: [&str; 45] = [
+pub(super) const KERNELS: [&str; 46] = [
     "pack_bf16_bf16",
     "pack_f32_bf16",
     "pack_bf16_f32",
@@ -67,8 +67,9 @@ pub(super) const KERNELS: [&str; 45] = [
     "step_adamw",
     "step_norms",
     "step_lars",
-    "cholesky",
-    "triangle_inverse",
+    "cholesky_subtract",
+    "cholesky_scale",
+    "cholesky_logarithms",
 ];
 
 /// The state of one GPU, on its thread.
