@@ -4,7 +4,7 @@
 use bagssl_core::coding_rate;
 use bagssl_core::model::Stock;
 use bagssl_train::backend::NdArray;
-use bagssl_train::loss::{Loss, LossValue, similarity};
+use bagssl_train::loss::{Algebra, Loss, LossValue, similarity};
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData};
 use proptest::prelude::*;
@@ -140,6 +140,69 @@ fn losses_are_those_of_pytorch() {
                 assert!((got - exact).abs() < 1e-4 * largest, "{dims:?}: {got}, expected {exact}");
             }
         }
+    }
+}
+
+/// The formulas themselves, in f64: NT-Xent at the temperature 0.5 and the spectral loss at `lambda` 0.5.
+fn by_loops(loss: Loss, values: &[f32], [images, patches, dim]: [usize; 3]) -> f64 {
+    let row = |image: usize, patch: usize| &values[(image * patches + patch) * dim..][..dim];
+    let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let cosine = |a: &[f32], b: &[f32]| product(a, b) / (product(a, a) * product(b, b)).sqrt();
+    let (mut sum, mut squares) = (0.0, 0.0);
+    for (image, a) in (0..images).flat_map(|image| (0..patches).map(move |a| (image, a))) {
+        let one = row(image, a);
+        let others = || (0..images).filter(|k| *k != image).flat_map(|k| (0..patches).map(move |b| row(k, b)));
+        let negatives: f64 = others().map(|other| (cosine(one, other) / 0.5).exp()).sum();
+        squares += others().map(|other| product(one, other).powi(2)).sum::<f64>();
+        for b in (0..patches).filter(|b| *b != a) {
+            let positive = (cosine(one, row(image, b)) / 0.5).exp();
+            sum += match loss {
+                Loss::SimClr { .. } => -(positive / (positive + negatives)).ln(),
+                _ => -product(one, row(image, b)),
+            };
+        }
+    }
+    let mean = sum / (images * patches * (patches - 1)) as f64;
+    match loss {
+        Loss::SimClr { .. } => mean,
+        _ => mean + 0.5 * squares / (images * (images - 1) * patches * patches) as f64,
+    }
+}
+
+/// Images, patches and dimensions of different numbers, of which each is once the largest.
+#[test]
+fn contrastive_losses_are_their_formulas() {
+    for dims in [[17, 3, 5], [3, 11, 4], [2, 3, 40], [5, 2, 7]] {
+        let values = wave(dims.iter().product(), 0.7);
+        for loss in [Loss::simclr(), Loss::spectral()] {
+            let got = value(loss, &values, dims).figure("loss").unwrap();
+            let expected = by_loops(loss, &values, dims);
+            assert!((got - expected).abs() < 1e-6 * expected.abs().max(1.0), "{loss:?} {dims:?}: {got}, {expected}");
+        }
+    }
+}
+
+/// An algebra whose products are twice what they should be.
+#[derive(Debug)]
+struct Twice;
+
+impl Algebra<NdArray> for Twice {
+    fn products(left: Tensor<NdArray, 3>, right: Tensor<NdArray, 3>, transposed: [bool; 2]) -> Tensor<NdArray, 3> {
+        <Stock as Algebra<NdArray>>::products(left, right, transposed) * 2.0
+    }
+}
+
+/// All products are the algebra's: of values, and of gradients.
+#[test]
+fn contrastive_losses_ask_their_algebra() {
+    let (dims, values) = ([4, 3, 5], wave(60, 0.2));
+    for loss in [Loss::simclr(), Loss::spectral()] {
+        let projections = tensor(&values, dims).require_grad();
+        let twice = loss.check().unwrap().value::<_, Twice>(projections.clone()).unwrap();
+        let once = value(loss, &values, dims);
+        close("invariance", twice.figure("invariance").unwrap(), 2.0 * once.figure("invariance").unwrap(), 1e-6);
+        let changed: Vec<f32> = projections.grad(&twice.objective.backward()).unwrap().into_data().into_vec().unwrap();
+        assert!(changed.iter().zip(gradient(loss, &values, dims)).any(|(a, b)| (a - b).abs() > 1e-3), "{loss:?}");
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) const SOURCE: &str = concat!(
 );
 
 /// The kernels' names.
-pub(super) const KERNELS: [&str; 53] = [
+pub(super) const KERNELS: [&str; 54] = [
     "pack_bf16_bf16",
     "pack_f32_bf16",
     "pack_bf16_f32",
@@ -78,8 +78,9 @@ pub(super) const KERNELS: [&str; 53] = [
     "similarity_lengths",
     "similarity_columns",
     "similarity_mean",
-    "cholesky",
-    "triangle_inverse",
+    "cholesky_subtract",
+    "cholesky_scale",
+    "cholesky_logarithms",
 ];
 
 /// The state of one GPU, on its thread.

@@ -1,4 +1,4 @@
-//! Stacks of small matrices: their products and inverses, all of a stack in one launch.
+//! Stacks of matrices: their products and inverses, all of a stack together.
 
 use burn::tensor::{DType, TensorMetadata};
 
@@ -8,7 +8,7 @@ use super::map::arguments;
 use super::operation::{Form, Math};
 
 /// The side of a tile, and the threads of a block, of `source/cholesky.cu`.
-const TILE: usize = 32;
+const TILE: usize = 64;
 const THREADS: u32 = 256;
 
 /// Of the sizes that `output` and the left factor say.
@@ -49,12 +49,22 @@ pub(super) fn inverses(matrices: Cube, outputs: &[Form]) -> Vec<Cube> {
     let product = product(shape, [true, false], shape);
     job.then(move |context, at| {
         let (from, factors, roots, logarithms) = (at.of(from), at.of(factors), at.of(roots), at.of(logarithms));
-        let (blocks, columns) = ([count as u32, 1], [side.div_ceil(TILE) as u32, count as u32]);
+        let (tiles, count) = (side.div_ceil(TILE) as u32, count as u32);
         let side = side as i32;
         // SAFETY: all are stacks of as many matrices of that side, but for the logarithms, one of each.
         unsafe {
-            context.launch("cholesky", (blocks, THREADS), arguments![from, factors, roots, logarithms, side])?;
-            context.launch("triangle_inverse", (columns, THREADS), arguments![factors, roots, side])?;
+            for step in -1..tiles as i32 {
+                let rows = tiles - (step + 1) as u32;
+                if step >= 0 {
+                    let shape = ([tiles, count], THREADS);
+                    context.launch("cholesky_scale", shape, arguments![factors, roots, side, step])?;
+                }
+                if rows > 0 {
+                    let shape = ([tiles * rows, count], THREADS);
+                    context.launch("cholesky_subtract", shape, arguments![from, factors, roots, side, step])?;
+                }
+            }
+            context.launch("cholesky_logarithms", ([count, 1], THREADS), arguments![roots, logarithms, side])?;
             // With L L^T = A and X = L^-1, A^-1 = X^T X.
             context.blas.multiply(product, [roots, roots, at.of(to)], &context.stream)
         }

@@ -128,8 +128,8 @@ impl CheckedLoss {
             Loss::VicReg { invariance, variance, covariance } => {
                 vicreg::loss::<B, A>(projections, [invariance, variance, covariance])
             }
-            Loss::SimClr { temperature } => simclr::loss(projections, temperature),
-            Loss::Spectral { lambda } => spectral::loss(projections, lambda),
+            Loss::SimClr { temperature } => simclr::loss::<B, A>(projections, temperature),
+            Loss::Spectral { lambda } => spectral::loss::<B, A>(projections, lambda),
         })
     }
 }
@@ -183,6 +183,11 @@ const SMALLEST_SQUARE: f64 = 1e-24;
 fn unit<B: Backend>(rows: Tensor<B, 3>) -> Tensor<B, 3> {
     let length = (rows.clone() * rows.clone()).sum_dim(2).add_scalar(SMALLEST_SQUARE).sqrt();
     rows / length
+}
+
+/// A scalar whose gradient by `tensor` is `gradient`, of the same shape. Its value means nothing.
+fn with_gradient<B: AutodiffBackend>(tensor: Tensor<B, 3>, gradient: Tensor<B::InnerBackend, 3>) -> Tensor<B, 1> {
+    (tensor * Tensor::from_inner(gradient)).sum()
 }
 
 /// 1 but for the diagonal, which is 0.

@@ -4,9 +4,9 @@
 //! SimCLR, arXiv:2002.05709, equation 1.
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 
-use super::{LossValue, elsewhere, unit};
+use super::{Algebra, LossValue, elsewhere, unit, with_gradient};
 
 /// Added to a similarity that is not to count: its exponential is 0.
 const LEFT_OUT: f64 = -1e9;
@@ -16,34 +16,57 @@ const LEFT_OUT: f64 = -1e9;
 ///
 /// Patches of one image never push each other apart: the other positives of `a` are not in the denominator of `(a, b)`. With
 /// two patches there are none, and the denominator is the published one, over all patches but `a`.
-pub(super) fn loss<B: AutodiffBackend>(projections: Tensor<B, 3>, temperature: f64) -> LossValue<B> {
+pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
+    projections: Tensor<B, 3>,
+    temperature: f64,
+) -> LossValue<B> {
     let [images, patches, dim] = projections.dims();
-    let device = projections.device();
-    let rows = unit(projections);
     let pairs = (images * patches * (patches - 1)) as f64;
+    let units = unit(projections);
+    let rows = units.clone().inner();
 
-    let of_one_image = rows.clone().matmul(rows.clone().swap_dims(1, 2));
-    let different = elsewhere::<B>(patches, &device).unsqueeze();
+    let of_one_image = A::products(rows.clone(), rows.clone(), [false, true]);
+    let different = elsewhere::<B::InnerBackend>(patches, &rows.device()).unsqueeze();
     let cosine = (of_one_image.clone() * different.clone()).sum().div_scalar(pairs);
     let positives = of_one_image.div_scalar(temperature);
 
-    let flat = rows.reshape([images * patches, dim]);
-    let all = flat.clone().matmul(flat.transpose()).div_scalar(temperature);
-    let blocks: Tensor<B, 2> = Tensor::<B, 2>::eye(images, &device)
-        .reshape([images, 1, images, 1])
-        .repeat_dim(1, patches)
-        .repeat_dim(3, patches)
-        .reshape([images * patches, images * patches]);
-    let others = all + blocks * LEFT_OUT;
-    let largest = others.clone().detach().max_dim(1);
-    let negatives = (others - largest.clone()).exp().sum_dim(1).log() + largest;
-    let negatives: Tensor<B, 3> = negatives.reshape([images, patches, 1]).repeat_dim(2, patches);
+    let flat = rows.clone().reshape([1, images * patches, dim]);
+    let all = A::products(flat.clone(), flat.clone(), [false, true]).div_scalar(temperature);
+    let (negatives, shares) = over_others(all, [images, patches]);
+    let negatives = negatives.reshape([images, patches, 1]);
 
     // ln(e^positive + e^negatives), from the larger of the two.
-    let largest = positives.clone().detach().max_pair(negatives.clone().detach());
-    let both = (positives.clone() - largest.clone()).exp() + (negatives - largest.clone()).exp();
-    let objective = ((both.log() + largest - positives) * different).sum().div_scalar(pairs);
+    let negatives = negatives.repeat_dim(2, patches);
+    let largest = positives.clone().max_pair(negatives.clone());
+    let negative = (negatives - largest.clone()).exp();
+    let both = (positives.clone() - largest.clone()).exp() + negative.clone();
+    let loss = ((both.clone().log() + largest - positives) * different.clone()).sum().div_scalar(pairs);
 
-    let figures = [("loss", objective.clone().inner()), ("invariance", cosine.inner())];
-    LossValue::new(objective, figures)
+    // A pair's derivative by what its negatives come to is w, their share of the denominator, and -w by its positive. The
+    // gradient of a product `a_i . b_k` weighted by W is W b for the one and W^T a for the other factor.
+    let weights = negative / both * different;
+    let of_row = weights.clone().sum_dim(2).reshape([1, images * patches, 1]);
+    let weights = weights.clone() + weights.swap_dims(1, 2);
+    let attracted = A::products(weights, rows, [false; 2]);
+    let shares = shares * of_row;
+    let repelled = A::products(shares.clone(), flat.clone(), [false; 2]) + A::products(shares, flat, [true, false]);
+    let gradient = (repelled.reshape([images, patches, dim]) - attracted).div_scalar(temperature * pairs);
+
+    LossValue::new(with_gradient(units, gradient), [("loss", loss), ("invariance", cosine)])
+}
+
+/// For each row `ln` of the sum of the exponentials of its similarities to the patches of other images, and the share of each
+/// in that sum.
+///
+/// # Shapes
+/// - `all`: `[1, row, row]`, the rows image by image
+/// - returns: `[1, row, 1]` and `[1, row, row]`
+fn over_others<B: Backend>(all: Tensor<B, 3>, [images, patches]: [usize; 2]) -> (Tensor<B, 3>, Tensor<B, 3>) {
+    let rows = images * patches;
+    let own = Tensor::<B, 2>::eye(images, &all.device()).reshape([images, 1, images, 1]) * LEFT_OUT;
+    let others = (all.reshape([images, patches, images, patches]) + own).reshape([1, rows, rows]);
+    let largest = others.clone().max_dim(2);
+    let exponentials = (others - largest.clone()).exp();
+    let sum = exponentials.clone().sum_dim(2);
+    (sum.clone().log() + largest, exponentials / sum)
 }

@@ -7,26 +7,41 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 
-use super::{LossValue, elsewhere};
+use super::{Algebra, LossValue, elsewhere, with_gradient};
 
 /// `-E[<z, z'>]` over pairs of different patches of one image, plus `lambda E[<z, z'>^2]` over patches of different images.
 ///
 /// Projections keep their length. `lambda` sets it and nothing else: `z / sqrt(c)` has under `c lambda` the loss of `z` under
 /// `lambda`, divided by `c`.
-pub(super) fn loss<B: AutodiffBackend>(projections: Tensor<B, 3>, lambda: f64) -> LossValue<B> {
+pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
+    projections: Tensor<B, 3>,
+    lambda: f64,
+) -> LossValue<B> {
     let [images, patches, dim] = projections.dims();
-    let of_one_image = projections.clone().matmul(projections.clone().swap_dims(1, 2));
-    let different = elsewhere::<B>(patches, &of_one_image.device()).unsqueeze();
-    let invariance = (of_one_image.clone() * different).sum() / (images * patches * (patches - 1)) as f64;
+    let pairs_within = (images * patches * (patches - 1)) as f64;
+    let pairs_between = (images * (images - 1) * patches * patches) as f64;
+
+    let rows = projections.clone().inner();
+    let of_one_image = A::products(rows.clone(), rows.clone(), [false, true]);
+    let different = elsewhere::<B::InnerBackend>(patches, &rows.device()).unsqueeze();
+    let invariance = (of_one_image.clone() * different.clone()).sum() / pairs_within;
 
     // The squares of all products are those of the entries of Z^T Z: |Z Z^T| = |Z^T Z|.
-    let flat = projections.reshape([images * patches, dim]);
-    let square = flat.clone().transpose().matmul(flat);
-    let all = (square.clone() * square).sum();
-    let own = (of_one_image.clone() * of_one_image).sum();
-    let repulsion = (all - own) / (images * (images - 1) * patches * patches) as f64;
+    let flat = rows.clone().reshape([1, images * patches, dim]);
+    let square = A::products(flat.clone(), flat.clone(), [true, false]);
+    let all = (square.clone() * square.clone()).sum();
+    let own = (of_one_image.clone() * of_one_image.clone()).sum();
+    let repulsion = (all - own) / pairs_between;
 
-    let objective = repulsion.clone() * lambda - invariance.clone();
-    let figures = [("loss", objective.clone()), ("invariance", invariance), ("repulsion", repulsion)];
-    LossValue::new(objective, figures.map(|(name, value)| (name, value.inner())))
+    // The gradient of |Z^T Z|^2 is 4 Z Z^T Z, that of an image's |G|^2 is 4 G Z, that of its sum over pairs is 2 D Z, where
+    // D is 0 on the diagonal and 1 elsewhere.
+    let repelled = 4.0 * lambda / pairs_between;
+    let between = A::products(flat, square, [false; 2]).reshape([images, patches, dim]) * repelled;
+    let within = A::products(of_one_image * repelled + different * (2.0 / pairs_within), rows, [false; 2]);
+
+    let loss = repulsion.clone() * lambda - invariance.clone();
+    LossValue::new(
+        with_gradient(projections, between - within),
+        [("loss", loss), ("invariance", invariance), ("repulsion", repulsion)],
+    )
 }

@@ -8,7 +8,7 @@ use bagssl_core::coding_rate;
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 
-use super::{Algebra, LossValue, unit};
+use super::{Algebra, LossValue, unit, with_gradient};
 
 /// `-weight * mean cos(z_i, mean z) + mean over patches of TCR`, on rows of unit length.
 pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
@@ -53,5 +53,5 @@ pub fn total_coding_rate<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
         false => A::products(fixed, inverses, [false; 2]),
     };
     let gradient = gradient * (-scale / count as f64);
-    (logarithms.mean() * -0.5, (sets * Tensor::from_inner(gradient)).sum())
+    (logarithms.mean() * -0.5, with_gradient(sets, gradient))
 }

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use burn::tensor::backend::AutodiffBackend;
 
-use super::{Algebra, LossValue, elsewhere};
+use super::{Algebra, LossValue, elsewhere, with_gradient};
 
 /// Added to a variance before its root is taken.
 const EPSILON: f64 = 1e-4;
@@ -39,7 +39,7 @@ pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
     let share = 2.0 / (patches * dim) as f64;
     let covariance = (covariances.clone() * covariances.clone()).sum() * share;
     let gradient = A::products(fixed, covariances, [false; 2]) * (4.0 * unbiased * share);
-    let surrogate = (centred * Tensor::from_inner(gradient)).sum();
+    let surrogate = with_gradient(centred, gradient);
 
     let terms = [invariance.clone().inner(), variance.clone().inner(), covariance];
     let [first, second, third] = terms.clone();

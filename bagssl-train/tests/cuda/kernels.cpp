@@ -352,6 +352,22 @@ static void steps() {
   }
 }
 
+// X and the logarithm of the determinant, in the launches of `cuda/matrices.rs`.
+static std::pair<std::vector<float>, std::vector<float>> factored(const std::vector<float>& matrices, int count, int side) {
+  std::vector<float> factors(matrices.size(), NAN), roots(matrices.size(), NAN), logs(count, NAN);
+  int tiles = (side + TILE - 1) / TILE;
+  auto subtract = [&](int step) {
+    launch(cholesky_subtract, tiles * (tiles - step - 1), count, 256, matrices.data(), factors.data(), roots.data(), side, step);
+  };
+  subtract(-1);
+  for (int step = 0; step < tiles; step++) {
+    launch(cholesky_scale, tiles, count, 256, factors.data(), roots.data(), side, step);
+    if (step + 1 < tiles) subtract(step);
+  }
+  launch(cholesky_logarithms, count, 1, 256, roots.data(), logs.data(), side);
+  return {roots, logs};
+}
+
 // Two matrices B B^T + I, factored as a whole: the inverse X^T X, and the logarithm of the determinant.
 static void inverses(int side) {
   const int count = 2;
@@ -384,9 +400,10 @@ static void inverses(int side) {
     }
   }
   auto typed = as<float>(matrices);
-  std::vector<float> factors(typed.size(), NAN), roots(typed.size(), NAN), logs(count, NAN);
-  launch(cholesky, count, 1, 256, typed.data(), factors.data(), roots.data(), logs.data(), side);
-  launch(triangle_inverse, (side + 31) / 32, count, 256, factors.data(), roots.data(), side);
+  // Of a symmetric matrix the upper half is not read.
+  for (int m = 0; m < count; m++)
+    for (int i = 0; i < side; i++) for (int j = i + 1; j < side; j++) typed[m * size + i * side + j] = NAN;
+  auto [roots, logs] = factored(typed, count, side);
   Doubles got(count * size);
   for (int m = 0; m < count; m++)
     for (int i = 0; i < side; i++)
@@ -399,20 +416,41 @@ static void inverses(int side) {
   check(name, back(logs), logarithms, 1e-5);
 }
 
-// A matrix that is not definite has no logarithm.
-static void indefinite() {
-  std::vector<float> matrix = {1, 2, 2, 1}, factor(4), inverse(4), logarithm(1);
-  launch(cholesky, 1, 1, 256, matrix.data(), factor.data(), inverse.data(), logarithm.data(), 2);
-  bool pass = std::isnan(logarithm[0]);
+// Of a matrix that is not positive definite nothing is a number, whatever its pivot: X^T X has the last row of X in each of
+// its values. A matrix beside it is what it would be alone.
+static void indefinite(int side, int at, float pivot) {
+  size_t size = (size_t)side * side;
+  std::vector<float> matrices(2 * size);
+  for (int i = 0; i < side; i++) matrices[i * side + i] = matrices[size + i * side + i] = 4;
+  matrices[at * side + at] = pivot;
+  auto [roots, logs] = factored(matrices, 2, side);
+  bool pass = std::isnan(logs[0]) && std::fabs(logs[1] - side * std::log(4.0)) < 1e-4 * side;
+  for (int i = 0; i < side; i++) {
+    // Without neighbours the other rows are numbers; from the pivot on there are none in its column.
+    pass = pass && std::isnan(roots[i * side + at]) == (i >= at);
+    for (int j = 0; j < side; j++) pass = pass && roots[size + i * side + j] == (i == j ? 0.5f : 0.f);
+  }
   failed = failed || !pass;
-  std::printf("%-6s indefinite\n", pass ? "ok" : "FAILED");
+  std::printf("%-6s pivot %g at %d of %d\n", pass ? "ok" : "FAILED", pivot, at, side);
+}
+
+// [[1, 2], [2, 1]]: nothing of its inverse is a number.
+static void indefinite_by_hand() {
+  auto [roots, logs] = factored({1, 2, 2, 1}, 1, 2);
+  bool pass = std::isnan(logs[0]) && std::isnan(roots[2]) && std::isnan(roots[3]);
+  failed = failed || !pass;
+  std::printf("%-6s indefinite by hand\n", pass ? "ok" : "FAILED");
 }
 
 #include "vectors.hpp"
 
 int main() {
-  for (int side : {1, 5, 32, 33, 70, 100}) inverses(side);
-  indefinite();
+  for (int side : {1, 5, 31, 32, 33, 64, 65, 130, 257}) inverses(side);
+  for (float pivot : {-3.f, 0.f, NAN}) {
+    indefinite(3, 1, pivot);
+    indefinite(130, 70, pivot);
+  }
+  indefinite_by_hand();
   layout();
   norm<float>(300, 24, true, true, 0);
   norm<float>(301, 6, false, true, 0);
