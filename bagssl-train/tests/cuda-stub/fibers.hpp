@@ -133,8 +133,6 @@ class Fibers {
       else if (!ready.empty()) { Fiber* fiber = ready.front(); ready.pop_front(); resume(fiber); }
       else return false;
     }
-    // The fibers that finished go back to wait for work.
-    while (!ready.empty()) { Fiber* fiber = ready.front(); ready.pop_front(); resume(fiber); }
     return true;
   }
 
