@@ -74,7 +74,7 @@ static int compile(Program& program, const std::string& includes) {
     }
     std::ofstream(base + ".all.cpp") << "#define STUB_KERNEL\n" << all << "\n" << entries;
     std::string build = "c++ -O2 -shared -std=c++17 -w -fPIC -fvisibility=hidden -fno-gnu-unique -fno-strict-aliasing"
-        " -ffp-contract=off -fno-math-errno " + base + ".all.cpp -o " + base + ".so";
+        " -ffp-contract=off -fno-math-errno -fno-trapping-math " + base + ".all.cpp -lm -o " + base + ".so";
     if (!shell(build, base + ".log")) {
       program.log = read(base + ".log");
       // What could not be compiled stays, to be looked at.

@@ -19,7 +19,7 @@ using Places = std::vector<Place>;
 struct Work { std::function<void()> run; std::shared_ptr<Places> after; };
 
 struct StubStream {
-  int number;
+  int number = 0;
   uint64_t queued = 0, done = 0;
   std::deque<Work> work;
 };
@@ -35,7 +35,8 @@ class Queues {
   Queues() { create(); }
 
   StubStream* create() {
-    streams.push_back(new StubStream{(int)streams.size()});
+    streams.push_back(new StubStream);
+    streams.back()->number = (int)streams.size() - 1;
     return streams.back();
   }
   StubStream* of(StubStream* stream) { return stream ? stream : streams[0]; }

@@ -1,8 +1,36 @@
 // CUDA C++ as host code: what NVRTC knows by itself and what kernels include. Threads of a block are fibers that the stub's
 // driver runs one after the other; they change at barriers. Memory of the device is memory of the host.
 #pragma once
-#include <math.h>
-#include <string.h>
+
+// The C library's functions, and their overloads for floats. No header of it is included: kernels compile in a fraction of the time.
+extern "C" void* memcpy(void*, const void*, unsigned long) noexcept;
+#define STUB_UNARY(NAME) \
+  extern "C" double NAME(double) noexcept; \
+  extern "C" float NAME##f(float) noexcept; \
+  inline float NAME(float x) { return NAME##f(x); }
+#define STUB_BINARY(NAME) \
+  extern "C" double NAME(double, double) noexcept; \
+  extern "C" float NAME##f(float, float) noexcept; \
+  inline float NAME(float x, float y) { return NAME##f(x, y); }
+STUB_UNARY(log) STUB_UNARY(log2) STUB_UNARY(log10) STUB_UNARY(log1p) STUB_UNARY(exp) STUB_UNARY(exp2) STUB_UNARY(expm1)
+STUB_UNARY(sqrt) STUB_UNARY(cbrt) STUB_UNARY(sin) STUB_UNARY(cos) STUB_UNARY(tan) STUB_UNARY(asin) STUB_UNARY(acos)
+STUB_UNARY(atan) STUB_UNARY(sinh) STUB_UNARY(cosh) STUB_UNARY(tanh) STUB_UNARY(asinh) STUB_UNARY(acosh) STUB_UNARY(atanh)
+STUB_UNARY(ceil) STUB_UNARY(floor) STUB_UNARY(trunc) STUB_UNARY(round) STUB_UNARY(rint) STUB_UNARY(erf) STUB_UNARY(fabs)
+STUB_BINARY(pow) STUB_BINARY(fmod) STUB_BINARY(atan2) STUB_BINARY(hypot) STUB_BINARY(fmin) STUB_BINARY(fmax)
+STUB_BINARY(copysign) STUB_BINARY(remainder)
+#undef STUB_UNARY
+#undef STUB_BINARY
+extern "C" double fma(double, double, double) noexcept;
+extern "C" float fmaf(float, float, float) noexcept;
+inline float fma(float x, float y, float z) { return fmaf(x, y, z); }
+inline float abs(float x) { return fabsf(x); }
+inline double abs(double x) { return fabs(x); }
+inline int abs(int x) { return x < 0 ? -x : x; }
+inline long long abs(long long x) { return x < 0 ? -x : x; }
+template <typename T> inline bool isnan(T x) { return x != x; }
+template <typename T> inline bool isinf(T x) { return __builtin_isinf(x); }
+#define INFINITY __builtin_inff()
+#define NAN __builtin_nanf("")
 
 // `STUB_KERNEL` stays where the preprocessor has been, so that kernels can be found by it; then it is defined as nothing.
 #define __global__ STUB_KERNEL
@@ -116,12 +144,13 @@ inline float __int_as_float(int bits) { return __uint_as_float((unsigned)bits); 
 inline int __float_as_int(float value) { return (int)__float_as_uint(value); }
 
 // Numbers. The host's functions are as good as the device's or better.
-#define STUB_BINARY(NAME, TYPE, VALUE) inline TYPE NAME(TYPE a, TYPE b) { return VALUE; }
-#define STUB_ORDER(TYPE) STUB_BINARY(min, TYPE, b < a ? b : a) STUB_BINARY(max, TYPE, a < b ? b : a)
-STUB_ORDER(int) STUB_ORDER(unsigned) STUB_ORDER(long) STUB_ORDER(unsigned long)
-STUB_ORDER(long long) STUB_ORDER(unsigned long long)
-STUB_BINARY(min, float, fminf(a, b)) STUB_BINARY(max, float, fmaxf(a, b))
-STUB_BINARY(min, double, fmin(a, b)) STUB_BINARY(max, double, fmax(a, b))
+#define STUB_ORDER(TYPE, LEAST, MOST) \
+  inline TYPE min(TYPE a, TYPE b) { return LEAST; } \
+  inline TYPE max(TYPE a, TYPE b) { return MOST; }
+#define STUB_ORDER_WHOLE(TYPE) STUB_ORDER(TYPE, b < a ? b : a, a < b ? b : a)
+STUB_ORDER_WHOLE(int) STUB_ORDER_WHOLE(unsigned) STUB_ORDER_WHOLE(long) STUB_ORDER_WHOLE(unsigned long)
+STUB_ORDER_WHOLE(long long) STUB_ORDER_WHOLE(unsigned long long)
+STUB_ORDER(float, fminf(a, b), fmaxf(a, b)) STUB_ORDER(double, fmin(a, b), fmax(a, b))
 
 inline float rsqrt(float x) { return 1.f / sqrtf(x); }
 inline double rsqrt(double x) { return 1. / sqrt(x); }
