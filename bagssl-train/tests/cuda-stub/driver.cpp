@@ -320,7 +320,8 @@ EXPORT int cuModuleLoadData(Module** module, const void* image) {
   IN_CONTEXT("cuModuleLoadData")
   const char* text = static_cast<const char*>(image);
   if (std::strncmp(text, "stub ", 5) != 0) return INVALID_SOURCE;
-  void* library = dlopen(text + 5, RTLD_NOW | RTLD_LOCAL);
+  std::string path(text + 5, std::strcspn(text + 5, "\n"));
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) { record("! %s", dlerror()); return INVALID_SOURCE; }
   auto bind = (Block * (*)(const Services*)) dlsym(library, "stub_bind");
   if (!bind) return INVALID_SOURCE;

@@ -1,5 +1,5 @@
 // NVRTC: compiles CUDA C++ as host code with c++, into a library that the stub's driver loads. What it gives as PTX is the
-// library's path. Libraries are kept in the folder that CUDA_STUB_CACHE names, under a hash of what they were made of.
+// library's path, and the names of its kernels as PTX has them. Libraries are kept in the folder that CUDA_STUB_CACHE names, under a hash of what they were made of.
 #include <cstdint>
 #include <fstream>
 #include <map>
@@ -65,12 +65,13 @@ static int compile(Program& program, const std::string& includes) {
       program.log = read(base + ".log");
       return COMPILATION;
     }
-    std::string all = read(base + ".all.cpp"), entries;
+    std::string all = read(base + ".all.cpp"), entries, ptx = "stub " + library + "\n";
     const std::regex kernel("STUB_KERNEL\\s+void\\s+(\\w+)\\s*\\(");
     for (std::sregex_iterator at(all.begin(), all.end(), kernel), end; at != end; ++at) {
       std::string one = (*at)[1];
       entries += "extern \"C\" __attribute__((visibility(\"default\"))) const StubEntry stub_entry_" + one + " = StubKernel<" +
           one + ">::entry;\n";
+      ptx += ".entry " + one + "(\n";
     }
     std::ofstream(base + ".all.cpp") << "#define STUB_KERNEL\n" << all << "\n" << entries;
     std::string build = "c++ -O2 -shared -std=c++17 -w -fPIC -fvisibility=hidden -fno-gnu-unique -fno-strict-aliasing"
@@ -83,12 +84,14 @@ static int compile(Program& program, const std::string& includes) {
       unlink((base + ".all.cpp").c_str());
       return COMPILATION;
     }
+    std::ofstream(base + ".ptx") << ptx;
+    std::rename((base + ".ptx").c_str(), (cache + "/" + name + ".ptx").c_str());
     std::rename((base + ".so").c_str(), library.c_str());
     std::rename((base + ".cpp").c_str(), (cache + "/" + name + ".cpp").c_str());
     unlink((base + ".all.cpp").c_str());
     unlink((base + ".log").c_str());
   }
-  program.ptx = "stub " + library;
+  program.ptx = read(cache + "/" + name + ".ptx");
   return SUCCESS;
 }
 

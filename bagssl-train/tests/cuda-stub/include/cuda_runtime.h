@@ -74,6 +74,8 @@ __attribute__((aligned(1024))) unsigned char dynamic_shared_mem[228 * 1024];
 #define blockDim stub_block.threads
 #define gridDim stub_block.blocks
 #define warpSize 32
+// No device: instructions that sources have for one are left out.
+#define __CUDA_ARCH__ 0
 
 // A kernel as the driver calls it: the sizes of its parameters, and a call with pointers to them.
 struct StubEntry {
