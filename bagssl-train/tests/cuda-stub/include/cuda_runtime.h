@@ -156,6 +156,7 @@ STUB_ORDER(float, fminf(a, b), fmaxf(a, b)) STUB_ORDER(double, fmin(a, b), fmax(
 
 inline float rsqrt(float x) { return 1.f / sqrtf(x); }
 inline double rsqrt(double x) { return 1. / sqrt(x); }
+inline float rhypot(float x, float y) { return 1.f / hypotf(x, y); }
 inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
 inline float __logf(float x) { return logf(x); }
 inline float __expf(float x) { return expf(x); }
@@ -181,10 +182,11 @@ inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
 }
 
 // One thread runs at a time.
-template <typename T, typename U> inline T atomicAdd(T* at, U value) { T old = *at; *at = old + (T)value; return old; }
-template <typename T, typename U> inline T atomicMax(T* at, U value) { T old = *at; *at = old < (T)value ? (T)value : old; return old; }
-template <typename T, typename U> inline T atomicMin(T* at, U value) { T old = *at; *at = (T)value < old ? (T)value : old; return old; }
-template <typename T, typename U> inline T atomicExch(T* at, U value) { T old = *at; *at = (T)value; return old; }
+#define STUB_ATOMIC(NAME, VALUE) \
+  template <typename T, typename U> inline T NAME(T* at, U given) { T old = *at, value = (T)given; *at = (VALUE); return old; }
+STUB_ATOMIC(atomicAdd, old + value) STUB_ATOMIC(atomicSub, old - value) STUB_ATOMIC(atomicExch, value)
+STUB_ATOMIC(atomicMax, old < value ? value : old) STUB_ATOMIC(atomicMin, value < old ? value : old)
+STUB_ATOMIC(atomicAnd, old & value) STUB_ATOMIC(atomicOr, old | value) STUB_ATOMIC(atomicXor, old ^ value)
 template <typename T, typename U> inline T atomicCAS(T* at, U expected, U value) { T old = *at; if (old == (T)expected) *at = (T)value; return old; }
 
 struct __attribute__((aligned(8))) float2 { float x, y; };
