@@ -10,3 +10,5 @@ mod devices;
 mod claims;
 mod reproduce;
 mod book;
+#[cfg(feature = "cuda")]
+mod cuda;

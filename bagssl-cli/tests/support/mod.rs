@@ -1,6 +1,9 @@
 //! The program, called as a user calls it.
 #![allow(dead_code, reason = "each test uses some of these")]
 
+#[cfg(feature = "cuda")]
+pub(crate) mod stub;
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
