@@ -26,7 +26,8 @@ fn build() -> Option<Stub> {
     fs::create_dir_all(&kernels).unwrap();
     let small = folder.join("small.cpp");
     fs::write(&small, "#include <barrier>\nint main() { std::barrier<> barrier(1); }\n").unwrap();
-    let compiled = Command::new("c++").args(["-std=c++20", "-pthread", "-o"]).args([&folder.join("small"), &small]).output();
+    let compiled =
+        Command::new("c++").args(["-std=c++20", "-pthread", "-o"]).args([&folder.join("small"), &small]).output();
     if !(cfg!(target_os = "linux") && compiled.is_ok_and(|output| output.status.success())) {
         eprintln!("skipped: no Linux with a C++20 compiler found as c++");
         return None;

@@ -89,7 +89,7 @@ impl PatchSource for Zeros {
 
     fn epoch(&self, _: u32, first: usize) -> Batches<'_> {
         let shape = self.shape();
-        let values = || vec![0.0; shape.rows() * shape.patch_len()];
+        let values = move || vec![0.0; shape.rows() * shape.patch_len()];
         let batch = move || PatchBatch::new(shape, values(), vec![0; shape.images], vec![0; shape.images]);
         let one = self.kept.then(batch);
         Box::new((first..self.batches).map(move |_| Ok(one.clone().unwrap_or_else(batch)?)))

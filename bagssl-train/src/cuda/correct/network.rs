@@ -81,11 +81,10 @@ fn in_precision<B: OnCuda, P: Checked>(checks: &mut Checks<'_>) {
             let plan = plan(architecture);
             let expected = results::<NdArray, CpuFast, Differentiable<CpuFast>>(&plan, size);
             let got = results::<B, Cudnn<P>, Cudnn<P>>(&plan, size);
-            let parts = PARTS.into_iter().zip(bounds(P::NAME)).zip(got.iter().zip(&expected));
-            let figure = |((part, bound), (got, expected)): ((&str, f64), (&Vec<f32>, &Vec<f32>))| {
-                Figure::new(format!("{}, {part}, 1 - cosine", architecture.name()), apart(got, expected), bound)
-            };
-            parts.map(figure).collect()
+            let errors = got.iter().zip(&expected).map(|(got, expected)| apart(got, expected));
+            let parts = PARTS.into_iter().zip(bounds(P::NAME));
+            let name = |part| format!("{}, {part}, 1 - cosine", architecture.name());
+            parts.zip(errors).map(|((part, bound), error)| Figure::new(name(part), error, bound)).collect()
         });
     }
 }
