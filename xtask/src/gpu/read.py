@@ -96,12 +96,14 @@ def accuracy(given):
 
 
 def evaluation(given):
-    """Of `bagssl eval --json`: the accuracies."""
-    rows = []
+    """Of `bagssl eval --json`: the accuracies with the most patches."""
+    most = {}
     for score in json_of(given).get("results", []):
-        what = ", ".join(str(score[key]) for key in ("space", "colour", "view", "patches"))
-        rows += [(f"{name}: {what}", score[name], "%") for name in ("knn", "linear")]
-    return rows
+        what = tuple(str(score[key]) for key in ("space", "colour", "view"))
+        if what not in most or score["patches"] > most[what]["patches"]:
+            most[what] = score
+    return [(f"{name}: {', '.join(what)}, {score['patches']}", score[name], "%")
+            for name in ("knn", "linear") for what, score in most.items()]
 
 
 def losses(path):

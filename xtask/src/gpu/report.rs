@@ -201,7 +201,7 @@ fn number(value: f64) -> String {
         size if value.fract() == 0.0 && size < 1e15 => format!("{value}"),
         size if size >= 1000.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 1e-3 => format!("{:.4}", value).trim_end_matches('0').into(),
+        size if size >= 1e-3 => format!("{value:.4}").trim_end_matches('0').into(),
         _ => format!("{value:.1e}"),
     }
 }

@@ -276,7 +276,8 @@ def main():
     try:
         run = Run(out, data, args.seconds)
     except OSError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
     def cut(*_):
         raise Cut
