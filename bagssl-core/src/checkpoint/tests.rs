@@ -1,0 +1,188 @@
+use super::*;
+use crate::architecture::{Architecture, mlp};
+use crate::patch::PatchSide;
+use proptest::prelude::*;
+
+fn spec() -> Spec {
+    let patch = PatchSpec::new(PatchSide::Pixels(32), 16).unwrap();
+    Spec {
+        format_version: FORMAT_VERSION,
+        model: ModelPlan::new(Architecture::ResNetSmall.plan(), mlp(64, &[8, 4]).unwrap()).unwrap(),
+        patch,
+        filter: Filter::Bilinear,
+        normalisation: Normalisation::HALF,
+        tap: Tap::Embedding,
+        views: Views::FixedScale(patch),
+        provenance: Provenance { seed: u64::MAX, ..Provenance::default() },
+        training: None,
+    }
+}
+
+fn tensors(spec: &Spec) -> Vec<NamedTensor> {
+    let fill = |parameter: Parameter| {
+        let least = if parameter.role == Role::RunningVariance { 0.0 } else { -3.0 };
+        let values = (0..parameter.len()).map(|index| index as f32 * 0.25 + least).collect();
+        (parameter.name, parameter.shape, values)
+    };
+    spec.model.parameters().into_iter().map(fill).collect()
+}
+
+/// A file with other metadata than belongs to its tensors.
+fn with_metadata(spec: &Spec, json: &str) -> Vec<u8> {
+    let bytes = to_bytes(spec, &tensors(spec)).unwrap();
+    let metadata = [(METADATA_KEY.to_string(), json.to_string())].into_iter().collect();
+    safetensors::serialize(SafeTensors::deserialize(&bytes).unwrap().tensors(), Some(metadata)).unwrap()
+}
+
+fn refused(bytes: &[u8], words: &str) {
+    let error = Checkpoint::from_bytes(bytes).unwrap_err().to_string();
+    assert!(error.contains(words) && !error.contains('\n'), "{error}");
+}
+
+#[test]
+fn a_checkpoint_survives_the_file() {
+    let spec = spec();
+    let tensors = tensors(&spec);
+    let bytes = to_bytes(&spec, &tensors).unwrap();
+    assert_eq!(bytes, to_bytes(&spec, &tensors).unwrap());
+    let read = Checkpoint::from_bytes(&bytes).unwrap();
+    assert_eq!(read.spec(), &spec);
+    assert_eq!(read.names().len(), tensors.len());
+    for (name, _, values) in &tensors {
+        assert_eq!(&read.values(name).unwrap(), values);
+    }
+    assert!(read.values("encoder.nothing").is_err());
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let spec = spec();
+    let mut changed = tensors(&spec);
+    changed[0].1 = vec![3, 16, 3, 3];
+    refused(&to_bytes(&spec, &changed).unwrap(), "\"encoder.conv1.weight\": expected shape [16, 3, 3, 3], got [3, 16");
+    let missing = tensors(&spec).split_off(1);
+    refused(&to_bytes(&spec, &missing).unwrap(), "expected tensor \"encoder.conv1.weight\", got none");
+    let mut more = tensors(&spec);
+    more.push(("optimiser.momentum.x".into(), vec![1], vec![0.0]));
+    let bytes = to_bytes(&spec, &more).unwrap();
+    refused(&bytes, "\"optimiser.momentum.x\" is not in the plan");
+    let training = Some(Training { epoch: 1, batch: 2, step: 3, config: 4 });
+    let resumable = Spec { training, ..spec.clone() };
+    assert!(Checkpoint::from_bytes(&to_bytes(&resumable, &more).unwrap()).is_ok());
+    let newer = with_metadata(&spec, r#"{"format_version":3}"#);
+    refused(&newer, "expected format version 2 or 1, got 3");
+    let twice = [tensors(&spec), tensors(&spec)].concat();
+    assert!(to_bytes(&spec, &twice).is_err());
+}
+
+/// Rounded to 8 bits of mantissa: 1 + 2^-8 lies in the middle and goes to the even 1; to 127 steps of the largest.
+#[test]
+fn smaller_weights_by_hand() {
+    let spec = spec();
+    let mut tensors = tensors(&spec);
+    let first = &mut tensors[0];
+    assert_eq!((first.0.as_str(), first.1[0]), ("encoder.conv1.weight", 16));
+    first.2[..4].copy_from_slice(&[1.0 + 1.0 / 256.0, -2.54, 0.011, 1.27]);
+    first.2[4..27].fill(0.0);
+    first.2[27..54].fill(0.0);
+    let bytes = to_bytes(&spec, &tensors).unwrap();
+    let whole = Checkpoint::from_bytes(&bytes).unwrap();
+    let half = convert(&whole, WeightType::Bf16).unwrap();
+    let half = Checkpoint::from_bytes(&half).unwrap();
+    assert_eq!(half.weight_type(), WeightType::Bf16);
+    assert_eq!(half.values("encoder.conv1.weight").unwrap()[..2], [1.0, -2.546_875]);
+    let byte = convert(&whole, WeightType::Int8).unwrap();
+    assert!(bytes.len() > 3 * byte.len());
+    let byte = Checkpoint::from_bytes(&byte).unwrap();
+    assert_eq!(byte.weight_type(), WeightType::Int8);
+    let values = byte.values("encoder.conv1.weight").unwrap();
+    // Steps of 0.02.
+    for (value, expected) in values.iter().zip([1.0, -2.54, 0.02, 1.28]) {
+        assert!((value - expected).abs() < 1e-6, "{value} {expected}");
+    }
+    assert_eq!(values[27..54], [0.0; 27], "an output of zeros stays one");
+    assert_eq!(byte.values("encoder.bn1.weight").unwrap(), whole.values("encoder.bn1.weight").unwrap());
+    // From int8 to f32 and back changes nothing.
+    let again = convert(&byte, WeightType::F32).unwrap();
+    let again = convert(&Checkpoint::from_bytes(&again).unwrap(), WeightType::Int8).unwrap();
+    let again = Checkpoint::from_bytes(&again).unwrap().values("encoder.conv1.weight").unwrap();
+    assert!(again.iter().zip(&values).all(|(a, b)| (a - b).abs() < 1e-6));
+    tensors[0].2[5] = f32::INFINITY;
+    let broken = to_bytes(&spec, &tensors).unwrap();
+    let broken = convert(&Checkpoint::from_bytes(&broken).unwrap(), WeightType::Int8).unwrap_err().to_string();
+    assert!(broken.contains("\"encoder.conv1.weight\": expected finite values, got inf"), "{broken}");
+}
+
+#[test]
+fn what_was_written_before_there_were_digests_is_read() {
+    let old = Spec { format_version: 1, ..spec() };
+    let bytes = with_metadata(&old, &serde_json::to_string(&old).unwrap());
+    let read = Checkpoint::from_bytes(&bytes).unwrap();
+    assert_eq!(read.spec(), &old);
+    assert!(!read.has_digest());
+    let again = convert(&read, WeightType::F32).unwrap();
+    let again = Checkpoint::from_bytes(&again).unwrap();
+    assert_eq!(again.spec(), &spec());
+    assert!(again.has_digest());
+}
+
+#[test]
+fn a_digest_must_be_there_and_right() {
+    let json = serde_json::to_string(&spec()).unwrap();
+    refused(&with_metadata(&spec(), &json), "expected a digest at the end of the metadata");
+    let wrong = with_metadata(&spec(), &digest::join(&json, 7));
+    refused(&wrong, "the file is damaged: expected digest 0000000000000007, got ");
+    let trusted = Checkpoint::from_bytes_unverified(&wrong).unwrap();
+    assert!(trusted.verify().is_err());
+    // A spec that was changed by hand, with its digest as it was.
+    let bytes = to_bytes(&spec(), &tensors(&spec())).unwrap();
+    let text = SafeTensors::read_metadata(&bytes).unwrap().1.metadata().as_ref().unwrap()[METADATA_KEY].clone();
+    assert!(text.contains("\"seed\":18446744073709551615"));
+    refused(&with_metadata(&spec(), &text.replace("709551615", "709551614")), "the file is damaged");
+}
+
+/// Of 200 bits over the whole file, the header among them, none turns unnoticed.
+#[test]
+fn a_flipped_bit_is_noticed() {
+    let bytes = to_bytes(&spec(), &tensors(&spec())).unwrap();
+    assert!(Checkpoint::from_bytes(&bytes).is_ok());
+    for attempt in 0..200 {
+        // Half of them in the header, which is some percent of the file.
+        let header = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+        let (least, length) = if attempt % 2 == 0 { (0, header) } else { (header, bytes.len() - header) };
+        let place = least + (attempt * 7919 + 13) % length;
+        let mut changed = bytes.clone();
+        changed[place] ^= 1 << (attempt / 2 % 8);
+        assert!(Checkpoint::from_bytes(&changed).is_err(), "byte {place}, bit {}", attempt / 2 % 8);
+    }
+}
+
+#[test]
+fn foreign_bytes_are_refused() {
+    refused(b"", "expected a safetensors file, got 0 bytes");
+    refused(b"\x89PNG\r\n\x1a\n and more", "expected a safetensors file");
+    let foreign = safetensors::serialize(Vec::<(&str, TensorView<'_>)>::new(), None).unwrap();
+    refused(&foreign, "without it");
+    let bytes = to_bytes(&spec(), &tensors(&spec())).unwrap();
+    refused(&bytes[..bytes.len() - 1], "expected a safetensors file");
+}
+
+#[test]
+fn a_projector_reads_what_the_encoder_gives() {
+    let encoder = Architecture::ResNetSmall.plan();
+    assert!(ModelPlan::new(encoder.clone(), mlp(63, &[4]).unwrap()).is_err());
+    assert!(ModelPlan::new(mlp(64, &[4]).unwrap(), mlp(4, &[4]).unwrap()).is_err());
+    let model = ModelPlan::new(encoder, mlp(64, &[8, 4]).unwrap()).unwrap();
+    assert_eq!([Tap::Embedding, Tap::FirstLayer, Tap::Projection].map(|tap| model.dim(tap)), [64, 8, 4]);
+}
+
+proptest! {
+    #[test]
+    fn any_change_of_the_header_is_read_or_refused(place in 0usize..4000, byte: u8) {
+        let mut bytes = to_bytes(&spec(), &tensors(&spec())).unwrap();
+        bytes[place] = byte;
+        if let Ok(read) = Checkpoint::from_bytes(&bytes) {
+            prop_assert!(read.spec().model.parameters().iter().all(|p| read.values(&p.name).unwrap().len() == p.len()));
+        }
+    }
+}
