@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::bagssl;
-use crate::support::stub::{Run, counts, stub, sum};
+use crate::support::stub::{Run, stub};
 
 /// Images, patches and epochs of a small training: a few steps.
 const TRAIN: [&str; 9] = ["train", "--patches", "2", "--epochs", "1", "--images", "60", "--json", "--out"];
