@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::{bagssl, json, names, refused, succeeds};
+use bagssl_core::checkpoint::{Checkpoint, to_bytes};
+use bagssl_core::plan::Parameter;
 use serde_json::Value;
 
 #[test]
@@ -74,12 +76,22 @@ fn train_evaluate_embed() {
     uses(here, model);
     classifies(here, model);
 
+    // One bit that turned on the way.
+    let mut damaged = checkpoint.clone();
+    *damaged.last_mut().unwrap() ^= 4;
+    fs::write(here.join("damaged.safetensors"), damaged).unwrap();
+    refused(here, &["embed", "damaged.safetensors", "a.png", "-o", "x.npy"], &["damaged.safetensors", "digest"]);
     // A number that is none, of which a ReLU would leave no trace.
-    let mut broken = checkpoint.clone();
-    let header = u64::from_le_bytes(broken[..8].try_into().unwrap()) as usize;
-    let text: Value = serde_json::from_slice(&broken[8..8 + header]).unwrap();
-    let first = text["encoder.layer3.0.conv1.weight"]["data_offsets"][0].as_u64().unwrap() as usize;
-    broken[8 + header + first..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let read = Checkpoint::from_bytes(&checkpoint).unwrap();
+    let named = |Parameter { name, shape, .. }| {
+        let mut values = read.values(&name).unwrap();
+        if name == "encoder.layer3.0.conv1.weight" {
+            values[0] = f32::NAN;
+        }
+        (name, shape, values)
+    };
+    let tensors: Vec<_> = read.spec().model.parameters().into_iter().map(named).collect();
+    let broken = to_bytes(read.spec(), &tensors).unwrap();
     fs::write(here.join("nan.safetensors"), broken).unwrap();
     refused(
         here,
