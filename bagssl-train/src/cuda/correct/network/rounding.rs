@@ -173,19 +173,26 @@ fn values_are_rounded_to_the_nearest() {
 
 /// Bounds are at least four times what rounding does, so that other sums in another order pass, and no more than they need.
 fn bounds_are_as_rounding_asks<P: Checked>() {
+    let mut wrong = Vec::new();
     for (architecture, size) in NETWORKS {
         let plan = plan(architecture);
         let [exact, rounded] = [EXACT, bits_of::<P>()].map(|bits| {
             BITS.set(bits);
             results::<NdArray, Rounded, Training>(&plan, size)
         });
-        for ((part, bound), (exact, rounded)) in PARTS.into_iter().zip(bounds(P::NAME)).zip(exact.iter().zip(&rounded))
+        for ((part, bound), (exact, rounded)) in
+            PARTS.into_iter().zip(bounds(architecture, P::NAME)).zip(exact.iter().zip(&rounded))
         {
             let figure = apart(rounded, exact);
-            println!("{} {} {part}: {figure:.1e} of {bound:.0e}", P::NAME, architecture.name());
-            assert!(4.0 * figure <= bound, "{} {part}: {figure} of {bound}", architecture.name());
+            let line = format!("{} {} {part}: {figure:.1e} of {bound:.0e}", P::NAME, architecture.name());
+            println!("{line}");
+            // Without a bound is only what rounding turns around.
+            if 4.0 * figure > bound || bound.is_infinite() && figure < 0.1 {
+                wrong.push(line);
+            }
         }
     }
+    assert!(wrong.is_empty(), "expected bounds of at least four times these: {wrong:#?}");
 }
 
 #[test]
