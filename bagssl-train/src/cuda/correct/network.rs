@@ -140,7 +140,7 @@ mod tests {
         let fast = results::<NdArray, CpuFast, Differentiable<CpuFast>>(&plan, [16, 24]);
         use bagssl_core::model::Stock;
         let stock = results::<NdArray, Stock, Stock>(&plan, [16, 24]);
-        for ((fast, stock), bound) in fast.iter().zip(&stock).zip(bounds("f32")) {
+        for ((fast, stock), bound) in fast.iter().zip(&stock).zip(bounds(Architecture::ResNetSmall, "f32")) {
             assert!(apart(fast, stock) < bound, "{} of {bound}", apart(fast, stock));
         }
     }
