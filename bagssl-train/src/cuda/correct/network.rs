@@ -34,17 +34,17 @@ const SEED: u64 = 11;
 /// the ReLU passes what it should stop. That is a share of the gradient's square at each ReLU, so that `1 - cosine` grows with
 /// `e`, not with its square: with the mean `e` of 8e-3 some 17 `e / (2 pi)` = 2e-2 in bf16, 3e-3 in TF32, 1e-6 in f32.
 ///
-/// `rounding` measures both on the CPU, and holds the bounds to four times what it sees. Untrained, BagNet makes nearly one
+/// `rounding` measures both on the CPU, and holds the bounds to at least four times what it sees. Untrained, BagNet makes nearly one
 /// embedding of all rows, and the projector's norms enlarge what rounding makes of their differences: where that alone turns
 /// results around, they are told and not judged. Sums of f32 in another order are off by some 2^-20, 2^-9 of TF32's rounding.
 fn bounds(architecture: Architecture, dtype: &str) -> [f64; 3] {
     const NONE: f64 = f64::INFINITY;
     match (dtype, architecture) {
-        ("bf16", Architecture::BagNet9) => [2e-2, NONE, NONE],
-        ("bf16", Architecture::ResNet18) => [1e-3, 2e-2, 4e-1],
+        ("bf16", Architecture::BagNet9) => [3e-2, NONE, NONE],
+        ("bf16", Architecture::ResNet18) => [1e-3, 2e-2, 6e-1],
         ("bf16", _) => [1e-3, 1e-2, 2e-1],
-        ("tf32", Architecture::BagNet9) => [5e-4, 3e-2, NONE],
-        ("tf32", Architecture::ResNet18) => [1e-5, 1e-4, 1e-1],
+        ("tf32", Architecture::BagNet9) => [5e-4, 5e-2, NONE],
+        ("tf32", Architecture::ResNet18) => [1e-5, 2e-4, 1e-1],
         ("tf32", _) => [1e-5, 1e-4, 1e-2],
         (_, Architecture::BagNet9) => [1e-6, 1e-4, 5e-3],
         (_, Architecture::ResNet18) => [1e-6, 1e-6, 5e-4],
