@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::files::{self, Output};
+use crate::memory::MemoryArgs;
 use crate::output::{field, say};
 use crate::source::{self, BadImageArgs, DataArgs};
 use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
@@ -107,6 +108,8 @@ pub(crate) struct Args {
     /// Threads that decode and cut images [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Where the network runs
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
@@ -180,7 +183,7 @@ fn network_of(checkpoint: &Checkpoint<'_>) -> Result<String> {
 }
 
 pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
-    let bytes = files::read(&args.checkpoint)?;
+    let bytes = args.memory.read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let named = || args.classifier.display().to_string();
     let classifier = Classifier::from_bytes(&files::read(&args.classifier)?).with_context(named)?;
@@ -244,7 +247,7 @@ impl Classify<'_> {
             keep: false,
             threads: self.args.threads,
             on_bad_image: self.args.bad.on_bad_image.into(),
-            memory: None,
+            memory: self.args.memory.bytes(),
             quiet: self.args.json,
         };
         stream.run(network)

@@ -112,7 +112,7 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
         if dataset.len() != 1 {
             bail!("{}: expected one image, got {}", path.display(), dataset.len());
         }
-        let image = dataset.decode(0)?;
+        let image = dataset.decode(0)?.into_image();
         let patch = &checkpoint.spec().patch;
         let Bag::Grid { spec, stride } = args.bag.for_image(patch, image.size())? else {
             bail!("--random: expected a grid of patches, got random ones");

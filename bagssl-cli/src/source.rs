@@ -11,6 +11,7 @@ use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::image::{Decode, MOST_BYTES};
 
 use crate::files;
+use crate::memory::ImageMemoryArgs;
 use crate::output::{note, one_line};
 
 /// Where images come from.
@@ -29,6 +30,8 @@ pub(crate) struct DataArgs {
     /// Threads that decode and cut images [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) threads: usize,
+    #[command(flatten)]
+    pub(crate) memory: ImageMemoryArgs,
 }
 
 /// Which of a data set's classes are used.
@@ -112,7 +115,8 @@ impl DataArgs {
             Some(path) => Dataset::open(path, split)?,
             None => Dataset::embedded(split)?,
         };
-        Ok(Arc::new(self.classes.choose(dataset)?.with_decode(Decode { exif: self.exif })))
+        let dataset = dataset.with_budget(self.memory.budget()).with_decode(Decode { exif: self.exif });
+        Ok(Arc::new(self.classes.choose(dataset)?))
     }
 
     /// What the data set is called.

@@ -12,7 +12,10 @@ use crate::collector::Collector;
 use crate::dataset::{Dataset, Split};
 use crate::detect::Format;
 use crate::error::{Error, Result};
-use crate::storage::Storage;
+use crate::storage::{Storage, read_file};
+
+/// Bytes that a list may have: some ten million lines.
+const LARGEST: u64 = 1 << 30;
 
 /// An image of a list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,7 +101,7 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Dataset> {
     let mut seen = BTreeSet::new();
     for (half, file) in Split::ALL.into_iter().zip(files(root)) {
         let Some((folder, path)) = file else { continue };
-        let bytes = fs::read(&path).map_err(|error| Error::Read { path: path.clone(), error })?;
+        let bytes = read_file(&path, LARGEST)?;
         for Listed { path: name, class } in parse(&bytes, &path)? {
             if !seen.insert(name.clone()) {
                 let (expected, got) = ("each image once in both lists together", format!("{name} twice"));

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
+use crate::memory::ImageMemoryArgs;
 use crate::source::{ClassesArgs, DataArgs};
 
 #[derive(Debug, Subcommand)]
@@ -32,11 +33,14 @@ struct SetArgs {
     /// Turn photographs as their EXIF orientation says [default: not, as torchvision]
     #[arg(long)]
     exif: bool,
+    #[command(flatten)]
+    memory: ImageMemoryArgs,
 }
 
 impl SetArgs {
     fn source(&self) -> DataArgs {
-        DataArgs { data: self.path.clone(), classes: self.classes.clone(), exif: self.exif, threads: 0 }
+        let (data, classes, memory) = (self.path.clone(), self.classes.clone(), self.memory);
+        DataArgs { data, classes, exif: self.exif, threads: 0, memory }
     }
 }
 

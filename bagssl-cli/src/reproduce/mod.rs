@@ -27,6 +27,7 @@ use crate::claims;
 use crate::extraction::FeatureArgs;
 use crate::files;
 use crate::groups::Groups;
+use crate::memory::ImageMemoryArgs;
 use crate::output::say;
 use crate::score::{self, Halves, Protocol};
 use crate::source::DataArgs;
@@ -74,6 +75,8 @@ pub(crate) struct Args {
     backend: Name,
     #[command(flatten)]
     features: FeatureArgs,
+    #[command(flatten)]
+    memory: ImageMemoryArgs,
     /// Only say what would be done: stages, data, steps, disk, time (from a short timed warm-up)
     #[arg(long)]
     dry_run: bool,
@@ -93,7 +96,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.features.check()?;
     // Whether the program has it is said before the work begins.
     args.backend.open()?;
-    let data = DataArgs { data: args.profile.data(args.data.as_ref())?, ..DataArgs::default() };
+    let (path, memory) = (args.profile.data(args.data.as_ref())?, args.memory);
+    let data = DataArgs { data: path, memory, ..DataArgs::default() };
     let halves = Halves { train: data.open(Split::Train)?, test: data.open(Split::Validation)? };
     if halves.train.classes().len() < 2 {
         bail!("{}: expected at least 2 classes, got {}", data.name(), halves.train.classes().len());

@@ -9,7 +9,6 @@ use std::io::Read;
 use super::footer::{BYTES, Chunk, INT32};
 use super::thrift;
 use super::{Refusal, refusal};
-use crate::image::MOST_BYTES;
 
 /// What a page holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +62,6 @@ impl Header {
 
     /// The bytes of a page, unpacked.
     pub(crate) fn unpack<'a>(&self, packed: &'a [u8], codec: i64) -> Result<Cow<'a, [u8]>, Refusal> {
-        if self.unpacked > MOST_BYTES {
-            return Err(refusal("a page of at most 512 MiB", self.unpacked));
-        }
         let (levels, codec) = match self.kind {
             Kind::Data2 { levels, is_compressed } => (levels, if is_compressed { codec } else { 0 }),
             _ => (0, codec),
@@ -169,8 +165,12 @@ fn snappy(bytes: &[u8], length: usize) -> Option<Vec<u8>> {
     snap::raw::Decoder::new().decompress_vec(bytes).ok()
 }
 
+/// Gzip, unless it says that it is longer than it can be: a byte stands for at most 1032.
 fn gzip(bytes: &[u8], length: usize) -> Option<Vec<u8>> {
-    let mut unpacked = Vec::new();
+    if length > bytes.len().saturating_mul(1032) {
+        return None;
+    }
+    let mut unpacked = Vec::with_capacity(length + 1);
     flate2::read::MultiGzDecoder::new(bytes).take(length as u64 + 1).read_to_end(&mut unpacked).ok()?;
     Some(unpacked)
 }
