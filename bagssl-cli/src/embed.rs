@@ -167,7 +167,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     write_together([(output, &format.encode(&values, dim)?), (names_output, names.as_bytes())])?;
-    streamed.tell(&dataset);
+    streamed.tell();
     let rows = values.len() / dim;
     let (used, total) = embedded.iter().fold((0, 0), |sum, image| (sum.0 + image.used, sum.1 + image.total));
     if args.json {
@@ -176,7 +176,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let done = serde_json::json!({
             "output": args.output, "names": names_file, "rows": rows, "dim": dim, "images": embedded.len(),
             "patches": used, "patches_of_all_bags": total, "stopped": reasons, "tap": tap.name(),
-            "skipped": skipped.iter().map(|skipped| &skipped.name).collect::<Vec<_>>(), "other_files": dataset.others(),
+            "skipped": skipped.iter().map(|skipped| &skipped.name).collect::<Vec<_>>(), "passed_over": dataset.passed_over(),
         });
         say!("{done}");
     } else {

@@ -7,19 +7,21 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bagssl_core::patch::ImageSize;
 use bagssl_data::bad::{OnBadImage, Skipped};
-use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::dataset::{Dataset, PassedOver, Split};
 use bagssl_data::image::{Decode, MOST_BYTES};
 
 use crate::files;
+use crate::halves::check_labels;
 use crate::memory::ImageMemoryArgs;
-use crate::output::{note, one_line};
+use crate::output::{note, note_once, one_line};
 
 /// Where images come from.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct DataArgs {
     /// Images: a folder with train/ and val/, such a folder in a .tar, CIFAR-10/100's binary files or .tar.gz, WebDataset's
-    /// shards (a folder, or a pattern such as 'train-{000..146}.tar'), Hugging Face's parquet, ImageNet's archives, or a folder with
-    /// lists of image files, as `bagssl data split` writes them [default: the photographs that the program carries]
+    /// shards (a folder, or a pattern such as '{train-{000..146},val-{000..006}}.tar'), Hugging Face's parquet, ImageNet's archives, a
+    /// folder with lists of image files, as `bagssl data split` writes them, or a folder of images, to train on or to embed
+    /// [default: the photographs that the program carries]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
@@ -101,22 +103,48 @@ pub(crate) fn first_size(dataset: &Dataset) -> Result<ImageSize> {
     Ok(usable.map_or_else(|| dataset.decode(0), Ok)?.size())
 }
 
-/// Says on standard error how many files were passed over.
-pub(crate) fn tell_others(dataset: &Dataset) {
-    if dataset.others() > 0 {
-        note!("{} other files passed over, no images by the ending of their names", dataset.others());
+/// Says on standard error what was passed over.
+pub(crate) fn tell_passed_over(passed: &PassedOver) {
+    if !passed.is_empty() {
+        note_once(&format!("data: passed over: {}", one_line(&passed.to_string())));
     }
 }
 
 impl DataArgs {
-    /// One half of the data set.
+    /// One half of the data set. Says on standard error what was opened, and what was passed over.
     pub(crate) fn open(&self, split: Split) -> Result<Arc<Dataset>> {
+        let dataset = self.read(split)?;
+        self.tell(&[&dataset]);
+        Ok(Arc::new(dataset))
+    }
+
+    /// The training half, if all of its images have classes.
+    pub(crate) fn open_labelled(&self) -> Result<Arc<Dataset>> {
+        let dataset = self.open(Split::Train)?;
+        check_labels(&dataset, "training", self)?;
+        Ok(dataset)
+    }
+
+    /// One half of the data set, of which nothing is said.
+    pub(crate) fn read(&self, split: Split) -> Result<Dataset> {
         let dataset = match &self.data {
             Some(path) => Dataset::open(path, split)?,
             None => Dataset::embedded(split)?,
         };
         let dataset = dataset.with_budget(self.memory.budget()).with_decode(Decode { exif: self.exif });
-        Ok(Arc::new(self.classes.choose(dataset)?))
+        self.classes.choose(dataset)
+    }
+
+    /// Says on standard error how the data was read: one half, or both.
+    pub(crate) fn tell(&self, halves: &[&Dataset]) {
+        if self.data.is_none() {
+            return;
+        }
+        let Some((first, others)) = halves.split_first() else { return };
+        let mut described = first.describe();
+        others.iter().for_each(|half| described.push_str(&format!("; {}", half.describe_half())));
+        note_once(&format!("data: {}: {}", one_line(&self.name()), one_line(&described)));
+        tell_passed_over(&others.iter().fold(first.passed_over(), |_, other| first.passed_over_with(other)));
     }
 
     /// What the data set is called.
@@ -128,7 +156,7 @@ impl DataArgs {
     }
 }
 
-/// The images that are named: files, folders, one data set's validation half, or `-` for an image on standard input.
+/// The images that are named: files, folders, one data set's validation half (or all of it, if it has no halves), or `-` for an image on standard input.
 pub(crate) fn images(paths: &[PathBuf]) -> Result<Arc<Dataset>> {
     images_of(paths, None)
 }
@@ -145,10 +173,12 @@ pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>) -> Result<Arc<Da
     if half.is_some() && !is_set {
         bail!("--split: expected a data set with halves, got single images or one folder of them");
     }
-    let split = half.unwrap_or(Split::Validation);
     let dataset = match paths {
         [path] if path.as_os_str() == "-" => from_input()?,
-        [path] if is_set => Dataset::open(path, split)?,
+        [path] if is_set => match half {
+            Some(split) => Dataset::open(path, split)?,
+            None => Dataset::held_out_or_all(path)?,
+        },
         [path] if path.is_dir() => Dataset::of_folder(path)?,
         paths => {
             if let Some(other) = paths.iter().find(|path| path.is_dir() || is_tar(path) || path.as_os_str() == "-") {
@@ -157,6 +187,10 @@ pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>) -> Result<Arc<Da
             Dataset::of_files(paths)?
         }
     };
+    if is_set {
+        note_once(&format!("data: {}: {}", one_line(&paths[0].to_string_lossy()), one_line(&dataset.describe())));
+    }
+    tell_passed_over(&dataset.passed_over());
     Ok(Arc::new(dataset))
 }
 

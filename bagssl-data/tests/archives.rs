@@ -147,7 +147,10 @@ fn shards_of_a_web_dataset() {
 fn shards_with_faults_are_refused_by_the_name_of_the_entry() {
     let from = |samples: &[(&str, &[u8])]| Dataset::from_shard(shard(samples), Path::new("s.tar"));
     let image = picture(2, 2, 1);
-    refused(from(&[("a.png", &image)]), &["s.tar/a.png: expected a .cls beside the image, got none"]);
+    refused(
+        from(&[("a.png", &image), ("b.png", &image), ("b.cls", b"1")]),
+        &["s.tar/a.png: expected a .cls beside the image, got none"],
+    );
     refused(from(&[("a.cls", b"1")]), &["s.tar/a.cls: expected an image beside the .cls, got none"]);
     refused(
         from(&[("a.png", &image), ("a.jpg", &image), ("a.cls", b"1")]),
@@ -157,7 +160,10 @@ fn shards_with_faults_are_refused_by_the_name_of_the_entry() {
     for label in [&b"cat"[..], b"-1", b"", b"1048576", b"\xff", &[b'1'; 65]] {
         refused(from(&[("a.png", &image), ("a.cls", label)]), &["s.tar/a.cls: expected the number of a class"]);
     }
-    refused(from(&[("a.txt", b"1")]), &["s.tar: expected shards with images and their .cls, got none"]);
+    refused(
+        from(&[("a.txt", b"1")]),
+        &["s.tar: expected shards with images, got none, but 1 other file of a sample (a.txt)"],
+    );
     let whole = shard(&[("a.png", &image), ("a.cls", b"1")]);
     for length in [100, 512, 700, 1600, whole.len() - 1024] {
         refused(Dataset::from_shard(whole[..length].to_vec(), Path::new("s.tar")), &["s.tar"]);

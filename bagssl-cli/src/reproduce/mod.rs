@@ -17,7 +17,6 @@ use anyhow::{Result, bail};
 use bagssl_core::colour::Colour;
 use bagssl_core::observe::Observer;
 use bagssl_data::bad::OnBadImage;
-use bagssl_data::dataset::Split;
 use bagssl_eval::report::Model;
 use bagssl_train::progress::Bar;
 use indicatif::{MultiProgress, ProgressBar};
@@ -27,9 +26,10 @@ use crate::claims;
 use crate::extraction::FeatureArgs;
 use crate::files;
 use crate::groups::Groups;
+use crate::halves::Halves;
 use crate::memory::ImageMemoryArgs;
 use crate::output::say;
-use crate::score::{self, Halves, Protocol};
+use crate::score::{self, Protocol};
 use crate::source::DataArgs;
 use crate::tiles::Tiles;
 use crate::work;
@@ -98,9 +98,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.backend.open()?;
     let (path, memory) = (args.profile.data(args.data.as_ref())?, args.memory);
     let data = DataArgs { data: path, memory, ..DataArgs::default() };
-    let halves = Halves { train: data.open(Split::Train)?, test: data.open(Split::Validation)? };
-    if halves.train.classes().len() < 2 {
-        bail!("{}: expected at least 2 classes, got {}", data.name(), halves.train.classes().len());
+    let halves = Halves::open(&data)?;
+    if halves.tested() < 2 {
+        bail!("{}: expected at least 2 classes with images in both halves, got {}", data.name(), halves.tested());
     }
     let base = args.profile.run(Model::Bagssl, args.epochs)?;
     let on_cpu = !args.backend.is_gpu();
@@ -171,7 +171,7 @@ impl What<'_> {
             self.data.name(),
             train.len(),
             test.len(),
-            train.classes().len(),
+            self.shared.halves.tested(),
             self.args.backend.text(),
             self.jobs
         );

@@ -82,11 +82,10 @@ const LONGEST_HEADER: u64 = 16 << 20;
 /// Opens one half of some files. Classes are those of the first file's schema; without any, numbers from 0 to the largest
 /// label of either half.
 pub(crate) fn open(origin: &Path, files: &[Named], split: Split) -> Result<Dataset> {
-    let halves = halves::halves(files);
-    halves::half_of(&halves, split, origin)?;
+    let chosen = halves::choose(files, split, origin)?;
     let recent = Arc::new(Recent::default());
     let (mut entries, mut tables, mut labels) = (Entries::default(), Vec::new(), Labels::default());
-    for (half, files) in Split::ALL.into_iter().zip(&halves) {
+    for (half, files) in Split::ALL.into_iter().zip(&chosen.halves) {
         for (name, path) in files {
             let archive = Archive::open(path)?;
             let table = Table::new(path, Bytes::File(archive), recent.clone())?;
@@ -98,7 +97,8 @@ pub(crate) fn open(origin: &Path, files: &[Named], split: Split) -> Result<Datas
             }
         }
     }
-    labels.dataset(origin, entries, tables)
+    let dataset = labels.dataset(origin, entries, tables)?;
+    Ok(Dataset { half: Some(chosen.name), is_whole: chosen.is_whole, beside: chosen.passed, ..dataset })
 }
 
 /// One file in memory, of which all rows count.
