@@ -90,7 +90,7 @@ fn config(name: &str, micro: Option<usize>) -> CheckedConfig {
 }
 
 fn trainer(config: CheckedConfig) -> Run {
-    let info = RunInfo { preset: "test".into(), data: "noise".into(), settings: String::new() };
+    let info = RunInfo { preset: "test".into(), data: "noise".into(), ..RunInfo::default() };
     Trainer::new(config, info, Default::default()).unwrap()
 }
 
@@ -170,7 +170,7 @@ fn norms_of_a_part_are_not_those_of_the_whole() {
         let config = &config;
         let each = |end: Threads<NdArray>| {
             let rank = end.rank();
-            let info = RunInfo { preset: "test".into(), data: "noise".into(), settings: String::new() };
+            let info = RunInfo { preset: "test".into(), data: "noise".into(), ..RunInfo::default() };
             let mut run: Apart = Trainer::new(config.clone(), info, Default::default()).unwrap();
             run.set_workers(Arc::new(end)).unwrap();
             run.run(&Shard::new(THREE, rank).unwrap(), &mut Watch::default(), &mut Nowhere).unwrap();
