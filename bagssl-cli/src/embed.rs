@@ -23,7 +23,7 @@ use crate::bag::BagArgs;
 use crate::files::{self, Output, write_together};
 use crate::memory::MIB;
 use crate::output::{field, say};
-use crate::source::{self, BadImageArgs};
+use crate::source::{self, BadImageArgs, ColumnArgs};
 use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
 use crate::work;
 
@@ -58,6 +58,8 @@ pub(crate) struct Args {
     stop: StopArgs,
     #[command(flatten)]
     cpu: CpuArgs,
+    #[command(flatten)]
+    columns: ColumnArgs,
     #[command(flatten)]
     bad: BadImageArgs,
     /// Look at each image once, as a whole
@@ -128,7 +130,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let names_output = Output::new(&names_file, args.force, &inputs)?;
     let bytes = files::read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
-    let dataset = source::images_of(&args.images, args.split.map(Split::from))?;
+    let dataset = source::images_of(&args.images, args.split.map(Split::from), &args.columns)?;
     let spec = checkpoint.spec();
     let tap = args.tap.map_or(spec.tap, Tap::from);
     let stream = Stream {
