@@ -23,8 +23,12 @@ use crate::bag::BagArgs;
 use crate::files::{self, Output, write_together};
 use crate::memory::MemoryArgs;
 use crate::output::{field, say};
+<<<<<<< HEAD
 use crate::progress::Progress;
 use crate::source::{self, BadImageArgs};
+=======
+use crate::source::{self, BadImageArgs, ColumnArgs};
+>>>>>>> readers
 use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
 
 /// Represent images by the mean of the embeddings of their patches
@@ -58,6 +62,8 @@ pub(crate) struct Args {
     stop: StopArgs,
     #[command(flatten)]
     cpu: CpuArgs,
+    #[command(flatten)]
+    columns: ColumnArgs,
     #[command(flatten)]
     bad: BadImageArgs,
     /// Look at each image once, as a whole
@@ -127,7 +133,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let names_output = Output::new(&names_file, args.force, &inputs)?;
     let bytes = args.memory.read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
-    let dataset = source::images_of(&args.images, args.split.map(Split::from))?;
+    let dataset = source::images_of(&args.images, args.split.map(Split::from), &args.columns)?;
     let spec = checkpoint.spec();
     let tap = args.tap.map_or(spec.tap, Tap::from);
     let stream = Stream {

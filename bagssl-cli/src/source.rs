@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bagssl_core::patch::ImageSize;
 use bagssl_data::bad::{OnBadImage, Skipped};
-use bagssl_data::dataset::{Dataset, PassedOver, Split};
+use bagssl_data::dataset::{Columns, Dataset, PassedOver, Split};
 use bagssl_data::image::{Decode, MOST_BYTES};
 
 use crate::files;
@@ -25,6 +25,8 @@ pub(crate) struct DataArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
+    #[command(flatten)]
     pub(crate) classes: ClassesArgs,
     /// Turn photographs as their EXIF orientation says [default: not, as torchvision]
     #[arg(long)]
@@ -34,6 +36,23 @@ pub(crate) struct DataArgs {
     pub(crate) threads: usize,
     #[command(flatten)]
     pub(crate) memory: ImageMemoryArgs,
+}
+
+/// Which columns of parquet files are read.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct ColumnArgs {
+    /// Column of parquet files with the images [default: image, img, or the only one that may have them]
+    #[arg(long, value_name = "NAME")]
+    image_column: Option<String>,
+    /// Column of parquet files with the numbers of classes [default: label, fine_label, labels, or the first that is said to have them]
+    #[arg(long, value_name = "NAME")]
+    label_column: Option<String>,
+}
+
+impl ColumnArgs {
+    fn columns(&self) -> Columns {
+        Columns { image: self.image_column.clone(), label: self.label_column.clone() }
+    }
 }
 
 /// Which of a data set's classes are used.
@@ -128,7 +147,10 @@ impl DataArgs {
     /// One half of the data set, of which nothing is said.
     pub(crate) fn read(&self, split: Split) -> Result<Dataset> {
         let dataset = match &self.data {
-            Some(path) => Dataset::open(path, split)?,
+            Some(path) => Dataset::open_with(path, split, &self.columns.columns())?,
+            None if self.columns.columns() != Columns::default() => {
+                bail!("--image-column, --label-column: expected parquet files with them, got no data set")
+            }
             None => Dataset::embedded(split)?,
         };
         let dataset = dataset.with_budget(self.memory.budget()).with_decode(Decode { exif: self.exif });
@@ -165,11 +187,12 @@ impl DataArgs {
 
 /// The images that are named: files, folders, one data set's validation half (or all of it, if it has no halves), or `-` for an image on standard input.
 pub(crate) fn images(paths: &[PathBuf]) -> Result<Arc<Dataset>> {
-    images_of(paths, None)
+    images_of(paths, None, &ColumnArgs::default())
 }
 
-/// The same with a choice of the half, which only a data set has.
-pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>) -> Result<Arc<Dataset>> {
+/// The same with a choice of the half and of columns, which only a data set has.
+pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>, columns: &ColumnArgs) -> Result<Arc<Dataset>> {
+    let columns = columns.columns();
     // An archive, a table or a pattern of them; what else is a file is an image.
     let is_tar = |path: &PathBuf| {
         let name = path.to_string_lossy();
@@ -180,11 +203,14 @@ pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>) -> Result<Arc<Da
     if half.is_some() && !is_set {
         bail!("--split: expected a data set with halves, got single images or one folder of them");
     }
+    if columns != Columns::default() && !is_set {
+        bail!("--image-column, --label-column: expected parquet files with them, got image files");
+    }
     let dataset = match paths {
         [path] if path.as_os_str() == "-" => from_input()?,
         [path] if is_set => match half {
-            Some(split) => Dataset::open(path, split)?,
-            None => Dataset::held_out_or_all(path)?,
+            Some(split) => Dataset::open_with(path, split, &columns)?,
+            None => Dataset::held_out_or_all(path, &columns)?,
         },
         [path] if path.is_dir() => Dataset::of_folder(path)?,
         paths => {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{bagssl, json, prints, refused, succeeds};
+use crate::support::{json, prints, refused, succeeds};
 
 /// Images of 24x20 pixels, each of its own picture; other files are texts.
 fn write(root: &Path, names: &[&str]) {
@@ -126,6 +126,4 @@ fn training_and_embedding_need_no_classes() {
     refused(here, &eval("halves"), &["halves: expected a class for each image of the training half", "train/1.png"]);
     let fit = ["fit", "run/checkpoint.safetensors", "--data", "halves", "-o", "c.safetensors"];
     refused(here, &fit, &["halves: expected a class for each image"]);
-    let help = bagssl(here, &["train", "--help"]);
-    assert!(String::from_utf8_lossy(&help.stdout).contains("a folder of images"));
 }

@@ -61,6 +61,15 @@ impl Split {
     }
 }
 
+/// Which columns of parquet's files are read, where that is said; else they are found out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// The one with the bytes of images, or with a field `bytes` that has them.
+    pub image: Option<String>,
+    /// The one with the numbers of classes.
+    pub label: Option<String>,
+}
+
 /// Images with classes. Opening it reads names only; images are read when they are decoded.
 #[derive(Debug)]
 pub struct Dataset {
@@ -108,17 +117,27 @@ impl Dataset {
     /// [`Error::Read`] if it cannot be read; [`Error::Format`] if it is none of these, this half is empty, or a file is
     /// cut short. A tar that holds links or names that point outside is refused.
     pub fn open(path: &Path, split: Split) -> Result<Self> {
-        detect::open(path, split)
+        detect::open(path, split, &Columns::default())
+    }
+
+    /// The same, with the columns that parquet's files are to be read by.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open`]; [`Error::Setting`] if a column is named and there are no columns.
+    pub fn open_with(path: &Path, split: Split, columns: &Columns) -> Result<Self> {
+        detect::open(path, split, columns)
     }
 
     /// The validation half, or all images if there are no halves.
     ///
     /// # Errors
-    /// Those of [`Dataset::open`].
-    pub fn held_out_or_all(path: &Path) -> Result<Self> {
-        Self::open(path, Split::Validation).or_else(|error| match Self::open(path, Split::Train) {
-            Ok(all) if all.is_whole => Ok(all),
-            _ => Err(error),
+    /// Those of [`Dataset::open_with`].
+    pub fn held_out_or_all(path: &Path, columns: &Columns) -> Result<Self> {
+        Self::open_with(path, Split::Validation, columns).or_else(|error| {
+            match Self::open_with(path, Split::Train, columns) {
+                Ok(all) if all.is_whole => Ok(all),
+                _ => Err(error),
+            }
         })
     }
 

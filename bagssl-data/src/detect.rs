@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::archive::{self, Contents, Section};
 use crate::cifar;
-use crate::dataset::{Dataset, Split};
+use crate::dataset::{Columns, Dataset, Split};
 use crate::error::{Error, Result};
 use crate::folder::{self, HalfFolders};
 use crate::halves::{self, Named};
@@ -74,14 +74,19 @@ pub(crate) const KNOWN: &str = "a folder with train/ and val/ (each with a folde
 .tar of one, CIFAR's binary files or .tar.gz, WebDataset's .tar shards, .parquet files, lists train.txt and val.txt, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar";
 
 /// Opens one half of whatever lies there.
-pub(crate) fn open(path: &Path, split: Split) -> Result<Dataset> {
-    match format(path)? {
+pub(crate) fn open(path: &Path, split: Split, columns: &Columns) -> Result<Dataset> {
+    let format = format(path)?;
+    if let (Some(column), true) = (columns.image.as_ref().or(columns.label.as_ref()), format != Format::Parquet) {
+        let expected = "parquet files, which have columns".to_string();
+        return Err(Error::Setting { name: "column", expected, got: format!("{format} and the column {column}") });
+    }
+    match format {
         Format::Cifar => cifar::open(path, cifar::layout(path)?.expect("it was found just now"), split),
         Format::CifarArchive => cifar::open_archive(path, split),
         Format::WebDataset if halves::is_pattern(path) => webdataset::open(path, &halves::matching(path)?, split),
         Format::WebDataset => webdataset::open(path, &halves::files(path, "tar")?, split),
-        Format::Parquet if path.is_dir() => parquet::open(path, &halves::files(path, "parquet")?, split),
-        Format::Parquet => parquet::open(path, &[(folder::text(path)?, path.into())], split),
+        Format::Parquet if path.is_dir() => parquet::open(path, &halves::files(path, "parquet")?, split, columns),
+        Format::Parquet => parquet::open(path, &[(folder::text(path)?, path.into())], split, columns),
         Format::ImageNet => imagenet::open(imagenet::archives(path).expect("they were found just now"), split),
         Format::ImageNetFolder => imagenet::open_flat(path, split),
         Format::ImageFolderTar => tar(path, split),

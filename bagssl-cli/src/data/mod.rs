@@ -10,8 +10,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
+<<<<<<< HEAD
 use crate::memory::ImageMemoryArgs;
 use crate::source::{ClassesArgs, DataArgs};
+=======
+use crate::source::{ClassesArgs, ColumnArgs, DataArgs};
+>>>>>>> readers
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -29,6 +33,8 @@ struct SetArgs {
     /// writes them [default: the photographs that the program carries]
     path: Option<PathBuf>,
     #[command(flatten)]
+    columns: ColumnArgs,
+    #[command(flatten)]
     classes: ClassesArgs,
     /// Turn photographs as their EXIF orientation says [default: not, as torchvision]
     #[arg(long)]
@@ -39,8 +45,18 @@ struct SetArgs {
 
 impl SetArgs {
     fn source(&self) -> DataArgs {
+<<<<<<< HEAD
         let (data, classes, memory) = (self.path.clone(), self.classes.clone(), self.memory);
         DataArgs { data, classes, exif: self.exif, threads: 0, memory }
+=======
+        DataArgs {
+            data: self.path.clone(),
+            columns: self.columns.clone(),
+            classes: self.classes.clone(),
+            exif: self.exif,
+            threads: 0,
+        }
+>>>>>>> readers
     }
 }
 
