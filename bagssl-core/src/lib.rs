@@ -55,6 +55,8 @@ pub mod plan;
 pub mod architecture;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
+#[cfg(feature = "checkpoint")]
+pub mod limits;
 #[cfg(feature = "import")]
 pub mod import;
 #[cfg(feature = "onnx")]

@@ -9,6 +9,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use super::dtype::DType;
 use super::pickle::{Id, Pickle, TensorRef, Value};
 use super::zip::Archive;
+use crate::checkpoint::METADATA_KEY;
 use crate::error::{Error, Result};
 
 /// How deep a state dict may lie in the dictionaries of a checkpoint, under these names.
@@ -107,7 +108,7 @@ impl<'a> Foreign<'a> {
     /// `model_state_dict`; other values beside it are not looked at.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if it is neither, if a pickle has an opcode or a global that is not allowed, or if a tensor does not lie
+    /// [`Error::Checkpoint`] if it is neither, or a checkpoint of this project, if a pickle has an opcode or a global that is not allowed, or if a tensor does not lie
     /// within its storage.
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
         let foreign = if bytes.starts_with(b"PK\x03\x04") {
@@ -139,8 +140,16 @@ impl<'a> Foreign<'a> {
     }
 
     fn from_safetensors(bytes: &'a [u8]) -> Result<Self> {
-        let read = SafeTensors::deserialize(bytes)
-            .map_err(|error| refuse(&format!("expected PyTorch's zip format or safetensors, got neither: {error}")))?;
+        let neither =
+            |error| refuse(&format!("expected PyTorch's zip format or safetensors, got neither: {error}"));
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(neither)?;
+        if header.metadata().as_ref().is_some_and(|metadata| metadata.contains_key(METADATA_KEY)) {
+            return Err(refuse(
+                "expected another program's file, got a checkpoint of this project, which is used as it is: nothing has to be \
+                 imported, and an import would lose its patches and its feature",
+            ));
+        }
+        let read = SafeTensors::deserialize(bytes).map_err(neither)?;
         let mut tensors = BTreeMap::new();
         for (name, view) in read.tensors() {
             let dtype = dtype(view.dtype()).ok_or_else(|| {
