@@ -20,7 +20,7 @@ use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::files::{self, Output};
 use crate::memory::MemoryArgs;
-use crate::output::{field, say};
+use crate::output::{field, say, shown};
 use crate::source::{self, BadImageArgs, DataArgs};
 use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
 
@@ -123,7 +123,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     if args.output.extension().is_none_or(|extension| extension != "safetensors") {
         bail!("{}: expected a name that ends in .safetensors", args.output.display());
     }
-    let bytes = files::read(&args.checkpoint)?;
+    let bytes = files::read_checkpoint(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     if args.by == Kind::Linear && (args.neighbours.is_some() || args.temperature.is_some()) {
         bail!("--neighbours, --temperature: expected --by knn with them, got linear");
@@ -279,8 +279,9 @@ impl Classify<'_> {
             say!("{}", serde_json::to_string_pretty(&all)?);
             return Ok(());
         }
-        let width = said.iter().map(|said| said.class.len()).max().unwrap_or(0);
+        let width = said.iter().map(|said| shown(said.class).len()).max().unwrap_or(0);
         for Said { image, class, patches, of_patches, stopped } in &said {
+            let class = shown(class);
             say!("{class:<width$}  {patches:>5} of {of_patches:<5}  {stopped:<13}  {}", field(image));
         }
         let of_all = accuracy.map(|accuracy| format!("{accuracy:.1} % right, ")).unwrap_or_default();

@@ -23,12 +23,8 @@ use crate::bag::BagArgs;
 use crate::files::{self, Output, write_together};
 use crate::memory::MemoryArgs;
 use crate::output::{field, say};
-<<<<<<< HEAD
 use crate::progress::Progress;
-use crate::source::{self, BadImageArgs};
-=======
 use crate::source::{self, BadImageArgs, ColumnArgs};
->>>>>>> readers
 use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
 
 /// Represent images by the mean of the embeddings of their patches

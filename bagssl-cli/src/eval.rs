@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         (None, None) => bail!("expected a checkpoint, got none"),
     };
     args.features.check()?;
-    let bytes = files::read(path)?;
+    let bytes = files::read_checkpoint(path)?;
     let name = path.display().to_string();
     let checkpoint = Checkpoint::from_bytes(&bytes).context(name.clone())?;
     let how = args.how()?;

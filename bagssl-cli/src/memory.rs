@@ -53,7 +53,7 @@ impl MemoryArgs {
         {
             return refuse_limit(limit, meta.len(), "the checkpoint's bytes");
         }
-        files::read(path)
+        files::read_checkpoint(path)
     }
 }
 

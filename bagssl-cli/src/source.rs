@@ -67,7 +67,8 @@ impl ClassesArgs {
     fn choose(&self, dataset: Dataset) -> Result<Dataset> {
         let Some(path) = &self.classes else { return Ok(dataset) };
         let origin = || path.display().to_string();
-        let list = String::from_utf8(files::read(path)?).ok().context("expected text in UTF-8").with_context(origin)?;
+        let list =
+            String::from_utf8(files::read_text(path)?).ok().context("expected text in UTF-8").with_context(origin)?;
         dataset.of_classes(&list).with_context(origin)
     }
 }

@@ -23,8 +23,8 @@ mod training;
 #[cfg(test)]
 mod tests;
 
-pub use header::{LONGEST_HEADER, check_header, header_length};
 use header::Header;
+pub use header::{LONGEST_HEADER, check_header, header_length};
 pub use stored::Stored;
 pub use training::{Change, Training};
 

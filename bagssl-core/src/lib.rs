@@ -36,6 +36,7 @@ extern crate no_std_compat as std;
 pub mod error;
 pub mod random;
 pub mod quantile;
+pub mod text;
 pub mod coding_rate;
 
 pub mod patch;

@@ -86,7 +86,8 @@ mod tests {
     #[test]
     fn maps_by_hand() {
         // 5x7 pixels with a border of 1 above and below, 16 channels for 3; then 5x5 pixels of 20 channels, kept as 32.
-        let plan = Plan::new(Kind::Map(3), vec![conv(0, 3, 20, [3, 3], [1, 0]), conv(1, 20, 4, [1, 1], [0, 0])]).unwrap();
+        let plan =
+            Plan::new(Kind::Map(3), vec![conv(0, 3, 20, [3, 3], [1, 0]), conv(1, 20, 4, [1, 1], [0, 0])]).unwrap();
         let [first, second, third] = [7 * 7 * 16 * 4, 5 * 5 * 32 * 4, 5 * 5 * 16 * 4];
         assert_eq!(map_bytes(&plan, [5, 7]), Some(first + second));
         assert!(second + third < first + second);

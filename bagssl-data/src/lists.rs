@@ -2,12 +2,14 @@
 //!
 //! A line for each image: its path from the list's folder (or an absolute one), a tab, its class. A line without a tab is an
 //! image of a class that has no name. Empty lines do not count; in paths and classes a backslash, a tab and a line's ends are
-//! written as `\\`, `\t`, `\n` and `\r`.
+//! written as `\\`, `\t`, `\n` and `\r`, other control characters and those that turn the direction of text as `\u{1b}`.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+use bagssl_core::text::shown;
 
 use crate::collector::Collector;
 use crate::dataset::{Dataset, Split};
@@ -52,7 +54,7 @@ pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Listed>> {
             return refuse("a path, or a path, a tab and a class in each line", format!("another line {}", number + 1));
         }
         let (Some(path), Some(class)) = (unescaped(path), unescaped(class)) else {
-            let expected = "a backslash before another one, t, n or r alone (paths have / between folders)";
+            let expected = "a backslash before another one, t, n, r or u{..} alone (paths have / between folders)";
             return refuse(expected, format!("another in line {}", number + 1));
         };
         images.push(Listed { path, class });
@@ -64,7 +66,7 @@ pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Listed>> {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
+    shown(&text.replace('\\', "\\\\"))
 }
 
 fn unescaped(text: &str) -> Option<String> {
@@ -76,6 +78,11 @@ fn unescaped(text: &str) -> Option<String> {
                 't' => '\t',
                 'n' => '\n',
                 'r' => '\r',
+                'u' => {
+                    let (code, rest) = letters.as_str().strip_prefix('{')?.split_once('}')?;
+                    letters = rest.chars();
+                    char::from_u32(u32::from_str_radix(code, 16).ok()?)?
+                }
                 _ => return None,
             },
             letter => letter,
@@ -198,7 +205,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_is_read(images in prop::collection::vec(("[a-c\\\\\t\n\r /.]{1,6}", "[x\\\\\t\n\r ]{0,4}"), 1..8)) {
+        fn what_is_printed_is_read(images in prop::collection::vec(("[a-c\\\\\t\n\r\u{1b}\u{202e} /.]{1,6}", "[x\\\\\t\n\r\u{85} ]{0,4}"), 1..8)) {
             let images: Vec<Listed> = images.into_iter().map(|(path, class)| Listed { path, class }).collect();
             prop_assert_eq!(parse(print(&images).as_bytes(), Path::new("x")).unwrap(), images);
         }

@@ -10,12 +10,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
-<<<<<<< HEAD
 use crate::memory::ImageMemoryArgs;
-use crate::source::{ClassesArgs, DataArgs};
-=======
 use crate::source::{ClassesArgs, ColumnArgs, DataArgs};
->>>>>>> readers
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -45,18 +41,14 @@ struct SetArgs {
 
 impl SetArgs {
     fn source(&self) -> DataArgs {
-<<<<<<< HEAD
-        let (data, classes, memory) = (self.path.clone(), self.classes.clone(), self.memory);
-        DataArgs { data, classes, exif: self.exif, threads: 0, memory }
-=======
         DataArgs {
             data: self.path.clone(),
             columns: self.columns.clone(),
             classes: self.classes.clone(),
             exif: self.exif,
             threads: 0,
+            memory: self.memory,
         }
->>>>>>> readers
     }
 }
 

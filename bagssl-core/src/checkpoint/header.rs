@@ -68,9 +68,10 @@ impl Header {
         struct Version {
             format_version: u64,
         }
-        let json = metadata.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY)).ok_or_else(|| {
-            refuse(format!("expected metadata {METADATA_KEY:?}, got a safetensors file without it"))
-        })?;
+        let json =
+            metadata.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY)).ok_or_else(|| {
+                refuse(format!("expected metadata {METADATA_KEY:?}, got a safetensors file without it"))
+            })?;
         let version: Version =
             serde_json::from_str(json).map_err(|_| refuse("expected a format version, got none".into()))?;
         let (json, stated) = match version.format_version {

@@ -9,11 +9,14 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use super::dtype::DType;
 use super::pickle::{Id, Pickle, TensorRef, Value};
 use super::zip::Archive;
-use crate::checkpoint::METADATA_KEY;
+use crate::checkpoint::{METADATA_KEY, header_length};
 use crate::error::{Error, Result};
 
 /// How deep a state dict may lie in the dictionaries of a checkpoint, under these names.
 const WRAPPERS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
+
+/// How a zip archive begins.
+const ZIP: &[u8] = b"PK\x03\x04";
 
 /// A tensor where it lies.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,14 +114,10 @@ impl<'a> Foreign<'a> {
     /// [`Error::Checkpoint`] if it is neither, or a checkpoint of this project, if a pickle has an opcode or a global that is not allowed, or if a tensor does not lie
     /// within its storage.
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
-        let foreign = if bytes.starts_with(b"PK\x03\x04") {
-            Self::from_zip(bytes)?
-        } else if bytes.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19") {
-            return Err(refuse(
-                "expected PyTorch's zip format, got the one before 1.6: load it and save it again with torch.save",
-            ));
-        } else {
-            Self::from_safetensors(bytes)?
+        Self::check_start(bytes)?;
+        let foreign = match bytes.starts_with(ZIP) {
+            true => Self::from_zip(bytes)?,
+            false => Self::from_safetensors(bytes)?,
         };
         let values: u64 = foreign.tensors.values().map(|tensor| tensor.len() as u64).sum();
         let most = 2 * bytes.len() as u64;
@@ -127,6 +126,29 @@ impl<'a> Foreign<'a> {
             return Err(refuse(&format!("expected {expected}, got {values} in tensors that overlap")));
         }
         Ok(foreign)
+    }
+
+    /// Refuses a file by its first 16 bytes, before the rest is read.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if they begin neither PyTorch's zip format nor safetensors.
+    pub fn check_start(start: &[u8]) -> Result<()> {
+        if start.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19") {
+            return Err(refuse(
+                "expected PyTorch's zip format, got the one before 1.6: load it and save it again with torch.save",
+            ));
+        }
+        let header = start.first_chunk().map(|start| header_length(*start));
+        match (start.starts_with(ZIP), header) {
+            (true, _) | (false, Some(Ok(_))) => Ok(()),
+            (false, Some(Err(error))) => {
+                Err(refuse(&format!("expected PyTorch's zip format or safetensors, got neither: {error}")))
+            }
+            (false, None) => {
+                let got = format!("{} bytes", start.len());
+                Err(refuse(&format!("expected PyTorch's zip format or safetensors, got {got}")))
+            }
+        }
     }
 
     /// A tensor by its name.
@@ -140,8 +162,7 @@ impl<'a> Foreign<'a> {
     }
 
     fn from_safetensors(bytes: &'a [u8]) -> Result<Self> {
-        let neither =
-            |error| refuse(&format!("expected PyTorch's zip format or safetensors, got neither: {error}"));
+        let neither = |error| refuse(&format!("expected PyTorch's zip format or safetensors, got neither: {error}"));
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(neither)?;
         if header.metadata().as_ref().is_some_and(|metadata| metadata.contains_key(METADATA_KEY)) {
             return Err(refuse(

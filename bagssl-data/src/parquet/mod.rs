@@ -285,7 +285,7 @@ impl Table {
         let dictionary = dictionary.as_deref().map(Vec::as_slice);
         let found = at.header.bytes(&page, dictionary, group.image, row - at.row).ok_or_else(|| self.broken(&at))?;
         let bytes = found.ok_or_else(|| self.refuse(refusal("the bytes of an image", "none (null)")))?;
-        Ok(bytes.to_vec())
+        Ok(bytes.into_owned())
     }
 
     /// The number of a row's group.
@@ -307,18 +307,8 @@ impl Table {
         };
         let wrong = || self.refuse(refusal("a page for each row", format!("none for row {row} of group {number}")));
         let is_data = |at: &&PageAt| at.header.kind != Kind::Dictionary;
-<<<<<<< HEAD
         let at = *pages.iter().filter(is_data).rfind(|at| at.row <= row).ok_or_else(wrong)?;
         Ok((pages, at, group))
-=======
-        let at = pages.iter().filter(is_data).rfind(|at| at.row <= row).ok_or_else(wrong)?;
-        let dictionary = pages.iter().find(|at| !is_data(at)).map(|at| self.unpacked(at, group.image)).transpose()?;
-        let page = self.unpacked(at, group.image)?;
-        let dictionary = dictionary.as_deref().map(Vec::as_slice);
-        let found = at.header.bytes(&page, dictionary, group.image, row - at.row).ok_or_else(|| self.broken(at))?;
-        let bytes = found.ok_or_else(|| self.refuse(refusal("the bytes of an image", "none (null)")))?;
-        Ok(bytes.into_owned())
->>>>>>> readers
     }
 
     fn broken(&self, at: &PageAt) -> Error {

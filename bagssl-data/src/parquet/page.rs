@@ -7,7 +7,6 @@ use std::borrow::Cow;
 
 use super::footer::{BYTES, Chunk, INT32};
 use super::{Refusal, codec, delta, refusal, thrift};
-use crate::image::MOST_BYTES;
 
 /// What a page holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
