@@ -7,6 +7,7 @@ mod formats;
 mod reading;
 mod program;
 mod streams;
+mod trust;
 mod devices;
 mod claims;
 mod reproduce;

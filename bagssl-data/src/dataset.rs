@@ -389,16 +389,14 @@ impl Dataset {
             return Ok(Some(Decoded::new(cifar::image(&self.bytes(image)?), None)));
         }
         let name = self.full_name(image);
-        let read = self.reading(image)?;
-        let mut wanted = read;
+        let mut wanted = self.reading(image)?;
         loop {
             let Some(mut room) = take(wanted, &name)? else { return Ok(None) };
             let bytes = self.bytes(image)?;
             let prepared = Prepared::new(&bytes, &name)?;
             let more = more(prepared.size());
-            wanted = Prepared::reading(read.max(bytes.len() as u64))
-                .saturating_add(prepared.needs(self.decode)?)
-                .saturating_add(more);
+            wanted =
+                Prepared::reading(bytes.len() as u64).saturating_add(prepared.needs(self.decode)?).saturating_add(more);
             // Who keeps a file while waiting for more might wait for others who do so too.
             if room.try_grow(wanted) {
                 let decoded = prepared.decode(self.decode, self.undamaged.has(image))?;
