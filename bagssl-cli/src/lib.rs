@@ -17,6 +17,7 @@ mod extraction;
 mod stream;
 mod picture;
 mod tiles;
+mod profile;
 mod provenance;
 mod work;
 

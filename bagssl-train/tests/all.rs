@@ -9,4 +9,3 @@ mod optimisers;
 mod training;
 mod threads;
 mod workers;
-mod cuda_kernels;
