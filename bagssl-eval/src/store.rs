@@ -20,6 +20,7 @@ use bagssl_core::embed::{Embed, Tap};
 
 use crate::error::{Error, Result, same_length};
 use crate::features::Features;
+use crate::files::remove_partial;
 use writer::Writer;
 
 /// A folder of features.
@@ -53,6 +54,7 @@ impl Store<'_> {
     {
         std::fs::create_dir_all(self.folder).map_err(|source| failed(self.folder, source))?;
         let _lock = self.lock()?;
+        remove_partial(self.folder).map_err(|source| failed(self.folder, source))?;
         let (mut complete, mut missing): (Vec<Writer>, Vec<Writer>) = Default::default();
         for &tap in taps {
             if complete.iter().chain(&missing).all(|writer| writer.tap() != tap) {
