@@ -164,6 +164,10 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> AnyTrainer fo
         Trainer::step(self)
     }
 
+    fn skipped(&self) -> u64 {
+        Trainer::skipped(self)
+    }
+
     fn run(
         &mut self,
         source: &dyn PatchSource,

@@ -115,6 +115,13 @@ impl DataArgs {
         Ok(Arc::new(self.classes.choose(dataset)?.with_decode(Decode { exif: self.exif })))
     }
 
+    /// Where the images lie, whatever the folder that one is in.
+    pub(crate) fn place(&self) -> String {
+        let absolute =
+            |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
+        self.data.as_ref().map_or_else(|| self.name(), absolute)
+    }
+
     /// What the data set is called.
     pub(crate) fn name(&self) -> String {
         match &self.data {

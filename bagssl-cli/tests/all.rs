@@ -5,6 +5,7 @@ mod support;
 mod data;
 mod formats;
 mod program;
+mod runs;
 mod streams;
 mod devices;
 mod claims;

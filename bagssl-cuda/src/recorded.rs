@@ -120,7 +120,7 @@ fn config() -> CheckedConfig {
 /// What one epoch of so many batches asks for.
 fn epoch(batches: usize, kept: bool) -> Vec<Asked> {
     ASKED.take();
-    let info = RunInfo { preset: String::new(), data: String::new(), settings: String::new() };
+    let info = RunInfo::default();
     let mut trainer: Trainer<Autodiff<NdArray>, Cudnn<F32>> = Trainer::new(config(), info, Default::default()).unwrap();
     trainer.run(&Zeros { batches, kept }, &mut Told, &mut Nowhere).unwrap();
     ASKED.take()

@@ -3,10 +3,12 @@
 //!
 //! For each tap a folder has `TAP.npy`, `[image, patch, dim]`, `TAP.images.npy`, `[image, 2]` (each image's index in its data
 //! set, and its class), and `TAP.json`, which says what they are features of and how far they have come. Python reads
-//! the arrays by `numpy.load("embedding.npy", mmap_mode="r")`. Nothing may write into files that are complete: they
+//! the arrays by `numpy.load("embedding.npy", mmap_mode="r")`. Each call reads them once to see that they have not changed since
+//! they were written (`TAP.json` has digests of their blocks of 16 MiB, and of itself). Nothing may write into files that are complete: they
 //! are mapped into the memory of whatever evaluates them. What is computed from them, such as means, goes to files
 //! without a name in the same folder, so that it has to be one that can be written to.
 
+mod digest;
 pub mod npy;
 mod writer;
 
@@ -18,6 +20,7 @@ use bagssl_core::embed::{Embed, InFlight, Rows, Tap};
 
 use crate::error::{Error, Result, same_length};
 use crate::features::Features;
+use crate::files::remove_partial;
 use writer::Writer;
 
 /// A folder of features.
@@ -37,7 +40,7 @@ impl Store<'_> {
     ///
     /// # Errors
     /// Those of [`extract`](crate::features::extract): what was done before is kept, and gone on with by the next call.
-    /// [`Error::File`] if the folder holds features of something else, taps of different images, or arrays without their state;
+    /// [`Error::File`] if the folder holds features of something else or damaged ones, taps of different images, or arrays without their state;
     /// [`Error::Setting`] if batches are out of order, [`Error::Write`] if a file cannot be read or written.
     pub fn extract<B>(
         &self,
@@ -51,17 +54,23 @@ impl Store<'_> {
     {
         std::fs::create_dir_all(self.folder).map_err(|source| failed(self.folder, source))?;
         let _lock = self.lock()?;
-        let mut missing = Vec::new();
+        remove_partial(self.folder).map_err(|source| failed(self.folder, source))?;
+        let (mut complete, mut missing): (Vec<Writer>, Vec<Writer>) = Default::default();
         for &tap in taps {
-            let writer = Writer::open(self, tap)?;
-            if !writer.is_complete() && missing.iter().all(|other: &Writer| other.tap() != tap) {
-                missing.push(writer);
+            if complete.iter().chain(&missing).all(|writer| writer.tap() != tap) {
+                let writer = Writer::open(self, tap)?;
+                if writer.is_complete() { complete.push(writer) } else { missing.push(writer) }
             }
         }
         if !missing.is_empty() {
             fill(&mut missing, network, batches, progress)?;
+            complete.append(&mut missing);
         }
-        let features = taps.iter().map(|&tap| Writer::open(self, tap)?.features()).collect::<Result<Vec<_>>>()?;
+        let mut of = |&tap: &Tap| {
+            let writer = complete.iter_mut().find(|writer| writer.tap() == tap);
+            writer.expect("each tap has been opened").features()
+        };
+        let features = taps.iter().map(&mut of).collect::<Result<Vec<_>>>()?;
         let Some(first) = features.first() else { return Ok(features) };
         if let Some(other) = features.iter().find(|other| other.images() != first.images()) {
             let part = self.folder.join(other.tap().name()).display().to_string();

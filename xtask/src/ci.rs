@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::{cargo, cargo_outside, must};
 use crate::test_programs::{self, Timed};
-use crate::{edge, fuzz, licences, metadata, no_std, tidy};
+use crate::{edge, fuzz, kills, licences, metadata, no_std, tidy};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -50,7 +50,7 @@ const LONGEST: Duration = Duration::from_secs(1800);
 const SLOWEST: usize = 10;
 
 /// In the order in which they run: what fails soonest first, and the builds so that later ones find what they need.
-const GATES: [Gate; 17] = [
+const GATES: [Gate; 18] = [
     gate("format", "rustfmt changes nothing", |_| format()),
     gate("tidy", "sizes, directions, versions, lints", |_| tidy::check()),
     gate("licences", "each dependency's is allowed", |_| licences::check()),
@@ -67,6 +67,7 @@ const GATES: [Gate; 17] = [
     full("address", "the CPU kernels under the address sanitizer (nightly)", |_| address()),
     full("aarch64", "the tests of the CPU kernels build for NEON", |_| edge::aarch64()),
     full("cortex-m", "the golden bag on a Cortex-M4, emulated", |_| edge::cortex_m()),
+    full("kills", "a training that is killed a hundred times ends with the same bits", |_| kills::kills()),
     full("reproduce", "the main job as a user runs it", |_| reproduce()),
 ];
 

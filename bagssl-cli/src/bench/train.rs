@@ -183,7 +183,7 @@ fn recipe(args: &Args, images: usize) -> Result<RunConfig> {
 }
 
 fn info() -> RunInfo {
-    RunInfo { preset: String::new(), data: String::new(), settings: String::new() }
+    RunInfo::default()
 }
 
 /// What a backend's training takes.

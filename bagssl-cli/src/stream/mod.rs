@@ -21,8 +21,8 @@ use bagssl_data::dataset::Dataset;
 use bagssl_eval::classifier::{Classifier, Search};
 
 use crate::bag::BagArgs;
+use crate::progress::Progress;
 use crate::source::{reason, tell_others, tell_skipped};
-use crate::work;
 use feed::{Answer, Cut, Feed};
 use flow::{Flow, ROWS};
 
@@ -159,7 +159,7 @@ impl Stream<'_> {
         self.bag.check()?;
         let count = self.dataset.len();
         let flow = self.flow(network)?;
-        let bar = if self.quiet { indicatif::ProgressBar::hidden() } else { work::bar("embed", count) };
+        let bar = Progress::images("embed", count, self.quiet);
         let all = Rule { tolerance: 0.0, least: 2, most: u64::MAX };
         let (rule, limit) = self.stop.rule().unwrap_or((all, None));
         let done = std::thread::scope(|scope| {
@@ -189,7 +189,7 @@ impl Stream<'_> {
             }
             Ok((run.done.into_values().collect(), run.skipped.into_values().collect()))
         });
-        bar.finish_and_clear();
+        bar.finish();
         done.and_then(|(images, skipped)| Streamed::new(images, skipped))
     }
 

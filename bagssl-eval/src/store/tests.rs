@@ -201,7 +201,7 @@ fn what_does_not_belong_there_is_refused() {
     let state = folder.path().join("embedding.json");
     let text = std::fs::read_to_string(&state).unwrap();
     for (from, to, expected) in [
-        ("\"format\": 1", "\"format\": 2", "expected format 1, got 2"),
+        ("\"format\": 2", "\"format\": 1", "expected format 2, got 1"),
         ("\"images\": 6", "\"images\": 7", "embedding.npy: expected 7 images of 24 bytes, got a shorter file"),
         ("\"images\": 6", "\"images\": 18446744073709551615", "expected the shape of an array"),
         ("\"dim\": 3", "\"dim\": 0", "expected the shape of an array, got 6 x 2 x 0"),
@@ -210,7 +210,10 @@ fn what_does_not_belong_there_is_refused() {
         ("\"next\": 7", "\"next\": 5", "expected the shape of an array"),
         ("{", "", "expected the state of an extraction"),
     ] {
-        std::fs::write(&state, text.replacen(from, to, 1)).unwrap();
+        let changed = text.replacen(from, to, 1);
+        // With a digest that fits, as if it had been written so.
+        let signed = serde_json::from_str::<writer::State>(&changed).map_or(changed, |state| state.text());
+        std::fs::write(&state, signed).unwrap();
         let error = run("a").unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
@@ -322,4 +325,34 @@ fn an_array_without_its_state_is_refused() {
         assert!(error.to_string().contains(&format!("{name}: expected ")), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     }
+}
+
+/// Each in another place of each kind of file, of features that are complete and of some that are not.
+#[test]
+fn any_bit_that_has_flipped_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), "a");
+    let run = || store.extract(&Network::default(), batches, &TAPS[..1], &mut |_| ());
+    let flip = |name: &str| {
+        let path = folder.path().join(name);
+        let whole = std::fs::read(&path).unwrap();
+        // Before there is all of it, the header is written anew.
+        let first = if name.ends_with(".npy") { npy::LENGTH } else { 0 };
+        for number in 0..200 {
+            let place = first + number * (whole.len() - first) / 200;
+            let mut flipped = whole.clone();
+            flipped[place] ^= 1 << (number % 8);
+            std::fs::write(&path, &flipped).unwrap();
+            let error = run().expect_err(&format!("bit {} of byte {place} of {name}", number % 8)).to_string();
+            assert!(error.contains(name), "{error}");
+            assert_eq!(std::fs::read(&path).unwrap(), flipped, "nothing is lost");
+        }
+        std::fs::write(&path, whole).unwrap();
+    };
+    let some = |first| batches(first).take(2).chain([Err("gone".into())]);
+    store.extract(&Network::default(), some, &TAPS[..1], &mut |_| ()).unwrap_err();
+    ["embedding.npy", "embedding.images.npy", "embedding.json"].into_iter().for_each(flip);
+    assert_eq!(run().unwrap()[0], in_memory()[0]);
+    ["embedding.npy", "embedding.images.npy", "embedding.json"].into_iter().for_each(flip);
+    assert_eq!(run().unwrap()[0], in_memory()[0]);
 }
