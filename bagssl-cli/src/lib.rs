@@ -10,6 +10,7 @@ mod files;
 mod output;
 mod memory;
 mod source;
+mod halves;
 mod bag;
 mod groups;
 mod score;

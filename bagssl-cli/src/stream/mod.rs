@@ -22,7 +22,7 @@ use bagssl_eval::classifier::{Classifier, Search};
 
 use crate::bag::BagArgs;
 use crate::progress::Progress;
-use crate::source::{reason, tell_others, tell_skipped};
+use crate::source::{reason, tell_skipped};
 use feed::{Answer, Cut, Feed};
 use flow::{Flow, ROWS};
 
@@ -387,9 +387,8 @@ impl Streamed {
         }
     }
 
-    /// Says on standard error what was left out, and how many files were passed over.
-    pub(crate) fn tell(&self, dataset: &Dataset) {
-        tell_others(dataset);
+    /// Says on standard error what was left out.
+    pub(crate) fn tell(&self) {
         tell_skipped(&self.skipped);
     }
 }
