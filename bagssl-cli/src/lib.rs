@@ -18,6 +18,7 @@ mod extraction;
 mod stream;
 mod picture;
 mod tiles;
+mod profile;
 mod provenance;
 mod progress;
 mod signals;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bagssl_core::patch::ImageSize;
 use bagssl_data::bad::{OnBadImage, Skipped};
+use bagssl_data::classes::Classes;
 use bagssl_data::dataset::{Columns, Dataset, PassedOver, Split};
 use bagssl_data::image::{Decode, MOST_BYTES};
 
@@ -142,6 +143,13 @@ impl DataArgs {
     pub(crate) fn open_labelled(&self) -> Result<Arc<Dataset>> {
         let dataset = self.open(Split::Train)?;
         check_labels(&dataset, "training", self)?;
+        if let [first, more @ ..] = &Classes::of(&dataset, &dataset).empty[..] {
+            let dots = if more.is_empty() { "" } else { ", .." };
+            note_once(&one_line(&format!(
+                "data: classes: {} without a training image ({first}{dots})",
+                1 + more.len()
+            )));
+        }
         Ok(dataset)
     }
 

@@ -7,7 +7,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use bagssl_backend::{AnyTrainer, Backend, Worker};
+use bagssl_backend::{AnyTrainer, Backend, CpuOptions, Worker};
+use bagssl_core::batch::{BatchShape, PatchBatch, PatchSource};
+use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::embed::Tap;
 use bagssl_core::observe::Observer;
 use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::{Dataset, Split};
@@ -25,6 +28,7 @@ use crate::config::{ConfigArgs, RunConfig};
 use crate::files;
 use crate::memory;
 use crate::output::{note, one_line, say};
+use crate::profile::{Profile, Window};
 use crate::progress::Steps;
 use crate::signals::{Stopped, Waiting};
 use crate::source::{BadImageArgs, DataArgs, tell_skipped};
@@ -74,6 +78,9 @@ pub(crate) struct Args {
     /// Also write the figures of each step as an event file for TensorBoard (`tensorboard --logdir DIR`)
     #[arg(long)]
     tensorboard: bool,
+    /// Write a Chrome trace of some 50 steps to a file (for ui.perfetto.dev or chrome://tracing), and print where their time goes
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     /// Print the settings as TOML, and do nothing else
     #[arg(long)]
     print_config: bool,
@@ -93,7 +100,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .out
         .clone()
         .unwrap_or_else(|| PathBuf::from("runs").join(format!("{}-seed{}", config.name, config.train.seed)));
-    let observers: Vec<Box<dyn Observer>> = vec![Box::new(Steps::new("train", args.json))];
+    let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Steps::new("train", args.json))];
+    let profile = args.profile.as_deref().map(Profile::prepare).transpose()?;
+    if let Some(profile) = profile {
+        observers.push(Box::new(Window::new(profile, PROFILED)));
+    }
     let run = Training {
         config: &config,
         dataset: args.data.open(Split::Train)?,
@@ -110,17 +121,27 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let outcome = training(run, observers)?;
     let checkpoint = out.join(CHECKPOINT);
+    let profile = profile.map(Profile::finish).transpose()?;
     if args.json {
         let Outcome { steps, skipped, resumed, seconds } = outcome;
-        let done = serde_json::json!({
+        let mut done = serde_json::json!({
             "checkpoint": checkpoint, "steps": steps, "skipped": skipped, "resumed_at_step": resumed, "seconds": seconds,
         });
+        if let Some((_, profile)) = profile {
+            done["profile"] = profile;
+        }
         say!("{done}");
     } else {
+        if let Some((table, _)) = profile {
+            say!("{}", table.trim_end());
+        }
         say!("{} steps done, in {:.1} s; the model is {}", outcome.steps, outcome.seconds, checkpoint.display());
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// The most steps of a profile.
+const PROFILED: usize = 50;
 
 /// The state to go on from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,9 +242,16 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     drop(observers);
     tell_skipped(&loader.skipped());
     let (steps, skipped) = (trainer.step(), trainer.skipped());
-    match ended.map_err(|error| advised(error, &run.dataset))? {
-        Ended::Stopped => return Err(Stopped { signal: waiting.caught(), step: steps }.into()),
-        Ended::Finished => files::write(&folder.join(CHECKPOINT), &trainer.checkpoint()?)?,
+    let ended = ended.and_then(|ended| {
+        if ended == Ended::Finished {
+            let checkpoint = trainer.checkpoint()?;
+            check_use(&checkpoint, &loader)?;
+            files::write(&folder.join(CHECKPOINT), &checkpoint)?;
+        }
+        Ok(ended)
+    });
+    if ended.map_err(|error| run.advised(error, &states))? == Ended::Stopped {
+        return Err(Stopped { signal: waiting.caught(), step: steps }.into());
     }
     if skipped > 0 {
         note!("{skipped} of {steps} steps changed nothing, as their loss or their gradient was not finite");
@@ -333,21 +361,30 @@ impl Begin<'_> {
     }
 }
 
-/// An error with the names of the first images that it is about, and what might help.
-fn advised(error: anyhow::Error, dataset: &Dataset) -> anyhow::Error {
-    const SHOWN: usize = 3;
-    match error.downcast_ref() {
-        Some(Error::NotFinite { images, .. }) if !images.is_empty() => {
-            let names = images.iter().take(SHOWN).map(|&image| dataset.name(image as usize));
-            let names = names.collect::<Vec<_>>().join(", ");
-            anyhow::anyhow!("{error} ({names}, ..); --resume-from last --on-not-finite skip goes on without such steps")
+/// Refuses a model that makes values which are not finite of patches that it was trained on: weights can be finite and as good as
+/// infinite.
+fn check_use(checkpoint: &[u8], loader: &Loader) -> Result<()> {
+    /// Patches that are looked at, about.
+    const PATCHES: usize = 256;
+    let Some(Ok(batch)) = loader.epoch(0, 0).next() else { return Ok(()) };
+    let shape = batch.shape();
+    let images = (PATCHES / shape.patches).clamp(1, shape.images);
+    let (numbers, labels) = (batch.images()[..images].to_vec(), batch.labels()[..images].to_vec());
+    let values = batch.data()[..images * shape.patches * shape.patch_len()].to_vec();
+    let batch = PatchBatch::new(BatchShape { images, ..shape }, values, numbers, labels)?;
+    let taps = [Tap::Embedding, Tap::Projection];
+    let network =
+        bagssl_backend::ndarray(CpuOptions::default()).trained(&Checkpoint::from_bytes(checkpoint)?, &taps)?;
+    let rows = network.embed(&batch, &taps).map_err(anyhow::Error::from_boxed)?;
+    for (tap, rows) in taps.into_iter().zip(rows) {
+        if let Some(value) = rows.values.iter().find(|value| !value.is_finite()) {
+            bail!(
+                "the model is of no use: {}: expected finite values, got {value}; a lower --rate may help",
+                tap.name()
+            );
         }
-        Some(Error::Unusable { .. }) => {
-            anyhow::anyhow!("{error}; what was saved before is kept; a lower --rate may help")
-        }
-        Some(Error::NothingTrained { .. }) => anyhow::anyhow!("{error}; a lower --rate may help"),
-        _ => error,
     }
+    Ok(())
 }
 
 impl Training<'_> {
@@ -379,6 +416,25 @@ impl Training<'_> {
             None => "smaller --images, --projector or --arch would".into(),
         };
         bail!("a step: expected at most the {free_mib} MiB of memory that are free, got about {needed} MiB; {advice}")
+    }
+
+    /// An error with the names of the first images that it is about, and with what might help.
+    fn advised(&self, error: anyhow::Error, states: &States) -> anyhow::Error {
+        const SHOWN: usize = 3;
+        let names = match error.downcast_ref() {
+            Some(Error::NotFinite { images, .. }) => {
+                let names = images.iter().take(SHOWN).map(|&image| self.dataset.name(image as usize));
+                let names = names.collect::<Vec<_>>().join(", ");
+                if names.is_empty() { names } else { format!(" ({names}, ..)") }
+            }
+            Some(Error::Unusable { .. } | Error::NothingTrained { .. }) => String::new(),
+            _ => return error,
+        };
+        let saved = match states.newest() {
+            Ok(Some(found)) => format!("--resume-from last goes on from step {}, which is saved", found.step),
+            _ => "nothing was saved before".into(),
+        };
+        anyhow::anyhow!("{error}{names}; a lower --rate or --on-not-finite skip may help; {saved}")
     }
 
     /// What an earlier call saved, if this one is to go on with it.

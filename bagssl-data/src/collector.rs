@@ -72,6 +72,11 @@ impl Collector {
         self.loose.push(Found { folder, class: String::new(), name, offset, length });
     }
 
+    /// Whether one of the halves has images, and the other nothing.
+    pub(crate) fn has_one_half(&self) -> bool {
+        Split::ALL.into_iter().filter(|half| self.folder_of(*half).is_some()).count() == 1
+    }
+
     /// The images of one half, in the order of their names, with the classes of both.
     pub(crate) fn finish(mut self, split: Split, format: Format, storage: Storage) -> Result<Dataset> {
         let folders = Split::ALL.map(|half| self.folder_of(half));

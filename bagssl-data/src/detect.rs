@@ -84,8 +84,10 @@ pub(crate) fn open(path: &Path, split: Split, columns: &Columns) -> Result<Datas
         Format::Cifar => cifar::open(path, cifar::layout(path)?.expect("it was found just now"), split),
         Format::CifarArchive => cifar::open_archive(path, split),
         Format::WebDataset if halves::is_pattern(path) => webdataset::open(path, &halves::matching(path)?, split),
-        Format::WebDataset => webdataset::open(path, &halves::files(path, "tar")?, split),
-        Format::Parquet if path.is_dir() => parquet::open(path, &halves::files(path, "parquet")?, split, columns),
+        Format::WebDataset => beside(path, "tar", webdataset::open(path, &halves::files(path, "tar")?, split)?),
+        Format::Parquet if path.is_dir() => {
+            beside(path, "parquet", parquet::open(path, &halves::files(path, "parquet")?, split, columns)?)
+        }
         Format::Parquet => parquet::open(path, &[(folder::text(path)?, path.into())], split, columns),
         Format::ImageNet => imagenet::open(imagenet::archives(path).expect("they were found just now"), split),
         Format::ImageNetFolder => imagenet::open_flat(path, split),
@@ -95,6 +97,12 @@ pub(crate) fn open(path: &Path, split: Split, columns: &Columns) -> Result<Datas
         Format::WholeFolder => folder::open_whole(path),
         _ => folder::open(path, split),
     }
+}
+
+/// The same with what lies beside files of one ending.
+fn beside(path: &Path, own: &str, mut dataset: Dataset) -> Result<Dataset> {
+    dataset.beside.join(&folder::beside(path, HalfFolders([None, None]), own)?);
+    Ok(dataset)
 }
 
 /// There is no half to hold out.
@@ -161,12 +169,15 @@ pub(crate) fn format_of_folder(path: &Path) -> Result<Format> {
 
 /// A folder of images without halves, or the reason why it is taken for none.
 fn whole(path: &Path, folders: HalfFolders, has_image: bool) -> Result<Format> {
+    let without = |names: String| format!("{names} without an image that is read{}", passed_in(path));
+    if let [Some((train, _)), Some((validation, _))] = folders.0 {
+        return refuse(path, FOLDER, without(format!("{train}/ and {validation}/")));
+    }
     if let Some(got) = nearly(path)? {
         return refuse(path, FOLDER, got);
     }
-    if let [Some((train, _)), validation] = folders.0 {
-        let both = validation.map_or(String::new(), |(name, _)| format!(" and {name}/"));
-        return refuse(path, FOLDER, format!("{train}/{both} without an image that is read{}", passed_in(path)));
+    if let [Some((half, _)), None] | [None, Some((half, _))] = folders.0 {
+        return refuse(path, FOLDER, without(format!("{half}/")));
     }
     match has_image {
         true => Ok(Format::WholeFolder),
@@ -186,9 +197,9 @@ fn passed_in(path: &Path) -> String {
 fn nearly(path: &Path) -> Result<Option<String>> {
     let folders: Vec<PathBuf> = folder::list(path)?.into_iter().filter(|inside| inside.is_dir()).collect();
     let name = |inside: &Path| inside.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    if let Some(near) = folders.iter().map(|inside| name(inside)).find(|name| halves::is_near(name)) {
-        let halves = "halves are called train/, and val/, validation/ or test/";
-        return Ok(Some(format!("{near}/, which may be a half; {halves}: rename it")));
+    let near = |half| folders.iter().map(|inside| name(inside)).find(|name| halves::nearly(name) == Some(half));
+    if let [Some(train), Some(validation)] = Split::ALL.map(near) {
+        return Ok(Some(format!("{train}/ and {validation}/, which may be halves: call them train/ and val/")));
     }
     const MOST: usize = 64;
     for inside in folders.iter().take(MOST) {
@@ -213,6 +224,14 @@ fn check_one_half(path: &Path, folders: HalfFolders) -> Result<()> {
     let others: Vec<String> = others.map(|other| format!("{}/", name(&other))).collect();
     if others.is_empty() {
         return Ok(());
+    }
+    let missing = if Split::Train.folders().contains(&half) { Split::Validation } else { Split::Train };
+    if let Some(near) = others.iter().find(|other| halves::nearly(other) == Some(missing)) {
+        return refuse(
+            path,
+            FOLDER,
+            format!("{half}/ and {near}, which may be a half: call it {}/", missing.folders()[0]),
+        );
     }
     let shown = others.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
     let more = if others.len() > 3 { format!(" and {} more", others.len() - 3) } else { String::new() };
@@ -252,6 +271,12 @@ fn of_contents(contents: Contents, origin: &Path, split: Split, storage: Storage
     if !members.iter().any(|member| passed::is_image(&member.name)) {
         let first = members.first().map_or(String::new(), |first| format!(" (the first is {})", first.name));
         let (expected, got) = ("a .tar of images", format!("{} members, none of them an image{first}", members.len()));
+        return Err(Error::Format { path: origin.into(), expected, got });
+    }
+    let images = members.iter().map(|member| member.name.as_str()).filter(|name| passed::is_image(name));
+    if let Some([train, validation]) = halves::inside(images) {
+        let expected = "a .tar with train/ and val/ at its top or in one folder";
+        let got = format!("{train}/ and {validation}/, which may be halves");
         return Err(Error::Format { path: origin.into(), expected, got });
     }
     match split {

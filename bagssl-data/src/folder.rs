@@ -7,6 +7,7 @@ use crate::collector::Collector;
 use crate::dataset::{Dataset, Split};
 use crate::detect::Format;
 use crate::error::{Error, Result};
+use crate::halves;
 use crate::lists;
 use crate::passed::{Named, PassedOver, Reason, is_hidden, is_image, named};
 use crate::storage::Storage;
@@ -53,7 +54,7 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Dataset> {
             collect_half(root, folder, half == split, &mut collector)?;
         }
     }
-    collector.add_beside(&beside(root, folders)?);
+    collector.add_beside(&beside(root, folders, "")?);
     collector.finish(split, Format::ImageFolder, Storage::Files(root.into()))
 }
 
@@ -91,8 +92,8 @@ pub(crate) fn collect_half(root: &Path, folder: &'static str, images: bool, coll
     Ok(())
 }
 
-/// What lies beside the halves.
-pub(crate) fn beside(root: &Path, folders: HalfFolders) -> Result<PassedOver> {
+/// What lies beside the halves, but for files of one's own ending.
+pub(crate) fn beside(root: &Path, folders: HalfFolders, own: &str) -> Result<PassedOver> {
     let mut passed = PassedOver::default();
     let Listing { shown, hidden } = Listing::read(root)?;
     let mut left = MOST_COUNTED;
@@ -107,7 +108,12 @@ pub(crate) fn beside(root: &Path, folders: HalfFolders) -> Result<PassedOver> {
             count(&path, &name, reason, DEEPEST, &mut left, &mut passed);
         } else if is_image(&name) {
             passed.add(Reason::Outside, name);
-        } else if [".tar", ".tar.gz", ".tgz", ".parquet"].iter().any(|ending| name.ends_with(ending)) {
+        } else if path.extension().is_some_and(|ending| ending == own) {
+            continue;
+        } else if ["tar", "tar.gz", "tgz", "zip", "parquet", "arrow"]
+            .iter()
+            .any(|ending| name.ends_with(&format!(".{ending}")))
+        {
             passed.add(Reason::OtherLayout, name);
         } else if named(&name) == Named::Passed(Reason::UnreadFormat) {
             passed.add(Reason::UnreadFormat, name);
@@ -150,6 +156,16 @@ pub(crate) fn has_image(folder: &Path) -> bool {
 pub(crate) fn open_whole(root: &Path) -> Result<Dataset> {
     let mut collector = Collector::new(root);
     let found = images(root)?;
+    if let Some([train, validation]) = halves::inside(found.images.iter().map(|(name, _)| name.as_str())) {
+        let got = format!(
+            "{train}/ and {validation}/, which may be halves: give the folder that they lie in, and call them train/ and val/"
+        );
+        return Err(Error::Format {
+            path: root.into(),
+            expected: "a folder of images without halves, or with train/ and val/",
+            got,
+        });
+    }
     for (name, length) in found.images {
         let class = name.split_once('/').map_or("", |(class, _)| class).to_string();
         collector.add("", &class, name, 0, length);

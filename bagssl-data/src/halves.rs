@@ -1,5 +1,6 @@
 //! Data sets in several files: which of them are which half's.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::dataset::Split;
@@ -30,7 +31,8 @@ pub(crate) fn choose(files: &[Named], split: Split, origin: &Path) -> Result<Cho
     let mut halves = halves(files);
     let (mut passed, is_whole) = (PassedOver::default(), halves.iter().all(Vec::is_empty));
     if is_whole {
-        if let Some((name, _)) = files.iter().find(|(name, _)| words(name).any(is_near)) {
+        let is_near = |name: &str| words(name).any(|word| nearly(word) == Some(Split::Validation));
+        if let Some((name, _)) = files.iter().find(|(name, _)| is_near(name)) {
             return refuse(NAMES, format!("{name}, whose name may mean one of them; rename it"));
         }
         halves[Split::Train as usize] = files.to_vec();
@@ -81,13 +83,33 @@ fn words(name: &str) -> impl Iterator<Item = &str> {
     name.split(|letter: char| !letter.is_alphanumeric())
 }
 
-/// Whether a word that names no half may mean one: `Train`, `dev`.
-pub(crate) fn is_near(word: &str) -> bool {
-    let lower = word.to_lowercase();
-    let known = || Split::ALL.into_iter().flat_map(Split::folders);
-    !known().any(|half| *half == word)
-        && (known().any(|half| *half == lower)
-            || ["dev", "eval", "evaluation", "holdout", "validate"].contains(&&*lower))
+/// The half that a name may mean whose first letters say so: `Train`, `val2017`, `dev`.
+pub(crate) fn nearly(name: &str) -> Option<Split> {
+    let word: String = name.chars().take_while(|letter| letter.is_alphabetic()).flat_map(char::to_lowercase).collect();
+    let others: [(Split, &[&str]); 2] = [
+        (Split::Train, &["trn", "trainset"]),
+        (Split::Validation, &["dev", "eval", "evaluation", "holdout", "testset", "tst", "validate"]),
+    ];
+    let is_it = |(split, more): &(Split, &[&str])| split.folders().iter().chain(*more).any(|known| *known == word);
+    others.into_iter().find(is_it).map(|(split, _)| split)
+}
+
+/// Folders of two halves among those that images lie in, however deep: nothing that has them is all for training.
+pub(crate) fn inside<'a>(images: impl Iterator<Item = &'a str>) -> Option<[&'a str; 2]> {
+    let mut found: BTreeMap<&str, [Option<&str>; 2]> = BTreeMap::new();
+    for name in images {
+        for (end, _) in name.match_indices('/') {
+            let folder = &name[..end];
+            let (parent, part) = folder.rsplit_once('/').unwrap_or(("", folder));
+            let Some(half) = nearly(part) else { continue };
+            let pair = found.entry(parent).or_default();
+            pair[half as usize].get_or_insert(folder);
+            if let [Some(train), Some(validation)] = *pair {
+                return Some([train, validation]);
+            }
+        }
+    }
+    None
 }
 
 /// The files with this ending in a folder, in `data/` or in the folder of a half, in the order of their names.
@@ -265,11 +287,37 @@ mod tests {
     }
 
     #[test]
+    fn names_that_may_mean_a_half() {
+        for (name, half) in [
+            ("Train", Some(Split::Train)),
+            ("train2017", Some(Split::Train)),
+            ("val_images", Some(Split::Validation)),
+            ("DEV", Some(Split::Validation)),
+            ("bullet_train", None),
+            ("trainer", None),
+            ("2017val", None),
+        ] {
+            assert_eq!(nearly(name), half, "{name}");
+        }
+    }
+
+    #[test]
+    fn halves_inside_of_something() {
+        let of = |names: &[&'static str]| inside(names.iter().copied());
+        assert_eq!(of(&["a/b/Train/cat/1.png", "a/b/val2/1.png"]), Some(["a/b/Train", "a/b/val2"]));
+        assert_eq!(
+            of(&["a/train/1.png", "b/val/1.png", "train.png", "val.png"]),
+            None,
+            "of two parents, or no folders"
+        );
+    }
+
+    #[test]
     fn without_halves_all_is_for_training() {
         let Chosen { halves, name, .. } = chosen(&["0.tar", "1.tar"], Split::Train).unwrap();
         assert_eq!((halves.map(|files| files.len()), name.as_str()), ([2, 0], "2 files (0.tar to 1.tar)"));
         assert!(chosen(&["0.tar", "1.tar"], Split::Validation).is_err());
-        for near in ["Train-0.tar", "dev/1.tar"] {
+        for near in ["Test-0.tar", "dev/1.tar", "x-val2017.tar"] {
             let error = chosen(&["0.tar", near], Split::Train).unwrap_err().to_string();
             assert!(error.contains(near) && error.contains("rename it"), "{error}");
         }

@@ -1,8 +1,9 @@
 //! ImageFolder in an uncompressed tar: images read in place.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::archive::{Contents, Kind, Member};
+use crate::archive::{Contents, Kind, Member, split_name};
 use crate::collector::Collector;
 use crate::dataset::Split;
 use crate::error::{Error, Result};
@@ -12,7 +13,7 @@ use crate::passed::{Named, Reason, named};
 pub(crate) fn collect(contents: Contents, origin: &Path) -> Result<Collector> {
     let mut collector = Collector::new(origin);
     collector.add_beside(&contents.passed);
-    let mut top = None;
+    let (mut top, mut others) = (None, BTreeSet::<String>::new());
     for Member { name, kind, offset, length } in contents.members {
         let refuse =
             |got: String| Err(Error::Format { path: origin.join(&name), expected: "a file inside the tar", got });
@@ -23,6 +24,7 @@ pub(crate) fn collect(contents: Contents, origin: &Path) -> Result<Collector> {
         }
         let Some(place) = Place::of(&name) else {
             if what == Named::Image && kind == Kind::File {
+                others.insert(split_name(&name).0.to_string());
                 collector.passed("").add(Reason::Outside, name);
             }
             continue;
@@ -43,7 +45,16 @@ pub(crate) fn collect(contents: Contents, origin: &Path) -> Result<Collector> {
     }
     let outside = std::mem::take(collector.passed(""));
     collector.add_beside(&outside);
-    Ok(collector)
+    // What lies in the top folder itself is no class.
+    let other = others.iter().find(|other| !other.is_empty() && Some(*other) != top.as_ref());
+    match other.filter(|_| collector.has_one_half()) {
+        None => Ok(collector),
+        Some(other) => {
+            let expected = "a .tar with train/ and val/, or with neither";
+            let got = format!("one half, beside {other}/ with images: the half's name may be that of a class");
+            Err(Error::Format { path: origin.into(), expected, got })
+        }
+    }
 }
 
 /// All images of a tar without halves. The class of an image is the first folder on its way.

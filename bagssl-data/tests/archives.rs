@@ -248,6 +248,10 @@ fn parquet_with_faults_is_refused() {
         from(reference("unlabelled.parquet")),
         &["p.parquet: expected a label for all images or for none, got memory/0 with one and memory/2 without"],
     );
+    refused(
+        from(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n".to_vec()),
+        &["got a Git LFS pointer"],
+    );
     let whole = reference("snappy.parquet");
     for length in [0, 3, 11, 12, 500, whole.len() - 1] {
         refused(from(whole[..length].to_vec()), &["p.parquet: expected a whole parquet file"]);

@@ -166,6 +166,13 @@ fn shards_whose_names_say_no_half() {
     let train = open(root.path(), Split::Train);
     assert_eq!(train.describe(), "WebDataset, a-train.tar: 1 image of 1 class");
     assert_eq!(train.passed_over().to_string(), "2 files whose names say no half (a-000.tar, ..)");
+    fs::create_dir(root.path().join("samples")).unwrap();
+    for name in ["b-train.tar.gz", "samples/1.png", "cover.png"] {
+        fs::write(root.path().join(name), &image).unwrap();
+    }
+    let expected = "2 images outside of the halves (cover.png, ..); 2 files whose names say no half (a-000.tar, ..); 1 file of \
+                    another layout (b-train.tar.gz)";
+    assert_eq!(open(root.path(), Split::Train).passed_over().to_string(), expected);
     refused(
         Dataset::open(&root.path().join("a-{000..001}.tar"), Split::Validation),
         &["none with val", "give the folder"],
@@ -185,13 +192,29 @@ fn folders_that_are_no_data_sets() {
         &["train/diesel/1.png", "boat/2.png", "car/3.png"],
         &["train/ without the other half, beside boat/, car/ with images", "data split", "train alone"],
     );
-    of(&["Train/cat/1.png", "Test/cat/2.png"], &["Test/, which may be a half", "rename it"]);
+    of(&["Train/cat/1.png", "Test/cat/2.png"], &["Train/ and Test/, which may be halves: call them train/ and val/"]);
+    of(&["train2017/1.png", "val2017/2.png"], &["train2017/ and val2017/, which may be halves"]);
+    of(&["train/cat/1.png", "dev/cat/2.png"], &["train/ and dev/, which may be a half: call it val/"]);
     of(&["pets/train/cat/1.png", "pets/val/cat/2.png"], &["a folder that has one in it; give", "pets"]);
     of(
         &["train/cat/1.tif", "val/cat/2.tif"],
         &["train/ and val/ without an image that is read", "2 images in formats that are not read"],
     );
     of(&["notes.txt"], &["a folder without any of these, but 1 file that is no image"]);
+    of(&["a/b/train/cat/1.png", "a/b/val/cat/2.png"], &["a/b/train/ and a/b/val/, which may be halves"]);
+    let of_tar = |names: &[&str], words: &[&str]| {
+        let image = png(1);
+        let files: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, &image[..])).collect();
+        refused(Dataset::from_tar(tar(&files), Path::new("x.tar"), Split::Train), words);
+    };
+    of_tar(
+        &["s/Train/1.png", "s/Test/2.png"],
+        &["x.tar: expected a .tar with train/ and val/", "s/Train/ and s/Test/"],
+    );
+    of_tar(&["s/train/diesel/1.png", "s/boat/2.png"], &["x.tar", "one half, beside s/boat/ with images"]);
+    let cover = [("s/cover.png", &png(1)[..]), ("s/train/cat/2.png", &png(2))];
+    let train = Dataset::from_tar(tar(&cover), Path::new("x.tar"), Split::Train).unwrap();
+    assert_eq!(train.passed_over().to_string(), "1 image outside of the halves (s/cover.png)");
     let without_half = folder(&["train/cat/1.png"]);
     refused(
         Dataset::open(without_half.path(), Split::Validation),

@@ -527,6 +527,11 @@ fn figures_that_are_read_late_are_the_same() {
     let mut resumed: Late = Trainer::resume(config("bagssl"), info(), Default::default(), &store.0).unwrap();
     resumed.run(&source(), &mut Watch::default(), &mut store).unwrap();
     assert_eq!(resumed.checkpoint().unwrap(), at_once.checkpoint().unwrap());
+    // A save after step 5, of which it then has heard before step 6 begins, does not change that: other workers do not save.
+    let mut watch = Watch { stop_after: Some(5), ..Watch::default() };
+    let mut stopped = late(config("bagssl"));
+    assert_eq!(stopped.run(&source(), &mut watch, &mut Memory(Vec::new(), Some(5))).unwrap(), Ended::Stopped);
+    assert_eq!((stopped.step(), watch.losses.len(), watch.saved), (6, 6, vec![5, 6]));
 
     // A step that is no number is named, not the one after it; to skip it, it has to be read first.
     let error = late(config("bagssl")).run(&OneBroken, &mut Watch::default(), &mut Nowhere).unwrap_err();

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use bagssl_data::classes::alike;
 use bagssl_data::dataset::{Dataset, Format, PassedOver, Split};
 use bagssl_data::groups::{by_duplicates, by_key, divide};
 use bagssl_data::lists::{self, Listed};
@@ -241,6 +242,9 @@ fn tell(args: &Args, found: &[Found], groups: &[u32], halves: &[Split]) -> Resul
         say!(
             "{train} images for training, {validation} for validation, in {count} groups by {by}; bagssl train --data {output}"
         );
+    }
+    for names in alike(classes.keys().copied()) {
+        note!("note: {} differ in Unicode form, case or spaces alone", one_line(&format!("{names:?}")));
     }
     let one_sided: Vec<&str> = classes
         .iter()

@@ -179,7 +179,7 @@ pub(crate) fn open_flat(root: &Path, split: Split) -> Result<Dataset> {
         None => return Err(without_truth(root)),
     }
     folder::collect_half(root, "train", split == Split::Train, &mut collector)?;
-    collector.add_beside(&folder::beside(root, HalfFolders([Some(("train", true)), Some(("val", true))]))?);
+    collector.add_beside(&folder::beside(root, HalfFolders([Some(("train", true)), Some(("val", true))]), "")?);
     collector.finish(split, Format::ImageNetFolder, Storage::Files(root.into()))
 }
 

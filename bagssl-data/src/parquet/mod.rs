@@ -20,6 +20,7 @@ use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
 use crate::halves::{self, Named};
 use crate::image::MOST_BYTES;
+use crate::sniff;
 use crate::storage::{Archive, Storage};
 use crate::webdataset::MOST_CLASSES;
 
@@ -200,7 +201,11 @@ impl Table {
         }
         let tail = bytes.read(length - 8, 8)?;
         if tail[4..] != *b"PAR1" || bytes.read(0, 4)? != *b"PAR1" {
-            return Err(wrong(format!("{length} bytes without its mark at both ends")));
+            let start = bytes.read(0, length.min(sniff::LENGTH))?;
+            let what = sniff::what(&start).filter(|_| !start.starts_with(b"PAR1"));
+            return Err(wrong(
+                what.map_or_else(|| format!("{length} bytes without its mark at both ends"), Into::into),
+            ));
         }
         let footer_length = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
         if footer_length > (length - 12).min(LONGEST_FOOTER) {

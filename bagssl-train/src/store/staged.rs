@@ -107,10 +107,12 @@ fn begin(path: &Path) -> io::Result<NamedTempFile> {
     builder.tempfile_in(folder_of(path))
 }
 
-/// What the system says, without the name that it was said of.
+/// What the system says, without the name that it was said of, which `tempfile` puts behind it.
 fn plain(error: io::Error) -> io::Error {
-    let inner = error.get_ref().and_then(|named| named.source()?.downcast_ref::<io::Error>()?.raw_os_error());
-    inner.map_or(error, io::Error::from_raw_os_error)
+    match error.to_string().rsplit_once(" at path ") {
+        Some((said, _)) => io::Error::new(error.kind(), said.to_string()),
+        None => error,
+    }
 }
 
 pub(super) fn failed(path: &Path, error: io::Error) -> Error {
