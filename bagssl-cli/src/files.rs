@@ -34,6 +34,14 @@ pub(crate) fn read_checkpoint(path: &Path) -> Result<Vec<u8>> {
     read_in_parts(path).with_context(named)
 }
 
+/// All bytes of a safetensors file of another kind, of which the length of the header is looked at before the rest.
+pub(crate) fn read_tensors(path: &Path) -> Result<Vec<u8>> {
+    if let Some(start) = start(path)?.first_chunk() {
+        checkpoint::header_length(*start).with_context(|| path.display().to_string())?;
+    }
+    read(path)
+}
+
 /// The first bytes of a file.
 pub(crate) fn start(path: &Path) -> Result<Vec<u8>> {
     checked_length(path, u64::MAX)?;
