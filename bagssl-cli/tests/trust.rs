@@ -75,7 +75,7 @@ fn images_have_one_limit_in_all_commands() {
         &["eval", GOLDEN, "--data", "set", "--random", "1"],
         &["map", GOLDEN, "--data", "set", "--random", "1", "--json"],
         &["fit", GOLDEN, "--data", "set", "-o", "fit.safetensors"],
-        &["data", "preview", "set", "-o", "sheet.png", "--images", "4"],
+        &["data", "preview", "set", "-o", "sheet.png", "--count", "4"],
         &["data", "split", "set/train", "-o", "lists", "--by", "duplicates"],
     ] {
         refused(here, &[command, &["--memory-limit", "1"]].concat(), &words);
