@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::embed::{Embed, Rows};
-use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::dataset::Dataset;
 use bagssl_eval::classifier::{By, Classifier};
 use bagssl_eval::knn::Knn;
 use bagssl_eval::probe::Linear;
@@ -129,7 +129,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     let neighbours = args.neighbours.unwrap_or(usual.neighbours);
     let knn = Knn { neighbours, temperature: args.temperature.unwrap_or(usual.temperature) };
     knn.check()?;
-    let train = args.data.open(Split::Train)?;
+    let train = args.data.open_labelled()?;
     let spec = checkpoint.spec();
     let stream = Stream {
         dataset: &train,
@@ -156,7 +156,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     };
     let classifier = Classifier::new(by, train.classes().to_vec(), network_of(&checkpoint)?)?;
     output.write(&classifier.to_bytes()?)?;
-    streamed.tell(&train);
+    streamed.tell();
     if args.json {
         let done = serde_json::json!({"output": args.output, "images": embedded.len(), "classes": train.classes(), "skipped": skipped.len(), "by": classifier.describe()});
         say!("{done}");
@@ -254,7 +254,7 @@ impl Classify<'_> {
         let begun = Instant::now();
         let confidence = (!self.args.all).then_some(self.args.confidence);
         let streamed = self.look(network, &self.args.stop, confidence)?;
-        streamed.tell(&self.dataset);
+        streamed.tell();
         let Streamed { images: embedded, skipped } = streamed;
         let milliseconds = begun.elapsed().as_secs_f64() * 1e3 / embedded.len() as f64;
         let classes = self.classes_of(&embedded)?;
@@ -291,7 +291,7 @@ impl Classify<'_> {
         };
         // Once without a clock: caches and pages are warm for all that follow.
         let first = self.look(network, &StopArgs::at_most(2), None)?;
-        first.tell(&self.dataset);
+        first.tell();
         let most = first.images.iter().map(|image| image.total).max().unwrap_or(0);
         let counts =
             core::iter::successors(Some(2_u64), |count| count.checked_mul(2)).take_while(|&count| count < most);

@@ -24,7 +24,7 @@ use crate::files::{self, Output, write_together};
 use crate::memory::MIB;
 use crate::output::{field, say};
 use crate::progress::Progress;
-use crate::source::{self, BadImageArgs};
+use crate::source::{self, BadImageArgs, ColumnArgs};
 use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
 
 /// Represent images by the mean of the embeddings of their patches
@@ -58,6 +58,8 @@ pub(crate) struct Args {
     stop: StopArgs,
     #[command(flatten)]
     cpu: CpuArgs,
+    #[command(flatten)]
+    columns: ColumnArgs,
     #[command(flatten)]
     bad: BadImageArgs,
     /// Look at each image once, as a whole
@@ -128,7 +130,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let names_output = Output::new(&names_file, args.force, &inputs)?;
     let bytes = files::read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
-    let dataset = source::images_of(&args.images, args.split.map(Split::from))?;
+    let dataset = source::images_of(&args.images, args.split.map(Split::from), &args.columns)?;
     let spec = checkpoint.spec();
     let tap = args.tap.map_or(spec.tap, Tap::from);
     let stream = Stream {
@@ -168,7 +170,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     write_together([(output, &format.encode(&values, dim)?), (names_output, names.as_bytes())])?;
-    streamed.tell(&dataset);
+    streamed.tell();
     let rows = values.len() / dim;
     let (used, total) = embedded.iter().fold((0, 0), |sum, image| (sum.0 + image.used, sum.1 + image.total));
     if args.json {
@@ -177,7 +179,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let done = serde_json::json!({
             "output": args.output, "names": names_file, "rows": rows, "dim": dim, "images": embedded.len(),
             "patches": used, "patches_of_all_bags": total, "stopped": reasons, "tap": tap.name(),
-            "skipped": skipped.iter().map(|skipped| &skipped.name).collect::<Vec<_>>(), "other_files": dataset.others(),
+            "skipped": skipped.iter().map(|skipped| &skipped.name).collect::<Vec<_>>(), "passed_over": dataset.passed_over(),
         });
         say!("{done}");
     } else {

@@ -8,7 +8,6 @@ use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::colour::Colour;
 use bagssl_core::embed::Tap;
-use bagssl_data::dataset::Split;
 use bagssl_eval::probe::Linear;
 use bagssl_eval::protocol::Protocol as How;
 use bagssl_eval::report::{Space, View};
@@ -19,9 +18,10 @@ use crate::claims::{self, Claim};
 use crate::extraction::{Extraction, FeatureArgs};
 use crate::files;
 use crate::groups::Groups;
+use crate::halves::Halves;
 use crate::output::say;
 use crate::progress::Progress;
-use crate::score::{self, Halves, Input, Measured, Protocol};
+use crate::score::{self, Input, Measured, Protocol};
 use crate::source::{BadImageArgs, DataArgs};
 
 /// Say how good a checkpoint's representation is: nearest-neighbour and linear accuracy on held-out images
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let name = path.display().to_string();
     let checkpoint = Checkpoint::from_bytes(&bytes).context(name.clone())?;
     let how = args.how()?;
-    let halves = Halves { train: args.data.open(Split::Train)?, test: args.data.open(Split::Validation)? };
+    let halves = Halves::open(&args.data)?;
     let spec = checkpoint.spec().patch;
     let bag = match how.patches {
         Some(patches) if args.bag.is_unset() => Bag::Random { spec, patches },
@@ -169,13 +169,13 @@ impl Args {
 }
 
 fn print(measured: &Measured, halves: &Halves, protocol: Protocol, args: &Args) -> Result<()> {
-    let classes = halves.train.classes().len();
+    let classes = halves.tested();
     say!(
         "{}: {} training and {} test images of {classes} classes (chance {:.1} %)",
         args.data.name(),
         halves.train.len(),
         halves.test.len(),
-        100.0 / classes as f64
+        halves.chance()
     );
     let [knn, linear] = protocol.how.describe();
     let (groups, what) = args.groups.of(&halves.test)?;

@@ -12,7 +12,7 @@ use bagssl_core::embed::{Rows, Tap};
 use bagssl_core::explain::{Pairs, evidence};
 use bagssl_core::heat::HeatMap;
 use bagssl_data::bad::OnBadImage;
-use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::dataset::Dataset;
 use bagssl_data::image::Image;
 use bagssl_eval::probe::{Linear, Model};
 use bagssl_eval::samples::Samples;
@@ -123,7 +123,7 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
     let seen = see(&args.image)?;
     match (&args.class, &args.like) {
         (Some(class), _) => {
-            let train = args.data.open(Split::Train)?;
+            let train = args.data.open_labelled()?;
             let Some(class_number) = train.classes().iter().position(|known| known == class) else {
                 bail!("--class: expected one of {}, got {class:?}", train.classes().join(", "));
             };

@@ -108,7 +108,7 @@ fn search(args: &Args, checkpoint: &Checkpoint<'_>, query: &Arc<Dataset>, others
     let network = args.backend.open_with(args.cpu)?.trained(checkpoint, &[tap])?;
     let first = embed(args, spec, tap, (query, OnBadImage::Fail), &*network, true)?.images.remove(0);
     let rest = embed(args, spec, tap, (others, args.bad.on_bad_image.into()), &*network, args.json)?;
-    rest.tell(others);
+    rest.tell();
     let rest = rest.images;
     let mut found = if args.patches { patches(&first, &rest, others) } else { images(&first, &rest, others) };
     found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));

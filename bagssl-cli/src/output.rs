@@ -1,9 +1,11 @@
 //! What the program prints.
 
+use std::collections::BTreeSet;
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 /// Prints a line on standard output, as `println!`. If it cannot be written, the program ends with exit code 2: in silence if
 /// nobody reads it any more (as behind `| head`), else with the reason.
@@ -51,6 +53,14 @@ static LOST: AtomicBool = AtomicBool::new(false);
 pub(crate) fn write_note(text: Arguments<'_>) {
     if !is_told(text) {
         LOST.store(true, Relaxed);
+    }
+}
+
+/// A note about the data, which is told once, however often it is opened.
+pub(crate) fn note_once(line: &str) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(line.into()) {
+        note!("{line}");
     }
 }
 

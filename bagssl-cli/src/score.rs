@@ -1,7 +1,6 @@
 //! How good a network's representation is: what `eval` prints and `reproduce` reports.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use anyhow::Result;
 use bagssl_core::bag::Bag;
@@ -11,7 +10,6 @@ use bagssl_core::embed::{Embed, Tap};
 use bagssl_core::normalise::Normalisation;
 use bagssl_core::patch::Filter;
 use bagssl_data::bad::OnBadImage;
-use bagssl_data::dataset::Dataset;
 use bagssl_eval::baselines::{Histogram, Pixels};
 use bagssl_eval::confusion::Confusion;
 use bagssl_eval::convergence::{Closeness, convergence};
@@ -25,14 +23,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::extraction::{Extraction, bags};
 use crate::groups::Groups;
+use crate::halves::Halves;
 use crate::source::first_size;
-
-/// The two halves of a data set.
-#[derive(Clone)]
-pub(crate) struct Halves {
-    pub(crate) train: Arc<Dataset>,
-    pub(crate) test: Arc<Dataset>,
-}
 
 /// What is measured, and how.
 #[derive(Debug, Clone, Copy)]

@@ -7,20 +7,25 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bagssl_core::patch::ImageSize;
 use bagssl_data::bad::{OnBadImage, Skipped};
-use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::classes::Classes;
+use bagssl_data::dataset::{Columns, Dataset, PassedOver, Split};
 use bagssl_data::image::{Decode, MOST_BYTES};
 
 use crate::files;
-use crate::output::{note, one_line};
+use crate::halves::check_labels;
+use crate::output::{note, note_once, one_line};
 
 /// Where images come from.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct DataArgs {
     /// Images: a folder with train/ and val/, such a folder in a .tar, CIFAR-10/100's binary files or .tar.gz, WebDataset's
-    /// shards (a folder, or a pattern such as 'train-{000..146}.tar'), Hugging Face's parquet, ImageNet's archives, or a folder with
-    /// lists of image files, as `bagssl data split` writes them [default: the photographs that the program carries]
+    /// shards (a folder, or a pattern such as '{train-{000..146},val-{000..006}}.tar'), Hugging Face's parquet, ImageNet's archives, a
+    /// folder with lists of image files, as `bagssl data split` writes them, or a folder of images, to train on or to embed
+    /// [default: the photographs that the program carries]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
     #[command(flatten)]
     pub(crate) classes: ClassesArgs,
     /// Turn photographs as their EXIF orientation says [default: not, as torchvision]
@@ -29,6 +34,23 @@ pub(crate) struct DataArgs {
     /// Threads that decode and cut images [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) threads: usize,
+}
+
+/// Which columns of parquet files are read.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct ColumnArgs {
+    /// Column of parquet files with the images [default: image, img, or the only one that may have them]
+    #[arg(long, value_name = "NAME")]
+    image_column: Option<String>,
+    /// Column of parquet files with the numbers of classes [default: label, fine_label, labels, or the first that is said to have them]
+    #[arg(long, value_name = "NAME")]
+    label_column: Option<String>,
+}
+
+impl ColumnArgs {
+    fn columns(&self) -> Columns {
+        Columns { image: self.image_column.clone(), label: self.label_column.clone() }
+    }
 }
 
 /// Which of a data set's classes are used.
@@ -98,21 +120,57 @@ pub(crate) fn first_size(dataset: &Dataset) -> Result<ImageSize> {
     Ok(usable.map_or_else(|| dataset.decode(0), Ok)?.size())
 }
 
-/// Says on standard error how many files were passed over.
-pub(crate) fn tell_others(dataset: &Dataset) {
-    if dataset.others() > 0 {
-        note!("{} other files passed over, no images by the ending of their names", dataset.others());
+/// Says on standard error what was passed over.
+pub(crate) fn tell_passed_over(passed: &PassedOver) {
+    if !passed.is_empty() {
+        note_once(&format!("data: passed over: {}", one_line(&passed.to_string())));
     }
 }
 
 impl DataArgs {
-    /// One half of the data set.
+    /// One half of the data set. Says on standard error what was opened, and what was passed over.
     pub(crate) fn open(&self, split: Split) -> Result<Arc<Dataset>> {
+        let dataset = self.read(split)?;
+        self.tell(&[&dataset]);
+        Ok(Arc::new(dataset))
+    }
+
+    /// The training half, if all of its images have classes.
+    pub(crate) fn open_labelled(&self) -> Result<Arc<Dataset>> {
+        let dataset = self.open(Split::Train)?;
+        check_labels(&dataset, "training", self)?;
+        if let [first, more @ ..] = &Classes::of(&dataset, &dataset).empty[..] {
+            let dots = if more.is_empty() { "" } else { ", .." };
+            note_once(&one_line(&format!(
+                "data: classes: {} without a training image ({first}{dots})",
+                1 + more.len()
+            )));
+        }
+        Ok(dataset)
+    }
+
+    /// One half of the data set, of which nothing is said.
+    pub(crate) fn read(&self, split: Split) -> Result<Dataset> {
         let dataset = match &self.data {
-            Some(path) => Dataset::open(path, split)?,
+            Some(path) => Dataset::open_with(path, split, &self.columns.columns())?,
+            None if self.columns.columns() != Columns::default() => {
+                bail!("--image-column, --label-column: expected parquet files with them, got no data set")
+            }
             None => Dataset::embedded(split)?,
         };
-        Ok(Arc::new(self.classes.choose(dataset)?.with_decode(Decode { exif: self.exif })))
+        Ok(self.classes.choose(dataset)?.with_decode(Decode { exif: self.exif }))
+    }
+
+    /// Says on standard error how the data was read: one half, or both.
+    pub(crate) fn tell(&self, halves: &[&Dataset]) {
+        if self.data.is_none() {
+            return;
+        }
+        let Some((first, others)) = halves.split_first() else { return };
+        let mut described = first.describe();
+        others.iter().for_each(|half| described.push_str(&format!("; {}", half.describe_half())));
+        note_once(&format!("data: {}: {}", one_line(&self.name()), one_line(&described)));
+        tell_passed_over(&others.iter().fold(first.passed_over(), |_, other| first.passed_over_with(other)));
     }
 
     /// Where the images lie, whatever the folder that one is in.
@@ -131,13 +189,14 @@ impl DataArgs {
     }
 }
 
-/// The images that are named: files, folders, one data set's validation half, or `-` for an image on standard input.
+/// The images that are named: files, folders, one data set's validation half (or all of it, if it has no halves), or `-` for an image on standard input.
 pub(crate) fn images(paths: &[PathBuf]) -> Result<Arc<Dataset>> {
-    images_of(paths, None)
+    images_of(paths, None, &ColumnArgs::default())
 }
 
-/// The same with a choice of the half, which only a data set has.
-pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>) -> Result<Arc<Dataset>> {
+/// The same with a choice of the half and of columns, which only a data set has.
+pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>, columns: &ColumnArgs) -> Result<Arc<Dataset>> {
+    let columns = columns.columns();
     // An archive, a table or a pattern of them; what else is a file is an image.
     let is_tar = |path: &PathBuf| {
         let name = path.to_string_lossy();
@@ -148,10 +207,15 @@ pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>) -> Result<Arc<Da
     if half.is_some() && !is_set {
         bail!("--split: expected a data set with halves, got single images or one folder of them");
     }
-    let split = half.unwrap_or(Split::Validation);
+    if columns != Columns::default() && !is_set {
+        bail!("--image-column, --label-column: expected parquet files with them, got image files");
+    }
     let dataset = match paths {
         [path] if path.as_os_str() == "-" => from_input()?,
-        [path] if is_set => Dataset::open(path, split)?,
+        [path] if is_set => match half {
+            Some(split) => Dataset::open_with(path, split, &columns)?,
+            None => Dataset::held_out_or_all(path, &columns)?,
+        },
         [path] if path.is_dir() => Dataset::of_folder(path)?,
         paths => {
             if let Some(other) = paths.iter().find(|path| path.is_dir() || is_tar(path) || path.as_os_str() == "-") {
@@ -160,6 +224,10 @@ pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>) -> Result<Arc<Da
             Dataset::of_files(paths)?
         }
     };
+    if is_set {
+        note_once(&format!("data: {}: {}", one_line(&paths[0].to_string_lossy()), one_line(&dataset.describe())));
+    }
+    tell_passed_over(&dataset.passed_over());
     Ok(Arc::new(dataset))
 }
 

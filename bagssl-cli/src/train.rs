@@ -28,6 +28,7 @@ use crate::config::{ConfigArgs, RunConfig};
 use crate::files;
 use crate::memory;
 use crate::output::{note, one_line, say};
+use crate::profile::{Profile, Window};
 use crate::progress::Steps;
 use crate::signals::{Stopped, Waiting};
 use crate::source::{BadImageArgs, DataArgs, tell_skipped};
@@ -77,6 +78,9 @@ pub(crate) struct Args {
     /// Also write the figures of each step as an event file for TensorBoard (`tensorboard --logdir DIR`)
     #[arg(long)]
     tensorboard: bool,
+    /// Write a Chrome trace of some 50 steps to a file (for ui.perfetto.dev or chrome://tracing), and print where their time goes
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     /// Print the settings as TOML, and do nothing else
     #[arg(long)]
     print_config: bool,
@@ -96,7 +100,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .out
         .clone()
         .unwrap_or_else(|| PathBuf::from("runs").join(format!("{}-seed{}", config.name, config.train.seed)));
-    let observers: Vec<Box<dyn Observer>> = vec![Box::new(Steps::new("train", args.json))];
+    let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Steps::new("train", args.json))];
+    let profile = args.profile.as_deref().map(Profile::prepare).transpose()?;
+    if let Some(profile) = profile {
+        observers.push(Box::new(Window::new(profile, PROFILED)));
+    }
     let run = Training {
         config: &config,
         dataset: args.data.open(Split::Train)?,
@@ -113,17 +121,27 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let outcome = training(run, observers)?;
     let checkpoint = out.join(CHECKPOINT);
+    let profile = profile.map(Profile::finish).transpose()?;
     if args.json {
         let Outcome { steps, skipped, resumed, seconds } = outcome;
-        let done = serde_json::json!({
+        let mut done = serde_json::json!({
             "checkpoint": checkpoint, "steps": steps, "skipped": skipped, "resumed_at_step": resumed, "seconds": seconds,
         });
+        if let Some((_, profile)) = profile {
+            done["profile"] = profile;
+        }
         say!("{done}");
     } else {
+        if let Some((table, _)) = profile {
+            say!("{}", table.trim_end());
+        }
         say!("{} steps done, in {:.1} s; the model is {}", outcome.steps, outcome.seconds, checkpoint.display());
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// The most steps of a profile.
+const PROFILED: usize = 50;
 
 /// The state to go on from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@ mod support;
 
 mod data;
 mod formats;
+mod reading;
 mod program;
 mod runs;
 mod streams;

@@ -5,6 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Component, Path};
 
 use crate::error::{Error, Result, one_line};
+use crate::passed::{PassedOver, Reason};
+use crate::sniff;
 use crate::storage::read_at;
 
 /// A member of a tar.
@@ -25,28 +27,72 @@ pub(crate) enum Kind {
     Special,
 }
 
-/// All members of a tar that is a reader's first `length` bytes.
+/// What a tar holds.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    pub(crate) members: Vec<Member>,
+    pub(crate) passed: PassedOver,
+}
+
+/// All members of a tar that is a reader's first `length` bytes. Tars that were written one after the other are read as one.
 ///
 /// # Errors
 /// [`Error::Format`] if it is compressed, no tar, cut short, or has a link, a name that is not UTF-8 or points outside.
-pub(crate) fn members(mut reader: impl Read + Seek, length: u64, origin: &Path) -> Result<Vec<Member>> {
-    let expected = "a folder, or an uncompressed .tar with train/ and val/";
-    let refuse = |got: String| Error::Format { path: origin.into(), expected, got };
+pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path) -> Result<Contents> {
+    let refuse = |got: String| Error::Format { path: origin.into(), expected: "an uncompressed .tar of images", got };
     let no_tar = |error: io::Error| refuse(one_line(&error));
-    if let Some(compression) = compression(&mut reader).map_err(no_tar)? {
-        return Err(refuse(format!("a file compressed with {compression}")));
+    let mut start = Vec::new();
+    reader.by_ref().take(sniff::LENGTH).read_to_end(&mut start).map_err(no_tar)?;
+    reader.rewind().map_err(no_tar)?;
+    let (mut contents, mut end, mut failed) = (Contents::default(), 0, None);
+    let mut archive = tar::Archive::new(&mut reader);
+    // An end mark ends one tar; another one may follow, as `cat a.tar b.tar` leaves it.
+    archive.set_ignore_zeros(true);
+    for entry in archive.entries_with_seek().map_err(no_tar)? {
+        match entry {
+            Ok(entry) => {
+                let member = member(&entry, length, origin)?;
+                end = (member.offset + member.length).next_multiple_of(BLOCK);
+                contents.members.push(member);
+            }
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
     }
-    let (mut members, mut end) = (Vec::new(), 0);
-    for entry in tar::Archive::new(reader).entries_with_seek().map_err(no_tar)? {
-        let entry = entry.map_err(no_tar)?;
-        let member = member(&entry, length, origin)?;
-        end = member.offset + member.length;
-        members.push(member);
+    match failed {
+        _ if length == 0 => return Err(refuse("an empty file".into())),
+        Some(error) if end == 0 => return Err(sniff::what(&start).map_or(no_tar(error), |what| refuse(what.into()))),
+        None if end == 0 => {}
+        _ if length.saturating_sub(end) < BLOCK => {
+            return Err(refuse(format!("{length} bytes without a tar's end mark")));
+        }
+        None => {}
+        Some(error) => match zeros(&mut reader, end, length).map_err(no_tar)? {
+            // What follows is no tar: it may be anything, but no member is lost.
+            zeros if zeros >= BLOCK => {
+                contents.passed.add_many(Reason::AfterEnd, length - end - zeros, origin.display().to_string());
+            }
+            _ => return Err(no_tar(error)),
+        },
     }
-    if end > 0 && length.saturating_sub(end.next_multiple_of(BLOCK)) < BLOCK {
-        return Err(refuse(format!("{length} bytes without a tar's end mark")));
+    Ok(contents)
+}
+
+/// How many bytes are 0 from a place on.
+fn zeros(reader: &mut (impl Read + Seek), at: u64, length: u64) -> io::Result<u64> {
+    reader.seek(SeekFrom::Start(at))?;
+    let (mut block, mut zeros) = ([0; 1 << 16], 0);
+    while at + zeros < length {
+        let count = reader.read(&mut block)?;
+        let here = block[..count].iter().take_while(|byte| **byte == 0).count();
+        zeros += here as u64;
+        if here < count || count == 0 {
+            break;
+        }
     }
-    Ok(members)
+    Ok(zeros)
 }
 
 /// One member, checked.
@@ -55,7 +101,9 @@ fn member<R: Read>(entry: &tar::Entry<'_, R>, length: u64, origin: &Path) -> Res
     let (offset, size) = (entry.raw_file_position(), entry.size());
     let path = entry.path().map_err(no_tar)?;
     let refuse = |got: String| Error::Format { path: origin.join(&path), expected: "a file inside the tar", got };
-    if path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+    // Nothing is unpacked: a name from the root on says no more than one without its slash.
+    let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir | Component::RootDir);
+    if !path.components().all(is_inside) {
         return Err(refuse("a name that points outside".into()));
     }
     if offset.checked_add(size).is_none_or(|end| end > length) {
@@ -65,7 +113,8 @@ fn member<R: Read>(entry: &tar::Entry<'_, R>, length: u64, origin: &Path) -> Res
     if kind.is_symlink() || kind.is_hard_link() {
         return Err(refuse("a link".into()));
     }
-    let name = path.to_str().ok_or_else(|| refuse("a name that is not UTF-8".into()))?.to_string();
+    let name =
+        path.to_str().ok_or_else(|| refuse("a name that is not UTF-8".into()))?.trim_start_matches('/').to_string();
     let kind = match kind {
         kind if kind.is_dir() => Kind::Folder,
         kind if kind.is_file() => Kind::File,
@@ -76,16 +125,6 @@ fn member<R: Read>(entry: &tar::Entry<'_, R>, length: u64, origin: &Path) -> Res
 
 /// A tar is made of blocks of so many bytes; an empty one marks its end.
 const BLOCK: u64 = 512;
-
-/// What a file is compressed with, by its first bytes.
-fn compression(reader: &mut (impl Read + Seek)) -> io::Result<Option<&'static str>> {
-    let mut start = Vec::new();
-    reader.take(4).read_to_end(&mut start)?;
-    reader.rewind()?;
-    let known: [(&[u8], _); 4] =
-        [(b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zX", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")];
-    Ok(known.into_iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| name))
-}
 
 /// A part of a file, read as if it were all of it.
 pub(crate) struct Section<'a> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, PassedOver};
 use crate::duplicates::{self, Duplicates, Print};
 
 /// What a data set holds.
@@ -27,8 +27,8 @@ pub struct CheckReport {
     pub broken: Vec<String>,
     /// What the data set is.
     pub format: String,
-    /// Files among the images that are none, by the ending of their names.
-    pub others: u64,
+    /// What lies there and is no image of either half, by reason.
+    pub passed_over: PassedOver,
     /// Images that were decoded: all, or a sample.
     pub decoded: usize,
     /// Images that are there twice, among those that were decoded.
@@ -96,7 +96,7 @@ pub fn check(dataset: &Dataset, sample: Option<usize>, progress: &(dyn Fn() + Sy
         std: total.as_ref().map(deviation),
         broken: looked.into_iter().filter_map(Result::err).collect(),
         format: dataset.format().to_string(),
-        others: dataset.others(),
+        passed_over: dataset.passed_over(),
         decoded: count,
         duplicates,
     }

@@ -102,12 +102,16 @@ pub(crate) fn open_archive(path: &Path, split: Split) -> Result<Dataset> {
     from_archive(std::io::BufReader::new(file), path, split)
 }
 
+/// What is said of other archives.
+const COMPRESSED: &str = "no other archive is read compressed: gunzip makes a .tar, whose images are read in place";
+
 /// One half of a `.tar.gz`, whatever folders lie above the files in it.
 pub(crate) fn from_archive(reader: impl Read, origin: &Path, split: Split) -> Result<Dataset> {
     let mut files = unpacked(reader, origin)?;
     let refuse = |got| Error::Format { path: origin.into(), expected: "the files of CIFAR-10 or of CIFAR-100", got };
     let is_in = |layout: &Cifar| files.contains_key(layout.list());
-    let layout = Cifar::ALL.into_iter().find(is_in).ok_or_else(|| refuse("none of their lists of classes".into()))?;
+    let others = || refuse(format!("none of their lists of classes; {COMPRESSED}"));
+    let layout = Cifar::ALL.into_iter().find(is_in).ok_or_else(others)?;
     let classes = classes(&files[layout.list()], &origin.join(layout.list()))?;
     let take = |file: &&'static str| {
         let content = files.remove(*file).ok_or_else(|| refuse(format!("no {file}")))?;
@@ -143,7 +147,8 @@ fn unpacked(reader: impl Read, origin: &Path) -> Result<BTreeMap<String, Vec<u8>
     // What comes after the tar's end holds the checksum of all.
     std::io::copy(&mut limited, &mut std::io::sink()).map_err(failed)?;
     if limited.limit() == 0 {
-        return Err(refuse("", format!("more than {MOST_BYTES} bytes unpacked")));
+        let expected = "a .tar.gz of CIFAR's binary version, of at most 1 GiB unpacked";
+        return Err(Error::Format { path: origin.into(), expected, got: format!("more; {COMPRESSED}") });
     }
     Ok(files)
 }

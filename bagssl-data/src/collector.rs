@@ -7,6 +7,7 @@ use crate::dataset::{Dataset, Split};
 use crate::detect::Format;
 use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
+use crate::passed::{PassedOver, Reason};
 use crate::storage::Storage;
 
 /// Collects images under their folders' and classes' names; then numbers the classes.
@@ -14,7 +15,10 @@ pub(crate) struct Collector {
     origin: PathBuf,
     classes: BTreeSet<(&'static str, String)>,
     found: Vec<Found>,
-    others: BTreeMap<&'static str, u64>,
+    /// Images in the folder of a half itself.
+    loose: Vec<Found>,
+    passed: BTreeMap<&'static str, PassedOver>,
+    beside: PassedOver,
 }
 
 /// An image in one of the folders that a half may have.
@@ -34,16 +38,28 @@ impl Found {
 
 impl Collector {
     pub(crate) fn new(origin: &Path) -> Self {
-        Collector { origin: origin.into(), classes: BTreeSet::new(), found: Vec::new(), others: BTreeMap::new() }
+        Collector {
+            origin: origin.into(),
+            classes: BTreeSet::new(),
+            found: Vec::new(),
+            loose: Vec::new(),
+            passed: BTreeMap::new(),
+            beside: PassedOver::default(),
+        }
     }
 
     pub(crate) fn add_class(&mut self, folder: &'static str, class: &str) {
         self.classes.insert((folder, class.into()));
     }
 
-    /// Counts files that are no images.
-    pub(crate) fn add_others(&mut self, folder: &'static str, count: u64) {
-        *self.others.entry(folder).or_default() += count;
+    /// What is passed over in a folder.
+    pub(crate) fn passed(&mut self, folder: &'static str) -> &mut PassedOver {
+        self.passed.entry(folder).or_default()
+    }
+
+    /// What is passed over outside of the halves.
+    pub(crate) fn add_beside(&mut self, passed: &PassedOver) {
+        self.beside.join(passed);
     }
 
     pub(crate) fn add(&mut self, folder: &'static str, class: &str, name: String, offset: u64, length: u64) {
@@ -51,26 +67,88 @@ impl Collector {
         self.found.push(Found { folder, class: class.into(), name, offset, length });
     }
 
+    /// An image in the folder of a half itself: it has no class, and counts only where no image of the half has one.
+    pub(crate) fn add_loose(&mut self, folder: &'static str, name: String, offset: u64, length: u64) {
+        self.loose.push(Found { folder, class: String::new(), name, offset, length });
+    }
+
+    /// Whether one of the halves has images, and the other nothing.
+    pub(crate) fn has_one_half(&self) -> bool {
+        Split::ALL.into_iter().filter(|half| self.folder_of(*half).is_some()).count() == 1
+    }
+
     /// The images of one half, in the order of their names, with the classes of both.
-    pub(crate) fn finish(self, split: Split, format: Format, storage: Storage) -> Result<Dataset> {
-        let refuse = |expected, got| Err(Error::Format { path: self.origin.clone(), expected, got });
-        let is_there = |folder: &&&str| self.classes.iter().any(|(other, _)| *other == **folder);
-        let folder_of = |half: Split| half.folders().iter().find(is_there).copied();
-        let halves = Split::ALL.map(folder_of);
-        let named = self.classes.iter().filter(|(folder, _)| halves.contains(&Some(folder)));
+    pub(crate) fn finish(mut self, split: Split, format: Format, storage: Storage) -> Result<Dataset> {
+        let folders = Split::ALL.map(|half| self.folder_of(half));
+        self.settle(&folders);
+        let Some(folder) = folders[split as usize] else { return Err(self.without(split)) };
+        let dataset = self.numbered(&folders, folder, format, storage)?;
+        Ok(Dataset { half: Some(format!("{folder}/")), ..dataset })
+    }
+
+    /// All images: there are no halves.
+    pub(crate) fn finish_whole(self, format: Format, storage: Storage) -> Result<Dataset> {
+        let dataset = self.numbered(&[Some(""), None], "", format, storage)?;
+        Ok(Dataset { is_whole: true, ..dataset })
+    }
+
+    /// The folder of a half: the first that has images, else the first that has classes.
+    fn folder_of(&self, half: Split) -> Option<&'static str> {
+        let folders = || half.folders().iter().copied();
+        let has_image = |folder: &&str| self.found.iter().chain(&self.loose).any(|found| found.folder == *folder);
+        let has_class = |folder: &&str| self.classes.iter().any(|(other, _)| other == folder);
+        folders().find(has_image).or_else(|| folders().find(has_class))
+    }
+
+    /// Decides about images without a class, and counts those of folders that are not used.
+    fn settle(&mut self, folders: &[Option<&'static str>; 2]) {
+        let labelled: BTreeSet<&str> = self.found.iter().map(|found| found.folder).collect();
+        let (passed, kept): (Vec<Found>, _) =
+            std::mem::take(&mut self.loose).into_iter().partition(|loose| labelled.contains(loose.folder));
+        for loose in passed {
+            self.passed.entry(loose.folder).or_default().add(Reason::NoClass, loose.name);
+        }
+        for loose in kept {
+            self.add(loose.folder, "", loose.name, loose.offset, loose.length);
+        }
+        for found in self.found.iter().filter(|found| !folders.contains(&Some(found.folder))) {
+            self.beside.add(Reason::OtherHalf, &found.name);
+        }
+    }
+
+    /// Numbers the classes of these folders, and takes the images of one.
+    fn numbered(
+        self,
+        folders: &[Option<&'static str>; 2],
+        folder: &'static str,
+        format: Format,
+        storage: Storage,
+    ) -> Result<Dataset> {
+        let named = self.classes.iter().filter(|(other, _)| folders.contains(&Some(other)));
         let classes: Vec<String> = named.map(|(_, class)| class.clone()).collect::<BTreeSet<_>>().into_iter().collect();
         let number = |class: &String| classes.binary_search(class).expect("each image's class is known") as u32;
-        let folder_of = folder_of(split);
-        let here = self.found.into_iter().filter(|found| Some(found.folder) == folder_of);
-        let labelled = here.map(|found| (number(&found.class), found)).collect::<Vec<_>>();
-        let entries: Entries = labelled.iter().map(|(label, found)| found.entry(*label)).collect();
+        let here = self.found.iter().filter(|found| found.folder == folder);
+        let entries: Entries = here.map(|found| found.entry(number(&found.class))).collect();
         let entries = entries.sorted();
+        let passed = self.passed.get(folder).cloned().unwrap_or_default();
         if entries.len() == 0 {
-            let expected = "a folder with train/ and val/, each with a folder of images for each class";
-            return refuse(expected, format!("no image under {}/", split.folders().join("/ or ")));
+            let instead = if passed.is_empty() { String::new() } else { format!(", but {passed}") };
+            let got = format!("no image under {folder}/{instead}");
+            return Err(Error::Format { path: self.origin, expected: IMAGES, got });
         }
         entries.check(&self.origin)?;
-        let others = folder_of.and_then(|folder| self.others.get(folder)).copied().unwrap_or(0);
-        Ok(Dataset { others, ..Dataset::new(&self.origin, format, classes, entries, storage) })
+        let dataset = Dataset::new(&self.origin, format, classes, entries, storage);
+        Ok(Dataset { passed, beside: self.beside, ..dataset })
+    }
+
+    /// There is no image and no class of a half.
+    fn without(self, split: Split) -> Error {
+        let mut passed = self.beside;
+        self.passed.values().for_each(|more| passed.join(more));
+        let instead = if passed.is_empty() { String::new() } else { format!(", but {passed}") };
+        let got = format!("no image under {}{instead}{}", split.names("/"), split.advice());
+        Error::Format { path: self.origin, expected: IMAGES, got }
     }
 }
+
+const IMAGES: &str = "train/ and val/, each with a folder of images for each class";

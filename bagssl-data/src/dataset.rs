@@ -13,10 +13,11 @@ use crate::cifar;
 use crate::detect;
 use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
-use crate::folder::{self, Listing};
+use crate::folder;
 use crate::image::{Decode, Image};
 use crate::imagenet;
 use crate::parquet;
+pub use crate::passed::{PassedOver, Reason};
 use crate::storage::Storage;
 
 /// One of the two halves of a data set.
@@ -32,13 +33,37 @@ impl Split {
     /// Both.
     pub const ALL: [Self; 2] = [Split::Train, Split::Validation];
 
-    /// The names that a split's folder may have; the first that is there counts.
+    /// The names that a split's folder may have; the first that has images counts.
     pub(crate) fn folders(self) -> &'static [&'static str] {
         match self {
-            Split::Train => &["train"],
-            Split::Validation => &["val", "validation", "test"],
+            Split::Train => &["train", "training"],
+            Split::Validation => &["val", "valid", "validation", "test", "testing"],
         }
     }
+
+    /// These names, for whoever has none of them.
+    pub(crate) fn names(self, ending: &str) -> String {
+        let (last, first) = self.folders().split_last().expect("a half has a name");
+        let first: Vec<String> = first.iter().map(|name| format!("{name}{ending}")).collect();
+        format!("{} or {last}{ending}", first.join(", "))
+    }
+
+    /// What helps who has no such half.
+    pub(crate) fn advice(self) -> &'static str {
+        match self {
+            Split::Train => "",
+            Split::Validation => "; `bagssl data split` makes two halves of a folder of images",
+        }
+    }
+}
+
+/// Which columns of parquet's files are read, where that is said; else they are found out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// The one with the bytes of images, or with a field `bytes` that has them.
+    pub image: Option<String>,
+    /// The one with the numbers of classes.
+    pub label: Option<String>,
 }
 
 /// Images with classes. Opening it reads names only; images are read when they are decoded.
@@ -50,23 +75,62 @@ pub struct Dataset {
     pub(crate) entries: Entries,
     pub(crate) storage: Storage,
     pub(crate) decode: Decode,
-    pub(crate) others: u64,
+    /// Where the half lies in the data set.
+    pub(crate) half: Option<String>,
+    /// Whether there are no halves, and these are all images.
+    pub(crate) is_whole: bool,
+    /// What is passed over in this half, and outside of both.
+    pub(crate) passed: PassedOver,
+    pub(crate) beside: PassedOver,
 }
 
 impl Dataset {
     pub(crate) fn new(origin: &Path, format: Format, classes: Vec<String>, entries: Entries, storage: Storage) -> Self {
-        Dataset { origin: origin.into(), format, classes, entries, storage, decode: Decode::default(), others: 0 }
+        Dataset {
+            origin: origin.into(),
+            format,
+            classes,
+            entries,
+            storage,
+            decode: Decode::default(),
+            half: None,
+            is_whole: false,
+            passed: PassedOver::default(),
+            beside: PassedOver::default(),
+        }
     }
 
     /// Opens one half of a data set of any [`Format`], which is found out by what lies at `path`. The classes of both halves
     /// are numbered together, in the order of their names (CIFAR's and Hugging Face's in the order of their lists). Images
-    /// are ordered by their names. What is hidden (a leading dot) or has no image's ending does not count.
+    /// are ordered by their names. [`Dataset::passed_over`] says what does not count. Where there are no halves all images are for
+    /// training.
     ///
     /// # Errors
     /// [`Error::Read`] if it cannot be read; [`Error::Format`] if it is none of these, this half is empty, or a file is
     /// cut short. A tar that holds links or names that point outside is refused.
     pub fn open(path: &Path, split: Split) -> Result<Self> {
-        detect::open(path, split)
+        detect::open(path, split, &Columns::default())
+    }
+
+    /// The same, with the columns that parquet's files are to be read by.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open`]; [`Error::Setting`] if a column is named and there are no columns.
+    pub fn open_with(path: &Path, split: Split, columns: &Columns) -> Result<Self> {
+        detect::open(path, split, columns)
+    }
+
+    /// The validation half, or all images if there are no halves.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open_with`].
+    pub fn held_out_or_all(path: &Path, columns: &Columns) -> Result<Self> {
+        Self::open_with(path, Split::Validation, columns).or_else(|error| {
+            match Self::open_with(path, Split::Train, columns) {
+                Ok(all) if all.is_whole => Ok(all),
+                _ => Err(error),
+            }
+        })
     }
 
     /// Image files, in this order, all of one class that has no name.
@@ -110,12 +174,29 @@ impl Dataset {
     /// [`Error::Read`] if something cannot be read, [`Error::Format`] if there is no image, or too many folders lie in each
     /// other.
     pub fn of_folder(path: &Path) -> Result<Self> {
-        let Listing { images: files, others } = folder::images(path)?;
+        let folder::Found { images: files, passed } = folder::images(path)?;
         if files.is_empty() {
-            let (expected, got) = ("a folder with images in it", "none".into());
+            let instead = if passed.is_empty() { String::new() } else { format!(", but {passed}") };
+            let (expected, got) = ("a folder with images in it", format!("none{instead}"));
             return Err(Error::Format { path: path.into(), expected, got });
         }
-        Ok(Dataset { others, ..Self::unlabelled(path, &files, Storage::Files(path.into())) })
+        Ok(Dataset { passed, ..Self::unlabelled(path, &files, Storage::Files(path.into())) })
+    }
+
+    /// One half of a folder with folders of halves, whatever lists lie beside these.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open`].
+    pub fn of_halves(path: &Path, split: Split) -> Result<Self> {
+        folder::open(path, split)
+    }
+
+    /// What lies in a folder besides lists.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::format_at`].
+    pub fn format_of_folder(path: &Path) -> Result<Format> {
+        detect::format_of_folder(path)
     }
 
     /// What lies there, by a look at its names and first bytes.
@@ -126,9 +207,9 @@ impl Dataset {
         detect::format(path)
     }
 
-    /// Whether [`Dataset::open`] opens what lies there: not if it is an image, or a folder of nothing but images.
+    /// Whether what lies there is a data set with halves: not if it is an image, or a folder of nothing but images.
     pub fn is_set(path: &Path) -> bool {
-        detect::format(path).is_ok()
+        detect::format(path).is_ok_and(|format| format != Format::WholeFolder)
     }
 
     /// A data set in a tar in memory.
@@ -207,10 +288,25 @@ impl Dataset {
         self.entries.len() == 0
     }
 
-    /// Files among the images of a folder, or of a tar of one, that count as no images by the ending of their names. What is
-    /// hidden does not count.
-    pub fn others(&self) -> u64 {
-        self.others
+    /// What lies there and is none of the images of either half, as far as opening this half has seen it.
+    pub fn passed_over(&self) -> PassedOver {
+        let mut all = self.beside.clone();
+        all.join(&self.passed);
+        all
+    }
+
+    /// The same of both halves, one of which is `self`: what lies outside of them counts once.
+    pub fn passed_over_with(&self, other: &Dataset) -> PassedOver {
+        let mut all = self.passed_over();
+        all.join(&other.passed);
+        all
+    }
+
+    /// The first image that has no class, if there is one: see [`Dataset::of_files`].
+    pub fn without_class(&self) -> Option<&str> {
+        let nameless = self.classes.iter().position(String::is_empty)? as u32;
+        let image = self.entries.labels.iter().position(|label| *label == nameless)?;
+        Some(self.name(image))
     }
 
     /// The names of the classes, by number.
@@ -272,7 +368,24 @@ impl Dataset {
             1 => format!("1 {one}"),
             _ => format!("{count} {many}"),
         };
-        format!("{} of {}", plural(self.len(), "image", "images"), plural(self.classes.len(), "class", "classes"))
+        let images = plural(self.len(), "image", "images");
+        match &self.classes[..] {
+            [name] if name.is_empty() => format!("{images} without classes"),
+            classes => format!("{images} of {}", plural(classes.len(), "class", "classes")),
+        }
+    }
+
+    /// What was opened, in a line: `ImageFolder, train/: 900 images of 9 classes`.
+    pub fn describe(&self) -> String {
+        match &self.half {
+            Some(_) => format!("{}, {}", self.format, self.describe_half()),
+            None => format!("{}: {}", self.format, self.summary()),
+        }
+    }
+
+    /// The same without the format: `val/: 900 images of 9 classes`.
+    pub fn describe_half(&self) -> String {
+        self.half.as_ref().map_or(self.summary(), |half| format!("{half}: {}", self.summary()))
     }
 
     /// A short text that is another one if an image is added, removed, renamed, moved to another class or changed in
@@ -309,9 +422,3 @@ pub const EMBEDDED_ATTRIBUTION: &str = include_str!("../data/ATTRIBUTION.md");
 
 #[cfg(feature = "embedded")]
 const EMBEDDED: &[u8] = include_bytes!("../data/photo-tiles-mini.tar");
-
-/// Whether a file's name is that of an image.
-pub(crate) fn is_image(name: &str) -> bool {
-    let extension = Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or("");
-    ["jpg", "jpeg", "png", "webp", "bmp", "gif"].iter().any(|known| extension.eq_ignore_ascii_case(known))
-}

@@ -4,17 +4,18 @@ use std::borrow::Cow;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{Cursor, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::archive::{self, Section};
+use crate::archive::{self, Contents, Section};
 use crate::cifar;
-use crate::dataset::{Dataset, Split};
+use crate::dataset::{Columns, Dataset, Split};
 use crate::error::{Error, Result};
-use crate::folder;
-use crate::halves;
+use crate::folder::{self, HalfFolders};
+use crate::halves::{self, Named};
 use crate::imagenet;
 use crate::lists;
 use crate::parquet;
+use crate::passed;
 use crate::storage::{Archive, Storage};
 use crate::tarball;
 use crate::webdataset;
@@ -23,7 +24,7 @@ use crate::webdataset;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Format {
-    /// `train/` and `val/` (or else `validation/` or `test/`), each with a folder for each class.
+    /// `train/` (or else `training/`) and `val/` (or else `valid/`, `validation/`, `test/` or `testing/`), each with a folder for each class.
     ImageFolder,
     /// The same in an uncompressed tar, with or without a folder on top.
     ImageFolderTar,
@@ -39,8 +40,12 @@ pub enum Format {
     ImageNet,
     /// ImageNet-1K unpacked, with all validation images in `val/` itself, and the devkit or Kaggle's list.
     ImageNetFolder,
-    /// `train.txt`, and `val.txt` (or else `validation.txt` or `test.txt`): see [`crate::lists`].
+    /// `train.txt` and `val.txt`, or other names of halves: see [`crate::lists`].
     Lists,
+    /// A folder of images without halves: all are for training.
+    WholeFolder,
+    /// The same in an uncompressed tar.
+    WholeTar,
     /// Single images.
     Files,
 }
@@ -57,6 +62,8 @@ impl fmt::Display for Format {
             Format::ImageNet => "ImageNet-1K, archives",
             Format::ImageNetFolder => "ImageNet-1K, unpacked",
             Format::Lists => "lists of image files",
+            Format::WholeFolder => "a folder of images without halves",
+            Format::WholeTar => "a tar of images without halves",
             Format::Files => "image files",
         })
     }
@@ -67,19 +74,44 @@ pub(crate) const KNOWN: &str = "a folder with train/ and val/ (each with a folde
 .tar of one, CIFAR's binary files or .tar.gz, WebDataset's .tar shards, .parquet files, lists train.txt and val.txt, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar";
 
 /// Opens one half of whatever lies there.
-pub(crate) fn open(path: &Path, split: Split) -> Result<Dataset> {
-    match format(path)? {
+pub(crate) fn open(path: &Path, split: Split, columns: &Columns) -> Result<Dataset> {
+    let format = format(path)?;
+    if let (Some(column), true) = (columns.image.as_ref().or(columns.label.as_ref()), format != Format::Parquet) {
+        let expected = "parquet files, which have columns".to_string();
+        return Err(Error::Setting { name: "column", expected, got: format!("{format} and the column {column}") });
+    }
+    match format {
         Format::Cifar => cifar::open(path, cifar::layout(path)?.expect("it was found just now"), split),
         Format::CifarArchive => cifar::open_archive(path, split),
         Format::WebDataset if halves::is_pattern(path) => webdataset::open(path, &halves::matching(path)?, split),
-        Format::WebDataset => webdataset::open(path, &halves::files(path, "tar")?, split),
-        Format::Parquet if path.is_dir() => parquet::open(path, &halves::files(path, "parquet")?, split),
-        Format::Parquet => parquet::open(path, &[(folder::text(path)?, path.into())], split),
+        Format::WebDataset => beside(path, "tar", webdataset::open(path, &halves::files(path, "tar")?, split)?),
+        Format::Parquet if path.is_dir() => {
+            beside(path, "parquet", parquet::open(path, &halves::files(path, "parquet")?, split, columns)?)
+        }
+        Format::Parquet => parquet::open(path, &[(folder::text(path)?, path.into())], split, columns),
         Format::ImageNet => imagenet::open(imagenet::archives(path).expect("they were found just now"), split),
         Format::ImageNetFolder => imagenet::open_flat(path, split),
         Format::ImageFolderTar => tar(path, split),
         Format::Lists => lists::open(path, split),
+        Format::WholeFolder if split == Split::Validation => Err(no_halves(path)),
+        Format::WholeFolder => folder::open_whole(path),
         _ => folder::open(path, split),
+    }
+}
+
+/// The same with what lies beside files of one ending.
+fn beside(path: &Path, own: &str, mut dataset: Dataset) -> Result<Dataset> {
+    dataset.beside.join(&folder::beside(path, HalfFolders([None, None]), own)?);
+    Ok(dataset)
+}
+
+/// There is no half to hold out.
+fn no_halves(path: &Path) -> Error {
+    let got = format!("images without halves{}", Split::Validation.advice());
+    Error::Format {
+        path: path.into(),
+        expected: "a half that is held out: val/, validation/ or test/ beside train/",
+        got,
     }
 }
 
@@ -89,23 +121,14 @@ pub(crate) fn format(path: &Path) -> Result<Format> {
         Err(_) if halves::is_pattern(path) => return Ok(Format::WebDataset),
         meta => meta.map_err(|error| Error::Read { path: path.into(), error })?,
     };
-    let refuse = |got: &str| Err(Error::Format { path: path.into(), expected: KNOWN, got: got.into() });
     if imagenet::archives(path).is_some() {
         return Ok(Format::ImageNet);
     }
     if meta.is_dir() {
-        return match () {
-            () if cifar::layout(path)?.is_some() => Ok(Format::Cifar),
-            () if !halves::files(path, "parquet")?.is_empty() => Ok(Format::Parquet),
-            () if !halves::files(path, "tar")?.is_empty() => Ok(Format::WebDataset),
-            () if imagenet::is_flat(path) => Ok(Format::ImageNetFolder),
-            () if has_half(path) => Ok(Format::ImageFolder),
-            () if lists::is_lists(path) => Ok(Format::Lists),
-            () => refuse("a folder without any of these (no image under train/)"),
-        };
+        return if lists::is_lists(path)? { Ok(Format::Lists) } else { format_of_folder(path) };
     }
     if !meta.is_file() {
-        return refuse("a special file");
+        return refuse(path, KNOWN, "a special file".into());
     }
     match &start(path)?[..] {
         [0x1f, 0x8b, ..] => Ok(Format::CifarArchive),
@@ -114,9 +137,110 @@ pub(crate) fn format(path: &Path) -> Result<Format> {
     }
 }
 
-/// Whether a folder has that of a half.
-fn has_half(path: &Path) -> bool {
-    Split::ALL.into_iter().flat_map(Split::folders).any(|folder| path.join(folder).is_dir())
+/// What is expected of a folder that nearly is one of these.
+const FOLDER: &str = "train/ and val/, each with a folder of images for each class";
+
+fn refuse<T>(path: &Path, expected: &'static str, got: String) -> Result<T> {
+    Err(Error::Format { path: path.into(), expected, got })
+}
+
+/// What lies in a folder besides lists: what names say for certain comes before what they may mean.
+pub(crate) fn format_of_folder(path: &Path) -> Result<Format> {
+    if cifar::layout(path)?.is_some() {
+        return Ok(Format::Cifar);
+    }
+    if imagenet::is_flat(path)? {
+        return Ok(Format::ImageNetFolder);
+    }
+    let folders = HalfFolders::find(path);
+    if folders.have_images() {
+        check_one_half(path, folders)?;
+        return Ok(Format::ImageFolder);
+    }
+    let [tables, shards] = [halves::files(path, "parquet")?, halves::files(path, "tar")?];
+    let says_half = |files: &[Named]| files.iter().any(|(name, _)| halves::half(name).is_some());
+    let has_image = folder::has_image(path);
+    match () {
+        () if says_half(&tables) || (!tables.is_empty() && !has_image) => Ok(Format::Parquet),
+        () if says_half(&shards) || (!shards.is_empty() && !has_image) => Ok(Format::WebDataset),
+        () => whole(path, folders, has_image),
+    }
+}
+
+/// A folder of images without halves, or the reason why it is taken for none.
+fn whole(path: &Path, folders: HalfFolders, has_image: bool) -> Result<Format> {
+    let without = |names: String| format!("{names} without an image that is read{}", passed_in(path));
+    if let [Some((train, _)), Some((validation, _))] = folders.0 {
+        return refuse(path, FOLDER, without(format!("{train}/ and {validation}/")));
+    }
+    if let Some(got) = nearly(path)? {
+        return refuse(path, FOLDER, got);
+    }
+    if let [Some((half, _)), None] | [None, Some((half, _))] = folders.0 {
+        return refuse(path, FOLDER, without(format!("{half}/")));
+    }
+    match has_image {
+        true => Ok(Format::WholeFolder),
+        false => refuse(path, KNOWN, format!("a folder without any of these{}", passed_in(path))),
+    }
+}
+
+/// What a folder has instead of images.
+fn passed_in(path: &Path) -> String {
+    match folder::images(path) {
+        Ok(found) if !found.passed.is_empty() => format!(", but {}", found.passed),
+        _ => String::new(),
+    }
+}
+
+/// A data set that lies a folder further down, or halves under other names.
+fn nearly(path: &Path) -> Result<Option<String>> {
+    let folders: Vec<PathBuf> = folder::list(path)?.into_iter().filter(|inside| inside.is_dir()).collect();
+    let name = |inside: &Path| inside.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let near = |half| folders.iter().map(|inside| name(inside)).find(|name| halves::nearly(name) == Some(half));
+    if let [Some(train), Some(validation)] = Split::ALL.map(near) {
+        return Ok(Some(format!("{train}/ and {validation}/, which may be halves: call them train/ and val/")));
+    }
+    const MOST: usize = 64;
+    for inside in folders.iter().take(MOST) {
+        let files = [halves::files(inside, "parquet")?, halves::files(inside, "tar")?].concat();
+        let is_set = HalfFolders::find(inside).have_images()
+            || cifar::layout(inside)?.is_some()
+            || files.iter().any(|(name, _)| halves::half(name).is_some());
+        if is_set {
+            return Ok(Some(format!("a folder that has one in it; give {}", inside.display())));
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses a folder in which one name is that of a half and others have images too: it may be a class.
+fn check_one_half(path: &Path, folders: HalfFolders) -> Result<()> {
+    let ([Some((half, _)), None] | [None, Some((half, _))]) = folders.0 else { return Ok(()) };
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let is_half = |name: &str| Split::ALL.into_iter().flat_map(Split::folders).any(|half| *half == name);
+    let is_other = |other: &PathBuf| other.is_dir() && !is_half(&name(other)) && folder::has_image(other);
+    let others = folder::list(path)?.into_iter().filter(is_other);
+    let others: Vec<String> = others.map(|other| format!("{}/", name(&other))).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let missing = if Split::Train.folders().contains(&half) { Split::Validation } else { Split::Train };
+    if let Some(near) = others.iter().find(|other| halves::nearly(other) == Some(missing)) {
+        return refuse(
+            path,
+            FOLDER,
+            format!("{half}/ and {near}, which may be a half: call it {}/", missing.folders()[0]),
+        );
+    }
+    let shown = others.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+    let more = if others.len() > 3 { format!(" and {} more", others.len() - 3) } else { String::new() };
+    let got = format!(
+        "{half}/ without the other half, beside {shown}{more} with images: if {half} is a class, `bagssl data split` makes \
+         halves of all; if not, give {} alone",
+        path.join(half).display()
+    );
+    refuse(path, FOLDER, got)
 }
 
 /// The first bytes of a file.
@@ -131,21 +255,44 @@ fn start(path: &Path) -> Result<Vec<u8>> {
 fn tar(path: &Path, split: Split) -> Result<Dataset> {
     let archive = Archive::open(path)?;
     let length = archive.stamp.length;
-    let members = archive::members(Section::new(&archive.file, 0, length), length, path)?;
-    if !tarball::is_image_folder(&members) && webdataset::is_shard(&members) {
+    let contents = archive::contents(Section::new(&archive.file, 0, length), length, path)?;
+    if !tarball::is_image_folder(&contents.members) && webdataset::is_shard(&contents.members) {
         return webdataset::open(path, &[(folder::text(path)?, path.into())], split);
     }
-    tarball::collect(members, path)?.finish(split, Format::ImageFolderTar, Storage::Archives(vec![archive]))
+    of_contents(contents, path, split, Storage::Archives(vec![archive]))
+}
+
+/// One half of a tar of images.
+fn of_contents(contents: Contents, origin: &Path, split: Split, storage: Storage) -> Result<Dataset> {
+    let members = &contents.members;
+    if tarball::is_image_folder(members) {
+        return tarball::collect(contents, origin)?.finish(split, Format::ImageFolderTar, storage);
+    }
+    if !members.iter().any(|member| passed::is_image(&member.name)) {
+        let first = members.first().map_or(String::new(), |first| format!(" (the first is {})", first.name));
+        let (expected, got) = ("a .tar of images", format!("{} members, none of them an image{first}", members.len()));
+        return Err(Error::Format { path: origin.into(), expected, got });
+    }
+    let images = members.iter().map(|member| member.name.as_str()).filter(|name| passed::is_image(name));
+    if let Some([train, validation]) = halves::inside(images) {
+        let expected = "a .tar with train/ and val/ at its top or in one folder";
+        let got = format!("{train}/ and {validation}/, which may be halves");
+        return Err(Error::Format { path: origin.into(), expected, got });
+    }
+    match split {
+        Split::Train => tarball::collect_whole(contents, origin).finish_whole(Format::WholeTar, storage),
+        Split::Validation => Err(no_halves(origin)),
+    }
 }
 
 /// One half of a tar in memory.
 pub(crate) fn tar_in_memory(bytes: Cow<'static, [u8]>, origin: &Path, split: Split) -> Result<Dataset> {
-    let members = archive::members(Cursor::new(&bytes), bytes.len() as u64, origin)?;
-    tarball::collect(members, origin)?.finish(split, Format::ImageFolderTar, Storage::Memory(bytes))
+    let contents = archive::contents(Cursor::new(&bytes), bytes.len() as u64, origin)?;
+    of_contents(contents, origin, split, Storage::Memory(bytes))
 }
 
 /// A shard in memory.
 pub(crate) fn shard_in_memory(bytes: Vec<u8>, origin: &Path) -> Result<Dataset> {
-    let members = archive::members(Cursor::new(&bytes), bytes.len() as u64, origin)?;
-    webdataset::from_members(&members, bytes, origin)
+    let contents = archive::contents(Cursor::new(&bytes), bytes.len() as u64, origin)?;
+    webdataset::from_contents(&contents, bytes, origin)
 }

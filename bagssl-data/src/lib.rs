@@ -2,7 +2,7 @@
 //!
 //! The modules stand in the order in which an image goes through them: a [`dataset`] finds it and an [`image`] is
 //! decoded, [`resample`] cuts patches out of it, which [`augment`] changes and [`levels`] makes values of; a [`loader`]
-//! makes batches of these for training, [`bags`] for evaluation. [`check`] looks at a whole data set, [`groups`] makes halves of one.
+//! makes batches of these for training, [`bags`] for evaluation. [`check`] looks at a whole data set, [`classes`] at those of two halves, [`groups`] makes halves of one.
 //!
 //! ```
 //! use bagssl_core::batch::{BatchShape, PatchBatch};
@@ -41,6 +41,8 @@ mod detect;
 mod entries;
 mod storage;
 mod collector;
+mod passed;
+mod sniff;
 mod folder;
 mod archive;
 mod tarball;
@@ -64,6 +66,7 @@ mod ordered;
 pub mod loader;
 pub mod bags;
 pub mod duplicates;
+pub mod classes;
 pub mod groups;
 pub mod check;
 

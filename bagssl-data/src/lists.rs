@@ -1,17 +1,19 @@
-//! Halves as lists of image files: `train.txt`, and `val.txt`, `validation.txt` or `test.txt`.
+//! Halves as lists of image files: `train.txt` and `val.txt`, or other names of halves. They come before folders of these names.
 //!
 //! A line for each image: its path from the list's folder (or an absolute one), a tab, its class. A line without a tab is an
 //! image of a class that has no name. Empty lines do not count; in paths and classes a backslash, a tab and a line's ends are
 //! written as `\\`, `\t`, `\n` and `\r`.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::collector::Collector;
 use crate::dataset::{Dataset, Split};
 use crate::detect::Format;
 use crate::error::{Error, Result};
+use crate::folder::HalfFolders;
 use crate::storage::Storage;
 
 /// An image of a list.
@@ -87,16 +89,46 @@ fn files(root: &Path) -> [Option<(&'static str, PathBuf)>; 2] {
     })
 }
 
-/// Whether a folder has lists.
-pub(crate) fn is_lists(root: &Path) -> bool {
-    files(root).iter().any(Option::is_some)
+/// The names of the lists in a folder.
+pub(crate) fn names(root: &Path) -> Vec<String> {
+    files(root).into_iter().flatten().map(|(half, _)| format!("{half}.txt")).collect()
 }
+
+/// Whether a folder has lists. Where it has folders of halves too, the first line of one of them must have a tab or name a file: other
+/// programs keep texts of these names.
+pub(crate) fn is_lists(root: &Path) -> Result<bool> {
+    let found: Vec<PathBuf> = files(root).into_iter().flatten().map(|(_, path)| path).collect();
+    if found.is_empty() || HalfFolders::find(root) == HalfFolders([None, None]) {
+        return Ok(!found.is_empty());
+    }
+    for path in found {
+        let mut start = Vec::new();
+        let failed = |error| Error::Read { path: path.clone(), error };
+        File::open(&path).map_err(failed)?.take(LONGEST_LINE).read_to_end(&mut start).map_err(failed)?;
+        let text = String::from_utf8_lossy(&start);
+        let line = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
+        let is_file = || unescaped(line).is_some_and(|line| root.join(line).is_file());
+        if line.contains('\t') || is_file() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Bytes of a list among which its first line is looked for.
+const LONGEST_LINE: u64 = 64 << 10;
 
 /// Opens one half of a folder with lists. No image may be in both.
 pub(crate) fn open(root: &Path, split: Split) -> Result<Dataset> {
     let mut collector = Collector::new(root);
     let mut seen = BTreeSet::new();
-    for (half, file) in Split::ALL.into_iter().zip(files(root)) {
+    let files = files(root);
+    let Some((_, wanted)) = &files[split as usize] else {
+        let got = format!("no {}", split.names(".txt"));
+        return Err(Error::Format { path: root.into(), expected: "a list of each half, train.txt and val.txt", got });
+    };
+    let half = wanted.file_name().map(|name| name.to_string_lossy().into_owned());
+    for (half, file) in Split::ALL.into_iter().zip(files) {
         let Some((folder, path)) = file else { continue };
         let bytes = fs::read(&path).map_err(|error| Error::Read { path: path.clone(), error })?;
         for Listed { path: name, class } in parse(&bytes, &path)? {
@@ -106,20 +138,34 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Dataset> {
             }
             collector.add_class(folder, &class);
             if half == split {
-                let length = length(&root.join(&name))?;
+                let length = length(root, &name, &path)?;
                 collector.add(folder, &class, name, 0, length);
             }
         }
     }
-    collector.finish(split, Format::Lists, Storage::Files(root.into()))
+    let dataset = collector.finish(split, Format::Lists, Storage::Files(root.into()))?;
+    Ok(Dataset { half, ..dataset })
 }
 
-fn length(path: &Path) -> Result<u64> {
-    let meta = fs::metadata(path).map_err(|error| Error::Read { path: path.into(), error })?;
+fn length(root: &Path, name: &str, list: &Path) -> Result<u64> {
+    let path = root.join(name);
+    let meta = match fs::metadata(&path) {
+        // As other programs write lists: `cat/1.jpg 0`.
+        Err(_) if parted(name).any(|name| root.join(name).is_file()) => {
+            let (expected, got) = ("a tab between a path and its class", format!("{name:?}"));
+            return Err(Error::Format { path: list.into(), expected, got });
+        }
+        meta => meta.map_err(|error| Error::Read { path: path.clone(), error })?,
+    };
     match meta.is_file() {
         true => Ok(meta.len()),
-        false => Err(Error::Format { path: path.into(), expected: "an image file", got: "something else".into() }),
+        false => Err(Error::Format { path, expected: "an image file", got: "something else".into() }),
     }
+}
+
+/// What a line may have as its path if something else than a tab stands before the class.
+fn parted(line: &str) -> impl Iterator<Item = &str> {
+    [' ', ',', ';'].into_iter().filter_map(|letter| line.rsplit_once(letter)).map(|(path, _)| path.trim())
 }
 
 #[cfg(test)]

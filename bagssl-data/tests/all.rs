@@ -4,5 +4,6 @@ mod formats;
 mod archives;
 mod decoding;
 mod grids;
+mod layouts;
 mod loading;
 mod anytime;

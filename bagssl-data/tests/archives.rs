@@ -5,7 +5,7 @@ use std::io::{Cursor, Write};
 use std::path::Path;
 
 use bagssl_data::Error;
-use bagssl_data::dataset::{Dataset, Format, Split};
+use bagssl_data::dataset::{Columns, Dataset, Format, Split};
 use proptest::prelude::*;
 
 fn picture(width: u32, height: u32, red: u8) -> Vec<u8> {
@@ -147,7 +147,10 @@ fn shards_of_a_web_dataset() {
 fn shards_with_faults_are_refused_by_the_name_of_the_entry() {
     let from = |samples: &[(&str, &[u8])]| Dataset::from_shard(shard(samples), Path::new("s.tar"));
     let image = picture(2, 2, 1);
-    refused(from(&[("a.png", &image)]), &["s.tar/a.png: expected a .cls beside the image, got none"]);
+    refused(
+        from(&[("a.png", &image), ("b.png", &image), ("b.cls", b"1")]),
+        &["s.tar/a.png: expected a .cls beside the image, got none"],
+    );
     refused(from(&[("a.cls", b"1")]), &["s.tar/a.cls: expected an image beside the .cls, got none"]);
     refused(
         from(&[("a.png", &image), ("a.jpg", &image), ("a.cls", b"1")]),
@@ -157,7 +160,10 @@ fn shards_with_faults_are_refused_by_the_name_of_the_entry() {
     for label in [&b"cat"[..], b"-1", b"", b"1048576", b"\xff", &[b'1'; 65]] {
         refused(from(&[("a.png", &image), ("a.cls", label)]), &["s.tar/a.cls: expected the number of a class"]);
     }
-    refused(from(&[("a.txt", b"1")]), &["s.tar: expected shards with images and their .cls, got none"]);
+    refused(
+        from(&[("a.txt", b"1")]),
+        &["s.tar: expected shards with images, got none, but 1 other file of a sample (a.txt)"],
+    );
     let whole = shard(&[("a.png", &image), ("a.cls", b"1")]);
     for length in [100, 512, 700, 1600, whole.len() - 1024] {
         refused(Dataset::from_shard(whole[..length].to_vec(), Path::new("s.tar")), &["s.tar"]);
@@ -170,9 +176,17 @@ fn reference(name: &str) -> Vec<u8> {
 
 #[test]
 fn parquet_as_hugging_face_writes_it() {
-    for (name, classes) in
-        [("snappy", ["ant", "bee", "cat"]), ("plain", ["ant", "bee", "cat"]), ("gzip2", ["0", "1", "2"])]
-    {
+    let (names, numbers) = (["ant", "bee", "cat"], ["0", "1", "2"]);
+    for (name, classes) in [
+        ("snappy", names),
+        ("plain", names),
+        ("gzip2", numbers),
+        ("zstd", names),
+        ("lz4", names),
+        ("brotli", names),
+        ("delta", names),
+        ("delta2", numbers),
+    ] {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("data")).unwrap();
         for file in ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/test-0.parquet"] {
@@ -192,14 +206,52 @@ fn parquet_as_hugging_face_writes_it() {
     }
 }
 
+/// A mask comes before the image, and labels are no whole numbers: what is taken is said, and can be chosen.
+#[test]
+fn columns_of_parquet_are_found_or_named() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("train.parquet");
+    fs::write(&path, reference("columns.parquet")).unwrap();
+    let open = |image: Option<&str>, label: Option<&str>| {
+        let columns = Columns { image: image.map(Into::into), label: label.map(Into::into) };
+        Dataset::open_with(&path, Split::Train, &columns)
+    };
+    let found = open(None, None).unwrap();
+    let columns = "images in image, no labels (label is not int32 or int64 but double)";
+    assert_eq!(found.describe(), format!("Hugging Face parquet, train.parquet, {columns}: 11 images without classes"));
+    assert_eq!(found.decode(7).unwrap().rgb()[0], 7);
+    let masks = open(Some("mask"), Some("kind")).unwrap();
+    assert_eq!((masks.decode(7).unwrap().rgb()[0], masks.label(7), masks.classes().len()), (200, 1, 2));
+    assert!(
+        masks.describe().contains("images in mask, labels in kind: 11 images of 2 classes"),
+        "{}",
+        masks.describe()
+    );
+    assert_eq!(open(Some("photo"), None).unwrap().decode(7).unwrap().rgb()[0], 107);
+    refused(
+        open(Some("picture"), None),
+        &["--image-column: a column of byte arrays", "photo (byte array), label (double)"],
+    );
+    refused(open(None, Some("label")), &["--label-column: a column of int32 or int64", "label (double)"]);
+    let of_tar = Dataset::open_with(
+        Path::new("x-{0..1}.tar"),
+        Split::Train,
+        &Columns { image: Some("image".into()), label: None },
+    );
+    refused(of_tar, &["column: expected parquet files", "got WebDataset and the column image"]);
+}
+
 #[test]
 fn parquet_with_faults_is_refused() {
     let from = |bytes: Vec<u8>| Dataset::from_parquet(bytes, Path::new("p.parquet"));
     refused(
-        from(reference("zstd.parquet")),
-        &["p.parquet: expected pages that are not compressed, or with Snappy or gzip, got Zstandard"],
+        from(reference("unlabelled.parquet")),
+        &["p.parquet: expected a label for all images or for none, got memory/0 with one and memory/2 without"],
     );
-    refused(from(reference("unlabelled.parquet")), &["p.parquet: expected a label of a class, got none in row 2"]);
+    refused(
+        from(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n".to_vec()),
+        &["got a Git LFS pointer"],
+    );
     let whole = reference("snappy.parquet");
     for length in [0, 3, 11, 12, 500, whole.len() - 1] {
         refused(from(whole[..length].to_vec()), &["p.parquet: expected a whole parquet file"]);
@@ -358,14 +410,16 @@ proptest! {
 
     /// Damage is refused or harmless, never a panic.
     #[test]
-    fn damage_is_refused_or_read(damage in prop::collection::vec((0usize..8192, any::<u8>()), 1..6), kind in 0..4) {
+    fn damage_is_refused_or_read(damage in prop::collection::vec((0usize..8192, any::<u8>()), 1..6), kind in 0usize..10) {
         let image = picture(2, 2, 1);
         let origin = Path::new("x");
         let opened = match kind {
             0 => Dataset::from_shard(damaged(shard(&[("a.png", &image), ("a.cls", b"1")]), &damage), origin),
-            1 => Dataset::from_parquet(damaged(reference("snappy.parquet"), &damage), origin),
-            2 => Dataset::from_parquet(damaged(reference("gzip2.parquet"), &damage), origin),
-            _ => Dataset::from_parquet(damaged(reference("plain.parquet"), &damage), origin),
+            kind => {
+                let names = ["snappy", "gzip2", "plain", "zstd", "lz4", "brotli", "delta", "delta2", "columns"];
+                let whole = reference(&format!("{}.parquet", names[kind - 1]));
+                Dataset::from_parquet(damaged(whole, &damage), origin)
+            }
         };
         if let Ok(dataset) = opened {
             for image in 0..dataset.len() {

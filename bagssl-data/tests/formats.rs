@@ -7,7 +7,7 @@ use std::path::Path;
 use bagssl_core::patch::ImageSize;
 use bagssl_data::Error;
 use bagssl_data::check::check;
-use bagssl_data::dataset::{Cifar, Dataset, Split};
+use bagssl_data::dataset::{Cifar, Dataset, Format, Reason, Split};
 use proptest::prelude::*;
 
 fn png(width: u32, height: u32, red: u8) -> Vec<u8> {
@@ -32,7 +32,12 @@ fn folder(root: &Path) {
         fs::write(path, png(5, 3, red)).unwrap();
     }
     fs::write(root.join("train/cat/notes.txt"), "no image").unwrap();
-    fs::write(root.join("train/cat/.hidden.png"), "no image").unwrap();
+    fs::write(root.join("train/cat/._a.png"), "no image").unwrap();
+}
+
+/// What a data set passes over.
+fn passed(dataset: &Dataset) -> String {
+    dataset.passed_over().to_string()
 }
 
 fn tar(top: &str, files: &[(&str, Vec<u8>)]) -> Vec<u8> {
@@ -71,8 +76,11 @@ fn a_folder_of_images() {
     folder(root.path());
     let open = |split| Dataset::open(root.path(), split).unwrap();
     check_folder_layout(&open(Split::Train), &open(Split::Validation), "");
-    assert_eq!([open(Split::Train).others(), open(Split::Validation).others()], [1, 0], "the notes");
-    assert_eq!(Dataset::of_folder(root.path()).unwrap().others(), 1);
+    let expected =
+        "1 file that is no image by its ending (train/cat/notes.txt); 1 hidden image or folder (train/cat/._a.png)";
+    assert_eq!([passed(&open(Split::Train)), passed(&open(Split::Validation))], [expected, ""]);
+    assert_eq!(passed(&Dataset::of_folder(root.path()).unwrap()), expected);
+    assert_eq!(open(Split::Train).describe(), "ImageFolder, train/: 3 images of 3 classes");
     let before = open(Split::Train).fingerprint();
     assert_eq!(before, open(Split::Train).fingerprint());
     fs::rename(root.path().join("train/dog/b.png"), root.path().join("train/cat/b.png")).unwrap();
@@ -87,7 +95,8 @@ fn the_same_in_a_tar() {
         let bytes = tar(top, &files);
         let of = |split| Dataset::from_tar(bytes.clone(), Path::new("x.tar"), split).unwrap();
         check_folder_layout(&of(Split::Train), &of(Split::Validation), top);
-        assert_eq!([of(Split::Train).others(), of(Split::Validation).others()], [0, 1], "the notes");
+        let notes = of(Split::Validation).passed_over().count(Reason::NoImage);
+        assert_eq!((of(Split::Train).passed_over().total(), notes), (0, 1));
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), &bytes).unwrap();
         let open = |split| Dataset::open(file.path(), split).unwrap();
@@ -105,10 +114,10 @@ fn lists_of_image_files() {
     let open = |split| Dataset::open(&lists, split);
     let absolute = root.path().join("photos/train/dog/b.png");
     write("train.txt", &format!("../photos/val/ant/e.png\tant\n{}\tdog\n", absolute.display()));
-    refused(open(Split::Validation), &["lists: expected", "no image under val/"]);
+    refused(open(Split::Validation), &["lists: expected a list of each half", "no val.txt, valid.txt"]);
     write("val.txt", "../photos/train/cat/a.PNG\tred cat\n");
     let train = open(Split::Train).unwrap();
-    assert_eq!((train.len(), train.format()), (2, bagssl_data::dataset::Format::Lists));
+    assert_eq!((train.len(), train.format()), (2, Format::Lists));
     assert_eq!(train.classes(), ["ant", "dog", "red cat"], "the classes of both halves");
     assert_eq!([0, 1].map(|image| (train.label(image), train.decode(image).unwrap().rgb()[0])), [(0, 5), (1, 1)]);
     let validation = open(Split::Validation).unwrap();
@@ -119,6 +128,8 @@ fn lists_of_image_files() {
     write("val.txt", "../photos/none.png\tant\n");
     refused(open(Split::Validation), &["lists/../photos/none.png", "No such file"]);
     assert_eq!(open(Split::Train).unwrap().len(), 2, "of the other half only the classes are read");
+    write("val.txt", "../photos/train/cat/a.PNG 0\n");
+    refused(open(Split::Validation), &["val.txt: expected a tab between a path and its class"]);
     write("val.txt", "../photos\tant\n");
     refused(open(Split::Validation), &["photos: expected an image file, got something else"]);
 }
@@ -259,26 +270,30 @@ fn what_is_no_data_set_is_refused() {
     refused(Dataset::open(&root.path().join("nothing"), Split::Train), &["nothing"]);
     refused(
         Dataset::open(root.path(), Split::Train),
-        &["expected a folder with train/ and val/", "no image under train/"],
+        &["expected a folder with train/ and val/", "a folder without any of these"],
     );
     let from = |bytes: Vec<u8>| Dataset::from_tar(bytes, Path::new("x.tar"), Split::Train);
     refused(
         from(b"this is no tar, but long enough to be looked at ".repeat(20)),
-        &["x.tar", "expected a folder, or an uncompressed .tar"],
+        &["x.tar: expected an uncompressed .tar of images, got a text"],
     );
-    refused(from(Vec::new()), &["x.tar", "no image under train/"]);
+    refused(from(b"<!DOCTYPE html><html>".repeat(100)), &["x.tar", "got an HTML page", "download it again"]);
+    refused(from(Vec::new()), &["x.tar", "got an empty file"]);
+    refused(
+        from(tar("", &[("notes.txt", b"x".to_vec())])),
+        &["1 members, none of them an image (the first is notes.txt)"],
+    );
     let image = png(2, 2, 0);
     refused(from(tar("", &[("train/cat/../../../x.png", image.clone())])), &["points outside"]);
-    refused(from(tar("", &[("/train/cat/x.png", image.clone())])), &["points outside"]);
     for (magic, name) in
-        [(b"\x1f\x8b\x08\0", "gzip"), (b"BZh9", "bzip2"), (b"\xfd7zX", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")]
+        [(b"\x1f\x8b\x08\0\0", "gzip"), (b"BZh91", "bzip2"), (b"\xfd7zXZ", "xz"), (b"\x28\xb5\x2f\xfd\0", "zstd")]
     {
-        refused(from(magic.repeat(300)), &["x.tar", &format!("got a file compressed with {name}")]);
+        refused(from(magic.repeat(300)), &["x.tar", &format!("got a file compressed with {name}; ")]);
     }
+    refused(from(b"PK\x03\x04".repeat(300)), &["x.tar", "got a zip archive; unzip it"]);
     let tops = [("a/train/cat/x.png", image.clone()), ("b/train/cat/y.png", image.clone())];
     refused(from(tar("", &tops)), &["two top folders, \"a\" and \"b\""]);
-    refused(from(tar("", &[("val/cat/x.png", image.clone())])), &["no image under train/"]);
-    refused(from(tar("", &[("train/x.png", image.clone())])), &["no image under train/"]);
+    refused(from(tar("", &[("val/cat/x.png", image.clone())])), &["no image under train/ or training/"]);
     let twice = [("train/cat/x.png", image.clone()), ("train/cat/x.png", image.clone())];
     refused(from(tar("", &twice)), &["two images named train/cat/x.png"]);
     let whole = tar("", &[("train/cat/x.png", vec![7; 5000]), ("train/cat/y.png", vec![7; 10])]);
@@ -286,6 +301,29 @@ fn what_is_no_data_set_is_refused() {
         refused(from(whole[..length].to_vec()), &["x.tar"]);
     }
     assert_eq!(from(whole).unwrap().len(), 2);
+}
+
+/// What `cat a.tar b.tar` makes is read to its end; what is no tar after an end mark is counted.
+#[test]
+fn tars_one_after_the_other_are_read_as_one() {
+    let one = tar("", &[("train/cat/a.png", png(5, 3, 1)), ("val/cat/c.png", png(5, 3, 3))]);
+    let other = tar("", &[("train/dog/b.png", png(5, 3, 2))]);
+    let from = |bytes: &[&[u8]]| Dataset::from_tar(bytes.concat(), Path::new("x.tar"), Split::Train);
+    let both = from(&[&one, &other]).unwrap();
+    assert_eq!((both.len(), both.classes(), passed(&both).as_str()), (2, &["cat".into(), "dog".into()][..], ""));
+    assert_eq!([0, 1].map(|image| both.decode(image).unwrap().rgb()[0]), [1, 2]);
+    // The end mark is two blocks; 700 bytes of something come after 300 zeros.
+    let more = from(&[&one, &[0; 300], &[7; 700]]).unwrap();
+    assert_eq!((more.len(), passed(&more).as_str()), (1, "700 bytes after the end of a tar (x.tar)"));
+    assert_eq!(passed(&from(&[&one, &[0; 300]]).unwrap()), "", "zeros are no bytes of anything");
+    refused(from(&[&one, &other[..900]]), &["x.tar", "bytes"]);
+}
+
+#[test]
+fn names_from_the_root_on_are_read_without_their_slash() {
+    let bytes = tar("", &[("/data/train/cat/a.png", png(5, 3, 1)), ("/data/val/cat/b.png", png(5, 3, 2))]);
+    let dataset = Dataset::from_tar(bytes, Path::new("x.tar"), Split::Train).unwrap();
+    assert_eq!((dataset.name(0), dataset.decode(0).unwrap().rgb()[0]), ("data/train/cat/a.png", 1));
 }
 
 #[test]
@@ -324,12 +362,17 @@ fn only_one_folder_is_a_half() {
     };
     let folder = || Dataset::open(root.path(), Split::Validation).unwrap();
     check(folder(), &["a", "c"], &["validation/c/3.png"]);
+    assert_eq!(passed(&folder()), "1 image or file of a half that is not used (test/b/2.png)");
+    fs::create_dir_all(root.path().join("val/c")).unwrap();
+    check(folder(), &["a", "c"], &["validation/c/3.png"]);
     fs::remove_dir_all(root.path().join("validation")).unwrap();
     fs::create_dir(root.path().join("train/empty")).unwrap();
     check(folder(), &["a", "b", "empty"], &["test/b/2.png"]);
 
     let from = |bytes| Dataset::from_tar(bytes, Path::new("x.tar"), Split::Validation).unwrap();
+    fs::remove_dir_all(root.path().join("val")).unwrap();
     check(from(tar("", &files)), &["a", "c"], &["validation/c/3.png"]);
+    assert_eq!(passed(&from(tar("", &files))), "1 image or file of a half that is not used (test/b/2.png)");
     let mut builder = tar::Builder::new(Vec::new());
     builder.append_dir_all("photos", root.path()).unwrap();
     check(from(builder.into_inner().unwrap()), &["a", "b", "empty"], &["photos/test/b/2.png"]);
@@ -341,6 +384,7 @@ fn one_class_is_enough_and_summaries_tell() {
     let image = png(3, 2, 1);
     let one = of(&[("train/cat/x.png", image.clone()), ("train/cat/._x.png", image.clone())]);
     assert_eq!((one.summary().as_str(), one.is_empty()), ("1 image of 1 class", false));
+    assert_eq!(passed(&one), "1 hidden image or folder (train/cat/._x.png)");
     let two = of(&[("train/cat/x.png", image.clone()), ("train/dog/x.png", image)]);
     assert_eq!(two.summary(), "2 images of 2 classes");
 }

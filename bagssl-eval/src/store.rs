@@ -16,7 +16,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use bagssl_core::batch::{PatchBatch, SourceError};
-use bagssl_core::embed::{Embed, Tap};
+use bagssl_core::embed::{Embed, InFlight, Rows, Tap};
 
 use crate::error::{Error, Result, same_length};
 use crate::features::Features;
@@ -109,16 +109,16 @@ fn fill<B>(
 where
     B: Iterator<Item = core::result::Result<PatchBatch, SourceError>>,
 {
-    let mut next = writers.iter().map(Writer::next).min().unwrap_or(0);
-    let done = |writers: &[Writer]| writers.iter().map(Writer::images).min().unwrap_or(0);
+    let next = writers.iter().map(Writer::next).min().unwrap_or(0);
     progress(done(writers));
-    for batch in batches(next) {
-        if let Err(error) = add(writers, network, batch, &mut next) {
-            // The first error is the one to tell; what could not be saved is extracted again.
-            let _ = writers.iter_mut().try_for_each(|writer| writer.save(false));
-            return Err(error);
-        }
-        progress(done(writers));
+    let mut extraction = Extraction { writers, in_flight: InFlight::new(network), next };
+    let extracted = batches(next).try_for_each(|batch| extraction.begin(batch, progress));
+    // What is on its way comes, also where the batches have ended early.
+    let finished = extraction.finish(progress);
+    if let Err(error) = extracted.and(finished) {
+        // The first error is the one to tell; what could not be saved is extracted again.
+        let _ = writers.iter_mut().try_for_each(|writer| writer.save(false));
+        return Err(error);
     }
     if done(writers) == 0 {
         return Err(Error::Empty("images to embed"));
@@ -126,29 +126,63 @@ where
     writers.iter_mut().try_for_each(|writer| writer.save(true))
 }
 
-/// Adds a batch to the files that lack it.
-fn add(
-    writers: &mut [Writer],
-    network: &dyn Embed,
-    batch: core::result::Result<PatchBatch, SourceError>,
-    next: &mut usize,
-) -> Result<()> {
-    let batch = batch.map_err(Error::Source)?;
-    let [first, last] = follows(&batch, *next)?;
-    let mut lacking: Vec<&mut Writer> = writers.iter_mut().filter(|writer| writer.next() <= last).collect();
-    // An earlier extraction may have ended within this batch.
-    lacking.iter_mut().try_for_each(|writer| writer.back_to(first))?;
-    let taps: Vec<Tap> = lacking.iter().map(|writer| writer.tap()).collect();
-    if !taps.is_empty() {
-        let rows = network.embed(&batch, &taps).map_err(Error::Network)?;
+/// Images that all files have.
+fn done(writers: &[Writer]) -> usize {
+    writers.iter().map(Writer::images).min().unwrap_or(0)
+}
+
+/// Batches on their way to the files that lack them.
+struct Extraction<'a> {
+    writers: &'a mut [Writer],
+    in_flight: InFlight<'a, (PatchBatch, Vec<Tap>)>,
+    next: usize,
+}
+
+impl Extraction<'_> {
+    fn begin(
+        &mut self,
+        batch: core::result::Result<PatchBatch, SourceError>,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        let batch = batch.map_err(Error::Source)?;
+        let [first, last] = follows(&batch, self.next)?;
+        let mut taps = Vec::new();
+        for writer in self.writers.iter_mut().filter(|writer| writer.next() <= last) {
+            // An earlier extraction may have ended within this batch.
+            writer.back_to(first)?;
+            taps.push(writer.tap());
+        }
+        if !taps.is_empty() {
+            let of = (batch.clone(), taps.clone());
+            if let Some(oldest) = self.in_flight.begin(of, &batch, &taps).map_err(Error::Network)? {
+                self.add(oldest, progress)?;
+            }
+        }
+        self.next = last + 1;
+        Ok(())
+    }
+
+    fn finish(&mut self, progress: &mut dyn FnMut(usize)) -> Result<()> {
+        while let Some(oldest) = self.in_flight.wait().map_err(Error::Network)? {
+            self.add(oldest, progress)?;
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        ((batch, taps), rows): ((PatchBatch, Vec<Tap>), Vec<Rows>),
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<()> {
         same_length("taps of a network", taps.len(), rows.len())?;
+        let mut lacking: Vec<_> = self.writers.iter_mut().filter(|writer| taps.contains(&writer.tap())).collect();
         for (writer, rows) in lacking.iter().zip(&rows) {
             writer.check(&batch, rows)?;
         }
         lacking.iter_mut().zip(&rows).try_for_each(|(writer, rows)| writer.append(&batch, rows))?;
+        progress(done(self.writers));
+        Ok(())
     }
-    *next = last + 1;
-    Ok(())
 }
 
 /// The first and the last image of a batch whose images come one after the other, from `next` on.

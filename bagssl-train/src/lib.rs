@@ -43,7 +43,5 @@ pub mod store;
 pub mod tensorboard;
 pub mod metrics;
 pub mod backend;
-#[cfg(feature = "cuda")]
-pub mod cuda;
 
 pub use error::{Error, Result};

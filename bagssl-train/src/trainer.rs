@@ -7,10 +7,11 @@ mod telling;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use bagssl_core::batch::{BatchShape, PatchBatch, PatchSource};
+use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceError};
 use bagssl_core::checkpoint::Change;
-use bagssl_core::model::{BatchStatistics, Kernels, Model, ModelGradients};
+use bagssl_core::model::{BatchStatistics, Kernels, Model, ModelGradients, Trained};
 use bagssl_core::observe::{Event, Observer, Verdict};
+use bagssl_core::profile::span;
 use burn::module::{AutodiffModule, Module};
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
@@ -252,7 +253,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
     ) -> Result<Verdict> {
         let skips = self.config.config().on_not_finite == OnNotFinite::Skip;
         let schedule = epoch.telling.schedule;
-        for batch in source.epoch(epoch.telling.epoch, (self.step % per_epoch) as usize) {
+        for batch in awaited(source.epoch(epoch.telling.epoch, (self.step % per_epoch) as usize)) {
             let batch = batch.map_err(Error::Source)?;
             if let Some(exchange) = &self.exchange {
                 // Within a step nothing waits for a worker that has ended before it.
@@ -345,6 +346,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             return parts.clone();
         }
         let kept = batch.is_shared().then(|| batch.clone());
+        let _span = span("batch to the device");
         let parts = parts::<B, K>(batch, self.config.config().batch.together(), &self.device);
         self.kept = kept.map(|batch| (batch, parts.clone()));
         parts
@@ -352,6 +354,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
 
     /// The optimiser's step.
     fn update(&mut self, gradients: ModelGradients<B>, statistics: [BatchStatistics<B>; 2], schedule: StepSchedule) {
+        let _span = span("optimiser");
         let factor = schedule.factor(self.step);
         self.optimiser.begin_step();
         let optimiser = &mut self.optimiser;
@@ -360,24 +363,37 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         self.step += 1;
     }
 
+    fn forward(&self, patches: Tensor<B, 4>) -> Trained<B> {
+        let _span = span("forward");
+        self.model.forward_train::<K>(patches)
+    }
+
+    fn backward(&self, objective: Tensor<B, 1>) -> ModelGradients<B> {
+        let _span = span("backward");
+        self.model.gradients(&objective.backward())
+    }
+
     /// All patches at once.
     fn whole(&self, patches: Part<B>, images: Vec<u32>) -> Result<Pass<B, K>> {
-        let output = self.model.forward_train::<K>(patches.tensor);
+        let output = self.forward(patches.tensor);
         let [_, dim] = output.projection.dims();
         let projections = output.projection.reshape([patches.images, patches.patches, dim]);
-        let value = self.config.loss().value::<B, K>(projections.clone())?;
-        let gradients = self.model.gradients(&value.objective.clone().backward());
+        let value = {
+            let _span = span("loss");
+            self.config.loss().value::<B, K>(projections.clone())?
+        };
+        let gradients = self.backward(value.objective.clone());
         self.finished(images, value, projections.inner(), gradients, output.statistics)
     }
 
     /// All patches at once, of this worker's images: the loss is that of all workers' projections.
     fn shared(&self, patches: Part<B>, images: Vec<u32>) -> Result<Pass<B, K>> {
-        let output = self.model.forward_train::<K>(patches.tensor);
+        let output = self.forward(patches.tensor);
         let [_, dim] = output.projection.dims();
         let projections = output.projection.reshape([patches.images, patches.patches, dim]);
         let (value, gradient) = self.loss(projections.clone().inner())?;
         let objective = (projections.clone() * Tensor::from_inner(gradient)).sum();
-        let gradients = self.model.gradients(&objective.backward());
+        let gradients = self.backward(objective);
         self.finished(images, value, projections.inner(), gradients, output.statistics)
     }
 
@@ -392,6 +408,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
                 (number * images, all.reshape([count * images, patches, dim]))
             }
         };
+        let _span = span("loss");
         let all = Tensor::<B, 3>::from_inner(all).require_grad();
         let value = self.config.loss().value::<B, K>(all.clone())?;
         let gradient = all.grad(&value.objective.clone().backward()).expect("the loss depends on all of them");
@@ -413,6 +430,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         // Without gradients nothing is kept; a graph that is merely dropped stays until the next backward pass.
         let frozen = self.model.clone().no_grad();
         for part in parts {
+            let _span = span("forward, without gradients");
             let output = frozen.forward_train::<K>(part.tensor.clone());
             let [_, dim] = output.projection.dims();
             projections.push(output.projection.reshape([part.images, part.patches, dim]).inner());
@@ -427,9 +445,9 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         for part in parts {
             let share = gradient.clone().narrow(1, first, part.patches);
             first += part.patches;
-            let projection = self.model.forward_train::<K>(part.tensor.clone()).projection;
+            let projection = self.forward(part.tensor.clone()).projection;
             let share = Tensor::from_inner(share.reshape(projection.shape()));
-            let gradients = self.model.gradients(&(projection * share).sum().backward());
+            let gradients = self.backward((projection * share).sum());
             sum = Some(match sum {
                 Some(sum) => sum.plus(gradients),
                 None => gradients,
@@ -449,6 +467,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         gradients: ModelGradients<B>,
         statistics: [BatchStatistics<B>; 2],
     ) -> Result<Pass<B, K>> {
+        let _span = span("figures");
         let mut stops = Tensor::<B::InnerBackend, 1>::full([1], f32::from(self.stop), &projections.device());
         let gradients = match &self.exchange {
             None => gradients,
@@ -497,6 +516,14 @@ enum Waiting<B, K> {
 /// One who says stop is enough.
 fn either(one: Verdict, other: Verdict) -> Verdict {
     if one == Verdict::Stop { one } else { other }
+}
+
+/// Batches, with the time that they are waited for.
+fn awaited(mut batches: Batches<'_>) -> impl Iterator<Item = std::result::Result<PatchBatch, SourceError>> {
+    std::iter::from_fn(move || {
+        let _span = span("wait for a batch");
+        batches.next()
+    })
 }
 
 /// Some patches of every image of a batch.

@@ -10,4 +10,3 @@ mod training;
 mod kills;
 mod threads;
 mod workers;
-mod cuda_kernels;

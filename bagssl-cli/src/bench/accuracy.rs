@@ -11,7 +11,7 @@ use bagssl_core::colour::Colour;
 use bagssl_core::cpu::{Executor, InstructionSet, with_threads};
 use bagssl_core::plan::{Kind, Layer, Op, Plan};
 use bagssl_data::bags::{BagConfig, BagLoader};
-use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::dataset::Dataset;
 use bagssl_eval::features::{Features, Order};
 use bagssl_eval::knn::Knn;
 use serde::Serialize;
@@ -21,6 +21,7 @@ use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::extraction;
 use crate::files;
+use crate::halves::Halves;
 use crate::output::{say, tell};
 use crate::progress::Progress;
 use crate::score::Input;
@@ -141,7 +142,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     args.backend.map(Name::open).transpose()?;
     let bytes = files::read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
-    let halves = [args.data.open(Split::Train)?, args.data.open(Split::Validation)?];
+    let Halves { train, test } = Halves::open(&args.data)?;
+    let halves = [train, test];
     let layers = by_layer(args, &checkpoint, &halves[1])?;
     let mut whole: Vec<(Kernel, [Features; 2])> = Vec::new();
     for kernel in Kernel::all().into_iter().chain(args.backend.and_then(Kernel::of)) {

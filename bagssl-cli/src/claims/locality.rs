@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use bagssl_core::bag::Bag;
 use bagssl_core::embed::Tap;
 use bagssl_data::bags::grid_of_all;
-use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::dataset::Dataset;
 use bagssl_eval::locality::{Layout, Locality, locality};
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Page, PatchSheet};
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Bars, ClaimArgs, NO_PROJECTOR, PageArgs, Question, Subject, on_each, question};
 use crate::bag::BagArgs;
+use crate::halves::Halves;
 use crate::score::{self, Near};
 use crate::tiles::Tiles;
 
@@ -72,7 +73,7 @@ impl Question for Args {
 
     fn page(&self, found: &Value) -> Result<Page> {
         let All { checkpoints } = question::read(found)?;
-        let test = self.claim.data.open(Split::Validation)?;
+        let test = Halves::open(&self.claim.data)?.test;
         let sheets = checkpoints.iter().map(|found| self.sheets(found, &test)).collect::<Result<Vec<_>>>()?;
         Ok(page(&checkpoints, sheets.concat()))
     }

@@ -18,7 +18,7 @@ use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::{Checkpoint, Spec};
 use bagssl_core::colour::Colour;
 use bagssl_core::embed::{Embed, Tap};
-use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::dataset::Dataset;
 use bagssl_eval::features::Features;
 use bagssl_eval::protocol::{Origin, Protocol as How, fnv1a};
 use bagssl_eval::stats::Interval;
@@ -29,8 +29,9 @@ use crate::bag::BagArgs;
 use crate::extraction::{Extraction, FeatureArgs, Kept};
 use crate::files;
 use crate::groups::Groups;
+use crate::halves::Halves;
 use crate::progress::Progress;
-use crate::score::{Halves, Input, Protocol};
+use crate::score::{Input, Protocol};
 use crate::source::{BadImageArgs, DataArgs};
 pub(crate) use page::PageArgs;
 pub(crate) use question::{Bars, Question};
@@ -201,7 +202,7 @@ fn on_each<R>(
         bail!("checkpoints: expected at most {MOST_CHECKPOINTS}, got {}", claim.checkpoints.len());
     }
     let backend = claim.backend.open_with(claim.cpu)?;
-    let halves = Halves { train: claim.data.open(Split::Train)?, test: claim.data.open(Split::Validation)? };
+    let halves = Halves::open(&claim.data)?;
     let mut found = Vec::new();
     let files = claim.read()?;
     for ((path, bytes), name) in files.iter().zip(names_of(&claim.checkpoints)) {

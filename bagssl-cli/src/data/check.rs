@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use bagssl_data::check::{CheckReport, check};
+use bagssl_data::classes::Classes;
 use bagssl_data::dataset::Split;
 
 use super::SetArgs;
-use crate::output::say;
+use crate::output::{one_line, say};
 use crate::progress::Progress;
 
 #[derive(Debug, clap::Args)]
@@ -25,25 +26,30 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let source = args.set.source();
     let mut reports = Vec::new();
-    for (name, split) in [("train", Split::Train), ("validation", Split::Validation)] {
-        let dataset = source.open(split)?;
+    let halves = [("train", source.read(Split::Train)?), ("validation", source.read(Split::Validation)?)];
+    let classes = Classes::of(&halves[0].1, &halves[1].1);
+    for (name, dataset) in &halves {
         let sample = args.sample.map(|sample| sample as usize);
         let count = sample.map_or(dataset.len(), |sample| sample.min(dataset.len()));
         let bar = Progress::images(name, count, args.json);
-        let report = check(&dataset, sample, &|| bar.inc(1));
+        let report = check(dataset, sample, &|| bar.inc(1));
         bar.finish();
-        reports.push((name, report));
+        reports.push((*name, report));
     }
     let broken = reports.iter().any(|(_, report)| !report.broken.is_empty());
     if args.json {
-        let all: serde_json::Map<_, _> = reports
+        let mut all: serde_json::Map<_, _> = reports
             .iter()
             .map(|(name, report)| Ok(((*name).to_string(), serde_json::to_value(report)?)))
             .collect::<Result<_>>()?;
+        all.insert("classes".into(), serde_json::to_value(&classes)?);
         say!("{}", serde_json::to_string_pretty(&all)?);
     } else {
         say!("{}", source.name());
         reports.iter().for_each(|(name, report)| print(name, report));
+        if !classes.is_even() {
+            say!("\nclasses: {}", one_line(&classes.to_string()));
+        }
     }
     Ok(ExitCode::from(u8::from(broken)))
 }
@@ -51,8 +57,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn print(name: &str, report: &CheckReport) {
     say!("\n{name}: {} images of {} classes, {} broken", report.images, report.classes.len(), report.broken.len());
     say!("  {}; {} decoded", report.format, report.decoded);
-    if report.others > 0 {
-        say!("  {} other files, no images by the ending of their names", report.others);
+    if !report.passed_over.is_empty() {
+        say!("  passed over: {}", one_line(&report.passed_over.to_string()));
     }
     if let (Some(height), Some(width)) = (report.height, report.width) {
         say!("  height {} to {}, width {} to {} pixels", height.0, height.1, width.0, width.1);

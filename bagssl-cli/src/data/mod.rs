@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
-use crate::source::{ClassesArgs, DataArgs};
+use crate::source::{ClassesArgs, ColumnArgs, DataArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -28,6 +28,8 @@ struct SetArgs {
     /// writes them [default: the photographs that the program carries]
     path: Option<PathBuf>,
     #[command(flatten)]
+    columns: ColumnArgs,
+    #[command(flatten)]
     classes: ClassesArgs,
     /// Turn photographs as their EXIF orientation says [default: not, as torchvision]
     #[arg(long)]
@@ -36,7 +38,13 @@ struct SetArgs {
 
 impl SetArgs {
     fn source(&self) -> DataArgs {
-        DataArgs { data: self.path.clone(), classes: self.classes.clone(), exif: self.exif, threads: 0 }
+        DataArgs {
+            data: self.path.clone(),
+            columns: self.columns.clone(),
+            classes: self.classes.clone(),
+            exif: self.exif,
+            threads: 0,
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use bagssl_data::dataset::{Dataset, Format, Split};
+use bagssl_data::classes::alike;
+use bagssl_data::dataset::{Dataset, Format, PassedOver, Split};
 use bagssl_data::groups::{by_duplicates, by_key, divide};
 use bagssl_data::lists::{self, Listed};
 use regex::Regex;
@@ -14,7 +15,7 @@ use serde::Serialize;
 use crate::files::{self, Output, write_together};
 use crate::output::{note, one_line, say};
 use crate::progress::Progress;
-use crate::source::{BadImage, BadImageArgs, tell_skipped};
+use crate::source::{BadImage, BadImageArgs, tell_passed_over, tell_skipped};
 
 /// Divide a folder of images into a training and a validation half, so that no group of images is in both
 ///
@@ -117,36 +118,35 @@ fn name_of(by: By) -> &'static str {
     }
 }
 
-/// The images of a folder, with their classes.
+/// The images of a folder, with their classes. Lists that lie there are what is written anew.
 fn images(path: &Path) -> Result<Vec<Found>> {
     if !path.is_dir() {
         bail!("{}: expected a folder of image files (archives are taken apart first), got none", path.display());
     }
-    // Lists that lie there are what is written anew.
-    if matches!(Dataset::format_at(path), Err(_) | Ok(Format::Lists)) {
-        let all = Dataset::of_folder(path)?;
-        let class = |name: &str| name.split_once('/').map_or(String::new(), |(folder, _)| folder.into());
-        let found = (0..all.len()).map(|image| all.name(image));
-        return Ok(found.map(|name| Found { name: name.into(), class: class(name), group: None }).collect());
-    }
-    let mut found = Vec::new();
-    for split in Split::ALL {
-        let half = match Dataset::open(path, split) {
-            Ok(half) => half,
-            // A folder with one half is one to divide, too.
-            Err(_) if split == Split::Validation && !found.is_empty() => break,
-            Err(error) => return Err(error.into()),
-        };
-        if half.format() != Format::ImageFolder {
-            bail!("{}: expected a folder of image files, got {}", path.display(), half.format());
+    let halves: Vec<Dataset> = match Dataset::format_of_folder(path) {
+        Err(_) | Ok(Format::WholeFolder) => vec![Dataset::of_folder(path)?],
+        // A folder with one half is one to divide, too.
+        Ok(Format::ImageFolder) => {
+            Split::ALL.into_iter().filter_map(|split| Dataset::of_halves(path, split).ok()).collect()
         }
-        found.extend((0..half.len()).map(|image| Found {
-            name: half.name(image).into(),
-            class: half.classes()[half.label(image) as usize].clone(),
-            group: None,
-        }));
+        Ok(other) => bail!("{}: expected a folder of image files, got {other}", path.display()),
+    };
+    let mut passed = PassedOver::default();
+    match &halves[..] {
+        [train, validation] => passed.join(&train.passed_over_with(validation)),
+        halves => halves.iter().for_each(|half| passed.join(&half.passed_over())),
     }
-    Ok(found)
+    tell_passed_over(&passed);
+    let is_whole = |half: &Dataset| half.format() == Format::Files;
+    let class = |half: &Dataset, image: usize| match is_whole(half) {
+        true => half.name(image).split_once('/').map_or("", |(folder, _)| folder).to_string(),
+        false => half.classes()[half.label(image) as usize].clone(),
+    };
+    let found = |half: &Dataset| -> Vec<Found> {
+        let found = |image| Found { name: half.name(image).into(), class: class(half, image), group: None };
+        (0..half.len()).map(found).collect()
+    };
+    Ok(halves.iter().flat_map(found).collect())
 }
 
 /// Gives each image its group; none to images that are left out.
@@ -242,6 +242,9 @@ fn tell(args: &Args, found: &[Found], groups: &[u32], halves: &[Split]) -> Resul
         say!(
             "{train} images for training, {validation} for validation, in {count} groups by {by}; bagssl train --data {output}"
         );
+    }
+    for names in alike(classes.keys().copied()) {
+        note!("note: {} differ in Unicode form, case or spaces alone", one_line(&format!("{names:?}")));
     }
     let one_sided: Vec<&str> = classes
         .iter()

@@ -53,7 +53,7 @@ pub(super) fn report(what: &What<'_>, total_seconds: f64) -> Result<Report> {
     Ok(Report {
         profile: what.args.profile.name().into(),
         seeds: (what.args.seed..what.args.seed + what.args.seeds).collect(),
-        chance: 100.0 / halves.train.classes().len() as f64,
+        chance: halves.chance(),
         total_seconds,
         results,
         convergence: close,

@@ -271,7 +271,8 @@ mod tests {
     use crate::backend::Name;
     use crate::extraction::FeatureArgs;
     use crate::groups::Groups;
-    use crate::score::{Halves, Protocol};
+    use crate::halves::Halves;
+    use crate::score::Protocol;
 
     /// The claims about two trainings with seeds 4 and 3, of which 3 is the first; images as the program carries them.
     fn claims(profile: Profile) -> Vec<ClaimStage> {

@@ -17,7 +17,6 @@ use anyhow::{Result, bail};
 use bagssl_core::colour::Colour;
 use bagssl_core::observe::Observer;
 use bagssl_data::bad::OnBadImage;
-use bagssl_data::dataset::Split;
 use bagssl_eval::report::Model;
 
 use crate::backend::Name;
@@ -25,9 +24,10 @@ use crate::claims;
 use crate::extraction::FeatureArgs;
 use crate::files;
 use crate::groups::Groups;
+use crate::halves::Halves;
 use crate::output::say;
 use crate::progress::{Several, Steps};
-use crate::score::{self, Halves, Protocol};
+use crate::score::{self, Protocol};
 use crate::source::DataArgs;
 use crate::tiles::Tiles;
 use crate::work;
@@ -93,9 +93,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // Whether the program has it is said before the work begins.
     args.backend.open()?;
     let data = DataArgs { data: args.profile.data(args.data.as_ref())?, ..DataArgs::default() };
-    let halves = Halves { train: data.open(Split::Train)?, test: data.open(Split::Validation)? };
-    if halves.train.classes().len() < 2 {
-        bail!("{}: expected at least 2 classes, got {}", data.name(), halves.train.classes().len());
+    let halves = Halves::open(&data)?;
+    if halves.tested() < 2 {
+        bail!("{}: expected at least 2 classes with images in both halves, got {}", data.name(), halves.tested());
     }
     let base = args.profile.run(Model::Bagssl, args.epochs)?;
     let on_cpu = !args.backend.is_gpu();
@@ -166,7 +166,7 @@ impl What<'_> {
             self.data.name(),
             train.len(),
             test.len(),
-            train.classes().len(),
+            self.shared.halves.tested(),
             self.args.backend.text(),
             self.jobs
         );

@@ -19,7 +19,8 @@ use crate::backend::{CpuArgs, Name};
 use crate::config::RunConfig;
 use crate::extraction::{Extraction, FeatureArgs, Kept};
 use crate::files;
-use crate::score::{self, Halves, Input, Measured, Protocol};
+use crate::halves::Halves;
+use crate::score::{self, Input, Measured, Protocol};
 use crate::train::{self, Training};
 
 /// A model with a seed, or a baseline that has none.

@@ -12,6 +12,7 @@ use flate2::Crc;
 
 use crate::entries::Entries;
 use crate::error::Result;
+use crate::passed::PassedOver;
 use crate::storage::{Archive, Stamp};
 
 /// The images of an archive, ordered by name, and their classes.
@@ -19,6 +20,8 @@ use crate::storage::{Archive, Stamp};
 pub(crate) struct Index {
     pub(crate) entries: Entries,
     pub(crate) classes: Vec<String>,
+    /// What was passed over; a file has none of it.
+    pub(crate) passed: PassedOver,
 }
 
 const MARK: u64 = u64::from_le_bytes(*b"bagsidx\x01");
@@ -33,7 +36,8 @@ pub(crate) fn of(archive: &Archive, build: impl FnOnce() -> Result<Index>) -> Re
         return Ok(index);
     }
     let index = build()?;
-    let _ = places.iter().any(|place| keep(&index, archive.stamp, place).is_ok());
+    // One that is kept would not say what was passed over.
+    let _ = index.passed.is_empty() && places.iter().any(|place| keep(&index, archive.stamp, place).is_ok());
     Ok(index)
 }
 
@@ -69,7 +73,7 @@ fn keep(index: &Index, stamp: Stamp, place: &Path) -> io::Result<()> {
 }
 
 fn write(index: &Index, stamp: Stamp, file: &mut impl Write) -> io::Result<()> {
-    let Index { entries, classes } = index;
+    let Index { entries, classes, .. } = index;
     let classes = classes.join("\n");
     let longs = |column: &[u64]| column.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
     let labels: Vec<u8> = entries.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
@@ -114,7 +118,8 @@ pub(crate) fn from_reader(mut reader: impl Read, length: u64, stamp: Stamp) -> O
         (longs(&section(8 * images)?), longs(&section(8 * images)?), longs(&section(8 * images)?));
     let labels = section(4 * images)?.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
     let sources = vec![0; images as usize];
-    let index = Index { entries: Entries { names, ends, offsets, lengths, labels, sources }, classes };
+    let entries = Entries { names, ends, offsets, lengths, labels, sources };
+    let index = Index { entries, classes, passed: PassedOver::default() };
     (word(1) == u64::from(crc.sum()) && is_sound(&index, stamp)).then_some(index)
 }
 
@@ -124,7 +129,7 @@ fn longs(bytes: &[u8]) -> Vec<u64> {
 
 /// Whether names end where letters do and are in order, images lie in the archive, and their classes are there.
 fn is_sound(index: &Index, stamp: Stamp) -> bool {
-    let Index { entries, classes } = index;
+    let Index { entries, classes, .. } = index;
     let mut start = 0;
     let ends = entries.ends.iter().all(|&end| {
         let is_end = end > start && end <= entries.names.len() as u64 && entries.names.is_char_boundary(end as usize);
@@ -150,7 +155,8 @@ mod tests {
     fn small() -> Index {
         let entry = |name, label, offset| Entry { name, label, source: 0, offset, length: 1000 };
         let entries = [entry("a/ä.jpg", 0, 0), entry("b/1.jpg", 1, 4000), entry("b/2.jpg", 1, 512)];
-        Index { entries: entries.into_iter().collect(), classes: vec!["a".into(), "b".into()] }
+        let classes = vec!["a".into(), "b".into()];
+        Index { entries: entries.into_iter().collect(), classes, passed: PassedOver::default() }
     }
 
     fn bytes(index: &Index, stamp: Stamp) -> Vec<u8> {

@@ -7,13 +7,14 @@ mod truth;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::archive::{self, Kind, Section, split_name};
+use crate::archive::{self, Kind, Member, Section, split_name};
 use crate::collector::Collector;
-use crate::dataset::{Dataset, Split, is_image};
+use crate::dataset::{Dataset, Split};
 use crate::detect::Format;
 use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
-use crate::folder;
+use crate::folder::{self, HalfFolders};
+use crate::passed::{Named, PassedOver, is_image, named};
 use crate::storage::{Archive, Stamp, Storage};
 use index::Index;
 use truth::{Truth, is_wnid};
@@ -52,21 +53,37 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Dataset> {
     let classes: Vec<String> = classes.into_iter().collect();
     let number =
         |wnid: &str| classes.binary_search_by(|class| class.as_str().cmp(wnid)).expect("a wnid of the classes");
-    let (entries, archive) = match (split, of_train, train) {
-        (Split::Train, Some(Index { mut entries, classes }), Some(archive)) => {
+    let (entries, passed, archive) = match (split, of_train, train) {
+        (Split::Train, Some(Index { mut entries, classes, passed }), Some(archive)) => {
             let numbers: Vec<u32> = classes.iter().map(|wnid| number(wnid) as u32).collect();
             entries.labels.iter_mut().for_each(|label| *label = numbers[*label as usize]);
-            (entries, archive)
+            (entries, passed, archive)
         }
         (Split::Train, ..) => return Err(missing(TRAIN)),
         (Split::Validation, ..) if !root.join(VALIDATION).is_file() => return Err(missing(VALIDATION)),
         (Split::Validation, ..) => {
             let truth = truth.ok_or_else(|| without_truth(root))?;
             let archive = Archive::open(&root.join(VALIDATION))?;
-            (validation(&archive, &truth, &|wnid| number(wnid) as u32)?, archive)
+            let (entries, passed) = validation(&archive, &truth, &|wnid| number(wnid) as u32)?;
+            (entries, passed, archive)
         }
     };
-    Ok(Dataset::new(root, Format::ImageNet, classes, entries, Storage::Archives(vec![archive])))
+    let half = Some(archive.path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    let dataset = Dataset::new(root, Format::ImageNet, classes, entries, Storage::Archives(vec![archive]));
+    Ok(Dataset { half, passed, ..dataset })
+}
+
+/// The images of a tar; what else there is is counted.
+fn images<'a>(members: &'a [Member], passed: &'a mut PassedOver) -> impl Iterator<Item = &'a Member> {
+    members.iter().filter(|member| match named(&member.name) {
+        _ if member.kind != Kind::File => false,
+        Named::Image => true,
+        Named::Passed(reason) => {
+            passed.add(reason, &member.name);
+            false
+        }
+        Named::Nothing => false,
+    })
 }
 
 fn without_truth(root: &Path) -> Error {
@@ -74,11 +91,11 @@ fn without_truth(root: &Path) -> Error {
 }
 
 /// The images of the validation archive, which lie in no folders.
-fn validation(archive: &Archive, truth: &Truth, number: &dyn Fn(&str) -> u32) -> Result<Entries> {
+fn validation(archive: &Archive, truth: &Truth, number: &dyn Fn(&str) -> u32) -> Result<(Entries, PassedOver)> {
     let length = archive.stamp.length;
-    let members = archive::members(Section::new(&archive.file, 0, length), length, &archive.path)?;
-    let mut entries = Entries::default();
-    for member in members.iter().filter(|member| member.kind == Kind::File && is_image(&member.name)) {
+    let contents = archive::contents(Section::new(&archive.file, 0, length), length, &archive.path)?;
+    let (mut entries, mut passed) = (Entries::default(), contents.passed);
+    for member in images(&contents.members, &mut passed) {
         let refuse = || {
             let expected = "a validation image of the ground truth";
             Error::Format { path: archive.path.join(&member.name), expected, got: "another name".into() }
@@ -87,24 +104,24 @@ fn validation(archive: &Archive, truth: &Truth, number: &dyn Fn(&str) -> u32) ->
         let (offset, length) = (member.offset, member.length);
         entries.push(Entry { name: &member.name, label, source: 0, offset, length });
     }
-    checked(entries, archive)
+    Ok((checked(entries, archive)?, passed))
 }
 
 /// The index of the training archive, a tar of a tar for each class.
 fn train_index(archive: &Archive) -> Result<Index> {
-    let (mut entries, mut classes) = (Entries::default(), Vec::new());
+    let (mut entries, mut classes, mut passed) = (Entries::default(), Vec::new(), PassedOver::default());
     for (wnid, start, length) in class_tars(archive)? {
         let path = archive.path.join(format!("{wnid}.tar"));
-        for member in archive::members(Section::new(&archive.file, start, length), length, &path)? {
-            if member.kind == Kind::File && is_image(&member.name) {
-                let name = format!("{wnid}/{}", split_name(&member.name).1);
-                let (label, offset) = (classes.len() as u32, start + member.offset);
-                entries.push(Entry { name: &name, label, source: 0, offset, length: member.length });
-            }
+        let contents = archive::contents(Section::new(&archive.file, start, length), length, &path)?;
+        passed.join(&contents.passed);
+        for member in images(&contents.members, &mut passed) {
+            let name = format!("{wnid}/{}", split_name(&member.name).1);
+            let (label, offset) = (classes.len() as u32, start + member.offset);
+            entries.push(Entry { name: &name, label, source: 0, offset, length: member.length });
         }
         classes.push(wnid);
     }
-    Ok(Index { entries: checked(entries, archive)?, classes })
+    Ok(Index { entries: checked(entries, archive)?, classes, passed })
 }
 
 fn checked(entries: Entries, archive: &Archive) -> Result<Entries> {
@@ -120,9 +137,9 @@ fn checked(entries: Entries, archive: &Archive) -> Result<Entries> {
 /// The wnid, the place and the length of each class's tar, in the order of the wnids.
 fn class_tars(archive: &Archive) -> Result<Vec<(String, u64, u64)>> {
     let length = archive.stamp.length;
-    let members = archive::members(Section::new(&archive.file, 0, length), length, &archive.path)?;
+    let contents = archive::contents(Section::new(&archive.file, 0, length), length, &archive.path)?;
     let mut tars = Vec::new();
-    for member in members.iter().filter(|member| member.kind == Kind::File) {
+    for member in contents.members.iter().filter(|member| member.kind == Kind::File) {
         let wnid = split_name(&member.name).1.strip_suffix(".tar").filter(|wnid| is_wnid(wnid));
         let Some(wnid) = wnid else {
             let (path, expected) = (archive.path.join(&member.name), "the tar of a class, as n01440764.tar");
@@ -140,20 +157,36 @@ fn class_tars(archive: &Archive) -> Result<Vec<(String, u64, u64)>> {
     }
 }
 
-/// Whether a folder has validation images without folders of classes.
-pub(crate) fn is_flat(root: &Path) -> bool {
-    let val = root.join("val");
-    let Ok(paths) = folder::list(&val) else { return false };
-    let is_truth = |path: &Path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_image);
-    !paths.iter().any(|path| path.is_dir()) && paths.iter().any(|path| is_truth(path))
+/// Whether a folder has ImageNet's validation images without folders of classes: training folders are called by wnids, or there is
+/// a list of their classes.
+pub(crate) fn is_flat(root: &Path) -> Result<bool> {
+    let Ok(paths) = folder::list(&root.join("val")) else { return Ok(false) };
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_string();
+    if paths.iter().any(|path| path.is_dir()) || !paths.iter().any(|path| is_image(&name(path))) {
+        return Ok(false);
+    }
+    let train = folder::list(&root.join("train")).unwrap_or_default();
+    Ok(train.iter().any(|path| is_wnid(&name(path)) && path.is_dir()) || Truth::find(root)?.is_some())
 }
 
 /// Opens one half of a folder with `train/wnid/` and all validation images in `val/`.
 pub(crate) fn open_flat(root: &Path, split: Split) -> Result<Dataset> {
-    let truth = Truth::find(root)?.ok_or_else(|| without_truth(root))?;
     let mut collector = Collector::new(root);
+    match Truth::find(root)? {
+        Some(truth) => collect_validation(root, &truth, &mut collector)?,
+        // Training needs no classes of validation images.
+        None if split == Split::Train => {}
+        None => return Err(without_truth(root)),
+    }
+    folder::collect_half(root, "train", split == Split::Train, &mut collector)?;
+    collector.add_beside(&folder::beside(root, HalfFolders([Some(("train", true)), Some(("val", true))]), "")?);
+    collector.finish(split, Format::ImageNetFolder, Storage::Files(root.into()))
+}
+
+/// The images of `val/`, which lie in no folders.
+fn collect_validation(root: &Path, truth: &Truth, collector: &mut Collector) -> Result<()> {
     let validation = folder::images(&root.join("val"))?;
-    collector.add_others("val", validation.others);
+    collector.passed("val").join(&validation.passed);
     for (name, length) in validation.images {
         let refuse = || {
             let expected = "a validation image of the ground truth";
@@ -161,8 +194,7 @@ pub(crate) fn open_flat(root: &Path, split: Split) -> Result<Dataset> {
         };
         collector.add("val", truth.of(&name).ok_or_else(refuse)?, format!("val/{name}"), 0, length);
     }
-    folder::collect_half(root, "train", split == Split::Train, &mut collector)?;
-    collector.finish(split, Format::ImageNetFolder, Storage::Files(root.into()))
+    Ok(())
 }
 
 /// Whether some bytes are an index of an archive of so many bytes that was last written in 1970.

@@ -5,6 +5,8 @@
 
 use super::thrift::{self, Value};
 use super::{Refusal, refusal};
+use crate::dataset::Columns;
+use crate::error::one_line;
 
 /// What is needed of a footer.
 #[derive(Debug)]
@@ -12,6 +14,8 @@ pub(crate) struct Footer {
     pub(crate) groups: Vec<Group>,
     /// The names of classes, if the schema has them.
     pub(crate) names: Option<Vec<String>>,
+    /// Which columns were taken, in words.
+    pub(crate) columns: String,
 }
 
 /// A row group.
@@ -19,7 +23,8 @@ pub(crate) struct Footer {
 pub(crate) struct Group {
     pub(crate) rows: u64,
     pub(crate) image: Chunk,
-    pub(crate) label: Chunk,
+    /// None if there are no labels.
+    pub(crate) label: Option<Chunk>,
 }
 
 /// A column of a row group.
@@ -41,6 +46,7 @@ struct Leaf {
     kind: i64,
     level: u32,
     is_repeated: bool,
+    is_text: bool,
 }
 
 pub(super) const INT32: i64 = 1;
@@ -48,25 +54,28 @@ pub(super) const INT64: i64 = 2;
 pub(super) const BYTES: i64 = 6;
 
 /// Reads a footer of a file of `length` bytes.
-pub(crate) fn read(bytes: &[u8], length: u64) -> Result<Footer, Refusal> {
+pub(crate) fn read(bytes: &[u8], length: u64, columns: &Columns) -> Result<Footer, Refusal> {
     let (meta, _) = thrift::read(bytes).ok_or_else(|| refusal("a whole footer", "one that cannot be read"))?;
     let wrong = |what: &'static str| move || refusal("a footer with its fields", format!("none of {what}"));
     let leaves = leaves(meta.list(2).ok_or_else(wrong("schema"))?)?;
     let features = Features::read(&meta);
-    let image = features.image(&leaves)?;
-    let label = features.label(&leaves)?;
+    let image = features.image(&leaves, columns.image.as_deref())?;
+    let label = features.label(&leaves, columns.label.as_deref())?;
     let mut groups = Vec::new();
     for group in meta.list(4).ok_or_else(wrong("row_groups"))? {
         let rows = group.count(3).ok_or_else(wrong("num_rows"))?;
         let columns = group.list(1).ok_or_else(wrong("columns"))?;
-        groups.push(Group { rows, image: chunk(columns, image, length)?, label: chunk(columns, label, length)? });
+        let label = label.map(|label| chunk(columns, label, length)).transpose()?;
+        groups.push(Group { rows, image: chunk(columns, image, length)?, label });
     }
     // A row has an image, and that its length in four bytes at least: no file has more rows than bytes.
     let rows = groups.iter().try_fold(0_u64, |sum, group| sum.checked_add(group.rows)).unwrap_or(u64::MAX);
     if rows > length {
         return Err(refusal("fewer rows than bytes", format!("{rows} rows in {length} bytes")));
     }
-    Ok(Footer { groups, names: features.names(label) })
+    let labels = label.map_or_else(|| features.without_labels(&leaves), |label| format!("labels in {}", label.path[0]));
+    let names = label.and_then(|label| features.names(label));
+    Ok(Footer { groups, names, columns: format!("images in {}, {labels}", image.path[0]) })
 }
 
 /// The columns of a schema, which lists the nodes of a tree, each before its children.
@@ -89,7 +98,9 @@ fn leaves(schema: &[Value<'_>]) -> Result<Vec<Leaf>, Refusal> {
         if children == 0 {
             let path = open.iter().skip(1).map(|(name, ..)| name.clone()).chain([name]).collect();
             let kind = node.number(1).unwrap_or(-1);
-            leaves.push(Leaf { column: leaves.len(), path, kind, level, is_repeated: repeated });
+            // The old annotation, and the new one.
+            let is_text = node.number(6) == Some(0) || node.field(10).is_some_and(|logical| logical.field(1).is_some());
+            leaves.push(Leaf { column: leaves.len(), path, kind, level, is_repeated: repeated, is_text });
         } else {
             open.push((name, children, level, repeated));
         }
@@ -136,22 +147,51 @@ impl Features {
         self.0[column]["_type"] == kind
     }
 
-    /// `bytes` of the first column that is said to be an image; else `image.bytes` or `img.bytes`.
-    fn image<'a>(&self, leaves: &'a [Leaf]) -> Result<&'a Leaf, Refusal> {
-        let is_bytes = |leaf: &&Leaf| leaf.path.len() == 2 && leaf.path[1] == "bytes";
-        let usable = |leaf: &&Leaf| is_bytes(leaf) && leaf.kind == BYTES && !leaf.is_repeated;
-        let said = leaves.iter().filter(usable).find(|leaf| self.is(&leaf.path[0], "Image"));
-        let named = |name: &str| leaves.iter().filter(usable).find(|leaf| leaf.path[0] == name);
-        said.or_else(|| named("image")).or_else(|| named("img")).ok_or_else(|| none("image.bytes (byte array)", leaves))
+    /// The bytes of the column that was asked for; else of `image` or `img`, else of the only one that may hold images.
+    fn image<'a>(&self, leaves: &'a [Leaf], wanted: Option<&str>) -> Result<&'a Leaf, Refusal> {
+        let is_bytes = |leaf: &Leaf| match &leaf.path[..] {
+            [_, inner] => inner == "bytes",
+            [_] => !leaf.is_text,
+            _ => false,
+        };
+        let usable = || leaves.iter().filter(|leaf| is_bytes(leaf) && leaf.kind == BYTES && !leaf.is_repeated);
+        let named = |name: &str| usable().find(|leaf| leaf.path[0] == name);
+        if let Some(wanted) = wanted {
+            return named(wanted).ok_or_else(|| none("--image-column: a column of byte arrays", leaves));
+        }
+        if let Some(found) = named("image").or_else(|| named("img")) {
+            return Ok(found);
+        }
+        let said: Vec<&Leaf> = usable().filter(|leaf| self.is(&leaf.path[0], "Image")).collect();
+        let structs: Vec<&Leaf> = usable().filter(|leaf| leaf.path.len() == 2).collect();
+        match (&said[..], &structs[..]) {
+            ([one], _) | ([], [one]) => Ok(one),
+            ([], []) => Err(none("image.bytes (byte array), or --image-column with a column of byte arrays", leaves)),
+            ([], several) | (several, _) => {
+                let names: Vec<&str> = several.iter().map(|leaf| leaf.path[0].as_str()).collect();
+                Err(refusal("one column of images, or --image-column", one_line(&names.join(", "))))
+            }
+        }
     }
 
-    /// `label`, else `fine_label`, `labels`, or the first column that is said to be a class.
-    fn label<'a>(&self, leaves: &'a [Leaf]) -> Result<&'a Leaf, Refusal> {
-        let usable = |leaf: &&Leaf| leaf.path.len() == 1 && [INT32, INT64].contains(&leaf.kind) && !leaf.is_repeated;
-        let named = |name: &str| leaves.iter().filter(usable).find(|leaf| leaf.path[0] == name);
-        let said = || leaves.iter().filter(usable).find(|leaf| self.is(&leaf.path[0], "ClassLabel"));
-        let found = ["label", "fine_label", "labels"].into_iter().find_map(named).or_else(said);
-        found.ok_or_else(|| none("label (int32 or int64)", leaves))
+    /// The column that was asked for; else `label`, else `fine_label`, `labels`, or the first column that is said to be a class. Images
+    /// may have no labels.
+    fn label<'a>(&self, leaves: &'a [Leaf], wanted: Option<&str>) -> Result<Option<&'a Leaf>, Refusal> {
+        let usable = || leaves.iter().filter(|leaf| is_number(leaf));
+        let named = |name: &str| usable().find(|leaf| leaf.path[0] == name);
+        if let Some(wanted) = wanted {
+            return named(wanted).map(Some).ok_or_else(|| none("--label-column: a column of int32 or int64", leaves));
+        }
+        let said = || usable().find(|leaf| self.is(&leaf.path[0], "ClassLabel"));
+        Ok(LABELS.into_iter().find_map(named).or_else(said))
+    }
+
+    /// Why there are no labels.
+    fn without_labels(&self, leaves: &[Leaf]) -> String {
+        let other = leaves.iter().find(|leaf| LABELS.contains(&leaf.path[0].as_str()) && !is_number(leaf));
+        other.map_or("no labels".into(), |leaf| {
+            format!("no labels ({} is not int32 or int64 but {})", leaf.path[0], leaf.kind())
+        })
     }
 
     fn names(&self, label: &Leaf) -> Option<Vec<String>> {
@@ -160,7 +200,27 @@ impl Features {
     }
 }
 
+/// What labels are called, in this order.
+const LABELS: [&str; 3] = ["label", "fine_label", "labels"];
+
+fn is_number(leaf: &Leaf) -> bool {
+    leaf.path.len() == 1 && [INT32, INT64].contains(&leaf.kind) && !leaf.is_repeated
+}
+
+impl Leaf {
+    /// What its values are called.
+    fn kind(&self) -> &'static str {
+        let known = ["boolean", "int32", "int64", "int96", "float", "double", "byte array", "fixed byte array"];
+        let kind = usize::try_from(self.kind).ok().and_then(|kind| known.get(kind));
+        match kind {
+            _ if self.is_repeated => "list",
+            _ if self.is_text => "text",
+            kind => kind.copied().unwrap_or("another kind"),
+        }
+    }
+}
+
 fn none(expected: &'static str, leaves: &[Leaf]) -> Refusal {
-    let all: Vec<String> = leaves.iter().map(|leaf| leaf.path.join(".")).collect();
-    refusal(expected, crate::error::one_line(&format!("columns {}", all.join(", "))))
+    let all: Vec<String> = leaves.iter().map(|leaf| format!("{} ({})", leaf.path.join("."), leaf.kind())).collect();
+    refusal(expected, one_line(&format!("columns {}", all.join(", "))))
 }

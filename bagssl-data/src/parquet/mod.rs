@@ -1,8 +1,12 @@
-//! Hugging Face's parquet layout: rows with `image.bytes` and `label`. The footer and the labels are read at once, a page of
-//! images when one of its rows is wanted.
+//! Hugging Face's parquet layout: rows with `image.bytes` and `label`, or other columns. The footer and the labels are read at once,
+//! a page of images when one of its rows is wanted.
+//!
+//! The reader is our own: the crate `parquet` 60.1 (arrow-rs) panics on one damaged file in 480, and unpacks gzip without a limit.
 
 mod footer;
 mod page;
+mod codec;
+mod delta;
 mod thrift;
 
 use std::collections::VecDeque;
@@ -10,12 +14,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::dataset::{Dataset, Split};
+use crate::dataset::{Columns, Dataset, Split};
 use crate::detect::Format;
 use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
 use crate::halves::{self, Named};
 use crate::image::MOST_BYTES;
+use crate::sniff;
 use crate::storage::{Archive, Storage};
 use crate::webdataset::MOST_CLASSES;
 
@@ -81,31 +86,33 @@ const LONGEST_HEADER: u64 = 16 << 20;
 
 /// Opens one half of some files. Classes are those of the first file's schema; without any, numbers from 0 to the largest
 /// label of either half.
-pub(crate) fn open(origin: &Path, files: &[Named], split: Split) -> Result<Dataset> {
-    let halves = halves::halves(files);
-    halves::half_of(&halves, split, origin)?;
+pub(crate) fn open(origin: &Path, files: &[Named], split: Split, columns: &Columns) -> Result<Dataset> {
+    let chosen = halves::choose(files, split, origin)?;
     let recent = Arc::new(Recent::default());
     let (mut entries, mut tables, mut labels) = (Entries::default(), Vec::new(), Labels::default());
-    for (half, files) in Split::ALL.into_iter().zip(&halves) {
+    for (half, files) in Split::ALL.into_iter().zip(&chosen.halves) {
         for (name, path) in files {
             let archive = Archive::open(path)?;
-            let table = Table::new(path, Bytes::File(archive), recent.clone())?;
+            let table = Table::new(path, Bytes::File(archive), recent.clone(), columns)?;
             if half == split {
-                labels.add(&table, Some((&mut entries, name, tables.len() as u32)))?;
+                labels.add(&table, (&mut entries, name, tables.len() as u32))?;
                 tables.push(table);
             } else if table.footer.names.is_none() {
-                labels.add(&table, None)?;
+                labels.count(&table)?;
             }
         }
     }
-    labels.dataset(origin, entries, tables)
+    let of_first = tables.first().map_or("", |table: &Table| table.footer.columns.as_str());
+    let half = Some(format!("{}, {of_first}", chosen.name));
+    let dataset = labels.dataset(origin, entries, tables)?;
+    Ok(Dataset { half, is_whole: chosen.is_whole, beside: chosen.passed, ..dataset })
 }
 
 /// One file in memory, of which all rows count.
 pub(crate) fn from_bytes(bytes: Vec<u8>, origin: &Path) -> Result<Dataset> {
-    let table = Table::new(origin, Bytes::Memory(bytes), Arc::default())?;
+    let table = Table::new(origin, Bytes::Memory(bytes), Arc::default(), &Columns::default())?;
     let (mut entries, mut labels) = (Entries::default(), Labels::default());
-    labels.add(&table, Some((&mut entries, "memory", 0)))?;
+    labels.add(&table, (&mut entries, "memory", 0))?;
     labels.dataset(origin, entries, vec![table])
 }
 
@@ -114,44 +121,54 @@ pub(crate) fn from_bytes(bytes: Vec<u8>, origin: &Path) -> Result<Dataset> {
 struct Labels {
     names: Option<Vec<String>>,
     largest: u32,
+    /// The first image with a label, and the first without.
+    first: [Option<String>; 2],
 }
 
 impl Labels {
-    fn add(&mut self, table: &Table, mut place: Option<(&mut Entries, &str, u32)>) -> Result<()> {
-        let refuse = |expected, got| Err(Error::Format { path: table.path.clone(), expected, got });
+    /// Adds the rows of a file, which is called by a name and a number.
+    fn add(&mut self, table: &Table, (entries, file, source): (&mut Entries, &str, u32)) -> Result<()> {
         let names = table.footer.names.as_ref();
         if let (Some(ours), Some(theirs)) = (&self.names, names)
             && ours != theirs
         {
-            return refuse("the names of classes of the other files", format!("others ({} names)", theirs.len()));
+            let (expected, got) =
+                ("the names of classes of the other files", format!("others ({} names)", theirs.len()));
+            return Err(Error::Format { path: table.path.clone(), expected, got });
         }
-        let most = names.map_or(MOST_CLASSES as usize, Vec::len);
-        for (row, label) in table.labels()?.into_iter().enumerate() {
-            let number = label.and_then(|label| u32::try_from(label).ok()).filter(|label| (*label as usize) < most);
-            let Some(number) = number else {
-                let got = label.map_or("none".into(), |label| format!("label {label}"));
-                return refuse("a label of a class", format!("{got} in row {row}"));
-            };
-            self.largest = self.largest.max(number);
-            if let Some((entries, name, source)) = &mut place {
-                let name = format!("{name}/{row}");
-                entries.push(Entry { name: &name, label: number, source: *source, offset: row as u64, length: 0 });
-            }
+        for (row, label) in table.classes()?.into_iter().enumerate() {
+            let name = format!("{file}/{row}");
+            self.first[usize::from(label.is_none())].get_or_insert_with(|| name.clone());
+            self.largest = self.largest.max(label.unwrap_or(0));
+            entries.push(Entry { name: &name, label: label.unwrap_or(0), source, offset: row as u64, length: 0 });
         }
         self.names = self.names.take().or_else(|| names.cloned());
         Ok(())
     }
 
+    /// Takes note of the classes of the other half.
+    fn count(&mut self, table: &Table) -> Result<()> {
+        let largest = table.classes()?.into_iter().flatten().max();
+        self.largest = self.largest.max(largest.unwrap_or(0));
+        Ok(())
+    }
+
     fn dataset(self, origin: &Path, entries: Entries, tables: Vec<Table>) -> Result<Dataset> {
+        let refuse = |expected, got| Err(Error::Format { path: origin.into(), expected, got });
         if entries.len() == 0 {
-            let (expected, got) = ("files with rows", "none".into());
-            return Err(Error::Format { path: origin.into(), expected, got });
+            return refuse("files with rows", "none".into());
+        }
+        if let [Some(with), Some(without)] = &self.first {
+            return refuse("a label for all images or for none", format!("{with} with one and {without} without"));
         }
         entries.check(origin)?;
-        let classes = self.names.unwrap_or_else(|| (0..=self.largest).map(|class| class.to_string()).collect());
-        if self.largest as usize >= classes.len() {
-            let (expected, got) = ("labels of the named classes", format!("label {}", self.largest));
-            return Err(Error::Format { path: origin.into(), expected, got });
+        let classes = match (&self.first[0], self.names) {
+            (None, _) => vec![String::new()],
+            (Some(_), Some(names)) => names,
+            (Some(_), None) => (0..=self.largest).map(|class| class.to_string()).collect(),
+        };
+        if self.largest as usize >= classes.len() && self.first[0].is_some() {
+            return refuse("labels of the named classes", format!("label {}", self.largest));
         }
         Ok(Dataset::new(origin, Format::Parquet, classes, entries, Storage::Tables(tables)))
     }
@@ -175,7 +192,7 @@ impl Bytes {
 }
 
 impl Table {
-    fn new(path: &Path, bytes: Bytes, recent: Arc<Recent>) -> Result<Self> {
+    fn new(path: &Path, bytes: Bytes, recent: Arc<Recent>, columns: &Columns) -> Result<Self> {
         let refuse = |Refusal { expected, got }| Error::Format { path: path.into(), expected, got };
         let length = bytes.length();
         let wrong = |got: String| refuse(refusal("a whole parquet file", got));
@@ -184,14 +201,18 @@ impl Table {
         }
         let tail = bytes.read(length - 8, 8)?;
         if tail[4..] != *b"PAR1" || bytes.read(0, 4)? != *b"PAR1" {
-            return Err(wrong(format!("{length} bytes without its mark at both ends")));
+            let start = bytes.read(0, length.min(sniff::LENGTH))?;
+            let what = sniff::what(&start).filter(|_| !start.starts_with(b"PAR1"));
+            return Err(wrong(
+                what.map_or_else(|| format!("{length} bytes without its mark at both ends"), Into::into),
+            ));
         }
         let footer_length = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
         if footer_length > (length - 12).min(LONGEST_FOOTER) {
             return Err(wrong(format!("a footer of {footer_length} bytes")));
         }
         let footer = bytes.read(length - 8 - footer_length, footer_length)?;
-        let footer = footer::read(&footer, length).map_err(refuse)?;
+        let footer = footer::read(&footer, length, columns).map_err(refuse)?;
         let starts = footer.groups.iter().scan(0, |next, group| Some(std::mem::replace(next, *next + group.rows)));
         let starts = starts.chain([footer.groups.iter().map(|group| group.rows).sum()]).collect();
         let pages = footer.groups.iter().map(|_| OnceLock::new()).collect();
@@ -208,17 +229,34 @@ impl Table {
         Error::Format { path: self.path.clone(), expected, got }
     }
 
+    /// The class of each row; none where the label is missing or -1, as Hugging Face has it where it is not told.
+    fn classes(&self) -> Result<Vec<Option<u32>>> {
+        let most = self.footer.names.as_ref().map_or(MOST_CLASSES as usize, Vec::len);
+        let class = |(row, label): (usize, Option<i64>)| match label {
+            None | Some(-1) => Ok(None),
+            Some(label) => match u32::try_from(label).ok().filter(|label| (*label as usize) < most) {
+                Some(class) => Ok(Some(class)),
+                None => Err(self.refuse(refusal("a label of a class", format!("label {label} in row {row}")))),
+            },
+        };
+        self.labels()?.into_iter().enumerate().map(class).collect()
+    }
+
     /// The labels of all rows.
     fn labels(&self) -> Result<Vec<Option<i64>>> {
         let mut labels = Vec::new();
         for group in &self.footer.groups {
-            let (pages, mut dictionary, before) = (self.listed(group.label, group.rows)?, None, labels.len());
+            let Some(chunk) = group.label else {
+                labels.resize(labels.len() + group.rows as usize, None);
+                continue;
+            };
+            let (pages, mut dictionary, before) = (self.listed(chunk, group.rows)?, None, labels.len());
             for at in pages {
-                let page = self.unpacked(&at, group.label)?;
+                let page = self.unpacked(&at, chunk)?;
                 match at.header.kind {
                     Kind::Dictionary => dictionary = Some(page),
                     _ => {
-                        let numbers = at.header.numbers(&page, dictionary.as_deref().map(Vec::as_slice), group.label);
+                        let numbers = at.header.numbers(&page, dictionary.as_deref().map(Vec::as_slice), chunk);
                         labels.extend(numbers.ok_or_else(|| self.broken(&at))?);
                     }
                 }
@@ -250,11 +288,11 @@ impl Table {
         let dictionary = dictionary.as_deref().map(Vec::as_slice);
         let found = at.header.bytes(&page, dictionary, group.image, row - at.row).ok_or_else(|| self.broken(at))?;
         let bytes = found.ok_or_else(|| self.refuse(refusal("the bytes of an image", "none (null)")))?;
-        Ok(bytes.to_vec())
+        Ok(bytes.into_owned())
     }
 
     fn broken(&self, at: &PageAt) -> Error {
-        let expected = "a page of whole values, plain or from a dictionary";
+        let expected = "a page of whole values, plain, from a dictionary or as deltas";
         self.refuse(refusal(expected, format!("another at {} (encoding {})", at.offset, at.header.encoding)))
     }
 

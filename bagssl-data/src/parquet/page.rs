@@ -4,11 +4,9 @@
 //! Apache Parquet, `parquet.thrift` and `Encodings.md`.
 
 use std::borrow::Cow;
-use std::io::Read;
 
 use super::footer::{BYTES, Chunk, INT32};
-use super::thrift;
-use super::{Refusal, refusal};
+use super::{Refusal, codec, delta, refusal, thrift};
 use crate::image::MOST_BYTES;
 
 /// What a page holds.
@@ -73,17 +71,11 @@ impl Header {
         let cut = || refusal("a page as long as its header says", packed.len());
         let (head, body) = packed.split_at_checked(levels as usize).ok_or_else(cut)?;
         let length = self.unpacked.checked_sub(levels).ok_or_else(cut)? as usize;
-        let unpacked = match codec {
-            0 => return if body.len() == length { Ok(Cow::Borrowed(packed)) } else { Err(cut()) },
-            1 => snappy(body, length),
-            2 => gzip(body, length),
-            other => {
-                let name = ["", "", "", "LZO", "Brotli", "LZ4", "Zstandard", "LZ4"].get(other as usize);
-                let got = name.map_or_else(|| format!("codec {other}"), |name| (*name).into());
-                return Err(refusal("pages that are not compressed, or with Snappy or gzip", got));
-            }
-        };
-        let body = unpacked.filter(|body| body.len() == length).ok_or_else(cut)?;
+        if codec == 0 {
+            return if body.len() == length { Ok(Cow::Borrowed(packed)) } else { Err(cut()) };
+        }
+        // A page of nothing but missing values may have no bytes at all.
+        let body = if length == 0 { Vec::new() } else { codec::unpack(body, codec, length)? };
         Ok(Cow::Owned(if head.is_empty() { body } else { [head, &body].concat() }))
     }
 
@@ -124,19 +116,22 @@ impl Header {
         dictionary: Option<&'a [u8]>,
         chunk: Chunk,
         row: u64,
-    ) -> Option<Option<&'a [u8]>> {
+    ) -> Option<Option<Cow<'a, [u8]>>> {
         let places = self.places(page, chunk)?;
         let Some(place) = *places.get(usize::try_from(row).ok()?)? else { return Some(None) };
         let values = self.parts(page, chunk)?.1;
-        match self.encoding {
-            0 => array(values, place).map(Some),
+        let value = match self.encoding {
+            0 => array(values, place).map(Cow::Borrowed),
             2 | 8 => {
                 let (width, rest) = values.split_first()?;
                 let numbers = runs(rest, u32::from(*width), u64::from(place) + 1)?;
-                array(dictionary?, numbers[place as usize]).map(Some)
+                array(dictionary?, numbers[place as usize]).map(Cow::Borrowed)
             }
+            6 => delta::array(values, place, self.values).map(Cow::Borrowed),
+            7 => delta::joined_array(values, place, self.values),
             _ => None,
-        }
+        };
+        value.map(Some)
     }
 
     /// The values of all rows of a page of integers.
@@ -155,24 +150,17 @@ impl Header {
                 let value = |place: u32| integer(dictionary?, numbers[place as usize], chunk);
                 places.map(|place| place.map_or(Some(None), |place| value(place).map(Some))).collect()
             }
+            5 => {
+                let (numbers, _) = delta::numbers(values, count)?;
+                let value = |place: u32| {
+                    let number = *numbers.get(place as usize)?;
+                    Some(if chunk.kind == INT32 { i64::from(number as i32) } else { number })
+                };
+                places.map(|place| place.map_or(Some(None), |place| value(place).map(Some))).collect()
+            }
             _ => None,
         }
     }
-}
-
-/// Snappy, unless it says that it is longer than it can be: a copy of 64 bytes takes 3.
-fn snappy(bytes: &[u8], length: usize) -> Option<Vec<u8>> {
-    let said = snap::raw::decompress_len(bytes).ok()?;
-    if said != length || length > bytes.len().saturating_mul(32) {
-        return None;
-    }
-    snap::raw::Decoder::new().decompress_vec(bytes).ok()
-}
-
-fn gzip(bytes: &[u8], length: usize) -> Option<Vec<u8>> {
-    let mut unpacked = Vec::new();
-    flate2::read::MultiGzDecoder::new(bytes).take(length as u64 + 1).read_to_end(&mut unpacked).ok()?;
-    Some(unpacked)
 }
 
 /// One of some plain byte arrays, each with its length before it.
@@ -207,7 +195,7 @@ fn runs(bytes: &[u8], width: u32, count: u64) -> Option<Vec<u32>> {
     let (count, bits) = (usize::try_from(count).ok()?, width as usize);
     let (mut at, mut numbers) = (0, Vec::new());
     while numbers.len() < count {
-        let head = varint(bytes, &mut at)?;
+        let head = delta::varint(bytes, &mut at)?;
         let left = count - numbers.len();
         let amount = usize::try_from(head >> 1).ok()?;
         if head & 1 == 0 {
@@ -235,19 +223,6 @@ fn runs(bytes: &[u8], width: u32, count: u64) -> Option<Vec<u32>> {
 /// A number of some bits, the lowest first.
 fn unpacked(bytes: &[u8], from: usize, bits: usize) -> u32 {
     (0..bits).fold(0, |sum, bit| sum | u32::from(bytes[(from + bit) / 8] >> ((from + bit) % 8) & 1) << bit)
-}
-
-fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..35).step_by(7) {
-        let byte = *bytes.get(*at)?;
-        *at += 1;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 
-def png(red):
+def png(red, size=(5, 3)):
     out = io.BytesIO()
-    Image.new("RGB", (5, 3), (red, 20, 30)).save(out, "PNG")
+    Image.new("RGB", size, (red, 20, 30)).save(out, "PNG")
     return out.getvalue()
 
 
@@ -36,3 +36,20 @@ write("plain.parquet", numbers, metadata, compression="none", use_dictionary=Fal
 write("gzip2.parquet", numbers.cast(pa.int32()), None, compression="gzip", data_page_version="2.0")
 write("zstd.parquet", numbers, metadata, compression="zstd")
 write("unlabelled.parquet", pa.array([0, 1, None] * 3 + [0, 1], pa.int64()), metadata, compression="snappy")
+write("lz4.parquet", numbers, metadata, compression="lz4")
+write("brotli.parquet", numbers, metadata, compression="brotli", data_page_version="2.0")
+deltas = {"label": "DELTA_BINARY_PACKED", "image.path": "DELTA_BYTE_ARRAY"}
+plain = {"use_dictionary": False, "compression": "snappy"}
+write("delta.parquet", numbers, metadata, column_encoding={"image.bytes": "DELTA_LENGTH_BYTE_ARRAY", **deltas}, **plain)
+write("delta2.parquet", numbers.cast(pa.int32()), None, column_encoding={"image.bytes": "DELTA_BYTE_ARRAY", **deltas}, **plain)
+
+# Two columns of images, the masks first (of 2x2 pixels); labels that are no whole numbers; a column of other classes.
+masks = pa.array([{"bytes": png(200, (2, 2)), "path": ""} for _ in range(11)], image.type)
+features = {name: {"_type": "Image"} for name in ["mask", "image"]}
+schema = pa.schema(
+    [("mask", image.type), ("image", image.type), ("photo", pa.binary()), ("label", pa.float64()), ("kind", pa.int64())],
+    {"huggingface": json.dumps({"info": {"features": features}})},
+)
+photos = pa.array([png(100 + number) for number in range(11)], pa.binary())
+floats, kinds = numbers.cast(pa.float64()), pa.array([number % 2 for number in range(11)], pa.int64())
+pq.write_table(pa.table([masks, image, photos, floats, kinds], schema), here / "columns.parquet")

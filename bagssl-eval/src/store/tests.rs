@@ -10,6 +10,15 @@ type Batch = core::result::Result<PatchBatch, SourceError>;
 #[derive(Default)]
 struct Network {
     seen: Cell<usize>,
+    /// Whether three batches are on their way at a time.
+    queues: bool,
+}
+
+impl Network {
+    /// One that is through with a batch before the next, and one that is not.
+    fn both() -> [Self; 2] {
+        [false, true].map(|queues| Network { queues, ..Network::default() })
+    }
 }
 
 impl Embed for Network {
@@ -21,6 +30,10 @@ impl Embed for Network {
             _ => Rows { values: batch.data().chunks(length).map(|patch| patch.iter().sum()).collect(), dim: 1 },
         };
         Ok(taps.iter().map(of).collect())
+    }
+
+    fn in_flight(&self) -> usize {
+        if self.queues { 3 } else { 1 }
     }
 }
 
@@ -102,10 +115,9 @@ fn one_patch_is_its_own_mean() {
 /// Stopped before each batch in turn, with more in an array than counts.
 #[test]
 fn a_stopped_extraction_goes_on() {
-    for stop in 0..4 {
+    for (stop, network) in (0..4).flat_map(|stop| Network::both().map(|network| (stop, network))) {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path(), "a");
-        let network = Network::default();
         let failing = |first| batches(first).take(stop).chain([Err("gone".into())]);
         let error = store.extract(&network, failing, &TAPS, &mut |_| ()).unwrap_err();
         assert_eq!(error.to_string(), "gone");
@@ -142,11 +154,19 @@ impl Embed for Copying<'_> {
         }
         self.network.embed(batch, taps)
     }
+
+    fn in_flight(&self) -> usize {
+        self.network.in_flight()
+    }
 }
 
 /// One tap has come to image 3, in the middle of a batch; the other is new. What is there is not embedded again, but for that batch.
 #[test]
 fn files_that_lag_are_the_ones_that_are_filled() {
+    Network::both().map(lagging);
+}
+
+fn lagging(network: Network) {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path(), "a");
     let shape = BatchShape { images: 1, patches: 2, channels: 1, height: 1, width: 3 };
@@ -158,7 +178,7 @@ fn files_that_lag_are_the_ones_that_are_filled() {
     store.extract(&Network::default(), some, &TAPS[..1], &mut |_| ()).unwrap_err();
 
     let copy = tempfile::tempdir().unwrap();
-    let network = Copying { network: Network::default(), from: folder.path(), to: copy.path() };
+    let network = Copying { network, from: folder.path(), to: copy.path() };
     let mut heard = vec![];
     let whole = store.extract(&network, batches, &TAPS, &mut |done| heard.push(done)).unwrap();
     assert_eq!(whole, in_memory());

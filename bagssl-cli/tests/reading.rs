@@ -1,0 +1,129 @@
+//! What the program says of the data that it reads: what it took it for, what it passed over, which classes it tests.
+
+use std::fs;
+use std::path::Path;
+
+use crate::support::{json, prints, refused, succeeds};
+
+/// Images of 24x20 pixels, each of its own picture; other files are texts.
+fn write(root: &Path, names: &[&str]) {
+    for (number, name) in (1..).zip(names) {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if name.ends_with(".png") {
+            let colour =
+                |x: u32, y: u32| image::Rgb([(x * number * 7 % 256) as u8, (y * 11 % 256) as u8, number as u8 * 9]);
+            image::RgbImage::from_fn(24, 20, colour).save(path).unwrap();
+        } else {
+            fs::write(path, "no image").unwrap();
+        }
+    }
+}
+
+const TINY: [&str; 8] = ["--images", "2", "--patches", "2", "--epochs", "1", "--out", "run"];
+
+/// The lines about the data.
+fn said(stderr: &str) -> Vec<&str> {
+    stderr.lines().filter(|line| line.starts_with("data: ")).collect()
+}
+
+#[test]
+fn every_command_says_what_it_passes_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let names = ["cat/1.png", "cat/2.png", "dog/3.png", "dog/4.png"];
+    let of = |half: &str| names.map(|name| format!("set/{half}/{name}"));
+    let all = [of("train"), of("val")].concat();
+    let odd = ["set/train/loose.png", "set/train/cat/c.tif", "set/val/dog/notes.txt", "set/old.tar"];
+    write(here, &all.iter().map(String::as_str).chain(odd).collect::<Vec<_>>());
+    let train = [&["train", "--data", "set"], &TINY[..]].concat();
+    let [_, stderr] = prints(here, &train);
+    let expected = [
+        "data: set: ImageFolder, train/: 4 images of 2 classes",
+        "data: passed over: 1 image in a format that is not read (train/cat/c.tif); 1 image in no folder of a class \
+         (train/loose.png); 1 file of another layout (old.tar)",
+    ];
+    assert_eq!(said(&stderr), expected);
+    let both = "data: passed over: 1 image in a format that is not read (train/cat/c.tif); 1 file that is no image by its ending \
+                (val/dog/notes.txt); 1 image in no folder of a class (train/loose.png); 1 file of another layout (old.tar)";
+    let eval = ["eval", "run/checkpoint.safetensors", "--data", "set", "--random", "1"];
+    let [_, stderr] = prints(here, &eval);
+    let halves = "data: set: ImageFolder, train/: 4 images of 2 classes; val/: 4 images of 2 classes";
+    assert_eq!(said(&stderr), [halves, both]);
+    let [_, stderr] = prints(here, &["data", "split", "set", "-o", "lists", "--by", "folder"]);
+    assert_eq!(said(&stderr), [both]);
+    let check = json(here, &["data", "check", "set"]);
+    assert_eq!(check["train"]["passed_over"][0]["reason"], "unread-format");
+    let [_, stderr] = prints(here, &["data", "preview", "set", "-o", "sheet.png"]);
+    assert_eq!(said(&stderr), expected);
+}
+
+/// Lists that were written beside the halves are what is read from then on, and are made anew from the folders.
+#[test]
+fn lists_beside_their_images_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    write(here, &["p/train/cat/1.png", "p/train/cat/2.png", "p/train/dog/3.png", "p/val/cat/4.png", "p/val/dog/5.png"]);
+    let split = ["data", "split", "p", "-o", "p", "--by", "name", "--pattern", "[0-9]", "--validation", "0.4"];
+    succeeds(here, &split);
+    let [_, stderr] = prints(here, &[&["train", "--data", "p"], &TINY[..]].concat());
+    assert_eq!(said(&stderr), ["data: p: lists of image files, train.txt: 3 images of 2 classes"]);
+    let lists = || ["train.txt", "val.txt"].map(|name| fs::read_to_string(here.join("p").join(name)).unwrap());
+    let before = lists();
+    succeeds(here, &[&split[..], &["--force"]].concat());
+    assert_eq!(lists(), before, "classes are those of the folders, not the halves");
+    assert!(before.concat().contains("train/cat/1.png\tcat\n"));
+}
+
+/// A class is tested if it has images in both halves: an owl that nobody has learned of is none of the others' fault.
+#[test]
+fn classes_of_one_half_are_named_and_not_tested() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let names = [
+        "s/train/cat/1.png",
+        "s/train/cat/2.png",
+        "s/train/dog/3.png",
+        "s/train/dog/4.png",
+        "s/train/cafe\u{301}/5.png",
+        "s/val/cat/6.png",
+        "s/val/dog/7.png",
+        "s/val/owl/8.png",
+        "s/val/caf\u{e9}/9.png",
+    ];
+    write(here, &names);
+    fs::create_dir_all(here.join("s/train/empty")).unwrap();
+    succeeds(here, &[&["train", "--data", "s"], &TINY[..]].concat());
+    let [stdout, stderr] = prints(here, &["eval", "run/checkpoint.safetensors", "--data", "s", "--random", "1"]);
+    assert!(stdout.contains("s: 5 training and 2 test images of 2 classes (chance 50.0 %)"), "{stdout}");
+    let line = said(&stderr)[1];
+    for words in [
+        "2 in the validation half alone (caf\u{e9}, owl)",
+        "1 in the training half alone (cafe\u{301})",
+        "1 without an image (empty)",
+        "differ in Unicode form",
+        "2 images without training images of their class are not tested",
+    ] {
+        assert!(line.contains(words), "{words}: {line}");
+    }
+    let check = json(here, &["data", "check", "s"]);
+    assert_eq!(check["classes"]["tested"], serde_json::json!(["cat", "dog"]));
+}
+
+#[test]
+fn training_and_embedding_need_no_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    write(here, &["flat/1.png", "flat/2.png", "halves/train/1.png", "halves/train/2.png", "halves/val/3.png"]);
+    for data in ["flat", "halves"] {
+        let train = [&["train", "--data", data, "--force"], &TINY[..]].concat();
+        assert_eq!(json(here, &train)["steps"], 1, "{data}");
+        let embed = ["embed", "run/checkpoint.safetensors", data, "-o", "e.npy", "--force", "--random", "1"];
+        succeeds(here, &embed);
+    }
+    let eval = |data| ["eval", "run/checkpoint.safetensors", "--data", data];
+    refused(here, &eval("flat"), &["flat: expected a half that is held out", "bagssl data split"]);
+    refused(here, &eval("halves"), &["halves: expected a class for each image of the training half", "train/1.png"]);
+    let fit = ["fit", "run/checkpoint.safetensors", "--data", "halves", "-o", "c.safetensors"];
+    refused(here, &fit, &["halves: expected a class for each image"]);
+}

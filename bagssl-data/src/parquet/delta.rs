@@ -1,0 +1,137 @@
+//! Parquet's delta encodings: of whole numbers, of the lengths of byte arrays, and of byte arrays that begin alike.
+//!
+//! # Source
+//! Apache Parquet, `Encodings.md`: DELTA_BINARY_PACKED (5), DELTA_LENGTH_BYTE_ARRAY (6), DELTA_BYTE_ARRAY (7).
+
+use std::borrow::Cow;
+
+/// Whole numbers, at most `most`, and how many bytes they take.
+pub(super) fn numbers(bytes: &[u8], most: u64) -> Option<(Vec<i64>, usize)> {
+    let mut at = 0;
+    let (block, minis, count) = (varint(bytes, &mut at)?, varint(bytes, &mut at)?, varint(bytes, &mut at)?);
+    let mut value = zigzag(varint(bytes, &mut at)?);
+    if count > most || minis == 0 || !block.is_multiple_of(minis) || !(block / minis).is_multiple_of(32) || block == 0 {
+        return None;
+    }
+    let (minis, of_mini, count) = (usize::try_from(minis).ok()?, usize::try_from(block / minis).ok()?, count as usize);
+    let mut numbers = Vec::new();
+    if count > 0 {
+        numbers.push(value);
+    }
+    while numbers.len() < count {
+        let least = zigzag(varint(bytes, &mut at)?);
+        let widths = bytes.get(at..at.checked_add(minis)?)?;
+        at += minis;
+        for &width in widths {
+            if numbers.len() == count {
+                break;
+            }
+            let length = of_mini.checked_mul(usize::from(width))? / 8;
+            let packed = bytes.get(at..at.checked_add(length)?)?;
+            at += length;
+            if width > 64 {
+                return None;
+            }
+            for number in 0..of_mini.min(count - numbers.len()) {
+                let delta = bits(packed, number * usize::from(width), usize::from(width));
+                value = value.wrapping_add(least).wrapping_add(delta as i64);
+                numbers.push(value);
+            }
+        }
+    }
+    Some((numbers, at))
+}
+
+/// One of some byte arrays, whose lengths come first.
+pub(super) fn array(bytes: &[u8], place: u32, most: u64) -> Option<&[u8]> {
+    let (lengths, at) = numbers(bytes, most)?;
+    slice(&bytes[at..], &lengths, place as usize)
+}
+
+/// One of some byte arrays, of which each begins like the one before it: how many bytes are its, and what follows.
+pub(super) fn joined_array(bytes: &[u8], place: u32, most: u64) -> Option<Cow<'_, [u8]>> {
+    let (shared, at) = numbers(bytes, most)?;
+    let (lengths, length) = numbers(&bytes[at..], most)?;
+    let (rest, place) = (&bytes[at + length..], place as usize);
+    // Back to where nothing is taken from the array before.
+    let start = (0..=place).rev().find(|at| shared.get(*at) == Some(&0))?;
+    let mut array = Cow::Borrowed(slice(rest, &lengths, start)?);
+    for at in start + 1..=place {
+        let same = array.get(..usize::try_from(*shared.get(at)?).ok()?)?;
+        array = Cow::Owned([same, slice(rest, &lengths, at)?].concat());
+    }
+    Some(array)
+}
+
+/// One of some slices that lie one after the other.
+fn slice<'a>(bytes: &'a [u8], lengths: &[i64], place: usize) -> Option<&'a [u8]> {
+    let sum = |start: usize, length: &i64| start.checked_add(usize::try_from(*length).ok()?);
+    let start = lengths.get(..place)?.iter().try_fold(0, sum)?;
+    bytes.get(start..sum(start, lengths.get(place)?)?)
+}
+
+/// A number of at most 64 bits, the lowest first, inside the bytes.
+fn bits(bytes: &[u8], from: usize, bits: usize) -> u64 {
+    (0..bits).fold(0, |sum, bit| sum | u64::from(bytes[(from + bit) / 8] >> ((from + bit) % 8) & 1) << bit)
+}
+
+fn zigzag(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
+pub(super) fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The specification's second example: 7, 5, 3, 1, 2, 3, 4, 5. Deltas -2, -2, -2, 1, 1, 1, 1: the least is -2, what is left
+    /// 0, 0, 0, 3, 3, 3, 3 takes two bits. A block has 128 numbers in four parts of 32.
+    const EXAMPLE: &[u8] = &[0x80, 1, 4, 8, 14, 3, 2, 0, 0, 0, 0b1100_0000, 0b0011_1111, 0, 0, 0, 0, 0, 0];
+
+    #[test]
+    fn numbers_of_the_specification() {
+        assert_eq!(numbers(EXAMPLE, 8).unwrap(), (vec![7, 5, 3, 1, 2, 3, 4, 5], EXAMPLE.len()));
+        assert_eq!(numbers(EXAMPLE, 7), None, "more than there are rows");
+        assert_eq!(numbers(&[0x80, 1, 4, 1, 3], 1).unwrap(), (vec![-2], 5), "one number has no block");
+        assert_eq!(numbers(&[0x80, 1, 4, 0, 0], 9).unwrap(), (vec![], 5));
+        for length in 0..EXAMPLE.len() {
+            assert_eq!(numbers(&EXAMPLE[..length], 8), None, "{length} bytes");
+        }
+        for wrong in [&[0x80, 1, 0, 8, 14][..], &[0, 4, 8, 14], &[8, 1, 8, 14], &[0xff; 11]] {
+            assert_eq!(numbers(wrong, 8), None, "{wrong:?}");
+        }
+    }
+
+    /// `count` equal numbers: their block has the least delta 0 and no bits.
+    fn equal(count: u8, number: u8) -> Vec<u8> {
+        [&[0x80, 1, 4, count, number * 2][..], if count > 1 { &[0, 0, 0, 0, 0] } else { &[] }].concat()
+    }
+
+    #[test]
+    fn byte_arrays_by_hand() {
+        let arrays = [&equal(3, 2)[..], b"abcdef"].concat();
+        let of = |place| array(&arrays, place, 3);
+        assert_eq!([of(0), of(2), of(3)], [Some(&b"ab"[..]), Some(b"ef"), None]);
+        // "ab", then two more letters after its first one: "acd", "aef".
+        let shared: &[u8] = &[0x80, 1, 4, 3, 0, 0, 1, 0, 0, 0, 0b01, 0, 0, 0];
+        assert_eq!(numbers(shared, 3).unwrap().0, [0, 1, 1]);
+        let joined = [shared, &equal(3, 2), b"abcdef"].concat();
+        let of = |place| joined_array(&joined, place, 3).map(Cow::into_owned);
+        assert_eq!(
+            [of(0), of(1), of(2), of(3)],
+            [Some(b"ab".to_vec()), Some(b"acd".to_vec()), Some(b"aef".to_vec()), None]
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! What a reader passes over: counted by reason, with the first name of each, so that no sample vanishes in silence.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// Why something that lies in a data set is not one of its images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// An image by its name's ending, in a format that is not read: TIFF, HEIC and others.
+    UnreadFormat,
+    /// A file whose name has no image's ending.
+    NoImage,
+    /// An image or a folder whose name begins with a dot, or a folder that a system makes for itself.
+    Hidden,
+    /// An image in a half's folder itself, beside the folders of classes.
+    NoClass,
+    /// An image that lies in neither half.
+    Outside,
+    /// What lies under another name of a half, where one that comes first is there: `test/` beside `val/`.
+    OtherHalf,
+    /// A file of samples whose name says no half.
+    NoHalf,
+    /// A file of another layout than the one that is read: a .tar beside `train/` and `val/`.
+    OtherLayout,
+    /// A file of a sample that is neither its image nor its class.
+    Field,
+    /// A link to what is not there.
+    DeadLink,
+    /// Bytes after the last member of a tar that belong to none.
+    AfterEnd,
+}
+
+impl Reason {
+    /// What so many of it are called.
+    fn text(self, count: u64) -> &'static str {
+        let (one, many) = match self {
+            Reason::UnreadFormat => ("image in a format that is not read", "images in formats that are not read"),
+            Reason::NoImage => ("file that is no image by its ending", "files that are no images by their endings"),
+            Reason::Hidden => ("hidden image or folder", "hidden images or folders"),
+            Reason::NoClass => ("image in no folder of a class", "images in no folder of a class"),
+            Reason::Outside => ("image outside of the halves", "images outside of the halves"),
+            Reason::OtherHalf => {
+                ("image or file of a half that is not used", "images or files of a half that is not used")
+            }
+            Reason::NoHalf => ("file whose name says no half", "files whose names say no half"),
+            Reason::OtherLayout => ("file of another layout", "files of another layout"),
+            Reason::Field => ("other file of a sample", "other files of samples"),
+            Reason::DeadLink => ("link that leads nowhere", "links that lead nowhere"),
+            Reason::AfterEnd => ("byte after the end of a tar", "bytes after the end of a tar"),
+        };
+        if count == 1 { one } else { many }
+    }
+}
+
+/// What was passed over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PassedOver(BTreeMap<Reason, Tally>);
+
+/// How often, and what came first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tally {
+    count: u64,
+    first: String,
+    /// Whether there may be more than was counted.
+    is_open: bool,
+}
+
+impl PassedOver {
+    /// Whether it is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How much there is, of all reasons together; bytes after a tar's end count as one.
+    pub fn total(&self) -> u64 {
+        let count = |(reason, tally): (&Reason, &Tally)| if *reason == Reason::AfterEnd { 1 } else { tally.count };
+        self.0.iter().map(count).sum()
+    }
+
+    /// How much of one reason.
+    pub fn count(&self, reason: Reason) -> u64 {
+        self.0.get(&reason).map_or(0, |tally| tally.count)
+    }
+
+    pub(crate) fn add(&mut self, reason: Reason, name: impl Into<String>) {
+        self.add_many(reason, 1, name);
+    }
+
+    pub(crate) fn add_many(&mut self, reason: Reason, count: u64, name: impl Into<String>) {
+        if count > 0 {
+            let tally = self.0.entry(reason).or_insert_with(|| Tally { count: 0, first: name.into(), is_open: false });
+            tally.count += count;
+        }
+    }
+
+    /// Says that there may be more of a reason than was counted.
+    pub(crate) fn set_open(&mut self, reason: Reason) {
+        if let Some(tally) = self.0.get_mut(&reason) {
+            tally.is_open = true;
+        }
+    }
+
+    /// Adds what was passed over elsewhere.
+    pub fn join(&mut self, other: &Self) {
+        for (reason, Tally { count, first, is_open }) in &other.0 {
+            self.add_many(*reason, *count, first);
+            if *is_open {
+                self.set_open(*reason);
+            }
+        }
+    }
+}
+
+/// `3 hidden images or folders (train/cat/._0.jpg, ..); 1 link that leads nowhere (train/owl)`.
+impl fmt::Display for PassedOver {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (reason, Tally { count, first, is_open })) in self.0.iter().enumerate() {
+            let between = if place == 0 { "" } else { "; " };
+            let least = if *is_open { "at least " } else { "" };
+            let more = if *count == 1 || *reason == Reason::AfterEnd { "" } else { ", .." };
+            write!(out, "{between}{least}{count} {} ({first}{more})", reason.text(*count))?;
+        }
+        Ok(())
+    }
+}
+
+/// A list of reasons with their counts and first names.
+impl Serialize for PassedOver {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            reason: Reason,
+            count: u64,
+            first: &'a str,
+        }
+        serializer.collect_seq(self.0.iter().map(|(&reason, Tally { count, first, .. })| Line {
+            reason,
+            count: *count,
+            first,
+        }))
+    }
+}
+
+/// What a file is by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    Image,
+    /// What somebody may have taken for one.
+    Passed(Reason),
+    /// What a system keeps for itself.
+    Nothing,
+}
+
+/// What a file is by its name, which may have folders before it.
+pub(crate) fn named(name: &str) -> Named {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    let ending = file.rsplit_once('.').map_or(String::new(), |(_, ending)| ending.to_ascii_lowercase());
+    let is_hidden = name.split('/').any(is_hidden);
+    match ending.as_str() {
+        "jpg" | "jpeg" | "jpe" | "jfif" | "png" | "webp" | "bmp" | "gif" => {
+            if is_hidden {
+                Named::Passed(Reason::Hidden)
+            } else {
+                Named::Image
+            }
+        }
+        _ if is_hidden || matches!(file, "Thumbs.db" | "desktop.ini") => Named::Nothing,
+        "tif" | "tiff" | "heic" | "heif" | "avif" | "jxl" | "jp2" | "j2k" | "ppm" | "pgm" | "pbm" | "pnm" | "tga"
+        | "dds" | "exr" | "hdr" | "ico" | "psd" | "svg" | "dng" | "cr2" | "cr3" | "nef" | "arw" | "orf" | "rw2"
+        | "dcm" => Named::Passed(Reason::UnreadFormat),
+        _ => Named::Passed(Reason::NoImage),
+    }
+}
+
+/// Whether a file's name is that of an image that is read.
+pub(crate) fn is_image(name: &str) -> bool {
+    named(name) == Named::Image
+}
+
+/// Whether a name (of a file or a folder, without those above it) is not meant to be seen.
+pub(crate) fn is_hidden(name: &str) -> bool {
+    const OF_SYSTEMS: [&str; 7] =
+        ["__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"];
+    (name.starts_with('.') && !matches!(name, "." | "..")) || OF_SYSTEMS.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_what_files_are() {
+        for (name, expected) in [
+            ("a/b.JPG", Named::Image),
+            ("./b.jfif", Named::Image),
+            ("x 2.0 (clean).jpe", Named::Image),
+            ("a/c.tiff", Named::Passed(Reason::UnreadFormat)),
+            ("notes.txt", Named::Passed(Reason::NoImage)),
+            ("jpg", Named::Passed(Reason::NoImage)),
+            ("a/._b.jpg", Named::Passed(Reason::Hidden)),
+            ("@eaDir/b.jpg", Named::Passed(Reason::Hidden)),
+            (".DS_Store", Named::Nothing),
+            ("a/Thumbs.db", Named::Nothing),
+        ] {
+            assert_eq!(named(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_passed_over_is_told_in_a_line() {
+        let mut passed = PassedOver::default();
+        assert!(passed.is_empty() && passed.to_string().is_empty());
+        passed.add(Reason::Hidden, "b");
+        passed.add(Reason::Hidden, "c");
+        passed.add(Reason::UnreadFormat, "a.tif");
+        passed.add_many(Reason::AfterEnd, 512, "x.tar");
+        passed.add_many(Reason::Outside, 0, "nothing");
+        let mut both = PassedOver::default();
+        both.add(Reason::Hidden, "a");
+        both.join(&passed);
+        both.set_open(Reason::Hidden);
+        let expected = "1 image in a format that is not read (a.tif); at least 3 hidden images or folders (a, ..); \
+                        512 bytes after the end of a tar (x.tar)";
+        assert_eq!(both.to_string(), expected);
+        assert_eq!((both.total(), both.count(Reason::Hidden), both.count(Reason::Outside)), (5, 3, 0));
+        let json = serde_json::to_value(&passed).unwrap();
+        assert_eq!(json[1], serde_json::json!({"reason": "hidden", "count": 2, "first": "b"}));
+    }
+}

@@ -1,0 +1,81 @@
+//! What a file is that is no data set, by its first bytes, and what would help.
+
+/// How many bytes it takes.
+pub(crate) const LENGTH: u64 = 512;
+
+/// What a file is that begins so.
+pub(crate) fn what(start: &[u8]) -> Option<&'static str> {
+    let known: [(&[u8], &str); 19] = [
+        (b"\x1f\x8b", "a file compressed with gzip; gunzip makes a .tar of it, whose images are read in place"),
+        (b"BZh", "a file compressed with bzip2; bunzip2 makes a .tar of it, whose images are read in place"),
+        (b"\xfd7zXZ", "a file compressed with xz; unxz makes a .tar of it, whose images are read in place"),
+        (b"\x28\xb5\x2f\xfd", "a file compressed with zstd; unzstd makes a .tar of it, whose images are read in place"),
+        (b"PK\x03\x04", "a zip archive; unzip it and give its folder"),
+        (b"PK\x05\x06", "a zip archive that is empty"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it and give its folder"),
+        (b"Rar!", "a RAR archive; unpack it and give its folder"),
+        (b"\xff\xd8\xff", "an image (JPEG); the folder that it lies in can be given"),
+        (b"\x89PNG", "an image (PNG); the folder that it lies in can be given"),
+        (b"GIF8", "an image (GIF); the folder that it lies in can be given"),
+        (b"BM", "an image (BMP); the folder that it lies in can be given"),
+        (b"II*\0", "an image (TIFF), a format that is not read"),
+        (b"MM\0*", "an image (TIFF), a format that is not read"),
+        (b"\x89HDF", "an HDF5 file; write its images into folders, a folder for each class"),
+        (b"\x93NUMPY", "a NumPy array; write its images into folders, a folder for each class"),
+        (b"ARROW1", "an Arrow file; parquet is read"),
+        (b"\x80\x02", "a pickle; CIFAR's binary version is read, not its Python version"),
+        (b"%PDF", "a PDF"),
+    ];
+    let by_mark = known.into_iter().find(|(mark, _)| start.starts_with(mark)).map(|(_, what)| what);
+    by_mark.or_else(|| match start.get(8..12) {
+        _ if start.is_empty() => Some("an empty file"),
+        Some(b"WEBP") if start.starts_with(b"RIFF") => Some("an image (WebP); the folder that it lies in can be given"),
+        _ => text(start),
+    })
+}
+
+/// What a text is.
+fn text(start: &[u8]) -> Option<&'static str> {
+    let text = match std::str::from_utf8(start) {
+        Ok(text) => text,
+        // A letter may be cut in two at the end.
+        Err(error) if error.error_len().is_none() => std::str::from_utf8(&start[..error.valid_up_to()]).ok()?,
+        Err(_) => return None,
+    };
+    let begins = text.trim_start().to_ascii_lowercase();
+    Some(match () {
+        () if begins.starts_with("<!doctype html") || begins.starts_with("<html") => {
+            "an HTML page, as a failed download leaves; download it again"
+        }
+        () if begins.starts_with("version https://git-lfs") => "a Git LFS pointer; `git lfs pull` fetches the file",
+        () if begins.contains(|letter: char| letter.is_control() && !letter.is_whitespace()) => return None,
+        () if begins.starts_with(['{', '[']) => "a JSON text",
+        () => "a text; lists of images are train.txt and val.txt, and their folder is given",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_told_by_their_first_bytes() {
+        for (start, word) in [
+            (&b"\x1f\x8b\x08\0"[..], "gunzip"),
+            (b"PK\x03\x04rest", "unzip"),
+            (b"\n<!DOCTYPE html><p>", "HTML"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+            (b"RIFF\0\0\0\0WEBPVP8 ", "WebP"),
+            (b"\xff\xd8\xff\xe0", "JPEG"),
+            (b"a/b.jpg\tcat\n", "train.txt"),
+            (b"caf\xc3", "a text"),
+            (b"{\"a\":1}", "JSON"),
+            (b"", "an empty file"),
+        ] {
+            assert!(what(start).is_some_and(|what| what.contains(word)), "{word}: {:?}", what(start));
+        }
+        for start in [&b"\x01\x02\x03"[..], b"abc\0\0\0", b"\xfe\xff text"] {
+            assert_eq!(what(start), None, "{start:?}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Which layout a folder has, what is passed over in it, and what is said where it has none.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+use bagssl_data::Error;
+use bagssl_data::dataset::{Dataset, Format, Split};
+
+fn png(red: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let image = image::RgbImage::from_pixel(5, 3, image::Rgb([red, 20, 30]));
+    image.write_to(&mut Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
+    bytes
+}
+
+/// A folder with these files: images by their endings, else something else.
+fn folder(names: &[&str]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (number, name) in (1..).zip(names) {
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, if name.ends_with(".png") { png(number) } else { b"something else".to_vec() }).unwrap();
+    }
+    root
+}
+
+fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, *bytes).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+#[track_caller]
+fn refused<T>(result: Result<T, Error>, words: &[&str]) {
+    let Err(error) = result else { panic!("accepted") };
+    let text = error.to_string();
+    assert!(words.iter().all(|word| text.contains(word)) && !text.contains('\n'), "{text}");
+}
+
+fn open(root: &Path, split: Split) -> Dataset {
+    Dataset::open(root, split).unwrap()
+}
+
+#[test]
+fn all_that_is_passed_over_is_counted_by_reason() {
+    let root = folder(&[
+        "train/cat/1.png",
+        "train/cat/2.TIF",
+        "train/cat/._1.png",
+        "train/cat/.DS_Store",
+        "train/cat/notes.txt",
+        "train/.cache/3.png",
+        "train/@eaDir/1.png/thumb.png",
+        "train/loose.png",
+        "train/backup.tar",
+        "val/cat/4.png",
+        "test/cat/5.png",
+        "extra/deep/6.png",
+        "7.png",
+        "annotations-train.tar",
+        "readme.md",
+    ]);
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("nowhere", root.path().join("train/owl")).unwrap();
+    let train = open(root.path(), Split::Train);
+    assert_eq!(train.describe(), "ImageFolder, train/: 1 image of 1 class");
+    let passed = train.passed_over().to_string();
+    let expected = [
+        "1 image in a format that is not read (train/cat/2.TIF)",
+        "2 files that are no images by their endings (train/backup.tar, ..)",
+        "3 hidden images or folders (train/cat/._1.png, ..)",
+        "1 image in no folder of a class (train/loose.png)",
+        "2 images outside of the halves (7.png, ..)",
+        "1 image or file of a half that is not used (test/cat/5.png)",
+        "1 file of another layout (annotations-train.tar)",
+        #[cfg(unix)]
+        "1 link that leads nowhere (train/owl)",
+    ];
+    let parts: Vec<&str> = passed.split("; ").collect();
+    assert_eq!(parts, expected);
+    let validation = open(root.path(), Split::Validation);
+    assert_eq!(validation.passed_over().total(), 4, "what lies outside of both halves");
+    assert_eq!(train.passed_over_with(&validation), train.passed_over(), "counts once");
+}
+
+#[test]
+fn images_need_no_classes_to_be_learned_from() {
+    let root = folder(&["train/1.png", "train/2.png", "train/notes.txt", "val/3.png"]);
+    let train = open(root.path(), Split::Train);
+    assert_eq!(
+        (train.describe().as_str(), train.without_class()),
+        ("ImageFolder, train/: 2 images without classes", Some("train/1.png"))
+    );
+    assert_eq!((open(root.path(), Split::Validation).len(), train.decode(1).unwrap().rgb()[0]), (1, 2));
+
+    let root = folder(&["cat/1.png", "cat/deep/2.png", "dog/3.png", "backup.tar"]);
+    let all = open(root.path(), Split::Train);
+    assert_eq!((all.format(), Dataset::is_set(root.path())), (Format::WholeFolder, false));
+    assert_eq!((all.classes(), all.without_class()), (&["cat".into(), "dog".into()][..], None));
+    assert_eq!(all.passed_over().to_string(), "1 file that is no image by its ending (backup.tar)");
+    refused(
+        Dataset::open(root.path(), Split::Validation),
+        &["a half that is held out", "images without halves", "bagssl data split"],
+    );
+
+    let bytes = tar(&[("x/1.png", &png(1)), ("x/2.png", &png(2)), ("readme.txt", b"x")]);
+    let of = |split| Dataset::from_tar(bytes.clone(), Path::new("x.tar"), split);
+    let all = of(Split::Train).unwrap();
+    assert_eq!((all.format(), all.len(), all.decode(1).unwrap().rgb()[0]), (Format::WholeTar, 2, 2));
+    refused(of(Split::Validation), &["x.tar: expected a half that is held out"]);
+}
+
+#[test]
+fn names_with_dots_are_whole_keys_where_that_makes_samples() {
+    let image = png(1);
+    let of = |files: &[(&str, &[u8])]| Dataset::from_shard(tar(files), Path::new("s.tar"));
+    let named = |dataset: &Dataset| (0..dataset.len()).map(|image| dataset.name(image).to_string()).collect::<Vec<_>>();
+    let dotted = of(&[
+        ("a.png", &image),
+        ("a.cls", b"1"),
+        ("a.mask.png", &image),
+        ("a.json", b"{}"),
+        ("22.05.png", &image),
+        ("22.05.cls", b"2"),
+        ("22.06.png", &image),
+        ("22.06.cls", b"0"),
+        ("p/photo 2.0 (clean).PNG", &image),
+        ("p/photo 2.0 (clean).cls", b"2"),
+    ])
+    .unwrap();
+    let expected =
+        ["22.05.png", "22.06.png", "a.png", "p/photo 2.0 (clean).PNG"].map(|name| format!("shard.tar/{name}"));
+    assert_eq!(named(&dotted), expected);
+    assert_eq!([0, 1, 2, 3].map(|image| dotted.label(image)), [2, 0, 1, 2]);
+    assert_eq!(dotted.passed_over().to_string(), "2 other files of samples (a.json, ..)");
+    refused(
+        of(&[("a.png", &image), ("a.cls", b"1"), ("22.05.png", &image)]),
+        &["22.05.png: expected a .cls beside the image"],
+    );
+
+    let unlabelled =
+        of(&[("a.png", &image), ("a.txt", b"a caption"), ("a.seg.png", &image), ("2.1.png", &image)]).unwrap();
+    assert_eq!(named(&unlabelled), ["shard.tar/2.1.png", "shard.tar/a.png"]);
+    assert_eq!(unlabelled.describe(), "WebDataset: 2 images without classes");
+}
+
+#[test]
+fn shards_whose_names_say_no_half() {
+    let root = tempfile::tempdir().unwrap();
+    let image = png(1);
+    let write = |name: &str, files: &[(&str, &[u8])]| fs::write(root.path().join(name), tar(files)).unwrap();
+    write("a-000.tar", &[("0.png", &image)]);
+    write("a-001.tar", &[("1.png", &image)]);
+    assert_eq!(
+        open(root.path(), Split::Train).describe(),
+        "WebDataset, 2 files (a-000.tar to a-001.tar): 2 images without classes"
+    );
+    refused(Dataset::open(root.path(), Split::Validation), &["none with val, valid", "but a-000.tar to a-001.tar"]);
+    write("a-train.tar", &[("0.png", &image), ("0.cls", b"0")]);
+    let train = open(root.path(), Split::Train);
+    assert_eq!(train.describe(), "WebDataset, a-train.tar: 1 image of 1 class");
+    assert_eq!(train.passed_over().to_string(), "2 files whose names say no half (a-000.tar, ..)");
+    fs::create_dir(root.path().join("samples")).unwrap();
+    for name in ["b-train.tar.gz", "samples/1.png", "cover.png"] {
+        fs::write(root.path().join(name), &image).unwrap();
+    }
+    let expected = "2 images outside of the halves (cover.png, ..); 2 files whose names say no half (a-000.tar, ..); 1 file of \
+                    another layout (b-train.tar.gz)";
+    assert_eq!(open(root.path(), Split::Train).passed_over().to_string(), expected);
+    refused(
+        Dataset::open(&root.path().join("a-{000..001}.tar"), Split::Validation),
+        &["none with val", "give the folder"],
+    );
+    write("b-train.tar", &[("1.png", &image)]);
+    refused(
+        Dataset::open(root.path(), Split::Train),
+        &["expected a .cls for all images or for none", "a-train.tar/0.png", "b-train.tar/1.png"],
+    );
+}
+
+/// What is there is said, and the nearest thing that would work.
+#[test]
+fn folders_that_are_no_data_sets() {
+    let of = |names: &[&str], words: &[&str]| refused(Dataset::open(folder(names).path(), Split::Train), words);
+    of(
+        &["train/diesel/1.png", "boat/2.png", "car/3.png"],
+        &["train/ without the other half, beside boat/, car/ with images", "data split", "train alone"],
+    );
+    of(&["Train/cat/1.png", "Test/cat/2.png"], &["Train/ and Test/, which may be halves: call them train/ and val/"]);
+    of(&["train2017/1.png", "val2017/2.png"], &["train2017/ and val2017/, which may be halves"]);
+    of(&["train/cat/1.png", "dev/cat/2.png"], &["train/ and dev/, which may be a half: call it val/"]);
+    of(&["pets/train/cat/1.png", "pets/val/cat/2.png"], &["a folder that has one in it; give", "pets"]);
+    of(
+        &["train/cat/1.tif", "val/cat/2.tif"],
+        &["train/ and val/ without an image that is read", "2 images in formats that are not read"],
+    );
+    of(&["notes.txt"], &["a folder without any of these, but 1 file that is no image"]);
+    of(&["a/b/train/cat/1.png", "a/b/val/cat/2.png"], &["a/b/train/ and a/b/val/, which may be halves"]);
+    let of_tar = |names: &[&str], words: &[&str]| {
+        let image = png(1);
+        let files: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, &image[..])).collect();
+        refused(Dataset::from_tar(tar(&files), Path::new("x.tar"), Split::Train), words);
+    };
+    of_tar(
+        &["s/Train/1.png", "s/Test/2.png"],
+        &["x.tar: expected a .tar with train/ and val/", "s/Train/ and s/Test/"],
+    );
+    of_tar(&["s/train/diesel/1.png", "s/boat/2.png"], &["x.tar", "one half, beside s/boat/ with images"]);
+    let cover = [("s/cover.png", &png(1)[..]), ("s/train/cat/2.png", &png(2))];
+    let train = Dataset::from_tar(tar(&cover), Path::new("x.tar"), Split::Train).unwrap();
+    assert_eq!(train.passed_over().to_string(), "1 image outside of the halves (s/cover.png)");
+    let without_half = folder(&["train/cat/1.png"]);
+    refused(
+        Dataset::open(without_half.path(), Split::Validation),
+        &["no image under val/, valid/", "bagssl data split"],
+    );
+    // An empty folder of a half makes way for the next name.
+    fs::create_dir_all(without_half.path().join("val")).unwrap();
+    fs::create_dir_all(without_half.path().join("test/cat")).unwrap();
+    fs::write(without_half.path().join("test/cat/2.png"), png(2)).unwrap();
+    assert_eq!(open(without_half.path(), Split::Validation).describe(), "ImageFolder, test/: 1 image of 1 class");
+    let file = without_half.path().join("x.zip");
+    fs::write(&file, b"PK\x03\x04".repeat(200)).unwrap();
+    refused(Dataset::open(&file, Split::Train), &["a zip archive; unzip it"]);
+}
+
+#[test]
+fn lists_come_before_the_folders_of_halves_if_they_are_lists() {
+    let root = folder(&["train/cat/1.png", "train/cat/2.png", "val/cat/3.png"]);
+    let write = |name: &str, text: &str| fs::write(root.path().join(name), text).unwrap();
+    // As other programs write them.
+    write("train.txt", "cat/1 0\ncat/2 0\n");
+    write("val.txt", "cat/3 0\n");
+    let folders = open(root.path(), Split::Train);
+    assert_eq!((folders.format(), folders.len()), (Format::ImageFolder, 2));
+    assert_eq!(folders.passed_over().to_string(), "2 files of another layout (train.txt, ..)");
+    write("train.txt", "train/cat/2.png\tcat\n");
+    write("val.txt", "train/cat/1.png\tcat\nval/cat/3.png\tcat\n");
+    let validation = open(root.path(), Split::Validation);
+    assert_eq!(validation.describe(), "lists of image files, val.txt: 2 images of 1 class");
+    assert_eq!(Dataset::of_halves(root.path(), Split::Train).unwrap().len(), 2, "the folders are still there");
+    assert_eq!(Dataset::format_of_folder(root.path()).unwrap(), Format::ImageFolder);
+    write("val.txt", "train/cat/1.png\n");
+    write("train.txt", "val/cat/3.png\n");
+    assert_eq!(open(root.path(), Split::Train).name(0), "val/cat/3.png", "a path that is there is enough");
+}
