@@ -107,7 +107,14 @@ fn beside(path: &Path, own: &str, mut dataset: Dataset) -> Result<Dataset> {
 
 /// There is no half to hold out.
 fn no_halves(path: &Path) -> Error {
-    let got = format!("images without halves{}", Split::Validation.advice());
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let parent =
+        path.parent().filter(|parent| halves::half(name) == Some(name) && HalfFolders::find(parent).have_both());
+    let got = match parent {
+        Some(parent) if parent.as_os_str().is_empty() => "one half; give the folder that it lies in".into(),
+        Some(parent) => format!("one half; give {}", parent.display()),
+        None => format!("images without halves{}", Split::Validation.advice()),
+    };
     Error::Format {
         path: path.into(),
         expected: "a half that is held out: val/, validation/ or test/ beside train/",
