@@ -75,6 +75,8 @@ pub enum Weights<'a> {
 pub trait AnyTrainer {
     fn step(&self) -> u64;
 
+    fn skipped(&self) -> u64;
+
     /// # Errors
     /// As [`Trainer::run`](bagssl_train::trainer::Trainer::run).
     fn run(

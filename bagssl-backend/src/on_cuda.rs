@@ -3,9 +3,9 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use bagssl_train::backend::{Cuda, CudaDevice};
-use bagssl_train::cuda::{
-    Bf16, Cudnn, F32, FusedStep, Nccl, Plain, Precision as Numbers, Tf32, correct, memory, probe,
+use bagssl_core::model::Batching;
+use bagssl_cuda::{
+    Bf16, Cuda, CudaDevice, Cudnn, F32, FusedStep, Nccl, Plain, Precision as Numbers, Tf32, correct, memory, probe,
 };
 
 use crate::backend::Backend;
@@ -54,6 +54,8 @@ impl<P: Numbers> Target for OnCuda<P> {
     type Kernels = Cudnn<P>;
     type Training = Cudnn<P>;
 
+    /// 2,048 patches of 32x32. Two batches are queued while the host waits for a third.
+    const BATCHING: Batching = Batching { pixels: 1 << 21, in_flight: 3 };
     const MAP_VALUE_BYTES: u64 = if P::MAPS.is_some() { 2 } else { 4 };
 
     fn free_memory(devices: usize) -> Option<u64> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bagssl_core::batch::PatchSource;
 use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
 use bagssl_core::embed::{Embed, Tap};
-use bagssl_core::model::{Embedder, Kernels, Model};
+use bagssl_core::model::{Batching, Embedder, FoldedModel, Kernels, Model};
 use bagssl_core::observe::Observer;
 use bagssl_train::config::CheckedConfig;
 use bagssl_train::loss::Algebra;
@@ -31,6 +31,9 @@ pub(crate) trait Target: Debug + Send + Sync + 'static {
     type Kernels: Kernels<Self::Burn> + Debug + 'static;
     /// These with gradients.
     type Training: Kernels<Autodiff<Self::Burn>> + Algebra<Self::Burn> + Debug + 'static;
+
+    /// How much is embedded at a time: on a CPU 512 patches of 32x32.
+    const BATCHING: Batching = Batching { pixels: 1 << 19, in_flight: 1 };
 
     /// Bytes of a value of a feature map in training.
     const MAP_VALUE_BYTES: u64 = 4;
@@ -70,9 +73,6 @@ pub(crate) type DeviceOf<T> = <<T as Target>::Burn as BackendTypes>::Device;
 /// A trainer on a target.
 pub(crate) type TrainerOn<T> = Trainer<Autodiff<<T as Target>::Burn>, <T as Target>::Training>;
 
-/// Patches that a network looks at together.
-const ROWS: usize = 512;
-
 fn model<T: Target + ?Sized>(weights: Weights<'_>, seed: u64) -> Result<Model<T::Burn>> {
     let device = DeviceOf::<T>::default();
     match weights {
@@ -90,7 +90,7 @@ fn model<T: Target + ?Sized>(weights: Weights<'_>, seed: u64) -> Result<Model<T:
 
 fn embedder<T: Target + ?Sized>(weights: Weights<'_>, seed: u64) -> Result<Box<dyn Embed>> {
     let model = model::<T>(weights, seed)?;
-    Ok(Box::new(Embedder::<_, T::Kernels>::new(model, Default::default(), ROWS)))
+    Ok(Box::new(Embedder::<_, T::Kernels>::new(&model, Default::default(), T::BATCHING)))
 }
 
 fn trainer<T: Target + ?Sized>(
@@ -138,7 +138,12 @@ impl<T: Target> Backend for T {
         let dims = [batch, 3, size[0], size[1]];
         let values: Vec<f32> = (0..dims.iter().product()).map(|i| (i % 23) as f32 / 11.5 - 1.0).collect();
         let input = Tensor::from_data(TensorData::new(values, dims), &Default::default());
-        Ok(Box::new(InferenceOn::<T::Burn, T::Kernels> { model, input, last: None, kernels: PhantomData }))
+        Ok(Box::new(InferenceOn::<T::Burn, T::Kernels> {
+            model: FoldedModel::new(&model),
+            input,
+            last: None,
+            kernels: PhantomData,
+        }))
     }
 
     fn map_value_bytes(&self) -> u64 {
@@ -157,6 +162,10 @@ impl<T: Target> Backend for T {
 impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> AnyTrainer for Trainer<B, K> {
     fn step(&self) -> u64 {
         Trainer::step(self)
+    }
+
+    fn skipped(&self) -> u64 {
+        Trainer::skipped(self)
     }
 
     fn run(
@@ -204,7 +213,7 @@ impl<T: Target> Worker for WorkerOn<T> {
 
 /// A model and the batch that it looks at.
 struct InferenceOn<B: BurnBackend, K> {
-    model: Model<B>,
+    model: FoldedModel<B>,
     input: Tensor<B, 4>,
     /// What the last pass gave.
     last: Option<Tensor<B, 2>>,

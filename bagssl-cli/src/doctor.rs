@@ -52,13 +52,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// The parts of the check that one asks for.
 struct Check {
     #[cfg(feature = "cuda")]
-    parts: Vec<bagssl_train::cuda::correct::Part>,
+    parts: Vec<bagssl_cuda::correct::Part>,
 }
 
 #[cfg(feature = "cuda")]
 impl Check {
     fn of(args: &Args) -> Result<Self> {
-        let parts = bagssl_train::cuda::correct::parts(&args.only).map_err(|why| anyhow::anyhow!("--only: {why}"))?;
+        let parts = bagssl_cuda::correct::parts(&args.only).map_err(|why| anyhow::anyhow!("--only: {why}"))?;
         Ok(Check { parts })
     }
 
@@ -76,7 +76,7 @@ impl Check {
 
 #[cfg(feature = "cuda")]
 fn cuda(check: Option<Check>) -> Result<ExitCode> {
-    let report = bagssl_train::cuda::probe::probe();
+    let report = bagssl_cuda::probe::probe();
     say!("cuda     {}", if report.is_complete() { "complete" } else { "not complete" });
     for line in report.to_string().lines() {
         say!("         {line}");

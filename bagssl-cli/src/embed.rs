@@ -23,9 +23,9 @@ use crate::bag::BagArgs;
 use crate::files::{self, Output, write_together};
 use crate::memory::MIB;
 use crate::output::{field, say};
+use crate::progress::Progress;
 use crate::source::{self, BadImageArgs, ColumnArgs};
 use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
-use crate::work;
 
 /// Represent images by the mean of the embeddings of their patches
 ///
@@ -214,7 +214,7 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
     let mut source = |name: &str| checkpoint.stored(&format!("encoder.{name}")).map(Into::into);
     let encoder = Dense::new(spec.model.encoder(), &mut source, side as usize, options)?;
     let levels = Levels::new(spec.normalisation);
-    let bar = if args.json { indicatif::ProgressBar::hidden() } else { work::bar("embed", dataset.len()) };
+    let bar = Progress::images("embed", dataset.len(), args.json);
     let (mut all, mut skipped) = (Vec::with_capacity(dataset.len()), Vec::new());
     let policy = OnBadImage::from(args.bad.on_bad_image);
     for index in 0..dataset.len() {
@@ -250,7 +250,7 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
             reason: Reason::Complete,
         });
     }
-    bar.finish_and_clear();
+    bar.finish();
     Streamed::new(all, skipped)
 }
 

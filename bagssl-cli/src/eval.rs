@@ -20,9 +20,9 @@ use crate::files;
 use crate::groups::Groups;
 use crate::halves::Halves;
 use crate::output::say;
+use crate::progress::Progress;
 use crate::score::{self, Input, Measured, Protocol};
 use crate::source::{BadImageArgs, DataArgs};
-use crate::work;
 
 /// Say how good a checkpoint's representation is: nearest-neighbour and linear accuracy on held-out images
 ///
@@ -104,7 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let kept = args.features.of(&bytes, args.backend, args.cpu);
     let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &taps)?;
     let total = score::images_to_embed(&halves) as usize;
-    let bar = if args.json { indicatif::ProgressBar::hidden() } else { work::bar("embed", total) };
+    let bar = Progress::images("embed", total, args.json);
     let extraction = Extraction {
         network: &*network,
         plan: &checkpoint.spec().model,
@@ -114,7 +114,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         progress: &|images| bar.inc(images),
     };
     let measured = score::measure(&extraction, &halves, &taps);
-    bar.finish_and_clear();
+    bar.finish();
     let measured = measured?;
     if args.json {
         let spec = checkpoint.spec();

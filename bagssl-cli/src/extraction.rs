@@ -21,7 +21,7 @@ use crate::output::note;
 use crate::score::{Input, Protocol};
 use crate::source::tell_skipped;
 
-/// Images in a batch of bags.
+/// The fewest images in a batch of bags.
 pub(crate) const BATCH: usize = 16;
 
 /// Where features are kept.
@@ -98,7 +98,8 @@ impl Extraction<'_> {
         colour: Colour,
         taps: &[Tap],
     ) -> Result<Vec<Features>> {
-        let loader = bags(self.input, dataset, bag, colour, self.protocol)?;
+        let side = self.input.side as usize;
+        let loader = bags(self.input, dataset, bag, colour, self.protocol)?.with_rows(self.network.rows([side, side]));
         let mut before = 0;
         let mut hear = |done: usize| {
             (self.progress)(done.saturating_sub(before) as u64);

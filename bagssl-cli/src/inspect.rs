@@ -69,7 +69,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let dims = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
     let dims: Vec<_> = dims.iter().map(|&tap| format!("{} {}", tap.name(), spec.model.dim(tap))).collect();
     say!("features    {} (used: {})", dims.join(", "), spec.tap.name());
-    if let Some(training) = spec.training {
+    for change in &provenance.changes {
+        say!("changed     {} from {} to {} after step {}", change.setting, change.from, change.to, change.step);
+    }
+    if let Some(training) = &spec.training {
         say!("resumable   at step {}, epoch {}, batch {}", training.step, training.epoch, training.batch);
     }
     if args.tensors {

@@ -18,7 +18,10 @@ mod extraction;
 mod stream;
 mod picture;
 mod tiles;
+mod profile;
 mod provenance;
+mod progress;
+mod signals;
 mod work;
 
 mod watch;
@@ -42,6 +45,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use output::{NOT_DONE, tell};
+use signals::Stopped;
 
 /// Train encoders on bags of image patches, and represent images by the mean of their patch embeddings
 /// (BagSSL, arXiv:2206.08954).
@@ -81,7 +85,7 @@ enum Command {
 }
 
 /// Does what the command line says, and returns the program's exit code: 0 if it is done, 1 if something was found that should
-/// not be, 2 if it could not be done.
+/// not be, 2 if it could not be done, 128 and the signal's number if a signal has stopped a training.
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -109,6 +113,10 @@ pub fn run() -> ExitCode {
     match result {
         Ok(_) if output::lost_notes() => ExitCode::from(NOT_DONE),
         Ok(code) => code,
+        Err(error) if error.downcast_ref::<Stopped>().is_some() => {
+            tell!("{error:#}");
+            ExitCode::from(error.downcast_ref().map_or(NOT_DONE, Stopped::exit_code))
+        }
         Err(error) => {
             // One line: the causes are part of it, unless a message already ends with its cause.
             let mut line = error.to_string();

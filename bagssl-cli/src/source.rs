@@ -173,6 +173,13 @@ impl DataArgs {
         tell_passed_over(&others.iter().fold(first.passed_over(), |_, other| first.passed_over_with(other)));
     }
 
+    /// Where the images lie, whatever the folder that one is in.
+    pub(crate) fn place(&self) -> String {
+        let absolute =
+            |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
+        self.data.as_ref().map_or_else(|| self.name(), absolute)
+    }
+
     /// What the data set is called.
     pub(crate) fn name(&self) -> String {
         match &self.data {

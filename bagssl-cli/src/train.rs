@@ -3,10 +3,14 @@
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use bagssl_backend::{AnyTrainer, Backend, Worker};
+use bagssl_backend::{AnyTrainer, Backend, CpuOptions, Worker};
+use bagssl_core::batch::{BatchShape, PatchBatch, PatchSource};
+use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::embed::Tap;
 use bagssl_core::observe::Observer;
 use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::{Dataset, Split};
@@ -14,8 +18,8 @@ use bagssl_data::loader::{Loader, LoaderConfig};
 use bagssl_train::Error;
 use bagssl_train::config::CheckedConfig;
 use bagssl_train::memory::Estimate;
-use bagssl_train::progress::{Bar, Metrics};
-use bagssl_train::store::{FileStore, Nowhere};
+use bagssl_train::metrics::Metrics;
+use bagssl_train::store::{CHECKPOINT, CONFIG, Every, Found, Keeping, METRICS, Nowhere, RunFolder, STATES, States};
 use bagssl_train::tensorboard::TensorBoard;
 use bagssl_train::trainer::{Ended, RunInfo};
 
@@ -23,16 +27,20 @@ use crate::backend::Name;
 use crate::config::{ConfigArgs, RunConfig};
 use crate::files;
 use crate::memory;
-use crate::output::say;
+use crate::output::{note, one_line, say};
+use crate::profile::{Profile, Window};
+use crate::progress::Steps;
+use crate::signals::{Stopped, Waiting};
 use crate::source::{BadImageArgs, DataArgs, tell_skipped};
 use crate::watch::Watch;
 
 /// Train an encoder on a set of images
 ///
 /// Writes into the run's folder: config.toml (all settings), metrics.jsonl (a line for each step, and after
-/// each epoch the health of its projections: collapsed, suspect or healthy), state.safetensors (to
-/// resume from) and, at the end, checkpoint.safetensors. Called again with the same settings it goes on where it was
-/// stopped, with the same result as if it had not been.
+/// each epoch the health of its projections: collapsed, suspect or healthy), states (a file for each, to resume from) and, at the
+/// end, checkpoint.safetensors. Called again with the same settings it goes on from the last state, with the same result as if
+/// it had not been stopped. SIGINT (Ctrl-C), SIGTERM and SIGHUP end it after the step and a save, with exit code 130, 143 or
+/// 129; a second one ends it at once.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -44,9 +52,22 @@ pub(crate) struct Args {
     /// Folder of the run [default: runs/PRESET-seedN]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Begin anew in a folder that holds another run
+    /// Begin anew in a folder that holds another run, which is removed
     #[arg(long)]
     force: bool,
+    /// How often the state is saved: steps (500) or a time (90s, 10m, 2h)
+    #[arg(long, value_name = "STEPS|TIME", default_value = "10m")]
+    save_every: Every,
+    /// How many of the last states are kept; one that is damaged falls back to the one before
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    keep: u32,
+    /// Also save and keep the state after every Nth epoch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    milestones: Option<u32>,
+    /// Go on from the state of this step, or the `last` one. Learning rate, epochs and --on-not-finite may then be others than they
+    /// were, which is recorded; later states are removed
+    #[arg(long, value_name = "STEP|last", conflicts_with = "force")]
+    resume_from: Option<From>,
     /// Where the network runs
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
@@ -57,6 +78,9 @@ pub(crate) struct Args {
     /// Also write the figures of each step as an event file for TensorBoard (`tensorboard --logdir DIR`)
     #[arg(long)]
     tensorboard: bool,
+    /// Write a Chrome trace of some 50 steps to a file (for ui.perfetto.dev or chrome://tracing), and print where their time goes
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     /// Print the settings as TOML, and do nothing else
     #[arg(long)]
     print_config: bool,
@@ -76,7 +100,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .out
         .clone()
         .unwrap_or_else(|| PathBuf::from("runs").join(format!("{}-seed{}", config.name, config.train.seed)));
-    let observers: Vec<Box<dyn Observer>> = if args.json { vec![] } else { vec![Box::new(Bar::new("train"))] };
+    let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Steps::new("train", args.json))];
+    let profile = args.profile.as_deref().map(Profile::prepare).transpose()?;
+    if let Some(profile) = profile {
+        observers.push(Box::new(Window::new(profile, PROFILED)));
+    }
     let run = Training {
         config: &config,
         dataset: args.data.open(Split::Train)?,
@@ -84,30 +112,57 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         on_bad_image: args.bad.on_bad_image.into(),
         out: &out,
         force: args.force,
+        resume_from: args.resume_from,
+        keeping: Keeping { every: args.save_every, last: args.keep as usize, milestones: args.milestones },
+        place: args.data.place(),
         backend: args.backend,
         devices: args.devices,
         tensorboard: args.tensorboard,
     };
     let outcome = training(run, observers)?;
     let checkpoint = out.join(CHECKPOINT);
+    let profile = profile.map(Profile::finish).transpose()?;
     if args.json {
-        let Outcome { steps, resumed, seconds } = outcome;
-        let done = serde_json::json!({
-            "checkpoint": checkpoint, "steps": steps, "resumed_at_step": resumed, "seconds": seconds,
+        let Outcome { steps, skipped, resumed, seconds } = outcome;
+        let mut done = serde_json::json!({
+            "checkpoint": checkpoint, "steps": steps, "skipped": skipped, "resumed_at_step": resumed, "seconds": seconds,
         });
+        if let Some((_, profile)) = profile {
+            done["profile"] = profile;
+        }
         say!("{done}");
     } else {
+        if let Some((table, _)) = profile {
+            say!("{}", table.trim_end());
+        }
         say!("{} steps done, in {:.1} s; the model is {}", outcome.steps, outcome.seconds, checkpoint.display());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The file that a run leaves for use.
-pub(crate) const CHECKPOINT: &str = "checkpoint.safetensors";
-/// The file that a run is resumed from.
-pub(crate) const STATE: &str = "state.safetensors";
-/// The lines of a run's steps.
-pub(crate) const METRICS: &str = "metrics.jsonl";
+/// The most steps of a profile.
+const PROFILED: usize = 50;
+
+/// The state to go on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// The newest that is whole.
+    Last,
+    /// That after so many steps.
+    Step(u64),
+}
+
+impl FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("last", _) => Ok(From::Last),
+            (_, Ok(step)) => Ok(From::Step(step)),
+            _ => Err(format!("expected a step or last, got {text:?}")),
+        }
+    }
+}
 
 /// A run that is to be done.
 pub(crate) struct Training<'a> {
@@ -116,7 +171,13 @@ pub(crate) struct Training<'a> {
     pub(crate) threads: usize,
     pub(crate) on_bad_image: OnBadImage,
     pub(crate) out: &'a Path,
+    /// Whether a run that is there makes way.
     pub(crate) force: bool,
+    /// The state to go on from, if the last one with the same settings is not meant.
+    pub(crate) resume_from: Option<From>,
+    pub(crate) keeping: Keeping,
+    /// Where the images lie, for the record.
+    pub(crate) place: String,
     pub(crate) backend: Name,
     /// How many devices share each batch.
     pub(crate) devices: usize,
@@ -127,24 +188,31 @@ pub(crate) struct Training<'a> {
 /// How a run went.
 pub(crate) struct Outcome {
     pub(crate) steps: u64,
+    /// Those of the steps that changed nothing.
+    pub(crate) skipped: u64,
     pub(crate) resumed: u64,
     pub(crate) seconds: f64,
 }
 
 /// Begins or resumes a run, and brings it to its end.
-pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer>>) -> Result<Outcome> {
+pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -> Result<Outcome> {
     let started = std::time::Instant::now();
     let backend = run.backend.open()?;
     let checked = run.config.train.clone().check()?;
     run.check_devices()?;
     run.check_memory(&*backend, &checked)?;
     let loader = loader(run.config, run.dataset.clone(), run.threads, run.on_bad_image)?;
-    files::make_folder(run.out)?;
+    let folder = RunFolder::open(run.out)?;
+    if !folder.is_locked() {
+        note!("warning: {}: has no locks; nobody else may train there at the same time", run.out.display());
+    }
+    let mut states = States::new(folder.join(STATES), run.keeping);
+    let mut found = run.find(&folder, &states)?;
     let mut workers = if run.devices > 1 { backend.workers(run.devices)? } else { Vec::new() };
     let rest = workers.split_off(workers.len().min(1));
     // Held until the last worker has begun.
-    let state = run.state()?.map(Arc::new);
-    let begin = Begin { run: &run, checked: &checked };
+    let state = found.as_mut().map(|found| Arc::new(std::mem::take(&mut found.bytes)));
+    let begin = Begin { run: &run, checked: &checked, path: found.as_ref().map(|found| found.path.clone()) };
     let mut trainer = match workers.pop() {
         None => begin.alone(&*backend, state.as_deref())?,
         Some(first) => begin.shared(first, state.as_deref())?,
@@ -152,27 +220,43 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer>>) -> Res
     let rest: Vec<_> = rest.into_iter().map(|worker| (worker, state.clone())).collect();
     drop(state);
     let resumed = trainer.step();
-    files::write(&run.out.join("config.toml"), run.config.to_toml()?.as_bytes())?;
-    let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Metrics::create(&run.out.join(METRICS), resumed)?)];
+    match &found {
+        Some(found) => states.go_back_to(found)?,
+        None if run.force => folder.clear()?,
+        None => {}
+    }
+    files::write(&folder.join(CONFIG), run.config.to_toml()?.as_bytes())?;
+    let lost = Box::new(|text: &str| note!("warning: {text}"));
+    let waiting = Waiting::begin()?;
+    let mut observers: Vec<Box<dyn Observer + '_>> =
+        vec![Box::new(Metrics::create(&folder.join(METRICS), resumed, lost)?), Box::new(&waiting)];
     if run.tensorboard {
         observers.push(Box::new(TensorBoard::create(run.out, resumed)?));
     }
     observers.extend(others);
     let mut observers = Watch(observers);
-    let mut store = FileStore::new(run.out.join(STATE));
     let ended = match run.devices {
-        1 => trainer.run(&loader, &mut observers, &mut store).map_err(Into::into),
-        _ => together(&begin, &mut *trainer, rest, &loader, &mut observers, &mut store),
+        1 => trainer.run(&loader, &mut observers, &mut states).map_err(Into::into),
+        _ => together(&begin, &mut *trainer, rest, &loader, &mut observers, &mut states),
     };
-    let ended = ended.map_err(|error| with_names(error, &run.dataset))?;
-    if ended == Ended::Finished {
-        files::write(&run.out.join(CHECKPOINT), &trainer.checkpoint()?)?;
-    }
+    drop(observers);
     tell_skipped(&loader.skipped());
-    if ended == Ended::Stopped {
-        bail!("stopped at step {}; the same command goes on from there", trainer.step());
+    let (steps, skipped) = (trainer.step(), trainer.skipped());
+    let ended = ended.and_then(|ended| {
+        if ended == Ended::Finished {
+            let checkpoint = trainer.checkpoint()?;
+            check_use(&checkpoint, &loader)?;
+            files::write(&folder.join(CHECKPOINT), &checkpoint)?;
+        }
+        Ok(ended)
+    });
+    if ended.map_err(|error| run.advised(error, &states))? == Ended::Stopped {
+        return Err(Stopped { signal: waiting.caught(), step: steps }.into());
     }
-    Ok(Outcome { steps: trainer.step(), resumed, seconds: started.elapsed().as_secs_f64() })
+    if skipped > 0 {
+        note!("{skipped} of {steps} steps changed nothing, as their loss or their gradient was not finite");
+    }
+    Ok(Outcome { steps, skipped, resumed, seconds: started.elapsed().as_secs_f64() })
 }
 
 /// The loader of a run's batches.
@@ -201,20 +285,20 @@ pub(crate) fn loader(
 }
 
 /// A worker that has yet to begin, with what an earlier call saved.
-type Waiting = (Box<dyn Worker>, Option<Arc<Vec<u8>>>);
+type Unbegun = (Box<dyn Worker>, Option<Arc<Vec<u8>>>);
 
 /// Trains on several devices. `first` is the trainer of the first, on this thread, which alone is watched and saves.
 fn together(
     begin: &Begin<'_>,
     first: &mut dyn AnyTrainer,
-    rest: Vec<Waiting>,
+    rest: Vec<Unbegun>,
     loader: &Loader,
     observers: &mut dyn Observer,
-    store: &mut FileStore,
+    store: &mut States,
 ) -> Result<Ended> {
     let images = begin.checked.config().batch.images;
     std::thread::scope(|scope| {
-        let work = |(worker, state): Waiting| -> Result<Ended> {
+        let work = |(worker, state): Unbegun| -> Result<Ended> {
             let part = loader.part(worker.share(images)?);
             let mut trainer = begin.shared(worker, state.as_deref())?;
             drop(state);
@@ -240,6 +324,8 @@ fn together(
 struct Begin<'a> {
     run: &'a Training<'a>,
     checked: &'a CheckedConfig,
+    /// The file of that.
+    path: Option<PathBuf>,
 }
 
 impl Begin<'_> {
@@ -254,38 +340,51 @@ impl Begin<'_> {
     }
 
     fn info(&self) -> Result<RunInfo> {
-        let Training { config, dataset, backend, .. } = self.run;
+        let Training { config, dataset, backend, devices, place, .. } = self.run;
         Ok(RunInfo {
             preset: config.name.clone(),
             data: dataset.fingerprint(),
             settings: format!("{}{}", toml::to_string(&config.augment)?, backend.text()),
+            circumstances: vec![("devices".into(), devices.to_string()), ("data".into(), place.clone())],
+            may_change: self.run.resume_from.is_some(),
         })
     }
 
     /// The errors of a state with its file.
     fn told<T>(&self, result: bagssl_train::Result<T>, state: Option<&Vec<u8>>) -> Result<T> {
-        let path = self.run.out.join(STATE);
+        let path = self.path.clone().unwrap_or_default();
         result.map_err(|error| match error {
-            Error::OtherRun { .. } => Error::OtherRun { path }.into(),
+            Error::OtherRun { changed, .. } => Error::OtherRun { path, changed }.into(),
             other if state.is_some() => anyhow::Error::new(other).context(path.display().to_string()),
             other => other.into(),
         })
     }
 }
 
-/// An error with the names of the first images that it is about.
-fn with_names(error: anyhow::Error, dataset: &Dataset) -> anyhow::Error {
-    const SHOWN: usize = 3;
-    let names: Vec<&str> = match error.downcast_ref() {
-        Some(Error::NotFinite { images, .. }) => {
-            images.iter().take(SHOWN).map(|&image| dataset.name(image as usize)).collect()
+/// Refuses a model that makes values which are not finite of patches that it was trained on: weights can be finite and as good as
+/// infinite.
+fn check_use(checkpoint: &[u8], loader: &Loader) -> Result<()> {
+    /// Patches that are looked at, about.
+    const PATCHES: usize = 256;
+    let Some(Ok(batch)) = loader.epoch(0, 0).next() else { return Ok(()) };
+    let shape = batch.shape();
+    let images = (PATCHES / shape.patches).clamp(1, shape.images);
+    let (numbers, labels) = (batch.images()[..images].to_vec(), batch.labels()[..images].to_vec());
+    let values = batch.data()[..images * shape.patches * shape.patch_len()].to_vec();
+    let batch = PatchBatch::new(BatchShape { images, ..shape }, values, numbers, labels)?;
+    let taps = [Tap::Embedding, Tap::Projection];
+    let network =
+        bagssl_backend::ndarray(CpuOptions::default()).trained(&Checkpoint::from_bytes(checkpoint)?, &taps)?;
+    let rows = network.embed(&batch, &taps).map_err(anyhow::Error::from_boxed)?;
+    for (tap, rows) in taps.into_iter().zip(rows) {
+        if let Some(value) = rows.values.iter().find(|value| !value.is_finite()) {
+            bail!(
+                "the model is of no use: {}: expected finite values, got {value}; a lower --rate may help",
+                tap.name()
+            );
         }
-        _ => Vec::new(),
-    };
-    match names.is_empty() {
-        true => error,
-        false => anyhow::anyhow!("{error} ({}, ..); --on-not-finite skip goes on without such steps", names.join(", ")),
     }
+    Ok(())
 }
 
 impl Training<'_> {
@@ -319,9 +418,48 @@ impl Training<'_> {
         bail!("a step: expected at most the {free_mib} MiB of memory that are free, got about {needed} MiB; {advice}")
     }
 
+    /// An error with the names of the first images that it is about, and with what might help.
+    fn advised(&self, error: anyhow::Error, states: &States) -> anyhow::Error {
+        const SHOWN: usize = 3;
+        let names = match error.downcast_ref() {
+            Some(Error::NotFinite { images, .. }) => {
+                let names = images.iter().take(SHOWN).map(|&image| self.dataset.name(image as usize));
+                let names = names.collect::<Vec<_>>().join(", ");
+                if names.is_empty() { names } else { format!(" ({names}, ..)") }
+            }
+            Some(Error::Unusable { .. } | Error::NothingTrained { .. }) => String::new(),
+            _ => return error,
+        };
+        let saved = match states.newest() {
+            Ok(Some(found)) => format!("--resume-from last goes on from step {}, which is saved", found.step),
+            _ => "nothing was saved before".into(),
+        };
+        anyhow::anyhow!("{error}{names}; a lower --rate or --on-not-finite skip may help; {saved}")
+    }
+
     /// What an earlier call saved, if this one is to go on with it.
-    fn state(&self) -> Result<Option<Vec<u8>>> {
-        let path = self.out.join(STATE);
-        if self.force || !path.exists() { Ok(None) } else { files::read(&path).map(Some) }
+    fn find(&self, folder: &RunFolder, states: &States) -> Result<Option<Found>> {
+        if self.force {
+            return Ok(None);
+        }
+        let found = match self.resume_from {
+            Some(From::Step(step)) => Some(states.at(step)?),
+            Some(From::Last) | None => states.newest()?,
+        };
+        let Some(found) = found else {
+            let path = folder.join(STATES);
+            // What was left by a version of one state, or whose states were removed, is no folder to begin a run in.
+            let left = [CHECKPOINT, "state.safetensors"].into_iter().find(|name| folder.join(name).exists());
+            let expected = match left {
+                Some(left) => format!("the states of {left} beside it (--force begins anew)"),
+                None if self.resume_from.is_some() => "a state to go on from".into(),
+                None => return Ok(None),
+            };
+            return Err(Error::NoState { path, expected, got: "none".into() }.into());
+        };
+        for (path, why) in &found.damaged {
+            note!("warning: {}: {}; going on from step {}", path.display(), one_line(why), found.step);
+        }
+        Ok(Some(found))
     }
 }

@@ -1,16 +1,6 @@
-//! How long work is shown and run.
+//! On how many threads work runs.
 
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
-
-/// A bar over a known number of things.
-pub(crate) fn bar(label: &str, length: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} images, {eta} left");
-    let bar = ProgressBar::new(length as u64);
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_prefix(label.to_string());
-    bar
-}
 
 /// Runs work whose parallel parts take one thread: for jobs of which as many run as there are cores.
 pub(crate) fn on_one_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {

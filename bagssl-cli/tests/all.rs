@@ -6,6 +6,7 @@ mod data;
 mod formats;
 mod reading;
 mod program;
+mod runs;
 mod streams;
 mod devices;
 mod claims;

@@ -1,4 +1,4 @@
-//! The CUDA path on a CPU: the program with a stub of CUDA's libraries (`bagssl-train/tests/cuda-stub`), which computes what a
+//! The CUDA path on a CPU: the program with a stub of CUDA's libraries (`bagssl-cuda/tests/stub`), which computes what a
 //! GPU would and records each call. Skipped where there is no compiler for it.
 
 use std::fs;

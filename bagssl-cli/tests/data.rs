@@ -24,7 +24,7 @@ fn a_list_of_classes() {
 
     // It belongs to what a run depends on.
     let other = [&["train"], &tiny[..]].concat();
-    refused(here, &other, &["run/state.safetensors", "--force"]);
+    refused(here, &other, &["run/states/step-", "--force"]);
     for (text, words) in [
         ("02-whine\n", &["other.txt", "expected classes of the data set", "02-whine"][..]),
         ("02-wine\n02-wine\n", &["other.txt", "twice"]),

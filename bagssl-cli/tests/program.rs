@@ -16,10 +16,7 @@ fn train_evaluate_embed() {
     let train = ["train", "--out", "run", "--epochs", "1", "--images", "300", "--patches", "2", "--json"];
     let done = json(here, &train);
     assert_eq!((done["steps"].as_u64(), done["resumed_at_step"].as_u64()), (Some(3), Some(0)));
-    assert_eq!(
-        names(&here.join("run")),
-        ["checkpoint.safetensors", "config.toml", "metrics.jsonl", "state.safetensors"]
-    );
+    assert_eq!(names(&here.join("run")), ["checkpoint.safetensors", "config.toml", "lock", "metrics.jsonl", "states"]);
     let metrics = fs::read_to_string(here.join("run/metrics.jsonl")).unwrap();
     let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let events: Vec<&str> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
@@ -35,7 +32,7 @@ fn train_evaluate_embed() {
     assert_eq!(json(here, &same)["steps"].as_u64(), Some(3));
     assert!(names(&here.join("run")).iter().any(|name| name.starts_with("events.out.tfevents.")));
     let other = ["train", "--out", "run", "--epochs", "2", "--images", "300", "--patches", "2"];
-    refused(here, &other, &["run/state.safetensors", "--force"]);
+    refused(here, &other, &["run/states/step-", "--force"]);
     assert_eq!(fs::read(here.join("run/checkpoint.safetensors")).unwrap().len(), checkpoint.len());
 
     let model = "run/checkpoint.safetensors";

@@ -18,10 +18,12 @@ use crate::patch::{Filter, PatchSpec};
 pub mod digest;
 mod projector;
 mod stored;
+mod training;
 #[cfg(test)]
 mod tests;
 
 pub use stored::Stored;
+pub use training::{Change, Training};
 
 pub use crate::plan::NamedTensor;
 use crate::plan::{Kind, Parameter, Plan, Role};
@@ -138,20 +140,9 @@ pub struct Provenance {
     pub epochs: u32,
     /// Optimiser steps done.
     pub steps: u64,
-}
-
-/// Counters of a run that is not over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Training {
-    /// The epoch that comes next, or goes on.
-    pub epoch: u32,
-    /// Batches of that epoch that are done.
-    pub batch: u64,
-    /// Optimiser steps done.
-    pub step: u64,
-    /// A hash of all settings that the weights depend on.
-    pub config: u64,
+    /// Settings that were changed on the way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
 }
 
 /// All that is needed to use a model's weights.
@@ -174,7 +165,7 @@ pub struct Spec {
     pub views: Views,
     /// Where it comes from.
     pub provenance: Provenance,
-    /// The counters of a run that is not over.
+    /// Where the run stands, if it is not over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<Training>,
 }
@@ -314,17 +305,8 @@ impl<'a> Checkpoint<'a> {
 
     fn checked_values(&self, name: &str, role: Role) -> Result<Vec<f32>> {
         let values = self.values(name)?;
-        let refuse =
-            |expected, got: f32| Err(Error::Checkpoint(format!("tensor {name:?}: expected {expected}, got {got}")));
-        match values.iter().find(|value| !value.is_finite()) {
-            Some(&value) => return refuse("finite values", value),
-            None if role == Role::RunningVariance => {}
-            None => return Ok(values),
-        }
-        match values.iter().find(|value| **value < 0.0) {
-            Some(&value) => refuse("variances of at least 0", value),
-            None => Ok(values),
-        }
+        check_values(name, role, &values)?;
+        Ok(values)
     }
 
     /// The values of a tensor, in f32.
@@ -362,6 +344,22 @@ impl<'a> Checkpoint<'a> {
             Some(Stored::Int8 { .. }) => WeightType::Int8,
             _ => WeightType::F32,
         }
+    }
+}
+
+/// Refuses values of a tensor that nothing can be computed with: they have to be finite, running variances not negative.
+///
+/// # Errors
+/// [`Error::Checkpoint`] names the tensor and the first such value.
+pub fn check_values(name: &str, role: Role, values: &[f32]) -> Result<()> {
+    let refuse =
+        |expected, got: f32| Err(Error::Checkpoint(format!("tensor {name:?}: expected {expected}, got {got}")));
+    if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
+        return refuse("finite values", value);
+    }
+    match values.iter().find(|value| role == Role::RunningVariance && **value < 0.0) {
+        Some(&value) => refuse("variances of at least 0", value),
+        None => Ok(()),
     }
 }
 

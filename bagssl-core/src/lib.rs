@@ -70,5 +70,6 @@ pub mod cpu;
 pub mod model;
 
 pub mod observe;
+pub mod profile;
 
 pub use error::{Error, Result};

@@ -34,7 +34,7 @@ pub enum Event<'a> {
         epoch: u32,
         /// Steps done in all.
         step: u64,
-        /// The mean of its steps' figures (of those since the run was resumed, if that was within the epoch).
+        /// The mean of its steps' figures.
         figures: &'a [(&'static str, f64)],
     },
     /// What the network made of the last batch of an epoch, before the epoch's own event.
@@ -61,7 +61,23 @@ pub enum Event<'a> {
         /// Why it is not healthy, a sentence each.
         reasons: &'a [String],
     },
-    /// A checkpoint has been written.
+    /// A run goes on with another setting than before.
+    Changed {
+        /// Steps done before.
+        step: u64,
+        /// The setting's name.
+        setting: &'a str,
+        /// What it was.
+        from: &'a str,
+        /// What it is from now on.
+        to: &'a str,
+    },
+    /// A state is about to be saved: what was written down of the steps up to it has to last.
+    Saving {
+        /// Steps done.
+        step: u64,
+    },
+    /// A state has been saved.
     Saved {
         /// Steps done when it was taken.
         step: u64,
@@ -84,6 +100,12 @@ pub trait Observer {
     /// # Errors
     /// What the observer could not do, for instance write to a full disk; the run ends with it.
     fn observe(&mut self, event: &Event<'_>) -> core::result::Result<Verdict, crate::batch::SourceError>;
+}
+
+impl<O: Observer + ?Sized> Observer for &mut O {
+    fn observe(&mut self, event: &Event<'_>) -> core::result::Result<Verdict, crate::batch::SourceError> {
+        (**self).observe(event)
+    }
 }
 
 /// Several observers, asked in turn; one that says stop is enough.

@@ -108,6 +108,13 @@ impl BagLoader {
         self.patches
     }
 
+    /// The same with batches of more images, if so many patches take more.
+    #[must_use]
+    pub fn with_rows(mut self, rows: usize) -> Self {
+        self.config.batch = self.config.batch.max(rows / self.patches);
+        self
+    }
+
     /// Images in all.
     pub fn images(&self) -> usize {
         self.dataset.len()

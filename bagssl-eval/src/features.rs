@@ -7,7 +7,7 @@ pub use select::keep_common;
 use bagssl_core::aggregate::{RunningMean, pool};
 use bagssl_core::bag::Grid;
 use bagssl_core::batch::{PatchBatch, SourceError};
-use bagssl_core::embed::{Embed, Rows, Tap};
+use bagssl_core::embed::{Embed, InFlight, Rows, Tap};
 
 use crate::draw::Draw;
 use crate::error::{Error, Result, same_length};
@@ -67,15 +67,22 @@ pub fn extract(
     let empty = |&tap| Features { tap, values: Values::from(vec![]), shape, images: vec![], labels: vec![] };
     let mut all: Vec<Features> = taps.iter().map(empty).collect();
     let mut done = 0;
-    for batch in batches {
-        let batch = batch.map_err(Error::Source)?;
-        let rows = network.embed(&batch, taps).map_err(Error::Network)?;
+    let mut add = |(batch, rows): (PatchBatch, Vec<Rows>)| -> Result<()> {
         same_length("taps of a network", taps.len(), rows.len())?;
         for (features, rows) in all.iter_mut().zip(rows) {
             features.append(&batch, &rows)?;
         }
         done += batch.shape().images;
         progress(done);
+        Ok(())
+    };
+    let mut in_flight = InFlight::new(network);
+    for batch in batches {
+        let batch = batch.map_err(Error::Source)?;
+        in_flight.begin(batch.clone(), &batch, taps).map_err(Error::Network)?.map_or(Ok(()), &mut add)?;
+    }
+    while let Some(last) = in_flight.wait().map_err(Error::Network)? {
+        add(last)?;
     }
     if done == 0 { Err(Error::Empty("images to embed")) } else { Ok(all) }
 }

@@ -1,36 +1,70 @@
 //! Files that appear whole or not at all. `bagssl-train` has the like for its own errors: the only crate under both, the core,
 //! does no IO.
 
-use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
+use tempfile::NamedTempFile;
+
 use crate::error::{Error, Result};
 
-/// Writes a file beside its place, waits until it is on the disk, renames it over what is there, and syncs the folder so that
-/// the name lasts.
+/// Writes a file beside its place, under a name that no other has, waits until it is on the disk, renames it over what is there,
+/// and syncs the folder so that the name lasts. If that cannot be done nothing is left.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let beside = path.with_added_extension("partial");
-    // What a program that was killed has left goes; a link is not followed.
-    let _ = fs::remove_file(&beside);
     let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&beside)?;
+        let mut file = begin(path)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
         sync_folder(path)
     };
-    write().map_err(|source| {
-        // What is left of a file that could not be written is of no use; that it stays is no worse.
-        let _ = fs::remove_file(&beside);
-        Error::Write { path: path.into(), source }
-    })
+    write().map_err(|source| Error::Write { path: path.into(), source: plain(source) })
+}
+
+/// Removes what a program that was killed has begun in a folder where nobody else writes.
+pub(crate) fn remove_partial(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(PARTIAL) && entry.file_type()?.is_file() {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// How the names of files end that have been begun.
+const PARTIAL: &str = ".partial";
+
+/// What the system says, without the name that it was said of, which `tempfile` puts behind it.
+fn plain(error: io::Error) -> io::Error {
+    match error.to_string().rsplit_once(" at path ") {
+        Some((said, _)) => io::Error::new(error.kind(), said.to_string()),
+        None => error,
+    }
+}
+
+/// A new file `.{name}.{letters}.partial`, with the rights of any new file.
+fn begin(path: &Path) -> io::Result<NamedTempFile> {
+    // Of a long name a part, so that the whole is not longer than a name may be.
+    const LONGEST: usize = 40;
+    let name: String = path.file_name().unwrap_or_default().to_string_lossy().chars().take(LONGEST).collect();
+    let prefix = format!(".{name}.");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(PARTIAL);
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder_of(path))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(unix)]
 fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    fs::File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all())
+    std::fs::File::open(folder_of(path)).and_then(|folder| folder.sync_all())
 }
 
 /// Elsewhere a folder cannot be opened.
@@ -42,31 +76,21 @@ fn sync_folder(_: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_file_is_replaced_and_nothing_is_left_beside_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         for bytes in [b"one".as_slice(), b"three"] {
-            // What a program that was killed has left.
-            fs::write(folder.path().join("state.partial"), "half of it, and longer").unwrap();
             write_whole(&path, bytes).unwrap();
             assert_eq!(fs::read(&path).unwrap(), bytes);
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         }
         let error = write_whole(&folder.path().join("no/state"), b"").unwrap_err().to_string();
-        assert!(error.contains("no/state:"), "{error}");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_link_in_the_way_is_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, other) = (folder.path().join("state"), folder.path().join("other"));
-        fs::write(&other, b"other").unwrap();
-        std::os::unix::fs::symlink(&other, folder.path().join("state.partial")).unwrap();
-        write_whole(&path, b"one").unwrap();
-        assert_eq!((fs::read(&path).unwrap(), fs::read(&other).unwrap()), (b"one".to_vec(), b"other".to_vec()));
-        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        assert!(error.contains("no/state:") && error.matches("no/").count() == 1, "{error}");
+        fs::write(folder.path().join(".state.abcdef.partial"), "half of it").unwrap();
+        remove_partial(folder.path()).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

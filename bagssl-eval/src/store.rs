@@ -3,10 +3,12 @@
 //!
 //! For each tap a folder has `TAP.npy`, `[image, patch, dim]`, `TAP.images.npy`, `[image, 2]` (each image's index in its data
 //! set, and its class), and `TAP.json`, which says what they are features of and how far they have come. Python reads
-//! the arrays by `numpy.load("embedding.npy", mmap_mode="r")`. Nothing may write into files that are complete: they
+//! the arrays by `numpy.load("embedding.npy", mmap_mode="r")`. Each call reads them once to see that they have not changed since
+//! they were written (`TAP.json` has digests of their blocks of 16 MiB, and of itself). Nothing may write into files that are complete: they
 //! are mapped into the memory of whatever evaluates them. What is computed from them, such as means, goes to files
 //! without a name in the same folder, so that it has to be one that can be written to.
 
+mod digest;
 pub mod npy;
 mod writer;
 
@@ -14,10 +16,11 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use bagssl_core::batch::{PatchBatch, SourceError};
-use bagssl_core::embed::{Embed, Tap};
+use bagssl_core::embed::{Embed, InFlight, Rows, Tap};
 
 use crate::error::{Error, Result, same_length};
 use crate::features::Features;
+use crate::files::remove_partial;
 use writer::Writer;
 
 /// A folder of features.
@@ -37,7 +40,7 @@ impl Store<'_> {
     ///
     /// # Errors
     /// Those of [`extract`](crate::features::extract): what was done before is kept, and gone on with by the next call.
-    /// [`Error::File`] if the folder holds features of something else, taps of different images, or arrays without their state;
+    /// [`Error::File`] if the folder holds features of something else or damaged ones, taps of different images, or arrays without their state;
     /// [`Error::Setting`] if batches are out of order, [`Error::Write`] if a file cannot be read or written.
     pub fn extract<B>(
         &self,
@@ -51,17 +54,23 @@ impl Store<'_> {
     {
         std::fs::create_dir_all(self.folder).map_err(|source| failed(self.folder, source))?;
         let _lock = self.lock()?;
-        let mut missing = Vec::new();
+        remove_partial(self.folder).map_err(|source| failed(self.folder, source))?;
+        let (mut complete, mut missing): (Vec<Writer>, Vec<Writer>) = Default::default();
         for &tap in taps {
-            let writer = Writer::open(self, tap)?;
-            if !writer.is_complete() && missing.iter().all(|other: &Writer| other.tap() != tap) {
-                missing.push(writer);
+            if complete.iter().chain(&missing).all(|writer| writer.tap() != tap) {
+                let writer = Writer::open(self, tap)?;
+                if writer.is_complete() { complete.push(writer) } else { missing.push(writer) }
             }
         }
         if !missing.is_empty() {
             fill(&mut missing, network, batches, progress)?;
+            complete.append(&mut missing);
         }
-        let features = taps.iter().map(|&tap| Writer::open(self, tap)?.features()).collect::<Result<Vec<_>>>()?;
+        let mut of = |&tap: &Tap| {
+            let writer = complete.iter_mut().find(|writer| writer.tap() == tap);
+            writer.expect("each tap has been opened").features()
+        };
+        let features = taps.iter().map(&mut of).collect::<Result<Vec<_>>>()?;
         let Some(first) = features.first() else { return Ok(features) };
         if let Some(other) = features.iter().find(|other| other.images() != first.images()) {
             let part = self.folder.join(other.tap().name()).display().to_string();
@@ -100,16 +109,16 @@ fn fill<B>(
 where
     B: Iterator<Item = core::result::Result<PatchBatch, SourceError>>,
 {
-    let mut next = writers.iter().map(Writer::next).min().unwrap_or(0);
-    let done = |writers: &[Writer]| writers.iter().map(Writer::images).min().unwrap_or(0);
+    let next = writers.iter().map(Writer::next).min().unwrap_or(0);
     progress(done(writers));
-    for batch in batches(next) {
-        if let Err(error) = add(writers, network, batch, &mut next) {
-            // The first error is the one to tell; what could not be saved is extracted again.
-            let _ = writers.iter_mut().try_for_each(|writer| writer.save(false));
-            return Err(error);
-        }
-        progress(done(writers));
+    let mut extraction = Extraction { writers, in_flight: InFlight::new(network), next };
+    let extracted = batches(next).try_for_each(|batch| extraction.begin(batch, progress));
+    // What is on its way comes, also where the batches have ended early.
+    let finished = extraction.finish(progress);
+    if let Err(error) = extracted.and(finished) {
+        // The first error is the one to tell; what could not be saved is extracted again.
+        let _ = writers.iter_mut().try_for_each(|writer| writer.save(false));
+        return Err(error);
     }
     if done(writers) == 0 {
         return Err(Error::Empty("images to embed"));
@@ -117,29 +126,63 @@ where
     writers.iter_mut().try_for_each(|writer| writer.save(true))
 }
 
-/// Adds a batch to the files that lack it.
-fn add(
-    writers: &mut [Writer],
-    network: &dyn Embed,
-    batch: core::result::Result<PatchBatch, SourceError>,
-    next: &mut usize,
-) -> Result<()> {
-    let batch = batch.map_err(Error::Source)?;
-    let [first, last] = follows(&batch, *next)?;
-    let mut lacking: Vec<&mut Writer> = writers.iter_mut().filter(|writer| writer.next() <= last).collect();
-    // An earlier extraction may have ended within this batch.
-    lacking.iter_mut().try_for_each(|writer| writer.back_to(first))?;
-    let taps: Vec<Tap> = lacking.iter().map(|writer| writer.tap()).collect();
-    if !taps.is_empty() {
-        let rows = network.embed(&batch, &taps).map_err(Error::Network)?;
+/// Images that all files have.
+fn done(writers: &[Writer]) -> usize {
+    writers.iter().map(Writer::images).min().unwrap_or(0)
+}
+
+/// Batches on their way to the files that lack them.
+struct Extraction<'a> {
+    writers: &'a mut [Writer],
+    in_flight: InFlight<'a, (PatchBatch, Vec<Tap>)>,
+    next: usize,
+}
+
+impl Extraction<'_> {
+    fn begin(
+        &mut self,
+        batch: core::result::Result<PatchBatch, SourceError>,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        let batch = batch.map_err(Error::Source)?;
+        let [first, last] = follows(&batch, self.next)?;
+        let mut taps = Vec::new();
+        for writer in self.writers.iter_mut().filter(|writer| writer.next() <= last) {
+            // An earlier extraction may have ended within this batch.
+            writer.back_to(first)?;
+            taps.push(writer.tap());
+        }
+        if !taps.is_empty() {
+            let of = (batch.clone(), taps.clone());
+            if let Some(oldest) = self.in_flight.begin(of, &batch, &taps).map_err(Error::Network)? {
+                self.add(oldest, progress)?;
+            }
+        }
+        self.next = last + 1;
+        Ok(())
+    }
+
+    fn finish(&mut self, progress: &mut dyn FnMut(usize)) -> Result<()> {
+        while let Some(oldest) = self.in_flight.wait().map_err(Error::Network)? {
+            self.add(oldest, progress)?;
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        ((batch, taps), rows): ((PatchBatch, Vec<Tap>), Vec<Rows>),
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<()> {
         same_length("taps of a network", taps.len(), rows.len())?;
+        let mut lacking: Vec<_> = self.writers.iter_mut().filter(|writer| taps.contains(&writer.tap())).collect();
         for (writer, rows) in lacking.iter().zip(&rows) {
             writer.check(&batch, rows)?;
         }
         lacking.iter_mut().zip(&rows).try_for_each(|(writer, rows)| writer.append(&batch, rows))?;
+        progress(done(self.writers));
+        Ok(())
     }
-    *next = last + 1;
-    Ok(())
 }
 
 /// The first and the last image of a batch whose images come one after the other, from `next` on.

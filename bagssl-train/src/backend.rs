@@ -8,11 +8,3 @@ pub type NdArray = burn_ndarray::NdArray<f32>;
 #[cfg(feature = "candle")]
 #[allow(deprecated, reason = "Burn 0.21 is the last release with it, and this workspace is pinned to that")]
 pub type Candle = burn_candle::Candle<f32, i64>;
-
-/// NVIDIA's GPUs.
-#[cfg(feature = "cuda")]
-pub type Cuda = burn_cuda::Cuda<f32, i32>;
-
-/// One of these GPUs, by its number.
-#[cfg(feature = "cuda")]
-pub use burn_cuda::CudaDevice;

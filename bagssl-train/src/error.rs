@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bagssl_core::batch::{BatchShape, SourceError};
+use bagssl_core::checkpoint::Change;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -56,11 +57,45 @@ pub enum Error {
         /// How many came.
         got: u64,
     },
-    /// A file does not fit the run that is to be resumed.
-    #[error("{path}: expected a run with the same settings, got one with others; start anew with --force")]
+    /// A state is not one of the run that is to be resumed.
+    #[error("{}: {}", .path.display(), other_run(.changed))]
     OtherRun {
         /// The file.
         path: PathBuf,
+        /// The settings that are others, if it is known which: those that may be changed on purpose.
+        changed: Vec<Change>,
+    },
+    /// There is no state to resume from, though there was a run.
+    #[error("{path}: expected {expected}, got {got}")]
+    NoState {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What should be there.
+        expected: String,
+        /// What is.
+        got: String,
+    },
+    /// Somebody else writes to the run's folder.
+    #[error("{path}: expected nobody else to train there, got {holder}")]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// Who it is.
+        holder: String,
+    },
+    /// The model or its optimiser has a value that nothing can be computed with.
+    #[error("after step {step} the model is of no use: {error}")]
+    Unusable {
+        /// Steps done.
+        step: u64,
+        /// Which tensor has which value.
+        error: bagssl_core::Error,
+    },
+    /// All steps so far have changed nothing.
+    #[error("nothing was trained: all {steps} steps so far changed nothing, as their loss or gradient was not finite")]
+    NothingTrained {
+        /// Steps done.
+        steps: u64,
     },
     /// A file cannot be read or written.
     #[error("{path}: {error}")]
@@ -90,6 +125,21 @@ impl Error {
 
 /// The result of a function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
+
+fn other_run(changed: &[Change]) -> String {
+    let list = |value: fn(&Change) -> &String| {
+        let settings = changed.iter().map(|change| format!("{} {}", change.setting, value(change)));
+        settings.collect::<Vec<_>>().join(", ")
+    };
+    match changed {
+        [] => "expected a run with the same settings, got one with others; begin anew with --force".into(),
+        _ => format!(
+            "expected the run's settings ({}), got others ({}); go on with them by --resume-from, or begin anew with --force",
+            list(|change| &change.from),
+            list(|change| &change.to)
+        ),
+    }
+}
 
 fn at_step(step: Option<u64>, images: &[u32]) -> String {
     let mut text = step.map_or_else(String::new, |step| format!(" at step {step}"));

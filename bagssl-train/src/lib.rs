@@ -1,8 +1,8 @@
 //! Training of BagSSL encoders.
 //!
 //! In the order in which a step uses them: the [`loss`] of the projections of a batch, the [`optimiser`] with its
-//! learning rate's [`schedule`], the [`trainer`] whose loop they run in ([`workers`] share its batches), the [`store`] that its state is saved to, and the
-//! [`progress`] that is shown and written down. A [`config`] holds the settings of a run, [`memory`] estimates what it takes; [`preset`] has recipes by name;
+//! learning rate's [`schedule`], the [`trainer`] whose loop they run in ([`workers`] share its batches), the [`store`] that its states are saved to, and the
+//! [`metrics`] that are written down. A [`config`] holds the settings of a run, [`memory`] estimates what it takes; [`preset`] has recipes by name;
 //! [`backend`] names the devices it may run on.
 //!
 //! ```
@@ -41,9 +41,7 @@ pub mod workers;
 pub mod trainer;
 pub mod store;
 pub mod tensorboard;
-pub mod progress;
+pub mod metrics;
 pub mod backend;
-#[cfg(feature = "cuda")]
-pub mod cuda;
 
 pub use error::{Error, Result};

@@ -77,7 +77,10 @@ impl<B: AutodiffBackend, K: Kernels<B>> Figures<B, K> {
     /// # Errors
     /// [`Error::Kernels`] if work that was queued has failed, [`Error::NotFinite`] with the images that it comes from.
     pub(crate) fn read(self, parameters: &[String]) -> Result<(Vec<(&'static str, f64)>, bool)> {
-        let values = self.reading.wait();
+        let values = {
+            let _span = bagssl_core::profile::span("wait for figures");
+            self.reading.wait()
+        };
         // What went wrong first says more than that there is nothing to read.
         K::check().map_err(Error::Kernels)?;
         let values = values.map_err(Error::Kernels)?;

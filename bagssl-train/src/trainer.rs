@@ -1,16 +1,20 @@
 //! The training loop.
 
+mod saving;
+mod state;
+mod telling;
+
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use bagssl_core::batch::{BatchShape, PatchBatch, PatchSource};
-use bagssl_core::checkpoint::{Checkpoint, FORMAT_VERSION, OPTIMISER_PREFIX, Provenance, Spec, Training, to_bytes};
-use bagssl_core::embed::Rows;
-use bagssl_core::model::{BatchStatistics, Kernels, Model, ModelGradients};
+use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceError};
+use bagssl_core::checkpoint::Change;
+use bagssl_core::model::{BatchStatistics, Kernels, Model, ModelGradients, Trained};
 use bagssl_core::observe::{Event, Observer, Verdict};
+use bagssl_core::profile::span;
 use burn::module::{AutodiffModule, Module};
 use burn::tensor::Tensor;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::AutodiffBackend;
 
 use crate::config::{CheckedConfig, OnNotFinite};
 use crate::error::{Error, Result};
@@ -20,9 +24,10 @@ use crate::readout::{Figures, Readout};
 use crate::schedule::StepSchedule;
 use crate::store::Store;
 use crate::workers::{Exchange, Rank, with_exchange};
+use telling::{Means, Telling};
 
 /// What a run is called in its checkpoints.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RunInfo {
     /// The name of the preset or config.
     pub preset: String,
@@ -30,6 +35,10 @@ pub struct RunInfo {
     pub data: String,
     /// Everything else that the weights depend on, as text: with the config it decides whether a run may be resumed.
     pub settings: String,
+    /// What may be otherwise when the run is resumed, such as where the images lie, by name. It is recorded.
+    pub circumstances: Vec<(String, String)>,
+    /// Whether a run may be resumed with another learning rate, other epochs, or another way with steps that are not finite.
+    pub may_change: bool,
 }
 
 /// A model in training: what one step after the other changes.
@@ -41,6 +50,15 @@ pub struct Trainer<B: AutodiffBackend, K> {
     model: Model<B>,
     optimiser: Optimiser<B::InnerBackend>,
     step: u64,
+    /// Steps that changed nothing.
+    skipped: u64,
+    /// Of the steps of the epoch that is not over.
+    means: Means,
+    /// The step of the last state that was saved or resumed from.
+    saved: Option<u64>,
+    /// What was changed when the run was resumed, all of it and what nobody has heard of.
+    changes: Vec<Change>,
+    untold: Vec<Change>,
     /// The last batch on the device, if its source keeps it and may give it again.
     kept: Option<(PatchBatch, Vec<Part<B>>)>,
     exchange: Option<Arc<dyn Exchange<B::InnerBackend>>>,
@@ -66,30 +84,23 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
     pub fn new(config: CheckedConfig, info: RunInfo, device: B::Device) -> Result<Self> {
         let model = Model::init(config.plan(), config.config().seed, &device);
         let optimiser = Optimiser::new(config.config().optimiser)?;
-        let (exchange, stop, kernels) = (None, false, PhantomData);
-        Ok(Trainer { config, info, device, model, optimiser, step: 0, kept: None, exchange, stop, kernels })
-    }
-
-    /// The state that a run's [`Store`] was given.
-    ///
-    /// # Errors
-    /// [`Error::Core`] if the bytes are not such a state, [`Error::OtherRun`] (with an empty path) if it is one of a run
-    /// with other settings.
-    pub fn resume(config: CheckedConfig, info: RunInfo, device: B::Device, bytes: &[u8]) -> Result<Self> {
-        let checkpoint = Checkpoint::from_bytes(bytes)?;
-        let mut trainer = Trainer::new(config, info, device)?;
-        let same = |training: Training| training.config == trainer.settings_hash();
-        let training = checkpoint.spec().training.filter(|&training| same(training));
-        let training = training.ok_or_else(|| Error::OtherRun { path: Default::default() })?;
-        trainer.model = Model::load(&checkpoint, &trainer.device)?;
-        let names = checkpoint.names().into_iter().filter(|name| name.starts_with(OPTIMISER_PREFIX));
-        let tensors = names
-            .map(|name| Ok((name.to_string(), checkpoint.values(name)?)))
-            .collect::<bagssl_core::Result<Vec<_>>>()?;
-        let parameters = trainer.config.plan().parameters();
-        trainer.optimiser.restore(training.step, &parameters, tensors, &trainer.device)?;
-        trainer.step = training.step;
-        Ok(trainer)
+        Ok(Trainer {
+            config,
+            info,
+            device,
+            model,
+            optimiser,
+            step: 0,
+            skipped: 0,
+            means: Means::default(),
+            saved: None,
+            changes: Vec::new(),
+            untold: Vec::new(),
+            kept: None,
+            exchange: None,
+            stop: false,
+            kernels: PhantomData,
+        })
     }
 
     /// Lets `together` make the optimiser's steps.
@@ -120,6 +131,11 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         self.step
     }
 
+    /// Steps of these that changed nothing, because their loss or their gradient was not finite.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
     /// The model.
     pub fn model(&self) -> &Model<B> {
         &self.model
@@ -130,15 +146,17 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         self.model.valid()
     }
 
-    /// Trains to the end of the schedule, or until the observer says stop. The state is saved after each epoch, and
-    /// before the return (by the first of several workers). Where work is queued ([`Kernels::QUEUED`]) the observer hears of a step when the next one is under
-    /// way, and that one is then done as well.
+    /// Trains to the end of the schedule, or until the observer says stop. The state is saved where the store wants it
+    /// ([`Store::is_due`]), before the return, and before an error if it can still be (by the first of several workers). Where
+    /// work is queued ([`Kernels::QUEUED`]) the observer hears of a step when the next one is under way, and that one is then
+    /// done as well.
     ///
     /// # Errors
     /// [`Error::Source`], [`Error::Observer`], [`Error::Kernels`] or [`Error::File`] as they arise; [`Error::NotFinite`] with
-    /// its step if the loss or a gradient is no number (unless the config says to skip such steps); [`Error::Batch`] or
-    /// [`Error::Batches`] if a batch is not of the promised shape, or there are
-    /// not as many of them.
+    /// its step if the loss or a gradient is no number (unless the config says to skip such steps); [`Error::Unusable`] if
+    /// that is so of what would be saved; [`Error::NothingTrained`] if an epoch has ended and all steps were skipped;
+    /// [`Error::Batch`] or [`Error::Batches`] if a batch is not of the promised shape, or there are not as many of them;
+    /// [`Error::Setting`] if more epochs are done than the config has.
     pub fn run(
         &mut self,
         source: &dyn PatchSource,
@@ -156,19 +174,33 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             }
         }
         let schedule = self.config.config().schedule.check(per_epoch)?;
+        if self.step > schedule.steps() {
+            let expected = format!("at least the {} that have begun", self.step.div_ceil(per_epoch));
+            let got = self.config.config().schedule.epochs.to_string();
+            return Err(Error::Setting { name: "schedule.epochs", expected, got });
+        }
+        for Change { step, setting, from, to } in std::mem::take(&mut self.untold) {
+            let event = Event::Changed { step, setting: &setting, from: &from, to: &to };
+            observer.observe(&event).map_err(Error::Observer)?;
+        }
         while self.step < schedule.steps() {
-            let verdict = self.epoch(source, observer, schedule, per_epoch)?;
-            if self.exchange.as_ref().is_none_or(|exchange| exchange.rank().number == 0) {
-                store.save(&self.state(per_epoch)?)?;
-            }
-            let saved = observer.observe(&Event::Saved { step: self.step }).map_err(Error::Observer)?;
-            let stops = saved == Verdict::Stop;
-            // The other workers have yet to hear of it.
-            self.stop |= stops && self.exchange.is_some();
-            if (verdict == Verdict::Stop || stops && self.exchange.is_none()) && self.step < schedule.steps() {
+            let verdict = match self.epoch(source, observer, store, schedule, per_epoch) {
+                Ok(verdict) => verdict,
+                Err(error) => {
+                    self.save_before(&error, observer, store, per_epoch);
+                    return Err(error);
+                }
+            };
+            let is_last = verdict == Verdict::Stop || self.step == schedule.steps();
+            let saved = match is_last || store.is_due(self.position(per_epoch)) {
+                true => self.save(observer, store, per_epoch)?,
+                false => Verdict::Continue,
+            };
+            if (verdict == Verdict::Stop || saved == Verdict::Stop) && self.step < schedule.steps() {
                 return Ok(Ended::Stopped);
             }
         }
+        self.check_trained()?;
         Ok(Ended::Finished)
     }
 
@@ -177,18 +209,51 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         &mut self,
         source: &dyn PatchSource,
         observer: &mut dyn Observer,
+        store: &mut dyn Store,
         schedule: StepSchedule,
         per_epoch: u64,
     ) -> Result<Verdict> {
-        let (epoch, first) = ((self.step / per_epoch) as u32, (self.step % per_epoch) as usize);
+        let number = (self.step / per_epoch) as u32;
+        let telling = Telling { observer, epoch: number, schedule, rate: self.config.config().optimiser.rate() };
         let parameters = self.config.plan().parameters().into_iter().filter(|parameter| parameter.role.is_trained());
-        let parameters: Vec<String> = parameters.map(|parameter| parameter.name).collect();
+        let parameters = parameters.map(|parameter| parameter.name).collect();
+        let mut epoch = Epoch { telling, parameters, waiting: None, projections: None };
+        let stepped = self.steps(source, store, &mut epoch, per_epoch);
+        if matches!(stepped, Err(Error::NotFinite { .. })) {
+            return stepped;
+        }
+        // What is still queued was before any other error, and may be its cause.
+        let heard = epoch.waiting.take().map_or(Ok(Verdict::Continue), |last| self.heard(&mut epoch, last));
+        let verdict = either(heard?, stepped?);
+        let (expected, got) = (per_epoch, self.step - u64::from(number) * per_epoch);
+        if got < expected && verdict == Verdict::Stop {
+            return Ok(Verdict::Stop);
+        }
+        if got != expected {
+            return Err(Error::Batches { expected, got });
+        }
+        let Epoch { mut telling, projections, .. } = epoch;
+        let seen = match projections {
+            Some(projections) => telling.projections(self.step, projections)?,
+            None => Verdict::Continue,
+        };
+        let told = telling.epoch(self.step, &self.means)?;
+        self.means = Means::default();
+        self.check_trained()?;
+        Ok(either(verdict, either(seen, told)))
+    }
+
+    /// The steps of an epoch that are left, up to one after which somebody says stop.
+    fn steps(
+        &mut self,
+        source: &dyn PatchSource,
+        store: &mut dyn Store,
+        epoch: &mut Epoch<'_, B, K>,
+        per_epoch: u64,
+    ) -> Result<Verdict> {
         let skips = self.config.config().on_not_finite == OnNotFinite::Skip;
-        let rate = self.config.config().optimiser.rate();
-        let mut telling = Telling { observer, epoch, schedule, rate, sums: Vec::new(), count: 0.0 };
-        let (mut verdict, mut waiting) = (Verdict::Continue, None::<Figures<B, K>>);
-        let mut last_projections = None;
-        for batch in source.epoch(epoch, first) {
+        let schedule = epoch.telling.schedule;
+        for batch in awaited(source.epoch(epoch.telling.epoch, (self.step % per_epoch) as usize)) {
             let batch = batch.map_err(Error::Source)?;
             if let Some(exchange) = &self.exchange {
                 // Within a step nothing waits for a worker that has ended before it.
@@ -196,63 +261,68 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             }
             let pass = self.checked_pass(batch, source)?;
             let projections = pass.readout.projections();
-            if K::QUEUED && !skips {
+            let verdict = if K::QUEUED && !skips {
                 // The device goes on with this step while the one before is waited for.
                 self.update(pass.gradients, pass.statistics, schedule);
-                last_projections = Some(projections);
-                if let Some(before) = waiting.replace(pass.readout.begin()) {
-                    verdict = self.told(&mut telling, before.step(), before.read(&parameters)?)?;
-                }
+                epoch.projections = Some(projections);
+                let before = epoch.waiting.replace(Waiting::Figures(pass.readout.begin()));
+                before.map_or(Ok(Verdict::Continue), |before| self.heard(epoch, before))?
             } else {
                 let figures = pass.readout.begin();
                 let step = figures.step();
-                verdict = match figures.read(&parameters) {
+                match figures.read(&epoch.parameters) {
                     Err(Error::NotFinite { what, images, .. }) if skips => {
-                        self.step += 1;
-                        telling.skipped(step, &what, &images)?
+                        (self.step, self.skipped) = (self.step + 1, self.skipped + 1);
+                        let told = epoch.telling.skipped(step, &what, &images)?;
+                        self.for_all(told)
                     }
                     read => {
                         let read = read?;
-                        last_projections = Some(projections);
+                        epoch.projections = Some(projections);
                         self.update(pass.gradients, pass.statistics, schedule);
-                        self.told(&mut telling, step, read)?
+                        self.told(&mut epoch.telling, step, read)?
                     }
-                };
+                }
+            };
+            let saved = self.save_within(epoch, store, per_epoch)?;
+            if either(verdict, saved) == Verdict::Stop {
+                return Ok(Verdict::Stop);
             }
-            if verdict == Verdict::Stop {
-                break;
+        }
+        Ok(Verdict::Continue)
+    }
+
+    /// Tells the observer of a step that was queued, if it has not heard of it yet.
+    fn heard(&mut self, epoch: &mut Epoch<'_, B, K>, waiting: Waiting<B, K>) -> Result<Verdict> {
+        match waiting {
+            Waiting::Figures(figures) => {
+                let step = figures.step();
+                self.told(&mut epoch.telling, step, figures.read(&epoch.parameters)?)
             }
+            Waiting::Told(verdict) => Ok(verdict),
         }
-        if let Some(last) = waiting {
-            let last = self.told(&mut telling, last.step(), last.read(&parameters)?)?;
-            verdict = if last == Verdict::Stop { last } else { verdict };
-        }
-        if verdict == Verdict::Stop {
-            return Ok(Verdict::Stop);
-        }
-        let (expected, got) = (per_epoch, self.step - u64::from(epoch) * per_epoch);
-        if got != expected {
-            return Err(Error::Batches { expected, got });
-        }
-        let seen = match last_projections {
-            Some(projections) => telling.projections(self.step, projections)?,
-            None => Verdict::Continue,
-        };
-        let verdict = telling.epoch(self.step)?;
-        Ok(if seen == Verdict::Stop { seen } else { verdict })
     }
 
     /// Tells the observer of a step. Workers stop when all know that one of them wants to.
     fn told(&mut self, telling: &mut Telling<'_>, step: u64, (figures, all_stop): Read) -> Result<Verdict> {
-        let own = telling.step(step, figures)?;
+        let told = telling.step(step, figures, &mut self.means)?;
+        let own = self.for_all(told);
         if self.exchange.is_none() {
             return Ok(own);
         }
-        self.stop |= own == Verdict::Stop;
         if all_stop {
             self.stop = false;
         }
         Ok(if all_stop { Verdict::Stop } else { Verdict::Continue })
+    }
+
+    /// What an observer says, if this worker is alone. Otherwise the others have yet to hear that it wants to stop.
+    fn for_all(&mut self, verdict: Verdict) -> Verdict {
+        if self.exchange.is_none() {
+            return verdict;
+        }
+        self.stop |= verdict == Verdict::Stop;
+        Verdict::Continue
     }
 
     /// The loss and the gradients of a batch.
@@ -276,6 +346,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             return parts.clone();
         }
         let kept = batch.is_shared().then(|| batch.clone());
+        let _span = span("batch to the device");
         let parts = parts::<B, K>(batch, self.config.config().batch.together(), &self.device);
         self.kept = kept.map(|batch| (batch, parts.clone()));
         parts
@@ -283,6 +354,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
 
     /// The optimiser's step.
     fn update(&mut self, gradients: ModelGradients<B>, statistics: [BatchStatistics<B>; 2], schedule: StepSchedule) {
+        let _span = span("optimiser");
         let factor = schedule.factor(self.step);
         self.optimiser.begin_step();
         let optimiser = &mut self.optimiser;
@@ -291,24 +363,37 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         self.step += 1;
     }
 
+    fn forward(&self, patches: Tensor<B, 4>) -> Trained<B> {
+        let _span = span("forward");
+        self.model.forward_train::<K>(patches)
+    }
+
+    fn backward(&self, objective: Tensor<B, 1>) -> ModelGradients<B> {
+        let _span = span("backward");
+        self.model.gradients(&objective.backward())
+    }
+
     /// All patches at once.
     fn whole(&self, patches: Part<B>, images: Vec<u32>) -> Result<Pass<B, K>> {
-        let output = self.model.forward_train::<K>(patches.tensor);
+        let output = self.forward(patches.tensor);
         let [_, dim] = output.projection.dims();
         let projections = output.projection.reshape([patches.images, patches.patches, dim]);
-        let value = self.config.loss().value::<B, K>(projections.clone())?;
-        let gradients = self.model.gradients(&value.objective.clone().backward());
+        let value = {
+            let _span = span("loss");
+            self.config.loss().value::<B, K>(projections.clone())?
+        };
+        let gradients = self.backward(value.objective.clone());
         self.finished(images, value, projections.inner(), gradients, output.statistics)
     }
 
     /// All patches at once, of this worker's images: the loss is that of all workers' projections.
     fn shared(&self, patches: Part<B>, images: Vec<u32>) -> Result<Pass<B, K>> {
-        let output = self.model.forward_train::<K>(patches.tensor);
+        let output = self.forward(patches.tensor);
         let [_, dim] = output.projection.dims();
         let projections = output.projection.reshape([patches.images, patches.patches, dim]);
         let (value, gradient) = self.loss(projections.clone().inner())?;
         let objective = (projections.clone() * Tensor::from_inner(gradient)).sum();
-        let gradients = self.model.gradients(&objective.backward());
+        let gradients = self.backward(objective);
         self.finished(images, value, projections.inner(), gradients, output.statistics)
     }
 
@@ -323,6 +408,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
                 (number * images, all.reshape([count * images, patches, dim]))
             }
         };
+        let _span = span("loss");
         let all = Tensor::<B, 3>::from_inner(all).require_grad();
         let value = self.config.loss().value::<B, K>(all.clone())?;
         let gradient = all.grad(&value.objective.clone().backward()).expect("the loss depends on all of them");
@@ -344,6 +430,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         // Without gradients nothing is kept; a graph that is merely dropped stays until the next backward pass.
         let frozen = self.model.clone().no_grad();
         for part in parts {
+            let _span = span("forward, without gradients");
             let output = frozen.forward_train::<K>(part.tensor.clone());
             let [_, dim] = output.projection.dims();
             projections.push(output.projection.reshape([part.images, part.patches, dim]).inner());
@@ -358,9 +445,9 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         for part in parts {
             let share = gradient.clone().narrow(1, first, part.patches);
             first += part.patches;
-            let projection = self.model.forward_train::<K>(part.tensor.clone()).projection;
+            let projection = self.forward(part.tensor.clone()).projection;
             let share = Tensor::from_inner(share.reshape(projection.shape()));
-            let gradients = self.model.gradients(&(projection * share).sum().backward());
+            let gradients = self.backward((projection * share).sum());
             sum = Some(match sum {
                 Some(sum) => sum.plus(gradients),
                 None => gradients,
@@ -380,6 +467,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         gradients: ModelGradients<B>,
         statistics: [BatchStatistics<B>; 2],
     ) -> Result<Pass<B, K>> {
+        let _span = span("figures");
         let mut stops = Tensor::<B::InnerBackend, 1>::full([1], f32::from(self.stop), &projections.device());
         let gradients = match &self.exchange {
             None => gradients,
@@ -394,57 +482,6 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         let readout = Readout::new(self.step + 1, images, value, projections, squares, stops);
         Ok(Pass { gradients, statistics, readout })
     }
-
-    /// A hash of all that the weights depend on.
-    fn settings_hash(&self) -> u64 {
-        let config = toml::to_string(self.config.config()).expect("a config is plain data");
-        fnv1a(&[&config, &self.info.data, &self.info.settings])
-    }
-
-    /// The model as a checkpoint when the schedule is through: what is needed to use it, and no more.
-    ///
-    /// # Errors
-    /// [`Error::Core`] if it cannot be written as one, [`Error::Kernels`] if what the kernels had queued has failed.
-    pub fn checkpoint(&self) -> Result<Vec<u8>> {
-        let tensors = self.model.tensors();
-        K::check().map_err(Error::Kernels)?;
-        Ok(to_bytes(&self.spec(self.config.config().schedule.epochs, None), &tensors)?)
-    }
-
-    /// The checkpoint with all that a resumed run needs.
-    fn state(&self, per_epoch: u64) -> Result<Vec<u8>> {
-        let training = Training {
-            epoch: (self.step / per_epoch) as u32,
-            batch: self.step % per_epoch,
-            step: self.step,
-            config: self.settings_hash(),
-        };
-        let tensors = [self.model.tensors(), self.optimiser.tensors()].concat();
-        K::check().map_err(Error::Kernels)?;
-        Ok(to_bytes(&self.spec(training.epoch, Some(training)), &tensors)?)
-    }
-
-    fn spec(&self, epochs_done: u32, training: Option<Training>) -> Spec {
-        let config = self.config.config();
-        Spec {
-            format_version: FORMAT_VERSION,
-            model: self.config.plan().clone(),
-            patch: config.patch,
-            filter: config.filter,
-            normalisation: config.normalisation,
-            tap: config.model.tap,
-            views: config.views,
-            provenance: Provenance {
-                created_by: format!("bagssl {}", env!("CARGO_PKG_VERSION")),
-                preset: self.info.preset.clone(),
-                data: self.info.data.clone(),
-                seed: config.seed,
-                epochs: epochs_done,
-                steps: self.step,
-            },
-            training,
-        }
-    }
 }
 
 /// The figures of a step, and whether a worker wants to stop.
@@ -457,48 +494,36 @@ struct Pass<B: AutodiffBackend, K> {
     readout: Readout<B, K>,
 }
 
-/// What the observer of an epoch is told.
-struct Telling<'a> {
-    observer: &'a mut dyn Observer,
-    epoch: u32,
-    schedule: StepSchedule,
-    rate: f64,
-    sums: Vec<(&'static str, f64)>,
-    count: f64,
+/// An epoch under way.
+struct Epoch<'a, B: AutodiffBackend, K> {
+    telling: Telling<'a>,
+    /// The names of those that are trained.
+    parameters: Vec<String>,
+    /// The last step that was queued.
+    waiting: Option<Waiting<B, K>>,
+    /// What the last batch was projected to.
+    projections: Option<Tensor<B::InnerBackend, 3>>,
 }
 
-impl Telling<'_> {
-    fn step(&mut self, step: u64, mut figures: Vec<(&'static str, f64)>) -> Result<Verdict> {
-        figures.push(("rate", self.rate * self.schedule.factor(step - 1)));
-        if self.sums.is_empty() {
-            self.sums = figures.iter().map(|&(name, _)| (name, 0.0)).collect();
-        }
-        self.sums.iter_mut().zip(&figures).for_each(|(sum, (_, value))| sum.1 += value);
-        self.count += 1.0;
-        self.tell(&Event::Step { step, steps: self.schedule.steps(), epoch: self.epoch, figures: &figures })
-    }
+/// A step that was queued.
+enum Waiting<B, K> {
+    /// Nobody has heard of it.
+    Figures(Figures<B, K>),
+    /// What the observer has said to it.
+    Told(Verdict),
+}
 
-    fn skipped(&mut self, step: u64, what: &str, images: &[u32]) -> Result<Verdict> {
-        self.tell(&Event::Skipped { step, what, images })
-    }
+/// One who says stop is enough.
+fn either(one: Verdict, other: Verdict) -> Verdict {
+    if one == Verdict::Stop { one } else { other }
+}
 
-    /// What the last batch was projected to, `[image, patch, dim]`.
-    fn projections<B: Backend>(&mut self, step: u64, projections: Tensor<B, 3>) -> Result<Verdict> {
-        let [_, patches, dim] = projections.dims();
-        let values = projections.into_data().convert::<f32>().into_vec().expect("converted to f32");
-        self.tell(&Event::Projections { epoch: self.epoch, step, rows: &Rows { values, dim }, patches })
-    }
-
-    /// The epoch's end, with the means of the figures of its steps.
-    fn epoch(mut self, step: u64) -> Result<Verdict> {
-        let count = f64::max(self.count, 1.0);
-        let means: Vec<_> = self.sums.iter().map(|&(name, sum)| (name, sum / count)).collect();
-        self.tell(&Event::Epoch { epoch: self.epoch, step, figures: &means })
-    }
-
-    fn tell(&mut self, event: &Event<'_>) -> Result<Verdict> {
-        self.observer.observe(event).map_err(Error::Observer)
-    }
+/// Batches, with the time that they are waited for.
+fn awaited(mut batches: Batches<'_>) -> impl Iterator<Item = std::result::Result<PatchBatch, SourceError>> {
+    std::iter::from_fn(move || {
+        let _span = span("wait for a batch");
+        batches.next()
+    })
 }
 
 /// Some patches of every image of a batch.
@@ -526,10 +551,4 @@ fn parts<B: AutodiffBackend, K: Kernels<B>>(batch: PatchBatch, together: usize, 
         rows.copied().collect()
     };
     (0..shape.patches / together).map(|number| part(first(number))).collect()
-}
-
-/// A hash of texts that is the same with every compiler (FNV-1a, Fowler, Noll, Vo).
-fn fnv1a(texts: &[&str]) -> u64 {
-    let bytes = texts.iter().flat_map(|text| text.bytes().chain([0xff]));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -7,6 +7,6 @@ mod algebra;
 mod losses;
 mod optimisers;
 mod training;
+mod kills;
 mod threads;
 mod workers;
-mod cuda_kernels;

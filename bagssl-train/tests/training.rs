@@ -11,7 +11,7 @@ use bagssl_train::config::{CheckedConfig, OnNotFinite, TrainConfig};
 use bagssl_train::loss::Algebra;
 use bagssl_train::optimiser::OptimiserConfig;
 use bagssl_train::preset::{PRESETS, preset};
-use bagssl_train::store::{Nowhere, Store};
+use bagssl_train::store::{Nowhere, Position, Store};
 use bagssl_train::trainer::{Ended, RunInfo, Trainer};
 use bagssl_train::workers::Synchronised;
 use bagssl_train::{Error, Result};
@@ -20,10 +20,12 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 /// What `bagssl-backend` has compiled.
-type Run = Trainer<Autodiff<NdArray>, Differentiable<Synchronised<CpuFast>>>;
+pub(crate) type Cpu = Autodiff<NdArray>;
+pub(crate) type Fast = Differentiable<Synchronised<CpuFast>>;
+pub(crate) type Run = Trainer<Cpu, Fast>;
 
 /// Images that are two colours plus noise of each patch's own.
-struct Noise {
+pub(crate) struct Noise {
     seed: u64,
     shape: BatchShape,
     batches: usize,
@@ -60,7 +62,7 @@ impl PatchSource for Noise {
     }
 }
 
-fn config(name: &str) -> CheckedConfig {
+pub(crate) fn config(name: &str) -> CheckedConfig {
     let mut table: toml::Table = preset(name).unwrap().toml.parse().unwrap();
     table.remove("augment");
     let mut config: TrainConfig = table.try_into().unwrap();
@@ -71,13 +73,13 @@ fn config(name: &str) -> CheckedConfig {
     config.check().unwrap()
 }
 
-fn source() -> Noise {
+pub(crate) fn source() -> Noise {
     let shape = BatchShape { images: 6, patches: 3, channels: 3, height: 8, width: 12 };
     Noise { seed: 5, shape, batches: 4 }
 }
 
-fn info() -> RunInfo {
-    RunInfo { preset: "test".into(), data: "noise".into(), settings: String::new() }
+pub(crate) fn info() -> RunInfo {
+    RunInfo { preset: "test".into(), data: "noise".into(), ..RunInfo::default() }
 }
 
 fn trainer(name: &str) -> Run {
@@ -117,11 +119,16 @@ impl Observer for Watch {
     }
 }
 
+/// Keeps the last state, and wants one every so many steps if there is a number.
 #[derive(Default)]
-struct Memory(Vec<u8>);
+struct Memory(Vec<u8>, Option<u64>);
 
 impl Store for Memory {
-    fn save(&mut self, bytes: &[u8]) -> Result<()> {
+    fn is_due(&self, at: Position) -> bool {
+        self.1.is_some_and(|every| at.step.is_multiple_of(every))
+    }
+
+    fn save(&mut self, _: Position, bytes: &[u8]) -> Result<()> {
         self.0 = bytes.to_vec();
         Ok(())
     }
@@ -141,8 +148,9 @@ fn every_preset_is_consistent() {
 fn training_lowers_the_loss() {
     let mut trainer = trainer("bagssl");
     let mut watch = Watch::default();
-    assert_eq!(trainer.run(&source(), &mut watch, &mut Nowhere).unwrap(), Ended::Finished);
-    assert_eq!((watch.losses.len(), watch.epochs, watch.saved), (12, 3, vec![4, 8, 12]));
+    let mut store = Memory(Vec::new(), Some(5));
+    assert_eq!(trainer.run(&source(), &mut watch, &mut store).unwrap(), Ended::Finished);
+    assert_eq!((watch.losses.len(), watch.epochs, watch.saved), (12, 3, vec![5, 10, 12]));
     assert_eq!(watch.projections, [[6, 3, 8]; 3]);
     assert!(watch.losses[11] < watch.losses[0] - 1.0, "{:?}", watch.losses);
 }
@@ -176,8 +184,62 @@ fn another_run_is_not_resumed() {
     // A checkpoint for use has no counters to go on from.
     let checkpoint = run.checkpoint().unwrap();
     assert!(Checkpoint::from_bytes(&checkpoint).unwrap().spec().training.is_none());
-    assert!(matches!(resume(config("bagssl"), info(), &checkpoint), Err(Error::OtherRun { .. })));
+    let error = resume(config("bagssl"), info(), &checkpoint).unwrap_err().to_string();
+    assert!(error.contains("expected a state to resume from"), "{error}");
     assert!(matches!(resume(config("bagssl"), info(), b"no file"), Err(Error::Core(_))));
+}
+
+/// Learning rate, epochs and where things lie may be changed; the first two only if that is meant.
+#[test]
+fn what_is_changed_on_resuming_is_recorded() {
+    #[derive(Default)]
+    struct Changes(Vec<String>);
+    impl Observer for Changes {
+        fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
+            if let Event::Changed { step, setting, from, to } = event {
+                self.0.push(format!("{step} {setting} {from} {to}"));
+            }
+            Ok(Verdict::Continue)
+        }
+    }
+    let lies = |place: &str| RunInfo { circumstances: vec![("data".into(), place.into())], ..info() };
+    let (mut store, mut watch) = (Memory::default(), Watch { stop_after: Some(2), ..Watch::default() });
+    let mut run: Run = Trainer::new(config("bagssl"), lies("here"), Default::default()).unwrap();
+    run.run(&source(), &mut watch, &mut store).unwrap();
+
+    let mut config = config("bagssl").config().clone();
+    let rate = config.optimiser.rate();
+    config.optimiser = config.optimiser.with_rate(0.5);
+    config.schedule.epochs = 2;
+    let config = config.check().unwrap();
+    let resume =
+        |info, bytes: &[u8]| -> Result<Run> { Trainer::resume(config.clone(), info, Default::default(), bytes) };
+    let Err(Error::OtherRun { changed, .. }) = resume(lies("there"), &store.0) else { panic!("it is another run") };
+    assert_eq!(changed.len(), 2, "{changed:?}");
+    let meant = RunInfo { may_change: true, ..lies("there") };
+    let mut run = resume(meant.clone(), &store.0).unwrap();
+    let mut heard = Changes::default();
+    assert_eq!(run.run(&source(), &mut heard, &mut store).unwrap(), Ended::Finished);
+    let rate = format!("2 optimiser.rate {rate} 0.5");
+    assert_eq!(heard.0, [&*rate, "2 schedule.epochs 3 2", "2 data here there"]);
+    assert_eq!(run.step(), 8);
+    // It is said once, and kept; but where things lay is not for who uses the weights.
+    let mut run = resume(meant, &store.0).unwrap();
+    let mut heard = Changes::default();
+    run.run(&source(), &mut heard, &mut store).unwrap();
+    assert!(heard.0.is_empty(), "{:?}", heard.0);
+    let checkpoint = run.checkpoint().unwrap();
+    let checkpoint = Checkpoint::from_bytes(&checkpoint).unwrap();
+    let changes: Vec<&str> =
+        checkpoint.spec().provenance.changes.iter().map(|change| change.setting.as_str()).collect();
+    assert_eq!(changes, ["optimiser.rate", "schedule.epochs"]);
+    // Fewer epochs than are done.
+    let mut short = config.config().clone();
+    short.schedule.epochs = 1;
+    let meant = RunInfo { may_change: true, ..info() };
+    let mut run: Run = Trainer::resume(short.check().unwrap(), meant, Default::default(), &store.0).unwrap();
+    let error = run.run(&source(), &mut Watch::default(), &mut Nowhere).unwrap_err().to_string();
+    assert_eq!(error, "schedule.epochs: expected at least the 2 that have begun, got 1");
 }
 
 #[test]
@@ -201,6 +263,61 @@ fn a_source_that_fails_or_lies_is_reported() {
     let shape = source().shape;
     assert!(run(Broken(shape)).contains("expected shape"));
     assert_eq!(run(Broken(BatchShape { images: 5, ..shape })), "image 3 is broken");
+}
+
+/// Gives batches up to one that cannot be read.
+struct Vanishes(u64);
+
+impl PatchSource for Vanishes {
+    fn shape(&self) -> BatchShape {
+        source().shape
+    }
+    fn batches_per_epoch(&self) -> usize {
+        4
+    }
+    fn epoch(&self, epoch: u32, first: usize) -> Batches<'_> {
+        let good = self.0.saturating_sub(4 * u64::from(epoch) + first as u64) as usize;
+        let batches: Vec<_> = source().epoch(epoch, first).take(good).collect();
+        Box::new(batches.into_iter().chain([Err("image 3 has vanished".into())]).take(4 - first))
+    }
+}
+
+#[test]
+fn what_was_done_before_an_error_is_saved() {
+    let mut whole = trainer("bagssl");
+    whole.run(&source(), &mut Watch::default(), &mut Nowhere).unwrap();
+    for good in [3, 8, 9] {
+        let (mut store, mut watch) = (Memory::default(), Watch::default());
+        let error = trainer("bagssl").run(&Vanishes(good), &mut watch, &mut store).unwrap_err().to_string();
+        assert_eq!((error.as_str(), watch.saved), ("image 3 has vanished", vec![good]));
+        let mut resumed: Run = Trainer::resume(config("bagssl"), info(), Default::default(), &store.0).unwrap();
+        resumed.run(&source(), &mut Watch::default(), &mut Nowhere).unwrap();
+        assert_eq!(whole.checkpoint().unwrap(), resumed.checkpoint().unwrap(), "after {good}");
+    }
+}
+
+/// The epoch that somebody stops after its last step is told as any other.
+#[test]
+fn a_stop_at_an_epochs_end_ends_the_epoch() {
+    let mut watch = Watch { stop_after: Some(8), ..Watch::default() };
+    assert_eq!(trainer("bagssl").run(&source(), &mut watch, &mut Nowhere).unwrap(), Ended::Stopped);
+    assert_eq!((watch.losses.len(), watch.epochs, watch.projections.len()), (8, 2, 2));
+}
+
+/// A learning rate at which the weights leave the numbers that there are.
+#[test]
+fn what_nothing_can_be_computed_with_is_not_saved() {
+    let mut config = config("bagssl").config().clone();
+    config.optimiser =
+        OptimiserConfig::Sgd { rate: 1e30, momentum: 0.0, nesterov: false, decay: 1e30, decay_vectors: true };
+    config.schedule.warm_up = 0.0;
+    let mut run: Run = Trainer::new(config.check().unwrap(), info(), Default::default()).unwrap();
+    let (mut store, mut watch) = (Memory(Vec::new(), Some(1)), Watch::default());
+    let error = run.run(&source(), &mut watch, &mut store).unwrap_err();
+    assert!(matches!(error, Error::Unusable { step: 1, .. }), "{error}");
+    assert!(error.to_string().contains("expected finite values"), "{error}");
+    assert!(store.0.is_empty() && watch.saved.is_empty());
+    assert!(matches!(run.checkpoint(), Err(Error::Unusable { .. })));
 }
 
 /// Micro-batches of patches: one step of SGD is that of a single graph in which the same parts go through the network, with
@@ -323,9 +440,56 @@ fn what_is_not_finite_is_named_and_stops_or_skips() {
     }
 }
 
+/// Every step is broken: there is nothing to finish.
+struct AllBroken;
+
+impl PatchSource for AllBroken {
+    fn shape(&self) -> BatchShape {
+        source().shape
+    }
+    fn batches_per_epoch(&self) -> usize {
+        2
+    }
+    fn epoch(&self, _: u32, first: usize) -> Batches<'_> {
+        let shape = self.shape();
+        let values = vec![f32::NAN; shape.rows() * shape.patch_len()];
+        let images: Vec<u32> = (0..shape.images as u32).collect();
+        Box::new((first..2).map(move |_| Ok(PatchBatch::new(shape, values.clone(), images.clone(), images.clone())?)))
+    }
+}
+
+#[test]
+fn steps_that_were_skipped_are_counted_and_some_are_not_enough() {
+    let mut skipping = config("bagssl").config().clone();
+    skipping.on_not_finite = OnNotFinite::Skip;
+    // The bias correction of AdamW goes by the steps that were made, before and after a resumption.
+    let adam = toml::from_str::<std::collections::BTreeMap<String, OptimiserConfig>>(
+        "o.adamw = { rate = 0.01, betas = [0.9, 0.99], epsilon = 1e-8, decay = 0.1, decay_vectors = false }",
+    );
+    skipping.optimiser = adam.unwrap()["o"];
+    let config = skipping.check().unwrap();
+    let new = || -> Run { Trainer::new(config.clone(), info(), Default::default()).unwrap() };
+    let mut whole = new();
+    whole.run(&OneBroken, &mut Watch::default(), &mut Nowhere).unwrap();
+    assert_eq!((whole.step(), whole.skipped()), (12, 1));
+    let (mut store, mut watch) = (Memory::default(), Watch { stop_after: Some(3), ..Watch::default() });
+    new().run(&OneBroken, &mut watch, &mut store).unwrap();
+    let mut resumed: Run = Trainer::resume(config.clone(), info(), Default::default(), &store.0).unwrap();
+    assert_eq!((resumed.step(), resumed.skipped()), (3, 1));
+    resumed.run(&OneBroken, &mut Watch::default(), &mut Nowhere).unwrap();
+    assert_eq!(whole.checkpoint().unwrap(), resumed.checkpoint().unwrap());
+
+    let (mut run, mut store) = (new(), Memory::default());
+    let error = run.run(&AllBroken, &mut Watch::default(), &mut store).unwrap_err();
+    assert!(matches!(error, Error::NothingTrained { steps: 2 }), "{error}");
+    // Again: no more than before.
+    let mut resumed: Run = Trainer::resume(config, info(), Default::default(), &store.0).unwrap();
+    assert!(resumed.run(&AllBroken, &mut Watch::default(), &mut Nowhere).is_err());
+}
+
 /// Burn's operations, as if they were queued.
 #[derive(Debug, Clone, Copy, Default)]
-struct Queued;
+pub(crate) struct Queued;
 
 impl<B: Backend> Kernels<B> for Queued {
     const QUEUED: bool = true;
@@ -333,22 +497,25 @@ impl<B: Backend> Kernels<B> for Queued {
 
 impl<B: Backend> Algebra<B> for Queued {}
 
+// Burn's own operations take ten times as long on ndarray as on candle where they are not optimised.
+#[cfg(feature = "candle")]
+pub(crate) type OnBurn = Autodiff<bagssl_train::backend::Candle>;
+#[cfg(not(feature = "candle"))]
+pub(crate) type OnBurn = Autodiff<NdArray>;
+
 /// Reading a step after the next one has begun changes when one hears of it, and nothing else.
 #[test]
 fn figures_that_are_read_late_are_the_same() {
-    // Burn's own operations take ten times as long on ndarray as on candle where they are not optimised.
-    #[cfg(feature = "candle")]
-    type OnBurn = Autodiff<bagssl_train::backend::Candle>;
-    #[cfg(not(feature = "candle"))]
-    type OnBurn = Autodiff<NdArray>;
     type Late = Trainer<OnBurn, Differentiable<Queued>>;
     type AtOnce = Trainer<OnBurn, Differentiable<Synchronised<Stock>>>;
     let late = |config: CheckedConfig| -> Late { Trainer::new(config, info(), Default::default()).unwrap() };
     let mut at_once: AtOnce = Trainer::new(config("bagssl"), info(), Default::default()).unwrap();
     let mut queued = late(config("bagssl"));
     let (mut expected, mut got) = (Watch::default(), Watch::default());
-    at_once.run(&source(), &mut expected, &mut Nowhere).unwrap();
-    queued.run(&source(), &mut got, &mut Nowhere).unwrap();
+    let mut stores = [Memory(Vec::new(), Some(3)), Memory(Vec::new(), Some(3))];
+    at_once.run(&source(), &mut expected, &mut stores[0]).unwrap();
+    queued.run(&source(), &mut got, &mut stores[1]).unwrap();
+    assert_eq!(expected.saved, [3, 6, 9, 12]);
     assert_eq!((got.losses, got.epochs, got.saved), (expected.losses, expected.epochs, expected.saved));
     assert_eq!(queued.checkpoint().unwrap(), at_once.checkpoint().unwrap());
 
@@ -360,6 +527,11 @@ fn figures_that_are_read_late_are_the_same() {
     let mut resumed: Late = Trainer::resume(config("bagssl"), info(), Default::default(), &store.0).unwrap();
     resumed.run(&source(), &mut Watch::default(), &mut store).unwrap();
     assert_eq!(resumed.checkpoint().unwrap(), at_once.checkpoint().unwrap());
+    // A save after step 5, of which it then has heard before step 6 begins, does not change that: other workers do not save.
+    let mut watch = Watch { stop_after: Some(5), ..Watch::default() };
+    let mut stopped = late(config("bagssl"));
+    assert_eq!(stopped.run(&source(), &mut watch, &mut Memory(Vec::new(), Some(5))).unwrap(), Ended::Stopped);
+    assert_eq!((stopped.step(), watch.losses.len(), watch.saved), (6, 6, vec![5, 6]));
 
     // A step that is no number is named, not the one after it; to skip it, it has to be read first.
     let error = late(config("bagssl")).run(&OneBroken, &mut Watch::default(), &mut Nowhere).unwrap_err();

@@ -12,7 +12,7 @@ use bagssl_train::backend::NdArray;
 use bagssl_train::config::{CheckedConfig, TrainConfig};
 use bagssl_train::optimiser::OptimiserConfig;
 use bagssl_train::preset::preset;
-use bagssl_train::store::Nowhere;
+use bagssl_train::store::{Nowhere, Position, Store};
 use bagssl_train::trainer::{Ended, RunInfo, Trainer};
 use bagssl_train::workers::{Exchange, Rank, Shard, Synchronised, Threads};
 use bagssl_train::{Error, Result};
@@ -90,7 +90,7 @@ fn config(name: &str, micro: Option<usize>) -> CheckedConfig {
 }
 
 fn trainer(config: CheckedConfig) -> Run {
-    let info = RunInfo { preset: "test".into(), data: "noise".into(), settings: String::new() };
+    let info = RunInfo { preset: "test".into(), data: "noise".into(), ..RunInfo::default() };
     Trainer::new(config, info, Default::default()).unwrap()
 }
 
@@ -170,7 +170,7 @@ fn norms_of_a_part_are_not_those_of_the_whole() {
         let config = &config;
         let each = |end: Threads<NdArray>| {
             let rank = end.rank();
-            let info = RunInfo { preset: "test".into(), data: "noise".into(), settings: String::new() };
+            let info = RunInfo { preset: "test".into(), data: "noise".into(), ..RunInfo::default() };
             let mut run: Apart = Trainer::new(config.clone(), info, Default::default()).unwrap();
             run.set_workers(Arc::new(end)).unwrap();
             run.run(&Shard::new(THREE, rank).unwrap(), &mut Watch::default(), &mut Nowhere).unwrap();
@@ -199,6 +199,55 @@ fn what_is_not_finite_ends_all_workers() {
         assert!(matches!(ended.unwrap_err(), Error::NotFinite { step: Some(2), .. }));
         assert_eq!(losses.len(), 1);
     }
+}
+
+/// The images of one worker vanish: the first one saves what all have done.
+#[test]
+fn what_was_done_is_saved_when_another_worker_ends() {
+    struct Vanishes(Shard<Noise>, bool);
+    impl PatchSource for Vanishes {
+        fn shape(&self) -> BatchShape {
+            self.0.shape()
+        }
+        fn batches_per_epoch(&self) -> usize {
+            self.0.batches_per_epoch()
+        }
+        fn epoch(&self, epoch: u32, first: usize) -> Batches<'_> {
+            let good = if self.1 { 2 } else { usize::MAX };
+            let gone = self.1.then(|| Err("an image has vanished".into()));
+            Box::new(self.0.epoch(epoch, first).take(good).chain(gone))
+        }
+    }
+    #[derive(Default)]
+    struct Last(Option<(u64, Vec<u8>)>);
+    impl Store for Last {
+        fn save(&mut self, at: Position, bytes: &[u8]) -> Result<()> {
+            self.0 = Some((at.step, bytes.to_vec()));
+            Ok(())
+        }
+    }
+    let config = &config("bagssl", None);
+    let saved: Vec<(String, Last)> = std::thread::scope(|scope| {
+        let each = |end: Threads<NdArray>| {
+            let rank = end.rank();
+            let mut run = trainer(config.clone());
+            run.set_workers(Arc::new(end)).unwrap();
+            let source = Vanishes(Shard::new(THREE, rank).unwrap(), rank.number == 1);
+            let mut store = Last::default();
+            let error = run.run(&source, &mut Watch::default(), &mut store).unwrap_err().to_string();
+            (error, store)
+        };
+        let workers: Vec<_> = Threads::new(2).into_iter().map(|end| scope.spawn(move || each(end))).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+    });
+    let [(other, first), (own, second)] = &saved[..] else { panic!("two workers") };
+    assert_eq!((other.as_str(), own.as_str()), ("workers: another worker has ended", "an image has vanished"));
+    assert!(second.0.is_none());
+    let (step, bytes) = first.0.as_ref().unwrap();
+    let info = RunInfo { preset: "test".into(), data: "noise".into(), ..RunInfo::default() };
+    let mut resumed: Run = Trainer::resume(config.clone(), info, Default::default(), bytes).unwrap();
+    assert_eq!((*step, resumed.step()), (2, 2));
+    resumed.run(&THREE, &mut Watch::default(), &mut Nowhere).unwrap();
 }
 
 #[test]

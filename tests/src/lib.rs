@@ -59,7 +59,7 @@ pub fn loader(threads: usize) -> Loader {
 
 /// How that run is called.
 pub fn info() -> RunInfo {
-    RunInfo { preset: "test".into(), data: "photo-tiles-mini".into(), settings: String::new() }
+    RunInfo { preset: "test".into(), data: "photo-tiles-mini".into(), ..RunInfo::default() }
 }
 
 /// The tile of the golden bag: the first validation tile of class 07-seeding, which is CC0.

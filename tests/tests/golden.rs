@@ -6,7 +6,7 @@ use bagssl_core::batch::PatchBatch;
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::cpu::{self, EmbedderOptions, InstructionSet};
 use bagssl_core::embed::{Embed, Rows, Tap};
-use bagssl_core::model::{CpuFast, Embedder, Kernels, Model, Stock};
+use bagssl_core::model::{Batching, CpuFast, Embedder, Kernels, Model, Stock};
 use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_tests::{GOLDEN_TILE, golden, loader};
@@ -35,8 +35,10 @@ fn batch(checkpoint: &Checkpoint<'_>) -> PatchBatch {
 
 fn on_burn<B: Backend, K: Kernels<B>>(checkpoint: &Checkpoint<'_>) -> Vec<Rows> {
     let model = Model::<B>::load(checkpoint, &Default::default()).unwrap();
+    let batch = batch(checkpoint);
     // 7 patches at once: the last part of the batch is smaller.
-    Embedder::<B, K>::new(model, Default::default(), 7).embed(&batch(checkpoint), &TAPS).unwrap()
+    let batching = Batching { pixels: 7 * batch.shape().height * batch.shape().width, in_flight: 1 };
+    Embedder::<B, K>::new(&model, Default::default(), batching).embed(&batch, &TAPS).unwrap()
 }
 
 fn without_burn(checkpoint: &Checkpoint<'_>, set: InstructionSet, exact: bool) -> Vec<Rows> {

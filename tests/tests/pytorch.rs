@@ -3,7 +3,7 @@
 #[path = "../../bagssl-core/tests/support/mod.rs"]
 mod support;
 
-use bagssl_core::model::{CpuFast, Differentiable, Kernels, Network, NormedInputs, Stock};
+use bagssl_core::model::{CpuFast, Differentiable, FoldedNetwork, Kernels, Network, NormedInputs, Stock};
 use bagssl_core::plan::{Kind, Layer, Op, Parameter, Plan, Window};
 #[cfg(feature = "candle")]
 use bagssl_train::backend::Candle;
@@ -113,7 +113,7 @@ fn burn_runner<B: Backend, K: Kernels<B>>(
 ) -> Vec<f32> {
     let network = Network::<B>::build(plan, |parameter| Ok(fill(parameter)), &Default::default()).unwrap();
     let input = Tensor::from_data(TensorData::new(input, dims), &Default::default());
-    values(network.forward_map::<K>(input, &[plan.layers().len()]).remove(0))
+    values(FoldedNetwork::new(&network).forward_map::<K>(input, &[plan.layers().len()]).remove(0))
 }
 
 #[cfg(feature = "candle")]
@@ -181,8 +181,9 @@ fn step<B: Backend, I: Kernels<B>>() {
             close(name, got, &numbers(expected), 1e-5);
         }
     }
-    let embedding = encoder.forward_map::<Differentiable<I>>(tensor(&case["x"]), &[3]).remove(0);
-    let projection = projector.forward_rows::<Differentiable<I>>(embedding.clone(), &[2]).remove(0);
+    let embedding = FoldedNetwork::new(&encoder).forward_map::<Differentiable<I>>(tensor(&case["x"]), &[3]).remove(0);
+    let projection =
+        FoldedNetwork::new(&projector).forward_rows::<Differentiable<I>>(embedding.clone(), &[2]).remove(0);
     close("embedding", &values(embedding), &numbers(&case["eval"]["embedding"]), 1e-5);
     close("projection", &values(projection), &numbers(&case["eval"]["projection"]), 1e-4);
 }

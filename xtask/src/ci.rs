@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::{cargo, cargo_outside, must};
 use crate::test_programs::{self, Timed};
-use crate::{edge, fuzz, licences, metadata, no_std, tidy};
+use crate::{edge, fuzz, kills, licences, metadata, no_std, tidy};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -39,10 +39,9 @@ type Times = Vec<Timed>;
 /// A gate that has run, how long, and why it failed.
 type Outcome = (&'static Gate, Duration, Option<String>);
 
-/// The features that the tests are built with. Of the GPU's the one of the crate that has its kernels: to compile the
-/// networks for it as well would take minutes, and no test here could run them.
+/// The features that the tests are built with.
 const FEATURES: &str = "bagssl-core/import,bagssl-core/ndarray,bagssl-core/onnx,bagssl-core/rayon,bagssl-core/std,\
-                        bagssl-cli/candle,bagssl-tests/candle,bagssl-train/cuda";
+                        bagssl-cli/candle,bagssl-cli/cuda,bagssl-tests/candle";
 
 /// The seconds that the gates without `--full` may take together before it is said.
 const LONGEST: Duration = Duration::from_secs(1800);
@@ -51,7 +50,7 @@ const LONGEST: Duration = Duration::from_secs(1800);
 const SLOWEST: usize = 10;
 
 /// In the order in which they run: what fails soonest first, and the builds so that later ones find what they need.
-const GATES: [Gate; 17] = [
+const GATES: [Gate; 18] = [
     gate("format", "rustfmt changes nothing", |_| format()),
     gate("tidy", "sizes, directions, versions, lints", |_| tidy::check()),
     gate("licences", "each dependency's is allowed", |_| licences::check()),
@@ -68,6 +67,7 @@ const GATES: [Gate; 17] = [
     full("address", "the CPU kernels under the address sanitizer (nightly)", |_| address()),
     full("aarch64", "the tests of the CPU kernels build for NEON", |_| edge::aarch64()),
     full("cortex-m", "the golden bag on a Cortex-M4, emulated", |_| edge::cortex_m()),
+    full("kills", "a training that is killed a hundred times ends with the same bits", |_| kills::kills()),
     full("reproduce", "the main job as a user runs it", |_| reproduce()),
 ];
 
@@ -175,7 +175,7 @@ fn clippy() -> Result<()> {
 /// What users build: the crates without options, and core with each feature that does not bring Burn.
 fn features() -> Result<()> {
     // The other half of what clippy looks at: code that is there without a feature.
-    must(&mut cargo(&["clippy", "--workspace", "--locked", "--", "-D", "warnings"]))?;
+    must(&mut cargo(&["clippy", "--locked", "--", "-D", "warnings"]))?;
     let packages = metadata::packages()?;
     let core =
         packages.iter().find(|package| package.name == "bagssl-core").context("expected bagssl-core, got none")?;

@@ -7,6 +7,7 @@ mod licences;
 mod no_std;
 mod fuzz;
 mod edge;
+mod kills;
 mod test_programs;
 mod gpu;
 mod ci;

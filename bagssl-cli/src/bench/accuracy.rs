@@ -23,9 +23,9 @@ use crate::extraction;
 use crate::files;
 use crate::halves::Halves;
 use crate::output::{say, tell};
+use crate::progress::Progress;
 use crate::score::Input;
 use crate::source::DataArgs;
-use crate::work;
 
 /// What Winograd's method and bf16 cost a checkpoint in accuracy, layer by layer and in the end
 ///
@@ -301,7 +301,7 @@ fn embeddings(
     let tap = checkpoint.spec().tap;
     let network = kernel.backend().open_with(kernel.cpu())?.trained(checkpoint, &[tap])?;
     let all = halves[0].len() + halves[1].len();
-    let bar = if args.json { indicatif::ProgressBar::hidden() } else { work::bar(kernel.name(), all) };
+    let bar = Progress::images(kernel.name(), all, args.json);
     let features = |half: &Arc<Dataset>| -> Result<Features> {
         let loader = bag(args, checkpoint, half, extraction::BATCH)?;
         let before = bar.position();
@@ -309,6 +309,6 @@ fn embeddings(
         Ok(bagssl_eval::features::extract(&*network, loader.batches(), &[tap], &mut progress)?.remove(0))
     };
     let both = [features(&halves[0])?, features(&halves[1])?];
-    bar.finish_and_clear();
+    bar.finish();
     Ok(both)
 }

@@ -1,5 +1,6 @@
 //! `bagssl bench train`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -23,6 +24,7 @@ use super::check_range;
 use crate::backend::Name;
 use crate::config::RunConfig;
 use crate::output::say;
+use crate::profile::{Profile, UNTIMED, Window};
 use crate::source::DataArgs;
 use crate::train;
 
@@ -62,6 +64,9 @@ pub(crate) struct Args {
     /// Train on images as well, decoded, cut and changed as the recipe says, and compare
     #[arg(long, requires = "backend")]
     loading: bool,
+    /// Write a Chrome trace of the timed steps to a file (for ui.perfetto.dev or chrome://tracing), and print where their time goes
+    #[arg(long, value_name = "FILE", requires = "backend")]
+    profile: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
     /// Print the result as JSON
@@ -96,12 +101,16 @@ impl PatchSource for Noise {
 struct Steps {
     wanted: usize,
     ends: Vec<Instant>,
+    window: Option<Window>,
 }
 
 impl Observer for Steps {
     fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
         if let Event::Step { .. } = event {
             self.ends.push(Instant::now());
+        }
+        if let Some(window) = &mut self.window {
+            window.observe(event)?;
         }
         Ok(if self.ends.len() >= self.wanted { Verdict::Stop } else { Verdict::Continue })
     }
@@ -140,7 +149,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
                 }
                 false => None,
             };
-            on_one(name, args, &OnOne { config, shape, rounds: args.rounds, loader })
+            let profile = args.profile.as_deref().map(Profile::prepare).transpose()?;
+            on_one(name, args, &OnOne { config, shape, rounds: args.rounds, loader, profile })
         }
         None => on_all(args, &config, shape),
     }
@@ -173,7 +183,7 @@ fn recipe(args: &Args, images: usize) -> Result<RunConfig> {
 }
 
 fn info() -> RunInfo {
-    RunInfo { preset: String::new(), data: String::new(), settings: String::new() }
+    RunInfo::default()
 }
 
 /// What a backend's training takes.
@@ -196,31 +206,29 @@ struct OnOne {
     shape: BatchShape,
     rounds: usize,
     loader: Option<Loader>,
+    profile: Option<&'static Profile>,
 }
-
-/// Steps that are not timed: the first compiles, the next find memory to use again.
-const UNTIMED: usize = 3;
 
 impl OnOne {
     fn run(&self, name: Name) -> Result<Trained> {
         let backend = name.open()?;
         let before = backend.memory_held();
         let begun = Instant::now();
-        let steps = |source: &dyn PatchSource| -> Result<(f64, Vec<Instant>)> {
+        let steps = |source: &dyn PatchSource, window: Option<Window>| -> Result<(f64, Vec<Instant>)> {
             let mut trainer = backend.trainer(self.config.clone(), info(), None)?;
-            let mut steps = Steps { wanted: UNTIMED + self.rounds, ends: Vec::new() };
+            let mut steps = Steps { wanted: UNTIMED + self.rounds, ends: Vec::new(), window };
             trainer.run(source, &mut steps, &mut Nowhere)?;
             let timed = &steps.ends[UNTIMED - 1..];
             let whole = (timed[timed.len() - 1] - timed[0]).as_secs_f64() / (timed.len() - 1) as f64;
             Ok((whole, steps.ends))
         };
-        let (mean, ends) = steps(&Noise(self.shape))?;
+        let (mean, ends) = steps(&Noise(self.shape), self.profile.map(|profile| Window::new(profile, self.rounds)))?;
         let first_step = (ends[0] - begun).as_secs_f64();
         let peak_memory = backend.memory_held().zip(before).map(|(after, before)| after.saturating_sub(before));
         let mut seconds: Vec<f64> =
             ends[UNTIMED - 1..].windows(2).map(|ends| (ends[1] - ends[0]).as_secs_f64()).collect();
         // Batches come in bursts, so that means are compared, not medians.
-        let loading = self.loader.as_ref().map(|loader| steps(loader)).transpose()?;
+        let loading = self.loader.as_ref().map(|loader| steps(loader, None)).transpose()?;
         let loading = loading.map(|(seconds, _)| seconds);
         Ok(Trained { seconds: median(&mut seconds), mean, first_step, peak_memory, loading })
     }
@@ -236,8 +244,9 @@ fn on_one(name: Name, args: &Args, work: &OnOne) -> Result<ExitCode> {
     let (shape, steps) = (work.shape, work.rounds);
     let Trained { seconds, mean, first_step, peak_memory, loading } = work.run(name)?;
     let rate = |seconds: f64| shape.rows() as f64 / seconds;
+    let profile = work.profile.map(Profile::finish).transpose()?;
     if args.json {
-        let all = serde_json::json!({
+        let mut all = serde_json::json!({
             "patches_per_second": rate(seconds),
             "milliseconds": 1e3 * seconds,
             "first_step_seconds": first_step,
@@ -253,6 +262,9 @@ fn on_one(name: Name, args: &Args, work: &OnOne) -> Result<ExitCode> {
             "parameters": parameters,
             "steps": steps,
         });
+        if let Some((_, profile)) = profile {
+            all["profile"] = profile;
+        }
         say!("{all}");
         return Ok(ExitCode::SUCCESS);
     }
@@ -268,6 +280,9 @@ fn on_one(name: Name, args: &Args, work: &OnOne) -> Result<ExitCode> {
     );
     let memory = peak_memory.map_or_else(String::new, |bytes| format!("; {} MiB of memory at most", bytes >> 20));
     say!("the first step is done after {first_step:.2} s{memory}");
+    if let Some((table, _)) = profile {
+        say!("{}", table.trim_end());
+    }
     if let Some(loading) = loading {
         say!("on images: {:.0} patches/s, {:.1} % of the rate on noise", rate(loading), 100.0 * mean / loading);
     }
@@ -320,7 +335,7 @@ fn stepper(name: Name, config: &CheckedConfig, shape: BatchShape) -> Result<Step
     let mut trainer = name.open()?.trainer(config.clone(), info(), None)?;
     Ok(Box::new(move || {
         // The first of two steps also prepares what the second has at hand.
-        let mut steps = Steps { wanted: 2, ends: Vec::new() };
+        let mut steps = Steps { wanted: 2, ends: Vec::new(), window: None };
         trainer.run(&Noise(shape), &mut steps, &mut Nowhere)?;
         Ok((steps.ends[1] - steps.ends[0]).as_secs_f64())
     }))

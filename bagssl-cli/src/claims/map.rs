@@ -11,7 +11,6 @@ use bagssl_data::dataset::Split;
 use bagssl_eval::plane::{Tsne, principal};
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Page, Point, Scatter, Thumbnail};
-use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::json;
 
@@ -21,6 +20,7 @@ use crate::bag::BagArgs;
 use crate::embed::Feature;
 use crate::extraction::{self, FeatureArgs};
 use crate::groups::Groups;
+use crate::progress::Progress;
 use crate::source::{BadImageArgs, DataArgs};
 
 /// Draw a map of a representation: images, or single patches, as points of a plane
@@ -273,9 +273,9 @@ fn place(args: &Args, rows: &Rows) -> Result<Plane> {
         Method::Tsne => {
             let most = (rows.len().saturating_sub(1)) as f64 / 3.0;
             let perplexity = args.perplexity.unwrap_or(30_f64.min(most));
-            let bar = if args.page.json { ProgressBar::hidden() } else { ProgressBar::new(u64::from(args.steps)) };
+            let bar = Progress::new("t-SNE", u64::from(args.steps), "steps", args.page.json);
             let map = Tsne { perplexity, steps: args.steps as usize }.map(rows, |_| bar.inc(1));
-            bar.finish_and_clear();
+            bar.finish();
             Ok((map?, None))
         }
     }

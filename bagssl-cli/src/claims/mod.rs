@@ -23,7 +23,6 @@ use bagssl_eval::features::Features;
 use bagssl_eval::protocol::{Origin, Protocol as How, fnv1a};
 use bagssl_eval::stats::Interval;
 use clap::Subcommand;
-use indicatif::ProgressBar;
 
 use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
@@ -31,6 +30,7 @@ use crate::extraction::{Extraction, FeatureArgs, Kept};
 use crate::files;
 use crate::groups::Groups;
 use crate::halves::Halves;
+use crate::progress::Progress;
 use crate::score::{Input, Protocol};
 use crate::source::{BadImageArgs, DataArgs};
 pub(crate) use page::PageArgs;
@@ -137,7 +137,7 @@ struct Subject<'a> {
     claim: &'a ClaimArgs,
     halves: &'a Halves,
     protocol: Protocol,
-    bar: &'a ProgressBar,
+    bar: &'a Progress,
 }
 
 impl Subject<'_> {
@@ -229,7 +229,7 @@ fn on_each<R>(
             bar: &bar,
         };
         let result = look(&subject).context(path.display().to_string());
-        bar.finish_and_clear();
+        bar.finish();
         found.push(result?);
     }
     Ok(found)
@@ -252,7 +252,7 @@ fn names_of(paths: &[PathBuf]) -> Vec<String> {
 /// A run's checkpoint is called by its folder, any other by its own name.
 fn name_of(path: &Path) -> String {
     let part = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
-    let is_run = path.file_name().is_some_and(|name| name == crate::train::CHECKPOINT);
+    let is_run = path.file_name().is_some_and(|name| name == bagssl_train::store::CHECKPOINT);
     let folder = path.parent().and_then(|folder| part(folder.file_name())).filter(|_| is_run);
     folder.or_else(|| part(path.file_stem())).unwrap_or_else(|| path.display().to_string())
 }

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use bagssl_eval::report::{Machine, Page};
-use indicatif::ProgressBar;
 use serde_json::Value;
 
 use crate::files::{self, Output};
 use crate::output::say;
+use crate::progress::Progress;
 use crate::provenance;
-use crate::work;
 
 /// Where an answer goes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -33,8 +32,8 @@ impl PageArgs {
     }
 
     /// A bar over images, unless a program reads what comes.
-    pub(super) fn bar(&self, name: &str) -> ProgressBar {
-        if self.json { ProgressBar::hidden() } else { work::bar(name, 0) }
+    pub(super) fn bar(&self, name: &str) -> Progress {
+        Progress::images(name, 0, self.json)
     }
 
     /// Refuses a folder that is none, before the work begins.

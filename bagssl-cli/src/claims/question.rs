@@ -4,14 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use bagssl_eval::report::Page;
-use indicatif::ProgressBar;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::page::PageArgs;
+use crate::progress::Progress;
 
 /// Makes the bar of a checkpoint, by its name.
-pub(crate) type Bars<'a> = &'a dyn Fn(&str) -> ProgressBar;
+pub(crate) type Bars<'a> = &'a dyn Fn(&str) -> Progress;
 
 /// A claim with all that it is to be looked at by.
 pub(crate) trait Question {

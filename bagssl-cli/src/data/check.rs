@@ -9,7 +9,7 @@ use bagssl_data::dataset::Split;
 
 use super::SetArgs;
 use crate::output::{one_line, say};
-use crate::work;
+use crate::progress::Progress;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -34,9 +34,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     for (name, dataset) in &halves {
         let sample = args.sample.map(|sample| sample as usize);
         let count = sample.map_or(dataset.len(), |sample| sample.min(dataset.len()));
-        let bar = if args.json { indicatif::ProgressBar::hidden() } else { work::bar(name, count) };
+        let bar = Progress::images(name, count, args.json);
         let report = check(dataset, sample, &|| bar.inc(1));
-        bar.finish_and_clear();
+        bar.finish();
         reports.push((*name, report));
     }
     let broken = reports.iter().any(|(_, report)| !report.broken.is_empty());

@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use crate::files::{self, Output, write_together};
 use crate::output::{note, one_line, say};
+use crate::progress::Progress;
 use crate::source::{BadImage, BadImageArgs, tell_passed_over, tell_skipped};
-use crate::work;
 
 /// Divide a folder of images into a training and a validation half, so that no group of images is in both
 ///
@@ -165,10 +165,10 @@ fn group(args: &Args, found: &mut [Found]) -> Result<()> {
         }
         (By::Duplicates, _) => {
             let paths: Vec<PathBuf> = found.iter().map(|image| args.path.join(&image.name)).collect();
-            let bar = if args.json { indicatif::ProgressBar::hidden() } else { work::bar("compare", paths.len()) };
+            let bar = Progress::images("compare", paths.len(), args.json);
             let all = Dataset::of_files(&paths)?;
             let (groups, skipped) = by_duplicates(&all, args.bad.on_bad_image.into(), &|| bar.inc(1))?;
-            bar.finish_and_clear();
+            bar.finish();
             tell_skipped(&skipped);
             groups
         }

@@ -10,6 +10,7 @@ use bagssl_eval::report::{
     Accuracy, BagSheet, Convergence, Curve, CurvePoint, Data, Machine, Model, Note, Outcome, Provenance, Report, Sheet,
     Tile, View,
 };
+use bagssl_train::store::METRICS;
 use serde::Serialize;
 
 use super::What;
@@ -19,7 +20,6 @@ use crate::files;
 use crate::provenance;
 use crate::score::{self, Measured, Protocol, Scored};
 use crate::tiles::{self, Tiles};
-use crate::train::METRICS;
 
 /// Test images whose bags are shown, and training images of each class.
 const BAGS: usize = 3;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_eval::protocol::fnv1a;
 use bagssl_eval::report;
+use bagssl_train::store::CHECKPOINT;
 use serde_json::Value;
 
 use super::profile::Profile;
@@ -16,7 +17,6 @@ use crate::bag::BagArgs;
 use crate::claims::{Bars, Claim, ClaimArgs, aggregation, compare, convergence, cooccurrence, locality};
 use crate::files;
 use crate::source::{DataArgs, first_size};
-use crate::train;
 
 /// A claim, and the trainings that it is looked at on.
 pub(super) struct ClaimStage {
@@ -129,7 +129,7 @@ impl Plan<'_> {
     fn claim(&self, trained: &[Stage]) -> ClaimArgs {
         let threads = self.shared.protocol.threads;
         ClaimArgs {
-            checkpoints: trained.iter().map(|stage| stage.folder.join(train::CHECKPOINT)).collect(),
+            checkpoints: trained.iter().map(|stage| stage.folder.join(CHECKPOINT)).collect(),
             data: DataArgs { threads, ..self.data.clone() },
             grey: true,
             seed: self.shared.protocol.seed,
@@ -211,7 +211,7 @@ impl ClaimStage {
             backend.text()
         );
         for stage in &self.trained {
-            let path = stage.folder.join(train::CHECKPOINT);
+            let path = stage.folder.join(CHECKPOINT);
             if stage.done(shared)?.is_none() || !path.is_file() {
                 return Ok(None);
             }

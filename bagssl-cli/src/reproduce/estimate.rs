@@ -111,7 +111,7 @@ fn warm_up(what: &What<'_>) -> Result<(f64, f64)> {
         shared.protocol.threads,
         shared.protocol.on_bad_image,
     )?;
-    let info = RunInfo { preset: String::new(), data: String::new(), settings: String::new() };
+    let info = RunInfo::default();
     let mut trainer = backend.trainer(config, info, None)?;
     let mut clock = Clock::default();
     trainer.run(&loader as &dyn PatchSource, &mut clock, &mut Nowhere)?;

@@ -18,8 +18,6 @@ use bagssl_core::colour::Colour;
 use bagssl_core::observe::Observer;
 use bagssl_data::bad::OnBadImage;
 use bagssl_eval::report::Model;
-use bagssl_train::progress::Bar;
-use indicatif::{MultiProgress, ProgressBar};
 
 use crate::backend::Name;
 use crate::claims;
@@ -28,6 +26,7 @@ use crate::files;
 use crate::groups::Groups;
 use crate::halves::Halves;
 use crate::output::say;
+use crate::progress::{Several, Steps};
 use crate::score::{self, Protocol};
 use crate::source::DataArgs;
 use crate::tiles::Tiles;
@@ -245,18 +244,18 @@ impl What<'_> {
         queue::all(&self.claims_left()?, self.jobs, |claim| claim.label(), |claim, bars| self.look(claim, bars))
     }
 
-    fn one(&self, stage: &Stage, bars: &MultiProgress) -> Result<()> {
+    fn one(&self, stage: &Stage, bars: &Several) -> Result<()> {
         let observer: Box<dyn Observer + Send> =
-            Box::new(Bar::on(bars.add(ProgressBar::new(0)), format!("train {}", stage.label())));
+            Box::new(Steps(bars.add(&format!("train {}", stage.label()), 0, "steps")));
         let images = score::images_to_embed(self.shared.halves);
-        let measuring = bars.add(work::bar(&format!("measure {}", stage.label()), images as usize));
+        let measuring = bars.add(&format!("measure {}", stage.label()), images, "images");
         let result = self.on_threads(|| stage.run(self.shared, observer, &|images| measuring.inc(images)));
-        measuring.finish_and_clear();
+        measuring.finish();
         result
     }
 
-    fn look(&self, claim: &ClaimStage, bars: &MultiProgress) -> Result<()> {
-        let bar = |name: &str| bars.add(work::bar(&format!("{} {name}", claim.label()), 0));
+    fn look(&self, claim: &ClaimStage, bars: &Several) -> Result<()> {
+        let bar = |name: &str| bars.add(&format!("{} {name}", claim.label()), 0, "images");
         self.on_threads(|| claim.run(self.shared, &bar))
     }
 

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use indicatif::MultiProgress;
 
-use crate::output::tell;
+use crate::progress::Several;
 
 /// Does all, `jobs` at a time, in their order, and says of each when it is done. After a failure those that have begun end, and
 /// nothing begins.
@@ -15,11 +14,11 @@ pub(super) fn all<S: Sync>(
     stages: &[S],
     jobs: usize,
     label: impl Fn(&S) -> String + Sync,
-    one: impl Fn(&S, &MultiProgress) -> Result<()> + Sync,
+    one: impl Fn(&S, &Several) -> Result<()> + Sync,
 ) -> Result<()> {
     let (next, finished) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
-    let bars = MultiProgress::new();
+    let bars = Several::new();
     let worker = || {
         while let Some(stage) = stages.get(next.fetch_add(1, Ordering::SeqCst)) {
             let begun = Instant::now();
@@ -30,8 +29,7 @@ pub(super) fn all<S: Sync>(
             }
             let count = finished.fetch_add(1, Ordering::SeqCst) + 1;
             let line = format!("[{count}/{}] {}: {:.0} s", stages.len(), label(stage), begun.elapsed().as_secs_f64());
-            // A line that stays, whether there is a terminal for the bars or not.
-            bars.suspend(|| tell!("{line}"));
+            bars.tell(&line);
         }
     };
     std::thread::scope(|scope| {
@@ -52,7 +50,7 @@ mod tests {
     #[test]
     fn each_is_done_once_and_a_failure_is_named() {
         let done = Mutex::new(vec![]);
-        let one = |stage: &u32, _: &MultiProgress| {
+        let one = |stage: &u32, _: &Several| {
             done.lock().unwrap().push(*stage);
             anyhow::ensure!(*stage != 7, "no");
             Ok(())

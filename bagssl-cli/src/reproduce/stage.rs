@@ -12,6 +12,7 @@ use bagssl_core::embed::{Embed, Tap};
 use bagssl_core::observe::Observer;
 use bagssl_eval::protocol::fnv1a;
 use bagssl_eval::report::Model;
+use bagssl_train::store::{CHECKPOINT, Keeping, METRICS};
 
 use super::stamp::{Stamp, TrainingStamp};
 use crate::backend::{CpuArgs, Name};
@@ -92,7 +93,7 @@ impl Stage {
         if !self.is_trained() {
             return Ok(hash);
         }
-        Ok(format!("{hash} {}", fnv1a(&files::read(&self.folder.join(train::CHECKPOINT))?)))
+        Ok(format!("{hash} {}", fnv1a(&files::read(&self.folder.join(CHECKPOINT))?)))
     }
 
     /// The seconds that the training took, if it is done, whether or not it was measured in the same way.
@@ -126,8 +127,8 @@ impl Stage {
     /// Whether all that a training leaves is there and can be read.
     fn has_training(&self) -> bool {
         let read = |name: &str| std::fs::read(self.folder.join(name)).ok();
-        read(train::CHECKPOINT).is_some_and(|bytes| Checkpoint::from_bytes(&bytes).is_ok())
-            && read(train::METRICS).is_some_and(|bytes| bytes.ends_with(b"\n"))
+        read(CHECKPOINT).is_some_and(|bytes| Checkpoint::from_bytes(&bytes).is_ok())
+            && read(METRICS).is_some_and(|bytes| bytes.ends_with(b"\n"))
     }
 
     /// Whether it was done with other settings, or is damaged.
@@ -170,7 +171,7 @@ impl Stage {
         Stamp { hash: self.stamped(self.hash(shared)?)?, seconds, training }.write(&self.folder)
     }
 
-    fn train(&self, shared: &Shared<'_>, observer: Box<dyn Observer + Send>, force: bool) -> Result<()> {
+    fn train(&self, shared: &Shared<'_>, mut observer: Box<dyn Observer + Send>, force: bool) -> Result<()> {
         let again = |force| Training {
             config: &self.config,
             dataset: shared.halves.train.clone(),
@@ -178,13 +179,16 @@ impl Stage {
             on_bad_image: shared.protocol.on_bad_image,
             out: &self.folder,
             force,
+            resume_from: None,
+            keeping: Keeping::default(),
+            place: String::new(),
             backend: shared.backend,
             devices: 1,
             tensorboard: false,
         };
-        match train::training(again(force), vec![observer]) {
+        match train::training(again(force), vec![Box::new(&mut *observer)]) {
             // A run that was stopped with other settings, before it left a stamp.
-            Err(error) if is_other_run(&error) => train::training(again(true), vec![]).map(|_| ()),
+            Err(error) if is_other_run(&error) => train::training(again(true), vec![observer]).map(|_| ()),
             result => result.map(|_| ()),
         }
     }
@@ -198,7 +202,7 @@ impl Stage {
             score::measure(&extraction, halves, &taps)
         };
         if self.is_trained() {
-            let bytes = files::read(&self.folder.join(train::CHECKPOINT))?;
+            let bytes = files::read(&self.folder.join(CHECKPOINT))?;
             let checkpoint = Checkpoint::from_bytes(&bytes)?;
             let network = backend.trained(&checkpoint, &taps)?;
             let spec = checkpoint.spec();
@@ -223,9 +227,10 @@ impl Stage {
     }
 }
 
+/// Whether what is there is another run, or cannot be gone on with.
 fn is_other_run(error: &anyhow::Error) -> bool {
-    let other = |error: &bagssl_train::Error| matches!(error, bagssl_train::Error::OtherRun { .. });
-    error.downcast_ref::<bagssl_train::Error>().is_some_and(other)
+    use bagssl_train::Error::{NoState, OtherRun};
+    matches!(error.downcast_ref(), Some(OtherRun { .. } | NoState { .. }))
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {

@@ -11,8 +11,11 @@ use super::Stream;
 use crate::memory::{Budget, MIB};
 use crate::work;
 
-/// Patches that are enough for the network to look at (a cut more may come with them), and that are cut at once of an image of which all are wanted.
+/// Patches that are cut at once of an image of which all are wanted, and that are enough for the network to look at where memory
+/// is limited or an image may be looked at in part (a cut more may come with them).
 pub(super) const ROWS: usize = 64;
+/// Patches of an image that has few.
+const FEW: usize = 16;
 /// Memory that is not accounted for: stacks of threads, what the allocator keeps.
 const SLACK: u64 = 16 * MIB;
 /// Memory that decoded images may take where nobody says how much; a larger one comes alone.
@@ -24,6 +27,8 @@ pub(super) struct Flow {
     pub(super) threads: usize,
     /// Images that are open at a time.
     pub(super) open: usize,
+    /// Patches that are enough for the network to look at.
+    pub(super) rows: usize,
     /// The most patches of an image that are cut at once.
     pub(super) at_once: usize,
     /// The memory for images.
@@ -39,12 +44,15 @@ impl Stream<'_> {
         let threads = if self.threads == 0 { work::cores() } else { self.threads }.clamp(1, count.max(1));
         // Twice the images that fill a batch: one half is cut while the network looks at the other.
         let open = if self.is_any_time() { 2 * ROWS / self.step(0) } else { threads + 2 };
-        let open = open.clamp(1, count.max(1));
-        let Some(limit) = self.memory else {
-            let budget = Budget::lenient(USUAL);
-            return Ok(Flow { threads, open, at_once: ROWS, budget, kept: u64::MAX });
-        };
         let side = self.spec.patch.input() as usize;
+        let Some(limit) = self.memory else {
+            let rows = if self.is_any_time() { ROWS } else { network.rows([side, side]).max(ROWS) };
+            // As many images as fill the batches on their way and the next, if each has a few patches.
+            let filling = if rows > ROWS { (network.in_flight() + 1) * rows / FEW } else { 0 };
+            let open = open.max(filling).clamp(1, count.max(1));
+            return Ok(Flow { threads, open, rows, at_once: ROWS, budget: Budget::lenient(USUAL), kept: u64::MAX });
+        };
+        let open = open.clamp(1, count.max(1));
         let shape = BatchShape { images: 1, patches: ROWS, channels: 3, height: side, width: side };
         let batch = PatchBatch::new(shape, vec![0.0; shape.rows() * shape.patch_len()], vec![0], vec![0])?;
         network.embed(&batch, &[self.tap]).map_err(anyhow::Error::from_boxed)?;
@@ -70,6 +78,6 @@ impl Stream<'_> {
         let rest = rest - waiting(&(open, at_once)).min(rest);
         // Kept rows are three times there at the end, as the means are.
         let (images, kept) = if self.keep { (rest / 2, rest / 6) } else { (rest, u64::MAX) };
-        Ok(Flow { threads, open, at_once, budget: Budget::strict(images), kept })
+        Ok(Flow { threads, open, rows: ROWS, at_once, budget: Budget::strict(images), kept })
     }
 }

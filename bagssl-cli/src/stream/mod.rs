@@ -12,17 +12,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use bagssl_core::anytime::{AnyTime, Next, Reason, Rule};
-use bagssl_core::batch::{BatchShape, PatchBatch};
+use bagssl_core::batch::{BatchShape, PatchBatch, SourceError};
 use bagssl_core::checkpoint::Spec;
-use bagssl_core::embed::{Embed, Rows, Tap};
+use bagssl_core::embed::{Embed, InFlight, Rows, Tap};
 use bagssl_core::patch::Crop;
 use bagssl_data::bad::{OnBadImage, Skipped};
 use bagssl_data::dataset::Dataset;
 use bagssl_eval::classifier::{Classifier, Search};
 
 use crate::bag::BagArgs;
+use crate::progress::Progress;
 use crate::source::{reason, tell_skipped};
-use crate::work;
 use feed::{Answer, Cut, Feed};
 use flow::{Flow, ROWS};
 
@@ -130,6 +130,9 @@ struct Open<'a> {
     begun: Instant,
 }
 
+/// Patches whose embeddings have come, if any have.
+type LookedAt = std::result::Result<Option<(Vec<Cut>, Vec<Rows>)>, SourceError>;
+
 /// The network's side of a run.
 struct Run<'a> {
     stream: &'a Stream<'a>,
@@ -146,6 +149,7 @@ struct Run<'a> {
     /// Whether an image has to end before there is memory for another.
     is_full: bool,
     rows_kept: u64,
+    in_flight: InFlight<'a, Vec<Cut>>,
 }
 
 impl Stream<'_> {
@@ -155,7 +159,7 @@ impl Stream<'_> {
         self.bag.check()?;
         let count = self.dataset.len();
         let flow = self.flow(network)?;
-        let bar = if self.quiet { indicatif::ProgressBar::hidden() } else { work::bar("embed", count) };
+        let bar = Progress::images("embed", count, self.quiet);
         let all = Rule { tolerance: 0.0, least: 2, most: u64::MAX };
         let (rule, limit) = self.stop.rule().unwrap_or((all, None));
         let done = std::thread::scope(|scope| {
@@ -172,16 +176,20 @@ impl Stream<'_> {
                 opening: 0,
                 is_full: false,
                 rows_kept: 0,
+                in_flight: InFlight::new(network),
             };
             while run.done.len() + run.skipped.len() < count {
                 run.ask(&mut feed)?;
                 let cuts = run.gather(&mut feed)?;
-                run.look(network, cuts, &mut feed)?;
+                let looked_at = if cuts.is_empty() { run.in_flight.wait() } else { run.look(cuts)? };
+                if let Some((cuts, rows)) = looked_at.map_err(anyhow::Error::from_boxed)? {
+                    run.see(&cuts, &rows[0], &mut feed)?;
+                }
                 bar.set_position((run.done.len() + run.skipped.len()) as u64);
             }
             Ok((run.done.into_values().collect(), run.skipped.into_values().collect()))
         });
-        bar.finish_and_clear();
+        bar.finish();
         done.and_then(|(images, skipped)| Streamed::new(images, skipped))
     }
 
@@ -231,7 +239,7 @@ impl<'a> Run<'a> {
     /// Takes in cut patches until a batch is full or nothing more will come.
     fn gather(&mut self, feed: &mut Feed) -> Result<Vec<Cut>> {
         let (mut cuts, mut rows) = (Vec::new(), 0);
-        while rows < ROWS {
+        while rows < self.flow.rows {
             match feed.next()? {
                 Some(Answer::Cut(cut)) => {
                     self.begin(&cut)?;
@@ -290,21 +298,22 @@ impl<'a> Run<'a> {
         feed.cut(cut.image, cut.picture.clone(), seen..total.min(seen + step))
     }
 
-    /// Embeds patches, and says of each image whether these were enough.
-    fn look(&mut self, network: &dyn Embed, mut cuts: Vec<Cut>, feed: &mut Feed) -> Result<()> {
+    /// Begins to embed patches. Those of an earlier batch may come back.
+    fn look(&mut self, mut cuts: Vec<Cut>) -> Result<LookedAt> {
         let side = self.stream.spec.patch.input() as usize;
         let patches = cuts.iter().map(|cut| cut.range.len()).sum();
-        if patches == 0 {
-            return Ok(());
-        }
         // The answers come in any order; the rows of an image do not depend on it, but where memory ends does.
         cuts.sort_by_key(|cut| (cut.image, cut.range.start));
         let values = cuts.iter_mut().flat_map(|cut| std::mem::take(&mut cut.values)).collect();
         let shape = BatchShape { images: 1, patches, channels: 3, height: side, width: side };
         let batch = PatchBatch::new(shape, values, vec![0], vec![0])?;
-        let rows = network.embed(&batch, &[self.stream.tap]).map_err(anyhow::Error::from_boxed)?.remove(0);
+        Ok(self.in_flight.begin(cuts, &batch, &[self.stream.tap]))
+    }
+
+    /// Takes in the embeddings of patches, and says of each image whether these were enough.
+    fn see(&mut self, cuts: &[Cut], rows: &Rows, feed: &mut Feed) -> Result<()> {
         let mut rest = &rows.values[..];
-        for cut in &cuts {
+        for cut in cuts {
             let (these, others) = rest.split_at(cut.range.len() * rows.dim);
             rest = others;
             match self.take(cut, these)? {

@@ -20,7 +20,7 @@ pub(crate) fn stub() -> Option<&'static Stub> {
 }
 
 fn build() -> Option<Stub> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bagssl-train/tests/cuda-stub").canonicalize().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bagssl-cuda/tests/stub").canonicalize().unwrap();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-stub");
     let [libraries, kernels] = ["libraries", "kernels"].map(|name| folder.join(name));
     fs::create_dir_all(&kernels).unwrap();

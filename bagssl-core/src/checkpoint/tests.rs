@@ -66,9 +66,20 @@ fn what_does_not_fit_is_named() {
     more.push(("optimiser.momentum.x".into(), vec![1], vec![0.0]));
     let bytes = to_bytes(&spec, &more).unwrap();
     refused(&bytes, "\"optimiser.momentum.x\" is not in the plan");
-    let training = Some(Training { epoch: 1, batch: 2, step: 3, config: 4 });
-    let resumable = Spec { training, ..spec.clone() };
-    assert!(Checkpoint::from_bytes(&to_bytes(&resumable, &more).unwrap()).is_ok());
+    let training = Training {
+        epoch: 1,
+        batch: 2,
+        step: 3,
+        skipped: 1,
+        summed: 2,
+        sums: vec![0.1_f64.to_bits(), u64::MAX],
+        config: 4,
+        settings: vec![("rate".into(), "0.1".into())],
+        changes: vec![Change { step: 1, setting: "rate".into(), from: "0.2".into(), to: "0.1".into() }],
+    };
+    let resumable = Spec { training: Some(training), ..spec.clone() };
+    let bytes = to_bytes(&resumable, &more).unwrap();
+    assert_eq!(Checkpoint::from_bytes(&bytes).unwrap().spec(), &resumable);
     let newer = with_metadata(&spec, r#"{"format_version":3}"#);
     refused(&newer, "expected format version 2 or 1, got 3");
     let twice = [tensors(&spec), tensors(&spec)].concat();

@@ -16,6 +16,7 @@ use burn::tensor::{FloatDType, Tensor, TensorPrimitive};
 
 use super::kernels::{Kernels, Normed, NormedInputs, Reading, Stock};
 use crate::plan::Window;
+use crate::profile::span;
 
 /// The kernels `K` of a backend, made differentiable: convolution and batch norm run `K`'s forward and backward passes;
 /// the rest (pooling, global mean, linear layers) is Burn's, whatever `K` has for them.
@@ -45,6 +46,7 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
     const QUEUED: bool = K::QUEUED;
 
     fn conv2d(input: Tensor<Autodiff<B>, 4>, weight: Tensor<Autodiff<B>, 4>, window: Window) -> Tensor<Autodiff<B>, 4> {
+        let _span = span("convolution");
         let (input, weight) = (open(input), open(weight));
         let state: ConvState<B> = (wrap(input.primitive.clone()), wrap(weight.primitive.clone()), window);
         let output = raw(K::conv2d(state.0.clone(), state.1.clone(), window));
@@ -60,6 +62,7 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
         residual: Option<Tensor<Autodiff<B>, 4>>,
         relu: bool,
     ) -> Normed<Autodiff<B>> {
+        let _span = span("batch norm");
         // These live until the output is part of the graph: another thread's backward pass may free what nobody holds.
         let parents = [open(inputs.input), open(inputs.scale), open(inputs.shift)];
         let [input, scale, shift] = parents.each_ref().map(|parent| parent.primitive.clone());
@@ -90,6 +93,7 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
     }
 
     fn global_mean(input: Tensor<Autodiff<B>, 4>) -> Tensor<Autodiff<B>, 2> {
+        let _span = span("global mean");
         // Rows are f32, whatever maps are.
         let input = if K::MAPS.is_some() { input.cast(FloatDType::F32) } else { input };
         <Stock as Kernels<Autodiff<B>>>::global_mean(input)
@@ -117,7 +121,10 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
 /// does it.
 pub fn add_gradient<B: Backend, K: Kernels<B>>(gradients: &mut Gradients, part: Tracked<B>) {
     let sum = match gradients.remove::<B>(&part) {
-        Some(before) => raw(K::sum(wrap(part.primitive), wrap(before))),
+        Some(before) => {
+            let _span = span("sum of gradients");
+            raw(K::sum(wrap(part.primitive), wrap(before)))
+        }
         None => part.primitive,
     };
     gradients.register::<B>(part.node.id, sum);
@@ -137,11 +144,15 @@ impl<B: Backend, K: Kernels<B>> Backward<B, 2> for Conv<K> {
         let [to_input, to_weight] = ops.parents;
         if let Some(node) = to_input {
             let [_, _, height, width] = input.dims();
-            let primitive = raw(K::conv2d_input_gradient(gradient.clone(), weight.clone(), window, [height, width]));
+            let primitive = {
+                let _span = span("convolution, gradient of its input");
+                raw(K::conv2d_input_gradient(gradient.clone(), weight.clone(), window, [height, width]))
+            };
             let rc = Arc::new(node.id);
             add_gradient::<B, K>(gradients, Tracked::<B> { primitive, node, rc });
         }
         if let Some(node) = to_weight {
+            let _span = span("convolution, gradient of its weight");
             gradients.register::<B>(node.id, raw(K::conv2d_weight_gradient(input, gradient, weight, window)));
         }
     }
@@ -157,7 +168,10 @@ impl<B: Backend, K: Kernels<B>, const N: usize> Backward<B, N> for Norm<K> {
     fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let (inputs, normed, relu) = ops.state;
         let gradient = wrap(gradients.consume::<B>(&ops.node));
-        let parts = K::norm_gradient(inputs, normed, N == 4, relu, gradient);
+        let parts = {
+            let _span = span("batch norm, its gradients");
+            K::norm_gradient(inputs, normed, N == 4, relu, gradient)
+        };
         let (maps, vectors) = ([Some(raw(parts.input)), parts.residual.map(raw)], [parts.scale, parts.shift].map(raw));
         let mut nodes = ops.parents.into_iter();
         let [input, scale, shift, residual] = core::array::from_fn(|_| nodes.next().flatten());

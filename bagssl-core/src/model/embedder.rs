@@ -5,58 +5,105 @@ use std::prelude::v1::*;
 use core::marker::PhantomData;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
 
-use super::{Kernels, Model};
+use super::{FoldedModel, Kernels, Model, Reading};
 use crate::batch::{PatchBatch, SourceError};
-use crate::embed::{Embed, Rows, Tap};
+use crate::embed::{Embed, Pending, Rows, Tap};
+
+/// How much a device embeds at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batching {
+    /// The most pixels of patches that the network looks at together: more need more memory.
+    pub pixels: usize,
+    /// Batches on their way at a time.
+    pub in_flight: usize,
+}
+
+/// The most patches that are looked at together, however small they are.
+const MOST_ROWS: usize = 4096;
+
+impl Batching {
+    /// Patches of `[height, width]` pixels that are looked at together.
+    fn rows(self, [height, width]: [usize; 2]) -> usize {
+        (self.pixels / (height * width).max(1)).clamp(1, MOST_ROWS)
+    }
+}
 
 /// A model on a device that embeds batches of patches, some at a time.
 #[derive(Debug)]
 pub struct Embedder<B: Backend, K> {
-    model: Model<B>,
+    model: FoldedModel<B>,
     device: B::Device,
-    rows: usize,
+    batching: Batching,
     kernels: PhantomData<K>,
 }
 
 impl<B: Backend, K: Kernels<B>> Embedder<B, K> {
-    /// Embeds with `model`, at most `rows` patches at once (more need more memory).
-    ///
-    /// # Panics
-    /// If `rows` is 0.
-    pub fn new(model: Model<B>, device: B::Device, rows: usize) -> Self {
-        assert!(rows > 0, "an embedder takes at least one patch at once");
-        Embedder { model, device, rows, kernels: PhantomData }
-    }
-
-    /// The model.
-    pub fn model(&self) -> &Model<B> {
-        &self.model
+    /// Embeds with the weights that `model` has now.
+    pub fn new(model: &Model<B>, device: B::Device, batching: Batching) -> Self {
+        Embedder { model: FoldedModel::new(model), device, batching, kernels: PhantomData }
     }
 }
 
 impl<B: Backend, K: Kernels<B>> Embed for Embedder<B, K> {
     fn embed(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Vec<Rows>, SourceError> {
+        self.begin(batch, taps)?.wait()
+    }
+
+    fn begin(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Pending, SourceError> {
         let shape = batch.shape();
         if shape.channels != 3 {
             return Err(format!("expected patches of 3 channels, got {}", shape.channels).into());
         }
         let size = [shape.height, shape.width];
-        if self.model.encoder().plan().multiply_accumulates(size).is_none() {
+        if self.model.encoder().multiply_accumulates(size).is_none() {
             return Err(format!("expected patches that the encoder's windows fit into, got {size:?} pixels").into());
         }
-        let mut features: Vec<Rows> = taps.iter().map(|_| Rows { values: Vec::new(), dim: 0 }).collect();
-        for part in batch.data().chunks(self.rows * shape.patch_len()) {
+        // For each tap the length of its rows, and the copies that bring them.
+        let mut on_their_way: Vec<(usize, Vec<Reading>)> = taps.iter().map(|_| (0, Vec::new())).collect();
+        for part in batch.data().chunks(self.batching.rows(size) * shape.patch_len()) {
             let dims = [part.len() / shape.patch_len(), shape.channels, shape.height, shape.width];
-            let patches = Tensor::from_data(TensorData::new(part.to_vec(), dims), &self.device);
-            for (rows, part) in features.iter_mut().zip(self.model.features::<K>(patches, taps)) {
-                rows.dim = part.dims()[1];
-                let values = part.into_data().convert::<f32>().into_vec::<f32>();
-                rows.values.extend(values.map_err(|error| format!("{error:?}"))?);
+            let patches = K::upload(part.to_vec(), dims, &self.device);
+            for ((dim, readings), rows) in on_their_way.iter_mut().zip(self.model.features::<K>(patches, taps)) {
+                *dim = rows.dims()[1];
+                readings.push(K::read_later(rows.flatten(0, 1)));
             }
-            K::check()?;
         }
-        Ok(features)
+        Ok(Pending::new(move || {
+            let mut features = Vec::with_capacity(on_their_way.len());
+            for (dim, readings) in on_their_way {
+                let mut values = Vec::new();
+                for reading in readings {
+                    let part = reading.wait();
+                    // What went wrong first says more than that there is nothing to read.
+                    K::check()?;
+                    values.append(&mut part?);
+                }
+                features.push(Rows { values, dim });
+            }
+            Ok(features)
+        }))
+    }
+
+    fn in_flight(&self) -> usize {
+        self.batching.in_flight
+    }
+
+    fn rows(&self, size: [usize; 2]) -> usize {
+        self.batching.rows(size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patches_are_taken_together_by_their_pixels() {
+        let batching = Batching { pixels: 1 << 12, in_flight: 1 };
+        assert_eq!(
+            [[16, 32], [64, 64], [65, 64], [1, 1], [0, 3]].map(|size| batching.rows(size)),
+            [8, 1, 1, 4096, 4096]
+        );
     }
 }

@@ -9,14 +9,16 @@ mod gradient;
 mod differentiable;
 mod network;
 mod pair;
+mod folded;
 mod embedder;
 #[cfg(feature = "ndarray")]
 mod fast;
 
 pub use differentiable::{Differentiable, add_gradient};
-pub use embedder::Embedder;
+pub use embedder::{Batching, Embedder};
 #[cfg(feature = "ndarray")]
 pub use fast::CpuFast;
+pub use folded::{FoldedModel, FoldedNetwork};
 pub use kernels::{Kernels, NormBackward, NormGradients, Normed, NormedInputs, Reading, Stock};
 pub use network::{BatchStatistics, Change, Gradients, Network, Running, Update};
 pub use pair::{Features, Model, ModelGradients, Trained};

@@ -4,15 +4,18 @@ mod update;
 
 use std::prelude::v1::*;
 
+use core::marker::PhantomData;
+use core::slice::Iter;
+
 use burn::module::{Module, Param};
 use burn::tensor::activation::relu as stock_relu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::kernels::{Kernels, NormedInputs, along_channels};
+use super::kernels::{Kernels, NormedInputs};
 use crate::checkpoint::NamedTensor;
 use crate::error::{Error, Result};
-use crate::plan::{NORM_EPSILON, NORM_MOMENTUM, Op, Parameter, Plan};
+use crate::plan::{NORM_MOMENTUM, Op, Parameter, Plan, Window};
 
 pub(super) use update::Visit;
 pub use update::{Change, Gradients, Update};
@@ -20,31 +23,31 @@ pub use update::{Change, Gradients, Update};
 /// A network whose layers and parameter names are those of its [`Plan`].
 #[derive(Module, Debug)]
 pub struct Network<B: Backend> {
-    convs: Vec<Conv<B>>,
-    linears: Vec<Linear<B>>,
+    pub(super) convs: Vec<Conv<B>>,
+    pub(super) linears: Vec<Linear<B>>,
     #[module(skip)]
     plan: Plan,
 }
 
 #[derive(Module, Debug)]
-struct Conv<B: Backend> {
-    weight: Param<Tensor<B, 4>>,
-    norm: Norm<B>,
+pub(super) struct Conv<B: Backend> {
+    pub(super) weight: Param<Tensor<B, 4>>,
+    pub(super) norm: Norm<B>,
 }
 
 #[derive(Module, Debug)]
-struct Linear<B: Backend> {
-    weight: Param<Tensor<B, 2>>,
-    bias: Option<Param<Tensor<B, 1>>>,
-    norm: Option<Norm<B>>,
+pub(super) struct Linear<B: Backend> {
+    pub(super) weight: Param<Tensor<B, 2>>,
+    pub(super) bias: Option<Param<Tensor<B, 1>>>,
+    pub(super) norm: Option<Norm<B>>,
 }
 
 #[derive(Module, Debug)]
-struct Norm<B: Backend> {
-    scale: Param<Tensor<B, 1>>,
-    shift: Param<Tensor<B, 1>>,
-    mean: Param<Tensor<B, 1>>,
-    variance: Param<Tensor<B, 1>>,
+pub(super) struct Norm<B: Backend> {
+    pub(super) scale: Param<Tensor<B, 1>>,
+    pub(super) shift: Param<Tensor<B, 1>>,
+    pub(super) mean: Param<Tensor<B, 1>>,
+    pub(super) variance: Param<Tensor<B, 1>>,
 }
 
 /// The statistics of one batch at each norm of a network, in the order of the layers.
@@ -102,8 +105,9 @@ impl<B: Backend> Running<B> {
     }
 }
 
+/// What layers exchange.
 #[derive(Clone)]
-enum Value<B: Backend> {
+pub(super) enum Value<B: Backend> {
     Map(Tensor<B, 4>),
     Rows(Tensor<B, 2>),
 }
@@ -211,22 +215,6 @@ impl<B: Backend> Network<B> {
         }
     }
 
-    /// The outputs of some values of the plan with running statistics, for maps `[row, channel, height, width]`.
-    ///
-    /// # Panics
-    /// If the plan reads rows, or a value asked for is not made of rows.
-    pub fn forward_map<K: Kernels<B>>(&self, input: Tensor<B, 4>, values: &[usize]) -> Vec<Tensor<B, 2>> {
-        self.run::<K>(Value::Map(entering::<B, K>(input)), values, None)
-    }
-
-    /// The same for rows `[row, dim]`.
-    ///
-    /// # Panics
-    /// If the plan reads maps, or a value asked for is not made of rows.
-    pub fn forward_rows<K: Kernels<B>>(&self, input: Tensor<B, 2>, values: &[usize]) -> Vec<Tensor<B, 2>> {
-        self.run::<K>(Value::Rows(input), values, None)
-    }
-
     /// The last value in training mode, for maps `[row, channel, height, width]`: norms take the statistics of the batch
     /// and give them back.
     ///
@@ -245,39 +233,10 @@ impl<B: Backend> Network<B> {
     }
 
     fn train_value<K: Kernels<B>>(&self, input: Value<B>) -> (Tensor<B, 2>, BatchStatistics<B>) {
-        let mut statistics = Vec::new();
-        let output = self.run::<K>(input, &[self.plan.layers().len()], Some(&mut statistics)).remove(0);
-        (output, BatchStatistics(statistics))
-    }
-
-    /// Runs the layers, in training mode if there is a place for statistics, and returns some of their values.
-    fn run<K: Kernels<B>>(
-        &self,
-        input: Value<B>,
-        wanted: &[usize],
-        mut statistics: Option<&mut Vec<NormStatistics<B>>>,
-    ) -> Vec<Tensor<B, 2>> {
-        let (mut convs, mut linears) = (self.convs.iter(), self.linears.iter());
-        let mut values = Values::new(&self.plan, wanted, input);
-        for layer in self.plan.layers() {
-            let output = match &layer.op {
-                Op::ConvNorm { window, residual, relu, .. } => {
-                    let conv = convs.next().expect("one for each layer");
-                    let residual = residual.map(|value| values.get(value).map());
-                    let input = values.get(layer.input).map();
-                    Value::Map(conv.forward::<K>(input, *window, residual, *relu, statistics.as_deref_mut()))
-                }
-                Op::MaxPool { window } => Value::Map(K::max_pool2d(values.get(layer.input).map(), *window)),
-                Op::GlobalMean => Value::Rows(K::global_mean(values.get(layer.input).map())),
-                Op::Linear { relu, .. } => {
-                    let linear = linears.next().expect("one for each layer");
-                    let input = values.get(layer.input).rows();
-                    Value::Rows(linear.forward::<K>(input, *relu, statistics.as_deref_mut()))
-                }
-            };
-            values.push(output);
-        }
-        wanted.iter().map(|&value| values.get(value).rows()).collect()
+        let (convs, linears) = (self.convs.iter(), self.linears.iter());
+        let mut training = InTraining::<B, K> { convs, linears, statistics: Vec::new(), kernels: PhantomData };
+        let output = run::<B, K>(&self.plan, input, &[self.plan.layers().len()], &mut training).remove(0);
+        (output, BatchStatistics(training.statistics))
     }
 
     /// Moves the running statistics towards those of a batch.
@@ -310,8 +269,80 @@ impl<B: Backend> Network<B> {
     }
 }
 
+/// The layers of a network that have weights, in the order of the plan.
+pub(super) trait Layers<B: Backend> {
+    /// The next convolution with what comes after it, of a map and a residual of the output's size.
+    fn conv(&mut self, input: Tensor<B, 4>, window: Window, residual: Option<Tensor<B, 4>>, relu: bool)
+    -> Tensor<B, 4>;
+
+    /// The next linear layer.
+    fn linear(&mut self, input: Tensor<B, 2>, relu: bool) -> Tensor<B, 2>;
+}
+
+/// Runs the layers of a plan, and returns some of its values.
+///
+/// # Panics
+/// If the plan reads another kind of input, or a value asked for is not made of rows.
+pub(super) fn run<B: Backend, K: Kernels<B>>(
+    plan: &Plan,
+    input: Value<B>,
+    wanted: &[usize],
+    layers: &mut dyn Layers<B>,
+) -> Vec<Tensor<B, 2>> {
+    let mut values = Values::new(plan, wanted, input);
+    for layer in plan.layers() {
+        let output = match &layer.op {
+            Op::ConvNorm { window, residual, relu, .. } => {
+                let input = values.get(layer.input).map();
+                let [_, _, height, width] = input.dims();
+                let size = window.output([height, width]);
+                let residual = residual.map(|value| top_left(values.get(value).map(), size));
+                Value::Map(layers.conv(input, *window, residual, *relu))
+            }
+            Op::MaxPool { window } => Value::Map(K::max_pool2d(values.get(layer.input).map(), *window)),
+            Op::GlobalMean => Value::Rows(K::global_mean(values.get(layer.input).map())),
+            Op::Linear { relu, .. } => Value::Rows(layers.linear(values.get(layer.input).rows(), *relu)),
+        };
+        values.push(output);
+    }
+    wanted.iter().map(|&value| values.get(value).rows()).collect()
+}
+
+/// A network in training mode: norms take the statistics of the batch, and keep them.
+struct InTraining<'a, B: Backend, K> {
+    convs: Iter<'a, Conv<B>>,
+    linears: Iter<'a, Linear<B>>,
+    statistics: Vec<NormStatistics<B>>,
+    kernels: PhantomData<K>,
+}
+
+impl<B: Backend, K: Kernels<B>> Layers<B> for InTraining<'_, B, K> {
+    fn conv(
+        &mut self,
+        input: Tensor<B, 4>,
+        window: Window,
+        residual: Option<Tensor<B, 4>>,
+        relu: bool,
+    ) -> Tensor<B, 4> {
+        let conv = self.convs.next().expect("one for each layer");
+        let output = K::conv2d(input, conv.weight.val(), window);
+        conv.norm.of_batch::<K>(output, residual, relu, &mut self.statistics)
+    }
+
+    fn linear(&mut self, input: Tensor<B, 2>, relu: bool) -> Tensor<B, 2> {
+        let linear = self.linears.next().expect("one for each layer");
+        let output = K::linear(input, linear.weight.val(), linear.bias.as_ref().map(Param::val));
+        let Some(norm) = &linear.norm else {
+            return if relu { stock_relu(output) } else { output };
+        };
+        let [rows, dim] = output.dims();
+        let output = output.reshape([rows, dim, 1, 1]);
+        norm.of_batch::<K>(output, None, relu, &mut self.statistics).reshape([rows, dim])
+    }
+}
+
 /// A map as the kernels compute on it.
-fn entering<B: Backend, K: Kernels<B>>(map: Tensor<B, 4>) -> Tensor<B, 4> {
+pub(super) fn entering<B: Backend, K: Kernels<B>>(map: Tensor<B, 4>) -> Tensor<B, 4> {
     match K::MAPS {
         Some(dtype) => map.cast(dtype),
         None => map,
@@ -347,63 +378,12 @@ impl<B: Backend> Values<B> {
     }
 }
 
-impl<B: Backend> Conv<B> {
-    fn forward<K: Kernels<B>>(
-        &self,
-        input: Tensor<B, 4>,
-        window: crate::plan::Window,
-        residual: Option<Tensor<B, 4>>,
-        relu: bool,
-        statistics: Option<&mut Vec<NormStatistics<B>>>,
-    ) -> Tensor<B, 4> {
-        let [_, _, height, width] = input.dims();
-        let residual = residual.map(|residual| top_left(residual, window.output([height, width])));
-        match statistics {
-            Some(statistics) => {
-                let output = K::conv2d(input, self.weight.val(), window);
-                self.norm.of_batch::<K>(output, residual, relu, statistics)
-            }
-            None => {
-                let (factor, offset) = self.norm.folded();
-                let [outputs] = factor.dims();
-                let weight = self.weight.val() * factor.reshape([outputs, 1, 1, 1]);
-                K::conv2d_fused(input, weight, offset, window, residual, relu)
-            }
-        }
-    }
-}
-
 /// The part of a map that a smaller output of `size` is added to.
 fn top_left<B: Backend>(map: Tensor<B, 4>, size: Option<[usize; 2]>) -> Tensor<B, 4> {
     let [_, _, height, width] = map.dims();
     match size {
         Some(size) if size != [height, width] => map.narrow(2, 0, size[0]).narrow(3, 0, size[1]),
         _ => map,
-    }
-}
-
-impl<B: Backend> Linear<B> {
-    fn forward<K: Kernels<B>>(
-        &self,
-        input: Tensor<B, 2>,
-        relu: bool,
-        statistics: Option<&mut Vec<NormStatistics<B>>>,
-    ) -> Tensor<B, 2> {
-        let output = K::linear(input, self.weight.val(), self.bias.as_ref().map(Param::val));
-        let Some(norm) = &self.norm else {
-            return if relu { stock_relu(output) } else { output };
-        };
-        let [rows, dim] = output.dims();
-        let output = output.reshape([rows, dim, 1, 1]);
-        let output = match statistics {
-            Some(statistics) => norm.of_batch::<K>(output, None, relu, statistics),
-            None => {
-                let (factor, offset) = norm.folded();
-                let output = output * along_channels(factor) + along_channels(offset);
-                if relu { stock_relu(output) } else { output }
-            }
-        };
-        output.reshape([rows, dim])
     }
 }
 
@@ -415,13 +395,6 @@ impl<B: Backend> Norm<B> {
             mean: buffer(next()?, device),
             variance: buffer(next()?, device),
         })
-    }
-
-    /// Factor and offset of each channel that the norm comes down to with running statistics.
-    fn folded(&self) -> (Tensor<B, 1>, Tensor<B, 1>) {
-        let factor = self.scale.val() / (self.variance.val() + NORM_EPSILON).sqrt();
-        let offset = self.shift.val() - self.mean.val() * factor.clone();
-        (factor, offset)
     }
 
     fn of_batch<K: Kernels<B>>(

@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
+use super::folded::FoldedModel;
 use super::kernels::Kernels;
 use super::network::{BatchStatistics, Change, Gradients, Network, Running, Visit};
 use crate::checkpoint::{Checkpoint, ModelPlan, NamedTensor};
@@ -74,26 +75,10 @@ impl<B: Backend> Model<B> {
         &self.projector
     }
 
-    /// The features of patches `[row, channel, height, width]` at some taps, with running statistics.
+    /// The features of patches `[row, channel, height, width]` at some taps, with running statistics. For more than one
+    /// batch, [`FoldedModel`] does a part of it once.
     pub fn features<K: Kernels<B>>(&self, patches: Tensor<B, 4>, taps: &[Tap]) -> Features<B> {
-        let output = self.encoder.plan().layers().len();
-        let embedding = self.encoder.forward_map::<K>(patches, &[output]).remove(0);
-        let last = self.projector.plan().layers().len();
-        let values: Vec<usize> = taps
-            .iter()
-            .filter_map(|tap| match tap {
-                Tap::Embedding => None,
-                Tap::FirstLayer => Some(1),
-                Tap::Projection => Some(last),
-            })
-            .collect();
-        let mut projected = if values.is_empty() {
-            Vec::new().into_iter()
-        } else {
-            self.projector.forward_rows::<K>(embedding.clone(), &values).into_iter()
-        };
-        let mut next = || projected.next().expect("one for each tap of the projector");
-        taps.iter().map(|tap| if *tap == Tap::Embedding { embedding.clone() } else { next() }).collect()
+        FoldedModel::new(self).features::<K>(patches, taps)
     }
 
     /// Embedding and projection of patches `[row, channel, height, width]` in training mode.

@@ -10,6 +10,15 @@ type Batch = core::result::Result<PatchBatch, SourceError>;
 #[derive(Default)]
 struct Network {
     seen: Cell<usize>,
+    /// Whether three batches are on their way at a time.
+    queues: bool,
+}
+
+impl Network {
+    /// One that is through with a batch before the next, and one that is not.
+    fn both() -> [Self; 2] {
+        [false, true].map(|queues| Network { queues, ..Network::default() })
+    }
 }
 
 impl Embed for Network {
@@ -21,6 +30,10 @@ impl Embed for Network {
             _ => Rows { values: batch.data().chunks(length).map(|patch| patch.iter().sum()).collect(), dim: 1 },
         };
         Ok(taps.iter().map(of).collect())
+    }
+
+    fn in_flight(&self) -> usize {
+        if self.queues { 3 } else { 1 }
     }
 }
 
@@ -102,10 +115,9 @@ fn one_patch_is_its_own_mean() {
 /// Stopped before each batch in turn, with more in an array than counts.
 #[test]
 fn a_stopped_extraction_goes_on() {
-    for stop in 0..4 {
+    for (stop, network) in (0..4).flat_map(|stop| Network::both().map(|network| (stop, network))) {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path(), "a");
-        let network = Network::default();
         let failing = |first| batches(first).take(stop).chain([Err("gone".into())]);
         let error = store.extract(&network, failing, &TAPS, &mut |_| ()).unwrap_err();
         assert_eq!(error.to_string(), "gone");
@@ -142,11 +154,19 @@ impl Embed for Copying<'_> {
         }
         self.network.embed(batch, taps)
     }
+
+    fn in_flight(&self) -> usize {
+        self.network.in_flight()
+    }
 }
 
 /// One tap has come to image 3, in the middle of a batch; the other is new. What is there is not embedded again, but for that batch.
 #[test]
 fn files_that_lag_are_the_ones_that_are_filled() {
+    Network::both().map(lagging);
+}
+
+fn lagging(network: Network) {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path(), "a");
     let shape = BatchShape { images: 1, patches: 2, channels: 1, height: 1, width: 3 };
@@ -158,7 +178,7 @@ fn files_that_lag_are_the_ones_that_are_filled() {
     store.extract(&Network::default(), some, &TAPS[..1], &mut |_| ()).unwrap_err();
 
     let copy = tempfile::tempdir().unwrap();
-    let network = Copying { network: Network::default(), from: folder.path(), to: copy.path() };
+    let network = Copying { network, from: folder.path(), to: copy.path() };
     let mut heard = vec![];
     let whole = store.extract(&network, batches, &TAPS, &mut |done| heard.push(done)).unwrap();
     assert_eq!(whole, in_memory());
@@ -181,7 +201,7 @@ fn what_does_not_belong_there_is_refused() {
     let state = folder.path().join("embedding.json");
     let text = std::fs::read_to_string(&state).unwrap();
     for (from, to, expected) in [
-        ("\"format\": 1", "\"format\": 2", "expected format 1, got 2"),
+        ("\"format\": 2", "\"format\": 1", "expected format 2, got 1"),
         ("\"images\": 6", "\"images\": 7", "embedding.npy: expected 7 images of 24 bytes, got a shorter file"),
         ("\"images\": 6", "\"images\": 18446744073709551615", "expected the shape of an array"),
         ("\"dim\": 3", "\"dim\": 0", "expected the shape of an array, got 6 x 2 x 0"),
@@ -190,7 +210,10 @@ fn what_does_not_belong_there_is_refused() {
         ("\"next\": 7", "\"next\": 5", "expected the shape of an array"),
         ("{", "", "expected the state of an extraction"),
     ] {
-        std::fs::write(&state, text.replacen(from, to, 1)).unwrap();
+        let changed = text.replacen(from, to, 1);
+        // With a digest that fits, as if it had been written so.
+        let signed = serde_json::from_str::<writer::State>(&changed).map_or(changed, |state| state.text());
+        std::fs::write(&state, signed).unwrap();
         let error = run("a").unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
@@ -302,4 +325,34 @@ fn an_array_without_its_state_is_refused() {
         assert!(error.to_string().contains(&format!("{name}: expected ")), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     }
+}
+
+/// Each in another place of each kind of file, of features that are complete and of some that are not.
+#[test]
+fn any_bit_that_has_flipped_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), "a");
+    let run = || store.extract(&Network::default(), batches, &TAPS[..1], &mut |_| ());
+    let flip = |name: &str| {
+        let path = folder.path().join(name);
+        let whole = std::fs::read(&path).unwrap();
+        // Before there is all of it, the header is written anew.
+        let first = if name.ends_with(".npy") { npy::LENGTH } else { 0 };
+        for number in 0..200 {
+            let place = first + number * (whole.len() - first) / 200;
+            let mut flipped = whole.clone();
+            flipped[place] ^= 1 << (number % 8);
+            std::fs::write(&path, &flipped).unwrap();
+            let error = run().expect_err(&format!("bit {} of byte {place} of {name}", number % 8)).to_string();
+            assert!(error.contains(name), "{error}");
+            assert_eq!(std::fs::read(&path).unwrap(), flipped, "nothing is lost");
+        }
+        std::fs::write(&path, whole).unwrap();
+    };
+    let some = |first| batches(first).take(2).chain([Err("gone".into())]);
+    store.extract(&Network::default(), some, &TAPS[..1], &mut |_| ()).unwrap_err();
+    ["embedding.npy", "embedding.images.npy", "embedding.json"].into_iter().for_each(flip);
+    assert_eq!(run().unwrap()[0], in_memory()[0]);
+    ["embedding.npy", "embedding.images.npy", "embedding.json"].into_iter().for_each(flip);
+    assert_eq!(run().unwrap()[0], in_memory()[0]);
 }

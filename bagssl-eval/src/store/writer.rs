@@ -9,6 +9,7 @@ use bagssl_core::batch::PatchBatch;
 use bagssl_core::embed::{Rows, Tap};
 use serde::{Deserialize, Serialize};
 
+use super::digest::{self, BLOCK, Blocks};
 use super::{Store, failed, npy};
 use crate::error::{Error, Result};
 use crate::features::{Features, Shape};
@@ -18,11 +19,12 @@ use crate::table::{Mapped, Values};
 /// How often an extraction is written down: what a stop costs at most.
 const EVERY: Duration = Duration::from_secs(10);
 /// Of the files, not of the features.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// How far an extraction has come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct State {
+#[serde(deny_unknown_fields)]
+pub(super) struct State {
     format: u32,
     /// What the features are of.
     of: String,
@@ -33,6 +35,10 @@ struct State {
     /// The first image of the data set that has not been looked at; images may have been left out.
     next: usize,
     complete: bool,
+    /// The digests of the values' blocks, and of those of the images.
+    digests: [Vec<String>; 2],
+    /// That of all of this, with nothing here.
+    digest: String,
 }
 
 /// The files of one tap, at the place up to which they count.
@@ -51,6 +57,7 @@ pub(super) struct Writer {
 struct Part {
     path: PathBuf,
     file: BufWriter<File>,
+    blocks: Blocks,
 }
 
 impl Writer {
@@ -69,11 +76,37 @@ impl Writer {
                 return Err(Error::File { part: part.path.display().to_string(), expected, got });
             }
         }
-        match writer.state.complete {
-            true => writer.check_whole()?,
-            false => writer.cut()?,
+        if writer.state.complete {
+            writer.check_whole()?;
+        }
+        writer.check_digests()?;
+        if !writer.state.complete {
+            writer.cut()?;
         }
         Ok(writer)
+    }
+
+    /// Refuses arrays that have changed since they were written.
+    fn check_digests(&self) -> Result<()> {
+        for ((part, length), expected) in self.parts().into_iter().zip(&self.state.digests) {
+            let got = digest::of_file(&part.path, npy::LENGTH as u64, length, BLOCK);
+            let got = got.map_err(|source| failed(&part.path, source))?;
+            if got == *expected {
+                continue;
+            }
+            let wrong = got.iter().zip(expected).position(|(got, expected)| got != expected).unwrap_or(0);
+            let mib = wrong as u64 * (BLOCK >> 20);
+            let expected = "what was written (remove the files of this feature to extract it anew)".into();
+            let got = format!("damage in the 16 MiB from {mib} MiB on");
+            return Err(Error::File { part: part.path.display().to_string(), expected, got });
+        }
+        Ok(())
+    }
+
+    /// The arrays, and the bytes of each that count.
+    fn parts(&self) -> [(&Part, u64); 2] {
+        let images = self.state.images as u64;
+        [(&self.values, images * self.row_bytes()), (&self.images, images * PAIR)]
     }
 
     /// Refuses arrays that are not those that were completed: other headers, or more than counts.
@@ -126,6 +159,7 @@ impl Writer {
             let pairs = self.pairs()?;
             self.state.images = pairs.iter().filter(|pair| (pair[0] as usize) < next).count();
             self.state.next = next;
+            self.go_back()?;
             self.save(false)?;
             self.cut()?;
         }
@@ -155,6 +189,7 @@ impl Writer {
         let [values, images] = self.headers();
         self.values.finish(&values)?;
         self.images.finish(&images)?;
+        self.state.digests = [self.values.blocks.digests(), self.images.blocks.digests()];
         self.state.complete = complete;
         self.state.write(&self.folder.join(format!("{}.json", self.tap.name())))?;
         self.saved = Instant::now();
@@ -178,10 +213,17 @@ impl Writer {
 
     /// Drops what was written after the last save.
     fn cut(&mut self) -> Result<()> {
-        let images = self.state.images as u64;
-        let row = self.row_bytes();
-        self.values.cut(images * row)?;
-        self.images.cut(images * PAIR)
+        self.go_back()?;
+        let [values, images] = self.parts().map(|(_, bytes)| bytes);
+        self.values.cut(values)?;
+        self.images.cut(images)
+    }
+
+    /// Takes up the digests where the images end that count.
+    fn go_back(&mut self) -> Result<()> {
+        let [values, images] = self.parts().map(|(_, bytes)| bytes);
+        self.values.go_back(values, &self.state.digests[0])?;
+        self.images.go_back(images, &self.state.digests[1])
     }
 
     /// Number and class of each image in the files.
@@ -208,25 +250,48 @@ impl State {
             return Err(Error::File { part: array.display().to_string(), expected, got });
         }
         let of = of.into();
-        let fresh = State { format: FORMAT, of, patches: 0, dim: 0, images: 0, next: 0, complete: false };
+        let (digests, digest) = Default::default();
+        let fresh =
+            State { format: FORMAT, of, patches: 0, dim: 0, images: 0, next: 0, complete: false, digests, digest };
         fresh.write(path)?;
         Ok(fresh)
     }
 
     fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).expect("numbers and a string") + "\n";
-        write_whole(path, text.as_bytes())
+        write_whole(path, self.text().as_bytes())
+    }
+
+    /// The file, with its digest.
+    pub(super) fn text(&self) -> String {
+        let signed = State { digest: self.own_digest(), ..self.clone() };
+        serde_json::to_string_pretty(&signed).expect("numbers and texts") + "\n"
+    }
+
+    fn own_digest(&self) -> String {
+        let unsigned = State { digest: String::new(), ..self.clone() };
+        digest::of_text(&serde_json::to_string(&unsigned).expect("numbers and texts"))
     }
 
     fn read(path: &Path, bytes: &[u8], of: &str) -> Result<Self> {
+        /// What all formats have.
+        #[derive(Deserialize)]
+        struct Any {
+            format: u32,
+        }
         let part = path.display().to_string();
-        let state: State = serde_json::from_slice(bytes).map_err(|error| Error::File {
+        let none = |error: serde_json::Error| Error::File {
             part: part.clone(),
             expected: "the state of an extraction".into(),
             got: error.to_string(),
-        })?;
-        if state.format != FORMAT {
-            let (expected, got) = (format!("format {FORMAT}"), state.format.to_string());
+        };
+        let Any { format } = serde_json::from_slice(bytes).map_err(none)?;
+        if format != FORMAT {
+            let (expected, got) = (format!("format {FORMAT}"), format!("{format}: remove the folder, to extract anew"));
+            return Err(Error::File { part, expected, got });
+        }
+        let state: State = serde_json::from_slice(bytes).map_err(none)?;
+        if state.digest != state.own_digest() {
+            let (expected, got) = (format!("digest {}", state.own_digest()), state.digest);
             return Err(Error::File { part, expected, got });
         }
         if state.of != of {
@@ -247,7 +312,7 @@ impl Part {
     fn open(path: PathBuf) -> Result<Self> {
         let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
         let file = open.map_err(|source| failed(&path, source))?;
-        Ok(Part { file: BufWriter::with_capacity(1 << 20, file), path })
+        Ok(Part { file: BufWriter::with_capacity(1 << 20, file), path, blocks: Blocks::new(BLOCK) })
     }
 
     /// Bytes after the header.
@@ -271,7 +336,15 @@ impl Part {
         cut.and_then(|()| self.file.seek(SeekFrom::Start(end))).map_err(|source| failed(&self.path, source)).map(|_| ())
     }
 
+    /// Takes up the digests after so many bytes, of which these are the digests, or those of more bytes.
+    fn go_back(&mut self, bytes: u64, digests: &[String]) -> Result<()> {
+        let blocks = Blocks::of_file(&self.path, npy::LENGTH as u64, bytes, BLOCK, digests);
+        self.blocks = blocks.map_err(|source| failed(&self.path, source))?;
+        Ok(())
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.blocks.add(bytes);
         self.file.write_all(bytes).map_err(|source| failed(&self.path, source))
     }
 

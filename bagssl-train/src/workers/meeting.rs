@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// A worker's seat at a table where each lays something down and all get what all have laid down. Whoever leaves it (by
 /// dropping the seat) fails the others instead of leaving them waiting.
 #[derive(Debug)]
-pub(crate) struct Meeting<T> {
+pub struct Meeting<T> {
     rank: Rank,
     table: Arc<Table<T>>,
 }
@@ -40,13 +40,14 @@ impl<T> Table<T> {
 
 impl<T: Clone> Meeting<T> {
     /// The seats of so many workers, in order.
-    pub(crate) fn new(count: usize) -> Vec<Self> {
+    pub fn new(count: usize) -> Vec<Self> {
         let round = Round { given: (0..count).map(|_| None).collect(), all: None, broken: false };
         let table = Arc::new(Table { round: Mutex::new(round), changed: Condvar::new() });
         (0..count).map(|number| Meeting { rank: Rank { number, count }, table: table.clone() }).collect()
     }
 
-    pub(crate) fn rank(&self) -> Rank {
+    /// Whose seat it is.
+    pub fn rank(&self) -> Rank {
         self.rank
     }
 
@@ -54,7 +55,7 @@ impl<T: Clone> Meeting<T> {
     ///
     /// # Errors
     /// [`Error::Workers`] if one has left.
-    pub(crate) fn all(&self, own: T) -> Result<Vec<T>> {
+    pub fn all(&self, own: T) -> Result<Vec<T>> {
         let ended = || Error::Workers("another worker has ended".into());
         let Meeting { rank, table } = self;
         let mut round = table.lock();

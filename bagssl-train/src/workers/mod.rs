@@ -3,7 +3,7 @@
 //!
 //! What they exchange are the statistics of batch norms ([`Synchronised`]), projections (the loss is that of all of them) and
 //! gradients. How is an [`Exchange`]: [`Threads`] for workers that share memory,
-//! `cuda::Nccl` (feature `cuda`) for a machine's GPUs.
+//! `bagssl_cuda::Nccl` for a machine's GPUs.
 //!
 //! # Source
 //! For norms over several devices: Peng et al., *MegDet*, arXiv:1711.07240.
@@ -15,8 +15,7 @@ mod shard;
 mod threads;
 
 pub use exchange::{Exchange, Rank};
-#[cfg(feature = "cuda")]
-pub(crate) use meeting::Meeting;
+pub use meeting::Meeting;
 pub use shard::Shard;
 pub use synchronised::Synchronised;
 pub(crate) use synchronised::with_exchange;

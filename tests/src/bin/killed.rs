@@ -8,10 +8,14 @@ use bagssl_core::batch::SourceError;
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_tests::loader;
 use bagssl_train::Result;
-use bagssl_train::store::{FileStore, Staged, Store};
+use bagssl_train::store::{
+    CHECKPOINT, Every, Keeping, Position, RunFolder, STATES, Staged, States, Store, write_whole,
+};
 
-/// The step at which a run dies: in the middle of the second epoch, whose 5 steps are 6 to 10.
+/// The step at which a run dies: in the middle of the second epoch, whose 5 steps are 6 to 10, and before the next save.
 const DEADLY_STEP: u64 = 8;
+/// States are saved after steps 3, 6, 9, 12 and 15.
+const EVERY: Every = Every::Steps(3);
 
 fn die() -> ! {
     let own = std::process::id().to_string();
@@ -21,25 +25,30 @@ fn die() -> ! {
 }
 
 struct Dying<'a> {
-    file: FileStore,
+    states: States,
+    folder: &'a Path,
     place: &'a str,
     saves: usize,
 }
 
 impl Store for Dying<'_> {
-    fn save(&mut self, bytes: &[u8]) -> Result<()> {
+    fn is_due(&self, at: Position) -> bool {
+        self.states.is_due(at)
+    }
+
+    fn save(&mut self, at: Position, bytes: &[u8]) -> Result<()> {
         self.saves += 1;
         match (self.place, self.saves) {
             ("save", 2) => {
-                let partial = self.file.path().with_file_name(".state.safetensors.partial");
+                let partial = self.folder.join(".state.abcdef.partial");
                 std::fs::write(partial, &bytes[..bytes.len() / 2]).expect("the folder can be written to");
                 die()
             }
             ("rename", 2) => {
-                let _staged = Staged::write(self.file.path(), bytes)?;
+                let _staged = Staged::write(&self.folder.join("state"), bytes)?;
                 die()
             }
-            _ => self.file.save(bytes),
+            _ => self.states.save(at, bytes),
         }
     }
 }
@@ -61,12 +70,13 @@ fn main() {
         eprintln!("expected FOLDER and none, step, save or rename");
         std::process::exit(2);
     };
-    let state = Path::new(folder).join("state.safetensors");
-    let earlier = std::fs::read(&state).ok();
+    let folder = RunFolder::open(Path::new(folder)).expect("nobody else writes there");
+    let states = States::new(folder.join(STATES), Keeping { every: EVERY, ..Keeping::default() });
+    let earlier = states.newest().expect("a state is whole").map(|found| found.bytes);
     let mut run = bagssl_tests::run(earlier.as_deref()).expect("the settings are sound, and a state is whole");
     println!("from step {}", run.step());
-    let mut store = Dying { file: FileStore::new(state), place, saves: 0 };
+    let mut store = Dying { states, folder: &folder.join(STATES), place, saves: 0 };
     run.run(&loader(2), &mut AtStep(place), &mut store).expect("the run goes through");
     let checkpoint = run.checkpoint().expect("the model can be written");
-    std::fs::write(Path::new(folder).join("checkpoint.safetensors"), checkpoint).expect("the folder can be written to");
+    write_whole(&folder.join(CHECKPOINT), &checkpoint).expect("the folder can be written to");
 }

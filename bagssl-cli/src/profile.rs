@@ -1,0 +1,343 @@
+//! Where the time of training goes: what kernels and trainer say they are at, as a table and as a Chrome trace.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use bagssl_core::batch::SourceError;
+use bagssl_core::observe::{Event, Observer, Verdict};
+use bagssl_core::profile::{Lane, Recorder, record};
+use serde_json::{Value, json};
+
+use crate::files::Output;
+
+/// The profile of this process.
+static PROFILE: OnceLock<Profile> = OnceLock::new();
+
+/// What has been recorded, and where it is to be written.
+#[derive(Debug)]
+pub(crate) struct Profile {
+    path: PathBuf,
+    origin: Instant,
+    is_on: AtomicBool,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    spans: Vec<Span>,
+    counts: BTreeMap<&'static str, u64>,
+    notes: Vec<(&'static str, String)>,
+    threads: BTreeMap<u64, String>,
+    /// When recording began and, by now, ended.
+    window: [u64; 2],
+    /// Steps that ended within.
+    steps: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    lane: Lane,
+    thread: u64,
+    name: &'static str,
+    begin: u64,
+    end: u64,
+}
+
+/// The sums over all spans of a name.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Sum {
+    calls: u64,
+    /// Nanoseconds on threads, without those of spans within.
+    host: u64,
+    /// Nanoseconds on the device.
+    device: u64,
+}
+
+impl Profile {
+    /// Makes ready to record what will be written to a file. Nothing is recorded yet.
+    pub(crate) fn prepare(path: &Path) -> Result<&'static Self> {
+        // What cannot be written is said before the work, not after it.
+        Output::new(path, false, &[]).map(drop).context("--profile")?;
+        let (is_on, kept) = (AtomicBool::new(false), Mutex::default());
+        let profile = Profile { path: path.into(), origin: Instant::now(), is_on, kept };
+        if PROFILE.set(profile).is_err() {
+            bail!("--profile: expected one profile of a program, got two");
+        }
+        let profile = PROFILE.get().expect("it has just been set");
+        record(profile);
+        Ok(profile)
+    }
+
+    /// Records from now on.
+    fn begin(&self) {
+        self.kept().window[0] = self.now();
+        self.is_on.store(true, Relaxed);
+    }
+
+    /// A step is done; it may be the last one that is recorded.
+    fn step(&self, is_last: bool) {
+        if self.is_on.load(Relaxed) {
+            let mut kept = self.kept();
+            kept.steps += 1;
+            kept.window[1] = self.now();
+            self.is_on.store(!is_last, Relaxed);
+        }
+    }
+
+    /// Writes the trace, and gives the table and the same as JSON.
+    pub(crate) fn finish(&self) -> Result<(String, Value)> {
+        self.is_on.store(false, Relaxed);
+        let kept = self.kept();
+        if kept.steps == 0 {
+            bail!("--profile: expected more than {UNTIMED} steps, of which the first are not recorded, got fewer");
+        }
+        Output::new(&self.path, false, &[])?.write(&serde_json::to_vec(&kept.trace())?)?;
+        Ok((kept.table(), kept.json()))
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recorder for Profile {
+    fn is_on(&self) -> bool {
+        self.is_on.load(Relaxed)
+    }
+
+    fn now(&self) -> u64 {
+        self.origin.elapsed().as_nanos() as u64
+    }
+
+    fn span(&self, lane: Lane, name: &'static str, begin: u64, end: u64) {
+        let thread = thread();
+        let mut kept = self.kept();
+        kept.threads.entry(thread).or_insert_with(|| {
+            let current = std::thread::current();
+            current.name().map_or_else(|| format!("thread {thread}"), String::from)
+        });
+        kept.spans.push(Span { lane, thread, name, begin, end });
+    }
+
+    fn count(&self, name: &'static str, more: u64) {
+        *self.kept().counts.entry(name).or_insert(0) += more;
+    }
+
+    fn note(&self, name: &'static str, text: String) {
+        let mut kept = self.kept();
+        if !kept.notes.iter().any(|(_, known)| *known == text) {
+            kept.notes.push((name, text));
+        }
+    }
+}
+
+/// Lets a profile begin after the first steps, which compile and find memory to use again, and end after some more.
+#[derive(Debug)]
+pub(crate) struct Window {
+    profile: &'static Profile,
+    seen: usize,
+    most: usize,
+}
+
+/// Steps before a profile begins.
+pub(crate) const UNTIMED: usize = 3;
+
+impl Window {
+    /// Of at most so many steps.
+    pub(crate) fn new(profile: &'static Profile, most: usize) -> Self {
+        Window { profile, seen: 0, most }
+    }
+}
+
+impl Observer for Window {
+    fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
+        if let Event::Step { .. } = event {
+            self.seen += 1;
+            if self.seen == UNTIMED {
+                self.profile.begin();
+            } else if self.seen > UNTIMED {
+                self.profile.step(self.seen - UNTIMED == self.most);
+            }
+        }
+        Ok(Verdict::Continue)
+    }
+}
+
+/// The number of the calling thread.
+fn thread() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        static OWN: u64 = NEXT.fetch_add(1, Relaxed);
+    }
+    OWN.with(|own| *own)
+}
+
+impl Kept {
+    /// The sums by name: what takes longest first.
+    fn sums(&self) -> Vec<(&'static str, Sum)> {
+        let mut sums: HashMap<&'static str, Sum> = HashMap::new();
+        for span in self.spans.iter().filter(|span| span.lane == Lane::Device) {
+            sums.entry(span.name).or_default().device += span.end - span.begin;
+        }
+        let mut host: Vec<Span> = self.spans.iter().copied().filter(|span| span.lane == Lane::Host).collect();
+        // Of two that begin at once the longer one is around the other.
+        host.sort_by_key(|span| (span.thread, span.begin, std::cmp::Reverse(span.end)));
+        let mut around: Vec<Span> = Vec::new();
+        for span in host {
+            while around.last().is_some_and(|outer| outer.thread != span.thread || outer.end <= span.begin) {
+                around.pop();
+            }
+            if let Some(outer) = around.last() {
+                let outer = sums.entry(outer.name).or_default();
+                outer.host = outer.host.saturating_sub(span.end - span.begin);
+            }
+            let sum = sums.entry(span.name).or_default();
+            sum.calls += 1;
+            sum.host += span.end - span.begin;
+            around.push(span);
+        }
+        let mut sums: Vec<_> = sums.into_iter().collect();
+        sums.sort_by_key(|(name, sum)| (std::cmp::Reverse((sum.device, sum.host)), *name));
+        sums
+    }
+
+    fn has_device(&self) -> bool {
+        self.spans.iter().any(|span| span.lane == Lane::Device)
+    }
+
+    /// Nanoseconds that were recorded.
+    fn length(&self) -> u64 {
+        self.window[1].saturating_sub(self.window[0])
+    }
+
+    fn table(&self) -> String {
+        let per_step = |nanoseconds: u64| nanoseconds as f64 / 1e6 / self.steps.max(1) as f64;
+        let whole = per_step(self.length());
+        let mut text = format!("profile of {} steps: {whole:.2} ms each\n", self.steps);
+        let head = ["operation", "calls", "host ms", "device ms", "share"];
+        let _ = writeln!(text, "{:<40} {:>7} {:>9} {:>10} {:>7}", head[0], head[1], head[2], head[3], head[4]);
+        let has_device = self.has_device();
+        let mut known = 0.0;
+        for (name, sum) in self.sums() {
+            let (host, device) = (per_step(sum.host), per_step(sum.device));
+            let counted = if has_device { device } else { host };
+            known += counted;
+            let on_device = if sum.device > 0 { format!("{device:.3}") } else { "-".into() };
+            let share = 100.0 * counted / whole.max(f64::MIN_POSITIVE);
+            let calls = sum.calls as f64 / self.steps.max(1) as f64;
+            let _ = writeln!(text, "{name:<40} {calls:>7.1} {host:>9.3} {on_device:>10} {share:>6.1}%");
+        }
+        let rest = if has_device { "device: all else, and nothing" } else { "all else" };
+        let left = whole - known;
+        let [host, device] =
+            if has_device { ["-".into(), format!("{left:.3}")] } else { [format!("{left:.3}"), "-".into()] };
+        let share = 100.0 * left / whole.max(f64::MIN_POSITIVE);
+        let _ = writeln!(text, "{rest:<40} {:>7} {host:>9} {device:>10} {share:>6.1}%", "-");
+        for (name, count) in &self.counts {
+            let _ = writeln!(text, "{name}: {:.1} a step", *count as f64 / self.steps.max(1) as f64);
+        }
+        for (name, note) in &self.notes {
+            let _ = writeln!(text, "{name}: {note}");
+        }
+        text
+    }
+
+    fn json(&self) -> Value {
+        let per_step = |nanoseconds: u64| nanoseconds as f64 / 1e6 / self.steps.max(1) as f64;
+        let operations: serde_json::Map<_, _> = self
+            .sums()
+            .into_iter()
+            .map(|(name, sum)| {
+                let calls = sum.calls as f64 / self.steps.max(1) as f64;
+                let (host, device) = (per_step(sum.host), per_step(sum.device));
+                (name.into(), json!({"calls": calls, "host_ms": host, "device_ms": device}))
+            })
+            .collect();
+        let counts: serde_json::Map<_, _> = self
+            .counts
+            .iter()
+            .map(|(name, count)| ((*name).into(), (*count as f64 / self.steps.max(1) as f64).into()))
+            .collect();
+        let notes: Vec<_> = self.notes.iter().map(|(name, text)| format!("{name}: {text}")).collect();
+        let whole = per_step(self.length());
+        json!({"steps": self.steps, "step_ms": whole, "operations": operations, "counts": counts, "notes": notes})
+    }
+
+    /// In Chrome's format: <https://ui.perfetto.dev> and chrome://tracing show it.
+    fn trace(&self) -> Value {
+        let named = |process: u32, thread: u64, name: &str| json!({"ph": "M", "name": "thread_name", "pid": process, "tid": thread, "args": {"name": name}});
+        let process = |process: u32, name: &str| json!({"ph": "M", "name": "process_name", "pid": process, "args": {"name": name}});
+        let mut events = vec![process(0, "host")];
+        events.extend(self.threads.iter().map(|(&thread, name)| named(0, thread, name)));
+        if self.has_device() {
+            events.push(process(1, "device"));
+        }
+        events.extend(self.spans.iter().map(|span| {
+            let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1e3;
+            json!({
+                "ph": "X",
+                "name": span.name,
+                "pid": u32::from(span.lane == Lane::Device),
+                "tid": span.thread,
+                "ts": microseconds(span.begin),
+                "dur": microseconds(span.end - span.begin),
+            })
+        }));
+        json!({"traceEvents": events, "displayTimeUnit": "ms"})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept() -> Kept {
+        let host = |thread, name, begin, end| Span { lane: Lane::Host, thread, name, begin, end };
+        // "backward" is around two others, one of which begins with it; another thread is at work at the same time.
+        let spans = vec![
+            host(0, "convolution", 10_000_000, 14_000_000),
+            host(0, "norm", 15_000_000, 16_000_000),
+            host(0, "backward", 10_000_000, 20_000_000),
+            host(0, "step", 20_000_000, 22_000_000),
+            host(1, "norm", 10_000_000, 11_000_000),
+        ];
+        Kept { spans, window: [0, 40_000_000], steps: 2, counts: [("launches", 6)].into(), ..Kept::default() }
+    }
+
+    #[test]
+    fn what_is_within_another_is_not_counted_twice() {
+        let ms = |calls, host| Sum { calls, host: host * 1_000_000, device: 0 };
+        let expected = [("backward", ms(1, 5)), ("convolution", ms(1, 4)), ("norm", ms(2, 2)), ("step", ms(1, 2))];
+        assert_eq!(kept().sums(), expected);
+    }
+
+    #[test]
+    fn the_table_is_of_a_step() {
+        let table = kept().table();
+        let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["profile", "of", "2", "steps:", "20.00", "ms", "each"]);
+        assert_eq!(lines[2], ["backward", "0.5", "2.500", "-", "12.5%"]);
+        assert_eq!(lines[6], ["all", "else", "-", "13.500", "-", "67.5%"]);
+        assert_eq!(lines[7].join(" "), "launches: 3.0 a step");
+    }
+
+    #[test]
+    fn the_device_is_what_counts_where_there_is_one() {
+        let mut kept = Kept { steps: 1, ..kept() };
+        let of = |name, begin, end| Span { lane: Lane::Device, thread: 1, name, begin, end };
+        kept.spans.push(of("norm", 30_000_000, 36_000_000));
+        let table = kept.table();
+        let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[2], ["norm", "2.0", "2.000", "6.000", "15.0%"]);
+        assert_eq!(lines[6], ["device:", "all", "else,", "and", "nothing", "-", "-", "34.000", "85.0%"]);
+        let trace = kept.trace();
+        let events = trace["traceEvents"].as_array().unwrap();
+        let last = events.last().unwrap();
+        assert_eq!((&last["pid"], &last["ts"], &last["dur"]), (&json!(1), &json!(30_000.0), &json!(6_000.0)));
+    }
+}

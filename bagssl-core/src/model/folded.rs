@@ -1,0 +1,144 @@
+//! A model for use: without gradients, with its norms in the weights.
+
+use std::prelude::v1::*;
+
+use core::marker::PhantomData;
+use core::slice::Iter;
+
+use burn::tensor::Tensor;
+use burn::tensor::activation::relu as stock_relu;
+use burn::tensor::backend::Backend;
+
+use super::kernels::Kernels;
+use super::network::{Layers, Network, Norm, Value, entering, run};
+use super::pair::{Features, Model};
+use crate::embed::Tap;
+use crate::plan::{NORM_EPSILON, Plan, Window};
+
+/// A model with running statistics, each batch norm of which is part of the weights before it.
+#[derive(Debug, Clone)]
+pub struct FoldedModel<B: Backend> {
+    encoder: FoldedNetwork<B>,
+    projector: FoldedNetwork<B>,
+}
+
+/// A network with running statistics, each batch norm of which is part of the weights before it.
+#[derive(Debug, Clone)]
+pub struct FoldedNetwork<B: Backend> {
+    convs: Vec<(Tensor<B, 4>, Tensor<B, 1>)>,
+    linears: Vec<(Tensor<B, 2>, Option<Tensor<B, 1>>)>,
+    plan: Plan,
+}
+
+impl<B: Backend> FoldedModel<B> {
+    /// The model with the statistics that it has now.
+    pub fn new(model: &Model<B>) -> Self {
+        FoldedModel { encoder: FoldedNetwork::new(model.encoder()), projector: FoldedNetwork::new(model.projector()) }
+    }
+
+    /// The encoder's plan.
+    pub fn encoder(&self) -> &Plan {
+        &self.encoder.plan
+    }
+
+    /// The features of patches `[row, channel, height, width]` at some taps, in their order.
+    ///
+    /// # Panics
+    /// If the encoder's windows do not fit into the patches.
+    pub fn features<K: Kernels<B>>(&self, patches: Tensor<B, 4>, taps: &[Tap]) -> Features<B> {
+        let output = self.encoder.plan.layers().len();
+        let embedding = self.encoder.forward_map::<K>(patches, &[output]).remove(0);
+        let last = self.projector.plan.layers().len();
+        let values: Vec<usize> = taps
+            .iter()
+            .filter_map(|tap| match tap {
+                Tap::Embedding => None,
+                Tap::FirstLayer => Some(1),
+                Tap::Projection => Some(last),
+            })
+            .collect();
+        let mut projected = if values.is_empty() {
+            Vec::new().into_iter()
+        } else {
+            self.projector.forward_rows::<K>(embedding.clone(), &values).into_iter()
+        };
+        let mut next = || projected.next().expect("one for each tap of the projector");
+        taps.iter().map(|tap| if *tap == Tap::Embedding { embedding.clone() } else { next() }).collect()
+    }
+}
+
+impl<B: Backend> FoldedNetwork<B> {
+    /// The network with the statistics that it has now.
+    pub fn new(network: &Network<B>) -> Self {
+        let convs = network.convs.iter().map(|conv| {
+            let (factor, offset) = fold(&conv.norm);
+            let [outputs] = factor.dims();
+            (conv.weight.val() * factor.reshape([outputs, 1, 1, 1]), offset)
+        });
+        let linears = network.linears.iter().map(|linear| {
+            let (weight, bias) = (linear.weight.val(), linear.bias.as_ref().map(|bias| bias.val()));
+            let Some(norm) = &linear.norm else { return (weight, bias) };
+            let (factor, offset) = fold(norm);
+            let [outputs] = factor.dims();
+            let bias = match bias {
+                Some(bias) => bias * factor.clone() + offset,
+                None => offset,
+            };
+            (weight * factor.reshape([outputs, 1]), Some(bias))
+        });
+        FoldedNetwork { convs: convs.collect(), linears: linears.collect(), plan: network.plan().clone() }
+    }
+
+    /// The outputs of some values of the plan, for maps `[row, channel, height, width]`.
+    ///
+    /// # Panics
+    /// If the plan reads rows, a value asked for is not made of rows, or a window does not fit.
+    pub fn forward_map<K: Kernels<B>>(&self, input: Tensor<B, 4>, values: &[usize]) -> Vec<Tensor<B, 2>> {
+        self.run::<K>(Value::Map(entering::<B, K>(input)), values)
+    }
+
+    /// The same for rows `[row, dim]`.
+    ///
+    /// # Panics
+    /// If the plan reads maps, or a value asked for is not made of rows.
+    pub fn forward_rows<K: Kernels<B>>(&self, input: Tensor<B, 2>, values: &[usize]) -> Vec<Tensor<B, 2>> {
+        self.run::<K>(Value::Rows(input), values)
+    }
+
+    fn run<K: Kernels<B>>(&self, input: Value<B>, values: &[usize]) -> Vec<Tensor<B, 2>> {
+        let (convs, linears) = (self.convs.iter(), self.linears.iter());
+        run::<B, K>(&self.plan, input, values, &mut InUse::<B, K> { convs, linears, kernels: PhantomData })
+    }
+}
+
+/// Factor and offset of each channel that a norm comes down to with running statistics.
+fn fold<B: Backend>(norm: &Norm<B>) -> (Tensor<B, 1>, Tensor<B, 1>) {
+    let factor = norm.scale.val() / (norm.variance.val() + NORM_EPSILON).sqrt();
+    let offset = norm.shift.val() - norm.mean.val() * factor.clone();
+    (factor, offset)
+}
+
+struct InUse<'a, B: Backend, K> {
+    convs: Iter<'a, (Tensor<B, 4>, Tensor<B, 1>)>,
+    linears: Iter<'a, (Tensor<B, 2>, Option<Tensor<B, 1>>)>,
+    kernels: PhantomData<K>,
+}
+
+impl<B: Backend, K: Kernels<B>> Layers<B> for InUse<'_, B, K> {
+    fn conv(
+        &mut self,
+        input: Tensor<B, 4>,
+        window: Window,
+        residual: Option<Tensor<B, 4>>,
+        relu: bool,
+    ) -> Tensor<B, 4> {
+        let (weight, offset) = self.convs.next().expect("one for each layer").clone();
+        K::conv2d_fused(input, weight, offset, window, residual, relu)
+    }
+
+    fn linear(&mut self, input: Tensor<B, 2>, relu: bool) -> Tensor<B, 2> {
+        let (weight, bias) = self.linears.next().expect("one for each layer").clone();
+        let output = K::linear(input, weight, bias);
+        if relu { stock_relu(output) } else { output }
+    }
+}

@@ -1,0 +1,63 @@
+//! Training on NVIDIA's GPUs: convolution through cuDNN, products through cuBLAS, and kernels of our own for the rest.
+//!
+//! Burn's CUDA backend keeps the tensors, the memory and the autodiff; here are the operations that decide the speed, as
+//! [`Cudnn`], an implementation of [`Kernels`](bagssl_core::model::Kernels). All libraries are loaded at run time, so that
+//! nothing of CUDA is needed to build.
+//!
+//! What is missing on a machine is said by [`probe`], which must be asked before the first tensor; [`correct`] compares each
+//! operation with the CPU. Inside, an operation is described (`operation`: shapes and types are checked there, without a
+//! GPU), then run by the backend (`run`, or `fusion` under Burn's fusion): a `job` takes tensors to pointers and submits the
+//! work to the thread that owns the GPU, where a `context` keeps handles, stream, kernels and the plans of convolutions.
+//!
+//! To train: `Trainer<Autodiff<Cuda>, Cudnn>` (not `Differentiable<Cudnn>`, which leaves pooling and products to Burn), with
+//! [`FusedStep`] for its steps; on several GPUs, with an end of [`Nccl`] for each.
+
+#![allow(unsafe_code, reason = "CUDA's libraries are C")]
+
+pub mod probe;
+mod libraries;
+mod settings;
+mod operation;
+mod step;
+mod vectors;
+mod together;
+mod kernels;
+mod autodiff;
+mod fusion;
+mod run;
+mod map;
+mod matrices;
+mod norm;
+mod job;
+mod transfer;
+mod context;
+mod clock;
+#[cfg(test)]
+mod compiled;
+mod driver;
+mod convolution;
+mod columns;
+mod plan_file;
+mod cudnn;
+mod gemm;
+mod memory;
+mod nccl;
+pub mod correct;
+#[cfg(test)]
+mod recorded;
+
+// Links what is compiled there, instead of compiling it here.
+#[cfg(test)]
+use bagssl_backend as _;
+
+/// Burn's CUDA backend.
+pub type Cuda = burn_cuda::Cuda<f32, i32>;
+
+/// A GPU, by its number.
+pub use burn_cuda::CudaDevice;
+pub use job::check;
+pub use kernels::{Bf16, Cudnn, F32, Precision, Tf32};
+pub use memory::{Memory, memory};
+pub use nccl::Nccl;
+pub use run::{OnCuda, Plain};
+pub use together::FusedStep;

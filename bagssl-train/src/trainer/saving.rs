@@ -1,0 +1,85 @@
+//! When the loop saves a run's state.
+
+use bagssl_core::model::Kernels;
+use bagssl_core::observe::{Event, Observer, Verdict};
+use burn::tensor::backend::AutodiffBackend;
+
+use super::{Epoch, Trainer, Waiting};
+use crate::error::{Error, Result};
+use crate::loss::Algebra;
+use crate::store::{Position, Store};
+
+impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K> {
+    pub(super) fn position(&self, per_epoch: u64) -> Position {
+        Position { step: self.step, epoch: (self.step / per_epoch) as u32, batch: self.step % per_epoch }
+    }
+
+    /// Saves the state within an epoch, if the store wants it. (At its end the observer hears of the epoch first.)
+    pub(super) fn save_within(
+        &mut self,
+        epoch: &mut Epoch<'_, B, K>,
+        store: &mut dyn Store,
+        per_epoch: u64,
+    ) -> Result<Verdict> {
+        let at = self.position(per_epoch);
+        if at.batch == 0 || !store.is_due(at) {
+            return Ok(Verdict::Continue);
+        }
+        if let Some(waiting) = epoch.waiting.take() {
+            // Who says stop stops after the next step, as without the save: the other workers will.
+            let verdict = self.heard(epoch, waiting)?;
+            epoch.waiting = Some(Waiting::Told(verdict));
+        }
+        self.save(epoch.telling.observer, store, per_epoch)
+    }
+
+    /// Saves the state, if it was not, and this is the worker that does.
+    pub(super) fn save(
+        &mut self,
+        observer: &mut dyn Observer,
+        store: &mut dyn Store,
+        per_epoch: u64,
+    ) -> Result<Verdict> {
+        let is_first = self.exchange.as_ref().is_none_or(|exchange| exchange.rank().number == 0);
+        if self.saved == Some(self.step) || !is_first || !store.keeps() {
+            return Ok(Verdict::Continue);
+        }
+        let at = self.position(per_epoch);
+        let state = self.state(at)?;
+        observer.observe(&Event::Saving { step: self.step }).map_err(Error::Observer)?;
+        store.save(at, &state)?;
+        self.saved = Some(self.step);
+        let saved = observer.observe(&Event::Saved { step: self.step }).map_err(Error::Observer)?;
+        Ok(self.for_all(saved))
+    }
+
+    /// Saves what was done before an error, if that can be done. The error is the one to tell.
+    pub(super) fn save_before(
+        &mut self,
+        error: &Error,
+        observer: &mut dyn Observer,
+        store: &mut dyn Store,
+        per_epoch: u64,
+    ) {
+        // Where work is queued, the step that is not finite has been made.
+        let is_made = K::QUEUED && matches!(error, Error::NotFinite { .. });
+        let at = self.position(per_epoch);
+        // An epoch whose end the observer has not heard of would go on with the next one.
+        let is_untold = at.batch == 0 && self.means.count() > 0;
+        if self.step == 0 || is_made || is_untold {
+            return;
+        }
+        if let Err(Error::Observer(_)) = self.save(observer, store, per_epoch) {
+            // That lines are missing is noticed when the run is resumed.
+            let _ = self.state(at).and_then(|state| store.save(at, &state));
+        }
+    }
+
+    /// Refuses to go on where all steps have been skipped.
+    pub(super) fn check_trained(&self) -> Result<()> {
+        if self.step > 0 && self.skipped == self.step {
+            return Err(Error::NothingTrained { steps: self.step });
+        }
+        Ok(())
+    }
+}

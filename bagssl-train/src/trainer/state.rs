@@ -1,0 +1,167 @@
+//! What a run leaves: states to resume from, and the checkpoint for use.
+
+use std::collections::BTreeMap;
+
+use bagssl_core::checkpoint::{
+    Change, FORMAT_VERSION, NamedTensor, OPTIMISER_PREFIX, Provenance, Spec, Training, check_values, to_bytes,
+};
+use bagssl_core::model::{Kernels, Model};
+use bagssl_core::plan::Role;
+use burn::tensor::backend::AutodiffBackend;
+
+use super::telling::Means;
+use super::{RunInfo, Trainer};
+use crate::config::{CheckedConfig, OnNotFinite, TrainConfig};
+use crate::error::{Error, Result};
+use crate::loss::Algebra;
+use crate::store::{Position, whole_state};
+
+impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K> {
+    /// The state that a run's [`Store`](crate::store::Store) was given. What [`RunInfo`] has of other circumstances is recorded as
+    /// changed, and so are other settings of the config that may be changed, if it says so: the learning rate, the epochs, and what is
+    /// done about steps that are not finite.
+    ///
+    /// # Errors
+    /// [`Error::Core`] if the bytes are not such a state, or a value is not finite; [`Error::OtherRun`] (with an empty path) if it is
+    /// one of a run with other settings.
+    pub fn resume(config: CheckedConfig, info: RunInfo, device: B::Device, bytes: &[u8]) -> Result<Self> {
+        let checkpoint = whole_state(bytes)?;
+        let mut trainer = Trainer::new(config, info, device)?;
+        let training = checkpoint.spec().training.clone().expect("a state says where its run stands");
+        let other = |changed| Error::OtherRun { path: Default::default(), changed };
+        if training.config != trainer.settings_hash() {
+            return Err(other(Vec::new()));
+        }
+        let changed = trainer.changed(&training);
+        let of_config: Vec<Change> =
+            changed.iter().filter(|change| !trainer.is_circumstance(&change.setting)).cloned().collect();
+        if !trainer.info.may_change && !of_config.is_empty() {
+            return Err(other(of_config));
+        }
+        trainer.model = Model::load(&checkpoint, &trainer.device)?;
+        let names = checkpoint.names().into_iter().filter(|name| name.starts_with(OPTIMISER_PREFIX));
+        let tensors = names
+            .map(|name| Ok((name.to_string(), checkpoint.values(name)?)))
+            .collect::<bagssl_core::Result<Vec<_>>>()?;
+        let parameters = trainer.config.plan().parameters();
+        // Steps that changed nothing were none of the optimiser's.
+        let updates = training.step.saturating_sub(training.skipped);
+        trainer.optimiser.restore(updates, &parameters, tensors, &trainer.device)?;
+        trainer.means = Means::restored(&training.sums, training.summed);
+        (trainer.step, trainer.skipped, trainer.saved) = (training.step, training.skipped, Some(training.step));
+        (trainer.untold, trainer.changes) = (changed.clone(), [training.changes, changed].concat());
+        Ok(trainer)
+    }
+
+    /// The model as a checkpoint when the schedule is through: what is needed to use it, and no more.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] if a value is not finite, [`Error::Kernels`] if what the kernels had queued has failed,
+    /// [`Error::Core`] if it cannot be written.
+    pub fn checkpoint(&self) -> Result<Vec<u8>> {
+        let tensors = self.model.tensors();
+        K::check().map_err(Error::Kernels)?;
+        self.check_values(&tensors)?;
+        Ok(to_bytes(&self.spec(self.config.config().schedule.epochs, None), &tensors)?)
+    }
+
+    /// The checkpoint with all that a resumed run needs.
+    pub(super) fn state(&self, at: Position) -> Result<Vec<u8>> {
+        let training = Training {
+            epoch: at.epoch,
+            batch: at.batch,
+            step: at.step,
+            skipped: self.skipped,
+            summed: self.means.count(),
+            sums: self.means.bits(),
+            config: self.settings_hash(),
+            settings: self.settings(),
+            changes: self.changes.clone(),
+        };
+        let tensors = [self.model.tensors(), self.optimiser.tensors()].concat();
+        K::check().map_err(Error::Kernels)?;
+        self.check_values(&tensors)?;
+        Ok(to_bytes(&self.spec(at.epoch, Some(training)), &tensors)?)
+    }
+
+    /// Refuses values that nothing can be computed with.
+    fn check_values(&self, tensors: &[NamedTensor]) -> Result<()> {
+        let roles: BTreeMap<String, Role> =
+            self.config.plan().parameters().into_iter().map(|parameter| (parameter.name, parameter.role)).collect();
+        tensors.iter().try_for_each(|(name, _, values)| {
+            let role = roles.get(name).copied().unwrap_or(Role::Weight);
+            check_values(name, role, values).map_err(|error| Error::Unusable { step: self.step, error })
+        })
+    }
+
+    /// A hash of all settings that a run keeps to its end.
+    fn settings_hash(&self) -> u64 {
+        let config = self.config.config();
+        let fixed = TrainConfig {
+            optimiser: config.optimiser.with_rate(0.0),
+            schedule: crate::schedule::Schedule { epochs: 0, ..config.schedule },
+            on_not_finite: OnNotFinite::Stop,
+            ..config.clone()
+        };
+        let fixed = toml::to_string(&fixed).expect("a config is plain data");
+        fnv1a(&[&fixed, &self.info.data, &self.info.settings])
+    }
+
+    /// The settings that may be changed, by name.
+    fn settings(&self) -> Vec<(String, String)> {
+        let config = self.config.config();
+        let policy = if config.on_not_finite == OnNotFinite::Skip { "skip" } else { "stop" };
+        let of_config = [
+            ("optimiser.rate", config.optimiser.rate().to_string()),
+            ("schedule.epochs", config.schedule.epochs.to_string()),
+            ("on_not_finite", policy.to_string()),
+        ];
+        let of_config = of_config.into_iter().map(|(name, value)| (name.to_string(), value));
+        of_config.chain(self.info.circumstances.iter().cloned()).collect()
+    }
+
+    fn is_circumstance(&self, setting: &str) -> bool {
+        self.info.circumstances.iter().any(|(name, _)| name == setting)
+    }
+
+    /// The settings that are others than those of a state.
+    fn changed(&self, training: &Training) -> Vec<Change> {
+        let now = self.settings();
+        let change = |(setting, from): &(String, String)| {
+            let (_, to) = now.iter().find(|(name, to)| name == setting && to != from)?;
+            Some(Change { step: training.step, setting: setting.clone(), from: from.clone(), to: to.clone() })
+        };
+        training.settings.iter().filter_map(change).collect()
+    }
+
+    fn spec(&self, epochs_done: u32, training: Option<Training>) -> Spec {
+        let config = self.config.config();
+        // Where things lay is nobody's business who uses the weights.
+        let changes = self.changes.iter().filter(|change| !self.is_circumstance(&change.setting));
+        Spec {
+            format_version: FORMAT_VERSION,
+            model: self.config.plan().clone(),
+            patch: config.patch,
+            filter: config.filter,
+            normalisation: config.normalisation,
+            tap: config.model.tap,
+            views: config.views,
+            provenance: Provenance {
+                created_by: format!("bagssl {}", env!("CARGO_PKG_VERSION")),
+                preset: self.info.preset.clone(),
+                data: self.info.data.clone(),
+                seed: config.seed,
+                epochs: epochs_done,
+                steps: self.step,
+                changes: changes.cloned().collect(),
+            },
+            training,
+        }
+    }
+}
+
+/// A hash of texts that is the same with every compiler (FNV-1a, Fowler, Noll, Vo).
+fn fnv1a(texts: &[&str]) -> u64 {
+    let bytes = texts.iter().flat_map(|text| text.bytes().chain([0xff]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
