@@ -107,6 +107,9 @@ pub struct Foreign<'a> {
 }
 
 impl<'a> Foreign<'a> {
+    /// Bytes from the beginning of a file that tell what it is.
+    pub const START: u64 = 512;
+
     /// Reads PyTorch's zip format or safetensors. A pickle's dictionary is looked for under `state_dict`, `model` and
     /// `model_state_dict`; other values beside it are not looked at.
     ///
@@ -128,7 +131,7 @@ impl<'a> Foreign<'a> {
         Ok(foreign)
     }
 
-    /// Refuses a file by its first 16 bytes, before the rest is read.
+    /// Refuses a file by its first bytes, before the rest is read: [`Foreign::START`] of them tell all that can be told.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if they begin neither PyTorch's zip format nor safetensors.
@@ -138,17 +141,14 @@ impl<'a> Foreign<'a> {
                 "expected PyTorch's zip format, got the one before 1.6: load it and save it again with torch.save",
             ));
         }
-        let header = start.first_chunk().map(|start| header_length(*start));
-        match (start.starts_with(ZIP), header) {
-            (true, _) | (false, Some(Ok(_))) => Ok(()),
-            (false, Some(Err(error))) => {
-                Err(refuse(&format!("expected PyTorch's zip format or safetensors, got neither: {error}")))
-            }
-            (false, None) => {
-                let got = format!("{} bytes", start.len());
-                Err(refuse(&format!("expected PyTorch's zip format or safetensors, got {got}")))
-            }
+        if start.starts_with(ZIP) {
+            return Ok(());
         }
+        let neither = |got: &str| {
+            refuse(what(start).unwrap_or(&format!("expected PyTorch's zip format or safetensors, got neither: {got}")))
+        };
+        let header = *start.first_chunk().ok_or_else(|| neither(&format!("{} bytes", start.len())))?;
+        header_length(header).map(|_| ()).map_err(|error| neither(&error.to_string()))
     }
 
     /// A tensor by its name.
@@ -220,6 +220,33 @@ impl<'a> Foreign<'a> {
         }
         Ok(Foreign { tensors })
     }
+}
+
+/// What a file is that is neither, where its first bytes say so.
+fn what(bytes: &[u8]) -> Option<&'static str> {
+    let begins = |start: &[u8]| bytes.starts_with(start);
+    if bytes.get(257..262) == Some(b"ustar") {
+        return Some(
+            "expected PyTorch's zip format or safetensors, got a tar, as PyTorch wrote before 0.1.10: load it and save it again \
+             with torch.save",
+        );
+    }
+    if begins(b"\x80") {
+        return Some(
+            "expected PyTorch's zip format or safetensors, got a pickle alone: load it and save it with torch.save",
+        );
+    }
+    if begins(b"\x89HDF") {
+        return Some("expected PyTorch's zip format or safetensors, got an HDF5 file, as Keras writes");
+    }
+    if begins(b"version https://git-lfs") {
+        return Some(
+            "expected PyTorch's zip format or safetensors, got a Git LFS pointer: `git lfs pull` fetches the file",
+        );
+    }
+    let is_page = |mark: &[u8]| bytes.get(..mark.len()).is_some_and(|start| start.eq_ignore_ascii_case(mark));
+    let page = "expected PyTorch's zip format or safetensors, got an HTML page, as a failed download leaves";
+    (is_page(b"<!doctype html") || is_page(b"<html")).then_some(page)
 }
 
 fn refuse(why: &str) -> Error {
