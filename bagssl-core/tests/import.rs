@@ -48,6 +48,25 @@ fn refused(bytes: &[u8], options: &Options, words: &[&str]) {
     assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");
 }
 
+/// The first bytes of a file of any length are enough.
+#[test]
+fn a_file_is_known_by_its_start() {
+    let start = |bytes: &[u8]| Foreign::check_start(bytes).map_err(|error| error.to_string());
+    for foreign in [ODD, LIGHTNING, WRAPPED] {
+        assert_eq!(start(&foreign[..16]), Ok(()));
+    }
+    assert_eq!(start(&[&100_u64.to_le_bytes()[..], b"{"].concat()), Ok(()));
+    for (bytes, words) in [
+        (&OLD[..16], "the one before 1.6"),
+        (&[0; 16][..], "a header of at most 8388608 bytes, got one of 0"),
+        (&[0xff; 16], "a header of at most 8388608 bytes"),
+        (b"short", "got neither: 5 bytes"),
+        (b"<!DOCTYPE html><html>", "an HTML page"),
+    ] {
+        assert!(start(bytes).unwrap_err().contains(words), "{:?}", start(bytes));
+    }
+}
+
 #[test]
 fn tensors_are_those_that_pytorch_saved() {
     let foreign = Foreign::from_bytes(ODD).unwrap();
@@ -332,6 +351,8 @@ fn what_is_missing_or_too_much_is_named() {
 fn export_and_import_change_nothing() {
     let first = import(&Foreign::from_bytes(&file(&tensors(Layout::Torchvision))).unwrap(), &options()).unwrap();
     let bytes = checkpoint::to_bytes(&first.spec, &first.tensors).unwrap();
+    // A checkpoint of this project would become another model: its patches and its feature are not in the tensors.
+    refused(&bytes, &options(), &["got a checkpoint of this project, which is used as it is"]);
     let exported = to_torchvision(&Checkpoint::from_bytes(&bytes).unwrap()).unwrap();
     let foreign = Foreign::from_bytes(&exported).unwrap();
     assert_eq!(foreign.get("bn1.num_batches_tracked").unwrap().dtype(), DType::Integer(8));
