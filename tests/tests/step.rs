@@ -9,7 +9,7 @@ use bagssl_core::random::{Address, Purpose};
 use bagssl_train::config::{CheckedConfig, TrainConfig};
 use bagssl_train::optimiser::{OptimiserConfig, Trust};
 use bagssl_train::preset::preset;
-use bagssl_train::store::{Nowhere, Store};
+use bagssl_train::store::{Nowhere, Position, Store};
 use bagssl_train::trainer::Ended;
 
 const SHAPE: BatchShape = BatchShape { images: 6, patches: 3, channels: 3, height: 8, width: 12 };
@@ -120,7 +120,7 @@ fn the_cpu_backends_take_the_same_step() {
 struct Memory(Vec<u8>);
 
 impl Store for Memory {
-    fn save(&mut self, bytes: &[u8]) -> bagssl_train::Result<()> {
+    fn save(&mut self, _: Position, bytes: &[u8]) -> bagssl_train::Result<()> {
         self.0 = bytes.to_vec();
         Ok(())
     }

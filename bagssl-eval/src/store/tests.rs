@@ -163,7 +163,7 @@ impl Embed for Copying<'_> {
 /// One tap has come to image 3, in the middle of a batch; the other is new. What is there is not embedded again, but for that batch.
 #[test]
 fn files_that_lag_are_the_ones_that_are_filled() {
-    Network::both().map(lagging);
+    Network::both().into_iter().for_each(lagging);
 }
 
 fn lagging(network: Network) {
