@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bagssl_core::model::Batching;
 use bagssl_cuda::{
-    Bf16, Cuda, CudaDevice, Cudnn, F32, FusedStep, Nccl, Plain, Precision as Numbers, Tf32, correct, memory, probe,
+    Bf16, Cuda, CudaDevice, Cudnn, F32, FusedStep, Nccl, Plain, Precision as Numbers, Tf32, correct, memory, panics,
+    probe,
 };
 
 use crate::backend::Backend;
@@ -28,6 +29,7 @@ pub enum Precision {
 /// [`Error::Cuda`](bagssl_train::Error::Cuda) if this machine lacks something that they need. Burn's backend would panic.
 pub fn cuda(precision: Precision) -> bagssl_train::Result<Box<dyn Backend>> {
     probe::require()?;
+    panics::keep_quiet();
     Ok(match precision {
         Precision::Bf16 => Box::new(OnCuda::<Bf16>(PhantomData)),
         Precision::Tf32 => Box::new(OnCuda::<Tf32>(PhantomData)),

@@ -77,6 +77,7 @@ impl Name {
     #[cfg(feature = "cuda")]
     fn gpu(self) -> Result<Box<dyn Backend>> {
         use bagssl_backend::Precision;
+        bagssl_cuda::warnings::hear(|warning| crate::output::note!("warning: {warning}"));
         let precision = match self {
             Name::CudaF32 => Precision::F32,
             Name::CudaTf32 => Precision::Tf32,
@@ -97,6 +98,17 @@ impl Name {
             self.text()
         )
     }
+}
+
+/// Does work. Where a GPU has failed, and Burn's backend panicked, that is an error.
+#[cfg(feature = "cuda")]
+pub(crate) fn or_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    bagssl_cuda::panics::or_panic(work).map_err(anyhow::Error::from).flatten()
+}
+
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn or_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    work()
 }
 
 /// How the CPU's kernels compute.

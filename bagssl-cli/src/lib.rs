@@ -91,7 +91,7 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    let result = match cli.command {
+    let result = backend::or_panic(|| match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Report(args) => report::run(&args),
@@ -109,7 +109,7 @@ pub fn run() -> ExitCode {
         Command::Bench(command) => bench::run(&command),
         Command::Reproduce(args) => reproduce::run(&args),
         Command::Doctor(args) => doctor::run(&args),
-    };
+    });
     match result {
         Ok(_) if output::lost_notes() => ExitCode::from(NOT_DONE),
         Ok(code) => code,

@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn what_is_within_another_is_not_counted_twice() {
-        let ms = |calls, host| Sum { calls, host: host * 1_000_000, device: 0 };
+        let ms = |calls, host: u64| Sum { calls, host: host * 1_000_000, device: 0 };
         let expected = [("backward", ms(1, 5)), ("convolution", ms(1, 4)), ("norm", ms(2, 2)), ("step", ms(1, 2))];
         assert_eq!(kept().sums(), expected);
     }

@@ -123,6 +123,13 @@ fn training_and_embedding_need_no_classes() {
     }
     let eval = |data| ["eval", "run/checkpoint.safetensors", "--data", data];
     refused(here, &eval("flat"), &["flat: expected a half that is held out", "bagssl data split"]);
+    refused(
+        here,
+        &eval("halves/train"),
+        &["halves/train: expected a half that is held out", "got one half; give halves"],
+    );
+    let check = json(here, &["data", "check", "flat"]);
+    assert!(check["train"]["images"] == 2 && check.get("validation").is_none(), "all of it is for training");
     refused(here, &eval("halves"), &["halves: expected a class for each image of the training half", "train/1.png"]);
     let fit = ["fit", "run/checkpoint.safetensors", "--data", "halves", "-o", "c.safetensors"];
     refused(here, &fit, &["halves: expected a class for each image"]);

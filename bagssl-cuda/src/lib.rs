@@ -43,6 +43,8 @@ mod gemm;
 mod memory;
 mod nccl;
 pub mod correct;
+pub mod panics;
+pub mod warnings;
 #[cfg(test)]
 mod recorded;
 

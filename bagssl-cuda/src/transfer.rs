@@ -22,6 +22,7 @@ use cubecl::server::{ComputeServer, CopyDescriptor};
 use cubecl_common::reader::read_sync;
 
 use super::job::{Cube, Server, device_handle};
+use super::panics::one_line;
 
 /// Values as a tensor without gaps.
 ///
@@ -63,8 +64,4 @@ pub(super) fn read_later(tensor: Cube) -> Reading {
 /// All of a tensor without gaps, as one row: rows of a tensor would be copied each for itself.
 fn flat(tensor: &Cube, count: usize) -> CopyDescriptor {
     CopyDescriptor::new(tensor.handle.clone().binding(), [count].into(), [1].into(), 4)
-}
-
-fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }

@@ -102,6 +102,18 @@ pub(crate) fn open_archive(path: &Path, split: Split) -> Result<Dataset> {
     from_archive(std::io::BufReader::new(file), path, split)
 }
 
+/// What is said of the version that is not read.
+pub(crate) const PYTHON_VERSION: &str = "their Python version; the binary version is read (cifar-10-binary.tar.gz)";
+
+/// Whether a folder has the version that is not read.
+pub(crate) fn is_python(root: &Path) -> bool {
+    let has = |name: &str| root.join(name).is_file();
+    (has("data_batch_1") && has("batches.meta")) || (has("train") && has("test") && has("meta"))
+}
+
+/// What stands for files of the version that is not read.
+const PYTHON: &str = "python";
+
 /// What is said of other archives.
 const COMPRESSED: &str = "no other archive is read compressed: gunzip makes a .tar, whose images are read in place";
 
@@ -110,7 +122,10 @@ pub(crate) fn from_archive(reader: impl Read, origin: &Path, split: Split) -> Re
     let mut files = unpacked(reader, origin)?;
     let refuse = |got| Error::Format { path: origin.into(), expected: "the files of CIFAR-10 or of CIFAR-100", got };
     let is_in = |layout: &Cifar| files.contains_key(layout.list());
-    let others = || refuse(format!("none of their lists of classes; {COMPRESSED}"));
+    let others = || match files.contains_key(PYTHON) {
+        true => refuse(PYTHON_VERSION.into()),
+        false => refuse(format!("none of their lists of classes; {COMPRESSED}")),
+    };
     let layout = Cifar::ALL.into_iter().find(is_in).ok_or_else(others)?;
     let classes = classes(&files[layout.list()], &origin.join(layout.list()))?;
     let take = |file: &&'static str| {
@@ -133,7 +148,10 @@ fn unpacked(reader: impl Read, origin: &Path) -> Result<BTreeMap<String, Vec<u8>
     for entry in tar::Archive::new(&mut limited).entries().map_err(failed)? {
         let mut entry = entry.map_err(failed)?;
         let path = entry.path().map_err(failed)?.into_owned();
-        let file = split_name(path.to_str().unwrap_or_default()).1;
+        let (folder, file) = split_name(path.to_str().unwrap_or_default());
+        if folder.ends_with("cifar-10-batches-py") || folder.ends_with("cifar-100-python") {
+            files.insert(PYTHON.into(), Vec::new());
+        }
         if !entry.header().entry_type().is_file() || !is_known(file) {
             continue;
         }

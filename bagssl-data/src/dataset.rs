@@ -309,6 +309,11 @@ impl Dataset {
         Some(self.name(image))
     }
 
+    /// Whether the data set has no halves: then these are all of its images.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
     /// The names of the classes, by number.
     pub fn classes(&self) -> &[String] {
         &self.classes

@@ -85,6 +85,7 @@ pub(crate) fn open(path: &Path, split: Split, columns: &Columns) -> Result<Datas
         Format::CifarArchive => cifar::open_archive(path, split),
         Format::WebDataset if halves::is_pattern(path) => webdataset::open(path, &halves::matching(path)?, split),
         Format::WebDataset => beside(path, "tar", webdataset::open(path, &halves::files(path, "tar")?, split)?),
+        Format::Parquet if halves::is_pattern(path) => parquet::open(path, &halves::matching(path)?, split, columns),
         Format::Parquet if path.is_dir() => {
             beside(path, "parquet", parquet::open(path, &halves::files(path, "parquet")?, split, columns)?)
         }
@@ -107,7 +108,14 @@ fn beside(path: &Path, own: &str, mut dataset: Dataset) -> Result<Dataset> {
 
 /// There is no half to hold out.
 fn no_halves(path: &Path) -> Error {
-    let got = format!("images without halves{}", Split::Validation.advice());
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let parent =
+        path.parent().filter(|parent| halves::half(name) == Some(name) && HalfFolders::find(parent).have_both());
+    let got = match parent {
+        Some(parent) if parent.as_os_str().is_empty() => "one half; give the folder that it lies in".into(),
+        Some(parent) => format!("one half; give {}", parent.display()),
+        None => format!("images without halves{}", Split::Validation.advice()),
+    };
     Error::Format {
         path: path.into(),
         expected: "a half that is held out: val/, validation/ or test/ beside train/",
@@ -118,7 +126,10 @@ fn no_halves(path: &Path) -> Error {
 /// What lies there.
 pub(crate) fn format(path: &Path) -> Result<Format> {
     let meta = match fs::metadata(path) {
-        Err(_) if halves::is_pattern(path) => return Ok(Format::WebDataset),
+        Err(_) if halves::is_pattern(path) => {
+            let is_table = path.extension().is_some_and(|ending| ending == "parquet");
+            return Ok(if is_table { Format::Parquet } else { Format::WebDataset });
+        }
         meta => meta.map_err(|error| Error::Read { path: path.into(), error })?,
     };
     if imagenet::archives(path).is_some() {
@@ -172,6 +183,9 @@ fn whole(path: &Path, folders: HalfFolders, has_image: bool) -> Result<Format> {
     let without = |names: String| format!("{names} without an image that is read{}", passed_in(path));
     if let [Some((train, _)), Some((validation, _))] = folders.0 {
         return refuse(path, FOLDER, without(format!("{train}/ and {validation}/")));
+    }
+    if cifar::is_python(path) {
+        return refuse(path, "the files of CIFAR-10 or of CIFAR-100", cifar::PYTHON_VERSION.into());
     }
     if let Some(got) = nearly(path)? {
         return refuse(path, FOLDER, got);

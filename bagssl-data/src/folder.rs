@@ -40,6 +40,11 @@ impl HalfFolders {
         self.0.iter().flatten().any(|(_, has_image)| *has_image)
     }
 
+    /// Whether both have one.
+    pub(crate) fn have_both(self) -> bool {
+        self.0.iter().all(|half| half.is_some_and(|(_, has_image)| has_image))
+    }
+
     fn names(self) -> impl Iterator<Item = &'static str> {
         self.0.into_iter().flatten().map(|(name, _)| name)
     }

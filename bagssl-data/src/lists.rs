@@ -42,6 +42,8 @@ pub fn print(images: &[Listed]) -> String {
 pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Listed>> {
     let refuse = |expected, got: String| Err(Error::Format { path: origin.into(), expected, got });
     let Ok(text) = std::str::from_utf8(bytes) else { return refuse("text in UTF-8", "other bytes".into()) };
+    // Some editors begin a text with a mark of its encoding.
+    let text = text.trim_start_matches('\u{feff}');
     let mut images = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
         let (path, class) = line.split_once('\t').unwrap_or((line, ""));
@@ -184,6 +186,7 @@ mod tests {
         let listed = |path: &str, class: &str| Listed { path: path.into(), class: class.into() };
         let images = parse(b"../p/a 1.jpg\tred fox\r\n\nb\\\\\\t.png\n", Path::new("x")).unwrap();
         assert_eq!(images, [listed("../p/a 1.jpg", "red fox"), listed("b\\\t.png", "")]);
+        assert_eq!(parse(b"\xef\xbb\xbfa.png\tcat\r\n", Path::new("x")).unwrap(), [listed("a.png", "cat")]);
         refused(b"", "got none");
         refused(b"\n\n", "got none");
         refused(b"a.jpg\n\tcat\n", "line 2");

@@ -5,7 +5,7 @@ pub(crate) const LENGTH: u64 = 512;
 
 /// What a file is that begins so.
 pub(crate) fn what(start: &[u8]) -> Option<&'static str> {
-    let known: [(&[u8], &str); 19] = [
+    let known: [(&[u8], &str); 20] = [
         (b"\x1f\x8b", "a file compressed with gzip; gunzip makes a .tar of it, whose images are read in place"),
         (b"BZh", "a file compressed with bzip2; bunzip2 makes a .tar of it, whose images are read in place"),
         (b"\xfd7zXZ", "a file compressed with xz; unxz makes a .tar of it, whose images are read in place"),
@@ -22,10 +22,18 @@ pub(crate) fn what(start: &[u8]) -> Option<&'static str> {
         (b"MM\0*", "an image (TIFF), a format that is not read"),
         (b"\x89HDF", "an HDF5 file; write its images into folders, a folder for each class"),
         (b"\x93NUMPY", "a NumPy array; write its images into folders, a folder for each class"),
+        (b"PAR1", "a parquet file"),
         (b"ARROW1", "an Arrow file; parquet is read"),
         (b"\x80\x02", "a pickle; CIFAR's binary version is read, not its Python version"),
         (b"%PDF", "a PDF"),
     ];
+    let has = |part: &[u8]| memchr::memmem::find(start, part).is_some();
+    if start.starts_with(b"PK\x03\x04") && has(b"/data.pkl") {
+        return Some("a file of PyTorch; `bagssl import` takes weights");
+    }
+    if start.starts_with(b"PK\x03\x04") && has(b".npy") {
+        return Some("NumPy's arrays in a zip; write its images into folders, a folder for each class");
+    }
     let by_mark = known.into_iter().find(|(mark, _)| start.starts_with(mark)).map(|(_, what)| what);
     by_mark.or_else(|| match start.get(8..12) {
         _ if start.is_empty() => Some("an empty file"),
@@ -63,6 +71,8 @@ mod tests {
         for (start, word) in [
             (&b"\x1f\x8b\x08\0"[..], "gunzip"),
             (b"PK\x03\x04rest", "unzip"),
+            (b"PK\x03\x04\0\0model/data.pkl", "PyTorch"),
+            (b"PK\x03\x04\0\0x.npy\x93NUMPY", "NumPy"),
             (b"\n<!DOCTYPE html><p>", "HTML"),
             (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
             (b"RIFF\0\0\0\0WEBPVP8 ", "WebP"),

@@ -99,7 +99,9 @@ fn a_damaged_cifar_archive_is_refused() {
     wrong[checksum] ^= 1;
     refused(open(&wrong), &["c.tar.gz: expected a whole .tar.gz"]);
     refused(open(&gzip(&tar(&files[..3]))), &["expected the files of CIFAR-10", "no data_batch_1.bin"]);
-    refused(open(&gzip(&tar(&files[1..]))), &["none of their lists of classes"]);
+    refused(open(&gzip(&tar(&files[1..]))), &["none of their lists of classes", "gunzip makes a .tar"]);
+    let python = [("cifar-10-batches-py/data_batch_1".to_string(), b"\x80\x02".to_vec())];
+    refused(open(&gzip(&tar(&python))), &["got their Python version; the binary version is read"]);
     refused(open(&gzip(&tar(&[&files[..], &files[..1]].concat()))), &["batches.meta.txt: expected each file once"]);
     let short: Vec<_> = files.iter().map(|(name, bytes)| (name.clone(), bytes[..bytes.len() - 1].to_vec())).collect();
     refused(open(&gzip(&tar(&short))), &["data_batch_1.bin", "not a multiple of 3073"]);
@@ -200,6 +202,8 @@ fn parquet_as_hugging_face_writes_it() {
             assert_eq!(train.label(image) as usize, image % 11 % 3);
         }
         assert_eq!(train.name(12), "data/train-00001-of-00002.parquet/1");
+        let pattern = root.path().join("data/{train-00000-of-00002,test-0}.parquet");
+        assert_eq!(Dataset::open(&pattern, Split::Train).unwrap().len(), 11);
         let one = root.path().join("data/test-0.parquet");
         assert_eq!(Dataset::open(&one, Split::Validation).unwrap().len(), 11);
         refused(Dataset::open(&one, Split::Train), &["none with train"]);

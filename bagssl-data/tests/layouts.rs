@@ -200,6 +200,7 @@ fn folders_that_are_no_data_sets() {
         &["train/cat/1.tif", "val/cat/2.tif"],
         &["train/ and val/ without an image that is read", "2 images in formats that are not read"],
     );
+    of(&["data_batch_1", "batches.meta"], &["expected the files of CIFAR-10", "their Python version"]);
     of(&["notes.txt"], &["a folder without any of these, but 1 file that is no image"]);
     of(&["a/b/train/cat/1.png", "a/b/val/cat/2.png"], &["a/b/train/ and a/b/val/, which may be halves"]);
     let of_tar = |names: &[&str], words: &[&str]| {

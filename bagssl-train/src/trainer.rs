@@ -219,7 +219,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         let parameters = parameters.map(|parameter| parameter.name).collect();
         let mut epoch = Epoch { telling, parameters, waiting: None, projections: None };
         let stepped = self.steps(source, store, &mut epoch, per_epoch);
-        if matches!(stepped, Err(Error::NotFinite { .. })) {
+        if matches!(stepped, Err(Error::NotFinite { .. } | Error::Kernels(_))) {
+            // What was queued later is worth nothing.
             return stepped;
         }
         // What is still queued was before any other error, and may be its cause.

@@ -26,8 +26,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let source = args.set.source();
     let mut reports = Vec::new();
-    let halves = [("train", source.read(Split::Train)?), ("validation", source.read(Split::Validation)?)];
-    let classes = Classes::of(&halves[0].1, &halves[1].1);
+    let mut halves = vec![("train", source.read(Split::Train)?)];
+    if !halves[0].1.is_whole() {
+        halves.push(("validation", source.read(Split::Validation)?));
+    }
+    let classes = Classes::of(&halves[0].1, &halves[halves.len() - 1].1);
     for (name, dataset) in &halves {
         let sample = args.sample.map(|sample| sample as usize);
         let count = sample.map_or(dataset.len(), |sample| sample.min(dataset.len()));

@@ -14,7 +14,7 @@ use crate::source::{ClassesArgs, ColumnArgs, DataArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Decode every image; say what there is and what is broken (exit code 1 if anything is)
+    /// Decode every image; say what there is, what is passed over and what is broken (exit code 1 if anything is)
     Check(check::Args),
     Preview(preview::Args),
     Split(split::Args),

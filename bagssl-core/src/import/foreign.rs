@@ -117,7 +117,7 @@ impl<'a> Foreign<'a> {
                 "expected PyTorch's zip format, got the one before 1.6: load it and save it again with torch.save",
             ));
         } else {
-            Self::from_safetensors(bytes)?
+            Self::from_safetensors(bytes).map_err(|error| what(bytes).map_or(error, refuse))?
         };
         let values: u64 = foreign.tensors.values().map(|tensor| tensor.len() as u64).sum();
         let most = 2 * bytes.len() as u64;
@@ -190,6 +190,33 @@ impl<'a> Foreign<'a> {
         }
         Ok(Foreign { tensors })
     }
+}
+
+/// What a file is that is neither, where its first bytes say so.
+fn what(bytes: &[u8]) -> Option<&'static str> {
+    let begins = |start: &[u8]| bytes.starts_with(start);
+    if bytes.get(257..262) == Some(b"ustar") {
+        return Some(
+            "expected PyTorch's zip format or safetensors, got a tar, as PyTorch wrote before 0.1.10: load it and save it again \
+             with torch.save",
+        );
+    }
+    if begins(b"\x80") {
+        return Some(
+            "expected PyTorch's zip format or safetensors, got a pickle alone: load it and save it with torch.save",
+        );
+    }
+    if begins(b"\x89HDF") {
+        return Some("expected PyTorch's zip format or safetensors, got an HDF5 file, as Keras writes");
+    }
+    if begins(b"version https://git-lfs") {
+        return Some(
+            "expected PyTorch's zip format or safetensors, got a Git LFS pointer: `git lfs pull` fetches the file",
+        );
+    }
+    let is_page = |mark: &[u8]| bytes.get(..mark.len()).is_some_and(|start| start.eq_ignore_ascii_case(mark));
+    let page = "expected PyTorch's zip format or safetensors, got an HTML page, as a failed download leaves";
+    (is_page(b"<!doctype html") || is_page(b"<html")).then_some(page)
 }
 
 fn refuse(why: &str) -> Error {

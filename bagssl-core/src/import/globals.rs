@@ -31,6 +31,15 @@ impl<'a> Global<'a> {
             _ => is_inert().then_some(Global::Inert)?,
         })
     }
+
+    /// Whether it is the class of a network's part: its module is of a library of networks, or called as if it were.
+    pub(super) fn is_of_a_model(module: &str, name: &str) -> bool {
+        let is_class = name.starts_with(|letter: char| letter.is_ascii_uppercase());
+        let libraries = ["torch.nn", "torchvision.models", "timm", "lightly", "solo", "transformers"];
+        let is_part = |part: &str| ["model", "models", "modules", "networks", "nn", "backbones"].contains(&part);
+        let of_library = libraries.iter().any(|library| module.starts_with(library));
+        is_class && (of_library || module.split('.').any(is_part))
+    }
 }
 
 const BUILTINS: &[&str] = &[

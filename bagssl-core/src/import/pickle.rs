@@ -351,7 +351,16 @@ impl<'a> Machine<'a> {
         };
         let global = Global::find(module, name);
         let shown = |text: &str| text.chars().take(60).collect::<String>();
-        let global = global.ok_or_else(|| format!("global {:?} is not allowed", shown(&format!("{module}.{name}"))))?;
+        let refused = || {
+            let advice = if Global::is_of_a_model(module, name) {
+                ": a whole model was saved, of which nothing may be called; expected its weights, as \
+                 torch.save(model.state_dict(), PATH) keeps them"
+            } else {
+                ""
+            };
+            format!("global {:?} is not allowed{advice}", shown(&format!("{module}.{name}")))
+        };
+        let global = global.ok_or_else(refused)?;
         self.push(Value::Global(global))
     }
 

@@ -68,6 +68,33 @@ fn what_lies_beside_the_weights_is_inert() {
     refused(b"\x80\x04K\x01\x91.", "expected a mark");
 }
 
+/// What is of a network's library was saved with the network: its weights alone would be read.
+#[test]
+fn a_whole_model_is_told_from_other_classes() {
+    let advice = "torch.save(model.state_dict(), PATH)";
+    refused(b"\x80\x02ctorchvision.models.resnet\nResNet\n.", advice);
+    refused(b"\x80\x02cmy.models.encoder\nEncoder\n.", advice);
+    for other in [&b"\x80\x02cos\nsystem\n."[..], b"\x80\x02cmy.models\nsystem\n."] {
+        let error = Pickle::from_bytes(other).unwrap_err().to_string();
+        assert!(error.contains("is not allowed") && !error.contains("state_dict"), "{error}");
+    }
+}
+
+#[test]
+fn files_of_other_kinds_are_called_by_name() {
+    let tar = [&b"sys_info"[..], &[0; 249], b"ustar", &[0; 250]].concat();
+    for (bytes, word) in [
+        (&tar[..], "a tar, as PyTorch wrote before 0.1.10"),
+        (b"\x80\x04\x95abc", "a pickle alone"),
+        (b"<!DOCTYPE HTML><p>", "an HTML page"),
+        (b"\x89HDF\r\n", "HDF5"),
+        (b"no model of any kind", "got neither"),
+    ] {
+        let error = Foreign::from_bytes(bytes).unwrap_err().to_string();
+        assert!(error.contains("expected PyTorch's zip format or safetensors") && error.contains(word), "{error}");
+    }
+}
+
 /// VICReg's checkpoint names the function of its script that says which tensors have no weight decay.
 #[test]
 fn what_the_script_made_lies_there_but_is_not_called() {

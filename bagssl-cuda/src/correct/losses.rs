@@ -26,7 +26,13 @@ fn results<B: Backend, A: Algebra<B>>(loss: Loss, dims: [usize; 3]) -> [Vec<f32>
 }
 
 pub(super) fn losses<B: OnCuda>(checks: &mut Checks<'_>) {
-    for (name, loss) in [("tcr", Loss::tcr(200.0, 0.2)), ("vicreg", Loss::vicreg())] {
+    let losses = [
+        ("tcr", Loss::tcr(200.0, 0.2)),
+        ("vicreg", Loss::vicreg()),
+        ("simclr", Loss::simclr()),
+        ("spectral", Loss::spectral()),
+    ];
+    for (name, loss) in losses {
         for dims in SHAPES {
             checks.check("f32", &format!("{name}, {dims:?}"), || {
                 let got = results::<B, Cudnn<F32>>(loss, dims);

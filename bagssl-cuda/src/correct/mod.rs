@@ -8,6 +8,7 @@ mod reference;
 mod report;
 mod steps;
 mod values;
+mod vectors;
 
 use super::run::OnCuda;
 use super::{check, probe};
@@ -35,6 +36,7 @@ enum Topic {
     Columns,
     Norm,
     Step,
+    Vectors,
     Loss,
     Network,
     Ordering,
@@ -56,6 +58,7 @@ pub const PARTS: &[Part] = &[
     plain("columns", "the same without cuDNN, as products of matrices (f32)", Topic::Columns),
     plain("norm", "batch norms in one job and in parts", Topic::Norm),
     plain("step", "the optimisers' steps", Topic::Step),
+    plain("vectors", "copies, sums of maps, squares, running statistics, similarity, inverses", Topic::Vectors),
     plain("loss", "values and gradients of the losses", Topic::Loss),
     plain("network", "whole networks: inference, training, gradients", Topic::Network),
     plain("ordering", "work on our stream and on Burn's, with negative controls", Topic::Ordering),
@@ -64,6 +67,7 @@ pub const PARTS: &[Part] = &[
     fused("fused-convolution", "convolution under Burn's fusion", Topic::Convolution),
     fused("fused-norm", "norm under Burn's fusion", Topic::Norm),
     fused("fused-step", "step under Burn's fusion", Topic::Step),
+    fused("fused-vectors", "vectors under Burn's fusion", Topic::Vectors),
     fused("fused-loss", "loss under Burn's fusion", Topic::Loss),
     fused("fused-network", "network under Burn's fusion", Topic::Network),
 ];
@@ -111,6 +115,7 @@ fn run<B: OnCuda>(topic: Topic, checks: &mut Checks<'_>) {
         Topic::Columns => operations::columns::<B>(checks),
         Topic::Norm => operations::norms::<B>(checks),
         Topic::Step => steps::steps::<B>(checks),
+        Topic::Vectors => vectors::vectors::<B>(checks),
         Topic::Loss => losses::losses::<B>(checks),
         Topic::Network => network::networks::<B>(checks),
         Topic::Ordering => ordering::ordering::<B>(checks),

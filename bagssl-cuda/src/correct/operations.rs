@@ -355,7 +355,8 @@ impl<B: OnCuda, P: Checked> On<B, P> {
         dims: [usize; D],
     ) -> <Autodiff<B> as burn::tensor::backend::AutodiffBackend>::Gradients {
         let gradient = Tensor::from_inner(tensor::<B, D>(gradient, dims, &self.device));
-        (output.cast(FloatDType::F32) * gradient).sum().backward()
+        // As one row: Burn sums along one dimension after the other, and takes a block for each value where one has length 1.
+        (output.cast(FloatDType::F32) * gradient).reshape([-1]).sum().backward()
     }
 }
 

@@ -1,4 +1,5 @@
 // The CUDA driver: one device, whose memory is the host's. Kernels are libraries that the stub's NVRTC has made.
+#include <chrono>
 #include <cstddef>
 #include <dlfcn.h>
 #include <map>
@@ -281,6 +282,7 @@ EXPORT int cuEventDestroy_v2(StubEvent* event) { BEGIN("cuEventDestroy") delete 
 EXPORT int cuEventRecord(StubEvent* event, StubStream* stream) {
   IN_CONTEXT("cuEventRecord")
   record("cuEventRecord stream=%d", number(stream));
+  event->at = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
   event->places = s.queues.now(s.queues.of(stream));
   return SUCCESS;
 }
@@ -300,6 +302,11 @@ EXPORT int cuEventQuery(StubEvent* event) {
   if (!event->asked) { event->asked = true; return NOT_READY; }
   s.queues.wait(*event->places);
   return s.fault;
+}
+EXPORT int cuEventElapsedTime(float* milliseconds, StubEvent* from, StubEvent* to) {
+  BEGIN("cuEventElapsedTime")
+  *milliseconds = (float)(to->at - from->at);
+  return SUCCESS;
 }
 EXPORT int cuCtxRecordEvent(Context*, StubEvent* event) {
   IN_CONTEXT("cuCtxRecordEvent")

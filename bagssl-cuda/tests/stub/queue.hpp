@@ -24,7 +24,8 @@ struct StubStream {
   std::deque<Work> work;
 };
 
-struct StubEvent { std::shared_ptr<Places> places; bool asked = false; };
+// With the milliseconds when it was recorded.
+struct StubEvent { std::shared_ptr<Places> places; bool asked = false; double at = 0; };
 
 class Queues {
  public:

@@ -26,7 +26,7 @@ case "$*" in
     exit 1 ;;
   *"--arch resnet-small"*) [ -n "${CUDA_LAUNCH_BLOCKING:-}" ] || part resnet-small; rate 1000 ;;
   *--loading*) part loading; echo '{"patches_per_second": 50000, "loading_ratio": 0.93}' ;;
-  "bench train"*--profile*) part profile; while [ "$1" != --profile ]; do shift; done; echo "convolution 12.5 ms" > "$2"; rate 80000 ;;
+  "bench train"*--profile*) part profile; while [ "$1" != --profile ]; do shift; done; echo "{}" > "$2"; echo "convolution 12.5 ms" ;;
   "bench train"*) part resnet18; rate 85000.5 ;;
   "bench accuracy"*) part golden; echo '{"networks": [{"kernel": "exact", "lowest_cosine": 1.0, "mean_cosine": 1.0, "error": 0.0,' \
     '"knn": 50.0}, {"kernel": "cuda", "lowest_cosine": 0.9995, "mean_cosine": 0.9999, "error": 0.002, "knn": 49.5}]}' ;;

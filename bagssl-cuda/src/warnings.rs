@@ -1,0 +1,45 @@
+//! Warnings of Burn's backend, which nobody would hear.
+
+use std::sync::OnceLock;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use super::panics::one_line;
+
+struct Logger(fn(&str));
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let of = metadata.target();
+        metadata.level() <= Level::Warn && ["burn", "cubecl", "cubek"].iter().any(|name| of.starts_with(name))
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            (self.0)(&one_line(&record.args().to_string()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Lets `tell` hear of warnings and errors of Burn's backend, a line each. A logger that the program has set stays.
+pub fn hear(tell: fn(&str)) {
+    static LOGGER: OnceLock<Logger> = OnceLock::new();
+    if log::set_logger(LOGGER.get_or_init(|| Logger(tell))).is_ok() {
+        log::set_max_level(LevelFilter::Warn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_of_burn_are_heard_and_nothing_else() {
+        let logger = Logger(|_| ());
+        let of = |target, level| logger.enabled(&Metadata::builder().target(target).level(level).build());
+        assert!(of("cubecl_cuda::compute", Level::Warn) && of("burn_fusion", Level::Error));
+        assert!(!of("cubecl_cuda::compute", Level::Info) && !of("indicatif", Level::Error));
+    }
+}
