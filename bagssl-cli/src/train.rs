@@ -19,7 +19,9 @@ use bagssl_train::Error;
 use bagssl_train::config::CheckedConfig;
 use bagssl_train::memory::Estimate;
 use bagssl_train::metrics::Metrics;
-use bagssl_train::store::{CHECKPOINT, CONFIG, Every, Found, Keeping, METRICS, Nowhere, RunFolder, STATES, States};
+use bagssl_train::store::{
+    CHECKPOINT, CONFIG, Every, Found, Keeping, METRICS, Nowhere, OLD_STATE, RunFolder, STATES, States,
+};
 use bagssl_train::tensorboard::TensorBoard;
 use bagssl_train::trainer::{Ended, RunInfo};
 
@@ -222,8 +224,8 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     let resumed = trainer.step();
     match &found {
         Some(found) => states.go_back_to(found)?,
-        None if run.force => folder.clear()?,
-        None => {}
+        // Also what one has left that was killed before its first save.
+        None => folder.clear()?,
     }
     files::write(&folder.join(CONFIG), run.config.to_toml()?.as_bytes())?;
     let lost = Box::new(|text: &str| note!("warning: {text}"));
@@ -449,7 +451,7 @@ impl Training<'_> {
         let Some(found) = found else {
             let path = folder.join(STATES);
             // What was left by a version of one state, or whose states were removed, is no folder to begin a run in.
-            let left = [CHECKPOINT, "state.safetensors"].into_iter().find(|name| folder.join(name).exists());
+            let left = [CHECKPOINT, OLD_STATE].into_iter().find(|name| folder.join(name).exists());
             let expected = match left {
                 Some(left) => format!("the states of {left} beside it (--force begins anew)"),
                 None if self.resume_from.is_some() => "a state to go on from".into(),
