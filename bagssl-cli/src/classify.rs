@@ -19,7 +19,8 @@ use serde::Serialize;
 use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::files::{self, Output};
-use crate::output::{field, say};
+use crate::memory::MemoryArgs;
+use crate::output::{field, say, shown};
 use crate::source::{self, BadImageArgs, DataArgs};
 use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
 
@@ -107,6 +108,8 @@ pub(crate) struct Args {
     /// Threads that decode and cut images [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Where the network runs
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
@@ -120,7 +123,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     if args.output.extension().is_none_or(|extension| extension != "safetensors") {
         bail!("{}: expected a name that ends in .safetensors", args.output.display());
     }
-    let bytes = files::read(&args.checkpoint)?;
+    let bytes = files::read_checkpoint(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     if args.by == Kind::Linear && (args.neighbours.is_some() || args.temperature.is_some()) {
         bail!("--neighbours, --temperature: expected --by knn with them, got linear");
@@ -180,7 +183,7 @@ fn network_of(checkpoint: &Checkpoint<'_>) -> Result<String> {
 }
 
 pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
-    let bytes = files::read(&args.checkpoint)?;
+    let bytes = args.memory.read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let named = || args.classifier.display().to_string();
     let classifier = Classifier::from_bytes(&files::read(&args.classifier)?).with_context(named)?;
@@ -244,7 +247,7 @@ impl Classify<'_> {
             keep: false,
             threads: self.args.threads,
             on_bad_image: self.args.bad.on_bad_image.into(),
-            memory: None,
+            memory: self.args.memory.bytes(),
             quiet: self.args.json,
         };
         stream.run(network)
@@ -276,8 +279,9 @@ impl Classify<'_> {
             say!("{}", serde_json::to_string_pretty(&all)?);
             return Ok(());
         }
-        let width = said.iter().map(|said| said.class.len()).max().unwrap_or(0);
+        let width = said.iter().map(|said| shown(said.class).len()).max().unwrap_or(0);
         for Said { image, class, patches, of_patches, stopped } in &said {
+            let class = shown(class);
             say!("{class:<width$}  {patches:>5} of {of_patches:<5}  {stopped:<13}  {}", field(image));
         }
         let of_all = accuracy.map(|accuracy| format!("{accuracy:.1} % right, ")).unwrap_or_default();

@@ -150,7 +150,8 @@ fn replace<T>(value: &mut T, new: Option<T>) {
 
 fn read(path: &Path) -> Result<RunConfig> {
     let origin = path.display().to_string();
-    let text = String::from_utf8(files::read(path)?).with_context(|| format!("{origin}: expected text in UTF-8"))?;
+    let text =
+        String::from_utf8(files::read_text(path)?).with_context(|| format!("{origin}: expected text in UTF-8"))?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     RunConfig::parse(&name, &text, &origin)
 }

@@ -60,7 +60,7 @@ impl From<Weights> for WeightType {
 pub(crate) fn convert(args: &ConvertArgs) -> Result<ExitCode> {
     // In place is fine: it has been read as a whole.
     let output = Output::new(&args.output, args.force, &[])?;
-    let bytes = files::read(&args.checkpoint)?;
+    let bytes = files::read_checkpoint(&args.checkpoint)?;
     let named = || args.checkpoint.display().to_string();
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(named)?;
     let converted = checkpoint::convert(&checkpoint, args.dtype.into()).with_context(named)?;
@@ -128,7 +128,7 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
     let inputs: Vec<&Path> = args.checkpoint.iter().map(PathBuf::as_path).collect();
     let file = Output::new(&args.output, args.force, &inputs)?;
     let (bytes, name) = match (&args.checkpoint, args.arch) {
-        (Some(path), _) => (files::read(path)?, path.display().to_string()),
+        (Some(path), _) => (files::read_checkpoint(path)?, path.display().to_string()),
         (None, Some(architecture)) => (untrained(architecture)?, architecture.name().into()),
         (None, None) => bail!("expected a checkpoint or --arch, got neither"),
     };

@@ -14,14 +14,14 @@ use bagssl_core::embed::{Rows, Tap};
 use bagssl_core::patch::PatchSide;
 use bagssl_data::bad::{OnBadImage, Skipped};
 use bagssl_data::dataset::{Dataset, Split};
-use bagssl_data::image::Image;
 use bagssl_data::levels::Levels;
+use bagssl_data::memory::Decoded;
 use clap::ValueEnum;
 
 use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::files::{self, Output, write_together};
-use crate::memory::MIB;
+use crate::memory::MemoryArgs;
 use crate::output::{field, say};
 use crate::progress::Progress;
 use crate::source::{self, BadImageArgs, ColumnArgs};
@@ -67,7 +67,7 @@ pub(crate) struct Args {
     whole: bool,
     /// Embed all patches of an image in one pass, as far apart as the encoder's stride (encoders without padding, such as
     /// bagnet33, whose patches are not resampled)
-    #[arg(long, conflicts_with_all = ["random", "stride", "whole", "tolerance", "max_patches", "deadline_ms", "tap"])]
+    #[arg(long, conflicts_with_all = ["random", "stride", "whole", "tolerance", "max_patches", "deadline_ms", "tap", "memory_limit"])]
     dense: bool,
     /// Write the embedding of every patch, image by image, instead of their mean
     #[arg(long)]
@@ -75,9 +75,8 @@ pub(crate) struct Args {
     /// Threads that decode and cut images, with --dense those of the network [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
-    /// Take at most so much memory in all: fewer images are decoded at a time, and one that is too large is refused
-    #[arg(long, value_name = "MIB", conflicts_with = "dense")]
-    memory_limit: Option<u64>,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Write over a file that is there
     #[arg(long)]
     force: bool,
@@ -128,7 +127,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     inputs.push(&args.checkpoint);
     let output = Output::new(&args.output, args.force, &inputs)?;
     let names_output = Output::new(&names_file, args.force, &inputs)?;
-    let bytes = files::read(&args.checkpoint)?;
+    let bytes = args.memory.read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let dataset = source::images_of(&args.images, args.split.map(Split::from), &args.columns)?;
     let spec = checkpoint.spec();
@@ -144,7 +143,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         keep: args.per_patch,
         threads: args.threads,
         on_bad_image: args.bad.on_bad_image.into(),
-        memory: args.memory_limit.map(|limit| limit.saturating_mul(MIB)),
+        memory: args.memory.bytes(),
         quiet: args.json,
     };
     let streamed = match args.dense {
@@ -221,7 +220,7 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
         bar.inc(1);
         let name = || dataset.name(index).to_string();
         let decoded = policy.judge(dataset.decode(index))?;
-        let fits = |image: Image| match Grid::new(spec.patch, image.size(), encoder.stride() as u32) {
+        let fits = |image: Decoded| match Grid::new(spec.patch, image.size(), encoder.stride() as u32) {
             Ok(grid) => Ok(Ok((image, grid))),
             Err(error) if policy == OnBadImage::Skip => Ok(Err(error.to_string())),
             Err(error) => Err(error).with_context(name),

@@ -19,7 +19,7 @@ use crate::extraction::{Extraction, FeatureArgs};
 use crate::files;
 use crate::groups::Groups;
 use crate::halves::Halves;
-use crate::output::say;
+use crate::output::{say, shown};
 use crate::progress::Progress;
 use crate::score::{self, Input, Measured, Protocol};
 use crate::source::{BadImageArgs, DataArgs};
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         (None, None) => bail!("expected a checkpoint, got none"),
     };
     args.features.check()?;
-    let bytes = files::read(path)?;
+    let bytes = files::read_checkpoint(path)?;
     let name = path.display().to_string();
     let checkpoint = Checkpoint::from_bytes(&bytes).context(name.clone())?;
     let how = args.how()?;
@@ -238,7 +238,8 @@ fn print_classes(measured: &Measured, halves: &Halves, main: Space) {
     let rank = |it: &&score::Scored| (it.space == main, it.space == Space::Embedding, it.patches);
     let Some(scored) = patches.max_by_key(rank) else { return };
     let Some([knn, _]) = &scored.details else { return };
-    let name = |class: u32| halves.test.classes().get(class as usize).map_or("another class", String::as_str);
+    let class = |class: u32| halves.test.classes().get(class as usize);
+    let name = |number: u32| class(number).map_or_else(|| "another class".into(), |class| shown(class));
     let worst = knn.confusion.worst(SHOWN);
     if !worst.is_empty() {
         let pairs = worst.iter().map(|&(class, said, times)| format!("{} for {} ({times})", name(class), name(said)));

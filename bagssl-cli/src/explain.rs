@@ -20,7 +20,7 @@ use bagssl_eval::samples::Samples;
 use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::files::{self, Output};
-use crate::output::say;
+use crate::output::{say, shown};
 use crate::picture::{beside, png};
 use crate::source::{self, DataArgs};
 use crate::stream::{Embedded, StopArgs, Stream};
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.output.extension().is_none_or(|extension| extension != "png") {
         bail!("{}: expected a name that ends in .png", args.output.display());
     }
-    let bytes = files::read(&args.checkpoint)?;
+    let bytes = files::read_checkpoint(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let picture = explain(args, &checkpoint)?;
     output.write(&png(&picture)?)?;
@@ -112,7 +112,7 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
         if dataset.len() != 1 {
             bail!("{}: expected one image, got {}", path.display(), dataset.len());
         }
-        let image = dataset.decode(0)?;
+        let image = dataset.decode(0)?.into_image();
         let patch = &checkpoint.spec().patch;
         let Bag::Grid { spec, stride } = args.bag.for_image(patch, image.size())? else {
             bail!("--random: expected a grid of patches, got random ones");
@@ -164,14 +164,14 @@ fn of_class(args: &Args, train: &Dataset, probe: &Model, class: usize, seen: &Se
         let sum: f64 = shares.iter().sum();
         say!(
             "{}: logit {:+.3} = bias {:+.3} and {:+.3} from {} patches",
-            train.classes()[class],
+            shown(&train.classes()[class]),
             sum + probe.bias()[place],
             probe.bias()[place],
             sum,
             shares.len()
         );
         logits.sort_by(|a, b| b.1.total_cmp(&a.1));
-        logits.iter().take(5).for_each(|(name, logit)| say!("  {logit:+8.3}  {name}"));
+        logits.iter().take(5).for_each(|(name, logit)| say!("  {logit:+8.3}  {}", shown(name)));
     }
     let heat = HeatMap::new(&shares, seen.grid, seen.image.size())?;
     let limit = heat.largest().max(f64::MIN_POSITIVE);

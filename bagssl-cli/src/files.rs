@@ -1,17 +1,56 @@
 //! Files that are read and written by the commands.
 
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use bagssl_core::checkpoint;
 use bagssl_eval::store::npy::header;
 use bagssl_train::Error;
 use bagssl_train::store::{Staged, write_whole};
 
-/// More than any checkpoint or config has, less than would be a danger to read: 4 GiB.
+/// More than any checkpoint has, less than would be a danger to read: 4 GiB.
 const MOST_BYTES: u64 = 4 << 30;
+/// More than any text has.
+const MOST_TEXT: u64 = 64 << 20;
+
+/// All bytes of a text, such as a config or a list.
+pub(crate) fn read_text(path: &Path) -> Result<Vec<u8>> {
+    checked_length(path, MOST_TEXT)?;
+    std::fs::read(path).with_context(|| path.display().to_string())
+}
+
+/// All bytes of a checkpoint, of which the header is read and checked before the rest.
+pub(crate) fn read_checkpoint(path: &Path) -> Result<Vec<u8>> {
+    let length = checked_length(path, MOST_BYTES)?;
+    let named = || path.display().to_string();
+    if let Some(start) = start(path)?.first_chunk() {
+        let mut header = Vec::new();
+        let header_length = checkpoint::header_length(*start).with_context(named)? as u64;
+        let file = std::fs::File::open(path).with_context(named)?;
+        file.take(header_length).read_to_end(&mut header).with_context(named)?;
+        checkpoint::check_header(&header, length).with_context(named)?;
+    }
+    read_in_parts(path).with_context(named)
+}
+
+/// The first bytes of a file.
+pub(crate) fn start(path: &Path) -> Result<Vec<u8>> {
+    checked_length(path, u64::MAX)?;
+    let mut start = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(512).read_to_end(&mut start));
+    read.with_context(|| path.display().to_string())?;
+    Ok(start)
+}
 
 /// All bytes of a file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    checked_length(path, MOST_BYTES)?;
+    read_in_parts(path).with_context(|| path.display().to_string())
+}
+
+/// The length of a regular file of at most so many bytes.
+fn checked_length(path: &Path, most: u64) -> Result<u64> {
     let meta = std::fs::metadata(path).with_context(|| path.display().to_string())?;
     if meta.is_dir() {
         bail!("{}: expected a file, got a folder", path.display());
@@ -19,10 +58,21 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     if !meta.is_file() {
         bail!("{}: expected a regular file, got a special one", path.display());
     }
-    if meta.len() > MOST_BYTES {
-        bail!("{}: expected at most {MOST_BYTES} bytes, got {}", path.display(), meta.len());
+    if meta.len() > most {
+        bail!("{}: expected at most {most} bytes, got {}", path.display(), meta.len());
     }
-    read_in_parts(path).with_context(|| path.display().to_string())
+    Ok(meta.len())
+}
+
+/// Refuses to replace what is there and no regular file: a device, a pipe or a socket.
+fn check_replaceable(path: &Path) -> Result<()> {
+    match path.metadata() {
+        Ok(meta) if meta.is_dir() => bail!("{}: expected a file to write, got a folder", path.display()),
+        Ok(meta) if !meta.is_file() => {
+            bail!("{}: expected a regular file to write, got a special one, which stays", path.display())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A file of which some threads read a part each: what takes the time of a large one is to fill fresh memory.
@@ -66,9 +116,7 @@ pub(crate) struct Output<'a> {
 impl<'a> Output<'a> {
     /// Refuses to write over what is there, unless told to, and over what the command reads in any case.
     pub(crate) fn new(path: &'a Path, force: bool, inputs: &[&Path]) -> Result<Self> {
-        if path.is_dir() {
-            bail!("{}: expected a file to write, got a folder", path.display());
-        }
+        check_replaceable(path)?;
         if !force && path.symlink_metadata().is_ok() {
             bail!("{}: is there already; --force replaces it", path.display());
         }
@@ -91,6 +139,7 @@ impl<'a> Output<'a> {
     }
 
     fn commit(&self, staged: Staged) -> Result<()> {
+        check_replaceable(self.path)?;
         let done = if self.force { staged.commit() } else { staged.commit_new() };
         done.map_err(|error| match error {
             Error::File { error, .. } if error.kind() == std::io::ErrorKind::AlreadyExists => {
@@ -133,6 +182,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
 
 /// Writes a file as a whole or not at all.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    check_replaceable(path)?;
     Ok(write_whole(path, bytes)?)
 }
 
@@ -177,6 +227,15 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"x");
         assert!(Output::new(&folder.path().join("no/a"), true, &[]).is_err());
         assert!(Output::new(folder.path(), true, &[]).is_err(), "a folder");
+        #[cfg(unix)]
+        {
+            let error = Output::new(Path::new("/dev/null"), true, &[]).unwrap_err().to_string();
+            assert_eq!(error, "/dev/null: expected a regular file to write, got a special one, which stays");
+            // So does what a link leads to.
+            std::os::unix::fs::symlink("/dev/null", folder.path().join("link")).unwrap();
+            assert!(Output::new(&folder.path().join("link"), true, &[]).is_err());
+            assert!(write(&folder.path().join("link"), b"x").is_err());
+        }
         let same = folder.path().join("./a");
         let error = Output::new(&same, true, &[&path]).unwrap_err().to_string();
         assert!(error.contains("which is read"), "{error}");

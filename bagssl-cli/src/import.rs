@@ -73,8 +73,9 @@ fn layout(name: &str) -> std::result::Result<Chosen, String> {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let output = Output::new(&args.output, args.force, &[&args.file])?;
-    let bytes = files::read(&args.file)?;
     let named = || args.file.display().to_string();
+    Foreign::check_start(&files::start(&args.file)?).with_context(named)?;
+    let bytes = files::read(&args.file)?;
     let foreign = Foreign::from_bytes(&bytes).with_context(named)?;
     let side = match (args.patch_side, args.area_share) {
         (Some(pixels), _) => PatchSide::Pixels(pixels),

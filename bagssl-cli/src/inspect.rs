@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use bagssl_core::bag::Views;
-use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::checkpoint::{Checkpoint, Provenance};
 use bagssl_core::embed::Tap;
 use bagssl_core::patch::Filter;
 
 use crate::bag::describe_patches;
 use crate::files;
-use crate::output::say;
+use crate::output::{say, shown};
 
 /// Show what a checkpoint holds
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let bytes = files::read(&args.checkpoint)?;
+    let bytes = files::read_checkpoint(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let spec = checkpoint.spec();
     if args.json {
@@ -43,10 +43,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let provenance = &spec.provenance;
     let digest = if checkpoint.has_digest() { "its digest is right" } else { "without a digest" };
     say!("format      {}, {digest}", spec.format_version);
-    say!("made by     {}, preset {}, seed {}", provenance.created_by, provenance.preset, provenance.seed);
+    let Provenance { created_by, preset, seed, .. } = provenance;
+    say!("made by     {}, preset {}, seed {seed}", shown(created_by), shown(preset));
     match provenance.steps {
         0 => say!("trained     not by this program"),
-        steps => say!("trained     {} epochs, {steps} steps, data {}", provenance.epochs, provenance.data),
+        steps => say!("trained     {} epochs, {steps} steps, data {}", provenance.epochs, shown(&provenance.data)),
     }
     say!(
         "encoder     {} layers, {} parameters, {:.1} million multiplications for a patch",
@@ -70,7 +71,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let dims: Vec<_> = dims.iter().map(|&tap| format!("{} {}", tap.name(), spec.model.dim(tap))).collect();
     say!("features    {} (used: {})", dims.join(", "), spec.tap.name());
     for change in &provenance.changes {
-        say!("changed     {} from {} to {} after step {}", change.setting, change.from, change.to, change.step);
+        let [setting, from, to] = [&change.setting, &change.from, &change.to].map(|text| shown(text));
+        say!("changed     {setting} from {from} to {to} after step {}", change.step);
     }
     if let Some(training) = &spec.training {
         say!("resumable   at step {}, epoch {}, batch {}", training.step, training.epoch, training.batch);
@@ -81,7 +83,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / values.len() as f64;
             let square = values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>();
             say!(
-                "{name}  {} values, mean {mean:.4}, deviation {:.4}",
+                "{}  {} values, mean {mean:.4}, deviation {:.4}",
+                shown(name),
                 values.len(),
                 (square / values.len() as f64).sqrt()
             );

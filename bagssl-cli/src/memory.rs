@@ -1,82 +1,64 @@
-//! A limit on the memory that embedding takes.
+//! Limits on memory.
 //!
-//! Under a limit, what the program holds once its network has looked at a batch is measured, not guessed. The rest of the limit is shared
-//! by images that are being decoded and cut (each taken into account before it is read, by the size in its header) and by
-//! patches that wait for the network.
+//! Images take theirs from one [`Budget`] for all threads and data sets of a command. Commands that embed images as they come can
+//! limit all of their memory: what the program holds once its network has looked at a batch is measured, not guessed, and the
+//! rest of the limit is shared by images that are being decoded and cut and by patches that wait for the network.
 
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, bail};
+use bagssl_data::memory::Budget;
+pub(crate) use bagssl_data::memory::MIB;
 
-/// One MiB.
-pub(crate) const MIB: u64 = 1 << 20;
+use crate::files;
 
-/// Bytes that images may take together.
-pub(crate) struct Budget {
-    all: u64,
-    left: Mutex<u64>,
-    /// Whether what needs more than there is gets all of it, instead of an error.
-    lenient: bool,
+/// The memory that images may take.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct ImageMemoryArgs {
+    /// Memory that all threads together may take for images that are being decoded and cut: others wait, and one that needs more
+    /// cannot be used [default: 512]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) memory_limit: Option<u64>,
 }
 
-/// Bytes that are taken, until this is dropped.
-pub(crate) struct Taken {
-    budget: Arc<Budget>,
-    bytes: u64,
+impl ImageMemoryArgs {
+    /// The budget of all data sets of the command.
+    pub(crate) fn budget(self) -> Arc<Budget> {
+        static BUDGET: OnceLock<Arc<Budget>> = OnceLock::new();
+        let new = |limit: u64| Budget::new(limit.saturating_mul(MIB));
+        BUDGET.get_or_init(|| self.memory_limit.map_or_else(Budget::shared, new)).clone()
+    }
 }
 
-impl Budget {
-    /// So many bytes and no more.
-    pub(crate) fn strict(bytes: u64) -> Arc<Self> {
-        Arc::new(Budget { all: bytes, left: Mutex::new(bytes), lenient: false })
+/// All memory that a command may take.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct MemoryArgs {
+    /// Take at most so much memory in all: fewer images are decoded at a time, and one that is too large cannot be used
+    /// [default: no limit, but 512 for images that are being decoded and cut]
+    #[arg(long, value_name = "MIB")]
+    memory_limit: Option<u64>,
+}
+
+impl MemoryArgs {
+    /// The limit in bytes.
+    pub(crate) fn bytes(self) -> Option<u64> {
+        self.memory_limit.map(|limit| limit.saturating_mul(MIB))
     }
 
-    /// So many bytes; what needs more comes alone.
-    pub(crate) fn lenient(bytes: u64) -> Arc<Self> {
-        Arc::new(Budget { all: bytes, left: Mutex::new(bytes), lenient: true })
-    }
-
-    /// Takes so many bytes, if they are left now.
-    ///
-    /// # Errors
-    /// If there are not as many in all; `what` needs them.
-    pub(crate) fn take(self: &Arc<Self>, bytes: u64, what: &str) -> Result<Option<Taken>> {
-        if bytes > self.all && !self.lenient {
-            let (expected, got) = (self.all / MIB, bytes.div_ceil(MIB));
-            bail!("{what}: expected at most {expected} MiB to decode it under --memory-limit, got {got}");
+    /// All bytes of a checkpoint, if the limit has room for them.
+    pub(crate) fn read(self, path: &Path) -> Result<Vec<u8>> {
+        if let (Some(limit), Ok(meta)) = (self.bytes(), path.metadata())
+            && meta.len() > limit
+        {
+            return refuse_limit(limit, meta.len(), "the checkpoint's bytes");
         }
-        let bytes = bytes.min(self.all);
-        let mut left = self.left.lock().expect("no thread panics with it");
-        let Some(after) = left.checked_sub(bytes) else { return Ok(None) };
-        *left = after;
-        Ok(Some(Taken { budget: self.clone(), bytes }))
+        files::read_checkpoint(path)
     }
 }
 
-impl Drop for Taken {
-    fn drop(&mut self) {
-        *self.budget.left.lock().expect("no thread panics with it") += self.bytes;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_more_is_taken_than_there_is() {
-        let budget = Budget::strict(100);
-        let first = budget.take(60, "x").unwrap().unwrap();
-        assert!(budget.take(41, "x").unwrap().is_none());
-        let second = budget.take(40, "x").unwrap().unwrap();
-        drop(first);
-        assert!(budget.take(61, "x").unwrap().is_none() && budget.take(60, "x").unwrap().is_some());
-        drop(second);
-        assert!(budget.take(100, "x").unwrap().is_some());
-        let error = Budget::strict(3 * MIB).take(5 * MIB + 1, "a.png").err().unwrap().to_string();
-        assert_eq!(error, "a.png: expected at most 3 MiB to decode it under --memory-limit, got 6");
-        let lenient = Budget::lenient(100);
-        let alone = lenient.take(1000, "x").unwrap();
-        assert!(alone.is_some() && lenient.take(1, "x").unwrap().is_none());
-    }
+/// Refuses a limit, of which so much is not enough.
+pub(crate) fn refuse_limit<T>(limit: u64, needed: u64, what: &str) -> Result<T> {
+    let (needed, limit) = (needed.div_ceil(MIB), limit / MIB);
+    bail!("--memory-limit: expected at least {needed} MiB, which {what} take, got {limit}")
 }

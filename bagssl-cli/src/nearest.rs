@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::embed::Feature;
-use crate::files;
+use crate::memory::MemoryArgs;
 use crate::output::{field, say};
 use crate::source::{self, BadImageArgs};
 use crate::stream::{Embedded, StopArgs, Stream, Streamed};
@@ -51,6 +51,8 @@ pub(crate) struct Args {
     /// Threads that decode and cut images [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Where the network runs
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
@@ -72,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.count == 0 {
         bail!("--count: expected at least 1, got 0");
     }
-    let bytes = files::read(&args.checkpoint)?;
+    let bytes = args.memory.read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let query = source::images(std::slice::from_ref(&args.query))?;
     if query.len() != 1 {
@@ -125,7 +127,7 @@ fn embed(
     quiet: bool,
 ) -> Result<Streamed> {
     let (bag, stop, threads, keep) = (&args.bag, &args.stop, args.threads, args.patches);
-    let (whole, decide, memory) = (false, None, None);
+    let (whole, decide, memory) = (false, None, args.memory.bytes());
     let stream = Stream { dataset, spec, bag, whole, stop, decide, tap, keep, threads, on_bad_image, memory, quiet };
     stream.run(network)
 }

@@ -7,6 +7,9 @@ use std::process::exit;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
+use bagssl_core::text::is_obeyed;
+pub(crate) use bagssl_core::text::shown;
+
 /// Prints a line on standard output, as `println!`. If it cannot be written, the program ends with exit code 2: in silence if
 /// nobody reads it any more (as behind `| head`), else with the reason.
 macro_rules! say {
@@ -32,7 +35,7 @@ pub(crate) const NOT_DONE: u8 = 2;
 
 pub(crate) fn write(text: Arguments<'_>) {
     let mut output = std::io::stdout().lock();
-    if let Err(error) = output.write_fmt(text).and_then(|()| output.flush()) {
+    if let Err(error) = output.write_all(harmless(text).as_bytes()).and_then(|()| output.flush()) {
         if error.kind() != ErrorKind::BrokenPipe {
             tell!("error: standard output: {error}");
         }
@@ -70,7 +73,25 @@ pub(crate) fn lost_notes() -> bool {
 
 /// Writes to standard error, all of it at once, so that lines of several threads do not mix.
 fn is_told(text: Arguments<'_>) -> bool {
-    std::io::stderr().write_all(text.to_string().as_bytes()).is_ok()
+    std::io::stderr().write_all(harmless(text).as_bytes()).is_ok()
+}
+
+/// What goes to a terminal, whoever wrote parts of it: but for the ends of lines and tabs, all that a terminal would obey is shown, in a form
+/// that JSON has too.
+fn harmless(text: Arguments<'_>) -> String {
+    let text = text.to_string();
+    let is_shown = |letter: char| is_obeyed(letter) && !matches!(letter, '\n' | '\t');
+    if !text.contains(is_shown) {
+        return text;
+    }
+    let mut harmless = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match is_shown(letter) {
+            true => harmless.push_str(&format!("\\u{:04x}", u32::from(letter))),
+            false => harmless.push(letter),
+        }
+    }
+    harmless
 }
 
 /// A text in one line, without characters that a terminal would obey, and not too long.
@@ -80,7 +101,7 @@ pub(crate) fn one_line(text: &str) -> String {
     for character in text.chars() {
         match character {
             '\n' => line.push(' '),
-            character if character.is_control() => line.extend(character.escape_default()),
+            character if is_obeyed(character) => line.extend(character.escape_default()),
             character => line.push(character),
         }
         if line.len() > LONGEST {
@@ -91,14 +112,14 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
-/// A name in a file of tab-separated lines: a backslash, a tab, a line's end and other control characters are written as
-/// `\\`, `\t`, `\n`, `\u{..}`.
+/// A name in a file of tab-separated lines, or in a line of output: a backslash, a tab, a line's end and other characters that a terminal
+/// would obey are written as `\\`, `\t`, `\n`, `\u{..}`.
 pub(crate) fn field(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for character in name.chars() {
         match character {
             '\\' => text.push_str("\\\\"),
-            character if character.is_control() => text.extend(character.escape_default()),
+            character if is_obeyed(character) => text.extend(character.escape_default()),
             character => text.push(character),
         }
     }
@@ -115,5 +136,8 @@ mod tests {
         assert!(one_line(&"x".repeat(10_000)).len() < 700);
         assert_eq!(field("new\nline\tand \\n"), "new\\nline\\tand \\\\n");
         assert_eq!(field("grün 1.png"), "grün 1.png");
+        assert_eq!(field("a\u{202e}gpj"), "a\\u{202e}gpj");
+        let all = harmless(format_args!("{{\"a\": \"\u{202e}\u{9b}\"}}\t\u{1b}[2J\r\n"));
+        assert_eq!(all, "{\"a\": \"\\u202e\\u009b\"}\t\\u001b[2J\\u000d\n");
     }
 }

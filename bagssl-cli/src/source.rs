@@ -13,6 +13,7 @@ use bagssl_data::image::{Decode, MOST_BYTES};
 
 use crate::files;
 use crate::halves::check_labels;
+use crate::memory::ImageMemoryArgs;
 use crate::output::{note, note_once, one_line};
 
 /// Where images come from.
@@ -34,6 +35,8 @@ pub(crate) struct DataArgs {
     /// Threads that decode and cut images [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) threads: usize,
+    #[command(flatten)]
+    pub(crate) memory: ImageMemoryArgs,
 }
 
 /// Which columns of parquet files are read.
@@ -65,7 +68,8 @@ impl ClassesArgs {
     fn choose(&self, dataset: Dataset) -> Result<Dataset> {
         let Some(path) = &self.classes else { return Ok(dataset) };
         let origin = || path.display().to_string();
-        let list = String::from_utf8(files::read(path)?).ok().context("expected text in UTF-8").with_context(origin)?;
+        let list =
+            String::from_utf8(files::read_text(path)?).ok().context("expected text in UTF-8").with_context(origin)?;
         dataset.of_classes(&list).with_context(origin)
     }
 }
@@ -158,7 +162,8 @@ impl DataArgs {
             }
             None => Dataset::embedded(split)?,
         };
-        Ok(self.classes.choose(dataset)?.with_decode(Decode { exif: self.exif }))
+        let dataset = dataset.with_budget(self.memory.budget()).with_decode(Decode { exif: self.exif });
+        self.classes.choose(dataset)
     }
 
     /// Says on standard error how the data was read: one half, or both.

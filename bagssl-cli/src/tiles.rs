@@ -49,7 +49,7 @@ impl Tiles {
 
 /// A whole image, in its colours.
 pub(crate) fn image(dataset: &Dataset, image: usize) -> Result<Tile> {
-    Ok(Tile { thumbnail: thumbnail(&dataset.decode(image)?)?, ..tile_of(dataset, image) })
+    Ok(Tile { thumbnail: thumbnail(&*dataset.decode(image)?)?, ..tile_of(dataset, image) })
 }
 
 fn tile_of(dataset: &Dataset, image: usize) -> Tile {

@@ -451,9 +451,18 @@ impl Training<'_> {
         let Some(found) = found else {
             let path = folder.join(STATES);
             // What was left by a version of one state, or whose states were removed, is no folder to begin a run in.
-            let left = [CHECKPOINT, OLD_STATE].into_iter().find(|name| folder.join(name).exists());
+            // Nor is one with files of these names that somebody else has written; a run that was killed early has left its own config.
+            let config = std::fs::read(folder.join(CONFIG)).ok();
+            let is_own = config.is_some_and(|config| self.config.to_toml().is_ok_and(|own| config == own.as_bytes()));
+            let foreign = [CONFIG, METRICS].into_iter().filter(|_| !is_own);
+            let mut names = [CHECKPOINT, OLD_STATE].into_iter().chain(foreign);
+            let left = names.find(|name| folder.join(name).symlink_metadata().is_ok());
             let expected = match left {
-                Some(left) => format!("the states of {left} beside it (--force begins anew)"),
+                Some(left) => {
+                    format!(
+                        "the states of {left} beside it, or another --out (--force removes what is there and begins anew)"
+                    )
+                }
                 None if self.resume_from.is_some() => "a state to go on from".into(),
                 None => return Ok(None),
             };

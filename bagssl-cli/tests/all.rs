@@ -8,6 +8,7 @@ mod reading;
 mod program;
 mod runs;
 mod streams;
+mod trust;
 mod devices;
 mod claims;
 mod reproduce;

@@ -16,12 +16,15 @@ use crate::error::{Error, Result};
 use crate::normalise::Normalisation;
 use crate::patch::{Filter, PatchSpec};
 pub mod digest;
+mod header;
 mod projector;
 mod stored;
 mod training;
 #[cfg(test)]
 mod tests;
 
+use header::Header;
+pub use header::{LONGEST_HEADER, check_header, header_length};
 pub use stored::Stored;
 pub use training::{Change, Training};
 
@@ -197,27 +200,10 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     /// [`Error::Checkpoint`] says what is not as expected.
     pub fn from_bytes_unverified(bytes: &'a [u8]) -> Result<Self> {
-        let refuse = |why: String| Error::Checkpoint(why);
-        let (_, header) = SafeTensors::read_metadata(bytes)
-            .map_err(|error| refuse(format!("expected a safetensors file, got {} bytes: {error}", bytes.len())))?;
-        let json =
-            header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY)).ok_or_else(|| {
-                refuse(format!("expected metadata {METADATA_KEY:?}, got a safetensors file without it"))
-            })?;
-        let version = serde_json::from_str::<serde_json::Value>(json)
-            .ok()
-            .and_then(|value| value.get("format_version")?.as_u64())
-            .ok_or_else(|| refuse("expected a format version, got none".into()))?;
-        let (json, stated) = match version {
-            1 => (json.clone(), None),
-            2 => digest::split(json).map(|(json, digest)| (json, Some(digest))).map_err(refuse)?,
-            _ => return Err(refuse(format!("expected format version {FORMAT_VERSION} or 1, got {version}"))),
-        };
-        let spec: Spec = serde_json::from_str(&json).map_err(|error| refuse(format!("metadata: {error}")))?;
-        let tensors = SafeTensors::deserialize(bytes).map_err(|error| refuse(format!("{error}")))?;
-        let checkpoint = Checkpoint { spec, tensors, stated: stated.map(|digest| (digest, json)) };
-        checkpoint.check_tensors()?;
-        Ok(checkpoint)
+        let Header { spec, stated } = Header::of(&header::metadata(bytes)?)?;
+        let no_file = |error| format!("expected a safetensors file, got {} bytes: {error}", bytes.len());
+        let tensors = SafeTensors::deserialize(bytes).map_err(|error| Error::Checkpoint(no_file(error)))?;
+        Ok(Checkpoint { spec, tensors, stated })
     }
 
     /// Checks the digest over all tensors and the spec. A file of format 1 has none, and passes.
@@ -239,46 +225,6 @@ impl<'a> Checkpoint<'a> {
     /// Whether the file has a digest. Those of format 1 have none.
     pub fn has_digest(&self) -> bool {
         self.stated.is_some()
-    }
-
-    fn check_tensors(&self) -> Result<()> {
-        let refuse = |why: String| Err(Error::Checkpoint(why));
-        let parameters = self.spec.model.parameters();
-        let mut known = Vec::with_capacity(parameters.len());
-        let mut expect = |name: &str, shape: &[usize], dtypes: &[Dtype]| -> Result<Dtype> {
-            let Ok(tensor) = self.tensors.tensor(name) else {
-                return Err(Error::Checkpoint(format!("expected tensor {name:?}, got none")));
-            };
-            let (got, dtype) = (tensor.shape(), tensor.dtype());
-            if got != shape {
-                return Err(Error::Checkpoint(format!("tensor {name:?}: expected shape {shape:?}, got {got:?}")));
-            }
-            if !dtypes.contains(&dtype) {
-                return Err(Error::Checkpoint(format!("tensor {name:?}: expected one of {dtypes:?}, got {dtype:?}")));
-            }
-            known.push(name.to_string());
-            Ok(dtype)
-        };
-        for parameter in &parameters {
-            let Parameter { name, shape, role } = parameter;
-            if *role != Role::Weight {
-                expect(name, shape, &[Dtype::F32])?;
-            } else if expect(name, shape, &[Dtype::F32, Dtype::BF16, Dtype::I8])? == Dtype::I8 {
-                expect(&scale_name(name), &shape[..1], &[Dtype::F32])?;
-            }
-        }
-        known.sort_unstable();
-        for (name, tensor) in self.tensors.iter() {
-            let is_known = known.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
-            let is_optimiser = self.spec.training.is_some() && name.starts_with(OPTIMISER_PREFIX);
-            if !is_known && !is_optimiser {
-                return refuse(format!("tensor {name:?} is not in the plan"));
-            }
-            if is_optimiser && tensor.dtype() != Dtype::F32 {
-                return refuse(format!("tensor {name:?}: expected F32, got {:?}", tensor.dtype()));
-            }
-        }
-        Ok(())
     }
 
     /// What the model is.

@@ -36,6 +36,7 @@ extern crate no_std_compat as std;
 pub mod error;
 pub mod random;
 pub mod quantile;
+pub mod text;
 pub mod coding_rate;
 
 pub mod patch;
@@ -55,6 +56,8 @@ pub mod plan;
 pub mod architecture;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
+#[cfg(feature = "checkpoint")]
+pub mod limits;
 #[cfg(feature = "import")]
 pub mod import;
 #[cfg(feature = "onnx")]

@@ -48,10 +48,10 @@ pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path)
     let mut archive = tar::Archive::new(&mut reader);
     // An end mark ends one tar; another one may follow, as `cat a.tar b.tar` leaves it.
     archive.set_ignore_zeros(true);
-    for entry in archive.entries_with_seek().map_err(no_tar)? {
+    for entry in Named::new(archive.entries_with_seek().map_err(no_tar)?) {
         match entry {
-            Ok(entry) => {
-                let member = member(&entry, length, origin)?;
+            Ok((name, entry)) => {
+                let member = member(&name, &entry, length, origin)?;
                 end = (member.offset + member.length).next_multiple_of(BLOCK);
                 contents.members.push(member);
             }
@@ -95,12 +95,74 @@ fn zeros(reader: &mut (impl Read + Seek), at: u64, length: u64) -> io::Result<u6
     Ok(zeros)
 }
 
+/// Bytes that may stand before a member: its name, and what else some programs keep there. They are read into memory.
+const LONGEST_HEADER: u64 = 1 << 20;
+
+/// The members of a tar with their names: what stands before a member is read up to [`LONGEST_HEADER`].
+pub(crate) struct Named<'a, R: Read>(tar::Entries<'a, R>);
+
+impl<'a, R: Read> Named<'a, R> {
+    pub(crate) fn new(entries: tar::Entries<'a, R>) -> Self {
+        Named(entries.raw(true))
+    }
+
+    fn try_next(&mut self) -> io::Result<Option<(Vec<u8>, tar::Entry<'a, R>)>> {
+        let mut long_name: Option<Vec<u8>> = None;
+        loop {
+            let Some(mut entry) = self.0.next().transpose()? else { return Ok(None) };
+            let kind = entry.header().entry_type();
+            if kind.is_gnu_sparse() {
+                return Err(io::Error::other("a sparse file, of which parts are left out"));
+            }
+            if kind.is_gnu_longname() {
+                let mut name = before(&mut entry)?;
+                name.truncate(memchr::memchr(0, &name).unwrap_or(name.len()));
+                long_name = Some(name);
+            } else if kind.is_pax_local_extensions() {
+                for extension in tar::PaxExtensions::new(&before(&mut entry)?) {
+                    let extension = extension?;
+                    match extension.key_bytes() {
+                        b"path" => long_name = Some(extension.value_bytes().to_vec()),
+                        b"size" => return Err(io::Error::other("a member of more than 8 GiB")),
+                        _ => {}
+                    }
+                }
+            } else if !kind.is_gnu_longlink() && !kind.is_pax_global_extensions() {
+                let name = long_name.unwrap_or_else(|| entry.path_bytes().into_owned());
+                return Ok(Some((name, entry)));
+            }
+        }
+    }
+}
+
+impl<'a, R: Read> Iterator for Named<'a, R> {
+    type Item = io::Result<(Vec<u8>, tar::Entry<'a, R>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.try_next().transpose()
+    }
+}
+
+/// What stands before a member.
+fn before<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<u8>> {
+    let length = entry.size();
+    if length > LONGEST_HEADER {
+        return Err(io::Error::other(format!("{length} bytes before a member, more than 1 MiB")));
+    }
+    let mut bytes = Vec::with_capacity(length as usize);
+    entry.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// One member, checked.
-fn member<R: Read>(entry: &tar::Entry<'_, R>, length: u64, origin: &Path) -> Result<Member> {
-    let no_tar = |error: io::Error| Error::Format { path: origin.into(), expected: "a tar", got: one_line(&error) };
+fn member<R: Read>(name: &[u8], entry: &tar::Entry<'_, R>, length: u64, origin: &Path) -> Result<Member> {
     let (offset, size) = (entry.raw_file_position(), entry.size());
-    let path = entry.path().map_err(no_tar)?;
-    let refuse = |got: String| Error::Format { path: origin.join(&path), expected: "a file inside the tar", got };
+    let name = std::str::from_utf8(name).map_err(|_| {
+        let path = origin.join(String::from_utf8_lossy(name).as_ref());
+        Error::Format { path, expected: "a file inside the tar", got: "a name that is not UTF-8".into() }
+    })?;
+    let path = Path::new(name);
+    let refuse = |got: String| Error::Format { path: origin.join(path), expected: "a file inside the tar", got };
     // Nothing is unpacked: a name from the root on says no more than one without its slash.
     let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir | Component::RootDir);
     if !path.components().all(is_inside) {
@@ -113,14 +175,13 @@ fn member<R: Read>(entry: &tar::Entry<'_, R>, length: u64, origin: &Path) -> Res
     if kind.is_symlink() || kind.is_hard_link() {
         return Err(refuse("a link".into()));
     }
-    let name =
-        path.to_str().ok_or_else(|| refuse("a name that is not UTF-8".into()))?.trim_start_matches('/').to_string();
+    let name = name.trim_start_matches('/');
     let kind = match kind {
         kind if kind.is_dir() => Kind::Folder,
         kind if kind.is_file() => Kind::File,
         _ => Kind::Special,
     };
-    Ok(Member { name, kind, offset, length: size })
+    Ok(Member { name: name.into(), kind, offset, length: size })
 }
 
 /// A tar is made of blocks of so many bytes; an empty one marks its end.

@@ -17,6 +17,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::image::{Colour, Image};
 use crate::levels::Levels;
+use crate::memory::Decoded;
 use crate::ordered::{Job, Ordered, Values};
 use crate::resample::Resampler;
 
@@ -241,7 +242,7 @@ impl Bags {
     }
 
     /// An image, decoded, and its crops.
-    fn usable(&self, image: usize) -> Result<(Image, Vec<Crop>)> {
+    fn usable(&self, image: usize) -> Result<(Decoded, Vec<Crop>)> {
         let decoded = self.loader.dataset.decode(image)?;
         let crops = self.loader.crops(image, &decoded)?;
         Ok((decoded, crops))
@@ -251,7 +252,7 @@ impl Bags {
     fn bag(
         &self,
         image: usize,
-        mut decoded: Image,
+        mut decoded: Decoded,
         crops: &[Crop],
         (resampler, patch): &mut (Resampler, Image),
     ) -> Result<Vec<f32>> {

@@ -5,27 +5,26 @@
 //! CIFAR-100: coarse, fine), then 32x32 red, green and blue values, row by row.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::Read;
 use std::path::Path;
 
 use bagssl_core::patch::ImageSize;
 
-use crate::archive::split_name;
+use crate::archive::{Named, split_name};
 use crate::dataset::{Dataset, Split};
 use crate::detect::Format;
 use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result, one_line};
 use crate::image::Image;
-use crate::storage::Storage;
+use crate::storage::{Storage, open_file};
 
 const SIDE: usize = 32;
 
 /// The size of every image.
 pub(crate) const SIZE: ImageSize = ImageSize { height: SIDE as u32, width: SIDE as u32 };
 const PLANE: usize = SIDE * SIDE;
-/// Bytes that a file may have: twice those of CIFAR-100's training images, and more.
-const MOST_BYTES: u64 = 1 << 30;
+/// Bytes that the files of one half may have together: three times those of CIFAR-100's training images.
+const MOST_BYTES: u64 = 512 << 20;
 
 /// Which of the two layouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,7 +97,7 @@ pub(crate) fn open(folder: &Path, layout: Cifar, split: Split) -> Result<Dataset
 
 /// Opens one half of a `.tar.gz`.
 pub(crate) fn open_archive(path: &Path, split: Split) -> Result<Dataset> {
-    let file = fs::File::open(path).map_err(|error| Error::Read { path: path.into(), error })?;
+    let file = open_file(path)?;
     from_archive(std::io::BufReader::new(file), path, split)
 }
 
@@ -119,7 +118,7 @@ const COMPRESSED: &str = "no other archive is read compressed: gunzip makes a .t
 
 /// One half of a `.tar.gz`, whatever folders lie above the files in it.
 pub(crate) fn from_archive(reader: impl Read, origin: &Path, split: Split) -> Result<Dataset> {
-    let mut files = unpacked(reader, origin)?;
+    let mut files = unpacked(reader, origin, split)?;
     let refuse = |got| Error::Format { path: origin.into(), expected: "the files of CIFAR-10 or of CIFAR-100", got };
     let is_in = |layout: &Cifar| files.contains_key(layout.list());
     let others = || match files.contains_key(PYTHON) {
@@ -135,28 +134,28 @@ pub(crate) fn from_archive(reader: impl Read, origin: &Path, split: Split) -> Re
     join(layout.files(split).iter().map(take), classes, layout, Format::CifarArchive, origin)
 }
 
-/// The files of a `.tar.gz` that either layout knows, by their names without folders.
-fn unpacked(reader: impl Read, origin: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+/// The files of a `.tar.gz` that either layout knows of a half, by their names without folders.
+fn unpacked(reader: impl Read, origin: &Path, split: Split) -> Result<BTreeMap<String, Vec<u8>>> {
     let failed = |error: std::io::Error| Error::Format {
         path: origin.into(),
         expected: "a whole .tar.gz of CIFAR's binary version",
         got: one_line(&error),
     };
     let refuse = |file: &str, got| Error::Format { path: origin.join(file), expected: "each file once", got };
-    let mut limited = flate2::read::GzDecoder::new(reader).take(MOST_BYTES);
-    let mut files = BTreeMap::new();
-    for entry in tar::Archive::new(&mut limited).entries().map_err(failed)? {
-        let mut entry = entry.map_err(failed)?;
-        let path = entry.path().map_err(failed)?.into_owned();
-        let (folder, file) = split_name(path.to_str().unwrap_or_default());
+    let mut limited = flate2::read::GzDecoder::new(reader).take(2 * MOST_BYTES);
+    let (mut files, mut length) = (BTreeMap::new(), 0);
+    for entry in Named::new(tar::Archive::new(&mut limited).entries().map_err(failed)?) {
+        let (path, mut entry) = entry.map_err(failed)?;
+        let (folder, file) = split_name(std::str::from_utf8(&path).unwrap_or_default());
         if folder.ends_with("cifar-10-batches-py") || folder.ends_with("cifar-100-python") {
             files.insert(PYTHON.into(), Vec::new());
         }
-        if !entry.header().entry_type().is_file() || !is_known(file) {
+        if !entry.header().entry_type().is_file() || !is_known(file, split) {
             continue;
         }
-        check_length(entry.size(), 1, &origin.join(file))?;
-        let mut content = Vec::new();
+        length += entry.size();
+        check_length(length, 1, &origin.join(file))?;
+        let mut content = Vec::with_capacity(entry.size() as usize);
         entry.read_to_end(&mut content).map_err(failed)?;
         if files.insert(file.to_string(), content).is_some() {
             return Err(refuse(file, "one more".into()));
@@ -171,11 +170,8 @@ fn unpacked(reader: impl Read, origin: &Path) -> Result<BTreeMap<String, Vec<u8>
     Ok(files)
 }
 
-fn is_known(file: &str) -> bool {
-    let of = |layout: Cifar| {
-        layout.list() == file || Split::ALL.into_iter().any(|split| layout.files(split).contains(&file))
-    };
-    Cifar::ALL.into_iter().any(of)
+fn is_known(file: &str, split: Split) -> bool {
+    Cifar::ALL.into_iter().any(|layout| layout.list() == file || layout.files(split).contains(&file))
 }
 
 /// The images of several files, one after the other.
@@ -186,14 +182,14 @@ fn join(
     format: Format,
     origin: &Path,
 ) -> Result<Dataset> {
-    let (mut entries, mut bytes) = (Entries::default(), Vec::new());
+    let (mut entries, mut contents) = (Entries::default(), Vec::new());
     for file in files {
         let (file, content) = file?;
         let (path, prefix) = (origin.join(file), format!("{file}/"));
-        records(&content, bytes.len(), layout, classes.len(), &path, &prefix, &mut entries)?;
-        bytes.extend(content);
+        records(&content, contents.len() as u32, layout, classes.len(), &path, &prefix, &mut entries)?;
+        contents.push(content);
     }
-    Ok(Dataset::new(origin, format, classes, entries, Storage::Planes(bytes)))
+    Ok(Dataset::new(origin, format, classes, entries, Storage::Planes(contents)))
 }
 
 /// Records in memory, named by their number.
@@ -201,13 +197,13 @@ pub(crate) fn from_bytes(records: Vec<u8>, list: &[u8], layout: Cifar, origin: &
     let classes = classes(list, origin)?;
     let mut entries = Entries::default();
     self::records(&records, 0, layout, classes.len(), origin, "", &mut entries)?;
-    Ok(Dataset::new(origin, Format::Cifar, classes, entries, Storage::Planes(records)))
+    Ok(Dataset::new(origin, Format::Cifar, classes, entries, Storage::Planes(vec![records])))
 }
 
 /// A file whose length is checked before it is read.
 fn read(path: &Path, record: u64) -> Result<Vec<u8>> {
     let failed = |error| Error::Read { path: path.into(), error };
-    let file = fs::File::open(path).map_err(failed)?;
+    let file = open_file(path)?;
     let length = file.metadata().map_err(failed)?.len();
     check_length(length, record, path)?;
     let mut bytes = Vec::with_capacity(length as usize);
@@ -242,13 +238,13 @@ fn classes(list: &[u8], path: &Path) -> Result<Vec<String>> {
     Ok(classes)
 }
 
-/// Adds the images of one file, whose bytes begin at `base`; each is named by `file` and its number.
+/// Adds the images of one file, which is number `source`; each is named by `file` and its number.
 ///
 /// # Errors
 /// [`Error::Format`] if the file is not made of whole records, or a label has no class.
 fn records(
     content: &[u8],
-    base: usize,
+    source: u32,
     layout: Cifar,
     classes: usize,
     path: &Path,
@@ -263,8 +259,8 @@ fn records(
             let got = format!("label {label} of {classes} in record {number}");
             return Err(Error::Format { path: path.into(), expected: "a label of the list of classes", got });
         }
-        let offset = (base + number * length + labels) as u64;
-        entries.push(Entry { label, name: &format!("{file}{number}"), source: 0, offset, length: 3 * PLANE as u64 });
+        let offset = (number * length + labels) as u64;
+        entries.push(Entry { label, name: &format!("{file}{number}"), source, offset, length: 3 * PLANE as u64 });
     }
     Ok(())
 }

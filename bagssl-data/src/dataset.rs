@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 pub use crate::cifar::Cifar;
 pub use crate::detect::Format;
@@ -10,12 +12,14 @@ pub use crate::imagenet::mat::{Synset, synsets};
 use bagssl_core::patch::ImageSize;
 
 use crate::cifar;
+use crate::decoder::Prepared;
 use crate::detect;
 use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
 use crate::folder;
 use crate::image::{Decode, Image};
 use crate::imagenet;
+use crate::memory::{Budget, Decoded, Room};
 use crate::parquet;
 pub use crate::passed::{PassedOver, Reason};
 use crate::storage::Storage;
@@ -75,6 +79,8 @@ pub struct Dataset {
     pub(crate) entries: Entries,
     pub(crate) storage: Storage,
     pub(crate) decode: Decode,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) undamaged: Undamaged,
     /// Where the half lies in the data set.
     pub(crate) half: Option<String>,
     /// Whether there are no halves, and these are all images.
@@ -93,6 +99,8 @@ impl Dataset {
             entries,
             storage,
             decode: Decode::default(),
+            budget: Budget::shared(),
+            undamaged: Undamaged::default(),
             half: None,
             is_whole: false,
             passed: PassedOver::default(),
@@ -273,6 +281,17 @@ impl Dataset {
         Dataset { decode, ..self }
     }
 
+    /// The same images, which take their memory from this budget instead of the [shared](Budget::shared) one.
+    #[must_use]
+    pub fn with_budget(self, budget: Arc<Budget>) -> Self {
+        Dataset { budget, ..self }
+    }
+
+    /// The budget that decoding takes its memory from.
+    pub fn budget(&self) -> Arc<Budget> {
+        self.budget.clone()
+    }
+
     /// What was opened.
     pub fn format(&self) -> Format {
         self.format
@@ -335,36 +354,78 @@ impl Dataset {
         self.entries.get(image).name
     }
 
-    /// Reads and decodes an image.
+    /// Reads and decodes an image, when there is room for it in the budget: this waits for images that other threads have.
+    /// A JPEG's data is gone through in full the first time.
     ///
     /// # Errors
     /// [`Error::Read`] or [`Error::Image`], with the image's name.
     ///
     /// # Panics
     /// If there is no such image.
-    pub fn decode(&self, image: usize) -> Result<Image> {
-        let bytes = self.bytes(image)?;
-        match self.storage {
-            Storage::Planes(_) => Ok(cifar::image(&bytes)),
-            _ => Image::decode_with(&bytes, &self.full_name(image), self.decode),
+    pub fn decode(&self, image: usize) -> Result<Decoded> {
+        let take = |bytes, name: &str| self.budget.take(bytes, name).map(Some);
+        self.decode_with(image, &take, &|_| 0).map(|decoded| decoded.expect("it waits for room"))
+    }
+
+    /// Reads and decodes an image if there is room now in this budget: for it, and for `more` bytes that go with an image of
+    /// its size.
+    ///
+    /// # Errors
+    /// As [`Dataset::decode`].
+    ///
+    /// # Panics
+    /// If there is no such image.
+    pub fn try_decode(
+        &self,
+        image: usize,
+        budget: &Arc<Budget>,
+        more: &dyn Fn(ImageSize) -> u64,
+    ) -> Result<Option<Decoded>> {
+        self.decode_with(image, &|bytes, name| budget.try_take(bytes, name), more)
+    }
+
+    fn decode_with(
+        &self,
+        image: usize,
+        take: &dyn Fn(u64, &str) -> Result<Option<Room>>,
+        more: &dyn Fn(ImageSize) -> u64,
+    ) -> Result<Option<Decoded>> {
+        if let Storage::Planes(_) = self.storage {
+            return Ok(Some(Decoded::new(cifar::image(&self.bytes(image)?), None)));
+        }
+        let name = self.full_name(image);
+        let mut wanted = self.reading(image)?;
+        loop {
+            let Some(mut room) = take(wanted, &name)? else { return Ok(None) };
+            let bytes = self.bytes(image)?;
+            let prepared = Prepared::new(&bytes, &name)?;
+            let more = more(prepared.size());
+            wanted =
+                Prepared::reading(bytes.len() as u64).saturating_add(prepared.needs(self.decode)?).saturating_add(more);
+            // Who keeps a file while waiting for more might wait for others who do so too.
+            if room.try_grow(wanted) {
+                let decoded = prepared.decode(self.decode, self.undamaged.has(image))?;
+                self.undamaged.add(image, self.len());
+                room.shrink(decoded.rgb().len() as u64 + more);
+                return Ok(Some(Decoded::new(decoded, Some(room))));
+            }
         }
     }
 
-    /// The size of an image as its header says it, and the bytes of memory that decoding takes at most: its file, 8 bytes for each of its
-    /// pixels (16 bits of red, green, blue and alpha, the most that a decoder makes) and the 3 that remain. Reads the file.
+    /// The size of an image as its header says it, which EXIF may turn. Reads the file.
     ///
     /// # Errors
     /// Those of [`Dataset::decode`], as far as a header tells.
     ///
     /// # Panics
     /// If there is no such image.
-    pub fn before_decoding(&self, image: usize) -> Result<(ImageSize, u64)> {
-        let bytes = self.bytes(image)?;
+    pub fn size_in_header(&self, image: usize) -> Result<ImageSize> {
         if let Storage::Planes(_) = &self.storage {
-            return Ok((cifar::SIZE, bytes.len() as u64));
+            return Ok(cifar::SIZE);
         }
-        let size = Image::size_of(&bytes, &self.full_name(image))?;
-        Ok((size, bytes.len() as u64 + u64::from(size.height) * u64::from(size.width) * (8 + 3)))
+        let name = self.full_name(image);
+        let _room = self.budget.take(self.reading(image)?, &name)?;
+        Image::size_of(&self.bytes(image)?, &name)
     }
 
     /// What there is, in a line: `900 images of 9 classes`.
@@ -398,26 +459,38 @@ impl Dataset {
     /// which have one length, count with their pixels; of parquet, where the lengths are not known, the files' lengths count.
     pub fn fingerprint(&self) -> String {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        let mut add = |bytes: &[u8]| {
-            for &byte in bytes.iter().chain(&[0xff]) {
-                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-            }
-        };
+        let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        let mut add = |bytes: &mut dyn Iterator<Item = &u8>| hash = bytes.chain(&[0xff]).fold(hash, fold);
         for entry in self.entries.iter() {
-            add(entry.name.as_bytes());
-            add(self.classes[entry.label as usize].as_bytes());
-            add(&entry.length.to_le_bytes());
+            add(&mut entry.name.as_bytes().iter());
+            add(&mut self.classes[entry.label as usize].as_bytes().iter());
+            add(&mut entry.length.to_le_bytes().iter());
         }
-        if let Storage::Planes(bytes) = &self.storage {
-            add(bytes);
+        if let Storage::Planes(files) = &self.storage {
+            add(&mut files.iter().flatten());
         }
         if let Storage::Tables(tables) = &self.storage {
-            tables.iter().for_each(|table| add(&table.length().to_le_bytes()));
+            tables.iter().for_each(|table| add(&mut table.length().to_le_bytes().iter()));
         }
         if self.decode.exif {
-            add(b"exif");
+            add(&mut b"exif".iter());
         }
         format!("{}-{hash:016x}", self.len())
+    }
+}
+
+/// Images that have been decoded, and so need not be looked at again for damage.
+#[derive(Debug, Default)]
+pub(crate) struct Undamaged(OnceLock<Box<[AtomicBool]>>);
+
+impl Undamaged {
+    fn has(&self, image: usize) -> bool {
+        self.0.get().is_some_and(|images| images[image].load(Ordering::Relaxed))
+    }
+
+    fn add(&self, image: usize, count: usize) {
+        let all = self.0.get_or_init(|| (0..count).map(|_| AtomicBool::new(false)).collect());
+        all[image].store(true, Ordering::Relaxed);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::imagenet;
 use crate::lists;
 use crate::parquet;
 use crate::passed;
-use crate::storage::{Archive, Storage};
+use crate::storage::{Archive, Storage, open_file};
 use crate::tarball;
 use crate::webdataset;
 
@@ -261,7 +261,7 @@ fn check_one_half(path: &Path, folders: HalfFolders) -> Result<()> {
 fn start(path: &Path) -> Result<Vec<u8>> {
     let failed = |error| Error::Read { path: path.into(), error };
     let mut start = Vec::new();
-    File::open(path).map_err(failed)?.take(8).read_to_end(&mut start).map_err(failed)?;
+    open_file(path)?.take(8).read_to_end(&mut start).map_err(failed)?;
     Ok(start)
 }
 

@@ -1,6 +1,6 @@
 //! A compact table of images: 32 bytes for each, and its name.
 
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Undamaged};
 use crate::error::{Error, Result};
 
 /// Images before they are read. Names lie in one text, numbers in columns, so that millions of them stay small.
@@ -124,7 +124,7 @@ impl Dataset {
         if entries.len() == 0 {
             return Err(refuse("classes with images", format!("{} without any", classes.len())));
         }
-        Ok(Dataset { entries, classes, ..self })
+        Ok(Dataset { entries, classes, undamaged: Undamaged::default(), ..self })
     }
 
     /// Only these images, in this order; the classes stay as they are.
@@ -134,6 +134,6 @@ impl Dataset {
     #[must_use]
     pub fn of_images(self, images: &[u32]) -> Self {
         let entries = images.iter().map(|&image| self.entries.get(image as usize)).collect();
-        Dataset { entries, ..self }
+        Dataset { entries, undamaged: Undamaged::default(), ..self }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use bagssl_core::text::is_obeyed;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -59,5 +61,5 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Another library's message, made fit for a line: at most 200 characters, none of them a control character.
 pub(crate) fn one_line(message: &impl ToString) -> String {
-    message.to_string().chars().take(200).map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    message.to_string().chars().take(200).map(|letter| if is_obeyed(letter) { ' ' } else { letter }).collect()
 }

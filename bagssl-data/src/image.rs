@@ -1,18 +1,15 @@
 //! Decoded images, and the limits that apply before one is decoded.
 
-use std::io::Cursor;
-
 pub use bagssl_core::colour::Colour;
 use bagssl_core::patch::{Crop, ImageSize};
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use crate::error::{Error, Result, one_line};
-use crate::jpeg;
+use crate::decoder::Prepared;
+use crate::error::Result;
+use crate::memory::Budget;
 
 /// The longest side of an image, in pixels.
 pub const LONGEST_SIDE: u32 = 16_384;
-/// The most bytes that decoding one image may take.
+/// The most bytes that decoding images may take at a time, if nobody says how many.
 pub const MOST_BYTES: u64 = 512 << 20;
 
 /// How images are decoded.
@@ -57,54 +54,22 @@ impl Image {
     /// that is asked for.
     ///
     /// # Errors
-    /// [`Error::Image`] under that name if it cannot be decoded, is cut short, has no pixels, or is larger than
-    /// [`LONGEST_SIDE`] or [`MOST_BYTES`].
+    /// [`Error::Image`](crate::Error::Image) under that name if it cannot be decoded, is cut short or damaged, has no pixels, or is
+    /// larger than [`LONGEST_SIDE`] or [`MOST_BYTES`].
     pub fn decode_with(bytes: &[u8], name: &str, decode: Decode) -> Result<Self> {
-        let refuse = |expected: String, got: String| Error::Image { name: name.into(), expected, got };
-        let failed = |error: image::ImageError| {
-            refuse("a JPEG, PNG, WebP, BMP or GIF image".into(), format!("{} bytes: {}", bytes.len(), one_line(&error)))
-        };
-        let mut reader =
-            ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| failed(error.into()))?;
-        let mut limits = Limits::default();
-        limits.max_image_width = Some(LONGEST_SIDE);
-        limits.max_image_height = Some(LONGEST_SIDE);
-        limits.max_alloc = Some(MOST_BYTES);
-        reader.limits(limits.clone());
-        if reader.format() == Some(ImageFormat::Jpeg) && !jpeg::is_whole(bytes) {
-            return Err(refuse("a whole JPEG".into(), format!("{} bytes without its end", bytes.len())));
-        }
-        let mut decoder = reader.into_decoder().map_err(failed)?;
-        limits.check_dimensions(decoder.dimensions().0, decoder.dimensions().1).map_err(failed)?;
-        limits.reserve(decoder.total_bytes()).map_err(failed)?;
-        decoder.set_limits(limits).map_err(failed)?;
-        let orientation = match decode.exif {
-            true => decoder.orientation().map_err(failed)?,
-            false => Orientation::NoTransforms,
-        };
-        let mut decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
-        decoded.apply_orientation(orientation);
-        let rgb = decoded.into_rgb8();
-        let size = ImageSize { height: rgb.height(), width: rgb.width() };
-        if size.short_side() == 0 {
-            return Err(refuse("at least one pixel".into(), format!("{}x{}", size.height, size.width)));
-        }
-        Ok(Image { size, rgb: rgb.into_raw() })
+        let prepared = Prepared::new(bytes, name)?;
+        let needs = prepared.needs(decode)?;
+        // Nobody counts what a caller of this has in memory, but a single image has its limit.
+        let _room = Budget::new(MOST_BYTES).take(needs, name)?;
+        prepared.decode(decode, false)
     }
 
     /// The rows and columns that an image's header says it has; it may still turn out to be broken.
     ///
     /// # Errors
-    /// [`Error::Image`] under that name if there is no such header.
+    /// [`Error::Image`](crate::Error::Image) under that name if there is no such header.
     pub fn size_of(bytes: &[u8], name: &str) -> Result<ImageSize> {
-        let refuse = |error: image::ImageError| {
-            let got = format!("{} bytes: {}", bytes.len(), one_line(&error));
-            Error::Image { name: name.into(), expected: "a JPEG, PNG, WebP, BMP or GIF image".into(), got }
-        };
-        let reader =
-            ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| refuse(error.into()))?;
-        let (width, height) = reader.into_dimensions().map_err(refuse)?;
-        Ok(ImageSize { height, width })
+        Ok(Prepared::new(bytes, name)?.size())
     }
 
     /// Rows and columns.
@@ -181,7 +146,9 @@ pub(crate) fn luma([red, green, blue]: [u8; 3]) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use image::ImageFormat;
     use proptest::prelude::*;
+    use std::io::Cursor;
 
     #[test]
     fn a_crop_takes_rows_then_columns() {
@@ -274,7 +241,7 @@ mod tests {
         assert_eq!(sized(40, 30), encoded(40, 30, ImageFormat::Png), "the checksum is a PNG's");
         refused(&sized(16_385, 30), "size exceeds limit");
         refused(&sized(40, 60_000), "size exceeds limit");
-        refused(&sized(16_384, 16_384), "Memory limit exceeded");
+        refused(&sized(16_384, 16_384), "at most 512 MiB of memory to decode, got 768 MiB");
         refused(&sized(0, 30), "got");
         refused(&sized(40, 0), "got");
     }

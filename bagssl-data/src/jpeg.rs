@@ -1,63 +1,224 @@
-//! Whether a JPEG is whole. The decoder fills what is missing of one with grey; nobody should learn from that.
+//! Whether a JPEG is whole, and what its header says of it.
+//!
+//! Decoders fill what is missing of one with grey, and a damaged part with whatever its bits happen to say; nobody should
+//! learn from that. So the coded data is walked through before it is decoded: every block of every scan has to be there,
+//! and nothing else. This takes a quarter of the time of decoding, and half of it for an image of high quality.
+//!
+//! # Source
+//! ITU-T T.81: markers and segments in annex B, sequential coding in F.2.2, progressive coding in G.2.
 
-/// Whether the segments of a file lead to the marker that ends the image. What comes after it does not count.
-///
-/// # Source
-/// ITU-T T.81, annex B: a marker is `FF` and a code; `FF 00` is a value of the coded data, and the restart markers
-/// `D0` to `D7` lie inside it; most other markers begin a segment, whose length comes next.
-pub(crate) fn is_whole(bytes: &[u8]) -> bool {
-    const START: u8 = 0xd8;
-    const END: u8 = 0xd9;
-    let mut rest = bytes;
-    loop {
-        let Some((code, after)) = next_marker(rest) else { return false };
-        let skipped = match code {
-            END => return true,
-            START => Some(after),
-            _ => after.first_chunk().and_then(|&length| after.get(usize::from(u16::from_be_bytes(length))..)),
-        };
-        let Some(skipped) = skipped else { return false };
-        rest = skipped;
+mod bits;
+mod scan;
+
+use bits::{Bits, Table};
+use scan::Scan;
+
+/// What a frame's header says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) height: u32,
+    pub(crate) width: u32,
+    pub(crate) components: Vec<Component>,
+    pub(crate) progressive: bool,
+}
+
+/// A component of a frame: its number, and how many of its blocks lie beside and below each other in a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Component {
+    id: u8,
+    across: u32,
+    down: u32,
+}
+
+impl Frame {
+    /// The frame of a sequential or progressive image with Huffman codes and 8 bits; `None` of any other.
+    fn parse(code: u8, segment: &[u8]) -> Option<Self> {
+        let (&[precision, a, b, c, d, count], rest) = segment.split_first_chunk()?;
+        let (height, width) = (u32::from(u16::from_be_bytes([a, b])), u32::from(u16::from_be_bytes([c, d])));
+        let components: Vec<Component> = rest
+            .as_chunks::<3>()
+            .0
+            .iter()
+            .take(usize::from(count))
+            .map(|&[id, factors, _]| Component { id, across: u32::from(factors >> 4), down: u32::from(factors & 15) })
+            .collect();
+        let is_known = precision == 8
+            && matches!(code, 0xc0..=0xc2)
+            && height > 0
+            && width > 0
+            && components.len() == usize::from(count)
+            && (1..=4).contains(&count)
+            && components.iter().all(|part| (1..=4).contains(&part.across) && (1..=4).contains(&part.down));
+        is_known.then_some(Frame { height, width, components, progressive: code == 0xc2 })
+    }
+
+    /// Units that lie beside and below each other.
+    fn units(&self) -> (u32, u32) {
+        let (across, down) = self.largest();
+        (self.width.div_ceil(8 * across), self.height.div_ceil(8 * down))
+    }
+
+    /// The largest factors of any component.
+    fn largest(&self) -> (u32, u32) {
+        let most = |of: fn(&Component) -> u32| self.components.iter().map(of).max().unwrap_or(1);
+        (most(|part| part.across), most(|part| part.down))
+    }
+
+    /// Blocks of 64 coefficients that all components have together.
+    pub(crate) fn blocks(&self) -> u64 {
+        let (across, down) = self.units();
+        let in_unit: u32 = self.components.iter().map(|part| part.across * part.down).sum();
+        u64::from(across) * u64::from(down) * u64::from(in_unit)
     }
 }
 
-/// The code of the next marker that is not part of coded data, and what follows it.
-fn next_marker(mut bytes: &[u8]) -> Option<(u8, &[u8])> {
-    loop {
-        let at = memchr::memchr(0xff, bytes)?;
-        let codes = &bytes[at..];
-        let at = codes.iter().position(|&byte| byte != 0xff)?;
-        let (&code, after) = codes[at..].split_first()?;
+/// What stands before the first scan: the frame, and whether that scan has all of its components. `None` if it is an image of
+/// another kind, or none.
+pub(crate) fn header(bytes: &[u8]) -> Option<(Frame, bool)> {
+    let mut frame = None;
+    for (code, segment, _) in Segments(bytes) {
         match code {
-            0x00 | 0x01 | 0xd0..=0xd7 => bytes = after,
-            _ => return Some((code, after)),
+            SCAN => {
+                let frame: Frame = frame?;
+                let all = usize::from(*segment.first()?) == frame.components.len();
+                return Some((frame, all));
+            }
+            code if is_frame(code) && frame.is_some() => return None,
+            code if is_frame(code) => frame = Some(Frame::parse(code, segment)?),
+            END => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Refuses a JPEG that is not whole: without its end, with blocks that are missing, damaged or left over. Of a kind that is
+/// not known here (arithmetic coding, 12 bits) only the end is looked for.
+///
+/// # Errors
+/// What it is instead, in words.
+pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
+    let no_end = || format!("{} bytes without its end", bytes.len());
+    let mut walk = Walk::default();
+    let mut rest = bytes;
+    loop {
+        let Some((code, segment, after)) = Segments(rest).next() else { return Err(no_end()) };
+        rest = match code {
+            END => return walk.end(),
+            SCAN if walk.is_known() => match walk.scan(segment, after) {
+                Ok(after) => after,
+                // Where even the end is missing, that is said.
+                Err(_) if !Segments(after).any(|(code, ..)| code == END) => return Err(no_end()),
+                Err(error) => return Err(error),
+            },
+            _ => {
+                walk.segment(code, segment)?;
+                after
+            }
+        };
+    }
+}
+
+/// How far the walk has come.
+#[derive(Default)]
+struct Walk {
+    frame: Option<Frame>,
+    /// Whether the frame is of another kind than is known here.
+    is_other: bool,
+    scan: Scan,
+    has_tables: bool,
+}
+
+impl Walk {
+    fn is_known(&self) -> bool {
+        !self.is_other
+    }
+
+    /// A segment between the scans.
+    fn segment(&mut self, code: u8, mut segment: &[u8]) -> Result<(), String> {
+        match code {
+            HUFFMAN => {
+                self.has_tables = true;
+                while let Some((&kind, rest)) = segment.split_first() {
+                    let (table, after) = Table::parse(rest).ok_or("a damaged table of Huffman codes")?;
+                    self.scan.set_table(kind, table);
+                    segment = after;
+                }
+            }
+            RESTART => {
+                let interval = segment.first_chunk().ok_or("a damaged restart interval")?;
+                self.scan.interval = u32::from(u16::from_be_bytes(*interval));
+            }
+            code if is_frame(code) => match Frame::parse(code, segment) {
+                Some(_) if self.frame.is_some() => return Err("a second frame".into()),
+                Some(frame) => self.frame = Some(frame),
+                None => self.is_other = true,
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Goes through a scan; what comes after it.
+    fn scan<'a>(&mut self, header: &[u8], data: &'a [u8]) -> Result<&'a [u8], String> {
+        let frame = self.frame.as_ref().ok_or("a scan before its frame")?;
+        if !self.has_tables {
+            // Frames of films use tables that are known beforehand. Nothing is known of what such a scan holds.
+            self.is_other = true;
+            return Ok(data);
+        }
+        let mut bits = Bits::new(data);
+        self.scan.run(frame, header, &mut bits)?;
+        bits.finish()
+    }
+
+    fn end(self) -> Result<(), String> {
+        match &self.frame {
+            Some(frame) if !self.is_other => self.scan.is_complete(frame),
+            _ => Ok(()),
+        }
+    }
+}
+
+const START: u8 = 0xd8;
+const END: u8 = 0xd9;
+const SCAN: u8 = 0xda;
+const HUFFMAN: u8 = 0xc4;
+const RESTART: u8 = 0xdd;
+
+/// Whether a marker begins a frame.
+fn is_frame(code: u8) -> bool {
+    matches!(code, 0xc0..=0xcf) && !matches!(code, HUFFMAN | 0xc8 | 0xcc)
+}
+
+/// The markers of a file that are not part of coded data: the code, the segment and what comes after it. A segment that is cut
+/// short ends it.
+struct Segments<'a>(&'a [u8]);
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = (u8, &'a [u8], &'a [u8]);
+
+    /// A marker is `FF` and a code; `FF 00` is a value of the coded data, and the restart markers `D0` to `D7` lie inside it;
+    /// most other markers begin a segment, whose length comes next.
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let codes = &self.0[memchr::memchr(0xff, self.0)?..];
+            let at = codes.iter().position(|&byte| byte != 0xff)?;
+            let (&code, after) = codes[at..].split_first()?;
+            self.0 = after;
+            match code {
+                0x00 | 0x01 | 0xd0..=0xd7 => {}
+                START | END => return Some((code, &[], after)),
+                _ => {
+                    let length = usize::from(u16::from_be_bytes(*after.first_chunk()?));
+                    let segment = after.get(2..length.max(2))?;
+                    self.0 = after.get(length.max(2)..)?;
+                    return Some((code, segment, self.0));
+                }
+            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// A start, a comment that holds an end marker, a scan with a stuffed value and a restart, an end.
-    const WHOLE: [u8; 21] =
-        [0xff, 0xd8, 0xff, 0xfe, 0, 4, 0xff, 0xd9, 0xff, 0xda, 0, 3, 7, 0xff, 0x00, 0xff, 0xd3, 9, 0xff, 0xff, 0xd9];
-
-    #[test]
-    fn only_the_end_makes_it_whole() {
-        assert!(is_whole(&WHOLE));
-        assert!(is_whole(&[&WHOLE[..], b"and more"].concat()));
-        for length in 0..WHOLE.len() {
-            assert!(!is_whole(&WHOLE[..length]), "{length} bytes");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_have_an_answer(bytes in prop::collection::vec(prop::sample::select(vec![0xff, 0xd8, 0xda, 0xd9, 0, 1, 2]), 0..40)) {
-            let whole = is_whole(&bytes);
-            prop_assert!(!whole || bytes.windows(2).any(|pair| pair == [0xff, 0xd9]));
-        }
-    }
-}
+mod tests;

@@ -52,8 +52,11 @@ pub mod lists;
 mod webdataset;
 mod parquet;
 mod imagenet;
+pub mod memory;
 pub mod image;
+mod decoder;
 mod jpeg;
+mod webp;
 
 pub mod resample;
 pub mod augment;

@@ -2,19 +2,24 @@
 //!
 //! A line for each image: its path from the list's folder (or an absolute one), a tab, its class. A line without a tab is an
 //! image of a class that has no name. Empty lines do not count; in paths and classes a backslash, a tab and a line's ends are
-//! written as `\\`, `\t`, `\n` and `\r`.
+//! written as `\\`, `\t`, `\n` and `\r`, other control characters and those that turn the direction of text as `\u{1b}`.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+use bagssl_core::text::shown;
 
 use crate::collector::Collector;
 use crate::dataset::{Dataset, Split};
 use crate::detect::Format;
 use crate::error::{Error, Result};
 use crate::folder::HalfFolders;
-use crate::storage::Storage;
+use crate::storage::{Storage, open_file, read_file};
+
+/// Bytes that a list may have: some ten million lines.
+const LARGEST: u64 = 1 << 30;
 
 /// An image of a list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,7 +56,7 @@ pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Listed>> {
             return refuse("a path, or a path, a tab and a class in each line", format!("another line {}", number + 1));
         }
         let (Some(path), Some(class)) = (unescaped(path), unescaped(class)) else {
-            let expected = "a backslash before another one, t, n or r alone (paths have / between folders)";
+            let expected = "a backslash before another one, t, n, r or u{..} alone (paths have / between folders)";
             return refuse(expected, format!("another in line {}", number + 1));
         };
         images.push(Listed { path, class });
@@ -63,7 +68,7 @@ pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Listed>> {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
+    shown(&text.replace('\\', "\\\\"))
 }
 
 fn unescaped(text: &str) -> Option<String> {
@@ -75,6 +80,11 @@ fn unescaped(text: &str) -> Option<String> {
                 't' => '\t',
                 'n' => '\n',
                 'r' => '\r',
+                'u' => {
+                    let (code, rest) = letters.as_str().strip_prefix('{')?.split_once('}')?;
+                    letters = rest.chars();
+                    char::from_u32(u32::from_str_radix(code, 16).ok()?)?
+                }
                 _ => return None,
             },
             letter => letter,
@@ -106,7 +116,7 @@ pub(crate) fn is_lists(root: &Path) -> Result<bool> {
     for path in found {
         let mut start = Vec::new();
         let failed = |error| Error::Read { path: path.clone(), error };
-        File::open(&path).map_err(failed)?.take(LONGEST_LINE).read_to_end(&mut start).map_err(failed)?;
+        open_file(&path)?.take(LONGEST_LINE).read_to_end(&mut start).map_err(failed)?;
         let text = String::from_utf8_lossy(&start);
         let line = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
         let is_file = || unescaped(line).is_some_and(|line| root.join(line).is_file());
@@ -132,7 +142,7 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Dataset> {
     let half = wanted.file_name().map(|name| name.to_string_lossy().into_owned());
     for (half, file) in Split::ALL.into_iter().zip(files) {
         let Some((folder, path)) = file else { continue };
-        let bytes = fs::read(&path).map_err(|error| Error::Read { path: path.clone(), error })?;
+        let bytes = read_file(&path, LARGEST)?;
         for Listed { path: name, class } in parse(&bytes, &path)? {
             if !seen.insert(name.clone()) {
                 let (expected, got) = ("each image once in both lists together", format!("{name} twice"));
@@ -198,7 +208,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_is_read(images in prop::collection::vec(("[a-c\\\\\t\n\r /.]{1,6}", "[x\\\\\t\n\r ]{0,4}"), 1..8)) {
+        fn what_is_printed_is_read(images in prop::collection::vec(("[a-c\\\\\t\n\r\u{1b}\u{202e} /.]{1,6}", "[x\\\\\t\n\r\u{85} ]{0,4}"), 1..8)) {
             let images: Vec<Listed> = images.into_iter().map(|(path, class)| Listed { path, class }).collect();
             prop_assert_eq!(parse(print(&images).as_bytes(), Path::new("x")).unwrap(), images);
         }

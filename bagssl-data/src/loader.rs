@@ -16,6 +16,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::levels::Levels;
+use crate::memory::Decoded;
 use crate::ordered::{Job, Ordered, Values, cores_if_zero};
 use crate::resample::Resampler;
 
@@ -70,7 +71,7 @@ impl Default for LoaderConfig {
 /// one half an epoch further on, or those after it), so that all batches have their size; all other patches stay the same bits,
 /// and [`Loader::skipped`] lists it.
 ///
-/// Memory: the cache, one image for each thread, and besides the batch that the consumer has at most
+/// Memory: the cache, what the data set's budget has for decoding, and besides the batch that the consumer has at most
 /// `2 + ceil(threads / batch)` batches of `4 * batch * patches * 3 * input * input` bytes.
 #[derive(Debug, Clone)]
 pub struct Loader {
@@ -85,7 +86,7 @@ struct Inner {
     config: LoaderConfig,
     augment: CheckedAugment,
     levels: Levels,
-    cache: Vec<OnceLock<Arc<Image>>>,
+    cache: Vec<OnceLock<Arc<Decoded>>>,
     room: AtomicU64,
     skips: SkipLog,
 }
@@ -265,14 +266,20 @@ impl Inner {
     }
 
     /// A decoded image, kept if there is room.
-    fn decoded(&self, image: usize) -> Result<Arc<Image>> {
+    fn decoded(&self, image: usize) -> Result<Arc<Decoded>> {
         if let Some(decoded) = self.cache[image].get() {
             return Ok(decoded.clone());
         }
-        let decoded = Arc::new(self.dataset.decode(image)?);
+        let mut decoded = self.dataset.decode(image)?;
         let bytes = decoded.rgb().len() as u64;
         let fits = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(bytes));
-        if fits.is_ok() && self.cache[image].set(decoded.clone()).is_err() {
+        if fits.is_err() {
+            return Ok(Arc::new(decoded));
+        }
+        // What is kept counts here.
+        decoded.uncount();
+        let decoded = Arc::new(decoded);
+        if self.cache[image].set(decoded.clone()).is_err() {
             // Another thread was first.
             self.room.fetch_add(bytes, Ordering::Relaxed);
         }

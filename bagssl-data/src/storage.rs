@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::dataset::Dataset;
+use crate::decoder::Prepared;
 use crate::entries::Entry;
 use crate::error::{Error, Result};
-use crate::image::MOST_BYTES;
 use crate::parquet::Table;
 
 /// Where the bytes of images lie.
@@ -23,8 +23,8 @@ pub(crate) enum Storage {
     Tables(Vec<Table>),
     /// All in memory.
     Memory(Cow<'static, [u8]>),
-    /// Raw pixels of 32x32, plane by plane, in memory.
-    Planes(Vec<u8>),
+    /// Raw pixels of 32x32, plane by plane, of some files in memory.
+    Planes(Vec<Vec<u8>>),
 }
 
 /// An open file with many images in it.
@@ -53,10 +53,39 @@ impl Stamp {
     }
 }
 
+/// Opens a file to be read. Only a regular one: a pipe would be waited for, and a device may never end.
+pub(crate) fn open_file(path: &Path) -> Result<File> {
+    let failed = |error| Error::Read { path: path.into(), error };
+    match std::fs::metadata(path).map_err(failed)? {
+        meta if meta.is_file() => File::open(path).map_err(failed),
+        meta => {
+            let got = if meta.is_dir() { "a folder" } else { "a special one (a pipe, a socket or a device)" };
+            Err(Error::Format { path: path.into(), expected: "a regular file", got: got.into() })
+        }
+    }
+}
+
+/// All bytes of a file that is read at once.
+///
+/// # Errors
+/// [`Error::Format`] if there are more than so many.
+pub(crate) fn read_file(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let failed = |error| Error::Read { path: path.into(), error };
+    let file = open_file(path)?;
+    let length = file.metadata().map_err(failed)?.len();
+    if length > most {
+        let got = format!("{length} bytes, more than {} MiB", most >> 20);
+        return Err(Error::Format { path: path.into(), expected: "a file that fits in memory", got });
+    }
+    let mut bytes = Vec::with_capacity(length as usize);
+    file.take(most).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
 impl Archive {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let failed = |error| Error::Read { path: path.into(), error };
-        let file = File::open(path).map_err(failed)?;
+        let file = open_file(path)?;
         let stamp = Stamp::of(&file).map_err(failed)?;
         Ok(Archive { path: path.into(), file, stamp })
     }
@@ -75,13 +104,22 @@ impl Archive {
 }
 
 impl Dataset {
-    /// The bytes of an image: a picture that is to be decoded, or the raw pixels of CIFAR.
+    /// Bytes of memory that reading an image takes at most, before it is decoded.
+    pub(crate) fn reading(&self, image: usize) -> Result<u64> {
+        let entry = self.entries.get(image);
+        match &self.storage {
+            Storage::Tables(tables) => {
+                let needs = tables[entry.source as usize].needs(entry.offset);
+                needs.map_err(|error| self.named(image, error))
+            }
+            _ => Ok(Prepared::reading(entry.length)),
+        }
+    }
+
+    /// The bytes of an image: a picture that is to be decoded, or the raw pixels of CIFAR. Who calls has room for as many as the
+    /// entry says.
     pub(crate) fn bytes(&self, image: usize) -> Result<Cow<'_, [u8]>> {
         let entry = self.entries.get(image);
-        if entry.length > MOST_BYTES {
-            let (expected, got) = (format!("at most {MOST_BYTES} bytes"), entry.length.to_string());
-            return Err(Error::Image { name: self.full_name(image), expected, got });
-        }
         let (offset, length) = (entry.offset as usize, entry.length as usize);
         match &self.storage {
             Storage::Files(root) => self.file(image, &root.join(entry.name), entry).map(Cow::Owned),
@@ -94,14 +132,14 @@ impl Dataset {
                 row.map(Cow::Owned).map_err(|error| self.named(image, error))
             }
             Storage::Memory(bytes) => Ok(Cow::Borrowed(&bytes[offset..][..length])),
-            Storage::Planes(bytes) => Ok(Cow::Borrowed(&bytes[offset..][..length])),
+            Storage::Planes(files) => Ok(Cow::Borrowed(&files[entry.source as usize][offset..][..length])),
         }
     }
 
     /// A file of its own, which must have the length that it was listed with. No more than that is read.
     fn file(&self, image: usize, path: &Path, entry: Entry<'_>) -> Result<Vec<u8>> {
         let failed = |error| Error::Read { path: path.into(), error };
-        let file = File::open(path).map_err(failed)?;
+        let file = open_file(path)?;
         let mut bytes = Vec::with_capacity(entry.length as usize);
         file.take(entry.length + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 != entry.length {

@@ -2,6 +2,7 @@
 
 mod formats;
 mod archives;
+mod bounds;
 mod decoding;
 mod grids;
 mod layouts;

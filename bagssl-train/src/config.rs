@@ -132,6 +132,11 @@ impl TrainConfig {
             });
         }
         check_batch(self.batch.images, self.batch.patches)?;
+        if i64::try_from(self.seed).is_err() {
+            // TOML has no larger numbers, so that the run's config could not be read again.
+            let expected = format!("0 to {}, the largest number of TOML", i64::MAX);
+            return Err(Error::Setting { name: "seed", expected, got: self.seed.to_string() });
+        }
         let (patches, together) = (self.batch.patches, self.batch.together());
         if together == 0 || !patches.is_multiple_of(together) {
             let expected = format!("a divisor of the {patches} patches");

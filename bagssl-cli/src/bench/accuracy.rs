@@ -140,7 +140,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     }
     // Whether the program has it is said before the work begins.
     args.backend.map(Name::open).transpose()?;
-    let bytes = files::read(&args.checkpoint)?;
+    let bytes = files::read_checkpoint(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let Halves { train, test } = Halves::open(&args.data)?;
     let halves = [train, test];

@@ -30,7 +30,7 @@ fn infer(args: &Args) -> Result<Inferred> {
     let begun = Instant::now();
     let mut encoder = match checkpoint {
         Some(path) => {
-            let bytes = files::read(path)?;
+            let bytes = files::read_checkpoint(path)?;
             let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| path.display().to_string())?;
             backend.inference(Weights::Checkpoint(&checkpoint), *batch, [*size; 2])
         }

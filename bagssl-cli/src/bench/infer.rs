@@ -107,7 +107,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         return elsewhere::run(args);
     }
     let begun = Instant::now();
-    let bytes = args.checkpoint.as_ref().map(|path| files::read(path)).transpose()?;
+    let bytes = args.checkpoint.as_ref().map(|path| files::read_checkpoint(path)).transpose()?;
     let checkpoint = match (&bytes, &args.checkpoint) {
         (Some(bytes), Some(path)) => Some(Checkpoint::from_bytes(bytes).with_context(|| path.display().to_string())?),
         _ => None,

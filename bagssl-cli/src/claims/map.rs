@@ -214,7 +214,7 @@ fn look(args: &Args, subject: &Subject<'_>) -> Result<Found> {
         let (image, patch) = of(point);
         let picture = match patch {
             Some(patch) => loader.picture(image, patch)?,
-            None => dataset.decode(image)?,
+            None => dataset.decode(image)?.into_image(),
         };
         let mut picture = picture.shrunk(LARGEST);
         picture.set_colour(colour);

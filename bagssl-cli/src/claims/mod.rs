@@ -103,7 +103,7 @@ impl ClaimArgs {
     fn read(&self) -> Result<Vec<(&PathBuf, Vec<u8>)>> {
         let mut files: Vec<(&PathBuf, Vec<u8>)> = Vec::new();
         for path in &self.checkpoints {
-            let bytes = files::read(path)?;
+            let bytes = files::read_checkpoint(path)?;
             Checkpoint::from_bytes(&bytes).context(path.display().to_string())?;
             if let Some((same, _)) = files.iter().find(|(_, other)| *other == bytes) {
                 let [same, path] = [same, path].map(|path| path.display().to_string());

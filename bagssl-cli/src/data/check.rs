@@ -8,7 +8,7 @@ use bagssl_data::classes::Classes;
 use bagssl_data::dataset::Split;
 
 use super::SetArgs;
-use crate::output::{one_line, say};
+use crate::output::{one_line, say, shown};
 use crate::progress::Progress;
 
 #[derive(Debug, clap::Args)]
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         all.insert("classes".into(), serde_json::to_value(&classes)?);
         say!("{}", serde_json::to_string_pretty(&all)?);
     } else {
-        say!("{}", source.name());
+        say!("{}", shown(&source.name()));
         reports.iter().for_each(|(name, report)| print(name, report));
         if !classes.is_even() {
             say!("\nclasses: {}", one_line(&classes.to_string()));
@@ -70,17 +70,17 @@ fn print(name: &str, report: &CheckReport) {
         say!("  mean {mean:.4?}, deviation {std:.4?} (red, green, blue in [0, 1])");
     }
     for (class, count) in &report.classes {
-        say!("  {count:>8}  {class}");
+        say!("  {count:>8}  {}", shown(class));
     }
     for broken in &report.broken {
-        say!("  broken    {broken}");
+        say!("  broken    {}", shown(broken));
     }
     let duplicates = &report.duplicates;
     for group in &duplicates.exact {
-        say!("  the same  {}", group.join(", "));
+        say!("  the same  {}", shown(&group.join(", ")));
     }
     for (one, other) in &duplicates.near {
-        say!("  alike     {one}, {other}");
+        say!("  alike     {}, {}", shown(one), shown(other));
     }
     if duplicates.near_count > 0 {
         say!("  {} pairs alike (difference hashes within {} of 64 bits)", duplicates.near_count, duplicates.radius);

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
+use crate::memory::ImageMemoryArgs;
 use crate::source::{ClassesArgs, ColumnArgs, DataArgs};
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +35,8 @@ struct SetArgs {
     /// Turn photographs as their EXIF orientation says [default: not, as torchvision]
     #[arg(long)]
     exif: bool,
+    #[command(flatten)]
+    memory: ImageMemoryArgs,
 }
 
 impl SetArgs {
@@ -44,6 +47,7 @@ impl SetArgs {
             classes: self.classes.clone(),
             exif: self.exif,
             threads: 0,
+            memory: self.memory,
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::extraction::FeatureArgs;
 use crate::files;
 use crate::groups::Groups;
 use crate::halves::Halves;
+use crate::memory::ImageMemoryArgs;
 use crate::output::say;
 use crate::progress::{Several, Steps};
 use crate::score::{self, Protocol};
@@ -73,6 +74,8 @@ pub(crate) struct Args {
     backend: Name,
     #[command(flatten)]
     features: FeatureArgs,
+    #[command(flatten)]
+    memory: ImageMemoryArgs,
     /// Only say what would be done: stages, data, steps, disk, time (from a short timed warm-up)
     #[arg(long)]
     dry_run: bool,
@@ -92,7 +95,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.features.check()?;
     // Whether the program has it is said before the work begins.
     args.backend.open()?;
-    let data = DataArgs { data: args.profile.data(args.data.as_ref())?, ..DataArgs::default() };
+    let (path, memory) = (args.profile.data(args.data.as_ref())?, args.memory);
+    let data = DataArgs { data: path, memory, ..DataArgs::default() };
     let halves = Halves::open(&data)?;
     if halves.tested() < 2 {
         bail!("{}: expected at least 2 classes with images in both halves, got {}", data.name(), halves.tested());

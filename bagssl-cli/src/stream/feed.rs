@@ -11,15 +11,14 @@ use bagssl_core::random::Address;
 use bagssl_data::bad::OnBadImage;
 use bagssl_data::bags::Cutter;
 use bagssl_data::image::Image;
+use bagssl_data::memory::{Budget, Decoded};
 
 use super::Stream;
-use crate::memory::{Budget, Taken};
 
 /// A decoded image, with its crops in the order in which they are looked at.
 pub(super) struct Picture {
-    image: Image,
+    image: Decoded,
     pub(super) crops: Vec<Crop>,
-    _room: Taken,
 }
 
 /// What a thread is asked for.
@@ -124,15 +123,9 @@ impl Stream<'_> {
     fn answer(&self, job: Job, cutter: &mut Cutter, budget: &Arc<Budget>) -> Result<Answer> {
         let (image, picture, range) = match job {
             Job::Open(image, patches) => {
-                let (size, bytes) = match self.on_bad_image.judge(self.dataset.before_decoding(image))? {
-                    Ok(known) => known,
-                    Err(reason) => return Ok(Answer::Bad(image, reason)),
-                };
-                let Some(room) = budget.take(bytes + self.bytes_of_crops(size), self.dataset.name(image))? else {
-                    return Ok(Answer::NoRoom(image));
-                };
-                let picture = match self.prepare(image, room)? {
-                    Ok(picture) => picture,
+                let picture = match self.prepare(image, budget)? {
+                    Ok(Some(picture)) => picture,
+                    Ok(None) => return Ok(Answer::NoRoom(image)),
                     Err(reason) => return Ok(Answer::Bad(image, reason)),
                 };
                 let range = 0..patches.min(picture.crops.len());
@@ -145,20 +138,21 @@ impl Stream<'_> {
         Ok(Answer::Cut(Cut { image, picture, range, values }))
     }
 
-    /// Decodes an image and chooses its patches, or says why it is left out.
-    fn prepare(&self, image: usize, room: Taken) -> Result<std::result::Result<Picture, String>> {
-        let picture = match self.on_bad_image.judge(self.dataset.decode(image))? {
-            Ok(picture) => picture,
+    /// Decodes an image and chooses its patches, if there is room, or says why it is left out.
+    fn prepare(&self, image: usize, budget: &Arc<Budget>) -> Result<std::result::Result<Option<Picture>, String>> {
+        let decoded = self.dataset.try_decode(image, budget, &|size| self.bytes_of_crops(size));
+        let picture = match self.on_bad_image.judge(decoded)? {
+            Ok(Some(picture)) => picture,
+            Ok(None) => return Ok(Ok(None)),
             Err(reason) => return Ok(Err(reason)),
         };
         match self.crops(&picture).with_context(|| self.dataset.name(image).to_string()) {
-            Ok(crops) => Ok(Ok(Picture { image: picture, crops, _room: room })),
+            Ok(crops) => Ok(Ok(Some(Picture { image: picture, crops }))),
             Err(error) if self.on_bad_image == OnBadImage::Skip => Ok(Err(error.root_cause().to_string())),
             Err(error) => Err(error),
         }
     }
 
-    /// The crops of an image, in the order in which they are looked at.
     /// The memory of the list of an image's patches, and of their order.
     fn bytes_of_crops(&self, size: ImageSize) -> u64 {
         let bag = if self.whole { Ok(Bag::Whole) } else { self.bag.for_image(&self.spec.patch, size) };
@@ -171,6 +165,7 @@ impl Stream<'_> {
         (patches * (size_of::<Crop>() + size_of::<u32>())) as u64
     }
 
+    /// The crops of an image, in the order in which they are looked at.
     fn crops(&self, picture: &Image) -> Result<Vec<Crop>> {
         // Drawn by the image itself, so that it has the same patches wherever it comes from.
         let address = Address { image: picture.fingerprint(), ..Address::default() };

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use bagssl_backend::memory::{Held, held};
 use bagssl_core::batch::{BatchShape, PatchBatch};
 use bagssl_core::embed::Embed;
+use bagssl_data::memory::Budget;
 
 use super::Stream;
-use crate::memory::{Budget, MIB};
+use crate::memory::{MIB, refuse_limit};
 use crate::work;
 
 /// Patches that are cut at once of an image of which all are wanted, and that are enough for the network to look at where memory
@@ -18,8 +19,6 @@ pub(super) const ROWS: usize = 64;
 const FEW: usize = 16;
 /// Memory that is not accounted for: stacks of threads, what the allocator keeps.
 const SLACK: u64 = 16 * MIB;
-/// Memory that decoded images may take where nobody says how much; a larger one comes alone.
-const USUAL: u64 = 256 * MIB;
 
 /// How images flow to the network.
 pub(super) struct Flow {
@@ -44,31 +43,34 @@ impl Stream<'_> {
         let threads = if self.threads == 0 { work::cores() } else { self.threads }.clamp(1, count.max(1));
         // Twice the images that fill a batch: one half is cut while the network looks at the other.
         let open = if self.is_any_time() { 2 * ROWS / self.step(0) } else { threads + 2 };
+        let unknown =
+            "--memory-limit: expected a system that tells a program's memory (/proc/self/status), got another";
+        let held = || held().context(unknown);
         let side = self.spec.patch.input() as usize;
         let Some(limit) = self.memory else {
             let rows = if self.is_any_time() { ROWS } else { network.rows([side, side]).max(ROWS) };
             // As many images as fill the batches on their way and the next, if each has a few patches.
             let filling = if rows > ROWS { (network.in_flight() + 1) * rows / FEW } else { 0 };
             let open = open.max(filling).clamp(1, count.max(1));
-            return Ok(Flow { threads, open, rows, at_once: ROWS, budget: Budget::lenient(USUAL), kept: u64::MAX });
+            return Ok(Flow { threads, open, rows, at_once: ROWS, budget: self.dataset.budget(), kept: u64::MAX });
         };
         let open = open.clamp(1, count.max(1));
         let shape = BatchShape { images: 1, patches: ROWS, channels: 3, height: side, width: side };
-        let batch = PatchBatch::new(shape, vec![0.0; shape.rows() * shape.patch_len()], vec![0], vec![0])?;
-        network.embed(&batch, &[self.tap]).map_err(anyhow::Error::from_boxed)?;
-        drop(batch);
-        let Some(Held { now, most }) = held() else {
-            bail!("--memory-limit: expected a system that tells a program's memory (/proc/self/status), got another")
-        };
         // The means, once as rows, once as the array and once as the bytes of the file; and the network's batch.
         let patch = (shape.patch_len() * 4) as u64;
         let results = 3 * (count * self.spec.model.dim(self.tap) * 4) as u64 + 2 * ROWS as u64 * patch;
+        // Before any of it is taken, it is compared; the network's own maps are measured then.
+        let known = held()?.now + results + 2 * patch + SLACK;
+        if limit < known {
+            return refuse_limit(limit, known, "the network and the results");
+        }
+        let batch = PatchBatch::new(shape, vec![0.0; shape.rows() * shape.patch_len()], vec![0], vec![0])?;
+        network.embed(&batch, &[self.tap]).map_err(anyhow::Error::from_boxed)?;
+        drop(batch);
+        let Held { now, most } = held()?;
         let needed = now.max(most) + results + 2 * patch + SLACK;
         if limit < needed {
-            let (needed, limit) = (needed.div_ceil(MIB), limit / MIB);
-            bail!(
-                "--memory-limit: expected at least {needed} MiB, which the network and the results take, got {limit}"
-            );
+            return refuse_limit(limit, needed, "the network and the results");
         }
         let rest = limit - now - results - SLACK;
         let waiting = |(open, at_once): &(usize, usize)| 2 * (open * at_once) as u64 * patch;
@@ -78,6 +80,6 @@ impl Stream<'_> {
         let rest = rest - waiting(&(open, at_once)).min(rest);
         // Kept rows are three times there at the end, as the means are.
         let (images, kept) = if self.keep { (rest / 2, rest / 6) } else { (rest, u64::MAX) };
-        Ok(Flow { threads, open, rows: ROWS, at_once, budget: Budget::strict(images), kept })
+        Ok(Flow { threads, open, rows: ROWS, at_once, budget: Budget::new(images), kept })
     }
 }

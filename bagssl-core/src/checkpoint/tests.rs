@@ -197,3 +197,46 @@ proptest! {
         }
     }
 }
+
+/// The header alone tells what the whole file would: plans that ask for too much, a file of another length, a header without end.
+#[test]
+fn a_header_is_enough_to_refuse_a_file() {
+    let spec = spec();
+    let bytes = to_bytes(&spec, &tensors(&spec)).unwrap();
+    let length = header_length(*bytes.first_chunk().unwrap()).unwrap();
+    let header = &bytes[..length];
+    check_header(header, bytes.len() as u64).unwrap();
+    let error = |header: &[u8], length| check_header(header, length).unwrap_err().to_string();
+    let total = bytes.len() as u64;
+    assert!(error(header, total - 1).contains(&format!("expected a file of {total} bytes, got {}", total - 1)));
+    assert!(error(&header[..length - 1], total).contains("a header that is cut short"));
+    let huge = [&(LONGEST_HEADER as u64 + 1).to_le_bytes()[..], &header[8..]].concat();
+    assert!(error(&huge, total).contains("a header of at most 8388608 bytes, got one of 8388609"));
+    refused(&huge, "a header of at most 8388608 bytes");
+    refused(&u64::MAX.to_le_bytes(), "a header of at most 8388608 bytes");
+}
+
+/// Two layers with 256 KiB of weights whose map would have 100 GiB; and more layers than a network has.
+#[test]
+fn a_plan_that_asks_for_too_much_is_refused() {
+    let conv = |number: usize, inputs: usize, kernel: [usize; 2], padding: [usize; 2]| {
+        let window = crate::plan::Window { kernel, stride: [1, 1], padding };
+        let (conv, norm) = (format!("conv{number}"), format!("bn{number}"));
+        let op = crate::plan::Op::ConvNorm { conv, norm, inputs, outputs: 1, window, residual: None, relu: true };
+        crate::plan::Layer { input: number, op }
+    };
+    let model = |layers: Vec<crate::plan::Layer>| {
+        let mean = crate::plan::Layer { input: layers.len(), op: crate::plan::Op::GlobalMean };
+        let encoder = Plan::new(Kind::Map(3), [layers, vec![mean]].concat()).unwrap();
+        ModelPlan::new(encoder, mlp(1, &[1]).unwrap()).unwrap()
+    };
+    let wide = vec![conv(0, 3, [1 << 14, 1], [3 << 14, 0]), conv(1, 1, [1, 1 << 14], [0, 3 << 14])];
+    let wide = Spec { model: model(wide), ..spec() };
+    refused(
+        &to_bytes(&wide, &tensors(&wide)).unwrap(),
+        "encoder: expected maps of at most 1024 MiB for a patch of 16 pixels, got ",
+    );
+    let deep = (0..4096).map(|number| conv(number, if number == 0 { 3 } else { 1 }, [1, 1], [0, 0])).collect();
+    let deep = Spec { model: model(deep), ..spec() };
+    refused(&to_bytes(&deep, &tensors(&deep)).unwrap(), "encoder: expected at most 4096 layers, got 4097");
+}

@@ -8,6 +8,7 @@ use crate::batch::{BatchShape, PatchBatch, SourceError};
 use crate::checkpoint::{Checkpoint, ModelPlan};
 use crate::embed::{Embed, Rows, Tap};
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::plan::Plan;
 
 /// Embeds batches of patches on the CPU, on the threads of [`with_threads`].
@@ -34,7 +35,8 @@ pub struct EmbedderOptions {
     pub set: InstructionSet,
     /// Only plain sums of products (see [`Options::exact`]).
     pub exact: bool,
-    /// Patches at once: more are faster up to a point, and need more memory.
+    /// Patches at once: more are faster up to a point, and need more memory. Fewer are taken if their maps would have more than
+    /// [`limits::MOST_MAP_BYTES`].
     pub rows: usize,
     /// Side of a patch in pixels, as far as one knows.
     pub side: usize,
@@ -61,6 +63,8 @@ impl Embedder {
         options: EmbedderOptions,
     ) -> Result<Self> {
         let EmbedderOptions { set, exact, rows, side } = options;
+        let bytes = limits::map_bytes(plan.encoder(), [side; 2]).unwrap_or(0).max(1);
+        let rows = rows.min((limits::MOST_MAP_BYTES / bytes).max(1) as usize);
         let mut stage = |prefix: &str, plan: &Plan, size| -> Result<Stage> {
             let mut source = |name: &str| source(&format!("{prefix}.{name}"));
             let executor = Executor::new(plan, &mut source, Options { set, exact, batch: rows, size })?;

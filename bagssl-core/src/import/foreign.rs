@@ -9,10 +9,14 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use super::dtype::DType;
 use super::pickle::{Id, Pickle, TensorRef, Value};
 use super::zip::Archive;
+use crate::checkpoint::{METADATA_KEY, header_length};
 use crate::error::{Error, Result};
 
 /// How deep a state dict may lie in the dictionaries of a checkpoint, under these names.
 const WRAPPERS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
+
+/// How a zip archive begins.
+const ZIP: &[u8] = b"PK\x03\x04";
 
 /// A tensor where it lies.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,17 +111,13 @@ impl<'a> Foreign<'a> {
     /// `model_state_dict`; other values beside it are not looked at.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if it is neither, if a pickle has an opcode or a global that is not allowed, or if a tensor does not lie
+    /// [`Error::Checkpoint`] if it is neither, or a checkpoint of this project, if a pickle has an opcode or a global that is not allowed, or if a tensor does not lie
     /// within its storage.
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
-        let foreign = if bytes.starts_with(b"PK\x03\x04") {
-            Self::from_zip(bytes)?
-        } else if bytes.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19") {
-            return Err(refuse(
-                "expected PyTorch's zip format, got the one before 1.6: load it and save it again with torch.save",
-            ));
-        } else {
-            Self::from_safetensors(bytes).map_err(|error| what(bytes).map_or(error, refuse))?
+        Self::check_start(bytes)?;
+        let foreign = match bytes.starts_with(ZIP) {
+            true => Self::from_zip(bytes)?,
+            false => Self::from_safetensors(bytes).map_err(|error| what(bytes).map_or(error, refuse))?,
         };
         let values: u64 = foreign.tensors.values().map(|tensor| tensor.len() as u64).sum();
         let most = 2 * bytes.len() as u64;
@@ -126,6 +126,32 @@ impl<'a> Foreign<'a> {
             return Err(refuse(&format!("expected {expected}, got {values} in tensors that overlap")));
         }
         Ok(foreign)
+    }
+
+    /// Refuses a file by its first bytes (512 show all that is known), before the rest is read.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if they begin neither PyTorch's zip format nor safetensors.
+    pub fn check_start(start: &[u8]) -> Result<()> {
+        if start.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19") {
+            return Err(refuse(
+                "expected PyTorch's zip format, got the one before 1.6: load it and save it again with torch.save",
+            ));
+        }
+        if let Some(what) = what(start) {
+            return Err(refuse(what));
+        }
+        let header = start.first_chunk().map(|start| header_length(*start));
+        match (start.starts_with(ZIP), header) {
+            (true, _) | (false, Some(Ok(_))) => Ok(()),
+            (false, Some(Err(error))) => {
+                Err(refuse(&format!("expected PyTorch's zip format or safetensors, got neither: {error}")))
+            }
+            (false, None) => {
+                let got = format!("{} bytes", start.len());
+                Err(refuse(&format!("expected PyTorch's zip format or safetensors, got {got}")))
+            }
+        }
     }
 
     /// A tensor by its name.
@@ -139,8 +165,15 @@ impl<'a> Foreign<'a> {
     }
 
     fn from_safetensors(bytes: &'a [u8]) -> Result<Self> {
-        let read = SafeTensors::deserialize(bytes)
-            .map_err(|error| refuse(&format!("expected PyTorch's zip format or safetensors, got neither: {error}")))?;
+        let neither = |error| refuse(&format!("expected PyTorch's zip format or safetensors, got neither: {error}"));
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(neither)?;
+        if header.metadata().as_ref().is_some_and(|metadata| metadata.contains_key(METADATA_KEY)) {
+            return Err(refuse(
+                "expected another program's file, got a checkpoint of this project, which is used as it is: nothing has to be \
+                 imported, and an import would lose its patches and its feature",
+            ));
+        }
+        let read = SafeTensors::deserialize(bytes).map_err(neither)?;
         let mut tensors = BTreeMap::new();
         for (name, view) in read.tensors() {
             let dtype = dtype(view.dtype()).ok_or_else(|| {

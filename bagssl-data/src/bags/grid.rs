@@ -45,7 +45,7 @@ pub fn grid_of_all(datasets: &[&Dataset], spec: PatchSpec, stride: u32, on_bad_i
 
 /// The size that an image's header tells, where it is that of the decoded image: EXIF may turn it.
 fn size_in_header(dataset: &Dataset, image: usize) -> Option<ImageSize> {
-    if dataset.decode.exif { None } else { dataset.before_decoding(image).ok().map(|(size, _)| size) }
+    if dataset.decode.exif { None } else { dataset.size_in_header(image).ok() }
 }
 
 fn layout(grid: Grid) -> (u32, u32) {

@@ -13,7 +13,7 @@ use flate2::Crc;
 use crate::entries::Entries;
 use crate::error::Result;
 use crate::passed::PassedOver;
-use crate::storage::{Archive, Stamp};
+use crate::storage::{Archive, Stamp, open_file};
 
 /// The images of an archive, ordered by name, and their classes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ const HEAD: usize = 64;
 /// archive, or in the user's cache folder if nothing can be written there. An index that cannot be kept is made each time.
 pub(crate) fn of(archive: &Archive, build: impl FnOnce() -> Result<Index>) -> Result<Index> {
     let places = places(&archive.path);
-    let kept = places.iter().find_map(|place| read(File::open(place).ok()?, archive.stamp));
+    let kept = places.iter().find_map(|place| read(open_file(place).ok()?, archive.stamp));
     if let Some(index) = kept {
         return Ok(index);
     }

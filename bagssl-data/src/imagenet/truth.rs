@@ -5,13 +5,13 @@
 //! lists in several orders go round. Kaggle's `LOC_val_solution.csv` says the wnid of each image.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
-use crate::archive::split_name;
+use crate::archive::{Named, split_name};
 use crate::error::{Error, Result, one_line};
 use crate::imagenet::mat;
+use crate::storage::{open_file, read_file};
 
 const NUMBERS: &str = "ILSVRC2012_validation_ground_truth.txt";
 const META: &str = "meta.mat";
@@ -82,15 +82,14 @@ impl Truth {
 
     fn from_archive(path: &Path) -> Result<Self> {
         let failed = |error: std::io::Error| refuse(path, "the devkit as a whole .tar.gz", one_line(&error));
-        let file = File::open(path).map_err(|error| Error::Read { path: path.into(), error })?;
+        let file = open_file(path)?;
         let reader = flate2::read::GzDecoder::new(std::io::BufReader::new(file)).take(MOST_BYTES);
         let (mut numbers, mut meta) = (None, None);
-        for entry in tar::Archive::new(reader).entries().map_err(failed)? {
-            let mut entry = entry.map_err(failed)?;
-            let inside = entry.path().map_err(failed)?.into_owned();
-            let place = match inside.file_name().and_then(|name| name.to_str()) {
-                Some(NUMBERS) => &mut numbers,
-                Some(META) => &mut meta,
+        for entry in Named::new(tar::Archive::new(reader).entries().map_err(failed)?) {
+            let (inside, mut entry) = entry.map_err(failed)?;
+            let place = match inside.rsplit(|&letter| letter == b'/').next() {
+                Some(name) if name == NUMBERS.as_bytes() => &mut numbers,
+                Some(name) if name == META.as_bytes() => &mut meta,
                 _ => continue,
             };
             let mut bytes = Vec::new();
@@ -108,12 +107,7 @@ fn refuse(path: &Path, expected: &'static str, got: impl ToString) -> Error {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let failed = |error| Error::Read { path: path.into(), error };
-    let length = fs::metadata(path).map_err(failed)?.len();
-    if length > MOST_BYTES {
-        return Err(refuse(path, "at most 64 MiB", format!("{length} bytes")));
-    }
-    fs::read(path).map_err(failed)
+    read_file(path, MOST_BYTES)
 }
 
 /// The wnids of the classes, by number.

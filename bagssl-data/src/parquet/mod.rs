@@ -24,7 +24,7 @@ use crate::sniff;
 use crate::storage::{Archive, Storage};
 use crate::webdataset::MOST_CLASSES;
 
-use footer::{Chunk, Footer};
+use footer::{Chunk, Footer, Group};
 use page::{Header, Kind};
 
 /// Why a file is refused: what was expected, what came.
@@ -268,10 +268,40 @@ impl Table {
         Ok(labels)
     }
 
+    /// Bytes of memory that reading the picture of a row takes at most: its page, packed and unpacked, and the dictionary.
+    pub(crate) fn needs(&self, row: u64) -> Result<u64> {
+        let (pages, at, ..) = self.place(row)?;
+        let of = |at: &PageAt| {
+            // What comes before data of version 2 is joined to it.
+            let copies = if matches!(at.header.kind, Kind::Data2 { .. }) { 2 } else { 1 };
+            at.header.packed.saturating_add(at.header.unpacked.saturating_mul(copies))
+        };
+        let dictionary = pages.iter().find(|at| at.header.kind == Kind::Dictionary).map_or(0, of);
+        Ok(of(&at).saturating_add(dictionary))
+    }
+
     /// The picture of a row, not decoded.
     pub(crate) fn image(&self, row: u64) -> Result<Vec<u8>> {
-        let number = self.starts.partition_point(|start| *start <= row) - 1;
-        let group = &self.footer.groups[number];
+        let (pages, at, group) = self.place(row)?;
+        let row = row - self.starts[self.group(row)];
+        let dictionary = pages.iter().find(|at| at.header.kind == Kind::Dictionary);
+        let dictionary = dictionary.map(|at| self.unpacked(at, group.image)).transpose()?;
+        let page = self.unpacked(&at, group.image)?;
+        let dictionary = dictionary.as_deref().map(Vec::as_slice);
+        let found = at.header.bytes(&page, dictionary, group.image, row - at.row).ok_or_else(|| self.broken(&at))?;
+        let bytes = found.ok_or_else(|| self.refuse(refusal("the bytes of an image", "none (null)")))?;
+        Ok(bytes.into_owned())
+    }
+
+    /// The number of a row's group.
+    fn group(&self, row: u64) -> usize {
+        self.starts.partition_point(|start| *start <= row) - 1
+    }
+
+    /// The pages of a row's group, and that which the row is in.
+    fn place(&self, row: u64) -> Result<(Arc<Vec<PageAt>>, PageAt, Group)> {
+        let number = self.group(row);
+        let group = self.footer.groups[number];
         let row = row - self.starts[number];
         let pages = match self.pages[number].get() {
             Some(pages) => pages.clone(),
@@ -282,13 +312,8 @@ impl Table {
         };
         let wrong = || self.refuse(refusal("a page for each row", format!("none for row {row} of group {number}")));
         let is_data = |at: &&PageAt| at.header.kind != Kind::Dictionary;
-        let at = pages.iter().filter(is_data).rfind(|at| at.row <= row).ok_or_else(wrong)?;
-        let dictionary = pages.iter().find(|at| !is_data(at)).map(|at| self.unpacked(at, group.image)).transpose()?;
-        let page = self.unpacked(at, group.image)?;
-        let dictionary = dictionary.as_deref().map(Vec::as_slice);
-        let found = at.header.bytes(&page, dictionary, group.image, row - at.row).ok_or_else(|| self.broken(at))?;
-        let bytes = found.ok_or_else(|| self.refuse(refusal("the bytes of an image", "none (null)")))?;
-        Ok(bytes.into_owned())
+        let at = *pages.iter().filter(is_data).rfind(|at| at.row <= row).ok_or_else(wrong)?;
+        Ok((pages, at, group))
     }
 
     fn broken(&self, at: &PageAt) -> Error {
@@ -336,8 +361,9 @@ impl Table {
         if let Some(page) = self.recent.get(key) {
             return Ok(page);
         }
-        if at.header.packed > MOST_BYTES {
-            return Err(self.refuse(refusal("a page of at most 512 MiB", at.header.packed)));
+        let most = at.header.packed.max(at.header.unpacked);
+        if most > MOST_BYTES {
+            return Err(self.refuse(refusal("a page of at most 512 MiB", most)));
         }
         let packed = self.bytes.read(at.offset, at.header.packed)?;
         let page = at.header.unpack(&packed, chunk.codec).map_err(|why| self.refuse(why))?.into_owned();

@@ -7,7 +7,6 @@ use std::borrow::Cow;
 
 use super::footer::{BYTES, Chunk, INT32};
 use super::{Refusal, codec, delta, refusal, thrift};
-use crate::image::MOST_BYTES;
 
 /// What a page holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +60,6 @@ impl Header {
 
     /// The bytes of a page, unpacked.
     pub(crate) fn unpack<'a>(&self, packed: &'a [u8], codec: i64) -> Result<Cow<'a, [u8]>, Refusal> {
-        if self.unpacked > MOST_BYTES {
-            return Err(refusal("a page of at most 512 MiB", self.unpacked));
-        }
         let (levels, codec) = match self.kind {
             Kind::Data2 { levels, is_compressed } => (levels, if is_compressed { codec } else { 0 }),
             _ => (0, codec),

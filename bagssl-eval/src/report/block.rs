@@ -1,5 +1,6 @@
 //! A part of a page: tables, plots, maps and sheets of patches under a heading.
 
+use bagssl_core::text::shown;
 use std::fmt::Write;
 
 use super::document::{Figure, Part, Table};
@@ -98,13 +99,15 @@ impl Cells {
 
     /// Columns one beside the other: words to the left, numbers to the right.
     pub(super) fn text(&self) -> String {
+        let rows = std::iter::once(&self.head).chain(&self.rows);
+        let rows: Vec<Vec<String>> = rows.map(|row| row.iter().map(|cell| shown(cell)).collect()).collect();
         let width = |column: usize| {
-            let cells = std::iter::once(&self.head).chain(&self.rows).filter_map(|row| row.get(column));
+            let cells = rows.iter().filter_map(|row| row.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
         let mut text = String::new();
-        for row in std::iter::once(&self.head).chain(&self.rows) {
+        for row in &rows {
             let cell = |(column, cell): (usize, &String)| match column < self.words {
                 true => format!("{cell:<0$}", widths[column]),
                 false => format!("{cell:>0$}", widths[column]),

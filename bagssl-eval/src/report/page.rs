@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use bagssl_core::text::shown;
+
 use super::block::Block;
 use super::document::{self, Part, Section};
 use super::escape::{escape_csv, escape_markdown};
@@ -91,20 +93,20 @@ impl Page {
 
     /// The same for a terminal, without plots.
     pub fn text(&self) -> String {
-        let mut text = format!("{}\n\n", self.title);
+        let mut text = format!("{}\n\n", shown(&self.title));
         self.lead.iter().for_each(|line| {
-            let _ = writeln!(text, "{line}");
+            let _ = writeln!(text, "{}", shown(line));
         });
         for block in &self.blocks {
-            let _ = write!(text, "\n{}\n", block.title);
+            let _ = write!(text, "\n{}\n", shown(&block.title));
             block.text.iter().for_each(|line| {
-                let _ = writeln!(text, "{line}");
+                let _ = writeln!(text, "{}", shown(line));
             });
             block.grids.iter().for_each(|grid| text += &grid.text());
         }
         text.push('\n');
         self.origins.iter().for_each(|line| {
-            let _ = writeln!(text, "{line}");
+            let _ = writeln!(text, "{}", shown(line));
         });
         text
     }

@@ -1,0 +1,197 @@
+//! What files of others may do to the program: nothing but be refused in one line.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::{bagssl, json, names, prints, refused, succeeds, unread};
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/checkpoint.safetensors");
+const TINY: [&str; 8] = ["--epochs", "1", "--images", "2", "--patches", "2", "--data", "set"];
+
+fn picture(number: u32) -> image::RgbImage {
+    image::RgbImage::from_fn(48, 40, |x, y| image::Rgb([(x * 5) as u8, (y * 6) as u8, (number * 40) as u8]))
+}
+
+/// A data set of two classes with two images in each half.
+fn set(root: &Path, classes: [&str; 2]) {
+    for (number, half) in (0..).zip(["train", "val"]) {
+        for (class, more) in classes.into_iter().zip(0..) {
+            let folder = root.join(half).join(class);
+            fs::create_dir_all(&folder).unwrap();
+            for image in 0..2 {
+                picture(number * 4 + more * 2 + image).save(folder.join(format!("{image}.jpg"))).unwrap();
+            }
+        }
+    }
+}
+
+/// Takes a part out of the middle of a file.
+fn make_hole(path: &Path) {
+    let whole = fs::read(path).unwrap();
+    fs::write(path, [&whole[..whole.len() * 5 / 6], &whole[whole.len() * 11 / 12..]].concat()).unwrap();
+}
+
+#[test]
+fn a_jpeg_with_a_hole_is_broken_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    set(&here.join("set"), ["cat", "dog"]);
+    make_hole(&here.join("set/train/cat/1.jpg"));
+    make_hole(&here.join("set/val/dog/0.jpg"));
+    let output = bagssl(here, &["data", "check", "set", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (half, name) in [("train", "train/cat/1.jpg"), ("validation", "val/dog/0.jpg")] {
+        let broken = found[half]["broken"].as_array().unwrap();
+        assert_eq!(broken.len(), 1, "{found}");
+        assert!(broken[0].as_str().unwrap().contains(&format!("{name}: expected a whole JPEG, got ")), "{found}");
+    }
+    let embed = ["embed", GOLDEN, "set/val/dog", "-o", "x.npy"];
+    refused(here, &embed, &["0.jpg: expected a whole JPEG"]);
+    let skip = [&embed[..], &["--on-bad-image", "skip"]].concat();
+    let [_, stderr] = prints(here, &skip);
+    assert!(stderr.contains("1 image left out"), "{stderr}");
+    let train = [&["train", "--out", "run", "--on-bad-image", "skip"], &TINY[..]].concat();
+    let [_, stderr] = prints(here, &train);
+    assert!(stderr.contains("train/cat/1.jpg: expected a whole JPEG"), "{stderr}");
+}
+
+/// 1 MiB is enough for images of 48x40 pixels, and too little for one of 900x700.
+#[test]
+fn images_have_one_limit_in_all_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    set(&here.join("set"), ["cat", "dog"]);
+    succeeds(here, &["data", "check", "set", "--memory-limit", "1"]);
+    let large = image::RgbImage::from_fn(900, 700, |x, y| image::Rgb([x as u8, y as u8, 7]));
+    for name in ["set/train/cat/0.jpg", "set/val/cat/0.jpg", "large.png"] {
+        large.save(here.join(name)).unwrap();
+    }
+    let words = ["0.jpg: expected an image that takes at most 1 MiB of memory to decode, got "];
+    for command in [
+        &["train", "--data", "set", "--out", "run", "--epochs", "1", "--images", "4", "--patches", "2"][..],
+        &["eval", GOLDEN, "--data", "set", "--random", "1"],
+        &["map", GOLDEN, "--data", "set", "--random", "1"],
+        &["fit", GOLDEN, "--data", "set", "-o", "fit.safetensors"],
+        &["data", "preview", "set", "-o", "sheet.png", "--images", "4"],
+        &["data", "split", "set/train", "-o", "lists", "--by", "duplicates"],
+    ] {
+        refused(here, &[command, &["--memory-limit", "1"]].concat(), &words);
+    }
+    let output = bagssl(here, &["data", "check", "set", "--memory-limit", "1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.matches("at most 1 MiB of memory to decode").count(), 2, "{text}");
+    // Where all of the memory has a limit, the network's is compared before it is taken.
+    for command in [&["nearest", GOLDEN, "large.png", "set/val"][..], &["embed", GOLDEN, "large.png", "-o", "x.npy"]] {
+        refused(here, &[command, &["--memory-limit", "2"]].concat(), &["--memory-limit: expected at least", "got 2"]);
+    }
+}
+
+#[test]
+fn nothing_is_overwritten_unasked() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    set(&here.join("set"), ["cat", "dog"]);
+    let train = [&["train", "--out", "."], &TINY[..]].concat();
+    for (name, content) in [("config.toml", "# by hand\n"), ("checkpoint.safetensors", "a friend's")] {
+        fs::write(here.join(name), content).unwrap();
+        refused(here, &train, &[&format!("the states of {name} beside it, or another --out")]);
+        assert_eq!(fs::read_to_string(here.join(name)).unwrap(), content);
+        fs::remove_file(here.join(name)).unwrap();
+    }
+    // Its own config alone is what a run leaves that was killed before its first state.
+    let print = [&["train", "--print-config"], &TINY[..]].concat();
+    fs::write(here.join("config.toml"), succeeds(here, &print)).unwrap();
+    succeeds(here, &train);
+    assert!(here.join("checkpoint.safetensors").is_file());
+    succeeds(here, &train);
+    #[cfg(unix)]
+    for force in [&[][..], &["--force"]] {
+        let split = [&["fit", GOLDEN, "--data", "set", "-o", "out.safetensors"], force].concat();
+        std::os::unix::fs::symlink("/dev/null", here.join("out.safetensors")).unwrap();
+        refused(here, &split, &["out.safetensors: expected a regular file to write, got a special one, which stays"]);
+        fs::remove_file(here.join("out.safetensors")).unwrap();
+    }
+}
+
+/// Names that would clear the screen, begin a line of their own, or turn the text around.
+#[cfg(unix)]
+#[test]
+fn names_are_shown_not_obeyed() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    set(&here.join("set"), ["c\u{1b}[2J\rat", "d\nog\u{202e}gpj"]);
+    fs::write(here.join("set/val/c\u{1b}[2J\rat/\u{9b}31m.jpg"), "no image").unwrap();
+    let is_tame = |text: &str| !text.contains(['\u{1b}', '\r', '\u{9b}', '\u{202e}']) && !text.contains("d\nog");
+    for command in [
+        &["data", "check", "set"][..],
+        &["data", "check", "set", "--json"],
+        &["eval", GOLDEN, "--data", "set", "--random", "1", "--on-bad-image", "skip"],
+        &["embed", GOLDEN, "set", "-o", "x.npy", "--on-bad-image", "skip"],
+        &["data", "split", "set/train", "-o", "lists", "--by", "duplicates"],
+    ] {
+        let output = bagssl(here, command);
+        let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        assert!(is_tame(&stdout) && is_tame(&stderr), "{command:?}: {stdout:?} {stderr:?}");
+        if command.contains(&"--json") {
+            let said: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+            assert!(said["train"]["classes"].get("d\nog\u{202e}gpj").is_some(), "{said}");
+        }
+    }
+    for file in ["x.names.txt", "lists/train.txt", "lists/val.txt"] {
+        let text = fs::read_to_string(here.join(file)).unwrap();
+        assert!(is_tame(&text) && text.contains("\\u{1b}[2J\\rat"), "{file}: {text:?}");
+    }
+    assert_eq!(json(here, &["data", "check", "lists"])["train"]["broken"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn what_cannot_be_imported_or_read_back_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let own = "got a checkpoint of this project, which is used as it is";
+    refused(here, &["import", GOLDEN, "-o", "x.safetensors"], &["checkpoint.safetensors", own]);
+    // A file of 4 GiB less 4 KiB, of which the first bytes are enough.
+    fs::File::create(here.join("large.pth")).unwrap().set_len((4 << 30) - 4096).unwrap();
+    for command in [&["import", "large.pth", "-o", "x.safetensors"][..], &["inspect", "large.pth"]] {
+        refused(here, command, &["large.pth", "a header of at most 8388608 bytes, got one of 0"]);
+    }
+    assert_eq!(names(here), ["large.pth"]);
+    refused(here, &["train", "--seed", "9223372036854775808"], &["seed: expected 0 to 9223372036854775807"]);
+    let config = succeeds(here, &["train", "--seed", "9223372036854775807", "--print-config"]);
+    fs::write(here.join("config.toml"), &config).unwrap();
+    assert_eq!(succeeds(here, &["train", "--config", "config.toml", "--print-config"]), config);
+}
+
+/// As behind `| head -1`: whoever stops reading ends the output, but what is to be written to files is there as a whole, and the
+/// program says by its exit code that not all was read.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_reader_that_leaves_ends_no_work_in_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    set(&here.join("set"), ["cat", "dog"]);
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bagssl"));
+        command.args(arguments).current_dir(here).stdin(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let train = [&["train", "--out", "run"], &TINY[..]].concat();
+    assert_eq!(run(&train).stdout(unread()).status().unwrap().code(), Some(2));
+    assert!(here.join("run/checkpoint.safetensors").is_file());
+    let embed = ["embed", GOLDEN, "set", "-o", "x.npy"];
+    assert_eq!(run(&embed).stdout(unread()).status().unwrap().code(), Some(2));
+    assert!(here.join("x.npy").is_file() && here.join("x.names.txt").is_file());
+    // More than a pipe holds: the program is still writing when its reader leaves.
+    for image in 0..1500 {
+        fs::write(here.join(format!("set/train/cat/{}{image}.jpg", "n".repeat(80))), "no image").unwrap();
+    }
+    let mut check = run(&["data", "check", "set"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(check.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "set\n");
+    assert_eq!(check.wait().unwrap().code(), Some(2));
+}

@@ -1,0 +1,131 @@
+//! What stands before a checkpoint's tensors. It is read and checked before anything else of a file, which may be large.
+
+use std::prelude::v1::*;
+
+use safetensors::tensor::{Dtype, Metadata};
+use serde::Deserialize;
+
+use super::{FORMAT_VERSION, METADATA_KEY, OPTIMISER_PREFIX, Spec, digest, scale_name};
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::plan::{Parameter, Role};
+
+/// The largest header, in bytes: a network of 4096 layers with the state of its optimiser has less.
+pub const LONGEST_HEADER: usize = 8 << 20;
+
+/// The bytes that hold the length of a header.
+const LENGTH: usize = 8;
+
+/// A header, checked: its tensors are those that its plan names, and what the plan asks for is within the [limits].
+#[derive(Debug)]
+pub(super) struct Header {
+    pub(super) spec: Spec,
+    /// What the file says its digest is, and the spec as it was written.
+    pub(super) stated: Option<(u64, String)>,
+}
+
+/// How many bytes from the start of a file its header takes.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if that is more than a header has.
+pub fn header_length(start: [u8; LENGTH]) -> Result<usize> {
+    match usize::try_from(u64::from_le_bytes(start)) {
+        Ok(length @ 2..=LONGEST_HEADER) => Ok(LENGTH + length),
+        _ => Err(refuse(format!(
+            "expected a safetensors file, with a header of at most {LONGEST_HEADER} bytes, got one of {}",
+            u64::from_le_bytes(start)
+        ))),
+    }
+}
+
+/// Checks the header of a checkpoint, as [`Checkpoint::from_bytes`](super::Checkpoint::from_bytes) does, without its tensors: the first
+/// [`header_length`] bytes of a file that has `length` bytes.
+///
+/// # Errors
+/// [`Error::Checkpoint`] says what is not as expected.
+pub fn check_header(header: &[u8], length: u64) -> Result<()> {
+    let metadata = metadata(header)?;
+    let most = metadata.tensors().values().map(|info| info.data_offsets.1).max().unwrap_or(0);
+    let expected = (header.len() as u64).saturating_add(most as u64);
+    if expected != length {
+        return Err(refuse(format!("expected a file of {expected} bytes, got {length}")));
+    }
+    Header::of(&metadata).map(|_| ())
+}
+
+/// The header's own metadata and tensors.
+pub(super) fn metadata(bytes: &[u8]) -> Result<Metadata> {
+    let no_file = |why: String| refuse(format!("expected a safetensors file, got {} bytes: {why}", bytes.len()));
+    let start = *bytes.first_chunk().ok_or_else(|| no_file("no header".into()))?;
+    let json = bytes.get(LENGTH..header_length(start)?).ok_or_else(|| no_file("a header that is cut short".into()))?;
+    serde_json::from_slice(json).map_err(|error| no_file(error.to_string()))
+}
+
+impl Header {
+    pub(super) fn of(metadata: &Metadata) -> Result<Self> {
+        /// The format, which says how the rest is read.
+        #[derive(Deserialize)]
+        struct Version {
+            format_version: u64,
+        }
+        let json =
+            metadata.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY)).ok_or_else(|| {
+                refuse(format!("expected metadata {METADATA_KEY:?}, got a safetensors file without it"))
+            })?;
+        let version: Version =
+            serde_json::from_str(json).map_err(|_| refuse("expected a format version, got none".into()))?;
+        let (json, stated) = match version.format_version {
+            1 => (json.clone(), None),
+            2 => digest::split(json).map(|(json, digest)| (json, Some(digest))).map_err(refuse)?,
+            version => return Err(refuse(format!("expected format version {FORMAT_VERSION} or 1, got {version}"))),
+        };
+        let spec: Spec = serde_json::from_str(&json).map_err(|error| refuse(format!("metadata: {error}")))?;
+        limits::check(&spec)?;
+        check_tensors(&spec, metadata)?;
+        Ok(Header { spec, stated: stated.map(|digest| (digest, json)) })
+    }
+}
+
+fn check_tensors(spec: &Spec, metadata: &Metadata) -> Result<()> {
+    let tensors = metadata.tensors();
+    let parameters = spec.model.parameters();
+    let mut known = Vec::with_capacity(parameters.len());
+    let mut expect = |name: &str, shape: &[usize], dtypes: &[Dtype]| -> Result<Dtype> {
+        let Some(tensor) = tensors.get(name) else {
+            return Err(refuse(format!("expected tensor {name:?}, got none")));
+        };
+        let (got, dtype) = (&tensor.shape, tensor.dtype);
+        if got != shape {
+            return Err(refuse(format!("tensor {name:?}: expected shape {shape:?}, got {got:?}")));
+        }
+        if !dtypes.contains(&dtype) {
+            return Err(refuse(format!("tensor {name:?}: expected one of {dtypes:?}, got {dtype:?}")));
+        }
+        known.push(name.to_string());
+        Ok(dtype)
+    };
+    for parameter in &parameters {
+        let Parameter { name, shape, role } = parameter;
+        if *role != Role::Weight {
+            expect(name, shape, &[Dtype::F32])?;
+        } else if expect(name, shape, &[Dtype::F32, Dtype::BF16, Dtype::I8])? == Dtype::I8 {
+            expect(&scale_name(name), &shape[..1], &[Dtype::F32])?;
+        }
+    }
+    known.sort_unstable();
+    for (name, tensor) in &tensors {
+        let is_known = known.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
+        let is_optimiser = spec.training.is_some() && name.starts_with(OPTIMISER_PREFIX);
+        if !is_known && !is_optimiser {
+            return Err(refuse(format!("tensor {name:?} is not in the plan")));
+        }
+        if is_optimiser && tensor.dtype != Dtype::F32 {
+            return Err(refuse(format!("tensor {name:?}: expected F32, got {:?}", tensor.dtype)));
+        }
+    }
+    Ok(())
+}
+
+fn refuse(why: String) -> Error {
+    Error::Checkpoint(why)
+}

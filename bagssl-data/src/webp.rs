@@ -1,0 +1,88 @@
+//! What decoding a WebP takes, by its chunks.
+//!
+//! # Source
+//! RFC 9649: a RIFF file of chunks, each a name, a length and as many bytes, filled up to an even number. `VP8 ` is a lossy
+//! frame, `VP8L` a lossless one; `ANMF` holds those of an animation after 16 bytes.
+
+/// Bytes that the decoder takes for each pixel besides the image that it gives, by the largest frame that is named; `None` if a
+/// frame is cut short.
+pub(crate) fn scratch(bytes: &[u8], (width, height): (u32, u32)) -> Option<u64> {
+    let pixels = u64::from(width) * u64::from(height);
+    let length = u32::from_le_bytes(*bytes.get(4..)?.first_chunk()?) as usize;
+    let mut most = 0;
+    for (name, chunk) in Chunks(bytes.get(12..length.saturating_add(8).min(bytes.len()))?) {
+        most = most.max(match (name, chunk) {
+            (b"ANMF", chunk) => {
+                let chunk = chunk?;
+                let inside = Chunks(chunk.get(16..)?).map(|(name, chunk)| of_frame(name, chunk, pixels));
+                // The frame and the whole picture, with transparency.
+                inside.collect::<Option<Vec<u64>>>()?.into_iter().max().unwrap_or(0) + 8 * pixels
+            }
+            // Transparency is a frame of its own, beside that of the colours.
+            (b"ALPH", Some(_)) => 7 * pixels,
+            (name, chunk) => of_frame(name, chunk, pixels)?,
+        });
+    }
+    Some(most)
+}
+
+fn of_frame(name: &[u8; 4], chunk: Option<&[u8]>, pixels: u64) -> Option<u64> {
+    match name {
+        // Brightness for each pixel, two colours for each four of them. The size stands in the frame too.
+        b"VP8 " => {
+            let sides = chunk?.get(6..10)?.as_chunks::<2>().0;
+            let [width, height] = [sides[0], sides[1]].map(|side| u64::from(u16::from_le_bytes(side) & 0x3fff) + 16);
+            Some(2 * pixels.max(width * height))
+        }
+        // All of it with transparency, and what turns it back.
+        b"VP8L" | b"ALPH" => chunk.map(|_| 5 * pixels),
+        _ => Some(0),
+    }
+}
+
+/// Chunks, one after the other: a name, and the bytes if all of them are there.
+struct Chunks<'a>(&'a [u8]);
+
+impl<'a> Iterator for Chunks<'a> {
+    type Item = (&'a [u8; 4], Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name, rest) = self.0.split_first_chunk::<4>()?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let chunk = rest.get(..length);
+        self.0 = rest.get(length.next_multiple_of(2)..).unwrap_or(&[]);
+        Some((name, chunk))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
+        let padding = vec![0; content.len() % 2];
+        [&name[..], &(content.len() as u32).to_le_bytes(), content, &padding].concat()
+    }
+
+    fn file(chunks: &[Vec<u8>]) -> Vec<u8> {
+        let chunks = chunks.concat();
+        [&b"RIFF"[..], &(chunks.len() as u32 + 4).to_le_bytes(), b"WEBP", &chunks].concat()
+    }
+
+    #[test]
+    fn the_largest_frame_counts() {
+        let lossless = chunk(b"VP8L", &[0x2f, 0, 0]);
+        assert_eq!(scratch(&file(&[lossless.clone()]), (30, 10)), Some(5 * 300));
+        // A lossy frame that says it is larger than the picture: 1000x500, filled up to blocks of 16.
+        let lossy = chunk(b"VP8 ", &[0, 0, 0, 0x9d, 1, 0x2a, 0xe8, 0x03, 0xf4, 0x01]);
+        assert_eq!(scratch(&file(&[lossy.clone()]), (1, 1)), Some(2 * 1016 * 516));
+        let moving = chunk(b"ANMF", &[&[0; 16][..], &lossy].concat());
+        assert_eq!(scratch(&file(&[chunk(b"VP8X", &[0; 10]), moving]), (10, 10)), Some(2 * 1016 * 516 + 800));
+        assert_eq!(scratch(&file(&[chunk(b"ALPH", &[1]), lossy]), (2000, 1000)), Some(14_000_000));
+        assert_eq!(scratch(&lossless[..9], (1, 1)), None);
+        assert_eq!(scratch(&file(&[lossless[..10].to_vec()]), (1, 1)), None, "cut short");
+        let more = [file(std::slice::from_ref(&lossless)), vec![b'V'; 9]].concat();
+        assert_eq!(scratch(&more, (30, 10)), Some(1500), "what comes after it does not count");
+    }
+}
