@@ -51,6 +51,15 @@ fn what_the_doctor_compares_agrees() {
     assert!(text.contains(", 0 failed") && !text.contains("FAILED"), "{text}");
 }
 
+#[test]
+#[ignore = "takes many minutes: the gate `stub` of `cargo xtask ci --full`"]
+fn every_check_agrees_on_the_stub() {
+    let Some(stub) = stub() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let run = stub.bagssl(folder.path(), &["doctor", "--check"], &[]).succeeded();
+    assert!(run.stdout().contains(", 0 failed"), "{}", run.stdout());
+}
+
 /// The steps that are timed, of four images with two patches.
 const STEPS: [&str; 9] = ["bench", "train", "--backend", "cuda", "--images", "4", "--patches", "2", "--steps"];
 

@@ -435,9 +435,11 @@ impl Dataset {
             _ => format!("{count} {many}"),
         };
         let images = plural(self.len(), "image", "images");
-        match &self.classes[..] {
-            [name] if name.is_empty() => format!("{images} without classes"),
-            classes => format!("{images} of {}", plural(classes.len(), "class", "classes")),
+        let named = self.classes.iter().filter(|class| !class.is_empty()).count();
+        match (named, self.classes.len() - named) {
+            (0, _) => format!("{images} without classes"),
+            (_, 0) => format!("{images} of {}", plural(named, "class", "classes")),
+            _ => format!("{images} of {} or none", plural(named, "class", "classes")),
         }
     }
 

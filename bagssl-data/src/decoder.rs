@@ -3,12 +3,14 @@
 use std::io::Cursor;
 
 use bagssl_core::patch::ImageSize;
+use image::error::{LimitError, LimitErrorKind};
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result, one_line};
 use crate::image::{Decode, Image, LONGEST_SIDE};
 use crate::jpeg;
+use crate::sniff;
 use crate::webp;
 
 /// Bytes that what stands before a PNG's pixels may take beyond the file's own: profiles are packed.
@@ -35,7 +37,7 @@ impl<'a> Prepared<'a> {
     /// # Errors
     /// [`Error::Image`] under that name if there is none, or its sides are longer than [`LONGEST_SIDE`] or 0.
     pub(crate) fn new(bytes: &'a [u8], name: &'a str) -> Result<Self> {
-        let failed = |error| failed(name, bytes.len(), error);
+        let failed = |error| without_header(name, bytes, error);
         let mut reader =
             ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| failed(error.into()))?;
         let mut limits = Limits::default();
@@ -124,5 +126,27 @@ fn refuse(name: &str, expected: &str, got: String) -> Error {
 }
 
 fn failed(name: &str, length: usize, error: ImageError) -> Error {
-    refuse(name, "a JPEG, PNG, WebP, BMP or GIF image", format!("{length} bytes: {}", one_line(&error)))
+    refuse(name, IMAGE, format!("{length} bytes: {}", one_line(&error)))
+}
+
+const IMAGE: &str = "a JPEG, PNG, WebP, BMP or GIF image";
+
+/// Why there is no header to read: what the bytes are instead, or how large the image is.
+fn without_header(name: &str, bytes: &[u8], error: ImageError) -> Error {
+    let is_too_long = |error: &LimitError| error.kind() == LimitErrorKind::DimensionError;
+    match &error {
+        ImageError::Limits(limit) if is_too_long(limit) => {
+            let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok();
+            let got = match reader.and_then(|reader| reader.into_dimensions().ok()) {
+                Some((width, height)) => format!("{height}x{width}"),
+                None => "more".into(),
+            };
+            refuse(name, &format!("an image of at most {LONGEST_SIDE} pixels a side"), got)
+        }
+        ImageError::Unsupported(_) => match sniff::what(bytes).and_then(|what| what.split(';').next()) {
+            Some(what) => refuse(name, IMAGE, format!("{} bytes: {what}", bytes.len())),
+            None => failed(name, bytes.len(), error),
+        },
+        _ => failed(name, bytes.len(), error),
+    }
 }

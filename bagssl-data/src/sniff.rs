@@ -37,6 +37,10 @@ pub(crate) fn what(start: &[u8]) -> Option<&'static str> {
     let by_mark = known.into_iter().find(|(mark, _)| start.starts_with(mark)).map(|(_, what)| what);
     by_mark.or_else(|| match start.get(8..12) {
         _ if start.is_empty() => Some("an empty file"),
+        Some(b"heic" | b"heix" | b"mif1" | b"msf1") if start[4..8] == *b"ftyp" => {
+            Some("an image (HEIC), a format that is not read")
+        }
+        Some(b"avif" | b"avis") if start[4..8] == *b"ftyp" => Some("an image (AVIF), a format that is not read"),
         Some(b"WEBP") if start.starts_with(b"RIFF") => Some("an image (WebP); the folder that it lies in can be given"),
         _ => text(start),
     })
@@ -77,6 +81,8 @@ mod tests {
             (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
             (b"RIFF\0\0\0\0WEBPVP8 ", "WebP"),
             (b"\xff\xd8\xff\xe0", "JPEG"),
+            (b"\0\0\0\x18ftypheic\0\0", "HEIC"),
+            (b"II*\0\x08\0\0\0", "TIFF"),
             (b"a/b.jpg\tcat\n", "train.txt"),
             (b"caf\xc3", "a text"),
             (b"{\"a\":1}", "JSON"),

@@ -109,6 +109,11 @@ fn images_need_no_classes_to_be_learned_from() {
         &["a half that is held out", "images without halves", "bagssl data split"],
     );
 
+    fs::write(root.path().join("4.png"), png(4)).unwrap();
+    let some = open(root.path(), Split::Train);
+    let described = "a folder of images without halves: 4 images of 2 classes or none";
+    assert_eq!((some.describe().as_str(), some.without_class()), (described, Some("4.png")));
+
     let bytes = tar(&[("x/1.png", &png(1)), ("x/2.png", &png(2)), ("readme.txt", b"x")]);
     let of = |split| Dataset::from_tar(bytes.clone(), Path::new("x.tar"), split);
     let all = of(Split::Train).unwrap();

@@ -50,7 +50,7 @@ const LONGEST: Duration = Duration::from_secs(1800);
 const SLOWEST: usize = 10;
 
 /// In the order in which they run: what fails soonest first, and the builds so that later ones find what they need.
-const GATES: [Gate; 18] = [
+const GATES: [Gate; 19] = [
     gate("format", "rustfmt changes nothing", |_| format()),
     gate("tidy", "sizes, directions, versions, lints", |_| tidy::check()),
     gate("licences", "each dependency's is allowed", |_| licences::check()),
@@ -68,6 +68,7 @@ const GATES: [Gate; 18] = [
     full("aarch64", "the tests of the CPU kernels build for NEON", |_| edge::aarch64()),
     full("cortex-m", "the golden bag on a Cortex-M4, emulated", |_| edge::cortex_m()),
     full("kills", "a training that is killed a hundred times ends with the same bits", |_| kills::kills()),
+    full("stub", "every check of the GPU's operations, on a stub of CUDA", |_| stub()),
     full("reproduce", "the main job as a user runs it", |_| reproduce()),
 ];
 
@@ -225,6 +226,12 @@ fn fuzz_address() -> Result<()> {
         return Ok(());
     }
     fuzz::run(&fuzz::Args::address()).map(drop)
+}
+
+/// What the gate `test` does some parts of.
+fn stub() -> Result<()> {
+    let tests = ["test", "--workspace", "--features", FEATURES, "--locked", "--test", "all"];
+    must(cargo(&tests).args(["--", "--ignored", "on_the_stub"]))
 }
 
 fn reproduce() -> Result<()> {

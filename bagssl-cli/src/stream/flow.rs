@@ -43,13 +43,13 @@ impl Stream<'_> {
     pub(super) fn flow(&self, network: &dyn Embed) -> Result<Flow> {
         let count = self.dataset.len();
         let threads = if self.threads == 0 { work::cores() } else { self.threads }.clamp(1, count.max(1));
-        // Twice the images that fill a batch: one half is cut while the network looks at the other.
         let side = self.spec.patch.input() as usize;
         let shape = BatchShape { images: 1, patches: ROWS, channels: 3, height: side, width: side };
         let patch = (shape.patch_len() * 4) as u64;
         // Of large patches fewer wait for the network at a time.
         let most = (WAITING / patch).max(1) as usize;
         let at_once = ROWS.min(most);
+        // Twice the images that fill a batch: one half is cut while the network looks at the other.
         let open = if self.is_any_time() { 2 * ROWS / self.step(0) } else { threads + 2 };
         let unknown =
             "--memory-limit: expected a system that tells a program's memory (/proc/self/status), got another";
