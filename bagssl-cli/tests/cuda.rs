@@ -139,11 +139,11 @@ fn what_fails_is_said() {
     let arguments = [&STEPS[..], &["1"]].concat();
     for (fails, words) in [
         ("cuLaunchKernel/norm_merge:7", &["norm_merge", "LAUNCH_FAILED"][..]),
-        ("cuMemAlloc:1", &["memory"]),
+        ("cuMemAlloc:1", &["workspace", "OUT_OF_MEMORY"]),
         ("cublasCreate:1", &["cublasCreate"]),
         ("cudnnCreate:1", &["cudnnCreate"]),
         ("cublasGemmStridedBatchedEx:3", &["cublasGemmStridedBatchedEx"]),
-        ("nvrtcCompileProgram:1", &["CUDA_STUB_FAIL"]),
+        ("nvrtcCompileProgram:1+", &["kernels", "CUDA_STUB_FAIL"]),
         ("cuMemcpyDtoHAsync:1+", &["reading"]),
     ] {
         let run = stub.bagssl(folder.path(), &arguments, &[("CUDA_STUB_FAIL", fails)]);
