@@ -120,7 +120,7 @@ fn claims_about_checkpoints() {
     refused(here, &["train", "--preset", "other"], &["--preset", "simclr", "bagssl-spectral"]);
 }
 
-/// From files as from memory; a second command embeds nothing; what a stop leaves is gone on with.
+/// From files as from memory; a second command embeds nothing; what is lost is made anew.
 #[test]
 fn features_are_kept() {
     let folder = tempfile::tempdir().unwrap();

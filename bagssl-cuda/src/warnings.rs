@@ -15,8 +15,10 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            (self.0)(&one_line(&record.args().to_string()));
+        let text = one_line(&record.args().to_string());
+        // Where a task fails, the run ends with its reason.
+        if self.enabled(record.metadata()) && !text.starts_with("Task failed") {
+            (self.0)(&text);
         }
     }
 

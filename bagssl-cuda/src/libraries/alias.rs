@@ -10,9 +10,14 @@ use super::elf::{self, MACHINE};
 /// Loads a library for good, from a path, or by a name that the loader looks for.
 pub(super) fn load(library: &Path) -> Result<(), String> {
     // SAFETY: CUDA's libraries may be loaded on any thread and at any time; so may one without code.
-    let library = unsafe { Library::open(Some(library), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| error.to_string())?;
+    let library = unsafe { Library::open(Some(library), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| why(&error))?;
     std::mem::forget(library);
     Ok(())
+}
+
+/// Why a library or a function is not there: what the loader says, which is a cause of the error.
+pub(crate) fn why(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// Lets the loader give `library` to whoever asks for `name`, whatever lies under that name on its path: from then on, in this

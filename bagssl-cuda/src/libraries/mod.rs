@@ -13,6 +13,7 @@ mod choice;
 mod elf;
 mod places;
 
+pub(super) use alias::why;
 use choice::{Choice, MAJORS};
 pub(super) use choice::{Library, Version};
 use places::{Places, ask_python};
