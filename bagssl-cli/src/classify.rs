@@ -186,7 +186,7 @@ pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
     let bytes = args.memory.read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let named = || args.classifier.display().to_string();
-    let classifier = Classifier::from_bytes(&files::read(&args.classifier)?).with_context(named)?;
+    let classifier = Classifier::from_bytes(&files::read_tensors(&args.classifier)?).with_context(named)?;
     let spec = checkpoint.spec();
     let (expected, got) = (network_of(&checkpoint)?, classifier.network());
     if got != expected {

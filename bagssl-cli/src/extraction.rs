@@ -23,6 +23,9 @@ use crate::source::tell_skipped;
 
 /// The fewest images in a batch of bags.
 pub(crate) const BATCH: usize = 16;
+/// Bytes of patches in a batch, at so many patches of an image.
+const MOST_BATCH: u64 = 2 << 30;
+const FEW: u64 = 25;
 
 /// Where features are kept.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -186,13 +189,16 @@ pub(crate) fn bags(
     colour: Colour,
     protocol: Protocol,
 ) -> Result<BagLoader> {
+    // Of large patches fewer images are in a batch; how many patches an image has is not known before one is decoded.
+    let patch = 3 * 4 * u64::from(input.side) * u64::from(input.side);
+    let batch = BATCH.min((MOST_BATCH / (FEW * patch)).max(1) as usize);
     let config = BagConfig {
         bag,
         input: input.side,
         colour,
         normalisation: input.normalisation,
         filter: input.filter,
-        batch: BATCH,
+        batch,
         seed: protocol.seed,
         threads: protocol.threads,
         on_bad_image: protocol.on_bad_image,

@@ -24,7 +24,7 @@ pub(crate) fn read_text(path: &Path) -> Result<Vec<u8>> {
 pub(crate) fn read_checkpoint(path: &Path) -> Result<Vec<u8>> {
     let length = checked_length(path, MOST_BYTES)?;
     let named = || path.display().to_string();
-    if let Some(start) = start(path)?.first_chunk() {
+    if let Some(start) = start(path, 8)?.first_chunk() {
         let mut header = Vec::new();
         let header_length = checkpoint::header_length(*start).with_context(named)? as u64;
         let file = std::fs::File::open(path).with_context(named)?;
@@ -34,11 +34,19 @@ pub(crate) fn read_checkpoint(path: &Path) -> Result<Vec<u8>> {
     read_in_parts(path).with_context(named)
 }
 
-/// The first bytes of a file.
-pub(crate) fn start(path: &Path) -> Result<Vec<u8>> {
+/// All bytes of a safetensors file of another kind, of which the length of the header is looked at before the rest.
+pub(crate) fn read_tensors(path: &Path) -> Result<Vec<u8>> {
+    if let Some(start) = start(path, 8)?.first_chunk() {
+        checkpoint::header_length(*start).with_context(|| path.display().to_string())?;
+    }
+    read(path)
+}
+
+/// The first bytes of a file, at most so many.
+pub(crate) fn start(path: &Path, count: u64) -> Result<Vec<u8>> {
     checked_length(path, u64::MAX)?;
     let mut start = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(512).read_to_end(&mut start));
+    let read = std::fs::File::open(path).and_then(|file| file.take(count).read_to_end(&mut start));
     read.with_context(|| path.display().to_string())?;
     Ok(start)
 }

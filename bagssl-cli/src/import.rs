@@ -74,7 +74,7 @@ fn layout(name: &str) -> std::result::Result<Chosen, String> {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let output = Output::new(&args.output, args.force, &[&args.file])?;
     let named = || args.file.display().to_string();
-    Foreign::check_start(&files::start(&args.file)?).with_context(named)?;
+    Foreign::check_start(&files::start(&args.file, Foreign::START)?).with_context(named)?;
     let bytes = files::read(&args.file)?;
     let foreign = Foreign::from_bytes(&bytes).with_context(named)?;
     let side = match (args.patch_side, args.area_share) {

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn read(path: &Path) -> Result<(String, Report)> {
     let file = if path.is_dir() { path.join(REPORT) } else { path.to_path_buf() };
-    let report = serde_json::from_slice(&files::read(&file)?)
+    let report = serde_json::from_slice(&files::read_text(&file)?)
         .with_context(|| format!("{}: expected a report of this program", file.display()))?;
     let folder = file.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     Ok((folder.unwrap_or_else(|| file.display().to_string()), report))

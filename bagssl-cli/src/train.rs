@@ -19,7 +19,9 @@ use bagssl_train::Error;
 use bagssl_train::config::CheckedConfig;
 use bagssl_train::memory::Estimate;
 use bagssl_train::metrics::Metrics;
-use bagssl_train::store::{CHECKPOINT, CONFIG, Every, Found, Keeping, METRICS, Nowhere, RunFolder, STATES, States};
+use bagssl_train::store::{
+    CHECKPOINT, CONFIG, Every, Found, Keeping, METRICS, Nowhere, OLD_STATE, RunFolder, STATES, States,
+};
 use bagssl_train::tensorboard::TensorBoard;
 use bagssl_train::trainer::{Ended, RunInfo};
 
@@ -222,8 +224,8 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     let resumed = trainer.step();
     match &found {
         Some(found) => states.go_back_to(found)?,
-        None if run.force => folder.clear()?,
-        None => {}
+        // Also what one has left that was killed before its first save.
+        None => folder.clear()?,
     }
     files::write(&folder.join(CONFIG), run.config.to_toml()?.as_bytes())?;
     let lost = Box::new(|text: &str| note!("warning: {text}"));
@@ -453,7 +455,7 @@ impl Training<'_> {
             let config = std::fs::read(folder.join(CONFIG)).ok();
             let is_own = config.is_some_and(|config| self.config.to_toml().is_ok_and(|own| config == own.as_bytes()));
             let foreign = [CONFIG, METRICS].into_iter().filter(|_| !is_own);
-            let mut names = [CHECKPOINT, "state.safetensors"].into_iter().chain(foreign);
+            let mut names = [CHECKPOINT, OLD_STATE].into_iter().chain(foreign);
             let left = names.find(|name| folder.join(name).symlink_metadata().is_ok());
             let expected = match left {
                 Some(left) => {

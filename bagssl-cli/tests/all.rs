@@ -5,6 +5,7 @@ mod support;
 mod data;
 mod formats;
 mod reading;
+mod profile;
 mod program;
 mod runs;
 mod streams;

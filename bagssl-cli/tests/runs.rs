@@ -168,4 +168,12 @@ fn a_run_that_diverges_is_not_finished() {
         assert!(!here.join(policy).join("checkpoint.safetensors").exists());
         assert!(stderr.contains("finite") && stderr.contains("--"), "{stderr}");
     }
+    // Weights that are finite, of which features are not. That most steps changed nothing is said in any case.
+    let huge = ["train", "--preset", "bagssl-vicreg", "--images", "50", "--patches", "2", "--epochs", "1"];
+    let output =
+        bagssl(here, &[&huge[..], &["--rate", "1e12", "--on-not-finite", "skip", "--out", "huge", "--json"]].concat());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("changed nothing") && stderr.contains("the model is of no use"), "{stderr}");
+    assert!(!here.join("huge/checkpoint.safetensors").exists());
 }

@@ -15,7 +15,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 
 /// A photograph's tile of 64x64.
 fn tile() -> Image {
-    Dataset::embedded(Split::Train).unwrap().decode(100).unwrap()
+    Dataset::embedded(Split::Train).unwrap().decode(100).unwrap().into_image()
 }
 
 fn resample(criterion: &mut Criterion) {

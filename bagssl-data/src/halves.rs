@@ -135,7 +135,7 @@ pub(crate) fn matching(pattern: &Path) -> Result<Vec<Named>> {
     let refuse =
         |got: &str| Error::Format { path: pattern.into(), expected: "a pattern that fits files", got: got.into() };
     let text = pattern.file_name().and_then(|name| name.to_str()).ok_or_else(|| refuse("no name in UTF-8"))?;
-    let patterns = expanded(text).map_err(refuse)?;
+    let patterns = expanded(text).map_err(&refuse)?;
     let folder = pattern.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut found = Vec::new();
     for path in folder::list(folder)? {

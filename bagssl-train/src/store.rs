@@ -5,7 +5,7 @@ mod folder;
 mod staged;
 mod states;
 
-pub use folder::{CHECKPOINT, CONFIG, METRICS, RunFolder, STATES};
+pub use folder::{CHECKPOINT, CONFIG, METRICS, OLD_STATE, RunFolder, STATES};
 pub use staged::{Staged, write_whole};
 pub use states::{Every, Found, Keeping, States, whole_state};
 

@@ -13,6 +13,7 @@ use regex::Regex;
 use serde::Serialize;
 
 use crate::files::{self, Output, write_together};
+use crate::memory::ImageMemoryArgs;
 use crate::output::{note, one_line, say};
 use crate::progress::Progress;
 use crate::source::{BadImage, BadImageArgs, tell_passed_over, tell_skipped};
@@ -44,6 +45,8 @@ pub(crate) struct Args {
     seed: u64,
     #[command(flatten)]
     bad: BadImageArgs,
+    #[command(flatten)]
+    memory: ImageMemoryArgs,
     /// Write over lists that are there
     #[arg(long)]
     force: bool,
@@ -166,7 +169,7 @@ fn group(args: &Args, found: &mut [Found]) -> Result<()> {
         (By::Duplicates, _) => {
             let paths: Vec<PathBuf> = found.iter().map(|image| args.path.join(&image.name)).collect();
             let bar = Progress::images("compare", paths.len(), args.json);
-            let all = Dataset::of_files(&paths)?;
+            let all = Dataset::of_files(&paths)?.with_budget(args.memory.budget());
             let (groups, skipped) = by_duplicates(&all, args.bad.on_bad_image.into(), &|| bar.inc(1))?;
             bar.finish();
             tell_skipped(&skipped);

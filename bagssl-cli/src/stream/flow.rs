@@ -15,6 +15,8 @@ use crate::work;
 /// Patches that are cut at once of an image of which all are wanted, and that are enough for the network to look at where memory
 /// is limited or an image may be looked at in part (a cut more may come with them).
 pub(super) const ROWS: usize = 64;
+/// Bytes that the patches of a batch may have.
+const WAITING: u64 = 1024 * MIB;
 /// Patches of an image that has few.
 const FEW: usize = 16;
 /// Memory that is not accounted for: stacks of threads, what the allocator keeps.
@@ -42,22 +44,25 @@ impl Stream<'_> {
         let count = self.dataset.len();
         let threads = if self.threads == 0 { work::cores() } else { self.threads }.clamp(1, count.max(1));
         // Twice the images that fill a batch: one half is cut while the network looks at the other.
+        let side = self.spec.patch.input() as usize;
+        let shape = BatchShape { images: 1, patches: ROWS, channels: 3, height: side, width: side };
+        let patch = (shape.patch_len() * 4) as u64;
+        // Of large patches fewer wait for the network at a time.
+        let most = (WAITING / patch).max(1) as usize;
+        let at_once = ROWS.min(most);
         let open = if self.is_any_time() { 2 * ROWS / self.step(0) } else { threads + 2 };
         let unknown =
             "--memory-limit: expected a system that tells a program's memory (/proc/self/status), got another";
         let held = || held().context(unknown);
-        let side = self.spec.patch.input() as usize;
         let Some(limit) = self.memory else {
-            let rows = if self.is_any_time() { ROWS } else { network.rows([side, side]).max(ROWS) };
+            let rows = if self.is_any_time() { ROWS } else { network.rows([side, side]).max(ROWS) }.min(most);
             // As many images as fill the batches on their way and the next, if each has a few patches.
             let filling = if rows > ROWS { (network.in_flight() + 1) * rows / FEW } else { 0 };
-            let open = open.max(filling).clamp(1, count.max(1));
-            return Ok(Flow { threads, open, rows, at_once: ROWS, budget: self.dataset.budget(), kept: u64::MAX });
+            let open = open.max(filling).min(most).clamp(1, count.max(1));
+            return Ok(Flow { threads, open, rows, at_once, budget: self.dataset.budget(), kept: u64::MAX });
         };
         let open = open.clamp(1, count.max(1));
-        let shape = BatchShape { images: 1, patches: ROWS, channels: 3, height: side, width: side };
         // The means, once as rows, once as the array and once as the bytes of the file; and the network's batch.
-        let patch = (shape.patch_len() * 4) as u64;
         let results = 3 * (count * self.spec.model.dim(self.tap) * 4) as u64 + 2 * ROWS as u64 * patch;
         // Before any of it is taken, it is compared; the network's own maps are measured then.
         let known = held()?.now + results + 2 * patch + SLACK;

@@ -48,7 +48,7 @@ pub fn check_header(header: &[u8], length: u64) -> Result<()> {
     let most = metadata.tensors().values().map(|info| info.data_offsets.1).max().unwrap_or(0);
     let expected = (header.len() as u64).saturating_add(most as u64);
     if expected != length {
-        return Err(refuse(format!("expected a file of {expected} bytes, got {length}")));
+        return Err(refuse(format!("expected a safetensors file of {expected} bytes, got {length}")));
     }
     Header::of(&metadata).map(|_| ())
 }

@@ -208,7 +208,9 @@ fn a_header_is_enough_to_refuse_a_file() {
     check_header(header, bytes.len() as u64).unwrap();
     let error = |header: &[u8], length| check_header(header, length).unwrap_err().to_string();
     let total = bytes.len() as u64;
-    assert!(error(header, total - 1).contains(&format!("expected a file of {total} bytes, got {}", total - 1)));
+    assert!(
+        error(header, total - 1).contains(&format!("expected a safetensors file of {total} bytes, got {}", total - 1))
+    );
     assert!(error(&header[..length - 1], total).contains("a header that is cut short"));
     let huge = [&(LONGEST_HEADER as u64 + 1).to_le_bytes()[..], &header[8..]].concat();
     assert!(error(&huge, total).contains("a header of at most 8388608 bytes, got one of 8388609"));

@@ -107,6 +107,9 @@ pub struct Foreign<'a> {
 }
 
 impl<'a> Foreign<'a> {
+    /// Bytes from the beginning of a file that tell what it is.
+    pub const START: u64 = 512;
+
     /// Reads PyTorch's zip format or safetensors. A pickle's dictionary is looked for under `state_dict`, `model` and
     /// `model_state_dict`; other values beside it are not looked at.
     ///
@@ -117,7 +120,7 @@ impl<'a> Foreign<'a> {
         Self::check_start(bytes)?;
         let foreign = match bytes.starts_with(ZIP) {
             true => Self::from_zip(bytes)?,
-            false => Self::from_safetensors(bytes).map_err(|error| what(bytes).map_or(error, refuse))?,
+            false => Self::from_safetensors(bytes)?,
         };
         let values: u64 = foreign.tensors.values().map(|tensor| tensor.len() as u64).sum();
         let most = 2 * bytes.len() as u64;
@@ -128,7 +131,7 @@ impl<'a> Foreign<'a> {
         Ok(foreign)
     }
 
-    /// Refuses a file by its first bytes (512 show all that is known), before the rest is read.
+    /// Refuses a file by its first bytes, before the rest is read: [`Foreign::START`] of them tell all that can be told.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if they begin neither PyTorch's zip format nor safetensors.
@@ -138,20 +141,14 @@ impl<'a> Foreign<'a> {
                 "expected PyTorch's zip format, got the one before 1.6: load it and save it again with torch.save",
             ));
         }
-        if let Some(what) = what(start) {
-            return Err(refuse(what));
+        if start.starts_with(ZIP) {
+            return Ok(());
         }
-        let header = start.first_chunk().map(|start| header_length(*start));
-        match (start.starts_with(ZIP), header) {
-            (true, _) | (false, Some(Ok(_))) => Ok(()),
-            (false, Some(Err(error))) => {
-                Err(refuse(&format!("expected PyTorch's zip format or safetensors, got neither: {error}")))
-            }
-            (false, None) => {
-                let got = format!("{} bytes", start.len());
-                Err(refuse(&format!("expected PyTorch's zip format or safetensors, got {got}")))
-            }
-        }
+        let neither = |got: &str| {
+            refuse(what(start).unwrap_or(&format!("expected PyTorch's zip format or safetensors, got neither: {got}")))
+        };
+        let header = *start.first_chunk().ok_or_else(|| neither(&format!("{} bytes", start.len())))?;
+        header_length(header).map(|_| ()).map_err(|error| neither(&error.to_string()))
     }
 
     /// A tensor by its name.

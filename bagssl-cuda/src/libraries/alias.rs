@@ -82,3 +82,55 @@ fn image(name: &str, needed: &Path) -> io::Result<Vec<u8>> {
     put(strings.as_bytes());
     Ok(image)
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::path::PathBuf;
+    use std::process::Command;
+
+    use super::*;
+
+    /// A library that calls itself `soname` and has a function that gives a number; none where there is no compiler.
+    fn library(folder: &Path, file: &str, soname: &str, number: i32) -> Option<PathBuf> {
+        let (source, made) = (folder.join("source.c"), folder.join(file));
+        std::fs::write(&source, format!("int alias_test_number(void) {{ return {number}; }}\n")).unwrap();
+        let name = format!("-Wl,-soname,{soname}");
+        let mut cc = Command::new("cc");
+        let built = cc.args(["-shared", "-fPIC", &name, "-o"]).args([&made, &source]).status();
+        built.is_ok_and(|status| status.success()).then_some(made)
+    }
+
+    fn number(name: &str) -> Option<i32> {
+        // SAFETY: the library is one of this test's, whose function takes nothing and gives an int.
+        unsafe {
+            let library = Library::open(Some(name), RTLD_NOW | RTLD_LOCAL).ok()?;
+            let function = library.get::<unsafe extern "C" fn() -> i32>(b"alias_test_number\0").ok()?;
+            Some(function())
+        }
+    }
+
+    #[test]
+    fn a_library_is_found_under_another_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(made) = library(folder.path(), "a file's name.so", "libaliastest.so.13", 13) else {
+            eprintln!("skipped: no C compiler found as cc");
+            return;
+        };
+        // Names that the loader finds nowhere.
+        let names = ["libaliastest.so", "libaliastest.so.12"];
+        assert_eq!(names.map(number), [None, None]);
+        load(&made).unwrap();
+        // Its own name is known from now on, others are not.
+        assert_eq!(number("libaliastest.so.13"), Some(13));
+        assert_eq!(number(names[0]), None);
+        names.iter().for_each(|name| add(name, &made).unwrap());
+        assert_eq!(names.map(number), [Some(13), Some(13)]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = add("libaliasmissing.so", &folder.path().join("nothing.so")).unwrap_err();
+        assert!(error.contains("nothing.so"), "{error}");
+    }
+}

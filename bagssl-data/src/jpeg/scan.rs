@@ -11,7 +11,11 @@ pub(super) struct Scan {
     /// Units between restart markers; 0 if there are none.
     pub(super) interval: u32,
     components: Vec<Progress>,
+    count: usize,
 }
+
+/// Few bytes can stand for all blocks of a large image, again and again; the decoder has this limit too.
+const MOST_SCANS: usize = 100;
 
 /// How far the coefficients of a component have come.
 struct Progress {
@@ -77,6 +81,10 @@ impl Scan {
         if self.components.is_empty() {
             self.begin(frame);
         }
+        self.count += 1;
+        if self.count > MOST_SCANS {
+            return Err(format!("more than {MOST_SCANS} scans"));
+        }
         let damaged = || "a damaged header of a scan".to_string();
         let (&count, rest) = header.split_first().ok_or_else(damaged)?;
         let (chosen, rest) = rest.split_at_checked(2 * usize::from(count)).ok_or_else(damaged)?;
@@ -103,7 +111,7 @@ impl Scan {
         match (frame.progressive, first, high) {
             (false, ..) => blocks.walk(bits, sequential)?,
             (true, 0, 0) => {
-                blocks.walk(bits, |bits, part, _, _| bits.symbol(part.dc.ok_or(Damage::Code)?).map(|_| ()))?
+                blocks.walk(bits, |bits, part, _, _| bits.symbol(part.dc.ok_or(Damage::Code)?).map(|_| ()))?;
             }
             (true, 0, _) => blocks.walk(bits, |bits, _, _, _| bits.skip(1))?,
             (true, _, 0) => {

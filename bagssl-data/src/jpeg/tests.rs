@@ -51,6 +51,16 @@ fn the_end_has_to_be_there() {
     assert_eq!(header(&two), None);
 }
 
+/// A progressive image without end, as far as its blocks go.
+#[test]
+fn scans_end() {
+    let (_, whole) = kinds().iter().find(|(name, _)| name.contains("progressive true")).unwrap();
+    let last = whole.windows(2).rposition(|pair| pair == [0xff, SCAN]).unwrap();
+    let (before, scan) = (&whole[..last], &whole[last..whole.len() - 2]);
+    let many = [before, &scan.repeat(101), &[0xff, END]].concat();
+    refused(&many, "more than 100 scans");
+}
+
 /// A picture of 41x57 (width x height) with some detail, in each way that it can be coded.
 fn kinds() -> &'static [(String, Vec<u8>)] {
     static KINDS: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(encoded);

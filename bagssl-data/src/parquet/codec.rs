@@ -29,7 +29,7 @@ const KNOWN: &str = "pages that are not compressed, or with Snappy, gzip, Brotli
 
 /// At most a byte more than the length.
 fn limited(reader: impl Read, length: usize) -> Option<Vec<u8>> {
-    let mut unpacked = Vec::new();
+    let mut unpacked = Vec::with_capacity(length + 1);
     reader.take(length as u64 + 1).read_to_end(&mut unpacked).ok()?;
     Some(unpacked)
 }

@@ -20,6 +20,7 @@ use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
 use crate::halves::{self, Named};
 use crate::image::MOST_BYTES;
+use crate::memory::MIB;
 use crate::sniff;
 use crate::storage::{Archive, Storage};
 use crate::webdataset::MOST_CLASSES;
@@ -252,6 +253,12 @@ impl Table {
             };
             let (pages, mut dictionary, before) = (self.listed(chunk, group.rows)?, None, labels.len());
             for at in pages {
+                // A number has 8 bytes, and one for its level at most.
+                let most = at.header.values.saturating_mul(16).saturating_add(MIB);
+                if at.header.unpacked > most {
+                    let got = format!("{} bytes for {} values", at.header.unpacked, at.header.values);
+                    return Err(self.refuse(refusal("a page of labels", got)));
+                }
                 let page = self.unpacked(&at, chunk)?;
                 match at.header.kind {
                     Kind::Dictionary => dictionary = Some(page),

@@ -15,6 +15,8 @@ pub const METRICS: &str = "metrics.jsonl";
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
 /// The folder of the states that a run is resumed from.
 pub const STATES: &str = "states";
+/// What runs were resumed from before there was a folder of states.
+pub const OLD_STATE: &str = "state.safetensors";
 /// How the names of TensorBoard's files begin.
 pub(crate) const EVENTS: &str = "events.out.tfevents.";
 
@@ -111,7 +113,7 @@ impl RunFolder {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            if [CONFIG, METRICS, CHECKPOINT, STATES].contains(&&*name) || name.starts_with(EVENTS) {
+            if [CONFIG, METRICS, CHECKPOINT, STATES, OLD_STATE].contains(&&*name) || name.starts_with(EVENTS) {
                 names.push(name);
             }
         }
