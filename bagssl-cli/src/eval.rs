@@ -27,8 +27,9 @@ use crate::source::{BadImageArgs, DataArgs};
 /// Say how good a checkpoint's representation is: nearest-neighbour and linear accuracy on held-out images
 ///
 /// Each image is represented by the mean of the features of some patches, in colour and in grey, and by one look at the
-/// whole image. What is learned from is the training half of the data, what is tested is its validation half. The commands below
-/// check one claim of the paper each, on any checkpoints; a checkpoint of such a name is given as ./NAME.
+/// whole image. What is learned from is the training half of the data, what is tested is its validation half, of the classes that have
+/// images in both. The commands below check one claim of the paper each, on any checkpoints; a checkpoint of such a name is given as
+/// ./NAME.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Args {

@@ -218,7 +218,8 @@ fn nearly(path: &Path) -> Result<Option<String>> {
     const MOST: usize = 64;
     for inside in folders.iter().take(MOST) {
         let files = [halves::files(inside, "parquet")?, halves::files(inside, "tar")?].concat();
-        let is_set = HalfFolders::find(inside).have_images()
+        let folders = HalfFolders::find(inside);
+        let is_set = (folders.have_images() && check_one_half(inside, folders).is_ok())
             || cifar::layout(inside)?.is_some()
             || files.iter().any(|(name, _)| halves::half(name).is_some());
         if is_set {

@@ -114,6 +114,9 @@ fn images_need_no_classes_to_be_learned_from() {
     let described = "a folder of images without halves: 4 images of 2 classes or none";
     assert_eq!((some.describe().as_str(), some.without_class()), (described, Some("4.png")));
 
+    let classes_in_classes = folder(&["vehicles/train/1.png", "vehicles/car/2.png", "pets/cat/3.png"]);
+    assert_eq!(open(classes_in_classes.path(), Split::Train).classes(), ["pets", "vehicles"]);
+
     let bytes = tar(&[("x/1.png", &png(1)), ("x/2.png", &png(2)), ("readme.txt", b"x")]);
     let of = |split| Dataset::from_tar(bytes.clone(), Path::new("x.tar"), split);
     let all = of(Split::Train).unwrap();
