@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::{cargo, cargo_outside, must};
 use crate::test_programs::{self, Timed};
-use crate::{edge, fuzz, kills, licences, metadata, no_std, tidy};
+use crate::{edge, fuzz, kills, licences, metadata, no_std, stub, tidy};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -68,7 +68,7 @@ const GATES: [Gate; 19] = [
     full("aarch64", "the tests of the CPU kernels build for NEON", |_| edge::aarch64()),
     full("cortex-m", "the golden bag on a Cortex-M4, emulated", |_| edge::cortex_m()),
     full("kills", "a training that is killed a hundred times ends with the same bits", |_| kills::kills()),
-    full("stub", "every check of the GPU's operations, on a stub of CUDA", |_| stub()),
+    full("stub", "every check of the GPU's operations, on a stub of CUDA", |_| stub::check(FEATURES)),
     full("reproduce", "the main job as a user runs it", |_| reproduce()),
 ];
 
@@ -226,12 +226,6 @@ fn fuzz_address() -> Result<()> {
         return Ok(());
     }
     fuzz::run(&fuzz::Args::address()).map(drop)
-}
-
-/// What the gate `test` does some parts of.
-fn stub() -> Result<()> {
-    let tests = ["test", "--workspace", "--features", FEATURES, "--locked", "--test", "all"];
-    must(cargo(&tests).args(["--", "--ignored", "on_the_stub"]))
 }
 
 fn reproduce() -> Result<()> {

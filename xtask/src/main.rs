@@ -1,6 +1,7 @@
 //! The project's own commands, called as `cargo xtask COMMAND`.
 
 mod run;
+mod stub;
 mod metadata;
 mod tidy;
 mod licences;

@@ -1,0 +1,24 @@
+//! Every check of the GPU's operations, on the stub of CUDA. The tests of the cli do some of it.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::{metadata, run};
+
+pub(crate) fn check(features: &str) -> Result<()> {
+    let build = ["build", "--workspace", "--features", features, "--locked", "--bin", "bagssl"];
+    run::must(&mut run::cargo(&build))?;
+    let target = metadata::target_folder()?;
+    let source = std::path::absolute("bagssl-cuda/tests/stub")?;
+    let folder = target.join("cuda-stub");
+    let [libraries, kernels, home] = ["libraries", "kernels", "home"].map(|name| folder.join(name));
+    for folder in [&libraries, &kernels, &home] {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    run::must(Command::new("sh").arg(source.join("build.sh")).arg(&libraries))?;
+    let mut doctor = Command::new(target.join("debug/bagssl"));
+    doctor.args(["doctor", "--check"]).env("LD_LIBRARY_PATH", &libraries).env("CUDA_PATH", &source);
+    doctor.env("CUDA_STUB_CACHE", &kernels).env("HOME", &home).env("XDG_CACHE_HOME", home.join("cache"));
+    run::must(doctor.env("CUBECL_AUTOTUNE_LEVEL", "minimal"))
+}
