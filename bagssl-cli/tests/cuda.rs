@@ -148,7 +148,7 @@ fn what_fails_is_said() {
     says(&run, &["out of memory", "MiB more", "a smaller batch"]);
 }
 
-/// Several batches are on their way, in order: the embeddings are those of the CPU.
+/// Batches are read late, in f32: the embeddings are those of the CPU.
 #[test]
 fn embeddings_are_those_of_the_cpu() {
     let Some(stub) = stub() else { return };
@@ -156,9 +156,18 @@ fn embeddings_are_those_of_the_cpu() {
     let here = folder.path();
     let output = bagssl(here, &[&TRAIN[..], &["run"]].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (half, class, count) in [("train", "a", 3), ("train", "b", 2), ("val", "a", 1), ("val", "b", 2)] {
+        let folder = here.join("set").join(half).join(class);
+        fs::create_dir_all(&folder).unwrap();
+        for number in 0..count {
+            let pixel = |x, y| image::Rgb([(9 * x + 50 * number) as u8, (7 * y) as u8, (x * y + number) as u8]);
+            image::RgbImage::from_fn(37, 33, pixel).save(folder.join(format!("{number}.png"))).unwrap();
+        }
+    }
     // What is embedded, without where, and its embeddings.
     let features = |backend: &str, mode: &str| -> BTreeMap<String, Vec<f32>> {
-        let eval = ["eval", "run/checkpoint.safetensors", "--backend", backend, "--features", backend, "--json"];
+        let run = ["eval", "run/checkpoint.safetensors", "--data", "set", "--backend", backend];
+        let eval = [&run[..], &["--features", backend, "--json"]].concat();
         stub.bagssl(here, &eval, &[("CUDA_STUB_MODE", mode)]).succeeded();
         let folders = fs::read_dir(here.join(backend)).unwrap().map(|entry| entry.unwrap().path());
         let read = |folder: PathBuf| {
