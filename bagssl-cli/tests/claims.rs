@@ -146,7 +146,9 @@ fn features_are_kept() {
     let times: Vec<_> = all.iter().map(written).collect();
     // Those of one set are gone: they are embedded again, and nothing else is.
     let state = all[3].join("projection.json");
-    ["json", "npy", "images.npy"].map(|kind| fs::remove_file(state.with_extension(kind)).unwrap());
+    for kind in ["json", "npy", "images.npy"] {
+        fs::remove_file(state.with_extension(kind)).unwrap();
+    }
     assert_eq!(json(here, &kept), memory);
     assert_eq!(all.iter().map(values).collect::<Vec<_>>(), before);
     let again: Vec<_> = (0..8).filter(|&at| written(&all[at]) != times[at]).collect();
