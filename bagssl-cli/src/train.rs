@@ -103,6 +103,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .clone()
         .unwrap_or_else(|| PathBuf::from("runs").join(format!("{}-seed{}", config.name, config.train.seed)));
     let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Steps::new("train", args.json))];
+    if args.profile.is_some() && args.devices > 1 {
+        bail!("--profile: expected one device, got --devices {}", args.devices);
+    }
     let profile = args.profile.as_deref().map(Profile::prepare).transpose()?;
     if let Some(profile) = profile {
         observers.push(Box::new(Window::new(profile, PROFILED)));
@@ -121,9 +124,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         devices: args.devices,
         tensorboard: args.tensorboard,
     };
-    let outcome = training(run, observers)?;
+    let outcome = training(run, observers);
+    // Also of a run that was stopped, or has failed.
+    let profile = profile.map(Profile::finish).transpose();
+    let (outcome, profile) = (outcome?, profile?.flatten());
     let checkpoint = out.join(CHECKPOINT);
-    let profile = profile.map(Profile::finish).transpose()?;
     if args.json {
         let Outcome { steps, skipped, resumed, seconds } = outcome;
         let mut done = serde_json::json!({

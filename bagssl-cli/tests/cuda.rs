@@ -66,7 +66,7 @@ fn a_step_is_queued_without_waiting() {
     let run = stub.bagssl(folder.path(), &[&STEPS[..], &profile].concat(), &[]).succeeded();
     let steps = run.record.steps();
     assert!(steps.len() >= 7, "{} steps", steps.len());
-    // Between the second last step and the last but one: the first find plans and memory, after the last there is nothing.
+    // The last step but one: the first find plans and memory, and the last is not followed by another.
     let step = steps[steps.len() - 2];
     let counts = counts(step);
     let count =
@@ -96,7 +96,7 @@ fn a_step_is_queued_without_waiting() {
     let trace: serde_json::Value = serde_json::from_slice(&fs::read(trace).unwrap()).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
     let on_device = events.iter().filter(|event| event["ph"] == "X" && event["pid"] == 1);
-    // 36 convolutions and gradients of four steps, at least.
+    // The 26 of each of four steps.
     assert!(on_device.filter(|event| event["name"].as_str().unwrap().contains("convolution")).count() >= 4 * 26);
     let table = run.stdout();
     assert!(table.contains("profile of 4 steps") && table.contains("operations of cuDNN: 26.0 a step"), "{table}");
@@ -119,9 +119,11 @@ fn two_hundred_steps_take_no_more_memory_than_twenty() {
         let mut used = step.iter().filter_map(|line| line.split(' ').find_map(|word| word.strip_prefix("used=")));
         used.next_back().map(|bytes| bytes.parse::<u64>().unwrap())
     };
+    assert!(steps[..20].iter().any(|step| used(step).is_some()), "what is taken is recorded");
     let later: Vec<u64> = steps[20..].iter().filter_map(|step| used(step)).collect();
     assert_eq!(later, Vec::<u64>::new(), "memory is taken after the first 20 steps");
     let pinned = |steps: &[&[String]]| steps.iter().map(|step| sum(step, "cuMemAllocHost", "bytes")).sum::<u64>();
+    assert!(pinned(&steps[..20]) > 0, "what is pinned is recorded");
     assert_eq!(pinned(&steps[20..]), 0, "pinned memory is taken after the first 20 steps");
 }
 
@@ -183,8 +185,8 @@ fn embeddings_are_those_of_the_cpu() {
     assert!(!got.is_empty() && expected.keys().eq(got.keys()), "{:?} {:?}", expected.keys(), got.keys());
     for (of, expected) in &expected {
         assert_eq!(expected.len(), got[of].len(), "{of}");
-        let apart = expected.iter().zip(&got[of]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(apart < 1e-4, "{of}: {apart}");
+        let apart = expected.iter().zip(&got[of]).map(|(a, b)| (a - b).abs());
+        assert!(apart.clone().all(|apart| apart < 1e-4), "{of}: {:?}", apart.collect::<Vec<_>>());
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{bagssl, refused};
 
-/// The seconds of the whole, and of the operations within, per step.
+/// The milliseconds of a step, and the sum of those of the operations within.
 fn milliseconds(profile: &Value) -> [f64; 2] {
     let operations = profile["operations"].as_object().unwrap().values();
     [profile["step_ms"].as_f64().unwrap(), operations.map(|operation| operation["host_ms"].as_f64().unwrap()).sum()]
@@ -78,4 +78,5 @@ fn a_training_tells_where_its_time_goes() {
     assert!(text.contains("profile of ") && text.contains("wait for a batch") && text.contains("all else"), "{text}");
     assert!(fs::metadata(here.join("t.json")).unwrap().len() > 1000);
     refused(here, &["train", "--out", "no/run", "--profile", "no/t.json"], &["--profile", "expected a folder"]);
+    refused(here, &["train", "--devices", "2", "--profile", "d.json"], &["--profile", "one device"]);
 }

@@ -42,7 +42,7 @@ pub enum Lane {
     Device,
 }
 
-/// Who records what the program is at. Times are nanoseconds since a moment of the recorder's.
+/// Who records what the program is at. Times are nanoseconds since the recorder's origin.
 pub trait Recorder: Sync {
     /// Whether it wants to hear of what begins now.
     fn is_on(&self) -> bool;
@@ -53,7 +53,7 @@ pub trait Recorder: Sync {
     /// Something has been done.
     fn span(&self, lane: Lane, name: &'static str, begin: u64, end: u64);
 
-    /// So many more of something, for instance bytes copied or kernels launched.
+    /// Adds to a count, for instance of bytes copied or kernels launched.
     fn count(&self, name: &'static str, more: u64);
 
     /// Something that was decided, for instance which plan computes a convolution.
@@ -82,6 +82,14 @@ pub fn recorder() -> Option<&'static dyn Recorder> {
     None
 }
 
+/// The recorder, if there is one, also while [`Recorder::is_on`] is false: for what was begun while it was true.
+pub fn any_recorder() -> Option<&'static dyn Recorder> {
+    #[cfg(feature = "std")]
+    return RECORDER.get().copied();
+    #[cfg(not(feature = "std"))]
+    None
+}
+
 /// Something that is being done until this is dropped.
 #[must_use = "a span ends when it is dropped"]
 pub struct Span(Option<(&'static dyn Recorder, &'static str, u64)>);
@@ -99,14 +107,14 @@ impl Drop for Span {
     }
 }
 
-/// So many more of something.
+/// Adds to a count.
 pub fn count(name: &'static str, more: u64) {
     if let Some(recorder) = recorder() {
         recorder.count(name, more);
     }
 }
 
-/// Something that was decided. It is told also while the recorder does not want to hear what is done.
+/// Something that was decided. It is told even while [`Recorder::is_on`] is false.
 pub fn note(name: &'static str, text: impl FnOnce() -> String) {
     #[cfg(feature = "std")]
     if let Some(recorder) = RECORDER.get() {

@@ -112,13 +112,16 @@ pub(super) fn with_context(
     CONTEXT.with_borrow_mut(|context| {
         let context = context.get_or_insert_with(Context::new).as_mut().map_err(|error| error.clone())?;
         context.stream.enter(ordering)?;
-        let recorder = recorder();
-        let begin = recorder.map(|recorder| context.clock.begin(&context.stream, recorder)).transpose()?;
+        let begin = recorder().map(|recorder| context.clock.begin(&context.stream, recorder)).transpose();
         let done = {
-            let _span = span(name);
+            let _span = span("queueing on the GPU's thread");
             work(context)
         };
-        let end = begin.map_or(Ok(()), |begin| context.clock.end(name, begin, &context.stream));
+        let end = match begin {
+            Ok(Some(begin)) => context.clock.end(name, begin, &context.stream),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
         let left = context.stream.leave(ordering);
         done.and(end).and(left)
     })

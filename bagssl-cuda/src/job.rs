@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::sync::{Mutex, mpsc};
 
-use bagssl_core::profile::{Recorder, recorder};
+use bagssl_core::profile::{Recorder, any_recorder};
 use burn::tensor::{DType, Shape};
 use burn_backend::StreamId;
 use burn_cubecl::kernel::into_contiguous;
@@ -151,7 +151,7 @@ impl Job {
 /// # Errors
 /// [`Error::Cuda`] with that error.
 pub fn check() -> Result<()> {
-    if let Some(recorder) = recorder() {
+    if let Some(recorder) = any_recorder() {
         tell(recorder);
     }
     FIRST.take()

@@ -167,6 +167,10 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         if per_epoch == 0 {
             return Err(Error::Batches { expected: 1, got: 0 });
         }
+        let (shape, patches) = (source.shape(), self.config.config().batch.patches);
+        if shape.patches != patches {
+            return Err(Error::Batch { expected: BatchShape { patches, ..shape }, got: shape });
+        }
         if let Some(exchange) = &self.exchange {
             let (shape, share) = (source.shape(), exchange.rank().share(self.config.config().batch.images)?);
             if shape.images != share.len() {

@@ -244,7 +244,7 @@ fn on_one(name: Name, args: &Args, work: &OnOne) -> Result<ExitCode> {
     let (shape, steps) = (work.shape, work.rounds);
     let Trained { seconds, mean, first_step, peak_memory, loading } = work.run(name)?;
     let rate = |seconds: f64| shape.rows() as f64 / seconds;
-    let profile = work.profile.map(Profile::finish).transpose()?;
+    let profile = work.profile.map(Profile::finish).transpose()?.flatten();
     if args.json {
         let mut all = serde_json::json!({
             "patches_per_second": rate(seconds),

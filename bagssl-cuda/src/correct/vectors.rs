@@ -21,8 +21,10 @@ pub(super) fn vectors<B: OnCuda>(checks: &mut Checks<'_>) {
     checks.check("bf16", &format!("sum of maps {dims:?}"), || {
         sum::<B, Cudnn<Bf16>>(dims, Some(FloatDType::BF16), &device)
     });
-    checks.check("f32", "43 vectors of 1 to 70001 values", || squares::<B>(&device));
-    checks.check("f32", "43 vectors of 1 to 1555 values", || running::<B>(&device));
+    checks.check("f32", &format!("squares of {SQUARES} vectors of 1 to 70001 values"), || squares::<B>(&device));
+    checks.check("f32", &format!("running statistics of {RUNNING} vectors of 1 to 3294 values"), || {
+        running::<B>(&device)
+    });
     for dims in [[7, 3, 12], [40, 2, 130]] {
         checks.check("f32", &format!("similarity, {dims:?}"), || similarity::<B>(dims, &device));
     }
@@ -71,14 +73,18 @@ fn sum<B: OnCuda, K: Kernels<B>>(dims: [usize; 4], maps: Option<FloatDType>, dev
     vec![compared("sum of maps", &got, &expected, if maps.is_some() { 1e-2 } else { 1e-6 })]
 }
 
-/// More vectors than one launch takes, one of them long.
-fn lengths(longest: usize) -> Vec<usize> {
-    (0..43).map(|index| if index == 7 { longest } else { 1 + 37 * index }).collect()
+/// The lengths of so many vectors, one of them long.
+fn lengths(count: usize, longest: usize) -> Vec<usize> {
+    (0..count).map(|index| if index == 7 { longest } else { 1 + 37 * index }).collect()
 }
+
+/// More than one launch takes: 160 squares, 80 statistics.
+const SQUARES: usize = 170;
+const RUNNING: usize = 90;
 
 fn squares<B: OnCuda>(device: &B::Device) -> Vec<Figure> {
     let vectors: Vec<Vec<f32>> =
-        lengths(70001).into_iter().enumerate().map(|(seed, length)| random(seed as u64, length)).collect();
+        lengths(SQUARES, 70001).into_iter().enumerate().map(|(seed, length)| random(seed as u64, length)).collect();
     let expected: Vec<f64> =
         vectors.iter().map(|vector| wide(vector).iter().map(|value| value * value).sum()).collect();
     let tensors = vectors.iter().map(|vector| tensor(vector, [vector.len()], device)).collect();
@@ -87,7 +93,7 @@ fn squares<B: OnCuda>(device: &B::Device) -> Vec<Figure> {
 
 fn running<B: OnCuda>(device: &B::Device) -> Vec<Figure> {
     let (mut statistics, mut expected) = (Vec::new(), Vec::new());
-    for (index, length) in lengths(1555).into_iter().enumerate() {
+    for (index, length) in lengths(RUNNING, 1555).into_iter().enumerate() {
         let [value, batch] = [1, 2].map(|seed| random(seed * 100 + index as u64, length));
         // A variance's is above 1.
         let factor = if index % 2 == 0 { 1.0 } else { 1.25 };

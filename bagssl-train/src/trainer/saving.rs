@@ -61,12 +61,16 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         store: &mut dyn Store,
         per_epoch: u64,
     ) {
-        // Where work is queued, the step that is not finite has been made.
-        let is_made = K::QUEUED && matches!(error, Error::NotFinite { .. });
+        // After a kernel's failure nobody knows what the weights are. Where work is queued, the step that is not finite has been made.
+        let is_spoilt = match error {
+            Error::Kernels(_) => true,
+            Error::NotFinite { .. } => K::QUEUED,
+            _ => false,
+        };
         let at = self.position(per_epoch);
         // An epoch whose end the observer has not heard of would go on with the next one.
         let is_untold = at.batch == 0 && self.means.count() > 0;
-        if self.step == 0 || is_made || is_untold {
+        if self.step == 0 || is_spoilt || is_untold {
             return;
         }
         if let Err(Error::Observer(_)) = self.save(observer, store, per_epoch) {
