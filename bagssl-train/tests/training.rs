@@ -496,7 +496,7 @@ pub(crate) struct Queued;
 impl<B: Backend> Kernels<B> for Queued {
     const QUEUED: bool = true;
 
-    fn check() -> Result<(), String> {
+    fn check() -> std::result::Result<(), String> {
         let left = CHECKS.get();
         CHECKS.set(left.saturating_sub(1));
         if left == 1 { Err("a launch has failed".into()) } else { Ok(()) }
