@@ -74,7 +74,7 @@ fn a_step_is_queued_without_waiting() {
     let (launches, cudnn, cublas) = (count("cuLaunchKernel "), count("cudnn "), count("cublasGemm"));
     // ResNet-small, four maps a block: 9 convolutions with three passes each but the first, which has no gradient of its input.
     assert_eq!(cudnn, 26, "{counts:?}");
-    // Two linear layers with three passes each, and the loss: as many as PyTorch's.
+    // Two linear layers with three passes each, and the loss.
     assert_eq!(cublas, 9, "{counts:?}");
     assert!(launches <= MOST_LAUNCHES, "{launches} launches: {counts:?}");
     for waits in ["cuCtxSynchronize", "cuStreamSynchronize", "cuMemAlloc", "cuMemFree", "cuMemcpyDtoD"] {
