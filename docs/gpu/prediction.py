@@ -1,16 +1,16 @@
-"""The step of a ResNet on an H100 as docs/gpu/prediction.md predicts it: operations and bytes, and what they take.
+"""Predicts a training step of a ResNet on an H100, for docs/gpu/prediction.md, from counts of operations and bytes.
 
     python3 docs/gpu/prediction.py
 
-Needs nothing but Python. Rates are at the top: what the prototype reached, or a share of the card's own.
+Needs only Python, and prints the tables of that page. The rates at the top come from a prototype, or are a share of the card's peak.
 """
 
-CONV = 540e12  # operations a second: the prototype's 6.8e12 in 12.7 ms; the card's peak is 989e12 in bf16
-TF32 = 200e12  # products of rows and of losses; peak 495e12
-MEMORY = 2.7e12  # bytes a second in kernels that stream; peak 3.35e12
-UPLOAD = 40e9  # bytes a second from pinned memory over PCIe 5
-LAUNCH = 4e-6  # the host's seconds for a launch through the queue
-PLAN = 16e-6  # the host's seconds for one of cuDNN's plans
+CONV = 540e12  # operations per second: the prototype's 6.8e12 in 12.7 ms; the card's peak is 989e12 in bf16
+TF32 = 200e12  # matrix products of the projector and the loss; peak 495e12
+MEMORY = 2.7e12  # bytes per second in kernels that stream through memory; peak 3.35e12
+UPLOAD = 40e9  # bytes per second from pinned memory over PCIe 5
+LAUNCH = 4e-6  # seconds on the host for a launch through the queue
+PLAN = 16e-6  # seconds on the host for a cuDNN plan
 
 
 def resnet(depth, cifar, side):
@@ -44,7 +44,7 @@ def resnet(depth, cifar, side):
 def step(depth, cifar, side, batch, projector):
     convs, ends, channels = resnet(depth, cifar, side)
     macs = sum(o * i * k * k * s * s for o, i, k, s in convs)
-    # The gradient to the images is not made.
+    # The gradient with respect to the images is not computed.
     first = convs[0][0] * convs[0][1] * convs[0][2] ** 2 * convs[0][3] ** 2
     maps = sum(o * s * s for o, _, _, s in convs)
     weights = sum(o * i * k * k for o, i, k, _ in convs)
@@ -58,16 +58,16 @@ def step(depth, cifar, side, batch, projector):
     parts = [
         # name, operations or bytes, rate, launches
         ("convolutions, three passes", 2 * batch * (3 * macs - first), CONV, 3 * n - 1),
-        ("norms forward: read twice, written, the other branch read", 2 * batch * (3 * maps + residual), MEMORY, 3 * n),
-        ("norms backward: gradient and input read twice, written; the sign read; the other branch written",
+        ("batch norms forward: input read twice, output written, residual read", 2 * batch * (3 * maps + residual), MEMORY, 3 * n),
+        ("batch norms backward: gradient and input read twice, gradient written; ReLU signs read; residual gradient written",
          2 * batch * (5 * maps + maps // 2 + residual), MEMORY, 3 * n),
-        ("gradients that meet at a block: two read, one written", 2 * batch * 3 * inputs, MEMORY, len(ends)),
-        ("images to channels last, pool", batch * (4 + 2 * 8 / 3) * 3 * side * side + 4 * batch * ends[-1][1], MEMORY, 4),
-        ("weights packed in bf16, their gradients unpacked", weights * (4 + 2 + 2 + 4), MEMORY, 3 * n - 1),
-        # A launch steps 40 parameters, squares 160 (and another adds up), moves 80 running statistics.
-        ("SGD with momentum: three read, two written; squares read", 24 * parameters, MEMORY, -(-tensors // 40) + 2 * -(-tensors // 160) + -(-2 * n // 80)),
+        ("gradient sums at block inputs: two read, one written", 2 * batch * 3 * inputs, MEMORY, len(ends)),
+        ("images to channels-last, pooling", batch * (4 + 2 * 8 / 3) * 3 * side * side + 4 * batch * ends[-1][1], MEMORY, 4),
+        ("weights packed to bf16, weight gradients unpacked", weights * (4 + 2 + 2 + 4), MEMORY, 3 * n - 1),
+        # A launch updates 40 parameters, squares 160 gradients (and another one sums up), or updates 80 running statistics.
+        ("SGD with momentum: three read, two written; gradients read again for their squares", 24 * parameters, MEMORY, -(-tensors // 40) + 2 * -(-tensors // 160) + -(-2 * n // 80)),
         ("projector", 6 * batch * dense, TF32, 9 * len(projector)),
-        ("covariance loss, similarity, figures", 6 * batch * projector[-1] ** 2, TF32, 70),
+        ("covariance loss, similarity, metrics", 6 * batch * projector[-1] ** 2, TF32, 70),
     ]
     return parts, convs, maps
 
@@ -75,20 +75,20 @@ def step(depth, cifar, side, batch, projector):
 def table(title, *arguments):
     batch = arguments[3]
     parts, convs, maps = step(*arguments)
-    print(f"### {title}\n\n| part | count | ms | launches |\n|---|---:|---:|---:|")
+    print(f"## {title}\n\n| part | count | ms | launches |\n|---|---:|---:|---:|")
     total = launches = 0
     for name, count, rate, number in parts:
-        # A kernel that moves nearly nothing takes 3 microseconds.
+        # A kernel that moves almost no data takes 3 microseconds.
         seconds = max(count / rate, number * 3e-6)
         unit = "T operations" if rate in (CONV, TF32) else "GB"
         print(f"| {name} | {count / (1e12 if unit[0] == 'T' else 1e9):.2f} {unit} | {seconds * 1e3:.2f} | {number} |")
         total, launches = total + seconds, launches + number
     host = launches * LAUNCH + 3 * len(convs) * PLAN
-    print(f"| **the GPU's time** | | **{total * 1e3:.1f}** | {launches} |")
-    print(f"| the host's time, beside it | | {host * 1e3:.1f} | |")
-    print(f"| the batch's upload, beside it | | {batch * 12 * arguments[2] ** 2 / UPLOAD * 1e3:.1f} | 1 |")
+    print(f"| **GPU time** | | **{total * 1e3:.1f}** | {launches} |")
+    print(f"| host time, in parallel | | {host * 1e3:.1f} | |")
+    print(f"| upload of the batch, in parallel | | {batch * 12 * arguments[2] ** 2 / UPLOAD * 1e3:.1f} | 1 |")
     longest = max(total, host)
-    print(f"\n{batch / longest:,.0f} patches/s. Maps kept for the backward pass: {4 * batch * maps / 2**30:.1f} GiB.\n")
+    print(f"\n{batch / longest:,.0f} patches/s. Activations kept for the backward pass: {4 * batch * maps / 2**30:.1f} GiB.\n")
 
 
 table("ResNet-18, 32x32, batch 2048", 18, True, 32, 2048, [2048, 256])
