@@ -22,7 +22,7 @@ use crate::halves::Halves;
 use crate::output::{say, shown};
 use crate::progress::Progress;
 use crate::score::{self, Input, Measured, Protocol};
-use crate::source::{BadImageArgs, DataArgs};
+use crate::source::{BadImageArgs, DataArgs, fingerprint};
 
 /// Say how good a checkpoint's representation is: nearest-neighbour and linear accuracy on held-out images
 ///
@@ -123,7 +123,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let all = serde_json::json!({
             "checkpoint": name,
             "data": args.data.name(),
-            "fingerprint": {"train": halves.train.fingerprint(), "test": halves.test.fingerprint()},
+            "fingerprint": {"train": fingerprint(&halves.train), "test": fingerprint(&halves.test)},
             "origin": origin,
             "groups": args.groups.of(&halves.test)?.1,
             "protocol": {"name": how.name, "bag": protocol.bag, "knn": knn, "linear": linear},

@@ -13,13 +13,13 @@ use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::Dataset;
 use bagssl_eval::features::{Features, extract};
 use bagssl_eval::protocol::fnv1a;
-use bagssl_eval::store::Store;
+use bagssl_eval::store::{self, Store};
 
 use crate::backend::{CpuArgs, Name};
 use crate::memory::MIB;
-use crate::output::note;
+use crate::output::{note, note_once, one_line};
 use crate::score::{Input, Protocol};
-use crate::source::tell_skipped;
+use crate::source::{fingerprint, tell_skipped};
 
 /// The fewest images in a batch of bags.
 pub(crate) const BATCH: usize = 16;
@@ -31,8 +31,8 @@ const FEW: u64 = 25;
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct FeatureArgs {
     /// Keep features in files below this folder, and read them from there: for more than fits in memory, to go on after a stop,
-    /// and to measure again without embedding again. Any program that reads .npy can use them. Images are told apart by name, class
-    /// and length: after changing pixels and nothing else, take another folder
+    /// and to measure again without embedding again. Any program that reads .npy can use them. Features of
+    /// images that have changed since are not taken
     #[arg(long, value_name = "DIR")]
     features: Option<PathBuf>,
 }
@@ -114,9 +114,14 @@ impl Extraction<'_> {
                 extract(self.network, loader.batches(), taps, &mut hear)?
             }
             Some(kept) => {
-                let of = self.describe(kept, dataset, bag, colour);
+                let (images, others) = (fingerprint(dataset), self.describe(kept, dataset, bag, colour));
+                let (of, at) = (format!("images {images}; {others}"), dataset.place());
                 let folder = kept.folder.join(fnv1a(of.as_bytes()));
-                let store = Store { folder: &folder, of: &of };
+                if !folder.exists() && store::kept(&kept.folder).iter().any(|kept| is_before(kept, &others, &at)) {
+                    let at = one_line(&at);
+                    note_once(&format!("{at}: other images than before: their features are extracted anew"));
+                }
+                let store = Store { folder: &folder, of: &of, at: &at };
                 if store.is_in_use() {
                     note!("{}: others are at work on these features; they are waited for", folder.display());
                 }
@@ -152,22 +157,26 @@ impl Extraction<'_> {
         }
     }
 
-    /// All that features depend on; of images, what their fingerprint knows.
+    /// All that features depend on besides the images.
     fn describe(&self, kept: &Kept, dataset: &Dataset, bag: Bag, colour: Colour) -> String {
         let Protocol { seed, on_bad_image, .. } = self.protocol;
         let Input { side, normalisation, filter } = self.input;
         // Only places that are drawn depend on the seed.
-        let seed = if let Bag::Random { .. } = bag { format!(", seed {seed}") } else { String::new() };
+        let seed = if let Bag::Random { .. } = bag { format!("; seed {seed}") } else { String::new() };
         format!(
-            "bagssl {}, {}, data {}, classes {}, {bag:?}{seed}, {}, input {side}, {filter:?}, {normalisation:?}, bad images {on_bad_image:?}",
+            "bagssl {}; {}; classes {}; {bag:?}{seed}; {}; input {side}; {filter:?}; {normalisation:?}; bad images {on_bad_image:?}",
             env!("CARGO_PKG_VERSION"),
             kept.network,
-            dataset.fingerprint(),
             // A class's number depends on all of them.
             fnv1a(dataset.classes().join("\n").as_bytes()),
             colour.name()
         )
     }
+}
+
+/// Whether what is kept is of the same place and all the same, but of the images that were there then.
+fn is_before(kept: &store::Kept, others: &str, at: &str) -> bool {
+    kept.at == at && kept.of.split_once("; ").is_some_and(|(_, before)| before == others)
 }
 
 /// Refuses features whose images are not the data set's: what was kept may have been damaged.

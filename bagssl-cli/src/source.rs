@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use bagssl_core::patch::ImageSize;
@@ -15,6 +15,7 @@ use crate::files;
 use crate::halves::check_labels;
 use crate::memory::ImageMemoryArgs;
 use crate::output::{note, note_once, one_line};
+use crate::progress::Progress;
 
 /// Where images come from.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -116,6 +117,17 @@ pub(crate) fn tell_skipped(skipped: &[Skipped]) {
         1 => note!("1 image left out"),
         count => note!("{count} images left out"),
     }
+}
+
+/// The fingerprint of a data set, for which its images are read, the first time at least.
+pub(crate) fn fingerprint(dataset: &Dataset) -> String {
+    let bar = OnceLock::new();
+    let images = || Progress::images("read images for their digests", dataset.len(), false);
+    let fingerprint = dataset.fingerprint_with(&|more| bar.get_or_init(images).inc(more));
+    if let Some(bar) = bar.get() {
+        bar.finish();
+    }
+    fingerprint
 }
 
 /// The size of the first image that can be used.

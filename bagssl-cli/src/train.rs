@@ -16,7 +16,7 @@ use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::loader::{Loader, LoaderConfig};
 use bagssl_train::Error;
-use bagssl_train::config::CheckedConfig;
+use bagssl_train::config::{CheckedConfig, flat};
 use bagssl_train::memory::Estimate;
 use bagssl_train::metrics::Metrics;
 use bagssl_train::store::{
@@ -33,7 +33,7 @@ use crate::output::{note, one_line, say};
 use crate::profile::{Profile, Window};
 use crate::progress::Steps;
 use crate::signals::{Stopped, Waiting};
-use crate::source::{BadImageArgs, DataArgs, tell_skipped};
+use crate::source::{BadImageArgs, DataArgs, fingerprint, tell_skipped};
 use crate::watch::Watch;
 
 /// Train an encoder on a set of images
@@ -348,10 +348,12 @@ impl Begin<'_> {
 
     fn info(&self) -> Result<RunInfo> {
         let Training { config, dataset, backend, devices, place, .. } = self.run;
+        let augment = flat(&config.augment).into_iter().map(|(name, value)| (format!("augment.{name}"), value));
+        let settings = augment.chain([("backend".into(), backend.text().into())]).collect();
         Ok(RunInfo {
             preset: config.name.clone(),
-            data: dataset.fingerprint(),
-            settings: format!("{}{}", toml::to_string(&config.augment)?, backend.text()),
+            data: fingerprint(dataset),
+            settings,
             circumstances: vec![("devices".into(), devices.to_string()), ("data".into(), place.clone())],
             may_change: self.run.resume_from.is_some(),
         })
@@ -361,7 +363,7 @@ impl Begin<'_> {
     fn told<T>(&self, result: bagssl_train::Result<T>, state: Option<&Vec<u8>>) -> Result<T> {
         let path = self.path.clone().unwrap_or_default();
         result.map_err(|error| match error {
-            Error::OtherRun { changed, .. } => Error::OtherRun { path, changed }.into(),
+            Error::OtherRun { is_fixed, changed, .. } => Error::OtherRun { path, is_fixed, changed }.into(),
             other if state.is_some() => anyhow::Error::new(other).context(path.display().to_string()),
             other => other.into(),
         })

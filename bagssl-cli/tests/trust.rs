@@ -195,3 +195,80 @@ fn a_reader_that_leaves_ends_no_work_in_secret() {
     assert_eq!(line, "set\n");
     assert_eq!(check.wait().unwrap().code(), Some(2));
 }
+
+/// Pixels that are others under the same names, of the same length and time.
+#[test]
+fn changed_images_are_other_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    // Of one length: a picture without compression.
+    let write = |half: &str, class: &str, image: u32, number: u32| {
+        let path = here.join("set").join(half).join(class).join(format!("{image}.bmp"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        picture(number).save(&path).unwrap();
+        fs::File::options().append(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    };
+    let all = |swap: u32| {
+        for half in ["train", "val"] {
+            for image in 0..3 {
+                write(half, "cat", image, swap);
+                write(half, "dog", image, 5 - swap);
+            }
+        }
+    };
+    all(0);
+    let eval = ["eval", GOLDEN, "--data", "set", "--stride", "16", "--features", "features"];
+    let [first, said] = prints(here, &eval);
+    assert!(!said.contains("other images"), "{said}");
+    let [again, said] = prints(here, &eval);
+    assert!(!said.contains("other images") && again == first, "{said}");
+    let fingerprints = || json(here, &eval)["fingerprint"].clone();
+    let before = fingerprints();
+    assert!(before["train"].as_str().is_some_and(|text| text.starts_with("6-")), "{before}");
+    let train = ["train", "--data", "set", "--images", "2", "--patches", "2", "--out", "run", "--epochs"];
+    prints(here, &[&train[..], &["1"]].concat());
+
+    // The classes have changed their pictures in the training half alone.
+    for image in 0..3 {
+        write("train", "cat", image, 5);
+        write("train", "dog", image, 0);
+    }
+    let [_, said] = prints(here, &eval);
+    assert_eq!(said.matches("set, train/: other images than before").count(), 1, "{said}");
+    let after = fingerprints();
+    assert!(after["train"] != before["train"] && after["test"] == before["test"], "{before} {after}");
+    let more = [&train[..], &["2"]].concat();
+    refused(here, &more, &["run", "(images 6-", "got others (images 6-", "begin anew with --force"]);
+    let model = fs::read(here.join("run/checkpoint.safetensors")).unwrap();
+    let other = [&train[..], &["1", "--arch", "resnet18-cifar"]].concat();
+    refused(here, &other, &["model.arch", "begin anew with --force"]);
+    assert_eq!(fs::read(here.join("run/checkpoint.safetensors")).unwrap(), model, "it is as it was");
+}
+
+/// Digests of files are kept, so that they are not read again, and are read again if what is kept is damaged.
+#[test]
+fn digests_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    set(&here.join("set"), ["cat", "dog"]);
+    // What has just been written is not kept: it may be written again within a tick of the clock.
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let fingerprints = || {
+        let mut eval = Command::new(env!("CARGO_BIN_EXE_bagssl"));
+        eval.args(["eval", GOLDEN, "--data", "set", "--stride", "16", "--json"]).current_dir(here);
+        let output = eval.env("XDG_CACHE_HOME", here.join("cache")).output().unwrap();
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["fingerprint"].clone()
+    };
+    let first = fingerprints();
+    assert!(first["test"].is_string(), "{first}");
+    let [kept] = &names(&here.join("cache/bagssl"))[..] else { panic!("one file for both halves") };
+    let path = here.join("cache/bagssl").join(kept);
+    assert!(kept.starts_with("set-") && kept.ends_with(".bagssl-digests"), "{kept}");
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(bytes.len(), 16 + 8 * 16, "eight images");
+    assert_eq!(fingerprints(), first);
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    fs::write(&path, &bytes[..40]).unwrap();
+    assert_eq!(fingerprints(), first);
+    assert_eq!(fs::read(&path).unwrap(), bytes, "it is mended");
+}

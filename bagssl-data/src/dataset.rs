@@ -12,6 +12,7 @@ pub use crate::imagenet::mat::{Synset, synsets};
 use bagssl_core::patch::ImageSize;
 
 use crate::cifar;
+use crate::content;
 use crate::decoder::Prepared;
 use crate::detect;
 use crate::entries::{Entries, Entry};
@@ -81,6 +82,8 @@ pub struct Dataset {
     pub(crate) decode: Decode,
     pub(crate) budget: Arc<Budget>,
     pub(crate) undamaged: Undamaged,
+    /// Once it is known; it is another one for other images, and if they are decoded in another way.
+    pub(crate) fingerprint: OnceLock<String>,
     /// Where the half lies in the data set.
     pub(crate) half: Option<String>,
     /// Whether there are no halves, and these are all images.
@@ -101,6 +104,7 @@ impl Dataset {
             decode: Decode::default(),
             budget: Budget::shared(),
             undamaged: Undamaged::default(),
+            fingerprint: OnceLock::new(),
             half: None,
             is_whole: false,
             passed: PassedOver::default(),
@@ -270,6 +274,11 @@ impl Dataset {
         detect::shard_in_memory(bytes, origin)
     }
 
+    /// Whether some bytes are a whole file of digests, as [`Dataset::fingerprint`] keeps them.
+    pub fn are_digests(bytes: &[u8]) -> bool {
+        content::are_digests(bytes)
+    }
+
     /// Whether some bytes are a whole index, as [`Dataset::open`] keeps one, of an archive of `length` bytes with the time 0.
     pub fn is_index(bytes: &[u8], length: u64) -> bool {
         imagenet::is_index(bytes, length)
@@ -278,7 +287,7 @@ impl Dataset {
     /// The same images, decoded in another way.
     #[must_use]
     pub fn with_decode(self, decode: Decode) -> Self {
-        Dataset { decode, ..self }
+        Dataset { decode, fingerprint: OnceLock::new(), ..self }
     }
 
     /// The same images, which take their memory from this budget instead of the [shared](Budget::shared) one.
@@ -451,33 +460,15 @@ impl Dataset {
         }
     }
 
+    /// Where it lies, and which half of it this is: `/photos, val/`.
+    pub fn place(&self) -> String {
+        let origin = std::path::absolute(&self.origin).unwrap_or_else(|_| self.origin.clone());
+        [Some(origin.display().to_string()), self.half.clone()].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
     /// The same without the format: `val/: 900 images of 9 classes`.
     pub fn describe_half(&self) -> String {
         self.half.as_ref().map_or(self.summary(), |half| format!("{half}: {}", self.summary()))
-    }
-
-    /// A short text that is another one if an image is added, removed, renamed, moved to another class or changed in
-    /// its length: the number of images, and a hash (FNV-1a, 64 bits) of all names, classes and lengths. CIFAR's images,
-    /// which have one length, count with their pixels; of parquet, where the lengths are not known, the files' lengths count.
-    pub fn fingerprint(&self) -> String {
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        let mut add = |bytes: &mut dyn Iterator<Item = &u8>| hash = bytes.chain(&[0xff]).fold(hash, fold);
-        for entry in self.entries.iter() {
-            add(&mut entry.name.as_bytes().iter());
-            add(&mut self.classes[entry.label as usize].as_bytes().iter());
-            add(&mut entry.length.to_le_bytes().iter());
-        }
-        if let Storage::Planes(files) = &self.storage {
-            add(&mut files.iter().flatten());
-        }
-        if let Storage::Tables(tables) = &self.storage {
-            tables.iter().for_each(|table| add(&mut table.length().to_le_bytes().iter()));
-        }
-        if self.decode.exif {
-            add(&mut b"exif".iter());
-        }
-        format!("{}-{hash:016x}", self.len())
     }
 }
 

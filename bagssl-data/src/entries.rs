@@ -1,5 +1,7 @@
 //! A compact table of images: 32 bytes for each, and its name.
 
+use std::sync::OnceLock;
+
 use crate::dataset::{Dataset, Undamaged};
 use crate::error::{Error, Result};
 
@@ -124,7 +126,7 @@ impl Dataset {
         if entries.len() == 0 {
             return Err(refuse("classes with images", format!("{} without any", classes.len())));
         }
-        Ok(Dataset { entries, classes, undamaged: Undamaged::default(), ..self })
+        Ok(Dataset { entries, classes, undamaged: Undamaged::default(), fingerprint: OnceLock::new(), ..self })
     }
 
     /// Only these images, in this order; the classes stay as they are.
@@ -134,6 +136,6 @@ impl Dataset {
     #[must_use]
     pub fn of_images(self, images: &[u32]) -> Self {
         let entries = images.iter().map(|&image| self.entries.get(image as usize)).collect();
-        Dataset { entries, undamaged: Undamaged::default(), ..self }
+        Dataset { entries, undamaged: Undamaged::default(), fingerprint: OnceLock::new(), ..self }
     }
 }

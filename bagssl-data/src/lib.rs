@@ -40,6 +40,8 @@ pub mod dataset;
 mod detect;
 mod entries;
 mod storage;
+mod cache;
+mod content;
 mod collector;
 mod passed;
 mod sniff;

@@ -212,6 +212,27 @@ fn parquet_as_hugging_face_writes_it() {
 
 /// A mask comes before the image, and labels are no whole numbers: what is taken is said, and can be chosen.
 #[test]
+fn a_changed_byte_changes_the_fingerprint_of_parquet() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("train.parquet");
+    let mut bytes = reference("plain.parquet");
+    let fingerprint = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let from_file = Dataset::open(&path, Split::Train).unwrap();
+        let from_memory = Dataset::from_parquet(bytes.to_vec(), &path).unwrap();
+        assert_eq!(from_file.len(), from_memory.len());
+        from_file.fingerprint()
+    };
+    let before = fingerprint(&bytes);
+    let dataset = Dataset::open(&path, Split::Train).unwrap();
+    assert_eq!(dataset.fingerprint(), before);
+    // The last pixel data of the first image, far from the footer.
+    let at = bytes.windows(4).position(|name| name == b"IEND").unwrap() - 10;
+    bytes[at] ^= 1;
+    assert_ne!(before, fingerprint(&bytes));
+}
+
+#[test]
 fn columns_of_parquet_are_found_or_named() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("train.parquet");

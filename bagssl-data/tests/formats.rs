@@ -87,6 +87,47 @@ fn a_folder_of_images() {
     assert_ne!(before, open(Split::Train).fingerprint());
 }
 
+/// One byte is another, with the length and the time of before: in a folder, in its tar, and in memory, which are the same data set.
+#[test]
+fn a_changed_byte_changes_the_fingerprint() {
+    let root = tempfile::tempdir().unwrap();
+    let of_folder = || Dataset::open(&root.path().join("set"), Split::Train).unwrap().fingerprint();
+    let write = |files: &[(&str, Vec<u8>)]| {
+        for (name, bytes) in files {
+            let path = root.path().join("set").join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, bytes).unwrap();
+            fs::File::options().append(true).open(path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        }
+        let path = root.path().join("set.tar");
+        fs::write(&path, tar("", files)).unwrap();
+        let of_tar = Dataset::open(&path, Split::Train).unwrap().fingerprint();
+        let in_memory = Dataset::from_tar(tar("", files), Path::new("x"), Split::Train).unwrap().fingerprint();
+        assert_eq!([of_folder(), of_tar], [in_memory.clone(), in_memory.clone()]);
+        in_memory
+    };
+    let mut files = FILES.map(|(name, red)| (name, png(5, 3, red)));
+    let before = write(&files);
+    assert_eq!(before, write(&files));
+    // The second training image; the colour of a PNG of one colour is compressed, but its length stays.
+    let changed = png(5, 3, 12);
+    assert_eq!(changed.len(), files[1].1.len());
+    files[1].1 = changed;
+    assert_ne!(before, write(&files));
+    files[1].1 = png(5, 3, 2);
+    assert_eq!(before, write(&files));
+    // An image of the other half is none of this one's.
+    files[3].1 = png(5, 3, 40);
+    assert_eq!(before, write(&files));
+    // What was read is known until it is opened again; what cannot be read counts as empty.
+    let open = Dataset::open(&root.path().join("set"), Split::Train).unwrap();
+    fs::remove_file(root.path().join("set/train/cat/a.PNG")).unwrap();
+    let without = open.fingerprint();
+    assert_ne!(without, before);
+    fs::write(root.path().join("set/train/cat/a.PNG"), &files[1].1).unwrap();
+    assert_eq!([open.fingerprint(), of_folder()], [without, before]);
+}
+
 #[test]
 fn the_same_in_a_tar() {
     let mut files = FILES.map(|(name, red)| (name, png(5, 3, red))).to_vec();

@@ -30,6 +30,23 @@ pub struct Store<'a> {
     pub folder: &'a Path,
     /// All that the features depend on: what is there of something else is refused.
     pub of: &'a str,
+    /// Where the images lie, for [`kept`]: they may be moved.
+    pub at: &'a str,
+}
+
+/// Features in a folder, or that are about to be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// All that they depend on, as [`Store::of`] has it.
+    pub of: String,
+    /// Where their images lay, as [`Store::at`] has it.
+    pub at: String,
+}
+
+/// What lies in the folders that are in a folder. What cannot be read is left out.
+pub fn kept(folder: &Path) -> Vec<Kept> {
+    let folders = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    folders.filter_map(|folder| writer::kept(&folder)).collect()
 }
 
 impl Store<'_> {

@@ -43,6 +43,28 @@ pub struct TrainConfig {
     pub on_not_finite: OnNotFinite,
 }
 
+/// The settings of a config one by one, each under its name in TOML (`optimiser.rate`), in the order of the names.
+///
+/// # Panics
+/// If TOML cannot hold them.
+pub fn flat(config: &impl Serialize) -> Vec<(String, String)> {
+    fn add(name: &str, value: &toml::Value, to: &mut Vec<(String, String)>) {
+        match value {
+            toml::Value::Table(table) => {
+                let name = if name.is_empty() { String::new() } else { format!("{name}.") };
+                table.iter().for_each(|(key, value)| add(&format!("{name}{key}"), value, to));
+            }
+            value => to.push((name.into(), value.to_string())),
+        }
+    }
+    let text = toml::to_string(config).expect("a config is plain data");
+    let table = text.parse().expect("what was written is read");
+    let mut settings = Vec::new();
+    add("", &toml::Value::Table(table), &mut settings);
+    settings.sort();
+    settings
+}
+
 fn is_stop(policy: &OnNotFinite) -> bool {
     *policy == OnNotFinite::Stop
 }

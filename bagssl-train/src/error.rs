@@ -58,11 +58,13 @@ pub enum Error {
         got: u64,
     },
     /// A state is not one of the run that is to be resumed.
-    #[error("{}: {}", .path.display(), other_run(.changed))]
+    #[error("{}: {}", .path.display(), other_run(*.is_fixed, .changed))]
     OtherRun {
         /// The file.
         path: PathBuf,
-        /// The settings that are others, if it is known which: those that may be changed on purpose.
+        /// Whether these are settings that a run keeps to its end, or images; others may be changed on purpose.
+        is_fixed: bool,
+        /// The settings that are others, if it is known which. `images` is the fingerprint of what is trained on.
         changed: Vec<Change>,
     },
     /// There is no state to resume from, though there was a run.
@@ -126,18 +128,21 @@ impl Error {
 /// The result of a function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-fn other_run(changed: &[Change]) -> String {
+fn other_run(is_fixed: bool, changed: &[Change]) -> String {
     let list = |value: fn(&Change) -> &String| {
         let settings = changed.iter().map(|change| format!("{} {}", change.setting, value(change)));
         settings.collect::<Vec<_>>().join(", ")
     };
+    let advice = match is_fixed {
+        true => "begin anew with --force, or in another folder",
+        false => "go on with them by --resume-from, or begin anew with --force",
+    };
     match changed {
-        [] => "expected a run with the same settings, got one with others; begin anew with --force".into(),
-        _ => format!(
-            "expected the run's settings ({}), got others ({}); go on with them by --resume-from, or begin anew with --force",
-            list(|change| &change.from),
-            list(|change| &change.to)
-        ),
+        [] => format!("expected a run with the same settings, got one with others; {advice}"),
+        _ => {
+            let [from, to] = [list(|change| &change.from), list(|change| &change.to)];
+            format!("expected the run's settings ({from}), got others ({to}); {advice}")
+        }
     }
 }
 

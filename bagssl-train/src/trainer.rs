@@ -33,8 +33,8 @@ pub struct RunInfo {
     pub preset: String,
     /// The fingerprint of the training images.
     pub data: String,
-    /// Everything else that the weights depend on, as text: with the config it decides whether a run may be resumed.
-    pub settings: String,
+    /// Everything else that the weights depend on, by name: with the config it decides whether a run may be resumed.
+    pub settings: Vec<(String, String)>,
     /// What may be otherwise when the run is resumed, such as where the images lie, by name. It is recorded.
     pub circumstances: Vec<(String, String)>,
     /// Whether a run may be resumed with another learning rate, other epochs, or another way with steps that are not finite.

@@ -180,9 +180,31 @@ fn another_run_is_not_resumed() {
     let resume =
         |config, info, bytes: &[u8]| -> Result<Run> { Trainer::resume(config, info, Default::default(), bytes) };
     assert!(resume(config("bagssl"), info(), &store.0).is_ok());
-    assert!(matches!(resume(config("multi-scale"), info(), &store.0), Err(Error::OtherRun { .. })));
+    // Which settings are others is said, and images are among them.
+    let differs = |config, info| match resume(config, info, &store.0) {
+        Err(Error::OtherRun { is_fixed: true, changed, .. }) => {
+            changed.into_iter().map(|change| [change.setting, change.from, change.to]).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    let to_vicreg = differs(config("bagssl-vicreg"), info());
+    for (side, loss) in [(2, "loss.tcr."), (1, "loss.vic_reg.")] {
+        assert!(to_vicreg.iter().any(|change| change[0].starts_with(loss) && change[side] == "none"), "{to_vicreg:?}");
+    }
+    assert!(
+        to_vicreg.iter().all(|[name, from, to]| from != to && name != "seed" && !name.starts_with("model.")),
+        "{to_vicreg:?}"
+    );
+    let only = |setting: &str, from: &str, to: &str| vec![[setting, from, to].map(String::from)];
     let other = RunInfo { data: "other".into(), ..info() };
-    assert!(matches!(resume(config("bagssl"), other, &store.0), Err(Error::OtherRun { .. })));
+    assert_eq!(differs(config("bagssl"), other), only("images", &info().data, "other"));
+    let other = RunInfo { settings: vec![("backend".into(), "other".into())], ..info() };
+    assert_eq!(differs(config("bagssl"), other), only("backend", "none", "other"));
+    let text = resume(config("bagssl"), RunInfo { data: "other".into(), ..info() }, &store.0).unwrap_err().to_string();
+    assert!(
+        text.contains("got others (images other); begin anew with --force") && !text.contains("--resume-from"),
+        "{text}"
+    );
     // A checkpoint for use has no counters to go on from.
     let checkpoint = run.checkpoint().unwrap();
     assert!(Checkpoint::from_bytes(&checkpoint).unwrap().spec().training.is_none());

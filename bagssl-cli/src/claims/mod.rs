@@ -32,7 +32,7 @@ use crate::groups::Groups;
 use crate::halves::Halves;
 use crate::progress::Progress;
 use crate::score::{Input, Protocol};
-use crate::source::{BadImageArgs, DataArgs};
+use crate::source::{BadImageArgs, DataArgs, fingerprint};
 pub(crate) use page::PageArgs;
 pub(crate) use question::{Bars, Question};
 
@@ -121,7 +121,7 @@ pub(crate) fn origin(how: &How, checkpoint: &[u8], halves: &Halves, seed: u64) -
         protocol: how.name.into(),
         protocol_hash: how.hash(),
         checkpoint_hash: fnv1a(checkpoint),
-        data: [halves.train.fingerprint(), halves.test.fingerprint()],
+        data: [fingerprint(&halves.train), fingerprint(&halves.test)],
         seed,
     }
 }

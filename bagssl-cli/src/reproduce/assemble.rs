@@ -19,6 +19,7 @@ use crate::bag::describe;
 use crate::files;
 use crate::provenance;
 use crate::score::{self, Measured, Protocol, Scored};
+use crate::source::fingerprint;
 use crate::tiles::{self, Tiles};
 
 /// Test images whose bags are shown, and training images of each class.
@@ -61,7 +62,7 @@ pub(super) fn report(what: &What<'_>, total_seconds: f64) -> Result<Report> {
         curves,
         data: Data {
             name: what.data.name(),
-            fingerprint: halves.train.fingerprint(),
+            fingerprint: fingerprint(&halves.train),
             train_images: halves.train.len(),
             test_images: halves.test.len(),
             classes: halves.train.classes().to_vec(),

@@ -12,11 +12,11 @@ use serde_json::Value;
 
 use super::profile::Profile;
 use super::stage::{Shared, Stage};
-use super::stamp::Stamp;
+use super::stamp::{self, Settings, Stamp};
 use crate::bag::BagArgs;
 use crate::claims::{Bars, Claim, ClaimArgs, aggregation, compare, convergence, cooccurrence, locality};
 use crate::files;
-use crate::source::{DataArgs, first_size};
+use crate::source::{DataArgs, fingerprint, first_size};
 
 /// A claim, and the trainings that it is looked at on.
 pub(super) struct ClaimStage {
@@ -196,40 +196,46 @@ impl ClaimStage {
         self.patches
     }
 
-    /// A hash of all that the answer depends on, the checkpoints' bytes among it; none while one of them is not there.
-    fn hash(&self, shared: &Shared<'_>) -> Result<Option<String>> {
+    /// All that the answer depends on, the checkpoints' bytes among it; none while one of them is not there.
+    fn settings(&self, shared: &Shared<'_>) -> Result<Option<Settings>> {
         let Shared { halves, protocol, backend, .. } = shared;
-        let mut text = format!(
-            "{} {FORM} {} {:?} {} {} {} {} {}",
-            env!("CARGO_PKG_VERSION"),
-            self.label(),
-            self.how,
-            halves.train.fingerprint(),
-            halves.test.fingerprint(),
-            protocol.how.hash(),
-            protocol.seed,
-            backend.text()
-        );
+        let of_claim = [
+            ("program", format!("{}, form {FORM}", env!("CARGO_PKG_VERSION"))),
+            ("claim", self.label()),
+            ("bag", self.how.join("; ")),
+            ("training images", fingerprint(&halves.train)),
+            ("test images", fingerprint(&halves.test)),
+            ("protocol", protocol.how.hash()),
+            ("protocol seed", protocol.seed.to_string()),
+            ("backend", backend.text().into()),
+        ];
+        let mut settings: Settings = of_claim.map(|(name, value)| (name.into(), value)).into();
         for stage in &self.trained {
             let path = stage.folder.join(CHECKPOINT);
             if stage.done(shared)?.is_none() || !path.is_file() {
                 return Ok(None);
             }
-            text += &format!(" {} {}", stage.label(), fnv1a(&files::read(&path)?));
+            settings.push((format!("checkpoint of {}", stage.label()), fnv1a(&files::read(&path)?)));
         }
-        Ok(Some(fnv1a(text.as_bytes())))
+        Ok(Some(settings))
     }
 
     /// The seconds that it took, if it is done.
     pub(super) fn done(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
         let Some(stamp) = Stamp::read(&self.folder) else { return Ok(None) };
-        let is_same = self.hash(shared)?.is_some_and(|hash| hash == stamp.hash);
+        let is_same = self.settings(shared)?.is_some_and(|settings| stamp::hash(&settings) == stamp.hash);
         Ok((is_same && self.section().is_ok()).then_some(stamp.seconds))
     }
 
-    /// Whether it was done on other checkpoints or with other settings, or is damaged.
-    pub(super) fn is_outdated(&self, shared: &Shared<'_>) -> Result<bool> {
-        Ok(Stamp::is_there(&self.folder) && self.done(shared)?.is_none())
+    /// Why it is to be done anew, if it was done on other checkpoints, images or with other settings, or is damaged.
+    pub(super) fn outdated(&self, shared: &Shared<'_>) -> Result<Option<String>> {
+        Ok(match self.done(shared)? {
+            Some(_) => None,
+            None => match self.settings(shared)? {
+                Some(settings) => Stamp::why_not(&self.folder, &settings),
+                None => Stamp::why_not(&self.folder, &Settings::new()).map(|_| "it waits for trainings".into()),
+            },
+        })
     }
 
     /// Looks, and keeps what is found.
@@ -239,8 +245,9 @@ impl ClaimStage {
         Stamp::remove(&self.folder)?;
         let found = self.claim.question().find(bars)?;
         files::write(&self.folder.join(FOUND), &serde_json::to_vec(&found)?)?;
-        let hash = self.hash(shared)?.context("a checkpoint is gone that was there")?;
-        Stamp { hash, seconds: started.elapsed().as_secs_f64(), training: None }.write(&self.folder)
+        let of = self.settings(shared)?.context("a checkpoint is gone that was there")?;
+        Stamp { hash: stamp::hash(&of), of, seconds: started.elapsed().as_secs_f64(), training: None }
+            .write(&self.folder)
     }
 
     fn found(&self) -> Result<Value> {

@@ -174,10 +174,10 @@ impl What<'_> {
             self.args.backend.text(),
             self.jobs
         );
-        let state = |done: Option<f64>, is_outdated: bool| match done {
-            Some(seconds) => format!("done before ({seconds:.0} s)"),
-            None if is_outdated => "to be done anew: what it depends on has changed, or files are missing".into(),
-            None => "to be done".into(),
+        let state = |done: Option<f64>, outdated: Option<String>| match (done, outdated) {
+            (Some(seconds), _) => format!("done before ({seconds:.0} s)"),
+            (None, Some(why)) => format!("to be done anew: {why}"),
+            (None, None) => "to be done".into(),
         };
         let mut number = 0;
         let mut tell = |label: String, state: String| {
@@ -186,13 +186,13 @@ impl What<'_> {
         };
         for stage in self.stages {
             let verb = if stage.is_trained() { "train and measure" } else { "measure" };
-            let state = state(stage.done(self.shared)?, stage.is_outdated(self.shared)?);
+            let state = state(stage.done(self.shared)?, stage.outdated(self.shared)?);
             tell(format!("{verb} {}", stage.label()), state);
         }
         for claim in self.claims {
             let state = match &claim.left_out {
                 Some(why) => format!("left out, as {why}"),
-                None => state(claim.done(self.shared)?, claim.is_outdated(self.shared)?),
+                None => state(claim.done(self.shared)?, claim.outdated(self.shared)?),
             };
             tell(claim.label(), state);
         }

@@ -12,15 +12,17 @@ use bagssl_core::embed::{Embed, Tap};
 use bagssl_core::observe::Observer;
 use bagssl_eval::protocol::fnv1a;
 use bagssl_eval::report::Model;
+use bagssl_train::config::flat;
 use bagssl_train::store::{CHECKPOINT, Keeping, METRICS};
 
-use super::stamp::{Stamp, TrainingStamp};
+use super::stamp::{self, Settings, Stamp, TrainingStamp};
 use crate::backend::{CpuArgs, Name};
 use crate::config::RunConfig;
 use crate::extraction::{Extraction, FeatureArgs, Kept};
 use crate::files;
 use crate::halves::Halves;
 use crate::score::{self, Input, Measured, Protocol};
+use crate::source::fingerprint;
 use crate::train::{self, Training};
 
 /// A model with a seed, or a baseline that has none.
@@ -60,32 +62,29 @@ impl Stage {
         Model::TRAINED.contains(&self.model)
     }
 
-    /// A hash of all that the weights depend on.
-    fn training_hash(&self, shared: &Shared<'_>) -> Result<String> {
+    /// All that the weights depend on.
+    fn training_settings(&self, shared: &Shared<'_>) -> Settings {
         let Shared { halves, backend, .. } = shared;
-        let text = format!(
-            "{} {:?} {} {} {}",
-            env!("CARGO_PKG_VERSION"),
-            self.model,
-            self.config.to_toml()?,
-            halves.train.fingerprint(),
-            backend.text()
-        );
-        Ok(fnv1a(text.as_bytes()))
+        let of_run = [
+            ("program", env!("CARGO_PKG_VERSION").to_string()),
+            ("model", format!("{:?}", self.model)),
+            ("training images", fingerprint(&halves.train)),
+            ("backend", backend.text().into()),
+        ];
+        of_run.map(|(name, value)| (name.into(), value)).into_iter().chain(flat(&self.config)).collect()
     }
 
-    /// A hash of all that the stage's results depend on.
-    fn hash(&self, shared: &Shared<'_>) -> Result<String> {
+    /// All that the stage's results depend on, but for the weights.
+    fn settings(&self, shared: &Shared<'_>) -> Settings {
         let Shared { halves, protocol, .. } = shared;
-        let text = format!(
-            "{} {} {:?} {} {}",
-            self.training_hash(shared)?,
-            halves.test.fingerprint(),
-            protocol.bag,
-            protocol.how.hash(),
-            protocol.seed
-        );
-        Ok(fnv1a(text.as_bytes()))
+        let of_measure = [
+            ("test images", fingerprint(&halves.test)),
+            ("bag", format!("{:?}", protocol.bag)),
+            ("protocol", protocol.how.hash()),
+            ("protocol seed", protocol.seed.to_string()),
+        ];
+        let of_measure = of_measure.map(|(name, value)| (name.into(), value));
+        self.training_settings(shared).into_iter().chain(of_measure).collect()
     }
 
     /// What a stamp says: the hash, and that of the weights, so that others are not taken for them.
@@ -99,7 +98,8 @@ impl Stage {
     /// The seconds that the training took, if it is done, whether or not it was measured in the same way.
     pub(crate) fn trained(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
         let Some(training) = Stamp::read(&self.folder).and_then(|stamp| stamp.training) else { return Ok(None) };
-        let is_same = self.has_training() && training.hash == self.stamped(self.training_hash(shared)?)?;
+        let is_same =
+            self.has_training() && training.hash == self.stamped(stamp::hash(&self.training_settings(shared)))?;
         Ok(is_same.then_some(training.seconds))
     }
 
@@ -111,7 +111,7 @@ impl Stage {
     /// The seconds that it took, if it is done.
     pub(crate) fn done(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
         let Some(stamp) = Stamp::read(&self.folder) else { return Ok(None) };
-        let is_same = self.is_whole() && stamp.hash == self.stamped(self.hash(shared)?)?;
+        let is_same = self.is_whole() && stamp.hash == self.stamped(stamp::hash(&self.settings(shared)))?;
         Ok(is_same.then_some(stamp.seconds))
     }
 
@@ -131,9 +131,12 @@ impl Stage {
             && read(METRICS).is_some_and(|bytes| bytes.ends_with(b"\n"))
     }
 
-    /// Whether it was done with other settings, or is damaged.
-    pub(crate) fn is_outdated(&self, shared: &Shared<'_>) -> Result<bool> {
-        Ok(Stamp::is_there(&self.folder) && self.done(shared)?.is_none())
+    /// Why it is to be done anew, if it was done with other settings or images, or is damaged.
+    pub(crate) fn outdated(&self, shared: &Shared<'_>) -> Result<Option<String>> {
+        Ok(match self.done(shared)? {
+            Some(_) => None,
+            None => Stamp::why_not(&self.folder, &self.settings(shared)),
+        })
     }
 
     /// Does it. `observer` follows the training, `embedded` hears of images embedded.
@@ -144,7 +147,7 @@ impl Stage {
         embedded: &dyn Fn(u64),
     ) -> Result<()> {
         files::make_folder(&self.folder)?;
-        let (outdated, trained) = (self.is_outdated(shared)?, self.trained(shared)?);
+        let (outdated, trained) = (self.outdated(shared)?.is_some(), self.trained(shared)?);
         if outdated {
             Stamp::remove(&self.folder)?;
         }
@@ -165,10 +168,13 @@ impl Stage {
         files::write(&self.folder.join(MEASURED), &measured)?;
         let seconds = started.elapsed().as_secs_f64() + training.unwrap_or(0.0);
         let training = match training {
-            Some(seconds) => Some(TrainingStamp { hash: self.stamped(self.training_hash(shared)?)?, seconds }),
+            Some(seconds) => {
+                Some(TrainingStamp { hash: self.stamped(stamp::hash(&self.training_settings(shared)))?, seconds })
+            }
             None => None,
         };
-        Stamp { hash: self.stamped(self.hash(shared)?)?, seconds, training }.write(&self.folder)
+        let of = self.settings(shared);
+        Stamp { hash: self.stamped(stamp::hash(&of))?, of, seconds, training }.write(&self.folder)
     }
 
     fn train(&self, shared: &Shared<'_>, mut observer: Box<dyn Observer + Send>, force: bool) -> Result<()> {

@@ -74,6 +74,7 @@ fn what_does_not_fit_is_named() {
         summed: 2,
         sums: vec![0.1_f64.to_bits(), u64::MAX],
         config: 4,
+        fixed: vec![("batch.images".into(), "8".into())],
         settings: vec![("rate".into(), "0.1".into())],
         changes: vec![Change { step: 1, setting: "rate".into(), from: "0.2".into(), to: "0.1".into() }],
     };

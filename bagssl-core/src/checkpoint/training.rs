@@ -22,6 +22,9 @@ pub struct Training {
     pub sums: Vec<u64>,
     /// A hash of all settings that have to stay as they are.
     pub config: u64,
+    /// These settings, by name, so that it can be said which is another one.
+    #[serde(default)]
+    pub fixed: Vec<(String, String)>,
     /// The settings that may be changed when the run is resumed, by name.
     pub settings: Vec<(String, String)>,
     /// What was changed when the run was resumed before.

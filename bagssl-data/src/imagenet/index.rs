@@ -4,12 +4,13 @@
 //! images, bytes of the classes' and of the images' names, 0), the names of classes, a line each, and the columns of
 //! [`Entries`]: names, ends, offsets, lengths, labels. All numbers have their lowest byte first.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::Crc;
 
+use crate::cache;
 use crate::entries::Entries;
 use crate::error::Result;
 use crate::passed::PassedOver;
@@ -37,7 +38,8 @@ pub(crate) fn of(archive: &Archive, build: impl FnOnce() -> Result<Index>) -> Re
     }
     let index = build()?;
     // One that is kept would not say what was passed over.
-    let _ = index.passed.is_empty() && places.iter().any(|place| keep(&index, archive.stamp, place).is_ok());
+    let _ = index.passed.is_empty()
+        && places.iter().any(|place| cache::keep(place, |file| write(&index, archive.stamp, file)).is_ok());
     Ok(index)
 }
 
@@ -45,31 +47,7 @@ pub(crate) fn of(archive: &Archive, build: impl FnOnce() -> Result<Index>) -> Re
 fn places(archive: &Path) -> Vec<PathBuf> {
     let mut beside = archive.as_os_str().to_owned();
     beside.push(".bagssl-index");
-    let full = fs::canonicalize(archive).unwrap_or_else(|_| archive.into());
-    let mut crc = Crc::new();
-    crc.update(full.as_os_str().as_encoded_bytes());
-    let name = format!("{}-{:08x}.bagssl-index", archive.file_name().unwrap_or_default().to_string_lossy(), crc.sum());
-    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache =
-        folder("XDG_CACHE_HOME").or_else(|| folder("LOCALAPPDATA")).or_else(|| Some(folder("HOME")?.join(".cache")));
-    [Some(beside.into()), cache.map(|cache| cache.join("bagssl").join(name))].into_iter().flatten().collect()
-}
-
-/// Writes an index: whole or not at all.
-fn keep(index: &Index, stamp: Stamp, place: &Path) -> io::Result<()> {
-    if let Some(folder) = place.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let partial = place.with_extension(format!("{}.partial", std::process::id()));
-    let written = File::create(&partial).and_then(|mut file| {
-        write(index, stamp, &mut file)?;
-        file.sync_all()
-    });
-    let done = written.and_then(|()| fs::rename(&partial, place));
-    if done.is_err() {
-        let _ = fs::remove_file(&partial);
-    }
-    done
+    [Some(beside.into()), cache::place(archive, ".bagssl-index")].into_iter().flatten().collect()
 }
 
 fn write(index: &Index, stamp: Stamp, file: &mut impl Write) -> io::Result<()> {

@@ -221,9 +221,12 @@ impl Table {
         Ok(Table { path: path.into(), number, bytes, footer, starts, pages, recent })
     }
 
-    /// The bytes of the file.
-    pub(crate) fn length(&self) -> u64 {
-        self.bytes.length()
+    /// All of its bytes, or the file that they lie in.
+    pub(crate) fn bytes(&self) -> std::result::Result<&[u8], &Archive> {
+        match &self.bytes {
+            Bytes::Memory(bytes) => Ok(bytes),
+            Bytes::File(archive) => Err(archive),
+        }
     }
 
     fn refuse(&self, Refusal { expected, got }: Refusal) -> Error {

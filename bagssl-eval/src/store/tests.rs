@@ -56,7 +56,7 @@ fn batches(first: usize) -> impl Iterator<Item = Batch> {
 const TAPS: [Tap; 2] = [Tap::Embedding, Tap::Projection];
 
 fn store<'a>(folder: &'a Path, of: &'a str) -> Store<'a> {
-    Store { folder, of }
+    Store { folder, of, at: "here" }
 }
 
 fn in_memory() -> Vec<Features> {
@@ -186,7 +186,7 @@ fn lagging(network: Network) {
     assert_eq!((network.network.seen.get(), heard), (12 + 8, vec![0, 2, 4, 5, 6, 6]));
 
     // What was there between the cut and the next save can be gone on with, as after a stop.
-    let store = super::Store { folder: copy.path(), of: "a" };
+    let store = super::Store { folder: copy.path(), of: "a", at: "here" };
     assert_eq!(store.extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap(), in_memory());
 }
 
@@ -287,8 +287,12 @@ fn bad_features_are_named_and_the_others_kept() {
         .unwrap();
     assert_eq!((whole, from), (in_memory(), 2));
     let none = tempfile::tempdir().unwrap();
-    let nothing =
-        super::Store { folder: none.path(), of: "a" }.extract(&Bad, |_| std::iter::empty(), &TAPS, &mut |_| ());
+    let nothing = super::Store { folder: none.path(), of: "a", at: "here" }.extract(
+        &Bad,
+        |_| std::iter::empty(),
+        &TAPS,
+        &mut |_| (),
+    );
     assert!(matches!(nothing, Err(Error::Empty(_))));
 }
 

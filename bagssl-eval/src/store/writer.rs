@@ -10,7 +10,7 @@ use bagssl_core::embed::{Rows, Tap};
 use serde::{Deserialize, Serialize};
 
 use super::digest::{self, BLOCK, Blocks};
-use super::{Store, failed, npy};
+use super::{Kept, Store, failed, npy};
 use crate::error::{Error, Result};
 use crate::features::{Features, Shape};
 use crate::files::write_whole;
@@ -28,6 +28,9 @@ pub(super) struct State {
     format: u32,
     /// What the features are of.
     of: String,
+    /// Where the images lay.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    at: String,
     patches: usize,
     dim: usize,
     /// Images that are in the files.
@@ -65,7 +68,7 @@ impl Writer {
     pub(super) fn open(store: &Store<'_>, tap: Tap) -> Result<Self> {
         let path = |ending: &str| store.folder.join(format!("{}{ending}", tap.name()));
         let arrays = [".npy", ".images.npy"].map(path);
-        let state = State::of(&path(".json"), &arrays, store.of)?;
+        let state = State::of(&path(".json"), &arrays, store)?;
         let [values, images] = arrays.map(Part::open);
         let (values, images) = (values?, images?);
         let mut writer = Writer { tap, folder: store.folder.into(), state, values, images, saved: Instant::now() };
@@ -234,14 +237,24 @@ impl Writer {
     }
 }
 
+/// What the features in a folder are of.
+pub(super) fn kept(folder: &Path) -> Option<Kept> {
+    let taps = [Tap::Embedding, Tap::FirstLayer, Tap::Projection]
+        .into_iter()
+        .map(|tap| folder.join(format!("{}.json", tap.name())));
+    let state = |path: PathBuf| serde_json::from_slice::<State>(&std::fs::read(path).ok()?).ok();
+    let State { of, at, .. } = taps.into_iter().find_map(state)?;
+    Some(Kept { of, at })
+}
+
 /// Bytes of an image's number and class.
 const PAIR: u64 = 8;
 
 impl State {
     /// What an earlier extraction left, or the beginning of a new one, which is written down before there is an array.
-    fn of(path: &Path, arrays: &[PathBuf], of: &str) -> Result<Self> {
+    fn of(path: &Path, arrays: &[PathBuf], store: &Store<'_>) -> Result<Self> {
         match std::fs::read(path) {
-            Ok(bytes) => return Self::read(path, &bytes, of),
+            Ok(bytes) => return Self::read(path, &bytes, store.of),
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(path, error)),
             Err(_) => {}
         }
@@ -249,10 +262,10 @@ impl State {
             let (expected, got) = (format!("{} beside it", path.display()), "none".into());
             return Err(Error::File { part: array.display().to_string(), expected, got });
         }
-        let of = of.into();
+        let (of, at) = (store.of.into(), store.at.into());
         let (digests, digest) = Default::default();
         let fresh =
-            State { format: FORMAT, of, patches: 0, dim: 0, images: 0, next: 0, complete: false, digests, digest };
+            State { format: FORMAT, of, at, patches: 0, dim: 0, images: 0, next: 0, complete: false, digests, digest };
         fresh.write(path)?;
         Ok(fresh)
     }

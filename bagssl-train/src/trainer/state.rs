@@ -11,7 +11,7 @@ use burn::tensor::backend::AutodiffBackend;
 
 use super::telling::Means;
 use super::{RunInfo, Trainer};
-use crate::config::{CheckedConfig, OnNotFinite, TrainConfig};
+use crate::config::{CheckedConfig, OnNotFinite, TrainConfig, flat};
 use crate::error::{Error, Result};
 use crate::loss::Algebra;
 use crate::store::{Position, whole_state};
@@ -28,15 +28,16 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         let checkpoint = whole_state(bytes)?;
         let mut trainer = Trainer::new(config, info, device)?;
         let training = checkpoint.spec().training.clone().expect("a state says where its run stands");
-        let other = |changed| Error::OtherRun { path: Default::default(), changed };
-        if training.config != trainer.settings_hash() {
-            return Err(other(Vec::new()));
+        let other = |is_fixed, changed| Error::OtherRun { path: Default::default(), is_fixed, changed };
+        let fixed = trainer.fixed();
+        if training.config != hash(&fixed) {
+            return Err(other(true, differences(&training.fixed, &fixed, training.step)));
         }
         let changed = trainer.changed(&training);
         let of_config: Vec<Change> =
             changed.iter().filter(|change| !trainer.is_circumstance(&change.setting)).cloned().collect();
         if !trainer.info.may_change && !of_config.is_empty() {
-            return Err(other(of_config));
+            return Err(other(false, of_config));
         }
         trainer.model = Model::load(&checkpoint, &trainer.device)?;
         let names = checkpoint.names().into_iter().filter(|name| name.starts_with(OPTIMISER_PREFIX));
@@ -67,6 +68,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
 
     /// The checkpoint with all that a resumed run needs.
     pub(super) fn state(&self, at: Position) -> Result<Vec<u8>> {
+        let fixed = self.fixed();
         let training = Training {
             epoch: at.epoch,
             batch: at.batch,
@@ -74,7 +76,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             skipped: self.skipped,
             summed: self.means.count(),
             sums: self.means.bits(),
-            config: self.settings_hash(),
+            config: hash(&fixed),
+            fixed,
             settings: self.settings(),
             changes: self.changes.clone(),
         };
@@ -94,17 +97,18 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         })
     }
 
-    /// A hash of all settings that a run keeps to its end.
-    fn settings_hash(&self) -> u64 {
+    /// The settings that a run keeps to its end, and the images that it is trained on.
+    fn fixed(&self) -> Vec<(String, String)> {
         let config = self.config.config();
-        let fixed = TrainConfig {
+        // What may be changed stands still.
+        let config = TrainConfig {
             optimiser: config.optimiser.with_rate(0.0),
             schedule: crate::schedule::Schedule { epochs: 0, ..config.schedule },
             on_not_finite: OnNotFinite::Stop,
             ..config.clone()
         };
-        let fixed = toml::to_string(&fixed).expect("a config is plain data");
-        fnv1a(&[&fixed, &self.info.data, &self.info.settings])
+        let images = [("images".to_string(), self.info.data.clone())];
+        images.into_iter().chain(flat(&config)).chain(self.info.settings.iter().cloned()).collect()
     }
 
     /// The settings that may be changed, by name.
@@ -160,8 +164,24 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
     }
 }
 
-/// A hash of texts that is the same with every compiler (FNV-1a, Fowler, Noll, Vo).
-fn fnv1a(texts: &[&str]) -> u64 {
-    let bytes = texts.iter().flat_map(|text| text.bytes().chain([0xff]));
+/// The settings that are others, or are on one side alone.
+fn differences(before: &[(String, String)], now: &[(String, String)], step: u64) -> Vec<Change> {
+    let value = |settings: &[(String, String)], name: &str| {
+        settings.iter().find(|(other, _)| other == name).map_or("none".into(), |(_, value)| value.clone())
+    };
+    // A state of an earlier version does not say.
+    let of_before = if before.is_empty() { &[] } else { now };
+    let names = before.iter().chain(of_before.iter().filter(|(name, _)| before.iter().all(|(other, _)| name != other)));
+    let change = |(setting, _): &(String, String)| {
+        let [from, to] = [before, now].map(|settings| value(settings, setting));
+        (from != to).then(|| Change { step, setting: setting.clone(), from, to })
+    };
+    names.filter_map(change).collect()
+}
+
+/// A hash of settings that is the same with every compiler (FNV-1a, Fowler, Noll, Vo).
+fn hash(settings: &[(String, String)]) -> u64 {
+    let texts = settings.iter().flat_map(|(name, value)| [name, value]);
+    let bytes = texts.flat_map(|text| text.bytes().chain([0xff]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

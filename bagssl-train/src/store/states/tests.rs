@@ -29,6 +29,7 @@ fn state(step: u64, value: f32) -> Vec<u8> {
         summed: 2,
         sums: vec![0.1_f64.to_bits()],
         config: 7,
+        fixed: vec![("batch.images".into(), "8".into())],
         settings: vec![("epochs".into(), "3".into())],
         changes: vec![],
     };
