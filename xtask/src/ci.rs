@@ -68,7 +68,7 @@ const GATES: [Gate; 19] = [
     full("aarch64", "the tests of the CPU kernels build for NEON", |_| edge::aarch64()),
     full("cortex-m", "the golden bag on a Cortex-M4, emulated", |_| edge::cortex_m()),
     full("kills", "a training that is killed a hundred times ends with the same bits", |_| kills::kills()),
-    full("stub", "every check of the GPU's operations, on a stub of CUDA", |_| stub::check(FEATURES)),
+    full("stub", "the checks of the GPU's operations, on a stub of CUDA", |_| stub::check(FEATURES)),
     full("reproduce", "the main job as a user runs it", |_| reproduce()),
 ];
 

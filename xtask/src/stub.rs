@@ -1,10 +1,16 @@
 //! Every check of the GPU's operations, on the stub of CUDA. The tests of the cli do some of it.
+//!
+//! But one: `ordering` keeps a GPU busy for seconds, which are hours on a CPU, to see what overtakes what. On the stub, the mode
+//! `deferred` shows that, in the cli's tests.
 
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::{metadata, run};
+
+/// The part that takes too long.
+const LEFT_OUT: &str = "ordering";
 
 pub(crate) fn check(features: &str) -> Result<()> {
     let build = ["build", "--workspace", "--features", features, "--locked", "--bin", "bagssl"];
@@ -17,8 +23,15 @@ pub(crate) fn check(features: &str) -> Result<()> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     run::must(Command::new("sh").arg(source.join("build.sh")).arg(&libraries))?;
-    let mut doctor = Command::new(target.join("debug/bagssl"));
-    doctor.args(["doctor", "--check"]).env("LD_LIBRARY_PATH", &libraries).env("CUDA_PATH", &source);
+    let program = target.join("debug/bagssl");
+    let list = run::output(Command::new(&program).args(["doctor", "--check", "--list"]))?;
+    let parts = list.lines().filter_map(|line| line.split_whitespace().next()).filter(|part| *part != LEFT_OUT);
+    let parts: Vec<&str> = parts.collect();
+    let mut doctor = Command::new(&program);
+    doctor
+        .args(["doctor", "--check", "--only", &parts.join(",")])
+        .env("LD_LIBRARY_PATH", &libraries)
+        .env("CUDA_PATH", &source);
     doctor.env("CUDA_STUB_CACHE", &kernels).env("HOME", &home).env("XDG_CACHE_HOME", home.join("cache"));
     run::must(doctor.env("CUBECL_AUTOTUNE_LEVEL", "minimal"))
 }
