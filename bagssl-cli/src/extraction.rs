@@ -13,7 +13,7 @@ use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::Dataset;
 use bagssl_eval::features::{Features, extract};
 use bagssl_eval::protocol::fnv1a;
-use bagssl_eval::store::{self, Store};
+use bagssl_eval::store::{self as cache, Store};
 
 use crate::backend::{CpuArgs, Name};
 use crate::memory::MIB;
@@ -117,7 +117,7 @@ impl Extraction<'_> {
                 let (images, others) = (fingerprint(dataset), self.describe(kept, dataset, bag, colour));
                 let (of, at) = (format!("images {images}; {others}"), dataset.place());
                 let folder = kept.folder.join(fnv1a(of.as_bytes()));
-                if !folder.exists() && store::kept(&kept.folder).iter().any(|kept| is_before(kept, &others, &at)) {
+                if !folder.exists() && cache::kept(&kept.folder).iter().any(|kept| is_before(kept, &others, &at)) {
                     let at = one_line(&at);
                     note_once(&format!("{at}: other images than before: their features are extracted anew"));
                 }
@@ -175,7 +175,7 @@ impl Extraction<'_> {
 }
 
 /// Whether what is kept is of the same place and all the same, but of the images that were there then.
-fn is_before(kept: &store::Kept, others: &str, at: &str) -> bool {
+fn is_before(kept: &cache::Kept, others: &str, at: &str) -> bool {
     kept.at == at && kept.of.split_once("; ").is_some_and(|(_, before)| before == others)
 }
 
