@@ -12,6 +12,7 @@ use bagssl_data::dataset::Dataset;
 use bagssl_eval::classifier::{By, Classifier};
 use bagssl_eval::knn::Knn;
 use bagssl_eval::probe::Linear;
+use bagssl_eval::protocol::fnv1a;
 use bagssl_eval::samples::Samples;
 use clap::ValueEnum;
 use serde::Serialize;
@@ -178,8 +179,7 @@ fn network_of(checkpoint: &Checkpoint<'_>) -> Result<String> {
     for parameter in spec.model.parameters().iter().filter(|parameter| parameter.shape.len() == 1) {
         described.extend(checkpoint.values(&parameter.name)?.into_iter().flat_map(f32::to_le_bytes));
     }
-    let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    Ok(format!("{:016x}", described.into_iter().fold(0xcbf2_9ce4_8422_2325, add)))
+    Ok(fnv1a(&described))
 }
 
 pub(crate) fn classify(args: &Args) -> Result<ExitCode> {

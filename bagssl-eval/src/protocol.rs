@@ -1,5 +1,8 @@
 //! Protocols: all that an accuracy depends on besides the features, under a name and a hash.
 
+use std::hash::Hasher as _;
+
+use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 
 use bagssl_core::embed::Tap;
@@ -114,8 +117,9 @@ impl Protocol {
 
 /// FNV-1a of some bytes, 64 bits, as 16 hexadecimal digits: tells files and settings apart, and is no signature.
 pub fn fnv1a(bytes: &[u8]) -> String {
-    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    format!("{:016x}", bytes.iter().fold(0xcbf2_9ce4_8422_2325, step))
+    let mut hash = FnvHasher::default();
+    hash.write(bytes);
+    format!("{:016x}", hash.finish())
 }
 
 /// What a number depends on.

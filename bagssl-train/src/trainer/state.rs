@@ -1,6 +1,7 @@
 //! What a run leaves: states to resume from, and the checkpoint for use.
 
 use std::collections::BTreeMap;
+use std::hash::Hasher as _;
 
 use bagssl_core::checkpoint::{
     Change, FORMAT_VERSION, NamedTensor, OPTIMISER_PREFIX, Provenance, Spec, Training, check_values, to_bytes,
@@ -8,6 +9,7 @@ use bagssl_core::checkpoint::{
 use bagssl_core::model::{Kernels, Model};
 use bagssl_core::plan::Role;
 use burn::tensor::backend::AutodiffBackend;
+use fnv::FnvHasher;
 
 use super::telling::Means;
 use super::{RunInfo, Trainer};
@@ -181,7 +183,10 @@ fn differences(before: &[(String, String)], now: &[(String, String)], step: u64)
 
 /// A hash of settings that is the same with every compiler (FNV-1a, Fowler, Noll, Vo).
 fn hash(settings: &[(String, String)]) -> u64 {
-    let texts = settings.iter().flat_map(|(name, value)| [name, value]);
-    let bytes = texts.flat_map(|text| text.bytes().chain([0xff]));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    let mut hash = FnvHasher::default();
+    settings.iter().flat_map(|(name, value)| [name, value]).for_each(|text| {
+        hash.write(text.as_bytes());
+        hash.write(&[0xff]);
+    });
+    hash.finish()
 }
