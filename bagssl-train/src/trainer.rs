@@ -274,11 +274,11 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
                 before.map_or(Ok(Verdict::Continue), |before| self.heard(epoch, before))?
             } else {
                 let figures = pass.readout.begin();
-                let step = figures.step();
+                let (step, names) = (figures.step(), figures.names());
                 match figures.read(&epoch.parameters) {
                     Err(Error::NotFinite { what, images, .. }) if skips => {
                         (self.step, self.skipped) = (self.step + 1, self.skipped + 1);
-                        let told = epoch.telling.skipped(step, &what, &images)?;
+                        let told = epoch.telling.skipped(step, (&what, &images), names, &mut self.means)?;
                         self.for_all(told)
                     }
                     read => {

@@ -378,10 +378,13 @@ fn a_split_batch_has_the_gradient_of_the_whole_one() {
     assert_eq!(error, "batch.micro: expected a divisor of the 3 patches, got 2");
 }
 
-/// Noise, but for one value of one image in the second batch, which is not a number.
-struct OneBroken;
+/// Noise, but for one value of one image in some batches of the first epoch, which is not a number.
+struct BrokenBatches(&'static [usize]);
 
-impl PatchSource for OneBroken {
+/// The second batch alone.
+const ONE_BROKEN: BrokenBatches = BrokenBatches(&[1]);
+
+impl PatchSource for BrokenBatches {
     fn shape(&self) -> BatchShape {
         source().shape
     }
@@ -394,7 +397,7 @@ impl PatchSource for OneBroken {
             let batch = batch?;
             let (shape, images, labels) = (batch.shape(), batch.images().to_vec(), batch.labels().to_vec());
             let mut data = batch.into_data();
-            if epoch == 0 && first + number == 1 {
+            if epoch == 0 && self.0.contains(&(first + number)) {
                 // In the last patch of image 4.
                 data[(4 * 3 + 2) * shape.patch_len() + 7] = f32::NAN;
             }
@@ -424,7 +427,7 @@ fn what_is_not_finite_is_named_and_stops_or_skips() {
         config.batch.micro = micro;
         let mut run: Run = Trainer::new(config.check().unwrap(), info(), Default::default()).unwrap();
         let mut skips = Skips::default();
-        let ended = run.run(&OneBroken, &mut skips, &mut Nowhere);
+        let ended = run.run(&ONE_BROKEN, &mut skips, &mut Nowhere);
         (ended, skips.0, run)
     };
     // A batch norm spreads what is broken over all images that it sees.
@@ -472,13 +475,13 @@ fn steps_that_were_skipped_are_counted_and_some_are_not_enough() {
     let config = skipping.check().unwrap();
     let new = || -> Run { Trainer::new(config.clone(), info(), Default::default()).unwrap() };
     let mut whole = new();
-    whole.run(&OneBroken, &mut Watch::default(), &mut Nowhere).unwrap();
+    whole.run(&ONE_BROKEN, &mut Watch::default(), &mut Nowhere).unwrap();
     assert_eq!((whole.step(), whole.skipped()), (12, 1));
     let (mut store, mut watch) = (Memory::default(), Watch { stop_after: Some(3), ..Watch::default() });
-    new().run(&OneBroken, &mut watch, &mut store).unwrap();
+    new().run(&ONE_BROKEN, &mut watch, &mut store).unwrap();
     let mut resumed: Run = Trainer::resume(config.clone(), info(), Default::default(), &store.0).unwrap();
     assert_eq!((resumed.step(), resumed.skipped()), (3, 1));
-    resumed.run(&OneBroken, &mut Watch::default(), &mut Nowhere).unwrap();
+    resumed.run(&ONE_BROKEN, &mut Watch::default(), &mut Nowhere).unwrap();
     assert_eq!(whole.checkpoint().unwrap(), resumed.checkpoint().unwrap());
 
     let (mut run, mut store) = (new(), Memory::default());
@@ -487,6 +490,39 @@ fn steps_that_were_skipped_are_counted_and_some_are_not_enough() {
     // Again: no more than before.
     let mut resumed: Run = Trainer::resume(config, info(), Default::default(), &store.0).unwrap();
     assert!(resumed.run(&AllBroken, &mut Watch::default(), &mut Nowhere).is_err());
+}
+
+/// Keeps the figures of each epoch, and says stop after some step.
+#[derive(Default)]
+struct Epochs(Vec<Vec<(&'static str, f64)>>, Option<u64>);
+
+impl Observer for Epochs {
+    fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
+        match event {
+            Event::Epoch { figures, .. } => self.0.push(figures.to_vec()),
+            Event::Step { step, .. } if self.1 == Some(*step) => return Ok(Verdict::Stop),
+            _ => {}
+        }
+        Ok(Verdict::Continue)
+    }
+}
+
+/// The means of an epoch whose last two steps are skipped are those of the steps before, also if it was resumed in between.
+#[test]
+fn an_epoch_that_is_resumed_and_skips_the_rest_has_means() {
+    let mut config = config("bagssl").config().clone();
+    config.on_not_finite = OnNotFinite::Skip;
+    let (config, source) = (config.check().unwrap(), BrokenBatches(&[2, 3]));
+    let new = || -> Run { Trainer::new(config.clone(), info(), Default::default()).unwrap() };
+    let mut whole = Epochs::default();
+    new().run(&source, &mut whole, &mut Nowhere).unwrap();
+    assert!(whole.0[0].iter().any(|(name, mean)| *name == "loss" && mean.is_finite()), "{:?}", whole.0[0]);
+    let (mut store, mut epochs) = (Memory::default(), Epochs(Vec::new(), Some(2)));
+    new().run(&source, &mut epochs, &mut store).unwrap();
+    let mut resumed: Run = Trainer::resume(config.clone(), info(), Default::default(), &store.0).unwrap();
+    epochs.1 = None;
+    resumed.run(&source, &mut epochs, &mut Nowhere).unwrap();
+    assert_eq!(epochs.0, whole.0);
 }
 
 /// Burn's operations, as if they were queued.
@@ -559,11 +595,11 @@ fn figures_that_are_read_late_are_the_same() {
     assert_eq!((stopped.step(), watch.losses.len(), watch.saved), (6, 6, vec![5, 6]));
 
     // A step that is no number is named, not the one after it; to skip it, it has to be read first.
-    let error = late(config("bagssl")).run(&OneBroken, &mut Watch::default(), &mut Nowhere).unwrap_err();
+    let error = late(config("bagssl")).run(&ONE_BROKEN, &mut Watch::default(), &mut Nowhere).unwrap_err();
     assert!(matches!(&error, Error::NotFinite { step: Some(2), images, .. } if images.contains(&4)), "{error}");
     let mut skipping = config("bagssl").config().clone();
     skipping.on_not_finite = OnNotFinite::Skip;
     let (mut run, mut skips) = (late(skipping.check().unwrap()), Skips::default());
-    assert_eq!(run.run(&OneBroken, &mut skips, &mut Nowhere).unwrap(), Ended::Finished);
+    assert_eq!(run.run(&ONE_BROKEN, &mut skips, &mut Nowhere).unwrap(), Ended::Finished);
     assert_eq!((skips.0.len(), skips.0[0].0), (1, 2));
 }
