@@ -156,7 +156,9 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
     /// its step if the loss or a gradient is no number (unless the config says to skip such steps); [`Error::Unusable`] if
     /// that is so of what would be saved; [`Error::NothingTrained`] if an epoch has ended and all steps were skipped;
     /// [`Error::Batch`] or [`Error::Batches`] if a batch is not of the promised shape, or there are not as many of them;
-    /// [`Error::Setting`] if more epochs are done than the config has.
+    /// [`Error::Setting`] if more epochs are done than the config has, its schedule does not fit into these steps, or a batch has fewer
+    /// than two images or two patches; [`Error::Workers`] if another worker has ended or fails; [`Error::Core`] if a state cannot
+    /// be written.
     pub fn run(
         &mut self,
         source: &dyn PatchSource,
