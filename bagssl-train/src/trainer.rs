@@ -54,6 +54,8 @@ pub struct Trainer<B: AutodiffBackend, K> {
     skipped: u64,
     /// Of the steps of the epoch that is not over.
     means: Means,
+    /// Steps of the epochs whose end the observer has heard of since this trainer began.
+    ended: u64,
     /// The step of the last state that was saved or resumed from.
     saved: Option<u64>,
     /// What was changed when the run was resumed, all of it and what nobody has heard of.
@@ -93,6 +95,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             step: 0,
             skipped: 0,
             means: Means::default(),
+            ended: 0,
             saved: None,
             changes: Vec::new(),
             untold: Vec::new(),
@@ -245,7 +248,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             None => Verdict::Continue,
         };
         let told = telling.epoch(self.step, &self.means)?;
-        self.means = Means::default();
+        (self.means, self.ended) = (Means::default(), self.step);
         self.check_trained()?;
         Ok(either(verdict, either(seen, told)))
     }

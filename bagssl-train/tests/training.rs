@@ -525,6 +525,52 @@ fn an_epoch_that_is_resumed_and_skips_the_rest_has_means() {
     assert_eq!(epochs.0, whole.0);
 }
 
+/// Cannot write down the end of the second epoch.
+struct Full;
+
+impl Observer for Full {
+    fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
+        match event {
+            Event::Epoch { epoch: 1, .. } => Err("the disk is full".into()),
+            _ => Ok(Verdict::Continue),
+        }
+    }
+}
+
+/// The second epoch of the run, of which all steps are skipped.
+struct SecondBroken;
+
+impl PatchSource for SecondBroken {
+    fn shape(&self) -> BatchShape {
+        source().shape
+    }
+    fn batches_per_epoch(&self) -> usize {
+        2
+    }
+    fn epoch(&self, epoch: u32, first: usize) -> Batches<'_> {
+        if epoch == 1 {
+            AllBroken.epoch(epoch, first)
+        } else {
+            Box::new(Vec::from_iter(source().epoch(epoch, first).take(2 - first)).into_iter())
+        }
+    }
+}
+
+/// An epoch whose end could not be written down is done again: a state after it would go on with the next one, and the line would be missing.
+#[test]
+fn an_epoch_whose_end_nobody_has_heard_of_is_not_saved() {
+    let mut config = config("bagssl").config().clone();
+    config.on_not_finite = OnNotFinite::Skip;
+    let config = config.check().unwrap();
+    for source in [&source() as &dyn PatchSource, &SecondBroken] {
+        let mut run: Run = Trainer::new(config.clone(), info(), Default::default()).unwrap();
+        let mut store = Memory::default();
+        let error = run.run(source, &mut Full, &mut store).unwrap_err().to_string();
+        assert_eq!((error.as_str(), run.step()), ("the disk is full", 2 * source.batches_per_epoch() as u64));
+        assert!(store.0.is_empty());
+    }
+}
+
 /// Burn's operations, as if they were queued.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Queued;
