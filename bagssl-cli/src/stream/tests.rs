@@ -1,4 +1,6 @@
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+//! The pipeline with networks of its own.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_data::dataset::Split;
@@ -11,17 +13,20 @@ const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/checkpoint.safetenso
 struct Slow<F> {
     first: F,
     has_begun: AtomicBool,
+    /// Patches of its first batch.
+    patches: AtomicUsize,
 }
 
 impl<F: Fn()> Slow<F> {
     fn new(first: F) -> Self {
-        Slow { first, has_begun: AtomicBool::new(false) }
+        Slow { first, has_begun: AtomicBool::new(false), patches: AtomicUsize::new(0) }
     }
 }
 
 impl<F: Fn()> Embed for Slow<F> {
     fn embed(&self, batch: &PatchBatch, _: &[Tap]) -> std::result::Result<Vec<Rows>, SourceError> {
         if !self.has_begun.swap(true, Relaxed) {
+            self.patches.store(batch.shape().rows(), Relaxed);
             (self.first)();
         }
         let (rows, dim) = (batch.shape().rows(), spec().model.dim(Tap::Embedding));
@@ -62,4 +67,20 @@ fn an_images_clock_runs_while_it_waits_for_the_network() {
     let streamed = with(&stop, None, |stream| stream.run(&network)).unwrap();
     let ends: Vec<_> = streamed.images.iter().take(8).map(|image| (image.used, image.reason)).collect();
     assert_eq!(ends, [(16, Reason::Deadline); 8]);
+}
+
+/// A network that takes 256 MiB while it looks at patches, and gives them back.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_the_network_takes_is_left_to_it() {
+    const TAKES: u64 = 256 << 20;
+    let limit = 8 * TAKES;
+    let network = Slow::new(|| {
+        let taken = vec![1_u8; TAKES as usize];
+        assert_eq!(taken.iter().map(|&byte| u64::from(byte)).max(), Some(1));
+    });
+    let flow = with(&StopArgs::default(), Some(limit), |stream| stream.flow(&network)).unwrap();
+    assert_eq!(network.patches.load(Relaxed), 127, "63 are not enough, and the next cut brings 64");
+    let room = |bytes| flow.budget.try_take(bytes, "an image").is_ok();
+    assert!(room(limit / 4) && !room(limit - TAKES));
 }
