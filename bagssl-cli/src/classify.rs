@@ -21,7 +21,7 @@ use crate::bag::BagArgs;
 use crate::files::{self, Output};
 use crate::memory::MemoryArgs;
 use crate::output::{field, say, shown};
-use crate::source::{self, BadImageArgs, DataArgs};
+use crate::source::{self, BadImageArgs, ColumnArgs, DataArgs};
 use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
 
 /// Fit a classifier to labelled images, to be kept in a file
@@ -196,7 +196,7 @@ pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
     if classifier.dim() != dim {
         bail!("{}: expected features of length {dim}, got {}", named(), classifier.dim());
     }
-    let dataset = source::images(&args.images)?;
+    let dataset = source::images(&args.images, None, &ColumnArgs::default(), args.memory.budget())?;
     let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &[spec.tap])?;
     let classify = Classify { args, checkpoint: &checkpoint, classifier: &classifier, dataset };
     if args.curve {

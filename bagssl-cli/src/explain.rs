@@ -22,7 +22,7 @@ use crate::bag::BagArgs;
 use crate::files::{self, Output};
 use crate::output::{say, shown};
 use crate::picture::{beside, png};
-use crate::source::{self, DataArgs};
+use crate::source::{self, ColumnArgs, DataArgs};
 use crate::stream::{Embedded, StopArgs, Stream};
 
 /// Show which patches of an image speak for a class, or make it like another image
@@ -108,7 +108,7 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
         anyhow::Ok(stream.run(&*network)?.images)
     };
     let see = |path: &Path| -> Result<Seen> {
-        let dataset = source::images(&[path.into()])?;
+        let dataset = source::images(&[path.into()], None, &ColumnArgs::default(), args.data.memory.budget())?;
         if dataset.len() != 1 {
             bail!("{}: expected one image, got {}", path.display(), dataset.len());
         }

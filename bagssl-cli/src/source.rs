@@ -10,6 +10,7 @@ use bagssl_data::bad::{OnBadImage, Skipped};
 use bagssl_data::classes::Classes;
 use bagssl_data::dataset::{Columns, Dataset, PassedOver, Split};
 use bagssl_data::image::{Decode, MOST_BYTES};
+use bagssl_data::memory::Budget;
 
 use crate::files;
 use crate::halves::check_labels;
@@ -194,13 +195,14 @@ impl DataArgs {
     }
 }
 
-/// The images that are named: files, folders, one data set's validation half (or all of it, if it has no halves), or `-` for an image on standard input.
-pub(crate) fn images(paths: &[PathBuf]) -> Result<Arc<Dataset>> {
-    images_of(paths, None, &ColumnArgs::default())
-}
-
-/// The same with a choice of the half and of columns, which only a data set has.
-pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>, columns: &ColumnArgs) -> Result<Arc<Dataset>> {
+/// The images that are named: files, folders, one data set's validation half (or all of it, if it has no halves), or `-` for an image on
+/// standard input. Only a data set has halves. Decoding takes its memory from `budget`.
+pub(crate) fn images(
+    paths: &[PathBuf],
+    half: Option<Split>,
+    columns: &ColumnArgs,
+    budget: Arc<Budget>,
+) -> Result<Arc<Dataset>> {
     let columns = columns.columns();
     // An archive, a table or a pattern of them; what else is a file is an image.
     let is_tar = |path: &PathBuf| {
@@ -233,7 +235,7 @@ pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>, columns: &Column
         note_once(&format!("data: {}: {}", one_line(&paths[0].to_string_lossy()), one_line(&dataset.describe())));
     }
     tell_passed_over(&dataset.passed_over());
-    Ok(Arc::new(dataset))
+    Ok(Arc::new(dataset.with_budget(budget)))
 }
 
 /// The image that standard input gives.
