@@ -104,6 +104,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     cpu: CpuArgs,
     #[command(flatten)]
+    columns: ColumnArgs,
+    #[command(flatten)]
     bad: BadImageArgs,
     /// Threads that decode and cut images [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
@@ -196,7 +198,8 @@ pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
     if classifier.dim() != dim {
         bail!("{}: expected features of length {dim}, got {}", named(), classifier.dim());
     }
-    let dataset = source::images(&args.images, None, &ColumnArgs::default(), args.memory.budget())?;
+    args.columns.check(&[&args.images])?;
+    let dataset = source::images(&args.images, None, &args.columns, args.memory.budget())?;
     let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &[spec.tap])?;
     let classify = Classify { args, checkpoint: &checkpoint, classifier: &classifier, dataset };
     if args.curve {

@@ -130,6 +130,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let bytes =
         if args.dense { files::read_checkpoint(&args.checkpoint)? } else { args.memory.read(&args.checkpoint)? };
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
+    args.columns.check(&[&args.images])?;
     let dataset = source::images(&args.images, args.split.map(Split::from), &args.columns, args.memory.budget())?;
     let spec = checkpoint.spec();
     let tap = args.tap.map_or(spec.tap, Tap::from);
