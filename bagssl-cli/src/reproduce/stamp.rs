@@ -28,7 +28,7 @@ pub(super) struct TrainingStamp {
     pub(super) seconds: f64,
 }
 
-const STAMP: &str = "stage.json";
+pub(super) const STAMP: &str = "stage.json";
 
 impl Stamp {
     /// The stamp in a folder, if one is there.
