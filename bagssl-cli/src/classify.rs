@@ -22,7 +22,7 @@ use crate::bag::BagArgs;
 use crate::files::{self, Output};
 use crate::memory::MemoryArgs;
 use crate::output::{field, say, shown};
-use crate::source::{self, BadImageArgs, DataArgs};
+use crate::source::{self, BadImageArgs, ColumnArgs, DataArgs};
 use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
 
 /// Fit a classifier to labelled images, to be kept in a file
@@ -104,6 +104,8 @@ pub(crate) struct Args {
     stop: StopArgs,
     #[command(flatten)]
     cpu: CpuArgs,
+    #[command(flatten)]
+    columns: ColumnArgs,
     #[command(flatten)]
     bad: BadImageArgs,
     /// Threads that decode and cut images [default: as many as cores]
@@ -196,7 +198,8 @@ pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
     if classifier.dim() != dim {
         bail!("{}: expected features of length {dim}, got {}", named(), classifier.dim());
     }
-    let dataset = source::images(&args.images)?;
+    args.columns.check(&[&args.images])?;
+    let dataset = source::images(&args.images, None, &args.columns, args.memory.budget())?;
     let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &[spec.tap])?;
     let classify = Classify { args, checkpoint: &checkpoint, classifier: &classifier, dataset };
     if args.curve {

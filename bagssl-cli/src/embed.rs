@@ -66,8 +66,8 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["random", "stride", "tolerance", "max_patches", "deadline_ms"])]
     whole: bool,
     /// Embed all patches of an image in one pass, as far apart as the encoder's stride (encoders without padding, such as
-    /// bagnet33, whose patches are not resampled)
-    #[arg(long, conflicts_with_all = ["random", "stride", "whole", "tolerance", "max_patches", "deadline_ms", "tap", "memory_limit"])]
+    /// bagnet33, whose patches are not resampled); --memory-limit is then that of images alone, 512 by default
+    #[arg(long, conflicts_with_all = ["random", "stride", "whole", "tolerance", "max_patches", "deadline_ms", "tap"])]
     dense: bool,
     /// Write the embedding of every patch, image by image, instead of their mean
     #[arg(long)]
@@ -127,9 +127,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     inputs.push(&args.checkpoint);
     let output = Output::new(&args.output, args.force, &inputs)?;
     let names_output = Output::new(&names_file, args.force, &inputs)?;
-    let bytes = args.memory.read(&args.checkpoint)?;
+    let bytes =
+        if args.dense { files::read_checkpoint(&args.checkpoint)? } else { args.memory.read(&args.checkpoint)? };
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
-    let dataset = source::images_of(&args.images, args.split.map(Split::from), &args.columns)?;
+    args.columns.check(&[&args.images])?;
+    let dataset = source::images(&args.images, args.split.map(Split::from), &args.columns, args.memory.budget())?;
     let spec = checkpoint.spec();
     let tap = args.tap.map_or(spec.tap, Tap::from);
     let stream = Stream {

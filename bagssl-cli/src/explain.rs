@@ -73,6 +73,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.like.is_some() && (args.data.data.is_some() || args.data.exif) {
         bail!("--data, --exif: expected --class with them, got --like");
     }
+    if let Some(like) = &args.like {
+        args.data.columns.check(&[std::slice::from_ref(&args.image), std::slice::from_ref(like)])?;
+    }
     let inputs = [Some(&args.image), args.like.as_ref(), Some(&args.checkpoint)];
     let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
     let output = Output::new(&args.output, args.force, &inputs)?;
@@ -108,7 +111,7 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
         anyhow::Ok(stream.run(&*network)?.images)
     };
     let see = |path: &Path| -> Result<Seen> {
-        let dataset = source::images(&[path.into()])?;
+        let dataset = source::images(&[path.into()], None, &args.data.columns, args.data.memory.budget())?;
         if dataset.len() != 1 {
             bail!("{}: expected one image, got {}", path.display(), dataset.len());
         }

@@ -46,6 +46,11 @@ impl MemoryArgs {
         self.memory_limit.map(|limit| limit.saturating_mul(MIB))
     }
 
+    /// What the data sets of the command take their memory from while nobody shares the limit out.
+    pub(crate) fn budget(self) -> Arc<Budget> {
+        ImageMemoryArgs { memory_limit: self.memory_limit }.budget()
+    }
+
     /// All bytes of a checkpoint, if the limit has room for them.
     pub(crate) fn read(self, path: &Path) -> Result<Vec<u8>> {
         if let (Some(limit), Ok(meta)) = (self.bytes(), path.metadata())

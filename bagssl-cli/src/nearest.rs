@@ -16,7 +16,7 @@ use crate::bag::BagArgs;
 use crate::embed::Feature;
 use crate::memory::MemoryArgs;
 use crate::output::{field, say};
-use crate::source::{self, BadImageArgs};
+use crate::source::{self, BadImageArgs, ColumnArgs};
 use crate::stream::{Embedded, StopArgs, Stream, Streamed};
 
 /// Find the images, or patches, that are most like a given one
@@ -47,6 +47,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     cpu: CpuArgs,
     #[command(flatten)]
+    columns: ColumnArgs,
+    #[command(flatten)]
     bad: BadImageArgs,
     /// Threads that decode and cut images [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
@@ -76,11 +78,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let bytes = args.memory.read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
-    let query = source::images(std::slice::from_ref(&args.query))?;
+    args.columns.check(&[std::slice::from_ref(&args.query), &args.images])?;
+    let query = source::images(std::slice::from_ref(&args.query), None, &args.columns, args.memory.budget())?;
     if query.len() != 1 {
         bail!("{}: expected one image, got {}", args.query.display(), query.len());
     }
-    let others = source::images(&args.images)?;
+    let others = source::images(&args.images, None, &args.columns, args.memory.budget())?;
     let found = search(args, &checkpoint, &query, &others)?;
     if args.json {
         say!("{}", serde_json::to_string_pretty(&found)?);

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use bagssl_core::batch::SourceError;
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_core::profile::{Lane, Recorder, record};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::files::Output;
@@ -60,6 +61,27 @@ struct Sum {
     device: u64,
 }
 
+/// What a step takes, on average: the table and the JSON say the same of it.
+#[derive(Debug)]
+struct OfAStep {
+    /// Those that it is the average of.
+    steps: usize,
+    ms: f64,
+    has_device: bool,
+    /// What takes longest first.
+    operations: Vec<(&'static str, Operation)>,
+    counts: Vec<(&'static str, f64)>,
+    notes: Vec<String>,
+}
+
+/// An operation's part of a step.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Operation {
+    calls: f64,
+    host_ms: f64,
+    device_ms: f64,
+}
+
 impl Profile {
     /// Makes ready to record what will be written to a file. Nothing is recorded yet.
     pub(crate) fn prepare(path: &Path) -> Result<&'static Self> {
@@ -102,8 +124,8 @@ impl Profile {
             return Ok(None);
         }
         self.write()?;
-        let kept = self.kept();
-        Ok(Some((kept.table(), kept.json())))
+        let step = self.kept().of_a_step();
+        Ok(Some((step.table(), step.json())))
     }
 
     fn write(&self) -> Result<()> {
@@ -234,57 +256,21 @@ impl Kept {
         self.window[1].saturating_sub(self.window[0])
     }
 
-    fn table(&self) -> String {
-        let per_step = |nanoseconds: u64| nanoseconds as f64 / 1e6 / self.steps.max(1) as f64;
-        let whole = per_step(self.length());
-        let mut text = format!("profile of {} steps: {whole:.2} ms each\n", self.steps);
-        let head = ["operation", "calls", "host ms", "device ms", "share"];
-        let _ = writeln!(text, "{:<40} {:>7} {:>9} {:>10} {:>7}", head[0], head[1], head[2], head[3], head[4]);
-        let has_device = self.has_device();
-        let mut known = 0.0;
-        for (name, sum) in self.sums() {
-            let (host, device) = (per_step(sum.host), per_step(sum.device));
-            let counted = if has_device { device } else { host };
-            known += counted;
-            let on_device = if sum.device > 0 { format!("{device:.3}") } else { "-".into() };
-            let share = 100.0 * counted / whole.max(f64::MIN_POSITIVE);
-            let calls = sum.calls as f64 / self.steps.max(1) as f64;
-            let _ = writeln!(text, "{name:<40} {calls:>7.1} {host:>9.3} {on_device:>10} {share:>6.1}%");
+    /// What a step takes.
+    fn of_a_step(&self) -> OfAStep {
+        let steps = self.steps.max(1) as f64;
+        let ms = |nanoseconds: u64| nanoseconds as f64 / 1e6 / steps;
+        let operation = |(name, sum): (&'static str, Sum)| {
+            (name, Operation { calls: sum.calls as f64 / steps, host_ms: ms(sum.host), device_ms: ms(sum.device) })
+        };
+        OfAStep {
+            steps: self.steps,
+            ms: ms(self.length()),
+            has_device: self.has_device(),
+            operations: self.sums().into_iter().map(operation).collect(),
+            counts: self.counts.iter().map(|(&name, &count)| (name, count as f64 / steps)).collect(),
+            notes: self.notes.iter().map(|(name, note)| format!("{name}: {note}")).collect(),
         }
-        let rest = if has_device { "device: other work, and idle" } else { "all else" };
-        let left = whole - known;
-        let [host, device] =
-            if has_device { ["-".into(), format!("{left:.3}")] } else { [format!("{left:.3}"), "-".into()] };
-        let share = 100.0 * left / whole.max(f64::MIN_POSITIVE);
-        let _ = writeln!(text, "{rest:<40} {:>7} {host:>9} {device:>10} {share:>6.1}%", "-");
-        for (name, count) in &self.counts {
-            let _ = writeln!(text, "{name}: {:.1} a step", *count as f64 / self.steps.max(1) as f64);
-        }
-        for (name, note) in &self.notes {
-            let _ = writeln!(text, "{name}: {note}");
-        }
-        text
-    }
-
-    fn json(&self) -> Value {
-        let per_step = |nanoseconds: u64| nanoseconds as f64 / 1e6 / self.steps.max(1) as f64;
-        let operations: serde_json::Map<_, _> = self
-            .sums()
-            .into_iter()
-            .map(|(name, sum)| {
-                let calls = sum.calls as f64 / self.steps.max(1) as f64;
-                let (host, device) = (per_step(sum.host), per_step(sum.device));
-                (name.into(), json!({"calls": calls, "host_ms": host, "device_ms": device}))
-            })
-            .collect();
-        let counts: serde_json::Map<_, _> = self
-            .counts
-            .iter()
-            .map(|(name, count)| ((*name).into(), (*count as f64 / self.steps.max(1) as f64).into()))
-            .collect();
-        let notes: Vec<_> = self.notes.iter().map(|(name, text)| format!("{name}: {text}")).collect();
-        let whole = per_step(self.length());
-        json!({"steps": self.steps, "step_ms": whole, "operations": operations, "counts": counts, "notes": notes})
     }
 
     /// In Chrome's format: <https://ui.perfetto.dev> and chrome://tracing show it.
@@ -308,6 +294,38 @@ impl Kept {
             })
         }));
         json!({"traceEvents": events, "displayTimeUnit": "ms"})
+    }
+}
+
+impl OfAStep {
+    fn table(&self) -> String {
+        let mut text = format!("profile of {} steps: {:.2} ms each\n", self.steps, self.ms);
+        let head = ["operation", "calls", "host ms", "device ms", "share"];
+        let _ = writeln!(text, "{:<40} {:>7} {:>9} {:>10} {:>7}", head[0], head[1], head[2], head[3], head[4]);
+        let share = |ms: f64| 100.0 * ms / self.ms.max(f64::MIN_POSITIVE);
+        let mut left = self.ms;
+        for (name, Operation { calls, host_ms, device_ms }) in &self.operations {
+            let counted = if self.has_device { *device_ms } else { *host_ms };
+            left -= counted;
+            let on_device = if *device_ms > 0.0 { format!("{device_ms:.3}") } else { "-".into() };
+            let share = share(counted);
+            let _ = writeln!(text, "{name:<40} {calls:>7.1} {host_ms:>9.3} {on_device:>10} {share:>6.1}%");
+        }
+        let rest = if self.has_device { "device: other work, and idle" } else { "all else" };
+        let [host, device] =
+            if self.has_device { ["-".into(), format!("{left:.3}")] } else { [format!("{left:.3}"), "-".into()] };
+        let _ = writeln!(text, "{rest:<40} {:>7} {host:>9} {device:>10} {:>6.1}%", "-", share(left));
+        for (name, count) in &self.counts {
+            let _ = writeln!(text, "{name}: {count:.1} a step");
+        }
+        self.notes.iter().for_each(|note| _ = writeln!(text, "{note}"));
+        text
+    }
+
+    fn json(&self) -> Value {
+        let operations: BTreeMap<_, _> = self.operations.iter().copied().collect();
+        let counts: BTreeMap<_, _> = self.counts.iter().copied().collect();
+        json!({"steps": self.steps, "step_ms": self.ms, "operations": operations, "counts": counts, "notes": self.notes})
     }
 }
 
@@ -337,12 +355,17 @@ mod tests {
 
     #[test]
     fn the_table_is_of_a_step() {
-        let table = kept().table();
+        let step = kept().of_a_step();
+        let table = step.table();
         let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[0], ["profile", "of", "2", "steps:", "20.00", "ms", "each"]);
         assert_eq!(lines[2], ["backward", "0.5", "2.500", "-", "12.5%"]);
         assert_eq!(lines[6], ["all", "else", "-", "13.500", "-", "67.5%"]);
         assert_eq!(lines[7].join(" "), "launches: 3.0 a step");
+        let json = step.json();
+        let backward = json!({"calls": 0.5, "host_ms": 2.5, "device_ms": 0.0});
+        assert_eq!((&json["operations"]["backward"], &json["counts"]["launches"]), (&backward, &json!(3.0)));
+        assert_eq!((&json["steps"], &json["step_ms"]), (&json!(2), &json!(20.0)));
     }
 
     #[test]
@@ -350,7 +373,7 @@ mod tests {
         let mut kept = Kept { steps: 1, ..kept() };
         let of = |name, begin, end| Span { lane: Lane::Device, thread: 1, name, begin, end };
         kept.spans.push(of("norm", 30_000_000, 36_000_000));
-        let table = kept.table();
+        let table = kept.of_a_step().table();
         let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[2], ["norm", "2.0", "2.000", "6.000", "15.0%"]);
         assert_eq!(lines[6], ["device:", "other", "work,", "and", "idle", "-", "-", "34.000", "85.0%"]);

@@ -1,7 +1,7 @@
 //! The images that a command works on.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
@@ -10,6 +10,7 @@ use bagssl_data::bad::{OnBadImage, Skipped};
 use bagssl_data::classes::Classes;
 use bagssl_data::dataset::{Columns, Dataset, PassedOver, Split};
 use bagssl_data::image::{Decode, MOST_BYTES};
+use bagssl_data::memory::Budget;
 
 use crate::files;
 use crate::halves::check_labels;
@@ -54,6 +55,14 @@ pub(crate) struct ColumnArgs {
 impl ColumnArgs {
     fn columns(&self) -> Columns {
         Columns { image: self.image_column.clone(), label: self.label_column.clone() }
+    }
+
+    /// Refuses columns where none of the images that a command is given are a data set.
+    pub(crate) fn check(&self, images: &[&[PathBuf]]) -> Result<()> {
+        if self.columns() != Columns::default() && !images.iter().any(|paths| is_set(paths)) {
+            bail!("--image-column, --label-column: expected parquet files with them, got image files");
+        }
+        Ok(())
     }
 }
 
@@ -206,26 +215,29 @@ impl DataArgs {
     }
 }
 
-/// The images that are named: files, folders, one data set's validation half (or all of it, if it has no halves), or `-` for an image on standard input.
-pub(crate) fn images(paths: &[PathBuf]) -> Result<Arc<Dataset>> {
-    images_of(paths, None, &ColumnArgs::default())
+/// Whether it is an archive, a table or a pattern of them; what else is a file is an image.
+fn is_archive(path: &Path) -> bool {
+    let name = path.to_string_lossy();
+    let ends = [".tar", ".tar.gz", ".tgz", ".parquet"].iter().any(|ending| name.ends_with(ending));
+    ends || (name.contains(['{', '*', '?']) && !path.exists())
 }
 
-/// The same with a choice of the half and of columns, which only a data set has.
-pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>, columns: &ColumnArgs) -> Result<Arc<Dataset>> {
-    let columns = columns.columns();
-    // An archive, a table or a pattern of them; what else is a file is an image.
-    let is_tar = |path: &PathBuf| {
-        let name = path.to_string_lossy();
-        let is_archive = [".tar", ".tar.gz", ".tgz", ".parquet"].iter().any(|ending| name.ends_with(ending));
-        is_archive || (name.contains(['{', '*', '?']) && !path.exists())
-    };
-    let is_set = matches!(paths, [path] if is_tar(path) || (path.is_dir() && Dataset::is_set(path)));
+/// Whether these are a data set, and not single images or a folder of them.
+fn is_set(paths: &[PathBuf]) -> bool {
+    matches!(paths, [path] if is_archive(path) || (path.is_dir() && Dataset::is_set(path)))
+}
+
+/// The images that are named: files, folders, one data set's validation half (or all of it, if it has no halves), or `-` for an image on
+/// standard input. Only a data set has halves and columns. Decoding takes its memory from `budget`.
+pub(crate) fn images(
+    paths: &[PathBuf],
+    half: Option<Split>,
+    columns: &ColumnArgs,
+    budget: Arc<Budget>,
+) -> Result<Arc<Dataset>> {
+    let (columns, is_set) = (columns.columns(), is_set(paths));
     if half.is_some() && !is_set {
         bail!("--split: expected a data set with halves, got single images or one folder of them");
-    }
-    if columns != Columns::default() && !is_set {
-        bail!("--image-column, --label-column: expected parquet files with them, got image files");
     }
     let dataset = match paths {
         [path] if path.as_os_str() == "-" => from_input()?,
@@ -235,7 +247,8 @@ pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>, columns: &Column
         },
         [path] if path.is_dir() => Dataset::of_folder(path)?,
         paths => {
-            if let Some(other) = paths.iter().find(|path| path.is_dir() || is_tar(path) || path.as_os_str() == "-") {
+            if let Some(other) = paths.iter().find(|path| path.is_dir() || is_archive(path) || path.as_os_str() == "-")
+            {
                 bail!("{}: expected image files, or one folder, .tar or - alone", other.display());
             }
             Dataset::of_files(paths)?
@@ -245,7 +258,7 @@ pub(crate) fn images_of(paths: &[PathBuf], half: Option<Split>, columns: &Column
         note_once(&format!("data: {}: {}", one_line(&paths[0].to_string_lossy()), one_line(&dataset.describe())));
     }
     tell_passed_over(&dataset.passed_over());
-    Ok(Arc::new(dataset))
+    Ok(Arc::new(dataset.with_budget(budget)))
 }
 
 /// The image that standard input gives.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use crate::support::{json, succeeds};
+use crate::support::{json, refused, succeeds};
 
 /// Trains for one step on `data`, evaluates what comes out, and finds as many images and tested classes as there should be.
 #[track_caller]
@@ -139,6 +139,44 @@ fn shards_and_parquet() {
         write(here, &[(format!("hub/data/{file}.parquet"), table.to_vec())]);
     }
     works(here, "hub", "Hugging Face parquet", [22, 11, 3]);
+}
+
+/// Eleven images of 5x3 pixels, in a table that has columns of masks and of photographs too.
+#[test]
+fn columns_are_chosen_in_every_command_that_reads_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let table = include_bytes!("../../bagssl-data/tests/reference/columns.parquet");
+    let tables = ["train.parquet", "val.parquet"].map(|name| (name.to_string(), table.to_vec()));
+    write(here, &[&tables[..], &[("a.jpg".into(), picture(3)), ("b.jpg".into(), picture(4))]].concat());
+    let train =
+        ["train", "--data", "train.parquet", "--images", "11", "--patches", "2", "--epochs", "1", "--out", "run"];
+    succeeds(here, &train);
+    let model = "run/checkpoint.safetensors";
+    let nearest = |more: &[&str]| {
+        let command = ["nearest", model, "a.jpg", "val.parquet", "-k", "11", "--json"];
+        json(here, &[&command[..], more].concat()).to_string()
+    };
+    let found = ["image", "mask", "photo"].map(|column| nearest(&["--image-column", column]));
+    assert_eq!(found[0], nearest(&[]));
+    assert!(found[0] != found[1] && found[1] != found[2]);
+    succeeds(here, &["fit", model, "--data", "train.parquet", "--label-column", "kind", "-o", "kinds.safetensors"]);
+    let classify = ["classify", model, "kinds.safetensors", "val.parquet", "--all", "--json"];
+    assert_eq!(json(here, &classify)["accuracy"], serde_json::Value::Null);
+    let said = json(here, &[&classify[..], &["--label-column", "kind"]].concat());
+    assert!(said["accuracy"].as_f64().unwrap() > 0.0, "{said}");
+
+    let explain = ["explain", model, "a.jpg", "-o", "x.png", "--like"];
+    refused(here, &[&explain[..], &["val.parquet"]].concat(), &["expected one image, got 11"]);
+    let wrong = ["--image-column", "picture"];
+    for command in
+        [&["nearest", model, "a.jpg", "val.parquet"][..], &classify, &[&explain[..], &["val.parquet"]].concat()]
+    {
+        refused(here, &[command, &wrong].concat(), &["--image-column: a column of byte arrays", "photo (byte array)"]);
+    }
+    for command in [&["nearest", model, "a.jpg", "b.jpg"][..], &[&explain[..], &["b.jpg"]].concat()] {
+        refused(here, &[command, &wrong].concat(), &["expected parquet files with them, got image files"]);
+    }
 }
 
 #[test]

@@ -143,6 +143,40 @@ fn methods_that_are_none_are_refused() {
     refused(here, &with(""), &["--methods"]);
 }
 
+/// What others have put under the names of a reproduction stays, and is named before anything is done.
+#[test]
+fn files_of_others_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    stripes(here);
+    let run =
+        ["reproduce", "--data", "stripes", "--epochs", "1", "--seeds", "1", "--methods", "bagssl", "--out", "out"];
+    for name in [
+        "report.html",
+        "config.toml",
+        "begun",
+        "bagssl-seed0/checkpoint.safetensors",
+        "bagssl-seed0/config.toml",
+        "random-seed0/measured.json",
+        "baselines/stage.json",
+        "claims/compare/found.json",
+    ] {
+        let path = here.join("out").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "a friend's").unwrap();
+        refused(here, &run, &[&format!("out/{name}: expected a file of a reproduction or none, got another")]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a friend's");
+        fs::remove_file(&path).unwrap();
+    }
+    fs::remove_dir(here.join("out/baselines")).unwrap();
+    fs::write(here.join("out/baselines"), "a friend's").unwrap();
+    refused(here, &run, &["out/baselines: expected a folder to write to, got a file"]);
+    fs::remove_file(here.join("out/baselines")).unwrap();
+    // What is under no name of its own may be there.
+    fs::write(here.join("out/notes.txt"), "mine").unwrap();
+    prints(here, &[&run[..], &["--dry-run"]].concat());
+}
+
 /// Where nobody hears of a stage that is done, the reproduction ends, and keeps it.
 #[test]
 fn a_closed_standard_error_ends_it_and_loses_nothing() {
@@ -158,4 +192,9 @@ fn a_closed_standard_error_ends_it_and_loses_nothing() {
     assert_eq!(done.count(), 1, "{stages:?}");
     let [plan, _] = prints(here, &[&run[..], &["--out", "out", "--dry-run"]].concat());
     assert!(plan.contains(": done before ("), "{plan}");
+    // A stage that has lost its stamp is the reproduction's all the same, also if it is to be done with other settings.
+    stages.iter().for_each(|stage| _ = fs::remove_file(here.join("out").join(stage).join("stage.json")));
+    let mut other = run;
+    other[4] = "2";
+    prints(here, &[&other[..], &["--out", "out", "--dry-run"]].concat());
 }

@@ -81,6 +81,19 @@ fn killed_and_stopped_it_ends_with_the_same_bits() {
     }
 }
 
+/// Who decodes and cuts which image changes no bit.
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let train = ["train", "--images", "50", "--patches", "3", "--epochs", "1"];
+    let left = ["1", "3"].map(|threads| {
+        prints(here, &[&train[..], &["--threads", threads, "--out", threads]].concat());
+        ["checkpoint.safetensors", "metrics.jsonl"].map(|name| fs::read(here.join(threads).join(name)).unwrap())
+    });
+    assert!(left[0] == left[1], "with one thread, and with three");
+}
+
 #[test]
 fn who_comes_second_is_refused_and_a_run_makes_way_as_a_whole() {
     let folder = tempfile::tempdir().unwrap();

@@ -84,6 +84,11 @@ fn images_have_one_limit_in_all_commands() {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(text.matches("at most 1 MiB of memory to decode").count(), 2, "{text}");
+    succeeds(here, &["export", "--arch", "bagnet9", "--format", "safetensors", "-o", "bagnet.safetensors"]);
+    let dense = ["embed", "bagnet.safetensors", "--dense", "-o", "dense.npy", "--memory-limit", "1"];
+    let words = ["large.png: expected an image that takes at most 1 MiB of memory to decode, got "];
+    refused(here, &[&dense[..], &["large.png"]].concat(), &words);
+    succeeds(here, &[&dense[..], &["set/train/dog/0.jpg"]].concat());
     // Where all of the memory has a limit, the network's is compared before it is taken.
     for command in [&["nearest", GOLDEN, "large.png", "set/val"][..], &["embed", GOLDEN, "large.png", "-o", "x.npy"]] {
         refused(here, &[command, &["--memory-limit", "2"]].concat(), &["--memory-limit: expected at least", "got 2"]);

@@ -68,11 +68,6 @@ impl Pending {
         Pending(Box::new(wait))
     }
 
-    /// Features that are there.
-    pub fn ready(features: Vec<Rows>) -> Self {
-        Pending::new(|| Ok(features))
-    }
-
     /// Waits for the features.
     ///
     /// # Errors
@@ -102,7 +97,7 @@ pub trait Embed {
     /// # Errors
     /// As [`Embed::embed`], now or when it is waited for.
     fn begin(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Pending, SourceError> {
-        self.embed(batch, taps).map(Pending::ready)
+        self.embed(batch, taps).map(|features| Pending::new(|| Ok(features)))
     }
 
     /// How many batches should be on their way at a time, to keep the device at work: 1 where nothing is queued.

@@ -35,6 +35,8 @@ pub fn hear(tell: fn(&str)) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]
@@ -43,5 +45,21 @@ mod tests {
         let of = |target, level| logger.enabled(&Metadata::builder().target(target).level(level).build());
         assert!(of("cubecl_cuda::compute", Level::Warn) && of("burn_fusion", Level::Error));
         assert!(!of("cubecl_cuda::compute", Level::Info) && !of("indicatif", Level::Error));
+    }
+
+    #[test]
+    fn a_warning_is_told_in_one_line_and_a_failed_task_is_not() {
+        static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+        let logger = Logger(|text| TOLD.lock().unwrap().push(text.into()));
+        for (target, level, said) in [
+            ("cubecl_cuda::compute", Level::Warn, "no tensor cores:\n  slower\n\nBacktrace:\nNo backtrace available\n"),
+            ("cubecl_cuda::compute", Level::Info, "compiled"),
+            ("indicatif", Level::Error, "no terminal"),
+            ("cubecl_runtime::server", Level::Error, "\n Task failed: out of memory"),
+            ("burn_fusion", Level::Error, "a stream is gone"),
+        ] {
+            logger.log(&Record::builder().target(target).level(level).args(format_args!("{said}")).build());
+        }
+        assert_eq!(*TOLD.lock().unwrap(), ["no tensor cores: slower", "a stream is gone"]);
     }
 }

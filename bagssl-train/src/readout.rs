@@ -71,7 +71,12 @@ impl<B: AutodiffBackend, K: Kernels<B>> Figures<B, K> {
         self.step
     }
 
-    /// Waits for the figures: by name with [`SIMILARITY`] and the length of the whole gradient, and whether a worker wants
+    /// The names of the figures.
+    pub(crate) fn names(&self) -> Vec<&'static str> {
+        self.names.iter().copied().chain([SIMILARITY, GRADIENT]).collect()
+    }
+
+    /// Waits for the figures: by name with [`SIMILARITY`] and [`GRADIENT`], and whether a worker wants
     /// to stop. `parameters` are the names of those that are trained.
     ///
     /// # Errors
@@ -96,7 +101,7 @@ impl<B: AutodiffBackend, K: Kernels<B>> Figures<B, K> {
         }
         let length = squares.iter().map(|&square| f64::from(square)).sum::<f64>().sqrt();
         let figures = self.names.into_iter().zip(figures.iter().map(|&value| f64::from(value)));
-        let more = [(SIMILARITY, f64::from(*similarity)), ("gradient", length)];
+        let more = [(SIMILARITY, f64::from(*similarity)), (GRADIENT, length)];
         Ok((figures.chain(more).collect(), *stops > 0.0))
     }
 }
@@ -104,6 +109,9 @@ impl<B: AutodiffBackend, K: Kernels<B>> Figures<B, K> {
 /// The figure that tells a collapse: the mean cosine between projections of different images (of this worker, if there are
 /// several); 1 if they are all alike.
 pub(crate) const SIMILARITY: &str = "similarity";
+
+/// The length of the whole gradient.
+pub(crate) const GRADIENT: &str = "gradient";
 
 /// The first of loss and gradients that is not finite.
 fn not_finite(figures: &[f32], squares: &[f32], parameters: &[String]) -> Option<String> {

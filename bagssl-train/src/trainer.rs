@@ -54,6 +54,8 @@ pub struct Trainer<B: AutodiffBackend, K> {
     skipped: u64,
     /// Of the steps of the epoch that is not over.
     means: Means,
+    /// Steps of the epochs whose end the observer has heard of since this trainer began.
+    ended: u64,
     /// The step of the last state that was saved or resumed from.
     saved: Option<u64>,
     /// What was changed when the run was resumed, all of it and what nobody has heard of.
@@ -93,6 +95,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             step: 0,
             skipped: 0,
             means: Means::default(),
+            ended: 0,
             saved: None,
             changes: Vec::new(),
             untold: Vec::new(),
@@ -156,7 +159,9 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
     /// its step if the loss or a gradient is no number (unless the config says to skip such steps); [`Error::Unusable`] if
     /// that is so of what would be saved; [`Error::NothingTrained`] if an epoch has ended and all steps were skipped;
     /// [`Error::Batch`] or [`Error::Batches`] if a batch is not of the promised shape, or there are not as many of them;
-    /// [`Error::Setting`] if more epochs are done than the config has.
+    /// [`Error::Setting`] if more epochs are done than the config has, its schedule does not fit into these steps, or a batch has fewer
+    /// than two images or two patches; [`Error::Workers`] if another worker has ended or fails; [`Error::Core`] if a state cannot
+    /// be written.
     pub fn run(
         &mut self,
         source: &dyn PatchSource,
@@ -243,7 +248,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             None => Verdict::Continue,
         };
         let told = telling.epoch(self.step, &self.means)?;
-        self.means = Means::default();
+        (self.means, self.ended) = (Means::default(), self.step);
         self.check_trained()?;
         Ok(either(verdict, either(seen, told)))
     }
@@ -274,11 +279,11 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
                 before.map_or(Ok(Verdict::Continue), |before| self.heard(epoch, before))?
             } else {
                 let figures = pass.readout.begin();
-                let step = figures.step();
+                let (step, names) = (figures.step(), figures.names());
                 match figures.read(&epoch.parameters) {
                     Err(Error::NotFinite { what, images, .. }) if skips => {
                         (self.step, self.skipped) = (self.step + 1, self.skipped + 1);
-                        let told = epoch.telling.skipped(step, &what, &images)?;
+                        let told = epoch.telling.skipped(step, (&what, &images), names, &mut self.means)?;
                         self.for_all(told)
                     }
                     read => {

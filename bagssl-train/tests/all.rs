@@ -7,6 +7,7 @@ mod algebra;
 mod losses;
 mod optimisers;
 mod training;
+mod skips;
 mod kills;
 mod threads;
 mod workers;

@@ -21,6 +21,8 @@ use burn::backend::Autodiff;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+use crate::skips::{ONE_BROKEN, Skips};
+
 /// What `bagssl-backend` has compiled.
 pub(crate) type Cpu = Autodiff<NdArray>;
 pub(crate) type Fast = Differentiable<Synchronised<CpuFast>>;
@@ -90,13 +92,13 @@ fn trainer(name: &str) -> Run {
 
 /// Keeps the losses, and says stop after some step.
 #[derive(Default)]
-struct Watch {
-    losses: Vec<f64>,
-    epochs: usize,
+pub(crate) struct Watch {
+    pub(crate) losses: Vec<f64>,
+    pub(crate) epochs: usize,
     /// Images, patches and dimensions of the projections of each epoch.
-    projections: Vec<[usize; 3]>,
-    saved: Vec<u64>,
-    stop_after: Option<u64>,
+    pub(crate) projections: Vec<[usize; 3]>,
+    pub(crate) saved: Vec<u64>,
+    pub(crate) stop_after: Option<u64>,
 }
 
 impl Observer for Watch {
@@ -123,7 +125,7 @@ impl Observer for Watch {
 
 /// Keeps the last state, and wants one every so many steps if there is a number.
 #[derive(Default)]
-struct Memory(Vec<u8>, Option<u64>);
+pub(crate) struct Memory(pub(crate) Vec<u8>, pub(crate) Option<u64>);
 
 impl Store for Memory {
     fn is_due(&self, at: Position) -> bool {
@@ -400,117 +402,6 @@ fn a_split_batch_has_the_gradient_of_the_whole_one() {
     assert_eq!(error, "batch.micro: expected a divisor of the 3 patches, got 2");
 }
 
-/// Noise, but for one value of one image in the second batch, which is not a number.
-struct OneBroken;
-
-impl PatchSource for OneBroken {
-    fn shape(&self) -> BatchShape {
-        source().shape
-    }
-    fn batches_per_epoch(&self) -> usize {
-        4
-    }
-    fn epoch(&self, epoch: u32, first: usize) -> Batches<'_> {
-        let batches: Vec<_> = source().epoch(epoch, first).collect();
-        let broken = move |(number, batch): (usize, std::result::Result<PatchBatch, SourceError>)| {
-            let batch = batch?;
-            let (shape, images, labels) = (batch.shape(), batch.images().to_vec(), batch.labels().to_vec());
-            let mut data = batch.into_data();
-            if epoch == 0 && first + number == 1 {
-                // In the last patch of image 4.
-                data[(4 * 3 + 2) * shape.patch_len() + 7] = f32::NAN;
-            }
-            Ok(PatchBatch::new(shape, data, images, labels)?)
-        };
-        Box::new(batches.into_iter().enumerate().map(broken))
-    }
-}
-
-#[derive(Default)]
-struct Skips(Vec<(u64, String, Vec<u32>)>);
-
-impl Observer for Skips {
-    fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
-        if let Event::Skipped { step, what, images } = event {
-            self.0.push((*step, (*what).into(), images.to_vec()));
-        }
-        Ok(Verdict::Continue)
-    }
-}
-
-#[test]
-fn what_is_not_finite_is_named_and_stops_or_skips() {
-    let run = |policy, micro| {
-        let mut config = config("bagssl").config().clone();
-        config.on_not_finite = policy;
-        config.batch.micro = micro;
-        let mut run: Run = Trainer::new(config.check().unwrap(), info(), Default::default()).unwrap();
-        let mut skips = Skips::default();
-        let ended = run.run(&OneBroken, &mut skips, &mut Nowhere);
-        (ended, skips.0, run)
-    };
-    // A batch norm spreads what is broken over all images that it sees.
-    for micro in [None, Some(1)] {
-        let error = run(OnNotFinite::Stop, micro).0.unwrap_err();
-        let Error::NotFinite { step: Some(2), ref images, .. } = error else { panic!("{error}") };
-        assert!(images.contains(&4), "{error}");
-        assert!(error.to_string().contains("at step 2, from images "), "{error}");
-        let (ended, skips, run) = run(OnNotFinite::Skip, micro);
-        assert_eq!((ended.unwrap(), run.step()), (Ended::Finished, 12));
-        assert_eq!((skips.len(), skips[0].0), (1, 2));
-        assert!(skips[0].2.contains(&4));
-        let finite = |(_, _, values): (String, Vec<usize>, Vec<f32>)| values.iter().all(|value| value.is_finite());
-        assert!(run.model().tensors().into_iter().all(finite));
-    }
-}
-
-/// Every step is broken: there is nothing to finish.
-struct AllBroken;
-
-impl PatchSource for AllBroken {
-    fn shape(&self) -> BatchShape {
-        source().shape
-    }
-    fn batches_per_epoch(&self) -> usize {
-        2
-    }
-    fn epoch(&self, _: u32, first: usize) -> Batches<'_> {
-        let shape = self.shape();
-        let values = vec![f32::NAN; shape.rows() * shape.patch_len()];
-        let images: Vec<u32> = (0..shape.images as u32).collect();
-        Box::new((first..2).map(move |_| Ok(PatchBatch::new(shape, values.clone(), images.clone(), images.clone())?)))
-    }
-}
-
-#[test]
-fn steps_that_were_skipped_are_counted_and_some_are_not_enough() {
-    let mut skipping = config("bagssl").config().clone();
-    skipping.on_not_finite = OnNotFinite::Skip;
-    // The bias correction of AdamW goes by the steps that were made, before and after a resumption.
-    let adam = toml::from_str::<std::collections::BTreeMap<String, OptimiserConfig>>(
-        "o.adamw = { rate = 0.01, betas = [0.9, 0.99], epsilon = 1e-8, decay = 0.1, decay_vectors = false }",
-    );
-    skipping.optimiser = adam.unwrap()["o"];
-    let config = skipping.check().unwrap();
-    let new = || -> Run { Trainer::new(config.clone(), info(), Default::default()).unwrap() };
-    let mut whole = new();
-    whole.run(&OneBroken, &mut Watch::default(), &mut Nowhere).unwrap();
-    assert_eq!((whole.step(), whole.skipped()), (12, 1));
-    let (mut store, mut watch) = (Memory::default(), Watch { stop_after: Some(3), ..Watch::default() });
-    new().run(&OneBroken, &mut watch, &mut store).unwrap();
-    let mut resumed: Run = Trainer::resume(config.clone(), info(), Default::default(), &store.0).unwrap();
-    assert_eq!((resumed.step(), resumed.skipped()), (3, 1));
-    resumed.run(&OneBroken, &mut Watch::default(), &mut Nowhere).unwrap();
-    assert_eq!(whole.checkpoint().unwrap(), resumed.checkpoint().unwrap());
-
-    let (mut run, mut store) = (new(), Memory::default());
-    let error = run.run(&AllBroken, &mut Watch::default(), &mut store).unwrap_err();
-    assert!(matches!(error, Error::NothingTrained { steps: 2 }), "{error}");
-    // Again: no more than before.
-    let mut resumed: Run = Trainer::resume(config, info(), Default::default(), &store.0).unwrap();
-    assert!(resumed.run(&AllBroken, &mut Watch::default(), &mut Nowhere).is_err());
-}
-
 /// Burn's operations, as if they were queued.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Queued;
@@ -581,11 +472,11 @@ fn figures_that_are_read_late_are_the_same() {
     assert_eq!((stopped.step(), watch.losses.len(), watch.saved), (6, 6, vec![5, 6]));
 
     // A step that is no number is named, not the one after it; to skip it, it has to be read first.
-    let error = late(config("bagssl")).run(&OneBroken, &mut Watch::default(), &mut Nowhere).unwrap_err();
+    let error = late(config("bagssl")).run(&ONE_BROKEN, &mut Watch::default(), &mut Nowhere).unwrap_err();
     assert!(matches!(&error, Error::NotFinite { step: Some(2), images, .. } if images.contains(&4)), "{error}");
     let mut skipping = config("bagssl").config().clone();
     skipping.on_not_finite = OnNotFinite::Skip;
     let (mut run, mut skips) = (late(skipping.check().unwrap()), Skips::default());
-    assert_eq!(run.run(&OneBroken, &mut skips, &mut Nowhere).unwrap(), Ended::Finished);
+    assert_eq!(run.run(&ONE_BROKEN, &mut skips, &mut Nowhere).unwrap(), Ended::Finished);
     assert_eq!((skips.0.len(), skips.0[0].0), (1, 2));
 }

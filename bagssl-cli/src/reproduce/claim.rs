@@ -10,6 +10,7 @@ use bagssl_eval::report;
 use bagssl_train::store::CHECKPOINT;
 use serde_json::Value;
 
+use super::place;
 use super::profile::Profile;
 use super::stage::{Shared, Stage};
 use super::stamp::{self, Settings, Stamp};
@@ -220,6 +221,16 @@ impl ClaimStage {
         Ok(Some(settings))
     }
 
+    /// Whether a stamp is there that can be read.
+    pub(super) fn is_stamped(&self) -> bool {
+        Stamp::read(&self.folder).is_some()
+    }
+
+    /// Refuses to write over what others have written.
+    pub(super) fn check_place(&self) -> Result<()> {
+        place::check(&self.folder, &[FOUND], false)
+    }
+
     /// The seconds that it took, if it is done.
     pub(super) fn done(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
         let Some(stamp) = Stamp::read(&self.folder) else { return Ok(None) };
@@ -241,7 +252,7 @@ impl ClaimStage {
     /// Looks, and keeps what is found.
     pub(super) fn run(&self, shared: &Shared<'_>, bars: Bars<'_>) -> Result<()> {
         let started = Instant::now();
-        files::make_folder(&self.folder)?;
+        place::begin(&self.folder)?;
         Stamp::remove(&self.folder)?;
         let found = self.claim.question().find(bars)?;
         files::write(&self.folder.join(FOUND), &serde_json::to_vec(&found)?)?;

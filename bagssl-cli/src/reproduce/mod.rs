@@ -3,6 +3,7 @@
 mod profile;
 mod method;
 mod stamp;
+mod place;
 mod stage;
 mod claim;
 mod queue;
@@ -17,7 +18,8 @@ use anyhow::{Result, bail};
 use bagssl_core::colour::Colour;
 use bagssl_core::observe::Observer;
 use bagssl_data::bad::OnBadImage;
-use bagssl_eval::report::Model;
+use bagssl_eval::report::{Model, Report};
+use bagssl_train::store::CONFIG;
 
 use crate::backend::Name;
 use crate::claims;
@@ -131,18 +133,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let shared = Shared { halves: &halves, protocol, backend: args.backend, features: &args.features };
     let claims = claim::stages(args.profile, &stages, &data, &shared, &out);
     let what = What { args, out: &out, data: &data, stages: &stages, claims: &claims, shared: &shared, jobs };
+    what.check_place()?;
     what.describe()?;
     if args.dry_run {
         estimate::print(&what)?;
         return Ok(ExitCode::SUCCESS);
     }
-    files::make_folder(&out)?;
+    place::begin(&out)?;
     let before = what.earlier_seconds()?;
     what.run()?;
     let seconds = before + started.elapsed().as_secs_f64();
     let report = assemble::report(&what, seconds)?;
     let written = report.write(&out)?;
-    files::write(&out.join("config.toml"), base.to_toml()?.as_bytes())?;
+    files::write(&out.join(CONFIG), base.to_toml()?.as_bytes())?;
     say!("{}", assemble::table(&report));
     say!("{seconds:.0} s in all; wrote");
     written.iter().for_each(|path| say!("  {}", path.display()));
@@ -161,6 +164,15 @@ pub(crate) struct What<'a> {
 }
 
 impl What<'_> {
+    /// Refuses to write over what others have written.
+    fn check_place(&self) -> Result<()> {
+        // Before there was a mark, a report came after all stages had their stamps.
+        let is_own = self.claims.iter().any(ClaimStage::is_stamped);
+        place::check(self.out, &[&Report::FILES[..], &[CONFIG]].concat(), is_own)?;
+        self.stages.iter().try_for_each(Stage::check_place)?;
+        self.claims.iter().try_for_each(ClaimStage::check_place)
+    }
+
     /// Says what there is to be done.
     fn describe(&self) -> Result<()> {
         let Halves { train, test } = self.shared.halves;

@@ -13,8 +13,9 @@ use bagssl_core::observe::Observer;
 use bagssl_eval::protocol::fnv1a;
 use bagssl_eval::report::Model;
 use bagssl_train::config::flat;
-use bagssl_train::store::{CHECKPOINT, Keeping, METRICS};
+use bagssl_train::store::{CHECKPOINT, CONFIG, Keeping, METRICS, OLD_STATE, STATES};
 
+use super::place;
 use super::stamp::{self, Settings, Stamp, TrainingStamp};
 use crate::backend::{CpuArgs, Name};
 use crate::config::RunConfig;
@@ -60,6 +61,15 @@ impl Stage {
 
     pub(crate) fn is_trained(&self) -> bool {
         Model::TRAINED.contains(&self.model)
+    }
+
+    /// Refuses to write over what others have written, a run of `bagssl train` with other settings among it.
+    pub(crate) fn check_place(&self) -> Result<()> {
+        let names = [MEASURED, CONFIG, METRICS, CHECKPOINT, STATES, OLD_STATE];
+        let names = if self.is_trained() { &names[..] } else { &names[..1] };
+        let config = self.config.to_toml()?;
+        let is_own = std::fs::read(self.folder.join(CONFIG)).is_ok_and(|bytes| bytes == config.as_bytes());
+        place::check(&self.folder, names, is_own)
     }
 
     /// All that the weights depend on.
@@ -146,7 +156,7 @@ impl Stage {
         observer: Box<dyn Observer + Send>,
         embedded: &dyn Fn(u64),
     ) -> Result<()> {
-        files::make_folder(&self.folder)?;
+        place::begin(&self.folder)?;
         let (outdated, trained) = (self.outdated(shared)?.is_some(), self.trained(shared)?);
         if outdated {
             Stamp::remove(&self.folder)?;

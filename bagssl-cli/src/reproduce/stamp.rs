@@ -41,7 +41,7 @@ pub(super) fn hash(settings: &Settings) -> String {
     fnv1a(lines.concat().as_bytes())
 }
 
-const STAMP: &str = "stage.json";
+pub(super) const STAMP: &str = "stage.json";
 
 impl Stamp {
     /// The stamp in a folder, if one is there.

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use bagssl_core::bag::{Bag, Grid};
@@ -18,6 +19,8 @@ use super::Stream;
 /// A decoded image, with its crops in the order in which they are looked at.
 pub(super) struct Picture {
     image: Decoded,
+    /// When the work on it began: before it was read.
+    pub(super) begun: Instant,
     pub(super) crops: Vec<Crop>,
 }
 
@@ -140,6 +143,7 @@ impl Stream<'_> {
 
     /// Decodes an image and chooses its patches, if there is room, or says why it is left out.
     fn prepare(&self, image: usize, budget: &Arc<Budget>) -> Result<std::result::Result<Option<Picture>, String>> {
+        let begun = Instant::now();
         let decoded = self.dataset.try_decode(image, budget, &|size| self.bytes_of_crops(size));
         let picture = match self.on_bad_image.judge(decoded)? {
             Ok(Some(picture)) => picture,
@@ -147,7 +151,7 @@ impl Stream<'_> {
             Err(reason) => return Ok(Err(reason)),
         };
         match self.crops(&picture).with_context(|| self.dataset.name(image).to_string()) {
-            Ok(crops) => Ok(Ok(Some(Picture { image: picture, crops }))),
+            Ok(crops) => Ok(Ok(Some(Picture { image: picture, begun, crops }))),
             Err(error) if self.on_bad_image == OnBadImage::Skip => Ok(Err(error.root_cause().to_string())),
             Err(error) => Err(error),
         }

@@ -12,9 +12,11 @@ use super::Stream;
 use crate::memory::{MIB, refuse_limit};
 use crate::work;
 
-/// Patches that are cut at once of an image of which all are wanted, and that are enough for the network to look at where memory
-/// is limited or an image may be looked at in part (a cut more may come with them).
+/// Patches of an image that are cut at once where all of them are wanted. Where memory is limited or an image may be looked at in
+/// part, the network looks at patches as soon as there are as many.
 pub(super) const ROWS: usize = 64;
+/// The most patches that it then looks at: one fewer are not enough, and the next cut brings as many as a cut may have.
+const MOST_ROWS: usize = 2 * ROWS - 1;
 /// Bytes that the patches of a batch may have.
 const WAITING: u64 = 1024 * MIB;
 /// Patches of an image that has few.
@@ -44,7 +46,7 @@ impl Stream<'_> {
         let count = self.dataset.len();
         let threads = if self.threads == 0 { work::cores() } else { self.threads }.clamp(1, count.max(1));
         let side = self.spec.patch.input() as usize;
-        let shape = BatchShape { images: 1, patches: ROWS, channels: 3, height: side, width: side };
+        let shape = BatchShape { images: 1, patches: MOST_ROWS, channels: 3, height: side, width: side };
         let patch = (shape.patch_len() * 4) as u64;
         // Of large patches fewer wait for the network at a time.
         let most = (WAITING / patch).max(1) as usize;
@@ -63,7 +65,7 @@ impl Stream<'_> {
         };
         let open = open.clamp(1, count.max(1));
         // The means, once as rows, once as the array and once as the bytes of the file; and the network's batch.
-        let results = 3 * (count * self.spec.model.dim(self.tap) * 4) as u64 + 2 * ROWS as u64 * patch;
+        let results = 3 * (count * self.spec.model.dim(self.tap) * 4) as u64 + MOST_ROWS as u64 * patch;
         // Before any of it is taken, it is compared; the network's own maps are measured then.
         let known = held()?.now + results + 2 * patch + SLACK;
         if limit < known {
@@ -73,11 +75,13 @@ impl Stream<'_> {
         network.embed(&batch, &[self.tap]).map_err(anyhow::Error::from_boxed)?;
         drop(batch);
         let Held { now, most } = held()?;
-        let needed = now.max(most) + results + 2 * patch + SLACK;
+        // What the network took once it takes again, while images and patches have theirs.
+        let taken = now.max(most) + results + SLACK;
+        let needed = taken + 2 * patch;
         if limit < needed {
             return refuse_limit(limit, needed, "the network and the results");
         }
-        let rest = limit - now - results - SLACK;
+        let rest = limit - taken;
         let waiting = |(open, at_once): &(usize, usize)| 2 * (open * at_once) as u64 * patch;
         let halves = |most: usize| core::iter::successors(Some(most), |&n| (n > 1).then_some(n / 2));
         let choices = halves(open).flat_map(|open| halves(ROWS).map(move |at_once| (open, at_once)));

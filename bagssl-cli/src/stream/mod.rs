@@ -5,10 +5,12 @@
 
 mod feed;
 mod flow;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use bagssl_core::anytime::{AnyTime, Next, Reason, Rule};
@@ -35,7 +37,7 @@ pub(crate) struct StopArgs {
     /// Look at patches in random order, and at no more than N (at least 2)
     #[arg(long, value_name = "N")]
     max_patches: Option<u64>,
-    /// Look at patches in random order, and stop when an image has taken so long since its first patches were cut; what has
+    /// Look at patches in random order, and stop when an image has taken so long since it began to be read and decoded; what has
     /// been embedded by then counts
     #[arg(long, value_name = "MS")]
     deadline_ms: Option<u64>,
@@ -127,7 +129,6 @@ struct Open<'a> {
     search: Option<Search<'a>>,
     rows: Rows,
     crops: Vec<Crop>,
-    begun: Instant,
 }
 
 /// Patches whose embeddings have come, if any have.
@@ -282,7 +283,6 @@ impl<'a> Run<'a> {
             search: self.stream.search(total)?,
             rows: Rows { values: Vec::new(), dim },
             crops: Vec::new(),
-            begun: Instant::now(),
         };
         self.open.insert(cut.image, image);
         Ok(())
@@ -329,7 +329,7 @@ impl<'a> Run<'a> {
     fn take(&mut self, cut: &Cut, rows: &[f32]) -> Result<Option<Reason>> {
         let (dim, limit) = (self.dim(), self.limit);
         let image = self.open.get_mut(&cut.image).context("patches of an image that is not open")?;
-        let expired = || limit.is_some_and(|limit| image.begun.elapsed() >= limit);
+        let expired = || limit.is_some_and(|limit| cut.picture.begun.elapsed() >= limit);
         for ((number, crop), row) in cut.range.clone().zip(&cut.picture.crops[cut.range.clone()]).zip(rows.chunks(dim))
         {
             if self.stream.keep {

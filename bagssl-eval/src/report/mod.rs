@@ -110,22 +110,26 @@ impl Report {
         Ok(document::page(&self.title(), &self.lead(), &self.sections()?))
     }
 
+    /// The files that [`Report::write`] writes.
+    pub const FILES: [&str; 7] =
+        ["report.json", "report.md", "report.html", "results.csv", "convergence.csv", "curves.csv", "claims.csv"];
+
     /// Writes `report.json`, `report.md`, `report.html` and the plots' data (`results.csv`, `convergence.csv`,
     /// `curves.csv`, `claims.csv`) into a folder that is there. Each file is written beside its place and renamed, over an older one.
     ///
     /// # Errors
     /// [`Error::Write`](crate::Error::Write) if a file cannot be written, [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
     pub fn write(&self, folder: &Path) -> Result<Vec<PathBuf>> {
-        let files = [
-            ("report.json", self.json()),
-            ("report.md", self.markdown()?),
-            ("report.html", self.html()?),
-            ("results.csv", csv::results(self)),
-            ("convergence.csv", csv::convergence(self)),
-            ("curves.csv", csv::curves(self)),
-            ("claims.csv", csv::claims(self)),
+        let texts = [
+            self.json(),
+            self.markdown()?,
+            self.html()?,
+            csv::results(self),
+            csv::convergence(self),
+            csv::curves(self),
+            csv::claims(self),
         ];
-        let written = files.into_iter().map(|(name, text)| {
+        let written = Self::FILES.into_iter().zip(texts).map(|(name, text)| {
             let path = folder.join(name);
             write_whole(&path, text.as_bytes())?;
             Ok(path)

@@ -69,7 +69,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         };
         let at = self.position(per_epoch);
         // An epoch whose end the observer has not heard of would go on with the next one.
-        let is_untold = at.batch == 0 && self.means.count() > 0;
+        let is_untold = at.batch == 0 && self.ended != self.step;
         if self.step == 0 || is_spoilt || is_untold {
             return;
         }

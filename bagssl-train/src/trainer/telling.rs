@@ -25,12 +25,21 @@ impl Telling<'_> {
         mut figures: Vec<(&'static str, f64)>,
         means: &mut Means,
     ) -> Result<Verdict> {
-        figures.push(("rate", self.rate * self.schedule.factor(step - 1)));
+        figures.push((RATE, self.rate * self.schedule.factor(step - 1)));
         means.add(&figures);
         self.tell(&Event::Step { step, steps: self.schedule.steps(), epoch: self.epoch, figures: &figures })
     }
 
-    pub(super) fn skipped(&mut self, step: u64, what: &str, images: &[u32]) -> Result<Verdict> {
+    /// A step that changed nothing. Its figures would have had these `names`: where the epoch was resumed, no other step may tell them.
+    pub(super) fn skipped(
+        &mut self,
+        step: u64,
+        (what, images): (&str, &[u32]),
+        mut names: Vec<&'static str>,
+        means: &mut Means,
+    ) -> Result<Verdict> {
+        names.push(RATE);
+        means.name(names);
         self.tell(&Event::Skipped { step, what, images })
     }
 
@@ -51,6 +60,9 @@ impl Telling<'_> {
     }
 }
 
+/// The figure that comes after those of the batch.
+const RATE: &str = "rate";
+
 /// The means of the figures of an epoch's steps so far.
 #[derive(Debug, Default)]
 pub(super) struct Means {
@@ -60,7 +72,7 @@ pub(super) struct Means {
 }
 
 impl Means {
-    /// Those that a state has kept by their [`bits`](Means::bits).
+    /// Those that a state has kept by their [`bits`](Means::bits). They have names again with the next step.
     pub(super) fn restored(bits: &[u64], count: u64) -> Self {
         Means { names: Vec::new(), sums: bits.iter().map(|&bits| f64::from_bits(bits)).collect(), count }
     }
@@ -72,6 +84,13 @@ impl Means {
         self.names = figures.iter().map(|(name, _)| *name).collect();
         self.sums.iter_mut().zip(figures).for_each(|(sum, (_, value))| *sum += value);
         self.count += 1;
+    }
+
+    /// Says what the sums are of, if no step has.
+    fn name(&mut self, names: Vec<&'static str>) {
+        if self.names.is_empty() && names.len() == self.sums.len() {
+            self.names = names;
+        }
     }
 
     fn figures(&self) -> Vec<(&'static str, f64)> {
@@ -106,6 +125,13 @@ mod tests {
         let mut resumed = Means::restored(&first.bits(), first.count());
         add(&mut resumed, steps[2]);
         assert_eq!((resumed.figures(), resumed.count()), (whole.figures(), 3));
+        // Where all steps after it are skipped.
+        let mut resumed = Means::restored(&first.bits(), first.count());
+        resumed.name(vec!["loss"]);
+        assert_eq!(resumed.figures(), [], "names of other figures");
+        resumed.name(vec!["loss", "rate"]);
+        resumed.name(vec!["rate", "loss"]);
+        assert_eq!((resumed.figures(), resumed.count()), (first.figures(), 2));
         assert_eq!(Means::default().figures(), []);
     }
 }

@@ -1,0 +1,86 @@
+//! The pipeline with networks of its own.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use bagssl_core::checkpoint::Checkpoint;
+use bagssl_data::dataset::Split;
+
+use super::*;
+
+const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/checkpoint.safetensors");
+
+/// A network that does something while it looks at its first batch, and gives rows of zeros but for a one.
+struct Slow<F> {
+    first: F,
+    has_begun: AtomicBool,
+    /// Patches of its first batch.
+    patches: AtomicUsize,
+}
+
+impl<F: Fn()> Slow<F> {
+    fn new(first: F) -> Self {
+        Slow { first, has_begun: AtomicBool::new(false), patches: AtomicUsize::new(0) }
+    }
+}
+
+impl<F: Fn()> Embed for Slow<F> {
+    fn embed(&self, batch: &PatchBatch, _: &[Tap]) -> std::result::Result<Vec<Rows>, SourceError> {
+        if !self.has_begun.swap(true, Relaxed) {
+            self.patches.store(batch.shape().rows(), Relaxed);
+            (self.first)();
+        }
+        let (rows, dim) = (batch.shape().rows(), spec().model.dim(Tap::Embedding));
+        Ok(vec![Rows { values: (0..rows * dim).map(|value| f32::from(u8::from(value % dim == 0))).collect(), dim }])
+    }
+}
+
+fn spec() -> Spec {
+    Checkpoint::from_bytes(GOLDEN).unwrap().spec().clone()
+}
+
+/// What comes of all images of the program's own, in patches one pixel from one to the next.
+fn with<T>(stop: &StopArgs, memory: Option<u64>, work: impl FnOnce(&Stream<'_>) -> T) -> T {
+    let dataset = Arc::new(Dataset::embedded(Split::Validation).unwrap());
+    let (spec, bag) = (spec(), BagArgs::with_stride(Some(1)));
+    work(&Stream {
+        dataset: &dataset,
+        spec: &spec,
+        bag: &bag,
+        whole: false,
+        stop,
+        decide: None,
+        tap: Tap::Embedding,
+        keep: false,
+        threads: 2,
+        on_bad_image: OnBadImage::Fail,
+        memory,
+        quiet: true,
+    })
+}
+
+/// Of eight images that are open, four come to the network at first. The others are decoded and cut meanwhile, and wait: that is time
+/// that they have taken.
+#[test]
+fn an_images_clock_runs_while_it_waits_for_the_network() {
+    let stop = StopArgs { deadline_ms: Some(1000), ..StopArgs::at_most(20) };
+    let network = Slow::new(|| std::thread::sleep(Duration::from_millis(2500)));
+    let streamed = with(&stop, None, |stream| stream.run(&network)).unwrap();
+    let ends: Vec<_> = streamed.images.iter().take(8).map(|image| (image.used, image.reason)).collect();
+    assert_eq!(ends, [(16, Reason::Deadline); 8]);
+}
+
+/// A network that takes 256 MiB while it looks at patches, and gives them back.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_the_network_takes_is_left_to_it() {
+    const TAKES: u64 = 256 << 20;
+    let limit = 8 * TAKES;
+    let network = Slow::new(|| {
+        let taken = vec![1_u8; TAKES as usize];
+        assert_eq!(taken.iter().map(|&byte| u64::from(byte)).max(), Some(1));
+    });
+    let flow = with(&StopArgs::default(), Some(limit), |stream| stream.flow(&network)).unwrap();
+    assert_eq!(network.patches.load(Relaxed), 127, "63 are not enough, and the next cut brings 64");
+    let room = |bytes| flow.budget.try_take(bytes, "an image").is_ok();
+    assert!(room(limit / 4) && !room(limit - TAKES));
+}
