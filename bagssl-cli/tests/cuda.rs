@@ -1,7 +1,7 @@
 //! The CUDA path on a CPU: the program with a stub of CUDA's libraries (`bagssl-cuda/tests/stub`), which computes what a
 //! GPU would and records each call. Skipped where there is no compiler for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -218,4 +218,31 @@ fn training_takes_the_steps_of_the_cpu() {
     }
     // The order in which work is done is no part of what is computed.
     assert_eq!(losses(here, "exact"), losses(here, "deferred"));
+}
+
+/// Two GPUs share each batch through NCCL: they take the steps of one, also where work waits until somebody waits for it.
+#[test]
+fn two_gpus_take_the_steps_of_one() {
+    let Some(stub) = stub() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let train = |out: &str, devices: &str, mode: &str| {
+        let arguments = [&TRAIN[..], &[out, "--backend", "cuda-f32", "--devices", devices]].concat();
+        let variables = [("CUDA_STUB_DEVICES", "2"), ("CUDA_STUB_MODE", mode)];
+        stub.bagssl(folder.path(), &arguments, &variables).succeeded()
+    };
+    train("one", "1", "eager");
+    let run = train("two", "2", "deferred");
+    let [one, two] = ["one", "two"].map(|out| losses(folder.path(), out));
+    assert!(one.len() >= 3 && one.len() == two.len(), "{one:?} {two:?}");
+    for (step, (one, two)) in one.iter().zip(&two).enumerate() {
+        let (apart, bound) = ((two - one).abs() / one.abs(), [1e-5, 2e-2][usize::from(step >= 3)]);
+        assert!(apart < bound, "step {}: {apart:.1e}: {two} instead of {one}", step + 1);
+    }
+    let calls = |of: &str| run.record.lines().iter().filter(|line| line.starts_with(of)).count();
+    let [first, second] = ["ncclAllReduce rank=0", "ncclAllReduce rank=1"].map(calls);
+    assert!(first > one.len() && first == second, "{first} and {second} sums");
+    // Each steps on a stream of its own.
+    let steps = run.record.lines().iter().filter(|line| line.starts_with("cuLaunchKernel step_"));
+    let streams: BTreeSet<&str> = steps.filter_map(|line| line.rsplit("stream=").next()).collect();
+    assert_eq!(streams.len(), 2, "{streams:?}");
 }

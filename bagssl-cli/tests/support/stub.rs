@@ -123,6 +123,10 @@ impl Record {
         lines.filter(|line| !line.ends_with("this engine does not run")).collect()
     }
 
+    pub(crate) fn lines(&self) -> &[String] {
+        &self.0
+    }
+
     pub(crate) fn tail(&self) -> String {
         self.0[self.0.len().saturating_sub(20)..].join("\n")
     }

@@ -13,5 +13,6 @@ build() { # SOURCE LIBRARY FLAGS
 folder=$1
 build driver.cpp libcuda.so.1
 build nvrtc.cpp libnvrtc.so.13
-if [ -e "$here/cublas.cpp" ]; then build cublas.cpp libcublas.so.13 -L"$folder" -l:libcuda.so.1; fi
-if [ -e "$here/cudnn.cpp" ]; then build cudnn.cpp libcudnn.so.9 -L"$folder" -l:libcuda.so.1; fi
+build cublas.cpp libcublas.so.13 -L"$folder" -l:libcuda.so.1
+build cudnn.cpp libcudnn.so.9 -L"$folder" -l:libcuda.so.1
+build nccl.cpp libnccl.so.2 -L"$folder" -l:libcuda.so.1

@@ -1,6 +1,7 @@
-// Streams and events. Work runs at once, or, with CUDA_STUB_MODE=deferred, not before somebody waits for it: a stream that is
+// The streams of a device, and events. Work runs at once, or, with CUDA_STUB_MODE=deferred, not before somebody waits for it: a stream that is
 // not made to wait for another's work then finds that it has not been done.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -36,11 +37,13 @@ class Queues {
   Queues() { create(); }
 
   StubStream* create() {
+    static int created = 0;
     streams.push_back(new StubStream);
-    streams.back()->number = (int)streams.size() - 1;
+    streams.back()->number = created++;
     return streams.back();
   }
   StubStream* of(StubStream* stream) { return stream ? stream : streams[0]; }
+  bool has(StubStream* stream) { return !stream || std::find(streams.begin(), streams.end(), stream) != streams.end(); }
 
   void push(StubStream* stream, Work work) {
     stream = of(stream);
@@ -48,7 +51,7 @@ class Queues {
     stream->queued++;
     if (!deferred) advance(stream, stream->queued);
   }
-  void advance(StubStream* stream, uint64_t upto) {
+  static void advance(StubStream* stream, uint64_t upto) {
     while (stream->done < upto) {
       Work work = std::move(stream->work.front());
       stream->work.pop_front();
@@ -66,9 +69,9 @@ class Queues {
     else for (StubStream* stream : streams) places->push_back({stream, stream->queued});
     return places;
   }
-  bool is_done(const Places& places) {
+  static bool is_done(const Places& places) {
     for (Place place : places) if (place.stream->done < place.upto) return false;
     return true;
   }
-  void wait(const Places& places) { for (Place place : places) advance(place.stream, place.upto); }
+  static void wait(const Places& places) { for (Place place : places) advance(place.stream, place.upto); }
 };

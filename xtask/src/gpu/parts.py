@@ -103,7 +103,8 @@ def doctor(run):
             run.environment.setdefault("CUDA_PATH", headers[0])
         if run.part("doctor with pip's folders", [PROGRAM, "doctor"], 2, 20, read.doctor).ok:
             return True
-    pattern = r"lib(cuda|cudnn|cublas|nvrtc|nvJitLink|nccl)[-_\w]*\.so.*|cannot open|error"
+    # Neither the folders for kinds of processors nor the names that Windows has.
+    pattern = r"^(?!.*/(glibc-hwcaps|tls|x86_64)/).*(lib(cuda|cudnn|cublas|nvrtc|nvJitLink|nccl)[-_a-zA-Z]*\.so|cannot open|error)"
     run.part("loader's trace", [PROGRAM, "doctor"], 2, 20, read.lines(60, pattern), LD_DEBUG="libs")
     run.stopped = "doctor failed"
     return False

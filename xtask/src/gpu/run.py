@@ -165,7 +165,7 @@ class Run:
             self.record(done, read.nothing)
             raise Cut
         if code is None or code == 124 or code in (137, -9) and seconds >= limit:
-            return Done(name, "timed out", f"after {limit:.3g} s", seconds, output.end())
+            return Done(name, "timed out", f"limit {limit:.3g} s", seconds, output.end())
         if code != 0:
             return Done(name, "failed", exit_code(code), seconds, output.end())
         return Done(name, "ok", "", seconds, output.end())
@@ -222,15 +222,15 @@ def exit_code(code):
     number = -code if code < 0 else code - 128
     if number > 0:
         try:
-            return f"exit code {128 + number} ({signal.Signals(number).name})"
+            return f"exit code {128 + number}, {signal.Signals(number).name}"
         except ValueError:
             pass
     return f"exit code {code}"
 
 
 def described(done):
-    took = f", {done.seconds:.1f} s" if done.outcome != "not run" else ""
-    return f"{done.outcome}{': ' if done.detail else ''}{done.detail}{took}"
+    why = f" ({done.detail})" if done.detail else ""
+    return f"{done.outcome}{why}" if done.outcome == "not run" else f"{done.outcome}{why} after {done.seconds:.1f} s"
 
 
 def summary(run):
@@ -252,10 +252,11 @@ def summary(run):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(prog="run.sh", description="Checks and measures bagssl on a machine with a GPU.")
-    parser.add_argument("call", choices=[*parts.CALLS, "all"])
-    parser.add_argument("--seconds", type=float, default=CALL_SECONDS, help="how long a call may take (default: %(default)s)")
-    parser.add_argument("--data", help="a data set as `bagssl train` reads it (default: the one in this folder)")
+    parser = argparse.ArgumentParser(prog="run.sh", description="Check and measure bagssl on a machine with an NVIDIA GPU.")
+    parser.add_argument("call", choices=[*parts.CALLS, "all"],
+                        help="call1: does it work? call2: how fast is it? call3: is it right?")
+    parser.add_argument("--seconds", type=float, default=CALL_SECONDS, help="time limit of a call (default: %(default)s)")
+    parser.add_argument("--data", help="train on this data set (default: the one in this folder)")
     args = parser.parse_args()
     if not 1 <= args.seconds <= 3600:
         parser.error(f"--seconds: expected 1 to 3600, got {args.seconds}")
@@ -292,6 +293,7 @@ def main():
             work(run)
             run.end("not needed")
             if run.stopped:
+                # What stops one call would stop the others.
                 break
     except Cut:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,11 +1,17 @@
 #!/usr/bin/env bash
-# Checks and measures bagssl on a machine with an NVIDIA GPU, in calls of four minutes. It needs bash, coreutils and Python 3;
-# PyTorch to compare with, if it is there. docs/gpu/README.md says what is run and what is expected.
+# Checks and measures bagssl on a machine with an NVIDIA GPU. Needs bash, coreutils and Python 3; with PyTorch installed, call2
+# compares with it. docs/gpu/README.md lists what runs and what to expect.
 #
-#     ./run.sh call1|call2|call3|all [--seconds S] [--data PATH]
+#     ./run.sh call1         does it work?
+#     ./run.sh call2         how fast is it?
+#     ./run.sh call3         is it right?
+#     ./run.sh all           all three, one after the other
 #
-# S is how long a call may take (230). PATH is a data set as `bagssl train` reads it, instead of the one in this folder. What
-# is found goes to the folder $OUT, without it to results/DATE beside this file. The exit code is 1 if a part failed.
+#     --seconds S            time limit of a call (default: 230); the limits of its parts change with it
+#     --data PATH            train on this data set, which `bagssl train` can read (default: the one in this folder)
+#
+# Results go to the folder $OUT; if OUT is not set, to results/DATE beside this file. Exit code: 0 if nothing failed, 1 if a
+# part failed, 2 if nothing could be run.
 set -u
 here=$(cd "$(dirname "$0")" && pwd) || exit 2
 if ! command -v python3 > /dev/null; then echo "error: expected python3 on the path" >&2; exit 2; fi
@@ -19,5 +25,5 @@ with gzip.open(f"{here}/bagssl.gz") as packed, open(f"{here}/bagssl.new", "wb") 
 os.chmod(f"{here}/bagssl.new", 0o755)
 os.replace(f"{here}/bagssl.new", f"{here}/bagssl")
 PYTHON
-then echo "error: $here/bagssl.gz: it cannot be unpacked" >&2; exit 2; fi
+then echo "error: $here/bagssl.gz: cannot be unpacked" >&2; exit 2; fi
 exec python3 -u "$here/run.py" "$@"

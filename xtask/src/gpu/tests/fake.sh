@@ -13,14 +13,14 @@ rate() { echo "{\"patches_per_second\": $1, \"first_step_seconds\": 4.5, \"peak_
 case "$*" in
   *--help*) echo "--only PART  --list  --profile FILE" ;;
   "doctor")
-    printf 'bagssl 0.1.0\ncuda     complete\n'; printf '         %-14s %s\n' cuDNN 9.13.0 "GPU 0" "NVIDIA H100 80GB HBM3, 79.2 GiB"
+    printf 'bagssl 0.1.0\ncuda     ready\n'; printf '         %-14s %s\n' cuDNN 9.13.0 "GPU 0" "NVIDIA H100 80GB HBM3, 79.2 GiB"
     part doctor ;;
   *--only*) echo "ok     norm              means        f32   1.0e-7 <= 1e-4    0.10 s" ;;
   "doctor --check"*)
     echo "ok     convolution       outputs      bf16  1.0e-3 <= 1e-2    0.10 s"
     echo "FAILED norm              means        f32   2.0e-2 <= 1e-4    0.10 s"
     part check
-    echo "norm                 2 figures,   1 failed, largest error 200.00 of its bound, 0.2 s"
+    echo "norm                 2 figures,   1 failed, largest error 200.00 times its bound, 0.2 s"
     echo "FAILED norm              means        f32   2.0e-2 <= 1e-4    0.10 s: [2, 3]"
     echo "2 figures, 1 failed, 0.2 s"
     exit 1 ;;

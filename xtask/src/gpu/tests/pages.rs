@@ -96,11 +96,11 @@ fn a_part_that_timed_out_is_told_with_its_lines() {
     lines.push(row("bench", "command", json!("./bagssl bench train")));
     lines.push(row("bench", "error", json!("panicked at a | place")));
     let mut last: Value = serde_json::from_str(&row("bench", "outcome", json!("timed out"))).unwrap();
-    last["unit"] = json!("after 60 s");
+    last["unit"] = json!("limit 60 s");
     lines.push(last.to_string());
     let page = page(&read(&lines).unwrap());
-    assert!(page.contains("| call2 | bench | timed out: after 60 s | 1.5 |"), "{page}");
-    assert!(page.contains("call2, bench (timed out: after 60 s):\n\n```text\npanicked at a | place\n```"), "{page}");
+    assert!(page.contains("| call2 | bench | timed out: limit 60 s | 1.5 |"), "{page}");
+    assert!(page.contains("call2, bench (timed out: limit 60 s):\n\n```text\npanicked at a | place\n```"), "{page}");
 }
 
 #[test]
