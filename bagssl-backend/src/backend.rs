@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use bagssl_core::batch::PatchSource;
 use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
-use bagssl_core::embed::{Embed, Tap};
+use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_core::observe::Observer;
 use bagssl_train::config::CheckedConfig;
-use bagssl_train::store::Store;
+use bagssl_train::run_state::StateStore;
 use bagssl_train::trainer::{Ended, RunInfo};
 
 use crate::error::Result;
@@ -19,13 +19,13 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`Error::Core`](crate::Error::Core) if a weight is no number or memory is short, [`Error::Plan`](crate::Error::Plan) if
     /// the backend cannot run the network.
-    fn trained(&self, checkpoint: &Checkpoint<'_>, taps: &[Tap]) -> Result<Box<dyn Embed>>;
+    fn trained(&self, checkpoint: &Checkpoint<'_>, taps: &[FeatureLayer]) -> Result<Box<dyn Embed>>;
 
     /// A network with random weights, for features at `taps` of patches of `side` pixels.
     ///
     /// # Errors
     /// As [`Backend::trained`].
-    fn random(&self, plan: &ModelPlan, seed: u64, side: u32, taps: &[Tap]) -> Result<Box<dyn Embed>>;
+    fn random(&self, plan: &ModelPlan, seed: u64, side: u32, taps: &[FeatureLayer]) -> Result<Box<dyn Embed>>;
 
     /// A model in training: at its first step, or with the `state` that an earlier one saved.
     ///
@@ -83,7 +83,7 @@ pub trait AnyTrainer {
         &mut self,
         source: &dyn PatchSource,
         observer: &mut dyn Observer,
-        store: &mut dyn Store,
+        store: &mut dyn StateStore,
     ) -> bagssl_train::Result<Ended>;
 
     /// # Errors
@@ -98,7 +98,7 @@ pub trait Worker: Send {
     /// Its images of a batch of so many.
     ///
     /// # Errors
-    /// As [`Rank::share`](bagssl_train::workers::Rank::share).
+    /// As [`Rank::share`](bagssl_train::distributed::Rank::share).
     fn share(&self, images: usize) -> bagssl_train::Result<Range<usize>>;
 
     /// Its model in training, as [`Backend::trainer`]; `config` says the whole batch, the source gives this worker's share.

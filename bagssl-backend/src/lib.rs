@@ -12,17 +12,17 @@
 //! use bagssl_core::architecture::{Architecture, mlp};
 //! use bagssl_core::batch::{BatchShape, PatchBatch};
 //! use bagssl_core::checkpoint::ModelPlan;
-//! use bagssl_core::embed::Tap;
+//! use bagssl_core::embed::FeatureLayer;
 //!
 //! let encoder = Architecture::ResNetSmall.plan();
 //! let projector = mlp(encoder.output_dim(), &[8])?;
 //! let plan = ModelPlan::new(encoder, projector)?;
-//! let network = ndarray(CpuOptions::default()).random(&plan, 0, 16, &[Tap::Embedding])?;
+//! let network = ndarray(CpuOptions::default()).random(&plan, 0, 16, &[FeatureLayer::Embedding])?;
 //! // One image of two patches, each three channels of 16 rows and 12 columns.
 //! let shape = BatchShape { images: 1, patches: 2, channels: 3, height: 16, width: 12 };
 //! let batch = PatchBatch::new(shape, vec![0.5; 2 * 3 * 16 * 12], vec![0], vec![0])?;
-//! let embeddings = network.embed(&batch, &[Tap::Embedding]).map_err(|error| error.to_string())?;
-//! assert_eq!((embeddings[0].len(), embeddings[0].dim), (2, plan.dim(Tap::Embedding)));
+//! let embeddings = network.embed(&batch, &[FeatureLayer::Embedding]).map_err(|error| error.to_string())?;
+//! assert_eq!((embeddings[0].len(), embeddings[0].dim), (2, plan.dim(FeatureLayer::Embedding)));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bagssl_core::model::Batching;
 use bagssl_cuda::{
-    Bf16, Cuda, CudaDevice, Cudnn, F32, FusedStep, Nccl, Plain, Precision as Numbers, Tf32, correct, memory, panics,
-    probe,
+    Bf16, Cuda, CudaDevice, Cudnn, F32, FusedStep, Nccl, Plain, Precision as Numbers, Tf32, memory, panics, probe,
+    self_check,
 };
 
 use crate::backend::Backend;
@@ -37,15 +37,15 @@ pub fn cuda(precision: Precision) -> bagssl_train::Result<Box<dyn Backend>> {
     })
 }
 
-/// Compares each operation on this machine's GPU with the CPU: [`correct`](correct::correct()) for Burn's CUDA backend.
+/// Compares each operation on this machine's GPU with the CPU: [`correct`](self_check::correct()) for Burn's CUDA backend.
 ///
 /// # Errors
 /// As [`cuda`].
 pub fn check_cuda(
-    parts: &[correct::Part],
-    tell: &mut dyn FnMut(correct::Told<'_>),
-) -> bagssl_train::Result<correct::Summary> {
-    correct::correct::<Plain, Cuda>(parts, tell)
+    parts: &[self_check::Part],
+    tell: &mut dyn FnMut(self_check::Told<'_>),
+) -> bagssl_train::Result<self_check::Summary> {
+    self_check::correct::<Plain, Cuda>(parts, tell)
 }
 
 #[derive(Debug)]
@@ -75,6 +75,6 @@ impl<P: Numbers> Target for OnCuda<P> {
     }
 
     fn prepare(trainer: &mut TrainerOn<Self>) {
-        trainer.set_together(Box::new(FusedStep));
+        trainer.set_fused_optimizer(Box::new(FusedStep));
     }
 }

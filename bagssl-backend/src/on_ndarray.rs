@@ -2,10 +2,10 @@
 
 use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
 use bagssl_core::cpu::{Embedder, EmbedderOptions, InstructionSet};
-use bagssl_core::embed::{Embed, Tap};
+use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_core::model::{CpuFast, Differentiable};
 use bagssl_train::backend::NdArray;
-use bagssl_train::workers::Synchronised;
+use bagssl_train::distributed::SyncBatchNorm;
 
 use crate::backend::Backend;
 use crate::error::Result;
@@ -48,16 +48,16 @@ impl OnNdarray {
 impl Target for OnNdarray {
     type Burn = NdArray;
     type Kernels = CpuFast;
-    type Training = Differentiable<Synchronised<CpuFast>>;
+    type Training = Differentiable<SyncBatchNorm<CpuFast>>;
 
-    fn trained(&self, checkpoint: &Checkpoint<'_>, taps: &[Tap]) -> Result<Box<dyn Embed>> {
+    fn trained(&self, checkpoint: &Checkpoint<'_>, taps: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
         checkpoint.check_values()?;
         let options = self.options(checkpoint.spec().patch.input());
         Ok(Box::new(Embedder::new(checkpoint, taps, options)?))
     }
 
-    fn random(&self, plan: &ModelPlan, seed: u64, side: u32, taps: &[Tap]) -> Result<Box<dyn Embed>> {
-        let tensors = plan.first_weights(seed);
+    fn random(&self, plan: &ModelPlan, seed: u64, side: u32, taps: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
+        let tensors = plan.init_weights(seed);
         let mut source = |name: &str| {
             let (.., values) =
                 tensors.iter().find(|(known, ..)| known == name).expect("a plan names all its parameters");

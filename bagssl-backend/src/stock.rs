@@ -4,7 +4,7 @@ use bagssl_core::checkpoint::ModelPlan;
 use bagssl_core::model::{Differentiable, Stock};
 use bagssl_core::plan::Op;
 use bagssl_train::backend::{Candle, NdArray};
-use bagssl_train::workers::Synchronised;
+use bagssl_train::distributed::SyncBatchNorm;
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ struct OnCandle;
 impl Target for OnCandle {
     type Burn = Candle;
     type Kernels = Stock;
-    type Training = Differentiable<Synchronised<Stock>>;
+    type Training = Differentiable<SyncBatchNorm<Stock>>;
 
     /// Candle's convolutions have one stride and one padding for both directions.
     fn check_plan(plan: &ModelPlan) -> Result<()> {
@@ -51,5 +51,5 @@ struct OnStock;
 impl Target for OnStock {
     type Burn = NdArray;
     type Kernels = Stock;
-    type Training = Differentiable<Synchronised<Stock>>;
+    type Training = Differentiable<SyncBatchNorm<Stock>>;
 }

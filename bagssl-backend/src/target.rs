@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use bagssl_core::batch::PatchSource;
 use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
-use bagssl_core::embed::{Embed, Tap};
+use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_core::model::{Batching, Embedder, FoldedModel, Kernels, Model};
 use bagssl_core::observe::Observer;
 use bagssl_train::config::CheckedConfig;
-use bagssl_train::loss::Algebra;
-use bagssl_train::store::Store;
+use bagssl_train::distributed::{Collective, Threads};
+use bagssl_train::loss::LinAlg;
+use bagssl_train::run_state::StateStore;
 use bagssl_train::trainer::{Ended, RunInfo, Trainer};
-use bagssl_train::workers::{Exchange, Threads};
 use burn::backend::Autodiff;
 use burn::tensor::backend::{AutodiffBackend, Backend as BurnBackend, BackendTypes};
 use burn::tensor::{Tensor, TensorData};
@@ -30,7 +30,7 @@ pub(crate) trait Target: Debug + Send + Sync + 'static {
     /// The operations of the network.
     type Kernels: Kernels<Self::Burn> + Debug + 'static;
     /// These with gradients.
-    type Training: Kernels<Autodiff<Self::Burn>> + Algebra<Self::Burn> + Debug + 'static;
+    type Training: Kernels<Autodiff<Self::Burn>> + LinAlg<Self::Burn> + Debug + 'static;
 
     /// How much is embedded at a time: on a CPU 512 patches of 32x32.
     const BATCHING: Batching = Batching { pixels: 1 << 19, in_flight: 1 };
@@ -59,11 +59,11 @@ pub(crate) trait Target: Debug + Send + Sync + 'static {
         Ok(ends.map(|end| WorkerOn { device: Default::default(), exchange: Arc::new(end) }).collect())
     }
 
-    fn trained(&self, checkpoint: &Checkpoint<'_>, _taps: &[Tap]) -> Result<Box<dyn Embed>> {
+    fn trained(&self, checkpoint: &Checkpoint<'_>, _taps: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
         embedder::<Self>(Weights::Checkpoint(checkpoint), 0)
     }
 
-    fn random(&self, plan: &ModelPlan, seed: u64, _side: u32, _taps: &[Tap]) -> Result<Box<dyn Embed>> {
+    fn random(&self, plan: &ModelPlan, seed: u64, _side: u32, _taps: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
         embedder::<Self>(Weights::Random(plan), seed)
     }
 }
@@ -108,11 +108,11 @@ fn trainer<T: Target + ?Sized>(
 }
 
 impl<T: Target> Backend for T {
-    fn trained(&self, checkpoint: &Checkpoint<'_>, taps: &[Tap]) -> Result<Box<dyn Embed>> {
+    fn trained(&self, checkpoint: &Checkpoint<'_>, taps: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
         Target::trained(self, checkpoint, taps)
     }
 
-    fn random(&self, plan: &ModelPlan, seed: u64, side: u32, taps: &[Tap]) -> Result<Box<dyn Embed>> {
+    fn random(&self, plan: &ModelPlan, seed: u64, side: u32, taps: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
         Target::random(self, plan, seed, side, taps)
     }
 
@@ -159,7 +159,7 @@ impl<T: Target> Backend for T {
     }
 }
 
-impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> AnyTrainer for Trainer<B, K> {
+impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> AnyTrainer for Trainer<B, K> {
     fn step(&self) -> u64 {
         Trainer::step(self)
     }
@@ -172,7 +172,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> AnyTrainer fo
         &mut self,
         source: &dyn PatchSource,
         observer: &mut dyn Observer,
-        store: &mut dyn Store,
+        store: &mut dyn StateStore,
     ) -> bagssl_train::Result<Ended> {
         Trainer::run(self, source, observer, store)
     }
@@ -190,7 +190,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> AnyTrainer fo
 #[derive(Debug)]
 pub(crate) struct WorkerOn<T: Target + ?Sized> {
     pub(crate) device: DeviceOf<T>,
-    pub(crate) exchange: Arc<dyn Exchange<T::Burn>>,
+    pub(crate) exchange: Arc<dyn Collective<T::Burn>>,
 }
 
 impl<T: Target> Worker for WorkerOn<T> {
@@ -222,7 +222,7 @@ struct InferenceOn<B: BurnBackend, K> {
 
 impl<B: BurnBackend, K: Kernels<B>> Inference for InferenceOn<B, K> {
     fn pass(&mut self) {
-        self.last = Some(self.model.features::<K>(self.input.clone(), &[Tap::Embedding]).remove(0));
+        self.last = Some(self.model.features::<K>(self.input.clone(), &[FeatureLayer::Embedding]).remove(0));
     }
 
     fn wait(&mut self) -> Result<()> {

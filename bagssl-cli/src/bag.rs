@@ -32,7 +32,7 @@ impl BagArgs {
         match bag {
             Bag::Random { patches, .. } => BagArgs { random: Some(patches), stride: None },
             Bag::Grid { stride, .. } => BagArgs { random: None, stride: Some(stride) },
-            Bag::Whole | Bag::Centre => BagArgs::default(),
+            Bag::Whole | Bag::Center => BagArgs::default(),
         }
     }
 
@@ -80,7 +80,7 @@ pub(crate) fn describe(bag: Bag) -> String {
         Bag::Random { spec, patches } => format!("{patches} random patches: {}", describe_patches(spec)),
         Bag::Grid { spec, stride } => format!("all patches of a grid with stride {stride}: {}", describe_patches(spec)),
         Bag::Whole => "the whole image".into(),
-        Bag::Centre => "the largest square in the middle".into(),
+        Bag::Center => "the largest square in the middle".into(),
     }
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn describe_patches(spec: PatchSpec) -> String {
     let side = match spec.side() {
         PatchSide::Pixels(side) => format!("{side}x{side} pixels"),
         PatchSide::AreaShare(share) => {
-            format!("{} % of the area of an image's centre square", (f64::from(share) * 1e4).round() / 1e2)
+            format!("{} % of the area of an image's center square", (f64::from(share) * 1e4).round() / 1e2)
         }
     };
     format!("{side}, resampled to {0}x{0}", spec.input())

@@ -25,7 +25,7 @@ use crate::output::{field, say, shown};
 use crate::source::{self, BadImageArgs, ColumnArgs, DataArgs};
 use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
 
-/// Fit a classifier to labelled images, to be kept in a file
+/// Fit a classifier to labeled images, to be kept in a file
 ///
 /// Each image of the training half is represented by the mean of its patches' embeddings. `bagssl classify` asks the
 /// classifier about other images.
@@ -39,9 +39,9 @@ pub(crate) struct FitArgs {
     /// What the classifier goes by
     #[arg(long, value_enum, default_value_t)]
     by: Kind,
-    /// Neighbours that vote, with --by knn [default: 20]
-    #[arg(long, value_name = "N")]
-    neighbours: Option<usize>,
+    /// Neighbors that vote, with --by knn [default: 20]
+    #[arg(long, alias = "neighbours", value_name = "N")]
+    neighbors: Option<usize>,
     /// Temperature of their votes, with --by knn [default: 0.07]
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
@@ -128,14 +128,14 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     }
     let bytes = files::read_checkpoint(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
-    if args.by == Kind::Linear && (args.neighbours.is_some() || args.temperature.is_some()) {
-        bail!("--neighbours, --temperature: expected --by knn with them, got linear");
+    if args.by == Kind::Linear && (args.neighbors.is_some() || args.temperature.is_some()) {
+        bail!("--neighbors, --temperature: expected --by knn with them, got linear");
     }
     let usual = Knn::default();
-    let neighbours = args.neighbours.unwrap_or(usual.neighbours);
-    let knn = Knn { neighbours, temperature: args.temperature.unwrap_or(usual.temperature) };
+    let neighbors = args.neighbors.unwrap_or(usual.neighbors);
+    let knn = Knn { neighbors, temperature: args.temperature.unwrap_or(usual.temperature) };
     knn.check()?;
-    let train = args.data.open_labelled()?;
+    let train = args.data.open_labeled()?;
     let spec = checkpoint.spec();
     let stream = Stream {
         dataset: &train,
@@ -158,7 +158,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     let samples = Samples::new(Rows { values, dim: spec.model.dim(spec.tap) }, labels)?;
     let by = match args.by {
         Kind::Linear => By::Linear(Linear::default().fit(&samples)?),
-        Kind::Knn => By::Neighbours(knn, samples),
+        Kind::Knn => By::Neighbors(knn, samples),
     };
     let classifier = Classifier::new(by, train.classes().to_vec(), network_of(&checkpoint)?)?;
     output.write(&classifier.to_bytes()?)?;
@@ -176,7 +176,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
 /// biases. Weights that were converted to another type are the same network: norms and biases are not.
 fn network_of(checkpoint: &Checkpoint<'_>) -> Result<String> {
     let spec = checkpoint.spec();
-    let parts = (&spec.model, &spec.patch, &spec.filter, &spec.normalisation, &spec.provenance, spec.tap);
+    let parts = (&spec.model, &spec.patch, &spec.filter, &spec.normalization, &spec.provenance, spec.tap);
     let mut described = serde_json::to_vec(&parts)?;
     for parameter in spec.model.parameters().iter().filter(|parameter| parameter.shape.len() == 1) {
         described.extend(checkpoint.values(&parameter.name)?.into_iter().flat_map(f32::to_le_bytes));

@@ -109,14 +109,14 @@ pub(crate) struct ConfigArgs {
     images: Option<usize>,
     /// Patches of each image that go through the network together: fewer take less memory and more time; the loss is still
     /// that of the whole batch, batch norms see a part
-    #[arg(long, value_name = "N")]
-    micro: Option<usize>,
+    #[arg(long, alias = "micro", value_name = "N")]
+    micro_batch: Option<usize>,
     /// What to do with a step whose loss or gradient is not finite
     #[arg(long, value_name = "POLICY", value_parser = ["stop", "skip"])]
     on_not_finite: Option<String>,
     /// Highest learning rate
-    #[arg(long, value_name = "RATE")]
-    rate: Option<f64>,
+    #[arg(long, alias = "rate", value_name = "RATE")]
+    lr: Option<f64>,
 }
 
 impl ConfigArgs {
@@ -127,14 +127,14 @@ impl ConfigArgs {
         if let Some(arch) = &self.arch {
             train.model.arch = arch.parse::<Architecture>()?;
         }
-        if let Some(rate) = self.rate {
-            train.optimiser = train.optimiser.with_rate(rate);
+        if let Some(rate) = self.lr {
+            train.optimizer = train.optimizer.with_learning_rate(rate);
         }
         replace(&mut train.schedule.epochs, self.epochs);
         replace(&mut train.model.projector, self.projector.clone());
         replace(&mut train.batch.images, self.images);
-        if self.micro.is_some() {
-            train.batch.micro = self.micro;
+        if self.micro_batch.is_some() {
+            train.batch.micro_batch = self.micro_batch;
         }
         let policy = |name: &String| if name == "skip" { OnNotFinite::Skip } else { OnNotFinite::Stop };
         replace(&mut train.on_not_finite, self.on_not_finite.as_ref().map(policy));

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 use bagssl_core::architecture::{Architecture, mlp};
 use bagssl_core::bag::Views;
 use bagssl_core::checkpoint::{self, Checkpoint, FORMAT_VERSION, ModelPlan, Provenance, Spec, WeightType};
-use bagssl_core::embed::Tap;
+use bagssl_core::embed::FeatureLayer;
 use bagssl_core::import::to_torchvision;
-use bagssl_core::normalise::Normalisation;
+use bagssl_core::normalize::Normalization;
 use bagssl_core::onnx::{self, Export};
 use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
 use clap::ValueEnum;
@@ -21,7 +21,7 @@ use crate::output::say;
 
 /// Store a checkpoint's weights in fewer bytes
 ///
-/// The result is a checkpoint for every command but training: the optimiser's state is left out. Norms and biases stay f32.
+/// The result is a checkpoint for every command but training: the optimizer's state is left out. Norms and biases stay f32.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConvertArgs {
     /// The checkpoint
@@ -72,7 +72,7 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<ExitCode> {
 
 /// Write an encoder as an ONNX model, or for torchvision
 ///
-/// The model reads normalised RGB patches [batch, 3, height, width]; its metadata says how patches are cut and normalised.
+/// The model reads normalized RGB patches [batch, 3, height, width]; its metadata says how patches are cut and normalized.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("weights").required(true).args(["checkpoint", "arch"])))]
 pub(crate) struct ExportArgs {
@@ -150,7 +150,7 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
     }
     let output = match args.dense {
         true => onnx::Output::Dense,
-        false => onnx::Output::Rows(args.tap.map_or(checkpoint.spec().tap, Tap::from)),
+        false => onnx::Output::Rows(args.tap.map_or(checkpoint.spec().tap, FeatureLayer::from)),
     };
     let model = onnx::to_bytes(&checkpoint, &Export { output, size: args.size }).context(name)?;
     file.write(&model)?;
@@ -169,11 +169,11 @@ fn untrained(architecture: Architecture) -> Result<Vec<u8>> {
         model: ModelPlan::new(encoder, projector)?,
         patch,
         filter: Filter::Bilinear,
-        normalisation: Normalisation::HALF,
-        tap: Tap::Embedding,
+        normalization: Normalization::HALF,
+        tap: FeatureLayer::Embedding,
         views: Views::FixedScale(patch),
         provenance: Provenance::default(),
         training: None,
     };
-    Ok(checkpoint::to_bytes(&spec, &spec.model.first_weights(0))?)
+    Ok(checkpoint::to_bytes(&spec, &spec.model.init_weights(0))?)
 }

@@ -8,7 +8,7 @@ use bagssl_core::cpu::InstructionSet;
 
 use crate::memory::MIB;
 use crate::output::say;
-use crate::work;
+use crate::parallelism;
 
 /// Say what this machine has for each backend, and what is missing
 ///
@@ -27,7 +27,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let check = Check::of(args)?;
+    let check = Check::from_args(args)?;
     if args.list {
         check.list();
         return Ok(ExitCode::SUCCESS);
@@ -35,7 +35,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     say!("bagssl {}", env!("CARGO_PKG_VERSION"));
     let sets: Vec<&str> =
         InstructionSet::ALL.into_iter().filter(|set| set.is_available()).map(InstructionSet::name).collect();
-    say!("ndarray  {} cores; kernels for {} (used: {})", work::cores(), sets.join(", "), InstructionSet::best().name());
+    say!(
+        "ndarray  {} cores; kernels for {} (used: {})",
+        parallelism::cores(),
+        sets.join(", "),
+        InstructionSet::best().name()
+    );
     if let Some(bytes) = memory::available() {
         say!("         {} MiB of memory are free", bytes / MIB);
     }
@@ -52,13 +57,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// The parts of the check that one asks for.
 struct Check {
     #[cfg(feature = "cuda")]
-    parts: Vec<bagssl_cuda::correct::Part>,
+    parts: Vec<bagssl_cuda::self_check::Part>,
 }
 
 #[cfg(feature = "cuda")]
 impl Check {
-    fn of(args: &Args) -> Result<Self> {
-        let parts = bagssl_cuda::correct::parts(&args.only).map_err(|why| anyhow::anyhow!("--only: {why}"))?;
+    fn from_args(args: &Args) -> Result<Self> {
+        let parts = bagssl_cuda::self_check::parts(&args.only).map_err(|why| anyhow::anyhow!("--only: {why}"))?;
         Ok(Check { parts })
     }
 

@@ -10,12 +10,12 @@ use bagssl_core::anytime::Reason;
 use bagssl_core::bag::Grid;
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::cpu::{Dense, Pool, Threads, with_threads};
-use bagssl_core::embed::{Rows, Tap};
+use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::patch::PatchSide;
-use bagssl_data::bad::{OnBadImage, Skipped};
 use bagssl_data::dataset::{Dataset, Split};
-use bagssl_data::levels::Levels;
 use bagssl_data::memory::Decoded;
+use bagssl_data::skip::{OnBadImage, Skipped};
+use bagssl_data::to_tensor::ToTensor;
 use clap::ValueEnum;
 
 use crate::backend::{CpuArgs, Name};
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     output: PathBuf,
     /// Which half of a data set [default: val]
     #[arg(long, value_enum)]
-    split: Option<Half>,
+    split: Option<SplitChoice>,
     /// Which feature [default: the one that the checkpoint names]
     #[arg(long, value_enum)]
     tap: Option<Feature>,
@@ -89,16 +89,16 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Half {
+enum SplitChoice {
     Train,
     Val,
 }
 
-impl From<Half> for Split {
-    fn from(half: Half) -> Split {
+impl From<SplitChoice> for Split {
+    fn from(half: SplitChoice) -> Split {
         match half {
-            Half::Train => Split::Train,
-            Half::Val => Split::Validation,
+            SplitChoice::Train => Split::Train,
+            SplitChoice::Val => Split::Validation,
         }
     }
 }
@@ -110,18 +110,18 @@ pub(crate) enum Feature {
     Projection,
 }
 
-impl From<Feature> for Tap {
-    fn from(feature: Feature) -> Tap {
+impl From<Feature> for FeatureLayer {
+    fn from(feature: Feature) -> FeatureLayer {
         match feature {
-            Feature::Embedding => Tap::Embedding,
-            Feature::FirstLayer => Tap::FirstLayer,
-            Feature::Projection => Tap::Projection,
+            Feature::Embedding => FeatureLayer::Embedding,
+            Feature::FirstLayer => FeatureLayer::FirstLayer,
+            Feature::Projection => FeatureLayer::Projection,
         }
     }
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let format = Format::of(&args.output)?;
+    let format = Format::from_path(&args.output)?;
     let names_file = args.output.with_extension("names.txt");
     let mut inputs: Vec<&Path> = args.images.iter().map(PathBuf::as_path).collect();
     inputs.push(&args.checkpoint);
@@ -133,7 +133,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.columns.check(&[&args.images])?;
     let dataset = source::images(&args.images, args.split.map(Split::from), &args.columns, args.memory.budget())?;
     let spec = checkpoint.spec();
-    let tap = args.tap.map_or(spec.tap, Tap::from);
+    let tap = args.tap.map_or(spec.tap, FeatureLayer::from);
     let stream = Stream {
         dataset: &dataset,
         spec,
@@ -203,7 +203,7 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
             bail!("--dense: expected patches that are not resampled, got {side:?} at {} pixels", spec.patch.input())
         }
     };
-    if spec.tap != Tap::Embedding {
+    if spec.tap != FeatureLayer::Embedding {
         bail!("--dense: expected a checkpoint whose feature is the embedding, got one of {}", spec.tap.name());
     }
     if args.backend != Name::Ndarray {
@@ -212,9 +212,9 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
     checkpoint.check_values()?;
     let options = args.cpu.options(1, [side as usize; 2])?;
     let pool = (args.threads > 0).then(|| Pool::new(args.threads));
-    let mut source = |name: &str| checkpoint.stored(&format!("encoder.{name}")).map(Into::into);
+    let mut source = |name: &str| checkpoint.tensor_ref(&format!("encoder.{name}")).map(Into::into);
     let encoder = Dense::new(spec.model.encoder(), &mut source, side as usize, options)?;
-    let levels = Levels::new(spec.normalisation);
+    let levels = ToTensor::new(spec.normalization);
     let bar = Progress::images("embed", dataset.len(), args.json);
     let (mut all, mut skipped) = (Vec::with_capacity(dataset.len()), Vec::new());
     let policy = OnBadImage::from(args.bad.on_bad_image);
@@ -262,7 +262,7 @@ enum Format {
 }
 
 impl Format {
-    fn of(path: &Path) -> Result<Self> {
+    fn from_path(path: &Path) -> Result<Self> {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("npy") => Ok(Format::Npy),
             Some("safetensors") => Ok(Format::Safetensors),

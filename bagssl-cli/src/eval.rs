@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_core::colour::Colour;
-use bagssl_core::embed::Tap;
+use bagssl_core::color::Color;
+use bagssl_core::embed::FeatureLayer;
 use bagssl_eval::probe::Linear;
 use bagssl_eval::protocol::Protocol as How;
 use bagssl_eval::report::{Space, View};
@@ -15,18 +15,18 @@ use bagssl_eval::report::{Space, View};
 use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::claims::{self, Claim};
+use crate::evaluate::{self, EvalSettings, Input, Measured};
 use crate::extraction::{Extraction, FeatureArgs};
 use crate::files;
 use crate::groups::Groups;
-use crate::halves::Halves;
 use crate::output::{say, shown};
 use crate::progress::Progress;
-use crate::score::{self, Input, Measured, Protocol};
 use crate::source::{BadImageArgs, DataArgs, fingerprint};
+use crate::splits::Splits;
 
-/// Say how good a checkpoint's representation is: nearest-neighbour and linear accuracy on held-out images
+/// Say how good a checkpoint's representation is: nearest-neighbor and linear accuracy on held-out images
 ///
-/// Each image is represented by the mean of the features of some patches, in colour and in grey, and by one look at the
+/// Each image is represented by the mean of the features of some patches, in color and in grey, and by one look at the
 /// whole image. What is learned from is the training half of the data, what is tested is its validation half, of the classes that have
 /// images in both. The commands below check one claim of the paper each, on any checkpoints; a checkpoint of such a name is given as
 /// ./NAME.
@@ -49,9 +49,9 @@ pub(crate) struct Args {
     /// projector's first layer too)
     #[arg(long, value_name = "NAME", default_value = "bagssl")]
     protocol: String,
-    /// Neighbours that vote [default: the protocol's]
-    #[arg(long, value_name = "N")]
-    neighbours: Option<usize>,
+    /// Neighbors that vote [default: the protocol's]
+    #[arg(long, alias = "neighbours", value_name = "N")]
+    neighbors: Option<usize>,
     /// Temperature of their votes [default: the protocol's]
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let name = path.display().to_string();
     let checkpoint = Checkpoint::from_bytes(&bytes).context(name.clone())?;
     let how = args.how()?;
-    let halves = Halves::open(&args.data)?;
+    let halves = Splits::open(&args.data)?;
     let spec = checkpoint.spec().patch;
     let bag = match how.patches {
         Some(patches) if args.bag.is_unset() => Bag::Random { spec, patches },
@@ -95,26 +95,26 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let on_bad_image = args.bad.on_bad_image.into();
     let protocol =
-        Protocol { bag, how, groups: args.groups, seed: args.seed, on_bad_image, threads: args.data.threads };
+        EvalSettings { bag, how, groups: args.groups, seed: args.seed, on_bad_image, threads: args.data.threads };
     let origin = claims::origin(&how, &bytes, &halves, args.seed);
     let taps = match checkpoint.has_projector() {
-        true => score::taps(&[how.tap, checkpoint.spec().tap]),
-        false => vec![Tap::Embedding],
+        true => evaluate::taps(&[how.tap, checkpoint.spec().tap]),
+        false => vec![FeatureLayer::Embedding],
     };
     let note = (!checkpoint.has_projector()).then(|| format!("projection: {}", claims::NO_PROJECTOR));
     let kept = args.features.of(&bytes, args.backend, args.cpu);
     let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &taps)?;
-    let total = score::images_to_embed(&halves) as usize;
+    let total = evaluate::images_to_embed(&halves) as usize;
     let bar = Progress::images("embed", total, args.json);
     let extraction = Extraction {
         network: &*network,
         plan: &checkpoint.spec().model,
-        input: Input::of(checkpoint.spec()),
+        input: Input::from_spec(checkpoint.spec()),
         protocol,
         kept,
         progress: &|images| bar.inc(images),
     };
-    let measured = score::measure(&extraction, &halves, &taps);
+    let measured = evaluate::measure(&extraction, &halves, &taps);
     bar.finish();
     let measured = measured?;
     if args.json {
@@ -125,7 +125,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             "data": args.data.name(),
             "fingerprint": {"train": fingerprint(&halves.train), "test": fingerprint(&halves.test)},
             "origin": origin,
-            "groups": args.groups.of(&halves.test)?.1,
+            "groups": args.groups.group_ids(&halves.test)?.1,
             "protocol": {"name": how.name, "bag": protocol.bag, "knn": knn, "linear": linear},
             "preset": spec.provenance.preset,
             "results": measured.scores,
@@ -148,8 +148,8 @@ impl Args {
     /// The protocol, with what is changed in it.
     fn how(&self) -> Result<How> {
         let mut how = How::preset(&self.protocol)?;
-        if let Some(neighbours) = self.neighbours {
-            how.knn.neighbours = neighbours;
+        if let Some(neighbors) = self.neighbors {
+            how.knn.neighbors = neighbors;
         }
         if let Some(temperature) = self.temperature {
             how.knn.temperature = temperature;
@@ -159,8 +159,8 @@ impl Args {
             // A recipe brings what it tries of its learning rate.
             how.factors = How::preset(probe).map_or(&[], |recipe| recipe.factors);
         }
-        if how.knn.neighbours == 0 {
-            bail!("--neighbours: expected at least 1, got 0");
+        if how.knn.neighbors == 0 {
+            bail!("--neighbors: expected at least 1, got 0");
         }
         if how.knn.temperature.is_nan() || how.knn.temperature <= 0.0 {
             bail!("--temperature: expected more than 0, got {}", how.knn.temperature);
@@ -169,7 +169,7 @@ impl Args {
     }
 }
 
-fn print(measured: &Measured, halves: &Halves, protocol: Protocol, args: &Args) -> Result<()> {
+fn print(measured: &Measured, halves: &Splits, protocol: EvalSettings, args: &Args) -> Result<()> {
     let classes = halves.tested();
     say!(
         "{}: {} training and {} test images of {classes} classes (chance {:.1} %)",
@@ -179,14 +179,14 @@ fn print(measured: &Measured, halves: &Halves, protocol: Protocol, args: &Args) 
         halves.chance()
     );
     let [knn, linear] = protocol.how.describe();
-    let (groups, what) = args.groups.of(&halves.test)?;
+    let (groups, what) = args.groups.group_ids(&halves.test)?;
     let count = groups.iter().collect::<std::collections::BTreeSet<_>>().len();
     say!("kNN       {knn}\nlinear    {linear}");
-    say!("interval  95 %, from {} draws of {count} {what}\n", score::DRAWS);
+    say!("interval  95 %, from {} draws of {count} {what}\n", evaluate::DRAWS);
     say!(
         "{:<12} {:<6} {:<12} {:>6} {:>13} {:>6} {:>9} {:>13} {:>6}",
         "feature",
-        "colour",
+        "color",
         "of",
         "kNN %",
         "interval",
@@ -201,14 +201,14 @@ fn print(measured: &Measured, halves: &Halves, protocol: Protocol, args: &Args) 
             View::Patches if scored.patches == 1 => "1 patch".into(),
             View::Patches => format!("{} patches", scored.patches),
         };
-        let (space, colour) = (scored.space.name(), scored.colour.name());
+        let (space, color) = (scored.space.name(), scored.color.name());
         let Some([knn, linear]) = &scored.details else { continue };
-        let interval = |detail: &score::Detail| match detail.interval {
+        let interval = |detail: &evaluate::Detail| match detail.interval {
             Some(interval) => format!("{:.1} to {:.1}", interval.low, interval.high),
             None => "-".into(),
         };
         say!(
-            "{space:<12} {colour:<6} {view:<12} {:>6.1} {:>13} {:>6.1} {:>9.1} {:>13} {:>6.1}",
+            "{space:<12} {color:<6} {view:<12} {:>6.1} {:>13} {:>6.1} {:>9.1} {:>13} {:>6.1}",
             scored.knn,
             interval(knn),
             knn.top5,
@@ -220,7 +220,7 @@ fn print(measured: &Measured, halves: &Halves, protocol: Protocol, args: &Args) 
             say!("{:<12} the regression stopped after {} iterations, short of its optimum", "", fit.iterations);
         }
     }
-    print_classes(measured, halves, score::space(protocol.how.tap));
+    print_classes(measured, halves, evaluate::space(protocol.how.tap));
     say!("");
     for (space, health) in &measured.health {
         let rank = format!("effective rank {:.1} of {}", health.effective_rank, health.rank_limit);
@@ -232,11 +232,11 @@ fn print(measured: &Measured, halves: &Halves, protocol: Protocol, args: &Args) 
     Ok(())
 }
 
-/// The classes that a feature (if it is not there, the embedding) knows least, and what they are taken for: colour, all patches, kNN. JSON has the whole matrix.
-fn print_classes(measured: &Measured, halves: &Halves, main: Space) {
+/// The classes that a feature (if it is not there, the embedding) knows least, and what they are taken for: color, all patches, kNN. JSON has the whole matrix.
+fn print_classes(measured: &Measured, halves: &Splits, main: Space) {
     const SHOWN: usize = 5;
-    let patches = measured.scores.iter().filter(|it| (it.view, it.colour) == (View::Patches, Colour::Rgb));
-    let rank = |it: &&score::Scored| (it.space == main, it.space == Space::Embedding, it.patches);
+    let patches = measured.scores.iter().filter(|it| (it.view, it.color) == (View::Patches, Color::Rgb));
+    let rank = |it: &&evaluate::Scored| (it.space == main, it.space == Space::Embedding, it.patches);
     let Some(scored) = patches.max_by_key(rank) else { return };
     let Some([knn, _]) = &scored.details else { return };
     let class = |class: u32| halves.test.classes().get(class as usize);

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_core::colour::Colour;
-use bagssl_core::embed::{Rows, Tap};
+use bagssl_core::color::Color;
+use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::explain::{Pairs, evidence};
 use bagssl_core::heat::HeatMap;
-use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::Dataset;
 use bagssl_data::image::Image;
-use bagssl_eval::probe::{Linear, Model};
+use bagssl_data::skip::OnBadImage;
+use bagssl_eval::probe::{Linear, SoftmaxModel};
 use bagssl_eval::samples::Samples;
 
 use crate::backend::{CpuArgs, Name};
@@ -126,7 +126,7 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
     let seen = see(&args.image)?;
     match (&args.class, &args.like) {
         (Some(class), _) => {
-            let train = args.data.open_labelled()?;
+            let train = args.data.open_labeled()?;
             let Some(class_number) = train.classes().iter().position(|known| known == class) else {
                 bail!("--class: expected one of {}, got {class:?}", train.classes().join(", "));
             };
@@ -138,14 +138,14 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
     }
 }
 
-fn fit(train: &Dataset, embedded: &[Embedded], tap: Tap, checkpoint: &Checkpoint<'_>) -> Result<Model> {
+fn fit(train: &Dataset, embedded: &[Embedded], tap: FeatureLayer, checkpoint: &Checkpoint<'_>) -> Result<SoftmaxModel> {
     let dim = checkpoint.spec().model.dim(tap);
     let values = embedded.iter().flat_map(|image| &image.mean).copied().collect();
     let labels = (0..train.len()).map(|image| train.label(image)).collect();
     Ok(Linear::default().fit(&Samples::new(Rows { values, dim }, labels)?)?)
 }
 
-fn of_class(args: &Args, train: &Dataset, probe: &Model, class: usize, seen: &Seen) -> Result<Image> {
+fn of_class(args: &Args, train: &Dataset, probe: &SoftmaxModel, class: usize, seen: &Seen) -> Result<Image> {
     let place = probe.classes().iter().position(|&known| known as usize == class);
     let place = place.with_context(|| format!("class {:?} has no training image", train.classes()[class]))?;
     let classes = probe.classes().len();
@@ -230,8 +230,8 @@ fn shares_with_places(seen: &Seen, shares: &[f64]) -> Vec<serde_json::Value> {
 
 fn over(heat: &HeatMap, image: &Image, limit: f64) -> Result<Image> {
     const OPACITY: f64 = 0.6;
-    // On grey, where the map's colours are the only ones.
+    // On grey, where the map's colors are the only ones.
     let mut grey = image.clone();
-    grey.set_colour(Colour::Grey);
+    grey.set_color(Color::Grey);
     Ok(Image::new(image.size(), heat.over(grey.rgb(), limit, OPACITY)?))
 }

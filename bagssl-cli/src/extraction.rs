@@ -7,18 +7,18 @@ use anyhow::{Context, Result, bail};
 use bagssl_backend::memory;
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::ModelPlan;
-use bagssl_core::colour::Colour;
-use bagssl_core::embed::{Embed, Tap};
+use bagssl_core::color::Color;
+use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::Dataset;
+use bagssl_eval::feature_cache::{self as cache, FeatureCache};
 use bagssl_eval::features::{Features, extract};
 use bagssl_eval::protocol::fnv1a;
-use bagssl_eval::store::{self as cache, Store};
 
 use crate::backend::{CpuArgs, Name};
+use crate::evaluate::{EvalSettings, Input};
 use crate::memory::MIB;
 use crate::output::{note, note_once, one_line};
-use crate::score::{Input, Protocol};
 use crate::source::{fingerprint, tell_skipped};
 
 /// The fewest images in a batch of bags.
@@ -39,7 +39,7 @@ pub(crate) struct FeatureArgs {
 
 /// Files of one network's features.
 #[derive(Debug, Clone)]
-pub(crate) struct Kept {
+pub(crate) struct CacheKey {
     folder: PathBuf,
     /// Weights, and what computes with them.
     network: String,
@@ -47,7 +47,7 @@ pub(crate) struct Kept {
 
 impl FeatureArgs {
     /// Where those of a checkpoint are kept, if they are.
-    pub(crate) fn of(&self, checkpoint: &[u8], backend: Name, cpu: CpuArgs) -> Option<Kept> {
+    pub(crate) fn of(&self, checkpoint: &[u8], backend: Name, cpu: CpuArgs) -> Option<CacheKey> {
         let kernels = match cpu {
             CpuArgs { exact: true, .. } => " exact",
             CpuArgs { bf16: true, .. } => " bf16",
@@ -57,13 +57,13 @@ impl FeatureArgs {
     }
 
     /// Where those of random weights are kept, if they are.
-    pub(crate) fn of_random(&self, plan: &ModelPlan, seed: u64, backend: Name) -> Option<Kept> {
+    pub(crate) fn of_random(&self, plan: &ModelPlan, seed: u64, backend: Name) -> Option<CacheKey> {
         let plan = fnv1a(format!("{plan:?}").as_bytes());
         self.named(format!("random weights of plan {plan}, seed {seed}, backend {}", backend.text()))
     }
 
-    fn named(&self, network: String) -> Option<Kept> {
-        self.features.clone().map(|folder| Kept { folder, network })
+    fn named(&self, network: String) -> Option<CacheKey> {
+        self.features.clone().map(|folder| CacheKey { folder, network })
     }
 
     /// The folder, if they are kept.
@@ -85,9 +85,9 @@ pub(crate) struct Extraction<'a> {
     pub(crate) network: &'a dyn Embed,
     pub(crate) plan: &'a ModelPlan,
     pub(crate) input: Input,
-    pub(crate) protocol: Protocol,
+    pub(crate) protocol: EvalSettings,
     /// Where features are kept; none for memory alone.
-    pub(crate) kept: Option<Kept>,
+    pub(crate) kept: Option<CacheKey>,
     /// Hears of images embedded.
     pub(crate) progress: &'a dyn Fn(u64),
 }
@@ -98,11 +98,11 @@ impl Extraction<'_> {
         &self,
         dataset: &Arc<Dataset>,
         bag: Bag,
-        colour: Colour,
-        taps: &[Tap],
+        color: Color,
+        taps: &[FeatureLayer],
     ) -> Result<Vec<Features>> {
         let side = self.input.side as usize;
-        let loader = bags(self.input, dataset, bag, colour, self.protocol)?.with_rows(self.network.rows([side, side]));
+        let loader = bags(self.input, dataset, bag, color, self.protocol)?.with_rows(self.network.rows([side, side]));
         let mut before = 0;
         let mut hear = |done: usize| {
             (self.progress)(done.saturating_sub(before) as u64);
@@ -114,14 +114,14 @@ impl Extraction<'_> {
                 extract(self.network, loader.batches(), taps, &mut hear)?
             }
             Some(kept) => {
-                let (images, others) = (fingerprint(dataset), self.describe(kept, dataset, bag, colour));
+                let (images, others) = (fingerprint(dataset), self.describe(kept, dataset, bag, color));
                 let (of, at) = (format!("images {images}; {others}"), dataset.place());
                 let folder = kept.folder.join(fnv1a(of.as_bytes()));
                 if !folder.exists() && cache::kept(&kept.folder).iter().any(|kept| is_before(kept, &others, &at)) {
                     let at = one_line(&at);
                     note_once(&format!("{at}: other images than before: their features are extracted anew"));
                 }
-                let store = Store { folder: &folder, of: &of, at: &at };
+                let store = FeatureCache { folder: &folder, of: &of, at: &at };
                 if store.is_in_use() {
                     note!("{}: others are at work on these features; they are waited for", folder.display());
                 }
@@ -141,7 +141,7 @@ impl Extraction<'_> {
     }
 
     /// Refuses what memory has no room for, before it is embedded.
-    fn check_memory(&self, loader: &BagLoader, taps: &[Tap]) -> Result<()> {
+    fn check_memory(&self, loader: &BagLoader, taps: &[FeatureLayer]) -> Result<()> {
         let row: usize = taps.iter().map(|&tap| self.plan.dim(tap) * size_of::<f32>()).sum();
         let needed = loader.images() as u64 * loader.patches() as u64 * row as u64;
         match memory::available() {
@@ -158,24 +158,24 @@ impl Extraction<'_> {
     }
 
     /// All that features depend on besides the images.
-    fn describe(&self, kept: &Kept, dataset: &Dataset, bag: Bag, colour: Colour) -> String {
-        let Protocol { seed, on_bad_image, .. } = self.protocol;
-        let Input { side, normalisation, filter } = self.input;
+    fn describe(&self, kept: &CacheKey, dataset: &Dataset, bag: Bag, color: Color) -> String {
+        let EvalSettings { seed, on_bad_image, .. } = self.protocol;
+        let Input { side, normalization, filter } = self.input;
         // Only places that are drawn depend on the seed.
         let seed = if let Bag::Random { .. } = bag { format!("; seed {seed}") } else { String::new() };
         format!(
-            "bagssl {}; {}; classes {}; {bag:?}{seed}; {}; input {side}; {filter:?}; {normalisation:?}; bad images {on_bad_image:?}",
+            "bagssl {}; {}; classes {}; {bag:?}{seed}; {}; input {side}; {filter:?}; {normalization:?}; bad images {on_bad_image:?}",
             env!("CARGO_PKG_VERSION"),
             kept.network,
             // A class's number depends on all of them.
             fnv1a(dataset.classes().join("\n").as_bytes()),
-            colour.name()
+            color.name()
         )
     }
 }
 
 /// Whether what is kept is of the same place and all the same, but of the images that were there then.
-fn is_before(kept: &cache::Kept, others: &str, at: &str) -> bool {
+fn is_before(kept: &cache::CacheEntry, others: &str, at: &str) -> bool {
     kept.at == at && kept.of.split_once("; ").is_some_and(|(_, before)| before == others)
 }
 
@@ -195,8 +195,8 @@ pub(crate) fn bags(
     input: Input,
     dataset: &Arc<Dataset>,
     bag: Bag,
-    colour: Colour,
-    protocol: Protocol,
+    color: Color,
+    protocol: EvalSettings,
 ) -> Result<BagLoader> {
     // Of large patches fewer images are in a batch; how many patches an image has is not known before one is decoded.
     let patch = 3 * 4 * u64::from(input.side) * u64::from(input.side);
@@ -204,8 +204,8 @@ pub(crate) fn bags(
     let config = BagConfig {
         bag,
         input: input.side,
-        colour,
-        normalisation: input.normalisation,
+        color,
+        normalization: input.normalization,
         filter: input.filter,
         batch,
         seed: protocol.seed,

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use bagssl_core::checkpoint;
-use bagssl_eval::store::npy::header;
+use bagssl_eval::feature_cache::npy::header;
 use bagssl_train::Error;
-use bagssl_train::store::{Staged, write_whole};
+use bagssl_train::run_state::{Staged, write_whole};
 
 /// More than any checkpoint has, less than would be a danger to read: 4 GiB.
 const MOST_BYTES: u64 = 4 << 30;
@@ -94,7 +94,7 @@ fn read_in_parts(path: &Path) -> std::io::Result<Vec<u8>> {
         return std::fs::read(path);
     }
     let mut bytes = vec![0; length as usize];
-    let part = bytes.len().div_ceil(crate::work::cores());
+    let part = bytes.len().div_ceil(crate::parallelism::cores());
     std::thread::scope(|scope| {
         let parts: Vec<_> = bytes
             .chunks_mut(part)

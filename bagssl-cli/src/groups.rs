@@ -9,7 +9,7 @@ use clap::ValueEnum;
 /// What makes images a group. An interval that takes images for independent which are not is too narrow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Groups {
-    /// Neighbouring tiles where the images are tiles by their names, else each image on its own
+    /// Neighboring tiles where the images are tiles by their names, else each image on its own
     #[default]
     Auto,
     /// Each image on its own
@@ -22,19 +22,20 @@ pub(crate) enum Groups {
 
 impl Groups {
     /// The group of each image, and what the groups are called.
-    pub(crate) fn of(self, dataset: &Dataset) -> Result<(Vec<u32>, &'static str)> {
+    pub(crate) fn group_ids(self, dataset: &Dataset) -> Result<(Vec<u32>, &'static str)> {
         let images = 0..dataset.len();
         let classes = || images.clone().map(|image| dataset.label(image)).collect();
         match self {
             Groups::Image => Ok((images.map(|image| image as u32).collect(), "images")),
             Groups::Class => Ok((classes(), "classes")),
             Groups::Tiles | Groups::Auto => {
-                let tiles: Vec<Option<Tile>> = images.clone().map(|image| Tile::of(dataset.name(image))).collect();
+                let tiles: Vec<Option<Tile>> =
+                    images.clone().map(|image| Tile::from_name(dataset.name(image))).collect();
                 match tiles.iter().position(Option::is_none) {
                     None => {
                         Ok((regions(&tiles.into_iter().flatten().collect::<Vec<_>>()), "regions of touching tiles"))
                     }
-                    Some(_) if self == Groups::Auto => Groups::Image.of(dataset),
+                    Some(_) if self == Groups::Auto => Groups::Image.group_ids(dataset),
                     Some(image) => {
                         bail!("--groups tiles: expected names such as s768-x04-y10.jpg, got {}", dataset.name(image))
                     }
@@ -51,7 +52,7 @@ struct Tile {
 }
 
 impl Tile {
-    fn of(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
         let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
         let mut parts = stem.split('-');
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
 
     fn of(names: &[&str]) -> Vec<u32> {
-        regions(&names.iter().map(|name| Tile::of(name).unwrap()).collect::<Vec<_>>())
+        regions(&names.iter().map(|name| Tile::from_name(name).unwrap()).collect::<Vec<_>>())
     }
 
     /// Tiles in a row, one that touches at a corner, one apart, one of another photograph; a tile of the larger scale over
@@ -127,7 +128,7 @@ mod tests {
     #[test]
     fn other_names_are_no_tiles() {
         for name in ["a/b.jpg", "s6-x1.jpg", "s0-x1-y1.jpg", "s6-x1-y1-z1.jpg", "x1-y1-s6.jpg", "s6-x-y1.jpg"] {
-            assert!(Tile::of(name).is_none(), "{name}");
+            assert!(Tile::from_name(name).is_none(), "{name}");
         }
     }
 
@@ -135,7 +136,7 @@ mod tests {
     fn the_embedded_tiles_have_regions() {
         let dataset = Dataset::embedded(bagssl_data::dataset::Split::Validation).unwrap();
         let count = |groups: Groups| {
-            let (mut groups, _) = groups.of(&dataset).unwrap();
+            let (mut groups, _) = groups.group_ids(&dataset).unwrap();
             groups.sort_unstable();
             groups.dedup();
             groups.len()

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use bagssl_core::architecture::Architecture;
 use bagssl_core::checkpoint;
-use bagssl_core::embed::Tap;
+use bagssl_core::embed::FeatureLayer;
 use bagssl_core::import::{self, Foreign, Imported, Layout, Options};
-use bagssl_core::normalise::Normalisation;
+use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{PatchSide, PatchSpec};
 
 use crate::bench::architecture;
@@ -45,10 +45,10 @@ pub(crate) struct Args {
     /// Side to which patches are resampled [default: 224, or 32 for an encoder with the small stem]
     #[arg(long, value_name = "N")]
     input: Option<u32>,
-    /// What the network expects of colours: imagenet, half, cifar10, cifar100, or mean/deviation of red, green and blue, such
+    /// What the network expects of colors: imagenet, half, cifar10, cifar100, or mean/deviation of red, green and blue, such
     /// as 0.5,0.5,0.5/0.25,0.25,0.25 [default: half for emp-ssl, else imagenet]
-    #[arg(long, value_name = "COLOURS", value_parser = colours)]
-    normalisation: Option<Normalisation>,
+    #[arg(long, alias = "normalisation", value_name = "COLORS", value_parser = colors)]
+    normalization: Option<Normalization>,
     /// Write over a file that is there
     #[arg(long)]
     force: bool,
@@ -60,7 +60,7 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, Copy)]
 struct Chosen(Option<Layout>);
 
-fn colours(text: &str) -> std::result::Result<Normalisation, String> {
+fn colors(text: &str) -> std::result::Result<Normalization, String> {
     text.parse().map_err(|error: bagssl_core::Error| error.to_string())
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         layout: args.layout.0,
         architecture: args.arch,
         patch: PatchSpec::new(side, args.input.unwrap_or(224))?,
-        normalisation: args.normalisation,
+        normalization: args.normalization,
         allow_unused: args.allow_unused,
         source,
     };
@@ -123,7 +123,7 @@ fn report(args: &Args, imported: &Imported, bytes: usize) -> Result<()> {
     if !imported.unused.is_empty() {
         say!("left out    {} tensors, the first {:?}", imported.unused.len(), imported.unused[0]);
     }
-    if imported.spec.tap != Tap::Embedding {
+    if imported.spec.tap != FeatureLayer::Embedding {
         say!(
             "feature     {}, which such programs evaluate; --tap embedding takes the encoder's output",
             imported.spec.tap.name()

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use bagssl_core::bag::Views;
 use bagssl_core::checkpoint::{Checkpoint, Provenance};
-use bagssl_core::embed::Tap;
+use bagssl_core::embed::FeatureLayer;
 use bagssl_core::patch::Filter;
 
 use crate::bag::describe_patches;
@@ -66,8 +66,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Views::FixedScale(patch) => say!("trained on  {}", describe_patches(patch)),
         Views::MultiScale(crops) => say!("trained on  crops of many scales, resampled to {0}x{0}", crops.input()),
     }
-    say!("colours     mean {:?}, deviation {:?}", spec.normalisation.mean(), spec.normalisation.deviation());
-    let dims = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
+    say!("colors     mean {:?}, deviation {:?}", spec.normalization.mean(), spec.normalization.deviation());
+    let dims = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
     let dims: Vec<_> = dims.iter().map(|&tap| format!("{} {}", tap.name(), spec.model.dim(tap))).collect();
     say!("features    {} (used: {})", dims.join(", "), spec.tap.name());
     for change in &provenance.changes {

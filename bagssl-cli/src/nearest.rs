@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use bagssl_core::checkpoint::{Checkpoint, Spec};
-use bagssl_core::embed::{Embed, Tap};
-use bagssl_data::bad::OnBadImage;
+use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_data::dataset::Dataset;
+use bagssl_data::skip::OnBadImage;
 use serde::Serialize;
 
 use crate::backend::{CpuArgs, Name};
@@ -64,7 +64,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug, Serialize)]
-struct Found {
+struct Neighbors {
     similarity: f32,
     image: String,
     /// The query's patch and the found one, `[top, left, side]` in pixels.
@@ -89,7 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         say!("{}", serde_json::to_string_pretty(&found)?);
         return Ok(ExitCode::SUCCESS);
     }
-    for Found { similarity, image, patches } in &found {
+    for Neighbors { similarity, image, patches } in &found {
         match patches {
             None => say!("{similarity:>7.4}  {}", field(image)),
             Some([query, other]) => say!(
@@ -107,9 +107,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// The nearest ones first.
-fn search(args: &Args, checkpoint: &Checkpoint<'_>, query: &Arc<Dataset>, others: &Arc<Dataset>) -> Result<Vec<Found>> {
+fn search(
+    args: &Args,
+    checkpoint: &Checkpoint<'_>,
+    query: &Arc<Dataset>,
+    others: &Arc<Dataset>,
+) -> Result<Vec<Neighbors>> {
     let spec = checkpoint.spec();
-    let tap = args.tap.map_or(spec.tap, Tap::from);
+    let tap = args.tap.map_or(spec.tap, FeatureLayer::from);
     let network = args.backend.open_with(args.cpu)?.trained(checkpoint, &[tap])?;
     let first = embed(args, spec, tap, (query, OnBadImage::Fail), &*network, true)?.images.remove(0);
     let rest = embed(args, spec, tap, (others, args.bad.on_bad_image.into()), &*network, args.json)?;
@@ -124,7 +129,7 @@ fn search(args: &Args, checkpoint: &Checkpoint<'_>, query: &Arc<Dataset>, others
 fn embed(
     args: &Args,
     spec: &Spec,
-    tap: Tap,
+    tap: FeatureLayer,
     (dataset, on_bad_image): (&Arc<Dataset>, OnBadImage),
     network: &dyn Embed,
     quiet: bool,
@@ -144,9 +149,9 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-fn images(query: &Embedded, rest: &[Embedded], names: &Dataset) -> Vec<Found> {
+fn images(query: &Embedded, rest: &[Embedded], names: &Dataset) -> Vec<Neighbors> {
     let query = unit(&query.mean);
-    let found = |other: &Embedded| Found {
+    let found = |other: &Embedded| Neighbors {
         similarity: cosine(&query, &unit(&other.mean)),
         image: names.name(other.image).into(),
         patches: None,
@@ -155,7 +160,7 @@ fn images(query: &Embedded, rest: &[Embedded], names: &Dataset) -> Vec<Found> {
 }
 
 /// For each patch of the query its nearest one in each image.
-fn patches(query: &Embedded, rest: &[Embedded], names: &Dataset) -> Vec<Found> {
+fn patches(query: &Embedded, rest: &[Embedded], names: &Dataset) -> Vec<Neighbors> {
     let units = |embedded: &Embedded| -> Vec<Vec<f32>> {
         embedded.patches.values.chunks(embedded.patches.dim.max(1)).map(unit).collect()
     };
@@ -171,7 +176,7 @@ fn patches(query: &Embedded, rest: &[Embedded], names: &Dataset) -> Vec<Found> {
             let best = of_other.iter().enumerate().map(|(at, unit)| (cosine(patch, unit), at));
             if let Some((similarity, at)) = best.max_by(|a, b| a.0.total_cmp(&b.0)) {
                 let patches = Some([place(query, number), place(other, at)]);
-                found.push(Found { similarity, image: names.name(other.image).into(), patches });
+                found.push(Neighbors { similarity, image: names.name(other.image).into(), patches });
             }
         }
     }

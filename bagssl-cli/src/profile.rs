@@ -26,11 +26,11 @@ pub(crate) struct Profile {
     path: PathBuf,
     origin: Instant,
     is_on: AtomicBool,
-    kept: Mutex<Kept>,
+    kept: Mutex<Recorded>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Recorded {
     spans: Vec<Span>,
     counts: BTreeMap<&'static str, u64>,
     notes: Vec<(&'static str, String)>,
@@ -137,7 +137,7 @@ impl Profile {
         Ok(())
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, Recorded> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -218,7 +218,7 @@ fn thread() -> u64 {
     OWN.with(|own| *own)
 }
 
-impl Kept {
+impl Recorded {
     /// The sums by name: what takes longest first.
     fn sums(&self) -> Vec<(&'static str, Sum)> {
         let mut sums: HashMap<&'static str, Sum> = HashMap::new();
@@ -333,7 +333,7 @@ impl OfAStep {
 mod tests {
     use super::*;
 
-    fn kept() -> Kept {
+    fn kept() -> Recorded {
         let host = |thread, name, begin, end| Span { lane: Lane::Host, thread, name, begin, end };
         // "backward" is around two others, one of which begins with it; another thread is at work at the same time.
         let spans = vec![
@@ -343,7 +343,7 @@ mod tests {
             host(0, "step", 20_000_000, 22_000_000),
             host(1, "norm", 10_000_000, 11_000_000),
         ];
-        Kept { spans, window: [0, 40_000_000], steps: 2, counts: [("launches", 6)].into(), ..Kept::default() }
+        Recorded { spans, window: [0, 40_000_000], steps: 2, counts: [("launches", 6)].into(), ..Recorded::default() }
     }
 
     #[test]
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn the_device_is_what_counts_where_there_is_one() {
-        let mut kept = Kept { steps: 1, ..kept() };
+        let mut kept = Recorded { steps: 1, ..kept() };
         let of = |name, begin, end| Span { lane: Lane::Device, thread: 1, name, begin, end };
         kept.spans.push(of("norm", 30_000_000, 36_000_000));
         let table = kept.of_a_step().table();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use bagssl_core::colour::Colour;
+use bagssl_core::color::Color;
 use bagssl_eval::report::{Accuracy, Block, Cells, Line, Lines, Outcome, Page, Report, Space, View};
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use crate::files;
 /// Put the reports of several runs side by side
 ///
 /// Takes what `bagssl reproduce` has written: report.json, or the folder that it lies in. A number stands beside those of the
-/// other runs for the same network, feature, colour and number of patches; what a run has not measured is a dash.
+/// other runs for the same network, feature, color and number of patches; what a run has not measured is a dash.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Runs: folders with a report.json, or such files
@@ -73,7 +73,7 @@ fn page(runs: &[(String, Report)]) -> Page {
                 View::Patches if kind.patches == 1 => "1 patch".into(),
                 View::Patches => format!("{} patches", kind.patches),
             };
-            let words = [kind.model.title(), kind.space.name(), kind.colour.name()].map(String::from);
+            let words = [kind.model.title(), kind.space.name(), kind.color.name()].map(String::from);
             [words.to_vec(), vec![view], of(kind, value)].concat()
         });
         let names = ["model", "features", "colour", "view"].map(String::from).to_vec();
@@ -114,14 +114,14 @@ fn page(runs: &[(String, Report)]) -> Page {
         title: "Runs side by side".into(),
         lead,
         blocks: vec![
-            table("Nearest neighbours", |outcome| &outcome.knn),
+            table("Nearest neighbors", |outcome| &outcome.knn),
             table("Linear probe", |outcome| &outcome.linear),
         ],
         origins: runs.iter().map(origin).collect(),
     }
 }
 
-/// For each feature and colour of the first model the accuracy against the patches, a line for each run.
+/// For each feature and color of the first model the accuracy against the patches, a line for each run.
 fn plots(runs: &[(String, Report)], value: fn(&Outcome) -> &Accuracy) -> Vec<Lines> {
     let Some(first) = runs.iter().flat_map(|(_, report)| &report.results).next() else { return Vec::new() };
     let bags = |report: &'_ Report| -> Vec<Outcome> {
@@ -129,21 +129,21 @@ fn plots(runs: &[(String, Report)], value: fn(&Outcome) -> &Accuracy) -> Vec<Lin
         report.results.iter().filter(of).cloned().collect()
     };
     let mut kinds = Vec::new();
-    for Outcome { space, colour, .. } in runs.iter().flat_map(|(_, report)| bags(report)) {
-        if !kinds.contains(&(space, colour)) {
-            kinds.push((space, colour));
+    for Outcome { space, color, .. } in runs.iter().flat_map(|(_, report)| bags(report)) {
+        if !kinds.contains(&(space, color)) {
+            kinds.push((space, color));
         }
     }
-    let plot = |(space, colour): (Space, Colour)| {
+    let plot = |(space, color): (Space, Color)| {
         let line = |(name, report): &(String, Report)| {
-            let of = bags(report).into_iter().filter(|outcome| (outcome.space, outcome.colour) == (space, colour));
+            let of = bags(report).into_iter().filter(|outcome| (outcome.space, outcome.color) == (space, color));
             let point = |outcome: &Outcome| (outcome.patches as f64, value(outcome).mean, value(outcome).std);
             (name.clone(), of.map(|outcome| point(&outcome)).collect::<Vec<_>>())
         };
         let lines: Vec<Line> = runs.iter().map(line).collect();
         // A single number of patches is no curve.
         lines.iter().any(|(_, points)| points.len() > 1).then(|| Lines {
-            title: format!("{}, {}, {}", first.model.title(), space.name(), colour.name()),
+            title: format!("{}, {}, {}", first.model.title(), space.name(), color.name()),
             caption: "Mean and deviation over the run's seeds.".into(),
             x_label: "patches".into(),
             y_label: "accuracy (%)".into(),
@@ -155,7 +155,7 @@ fn plots(runs: &[(String, Report)], value: fn(&Outcome) -> &Accuracy) -> Vec<Lin
 }
 
 fn is_same(a: &Outcome, b: &Outcome) -> bool {
-    (a.model, a.space, a.colour, a.view, a.patches) == (b.model, b.space, b.colour, b.view, b.patches)
+    (a.model, a.space, a.color, a.view, a.patches) == (b.model, b.space, b.color, b.view, b.patches)
 }
 
 #[cfg(test)]
@@ -163,11 +163,11 @@ mod tests {
     use super::*;
 
     fn report(values: Vec<f64>, patches: usize) -> Report {
-        let accuracy = Accuracy::of(values);
+        let accuracy = Accuracy::new(values);
         let outcome = Outcome {
-            model: bagssl_eval::report::Model::Bagssl,
+            model: bagssl_eval::report::Method::Bagssl,
             space: bagssl_eval::report::Space::Embedding,
-            colour: bagssl_core::colour::Colour::Grey,
+            color: bagssl_core::color::Color::Grey,
             view: View::Patches,
             patches,
             knn: accuracy.clone(),

@@ -6,17 +6,17 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use bagssl_core::patch::ImageSize;
-use bagssl_data::bad::{OnBadImage, Skipped};
 use bagssl_data::classes::Classes;
 use bagssl_data::dataset::{Columns, Dataset, PassedOver, Split};
 use bagssl_data::image::{Decode, MOST_BYTES};
 use bagssl_data::memory::Budget;
+use bagssl_data::skip::{OnBadImage, Skipped};
 
 use crate::files;
-use crate::halves::check_labels;
 use crate::memory::ImageMemoryArgs;
 use crate::output::{note, note_once, one_line};
 use crate::progress::Progress;
+use crate::splits::check_labels;
 
 /// Where images come from.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -161,10 +161,10 @@ impl DataArgs {
     }
 
     /// The training half, if all of its images have classes.
-    pub(crate) fn open_labelled(&self) -> Result<Arc<Dataset>> {
+    pub(crate) fn open_labeled(&self) -> Result<Arc<Dataset>> {
         let dataset = self.open(Split::Train)?;
         check_labels(&dataset, "training", self)?;
-        if let [first, more @ ..] = &Classes::of(&dataset, &dataset).empty[..] {
+        if let [first, more @ ..] = &Classes::compare(&dataset, &dataset).empty[..] {
             let dots = if more.is_empty() { "" } else { ", .." };
             note_once(&one_line(&format!(
                 "data: classes: {} without a training image ({first}{dots})",

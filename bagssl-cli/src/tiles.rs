@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use bagssl_core::bag::Bag;
-use bagssl_core::colour::Colour;
-use bagssl_data::bad::OnBadImage;
+use bagssl_core::color::Color;
 use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::Dataset;
 use bagssl_data::image::Image;
+use bagssl_data::skip::OnBadImage;
 use bagssl_eval::report::{SheetRow, Thumbnail, Tile};
 
-use crate::score::{Near, Place};
+use crate::evaluate::{Near, Place};
 
 /// The longest side of a picture, in pixels.
 const LARGEST: u32 = 96;
@@ -24,8 +24,8 @@ pub(crate) struct Tiles {
 
 impl Tiles {
     /// `seed` is that of random bags. What cannot be used is not asked for.
-    pub(crate) fn new(dataset: Arc<Dataset>, bag: Bag, seed: u64, colour: Colour) -> Result<Self> {
-        let config = BagConfig { bag, seed, colour, on_bad_image: OnBadImage::Skip, ..BagConfig::default() };
+    pub(crate) fn new(dataset: Arc<Dataset>, bag: Bag, seed: u64, color: Color) -> Result<Self> {
+        let config = BagConfig { bag, seed, color, on_bad_image: OnBadImage::Skip, ..BagConfig::default() };
         Ok(Tiles { bags: BagLoader::new(dataset.clone(), config)?, dataset })
     }
 
@@ -43,11 +43,11 @@ impl Tiles {
     /// A patch and those near it.
     pub(crate) fn row(&self, near: &Near) -> Result<SheetRow> {
         let found = near.found.iter().map(|&(place, similarity)| Ok((self.patch(place)?, similarity)));
-        Ok(SheetRow { query: self.patch(near.query)?, neighbours: found.collect::<Result<_>>()? })
+        Ok(SheetRow { query: self.patch(near.query)?, neighbors: found.collect::<Result<_>>()? })
     }
 }
 
-/// A whole image, in its colours.
+/// A whole image, in its colors.
 pub(crate) fn image(dataset: &Dataset, image: usize) -> Result<Tile> {
     Ok(Tile { thumbnail: thumbnail(&*dataset.decode(image)?)?, ..tile_of(dataset, image) })
 }
@@ -78,14 +78,14 @@ mod tests {
         pixels.save(class.join("one.png")).unwrap();
         let dataset = Arc::new(Dataset::open(folder.path(), Split::Validation).unwrap());
         let spec = PatchSpec::new(PatchSide::Pixels(4), 4).unwrap();
-        let of = |colour| Tiles::new(dataset.clone(), Bag::Grid { spec, stride: 4 }, 0, colour).unwrap();
-        let tile = of(Colour::Rgb).patch([0, 5]).unwrap();
+        let of = |color| Tiles::new(dataset.clone(), Bag::Grid { spec, stride: 4 }, 0, color).unwrap();
+        let tile = of(Color::Rgb).patch([0, 5]).unwrap();
         let expected: Vec<u8> = (4..8u8).flat_map(|y| (8..12u8).flat_map(move |x| [x * 20, y * 30, 7])).collect();
         assert_eq!(tile.thumbnail, Thumbnail::new(4, 4, expected).unwrap());
-        assert_eq!((tile.image, tile.patch, tile.class.as_str(), of(Colour::Rgb).patches()), (0, Some(5), "a", 6));
+        assert_eq!((tile.image, tile.patch, tile.class.as_str(), of(Color::Rgb).patches()), (0, Some(5), "a", 6));
         let near = Near { query: [0, 1], found: vec![([0, 5], 0.5), ([0, 3], 0.25)] };
-        let row = of(Colour::Rgb).row(&near).unwrap();
-        assert_eq!((row.query.patch, row.neighbours[0].0 == tile, row.neighbours[1].1), (Some(1), true, 0.25));
-        assert_ne!(of(Colour::Grey).patch([0, 5]).unwrap().thumbnail, tile.thumbnail);
+        let row = of(Color::Rgb).row(&near).unwrap();
+        assert_eq!((row.query.patch, row.neighbors[0].0 == tile, row.neighbors[1].1), (Some(1), true, 0.25));
+        assert_ne!(of(Color::Grey).patch([0, 5]).unwrap().thumbnail, tile.thumbnail);
     }
 }

@@ -10,17 +10,17 @@ use anyhow::{Result, bail};
 use bagssl_backend::{AnyTrainer, Backend, CpuOptions, Worker};
 use bagssl_core::batch::{BatchShape, PatchBatch, PatchSource};
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_core::embed::Tap;
+use bagssl_core::embed::FeatureLayer;
 use bagssl_core::observe::Observer;
-use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::loader::{Loader, LoaderConfig};
+use bagssl_data::skip::OnBadImage;
 use bagssl_train::Error;
 use bagssl_train::config::{CheckedConfig, flat};
 use bagssl_train::memory::Estimate;
 use bagssl_train::metrics::Metrics;
-use bagssl_train::store::{
-    CHECKPOINT, CONFIG, Every, Found, Keeping, METRICS, Nowhere, OLD_STATE, RunFolder, STATES, States,
+use bagssl_train::run_state::{
+    CHECKPOINT, CONFIG, Every, Keeping, LatestState, METRICS, Nowhere, OLD_STATE, RunFolder, STATES, States,
 };
 use bagssl_train::tensorboard::TensorBoard;
 use bagssl_train::trainer::{Ended, RunInfo};
@@ -28,13 +28,13 @@ use bagssl_train::trainer::{Ended, RunInfo};
 use crate::backend::Name;
 use crate::config::{ConfigArgs, RunConfig};
 use crate::files;
+use crate::health_monitor::HealthMonitor;
 use crate::memory;
 use crate::output::{note, one_line, say};
 use crate::profile::{Profile, Window};
 use crate::progress::Steps;
 use crate::signals::{Stopped, Waiting};
 use crate::source::{BadImageArgs, DataArgs, fingerprint, tell_skipped};
-use crate::watch::Watch;
 
 /// Train an encoder on a set of images
 ///
@@ -241,10 +241,10 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
         observers.push(Box::new(TensorBoard::create(run.out, resumed)?));
     }
     observers.extend(others);
-    let mut observers = Watch(observers);
+    let mut observers = HealthMonitor(observers);
     let ended = match run.devices {
         1 => trainer.run(&loader, &mut observers, &mut states).map_err(Into::into),
-        _ => together(&begin, &mut *trainer, rest, &loader, &mut observers, &mut states),
+        _ => data_parallel(&begin, &mut *trainer, rest, &loader, &mut observers, &mut states),
     };
     drop(observers);
     tell_skipped(&loader.skipped());
@@ -284,7 +284,7 @@ pub(crate) fn loader(
             threads,
             on_bad_image,
             augment: config.augment,
-            normalisation: train.normalisation,
+            normalization: train.normalization,
             filter: train.filter,
             ..LoaderConfig::default()
         },
@@ -295,7 +295,7 @@ pub(crate) fn loader(
 type Unbegun = (Box<dyn Worker>, Option<Arc<Vec<u8>>>);
 
 /// Trains on several devices. `first` is the trainer of the first, on this thread, which alone is watched and saves.
-fn together(
+fn data_parallel(
     begin: &Begin<'_>,
     first: &mut dyn AnyTrainer,
     rest: Vec<Unbegun>,
@@ -381,16 +381,13 @@ fn check_use(checkpoint: &[u8], loader: &Loader) -> Result<()> {
     let (numbers, labels) = (batch.images()[..images].to_vec(), batch.labels()[..images].to_vec());
     let values = batch.data()[..images * shape.patches * shape.patch_len()].to_vec();
     let batch = PatchBatch::new(BatchShape { images, ..shape }, values, numbers, labels)?;
-    let taps = [Tap::Embedding, Tap::Projection];
+    let taps = [FeatureLayer::Embedding, FeatureLayer::Projection];
     let network =
         bagssl_backend::ndarray(CpuOptions::default()).trained(&Checkpoint::from_bytes(checkpoint)?, &taps)?;
     let rows = network.embed(&batch, &taps).map_err(anyhow::Error::from_boxed)?;
     for (tap, rows) in taps.into_iter().zip(rows) {
         if let Some(value) = rows.values.iter().find(|value| !value.is_finite()) {
-            bail!(
-                "the model is of no use: {}: expected finite values, got {value}; a lower --rate may help",
-                tap.name()
-            );
+            bail!("the model is of no use: {}: expected finite values, got {value}; a lower --lr may help", tap.name());
         }
     }
     Ok(())
@@ -412,16 +409,16 @@ impl Training<'_> {
     /// Refuses a step that takes more memory than there is, and says what would fit.
     fn check_memory(&self, backend: &dyn Backend, config: &CheckedConfig) -> Result<()> {
         let batch = config.config().batch;
-        let estimate = Estimate::of(config, backend.map_value_bytes());
+        let estimate = Estimate::new(config, backend.map_value_bytes());
         let images = batch.images / self.devices;
-        let needed = estimate.bytes((images as u64).saturating_mul(batch.together() as u64));
+        let needed = estimate.bytes((images as u64).saturating_mul(batch.micro_batch() as u64));
         let Some(free) = backend.free_memory(self.devices) else { return Ok(()) };
         if needed <= free {
             return Ok(());
         }
         let (needed, free_mib) = (needed / memory::MIB, free / memory::MIB);
         let advice = match estimate.fitting(free, images, batch.patches) {
-            Some(together) => format!("--micro {together} would fit"),
+            Some(together) => format!("--micro-batch {together} would fit"),
             None => "smaller --images, --projector or --arch would".into(),
         };
         bail!("a step: expected at most the {free_mib} MiB of memory that are free, got about {needed} MiB; {advice}")
@@ -443,11 +440,11 @@ impl Training<'_> {
             Ok(Some(found)) => format!("--resume-from last goes on from step {}, which is saved", found.step),
             _ => "nothing was saved before".into(),
         };
-        anyhow::anyhow!("{error}{names}; a lower --rate or --on-not-finite skip may help; {saved}")
+        anyhow::anyhow!("{error}{names}; a lower --lr or --on-not-finite skip may help; {saved}")
     }
 
     /// What an earlier call saved, if this one is to go on with it.
-    fn find(&self, folder: &RunFolder, states: &States) -> Result<Option<Found>> {
+    fn find(&self, folder: &RunFolder, states: &States) -> Result<Option<LatestState>> {
         if self.force {
             return Ok(None);
         }

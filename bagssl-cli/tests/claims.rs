@@ -76,7 +76,7 @@ fn claims_about_checkpoints() {
     let aggregation = ["eval", "aggregation", a, "--stride", "32", "--only-knn", "--grey", "--report", "out", "--json"];
     let found = json(here, &aggregation);
     let rows = found["checkpoints"][0]["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 3 * 7, "three features; centre, whole, 1 and 4 of a grid and at random, pooled");
+    assert_eq!(rows.len(), 3 * 7, "three features; center, whole, 1 and 4 of a grid and at random, pooled");
     for row in rows {
         let (knn, interval) = (&row["knn"], &row["knn"]["interval"]);
         assert!(
@@ -138,7 +138,7 @@ fn features_are_kept() {
         all
     };
     let all = folders();
-    assert_eq!(all.len(), 8, "two halves, colours and views");
+    assert_eq!(all.len(), 8, "two halves, colors and views");
     let values = |folder: &std::path::PathBuf| fs::read(folder.join("projection.npy")).unwrap();
     let before: Vec<_> = all.iter().map(values).collect();
     let written =
@@ -178,8 +178,8 @@ fn a_model_without_a_projector_repeats_nothing() {
     assert!(bagssl(here, &export).status.success());
     let import = ["import", "theirs.safetensors", "--input", "16", "--area-share", "0.25", "-o", "model1.safetensors"];
     assert!(bagssl(here, &import).status.success());
-    // The same weights, but what the network expects of colours is another.
-    let other = ["import", "theirs.safetensors", "--input", "16", "--area-share", "0.25", "--normalisation", "half"];
+    // The same weights, but what the network expects of colors is another.
+    let other = ["import", "theirs.safetensors", "--input", "16", "--area-share", "0.25", "--normalization", "half"];
     assert!(bagssl(here, &[&other[..], &["-o", "model2.safetensors"]].concat()).status.success());
     let train = ["train", "--out", "own", "--epochs", "1", "--images", "450", "--patches", "2", "--json"];
     assert!(bagssl(here, &train).status.success());
@@ -282,7 +282,7 @@ fn an_image_that_is_left_out_of_one_view_is_left_out_of_all() {
         "smaller.safetensors: expected the images of model.safetensors (6 training and 4 test images), got others (8";
     assert!(text.contains(words), "{text}");
 
-    // 2 x 3 patches: 1, 4 and 6 of a grid and at random; centre, whole and pooled.
+    // 2 x 3 patches: 1, 4 and 6 of a grid and at random; center, whole and pooled.
     let found = json(here, &[&of("aggregation")[..], &["--only-knn"], &skip].concat());
     assert_eq!(found["checkpoints"][0]["rows"].as_array().unwrap().len(), 9);
     let found = json(here, &[&of("convergence")[..], &skip].concat());

@@ -90,8 +90,8 @@ fn a_step_is_queued_without_waiting() {
     assert_eq!(count("cuMemcpyDtoHAsync"), 1, "{counts:?}");
     assert!((1..=2).contains(&count("cuEventSynchronize")), "{counts:?}");
     let place = |of: &str| step.iter().position(|line| line.starts_with(of)).unwrap();
-    let optimiser = step.iter().position(|line| line.starts_with("cuLaunchKernel step_")).unwrap();
-    assert!(place("cuMemcpyDtoHAsync") < optimiser, "figures are copied behind their own step");
+    let optimizer = step.iter().position(|line| line.starts_with("cuLaunchKernel step_")).unwrap();
+    assert!(place("cuMemcpyDtoHAsync") < optimizer, "figures are copied behind their own step");
 
     let trace: serde_json::Value = serde_json::from_slice(&fs::read(trace).unwrap()).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();

@@ -43,10 +43,10 @@ fn photos(here: &Path) {
     for (class, shift) in [("cat", 0), ("dog", 100)] {
         fs::create_dir_all(here.join("p").join(class)).unwrap();
         for (number, place) in [1, 2, 3].into_iter().flat_map(|number| [(number, "a"), (number, "b")]) {
-            let colour = shift + number * 20 + u8::from(place == "b") * 10;
+            let color = shift + number * 20 + u8::from(place == "b") * 10;
             let picture = image::RgbImage::from_fn(48, 36, |x, y| {
-                let wave = (x * u32::from(colour) / 7 + y * u32::from(number)) % 97;
-                image::Rgb([wave as u8 * 2, colour, (y * 7 % 256) as u8])
+                let wave = (x * u32::from(color) / 7 + y * u32::from(number)) % 97;
+                image::Rgb([wave as u8 * 2, color, (y * 7 % 256) as u8])
             });
             picture.save(here.join(format!("p/{class}/{number}_{place}.png"))).unwrap();
         }

@@ -25,9 +25,8 @@ fn works(here: &Path, data: &str, format: &str, [train, validation, classes]: [u
 /// A JPEG of 40x30 pixels with a pattern of its own.
 fn picture(number: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let colour =
-        |x: u32, y: u32| image::Rgb([(x * 6) as u8, (y * (number + 3) % 256) as u8, (number * 40 % 256) as u8]);
-    image::RgbImage::from_fn(40, 30, colour).write_to(&mut Cursor::new(&mut bytes), image::ImageFormat::Jpeg).unwrap();
+    let color = |x: u32, y: u32| image::Rgb([(x * 6) as u8, (y * (number + 3) % 256) as u8, (number * 40 % 256) as u8]);
+    image::RgbImage::from_fn(40, 30, color).write_to(&mut Cursor::new(&mut bytes), image::ImageFormat::Jpeg).unwrap();
     bytes
 }
 

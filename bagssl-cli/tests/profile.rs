@@ -45,7 +45,7 @@ fn a_benchs_profile_is_of_its_timed_steps() {
         ("forward", 1.0),
         ("loss", 1.0),
         ("backward", 1.0),
-        ("optimiser", 1.0),
+        ("optimizer", 1.0),
     ] {
         assert_eq!(profile["operations"][name]["calls"], calls, "{name}: {profile}");
     }

@@ -39,7 +39,7 @@ fn train_evaluate_embed() {
     let eval = ["eval", model, "--random", "2", "--json"];
     let result = json(here, &eval);
     let scores = result["results"].as_array().unwrap();
-    assert_eq!(scores.len(), 2 * 2 * 3, "two spaces, two colours; 1 patch, 2 patches, whole");
+    assert_eq!(scores.len(), 2 * 2 * 3, "two spaces, two colors; 1 patch, 2 patches, whole");
     assert!(scores.iter().all(|score| (0.0..=100.0).contains(&score["knn"].as_f64().unwrap())));
 
     let spec = json(here, &["inspect", model, "--json"]);

@@ -11,9 +11,9 @@ fn write(root: &Path, names: &[&str]) {
         let path = root.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         if name.ends_with(".png") {
-            let colour =
+            let color =
                 |x: u32, y: u32| image::Rgb([(x * number * 7 % 256) as u8, (y * 11 % 256) as u8, number as u8 * 9]);
-            image::RgbImage::from_fn(24, 20, colour).save(path).unwrap();
+            image::RgbImage::from_fn(24, 20, color).save(path).unwrap();
         } else {
             fs::write(path, "no image").unwrap();
         }

@@ -11,8 +11,8 @@ use bagssl_core::checkpoint::Checkpoint;
 
 use crate::support::{bagssl, json, names, prints, refused};
 
-/// Two epochs of 18 steps each.
-const RUN: [&str; 9] = ["train", "--images", "50", "--patches", "2", "--epochs", "2", "--threads", "1"];
+/// Four epochs of 18 steps each: enough that none is through before a signal has come, on a busy machine too.
+const RUN: [&str; 9] = ["train", "--images", "50", "--patches", "2", "--epochs", "4", "--threads", "1"];
 
 fn begin(folder: &Path, more: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bagssl"));
@@ -74,8 +74,8 @@ fn killed_and_stopped_it_ends_with_the_same_bits() {
         );
     }
     let done = json(here, &[&RUN[..], &arguments].concat());
-    assert!(done["resumed_at_step"].as_u64().unwrap() > 18 && done["steps"] == 36, "{done}");
-    for name in ["checkpoint.safetensors", "metrics.jsonl", "config.toml", "states/step-00000036.safetensors"] {
+    assert!(done["resumed_at_step"].as_u64().unwrap() > 18 && done["steps"] == 72, "{done}");
+    for name in ["checkpoint.safetensors", "metrics.jsonl", "config.toml", "states/step-00000072.safetensors"] {
         let [whole, killed] = ["whole", "run"].map(|run| fs::read(here.join(run).join(name)).unwrap());
         assert!(whole == killed, "another {name}");
     }
@@ -135,7 +135,7 @@ fn a_run_is_gone_back_to_with_other_settings() {
     assert_eq!(names(&run.join("states")), [state("06"), state("12"), state("18-milestone")]);
     refused(here, &with("2", &[]), &["18-milestone", "schedule.epochs 1", "schedule.epochs 2", "--resume-from"]);
     refused(here, &with("2", &["--resume-from", "7"]), &["expected a state of step 7", "steps 6, 12, 18"]);
-    let [_, stderr] = prints(here, &with("2", &["--resume-from", "12", "--rate", "0.01", "--devices", "2"]));
+    let [_, stderr] = prints(here, &with("2", &["--resume-from", "12", "--lr", "0.01", "--devices", "2"]));
     assert!(stderr.contains("after step 12: schedule.epochs is 2, was 1"), "{stderr}");
     let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let changed: Vec<&str> = metrics.lines().filter(|line| line.contains("\"changed\"")).collect();
@@ -145,7 +145,7 @@ fn a_run_is_gone_back_to_with_other_settings() {
     let checkpoint = Checkpoint::from_bytes(&bytes).unwrap();
     let changes = &checkpoint.spec().provenance.changes;
     let changes: Vec<_> = changes.iter().map(|change| (change.step, change.setting.as_str())).collect();
-    assert_eq!(changes, [(12, "optimiser.rate"), (12, "schedule.epochs")]);
+    assert_eq!(changes, [(12, "optimizer.learning_rate"), (12, "schedule.epochs")]);
 
     // A damaged state falls back, and the metrics that it counted on are missed.
     let last = run.join("states").join(state("36"));
@@ -154,7 +154,7 @@ fn a_run_is_gone_back_to_with_other_settings() {
     bytes[middle] ^= 4;
     fs::write(&last, bytes).unwrap();
     fs::remove_file(run.join("metrics.jsonl")).unwrap();
-    let again = with("2", &["--rate", "0.01", "--devices", "2"]);
+    let again = with("2", &["--lr", "0.01", "--devices", "2"]);
     let [_, stderr] = prints(here, &again);
     assert!(stderr.contains("step-00000036.safetensors: ") && stderr.contains("going on from step 30"), "{stderr}");
     assert!(stderr.contains("metrics.jsonl: the lines of 30 of 30 steps are missing"), "{stderr}");
@@ -170,9 +170,9 @@ fn a_run_that_diverges_is_not_finished() {
     let here = folder.path();
     let text =
         prints(here, &["train", "--print-config", "--images", "50", "--patches", "2", "--epochs", "1"])[0].clone();
-    let begin = text.find("[optimiser").unwrap();
+    let begin = text.find("[optimizer").unwrap();
     let rest = text[begin + 1..].find("\n[").map_or("", |end| &text[begin + 1 + end..]);
-    let sgd = "[optimiser.sgd]\nrate = 1e30\nmomentum = 0.0\nnesterov = false\ndecay = 1e30\ndecay_vectors = true\n";
+    let sgd = "[optimizer.sgd]\nlearning_rate = 1e30\nmomentum = 0.0\nnesterov = false\nweight_decay = 1e30\ndecay_norm_and_bias = true\n";
     fs::write(here.join("wild.toml"), format!("{}{sgd}{rest}", &text[..begin])).unwrap();
     for policy in ["stop", "skip"] {
         let output = bagssl(here, &["train", "--config", "wild.toml", "--out", policy, "--on-not-finite", policy]);
@@ -184,7 +184,7 @@ fn a_run_that_diverges_is_not_finished() {
     // Weights that are finite, of which features are not. That most steps changed nothing is said in any case.
     let huge = ["train", "--preset", "bagssl-vicreg", "--images", "50", "--patches", "2", "--epochs", "1"];
     let output =
-        bagssl(here, &[&huge[..], &["--rate", "1e12", "--on-not-finite", "skip", "--out", "huge", "--json"]].concat());
+        bagssl(here, &[&huge[..], &["--lr", "1e12", "--on-not-finite", "skip", "--out", "huge", "--json"]].concat());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("changed nothing") && stderr.contains("the model is of no use"), "{stderr}");

@@ -15,8 +15,8 @@ use std::process::ExitCode;
 use bagssl_core::architecture::{Architecture, mlp};
 use bagssl_core::bag::Views;
 use bagssl_core::checkpoint::{self, Checkpoint, FORMAT_VERSION, ModelPlan, NamedTensor, Provenance, Spec};
-use bagssl_core::embed::Tap;
-use bagssl_core::normalise::Normalisation;
+use bagssl_core::embed::FeatureLayer;
+use bagssl_core::normalize::Normalization;
 use bagssl_core::onnx::{self, Export, Output};
 use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
 use bagssl_core::plan::{Parameter, Role};
@@ -50,7 +50,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let [from, to] = files.as_slice() else {
         return Err(format!("expected two files, got {}: {USAGE}", files.len()).into());
     };
-    if dense && tap.is_some_and(|tap| tap != Tap::Embedding) {
+    if dense && tap.is_some_and(|tap| tap != FeatureLayer::Embedding) {
         return Err("--dense: expected the tap embedding, got another".into());
     }
     if let Some(architecture) = random {
@@ -63,9 +63,9 @@ fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn parse_tap(name: &str) -> Result<Tap, String> {
-    let known = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
-    let names = known.map(Tap::name).join(", ");
+fn parse_tap(name: &str) -> Result<FeatureLayer, String> {
+    let known = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
+    let names = known.map(FeatureLayer::name).join(", ");
     known.into_iter().find(|tap| tap.name() == name).ok_or(format!("--tap: expected one of {names}, got {name:?}"))
 }
 
@@ -85,8 +85,8 @@ fn random_checkpoint(architecture: Architecture) -> Result<Vec<u8>, bagssl_core:
         model: ModelPlan::new(encoder, projector)?,
         patch,
         filter: Filter::Bilinear,
-        normalisation: Normalisation::IMAGENET,
-        tap: Tap::Embedding,
+        normalization: Normalization::IMAGENET,
+        tap: FeatureLayer::Embedding,
         views: Views::FixedScale(patch),
         provenance: Provenance { created_by: "export_onnx --random".into(), ..Provenance::default() },
         training: None,

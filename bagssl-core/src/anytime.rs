@@ -4,14 +4,14 @@
 //! the patches are a sample without replacement, and nothing is left to estimate once all have come.
 //!
 //! ```
-//! use bagssl_core::anytime::{AnyTime, Next, Reason, Rule};
+//! use bagssl_core::anytime::{AnyTime, Next, Reason, StopRule};
 //! use bagssl_core::bag::Grid;
 //! use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
 //! use bagssl_core::random::Address;
 //!
 //! let spec = PatchSpec::new(PatchSide::Pixels(2), 2)?;
 //! let grid = Grid::new(spec, ImageSize { height: 20, width: 40 }, 2)?;
-//! let mut image = AnyTime::new(1, grid.patches() as u64, Rule { tolerance: 0.02, ..Rule::default() })?;
+//! let mut image = AnyTime::new(1, grid.patches() as u64, StopRule { tolerance: 0.02, ..StopRule::default() })?;
 //! for patch in grid.order(Address::default()) {
 //!     let crop = grid.crop(patch);
 //!     let embedding = [100.0 + crop.left as f32];
@@ -59,33 +59,37 @@ pub enum Reason {
 
 /// When to stop.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rule {
+pub struct StopRule {
     /// Stop when [`RunningMean::uncertainty`] is below this; at least 0, which never stops.
     pub tolerance: f64,
     /// Patches before which the uncertainty is not trusted: at least 2, of which one has a spread. With `n` patches the
     /// uncertainty is itself uncertain by about `1 / sqrt(2 (n - 1))` of its size if all spread is in one direction, and
     /// less otherwise: 18 % for 16.
-    pub least: u64,
+    pub min_patches: u64,
     /// Most patches: at least `least`.
-    pub most: u64,
+    pub max_patches: u64,
 }
 
-impl Default for Rule {
+impl Default for StopRule {
     /// 5 %, from 16 patches on, as many as there are.
     fn default() -> Self {
-        Rule { tolerance: 0.05, least: 16, most: u64::MAX }
+        StopRule { tolerance: 0.05, min_patches: 16, max_patches: u64::MAX }
     }
 }
 
-impl Rule {
+impl StopRule {
     fn check(self) -> Result<Self> {
         let refuse = |name, expected, got| Err(Error::Setting { name, expected, got });
         if !(self.tolerance >= 0.0 && self.tolerance.is_finite()) {
             return refuse("tolerance", "a number of at least 0", format!("{}", self.tolerance));
         }
-        check_least(self.least)?;
-        if self.most < self.least {
-            return refuse("most patches", "at least the least", format!("{} of at least {}", self.most, self.least));
+        check_least(self.min_patches)?;
+        if self.max_patches < self.min_patches {
+            return refuse(
+                "most patches",
+                "at least the least",
+                format!("{} of at least {}", self.max_patches, self.min_patches),
+            );
         }
         Ok(self)
     }
@@ -100,12 +104,12 @@ fn check_least(least: u64) -> Result<()> {
 ///
 /// The tolerance is looked at after each patch. As always with a rule that looks often, it tends to stop where the spread
 /// is underestimated, as in a sky whose few birds have not been seen: the uncertainty at the end is somewhat too small, the
-/// less so the greater [`Rule::least`] is.
+/// less so the greater [`StopRule::min_patches`] is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnyTime {
     mean: RunningMean,
     patches: u64,
-    rule: Rule,
+    rule: StopRule,
 }
 
 impl AnyTime {
@@ -114,12 +118,12 @@ impl AnyTime {
     /// # Errors
     /// [`Error::Setting`] if the tolerance is not a number of at least 0, the least patches are fewer than 2, or the most
     /// fewer than the least.
-    pub fn new(dim: usize, patches: u64, rule: Rule) -> Result<Self> {
+    pub fn new(dim: usize, patches: u64, rule: StopRule) -> Result<Self> {
         Ok(AnyTime { mean: RunningMean::new(dim), patches, rule: rule.check()? })
     }
 
     /// Takes in the embedding of one more patch, drawn without replacement. `expired` says whether the caller's time is up;
-    /// it is asked only if nothing else ends the search, and from the first patch on, whatever [`Rule::least`] is.
+    /// it is asked only if nothing else ends the search, and from the first patch on, whatever [`StopRule::min_patches`] is.
     ///
     /// # Errors
     /// [`Error::Length`] if the embedding has another length, or more come than the grid has patches.
@@ -130,9 +134,9 @@ impl AnyTime {
         let certain = || self.uncertainty().is_some_and(|uncertainty| uncertainty < self.rule.tolerance);
         Ok(if count == self.patches {
             Next::Stop(Reason::Complete)
-        } else if count >= self.rule.least && certain() {
+        } else if count >= self.rule.min_patches && certain() {
             Next::Stop(Reason::Tolerance)
-        } else if count >= self.rule.most {
+        } else if count >= self.rule.max_patches {
             Next::Stop(Reason::Most)
         } else if expired() {
             Next::Stop(Reason::Deadline)
@@ -164,30 +168,30 @@ fn check_left(patches: u64, count: u64) -> Result<()> {
 /// A rule that looks `k` times and would be wrong with probability `a` each time is wrong with up to `k a` in all. So each
 /// look is given a share of the error that is allowed (Bonferroni), and doubling keeps the looks few: 7 for 8 to 576 patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Looks {
-    least: u64,
+pub struct DecisionSchedule {
+    min_patches: u64,
     patches: u64,
 }
 
-impl Looks {
+impl DecisionSchedule {
     /// The looks at a grid of `patches`.
     ///
     /// # Errors
     /// [`Error::Setting`] if the least patches are fewer than 2.
     pub fn new(least: u64, patches: u64) -> Result<Self> {
         check_least(least)?;
-        Ok(Looks { least, patches })
+        Ok(DecisionSchedule { min_patches: least, patches })
     }
 
     /// How many there are.
     pub fn count(self) -> u32 {
-        let counts = core::iter::successors(Some(self.least), |count| count.checked_mul(2));
+        let counts = core::iter::successors(Some(self.min_patches), |count| count.checked_mul(2));
         counts.take_while(|&count| count < self.patches).count() as u32
     }
 
     /// Whether there is one after `count` patches.
     pub fn is_due(self, count: u64) -> bool {
-        count < self.patches && count.is_multiple_of(self.least) && (count / self.least).is_power_of_two()
+        count < self.patches && count.is_multiple_of(self.min_patches) && (count / self.min_patches).is_power_of_two()
     }
 
     /// The confidence that each look needs for one of `confidence` over all of them.
@@ -205,7 +209,7 @@ impl Looks {
 /// # What the confidence means
 /// The probability that the image is said to be decided for a class that does not win over all patches of the grid is
 /// at most `1 - confidence`: over all looks and classes, not for one look. The share of the error is split evenly over
-/// the [`Looks`] and the other classes (Bonferroni; that the leader is chosen by the same patches costs nothing, since a
+/// the [`DecisionSchedule`] and the other classes (Bonferroni; that the leader is chosen by the same patches costs nothing, since a
 /// wrong stop needs the bound of one false margin over the true winner). Each bound is Student's t with the finite grid's
 /// factor `1 - n / N`: the level is exact as far as the margins' means are normal, an approximation otherwise.
 ///
@@ -224,7 +228,7 @@ impl Looks {
 pub struct Decision {
     classes: usize,
     patches: u64,
-    looks: Looks,
+    schedule: DecisionSchedule,
     confidence: f64,
     /// The logits of all patches so far, `[patch, class]`: a margin's spread is asked for only when the leader is known.
     logits: Vec<f64>,
@@ -241,7 +245,7 @@ impl Decision {
             return Err(Error::Setting { name: "classes", expected: "at least 1", got: "0".into() });
         }
         check_confidence(confidence)?;
-        Ok(Decision { classes, patches, looks: Looks::new(least, patches)?, confidence, logits: vec![] })
+        Ok(Decision { classes, patches, schedule: DecisionSchedule::new(least, patches)?, confidence, logits: vec![] })
     }
 
     /// Takes in the logits of one more patch, `[class]`, drawn without replacement.
@@ -256,7 +260,7 @@ impl Decision {
         self.logits.extend_from_slice(logits);
         Ok(if self.count() == self.patches {
             Next::Stop(Reason::Complete)
-        } else if self.looks.is_due(self.count()) && self.is_decided() {
+        } else if self.schedule.is_due(self.count()) && self.is_decided() {
             Next::Stop(Reason::Decided)
         } else {
             Next::Continue
@@ -281,7 +285,7 @@ impl Decision {
     /// Whether the leader's margin over every other class is above 0 for certain.
     fn is_decided(&self) -> bool {
         let Some(leader) = self.leader() else { return false };
-        let error = (1.0 - self.looks.confidence(self.confidence)) / (self.classes - 1).max(1) as f64;
+        let error = (1.0 - self.schedule.confidence(self.confidence)) / (self.classes - 1).max(1) as f64;
         let t = student_t(1.0 - error, u32::try_from(self.count() - 1).unwrap_or(u32::MAX));
         (0..self.classes).filter(|&class| class != leader).all(|class| self.lower_bound(leader, class, t) > 0.0)
     }

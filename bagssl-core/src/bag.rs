@@ -189,7 +189,8 @@ pub enum Bag {
     /// One crop: the whole image, resampled to the network's input.
     Whole,
     /// One crop: the largest square in the middle.
-    Centre,
+    #[cfg_attr(feature = "checkpoint", serde(rename = "centre"))]
+    Center,
 }
 
 impl Bag {
@@ -210,7 +211,7 @@ impl Bag {
                 .collect(),
             Bag::Grid { spec, stride } => Ok(Grid::new(spec, image, stride)?.crops().collect()),
             Bag::Whole => Ok(vec![Crop::whole(image)]),
-            Bag::Centre => Ok(vec![Crop::centre(image)]),
+            Bag::Center => Ok(vec![Crop::center(image)]),
         }
     }
 }
@@ -238,7 +239,7 @@ mod tests {
         assert!(Grid::new(pixels(2), image, 0).is_err());
         assert!(Bag::Random { spec: pixels(2), patches: 0 }.crops(image, Address::default()).is_err());
         let empty = ImageSize { height: 0, width: 7 };
-        for bag in [Bag::Whole, Bag::Centre, Bag::Grid { spec: pixels(1), stride: 1 }] {
+        for bag in [Bag::Whole, Bag::Center, Bag::Grid { spec: pixels(1), stride: 1 }] {
             assert!(bag.crops(empty, Address::default()).is_err(), "{bag:?}");
         }
         let views = Views::MultiScale(MultiScale::new((0.1, 1.0), (1.0, 1.0), 8).unwrap());

@@ -12,7 +12,7 @@ pub struct BatchShape {
     pub images: usize,
     /// Patches of each image.
     pub patches: usize,
-    /// Colour channels.
+    /// Color channels.
     pub channels: usize,
     /// Rows of a patch.
     pub height: usize,
@@ -32,7 +32,7 @@ impl BatchShape {
     }
 }
 
-/// Patches of some images, normalised and ready for a network.
+/// Patches of some images, normalized and ready for a network.
 ///
 /// # Shapes
 /// `data` is `[batch, patch, channel, height, width]`, row-major. Clones share it.

@@ -3,7 +3,7 @@
 //! The tensors are `encoder.*` (torchvision's names inside) and `projector.*`; the key `bagssl` of the metadata holds a
 //! [`Spec`] as JSON. All are `F32`; only the weights of convolutions and linear layers may be `BF16`, or `I8` with a factor
 //! for each output in the `F32` tensor `NAME.scale` ([`convert`] makes such files). The spec ends with a [`digest`] of all of it. A file that training resumes from holds more tensors, whose names begin with
-//! `optimiser.`, and its counters in [`Spec::training`].
+//! `optimizer.`, and its counters in [`Spec::training`].
 
 use std::prelude::v1::*;
 
@@ -11,21 +11,21 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::bag::Views;
-use crate::embed::Tap;
+use crate::embed::FeatureLayer;
 use crate::error::{Error, Result};
-use crate::normalise::Normalisation;
+use crate::normalize::Normalization;
 use crate::patch::{Filter, PatchSpec};
 pub mod digest;
 mod header;
 mod projector;
-mod stored;
+mod tensor_ref;
 mod training;
 #[cfg(test)]
 mod tests;
 
 use header::Header;
 pub use header::{LONGEST_HEADER, check_header, header_length};
-pub use stored::Stored;
+pub use tensor_ref::TensorRef;
 pub use training::{Change, Training};
 
 pub use crate::plan::NamedTensor;
@@ -35,8 +35,8 @@ use crate::plan::{Kind, Parameter, Plan, Role};
 pub const FORMAT_VERSION: u32 = 2;
 /// The key of the metadata that holds the spec.
 pub const METADATA_KEY: &str = "bagssl";
-/// How the names of the optimiser's tensors begin.
-pub const OPTIMISER_PREFIX: &str = "optimiser.";
+/// How the names of the optimizer's tensors begin.
+pub const OPTIMIZER_PREFIX: &str = "optimiser.";
 
 /// The two networks of a model. The projector reads what the encoder puts out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,22 +96,22 @@ impl ModelPlan {
     }
 
     /// The length of the feature at a tap.
-    pub fn dim(&self, tap: Tap) -> usize {
+    pub fn dim(&self, tap: FeatureLayer) -> usize {
         match tap {
-            Tap::Embedding => self.encoder.output_dim(),
-            Tap::FirstLayer => match self.projector.kind(1) {
+            FeatureLayer::Embedding => self.encoder.output_dim(),
+            FeatureLayer::FirstLayer => match self.projector.kind(1) {
                 Kind::Map(dim) | Kind::Rows(dim) => dim,
             },
-            Tap::Projection => self.projector.output_dim(),
+            FeatureLayer::Projection => self.projector.output_dim(),
         }
     }
 
-    /// Random values for all parameters and buffers, with their names in the checkpoint (see [`Plan::first_weights`]).
+    /// Random values for all parameters and buffers, with their names in the checkpoint (see [`Plan::init_weights`]).
     /// The projector draws from a seed of its own, so that its weights do not repeat the encoder's.
-    pub fn first_weights(&self, seed: u64) -> Vec<NamedTensor> {
+    pub fn init_weights(&self, seed: u64) -> Vec<NamedTensor> {
         let prefixed = |prefix: &'static str, plan: &Plan, seed| {
             let named = move |(name, shape, values)| (format!("{prefix}.{name}"), shape, values);
-            plan.first_weights(seed).into_iter().map(named)
+            plan.init_weights(seed).into_iter().map(named)
         };
         prefixed("encoder", &self.encoder, seed).chain(prefixed("projector", &self.projector, !seed)).collect()
     }
@@ -141,7 +141,7 @@ pub struct Provenance {
     pub seed: u64,
     /// Epochs done.
     pub epochs: u32,
-    /// Optimiser steps done.
+    /// Optimizer steps done.
     pub steps: u64,
     /// Settings that were changed on the way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -160,10 +160,11 @@ pub struct Spec {
     pub patch: PatchSpec,
     /// How a patch is resampled to the network's input.
     pub filter: Filter,
-    /// What the network expects of colours.
-    pub normalisation: Normalisation,
+    /// What the network expects of colors.
+    #[serde(rename = "normalisation")]
+    pub normalization: Normalization,
     /// The feature that is the representation.
-    pub tap: Tap,
+    pub tap: FeatureLayer,
     /// The views that it was trained on.
     pub views: Views,
     /// Where it comes from.
@@ -200,7 +201,7 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     /// [`Error::Checkpoint`] says what is not as expected.
     pub fn from_bytes_unverified(bytes: &'a [u8]) -> Result<Self> {
-        let Header { spec, stated } = Header::of(&header::metadata(bytes)?)?;
+        let Header { spec, stated } = Header::from_metadata(&header::metadata(bytes)?)?;
         let no_file = |error| format!("expected a safetensors file, got {} bytes: {error}", bytes.len());
         let tensors = SafeTensors::deserialize(bytes).map_err(|error| Error::Checkpoint(no_file(error)))?;
         Ok(Checkpoint { spec, tensors, stated })
@@ -213,7 +214,7 @@ impl<'a> Checkpoint<'a> {
     pub fn verify(&self) -> Result<()> {
         let Some((stated, json)) = &self.stated else { return Ok(()) };
         let tensors = self.tensors.iter().map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), view.data()));
-        let got = digest::of(json, tensors.collect());
+        let got = digest::digest(json, tensors.collect());
         if got != *stated {
             return Err(Error::Checkpoint(format!(
                 "the file is damaged: expected digest {stated:016x}, got {got:016x}"
@@ -260,24 +261,24 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     /// [`Error::Checkpoint`] if there is no such tensor.
     pub fn values(&self, name: &str) -> Result<Vec<f32>> {
-        Ok(self.stored(name)?.to_vec())
+        Ok(self.tensor_ref(name)?.to_vec())
     }
 
     /// The values of a tensor where they lie.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if there is no such tensor.
-    pub fn stored(&self, name: &str) -> Result<Stored<'a>> {
+    pub fn tensor_ref(&self, name: &str) -> Result<TensorRef<'a>> {
         let missing = |_| Error::Checkpoint(format!("expected tensor {name:?}, got none"));
         let tensor = self.tensors.tensor(name).map_err(missing)?;
         Ok(match tensor.dtype() {
-            Dtype::BF16 => Stored::Bf16(tensor.data().as_chunks().0),
+            Dtype::BF16 => TensorRef::Bf16(tensor.data().as_chunks().0),
             Dtype::I8 => {
                 let scales = self.tensors.tensor(&scale_name(name)).map_err(missing)?;
                 let per_output = tensor.shape().iter().skip(1).product::<usize>().max(1);
-                Stored::Int8 { values: tensor.data(), scales: scales.data().as_chunks().0, per_output }
+                TensorRef::Int8 { values: tensor.data(), scales: scales.data().as_chunks().0, per_output }
             }
-            _ => Stored::F32(tensor.data().as_chunks().0),
+            _ => TensorRef::F32(tensor.data().as_chunks().0),
         })
     }
 
@@ -285,9 +286,9 @@ impl<'a> Checkpoint<'a> {
     pub fn weight_type(&self) -> WeightType {
         let parameters = self.spec.model.parameters();
         let first = parameters.iter().find(|parameter| parameter.role == Role::Weight);
-        match first.and_then(|parameter| self.stored(&parameter.name).ok()) {
-            Some(Stored::Bf16(_)) => WeightType::Bf16,
-            Some(Stored::Int8 { .. }) => WeightType::Int8,
+        match first.and_then(|parameter| self.tensor_ref(&parameter.name).ok()) {
+            Some(TensorRef::Bf16(_)) => WeightType::Bf16,
+            Some(TensorRef::Int8 { .. }) => WeightType::Int8,
             _ => WeightType::F32,
         }
     }
@@ -345,7 +346,7 @@ impl WeightType {
     }
 }
 
-/// A checkpoint for use alone (no optimiser, no counters), its weights stored in another way. bf16 rounds to nearest;
+/// A checkpoint for use alone (no optimizer, no counters), its weights stored in another way. bf16 rounds to nearest;
 /// int8 is symmetrical with a factor for each output: its largest magnitude over 127.
 ///
 /// # Errors
@@ -419,8 +420,10 @@ fn write(spec: &Spec, tensors: &[RawTensor]) -> Result<Vec<u8>> {
     // Whatever it was read from, it is written as the newest version.
     let spec = Spec { format_version: FORMAT_VERSION, ..spec.clone() };
     let json = serde_json::to_string(&spec).map_err(|error| refuse(format!("metadata: {error}")))?;
-    let digest =
-        digest::of(&json, tensors.iter().map(|raw| (&*raw.name, raw.dtype, raw.shape.clone(), &*raw.bytes)).collect());
+    let digest = digest::digest(
+        &json,
+        tensors.iter().map(|raw| (&*raw.name, raw.dtype, raw.shape.clone(), &*raw.bytes)).collect(),
+    );
     let metadata = [(METADATA_KEY.to_string(), digest::join(&json, digest))].into_iter().collect();
     safetensors::serialize(views, Some(metadata)).map_err(|error| refuse(format!("{error}")))
 }

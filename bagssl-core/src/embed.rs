@@ -10,7 +10,7 @@ use crate::batch::{PatchBatch, SourceError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "checkpoint", serde(rename_all = "snake_case"))]
-pub enum Tap {
+pub enum FeatureLayer {
     /// `h`, the encoder's output: the representation.
     Embedding,
     /// The projector's first layer after its activation (EMP-SSL's "pre_feature").
@@ -19,13 +19,13 @@ pub enum Tap {
     Projection,
 }
 
-impl Tap {
+impl FeatureLayer {
     /// The tap's name, as in configs and reports.
     pub fn name(self) -> &'static str {
         match self {
-            Tap::Embedding => "embedding",
-            Tap::FirstLayer => "first_layer",
-            Tap::Projection => "projection",
+            FeatureLayer::Embedding => "embedding",
+            FeatureLayer::FirstLayer => "first_layer",
+            FeatureLayer::Projection => "projection",
         }
     }
 }
@@ -89,14 +89,14 @@ pub trait Embed {
     ///
     /// # Errors
     /// What the implementation says, for instance that a tap is not there.
-    fn embed(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Vec<Rows>, SourceError>;
+    fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError>;
 
     /// Begins to embed a batch. A device that queues work goes on with it while the caller prepares the next batch; others
     /// are through with it on return.
     ///
     /// # Errors
     /// As [`Embed::embed`], now or when it is waited for.
-    fn begin(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Pending, SourceError> {
+    fn begin(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Pending, SourceError> {
         self.embed(batch, taps).map(|features| Pending::new(|| Ok(features)))
     }
 
@@ -133,7 +133,7 @@ impl<'a, T> InFlight<'a, T> {
         &mut self,
         of: T,
         batch: &PatchBatch,
-        taps: &[Tap],
+        taps: &[FeatureLayer],
     ) -> core::result::Result<Option<(T, Vec<Rows>)>, SourceError> {
         self.pending.push_back((of, self.network.begin(batch, taps)?));
         if self.pending.len() < self.network.in_flight() { Ok(None) } else { self.wait() }
@@ -168,11 +168,11 @@ mod tests {
     struct Device(Rc<RefCell<Vec<String>>>);
 
     impl Embed for Device {
-        fn embed(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Vec<Rows>, SourceError> {
+        fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
             self.begin(batch, taps)?.wait()
         }
 
-        fn begin(&self, batch: &PatchBatch, _: &[Tap]) -> core::result::Result<Pending, SourceError> {
+        fn begin(&self, batch: &PatchBatch, _: &[FeatureLayer]) -> core::result::Result<Pending, SourceError> {
             let (told, image) = (self.0.clone(), batch.images()[0]);
             told.borrow_mut().push(format!("begin {image}"));
             Ok(Pending::new(move || {
@@ -195,7 +195,7 @@ mod tests {
         for image in 0..4 {
             let shape = BatchShape { images: 1, patches: 1, channels: 1, height: 1, width: 1 };
             let batch = PatchBatch::new(shape, vec![0.0], vec![image], vec![0]).unwrap();
-            back.extend(in_flight.begin(image, &batch, &[Tap::Embedding]).unwrap());
+            back.extend(in_flight.begin(image, &batch, &[FeatureLayer::Embedding]).unwrap());
         }
         while let Some(oldest) = in_flight.wait().unwrap() {
             back.push(oldest);

@@ -2,7 +2,7 @@
 //!
 //! Both are exact, since an image's representation is the mean of its patches' embeddings and what is made of it is linear
 //! in that mean: a linear probe's logit, a scalar product. What is not linear is not split: a softmax's probability, the vote
-//! of nearest neighbours, an embedding that is normalised before it is averaged. Features that a probe standardises
+//! of nearest neighbors, an embedding that is normalized before it is averaged. Features that a probe standardizes
 //! (shifts and scales by constants) are linear once this is folded into its weights and bias.
 
 use std::prelude::v1::*;

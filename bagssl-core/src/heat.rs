@@ -1,4 +1,4 @@
-//! Heat: what the patches of a grid say, as colours over the image.
+//! Heat: what the patches of a grid say, as colors over the image.
 
 use std::prelude::v1::*;
 
@@ -69,14 +69,14 @@ impl HeatMap {
         self.values.iter().flatten().fold(0.0, |largest, value| value.abs().max(largest))
     }
 
-    /// The map's [`diverging`] colours blended over the image: red is for, blue against. A pixel without a patch stays as it
+    /// The map's [`diverging`] colors blended over the image: red is for, blue against. A pixel without a patch stays as it
     /// is.
     ///
     /// # Shapes
     /// - `rgb`: `[height, width, 3]`
-    /// - `limit`: the magnitude of the strongest colours, positive; take the same to compare maps ([`HeatMap::largest`] if
+    /// - `limit`: the magnitude of the strongest colors, positive; take the same to compare maps ([`HeatMap::largest`] if
     ///   there is but one)
-    /// - `opacity`: the colours' share in `[0, 1]`; 0.5 leaves the image visible
+    /// - `opacity`: the colors' share in `[0, 1]`; 0.5 leaves the image visible
     /// - returns: `[height, width, 3]`
     ///
     /// # Errors
@@ -97,8 +97,8 @@ impl HeatMap {
         let mut picture = rgb.to_vec();
         for (pixel, value) in picture.as_chunks_mut::<3>().0.iter_mut().zip(&self.values) {
             if let Some(value) = value {
-                let colour = diverging(value / limit);
-                *pixel = core::array::from_fn(|channel| blend(pixel[channel], colour[channel]));
+                let color = diverging(value / limit);
+                *pixel = core::array::from_fn(|channel| blend(pixel[channel], color[channel]));
             }
         }
         Ok(picture)
@@ -112,7 +112,7 @@ const COOL_WARM: [u32; 33] = [
     0xf7b194, 0xf7a687, 0xf49a7b, 0xf18d6f, 0xec7f63, 0xe57058, 0xde604d, 0xd55042, 0xcb3e38, 0xc0282f, 0xb40426,
 ];
 
-/// The colour (red, green, blue) of a value in `[-1, 1]`, clamped to it: blue, light grey at 0, red. Blue and red stay apart
+/// The color (red, green, blue) of a value in `[-1, 1]`, clamped to it: blue, light grey at 0, red. Blue and red stay apart
 /// for eyes that do not tell red from green.
 ///
 /// # Source
@@ -171,7 +171,7 @@ mod tests {
 
     /// Ends and middle as published, the middle of two entries, and what lies beyond.
     #[test]
-    fn colours_by_hand() {
+    fn colors_by_hand() {
         assert_eq!([diverging(-1.0), diverging(-0.5), diverging(0.0)], [[59, 76, 192], [141, 176, 254], [221; 3]]);
         assert_eq!([diverging(0.875), diverging(1.0)], [[203, 62, 56], [180, 4, 38]]);
         assert_eq!(diverging(-1.0 + 0.5 / 16.0), [64, 83, 198]);

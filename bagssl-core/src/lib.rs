@@ -41,8 +41,8 @@ pub mod coding_rate;
 
 pub mod patch;
 pub mod bag;
-pub mod colour;
-pub mod normalise;
+pub mod color;
+pub mod normalize;
 pub mod batch;
 pub mod embed;
 pub mod aggregate;
@@ -64,7 +64,7 @@ pub mod import;
 pub mod onnx;
 
 #[cfg(any(feature = "cpu", feature = "burn"))]
-mod phase;
+mod strided_conv_grad;
 
 #[cfg(feature = "cpu")]
 pub mod cpu;

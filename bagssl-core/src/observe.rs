@@ -8,7 +8,7 @@ use crate::embed::Rows;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A step of the optimiser is done.
+    /// A step of the optimizer is done.
     Step {
         /// Steps done, this one counted.
         step: u64,

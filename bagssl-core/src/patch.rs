@@ -41,7 +41,7 @@ impl Crop {
     }
 
     /// The largest square in the middle of an image (an odd pixel stays at the bottom or on the right).
-    pub fn centre(image: ImageSize) -> Self {
+    pub fn center(image: ImageSize) -> Self {
         let side = image.short_side();
         Crop { top: (image.height - side) / 2, left: (image.width - side) / 2, height: side, width: side }
     }
@@ -75,7 +75,7 @@ pub enum Filter {
 pub enum PatchSide {
     /// A square of this many pixels on a side.
     Pixels(u32),
-    /// A square with this share of the area of the image's centre square, in `(0, 1]`: a share of 0.25 of a 32x32
+    /// A square with this share of the area of the image's center square, in `(0, 1]`: a share of 0.25 of a 32x32
     /// image is 16x16 pixels.
     AreaShare(f32),
 }
@@ -325,8 +325,8 @@ mod tests {
     }
 
     #[test]
-    fn the_centre_is_in_the_middle() {
-        let crop = Crop::centre(ImageSize { height: 5, width: 10 });
+    fn the_center_is_in_the_middle() {
+        let crop = Crop::center(ImageSize { height: 5, width: 10 });
         assert_eq!(crop, Crop { top: 0, left: 2, height: 5, width: 5 });
     }
 

@@ -132,7 +132,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Whether an optimiser changes it.
+    /// Whether an optimizer changes it.
     pub fn is_trained(self) -> bool {
         !matches!(self, Role::RunningMean | Role::RunningVariance)
     }
@@ -303,7 +303,7 @@ impl Plan {
     /// Convolutions as torchvision's residual networks: normal with deviation `sqrt(2 / (outputs * height * width))` (He et
     /// al. 2015, by fan-out); linear layers as PyTorch's: uniform within `1 / sqrt(inputs)`, but biases 0; norms the
     /// identity. Each output's weights are a stream of their own.
-    pub fn first_weights(&self, seed: u64) -> Vec<NamedTensor> {
+    pub fn init_weights(&self, seed: u64) -> Vec<NamedTensor> {
         let first = |(index, parameter): (usize, Parameter)| {
             let address = Address { seed, image: index as u32, ..Address::default() };
             let values = first_values(&parameter, address);

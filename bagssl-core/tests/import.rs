@@ -4,7 +4,7 @@
 use bagssl_core::architecture::{Architecture, mlp};
 use bagssl_core::checkpoint::{self, Checkpoint, ModelPlan};
 use bagssl_core::cpu::{Executor, Options as Cpu, Pool};
-use bagssl_core::embed::Tap;
+use bagssl_core::embed::FeatureLayer;
 use bagssl_core::import::{DType, Foreign, Imported, Layout, Options, import, to_torchvision};
 use bagssl_core::patch::{PatchSide, PatchSpec};
 use bagssl_core::plan::{NamedTensor, Parameter};
@@ -29,7 +29,7 @@ fn options() -> Options {
         layout: None,
         architecture: None,
         patch,
-        normalisation: None,
+        normalization: None,
         allow_unused: false,
         source: "a file".into(),
     }
@@ -126,7 +126,7 @@ fn embed(imported: &Imported, dims: [usize; 4]) -> Vec<f32> {
 fn embed_of(imported: &Imported, input: &[f32], dims: [usize; 4]) -> Vec<f32> {
     let bytes = checkpoint::to_bytes(&imported.spec, &imported.tensors).unwrap();
     let checkpoint = Checkpoint::from_bytes(&bytes).unwrap();
-    let mut source = |name: &str| checkpoint.stored(&format!("encoder.{name}")).map(Into::into);
+    let mut source = |name: &str| checkpoint.tensor_ref(&format!("encoder.{name}")).map(Into::into);
     let (plan, size) = (checkpoint.spec().model.encoder(), [dims[2], dims[3]]);
     let executor = Executor::new(plan, &mut source, Cpu::new(dims[0], size)).unwrap();
     let mut workspace = executor.workspace(dims[0], size, Pool::global()).unwrap();
@@ -208,7 +208,7 @@ fn tensors(layout: Layout) -> Vec<NamedTensor> {
         Layout::SoloLearn | Layout::Lightly => ("", "backbone."),
     };
     let model = ModelPlan::new(Architecture::ResNetSmall.plan(), mlp(64, &[8, 4]).unwrap()).unwrap();
-    let weights = model.encoder().first_weights(3).into_iter();
+    let weights = model.encoder().init_weights(3).into_iter();
     let mut all: Vec<_> =
         weights.map(|(name, shape, values)| (format!("{wrap}{encoder}{name}"), shape, values)).collect();
     let (first, second) = match layout {
@@ -248,7 +248,7 @@ fn layouts_are_told_by_their_names() {
             let text = format!("{:?}", projector.layers()[0]);
             assert!(text.contains("relu: true") && imported.notes.is_empty(), "{text}");
         }
-        let tap = if layout == Layout::EmpSsl { Tap::FirstLayer } else { Tap::Embedding };
+        let tap = if layout == Layout::EmpSsl { FeatureLayer::FirstLayer } else { FeatureLayer::Embedding };
         assert_eq!(imported.spec.tap, tap, "{layout:?}");
         let stem = &imported.tensors[0];
         assert_eq!((stem.0.as_str(), &stem.2), ("encoder.conv1.weight", &tensors(layout)[0].2));
@@ -321,7 +321,7 @@ fn a_projector_with_more_than_relus_is_the_identity() {
         if identity {
             let note = &imported.notes[0];
             assert!(note.starts_with("projector: the identity, since") && note.contains(why), "{note}");
-            assert_eq!((imported.unused.len(), imported.spec.tap), (8, Tap::Embedding));
+            assert_eq!((imported.unused.len(), imported.spec.tap), (8, FeatureLayer::Embedding));
         }
     }
 }

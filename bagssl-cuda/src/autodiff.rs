@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use bagssl_core::model::{Differentiable, Kernels, Normed, NormedInputs, Reading, add_gradient};
+use bagssl_core::model::{BatchNormInputs, BatchNormOutput, Differentiable, Kernels, Reading, add_gradient};
 use bagssl_core::plan::Window;
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -16,7 +16,7 @@ use super::job;
 use super::kernels::{Cudnn, Precision, run};
 use super::operation::{Math, Operation};
 use super::run::{OnCuda, Raw};
-use bagssl_train::workers::Synchronised;
+use bagssl_train::distributed::SyncBatchNorm;
 
 type Tracked<B> = Raw<Autodiff<B>>;
 
@@ -29,24 +29,24 @@ fn close<B: OnCuda, const D: usize>(tensor: Tracked<B>) -> Tensor<Autodiff<B>, D
 }
 
 impl<B: OnCuda, P: Precision> Kernels<Autodiff<B>> for Cudnn<P> {
-    const MAPS: Option<FloatDType> = P::MAPS;
-    const QUEUED: bool = true;
+    const ACTIVATION_DTYPE: Option<FloatDType> = P::MAPS;
+    const IS_ASYNC: bool = true;
 
     fn conv2d(input: Tensor<Autodiff<B>, 4>, weight: Tensor<Autodiff<B>, 4>, window: Window) -> Tensor<Autodiff<B>, 4> {
         <Differentiable<Self> as Kernels<Autodiff<B>>>::conv2d(input, weight, window)
     }
 
-    fn norm(
-        inputs: NormedInputs<Autodiff<B>>,
+    fn batch_norm(
+        inputs: BatchNormInputs<Autodiff<B>>,
         residual: Option<Tensor<Autodiff<B>, 4>>,
         relu: bool,
-    ) -> Normed<Autodiff<B>> {
-        // Without workers that share the batch, `Synchronised` is the norm itself.
-        <Differentiable<Synchronised<Self>> as Kernels<Autodiff<B>>>::norm(inputs, residual, relu)
+    ) -> BatchNormOutput<Autodiff<B>> {
+        // Without workers that share the batch, `SyncBatchNorm` is the norm itself.
+        <Differentiable<SyncBatchNorm<Self>> as Kernels<Autodiff<B>>>::batch_norm(inputs, residual, relu)
     }
 
     fn batches() -> usize {
-        <Synchronised<Self> as Kernels<B>>::batches()
+        <SyncBatchNorm<Self> as Kernels<B>>::batches()
     }
 
     fn conv2d_fused(

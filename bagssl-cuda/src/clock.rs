@@ -32,7 +32,7 @@ impl Clock {
     pub(super) fn begin(&mut self, stream: &Stream, recorder: &dyn Recorder) -> Outcome<CUevent> {
         if self.origin.is_none() {
             let origin = self.mark(stream)?;
-            stream.synchronise()?;
+            stream.synchronize()?;
             self.origin = Some((origin, recorder.now()));
         }
         self.mark(stream)

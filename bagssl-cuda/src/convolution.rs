@@ -273,10 +273,10 @@ fn fit(plans: &mut Vec<Plan>, workspace: &mut Workspace) -> Outcome<u64> {
 fn timed(work: impl Fn() -> Outcome, stream: &Stream) -> Outcome<Duration> {
     const TIMES: u32 = 5;
     work()?;
-    stream.synchronise()?;
+    stream.synchronize()?;
     let start = Instant::now();
     (0..TIMES).try_for_each(|_| work())?;
-    stream.synchronise()?;
+    stream.synchronize()?;
     Ok(start.elapsed() / TIMES)
 }
 
@@ -304,7 +304,7 @@ impl Graph {
     /// The first plans that a mode suggests and that compute as they should.
     fn plans(&self, library: &Library, key: &Key, mode: Mode) -> Outcome<Vec<Plan>> {
         let configs = self.suggestions(mode)?;
-        let engines = configs.iter().map(Engine::of).collect::<Outcome<Vec<_>>>()?;
+        let engines = configs.iter().map(Engine::from_config).collect::<Outcome<Vec<_>>>()?;
         let allowed = allowed(key, &engines);
         if allowed.is_empty() {
             return Err(format!("none allowed of {} suggested", engines.len()));
@@ -330,7 +330,7 @@ impl Graph {
     fn chosen(&self, library: &Library, key: &Key, choice: Choice) -> Option<Plan> {
         let (mode, index) = (*MODES.get(choice.index / SUGGESTIONS)?, choice.index % SUGGESTIONS);
         let config = self.suggestions(mode).ok()?.into_iter().nth(index)?;
-        let engine = Engine::of(&config).ok()?;
+        let engine = Engine::from_config(&config).ok()?;
         let same = engine.number == choice.engine && is_allowed(key, &engine);
         let plan = same.then(|| plan(library, config, choice).ok()).flatten();
         plan.filter(|plan| plan.workspace <= MOST_WORKSPACE)
@@ -439,7 +439,7 @@ struct Engine {
 }
 
 impl Engine {
-    fn of(config: &Descriptor) -> Outcome<Self> {
+    fn from_config(config: &Descriptor) -> Outcome<Self> {
         let engine = Descriptor::new(Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
         config.fill(Name::CUDNN_ATTR_ENGINECFG_ENGINE, std::slice::from_ref(&engine))?;
         let (mut number, mut notes) = ([0_i64], [0_u32; 32]);

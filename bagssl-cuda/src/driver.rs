@@ -82,14 +82,14 @@ impl Stream {
                     checked(sys::cuEventRecord(self.after, self.raw), "cuEventRecord")?;
                     checked(sys::cuCtxWaitEvent(self.context, self.after), "cuCtxWaitEvent")
                 }
-                Ordering::Host => self.synchronise(),
+                Ordering::Host => self.synchronize(),
                 Ordering::None => Ok(()),
             }
         }
     }
 
     /// Waits on the host until this stream is done.
-    pub(super) fn synchronise(&self) -> Outcome {
+    pub(super) fn synchronize(&self) -> Outcome {
         // SAFETY: the stream is alive.
         checked(unsafe { sys::cuStreamSynchronize(self.raw) }, "cuStreamSynchronize")
     }

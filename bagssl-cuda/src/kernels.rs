@@ -3,14 +3,16 @@
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
-use bagssl_core::model::{Kernels, NormBackward, NormGradients, Normed, NormedInputs, Reading, Running};
+use bagssl_core::model::{
+    BatchNormBackward, BatchNormGradients, BatchNormInputs, BatchNormOutput, Kernels, Reading, Running,
+};
 use bagssl_core::plan::Window;
 use burn::tensor::{DType, FloatDType, Tensor, TensorPrimitive};
 
 use super::job;
 use super::operation::{Math, Operation};
 use super::run::{OnCuda, Raw};
-use bagssl_train::loss::Algebra;
+use bagssl_train::loss::LinAlg;
 
 /// Convolution, batch norm, pooling and products on NVIDIA's GPUs, for Burn's CUDA backend with its fusion and without, and
 /// under its autodiff.
@@ -81,23 +83,23 @@ pub(super) fn run<B: OnCuda, const N: usize>(operation: Operation, inputs: Vec<R
 }
 
 /// What the passes of a norm's gradient read, in their order.
-fn backward<B: OnCuda>(NormBackward { inputs, normed, gradient, .. }: NormBackward<B>) -> Vec<Raw<B>> {
-    let NormedInputs { input, scale, shift } = inputs;
+fn backward<B: OnCuda>(BatchNormBackward { inputs, normed, gradient, .. }: BatchNormBackward<B>) -> Vec<Raw<B>> {
+    let BatchNormInputs { input, scale, shift } = inputs;
     let maps = [gradient, input, normed.output].map(raw);
     let values = [scale, shift, normed.mean, normed.variance].map(raw);
     maps.into_iter().chain(values).collect()
 }
 
 impl<B: OnCuda, P: Precision> Kernels<B> for Cudnn<P> {
-    const MAPS: Option<FloatDType> = P::MAPS;
-    const QUEUED: bool = true;
+    const ACTIVATION_DTYPE: Option<FloatDType> = P::MAPS;
+    const IS_ASYNC: bool = true;
 
     fn conv2d(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> Tensor<B, 4> {
         let [output] = run::<B, 1>(Operation::Conv { window, math: P::MATH }, vec![raw(input), raw(weight)]);
         wrap(output)
     }
 
-    fn conv2d_input_gradient(
+    fn conv2d_input_backward(
         gradient: Tensor<B, 4>,
         weight: Tensor<B, 4>,
         window: Window,
@@ -108,7 +110,7 @@ impl<B: OnCuda, P: Precision> Kernels<B> for Cudnn<P> {
         wrap(output)
     }
 
-    fn conv2d_weight_gradient(
+    fn conv2d_weight_backward(
         input: Tensor<B, 4>,
         gradient: Tensor<B, 4>,
         weight: Tensor<B, 4>,
@@ -135,53 +137,53 @@ impl<B: OnCuda, P: Precision> Kernels<B> for Cudnn<P> {
         wrap(output)
     }
 
-    fn norm(inputs: NormedInputs<B>, residual: Option<Tensor<B, 4>>, relu: bool) -> Normed<B> {
-        let NormedInputs { input, scale, shift } = inputs;
+    fn batch_norm(inputs: BatchNormInputs<B>, residual: Option<Tensor<B, 4>>, relu: bool) -> BatchNormOutput<B> {
+        let BatchNormInputs { input, scale, shift } = inputs;
         let mut inputs = vec![raw(input), raw(scale), raw(shift)];
         inputs.extend(residual.map(raw));
         let [output, mean, variance] = run::<B, 3>(Operation::Norm { relu }, inputs);
-        Normed { output: wrap(output), mean: wrap(mean), variance: wrap(variance) }
+        BatchNormOutput { output: wrap(output), mean: wrap(mean), variance: wrap(variance) }
     }
 
-    fn norm_statistics(input: Tensor<B, 4>) -> [Tensor<B, 1>; 2] {
+    fn batch_norm_stats(input: Tensor<B, 4>) -> [Tensor<B, 1>; 2] {
         run::<B, 2>(Operation::NormStatistics, vec![raw(input)]).map(wrap)
     }
 
-    fn norm_with(
-        inputs: NormedInputs<B>,
+    fn batch_norm_elemt(
+        inputs: BatchNormInputs<B>,
         [mean, variance]: [Tensor<B, 1>; 2],
         residual: Option<Tensor<B, 4>>,
         relu: bool,
     ) -> Tensor<B, 4> {
-        let NormedInputs { input, scale, shift } = inputs;
+        let BatchNormInputs { input, scale, shift } = inputs;
         let mut inputs = vec![raw(input), raw(scale), raw(shift), raw(mean), raw(variance)];
         inputs.extend(residual.map(raw));
         let [output] = run::<B, 1>(Operation::NormWith { relu }, inputs);
         wrap(output)
     }
 
-    fn norm_gradient(
-        inputs: NormedInputs<B>,
-        normed: Normed<B>,
+    fn batch_norm_backward(
+        inputs: BatchNormInputs<B>,
+        normed: BatchNormOutput<B>,
         has_residual: bool,
         relu: bool,
         gradient: Tensor<B, 4>,
-    ) -> NormGradients<B> {
+    ) -> BatchNormGradients<B> {
         let operation = Operation::NormGradient { relu, residual: has_residual };
-        let inputs = backward(NormBackward { inputs, normed, has_residual, relu, gradient });
+        let inputs = backward(BatchNormBackward { inputs, normed, has_residual, relu, gradient });
         let mut outputs = B::run(operation, inputs).into_iter();
         let mut next = || outputs.next().expect("three gradients");
         let (input, scale, shift) = (wrap(next()), wrap(next()), wrap(next()));
-        NormGradients { input, scale, shift, residual: outputs.next().map(wrap) }
+        BatchNormGradients { input, scale, shift, residual: outputs.next().map(wrap) }
     }
 
-    fn norm_sums(of: NormBackward<B>) -> [Tensor<B, 1>; 2] {
+    fn batch_norm_backward_reduce(of: BatchNormBackward<B>) -> [Tensor<B, 1>; 2] {
         let operation = Operation::NormSums { relu: of.relu, residual: of.has_residual };
         run::<B, 2>(operation, backward(of)).map(wrap)
     }
 
-    fn norm_gradient_with(
-        of: NormBackward<B>,
+    fn batch_norm_backward_elemt(
+        of: BatchNormBackward<B>,
         sums: [Tensor<B, 1>; 2],
         count: usize,
     ) -> (Tensor<B, 4>, Option<Tensor<B, 4>>) {
@@ -227,23 +229,23 @@ impl<B: OnCuda, P: Precision> Kernels<B> for Cudnn<P> {
     }
 }
 
-impl<B: OnCuda, P: Precision> Algebra<B> for Cudnn<P> {
-    fn products(left: Tensor<B, 3>, right: Tensor<B, 3>, transposed: [bool; 2]) -> Tensor<B, 3> {
+impl<B: OnCuda, P: Precision> LinAlg<B> for Cudnn<P> {
+    fn bmm(left: Tensor<B, 3>, right: Tensor<B, 3>, transposed: [bool; 2]) -> Tensor<B, 3> {
         let [output] = run::<B, 1>(Operation::Products { transposed }, vec![raw(left), raw(right)]);
         wrap(output)
     }
 
-    fn inverses(matrices: Tensor<B, 3>) -> (Tensor<B, 3>, Tensor<B, 1>) {
+    fn cholesky_inverse_logdet(matrices: Tensor<B, 3>) -> (Tensor<B, 3>, Tensor<B, 1>) {
         let [inverses, logarithms] = run::<B, 2>(Operation::Inverses, vec![raw(matrices)]);
         (wrap(inverses), wrap(logarithms))
     }
 
-    fn squares(vectors: Vec<Tensor<B, 1>>) -> Tensor<B, 1> {
+    fn squared_norms(vectors: Vec<Tensor<B, 1>>) -> Tensor<B, 1> {
         let [squares] = run::<B, 1>(Operation::Squares, vectors.into_iter().map(raw).collect());
         wrap(squares)
     }
 
-    fn running(statistics: Vec<Running<B>>) -> Vec<Tensor<B, 1>> {
+    fn update_running_stats(statistics: Vec<Running<B>>) -> Vec<Tensor<B, 1>> {
         if statistics.is_empty() {
             return Vec::new();
         }

@@ -4,7 +4,7 @@
 //! [`Cudnn`], an implementation of [`Kernels`](bagssl_core::model::Kernels). All libraries are loaded at run time, so that
 //! nothing of CUDA is needed to build.
 //!
-//! What is missing on a machine is said by [`probe`], which must be asked before the first tensor; [`correct`] compares each
+//! What is missing on a machine is said by [`probe`], which must be asked before the first tensor; [`self_check`] compares each
 //! operation with the CPU. Inside, an operation is described (`operation`: shapes and types are checked there, without a
 //! GPU), then run by the backend (`run`, or `fusion` under Burn's fusion): a `job` takes tensors to pointers and submits the
 //! work to the thread that owns the GPU, where a `context` keeps handles, stream, kernels and the plans of convolutions.
@@ -20,7 +20,7 @@ mod settings;
 mod operation;
 mod step;
 mod vectors;
-mod together;
+mod fused_optimizer;
 mod kernels;
 mod autodiff;
 mod fusion;
@@ -42,7 +42,7 @@ mod cudnn;
 mod gemm;
 mod memory;
 mod nccl;
-pub mod correct;
+pub mod self_check;
 pub mod panics;
 pub mod warnings;
 #[cfg(test)]
@@ -57,9 +57,9 @@ pub type Cuda = burn_cuda::Cuda<f32, i32>;
 
 /// A GPU, by its number.
 pub use burn_cuda::CudaDevice;
+pub use fused_optimizer::FusedStep;
 pub use job::check;
 pub use kernels::{Bf16, Cudnn, F32, Precision, Tf32};
 pub use memory::{Memory, memory};
 pub use nccl::Nccl;
 pub use run::{OnCuda, Plain};
-pub use together::FusedStep;

@@ -9,8 +9,8 @@ use burn_cuda::CudaDevice;
 use cubecl_common::device::Device;
 
 use super::{Cuda, probe};
+use bagssl_train::distributed::{Collective, Meeting, Rank};
 use bagssl_train::error::{Error, Result};
-use bagssl_train::workers::{Exchange, Meeting, Rank};
 
 /// An exchange between GPUs of one machine, each of which has a thread of this process, through NCCL.
 ///
@@ -37,16 +37,16 @@ impl Nccl {
     }
 }
 
-impl Exchange<Cuda> for Nccl {
+impl Collective<Cuda> for Nccl {
     fn rank(&self) -> Rank {
         self.seat.rank()
     }
 
-    fn meet(&self) -> Result<()> {
+    fn barrier(&self) -> Result<()> {
         self.seat.all(()).map(|_| ())
     }
 
-    fn sum(&self, tensor: Tensor<Cuda, 1>) -> Result<Tensor<Cuda, 1>> {
+    fn all_reduce(&self, tensor: Tensor<Cuda, 1>) -> Result<Tensor<Cuda, 1>> {
         let own = tensor.into_primitive().tensor();
         // `resolve` queues that the worker's stream waits for the sum.
         let sum = Cuda::all_reduce(own, ReduceOperation::Sum, self.devices.clone()).resolve();

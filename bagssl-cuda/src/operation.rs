@@ -137,7 +137,7 @@ impl Operation {
             Operation::Products { .. } => "products of matrices",
             Operation::Inverses => "inverses of matrices",
             Operation::SumColumns => "sum of columns",
-            Operation::Step(_) => "optimiser step",
+            Operation::Step(_) => "optimizer step",
             Operation::Squares => "squared lengths",
             Operation::Running { .. } => "running statistics",
             Operation::Similarity => "similarity",
@@ -359,7 +359,7 @@ fn check_size(form: &Form) -> Checked<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::step::{Rule, StepRule};
+    use super::super::step::{StepRule, UpdateRule};
     use super::*;
 
     const CONV: Window = Window { kernel: [3, 2], stride: [2, 1], padding: [1, 0] };
@@ -491,7 +491,7 @@ mod tests {
         assert!(Operation::SumColumns.outputs(&[empty]).is_err());
         let long = Form::new([1 << 30, 1 << 20, 1 << 12, 1], DType::F32);
         assert!(Operation::GlobalMean.outputs(&[long]).unwrap_err().contains("fewer elements"));
-        let rule = StepRule { rule: Rule::sgd(0.1, 0.9, false), items: Vec::new() };
+        let rule = StepRule { rule: UpdateRule::sgd(0.1, 0.9, false), items: Vec::new() };
         assert!(Operation::Step(rule).outputs(&[]).is_ok_and(|outputs| outputs.is_empty()));
     }
 }

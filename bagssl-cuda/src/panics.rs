@@ -56,7 +56,7 @@ fn in_words(said: &str) -> String {
         let bytes: String = rest.chars().take_while(char::is_ascii_digit).collect();
         let mib = bytes.parse::<u64>().map_or(0, |bytes| bytes.div_ceil(1 << 20));
         return format!(
-            "out of memory: the GPU has no {mib} MiB more; a smaller batch takes less, or --micro where training"
+            "out of memory: the GPU has no {mib} MiB more; a smaller batch takes less, or --micro-batch where training"
         );
     }
     one_line(said)

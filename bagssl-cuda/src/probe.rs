@@ -326,7 +326,7 @@ fn gpus() -> std::result::Result<Vec<Gpu>, String> {
     (0..count).map(|index| gpu(index).ok_or_else(|| format!("GPU {index} cannot be asked"))).collect()
 }
 
-/// What the driver, which is initialised, says of a GPU.
+/// What the driver, which is initialized, says of a GPU.
 pub(super) fn gpu(index: i32) -> Option<Gpu> {
     use driver::CUdevice_attribute::{
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,

@@ -15,7 +15,7 @@ use super::{Cudnn, F32};
 use bagssl_train::backend::NdArray;
 use bagssl_train::config::{CheckedConfig, TrainConfig};
 use bagssl_train::preset::preset;
-use bagssl_train::store::Nowhere;
+use bagssl_train::run_state::Nowhere;
 use bagssl_train::trainer::{RunInfo, Trainer};
 
 /// What a backend is asked for.

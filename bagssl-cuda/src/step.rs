@@ -1,4 +1,4 @@
-//! An optimiser's step over all parameters in a few launches.
+//! An optimizer's step over all parameters in a few launches.
 
 use burn::tensor::DType;
 
@@ -7,18 +7,18 @@ use super::driver::Outcome;
 use super::job::{Cube, Job, Slot};
 use super::map::arguments;
 use super::operation::{Form, same};
-use bagssl_train::optimiser::{OptimiserConfig, Trust};
+use bagssl_train::optimizer::{OptimizerConfig, Trust};
 
 /// What a step does, and to what.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct StepRule {
-    pub(super) rule: Rule,
+    pub(super) rule: UpdateRule,
     pub(super) items: Vec<StepItem>,
 }
 
-/// The rule of an optimiser, with the numbers of one step.
+/// The rule of an optimizer, with the numbers of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Rule {
+pub(super) enum UpdateRule {
     Descend { descent: Descent, lars: Option<Lars> },
     AdamW(AdamW),
 }
@@ -85,19 +85,19 @@ const ITEMS: usize = 40;
 /// Blocks along a parameter.
 const BLOCKS: u32 = 128;
 
-impl Rule {
+impl UpdateRule {
     /// The rule of a config at a rate, in the `steps`th step.
-    pub(super) fn of(config: OptimiserConfig, rate: f64, steps: u64) -> Self {
+    pub(super) fn new(config: OptimizerConfig, rate: f64, steps: u64) -> Self {
         match config {
-            OptimiserConfig::Sgd { momentum, nesterov, .. } => Rule::sgd(rate, momentum, nesterov),
-            OptimiserConfig::Lars { momentum, nesterov, eta, trust, .. } => {
+            OptimizerConfig::Sgd { momentum, nesterov, .. } => UpdateRule::sgd(rate, momentum, nesterov),
+            OptimizerConfig::Lars { momentum, nesterov, eta, trust, .. } => {
                 let plain = i32::from(trust == Trust::Plain);
                 let lars = Some(Lars { eta: eta as f32, rate: rate as f32, plain });
-                Rule::Descend { descent: Descent::new(rate, momentum, nesterov), lars }
+                UpdateRule::Descend { descent: Descent::new(rate, momentum, nesterov), lars }
             }
-            OptimiserConfig::AdamW { betas, epsilon, .. } => {
+            OptimizerConfig::AdamW { betas, epsilon, .. } => {
                 let corrected = |beta: f64| 1.0 - beta.powf(steps as f64);
-                Rule::AdamW(AdamW {
+                UpdateRule::AdamW(AdamW {
                     first: betas.0 as f32,
                     second: betas.1 as f32,
                     one_less_first: (1.0 - betas.0) as f32,
@@ -111,14 +111,14 @@ impl Rule {
     }
 
     pub(super) fn sgd(rate: f64, momentum: f64, nesterov: bool) -> Self {
-        Rule::Descend { descent: Descent::new(rate, momentum, nesterov), lars: None }
+        UpdateRule::Descend { descent: Descent::new(rate, momentum, nesterov), lars: None }
     }
 
     /// States of each parameter.
     pub(super) fn states(self) -> usize {
         match self {
-            Rule::Descend { descent, .. } => usize::from(descent.momentum != 0.0),
-            Rule::AdamW(_) => 2,
+            UpdateRule::Descend { descent, .. } => usize::from(descent.momentum != 0.0),
+            UpdateRule::AdamW(_) => 2,
         }
     }
 }
@@ -131,13 +131,13 @@ impl Descent {
 
 impl StepItem {
     /// What a config does with a parameter.
-    pub(super) fn of(config: OptimiserConfig, rate: f64, is_vector: bool, has_states: bool) -> Self {
+    pub(super) fn new(config: OptimizerConfig, rate: f64, is_vector: bool, has_states: bool) -> Self {
         let (decay, adapt) = match config {
-            OptimiserConfig::Sgd { decay, decay_vectors, .. } => {
+            OptimizerConfig::Sgd { weight_decay: decay, decay_norm_and_bias: decay_vectors, .. } => {
                 (if is_vector && !decay_vectors { 0.0 } else { decay }, false)
             }
-            OptimiserConfig::Lars { decay, .. } => (if is_vector { 0.0 } else { decay }, !is_vector),
-            OptimiserConfig::AdamW { decay, decay_vectors, .. } => {
+            OptimizerConfig::Lars { weight_decay: decay, .. } => (if is_vector { 0.0 } else { decay }, !is_vector),
+            OptimizerConfig::AdamW { weight_decay: decay, decay_norm_and_bias: decay_vectors, .. } => {
                 (1.0 - rate * if is_vector && !decay_vectors { 0.0 } else { decay }, false)
             }
         };
@@ -183,7 +183,7 @@ struct Place {
 /// Queues a step.
 pub(super) fn run(step: StepRule, inputs: Vec<Cube>) -> Vec<Cube> {
     let Some(first) = inputs.first() else { return Vec::new() };
-    let mut job = Job::new("optimiser step", first);
+    let mut job = Job::new("optimizer step", first);
     let (mut places, mut outputs) = (Vec::new(), Vec::new());
     let mut inputs = inputs.into_iter();
     for &item in &step.items {
@@ -200,7 +200,7 @@ pub(super) fn run(step: StepRule, inputs: Vec<Cube>) -> Vec<Cube> {
         places.push(Place { item, value: read[0], gradient: read[1], states: read.split_off(2), new: slots, count });
     }
     for chunk in chunks(places) {
-        let norms = matches!(step.rule, Rule::Descend { lars: Some(_), .. })
+        let norms = matches!(step.rule, UpdateRule::Descend { lars: Some(_), .. })
             .then(|| job.write(&[chunk.len() * BLOCKS as usize * 2], DType::F32).0);
         let rule = step.rule;
         job.then(move |context, at| {
@@ -239,17 +239,19 @@ fn chunks(places: Vec<Place>) -> Vec<Vec<Place>> {
 
 /// # Safety
 /// Each of the first `count` items must say what is on the device; `norms` must have room for two values of each block.
-unsafe fn launch(context: &Context, rule: Rule, items: [Item; ITEMS], count: usize, norms: u64) -> Outcome {
+unsafe fn launch(context: &Context, rule: UpdateRule, items: [Item; ITEMS], count: usize, norms: u64) -> Outcome {
     let shape = ([BLOCKS, count as u32], 256);
     // SAFETY: the caller's promise; the types are those of the kernels' parameters.
     unsafe {
         match rule {
-            Rule::Descend { descent, lars: None } => context.launch("step_sgd", shape, arguments![items, descent]),
-            Rule::Descend { descent, lars: Some(lars) } => {
+            UpdateRule::Descend { descent, lars: None } => {
+                context.launch("step_sgd", shape, arguments![items, descent])
+            }
+            UpdateRule::Descend { descent, lars: Some(lars) } => {
                 context.launch("step_norms", shape, arguments![items, norms, lars.plain])?;
                 context.launch("step_lars", shape, arguments![items, descent, lars, norms, BLOCKS as i32])
             }
-            Rule::AdamW(adamw) => context.launch("step_adamw", shape, arguments![items, adamw]),
+            UpdateRule::AdamW(adamw) => context.launch("step_adamw", shape, arguments![items, adamw]),
         }
     }
 }
@@ -258,40 +260,54 @@ unsafe fn launch(context: &Context, rule: Rule, items: [Item; ITEMS], count: usi
 mod tests {
     use super::*;
 
-    const ADAMW: OptimiserConfig =
-        OptimiserConfig::AdamW { rate: 0.1, betas: (0.5, 0.75), epsilon: 1e-8, decay: 0.25, decay_vectors: false };
+    const ADAMW: OptimizerConfig = OptimizerConfig::AdamW {
+        learning_rate: 0.1,
+        betas: (0.5, 0.75),
+        epsilon: 1e-8,
+        weight_decay: 0.25,
+        decay_norm_and_bias: false,
+    };
 
     #[test]
-    fn the_numbers_of_a_step_are_those_of_the_optimiser() {
+    fn the_numbers_of_a_step_are_those_of_the_optimizer() {
         // After two steps the corrections are 1 - 0.5^2 and 1 - 0.75^2.
-        let Rule::AdamW(rule) = Rule::of(ADAMW, 0.1, 2) else { panic!("AdamW's rule") };
+        let UpdateRule::AdamW(rule) = UpdateRule::new(ADAMW, 0.1, 2) else { panic!("AdamW's rule") };
         assert_eq!((rule.one_less_first, rule.one_less_second), (0.5, 0.25));
         assert_eq!(rule.over_second, (1.0 / 0.4375) as f32);
         assert_eq!(rule.rate_over_first, (0.1 / 0.75) as f32);
-        assert_eq!(StepItem::of(ADAMW, 0.1, false, true).decay, 0.975);
-        assert_eq!(StepItem::of(ADAMW, 0.1, true, true).decay, 1.0);
+        assert_eq!(StepItem::new(ADAMW, 0.1, false, true).decay, 0.975);
+        assert_eq!(StepItem::new(ADAMW, 0.1, true, true).decay, 1.0);
 
         let trust = Trust::Plain;
-        let lars = OptimiserConfig::Lars { rate: 1.0, momentum: 0.9, nesterov: true, decay: 0.01, eta: 0.005, trust };
-        let Rule::Descend { descent, lars: Some(rule) } = Rule::of(lars, 0.5, 1) else { panic!("LARS's rule") };
+        let lars = OptimizerConfig::Lars {
+            learning_rate: 1.0,
+            momentum: 0.9,
+            nesterov: true,
+            weight_decay: 0.01,
+            eta: 0.005,
+            trust,
+        };
+        let UpdateRule::Descend { descent, lars: Some(rule) } = UpdateRule::new(lars, 0.5, 1) else {
+            panic!("LARS's rule")
+        };
         assert_eq!((descent.rate, descent.nesterov, rule.rate, rule.plain), (0.5, 1, 0.5, 1));
-        let matrix = StepItem::of(lars, 0.5, false, false);
+        let matrix = StepItem::new(lars, 0.5, false, false);
         assert_eq!(matrix, StepItem { has_states: false, decay: 0.01, adapt: true });
-        assert_eq!(StepItem::of(lars, 0.5, true, false), StepItem { has_states: false, decay: 0.0, adapt: false });
+        assert_eq!(StepItem::new(lars, 0.5, true, false), StepItem { has_states: false, decay: 0.0, adapt: false });
     }
 
     #[test]
     fn a_step_gives_a_value_and_states_for_each_parameter() {
         let item = |has_states| StepItem { has_states, decay: 0.0, adapt: false };
         let form = |length: usize| Form::new([length], DType::F32);
-        let step = StepRule { rule: Rule::sgd(0.1, 0.9, false), items: vec![item(false), item(true)] };
+        let step = StepRule { rule: UpdateRule::sgd(0.1, 0.9, false), items: vec![item(false), item(true)] };
         let inputs = [form(3), form(3), form(5), form(5), form(5)];
         assert_eq!(step.outputs(&inputs).unwrap(), [form(3), form(3), form(5), form(5)]);
         assert!(step.outputs(&inputs[..4]).is_err());
         assert!(step.outputs(&[form(3), form(4), form(5), form(5), form(5)]).is_err());
-        let plain = StepRule { rule: Rule::sgd(0.1, 0.0, false), items: vec![item(true)] };
+        let plain = StepRule { rule: UpdateRule::sgd(0.1, 0.0, false), items: vec![item(true)] };
         assert_eq!(plain.outputs(&inputs[..2]).unwrap(), [form(3)]);
-        let adamw = StepRule { rule: Rule::of(ADAMW, 0.1, 1), items: vec![item(true)] };
+        let adamw = StepRule { rule: UpdateRule::new(ADAMW, 0.1, 1), items: vec![item(true)] };
         assert_eq!(adamw.outputs(&[form(2), form(2), form(2), form(2)]).unwrap(), vec![form(2); 3]);
     }
 

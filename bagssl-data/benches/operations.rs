@@ -3,14 +3,14 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use bagssl_core::normalise::Normalisation;
+use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{Crop, Filter, ImageSize};
 use bagssl_core::random::{Address, Purpose};
 use bagssl_data::augment::{Augment, Blur, Jitter, Solarise};
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::image::Image;
-use bagssl_data::levels::Levels;
 use bagssl_data::resample::Resampler;
+use bagssl_data::to_tensor::ToTensor;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// A photograph's tile of 64x64.
@@ -61,7 +61,7 @@ fn augment(criterion: &mut Criterion) {
 }
 
 fn levels(criterion: &mut Criterion) {
-    let (levels, image) = (Levels::new(Normalisation::HALF), tile());
+    let (levels, image) = (ToTensor::new(Normalization::HALF), tile());
     criterion.bench_function("levels/64x64", |bencher| {
         let mut values = Vec::with_capacity(64 * 64 * 3);
         bencher.iter(|| {

@@ -1,15 +1,15 @@
 //! Augmentation: what makes two patches of one image look less alike.
 //!
-//! Everything works on 8-bit pixels, as torchvision's transforms of Pillow images do, in the order flip, colour jitter,
+//! Everything works on 8-bit pixels, as torchvision's transforms of Pillow images do, in the order flip, color jitter,
 //! grey, blur, solarise (EMP-SSL, arXiv:2304.03977).
 
 use bagssl_core::random::Stream;
 use serde::{Deserialize, Serialize};
 
 use crate::blur;
-use crate::colour;
+use crate::color;
 use crate::error::{Error, Result};
-use crate::image::{Colour, Image};
+use crate::image::{Color, Image};
 
 /// Which changes are made, and how often. The default is none.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -17,10 +17,10 @@ use crate::image::{Colour, Image};
 pub struct Augment {
     /// Probability of turning left and right over.
     pub flip: f32,
-    /// Colour jitter.
+    /// Color jitter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jitter: Option<Jitter>,
-    /// Probability of losing all colour.
+    /// Probability of losing all color.
     pub grey: f32,
     /// Gaussian blur.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,7 +30,7 @@ pub struct Augment {
     pub solarise: Option<Solarise>,
 }
 
-/// Colour jitter: four changes in a random order (torchvision's `ColorJitter`).
+/// Color jitter: four changes in a random order (torchvision's `ColorJitter`).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Jitter {
@@ -40,7 +40,7 @@ pub struct Jitter {
     pub contrast: f32,
     /// Likewise.
     pub saturation: f32,
-    /// The shift is uniform in `[-hue, hue]` turns of the colour wheel; at most 0.5.
+    /// The shift is uniform in `[-hue, hue]` turns of the color wheel; at most 0.5.
     pub hue: f32,
     /// Probability of the whole.
     pub probability: f32,
@@ -109,19 +109,19 @@ impl CheckedAugment {
     pub fn apply(self, patch: &mut Image, random: &mut Stream) {
         let Augment { flip, jitter, grey, blur, solarise } = self.0;
         if random.chance(flip) {
-            colour::flip(patch);
+            color::flip(patch);
         }
         if let Some(jitter) = jitter.filter(|jitter| random.chance(jitter.probability)) {
             jitter.apply(patch, random);
         }
         if random.chance(grey) {
-            patch.set_colour(Colour::Grey);
+            patch.set_color(Color::Grey);
         }
         if let Some(blur) = blur.filter(|blur| random.chance(blur.probability)) {
             blur::blur(patch, random.uniform(blur.sigma.0, blur.sigma.1));
         }
         if let Some(solarise) = solarise.filter(|solarise| random.chance(solarise.probability)) {
-            colour::solarise(patch, solarise.threshold);
+            color::solarise(patch, solarise.threshold);
         }
     }
 }
@@ -136,10 +136,10 @@ impl Jitter {
         let turns = random.uniform(-self.hue, self.hue);
         for change in order {
             match change {
-                0 if self.brightness > 0.0 => colour::brightness(patch, factors[0]),
-                1 if self.contrast > 0.0 => colour::contrast(patch, factors[1]),
-                2 if self.saturation > 0.0 => colour::saturation(patch, factors[2]),
-                3 if self.hue > 0.0 => colour::hue(patch, turns),
+                0 if self.brightness > 0.0 => color::brightness(patch, factors[0]),
+                1 if self.contrast > 0.0 => color::contrast(patch, factors[1]),
+                2 if self.saturation > 0.0 => color::saturation(patch, factors[2]),
+                3 if self.hue > 0.0 => color::hue(patch, turns),
                 _ => {}
             }
         }

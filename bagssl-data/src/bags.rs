@@ -8,18 +8,18 @@ use std::sync::Arc;
 
 use bagssl_core::bag::Bag;
 use bagssl_core::batch::{BatchShape, Batches, PatchBatch};
-use bagssl_core::normalise::Normalisation;
+use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{Crop, Filter, ImageSize};
 use bagssl_core::random::Address;
 
-use crate::bad::{OnBadImage, Pending, Skip, SkipLog, Skipped};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::image::{Colour, Image};
-use crate::levels::Levels;
+use crate::image::{Color, Image};
 use crate::memory::Decoded;
-use crate::ordered::{Job, Ordered, Values};
+use crate::prefetch::{Job, Ordered, Values};
 use crate::resample::Resampler;
+use crate::skip::{OnBadImage, Pending, Skip, SkipLog, Skipped};
+use crate::to_tensor::ToTensor;
 
 /// How bags are made.
 #[derive(Debug, Clone)]
@@ -29,9 +29,9 @@ pub struct BagConfig {
     /// The side of the network's input, in pixels.
     pub input: u32,
     /// Whether the image is greyed before it is cut.
-    pub colour: Colour,
-    /// What the network expects of colours.
-    pub normalisation: Normalisation,
+    pub color: Color,
+    /// What the network expects of colors.
+    pub normalization: Normalization,
     /// How a crop is resampled.
     pub filter: Filter,
     /// Images in a batch.
@@ -45,13 +45,13 @@ pub struct BagConfig {
 }
 
 impl Default for BagConfig {
-    /// Whole images resampled to 32 pixels, in colour, 32 in a batch.
+    /// Whole images resampled to 32 pixels, in color, 32 in a batch.
     fn default() -> Self {
         BagConfig {
             bag: Bag::Whole,
             input: 32,
-            colour: Colour::Rgb,
-            normalisation: Normalisation::HALF,
+            color: Color::Rgb,
+            normalization: Normalization::HALF,
             filter: Filter::Bilinear,
             batch: 32,
             seed: 0,
@@ -131,7 +131,7 @@ impl BagLoader {
     /// The same from an image on: the bags do not depend on where one begins.
     pub fn batches_from(&self, first: usize) -> Batches<'static> {
         let count = self.images().saturating_sub(first).div_ceil(self.config.batch);
-        let levels = Levels::new(self.config.normalisation);
+        let levels = ToTensor::new(self.config.normalization);
         let job = Bags { levels, loader: self.clone(), first, pending: Pending::default() };
         Box::new(Ordered::new(0..count, self.config.threads, job))
     }
@@ -156,7 +156,7 @@ impl BagLoader {
             let expected = format!("a patch below {}", crops.len());
             return Err(Error::Setting { name: "patch", expected, got: patch.to_string() });
         };
-        decoded.set_colour(self.config.colour);
+        decoded.set_color(self.config.color);
         Ok(decoded.crop(crop))
     }
 }
@@ -165,15 +165,15 @@ impl BagLoader {
 #[derive(Debug)]
 pub struct Cutter {
     resampler: Resampler,
-    levels: Levels,
+    levels: ToTensor,
     patch: Image,
 }
 
 impl Cutter {
-    /// Patches of `input` pixels a side, normalised.
-    pub fn new(input: u32, filter: Filter, normalisation: Normalisation) -> Self {
+    /// Patches of `input` pixels a side, normalized.
+    pub fn new(input: u32, filter: Filter, normalization: Normalization) -> Self {
         let patch = Image::black(ImageSize { height: input, width: input });
-        Cutter { resampler: Resampler::new(filter), levels: Levels::new(normalisation), patch }
+        Cutter { resampler: Resampler::new(filter), levels: ToTensor::new(normalization), patch }
     }
 
     /// Appends the values of a patch, `[channel, row, column]`.
@@ -191,7 +191,7 @@ struct Bags {
     loader: BagLoader,
     /// The first image of the first batch.
     first: usize,
-    levels: Levels,
+    levels: ToTensor,
     pending: Pending,
 }
 
@@ -266,7 +266,7 @@ impl Bags {
             let got = format!("{} in an image of {}x{} (height x width)", crops.len(), size.height, size.width);
             return Err(Error::Image { name, expected, got });
         }
-        decoded.set_colour(loader.config.colour);
+        decoded.set_color(loader.config.color);
         let mut values = Vec::with_capacity(crops.len() * patch.rgb().len());
         for &crop in crops {
             resampler.fill(&decoded, crop, patch);

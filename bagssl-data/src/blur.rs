@@ -123,8 +123,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_colour_stays(colour: [u8; 3], height in 1u32..12, width in 1u32..12, sigma in 0.01f32..100.0) {
-            let rgb = colour.repeat((height * width) as usize);
+        fn one_color_stays(color: [u8; 3], height in 1u32..12, width in 1u32..12, sigma in 0.01f32..100.0) {
+            let rgb = color.repeat((height * width) as usize);
             let mut image = Image::new(ImageSize { height, width }, rgb.clone());
             blur(&mut image, sigma);
             prop_assert_eq!(image.rgb(), rgb);

@@ -19,9 +19,9 @@ pub struct CheckReport {
     pub height: Option<(u32, u32)>,
     /// The smallest and the largest width, in pixels.
     pub width: Option<(u32, u32)>,
-    /// The mean of each channel over all pixels, colours in `[0, 1]`.
+    /// The mean of each channel over all pixels, colors in `[0, 1]`.
     pub mean: Option<[f64; 3]>,
-    /// The deviation of each channel over all pixels, colours in `[0, 1]`.
+    /// The deviation of each channel over all pixels, colors in `[0, 1]`.
     pub std: Option<[f64; 3]>,
     /// What cannot be decoded, with the reason; in the order of the images.
     pub broken: Vec<String>,
@@ -118,5 +118,5 @@ fn look(dataset: &Dataset, image: usize) -> Looked<'_> {
     let size = decoded.size();
     let pixels = u64::from(size.height) * u64::from(size.width);
     let sums = Sums { pixels, sum, squares, height: (size.height, size.height), width: (size.width, size.width) };
-    Ok((sums, (dataset.name(image), Print::of(&decoded))))
+    Ok((sums, (dataset.name(image), Print::new(&decoded))))
 }

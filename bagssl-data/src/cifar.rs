@@ -189,7 +189,7 @@ fn join(
         records(&content, contents.len() as u32, layout, classes.len(), &path, &prefix, &mut entries)?;
         contents.push(content);
     }
-    Ok(Dataset::new(origin, format, classes, entries, Storage::Planes(contents)))
+    Ok(Dataset::new(origin, format, classes, entries, Storage::PlanarRgb(contents)))
 }
 
 /// Records in memory, named by their number.
@@ -197,7 +197,7 @@ pub(crate) fn from_bytes(records: Vec<u8>, list: &[u8], layout: Cifar, origin: &
     let classes = classes(list, origin)?;
     let mut entries = Entries::default();
     self::records(&records, 0, layout, classes.len(), origin, "", &mut entries)?;
-    Ok(Dataset::new(origin, Format::Cifar, classes, entries, Storage::Planes(vec![records])))
+    Ok(Dataset::new(origin, Format::Cifar, classes, entries, Storage::PlanarRgb(vec![records])))
 }
 
 /// A file whose length is checked before it is read.

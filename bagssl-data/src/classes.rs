@@ -26,7 +26,7 @@ pub struct Classes {
 
 impl Classes {
     /// Looks at both halves of a data set.
-    pub fn of(train: &Dataset, validation: &Dataset) -> Self {
+    pub fn compare(train: &Dataset, validation: &Dataset) -> Self {
         let [of_train, of_validation] = [train, validation].map(with_images);
         let names: BTreeSet<&str> = train.classes().iter().chain(validation.classes()).map(String::as_str).collect();
         let mut classes = Classes { alike: alike(names.iter().copied()), ..Classes::default() };

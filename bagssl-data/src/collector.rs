@@ -14,15 +14,15 @@ use crate::storage::Storage;
 pub(crate) struct Collector {
     origin: PathBuf,
     classes: BTreeSet<(&'static str, String)>,
-    found: Vec<Found>,
+    found: Vec<FoundImage>,
     /// Images in the folder of a half itself.
-    loose: Vec<Found>,
+    loose: Vec<FoundImage>,
     passed: BTreeMap<&'static str, PassedOver>,
     beside: PassedOver,
 }
 
 /// An image in one of the folders that a half may have.
-struct Found {
+struct FoundImage {
     folder: &'static str,
     class: String,
     name: String,
@@ -30,7 +30,7 @@ struct Found {
     length: u64,
 }
 
-impl Found {
+impl FoundImage {
     fn entry(&self, label: u32) -> Entry<'_> {
         Entry { name: &self.name, label, source: 0, offset: self.offset, length: self.length }
     }
@@ -64,12 +64,12 @@ impl Collector {
 
     pub(crate) fn add(&mut self, folder: &'static str, class: &str, name: String, offset: u64, length: u64) {
         self.add_class(folder, class);
-        self.found.push(Found { folder, class: class.into(), name, offset, length });
+        self.found.push(FoundImage { folder, class: class.into(), name, offset, length });
     }
 
     /// An image in the folder of a half itself: it has no class, and counts only where no image of the half has one.
     pub(crate) fn add_loose(&mut self, folder: &'static str, name: String, offset: u64, length: u64) {
-        self.loose.push(Found { folder, class: String::new(), name, offset, length });
+        self.loose.push(FoundImage { folder, class: String::new(), name, offset, length });
     }
 
     /// Whether one of the halves has images, and the other nothing.
@@ -102,9 +102,9 @@ impl Collector {
 
     /// Decides about images without a class, and counts those of folders that are not used.
     fn settle(&mut self, folders: &[Option<&'static str>; 2]) {
-        let labelled: BTreeSet<&str> = self.found.iter().map(|found| found.folder).collect();
-        let (passed, kept): (Vec<Found>, _) =
-            std::mem::take(&mut self.loose).into_iter().partition(|loose| labelled.contains(loose.folder));
+        let labeled: BTreeSet<&str> = self.found.iter().map(|found| found.folder).collect();
+        let (passed, kept): (Vec<FoundImage>, _) =
+            std::mem::take(&mut self.loose).into_iter().partition(|loose| labeled.contains(loose.folder));
         for loose in passed {
             self.passed.entry(loose.folder).or_default().add(Reason::NoClass, loose.name);
         }

@@ -164,16 +164,16 @@ impl Dataset {
         if files.is_empty() {
             return Err(Error::Setting { name: "images", expected: "at least one".into(), got: "none".into() });
         }
-        Ok(Self::unlabelled(Path::new(""), &files, Storage::Files(PathBuf::new())))
+        Ok(Self::unlabeled(Path::new(""), &files, Storage::Files(PathBuf::new())))
     }
 
     /// One image in memory, of a class that has no name.
     pub fn of_bytes(name: &str, bytes: Vec<u8>) -> Self {
-        Self::unlabelled(Path::new(""), &[(name.into(), bytes.len() as u64)], Storage::Memory(bytes.into()))
+        Self::unlabeled(Path::new(""), &[(name.into(), bytes.len() as u64)], Storage::Memory(bytes.into()))
     }
 
     /// Images of one class that has no name.
-    fn unlabelled(origin: &Path, files: &[(String, u64)], storage: Storage) -> Self {
+    fn unlabeled(origin: &Path, files: &[(String, u64)], storage: Storage) -> Self {
         let entries =
             files.iter().map(|(name, length)| Entry { label: 0, name, source: 0, offset: 0, length: *length });
         let entries = entries.collect();
@@ -186,13 +186,13 @@ impl Dataset {
     /// [`Error::Read`] if something cannot be read, [`Error::Format`] if there is no image, or too many folders lie in each
     /// other.
     pub fn of_folder(path: &Path) -> Result<Self> {
-        let folder::Found { images: files, passed } = folder::images(path)?;
+        let folder::FolderContents { images: files, passed } = folder::images(path)?;
         if files.is_empty() {
             let instead = if passed.is_empty() { String::new() } else { format!(", but {passed}") };
             let (expected, got) = ("a folder with images in it", format!("none{instead}"));
             return Err(Error::Format { path: path.into(), expected, got });
         }
-        Ok(Dataset { passed, ..Self::unlabelled(path, &files, Storage::Files(path.into())) })
+        Ok(Dataset { passed, ..Self::unlabeled(path, &files, Storage::Files(path.into())) })
     }
 
     /// One half of a folder with folders of halves, whatever lists lie beside these.
@@ -399,7 +399,7 @@ impl Dataset {
         take: &dyn Fn(u64, &str) -> Result<Option<Room>>,
         more: &dyn Fn(ImageSize) -> u64,
     ) -> Result<Option<Decoded>> {
-        if let Storage::Planes(_) = self.storage {
+        if let Storage::PlanarRgb(_) = self.storage {
             return Ok(Some(Decoded::new(cifar::image(&self.bytes(image)?), None)));
         }
         let name = self.full_name(image);
@@ -429,7 +429,7 @@ impl Dataset {
     /// # Panics
     /// If there is no such image.
     pub fn size_in_header(&self, image: usize) -> Result<ImageSize> {
-        if let Storage::Planes(_) = &self.storage {
+        if let Storage::PlanarRgb(_) = &self.storage {
             return Ok(cifar::SIZE);
         }
         let name = self.full_name(image);
@@ -487,7 +487,7 @@ impl Undamaged {
     }
 }
 
-/// Who took the embedded photographs, and under which licences they are.
+/// Who took the embedded photographs, and under which licenses they are.
 #[cfg(feature = "embedded")]
 pub const EMBEDDED_ATTRIBUTION: &str = include_str!("../data/ATTRIBUTION.md");
 

@@ -11,11 +11,11 @@ use crate::cifar;
 use crate::dataset::{Columns, Dataset, Split};
 use crate::error::{Error, Result};
 use crate::folder::{self, HalfFolders};
-use crate::halves::{self, Named};
 use crate::imagenet;
 use crate::lists;
 use crate::parquet;
 use crate::passed;
+use crate::splits::{self, Named};
 use crate::storage::{Archive, Storage, open_file};
 use crate::tarball;
 use crate::webdataset;
@@ -83,11 +83,11 @@ pub(crate) fn open(path: &Path, split: Split, columns: &Columns) -> Result<Datas
     match format {
         Format::Cifar => cifar::open(path, cifar::layout(path)?.expect("it was found just now"), split),
         Format::CifarArchive => cifar::open_archive(path, split),
-        Format::WebDataset if halves::is_pattern(path) => webdataset::open(path, &halves::matching(path)?, split),
-        Format::WebDataset => beside(path, "tar", webdataset::open(path, &halves::files(path, "tar")?, split)?),
-        Format::Parquet if halves::is_pattern(path) => parquet::open(path, &halves::matching(path)?, split, columns),
+        Format::WebDataset if splits::is_pattern(path) => webdataset::open(path, &splits::matching(path)?, split),
+        Format::WebDataset => beside(path, "tar", webdataset::open(path, &splits::files(path, "tar")?, split)?),
+        Format::Parquet if splits::is_pattern(path) => parquet::open(path, &splits::matching(path)?, split, columns),
         Format::Parquet if path.is_dir() => {
-            beside(path, "parquet", parquet::open(path, &halves::files(path, "parquet")?, split, columns)?)
+            beside(path, "parquet", parquet::open(path, &splits::files(path, "parquet")?, split, columns)?)
         }
         Format::Parquet => parquet::open(path, &[(folder::text(path)?, path.into())], split, columns),
         Format::ImageNet => imagenet::open(imagenet::archives(path).expect("they were found just now"), split),
@@ -110,7 +110,7 @@ fn beside(path: &Path, own: &str, mut dataset: Dataset) -> Result<Dataset> {
 fn no_halves(path: &Path) -> Error {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let parent =
-        path.parent().filter(|parent| halves::half(name) == Some(name) && HalfFolders::find(parent).have_both());
+        path.parent().filter(|parent| splits::half(name) == Some(name) && HalfFolders::find(parent).have_both());
     let got = match parent {
         Some(parent) if parent.as_os_str().is_empty() => "one half; give the folder that it lies in".into(),
         Some(parent) => format!("one half; give {}", parent.display()),
@@ -126,7 +126,7 @@ fn no_halves(path: &Path) -> Error {
 /// What lies there.
 pub(crate) fn format(path: &Path) -> Result<Format> {
     let meta = match fs::metadata(path) {
-        Err(_) if halves::is_pattern(path) => {
+        Err(_) if splits::is_pattern(path) => {
             let is_table = path.extension().is_some_and(|ending| ending == "parquet");
             return Ok(if is_table { Format::Parquet } else { Format::WebDataset });
         }
@@ -168,8 +168,8 @@ pub(crate) fn format_of_folder(path: &Path) -> Result<Format> {
         check_one_half(path, folders)?;
         return Ok(Format::ImageFolder);
     }
-    let [tables, shards] = [halves::files(path, "parquet")?, halves::files(path, "tar")?];
-    let says_half = |files: &[Named]| files.iter().any(|(name, _)| halves::half(name).is_some());
+    let [tables, shards] = [splits::files(path, "parquet")?, splits::files(path, "tar")?];
+    let says_half = |files: &[Named]| files.iter().any(|(name, _)| splits::half(name).is_some());
     let has_image = folder::has_image(path);
     match () {
         () if says_half(&tables) || (!tables.is_empty() && !has_image) => Ok(Format::Parquet),
@@ -211,17 +211,17 @@ fn passed_in(path: &Path) -> String {
 fn nearly(path: &Path) -> Result<Option<String>> {
     let folders: Vec<PathBuf> = folder::list(path)?.into_iter().filter(|inside| inside.is_dir()).collect();
     let name = |inside: &Path| inside.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let near = |half| folders.iter().map(|inside| name(inside)).find(|name| halves::nearly(name) == Some(half));
+    let near = |half| folders.iter().map(|inside| name(inside)).find(|name| splits::nearly(name) == Some(half));
     if let [Some(train), Some(validation)] = Split::ALL.map(near) {
         return Ok(Some(format!("{train}/ and {validation}/, which may be halves: call them train/ and val/")));
     }
     const MOST: usize = 64;
     for inside in folders.iter().take(MOST) {
-        let files = [halves::files(inside, "parquet")?, halves::files(inside, "tar")?].concat();
+        let files = [splits::files(inside, "parquet")?, splits::files(inside, "tar")?].concat();
         let folders = HalfFolders::find(inside);
         let is_set = (folders.have_images() && check_one_half(inside, folders).is_ok())
             || cifar::layout(inside)?.is_some()
-            || files.iter().any(|(name, _)| halves::half(name).is_some());
+            || files.iter().any(|(name, _)| splits::half(name).is_some());
         if is_set {
             return Ok(Some(format!("a folder that has one in it; give {}", inside.display())));
         }
@@ -241,7 +241,7 @@ fn check_one_half(path: &Path, folders: HalfFolders) -> Result<()> {
         return Ok(());
     }
     let missing = if Split::Train.folders().contains(&half) { Split::Validation } else { Split::Train };
-    if let Some(near) = others.iter().find(|other| halves::nearly(other) == Some(missing)) {
+    if let Some(near) = others.iter().find(|other| splits::nearly(other) == Some(missing)) {
         return refuse(
             path,
             FOLDER,
@@ -289,7 +289,7 @@ fn of_contents(contents: Contents, origin: &Path, split: Split, storage: Storage
         return Err(Error::Format { path: origin.into(), expected, got });
     }
     let images = members.iter().map(|member| member.name.as_str()).filter(|name| passed::is_image(name));
-    if let Some([train, validation]) = halves::inside(images) {
+    if let Some([train, validation]) = splits::inside(images) {
         let expected = "a .tar with train/ and val/ at its top or in one folder";
         let got = format!("{train}/ and {validation}/, which may be halves");
         return Err(Error::Format { path: origin.into(), expected, got });

@@ -31,12 +31,12 @@ const MOST_FOUND: usize = 1_000_000;
 pub(crate) struct Print {
     /// FNV-1a, 128 bits, of the size and the pixels.
     pub(crate) exact: u128,
-    /// The difference hash; `None` of a picture of one colour, which looks like any other one.
+    /// The difference hash; `None` of a picture of one color, which looks like any other one.
     pub(crate) near: Option<u64>,
 }
 
 impl Print {
-    pub(crate) fn of(image: &Image) -> Self {
+    pub(crate) fn new(image: &Image) -> Self {
         let size = image.size();
         let head = [size.height, size.width].map(u32::to_le_bytes).concat();
         let add =
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(difference_hash(&image), 0xff00_ff00_ff00_ff00);
         let tall = Image::new(ImageSize { height: 9, width: 8 }, (0..72).flat_map(|at| [level(at); 3]).collect());
         assert_ne!(difference_hash(&tall), difference_hash(&image));
-        assert_eq!(Print::of(&Image::black(ImageSize { height: 3, width: 1 })).near, None);
+        assert_eq!(Print::new(&Image::black(ImageSize { height: 3, width: 1 })).near, None);
     }
 
     proptest! {

@@ -7,9 +7,9 @@ use crate::collector::Collector;
 use crate::dataset::{Dataset, Split};
 use crate::detect::Format;
 use crate::error::{Error, Result};
-use crate::halves;
 use crate::lists;
 use crate::passed::{Named, PassedOver, Reason, is_hidden, is_image, named};
+use crate::splits;
 use crate::storage::Storage;
 
 /// Folders below a class that are looked into: a link to a folder above would never end.
@@ -76,7 +76,7 @@ pub(crate) fn collect_half(root: &Path, folder: &'static str, images: bool, coll
         if path.is_dir() {
             collector.add_class(folder, &name);
             if images {
-                let mut found = Found::default();
+                let mut found = FolderContents::default();
                 collect(path, &full, DEEPEST, &mut found)?;
                 collector.passed(folder).join(&found.passed);
                 found.images.into_iter().for_each(|(image, length)| collector.add(folder, &name, image, 0, length));
@@ -161,7 +161,7 @@ pub(crate) fn has_image(folder: &Path) -> bool {
 pub(crate) fn open_whole(root: &Path) -> Result<Dataset> {
     let mut collector = Collector::new(root);
     let found = images(root)?;
-    if let Some([train, validation]) = halves::inside(found.images.iter().map(|(name, _)| name.as_str())) {
+    if let Some([train, validation]) = splits::inside(found.images.iter().map(|(name, _)| name.as_str())) {
         let got = format!(
             "{train}/ and {validation}/, which may be halves: give the folder that they lie in, and call them train/ and val/"
         );
@@ -181,21 +181,21 @@ pub(crate) fn open_whole(root: &Path) -> Result<Dataset> {
 
 /// The images of a folder and of those below it.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct FolderContents {
     /// The names and lengths of all images, by name.
     pub(crate) images: Vec<(String, u64)>,
     pub(crate) passed: PassedOver,
 }
 
 /// What lies in a folder and those below it.
-pub(crate) fn images(root: &Path) -> Result<Found> {
-    let mut found = Found::default();
+pub(crate) fn images(root: &Path) -> Result<FolderContents> {
+    let mut found = FolderContents::default();
     collect(root, "", DEEPEST, &mut found)?;
     Ok(found)
 }
 
 /// Adds the names and lengths of the images of a folder and of those below it.
-fn collect(folder: &Path, inside: &str, depth: usize, found: &mut Found) -> Result<()> {
+fn collect(folder: &Path, inside: &str, depth: usize, found: &mut FolderContents) -> Result<()> {
     let refuse = |path: &Path, expected, got: &str| Error::Format { path: path.into(), expected, got: got.into() };
     if depth == 0 {
         return Err(refuse(folder, "at most 16 folders in each other", "one more"));

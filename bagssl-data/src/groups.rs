@@ -9,10 +9,10 @@ use std::hash::Hash;
 use bagssl_core::random::{Address, Purpose};
 use rayon::prelude::*;
 
-use crate::bad::{OnBadImage, Skipped};
 use crate::dataset::{Dataset, Split};
 use crate::duplicates::{Print, each_near};
 use crate::error::{Error, Result};
+use crate::skip::{OnBadImage, Skipped};
 
 /// The number of each image's group, for images with these keys: counted in the order in which keys come first.
 pub fn by_key<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> Vec<u32> {
@@ -35,7 +35,7 @@ pub fn by_duplicates(
     progress: &(dyn Fn() + Sync),
 ) -> Result<(Vec<Option<u32>>, Vec<Skipped>)> {
     let look = |image: usize| {
-        let print = on_bad_image.judge(dataset.decode(image).map(|image| Print::of(&image)));
+        let print = on_bad_image.judge(dataset.decode(image).map(|image| Print::new(&image)));
         progress();
         print
     };
@@ -191,8 +191,8 @@ mod tests {
         ];
         let expected = [Some(0), Some(1), Some(0), None, Some(0), Some(1), Some(2), Some(3)];
         assert_eq!(clusters(&prints), expected);
-        let flat = Print::of(&Image::black(ImageSize { height: 3, width: 5 }));
-        assert_eq!(clusters(&[Some(flat), Some(flat)]), [Some(0), Some(0)], "the same pixels, if of one colour");
+        let flat = Print::new(&Image::black(ImageSize { height: 3, width: 5 }));
+        assert_eq!(clusters(&[Some(flat), Some(flat)]), [Some(0), Some(0)], "the same pixels, if of one color");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Decoded images, and the limits that apply before one is decoded.
 
-pub use bagssl_core::colour::Colour;
+pub use bagssl_core::color::Color;
 use bagssl_core::patch::{Crop, ImageSize};
 
 use crate::decoder::Prepared;
@@ -97,8 +97,8 @@ impl Image {
     ///
     /// # Source
     /// Pillow's conversion to "L": ITU-R 601-2 luma in 16-bit fixed point.
-    pub fn set_colour(&mut self, colour: Colour) {
-        if colour == Colour::Grey {
+    pub fn set_color(&mut self, color: Color) {
+        if color == Color::Grey {
             for pixel in self.rgb.as_chunks_mut::<3>().0 {
                 *pixel = [luma(*pixel); 3];
             }
@@ -160,11 +160,11 @@ mod tests {
         assert_eq!(reds, [1, 2, 4, 5]);
     }
 
-    /// Pillow 13: `Image.new("RGB", (1, 1), colour).convert("L")`.
+    /// Pillow 13: `Image.new("RGB", (1, 1), color).convert("L")`.
     #[test]
     fn grey_is_that_of_pillow() {
-        for (colour, grey) in [([255, 0, 0], 76), ([0, 255, 0], 150), ([0, 0, 255], 29), ([10, 200, 90], 131)] {
-            assert_eq!(luma(colour), grey, "{colour:?}");
+        for (color, grey) in [([255, 0, 0], 76), ([0, 255, 0], 150), ([0, 0, 255], 29), ([10, 200, 90], 131)] {
+            assert_eq!(luma(color), grey, "{color:?}");
         }
     }
 
@@ -201,7 +201,7 @@ mod tests {
         for format in FORMATS {
             let image = Image::decode(&encoded(35, 23, format), "x").unwrap();
             assert_eq!(image.size(), ImageSize { height: 23, width: 35 });
-            // Colours grow to the right and downwards; JPEG and GIF keep them roughly.
+            // Colors grow to the right and downwards; JPEG and GIF keep them roughly.
             let near = |at: usize, expected: [u8; 3]| {
                 image.rgb()[at * 3..][..3].iter().zip(expected).all(|(a, b)| a.abs_diff(b) < 24)
             };

@@ -1,17 +1,17 @@
 //! Images for BagSSL: where they come from, how they are cut and changed, and how they are loaded.
 //!
 //! The modules stand in the order in which an image goes through them: a [`dataset`] finds it and an [`image`] is
-//! decoded, [`resample`] cuts patches out of it, which [`augment`] changes and [`levels`] makes values of; a [`loader`]
+//! decoded, [`resample`] cuts patches out of it, which [`augment`] changes and [`to_tensor`] makes values of; a [`loader`]
 //! makes batches of these for training, [`bags`] for evaluation. [`check`] looks at a whole data set, [`classes`] at those of two halves, [`groups`] makes halves of one.
 //!
 //! ```
 //! use bagssl_core::batch::{BatchShape, PatchBatch};
-//! use bagssl_core::normalise::Normalisation;
+//! use bagssl_core::normalize::Normalization;
 //! use bagssl_core::patch::{Crop, Filter, ImageSize};
 //! use bagssl_core::random::{Address, Purpose};
 //! use bagssl_data::augment::Augment;
 //! use bagssl_data::image::Image;
-//! use bagssl_data::levels::Levels;
+//! use bagssl_data::to_tensor::ToTensor;
 //! use bagssl_data::resample::Resampler;
 //!
 //! // Two rows and three columns: red grows to the right, green downwards.
@@ -24,7 +24,7 @@
 //! let augment = Augment { flip: 1.0, ..Augment::default() }.check()?;
 //! augment.apply(&mut patch, &mut Address::default().stream(Purpose::Augment));
 //! let mut values = Vec::new();
-//! Levels::new(Normalisation::new([0.0; 3], [1.0; 3])?).append(&patch, &mut values);
+//! ToTensor::new(Normalization::new([0.0; 3], [1.0; 3])?).append(&patch, &mut values);
 //!
 //! // A batch of this one image and its one patch: [batch, patch, channel, height, width].
 //! let shape = BatchShape { images: 1, patches: 1, channels: 3, height: 2, width: 2 };
@@ -49,7 +49,7 @@ mod folder;
 mod archive;
 mod tarball;
 mod cifar;
-mod halves;
+mod splits;
 pub mod lists;
 mod webdataset;
 mod parquet;
@@ -62,12 +62,12 @@ mod webp;
 
 pub mod resample;
 pub mod augment;
-mod colour;
+mod color;
 mod blur;
-pub mod levels;
+pub mod to_tensor;
 
-pub mod bad;
-mod ordered;
+pub mod skip;
+mod prefetch;
 pub mod loader;
 pub mod bags;
 pub mod duplicates;

@@ -6,19 +6,19 @@ use std::sync::{Arc, OnceLock};
 
 use bagssl_core::bag::Views;
 use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource};
-use bagssl_core::normalise::Normalisation;
+use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{Crop, Filter, ImageSize, PatchSide, PatchSpec};
 use bagssl_core::random::{Address, Purpose};
 
 use crate::augment::{Augment, CheckedAugment};
-use crate::bad::{OnBadImage, Pending, Skip, SkipLog, Skipped};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::levels::Levels;
 use crate::memory::Decoded;
-use crate::ordered::{Job, Ordered, Values, cores_if_zero};
+use crate::prefetch::{Job, Ordered, Values, cores_if_zero};
 use crate::resample::Resampler;
+use crate::skip::{OnBadImage, Pending, Skip, SkipLog, Skipped};
+use crate::to_tensor::ToTensor;
 
 /// How batches are made.
 #[derive(Debug, Clone)]
@@ -35,8 +35,8 @@ pub struct LoaderConfig {
     pub threads: usize,
     /// What is done to a patch.
     pub augment: Augment,
-    /// What the network expects of colours.
-    pub normalisation: Normalisation,
+    /// What the network expects of colors.
+    pub normalization: Normalization,
     /// How a crop is resampled.
     pub filter: Filter,
     /// Decoded images that are kept from one epoch to the next, in bytes.
@@ -56,7 +56,7 @@ impl Default for LoaderConfig {
             seed: 0,
             threads: 0,
             augment: Augment::default(),
-            normalisation: Normalisation::HALF,
+            normalization: Normalization::HALF,
             filter: Filter::Bilinear,
             cache_bytes: 1 << 30,
             on_bad_image: OnBadImage::Fail,
@@ -85,7 +85,7 @@ struct Inner {
     dataset: Arc<Dataset>,
     config: LoaderConfig,
     augment: CheckedAugment,
-    levels: Levels,
+    levels: ToTensor,
     cache: Vec<OnceLock<Arc<Decoded>>>,
     room: AtomicU64,
     skips: SkipLog,
@@ -108,7 +108,7 @@ impl Loader {
         let augment = config.augment.check()?;
         let cache = (0..dataset.len()).map(|_| OnceLock::new()).collect();
         let room = AtomicU64::new(config.cache_bytes);
-        let levels = Levels::new(config.normalisation);
+        let levels = ToTensor::new(config.normalization);
         let inner = Inner { dataset, config, augment, levels, cache, room, skips: SkipLog::default() };
         inner.check_first()?;
         let part = 0..inner.config.batch;

@@ -100,7 +100,7 @@ mod tests {
     }
 
     proptest! {
-        /// Working memory that is left from one patch does not show in the next, and one colour stays that colour.
+        /// Working memory that is left from one patch does not show in the next, and one color stays that color.
         #[test]
         fn a_resampler_has_no_memory(sizes in prop::collection::vec((1u32..40, 1u32..40, 1u32..20), 1..6), level: u8) {
             let mut resampler = Resampler::new(Filter::Bilinear);

@@ -24,7 +24,7 @@ pub(crate) enum Storage {
     /// All in memory.
     Memory(Cow<'static, [u8]>),
     /// Raw pixels of 32x32, plane by plane, of some files in memory.
-    Planes(Vec<Vec<u8>>),
+    PlanarRgb(Vec<Vec<u8>>),
 }
 
 /// An open file with many images in it.
@@ -32,24 +32,24 @@ pub(crate) enum Storage {
 pub(crate) struct Archive {
     pub(crate) path: PathBuf,
     pub(crate) file: File,
-    pub(crate) stamp: Stamp,
+    pub(crate) stamp: FileStamp,
 }
 
 /// What tells that a file has changed: its length, and when it was last written, in nanoseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub(crate) struct FileStamp {
     pub(crate) length: u64,
     pub(crate) modified: i64,
 }
 
-impl Stamp {
-    pub(crate) fn of(file: &File) -> io::Result<Self> {
+impl FileStamp {
+    pub(crate) fn from_file(file: &File) -> io::Result<Self> {
         let meta = file.metadata()?;
         let since = |time: SystemTime| match time.duration_since(SystemTime::UNIX_EPOCH) {
             Ok(after) => after.as_nanos() as i64,
             Err(before) => -(before.duration().as_nanos() as i64),
         };
-        Ok(Stamp { length: meta.len(), modified: meta.modified().map_or(0, since) })
+        Ok(FileStamp { length: meta.len(), modified: meta.modified().map_or(0, since) })
     }
 }
 
@@ -86,14 +86,14 @@ impl Archive {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let failed = |error| Error::Read { path: path.into(), error };
         let file = open_file(path)?;
-        let stamp = Stamp::of(&file).map_err(failed)?;
+        let stamp = FileStamp::from_file(&file).map_err(failed)?;
         Ok(Archive { path: path.into(), file, stamp })
     }
 
     /// Bytes at a place, if the file is still the one that was opened.
     pub(crate) fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
         let failed = |error| Error::Read { path: self.path.clone(), error };
-        if Stamp::of(&self.file).map_err(failed)? != self.stamp {
+        if FileStamp::from_file(&self.file).map_err(failed)? != self.stamp {
             let (expected, got) = ("the file as it was opened", "one that has changed".into());
             return Err(Error::Format { path: self.path.clone(), expected, got });
         }
@@ -132,7 +132,7 @@ impl Dataset {
                 row.map(Cow::Owned).map_err(|error| self.named(image, error))
             }
             Storage::Memory(bytes) => Ok(Cow::Borrowed(&bytes[offset..][..length])),
-            Storage::Planes(files) => Ok(Cow::Borrowed(&files[entry.source as usize][offset..][..length])),
+            Storage::PlanarRgb(files) => Ok(Cow::Borrowed(&files[entry.source as usize][offset..][..length])),
         }
     }
 

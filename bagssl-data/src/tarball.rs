@@ -22,7 +22,7 @@ pub(crate) fn collect(contents: Contents, origin: &Path) -> Result<Collector> {
             collector.passed("").add(Reason::Hidden, name);
             continue;
         }
-        let Some(place) = Place::of(&name) else {
+        let Some(place) = Place::from_name(&name) else {
             if what == Named::Image && kind == Kind::File {
                 others.insert(split_name(&name).0.to_string());
                 collector.passed("").add(Reason::Outside, name);
@@ -76,7 +76,7 @@ pub(crate) fn collect_whole(contents: Contents, origin: &Path) -> Collector {
 
 /// Whether a tar has the folder of a half.
 pub(crate) fn is_image_folder(members: &[Member]) -> bool {
-    members.iter().any(|member| Place::of(&member.name).is_some())
+    members.iter().any(|member| Place::from_name(&member.name).is_some())
 }
 
 /// What the name `{top?}/{train,val}/{class}/../{image}` says. Hidden files have no place.
@@ -90,7 +90,7 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn of(name: &'a str) -> Option<Self> {
+    fn from_name(name: &'a str) -> Option<Self> {
         let parts: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
         if parts.iter().any(|part| crate::passed::is_hidden(part)) {
             return None;

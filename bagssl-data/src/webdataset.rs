@@ -15,8 +15,8 @@ use crate::dataset::{Dataset, Split};
 use crate::detect::Format;
 use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
-use crate::halves::{self, Named};
 use crate::passed::{self, PassedOver, Reason, named};
+use crate::splits::{self, Named};
 use crate::storage::{Archive, Storage};
 
 /// Classes that there may be: a label is below this number.
@@ -46,7 +46,7 @@ struct Samples {
 
 /// Opens one half of some shards. The classes are numbers, from 0 to the largest label of either half.
 pub(crate) fn open(origin: &Path, files: &[Named], split: Split) -> Result<Dataset> {
-    let chosen = halves::choose(files, split, origin)?;
+    let chosen = splits::choose(files, split, origin)?;
     let (mut wanted, mut other, mut archives) = (Samples::default(), Samples::default(), Vec::new());
     for (half, files) in Split::ALL.into_iter().zip(&chosen.halves) {
         for (name, path) in files {
@@ -137,7 +137,7 @@ struct Pairs<'a>(BTreeMap<&'a str, (Option<&'a Member>, Option<&'a Member>)>);
 impl<'a> Pairs<'a> {
     /// # Errors
     /// The member whose key has another one of its kind.
-    fn of(members: &'a [Member], passed: &mut PassedOver) -> std::result::Result<Self, &'a Member> {
+    fn from_members(members: &'a [Member], passed: &mut PassedOver) -> std::result::Result<Self, &'a Member> {
         let is_label = |member: &Member| member.name.ends_with(".cls");
         let (mut parts, mut others) = (Vec::new(), Vec::new());
         for member in members.iter().filter(|member| member.kind == Kind::File) {
@@ -180,7 +180,7 @@ impl<'a> Pairs<'a> {
 fn samples(members: &[Member], read: &Reader<'_>, shard: &Path, passed: &mut PassedOver) -> Result<Vec<Sample>> {
     let refuse = |name: &str, expected, got: &str| Error::Format { path: shard.join(name), expected, got: got.into() };
     let twice = |member: &Member| refuse(&member.name, "a key of its own", "one that was there before");
-    let Pairs(pairs) = Pairs::of(members, passed).map_err(twice)?;
+    let Pairs(pairs) = Pairs::from_members(members, passed).map_err(twice)?;
     let has_labels = pairs.values().any(|(_, label)| label.is_some());
     let sample = |(image, label): (Option<&Member>, Option<&Member>)| match (image, label) {
         (Some(image), None) if has_labels => Err(refuse(&image.name, "a .cls beside the image", "none")),

@@ -18,7 +18,7 @@ pub(crate) fn scratch(bytes: &[u8], (width, height): (u32, u32)) -> Option<u64> 
                 // The frame and the whole picture, with transparency.
                 inside.collect::<Option<Vec<u64>>>()?.into_iter().max().unwrap_or(0) + 8 * pixels
             }
-            // Transparency is a frame of its own, beside that of the colours.
+            // Transparency is a frame of its own, beside that of the colors.
             (b"ALPH", Some(_)) => 7 * pixels,
             (name, chunk) => of_frame(name, chunk, pixels)?,
         });
@@ -28,7 +28,7 @@ pub(crate) fn scratch(bytes: &[u8], (width, height): (u32, u32)) -> Option<u64> 
 
 fn of_frame(name: &[u8; 4], chunk: Option<&[u8]>, pixels: u64) -> Option<u64> {
     match name {
-        // Brightness for each pixel, two colours for each four of them. The size stands in the frame too.
+        // Brightness for each pixel, two colors for each four of them. The size stands in the frame too.
         b"VP8 " => {
             let sides = chunk?.get(6..10)?.as_chunks::<2>().0;
             let [width, height] = [sides[0], sides[1]].map(|side| u64::from(u16::from_le_bytes(side) & 0x3fff) + 16);

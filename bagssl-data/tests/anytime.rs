@@ -2,7 +2,7 @@
 #![cfg(feature = "embedded")]
 
 use bagssl_core::aggregate::RunningMean;
-use bagssl_core::anytime::{AnyTime, Next, Rule};
+use bagssl_core::anytime::{AnyTime, Next, StopRule};
 use bagssl_core::bag::Grid;
 use bagssl_core::patch::{Crop, PatchSide, PatchSpec};
 use bagssl_core::random::Address;
@@ -59,7 +59,7 @@ fn the_stated_confidence_is_kept_on_photographs() {
             }
             in_ball[at] += u32::from(distance(&mean, &truth) <= mean.radius(225, 0.95).unwrap().unwrap());
         }
-        let mut any_time = AnyTime::new(4, 225, Rule::default()).unwrap();
+        let mut any_time = AnyTime::new(4, 225, StopRule::default()).unwrap();
         let pushed = order.iter().map(|&patch| any_time.push(&embeddings[patch], || false).unwrap());
         looked_at += pushed.take_while(|&next| next == Next::Continue).count() + 1;
         let length = truth.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();

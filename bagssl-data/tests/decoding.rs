@@ -13,7 +13,7 @@ fn reference() -> Value {
     serde_json::from_str(include_str!("reference/decode.json")).unwrap()
 }
 
-/// Where more than a level is allowed, the file says so: in JPEGs of colour the inverse cosine transform and then the colours
+/// Where more than a level is allowed, the file says so: in JPEGs of color the inverse cosine transform and then the colors
 /// are rounded, the chroma of some and of lossy WebP is brought to full size by another filter, and CMYK is rounded twice.
 #[test]
 fn files_of_every_kind_are_pillows() {

@@ -109,7 +109,7 @@ fn a_changed_byte_changes_the_fingerprint() {
     let mut files = FILES.map(|(name, red)| (name, png(5, 3, red)));
     let before = write(&files);
     assert_eq!(before, write(&files));
-    // The second training image; the colour of a PNG of one colour is compressed, but its length stays.
+    // The second training image; the color of a PNG of one color is compressed, but its length stays.
     let changed = png(5, 3, 12);
     assert_eq!(changed.len(), files[1].1.len());
     files[1].1 = changed;

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use bagssl_core::bag::Bag;
 use bagssl_core::patch::{PatchSide, PatchSpec};
-use bagssl_data::bad::OnBadImage;
 use bagssl_data::bags::{BagConfig, BagLoader, grid_of_all};
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::image::Decode;
+use bagssl_data::skip::OnBadImage;
 
 const FAIL: OnBadImage = OnBadImage::Fail;
 const SKIP: OnBadImage = OnBadImage::Skip;

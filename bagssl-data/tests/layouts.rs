@@ -152,10 +152,10 @@ fn names_with_dots_are_whole_keys_where_that_makes_samples() {
         &["22.05.png: expected a .cls beside the image"],
     );
 
-    let unlabelled =
+    let unlabeled =
         of(&[("a.png", &image), ("a.txt", b"a caption"), ("a.seg.png", &image), ("2.1.png", &image)]).unwrap();
-    assert_eq!(named(&unlabelled), ["shard.tar/2.1.png", "shard.tar/a.png"]);
-    assert_eq!(unlabelled.describe(), "WebDataset: 2 images without classes");
+    assert_eq!(named(&unlabeled), ["shard.tar/2.1.png", "shard.tar/a.png"]);
+    assert_eq!(unlabeled.describe(), "WebDataset: 2 images without classes");
 }
 
 #[test]

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use bagssl_core::bag::{Bag, Views};
 use bagssl_core::batch::{PatchBatch, PatchSource};
-use bagssl_core::normalise::Normalisation;
+use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{MultiScale, PatchSide, PatchSpec};
 use bagssl_data::augment::{Augment, Blur, Jitter, Solarise};
-use bagssl_data::bad::OnBadImage;
 use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::{Dataset, Split};
-use bagssl_data::image::Colour;
+use bagssl_data::image::Color;
 use bagssl_data::loader::{Loader, LoaderConfig};
+use bagssl_data::skip::OnBadImage;
 
 fn spec(side: u32, input: u32) -> PatchSpec {
     PatchSpec::new(PatchSide::Pixels(side), input).unwrap()
@@ -135,14 +135,14 @@ fn a_patch_that_does_not_fit_a_later_image_names_it() {
     assert!(error.contains("val/x/1.png: patch of 4x4 pixels does not fit into an image of 3x9"), "{error}");
 }
 
-/// Values of a view by hand: the whole of a 5x9 image as it is, but for the normalisation.
+/// Values of a view by hand: the whole of a 5x9 image as it is, but for the normalization.
 #[test]
 fn a_view_without_augmentation_is_the_crop() {
     let config = LoaderConfig {
         views: Views::FixedScale(spec(5, 5)),
         patches: 4,
         batch: 1,
-        normalisation: Normalisation::new([0.0; 3], [1.0 / 255.0; 3]).unwrap(),
+        normalization: Normalization::new([0.0; 3], [1.0 / 255.0; 3]).unwrap(),
         augment: Augment::default(),
         ..config(2)
     };
@@ -204,11 +204,11 @@ fn gradients_and(sizes: &[(u32, u32)], broken: Option<&str>) -> Arc<Dataset> {
 
 #[test]
 fn a_bag_is_cut_by_rows_then_columns() {
-    let identity = Normalisation::new([0.0; 3], [1.0 / 255.0; 3]).unwrap();
+    let identity = Normalization::new([0.0; 3], [1.0 / 255.0; 3]).unwrap();
     let config = BagConfig {
         bag: Bag::Grid { spec: spec(2, 2), stride: 3 },
         input: 2,
-        normalisation: identity,
+        normalization: identity,
         batch: 2,
         ..BagConfig::default()
     };
@@ -241,7 +241,7 @@ fn bags_of_different_sizes_are_refused_with_the_image() {
 
 #[test]
 fn grey_bags_are_grey_and_multi_scale_views_differ() {
-    let config = BagConfig { bag: Bag::Centre, input: 8, colour: Colour::Grey, ..BagConfig::default() };
+    let config = BagConfig { bag: Bag::Center, input: 8, color: Color::Grey, ..BagConfig::default() };
     let batch = BagLoader::new(tiles(), config).unwrap().batches().next().unwrap().unwrap();
     let patch = batch.patch(3, 0);
     assert_eq!(patch[..64], patch[64..128]);

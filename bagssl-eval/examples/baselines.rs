@@ -1,4 +1,4 @@
-//! kNN and linear probes on raw pixels and colour histograms of an image folder in a tar:
+//! kNN and linear probes on raw pixels and color histograms of an image folder in a tar:
 //! `cargo run --release --example baselines -- photo-tiles-mini.tar`, with `NAME/train/CLASS/*` and `NAME/val/CLASS/*` in it.
 
 use std::collections::BTreeSet;
@@ -7,10 +7,10 @@ use std::io::Read;
 use std::time::Instant;
 
 use bagssl_core::batch::{BatchShape, PatchBatch};
-use bagssl_core::embed::{Embed, Tap};
-use bagssl_core::normalise::Normalisation;
+use bagssl_core::embed::{Embed, FeatureLayer};
+use bagssl_core::normalize::Normalization;
 use bagssl_eval::baselines::{Histogram, Pixels};
-use bagssl_eval::colour::Colour;
+use bagssl_eval::color::Color;
 use bagssl_eval::features::extract;
 use bagssl_eval::knn::Knn;
 use bagssl_eval::probe::{Linear, Sgd};
@@ -19,24 +19,24 @@ use bagssl_eval::samples::{Samples, Score};
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// An image with its class.
-type Labelled = (String, image::RgbImage);
+type Labeled = (String, image::RgbImage);
 
 fn main() -> Outcome<()> {
     let path = std::env::args().nth(1).ok_or("expected the path of a tar")?;
     let (train, test) = (read(&path, "train")?, read(&path, "val")?);
     println!("{} training and {} test images", train.len(), test.len());
-    let normalisation = Normalisation::HALF;
-    for colour in [Colour::Rgb, Colour::Grey] {
-        report(&format!("pixels {}", colour.name()), &Pixels { normalisation, colour }, &train, &test)?;
+    let normalization = Normalization::HALF;
+    for color in [Color::Rgb, Color::Grey] {
+        report(&format!("pixels {}", color.name()), &Pixels { normalization, color }, &train, &test)?;
         for bins in [4, Histogram::BINS, 8, 16] {
-            let histogram = Histogram::new(normalisation, colour, bins)?;
-            report(&format!("histogram {} {bins}", colour.name()), &histogram, &train, &test)?;
+            let histogram = Histogram::new(normalization, color, bins)?;
+            report(&format!("histogram {} {bins}", color.name()), &histogram, &train, &test)?;
         }
     }
     Ok(())
 }
 
-fn report(name: &str, baseline: &dyn Embed, train: &[Labelled], test: &[Labelled]) -> Outcome<()> {
+fn report(name: &str, baseline: &dyn Embed, train: &[Labeled], test: &[Labeled]) -> Outcome<()> {
     let (train, test) = (samples(baseline, train)?, samples(baseline, test)?);
     let timed = |evaluate: &dyn Fn() -> bagssl_eval::Result<Score>| -> Outcome<String> {
         let start = Instant::now();
@@ -50,13 +50,13 @@ fn report(name: &str, baseline: &dyn Embed, train: &[Labelled], test: &[Labelled
     Ok(())
 }
 
-fn samples(baseline: &dyn Embed, images: &[Labelled]) -> Outcome<Samples> {
+fn samples(baseline: &dyn Embed, images: &[Labeled]) -> Outcome<Samples> {
     let classes: BTreeSet<&String> = images.iter().map(|(class, _)| class).collect();
     let batches = images.iter().enumerate().map(|(number, (class, image))| {
         let label = classes.iter().position(|&other| other == class).expect("a class of these images");
         batch(image, number as u32, label as u32)
     });
-    let features = extract(baseline, batches, &[Tap::Embedding], &mut |_| ())?.remove(0);
+    let features = extract(baseline, batches, &[FeatureLayer::Embedding], &mut |_| ())?.remove(0);
     Ok(Samples::new(features.mean()?, features.labels().to_vec())?)
 }
 
@@ -64,12 +64,12 @@ fn batch(image: &image::RgbImage, number: u32, label: u32) -> Outcome<PatchBatch
     let (width, height) = (image.width() as usize, image.height() as usize);
     let shape = BatchShape { images: 1, patches: 1, channels: 3, height, width };
     let value =
-        |channel: usize, pixel: &image::Rgb<u8>| Normalisation::HALF.apply(channel, f32::from(pixel[channel]) / 255.0);
+        |channel: usize, pixel: &image::Rgb<u8>| Normalization::HALF.apply(channel, f32::from(pixel[channel]) / 255.0);
     let data = (0..3).flat_map(|channel| image.pixels().map(move |pixel| value(channel, pixel))).collect();
     Ok(PatchBatch::new(shape, data, vec![number], vec![label])?)
 }
 
-fn read(path: &str, split: &str) -> Outcome<Vec<Labelled>> {
+fn read(path: &str, split: &str) -> Outcome<Vec<Labeled>> {
     let mut images = vec![];
     for entry in tar::Archive::new(std::fs::File::open(path)?).entries()? {
         let mut entry = entry?;

@@ -1,62 +1,62 @@
-//! Baselines without a network: an image's pixels and its colour histogram. They go the way of the networks, as an
+//! Baselines without a network: an image's pixels and its color histogram. They go the way of the networks, as an
 //! [`Embed`] on batches of whole images.
 
 use bagssl_core::batch::{PatchBatch, SourceError};
-use bagssl_core::embed::{Embed, Rows, Tap};
-use bagssl_core::normalise::Normalisation;
+use bagssl_core::embed::{Embed, FeatureLayer, Rows};
+use bagssl_core::normalize::Normalization;
 
-use crate::colour::{Colour, luma};
+use crate::color::{Color, luma};
 use crate::error::{Error, Result};
 
 /// The pixels of a patch, as an embedding.
 ///
-/// In colour: the values in `[0, 1]` as they stand, `[channel, height, width]`. In grey: the brightness, less its mean over
+/// In color: the values in `[0, 1]` as they stand, `[channel, height, width]`. In grey: the brightness, less its mean over
 /// the patch, `[height, width]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pixels {
-    /// How the batches were normalised, which is undone.
-    pub normalisation: Normalisation,
-    /// Whether colour counts.
-    pub colour: Colour,
+    /// How the batches were normalized, which is undone.
+    pub normalization: Normalization,
+    /// Whether color counts.
+    pub color: Color,
 }
 
-/// The colour histogram of a patch, as an embedding.
+/// The color histogram of a patch, as an embedding.
 ///
-/// In colour: the joint histogram of red, green and blue, `bins` steps each, `bins^3` values; in grey: that of the
-/// brightness, `bins^2` values. Colours are rounded to 8 bits first, so that none lies between two steps. Each value is the root of the share of pixels, so that the cosine of two histograms is
+/// In color: the joint histogram of red, green and blue, `bins` steps each, `bins^3` values; in grey: that of the
+/// brightness, `bins^2` values. Colors are rounded to 8 bits first, so that none lies between two steps. Each value is the root of the share of pixels, so that the cosine of two histograms is
 /// their Bhattacharyya coefficient.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Histogram {
-    normalisation: Normalisation,
-    colour: Colour,
+    normalization: Normalization,
+    color: Color,
     bins: usize,
 }
 
 impl Histogram {
     /// Steps of each channel unless something else is asked for. More steps fit the data better where its images come from
-    /// few scenes, as their exact colours then give them away.
+    /// few scenes, as their exact colors then give them away.
     pub const BINS: usize = 6;
 
     /// A histogram with `bins` steps for each channel.
     ///
     /// # Errors
     /// [`Error::Setting`] unless there are 2 to 32 steps.
-    pub fn new(normalisation: Normalisation, colour: Colour, bins: usize) -> Result<Self> {
+    pub fn new(normalization: Normalization, color: Color, bins: usize) -> Result<Self> {
         if (2..=32).contains(&bins) {
-            return Ok(Histogram { normalisation, colour, bins });
+            return Ok(Histogram { normalization, color, bins });
         }
         Err(Error::Setting { name: "histogram.bins", expected: "2 to 32".into(), got: bins.to_string() })
     }
 
     fn of(&self, patch: &[[f32; 3]]) -> Vec<f32> {
-        let steps = if self.colour == Colour::Rgb { self.bins } else { self.bins * self.bins };
+        let steps = if self.color == Color::Rgb { self.bins } else { self.bins * self.bins };
         let step = |value: f32| (value * 255.0).round().clamp(0.0, 255.0) as usize * steps / 256;
-        let dim = if self.colour == Colour::Rgb { steps.pow(3) } else { steps };
+        let dim = if self.color == Color::Rgb { steps.pow(3) } else { steps };
         let mut counts = vec![0.0; dim];
-        for &colour in patch {
-            let bin = match self.colour {
-                Colour::Rgb => colour.iter().fold(0, |bin, &value| bin * steps + step(value)),
-                Colour::Grey => step(luma(colour)),
+        for &color in patch {
+            let bin = match self.color {
+                Color::Rgb => color.iter().fold(0, |bin, &value| bin * steps + step(value)),
+                Color::Grey => step(luma(color)),
             };
             counts[bin] += 1.0;
         }
@@ -65,12 +65,12 @@ impl Histogram {
 }
 
 impl Embed for Pixels {
-    /// A baseline has one tap, [`Tap::Embedding`].
-    fn embed(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Vec<Rows>, SourceError> {
-        embed(batch, taps, self.normalisation, |patch| match self.colour {
-            Colour::Rgb => (0..3).flat_map(|channel| patch.iter().map(move |colour| colour[channel])).collect(),
-            Colour::Grey => {
-                let grey: Vec<f32> = patch.iter().map(|&colour| luma(colour)).collect();
+    /// A baseline has one tap, [`FeatureLayer::Embedding`].
+    fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
+        embed(batch, taps, self.normalization, |patch| match self.color {
+            Color::Rgb => (0..3).flat_map(|channel| patch.iter().map(move |color| color[channel])).collect(),
+            Color::Grey => {
+                let grey: Vec<f32> = patch.iter().map(|&color| luma(color)).collect();
                 let mean = grey.iter().map(|&value| f64::from(value)).sum::<f64>() / grey.len() as f64;
                 grey.iter().map(|&value| (f64::from(value) - mean) as f32).collect()
             }
@@ -79,33 +79,33 @@ impl Embed for Pixels {
 }
 
 impl Embed for Histogram {
-    /// A baseline has one tap, [`Tap::Embedding`].
-    fn embed(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Vec<Rows>, SourceError> {
-        embed(batch, taps, self.normalisation, |patch| self.of(patch))
+    /// A baseline has one tap, [`FeatureLayer::Embedding`].
+    fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
+        embed(batch, taps, self.normalization, |patch| self.of(patch))
     }
 }
 
-/// Undoes the normalisation and applies `feature` to the colours of each patch.
+/// Undoes the normalization and applies `feature` to the colors of each patch.
 fn embed(
     batch: &PatchBatch,
-    taps: &[Tap],
-    normalisation: Normalisation,
+    taps: &[FeatureLayer],
+    normalization: Normalization,
     feature: impl Fn(&[[f32; 3]]) -> Vec<f32>,
 ) -> core::result::Result<Vec<Rows>, SourceError> {
-    if let Some(tap) = taps.iter().find(|&&tap| tap != Tap::Embedding) {
-        return Err(format!("a baseline has no tap {}, only {}", tap.name(), Tap::Embedding.name()).into());
+    if let Some(tap) = taps.iter().find(|&&tap| tap != FeatureLayer::Embedding) {
+        return Err(format!("a baseline has no tap {}, only {}", tap.name(), FeatureLayer::Embedding.name()).into());
     }
     let shape = batch.shape();
     if shape.channels != 3 || shape.patch_len() == 0 {
         return Err(format!("a baseline needs patches of 3 channels, got {shape:?}").into());
     }
-    let (mean, deviation) = (normalisation.mean(), normalisation.deviation());
+    let (mean, deviation) = (normalization.mean(), normalization.deviation());
     let area = shape.height * shape.width;
     let (mut values, mut dim) = (Vec::new(), 0);
     for patch in batch.data().chunks_exact(shape.patch_len()) {
         let value = |pixel, channel: usize| patch[channel * area + pixel] * deviation[channel] + mean[channel];
-        let colours: Vec<[f32; 3]> = (0..area).map(|pixel| [0, 1, 2].map(|channel| value(pixel, channel))).collect();
-        let row = feature(&colours);
+        let colors: Vec<[f32; 3]> = (0..area).map(|pixel| [0, 1, 2].map(|channel| value(pixel, channel))).collect();
+        let row = feature(&colors);
         dim = row.len();
         values.extend(row);
     }
@@ -117,19 +117,19 @@ mod tests {
     use super::*;
     use bagssl_core::batch::BatchShape;
 
-    /// Two images of two rows and one column, normalised by hand.
-    fn batch(colours: [[[f32; 3]; 2]; 2], normalisation: Normalisation) -> PatchBatch {
+    /// Two images of two rows and one column, normalized by hand.
+    fn batch(colors: [[[f32; 3]; 2]; 2], normalization: Normalization) -> PatchBatch {
         let shape = BatchShape { images: 2, patches: 1, channels: 3, height: 2, width: 1 };
         let mut data = vec![];
-        for image in colours {
+        for image in colors {
             for channel in 0..3 {
-                data.extend(image.iter().map(|colour| normalisation.apply(channel, colour[channel])));
+                data.extend(image.iter().map(|color| normalization.apply(channel, color[channel])));
             }
         }
         PatchBatch::new(shape, data, vec![0, 1], vec![0, 1]).unwrap()
     }
 
-    const COLOURS: [[[f32; 3]; 2]; 2] = [[[0.0, 0.5, 1.0], [0.25, 0.75, 0.0]], [[0.6, 0.6, 0.6], [0.2, 0.2, 0.2]]];
+    const COLORS: [[[f32; 3]; 2]; 2] = [[[0.0, 0.5, 1.0], [0.25, 0.75, 0.0]], [[0.6, 0.6, 0.6], [0.2, 0.2, 0.2]]];
 
     fn close(got: &[f32], expected: &[f32]) {
         assert_eq!(got.len(), expected.len());
@@ -138,14 +138,17 @@ mod tests {
 
     #[test]
     fn pixels_by_hand() {
-        let normalisation = Normalisation::IMAGENET;
-        let of = |colour| {
-            Pixels { normalisation, colour }.embed(&batch(COLOURS, normalisation), &[Tap::Embedding]).unwrap().remove(0)
+        let normalization = Normalization::IMAGENET;
+        let of = |color| {
+            Pixels { normalization, color }
+                .embed(&batch(COLORS, normalization), &[FeatureLayer::Embedding])
+                .unwrap()
+                .remove(0)
         };
-        let rgb = of(Colour::Rgb);
+        let rgb = of(Color::Rgb);
         close(rgb.row(0), &[0.0, 0.25, 0.5, 0.75, 1.0, 0.0]);
         close(rgb.row(1), &[0.6, 0.2, 0.6, 0.2, 0.6, 0.2]);
-        let grey = of(Colour::Grey);
+        let grey = of(Color::Grey);
         // Brightness 0.587 / 2 + 0.114 = 0.4075 and 0.299 / 4 + 0.587 * 3 / 4 = 0.515.
         close(grey.row(0), &[-0.05375, 0.05375]);
         close(grey.row(1), &[0.2, -0.2]);
@@ -153,28 +156,28 @@ mod tests {
 
     #[test]
     fn histograms_by_hand() {
-        let normalisation = Normalisation::HALF;
-        let of = |colour| {
-            let histogram = Histogram::new(normalisation, colour, 2).unwrap();
-            histogram.embed(&batch(COLOURS, normalisation), &[Tap::Embedding]).unwrap().remove(0)
+        let normalization = Normalization::HALF;
+        let of = |color| {
+            let histogram = Histogram::new(normalization, color, 2).unwrap();
+            histogram.embed(&batch(COLORS, normalization), &[FeatureLayer::Embedding]).unwrap().remove(0)
         };
-        let (half, rgb) = (0.5f32.sqrt(), of(Colour::Rgb));
+        let (half, rgb) = (0.5f32.sqrt(), of(Color::Rgb));
         close(rgb.row(0), &[0.0, 0.0, half, half, 0.0, 0.0, 0.0, 0.0]);
         close(rgb.row(1), &[half, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, half]);
-        let grey = of(Colour::Grey);
+        let grey = of(Color::Grey);
         close(grey.row(0), &[0.0, half, half, 0.0]);
         close(grey.row(1), &[half, 0.0, half, 0.0]);
     }
 
     #[test]
     fn what_a_baseline_cannot_do_is_refused() {
-        let normalisation = Normalisation::HALF;
-        let pixels = Pixels { normalisation, colour: Colour::Rgb };
-        assert!(pixels.embed(&batch(COLOURS, normalisation), &[Tap::Projection]).is_err());
+        let normalization = Normalization::HALF;
+        let pixels = Pixels { normalization, color: Color::Rgb };
+        assert!(pixels.embed(&batch(COLORS, normalization), &[FeatureLayer::Projection]).is_err());
         let shape = BatchShape { images: 1, patches: 1, channels: 1, height: 2, width: 1 };
         let grey = PatchBatch::new(shape, vec![0.0; 2], vec![0], vec![0]).unwrap();
-        assert!(pixels.embed(&grey, &[Tap::Embedding]).is_err());
-        assert!(Histogram::new(normalisation, Colour::Rgb, 1).is_err());
-        assert!(Histogram::new(normalisation, Colour::Rgb, 33).is_err());
+        assert!(pixels.embed(&grey, &[FeatureLayer::Embedding]).is_err());
+        assert!(Histogram::new(normalization, Color::Rgb, 1).is_err());
+        assert!(Histogram::new(normalization, Color::Rgb, 33).is_err());
     }
 }

@@ -1,13 +1,13 @@
-//! Classifiers that are kept: fitted once to labelled images, then asked about others patch by patch.
+//! Classifiers that are kept: fitted once to labeled images, then asked about others patch by patch.
 
 mod file;
 
-use bagssl_core::anytime::{Decision, Looks, Next};
+use bagssl_core::anytime::{Decision, DecisionSchedule, Next};
 use bagssl_core::embed::Rows;
 
 use crate::error::{Error, Result, same_length};
 use crate::knn::Knn;
-use crate::probe::Model;
+use crate::probe::SoftmaxModel;
 use crate::samples::{Samples, check_finite};
 use crate::table::RowsView;
 
@@ -43,9 +43,9 @@ pub struct Classifier {
 #[derive(Debug, Clone, PartialEq)]
 pub enum By {
     /// The nearest of these samples.
-    Neighbours(Knn, Samples),
+    Neighbors(Knn, Samples),
     /// A linear probe.
-    Linear(Model),
+    Linear(SoftmaxModel),
 }
 
 impl Classifier {
@@ -56,7 +56,7 @@ impl Classifier {
     /// [`Error::Setting`] if a class has no name.
     pub fn new(by: By, classes: Vec<String>, network: String) -> Result<Self> {
         let labels = match &by {
-            By::Neighbours(_, samples) => samples.classes(),
+            By::Neighbors(_, samples) => samples.classes(),
             By::Linear(model) => model.classes().to_vec(),
         };
         match labels.last() {
@@ -81,7 +81,7 @@ impl Classifier {
     /// Length of a feature.
     pub fn dim(&self) -> usize {
         match &self.by {
-            By::Neighbours(_, samples) => samples.rows().dim,
+            By::Neighbors(_, samples) => samples.rows().dim,
             By::Linear(model) => model.dim,
         }
     }
@@ -89,7 +89,7 @@ impl Classifier {
     /// One line on what it goes by.
     pub fn describe(&self) -> String {
         match &self.by {
-            By::Neighbours(knn, samples) => format!("{} samples, {}", samples.len(), knn.describe()),
+            By::Neighbors(knn, samples) => format!("{} samples, {}", samples.len(), knn.describe()),
             By::Linear(model) => format!("a linear probe of {} classes", model.classes().len()),
         }
     }
@@ -102,13 +102,13 @@ impl Classifier {
     pub fn predict(&self, mean: &[f32]) -> Result<u32> {
         let row = Rows { values: mean.to_vec(), dim: mean.len() };
         Ok(match &self.by {
-            By::Neighbours(knn, samples) => knn.predict(samples, &row)?[0],
+            By::Neighbors(knn, samples) => knn.predict(samples, &row)?[0],
             By::Linear(model) => model.predict(&row)?[0],
         })
     }
 
     /// A search for the class of an image of `patches`, looked at in random order, which ends as soon as no other class can
-    /// be expected to win, not before `least` of them. A linear probe's ends by [`Decision`], that of neighbours by
+    /// be expected to win, not before `least` of them. A linear probe's ends by [`Decision`], that of neighbors by
     /// [`Knn::decided`], with the confidence (that more patches would not change the class) over all looks.
     ///
     /// # Errors
@@ -118,12 +118,12 @@ impl Classifier {
             By::Linear(model) => {
                 Search::Linear(model, Decision::new(model.classes().len(), patches, least, confidence)?)
             }
-            By::Neighbours(knn, samples) => {
+            By::Neighbors(knn, samples) => {
                 // Checks the confidence as the other arm does.
                 Decision::new(1, patches, least, confidence)?;
                 let seen = Rows { values: vec![], dim: samples.rows().dim };
-                let looks = Looks::new(least, patches)?;
-                Search::Neighbours(Neighbours { knn: *knn, samples, seen, patches, looks, confidence })
+                let looks = DecisionSchedule::new(least, patches)?;
+                Search::Neighbors(Neighbors { knn: *knn, samples, seen, patches, looks, confidence })
             }
         })
     }
@@ -133,19 +133,19 @@ impl Classifier {
 #[derive(Debug)]
 pub enum Search<'a> {
     /// By a linear probe.
-    Linear(&'a Model, Decision),
+    Linear(&'a SoftmaxModel, Decision),
     /// By the nearest samples.
-    Neighbours(Neighbours<'a>),
+    Neighbors(Neighbors<'a>),
 }
 
 /// The search by the nearest samples: it keeps the patches that it has seen.
 #[derive(Debug)]
-pub struct Neighbours<'a> {
+pub struct Neighbors<'a> {
     knn: Knn,
     samples: &'a Samples,
     seen: Rows,
     patches: u64,
-    looks: Looks,
+    looks: DecisionSchedule,
     confidence: f64,
 }
 
@@ -161,12 +161,12 @@ impl Search<'_> {
                 let row = Rows { values: embedding.to_vec(), dim: embedding.len() };
                 Ok(decision.push(&model.logits(&row)?)? != Next::Continue)
             }
-            Search::Neighbours(neighbours) => neighbours.push(embedding),
+            Search::Neighbors(neighbors) => neighbors.push(embedding),
         }
     }
 }
 
-impl Neighbours<'_> {
+impl Neighbors<'_> {
     /// Checks each patch as it comes: looks are few, and the last patch of all asks for none.
     fn push(&mut self, embedding: &[f32]) -> Result<bool> {
         same_length("length of a feature", self.seen.dim, embedding.len())?;

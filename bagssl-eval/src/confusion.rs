@@ -18,7 +18,7 @@ impl Confusion {
     ///
     /// # Errors
     /// [`Error::Length`](crate::Error::Length) if there is not a prediction for each label.
-    pub fn of(predictions: &[u32], labels: &[u32]) -> Result<Self> {
+    pub fn new(predictions: &[u32], labels: &[u32]) -> Result<Self> {
         same_length("predictions", labels.len(), predictions.len())?;
         let mut classes = [predictions, labels].concat();
         classes.sort_unstable();
@@ -50,10 +50,10 @@ mod tests {
 
     #[test]
     fn by_hand() {
-        let confusion = Confusion::of(&[7, 7, 2, 9, 2], &[2, 2, 2, 7, 7]).unwrap();
+        let confusion = Confusion::new(&[7, 7, 2, 9, 2], &[2, 2, 2, 7, 7]).unwrap();
         assert_eq!(confusion.classes, [2, 7, 9]);
         assert_eq!(confusion.counts, [[1, 2, 0], [1, 0, 1], [0, 0, 0]]);
         assert_eq!(confusion.worst(2), [(2, 7, 2), (7, 2, 1)]);
-        assert!(Confusion::of(&[1], &[]).is_err());
+        assert!(Confusion::new(&[1], &[]).is_err());
     }
 }

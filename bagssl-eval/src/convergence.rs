@@ -75,15 +75,20 @@ pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bagssl_core::embed::{Rows, Tap};
+    use bagssl_core::embed::{FeatureLayer, Rows};
 
     /// (3, 4) against (0, 2): |(3, 2)| / 2.
     #[test]
     fn the_distance_by_hand() {
         assert!((distance(&[3.0, 4.0], &[0.0, 2.0]) - 13f64.sqrt() / 2.0).abs() < 1e-12);
         assert_eq!(distance(&[3.0, 4.0], &[0.0, 0.0]), 5.0);
-        let patches =
-            Features::new(Tap::Embedding, Rows { values: vec![2.0, 4.0, 4.0, 4.0], dim: 2 }, 2, vec![0], vec![0]);
+        let patches = Features::new(
+            FeatureLayer::Embedding,
+            Rows { values: vec![2.0, 4.0, 4.0, 4.0], dim: 2 },
+            2,
+            vec![0],
+            vec![0],
+        );
         let whole = Rows { values: vec![0.0, 2.0], dim: 2 };
         let found = convergence(&patches.unwrap(), &whole, &[2], Order::Given).unwrap();
         assert!((found[0].distance - 13f64.sqrt() / 2.0).abs() < 1e-12);
@@ -93,7 +98,8 @@ mod tests {
     #[test]
     fn by_hand() {
         let values = vec![1.0, 0.0, 0.0, 1.0, 0.0, 3.0, 3.0, 0.0];
-        let patches = Features::new(Tap::Embedding, Rows { values, dim: 2 }, 2, vec![0, 1], vec![0, 0]).unwrap();
+        let patches =
+            Features::new(FeatureLayer::Embedding, Rows { values, dim: 2 }, 2, vec![0, 1], vec![0, 0]).unwrap();
         let whole = Rows { values: vec![2.0, 2.0, 1.0, 0.0], dim: 2 };
         let found = convergence(&patches, &whole, &[1, 2], Order::Given).unwrap();
         let half = 0.5f64.sqrt();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::draw::Draw;
 use crate::error::{Error, Result};
-use crate::lbfgs::{Stop, largest, minimise};
+use crate::lbfgs::{Stop, largest, minimize};
 
 /// How far the sides of a pair may differ, and the sum from 1.
 const ROUNDING: f64 = 1e-9;
@@ -183,7 +183,7 @@ impl World {
             self.spectral_loss(table, dim, lambda)
         };
         let stop = Stop { tolerance: 1e-8, iterations: 10_000 };
-        let end = minimise(loss, first, stop);
+        let end = minimize(loss, first, stop);
         let optimum = self.optimum(dim, lambda);
         let above = end.value - optimum;
         let excess = if optimum < 0.0 { above / -optimum } else { above };

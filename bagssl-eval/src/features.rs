@@ -7,7 +7,7 @@ pub use select::keep_common;
 use bagssl_core::aggregate::{RunningMean, pool};
 use bagssl_core::bag::Grid;
 use bagssl_core::batch::{PatchBatch, SourceError};
-use bagssl_core::embed::{Embed, InFlight, Rows, Tap};
+use bagssl_core::embed::{Embed, FeatureLayer, InFlight, Rows};
 
 use crate::draw::Draw;
 use crate::error::{Error, Result, same_length};
@@ -15,14 +15,14 @@ use crate::samples::Samples;
 use crate::table::{RowsView, Table, Values};
 
 /// The features of some images at one tap: finite, as many patches for each image. They are in memory, or in the files of a
-/// [`Store`](crate::store::Store).
+/// [`FeatureCache`](crate::feature_cache::FeatureCache).
 ///
 /// # Shapes
 /// `values` is `[image, patch, dim]`, row-major. "Position" below is an image's place in it; [`Features::images`] gives
 /// the image's index in its data set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Features {
-    tap: Tap,
+    tap: FeatureLayer,
     values: Values,
     shape: Shape,
     images: Vec<u32>,
@@ -60,7 +60,7 @@ pub enum Order<'a> {
 pub fn extract(
     network: &dyn Embed,
     batches: impl Iterator<Item = core::result::Result<PatchBatch, SourceError>>,
-    taps: &[Tap],
+    taps: &[FeatureLayer],
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<Features>> {
     let shape = Shape { patches: 0, dim: 0 };
@@ -93,7 +93,7 @@ impl Features {
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::Length`] or [`Error::NotFinite`].
-    pub fn new(tap: Tap, values: Rows, patches: usize, images: Vec<u32>, labels: Vec<u32>) -> Result<Self> {
+    pub fn new(tap: FeatureLayer, values: Rows, patches: usize, images: Vec<u32>, labels: Vec<u32>) -> Result<Self> {
         if values.is_empty() || patches == 0 {
             return Err(Error::Empty("features"));
         }
@@ -106,7 +106,13 @@ impl Features {
     }
 
     /// Features that were checked before they were stored.
-    pub(crate) fn stored(tap: Tap, values: Values, shape: Shape, images: Vec<u32>, labels: Vec<u32>) -> Result<Self> {
+    pub(crate) fn stored(
+        tap: FeatureLayer,
+        values: Values,
+        shape: Shape,
+        images: Vec<u32>,
+        labels: Vec<u32>,
+    ) -> Result<Self> {
         if values.is_empty() {
             return Err(Error::Empty("features"));
         }
@@ -115,7 +121,7 @@ impl Features {
     }
 
     /// Where in the network they were taken.
-    pub fn tap(&self) -> Tap {
+    pub fn tap(&self) -> FeatureLayer {
         self.tap
     }
 
@@ -260,7 +266,7 @@ impl Features {
 
     fn append(&mut self, batch: &PatchBatch, rows: &Rows) -> Result<()> {
         let before = (!self.images.is_empty()).then_some(self.shape);
-        self.shape = Shape::of(self.tap, batch, rows, before)?;
+        self.shape = Shape::check(self.tap, batch, rows, before)?;
         self.values.memory().extend_from_slice(&rows.values);
         self.images.extend_from_slice(batch.images());
         self.labels.extend_from_slice(batch.labels());
@@ -270,7 +276,7 @@ impl Features {
 
 impl Shape {
     /// That of the features of a batch: the same as before, all finite.
-    pub(crate) fn of(tap: Tap, batch: &PatchBatch, rows: &Rows, before: Option<Shape>) -> Result<Self> {
+    pub(crate) fn check(tap: FeatureLayer, batch: &PatchBatch, rows: &Rows, before: Option<Shape>) -> Result<Self> {
         let shape = Shape { patches: batch.shape().patches, dim: rows.dim };
         same_length("rows of a network", batch.shape().rows(), rows.len())?;
         let before = before.unwrap_or(shape);
@@ -280,7 +286,7 @@ impl Shape {
         Ok(shape)
     }
 
-    fn check_finite(self, tap: Tap, values: &[f32], images: &[u32]) -> Result<()> {
+    fn check_finite(self, tap: FeatureLayer, values: &[f32], images: &[u32]) -> Result<()> {
         let Some(found) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
         let (row, index) = (found / self.dim, found % self.dim);
         Err(Error::NotFinite {
@@ -305,15 +311,17 @@ mod tests {
     struct Sums;
 
     impl Embed for Sums {
-        fn embed(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Vec<Rows>, SourceError> {
+        fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
             let patches: Vec<&[f32]> = batch.data().chunks(batch.shape().patch_len()).collect();
-            let of = |tap: &Tap| match tap {
-                Tap::Embedding => Ok(Rows { values: patches.iter().map(|patch| patch.iter().sum()).collect(), dim: 1 }),
-                Tap::Projection => {
+            let of = |tap: &FeatureLayer| match tap {
+                FeatureLayer::Embedding => {
+                    Ok(Rows { values: patches.iter().map(|patch| patch.iter().sum()).collect(), dim: 1 })
+                }
+                FeatureLayer::Projection => {
                     let ends = patches.iter().flat_map(|patch| [patch[0], patch[patch.len() - 1]]);
                     Ok(Rows { values: ends.collect(), dim: 2 })
                 }
-                Tap::FirstLayer => Err("no first layer".into()),
+                FeatureLayer::FirstLayer => Err("no first layer".into()),
             };
             taps.iter().map(of).collect()
         }
@@ -329,13 +337,13 @@ mod tests {
     fn features(images: usize, patches: usize, dim: usize) -> Features {
         let values = (0..images * patches * dim).map(|i| ((i * i) as f32 * 0.37).sin()).collect();
         let numbers: Vec<u32> = (0..images as u32).collect();
-        Features::new(Tap::Embedding, Rows { values, dim }, patches, numbers.clone(), numbers).unwrap()
+        Features::new(FeatureLayer::Embedding, Rows { values, dim }, patches, numbers.clone(), numbers).unwrap()
     }
 
     #[test]
     fn batches_are_joined_by_tap() {
         let mut heard = vec![];
-        let taps = [Tap::Projection, Tap::Embedding];
+        let taps = [FeatureLayer::Projection, FeatureLayer::Embedding];
         let batches = [batch(7, 0.0), batch(4, 10.0)].into_iter();
         let all = extract(&Sums, batches, &taps, &mut |done| heard.push(done)).unwrap();
         assert_eq!(all[0].values(), [0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0]);
@@ -349,11 +357,13 @@ mod tests {
 
     #[test]
     fn what_fails_says_so() {
-        let run = |batches: Vec<_>, taps: &[Tap]| extract(&Sums, batches.into_iter(), taps, &mut |_| ()).unwrap_err();
-        assert_eq!(run(vec![batch(1, 0.0)], &[Tap::FirstLayer]).to_string(), "no first layer");
-        assert_eq!(run(vec![Err("file gone".into())], &[Tap::Embedding]).to_string(), "file gone");
-        assert!(matches!(run(vec![], &[Tap::Embedding]), Error::Empty(_)));
-        let wrong = run(vec![batch(3, 0.0), batch(9, f32::INFINITY)], &[Tap::Projection]);
+        let run = |batches: Vec<_>, taps: &[FeatureLayer]| {
+            extract(&Sums, batches.into_iter(), taps, &mut |_| ()).unwrap_err()
+        };
+        assert_eq!(run(vec![batch(1, 0.0)], &[FeatureLayer::FirstLayer]).to_string(), "no first layer");
+        assert_eq!(run(vec![Err("file gone".into())], &[FeatureLayer::Embedding]).to_string(), "file gone");
+        assert!(matches!(run(vec![], &[FeatureLayer::Embedding]), Error::Empty(_)));
+        let wrong = run(vec![batch(3, 0.0), batch(9, f32::INFINITY)], &[FeatureLayer::Projection]);
         let expected = "projection: value 0 of image 9, patch 0 is inf, expected a finite number";
         assert_eq!(wrong.to_string(), expected);
     }
@@ -361,7 +371,8 @@ mod tests {
     #[test]
     fn means_by_hand() {
         let values = vec![1.0, 10.0, 3.0, 20.0, 8.0, 60.0, 0.0, 1.0, 0.0, 2.0, 0.0, 6.0];
-        let features = Features::new(Tap::Embedding, Rows { values, dim: 2 }, 3, vec![0, 1], vec![0, 0]).unwrap();
+        let features =
+            Features::new(FeatureLayer::Embedding, Rows { values, dim: 2 }, 3, vec![0, 1], vec![0, 0]).unwrap();
         assert_eq!(features.mean_of(2, Order::Given).unwrap().values[..], [2.0, 15.0, 0.0, 1.5]);
         assert_eq!(features.mean_of(2, Order::Same(&[2, 0, 1])).unwrap().values[..], [4.5, 35.0, 0.0, 3.5]);
         assert_eq!(features.mean().unwrap().values[..], [4.0, 30.0, 0.0, 3.0]);
@@ -377,7 +388,8 @@ mod tests {
         let spec = PatchSpec::new(PatchSide::Pixels(4), 4).unwrap();
         let grid = Grid::new(spec, ImageSize { height: 8, width: 12 }, 4).unwrap();
         let values = (0..12).map(|i| i as f32).collect();
-        let features = Features::new(Tap::Embedding, Rows { values, dim: 1 }, 6, vec![0, 1], vec![5, 7]).unwrap();
+        let features =
+            Features::new(FeatureLayer::Embedding, Rows { values, dim: 1 }, 6, vec![0, 1], vec![5, 7]).unwrap();
         let pooled = features.pooled(grid, 2).unwrap();
         assert_eq!(pooled.rows().values, [0.5, 1.5, 3.5, 4.5, 6.5, 7.5, 9.5, 10.5]);
         assert_eq!((pooled.rows().dim, pooled.labels()), (4, &[5, 7][..]));

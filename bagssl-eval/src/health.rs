@@ -59,9 +59,9 @@ pub struct Health {
     pub raw: Deviation,
     /// Deviation of the features at unit length; `1 / sqrt(dim)` on average where all directions are equally likely.
     pub unit: Deviation,
-    /// Effective rank of the centred features (Roy and Vetterli 2007).
+    /// Effective rank of the centered features (Roy and Vetterli 2007).
     pub effective_rank: f64,
-    /// The most that it could be: the lesser of `dim` and one less than the patches that it is of (see [`Health::of`]), at
+    /// The most that it could be: the lesser of `dim` and one less than the patches that it is of (see [`Health::new`]), at
     /// least 1.
     pub rank_limit: usize,
     /// Total coding rate of the features at unit length, the mean over patch positions.
@@ -95,7 +95,7 @@ const SPECTRUM: (usize, usize) = (1 << 22, 1024);
 impl Health {
     /// Takes the figures. The effective rank of very many patches is that of evenly spaced ones: `2^22 / dim` of them, but
     /// no fewer than 1024.
-    pub fn of(features: &Features) -> Self {
+    pub fn new(features: &Features) -> Self {
         let (images, patches, dim) = (features.len(), features.patches(), features.dim());
         let (raw, unit) = (Seen::as_they_are(features), Seen::at_unit_length(features));
         let rank_limit = dim.min(kept(images * patches, dim).saturating_sub(1)).max(1);
@@ -105,9 +105,9 @@ impl Health {
             images,
             patches,
             dim,
-            raw: Deviation::of(&raw),
-            unit: Deviation::of(&unit),
-            effective_rank: effective_rank(&centred(&raw), dim),
+            raw: Deviation::new(&raw),
+            unit: Deviation::new(&unit),
+            effective_rank: effective_rank(&centered(&raw), dim),
             rank_limit,
             coding_rate: rate,
             coding_rate_bound: bound,
@@ -186,7 +186,7 @@ impl<'a> Seen<'a> {
 }
 
 impl Deviation {
-    fn of(rows: &Seen<'_>) -> Self {
+    fn new(rows: &Seen<'_>) -> Self {
         let (count, dim) = (rows.len() as f64, rows.dim() as f64);
         let mean = rows.mean(0..rows.len());
         let mut squares = vec![0.0; rows.dim()];
@@ -210,7 +210,7 @@ fn kept(count: usize, dim: usize) -> usize {
 }
 
 /// Evenly spaced rows, less their mean.
-fn centred(rows: &Seen<'_>) -> Vec<f64> {
+fn centered(rows: &Seen<'_>) -> Vec<f64> {
     let (count, dim) = (rows.len(), rows.dim());
     let kept = kept(count, dim);
     let chosen = (0..kept).map(|number| number * count / kept);
@@ -271,14 +271,14 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 mod tests {
     use super::*;
     use crate::error::{Error, Result};
-    use bagssl_core::embed::{Rows, Tap};
+    use bagssl_core::embed::{FeatureLayer, Rows};
     use bagssl_core::random::{Address, Purpose};
     use proptest::prelude::*;
 
     fn features(values: Vec<f32>, patches: usize, dim: usize) -> Result<Features> {
         let images = (values.len() / (patches * dim)) as u32;
         let numbers: Vec<u32> = (0..images).collect();
-        Features::new(Tap::Embedding, Rows { values, dim }, patches, numbers.clone(), numbers)
+        Features::new(FeatureLayer::Embedding, Rows { values, dim }, patches, numbers.clone(), numbers)
     }
 
     /// Normal features in the first `rank` of `dim` dimensions, turned so that all dimensions deviate.
@@ -296,23 +296,23 @@ mod tests {
 
     #[test]
     fn features_that_are_all_the_same_have_collapsed() {
-        let health = Health::of(&features([0.1, -0.7, 0.3, 0.2, 0.9].repeat(2 * 30), 2, 5).unwrap());
+        let health = Health::new(&features([0.1, -0.7, 0.3, 0.2, 0.9].repeat(2 * 30), 2, 5).unwrap());
         assert_eq!((health.verdict, health.raw.dead, health.effective_rank), (Verdict::Collapsed, 1.0, 1.0));
         assert!(
             (health.cosine_between.unwrap() - 1.0).abs() < 1e-9 && (health.cosine_within.unwrap() - 1.0).abs() < 1e-9
         );
         assert!(health.uniformity.unwrap().abs() < 1e-9);
         assert_eq!(health.reasons.len(), 3, "{:?}", health.reasons);
-        assert_eq!(Health::of(&features(vec![0.0; 60], 2, 5).unwrap()).verdict, Verdict::Collapsed);
+        assert_eq!(Health::new(&features(vec![0.0; 60], 2, 5).unwrap()).verdict, Verdict::Collapsed);
     }
 
     #[test]
     fn the_rank_decides() {
-        let verdict = |rank| Health::of(&of_rank(rank, 40, 300)).verdict;
+        let verdict = |rank| Health::new(&of_rank(rank, 40, 300)).verdict;
         assert_eq!(verdict(1), Verdict::Collapsed);
         assert_eq!(verdict(4), Verdict::Suspect);
         assert_eq!(verdict(40), Verdict::Healthy);
-        let healthy = Health::of(&of_rank(40, 40, 300));
+        let healthy = Health::new(&of_rank(40, 40, 300));
         assert!(healthy.uniformity.unwrap() < -3.0, "{healthy:?}");
         assert!(healthy.effective_rank > 25.0 && healthy.coding_rate_share > 0.7, "{healthy:?}");
         assert_eq!((healthy.reasons.len(), healthy.rank_limit, healthy.cosine_within), (0, 40, None));
@@ -322,7 +322,7 @@ mod tests {
     fn idle_dimensions_are_suspect() {
         let mut values = of_rank(20, 20, 200).values().to_vec();
         values.chunks_mut(20).for_each(|row| row[..6].fill(0.25));
-        let health = Health::of(&features(values, 1, 20).unwrap());
+        let health = Health::new(&features(values, 1, 20).unwrap());
         assert_eq!((health.verdict, health.raw.dead), (Verdict::Suspect, 0.3));
         assert!(health.raw.min < 1e-12);
     }
@@ -337,7 +337,7 @@ mod tests {
     /// Patches (1, 0), (0, 1) of the first image and (0, 2), (0, 3) of the second.
     #[test]
     fn figures_by_hand() {
-        let health = Health::of(&features(vec![1.0, 0.0, 0.0, 1.0, 0.0, 2.0, 0.0, 3.0], 2, 2).unwrap());
+        let health = Health::new(&features(vec![1.0, 0.0, 0.0, 1.0, 0.0, 2.0, 0.0, 3.0], 2, 2).unwrap());
         assert!((health.cosine_within.unwrap() - 0.5).abs() < 1e-12);
         assert!((health.cosine_between.unwrap() - 0.5).abs() < 1e-12);
         // Of the four pairs of patches of different images two are equal and two orthogonal: squares 0 and 2.
@@ -356,7 +356,7 @@ mod tests {
             values in prop::collection::vec(-5f32..5.0, 24),
             (patches, dim) in prop::sample::select(vec![(1usize, 4usize), (2, 3), (3, 2), (4, 6), (1, 24), (24, 1)]),
         ) {
-            let health = Health::of(&features(values, patches, dim).unwrap());
+            let health = Health::new(&features(values, patches, dim).unwrap());
             prop_assert!(health.effective_rank >= 1.0 && health.effective_rank <= health.rank_limit as f64 + 1e-6);
             prop_assert!((-1e-12..=1.0 + 1e-9).contains(&health.coding_rate_share));
             prop_assert!(health.cosine_within.is_none_or(|cosine| (-1.0 - 1e-9..=1.0 + 1e-9).contains(&cosine)));

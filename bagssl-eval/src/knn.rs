@@ -1,4 +1,4 @@
-//! The weighted nearest-neighbour classifier.
+//! The weighted nearest-neighbor classifier.
 
 mod early;
 
@@ -7,8 +7,8 @@ use crate::samples::{Samples, Score, TOP, check_finite};
 use crate::similarity::{nearest, unit_rows};
 use crate::table::RowsView;
 
-/// Classifies by the `neighbours` nearest training samples by cosine similarity `s`, each voting with `exp(s /
-/// temperature)`. More neighbours than samples means all. Among equally near samples the first counts, among classes with
+/// Classifies by the `neighbors` nearest training samples by cosine similarity `s`, each voting with `exp(s /
+/// temperature)`. More neighbors than samples means all. Among equally near samples the first counts, among classes with
 /// equal votes the smallest.
 ///
 /// # Example
@@ -29,22 +29,22 @@ use crate::table::RowsView;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Knn {
     /// How many samples vote: at least 1.
-    pub neighbours: usize,
+    pub neighbors: usize,
     /// Greater than 0; the smaller, the more the nearest count.
     pub temperature: f64,
 }
 
 impl Default for Knn {
     fn default() -> Self {
-        Knn { neighbours: 20, temperature: 0.07 }
+        Knn { neighbors: 20, temperature: 0.07 }
     }
 }
 
 impl Knn {
     /// One line on the protocol, for a report.
     pub fn describe(&self) -> String {
-        let Knn { neighbours, temperature } = self;
-        format!("{neighbours} nearest training images by cosine similarity s, each voting with exp(s / {temperature})")
+        let Knn { neighbors, temperature } = self;
+        format!("{neighbors} nearest training images by cosine similarity s, each voting with exp(s / {temperature})")
     }
 
     /// Classifies `test` by `train`.
@@ -64,7 +64,7 @@ impl Knn {
         Ok(self.rank(train, rows, 1)?.iter().map(|said| said[0]).collect())
     }
 
-    /// The classes that most votes of neighbours go to, at most `count`, for each row.
+    /// The classes that most votes of neighbors go to, at most `count`, for each row.
     ///
     /// # Errors
     /// Those of [`Knn::predict`].
@@ -73,17 +73,17 @@ impl Knn {
         self.check()?;
         train.check_dim(rows)?;
         check_finite("samples", rows)?;
-        let found = nearest(&unit_rows(rows), train.rows(), self.neighbours, |_, _| true);
+        let found = nearest(&unit_rows(rows), train.rows(), self.neighbors, |_, _| true);
         Ok(found.iter().map(|near| self.vote(near, train.labels(), count.max(1))).collect())
     }
 
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there are no neighbours, or the temperature is not positive.
+    /// [`Error::Setting`] if there are no neighbors, or the temperature is not positive.
     pub fn check(&self) -> Result<()> {
-        if self.neighbours == 0 {
-            return Err(Error::Setting { name: "knn.neighbours", expected: "at least 1".into(), got: "0".into() });
+        if self.neighbors == 0 {
+            return Err(Error::Setting { name: "knn.neighbors", expected: "at least 1".into(), got: "0".into() });
         }
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             let got = self.temperature.to_string();
@@ -130,7 +130,7 @@ mod tests {
         let train = Samples::new(train, vec![0, 1, 1]).unwrap();
         let query = Rows { values: vec![1.0, 0.0], dim: 2 };
         for (temperature, expected) in [(0.07, 0), (0.28, 0), (0.30, 1), (1e-6, 0), (1e6, 1)] {
-            let said = Knn { neighbours: 20, temperature }.predict(&train, &query).unwrap();
+            let said = Knn { neighbors: 20, temperature }.predict(&train, &query).unwrap();
             assert_eq!(said, [expected], "T = {temperature}");
         }
     }
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn ties_go_to_the_first_sample_and_the_smallest_class() {
         let train = Samples::new(Rows { values: vec![1.0, 1.0, 1.0], dim: 1 }, vec![5, 2, 2]).unwrap();
-        let said = |neighbours| Knn { neighbours, temperature: 0.1 }.predict(&train, train.rows()).unwrap();
+        let said = |neighbors| Knn { neighbors, temperature: 0.1 }.predict(&train, train.rows()).unwrap();
         assert_eq!(said(1), [5, 5, 5]);
         assert_eq!(said(2), [2, 2, 2]);
     }
@@ -146,8 +146,8 @@ mod tests {
     #[test]
     fn settings_and_shapes_are_checked() {
         let train = samples(5, 3, 0);
-        for (neighbours, temperature) in [(0, 0.1), (1, 0.0), (1, -1.0), (1, f64::NAN), (1, f64::INFINITY)] {
-            assert!(Knn { neighbours, temperature }.predict(&train, train.rows()).is_err());
+        for (neighbors, temperature) in [(0, 0.1), (1, 0.0), (1, -1.0), (1, f64::NAN), (1, f64::INFINITY)] {
+            assert!(Knn { neighbors, temperature }.predict(&train, train.rows()).is_err());
         }
         let predict = |values, dim| Knn::default().predict(&train, &Rows { values, dim });
         assert!(matches!(predict(vec![0.0; 4], 2), Err(Error::Length { expected: 3, got: 2, .. })));
@@ -157,7 +157,7 @@ mod tests {
     proptest! {
         /// Powers of two, so that the scaled row has the very same direction.
         #[test]
-        fn the_length_of_a_row_does_not_matter(count in 1usize..40, dim in 1usize..9, neighbours in 1usize..50, seed: u64) {
+        fn the_length_of_a_row_does_not_matter(count in 1usize..40, dim in 1usize..9, neighbors in 1usize..50, seed: u64) {
             let (train, test) = (samples(count, dim, seed), samples(30, dim, seed ^ 1));
             let scale = |samples: &Samples| {
                 let mut rows = samples.rows().to_rows();
@@ -166,18 +166,18 @@ mod tests {
                 }
                 Samples::new(rows, samples.labels().to_vec()).unwrap()
             };
-            let knn = Knn { neighbours, ..Knn::default() };
+            let knn = Knn { neighbors, ..Knn::default() };
             prop_assert_eq!(knn.evaluate(&train, &test).unwrap(), knn.evaluate(&scale(&train), &scale(&test)).unwrap());
         }
 
         #[test]
-        fn the_order_of_the_training_samples_does_not_matter(count in 1usize..40, neighbours in 1usize..50, seed: u64) {
+        fn the_order_of_the_training_samples_does_not_matter(count in 1usize..40, neighbors in 1usize..50, seed: u64) {
             let (train, test) = (samples(count, 6, seed), samples(30, 6, seed ^ 1));
             let order = Address { seed, ..Address::default() }.stream(Purpose::Shuffle).permutation(count as u32);
             let values = order.iter().flat_map(|&i| train.rows().row(i as usize)).copied().collect();
             let labels = order.iter().map(|&i| train.labels()[i as usize]).collect();
             let other = Samples::new(Rows { values, dim: 6 }, labels).unwrap();
-            let knn = Knn { neighbours, ..Knn::default() };
+            let knn = Knn { neighbors, ..Knn::default() };
             prop_assert_eq!(knn.evaluate(&train, &test).unwrap(), knn.evaluate(&other, &test).unwrap());
         }
     }

@@ -1,4 +1,4 @@
-//! L-BFGS: minimises a smooth function of many variables.
+//! L-BFGS: minimizes a smooth function of many variables.
 //!
 //! # Source
 //! Nocedal and Wright, *Numerical Optimization*, 2nd edition, algorithm 7.4 (the two-loop recursion) and section 7.2; the
@@ -40,9 +40,9 @@ struct Pair {
     curvature: f64,
 }
 
-/// Minimises `function`, which gives its value and writes its gradient. It ends at the tolerance, after the last
+/// Minimizes `function`, which gives its value and writes its gradient. It ends at the tolerance, after the last
 /// iteration, or where rounding leaves no descent.
-pub(crate) fn minimise(function: impl Fn(&[f64], &mut [f64]) -> f64, start: Vec<f64>, stop: Stop) -> Minimum {
+pub(crate) fn minimize(function: impl Fn(&[f64], &mut [f64]) -> f64, start: Vec<f64>, stop: Stop) -> Minimum {
     let mut gradient = vec![0.0; start.len()];
     let value = function(&start, &mut gradient);
     let mut at = Minimum { point: start, value, gradient, iterations: 0 };
@@ -150,7 +150,7 @@ mod tests {
             gradient.copy_from_slice(&[a, 1e6 * b]);
             3.0 + 0.5 * (a * a + 1e6 * b * b)
         };
-        let end = minimise(bowl, vec![50.0, 70.0], STOP);
+        let end = minimize(bowl, vec![50.0, 70.0], STOP);
         assert!((end.point[0] - 1.0).abs() < 1e-8 && (end.point[1] + 2.0).abs() < 1e-8, "{end:?}");
         assert!((end.value - 3.0).abs() < 1e-12 && end.iterations < 50);
     }
@@ -163,7 +163,7 @@ mod tests {
             gradient.copy_from_slice(&[-2.0 * a - 400.0 * x[0] * b, 200.0 * b]);
             a * a + 100.0 * b * b
         };
-        let end = minimise(valley, vec![-1.2, 1.0], STOP);
+        let end = minimize(valley, vec![-1.2, 1.0], STOP);
         assert!(largest(&end.gradient) <= 1e-9 && end.iterations < 100, "{end:?}");
         assert!((end.point[0] - 1.0).abs() < 1e-6 && (end.point[1] - 1.0).abs() < 1e-6);
     }
@@ -174,7 +174,7 @@ mod tests {
             gradient[0] = x[0].powi(3);
             x[0].powi(4) / 4.0
         };
-        assert_eq!(minimise(bowl, vec![5.0], Stop { iterations: 3, ..STOP }).iterations, 3);
-        assert_eq!(minimise(bowl, vec![0.0], STOP).iterations, 0);
+        assert_eq!(minimize(bowl, vec![5.0], Stop { iterations: 3, ..STOP }).iterations, 3);
+        assert_eq!(minimize(bowl, vec![0.0], STOP).iterations, 0);
     }
 }

@@ -99,13 +99,13 @@ fn position(train: &Features, test: &Features, layout: Layout) -> [f64; 2] {
         let (row, column) = layout.place(number % (layout.rows * layout.columns));
         [row as f64 - middle[0], column as f64 - middle[1]]
     };
-    let centred = |rows: &[f32]| -> Vec<f64> {
+    let centered = |rows: &[f32]| -> Vec<f64> {
         rows.iter().zip(mean.iter().cycle()).map(|(&value, mean)| f64::from(value) - mean).collect()
     };
     const BLOCK: usize = 1024;
     let (mut gram, mut products) = (vec![0.0; dim * dim], vec![0.0; dim * 2]);
     for (block, rows) in train.values().chunks(BLOCK * dim).enumerate() {
-        let rows = centred(rows);
+        let rows = centered(rows);
         let targets: Vec<f64> = (0..rows.len() / dim).flat_map(|row| target(block * BLOCK + row)).collect();
         let view = Matrix::new(&rows, rows.len() / dim, dim);
         multiply(view.t(), view, 1.0, &mut gram);
@@ -119,7 +119,7 @@ fn position(train: &Features, test: &Features, layout: Layout) -> [f64; 2] {
     let weights = Cholesky::new(gram).map_or(DMatrix::zeros(dim, 2), |factor| factor.solve(&products));
     let (mut left, mut all) = ([0.0; 2], [0.0; 2]);
     for (number, row) in test.values().chunks_exact(dim).enumerate() {
-        let (row, target) = (centred(row), target(number));
+        let (row, target) = (centered(row), target(number));
         for axis in 0..2 {
             let said: f64 = row.iter().zip(weights.column(axis).iter()).map(|(a, b)| a * b).sum();
             left[axis] += (said - target[axis]).powi(2);
@@ -132,7 +132,7 @@ fn position(train: &Features, test: &Features, layout: Layout) -> [f64; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bagssl_core::embed::{Rows, Tap};
+    use bagssl_core::embed::{FeatureLayer, Rows};
     use bagssl_core::random::{Address, Purpose};
 
     const LAYOUT: Layout = Layout { rows: 3, columns: 4 };
@@ -149,8 +149,14 @@ mod tests {
         }
         let dim = values.len() / (40 * layout.rows * layout.columns);
         let images: Vec<u32> = (0..40).collect();
-        Features::new(Tap::Embedding, Rows { values, dim }, layout.rows * layout.columns, images.clone(), images)
-            .unwrap()
+        Features::new(
+            FeatureLayer::Embedding,
+            Rows { values, dim },
+            layout.rows * layout.columns,
+            images.clone(),
+            images,
+        )
+        .unwrap()
     }
 
     /// In 3 by 4 patches 4 corners have 3 around them, 6 on the edges 5, 2 in the middle 8: 58 of 132 pairs.

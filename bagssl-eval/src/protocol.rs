@@ -5,19 +5,19 @@ use std::hash::Hasher as _;
 use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 
-use bagssl_core::embed::Tap;
+use bagssl_core::embed::FeatureLayer;
 
 use crate::error::{Error, Result};
 use crate::knn::Knn;
 use crate::probe::{Linear, Logistic, Sgd, choose};
 use crate::samples::{Samples, Score};
 
-/// A way to measure: a feature, a neighbour classifier, a linear probe, and how its learning rate is found.
+/// A way to measure: a feature, a neighbor classifier, a linear probe, and how its learning rate is found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Protocol {
     /// The name; see [`Protocol::preset`].
     pub name: &'static str,
-    /// The neighbour classifier.
+    /// The neighbor classifier.
     pub knn: Knn,
     /// The linear probe.
     pub linear: Linear,
@@ -25,7 +25,7 @@ pub struct Protocol {
     /// the best one then trains on all of them. Without factors the rate is as it stands. The test samples play no part.
     pub factors: &'static [f64],
     /// The feature that it is about.
-    pub tap: Tap,
+    pub tap: FeatureLayer,
     /// Random patches that stand for an image, where it says how many.
     pub patches: Option<u32>,
 }
@@ -41,7 +41,7 @@ impl Protocol {
 
     /// A protocol by its name.
     ///
-    /// | name | neighbours, temperature | linear probe |
+    /// | name | neighbors, temperature | linear probe |
     /// |---|---|---|
     /// | `bagssl`, `solo` | 20, 0.07 | logistic regression to its optimum |
     /// | `lightly` | 200, 0.1 | logistic regression to its optimum |
@@ -58,18 +58,19 @@ impl Protocol {
         let Some(name) = Self::NAMES.into_iter().find(|known| *known == name) else {
             return Err(Error::Setting { name: "protocol", expected: Self::NAMES.join(", "), got: name.into() });
         };
-        let knn = if name == "lightly" { Knn { neighbours: 200, temperature: 0.1 } } else { Knn::default() };
+        let knn = if name == "lightly" { Knn { neighbors: 200, temperature: 0.1 } } else { Knn::default() };
         let linear = match name {
             "emp-ssl" => Linear::Sgd(Sgd::EMP_SSL),
             "vicreg" => Linear::Sgd(Sgd::VICREG),
             _ => Linear::Logistic(Logistic::default()),
         };
         let factors: &[f64] = if name == "vicreg" { &AROUND } else { &[] };
-        let (tap, patches) = if name == "emp-ssl" { (Tap::FirstLayer, Some(128)) } else { (Tap::Embedding, None) };
+        let (tap, patches) =
+            if name == "emp-ssl" { (FeatureLayer::FirstLayer, Some(128)) } else { (FeatureLayer::Embedding, None) };
         Ok(Protocol { name, knn, linear, factors, tap, patches })
     }
 
-    /// Two lines on the protocol, for a report: the neighbours and the probe.
+    /// Two lines on the protocol, for a report: the neighbors and the probe.
     pub fn describe(&self) -> [String; 2] {
         let how = match self.factors {
             [] => String::new(),
@@ -108,10 +109,13 @@ impl Protocol {
     pub fn hash(&self) -> String {
         let Protocol { name: _, knn, linear, factors, tap, patches } = self;
         let of = match (tap, patches) {
-            (Tap::Embedding, None) => String::new(),
+            (FeatureLayer::Embedding, None) => String::new(),
             of => format!(" {of:?}"),
         };
-        fnv1a(format!("{knn:?} {linear:?} {factors:?} {HELD_OUT}{of}").as_bytes())
+        // The texts of the first version, so that its hashes hold.
+        let Knn { neighbors, temperature } = knn;
+        let knn = format!("Knn {{ neighbours: {neighbors:?}, temperature: {temperature:?} }}");
+        fnv1a(format!("{knn} {linear:?} {factors:?} {HELD_OUT}{of}").as_bytes())
     }
 }
 
@@ -155,8 +159,8 @@ mod tests {
     #[test]
     fn presets_are_what_is_in_use() {
         let of = |name| Protocol::preset(name).unwrap();
-        assert_eq!((of("solo").knn.neighbours, of("solo").knn.temperature), (20, 0.07));
-        assert_eq!((of("lightly").knn.neighbours, of("lightly").knn.temperature), (200, 0.1));
+        assert_eq!((of("solo").knn.neighbors, of("solo").knn.temperature), (20, 0.07));
+        assert_eq!((of("lightly").knn.neighbors, of("lightly").knn.temperature), (200, 0.1));
         let Linear::Sgd(sgd) = of("emp-ssl").linear else { panic!("SGD") };
         assert_eq!((sgd.rate, sgd.momentum, sgd.decay, sgd.batch, sgd.epochs), (0.03, 0.9, 5e-5, 100, 100));
         let Linear::Sgd(sgd) = of("vicreg").linear else { panic!("SGD") };
@@ -168,7 +172,7 @@ mod tests {
     fn a_hash_is_of_the_settings() {
         let solo = Protocol::preset("solo").unwrap();
         assert_eq!(solo.hash(), Protocol::preset("bagssl").unwrap().hash());
-        let other = Protocol { knn: Knn { neighbours: 21, ..solo.knn }, ..solo };
+        let other = Protocol { knn: Knn { neighbors: 21, ..solo.knn }, ..solo };
         assert_ne!(solo.hash(), other.hash());
         assert_ne!(Protocol { factors: &[1.0], ..solo }.hash(), solo.hash());
         // The published test vectors of FNV-1a.

@@ -95,7 +95,7 @@ pub struct Score {
     pub predictions: Vec<u32>,
     /// Share of right ones (top 1), in percent.
     pub accuracy: f64,
-    /// Share of samples whose class is among the five that the classifier takes for likeliest, in percent. Neighbours speak
+    /// Share of samples whose class is among the five that the classifier takes for likeliest, in percent. Neighbors speak
     /// only for the classes that are among them.
     pub top5: f64,
     /// Whether the classifier was trained to its optimum, where it has one.

@@ -1,4 +1,4 @@
-//! Cosine similarity and exact nearest neighbours, in chunks, on all cores.
+//! Cosine similarity and exact nearest neighbors, in chunks, on all cores.
 
 use bagssl_core::embed::Rows;
 use rayon::prelude::*;
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_by_hand() {
+    fn neighbors_by_hand() {
         let items = Rows { values: vec![1.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.0, 1.0], dim: 2 };
         let queries = Rows { values: vec![0.0, 1.0, 0.6, 0.8], dim: 2 };
         let found = nearest(&queries, &items, 3, |_, _| true);

@@ -202,7 +202,7 @@ impl Growing {
             Growing::File(file, folder) => {
                 let failed = |source| Error::Write { path: folder.to_path_buf(), source };
                 let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-                Ok(Mapped::of(&file, 0, &folder).map_err(failed)?.into())
+                Ok(Mapped::new(&file, 0, &folder).map_err(failed)?.into())
             }
         }
     }

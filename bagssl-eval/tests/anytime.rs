@@ -1,11 +1,11 @@
 //! Classifiers on any-time bags: how often one is decided early, and how often that is not what all patches say.
 
 use bagssl_core::aggregate::RunningMean;
-use bagssl_core::anytime::{Decision, Looks, Next};
+use bagssl_core::anytime::{Decision, DecisionSchedule, Next};
 use bagssl_core::embed::Rows;
 use bagssl_core::random::{Address, Purpose};
 use bagssl_eval::knn::Knn;
-use bagssl_eval::probe::{Linear, Model};
+use bagssl_eval::probe::{Linear, SoftmaxModel};
 use bagssl_eval::samples::Samples;
 
 const PATCHES: usize = 400;
@@ -24,12 +24,12 @@ struct Spread {
 fn image(number: u32, spread: Spread) -> (Rows, u32) {
     let mut random = Address { seed: 3, image: number, ..Address::default() }.stream(Purpose::Evaluation);
     let label = random.below(3);
-    let centre: Vec<f64> = (0..DIM)
+    let center: Vec<f64> = (0..DIM)
         .map(|dim| {
             f64::from(u8::from(dim == label as usize)) * spread.classes + spread.images * random.normal_pair().0 + 0.5
         })
         .collect();
-    let values = (0..PATCHES * DIM).map(|i| (centre[i % DIM] + 1.5 * random.normal_pair().0) as f32).collect();
+    let values = (0..PATCHES * DIM).map(|i| (center[i % DIM] + 1.5 * random.normal_pair().0) as f32).collect();
     (Rows { values, dim: DIM }, label)
 }
 
@@ -50,7 +50,7 @@ fn training(spread: Spread) -> Samples {
 }
 
 /// The patches after which a probe is decided, and its class.
-fn probe_decides(model: &Model, patches: &Rows) -> (usize, u32) {
+fn probe_decides(model: &SoftmaxModel, patches: &Rows) -> (usize, u32) {
     let mut decision = Decision::new(model.classes().len(), PATCHES as u64, LEAST, CONFIDENCE).unwrap();
     let logits = model.logits(patches).unwrap();
     let mut logits = logits.chunks(model.classes().len());
@@ -58,9 +58,9 @@ fn probe_decides(model: &Model, patches: &Rows) -> (usize, u32) {
     (decision.count() as usize, model.classes()[decision.leader().unwrap()])
 }
 
-/// The same of the nearest neighbours.
+/// The same of the nearest neighbors.
 fn knn_decides(knn: Knn, train: &Samples, patches: &Rows) -> (usize, u32) {
-    let looks = Looks::new(LEAST, PATCHES as u64).unwrap();
+    let looks = DecisionSchedule::new(LEAST, PATCHES as u64).unwrap();
     for count in (1..PATCHES).filter(|&count| looks.is_due(count as u64)) {
         let seen = Rows { values: patches.values[..count * DIM].to_vec(), dim: DIM };
         if let Some(class) = knn.decided(train, &seen, PATCHES as u64, looks.confidence(CONFIDENCE)).unwrap() {
@@ -70,10 +70,10 @@ fn knn_decides(knn: Knn, train: &Samples, patches: &Rows) -> (usize, u32) {
     (PATCHES, knn.predict(train, &rows(&mean_of(patches, PATCHES))).unwrap()[0])
 }
 
-/// Of 400 images, how many a probe and nearest neighbours decide early, and how many of these not as all patches do.
+/// Of 400 images, how many a probe and nearest neighbors decide early, and how many of these not as all patches do.
 fn decide(spread: Spread) -> ([usize; 2], [usize; 2]) {
     let train = training(spread);
-    let (model, knn) = (Linear::default().fit(&train).unwrap(), Knn { neighbours: 5, ..Knn::default() });
+    let (model, knn) = (Linear::default().fit(&train).unwrap(), Knn { neighbors: 5, ..Knn::default() });
     let (mut early, mut wrong) = ([0; 2], [0; 2]);
     for number in 0..400 {
         let (patches, _) = image(number, spread);

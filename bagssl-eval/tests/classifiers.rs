@@ -22,7 +22,8 @@ struct Case {
     strength: f64,
     probabilities: Vec<f64>,
     logistic_accuracy: f64,
-    neighbours: usize,
+    #[serde(rename = "neighbours")]
+    neighbors: usize,
     temperature: f64,
     knn_predictions: Vec<u32>,
     knn_accuracy: f64,
@@ -63,14 +64,14 @@ fn logistic_regression_agrees() {
 }
 
 #[test]
-fn nearest_neighbours_agree() {
+fn nearest_neighbors_agree() {
     for case in cases() {
         let (train, test) = case.samples();
-        let score = Knn { neighbours: case.neighbours, temperature: case.temperature }.evaluate(&train, &test).unwrap();
+        let score = Knn { neighbors: case.neighbors, temperature: case.temperature }.evaluate(&train, &test).unwrap();
         assert_eq!(score.predictions, case.knn_predictions, "{} dimensions", case.dim);
         assert!((score.accuracy - case.knn_accuracy).abs() < 1e-9);
         assert!((score.top5 - case.knn_top5).abs() < 1e-9, "{}", score.top5);
-        let confusion = Confusion::of(&score.predictions, test.labels()).unwrap();
+        let confusion = Confusion::new(&score.predictions, test.labels()).unwrap();
         assert_eq!(confusion.counts, case.knn_confusion);
     }
 }

@@ -1,6 +1,6 @@
 //! The report of the sample: its JSON, its sentences, and pages that hold nothing foreign.
 
-use bagssl_eval::report::{Model, Report, View};
+use bagssl_eval::report::{Method, Report, View};
 use bagssl_eval::stats::accuracy_error;
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ fn the_json_is_read_again() {
     let mut read: Report = serde_json::from_str(&report.json()).unwrap();
     assert_eq!(read.seeds, report.seeds);
     assert_eq!(read.results.len(), report.results.len());
-    assert_eq!(read.sheets[1].rows[2].neighbours.len(), 7);
+    assert_eq!(read.sheets[1].rows[2].neighbors.len(), 7);
     assert!(read.html().is_err(), "pixels are not in it");
     (read.tiles, read.bags, read.sheets) = Default::default();
     assert!(read.html().unwrap().contains("a gain of 18.0 points"));
@@ -68,7 +68,7 @@ fn the_headline_is_computed() {
 #[test]
 fn one_seed_has_no_interval_and_a_missing_side_no_sentence() {
     let mut report = sample::report();
-    report.results.retain(|outcome| outcome.model != Model::Random);
+    report.results.retain(|outcome| outcome.model != Method::Random);
     report.results.iter_mut().for_each(|outcome| outcome.knn.values.truncate(1));
     let headline = report.headline();
     assert!(headline.random.is_none());
@@ -104,7 +104,7 @@ fn names_are_escaped() {
 }
 
 /// The section of a claim: what leads it, how it was looked at, its table, and its pictures row by row: the query, then its
-/// neighbours, the nearest first.
+/// neighbors, the nearest first.
 #[test]
 fn a_claim_is_a_section() {
     let report = sample::report();
@@ -154,8 +154,8 @@ fn claims_may_be_missing() {
 #[test]
 fn every_training_is_compared() {
     let mut report = sample::report();
-    let baselines: Vec<_> = report.results.iter().filter(|it| it.model == Model::MultiScale).cloned().collect();
-    for (model, less) in [(Model::Simclr, 7.0), (Model::BagsslVicreg, 3.0)] {
+    let baselines: Vec<_> = report.results.iter().filter(|it| it.model == Method::MultiScale).cloned().collect();
+    for (model, less) in [(Method::Simclr, 7.0), (Method::BagsslVicreg, 3.0)] {
         report.results.extend(baselines.iter().cloned().map(|mut outcome| {
             outcome.model = model;
             outcome.knn.mean -= less;

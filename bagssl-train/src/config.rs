@@ -3,14 +3,14 @@
 use bagssl_core::architecture::{Architecture, mlp};
 use bagssl_core::bag::Views;
 use bagssl_core::checkpoint::ModelPlan;
-use bagssl_core::embed::Tap;
-use bagssl_core::normalise::Normalisation;
+use bagssl_core::embed::FeatureLayer;
+use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{Filter, PatchSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::loss::{CheckedLoss, Loss, check_batch};
-use crate::optimiser::OptimiserConfig;
+use crate::optimizer::OptimizerConfig;
 use crate::schedule::Schedule;
 
 /// What is trained, on what, and how. What only concerns the loading of images is not here.
@@ -28,14 +28,16 @@ pub struct TrainConfig {
     /// How a crop is resampled.
     #[serde(default)]
     pub filter: Filter,
-    /// What the network expects of colours.
-    pub normalisation: Normalisation,
+    /// What the network expects of colors.
+    #[serde(alias = "normalisation")]
+    pub normalization: Normalization,
     /// Images in a batch and views of each.
     pub batch: BatchConfig,
     /// The loss.
     pub loss: Loss,
-    /// The optimiser.
-    pub optimiser: OptimiserConfig,
+    /// The optimizer.
+    #[serde(alias = "optimiser")]
+    pub optimizer: OptimizerConfig,
     /// The run's length and the learning rate over it.
     pub schedule: Schedule,
     /// What is done with a step whose loss or gradient is not finite.
@@ -43,7 +45,7 @@ pub struct TrainConfig {
     pub on_not_finite: OnNotFinite,
 }
 
-/// The settings of a config one by one, each under its name in TOML (`optimiser.rate`), in the order of the names.
+/// The settings of a config one by one, each under its name in TOML (`optimizer.rate`), in the order of the names.
 ///
 /// # Panics
 /// If TOML cannot hold them.
@@ -79,11 +81,11 @@ pub struct ModelConfig {
     pub projector: Vec<usize>,
     /// The feature that is the representation.
     #[serde(default = "embedding")]
-    pub tap: Tap,
+    pub tap: FeatureLayer,
 }
 
-fn embedding() -> Tap {
-    Tap::Embedding
+fn embedding() -> FeatureLayer {
+    FeatureLayer::Embedding
 }
 
 /// The size of a batch.
@@ -97,13 +99,14 @@ pub struct BatchConfig {
     /// Views of each image that go through the network together; all, if nothing is said. Fewer take less memory and more time
     /// (a second forward pass): the loss is still that of the whole batch, but batch norms take the statistics of such a part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub micro: Option<usize>,
+    #[serde(alias = "micro")]
+    pub micro_batch: Option<usize>,
 }
 
 impl BatchConfig {
     /// Views of each image that go through the network together.
-    pub fn together(&self) -> usize {
-        self.micro.unwrap_or(self.patches)
+    pub fn micro_batch(&self) -> usize {
+        self.micro_batch.unwrap_or(self.patches)
     }
 }
 
@@ -159,12 +162,12 @@ impl TrainConfig {
             let expected = format!("0 to {}, the largest number of TOML", i64::MAX);
             return Err(Error::Setting { name: "seed", expected, got: self.seed.to_string() });
         }
-        let (patches, together) = (self.batch.patches, self.batch.together());
+        let (patches, together) = (self.batch.patches, self.batch.micro_batch());
         if together == 0 || !patches.is_multiple_of(together) {
             let expected = format!("a divisor of the {patches} patches");
-            return Err(Error::Setting { name: "batch.micro", expected, got: together.to_string() });
+            return Err(Error::Setting { name: "batch.micro_batch", expected, got: together.to_string() });
         }
-        self.optimiser.check()?;
+        self.optimizer.check()?;
         self.schedule.check(1)?;
         let loss = self.loss.check()?;
         Ok(CheckedConfig { plan: ModelPlan::new(encoder, projector)?, loss, config: self })

@@ -85,7 +85,7 @@ pub enum Error {
         /// Who it is.
         holder: String,
     },
-    /// The model or its optimiser has a value that nothing can be computed with.
+    /// The model or its optimizer has a value that nothing can be computed with.
     #[error("after step {step} the model is of no use: {error}")]
     Unusable {
         /// Steps done.

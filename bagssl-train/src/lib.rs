@@ -1,7 +1,7 @@
 //! Training of BagSSL encoders.
 //!
-//! In the order in which a step uses them: the [`loss`] of the projections of a batch, the [`optimiser`] with its
-//! learning rate's [`schedule`], the [`trainer`] whose loop they run in ([`workers`] share its batches), the [`store`] that its states are saved to, and the
+//! In the order in which a step uses them: the [`loss`] of the projections of a batch, the [`optimizer`] with its
+//! learning rate's [`schedule`], the [`trainer`] whose loop they run in ([`distributed`] share its batches), the [`run_state`] that its states are saved to, and the
 //! [`metrics`] that are written down. A [`config`] holds the settings of a run, [`memory`] estimates what it takes; [`preset`] has recipes by name;
 //! [`backend`] names the devices it may run on.
 //!
@@ -32,14 +32,14 @@ pub mod error;
 
 pub mod loss;
 pub mod schedule;
-pub mod optimiser;
+pub mod optimizer;
 pub mod config;
 pub mod memory;
 pub mod preset;
-mod readout;
-pub mod workers;
+mod step_metrics;
+pub mod distributed;
 pub mod trainer;
-pub mod store;
+pub mod run_state;
 pub mod tensorboard;
 pub mod metrics;
 pub mod backend;

@@ -3,12 +3,12 @@
 use bagssl_core::plan::{Kind, Op, Plan};
 
 use crate::config::CheckedConfig;
-use crate::optimiser::OptimiserConfig;
+use crate::optimizer::OptimizerConfig;
 
 /// Bytes that training holds, estimated from the shapes alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Estimate {
-    /// Parameters, their gradients and the optimiser's state, all in `f32`.
+    /// Parameters, their gradients and the optimizer's state, all in `f32`.
     pub parameters: u64,
     /// What one patch leaves from the forward pass for the backward pass.
     pub patch: u64,
@@ -21,14 +21,14 @@ impl Estimate {
     ///
     /// Counted are: for each convolution and linear layer its output, and the output of its norm and ReLU; for a maximum its
     /// output; the patches. What an implementation needs besides (workspaces, packed weights, batches that wait) is not.
-    pub fn of(config: &CheckedConfig, value_bytes: u64) -> Self {
+    pub fn new(config: &CheckedConfig, value_bytes: u64) -> Self {
         let side = config.config().patch.input() as usize;
         let plan = config.plan();
         let trained = plan.parameters().into_iter().map(|parameter| parameter.len() as u64).sum::<u64>();
-        let copies = match config.config().optimiser {
-            OptimiserConfig::Sgd { momentum: 0.0, .. } | OptimiserConfig::Lars { momentum: 0.0, .. } => 2,
-            OptimiserConfig::Sgd { .. } | OptimiserConfig::Lars { .. } => 3,
-            OptimiserConfig::AdamW { .. } => 4,
+        let copies = match config.config().optimizer {
+            OptimizerConfig::Sgd { momentum: 0.0, .. } | OptimizerConfig::Lars { momentum: 0.0, .. } => 2,
+            OptimizerConfig::Sgd { .. } | OptimizerConfig::Lars { .. } => 3,
+            OptimizerConfig::AdamW { .. } => 4,
         };
         let (encoder, projector) = (kept(plan.encoder(), [side; 2]), kept(plan.projector(), [1, 1]));
         Estimate {
@@ -44,7 +44,7 @@ impl Estimate {
     }
 
     /// The most patches of each of so many images that fit together into `bytes`: a divisor of `patches`, for
-    /// [`BatchConfig::micro`](crate::config::BatchConfig::micro); `None` if not even one does.
+    /// [`BatchConfig::micro_batch`](crate::config::BatchConfig::micro_batch); `None` if not even one does.
     pub fn fitting(&self, bytes: u64, images: usize, patches: usize) -> Option<usize> {
         let fits = |&together: &usize| self.bytes((images as u64).saturating_mul(together as u64)) <= bytes;
         // Nobody wants more patches of an image than this.
@@ -86,14 +86,14 @@ mod tests {
     /// shortcut's) 32 x 64, three 64 x 16, each twice; the mean 64; the projector's first layer 128 twice, its last 128.
     #[test]
     fn values_by_hand() {
-        let estimate = Estimate::of(&config(), 4);
+        let estimate = Estimate::new(&config(), 4);
         let values = 768 + 2 * (3 * 4096 + 3 * 2048 + 3 * 1024) + 64 + 2 * 128 + 128;
         assert_eq!(estimate.patch, 4 * values);
         assert_eq!(estimate.transient, 4 * 2 * 4096);
         // AdamW: values, gradients, two moments.
         let parameters: usize = config().plan().parameters().iter().map(|parameter| parameter.len()).sum();
         assert_eq!(estimate.parameters, 16 * parameters as u64);
-        assert_eq!(Estimate::of(&config(), 2).patch, 2 * values);
+        assert_eq!(Estimate::new(&config(), 2).patch, 2 * values);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use bagssl_core::observe::{Event, Observer, Verdict};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::store::write_whole;
+use crate::run_state::write_whole;
 
 /// A file of JSON lines: one for each step, each epoch, what is said of its health, and settings that were changed.
 pub struct Metrics {
@@ -214,7 +214,7 @@ mod tests {
     fn what_was_changed_is_written_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let changed = Event::Changed { step: 1, setting: "optimiser.rate", from: "0.1", to: "0.05" };
+        let changed = Event::Changed { step: 1, setting: "optimizer.learning_rate", from: "0.1", to: "0.05" };
         let mut metrics = Metrics::create(&path, 0, quiet()).unwrap();
         metrics.observe(&step(1)).unwrap();
         for resumed in [1, 1, 2] {
@@ -225,7 +225,7 @@ mod tests {
             }
         }
         let text = fs::read_to_string(&path).unwrap();
-        let line = "{\"event\":\"changed\",\"from\":\"0.1\",\"setting\":\"optimiser.rate\",\"step\":1,\"to\":\"0.05\"}";
+        let line = "{\"event\":\"changed\",\"from\":\"0.1\",\"setting\":\"optimizer.learning_rate\",\"step\":1,\"to\":\"0.05\"}";
         assert_eq!((text.lines().count(), text.lines().nth(1)), (3, Some(line)));
     }
 }

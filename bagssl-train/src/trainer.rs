@@ -2,14 +2,14 @@
 
 mod saving;
 mod state;
-mod telling;
+mod epoch_reporter;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceError};
 use bagssl_core::checkpoint::Change;
-use bagssl_core::model::{BatchStatistics, Kernels, Model, ModelGradients, Trained};
+use bagssl_core::model::{BatchStatistics, Kernels, Model, ModelGradients, ModelParts};
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_core::profile::span;
 use burn::module::{AutodiffModule, Module};
@@ -17,14 +17,14 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 
 use crate::config::{CheckedConfig, OnNotFinite};
+use crate::distributed::{Collective, Rank, with_exchange};
 use crate::error::{Error, Result};
-use crate::loss::{Algebra, LossValue};
-use crate::optimiser::{Optimiser, Together};
-use crate::readout::{Figures, Readout};
+use crate::loss::{LinAlg, LossValue};
+use crate::optimizer::{FusedOptimizer, Optimizer};
+use crate::run_state::StateStore;
 use crate::schedule::StepSchedule;
-use crate::store::Store;
-use crate::workers::{Exchange, Rank, with_exchange};
-use telling::{Means, Telling};
+use crate::step_metrics::{PendingMetrics, StepMetrics};
+use epoch_reporter::{EpochReporter, Means};
 
 /// What a run is called in its checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -48,7 +48,7 @@ pub struct Trainer<B: AutodiffBackend, K> {
     info: RunInfo,
     device: B::Device,
     model: Model<B>,
-    optimiser: Optimiser<B::InnerBackend>,
+    optimizer: Optimizer<B::InnerBackend>,
     step: u64,
     /// Steps that changed nothing.
     skipped: u64,
@@ -63,7 +63,7 @@ pub struct Trainer<B: AutodiffBackend, K> {
     untold: Vec<Change>,
     /// The last batch on the device, if its source keeps it and may give it again.
     kept: Option<(PatchBatch, Vec<Part<B>>)>,
-    exchange: Option<Arc<dyn Exchange<B::InnerBackend>>>,
+    exchange: Option<Arc<dyn Collective<B::InnerBackend>>>,
     /// Whether this worker's observer has said stop: the others hear of it with the next step.
     stop: bool,
     kernels: PhantomData<K>,
@@ -78,20 +78,20 @@ pub enum Ended {
     Stopped,
 }
 
-impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K> {
+impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> {
     /// A model with random weights, at step 0.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting of the optimiser lies outside its range.
+    /// [`Error::Setting`] if a setting of the optimizer lies outside its range.
     pub fn new(config: CheckedConfig, info: RunInfo, device: B::Device) -> Result<Self> {
         let model = Model::init(config.plan(), config.config().seed, &device);
-        let optimiser = Optimiser::new(config.config().optimiser)?;
+        let optimizer = Optimizer::new(config.config().optimizer)?;
         Ok(Trainer {
             config,
             info,
             device,
             model,
-            optimiser,
+            optimizer,
             step: 0,
             skipped: 0,
             means: Means::default(),
@@ -106,19 +106,19 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         })
     }
 
-    /// Lets `together` make the optimiser's steps.
-    pub fn set_together(&mut self, together: Box<dyn Together<B::InnerBackend>>) {
-        self.optimiser.set_together(together);
+    /// Lets `together` make the optimizer's steps.
+    pub fn set_fused_optimizer(&mut self, together: Box<dyn FusedOptimizer<B::InnerBackend>>) {
+        self.optimizer.set_fused(together);
     }
 
     /// Makes this one of several workers that share each batch and take the same steps. All begin with the same config (whose
     /// batch is the whole one) and state; each has a source of its own images. The kernels have to be
-    /// [`Synchronised`](crate::workers::Synchronised), so that batch norms see the whole batch. If the observer of one says
+    /// [`SyncBatchNorm`](crate::distributed::SyncBatchNorm), so that batch norms see the whole batch. If the observer of one says
     /// stop, all stop after the next step.
     ///
     /// # Errors
     /// [`Error::Setting`] if the images of a batch cannot be divided evenly among the workers.
-    pub fn set_workers(&mut self, exchange: Arc<dyn Exchange<B::InnerBackend>>) -> Result<()> {
+    pub fn set_workers(&mut self, exchange: Arc<dyn Collective<B::InnerBackend>>) -> Result<()> {
         exchange.rank().share(self.config.config().batch.images)?;
         self.exchange = Some(exchange);
         Ok(())
@@ -150,8 +150,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
     }
 
     /// Trains to the end of the schedule, or until the observer says stop. The state is saved where the store wants it
-    /// ([`Store::is_due`]), before the return, and before an error if it can still be (by the first of several workers). Where
-    /// work is queued ([`Kernels::QUEUED`]) the observer hears of a step when the next one is under way, and that one is then
+    /// ([`StateStore::is_due`]), before the return, and before an error if it can still be (by the first of several workers). Where
+    /// work is queued ([`Kernels::IS_ASYNC`]) the observer hears of a step when the next one is under way, and that one is then
     /// done as well.
     ///
     /// # Errors
@@ -166,7 +166,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         &mut self,
         source: &dyn PatchSource,
         observer: &mut dyn Observer,
-        store: &mut dyn Store,
+        store: &mut dyn StateStore,
     ) -> Result<Ended> {
         let per_epoch = source.batches_per_epoch() as u64;
         if per_epoch == 0 {
@@ -218,12 +218,13 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         &mut self,
         source: &dyn PatchSource,
         observer: &mut dyn Observer,
-        store: &mut dyn Store,
+        store: &mut dyn StateStore,
         schedule: StepSchedule,
         per_epoch: u64,
     ) -> Result<Verdict> {
         let number = (self.step / per_epoch) as u32;
-        let telling = Telling { observer, epoch: number, schedule, rate: self.config.config().optimiser.rate() };
+        let telling =
+            EpochReporter { observer, epoch: number, schedule, rate: self.config.config().optimizer.learning_rate() };
         let parameters = self.config.plan().parameters().into_iter().filter(|parameter| parameter.role.is_trained());
         let parameters = parameters.map(|parameter| parameter.name).collect();
         let mut epoch = Epoch { telling, parameters, waiting: None, projections: None };
@@ -257,7 +258,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
     fn steps(
         &mut self,
         source: &dyn PatchSource,
-        store: &mut dyn Store,
+        store: &mut dyn StateStore,
         epoch: &mut Epoch<'_, B, K>,
         per_epoch: u64,
     ) -> Result<Verdict> {
@@ -267,11 +268,11 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             let batch = batch.map_err(Error::Source)?;
             if let Some(exchange) = &self.exchange {
                 // Within a step nothing waits for a worker that has ended before it.
-                exchange.meet()?;
+                exchange.barrier()?;
             }
             let pass = self.checked_pass(batch, source)?;
             let projections = pass.readout.projections();
-            let verdict = if K::QUEUED && !skips {
+            let verdict = if K::IS_ASYNC && !skips {
                 // The device goes on with this step while the one before is waited for.
                 self.update(pass.gradients, pass.statistics, schedule);
                 epoch.projections = Some(projections);
@@ -290,7 +291,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
                         let read = read?;
                         epoch.projections = Some(projections);
                         self.update(pass.gradients, pass.statistics, schedule);
-                        self.told(&mut epoch.telling, step, read)?
+                        self.report_step(&mut epoch.telling, step, read)?
                     }
                 }
             };
@@ -307,14 +308,19 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         match waiting {
             Waiting::Figures(figures) => {
                 let step = figures.step();
-                self.told(&mut epoch.telling, step, figures.read(&epoch.parameters)?)
+                self.report_step(&mut epoch.telling, step, figures.read(&epoch.parameters)?)
             }
             Waiting::Told(verdict) => Ok(verdict),
         }
     }
 
     /// Tells the observer of a step. Workers stop when all know that one of them wants to.
-    fn told(&mut self, telling: &mut Telling<'_>, step: u64, (figures, all_stop): Read) -> Result<Verdict> {
+    fn report_step(
+        &mut self,
+        telling: &mut EpochReporter<'_>,
+        step: u64,
+        (figures, all_stop): Read,
+    ) -> Result<Verdict> {
         let told = telling.step(step, figures, &mut self.means)?;
         let own = self.for_all(told);
         if self.exchange.is_none() {
@@ -346,7 +352,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         with_exchange(self.exchange.as_ref(), || match &parts[..] {
             [whole] if self.exchange.is_none() => self.whole(whole.clone(), images),
             [whole] => self.shared(whole.clone(), images),
-            parts => self.in_parts(parts, images),
+            parts => self.grad_cache_pass(parts, images),
         })
     }
 
@@ -357,23 +363,23 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         }
         let kept = batch.is_shared().then(|| batch.clone());
         let _span = span("batch to the device");
-        let parts = parts::<B, K>(batch, self.config.config().batch.together(), &self.device);
+        let parts = parts::<B, K>(batch, self.config.config().batch.micro_batch(), &self.device);
         self.kept = kept.map(|batch| (batch, parts.clone()));
         parts
     }
 
-    /// The optimiser's step.
+    /// The optimizer's step.
     fn update(&mut self, gradients: ModelGradients<B>, statistics: [BatchStatistics<B>; 2], schedule: StepSchedule) {
-        let _span = span("optimiser");
+        let _span = span("optimizer");
         let factor = schedule.factor(self.step);
-        self.optimiser.begin_step();
-        let optimiser = &mut self.optimiser;
-        self.model.update_together(gradients, |changes| optimiser.update_together(changes, factor));
-        self.model.update_running_together(statistics, K::running);
+        self.optimizer.begin_step();
+        let optimizer = &mut self.optimizer;
+        self.model.update_together(gradients, |changes| optimizer.update_all(changes, factor));
+        self.model.update_running_together(statistics, K::update_running_stats);
         self.step += 1;
     }
 
-    fn forward(&self, patches: Tensor<B, 4>) -> Trained<B> {
+    fn forward(&self, patches: Tensor<B, 4>) -> ModelParts<B> {
         let _span = span("forward");
         self.model.forward_train::<K>(patches)
     }
@@ -413,8 +419,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         let (first, all) = match &self.exchange {
             None => (0, projections),
             Some(exchange) => {
-                let all = exchange.gather(projections.reshape([images * patches * dim]))?;
-                let Rank { number, count } = exchange.rank();
+                let all = exchange.all_gather(projections.reshape([images * patches * dim]))?;
+                let Rank { rank: number, world_size: count } = exchange.rank();
                 (number * images, all.reshape([count * images, patches, dim]))
             }
         };
@@ -425,7 +431,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         if let Some(exchange) = &self.exchange {
             // A backward pass of Burn's ends by waiting for all others of the process. Norms wait for each other within
             // theirs, so that none may begin before the loss's have ended everywhere.
-            exchange.meet()?;
+            exchange.barrier()?;
         }
         Ok((value, gradient.narrow(0, first, images)))
     }
@@ -435,7 +441,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
     ///
     /// # Source
     /// Gao et al., *Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup*, RepL4NLP 2021.
-    fn in_parts(&self, parts: &[Part<B>], images: Vec<u32>) -> Result<Pass<B, K>> {
+    fn grad_cache_pass(&self, parts: &[Part<B>], images: Vec<u32>) -> Result<Pass<B, K>> {
         let (mut projections, mut encoders, mut projectors) = (Vec::new(), Vec::new(), Vec::new());
         // Without gradients nothing is kept; a graph that is merely dropped stays until the next backward pass.
         let frozen = self.model.clone().no_grad();
@@ -481,15 +487,15 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         let mut stops = Tensor::<B::InnerBackend, 1>::full([1], f32::from(self.stop), &projections.device());
         let gradients = match &self.exchange {
             None => gradients,
-            Some(exchange) => gradients.together(|own| {
+            Some(exchange) => gradients.map_flat(|own| {
                 let values = own.dims()[0];
-                let all = exchange.sum(Tensor::cat(vec![own, stops.clone()], 0))?;
+                let all = exchange.all_reduce(Tensor::cat(vec![own, stops.clone()], 0))?;
                 stops = all.clone().narrow(0, values, 1);
                 Ok::<_, Error>(all.narrow(0, 0, values))
             })?,
         };
-        let squares = gradients.squares(K::squares).ok_or_else(|| Error::not_finite("the gradient"))?;
-        let readout = Readout::new(self.step + 1, images, value, projections, squares, stops);
+        let squares = gradients.squares(K::squared_norms).ok_or_else(|| Error::not_finite("the gradient"))?;
+        let readout = StepMetrics::new(self.step + 1, images, value, projections, squares, stops);
         Ok(Pass { gradients, statistics, readout })
     }
 }
@@ -501,12 +507,12 @@ type Read = (Vec<(&'static str, f64)>, bool);
 struct Pass<B: AutodiffBackend, K> {
     gradients: ModelGradients<B>,
     statistics: [BatchStatistics<B>; 2],
-    readout: Readout<B, K>,
+    readout: StepMetrics<B, K>,
 }
 
 /// An epoch under way.
 struct Epoch<'a, B: AutodiffBackend, K> {
-    telling: Telling<'a>,
+    telling: EpochReporter<'a>,
     /// The names of those that are trained.
     parameters: Vec<String>,
     /// The last step that was queued.
@@ -518,7 +524,7 @@ struct Epoch<'a, B: AutodiffBackend, K> {
 /// A step that was queued.
 enum Waiting<B, K> {
     /// Nobody has heard of it.
-    Figures(Figures<B, K>),
+    Figures(PendingMetrics<B, K>),
     /// What the observer has said to it.
     Told(Verdict),
 }

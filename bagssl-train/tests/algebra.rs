@@ -3,7 +3,7 @@
 
 use bagssl_core::model::{Differentiable, Stock};
 use bagssl_train::backend::NdArray;
-use bagssl_train::loss::Algebra;
+use bagssl_train::loss::LinAlg;
 use burn::tensor::{Tensor, TensorData};
 
 fn tensor(values: &[f32], dims: [usize; 3]) -> Tensor<NdArray, 3> {
@@ -19,7 +19,7 @@ fn values<const D: usize>(tensor: Tensor<NdArray, D>) -> Vec<f32> {
 #[test]
 fn inverses_by_hand() {
     let matrices = tensor(&[4.0, 2.0, 2.0, 3.0, 1.0, 2.0, 2.0, 1.0], [2, 2, 2]);
-    let (inverses, logarithms) = Stock::inverses(matrices);
+    let (inverses, logarithms) = Stock::cholesky_inverse_logdet(matrices);
     let (inverses, logarithms) = (values(inverses), values(logarithms));
     assert_eq!(inverses[..4], [0.375, -0.25, -0.25, 0.5]);
     assert!((logarithms[0] - 8_f32.ln()).abs() < 1e-6);
@@ -34,7 +34,7 @@ fn products_by_hand() {
     for transposed in [[false, false], [false, true], [true, false], [true, true]] {
         let left = if transposed[0] { tensor(&left_turned, [1, 3, 2]) } else { tensor(&left, [1, 2, 3]) };
         let right = if transposed[1] { tensor(&right_turned, [1, 2, 3]) } else { tensor(&right, [1, 3, 2]) };
-        let product = <Differentiable<Stock> as Algebra<NdArray>>::products(left, right, transposed);
+        let product = <Differentiable<Stock> as LinAlg<NdArray>>::bmm(left, right, transposed);
         assert_eq!(values(product), [4.0, 7.0, 10.0, 16.0]);
     }
 }

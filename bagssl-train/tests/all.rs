@@ -5,7 +5,7 @@ use bagssl_backend as _;
 
 mod algebra;
 mod losses;
-mod optimisers;
+mod optimizers;
 mod training;
 mod skips;
 mod kills;

@@ -8,9 +8,9 @@ use bagssl_core::batch::SourceError;
 use bagssl_core::model::{Differentiable, Kernels};
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_train::config::CheckedConfig;
-use bagssl_train::loss::Algebra;
+use bagssl_train::loss::LinAlg;
 use bagssl_train::metrics::Metrics;
-use bagssl_train::store::{Every, Keeping, METRICS, Position, RunFolder, STATES, States, Store};
+use bagssl_train::run_state::{Every, Keeping, METRICS, Position, RunFolder, STATES, StateStore, States};
 use bagssl_train::trainer::{Ended, Trainer};
 use bagssl_train::{Error, Result};
 use burn::tensor::backend::AutodiffBackend;
@@ -39,7 +39,7 @@ impl Observer for Watched<'_> {
 
 struct Mortal<'a>(&'a Life, States);
 
-impl Store for Mortal<'_> {
+impl StateStore for Mortal<'_> {
     fn is_due(&self, at: Position) -> bool {
         self.1.is_due(at)
     }
@@ -56,7 +56,7 @@ impl Store for Mortal<'_> {
 fn live<B, K>(config: &CheckedConfig, folder: &Path, life: u64) -> (u64, u64, Option<Vec<u8>>)
 where
     B: AutodiffBackend,
-    K: Kernels<B> + Algebra<B::InnerBackend>,
+    K: Kernels<B> + LinAlg<B::InnerBackend>,
 {
     let (config, life) = (config.clone(), Life(Cell::new(life)));
     let run = RunFolder::open(folder).unwrap();
@@ -85,7 +85,7 @@ where
 fn killed_until_done<B, K>(config: &CheckedConfig, lives: impl Iterator<Item = u64>) -> usize
 where
     B: AutodiffBackend,
-    K: Kernels<B> + Algebra<B::InnerBackend>,
+    K: Kernels<B> + LinAlg<B::InnerBackend>,
 {
     let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let expected = live::<B, K>(config, whole.path(), u64::MAX).2.unwrap();

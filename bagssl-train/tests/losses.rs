@@ -4,7 +4,7 @@
 use bagssl_core::coding_rate;
 use bagssl_core::model::Stock;
 use bagssl_train::backend::NdArray;
-use bagssl_train::loss::{Algebra, Loss, LossValue, similarity};
+use bagssl_train::loss::{LinAlg, Loss, LossValue, similarity};
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData};
 use proptest::prelude::*;
@@ -190,9 +190,9 @@ fn contrastive_losses_are_their_formulas() {
 #[derive(Debug)]
 struct Twice;
 
-impl Algebra<NdArray> for Twice {
-    fn products(left: Tensor<NdArray, 3>, right: Tensor<NdArray, 3>, transposed: [bool; 2]) -> Tensor<NdArray, 3> {
-        <Stock as Algebra<NdArray>>::products(left, right, transposed) * 2.0
+impl LinAlg<NdArray> for Twice {
+    fn bmm(left: Tensor<NdArray, 3>, right: Tensor<NdArray, 3>, transposed: [bool; 2]) -> Tensor<NdArray, 3> {
+        <Stock as LinAlg<NdArray>>::bmm(left, right, transposed) * 2.0
     }
 }
 

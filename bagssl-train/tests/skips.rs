@@ -5,8 +5,8 @@ use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceErr
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_train::Error;
 use bagssl_train::config::OnNotFinite;
-use bagssl_train::optimiser::OptimiserConfig;
-use bagssl_train::store::Nowhere;
+use bagssl_train::optimizer::OptimizerConfig;
+use bagssl_train::run_state::Nowhere;
 use bagssl_train::trainer::{Ended, Trainer};
 
 use crate::training::{Memory, Run, Watch, config, info, source};
@@ -57,7 +57,7 @@ fn what_is_not_finite_is_named_and_stops_or_skips() {
     let run = |policy, micro| {
         let mut config = config("bagssl").config().clone();
         config.on_not_finite = policy;
-        config.batch.micro = micro;
+        config.batch.micro_batch = micro;
         let mut run: Run = Trainer::new(config.check().unwrap(), info(), Default::default()).unwrap();
         let mut skips = Skips::default();
         let ended = run.run(&ONE_BROKEN, &mut skips, &mut Nowhere);
@@ -101,10 +101,10 @@ fn steps_that_were_skipped_are_counted_and_some_are_not_enough() {
     let mut skipping = config("bagssl").config().clone();
     skipping.on_not_finite = OnNotFinite::Skip;
     // The bias correction of AdamW goes by the steps that were made, before and after a resumption.
-    let adam = toml::from_str::<std::collections::BTreeMap<String, OptimiserConfig>>(
+    let adam = toml::from_str::<std::collections::BTreeMap<String, OptimizerConfig>>(
         "o.adamw = { rate = 0.01, betas = [0.9, 0.99], epsilon = 1e-8, decay = 0.1, decay_vectors = false }",
     );
-    skipping.optimiser = adam.unwrap()["o"];
+    skipping.optimizer = adam.unwrap()["o"];
     let config = skipping.check().unwrap();
     let new = || -> Run { Trainer::new(config.clone(), info(), Default::default()).unwrap() };
     let mut whole = new();

@@ -2,7 +2,7 @@
 #![cfg(feature = "ndarray")]
 
 use bagssl_train::backend::NdArray;
-use bagssl_train::workers::{Exchange, Threads};
+use bagssl_train::distributed::{Collective, Threads};
 use burn::tensor::Tensor;
 
 fn on_threads<T: Send>(count: usize, work: impl Fn(Threads<NdArray>) -> T + Sync) -> Vec<T> {
@@ -23,9 +23,9 @@ fn values<const D: usize>(tensor: Tensor<NdArray, D>) -> Vec<f32> {
 
 #[test]
 fn who_only_meets_is_told_of_one_who_sums() {
-    let results = on_threads(2, |end| match end.rank().number {
-        0 => end.meet().is_ok(),
-        _ => end.sum(tensor(&[1.0])).is_err(),
+    let results = on_threads(2, |end| match end.rank().rank {
+        0 => end.barrier().is_ok(),
+        _ => end.all_reduce(tensor(&[1.0])).is_err(),
     });
     assert_eq!(results, [true; 2]);
 }
@@ -33,12 +33,12 @@ fn who_only_meets_is_told_of_one_who_sums() {
 #[test]
 fn sums_and_lists_are_those_of_all() {
     let results = on_threads(3, |end| {
-        let number = end.rank().number as f32;
+        let number = end.rank().rank as f32;
         let mut all = Vec::new();
         for round in 0..50 {
-            let sum = end.sum(tensor(&[number, round as f32])).unwrap();
+            let sum = end.all_reduce(tensor(&[number, round as f32])).unwrap();
             all.extend(values(sum));
-            all.extend(values(end.gather(tensor(&[number + 10.0 * round as f32])).unwrap()));
+            all.extend(values(end.all_gather(tensor(&[number + 10.0 * round as f32])).unwrap()));
         }
         all
     });
@@ -48,9 +48,9 @@ fn sums_and_lists_are_those_of_all() {
 
 #[test]
 fn who_waits_for_a_worker_that_has_ended_is_told() {
-    let results = on_threads(3, |end| match end.rank().number {
+    let results = on_threads(3, |end| match end.rank().rank {
         1 => None,
-        _ => Some(end.sum(tensor(&[1.0])).unwrap_err().to_string()),
+        _ => Some(end.all_reduce(tensor(&[1.0])).unwrap_err().to_string()),
     });
     assert_eq!(results[0].as_deref(), Some("workers: another worker has ended"));
     assert_eq!(results[2], results[0]);
@@ -59,8 +59,8 @@ fn who_waits_for_a_worker_that_has_ended_is_told() {
 #[test]
 fn tensors_of_other_lengths_are_refused() {
     let results = on_threads(2, |end| {
-        let length = 1 + end.rank().number;
-        end.sum(tensor(&vec![0.0; length])).unwrap_err().to_string()
+        let length = 1 + end.rank().rank;
+        end.all_reduce(tensor(&vec![0.0; length])).unwrap_err().to_string()
     });
     assert_eq!(results[0], "workers: expected 1 values from each worker, got 2");
 }

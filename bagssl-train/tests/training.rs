@@ -10,12 +10,12 @@ use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_core::random::{Address, Purpose};
 use bagssl_train::backend::NdArray;
 use bagssl_train::config::{CheckedConfig, OnNotFinite, TrainConfig};
-use bagssl_train::loss::Algebra;
-use bagssl_train::optimiser::OptimiserConfig;
+use bagssl_train::distributed::SyncBatchNorm;
+use bagssl_train::loss::LinAlg;
+use bagssl_train::optimizer::OptimizerConfig;
 use bagssl_train::preset::{PRESETS, preset};
-use bagssl_train::store::{Nowhere, Position, Store};
+use bagssl_train::run_state::{Nowhere, Position, StateStore};
 use bagssl_train::trainer::{Ended, RunInfo, Trainer};
-use bagssl_train::workers::Synchronised;
 use bagssl_train::{Error, Result};
 use burn::backend::Autodiff;
 use burn::tensor::Tensor;
@@ -25,10 +25,10 @@ use crate::skips::{ONE_BROKEN, Skips};
 
 /// What `bagssl-backend` has compiled.
 pub(crate) type Cpu = Autodiff<NdArray>;
-pub(crate) type Fast = Differentiable<Synchronised<CpuFast>>;
+pub(crate) type Fast = Differentiable<SyncBatchNorm<CpuFast>>;
 pub(crate) type Run = Trainer<Cpu, Fast>;
 
-/// Images that are two colours plus noise of each patch's own.
+/// Images that are two colors plus noise of each patch's own.
 pub(crate) struct Noise {
     seed: u64,
     shape: BatchShape,
@@ -50,13 +50,13 @@ impl PatchSource for Noise {
             let mut data = Vec::new();
             for image in 0..shape.images as u32 {
                 let address = Address { seed: self.seed, epoch, image: image + 1000 * number as u32, patch: 0 };
-                let mut colours = address.stream(Purpose::Crop);
-                let colours: Vec<f32> = (0..3).map(|_| colours.uniform(-1.0, 1.0)).collect();
+                let mut colors = address.stream(Purpose::Crop);
+                let colors: Vec<f32> = (0..3).map(|_| colors.uniform(-1.0, 1.0)).collect();
                 for patch in 0..shape.patches as u32 {
                     let mut noise = Address { patch, ..address }.stream(Purpose::Augment);
                     for value in 0..shape.patch_len() {
                         let channel = value / (shape.height * shape.width);
-                        data.push(colours[channel] + noise.uniform(-0.3, 0.3));
+                        data.push(colors[channel] + noise.uniform(-0.3, 0.3));
                     }
                 }
             }
@@ -127,7 +127,7 @@ impl Observer for Watch {
 #[derive(Default)]
 pub(crate) struct Memory(pub(crate) Vec<u8>, pub(crate) Option<u64>);
 
-impl Store for Memory {
+impl StateStore for Memory {
     fn is_due(&self, at: Position) -> bool {
         self.1.is_some_and(|every| at.step.is_multiple_of(every))
     }
@@ -234,8 +234,8 @@ fn what_is_changed_on_resuming_is_recorded() {
     run.run(&source(), &mut watch, &mut store).unwrap();
 
     let mut config = config("bagssl").config().clone();
-    let rate = config.optimiser.rate();
-    config.optimiser = config.optimiser.with_rate(0.5);
+    let rate = config.optimizer.learning_rate();
+    config.optimizer = config.optimizer.with_learning_rate(0.5);
     config.schedule.epochs = 2;
     let config = config.check().unwrap();
     let resume =
@@ -246,7 +246,7 @@ fn what_is_changed_on_resuming_is_recorded() {
     let mut run = resume(meant.clone(), &store.0).unwrap();
     let mut heard = Changes::default();
     assert_eq!(run.run(&source(), &mut heard, &mut store).unwrap(), Ended::Finished);
-    let rate = format!("2 optimiser.rate {rate} 0.5");
+    let rate = format!("2 optimizer.rate {rate} 0.5");
     assert_eq!(heard.0, [&*rate, "2 schedule.epochs 3 2", "2 data here there"]);
     assert_eq!(run.step(), 8);
     // It is said once, and kept; but where things lay is not for who uses the weights.
@@ -258,7 +258,7 @@ fn what_is_changed_on_resuming_is_recorded() {
     let checkpoint = Checkpoint::from_bytes(&checkpoint).unwrap();
     let changes: Vec<&str> =
         checkpoint.spec().provenance.changes.iter().map(|change| change.setting.as_str()).collect();
-    assert_eq!(changes, ["optimiser.rate", "schedule.epochs"]);
+    assert_eq!(changes, ["optimizer.learning_rate", "schedule.epochs"]);
     // Fewer epochs than are done.
     let mut short = config.config().clone();
     short.schedule.epochs = 1;
@@ -334,8 +334,13 @@ fn a_stop_at_an_epochs_end_ends_the_epoch() {
 #[test]
 fn what_nothing_can_be_computed_with_is_not_saved() {
     let mut config = config("bagssl").config().clone();
-    config.optimiser =
-        OptimiserConfig::Sgd { rate: 1e30, momentum: 0.0, nesterov: false, decay: 1e30, decay_vectors: true };
+    config.optimizer = OptimizerConfig::Sgd {
+        learning_rate: 1e30,
+        momentum: 0.0,
+        nesterov: false,
+        weight_decay: 1e30,
+        decay_norm_and_bias: true,
+    };
     config.schedule.warm_up = 0.0;
     let mut run: Run = Trainer::new(config.check().unwrap(), info(), Default::default()).unwrap();
     let (mut store, mut watch) = (Memory(Vec::new(), Some(1)), Watch::default());
@@ -351,11 +356,16 @@ fn what_nothing_can_be_computed_with_is_not_saved() {
 #[test]
 fn a_split_batch_has_the_gradient_of_the_whole_one() {
     for name in ["bagssl", "bagssl-vicreg"] {
-        let optimiser =
-            OptimiserConfig::Sgd { rate: 1.0, momentum: 0.0, nesterov: false, decay: 0.0, decay_vectors: false };
-        let mut config = TrainConfig { optimiser, ..config(name).config().clone() };
+        let optimizer = OptimizerConfig::Sgd {
+            learning_rate: 1.0,
+            momentum: 0.0,
+            nesterov: false,
+            weight_decay: 0.0,
+            decay_norm_and_bias: false,
+        };
+        let mut config = TrainConfig { optimizer, ..config(name).config().clone() };
         config.batch.patches = 6;
-        config.batch.micro = Some(2);
+        config.batch.micro_batch = Some(2);
         let config = config.check().unwrap();
         let shape = BatchShape { patches: 6, ..source().shape };
         let source = Noise { shape, ..source() };
@@ -370,7 +380,7 @@ fn a_split_batch_has_the_gradient_of_the_whole_one() {
             let values: Vec<f32> =
                 batch.data().chunks(of_image).flat_map(|image| image[number * length..][..length].to_vec()).collect();
             let patches = Tensor::<Autodiff<NdArray>, 1>::from_floats(&values[..], &Default::default());
-            let output = model.forward_train::<Differentiable<Synchronised<CpuFast>>>(patches.reshape([12, 3, 8, 12]));
+            let output = model.forward_train::<Differentiable<SyncBatchNorm<CpuFast>>>(patches.reshape([12, 3, 8, 12]));
             output.projection.reshape([6, 2, 8])
         };
         let value = config.loss().value::<_, Stock>(Tensor::cat((0..3).map(part).collect(), 1)).unwrap();
@@ -397,9 +407,9 @@ fn a_split_batch_has_the_gradient_of_the_whole_one() {
         assert!((first - value.figures()[0].1).abs() > 1e-3);
     }
     let mut odd = config("bagssl").config().clone();
-    odd.batch.micro = Some(2);
+    odd.batch.micro_batch = Some(2);
     let error = odd.check().unwrap_err().to_string();
-    assert_eq!(error, "batch.micro: expected a divisor of the 3 patches, got 2");
+    assert_eq!(error, "batch.micro_batch: expected a divisor of the 3 patches, got 2");
 }
 
 /// Burn's operations, as if they were queued.
@@ -407,7 +417,7 @@ fn a_split_batch_has_the_gradient_of_the_whole_one() {
 pub(crate) struct Queued;
 
 impl<B: Backend> Kernels<B> for Queued {
-    const QUEUED: bool = true;
+    const IS_ASYNC: bool = true;
 
     fn check() -> std::result::Result<(), String> {
         let left = CHECKS.get();
@@ -421,9 +431,9 @@ thread_local! {
     static CHECKS: Cell<usize> = const { Cell::new(0) };
 }
 
-impl<B: Backend> Algebra<B> for Queued {}
+impl<B: Backend> LinAlg<B> for Queued {}
 
-// Burn's own operations take ten times as long on ndarray as on candle where they are not optimised.
+// Burn's own operations take ten times as long on ndarray as on candle where they are not optimized.
 #[cfg(feature = "candle")]
 pub(crate) type OnBurn = Autodiff<bagssl_train::backend::Candle>;
 #[cfg(not(feature = "candle"))]
@@ -445,7 +455,7 @@ fn what_failed_kernels_leave_is_not_saved() {
 #[test]
 fn figures_that_are_read_late_are_the_same() {
     type Late = Trainer<OnBurn, Differentiable<Queued>>;
-    type AtOnce = Trainer<OnBurn, Differentiable<Synchronised<Stock>>>;
+    type AtOnce = Trainer<OnBurn, Differentiable<SyncBatchNorm<Stock>>>;
     let late = |config: CheckedConfig| -> Late { Trainer::new(config, info(), Default::default()).unwrap() };
     let mut at_once: AtOnce = Trainer::new(config("bagssl"), info(), Default::default()).unwrap();
     let mut queued = late(config("bagssl"));

@@ -10,19 +10,19 @@ use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_core::random::{Address, Purpose};
 use bagssl_train::backend::NdArray;
 use bagssl_train::config::{CheckedConfig, TrainConfig};
-use bagssl_train::optimiser::OptimiserConfig;
+use bagssl_train::distributed::{Collective, Rank, Shard, SyncBatchNorm, Threads};
+use bagssl_train::optimizer::OptimizerConfig;
 use bagssl_train::preset::preset;
-use bagssl_train::store::{Nowhere, Position, Store};
+use bagssl_train::run_state::{Nowhere, Position, StateStore};
 use bagssl_train::trainer::{Ended, RunInfo, Trainer};
-use bagssl_train::workers::{Exchange, Rank, Shard, Synchronised, Threads};
 use bagssl_train::{Error, Result};
 use burn::backend::Autodiff;
 
-type Run = Trainer<Autodiff<NdArray>, Differentiable<Synchronised<CpuFast>>>;
+type Run = Trainer<Autodiff<NdArray>, Differentiable<SyncBatchNorm<CpuFast>>>;
 
 const SHAPE: BatchShape = BatchShape { images: 6, patches: 4, channels: 3, height: 8, width: 12 };
 
-/// Images of a colour each, and noise; a step in which a value is not a number, if there is one.
+/// Images of a color each, and noise; a step in which a value is not a number, if there is one.
 #[derive(Debug, Clone, Copy)]
 struct Noise {
     batches: usize,
@@ -47,9 +47,9 @@ impl PatchSource for Noise {
             for image in 0..SHAPE.images as u32 {
                 let address = Address { epoch, image: image + 100 * number as u32, ..Address::default() };
                 let mut random = address.stream(Purpose::Augment);
-                let colour = random.uniform(-1.0, 1.0);
+                let color = random.uniform(-1.0, 1.0);
                 let values = SHAPE.patches * SHAPE.patch_len();
-                data.extend((0..values).map(|_| colour + random.uniform(-0.5, 0.5)));
+                data.extend((0..values).map(|_| color + random.uniform(-0.5, 0.5)));
             }
             if broken == Some(number) {
                 // In the last image.
@@ -81,11 +81,16 @@ fn config(name: &str, micro: Option<usize>) -> CheckedConfig {
     let mut config: TrainConfig = table.try_into().unwrap();
     config.batch.images = SHAPE.images;
     config.batch.patches = SHAPE.patches;
-    config.batch.micro = micro;
+    config.batch.micro_batch = micro;
     config.schedule.epochs = 1;
     config.model.projector = vec![16, 8];
-    config.optimiser =
-        OptimiserConfig::Sgd { rate: 1e-2, momentum: 0.9, nesterov: true, decay: 1e-4, decay_vectors: true };
+    config.optimizer = OptimizerConfig::Sgd {
+        learning_rate: 1e-2,
+        momentum: 0.9,
+        nesterov: true,
+        weight_decay: 1e-4,
+        decay_norm_and_bias: true,
+    };
     config.check().unwrap()
 }
 
@@ -103,7 +108,7 @@ fn work(config: &CheckedConfig, count: usize, source: Noise, stops: Option<(usiz
             let rank = end.rank();
             let mut run = trainer(config.clone());
             run.set_workers(Arc::new(end)).unwrap();
-            let stop_after = stops.filter(|(worker, _)| *worker == rank.number).map(|(_, step)| step);
+            let stop_after = stops.filter(|(worker, _)| *worker == rank.rank).map(|(_, step)| step);
             let mut watch = Watch { stop_after, ..Watch::default() };
             let ended = run.run(&Shard::new(source, rank).unwrap(), &mut watch, &mut Nowhere);
             (ended, watch.losses, run.model().tensors(), run.step())
@@ -220,7 +225,7 @@ fn what_was_done_is_saved_when_another_worker_ends() {
     }
     #[derive(Default)]
     struct Last(Option<(u64, Vec<u8>)>);
-    impl Store for Last {
+    impl StateStore for Last {
         fn save(&mut self, at: Position, bytes: &[u8]) -> Result<()> {
             self.0 = Some((at.step, bytes.to_vec()));
             Ok(())
@@ -232,7 +237,7 @@ fn what_was_done_is_saved_when_another_worker_ends() {
             let rank = end.rank();
             let mut run = trainer(config.clone());
             run.set_workers(Arc::new(end)).unwrap();
-            let source = Vanishes(Shard::new(THREE, rank).unwrap(), rank.number == 1);
+            let source = Vanishes(Shard::new(THREE, rank).unwrap(), rank.rank == 1);
             let mut store = Last::default();
             let error = run.run(&source, &mut Watch::default(), &mut store).unwrap_err().to_string();
             (error, store)
@@ -252,7 +257,7 @@ fn what_was_done_is_saved_when_another_worker_ends() {
 
 #[test]
 fn unequal_shards_are_refused() {
-    let rank = |number, count| Rank { number, count };
+    let rank = |number, count| Rank { rank: number, world_size: count };
     assert_eq!(rank(1, 3).share(6).unwrap(), 2..4);
     let error = rank(0, 4).share(6).unwrap_err().to_string();
     assert_eq!(error, "batch.images: expected a multiple of the 4 workers, got 6");

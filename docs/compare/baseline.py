@@ -59,7 +59,7 @@ def vicreg(x, y):
     return 25 * invariance + 25 * (deviation_x + deviation_y) + covariance_x + covariance_y
 
 
-def save(out, epochs, whole, classifier, expander, optimiser):
+def save(out, epochs, whole, classifier, expander, optimizer):
     def named(prefix, module):
         return {f"{prefix}{name}": value for name, value in module.state_dict().items()}
 
@@ -69,7 +69,7 @@ def save(out, epochs, whole, classifier, expander, optimiser):
     solo = {**named("backbone.", whole), **named("projector.", expander)}
     torch.save({**backbone, **named("fc.", classifier)}, out / "torchvision.pth")
     torch.save(backbone, out / "vicreg.pth")
-    torch.save({"epoch": epochs, "model": training, "optimizer": optimiser.state_dict()}, out / "vicreg-full.pth")
+    torch.save({"epoch": epochs, "model": training, "optimizer": optimizer.state_dict()}, out / "vicreg-full.pth")
     torch.save({"epoch": epochs, "state_dict": solo, "hyper_parameters": {"method": "vicreg"}}, out / "solo-learn.ckpt")
     torch.save({"state_dict": named("backbone.", children)}, out / "lightly.ckpt")
 
@@ -91,33 +91,33 @@ def main():
     crop = T.RandomResizedCrop(args.input, (0.08, 1.0))
     jitter = T.RandomApply([T.ColorJitter(0.4, 0.4, 0.2, 0.1)], 0.8)
     blur = T.RandomApply([T.GaussianBlur(2 * (args.input // 24) + 1)], 0.5)
-    colours = T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    view = T.Compose([crop, T.RandomHorizontalFlip(), jitter, T.RandomGrayscale(0.2), blur, T.ToTensor(), colours])
+    colors = T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    view = T.Compose([crop, T.RandomHorizontalFlip(), jitter, T.RandomGrayscale(0.2), blur, T.ToTensor(), colors])
     pairs = Pairs(args.tar, view)
     loader = torch.utils.data.DataLoader(pairs, args.batch, shuffle=True, drop_last=True, num_workers=args.workers)
     whole = torchvision.models.resnet18()
     classifier, whole.fc = whole.fc, nn.Identity()
     expander = projector([512, 512, 512, 128])
     model = nn.ModuleDict({"backbone": whole, "projector": expander})
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
     steps = args.epochs * len(loader)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: (1 + math.cos(math.pi * step / steps)) / 2)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * step / steps)) / 2)
     print(f"{len(pairs)} images, {len(loader)} steps an epoch", flush=True)
     for epoch in range(args.epochs):
         start, total, least, mean = time.time(), 0.0, 0.0, 0.0
         for batch in loader:
             x, y = (expander(whole(views)) for views in batch)
             loss = vicreg(x, y)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             rate.step()
             deviation = x.detach().std(0)
             total, mean, least = total + loss.item(), mean + deviation.mean().item(), least + deviation.min().item()
         loss, mean, least = (value / len(loader) for value in (total, mean, least))
         seconds = time.time() - start
         print(f"epoch {epoch + 1}: loss {loss:.3f}, deviation {mean:.3f} (least {least:.3f}), {seconds:.1f} s", flush=True)
-    save(args.out, args.epochs, whole, classifier, expander, optimiser)
+    save(args.out, args.epochs, whole, classifier, expander, optimizer)
 
 
 main()

@@ -42,14 +42,14 @@ def rows(*sizes, last_bias):
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1], bias=last_bias))
 
 
-def steps(network, side, optimiser=None):
-    """Statistics of batch norms that are not those of new ones, and with an optimiser its state."""
+def steps(network, side, optimizer=None):
+    """Statistics of batch norms that are not those of new ones, and with an optimizer its state."""
     network.train()
     for _ in range(2):
         output = network(torch.randn(8, 3, side, side))
-        if optimiser:
+        if optimizer:
             output.square().mean().backward()
-            optimiser.step()
+            optimizer.step()
     return network.eval()
 
 
@@ -70,11 +70,11 @@ def vicreg_file(file):
     model = nn.Module()
     model.backbone, model.projector = backbone, projector
     whole = nn.Sequential(backbone, projector)
-    optimiser = torch.optim.SGD(whole.parameters(), 1e-3, momentum=0.9)
-    steps(whole, 64, optimiser)
-    optimiser.param_groups[0]["weight_decay_filter"] = exclude_bias_and_norm
+    optimizer = torch.optim.SGD(whole.parameters(), 1e-3, momentum=0.9)
+    steps(whole, 64, optimizer)
+    optimizer.param_groups[0]["weight_decay_filter"] = exclude_bias_and_norm
     parallel = {f"module.{name}": value for name, value in model.state_dict().items()}
-    torch.save({"epoch": 1, "model": parallel, "optimizer": optimiser.state_dict()}, file)
+    torch.save({"epoch": 1, "model": parallel, "optimizer": optimizer.state_dict()}, file)
     return backbone, projector
 
 
@@ -131,8 +131,8 @@ def lightly_file(file, plain=False, settings=None):
             return loss
 
         def configure_optimizers(self):
-            optimiser = torch.optim.SGD(self.parameters(), lr=0.06)
-            return [optimiser], [torch.optim.lr_scheduler.MultiStepLR(optimiser, [1])] if settings else []
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.06)
+            return [optimizer], [torch.optim.lr_scheduler.MultiStepLR(optimizer, [1])] if settings else []
 
     model = VICReg(settings and OmegaConf.create(settings))
     if plain:
@@ -166,7 +166,7 @@ def solo_file(file, dataset):
     return model.backbone, model.projector
 
 
-# Name of the file: how it is made, side of the network's input, colours, and what `bagssl import` is told beside these.
+# Name of the file: how it is made, side of the network's input, colors, and what `bagssl import` is told beside these.
 CASES = {
     "torchvision.pth": (torchvision_file, 64, IMAGENET, ["--allow-unused"]),
     "vicreg-full.pth": (vicreg_file, 64, IMAGENET, []),
@@ -186,12 +186,12 @@ def run(*command):
     return done.returncode == 0
 
 
-def compare(bagssl, file, side, colours, flags, backbone, projector):
+def compare(bagssl, file, side, colors, flags, backbone, projector):
     """Whether the file is imported and gives PyTorch's rows, to 1e-4 of their largest value."""
     image, made = file.with_suffix(".png"), file.with_name(f"{file.name}.safetensors")
     pixels = numpy.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=numpy.uint8)
     Image.fromarray(pixels).save(image)
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in colours)
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in colors)
     patch = ((torch.from_numpy(pixels).permute(2, 0, 1) / 255 - mean) / deviation)[None]
     # A patch as large as the image: the bag is this one patch, not resampled.
     if not run(bagssl, "import", file, "-o", made, "--force", "--input", side, "--patch-side", side, *flags):
@@ -220,7 +220,7 @@ def main():
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     failed = []
-    for name, (make, side, colours, flags) in CASES.items():
+    for name, (make, side, colors, flags) in CASES.items():
         if args.only not in (None, name):
             continue
         torch.manual_seed(0)
@@ -230,7 +230,7 @@ def main():
         except ImportError as error:
             print(f"    left out: {error}")
             continue
-        if not compare(args.bagssl, args.out / name, side, colours, flags, backbone, projector):
+        if not compare(args.bagssl, args.out / name, side, colors, flags, backbone, projector):
             failed.append(name)
     raise SystemExit(f"failed: {', '.join(failed)}" if failed else 0)
 

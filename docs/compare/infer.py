@@ -64,7 +64,7 @@ def pixels(batch, size):
     return np.random.default_rng(0).uniform(-1, 1, (batch, 3, size, size)).astype(np.float32)
 
 
-def quantised(model, target):
+def quantized(model, target):
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Patches(CalibrationDataReader):
@@ -149,7 +149,7 @@ def main():
     def int8():
         path = os.path.join(folder, "int8.onnx")
         if not os.path.exists(path):
-            quantised(model("resnet18-cifar", "--size", "32x32"), path)
+            quantized(model("resnet18-cifar", "--size", "32x32"), path)
         return path
 
     small = lambda: model("resnet18-cifar")  # noqa: E731

@@ -78,10 +78,10 @@ def vicreg(projections):
     z = projections.float().unflatten(0, (-1, 2))
     images, patches, dim = z.shape
     invariance = (z[:, 0] - z[:, 1]).square().mean()
-    centred = z - z.mean(0)
-    deviation = (centred.square().sum(0) / (images - 1) + 1e-4).sqrt()
+    centered = z - z.mean(0)
+    deviation = (centered.square().sum(0) / (images - 1) + 1e-4).sqrt()
     variance = (1 - deviation).relu().mean()
-    sets = centred.transpose(0, 1)
+    sets = centered.transpose(0, 1)
     covariance = sets.transpose(1, 2) @ sets / (images - 1)
     off = covariance * (1 - torch.eye(dim, device=z.device))
     return 25 * invariance + 25 * variance + off.square().sum() * 2 / (patches * dim)
@@ -106,7 +106,7 @@ def torch_child(arch, side, batch, what, mode, device):
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
 
     if what == "train":
-        optimiser = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=1e-4, fused=device == "cuda")
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=1e-4, fused=device == "cuda")
 
         def loss():
             with bf16:
@@ -116,9 +116,9 @@ def torch_child(arch, side, batch, what, mode, device):
         forward = loss if mode == "eager" else torch.compile(loss, mode=None if mode == "compiled" else mode)
 
         def step():
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             forward().backward()
-            optimiser.step()
+            optimizer.step()
     else:
         # Batch norms folded into the convolutions before them, weights in bf16.
         model.eval()

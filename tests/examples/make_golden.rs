@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use bagssl_core::checkpoint::{Checkpoint, WeightType, convert};
-use bagssl_core::embed::Tap;
+use bagssl_core::embed::FeatureLayer;
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_tests::{GOLDEN_TILE, golden, loader};
-use bagssl_train::store::Nowhere;
+use bagssl_train::run_state::Nowhere;
 
 fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
@@ -23,6 +23,6 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let embedding = golden::by_definition(&checkpoint, image.rgb())?;
     let lines: Vec<String> = embedding.iter().map(|value| format!("{value:e}")).collect();
     std::fs::write(folder.join("embedding.txt"), lines.join("\n") + "\n")?;
-    println!("{} values of {}", lines.len(), Tap::Embedding.name());
+    println!("{} values of {}", lines.len(), FeatureLayer::Embedding.name());
     Ok(())
 }

@@ -50,7 +50,7 @@ pub fn loader(threads: usize) -> Loader {
         batch: config.batch.images,
         seed: config.seed,
         threads,
-        normalisation: config.normalisation,
+        normalization: config.normalization,
         filter: config.filter,
         ..LoaderConfig::default()
     };
@@ -72,7 +72,7 @@ pub mod golden {
     use bagssl_core::bag::Bag;
     use bagssl_core::batch::{BatchShape, PatchBatch, SourceError};
     use bagssl_core::checkpoint::Checkpoint;
-    use bagssl_core::embed::{Embed, Tap};
+    use bagssl_core::embed::{Embed, FeatureLayer};
     use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
     use bagssl_core::random::Address;
 
@@ -80,18 +80,18 @@ pub mod golden {
     pub const SIDE: usize = 16;
     const SIZE: ImageSize = ImageSize { height: 64, width: 64 };
 
-    /// The bag as a batch, from the tile's pixels `[row, column, colour]`.
+    /// The bag as a batch, from the tile's pixels `[row, column, color]`.
     pub fn bag(checkpoint: &Checkpoint<'_>, rgb: &[u8]) -> Result<PatchBatch> {
         let spec = PatchSpec::new(PatchSide::Pixels(SIDE as u32), SIDE as u32)?;
         let crops = Bag::Grid { spec, stride: SIDE as u32 }.crops(SIZE, Address::default())?;
-        let normalisation = checkpoint.spec().normalisation;
+        let normalization = checkpoint.spec().normalization;
         let mut data = Vec::new();
         for crop in &crops {
-            for colour in 0..3 {
+            for color in 0..3 {
                 for row in crop.top..crop.top + crop.height {
                     for column in crop.left..crop.left + crop.width {
-                        let value = rgb[((row * SIZE.width + column) * 3) as usize + colour];
-                        data.push(normalisation.apply(colour, f32::from(value) / 255.0));
+                        let value = rgb[((row * SIZE.width + column) * 3) as usize + color];
+                        data.push(normalization.apply(color, f32::from(value) / 255.0));
                     }
                 }
             }
@@ -102,7 +102,7 @@ pub mod golden {
 
     /// The mean of the patches' embeddings.
     pub fn mean(network: &dyn Embed, bag: &PatchBatch) -> std::result::Result<Vec<f32>, SourceError> {
-        let rows = network.embed(bag, &[Tap::Embedding])?.remove(0);
+        let rows = network.embed(bag, &[FeatureLayer::Embedding])?.remove(0);
         let mut mean = RunningMean::new(rows.dim);
         rows.values.chunks(rows.dim).try_for_each(|row| mean.push(row))?;
         Ok(mean.mean().unwrap_or_default())
@@ -111,7 +111,7 @@ pub mod golden {
     /// The golden embedding: Burn's operations on the backend that shares nothing with this project's kernels.
     #[cfg(feature = "candle")]
     pub fn by_definition(checkpoint: &Checkpoint<'_>, rgb: &[u8]) -> std::result::Result<Vec<f32>, SourceError> {
-        let network = bagssl_backend::candle().trained(checkpoint, &[Tap::Embedding])?;
+        let network = bagssl_backend::candle().trained(checkpoint, &[FeatureLayer::Embedding])?;
         mean(&*network, &bag(checkpoint, rgb)?)
     }
 }

@@ -4,7 +4,7 @@ use bagssl_core::aggregate::RunningMean;
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::cpu::{Embedder, EmbedderOptions, InstructionSet};
-use bagssl_core::embed::{Embed, Rows, Tap};
+use bagssl_core::embed::{Embed, FeatureLayer, Rows};
 use bagssl_core::random::{Address, Purpose};
 use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::{Dataset, Split};
@@ -49,7 +49,7 @@ impl Covered {
 }
 
 /// The intervals of all patches' means, over 1,000 tiles of photographs.
-fn covered(checkpoint: &Checkpoint<'_>, tap: Tap) -> Covered {
+fn covered(checkpoint: &Checkpoint<'_>, tap: FeatureLayer) -> Covered {
     let spec = checkpoint.spec();
     let side = spec.patch.input() as usize;
     let options = EmbedderOptions { set: InstructionSet::best(), exact: false, rows: 121, side };
@@ -60,7 +60,7 @@ fn covered(checkpoint: &Checkpoint<'_>, tap: Tap) -> Covered {
         let config = BagConfig {
             bag: Bag::Grid { spec: spec.patch, stride: 3 },
             input: spec.patch.input(),
-            normalisation: spec.normalisation,
+            normalization: spec.normalization,
             filter: spec.filter,
             batch: 1,
             ..BagConfig::default()
@@ -82,7 +82,7 @@ fn covered(checkpoint: &Checkpoint<'_>, tap: Tap) -> Covered {
 fn stated_intervals_cover_the_embeddings_of_photographs() {
     let bytes = include_bytes!("../golden/checkpoint.safetensors");
     let checkpoint = Checkpoint::from_bytes(bytes).unwrap();
-    for (tap, least) in [(Tap::Embedding, [91.0, 93.0, 93.0]), (Tap::Projection, [93.0; 3])] {
+    for (tap, least) in [(FeatureLayer::Embedding, [91.0, 93.0, 93.0]), (FeatureLayer::Projection, [93.0; 3])] {
         let covered = covered(&checkpoint, tap);
         assert_eq!(covered.bags, 1000);
         let percent = covered.components.map(|count| 100.0 * count as f64 / covered.of_components as f64);

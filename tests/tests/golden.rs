@@ -5,16 +5,16 @@ use bagssl_core::bag::Bag;
 use bagssl_core::batch::PatchBatch;
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::cpu::{self, EmbedderOptions, InstructionSet};
-use bagssl_core::embed::{Embed, Rows, Tap};
+use bagssl_core::embed::{Embed, FeatureLayer, Rows};
 use bagssl_core::model::{Batching, CpuFast, Embedder, Kernels, Model, Stock};
 use bagssl_data::bags::{BagConfig, BagLoader};
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_tests::{GOLDEN_TILE, golden, loader};
 use bagssl_train::backend::NdArray;
-use bagssl_train::store::Nowhere;
+use bagssl_train::run_state::Nowhere;
 use burn::tensor::backend::Backend;
 
-const TAPS: [Tap; 3] = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
+const TAPS: [FeatureLayer; 3] = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
 
 fn batch(checkpoint: &Checkpoint<'_>) -> PatchBatch {
     let spec = checkpoint.spec();
@@ -23,7 +23,7 @@ fn batch(checkpoint: &Checkpoint<'_>) -> PatchBatch {
     let config = BagConfig {
         bag,
         input: spec.patch.input(),
-        normalisation: spec.normalisation,
+        normalization: spec.normalization,
         filter: spec.filter,
         batch: 5,
         ..BagConfig::default()
@@ -119,11 +119,11 @@ fn the_golden_embedding_on_every_executor() {
     all.push(("candle".to_string(), golden::by_definition(&checkpoint, rgb).unwrap(), 1e-6));
     for set in InstructionSet::ALL.into_iter().filter(|set| set.is_available()) {
         let options = EmbedderOptions { set, exact: false, rows: 64, side: golden::SIDE };
-        let network = cpu::Embedder::new(&checkpoint, &[Tap::Embedding], options).unwrap();
+        let network = cpu::Embedder::new(&checkpoint, &[FeatureLayer::Embedding], options).unwrap();
         let tolerance = if set.is_bf16() { 3e-2 } else { 1e-4 };
         all.push((format!("{set:?}"), golden::mean(&network, &bag).unwrap(), tolerance));
     }
-    let lean = cpu::Lean::encoder(&checkpoint).unwrap();
+    let lean = cpu::ArenaExecutor::encoder(&checkpoint).unwrap();
     let size = [golden::SIDE; 2];
     let mut arena = vec![f32::NAN; lean.arena_len(size).unwrap()];
     let mut mean = RunningMean::new(expected.len());

@@ -1,6 +1,6 @@
 //! The passes of `Kernels` against Burn's autodiff, and each CPU backend against the other.
 
-use bagssl_core::model::{CpuFast, Differentiable, Kernels, NormedInputs, Stock};
+use bagssl_core::model::{BatchNormInputs, CpuFast, Differentiable, Kernels, Stock};
 use bagssl_core::plan::Window;
 #[cfg(feature = "candle")]
 use bagssl_train::backend::Candle;
@@ -43,8 +43,8 @@ fn norm<B: Backend, K: Kernels<Autodiff<B>>>(dims: [usize; 4], residual: bool, r
     let scale = wave::<Autodiff<B>, 1>([dims[1]], 1.0).require_grad();
     let shift = wave::<Autodiff<B>, 1>([dims[1]], 3.0).require_grad();
     let other = wave::<Autodiff<B>, 4>(dims, 4.0).require_grad();
-    let inputs = NormedInputs { input: input.clone(), scale: scale.clone(), shift: shift.clone() };
-    let normed = K::norm(inputs, residual.then(|| other.clone()), relu);
+    let inputs = BatchNormInputs { input: input.clone(), scale: scale.clone(), shift: shift.clone() };
+    let normed = K::batch_norm(inputs, residual.then(|| other.clone()), relu);
     let gradients = (normed.output.clone() * wave(dims, 2.0)).sum().backward();
     let mut all = vec![values(normed.output), values(normed.mean), values(normed.variance)];
     all.push(values(input.grad(&gradients).unwrap()));

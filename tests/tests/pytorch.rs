@@ -3,7 +3,7 @@
 #[path = "../../bagssl-core/tests/support/mod.rs"]
 mod support;
 
-use bagssl_core::model::{CpuFast, Differentiable, FoldedNetwork, Kernels, Network, NormedInputs, Stock};
+use bagssl_core::model::{BatchNormInputs, CpuFast, Differentiable, FoldedNetwork, Kernels, Network, Stock};
 use bagssl_core::plan::{Kind, Layer, Op, Parameter, Plan, Window};
 #[cfg(feature = "candle")]
 use bagssl_train::backend::Candle;
@@ -51,8 +51,8 @@ where
         let scale = tensor::<Autodiff<B>, 1>(&case["weight"]).require_grad();
         let shift = tensor::<Autodiff<B>, 1>(&case["bias"]).require_grad();
         let residual = case.get("residual").map(|residual| tensor::<Autodiff<B>, 4>(residual).require_grad());
-        let inputs = NormedInputs { input: input.clone(), scale: scale.clone(), shift: shift.clone() };
-        let normed = <Differentiable<I> as Kernels<Autodiff<B>>>::norm(
+        let inputs = BatchNormInputs { input: input.clone(), scale: scale.clone(), shift: shift.clone() };
+        let normed = <Differentiable<I> as Kernels<Autodiff<B>>>::batch_norm(
             inputs,
             residual.clone(),
             case["relu"].as_bool().unwrap(),

@@ -7,14 +7,14 @@ use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_core::random::{Address, Purpose};
 use bagssl_train::config::{CheckedConfig, TrainConfig};
-use bagssl_train::optimiser::{OptimiserConfig, Trust};
+use bagssl_train::optimizer::{OptimizerConfig, Trust};
 use bagssl_train::preset::preset;
-use bagssl_train::store::{Nowhere, Position, Store};
+use bagssl_train::run_state::{Nowhere, Position, StateStore};
 use bagssl_train::trainer::Ended;
 
 const SHAPE: BatchShape = BatchShape { images: 6, patches: 3, channels: 3, height: 8, width: 12 };
 
-/// Images of a colour each, and noise.
+/// Images of a color each, and noise.
 struct Noise;
 
 impl PatchSource for Noise {
@@ -32,11 +32,11 @@ impl PatchSource for Noise {
             for row in 0..SHAPE.rows() as u32 {
                 let image = row / SHAPE.patches as u32 + 1000 * number as u32;
                 let address = Address { seed: 5, epoch, image, patch: row % SHAPE.patches as u32 };
-                let mut colours = Address { patch: 0, ..address }.stream(Purpose::Crop);
+                let mut colors = Address { patch: 0, ..address }.stream(Purpose::Crop);
                 let mut noise = address.stream(Purpose::Augment);
                 for _ in 0..SHAPE.channels {
-                    let colour = colours.uniform(-1.0, 1.0);
-                    data.extend((0..SHAPE.height * SHAPE.width).map(|_| colour + noise.uniform(-0.3, 0.3)));
+                    let color = colors.uniform(-1.0, 1.0);
+                    data.extend((0..SHAPE.height * SHAPE.width).map(|_| color + noise.uniform(-0.3, 0.3)));
                 }
             }
             Ok(PatchBatch::new(SHAPE, data, (0..SHAPE.images as u32).collect(), vec![0; SHAPE.images])?)
@@ -60,7 +60,7 @@ impl Observer for Losses {
     }
 }
 
-fn config(name: &str, optimiser: OptimiserConfig) -> CheckedConfig {
+fn config(name: &str, optimizer: OptimizerConfig) -> CheckedConfig {
     let mut table: toml::Table = preset(name).unwrap().toml.parse().unwrap();
     table.remove("augment");
     let mut config: TrainConfig = table.try_into().unwrap();
@@ -68,7 +68,7 @@ fn config(name: &str, optimiser: OptimiserConfig) -> CheckedConfig {
     config.batch.patches = SHAPE.patches;
     config.schedule.epochs = 3;
     config.model.projector = vec![16, 8];
-    config.optimiser = optimiser;
+    config.optimizer = optimizer;
     config.check().unwrap()
 }
 
@@ -94,11 +94,24 @@ fn step(backend: &dyn Backend, config: &CheckedConfig) -> (Step, f64) {
 /// sign.)
 #[test]
 fn the_cpu_backends_take_the_same_step() {
-    let sgd = OptimiserConfig::Sgd { rate: 1e-3, momentum: 0.9, nesterov: true, decay: 1e-4, decay_vectors: true };
+    let sgd = OptimizerConfig::Sgd {
+        learning_rate: 1e-3,
+        momentum: 0.9,
+        nesterov: true,
+        weight_decay: 1e-4,
+        decay_norm_and_bias: true,
+    };
     let trust = Trust::Clipped;
-    let lars = OptimiserConfig::Lars { rate: 0.1, momentum: 0.9, nesterov: true, decay: 1e-4, eta: 0.02, trust };
-    for (preset, optimiser) in [("bagssl", lars), ("bagssl-vicreg", sgd)] {
-        let config = config(preset, optimiser);
+    let lars = OptimizerConfig::Lars {
+        learning_rate: 0.1,
+        momentum: 0.9,
+        nesterov: true,
+        weight_decay: 1e-4,
+        eta: 0.02,
+        trust,
+    };
+    for (preset, optimizer) in [("bagssl", lars), ("bagssl-vicreg", sgd)] {
+        let config = config(preset, optimizer);
         let (expected, loss) = step(&*candle(), &config);
         for (backend, other) in [("stock", ndarray_stock()), ("own kernels", ndarray(CpuOptions::default()))] {
             let (got, other) = step(&*other, &config);
@@ -119,7 +132,7 @@ fn the_cpu_backends_take_the_same_step() {
 #[derive(Default)]
 struct Memory(Vec<u8>);
 
-impl Store for Memory {
+impl StateStore for Memory {
     fn save(&mut self, _: Position, bytes: &[u8]) -> bagssl_train::Result<()> {
         self.0 = bytes.to_vec();
         Ok(())
@@ -130,7 +143,7 @@ impl Store for Memory {
 /// was not.
 #[test]
 fn candle_learns_and_resumes() {
-    let adamw = preset("bagssl").unwrap().toml.parse::<toml::Table>().unwrap()["optimiser"].clone();
+    let adamw = preset("bagssl").unwrap().toml.parse::<toml::Table>().unwrap()["optimizer"].clone();
     let config = config("bagssl", adamw.try_into().unwrap());
     let backend = candle();
     let begin = |state| backend.trainer(config.clone(), bagssl_tests::info(), state).unwrap();

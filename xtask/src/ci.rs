@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::{cargo, cargo_outside, must};
 use crate::test_programs::{self, Timed};
-use crate::{edge, fuzz, kills, licences, metadata, no_std, stub, tidy};
+use crate::{edge, fuzz, kills, licenses, metadata, no_std, stub, tidy};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -53,7 +53,7 @@ const SLOWEST: usize = 10;
 const GATES: [Gate; 19] = [
     gate("format", "rustfmt changes nothing", |_| format()),
     gate("tidy", "sizes, directions, versions, lints", |_| tidy::check()),
-    gate("licences", "each dependency's is allowed", |_| licences::check()),
+    gate("licenses", "each dependency's is allowed", |_| licenses::check()),
     gate("no-std", "core links and runs without the standard library", |_| no_std::check()),
     gate("external-user", "a crate outside uses core without features", |_| external_user()),
     gate("clippy", "no warning in any target, the GPU's among them, without CUDA", |_| clippy()),

@@ -4,7 +4,7 @@ mod run;
 mod stub;
 mod metadata;
 mod tidy;
-mod licences;
+mod licenses;
 mod no_std;
 mod fuzz;
 mod edge;

@@ -12,7 +12,7 @@ use crate::run;
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) version: String,
-    pub(crate) licence: Option<String>,
+    pub(crate) license: Option<String>,
     /// Where it comes from; packages of the workspace have none.
     pub(crate) source: Option<String>,
     pub(crate) rust_version: Option<String>,
@@ -45,7 +45,7 @@ fn parse(text: &str) -> Result<Vec<Package>> {
         .map(|package| Package {
             name: text(&package["name"]).unwrap_or_default(),
             version: text(&package["version"]).unwrap_or_default(),
-            licence: text(&package["license"]),
+            license: text(&package["license"]),
             source: text(&package["source"]),
             rust_version: text(&package["rust_version"]),
             features: package["features"]
@@ -82,7 +82,7 @@ mod tests {
         let ours = Package {
             name: "ours".into(),
             version: "0.1.0".into(),
-            licence: Some("MIT".into()),
+            license: Some("MIT".into()),
             source: None,
             rust_version: Some("1.95".into()),
             features: vec!["cuda".into(), "default".into()],

@@ -130,7 +130,7 @@ fn too_new(packages: &[Package]) -> Vec<String> {
     packages.iter().filter(newer).map(tell).collect()
 }
 
-/// Crates that do not share the workspace's lints, or data without its licences.
+/// Crates that do not share the workspace's lints, or data without its licenses.
 fn manifests(root: &Path, packages: &[Package]) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for package in packages.iter().filter(|package| package.is_member) {
@@ -144,17 +144,17 @@ fn manifests(root: &Path, packages: &[Package]) -> Result<Vec<String>> {
         found.extend(in_manifest(&package.name, &text)?);
     }
     let data = packages.iter().find(|package| package.name == "bagssl-data");
-    let licence = data.and_then(|package| package.licence.clone()).unwrap_or_default();
+    let license = data.and_then(|package| package.license.clone()).unwrap_or_default();
     let attribution = fs::read_to_string(root.join("bagssl-data/data/ATTRIBUTION.md")).unwrap_or_default();
-    found.extend(unattributed(&attribution, &licence));
+    found.extend(unattributed(&attribution, &license));
     Ok(found)
 }
 
-/// Licences of the photographs that the attribution or the crate's licence does not state.
-fn unattributed(attribution: &str, licence: &str) -> Vec<String> {
+/// Licenses of the photographs that the attribution or the crate's license does not state.
+fn unattributed(attribution: &str, license: &str) -> Vec<String> {
     let mut found = Vec::new();
     for name in ["CC-BY-4.0", "CC0-1.0"] {
-        for (place, text) in [("data/ATTRIBUTION.md", attribution), ("the licence in Cargo.toml", licence)] {
+        for (place, text) in [("data/ATTRIBUTION.md", attribution), ("the license in Cargo.toml", license)] {
             if !text.contains(name) {
                 found.push(format!("bagssl-data: {place}: expected {name} of its photographs, got none"));
             }

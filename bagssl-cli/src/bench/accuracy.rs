@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bagssl_core::batch::PatchBatch;
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_core::colour::Colour;
+use bagssl_core::color::Color;
 use bagssl_core::cpu::{Executor, InstructionSet, with_threads};
 use bagssl_core::plan::{Kind, Layer, Op, Plan};
 use bagssl_data::bags::{BagConfig, BagLoader};
@@ -19,19 +19,19 @@ use serde::Serialize;
 use super::check_range;
 use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
+use crate::evaluate::Input;
 use crate::extraction;
 use crate::files;
-use crate::halves::Halves;
 use crate::output::{say, tell};
 use crate::progress::Progress;
-use crate::score::Input;
 use crate::source::DataArgs;
+use crate::splits::Splits;
 
 /// What Winograd's method and bf16 cost a checkpoint in accuracy, layer by layer and in the end
 ///
 /// Each convolution is given what the exact network (plain sums of products in f32) gives it on patches of real images, and
 /// its output is compared to the exact one: the largest difference over the largest magnitude. Then whole embeddings are
-/// compared, and the nearest-neighbour accuracy that they reach.
+/// compared, and the nearest-neighbor accuracy that they reach.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The checkpoint
@@ -93,7 +93,7 @@ impl Kernel {
     }
 
     /// What a backend computes with, if it is not this project's kernels on the CPU.
-    fn of(backend: Name) -> Option<Kernel> {
+    fn from_backend(backend: Name) -> Option<Kernel> {
         (backend != Name::Ndarray).then_some(Kernel::On(backend))
     }
 
@@ -142,11 +142,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     args.backend.map(Name::open).transpose()?;
     let bytes = files::read_checkpoint(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
-    let Halves { train, test } = Halves::open(&args.data)?;
+    let Splits { train, test } = Splits::open(&args.data)?;
     let halves = [train, test];
     let layers = by_layer(args, &checkpoint, &halves[1])?;
     let mut whole: Vec<(Kernel, [Features; 2])> = Vec::new();
-    for kernel in Kernel::all().into_iter().chain(args.backend.and_then(Kernel::of)) {
+    for kernel in Kernel::all().into_iter().chain(args.backend.and_then(Kernel::from_backend)) {
         whole.push((kernel, embeddings(args, &checkpoint, &halves, kernel)?));
     }
     let networks: Vec<OfNetwork> =
@@ -179,11 +179,11 @@ fn print(layers: &[OfLayer], networks: &[OfNetwork]) {
 }
 
 fn bag(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Arc<Dataset>, batch: usize) -> Result<BagLoader> {
-    let Input { side, normalisation, filter } = Input::of(checkpoint.spec());
+    let Input { side, normalization, filter } = Input::from_spec(checkpoint.spec());
     let bag = args.bag.of(&checkpoint.spec().patch, dataset)?;
-    let (colour, threads) = (Colour::Rgb, args.data.threads);
+    let (color, threads) = (Color::Rgb, args.data.threads);
     let shared = BagConfig::default();
-    let config = BagConfig { bag, input: side, colour, normalisation, filter, batch, seed: 0, threads, ..shared };
+    let config = BagConfig { bag, input: side, color, normalization, filter, batch, seed: 0, threads, ..shared };
     Ok(BagLoader::new(dataset.clone(), config)?)
 }
 
@@ -254,7 +254,7 @@ fn output(
 ) -> Result<Vec<f32>> {
     let (Kind::Map(channels) | Kind::Rows(channels)) = plan.input();
     let batch = input.len() / (channels * size[0] * size[1]);
-    let mut source = |name: &str| checkpoint.stored(&format!("encoder.{name}")).map(Into::into);
+    let mut source = |name: &str| checkpoint.tensor_ref(&format!("encoder.{name}")).map(Into::into);
     let executor = Executor::new(plan, &mut source, kernel.cpu().options(batch, size)?)?;
     with_threads(|threads| {
         let mut workspace = executor.workspace(batch, size, threads)?;

@@ -12,10 +12,10 @@ use bagssl_train::preset::preset;
 use super::check_range;
 use crate::config::RunConfig;
 use crate::output::say;
+use crate::parallelism;
 use crate::source::DataArgs;
-use crate::work;
 
-/// How fast training patches are made on this machine: decoded, cut, resampled, augmented, normalised
+/// How fast training patches are made on this machine: decoded, cut, resampled, augmented, normalized
 ///
 /// Each round takes some batches of the preset's views. With --decode every image is decoded again each time, as where
 /// images do not fit into memory; else they are decoded before the clock runs, as in all epochs but the first.
@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if args.decode_only {
         return decode_only(args);
     }
-    let threads = if args.data.threads == 0 { work::cores() } else { args.data.threads };
+    let threads = if args.data.threads == 0 { parallelism::cores() } else { args.data.threads };
     let counts: Vec<usize> = match args.scaling {
         true => std::iter::successors(Some(1), |count| Some(count * 2)).take_while(|&count| count < threads).collect(),
         false => Vec::new(),
@@ -151,7 +151,7 @@ fn measure(args: &Args, threads: usize) -> Result<Rates> {
         batch: args.images.unwrap_or(train.batch.images.min(dataset.len())),
         threads,
         augment,
-        normalisation: train.normalisation,
+        normalization: train.normalization,
         filter: train.filter,
         cache_bytes: if args.decode { 0 } else { u64::MAX },
         ..LoaderConfig::default()

@@ -12,7 +12,7 @@ use bagssl_core::plan::{NamedTensor, Plan};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::{check_range, elsewhere};
+use super::{check_range, infer_burn};
 use crate::backend::Name;
 use crate::files;
 use crate::output::say;
@@ -104,7 +104,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     check_range("--runs", args.runs, 1..=1_000_000)?;
     check_range("--threads", args.threads, 0..=1024)?;
     if args.backend != Name::Ndarray {
-        return elsewhere::run(args);
+        return infer_burn::run(args);
     }
     let begun = Instant::now();
     let bytes = args.checkpoint.as_ref().map(|path| files::read_checkpoint(path)).transpose()?;
@@ -114,7 +114,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     };
     let (whole, tensors): (Plan, Vec<NamedTensor>) = match &checkpoint {
         Some(checkpoint) => (checkpoint.spec().model.encoder().clone(), Vec::new()),
-        None => (args.arch.plan(), args.arch.plan().first_weights(0)),
+        None => (args.arch.plan(), args.arch.plan().init_weights(0)),
     };
     let plan = if args.dense { whole.dense()?.0 } else { whole };
     let size = [args.size; 2];
@@ -122,7 +122,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     // Random weights are made first; a checkpoint's are read as part of the time.
     let begun = if checkpoint.is_some() { begun } else { Instant::now() };
     let mut source = |name: &str| match &checkpoint {
-        Some(checkpoint) => checkpoint.stored(&format!("encoder.{name}")).map(Into::into),
+        Some(checkpoint) => checkpoint.tensor_ref(&format!("encoder.{name}")).map(Into::into),
         None => {
             let (.., values) =
                 tensors.iter().find(|(known, ..)| known == name).expect("a plan names all its parameters");

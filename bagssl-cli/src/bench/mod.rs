@@ -3,7 +3,7 @@
 mod accuracy;
 mod data;
 mod infer;
-mod elsewhere;
+mod infer_burn;
 mod train;
 
 use std::process::ExitCode;

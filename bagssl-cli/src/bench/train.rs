@@ -12,12 +12,12 @@ use bagssl_core::cpu::{Pool, Threads};
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_core::patch::{PatchSide, PatchSpec};
 use bagssl_core::random::{Address, Purpose};
-use bagssl_data::bad::OnBadImage;
 use bagssl_data::dataset::Split;
 use bagssl_data::loader::Loader;
+use bagssl_data::skip::OnBadImage;
 use bagssl_train::config::CheckedConfig;
 use bagssl_train::preset::{names, preset};
-use bagssl_train::store::Nowhere;
+use bagssl_train::run_state::Nowhere;
 use bagssl_train::trainer::RunInfo;
 
 use super::check_range;
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// Encoder
     #[arg(long, value_parser = super::architecture, default_value = "resnet-small")]
     arch: Architecture,
-    /// The recipe whose loss, projector and optimiser are used
+    /// The recipe whose loss, projector and optimizer are used
     #[arg(long, value_name = "NAME", default_value = "bagssl")]
     preset: String,
     /// Sizes of the projector's layers, such as 2048,256 [default: the recipe's]

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use bagssl_core::bag::{Bag, Grid};
-use bagssl_core::embed::Tap;
+use bagssl_core::embed::FeatureLayer;
 use bagssl_data::bags::grid_of_all;
 use bagssl_eval::features::{Features, Order, keep_common};
 use bagssl_eval::protocol::{Origin, Protocol as How};
@@ -12,14 +12,14 @@ use bagssl_eval::stats::{Interval, grouped_bootstrap};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Bars, ClaimArgs, NO_PROJECTOR, PageArgs, Question, Subject, on_each, question, with_interval};
+use super::{Analysis, Bars, ClaimArgs, NO_PROJECTOR, PageArgs, Subject, analysis, on_each, with_interval};
 use crate::bag::BagArgs;
-use crate::score::{DRAWS, counts};
+use crate::evaluate::{DRAWS, counts};
 
 /// How does accuracy grow with the number of patches, and which aggregate is best?
 ///
 /// For embedding, projector's first layer and projection: the mean of 1, 4, 16.. patches of a grid in random order, of as many
-/// patches at random places, 2 x 2 pooling of the grid (where all images have the same), the centre crop and the whole image.
+/// patches at random places, 2 x 2 pooling of the grid (where all images have the same), the center crop and the whole image.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -37,11 +37,11 @@ pub(crate) struct Args {
 
 #[derive(Serialize, Deserialize)]
 struct All {
-    checkpoints: Vec<Found>,
+    checkpoints: Vec<AggregationReport>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Found {
+struct AggregationReport {
     name: String,
     preset: String,
     origin: Origin,
@@ -52,7 +52,7 @@ struct Found {
 
 #[derive(Serialize, Deserialize)]
 struct Row {
-    feature: Tap,
+    feature: FeatureLayer,
     view: String,
     /// Patches that were averaged, where the row is part of a curve.
     curve: Option<(Kind, usize)>,
@@ -76,9 +76,9 @@ struct Accuracy {
     fit: Option<Fit>,
 }
 
-const TAPS: [Tap; 3] = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
+const TAPS: [FeatureLayer; 3] = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
 
-impl Question for Args {
+impl Analysis for Args {
     fn name(&self) -> &'static str {
         "aggregation"
     }
@@ -94,21 +94,21 @@ impl Question for Args {
     }
 
     fn page(&self, found: &Value) -> Result<Page> {
-        let All { checkpoints } = question::read(found)?;
+        let All { checkpoints } = analysis::read(found)?;
         Ok(page(&checkpoints, How::preset(&self.protocol)?))
     }
 }
 
-fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
+fn look(subject: &Subject<'_>, only_knn: bool) -> Result<AggregationReport> {
     let (spec, taps, places) = (subject.spec().patch, subject.taps(&TAPS), places(subject));
     let mut grid = subject.both(subject.protocol.bag, &taps)?;
     let patches = grid[0][0].patches().min(grid[1][0].patches());
     let mut random = subject.both(Bag::Random { spec, patches: patches as u32 }, &taps)?;
     let mut whole = subject.both(Bag::Whole, &taps)?;
-    let mut centre = subject.both(Bag::Centre, &taps)?;
+    let mut center = subject.both(Bag::Center, &taps)?;
     for half in 0..2 {
         // An image that is smaller than a patch has no patches, but is whole.
-        keep_common([&mut grid, &mut random, &mut whole, &mut centre].map(|view| &mut view[half]))?;
+        keep_common([&mut grid, &mut random, &mut whole, &mut center].map(|view| &mut view[half]))?;
     }
     let groups = subject.groups(&grid[1][0])?;
     let order = Order::Random { seed: subject.claim.seed };
@@ -132,7 +132,7 @@ fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
         let mean = |of: &[Vec<Features>; 2], count: usize| -> Result<[Samples; 2]> {
             Ok([of[0][tap].samples(count, order)?, of[1][tap].samples(count, order)?])
         };
-        add(tap, "centre crop".into(), None, mean(&centre, 1)?)?;
+        add(tap, "center crop".into(), None, mean(&center, 1)?)?;
         add(tap, "whole image".into(), None, mean(&whole, 1)?)?;
         for count in counts(patches) {
             add(tap, format!("{count} of the grid"), Some((Kind::Grid, count)), mean(&grid, count)?)?;
@@ -146,7 +146,7 @@ fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
             add(tap, "2 x 2 pooled".into(), None, [train?, test?])?;
         }
     }
-    Ok(Found {
+    Ok(AggregationReport {
         name: subject.name.clone(),
         preset: subject.spec().provenance.preset.clone(),
         origin: subject.origin.clone(),
@@ -161,9 +161,9 @@ fn places(subject: &Subject<'_>) -> bagssl_data::Result<Grid> {
     grid_of_all(&[&subject.halves.test, &subject.halves.train], spec, stride, subject.protocol.on_bad_image)
 }
 
-fn page(found: &[Found], how: How) -> Page {
+fn page(found: &[AggregationReport], how: How) -> Page {
     let lead = found.iter().filter_map(|found| {
-        let embedding = || found.rows.iter().filter(|row| row.feature == Tap::Embedding);
+        let embedding = || found.rows.iter().filter(|row| row.feature == FeatureLayer::Embedding);
         let of = |view: &str| embedding().find(|row| row.view == view);
         let most = embedding().rfind(|row| matches!(row.curve, Some((Kind::Grid, _))))?;
         let (whole, one) = (of("whole image")?, of("1 of the grid")?);
@@ -172,7 +172,7 @@ fn page(found: &[Found], how: How) -> Page {
             found.name, one.knn.percent, most.knn.percent, most.view, whole.knn.percent
         ))
     });
-    let alone = found.iter().filter(|found| found.rows.iter().all(|row| row.feature == Tap::Embedding));
+    let alone = found.iter().filter(|found| found.rows.iter().all(|row| row.feature == FeatureLayer::Embedding));
     let alone = alone.map(|found| format!("{}: {NO_PROJECTOR}.", found.name));
     let not_pooled = found.iter().filter_map(|found| {
         let why = found.not_pooled.as_ref()?;
@@ -183,7 +183,7 @@ fn page(found: &[Found], how: How) -> Page {
     let show = |accuracy: &Accuracy| with_interval(accuracy.percent, accuracy.interval);
     let head = ["feature", "of", "kNN", "kNN top 5", "linear", "linear top 5"];
     let head = if is_probed { &head[..] } else { &head[..4] };
-    let block = |found: &Found| {
+    let block = |found: &AggregationReport| {
         let rows = found.rows.iter().map(|row| {
             let mark = match row.linear.as_ref().and_then(|linear| linear.fit) {
                 Some(fit) if !fit.converged => " (not at its optimum)",
@@ -203,7 +203,7 @@ fn page(found: &[Found], how: How) -> Page {
                 (format!("{}, {kind_name}", tap.name()), points.collect::<Vec<_>>())
             })
         });
-        // Grids first, so that they have the colours that are told apart best.
+        // Grids first, so that they have the colors that are told apart best.
         let mut lines: Vec<Line> = lines.filter(|(_, points)| !points.is_empty()).collect();
         lines.sort_by_key(|(name, _)| name.ends_with("random"));
         Block {

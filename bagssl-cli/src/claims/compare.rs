@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use bagssl_core::bag::Bag;
-use bagssl_core::embed::Tap;
+use bagssl_core::embed::FeatureLayer;
 use bagssl_eval::features::{Order, keep_common};
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Page};
@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::{Bars, ClaimArgs, PageArgs, Question, Subject, on_each, question, with_interval};
+use super::{Analysis, Bars, ClaimArgs, PageArgs, Subject, analysis, on_each, with_interval};
 use crate::bag::BagArgs;
-use crate::score::DRAWS;
+use crate::evaluate::DRAWS;
 
 /// Which training is best, and does each gain from averaging patches?
 ///
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     pub(crate) only_knn: bool,
 }
 
-struct Found {
+struct CompareReport {
     method: String,
     /// That it was trained with, if this program did: then the method is its preset. None of a model from elsewhere.
     seed: Option<u64>,
@@ -103,7 +103,7 @@ struct Difference {
     over_groups: Option<Interval>,
 }
 
-impl Question for Args {
+impl Analysis for Args {
     fn name(&self) -> &'static str {
         "compare"
     }
@@ -115,29 +115,30 @@ impl Question for Args {
     fn find(&self, bars: Bars<'_>) -> Result<Value> {
         let how = How::preset(&self.protocol)?;
         let look = |subject: &Subject<'_>| look(subject, self.only_knn);
-        let found = tell_apart(on_each(&self.claim, how, &self.bag, &[Tap::Embedding], bars, look)?);
+        let found = tell_apart(on_each(&self.claim, how, &self.bag, &[FeatureLayer::Embedding], bars, look)?);
         same_images(&self.claim.checkpoints, &found)?;
         let methods = methods(&found, self.claim.seed)?;
-        let origins = found.into_iter().map(|Found { method, origin, .. }| Source { method, origin }).collect();
+        let origins = found.into_iter().map(|CompareReport { method, origin, .. }| Source { method, origin }).collect();
         Ok(json!(All { methods, origins }))
     }
 
     fn page(&self, found: &Value) -> Result<Page> {
-        Ok(page(&question::read(found)?, How::preset(&self.protocol)?))
+        Ok(page(&analysis::read(found)?, How::preset(&self.protocol)?))
     }
 }
 
 /// Refuses checkpoints of which one leaves out images that another does not, as one with larger patches may.
-fn same_images(paths: &[PathBuf], found: &[Found]) -> Result<()> {
+fn same_images(paths: &[PathBuf], found: &[CompareReport]) -> Result<()> {
     let other = paths.iter().zip(found).find(|(_, other)| other.images != found[0].images);
     let Some((path, other)) = other else { return Ok(()) };
-    let count = |found: &Found| format!("{} training and {} test images", found.images[0].len(), found.images[1].len());
+    let count =
+        |found: &CompareReport| format!("{} training and {} test images", found.images[0].len(), found.images[1].len());
     let (path, first) = (path.display(), paths[0].display());
     bail!("{path}: expected the images of {first} ({}), got others ({})", count(&found[0]), count(other))
 }
 
 /// A model from elsewhere is no seed of a method of this program that happens to have its name.
-fn tell_apart(mut found: Vec<Found>) -> Vec<Found> {
+fn tell_apart(mut found: Vec<CompareReport>) -> Vec<CompareReport> {
     let ours: Vec<String> = found.iter().filter(|it| it.seed.is_some()).map(|it| it.method.clone()).collect();
     for other in found.iter_mut().filter(|it| it.seed.is_none() && ours.contains(&it.method)) {
         other.method += " (imported)";
@@ -145,9 +146,9 @@ fn tell_apart(mut found: Vec<Found>) -> Vec<Found> {
     found
 }
 
-fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
-    let mut whole = subject.both(Bag::Whole, &[Tap::Embedding])?;
-    let mut patches = subject.both(subject.protocol.bag, &[Tap::Embedding])?;
+fn look(subject: &Subject<'_>, only_knn: bool) -> Result<CompareReport> {
+    let mut whole = subject.both(Bag::Whole, &[FeatureLayer::Embedding])?;
+    let mut patches = subject.both(subject.protocol.bag, &[FeatureLayer::Embedding])?;
     // An image that is smaller than a patch has no patches, but is whole.
     for (whole, patches) in whole.iter_mut().zip(&mut patches) {
         keep_common([whole, patches])?;
@@ -165,7 +166,7 @@ fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
     }
     let trained = &subject.spec().provenance;
     let seed = (trained.steps > 0 && !trained.preset.is_empty()).then_some(trained.seed);
-    Ok(Found {
+    Ok(CompareReport {
         method: if seed.is_some() { trained.preset.clone() } else { subject.name.clone() },
         seed,
         origin: subject.origin.clone(),
@@ -176,7 +177,7 @@ fn look(subject: &Subject<'_>, only_knn: bool) -> Result<Found> {
     })
 }
 
-fn methods(found: &[Found], seed: u64) -> Result<Vec<Method>> {
+fn methods(found: &[CompareReport], seed: u64) -> Result<Vec<Method>> {
     let mut names: Vec<&str> = Vec::new();
     for found in found {
         if !names.contains(&found.method.as_str()) {
@@ -185,7 +186,7 @@ fn methods(found: &[Found], seed: u64) -> Result<Vec<Method>> {
     }
     // By their seeds: what is paired over the seeds must not depend on the order of the files.
     let of = |name: &str| {
-        let mut these: Vec<&Found> = found.iter().filter(|found| found.method == name).collect();
+        let mut these: Vec<&CompareReport> = found.iter().filter(|found| found.method == name).collect();
         these.sort_by_key(|found| found.seed);
         these
     };
@@ -194,7 +195,8 @@ fn methods(found: &[Found], seed: u64) -> Result<Vec<Method>> {
         let these = of(name);
         let measure = |&measure: &Measure| -> Result<Measured> {
             let seeds = accuracies(&these, measure);
-            let less = |others: &[&Found], other: Measure| difference(&these, measure, others, other, seed).map(Some);
+            let less =
+                |others: &[&CompareReport], other: Measure| difference(&these, measure, others, other, seed).map(Some);
             let (classifier, view) = measure;
             Ok(Measured {
                 classifier: classifier.into(),
@@ -215,7 +217,13 @@ fn methods(found: &[Found], seed: u64) -> Result<Vec<Method>> {
     names.iter().map(|name| method(name)).collect()
 }
 
-fn difference(a: &[&Found], of_a: Measure, b: &[&Found], of_b: Measure, seed: u64) -> Result<Difference> {
+fn difference(
+    a: &[&CompareReport],
+    of_a: Measure,
+    b: &[&CompareReport],
+    of_b: Measure,
+    seed: u64,
+) -> Result<Difference> {
     let (this, other) = (accuracies(a, of_a), accuracies(b, of_b));
     let over_seeds = if are_pairs(a, b) { paired_difference(&this, &other)? } else { None };
     let (ours, theirs) = (averaged(a, of_a), averaged(b, of_b));
@@ -225,18 +233,18 @@ fn difference(a: &[&Found], of_a: Measure, b: &[&Found], of_b: Measure, seed: u6
 }
 
 /// Whether checkpoints, sorted by their seeds, are pairs of the same known seed, each once.
-fn are_pairs(a: &[&Found], b: &[&Found]) -> bool {
+fn are_pairs(a: &[&CompareReport], b: &[&CompareReport]) -> bool {
     let is_known = a.iter().all(|found| found.seed.is_some());
     let is_once = a.windows(2).all(|pair| pair[0].seed < pair[1].seed);
     is_known && is_once && a.iter().map(|found| found.seed).eq(b.iter().map(|found| found.seed))
 }
 
-fn accuracies(found: &[&Found], measure: Measure) -> Vec<f64> {
+fn accuracies(found: &[&CompareReport], measure: Measure) -> Vec<f64> {
     found.iter().map(|found| mean(&found.hits[&measure])).collect()
 }
 
 /// For each test image the share of seeds that are right, in percent.
-fn averaged(found: &[&Found], measure: Measure) -> Vec<f64> {
+fn averaged(found: &[&CompareReport], measure: Measure) -> Vec<f64> {
     let images = found[0].groups.len();
     (0..images)
         .map(|image| found.iter().map(|found| found.hits[&measure][image]).sum::<f64>() / found.len() as f64)

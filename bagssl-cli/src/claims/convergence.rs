@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use bagssl_core::bag::Bag;
-use bagssl_core::embed::Tap;
+use bagssl_core::embed::FeatureLayer;
 use bagssl_eval::convergence::{Closeness, convergence};
 use bagssl_eval::features::{Order, keep_common};
 use bagssl_eval::protocol::{Origin, Protocol as How};
@@ -11,9 +11,9 @@ use bagssl_eval::table::Table;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Bars, ClaimArgs, PageArgs, Question, Subject, on_each, question};
+use super::{Analysis, Bars, ClaimArgs, PageArgs, Subject, analysis, on_each};
 use crate::bag::BagArgs;
-use crate::score::convergence_counts;
+use crate::evaluate::convergence_counts;
 
 /// Is the embedding of an image the mean of the embeddings of its patches?
 ///
@@ -29,21 +29,22 @@ pub(crate) struct Args {
 
 #[derive(Serialize, Deserialize)]
 struct All {
-    checkpoints: Vec<Found>,
+    checkpoints: Vec<ConvergenceReport>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Found {
+struct ConvergenceReport {
     name: String,
     preset: String,
     origin: Origin,
     whole: Vec<Closeness>,
-    centre: Vec<Closeness>,
+    #[serde(rename = "centre")]
+    center: Vec<Closeness>,
     /// How alike whole images are to each other, against which a cosine is to be seen; none of one image.
     between_images: Option<f64>,
 }
 
-impl Question for Args {
+impl Analysis for Args {
     fn name(&self) -> &'static str {
         "convergence"
     }
@@ -54,36 +55,36 @@ impl Question for Args {
 
     fn find(&self, bars: Bars<'_>) -> Result<Value> {
         let how = How::preset("bagssl")?;
-        let checkpoints = on_each(&self.claim, how, &self.bag, &[Tap::Embedding], bars, look)?;
+        let checkpoints = on_each(&self.claim, how, &self.bag, &[FeatureLayer::Embedding], bars, look)?;
         Ok(json!(All { checkpoints }))
     }
 
     fn page(&self, found: &Value) -> Result<Page> {
-        let All { checkpoints } = question::read(found)?;
+        let All { checkpoints } = analysis::read(found)?;
         Ok(page(&checkpoints))
     }
 }
 
-fn look(subject: &Subject<'_>) -> Result<Found> {
+fn look(subject: &Subject<'_>) -> Result<ConvergenceReport> {
     let test = &subject.halves.test;
-    let of = |bag| subject.features(test, bag, &[Tap::Embedding]);
-    let (mut patches, mut whole, mut centre) = (of(subject.protocol.bag)?, of(Bag::Whole)?, of(Bag::Centre)?);
+    let of = |bag| subject.features(test, bag, &[FeatureLayer::Embedding]);
+    let (mut patches, mut whole, mut center) = (of(subject.protocol.bag)?, of(Bag::Whole)?, of(Bag::Center)?);
     // An image that is smaller than a patch has no patches, but is whole.
-    keep_common([&mut patches, &mut whole, &mut centre])?;
+    keep_common([&mut patches, &mut whole, &mut center])?;
     let counts = convergence_counts(patches[0].patches());
     let order = Order::Random { seed: subject.claim.seed };
     let to = |rows: Table| convergence(&patches[0], &rows, &counts, order);
-    Ok(Found {
+    Ok(ConvergenceReport {
         name: subject.name.clone(),
         preset: subject.spec().provenance.preset.clone(),
         origin: subject.origin.clone(),
         whole: to(whole[0].mean()?)?,
-        centre: to(centre[0].mean()?)?,
-        between_images: bagssl_eval::health::Health::of(&whole[0]).cosine_between,
+        center: to(center[0].mean()?)?,
+        between_images: bagssl_eval::health::Health::new(&whole[0]).cosine_between,
     })
 }
 
-fn page(found: &[Found]) -> Page {
+fn page(found: &[ConvergenceReport]) -> Page {
     let lead = found.iter().filter_map(|found| {
         let (first, last) = (found.whole.first()?, found.whole.last()?);
         let between = found.between_images.map(|cosine| format!("; whole images to each other {cosine:.3}"));
@@ -99,7 +100,7 @@ fn page(found: &[Found]) -> Page {
             100.0 * first.distance
         ))
     });
-    let block = |title: &str, of: fn(&Found) -> &[Closeness]| {
+    let block = |title: &str, of: fn(&ConvergenceReport) -> &[Closeness]| {
         let rows = found.iter().flat_map(|found| {
             of(found).iter().map(|point| {
                 let figures = [point.cosine, point.deviation, point.distance].map(|value| format!("{value:.3}"));
@@ -129,17 +130,17 @@ fn page(found: &[Found]) -> Page {
                 words: 1,
             }],
             plots: vec![
-                plot("cosine", "Does the curve rise towards 1?", |point| point.cosine),
-                plot("relative distance", "Does the curve fall towards 0?", |point| point.distance),
+                plot("cosine", "Does the curve rise toward 1?", |point| point.cosine),
+                plot("relative distance", "Does the curve fall toward 0?", |point| point.distance),
             ],
             ..Block::default()
         }
     };
     let mut blocks = vec![block("Mean of k patches against the whole image", |found| &found.whole)];
-    if found.iter().all(|found| found.whole == found.centre) {
+    if found.iter().all(|found| found.whole == found.center) {
         blocks[0].text.push("The images are square: the largest square in their middle is the whole image.".into());
     } else {
-        blocks.push(block("Mean of k patches against the centre crop", |found| &found.centre));
+        blocks.push(block("Mean of k patches against the center crop", |found| &found.center));
     }
     Page {
         title: "Whole image and mean of its patches".into(),
@@ -153,21 +154,21 @@ fn page(found: &[Found]) -> Page {
 mod tests {
     use super::*;
 
-    fn found(whole: f64, centre: f64) -> Found {
+    fn found(whole: f64, center: f64) -> ConvergenceReport {
         let point = |cosine| vec![Closeness { patches: 4, cosine, deviation: 0.0, distance: 0.5 }];
-        Found {
+        ConvergenceReport {
             name: "run".into(),
             preset: "bagssl".into(),
             origin: crate::claims::some_origin(),
             whole: point(whole),
-            centre: point(centre),
+            center: point(center),
             between_images: Some(0.25),
         }
     }
 
     #[test]
     fn one_image_is_compared_with_no_other() {
-        let lead = |between_images| page(&[Found { between_images, ..found(0.75, 0.75) }]).lead.remove(0);
+        let lead = |between_images| page(&[ConvergenceReport { between_images, ..found(0.75, 0.75) }]).lead.remove(0);
         assert!(
             lead(Some(0.25)).contains("(one patch 0.750; whole images to each other 0.250), and a distance of 50 %")
         );

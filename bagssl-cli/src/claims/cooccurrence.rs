@@ -6,7 +6,7 @@ use bagssl_eval::report::{Block, Cells, Page};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Bars, PageArgs, Question, question};
+use super::{Analysis, Bars, PageArgs, analysis};
 
 /// The theory where all is known: does the spectral contrastive loss learn which patches occur together?
 ///
@@ -45,7 +45,7 @@ impl Default for Args {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Found {
+struct CooccurrenceReport {
     holds: bool,
     worst_excess: f64,
     worlds: Vec<Learned>,
@@ -64,7 +64,7 @@ struct Learned {
 /// How far above the optimum counts as there.
 const TOLERANCE: f64 = 0.01;
 
-impl Question for Args {
+impl Analysis for Args {
     fn name(&self) -> &'static str {
         "cooccurrence"
     }
@@ -81,11 +81,11 @@ impl Question for Args {
         let worlds = worlds.into_iter().map(|(name, world)| self.learn(name, world)).collect::<Result<Vec<_>>>()?;
         let excesses = worlds.iter().flat_map(|world| &world.trained).map(|trained| trained.excess);
         let worst_excess = excesses.fold(0.0, f64::max);
-        Ok(json!(Found { holds: worst_excess <= TOLERANCE, worst_excess, worlds }))
+        Ok(json!(CooccurrenceReport { holds: worst_excess <= TOLERANCE, worst_excess, worlds }))
     }
 
     fn page(&self, found: &Value) -> Result<Page> {
-        let Found { holds, worst_excess, worlds } = question::read(found)?;
+        let CooccurrenceReport { holds, worst_excess, worlds } = analysis::read(found)?;
         let percent = 100.0 * worst_excess;
         let lead = match holds {
             true => format!("Every start comes within 1 % of the optimum; the farthest is {percent:.2e} % above."),

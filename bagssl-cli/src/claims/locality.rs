@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use bagssl_core::bag::Bag;
-use bagssl_core::embed::Tap;
+use bagssl_core::embed::FeatureLayer;
 use bagssl_data::bags::grid_of_all;
 use bagssl_data::dataset::Dataset;
 use bagssl_eval::locality::{Layout, Locality, locality};
@@ -14,10 +14,10 @@ use bagssl_eval::report::{Block, Cells, Page, PatchSheet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Bars, ClaimArgs, NO_PROJECTOR, PageArgs, Question, Subject, on_each, question};
+use super::{Analysis, Bars, ClaimArgs, NO_PROJECTOR, PageArgs, Subject, analysis, on_each};
 use crate::bag::BagArgs;
-use crate::halves::Halves;
-use crate::score::{self, Near};
+use crate::evaluate::{self, Near};
+use crate::splits::Splits;
 use crate::tiles::Tiles;
 
 /// Does the embedding keep more of where a patch lies than the projection?
@@ -36,28 +36,29 @@ pub(crate) struct Args {
 
 #[derive(Serialize, Deserialize)]
 struct All {
-    checkpoints: Vec<Found>,
+    checkpoints: Vec<LocalityReport>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Found {
+struct LocalityReport {
     name: String,
     preset: String,
     origin: Origin,
     grid: [usize; 2],
-    spaces: BTreeMap<Tap, Locality>,
+    spaces: BTreeMap<FeatureLayer, Locality>,
     bag: Bag,
     /// Test patches, `[image, patch]`, and those of other images that are nearest by cosine.
-    neighbours: BTreeMap<Tap, Vec<Near>>,
+    #[serde(rename = "neighbours")]
+    neighbors: BTreeMap<FeatureLayer, Vec<Near>>,
 }
 
 /// Percent of the variance under which a regression is said to tell nothing.
 const LEAST: f64 = 2.0;
-/// Patches whose neighbours are shown, and how many of these.
+/// Patches whose neighbors are shown, and how many of these.
 const SHOWN: (usize, usize) = (6, 9);
-const TAPS: [Tap; 3] = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
+const TAPS: [FeatureLayer; 3] = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
 
-impl Question for Args {
+impl Analysis for Args {
     fn name(&self) -> &'static str {
         "locality"
     }
@@ -72,8 +73,8 @@ impl Question for Args {
     }
 
     fn page(&self, found: &Value) -> Result<Page> {
-        let All { checkpoints } = question::read(found)?;
-        let test = Halves::open(&self.claim.data)?.test;
+        let All { checkpoints } = analysis::read(found)?;
+        let test = Splits::open(&self.claim.data)?.test;
         let sheets = checkpoints.iter().map(|found| self.sheets(found, &test)).collect::<Result<Vec<_>>>()?;
         Ok(page(&checkpoints, sheets.concat()))
     }
@@ -81,17 +82,17 @@ impl Question for Args {
 
 impl Args {
     /// A sheet for each feature.
-    fn sheets(&self, found: &Found, test: &Arc<Dataset>) -> Result<Vec<PatchSheet>> {
-        let tiles = Tiles::new(test.clone(), found.bag, self.claim.seed, self.claim.colour())?;
-        let sheet = |(tap, near): (&Tap, &Vec<Near>)| {
+    fn sheets(&self, found: &LocalityReport, test: &Arc<Dataset>) -> Result<Vec<PatchSheet>> {
+        let tiles = Tiles::new(test.clone(), found.bag, self.claim.seed, self.claim.color())?;
+        let sheet = |(tap, near): (&FeatureLayer, &Vec<Near>)| {
             let rows = near.iter().map(|near| tiles.row(near)).collect::<Result<_>>()?;
             Ok(PatchSheet { title: format!("{}, {}", found.name, words(*tap)), rows })
         };
-        found.neighbours.iter().map(sheet).collect()
+        found.neighbors.iter().map(sheet).collect()
     }
 }
 
-fn look(subject: &Subject<'_>) -> Result<Found> {
+fn look(subject: &Subject<'_>) -> Result<LocalityReport> {
     let Bag::Grid { spec, stride } = subject.protocol.bag else {
         bail!("--random: expected a grid of patches, as places are compared");
     };
@@ -101,23 +102,23 @@ fn look(subject: &Subject<'_>) -> Result<Found> {
     let taps = subject.taps(&TAPS);
     let [train, test] = subject.both(subject.protocol.bag, &taps)?;
     let of = |index: usize| Ok((taps[index], locality(&train[index], &test[index], layout)?));
-    let near = |index: usize| Ok((taps[index], score::nearest(&test[index], SHOWN)?));
-    Ok(Found {
+    let near = |index: usize| Ok((taps[index], evaluate::nearest(&test[index], SHOWN)?));
+    Ok(LocalityReport {
         name: subject.name.clone(),
         preset: subject.spec().provenance.preset.clone(),
         origin: subject.origin.clone(),
         grid: [layout.rows, layout.columns],
         spaces: (0..taps.len()).map(of).collect::<Result<_>>()?,
         bag: subject.protocol.bag,
-        neighbours: (0..taps.len()).map(near).collect::<Result<_>>()?,
+        neighbors: (0..taps.len()).map(near).collect::<Result<_>>()?,
     })
 }
 
 /// The answer for one checkpoint.
-fn sentence(found: &Found) -> String {
+fn sentence(found: &LocalityReport) -> String {
     let of = |tap| found.spaces.get(&tap);
-    let Some(embedding) = of(Tap::Embedding) else { return format!("{}: no embedding.", found.name) };
-    let Some(projection) = of(Tap::Projection) else {
+    let Some(embedding) = of(FeatureLayer::Embedding) else { return format!("{}: no embedding.", found.name) };
+    let Some(projection) = of(FeatureLayer::Projection) else {
         return format!(
             "{}: the patch nearest in the embedding is adjacent in {:.1} % (by chance {:.1} %); {NO_PROJECTOR}.",
             found.name, embedding.adjacent, embedding.adjacent_by_chance
@@ -144,11 +145,11 @@ fn sentence(found: &Found) -> String {
 }
 
 /// A feature, as a title has it.
-fn words(tap: Tap) -> &'static str {
-    if tap == Tap::FirstLayer { "first layer of the projector" } else { tap.name() }
+fn words(tap: FeatureLayer) -> &'static str {
+    if tap == FeatureLayer::FirstLayer { "first layer of the projector" } else { tap.name() }
 }
 
-fn page(found: &[Found], sheets: Vec<PatchSheet>) -> Page {
+fn page(found: &[LocalityReport], sheets: Vec<PatchSheet>) -> Page {
     let rows = found.iter().flat_map(|found| {
         found.spaces.iter().map(|(tap, &Locality { adjacent, adjacent_by_chance, row, column })| {
             let words =
@@ -196,23 +197,23 @@ mod tests {
     use super::*;
 
     /// 3 rows and 4 columns; the embedding tells the row, the projection nothing.
-    fn found(taps: &[(Tap, f64)]) -> Found {
+    fn found(taps: &[(FeatureLayer, f64)]) -> LocalityReport {
         let origin = crate::claims::some_origin();
         let of = |&(tap, row)| (tap, Locality { adjacent: 70.0 + row, adjacent_by_chance: 44.0, row, column: 0.25 });
-        Found {
+        LocalityReport {
             name: "run".into(),
             preset: "bagssl".into(),
             origin,
             grid: [3, 4],
             spaces: taps.iter().map(of).collect(),
             bag: Bag::Whole,
-            neighbours: BTreeMap::new(),
+            neighbors: BTreeMap::new(),
         }
     }
 
     #[test]
     fn the_answer_and_its_rows() {
-        let page = page(&[found(&[(Tap::Embedding, 0.75), (Tap::Projection, 0.0)])], vec![]);
+        let page = page(&[found(&[(FeatureLayer::Embedding, 0.75), (FeatureLayer::Projection, 0.0)])], vec![]);
         assert!(page.lead[0].contains("the embedding tells more"), "{}", page.lead[0]);
         assert!(page.lead[0].contains("50 % of its variance against 12 %"), "{}", page.lead[0]);
         let rows = &page.blocks[0].grids[0].rows;
@@ -222,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_model_without_a_projector_has_one_row_and_says_why() {
-        let page = page(&[found(&[(Tap::Embedding, 0.5)])], vec![]);
+        let page = page(&[found(&[(FeatureLayer::Embedding, 0.5)])], vec![]);
         assert!(
             page.lead[0].contains("no projector of its own") && !page.lead[0].contains("tells"),
             "{}",

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use bagssl_core::embed::{Rows, Tap};
+use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::random::{Address, Purpose};
 use bagssl_data::dataset::Split;
-use bagssl_eval::plane::{Tsne, principal};
+use bagssl_eval::projection_2d::{Tsne, principal};
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Page, Point, Scatter, Thumbnail};
 use serde::Serialize;
@@ -25,7 +25,7 @@ use crate::source::{BadImageArgs, DataArgs};
 
 /// Draw a map of a representation: images, or single patches, as points of a plane
 ///
-/// What is alike lies close together, in the colours of the classes, with pictures where there is room. Rows are brought to
+/// What is alike lies close together, in the colors of the classes, with pictures where there is room. Rows are brought to
 /// unit length first, so that the map is of cosines, as `eval` compares them. Several checkpoints stand in one page.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     bad: BadImageArgs,
     /// Which half of the data set
     #[arg(long, value_enum, default_value = "validation")]
-    split: Half,
+    split: SplitChoice,
     /// A point for each patch, not for each image
     #[arg(long)]
     patches: bool,
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// How the plane is found
     #[arg(long, value_enum, default_value_t)]
     method: Method,
-    /// t-SNE: how many neighbours count, about [default: 30, or a third of the points less one]
+    /// t-SNE: how many neighbors count, about [default: 30, or a third of the points less one]
     #[arg(long, value_name = "N")]
     perplexity: Option<f64>,
     /// t-SNE: steps of gradient descent
@@ -79,7 +79,7 @@ pub(crate) struct Args {
 /// How a plane is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 enum Method {
-    /// t-SNE: neighbours stay neighbours; how far clusters are apart says little
+    /// t-SNE: neighbors stay neighbors; how far clusters are apart says little
     #[default]
     Tsne,
     /// The two principal components: a projection, true to distances as far as two directions can be
@@ -88,14 +88,14 @@ enum Method {
 
 /// A half of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Half {
+enum SplitChoice {
     Train,
     Validation,
 }
 
 /// A map before it is drawn.
 #[derive(Serialize)]
-struct Found {
+struct MapReport {
     name: String,
     origin: Origin,
     tap: &'static str,
@@ -140,9 +140,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         features: args.features.clone(),
         page: args.page.clone(),
     };
-    let taps: Vec<Tap> = match args.tap {
-        Some(tap) => vec![Tap::from(tap)],
-        None => vec![Tap::Embedding, Tap::FirstLayer, Tap::Projection],
+    let taps: Vec<FeatureLayer> = match args.tap {
+        Some(tap) => vec![FeatureLayer::from(tap)],
+        None => vec![FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection],
     };
     let (bars, how) = (|name: &str| args.page.bar(name), How::preset("bagssl")?);
     let mut left_out = Vec::new();
@@ -153,7 +153,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         look(args, subject).map(Some)
     })?;
-    let found: Vec<Found> = found.into_iter().flatten().collect();
+    let found: Vec<MapReport> = found.into_iter().flatten().collect();
     if found.is_empty() {
         bail!("{}", left_out.join(" "));
     }
@@ -165,16 +165,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// The feature that is drawn.
-fn tap_of(args: &Args, subject: &Subject<'_>) -> Tap {
-    args.tap.map_or(subject.spec().tap, Tap::from)
+fn tap_of(args: &Args, subject: &Subject<'_>) -> FeatureLayer {
+    args.tap.map_or(subject.spec().tap, FeatureLayer::from)
 }
 
-fn look(args: &Args, subject: &Subject<'_>) -> Result<Found> {
+fn look(args: &Args, subject: &Subject<'_>) -> Result<MapReport> {
     let tap = tap_of(args, subject);
-    let split = if args.split == Half::Train { Split::Train } else { Split::Validation };
+    let split = if args.split == SplitChoice::Train { Split::Train } else { Split::Validation };
     let (whole, bag) = (args.data.open(split)?, subject.protocol.bag);
     let each = match args.patches {
-        true => extraction::bags(subject.input(), &whole, bag, subject.colour(), subject.protocol)?.patches(),
+        true => extraction::bags(subject.input(), &whole, bag, subject.color(), subject.protocol)?.patches(),
         false => 1,
     };
     let images = images_of(args.limit, each)?.min(whole.len());
@@ -196,8 +196,8 @@ fn look(args: &Args, subject: &Subject<'_>) -> Result<Found> {
     let cosine =
         |a: usize, b: usize| -> f64 { rows.row(a).iter().zip(rows.row(b)).map(|(a, b)| f64::from(a * b)).sum() };
     let apart = |a: usize, b: usize| -(points[a][0] - points[b][0]).hypot(points[a][1] - points[b][1]);
-    let colour = subject.colour();
-    let loader = extraction::bags(subject.input(), &dataset, bag, colour, subject.protocol)?;
+    let color = subject.color();
+    let loader = extraction::bags(subject.input(), &dataset, bag, color, subject.protocol)?;
     let mut map = Scatter {
         title: format!("{}, {}", subject.name, tap.name()),
         caption: caption(args, explained),
@@ -217,7 +217,7 @@ fn look(args: &Args, subject: &Subject<'_>) -> Result<Found> {
             None => dataset.decode(image)?.into_image(),
         };
         let mut picture = picture.shrunk(LARGEST);
-        picture.set_colour(colour);
+        picture.set_color(color);
         let size = picture.size();
         map.points[point].thumbnail = Some(Thumbnail::new(size.height, size.width, picture.rgb().to_vec())?);
     }
@@ -226,7 +226,7 @@ fn look(args: &Args, subject: &Subject<'_>) -> Result<Found> {
         let class = dataset.classes()[labels[point] as usize].clone();
         Placed { image: dataset.name(image).into(), patch, class, x, y }
     };
-    Ok(Found {
+    Ok(MapReport {
         name: subject.name.clone(),
         origin: subject.origin.clone(),
         tap: tap.name(),
@@ -305,12 +305,12 @@ fn caption(args: &Args, explained: Option<[f64; 2]>) -> String {
             args.steps
         ),
     };
-    format!("{how} Colours are classes, which the network was not told. Point at one to see its name.")
+    format!("{how} Colors are classes, which the network was not told. Point at one to see its name.")
 }
 
-fn page(args: &Args, found: Vec<Found>) -> Page {
+fn page(args: &Args, found: Vec<MapReport>) -> Page {
     let what = if args.patches { "patches" } else { "images" };
-    let lead = |found: &Found| {
+    let lead = |found: &MapReport| {
         let Some([cosine, plane]) = found.same_class else {
             return format!("{}: {} {what} of one image ({}).", found.name, found.points.len(), found.tap);
         };
@@ -338,14 +338,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_of_a_class_by_hand() {
+    fn neighbors_of_a_class_by_hand() {
         let places: [f64; 4] = [0.0, 1.0, 1.5, 9.0];
         let like = |a: usize, b: usize| -(places[a] - places[b]).abs();
         // 0 and 2 are nearest to 1, 1 and 3 to 2.
         let of = |labels: &[u32]| labels.iter().copied().enumerate().collect::<Vec<_>>();
         assert_eq!(same_class(&of(&[0, 0, 1, 1]), like), Some(50.0));
         assert_eq!(same_class(&of(&[0, 1, 0, 1]), like), Some(0.0));
-        // Two patches of one image: they look for their neighbours elsewhere, if they can.
+        // Two patches of one image: they look for their neighbors elsewhere, if they can.
         assert_eq!(same_class(&[(7, 0), (7, 0), (8, 1), (9, 1)], like), Some(25.0));
         assert_eq!(same_class(&[(7, 0), (7, 0)], like), None);
     }

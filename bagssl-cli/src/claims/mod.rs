@@ -1,6 +1,6 @@
 //! The claims of the paper, each a command of `bagssl eval` that answers one question about any checkpoints.
 
-mod question;
+mod analysis;
 mod page;
 pub(crate) mod aggregation;
 pub(crate) mod convergence;
@@ -16,8 +16,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::{Checkpoint, Spec};
-use bagssl_core::colour::Colour;
-use bagssl_core::embed::{Embed, Tap};
+use bagssl_core::color::Color;
+use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_data::dataset::Dataset;
 use bagssl_eval::features::Features;
 use bagssl_eval::protocol::{Origin, Protocol as How, fnv1a};
@@ -26,15 +26,15 @@ use clap::Subcommand;
 
 use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
-use crate::extraction::{Extraction, FeatureArgs, Kept};
+use crate::evaluate::{EvalSettings, Input};
+use crate::extraction::{CacheKey, Extraction, FeatureArgs};
 use crate::files;
 use crate::groups::Groups;
-use crate::halves::Halves;
 use crate::progress::Progress;
-use crate::score::{Input, Protocol};
 use crate::source::{BadImageArgs, DataArgs, fingerprint};
+use crate::splits::Splits;
+pub(crate) use analysis::{Analysis, Bars};
 pub(crate) use page::PageArgs;
-pub(crate) use question::{Bars, Question};
 
 /// One claim.
 #[derive(Debug, Subcommand)]
@@ -48,7 +48,7 @@ pub(crate) enum Claim {
 
 impl Claim {
     /// The claim as a question.
-    pub(crate) fn question(&self) -> &dyn Question {
+    pub(crate) fn question(&self) -> &dyn Analysis {
         match self {
             Claim::Aggregation(args) => args,
             Claim::Convergence(args) => args,
@@ -60,7 +60,7 @@ impl Claim {
 }
 
 pub(crate) fn run(claim: &Claim) -> Result<ExitCode> {
-    question::answer(claim.question())
+    analysis::answer(claim.question())
 }
 
 /// What all claims about checkpoints are told.
@@ -73,7 +73,7 @@ pub(crate) struct ClaimArgs {
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) bad: BadImageArgs,
-    /// Look at greyed images, where colour is no short cut
+    /// Look at greyed images, where color is no short cut
     #[arg(long)]
     pub(crate) grey: bool,
     /// Seed of random bags, of orders and of the intervals' draws
@@ -94,9 +94,9 @@ pub(crate) struct ClaimArgs {
 }
 
 impl ClaimArgs {
-    /// Whether images are taken in colour.
-    fn colour(&self) -> Colour {
-        if self.grey { Colour::Grey } else { Colour::Rgb }
+    /// Whether images are taken in color.
+    fn color(&self) -> Color {
+        if self.grey { Color::Grey } else { Color::Rgb }
     }
 
     /// The checkpoints' bytes: all are checked before the first is looked at. One that is there twice would pass for two seeds.
@@ -116,7 +116,7 @@ impl ClaimArgs {
 }
 
 /// What a number depends on.
-pub(crate) fn origin(how: &How, checkpoint: &[u8], halves: &Halves, seed: u64) -> Origin {
+pub(crate) fn origin(how: &How, checkpoint: &[u8], halves: &Splits, seed: u64) -> Origin {
     Origin {
         protocol: how.name.into(),
         protocol_hash: how.hash(),
@@ -133,10 +133,10 @@ struct Subject<'a> {
     checkpoint: &'a Checkpoint<'a>,
     origin: Origin,
     network: &'a dyn Embed,
-    kept: Option<Kept>,
+    kept: Option<CacheKey>,
     claim: &'a ClaimArgs,
-    halves: &'a Halves,
-    protocol: Protocol,
+    halves: &'a Splits,
+    protocol: EvalSettings,
     bar: &'a Progress,
 }
 
@@ -146,7 +146,7 @@ impl Subject<'_> {
     }
 
     /// The features of a bag of each image of a half, at each tap.
-    fn features(&self, dataset: &Arc<Dataset>, bag: Bag, taps: &[Tap]) -> Result<Vec<Features>> {
+    fn features(&self, dataset: &Arc<Dataset>, bag: Bag, taps: &[FeatureLayer]) -> Result<Vec<Features>> {
         self.bar.inc_length(dataset.len() as u64);
         let extraction = Extraction {
             network: self.network,
@@ -156,31 +156,31 @@ impl Subject<'_> {
             kept: self.kept.clone(),
             progress: &|images| self.bar.inc(images),
         };
-        extraction.features(dataset, bag, self.colour(), taps)
+        extraction.features(dataset, bag, self.color(), taps)
     }
 
     fn input(&self) -> Input {
-        Input::of(self.spec())
+        Input::from_spec(self.spec())
     }
 
-    fn colour(&self) -> Colour {
-        self.claim.colour()
+    fn color(&self) -> Color {
+        self.claim.color()
     }
 
     /// The taps of these that say something of their own.
-    fn taps(&self, taps: &[Tap]) -> Vec<Tap> {
+    fn taps(&self, taps: &[FeatureLayer]) -> Vec<FeatureLayer> {
         let own = self.checkpoint.has_projector();
-        taps.iter().copied().filter(|&tap| own || tap == Tap::Embedding).collect()
+        taps.iter().copied().filter(|&tap| own || tap == FeatureLayer::Embedding).collect()
     }
 
     /// The same for both halves, training first.
-    fn both(&self, bag: Bag, taps: &[Tap]) -> Result<[Vec<Features>; 2]> {
+    fn both(&self, bag: Bag, taps: &[FeatureLayer]) -> Result<[Vec<Features>; 2]> {
         Ok([self.features(&self.halves.train, bag, taps)?, self.features(&self.halves.test, bag, taps)?])
     }
 
     /// The groups of test images that features are of.
     fn groups(&self, features: &Features) -> Result<Vec<u32>> {
-        let (groups, _) = self.claim.groups.of(&self.halves.test)?;
+        let (groups, _) = self.claim.groups.group_ids(&self.halves.test)?;
         Ok(features.images().iter().map(|&image| groups[image as usize]).collect())
     }
 }
@@ -193,7 +193,7 @@ fn on_each<R>(
     claim: &ClaimArgs,
     how: How,
     bag: &BagArgs,
-    taps: &[Tap],
+    taps: &[FeatureLayer],
     bars: Bars<'_>,
     mut look: impl FnMut(&Subject<'_>) -> Result<R>,
 ) -> Result<Vec<R>> {
@@ -202,13 +202,13 @@ fn on_each<R>(
         bail!("checkpoints: expected at most {MOST_CHECKPOINTS}, got {}", claim.checkpoints.len());
     }
     let backend = claim.backend.open_with(claim.cpu)?;
-    let halves = Halves::open(&claim.data)?;
+    let halves = Splits::open(&claim.data)?;
     let mut found = Vec::new();
     let files = claim.read()?;
     for ((path, bytes), name) in files.iter().zip(names_of(&claim.checkpoints)) {
         let checkpoint = Checkpoint::from_bytes(bytes).context(path.display().to_string())?;
         let network = backend.trained(&checkpoint, taps)?;
-        let protocol = Protocol {
+        let protocol = EvalSettings {
             bag: bag.of(&checkpoint.spec().patch, &halves.test)?,
             how,
             groups: claim.groups,
@@ -252,7 +252,7 @@ fn names_of(paths: &[PathBuf]) -> Vec<String> {
 /// A run's checkpoint is called by its folder, any other by its own name.
 fn name_of(path: &Path) -> String {
     let part = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
-    let is_run = path.file_name().is_some_and(|name| name == bagssl_train::store::CHECKPOINT);
+    let is_run = path.file_name().is_some_and(|name| name == bagssl_train::run_state::CHECKPOINT);
     let folder = path.parent().and_then(|folder| part(folder.file_name())).filter(|_| is_run);
     folder.or_else(|| part(path.file_stem())).unwrap_or_else(|| path.display().to_string())
 }

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if !halves[0].1.is_whole() {
         halves.push(("validation", source.read(Split::Validation)?));
     }
-    let classes = Classes::of(&halves[0].1, &halves[halves.len() - 1].1);
+    let classes = Classes::compare(&halves[0].1, &halves[halves.len() - 1].1);
     for (name, dataset) in &halves {
         let sample = args.sample.map(|sample| sample as usize);
         let count = sample.map_or(dataset.len(), |sample| sample.min(dataset.len()));

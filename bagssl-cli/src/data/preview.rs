@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use bagssl_core::batch::{PatchBatch, PatchSource};
-use bagssl_core::normalise::Normalisation;
+use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::ImageSize;
 use bagssl_data::dataset::Split;
 use bagssl_data::image::Image;
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let wholes: Vec<Image> =
         images.map(|&image| Ok(visible(&dataset.decode(image as usize)?.shrunk(IMAGE_SIDE)))).collect::<Result<_>>()?;
     let width = wholes.iter().map(|whole| whole.size().width).max().unwrap_or(1);
-    let patches_at = |place: usize| patches_of(&batch, place, config.train.normalisation);
+    let patches_at = |place: usize| patches_of(&batch, place, config.train.normalization);
     let lines: Vec<Image> =
         wholes.iter().enumerate().map(|(place, whole)| line(whole, width, &patches_at(place))).collect();
     output.write(&png(&below(&lines.iter().collect::<Vec<_>>()))?)?;
@@ -108,12 +108,12 @@ fn line(whole: &Image, column: u32, patches: &[Image]) -> Image {
 }
 
 /// The patches of an image in a batch, as pixels again: the values of 256 levels, turned back.
-fn patches_of(batch: &PatchBatch, image: usize, normalisation: Normalisation) -> Vec<Image> {
+fn patches_of(batch: &PatchBatch, image: usize, normalization: Normalization) -> Vec<Image> {
     let shape = batch.shape();
     let plane = shape.height * shape.width;
     let level = |channel: usize, value: f32| {
-        let colour = value * normalisation.deviation()[channel] + normalisation.mean()[channel];
-        (colour * 255.0).round() as u8
+        let color = value * normalization.deviation()[channel] + normalization.mean()[channel];
+        (color * 255.0).round() as u8
     };
     let values = &batch.data()[image * shape.patches * 3 * plane..][..shape.patches * 3 * plane];
     let pixels = |patch: &[f32]| -> Vec<u8> {
@@ -127,18 +127,18 @@ fn patches_of(batch: &PatchBatch, image: usize, normalisation: Normalisation) ->
 mod tests {
     use super::*;
     use bagssl_core::batch::BatchShape;
-    use bagssl_data::levels::Levels;
+    use bagssl_data::to_tensor::ToTensor;
 
     /// Two images of two patches: each comes back as it was, and at its place.
     #[test]
     fn a_patch_comes_back_from_its_values() {
         let size = ImageSize { height: 4, width: 6 };
         let patch = |number: u32| Image::new(size, (0..72).map(|i| (i * 37 + number * 11) as u8).collect());
-        let (normalisation, mut values) = (Normalisation::new([0.48, 0.4, 0.5], [0.2, 0.25, 0.3]).unwrap(), Vec::new());
-        (0..4).for_each(|number| Levels::new(normalisation).append(&patch(number), &mut values));
+        let (normalization, mut values) = (Normalization::new([0.48, 0.4, 0.5], [0.2, 0.25, 0.3]).unwrap(), Vec::new());
+        (0..4).for_each(|number| ToTensor::new(normalization).append(&patch(number), &mut values));
         let shape = BatchShape { images: 2, patches: 2, channels: 3, height: 4, width: 6 };
         let batch = PatchBatch::new(shape, values, vec![0, 1], vec![0, 0]).unwrap();
-        assert_eq!(patches_of(&batch, 0, normalisation), [patch(0), patch(1)]);
-        assert_eq!(patches_of(&batch, 1, normalisation), [patch(2), patch(3)]);
+        assert_eq!(patches_of(&batch, 0, normalization), [patch(0), patch(1)]);
+        assert_eq!(patches_of(&batch, 1, normalization), [patch(2), patch(3)]);
     }
 }

@@ -63,7 +63,7 @@ enum By {
 }
 
 /// An image that is to go into one of the halves.
-struct Found {
+struct SplitReport {
     /// Its path in the folder.
     name: String,
     class: String,
@@ -103,7 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let list = |half: Split| {
         let of_half = found.iter().zip(&halves).filter(|(_, of_image)| **of_image == half);
         let listed =
-            |(image, _): (&Found, _)| Listed { path: format!("{way}{}", image.name), class: image.class.clone() };
+            |(image, _): (&SplitReport, _)| Listed { path: format!("{way}{}", image.name), class: image.class.clone() };
         lists::print(&of_half.map(listed).collect::<Vec<_>>())
     };
     let (of_train, of_validation) = (list(Split::Train), list(Split::Validation));
@@ -122,7 +122,7 @@ fn name_of(by: By) -> &'static str {
 }
 
 /// The images of a folder, with their classes. Lists that lie there are what is written anew.
-fn images(path: &Path) -> Result<Vec<Found>> {
+fn images(path: &Path) -> Result<Vec<SplitReport>> {
     if !path.is_dir() {
         bail!("{}: expected a folder of image files (archives are taken apart first), got none", path.display());
     }
@@ -145,18 +145,18 @@ fn images(path: &Path) -> Result<Vec<Found>> {
         true => half.name(image).split_once('/').map_or("", |(folder, _)| folder).to_string(),
         false => half.classes()[half.label(image) as usize].clone(),
     };
-    let found = |half: &Dataset| -> Vec<Found> {
-        let found = |image| Found { name: half.name(image).into(), class: class(half, image), group: None };
+    let found = |half: &Dataset| -> Vec<SplitReport> {
+        let found = |image| SplitReport { name: half.name(image).into(), class: class(half, image), group: None };
         (0..half.len()).map(found).collect()
     };
     Ok(halves.iter().flat_map(found).collect())
 }
 
 /// Gives each image its group; none to images that are left out.
-fn group(args: &Args, found: &mut [Found]) -> Result<()> {
+fn group(args: &Args, found: &mut [SplitReport]) -> Result<()> {
     let groups: Vec<Option<u32>> = match (args.by, &args.pattern) {
         (By::Folder, _) => {
-            let folder = |image: &Found| image.name.rsplit_once('/').map_or("", |(folder, _)| folder).to_string();
+            let folder = |image: &SplitReport| image.name.rsplit_once('/').map_or("", |(folder, _)| folder).to_string();
             by_key(found.iter().map(folder)).into_iter().map(Some).collect()
         }
         (By::Name, pattern) => {
@@ -220,7 +220,7 @@ fn way(from: &Path, to: &Path) -> Result<String> {
 }
 
 /// Says what the halves are.
-fn tell(args: &Args, found: &[Found], groups: &[u32], halves: &[Split]) -> Result<()> {
+fn tell(args: &Args, found: &[SplitReport], groups: &[u32], halves: &[Split]) -> Result<()> {
     let mut classes: BTreeMap<&str, Counts> = BTreeMap::new();
     for (image, half) in found.iter().zip(halves) {
         let counts = classes.entry(&image.class).or_default();

@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use anyhow::{Context, Result};
-use bagssl_core::colour::Colour;
+use bagssl_core::color::Color;
 use bagssl_eval::convergence::Closeness;
 use bagssl_eval::report::{
-    Accuracy, BagSheet, Convergence, Curve, CurvePoint, Data, Machine, Model, Note, Outcome, Provenance, Report, Sheet,
-    Tile, View,
+    Accuracy, BagSheet, Convergence, Curve, CurvePoint, Data, Machine, Method, Note, Outcome, Provenance, Report,
+    Sheet, Tile, View,
 };
-use bagssl_train::store::METRICS;
+use bagssl_train::run_state::METRICS;
 use serde::Serialize;
 
-use super::What;
+use super::Reproduction;
 use super::stage::Stage;
 use crate::bag::describe;
+use crate::evaluate::{self, EvalSettings, Measured, Scored};
 use crate::files;
 use crate::provenance;
-use crate::score::{self, Measured, Protocol, Scored};
 use crate::source::fingerprint;
 use crate::tiles::{self, Tiles};
 
@@ -26,18 +26,18 @@ use crate::tiles::{self, Tiles};
 const BAGS: usize = 3;
 const TILES: usize = 8;
 
-pub(super) fn report(what: &What<'_>, total_seconds: f64) -> Result<Report> {
+pub(super) fn report(what: &Reproduction<'_>, total_seconds: f64) -> Result<Report> {
     let halves = what.shared.halves;
     let mut results = Vec::new();
     let mut curves = Vec::new();
     let mut close = Vec::new();
     let mut health = BTreeMap::new();
-    for model in Model::TRAINED.into_iter().chain([Model::Random]) {
+    for model in Method::TRAINED.into_iter().chain([Method::Random]) {
         let stages: Vec<&Stage> = what.stages.iter().filter(|stage| stage.model == model).collect();
         let measured = stages.iter().map(|stage| stage.measured()).collect::<Result<Vec<_>>>()?;
         results.extend(join(model, &measured));
         let closeness: Vec<Vec<Closeness>> = measured.iter().map(|seed| seed.convergence.clone()).collect();
-        close.extend(Convergence::of(model, &closeness));
+        close.extend(Convergence::from_seeds(model, &closeness));
         if let Some(first) = measured.first() {
             health.insert(model, first.health.clone());
         }
@@ -45,10 +45,10 @@ pub(super) fn report(what: &What<'_>, total_seconds: f64) -> Result<Report> {
             curves.push(curve(stage)?);
         }
     }
-    for stage in what.stages.iter().filter(|stage| stage.model == Model::Pixels) {
+    for stage in what.stages.iter().filter(|stage| stage.model == Method::Pixels) {
         let [pixels, histogram] = stage.measured_baselines()?;
-        results.extend(join(Model::Pixels, &[pixels]));
-        results.extend(join(Model::Histogram, &[histogram]));
+        results.extend(join(Method::Pixels, &[pixels]));
+        results.extend(join(Method::Histogram, &[histogram]));
     }
     let pictures = Pictures::new(what)?;
     Ok(Report {
@@ -84,21 +84,20 @@ pub(super) fn report(what: &What<'_>, total_seconds: f64) -> Result<Report> {
 }
 
 /// Accuracies of the same kind, over the seeds.
-fn join(model: Model, seeds: &[Measured]) -> Vec<Outcome> {
+fn join(model: Method, seeds: &[Measured]) -> Vec<Outcome> {
     let Some(first) = seeds.first() else { return vec![] };
-    let same =
-        |a: &Scored, b: &Scored| (a.space, a.colour, a.view, a.patches) == (b.space, b.colour, b.view, b.patches);
+    let same = |a: &Scored, b: &Scored| (a.space, a.color, a.view, a.patches) == (b.space, b.color, b.view, b.patches);
     let outcome = |scored: &Scored| {
         let over = |of: fn(&Scored) -> f64| {
-            Accuracy::of(
+            Accuracy::new(
                 seeds.iter().filter_map(|seed| seed.scores.iter().find(|other| same(scored, other)).map(of)).collect(),
             )
         };
-        let Scored { space, colour, view, patches, .. } = *scored;
+        let Scored { space, color, view, patches, .. } = *scored;
         Outcome {
             model,
             space,
-            colour,
+            color,
             view,
             patches,
             knn: over(|scored| scored.knn),
@@ -129,7 +128,7 @@ fn curve(stage: &Stage) -> Result<Curve> {
     Ok(Curve { model: stage.model, seed: stage.seed, points })
 }
 
-fn attribution(what: &What<'_>) -> Vec<String> {
+fn attribution(what: &Reproduction<'_>) -> Vec<String> {
     match what.data.data {
         Some(_) => vec![],
         None => bagssl_data::dataset::EMBEDDED_ATTRIBUTION
@@ -141,12 +140,12 @@ fn attribution(what: &What<'_>) -> Vec<String> {
     }
 }
 
-fn protocol(what: &What<'_>) -> Result<Vec<Note>> {
+fn protocol(what: &Reproduction<'_>) -> Result<Vec<Note>> {
     let config = &what.stages[0].config;
     let train = &config.train;
     let shared = what.shared;
     let note = |name: &str, text: String| Note { name: name.into(), text };
-    let of_model = |model: Model| -> Option<Result<Note>> {
+    let of_model = |model: Method| -> Option<Result<Note>> {
         let train = &what.stages.iter().find(|stage| stage.model == model)?.config.train;
         let said = || Ok(format!("patches: {}; loss: {}", settings(&train.views)?, settings(&train.loss)?));
         Some(said().map(|text| note(model.title(), text)))
@@ -168,12 +167,12 @@ fn protocol(what: &What<'_>) -> Result<Vec<Note>> {
                 train.schedule.epochs,
                 train.batch.images,
                 train.batch.patches,
-                settings(&train.optimiser)?
+                settings(&train.optimizer)?
             ),
         ),
         note("augmentation", settings(&config.augment)?),
     ];
-    for of_model in Model::TRAINED.into_iter().filter_map(of_model) {
+    for of_model in Method::TRAINED.into_iter().filter_map(of_model) {
         notes.push(of_model?);
     }
     notes.extend([
@@ -192,7 +191,7 @@ fn protocol(what: &What<'_>) -> Result<Vec<Note>> {
         note(
             "baselines",
             format!(
-                "raw pixels in [0, 1] (grey: less their mean) and the joint colour histogram with {0} x {0} x {0} bins; finer \
+                "raw pixels in [0, 1] (grey: less their mean) and the joint color histogram with {0} x {0} x {0} bins; finer \
                  histograms are stronger where images come from few scenes",
                 bagssl_eval::baselines::Histogram::BINS
             ),
@@ -230,15 +229,15 @@ fn plain(value: &toml::Value) -> String {
 
 /// Pictures out of the data set.
 struct Pictures<'a> {
-    what: &'a What<'a>,
+    what: &'a Reproduction<'a>,
     /// The bags of test images.
     test: Tiles,
 }
 
 impl<'a> Pictures<'a> {
-    fn new(what: &'a What<'a>) -> Result<Self> {
-        let Protocol { bag, seed, .. } = what.shared.protocol;
-        Ok(Pictures { what, test: Tiles::new(what.shared.halves.test.clone(), bag, seed, Colour::Rgb)? })
+    fn new(what: &'a Reproduction<'a>) -> Result<Self> {
+        let EvalSettings { bag, seed, .. } = what.shared.protocol;
+        Ok(Pictures { what, test: Tiles::new(what.shared.halves.test.clone(), bag, seed, Color::Rgb)? })
     }
 
     fn tiles(&self) -> Result<Vec<Tile>> {
@@ -267,14 +266,14 @@ impl<'a> Pictures<'a> {
         (0..test.len()).step_by(step).take(BAGS).map(sheet).collect()
     }
 
-    /// The neighbours that the first seed's stages have found, of the main comparison.
+    /// The neighbors that the first seed's stages have found, of the main comparison.
     fn sheets(&self) -> Result<Vec<Sheet>> {
         let mut sheets = Vec::new();
-        for model in [Model::Bagssl, Model::MultiScale] {
+        for model in [Method::Bagssl, Method::MultiScale] {
             let Some(stage) = self.what.stages.iter().find(|stage| stage.model == model) else { continue };
             let measured = stage.measured()?;
-            for space in stage.taps().into_iter().map(score::space) {
-                let rows = measured.neighbours.get(&space).into_iter().flatten().map(|near| self.test.row(near));
+            for space in stage.taps().into_iter().map(evaluate::space) {
+                let rows = measured.neighbors.get(&space).into_iter().flatten().map(|near| self.test.row(near));
                 sheets.push(Sheet { model, space, rows: rows.collect::<Result<_>>()? });
             }
         }
@@ -289,10 +288,10 @@ pub(super) fn table(report: &Report) -> String {
         "\n{:<18} {:<12} {:<12} {:>14} {:>14} {:>14} {:>14}\n",
         "", "", "", "RGB kNN %", "RGB linear %", "grey kNN %", "grey linear %"
     );
-    for outcome in report.results.iter().filter(|outcome| outcome.colour == Colour::Rgb) {
+    for outcome in report.results.iter().filter(|outcome| outcome.color == Color::Rgb) {
         let main = outcome.view == View::Whole || outcome.patches == most;
         let grey = report.results.iter().find(|other| {
-            other.colour == Colour::Grey
+            other.color == Color::Grey
                 && (other.model, other.space, other.view, other.patches)
                     == (outcome.model, outcome.space, outcome.view, outcome.patches)
         });
@@ -323,7 +322,7 @@ mod tests {
     #[test]
     fn settings_are_called_as_in_a_config_file() {
         let of = |model| crate::reproduce::profile::Profile::Tiles.run(model, Some(1)).unwrap().train;
-        let [bagssl, multi_scale] = [Model::Bagssl, Model::MultiScale].map(of);
+        let [bagssl, multi_scale] = [Method::Bagssl, Method::MultiScale].map(of);
         assert_eq!(settings(&bagssl.views).unwrap(), "fixed_scale.input 16, fixed_scale.side.area_share 0.25");
         assert_eq!(
             settings(&multi_scale.views).unwrap(),

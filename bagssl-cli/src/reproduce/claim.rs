@@ -7,13 +7,13 @@ use anyhow::{Context, Result};
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_eval::protocol::fnv1a;
 use bagssl_eval::report;
-use bagssl_train::store::CHECKPOINT;
+use bagssl_train::run_state::CHECKPOINT;
 use serde_json::Value;
 
 use super::place;
 use super::profile::Profile;
 use super::stage::{Shared, Stage};
-use super::stamp::{self, Settings, Stamp};
+use super::stamp::{self, Settings, StageStamp};
 use crate::bag::BagArgs;
 use crate::claims::{Bars, Claim, ClaimArgs, aggregation, compare, convergence, cooccurrence, locality};
 use crate::files;
@@ -156,7 +156,7 @@ impl Plan<'_> {
                 size.ok().and_then(|size| Grid::new(spec, size, stride).ok()).map_or(1, Grid::patches)
             }
             Bag::Random { patches, .. } => patches as usize,
-            Bag::Whole | Bag::Centre => 1,
+            Bag::Whole | Bag::Center => 1,
         }
     }
 
@@ -223,7 +223,7 @@ impl ClaimStage {
 
     /// Whether a stamp is there that can be read.
     pub(super) fn is_stamped(&self) -> bool {
-        Stamp::read(&self.folder).is_some()
+        StageStamp::read(&self.folder).is_some()
     }
 
     /// Refuses to write over what others have written.
@@ -233,7 +233,7 @@ impl ClaimStage {
 
     /// The seconds that it took, if it is done.
     pub(super) fn done(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
-        let Some(stamp) = Stamp::read(&self.folder) else { return Ok(None) };
+        let Some(stamp) = StageStamp::read(&self.folder) else { return Ok(None) };
         let is_same = self.settings(shared)?.is_some_and(|settings| stamp::hash(&settings) == stamp.hash);
         Ok((is_same && self.section().is_ok()).then_some(stamp.seconds))
     }
@@ -243,8 +243,8 @@ impl ClaimStage {
         Ok(match self.done(shared)? {
             Some(_) => None,
             None => match self.settings(shared)? {
-                Some(settings) => Stamp::why_not(&self.folder, &settings),
-                None => Stamp::why_not(&self.folder, &Settings::new()).map(|_| "it waits for trainings".into()),
+                Some(settings) => StageStamp::why_not(&self.folder, &settings),
+                None => StageStamp::why_not(&self.folder, &Settings::new()).map(|_| "it waits for trainings".into()),
             },
         })
     }
@@ -253,11 +253,11 @@ impl ClaimStage {
     pub(super) fn run(&self, shared: &Shared<'_>, bars: Bars<'_>) -> Result<()> {
         let started = Instant::now();
         place::begin(&self.folder)?;
-        Stamp::remove(&self.folder)?;
+        StageStamp::remove(&self.folder)?;
         let found = self.claim.question().find(bars)?;
         files::write(&self.folder.join(FOUND), &serde_json::to_vec(&found)?)?;
         let of = self.settings(shared)?.context("a checkpoint is gone that was there")?;
-        Stamp { hash: stamp::hash(&of), of, seconds: started.elapsed().as_secs_f64(), training: None }
+        StageStamp { hash: stamp::hash(&of), of, seconds: started.elapsed().as_secs_f64(), training: None }
             .write(&self.folder)
     }
 
@@ -267,36 +267,36 @@ impl ClaimStage {
     }
 
     /// The section of the report.
-    pub(super) fn section(&self) -> Result<report::Claim> {
+    pub(super) fn section(&self) -> Result<report::ClaimSection> {
         let (name, title) = (self.claim.question().name().into(), self.title.into());
         if let Some(why) = self.left_out {
             let how = vec![format!("Not looked at here, as {why}.")];
-            return Ok(report::Claim { name, title, how, ..report::Claim::default() });
+            return Ok(report::ClaimSection { name, title, how, ..report::ClaimSection::default() });
         }
         let data = self.found()?;
         let page = self.claim.question().page(&data).with_context(|| self.label())?;
-        Ok(report::Claim { name, title, how: self.how.clone(), page, data })
+        Ok(report::ClaimSection { name, title, how: self.how.clone(), page, data })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bagssl_data::bad::OnBadImage;
     use bagssl_data::dataset::{Dataset, Split};
-    use bagssl_eval::report::Model;
+    use bagssl_data::skip::OnBadImage;
+    use bagssl_eval::report::Method;
 
     use crate::backend::Name;
+    use crate::evaluate::EvalSettings;
     use crate::extraction::FeatureArgs;
     use crate::groups::Groups;
-    use crate::halves::Halves;
-    use crate::score::Protocol;
+    use crate::splits::Splits;
 
     /// The claims about two trainings with seeds 4 and 3, of which 3 is the first; images as the program carries them.
     fn claims(profile: Profile) -> Vec<ClaimStage> {
         let open = |split| Dataset::embedded(split).unwrap().into();
-        let halves = Halves { train: open(Split::Train), test: open(Split::Validation) };
-        let trainings = [(Model::Simclr, 4), (Model::Bagssl, 4), (Model::Simclr, 3), (Model::Bagssl, 3)];
+        let halves = Splits { train: open(Split::Train), test: open(Split::Validation) };
+        let trainings = [(Method::Simclr, 4), (Method::Bagssl, 4), (Method::Simclr, 3), (Method::Bagssl, 3)];
         let stage = |(model, seed)| Stage {
             model,
             seed,
@@ -304,7 +304,7 @@ mod tests {
             config: profile.run(model, Some(1)).unwrap(),
         };
         let trained: Vec<Stage> = trainings.into_iter().map(stage).collect();
-        let protocol = Protocol {
+        let protocol = EvalSettings {
             bag: profile.bag(trained[0].config.train.patch),
             how: bagssl_eval::protocol::Protocol::preset("bagssl").unwrap(),
             groups: Groups::Auto,
@@ -317,7 +317,7 @@ mod tests {
         stages(profile, &trained, &DataArgs::default(), &shared, Path::new("out"))
     }
 
-    /// 900 training and 270 test images, of which a claim looks at 9 patches each, the whole, and the centre.
+    /// 900 training and 270 test images, of which a claim looks at 9 patches each, the whole, and the center.
     #[test]
     fn who_is_looked_at_and_how_much() {
         let claims = claims(Profile::Tiles);

@@ -4,21 +4,21 @@ use std::time::Instant;
 
 use anyhow::Result;
 use bagssl_core::batch::{PatchSource, SourceError};
-use bagssl_core::colour::Colour;
-use bagssl_core::embed::Tap;
+use bagssl_core::color::Color;
+use bagssl_core::embed::FeatureLayer;
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_data::bags::{BagConfig, BagLoader};
-use bagssl_eval::report::Model;
-use bagssl_train::store::Nowhere;
+use bagssl_eval::report::Method;
+use bagssl_train::run_state::Nowhere;
 use bagssl_train::trainer::RunInfo;
 
-use super::What;
+use super::Reproduction;
 use super::claim::ClaimStage;
 use super::stage::Stage;
+use crate::evaluate;
 use crate::output::say;
-use crate::score;
+use crate::parallelism;
 use crate::train;
-use crate::work;
 
 /// Steps of the warm-up: the first is not timed.
 const STEPS: u64 = 6;
@@ -26,7 +26,7 @@ const STEPS: u64 = 6;
 const BATCHES: usize = 3;
 
 /// Times a few steps and a few bags, and prints what all stages would take.
-pub(super) fn print(what: &What<'_>) -> Result<()> {
+pub(super) fn print(what: &Reproduction<'_>) -> Result<()> {
     let (left, claims) = (what.left()?, what.claims_left()?);
     let halves = what.shared.halves;
     let train = &what.stages[0].config.train;
@@ -53,8 +53,8 @@ pub(super) fn print(what: &What<'_>) -> Result<()> {
         return Ok(());
     }
     let timed = || warm_up(what);
-    let (step, image) = if what.args.backend.is_gpu() { timed()? } else { work::on_one_thread(timed)?? };
-    let measuring = score::images_to_embed(halves) as f64 / 2.0 * image;
+    let (step, image) = if what.args.backend.is_gpu() { timed()? } else { parallelism::on_one_thread(timed)?? };
+    let measuring = evaluate::images_to_embed(halves) as f64 / 2.0 * image;
     let patches: usize = claims.iter().map(|claim| claim.patches()).sum();
     let looking = patches as f64 * image / what.patches()? as f64;
     let all = trainings as f64 * steps as f64 * step + left.len() as f64 * measuring + looking;
@@ -71,15 +71,16 @@ pub(super) fn print(what: &What<'_>) -> Result<()> {
 }
 
 /// Bytes of all features that are to be extracted, if none of them is there. Those of claims may be the same as others.
-fn features(what: &What<'_>, left: &[&Stage], claims: &[&ClaimStage]) -> Result<usize> {
+fn features(what: &Reproduction<'_>, left: &[&Stage], claims: &[&ClaimStage]) -> Result<usize> {
     let plan = what.stages[0].config.train.clone().check()?;
-    let row = |taps: &[Tap]| -> usize { taps.iter().map(|&tap| size_of::<f32>() * plan.plan().dim(tap)).sum() };
+    let row =
+        |taps: &[FeatureLayer]| -> usize { taps.iter().map(|&tap| size_of::<f32>() * plan.plan().dim(tap)).sum() };
     let halves = what.shared.halves;
-    let images = Colour::ALL.len() * (halves.train.len() + halves.test.len());
-    let measured = left.iter().filter(|stage| stage.model != Model::Pixels);
+    let images = Color::ALL.len() * (halves.train.len() + halves.test.len());
+    let measured = left.iter().filter(|stage| stage.model != Method::Pixels);
     let measured: usize = measured.map(|stage| images * row(&stage.taps())).sum();
     let looked_at: usize = claims.iter().map(|claim| claim.patches()).sum();
-    let all = [Tap::Embedding, Tap::FirstLayer, Tap::Projection];
+    let all = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
     // The whole image is looked at besides its patches.
     Ok(measured * (what.patches()? + 1) + looked_at * row(&all))
 }
@@ -101,7 +102,7 @@ impl Observer for Clock {
 }
 
 /// Seconds of a step, and of embedding the bag of an image.
-fn warm_up(what: &What<'_>) -> Result<(f64, f64)> {
+fn warm_up(what: &Reproduction<'_>) -> Result<(f64, f64)> {
     let (stage, shared) = (&what.stages[0], what.shared);
     let backend = what.args.backend.open()?;
     let config = stage.config.train.clone().check()?;
@@ -126,7 +127,7 @@ fn warm_up(what: &What<'_>) -> Result<(f64, f64)> {
         BagConfig {
             bag: shared.protocol.bag,
             input: train.patch.input(),
-            normalisation: train.normalisation,
+            normalization: train.normalization,
             filter: train.filter,
             batch: 16,
             threads: shared.protocol.threads,
@@ -138,7 +139,7 @@ fn warm_up(what: &What<'_>) -> Result<(f64, f64)> {
     for batch in bags.batches().take(BATCHES) {
         let batch = batch.map_err(anyhow::Error::from_boxed)?;
         let begun = Instant::now();
-        network.embed(&batch, &[Tap::Projection]).map_err(anyhow::Error::from_boxed)?;
+        network.embed(&batch, &[FeatureLayer::Projection]).map_err(anyhow::Error::from_boxed)?;
         seconds += begun.elapsed().as_secs_f64();
         images += batch.shape().images;
     }

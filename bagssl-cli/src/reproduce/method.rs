@@ -1,12 +1,12 @@
 //! The choice of what is trained.
 
 use anyhow::{Result, bail};
-use bagssl_eval::report::Model;
+use bagssl_eval::report::Method;
 use clap::ValueEnum;
 
 /// A training, by the name of its preset; or all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Method {
+pub(crate) enum MethodChoice {
     /// Patches of one scale, coding rate
     Bagssl,
     /// Crops of many scales, coding rate
@@ -22,19 +22,19 @@ pub(crate) enum Method {
 }
 
 /// The trainings that are named, each once, in the order of reports.
-pub(super) fn chosen(methods: &[Method]) -> Result<Vec<Model>> {
-    let is_chosen = |model: &Model| {
+pub(super) fn chosen(methods: &[MethodChoice]) -> Result<Vec<Method>> {
+    let is_chosen = |model: &Method| {
         methods.iter().any(|method| match method {
-            Method::Bagssl => *model == Model::Bagssl,
-            Method::MultiScale => *model == Model::MultiScale,
-            Method::BagsslVicreg => *model == Model::BagsslVicreg,
-            Method::Vicreg => *model == Model::Vicreg,
-            Method::Simclr => *model == Model::Simclr,
-            Method::All => true,
+            MethodChoice::Bagssl => *model == Method::Bagssl,
+            MethodChoice::MultiScale => *model == Method::MultiScale,
+            MethodChoice::BagsslVicreg => *model == Method::BagsslVicreg,
+            MethodChoice::Vicreg => *model == Method::Vicreg,
+            MethodChoice::Simclr => *model == Method::Simclr,
+            MethodChoice::All => true,
         })
     };
-    let models: Vec<Model> = Model::TRAINED.into_iter().filter(is_chosen).collect();
-    if !models.contains(&Model::Bagssl) {
+    let models: Vec<Method> = Method::TRAINED.into_iter().filter(is_chosen).collect();
+    if !models.contains(&Method::Bagssl) {
         let names: Vec<&str> = models.iter().map(|model| model.name()).collect();
         bail!("--methods: expected bagssl among them, as the others are compared with it, got {}", names.join(","));
     }
@@ -47,16 +47,16 @@ mod tests {
 
     #[test]
     fn methods_have_the_names_of_their_presets() {
-        let of = |text: &str| -> Vec<Method> {
-            text.split(',').map(|name| Method::from_str(name, false).unwrap()).collect()
+        let of = |text: &str| -> Vec<MethodChoice> {
+            text.split(',').map(|name| MethodChoice::from_str(name, false).unwrap()).collect()
         };
-        for model in Model::TRAINED {
-            let chosen = chosen(&[Method::Bagssl, of(model.name())[0]]).unwrap();
+        for model in Method::TRAINED {
+            let chosen = chosen(&[MethodChoice::Bagssl, of(model.name())[0]]).unwrap();
             assert_eq!(*chosen.last().unwrap(), model);
             assert!(bagssl_train::preset::preset(model.name()).is_some(), "{}", model.name());
         }
-        assert_eq!(chosen(&of("simclr,bagssl,simclr")).unwrap(), [Model::Bagssl, Model::Simclr]);
-        assert_eq!(chosen(&of("all")).unwrap(), Model::TRAINED);
+        assert_eq!(chosen(&of("simclr,bagssl,simclr")).unwrap(), [Method::Bagssl, Method::Simclr]);
+        assert_eq!(chosen(&of("all")).unwrap(), Method::TRAINED);
         let error = chosen(&of("vicreg,multi-scale")).unwrap_err().to_string();
         assert_eq!(
             error,

@@ -15,27 +15,27 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use bagssl_core::colour::Colour;
+use bagssl_core::color::Color;
 use bagssl_core::observe::Observer;
-use bagssl_data::bad::OnBadImage;
-use bagssl_eval::report::{Model, Report};
-use bagssl_train::store::CONFIG;
+use bagssl_data::skip::OnBadImage;
+use bagssl_eval::report::{Method, Report};
+use bagssl_train::run_state::CONFIG;
 
 use crate::backend::Name;
 use crate::claims;
+use crate::evaluate::{self, EvalSettings};
 use crate::extraction::FeatureArgs;
 use crate::files;
 use crate::groups::Groups;
-use crate::halves::Halves;
 use crate::memory::ImageMemoryArgs;
 use crate::output::say;
+use crate::parallelism;
 use crate::progress::{Several, Steps};
-use crate::score::{self, Protocol};
 use crate::source::DataArgs;
+use crate::splits::Splits;
 use crate::tiles::Tiles;
-use crate::work;
 use claim::ClaimStage;
-use method::Method;
+use method::MethodChoice;
 use profile::Profile;
 use stage::{Shared, Stage};
 
@@ -52,7 +52,7 @@ pub(crate) struct Args {
     /// What is trained, by the names of presets: of bagssl, multi-scale, bagssl-vicreg, vicreg and simclr some that bagssl is among, or all.
     /// Network, patches and batches are the same for all; the main comparison is of the first two
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_value = "bagssl,multi-scale")]
-    methods: Vec<Method>,
+    methods: Vec<MethodChoice>,
     /// The images, if the profile's are elsewhere or other ones are to be used
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
@@ -99,14 +99,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.backend.open()?;
     let (path, memory) = (args.profile.data(args.data.as_ref())?, args.memory);
     let data = DataArgs { data: path, memory, ..DataArgs::default() };
-    let halves = Halves::open(&data)?;
+    let halves = Splits::open(&data)?;
     if halves.tested() < 2 {
         bail!("{}: expected at least 2 classes with images in both halves, got {}", data.name(), halves.tested());
     }
-    let base = args.profile.run(Model::Bagssl, args.epochs)?;
+    let base = args.profile.run(Method::Bagssl, args.epochs)?;
     let on_cpu = !args.backend.is_gpu();
-    let jobs = args.jobs.unwrap_or(if on_cpu { work::cores() } else { 1 }).max(1);
-    let protocol = Protocol {
+    let jobs = args.jobs.unwrap_or(if on_cpu { parallelism::cores() } else { 1 }).max(1);
+    let protocol = EvalSettings {
         bag: args.profile.bag(base.train.patch),
         how: bagssl_eval::protocol::Protocol::preset("bagssl")?,
         groups: Groups::Auto,
@@ -117,8 +117,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(args.profile.name()));
     let mut stages = Vec::new();
     for seed in args.seed..args.seed + args.seeds {
-        for &model in methods.iter().chain(&[Model::Random]) {
-            let of = if model == Model::Random { Model::Bagssl } else { model };
+        for &model in methods.iter().chain(&[Method::Random]) {
+            let of = if model == Method::Random { Method::Bagssl } else { model };
             let mut config = args.profile.run(of, args.epochs)?;
             config.train.seed = seed;
             let folder = out.join(format!("{}-seed{seed}", model.name()));
@@ -128,11 +128,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // Long ones first, so that none is left alone at the end.
     stages.sort_by_key(|stage| !stage.is_trained());
     let folder = out.join("baselines");
-    stages.push(Stage { model: Model::Pixels, seed: args.seed, folder, config: base.clone() });
+    stages.push(Stage { model: Method::Pixels, seed: args.seed, folder, config: base.clone() });
 
     let shared = Shared { halves: &halves, protocol, backend: args.backend, features: &args.features };
     let claims = claim::stages(args.profile, &stages, &data, &shared, &out);
-    let what = What { args, out: &out, data: &data, stages: &stages, claims: &claims, shared: &shared, jobs };
+    let what = Reproduction { args, out: &out, data: &data, stages: &stages, claims: &claims, shared: &shared, jobs };
     what.check_place()?;
     what.describe()?;
     if args.dry_run {
@@ -153,7 +153,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// A reproduction that is to be done.
-pub(crate) struct What<'a> {
+pub(crate) struct Reproduction<'a> {
     args: &'a Args,
     out: &'a std::path::Path,
     data: &'a DataArgs,
@@ -163,7 +163,7 @@ pub(crate) struct What<'a> {
     jobs: usize,
 }
 
-impl What<'_> {
+impl Reproduction<'_> {
     /// Refuses to write over what others have written.
     fn check_place(&self) -> Result<()> {
         // Before there was a mark, a report came after all stages had their stamps.
@@ -175,7 +175,7 @@ impl What<'_> {
 
     /// Says what there is to be done.
     fn describe(&self) -> Result<()> {
-        let Halves { train, test } = self.shared.halves;
+        let Splits { train, test } = self.shared.halves;
         say!(
             "profile {}: {}, {} training and {} test images of {} classes; backend {}, {} at a time",
             self.args.profile.name(),
@@ -229,7 +229,7 @@ impl What<'_> {
     /// Patches that stand for an image.
     fn patches(&self) -> Result<usize> {
         let (bag, seed) = (self.shared.protocol.bag, self.shared.protocol.seed);
-        Ok(Tiles::new(self.shared.halves.test.clone(), bag, seed, Colour::Rgb)?.patches())
+        Ok(Tiles::new(self.shared.halves.test.clone(), bag, seed, Color::Rgb)?.patches())
     }
 
     /// The stages that are not done.
@@ -263,7 +263,7 @@ impl What<'_> {
     fn one(&self, stage: &Stage, bars: &Several) -> Result<()> {
         let observer: Box<dyn Observer + Send> =
             Box::new(Steps(bars.add(&format!("train {}", stage.label()), 0, "steps")));
-        let images = score::images_to_embed(self.shared.halves);
+        let images = evaluate::images_to_embed(self.shared.halves);
         let measuring = bars.add(&format!("measure {}", stage.label()), images, "images");
         let result = self.on_threads(|| stage.run(self.shared, observer, &|images| measuring.inc(images)));
         measuring.finish();
@@ -277,6 +277,6 @@ impl What<'_> {
 
     /// On a CPU, where as many jobs run as there are cores, each on one thread.
     fn on_threads(&self, work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
-        if self.args.backend.is_gpu() { work() } else { work::on_one_thread(work)? }
+        if self.args.backend.is_gpu() { work() } else { parallelism::on_one_thread(work)? }
     }
 }

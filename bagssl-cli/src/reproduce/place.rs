@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::stamp::{STAMP, Stamp};
+use super::stamp::{STAMP, StageStamp};
 use crate::files;
 
 /// Says that a reproduction has begun to write into a folder: what it would write over there is its own.
@@ -23,7 +23,7 @@ pub(super) fn check(folder: &Path, names: &[&str], is_own: bool) -> Result<()> {
     if folder.symlink_metadata().is_ok() && !folder.is_dir() {
         bail!("{}: expected a folder to write to, got a file", folder.display());
     }
-    if is_own || is_begun(folder) || Stamp::read(folder).is_some() {
+    if is_own || is_begun(folder) || StageStamp::read(folder).is_some() {
         return Ok(());
     }
     let is_there = |name: &&&str| folder.join(name).symlink_metadata().is_ok();

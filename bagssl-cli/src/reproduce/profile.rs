@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use bagssl_core::architecture::Architecture;
 use bagssl_core::bag::{Bag, Views};
-use bagssl_core::normalise::Normalisation;
+use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
-use bagssl_eval::report::Model;
+use bagssl_eval::report::Method;
 use bagssl_train::loss::Loss;
 use bagssl_train::preset::preset;
 use clap::ValueEnum;
@@ -80,7 +80,7 @@ impl Profile {
 
     /// The run of a model that is trained: its preset's loss and views, for the profile's network, patches, batches and schedule. The
     /// coding rate has the weights of the profile, so that the first two of [`Model::TRAINED`] differ in their views alone.
-    pub(crate) fn run(self, model: Model, epochs: Option<u32>) -> Result<RunConfig> {
+    pub(crate) fn run(self, model: Method, epochs: Option<u32>) -> Result<RunConfig> {
         let mut run = self.base()?;
         let recipe = named(model.name()).train;
         run.name = model.name().into();
@@ -110,7 +110,7 @@ impl Profile {
             fixed.train.patch = spec;
             fixed.train.views = Views::FixedScale(spec);
             fixed.train.filter = Filter::Bicubic;
-            fixed.train.normalisation = Normalisation::IMAGENET;
+            fixed.train.normalization = Normalization::IMAGENET;
             let imagenet = self == Profile::Imagenet;
             fixed.train.model.arch = if imagenet { Architecture::ResNet50 } else { Architecture::ResNet18 };
         }
@@ -150,7 +150,7 @@ mod tests {
     fn every_profile_is_consistent() {
         for profile in Profile::value_variants() {
             let of = |model| profile.run(model, Some(3)).unwrap();
-            let (fixed, multi) = (of(Model::Bagssl), of(Model::MultiScale));
+            let (fixed, multi) = (of(Method::Bagssl), of(Method::MultiScale));
             assert_eq!(fixed.train.schedule.epochs, 3);
             assert!(matches!(fixed.train.views, Views::FixedScale(_)));
             let same = RunConfig {
@@ -159,9 +159,9 @@ mod tests {
             };
             assert_eq!(RunConfig { name: "multi-scale".into(), ..fixed.clone() }, same, "only the views differ");
             for (model, views, is_of) in [
-                (Model::BagsslVicreg, fixed.train.views, Loss::vicreg()),
-                (Model::Vicreg, multi.train.views, Loss::vicreg()),
-                (Model::Simclr, multi.train.views, Loss::simclr()),
+                (Method::BagsslVicreg, fixed.train.views, Loss::vicreg()),
+                (Method::Vicreg, multi.train.views, Loss::vicreg()),
+                (Method::Simclr, multi.train.views, Loss::simclr()),
             ] {
                 let run = of(model);
                 assert_eq!((run.train.views, run.train.loss, run.name.as_str()), (views, is_of, model.name()));
@@ -174,7 +174,7 @@ mod tests {
     /// On the tiles every training is that of its preset.
     #[test]
     fn the_tiles_have_the_presets() {
-        for model in Model::TRAINED {
+        for model in Method::TRAINED {
             assert_eq!(Profile::Tiles.run(model, None).unwrap(), named(model.name()), "{}", model.name());
         }
     }

@@ -8,28 +8,28 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
-use bagssl_core::embed::{Embed, Tap};
+use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_core::observe::Observer;
 use bagssl_eval::protocol::fnv1a;
-use bagssl_eval::report::Model;
+use bagssl_eval::report::Method;
 use bagssl_train::config::flat;
-use bagssl_train::store::{CHECKPOINT, CONFIG, Keeping, METRICS, OLD_STATE, STATES};
+use bagssl_train::run_state::{CHECKPOINT, CONFIG, Keeping, METRICS, OLD_STATE, STATES};
 
 use super::place;
-use super::stamp::{self, Settings, Stamp, TrainingStamp};
+use super::stamp::{self, Settings, StageStamp, TrainingStamp};
 use crate::backend::{CpuArgs, Name};
 use crate::config::RunConfig;
-use crate::extraction::{Extraction, FeatureArgs, Kept};
+use crate::evaluate::{self, EvalSettings, Input, Measured};
+use crate::extraction::{CacheKey, Extraction, FeatureArgs};
 use crate::files;
-use crate::halves::Halves;
-use crate::score::{self, Input, Measured, Protocol};
 use crate::source::fingerprint;
+use crate::splits::Splits;
 use crate::train::{self, Training};
 
 /// A model with a seed, or a baseline that has none.
 #[derive(Debug, Clone)]
 pub(crate) struct Stage {
-    pub(crate) model: Model,
+    pub(crate) model: Method,
     pub(crate) seed: u64,
     pub(crate) folder: PathBuf,
     /// The settings; for random weights those of the network they are the weights of.
@@ -38,8 +38,8 @@ pub(crate) struct Stage {
 
 /// What all stages share.
 pub(crate) struct Shared<'a> {
-    pub(crate) halves: &'a Halves,
-    pub(crate) protocol: Protocol,
+    pub(crate) halves: &'a Splits,
+    pub(crate) protocol: EvalSettings,
     pub(crate) backend: Name,
     pub(crate) features: &'a FeatureArgs,
 }
@@ -49,18 +49,18 @@ const MEASURED: &str = "measured.json";
 impl Stage {
     pub(crate) fn label(&self) -> String {
         match self.model {
-            Model::Pixels | Model::Histogram => "pixels and histogram".into(),
+            Method::Pixels | Method::Histogram => "pixels and histogram".into(),
             model => format!("{} seed {}", model.name(), self.seed),
         }
     }
 
     /// The features that are measured: those that the recipe is about.
-    pub(crate) fn taps(&self) -> Vec<Tap> {
-        score::taps(&[self.config.train.model.tap])
+    pub(crate) fn taps(&self) -> Vec<FeatureLayer> {
+        evaluate::taps(&[self.config.train.model.tap])
     }
 
     pub(crate) fn is_trained(&self) -> bool {
-        Model::TRAINED.contains(&self.model)
+        Method::TRAINED.contains(&self.model)
     }
 
     /// Refuses to write over what others have written, a run of `bagssl train` with other settings among it.
@@ -107,7 +107,7 @@ impl Stage {
 
     /// The seconds that the training took, if it is done, whether or not it was measured in the same way.
     pub(crate) fn trained(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
-        let Some(training) = Stamp::read(&self.folder).and_then(|stamp| stamp.training) else { return Ok(None) };
+        let Some(training) = StageStamp::read(&self.folder).and_then(|stamp| stamp.training) else { return Ok(None) };
         let is_same =
             self.has_training() && training.hash == self.stamped(stamp::hash(&self.training_settings(shared)))?;
         Ok(is_same.then_some(training.seconds))
@@ -120,7 +120,7 @@ impl Stage {
 
     /// The seconds that it took, if it is done.
     pub(crate) fn done(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
-        let Some(stamp) = Stamp::read(&self.folder) else { return Ok(None) };
+        let Some(stamp) = StageStamp::read(&self.folder) else { return Ok(None) };
         let is_same = self.is_whole() && stamp.hash == self.stamped(stamp::hash(&self.settings(shared)))?;
         Ok(is_same.then_some(stamp.seconds))
     }
@@ -128,7 +128,7 @@ impl Stage {
     /// Whether all that it leaves is there and can be read.
     fn is_whole(&self) -> bool {
         let measured = match self.model {
-            Model::Pixels | Model::Histogram => self.measured_baselines().is_ok(),
+            Method::Pixels | Method::Histogram => self.measured_baselines().is_ok(),
             _ => self.measured().is_ok(),
         };
         measured && (!self.is_trained() || self.has_training())
@@ -145,7 +145,7 @@ impl Stage {
     pub(crate) fn outdated(&self, shared: &Shared<'_>) -> Result<Option<String>> {
         Ok(match self.done(shared)? {
             Some(_) => None,
-            None => Stamp::why_not(&self.folder, &self.settings(shared)),
+            None => StageStamp::why_not(&self.folder, &self.settings(shared)),
         })
     }
 
@@ -159,7 +159,7 @@ impl Stage {
         place::begin(&self.folder)?;
         let (outdated, trained) = (self.outdated(shared)?.is_some(), self.trained(shared)?);
         if outdated {
-            Stamp::remove(&self.folder)?;
+            StageStamp::remove(&self.folder)?;
         }
         let started = Instant::now();
         let training = match trained {
@@ -172,7 +172,9 @@ impl Stage {
         };
         let started = Instant::now();
         let measured = match self.model {
-            Model::Pixels | Model::Histogram => serde_json::to_vec(&score::baselines(shared.halves, shared.protocol)?)?,
+            Method::Pixels | Method::Histogram => {
+                serde_json::to_vec(&evaluate::baselines(shared.halves, shared.protocol)?)?
+            }
             _ => serde_json::to_vec(&self.measure(shared, embedded)?)?,
         };
         files::write(&self.folder.join(MEASURED), &measured)?;
@@ -184,7 +186,7 @@ impl Stage {
             None => None,
         };
         let of = self.settings(shared);
-        Stamp { hash: self.stamped(stamp::hash(&of))?, of, seconds, training }.write(&self.folder)
+        StageStamp { hash: self.stamped(stamp::hash(&of))?, of, seconds, training }.write(&self.folder)
     }
 
     fn train(&self, shared: &Shared<'_>, mut observer: Box<dyn Observer + Send>, force: bool) -> Result<()> {
@@ -213,9 +215,9 @@ impl Stage {
     fn measure(&self, shared: &Shared<'_>, embedded: &dyn Fn(u64)) -> Result<Measured> {
         let Shared { halves, protocol, features, backend: name } = *shared;
         let (backend, taps, train) = (name.open()?, self.taps(), &self.config.train);
-        let score = |network: &dyn Embed, plan: &ModelPlan, input: Input, kept: Option<Kept>| {
+        let score = |network: &dyn Embed, plan: &ModelPlan, input: Input, kept: Option<CacheKey>| {
             let extraction = Extraction { network, plan, input, protocol, kept, progress: embedded };
-            score::measure(&extraction, halves, &taps)
+            evaluate::measure(&extraction, halves, &taps)
         };
         if self.is_trained() {
             let bytes = files::read(&self.folder.join(CHECKPOINT))?;
@@ -223,11 +225,11 @@ impl Stage {
             let network = backend.trained(&checkpoint, &taps)?;
             let spec = checkpoint.spec();
             let kept = features.of(&bytes, name, CpuArgs::default());
-            return score(&*network, &spec.model, Input::of(spec), kept);
+            return score(&*network, &spec.model, Input::from_spec(spec), kept);
         }
         let plan = train.clone().check()?;
         let network = backend.random(plan.plan(), self.seed, train.patch.input(), &taps)?;
-        let input = Input { side: train.patch.input(), normalisation: train.normalisation, filter: train.filter };
+        let input = Input { side: train.patch.input(), normalization: train.normalization, filter: train.filter };
         let kept = features.of_random(plan.plan(), self.seed, name);
         score(&*network, plan.plan(), input, kept)
     }

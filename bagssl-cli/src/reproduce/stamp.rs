@@ -10,7 +10,7 @@ use crate::files;
 
 /// What a stage that is done leaves.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Stamp {
+pub(super) struct StageStamp {
     /// A hash of all that the stage's results depend on.
     pub(super) hash: String,
     /// The settings and images among it, so that it can be said what has changed.
@@ -43,7 +43,7 @@ pub(super) fn hash(settings: &Settings) -> String {
 
 pub(super) const STAMP: &str = "stage.json";
 
-impl Stamp {
+impl StageStamp {
     /// The stamp in a folder, if one is there.
     pub(super) fn read(folder: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(folder.join(STAMP)).ok()?).ok()

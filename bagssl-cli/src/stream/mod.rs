@@ -3,8 +3,8 @@
 //! The network's side asks for patches, the threads of [`feed`] cut them. Where an image may be looked at in part, its next
 //! patches are asked for only if those before were not enough, and batches are filled from several images.
 
-mod feed;
-mod flow;
+mod crop_workers;
+mod limits;
 #[cfg(test)]
 mod tests;
 
@@ -13,20 +13,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use bagssl_core::anytime::{AnyTime, Next, Reason, Rule};
+use bagssl_core::anytime::{AnyTime, Next, Reason, StopRule};
 use bagssl_core::batch::{BatchShape, PatchBatch, SourceError};
 use bagssl_core::checkpoint::Spec;
-use bagssl_core::embed::{Embed, InFlight, Rows, Tap};
+use bagssl_core::embed::{Embed, FeatureLayer, InFlight, Rows};
 use bagssl_core::patch::Crop;
-use bagssl_data::bad::{OnBadImage, Skipped};
 use bagssl_data::dataset::Dataset;
+use bagssl_data::skip::{OnBadImage, Skipped};
 use bagssl_eval::classifier::{Classifier, Search};
 
 use crate::bag::BagArgs;
 use crate::progress::Progress;
 use crate::source::{reason, tell_skipped};
-use feed::{Answer, Cut, Feed};
-use flow::{Flow, ROWS};
+use crop_workers::{Answer, Cut, Feed};
+use limits::{Flow, ROWS};
 
 /// Which patches are looked at, and until when.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -63,13 +63,13 @@ impl StopArgs {
     }
 
     /// The rule, if one was asked for.
-    fn rule(&self) -> Option<(Rule, Option<Duration>)> {
+    fn rule(&self) -> Option<(StopRule, Option<Duration>)> {
         if self.tolerance.is_none() && self.max_patches.is_none() && self.deadline_ms.is_none() {
             return None;
         }
         let most = self.max_patches.unwrap_or(u64::MAX);
-        let least = Rule::default().least.min(most);
-        let rule = Rule { tolerance: self.tolerance.unwrap_or(0.0), least, most };
+        let least = StopRule::default().min_patches.min(most);
+        let rule = StopRule { tolerance: self.tolerance.unwrap_or(0.0), min_patches: least, max_patches: most };
         Some((rule, self.deadline_ms.map(Duration::from_millis)))
     }
 }
@@ -83,7 +83,7 @@ pub(crate) struct Stream<'a> {
     pub(crate) stop: &'a StopArgs,
     /// Stop when this classifier is so sure of an image's class.
     pub(crate) decide: Option<(&'a Classifier, f64)>,
-    pub(crate) tap: Tap,
+    pub(crate) tap: FeatureLayer,
     /// Whether the embedding of each patch is wanted too.
     pub(crate) keep: bool,
     pub(crate) threads: usize,
@@ -138,7 +138,7 @@ type LookedAt = std::result::Result<Option<(Vec<Cut>, Vec<Rows>)>, SourceError>;
 struct Run<'a> {
     stream: &'a Stream<'a>,
     flow: &'a Flow,
-    rule: Rule,
+    rule: StopRule,
     limit: Option<Duration>,
     open: BTreeMap<usize, Open<'a>>,
     done: BTreeMap<usize, Embedded>,
@@ -161,7 +161,7 @@ impl Stream<'_> {
         let count = self.dataset.len();
         let flow = self.flow(network)?;
         let bar = Progress::images("embed", count, self.quiet);
-        let all = Rule { tolerance: 0.0, least: 2, most: u64::MAX };
+        let all = StopRule { tolerance: 0.0, min_patches: 2, max_patches: u64::MAX };
         let (rule, limit) = self.stop.rule().unwrap_or((all, None));
         let done = std::thread::scope(|scope| {
             let mut feed = Feed::start(scope, self, flow.threads, &flow.budget);
@@ -205,10 +205,10 @@ impl Stream<'_> {
             return ROWS;
         }
         let rule = self.stop.rule().map(|(rule, _)| rule);
-        let most = rule.map_or(u64::MAX, |rule| rule.most);
+        let most = rule.map_or(u64::MAX, |rule| rule.max_patches);
         let first = match (self.decide, rule) {
             (Some(_), _) => LEAST,
-            (None, rule) => rule.map_or(LEAST, |rule| rule.least),
+            (None, rule) => rule.map_or(LEAST, |rule| rule.min_patches),
         };
         let next = match (self.decide, seen) {
             (_, 0) => first as usize,

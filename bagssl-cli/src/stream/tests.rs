@@ -24,12 +24,12 @@ impl<F: Fn()> Slow<F> {
 }
 
 impl<F: Fn()> Embed for Slow<F> {
-    fn embed(&self, batch: &PatchBatch, _: &[Tap]) -> std::result::Result<Vec<Rows>, SourceError> {
+    fn embed(&self, batch: &PatchBatch, _: &[FeatureLayer]) -> std::result::Result<Vec<Rows>, SourceError> {
         if !self.has_begun.swap(true, Relaxed) {
             self.patches.store(batch.shape().rows(), Relaxed);
             (self.first)();
         }
-        let (rows, dim) = (batch.shape().rows(), spec().model.dim(Tap::Embedding));
+        let (rows, dim) = (batch.shape().rows(), spec().model.dim(FeatureLayer::Embedding));
         Ok(vec![Rows { values: (0..rows * dim).map(|value| f32::from(u8::from(value % dim == 0))).collect(), dim }])
     }
 }
@@ -49,7 +49,7 @@ fn with<T>(stop: &StopArgs, memory: Option<u64>, work: impl FnOnce(&Stream<'_>) 
         whole: false,
         stop,
         decide: None,
-        tap: Tap::Embedding,
+        tap: FeatureLayer::Embedding,
         keep: false,
         threads: 2,
         on_bad_image: OnBadImage::Fail,

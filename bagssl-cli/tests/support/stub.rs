@@ -131,7 +131,7 @@ impl Record {
         self.0[self.0.len().saturating_sub(20)..].join("\n")
     }
 
-    /// The lines of each step of training: up to and with the last launch of the optimiser's kernels in a row.
+    /// The lines of each step of training: up to and with the last launch of the optimizer's kernels in a row.
     pub(crate) fn steps(&self) -> Vec<&[String]> {
         let is_launch = |line: &String| line.starts_with("cuLaunchKernel ") || line.starts_with("cudnn ");
         let is_step = |line: &String| line.starts_with("cuLaunchKernel step_");

@@ -7,18 +7,18 @@ use proptest::prelude::*;
 const NEVER: fn() -> bool = || false;
 
 fn anytime(patches: u64, tolerance: f64, least: u64, most: u64) -> AnyTime {
-    AnyTime::new(1, patches, Rule { tolerance, least, most }).unwrap()
+    AnyTime::new(1, patches, StopRule { tolerance, min_patches: least, max_patches: most }).unwrap()
 }
 
 #[test]
 fn rules_out_of_range_are_refused() {
-    let good = Rule::default();
+    let good = StopRule::default();
     let bad = [
-        Rule { tolerance: -0.1, ..good },
-        Rule { tolerance: f64::NAN, ..good },
-        Rule { tolerance: f64::INFINITY, ..good },
-        Rule { least: 1, ..good },
-        Rule { most: 15, ..good },
+        StopRule { tolerance: -0.1, ..good },
+        StopRule { tolerance: f64::NAN, ..good },
+        StopRule { tolerance: f64::INFINITY, ..good },
+        StopRule { min_patches: 1, ..good },
+        StopRule { max_patches: 15, ..good },
     ];
     assert!(AnyTime::new(3, 9, good).is_ok());
     assert!(bad.iter().all(|&rule| AnyTime::new(3, 9, rule).is_err()));
@@ -59,7 +59,7 @@ fn a_tolerance_of_zero_asks_for_all() {
 #[test]
 fn looks_by_hand() {
     let due = |least, patches| {
-        let looks = Looks::new(least, patches).unwrap();
+        let looks = DecisionSchedule::new(least, patches).unwrap();
         let due: Vec<u64> = (0..=patches).filter(|&count| looks.is_due(count)).collect();
         assert_eq!(due.len(), looks.count() as usize);
         due
@@ -68,8 +68,8 @@ fn looks_by_hand() {
     assert_eq!(due(3, 24), [3, 6, 12]);
     assert_eq!(due(3, 25), [3, 6, 12, 24]);
     assert!(due(8, 8).is_empty());
-    assert!((Looks::new(3, 25).unwrap().confidence(0.9) - 0.975).abs() < 1e-12);
-    assert!(Looks::new(1, 25).is_err());
+    assert!((DecisionSchedule::new(3, 25).unwrap().confidence(0.9) - 0.975).abs() < 1e-12);
+    assert!(DecisionSchedule::new(1, 25).is_err());
 }
 
 /// Margins 1, 2, 3 of 6: mean 2, s^2 = 1, error sqrt(1 / 3 (1 - 3 / 6)) = 0.408. One look (at 3), one other class: t with 2

@@ -21,7 +21,7 @@ const DIGITS: usize = 16;
 /// A tensor's name, type, shape and bytes.
 pub(super) type Described<'a> = (&'a str, Dtype, Vec<usize>, &'a [u8]);
 
-pub(super) fn of(json: &str, mut tensors: Vec<Described<'_>>) -> u64 {
+pub(super) fn digest(json: &str, mut tensors: Vec<Described<'_>>) -> u64 {
     let mut hash = Xxh3::new();
     let text = |hash: &mut Xxh3, text: &str| {
         hash.write(&(text.len() as u64).to_le_bytes());
@@ -63,14 +63,14 @@ mod tests {
         let bytes: Vec<u8> = (0..24).collect();
         let tensors =
             || vec![("b", Dtype::I8, vec![3, 2], &bytes[8..14]), ("a.weight", Dtype::F32, vec![2], &bytes[..8])];
-        assert_eq!(of("{}", vec![]), 0x6ddb_247d_90c4_1a9c);
-        assert_eq!(of("{\"x\":1}", tensors()), 0x5be1_a299_91ff_3904);
+        assert_eq!(digest("{}", vec![]), 0x6ddb_247d_90c4_1a9c);
+        assert_eq!(digest("{\"x\":1}", tensors()), 0x5be1_a299_91ff_3904);
         let mut turned = tensors();
         turned.reverse();
-        assert_eq!(of("{\"x\":1}", turned), 0x5be1_a299_91ff_3904);
+        assert_eq!(digest("{\"x\":1}", turned), 0x5be1_a299_91ff_3904);
         turned = tensors();
         turned[0].2 = vec![2, 3];
-        assert_ne!(of("{\"x\":1}", turned), 0x5be1_a299_91ff_3904, "a shape counts");
+        assert_ne!(digest("{\"x\":1}", turned), 0x5be1_a299_91ff_3904, "a shape counts");
     }
 
     #[test]

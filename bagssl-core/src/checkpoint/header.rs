@@ -5,12 +5,12 @@ use std::prelude::v1::*;
 use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 
-use super::{FORMAT_VERSION, METADATA_KEY, OPTIMISER_PREFIX, Spec, digest, scale_name};
+use super::{FORMAT_VERSION, METADATA_KEY, OPTIMIZER_PREFIX, Spec, digest, scale_name};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::plan::{Parameter, Role};
 
-/// The largest header, in bytes: a network of 4096 layers with the state of its optimiser has less.
+/// The largest header, in bytes: a network of 4096 layers with the state of its optimizer has less.
 pub const LONGEST_HEADER: usize = 8 << 20;
 
 /// The bytes that hold the length of a header.
@@ -50,7 +50,7 @@ pub fn check_header(header: &[u8], length: u64) -> Result<()> {
     if expected != length {
         return Err(refuse(format!("expected a safetensors file of {expected} bytes, got {length}")));
     }
-    Header::of(&metadata).map(|_| ())
+    Header::from_metadata(&metadata).map(|_| ())
 }
 
 /// The header's own metadata and tensors.
@@ -62,7 +62,7 @@ pub(super) fn metadata(bytes: &[u8]) -> Result<Metadata> {
 }
 
 impl Header {
-    pub(super) fn of(metadata: &Metadata) -> Result<Self> {
+    pub(super) fn from_metadata(metadata: &Metadata) -> Result<Self> {
         /// The format, which says how the rest is read.
         #[derive(Deserialize)]
         struct Version {
@@ -115,11 +115,11 @@ fn check_tensors(spec: &Spec, metadata: &Metadata) -> Result<()> {
     known.sort_unstable();
     for (name, tensor) in &tensors {
         let is_known = known.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
-        let is_optimiser = spec.training.is_some() && name.starts_with(OPTIMISER_PREFIX);
-        if !is_known && !is_optimiser {
+        let is_optimizer = spec.training.is_some() && name.starts_with(OPTIMIZER_PREFIX);
+        if !is_known && !is_optimizer {
             return Err(refuse(format!("tensor {name:?} is not in the plan")));
         }
-        if is_optimiser && tensor.dtype != Dtype::F32 {
+        if is_optimizer && tensor.dtype != Dtype::F32 {
             return Err(refuse(format!("tensor {name:?}: expected F32, got {:?}", tensor.dtype)));
         }
     }

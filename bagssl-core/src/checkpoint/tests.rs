@@ -10,8 +10,8 @@ fn spec() -> Spec {
         model: ModelPlan::new(Architecture::ResNetSmall.plan(), mlp(64, &[8, 4]).unwrap()).unwrap(),
         patch,
         filter: Filter::Bilinear,
-        normalisation: Normalisation::HALF,
-        tap: Tap::Embedding,
+        normalization: Normalization::HALF,
+        tap: FeatureLayer::Embedding,
         views: Views::FixedScale(patch),
         provenance: Provenance { seed: u64::MAX, ..Provenance::default() },
         training: None,
@@ -185,7 +185,10 @@ fn a_projector_reads_what_the_encoder_gives() {
     assert!(ModelPlan::new(encoder.clone(), mlp(63, &[4]).unwrap()).is_err());
     assert!(ModelPlan::new(mlp(64, &[4]).unwrap(), mlp(4, &[4]).unwrap()).is_err());
     let model = ModelPlan::new(encoder, mlp(64, &[8, 4]).unwrap()).unwrap();
-    assert_eq!([Tap::Embedding, Tap::FirstLayer, Tap::Projection].map(|tap| model.dim(tap)), [64, 8, 4]);
+    assert_eq!(
+        [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection].map(|tap| model.dim(tap)),
+        [64, 8, 4]
+    );
 }
 
 proptest! {

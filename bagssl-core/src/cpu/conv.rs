@@ -2,16 +2,16 @@
 //!
 //! # Sources
 //! Winograd's method for convolutions: Lavin, Gray, *Fast Algorithms for Convolutional Neural Networks*, CVPR 2016. The
-//! points of its transforms are in `micro`.
+//! points of its transforms are in `microkernel`.
 #![allow(unsafe_code, reason = "calls kernels on raw pointers; bounds follow from the maps' forms")]
 
 use std::prelude::v1::*;
 
 use core::cell::UnsafeCell;
 
+use super::feature_map::{Buffer, CHANNELS, Map};
 use super::isa::Micro;
-use super::map::{Buffer, CHANNELS, Map};
-use super::micro::{MOST_ROWS, PLANES, Square, TILE, Tile, WIDEST, WinogradOutput, winograd_filters};
+use super::microkernel::{MOST_ROWS, PLANES, Square, TILE, Tile, WIDEST, WinogradOutput, winograd_filters};
 use super::threads::Threads;
 use super::values::Values;
 use crate::plan::Window;
@@ -30,7 +30,7 @@ impl Method {
     }
 
     /// The rule that was measured (docs/benchmarks.md): Winograd's fourfold weights pay from so many outputs on.
-    pub(super) fn of(window: Window, stored_inputs: usize, pixels: usize) -> Self {
+    pub(super) fn choose(window: Window, stored_inputs: usize, pixels: usize) -> Self {
         let pays = stored_inputs >= CHANNELS && pixels >= 128;
         if Self::winograd_fits(window) && pays { Method::Winograd } else { Method::Direct }
     }
@@ -66,17 +66,17 @@ pub(super) struct Weights<'a> {
 
 /// What is done after the sums.
 #[derive(Clone, Copy)]
-pub(super) struct After {
+pub(super) struct Epilogue {
     /// A map of at least the output's size.
     pub(super) residual: Option<Map>,
     pub(super) relu: bool,
 }
 
 /// Memory that the workers of a computation use between jobs.
-pub(super) struct Scratch(Vec<Own>);
+pub(super) struct Scratch(Vec<WorkerScratch>);
 
 #[derive(Default)]
-struct Own {
+struct WorkerScratch {
     transformed: UnsafeCell<Buffer>,
     products: UnsafeCell<Buffer>,
     /// A map in bf16, owned by whoever runs the whole convolution.
@@ -89,7 +89,7 @@ unsafe impl Sync for Scratch {}
 
 impl Scratch {
     pub(super) fn new(workers: usize) -> Self {
-        Scratch((0..workers).map(|_| Own::default()).collect())
+        Scratch((0..workers).map(|_| WorkerScratch::default()).collect())
     }
 
     pub(super) fn workers(&self) -> usize {
@@ -98,8 +98,9 @@ impl Scratch {
 
     /// Bytes that are held.
     pub(super) fn bytes(&mut self) -> usize {
-        let words =
-            |own: &mut Own| own.transformed.get_mut().len() + own.products.get_mut().len() + own.half.get_mut().len();
+        let words = |own: &mut WorkerScratch| {
+            own.transformed.get_mut().len() + own.products.get_mut().len() + own.half.get_mut().len()
+        };
         4 * self.0.iter_mut().map(words).sum::<usize>()
     }
 }
@@ -228,7 +229,7 @@ impl Conv {
         images: usize,
         input: Map,
         output: Map,
-        after: After,
+        after: Epilogue,
     ) {
         debug_assert!(input.channels == self.inputs && output.channels == self.outputs);
         debug_assert!(threads.count() <= scratch.workers());
@@ -255,7 +256,8 @@ impl Conv {
         let (before, after) = Conv::border(self.window, Method::Direct, output);
         let pixels = before + after[1];
         let rows = before + after[0];
-        let form = super::map::Form { size: input.size, channels: input.channels / 2, before, extent: [rows, pixels] };
+        let form =
+            super::feature_map::Form { size: input.size, channels: input.channels / 2, before, extent: [rows, pixels] };
         // SAFETY: `owner` runs no other convolution.
         let buffer = unsafe { &mut *scratch.0[owner].half.get() };
         buffer.grow(images * form.len());
@@ -278,7 +280,7 @@ impl Conv {
         images: usize,
         input: Map,
         output: Map,
-        after: After,
+        after: Epilogue,
     ) {
         let micro = self.micro;
         let [height, width] = output.size;
@@ -345,7 +347,15 @@ impl Conv {
 
     /// A job is a block of tiles (and, with few of them, a part of the columns, at the price of transforming the input
     /// once per part).
-    fn winograd(&self, threads: &dyn Threads, scratch: &Scratch, images: usize, input: Map, output: Map, after: After) {
+    fn winograd(
+        &self,
+        threads: &dyn Threads,
+        scratch: &Scratch,
+        images: usize,
+        input: Map,
+        output: Map,
+        after: Epilogue,
+    ) {
         let micro = self.micro;
         let [down, across] = output.size.map(|length| length.div_ceil(TILE));
         let tiles = images * down * across;

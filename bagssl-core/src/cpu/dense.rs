@@ -87,7 +87,7 @@ impl Dense {
     /// what a field sees beyond its stride.
     ///
     /// # Shapes
-    /// - `image`: `[channel, height, width]`, normalised
+    /// - `image`: `[channel, height, width]`, normalized
     ///
     /// # Errors
     /// [`Error::PatchTooLarge`] if not even one patch fits, [`Error::Length`] if `image` is not of this size.

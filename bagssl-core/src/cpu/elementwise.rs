@@ -7,7 +7,7 @@
 pub(super) struct Table {
     pub(super) add_sums: unsafe fn(&[f32], &mut [f32]),
     pub(super) add_squares: unsafe fn(&[f32], &[f32], &mut [f32]),
-    pub(super) normalise: unsafe fn(&[f32], &Norm<'_>, Option<&[f32]>, bool, &mut [f32]),
+    pub(super) normalize: unsafe fn(&[f32], &Norm<'_>, Option<&[f32]>, bool, &mut [f32]),
     pub(super) add_gradient_sums: unsafe fn(&[f32], &[f32], Option<&[f32]>, &[f32], &mut [f32], &mut [f32]),
     pub(super) norm_gradient:
         unsafe fn(&[f32], &[f32], Option<&[f32]>, &NormGradient<'_>, &mut [f32], Option<&mut [f32]>),
@@ -51,7 +51,7 @@ pub(super) fn add_squares(values: &[f32], mean: &[f32], sums: &mut [f32]) {
 
 /// `relu?(norm(values) + residual?)`
 #[inline(always)]
-pub(super) fn normalise(values: &[f32], norm: &Norm<'_>, residual: Option<&[f32]>, relu: bool, outputs: &mut [f32]) {
+pub(super) fn normalize(values: &[f32], norm: &Norm<'_>, residual: Option<&[f32]>, relu: bool, outputs: &mut [f32]) {
     let channels = norm.mean.len();
     let least = if relu { 0.0 } else { f32::NEG_INFINITY };
     let (mean, factor, shift) = (norm.mean, &norm.factor[..channels], &norm.shift[..channels]);
@@ -185,14 +185,14 @@ macro_rules! compiled_for {
             passes::add_squares(values, mean, sums);
         }
         #[$attribute]
-        unsafe fn normalise(
+        unsafe fn normalize(
             values: &[f32],
             norm: &Norm<'_>,
             residual: Option<&[f32]>,
             relu: bool,
             outputs: &mut [f32],
         ) {
-            passes::normalise(values, norm, residual, relu, outputs);
+            passes::normalize(values, norm, residual, relu, outputs);
         }
         #[$attribute]
         unsafe fn add_gradient_sums(
@@ -217,7 +217,7 @@ macro_rules! compiled_for {
             passes::norm_gradient(values, gradients, outputs, norm, inputs, residual);
         }
         pub(super) const ELEMENTWISE: passes::Table =
-            passes::Table { add_sums, add_squares, normalise, add_gradient_sums, norm_gradient };
+            passes::Table { add_sums, add_squares, normalize, add_gradient_sums, norm_gradient };
     };
 }
 pub(super) use compiled_for;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::{Executor, InstructionSet, Options, Source, Workspace, with_threads};
 use crate::batch::{BatchShape, PatchBatch, SourceError};
 use crate::checkpoint::{Checkpoint, ModelPlan};
-use crate::embed::{Embed, Rows, Tap};
+use crate::embed::{Embed, FeatureLayer, Rows};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::plan::Plan;
@@ -47,8 +47,8 @@ impl Embedder {
     ///
     /// # Errors
     /// As [`Executor::new`].
-    pub fn new(checkpoint: &Checkpoint<'_>, taps: &[Tap], options: EmbedderOptions) -> Result<Self> {
-        let mut source = |name: &str| checkpoint.stored(name).map(Into::into);
+    pub fn new(checkpoint: &Checkpoint<'_>, taps: &[FeatureLayer], options: EmbedderOptions) -> Result<Self> {
+        let mut source = |name: &str| checkpoint.tensor_ref(name).map(Into::into);
         Self::from_source(&checkpoint.spec().model, &mut source, taps, options)
     }
 
@@ -59,7 +59,7 @@ impl Embedder {
     pub fn from_source(
         plan: &ModelPlan,
         source: &mut Source<'_>,
-        taps: &[Tap],
+        taps: &[FeatureLayer],
         options: EmbedderOptions,
     ) -> Result<Self> {
         let EmbedderOptions { set, exact, rows, side } = options;
@@ -71,11 +71,11 @@ impl Embedder {
             Ok(Stage { executor, workspace: Mutex::new(None) })
         };
         let encoder = stage("encoder", plan.encoder(), [side; 2])?;
-        let projector = match taps.contains(&Tap::Projection) {
+        let projector = match taps.contains(&FeatureLayer::Projection) {
             true => Some(stage("projector", plan.projector(), [1, 1])?),
             false => None,
         };
-        let first_layer = match taps.contains(&Tap::FirstLayer) {
+        let first_layer = match taps.contains(&FeatureLayer::FirstLayer) {
             true => {
                 let first = plan.projector().layers()[..1].to_vec();
                 Some(stage("projector", &Plan::new(plan.projector().input(), first)?, [1, 1])?)
@@ -96,17 +96,19 @@ impl Embedder {
         stages.into_iter().flatten().map(|stage| stage.executor.bytes()).sum()
     }
 
-    fn features(&self, shape: BatchShape, data: &[f32], tap: Tap, embeddings: &[f32]) -> Result<Vec<f32>> {
+    fn features(&self, shape: BatchShape, data: &[f32], tap: FeatureLayer, embeddings: &[f32]) -> Result<Vec<f32>> {
         let missing =
             || Error::Setting { name: "tap", expected: "one that the embedder was made for", got: tap.name().into() };
         match tap {
-            Tap::Embedding => self.encoder.run(data, self.rows, shape.patch_len(), [shape.height, shape.width]),
-            Tap::FirstLayer => {
-                let dim = self.plan.dim(Tap::Embedding);
+            FeatureLayer::Embedding => {
+                self.encoder.run(data, self.rows, shape.patch_len(), [shape.height, shape.width])
+            }
+            FeatureLayer::FirstLayer => {
+                let dim = self.plan.dim(FeatureLayer::Embedding);
                 self.first_layer.as_ref().ok_or_else(missing)?.run(embeddings, self.rows, dim, [1, 1])
             }
-            Tap::Projection => {
-                let dim = self.plan.dim(Tap::Embedding);
+            FeatureLayer::Projection => {
+                let dim = self.plan.dim(FeatureLayer::Embedding);
                 self.projector.as_ref().ok_or_else(missing)?.run(embeddings, self.rows, dim, [1, 1])
             }
         }
@@ -137,16 +139,16 @@ impl Stage {
 }
 
 impl Embed for Embedder {
-    fn embed(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Vec<Rows>, SourceError> {
+    fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
         let shape = batch.shape();
         if shape.channels != 3 {
             return Err(format!("expected patches of 3 channels, got {}", shape.channels).into());
         }
-        let embeddings = self.features(shape, batch.data(), Tap::Embedding, &[])?;
+        let embeddings = self.features(shape, batch.data(), FeatureLayer::Embedding, &[])?;
         let mut all = Vec::with_capacity(taps.len());
         for &tap in taps {
             let values = match tap {
-                Tap::Embedding => embeddings.clone(),
+                FeatureLayer::Embedding => embeddings.clone(),
                 other => self.features(shape, batch.data(), other, &embeddings)?,
             };
             all.push(Rows { values, dim: self.plan.dim(tap) });

@@ -5,9 +5,9 @@ use std::prelude::v1::*;
 
 use core::cell::UnsafeCell;
 
-use super::conv::{After, Conv, Method, Scratch, Weights};
+use super::conv::{Conv, Epilogue, Method, Scratch, Weights};
+use super::feature_map::{Buffer, CHANNELS, Form, Map};
 use super::isa::InstructionSet;
-use super::map::{Buffer, CHANNELS, Form, Map};
 use super::pool;
 use super::threads::{Threads, Worker, with_threads};
 use super::values::Values;
@@ -108,7 +108,7 @@ impl Executor {
             let [height, width] = sizes[index + 1];
             let method = |window, stored| match options.exact {
                 true => Method::Direct,
-                false => Method::of(window, stored, options.batch.saturating_mul(height).saturating_mul(width)),
+                false => Method::choose(window, stored, options.batch.saturating_mul(height).saturating_mul(width)),
             };
             steps.push(match &layer.op {
                 Op::ConvNorm { conv, norm, inputs, outputs, window, .. } => {
@@ -118,7 +118,7 @@ impl Executor {
                     let factors = fold(source, norm, &mut bias)?;
                     let (values, factors) = (&values, Some(factors.as_slice()));
                     let weights = Weights { values, factors, inputs: *inputs, outputs: *outputs, window: *window };
-                    let stored = stored(plan, layer.input);
+                    let stored = padded_channels(plan, layer.input);
                     Step::Conv(Conv::new(threads, weights, &bias, stored, method(*window, stored), micro))
                 }
                 Op::Linear { name, inputs, outputs, bias: has_bias, norm, .. } => {
@@ -131,7 +131,7 @@ impl Executor {
                     let window = Window::square(1, 1, 0);
                     let (values, factors) = (&values, factors.as_deref());
                     let weights = Weights { values, factors, inputs: *inputs, outputs: *outputs, window };
-                    let stored = stored(plan, layer.input);
+                    let stored = padded_channels(plan, layer.input);
                     Step::Conv(Conv::new(threads, weights, &bias, stored, Method::Direct, micro))
                 }
                 Op::MaxPool { window } => Step::MaxPool(*window),
@@ -167,8 +167,11 @@ impl Executor {
         if batch == 0 {
             return Err(Error::Setting { name: "batch", expected: "at least 1", got: "0".into() });
         }
-        let mut forms: Vec<Form> =
-            sizes.iter().enumerate().map(|(value, &size)| Form::new(size, stored(&self.plan, value))).collect();
+        let mut forms: Vec<Form> = sizes
+            .iter()
+            .enumerate()
+            .map(|(value, &size)| Form::new(size, padded_channels(&self.plan, value)))
+            .collect();
         for ((layer, step), size) in self.plan.layers().iter().zip(&self.steps).zip(&sizes[1..]) {
             if let Step::Conv(conv) = step {
                 let (before, after) = Conv::border(conv.window, conv.method, *size);
@@ -297,7 +300,7 @@ impl Executor {
                         Op::Linear { relu, .. } => (None, relu),
                         Op::MaxPool { .. } | Op::GlobalMean => (None, false),
                     };
-                    conv.run(threads, scratch, images, input, output, After { residual, relu });
+                    conv.run(threads, scratch, images, input, output, Epilogue { residual, relu });
                 }
                 Step::MaxPool(window) => threads.each(images, &|image, _| {
                     pool::max(input.image_on(image), output.image_on(image), *window);
@@ -434,7 +437,7 @@ fn sizes(plan: &Plan, size: [usize; 2]) -> Result<Vec<[usize; 2]>> {
 }
 
 /// Channels of a value in memory: the input's are as they come.
-fn stored(plan: &Plan, value: usize) -> usize {
+fn padded_channels(plan: &Plan, value: usize) -> usize {
     match plan.kind(value) {
         Kind::Map(channels) if value == 0 && channels < CHANNELS => channels,
         Kind::Map(channels) | Kind::Rows(channels) => channels.next_multiple_of(CHANNELS),
@@ -477,8 +480,8 @@ fn fold(source: &mut Source<'_>, norm: &str, bias: &mut [f32]) -> Result<Vec<f64
     let mut factors = Vec::with_capacity(bias.len());
     for (output, bias) in bias.iter_mut().enumerate() {
         let factor = f64::from(scale[output]) / libm::sqrt(f64::from(variance[output]) + NORM_EPSILON);
-        let centred = f64::from(*bias) - f64::from(mean[output]);
-        *bias = (centred * factor + f64::from(shift[output])) as f32;
+        let centered = f64::from(*bias) - f64::from(mean[output]);
+        *bias = (centered * factor + f64::from(shift[output])) as f32;
         factors.push(factor);
     }
     Ok(factors)

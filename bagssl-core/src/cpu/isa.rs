@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "the only functions with `target_feature`; a table is given out only where it runs")]
 
 use super::elementwise;
-use super::micro::{self, GradientTile, Square, Tile, WinogradOutput};
+use super::microkernel::{self, GradientTile, Square, Tile, WinogradOutput};
 use super::simd::Array;
 
 /// What the kernels are compiled for.
@@ -97,7 +97,7 @@ mod has {
     }
 }
 
-/// The kernels of one instruction set. All functions need that set; otherwise see those of [`micro`] and
+/// The kernels of one instruction set. All functions need that set; otherwise see those of [`microkernel`] and
 /// [`elementwise`], which they are.
 pub(super) struct Micro {
     /// Values in a vector.
@@ -162,7 +162,7 @@ macro_rules! table {
             pub(super) unsafe fn tile_f32(rows: usize, vectors: usize, argument: &Tile<'_>) {
                 #[$attribute]
                 unsafe fn f<const R: usize, const V: usize>(argument: &Tile<'_>) {
-                    unsafe { micro::tile::<$vector, R, V>(argument) }
+                    unsafe { microkernel::tile::<$vector, R, V>(argument) }
                 }
                 unsafe { by_size!(f, rows, vectors, argument, $all) }
             }
@@ -172,7 +172,7 @@ macro_rules! table {
             }
             #[$attribute]
             pub(super) unsafe fn winograd_input(from: Square, channels: usize, to: *mut f32, plane: usize) {
-                unsafe { micro::winograd_input::<$vector, $store>(from, channels, to, plane) }
+                unsafe { microkernel::winograd_input::<$vector, $store>(from, channels, to, plane) }
             }
             #[$attribute]
             pub(super) unsafe fn winograd_output(
@@ -181,13 +181,13 @@ macro_rules! table {
                 channels: usize,
                 output: &WinogradOutput,
             ) {
-                unsafe { micro::winograd_output::<$vector>(from, plane, channels, output) }
+                unsafe { microkernel::winograd_output::<$vector>(from, plane, channels, output) }
             }
             #[$attribute]
             pub(super) unsafe fn gradient_tile(rows: usize, vectors: usize, argument: &GradientTile<'_>) {
                 #[$attribute]
                 unsafe fn f<const R: usize, const V: usize>(argument: &GradientTile<'_>) {
-                    unsafe { micro::gradient_tile::<$vector, R, V>(argument) }
+                    unsafe { microkernel::gradient_tile::<$vector, R, V>(argument) }
                 }
                 unsafe { by_size!(f, rows, vectors, argument, $all) }
             }
@@ -217,10 +217,10 @@ unsafe fn no_bf16(_: *const f32, _: usize, _: *mut f32) {
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn round_bf16(from: *const f32, count: usize, to: *mut f32) {
-    use micro::{Half, Store};
+    use microkernel::{StoreBf16, StoreTile};
     unsafe {
         for value in (0..count).step_by(16) {
-            Half::store(<__m512 as super::simd::Vector>::load(from.add(value)), to.add(value / 2));
+            StoreBf16::store(<__m512 as super::simd::Vector>::load(from.add(value)), to.add(value / 2));
         }
     }
 }
@@ -231,12 +231,12 @@ use core::arch::aarch64::float32x4_t;
 use core::arch::x86_64::{__m256, __m512};
 
 #[cfg(target_arch = "x86_64")]
-table!(AVX512, avx512, __m512, target_feature(enable = "avx512f,avx2,fma"), 12, [1 2 3 4 5 6 7 8 9 10 11 12], micro::tile, micro::Whole, false, no_bf16);
+table!(AVX512, avx512, __m512, target_feature(enable = "avx512f,avx2,fma"), 12, [1 2 3 4 5 6 7 8 9 10 11 12], microkernel::tile, microkernel::Whole, false, no_bf16);
 #[cfg(target_arch = "x86_64")]
-table!(AVX512_BF16, avx512_bf16, __m512, target_feature(enable = "avx512f,avx512bf16,avx2,fma"), 12, [1 2 3 4 5 6 7 8 9 10 11 12], micro::tile_bf16, micro::Half, true, round_bf16);
+table!(AVX512_BF16, avx512_bf16, __m512, target_feature(enable = "avx512f,avx512bf16,avx2,fma"), 12, [1 2 3 4 5 6 7 8 9 10 11 12], microkernel::tile_bf16, microkernel::StoreBf16, true, round_bf16);
 #[cfg(target_arch = "x86_64")]
-table!(AVX2, avx2, __m256, target_feature(enable = "avx2,fma"), 6, [1 2 3 4 5 6], micro::tile, micro::Whole, false, no_bf16);
+table!(AVX2, avx2, __m256, target_feature(enable = "avx2,fma"), 6, [1 2 3 4 5 6], microkernel::tile, microkernel::Whole, false, no_bf16);
 // Of the 32 registers, 24 hold sums, 2 a row of the panel, the rest factors.
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-table!(NEON, neon, float32x4_t, target_feature(enable = "neon"), 12, [1 2 3 4 5 6 7 8 9 10 11 12], micro::tile, micro::Whole, false, no_bf16);
-table!(PORTABLE, portable, Array<4>, inline(never), 4, [1 2 3 4], micro::tile, micro::Whole, false, no_bf16);
+table!(NEON, neon, float32x4_t, target_feature(enable = "neon"), 12, [1 2 3 4 5 6 7 8 9 10 11 12], microkernel::tile, microkernel::Whole, false, no_bf16);
+table!(PORTABLE, portable, Array<4>, inline(never), 4, [1 2 3 4], microkernel::tile, microkernel::Whole, false, no_bf16);

@@ -5,7 +5,7 @@
 //!
 //! `unsafe` is allowed in this module alone, for vector instructions and for maps of which threads write parts.
 
-mod bordered;
+mod padded;
 mod conv;
 mod dense;
 mod elementwise;
@@ -13,9 +13,9 @@ mod elementwise;
 mod embedder;
 mod executor;
 mod isa;
-mod lean;
-mod map;
-mod micro;
+mod arena;
+mod feature_map;
+mod microkernel;
 pub mod ops;
 mod pool;
 mod simd;
@@ -24,12 +24,12 @@ mod values;
 #[cfg(all(test, feature = "std"))]
 mod tests;
 
+pub use arena::ArenaExecutor;
 pub use dense::{Dense, DenseRows};
 #[cfg(feature = "std")]
 pub use embedder::{Embedder, EmbedderOptions};
 pub use executor::{Executor, Options, Source, Workspace};
 pub use isa::InstructionSet;
-pub use lean::Lean;
 #[cfg(feature = "rayon")]
 pub use threads::Rayon;
 #[cfg(feature = "std")]

@@ -5,16 +5,16 @@
 
 use std::prelude::v1::*;
 
-use super::bordered::{Bordered, Output, Shared, stored};
-use super::conv::{After, Conv, Method, Scratch, Weights};
+use super::conv::{Conv, Epilogue, Method, Scratch, Weights};
 use super::elementwise::{Norm, NormGradient};
+use super::feature_map::{Buffer, Map};
 use super::isa::{InstructionSet, Micro};
-use super::map::{Buffer, Map};
-use super::micro::GradientTile;
+use super::microkernel::GradientTile;
+use super::padded::{Bordered, Output, Shared, padded_channels};
 use super::threads::Threads;
 use crate::error::{Error, Result};
-use crate::phase::Phase;
 use crate::plan::{NORM_EPSILON, Window, check_window};
+use crate::strided_conv_grad::Phase;
 
 /// What computes: kernels of an instruction set, on some threads.
 #[derive(Clone, Copy)]
@@ -151,7 +151,7 @@ impl<'a> Processor<'a> {
                 &zeros
             }
         };
-        let method = Method::of(conv.window, stored(conv.inputs), shape[0] * size[0] * size[1]);
+        let method = Method::choose(conv.window, padded_channels(conv.inputs), shape[0] * size[0] * size[1]);
         let (before, after) = Conv::border(conv.window, method, size);
         let input = Bordered::new(self.threads, input, before, after);
         let weights = Weights {
@@ -164,7 +164,7 @@ impl<'a> Processor<'a> {
         let packed = Conv::new(self.threads, weights, bias, input.form.channels, method, self.micro);
         let residual = residual.map(|residual| Bordered::new(self.threads, residual, 0, [0, 0]));
         let mut output = Output::new(shape);
-        let after = After { residual: residual.as_ref().map(Bordered::map), relu };
+        let after = Epilogue { residual: residual.as_ref().map(Bordered::map), relu };
         let scratch = Scratch::new(self.threads.count());
         packed.run(self.threads, (&scratch, 0), shape[0], input.map(), output.map(), after);
         Ok(output.into_values(self.threads))
@@ -208,13 +208,13 @@ impl<'a> Processor<'a> {
                 let kernel = Window { kernel: [down.taps, across.taps], ..Window::square(1, 1, 0) };
                 let turned = turned(weight, conv, [*down, *across]);
                 let pixels = images * down.length * across.length;
-                let method = Method::of(kernel, source.form.channels, pixels);
+                let method = Method::choose(kernel, source.form.channels, pixels);
                 let weights =
                     Weights { values: &turned.into(), factors: None, inputs: outputs, outputs: inputs, window: kernel };
                 let packed = Conv::new(self.threads, weights, &zeros, source.form.channels, method, self.micro);
                 let from = source.map();
                 let from = Map { start: from.at(0, -down.before, -across.before), ..from };
-                let after = After { residual: None, relu: false };
+                let after = Epilogue { residual: None, relu: false };
                 packed.run(self.threads, (&scratch, 0), images, from, part, after);
             }
         }
@@ -332,7 +332,7 @@ impl<'a> Processor<'a> {
         self.parts(input, [Some(&mut output), None], &|part, [output, _]| {
             let residual = residual.map(|residual| &residual.values[part.clone()]);
             if let Some(output) = output {
-                unsafe { (passes.normalise)(&input.values[part], &norm, residual, relu, output) }
+                unsafe { (passes.normalize)(&input.values[part], &norm, residual, relu, output) }
             }
         });
         Ok(Normed { output, mean, variance })

@@ -3,7 +3,7 @@
 
 use std::prelude::v1::*;
 
-use super::map::Map;
+use super::feature_map::Map;
 use crate::plan::Window;
 
 /// The stored channels of a pixel.

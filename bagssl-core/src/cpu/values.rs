@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::prelude::v1::*;
 
-use crate::checkpoint::Stored;
+use crate::checkpoint::TensorRef;
 
 /// A parameter's values: in memory, or in a checkpoint's bytes.
 #[derive(Debug, Clone)]
@@ -11,7 +11,7 @@ pub enum Values<'a> {
     /// In memory.
     Floats(Cow<'a, [f32]>),
     /// In a checkpoint.
-    Stored(Stored<'a>),
+    Stored(TensorRef<'a>),
 }
 
 impl Values<'_> {
@@ -35,7 +35,7 @@ impl Values<'_> {
     pub(super) fn read(&self, start: usize, to: &mut [f32]) {
         match self {
             Values::Floats(values) => to.copy_from_slice(&values[start..][..to.len()]),
-            Values::Stored(Stored::F32(bytes)) => {
+            Values::Stored(TensorRef::F32(bytes)) => {
                 let bytes = &bytes[start..][..to.len()];
                 to.iter_mut().zip(bytes).for_each(|(to, &bytes)| *to = f32::from_le_bytes(bytes));
             }
@@ -69,8 +69,8 @@ impl<'a> From<&'a Vec<f32>> for Values<'a> {
     }
 }
 
-impl<'a> From<Stored<'a>> for Values<'a> {
-    fn from(values: Stored<'a>) -> Self {
+impl<'a> From<TensorRef<'a>> for Values<'a> {
+    fn from(values: TensorRef<'a>) -> Self {
         Values::Stored(values)
     }
 }

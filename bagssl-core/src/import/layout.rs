@@ -3,9 +3,9 @@
 use std::prelude::v1::*;
 
 use super::foreign::Foreign;
-use crate::embed::Tap;
+use crate::embed::FeatureLayer;
 use crate::error::{Error, Result};
-use crate::normalise::Normalisation;
+use crate::normalize::Normalization;
 
 /// Who wrote the tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,16 +80,16 @@ impl Layout {
     }
 
     /// What such programs train with unless told otherwise.
-    pub fn normalisation(self) -> Normalisation {
+    pub fn normalization(self) -> Normalization {
         match self {
-            Layout::EmpSsl => Normalisation::HALF,
-            _ => Normalisation::IMAGENET,
+            Layout::EmpSsl => Normalization::HALF,
+            _ => Normalization::IMAGENET,
         }
     }
 
     /// The feature that such programs evaluate.
-    pub fn tap(self) -> Tap {
-        if self == Layout::EmpSsl { Tap::FirstLayer } else { Tap::Embedding }
+    pub fn tap(self) -> FeatureLayer {
+        if self == Layout::EmpSsl { FeatureLayer::FirstLayer } else { FeatureLayer::Embedding }
     }
 
     /// How the names of the projector's modules begin, in the order in which they run.

@@ -4,7 +4,7 @@
 //! A pickle is read as data: nothing that it names is called, and what is not known is refused by its name. Four kinds of
 //! globals are known: those that describe tensors, those of plain containers, a fixed list of classes of settings (Lightning
 //! keeps its hyperparameters beside the weights), whose objects stay inert, and functions of the training script (VICReg keeps one in
-//! its optimiser's state), which are refused if a pickle calls them; a tensor that depends on an inert value is refused.
+//! its optimizer's state), which are refused if a pickle calls them; a tensor that depends on an inert value is refused.
 
 mod dtype;
 mod zip;
@@ -30,9 +30,9 @@ use std::collections::BTreeMap;
 use crate::architecture::Architecture;
 use crate::bag::Views;
 use crate::checkpoint::{FORMAT_VERSION, ModelPlan, Provenance, Spec};
-use crate::embed::Tap;
+use crate::embed::FeatureLayer;
 use crate::error::{Error, Result};
-use crate::normalise::Normalisation;
+use crate::normalize::Normalization;
 use crate::patch::{Filter, PatchSpec};
 use crate::plan::{NamedTensor, Plan};
 use layout::Part;
@@ -46,8 +46,8 @@ pub struct Options {
     pub architecture: Option<Architecture>,
     /// The patches that stand for an image.
     pub patch: PatchSpec,
-    /// What the network expects of colours; `None` is the layout's habit.
-    pub normalisation: Option<Normalisation>,
+    /// What the network expects of colors; `None` is the layout's habit.
+    pub normalization: Option<Normalization>,
     /// Whether tensors that are neither encoder nor projector (a classifier, a momentum copy) may be there.
     pub allow_unused: bool,
     /// A name for the file, which goes into the provenance.
@@ -81,7 +81,7 @@ pub struct Imported {
 /// if unused ones are allowed: they belong to another network.
 pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
     let layout = options.layout.map_or_else(|| Layout::detect(foreign), Ok)?;
-    let sorted = Sorted::of(foreign, layout)?;
+    let sorted = Sorted::new(foreign, layout)?;
     let architecture = options.architecture.map_or_else(|| sorted.architecture(foreign, layout), Ok)?;
     let encoder = architecture.plan();
     let mut notes = habits(layout, architecture, options);
@@ -112,8 +112,8 @@ pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
         model: ModelPlan::new(encoder, plan)?,
         patch: options.patch,
         filter: Filter::Bilinear,
-        normalisation: options.normalisation.unwrap_or_else(|| layout.normalisation()),
-        tap: if kept { layout.tap() } else { Tap::Embedding },
+        normalization: options.normalization.unwrap_or_else(|| layout.normalization()),
+        tap: if kept { layout.tap() } else { FeatureLayer::Embedding },
         views: Views::FixedScale(options.patch),
         provenance,
         training: None,
@@ -127,7 +127,7 @@ pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
 /// [`Error::Checkpoint`] if the names speak of no layout, or the first convolution is of no known network.
 pub fn architecture(foreign: &Foreign<'_>, options: &Options) -> Result<Architecture> {
     let layout = options.layout.map_or_else(|| Layout::detect(foreign), Ok)?;
-    options.architecture.map_or_else(|| Sorted::of(foreign, layout)?.architecture(foreign, layout), Ok)
+    options.architecture.map_or_else(|| Sorted::new(foreign, layout)?.architecture(foreign, layout), Ok)
 }
 
 /// What a file of solo-learn does not say of a network for small images.
@@ -137,9 +137,9 @@ fn habits(layout: Layout, architecture: Architecture, options: &Options) -> Vec<
         return notes;
     };
     notes.push(format!("stem: padded by 2, as solo-learn does for CIFAR; the file does not say so, {usual} pads by 1"));
-    if options.normalisation.is_none() {
+    if options.normalization.is_none() {
         notes.push(
-            "colours: ImageNet's, which solo-learn's runs on CIFAR may not have had: check cifar10 and cifar100".into(),
+            "colors: ImageNet's, which solo-learn's runs on CIFAR may not have had: check cifar10 and cifar100".into(),
         );
     }
     notes
@@ -172,7 +172,7 @@ struct Sorted {
 
 impl Sorted {
     /// Refuses two names that stand for the same.
-    fn of(foreign: &Foreign<'_>, layout: Layout) -> Result<Self> {
+    fn new(foreign: &Foreign<'_>, layout: Layout) -> Result<Self> {
         let mut sorted = Sorted { encoder: BTreeMap::new(), projector: BTreeMap::new(), other: Vec::new() };
         for name in foreign.names().filter(|name| !is_counter(name)) {
             let before = match layout.part(name) {

@@ -14,7 +14,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor, TensorPrimitive};
 
-use super::kernels::{Kernels, Normed, NormedInputs, Reading, Stock};
+use super::kernels::{BatchNormInputs, BatchNormOutput, Kernels, Reading, Stock};
 use crate::plan::Window;
 use crate::profile::span;
 
@@ -42,8 +42,8 @@ fn wrap<B: Backend, const D: usize>(tensor: B::FloatTensorPrimitive) -> Tensor<B
 }
 
 impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
-    const MAPS: Option<FloatDType> = K::MAPS;
-    const QUEUED: bool = K::QUEUED;
+    const ACTIVATION_DTYPE: Option<FloatDType> = K::ACTIVATION_DTYPE;
+    const IS_ASYNC: bool = K::IS_ASYNC;
 
     fn conv2d(input: Tensor<Autodiff<B>, 4>, weight: Tensor<Autodiff<B>, 4>, window: Window) -> Tensor<Autodiff<B>, 4> {
         let _span = span("convolution");
@@ -57,19 +57,20 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
         })
     }
 
-    fn norm(
-        inputs: NormedInputs<Autodiff<B>>,
+    fn batch_norm(
+        inputs: BatchNormInputs<Autodiff<B>>,
         residual: Option<Tensor<Autodiff<B>, 4>>,
         relu: bool,
-    ) -> Normed<Autodiff<B>> {
+    ) -> BatchNormOutput<Autodiff<B>> {
         let _span = span("batch norm");
         // These live until the output is part of the graph: another thread's backward pass may free what nobody holds.
         let parents = [open(inputs.input), open(inputs.scale), open(inputs.shift)];
         let [input, scale, shift] = parents.each_ref().map(|parent| parent.primitive.clone());
-        let inputs = NormedInputs { input: wrap(input), scale: wrap(scale), shift: wrap(shift) };
+        let inputs = BatchNormInputs { input: wrap(input), scale: wrap(scale), shift: wrap(shift) };
         let [input, scale, shift] = parents.each_ref().map(|parent| parent.node.clone());
         let residual = residual.map(open);
-        let normed = K::norm(inputs.clone(), residual.as_ref().map(|residual| wrap(residual.primitive.clone())), relu);
+        let normed =
+            K::batch_norm(inputs.clone(), residual.as_ref().map(|residual| wrap(residual.primitive.clone())), relu);
         let output = raw(normed.output.clone());
         let (mean, variance) = (normed.mean.clone(), normed.variance.clone());
         let state = (inputs, normed, relu);
@@ -89,13 +90,17 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
                 }
             }
         };
-        Normed { output: close(output), mean: Tensor::from_inner(mean), variance: Tensor::from_inner(variance) }
+        BatchNormOutput {
+            output: close(output),
+            mean: Tensor::from_inner(mean),
+            variance: Tensor::from_inner(variance),
+        }
     }
 
     fn global_mean(input: Tensor<Autodiff<B>, 4>) -> Tensor<Autodiff<B>, 2> {
         let _span = span("global mean");
         // Rows are f32, whatever maps are.
-        let input = if K::MAPS.is_some() { input.cast(FloatDType::F32) } else { input };
+        let input = if K::ACTIVATION_DTYPE.is_some() { input.cast(FloatDType::F32) } else { input };
         <Stock as Kernels<Autodiff<B>>>::global_mean(input)
     }
 
@@ -146,14 +151,14 @@ impl<B: Backend, K: Kernels<B>> Backward<B, 2> for Conv<K> {
             let [_, _, height, width] = input.dims();
             let primitive = {
                 let _span = span("convolution, gradient of its input");
-                raw(K::conv2d_input_gradient(gradient.clone(), weight.clone(), window, [height, width]))
+                raw(K::conv2d_input_backward(gradient.clone(), weight.clone(), window, [height, width]))
             };
             let rc = Arc::new(node.id);
             add_gradient::<B, K>(gradients, Tracked::<B> { primitive, node, rc });
         }
         if let Some(node) = to_weight {
             let _span = span("convolution, gradient of its weight");
-            gradients.register::<B>(node.id, raw(K::conv2d_weight_gradient(input, gradient, weight, window)));
+            gradients.register::<B>(node.id, raw(K::conv2d_weight_backward(input, gradient, weight, window)));
         }
     }
 }
@@ -163,14 +168,14 @@ struct Norm<K>(PhantomData<K>);
 
 /// Parents: input, scale, shift and, with four of them, the residual.
 impl<B: Backend, K: Kernels<B>, const N: usize> Backward<B, N> for Norm<K> {
-    type State = (NormedInputs<B>, Normed<B>, bool);
+    type State = (BatchNormInputs<B>, BatchNormOutput<B>, bool);
 
     fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let (inputs, normed, relu) = ops.state;
         let gradient = wrap(gradients.consume::<B>(&ops.node));
         let parts = {
             let _span = span("batch norm, its gradients");
-            K::norm_gradient(inputs, normed, N == 4, relu, gradient)
+            K::batch_norm_backward(inputs, normed, N == 4, relu, gradient)
         };
         let (maps, vectors) = ([Some(raw(parts.input)), parts.residual.map(raw)], [parts.scale, parts.shift].map(raw));
         let mut nodes = ops.parents.into_iter();

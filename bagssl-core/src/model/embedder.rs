@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 
 use super::{FoldedModel, Kernels, Model, Reading};
 use crate::batch::{PatchBatch, SourceError};
-use crate::embed::{Embed, Pending, Rows, Tap};
+use crate::embed::{Embed, FeatureLayer, Pending, Rows};
 
 /// How much a device embeds at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,11 +46,11 @@ impl<B: Backend, K: Kernels<B>> Embedder<B, K> {
 }
 
 impl<B: Backend, K: Kernels<B>> Embed for Embedder<B, K> {
-    fn embed(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Vec<Rows>, SourceError> {
+    fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
         self.begin(batch, taps)?.wait()
     }
 
-    fn begin(&self, batch: &PatchBatch, taps: &[Tap]) -> core::result::Result<Pending, SourceError> {
+    fn begin(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Pending, SourceError> {
         let shape = batch.shape();
         if shape.channels != 3 {
             return Err(format!("expected patches of 3 channels, got {}", shape.channels).into());

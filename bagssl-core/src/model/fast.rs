@@ -6,7 +6,7 @@ use std::prelude::v1::*;
 use burn::tensor::{Tensor, TensorPrimitive};
 use burn_ndarray::{NdArray, NdArrayTensor, SharedArray};
 
-use super::kernels::{Kernels, NormGradients, Normed, NormedInputs};
+use super::kernels::{BatchNormGradients, BatchNormInputs, BatchNormOutput, Kernels};
 use crate::cpu::ops::{Convolution, Processor, View};
 use crate::cpu::{InstructionSet, with_threads};
 use crate::plan::Window;
@@ -32,7 +32,7 @@ impl Kernels<B> for CpuFast {
         convolve(input, weight, None, window, None, false)
     }
 
-    fn conv2d_input_gradient(
+    fn conv2d_input_backward(
         gradient: Tensor<B, 4>,
         weight: Tensor<B, 4>,
         window: Window,
@@ -45,7 +45,7 @@ impl Kernels<B> for CpuFast {
         map(values.expect(FITS), [images, size[0], size[1], conv.inputs])
     }
 
-    fn conv2d_weight_gradient(
+    fn conv2d_weight_backward(
         input: Tensor<B, 4>,
         gradient: Tensor<B, 4>,
         weight: Tensor<B, 4>,
@@ -68,7 +68,7 @@ impl Kernels<B> for CpuFast {
         convolve(input, weight, Some(bias), window, residual, relu)
     }
 
-    fn norm(inputs: NormedInputs<B>, residual: Option<Tensor<B, 4>>, relu: bool) -> Normed<B> {
+    fn batch_norm(inputs: BatchNormInputs<B>, residual: Option<Tensor<B, 4>>, relu: bool) -> BatchNormOutput<B> {
         let input = Map::new(inputs.input);
         let (scale, shift) = (flat(inputs.scale), flat(inputs.shift));
         let residual = residual.map(Map::new);
@@ -77,20 +77,20 @@ impl Kernels<B> for CpuFast {
         })
         .expect(FITS);
         let channels = [input.shape[3]];
-        Normed {
+        BatchNormOutput {
             output: map(normed.output, input.shape),
             mean: tensor(normed.mean, channels),
             variance: tensor(normed.variance, channels),
         }
     }
 
-    fn norm_gradient(
-        inputs: NormedInputs<B>,
-        normed: Normed<B>,
+    fn batch_norm_backward(
+        inputs: BatchNormInputs<B>,
+        normed: BatchNormOutput<B>,
         has_residual: bool,
         relu: bool,
         gradient: Tensor<B, 4>,
-    ) -> NormGradients<B> {
+    ) -> BatchNormGradients<B> {
         let (input, output, gradient) = (Map::new(inputs.input), Map::new(normed.output), Map::new(gradient));
         let [scale, mean, variance] = [inputs.scale, normed.mean, normed.variance].map(flat);
         let gradients = on_processor(|processor| {
@@ -99,7 +99,7 @@ impl Kernels<B> for CpuFast {
         })
         .expect(FITS);
         let channels = [input.shape[3]];
-        NormGradients {
+        BatchNormGradients {
             input: map(gradients.input, input.shape),
             scale: tensor(gradients.scale, channels),
             shift: tensor(gradients.shift, channels),

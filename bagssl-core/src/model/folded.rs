@@ -9,10 +9,10 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::relu as stock_relu;
 use burn::tensor::backend::Backend;
 
+use super::encoder_projector::{Features, Model};
 use super::kernels::Kernels;
 use super::network::{Layers, Network, Norm, Value, entering, run};
-use super::pair::{Features, Model};
-use crate::embed::Tap;
+use crate::embed::FeatureLayer;
 use crate::plan::{NORM_EPSILON, Plan, Window};
 
 /// A model with running statistics, each batch norm of which is part of the weights before it.
@@ -45,16 +45,16 @@ impl<B: Backend> FoldedModel<B> {
     ///
     /// # Panics
     /// If the encoder's windows do not fit into the patches.
-    pub fn features<K: Kernels<B>>(&self, patches: Tensor<B, 4>, taps: &[Tap]) -> Features<B> {
+    pub fn features<K: Kernels<B>>(&self, patches: Tensor<B, 4>, taps: &[FeatureLayer]) -> Features<B> {
         let output = self.encoder.plan.layers().len();
         let embedding = self.encoder.forward_map::<K>(patches, &[output]).remove(0);
         let last = self.projector.plan.layers().len();
         let values: Vec<usize> = taps
             .iter()
             .filter_map(|tap| match tap {
-                Tap::Embedding => None,
-                Tap::FirstLayer => Some(1),
-                Tap::Projection => Some(last),
+                FeatureLayer::Embedding => None,
+                FeatureLayer::FirstLayer => Some(1),
+                FeatureLayer::Projection => Some(last),
             })
             .collect();
         let mut projected = if values.is_empty() {
@@ -63,7 +63,7 @@ impl<B: Backend> FoldedModel<B> {
             self.projector.forward_rows::<K>(embedding.clone(), &values).into_iter()
         };
         let mut next = || projected.next().expect("one for each tap of the projector");
-        taps.iter().map(|tap| if *tap == Tap::Embedding { embedding.clone() } else { next() }).collect()
+        taps.iter().map(|tap| if *tap == FeatureLayer::Embedding { embedding.clone() } else { next() }).collect()
     }
 }
 

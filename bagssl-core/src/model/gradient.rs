@@ -5,10 +5,10 @@ use std::prelude::v1::*;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, module};
 
-use super::kernels::{NormBackward, along_channels, channel_mean, options};
-use super::stretch::stretch;
-use crate::phase::Phase;
+use super::kernels::{BatchNormBackward, along_channels, channel_mean, options};
+use super::pad_narrow::pad_narrow;
 use crate::plan::{NORM_EPSILON, Window};
+use crate::strided_conv_grad::Phase;
 
 /// The gradient of a convolution's input, as convolutions: one for each phase of the stride, with the taps of the kernel
 /// that reach it. (Stock autodiff uses a transposed convolution, which is 2 to 50 times slower on the CPU backends.)
@@ -31,7 +31,7 @@ pub(super) fn conv2d_input<B: Backend>(
 impl Phase {
     /// The part of the gradient that these pixels read, with zeros where it reaches over an edge.
     fn reads<B: Backend>(self, gradient: Tensor<B, 4>, axis: usize) -> Tensor<B, 4> {
-        stretch(gradient, axis, -self.before, self.length + self.taps - 1, 0.0)
+        pad_narrow(gradient, axis, -self.before, self.length + self.taps - 1, 0.0)
     }
 
     /// The taps of a kernel in the order of a correlation: the last first.
@@ -94,16 +94,16 @@ impl<B: Backend> NarrowDims for Tensor<B, 5> {
     }
 }
 
-/// The gradient of the sum `scale * standard + shift`, and the standardised input.
-fn parts<B: Backend>(backward: NormBackward<B>) -> [Tensor<B, 4>; 2] {
-    let NormBackward { inputs, normed, relu, gradient, .. } = backward;
+/// The gradient of the sum `scale * standard + shift`, and the standardized input.
+fn parts<B: Backend>(backward: BatchNormBackward<B>) -> [Tensor<B, 4>; 2] {
+    let BatchNormBackward { inputs, normed, relu, gradient, .. } = backward;
     let gradient = if relu { gradient.mask_fill(normed.output.lower_equal_elem(0.0), 0.0) } else { gradient };
     let deviation = (normed.variance + NORM_EPSILON).sqrt();
     [gradient, (inputs.input - along_channels(normed.mean)) / along_channels(deviation)]
 }
 
 /// The gradients of scale and shift.
-pub(super) fn norm_sums<B: Backend>(backward: NormBackward<B>) -> [Tensor<B, 1>; 2] {
+pub(super) fn batch_norm_reduce<B: Backend>(backward: BatchNormBackward<B>) -> [Tensor<B, 1>; 2] {
     let [rows, _, height, width] = backward.gradient.dims();
     let count = (rows * height * width) as f64;
     let [gradient, standard] = parts(backward);
@@ -114,14 +114,14 @@ pub(super) fn norm_sums<B: Backend>(backward: NormBackward<B>) -> [Tensor<B, 1>;
 ///
 /// # Source
 /// Ioffe, Szegedy, *Batch Normalization*, ICML 2015, section 3.
-pub(super) fn norm_with<B: Backend>(
-    backward: NormBackward<B>,
+pub(super) fn batch_norm_elemt<B: Backend>(
+    backward: BatchNormBackward<B>,
     [scale, shift]: [Tensor<B, 1>; 2],
     count: usize,
 ) -> (Tensor<B, 4>, Option<Tensor<B, 4>>) {
     let (has_residual, count) = (backward.has_residual, count as f64);
     let factor = backward.inputs.scale.clone() / (backward.normed.variance.clone() + NORM_EPSILON).sqrt();
     let [gradient, standard] = parts(backward);
-    let centred = gradient.clone() - along_channels(shift / count) - standard * along_channels(scale / count);
-    (centred * along_channels(factor), has_residual.then_some(gradient))
+    let centered = gradient.clone() - along_channels(shift / count) - standard * along_channels(scale / count);
+    (centered * along_channels(factor), has_residual.then_some(gradient))
 }

@@ -8,7 +8,7 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{FloatDType, Tensor, TensorData, TensorPrimitive, module};
 
 use super::gradient;
-use super::stretch::stretch;
+use super::pad_narrow::pad_narrow;
 use crate::plan::{NORM_EPSILON, Window};
 
 /// The operations that networks are made of, and the passes that lead their gradients back.
@@ -24,10 +24,10 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
     /// The type that maps are cast to where a network is entered, if they are. Weights keep theirs: a convolution's output
     /// and its input's gradient have the type of the map, its weight's gradient that of the weight; rows and the
     /// statistics of a norm are f32.
-    const MAPS: Option<FloatDType> = None;
+    const ACTIVATION_DTYPE: Option<FloatDType> = None;
 
     /// Whether work is queued and reading waits for it, so that it pays to read late.
-    const QUEUED: bool = false;
+    const IS_ASYNC: bool = false;
 
     /// The convolution (as deep learning has it: a correlation) of a map, without a bias.
     fn conv2d(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> Tensor<B, 4> {
@@ -35,7 +35,7 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
     }
 
     /// The gradient of the convolution's input, whose `[height, width]` is `size`.
-    fn conv2d_input_gradient(
+    fn conv2d_input_backward(
         gradient: Tensor<B, 4>,
         weight: Tensor<B, 4>,
         window: Window,
@@ -45,7 +45,7 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
     }
 
     /// The gradient of the convolution's weight; `weight` itself gives the shape.
-    fn conv2d_weight_gradient(
+    fn conv2d_weight_backward(
         input: Tensor<B, 4>,
         gradient: Tensor<B, 4>,
         weight: Tensor<B, 4>,
@@ -71,62 +71,62 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
 
     /// The batch norm of training: `relu?(scale * (input - mean) / sqrt(variance + epsilon) + shift + residual?)`, the
     /// mean and the (biased) variance taken over rows, height and width.
-    fn norm(inputs: NormedInputs<B>, residual: Option<Tensor<B, 4>>, relu: bool) -> Normed<B> {
-        let [mean, variance] = Self::norm_statistics(inputs.input.clone());
-        let output = Self::norm_with(inputs, [mean.clone(), variance.clone()], residual, relu);
-        Normed { output, mean: mean.detach(), variance: variance.detach() }
+    fn batch_norm(inputs: BatchNormInputs<B>, residual: Option<Tensor<B, 4>>, relu: bool) -> BatchNormOutput<B> {
+        let [mean, variance] = Self::batch_norm_stats(inputs.input.clone());
+        let output = Self::batch_norm_elemt(inputs, [mean.clone(), variance.clone()], residual, relu);
+        BatchNormOutput { output, mean: mean.detach(), variance: variance.detach() }
     }
 
     /// Mean and (biased) variance of each channel, over rows, height and width.
-    fn norm_statistics(input: Tensor<B, 4>) -> [Tensor<B, 1>; 2] {
+    fn batch_norm_stats(input: Tensor<B, 4>) -> [Tensor<B, 1>; 2] {
         let mean = channel_mean(input.clone());
-        let centred = input - along_channels(mean.clone());
-        [mean, channel_mean(centred.clone() * centred)]
+        let centered = input - along_channels(mean.clone());
+        [mean, channel_mean(centered.clone() * centered)]
     }
 
-    /// What [`Kernels::norm`] puts out, with a mean and a variance that may be those of more than this batch.
-    fn norm_with(
-        inputs: NormedInputs<B>,
+    /// What [`Kernels::batch_norm`] puts out, with a mean and a variance that may be those of more than this batch.
+    fn batch_norm_elemt(
+        inputs: BatchNormInputs<B>,
         [mean, variance]: [Tensor<B, 1>; 2],
         residual: Option<Tensor<B, 4>>,
         relu: bool,
     ) -> Tensor<B, 4> {
-        let NormedInputs { input, scale, shift } = inputs;
+        let BatchNormInputs { input, scale, shift } = inputs;
         // Divided, not times `recip`: that of burn-ndarray is an approximation to 12 or 14 bits for some of the values.
         let factor = scale / (variance + NORM_EPSILON).sqrt();
         let output = (input - along_channels(mean)) * along_channels(factor) + along_channels(shift);
         finish(output, residual, relu)
     }
 
-    /// The gradients of [`Kernels::norm`]. `normed` is what it gave, `gradient` that of its output.
-    fn norm_gradient(
-        inputs: NormedInputs<B>,
-        normed: Normed<B>,
+    /// The gradients of [`Kernels::batch_norm`]. `normed` is what it gave, `gradient` that of its output.
+    fn batch_norm_backward(
+        inputs: BatchNormInputs<B>,
+        normed: BatchNormOutput<B>,
         has_residual: bool,
         relu: bool,
         gradient: Tensor<B, 4>,
-    ) -> NormGradients<B> {
+    ) -> BatchNormGradients<B> {
         let [rows, _, height, width] = inputs.input.dims();
-        let backward = NormBackward { inputs, normed, has_residual, relu, gradient };
-        let [scale, shift] = Self::norm_sums(backward.clone());
+        let backward = BatchNormBackward { inputs, normed, has_residual, relu, gradient };
+        let [scale, shift] = Self::batch_norm_backward_reduce(backward.clone());
         let sums = [scale.clone(), shift.clone()];
-        let (input, residual) = Self::norm_gradient_with(backward, sums, rows * height * width);
-        NormGradients { input, scale, shift, residual }
+        let (input, residual) = Self::batch_norm_backward_elemt(backward, sums, rows * height * width);
+        BatchNormGradients { input, scale, shift, residual }
     }
 
     /// The gradients of scale and shift alone, which are sums over the batch.
-    fn norm_sums(backward: NormBackward<B>) -> [Tensor<B, 1>; 2] {
-        gradient::norm_sums(backward)
+    fn batch_norm_backward_reduce(backward: BatchNormBackward<B>) -> [Tensor<B, 1>; 2] {
+        gradient::batch_norm_reduce(backward)
     }
 
     /// The gradients of the input and, if there was one, of the residual, from sums over all `count` values of a channel that
     /// the statistics were taken over.
-    fn norm_gradient_with(
-        backward: NormBackward<B>,
+    fn batch_norm_backward_elemt(
+        backward: BatchNormBackward<B>,
         sums: [Tensor<B, 1>; 2],
         count: usize,
     ) -> (Tensor<B, 4>, Option<Tensor<B, 4>>) {
-        gradient::norm_with(backward, sums, count)
+        gradient::batch_norm_elemt(backward, sums, count)
     }
 
     /// The batches like the one at hand that the statistics of a norm are taken over: more than one where workers share a
@@ -171,7 +171,7 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         Tensor::from_data(TensorData::new(values, dims), device)
     }
 
-    /// Begins to read values to the host. Where work is queued ([`Kernels::QUEUED`]) the copy is queued now, before all that
+    /// Begins to read values to the host. Where work is queued ([`Kernels::IS_ASYNC`]) the copy is queued now, before all that
     /// comes later, and [`Reading::wait`] waits for it alone.
     fn read_later(values: Tensor<B, 1>) -> Reading {
         Reading::new(move || Ok(values.into_data().convert::<f32>().into_vec().expect("converted to f32")))
@@ -219,7 +219,7 @@ impl core::fmt::Debug for Reading {
 
 /// What a batch norm reads.
 #[derive(Debug, Clone)]
-pub struct NormedInputs<B: Backend> {
+pub struct BatchNormInputs<B: Backend> {
     /// The map, `[row, channel, height, width]`.
     pub input: Tensor<B, 4>,
     /// A factor for each channel.
@@ -230,7 +230,7 @@ pub struct NormedInputs<B: Backend> {
 
 /// What a batch norm gives. Mean and variance carry no gradient.
 #[derive(Debug, Clone)]
-pub struct Normed<B: Backend> {
+pub struct BatchNormOutput<B: Backend> {
     /// The map, after residual and ReLU.
     pub output: Tensor<B, 4>,
     /// The mean of each channel.
@@ -241,11 +241,11 @@ pub struct Normed<B: Backend> {
 
 /// What the backward pass of a batch norm reads.
 #[derive(Debug, Clone)]
-pub struct NormBackward<B: Backend> {
+pub struct BatchNormBackward<B: Backend> {
     /// What the norm read.
-    pub inputs: NormedInputs<B>,
+    pub inputs: BatchNormInputs<B>,
     /// What it gave.
-    pub normed: Normed<B>,
+    pub normed: BatchNormOutput<B>,
     /// Whether there was a residual.
     pub has_residual: bool,
     /// Whether there was a ReLU.
@@ -256,7 +256,7 @@ pub struct NormBackward<B: Backend> {
 
 /// The gradients of a batch norm.
 #[derive(Debug, Clone)]
-pub struct NormGradients<B: Backend> {
+pub struct BatchNormGradients<B: Backend> {
     /// That of the input.
     pub input: Tensor<B, 4>,
     /// That of the scale.
@@ -300,7 +300,7 @@ fn max_along<B: Backend>(input: Tensor<B, 4>, window: Window, direction: usize) 
     let outputs = (have + 2 * padding - kernel) / stride + 1;
     // Long enough that every tap's slice ends with a whole stride.
     let length = (kernel - 1) / stride * stride + (outputs + 1) * stride;
-    let padded = stretch(input, axis, -(padding as isize), length, f32::MIN);
+    let padded = pad_narrow(input, axis, -(padding as isize), length, f32::MIN);
     let strided = |tap: usize| {
         let part = padded.clone().narrow(axis, tap / stride * stride, outputs * stride);
         let mut split = [0; 5];

@@ -3,12 +3,12 @@
 //! A [`Model`] is built from a [`ModelPlan`](crate::checkpoint::ModelPlan); its operations go through [`Kernels`], so that
 //! a backend with faster ones can plug them in without a second definition of the network.
 
-mod stretch;
+mod pad_narrow;
 mod kernels;
 mod gradient;
 mod differentiable;
 mod network;
-mod pair;
+mod encoder_projector;
 mod folded;
 mod embedder;
 #[cfg(feature = "ndarray")]
@@ -16,9 +16,9 @@ mod fast;
 
 pub use differentiable::{Differentiable, add_gradient};
 pub use embedder::{Batching, Embedder};
+pub use encoder_projector::{Features, Model, ModelGradients, ModelParts};
 #[cfg(feature = "ndarray")]
 pub use fast::CpuFast;
 pub use folded::{FoldedModel, FoldedNetwork};
-pub use kernels::{Kernels, NormBackward, NormGradients, Normed, NormedInputs, Reading, Stock};
+pub use kernels::{BatchNormBackward, BatchNormGradients, BatchNormInputs, BatchNormOutput, Kernels, Reading, Stock};
 pub use network::{BatchStatistics, Change, Gradients, Network, Running, Update};
-pub use pair::{Features, Model, ModelGradients, Trained};

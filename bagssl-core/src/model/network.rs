@@ -12,7 +12,7 @@ use burn::tensor::activation::relu as stock_relu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::kernels::{Kernels, NormedInputs};
+use super::kernels::{BatchNormInputs, Kernels};
 use crate::checkpoint::NamedTensor;
 use crate::error::{Error, Result};
 use crate::plan::{NORM_MOMENTUM, Op, Parameter, Plan, Window};
@@ -86,7 +86,7 @@ struct NormStatistics<B: Backend> {
     count: usize,
 }
 
-/// A running statistic of a norm and what it moves towards.
+/// A running statistic of a norm and what it moves toward.
 #[derive(Debug, Clone)]
 pub struct Running<B: Backend> {
     /// The statistic so far.
@@ -129,9 +129,9 @@ impl<B: Backend> Value<B> {
 }
 
 impl<B: Backend> Network<B> {
-    /// A network with its plan's [first weights](Plan::first_weights), the same on every backend.
+    /// A network with its plan's [first weights](Plan::init_weights), the same on every backend.
     pub fn init(plan: &Plan, seed: u64, device: &B::Device) -> Self {
-        let mut tensors = plan.first_weights(seed).into_iter().map(|(.., values)| values);
+        let mut tensors = plan.init_weights(seed).into_iter().map(|(.., values)| values);
         let values = |_: &Parameter| Ok(tensors.next().expect("one for each parameter, in their order"));
         Self::build(plan, values, device).expect("first values have the length of their parameter")
     }
@@ -239,7 +239,7 @@ impl<B: Backend> Network<B> {
         (output, BatchStatistics(training.statistics))
     }
 
-    /// Moves the running statistics towards those of a batch.
+    /// Moves the running statistics toward those of a batch.
     ///
     /// # Source
     /// As PyTorch's batch norm: the running variance takes the unbiased one.
@@ -343,7 +343,7 @@ impl<B: Backend, K: Kernels<B>> Layers<B> for InTraining<'_, B, K> {
 
 /// A map as the kernels compute on it.
 pub(super) fn entering<B: Backend, K: Kernels<B>>(map: Tensor<B, 4>) -> Tensor<B, 4> {
-    match K::MAPS {
+    match K::ACTIVATION_DTYPE {
         Some(dtype) => map.cast(dtype),
         None => map,
     }
@@ -405,8 +405,8 @@ impl<B: Backend> Norm<B> {
         statistics: &mut Vec<NormStatistics<B>>,
     ) -> Tensor<B, 4> {
         let [rows, _, height, width] = input.dims();
-        let inputs = NormedInputs { input, scale: self.scale.val(), shift: self.shift.val() };
-        let normed = K::norm(inputs, residual, relu);
+        let inputs = BatchNormInputs { input, scale: self.scale.val(), shift: self.shift.val() };
+        let normed = K::batch_norm(inputs, residual, relu);
         let (mean, variance) = (normed.mean, normed.variance);
         statistics.push(NormStatistics { mean, variance, count: rows * height * width * K::batches() });
         normed.output

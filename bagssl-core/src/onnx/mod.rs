@@ -1,7 +1,7 @@
 //! A checkpoint as an ONNX model, for runtimes that know nothing of this crate.
 //!
 //! The model holds the network with its running statistics, each batch norm folded into the layer before it. It reads
-//! pixels that are already resampled and normalised; its metadata says how (`bagssl.*`: patch, input, filter, mean and
+//! pixels that are already resampled and normalized; its metadata says how (`bagssl.*`: patch, input, filter, mean and
 //! deviation). Initializers have the checkpoint's names: `encoder.conv1.weight`, and `encoder.conv1.bias` for what the
 //! norm makes of a convolution without a bias.
 //!
@@ -13,7 +13,7 @@ use std::prelude::v1::*;
 use prost::Message;
 
 use crate::checkpoint::{Checkpoint, Spec};
-use crate::embed::Tap;
+use crate::embed::FeatureLayer;
 use crate::error::{Error, Result};
 use crate::patch::{Filter, PatchSide};
 use crate::plan::{Op, Plan, ReceptiveField};
@@ -41,10 +41,10 @@ const LARGEST_SIDE: usize = 1 << 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
     /// A feature of each input: `[batch, dim]`.
-    Rows(Tap),
+    Rows(FeatureLayer),
     /// The embedding of each square that the network sees in the input: `[batch, dim, rows, columns]`. Squares have the
     /// side and the distance of [`Plan::receptive_field`] (metadata `bagssl.field_side` and `bagssl.field_stride`), and
-    /// their mean is [`Tap::Embedding`] of the input.
+    /// their mean is [`FeatureLayer::Embedding`] of the input.
     Dense,
 }
 
@@ -53,11 +53,11 @@ pub enum Output {
 /// # Example
 /// ```no_run
 /// use bagssl_core::checkpoint::Checkpoint;
-/// use bagssl_core::embed::Tap;
+/// use bagssl_core::embed::FeatureLayer;
 /// use bagssl_core::onnx::{Export, Output, to_bytes};
 /// # let bytes: Vec<u8> = Vec::new();
 /// let checkpoint = Checkpoint::from_bytes(&bytes)?;
-/// let model = to_bytes(&checkpoint, &Export { output: Output::Rows(Tap::Embedding), size: None })?;
+/// let model = to_bytes(&checkpoint, &Export { output: Output::Rows(FeatureLayer::Embedding), size: None })?;
 /// # Ok::<(), bagssl_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub struct Export {
 /// Writes an ONNX model. The same checkpoint and the same settings give the same bytes.
 ///
 /// # Shapes
-/// - the model's input: `[batch, 3, height, width]`, normalised RGB, `f32`; any batch
+/// - the model's input: `[batch, 3, height, width]`, normalized RGB, `f32`; any batch
 /// - its output: see [`Output`]
 ///
 /// # Errors
@@ -84,9 +84,9 @@ pub fn to_bytes(checkpoint: &Checkpoint<'_>, export: &Export) -> Result<Vec<u8>>
     let spec = checkpoint.spec();
     let (tap, field) = match export.output {
         Output::Rows(tap) => (tap, None),
-        Output::Dense => (Tap::Embedding, Some(dense_field(spec.model.encoder())?)),
+        Output::Dense => (FeatureLayer::Embedding, Some(dense_field(spec.model.encoder())?)),
     };
-    let model = proto::Model {
+    let model = proto::ModelProto {
         ir_version: IR_VERSION,
         opset_import: vec![OperatorSet { domain: String::new(), version: OPERATOR_SET }],
         producer_name: "bagssl".into(),
@@ -101,7 +101,12 @@ pub fn to_bytes(checkpoint: &Checkpoint<'_>, export: &Export) -> Result<Vec<u8>>
     }
 }
 
-fn graph(checkpoint: &Checkpoint<'_>, tap: Tap, dense: bool, size: Option<[usize; 2]>) -> Result<proto::Graph> {
+fn graph(
+    checkpoint: &Checkpoint<'_>,
+    tap: FeatureLayer,
+    dense: bool,
+    size: Option<[usize; 2]>,
+) -> Result<proto::Graph> {
     let spec = checkpoint.spec();
     let (encoder, projector) = (spec.model.encoder(), spec.model.projector());
     let mut cuts = cuts(encoder, size)?;
@@ -110,9 +115,9 @@ fn graph(checkpoint: &Checkpoint<'_>, tap: Tap, dense: bool, size: Option<[usize
         cuts.truncate(encoder.layers()[encoder.layers().len() - 1].input);
     }
     let head = match tap {
-        Tap::Embedding => 0,
-        Tap::FirstLayer => 1,
-        Tap::Projection => projector.layers().len(),
+        FeatureLayer::Embedding => 0,
+        FeatureLayer::FirstLayer => 1,
+        FeatureLayer::Projection => projector.layers().len(),
     };
     let mut builder = Builder::new(checkpoint);
     let embedding = builder.add("encoder", encoder, &cuts, INPUT.into())?;
@@ -173,34 +178,34 @@ fn input(spec: &Spec, size: Option<[usize; 2]>) -> ValueInfo {
         Some(size) => size.map(fixed),
         None => ["height", "width"].map(any),
     };
-    let (mean, deviation) = (spec.normalisation.mean(), spec.normalisation.deviation());
+    let (mean, deviation) = (spec.normalization.mean(), spec.normalization.deviation());
     let doc = format!("RGB in [0, 1], then for each channel (value - mean) / std; mean {mean:?}, std {deviation:?}");
     tensor(INPUT, vec![any("batch"), fixed(3), height, width], doc)
 }
 
-fn output(tap: Tap, dim: usize, map: Option<[Dim; 2]>) -> ValueInfo {
+fn output(tap: FeatureLayer, dim: usize, map: Option<[Dim; 2]>) -> ValueInfo {
     let mut dims = vec![any("batch"), fixed(dim)];
     dims.extend(map.into_iter().flatten());
     let doc = match tap {
-        Tap::Embedding => "the encoder's output",
-        Tap::FirstLayer => "the projector's first layer after its activation",
-        Tap::Projection => "the projector's output",
+        FeatureLayer::Embedding => "the encoder's output",
+        FeatureLayer::FirstLayer => "the projector's first layer after its activation",
+        FeatureLayer::Projection => "the projector's output",
     };
     tensor(tap.name(), dims, doc.into())
 }
 
-fn doc(tap: Tap, field: Option<ReceptiveField>) -> String {
+fn doc(tap: FeatureLayer, field: Option<ReceptiveField>) -> String {
     match field {
-        None => format!("From normalised image patches to a feature of each: {}.", tap.name()),
+        None => format!("From normalized image patches to a feature of each: {}.", tap.name()),
         Some(ReceptiveField { side, stride }) => format!(
-            "From normalised images to the embedding of each square of {side}x{side} pixels, {stride} pixels apart, \
+            "From normalized images to the embedding of each square of {side}x{side} pixels, {stride} pixels apart, \
              from the top left corner."
         ),
     }
 }
 
 /// What one needs to know to use the model.
-fn metadata(spec: &Spec, tap: Tap, field: Option<ReceptiveField>) -> Vec<Property> {
+fn metadata(spec: &Spec, tap: FeatureLayer, field: Option<ReceptiveField>) -> Vec<Property> {
     let patch = match spec.patch.side() {
         PatchSide::Pixels(side) => ("patch_pixels", format!("{side}")),
         PatchSide::AreaShare(share) => ("patch_area_share", format!("{share}")),
@@ -213,8 +218,8 @@ fn metadata(spec: &Spec, tap: Tap, field: Option<ReceptiveField>) -> Vec<Propert
         patch,
         ("input_side", format!("{}", spec.patch.input())),
         ("filter", filter.into()),
-        ("mean", format!("{:?}", spec.normalisation.mean())),
-        ("std", format!("{:?}", spec.normalisation.deviation())),
+        ("mean", format!("{:?}", spec.normalization.mean())),
+        ("std", format!("{:?}", spec.normalization.deviation())),
         ("tap", tap.name().into()),
     ];
     if let Some(ReceptiveField { side, stride }) = field {
@@ -229,11 +234,11 @@ mod tests {
     use crate::architecture::{Architecture, mlp};
     use crate::bag::Views;
     use crate::checkpoint::{self, FORMAT_VERSION, ModelPlan, NamedTensor, Provenance};
-    use crate::normalise::Normalisation;
+    use crate::normalize::Normalization;
     use crate::patch::PatchSpec;
     use crate::plan::{Kind, Layer, Role, Window};
 
-    const EMBEDDING: Export = Export { output: Output::Rows(Tap::Embedding), size: None };
+    const EMBEDDING: Export = Export { output: Output::Rows(FeatureLayer::Embedding), size: None };
     const DENSE: Export = Export { output: Output::Dense, size: None };
 
     fn conv(name: &str, input: usize, window: Window, residual: Option<usize>) -> Layer {
@@ -260,8 +265,8 @@ mod tests {
             model: ModelPlan::new(encoder, projector).unwrap(),
             patch,
             filter: Filter::Bicubic,
-            normalisation: Normalisation::new([0.5, 0.25, 0.125], [1.0, 2.0, 4.0]).unwrap(),
-            tap: Tap::Projection,
+            normalization: Normalization::new([0.5, 0.25, 0.125], [1.0, 2.0, 4.0]).unwrap(),
+            tap: FeatureLayer::Projection,
             views: Views::FixedScale(patch),
             provenance: Provenance::default(),
             training: None,
@@ -281,9 +286,9 @@ mod tests {
         to_bytes(&Checkpoint::from_bytes(file).unwrap(), export)
     }
 
-    fn model(layers: Vec<Layer>, settings: &Export) -> proto::Model {
+    fn model(layers: Vec<Layer>, settings: &Export) -> proto::ModelProto {
         let bytes = export(&file(layers, |_| {}), settings).unwrap();
-        let model = proto::Model::decode(bytes.as_slice()).unwrap();
+        let model = proto::ModelProto::decode(bytes.as_slice()).unwrap();
         assert_eq!(model.encode_to_vec(), bytes);
         check(model.graph.as_ref().unwrap());
         model
@@ -321,7 +326,7 @@ mod tests {
         format!("{} = {}({}){attributes}", node.output[0], node.op_type, node.input.join(", "))
     }
 
-    fn lines(model: &proto::Model) -> Vec<String> {
+    fn lines(model: &proto::ModelProto) -> Vec<String> {
         model.graph.as_ref().unwrap().node.iter().map(line).collect()
     }
 
@@ -331,16 +336,16 @@ mod tests {
         shape.dim.iter().map(dim).collect()
     }
 
-    fn shapes(model: &proto::Model) -> [Vec<String>; 2] {
+    fn shapes(model: &proto::ModelProto) -> [Vec<String>; 2] {
         let graph = model.graph.as_ref().unwrap();
         [dims(&graph.input[0]), dims(&graph.output[0])]
     }
 
-    fn initializer<'a>(model: &'a proto::Model, name: &str) -> &'a proto::Tensor {
+    fn initializer<'a>(model: &'a proto::ModelProto, name: &str) -> &'a proto::Tensor {
         model.graph.as_ref().unwrap().initializer.iter().find(|tensor| tensor.name == name).unwrap()
     }
 
-    fn floats(model: &proto::Model, name: &str) -> Vec<f32> {
+    fn floats(model: &proto::ModelProto, name: &str) -> Vec<f32> {
         let (chunks, _) = initializer(model, name).raw_data.as_chunks::<4>();
         chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
     }
@@ -404,8 +409,8 @@ mod tests {
         };
         let first = "Gemm(encoder/2/Flatten, projector.0.weight, projector.0.bias) transB=1";
         let expected = [format!("projector.0/Gemm = {first}"), "first_layer = Relu(projector.0/Gemm)".into()];
-        assert_eq!(nodes(Tap::FirstLayer), (expected.to_vec(), vec!["batch".into(), "5".into()]));
-        let (lines, shape) = nodes(Tap::Projection);
+        assert_eq!(nodes(FeatureLayer::FirstLayer), (expected.to_vec(), vec!["batch".into(), "5".into()]));
+        let (lines, shape) = nodes(FeatureLayer::Projection);
         let last = "projection = Gemm(projector.0/Relu, projector.3.weight, projector.3.bias) transB=1";
         assert_eq!((lines.last().unwrap().as_str(), shape), (last, vec!["batch".into(), "4".into()]));
     }

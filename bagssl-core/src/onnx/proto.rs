@@ -18,7 +18,7 @@ pub(super) const INTS: i32 = 7;
 
 /// `ModelProto`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Model {
+pub(super) struct ModelProto {
     #[prost(int64, tag = "1")]
     pub(super) ir_version: i64,
     #[prost(message, repeated, tag = "8")]

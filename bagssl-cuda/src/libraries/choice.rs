@@ -46,7 +46,7 @@ impl Library {
 
 /// A file that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct FoundLibrary {
     pub(super) file: PathBuf,
     /// What it asks for by name alone, and has to be there before it.
     pub(super) before: Vec<PathBuf>,
@@ -62,7 +62,7 @@ pub(super) struct Choice {
     /// The version.
     pub(super) cuda: u32,
     /// The libraries, in the order of [`Library::ALL`].
-    pub(super) found: [Option<Found>; 4],
+    pub(super) found: [Option<FoundLibrary>; 4],
     /// The folder whose `include` has the headers.
     pub(super) headers: Option<PathBuf>,
 }
@@ -72,7 +72,7 @@ impl Choice {
     /// then the newest. A driver runs what is made for its version or an older one.
     pub(super) fn best(places: &Places, driver: Option<Version>) -> Option<Self> {
         let known = MAJORS.into_iter().filter(|&cuda| driver.is_none_or(|(newest, _)| cuda <= newest));
-        let choices = known.map(|cuda| Choice::of(cuda, places, driver));
+        let choices = known.map(|cuda| Choice::find(cuda, places, driver));
         choices.min_by_key(|choice| {
             let nvrtc = choice.found[0].as_ref();
             let too_new = nvrtc.is_some_and(|nvrtc| is_newer(nvrtc.version, driver));
@@ -81,7 +81,7 @@ impl Choice {
     }
 
     /// What is there of a version.
-    pub(super) fn of(cuda: u32, places: &Places, driver: Option<Version>) -> Self {
+    pub(super) fn find(cuda: u32, places: &Places, driver: Option<Version>) -> Self {
         let found = Library::ALL.map(|library| {
             let all: Vec<_> = (0..).zip(&places.folders).filter_map(|at| find(library, cuda, at)).collect();
             let fits = all.iter().position(|found| !is_newer(found.version, driver));
@@ -113,7 +113,7 @@ fn is_newer(version: Option<Version>, driver: Option<Version>) -> bool {
 }
 
 /// What a folder has of a library for a version of CUDA.
-fn find(library: Library, cuda: u32, (rank, folder): (usize, &PathBuf)) -> Option<Found> {
+fn find(library: Library, cuda: u32, (rank, folder): (usize, &PathBuf)) -> Option<FoundLibrary> {
     let expected = library.version(cuda);
     let names = [format!("{}.{expected}", library.name()), library.name().into()];
     let file = names.into_iter().map(|name| folder.join(name)).find(|file| elf::is_library(file))?;
@@ -123,7 +123,7 @@ fn find(library: Library, cuda: u32, (rank, folder): (usize, &PathBuf)) -> Optio
     if version.first().is_some_and(|&version| version != expected) || made_for(&real).is_some_and(|made| made != cuda) {
         return None;
     }
-    let found = |before, version| Some(Found { file, before, version, rank });
+    let found = |before, version| Some(FoundLibrary { file, before, version, rank });
     match library {
         Library::Nvrtc => {
             let builtins = entries(folder, &format!("libnvrtc-builtins.so.{cuda}."), "");
@@ -208,7 +208,7 @@ mod tests {
             let Choice { cuda, found: [nvrtc, cublas, cudnn, nccl], headers } = choice;
             let start = self.path("");
             let place = |path: PathBuf| path.strip_prefix(&start).unwrap().to_str().unwrap().to_owned();
-            let file = |found: Option<Found>| found.map(|found| place(found.file));
+            let file = |found: Option<FoundLibrary>| found.map(|found| place(found.file));
             (cuda, [file(nvrtc), file(cublas), file(cudnn), file(nccl), headers.map(place)])
         }
 
@@ -328,7 +328,7 @@ mod tests {
         // 12 has no cuDNN, but 13 would not run.
         let (cuda, found) = machine.chosen(&[VENV], Some((12, 8)));
         assert_eq!((cuda, &found[2], &found[4]), (12, &None, &None));
-        assert!(Choice::of(13, &machine.places(&[VENV]), None).is_complete());
+        assert!(Choice::find(13, &machine.places(&[VENV]), None).is_complete());
         assert!(Choice::best(&machine.places(&[VENV]), Some((11, 8))).is_none());
     }
 
@@ -364,7 +364,7 @@ mod tests {
         ]);
         let path = std::env::join_paths([machine.path("a"), machine.path("b")]).unwrap();
         let places = Places::new(|name| (name == "LD_LIBRARY_PATH").then(|| path.clone()), &machine.path(""));
-        let of = |cuda| Choice::of(cuda, &places, None).found.map(|found| found.map(|found| found.file));
+        let of = |cuda| Choice::find(cuda, &places, None).found.map(|found| found.map(|found| found.file));
         assert_eq!(of(13), [Some(machine.path("b/libnvrtc.so")), None, None, None]);
         let [nvrtc, _, cudnn, _] = of(12);
         assert_eq!(nvrtc, Some(machine.path("a/libnvrtc.so")));

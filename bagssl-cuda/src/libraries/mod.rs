@@ -82,7 +82,7 @@ impl Libraries {
     }
 
     fn why_not(&self, library: Library) -> String {
-        let of = |cuda| Choice::of(cuda, &self.places, None).found[library as usize].clone();
+        let of = |cuda| Choice::find(cuda, &self.places, None).found[library as usize].clone();
         let chosen = self.choice.as_ref().map(|choice| choice.cuda);
         let other = MAJORS.into_iter().filter(|&cuda| Some(cuda) != chosen).find_map(|cuda| Some((cuda, of(cuda)?)));
         let Some((cuda, found)) = other else {
@@ -131,7 +131,7 @@ pub(super) fn driver_place() -> Option<String> {
 /// Loads what was chosen, and says what could not be.
 fn load_all(choice: &Choice) -> Vec<(Library, String)> {
     let found = Library::ALL.into_iter().zip(&choice.found);
-    let load = |(library, found): (Library, &Option<choice::Found>)| {
+    let load = |(library, found): (Library, &Option<choice::FoundLibrary>)| {
         let found = found.as_ref()?;
         let before = found.before.iter().try_for_each(|file| alias::load(file));
         let loaded =

@@ -1,4 +1,4 @@
-// An optimiser's step over many parameters in one launch: blockIdx.y is the parameter, whose pointers come by value.
+// An optimizer's step over many parameters in one launch: blockIdx.y is the parameter, whose pointers come by value.
 // A state that is not there yet is null and counts as 0.
 #define ITEMS 40
 struct Item { const float *p, *g, *first, *second; float *p2, *first2, *second2; i64 count; float decay; int adapt; };

@@ -426,7 +426,7 @@ static void indefinite(int side, int at, float pivot) {
   auto [roots, logs] = factored(matrices, 2, side);
   bool pass = std::isnan(logs[0]) && std::fabs(logs[1] - side * std::log(4.0)) < 1e-4 * side;
   for (int i = 0; i < side; i++) {
-    // Without neighbours the other rows are numbers; from the pivot on there are none in its column.
+    // Without neighbors the other rows are numbers; from the pivot on there are none in its column.
     pass = pass && std::isnan(roots[i * side + at]) == (i >= at);
     for (int j = 0; j < side; j++) pass = pass && roots[size + i * side + j] == (i == j ? 0.5f : 0.f);
   }

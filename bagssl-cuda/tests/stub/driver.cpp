@@ -35,7 +35,7 @@ static size_t number_in(const char* name, size_t otherwise) {
 
 struct State {
   std::recursive_mutex mutex;
-  bool initialised = false;
+  bool initialized = false;
   // By device. Never freed: streams and places name them.
   std::vector<Context*> contexts;
   Fibers fibers;
@@ -59,7 +59,7 @@ static const int POISON = 0xff;
   State& s = state(); \
   (void)s; \
   if (must_fail(NAME)) return std::strncmp(NAME, "cuMemAlloc", 10) == 0 ? OUT_OF_MEMORY : LAUNCH_FAILED; \
-  if (!s.initialised) return NOT_INITIALIZED;
+  if (!s.initialized) return NOT_INITIALIZED;
 #define IN_CONTEXT(NAME) BEGIN(NAME) if (current.empty() || !current.back()) return INVALID_CONTEXT; Context& c = *current.back(); (void)c;
 
 // What is done on a stream is done by its device; without one, by that of the calling thread.
@@ -94,7 +94,7 @@ void stub_enqueue_together(const std::vector<StubStream*>& streams, std::functio
 
 // Device and contexts.
 
-EXPORT int cuInit(unsigned) { std::lock_guard<std::recursive_mutex> guard(state().mutex); state().initialised = true; return SUCCESS; }
+EXPORT int cuInit(unsigned) { std::lock_guard<std::recursive_mutex> guard(state().mutex); state().initialized = true; return SUCCESS; }
 EXPORT int cuDriverGetVersion(int* version) { *version = 13000; return SUCCESS; }
 EXPORT int cuDeviceGetCount(int* count) { BEGIN("cuDeviceGetCount") *count = (int)s.contexts.size(); return SUCCESS; }
 EXPORT int cuDeviceGet(int* device, int index) { BEGIN("cuDeviceGet") *device = index; return s.has(index) ? SUCCESS : INVALID_DEVICE; }

@@ -3,9 +3,9 @@
 use bagssl_core::bag::Grid;
 use bagssl_core::patch::{ImageSize, PatchSpec};
 
-use crate::bad::OnBadImage;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::skip::OnBadImage;
 
 /// The grid of patches that all images of these data sets have: as many rows, and as many columns. A mean of patches needs no more
 /// than as many patches of each; whoever goes by a patch's place needs this too, as a turned image has as many patches elsewhere.

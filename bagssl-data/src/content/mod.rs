@@ -3,7 +3,7 @@
 //! Each image has a digest (XXH3-64) of its bytes as they are stored. Those of files are kept in the user's cache folder, so that
 //! a second start does not read the files again; see [`kept`].
 
-mod kept;
+mod digest_cache;
 
 use std::fs::File;
 use std::hash::Hasher as _;
@@ -18,7 +18,7 @@ use crate::archive::Section;
 use crate::dataset::Dataset;
 use crate::entries::Entry;
 use crate::storage::{Archive, Storage, open_file};
-use kept::{Kept, Key, Source};
+use digest_cache::{DigestCache, Key, Source};
 
 /// The digest of what cannot be read, as if it were empty.
 const UNREADABLE: u64 = 0x2d06_8005_38d3_94c2;
@@ -71,7 +71,7 @@ impl Dataset {
                 })
             }
             Storage::Tables(tables) => {
-                let kept = Kept::open(&self.origin);
+                let kept = DigestCache::open(&self.origin);
                 let one = |table: &crate::parquet::Table| match table.bytes() {
                     Ok(bytes) => (None, of_bytes(bytes)),
                     Err(archive) => {
@@ -86,7 +86,7 @@ impl Dataset {
                 progress(self.len() as u64);
                 self.entries.iter().map(|entry| of_tables[entry.source as usize].1).collect()
             }
-            Storage::Memory(_) | Storage::Planes(_) => {
+            Storage::Memory(_) | Storage::PlanarRgb(_) => {
                 progress(self.len() as u64);
                 let of_image = |image| self.bytes(image).map_or(UNREADABLE, |bytes| of_bytes(&bytes));
                 (0..self.len()).into_par_iter().map(of_image).collect()
@@ -98,9 +98,9 @@ impl Dataset {
     fn keeping(
         &self,
         progress: &(dyn Fn(u64) + Sync),
-        one: impl Fn(&Kept, usize, Entry<'_>) -> io::Result<(Option<Key>, u64)> + Sync,
+        one: impl Fn(&DigestCache, usize, Entry<'_>) -> io::Result<(Option<Key>, u64)> + Sync,
     ) -> Vec<u64> {
-        let kept = Kept::open(&self.origin);
+        let kept = DigestCache::open(&self.origin);
         let of_image = |image| {
             let entry = self.entries.get(image);
             let digest = one(&kept, entry.source as usize, entry).unwrap_or((None, UNREADABLE));
@@ -115,7 +115,7 @@ impl Dataset {
 
 /// Whether some bytes are a whole file of digests.
 pub(crate) fn are_digests(bytes: &[u8]) -> bool {
-    kept::from_reader(bytes, bytes.len() as u64).is_some()
+    digest_cache::from_reader(bytes, bytes.len() as u64).is_some()
 }
 
 fn source(archive: &Archive) -> Option<Source> {

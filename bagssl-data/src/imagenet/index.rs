@@ -14,7 +14,7 @@ use crate::cache;
 use crate::entries::Entries;
 use crate::error::Result;
 use crate::passed::PassedOver;
-use crate::storage::{Archive, Stamp, open_file};
+use crate::storage::{Archive, FileStamp, open_file};
 
 /// The images of an archive, ordered by name, and their classes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ const HEAD: usize = 64;
 
 /// The index of an archive: the one that was kept, if it fits, or else a new one, which is kept for the next time beside the
 /// archive, or in the user's cache folder if nothing can be written there. An index that cannot be kept is made each time.
-pub(crate) fn of(archive: &Archive, build: impl FnOnce() -> Result<Index>) -> Result<Index> {
+pub(crate) fn open_or_build(archive: &Archive, build: impl FnOnce() -> Result<Index>) -> Result<Index> {
     let places = places(&archive.path);
     let kept = places.iter().find_map(|place| read(open_file(place).ok()?, archive.stamp));
     if let Some(index) = kept {
@@ -50,7 +50,7 @@ fn places(archive: &Path) -> Vec<PathBuf> {
     [Some(beside.into()), cache::place(archive, ".bagssl-index")].into_iter().flatten().collect()
 }
 
-fn write(index: &Index, stamp: Stamp, file: &mut impl Write) -> io::Result<()> {
+fn write(index: &Index, stamp: FileStamp, file: &mut impl Write) -> io::Result<()> {
     let Index { entries, classes, .. } = index;
     let classes = classes.join("\n");
     let longs = |column: &[u64]| column.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
@@ -66,18 +66,18 @@ fn write(index: &Index, stamp: Stamp, file: &mut impl Write) -> io::Result<()> {
 }
 
 /// An index from a file, if it is whole and of the archive with this stamp.
-fn read(file: File, stamp: Stamp) -> Option<Index> {
+fn read(file: File, stamp: FileStamp) -> Option<Index> {
     let length = file.metadata().ok()?.len();
     from_reader(file, length, stamp)
 }
 
 /// An index from `length` bytes. Every number is checked; memory is taken for no more than there are bytes.
-pub(crate) fn from_reader(mut reader: impl Read, length: u64, stamp: Stamp) -> Option<Index> {
+pub(crate) fn from_reader(mut reader: impl Read, length: u64, stamp: FileStamp) -> Option<Index> {
     let mut head = [0; HEAD];
     reader.read_exact(&mut head).ok()?;
     let word = |at: usize| u64::from_le_bytes(head[8 * at..][..8].try_into().expect("eight bytes"));
     let (images, class_bytes, name_bytes) = (word(4), word(5), word(6));
-    let is_its = word(0) == MARK && Stamp { length: word(2), modified: word(3) as i64 } == stamp;
+    let is_its = word(0) == MARK && FileStamp { length: word(2), modified: word(3) as i64 } == stamp;
     let whole = images.checked_mul(28)?.checked_add(class_bytes)?.checked_add(name_bytes)?.checked_add(HEAD as u64)?;
     if !is_its || whole != length || u32::try_from(images).is_err() {
         return None;
@@ -106,7 +106,7 @@ fn longs(bytes: &[u8]) -> Vec<u64> {
 }
 
 /// Whether names end where letters do and are in order, images lie in the archive, and their classes are there.
-fn is_sound(index: &Index, stamp: Stamp) -> bool {
+fn is_sound(index: &Index, stamp: FileStamp) -> bool {
     let Index { entries, classes, .. } = index;
     let mut start = 0;
     let ends = entries.ends.iter().all(|&end| {
@@ -128,7 +128,7 @@ mod tests {
     use crate::entries::Entry;
     use proptest::prelude::*;
 
-    const STAMP: Stamp = Stamp { length: 5000, modified: -7 };
+    const STAMP: FileStamp = FileStamp { length: 5000, modified: -7 };
 
     fn small() -> Index {
         let entry = |name, label, offset| Entry { name, label, source: 0, offset, length: 1000 };
@@ -137,13 +137,13 @@ mod tests {
         Index { entries: entries.into_iter().collect(), classes, passed: PassedOver::default() }
     }
 
-    fn bytes(index: &Index, stamp: Stamp) -> Vec<u8> {
+    fn bytes(index: &Index, stamp: FileStamp) -> Vec<u8> {
         let mut bytes = Vec::new();
         write(index, stamp, &mut bytes).unwrap();
         bytes
     }
 
-    fn back(bytes: &[u8], stamp: Stamp) -> Option<Index> {
+    fn back(bytes: &[u8], stamp: FileStamp) -> Option<Index> {
         from_reader(bytes, bytes.len() as u64, stamp)
     }
 
@@ -151,7 +151,7 @@ mod tests {
     fn what_is_written_is_read() {
         let whole = bytes(&small(), STAMP);
         assert_eq!(back(&whole, STAMP).unwrap(), small());
-        for other in [Stamp { length: 5001, ..STAMP }, Stamp { modified: -6, ..STAMP }] {
+        for other in [FileStamp { length: 5001, ..STAMP }, FileStamp { modified: -6, ..STAMP }] {
             assert_eq!(back(&whole, other), None);
         }
         for at in 0..whole.len() {

@@ -15,7 +15,7 @@ use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
 use crate::folder::{self, HalfFolders};
 use crate::passed::{Named, PassedOver, is_image, named};
-use crate::storage::{Archive, Stamp, Storage};
+use crate::storage::{Archive, FileStamp, Storage};
 use index::Index;
 use truth::{Truth, is_wnid};
 
@@ -40,7 +40,7 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Dataset> {
     let truth = if root.join(VALIDATION).is_file() { Truth::find(root)? } else { None };
     let train = if root.join(TRAIN).is_file() { Some(Archive::open(&root.join(TRAIN))?) } else { None };
     let of_train = match &train {
-        Some(archive) if split == Split::Train => Some(index::of(archive, || train_index(archive))?),
+        Some(archive) if split == Split::Train => Some(index::open_or_build(archive, || train_index(archive))?),
         _ => None,
     };
     let wnids = match (&train, &of_train) {
@@ -199,5 +199,5 @@ fn collect_validation(root: &Path, truth: &Truth, collector: &mut Collector) -> 
 
 /// Whether some bytes are an index of an archive of so many bytes that was last written in 1970.
 pub(crate) fn is_index(bytes: &[u8], length: u64) -> bool {
-    index::from_reader(bytes, bytes.len() as u64, Stamp { length, modified: 0 }).is_some()
+    index::from_reader(bytes, bytes.len() as u64, FileStamp { length, modified: 0 }).is_some()
 }

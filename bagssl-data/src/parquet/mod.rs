@@ -18,10 +18,10 @@ use crate::dataset::{Columns, Dataset, Split};
 use crate::detect::Format;
 use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
-use crate::halves::{self, Named};
 use crate::image::MOST_BYTES;
 use crate::memory::MIB;
 use crate::sniff;
+use crate::splits::{self, Named};
 use crate::storage::{Archive, Storage};
 use crate::webdataset::MOST_CLASSES;
 
@@ -88,7 +88,7 @@ const LONGEST_HEADER: u64 = 16 << 20;
 /// Opens one half of some files. Classes are those of the first file's schema; without any, numbers from 0 to the largest
 /// label of either half.
 pub(crate) fn open(origin: &Path, files: &[Named], split: Split, columns: &Columns) -> Result<Dataset> {
-    let chosen = halves::choose(files, split, origin)?;
+    let chosen = splits::choose(files, split, origin)?;
     let recent = Arc::new(Recent::default());
     let (mut entries, mut tables, mut labels) = (Entries::default(), Vec::new(), Labels::default());
     for (half, files) in Split::ALL.into_iter().zip(&chosen.halves) {

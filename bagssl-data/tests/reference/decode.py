@@ -1,7 +1,7 @@
 """Small images of every kind, and what Pillow makes of them. Writes decode.json. Run with Pillow installed: python decode.py
 
 Each file stands in hexadecimal beside the RGB bytes that Pillow decodes it to. `within` is the largest difference in grey levels that
-is allowed: 0 in lossless formats, 1 in grey JPEGs, 2 in those of colour, where the inverse cosine transform and then the colours
+is allowed: 0 in lossless formats, 1 in grey JPEGs, 2 in those of color, where the inverse cosine transform and then the colors
 are rounded; more where the chroma is halved, since another filter brings it to full size, and in CMYK, which is rounded twice.
 """
 

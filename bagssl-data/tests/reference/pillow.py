@@ -1,6 +1,6 @@
-"""Reference values for colour changes and resampling. Writes pillow.json. Run with Pillow installed: python pillow.py
+"""Reference values for color changes and resampling. Writes pillow.json. Run with Pillow installed: python pillow.py
 
-The colour changes are those of torchvision's functional transforms on Pillow images, which call these functions.
+The color changes are those of torchvision's functional transforms on Pillow images, which call these functions.
 """
 
 import json
@@ -34,7 +34,7 @@ def data(image):
 image = Image.new("RGB", (WIDTH, HEIGHT))
 image.putdata([pixel(row, column) for row in range(HEIGHT) for column in range(WIDTH)])
 grey = image.convert("L").convert("RGB")
-colour = {
+color = {
     "brightness": [(f, data(ImageEnhance.Brightness(image).enhance(f))) for f in (0.0, 0.63, 1.0, 1.37)],
     "contrast": [(f, data(ImageEnhance.Contrast(image).enhance(f))) for f in (0.0, 0.63, 1.37)],
     "saturation": [(f, data(ImageEnhance.Color(image).enhance(f))) for f in (0.0, 0.63, 1.37)],
@@ -55,7 +55,7 @@ reference = {
     "width": WIDTH,
     "rgb": data(image),
     "grey": data(grey),
-    "colour": {name: [{"factor": f, "rgb": rgb} for f, rgb in cases] for name, cases in colour.items()},
+    "colour": {name: [{"factor": f, "rgb": rgb} for f, rgb in cases] for name, cases in color.items()},
     "blur": [{"sigma": f, "rgb": rgb} for f, rgb in blur],
     "resample": resample,
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use bagssl_core::embed::{Rows, Tap};
+use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::random::{Address, Purpose};
-use bagssl_eval::colour::Colour;
+use bagssl_eval::color::Color;
 use bagssl_eval::convergence::Closeness;
 use bagssl_eval::features::Features;
 use bagssl_eval::health::Health;
 use bagssl_eval::report::{
-    Accuracy, BagSheet, Block, Cells, Claim, Convergence, Curve, CurvePoint, Data, Lines, Machine, Model, Note,
+    Accuracy, BagSheet, Block, Cells, ClaimSection, Convergence, Curve, CurvePoint, Data, Lines, Machine, Method, Note,
     Outcome, Page, PatchSheet, Provenance, Report, Sheet, SheetRow, Space, Thumbnail, Tile, View,
 };
 
@@ -17,7 +17,7 @@ const CLASSES: [&str; 4] = ["00-picture-0b", "06-picosdeeuropa", "<i>R&D</i> \"x
 
 /// The sample: three seeds, all models, 46 % against 28 % in grey kNN.
 pub(crate) fn report() -> Report {
-    let networks = [(Model::Bagssl, 46.0), (Model::MultiScale, 44.0), (Model::Random, 28.0)];
+    let networks = [(Method::Bagssl, 46.0), (Method::MultiScale, 44.0), (Method::Random, 28.0)];
     Report {
         profile: "tiles".into(),
         seeds: vec![0, 1, 2],
@@ -26,7 +26,7 @@ pub(crate) fn report() -> Report {
         results: networks.into_iter().flat_map(|(model, grey)| network(model, grey)).chain(inputs()).collect(),
         convergence: networks.into_iter().flat_map(|(model, level)| convergence(model, level / 50.0)).collect(),
         health: networks.map(|(model, level)| (model, health(level as usize - 27))).into(),
-        curves: [Model::Bagssl, Model::MultiScale]
+        curves: [Method::Bagssl, Method::MultiScale]
             .into_iter()
             .flat_map(|model| (0..3).map(move |seed| curve(model, seed)))
             .collect(),
@@ -57,14 +57,14 @@ pub(crate) fn report() -> Report {
 /// Values around a mean, the same spread for each; the mean is exact.
 fn accuracy(mean: f64, turn: usize) -> Accuracy {
     let spread = [[-1.5, 0.25, 1.25], [0.5, -1.25, 0.75], [1.0, 0.75, -1.75]][turn % 3];
-    Accuracy::of(spread.map(|shift| mean + shift).to_vec())
+    Accuracy::new(spread.map(|shift| mean + shift).to_vec())
 }
 
-fn network(model: Model, grey: f64) -> Vec<Outcome> {
+fn network(model: Method, grey: f64) -> Vec<Outcome> {
     let mut outcomes = vec![];
     for space in [Space::Embedding, Space::Projection] {
-        for (turn, colour) in [Colour::Rgb, Colour::Grey].into_iter().enumerate() {
-            let level = if colour == Colour::Rgb { 40.0 + 0.55 * grey } else { grey };
+        for (turn, color) in [Color::Rgb, Color::Grey].into_iter().enumerate() {
+            let level = if color == Color::Rgb { 40.0 + 0.55 * grey } else { grey };
             for (view, patches, less) in [
                 (View::Patches, 1, 12.0),
                 (View::Patches, 4, 5.0),
@@ -72,11 +72,11 @@ fn network(model: Model, grey: f64) -> Vec<Outcome> {
                 (View::Patches, 25, 0.0),
                 (View::Whole, 1, 3.0),
             ] {
-                if model != Model::Random || space == Space::Embedding {
+                if model != Method::Random || space == Space::Embedding {
                     let level = level - less - if space == Space::Projection { 2.0 } else { 0.0 };
                     let knn = accuracy(level, turn + model as usize);
                     let linear = accuracy(level + 6.0, turn + patches);
-                    outcomes.push(Outcome { model, space, colour, view, patches, knn, linear });
+                    outcomes.push(Outcome { model, space, color, view, patches, knn, linear });
                 }
             }
         }
@@ -86,19 +86,19 @@ fn network(model: Model, grey: f64) -> Vec<Outcome> {
 
 fn inputs() -> Vec<Outcome> {
     let figures = [
-        (Model::Pixels, Colour::Rgb, 29.6, 26.7),
-        (Model::Pixels, Colour::Grey, 16.3, 14.4),
-        (Model::Histogram, Colour::Rgb, 63.3, 63.0),
-        (Model::Histogram, Colour::Grey, 33.7, 31.9),
+        (Method::Pixels, Color::Rgb, 29.6, 26.7),
+        (Method::Pixels, Color::Grey, 16.3, 14.4),
+        (Method::Histogram, Color::Rgb, 63.3, 63.0),
+        (Method::Histogram, Color::Grey, 33.7, 31.9),
     ];
-    let outcome = |(model, colour, knn, linear)| {
-        let (knn, linear) = (Accuracy::of(vec![knn]), Accuracy::of(vec![linear]));
-        Outcome { model, space: Space::Input, colour, view: View::Whole, patches: 1, knn, linear }
+    let outcome = |(model, color, knn, linear)| {
+        let (knn, linear) = (Accuracy::new(vec![knn]), Accuracy::new(vec![linear]));
+        Outcome { model, space: Space::Input, color, view: View::Whole, patches: 1, knn, linear }
     };
     figures.map(outcome).to_vec()
 }
 
-fn convergence(model: Model, level: f64) -> Vec<Convergence> {
+fn convergence(model: Method, level: f64) -> Vec<Convergence> {
     let seed = |seed: usize| {
         let at = |&patches: &usize| {
             let cosine = 1.0 - (1.05 - 0.9 * level) / (patches as f64).sqrt() - 0.01 * seed as f64;
@@ -106,7 +106,7 @@ fn convergence(model: Model, level: f64) -> Vec<Convergence> {
         };
         [1, 2, 4, 8, 16, 25].iter().map(at).collect()
     };
-    Convergence::of(model, &[seed(0), seed(1), seed(2)])
+    Convergence::from_seeds(model, &[seed(0), seed(1), seed(2)])
 }
 
 /// Features of a given rank, before and after the projector.
@@ -122,14 +122,14 @@ fn health(rank: usize) -> BTreeMap<Space, Health> {
         };
         let values = (0..120).flat_map(|_| row()).collect();
         let images: Vec<u32> = (0..30).collect();
-        let features = Features::new(Tap::Embedding, Rows { values, dim }, 4, images.clone(), images);
-        Health::of(&features.expect("made-up features are finite"))
+        let features = Features::new(FeatureLayer::Embedding, Rows { values, dim }, 4, images.clone(), images);
+        Health::new(&features.expect("made-up features are finite"))
     };
     [(Space::Embedding, 64), (Space::Projection, 128)].map(|(space, dim)| (space, of(dim))).into()
 }
 
-fn curve(model: Model, seed: u64) -> Curve {
-    let offset = if model == Model::Bagssl { 0.0 } else { 0.07 };
+fn curve(model: Method, seed: u64) -> Curve {
+    let offset = if model == Method::Bagssl { 0.0 } else { 0.07 };
     let point = |epoch: u64| {
         let left = (-(epoch as f64) / 8.0).exp() + 0.01 * ((epoch * (seed + 3)) as f64).sin();
         let (invariance, share) = (0.85 - 0.4 * left - offset, 0.9 - 0.6 * left);
@@ -162,21 +162,21 @@ fn protocol() -> Vec<Note> {
         note("training", "patches of 32 of the 64 pixels at 16x16, 8 of each image, 24 epochs"),
         note("patches", "a grid of 5 x 5 patches of 32 pixels, stride 8; fewer: the first of a random order"),
         note("kNN", "cosine, k = 20, T = 0.07"),
-        note("linear", "multinomial logistic regression on standardised features, C = 1, L-BFGS to the optimum"),
+        note("linear", "multinomial logistic regression on standardized features, C = 1, L-BFGS to the optimum"),
     ]
 }
 
-/// A made-up picture: stripes whose direction and colour tell the class.
+/// A made-up picture: stripes whose direction and color tell the class.
 fn tile(class: usize, image: u32, patch: Option<u32>) -> Tile {
     let (height, width) = if patch.is_some() { (16, 16) } else { (48, 64) };
     let shift = f64::from(image * 5 + patch.unwrap_or(0) * 3);
-    let colour = |row: u32, column: u32| {
+    let color = |row: u32, column: u32| {
         let (row, column) = (f64::from(row), f64::from(column));
         let wave =
             |k: f64| (((row * class as f64 + column * (3.0 - class as f64)) / 6.0 + shift + k).sin() + 1.0) / 2.0;
         [0.0, 0.7, 1.4 + class as f64].map(|k| (wave(k) * 255.0) as u8)
     };
-    let pixels = (0..height).flat_map(|row| (0..width).flat_map(move |column| colour(row, column))).collect();
+    let pixels = (0..height).flat_map(|row| (0..width).flat_map(move |column| color(row, column))).collect();
     let thumbnail = Thumbnail::new(height, width, pixels).expect("as many pixels as the size says");
     Tile { image, patch, class: CLASSES[class].into(), thumbnail }
 }
@@ -188,17 +188,17 @@ fn sheet(space: Space) -> Sheet {
     };
     let row = |class: usize| SheetRow {
         query: tile(class, class as u32, Some(7)),
-        neighbours: (0..7).map(|number| near(class, number)).collect(),
+        neighbors: (0..7).map(|number| near(class, number)).collect(),
     };
-    Sheet { model: Model::Bagssl, space, rows: (0..CLASSES.len()).map(row).collect() }
+    Sheet { model: Method::Bagssl, space, rows: (0..CLASSES.len()).map(row).collect() }
 }
 
-/// A claim with a table, a plot and a sheet of two rows, the second of which has one neighbour more.
-fn claim() -> Claim {
+/// A claim with a table, a plot and a sheet of two rows, the second of which has one neighbor more.
+fn claim() -> ClaimSection {
     let cells = |cells: [&str; 3]| cells.map(String::from).to_vec();
-    let row = |class: usize, neighbours: u32| SheetRow {
+    let row = |class: usize, neighbors: u32| SheetRow {
         query: tile(class, 10 + class as u32, Some(4)),
-        neighbours: (0..neighbours)
+        neighbors: (0..neighbors)
             .map(|near| (tile(1 - class, 20 + near, Some(near)), 0.9 - 0.1 * near as f32))
             .collect(),
     };
@@ -219,7 +219,7 @@ fn claim() -> Claim {
         sheets: vec![PatchSheet { title: "bagssl, embedding".into(), rows: vec![row(0, 2), row(1, 3)] }],
         ..Block::default()
     };
-    Claim {
+    ClaimSection {
         name: "locality".into(),
         title: "Claim 3: where a patch lies".into(),
         how: vec!["Grey images, a grid of 3 x 3 patches.".into()],

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{By, Classifier};
 use crate::error::{Error, Result};
 use crate::knn::Knn;
-use crate::probe::Model;
+use crate::probe::SoftmaxModel;
 use crate::samples::Samples;
 
 /// The metadata's key.
@@ -30,7 +30,7 @@ struct Header {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Kind {
     /// Tensors `samples` `[sample, dim]` of f32 and `labels` `[sample]` of u32.
-    Neighbours { neighbours: usize, temperature: f64 },
+    Neighbors { neighbors: usize, temperature: f64 },
     /// Tensors `weights` `[class, dim]` and `bias` `[class]` of f64, `labels` `[class]` of u32, ascending.
     Linear,
 }
@@ -42,9 +42,9 @@ impl Classifier {
     /// None in practice: [`Error::File`] if it cannot be written down.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let (by, tensors) = match &self.by {
-            By::Neighbours(knn, samples) => {
+            By::Neighbors(knn, samples) => {
                 let shape = vec![samples.len(), samples.rows().dim];
-                let kind = Kind::Neighbours { neighbours: knn.neighbours, temperature: knn.temperature };
+                let kind = Kind::Neighbors { neighbors: knn.neighbors, temperature: knn.temperature };
                 let samples = [
                     ("samples", Dtype::F32, shape, bytes(samples.rows().values, |value| value.to_le_bytes())),
                     labels(samples.labels()),
@@ -95,12 +95,12 @@ impl Classifier {
         }
         let labels = values(&tensors, "labels", Dtype::U32, u32::from_le_bytes)?;
         let by = match header.by {
-            Kind::Neighbours { neighbours, temperature } => {
-                let knn = Knn { neighbours, temperature };
+            Kind::Neighbors { neighbors, temperature } => {
+                let knn = Knn { neighbors, temperature };
                 knn.check()?;
                 let dim = columns(&tensors, "samples", labels.0.len())?;
                 let rows = values(&tensors, "samples", Dtype::F32, f32::from_le_bytes)?.0;
-                By::Neighbours(knn, Samples::new(Rows { values: rows, dim }, labels.0)?)
+                By::Neighbors(knn, Samples::new(Rows { values: rows, dim }, labels.0)?)
             }
             Kind::Linear => By::Linear(linear(&tensors, labels.0)?),
         };
@@ -109,7 +109,7 @@ impl Classifier {
 }
 
 /// A linear probe of its tensors.
-fn linear(tensors: &SafeTensors<'_>, classes: Vec<u32>) -> Result<Model> {
+fn linear(tensors: &SafeTensors<'_>, classes: Vec<u32>) -> Result<SoftmaxModel> {
     let dim = columns(tensors, "weights", classes.len())?;
     let mut parameters = values(tensors, "weights", Dtype::F64, f64::from_le_bytes)?.0;
     let (bias, shape) = values(tensors, "bias", Dtype::F64, f64::from_le_bytes)?;
@@ -123,7 +123,7 @@ fn linear(tensors: &SafeTensors<'_>, classes: Vec<u32>) -> Result<Model> {
     if !classes.is_sorted_by(|a, b| a < b) {
         return Err(refuse("labels", "ascending numbers", format!("{classes:?}")));
     }
-    Ok(Model { classes, parameters, dim })
+    Ok(SoftmaxModel { classes, parameters, dim })
 }
 
 /// The columns of a matrix with so many rows, both at least 1.

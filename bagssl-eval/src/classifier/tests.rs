@@ -11,8 +11,8 @@ const DIM: usize = 3;
 fn image(number: u32, patches: usize) -> (Rows, u32) {
     let mut random = Address { seed: 5, image: number, ..Address::default() }.stream(Purpose::Evaluation);
     let label = [1, 4][random.below(2) as usize];
-    let centre = if label == 1 { [2.0, 0.5, 1.0] } else { [0.5, 2.0, 1.0] };
-    let values = (0..patches * DIM).map(|i| (centre[i % DIM] + 0.8 * random.normal_pair().0) as f32).collect();
+    let center = if label == 1 { [2.0, 0.5, 1.0] } else { [0.5, 2.0, 1.0] };
+    let values = (0..patches * DIM).map(|i| (center[i % DIM] + 0.8 * random.normal_pair().0) as f32).collect();
     (Rows { values, dim: DIM }, label)
 }
 
@@ -28,7 +28,7 @@ fn classifiers() -> [Classifier; 2] {
     let names: Vec<String> = ["a", "b", "c", "d", "e"].map(String::from).to_vec();
     let new = |by| Classifier::new(by, names.clone(), "net".into()).unwrap();
     let linear = By::Linear(Linear::default().fit(&train).unwrap());
-    [new(linear), new(By::Neighbours(Knn { neighbours: 5, temperature: 0.1 }, train))]
+    [new(linear), new(By::Neighbors(Knn { neighbors: 5, temperature: 0.1 }, train))]
 }
 
 #[test]

@@ -60,13 +60,13 @@ mod tests {
     use super::*;
     use crate::features::Shape;
     use crate::table::{Growing, Mapped, Values};
-    use bagssl_core::embed::{Rows, Tap};
+    use bagssl_core::embed::{FeatureLayer, Rows};
 
     /// Two patches of two values each; the values say whose they are.
     fn features(images: &[u32]) -> Features {
         let values = images.iter().flat_map(|&image| (0..4).map(move |i| (image * 10 + i) as f32)).collect();
         let labels = images.iter().map(|image| image % 3).collect();
-        Features::new(Tap::Embedding, Rows { values, dim: 2 }, 2, images.to_vec(), labels).unwrap()
+        Features::new(FeatureLayer::Embedding, Rows { values, dim: 2 }, 2, images.to_vec(), labels).unwrap()
     }
 
     /// The same in a file.
@@ -74,7 +74,7 @@ mod tests {
         use std::io::Write;
         let mut file = tempfile::tempfile_in(folder).unwrap();
         file.write_all(bytemuck::cast_slice(features.values())).unwrap();
-        let values = Values::from(Mapped::of(&file, 0, folder).unwrap());
+        let values = Values::from(Mapped::new(&file, 0, folder).unwrap());
         let Features { tap, shape, images, labels, .. } = features.clone();
         Features::stored(tap, values, shape, images, labels).unwrap()
     }

@@ -1,4 +1,4 @@
-//! Nearest neighbours on any-time bags: whether more patches could change an image's class.
+//! Nearest neighbors on any-time bags: whether more patches could change an image's class.
 
 use bagssl_core::aggregate::RunningMean;
 use bagssl_core::embed::Rows;
@@ -12,13 +12,13 @@ use crate::similarity::{nearest, unit_rows};
 impl Knn {
     /// The class of an image, if the patches seen so far leave no doubt of it: with the given confidence its votes outweigh
     /// those of every other class. `patches` are drawn without replacement from a grid of `of_patches`. While they come in,
-    /// look only where [`Looks`](bagssl_core::anytime::Looks) says, with its confidence for each look.
+    /// look only where [`DecisionSchedule`](bagssl_core::anytime::DecisionSchedule) says, with its confidence for each look.
     ///
     /// The logarithm of a class's votes is not linear in the embedding. Here it is taken as linear around the mean so far
     /// (the delta method), and the nearest samples as those of that mean; each patch then has a margin of one class over
     /// another, and the mean of these an error by Student's t, with the confidence split over the other classes
     /// (Bonferroni). That is an approximation, the better the smaller the errors of the cosines are against the temperature.
-    /// In favour of the other classes, each votes with as many of its own nearest samples as may vote at all.
+    /// In favor of the other classes, each votes with as many of its own nearest samples as may vote at all.
     ///
     /// # Shapes
     /// - `patches`: `[patch, dim]`
@@ -65,10 +65,10 @@ impl Knn {
         let votes = |label: u32, among: usize| {
             let of_class = near[..among].iter().filter(|(sample, _)| train.labels()[*sample] == label);
             let voters =
-                of_class.take(self.neighbours).map(|&(sample, cosine)| (samples.row(sample), f64::from(cosine)));
+                of_class.take(self.neighbors).map(|&(sample, cosine)| (samples.row(sample), f64::from(cosine)));
             self.log_votes(&voters.collect::<Vec<_>>(), query.row(0))
         };
-        let own = votes(class, self.neighbours.min(near.len()));
+        let own = votes(class, self.neighbors.min(near.len()));
         let others = train.classes().into_iter().filter(|&label| label != class);
         others.map(|label| own.less(&votes(label, near.len()))).collect()
     }
@@ -80,7 +80,7 @@ impl Knn {
         let mut slope = vec![0.0; query.len()];
         for &(sample, cosine) in voters {
             let share = weight(cosine) / (sum * self.temperature);
-            // The part of the sample that is at a right angle to the query: turning towards it raises the cosine.
+            // The part of the sample that is at a right angle to the query: turning toward it raises the cosine.
             for (slope, (&sample, &query)) in slope.iter_mut().zip(sample.iter().zip(query)) {
                 *slope += share * (f64::from(sample) - cosine * f64::from(query));
             }
@@ -127,7 +127,7 @@ mod tests {
     fn a_decision_by_hand() {
         let train = Samples::new(Rows { values: vec![1.0, 0.0, 0.0, 1.0], dim: 2 }, vec![6, 2]).unwrap();
         let patches = Rows { values: vec![2.0, 1.0, 4.0, 1.0], dim: 2 };
-        let knn = Knn { neighbours: 1, temperature: 0.1 };
+        let knn = Knn { neighbors: 1, temperature: 0.1 };
         let decided = |of_patches, confidence| knn.decided(&train, &patches, of_patches, confidence);
         assert_eq!(decided(100, 0.95).unwrap(), None);
         assert_eq!(decided(100, 0.90).unwrap(), Some(6));
@@ -142,9 +142,9 @@ mod tests {
     proptest! {
         /// The slope is that of the value, by a small step in some direction.
         #[test]
-        fn slopes_are_those_of_the_votes(neighbours in 1usize..9, temperature in 0.1f64..1.0, seed: u64) {
+        fn slopes_are_those_of_the_votes(neighbors in 1usize..9, temperature in 0.1f64..1.0, seed: u64) {
             let (train, queries) = (samples(9, 4, seed), unit_rows(samples(2, 4, seed ^ 1).rows()));
-            let knn = Knn { neighbours, temperature };
+            let knn = Knn { neighbors, temperature };
             let (query, step) = (queries.row(0), queries.row(1));
             let unit = unit_rows(train.rows());
             let at = |size: f64| {

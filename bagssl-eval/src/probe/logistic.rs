@@ -5,16 +5,16 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use super::row_space::RowSpace;
-use super::softmax::{BLOCK, Model, add_cross_entropy, targets};
+use super::softmax::{BLOCK, SoftmaxModel, add_cross_entropy, targets};
 use crate::error::{Error, Result};
-use crate::lbfgs::{Minimum, Stop, largest, minimise};
+use crate::lbfgs::{Minimum, Stop, largest, minimize};
 use crate::samples::{Fit, Samples};
 use crate::table::RowsView;
 
 /// Parts that the rows are summed in. A constant, so that the sum is the same for any number of threads.
 const PARTS: usize = 8;
 
-/// Softmax regression on standardised features with an L2 penalty: minimises `strength * sum of cross entropies + 1/2
+/// Softmax regression on standardized features with an L2 penalty: minimizes `strength * sum of cross entropies + 1/2
 /// |weights|^2`, the bias free. Each dimension is shifted and scaled to mean 0 and deviation 1 over the training samples;
 /// one that is constant there counts for nothing. The optimum is unique: no learning rate, no seed, no epoch to choose.
 ///
@@ -23,7 +23,7 @@ const PARTS: usize = 8;
 /// fits a single weight vector, its `C` is twice this one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Logistic {
-    /// `C`, the inverse of the regularisation: positive; smaller is smoother. 1 is a common choice.
+    /// `C`, the inverse of the regularization: positive; smaller is smoother. 1 is a common choice.
     pub strength: f64,
     /// Largest component of the gradient (of the objective over `strength * samples`) that counts as 0.
     pub tolerance: f64,
@@ -38,11 +38,11 @@ impl Default for Logistic {
 }
 
 impl Logistic {
-    /// Trains a classifier. It takes features as they are: the standardisation is folded into its weights.
+    /// Trains a classifier. It takes features as they are: the standardization is folded into its weights.
     ///
     /// # Errors
     /// [`Error::Setting`] if a setting is out of range.
-    pub fn fit(&self, train: &Samples) -> Result<Model> {
+    pub fn fit(&self, train: &Samples) -> Result<SoftmaxModel> {
         Ok(self.solve(train)?.0)
     }
 
@@ -50,14 +50,14 @@ impl Logistic {
     ///
     /// # Errors
     /// Those of [`Logistic::fit`].
-    pub fn solve(&self, train: &Samples) -> Result<(Model, Fit)> {
+    pub fn solve(&self, train: &Samples) -> Result<(SoftmaxModel, Fit)> {
         self.check()?;
-        let scale = Standard::of(train);
-        let mut model = Model::zero(train);
+        let scale = Standard::fit(train);
+        let mut model = SoftmaxModel::zero(train);
         let targets = targets(train, &model.classes);
         let classes = model.classes.len();
         let wide = model.dim > train.len();
-        let space = wide.then(|| RowSpace::of(scale.apply(train.rows().values), model.dim)).flatten();
+        let space = wide.then(|| RowSpace::factor(scale.apply(train.rows().values), model.dim)).flatten();
         let end = if let Some(space) = space {
             let coordinates = space.coordinates();
             let source = Source::Ready { values: &coordinates, dim: train.len() };
@@ -80,7 +80,7 @@ impl Logistic {
     fn minimum(&self, problem: &Problem<'_>) -> Minimum {
         let stop = Stop { tolerance: self.tolerance, iterations: self.iterations };
         let start = vec![0.0; problem.classes * (problem.source.dim() + 1)];
-        minimise(|x, gradient| problem.value(x, gradient), start, stop)
+        minimize(|x, gradient| problem.value(x, gradient), start, stop)
     }
 
     fn check(&self) -> Result<()> {
@@ -95,7 +95,7 @@ impl Logistic {
 
 /// The rows that a regression sees.
 enum Source<'a> {
-    /// Features, to be standardised.
+    /// Features, to be standardized.
     Raw { rows: RowsView<'a>, scale: &'a Standard },
     /// Rows as they are, `[row, dim]`.
     Ready { values: &'a [f64], dim: usize },
@@ -166,7 +166,7 @@ struct Standard {
 }
 
 impl Standard {
-    fn of(train: &Samples) -> Self {
+    fn fit(train: &Samples) -> Self {
         let (rows, count) = (train.rows(), train.len() as f64);
         let mut mean = vec![0.0; rows.dim];
         let mut squares = vec![0.0; rows.dim];
@@ -190,8 +190,8 @@ impl Standard {
         rows.iter().zip(dims).map(|(&value, (mean, inverse))| (f64::from(value) - mean) * inverse).collect()
     }
 
-    /// The same classifier for features that are not standardised.
-    fn fold_into(&self, mut model: Model) -> Model {
+    /// The same classifier for features that are not standardized.
+    fn fold_into(&self, mut model: SoftmaxModel) -> SoftmaxModel {
         let (weights, bias) = model.parameters.split_at_mut(model.classes.len() * model.dim);
         for (row, bias) in weights.chunks_exact_mut(model.dim).zip(bias) {
             for (weight, (mean, inverse)) in row.iter_mut().zip(self.mean.iter().zip(&self.inverse)) {
@@ -277,7 +277,7 @@ mod tests {
             let train = samples(count, dim, classes.min(count as u32), seed);
             let classes = train.classes();
             let targets = targets(&train, &classes);
-            let scale = Standard::of(&train);
+            let scale = Standard::fit(&train);
             let source = Source::Raw { rows: train.rows(), scale: &scale };
             let problem = Problem::new(source, &targets, classes.len(), 0.7);
             let mut random = Address { seed, ..Address::default() }.stream(Purpose::Weights);

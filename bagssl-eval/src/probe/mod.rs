@@ -7,7 +7,7 @@ mod sgd;
 
 pub use logistic::Logistic;
 pub use sgd::Sgd;
-pub use softmax::Model;
+pub use softmax::SoftmaxModel;
 
 use crate::error::{Error, Result};
 use crate::samples::{Fit, Samples, Score, TOP};
@@ -27,7 +27,7 @@ use crate::samples::{Fit, Samples, Score, TOP};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Linear {
-    /// Regularised logistic regression on standardised features, solved to its optimum.
+    /// Regularized logistic regression on standardized features, solved to its optimum.
     Logistic(Logistic),
     /// Stochastic gradient descent on the features as they are, the last epoch counting.
     Sgd(Sgd),
@@ -61,7 +61,7 @@ impl Linear {
         match self {
             Linear::Logistic(Logistic { strength, .. }) => {
                 format!(
-                    "multinomial logistic regression on standardised features, C = {strength}, L-BFGS to the optimum"
+                    "multinomial logistic regression on standardized features, C = {strength}, L-BFGS to the optimum"
                 )
             }
             Linear::Sgd(Sgd { rate, momentum, decay, batch, epochs, .. }) => format!(
@@ -75,11 +75,11 @@ impl Linear {
     ///
     /// # Errors
     /// [`Error::Setting`] if a setting is out of range, [`Error::Diverged`] if the weights become infinite.
-    pub fn fit(&self, train: &Samples) -> Result<Model> {
+    pub fn fit(&self, train: &Samples) -> Result<SoftmaxModel> {
         Ok(self.solve(train)?.0)
     }
 
-    fn solve(&self, train: &Samples) -> Result<(Model, Option<Fit>)> {
+    fn solve(&self, train: &Samples) -> Result<(SoftmaxModel, Option<Fit>)> {
         match self {
             Linear::Logistic(logistic) => logistic.solve(train).map(|(model, fit)| (model, Some(fit))),
             Linear::Sgd(sgd) => Ok((sgd.fit(train)?, None)),
@@ -130,7 +130,7 @@ mod tests {
     fn clouds(count: usize, seed: u64) -> Samples {
         let mut random = Address { seed, ..Address::default() }.stream(Purpose::Evaluation);
         let labels: Vec<u32> = (0..count as u32).map(|i| [2, 5, 9][i as usize % 3]).collect();
-        let centre = |label| {
+        let center = |label| {
             if label == 2 {
                 (0.0, 0.0)
             } else if label == 5 {
@@ -140,7 +140,7 @@ mod tests {
             }
         };
         let mut point = |label| {
-            let ((x, y), (dx, dy)) = (centre(label), random.normal_pair());
+            let ((x, y), (dx, dy)) = (center(label), random.normal_pair());
             [(x + dx) as f32, (y + dy) as f32, random.unit_f32()]
         };
         let values = labels.iter().flat_map(|&label| point(label)).collect();
@@ -157,7 +157,7 @@ mod tests {
         assert!(Linear::preset("Logistic").is_err());
     }
 
-    /// Evidence of the patches and the bias make the logits of their mean, for each way to train: standardised features too.
+    /// Evidence of the patches and the bias make the logits of their mean, for each way to train: standardized features too.
     #[test]
     fn evidence_sums_to_the_logits_of_the_mean() {
         let (train, patches) = (clouds(300, 1), clouds(40, 2));

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::matrix::{Matrix, multiply};
 
-/// What is added to the Gram matrix, relative to its mean diagonal, so that it can be factored: centred rows are linearly
+/// What is added to the Gram matrix, relative to its mean diagonal, so that it can be factored: centered rows are linearly
 /// dependent.
 const RIDGE: f64 = 1e-9;
 
@@ -23,7 +23,7 @@ pub(super) struct RowSpace {
 
 impl RowSpace {
     /// Factors rows, `[row, dim]`; none if they are all zeros.
-    pub(super) fn of(rows: Vec<f64>, dim: usize) -> Option<Self> {
+    pub(super) fn factor(rows: Vec<f64>, dim: usize) -> Option<Self> {
         let count = rows.len() / dim;
         let mut gram = vec![0.0; count * count];
         let view = Matrix::new(&rows, count, dim);
@@ -61,7 +61,7 @@ mod tests {
     fn products_are_kept() {
         let (count, dim) = (3, 5);
         let rows: Vec<f64> = (0..count * dim).map(|i| ((i * i) as f64).sin()).collect();
-        let space = RowSpace::of(rows.clone(), dim).unwrap();
+        let space = RowSpace::factor(rows.clone(), dim).unwrap();
         let weights = [0.3, -1.0, 2.0, 0.0, 0.5, 0.25];
         let (coordinates, unfolded) = (space.coordinates(), space.unfold(&weights));
         let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
@@ -77,6 +77,6 @@ mod tests {
 
     #[test]
     fn zeros_span_nothing() {
-        assert!(RowSpace::of(vec![0.0; 6], 3).is_none());
+        assert!(RowSpace::factor(vec![0.0; 6], 3).is_none());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use super::softmax::{Model, add_cross_entropy, targets};
+use super::softmax::{SoftmaxModel, add_cross_entropy, targets};
 use crate::draw::Draw;
 use crate::error::{Error, Result};
 use crate::samples::Samples;
@@ -30,7 +30,7 @@ impl Sgd {
     /// The recipe of EMP-SSL (arXiv:2304.03977).
     pub const EMP_SSL: Self = Sgd { rate: 0.03, momentum: 0.9, decay: 5e-5, batch: 100, epochs: 100, seed: 0 };
 
-    /// The optimiser's settings of VICReg's linear probe (arXiv:2105.04906). That one draws new crops of each image in
+    /// The optimizer's settings of VICReg's linear probe (arXiv:2105.04906). That one draws new crops of each image in
     /// every epoch; here the features are fixed.
     pub const VICREG: Self = Sgd { rate: 0.02, momentum: 0.9, decay: 1e-6, batch: 256, epochs: 100, seed: 0 };
 
@@ -38,9 +38,9 @@ impl Sgd {
     ///
     /// # Errors
     /// [`Error::Setting`] if a setting is out of range, [`Error::Diverged`] if the weights become infinite.
-    pub fn fit(&self, train: &Samples) -> Result<Model> {
+    pub fn fit(&self, train: &Samples) -> Result<SoftmaxModel> {
         self.check()?;
-        let mut model = Model::zero(train);
+        let mut model = SoftmaxModel::zero(train);
         let targets = targets(train, &model.classes);
         let mut speed = vec![0.0; model.parameters.len()];
         let steps = train.len().div_ceil(self.batch) * self.epochs as usize;
@@ -59,7 +59,7 @@ impl Sgd {
         Ok(model)
     }
 
-    fn step(&self, model: &mut Model, speed: &mut [f64], batch: &Batch, rate: f64) {
+    fn step(&self, model: &mut SoftmaxModel, speed: &mut [f64], batch: &Batch, rate: f64) {
         let mut gradient = vec![0.0; speed.len()];
         add_cross_entropy(&model.parameters, model.classes.len(), &batch.rows, &batch.targets, &mut gradient);
         let count = batch.targets.len() as f64;

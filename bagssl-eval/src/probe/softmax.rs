@@ -16,7 +16,7 @@ pub(super) const BLOCK: usize = 256;
 /// trained with: what a probe does to them first is affine and folded into weights and bias. So the logits of a mean of
 /// patches are the mean of the patches' logits; probabilities are not the mean of the patches' probabilities.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Model {
+pub struct SoftmaxModel {
     /// The classes it tells apart, ascending.
     pub(crate) classes: Vec<u32>,
     /// `[class, dim]`, then `[class]` biases.
@@ -25,11 +25,11 @@ pub struct Model {
     pub(crate) dim: usize,
 }
 
-impl Model {
+impl SoftmaxModel {
     /// One with weights of 0.
     pub(super) fn zero(train: &Samples) -> Self {
         let (classes, dim) = (train.classes(), train.rows().dim);
-        Model { parameters: vec![0.0; classes.len() * (dim + 1)], classes, dim }
+        SoftmaxModel { parameters: vec![0.0; classes.len() * (dim + 1)], classes, dim }
     }
 
     /// The classes it tells apart, ascending.
@@ -59,7 +59,7 @@ impl Model {
     /// The likeliest classes of each row, at most `count`, the likeliest first, the smallest first among equals.
     ///
     /// # Errors
-    /// Those of [`Model::predict`].
+    /// Those of [`SoftmaxModel::predict`].
     pub fn rank<'a>(&self, rows: impl Into<RowsView<'a>>, count: usize) -> Result<Vec<Vec<u32>>> {
         // Not by probabilities: those of classes far behind are all 0.
         let logits = self.logits(rows)?;
@@ -74,7 +74,7 @@ impl Model {
     /// The probability of each class, `[row, class]`.
     ///
     /// # Errors
-    /// Those of [`Model::predict`].
+    /// Those of [`SoftmaxModel::predict`].
     pub fn probabilities<'a>(&self, rows: impl Into<RowsView<'a>>) -> Result<Vec<f64>> {
         let mut probabilities = self.logits(rows)?;
         probabilities.chunks_exact_mut(self.classes.len()).for_each(|row| {
@@ -87,7 +87,7 @@ impl Model {
     /// takes to say when enough of them have been seen.
     ///
     /// # Errors
-    /// Those of [`Model::predict`].
+    /// Those of [`SoftmaxModel::predict`].
     ///
     /// # Example
     /// ```
@@ -121,7 +121,7 @@ impl Model {
     /// is the logit of their mean. It is exact for the logits, not for probabilities.
     ///
     /// # Errors
-    /// Those of [`Model::predict`]; those of [`evidence`](explain::evidence) if there is no patch.
+    /// Those of [`SoftmaxModel::predict`]; those of [`evidence`](explain::evidence) if there is no patch.
     pub fn evidence(&self, patches: &Rows) -> Result<Vec<f64>> {
         same_length("length of a feature", self.dim, patches.dim)?;
         check_finite("patches", patches.into())?;
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn predictions_by_hand() {
-        let model = Model { classes: vec![3, 8], parameters: vec![1.0, 0.0, 0.0, 1.0, 0.0, 0.5], dim: 2 };
+        let model = SoftmaxModel { classes: vec![3, 8], parameters: vec![1.0, 0.0, 0.0, 1.0, 0.0, 0.5], dim: 2 };
         let rows = Rows { values: vec![2.0, 1.0, 1.0, 1.0, 0.5, 0.0], dim: 2 };
         assert_eq!(model.predict(&rows).unwrap(), [3, 8, 3]);
         assert!(model.predict(&Rows { values: vec![1.0; 3], dim: 3 }).is_err());
@@ -218,8 +218,11 @@ mod tests {
     /// Logits 0, 5, 10 and 2000 have the probabilities 0, 0, 0 and 1: the exponential of less than -745 is 0.
     #[test]
     fn classes_far_behind_keep_their_order() {
-        let model =
-            Model { classes: vec![1, 4, 6, 7], parameters: vec![0.0, 5.0, 10.0, 2000.0, 0.0, 0.0, 0.0, 0.0], dim: 1 };
+        let model = SoftmaxModel {
+            classes: vec![1, 4, 6, 7],
+            parameters: vec![0.0, 5.0, 10.0, 2000.0, 0.0, 0.0, 0.0, 0.0],
+            dim: 1,
+        };
         let row = Rows { values: vec![1.0], dim: 1 };
         assert_eq!(model.probabilities(&row).unwrap(), [0.0, 0.0, 0.0, 1.0]);
         assert_eq!(model.rank(&row, 3).unwrap(), [[7, 6, 4]]);

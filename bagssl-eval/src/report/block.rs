@@ -49,7 +49,7 @@ pub struct Cells {
     pub words: usize,
 }
 
-/// A plot of lines, at most six of them in colours of their own.
+/// A plot of lines, at most six of them in colors of their own.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Lines {
     /// The title.
@@ -123,7 +123,7 @@ impl Lines {
     fn figure(&self) -> Option<Figure> {
         let series = |(number, (name, points)): (usize, &Line)| Series {
             name: name.clone(),
-            colour: number % 6,
+            color: number % 6,
             dashed: number >= 6,
             points: points.clone(),
         };

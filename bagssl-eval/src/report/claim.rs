@@ -9,7 +9,7 @@ use crate::error::Result;
 
 /// A claim and what was found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Claim {
+pub struct ClaimSection {
     /// The name: that of its command.
     pub name: String,
     /// The section's title.
@@ -23,7 +23,7 @@ pub struct Claim {
     pub data: Value,
 }
 
-impl Claim {
+impl ClaimSection {
     pub(super) fn section(&self) -> Result<Section> {
         self.page.section(&self.title, &self.how)
     }

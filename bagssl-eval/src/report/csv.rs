@@ -17,7 +17,7 @@ pub(super) fn results(report: &Report) -> String {
     let names = ["model", "space", "colour", "view", "patches", "knn_mean", "knn_std", "linear_mean", "linear_std"];
     join(head(names).chain(report.results.iter().map(|outcome| {
         let view = if outcome.view == super::View::Whole { "whole" } else { "patches" };
-        let names = [outcome.model.name(), outcome.space.name(), outcome.colour.name(), view].map(String::from);
+        let names = [outcome.model.name(), outcome.space.name(), outcome.color.name(), view].map(String::from);
         let figures = [outcome.knn.mean, outcome.knn.std, outcome.linear.mean, outcome.linear.std];
         [names.to_vec(), vec![outcome.patches.to_string()], figures.map(|it| it.to_string()).to_vec()].concat()
     })))

@@ -45,7 +45,7 @@ pub(super) fn bags(report: &Report) -> Result<Section> {
     Ok(Section { title: "What a bag is".into(), text, parts: pictures(&html) })
 }
 
-pub(super) fn neighbours(report: &Report) -> Result<Section> {
+pub(super) fn neighbors(report: &Report) -> Result<Section> {
     let mut html = String::new();
     for sheet in &report.sheets {
         let title = format!("{}, {}", sheet.model.title(), sheet.space.name());
@@ -56,20 +56,20 @@ pub(super) fn neighbours(report: &Report) -> Result<Section> {
                 orientation); the projection, which the loss pulls together, should care less for it and more for what \
                 occurs in the same images.";
     let text = if html.is_empty() { vec![] } else { vec![text.into()] };
-    Ok(Section { title: "Nearest neighbours of single patches".into(), text, parts: pictures(&html) })
+    Ok(Section { title: "Nearest neighbors of single patches".into(), text, parts: pictures(&html) })
 }
 
 /// A row for each patch, under a title.
 pub(super) fn sheet_of(title: &str, rows: &[SheetRow]) -> Result<String> {
     let mut html = format!("<h3>{}</h3>\n", escape(title));
-    rows.iter().try_for_each(|row| neighbour_row(&mut html, row))?;
+    rows.iter().try_for_each(|row| neighbor_row(&mut html, row))?;
     Ok(html)
 }
 
-fn neighbour_row(html: &mut String, row: &SheetRow) -> Result<()> {
+fn neighbor_row(html: &mut String, row: &SheetRow) -> Result<()> {
     html.push_str("<div class=\"row\">");
     picture(html, &row.query, "query", Some("query"))?;
-    for (tile, similarity) in &row.neighbours {
+    for (tile, similarity) in &row.neighbors {
         let class = if tile.class == row.query.class { "same" } else { "other" };
         picture(html, tile, class, Some(&format!("{similarity:.2}")))?;
     }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::Report;
-use super::outcome::{Accuracy, Model, Outcome, Space, View};
-use crate::colour::Colour;
+use super::outcome::{Accuracy, Method, Outcome, Space, View};
+use crate::color::Color;
 use crate::stats::{Interval, accuracy_error, paired_difference};
 
 /// One accuracy against another, in percent.
@@ -24,7 +24,7 @@ pub struct Comparison {
 pub struct Headline {
     /// BagSSL's embedding against random weights: grey, kNN, all patches.
     pub random: Option<Comparison>,
-    /// BagSSL's embedding against the colour histogram: colour, linear, all patches.
+    /// BagSSL's embedding against the color histogram: color, linear, all patches.
     pub histogram: Option<Comparison>,
     /// BagSSL's embedding against the multi-scale baseline's: grey, kNN, all patches.
     pub multi_scale: Option<Comparison>,
@@ -37,18 +37,18 @@ pub struct Headline {
 
 impl Headline {
     /// Takes the comparisons from the results.
-    pub(super) fn of(report: &Report) -> Self {
-        let patches = |model, colour| report.all_patches(model, Space::Embedding, colour);
-        let whole = |model| report.whole(model, Space::Embedding, Colour::Grey);
-        let grey = patches(Model::Bagssl, Colour::Grey);
+    pub(super) fn new(report: &Report) -> Self {
+        let patches = |model, color| report.all_patches(model, Space::Embedding, color);
+        let whole = |model| report.whole(model, Space::Embedding, Color::Grey);
+        let grey = patches(Method::Bagssl, Color::Grey);
         let knn = |outcome: &Outcome| outcome.knn.clone();
         let linear = |outcome: &Outcome| outcome.linear.clone();
-        let histogram = report.input(Model::Histogram, Colour::Rgb);
+        let histogram = report.input(Method::Histogram, Color::Rgb);
         Headline {
-            random: compare(grey, patches(Model::Random, Colour::Grey), knn),
-            histogram: compare(patches(Model::Bagssl, Colour::Rgb), histogram, linear),
-            multi_scale: compare(grey, patches(Model::MultiScale, Colour::Grey), knn),
-            multi_scale_whole: compare(whole(Model::Bagssl), whole(Model::MultiScale), knn),
+            random: compare(grey, patches(Method::Random, Color::Grey), knn),
+            histogram: compare(patches(Method::Bagssl, Color::Rgb), histogram, linear),
+            multi_scale: compare(grey, patches(Method::MultiScale, Color::Grey), knn),
+            multi_scale_whole: compare(whole(Method::Bagssl), whole(Method::MultiScale), knn),
             standard_error: grey.map(|outcome| accuracy_error(outcome.knn.mean, report.data.test_images)),
         }
     }
@@ -56,11 +56,11 @@ impl Headline {
     /// The headline in sentences.
     pub fn sentences(&self, report: &Report) -> Vec<String> {
         let mut sentences = vec![];
-        let patches = report.all_patches(Model::Bagssl, Space::Embedding, Colour::Grey).map_or(0, |it| it.patches);
+        let patches = report.all_patches(Method::Bagssl, Space::Embedding, Color::Grey).map_or(0, |it| it.patches);
         if let Some(Comparison { this, other, difference }) = &self.random {
             sentences.push(format!(
                 "On grey images, the mean of {patches} patch embeddings of the trained network classifies {:.1} % by nearest \
-                 neighbours, that of the same network with random weights {:.1} % (chance {:.1} %): a gain of {}.",
+                 neighbors, that of the same network with random weights {:.1} % (chance {:.1} %): a gain of {}.",
                 this.mean,
                 other.mean,
                 report.chance,
@@ -70,7 +70,7 @@ impl Headline {
         if let Some(Comparison { this, other, .. }) = &self.histogram {
             let place = if this.mean > other.mean { "above" } else { "not above" };
             sentences.push(format!(
-                "In colour, a linear probe of the trained embedding reaches {:.1} %, {place} the {:.1} % of a colour histogram.",
+                "In color, a linear probe of the trained embedding reaches {:.1} %, {place} the {:.1} % of a color histogram.",
                 this.mean, other.mean,
             ));
         }
@@ -78,7 +78,7 @@ impl Headline {
         for (how, comparison) in against {
             if let Some(Comparison { this, other, difference }) = comparison {
                 sentences.push(format!(
-                    "Patches of one scale against crops of many (grey, nearest neighbours, {how}): {:.1} % against {:.1} % \
+                    "Patches of one scale against crops of many (grey, nearest neighbors, {how}): {:.1} % against {:.1} % \
                      for the multi-scale baseline, {}.",
                     this.mean,
                     other.mean,
@@ -86,7 +86,7 @@ impl Headline {
                 ));
             }
         }
-        if let Some(health) = report.health.get(&Model::Bagssl).and_then(|spaces| spaces.get(&Space::Embedding)) {
+        if let Some(health) = report.health.get(&Method::Bagssl).and_then(|spaces| spaces.get(&Space::Embedding)) {
             sentences.push(format!(
                 "The trained embedding is {}: its effective rank is {:.1} of {}.",
                 health.verdict.name(),
@@ -135,29 +135,29 @@ fn judge(difference: f64, interval: Option<Interval>) -> String {
 
 impl Report {
     /// The outcome over the most patches.
-    pub(super) fn all_patches(&self, model: Model, space: Space, colour: Colour) -> Option<&Outcome> {
-        self.outcomes(model, space, colour, View::Patches).max_by_key(|outcome| outcome.patches)
+    pub(super) fn all_patches(&self, model: Method, space: Space, color: Color) -> Option<&Outcome> {
+        self.outcomes(model, space, color, View::Patches).max_by_key(|outcome| outcome.patches)
     }
 
     /// The outcome on whole images.
-    pub(super) fn whole(&self, model: Model, space: Space, colour: Colour) -> Option<&Outcome> {
-        self.outcomes(model, space, colour, View::Whole).next()
+    pub(super) fn whole(&self, model: Method, space: Space, color: Color) -> Option<&Outcome> {
+        self.outcomes(model, space, color, View::Whole).next()
     }
 
     /// The outcome of a baseline without a network.
-    pub(super) fn input(&self, model: Model, colour: Colour) -> Option<&Outcome> {
-        self.results.iter().find(|it| (it.model, it.space, it.colour) == (model, Space::Input, colour))
+    pub(super) fn input(&self, model: Method, color: Color) -> Option<&Outcome> {
+        self.results.iter().find(|it| (it.model, it.space, it.color) == (model, Space::Input, color))
     }
 
     /// All outcomes of one representation.
     pub(super) fn outcomes(
         &self,
-        model: Model,
+        model: Method,
         space: Space,
-        colour: Colour,
+        color: Color,
         view: View,
     ) -> impl Iterator<Item = &Outcome> {
-        let wanted = (model, space, colour, view);
-        self.results.iter().filter(move |it| (it.model, it.space, it.colour, it.view) == wanted)
+        let wanted = (model, space, color, view);
+        self.results.iter().filter(move |it| (it.model, it.space, it.color, it.view) == wanted)
     }
 }

@@ -22,9 +22,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use block::{Block, Cells, Line, Lines, PatchSheet};
-pub use claim::Claim;
+pub use claim::ClaimSection;
 pub use headline::{Comparison, Headline};
-pub use outcome::{Accuracy, Convergence, Curve, CurvePoint, Model, Outcome, Space, View};
+pub use outcome::{Accuracy, Convergence, Curve, CurvePoint, Method, Outcome, Space, View};
 pub use page::Page;
 pub use picture::{BagSheet, Sheet, SheetRow, Thumbnail, Tile};
 pub use provenance::{Data, Machine, Note, Provenance};
@@ -53,7 +53,7 @@ pub struct Report {
     /// Closeness of the mean of patches to the whole image.
     pub convergence: Vec<Convergence>,
     /// Health by model and space.
-    pub health: BTreeMap<Model, BTreeMap<Space, Health>>,
+    pub health: BTreeMap<Method, BTreeMap<Space, Health>>,
     /// Training curves, one for each model and seed.
     pub curves: Vec<Curve>,
     /// What was trained and tested on.
@@ -66,17 +66,17 @@ pub struct Report {
     pub tiles: Vec<Tile>,
     /// Some images with their patches.
     pub bags: Vec<BagSheet>,
-    /// Nearest neighbours of some patches.
+    /// Nearest neighbors of some patches.
     pub sheets: Vec<Sheet>,
     /// The claims that were looked at, a section each.
     #[serde(default)]
-    pub claims: Vec<Claim>,
+    pub claims: Vec<ClaimSection>,
 }
 
 impl Report {
     /// The comparisons that the run was made for.
     pub fn headline(&self) -> Headline {
-        Headline::of(self)
+        Headline::new(self)
     }
 
     /// The report as JSON.
@@ -151,7 +151,7 @@ impl Report {
             results::accuracy(self),
             results::patches(self),
             results::convergence(self),
-            gallery::neighbours(self)?,
+            gallery::neighbors(self)?,
         ];
         for claim in &self.claims {
             sections.push(claim.section()?);

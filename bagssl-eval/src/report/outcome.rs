@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::colour::Colour;
+use crate::color::Color;
 use crate::convergence::Closeness;
 use crate::stats::{deviation, mean};
 
 /// What made the features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Model {
+pub enum Method {
     /// The network, trained on patches of one scale.
     Bagssl,
     /// The same network, trained on crops of many scales.
@@ -26,40 +26,40 @@ pub enum Model {
     Random,
     /// No network: the pixels.
     Pixels,
-    /// No network: the colour histogram.
+    /// No network: the color histogram.
     Histogram,
 }
 
-impl Model {
+impl Method {
     /// Those that are trained, the two of the main comparison first.
-    pub const TRAINED: [Model; 5] =
-        [Model::Bagssl, Model::MultiScale, Model::BagsslVicreg, Model::Vicreg, Model::Simclr];
+    pub const TRAINED: [Method; 5] =
+        [Method::Bagssl, Method::MultiScale, Method::BagsslVicreg, Method::Vicreg, Method::Simclr];
 
     /// The name, as in the JSON; for one that is trained also that of its preset.
     pub fn name(self) -> &'static str {
         match self {
-            Model::Bagssl => "bagssl",
-            Model::MultiScale => "multi-scale",
-            Model::BagsslVicreg => "bagssl-vicreg",
-            Model::Vicreg => "vicreg",
-            Model::Simclr => "simclr",
-            Model::Random => "random",
-            Model::Pixels => "pixels",
-            Model::Histogram => "histogram",
+            Method::Bagssl => "bagssl",
+            Method::MultiScale => "multi-scale",
+            Method::BagsslVicreg => "bagssl-vicreg",
+            Method::Vicreg => "vicreg",
+            Method::Simclr => "simclr",
+            Method::Random => "random",
+            Method::Pixels => "pixels",
+            Method::Histogram => "histogram",
         }
     }
 
     /// The name, as a reader sees it.
     pub fn title(self) -> &'static str {
         match self {
-            Model::Bagssl => "BagSSL",
-            Model::MultiScale => "multi-scale",
-            Model::BagsslVicreg => "BagSSL-VICReg",
-            Model::Vicreg => "VICReg",
-            Model::Simclr => "SimCLR",
-            Model::Random => "random weights",
-            Model::Pixels => "raw pixels",
-            Model::Histogram => "colour histogram",
+            Method::Bagssl => "BagSSL",
+            Method::MultiScale => "multi-scale",
+            Method::BagsslVicreg => "BagSSL-VICReg",
+            Method::Vicreg => "VICReg",
+            Method::Simclr => "SimCLR",
+            Method::Random => "random weights",
+            Method::Pixels => "raw pixels",
+            Method::Histogram => "color histogram",
         }
     }
 }
@@ -113,7 +113,7 @@ pub struct Accuracy {
 
 impl Accuracy {
     /// Of one value for each seed.
-    pub fn of(values: Vec<f64>) -> Self {
+    pub fn new(values: Vec<f64>) -> Self {
         Accuracy { mean: mean(&values), std: deviation(&values), values }
     }
 }
@@ -122,16 +122,17 @@ impl Accuracy {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// What made the features.
-    pub model: Model,
+    pub model: Method,
     /// Where they were taken.
     pub space: Space,
-    /// With or without colour.
-    pub colour: Colour,
+    /// With or without color.
+    #[serde(rename = "colour")]
+    pub color: Color,
     /// Patches or the whole image.
     pub view: View,
     /// Patches that were averaged; 1 for the whole image.
     pub patches: usize,
-    /// By weighted nearest neighbours.
+    /// By weighted nearest neighbors.
     pub knn: Accuracy,
     /// By a linear probe.
     pub linear: Accuracy,
@@ -141,7 +142,7 @@ pub struct Outcome {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Convergence {
     /// What made the features.
-    pub model: Model,
+    pub model: Method,
     /// Patches that were averaged.
     pub patches: usize,
     /// Cosine of the mean of the patches' embeddings to the whole image's: the mean over images and seeds.
@@ -155,7 +156,7 @@ pub struct Convergence {
 impl Convergence {
     /// Joins the seeds' curves: `seeds` holds, for each seed, the closeness for the same numbers of patches. Numbers that
     /// not all seeds have are left out.
-    pub fn of(model: Model, seeds: &[Vec<Closeness>]) -> Vec<Self> {
+    pub fn from_seeds(model: Method, seeds: &[Vec<Closeness>]) -> Vec<Self> {
         let Some(first) = seeds.first() else { return vec![] };
         let at = |patches: usize| -> Option<Self> {
             let here: Option<Vec<&Closeness>> =
@@ -174,7 +175,7 @@ impl Convergence {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
     /// What was trained.
-    pub model: Model,
+    pub model: Method,
     /// With which seed.
     pub seed: u64,
     /// In the order of the steps.
@@ -198,14 +199,14 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_json() {
-        for model in Model::TRAINED.into_iter().chain([Model::Random, Model::Pixels, Model::Histogram]) {
+        for model in Method::TRAINED.into_iter().chain([Method::Random, Method::Pixels, Method::Histogram]) {
             assert_eq!(serde_json::to_value(model).unwrap(), model.name());
         }
         for space in [Space::Embedding, Space::FirstLayer, Space::Projection, Space::Input] {
             assert_eq!(serde_json::to_value(space).unwrap(), space.name());
         }
-        for colour in [Colour::Rgb, Colour::Grey] {
-            assert_eq!(serde_json::to_value(colour).unwrap(), colour.name());
+        for color in [Color::Rgb, Color::Grey] {
+            assert_eq!(serde_json::to_value(color).unwrap(), color.name());
         }
     }
 
@@ -213,10 +214,10 @@ mod tests {
     fn seeds_are_joined_by_hand() {
         let point = |patches, cosine, deviation| Closeness { patches, cosine, deviation, distance: 0.0 };
         let seeds = [vec![point(1, 0.5, 0.1), point(4, 0.8, 0.2)], vec![point(4, 0.6, 0.4), point(1, 0.7, 0.3)]];
-        let joined = Convergence::of(Model::Random, &seeds);
+        let joined = Convergence::from_seeds(Method::Random, &seeds);
         assert_eq!(joined.iter().map(|point| point.patches).collect::<Vec<_>>(), [1, 4]);
         assert!((joined[1].cosine - 0.7).abs() < 1e-12 && (joined[1].image_std - 0.3).abs() < 1e-12);
         assert!((joined[1].seed_std - 0.02f64.sqrt()).abs() < 1e-12);
-        assert!(Convergence::of(Model::Random, &[]).is_empty());
+        assert!(Convergence::from_seeds(Method::Random, &[]).is_empty());
     }
 }

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::outcome::{Model, Space};
+use super::outcome::{Method, Space};
 use crate::error::{Error, Result, same_length};
 
 /// A small image.
@@ -72,14 +72,15 @@ pub struct SheetRow {
     /// The patch.
     pub query: Tile,
     /// The nearest first, with their cosine similarity.
-    pub neighbours: Vec<(Tile, f32)>,
+    #[serde(rename = "neighbours")]
+    pub neighbors: Vec<(Tile, f32)>,
 }
 
-/// Nearest neighbours of some patches.
+/// Nearest neighbors of some patches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sheet {
     /// What made the features.
-    pub model: Model,
+    pub model: Method,
     /// Where they were taken.
     pub space: Space,
     /// A row for each query.

@@ -56,7 +56,7 @@ pub struct Data {
     pub test_images: usize,
     /// Names of the classes, in the order of their labels.
     pub classes: Vec<String>,
-    /// Whose images they are and under which licence, a line each.
+    /// Whose images they are and under which license, a line each.
     pub attribution: Vec<String>,
 }
 

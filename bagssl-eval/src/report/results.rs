@@ -2,23 +2,23 @@
 
 use super::Report;
 use super::document::{Figure, Part, Section, Table};
-use super::outcome::{Accuracy, Model, Outcome, Space, View};
+use super::outcome::{Accuracy, Method, Outcome, Space, View};
 use super::svg::{BarChart, Group, LineChart, Series};
-use crate::colour::Colour;
+use crate::color::Color;
 use crate::stats::{Interval, paired_difference};
 
-/// The networks; the place is the number of the colour.
-pub(super) const MODELS: [Model; 6] =
-    [Model::Bagssl, Model::MultiScale, Model::Random, Model::BagsslVicreg, Model::Vicreg, Model::Simclr];
-const COLOURS: [(Colour, &str); 2] = [(Colour::Rgb, "RGB"), (Colour::Grey, "grey")];
+/// The networks; the place is the number of the color.
+pub(super) const MODELS: [Method; 6] =
+    [Method::Bagssl, Method::MultiScale, Method::Random, Method::BagsslVicreg, Method::Vicreg, Method::Simclr];
+const COLORS: [(Color, &str); 2] = [(Color::Rgb, "RGB"), (Color::Grey, "grey")];
 
 /// A way to classify: its name, and where its accuracy stands.
 type Protocol = (&'static str, fn(&Outcome) -> &Accuracy);
 
 const PROTOCOLS: [Protocol; 2] = [("kNN", |outcome| &outcome.knn), ("linear", |outcome| &outcome.linear)];
 
-/// One representation of the images, whatever their colour.
-type Row = (Model, Space, View, usize);
+/// One representation of the images, whatever their color.
+type Row = (Method, Space, View, usize);
 
 pub(super) fn accuracy(report: &Report) -> Section {
     let mut figures = vec![];
@@ -28,7 +28,7 @@ pub(super) fn accuracy(report: &Report) -> Section {
     let rows: Vec<Row> = rows(report).into_iter().filter(|&row| is_main(report, row)).collect();
     let caption = "Top-1 accuracy in percent: mean and, after the sign, standard deviation over the seeds. Whole: the network \
                    sees the image once, as it is; patches: the mean of the features of that many patches. Grey: the same \
-                   network on greyed images, where colour is no short cut.";
+                   network on greyed images, where color is no short cut.";
     let mut parts = vec![Part::Figures(figures)];
     parts.extend(table(report, &rows, caption));
     parts.extend(differences(report));
@@ -37,9 +37,9 @@ pub(super) fn accuracy(report: &Report) -> Section {
 
 pub(super) fn patches(report: &Report) -> Section {
     let mut figures = vec![];
-    for (colour, colour_name) in COLOURS.into_iter().rev() {
+    for (color, color_name) in COLORS.into_iter().rev() {
         for (name, of) in PROTOCOLS {
-            figures.extend(lines(report, (colour, colour_name), name, of));
+            figures.extend(lines(report, (color, color_name), name, of));
         }
     }
     let row = |&(_, space, view, _): &Row| space != Space::Input && view == View::Patches;
@@ -50,10 +50,10 @@ pub(super) fn patches(report: &Report) -> Section {
 }
 
 pub(super) fn convergence(report: &Report) -> Section {
-    let series = MODELS.into_iter().enumerate().map(|(colour, model)| {
+    let series = MODELS.into_iter().enumerate().map(|(color, model)| {
         let points = report.convergence.iter().filter(|point| point.model == model);
         let points = points.map(|point| (point.patches as f64, point.cosine, point.seed_std)).collect();
-        Series { name: model.title().into(), colour, dashed: false, points }
+        Series { name: model.title().into(), color, dashed: false, points }
     });
     let chart = LineChart {
         x_label: "patches averaged".into(),
@@ -83,18 +83,18 @@ fn bars(report: &Report, name: &str, of: fn(&Outcome) -> &Accuracy) -> Option<Fi
             Space::Projection => ", proj.",
             Space::Embedding | Space::Input => "",
         };
-        let value = |(colour, _)| find(report, row, colour).map(|outcome| (of(outcome).mean, of(outcome).std));
+        let value = |(color, _)| find(report, row, color).map(|outcome| (of(outcome).mean, of(outcome).std));
         let name = format!("{}{space}{whole}", short(model));
-        groups.push(Group { name, bars: COLOURS.map(value).to_vec() });
+        groups.push(Group { name, bars: COLORS.map(value).to_vec() });
     }
     let chart = BarChart {
         label: format!("{name} accuracy, %"),
-        bars: COLOURS.map(|(_, name)| name.into()).to_vec(),
+        bars: COLORS.map(|(_, name)| name.into()).to_vec(),
         groups,
         reference: Some(("chance".into(), report.chance)),
         end: 100.0,
     };
-    let title = format!("{} accuracy", if name == "kNN" { "Nearest-neighbour" } else { "Linear" });
+    let title = format!("{} accuracy", if name == "kNN" { "Nearest-neighbor" } else { "Linear" });
     let plot = chart.render(&title)?;
     let caption = "All patches averaged, or the whole image. Whiskers: one standard deviation over the seeds. Look at the \
                    grey bars first: how far does training lift the network above random weights and above pixels?";
@@ -103,29 +103,29 @@ fn bars(report: &Report, name: &str, of: fn(&Outcome) -> &Accuracy) -> Option<Fi
 
 fn lines(
     report: &Report,
-    (colour, colour_name): (Colour, &str),
+    (color, color_name): (Color, &str),
     name: &str,
     of: fn(&Outcome) -> &Accuracy,
 ) -> Option<Figure> {
     let mut series = vec![];
     for (number, model) in MODELS.into_iter().enumerate() {
-        let outcomes = report.outcomes(model, Space::Embedding, colour, View::Patches);
+        let outcomes = report.outcomes(model, Space::Embedding, color, View::Patches);
         let mut points: Vec<(f64, f64, f64)> =
             outcomes.map(|outcome| (outcome.patches as f64, of(outcome).mean, of(outcome).std)).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (Some(&(first, ..)), Some(&(last, ..))) = (points.first(), points.last()) else { continue };
-        series.push(Series { name: model.title().into(), colour: number, dashed: false, points });
-        if let Some(whole) = report.whole(model, Space::Embedding, colour) {
+        series.push(Series { name: model.title().into(), color: number, dashed: false, points });
+        if let Some(whole) = report.whole(model, Space::Embedding, color) {
             let points = [first, last].map(|place| (place, of(whole).mean, 0.0)).to_vec();
             series.push(Series {
                 name: format!("{}, whole image", model.title()),
-                colour: number,
+                color: number,
                 dashed: true,
                 points,
             });
         }
     }
-    let title = format!("{colour_name} images, {name}");
+    let title = format!("{color_name} images, {name}");
     let (x_label, y_label) = ("patches averaged".into(), "accuracy, %".into());
     let plot = LineChart { x_label, y_label, logarithmic: true, series }.render(&title)?;
     let caption = "Embedding, the mean of the first k patches; bands: one standard deviation over the seeds; dashed: the whole \
@@ -143,25 +143,25 @@ fn rows(report: &Report) -> Vec<Row> {
 
 /// Whether a row is a whole image or the one with the most patches.
 fn is_main(report: &Report, (model, space, view, patches): Row) -> bool {
-    let most = |&(colour, _): &(Colour, &str)| report.all_patches(model, space, colour).map(|outcome| outcome.patches);
-    space == Space::Input || view == View::Whole || COLOURS.iter().filter_map(most).max() == Some(patches)
+    let most = |&(color, _): &(Color, &str)| report.all_patches(model, space, color).map(|outcome| outcome.patches);
+    space == Space::Input || view == View::Whole || COLORS.iter().filter_map(most).max() == Some(patches)
 }
 
-fn find(report: &Report, (model, space, view, patches): Row, colour: Colour) -> Option<&Outcome> {
-    report.outcomes(model, space, colour, view).find(|outcome| outcome.patches == patches)
+fn find(report: &Report, (model, space, view, patches): Row, color: Color) -> Option<&Outcome> {
+    report.outcomes(model, space, color, view).find(|outcome| outcome.patches == patches)
 }
 
 fn table(report: &Report, rows: &[Row], caption: &str) -> Option<Part> {
     let mut head = ["model", "features", "view"].map(String::from).to_vec();
-    for (_, colour) in COLOURS {
-        head.extend(PROTOCOLS.map(|(name, _)| format!("{colour} {name}")));
+    for (_, color) in COLORS {
+        head.extend(PROTOCOLS.map(|(name, _)| format!("{color} {name}")));
     }
     let line = |&row: &Row| {
         let (model, space, view, patches) = row;
         let view = if view == View::Whole { "whole".into() } else { count(patches) };
         let mut cells = vec![model.title().to_string(), space.name().to_string(), view];
-        for (colour, _) in COLOURS {
-            let outcome = find(report, row, colour);
+        for (color, _) in COLORS {
+            let outcome = find(report, row, color);
             cells.extend(PROTOCOLS.map(|(_, of)| outcome.map_or("-".into(), |outcome| show(of(outcome)))));
         }
         cells
@@ -173,9 +173,9 @@ fn table(report: &Report, rows: &[Row], caption: &str) -> Option<Part> {
 /// BagSSL less each other training, seed by seed.
 fn differences(report: &Report) -> Option<Part> {
     let mut rows = vec![];
-    for model in Model::TRAINED.into_iter().skip(1) {
-        for colour in COLOURS.into_iter().rev() {
-            rows.extend(differences_from(report, model, colour));
+    for model in Method::TRAINED.into_iter().skip(1) {
+        for color in COLORS.into_iter().rev() {
+            rows.extend(differences_from(report, model, color));
         }
     }
     let head = ["BagSSL less", "images", "view", "protocol", "points", "95 % interval"].map(String::from).to_vec();
@@ -184,19 +184,19 @@ fn differences(report: &Report) -> Option<Part> {
     (!rows.is_empty()).then(|| Part::Table(Table { caption: caption.into(), head, rows, words: 4 }))
 }
 
-fn differences_from(report: &Report, model: Model, (colour, colour_name): (Colour, &str)) -> Vec<Vec<String>> {
+fn differences_from(report: &Report, model: Method, (color, color_name): (Color, &str)) -> Vec<Vec<String>> {
     let mut rows = vec![];
     for (view, view_name) in [(View::Patches, "all patches"), (View::Whole, "whole")] {
         let of_model = |model| match view {
-            View::Patches => report.all_patches(model, Space::Embedding, colour),
-            View::Whole => report.whole(model, Space::Embedding, colour),
+            View::Patches => report.all_patches(model, Space::Embedding, color),
+            View::Whole => report.whole(model, Space::Embedding, color),
         };
-        let (Some(this), Some(other)) = (of_model(Model::Bagssl), of_model(model)) else { continue };
+        let (Some(this), Some(other)) = (of_model(Method::Bagssl), of_model(model)) else { continue };
         for (name, of) in PROTOCOLS {
             let (this, other) = (of(this), of(other));
             let interval = paired_difference(&this.values, &other.values).ok().flatten();
             let interval = interval.map_or("-".into(), |Interval { low, high, .. }| format!("{low:+.1} to {high:+.1}"));
-            let names = [model.title(), colour_name, view_name, name].map(String::from);
+            let names = [model.title(), color_name, view_name, name].map(String::from);
             rows.push([names.to_vec(), vec![format!("{:+.1}", this.mean - other.mean), interval]].concat());
         }
     }
@@ -212,7 +212,7 @@ fn convergence_table(report: &Report) -> Option<Part> {
         point.map_or("-".into(), |point| format!("{:.3} ± {:.3}", point.cosine, point.seed_std))
     };
     let models = MODELS.into_iter().filter(|&model| report.convergence.iter().any(|point| point.model == model));
-    let models: Vec<Model> = models.collect();
+    let models: Vec<Method> = models.collect();
     let row = |&patches: &usize| {
         let cells = models.iter().map(|&model| cell(model, patches));
         std::iter::once(count(patches)).chain(cells).collect()
@@ -235,11 +235,11 @@ fn show(accuracy: &Accuracy) -> String {
     }
 }
 
-fn short(model: Model) -> &'static str {
+fn short(model: Method) -> &'static str {
     match model {
-        Model::Random => "random",
-        Model::Histogram => "histogram",
-        Model::Pixels => "pixels",
+        Method::Random => "random",
+        Method::Histogram => "histogram",
+        Method::Pixels => "pixels",
         other => other.title(),
     }
 }

@@ -1,4 +1,4 @@
-//! A map as SVG: points in the colours of their groups, and pictures where there is room.
+//! A map as SVG: points in the colors of their groups, and pictures where there is room.
 
 use std::fmt::Write;
 
@@ -49,8 +49,8 @@ fn scale(points: &[[f64; 2]]) -> impl Fn([f64; 2]) -> [f64; 2] + use<> {
     let ((left, right), (bottom, top)) = (bounds(0), bounds(1));
     let factor = ((WIDTH - 2.0 * MARGIN) / (right - left)).min((HEIGHT - 2.0 * MARGIN) / (top - bottom));
     let factor = if factor.is_finite() { factor } else { 1.0 };
-    let centre = [(left + right) / 2.0, (bottom + top) / 2.0];
-    move |[x, y]| [WIDTH / 2.0 + factor * (x - centre[0]), HEIGHT / 2.0 - factor * (y - centre[1])]
+    let center = [(left + right) / 2.0, (bottom + top) / 2.0];
+    move |[x, y]| [WIDTH / 2.0 + factor * (x - center[0]), HEIGHT / 2.0 - factor * (y - center[1])]
 }
 
 impl Scatter {

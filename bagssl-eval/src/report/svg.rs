@@ -1,4 +1,4 @@
-//! Plots as SVG: lines with bands, and horizontal bars. Colours come from the page's style sheet (`c0`, `c1`, ...).
+//! Plots as SVG: lines with bands, and horizontal bars. Colors come from the page's style sheet (`c0`, `c1`, ...).
 
 use std::fmt::Write;
 
@@ -13,8 +13,8 @@ const MARGIN: (f64, f64, f64, f64) = (52.0, 14.0, 28.0, 44.0);
 pub(super) struct Series {
     /// What it is, for the legend.
     pub(super) name: String,
-    /// Which colour of the style sheet.
-    pub(super) colour: usize,
+    /// Which color of the style sheet.
+    pub(super) color: usize,
     /// A dashed line without markers.
     pub(super) dashed: bool,
     /// Place, value, and half the height of the band around it.
@@ -91,7 +91,7 @@ impl LineChart {
     fn legend(&self) -> String {
         let entry = |series: &Series| {
             let dashed = if series.dashed { " dashed" } else { "" };
-            format!(r#"<li><i class="key c{}{dashed}"></i>{}</li>"#, series.colour, escape(&series.name))
+            format!(r#"<li><i class="key c{}{dashed}"></i>{}</li>"#, series.color, escape(&series.name))
         };
         format!(r#"<ul class="legend">{}</ul>"#, self.series.iter().map(entry).collect::<String>())
     }
@@ -99,22 +99,22 @@ impl LineChart {
 
 fn draw(svg: &mut String, series: &Series, at: impl Fn(f64, f64) -> String) {
     let points: Vec<&(f64, f64, f64)> = series.points.iter().filter(|point| finite(point)).collect();
-    let colour = series.colour;
+    let color = series.color;
     if points.iter().any(|point| point.2 > 0.0) {
         let upper = points.iter().map(|point| at(point.0, point.1 + point.2));
         let lower = points.iter().rev().map(|point| at(point.0, point.1 - point.2));
         let outline: Vec<String> = upper.chain(lower).collect();
-        let _ = write!(svg, r#"<polygon class="band c{colour}" points="{}"/>"#, outline.join(" "));
+        let _ = write!(svg, r#"<polygon class="band c{color}" points="{}"/>"#, outline.join(" "));
     }
     let path: Vec<String> = points.iter().map(|point| at(point.0, point.1)).collect();
     let dashed = if series.dashed { " dashed" } else { "" };
-    let _ = write!(svg, r#"<polyline class="line c{colour}{dashed}" points="{}"/>"#, path.join(" "));
+    let _ = write!(svg, r#"<polyline class="line c{color}{dashed}" points="{}"/>"#, path.join(" "));
     if !series.dashed && path.len() <= 12 {
         for (place, point) in path.iter().zip(&points) {
             let (x, y) = place.split_once(',').expect("a place has two parts");
             let name = escape(&series.name);
             let hint = format!("<title>{name}: {:.4} at {}</title>", point.1, point.0);
-            let _ = write!(svg, r#"<circle class="dot c{colour}" cx="{x}" cy="{y}" r="3.5">{hint}</circle>"#);
+            let _ = write!(svg, r#"<circle class="dot c{color}" cx="{x}" cy="{y}" r="3.5">{hint}</circle>"#);
         }
     }
 }
@@ -296,7 +296,7 @@ mod tests {
     }
 
     fn chart(points: Vec<(f64, f64, f64)>) -> LineChart {
-        let series = Series { name: "a < b".into(), colour: 2, dashed: false, points };
+        let series = Series { name: "a < b".into(), color: 2, dashed: false, points };
         LineChart { x_label: "x".into(), y_label: "y & z".into(), logarithmic: true, series: vec![series] }
     }
 

@@ -2,7 +2,7 @@
 
 use super::Report;
 use super::document::{Figure, Part, Section, Table};
-use super::outcome::{Curve, Model, Space};
+use super::outcome::{Curve, Method, Space};
 use super::results;
 use super::svg::{LineChart, Series};
 use crate::health::{Deviation, Health};
@@ -11,7 +11,7 @@ use crate::stats::{deviation, mean};
 /// The most points of a line.
 const POINTS: usize = 200;
 
-/// What a training minimises. Each loss has a figure `invariance`, and means something else by it.
+/// What a training minimizes. Each loss has a figure `invariance`, and means something else by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Objective {
     CodingRate,
@@ -26,12 +26,12 @@ impl Objective {
     const ALL: [Self; 3] = [Objective::CodingRate, Objective::Vicreg, Objective::Simclr];
 
     /// None for what is not trained.
-    fn of(model: Model) -> Option<Self> {
+    fn from_method(model: Method) -> Option<Self> {
         match model {
-            Model::Bagssl | Model::MultiScale => Some(Objective::CodingRate),
-            Model::BagsslVicreg | Model::Vicreg => Some(Objective::Vicreg),
-            Model::Simclr => Some(Objective::Simclr),
-            Model::Random | Model::Pixels | Model::Histogram => None,
+            Method::Bagssl | Method::MultiScale => Some(Objective::CodingRate),
+            Method::BagsslVicreg | Method::Vicreg => Some(Objective::Vicreg),
+            Method::Simclr => Some(Objective::Simclr),
+            Method::Random | Method::Pixels | Method::Histogram => None,
         }
     }
 
@@ -82,12 +82,12 @@ fn figures(report: &Report, name: &str) -> Vec<Figure> {
 /// Of the models with this loss, or of all.
 fn figure(report: &Report, name: &str, objective: Option<Objective>) -> Option<Figure> {
     let models = results::MODELS.into_iter().enumerate();
-    let models = models.filter(|&(_, model)| objective.is_none() || objective == Objective::of(model));
-    let series = models.filter_map(|(colour, model)| {
+    let models = models.filter(|&(_, model)| objective.is_none() || objective == Objective::from_method(model));
+    let series = models.filter_map(|(color, model)| {
         let curves: Vec<&Curve> = report.curves.iter().filter(|curve| curve.model == model).collect();
         let points = over_seeds(&curves, name);
         let name = model.title().into();
-        (!points.is_empty()).then_some(Series { name, colour, dashed: false, points })
+        (!points.is_empty()).then_some(Series { name, color, dashed: false, points })
     });
     let (x_label, y_label) = ("epoch".into(), name.to_string());
     let chart = LineChart { x_label, y_label, logarithmic: false, series: series.collect() };
@@ -99,7 +99,7 @@ fn figure(report: &Report, name: &str, objective: Option<Objective>) -> Option<F
 /// What is known of the figures that training writes down.
 fn meaning(name: &str, objective: Option<Objective>) -> &'static str {
     match name {
-        "loss" => "The loss that is minimised",
+        "loss" => "The loss that is minimized",
         "invariance" => objective.map_or("Invariance", Objective::invariance),
         "gradient" => "Length of the gradient of the loss",
         "tcr" => "Total coding rate: the lower, the more of the space the projections fill",
@@ -164,7 +164,7 @@ pub(super) fn health(report: &Report) -> Section {
     Section { title: "Health of the representations".into(), text: vec![], parts }
 }
 
-fn row(model: Model, space: Space, health: &Health) -> Vec<String> {
+fn row(model: Method, space: Space, health: &Health) -> Vec<String> {
     let cosine =
         |value: Option<f64>| value.map_or("-".into(), |value| format!("{:.2}", (value * 100.0).round() / 100.0 + 0.0));
     let Deviation { min, .. } = health.unit;
@@ -189,10 +189,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn curve(values: &[f64]) -> Curve {
-        curve_of(Model::Bagssl, "loss", values)
+        curve_of(Method::Bagssl, "loss", values)
     }
 
-    fn curve_of(model: Model, name: &str, values: &[f64]) -> Curve {
+    fn curve_of(model: Method, name: &str, values: &[f64]) -> Curve {
         let point = |(step, &value): (usize, &f64)| CurvePoint {
             step: step as u64,
             epoch: step as f64,
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn losses_share_a_plot_only_where_they_mean_the_same() {
         let of = |name: &str| {
-            let curves = Model::TRAINED.map(|model| curve_of(model, name, &[0.5, 0.75])).to_vec();
+            let curves = Method::TRAINED.map(|model| curve_of(model, name, &[0.5, 0.75])).to_vec();
             figures(&Report { curves, ..Report::default() }, name)
         };
         let expected = [
@@ -222,7 +222,7 @@ mod tests {
         for (figure, (title, meaning, models)) in found.iter().zip(expected) {
             assert_eq!(figure.title, title);
             assert!(figure.caption.contains(meaning), "{}", figure.caption);
-            for model in Model::TRAINED.map(Model::title) {
+            for model in Method::TRAINED.map(Method::title) {
                 assert_eq!(
                     figure.plot.contains(&format!("</i>{model}</li>")),
                     models.contains(&model),

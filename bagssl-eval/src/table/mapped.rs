@@ -18,7 +18,7 @@ pub(crate) struct Mapped {
 
 impl Mapped {
     /// Maps what comes after `header` bytes of a file in `folder`.
-    pub(crate) fn of(file: &File, header: u64, folder: &Path) -> Result<Self> {
+    pub(crate) fn new(file: &File, header: u64, folder: &Path) -> Result<Self> {
         let length = file.metadata()?.len().saturating_sub(header);
         if !length.is_multiple_of(4) || !header.is_multiple_of(4) {
             return Err(Error::new(ErrorKind::InvalidData, format!("expected values of 4 bytes, got {length} bytes")));

@@ -18,12 +18,12 @@ from sklearn.preprocessing import StandardScaler
 def table(random, rows, dim, classes):
     """Overlapping clouds, with dimensions of very different scale and place."""
     labels = numpy.arange(rows) % classes
-    centres = numpy.stack([numpy.cos(1.7 * numpy.arange(dim) + label) for label in range(classes)])
-    values = centres[labels] + random.normal(size=(rows, dim))
+    centers = numpy.stack([numpy.cos(1.7 * numpy.arange(dim) + label) for label in range(classes)])
+    values = centers[labels] + random.normal(size=(rows, dim))
     return (values * 3.0 ** (numpy.arange(dim) % 5 - 2) + numpy.arange(dim) % 3).astype(numpy.float32), labels
 
 
-def case(random, train_rows, dim, classes, strength, neighbours, temperature):
+def case(random, train_rows, dim, classes, strength, neighbors, temperature):
     train, train_labels = table(random, train_rows, dim, classes)
     test, test_labels = table(random, 30, dim, classes)
     # For two classes scikit-learn fits one weight vector, the difference of ours: its penalty counts twice as much.
@@ -31,7 +31,7 @@ def case(random, train_rows, dim, classes, strength, neighbours, temperature):
     logistic = LogisticRegression(C=inverse, tol=1e-12, max_iter=100_000)
     logistic = make_pipeline(StandardScaler(), logistic).fit(train.astype(float), train_labels)
     knn = KNeighborsClassifier(
-        neighbours, metric="cosine", algorithm="brute", weights=lambda distance: numpy.exp((1 - distance) / temperature)
+        neighbors, metric="cosine", algorithm="brute", weights=lambda distance: numpy.exp((1 - distance) / temperature)
     ).fit(train.astype(float), train_labels)
     probabilities = logistic.predict_proba(test.astype(float))
     # Classes without a vote are never among the five.
@@ -49,7 +49,7 @@ def case(random, train_rows, dim, classes, strength, neighbours, temperature):
         "probabilities": rounded(logistic.predict_proba(test.astype(float)).ravel()),
         "logistic_accuracy": 100 * logistic.score(test.astype(float), test_labels),
         "logistic_top5": 100 * top_k_accuracy_score(test_labels, probabilities, k=5, labels=range(classes)) if enough else 100.0,
-        "neighbours": neighbours,
+        "neighbours": neighbors,
         "temperature": temperature,
         "knn_predictions": knn.predict(test.astype(float)).tolist(),
         "knn_accuracy": 100 * knn.score(test.astype(float), test_labels),

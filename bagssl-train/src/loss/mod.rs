@@ -1,6 +1,6 @@
 //! Losses: what a batch of projections is worth.
 
-mod algebra;
+mod linalg;
 mod similarity;
 mod simclr;
 mod spectral;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-pub use algebra::Algebra;
+pub use linalg::LinAlg;
 pub use similarity::similarity;
 pub use tcr::total_coding_rate;
 
@@ -117,7 +117,7 @@ impl CheckedLoss {
     /// # Errors
     /// [`Error::Setting`] if there are fewer than two images or two patches. Projections that are not finite are no error:
     /// the loss is then no number either.
-    pub fn value<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
+    pub fn value<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
         self,
         projections: Tensor<B, 3>,
     ) -> Result<LossValue<B>> {
@@ -191,6 +191,6 @@ fn with_gradient<B: AutodiffBackend>(tensor: Tensor<B, 3>, gradient: Tensor<B::I
 }
 
 /// 1 but for the diagonal, which is 0.
-fn elsewhere<B: Backend>(side: usize, device: &B::Device) -> Tensor<B, 2> {
+fn off_diagonal_mask<B: Backend>(side: usize, device: &B::Device) -> Tensor<B, 2> {
     Tensor::<B, 2>::eye(side, device).mul_scalar(-1.0).add_scalar(1.0)
 }

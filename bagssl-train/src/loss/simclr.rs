@@ -6,7 +6,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
-use super::{Algebra, LossValue, elsewhere, unit, with_gradient};
+use super::{LinAlg, LossValue, off_diagonal_mask, unit, with_gradient};
 
 /// Added to a similarity that is not to count: its exponential is 0.
 const LEFT_OUT: f64 = -1e9;
@@ -16,7 +16,7 @@ const LEFT_OUT: f64 = -1e9;
 ///
 /// Patches of one image never push each other apart: the other positives of `a` are not in the denominator of `(a, b)`. With
 /// two patches there are none, and the denominator is the published one, over all patches but `a`.
-pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
+pub(super) fn loss<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
     projections: Tensor<B, 3>,
     temperature: f64,
 ) -> LossValue<B> {
@@ -25,13 +25,13 @@ pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
     let units = unit(projections);
     let rows = units.clone().inner();
 
-    let of_one_image = A::products(rows.clone(), rows.clone(), [false, true]);
-    let different = elsewhere::<B::InnerBackend>(patches, &rows.device()).unsqueeze();
+    let of_one_image = A::bmm(rows.clone(), rows.clone(), [false, true]);
+    let different = off_diagonal_mask::<B::InnerBackend>(patches, &rows.device()).unsqueeze();
     let cosine = (of_one_image.clone() * different.clone()).sum().div_scalar(pairs);
     let positives = of_one_image.div_scalar(temperature);
 
     let flat = rows.clone().reshape([1, images * patches, dim]);
-    let all = A::products(flat.clone(), flat.clone(), [false, true]).div_scalar(temperature);
+    let all = A::bmm(flat.clone(), flat.clone(), [false, true]).div_scalar(temperature);
     let (negatives, shares) = over_others(all, [images, patches]);
     let negatives = negatives.reshape([images, patches, 1]);
 
@@ -47,9 +47,9 @@ pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
     let weights = negative / both * different;
     let of_row = weights.clone().sum_dim(2).reshape([1, images * patches, 1]);
     let weights = weights.clone() + weights.swap_dims(1, 2);
-    let attracted = A::products(weights, rows, [false; 2]);
+    let attracted = A::bmm(weights, rows, [false; 2]);
     let shares = shares * of_row;
-    let repelled = A::products(shares.clone(), flat.clone(), [false; 2]) + A::products(shares, flat, [true, false]);
+    let repelled = A::bmm(shares.clone(), flat.clone(), [false; 2]) + A::bmm(shares, flat, [true, false]);
     let gradient = (repelled.reshape([images, patches, dim]) - attracted).div_scalar(temperature * pairs);
 
     LossValue::new(with_gradient(units, gradient), [("loss", loss), ("invariance", cosine)])

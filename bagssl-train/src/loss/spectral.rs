@@ -7,13 +7,13 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 
-use super::{Algebra, LossValue, elsewhere, with_gradient};
+use super::{LinAlg, LossValue, off_diagonal_mask, with_gradient};
 
 /// `-E[<z, z'>]` over pairs of different patches of one image, plus `lambda E[<z, z'>^2]` over patches of different images.
 ///
 /// Projections keep their length. `lambda` sets it and nothing else: `z / sqrt(c)` has under `c lambda` the loss of `z` under
 /// `lambda`, divided by `c`.
-pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
+pub(super) fn loss<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
     projections: Tensor<B, 3>,
     lambda: f64,
 ) -> LossValue<B> {
@@ -22,13 +22,13 @@ pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
     let pairs_between = (images * (images - 1) * patches * patches) as f64;
 
     let rows = projections.clone().inner();
-    let of_one_image = A::products(rows.clone(), rows.clone(), [false, true]);
-    let different = elsewhere::<B::InnerBackend>(patches, &rows.device()).unsqueeze();
+    let of_one_image = A::bmm(rows.clone(), rows.clone(), [false, true]);
+    let different = off_diagonal_mask::<B::InnerBackend>(patches, &rows.device()).unsqueeze();
     let invariance = (of_one_image.clone() * different.clone()).sum() / pairs_within;
 
     // The squares of all products are those of the entries of Z^T Z: |Z Z^T| = |Z^T Z|.
     let flat = rows.clone().reshape([1, images * patches, dim]);
-    let square = A::products(flat.clone(), flat.clone(), [true, false]);
+    let square = A::bmm(flat.clone(), flat.clone(), [true, false]);
     let all = (square.clone() * square.clone()).sum();
     let own = (of_one_image.clone() * of_one_image.clone()).sum();
     let repulsion = (all - own) / pairs_between;
@@ -36,8 +36,8 @@ pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
     // The gradient of |Z^T Z|^2 is 4 Z Z^T Z, that of an image's |G|^2 is 4 G Z, that of its sum over pairs is 2 D Z, where
     // D is 0 on the diagonal and 1 elsewhere.
     let repelled = 4.0 * lambda / pairs_between;
-    let between = A::products(flat, square, [false; 2]).reshape([images, patches, dim]) * repelled;
-    let within = A::products(of_one_image * repelled + different * (2.0 / pairs_within), rows, [false; 2]);
+    let between = A::bmm(flat, square, [false; 2]).reshape([images, patches, dim]) * repelled;
+    let within = A::bmm(of_one_image * repelled + different * (2.0 / pairs_within), rows, [false; 2]);
 
     let loss = repulsion.clone() * lambda - invariance.clone();
     LossValue::new(

@@ -8,10 +8,10 @@ use bagssl_core::coding_rate;
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 
-use super::{Algebra, LossValue, unit, with_gradient};
+use super::{LinAlg, LossValue, unit, with_gradient};
 
 /// `-weight * mean cos(z_i, mean z) + mean over patches of TCR`, on rows of unit length.
-pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
+pub(super) fn loss<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
     projections: Tensor<B, 3>,
     weight: f64,
     epsilon: f64,
@@ -38,19 +38,19 @@ pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
 /// # Shapes
 /// - `sets`: `[set, row, dim]`, rows of unit length
 /// - returns: two scalars, the first of which is no number if a row has one that is not finite
-pub fn total_coding_rate<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
+pub fn total_coding_rate<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
     sets: Tensor<B, 3>,
     epsilon: f64,
 ) -> (Tensor<B::InnerBackend, 1>, Tensor<B, 1>) {
     let [count, rows, dim] = sets.dims();
     let scale = dim as f64 / (rows as f64 * epsilon);
     let (fixed, by_rows) = (sets.clone().inner(), rows <= dim);
-    let gram = A::products(fixed.clone(), fixed.clone(), if by_rows { [false, true] } else { [true, false] });
+    let gram = A::bmm(fixed.clone(), fixed.clone(), if by_rows { [false, true] } else { [true, false] });
     let identity = Tensor::<B::InnerBackend, 2>::eye(rows.min(dim), &gram.device());
-    let (inverses, logarithms) = A::inverses(gram * scale + identity.unsqueeze());
+    let (inverses, logarithms) = A::cholesky_inverse_logdet(gram * scale + identity.unsqueeze());
     let gradient = match by_rows {
-        true => A::products(inverses, fixed, [false; 2]),
-        false => A::products(fixed, inverses, [false; 2]),
+        true => A::bmm(inverses, fixed, [false; 2]),
+        false => A::bmm(fixed, inverses, [false; 2]),
     };
     let gradient = gradient * (-scale / count as f64);
     (logarithms.mean() * -0.5, with_gradient(sets, gradient))

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use burn::tensor::backend::AutodiffBackend;
 
-use super::{Algebra, LossValue, elsewhere, with_gradient};
+use super::{LinAlg, LossValue, off_diagonal_mask, with_gradient};
 
 /// Added to a variance before its root is taken.
 const EPSILON: f64 = 1e-4;
@@ -15,7 +15,7 @@ const EPSILON: f64 = 1e-4;
 /// `invariance`: the mean squared difference of two patches of an image, over all pairs. `variance`: how far deviations
 /// fall short of 1, on average over dimensions and patch indices. `covariance`: the sum of the squared covariances of
 /// two dimensions, over `dim`, for two patch indices together (as the published loss adds its two branches).
-pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
+pub(super) fn loss<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
     projections: Tensor<B, 3>,
     weights: [f64; 3],
 ) -> LossValue<B> {
@@ -27,19 +27,19 @@ pub(super) fn loss<B: AutodiffBackend, A: Algebra<B::InnerBackend>>(
     let pairs = 2.0 * patches as f64 / (patches as f64 - 1.0);
     let invariance = (from_patch_mean.clone() * from_patch_mean).mean() * pairs;
 
-    let centred = sets.clone() - sets.mean_dim(1);
+    let centered = sets.clone() - sets.mean_dim(1);
     let unbiased = 1.0 / (images as f64 - 1.0);
-    let squares = (centred.clone() * centred.clone()).sum_dim(1) * unbiased;
+    let squares = (centered.clone() * centered.clone()).sum_dim(1) * unbiased;
     let variance = relu(-(squares + EPSILON).sqrt() + 1.0).mean();
 
     // With C = Z^T Z / (n - 1) less its diagonal, the gradient of |C|^2 is 4 Z C / (n - 1).
-    let fixed = centred.clone().inner();
-    let different = elsewhere::<B::InnerBackend>(dim, &fixed.device()).unsqueeze();
-    let covariances = A::products(fixed.clone(), fixed.clone(), [true, false]) * different * unbiased;
+    let fixed = centered.clone().inner();
+    let different = off_diagonal_mask::<B::InnerBackend>(dim, &fixed.device()).unsqueeze();
+    let covariances = A::bmm(fixed.clone(), fixed.clone(), [true, false]) * different * unbiased;
     let share = 2.0 / (patches * dim) as f64;
     let covariance = (covariances.clone() * covariances.clone()).sum() * share;
-    let gradient = A::products(fixed, covariances, [false; 2]) * (4.0 * unbiased * share);
-    let surrogate = with_gradient(centred, gradient);
+    let gradient = A::bmm(fixed, covariances, [false; 2]) * (4.0 * unbiased * share);
+    let surrogate = with_gradient(centered, gradient);
 
     let terms = [invariance.clone().inner(), variance.clone().inner(), covariance];
     let [first, second, third] = terms.clone();

@@ -6,10 +6,10 @@ use burn::tensor::backend::AutodiffBackend;
 
 use super::{Epoch, Trainer, Waiting};
 use crate::error::{Error, Result};
-use crate::loss::Algebra;
-use crate::store::{Position, Store};
+use crate::loss::LinAlg;
+use crate::run_state::{Position, StateStore};
 
-impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K> {
+impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> {
     pub(super) fn position(&self, per_epoch: u64) -> Position {
         Position { step: self.step, epoch: (self.step / per_epoch) as u32, batch: self.step % per_epoch }
     }
@@ -18,7 +18,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
     pub(super) fn save_within(
         &mut self,
         epoch: &mut Epoch<'_, B, K>,
-        store: &mut dyn Store,
+        store: &mut dyn StateStore,
         per_epoch: u64,
     ) -> Result<Verdict> {
         let at = self.position(per_epoch);
@@ -37,10 +37,10 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
     pub(super) fn save(
         &mut self,
         observer: &mut dyn Observer,
-        store: &mut dyn Store,
+        store: &mut dyn StateStore,
         per_epoch: u64,
     ) -> Result<Verdict> {
-        let is_first = self.exchange.as_ref().is_none_or(|exchange| exchange.rank().number == 0);
+        let is_first = self.exchange.as_ref().is_none_or(|exchange| exchange.rank().rank == 0);
         if self.saved == Some(self.step) || !is_first || !store.keeps() {
             return Ok(Verdict::Continue);
         }
@@ -58,13 +58,13 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         &mut self,
         error: &Error,
         observer: &mut dyn Observer,
-        store: &mut dyn Store,
+        store: &mut dyn StateStore,
         per_epoch: u64,
     ) {
         // After a kernel's failure nobody knows what the weights are. Where work is queued, the step that is not finite has been made.
         let is_spoilt = match error {
             Error::Kernels(_) => true,
-            Error::NotFinite { .. } => K::QUEUED,
+            Error::NotFinite { .. } => K::IS_ASYNC,
             _ => false,
         };
         let at = self.position(per_epoch);

@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 
 use bagssl_core::checkpoint::{
-    Change, FORMAT_VERSION, NamedTensor, OPTIMISER_PREFIX, Provenance, Spec, Training, check_values, to_bytes,
+    Change, FORMAT_VERSION, NamedTensor, OPTIMIZER_PREFIX, Provenance, Spec, Training, check_values, to_bytes,
 };
 use bagssl_core::model::{Kernels, Model};
 use bagssl_core::plan::Role;
 use burn::tensor::backend::AutodiffBackend;
 use fnv::FnvHasher;
 
-use super::telling::Means;
+use super::epoch_reporter::Means;
 use super::{RunInfo, Trainer};
 use crate::config::{CheckedConfig, OnNotFinite, TrainConfig, flat};
 use crate::error::{Error, Result};
-use crate::loss::Algebra;
-use crate::store::{Position, whole_state};
+use crate::loss::LinAlg;
+use crate::run_state::{Position, whole_state};
 
-impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K> {
-    /// The state that a run's [`Store`](crate::store::Store) was given. What [`RunInfo`] has of other circumstances is recorded as
+impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> {
+    /// The state that a run's [`StateStore`](crate::run_state::StateStore) was given. What [`RunInfo`] has of other circumstances is recorded as
     /// changed, and so are other settings of the config that may be changed, if it says so: the learning rate, the epochs, and what is
     /// done about steps that are not finite.
     ///
@@ -42,14 +42,14 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             return Err(other(false, of_config));
         }
         trainer.model = Model::load(&checkpoint, &trainer.device)?;
-        let names = checkpoint.names().into_iter().filter(|name| name.starts_with(OPTIMISER_PREFIX));
+        let names = checkpoint.names().into_iter().filter(|name| name.starts_with(OPTIMIZER_PREFIX));
         let tensors = names
             .map(|name| Ok((name.to_string(), checkpoint.values(name)?)))
             .collect::<bagssl_core::Result<Vec<_>>>()?;
         let parameters = trainer.config.plan().parameters();
-        // Steps that changed nothing were none of the optimiser's.
+        // Steps that changed nothing were none of the optimizer's.
         let updates = training.step.saturating_sub(training.skipped);
-        trainer.optimiser.restore(updates, &parameters, tensors, &trainer.device)?;
+        trainer.optimizer.restore(updates, &parameters, tensors, &trainer.device)?;
         trainer.means = Means::restored(&training.sums, training.summed);
         (trainer.step, trainer.skipped, trainer.saved) = (training.step, training.skipped, Some(training.step));
         (trainer.untold, trainer.changes) = (changed.clone(), [training.changes, changed].concat());
@@ -83,7 +83,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             settings: self.settings(),
             changes: self.changes.clone(),
         };
-        let tensors = [self.model.tensors(), self.optimiser.tensors()].concat();
+        let tensors = [self.model.tensors(), self.optimizer.tensors()].concat();
         K::check().map_err(Error::Kernels)?;
         self.check_values(&tensors)?;
         Ok(to_bytes(&self.spec(at.epoch, Some(training)), &tensors)?)
@@ -104,7 +104,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         let config = self.config.config();
         // What may be changed stands still.
         let config = TrainConfig {
-            optimiser: config.optimiser.with_rate(0.0),
+            optimizer: config.optimizer.with_learning_rate(0.0),
             schedule: crate::schedule::Schedule { epochs: 0, ..config.schedule },
             on_not_finite: OnNotFinite::Stop,
             ..config.clone()
@@ -118,7 +118,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
         let config = self.config.config();
         let policy = if config.on_not_finite == OnNotFinite::Skip { "skip" } else { "stop" };
         let of_config = [
-            ("optimiser.rate", config.optimiser.rate().to_string()),
+            ("optimizer.learning_rate", config.optimizer.learning_rate().to_string()),
             ("schedule.epochs", config.schedule.epochs.to_string()),
             ("on_not_finite", policy.to_string()),
         ];
@@ -149,7 +149,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + Algebra<B::InnerBackend>> Trainer<B, K>
             model: self.config.plan().clone(),
             patch: config.patch,
             filter: config.filter,
-            normalisation: config.normalisation,
+            normalization: config.normalization,
             tap: config.model.tap,
             views: config.views,
             provenance: Provenance {

@@ -67,8 +67,8 @@ def bag(z):
     pairs = [(i, j) for i in range(patches) for j in range(i + 1, patches)]
     invariance = torch.stack([F.mse_loss(z[:, i], z[:, j]) for i, j in pairs]).mean()
     variance = F.relu(1 - torch.sqrt(z.var(0) + VARIANCE_EPSILON)).mean()
-    centred = z - z.mean(0)
-    covariance = torch.einsum("bpi,bpj->pij", centred, centred) / (count - 1)
+    centered = z - z.mean(0)
+    covariance = torch.einsum("bpi,bpj->pij", centered, centered) / (count - 1)
     off_diagonal = covariance * (1 - torch.eye(dim))
     return {
         "invariance": invariance,
@@ -176,7 +176,7 @@ def main():
     content = {
         "made_by": made_by(__file__),
         "notes": {
-            "z": "projections [B images, P patches, d], not normalised",
+            "z": "projections [B images, P patches, d], not normalized",
             "z_grad_of_X": "gradient of X with respect to z",
             "finite_difference_error": "largest difference of any of these gradients from central differences (float64, "
             "step 1e-6), as a share of the gradient's largest entry",

@@ -1,4 +1,4 @@
-"""Reference values for the optimisers and the schedule. Writes optim.json.
+"""Reference values for the optimizers and the schedule. Writes optim.json.
 
 SGD and AdamW are torch's own; LARS is written out here in its two published forms. Run with torch installed:
 python optim.py
@@ -60,10 +60,10 @@ class LarsWithMomentum(torch.optim.Optimizer):
                 p.sub_(group["lr"] * memory)
 
 
-def run(name, optimiser, settings, start, gradients):
+def run(name, optimizer, settings, start, gradients):
     """The parameters after each step."""
     weight, bias = (value.clone().requires_grad_() for value in start)
-    stepper = optimiser([weight, bias], **settings)
+    stepper = optimizer([weight, bias], **settings)
     steps = []
     for weight_grad, bias_grad in gradients:
         weight.grad, bias.grad = weight_grad.clone(), bias_grad.clone()

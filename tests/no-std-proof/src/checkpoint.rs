@@ -8,7 +8,7 @@ use bagssl_core::architecture::mlp;
 use bagssl_core::bag::Views;
 use bagssl_core::checkpoint::{Checkpoint, FORMAT_VERSION, ModelPlan, NamedTensor, Provenance, Spec, to_bytes};
 use bagssl_core::embed::Tap;
-use bagssl_core::normalise::Normalisation;
+use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
 use bagssl_core::plan::{Kind, Layer, Op, Plan, Window};
 
@@ -24,7 +24,7 @@ pub(crate) fn spec() -> Result<Spec> {
         model: ModelPlan::new(Plan::new(Kind::Map(3), layers)?, mlp(4, &[5, 2])?)?,
         patch,
         filter: Filter::Bilinear,
-        normalisation: Normalisation::HALF,
+        normalization: Normalization::HALF,
         tap: Tap::Embedding,
         views: Views::FixedScale(patch),
         provenance: Provenance::default(),

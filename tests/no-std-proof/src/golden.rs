@@ -15,21 +15,21 @@ use bagssl_core::{Error, Result};
 use crate::runtime;
 
 static CHECKPOINT: &[u8] = include_bytes!("../../golden/checkpoint.safetensors");
-/// `[row, column, colour]`
+/// `[row, column, color]`
 static TILE: &[u8] = include_bytes!("../../golden/tile.rgb");
 static EMBEDDING: &str = include_str!("../../golden/embedding.txt");
 
 const SIZE: ImageSize = ImageSize { height: 64, width: 64 };
 const SIDE: u32 = 16;
 
-/// A patch as the network reads it, `[colour, row, column]`.
+/// A patch as the network reads it, `[color, row, column]`.
 fn patch(checkpoint: &Checkpoint<'_>, crop: Crop) -> Vec<f32> {
     let mut values = Vec::with_capacity((3 * SIDE * SIDE) as usize);
-    for colour in 0..3 {
+    for color in 0..3 {
         for row in crop.top..crop.top + crop.height {
             for column in crop.left..crop.left + crop.width {
-                let value = TILE[((row * SIZE.width + column) * 3) as usize + colour];
-                values.push(checkpoint.spec().normalisation.apply(colour, f32::from(value) / 255.0));
+                let value = TILE[((row * SIZE.width + column) * 3) as usize + color];
+                values.push(checkpoint.spec().normalization.apply(color, f32::from(value) / 255.0));
             }
         }
     }

@@ -8,8 +8,8 @@ use bagssl_core::batch::SourceError;
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_tests::loader;
 use bagssl_train::Result;
-use bagssl_train::store::{
-    CHECKPOINT, Every, Keeping, Position, RunFolder, STATES, Staged, States, Store, write_whole,
+use bagssl_train::run_state::{
+    CHECKPOINT, Every, Keeping, Position, RunFolder, STATES, Staged, StateStore, States, write_whole,
 };
 
 /// The step at which a run dies: in the middle of the second epoch, whose 5 steps are 6 to 10, and before the next save.
@@ -31,7 +31,7 @@ struct Dying<'a> {
     saves: usize,
 }
 
-impl Store for Dying<'_> {
+impl StateStore for Dying<'_> {
     fn is_due(&self, at: Position) -> bool {
         self.states.is_due(at)
     }

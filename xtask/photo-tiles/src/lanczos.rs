@@ -46,10 +46,10 @@ fn taps(from: u32, to: u32) -> Vec<(usize, Vec<i32>)> {
     let wide = scale.max(1.0);
     let support = SUPPORT * wide;
     let of = |place: u32| {
-        let centre = (f64::from(place) + 0.5) * scale;
-        let first = ((centre - support + 0.5) as i64).max(0) as usize;
-        let end = ((centre + support + 0.5) as i64).min(i64::from(from)) as usize;
-        let weights: Vec<f64> = (first..end).map(|at| lanczos((at as f64 - centre + 0.5) / wide)).collect();
+        let center = (f64::from(place) + 0.5) * scale;
+        let first = ((center - support + 0.5) as i64).max(0) as usize;
+        let end = ((center + support + 0.5) as i64).min(i64::from(from)) as usize;
+        let weights: Vec<f64> = (first..end).map(|at| lanczos((at as f64 - center + 0.5) / wide)).collect();
         let sum: f64 = weights.iter().sum();
         let fixed = |weight: &f64| {
             let weight = weight / sum * f64::from(1 << PRECISION);

@@ -1,4 +1,4 @@
-//! PhotoTiles: labelled images for measurements, made of free photographs that Debian's packages carry.
+//! PhotoTiles: labeled images for measurements, made of free photographs that Debian's packages carry.
 //!
 //! Every class is a photograph (or a photographic texture), every image a tile of it of 64x64 pixels. The validation tiles come
 //! from other regions of the photograph than the training tiles. Tiles are chosen by Python's random numbers, and cut as

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tile_of_one_colour_is_left_out() {
+    fn a_tile_of_one_color_is_left_out() {
         let flat = RgbImage::from_pixel(1280, 1280, image::Rgb([9, 90, 200]));
         assert_eq!(tiles(&flat, 0, 3).map(|half| half.len()), [0, 0]);
     }

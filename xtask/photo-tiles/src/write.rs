@@ -26,7 +26,7 @@ pub(crate) fn tar(top: &str, classes: &[String], halves: &[Vec<Tile>; 2]) -> Res
     archive.into_inner().context("the tar cannot be ended")
 }
 
-/// JPEG of quality 90 with colours at half the size, as Pillow writes it.
+/// JPEG of quality 90 with colors at half the size, as Pillow writes it.
 fn jpeg(tile: &RgbImage) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut encoder = Encoder::new(&mut bytes, 90);

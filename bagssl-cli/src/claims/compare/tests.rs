@@ -1,9 +1,9 @@
 use super::*;
 
-fn found(method: &str, seed: u64, whole: [f64; 4], patches: [f64; 4]) -> Found {
+fn found(method: &str, seed: u64, whole: [f64; 4], patches: [f64; 4]) -> CompareReport {
     let origin = crate::claims::some_origin();
     let hits = [(("kNN", WHOLE), whole.to_vec()), (("kNN", PATCHES), patches.to_vec())].into_iter().collect();
-    Found {
+    CompareReport {
         method: method.into(),
         seed: Some(seed),
         origin,
@@ -46,7 +46,7 @@ fn pairs_are_of_the_same_seed() {
     let of = |method: &str, seed, right: usize| {
         found(method, seed, std::array::from_fn(|image| if image < right { 100.0 } else { 0.0 }), [0.0; 4])
     };
-    let over_seeds = |all: &[Found]| {
+    let over_seeds = |all: &[CompareReport]| {
         let methods = methods(all, 1).unwrap();
         let less = methods[1].measures.iter().find(|it| it.view == WHOLE).unwrap().less_first.as_ref().unwrap();
         (less.mean, less.over_seeds)
@@ -64,13 +64,13 @@ fn pairs_are_of_the_same_seed() {
         let all = [of("a", 3, 3), of("a", 4, 1), of("b", seeds[0], 4), of("b", seeds[1], 1)];
         assert_eq!(over_seeds(&all), (12.5, None), "{seeds:?}");
     }
-    let unknown = |method, right| Found { seed: None, ..of(method, 0, right) };
+    let unknown = |method, right| CompareReport { seed: None, ..of(method, 0, right) };
     assert_eq!(over_seeds(&[unknown("a", 3), unknown("a", 1), unknown("b", 4), unknown("b", 1)]), (12.5, None));
 }
 
 #[test]
 fn a_model_from_elsewhere_keeps_its_name_and_is_no_seed() {
-    let of = |method: &str, seed| Found { seed, ..found(method, 0, [0.0; 4], [0.0; 4]) };
+    let of = |method: &str, seed| CompareReport { seed, ..found(method, 0, [0.0; 4], [0.0; 4]) };
     let ours = |seed| of("simclr", Some(seed));
     let all = tell_apart(vec![ours(0), of("simclr", None), of("resnet18", None), ours(1)]);
     let methods = methods(&all, 0).unwrap();
@@ -95,14 +95,14 @@ fn a_checkpoint_of_other_images_is_named() {
 fn what_was_found_is_kept_and_shown() {
     let all = [
         found("a", 0, [100.0, 0.0, 0.0, 0.0], [100.0; 4]),
-        Found { patches: 25, ..found("b", 0, [0.0; 4], [0.0, 0.0, 0.0, 100.0]) },
-        Found { patches: 16, ..found("b", 1, [0.0; 4], [0.0; 4]) },
+        CompareReport { patches: 25, ..found("b", 0, [0.0; 4], [0.0, 0.0, 0.0, 100.0]) },
+        CompareReport { patches: 16, ..found("b", 1, [0.0; 4], [0.0; 4]) },
     ];
-    let source = |it: &Found| Source { method: it.method.clone(), origin: it.origin.clone() };
+    let source = |it: &CompareReport| Source { method: it.method.clone(), origin: it.origin.clone() };
     let all = All { methods: methods(&all, 1).unwrap(), origins: all.iter().map(source).collect() };
     let kept: Value = serde_json::from_str(&json!(all).to_string()).unwrap();
     let how = How::preset("bagssl").unwrap();
-    let page = page(&question::read(&kept).unwrap(), how);
+    let page = page(&analysis::read(&kept).unwrap(), how);
     assert_eq!(page, super::page(&all, how));
     assert!(page.lead[0].starts_with("a: kNN 25.0 % on whole images, 100.0 % averaged over 9 patches: +75.0 points"));
     assert!(page.origins[2].starts_with("b: protocol p"));

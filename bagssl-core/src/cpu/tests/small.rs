@@ -4,7 +4,7 @@ use std::prelude::v1::*;
 
 use proptest::prelude::*;
 
-use super::super::{Dense, Executor, Lean, Options, Pool, Serial};
+use super::super::{ArenaExecutor, Dense, Executor, Options, Pool, Serial};
 use super::{Naive, conv, naive, source, values};
 use crate::plan::{Kind, Layer, Op, Plan, Window};
 
@@ -117,9 +117,9 @@ fn lean_error(plan: &Plan, seed: u64, size: [usize; 2]) -> f64 {
         .collect();
     let mut source = |name: &str| {
         let (_, bytes) = parameters.iter().find(|(known, _)| known == name).expect("it is in the plan");
-        Ok(crate::checkpoint::Stored::F32(bytes))
+        Ok(crate::checkpoint::TensorRef::F32(bytes))
     };
-    let lean = Lean::new(plan, &mut source).unwrap();
+    let lean = ArenaExecutor::new(plan, &mut source).unwrap();
     let needed = lean.arena_len(size).unwrap();
     assert!(lean.run(&mut vec![0.0; needed - 1], &input, size).is_err(), "one value less is too few");
     let mut arena = vec![f32::NAN; needed];
@@ -173,10 +173,10 @@ fn lean_networks() {
     let shapes = small.parameters();
     let mut source = |name: &str| {
         let length = shapes.iter().find(|parameter| parameter.name == name).unwrap().len();
-        Ok(crate::checkpoint::Stored::F32(&zeros[..length]))
+        Ok(crate::checkpoint::TensorRef::F32(&zeros[..length]))
     };
-    let lean = Lean::new(&small, &mut source).unwrap();
+    let lean = ArenaExecutor::new(&small, &mut source).unwrap();
     assert_eq!(lean.arena_len([16, 16]).unwrap(), 3 * 16 * 16 * 16);
-    let mut short = |_: &str| Ok(crate::checkpoint::Stored::F32(&zeros[..3]));
-    assert!(Lean::new(&small, &mut short).is_err());
+    let mut short = |_: &str| Ok(crate::checkpoint::TensorRef::F32(&zeros[..3]));
+    assert!(ArenaExecutor::new(&small, &mut short).is_err());
 }

@@ -1,4 +1,4 @@
-//! The gradients of a network's parameters, and what an optimiser makes of them.
+//! The gradients of a network's parameters, and what an optimizer makes of them.
 
 use std::prelude::v1::*;
 
@@ -9,7 +9,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use super::Network;
 use crate::plan::{Op, Parameter};
 
-/// What an optimiser makes of a parameter: from its name and shape, its value and its gradient, both flattened, its new
+/// What an optimizer makes of a parameter: from its name and shape, its value and its gradient, both flattened, its new
 /// value.
 pub type Update<'a, B> = dyn FnMut(
         &Parameter,

@@ -1,0 +1,91 @@
+//! The health of a representation while it is trained.
+
+use bagssl_core::batch::SourceError;
+use bagssl_core::embed::{FeatureLayer, Rows};
+use bagssl_core::observe::{Event, Observer, Verdict};
+use bagssl_eval::features::Features;
+use bagssl_eval::health::Health;
+
+/// Tells others of all that happens, and of the health of each epoch's projections besides.
+pub(crate) struct HealthMonitor<O>(pub(crate) O);
+
+/// Patches that are looked at, about: enough for a verdict, and next to nothing beside an epoch.
+const PATCHES: usize = 512;
+
+impl<O: Observer> Observer for HealthMonitor<O> {
+    fn observe(&mut self, event: &Event<'_>) -> Result<Verdict, SourceError> {
+        let told = self.0.observe(event)?;
+        let &Event::Projections { epoch, step, rows, patches } = event else { return Ok(told) };
+        let health = health(rows, patches)?;
+        let said = self.0.observe(&Event::Health {
+            epoch,
+            step,
+            verdict: health.verdict.name(),
+            figures: &figures(&health),
+            reasons: &health.reasons,
+        })?;
+        Ok(if told == Verdict::Stop { told } else { said })
+    }
+}
+
+/// The health of the first images' projections.
+fn health(rows: &Rows, patches: usize) -> Result<Health, SourceError> {
+    let images = (rows.len() / patches).min((PATCHES / patches).max(2));
+    let values = rows.values[..images * patches * rows.dim].to_vec();
+    let numbers: Vec<u32> = (0..images as u32).collect();
+    let rows = Rows { values, dim: rows.dim };
+    Ok(Health::new(&Features::new(FeatureLayer::Projection, rows, patches, numbers.clone(), numbers)?))
+}
+
+fn figures(health: &Health) -> Vec<(&'static str, f64)> {
+    let known = [
+        ("deviation", Some(health.unit.mean)),
+        ("effective_rank", Some(health.effective_rank)),
+        ("rank_limit", Some(health.rank_limit as f64)),
+        ("coding_rate_share", Some(health.coding_rate_share)),
+        ("cosine_within", health.cosine_within),
+        ("cosine_between", health.cosine_between),
+        ("uniformity", health.uniformity),
+    ];
+    known.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard(Vec<(String, Vec<&'static str>, usize)>);
+
+    impl Observer for Heard {
+        fn observe(&mut self, event: &Event<'_>) -> Result<Verdict, SourceError> {
+            if let Event::Health { epoch: 3, step: 40, verdict, figures, reasons } = event {
+                let names = figures.iter().map(|(name, _)| *name).collect();
+                self.0.push(((*verdict).into(), names, reasons.len()));
+            }
+            Ok(Verdict::Continue)
+        }
+    }
+
+    /// Three images of two patches of four numbers: all alike, and in all directions.
+    #[test]
+    fn a_collapse_is_told() {
+        let mut watch = HealthMonitor(Heard::default());
+        let mut see = |values: Vec<f32>| {
+            let rows = Rows { values, dim: 4 };
+            watch.observe(&Event::Projections { epoch: 3, step: 40, rows: &rows, patches: 2 }).unwrap();
+        };
+        see([0.5, -1.0, 2.0, 0.25].repeat(6));
+        see((0..24).map(|i| f32::from(u8::from(i % 5 == 0))).collect());
+        let [alike, spread] = &watch.0.0[..] else { panic!("two epochs") };
+        assert_eq!((alike.0.as_str(), spread.0.as_str(), spread.2), ("collapsed", "healthy", 0));
+        assert!(alike.2 > 0 && alike.1.contains(&"effective_rank") && alike.1.contains(&"uniformity"));
+    }
+
+    #[test]
+    fn of_a_large_batch_a_part_is_looked_at() {
+        let values: Vec<f32> = (0..600 * 4 * 3).map(|i| ((i * i) as f32 * 0.1).sin()).collect();
+        let health = health(&Rows { values, dim: 3 }, 4).unwrap();
+        assert_eq!((health.images, health.patches, health.dim), (128, 4, 3));
+    }
+}

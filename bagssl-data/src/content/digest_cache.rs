@@ -1,0 +1,222 @@
+//! Digests that are kept from one start to the next.
+//!
+//! A file in the user's cache folder has a mark, a digest of all that follows, and pairs of 64-bit numbers in rising order: a key,
+//! and the digest of an image. A key is a hash of all that tells whether an image is still the same without reading it: the path of its file, its length, the times
+//! when its bytes and its entry in the file system were last changed, and the place in it. What is kept may be lost at any time; then images are read again.
+
+use std::fs::{File, Metadata};
+use std::hash::Hasher as _;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use twox_hash::xxhash3_64::Hasher;
+
+use crate::cache;
+use crate::storage::open_file;
+
+/// What an image is kept under.
+pub(super) type Key = u64;
+
+const MARK: u64 = u64::from_le_bytes(*b"bagsdgt\x01");
+const HEAD: u64 = 16;
+
+/// A file changed less than this ago may be changed once more without its times showing it.
+const SETTLED: Duration = Duration::from_secs(2);
+/// Keys of files that are gone stay until there are so many times as many as there are images, and so many more.
+const GONE: usize = 4;
+const FEW: usize = 1 << 16;
+
+/// A file, and what tells that it has changed.
+pub(super) struct Source {
+    hash: Hasher,
+    is_settled: bool,
+}
+
+impl Source {
+    pub(super) fn new(path: &Path, meta: &Metadata) -> Self {
+        let times = times(meta);
+        let mut hash = Hasher::new();
+        // Whatever the folder that one is in.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+        hash.write(path.as_os_str().as_encoded_bytes());
+        hash.write(&[0]);
+        hash.write(&meta.len().to_le_bytes());
+        times.iter().for_each(|time| hash.write(&time.to_le_bytes()));
+        let now = nanoseconds(SystemTime::now());
+        let is_settled = times.iter().all(|time| time + SETTLED.as_nanos() as i64 <= now);
+        Source { hash, is_settled }
+    }
+
+    /// The key of some of its bytes, if it may be kept.
+    pub(super) fn key(&self, offset: u64, length: u64) -> Option<Key> {
+        let mut hash = self.hash.clone();
+        hash.write(&offset.to_le_bytes());
+        hash.write(&length.to_le_bytes());
+        self.is_settled.then(|| hash.finish())
+    }
+}
+
+/// When a file's bytes were last written, and when anything of it was last changed, which nobody can set back.
+fn times(meta: &Metadata) -> [i64; 2] {
+    let modified = meta.modified().map_or(0, nanoseconds);
+    #[cfg(unix)]
+    let changed = {
+        use std::os::unix::fs::MetadataExt as _;
+        meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec())
+    };
+    #[cfg(not(unix))]
+    let changed = modified;
+    [modified, changed]
+}
+
+/// Since 1970.
+fn nanoseconds(time: SystemTime) -> i64 {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => after.as_nanos() as i64,
+        Err(before) => -(before.duration().as_nanos() as i64),
+    }
+}
+
+/// What is known of the images of a data set.
+#[derive(Debug)]
+pub(super) struct DigestCache {
+    place: Option<PathBuf>,
+    known: Vec<(Key, u64)>,
+}
+
+impl DigestCache {
+    /// What is kept of the data set at a path.
+    pub(super) fn open(origin: &Path) -> Self {
+        let place = if origin.as_os_str().is_empty() { None } else { cache::place(origin, ".bagssl-digests") };
+        Self::at(place)
+    }
+
+    fn at(place: Option<PathBuf>) -> Self {
+        let known = place.as_deref().and_then(|place| read(open_file(place).ok()?)).unwrap_or_default();
+        DigestCache { place, known }
+    }
+
+    /// The digest that is kept under a key.
+    pub(super) fn get(&self, key: Option<Key>) -> Option<u64> {
+        let at = self.known.binary_search_by_key(&key?, |(key, _)| *key).ok()?;
+        Some(self.known[at].1)
+    }
+
+    /// Keeps what has a key, if some of it is new.
+    pub(super) fn add(&self, digests: impl Iterator<Item = (Option<Key>, u64)>) {
+        let Some(place) = &self.place else { return };
+        let digests: Vec<(Key, u64)> = digests.filter_map(|(key, digest)| Some((key?, digest))).collect();
+        if digests.iter().all(|(key, _)| self.get(Some(*key)).is_some()) {
+            return;
+        }
+        let is_much = self.known.len() > GONE * digests.len() + FEW;
+        let known = if is_much { Vec::new() } else { self.known.clone() };
+        let mut all = [digests, known].concat();
+        all.sort_unstable();
+        all.dedup_by_key(|(key, _)| *key);
+        // What cannot be kept is read again the next time.
+        let _ = cache::keep(place, |file| write(&all, file));
+    }
+}
+
+fn write(pairs: &[(Key, u64)], file: &mut impl Write) -> io::Result<()> {
+    let body: Vec<u8> =
+        pairs.iter().flat_map(|(key, digest)| [*key, *digest]).flat_map(|number| number.to_le_bytes()).collect();
+    file.write_all(&MARK.to_le_bytes())?;
+    file.write_all(&super::of_bytes(&body).to_le_bytes())?;
+    file.write_all(&body)
+}
+
+fn read(file: File) -> Option<Vec<(Key, u64)>> {
+    let length = file.metadata().ok()?.len();
+    from_reader(file, length)
+}
+
+/// The pairs of a file of so many bytes, if it is whole.
+pub(super) fn from_reader(mut reader: impl Read, length: u64) -> Option<Vec<(Key, u64)>> {
+    let mut head = [0; HEAD as usize];
+    reader.read_exact(&mut head).ok()?;
+    let [mark, digest] = [0, 8].map(|at| u64::from_le_bytes(head[at..][..8].try_into().expect("eight bytes")));
+    let body = length.checked_sub(HEAD).filter(|body| body.is_multiple_of(16) && mark == MARK)?;
+    let mut bytes = Vec::new();
+    reader.take(body).read_to_end(&mut bytes).ok()?;
+    if bytes.len() as u64 != body || super::of_bytes(&bytes) != digest {
+        return None;
+    }
+    let number = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("eight bytes"));
+    let pairs: Vec<_> = bytes.as_chunks::<16>().0.iter().map(|pair| (number(&pair[..8]), number(&pair[8..]))).collect();
+    pairs.is_sorted_by(|a, b| a.0 < b.0).then_some(pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let pairs = [(3, 9), (4, 1), (u64::MAX, 0)];
+        let mut bytes = Vec::new();
+        write(&pairs, &mut bytes).unwrap();
+        let back = |bytes: &[u8]| from_reader(bytes, bytes.len() as u64);
+        assert_eq!(back(&bytes).unwrap(), pairs);
+        for at in 0..bytes.len() {
+            assert_eq!(back(&bytes[..at]), None, "{at} bytes");
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert_eq!(back(&damaged), None, "byte {at}");
+        }
+        let mut falling = Vec::new();
+        write(&[(4, 1), (3, 9)], &mut falling).unwrap();
+        assert_eq!(back(&falling), None, "it could not be searched");
+        assert_eq!(back(&[&bytes[..], &[0; 16]].concat()), None, "more than was written");
+    }
+
+    #[test]
+    fn what_is_kept_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("below/kept");
+        let open = || DigestCache::at(Some(place.clone()));
+        open().add([(Some(7), 70), (None, 1), (Some(2), 20)].into_iter());
+        open().add([(Some(5), 50), (Some(2), 20)].into_iter());
+        assert_eq!([2, 5, 7, 1].map(|key| open().get(Some(key))), [Some(20), Some(50), Some(70), None]);
+        // Nothing new is not written.
+        std::fs::write(place.with_extension("other"), "").unwrap();
+        let before = std::fs::metadata(&place).unwrap().modified().unwrap();
+        open().add([(Some(5), 50)].into_iter());
+        assert_eq!(std::fs::metadata(&place).unwrap().modified().unwrap(), before);
+        // Damage is as good as nothing.
+        std::fs::write(&place, "damaged").unwrap();
+        assert_eq!(open().get(Some(7)), None);
+        open().add([(Some(5), 50)].into_iter());
+        assert_eq!(open().get(Some(5)), Some(50));
+    }
+
+    #[test]
+    fn a_key_is_another_if_anything_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let write = |bytes: &str, time| {
+            std::fs::write(&path, bytes).unwrap();
+            File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        };
+        // Whether or not it may be kept.
+        let source = |path: &Path| Source { is_settled: true, ..Source::new(path, &std::fs::metadata(path).unwrap()) };
+        write("one", long_ago);
+        let before = source(&path).key(0, 3);
+        assert_eq!(source(&path).key(0, 3), before);
+        assert_ne!(source(&path).key(1, 3), before);
+        assert_ne!(source(&path).key(0, 2), before);
+        std::fs::hard_link(&path, folder.path().join("b")).unwrap();
+        assert_ne!(source(&folder.path().join("b")).key(0, 3), source(&path).key(0, 3));
+        // The same length and time: on Unix the time of the change itself tells.
+        std::thread::sleep(Duration::from_millis(20));
+        write("two", long_ago);
+        if cfg!(unix) {
+            assert_ne!(source(&path).key(0, 3), before);
+        }
+        // What has just been written may be written again within the same tick.
+        assert_eq!(Source::new(&path, &std::fs::metadata(&path).unwrap()).key(0, 3), None);
+    }
+}

@@ -1,0 +1,224 @@
+//! Features on disk: written down as they are extracted, mapped where they are read. An extraction that was stopped goes on where
+//! it was.
+//!
+//! For each tap a folder has `TAP.npy`, `[image, patch, dim]`, `TAP.images.npy`, `[image, 2]` (each image's index in its data
+//! set, and its class), and `TAP.json`, which says what they are features of and how far they have come. Python reads
+//! the arrays by `numpy.load("embedding.npy", mmap_mode="r")`. Each call reads them once to see that they have not changed since
+//! they were written (`TAP.json` has digests of their blocks of 16 MiB, and of itself). Nothing may write into files that are complete: they
+//! are mapped into the memory of whatever evaluates them. What is computed from them, such as means, goes to files
+//! without a name in the same folder, so that it has to be one that can be written to.
+
+mod digest;
+pub mod npy;
+mod writer;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+use bagssl_core::batch::{PatchBatch, SourceError};
+use bagssl_core::embed::{Embed, FeatureLayer, InFlight, Rows};
+
+use crate::error::{Error, Result, same_length};
+use crate::features::Features;
+use crate::files::remove_partial;
+use writer::Writer;
+
+/// A folder of features.
+#[derive(Debug, Clone, Copy)]
+pub struct FeatureCache<'a> {
+    /// The folder. It is made if there is none.
+    pub folder: &'a Path,
+    /// All that the features depend on: what is there of something else is refused.
+    pub of: &'a str,
+    /// Where the images lie, for [`kept`]: they may be moved.
+    pub at: &'a str,
+}
+
+/// Features in a folder, or that are about to be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheEntry {
+    /// All that they depend on, as [`FeatureCache::of`] has it.
+    pub of: String,
+    /// Where their images lay, as [`FeatureCache::at`] has it.
+    pub at: String,
+}
+
+/// What lies in the folders that are in a folder. What cannot be read is left out.
+pub fn kept(folder: &Path) -> Vec<CacheEntry> {
+    let folders = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    folders.filter_map(|folder| writer::kept(&folder)).collect()
+}
+
+impl FeatureCache<'_> {
+    /// The features of all images at each of the taps, in the taps' order: those that are complete as they are, the others from
+    /// `batches`, which is asked for the batches from an image on, in the order of the data set. A batch goes through the network for
+    /// the taps alone that lack it. `progress` hears how many images are done, at first those of an earlier extraction. Whoever else
+    /// is extracting there is waited for.
+    ///
+    /// # Errors
+    /// Those of [`extract`](crate::features::extract): what was done before is kept, and gone on with by the next call.
+    /// [`Error::File`] if the folder holds features of something else or damaged ones, taps of different images, or arrays without their state;
+    /// [`Error::Setting`] if batches are out of order, [`Error::Write`] if a file cannot be read or written.
+    pub fn extract<B>(
+        &self,
+        network: &dyn Embed,
+        batches: impl FnOnce(usize) -> B,
+        taps: &[FeatureLayer],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Features>>
+    where
+        B: Iterator<Item = core::result::Result<PatchBatch, SourceError>>,
+    {
+        std::fs::create_dir_all(self.folder).map_err(|source| failed(self.folder, source))?;
+        let _lock = self.lock()?;
+        remove_partial(self.folder).map_err(|source| failed(self.folder, source))?;
+        let (mut complete, mut missing): (Vec<Writer>, Vec<Writer>) = Default::default();
+        for &tap in taps {
+            if complete.iter().chain(&missing).all(|writer| writer.tap() != tap) {
+                let writer = Writer::open(self, tap)?;
+                if writer.is_complete() { complete.push(writer) } else { missing.push(writer) }
+            }
+        }
+        if !missing.is_empty() {
+            fill(&mut missing, network, batches, progress)?;
+            complete.append(&mut missing);
+        }
+        let mut of = |&tap: &FeatureLayer| {
+            let writer = complete.iter_mut().find(|writer| writer.tap() == tap);
+            writer.expect("each tap has been opened").features()
+        };
+        let features = taps.iter().map(&mut of).collect::<Result<Vec<_>>>()?;
+        let Some(first) = features.first() else { return Ok(features) };
+        if let Some(other) = features.iter().find(|other| other.images() != first.images()) {
+            let part = self.folder.join(other.tap().name()).display().to_string();
+            let (expected, got) = (format!("the {} images of {}", first.len(), first.tap().name()), "others".into());
+            return Err(Error::File { part, expected, got });
+        }
+        progress(first.len());
+        Ok(features)
+    }
+
+    /// Whether somebody is extracting there at this moment.
+    pub fn is_in_use(&self) -> bool {
+        File::open(self.lock_path()).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Waits until nobody else is at work there, and keeps others out until it is dropped.
+    fn lock(&self) -> Result<File> {
+        let path = self.lock_path();
+        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = open.map_err(|source| failed(&path, source))?;
+        file.lock().map_err(|source| failed(&path, source))?;
+        Ok(file)
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.folder.join("lock")
+    }
+}
+
+fn fill<B>(
+    writers: &mut [Writer],
+    network: &dyn Embed,
+    batches: impl FnOnce(usize) -> B,
+    progress: &mut dyn FnMut(usize),
+) -> Result<()>
+where
+    B: Iterator<Item = core::result::Result<PatchBatch, SourceError>>,
+{
+    let next = writers.iter().map(Writer::next).min().unwrap_or(0);
+    progress(done(writers));
+    let mut extraction = Extraction { writers, in_flight: InFlight::new(network), next };
+    let extracted = batches(next).try_for_each(|batch| extraction.begin(batch, progress));
+    // What is on its way comes, also where the batches have ended early.
+    let finished = extraction.finish(progress);
+    if let Err(error) = extracted.and(finished) {
+        // The first error is the one to tell; what could not be saved is extracted again.
+        let _ = writers.iter_mut().try_for_each(|writer| writer.save(false));
+        return Err(error);
+    }
+    if done(writers) == 0 {
+        return Err(Error::Empty("images to embed"));
+    }
+    writers.iter_mut().try_for_each(|writer| writer.save(true))
+}
+
+/// Images that all files have.
+fn done(writers: &[Writer]) -> usize {
+    writers.iter().map(Writer::images).min().unwrap_or(0)
+}
+
+/// Batches on their way to the files that lack them.
+struct Extraction<'a> {
+    writers: &'a mut [Writer],
+    in_flight: InFlight<'a, (PatchBatch, Vec<FeatureLayer>)>,
+    next: usize,
+}
+
+impl Extraction<'_> {
+    fn begin(
+        &mut self,
+        batch: core::result::Result<PatchBatch, SourceError>,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        let batch = batch.map_err(Error::Source)?;
+        let [first, last] = follows(&batch, self.next)?;
+        let mut taps = Vec::new();
+        for writer in self.writers.iter_mut().filter(|writer| writer.next() <= last) {
+            // An earlier extraction may have ended within this batch.
+            writer.back_to(first)?;
+            taps.push(writer.tap());
+        }
+        if !taps.is_empty() {
+            let of = (batch.clone(), taps.clone());
+            if let Some(oldest) = self.in_flight.begin(of, &batch, &taps).map_err(Error::Network)? {
+                self.add(oldest, progress)?;
+            }
+        }
+        self.next = last + 1;
+        Ok(())
+    }
+
+    fn finish(&mut self, progress: &mut dyn FnMut(usize)) -> Result<()> {
+        while let Some(oldest) = self.in_flight.wait().map_err(Error::Network)? {
+            self.add(oldest, progress)?;
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        ((batch, taps), rows): ((PatchBatch, Vec<FeatureLayer>), Vec<Rows>),
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        same_length("taps of a network", taps.len(), rows.len())?;
+        let mut lacking: Vec<_> = self.writers.iter_mut().filter(|writer| taps.contains(&writer.tap())).collect();
+        for (writer, rows) in lacking.iter().zip(&rows) {
+            writer.check(&batch, rows)?;
+        }
+        lacking.iter_mut().zip(&rows).try_for_each(|(writer, rows)| writer.append(&batch, rows))?;
+        progress(done(self.writers));
+        Ok(())
+    }
+}
+
+/// The first and the last image of a batch whose images come one after the other, from `next` on.
+fn follows(batch: &PatchBatch, next: usize) -> Result<[usize; 2]> {
+    let images = batch.images();
+    match images {
+        [first, ..] if *first as usize >= next && images.is_sorted_by(|a, b| a < b) => {
+            Ok([*first as usize, images[images.len() - 1] as usize])
+        }
+        _ => {
+            let (expected, got) = (format!("images in order from {next} on"), format!("{images:?}"));
+            Err(Error::Setting { name: "batches", expected, got })
+        }
+    }
+}
+
+fn failed(path: &Path, source: std::io::Error) -> Error {
+    Error::Write { path: path.into(), source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! The folder of a run.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use super::staged::{failed, remove_partial, sync_folder};
+use crate::error::{Error, Result};
+
+/// The settings of a run, as TOML.
+pub const CONFIG: &str = "config.toml";
+/// The lines of a run's steps.
+pub const METRICS: &str = "metrics.jsonl";
+/// What a run leaves for use.
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
+/// The folder of the states that a run is resumed from.
+pub const STATES: &str = "states";
+/// What runs were resumed from before there was a folder of states.
+pub const OLD_STATE: &str = "state.safetensors";
+/// How the names of TensorBoard's files begin.
+pub(crate) const EVENTS: &str = "events.out.tfevents.";
+
+/// Who writes has it locked.
+const LOCK: &str = "lock";
+/// Where a run's files are put together before they are removed: as long as it has this name the run is to be restored.
+const LEAVING: &str = ".leaving";
+/// The same when the run is gone.
+const GONE: &str = ".gone";
+
+/// The folder of a run, which nobody else writes to until this is dropped.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    is_locked: bool,
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Makes the folder if there is none, and keeps others out. What a program that was killed has left half done is put
+    /// right.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if somebody else has it, [`Error::File`] if it cannot be written to.
+    pub fn open(path: &Path) -> Result<Self> {
+        fs::create_dir_all(path).map_err(|error| failed(path, error))?;
+        let lock = path.join(LOCK);
+        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&lock);
+        let mut file = open.map_err(|error| failed(&lock, error))?;
+        let is_locked = match file.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: path.into(), holder: holder(&lock) }),
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => false,
+            Err(TryLockError::Error(error)) => return Err(failed(&lock, error)),
+        };
+        let signed = file.set_len(0).and_then(|()| file.write_all(own_name().as_bytes()));
+        signed.map_err(|error| failed(&lock, error))?;
+        let folder = RunFolder { path: path.into(), is_locked, _lock: file };
+        folder.put_right().map_err(|error| failed(path, error))?;
+        Ok(folder)
+    }
+
+    /// Whether others are kept out: some file systems have no locks.
+    pub fn is_locked(&self) -> bool {
+        self.is_locked
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file in it.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Removes the run that is there, as one act: whoever opens the folder after this was cut short finds all of it or
+    /// nothing. Files that are not a run's stay.
+    ///
+    /// # Errors
+    /// [`Error::File`] if that cannot be done; the run is still there.
+    pub fn clear(&self) -> Result<()> {
+        let (leaving, gone) = (self.join(LEAVING), self.join(GONE));
+        let clear = || {
+            self.gather()?;
+            sync_folder(&leaving.join(STATES))?;
+            sync_folder(&leaving)?;
+            fs::rename(&leaving, &gone)?;
+            sync_folder(&gone)
+        };
+        if let Err(error) = clear() {
+            // The first error is the one to tell.
+            let _ = self.put_right();
+            return Err(failed(&self.path, error));
+        }
+        // What cannot be removed now is removed when the folder is opened again.
+        let _ = fs::remove_dir_all(gone);
+        Ok(())
+    }
+
+    /// Puts all files of the run together.
+    fn gather(&self) -> io::Result<()> {
+        let leaving = self.join(LEAVING);
+        fs::create_dir(&leaving)?;
+        for name in self.names()? {
+            fs::rename(self.path.join(&name), leaving.join(&name))?;
+        }
+        Ok(())
+    }
+
+    /// The files of the run.
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if [CONFIG, METRICS, CHECKPOINT, STATES, OLD_STATE].contains(&&*name) || name.starts_with(EVENTS) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Restores a run that was not removed as a whole, and removes what was begun.
+    fn put_right(&self) -> io::Result<()> {
+        let leaving = self.join(LEAVING);
+        if leaving.is_dir() {
+            for entry in fs::read_dir(&leaving)? {
+                let entry = entry?;
+                fs::rename(entry.path(), self.path.join(entry.file_name()))?;
+            }
+            fs::remove_dir(&leaving)?;
+        }
+        if self.join(GONE).is_dir() {
+            fs::remove_dir_all(self.join(GONE))?;
+        }
+        remove_partial(&self.path)?;
+        if self.join(STATES).is_dir() { remove_partial(&self.join(STATES)) } else { Ok(()) }
+    }
+}
+
+/// What this program writes into the lock: which process of which machine it is.
+fn own_name() -> String {
+    let machine = fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let machine = machine.or_else(|| std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).ok());
+    let process = std::process::id();
+    match machine.as_deref().map(str::trim) {
+        Some(machine) if !machine.is_empty() => format!("process {process} on {machine}"),
+        _ => format!("process {process}"),
+    }
+}
+
+/// What the holder of a lock has written into it, and how long ago.
+fn holder(lock: &Path) -> String {
+    let named = fs::read_to_string(lock).ok().filter(|name| !name.is_empty() && name.len() < 300);
+    let named = named.unwrap_or_else(|| "another process".into());
+    let since = fs::metadata(lock).and_then(|meta| meta.modified()).ok().and_then(|then| then.elapsed().ok());
+    match since.map(|since| since.as_secs()) {
+        Some(seconds @ 0..120) => format!("{named}, begun {seconds} s ago"),
+        Some(seconds) => format!("{named}, begun {} h {} min ago", seconds / 3600, seconds / 60 % 60),
+        None => named,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run_state::write_whole;
+
+    /// A run and a file that is none of its own.
+    fn run(folder: &Path) -> RunFolder {
+        let run = RunFolder::open(folder).unwrap();
+        fs::create_dir_all(run.join(STATES)).unwrap();
+        for name in [CONFIG, METRICS, CHECKPOINT, "events.out.tfevents.1.2", "states/step-1", "notes.txt"] {
+            write_whole(&run.join(name), name.as_bytes()).unwrap();
+        }
+        run
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    const ALL: [&str; 7] = [CHECKPOINT, CONFIG, "events.out.tfevents.1.2", LOCK, METRICS, "notes.txt", STATES];
+
+    #[test]
+    fn who_comes_second_hears_who_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/run");
+        let first = RunFolder::open(&path).unwrap();
+        assert!(first.is_locked());
+        let error = RunFolder::open(&path).unwrap_err().to_string();
+        let process = format!("process {}", std::process::id());
+        assert!(error.contains("new/run: ") && error.contains(&process) && error.contains("s ago"), "{error}");
+        drop(first);
+        RunFolder::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_run_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = run(folder.path());
+        assert_eq!(names(folder.path()), ALL);
+        run.clear().unwrap();
+        assert_eq!(names(folder.path()), [LOCK, "notes.txt"]);
+        run.clear().unwrap();
+        assert_eq!(names(folder.path()), [LOCK, "notes.txt"]);
+    }
+
+    /// Killed after any part of it, there is the whole run or nothing of it.
+    #[test]
+    fn a_removal_that_was_cut_short() {
+        for moved in 0..=5 {
+            let folder = tempfile::tempdir().unwrap();
+            let run = run(folder.path());
+            fs::create_dir(run.join(LEAVING)).unwrap();
+            for name in run.names().unwrap().into_iter().take(moved) {
+                fs::rename(run.join(&name), run.join(LEAVING).join(&name)).unwrap();
+            }
+            drop(run);
+            let run = RunFolder::open(folder.path()).unwrap();
+            assert_eq!(names(folder.path()), ALL, "{moved} files were on their way");
+            assert_eq!(fs::read(run.join("states/step-1")).unwrap(), b"states/step-1");
+            run.gather().unwrap();
+            fs::rename(run.join(LEAVING), run.join(GONE)).unwrap();
+            fs::remove_file(run.join(GONE).join(METRICS)).unwrap();
+            drop(run);
+            RunFolder::open(folder.path()).unwrap();
+            assert_eq!(names(folder.path()), [LOCK, "notes.txt"]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_removed_stays_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = run(folder.path());
+        // In the way of the last move.
+        fs::create_dir_all(run.join(GONE).join("x")).unwrap();
+        let error = run.clear().unwrap_err().to_string();
+        assert!(error.contains(&*folder.path().to_string_lossy()), "{error}");
+        assert_eq!(names(folder.path()), ALL);
+    }
+}

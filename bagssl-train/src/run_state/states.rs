@@ -1,0 +1,241 @@
+//! The states of a run: a file for each, of which the last ones and milestones are kept.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use bagssl_core::checkpoint::{Checkpoint, OPTIMIZER_PREFIX, check_values};
+use bagssl_core::plan::Role;
+
+use super::staged::{failed, write_whole};
+use super::{Position, StateStore};
+use crate::error::{Error, Result};
+
+/// How often a state is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Every {
+    /// At each multiple of so many steps.
+    Steps(u64),
+    /// At the first step that ends so long after the last state was saved.
+    Time(Duration),
+}
+
+impl FromStr for Every {
+    type Err = String;
+
+    /// `500` is 500 steps, `90s`, `10m` and `2h` are times.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let refuse = || format!("expected steps (500) or a time (90s, 10m, 2h), at least 1 of them, got {text:?}");
+        let digits = text.trim_end_matches(['s', 'm', 'h']);
+        let count = digits.parse::<u64>().ok().filter(|&count| (1..=u64::from(u32::MAX)).contains(&count));
+        let count = count.ok_or_else(refuse)?;
+        let time = |seconds: u64| Ok(Every::Time(Duration::from_secs(count * seconds)));
+        match &text[digits.len()..] {
+            "" => Ok(Every::Steps(count)),
+            "s" => time(1),
+            "m" => time(60),
+            "h" => time(3600),
+            _ => Err(refuse()),
+        }
+    }
+}
+
+/// Which states there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keeping {
+    /// How often one is saved.
+    pub every: Every,
+    /// How many of the last ones are kept, at least 1.
+    pub last: usize,
+    /// If so, the states after each multiple of so many epochs are saved and kept.
+    pub milestones: Option<u32>,
+}
+
+impl Default for Keeping {
+    /// Every ten minutes, the last two.
+    fn default() -> Self {
+        Keeping { every: Every::Time(Duration::from_secs(600)), last: 2, milestones: None }
+    }
+}
+
+/// The states of a run: files `step-NUMBER.safetensors` in a folder, and `step-NUMBER-milestone.safetensors`.
+#[derive(Debug)]
+pub struct States {
+    folder: PathBuf,
+    keeping: Keeping,
+    saved: Instant,
+}
+
+/// A state that is there.
+#[derive(Debug)]
+pub struct LatestState {
+    /// Steps that were done.
+    pub step: u64,
+    /// Its file.
+    pub path: PathBuf,
+    /// Its bytes, which [`whole_state`] has passed.
+    pub bytes: Vec<u8>,
+    /// Later states that are damaged, with what is wrong.
+    pub damaged: Vec<(PathBuf, String)>,
+}
+
+impl States {
+    /// The states in a folder, which is made when the first one is saved. One writer at a time: the folder of the run
+    /// ([`RunFolder`](super::RunFolder)) sees to it.
+    pub fn new(folder: impl Into<PathBuf>, keeping: Keeping) -> Self {
+        States { folder: folder.into(), keeping, saved: Instant::now() }
+    }
+
+    /// The newest state that is whole, if there is any state.
+    ///
+    /// # Errors
+    /// [`Error::NoState`] if none of them is whole, [`Error::File`] if their folder cannot be read.
+    pub fn newest(&self) -> Result<Option<LatestState>> {
+        let mut damaged = Vec::new();
+        for State { step, path, .. } in self.list()? {
+            match read(&path) {
+                Ok(bytes) => return Ok(Some(LatestState { step, path, bytes, damaged })),
+                Err(error) => damaged.push((path, error)),
+            }
+        }
+        let Some((path, why)) = damaged.first() else { return Ok(None) };
+        Err(Error::NoState {
+            path: self.folder.clone(),
+            expected: "a state to resume from (--force begins anew)".into(),
+            got: format!("{} damaged, {}: {why}", damaged.len(), path.display()),
+        })
+    }
+
+    /// The state after so many steps.
+    ///
+    /// # Errors
+    /// [`Error::NoState`] if there is none or it is damaged, [`Error::File`] if the folder cannot be read.
+    pub fn at(&self, step: u64) -> Result<LatestState> {
+        let all = self.list()?;
+        let Some(State { path, .. }) = all.iter().find(|state| state.step == step) else {
+            let steps: Vec<String> = all.iter().rev().map(|state| state.step.to_string()).collect();
+            let got = if steps.is_empty() { "none".into() } else { format!("those of steps {}", steps.join(", ")) };
+            return Err(Error::NoState { path: self.folder.clone(), expected: format!("a state of step {step}"), got });
+        };
+        let bytes =
+            read(path).map_err(|got| Error::NoState { path: path.clone(), expected: "a whole state".into(), got })?;
+        Ok(LatestState { step, path: path.clone(), bytes, damaged: Vec::new() })
+    }
+
+    /// Lets go of the states of steps after this one, which the run does again: damaged ones are renamed to `.damaged`, others
+    /// removed, the last ones first.
+    ///
+    /// # Errors
+    /// [`Error::File`] if that cannot be done.
+    pub fn go_back_to(&self, found: &LatestState) -> Result<()> {
+        for State { path, .. } in self.list()?.into_iter().take_while(|state| state.step > found.step) {
+            let is_damaged = found.damaged.iter().any(|(damaged, _)| *damaged == path);
+            let gone = match is_damaged {
+                true => fs::rename(&path, path.with_extension("damaged")),
+                false => fs::remove_file(&path),
+            };
+            gone.map_err(|error| failed(&path, error))?;
+        }
+        Ok(())
+    }
+
+    /// All states, the last one first.
+    fn list(&self) -> Result<Vec<State>> {
+        let failed = |error| failed(&self.folder, error);
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut states = Vec::new();
+        for entry in entries {
+            states.extend(State::from_path(entry.map_err(failed)?.path()));
+        }
+        states.sort_unstable_by_key(|state| std::cmp::Reverse((state.step, state.is_milestone)));
+        Ok(states)
+    }
+
+    fn is_milestone(&self, at: Position) -> bool {
+        at.batch == 0 && self.keeping.milestones.is_some_and(|every| at.epoch.is_multiple_of(every))
+    }
+
+    /// Removes the states that are neither among the last ones nor milestones.
+    fn prune(&self) -> Result<()> {
+        let states = self.list()?;
+        let mut steps: Vec<u64> = states.iter().map(|state| state.step).collect();
+        steps.dedup();
+        let oldest = steps.get(self.keeping.last.max(1) - 1).copied().unwrap_or(0);
+        for state in states.iter().filter(|state| state.step < oldest && !state.is_milestone) {
+            // One that stays is no harm, and no reason to end a run.
+            let _ = fs::remove_file(&state.path);
+        }
+        Ok(())
+    }
+}
+
+impl StateStore for States {
+    fn is_due(&self, at: Position) -> bool {
+        let is_time = match self.keeping.every {
+            Every::Steps(steps) => at.step.is_multiple_of(steps),
+            Every::Time(time) => self.saved.elapsed() >= time,
+        };
+        is_time || self.is_milestone(at)
+    }
+
+    fn save(&mut self, at: Position, bytes: &[u8]) -> Result<()> {
+        fs::create_dir_all(&self.folder).map_err(|error| failed(&self.folder, error))?;
+        let milestone = if self.is_milestone(at) { MILESTONE } else { "" };
+        write_whole(&self.folder.join(format!("{PREFIX}{:08}{milestone}{SUFFIX}", at.step)), bytes)?;
+        self.saved = Instant::now();
+        self.prune()
+    }
+}
+
+const PREFIX: &str = "step-";
+const MILESTONE: &str = "-milestone";
+const SUFFIX: &str = ".safetensors";
+
+/// A state by its name.
+#[derive(Debug)]
+struct State {
+    step: u64,
+    is_milestone: bool,
+    path: PathBuf,
+}
+
+impl State {
+    fn from_path(path: PathBuf) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+        let (digits, is_milestone) = name.strip_suffix(MILESTONE).map_or((name, false), |digits| (digits, true));
+        Some(State { step: digits.parse().ok()?, is_milestone, path })
+    }
+}
+
+/// The bytes of a state that is whole, or what is wrong with it.
+fn read(path: &Path) -> std::result::Result<Vec<u8>, String> {
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    whole_state(&bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+/// Reads a state, and refuses one that has changed since it was written, says nothing of where its run stands, or has a value
+/// that nothing can be computed with.
+///
+/// # Errors
+/// [`Error::Core`] says what is wrong.
+pub fn whole_state(bytes: &[u8]) -> Result<Checkpoint<'_>> {
+    let checkpoint = Checkpoint::from_bytes(bytes)?;
+    if checkpoint.spec().training.is_none() {
+        let why = "expected a state to resume from, got a checkpoint for use";
+        return Err(bagssl_core::Error::Checkpoint(why.into()).into());
+    }
+    checkpoint.check_values()?;
+    for name in checkpoint.names().into_iter().filter(|name| name.starts_with(OPTIMIZER_PREFIX)) {
+        check_values(name, Role::Weight, &checkpoint.values(name)?)?;
+    }
+    Ok(checkpoint)
+}
+
+#[cfg(test)]
+mod tests;

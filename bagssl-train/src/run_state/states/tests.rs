@@ -1,0 +1,130 @@
+use super::*;
+use bagssl_core::architecture::{Architecture, mlp};
+use bagssl_core::bag::Views;
+use bagssl_core::checkpoint::{FORMAT_VERSION, ModelPlan, Provenance, Spec, Training, to_bytes};
+use bagssl_core::embed::FeatureLayer;
+use bagssl_core::normalize::Normalization;
+use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
+
+/// The names in a folder, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// A state after some steps, with a value of the optimizer.
+fn state(step: u64, value: f32) -> Vec<u8> {
+    let patch = PatchSpec::new(PatchSide::Pixels(32), 16).unwrap();
+    let encoder = Architecture::ResNetSmall.plan();
+    let model = ModelPlan::new(encoder, mlp(64, &[4]).unwrap()).unwrap();
+    let mut tensors = model.init_weights(step);
+    tensors.push(("optimiser.velocity.x".into(), vec![3], vec![1.0, value, -2.0]));
+    let training = Training {
+        epoch: 1,
+        batch: 2,
+        step,
+        skipped: 0,
+        summed: 2,
+        sums: vec![0.1_f64.to_bits()],
+        config: 7,
+        fixed: vec![("batch.images".into(), "8".into())],
+        settings: vec![("epochs".into(), "3".into())],
+        changes: vec![],
+    };
+    let spec = Spec {
+        format_version: FORMAT_VERSION,
+        model,
+        patch,
+        filter: Filter::Bilinear,
+        normalization: Normalization::HALF,
+        tap: FeatureLayer::Embedding,
+        views: Views::FixedScale(patch),
+        provenance: Provenance::default(),
+        training: Some(training),
+    };
+    to_bytes(&spec, &tensors).unwrap()
+}
+
+/// Three batches an epoch.
+fn at(step: u64) -> Position {
+    Position { step, epoch: (step / 3) as u32, batch: step % 3 }
+}
+
+#[test]
+fn how_often_by_hand() {
+    let time = |seconds| Ok(Every::Time(Duration::from_secs(seconds)));
+    let parse = |text: &str| text.parse::<Every>();
+    assert_eq!(parse("500"), Ok(Every::Steps(500)));
+    assert_eq!([parse("90s"), parse("10m"), parse("2h")], [time(90), time(600), time(7200)]);
+    for bad in ["", "0", "0m", "m", "10mm", "1.5h", "-3", "10 m", "5000000000", "10d"] {
+        assert!(parse(bad).unwrap_err().contains(&format!("got {bad:?}")), "{bad}");
+    }
+    let due =
+        |every, milestones, step| States::new("", Keeping { every, milestones, ..Keeping::default() }).is_due(at(step));
+    let dues = |every, milestones| (1..=12).filter(|&step| due(every, milestones, step)).collect::<Vec<_>>();
+    assert_eq!(dues(Every::Steps(5), None), [5, 10]);
+    assert_eq!(dues(Every::Time(Duration::from_secs(600)), Some(2)), [6, 12]);
+    assert_eq!(dues(Every::Time(Duration::ZERO), None).len(), 12);
+}
+
+#[test]
+fn the_last_ones_and_milestones_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("states");
+    let keeping = Keeping { every: Every::Steps(1), last: 2, milestones: Some(2) };
+    let mut states = States::new(&path, keeping);
+    assert!(states.newest().unwrap().is_none());
+    for step in 1..=14 {
+        states.save(at(step), &state(step, 0.5)).unwrap();
+    }
+    let kept = ["06-milestone", "12-milestone", "13", "14"].map(|step| format!("step-000000{step}.safetensors"));
+    assert_eq!(names(&path), kept);
+    assert_eq!(states.newest().unwrap().unwrap().step, 14);
+    let found = states.at(6).unwrap();
+    assert_eq!(found.bytes, state(6, 0.5));
+    let error = states.at(7).unwrap_err().to_string();
+    assert!(error.ends_with("states: expected a state of step 7, got those of steps 6, 12, 13, 14"), "{error}");
+    // A run that goes back does the later steps again.
+    states.go_back_to(&found).unwrap();
+    assert_eq!(names(&path), kept[..1]);
+}
+
+#[test]
+fn a_damaged_state_falls_back_to_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut states = States::new(folder.path(), Keeping { last: 3, ..Keeping::default() });
+    for step in [4, 5, 8] {
+        states.save(at(step), &state(step, 0.5)).unwrap();
+    }
+    let file = |step: u64| folder.path().join(format!("step-0000000{step}.safetensors"));
+    fs::write(file(8), &state(8, 0.5)[..5000]).unwrap();
+    // Whole, but nothing can be computed with it.
+    fs::write(file(5), state(5, f32::INFINITY)).unwrap();
+    let found = states.newest().unwrap().unwrap();
+    assert_eq!((found.step, found.bytes.clone()), (4, state(4, 0.5)));
+    let [(last, cut), (_, infinite)] = &found.damaged[..] else { panic!("{:?}", found.damaged) };
+    assert_eq!(*last, file(8));
+    assert!(cut.contains("safetensors") && infinite.contains("\"optimiser.velocity.x\""), "{cut} {infinite}");
+    assert!(states.at(5).unwrap_err().to_string().contains("step-00000005.safetensors: expected a whole state"));
+    states.go_back_to(&found).unwrap();
+    assert_eq!(names(folder.path()), ["step-00000004.safetensors", "step-00000005.damaged", "step-00000008.damaged"]);
+    fs::write(file(4), "nothing").unwrap();
+    let error = states.newest().unwrap_err().to_string();
+    assert!(error.contains("--force") && error.contains("got 1 damaged") && !error.contains('\n'), "{error}");
+}
+
+/// Each in another place of the file: its length, its header, its metadata, its tensors.
+#[test]
+fn any_bit_that_has_flipped_is_noticed() {
+    let whole = state(3, 0.5);
+    assert!(whole_state(&whole).is_ok());
+    let header = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize + 8;
+    let places = (0..100).map(|i| i * header / 100).chain((0..100).map(|i| header + i * (whole.len() - header) / 100));
+    for (number, place) in places.enumerate() {
+        let mut flipped = whole.clone();
+        flipped[place] ^= 1 << (number % 8);
+        assert!(whole_state(&flipped).is_err(), "bit {} of byte {place} of {}", number % 8, whole.len());
+    }
+}

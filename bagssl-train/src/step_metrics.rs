@@ -1,0 +1,136 @@
+//! What a step leaves on the device, to be read when the device is through with it.
+
+use std::marker::PhantomData;
+
+use bagssl_core::model::{Kernels, Reading};
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
+
+use crate::error::{Error, Result};
+use crate::loss::{LinAlg, LossValue};
+
+/// The figures of a step and what tells whether they are numbers, as one tensor, which is read in one copy.
+#[derive(Debug)]
+pub(crate) struct StepMetrics<B: AutodiffBackend, K> {
+    step: u64,
+    images: Vec<u32>,
+    names: Vec<&'static str>,
+    /// The figures, the similarity of different images, a sum over each image's projections, the squared length of each
+    /// parameter's gradient, and the number of workers that want to stop.
+    values: Tensor<B::InnerBackend, 1>,
+    projections: Tensor<B::InnerBackend, 3>,
+    kernels: PhantomData<K>,
+}
+
+impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> StepMetrics<B, K> {
+    /// # Shapes
+    /// - `projections`: `[image, patch, dim]`
+    /// - `squares`: `[parameter]`
+    /// - `stops`: `[1]`
+    pub(crate) fn new(
+        step: u64,
+        images: Vec<u32>,
+        value: LossValue<B>,
+        projections: Tensor<B::InnerBackend, 3>,
+        squares: Tensor<B::InnerBackend, 1>,
+        stops: Tensor<B::InnerBackend, 1>,
+    ) -> Self {
+        let similarity = K::similarity(projections.clone());
+        let sums = projections.clone().sum_dim(2).sum_dim(1).reshape([images.len()]);
+        let values = Tensor::cat(vec![value.values, similarity, sums, squares, stops], 0);
+        StepMetrics { step, images, names: value.names, values, projections, kernels: PhantomData }
+    }
+
+    /// The projections, `[image, patch, dim]`.
+    pub(crate) fn projections(&self) -> Tensor<B::InnerBackend, 3> {
+        self.projections.clone()
+    }
+
+    /// Begins to read the figures: where work is queued, the copy comes before all that is queued later.
+    pub(crate) fn begin(self) -> PendingMetrics<B, K> {
+        let StepMetrics { step, images, names, values, .. } = self;
+        // The kernels' type is that of tensors under autodiff.
+        let reading = K::read_later(Tensor::from_inner(values));
+        PendingMetrics { step, images, names, reading, kernels: PhantomData }
+    }
+}
+
+/// The figures of a step, on their way to the host.
+#[derive(Debug)]
+pub(crate) struct PendingMetrics<B, K> {
+    step: u64,
+    images: Vec<u32>,
+    names: Vec<&'static str>,
+    reading: Reading,
+    kernels: PhantomData<fn(B) -> K>,
+}
+
+impl<B: AutodiffBackend, K: Kernels<B>> PendingMetrics<B, K> {
+    /// The step that they are of.
+    pub(crate) fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The names of the figures.
+    pub(crate) fn names(&self) -> Vec<&'static str> {
+        self.names.iter().copied().chain([SIMILARITY, GRADIENT]).collect()
+    }
+
+    /// Waits for the figures: by name with [`SIMILARITY`] and [`GRADIENT`], and whether a worker wants
+    /// to stop. `parameters` are the names of those that are trained.
+    ///
+    /// # Errors
+    /// [`Error::Kernels`] if work that was queued has failed, [`Error::NotFinite`] with the images that it comes from.
+    pub(crate) fn read(self, parameters: &[String]) -> Result<(Vec<(&'static str, f64)>, bool)> {
+        let values = {
+            let _span = bagssl_core::profile::span("wait for figures");
+            self.reading.wait()
+        };
+        // What went wrong first says more than that there is nothing to read.
+        K::check().map_err(Error::Kernels)?;
+        let values = values.map_err(Error::Kernels)?;
+        let (figures, rest) = values.split_at(self.names.len());
+        let (similarity, rest) = rest.split_first().expect("there is a similarity");
+        let (sums, rest) = rest.split_at(self.images.len());
+        let (stops, squares) = rest.split_last().expect("there is a number of workers");
+        if let Some(what) = not_finite(figures, squares, parameters) {
+            let broken = sums.iter().zip(&self.images).filter(|(sum, _)| !sum.is_finite());
+            let broken: Vec<u32> = broken.map(|(_, &image)| image).collect();
+            let images = if broken.is_empty() { self.images } else { broken };
+            return Err(Error::NotFinite { what, step: Some(self.step), images });
+        }
+        let length = squares.iter().map(|&square| f64::from(square)).sum::<f64>().sqrt();
+        let figures = self.names.into_iter().zip(figures.iter().map(|&value| f64::from(value)));
+        let more = [(SIMILARITY, f64::from(*similarity)), (GRADIENT, length)];
+        Ok((figures.chain(more).collect(), *stops > 0.0))
+    }
+}
+
+/// The figure that tells a collapse: the mean cosine between projections of different images (of this worker, if there are
+/// several); 1 if they are all alike.
+pub(crate) const SIMILARITY: &str = "similarity";
+
+/// The length of the whole gradient.
+pub(crate) const GRADIENT: &str = "gradient";
+
+/// The first of loss and gradients that is not finite.
+fn not_finite(figures: &[f32], squares: &[f32], parameters: &[String]) -> Option<String> {
+    if figures.iter().any(|figure| !figure.is_finite()) {
+        return Some("the loss".into());
+    }
+    let wrong = squares.iter().position(|square| !square.is_finite())?;
+    Some(format!("the gradient of {}", parameters.get(wrong).map_or("a parameter", |name| name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loss_comes_before_the_gradients() {
+        let names = ["encoder.a".to_string(), "encoder.b".to_string()];
+        assert_eq!(not_finite(&[1.0, -2.0], &[0.0, 3.0], &names), None);
+        assert_eq!(not_finite(&[1.0], &[0.0, f32::INFINITY], &names).unwrap(), "the gradient of encoder.b");
+        assert_eq!(not_finite(&[f32::NAN], &[0.0, f32::NAN], &names).unwrap(), "the loss");
+    }
+}

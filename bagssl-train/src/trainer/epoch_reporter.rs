@@ -1,0 +1,137 @@
+//! What the observer of an epoch is told.
+
+use bagssl_core::embed::Rows;
+use bagssl_core::observe::{Event, Observer, Verdict};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use crate::error::{Error, Result};
+use crate::schedule::StepSchedule;
+
+/// What the observer of an epoch is told.
+pub(super) struct EpochReporter<'a> {
+    pub(super) observer: &'a mut dyn Observer,
+    pub(super) epoch: u32,
+    pub(super) schedule: StepSchedule,
+    /// The highest learning rate.
+    pub(super) rate: f64,
+}
+
+impl EpochReporter<'_> {
+    /// A step that is done, whose figures are added to the epoch's.
+    pub(super) fn step(
+        &mut self,
+        step: u64,
+        mut figures: Vec<(&'static str, f64)>,
+        means: &mut Means,
+    ) -> Result<Verdict> {
+        figures.push((RATE, self.rate * self.schedule.factor(step - 1)));
+        means.add(&figures);
+        self.tell(&Event::Step { step, steps: self.schedule.steps(), epoch: self.epoch, figures: &figures })
+    }
+
+    /// A step that changed nothing. Its figures would have had these `names`: where the epoch was resumed, no other step may tell them.
+    pub(super) fn skipped(
+        &mut self,
+        step: u64,
+        (what, images): (&str, &[u32]),
+        mut names: Vec<&'static str>,
+        means: &mut Means,
+    ) -> Result<Verdict> {
+        names.push(RATE);
+        means.name(names);
+        self.tell(&Event::Skipped { step, what, images })
+    }
+
+    /// What the last batch was projected to, `[image, patch, dim]`.
+    pub(super) fn projections<B: Backend>(&mut self, step: u64, projections: Tensor<B, 3>) -> Result<Verdict> {
+        let [_, patches, dim] = projections.dims();
+        let values = projections.into_data().convert::<f32>().into_vec().expect("converted to f32");
+        self.tell(&Event::Projections { epoch: self.epoch, step, rows: &Rows { values, dim }, patches })
+    }
+
+    /// The epoch's end.
+    pub(super) fn epoch(&mut self, step: u64, means: &Means) -> Result<Verdict> {
+        self.tell(&Event::Epoch { epoch: self.epoch, step, figures: &means.figures() })
+    }
+
+    pub(super) fn tell(&mut self, event: &Event<'_>) -> Result<Verdict> {
+        self.observer.observe(event).map_err(Error::Observer)
+    }
+}
+
+/// The figure that comes after those of the batch.
+const RATE: &str = "rate";
+
+/// The means of the figures of an epoch's steps so far.
+#[derive(Debug, Default)]
+pub(super) struct Means {
+    names: Vec<&'static str>,
+    sums: Vec<f64>,
+    count: u64,
+}
+
+impl Means {
+    /// Those that a state has kept by their [`bits`](Means::bits). They have names again with the next step.
+    pub(super) fn restored(bits: &[u64], count: u64) -> Self {
+        Means { names: Vec::new(), sums: bits.iter().map(|&bits| f64::from_bits(bits)).collect(), count }
+    }
+
+    fn add(&mut self, figures: &[(&'static str, f64)]) {
+        if self.sums.len() != figures.len() {
+            (self.sums, self.count) = (vec![0.0; figures.len()], 0);
+        }
+        self.names = figures.iter().map(|(name, _)| *name).collect();
+        self.sums.iter_mut().zip(figures).for_each(|(sum, (_, value))| *sum += value);
+        self.count += 1;
+    }
+
+    /// Says what the sums are of, if no step has.
+    fn name(&mut self, names: Vec<&'static str>) {
+        if self.names.is_empty() && names.len() == self.sums.len() {
+            self.names = names;
+        }
+    }
+
+    fn figures(&self) -> Vec<(&'static str, f64)> {
+        let count = self.count.max(1) as f64;
+        self.names.iter().zip(&self.sums).map(|(&name, sum)| (name, sum / count)).collect()
+    }
+
+    /// The bits of the sums.
+    pub(super) fn bits(&self) -> Vec<u64> {
+        self.sums.iter().map(|sum| sum.to_bits()).collect()
+    }
+
+    /// Steps that they are of.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_that_were_interrupted_are_the_same() {
+        let steps = [[0.1, -1.0], [0.2, 1e9], [0.3, 1e-9]];
+        let add = |means: &mut Means, [loss, rate]: [f64; 2]| means.add(&[("loss", loss), ("rate", rate)]);
+        let mut whole = Means::default();
+        steps.iter().for_each(|&step| add(&mut whole, step));
+        assert_eq!(whole.figures()[0], ("loss", (0.1 + 0.2 + 0.3) / 3.0));
+        let mut first = Means::default();
+        steps[..2].iter().for_each(|&step| add(&mut first, step));
+        let mut resumed = Means::restored(&first.bits(), first.count());
+        add(&mut resumed, steps[2]);
+        assert_eq!((resumed.figures(), resumed.count()), (whole.figures(), 3));
+        // Where all steps after it are skipped.
+        let mut resumed = Means::restored(&first.bits(), first.count());
+        resumed.name(vec!["loss"]);
+        assert_eq!(resumed.figures(), [], "names of other figures");
+        resumed.name(vec!["loss", "rate"]);
+        resumed.name(vec!["rate", "loss"]);
+        assert_eq!((resumed.figures(), resumed.count()), (first.figures(), 2));
+        assert_eq!(Means::default().figures(), []);
+    }
+}
