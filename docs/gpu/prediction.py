@@ -63,11 +63,11 @@ def step(depth, cifar, side, batch, projector):
          2 * batch * (5 * maps + maps // 2 + residual), MEMORY, 3 * n),
         ("gradients that meet at a block: two read, one written", 2 * batch * 3 * inputs, MEMORY, len(ends)),
         ("images to channels last, pool", batch * (4 + 2 * 8 / 3) * 3 * side * side + 4 * batch * ends[-1][1], MEMORY, 4),
-        ("weights packed in bf16, their gradients unpacked", weights * (4 + 2 + 2 + 4), MEMORY, 3 * n - 1),
+        ("weights packed in bf16, their gradients unpacked", weights * (4 + 2 + 2 + 4), MEMORY, 2 * n),
         # A launch steps 40 parameters, squares 160 (and another adds up), moves 80 running statistics.
         ("SGD with momentum: three read, two written; squares read", 24 * parameters, MEMORY, -(-tensors // 40) + 2 * -(-tensors // 160) + -(-2 * n // 80)),
         ("projector", 6 * batch * dense, TF32, 9 * len(projector)),
-        ("covariance loss, similarity, figures", 6 * batch * projector[-1] ** 2, TF32, 70),
+        ("covariance loss, similarity, figures", 6 * batch * projector[-1] ** 2, TF32, 62),
     ]
     return parts, convs, maps
 
