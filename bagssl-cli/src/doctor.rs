@@ -10,18 +10,18 @@ use crate::memory::MIB;
 use crate::output::say;
 use crate::parallelism;
 
-/// Say what this machine has for each backend, and what is missing
+/// Report what each backend finds on this machine, and what it lacks
 ///
 /// Exit code 1 if the program was built for NVIDIA's GPUs and something that they need is missing.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Compare each operation on the GPU with the CPU (only in a program built with the feature `cuda`); exit code 1 if one differs
+    /// Compare each operation on the GPU with the CPU; exit code 1 if one differs. Needs a program built with the feature `cuda`
     #[arg(long)]
     check: bool,
     /// Run only these parts of the check
     #[arg(long, value_name = "PART", value_delimiter = ',', requires = "check")]
     only: Vec<String>,
-    /// List the parts of the check, and run none
+    /// List the parts of the check without running them
     #[arg(long, requires = "check")]
     list: bool,
 }
@@ -42,12 +42,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         InstructionSet::best().name()
     );
     if let Some(bytes) = memory::available() {
-        say!("         {} MiB of memory are free", bytes / MIB);
+        say!("         {} MiB of memory free", bytes / MIB);
     }
     say!(
         "candle   {}",
         match cfg!(feature = "candle") {
-            true => "the same cores, independent of these kernels",
+            true => "the same cores, with kernels of its own",
             false => "not in this program: build it with `cargo build --release -p bagssl-cli --features candle`",
         }
     );
@@ -82,7 +82,7 @@ impl Check {
 #[cfg(feature = "cuda")]
 fn cuda(check: Option<Check>) -> Result<ExitCode> {
     let report = bagssl_cuda::probe::probe();
-    say!("cuda     {}", if report.is_complete() { "complete" } else { "not complete" });
+    say!("cuda     {}", if report.is_complete() { "ready" } else { "not ready: see what is missing" });
     for line in report.to_string().lines() {
         say!("         {line}");
     }

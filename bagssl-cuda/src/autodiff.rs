@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bagssl_core::model::{BatchNormInputs, BatchNormOutput, Differentiable, Kernels, Reading, add_gradient};
 use bagssl_core::plan::Window;
+use bagssl_core::profile::span;
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
@@ -17,6 +18,12 @@ use super::kernels::{Cudnn, Precision, run};
 use super::operation::{Math, Operation};
 use super::run::{OnCuda, Raw};
 use bagssl_train::distributed::SyncBatchNorm;
+
+/// Runs an operation, of which a recorder hears under the name that it has on the device.
+fn told<B: OnCuda, const N: usize>(operation: Operation, inputs: Vec<Raw<B>>) -> [Raw<B>; N] {
+    let _span = span(operation.name());
+    run::<B, N>(operation, inputs)
+}
 
 type Tracked<B> = Raw<Autodiff<B>>;
 
@@ -72,7 +79,7 @@ impl<B: OnCuda, P: Precision> Kernels<Autodiff<B>> for Cudnn<P> {
     fn max_pool2d(input: Tensor<Autodiff<B>, 4>, window: Window) -> Tensor<Autodiff<B>, 4> {
         let input = open(input);
         let size = size_of_map::<B>(&input.primitive);
-        let [output, taps] = run::<B, 2>(Operation::MaxPool { window }, vec![input.primitive]);
+        let [output, taps] = told::<B, 2>(Operation::MaxPool { window }, vec![input.primitive]);
         let state = (taps, window, size);
         close(match MaxPool::<P>(PhantomData).prepare::<NoCheckpointing>([input.node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(state, output),
@@ -83,7 +90,7 @@ impl<B: OnCuda, P: Precision> Kernels<Autodiff<B>> for Cudnn<P> {
     fn global_mean(input: Tensor<Autodiff<B>, 4>) -> Tensor<Autodiff<B>, 2> {
         let input = open(input);
         let state = (size_of_map::<B>(&input.primitive), input.primitive.dtype());
-        let [output] = run::<B, 1>(Operation::GlobalMean, vec![input.primitive]);
+        let [output] = told::<B, 1>(Operation::GlobalMean, vec![input.primitive]);
         close(match GlobalMean::<P>(PhantomData).prepare::<NoCheckpointing>([input.node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(state, output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
@@ -100,7 +107,7 @@ impl<B: OnCuda, P: Precision> Kernels<Autodiff<B>> for Cudnn<P> {
         let operation = Operation::Product { transposed: [false, true], math: P::MATH };
         let mut inputs = vec![input.primitive, weight.primitive];
         inputs.extend(bias.as_ref().map(|bias| bias.primitive.clone()));
-        let [output] = run::<B, 1>(operation, inputs);
+        let [output] = told::<B, 1>(operation, inputs);
         let kind = Linear::<P>(PhantomData);
         close(match bias {
             Some(bias) => {
@@ -147,7 +154,7 @@ impl<B: OnCuda, P: Precision> Backward<B, 1> for MaxPool<P> {
         let gradient = gradients.consume::<B>(&ops.node);
         if let [Some(node)] = ops.parents {
             let operation = Operation::MaxPoolGradient { window, size };
-            let [primitive] = run::<B, 1>(operation, vec![gradient, taps]);
+            let [primitive] = told::<B, 1>(operation, vec![gradient, taps]);
             let rc = Arc::new(node.id);
             add_gradient::<B, Cudnn<P>>(gradients, Tracked::<B> { primitive, node, rc });
         }
@@ -164,7 +171,7 @@ impl<B: OnCuda, P: Precision> Backward<B, 1> for GlobalMean<P> {
         let (size, dtype) = ops.state;
         let gradient = gradients.consume::<B>(&ops.node);
         if let [Some(node)] = ops.parents {
-            let [primitive] = run::<B, 1>(Operation::GlobalMeanGradient { size, dtype }, vec![gradient]);
+            let [primitive] = told::<B, 1>(Operation::GlobalMeanGradient { size, dtype }, vec![gradient]);
             let rc = Arc::new(node.id);
             add_gradient::<B, Cudnn<P>>(gradients, Tracked::<B> { primitive, node, rc });
         }
@@ -181,7 +188,7 @@ impl<B: OnCuda, P: Precision, const N: usize> Backward<B, N> for Linear<P> {
     fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let (input, weight) = ops.state;
         let gradient = gradients.consume::<B>(&ops.node);
-        let product = |transposed, math: Math, factors| run::<B, 1>(Operation::Product { transposed, math }, factors);
+        let product = |transposed, math: Math, factors| told::<B, 1>(Operation::Product { transposed, math }, factors);
         let mut nodes = ops.parents.into_iter();
         if let Some(Some(node)) = nodes.next() {
             let [part] = product([false, false], P::MATH, vec![gradient.clone(), weight]);
@@ -192,7 +199,7 @@ impl<B: OnCuda, P: Precision, const N: usize> Backward<B, N> for Linear<P> {
             gradients.register::<B>(node.id, part);
         }
         if let Some(Some(node)) = nodes.next() {
-            let [part] = run::<B, 1>(Operation::SumColumns, vec![gradient]);
+            let [part] = told::<B, 1>(Operation::SumColumns, vec![gradient]);
             gradients.register::<B>(node.id, part);
         }
     }

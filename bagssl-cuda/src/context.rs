@@ -29,7 +29,7 @@ pub(super) const SOURCE: &str = concat!(
 );
 
 /// The kernels' names.
-pub(super) const KERNELS: [&str; 54] = [
+pub(super) const KERNELS: [&str; 55] = [
     "pack_bf16_bf16",
     "pack_f32_bf16",
     "pack_bf16_f32",
@@ -77,6 +77,7 @@ pub(super) const KERNELS: [&str; 54] = [
     "step_lars",
     "vectors_squares",
     "vectors_squares_merge",
+    "vectors_join",
     "vectors_running",
     "similarity_lengths",
     "similarity_columns",

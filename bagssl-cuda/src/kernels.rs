@@ -10,6 +10,7 @@ use bagssl_core::plan::Window;
 use burn::tensor::{DType, FloatDType, Tensor, TensorPrimitive};
 
 use super::job;
+use super::map::multiple;
 use super::operation::{Math, Operation};
 use super::run::{OnCuda, Raw};
 use bagssl_train::loss::LinAlg;
@@ -97,6 +98,17 @@ impl<B: OnCuda, P: Precision> Kernels<B> for Cudnn<P> {
     fn conv2d(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> Tensor<B, 4> {
         let [output] = run::<B, 1>(Operation::Conv { window, math: P::MATH }, vec![raw(input), raw(weight)]);
         wrap(output)
+    }
+
+    fn conv2d_for_training(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> (Tensor<B, 4>, Tensor<B, 4>) {
+        let [outputs, inputs, ..] = weight.dims();
+        if [outputs, inputs].iter().any(|count| !count.is_multiple_of(multiple(input.dtype()))) {
+            // What is filled up is not of the weight's shape: each pass does it.
+            return (Self::conv2d(input, weight.clone(), window), weight);
+        }
+        let operation = Operation::ConvPacking { window, math: P::MATH };
+        let [output, packed] = run::<B, 2>(operation, vec![raw(input), raw(weight)]);
+        (wrap(output), wrap(packed))
     }
 
     fn conv2d_input_backward(
@@ -252,6 +264,11 @@ impl<B: OnCuda, P: Precision> LinAlg<B> for Cudnn<P> {
         let factors = statistics.iter().map(|one| one.factor as f32).collect();
         let inputs = statistics.into_iter().flat_map(|one| [raw(one.value), raw(one.batch)]).collect();
         B::run(Operation::Running { factors }, inputs).into_iter().map(wrap).collect()
+    }
+
+    fn joined(vectors: Vec<Tensor<B, 1>>) -> Tensor<B, 1> {
+        let [joined] = run::<B, 1>(Operation::Join, vectors.into_iter().map(raw).collect());
+        wrap(joined)
     }
 
     fn similarity(projections: Tensor<B, 3>) -> Tensor<B, 1> {

@@ -56,15 +56,24 @@ impl Map {
     /// Reads a tensor `[images, channels, height, width]` of any layout as a map of `dtype`: as it lies there if that
     /// fits, else through a copy.
     pub(super) fn read(job: &mut Job, tensor: Cube, dtype: DType, padding: Padding) -> Self {
+        Map::pack(job, tensor, dtype, padding).0
+    }
+
+    /// The same, and the tensor that is read: this one, or the copy, which shows what was filled up too.
+    pub(super) fn pack(job: &mut Job, tensor: Cube, dtype: DType, padding: Padding) -> (Self, Cube) {
+        if !lies_so(&tensor, dtype, padding) {
+            return Map::copy(job, tensor, dtype, padding);
+        }
+        let [images, channels, height, width] = dims(&tensor);
+        (Map { slot: job.read(tensor.clone()), images, channels, height, width }, tensor)
+    }
+
+    /// The copy, as a map and as the tensor that shows all of it.
+    fn copy(job: &mut Job, tensor: Cube, dtype: DType, padding: Padding) -> (Self, Cube) {
         let dims = dims(&tensor);
         let [images, channels, height, width] = dims;
-        let strides: [usize; 4] = std::array::from_fn(|axis| tensor.meta.strides()[axis]);
+        let strides = strides(&tensor);
         let to = [images.next_multiple_of(padding.images), channels.next_multiple_of(padding.channels)];
-        let map = |slot| Map { slot, images: to[0], channels: to[1], height, width };
-        if to == [images, channels] && tensor.dtype == dtype && is_aligned(&tensor) && lies_channels_last(dims, strides)
-        {
-            return map(job.read(tensor));
-        }
         let kernel = match (tensor.dtype, dtype) {
             (DType::BF16, DType::BF16) => "pack_bf16_bf16",
             (DType::F32, DType::BF16) => "pack_f32_bf16",
@@ -72,7 +81,7 @@ impl Map {
             _ => "pack_f32_f32",
         };
         let from = job.read(tensor);
-        let (slot, _) = job.write(&[to[0], height, width, to[1]], dtype);
+        let (map, shown) = Map::write(job, [to[0], to[1], height, width], dtype, Padding::NONE);
         let [image, channel, row, column] = strides.map(|stride| stride as i64);
         let strides = [image, channel, row, column];
         let dims = dims.map(|dim| dim as i64);
@@ -88,11 +97,11 @@ impl Map {
                 context.launch(
                     kernel,
                     shape,
-                    arguments![at.of(from), at.of(slot), strides, dims, padded[0], padded[1], narrow],
+                    arguments![at.of(from), map.at(at), strides, dims, padded[0], padded[1], narrow],
                 )
             }
         });
-        map(slot)
+        (map, shown)
     }
 
     /// A new map like this one, and the tensor `[images, channels, height, width]` that shows its first `channels`.
@@ -154,6 +163,17 @@ impl Map {
 pub(super) fn dims(tensor: &Cube) -> [usize; 4] {
     let shape = tensor.shape();
     std::array::from_fn(|axis| shape[axis])
+}
+
+fn strides(tensor: &Cube) -> [usize; 4] {
+    std::array::from_fn(|axis| tensor.meta.strides()[axis])
+}
+
+/// Whether a tensor is a map of that type without a copy: there is nothing to fill up, and its channels lie last.
+fn lies_so(tensor: &Cube, dtype: DType, padding: Padding) -> bool {
+    let dims @ [images, channels, ..] = dims(tensor);
+    let is_full = images.is_multiple_of(padding.images) && channels.is_multiple_of(padding.channels);
+    is_full && tensor.dtype == dtype && is_aligned(tensor) && lies_channels_last(dims, strides(tensor))
 }
 
 /// Whether `[images, channels, height, width]` at these strides is `[images, height, width, channels]` without gaps. The

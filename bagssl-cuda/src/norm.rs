@@ -136,7 +136,7 @@ pub(super) fn norm([input, scale, shift]: [Cube; 3], residual: Option<Cube>, rel
 /// The input to its mean and its variance.
 pub(super) fn statistics(input: Cube) -> Vec<Cube> {
     let dtype = input.dtype;
-    let mut job = Job::new("batch norm's statistics", &input);
+    let mut job = Job::new("batch norm", &input);
     let x = Map::read(&mut job, input, dtype, Padding::NONE);
     let [(_, means), (_, variances)] = measure(&mut job, dtype, x);
     job.submit();
@@ -147,7 +147,7 @@ pub(super) fn statistics(input: Cube) -> Vec<Cube> {
 pub(super) fn norm_with(inputs: [Cube; 5], residual: Option<Cube>, relu: bool) -> Cube {
     let [input, values @ ..] = inputs;
     let (dtype, shape) = (input.dtype, dims(&input));
-    let mut job = Job::new("batch norm with given statistics", &input);
+    let mut job = Job::new("batch norm", &input);
     let x = Map::read(&mut job, input, dtype, Padding::NONE);
     let values = values.map(|values| job.read_contiguous(values));
     let shown = apply(&mut job, (dtype, x, shape), values, residual, relu);
@@ -255,7 +255,7 @@ impl Backward {
 /// Gradient, input, output, scale, shift, mean and variance to the gradients of input, scale, shift and perhaps a residual.
 pub(super) fn gradient(inputs: [Cube; 7], relu: bool, has_residual: bool) -> Vec<Cube> {
     let shape = dims(&inputs[1]);
-    let mut job = Job::new("batch norm's gradient", &inputs[1]);
+    let mut job = Job::new("batch norm, its gradients", &inputs[1]);
     let backward = Backward::read(&mut job, inputs, relu, has_residual);
     let [(dscale, scales), (dshift, shifts)] = backward.sum(&mut job);
     let maps = backward.apply(&mut job, shape, [dscale, dshift], backward.x.rows(), has_residual);
@@ -267,7 +267,7 @@ pub(super) fn gradient(inputs: [Cube; 7], relu: bool, has_residual: bool) -> Vec
 
 /// The same to the gradients of scale and shift alone.
 pub(super) fn sums(inputs: [Cube; 7], relu: bool, has_residual: bool) -> Vec<Cube> {
-    let mut job = Job::new("batch norm's sums", &inputs[1]);
+    let mut job = Job::new("batch norm, its gradients", &inputs[1]);
     let backward = Backward::read(&mut job, inputs, relu, has_residual);
     let [(_, scales), (_, shifts)] = backward.sum(&mut job);
     job.submit();
@@ -283,7 +283,7 @@ pub(super) fn gradient_with(
     count: usize,
 ) -> Vec<Cube> {
     let shape = dims(&inputs[1]);
-    let mut job = Job::new("batch norm's gradient with given sums", &inputs[1]);
+    let mut job = Job::new("batch norm, its gradients", &inputs[1]);
     let backward = Backward::read(&mut job, inputs, relu, has_residual);
     let sums = sums.map(|sum| job.read_contiguous(sum));
     let maps = backward.apply(&mut job, shape, sums, count, has_residual);

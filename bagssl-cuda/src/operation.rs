@@ -15,6 +15,9 @@ use super::step::StepRule;
 pub(super) enum Operation {
     /// Map and weight to a map of the input's type.
     Conv { window: Window, math: Math },
+    /// The same, and the weight as [`Operation::ConvInputGradient`] reads it without a copy: its channels are such that nothing
+    /// has to be filled up.
+    ConvPacking { window: Window, math: Math },
     /// The output's gradient and the weight to the input's gradient, whose `[height, width]` is `size`.
     ConvInputGradient { window: Window, size: [usize; 2], math: Math },
     /// The input and the output's gradient to the weight's gradient, f32.
@@ -56,6 +59,8 @@ pub(super) enum Operation {
     Step(StepRule),
     /// Vectors to the squared length of each.
     Squares,
+    /// Vectors to one, in which they follow each other.
+    Join,
     /// Pairs of a running statistic and a batch's, times a factor for each, to the new running ones.
     Running { factors: Vec<f32> },
     /// Projections `[image, patch, dim]` to the mean cosine between those of different images, `[1]`.
@@ -115,30 +120,31 @@ impl Operation {
         Ok(outputs)
     }
 
-    /// A name for messages.
+    /// A name for messages and profiles: where a host's span is around it, that one's.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Operation::Conv { .. } => "convolution",
-            Operation::ConvInputGradient { .. } => "convolution's input gradient",
-            Operation::ConvWeightGradient { .. } => "convolution's weight gradient",
+            Operation::Conv { .. } | Operation::ConvPacking { .. } => "convolution",
+            Operation::ConvInputGradient { .. } => "convolution, gradient of its input",
+            Operation::ConvWeightGradient { .. } => "convolution, gradient of its weight",
             Operation::Finish { .. } => "bias, residual and relu",
-            Operation::Sum => "sum of maps",
+            Operation::Sum => "sum of gradients",
             Operation::Norm { .. } => "batch norm",
-            Operation::NormGradient { .. } => "batch norm's gradient",
-            Operation::NormStatistics => "batch norm's statistics",
-            Operation::NormWith { .. } => "batch norm with given statistics",
-            Operation::NormSums { .. } => "batch norm's sums",
-            Operation::NormGradientWith { .. } => "batch norm's gradient with given sums",
+            Operation::NormGradient { .. } => "batch norm, its gradients",
+            Operation::NormStatistics => "batch norm, its statistics",
+            Operation::NormWith { .. } => "batch norm, with given statistics",
+            Operation::NormSums { .. } => "batch norm, its gradients' sums",
+            Operation::NormGradientWith { .. } => "batch norm, its gradients with given sums",
             Operation::MaxPool { .. } => "max pool",
-            Operation::MaxPoolGradient { .. } => "max pool's gradient",
+            Operation::MaxPoolGradient { .. } => "max pool, its gradient",
             Operation::GlobalMean => "global mean",
-            Operation::GlobalMeanGradient { .. } => "global mean's gradient",
+            Operation::GlobalMeanGradient { .. } => "global mean, its gradient",
             Operation::Product { .. } => "matrix product",
             Operation::Products { .. } => "products of matrices",
             Operation::Inverses => "inverses of matrices",
             Operation::SumColumns => "sum of columns",
-            Operation::Step(_) => "optimizer step",
+            Operation::Step(_) => "optimizer",
             Operation::Squares => "squared lengths",
+            Operation::Join => "joined vectors",
             Operation::Running { .. } => "running statistics",
             Operation::Similarity => "similarity",
         }
@@ -152,6 +158,11 @@ impl Operation {
                 same("channels", inputs, channels)?;
                 let [height, width] = output_size(*window, [height, width])?;
                 Ok(vec![Form::new([rows, outputs, height, width], input.dtype)])
+            }
+            (Operation::ConvPacking { window, math }, [input, weight]) => {
+                let mut outputs = Operation::Conv { window: *window, math: *math }.fitting(inputs)?;
+                outputs.push(Form::new(weight.shape.clone(), input.dtype));
+                Ok(outputs)
             }
             (Operation::ConvInputGradient { window, size, .. }, [gradient, weight]) => {
                 let ([rows, channels, height, width], [outputs, inputs, ..]) = (gradient.map()?, weight.map()?);
@@ -269,12 +280,10 @@ impl Operation {
             }
             (Operation::Step(rule), inputs) => rule.outputs(inputs),
             (Operation::Squares, [_, ..]) => {
-                for input in inputs {
-                    let [length] = input.dims()?;
-                    same("vector", &Form::new([length], DType::F32), input)?;
-                }
+                check_vectors(inputs)?;
                 Ok(vec![Form::new([inputs.len()], DType::F32)])
             }
+            (Operation::Join, [_, ..]) => Ok(vec![Form::new([check_vectors(inputs)?], DType::F32)]),
             (Operation::Running { factors }, [_, ..]) if inputs.len() == 2 * factors.len() => {
                 let moved = |pair: &[Form]| {
                     let [channels] = pair[0].dims()?;
@@ -314,6 +323,15 @@ fn pooled(window: Window, size: [usize; 2]) -> Checked<[usize; 2]> {
         return Err(format!("expected at most 255 taps and less padding than kernel, got {window:?}"));
     }
     output_size(window, size)
+}
+
+/// The values of all vectors together.
+fn check_vectors(inputs: &[Form]) -> Checked<usize> {
+    let length = |input: &Form| {
+        let [length] = input.dims()?;
+        same("vector", &Form::new([length], DType::F32), input).map(|()| length)
+    };
+    inputs.iter().map(length).sum()
 }
 
 fn check_channels(channels: usize, values: &[&Form]) -> Checked<()> {
@@ -381,6 +399,13 @@ mod tests {
         assert_eq!(outputs, [form([4, 5, 5, 6], DType::BF16)]);
         let back = Operation::ConvInputGradient { window: CONV, size: [9, 7], math: Math::Tf32 };
         assert_eq!(back.outputs(&[outputs[0].clone(), weight.clone()]).unwrap(), std::slice::from_ref(&input));
+        let packing = Operation::ConvPacking { window: CONV, math: Math::Exact };
+        let both = packing.outputs(&[input.clone(), weight.clone()]).unwrap();
+        assert_eq!(both, [outputs[0].clone(), form([5, 3, 3, 2], DType::BF16)]);
+        assert_eq!(
+            packing.outputs(std::slice::from_ref(&input)).unwrap_err(),
+            "convolution: expected another number of inputs, got 1"
+        );
         let to_weight = Operation::ConvWeightGradient { window: CONV, math: Math::Exact };
         assert_eq!(to_weight.outputs(&[input.clone(), outputs[0].clone()]).unwrap(), std::slice::from_ref(&weight));
 
@@ -420,7 +445,7 @@ mod tests {
         let map = form([4, 3, 2, 5], DType::BF16);
         assert_eq!(Operation::Sum.outputs(&[map.clone(), map.clone()]).unwrap(), std::slice::from_ref(&map));
         let turned = Operation::Sum.outputs(&[map.clone(), form([4, 3, 5, 2], DType::BF16)]).unwrap_err();
-        assert!(turned.starts_with("sum of maps: maps: expected"), "{turned}");
+        assert!(turned.starts_with("sum of gradients: maps: expected"), "{turned}");
         assert!(Operation::Sum.outputs(&[map.clone(), form([4, 3, 2, 5], DType::F32)]).is_err());
         assert!(Operation::Sum.outputs(&[map]).is_err());
     }
@@ -473,6 +498,8 @@ mod tests {
         assert!(
             Operation::Squares.outputs(&[form([3], DType::BF16)]).unwrap_err().starts_with("squared lengths: vector")
         );
+        assert_eq!(shapes(&Operation::Join, &vectors), [[3 + (1 << 20)]]);
+        assert!(Operation::Join.outputs(&[form([3, 1], DType::F32)]).unwrap_err().starts_with("joined vectors: "));
         let running = Operation::Running { factors: vec![1.0, 1.5] };
         let inputs = [3, 3, 5, 5].map(|channels| form([channels], DType::F32));
         assert_eq!(shapes(&running, &inputs), [[3], [5]]);

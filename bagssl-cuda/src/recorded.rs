@@ -143,7 +143,7 @@ fn meetings(plan: &Plan) -> usize {
 fn gradients_of_maps_meet_in_an_operation_of_our_own() {
     let expected = meetings(config().plan().encoder());
     assert!(expected > 2, "{expected}");
-    let sums = epoch(3, false).into_iter().filter(|&asked| asked == Asked::Run("sum of maps")).count();
+    let sums = epoch(3, false).into_iter().filter(|&asked| asked == Asked::Run("sum of gradients")).count();
     assert_eq!(sums, 3 * expected);
 }
 

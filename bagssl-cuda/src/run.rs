@@ -63,7 +63,11 @@ impl OnCuda for Plain {
         let mut inputs = inputs.into_iter();
         let mut next = || inputs.next().expect("as many as have been counted");
         match operation {
-            Operation::Conv { window, math } => vec![convolve(next(), next(), window, math, &forms[0])],
+            Operation::Conv { window, math } => vec![convolve(next(), next(), window, math, &forms[0]).0],
+            Operation::ConvPacking { window, math } => {
+                let (output, packed) = convolve(next(), next(), window, math, &forms[0]);
+                vec![output, packed]
+            }
             Operation::ConvInputGradient { window, math, .. } => {
                 vec![input_gradient(next(), next(), window, math, &forms[0])]
             }
@@ -76,7 +80,7 @@ impl OnCuda for Plain {
             }
             Operation::Sum => {
                 let left = next();
-                vec![finish("sum of maps", left, None, Some(next()), false)]
+                vec![finish("sum of gradients", left, None, Some(next()), false)]
             }
             Operation::Norm { relu } => norm::norm(from_fn(|_| next()), inputs.next(), relu),
             Operation::NormStatistics => norm::statistics(next()),
@@ -98,6 +102,7 @@ impl OnCuda for Plain {
             Operation::SumColumns => vec![sum_columns(next(), &forms[0])],
             Operation::Step(rule) => step::run(rule, inputs.collect()),
             Operation::Squares => vec![vectors::squares(inputs.collect())],
+            Operation::Join => vec![vectors::join(inputs.collect())],
             Operation::Running { factors } => vectors::running(inputs.collect(), &factors),
             Operation::Similarity => vec![vectors::similarity(next())],
         }
@@ -116,21 +121,22 @@ fn four(form: &Form) -> [usize; 4] {
     form.dims().expect("an operation's map has four dimensions")
 }
 
-fn convolve(input: Cube, weight: Cube, window: Window, math: Math, output: &Form) -> Cube {
+/// The output, and the weight as it was read.
+fn convolve(input: Cube, weight: Cube, window: Window, math: Math, output: &Form) -> (Cube, Cube) {
     let dtype = input.dtype;
     let mut job = Job::new("convolution", &input);
     let x = Map::read(&mut job, input, dtype, Padding::of_channels(dtype));
-    let w = Map::read(&mut job, weight, dtype, Padding::of_weight(dtype));
+    let (w, packed) = Map::pack(&mut job, weight, dtype, Padding::of_weight(dtype));
     let (y, shown) = Map::write(&mut job, four(output), dtype, Padding::of_channels(dtype));
     let sizes = [x.images, x.channels, x.height, x.width];
     let key = Key::new(Pass::Forward, dtype == DType::BF16, math, sizes, w.images, window);
     pass(job, key, [x, w, y]);
-    shown
+    (shown, packed)
 }
 
 fn input_gradient(gradient: Cube, weight: Cube, window: Window, math: Math, output: &Form) -> Cube {
     let dtype = gradient.dtype;
-    let mut job = Job::new("convolution's input gradient", &gradient);
+    let mut job = Job::new("convolution, gradient of its input", &gradient);
     let y = Map::read(&mut job, gradient, dtype, Padding::of_channels(dtype));
     let w = Map::read(&mut job, weight, dtype, Padding::of_weight(dtype));
     let (x, shown) = Map::write(&mut job, four(output), dtype, Padding::of_channels(dtype));
@@ -142,7 +148,7 @@ fn input_gradient(gradient: Cube, weight: Cube, window: Window, math: Math, outp
 
 fn weight_gradient(input: Cube, gradient: Cube, window: Window, math: Math, output: &Form) -> Cube {
     let (dtype, shape) = (input.dtype, four(output));
-    let mut job = Job::new("convolution's weight gradient", &input);
+    let mut job = Job::new("convolution, gradient of its weight", &input);
     let x = Map::read(&mut job, input, dtype, Padding::of_channels(dtype));
     let y = Map::read(&mut job, gradient, dtype, Padding::of_channels(dtype));
     let (w, _) = Map::write(&mut job, [y.channels, x.channels, shape[2], shape[3]], dtype, Padding::NONE);
@@ -249,7 +255,7 @@ fn max_pool(input: Cube, window: Window, output: &Form) -> Vec<Cube> {
 
 fn max_pool_gradient(gradient: Cube, taps: Cube, window: Window, output: &Form) -> Cube {
     let (dtype, shape) = (gradient.dtype, dims(&gradient));
-    let mut job = Job::new("max pool's gradient", &gradient);
+    let mut job = Job::new("max pool, its gradient", &gradient);
     let dy = Map::read(&mut job, gradient, dtype, Padding::NONE);
     // It is always a tensor of `max_pool`, which lies channels last.
     let taps = job.read(taps);
@@ -284,7 +290,7 @@ fn global_mean(input: Cube, output: &Form) -> Cube {
 
 fn global_mean_gradient(gradient: Cube, output: &Form) -> Cube {
     let dtype = output.dtype;
-    let mut job = Job::new("global mean's gradient", &gradient);
+    let mut job = Job::new("global mean, its gradient", &gradient);
     let dy = job.read_contiguous(gradient);
     let (dx, shown) = Map::write(&mut job, four(output), dtype, Padding::NONE);
     let kernel = by_type(dtype, ["global_mean_gradient_bf16", "global_mean_gradient_f32"]);

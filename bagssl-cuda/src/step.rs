@@ -183,7 +183,7 @@ struct Place {
 /// Queues a step.
 pub(super) fn run(step: StepRule, inputs: Vec<Cube>) -> Vec<Cube> {
     let Some(first) = inputs.first() else { return Vec::new() };
-    let mut job = Job::new("optimizer step", first);
+    let mut job = Job::new("optimizer", first);
     let (mut places, mut outputs) = (Vec::new(), Vec::new());
     let mut inputs = inputs.into_iter();
     for &item in &step.items {

@@ -1,8 +1,9 @@
-//! Many vectors in a few launches: squared lengths and running statistics. And how alike projections are.
+//! Many vectors in a few launches: squared lengths, running statistics, and one behind the other. And how alike projections are.
 
 use bagssl_core::plan::NORM_MOMENTUM;
 use burn::tensor::{DType, TensorMetadata};
 
+use super::driver::Grid;
 use super::job::{Cube, Job, Slot};
 use super::map::arguments;
 
@@ -69,6 +70,36 @@ pub(super) fn squares(vectors: Vec<Cube>) -> Cube {
     shown
 }
 
+/// Vectors one behind the other.
+pub(super) fn join(vectors: Vec<Cube>) -> Cube {
+    let counts: Vec<i64> = vectors.iter().map(|vector| vector.meta.num_elements() as i64).collect();
+    let mut job = Job::new("joined vectors", &vectors[0]);
+    let (to, shown) = job.write(&[counts.iter().sum::<i64>() as usize], DType::F32);
+    let firsts = counts.iter().scan(0, |next, count| Some(std::mem::replace(next, *next + count)));
+    let read = vectors.into_iter().map(|vector| job.read_contiguous(vector)).collect::<Vec<_>>();
+    let places: Vec<(Slot, i64, i64)> =
+        read.into_iter().zip(&counts).zip(firsts).map(|((slot, &count), first)| (slot, count, first)).collect();
+    for chunk in places.chunks(VECTORS) {
+        let chunk = chunk.to_vec();
+        job.then(move |context, at| {
+            let mut table = [Vector::default(); VECTORS];
+            for (entry, &(slot, count, first)) in table.iter_mut().zip(&chunk) {
+                *entry = Vector { at: at.of(slot), count, first };
+            }
+            let longest = chunk.iter().map(|&(_, count, _)| count).max().unwrap_or(1) as u64;
+            // SAFETY: each of the table's first entries points to `count` values of f32, and all are as many as the output's.
+            unsafe { context.launch("vectors_join", (across(longest, chunk.len()), 256), arguments![table, at.of(to)]) }
+        });
+    }
+    job.submit();
+    shown
+}
+
+/// Blocks along the longest of some vectors, for each of them.
+fn across(longest: u64, count: usize) -> Grid {
+    [longest.div_ceil(256).clamp(1, 64) as u32, count as u32]
+}
+
 /// The first chunk of each vector of a launch, and the number of all.
 fn first_chunks(counts: impl Iterator<Item = i64>) -> Vec<i64> {
     let mut firsts = vec![0];
@@ -100,7 +131,7 @@ pub(super) fn running(inputs: Vec<Cube>, factors: &[f32]) -> Vec<Cube> {
                 *entry = Running { value, batch, to, count, factor };
             }
             let longest = chunk.iter().map(|&(_, count, _)| count).max().unwrap_or(1) as u64;
-            let shape = ([longest.div_ceil(256).clamp(1, 64) as u32, chunk.len() as u32], 256);
+            let shape = (across(longest, chunk.len()), 256);
             let (kept, momentum) = ((1.0 - NORM_MOMENTUM) as f32, NORM_MOMENTUM as f32);
             // SAFETY: each of the table's first entries points to three times `count` values of f32.
             unsafe { context.launch("vectors_running", shape, arguments![table, kept, momentum]) }

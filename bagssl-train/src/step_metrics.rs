@@ -37,8 +37,9 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> StepMetrics<B,
     ) -> Self {
         let similarity = K::similarity(projections.clone());
         let sums = projections.clone().sum_dim(2).sum_dim(1).reshape([images.len()]);
-        let values = Tensor::cat(vec![value.values, similarity, sums, squares, stops], 0);
-        StepMetrics { step, images, names: value.names, values, projections, kernels: PhantomData }
+        let mut parts = value.values;
+        parts.extend([similarity, sums, squares, stops]);
+        StepMetrics { step, images, names: value.names, values: K::joined(parts), projections, kernels: PhantomData }
     }
 
     /// The projections, `[image, patch, dim]`.

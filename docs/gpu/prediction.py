@@ -63,11 +63,11 @@ def step(depth, cifar, side, batch, projector):
          2 * batch * (5 * maps + maps // 2 + residual), MEMORY, 3 * n),
         ("gradient sums at block inputs: two read, one written", 2 * batch * 3 * inputs, MEMORY, len(ends)),
         ("images to channels-last, pooling", batch * (4 + 2 * 8 / 3) * 3 * side * side + 4 * batch * ends[-1][1], MEMORY, 4),
-        ("weights packed to bf16, weight gradients unpacked", weights * (4 + 2 + 2 + 4), MEMORY, 3 * n - 1),
+        ("weights packed to bf16, weight gradients unpacked", weights * (4 + 2 + 2 + 4), MEMORY, 2 * n),
         # A launch updates 40 parameters, squares 160 gradients (and another one sums up), or updates 80 running statistics.
         ("SGD with momentum: three read, two written; gradients read again for their squares", 24 * parameters, MEMORY, -(-tensors // 40) + 2 * -(-tensors // 160) + -(-2 * n // 80)),
         ("projector", 6 * batch * dense, TF32, 9 * len(projector)),
-        ("covariance loss, similarity, metrics", 6 * batch * projector[-1] ** 2, TF32, 70),
+        ("covariance loss, similarity, metrics", 6 * batch * projector[-1] ** 2, TF32, 62),
     ]
     return parts, convs, maps
 

@@ -48,8 +48,9 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
     fn conv2d(input: Tensor<Autodiff<B>, 4>, weight: Tensor<Autodiff<B>, 4>, window: Window) -> Tensor<Autodiff<B>, 4> {
         let _span = span("convolution");
         let (input, weight) = (open(input), open(weight));
-        let state: ConvState<B> = (wrap(input.primitive.clone()), wrap(weight.primitive.clone()), window);
-        let output = raw(K::conv2d(state.0.clone(), state.1.clone(), window));
+        let (map, plain) = (wrap(input.primitive.clone()), wrap(weight.primitive.clone()));
+        let (output, packed) = K::conv2d_for_training(map.clone(), plain.clone(), window);
+        let (output, state) = (raw(output), ConvState { input: map, weight: plain, packed, window });
         let nodes = [input.node, weight.node];
         close(match Conv::<K>(PhantomData).prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(state, output),
@@ -138,20 +139,27 @@ pub fn add_gradient<B: Backend, K: Kernels<B>>(gradients: &mut Gradients, part: 
 #[derive(Debug)]
 struct Conv<K>(PhantomData<K>);
 
-type ConvState<B> = (Tensor<B, 4>, Tensor<B, 4>, Window);
+#[derive(Debug, Clone)]
+struct ConvState<B: Backend> {
+    input: Tensor<B, 4>,
+    weight: Tensor<B, 4>,
+    /// What stands for the weight in the gradient of the input.
+    packed: Tensor<B, 4>,
+    window: Window,
+}
 
 impl<B: Backend, K: Kernels<B>> Backward<B, 2> for Conv<K> {
     type State = ConvState<B>;
 
     fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let (input, weight, window) = ops.state;
+        let ConvState { input, weight, packed, window } = ops.state;
         let gradient: Tensor<B, 4> = wrap(gradients.consume::<B>(&ops.node));
         let [to_input, to_weight] = ops.parents;
         if let Some(node) = to_input {
             let [_, _, height, width] = input.dims();
             let primitive = {
                 let _span = span("convolution, gradient of its input");
-                raw(K::conv2d_input_backward(gradient.clone(), weight.clone(), window, [height, width]))
+                raw(K::conv2d_input_backward(gradient.clone(), packed, window, [height, width]))
             };
             let rc = Arc::new(node.id);
             add_gradient::<B, K>(gradients, Tracked::<B> { primitive, node, rc });

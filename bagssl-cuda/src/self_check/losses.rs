@@ -22,7 +22,7 @@ fn results<B: Backend, A: LinAlg<B>>(loss: Loss, dims: [usize; 3]) -> [Vec<f32>;
     let loss = loss.check().expect("the settings are in their ranges");
     let value = loss.value::<Autodiff<B>, A>(projections.clone()).expect("there are images and patches enough");
     let gradient = projections.grad(&value.objective.backward()).map(flat).unwrap_or_default();
-    [flat(value.values), gradient]
+    [flat(Tensor::cat(value.values, 0)), gradient]
 }
 
 pub(super) fn losses<B: OnCuda>(checks: &mut Checks<'_>) {

@@ -74,7 +74,7 @@ pub struct PartSummary {
     pub figures: usize,
     /// How many of them failed.
     pub failed: usize,
-    /// The largest share that an error had of its bound.
+    /// The largest error, in multiples of its bound.
     pub worst: f64,
     /// How long it took.
     pub seconds: f64,
@@ -84,7 +84,7 @@ impl fmt::Display for Summary {
     /// A line for each part, the rows that failed, and the sums.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for PartSummary { name, figures, failed, worst, seconds } in &self.parts {
-            let share = format!("largest error {worst:.2} of its bound");
+            let share = format!("largest error {worst:.2} times its bound");
             writeln!(f, "{name:<17} {figures:>4} figures, {failed:>3} failed, {share}, {seconds:.1} s")?;
         }
         for row in &self.failed {
@@ -219,7 +219,7 @@ mod tests {
         );
         let text = summary.to_string();
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0], "norm                 2 figures,   1 failed, largest error 2.00 of its bound, 0.0 s");
+        assert_eq!(lines[0], "norm                 2 figures,   1 failed, largest error 2.00 times its bound, 0.0 s");
         assert!(lines[1].starts_with("FAILED norm ") && lines[1].ends_with(": [2, 3]"), "{text}");
         assert_eq!(lines[2], "2 figures, 1 failed, 0.0 s");
     }

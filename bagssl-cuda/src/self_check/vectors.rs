@@ -17,11 +17,12 @@ pub(super) fn vectors<B: OnCuda>(checks: &mut Checks<'_>) {
     let device = B::Device::default();
     checks.check("f32", "[3, 5, 7, 6] there and back, twice", || there_and_back::<B>(&device));
     let dims = [2, 6, 5, 3];
-    checks.check("f32", &format!("sum of maps {dims:?}"), || sum::<B, Cudnn<F32>>(dims, None, &device));
-    checks.check("bf16", &format!("sum of maps {dims:?}"), || {
+    checks.check("f32", &format!("sum of gradients {dims:?}"), || sum::<B, Cudnn<F32>>(dims, None, &device));
+    checks.check("bf16", &format!("sum of gradients {dims:?}"), || {
         sum::<B, Cudnn<Bf16>>(dims, Some(FloatDType::BF16), &device)
     });
     checks.check("f32", &format!("squares of {SQUARES} vectors of 1 to 70001 values"), || squares::<B>(&device));
+    checks.check("f32", &format!("{SQUARES} vectors of 1 to 70001 values, joined"), || joined::<B>(&device));
     checks.check("f32", &format!("running statistics of {RUNNING} vectors of 1 to 3294 values"), || {
         running::<B>(&device)
     });
@@ -70,7 +71,7 @@ fn sum<B: OnCuda, K: Kernels<B>>(dims: [usize; 4], maps: Option<FloatDType>, dev
             f64::from(left[at]) + f64::from(last[(image * h * w + pixel) * c + channel])
         })
         .collect();
-    vec![compared("sum of maps", &got, &expected, if maps.is_some() { 1e-2 } else { 1e-6 })]
+    vec![compared("sum of gradients", &got, &expected, if maps.is_some() { 1e-2 } else { 1e-6 })]
 }
 
 /// The lengths of so many vectors, one of them long.
@@ -78,13 +79,22 @@ fn lengths(count: usize, longest: usize) -> Vec<usize> {
     (0..count).map(|index| if index == 7 { longest } else { 1 + 37 * index }).collect()
 }
 
-/// More than one launch takes: 160 squares, 80 statistics.
+/// More than one launch takes: 160 vectors, 80 statistics.
 const SQUARES: usize = 170;
 const RUNNING: usize = 90;
 
+fn many() -> Vec<Vec<f32>> {
+    lengths(SQUARES, 70001).into_iter().enumerate().map(|(seed, length)| random(seed as u64, length)).collect()
+}
+
+fn joined<B: OnCuda>(device: &B::Device) -> Vec<Figure> {
+    let vectors = many();
+    let tensors = vectors.iter().map(|vector| tensor(vector, [vector.len()], device)).collect();
+    vec![compared("joined", &flat(<Ours as LinAlg<B>>::joined(tensors)), &wide(&vectors.concat()), 1e-6)]
+}
+
 fn squares<B: OnCuda>(device: &B::Device) -> Vec<Figure> {
-    let vectors: Vec<Vec<f32>> =
-        lengths(SQUARES, 70001).into_iter().enumerate().map(|(seed, length)| random(seed as u64, length)).collect();
+    let vectors = many();
     let expected: Vec<f64> =
         vectors.iter().map(|vector| wide(vector).iter().map(|value| value * value).sum()).collect();
     let tensors = vectors.iter().map(|vector| tensor(vector, [vector.len()], device)).collect();

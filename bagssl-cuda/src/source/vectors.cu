@@ -46,6 +46,12 @@ extern "C" __global__ void __launch_bounds__(256) vectors_squares_merge(Vectors 
   if (threadIdx.x == 0) squares[blockIdx.x] = sum;
 }
 
+// Vectors one behind the other: `first` is the place of a vector's first value. blockIdx.y says which.
+extern "C" __global__ void vectors_join(Vectors vectors, float* __restrict__ to) {
+  const Vector& one = vectors.at[blockIdx.y];
+  EACH(one) to[one.first + i] = one.at[i];
+}
+
 // Running statistics: value * (1 - momentum) + batch * factor * momentum. blockIdx.y says which.
 #define RUNNINGS 80
 struct Running { const float *value, *batch; float* to; i64 count; float factor; };

@@ -87,6 +87,22 @@ static void squared_lengths(const std::vector<size_t>& lengths) {
   holds("squared lengths, the same again", first == again);
 }
 
+static void joined() {
+  const size_t lengths[] = {1, 300, 0, 37};
+  Vectors vectors = {};
+  std::vector<std::vector<float>> values;
+  std::vector<float> expected;
+  for (int i = 0; i < 4; i++) {
+    values.push_back(as<float>(numbers(1 + i, lengths[i])));
+    vectors.at[i] = {values[i].data(), (i64)lengths[i], (i64)expected.size()};
+    expected.insert(expected.end(), values[i].begin(), values[i].end());
+  }
+  std::vector<float> got(expected.size() + 1, 5.f);
+  expected.push_back(5.f);
+  launch(vectors_join, 2, 4, 64, vectors, got.data());
+  holds("joined vectors, and nothing behind them", got == expected);
+}
+
 static void running_statistics() {
   const size_t lengths[] = {1, 37, 256, 1000};
   const float factors[] = {1.f, 1.25f, 1.f, 1.001f};
@@ -148,6 +164,7 @@ static void vectors() {
   squared_lengths({1, 3, CHUNK, 0, CHUNK + 1, 5, 2 * CHUNK + 1027, 0});
   squared_lengths({0});
   squared_lengths(std::vector<size_t>(VECTORS, 7));
+  joined();
   running_statistics();
   likeness(5, 3, 37, 0);
   likeness(40, 1, 64, 0.5);

@@ -72,6 +72,10 @@ impl<B: Backend, K: Kernels<B>> Kernels<B> for SyncBatchNorm<K> {
         K::conv2d(input, weight, window)
     }
 
+    fn conv2d_for_training(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> (Tensor<B, 4>, Tensor<B, 4>) {
+        K::conv2d_for_training(input, weight, window)
+    }
+
     fn conv2d_input_backward(
         gradient: Tensor<B, 4>,
         weight: Tensor<B, 4>,
@@ -223,5 +227,9 @@ impl<B: Backend, K: LinAlg<B>> LinAlg<B> for SyncBatchNorm<K> {
 
     fn similarity(projections: Tensor<B, 3>) -> Tensor<B, 1> {
         K::similarity(projections)
+    }
+
+    fn joined(vectors: Vec<Tensor<B, 1>>) -> Tensor<B, 1> {
+        K::joined(vectors)
     }
 }

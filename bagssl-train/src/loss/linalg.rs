@@ -65,6 +65,11 @@ pub trait LinAlg<B: Backend> {
     fn similarity(projections: Tensor<B, 3>) -> Tensor<B, 1> {
         similarity(projections)
     }
+
+    /// Some vectors, at least one, one behind the other.
+    fn joined(vectors: Vec<Tensor<B, 1>>) -> Tensor<B, 1> {
+        Tensor::cat(vectors, 0)
+    }
 }
 
 impl<B: Backend> LinAlg<B> for Stock {}
@@ -91,5 +96,9 @@ impl<B: Backend, K: LinAlg<B>> LinAlg<B> for Differentiable<K> {
 
     fn similarity(projections: Tensor<B, 3>) -> Tensor<B, 1> {
         K::similarity(projections)
+    }
+
+    fn joined(vectors: Vec<Tensor<B, 1>>) -> Tensor<B, 1> {
+        K::joined(vectors)
     }
 }

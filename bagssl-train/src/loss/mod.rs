@@ -154,19 +154,23 @@ pub struct LossValue<B: AutodiffBackend> {
     pub objective: Tensor<B, 1>,
     /// The names of the loss and its terms; the first is `loss`.
     pub names: Vec<&'static str>,
-    /// Their values, which wait on the device until somebody reads them: `[name]`.
-    pub values: Tensor<B::InnerBackend, 1>,
+    /// The value of each, `[1]`, which waits on the device until somebody reads it.
+    pub values: Vec<Tensor<B::InnerBackend, 1>>,
 }
 
 impl<B: AutodiffBackend> LossValue<B> {
     fn new<const N: usize>(objective: Tensor<B, 1>, figures: [(&'static str, Tensor<B::InnerBackend, 1>); N]) -> Self {
         let (names, values): (Vec<_>, Vec<_>) = figures.into_iter().unzip();
-        LossValue { objective, names, values: Tensor::cat(values, 0) }
+        LossValue { objective, names, values }
     }
 
     /// The loss and its terms, by name.
     pub fn figures(&self) -> Vec<(&'static str, f64)> {
-        let values = self.values.to_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+        let values = Tensor::cat(self.values.clone(), 0)
+            .into_data()
+            .convert::<f32>()
+            .into_vec::<f32>()
+            .expect("converted to f32");
         self.names.iter().copied().zip(values.into_iter().map(f64::from)).collect()
     }
 
