@@ -151,7 +151,13 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
         memory: None,
         quiet: args.json,
     };
-    let streamed = stream.run(&*args.backend.open_with(args.cpu)?.trained(&checkpoint, &[spec.tap])?)?;
+    let streamed = stream.run(
+        &*args
+            .backend
+            .open_with(args.cpu)?
+            .trained(&checkpoint, &[spec.tap])
+            .with_context(|| args.checkpoint.display().to_string())?,
+    )?;
     let Streamed { images: embedded, skipped } = &streamed;
     let values = embedded.iter().flat_map(|image| &image.mean).copied().collect();
     let labels = embedded.iter().map(|image| train.label(image.image)).collect();
@@ -200,7 +206,11 @@ pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
     }
     args.columns.check(&[&args.images])?;
     let dataset = source::images(&args.images, None, &args.columns, args.memory.budget())?;
-    let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &[spec.tap])?;
+    let network = args
+        .backend
+        .open_with(args.cpu)?
+        .trained(&checkpoint, &[spec.tap])
+        .with_context(|| args.checkpoint.display().to_string())?;
     let classify = Classify { args, checkpoint: &checkpoint, classifier: &classifier, dataset };
     if args.curve {
         classify.curve(&*network)?;

@@ -150,7 +150,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let streamed = match args.dense {
         true => dense(args, &checkpoint, &dataset)?,
-        false => stream.run(&*args.backend.open_with(args.cpu)?.trained(&checkpoint, &[tap])?)?,
+        false => stream.run(
+            &*args
+                .backend
+                .open_with(args.cpu)?
+                .trained(&checkpoint, &[tap])
+                .with_context(|| args.checkpoint.display().to_string())?,
+        )?,
     };
     let Streamed { images: embedded, skipped } = &streamed;
     let dim = spec.model.dim(tap);
@@ -209,7 +215,7 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
     if args.backend != Name::Ndarray {
         bail!("--dense: expected --backend ndarray, got {}", args.backend.text());
     }
-    checkpoint.check_values()?;
+    checkpoint.check_values().with_context(|| args.checkpoint.display().to_string())?;
     let options = args.cpu.options(1, [side as usize; 2])?;
     let pool = (args.threads > 0).then(|| Pool::new(args.threads));
     let mut source = |name: &str| checkpoint.tensor_ref(&format!("encoder.{name}")).map(Into::into);

@@ -103,7 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let note = (!checkpoint.has_projector()).then(|| format!("projection: {}", claims::NO_PROJECTOR));
     let kept = args.features.of(&bytes, args.backend, args.cpu);
-    let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &taps)?;
+    let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &taps).with_context(|| name.clone())?;
     let total = evaluate::images_to_embed(&halves) as usize;
     let bar = Progress::images("embed", total, args.json);
     let extraction = Extraction {

@@ -101,7 +101,11 @@ struct Seen {
 
 fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
     let tap = checkpoint.spec().tap;
-    let network = args.backend.open_with(args.cpu)?.trained(checkpoint, &[tap])?;
+    let network = args
+        .backend
+        .open_with(args.cpu)?
+        .trained(checkpoint, &[tap])
+        .with_context(|| args.checkpoint.display().to_string())?;
     let embed = |dataset: &Arc<Dataset>, keep: bool, quiet: bool| {
         let (spec, bag, threads) = (checkpoint.spec(), &args.bag, args.data.threads);
         let stop = &StopArgs::default();

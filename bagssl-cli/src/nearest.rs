@@ -115,7 +115,11 @@ fn search(
 ) -> Result<Vec<Neighbors>> {
     let spec = checkpoint.spec();
     let tap = args.tap.map_or(spec.tap, FeatureLayer::from);
-    let network = args.backend.open_with(args.cpu)?.trained(checkpoint, &[tap])?;
+    let network = args
+        .backend
+        .open_with(args.cpu)?
+        .trained(checkpoint, &[tap])
+        .with_context(|| args.checkpoint.display().to_string())?;
     let first = embed(args, spec, tap, (query, OnBadImage::Fail), &*network, true)?.images.remove(0);
     let rest = embed(args, spec, tap, (others, args.bad.on_bad_image.into()), &*network, args.json)?;
     rest.tell();

@@ -235,8 +235,10 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     files::write(&folder.join(CONFIG), run.config.to_toml()?.as_bytes())?;
     let lost = Box::new(|text: &str| note!("warning: {text}"));
     let waiting = Waiting::begin()?;
+    let metrics = Metrics::create(&folder.join(METRICS), resumed, lost)?;
+    // What is not held any more is not written to.
     let mut observers: Vec<Box<dyn Observer + '_>> =
-        vec![Box::new(Metrics::create(&folder.join(METRICS), resumed, lost)?), Box::new(&waiting)];
+        vec![Box::new(Held(&folder)), Box::new(metrics), Box::new(&waiting)];
     if run.tensorboard {
         observers.push(Box::new(TensorBoard::create(run.out, resumed)?));
     }
@@ -253,6 +255,7 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
         if ended == Ended::Finished {
             let checkpoint = trainer.checkpoint()?;
             check_use(&checkpoint, &loader)?;
+            folder.check_held()?;
             files::write(&folder.join(CHECKPOINT), &checkpoint)?;
         }
         Ok(ended)
@@ -264,6 +267,18 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
         note!("{skipped} of {steps} steps changed nothing, as their loss or their gradient was not finite");
     }
     Ok(Outcome { steps, skipped, resumed, seconds: started.elapsed().as_secs_f64() })
+}
+
+/// Ends a run whose folder has been moved or replaced, before it writes there.
+struct Held<'a>(&'a RunFolder);
+
+impl Observer for Held<'_> {
+    fn observe(&mut self, event: &Event<'_>) -> Result<Verdict, SourceError> {
+        if let Event::Saving { .. } = event {
+            self.0.check_held()?;
+        }
+        Ok(Verdict::Continue)
+    }
 }
 
 /// The loader of a run's batches.

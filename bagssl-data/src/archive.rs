@@ -1,5 +1,6 @@
 //! What an uncompressed tar holds, each member checked before anything is read of it.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Component, Path};
@@ -61,6 +62,7 @@ pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path)
             }
         }
     }
+    check_twice(&contents.members, origin)?;
     match failed {
         _ if length == 0 => return Err(refuse("an empty file".into())),
         Some(error) if end == 0 => return Err(sniff::what(&start).map_or(no_tar(error), |what| refuse(what.into()))),
@@ -78,6 +80,28 @@ pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path)
         },
     }
     Ok(contents)
+}
+
+/// Refuses two names that lead to one place, such as `a/b` and `./a/b`: unpacking would leave one of them.
+fn check_twice(members: &[Member], origin: &Path) -> Result<()> {
+    let parts = |name: &str| -> Vec<String> {
+        name.split('/').filter(|part| !["", "."].contains(part)).map(Into::into).collect()
+    };
+    let files = || members.iter().filter(|member| member.kind == Kind::File);
+    // Names without such parts are compared by the data set.
+    if files().all(|member| !member.name.split('/').any(|part| ["", "."].contains(&part))) {
+        return Ok(());
+    }
+    let mut seen = HashMap::new();
+    for Member { name, .. } in files() {
+        if let Some(other) = seen.insert(parts(name), name)
+            && other != name
+        {
+            let got = format!("{other} and {name}");
+            return Err(Error::Format { path: origin.into(), expected: "one file of a name", got });
+        }
+    }
+    Ok(())
 }
 
 /// How many bytes are 0 from a place on.

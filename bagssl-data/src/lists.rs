@@ -159,6 +159,11 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Dataset> {
     Ok(Dataset { half, ..dataset })
 }
 
+/// What the system says of a file that a list names.
+fn listed(list: &Path, name: &str, error: &std::io::Error) -> Error {
+    Error::Format { path: list.into(), expected: "image files", got: format!("{name:?}: {error}") }
+}
+
 fn length(root: &Path, name: &str, list: &Path) -> Result<u64> {
     let path = root.join(name);
     let meta = match fs::metadata(&path) {
@@ -167,7 +172,7 @@ fn length(root: &Path, name: &str, list: &Path) -> Result<u64> {
             let (expected, got) = ("a tab between a path and its class", format!("{name:?}"));
             return Err(Error::Format { path: list.into(), expected, got });
         }
-        meta => meta.map_err(|error| Error::Read { path: path.clone(), error })?,
+        meta => meta.map_err(|error| listed(list, name, &error))?,
     };
     match meta.is_file() {
         true => Ok(meta.len()),

@@ -20,7 +20,7 @@ use bagssl_core::embed::{Embed, FeatureLayer, InFlight, Rows};
 
 use crate::error::{Error, Result, same_length};
 use crate::features::Features;
-use crate::files::remove_partial;
+use crate::files::{regular, remove_partial};
 use writer::Writer;
 
 /// A folder of features.
@@ -100,12 +100,14 @@ impl FeatureCache<'_> {
 
     /// Whether somebody is extracting there at this moment.
     pub fn is_in_use(&self) -> bool {
-        File::open(self.lock_path()).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+        let open = || regular(&self.lock_path()).and_then(|()| File::open(self.lock_path()));
+        open().is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
     /// Waits until nobody else is at work there, and keeps others out until it is dropped.
     fn lock(&self) -> Result<File> {
         let path = self.lock_path();
+        regular(&path).map_err(|source| failed(&path, source))?;
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.map_err(|source| failed(&path, source))?;
         file.lock().map_err(|source| failed(&path, source))?;

@@ -9,7 +9,7 @@ use bagssl_core::observe::{Event, Observer, Verdict};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::run_state::write_whole;
+use crate::run_state::{regular, write_whole};
 
 /// A file of JSON lines: one for each step, each epoch, what is said of its health, and settings that were changed.
 pub struct Metrics {
@@ -31,6 +31,7 @@ impl Metrics {
     /// [`Error::File`] if it cannot be read or written.
     pub fn create(path: &Path, resumed: u64, mut warn: Warn) -> Result<Self> {
         let failed = |error| Error::File { path: path.into(), error };
+        regular(path).map_err(failed)?;
         let before = match fs::read(path) {
             _ if resumed == 0 => Vec::new(),
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),

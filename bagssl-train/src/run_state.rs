@@ -6,6 +6,7 @@ mod staged;
 mod states;
 
 pub use folder::{CHECKPOINT, CONFIG, METRICS, OLD_STATE, RunFolder, STATES};
+pub(crate) use staged::regular;
 pub use staged::{Staged, write_whole};
 pub use states::{Every, Keeping, LatestState, States, whole_state};
 

@@ -207,7 +207,7 @@ fn on_each<R>(
     let files = claim.read()?;
     for ((path, bytes), name) in files.iter().zip(names_of(&claim.checkpoints)) {
         let checkpoint = Checkpoint::from_bytes(bytes).context(path.display().to_string())?;
-        let network = backend.trained(&checkpoint, taps)?;
+        let network = backend.trained(&checkpoint, taps).with_context(|| path.display().to_string())?;
         let protocol = EvalSettings {
             bag: bag.of(&checkpoint.spec().patch, &halves.test)?,
             how,

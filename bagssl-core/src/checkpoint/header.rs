@@ -55,10 +55,10 @@ pub fn check_header(header: &[u8], length: u64) -> Result<()> {
 
 /// The header's own metadata and tensors.
 pub(super) fn metadata(bytes: &[u8]) -> Result<Metadata> {
-    let no_file = |why: String| refuse(format!("expected a safetensors file, got {} bytes: {why}", bytes.len()));
-    let start = *bytes.first_chunk().ok_or_else(|| no_file("no header".into()))?;
+    let no_file = |why: String| refuse(format!("expected a safetensors file, got {why}"));
+    let start = *bytes.first_chunk().ok_or_else(|| no_file(format!("{} bytes: no header", bytes.len())))?;
     let json = bytes.get(LENGTH..header_length(start)?).ok_or_else(|| no_file("a header that is cut short".into()))?;
-    serde_json::from_slice(json).map_err(|error| no_file(error.to_string()))
+    serde_json::from_slice(json).map_err(|error| no_file(format!("one whose header is none: {error}")))
 }
 
 impl Header {

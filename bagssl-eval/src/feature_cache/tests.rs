@@ -362,3 +362,17 @@ fn any_bit_that_has_flipped_is_noticed() {
     ["embedding.npy", "embedding.images.npy", "embedding.json"].into_iter().for_each(flip);
     assert_eq!(run().unwrap()[0], in_memory()[0]);
 }
+
+/// Pipes are refused, not waited for.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_no_feature() {
+    for name in ["lock", "embedding.json", "embedding.npy"] {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join(name);
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let error = store(folder.path(), "a").extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap_err();
+        assert!(!store(folder.path(), "a").is_in_use());
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}

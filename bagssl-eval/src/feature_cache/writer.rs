@@ -13,7 +13,7 @@ use super::digest::{self, BLOCK, Blocks};
 use super::{CacheEntry, FeatureCache, failed, npy};
 use crate::error::{Error, Result};
 use crate::features::{Features, Shape};
-use crate::files::write_whole;
+use crate::files::{regular, write_whole};
 use crate::table::{Mapped, Values};
 
 /// How often an extraction is written down: what a stop costs at most.
@@ -242,7 +242,8 @@ pub(super) fn kept(folder: &Path) -> Option<CacheEntry> {
     let taps = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection]
         .into_iter()
         .map(|tap| folder.join(format!("{}.json", tap.name())));
-    let state = |path: PathBuf| serde_json::from_slice::<State>(&std::fs::read(path).ok()?).ok();
+    let state =
+        |path: PathBuf| serde_json::from_slice::<State>(&regular(&path).and_then(|()| std::fs::read(&path)).ok()?).ok();
     let State { of, at, .. } = taps.into_iter().find_map(state)?;
     Some(CacheEntry { of, at })
 }
@@ -253,7 +254,7 @@ const PAIR: u64 = 8;
 impl State {
     /// What an earlier extraction left, or the beginning of a new one, which is written down before there is an array.
     fn open_or_new(path: &Path, arrays: &[PathBuf], store: &FeatureCache<'_>) -> Result<Self> {
-        match std::fs::read(path) {
+        match regular(path).and_then(|()| std::fs::read(path)) {
             Ok(bytes) => return Self::read(path, &bytes, store.of),
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(path, error)),
             Err(_) => {}
@@ -323,7 +324,8 @@ impl State {
 
 impl Part {
     fn open(path: PathBuf) -> Result<Self> {
-        let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        let open = |()| OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        let open = regular(&path).and_then(open);
         let file = open.map_err(|source| failed(&path, source))?;
         Ok(Part { file: BufWriter::with_capacity(1 << 20, file), path, blocks: Blocks::new(BLOCK) })
     }

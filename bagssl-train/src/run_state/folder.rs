@@ -32,7 +32,7 @@ const GONE: &str = ".gone";
 pub struct RunFolder {
     path: PathBuf,
     is_locked: bool,
-    _lock: File,
+    lock: File,
 }
 
 impl RunFolder {
@@ -44,6 +44,7 @@ impl RunFolder {
     pub fn open(path: &Path) -> Result<Self> {
         fs::create_dir_all(path).map_err(|error| failed(path, error))?;
         let lock = path.join(LOCK);
+        check_lock(&lock).map_err(|error| failed(&lock, error))?;
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&lock);
         let mut file = open.map_err(|error| failed(&lock, error))?;
         let is_locked = match file.try_lock() {
@@ -54,9 +55,26 @@ impl RunFolder {
         };
         let signed = file.set_len(0).and_then(|()| file.write_all(own_name().as_bytes()));
         signed.map_err(|error| failed(&lock, error))?;
-        let folder = RunFolder { path: path.into(), is_locked, _lock: file };
+        let folder = RunFolder { path: path.into(), is_locked, lock: file };
         folder.put_right().map_err(|error| failed(path, error))?;
         Ok(folder)
+    }
+
+    /// Refuses to go on if the lock is no longer that of the folder's path: the folder has been moved or replaced, and what is at its path
+    /// may be another's.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn check_held(&self) -> Result<()> {
+        let lock = self.join(LOCK);
+        match is_same(&self.lock, &lock) {
+            Ok(true) => Ok(()),
+            _ => {
+                let why =
+                    "expected the lock that this run holds, got another or none: the folder was moved or replaced";
+                Err(failed(&lock, io::Error::other(why)))
+            }
+        }
     }
 
     /// Whether others are kept out: some file systems have no locks.
@@ -138,20 +156,54 @@ impl RunFolder {
     }
 }
 
+/// How what this program writes into the lock begins.
+const NAME: &str = "process ";
+/// The longest name of a holder.
+const LONGEST_NAME: u64 = 300;
+
+/// Refuses a lock that is a link, no file, or somebody's own file.
+fn check_lock(path: &Path) -> io::Result<()> {
+    let refuse = |got: &str| Err(io::Error::other(format!("expected a file that locks a run, got {got}")));
+    match fs::symlink_metadata(path) {
+        Err(_) => Ok(()),
+        Ok(meta) if meta.is_symlink() => refuse("a link"),
+        Ok(meta) if !meta.is_file() => refuse("a folder, a pipe or a device"),
+        Ok(meta) if meta.len() > LONGEST_NAME => refuse("another file"),
+        Ok(_) => match fs::read(path)? {
+            name if name.is_empty() || name.starts_with(NAME.as_bytes()) => Ok(()),
+            _ => refuse("another file"),
+        },
+    }
+}
+
+/// Whether an open file is the one of a name.
+fn is_same(file: &File, path: &Path) -> io::Result<bool> {
+    let (own, there) = (file.metadata()?, fs::symlink_metadata(path)?);
+    #[cfg(unix)]
+    let is_same = {
+        use std::os::unix::fs::MetadataExt as _;
+        (own.dev(), own.ino()) == (there.dev(), there.ino())
+    };
+    // Elsewhere an open file cannot be moved.
+    #[cfg(not(unix))]
+    let is_same = own.is_file() && there.is_file();
+    Ok(is_same)
+}
+
 /// What this program writes into the lock: which process of which machine it is.
 fn own_name() -> String {
     let machine = fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let machine = machine.or_else(|| std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).ok());
     let process = std::process::id();
     match machine.as_deref().map(str::trim) {
-        Some(machine) if !machine.is_empty() => format!("process {process} on {machine}"),
-        _ => format!("process {process}"),
+        Some(machine) if !machine.is_empty() => format!("{NAME}{process} on {machine}"),
+        _ => format!("{NAME}{process}"),
     }
 }
 
 /// What the holder of a lock has written into it, and how long ago.
 fn holder(lock: &Path) -> String {
-    let named = fs::read_to_string(lock).ok().filter(|name| !name.is_empty() && name.len() < 300);
+    let named = fs::read_to_string(lock).ok().filter(|name| !name.is_empty() && name.len() as u64 <= LONGEST_NAME);
     let named = named.unwrap_or_else(|| "another process".into());
     let since = fs::metadata(lock).and_then(|meta| meta.modified()).ok().and_then(|then| then.elapsed().ok());
     match since.map(|since| since.as_secs()) {
@@ -196,6 +248,39 @@ mod tests {
         assert!(error.contains("new/run: ") && error.contains(&process) && error.contains("s ago"), "{error}");
         drop(first);
         RunFolder::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_of_others_is_refused_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, victim) = (folder.path().join("run"), folder.path().join("victim"));
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join(LOCK), "my own file").unwrap();
+        let refused = || RunFolder::open(&path).unwrap_err().to_string();
+        assert!(refused().contains("run/lock: expected a file that locks a run, got another file"), "{}", refused());
+        assert_eq!(fs::read(path.join(LOCK)).unwrap(), b"my own file");
+        #[cfg(unix)]
+        {
+            fs::write(&victim, "text").unwrap();
+            fs::remove_file(path.join(LOCK)).unwrap();
+            std::os::unix::fs::symlink(&victim, path.join(LOCK)).unwrap();
+            assert!(refused().ends_with("got a link") && fs::read(&victim).unwrap() == b"text", "{}", refused());
+        }
+    }
+
+    /// Another run may be where the folder was.
+    #[test]
+    fn a_folder_that_was_moved_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let first = RunFolder::open(&path).unwrap();
+        first.check_held().unwrap();
+        fs::rename(&path, folder.path().join("moved")).unwrap();
+        assert!(first.check_held().is_err());
+        let second = RunFolder::open(&path).unwrap();
+        let error = first.check_held().unwrap_err().to_string();
+        assert!(error.contains("run/lock: expected the lock that this run holds, got another or none"), "{error}");
+        second.check_held().unwrap();
     }
 
     #[test]

@@ -83,6 +83,16 @@ pub(super) fn remove_partial(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Refuses what is there and no file: a pipe would be waited for.
+pub(crate) fn regular(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => {
+            Err(io::Error::other("expected a regular file, got a folder, a pipe or a device"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The folder that a file lies in.
 pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))

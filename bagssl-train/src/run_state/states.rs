@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bagssl_core::checkpoint::{Checkpoint, OPTIMIZER_PREFIX, check_values};
 use bagssl_core::plan::Role;
 
-use super::staged::{failed, write_whole};
+use super::staged::{failed, regular, write_whole};
 use super::{Position, StateStore};
 use crate::error::{Error, Result};
 
@@ -214,7 +214,7 @@ impl State {
 
 /// The bytes of a state that is whole, or what is wrong with it.
 fn read(path: &Path) -> std::result::Result<Vec<u8>, String> {
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    let bytes = regular(path).and_then(|()| fs::read(path)).map_err(|error| error.to_string())?;
     whole_state(&bytes).map_err(|error| error.to_string())?;
     Ok(bytes)
 }

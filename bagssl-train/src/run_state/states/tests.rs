@@ -128,3 +128,17 @@ fn any_bit_that_has_flipped_is_noticed() {
         assert!(whole_state(&flipped).is_err(), "bit {} of byte {place} of {}", number % 8, whole.len());
     }
 }
+
+/// A pipe in place of a state is damaged, not waited for.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_no_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut states = States::new(folder.path(), Keeping::default());
+    states.save(at(3), &state(3, 1.0)).unwrap();
+    let pipe = folder.path().join("step-00000004.safetensors");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let found = states.newest().unwrap().unwrap();
+    assert_eq!((found.step, found.damaged.len()), (3, 1));
+    assert!(found.damaged[0].1.contains("expected a regular file"), "{:?}", found.damaged);
+}
