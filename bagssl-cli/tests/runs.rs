@@ -11,8 +11,8 @@ use bagssl_core::checkpoint::Checkpoint;
 
 use crate::support::{bagssl, json, names, prints, refused};
 
-/// Four epochs of 18 steps each: enough that none is through before a signal has come, on a busy machine too.
-const RUN: [&str; 9] = ["train", "--images", "50", "--patches", "2", "--epochs", "4", "--threads", "1"];
+/// Two epochs of 18 steps each.
+const RUN: [&str; 9] = ["train", "--images", "50", "--patches", "2", "--epochs", "2", "--threads", "1"];
 
 fn begin(folder: &Path, more: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bagssl"));
@@ -42,6 +42,13 @@ fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
+/// Whether SIGHUP is ignored, as `nohup` has it for whatever it starts.
+fn ignores_hangup() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
 fn end(child: Child) -> (ExitStatus, String) {
     let output = child.wait_with_output().unwrap();
     (output.status, String::from_utf8(output.stderr).unwrap())
@@ -61,6 +68,9 @@ fn killed_and_stopped_it_ends_with_the_same_bits() {
     }
     // A signal that can be caught loses no step.
     for (name, code, lines) in [("-TERM", 143, 18), ("-INT", 130, 22), ("-HUP", 129, 26)] {
+        if name == "-HUP" && ignores_hangup() {
+            continue;
+        }
         let mut child = begin(here, &arguments);
         after(&mut child, &run, lines);
         signal(&child, name);
@@ -74,8 +84,8 @@ fn killed_and_stopped_it_ends_with_the_same_bits() {
         );
     }
     let done = json(here, &[&RUN[..], &arguments].concat());
-    assert!(done["resumed_at_step"].as_u64().unwrap() > 18 && done["steps"] == 72, "{done}");
-    for name in ["checkpoint.safetensors", "metrics.jsonl", "config.toml", "states/step-00000072.safetensors"] {
+    assert!(done["resumed_at_step"].as_u64().unwrap() > 18 && done["steps"] == 36, "{done}");
+    for name in ["checkpoint.safetensors", "metrics.jsonl", "config.toml", "states/step-00000036.safetensors"] {
         let [whole, killed] = ["whole", "run"].map(|run| fs::read(here.join(run).join(name)).unwrap());
         assert!(whole == killed, "another {name}");
     }
