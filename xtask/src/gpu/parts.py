@@ -219,7 +219,7 @@ def call3(run):
 # The calls: the parts that are planned, and what runs them.
 CALLS = {
     "call1": (["environment", "doctor", "resnet-small", "resnet18", "check"], call1),
-    "call2": (["doctor", "bench", "torch eager", "ncu", "torch compiled", "bench again", "torch reduce-overhead"], call2),
+    "call2": (["doctor", "bench", "torch eager", "profile", "ncu", "torch compiled", "bench again", "torch reduce-overhead"], call2),
     "call3": (["doctor", "golden", "loading", "train", "eval", "one GPU", "two GPUs", "sanitizer"], call3),
 }
 
