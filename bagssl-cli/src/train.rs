@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use bagssl_backend::{AnyTrainer, Backend, CpuOptions, Worker};
-use bagssl_core::batch::{BatchShape, PatchBatch, PatchSource};
+use bagssl_core::batch::{BatchShape, PatchBatch, PatchSource, SourceError};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_core::observe::Observer;
+use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_data::dataset::{Dataset, Split};
 use bagssl_data::loader::{Loader, LoaderConfig};
 use bagssl_data::skip::OnBadImage;
