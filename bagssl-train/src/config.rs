@@ -45,7 +45,7 @@ pub struct TrainConfig {
     pub on_not_finite: OnNotFinite,
 }
 
-/// The settings of a config one by one, each under its name in TOML (`optimizer.rate`), in the order of the names.
+/// The settings of a config one by one, each under its name in TOML (`optimizer.adamw.learning_rate`), in the order of the names.
 ///
 /// # Panics
 /// If TOML cannot hold them.

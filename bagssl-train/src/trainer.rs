@@ -374,7 +374,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         let factor = schedule.factor(self.step);
         self.optimizer.begin_step();
         let optimizer = &mut self.optimizer;
-        self.model.update_together(gradients, |changes| optimizer.update_all(changes, factor));
+        self.model.update_all(gradients, |changes| optimizer.update_all(changes, factor));
         self.model.update_running_together(statistics, K::update_running_stats);
         self.step += 1;
     }

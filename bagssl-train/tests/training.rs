@@ -246,7 +246,7 @@ fn what_is_changed_on_resuming_is_recorded() {
     let mut run = resume(meant.clone(), &store.0).unwrap();
     let mut heard = Changes::default();
     assert_eq!(run.run(&source(), &mut heard, &mut store).unwrap(), Ended::Finished);
-    let rate = format!("2 optimizer.rate {rate} 0.5");
+    let rate = format!("2 optimizer.learning_rate {rate} 0.5");
     assert_eq!(heard.0, [&*rate, "2 schedule.epochs 3 2", "2 data here there"]);
     assert_eq!(run.step(), 8);
     // It is said once, and kept; but where things lay is not for who uses the weights.
@@ -386,7 +386,7 @@ fn a_split_batch_has_the_gradient_of_the_whole_one() {
         let value = config.loss().value::<_, Stock>(Tensor::cat((0..3).map(part).collect(), 1)).unwrap();
         let gradients = model.gradients(&value.objective.backward());
         let mut whole = model.clone();
-        whole.update_together(gradients, |changes| {
+        whole.update_all(gradients, |changes| {
             changes.into_iter().map(|change| change.value - change.gradient).collect()
         });
 

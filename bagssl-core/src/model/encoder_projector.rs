@@ -164,7 +164,7 @@ impl<B: AutodiffBackend> Model<B> {
     ///
     /// # Panics
     /// If it gives another number of them.
-    pub fn update_together(
+    pub fn update_all(
         &mut self,
         gradients: ModelGradients<B>,
         update: impl FnOnce(Vec<Change<B::InnerBackend>>) -> Vec<Tensor<B::InnerBackend, 1>>,

@@ -64,7 +64,7 @@ fn results<B: Backend, K: Kernels<B>, T: Kernels<Autodiff<B>>>(plan: &ModelPlan,
     let gradients = (trained.projection.clone() * Tensor::from_inner(weights)).sum().backward();
     let mut all = Vec::new();
     let gradients = model.gradients(&gradients);
-    model.update_together(gradients, |changes| {
+    model.update_all(gradients, |changes| {
         let each = |change: bagssl_core::model::Change<B>| {
             all.extend(flat(change.gradient));
             change.value
