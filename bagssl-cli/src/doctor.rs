@@ -95,7 +95,7 @@ fn cuda(check: Option<Check>) -> Result<ExitCode> {
 
 #[cfg(not(feature = "cuda"))]
 impl Check {
-    fn of(args: &Args) -> Result<Self> {
+    fn from_args(args: &Args) -> Result<Self> {
         if args.check {
             anyhow::bail!("--check: expected a program built with the feature `cuda`, got one without");
         }

@@ -174,7 +174,7 @@ impl<'a> Processor<'a> {
     ///
     /// # Errors
     /// As [`Processor::conv2d`].
-    pub fn conv2d_input_gradient(
+    pub fn conv2d_input_backward(
         &self,
         gradient: View<'_>,
         weight: &[f32],

@@ -40,7 +40,7 @@ impl Kernels<B> for CpuFast {
     ) -> Tensor<B, 4> {
         let conv = convolution(&weight, window);
         let (gradient, weight) = (Map::new(gradient), flat(weight));
-        let values = on_processor(|processor| processor.conv2d_input_gradient(gradient.view(), &weight, conv, size));
+        let values = on_processor(|processor| processor.conv2d_input_backward(gradient.view(), &weight, conv, size));
         let [images, ..] = gradient.shape;
         map(values.expect(FITS), [images, size[0], size[1], conv.inputs])
     }

@@ -34,7 +34,7 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         module::conv2d(input, weight, None, options(window))
     }
 
-    /// What [`Kernels::conv2d`] gives, and what stands for the weight in [`Kernels::conv2d_input_gradient`]: the weight, or what
+    /// What [`Kernels::conv2d`] gives, and what stands for the weight in [`Kernels::conv2d_input_backward`]: the weight, or what
     /// has been made of it for this pass and need not be made again.
     fn conv2d_for_training(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> (Tensor<B, 4>, Tensor<B, 4>) {
         (Self::conv2d(input, weight.clone(), window), weight)

@@ -7,7 +7,7 @@ use bagssl_core::Result;
 use bagssl_core::architecture::mlp;
 use bagssl_core::bag::Views;
 use bagssl_core::checkpoint::{Checkpoint, FORMAT_VERSION, ModelPlan, NamedTensor, Provenance, Spec, to_bytes};
-use bagssl_core::embed::Tap;
+use bagssl_core::embed::FeatureLayer;
 use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
 use bagssl_core::plan::{Kind, Layer, Op, Plan, Window};
@@ -25,7 +25,7 @@ pub(crate) fn spec() -> Result<Spec> {
         patch,
         filter: Filter::Bilinear,
         normalization: Normalization::HALF,
-        tap: Tap::Embedding,
+        tap: FeatureLayer::Embedding,
         views: Views::FixedScale(patch),
         provenance: Provenance::default(),
         training: None,

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use bagssl_core::aggregate::RunningMean;
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_core::cpu::{Executor, InstructionSet, Lean, Options, Serial};
+use bagssl_core::cpu::{ArenaExecutor, Executor, InstructionSet, Options, Serial};
 use bagssl_core::patch::{Crop, ImageSize, PatchSide, PatchSpec};
 use bagssl_core::random::Address;
 use bagssl_core::{Error, Result};
@@ -43,10 +43,10 @@ pub(crate) fn embeds_as_burn_does() -> Result<bool> {
     let crops = Bag::Grid { spec, stride: SIDE }.crops(SIZE, Address::default())?;
     let size = [SIDE as usize; 2];
 
-    let lean = Lean::encoder(&checkpoint)?;
+    let lean = ArenaExecutor::encoder(&checkpoint)?;
     let mut arena = vec![f32::NAN; lean.arena_len(size)?];
     let encoder = checkpoint.spec().model.encoder();
-    let mut source = |name: &str| checkpoint.stored(&format!("encoder.{name}")).map(Into::into);
+    let mut source = |name: &str| checkpoint.tensor_ref(&format!("encoder.{name}")).map(Into::into);
     let options = Options { set: InstructionSet::best(), exact: false, batch: crops.len(), size };
     let executor = Executor::new(encoder, &mut source, options)?;
     let mut workspace = executor.workspace(crops.len(), size, &Serial)?;

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use bagssl_core::aggregate::RunningMean;
-use bagssl_core::anytime::{AnyTime, Next, Reason, Rule};
+use bagssl_core::anytime::{AnyTime, Next, Reason, StopRule};
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::embed::Rows;
 use bagssl_core::explain::evidence;
@@ -61,7 +61,7 @@ pub(crate) fn random_mean() -> Result<bool> {
 /// patches' means, with a weight of 2, sums to 23, and is greatest in the last one, which is red.
 pub(crate) fn any_time() -> Result<bool> {
     let grid = Grid::new(PatchSpec::new(PatchSide::Pixels(2), 2)?, SIZE, 2)?;
-    let mut image = AnyTime::new(2, grid.patches() as u64, Rule { tolerance: 0.0, ..Rule::default() })?;
+    let mut image = AnyTime::new(2, grid.patches() as u64, StopRule { tolerance: 0.0, ..StopRule::default() })?;
     let (mut last, mut known) = (Next::Continue, true);
     for patch in grid.order(Address::default()) {
         last = image.push(&embed(grid.crop(patch)), || false)?;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use bagssl_core::Result;
 use bagssl_core::checkpoint::{Checkpoint, NamedTensor, to_bytes};
-use bagssl_core::embed::Tap;
+use bagssl_core::embed::FeatureLayer;
 use bagssl_core::onnx::{self, Export, Output};
 
 use crate::checkpoint::spec;
@@ -21,5 +21,5 @@ pub(crate) fn a_model_is_exported() -> Result<bool> {
     let bytes = to_bytes(&spec, &ones.collect::<Vec<NamedTensor>>())?;
     let checkpoint = Checkpoint::from_bytes(&bytes)?;
     let export = |output| onnx::to_bytes(&checkpoint, &Export { output, size: None });
-    Ok(export(Output::Rows(Tap::Projection))?.starts_with(&[8, 8]) && export(Output::Dense).is_err())
+    Ok(export(Output::Rows(FeatureLayer::Projection))?.starts_with(&[8, 8]) && export(Output::Dense).is_err())
 }

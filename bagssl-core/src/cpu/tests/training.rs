@@ -68,7 +68,7 @@ proptest! {
                 let processor = Processor::new(set, threads).unwrap();
                 let got = [
                     processor.conv2d(x_view, &w, conv, None, None, false).unwrap(),
-                    processor.conv2d_input_gradient(g_view, &w, conv, size).unwrap(),
+                    processor.conv2d_input_backward(g_view, &w, conv, size).unwrap(),
                     processor.conv2d_weight_gradient(x_view, g_view, conv).unwrap(),
                 ];
                 let sums = [dot(&got[0], &g), dot(&x, &got[1]), dot(&w, &got[2])];
