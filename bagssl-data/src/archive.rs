@@ -84,9 +84,7 @@ pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path)
 
 /// Refuses two names that lead to one place, such as `a/b` and `./a/b`: unpacking would leave one of them.
 fn check_twice(members: &[Member], origin: &Path) -> Result<()> {
-    let parts = |name: &str| -> Vec<String> {
-        name.split('/').filter(|part| !["", "."].contains(part)).map(Into::into).collect()
-    };
+    let plain = |name: &str| name.split('/').filter(|part| !["", "."].contains(part)).collect::<Vec<_>>().join("/");
     let files = || members.iter().filter(|member| member.kind == Kind::File);
     // Names without such parts are compared by the data set.
     if files().all(|member| !member.name.split('/').any(|part| ["", "."].contains(&part))) {
@@ -94,7 +92,7 @@ fn check_twice(members: &[Member], origin: &Path) -> Result<()> {
     }
     let mut seen = HashMap::new();
     for Member { name, .. } in files() {
-        if let Some(other) = seen.insert(parts(name), name)
+        if let Some(other) = seen.insert(plain(name), name)
             && other != name
         {
             let got = format!("{other} and {name}");

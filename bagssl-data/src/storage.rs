@@ -45,11 +45,15 @@ pub(crate) struct FileStamp {
 impl FileStamp {
     pub(crate) fn from_file(file: &File) -> io::Result<Self> {
         let meta = file.metadata()?;
-        let since = |time: SystemTime| match time.duration_since(SystemTime::UNIX_EPOCH) {
-            Ok(after) => after.as_nanos() as i64,
-            Err(before) => -(before.duration().as_nanos() as i64),
-        };
-        Ok(FileStamp { length: meta.len(), modified: meta.modified().map_or(0, since) })
+        Ok(FileStamp { length: meta.len(), modified: meta.modified().map_or(0, nanoseconds) })
+    }
+}
+
+/// Since 1970.
+pub(crate) fn nanoseconds(time: SystemTime) -> i64 {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => after.as_nanos() as i64,
+        Err(before) => -(before.duration().as_nanos() as i64),
     }
 }
 

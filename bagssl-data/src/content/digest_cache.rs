@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use twox_hash::xxhash3_64::Hasher;
 
 use crate::cache;
-use crate::storage::open_file;
+use crate::storage::{nanoseconds, open_file};
 
 /// What an image is kept under.
 pub(super) type Key = u64;
@@ -68,14 +68,6 @@ fn times(meta: &Metadata) -> [i64; 2] {
     #[cfg(not(unix))]
     let changed = modified;
     [modified, changed]
-}
-
-/// Since 1970.
-fn nanoseconds(time: SystemTime) -> i64 {
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => after.as_nanos() as i64,
-        Err(before) => -(before.duration().as_nanos() as i64),
-    }
 }
 
 /// What is known of the images of a data set.

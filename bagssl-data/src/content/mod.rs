@@ -57,11 +57,16 @@ impl Dataset {
     /// The digest of each image.
     fn digests(&self, progress: &(dyn Fn(u64) + Sync)) -> Vec<u64> {
         match &self.storage {
-            Storage::Files(root) => self.keeping(progress, |kept, _, entry| {
-                let path = root.join(entry.name);
-                let key = std::fs::metadata(&path).ok().and_then(|meta| Source::new(&path, &meta).key(0, entry.length));
-                kept.get(key).map_or_else(|| of_file(&path, entry.length), Ok).map(|digest| (key, digest))
-            }),
+            Storage::Files(root) => {
+                // Once, not for each file.
+                let root = std::path::absolute(root).unwrap_or_else(|_| root.clone());
+                self.keeping(progress, |kept, _, entry| {
+                    let path = root.join(entry.name);
+                    let key =
+                        std::fs::metadata(&path).ok().and_then(|meta| Source::new(&path, &meta).key(0, entry.length));
+                    kept.get(key).map_or_else(|| of_file(&path, entry.length), Ok).map(|digest| (key, digest))
+                })
+            }
             Storage::Archives(archives) => {
                 let sources: Vec<_> = archives.iter().map(source).collect();
                 self.keeping(progress, |kept, source, entry| {
@@ -77,8 +82,9 @@ impl Dataset {
                     Err(archive) => {
                         let length = archive.stamp.length;
                         let key = source(archive).and_then(|source| source.key(0, length));
-                        let read = || of_reader(Section::new(&archive.file, 0, length), length).unwrap_or(UNREADABLE);
-                        (key, kept.get(key).unwrap_or_else(read))
+                        let read = || of_reader(Section::new(&archive.file, 0, length), length);
+                        // An error may be gone the next time.
+                        kept.get(key).map_or_else(read, Ok).map_or((None, UNREADABLE), |digest| (key, digest))
                     }
                 };
                 let of_tables: Vec<(Option<Key>, u64)> = tables.par_iter().map(one).collect();
