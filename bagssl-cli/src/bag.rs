@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use bagssl_core::bag::Bag;
 use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
-use bagssl_data::dataset::Dataset;
+use bagssl_data::Dataset;
 
 use crate::source::first_size;
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::embed::{Embed, Rows};
-use bagssl_data::dataset::Dataset;
+use bagssl_data::Dataset;
 use bagssl_eval::classifier::{By, Classifier};
 use bagssl_eval::knn::Knn;
 use bagssl_eval::probe::Linear;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bagssl_core::architecture::Architecture;
-use bagssl_data::augment::Augment;
+use bagssl_data::Augment;
 use bagssl_train::config::{OnNotFinite, TrainConfig};
 use bagssl_train::preset::{PRESETS, Preset, names, preset};
 use serde::Serialize;

@@ -12,10 +12,7 @@ use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::cpu::{Dense, Pool, Threads, with_threads};
 use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::patch::PatchSide;
-use bagssl_data::dataset::{Dataset, Split};
-use bagssl_data::memory::Decoded;
-use bagssl_data::skip::{OnBadImage, Skipped};
-use bagssl_data::to_tensor::ToTensor;
+use bagssl_data::{Dataset, Decoded, OnBadImage, Skipped, Split, ToTensor};
 use clap::ValueEnum;
 
 use crate::backend::{CpuArgs, Name};

@@ -9,7 +9,7 @@ use bagssl_core::color::Color;
 use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::Filter;
-use bagssl_data::skip::OnBadImage;
+use bagssl_data::OnBadImage;
 use bagssl_eval::baselines::{Histogram, Pixels};
 use bagssl_eval::confusion::Confusion;
 use bagssl_eval::convergence::{Closeness, convergence};

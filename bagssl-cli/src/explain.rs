@@ -11,9 +11,7 @@ use bagssl_core::color::Color;
 use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::explain::{Pairs, evidence};
 use bagssl_core::heat::HeatMap;
-use bagssl_data::dataset::Dataset;
-use bagssl_data::image::Image;
-use bagssl_data::skip::OnBadImage;
+use bagssl_data::{Dataset, Image, OnBadImage};
 use bagssl_eval::probe::{Linear, SoftmaxModel};
 use bagssl_eval::samples::Samples;
 

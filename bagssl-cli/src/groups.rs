@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
-use bagssl_data::dataset::Dataset;
+use bagssl_data::Dataset;
 use clap::ValueEnum;
 
 /// What makes images a group. An interval that takes images for independent which are not is too narrow.
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_embedded_tiles_have_regions() {
-        let dataset = Dataset::embedded(bagssl_data::dataset::Split::Validation).unwrap();
+        let dataset = Dataset::embedded(bagssl_data::Split::Validation).unwrap();
         let count = |groups: Groups| {
             let (mut groups, _) = groups.group_ids(&dataset).unwrap();
             groups.sort_unstable();

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, bail};
-use bagssl_data::memory::Budget;
-pub(crate) use bagssl_data::memory::MIB;
+use bagssl_data::Budget;
+pub(crate) use bagssl_data::MIB;
 
 use crate::files;
 

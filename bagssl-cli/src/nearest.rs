@@ -7,8 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bagssl_core::checkpoint::{Checkpoint, Spec};
 use bagssl_core::embed::{Embed, FeatureLayer};
-use bagssl_data::dataset::Dataset;
-use bagssl_data::skip::OnBadImage;
+use bagssl_data::{Dataset, OnBadImage};
 use serde::Serialize;
 
 use crate::backend::{CpuArgs, Name};

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
 use std::process::exit;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 
 use bagssl_core::text::is_obeyed;

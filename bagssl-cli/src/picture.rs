@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use bagssl_core::patch::ImageSize;
-use bagssl_data::image::Image;
+use bagssl_data::Image;
 
 /// Pixels between two images.
 pub(crate) const GAP: u32 = 4;

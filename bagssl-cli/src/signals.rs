@@ -3,10 +3,10 @@
 //! While a training waits for them ([`Waiting`]), the first one is only noted, and a second one ends the program at once. At any
 //! other time one does.
 
-use std::fmt;
-use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::{fmt, io};
 
 use anyhow::{Result, anyhow};
 use bagssl_core::batch::SourceError;

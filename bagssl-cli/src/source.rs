@@ -6,11 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use bagssl_core::patch::ImageSize;
-use bagssl_data::classes::Classes;
-use bagssl_data::dataset::{Columns, Dataset, PassedOver, Split};
-use bagssl_data::image::{Decode, MOST_BYTES};
-use bagssl_data::memory::Budget;
-use bagssl_data::skip::{OnBadImage, Skipped};
+use bagssl_data::curate::Classes;
+use bagssl_data::{Budget, Columns, Dataset, Decode, MOST_BYTES, OnBadImage, PassedOver, Skipped, Split};
 
 use crate::files;
 use crate::memory::ImageMemoryArgs;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use bagssl_data::classes::Classes;
-use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::curate::Classes;
+use bagssl_data::{Dataset, Split};
 
 use crate::output::{note_once, one_line};
 use crate::source::DataArgs;

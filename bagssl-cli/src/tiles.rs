@@ -5,10 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use bagssl_core::bag::Bag;
 use bagssl_core::color::Color;
-use bagssl_data::bags::{BagConfig, BagLoader};
-use bagssl_data::dataset::Dataset;
-use bagssl_data::image::Image;
-use bagssl_data::skip::OnBadImage;
+use bagssl_data::{BagConfig, BagLoader, Dataset, Image, OnBadImage};
 use bagssl_eval::report::{SheetRow, Thumbnail, Tile};
 
 use crate::evaluate::{Near, Place};
@@ -66,7 +63,7 @@ fn thumbnail(image: &Image) -> Result<Thumbnail> {
 mod tests {
     use super::*;
     use bagssl_core::patch::{PatchSide, PatchSpec};
-    use bagssl_data::dataset::Split;
+    use bagssl_data::Split;
 
     /// Two rows and three columns of patches in an image that is wider than high: patch 5 is at the bottom on the right.
     #[test]

@@ -12,9 +12,7 @@ use bagssl_core::batch::{BatchShape, PatchBatch, PatchSource, SourceError};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::embed::FeatureLayer;
 use bagssl_core::observe::{Event, Observer, Verdict};
-use bagssl_data::dataset::{Dataset, Split};
-use bagssl_data::loader::{Loader, LoaderConfig};
-use bagssl_data::skip::OnBadImage;
+use bagssl_data::{Dataset, Loader, LoaderConfig, OnBadImage, Split};
 use bagssl_train::Error;
 use bagssl_train::config::{CheckedConfig, flat};
 use bagssl_train::memory::Estimate;
@@ -27,14 +25,13 @@ use bagssl_train::trainer::{Ended, RunInfo};
 
 use crate::backend::Name;
 use crate::config::{ConfigArgs, RunConfig};
-use crate::files;
 use crate::health_monitor::HealthMonitor;
-use crate::memory;
 use crate::output::{note, one_line, say};
 use crate::profile::{Profile, Window};
 use crate::progress::Steps;
 use crate::signals::{Stopped, Waiting};
 use crate::source::{BadImageArgs, DataArgs, fingerprint, tell_skipped};
+use crate::{files, memory};
 
 /// Train an encoder on a set of images
 ///

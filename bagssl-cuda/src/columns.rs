@@ -4,7 +4,8 @@
 //! memory allows; cuBLAS does the rest. With a weight `[outputs, columns]`, rows `[pixels, columns]` and outputs
 //! `[pixels, outputs]`, `outputs = rows @ weight^T`, the rows' gradient is `outputs' @ weight`, the weight's `outputs'^T @ rows`.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 
 use super::context::Context;
 use super::convolution::{Key, MOST_WORKSPACE, Pass};

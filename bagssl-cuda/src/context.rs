@@ -9,11 +9,10 @@ use cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
 use bagssl_core::profile::{Recorder, recorder, span};
 
 use super::clock::Clock;
-use super::columns;
 use super::convolution::{Key, Plans, Ran};
 use super::driver::{Grid, Module, Ordering, Outcome, Stream, Workspace, checked};
 use super::gemm::Blas;
-use super::probe;
+use super::{columns, probe};
 
 /// The kernels' source, one text.
 pub(super) const SOURCE: &str = concat!(

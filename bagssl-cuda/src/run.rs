@@ -15,10 +15,9 @@ use super::driver::Outcome;
 use super::gemm::Product;
 use super::job::{Cube, Job};
 use super::map::{Map, Padding, arguments, dims, grid};
-use super::matrices;
 use super::norm::{self, Tiles, WRITING, names};
 use super::operation::{Form, Math, Operation};
-use super::{step, transfer, vectors};
+use super::{matrices, step, transfer, vectors};
 
 /// A tensor of a backend.
 pub(super) type Raw<B> = <B as burn::tensor::backend::BackendTypes>::FloatTensorPrimitive;

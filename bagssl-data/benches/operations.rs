@@ -6,11 +6,7 @@ use std::sync::Arc;
 use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{Crop, Filter, ImageSize};
 use bagssl_core::random::{Address, Purpose};
-use bagssl_data::augment::{Augment, Blur, Jitter, Solarise};
-use bagssl_data::dataset::{Dataset, Split};
-use bagssl_data::image::Image;
-use bagssl_data::resample::Resampler;
-use bagssl_data::to_tensor::ToTensor;
+use bagssl_data::{Augment, Blur, Dataset, Image, Jitter, Resampler, Solarise, Split, ToTensor};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// A photograph's tile of 64x64.

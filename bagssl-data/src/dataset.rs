@@ -5,113 +5,46 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-pub use crate::cifar::Cifar;
-pub use crate::detect::Format;
-pub use crate::imagenet::mat::{Synset, synsets};
-
 use bagssl_core::patch::ImageSize;
 
-use crate::cifar;
 use crate::content;
-use crate::decoder::Prepared;
-use crate::detect;
-use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
-use crate::folder;
+use crate::format::Format;
+use crate::formats::cifar::{self, Cifar};
+use crate::formats::parquet::columns::Columns;
+use crate::formats::{detect, folder, imagenet, parquet};
+use crate::image::decoder::Prepared;
 use crate::image::{Decode, Image};
-use crate::imagenet;
+use crate::index::Index;
 use crate::memory::{Budget, Decoded, Room};
-use crate::parquet;
-pub use crate::passed::{PassedOver, Reason};
+use crate::passed::PassedOver;
+use crate::split::Split;
 use crate::storage::Storage;
-
-/// One of the two halves of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Split {
-    /// What is learned from.
-    Train,
-    /// What is held out.
-    Validation,
-}
-
-impl Split {
-    /// Both.
-    pub const ALL: [Self; 2] = [Split::Train, Split::Validation];
-
-    /// The names that a split's folder may have; the first that has images counts.
-    pub(crate) fn folders(self) -> &'static [&'static str] {
-        match self {
-            Split::Train => &["train", "training"],
-            Split::Validation => &["val", "valid", "validation", "test", "testing"],
-        }
-    }
-
-    /// These names, for whoever has none of them.
-    pub(crate) fn names(self, ending: &str) -> String {
-        let (last, first) = self.folders().split_last().expect("a half has a name");
-        let first: Vec<String> = first.iter().map(|name| format!("{name}{ending}")).collect();
-        format!("{} or {last}{ending}", first.join(", "))
-    }
-
-    /// What helps who has no such half.
-    pub(crate) fn advice(self) -> &'static str {
-        match self {
-            Split::Train => "",
-            Split::Validation => "; `bagssl data split` makes two halves of a folder of images",
-        }
-    }
-}
-
-/// Which columns of parquet's files are read, where that is said; else they are found out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Columns {
-    /// The one with the bytes of images, or with a field `bytes` that has them.
-    pub image: Option<String>,
-    /// The one with the numbers of classes.
-    pub label: Option<String>,
-}
 
 /// Images with classes. Opening it reads names only; images are read when they are decoded.
 #[derive(Debug)]
 pub struct Dataset {
-    pub(crate) origin: PathBuf,
-    pub(crate) format: Format,
-    pub(crate) classes: Vec<String>,
-    pub(crate) entries: Entries,
-    pub(crate) storage: Storage,
-    pub(crate) decode: Decode,
-    pub(crate) budget: Arc<Budget>,
-    pub(crate) undamaged: Undamaged,
+    index: Index,
+    decode: Decode,
+    budget: Arc<Budget>,
+    undamaged: Undamaged,
     /// Once it is known; it is another one for other images, and if they are decoded in another way.
-    pub(crate) fingerprint: OnceLock<String>,
-    /// Where the half lies in the data set.
-    pub(crate) half: Option<String>,
-    /// Whether there are no halves, and these are all images.
-    pub(crate) is_whole: bool,
-    /// What is passed over in this half, and outside of both.
-    pub(crate) passed: PassedOver,
-    pub(crate) beside: PassedOver,
+    fingerprint: OnceLock<String>,
 }
 
-impl Dataset {
-    pub(crate) fn new(origin: &Path, format: Format, classes: Vec<String>, entries: Entries, storage: Storage) -> Self {
+impl From<Index> for Dataset {
+    fn from(index: Index) -> Self {
         Dataset {
-            origin: origin.into(),
-            format,
-            classes,
-            entries,
-            storage,
+            index,
             decode: Decode::default(),
             budget: Budget::shared(),
             undamaged: Undamaged::default(),
             fingerprint: OnceLock::new(),
-            half: None,
-            is_whole: false,
-            passed: PassedOver::default(),
-            beside: PassedOver::default(),
         }
     }
+}
 
+impl Dataset {
     /// Opens one half of a data set of any [`Format`], which is found out by what lies at `path`. The classes of both halves
     /// are numbered together, in the order of their names (CIFAR's and Hugging Face's in the order of their lists). Images
     /// are ordered by their names. [`Dataset::passed_over`] says what does not count. Where there are no halves all images are for
@@ -121,7 +54,7 @@ impl Dataset {
     /// [`Error::Read`] if it cannot be read; [`Error::Format`] if it is none of these, this half is empty, or a file is
     /// cut short. A tar that holds links or names that point outside is refused.
     pub fn open(path: &Path, split: Split) -> Result<Self> {
-        detect::open(path, split, &Columns::default())
+        detect::open(path, split, &Columns::default()).map(Into::into)
     }
 
     /// The same, with the columns that parquet's files are to be read by.
@@ -129,7 +62,7 @@ impl Dataset {
     /// # Errors
     /// Those of [`Dataset::open`]; [`Error::Setting`] if a column is named and there are no columns.
     pub fn open_with(path: &Path, split: Split, columns: &Columns) -> Result<Self> {
-        detect::open(path, split, columns)
+        detect::open(path, split, columns).map(Into::into)
     }
 
     /// The validation half, or all images if there are no halves.
@@ -139,7 +72,7 @@ impl Dataset {
     pub fn held_out_or_all(path: &Path, columns: &Columns) -> Result<Self> {
         Self::open_with(path, Split::Validation, columns).or_else(|error| {
             match Self::open_with(path, Split::Train, columns) {
-                Ok(all) if all.is_whole => Ok(all),
+                Ok(all) if all.index.is_whole => Ok(all),
                 _ => Err(error),
             }
         })
@@ -164,20 +97,12 @@ impl Dataset {
         if files.is_empty() {
             return Err(Error::Setting { name: "images", expected: "at least one".into(), got: "none".into() });
         }
-        Ok(Self::unlabeled(Path::new(""), &files, Storage::Files(PathBuf::new())))
+        Ok(Index::unlabeled(Path::new(""), &files, Storage::Files(PathBuf::new())).into())
     }
 
     /// One image in memory, of a class that has no name.
     pub fn of_bytes(name: &str, bytes: Vec<u8>) -> Self {
-        Self::unlabeled(Path::new(""), &[(name.into(), bytes.len() as u64)], Storage::Memory(bytes.into()))
-    }
-
-    /// Images of one class that has no name.
-    fn unlabeled(origin: &Path, files: &[(String, u64)], storage: Storage) -> Self {
-        let entries =
-            files.iter().map(|(name, length)| Entry { label: 0, name, source: 0, offset: 0, length: *length });
-        let entries = entries.collect();
-        Dataset::new(origin, Format::Files, vec![String::new()], entries, storage)
+        Index::unlabeled(Path::new(""), &[(name.into(), bytes.len() as u64)], Storage::Memory(bytes.into())).into()
     }
 
     /// All images in a folder and those below it, in the order of their names, all of one class that has no name.
@@ -192,7 +117,7 @@ impl Dataset {
             let (expected, got) = ("a folder with images in it", format!("none{instead}"));
             return Err(Error::Format { path: path.into(), expected, got });
         }
-        Ok(Dataset { passed, ..Self::unlabeled(path, &files, Storage::Files(path.into())) })
+        Ok(Index { passed, ..Index::unlabeled(path, &files, Storage::Files(path.into())) }.into())
     }
 
     /// One half of a folder with folders of halves, whatever lists lie beside these.
@@ -200,7 +125,7 @@ impl Dataset {
     /// # Errors
     /// Those of [`Dataset::open`].
     pub fn of_halves(path: &Path, split: Split) -> Result<Self> {
-        folder::open(path, split)
+        folder::open(path, split).map(Into::into)
     }
 
     /// What lies in a folder besides lists.
@@ -229,7 +154,7 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::open`]; errors name `origin`.
     pub fn from_tar(bytes: impl Into<std::borrow::Cow<'static, [u8]>>, origin: &Path, split: Split) -> Result<Self> {
-        detect::tar_in_memory(bytes.into(), origin, split)
+        detect::tar_in_memory(bytes.into(), origin, split).map(Into::into)
     }
 
     /// Records of CIFAR's binary version in memory, and the list of classes, a name a line.
@@ -237,7 +162,7 @@ impl Dataset {
     /// # Errors
     /// [`Error::Format`] if the records are not whole, a label has no class, or the list is empty or has a name twice.
     pub fn from_cifar(records: Vec<u8>, list: &[u8], layout: Cifar, origin: &Path) -> Result<Self> {
-        cifar::from_bytes(records, list, layout, origin)
+        cifar::from_bytes(records, list, layout, origin).map(Into::into)
     }
 
     /// `photo-tiles-mini`, which this crate carries: 900 training and 270 validation tiles of 64x64 pixels, cut from
@@ -255,7 +180,7 @@ impl Dataset {
     /// # Errors
     /// [`Error::Format`] if it is not whole, or does not hold this half's files and the list of classes.
     pub fn from_cifar_archive(bytes: &[u8], origin: &Path, split: Split) -> Result<Self> {
-        cifar::from_archive(bytes, origin, split)
+        cifar::from_archive(bytes, origin, split).map(Into::into)
     }
 
     /// A file of Hugging Face's parquet layout in memory.
@@ -263,7 +188,7 @@ impl Dataset {
     /// # Errors
     /// [`Error::Format`] if it is not whole, has no column of images or of labels, or is written in a way that is not read.
     pub fn from_parquet(bytes: Vec<u8>, origin: &Path) -> Result<Self> {
-        parquet::from_bytes(bytes, origin)
+        parquet::from_bytes(bytes, origin).map(Into::into)
     }
 
     /// A shard of WebDataset in memory.
@@ -271,7 +196,22 @@ impl Dataset {
     /// # Errors
     /// [`Error::Format`] if it is no whole tar, or an image has no label, a label no image, or both a key that is not theirs.
     pub fn from_shard(bytes: Vec<u8>, origin: &Path) -> Result<Self> {
-        detect::shard_in_memory(bytes, origin)
+        detect::shard_in_memory(bytes, origin).map(Into::into)
+    }
+
+    /// A short text that is another one if an image is added, removed, renamed, moved to another class or changed in a byte: the
+    /// number of images, and a digest (XXH3-64) of all names, classes and bytes. A folder and its tar have the same; of parquet
+    /// each file counts as a whole. It tells data sets apart by accident, not against somebody's intent.
+    ///
+    /// The first call reads all images. What it has found of files is kept in the user's cache folder: a file that has the length
+    /// and times it had then is not read again, by whatever program. Of an image that cannot be read only the name and the class count.
+    pub fn fingerprint(&self) -> String {
+        self.fingerprint_with(&|_| {})
+    }
+
+    /// The same. `progress` hears how many more images are done, from several threads.
+    pub fn fingerprint_with(&self, progress: &(dyn Fn(u64) + Sync)) -> String {
+        self.fingerprint.get_or_init(|| self.index.fingerprint(self.decode, progress)).clone()
     }
 
     /// Whether some bytes are a whole file of digests, as [`Dataset::fingerprint`] keeps them.
@@ -282,6 +222,26 @@ impl Dataset {
     /// Whether some bytes are a whole index, as [`Dataset::open`] keeps one, of an archive of `length` bytes with the time 0.
     pub fn is_index(bytes: &[u8], length: u64) -> bool {
         imagenet::is_index(bytes, length)
+    }
+
+    /// Only the images of these classes, as ImageNet-100 is made of ImageNet with a list of wnids. The list has a class a line:
+    /// its name, or its name and more words, which do not count. The classes are numbered in the order of their names.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the list is empty, has a name twice or one that is no class here, or no image is left.
+    pub fn of_classes(self, list: &str) -> Result<Self> {
+        let index = self.index.of_classes(list)?;
+        Ok(Dataset { index, undamaged: Undamaged::default(), fingerprint: OnceLock::new(), ..self })
+    }
+
+    /// Only these images, in this order; the classes stay as they are.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    #[must_use]
+    pub fn of_images(self, images: &[u32]) -> Self {
+        let index = self.index.of_images(images);
+        Dataset { index, undamaged: Undamaged::default(), fingerprint: OnceLock::new(), ..self }
     }
 
     /// The same images, decoded in another way.
@@ -303,48 +263,58 @@ impl Dataset {
 
     /// What was opened.
     pub fn format(&self) -> Format {
-        self.format
+        self.index.format
+    }
+
+    /// Where it lies; empty for single files.
+    pub(crate) fn origin(&self) -> &Path {
+        &self.index.origin
+    }
+
+    /// Whether images are turned as EXIF says.
+    pub(crate) fn applies_exif(&self) -> bool {
+        self.decode.exif
     }
 
     /// How many images there are.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.index.len()
     }
 
     /// Whether there are none: never, after opening.
     pub fn is_empty(&self) -> bool {
-        self.entries.len() == 0
+        self.index.len() == 0
     }
 
     /// What lies there and is none of the images of either half, as far as opening this half has seen it.
     pub fn passed_over(&self) -> PassedOver {
-        let mut all = self.beside.clone();
-        all.join(&self.passed);
+        let mut all = self.index.beside.clone();
+        all.join(&self.index.passed);
         all
     }
 
     /// The same of both halves, one of which is `self`: what lies outside of them counts once.
     pub fn passed_over_with(&self, other: &Dataset) -> PassedOver {
         let mut all = self.passed_over();
-        all.join(&other.passed);
+        all.join(&other.index.passed);
         all
     }
 
     /// The first image that has no class, if there is one: see [`Dataset::of_files`].
     pub fn without_class(&self) -> Option<&str> {
-        let nameless = self.classes.iter().position(String::is_empty)? as u32;
-        let image = self.entries.labels.iter().position(|label| *label == nameless)?;
+        let nameless = self.index.classes.iter().position(String::is_empty)? as u32;
+        let image = self.index.entries.labels.iter().position(|label| *label == nameless)?;
         Some(self.name(image))
     }
 
     /// Whether the data set has no halves: then these are all of its images.
     pub fn is_whole(&self) -> bool {
-        self.is_whole
+        self.index.is_whole
     }
 
     /// The names of the classes, by number.
     pub fn classes(&self) -> &[String] {
-        &self.classes
+        &self.index.classes
     }
 
     /// The class of an image.
@@ -352,7 +322,7 @@ impl Dataset {
     /// # Panics
     /// If there is no such image.
     pub fn label(&self, image: usize) -> u32 {
-        self.entries.labels[image]
+        self.index.entries.labels[image]
     }
 
     /// The path of an image inside the data set.
@@ -360,7 +330,7 @@ impl Dataset {
     /// # Panics
     /// If there is no such image.
     pub fn name(&self, image: usize) -> &str {
-        self.entries.get(image).name
+        self.index.name(image)
     }
 
     /// Reads and decodes an image, when there is room for it in the budget: this waits for images that other threads have.
@@ -399,14 +369,14 @@ impl Dataset {
         take: &dyn Fn(u64, &str) -> Result<Option<Room>>,
         more: &dyn Fn(ImageSize) -> u64,
     ) -> Result<Option<Decoded>> {
-        if let Storage::PlanarRgb(_) = self.storage {
-            return Ok(Some(Decoded::new(cifar::image(&self.bytes(image)?), None)));
+        if let Storage::PlanarRgb(_) = self.index.storage {
+            return Ok(Some(Decoded::new(cifar::image(&self.index.bytes(image)?), None)));
         }
-        let name = self.full_name(image);
-        let mut wanted = self.reading(image)?;
+        let name = self.index.full_name(image);
+        let mut wanted = self.index.reading(image)?;
         loop {
             let Some(mut room) = take(wanted, &name)? else { return Ok(None) };
-            let bytes = self.bytes(image)?;
+            let bytes = self.index.bytes(image)?;
             let prepared = Prepared::new(&bytes, &name)?;
             let more = more(prepared.size());
             wanted =
@@ -429,12 +399,12 @@ impl Dataset {
     /// # Panics
     /// If there is no such image.
     pub fn size_in_header(&self, image: usize) -> Result<ImageSize> {
-        if let Storage::PlanarRgb(_) = &self.storage {
+        if let Storage::PlanarRgb(_) = &self.index.storage {
             return Ok(cifar::SIZE);
         }
-        let name = self.full_name(image);
-        let _room = self.budget.take(self.reading(image)?, &name)?;
-        Image::size_of(&self.bytes(image)?, &name)
+        let name = self.index.full_name(image);
+        let _room = self.budget.take(self.index.reading(image)?, &name)?;
+        Image::size_of(&self.index.bytes(image)?, &name)
     }
 
     /// What there is, in a line: `900 images of 9 classes`.
@@ -444,8 +414,8 @@ impl Dataset {
             _ => format!("{count} {many}"),
         };
         let images = plural(self.len(), "image", "images");
-        let named = self.classes.iter().filter(|class| !class.is_empty()).count();
-        match (named, self.classes.len() - named) {
+        let named = self.index.classes.iter().filter(|class| !class.is_empty()).count();
+        match (named, self.index.classes.len() - named) {
             (0, _) => format!("{images} without classes"),
             (_, 0) => format!("{images} of {}", plural(named, "class", "classes")),
             _ => format!("{images} of {} or none", plural(named, "class", "classes")),
@@ -454,21 +424,25 @@ impl Dataset {
 
     /// What was opened, in a line: `ImageFolder, train/: 900 images of 9 classes`.
     pub fn describe(&self) -> String {
-        match &self.half {
-            Some(_) => format!("{}, {}", self.format, self.describe_half()),
-            None => format!("{}: {}", self.format, self.summary()),
+        match &self.index.half {
+            Some(_) => format!("{}, {}", self.index.format, self.describe_half()),
+            None => format!("{}: {}", self.index.format, self.summary()),
         }
     }
 
     /// Where it lies, and which half of it this is: `/photos, val/`.
     pub fn place(&self) -> String {
-        let origin = std::path::absolute(&self.origin).unwrap_or_else(|_| self.origin.clone());
-        [Some(origin.display().to_string()), self.half.clone()].into_iter().flatten().collect::<Vec<_>>().join(", ")
+        let origin = std::path::absolute(&self.index.origin).unwrap_or_else(|_| self.index.origin.clone());
+        [Some(origin.display().to_string()), self.index.half.clone()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// The same without the format: `val/: 900 images of 9 classes`.
     pub fn describe_half(&self) -> String {
-        self.half.as_ref().map_or(self.summary(), |half| format!("{half}: {}", self.summary()))
+        self.index.half.as_ref().map_or(self.summary(), |half| format!("{half}: {}", self.summary()))
     }
 }
 

@@ -1,8 +1,5 @@
 //! A compact table of images: 32 bytes for each, and its name.
 
-use std::sync::OnceLock;
-
-use crate::dataset::{Dataset, Undamaged};
 use crate::error::{Error, Result};
 
 /// Images before they are read. Names lie in one text, numbers in columns, so that millions of them stay small.
@@ -87,55 +84,5 @@ impl<'a> FromIterator<Entry<'a>> for Entries {
         let mut table = Entries::default();
         entries.into_iter().for_each(|entry| table.push(entry));
         table
-    }
-}
-
-impl Dataset {
-    /// Only the images of these classes, as ImageNet-100 is made of ImageNet with a list of wnids. The list has a class a line:
-    /// its name, or its name and more words, which do not count. The classes are numbered in the order of their names.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] if the list is empty, has a name twice or one that is no class here, or no image is left.
-    pub fn of_classes(self, list: &str) -> Result<Self> {
-        let refuse = |expected: &str, got: String| Error::Setting { name: "classes", expected: expected.into(), got };
-        let name = |line: &str| match self.classes.iter().find(|class| *class == line.trim()) {
-            Some(class) => Some(class.clone()),
-            None => line.split_whitespace().next().map(Into::into),
-        };
-        let mut classes: Vec<String> = list.lines().filter_map(name).collect();
-        classes.sort();
-        if classes.is_empty() {
-            return Err(refuse("at least one class", "an empty list".into()));
-        }
-        if let Some(pair) = classes.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(refuse("each class once", format!("{:?} twice", pair[0])));
-        }
-        if let Some(other) = classes.iter().find(|class| !self.classes.contains(class)) {
-            return Err(refuse(
-                "classes of the data set",
-                format!("{other:?}, of which {} has none", self.origin.display()),
-            ));
-        }
-        let number: Vec<Option<u32>> =
-            self.classes.iter().map(|class| classes.binary_search(class).ok().map(|number| number as u32)).collect();
-        let kept = self
-            .entries
-            .iter()
-            .filter_map(|entry| Some(crate::entries::Entry { label: number[entry.label as usize]?, ..entry }));
-        let entries: Entries = kept.collect();
-        if entries.len() == 0 {
-            return Err(refuse("classes with images", format!("{} without any", classes.len())));
-        }
-        Ok(Dataset { entries, classes, undamaged: Undamaged::default(), fingerprint: OnceLock::new(), ..self })
-    }
-
-    /// Only these images, in this order; the classes stay as they are.
-    ///
-    /// # Panics
-    /// If there is no such image.
-    #[must_use]
-    pub fn of_images(self, images: &[u32]) -> Self {
-        let entries = images.iter().map(|&image| self.entries.get(image as usize)).collect();
-        Dataset { entries, undamaged: Undamaged::default(), fingerprint: OnceLock::new(), ..self }
     }
 }

@@ -1,79 +1,46 @@
-//! Images for BagSSL: where they come from, how they are cut and changed, and how they are loaded.
+//! Images for BagSSL: data sets, augmentation, and loaders of patch batches.
 //!
-//! The modules stand in the order in which an image goes through them: a [`dataset`] finds it and an [`image`] is
-//! decoded, [`resample`] cuts patches out of it, which [`augment`] changes and [`to_tensor`] makes values of; a [`loader`]
-//! makes batches of these for training, [`bags`] for evaluation. [`check`] looks at a whole data set, [`classes`] at those of two halves, [`groups`] makes halves of one.
+//! An image goes through these types in this order:
+//!
+//! 1. A [`Dataset`] lists images and classes, and decodes an [`Image`] within a [memory budget](Budget).
+//! 2. A [`Resampler`] cuts a patch and resizes it to the input of the network.
+//! 3. [`Augment`] changes it (in training only), and [`ToTensor`] normalizes it.
+//! 4. A [`Loader`] makes batches of random patches for training, a [`BagLoader`] all patches of each image for evaluation.
+//!
+//! [`curate`] checks a whole data set and splits one; [`lists`] reads and writes lists of image files.
 //!
 //! ```
-//! use bagssl_core::batch::{BatchShape, PatchBatch};
-//! use bagssl_core::normalize::Normalization;
-//! use bagssl_core::patch::{Crop, Filter, ImageSize};
-//! use bagssl_core::random::{Address, Purpose};
-//! use bagssl_data::augment::Augment;
-//! use bagssl_data::image::Image;
-//! use bagssl_data::to_tensor::ToTensor;
-//! use bagssl_data::resample::Resampler;
+//! use bagssl_core::batch::PatchSource;
+//! use bagssl_data::{Dataset, Loader, LoaderConfig, Split};
 //!
-//! // Two rows and three columns: red grows to the right, green downwards.
-//! let pixels = [[0, 0, 9], [100, 0, 9], [200, 0, 9], [0, 50, 9], [100, 50, 9], [200, 50, 9]];
-//! let image = Image::new(ImageSize { height: 2, width: 3 }, pixels.concat());
-//!
-//! // Its right part, turned over, as values for a network: [channel, height, width].
-//! let crop = Crop { top: 0, left: 1, height: 2, width: 2 };
-//! let mut patch = Resampler::new(Filter::Bilinear).patch(&image, crop, 2);
-//! let augment = Augment { flip: 1.0, ..Augment::default() }.check()?;
-//! augment.apply(&mut patch, &mut Address::default().stream(Purpose::Augment));
-//! let mut values = Vec::new();
-//! ToTensor::new(Normalization::new([0.0; 3], [1.0; 3])?).append(&patch, &mut values);
-//!
-//! // A batch of this one image and its one patch: [batch, patch, channel, height, width].
-//! let shape = BatchShape { images: 1, patches: 1, channels: 3, height: 2, width: 2 };
-//! let batch = PatchBatch::new(shape, values, vec![0], vec![0])?;
-//! assert_eq!(batch.data()[..4], [200.0 / 255.0, 100.0 / 255.0, 200.0 / 255.0, 100.0 / 255.0]);
-//! assert_eq!(batch.data()[4..8], [0.0, 0.0, 50.0 / 255.0, 50.0 / 255.0]);
+//! # #[cfg(feature = "embedded")] {
+//! // The photographs in this crate. For a folder: `Dataset::open("photos".as_ref(), Split::Train)?`.
+//! let photos = Dataset::embedded(Split::Train)?;
+//! let loader = Loader::new(photos.into(), LoaderConfig { patches: 4, batch: 9, ..LoaderConfig::default() })?;
+//! let batch = loader.epoch(0, 0).next().expect("a batch")?;
+//! assert_eq!(batch.patch(8, 3).len(), 3 * 32 * 32); // patch 3 of image 8: [channel, height, width]
+//! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 pub mod error;
 
-pub mod dataset;
-mod detect;
+mod dataset;
+mod split;
+mod format;
+mod index;
 mod entries;
 mod storage;
+mod file;
+mod passed;
 mod cache;
 mod content;
-mod collector;
-mod passed;
-mod sniff;
-mod folder;
-mod archive;
-mod tarball;
-mod cifar;
-mod splits;
-pub mod lists;
-mod webdataset;
-mod parquet;
-mod imagenet;
-pub mod memory;
-pub mod image;
-mod decoder;
-mod jpeg;
-mod webp;
-
-pub mod resample;
-pub mod augment;
-mod color;
-mod blur;
-pub mod to_tensor;
-
-pub mod skip;
-mod prefetch;
-pub mod loader;
-pub mod bags;
-pub mod duplicates;
-pub mod classes;
-pub mod groups;
-pub mod check;
+mod formats;
+mod memory;
+mod image;
+mod transform;
+mod loading;
+pub mod curate;
 
 #[cfg(test)]
 mod reference;
@@ -83,4 +50,27 @@ mod reference;
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+/// Lists of image files: `train.txt` and `val.txt`.
+pub mod lists {
+    pub use crate::formats::lists::{Listed, parse, print};
+}
+
+pub use bagssl_core::color::Color;
+pub use dataset::Dataset;
+#[cfg(feature = "embedded")]
+pub use dataset::EMBEDDED_ATTRIBUTION;
 pub use error::{Error, Result};
+pub use format::Format;
+pub use formats::cifar::Cifar;
+pub use formats::imagenet::mat::{Synset, synsets};
+pub use formats::parquet::columns::Columns;
+pub use image::{Decode, Image, LONGEST_SIDE, MOST_BYTES};
+pub use loading::bags::{BagConfig, BagLoader, Cutter, grid_of_all};
+pub use loading::loader::{Loader, LoaderConfig};
+pub use loading::skip::{OnBadImage, Skipped};
+pub use memory::{Budget, Decoded, MIB, Room};
+pub use passed::{PassedOver, Reason};
+pub use split::Split;
+pub use transform::augment::{Augment, Blur, CheckedAugment, Jitter, Solarise};
+pub use transform::resample::Resampler;
+pub use transform::to_tensor::ToTensor;

@@ -6,8 +6,7 @@ use bagssl_core::anytime::{AnyTime, Next, StopRule};
 use bagssl_core::bag::Grid;
 use bagssl_core::patch::{Crop, PatchSide, PatchSpec};
 use bagssl_core::random::Address;
-use bagssl_data::dataset::{Dataset, Split};
-use bagssl_data::image::Image;
+use bagssl_data::{Dataset, Image, Split};
 
 /// Statistics of a patch in place of a network: the means of red, green and blue, and the deviation of green.
 fn statistics(image: &Image, crop: Crop) -> [f32; 4] {

@@ -4,8 +4,7 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use bagssl_data::Error;
-use bagssl_data::dataset::{Columns, Dataset, Format, Split};
+use bagssl_data::{Columns, Dataset, Error, Format, Split};
 use proptest::prelude::*;
 
 fn picture(width: u32, height: u32, red: u8) -> Vec<u8> {

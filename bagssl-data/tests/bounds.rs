@@ -5,10 +5,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use bagssl_core::patch::ImageSize;
-use bagssl_data::dataset::{Dataset, Split};
-use bagssl_data::image::Image;
-use bagssl_data::memory::Budget;
-use bagssl_data::{Error, check};
+use bagssl_data::{Budget, Dataset, Error, Image, Split, curate};
 
 #[track_caller]
 fn refused<T>(result: Result<T, Error>, words: &[&str]) {
@@ -91,7 +88,7 @@ fn a_jpeg_with_a_hole_is_broken() {
         fs::write(path, bytes).unwrap();
     }
     let dataset = Dataset::open(root.path(), Split::Train).unwrap();
-    let report = check::check(&dataset, None, &|| ());
+    let report = curate::check(&dataset, None, &|| ());
     assert_eq!((report.decoded, report.broken.len()), (2, 1));
     assert!(report.broken[0].contains("train/a/2.jpg: expected a whole JPEG, got "), "{:?}", report.broken);
     // What was found whole is not gone through again, what was not is.

@@ -1,7 +1,7 @@
 //! Files of every kind decode as Pillow decodes them (tests/reference/decode.py).
 
 use bagssl_core::patch::ImageSize;
-use bagssl_data::image::{Decode, Image};
+use bagssl_data::{Decode, Image};
 use serde_json::Value;
 
 fn hex(text: &Value) -> Vec<u8> {

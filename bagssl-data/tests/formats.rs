@@ -5,9 +5,8 @@ use std::io::Cursor;
 use std::path::Path;
 
 use bagssl_core::patch::ImageSize;
-use bagssl_data::Error;
-use bagssl_data::check::check;
-use bagssl_data::dataset::{Cifar, Dataset, Format, Reason, Split};
+use bagssl_data::curate::check;
+use bagssl_data::{Cifar, Dataset, Error, Format, Reason, Split};
 use proptest::prelude::*;
 
 fn png(width: u32, height: u32, red: u8) -> Vec<u8> {

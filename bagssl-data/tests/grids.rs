@@ -5,10 +5,7 @@ use std::path::Path;
 
 use bagssl_core::bag::Bag;
 use bagssl_core::patch::{PatchSide, PatchSpec};
-use bagssl_data::bags::{BagConfig, BagLoader, grid_of_all};
-use bagssl_data::dataset::{Dataset, Split};
-use bagssl_data::image::Decode;
-use bagssl_data::skip::OnBadImage;
+use bagssl_data::{BagConfig, BagLoader, Dataset, Decode, OnBadImage, Split, grid_of_all};
 
 const FAIL: OnBadImage = OnBadImage::Fail;
 const SKIP: OnBadImage = OnBadImage::Skip;

@@ -4,8 +4,7 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use bagssl_data::Error;
-use bagssl_data::dataset::{Dataset, Format, Split};
+use bagssl_data::{Dataset, Error, Format, Split};
 
 fn png(red: u8) -> Vec<u8> {
     let mut bytes = Vec::new();

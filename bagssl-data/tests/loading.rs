@@ -9,12 +9,9 @@ use bagssl_core::bag::{Bag, Views};
 use bagssl_core::batch::{PatchBatch, PatchSource};
 use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{MultiScale, PatchSide, PatchSpec};
-use bagssl_data::augment::{Augment, Blur, Jitter, Solarise};
-use bagssl_data::bags::{BagConfig, BagLoader};
-use bagssl_data::dataset::{Dataset, Split};
-use bagssl_data::image::Color;
-use bagssl_data::loader::{Loader, LoaderConfig};
-use bagssl_data::skip::OnBadImage;
+use bagssl_data::{
+    Augment, BagConfig, BagLoader, Blur, Color, Dataset, Jitter, Loader, LoaderConfig, OnBadImage, Solarise, Split,
+};
 
 fn spec(side: u32, input: u32) -> PatchSpec {
     PatchSpec::new(PatchSide::Pixels(side), input).unwrap()

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use bagssl_data::dataset::{Cifar, Dataset};
+use bagssl_data::{Cifar, Dataset};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

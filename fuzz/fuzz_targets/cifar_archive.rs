@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::{Dataset, Split};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,7 +1,7 @@
 #![no_main]
 //! A file of kept digests is whole or refused. Its digest is set right first, since nothing else would come past it.
 
-use bagssl_data::dataset::Dataset;
+use bagssl_data::Dataset;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,7 +1,7 @@
 #![no_main]
 //! An image that is decoded has the size that its header says, and as many bytes. Large ones, which are slow, are for the tests.
 
-use bagssl_data::image::Image;
+use bagssl_data::Image;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

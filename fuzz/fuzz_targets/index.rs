@@ -1,7 +1,7 @@
 #![no_main]
 //! The index of an archive is whole or refused. Its checksum is set right first, since nothing else would come past it.
 
-use bagssl_data::dataset::Dataset;
+use bagssl_data::Dataset;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,7 +1,7 @@
 #![no_main]
 //! A `meta.mat` is read or refused; what is read has wnids of plain letters.
 
-use bagssl_data::dataset::synsets;
+use bagssl_data::synsets;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

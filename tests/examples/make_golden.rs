@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bagssl_core::checkpoint::{Checkpoint, WeightType, convert};
 use bagssl_core::embed::FeatureLayer;
-use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::{Dataset, Split};
 use bagssl_tests::{GOLDEN_TILE, golden, loader};
 use bagssl_train::run_state::Nowhere;
 

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use bagssl_backend::{AnyTrainer, CpuOptions, ndarray};
-use bagssl_data::dataset::{Dataset, Split};
-use bagssl_data::loader::{Loader, LoaderConfig};
+use bagssl_data::{Dataset, Loader, LoaderConfig, Split};
 use bagssl_train::config::{CheckedConfig, TrainConfig};
 use bagssl_train::preset::PRESETS;
 use bagssl_train::trainer::RunInfo;

@@ -6,8 +6,7 @@ use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::cpu::{Embedder, EmbedderOptions, InstructionSet};
 use bagssl_core::embed::{Embed, FeatureLayer, Rows};
 use bagssl_core::random::{Address, Purpose};
-use bagssl_data::bags::{BagConfig, BagLoader};
-use bagssl_data::dataset::{Dataset, Split};
+use bagssl_data::{BagConfig, BagLoader, Dataset, Split};
 
 /// Patches looked at, of the 121 of an image.
 const COUNTS: [usize; 3] = [16, 32, 64];

@@ -6,8 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::metadata;
-use crate::run;
+use crate::{metadata, run};
 
 const MANIFEST: &str = "tests/no-std-proof/Cargo.toml";
 

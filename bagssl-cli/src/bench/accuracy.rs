@@ -10,8 +10,7 @@ use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::color::Color;
 use bagssl_core::cpu::{Executor, InstructionSet, with_threads};
 use bagssl_core::plan::{Kind, Layer, Op, Plan};
-use bagssl_data::bags::{BagConfig, BagLoader};
-use bagssl_data::dataset::Dataset;
+use bagssl_data::{BagConfig, BagLoader, Dataset};
 use bagssl_eval::features::{Features, Order};
 use bagssl_eval::knn::Knn;
 use serde::Serialize;
@@ -20,12 +19,11 @@ use super::check_range;
 use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;
 use crate::evaluate::Input;
-use crate::extraction;
-use crate::files;
 use crate::output::{say, tell};
 use crate::progress::Progress;
 use crate::source::DataArgs;
 use crate::splits::Splits;
+use crate::{extraction, files};
 
 /// What Winograd's method and bf16 cost a checkpoint in accuracy, layer by layer and in the end
 ///

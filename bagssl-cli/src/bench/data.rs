@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bagssl_core::batch::PatchSource;
-use bagssl_data::dataset::Split;
-use bagssl_data::loader::{Loader, LoaderConfig};
+use bagssl_data::{Loader, LoaderConfig, Split};
 use bagssl_train::preset::preset;
 
 use super::check_range;

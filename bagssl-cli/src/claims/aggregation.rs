@@ -3,7 +3,7 @@
 use anyhow::Result;
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::embed::FeatureLayer;
-use bagssl_data::bags::grid_of_all;
+use bagssl_data::grid_of_all;
 use bagssl_eval::features::{Features, Order, keep_common};
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Line, Lines, Page};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::random::{Address, Purpose};
-use bagssl_data::dataset::Split;
+use bagssl_data::Split;
 use bagssl_eval::projection_2d::{Tsne, principal};
 use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Page, Point, Scatter, Thumbnail};

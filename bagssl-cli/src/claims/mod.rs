@@ -18,7 +18,7 @@ use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::{Checkpoint, Spec};
 use bagssl_core::color::Color;
 use bagssl_core::embed::{Embed, FeatureLayer};
-use bagssl_data::dataset::Dataset;
+use bagssl_data::Dataset;
 use bagssl_eval::features::Features;
 use bagssl_eval::protocol::{Origin, Protocol as How, fnv1a};
 use bagssl_eval::stats::Interval;

@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use bagssl_data::check::{CheckReport, check};
-use bagssl_data::classes::Classes;
-use bagssl_data::dataset::Split;
+use bagssl_data::Split;
+use bagssl_data::curate::{CheckReport, Classes, check};
 
 use super::SetArgs;
 use crate::output::{one_line, say, shown};

@@ -7,8 +7,7 @@ use anyhow::{Context, Result, bail};
 use bagssl_core::batch::{PatchBatch, PatchSource};
 use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::ImageSize;
-use bagssl_data::dataset::Split;
-use bagssl_data::image::Image;
+use bagssl_data::{Image, Split};
 
 use super::SetArgs;
 use crate::config::RecipeArgs;
@@ -127,7 +126,7 @@ fn patches_of(batch: &PatchBatch, image: usize, normalization: Normalization) ->
 mod tests {
     use super::*;
     use bagssl_core::batch::BatchShape;
-    use bagssl_data::to_tensor::ToTensor;
+    use bagssl_data::ToTensor;
 
     /// Two images of two patches: each comes back as it was, and at its place.
     #[test]

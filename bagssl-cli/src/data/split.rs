@@ -5,10 +5,9 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use bagssl_data::classes::alike;
-use bagssl_data::dataset::{Dataset, Format, PassedOver, Split};
-use bagssl_data::groups::{by_duplicates, by_key, divide};
+use bagssl_data::curate::{alike, by_duplicates, by_key, divide};
 use bagssl_data::lists::{self, Listed};
+use bagssl_data::{Dataset, Format, PassedOver, Split};
 use regex::Regex;
 use serde::Serialize;
 

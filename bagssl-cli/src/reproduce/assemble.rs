@@ -17,10 +17,9 @@ use super::Reproduction;
 use super::stage::Stage;
 use crate::bag::describe;
 use crate::evaluate::{self, EvalSettings, Measured, Scored};
-use crate::files;
-use crate::provenance;
 use crate::source::fingerprint;
 use crate::tiles::{self, Tiles};
+use crate::{files, provenance};
 
 /// Test images whose bags are shown, and training images of each class.
 const BAGS: usize = 3;
@@ -131,7 +130,7 @@ fn curve(stage: &Stage) -> Result<Curve> {
 fn attribution(what: &Reproduction<'_>) -> Vec<String> {
     match what.data.data {
         Some(_) => vec![],
-        None => bagssl_data::dataset::EMBEDDED_ATTRIBUTION
+        None => bagssl_data::EMBEDDED_ATTRIBUTION
             .lines()
             .map(|line| line.trim_start_matches("- ").trim())
             .filter(|line| !line.is_empty())

@@ -282,8 +282,7 @@ impl ClaimStage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bagssl_data::dataset::{Dataset, Split};
-    use bagssl_data::skip::OnBadImage;
+    use bagssl_data::{Dataset, OnBadImage, Split};
     use bagssl_eval::report::Method;
 
     use crate::backend::Name;

@@ -7,7 +7,7 @@ use bagssl_core::batch::{PatchSource, SourceError};
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
 use bagssl_core::observe::{Event, Observer, Verdict};
-use bagssl_data::bags::{BagConfig, BagLoader};
+use bagssl_data::{BagConfig, BagLoader};
 use bagssl_eval::report::Method;
 use bagssl_train::run_state::Nowhere;
 use bagssl_train::trainer::RunInfo;
@@ -15,10 +15,8 @@ use bagssl_train::trainer::RunInfo;
 use super::Reproduction;
 use super::claim::ClaimStage;
 use super::stage::Stage;
-use crate::evaluate;
 use crate::output::say;
-use crate::parallelism;
-use crate::train;
+use crate::{evaluate, parallelism, train};
 
 /// Steps of the warm-up: the first is not timed.
 const STEPS: u64 = 6;

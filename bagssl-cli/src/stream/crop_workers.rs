@@ -9,10 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::patch::{Crop, ImageSize};
 use bagssl_core::random::Address;
-use bagssl_data::bags::Cutter;
-use bagssl_data::image::Image;
-use bagssl_data::memory::{Budget, Decoded};
-use bagssl_data::skip::OnBadImage;
+use bagssl_data::{Budget, Cutter, Decoded, Image, OnBadImage};
 
 use super::Stream;
 

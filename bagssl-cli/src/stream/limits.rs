@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use bagssl_backend::memory::{Held, held};
 use bagssl_core::batch::{BatchShape, PatchBatch};
 use bagssl_core::embed::Embed;
-use bagssl_data::memory::Budget;
+use bagssl_data::Budget;
 
 use super::Stream;
 use crate::memory::{MIB, refuse_limit};

@@ -18,8 +18,7 @@ use bagssl_core::batch::{BatchShape, PatchBatch, SourceError};
 use bagssl_core::checkpoint::Spec;
 use bagssl_core::embed::{Embed, FeatureLayer, InFlight, Rows};
 use bagssl_core::patch::Crop;
-use bagssl_data::dataset::Dataset;
-use bagssl_data::skip::{OnBadImage, Skipped};
+use bagssl_data::{Dataset, OnBadImage, Skipped};
 use bagssl_eval::classifier::{Classifier, Search};
 
 use crate::bag::BagArgs;

@@ -1,9 +1,10 @@
 //! The pipeline with networks of its own.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_data::dataset::Split;
+use bagssl_data::Split;
 
 use super::*;
 

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use twox_hash::xxhash3_64::Hasher;
 
 use crate::cache;
-use crate::storage::{nanoseconds, open_file};
+use crate::file::{nanoseconds, open_file};
 
 /// What an image is kept under.
 pub(super) type Key = u64;

@@ -14,32 +14,20 @@ use rayon::prelude::*;
 use twox_hash::XxHash3_64;
 use twox_hash::xxhash3_64::Hasher;
 
-use crate::archive::Section;
-use crate::dataset::Dataset;
 use crate::entries::Entry;
-use crate::storage::{Archive, Storage, open_file};
+use crate::file::{Archive, open_file};
+use crate::formats::archive::Section;
+use crate::image::Decode;
+use crate::index::Index;
+use crate::storage::Storage;
 use digest_cache::{DigestCache, Key, Source};
 
 /// The digest of what cannot be read, as if it were empty.
 const UNREADABLE: u64 = 0x2d06_8005_38d3_94c2;
 
-impl Dataset {
-    /// A short text that is another one if an image is added, removed, renamed, moved to another class or changed in a byte: the
-    /// number of images, and a digest (XXH3-64) of all names, classes and bytes. A folder and its tar have the same; of parquet
-    /// each file counts as a whole. It tells data sets apart by accident, not against somebody's intent.
-    ///
-    /// The first call reads all images. What it has found of files is kept in the user's cache folder: a file that has the length
-    /// and times it had then is not read again, by whatever program. Of an image that cannot be read only the name and the class count.
-    pub fn fingerprint(&self) -> String {
-        self.fingerprint_with(&|_| {})
-    }
-
-    /// The same. `progress` hears how many more images are done, from several threads.
-    pub fn fingerprint_with(&self, progress: &(dyn Fn(u64) + Sync)) -> String {
-        self.fingerprint.get_or_init(|| self.compute(progress)).clone()
-    }
-
-    fn compute(&self, progress: &(dyn Fn(u64) + Sync)) -> String {
+impl Index {
+    /// See [`Dataset::fingerprint`](crate::dataset::Dataset::fingerprint).
+    pub(crate) fn fingerprint(&self, decode: Decode, progress: &(dyn Fn(u64) + Sync)) -> String {
         let mut hash = Hasher::new();
         for (entry, digest) in self.entries.iter().zip(self.digests(progress)) {
             for text in [entry.name, &self.classes[entry.label as usize]] {
@@ -48,7 +36,7 @@ impl Dataset {
             }
             hash.write(&digest.to_le_bytes());
         }
-        if self.decode.exif {
+        if decode.exif {
             hash.write(b"exif");
         }
         format!("{}-{:016x}", self.len(), hash.finish())
@@ -77,7 +65,7 @@ impl Dataset {
             }
             Storage::Tables(tables) => {
                 let kept = DigestCache::open(&self.origin);
-                let one = |table: &crate::parquet::Table| match table.bytes() {
+                let one = |table: &crate::formats::parquet::table::Table| match table.bytes() {
                     Ok(bytes) => (None, of_bytes(bytes)),
                     Err(archive) => {
                         let length = archive.stamp.length;

@@ -3,8 +3,7 @@
 use bagssl_core::embed::Rows;
 use bagssl_core::explain;
 
-use crate::error::Result;
-use crate::error::same_length;
+use crate::error::{Result, same_length};
 use crate::matrix::{Matrix, multiply};
 use crate::samples::{Samples, check_finite};
 use crate::table::RowsView;

@@ -1,10 +1,9 @@
 //! The sections on training: curves and health.
 
-use super::Report;
 use super::document::{Figure, Part, Section, Table};
 use super::outcome::{Curve, Method, Space};
-use super::results;
 use super::svg::{LineChart, Series};
+use super::{Report, results};
 use crate::health::{Deviation, Health};
 use crate::stats::{deviation, mean};
 

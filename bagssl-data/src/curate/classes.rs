@@ -1,0 +1,142 @@
+//! The classes of two halves: which of them are tested, and which distort what a test says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Serialize;
+use unicode_normalization::UnicodeNormalization;
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+
+/// The classes of a training and a validation half, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Classes {
+    /// Those with images in both halves: a test is about these.
+    pub tested: Vec<String>,
+    /// Those without an image.
+    pub empty: Vec<String>,
+    /// Those with training images alone: nothing tests them.
+    pub train_only: Vec<String>,
+    /// Those with validation images alone: nobody can know them.
+    pub validation_only: Vec<String>,
+    /// Names that differ in their Unicode form, in case or in spaces alone: one class may have been written in two ways.
+    pub alike: Vec<Vec<String>>,
+}
+
+impl Classes {
+    /// Looks at both halves of a data set.
+    pub fn compare(train: &Dataset, validation: &Dataset) -> Self {
+        let [of_train, of_validation] = [train, validation].map(with_images);
+        let names: BTreeSet<&str> = train.classes().iter().chain(validation.classes()).map(String::as_str).collect();
+        let mut classes = Classes { alike: alike(names.iter().copied()), ..Classes::default() };
+        for name in names {
+            let place = match (of_train.contains(name), of_validation.contains(name)) {
+                (true, true) => &mut classes.tested,
+                (true, false) => &mut classes.train_only,
+                (false, true) => &mut classes.validation_only,
+                (false, false) => &mut classes.empty,
+            };
+            place.push(name.into());
+        }
+        classes
+    }
+
+    /// Whether all classes are tested, and no two are alike.
+    pub fn is_even(&self) -> bool {
+        let all = [&self.empty, &self.train_only, &self.validation_only];
+        all.iter().all(|classes| classes.is_empty()) && self.alike.is_empty()
+    }
+}
+
+/// `1 in the validation half alone (owl); 2 without an image (a, b)`.
+impl fmt::Display for Classes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let some = |names: &[String]| match names {
+            [first, second, third, _, ..] => format!("{first}, {second}, {third}, .."),
+            few => few.join(", "),
+        };
+        let mut parts = Vec::new();
+        for (names, what) in [
+            (&self.validation_only, "in the validation half alone"),
+            (&self.train_only, "in the training half alone"),
+            (&self.empty, "without an image"),
+        ] {
+            if !names.is_empty() {
+                parts.push(format!("{} {what} ({})", names.len(), some(names)));
+            }
+        }
+        for names in self.alike.iter().take(3) {
+            parts.push(format!("{names:?} differ in Unicode form, case or spaces alone"));
+        }
+        out.write_str(&parts.join("; "))
+    }
+}
+
+/// The classes of a data set that have images.
+fn with_images(dataset: &Dataset) -> BTreeSet<&str> {
+    let labels: BTreeSet<u32> = (0..dataset.len()).map(|image| dataset.label(image)).collect();
+    labels.into_iter().map(|label| dataset.classes()[label as usize].as_str()).collect()
+}
+
+/// Groups of names that differ in their Unicode form, in case or in spaces alone.
+pub fn alike<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Vec<String>> {
+    let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for name in names {
+        let plain: String = name.nfkc().collect::<String>().to_lowercase();
+        let key = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+        groups.entry(key).or_default().push(name.into());
+    }
+    groups.into_values().filter(|group| group.len() > 1).collect()
+}
+
+impl Dataset {
+    /// Only the images whose classes have images in `train`: no other can be told by what is learned there. The classes stay as they
+    /// are.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if none is left.
+    pub fn known_from(self, train: &Dataset) -> Result<Self> {
+        let known = with_images(train);
+        let known: Vec<bool> = self.classes().iter().map(|class| known.contains(class.as_str())).collect();
+        let kept: Vec<u32> =
+            (0..self.len()).filter(|image| known[self.label(*image) as usize]).map(|image| image as u32).collect();
+        if kept.is_empty() {
+            let expected = "validation images of classes that have training images";
+            return Err(Error::Format { path: self.origin().into(), expected, got: "none".into() });
+        }
+        Ok(if kept.len() == self.len() { self } else { self.of_images(&kept) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_look_alike() {
+        // An e with its accent, an e and an accent; a ligature.
+        let names = ["caf\u{e9}", "cafe\u{301}", "Dog", "dog ", "dogs", "\u{fb01}sh", "fish"];
+        let expected: [&[&str]; 3] = [&["caf\u{e9}", "cafe\u{301}"], &["Dog", "dog "], &["\u{fb01}sh", "fish"]];
+        let mut found = alike(names);
+        found.sort_by_key(|group| names.iter().position(|name| *name == group[0]));
+        assert_eq!(found, expected);
+        assert!(alike(["cafe", "caf\u{e9}"]).is_empty());
+    }
+
+    #[test]
+    fn uneven_classes_are_told_in_a_line() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_string()).collect::<Vec<_>>();
+        assert!(Classes { tested: names(&["a"]), ..Classes::default() }.is_even());
+        let classes = Classes {
+            empty: names(&["a", "b", "c", "d"]),
+            validation_only: names(&["owl"]),
+            alike: vec![names(&["Owl", "owl"])],
+            ..Classes::default()
+        };
+        let expected = "1 in the validation half alone (owl); 4 without an image (a, b, c, ..); [\"Owl\", \"owl\"] differ in \
+                        Unicode form, case or spaces alone";
+        assert_eq!(classes.to_string(), expected);
+        assert!(!classes.is_even());
+    }
+}

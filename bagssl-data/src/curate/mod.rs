@@ -1,0 +1,11 @@
+//! A look at a whole data set: damaged images, duplicates, classes, and splits that keep related images together.
+
+mod check;
+pub(crate) mod duplicates;
+mod classes;
+mod groups;
+
+pub use check::{CheckReport, check};
+pub use classes::{Classes, alike};
+pub use duplicates::{Duplicates, MOST_PAIRS, RADIUS};
+pub use groups::{by_duplicates, by_key, divide};

@@ -1,0 +1,251 @@
+//! What an uncompressed tar holds, each member checked before anything is read of it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Component, Path};
+
+use crate::error::{Error, Result, one_line};
+use crate::file::read_at;
+use crate::image::sniff;
+use crate::passed::{PassedOver, Reason};
+
+/// A member of a tar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    /// Where its bytes begin in the reader, and how many there are: all of them lie in it.
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+}
+
+/// What a member is; links are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Folder,
+    Special,
+}
+
+/// What a tar holds.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    pub(crate) members: Vec<Member>,
+    pub(crate) passed: PassedOver,
+}
+
+/// All members of a tar that is a reader's first `length` bytes. Tars that were written one after the other are read as one.
+///
+/// # Errors
+/// [`Error::Format`] if it is compressed, no tar, cut short, or has a link, a name that is not UTF-8 or points outside.
+pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path) -> Result<Contents> {
+    let refuse = |got: String| Error::Format { path: origin.into(), expected: "an uncompressed .tar of images", got };
+    let no_tar = |error: io::Error| refuse(one_line(&error));
+    let mut start = Vec::new();
+    reader.by_ref().take(sniff::LENGTH).read_to_end(&mut start).map_err(no_tar)?;
+    reader.rewind().map_err(no_tar)?;
+    let (mut contents, mut end, mut failed) = (Contents::default(), 0, None);
+    let mut archive = tar::Archive::new(&mut reader);
+    // An end mark ends one tar; another one may follow, as `cat a.tar b.tar` leaves it.
+    archive.set_ignore_zeros(true);
+    for entry in Named::new(archive.entries_with_seek().map_err(no_tar)?) {
+        match entry {
+            Ok((name, entry)) => {
+                let member = member(&name, &entry, length, origin)?;
+                end = (member.offset + member.length).next_multiple_of(BLOCK);
+                contents.members.push(member);
+            }
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    check_twice(&contents.members, origin)?;
+    match failed {
+        _ if length == 0 => return Err(refuse("an empty file".into())),
+        Some(error) if end == 0 => return Err(sniff::what(&start).map_or(no_tar(error), |what| refuse(what.into()))),
+        None if end == 0 => {}
+        _ if length.saturating_sub(end) < BLOCK => {
+            return Err(refuse(format!("{length} bytes without a tar's end mark")));
+        }
+        None => {}
+        Some(error) => match zeros(&mut reader, end, length).map_err(no_tar)? {
+            // What follows is no tar: it may be anything, but no member is lost.
+            zeros if zeros >= BLOCK => {
+                contents.passed.add_many(Reason::AfterEnd, length - end - zeros, origin.display().to_string());
+            }
+            _ => return Err(no_tar(error)),
+        },
+    }
+    Ok(contents)
+}
+
+/// Refuses two names that lead to one place, such as `a/b` and `./a/b`: unpacking would leave one of them.
+fn check_twice(members: &[Member], origin: &Path) -> Result<()> {
+    let plain = |name: &str| name.split('/').filter(|part| !["", "."].contains(part)).collect::<Vec<_>>().join("/");
+    let files = || members.iter().filter(|member| member.kind == Kind::File);
+    // Names without such parts are compared by the data set.
+    if files().all(|member| !member.name.split('/').any(|part| ["", "."].contains(&part))) {
+        return Ok(());
+    }
+    let mut seen = HashMap::new();
+    for Member { name, .. } in files() {
+        if let Some(other) = seen.insert(plain(name), name)
+            && other != name
+        {
+            let got = format!("{other} and {name}");
+            return Err(Error::Format { path: origin.into(), expected: "one file of a name", got });
+        }
+    }
+    Ok(())
+}
+
+/// How many bytes are 0 from a place on.
+fn zeros(reader: &mut (impl Read + Seek), at: u64, length: u64) -> io::Result<u64> {
+    reader.seek(SeekFrom::Start(at))?;
+    let (mut block, mut zeros) = ([0; 1 << 16], 0);
+    while at + zeros < length {
+        let count = reader.read(&mut block)?;
+        let here = block[..count].iter().take_while(|byte| **byte == 0).count();
+        zeros += here as u64;
+        if here < count || count == 0 {
+            break;
+        }
+    }
+    Ok(zeros)
+}
+
+/// Bytes that may stand before a member: its name, and what else some programs keep there. They are read into memory.
+const LONGEST_HEADER: u64 = 1 << 20;
+
+/// The members of a tar with their names: what stands before a member is read up to [`LONGEST_HEADER`].
+pub(crate) struct Named<'a, R: Read>(tar::Entries<'a, R>);
+
+impl<'a, R: Read> Named<'a, R> {
+    pub(crate) fn new(entries: tar::Entries<'a, R>) -> Self {
+        Named(entries.raw(true))
+    }
+
+    fn try_next(&mut self) -> io::Result<Option<(Vec<u8>, tar::Entry<'a, R>)>> {
+        let mut long_name: Option<Vec<u8>> = None;
+        loop {
+            let Some(mut entry) = self.0.next().transpose()? else { return Ok(None) };
+            let kind = entry.header().entry_type();
+            if kind.is_gnu_sparse() {
+                return Err(io::Error::other("a sparse file, of which parts are left out"));
+            }
+            if kind.is_gnu_longname() {
+                let mut name = before(&mut entry)?;
+                name.truncate(memchr::memchr(0, &name).unwrap_or(name.len()));
+                long_name = Some(name);
+            } else if kind.is_pax_local_extensions() {
+                for extension in tar::PaxExtensions::new(&before(&mut entry)?) {
+                    let extension = extension?;
+                    match extension.key_bytes() {
+                        b"path" => long_name = Some(extension.value_bytes().to_vec()),
+                        b"size" => return Err(io::Error::other("a member of more than 8 GiB")),
+                        _ => {}
+                    }
+                }
+            } else if !kind.is_gnu_longlink() && !kind.is_pax_global_extensions() {
+                let name = long_name.unwrap_or_else(|| entry.path_bytes().into_owned());
+                return Ok(Some((name, entry)));
+            }
+        }
+    }
+}
+
+impl<'a, R: Read> Iterator for Named<'a, R> {
+    type Item = io::Result<(Vec<u8>, tar::Entry<'a, R>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.try_next().transpose()
+    }
+}
+
+/// What stands before a member.
+fn before<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<u8>> {
+    let length = entry.size();
+    if length > LONGEST_HEADER {
+        return Err(io::Error::other(format!("{length} bytes before a member, more than 1 MiB")));
+    }
+    let mut bytes = Vec::with_capacity(length as usize);
+    entry.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// One member, checked.
+fn member<R: Read>(name: &[u8], entry: &tar::Entry<'_, R>, length: u64, origin: &Path) -> Result<Member> {
+    let (offset, size) = (entry.raw_file_position(), entry.size());
+    let name = std::str::from_utf8(name).map_err(|_| {
+        let path = origin.join(String::from_utf8_lossy(name).as_ref());
+        Error::Format { path, expected: "a file inside the tar", got: "a name that is not UTF-8".into() }
+    })?;
+    let path = Path::new(name);
+    let refuse = |got: String| Error::Format { path: origin.join(path), expected: "a file inside the tar", got };
+    // Nothing is unpacked: a name from the root on says no more than one without its slash.
+    let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir | Component::RootDir);
+    if !path.components().all(is_inside) {
+        return Err(refuse("a name that points outside".into()));
+    }
+    if offset.checked_add(size).is_none_or(|end| end > length) {
+        return Err(refuse(format!("{} of its {size} bytes", length.saturating_sub(offset))));
+    }
+    let kind = entry.header().entry_type();
+    if kind.is_symlink() || kind.is_hard_link() {
+        return Err(refuse("a link".into()));
+    }
+    let name = name.trim_start_matches('/');
+    let kind = match kind {
+        kind if kind.is_dir() => Kind::Folder,
+        kind if kind.is_file() => Kind::File,
+        _ => Kind::Special,
+    };
+    Ok(Member { name: name.into(), kind, offset, length: size })
+}
+
+/// A tar is made of blocks of so many bytes; an empty one marks its end.
+const BLOCK: u64 = 512;
+
+/// A part of a file, read as if it were all of it.
+pub(crate) struct Section<'a> {
+    file: &'a File,
+    start: u64,
+    length: u64,
+    at: u64,
+}
+
+impl<'a> Section<'a> {
+    /// `length` bytes from `start` on: the caller knows that they are there.
+    pub(crate) fn new(file: &'a File, start: u64, length: u64) -> Self {
+        Section { file, start, length, at: 0 }
+    }
+}
+
+impl Read for Section<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.length.saturating_sub(self.at).min(bytes.len() as u64) as usize;
+        read_at(self.file, &mut bytes[..count], self.start + self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for Section<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(step) => self.at.checked_add_signed(step),
+            SeekFrom::End(step) => self.length.checked_add_signed(step),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+/// The last part of a name, and what comes before its last slash.
+pub(crate) fn split_name(name: &str) -> (&str, &str) {
+    name.rsplit_once('/').unwrap_or(("", name))
+}

@@ -1,0 +1,155 @@
+//! Images found under the folders of classes, which are then numbered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::entries::{Entries, Entry};
+use crate::error::{Error, Result};
+use crate::format::Format;
+use crate::index::Index;
+use crate::passed::{PassedOver, Reason};
+use crate::split::Split;
+use crate::storage::Storage;
+
+/// Collects images under their folders' and classes' names; then numbers the classes.
+pub(crate) struct Collector {
+    origin: PathBuf,
+    classes: BTreeSet<(&'static str, String)>,
+    found: Vec<FoundImage>,
+    /// Images in the folder of a half itself.
+    loose: Vec<FoundImage>,
+    passed: BTreeMap<&'static str, PassedOver>,
+    beside: PassedOver,
+}
+
+/// An image in one of the folders that a half may have.
+struct FoundImage {
+    folder: &'static str,
+    class: String,
+    name: String,
+    offset: u64,
+    length: u64,
+}
+
+impl FoundImage {
+    fn entry(&self, label: u32) -> Entry<'_> {
+        Entry { name: &self.name, label, source: 0, offset: self.offset, length: self.length }
+    }
+}
+
+impl Collector {
+    pub(crate) fn new(origin: &Path) -> Self {
+        Collector {
+            origin: origin.into(),
+            classes: BTreeSet::new(),
+            found: Vec::new(),
+            loose: Vec::new(),
+            passed: BTreeMap::new(),
+            beside: PassedOver::default(),
+        }
+    }
+
+    pub(crate) fn add_class(&mut self, folder: &'static str, class: &str) {
+        self.classes.insert((folder, class.into()));
+    }
+
+    /// What is passed over in a folder.
+    pub(crate) fn passed(&mut self, folder: &'static str) -> &mut PassedOver {
+        self.passed.entry(folder).or_default()
+    }
+
+    /// What is passed over outside of the halves.
+    pub(crate) fn add_beside(&mut self, passed: &PassedOver) {
+        self.beside.join(passed);
+    }
+
+    pub(crate) fn add(&mut self, folder: &'static str, class: &str, name: String, offset: u64, length: u64) {
+        self.add_class(folder, class);
+        self.found.push(FoundImage { folder, class: class.into(), name, offset, length });
+    }
+
+    /// An image in the folder of a half itself: it has no class, and counts only where no image of the half has one.
+    pub(crate) fn add_loose(&mut self, folder: &'static str, name: String, offset: u64, length: u64) {
+        self.loose.push(FoundImage { folder, class: String::new(), name, offset, length });
+    }
+
+    /// Whether one of the halves has images, and the other nothing.
+    pub(crate) fn has_one_half(&self) -> bool {
+        Split::ALL.into_iter().filter(|half| self.folder_of(*half).is_some()).count() == 1
+    }
+
+    /// The images of one half, in the order of their names, with the classes of both.
+    pub(crate) fn finish(mut self, split: Split, format: Format, storage: Storage) -> Result<Index> {
+        let folders = Split::ALL.map(|half| self.folder_of(half));
+        self.settle(&folders);
+        let Some(folder) = folders[split as usize] else { return Err(self.without(split)) };
+        let index = self.numbered(&folders, folder, format, storage)?;
+        Ok(Index { half: Some(format!("{folder}/")), ..index })
+    }
+
+    /// All images: there are no halves.
+    pub(crate) fn finish_whole(self, format: Format, storage: Storage) -> Result<Index> {
+        let index = self.numbered(&[Some(""), None], "", format, storage)?;
+        Ok(Index { is_whole: true, ..index })
+    }
+
+    /// The folder of a half: the first that has images, else the first that has classes.
+    fn folder_of(&self, half: Split) -> Option<&'static str> {
+        let folders = || half.folders().iter().copied();
+        let has_image = |folder: &&str| self.found.iter().chain(&self.loose).any(|found| found.folder == *folder);
+        let has_class = |folder: &&str| self.classes.iter().any(|(other, _)| other == folder);
+        folders().find(has_image).or_else(|| folders().find(has_class))
+    }
+
+    /// Decides about images without a class, and counts those of folders that are not used.
+    fn settle(&mut self, folders: &[Option<&'static str>; 2]) {
+        let labeled: BTreeSet<&str> = self.found.iter().map(|found| found.folder).collect();
+        let (passed, kept): (Vec<FoundImage>, _) =
+            std::mem::take(&mut self.loose).into_iter().partition(|loose| labeled.contains(loose.folder));
+        for loose in passed {
+            self.passed.entry(loose.folder).or_default().add(Reason::NoClass, loose.name);
+        }
+        for loose in kept {
+            self.add(loose.folder, "", loose.name, loose.offset, loose.length);
+        }
+        for found in self.found.iter().filter(|found| !folders.contains(&Some(found.folder))) {
+            self.beside.add(Reason::OtherHalf, &found.name);
+        }
+    }
+
+    /// Numbers the classes of these folders, and takes the images of one.
+    fn numbered(
+        self,
+        folders: &[Option<&'static str>; 2],
+        folder: &'static str,
+        format: Format,
+        storage: Storage,
+    ) -> Result<Index> {
+        let named = self.classes.iter().filter(|(other, _)| folders.contains(&Some(other)));
+        let classes: Vec<String> = named.map(|(_, class)| class.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+        let number = |class: &String| classes.binary_search(class).expect("each image's class is known") as u32;
+        let here = self.found.iter().filter(|found| found.folder == folder);
+        let entries: Entries = here.map(|found| found.entry(number(&found.class))).collect();
+        let entries = entries.sorted();
+        let passed = self.passed.get(folder).cloned().unwrap_or_default();
+        if entries.len() == 0 {
+            let instead = if passed.is_empty() { String::new() } else { format!(", but {passed}") };
+            let got = format!("no image under {folder}/{instead}");
+            return Err(Error::Format { path: self.origin, expected: IMAGES, got });
+        }
+        entries.check(&self.origin)?;
+        let index = Index::new(&self.origin, format, classes, entries, storage);
+        Ok(Index { passed, beside: self.beside, ..index })
+    }
+
+    /// There is no image and no class of a half.
+    fn without(self, split: Split) -> Error {
+        let mut passed = self.beside;
+        self.passed.values().for_each(|more| passed.join(more));
+        let instead = if passed.is_empty() { String::new() } else { format!(", but {passed}") };
+        let got = format!("no image under {}{instead}{}", split.names("/"), split.advice());
+        Error::Format { path: self.origin, expected: IMAGES, got }
+    }
+}
+
+const IMAGES: &str = "train/ and val/, each with a folder of images for each class";

@@ -1,0 +1,262 @@
+//! Which format lies at a path: the one place that says so.
+
+use std::borrow::Cow;
+use std::fs;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::file::{Archive, open_file};
+use crate::format::Format;
+use crate::formats::archive::{self, Contents, Section};
+use crate::formats::folder::{self, HalfFolders};
+use crate::formats::parquet::columns::Columns;
+use crate::formats::splits::{self, Named};
+use crate::formats::{cifar, imagenet, lists, parquet, tarball, webdataset};
+use crate::index::Index;
+use crate::passed;
+use crate::split::Split;
+use crate::storage::Storage;
+
+/// What is looked for, for whoever has none of it.
+pub(crate) const KNOWN: &str = "a folder with train/ and val/ (each with a folder of images for each class), an uncompressed \
+.tar of one, CIFAR's binary files or .tar.gz, WebDataset's .tar shards, .parquet files, lists train.txt and val.txt, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar";
+
+/// Opens one half of whatever lies there.
+pub(crate) fn open(path: &Path, split: Split, columns: &Columns) -> Result<Index> {
+    let format = format(path)?;
+    if let (Some(column), true) = (columns.image.as_ref().or(columns.label.as_ref()), format != Format::Parquet) {
+        let expected = "parquet files, which have columns".to_string();
+        return Err(Error::Setting { name: "column", expected, got: format!("{format} and the column {column}") });
+    }
+    match format {
+        Format::Cifar => cifar::open(path, cifar::layout(path)?.expect("it was found just now"), split),
+        Format::CifarArchive => cifar::open_archive(path, split),
+        Format::WebDataset if splits::is_pattern(path) => webdataset::open(path, &splits::matching(path)?, split),
+        Format::WebDataset => beside(path, "tar", webdataset::open(path, &splits::files(path, "tar")?, split)?),
+        Format::Parquet if splits::is_pattern(path) => parquet::open(path, &splits::matching(path)?, split, columns),
+        Format::Parquet if path.is_dir() => {
+            beside(path, "parquet", parquet::open(path, &splits::files(path, "parquet")?, split, columns)?)
+        }
+        Format::Parquet => parquet::open(path, &[(folder::text(path)?, path.into())], split, columns),
+        Format::ImageNet => imagenet::open(imagenet::archives(path).expect("they were found just now"), split),
+        Format::ImageNetFolder => imagenet::open_flat(path, split),
+        Format::ImageFolderTar => tar(path, split),
+        Format::Lists => lists::open(path, split),
+        Format::WholeFolder if split == Split::Validation => Err(no_halves(path)),
+        Format::WholeFolder => folder::open_whole(path),
+        _ => folder::open(path, split),
+    }
+}
+
+/// The same with what lies beside files of one ending.
+fn beside(path: &Path, own: &str, mut index: Index) -> Result<Index> {
+    index.beside.join(&folder::beside(path, HalfFolders([None, None]), own)?);
+    Ok(index)
+}
+
+/// There is no half to hold out.
+fn no_halves(path: &Path) -> Error {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let parent =
+        path.parent().filter(|parent| splits::half(name) == Some(name) && HalfFolders::find(parent).have_both());
+    let got = match parent {
+        Some(parent) if parent.as_os_str().is_empty() => "one half; give the folder that it lies in".into(),
+        Some(parent) => format!("one half; give {}", parent.display()),
+        None => format!("images without halves{}", Split::Validation.advice()),
+    };
+    Error::Format {
+        path: path.into(),
+        expected: "a half that is held out: val/, validation/ or test/ beside train/",
+        got,
+    }
+}
+
+/// What lies there.
+pub(crate) fn format(path: &Path) -> Result<Format> {
+    let meta = match fs::metadata(path) {
+        Err(_) if splits::is_pattern(path) => {
+            let is_table = path.extension().is_some_and(|ending| ending == "parquet");
+            return Ok(if is_table { Format::Parquet } else { Format::WebDataset });
+        }
+        meta => meta.map_err(|error| Error::Read { path: path.into(), error })?,
+    };
+    if imagenet::archives(path).is_some() {
+        return Ok(Format::ImageNet);
+    }
+    if meta.is_dir() {
+        return if lists::is_lists(path)? { Ok(Format::Lists) } else { format_of_folder(path) };
+    }
+    if !meta.is_file() {
+        return refuse(path, KNOWN, "a special file".into());
+    }
+    match &start(path)?[..] {
+        [0x1f, 0x8b, ..] => Ok(Format::CifarArchive),
+        [b'P', b'A', b'R', b'1', ..] => Ok(Format::Parquet),
+        _ => Ok(Format::ImageFolderTar),
+    }
+}
+
+/// What is expected of a folder that nearly is one of these.
+const FOLDER: &str = "train/ and val/, each with a folder of images for each class";
+
+fn refuse<T>(path: &Path, expected: &'static str, got: String) -> Result<T> {
+    Err(Error::Format { path: path.into(), expected, got })
+}
+
+/// What lies in a folder besides lists: what names say for certain comes before what they may mean.
+pub(crate) fn format_of_folder(path: &Path) -> Result<Format> {
+    if cifar::layout(path)?.is_some() {
+        return Ok(Format::Cifar);
+    }
+    if imagenet::is_flat(path)? {
+        return Ok(Format::ImageNetFolder);
+    }
+    let folders = HalfFolders::find(path);
+    if folders.have_images() {
+        check_one_half(path, folders)?;
+        return Ok(Format::ImageFolder);
+    }
+    let [tables, shards] = [splits::files(path, "parquet")?, splits::files(path, "tar")?];
+    let says_half = |files: &[Named]| files.iter().any(|(name, _)| splits::half(name).is_some());
+    let has_image = folder::has_image(path);
+    match () {
+        () if says_half(&tables) || (!tables.is_empty() && !has_image) => Ok(Format::Parquet),
+        () if says_half(&shards) || (!shards.is_empty() && !has_image) => Ok(Format::WebDataset),
+        () => whole(path, folders, has_image),
+    }
+}
+
+/// A folder of images without halves, or the reason why it is taken for none.
+fn whole(path: &Path, folders: HalfFolders, has_image: bool) -> Result<Format> {
+    let without = |names: String| format!("{names} without an image that is read{}", passed_in(path));
+    if let [Some((train, _)), Some((validation, _))] = folders.0 {
+        return refuse(path, FOLDER, without(format!("{train}/ and {validation}/")));
+    }
+    if cifar::is_python(path) {
+        return refuse(path, "the files of CIFAR-10 or of CIFAR-100", cifar::PYTHON_VERSION.into());
+    }
+    if let Some(got) = nearly(path)? {
+        return refuse(path, FOLDER, got);
+    }
+    if let [Some((half, _)), None] | [None, Some((half, _))] = folders.0 {
+        return refuse(path, FOLDER, without(format!("{half}/")));
+    }
+    match has_image {
+        true => Ok(Format::WholeFolder),
+        false => refuse(path, KNOWN, format!("a folder without any of these{}", passed_in(path))),
+    }
+}
+
+/// What a folder has instead of images.
+fn passed_in(path: &Path) -> String {
+    match folder::images(path) {
+        Ok(found) if !found.passed.is_empty() => format!(", but {}", found.passed),
+        _ => String::new(),
+    }
+}
+
+/// A data set that lies a folder further down, or halves under other names.
+fn nearly(path: &Path) -> Result<Option<String>> {
+    let folders: Vec<PathBuf> = folder::list(path)?.into_iter().filter(|inside| inside.is_dir()).collect();
+    let name = |inside: &Path| inside.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let near = |half| folders.iter().map(|inside| name(inside)).find(|name| splits::nearly(name) == Some(half));
+    if let [Some(train), Some(validation)] = Split::ALL.map(near) {
+        return Ok(Some(format!("{train}/ and {validation}/, which may be halves: call them train/ and val/")));
+    }
+    const MOST: usize = 64;
+    for inside in folders.iter().take(MOST) {
+        let files = [splits::files(inside, "parquet")?, splits::files(inside, "tar")?].concat();
+        let folders = HalfFolders::find(inside);
+        let is_set = (folders.have_images() && check_one_half(inside, folders).is_ok())
+            || cifar::layout(inside)?.is_some()
+            || files.iter().any(|(name, _)| splits::half(name).is_some());
+        if is_set {
+            return Ok(Some(format!("a folder that has one in it; give {}", inside.display())));
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses a folder in which one name is that of a half and others have images too: it may be a class.
+fn check_one_half(path: &Path, folders: HalfFolders) -> Result<()> {
+    let ([Some((half, _)), None] | [None, Some((half, _))]) = folders.0 else { return Ok(()) };
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let is_half = |name: &str| Split::ALL.into_iter().flat_map(Split::folders).any(|half| *half == name);
+    let is_other = |other: &PathBuf| other.is_dir() && !is_half(&name(other)) && folder::has_image(other);
+    let others = folder::list(path)?.into_iter().filter(is_other);
+    let others: Vec<String> = others.map(|other| format!("{}/", name(&other))).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let missing = if Split::Train.folders().contains(&half) { Split::Validation } else { Split::Train };
+    if let Some(near) = others.iter().find(|other| splits::nearly(other) == Some(missing)) {
+        return refuse(
+            path,
+            FOLDER,
+            format!("{half}/ and {near}, which may be a half: call it {}/", missing.folders()[0]),
+        );
+    }
+    let shown = others.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+    let more = if others.len() > 3 { format!(" and {} more", others.len() - 3) } else { String::new() };
+    let got = format!(
+        "{half}/ without the other half, beside {shown}{more} with images: if {half} is a class, `bagssl data split` makes \
+         halves of all; if not, give {} alone",
+        path.join(half).display()
+    );
+    refuse(path, FOLDER, got)
+}
+
+/// The first bytes of a file.
+fn start(path: &Path) -> Result<Vec<u8>> {
+    let failed = |error| Error::Read { path: path.into(), error };
+    let mut start = Vec::new();
+    open_file(path)?.take(8).read_to_end(&mut start).map_err(failed)?;
+    Ok(start)
+}
+
+/// One half of a tar file: a folder of images, or a shard.
+fn tar(path: &Path, split: Split) -> Result<Index> {
+    let archive = Archive::open(path)?;
+    let length = archive.stamp.length;
+    let contents = archive::contents(Section::new(&archive.file, 0, length), length, path)?;
+    if !tarball::is_image_folder(&contents.members) && webdataset::is_shard(&contents.members) {
+        return webdataset::open(path, &[(folder::text(path)?, path.into())], split);
+    }
+    of_contents(contents, path, split, Storage::Archives(vec![archive]))
+}
+
+/// One half of a tar of images.
+fn of_contents(contents: Contents, origin: &Path, split: Split, storage: Storage) -> Result<Index> {
+    let members = &contents.members;
+    if tarball::is_image_folder(members) {
+        return tarball::collect(contents, origin)?.finish(split, Format::ImageFolderTar, storage);
+    }
+    if !members.iter().any(|member| passed::is_image(&member.name)) {
+        let first = members.first().map_or(String::new(), |first| format!(" (the first is {})", first.name));
+        let (expected, got) = ("a .tar of images", format!("{} members, none of them an image{first}", members.len()));
+        return Err(Error::Format { path: origin.into(), expected, got });
+    }
+    let images = members.iter().map(|member| member.name.as_str()).filter(|name| passed::is_image(name));
+    if let Some([train, validation]) = splits::inside(images) {
+        let expected = "a .tar with train/ and val/ at its top or in one folder";
+        let got = format!("{train}/ and {validation}/, which may be halves");
+        return Err(Error::Format { path: origin.into(), expected, got });
+    }
+    match split {
+        Split::Train => tarball::collect_whole(contents, origin).finish_whole(Format::WholeTar, storage),
+        Split::Validation => Err(no_halves(origin)),
+    }
+}
+
+/// One half of a tar in memory.
+pub(crate) fn tar_in_memory(bytes: Cow<'static, [u8]>, origin: &Path, split: Split) -> Result<Index> {
+    let contents = archive::contents(Cursor::new(&bytes), bytes.len() as u64, origin)?;
+    of_contents(contents, origin, split, Storage::Memory(bytes))
+}
+
+/// A shard in memory.
+pub(crate) fn shard_in_memory(bytes: Vec<u8>, origin: &Path) -> Result<Index> {
+    let contents = archive::contents(Cursor::new(&bytes), bytes.len() as u64, origin)?;
+    webdataset::from_contents(&contents, bytes, origin)
+}

@@ -1,0 +1,163 @@
+//! The classes of ImageNet's validation images, which their names do not say.
+//!
+//! The devkit has a number for each image (`ILSVRC2012_validation_ground_truth.txt`) and the wnid of each number in
+//! `meta.mat`. Instead of that, `synsets.txt` may have lines of a number and a wnid: a list of wnids alone is refused, since
+//! lists in several orders go round. Kaggle's `LOC_val_solution.csv` says the wnid of each image.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::{Error, Result, one_line};
+use crate::file::{open_file, read_file};
+use crate::formats::archive::{Named, split_name};
+use crate::formats::imagenet::mat;
+
+const NUMBERS: &str = "ILSVRC2012_validation_ground_truth.txt";
+const META: &str = "meta.mat";
+const SYNSETS: &str = "synsets.txt";
+const DEVKIT: &str = "ILSVRC2012_devkit_t12";
+const SOLUTION: &str = "LOC_val_solution.csv";
+/// Bytes that each of these files may have.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// The wnid of each validation image.
+#[derive(Debug)]
+pub(crate) enum Truth {
+    /// By the number in the image's name, from 1.
+    Numbers(Vec<String>),
+    /// By the image's name without its ending.
+    Names(HashMap<String, String>),
+}
+
+impl Truth {
+    /// Looks for it in a folder and in those above it.
+    pub(crate) fn find(root: &Path) -> Result<Option<Self>> {
+        for folder in root.ancestors().take(4) {
+            let packed = folder.join(format!("{DEVKIT}.tar.gz"));
+            if packed.is_file() {
+                return Self::from_archive(&packed).map(Some);
+            }
+            let places = [folder.join(DEVKIT).join("data"), folder.join(DEVKIT), folder.join("data"), folder.into()];
+            if let Some(place) = places.iter().find(|place| place.join(NUMBERS).is_file()) {
+                return Self::from_folder(place).map(Some);
+            }
+            let solution = folder.join(SOLUTION);
+            if solution.is_file() {
+                return from_solution(&read(&solution)?, &solution).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The wnid of an image.
+    pub(crate) fn of(&self, name: &str) -> Option<&str> {
+        let stem = split_name(name).1.rsplit_once('.')?.0;
+        match self {
+            Truth::Numbers(wnids) => {
+                let number: usize = stem.strip_prefix("ILSVRC2012_val_")?.parse().ok()?;
+                wnids.get(number.checked_sub(1)?).map(String::as_str)
+            }
+            Truth::Names(wnids) => wnids.get(stem).map(String::as_str),
+        }
+    }
+
+    /// All wnids, some of them often.
+    pub(crate) fn wnids(&self) -> Box<dyn Iterator<Item = &String> + '_> {
+        match self {
+            Truth::Numbers(wnids) => Box::new(wnids.iter()),
+            Truth::Names(wnids) => Box::new(wnids.values()),
+        }
+    }
+
+    fn from_folder(folder: &Path) -> Result<Self> {
+        let numbers = read(&folder.join(NUMBERS))?;
+        let meta = folder.join(META);
+        if meta.is_file() {
+            return join(&numbers, &from_meta(&read(&meta)?, &meta)?, folder);
+        }
+        let list = folder.join(SYNSETS);
+        join(&numbers, &from_list(&read(&list)?, &list)?, folder)
+    }
+
+    fn from_archive(path: &Path) -> Result<Self> {
+        let failed = |error: std::io::Error| refuse(path, "the devkit as a whole .tar.gz", one_line(&error));
+        let file = open_file(path)?;
+        let reader = flate2::read::GzDecoder::new(std::io::BufReader::new(file)).take(MOST_BYTES);
+        let (mut numbers, mut meta) = (None, None);
+        for entry in Named::new(tar::Archive::new(reader).entries().map_err(failed)?) {
+            let (inside, mut entry) = entry.map_err(failed)?;
+            let place = match inside.rsplit(|&letter| letter == b'/').next() {
+                Some(name) if name == NUMBERS.as_bytes() => &mut numbers,
+                Some(name) if name == META.as_bytes() => &mut meta,
+                _ => continue,
+            };
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).map_err(failed)?;
+            *place = Some(bytes);
+        }
+        let missing = |name: &'static str| move || refuse(path, "the devkit with its data", format!("no {name}"));
+        let synsets = from_meta(&meta.ok_or_else(missing(META))?, path)?;
+        join(&numbers.ok_or_else(missing(NUMBERS))?, &synsets, path)
+    }
+}
+
+fn refuse(path: &Path, expected: &'static str, got: impl ToString) -> Error {
+    Error::Format { path: path.into(), expected, got: got.to_string() }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    read_file(path, MOST_BYTES)
+}
+
+/// The wnids of the classes, by number.
+fn from_meta(bytes: &[u8], path: &Path) -> Result<HashMap<u32, String>> {
+    let synsets = mat::synsets(bytes).map_err(|got| refuse(path, "ImageNet's meta.mat", got))?;
+    Ok(synsets.into_iter().filter(|synset| synset.children == 0).map(|synset| (synset.id, synset.wnid)).collect())
+}
+
+fn from_list(bytes: &[u8], path: &Path) -> Result<HashMap<u32, String>> {
+    let text = String::from_utf8_lossy(bytes);
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (number, wnid) = (words.next()?.parse().ok()?, words.next()?);
+        is_wnid(wnid).then(|| (number, wnid.to_string()))
+    };
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let expected = "lines of an ILSVRC2012_ID and a wnid";
+    lines.map(|text| line(text).ok_or_else(|| refuse(path, expected, format!("{text:?}")))).collect()
+}
+
+fn join(numbers: &[u8], synsets: &HashMap<u32, String>, path: &Path) -> Result<Truth> {
+    let text = String::from_utf8_lossy(numbers);
+    let wnid = |word: &str| word.parse().ok().and_then(|number: u32| synsets.get(&number)).cloned();
+    let wnids = text.split_whitespace().map(|word| {
+        wnid(word).ok_or_else(|| refuse(path, "ground truth with the numbers of classes", format!("{word:?}")))
+    });
+    wnids.collect::<Result<_>>().map(Truth::Numbers)
+}
+
+/// Lines of an image's name, a comma and wnids with boxes, of which the first counts.
+fn from_solution(bytes: &[u8], path: &Path) -> Result<Truth> {
+    let text = String::from_utf8_lossy(bytes);
+    let line = |line: &str| {
+        let (name, rest) = line.split_once(',')?;
+        let wnid = rest.split_whitespace().next().filter(|wnid| is_wnid(wnid))?;
+        Some((name.to_string(), wnid.to_string()))
+    };
+    let lines = text.lines().skip(1).filter(|line| !line.trim().is_empty());
+    let expected = "lines of an image and its wnid";
+    lines
+        .map(|text| line(text).ok_or_else(|| refuse(path, expected, format!("{text:?}"))))
+        .collect::<Result<_>>()
+        .map(Truth::Names)
+}
+
+/// Whether a text is an `n` and eight digits.
+pub(crate) fn is_wnid(text: &str) -> bool {
+    text.len() == 9 && text.starts_with('n') && text[1..].bytes().all(|digit| digit.is_ascii_digit())
+}
+
+/// What is looked for.
+pub(crate) const KNOWN: &str = "ILSVRC2012_devkit_t12 (.tar.gz or unpacked: ILSVRC2012_validation_ground_truth.txt with \
+meta.mat or a synsets.txt of numbers and wnids) or LOC_val_solution.csv beside the images or above";

@@ -1,0 +1,223 @@
+//! Halves as lists of image files: `train.txt` and `val.txt`, or other names of halves. They come before folders of these names.
+//!
+//! A line for each image: its path from the list's folder (or an absolute one), a tab, its class. A line without a tab is an
+//! image of a class that has no name. Empty lines do not count; in paths and classes a backslash, a tab and a line's ends are
+//! written as `\\`, `\t`, `\n` and `\r`, other control characters and those that turn the direction of text as `\u{1b}`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use bagssl_core::text::shown;
+
+use crate::error::{Error, Result};
+use crate::file::{open_file, read_file};
+use crate::format::Format;
+use crate::formats::collector::Collector;
+use crate::formats::folder::HalfFolders;
+use crate::index::Index;
+use crate::split::Split;
+use crate::storage::Storage;
+
+/// Bytes that a list may have: some ten million lines.
+const LARGEST: u64 = 1 << 30;
+
+/// An image of a list.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// Its path, from the folder of the list on or absolute, with `/` between folders.
+    pub path: String,
+    /// Its class.
+    pub class: String,
+}
+
+/// A list as it is written.
+pub fn print(images: &[Listed]) -> String {
+    let line = |image: &Listed| match image.class.is_empty() {
+        true => format!("{}\n", escaped(&image.path)),
+        false => format!("{}\t{}\n", escaped(&image.path), escaped(&image.class)),
+    };
+    images.iter().map(line).collect()
+}
+
+/// Reads a list; `origin` is what errors name.
+///
+/// # Errors
+/// [`Error::Format`] if it is not UTF-8, has no image, or a line has no path, more than one tab, or a backslash before another
+/// letter than those four.
+pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Listed>> {
+    let refuse = |expected, got: String| Err(Error::Format { path: origin.into(), expected, got });
+    let Ok(text) = std::str::from_utf8(bytes) else { return refuse("text in UTF-8", "other bytes".into()) };
+    // Some editors begin a text with a mark of its encoding.
+    let text = text.trim_start_matches('\u{feff}');
+    let mut images = Vec::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
+        let (path, class) = line.split_once('\t').unwrap_or((line, ""));
+        if path.is_empty() || class.contains('\t') {
+            return refuse("a path, or a path, a tab and a class in each line", format!("another line {}", number + 1));
+        }
+        let (Some(path), Some(class)) = (unescaped(path), unescaped(class)) else {
+            let expected = "a backslash before another one, t, n, r or u{..} alone (paths have / between folders)";
+            return refuse(expected, format!("another in line {}", number + 1));
+        };
+        images.push(Listed { path, class });
+    }
+    if images.is_empty() {
+        return refuse("a list of images", "none".into());
+    }
+    Ok(images)
+}
+
+fn escaped(text: &str) -> String {
+    shown(&text.replace('\\', "\\\\"))
+}
+
+fn unescaped(text: &str) -> Option<String> {
+    let (mut plain, mut letters) = (String::with_capacity(text.len()), text.chars());
+    while let Some(letter) = letters.next() {
+        plain.push(match letter {
+            '\\' => match letters.next()? {
+                '\\' => '\\',
+                't' => '\t',
+                'n' => '\n',
+                'r' => '\r',
+                'u' => {
+                    let (code, rest) = letters.as_str().strip_prefix('{')?.split_once('}')?;
+                    letters = rest.chars();
+                    char::from_u32(u32::from_str_radix(code, 16).ok()?)?
+                }
+                _ => return None,
+            },
+            letter => letter,
+        });
+    }
+    Some(plain)
+}
+
+/// The list of each half that is there.
+fn files(root: &Path) -> [Option<(&'static str, PathBuf)>; 2] {
+    Split::ALL.map(|split| {
+        let file = |folder: &&'static str| (*folder, root.join(format!("{folder}.txt")));
+        split.folders().iter().map(file).find(|(_, path)| path.is_file())
+    })
+}
+
+/// The names of the lists in a folder.
+pub(crate) fn names(root: &Path) -> Vec<String> {
+    files(root).into_iter().flatten().map(|(half, _)| format!("{half}.txt")).collect()
+}
+
+/// Whether a folder has lists. Where it has folders of halves too, the first line of one of them must have a tab or name a file: other
+/// programs keep texts of these names.
+pub(crate) fn is_lists(root: &Path) -> Result<bool> {
+    let found: Vec<PathBuf> = files(root).into_iter().flatten().map(|(_, path)| path).collect();
+    if found.is_empty() || HalfFolders::find(root) == HalfFolders([None, None]) {
+        return Ok(!found.is_empty());
+    }
+    for path in found {
+        let mut start = Vec::new();
+        let failed = |error| Error::Read { path: path.clone(), error };
+        open_file(&path)?.take(LONGEST_LINE).read_to_end(&mut start).map_err(failed)?;
+        let text = String::from_utf8_lossy(&start);
+        let line = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
+        let is_file = || unescaped(line).is_some_and(|line| root.join(line).is_file());
+        if line.contains('\t') || is_file() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Bytes of a list among which its first line is looked for.
+const LONGEST_LINE: u64 = 64 << 10;
+
+/// Opens one half of a folder with lists. No image may be in both.
+pub(crate) fn open(root: &Path, split: Split) -> Result<Index> {
+    let mut collector = Collector::new(root);
+    let mut seen = BTreeSet::new();
+    let files = files(root);
+    let Some((_, wanted)) = &files[split as usize] else {
+        let got = format!("no {}", split.names(".txt"));
+        return Err(Error::Format { path: root.into(), expected: "a list of each half, train.txt and val.txt", got });
+    };
+    let half = wanted.file_name().map(|name| name.to_string_lossy().into_owned());
+    for (half, file) in Split::ALL.into_iter().zip(files) {
+        let Some((folder, path)) = file else { continue };
+        let bytes = read_file(&path, LARGEST)?;
+        for Listed { path: name, class } in parse(&bytes, &path)? {
+            if !seen.insert(name.clone()) {
+                let (expected, got) = ("each image once in both lists together", format!("{name} twice"));
+                return Err(Error::Format { path, expected, got });
+            }
+            collector.add_class(folder, &class);
+            if half == split {
+                let length = length(root, &name, &path)?;
+                collector.add(folder, &class, name, 0, length);
+            }
+        }
+    }
+    let index = collector.finish(split, Format::Lists, Storage::Files(root.into()))?;
+    Ok(Index { half, ..index })
+}
+
+/// What the system says of a file that a list names.
+fn listed(list: &Path, name: &str, error: &std::io::Error) -> Error {
+    Error::Format { path: list.into(), expected: "image files", got: format!("{name:?}: {error}") }
+}
+
+fn length(root: &Path, name: &str, list: &Path) -> Result<u64> {
+    let path = root.join(name);
+    let meta = match fs::metadata(&path) {
+        // As other programs write lists: `cat/1.jpg 0`.
+        Err(_) if parted(name).any(|name| root.join(name).is_file()) => {
+            let (expected, got) = ("a tab between a path and its class", format!("{name:?}"));
+            return Err(Error::Format { path: list.into(), expected, got });
+        }
+        meta => meta.map_err(|error| listed(list, name, &error))?,
+    };
+    match meta.is_file() {
+        true => Ok(meta.len()),
+        false => Err(Error::Format { path, expected: "an image file", got: "something else".into() }),
+    }
+}
+
+/// What a line may have as its path if something else than a tab stands before the class.
+fn parted(line: &str) -> impl Iterator<Item = &str> {
+    [' ', ',', ';'].into_iter().filter_map(|letter| line.rsplit_once(letter)).map(|(path, _)| path.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[track_caller]
+    fn refused(text: &[u8], words: &str) {
+        let error = parse(text, Path::new("train.txt")).unwrap_err().to_string();
+        assert!(error.starts_with("train.txt: expected") && error.contains(words) && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn a_list_by_hand() {
+        let listed = |path: &str, class: &str| Listed { path: path.into(), class: class.into() };
+        let images = parse(b"../p/a 1.jpg\tred fox\r\n\nb\\\\\\t.png\n", Path::new("x")).unwrap();
+        assert_eq!(images, [listed("../p/a 1.jpg", "red fox"), listed("b\\\t.png", "")]);
+        assert_eq!(parse(b"\xef\xbb\xbfa.png\tcat\r\n", Path::new("x")).unwrap(), [listed("a.png", "cat")]);
+        refused(b"", "got none");
+        refused(b"\n\n", "got none");
+        refused(b"a.jpg\n\tcat\n", "line 2");
+        refused(b"a.jpg\tcat\tdog\n", "line 1");
+        refused(b"photos\\a.jpg\n", "backslash");
+        refused(b"a\\", "backslash");
+        refused(b"a\xff\n", "UTF-8");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read(images in prop::collection::vec(("[a-c\\\\\t\n\r\u{1b}\u{202e} /.]{1,6}", "[x\\\\\t\n\r\u{85} ]{0,4}"), 1..8)) {
+            let images: Vec<Listed> = images.into_iter().map(|(path, class)| Listed { path, class }).collect();
+            prop_assert_eq!(parse(print(&images).as_bytes(), Path::new("x")).unwrap(), images);
+        }
+    }
+}

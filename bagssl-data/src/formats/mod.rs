@@ -1,0 +1,13 @@
+//! The formats of data sets. Each reads an [`Index`](crate::index::Index) of a split, and knows no other.
+
+pub(crate) mod detect;
+pub(crate) mod splits;
+mod collector;
+pub(crate) mod folder;
+pub(crate) mod lists;
+pub(crate) mod archive;
+mod tarball;
+pub(crate) mod cifar;
+pub(crate) mod webdataset;
+pub(crate) mod parquet;
+pub(crate) mod imagenet;

@@ -1,0 +1,240 @@
+//! Pages of parquet: their headers, and the values in them.
+//!
+//! # Source
+//! Apache Parquet, `parquet.thrift` and `Encodings.md`.
+
+use std::borrow::Cow;
+
+use super::footer::{BYTES, Chunk, INT32};
+use super::refusal::{Refusal, refusal};
+use super::{codec, delta, thrift};
+
+/// What a page holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Dictionary,
+    Data,
+    /// Data of version 2: so many bytes of levels come first, and are not compressed.
+    Data2 {
+        levels: u64,
+        is_compressed: bool,
+    },
+    Other,
+}
+
+/// A page's header.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
+    /// Values, missing ones counted: as many as rows.
+    pub(crate) values: u64,
+    pub(crate) encoding: i64,
+    /// Bytes in the file, and unpacked.
+    pub(crate) packed: u64,
+    pub(crate) unpacked: u64,
+}
+
+impl Header {
+    /// Reads a header; also says how long it is. `None` if it is cut short or none.
+    pub(crate) fn read(bytes: &[u8]) -> Option<(Self, u64)> {
+        let (value, length) = thrift::read(bytes)?;
+        let (packed, unpacked) = (value.count(3)?, value.count(2)?);
+        let (kind, values, encoding) = match value.number(1)? {
+            0 => {
+                let data = value.field(5)?;
+                (Kind::Data, data.count(1)?, data.number(2)?)
+            }
+            2 => {
+                let dictionary = value.field(7)?;
+                (Kind::Dictionary, dictionary.count(1)?, dictionary.number(2)?)
+            }
+            3 => {
+                let data = value.field(8)?;
+                let levels = data.count(5)?.checked_add(data.count(6)?)?;
+                let is_compressed = data.flag(7).unwrap_or(true);
+                (Kind::Data2 { levels, is_compressed }, data.count(1)?, data.number(4)?)
+            }
+            _ => (Kind::Other, 0, 0),
+        };
+        Some((Header { kind, values, encoding, packed, unpacked }, length as u64))
+    }
+
+    /// The bytes of a page, unpacked.
+    pub(crate) fn unpack<'a>(&self, packed: &'a [u8], codec: i64) -> Result<Cow<'a, [u8]>, Refusal> {
+        let (levels, codec) = match self.kind {
+            Kind::Data2 { levels, is_compressed } => (levels, if is_compressed { codec } else { 0 }),
+            _ => (0, codec),
+        };
+        let cut = || refusal("a page as long as its header says", packed.len());
+        let (head, body) = packed.split_at_checked(levels as usize).ok_or_else(cut)?;
+        let length = self.unpacked.checked_sub(levels).ok_or_else(cut)? as usize;
+        if codec == 0 {
+            return if body.len() == length { Ok(Cow::Borrowed(packed)) } else { Err(cut()) };
+        }
+        // A page of nothing but missing values may have no bytes at all.
+        let body = if length == 0 { Vec::new() } else { codec::unpack(body, codec, length)? };
+        Ok(Cow::Owned(if head.is_empty() { body } else { [head, &body].concat() }))
+    }
+
+    /// The levels of definition (`None` if no value can be missing) and the values of a data page.
+    fn parts<'a>(&self, page: &'a [u8], chunk: Chunk) -> Option<(Option<&'a [u8]>, &'a [u8])> {
+        match self.kind {
+            Kind::Data2 { levels, .. } => {
+                let (levels, values) = page.split_at_checked(levels as usize)?;
+                Some(((chunk.level > 0).then_some(levels), values))
+            }
+            _ if chunk.level == 0 => Some((None, page)),
+            _ => {
+                let (length, rest) = page.split_first_chunk()?;
+                let (levels, values) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+                Some((Some(levels), values))
+            }
+        }
+    }
+
+    /// Where the value of each row of a data page is among those that are not missing.
+    fn places(&self, page: &[u8], chunk: Chunk) -> Option<Vec<Option<u32>>> {
+        let (levels, _) = self.parts(page, chunk)?;
+        let Some(levels) = levels else { return Some((0..self.values as u32).map(Some).collect()) };
+        let levels = runs(levels, u32::BITS - chunk.level.leading_zeros(), self.values)?;
+        let mut next = 0;
+        let place = |level| {
+            let is_there = level == chunk.level;
+            next += u32::from(is_there);
+            is_there.then(|| next - 1)
+        };
+        Some(levels.into_iter().map(place).collect())
+    }
+
+    /// The value of one row of a page of byte arrays: `Some(None)` if it is missing.
+    pub(crate) fn bytes<'a>(
+        &self,
+        page: &'a [u8],
+        dictionary: Option<&'a [u8]>,
+        chunk: Chunk,
+        row: u64,
+    ) -> Option<Option<Cow<'a, [u8]>>> {
+        let places = self.places(page, chunk)?;
+        let Some(place) = *places.get(usize::try_from(row).ok()?)? else { return Some(None) };
+        let values = self.parts(page, chunk)?.1;
+        let value = match self.encoding {
+            0 => array(values, place).map(Cow::Borrowed),
+            2 | 8 => {
+                let (width, rest) = values.split_first()?;
+                let numbers = runs(rest, u32::from(*width), u64::from(place) + 1)?;
+                array(dictionary?, numbers[place as usize]).map(Cow::Borrowed)
+            }
+            6 => delta::array(values, place, self.values).map(Cow::Borrowed),
+            7 => delta::joined_array(values, place, self.values),
+            _ => None,
+        };
+        value.map(Some)
+    }
+
+    /// The values of all rows of a page of integers.
+    pub(crate) fn numbers(&self, page: &[u8], dictionary: Option<&[u8]>, chunk: Chunk) -> Option<Vec<Option<i64>>> {
+        let places = self.places(page, chunk)?;
+        let count = places.iter().flatten().count() as u64;
+        let values = self.parts(page, chunk)?.1;
+        let places = places.into_iter();
+        match self.encoding {
+            0 => {
+                places.map(|place| place.map_or(Some(None), |place| integer(values, place, chunk).map(Some))).collect()
+            }
+            2 | 8 => {
+                let (width, rest) = if count == 0 { (&0, values) } else { values.split_first()? };
+                let numbers = runs(rest, u32::from(*width), count)?;
+                let value = |place: u32| integer(dictionary?, numbers[place as usize], chunk);
+                places.map(|place| place.map_or(Some(None), |place| value(place).map(Some))).collect()
+            }
+            5 => {
+                let (numbers, _) = delta::numbers(values, count)?;
+                let value = |place: u32| {
+                    let number = *numbers.get(place as usize)?;
+                    Some(if chunk.kind == INT32 { i64::from(number as i32) } else { number })
+                };
+                places.map(|place| place.map_or(Some(None), |place| value(place).map(Some))).collect()
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One of some plain byte arrays, each with its length before it.
+fn array(mut values: &[u8], place: u32) -> Option<&[u8]> {
+    for number in 0..=place {
+        let (length, rest) = values.split_first_chunk()?;
+        let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        if number == place {
+            return Some(value);
+        }
+        values = rest;
+    }
+    None
+}
+
+/// One of some plain integers.
+fn integer(values: &[u8], place: u32, chunk: Chunk) -> Option<i64> {
+    debug_assert_ne!(chunk.kind, BYTES);
+    let at = place as usize * if chunk.kind == INT32 { 4 } else { 8 };
+    let rest = values.get(at..)?;
+    match chunk.kind {
+        INT32 => rest.first_chunk().map(|bytes| i64::from(i32::from_le_bytes(*bytes))),
+        _ => rest.first_chunk().map(|bytes| i64::from_le_bytes(*bytes)),
+    }
+}
+
+/// The first `count` numbers of `width` bits in the hybrid of runs and packed groups.
+fn runs(bytes: &[u8], width: u32, count: u64) -> Option<Vec<u32>> {
+    if width > 32 {
+        return None;
+    }
+    let (count, bits) = (usize::try_from(count).ok()?, width as usize);
+    let (mut at, mut numbers) = (0, Vec::new());
+    while numbers.len() < count {
+        let head = delta::varint(bytes, &mut at)?;
+        let left = count - numbers.len();
+        let amount = usize::try_from(head >> 1).ok()?;
+        if head & 1 == 0 {
+            let value = bytes.get(at..at.checked_add(bits.div_ceil(8))?)?;
+            at += value.len();
+            let value = value.iter().rev().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+            if amount == 0 {
+                return None;
+            }
+            numbers.resize(numbers.len() + amount.min(left), value);
+        } else {
+            let end = at.checked_add(amount.checked_mul(bits)?)?;
+            let packed = bytes.get(at..end.min(bytes.len()))?;
+            at = end;
+            let whole = (packed.len() * 8).checked_div(bits).unwrap_or(amount.min(count).saturating_mul(8));
+            if whole == 0 {
+                return None;
+            }
+            numbers.extend((0..whole.min(left)).map(|number| unpacked(packed, number * bits, bits)));
+        }
+    }
+    Some(numbers)
+}
+
+/// A number of some bits, the lowest first.
+fn unpacked(bytes: &[u8], from: usize, bits: usize) -> u32 {
+    (0..bits).fold(0, |sum, bit| sum | u32::from(bytes[(from + bit) / 8] >> ((from + bit) % 8) & 1) << bit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of the specification: 0 to 7 in three bits each.
+    #[test]
+    fn runs_and_groups_by_hand() {
+        assert_eq!(runs(&[0b11, 0b1000_1000, 0b1100_0110, 0b1111_1010], 3, 8).unwrap(), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(runs(&[10, 2, 0b11, 0b0000_0101], 1, 9).unwrap(), [2, 2, 2, 2, 2, 1, 0, 1, 0]);
+        assert_eq!(runs(&[4, 0x34, 0x12], 16, 2).unwrap(), [0x1234; 2]);
+        assert_eq!(runs(&[4], 0, 2).unwrap(), [0; 2]);
+        for (bytes, width) in [(&[][..], 1), (&[0, 1], 1), (&[4], 8), (&[3], 3), (&[0xff; 9], 1), (&[4, 1], 33)] {
+            assert_eq!(runs(bytes, width, 3), None, "{bytes:?}");
+        }
+    }
+}

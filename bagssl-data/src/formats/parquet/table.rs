@@ -1,0 +1,292 @@
+//! One file: its footer and labels are read at once, a page of images when one of its rows is wanted.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::columns::Columns;
+use super::footer::{self, Chunk, Footer, Group};
+use super::page::{Header, Kind};
+use super::refusal::{Refusal, refusal};
+use crate::error::{Error, Result};
+use crate::file::Archive;
+use crate::image::{MOST_BYTES, sniff};
+use crate::index::MOST_CLASSES;
+use crate::memory::MIB;
+
+/// One parquet file.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(super) path: PathBuf,
+    /// Tells it from the others that share the recent pages.
+    number: u64,
+    bytes: Bytes,
+    pub(super) footer: Footer,
+    /// The first row of each group, and after them the number of rows.
+    starts: Vec<u64>,
+    /// The pages of images of each group, once they are known.
+    pages: Vec<OnceLock<Arc<Vec<PageAt>>>>,
+    recent: Arc<Recent>,
+}
+
+/// The bytes of a file.
+#[derive(Debug)]
+pub(super) enum Bytes {
+    File(Archive),
+    Memory(Vec<u8>),
+}
+
+/// Where a page lies.
+#[derive(Debug, Clone, Copy)]
+struct PageAt {
+    header: Header,
+    /// Where what follows the header begins.
+    offset: u64,
+    /// The first row in its group.
+    row: u64,
+}
+
+/// The pages that were unpacked last, of all files of a data set: at most so many bytes, or one page.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    pages: Mutex<VecDeque<(Key, Arc<Vec<u8>>)>>,
+    tables: AtomicU64,
+}
+
+/// The number of a table, and where its page lies.
+type Key = (u64, u64);
+
+const RECENT_BYTES: usize = 64 << 20;
+const LONGEST_FOOTER: u64 = 64 << 20;
+const LONGEST_HEADER: u64 = 16 << 20;
+
+impl Bytes {
+    fn length(&self) -> u64 {
+        match self {
+            Bytes::File(archive) => archive.stamp.length,
+            Bytes::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Bytes that the caller knows to lie inside.
+    fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
+        match self {
+            Bytes::File(archive) => archive.read(offset, length),
+            Bytes::Memory(bytes) => Ok(bytes[offset as usize..][..length as usize].to_vec()),
+        }
+    }
+}
+
+impl Table {
+    pub(super) fn new(path: &Path, bytes: Bytes, recent: Arc<Recent>, columns: &Columns) -> Result<Self> {
+        let refuse = |Refusal { expected, got }| Error::Format { path: path.into(), expected, got };
+        let length = bytes.length();
+        let wrong = |got: String| refuse(refusal("a whole parquet file", got));
+        if length < 12 {
+            return Err(wrong(format!("{length} bytes")));
+        }
+        let tail = bytes.read(length - 8, 8)?;
+        if tail[4..] != *b"PAR1" || bytes.read(0, 4)? != *b"PAR1" {
+            let start = bytes.read(0, length.min(sniff::LENGTH))?;
+            let what = sniff::what(&start).filter(|_| !start.starts_with(b"PAR1"));
+            return Err(wrong(
+                what.map_or_else(|| format!("{length} bytes without its mark at both ends"), Into::into),
+            ));
+        }
+        let footer_length = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
+        if footer_length > (length - 12).min(LONGEST_FOOTER) {
+            return Err(wrong(format!("a footer of {footer_length} bytes")));
+        }
+        let footer = bytes.read(length - 8 - footer_length, footer_length)?;
+        let footer = footer::read(&footer, length, columns).map_err(refuse)?;
+        let starts = footer.groups.iter().scan(0, |next, group| Some(std::mem::replace(next, *next + group.rows)));
+        let starts = starts.chain([footer.groups.iter().map(|group| group.rows).sum()]).collect();
+        let pages = footer.groups.iter().map(|_| OnceLock::new()).collect();
+        let number = recent.tables.fetch_add(1, Ordering::Relaxed);
+        Ok(Table { path: path.into(), number, bytes, footer, starts, pages, recent })
+    }
+
+    /// All of its bytes, or the file that they lie in.
+    pub(crate) fn bytes(&self) -> std::result::Result<&[u8], &Archive> {
+        match &self.bytes {
+            Bytes::Memory(bytes) => Ok(bytes),
+            Bytes::File(archive) => Err(archive),
+        }
+    }
+
+    fn refuse(&self, Refusal { expected, got }: Refusal) -> Error {
+        Error::Format { path: self.path.clone(), expected, got }
+    }
+
+    /// The class of each row; none where the label is missing or -1, as Hugging Face has it where it is not told.
+    pub(super) fn classes(&self) -> Result<Vec<Option<u32>>> {
+        let most = self.footer.names.as_ref().map_or(MOST_CLASSES as usize, Vec::len);
+        let class = |(row, label): (usize, Option<i64>)| match label {
+            None | Some(-1) => Ok(None),
+            Some(label) => match u32::try_from(label).ok().filter(|label| (*label as usize) < most) {
+                Some(class) => Ok(Some(class)),
+                None => Err(self.refuse(refusal("a label of a class", format!("label {label} in row {row}")))),
+            },
+        };
+        self.labels()?.into_iter().enumerate().map(class).collect()
+    }
+
+    /// The labels of all rows.
+    fn labels(&self) -> Result<Vec<Option<i64>>> {
+        let mut labels = Vec::new();
+        for group in &self.footer.groups {
+            let Some(chunk) = group.label else {
+                labels.resize(labels.len() + group.rows as usize, None);
+                continue;
+            };
+            let (pages, mut dictionary, before) = (self.listed(chunk, group.rows)?, None, labels.len());
+            for at in pages {
+                // A number has 8 bytes, and one for its level at most.
+                let most = at.header.values.saturating_mul(16).saturating_add(MIB);
+                if at.header.unpacked > most {
+                    let got = format!("{} bytes for {} values", at.header.unpacked, at.header.values);
+                    return Err(self.refuse(refusal("a page of labels", got)));
+                }
+                let page = self.unpacked(&at, chunk)?;
+                match at.header.kind {
+                    Kind::Dictionary => dictionary = Some(page),
+                    _ => {
+                        let numbers = at.header.numbers(&page, dictionary.as_deref().map(Vec::as_slice), chunk);
+                        labels.extend(numbers.ok_or_else(|| self.broken(&at))?);
+                    }
+                }
+            }
+            if (labels.len() - before) as u64 != group.rows {
+                return Err(self.refuse(refusal("a label for each row", labels.len() - before)));
+            }
+        }
+        Ok(labels)
+    }
+
+    /// Bytes of memory that reading the picture of a row takes at most: its page, packed and unpacked, and the dictionary.
+    pub(crate) fn needs(&self, row: u64) -> Result<u64> {
+        let (pages, at, ..) = self.place(row)?;
+        let of = |at: &PageAt| {
+            // What comes before data of version 2 is joined to it.
+            let copies = if matches!(at.header.kind, Kind::Data2 { .. }) { 2 } else { 1 };
+            at.header.packed.saturating_add(at.header.unpacked.saturating_mul(copies))
+        };
+        let dictionary = pages.iter().find(|at| at.header.kind == Kind::Dictionary).map_or(0, of);
+        Ok(of(&at).saturating_add(dictionary))
+    }
+
+    /// The picture of a row, not decoded.
+    pub(crate) fn image(&self, row: u64) -> Result<Vec<u8>> {
+        let (pages, at, group) = self.place(row)?;
+        let row = row - self.starts[self.group(row)];
+        let dictionary = pages.iter().find(|at| at.header.kind == Kind::Dictionary);
+        let dictionary = dictionary.map(|at| self.unpacked(at, group.image)).transpose()?;
+        let page = self.unpacked(&at, group.image)?;
+        let dictionary = dictionary.as_deref().map(Vec::as_slice);
+        let found = at.header.bytes(&page, dictionary, group.image, row - at.row).ok_or_else(|| self.broken(&at))?;
+        let bytes = found.ok_or_else(|| self.refuse(refusal("the bytes of an image", "none (null)")))?;
+        Ok(bytes.into_owned())
+    }
+
+    /// The number of a row's group.
+    fn group(&self, row: u64) -> usize {
+        self.starts.partition_point(|start| *start <= row) - 1
+    }
+
+    /// The pages of a row's group, and that which the row is in.
+    fn place(&self, row: u64) -> Result<(Arc<Vec<PageAt>>, PageAt, Group)> {
+        let number = self.group(row);
+        let group = self.footer.groups[number];
+        let row = row - self.starts[number];
+        let pages = match self.pages[number].get() {
+            Some(pages) => pages.clone(),
+            None => {
+                let pages = Arc::new(self.listed(group.image, group.rows)?);
+                self.pages[number].get_or_init(|| pages).clone()
+            }
+        };
+        let wrong = || self.refuse(refusal("a page for each row", format!("none for row {row} of group {number}")));
+        let is_data = |at: &&PageAt| at.header.kind != Kind::Dictionary;
+        let at = *pages.iter().filter(is_data).rfind(|at| at.row <= row).ok_or_else(wrong)?;
+        Ok((pages, at, group))
+    }
+
+    fn broken(&self, at: &PageAt) -> Error {
+        let expected = "a page of whole values, plain, from a dictionary or as deltas";
+        self.refuse(refusal(expected, format!("another at {} (encoding {})", at.offset, at.header.encoding)))
+    }
+
+    /// The pages of a column, whose headers alone are read.
+    fn listed(&self, chunk: Chunk, rows: u64) -> Result<Vec<PageAt>> {
+        let (mut at, end, mut row, mut pages) = (chunk.offset, chunk.offset + chunk.length, 0, Vec::new());
+        while row < rows {
+            let wrong = || self.refuse(refusal("pages for all rows of a group", format!("{row} of {rows}")));
+            let (header, length) = self.header(at, end)?.ok_or_else(wrong)?;
+            let offset = at + length;
+            at = offset.checked_add(header.packed).filter(|next| *next <= end).ok_or_else(wrong)?;
+            match header.kind {
+                Kind::Dictionary => pages.push(PageAt { header, offset, row }),
+                Kind::Data | Kind::Data2 { .. } => {
+                    pages.push(PageAt { header, offset, row });
+                    row = row.checked_add(header.values).filter(|next| *next <= rows).ok_or_else(wrong)?;
+                }
+                Kind::Other => {}
+            }
+        }
+        Ok(pages)
+    }
+
+    /// The header at a place, of which nobody knows the length before: more and more is read.
+    fn header(&self, at: u64, end: u64) -> Result<Option<(Header, u64)>> {
+        let mut length = 256;
+        loop {
+            let most = end.saturating_sub(at);
+            let bytes = self.bytes.read(at, most.min(length))?;
+            let header = Header::read(&bytes);
+            if header.is_some() || length >= most.min(LONGEST_HEADER) {
+                return Ok(header);
+            }
+            length *= 8;
+        }
+    }
+
+    /// A page's bytes, unpacked; those of the last few are still there.
+    fn unpacked(&self, at: &PageAt, chunk: Chunk) -> Result<Arc<Vec<u8>>> {
+        let key = (self.number, at.offset);
+        if let Some(page) = self.recent.get(key) {
+            return Ok(page);
+        }
+        let most = at.header.packed.max(at.header.unpacked);
+        if most > MOST_BYTES {
+            return Err(self.refuse(refusal("a page of at most 512 MiB", most)));
+        }
+        let packed = self.bytes.read(at.offset, at.header.packed)?;
+        let page = at.header.unpack(&packed, chunk.codec).map_err(|why| self.refuse(why))?.into_owned();
+        let page = Arc::new(page);
+        self.recent.put(key, page.clone());
+        Ok(page)
+    }
+}
+
+impl Recent {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(Key, Arc<Vec<u8>>)>> {
+        self.pages.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn get(&self, key: Key) -> Option<Arc<Vec<u8>>> {
+        let mut pages = self.lock();
+        let at = pages.iter().position(|(other, _)| *other == key)?;
+        let found = pages.remove(at)?;
+        pages.push_back(found.clone());
+        Some(found.1)
+    }
+
+    fn put(&self, key: Key, page: Arc<Vec<u8>>) {
+        let mut pages = self.lock();
+        pages.push_back((key, page));
+        while pages.len() > 1 && pages.iter().map(|(_, page)| page.len()).sum::<usize>() > RECENT_BYTES {
+            pages.pop_front();
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Data sets in several files: which of them are which half's.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::formats::folder;
+use crate::passed::{PassedOver, Reason};
+use crate::split::Split;
+
+/// A file under its name inside the data set.
+pub(crate) type Named = (String, PathBuf);
+
+/// Some files, divided.
+#[derive(Debug, Default)]
+pub(crate) struct Chosen {
+    /// Those of each half, training first.
+    pub(crate) halves: [Vec<Named>; 2],
+    /// What was passed over.
+    pub(crate) passed: PassedOver,
+    /// What the wanted half is called.
+    pub(crate) name: String,
+    /// Whether no name says a half, and all files are for training.
+    pub(crate) is_whole: bool,
+}
+
+/// The files of both halves, of which the wanted one has a file. A file's half is the first word of its name inside the data set that
+/// names one: `train-000.tar` and `train/000.tar` are training's. If no name says a half all files are for training.
+pub(crate) fn choose(files: &[Named], split: Split, origin: &Path) -> Result<Chosen> {
+    let refuse = |expected, got| Err(Error::Format { path: origin.into(), expected, got });
+    let mut halves = halves(files);
+    let (mut passed, is_whole) = (PassedOver::default(), halves.iter().all(Vec::is_empty));
+    if is_whole {
+        let is_near = |name: &str| words(name).any(|word| nearly(word) == Some(Split::Validation));
+        if let Some((name, _)) = files.iter().find(|(name, _)| is_near(name)) {
+            return refuse(NAMES, format!("{name}, whose name may mean one of them; rename it"));
+        }
+        halves[Split::Train as usize] = files.to_vec();
+    }
+    for (name, _) in files.iter().filter(|file| !halves.iter().flatten().any(|other| other == *file)) {
+        passed.add(if half(name).is_some() { Reason::OtherHalf } else { Reason::NoHalf }, name);
+    }
+    let names = |files: &[Named]| match files {
+        [] => "none".into(),
+        [(one, _)] => one.clone(),
+        [(first, _), .., (last, _)] => format!("{first} to {last}"),
+    };
+    let chosen = &halves[split as usize];
+    if chosen.is_empty() {
+        let folder = origin.parent().filter(|_| is_pattern(origin));
+        let advice = folder.map_or(String::new(), |folder| {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            format!("; a pattern has to fit both halves, as '{{train-{{000..146}},val-{{000..006}}}}.tar', or give the folder {}", folder.display())
+        });
+        return refuse(NAMES, format!("none with {}, but {}{advice}", split.names(""), names(files)));
+    }
+    let name = match chosen.len() {
+        1 => names(chosen),
+        count => format!("{count} files ({})", names(chosen)),
+    };
+    Ok(Chosen { halves, passed, name, is_whole })
+}
+
+const NAMES: &str = "files with train, and val, validation or test in their names";
+
+/// The files of both halves, training first.
+fn halves(files: &[Named]) -> [Vec<Named>; 2] {
+    Split::ALL.map(|split| {
+        let of = |folder: &str| -> Vec<Named> {
+            files.iter().filter(|(name, _)| half(name) == Some(folder)).cloned().collect()
+        };
+        split.folders().iter().map(|folder| of(folder)).find(|files| !files.is_empty()).unwrap_or_default()
+    })
+}
+
+/// Whether the name of a file says a half.
+pub(crate) fn half(name: &str) -> Option<&'static str> {
+    let is_word = |word: &str| Split::ALL.into_iter().flat_map(Split::folders).find(|folder| **folder == word).copied();
+    words(name).find_map(is_word)
+}
+
+fn words(name: &str) -> impl Iterator<Item = &str> {
+    name.split(|letter: char| !letter.is_alphanumeric())
+}
+
+/// The half that a name may mean whose first letters say so: `Train`, `val2017`, `dev`.
+pub(crate) fn nearly(name: &str) -> Option<Split> {
+    let word: String = name.chars().take_while(|letter| letter.is_alphabetic()).flat_map(char::to_lowercase).collect();
+    let others: [(Split, &[&str]); 2] = [
+        (Split::Train, &["trn", "trainset"]),
+        (Split::Validation, &["dev", "eval", "evaluation", "holdout", "testset", "tst", "validate"]),
+    ];
+    let is_it = |(split, more): &(Split, &[&str])| split.folders().iter().chain(*more).any(|known| *known == word);
+    others.into_iter().find(is_it).map(|(split, _)| split)
+}
+
+/// Folders of two halves among those that images lie in, however deep: nothing that has them is all for training.
+pub(crate) fn inside<'a>(images: impl Iterator<Item = &'a str>) -> Option<[&'a str; 2]> {
+    let mut found: BTreeMap<&str, [Option<&str>; 2]> = BTreeMap::new();
+    for name in images {
+        for (end, _) in name.match_indices('/') {
+            let folder = &name[..end];
+            let (parent, part) = folder.rsplit_once('/').unwrap_or(("", folder));
+            let Some(half) = nearly(part) else { continue };
+            let pair = found.entry(parent).or_default();
+            pair[half as usize].get_or_insert(folder);
+            if let [Some(train), Some(validation)] = *pair {
+                return Some([train, validation]);
+            }
+        }
+    }
+    None
+}
+
+/// The files with this ending in a folder, in `data/` or in the folder of a half, in the order of their names.
+pub(crate) fn files(root: &Path, ending: &str) -> Result<Vec<Named>> {
+    let mut found = Vec::new();
+    let folders = ["", "data"].into_iter().chain(Split::ALL.into_iter().flat_map(Split::folders).copied());
+    for folder in folders.filter(|folder| root.join(folder).is_dir()) {
+        for path in folder::list(&root.join(folder))? {
+            if path.extension().is_some_and(|extension| extension == ending) && path.is_file() {
+                let name = folder::text(&path)?;
+                found.push((if folder.is_empty() { name } else { format!("{folder}/{name}") }, path));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The files of a pattern with `{000..007}`, `{train,val}`, `*` and `?` in its last part.
+///
+/// # Errors
+/// [`Error::Format`] if no file fits, or a brace is not closed; [`Error::Read`] if the folder cannot be read.
+pub(crate) fn matching(pattern: &Path) -> Result<Vec<Named>> {
+    let refuse =
+        |got: &str| Error::Format { path: pattern.into(), expected: "a pattern that fits files", got: got.into() };
+    let text = pattern.file_name().and_then(|name| name.to_str()).ok_or_else(|| refuse("no name in UTF-8"))?;
+    let patterns = expanded(text).map_err(&refuse)?;
+    let folder = pattern.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut found = Vec::new();
+    for path in folder::list(folder)? {
+        let name = folder::text(&path)?;
+        if path.is_file() && patterns.iter().any(|pattern| fits(pattern.as_bytes(), name.as_bytes())) {
+            found.push((name, path));
+        }
+    }
+    // A list of shards is a promise: one that is not there is not passed over.
+    for pattern in patterns.iter().filter(|pattern| !pattern.contains(['*', '?'])) {
+        if !found.iter().any(|(name, _)| name == pattern) {
+            return Err(refuse(&format!("no {pattern}")));
+        }
+    }
+    if found.is_empty() { Err(refuse("none")) } else { Ok(found) }
+}
+
+/// Whether a path is a pattern.
+pub(crate) fn is_pattern(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.contains(['{', '*', '?']))
+}
+
+/// The texts that a text with braces stands for, which may lie in each other as in a shell: at most so many.
+fn expanded(text: &str) -> std::result::Result<Vec<String>, &'static str> {
+    const MOST: usize = 100_000;
+    const MANY: &str = "braces that name more than 100000 files";
+    let Some((before, rest)) = text.split_once('{') else { return Ok(vec![text.into()]) };
+    let (parts, after) = parts(rest).ok_or("a brace that is not closed")?;
+    let choices: Vec<String> = match parts[..] {
+        [one] => {
+            let (first, last) = one.split_once("..").ok_or("braces around one name: expected {a,b} or {000..146}")?;
+            let number = |text: &str| text.parse::<usize>().map_err(|_| "a range in braces that is not of numbers");
+            let (from, to, width) = (number(first)?, number(last)?, first.len());
+            if from > to {
+                return Err("a range in braces that ends before it begins");
+            }
+            if to - from >= MOST {
+                return Err(MANY);
+            }
+            (from..=to).map(|number| format!("{number:0width$}")).collect()
+        }
+        _ => parts.iter().map(|part| expanded(part)).collect::<std::result::Result<Vec<_>, _>>()?.concat(),
+    };
+    let rest = expanded(after)?;
+    choices.len().checked_mul(rest.len()).filter(|count| *count <= MOST).ok_or(MANY)?;
+    let both = |choice: &String| rest.iter().map(|rest| format!("{before}{choice}{rest}")).collect::<Vec<_>>();
+    Ok(choices.iter().flat_map(both).collect())
+}
+
+/// What a brace that was opened holds, parted at its own commas, and what follows the one that closes it.
+fn parts(text: &str) -> Option<(Vec<&str>, &str)> {
+    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0_usize);
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                parts.push(&text[start..at]);
+                return Some((parts, &text[at + 1..]));
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether a name fits a pattern with `*` and `?`.
+fn fits(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut at, mut star) = (0, None);
+    let mut place = 0;
+    while place < name.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                star = Some((at, place));
+                at += 1;
+            }
+            Some(&letter) if letter == b'?' || letter == name[place] => {
+                at += 1;
+                place += 1;
+            }
+            _ => {
+                // The last star takes a letter more.
+                let Some((star_at, taken)) = star else { return false };
+                star = Some((star_at, taken + 1));
+                (at, place) = (star_at + 1, taken + 1);
+            }
+        }
+    }
+    pattern[at..].iter().all(|letter| *letter == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn braces_and_stars() {
+        assert_eq!(expanded("a-{08..10}.{x,y}").unwrap(), ["a-08.x", "a-08.y", "a-09.x", "a-09.y", "a-10.x", "a-10.y"]);
+        assert_eq!(expanded("{t-{0..1},v-{3..3}}.tar").unwrap(), ["t-0.tar", "t-1.tar", "v-3.tar"]);
+        assert_eq!(expanded("plain").unwrap(), ["plain"]);
+        for (wrong, why) in [
+            ("{1..", "not closed"),
+            ("{a,{b,c}", "not closed"),
+            ("{5..1}", "ends before"),
+            ("{a..b}", "not of numbers"),
+            ("{a}", "one name"),
+            ("{0..100000}", "more than"),
+            ("{0..999}{0..999}", "more than"),
+        ] {
+            assert!(expanded(wrong).unwrap_err().contains(why), "{wrong}");
+        }
+        for (pattern, name, expected) in [
+            ("*.tar", "x.tar", true),
+            ("*a*.tar", "banana.tar", true),
+            ("?-*", "a-", true),
+            ("*.tar", "x.tar.gz", false),
+            ("", "x", false),
+            ("a?", "a", false),
+        ] {
+            assert_eq!(fits(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
+        }
+    }
+
+    fn chosen(names: &[&str], split: Split) -> Result<Chosen> {
+        let files: Vec<Named> = names.iter().map(|name| ((*name).into(), PathBuf::from(name))).collect();
+        choose(&files, split, Path::new("x"))
+    }
+
+    #[test]
+    fn words_of_names_say_the_half() {
+        let names = ["imagenet-train-000.tar", "data/test-0.parquet", "val/3.tar", "trainer.tar", "training-1.tar"];
+        let Chosen { halves: [train, validation], passed, name, .. } = chosen(&names, Split::Validation).unwrap();
+        let first = |files: &[Named]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        assert_eq!(
+            (first(&train), first(&validation)),
+            (vec![names[0].into()], vec![names[2].into()]),
+            "val comes first"
+        );
+        assert_eq!(name, "val/3.tar");
+        let expected = "2 images or files of a half that is not used (data/test-0.parquet, ..); 1 file whose name says no \
+                        half (trainer.tar)";
+        assert_eq!(passed.to_string(), expected);
+        let error = chosen(&names[..1], Split::Validation).unwrap_err().to_string();
+        assert!(error.contains("x: expected files with train") && error.contains("none with val, valid"), "{error}");
+    }
+
+    #[test]
+    fn names_that_may_mean_a_half() {
+        for (name, half) in [
+            ("Train", Some(Split::Train)),
+            ("train2017", Some(Split::Train)),
+            ("val_images", Some(Split::Validation)),
+            ("DEV", Some(Split::Validation)),
+            ("bullet_train", None),
+            ("trainer", None),
+            ("2017val", None),
+        ] {
+            assert_eq!(nearly(name), half, "{name}");
+        }
+    }
+
+    #[test]
+    fn halves_inside_of_something() {
+        let of = |names: &[&'static str]| inside(names.iter().copied());
+        assert_eq!(of(&["a/b/Train/cat/1.png", "a/b/val2/1.png"]), Some(["a/b/Train", "a/b/val2"]));
+        assert_eq!(
+            of(&["a/train/1.png", "b/val/1.png", "train.png", "val.png"]),
+            None,
+            "of two parents, or no folders"
+        );
+    }
+
+    #[test]
+    fn without_halves_all_is_for_training() {
+        let Chosen { halves, name, .. } = chosen(&["0.tar", "1.tar"], Split::Train).unwrap();
+        assert_eq!((halves.map(|files| files.len()), name.as_str()), ([2, 0], "2 files (0.tar to 1.tar)"));
+        assert!(chosen(&["0.tar", "1.tar"], Split::Validation).is_err());
+        for near in ["Test-0.tar", "dev/1.tar", "x-val2017.tar"] {
+            let error = chosen(&["0.tar", near], Split::Train).unwrap_err().to_string();
+            assert!(error.contains(near) && error.contains("rename it"), "{error}");
+        }
+    }
+}

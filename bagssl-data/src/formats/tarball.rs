@@ -1,0 +1,106 @@
+//! ImageFolder in an uncompressed tar: images read in place.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::formats::archive::{Contents, Kind, Member, split_name};
+use crate::formats::collector::Collector;
+use crate::passed::{Named, Reason, named};
+use crate::split::Split;
+
+/// All images of a tar, under their classes.
+pub(crate) fn collect(contents: Contents, origin: &Path) -> Result<Collector> {
+    let mut collector = Collector::new(origin);
+    collector.add_beside(&contents.passed);
+    let (mut top, mut others) = (None, BTreeSet::<String>::new());
+    for Member { name, kind, offset, length } in contents.members {
+        let refuse =
+            |got: String| Err(Error::Format { path: origin.join(&name), expected: "a file inside the tar", got });
+        let what = named(&name);
+        if let (Named::Passed(Reason::Hidden), Kind::File) = (what, kind) {
+            collector.passed("").add(Reason::Hidden, name);
+            continue;
+        }
+        let Some(place) = Place::from_name(&name) else {
+            if what == Named::Image && kind == Kind::File {
+                others.insert(split_name(&name).0.to_string());
+                collector.passed("").add(Reason::Outside, name);
+            }
+            continue;
+        };
+        if let Some(other) = top.replace(place.top.to_string()).filter(|other| other != place.top) {
+            return refuse(format!("two top folders, {other:?} and {:?}", place.top));
+        }
+        match (kind, what, place.class) {
+            (Kind::Folder, _, Some(class)) => collector.add_class(place.folder, class),
+            (Kind::Special, Named::Image, Some(_)) => return refuse("a special file".into()),
+            (Kind::File, Named::Image, Some(class)) if place.is_inside => {
+                collector.add(place.folder, class, name.clone(), offset, length);
+            }
+            (Kind::File, Named::Image, _) => collector.add_loose(place.folder, name.clone(), offset, length),
+            (Kind::File, Named::Passed(reason), _) => collector.passed(place.folder).add(reason, &name),
+            _ => {}
+        }
+    }
+    let outside = std::mem::take(collector.passed(""));
+    collector.add_beside(&outside);
+    // What lies in the top folder itself is no class.
+    let other = others.iter().find(|other| !other.is_empty() && Some(*other) != top.as_ref());
+    match other.filter(|_| collector.has_one_half()) {
+        None => Ok(collector),
+        Some(other) => {
+            let expected = "a .tar with train/ and val/, or with neither";
+            let got = format!("one half, beside {other}/ with images: the half's name may be that of a class");
+            Err(Error::Format { path: origin.into(), expected, got })
+        }
+    }
+}
+
+/// All images of a tar without halves. The class of an image is the first folder on its way.
+pub(crate) fn collect_whole(contents: Contents, origin: &Path) -> Collector {
+    let mut collector = Collector::new(origin);
+    collector.passed("").join(&contents.passed);
+    for Member { name, kind, offset, length } in contents.members {
+        match named(&name) {
+            Named::Image if kind == Kind::File => {
+                let class = name.trim_start_matches("./").split_once('/').map_or("", |(class, _)| class).to_string();
+                collector.add("", &class, name, offset, length);
+            }
+            Named::Passed(reason) if kind == Kind::File => collector.passed("").add(reason, name),
+            _ => {}
+        }
+    }
+    collector
+}
+
+/// Whether a tar has the folder of a half.
+pub(crate) fn is_image_folder(members: &[Member]) -> bool {
+    members.iter().any(|member| Place::from_name(&member.name).is_some())
+}
+
+/// What the name `{top?}/{train,val}/{class}/../{image}` says. Hidden files have no place.
+struct Place<'a> {
+    top: &'a str,
+    folder: &'static str,
+    /// The part after the folder's name: a class, or a file.
+    class: Option<&'a str>,
+    /// Whether it names something inside the class's folder, not the folder.
+    is_inside: bool,
+}
+
+impl<'a> Place<'a> {
+    fn from_name(name: &'a str) -> Option<Self> {
+        let parts: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+        if parts.iter().any(|part| crate::passed::is_hidden(part)) {
+            return None;
+        }
+        (0..2).find_map(|at| {
+            let folder =
+                Split::ALL.into_iter().flat_map(Split::folders).find(|folder| parts.get(at) == Some(folder))?;
+            let top = if at == 0 { "" } else { parts[0] };
+            parts.get(at + 1)?;
+            Some(Place { top, folder, class: parts.get(at + 1).copied(), is_inside: parts.len() > at + 2 })
+        })
+    }
+}

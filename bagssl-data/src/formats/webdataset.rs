@@ -1,0 +1,207 @@
+//! WebDataset: shards of `key.jpg` (or another image) with `key.cls`, the number of its class. Images are read in place.
+//!
+//! Where no image has a `.cls`, images have no class.
+//!
+//! # Source
+//! The format's convention: the key of a member is its path up to the first dot after the last slash; the members of one
+//! sample share it. Names with dots in them, as `22.05.jpg` with `22.05.cls`, are taken for whole keys where that makes a sample.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use std::path::Path;
+
+use crate::entries::{Entries, Entry};
+use crate::error::{Error, Result};
+use crate::file::Archive;
+use crate::format::Format;
+use crate::formats::archive::{self, Contents, Kind, Member, Section, split_name};
+use crate::formats::splits::{self, Named};
+use crate::index::{Index, MOST_CLASSES};
+use crate::passed::{self, PassedOver, Reason, named};
+use crate::split::Split;
+use crate::storage::Storage;
+
+/// Bytes that a label may have.
+const LONGEST_LABEL: u64 = 64;
+
+/// An image and where it lies.
+#[derive(Debug)]
+struct Sample {
+    name: String,
+    /// None if no image of the shard has one.
+    label: Option<u32>,
+    offset: u64,
+    length: u64,
+}
+
+/// Some samples, of which all or none have labels.
+#[derive(Debug, Default)]
+struct Samples {
+    entries: Entries,
+    largest: u32,
+    /// The first image with a label, and the first without.
+    first: [Option<String>; 2],
+    passed: PassedOver,
+}
+
+/// Opens one half of some shards. The classes are numbers, from 0 to the largest label of either half.
+pub(crate) fn open(origin: &Path, files: &[Named], split: Split) -> Result<Index> {
+    let chosen = splits::choose(files, split, origin)?;
+    let (mut wanted, mut other, mut archives) = (Samples::default(), Samples::default(), Vec::new());
+    for (half, files) in Split::ALL.into_iter().zip(&chosen.halves) {
+        for (name, path) in files {
+            let archive = Archive::open(path)?;
+            let length = archive.stamp.length;
+            let contents = archive::contents(Section::new(&archive.file, 0, length), length, path)?;
+            let place = if half == split { &mut wanted } else { &mut other };
+            place.add(
+                &contents,
+                &|offset, length| archive.read(offset, length),
+                path,
+                (name, archives.len() as u32),
+            )?;
+            if half == split {
+                archives.push(archive);
+            }
+        }
+    }
+    wanted.largest = wanted.largest.max(other.largest);
+    let index = wanted.dataset(origin, Storage::Archives(archives))?;
+    Ok(Index { half: Some(chosen.name), is_whole: chosen.is_whole, beside: chosen.passed, ..index })
+}
+
+/// One shard in memory, of which all images count.
+pub(crate) fn from_contents(contents: &Contents, bytes: Vec<u8>, origin: &Path) -> Result<Index> {
+    let read = |offset: u64, length: u64| Ok(bytes[offset as usize..][..length as usize].to_vec());
+    let mut all = Samples::default();
+    all.add(contents, &read, origin, ("shard.tar", 0))?;
+    all.dataset(origin, Storage::Memory(bytes.into()))
+}
+
+impl Samples {
+    /// Adds the samples of a shard, which is called by a name and a number.
+    fn add(&mut self, contents: &Contents, read: &Reader<'_>, path: &Path, (shard, source): (&str, u32)) -> Result<()> {
+        self.passed.join(&contents.passed);
+        for Sample { name, label, offset, length } in samples(&contents.members, read, path, &mut self.passed)? {
+            let name = format!("{shard}/{name}");
+            self.largest = self.largest.max(label.unwrap_or(0));
+            self.first[usize::from(label.is_none())].get_or_insert_with(|| name.clone());
+            self.entries.push(Entry { name: &name, label: label.unwrap_or(0), source, offset, length });
+        }
+        Ok(())
+    }
+
+    fn dataset(self, origin: &Path, storage: Storage) -> Result<Index> {
+        let refuse = |expected, got| Err(Error::Format { path: origin.into(), expected, got });
+        if self.entries.len() == 0 {
+            let instead = if self.passed.is_empty() { String::new() } else { format!(", but {}", self.passed) };
+            return refuse("shards with images", format!("none{instead}"));
+        }
+        if let [Some(with), Some(without)] = &self.first {
+            return refuse("a .cls for all images or for none", format!("{with} with one and {without} without"));
+        }
+        let entries = self.entries.sorted();
+        entries.check(origin)?;
+        let classes = match &self.first[0] {
+            Some(_) => (0..=self.largest).map(|class| class.to_string()).collect(),
+            None => vec![String::new()],
+        };
+        let index = Index::new(origin, Format::WebDataset, classes, entries, storage);
+        Ok(Index { passed: self.passed, ..index })
+    }
+}
+
+/// What reads some bytes of a shard.
+type Reader<'a> = dyn Fn(u64, u64) -> Result<Vec<u8>> + 'a;
+
+/// Whether a tar has the labels of samples.
+pub(crate) fn is_shard(members: &[Member]) -> bool {
+    members.iter().any(|member| member.kind == Kind::File && member.name.ends_with(".cls"))
+}
+
+/// The key of a member: up to the first dot after the last slash.
+fn key(name: &str) -> &str {
+    let folder = split_name(name).0.len();
+    name[folder..].split_once('.').map_or(name, |(key, _)| &name[..folder + key.len()])
+}
+
+/// The name without its ending: up to the last dot.
+fn stem(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}
+
+/// The members that make samples, by keys, and the others counted.
+#[derive(Debug, Default)]
+struct Pairs<'a>(BTreeMap<&'a str, (Option<&'a Member>, Option<&'a Member>)>);
+
+impl<'a> Pairs<'a> {
+    /// # Errors
+    /// The member whose key has another one of its kind.
+    fn from_members(members: &'a [Member], passed: &mut PassedOver) -> std::result::Result<Self, &'a Member> {
+        let is_label = |member: &Member| member.name.ends_with(".cls");
+        let (mut parts, mut others) = (Vec::new(), Vec::new());
+        for member in members.iter().filter(|member| member.kind == Kind::File) {
+            match named(&member.name) {
+                passed::Named::Image => parts.push(member),
+                passed::Named::Nothing => {}
+                passed::Named::Passed(Reason::NoImage) if is_label(member) => parts.push(member),
+                passed::Named::Passed(Reason::NoImage) => others.push((Reason::Field, member)),
+                passed::Named::Passed(reason) => others.push((reason, member)),
+            }
+        }
+        // What has a key of the convention, and the names with dots that have both an image and a class.
+        let plain: BTreeSet<&str> =
+            parts.iter().filter(|part| key(&part.name) == stem(&part.name)).map(|part| key(&part.name)).collect();
+        let stems = |label| parts.iter().filter(move |part| is_label(part) == label).map(|part| stem(&part.name));
+        let images: BTreeSet<&str> = stems(false).collect();
+        let both: BTreeSet<&str> = stems(true).filter(|stem| images.contains(stem)).collect();
+        let mut pairs = Pairs::default();
+        for part in parts {
+            let stem = stem(&part.name);
+            if stem != key(&part.name) && plain.contains(key(&part.name)) && !both.contains(stem) {
+                others.push((Reason::Field, part));
+                continue;
+            }
+            let pair = pairs.0.entry(stem).or_default();
+            if (if is_label(part) { &mut pair.1 } else { &mut pair.0 }).replace(part).is_some() {
+                return Err(part);
+            }
+        }
+        others.into_iter().for_each(|(reason, member)| passed.add(reason, &member.name));
+        Ok(pairs)
+    }
+}
+
+/// The samples of a shard, by their keys.
+///
+/// # Errors
+/// [`Error::Format`] that names the member if a key has two images or two labels, one is without the other (but where there is no label
+/// at all), or a label is no number.
+fn samples(members: &[Member], read: &Reader<'_>, shard: &Path, passed: &mut PassedOver) -> Result<Vec<Sample>> {
+    let refuse = |name: &str, expected, got: &str| Error::Format { path: shard.join(name), expected, got: got.into() };
+    let twice = |member: &Member| refuse(&member.name, "a key of its own", "one that was there before");
+    let Pairs(pairs) = Pairs::from_members(members, passed).map_err(twice)?;
+    let has_labels = pairs.values().any(|(_, label)| label.is_some());
+    let sample = |(image, label): (Option<&Member>, Option<&Member>)| match (image, label) {
+        (Some(image), None) if has_labels => Err(refuse(&image.name, "a .cls beside the image", "none")),
+        (Some(Member { name, offset, length, .. }), label) => {
+            let label = label.map(|label| class(label, read, shard)).transpose()?;
+            Ok(Sample { name: name.clone(), label, offset: *offset, length: *length })
+        }
+        (None, Some(label)) => Err(refuse(&label.name, "an image beside the .cls", "none")),
+        (None, None) => unreachable!("a key is of a member"),
+    };
+    pairs.into_values().map(sample).collect()
+}
+
+/// The number of a class, in ASCII.
+fn class(member: &Member, read: &Reader<'_>, shard: &Path) -> Result<u32> {
+    let refuse = |got| Error::Format { path: shard.join(&member.name), expected: "the number of a class", got };
+    if member.length > LONGEST_LABEL {
+        return Err(refuse(format!("{} bytes", member.length)));
+    }
+    let bytes = read(member.offset, member.length)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let number = text.trim().parse::<u32>().ok().filter(|number| *number < MOST_CLASSES);
+    number.ok_or_else(|| refuse(format!("{:?}", text.trim())))
+}

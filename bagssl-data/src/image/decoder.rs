@@ -1,0 +1,149 @@
+//! One image's bytes on their way to pixels: what they are, what decoding them takes, and the pixels.
+
+use std::io::Cursor;
+
+use bagssl_core::patch::ImageSize;
+use image::error::{LimitError, LimitErrorKind};
+use image::metadata::Orientation;
+use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+
+use crate::error::{Error, Result, one_line};
+use crate::image::{Decode, Image, LONGEST_SIDE, jpeg, sniff, webp};
+
+/// Bytes that what stands before a PNG's pixels may take beyond the file's own: profiles are packed.
+const HEADER: u64 = 4 << 20;
+/// What any decoder takes: tables and some rows.
+const LITTLE: u64 = 64 << 10;
+
+/// An image whose header has been read.
+pub(crate) struct Prepared<'a> {
+    bytes: &'a [u8],
+    name: &'a str,
+    format: ImageFormat,
+    decoder: Box<dyn ImageDecoder + 'a>,
+}
+
+impl<'a> Prepared<'a> {
+    /// What bytes take before it is known what they are: they themselves, and what decoders copy of them.
+    pub(crate) fn reading(length: u64) -> u64 {
+        length.saturating_mul(3).saturating_add(LITTLE)
+    }
+
+    /// Reads the header of a JPEG, PNG, WebP, BMP or GIF.
+    ///
+    /// # Errors
+    /// [`Error::Image`] under that name if there is none, or its sides are longer than [`LONGEST_SIDE`] or 0.
+    pub(crate) fn new(bytes: &'a [u8], name: &'a str) -> Result<Self> {
+        let failed = |error| without_header(name, bytes, error);
+        let mut reader =
+            ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| failed(error.into()))?;
+        let mut limits = Limits::default();
+        limits.max_image_width = Some(LONGEST_SIDE);
+        limits.max_image_height = Some(LONGEST_SIDE);
+        limits.max_alloc = Some(HEADER + 2 * bytes.len() as u64);
+        reader.limits(limits.clone());
+        let format = reader.format().unwrap_or(ImageFormat::Tiff);
+        let decoder = reader.into_decoder().map_err(failed)?;
+        limits.check_dimensions(decoder.dimensions().0, decoder.dimensions().1).map_err(failed)?;
+        let prepared = Prepared { bytes, name, format, decoder: Box::new(decoder) };
+        let ImageSize { height, width } = prepared.size();
+        if height.min(width) == 0 {
+            return Err(refuse(name, "at least one pixel", format!("{height}x{width}")));
+        }
+        Ok(prepared)
+    }
+
+    /// Rows and columns, as the header says them; EXIF may turn them.
+    pub(crate) fn size(&self) -> ImageSize {
+        let (width, height) = self.decoder.dimensions();
+        ImageSize { height, width }
+    }
+
+    /// Bytes that decoding takes at most, besides those of [`Prepared::reading`].
+    ///
+    /// # Errors
+    /// [`Error::Image`] if the header does not tell.
+    pub(crate) fn needs(&self, decode: Decode) -> Result<u64> {
+        let ImageSize { height, width } = self.size();
+        let (pixels, decoded) = (u64::from(height) * u64::from(width), self.decoder.total_bytes());
+        let scratch = match self.format {
+            // All coefficients at once, if they do not come row by row, in 16 bits each; or a bit for each before that.
+            ImageFormat::Jpeg => match jpeg::header(self.bytes) {
+                Some((frame, _)) if (frame.width, frame.height) != (width, height) => {
+                    return Err(refuse(
+                        self.name,
+                        "a JPEG of one size",
+                        format!("{}x{} too", frame.height, frame.width),
+                    ));
+                }
+                Some((frame, in_rows)) if in_rows && !frame.progressive => 0,
+                Some((frame, _)) => frame.blocks() * 64 * 2,
+                None => pixels * 4 * 2,
+            },
+            ImageFormat::WebP => webp::scratch(self.bytes, (width, height)).ok_or_else(|| {
+                refuse(self.name, "a whole WebP", format!("{} bytes without its end", self.bytes.len()))
+            })?,
+            // A frame that is smaller than the whole.
+            ImageFormat::Gif => decoded,
+            _ => 0,
+        };
+        let into_rgb = if self.decoder.color_type() == ColorType::Rgb8 { 0 } else { 3 * pixels };
+        let turned = if decode.exif { decoded } else { 0 };
+        Ok(decoded + scratch + into_rgb.max(turned))
+    }
+
+    /// The pixels: transparency is dropped, EXIF's orientation applied if that is asked for. A JPEG has to be whole, unless that is
+    /// known already.
+    ///
+    /// # Errors
+    /// [`Error::Image`] if it cannot be decoded, is cut short or damaged.
+    pub(crate) fn decode(self, decode: Decode, is_whole: bool) -> Result<Image> {
+        let Prepared { bytes, name, format, mut decoder } = self;
+        let failed = |error| failed(name, bytes.len(), error);
+        if format == ImageFormat::Jpeg && !is_whole {
+            jpeg::check(bytes).map_err(|got| refuse(name, "a whole JPEG", got))?;
+        }
+        let mut limits = Limits::default();
+        limits.max_alloc = Some(decoder.total_bytes());
+        decoder.set_limits(limits).map_err(failed)?;
+        let orientation = match decode.exif {
+            true => decoder.orientation().map_err(failed)?,
+            false => Orientation::NoTransforms,
+        };
+        let mut decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
+        decoded.apply_orientation(orientation);
+        let rgb = decoded.into_rgb8();
+        let size = ImageSize { height: rgb.height(), width: rgb.width() };
+        Ok(Image::new(size, rgb.into_raw()))
+    }
+}
+
+fn refuse(name: &str, expected: &str, got: String) -> Error {
+    Error::Image { name: name.into(), expected: expected.into(), got }
+}
+
+fn failed(name: &str, length: usize, error: ImageError) -> Error {
+    refuse(name, IMAGE, format!("{length} bytes: {}", one_line(&error)))
+}
+
+const IMAGE: &str = "a JPEG, PNG, WebP, BMP or GIF image";
+
+/// Why there is no header to read: what the bytes are instead, or how large the image is.
+fn without_header(name: &str, bytes: &[u8], error: ImageError) -> Error {
+    let is_too_long = |error: &LimitError| error.kind() == LimitErrorKind::DimensionError;
+    match &error {
+        ImageError::Limits(limit) if is_too_long(limit) => {
+            let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok();
+            let got = match reader.and_then(|reader| reader.into_dimensions().ok()) {
+                Some((width, height)) => format!("{height}x{width}"),
+                None => "more".into(),
+            };
+            refuse(name, &format!("an image of at most {LONGEST_SIDE} pixels a side"), got)
+        }
+        ImageError::Unsupported(_) => match sniff::what(bytes).and_then(|what| what.split(';').next()) {
+            Some(what) => refuse(name, IMAGE, format!("{} bytes: {what}", bytes.len())),
+            None => failed(name, bytes.len(), error),
+        },
+        _ => failed(name, bytes.len(), error),
+    }
+}

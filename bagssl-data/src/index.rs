@@ -1,0 +1,167 @@
+//! What a format lists: the images of a split, their classes, and where their bytes lie.
+
+use std::borrow::Cow;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use crate::entries::{Entries, Entry};
+use crate::error::{Error, Result};
+use crate::file::open_file;
+use crate::format::Format;
+use crate::image::decoder::Prepared;
+use crate::passed::PassedOver;
+use crate::storage::Storage;
+
+/// Classes that there may be: a label is below this number.
+pub(crate) const MOST_CLASSES: u32 = 1 << 20;
+
+/// The images of one split, before any is read.
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub(crate) origin: PathBuf,
+    pub(crate) format: Format,
+    pub(crate) classes: Vec<String>,
+    pub(crate) entries: Entries,
+    pub(crate) storage: Storage,
+    /// Where the split lies in the data set.
+    pub(crate) half: Option<String>,
+    /// Whether the data set has no splits, and these are all images.
+    pub(crate) is_whole: bool,
+    /// What is passed over in this split, and outside of both.
+    pub(crate) passed: PassedOver,
+    pub(crate) beside: PassedOver,
+}
+
+impl Index {
+    pub(crate) fn new(origin: &Path, format: Format, classes: Vec<String>, entries: Entries, storage: Storage) -> Self {
+        Index {
+            origin: origin.into(),
+            format,
+            classes,
+            entries,
+            storage,
+            half: None,
+            is_whole: false,
+            passed: PassedOver::default(),
+            beside: PassedOver::default(),
+        }
+    }
+
+    /// Images of one class that has no name.
+    pub(crate) fn unlabeled(origin: &Path, files: &[(String, u64)], storage: Storage) -> Self {
+        let entries =
+            files.iter().map(|(name, length)| Entry { label: 0, name, source: 0, offset: 0, length: *length });
+        let entries = entries.collect();
+        Index::new(origin, Format::Files, vec![String::new()], entries, storage)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn name(&self, image: usize) -> &str {
+        self.entries.get(image).name
+    }
+
+    /// Bytes of memory that reading an image takes at most, before it is decoded.
+    pub(crate) fn reading(&self, image: usize) -> Result<u64> {
+        let entry = self.entries.get(image);
+        match &self.storage {
+            Storage::Tables(tables) => {
+                let needs = tables[entry.source as usize].needs(entry.offset);
+                needs.map_err(|error| self.named(image, error))
+            }
+            _ => Ok(Prepared::reading(entry.length)),
+        }
+    }
+
+    /// The bytes of an image: a picture that is to be decoded, or the raw pixels of CIFAR. Who calls has room for as many as the
+    /// entry says.
+    pub(crate) fn bytes(&self, image: usize) -> Result<Cow<'_, [u8]>> {
+        let entry = self.entries.get(image);
+        let (offset, length) = (entry.offset as usize, entry.length as usize);
+        match &self.storage {
+            Storage::Files(root) => self.file(image, &root.join(entry.name), entry).map(Cow::Owned),
+            Storage::Archives(archives) => {
+                let read = archives[entry.source as usize].read(entry.offset, entry.length);
+                read.map(Cow::Owned).map_err(|error| self.named(image, error))
+            }
+            Storage::Tables(tables) => {
+                let row = tables[entry.source as usize].image(entry.offset);
+                row.map(Cow::Owned).map_err(|error| self.named(image, error))
+            }
+            Storage::Memory(bytes) => Ok(Cow::Borrowed(&bytes[offset..][..length])),
+            Storage::PlanarRgb(files) => Ok(Cow::Borrowed(&files[entry.source as usize][offset..][..length])),
+        }
+    }
+
+    /// A file of its own, which must have the length that it was listed with. No more than that is read.
+    fn file(&self, image: usize, path: &Path, entry: Entry<'_>) -> Result<Vec<u8>> {
+        let failed = |error| Error::Read { path: path.into(), error };
+        let file = open_file(path)?;
+        let mut bytes = Vec::with_capacity(entry.length as usize);
+        file.take(entry.length + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 != entry.length {
+            let more = if bytes.len() as u64 > entry.length { "more".into() } else { bytes.len().to_string() };
+            let expected = format!("{} bytes, as when it was listed", entry.length);
+            return Err(Error::Image { name: self.full_name(image), expected, got: more });
+        }
+        Ok(bytes)
+    }
+
+    /// An error of an archive, as one of an image in it.
+    fn named(&self, image: usize, error: Error) -> Error {
+        let name = self.full_name(image);
+        match error {
+            Error::Read { error, .. } => Error::Read { path: name.into(), error },
+            Error::Format { expected, got, .. } => Error::Image { name, expected: expected.into(), got },
+            other => other,
+        }
+    }
+
+    /// The name of an image with that of its data set.
+    pub(crate) fn full_name(&self, image: usize) -> String {
+        match self.origin.as_os_str().is_empty() {
+            true => self.name(image).into(),
+            false => format!("{}: {}", self.origin.display(), self.name(image)),
+        }
+    }
+
+    /// See [`Dataset::of_classes`](crate::dataset::Dataset::of_classes).
+    pub(crate) fn of_classes(self, list: &str) -> Result<Self> {
+        let refuse = |expected: &str, got: String| Error::Setting { name: "classes", expected: expected.into(), got };
+        let name = |line: &str| match self.classes.iter().find(|class| *class == line.trim()) {
+            Some(class) => Some(class.clone()),
+            None => line.split_whitespace().next().map(Into::into),
+        };
+        let mut classes: Vec<String> = list.lines().filter_map(name).collect();
+        classes.sort();
+        if classes.is_empty() {
+            return Err(refuse("at least one class", "an empty list".into()));
+        }
+        if let Some(pair) = classes.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(refuse("each class once", format!("{:?} twice", pair[0])));
+        }
+        if let Some(other) = classes.iter().find(|class| !self.classes.contains(class)) {
+            return Err(refuse(
+                "classes of the data set",
+                format!("{other:?}, of which {} has none", self.origin.display()),
+            ));
+        }
+        let number: Vec<Option<u32>> =
+            self.classes.iter().map(|class| classes.binary_search(class).ok().map(|number| number as u32)).collect();
+        let kept =
+            self.entries.iter().filter_map(|entry| Some(Entry { label: number[entry.label as usize]?, ..entry }));
+        let entries: Entries = kept.collect();
+        if entries.len() == 0 {
+            return Err(refuse("classes with images", format!("{} without any", classes.len())));
+        }
+        Ok(Index { entries, classes, ..self })
+    }
+
+    /// See [`Dataset::of_images`](crate::dataset::Dataset::of_images).
+    pub(crate) fn of_images(self, images: &[u32]) -> Self {
+        let entries = images.iter().map(|&image| self.entries.get(image as usize)).collect();
+        Index { entries, ..self }
+    }
+}

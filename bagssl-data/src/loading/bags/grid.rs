@@ -1,0 +1,60 @@
+//! The grid of patches that images have in common.
+
+use bagssl_core::bag::Grid;
+use bagssl_core::patch::{ImageSize, PatchSpec};
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::loading::skip::OnBadImage;
+
+/// The grid of patches that all images of these data sets have: as many rows, and as many columns. A mean of patches needs no more
+/// than as many patches of each; whoever goes by a patch's place needs this too, as a turned image has as many patches elsewhere.
+///
+/// Files are read, but decoded only where their header does not decide: the first, those that differ from it, and all where EXIF may
+/// turn them.
+///
+/// # Errors
+/// [`Error::Image`] naming the first image with another grid, or if there is no image that can be used; those of an image that cannot
+/// be used, unless such images are left out.
+pub fn grid_of_all(datasets: &[&Dataset], spec: PatchSpec, stride: u32, on_bad_image: OnBadImage) -> Result<Grid> {
+    let of = |size| Grid::new(spec, size, stride);
+    let mut first: Option<(Grid, &str)> = None;
+    for (dataset, image) in datasets.iter().flat_map(|&dataset| (0..dataset.len()).map(move |image| (dataset, image))) {
+        let told = size_in_header(dataset, image).and_then(|size| of(size).ok());
+        if told.zip(first).is_some_and(|(told, (grid, _))| layout(told) == layout(grid)) {
+            continue;
+        }
+        let name = dataset.name(image);
+        let decoded = dataset.decode(image).and_then(|decoded| {
+            let grid = of(decoded.size()).map_err(|error| Error::Patch { name: name.into(), error })?;
+            Ok((grid, decoded.size()))
+        });
+        match (on_bad_image.judge(decoded)?, first) {
+            (Ok((grid, _)), None) => first = Some((grid, name)),
+            (Ok((grid, size)), Some(first)) if layout(grid) != layout(first.0) => {
+                return Err(other_grid(name, (grid, size), first));
+            }
+            // The same after all, or left out.
+            _ => {}
+        }
+    }
+    let origin = || datasets.first().map_or_else(String::new, |dataset| dataset.origin().display().to_string());
+    let none = || Error::Image { name: origin(), expected: "an image that can be used".into(), got: "none".into() };
+    Ok(first.ok_or_else(none)?.0)
+}
+
+/// The size that an image's header tells, where it is that of the decoded image: EXIF may turn it.
+fn size_in_header(dataset: &Dataset, image: usize) -> Option<ImageSize> {
+    if dataset.applies_exif() { None } else { dataset.size_in_header(image).ok() }
+}
+
+fn layout(grid: Grid) -> (u32, u32) {
+    (grid.rows(), grid.columns())
+}
+
+fn other_grid(name: &str, (grid, size): (Grid, ImageSize), (first, of_first): (Grid, &str)) -> Error {
+    let ((rows, columns), (other_rows, other_columns)) = (layout(first), layout(grid));
+    let expected = format!("a grid of {rows}x{columns} patches (rows x columns), as in {of_first}");
+    let got = format!("{other_rows}x{other_columns} in an image of {}x{} (height x width)", size.height, size.width);
+    Error::Image { name: name.into(), expected, got }
+}

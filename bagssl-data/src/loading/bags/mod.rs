@@ -1,0 +1,278 @@
+//! The batches of evaluation: the bag of each image, in order, not augmented.
+
+mod grid;
+
+pub use grid::grid_of_all;
+
+use std::sync::Arc;
+
+use bagssl_core::bag::Bag;
+use bagssl_core::batch::{BatchShape, Batches, PatchBatch};
+use bagssl_core::normalize::Normalization;
+use bagssl_core::patch::{Crop, Filter, ImageSize};
+use bagssl_core::random::Address;
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::image::Image;
+use crate::loading::prefetch::{Job, Ordered, Values};
+use crate::loading::skip::{OnBadImage, Pending, Skip, SkipLog, Skipped};
+use crate::memory::Decoded;
+use crate::transform::resample::Resampler;
+use crate::transform::to_tensor::ToTensor;
+use bagssl_core::color::Color;
+
+/// How bags are made.
+#[derive(Debug, Clone)]
+pub struct BagConfig {
+    /// Which patches of an image.
+    pub bag: Bag,
+    /// The side of the network's input, in pixels.
+    pub input: u32,
+    /// Whether the image is greyed before it is cut.
+    pub color: Color,
+    /// What the network expects of colors.
+    pub normalization: Normalization,
+    /// How a crop is resampled.
+    pub filter: Filter,
+    /// Images in a batch.
+    pub batch: usize,
+    /// The seed of random bags.
+    pub seed: u64,
+    /// Threads that make batches; 0 for as many as there are cores.
+    pub threads: usize,
+    /// What becomes of images that cannot be used.
+    pub on_bad_image: OnBadImage,
+}
+
+impl Default for BagConfig {
+    /// Whole images resampled to 32 pixels, in color, 32 in a batch.
+    fn default() -> Self {
+        BagConfig {
+            bag: Bag::Whole,
+            input: 32,
+            color: Color::Rgb,
+            normalization: Normalization::HALF,
+            filter: Filter::Bilinear,
+            batch: 32,
+            seed: 0,
+            threads: 0,
+            on_bad_image: OnBadImage::Fail,
+        }
+    }
+}
+
+/// The bags of all images of a data set.
+#[derive(Debug, Clone)]
+pub struct BagLoader {
+    dataset: Arc<Dataset>,
+    config: BagConfig,
+    patches: usize,
+    skips: Arc<SkipLog>,
+}
+
+impl BagLoader {
+    /// Checks the settings, and with the first image how many patches a bag has.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the batch or the input is 0, [`Error::Image`] or [`Error::Patch`] if the first image cannot
+    /// be used.
+    pub fn new(dataset: Arc<Dataset>, config: BagConfig) -> Result<Self> {
+        for (name, value) in [("batch", config.batch), ("input", config.input as usize)] {
+            if value == 0 {
+                return Err(Error::Setting { name, expected: "at least 1".into(), got: "0".into() });
+            }
+        }
+        let mut loader = BagLoader { dataset, config, patches: 0, skips: Arc::default() };
+        loader.patches = loader.first_bag()?;
+        Ok(loader)
+    }
+
+    /// Patches of the first image that can be used.
+    fn first_bag(&self) -> Result<usize> {
+        for image in 0..self.images() {
+            let bag = self.dataset.decode(image).and_then(|decoded| self.crops(image, &decoded));
+            if let Ok(bag) = self.config.on_bad_image.judge(bag)? {
+                return Ok(bag.len());
+            }
+        }
+        let (expected, got) = ("an image that can be used".into(), format!("none of {}", self.images()));
+        Err(Error::Image { name: self.dataset.origin().display().to_string(), expected, got })
+    }
+
+    /// The images that were left out of the batches given out so far, in the order of the data set.
+    pub fn skipped(&self) -> Vec<Skipped> {
+        self.skips.list(&self.dataset)
+    }
+
+    /// Patches in each bag.
+    pub fn patches(&self) -> usize {
+        self.patches
+    }
+
+    /// The same with batches of more images, if so many patches take more.
+    #[must_use]
+    pub fn with_rows(mut self, rows: usize) -> Self {
+        self.config.batch = self.config.batch.max(rows / self.patches);
+        self
+    }
+
+    /// Images in all.
+    pub fn images(&self) -> usize {
+        self.dataset.len()
+    }
+
+    /// All bags, in the order of the images. The last batch may be smaller, and so are those from which images are left out;
+    /// of which none is left, there is no batch. A bag with another number of patches than
+    /// the first image's is an error that names the image; whether they lie in the same grid, [`grid_of_all`] says.
+    pub fn batches(&self) -> Batches<'static> {
+        self.batches_from(0)
+    }
+
+    /// The same from an image on: the bags do not depend on where one begins.
+    pub fn batches_from(&self, first: usize) -> Batches<'static> {
+        let count = self.images().saturating_sub(first).div_ceil(self.config.batch);
+        let levels = ToTensor::new(self.config.normalization);
+        let job = Bags { levels, loader: self.clone(), first, pending: Pending::default() };
+        Box::new(Ordered::new(0..count, self.config.threads, job))
+    }
+
+    fn crops(&self, image: usize, decoded: &Image) -> Result<Vec<Crop>> {
+        let address = Address { seed: self.config.seed, image: image as u32, ..Address::default() };
+        let named = |error| Error::Patch { name: self.dataset.name(image).into(), error };
+        self.config.bag.crops(decoded.size(), address).map_err(named)
+    }
+
+    /// One patch of a bag as a picture, before it is resampled.
+    ///
+    /// # Errors
+    /// Those of decoding; [`Error::Setting`] if there is no such patch.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    pub fn picture(&self, image: usize, patch: usize) -> Result<Image> {
+        let mut decoded = self.dataset.decode(image)?;
+        let crops = self.crops(image, &decoded)?;
+        let Some(&crop) = crops.get(patch) else {
+            let expected = format!("a patch below {}", crops.len());
+            return Err(Error::Setting { name: "patch", expected, got: patch.to_string() });
+        };
+        decoded.set_color(self.config.color);
+        Ok(decoded.crop(crop))
+    }
+}
+
+/// Cuts patches out of images, one at a time.
+#[derive(Debug)]
+pub struct Cutter {
+    resampler: Resampler,
+    levels: ToTensor,
+    patch: Image,
+}
+
+impl Cutter {
+    /// Patches of `input` pixels a side, normalized.
+    pub fn new(input: u32, filter: Filter, normalization: Normalization) -> Self {
+        let patch = Image::black(ImageSize { height: input, width: input });
+        Cutter { resampler: Resampler::new(filter), levels: ToTensor::new(normalization), patch }
+    }
+
+    /// Appends the values of a patch, `[channel, row, column]`.
+    ///
+    /// # Panics
+    /// If the crop does not lie in the image.
+    pub fn cut(&mut self, image: &Image, crop: Crop, values: &mut Vec<f32>) {
+        self.resampler.fill(image, crop, &mut self.patch);
+        self.levels.append(&self.patch, values);
+    }
+}
+
+/// The batches of all bags.
+struct Bags {
+    loader: BagLoader,
+    /// The first image of the first batch.
+    first: usize,
+    levels: ToTensor,
+    pending: Pending,
+}
+
+impl Job for Bags {
+    type Scratch = (Resampler, Image);
+
+    fn scratch(&self) -> Self::Scratch {
+        let side = self.loader.config.input;
+        (Resampler::new(self.loader.config.filter), Image::black(ImageSize { height: side, width: side }))
+    }
+
+    fn images(&self, batch: usize) -> usize {
+        self.images_of(batch).len()
+    }
+
+    fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values {
+        let image = self.images_of(batch).start + place;
+        let used = self.loader.config.on_bad_image.judge(self.usable(image))?;
+        match used {
+            Ok((decoded, crops)) => Ok(self.bag(image, decoded, &crops, scratch)?),
+            Err(reason) => {
+                self.pending.add(batch, place, vec![Skip { image: image as u32, reason }], None);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn join(&self, batch: usize, values: Vec<f32>) -> Option<PatchBatch> {
+        let BagLoader { dataset, config, patches, .. } = &self.loader;
+        let side = config.input as usize;
+        let images = self.pending.apply(batch, self.images_of(batch).map(|image| image as u32));
+        let shape = BatchShape { images: images.len(), patches: *patches, channels: 3, height: side, width: side };
+        let labels = images.iter().map(|&image| dataset.label(image as usize)).collect();
+        let is_empty = images.is_empty();
+        (!is_empty).then(|| PatchBatch::new(shape, values, images, labels).expect("as many values as the shape says"))
+    }
+
+    fn given_out(&self, batch: usize) {
+        self.pending.given_out(batch, &self.loader.skips);
+    }
+}
+
+impl Bags {
+    /// The images of a batch.
+    fn images_of(&self, batch: usize) -> std::ops::Range<usize> {
+        let first = self.first + batch * self.loader.config.batch;
+        first..self.loader.images().min(first + self.loader.config.batch)
+    }
+
+    /// An image, decoded, and its crops.
+    fn usable(&self, image: usize) -> Result<(Decoded, Vec<Crop>)> {
+        let decoded = self.loader.dataset.decode(image)?;
+        let crops = self.loader.crops(image, &decoded)?;
+        Ok((decoded, crops))
+    }
+
+    /// All patches of an image, one after the other.
+    fn bag(
+        &self,
+        image: usize,
+        mut decoded: Decoded,
+        crops: &[Crop],
+        (resampler, patch): &mut (Resampler, Image),
+    ) -> Result<Vec<f32>> {
+        let loader = &self.loader;
+        if crops.len() != loader.patches {
+            let (name, size) = (loader.dataset.name(image).into(), decoded.size());
+            let expected = format!(
+                "a bag of {} patches, as the first image's (random bags suit images of any size)",
+                loader.patches
+            );
+            let got = format!("{} in an image of {}x{} (height x width)", crops.len(), size.height, size.width);
+            return Err(Error::Image { name, expected, got });
+        }
+        decoded.set_color(loader.config.color);
+        let mut values = Vec::with_capacity(crops.len() * patch.rgb().len());
+        for &crop in crops {
+            resampler.fill(&decoded, crop, patch);
+            self.levels.append(patch, &mut values);
+        }
+        Ok(values)
+    }
+}

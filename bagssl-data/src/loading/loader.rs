@@ -1,0 +1,288 @@
+//! The batches of training: random views of shuffled images, augmented.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bagssl_core::bag::Views;
+use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource};
+use bagssl_core::normalize::Normalization;
+use bagssl_core::patch::{Crop, Filter, ImageSize, PatchSide, PatchSpec};
+use bagssl_core::random::{Address, Purpose};
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::image::Image;
+use crate::loading::prefetch::{Job, Ordered, Values, cores_if_zero};
+use crate::loading::skip::{OnBadImage, Pending, Skip, SkipLog, Skipped};
+use crate::memory::Decoded;
+use crate::transform::augment::{Augment, CheckedAugment};
+use crate::transform::resample::Resampler;
+use crate::transform::to_tensor::ToTensor;
+
+/// How batches are made.
+#[derive(Debug, Clone)]
+pub struct LoaderConfig {
+    /// How views are drawn.
+    pub views: Views,
+    /// Views of each image.
+    pub patches: usize,
+    /// Images in a batch.
+    pub batch: usize,
+    /// The seed of all draws.
+    pub seed: u64,
+    /// Threads that make batches; 0 for as many as there are cores.
+    pub threads: usize,
+    /// What is done to a patch.
+    pub augment: Augment,
+    /// What the network expects of colors.
+    pub normalization: Normalization,
+    /// How a crop is resampled.
+    pub filter: Filter,
+    /// Decoded images that are kept from one epoch to the next, in bytes.
+    pub cache_bytes: u64,
+    /// What becomes of images that cannot be used.
+    pub on_bad_image: OnBadImage,
+}
+
+impl Default for LoaderConfig {
+    /// Two patches of half the side of 100 images, resampled to 32 pixels, without augmentation; 1 GiB of cache.
+    fn default() -> Self {
+        let spec = PatchSpec::new(PatchSide::AreaShare(0.25), 32).expect("a share in (0, 1]");
+        LoaderConfig {
+            views: Views::FixedScale(spec),
+            patches: 2,
+            batch: 100,
+            seed: 0,
+            threads: 0,
+            augment: Augment::default(),
+            normalization: Normalization::HALF,
+            filter: Filter::Bilinear,
+            cache_bytes: 1 << 30,
+            on_bad_image: OnBadImage::Fail,
+        }
+    }
+}
+
+/// A source of training batches. An image is decoded once for all its views, and kept if there is room.
+///
+/// Batches hold the same bits for any number of threads and from any batch on. An image that cannot be decoded or cut
+/// ends the epoch with an error that names it, or is left out: then another one of the epoch's order takes its place (the
+/// one half an epoch further on, or those after it), so that all batches have their size; all other patches stay the same bits,
+/// and [`Loader::skipped`] lists it.
+///
+/// Memory: the cache, what the data set's budget has for decoding, and besides the batch that the consumer has at most
+/// `2 + ceil(threads / batch)` batches of `4 * batch * patches * 3 * input * input` bytes.
+#[derive(Debug, Clone)]
+pub struct Loader {
+    inner: Arc<Inner>,
+    /// The images of each batch that are made.
+    part: Range<usize>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dataset: Arc<Dataset>,
+    config: LoaderConfig,
+    augment: CheckedAugment,
+    levels: ToTensor,
+    cache: Vec<OnceLock<Arc<Decoded>>>,
+    room: AtomicU64,
+    skips: SkipLog,
+}
+
+impl Loader {
+    /// Checks the settings against the images.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a setting lies outside its range or there are fewer images than one batch holds;
+    /// [`Error::Image`] or [`Error::Patch`] if the first image cannot be used.
+    pub fn new(dataset: Arc<Dataset>, config: LoaderConfig) -> Result<Self> {
+        let refuse = |name, expected: String, got: usize| Err(Error::Setting { name, expected, got: got.to_string() });
+        if config.patches == 0 {
+            return refuse("batch.patches", "at least 1".into(), 0);
+        }
+        if config.batch == 0 || config.batch > dataset.len() {
+            return refuse("batch.images", format!("1 to {}, the number of images", dataset.len()), config.batch);
+        }
+        let augment = config.augment.check()?;
+        let cache = (0..dataset.len()).map(|_| OnceLock::new()).collect();
+        let room = AtomicU64::new(config.cache_bytes);
+        let levels = ToTensor::new(config.normalization);
+        let inner = Inner { dataset, config, augment, levels, cache, room, skips: SkipLog::default() };
+        inner.check_first()?;
+        let part = 0..inner.config.batch;
+        Ok(Loader { inner: Arc::new(inner), part })
+    }
+
+    /// A loader of these images of each batch alone, for one of several workers: the same bits that they have in the
+    /// whole batch, made by as large a part of the threads. Decoded images and the list of skipped ones are shared.
+    ///
+    /// # Panics
+    /// If the part is empty or reaches beyond the batch.
+    #[must_use]
+    pub fn part(&self, part: Range<usize>) -> Self {
+        let batch = self.inner.config.batch;
+        assert!(!part.is_empty() && part.end <= batch, "expected images below {batch}, got {part:?}");
+        Loader { inner: self.inner.clone(), part }
+    }
+
+    /// The images that were left out of the batches given out so far, in the order of the data set.
+    pub fn skipped(&self) -> Vec<Skipped> {
+        self.inner.skips.list(&self.inner.dataset)
+    }
+}
+
+impl PatchSource for Loader {
+    fn shape(&self) -> BatchShape {
+        self.inner.shape(self.part.len())
+    }
+
+    fn batches_per_epoch(&self) -> usize {
+        self.inner.dataset.len() / self.inner.config.batch
+    }
+
+    fn epoch(&self, epoch: u32, first: usize) -> Batches<'_> {
+        let (inner, part) = (self.inner.clone(), self.part.clone());
+        let address = Address { seed: inner.config.seed, epoch, ..Address::default() };
+        let order = address.stream(Purpose::Shuffle).permutation(inner.dataset.len() as u32);
+        let threads = (cores_if_zero(inner.config.threads) * part.len()).div_ceil(inner.config.batch);
+        Box::new(Ordered::new(
+            first..self.batches_per_epoch(),
+            threads,
+            Epoch { inner, part, epoch, order, pending: Pending::default() },
+        ))
+    }
+}
+
+/// The batches of one epoch.
+struct Epoch {
+    inner: Arc<Inner>,
+    part: Range<usize>,
+    epoch: u32,
+    order: Vec<u32>,
+    pending: Pending,
+}
+
+/// Images that may be tried at one place before it is clear that not single images are at fault.
+const MOST_TRIES: usize = 16;
+
+impl Epoch {
+    /// The position in the epoch's order of an image of this part of a batch.
+    fn position(&self, batch: usize, place: usize) -> usize {
+        batch * self.inner.config.batch + self.part.start + place
+    }
+
+    fn images(&self, batch: usize) -> &[u32] {
+        &self.order[self.position(batch, 0)..][..self.part.len()]
+    }
+
+    /// The image that is tried at a position of the epoch's order: the first is its own.
+    fn candidate(&self, position: usize, attempt: usize) -> u32 {
+        let images = self.order.len();
+        let step = if attempt == 0 { 0 } else { images / 2 + attempt - 1 };
+        self.order[(position + step) % images]
+    }
+}
+
+impl Job for Epoch {
+    type Scratch = (Resampler, Image);
+
+    fn scratch(&self) -> Self::Scratch {
+        let side = self.inner.config.views.input();
+        (Resampler::new(self.inner.config.filter), Image::black(ImageSize { height: side, width: side }))
+    }
+
+    fn images(&self, _batch: usize) -> usize {
+        self.part.len()
+    }
+
+    fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values {
+        let position = self.position(batch, place);
+        let mut skips = Vec::new();
+        for attempt in 0..MOST_TRIES.min(self.order.len()) {
+            let image = self.candidate(position, attempt);
+            match self.inner.config.on_bad_image.judge(self.inner.views(image, self.epoch, scratch))? {
+                Ok(values) => {
+                    self.pending.add(batch, place, skips, Some(image));
+                    return Ok(values);
+                }
+                Err(reason) => skips.push(Skip { image, reason }),
+            }
+        }
+        let last = skips.last().map_or_else(String::new, |skip| skip.reason.clone());
+        let error = format!("expected an image that can be used, got none in {} tries, the last: {last}", skips.len());
+        self.pending.add(batch, place, skips, None);
+        Err(error.into())
+    }
+
+    fn join(&self, batch: usize, values: Vec<f32>) -> Option<PatchBatch> {
+        let images = self.pending.apply(batch, self.images(batch).iter().copied());
+        let labels = images.iter().map(|&image| self.inner.dataset.label(image as usize)).collect();
+        Some(
+            PatchBatch::new(self.inner.shape(self.part.len()), values, images, labels)
+                .expect("as many values as the shape says"),
+        )
+    }
+
+    fn given_out(&self, batch: usize) {
+        self.pending.given_out(batch, &self.inner.skips);
+    }
+}
+
+impl Inner {
+    fn shape(&self, images: usize) -> BatchShape {
+        let LoaderConfig { patches, views, .. } = self.config;
+        let side = views.input() as usize;
+        BatchShape { images, patches, channels: 3, height: side, width: side }
+    }
+
+    /// All views of an image, one after the other.
+    fn views(&self, image: u32, epoch: u32, (resampler, view): &mut (Resampler, Image)) -> Result<Vec<f32>> {
+        let decoded = self.decoded(image as usize)?;
+        let mut values = Vec::with_capacity(self.shape(1).rows() * self.shape(1).patch_len());
+        for patch in 0..self.config.patches as u32 {
+            let address = Address { seed: self.config.seed, epoch, image, patch };
+            resampler.fill(&decoded, self.crop(image as usize, decoded.size(), address)?, view);
+            self.augment.apply(view, &mut address.stream(Purpose::Augment));
+            self.levels.append(view, &mut values);
+        }
+        Ok(values)
+    }
+
+    /// Whether the first image can be used; if bad ones are left out, one of the first few.
+    fn check_first(&self) -> Result<()> {
+        let usable = |image: usize| self.crop(image, self.decoded(image)?.size(), Address::default()).map(|_| ());
+        let tries = match self.config.on_bad_image {
+            OnBadImage::Fail => 1,
+            OnBadImage::Skip => MOST_TRIES.min(self.dataset.len()),
+        };
+        (1..tries).fold(usable(0), |first, image| first.or_else(|error| usable(image).map_err(|_| error)))
+    }
+
+    fn crop(&self, image: usize, size: ImageSize, address: Address) -> Result<Crop> {
+        let named = |error| Error::Patch { name: self.dataset.name(image).into(), error };
+        self.config.views.crop(size, address).map_err(named)
+    }
+
+    /// A decoded image, kept if there is room.
+    fn decoded(&self, image: usize) -> Result<Arc<Decoded>> {
+        if let Some(decoded) = self.cache[image].get() {
+            return Ok(decoded.clone());
+        }
+        let mut decoded = self.dataset.decode(image)?;
+        let bytes = decoded.rgb().len() as u64;
+        let fits = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(bytes));
+        if fits.is_err() {
+            return Ok(Arc::new(decoded));
+        }
+        // What is kept counts here.
+        decoded.uncount();
+        let decoded = Arc::new(decoded);
+        if self.cache[image].set(decoded.clone()).is_err() {
+            // Another thread was first.
+            self.room.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(decoded)
+    }
+}

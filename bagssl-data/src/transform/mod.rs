@@ -1,0 +1,7 @@
+//! From an image to the values of a patch: cut and resize, augment, normalize.
+
+pub(crate) mod resample;
+pub(crate) mod augment;
+mod color;
+mod blur;
+pub(crate) mod to_tensor;
