@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::formats::cifar::{self, Cifar};
 use crate::formats::parquet::columns::Columns;
-use crate::formats::{detect, folder, imagenet, parquet};
+use crate::formats::{detect, folder, imagenet, parquet, walk};
 use crate::image::decoder::Prepared;
 use crate::image::{Decode, Image};
 use crate::index::Index;
@@ -111,7 +111,7 @@ impl Dataset {
     /// [`Error::Read`] if something cannot be read, [`Error::Format`] if there is no image, or too many folders lie in each
     /// other.
     pub fn of_folder(path: &Path) -> Result<Self> {
-        let folder::FolderContents { images: files, passed } = folder::images(path)?;
+        let walk::FolderContents { images: files, passed } = walk::images(path)?;
         if files.is_empty() {
             let instead = if passed.is_empty() { String::new() } else { format!(", but {passed}") };
             let (expected, got) = ("a folder with images in it", format!("none{instead}"));

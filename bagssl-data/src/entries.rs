@@ -2,6 +2,9 @@
 
 use crate::error::{Error, Result};
 
+/// Classes that there may be: a label is below this number.
+pub(crate) const MOST_CLASSES: u32 = 1 << 20;
+
 /// Images before they are read. Names lie in one text, numbers in columns, so that millions of them stay small.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Entries {

@@ -12,9 +12,6 @@ use crate::image::decoder::Prepared;
 use crate::passed::PassedOver;
 use crate::storage::Storage;
 
-/// Classes that there may be: a label is below this number.
-pub(crate) const MOST_CLASSES: u32 = 1 << 20;
-
 /// The images of one split, before any is read.
 #[derive(Debug)]
 pub(crate) struct Index {

@@ -42,9 +42,6 @@ mod transform;
 mod loading;
 pub mod curate;
 
-#[cfg(test)]
-mod reference;
-
 /// The readme's example is a test.
 #[cfg(all(doctest, feature = "embedded"))]
 #[doc = include_str!("../README.md")]

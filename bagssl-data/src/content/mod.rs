@@ -3,23 +3,22 @@
 //! Each image has a digest (XXH3-64) of its bytes as they are stored. Those of files are kept in the user's cache folder, so that
 //! a second start does not read the files again; see [`kept`].
 
+mod digest;
 mod digest_cache;
 
-use std::fs::File;
 use std::hash::Hasher as _;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
 
 use rayon::prelude::*;
-use twox_hash::XxHash3_64;
 use twox_hash::xxhash3_64::Hasher;
 
 use crate::entries::Entry;
-use crate::file::{Archive, open_file};
+use crate::file::Archive;
 use crate::formats::archive::Section;
 use crate::image::Decode;
 use crate::index::Index;
 use crate::storage::Storage;
+use digest::{of_bytes, of_file, of_reader};
 use digest_cache::{DigestCache, Key, Source};
 
 /// The digest of what cannot be read, as if it were empty.
@@ -116,37 +115,10 @@ fn source(archive: &Archive) -> Option<Source> {
     archive.file.metadata().ok().map(|meta| Source::new(&archive.path, &meta))
 }
 
-fn of_file(path: &Path, length: u64) -> io::Result<u64> {
-    let file: File = open_file(path).map_err(io::Error::other)?;
-    of_reader(file, length)
-}
-
-/// The digest of all that a reader gives, which has to be so many bytes.
-fn of_reader(reader: impl Read, length: u64) -> io::Result<u64> {
-    /// What is read at a time.
-    const PART: u64 = 1 << 18;
-    let (mut hash, mut part, mut done) = (Hasher::new(), vec![0; length.clamp(1, PART) as usize], 0);
-    let mut reader = reader.take(length + 1);
-    loop {
-        match reader.read(&mut part) {
-            Ok(0) if done == length => return Ok(hash.finish()),
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => {
-                hash.write(&part[..count]);
-                done += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn of_bytes(bytes: &[u8]) -> u64 {
-    XxHash3_64::oneshot(bytes)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
     use proptest::prelude::*;
 

@@ -9,9 +9,11 @@ use crate::error::{Error, Result};
 use crate::file::{Archive, open_file};
 use crate::format::Format;
 use crate::formats::archive::{self, Contents, Section};
-use crate::formats::folder::{self, HalfFolders};
+use crate::formats::folder;
+use crate::formats::half_folders::HalfFolders;
 use crate::formats::parquet::columns::Columns;
 use crate::formats::splits::{self, Named};
+use crate::formats::walk;
 use crate::formats::{cifar, imagenet, lists, parquet, tarball, webdataset};
 use crate::index::Index;
 use crate::passed;
@@ -38,7 +40,7 @@ pub(crate) fn open(path: &Path, split: Split, columns: &Columns) -> Result<Index
         Format::Parquet if path.is_dir() => {
             beside(path, "parquet", parquet::open(path, &splits::files(path, "parquet")?, split, columns)?)
         }
-        Format::Parquet => parquet::open(path, &[(folder::text(path)?, path.into())], split, columns),
+        Format::Parquet => parquet::open(path, &[(walk::text(path)?, path.into())], split, columns),
         Format::ImageNet => imagenet::open(imagenet::archives(path).expect("they were found just now"), split),
         Format::ImageNetFolder => imagenet::open_flat(path, split),
         Format::ImageFolderTar => tar(path, split),
@@ -119,7 +121,7 @@ pub(crate) fn format_of_folder(path: &Path) -> Result<Format> {
     }
     let [tables, shards] = [splits::files(path, "parquet")?, splits::files(path, "tar")?];
     let says_half = |files: &[Named]| files.iter().any(|(name, _)| splits::half(name).is_some());
-    let has_image = folder::has_image(path);
+    let has_image = walk::has_image(path);
     match () {
         () if says_half(&tables) || (!tables.is_empty() && !has_image) => Ok(Format::Parquet),
         () if says_half(&shards) || (!shards.is_empty() && !has_image) => Ok(Format::WebDataset),
@@ -150,7 +152,7 @@ fn whole(path: &Path, folders: HalfFolders, has_image: bool) -> Result<Format> {
 
 /// What a folder has instead of images.
 fn passed_in(path: &Path) -> String {
-    match folder::images(path) {
+    match walk::images(path) {
         Ok(found) if !found.passed.is_empty() => format!(", but {}", found.passed),
         _ => String::new(),
     }
@@ -158,7 +160,7 @@ fn passed_in(path: &Path) -> String {
 
 /// A data set that lies a folder further down, or halves under other names.
 fn nearly(path: &Path) -> Result<Option<String>> {
-    let folders: Vec<PathBuf> = folder::list(path)?.into_iter().filter(|inside| inside.is_dir()).collect();
+    let folders: Vec<PathBuf> = walk::list(path)?.into_iter().filter(|inside| inside.is_dir()).collect();
     let name = |inside: &Path| inside.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let near = |half| folders.iter().map(|inside| name(inside)).find(|name| splits::nearly(name) == Some(half));
     if let [Some(train), Some(validation)] = Split::ALL.map(near) {
@@ -183,8 +185,8 @@ fn check_one_half(path: &Path, folders: HalfFolders) -> Result<()> {
     let ([Some((half, _)), None] | [None, Some((half, _))]) = folders.0 else { return Ok(()) };
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let is_half = |name: &str| Split::ALL.into_iter().flat_map(Split::folders).any(|half| *half == name);
-    let is_other = |other: &PathBuf| other.is_dir() && !is_half(&name(other)) && folder::has_image(other);
-    let others = folder::list(path)?.into_iter().filter(is_other);
+    let is_other = |other: &PathBuf| other.is_dir() && !is_half(&name(other)) && walk::has_image(other);
+    let others = walk::list(path)?.into_iter().filter(is_other);
     let others: Vec<String> = others.map(|other| format!("{}/", name(&other))).collect();
     if others.is_empty() {
         return Ok(());
@@ -221,7 +223,7 @@ fn tar(path: &Path, split: Split) -> Result<Index> {
     let length = archive.stamp.length;
     let contents = archive::contents(Section::new(&archive.file, 0, length), length, path)?;
     if !tarball::is_image_folder(&contents.members) && webdataset::is_shard(&contents.members) {
-        return webdataset::open(path, &[(folder::text(path)?, path.into())], split);
+        return webdataset::open(path, &[(walk::text(path)?, path.into())], split);
     }
     of_contents(contents, path, split, Storage::Archives(vec![archive]))
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::file::{open_file, read_file};
 use crate::format::Format;
 use crate::formats::collector::Collector;
-use crate::formats::folder::HalfFolders;
+use crate::formats::half_folders::HalfFolders;
 use crate::index::Index;
 use crate::split::Split;
 use crate::storage::Storage;

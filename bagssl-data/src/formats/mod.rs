@@ -2,6 +2,8 @@
 
 pub(crate) mod detect;
 pub(crate) mod splits;
+pub(crate) mod walk;
+mod half_folders;
 mod collector;
 pub(crate) mod folder;
 pub(crate) mod lists;

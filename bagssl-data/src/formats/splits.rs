@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::formats::folder;
+use crate::formats::walk;
 use crate::passed::{PassedOver, Reason};
 use crate::split::Split;
 
@@ -117,9 +117,9 @@ pub(crate) fn files(root: &Path, ending: &str) -> Result<Vec<Named>> {
     let mut found = Vec::new();
     let folders = ["", "data"].into_iter().chain(Split::ALL.into_iter().flat_map(Split::folders).copied());
     for folder in folders.filter(|folder| root.join(folder).is_dir()) {
-        for path in folder::list(&root.join(folder))? {
+        for path in walk::list(&root.join(folder))? {
             if path.extension().is_some_and(|extension| extension == ending) && path.is_file() {
-                let name = folder::text(&path)?;
+                let name = walk::text(&path)?;
                 found.push((if folder.is_empty() { name } else { format!("{folder}/{name}") }, path));
             }
         }
@@ -138,8 +138,8 @@ pub(crate) fn matching(pattern: &Path) -> Result<Vec<Named>> {
     let patterns = expanded(text).map_err(&refuse)?;
     let folder = pattern.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut found = Vec::new();
-    for path in folder::list(folder)? {
-        let name = folder::text(&path)?;
+    for path in walk::list(folder)? {
+        let name = walk::text(&path)?;
         if path.is_file() && patterns.iter().any(|pattern| fits(pattern.as_bytes(), name.as_bytes())) {
             found.push((name, path));
         }

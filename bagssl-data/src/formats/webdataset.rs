@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use std::path::Path;
 
-use crate::entries::{Entries, Entry};
+use crate::entries::{Entries, Entry, MOST_CLASSES};
 use crate::error::{Error, Result};
 use crate::file::Archive;
 use crate::format::Format;
 use crate::formats::archive::{self, Contents, Kind, Member, Section, split_name};
 use crate::formats::splits::{self, Named};
-use crate::index::{Index, MOST_CLASSES};
+use crate::index::Index;
 use crate::passed::{self, PassedOver, Reason, named};
 use crate::split::Split;
 use crate::storage::Storage;

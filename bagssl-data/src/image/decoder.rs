@@ -8,7 +8,8 @@ use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result, one_line};
-use crate::image::{Decode, Image, LONGEST_SIDE, jpeg, sniff, webp};
+use crate::image::{Decode, Image, LONGEST_SIDE, MOST_BYTES, jpeg, sniff, webp};
+use crate::memory::Budget;
 
 /// Bytes that what stands before a PNG's pixels may take beyond the file's own: profiles are packed.
 const HEADER: u64 = 4 << 20;
@@ -145,5 +146,37 @@ fn without_header(name: &str, bytes: &[u8], error: ImageError) -> Error {
             None => failed(name, bytes.len(), error),
         },
         _ => failed(name, bytes.len(), error),
+    }
+}
+
+impl Image {
+    /// Decodes an image as [`Image::decode_with`] does by default.
+    ///
+    /// # Errors
+    /// Those of [`Image::decode_with`].
+    pub fn decode(bytes: &[u8], name: &str) -> Result<Self> {
+        Self::decode_with(bytes, name, Decode::default())
+    }
+
+    /// Decodes a JPEG, PNG, WebP, BMP or GIF (its first frame). Transparency is dropped; EXIF's orientation is applied if
+    /// that is asked for.
+    ///
+    /// # Errors
+    /// [`Error::Image`](crate::Error::Image) under that name if it cannot be decoded, is cut short or damaged, has no pixels, or is
+    /// larger than [`LONGEST_SIDE`] or [`MOST_BYTES`].
+    pub fn decode_with(bytes: &[u8], name: &str, decode: Decode) -> Result<Self> {
+        let prepared = Prepared::new(bytes, name)?;
+        let needs = prepared.needs(decode)?;
+        // Nobody counts what a caller of this has in memory, but a single image has its limit.
+        let _room = Budget::new(MOST_BYTES).take(needs, name)?;
+        prepared.decode(decode, false)
+    }
+
+    /// The rows and columns that an image's header says it has; it may still turn out to be broken.
+    ///
+    /// # Errors
+    /// [`Error::Image`](crate::Error::Image) under that name if there is no such header.
+    pub fn size_of(bytes: &[u8], name: &str) -> Result<ImageSize> {
+        Ok(Prepared::new(bytes, name)?.size())
     }
 }

@@ -91,7 +91,7 @@ impl BoxShape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference;
+    use crate::transform::reference;
     use bagssl_core::patch::ImageSize;
     use proptest::prelude::*;
 

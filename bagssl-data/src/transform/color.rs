@@ -118,7 +118,7 @@ pub(crate) fn solarise(patch: &mut Image, threshold: u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::{self, bytes};
+    use crate::transform::reference::{self, bytes};
     use bagssl_core::color::Color;
     use bagssl_core::patch::ImageSize;
     use std::hash::Hasher as _;

@@ -5,3 +5,6 @@ pub(crate) mod augment;
 mod color;
 mod blur;
 pub(crate) mod to_tensor;
+
+#[cfg(test)]
+mod reference;

@@ -75,7 +75,7 @@ fn resize(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference;
+    use crate::transform::reference;
     use proptest::prelude::*;
 
     #[test]

@@ -13,7 +13,9 @@ use crate::file::{Archive, FileStamp};
 use crate::format::Format;
 use crate::formats::archive::{self, Kind, Member, Section, split_name};
 use crate::formats::collector::Collector;
-use crate::formats::folder::{self, HalfFolders};
+use crate::formats::folder;
+use crate::formats::half_folders::HalfFolders;
+use crate::formats::walk;
 use crate::index::Index;
 use crate::passed::{Named, PassedOver, is_image, named};
 use crate::split::Split;
@@ -162,12 +164,12 @@ fn class_tars(archive: &Archive) -> Result<Vec<(String, u64, u64)>> {
 /// Whether a folder has ImageNet's validation images without folders of classes: training folders are called by wnids, or there is
 /// a list of their classes.
 pub(crate) fn is_flat(root: &Path) -> Result<bool> {
-    let Ok(paths) = folder::list(&root.join("val")) else { return Ok(false) };
+    let Ok(paths) = walk::list(&root.join("val")) else { return Ok(false) };
     let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_string();
     if paths.iter().any(|path| path.is_dir()) || !paths.iter().any(|path| is_image(&name(path))) {
         return Ok(false);
     }
-    let train = folder::list(&root.join("train")).unwrap_or_default();
+    let train = walk::list(&root.join("train")).unwrap_or_default();
     Ok(train.iter().any(|path| is_wnid(&name(path)) && path.is_dir()) || Truth::find(root)?.is_some())
 }
 
@@ -187,7 +189,7 @@ pub(crate) fn open_flat(root: &Path, split: Split) -> Result<Index> {
 
 /// The images of `val/`, which lie in no folders.
 fn collect_validation(root: &Path, truth: &Truth, collector: &mut Collector) -> Result<()> {
-    let validation = folder::images(&root.join("val"))?;
+    let validation = walk::images(&root.join("val"))?;
     collector.passed("val").join(&validation.passed);
     for (name, length) in validation.images {
         let refuse = || {

@@ -9,10 +9,10 @@ use super::columns::Columns;
 use super::footer::{self, Chunk, Footer, Group};
 use super::page::{Header, Kind};
 use super::refusal::{Refusal, refusal};
+use crate::entries::MOST_CLASSES;
 use crate::error::{Error, Result};
 use crate::file::Archive;
 use crate::image::{MOST_BYTES, sniff};
-use crate::index::MOST_CLASSES;
 use crate::memory::MIB;
 
 /// One parquet file.

@@ -8,69 +8,12 @@
 //! ITU-T T.81: markers and segments in annex B, sequential coding in F.2.2, progressive coding in G.2.
 
 mod bits;
+mod frame;
 mod scan;
 
 use bits::{Bits, Table};
+pub(crate) use frame::Frame;
 use scan::Scan;
-
-/// What a frame's header says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Frame {
-    pub(crate) height: u32,
-    pub(crate) width: u32,
-    pub(crate) components: Vec<Component>,
-    pub(crate) progressive: bool,
-}
-
-/// A component of a frame: its number, and how many of its blocks lie beside and below each other in a unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Component {
-    id: u8,
-    across: u32,
-    down: u32,
-}
-
-impl Frame {
-    /// The frame of a sequential or progressive image with Huffman codes and 8 bits; `None` of any other.
-    fn parse(code: u8, segment: &[u8]) -> Option<Self> {
-        let (&[precision, a, b, c, d, count], rest) = segment.split_first_chunk()?;
-        let (height, width) = (u32::from(u16::from_be_bytes([a, b])), u32::from(u16::from_be_bytes([c, d])));
-        let components: Vec<Component> = rest
-            .as_chunks::<3>()
-            .0
-            .iter()
-            .take(usize::from(count))
-            .map(|&[id, factors, _]| Component { id, across: u32::from(factors >> 4), down: u32::from(factors & 15) })
-            .collect();
-        let is_known = precision == 8
-            && matches!(code, 0xc0..=0xc2)
-            && height > 0
-            && width > 0
-            && components.len() == usize::from(count)
-            && (1..=4).contains(&count)
-            && components.iter().all(|part| (1..=4).contains(&part.across) && (1..=4).contains(&part.down));
-        is_known.then_some(Frame { height, width, components, progressive: code == 0xc2 })
-    }
-
-    /// Units that lie beside and below each other.
-    fn units(&self) -> (u32, u32) {
-        let (across, down) = self.largest();
-        (self.width.div_ceil(8 * across), self.height.div_ceil(8 * down))
-    }
-
-    /// The largest factors of any component.
-    fn largest(&self) -> (u32, u32) {
-        let most = |of: fn(&Component) -> u32| self.components.iter().map(of).max().unwrap_or(1);
-        (most(|part| part.across), most(|part| part.down))
-    }
-
-    /// Blocks of 64 coefficients that all components have together.
-    pub(crate) fn blocks(&self) -> u64 {
-        let (across, down) = self.units();
-        let in_unit: u32 = self.components.iter().map(|part| part.across * part.down).sum();
-        u64::from(across) * u64::from(down) * u64::from(in_unit)
-    }
-}
 
 /// What stands before the first scan: the frame, and whether that scan has all of its components. `None` if it is an image of
 /// another kind, or none.

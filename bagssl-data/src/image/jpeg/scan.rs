@@ -1,7 +1,7 @@
 //! A scan: its blocks, one after the other.
 
 use super::bits::{ALL, Bits, Damage, Table};
-use super::{Component, Frame};
+use super::frame::{Component, Frame};
 
 /// What is known before a scan: tables, and how far the coefficients of progressive images have come.
 #[derive(Default)]

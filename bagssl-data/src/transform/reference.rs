@@ -7,7 +7,7 @@ use crate::image::Image;
 
 /// All values, and the image that they are of.
 pub(crate) fn pillow() -> (Value, Image) {
-    let values: Value = serde_json::from_str(include_str!("../tests/reference/pillow.json")).unwrap();
+    let values: Value = serde_json::from_str(include_str!("../../tests/reference/pillow.json")).unwrap();
     let number = |name: &str| values[name].as_u64().unwrap() as u32;
     let size = ImageSize { height: number("height"), width: number("width") };
     let image = Image::new(size, bytes(&values["rgb"]));
