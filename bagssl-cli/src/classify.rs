@@ -9,11 +9,11 @@ use anyhow::{Context, Result, bail};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::embed::{Embed, Rows};
 use bagssl_data::Dataset;
-use bagssl_eval::classifier::{By, Classifier};
-use bagssl_eval::knn::Knn;
-use bagssl_eval::probe::Linear;
-use bagssl_eval::protocol::fnv1a;
-use bagssl_eval::samples::Samples;
+use bagssl_eval::classify::classifier::{By, Classifier};
+use bagssl_eval::classify::knn::Knn;
+use bagssl_eval::classify::probe::Linear;
+use bagssl_eval::classify::protocol::fnv1a;
+use bagssl_eval::features::samples::Samples;
 use clap::ValueEnum;
 use serde::Serialize;
 

@@ -8,8 +8,8 @@ use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_eval::probe::Linear;
-use bagssl_eval::protocol::Protocol as How;
+use bagssl_eval::classify::probe::Linear;
+use bagssl_eval::classify::protocol::Protocol as How;
 use bagssl_eval::report::{Space, View};
 
 use crate::backend::{CpuArgs, Name};

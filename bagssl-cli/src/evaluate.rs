@@ -10,14 +10,14 @@ use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::Filter;
 use bagssl_data::OnBadImage;
+use bagssl_eval::analysis::convergence::{Closeness, convergence};
+use bagssl_eval::analysis::health::Health;
+use bagssl_eval::analysis::neighbors::{PatchId, neighbors};
 use bagssl_eval::baselines::{Histogram, Pixels};
-use bagssl_eval::confusion::Confusion;
-use bagssl_eval::convergence::{Closeness, convergence};
+use bagssl_eval::classify::confusion::Confusion;
+use bagssl_eval::features::samples::{Fit, Score};
 use bagssl_eval::features::{Features, Order, extract, keep_common};
-use bagssl_eval::health::Health;
-use bagssl_eval::neighbors::{PatchId, neighbors};
 use bagssl_eval::report::{Space, View};
-use bagssl_eval::samples::{Fit, Score};
 use bagssl_eval::stats::{Interval, grouped_bootstrap};
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ pub(crate) struct EvalSettings {
     /// Which patches stand for an image.
     pub(crate) bag: Bag,
     /// How images are classified.
-    pub(crate) how: bagssl_eval::protocol::Protocol,
+    pub(crate) how: bagssl_eval::classify::protocol::Protocol,
     /// Which images an interval draws together.
     pub(crate) groups: Groups,
     /// The seed of the order in which patches are taken.

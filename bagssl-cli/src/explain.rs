@@ -12,8 +12,8 @@ use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::explain::{Pairs, evidence};
 use bagssl_core::heat::HeatMap;
 use bagssl_data::{Dataset, Image, OnBadImage};
-use bagssl_eval::probe::{Linear, SoftmaxModel};
-use bagssl_eval::samples::Samples;
+use bagssl_eval::classify::probe::{Linear, SoftmaxModel};
+use bagssl_eval::features::samples::Samples;
 
 use crate::backend::{CpuArgs, Name};
 use crate::bag::BagArgs;

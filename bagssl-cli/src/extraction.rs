@@ -10,9 +10,9 @@ use bagssl_core::checkpoint::ModelPlan;
 use bagssl_core::color::Color;
 use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_data::{BagConfig, BagLoader, Dataset};
-use bagssl_eval::feature_cache::{self as cache, FeatureCache};
+use bagssl_eval::classify::protocol::fnv1a;
+use bagssl_eval::features::cache::{self as cache, FeatureCache};
 use bagssl_eval::features::{Features, extract};
-use bagssl_eval::protocol::fnv1a;
 
 use crate::backend::{CpuArgs, Name};
 use crate::evaluate::{EvalSettings, Input};

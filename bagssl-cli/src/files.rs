@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use bagssl_core::checkpoint;
-use bagssl_eval::feature_cache::npy::header;
+use bagssl_eval::features::cache::npy::header;
 use bagssl_train::Error;
 use bagssl_train::run_state::{Staged, write_whole};
 

@@ -3,8 +3,8 @@
 use bagssl_core::batch::SourceError;
 use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::observe::{Event, Observer, Verdict};
+use bagssl_eval::analysis::health::Health;
 use bagssl_eval::features::Features;
-use bagssl_eval::health::Health;
 
 /// Tells others of all that happens, and of the health of each epoch's projections besides.
 pub(crate) struct HealthMonitor<O>(pub(crate) O);

@@ -17,10 +17,10 @@ use bagssl_train::Error;
 use bagssl_train::config::{CheckedConfig, flat};
 use bagssl_train::memory::Estimate;
 use bagssl_train::metrics::Metrics;
+use bagssl_train::metrics::tensorboard::TensorBoard;
 use bagssl_train::run_state::{
     CHECKPOINT, CONFIG, Every, Keeping, LatestState, METRICS, Nowhere, OLD_STATE, RunFolder, STATES, States,
 };
-use bagssl_train::tensorboard::TensorBoard;
 use bagssl_train::trainer::{Ended, RunInfo};
 
 use crate::backend::Name;

@@ -35,36 +35,20 @@ extern crate no_std_compat as std;
 
 pub mod error;
 pub mod random;
-pub mod quantile;
 pub mod text;
-pub mod coding_rate;
 
-pub mod patch;
-pub mod bag;
-pub mod color;
-pub mod normalize;
-pub mod batch;
+mod patches;
 pub mod embed;
-pub mod aggregate;
-pub mod anytime;
-pub mod explain;
-pub mod heat;
+mod aggregation;
 
 #[cfg(feature = "checkpoint")]
-pub mod plan;
-#[cfg(feature = "checkpoint")]
-pub mod architecture;
+mod network;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
-#[cfg(feature = "checkpoint")]
-pub mod limits;
 #[cfg(feature = "import")]
 pub mod import;
 #[cfg(feature = "onnx")]
 pub mod onnx;
-
-#[cfg(any(feature = "cpu", feature = "burn"))]
-mod strided_conv_grad;
 
 #[cfg(feature = "cpu")]
 pub mod cpu;
@@ -74,5 +58,10 @@ pub mod model;
 
 pub mod observe;
 pub mod profile;
+
+pub use aggregation::{aggregate, anytime, coding_rate, explain, heat, quantile};
+#[cfg(feature = "checkpoint")]
+pub use network::{architecture, limits, plan};
+pub use patches::{bag, batch, color, normalize, patch};
 
 pub use error::{Error, Result};

@@ -17,36 +17,12 @@
 pub mod probe;
 mod libraries;
 mod settings;
-mod operation;
-mod step;
-mod vectors;
-mod fused_optimizer;
-mod kernels;
-mod autodiff;
-mod fusion;
-mod run;
-mod map;
-mod matrices;
-mod norm;
-mod job;
-mod transfer;
-mod context;
-mod clock;
-#[cfg(test)]
-mod compiled;
-mod driver;
-mod convolution;
-mod columns;
-mod plan_file;
-mod cudnn;
-mod gemm;
-mod memory;
-mod nccl;
+mod ops;
+mod backend;
+mod runtime;
 pub mod self_check;
 pub mod panics;
 pub mod warnings;
-#[cfg(test)]
-mod recorded;
 
 // Links what is compiled there, instead of compiling it here.
 #[cfg(test)]
@@ -55,11 +31,11 @@ use bagssl_backend as _;
 /// Burn's CUDA backend.
 pub type Cuda = burn_cuda::Cuda<f32, i32>;
 
+pub use backend::kernels::{Bf16, Cudnn, F32, Precision, Tf32};
 /// A GPU, by its number.
 pub use burn_cuda::CudaDevice;
-pub use fused_optimizer::FusedStep;
-pub use job::check;
-pub use kernels::{Bf16, Cudnn, F32, Precision, Tf32};
-pub use memory::{Memory, memory};
-pub use nccl::Nccl;
-pub use run::{OnCuda, Plain};
+pub use ops::fused_optimizer::FusedStep;
+pub use ops::run::{OnCuda, Plain};
+pub use runtime::job::check;
+pub use runtime::memory::{Memory, memory};
+pub use runtime::nccl::Nccl;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bagssl_train::error::{Error, Result};
 
-use super::job;
+use crate::runtime::job;
 
 /// What the first panic of Burn's backend said.
 static FIRST: Mutex<Option<String>> = Mutex::new(None);

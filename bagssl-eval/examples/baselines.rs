@@ -10,11 +10,11 @@ use bagssl_core::batch::{BatchShape, PatchBatch};
 use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_core::normalize::Normalization;
 use bagssl_eval::baselines::{Histogram, Pixels};
+use bagssl_eval::classify::knn::Knn;
+use bagssl_eval::classify::probe::{Linear, Sgd};
 use bagssl_eval::color::Color;
 use bagssl_eval::features::extract;
-use bagssl_eval::knn::Knn;
-use bagssl_eval::probe::{Linear, Sgd};
-use bagssl_eval::samples::{Samples, Score};
+use bagssl_eval::features::samples::{Samples, Score};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 

@@ -12,8 +12,8 @@
 //! ```
 //! use bagssl_core::embed::{Rows, FeatureLayer};
 //! use bagssl_eval::features::{Features, Order};
-//! use bagssl_eval::knn::Knn;
-//! use bagssl_eval::probe::Linear;
+//! use bagssl_eval::classify::knn::Knn;
+//! use bagssl_eval::classify::probe::Linear;
 //!
 //! // Two patches of each of three images, embedded in two dimensions: [image, patch, dim].
 //! let features = |values: [f32; 12], labels: [u32; 3]| {
@@ -36,31 +36,14 @@
 pub mod error;
 mod draw;
 mod files;
-mod matrix;
-mod lbfgs;
+mod numerics;
 
 pub mod color;
 pub mod baselines;
-pub mod table;
 pub mod features;
-pub mod feature_cache;
-pub mod samples;
-mod similarity;
-pub mod knn;
-pub mod probe;
-pub mod confusion;
-pub mod protocol;
-pub mod classifier;
-
-mod spectrum;
-pub mod health;
-pub mod convergence;
-pub mod neighbors;
-pub mod projection_2d;
-pub mod locality;
-pub mod cooccurrence;
+pub mod classify;
+pub mod analysis;
 pub mod stats;
-
 pub mod report;
 
 pub use error::{Error, Result};

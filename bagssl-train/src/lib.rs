@@ -36,11 +36,9 @@ pub mod optimizer;
 pub mod config;
 pub mod memory;
 pub mod preset;
-mod step_metrics;
 pub mod distributed;
 pub mod trainer;
 pub mod run_state;
-pub mod tensorboard;
 pub mod metrics;
 pub mod backend;
 

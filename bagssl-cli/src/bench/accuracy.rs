@@ -11,8 +11,8 @@ use bagssl_core::color::Color;
 use bagssl_core::cpu::{Executor, InstructionSet, with_threads};
 use bagssl_core::plan::{Kind, Layer, Op, Plan};
 use bagssl_data::{BagConfig, BagLoader, Dataset};
+use bagssl_eval::classify::knn::Knn;
 use bagssl_eval::features::{Features, Order};
-use bagssl_eval::knn::Knn;
 use serde::Serialize;
 
 use super::check_range;

@@ -3,8 +3,8 @@
 use anyhow::{Result, bail};
 use bagssl_core::bag::Bag;
 use bagssl_core::embed::FeatureLayer;
+use bagssl_eval::classify::protocol::{Origin, Protocol as How};
 use bagssl_eval::features::{Order, keep_common};
-use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Page};
 use bagssl_eval::stats::{Interval, deviation, grouped_bootstrap, mean, paired_difference};
 use serde::{Deserialize, Serialize};

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use bagssl_core::bag::Bag;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_eval::convergence::{Closeness, convergence};
+use bagssl_eval::analysis::convergence::{Closeness, convergence};
+use bagssl_eval::classify::protocol::{Origin, Protocol as How};
+use bagssl_eval::features::table::Table;
 use bagssl_eval::features::{Order, keep_common};
-use bagssl_eval::protocol::{Origin, Protocol as How};
 use bagssl_eval::report::{Block, Cells, Lines, Page};
-use bagssl_eval::table::Table;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -80,7 +80,7 @@ fn look(subject: &Subject<'_>) -> Result<ConvergenceReport> {
         origin: subject.origin.clone(),
         whole: to(whole[0].mean()?)?,
         center: to(center[0].mean()?)?,
-        between_images: bagssl_eval::health::Health::new(&whole[0]).cosine_between,
+        between_images: bagssl_eval::analysis::health::Health::new(&whole[0]).cosine_between,
     })
 }
 

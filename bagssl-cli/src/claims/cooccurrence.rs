@@ -1,7 +1,7 @@
 //! `bagssl eval cooccurrence`.
 
 use anyhow::{Result, bail};
-use bagssl_eval::cooccurrence::{Trained, World};
+use bagssl_eval::analysis::cooccurrence::{Trained, World};
 use bagssl_eval::report::{Block, Cells, Page};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

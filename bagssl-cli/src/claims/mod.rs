@@ -19,8 +19,8 @@ use bagssl_core::checkpoint::{Checkpoint, Spec};
 use bagssl_core::color::Color;
 use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_data::Dataset;
+use bagssl_eval::classify::protocol::{Origin, Protocol as How, fnv1a};
 use bagssl_eval::features::Features;
-use bagssl_eval::protocol::{Origin, Protocol as How, fnv1a};
 use bagssl_eval::stats::Interval;
 use clap::Subcommand;
 

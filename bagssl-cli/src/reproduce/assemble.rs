@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use anyhow::{Context, Result};
 use bagssl_core::color::Color;
-use bagssl_eval::convergence::Closeness;
+use bagssl_eval::analysis::convergence::Closeness;
 use bagssl_eval::report::{
     Accuracy, BagSheet, Convergence, Curve, CurvePoint, Data, Machine, Method, Note, Outcome, Provenance, Report,
     Sheet, Tile, View,

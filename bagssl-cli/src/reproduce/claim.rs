@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bagssl_core::bag::{Bag, Grid};
-use bagssl_eval::protocol::fnv1a;
+use bagssl_eval::classify::protocol::fnv1a;
 use bagssl_eval::report;
 use bagssl_train::run_state::CHECKPOINT;
 use serde_json::Value;
@@ -305,7 +305,7 @@ mod tests {
         let trained: Vec<Stage> = trainings.into_iter().map(stage).collect();
         let protocol = EvalSettings {
             bag: profile.bag(trained[0].config.train.patch),
-            how: bagssl_eval::protocol::Protocol::preset("bagssl").unwrap(),
+            how: bagssl_eval::classify::protocol::Protocol::preset("bagssl").unwrap(),
             groups: Groups::Auto,
             seed: 3,
             on_bad_image: OnBadImage::Fail,

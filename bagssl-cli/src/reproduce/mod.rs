@@ -106,7 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let jobs = args.jobs.unwrap_or(if on_cpu { parallelism::cores() } else { 1 }).max(1);
     let protocol = EvalSettings {
         bag: args.profile.bag(base.train.patch),
-        how: bagssl_eval::protocol::Protocol::preset("bagssl")?,
+        how: bagssl_eval::classify::protocol::Protocol::preset("bagssl")?,
         groups: Groups::Auto,
         seed: args.seed,
         on_bad_image: OnBadImage::Fail,

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
 use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_core::observe::Observer;
-use bagssl_eval::protocol::fnv1a;
+use bagssl_eval::classify::protocol::fnv1a;
 use bagssl_eval::report::Method;
 use bagssl_train::config::flat;
 use bagssl_train::run_state::{CHECKPOINT, CONFIG, Keeping, METRICS, OLD_STATE, STATES};

@@ -19,7 +19,7 @@ use bagssl_core::checkpoint::Spec;
 use bagssl_core::embed::{Embed, FeatureLayer, InFlight, Rows};
 use bagssl_core::patch::Crop;
 use bagssl_data::{Dataset, OnBadImage, Skipped};
-use bagssl_eval::classifier::{Classifier, Search};
+use bagssl_eval::classify::classifier::{Classifier, Search};
 
 use crate::bag::BagArgs;
 use crate::progress::Progress;

@@ -5,34 +5,22 @@
 //!
 //! `unsafe` is allowed in this module alone, for vector instructions and for maps of which threads write parts.
 
-mod padded;
-mod conv;
-mod dense;
-mod elementwise;
-#[cfg(feature = "std")]
-mod embedder;
-mod executor;
-mod isa;
-mod arena;
-mod feature_map;
-mod microkernel;
+mod layout;
+mod kernels;
+mod exec;
 pub mod ops;
-mod pool;
-mod simd;
-mod threads;
-mod values;
 #[cfg(all(test, feature = "std"))]
 mod tests;
 
-pub use arena::ArenaExecutor;
-pub use dense::{Dense, DenseRows};
+pub use exec::arena::ArenaExecutor;
+pub use exec::dense::{Dense, DenseRows};
 #[cfg(feature = "std")]
-pub use embedder::{Embedder, EmbedderOptions};
-pub use executor::{Executor, Options, Source, Workspace};
-pub use isa::InstructionSet;
+pub use exec::embedder::{Embedder, EmbedderOptions};
+pub use exec::executor::{Executor, Options, Source, Workspace};
 #[cfg(feature = "rayon")]
-pub use threads::Rayon;
+pub use exec::threads::Rayon;
 #[cfg(feature = "std")]
-pub use threads::{Pool, serially};
-pub use threads::{Serial, Threads, with_threads};
-pub use values::Values;
+pub use exec::threads::{Pool, serially};
+pub use exec::threads::{Serial, Threads, with_threads};
+pub use kernels::isa::InstructionSet;
+pub use layout::values::Values;

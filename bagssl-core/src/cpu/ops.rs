@@ -5,16 +5,17 @@
 
 use std::prelude::v1::*;
 
-use super::conv::{Conv, Epilogue, Method, Scratch, Weights};
-use super::elementwise::{Norm, NormGradient};
-use super::feature_map::{Buffer, Map};
-use super::isa::{InstructionSet, Micro};
-use super::microkernel::GradientTile;
-use super::padded::{Bordered, Output, Shared, padded_channels};
-use super::threads::Threads;
+use crate::cpu::exec::threads::Threads;
+use crate::cpu::kernels::conv::{Conv, Epilogue, Method, Scratch, Weights};
+use crate::cpu::kernels::elementwise::{Norm, NormGradient};
+use crate::cpu::kernels::isa::{InstructionSet, Micro};
+use crate::cpu::kernels::microkernel::GradientTile;
+use crate::cpu::layout::feature_map::{Buffer, Map};
+use crate::cpu::layout::padded::{Bordered, Output, Shared, padded_channels};
+pub use crate::cpu::layout::view::{Shape, View};
 use crate::error::{Error, Result};
+use crate::network::strided_conv_grad::Phase;
 use crate::plan::{NORM_EPSILON, Window, check_window};
-use crate::strided_conv_grad::Phase;
 
 /// What computes: kernels of an instruction set, on some threads.
 #[derive(Clone, Copy)]
@@ -28,9 +29,6 @@ impl core::fmt::Debug for Processor<'_> {
         write!(f, "Processor({} threads)", self.threads.count())
     }
 }
-
-/// The shape of maps, `[image, height, width, channel]`.
-pub type Shape = [usize; 4];
 
 /// A convolution's window and channels; its weight is `[output, input, height, width]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,46 +63,6 @@ pub struct NormGradients {
     pub shift: Vec<f32>,
     /// That of the residual, if there was one.
     pub residual: Option<Vec<f32>>,
-}
-
-/// Maps or rows that a function reads, with their shape.
-#[derive(Debug, Clone, Copy)]
-pub struct View<'a> {
-    pub(super) values: &'a [f32],
-    pub(super) shape: Shape,
-}
-
-impl<'a> View<'a> {
-    /// Values of a shape.
-    ///
-    /// # Errors
-    /// [`Error::Length`] if there are more or fewer, [`Error::Setting`] if the shape has a 0.
-    pub fn new(values: &'a [f32], shape: Shape) -> Result<Self> {
-        if shape.contains(&0) {
-            return Err(Error::Setting { name: "shape", expected: "no 0 in it", got: format!("{shape:?}") });
-        }
-        match shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size)) {
-            Some(expected) if values.len() == expected => Ok(View { values, shape }),
-            expected => {
-                let (expected, got) = (expected.unwrap_or(usize::MAX), values.len());
-                Err(Error::Length { what: "values of a map", expected, got })
-            }
-        }
-    }
-
-    /// `[image, height, width, channel]`
-    pub fn shape(&self) -> Shape {
-        self.shape
-    }
-
-    /// The values.
-    pub fn values(&self) -> &'a [f32] {
-        self.values
-    }
-
-    fn size(&self) -> [usize; 2] {
-        [self.shape[1], self.shape[2]]
-    }
 }
 
 impl<'a> Processor<'a> {

@@ -7,8 +7,8 @@ use burn::tensor::{Tensor, module};
 
 use super::kernels::{BatchNormBackward, along_channels, channel_mean, options};
 use super::pad_narrow::pad_narrow;
+use crate::network::strided_conv_grad::Phase;
 use crate::plan::{NORM_EPSILON, Window};
-use crate::strided_conv_grad::Phase;
 
 /// The gradient of a convolution's input, as convolutions: one for each phase of the stride, with the taps of the kernel
 /// that reach it. (Stock autodiff uses a transposed convolution, which is 2 to 50 times slower on the CPU backends.)

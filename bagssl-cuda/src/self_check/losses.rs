@@ -5,10 +5,10 @@ use burn::backend::Autodiff;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::super::kernels::{Cudnn, F32};
-use super::super::run::OnCuda;
 use super::report::{Checks, Figure};
 use super::values::{difference, flat, random, tensor};
+use crate::backend::kernels::{Cudnn, F32};
+use crate::ops::run::OnCuda;
 use bagssl_train::backend::NdArray;
 use bagssl_train::loss::{LinAlg, Loss};
 

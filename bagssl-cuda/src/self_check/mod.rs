@@ -10,8 +10,8 @@ mod steps;
 mod values;
 mod vectors;
 
-use super::run::OnCuda;
 use super::{check, probe};
+use crate::ops::run::OnCuda;
 use bagssl_train::error::Result;
 
 use report::Checks;

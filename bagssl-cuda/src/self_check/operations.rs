@@ -7,12 +7,12 @@ use bagssl_core::plan::Window;
 use burn::backend::Autodiff;
 use burn::tensor::{FloatDType, Tensor};
 
-use super::super::columns;
-use super::super::kernels::{Bf16, Cudnn, F32, Precision, Tf32};
-use super::super::run::OnCuda;
 use super::reference::{self, Values};
 use super::report::{Checks, Figure};
 use super::values::{difference, flat, gradient, random, rounded, tensor};
+use crate::backend::kernels::{Bf16, Cudnn, F32, Precision, Tf32};
+use crate::ops::columns;
+use crate::ops::run::OnCuda;
 
 /// The types that are checked, as one type computes.
 pub(super) trait Checked: Precision {

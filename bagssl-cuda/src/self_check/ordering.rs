@@ -4,12 +4,12 @@ use bagssl_core::model::Kernels;
 use bagssl_core::plan::Window;
 use burn::tensor::{FloatDType, Tensor};
 
-use super::super::driver::Ordering;
-use super::super::job::with_ordering;
-use super::super::kernels::{Cudnn, F32};
-use super::super::run::OnCuda;
 use super::report::{Checks, Figure};
 use super::values::{flat, random, tensor};
+use crate::backend::kernels::{Cudnn, F32};
+use crate::ops::run::OnCuda;
+use crate::runtime::driver::Ordering;
+use crate::runtime::job::with_ordering;
 
 const RUNS: usize = 4;
 const THREADS: u64 = 3;

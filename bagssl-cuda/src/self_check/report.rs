@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::super::job::said;
+use crate::runtime::job::said;
 
 /// How far a result is from what it should be.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,10 +4,10 @@ use bagssl_core::model::Change;
 use bagssl_core::plan::{Parameter, Role};
 use burn::tensor::Tensor;
 
-use super::super::fused_optimizer::FusedStep;
-use super::super::run::OnCuda;
 use super::report::{Checks, Figure};
 use super::values::{difference, flat, random, tensor};
+use crate::ops::fused_optimizer::FusedStep;
+use crate::ops::run::OnCuda;
 use bagssl_train::error::Result;
 use bagssl_train::optimizer::{Optimizer, OptimizerConfig, Trust};
 

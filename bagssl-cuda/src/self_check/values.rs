@@ -4,7 +4,7 @@ use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor, TensorData};
 
-use super::super::run::OnCuda;
+use crate::ops::run::OnCuda;
 
 /// The largest difference over the largest expected value; infinite for what is not a number, or not as long.
 pub(super) fn difference(got: &[f32], expected: &[f64]) -> f64 {

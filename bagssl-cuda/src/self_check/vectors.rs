@@ -4,10 +4,10 @@ use bagssl_core::model::{Kernels, Running, Stock};
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor};
 
-use super::super::kernels::{Bf16, Cudnn, F32};
-use super::super::run::OnCuda;
 use super::report::{Checks, Figure};
 use super::values::{difference, flat, random, tensor};
+use crate::backend::kernels::{Bf16, Cudnn, F32};
+use crate::ops::run::OnCuda;
 use bagssl_train::backend::NdArray;
 use bagssl_train::loss::LinAlg;
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::random::{Address, Purpose};
+use bagssl_eval::analysis::convergence::Closeness;
+use bagssl_eval::analysis::health::Health;
 use bagssl_eval::color::Color;
-use bagssl_eval::convergence::Closeness;
 use bagssl_eval::features::Features;
-use bagssl_eval::health::Health;
 use bagssl_eval::report::{
     Accuracy, BagSheet, Block, Cells, ClaimSection, Convergence, Curve, CurvePoint, Data, Lines, Machine, Method, Note,
     Outcome, Page, PatchSheet, Provenance, Report, Sheet, SheetRow, Space, Thumbnail, Tile, View,

@@ -59,7 +59,7 @@ impl Features {
 mod tests {
     use super::*;
     use crate::features::Shape;
-    use crate::table::{Growing, Mapped, Values};
+    use crate::features::table::{Growing, Mapped, Values};
     use bagssl_core::embed::{FeatureLayer, Rows};
 
     /// Two patches of two values each; the values say whose they are.

@@ -5,10 +5,10 @@ use std::fmt::Write;
 
 use super::document::{Figure, Part, Table};
 use super::gallery::{pictures, sheet_of};
-use super::picture::SheetRow;
-use super::scatter::Scatter;
-use super::svg::{LineChart, Series};
 use crate::error::Result;
+use crate::report::markup::picture::SheetRow;
+use crate::report::markup::scatter::Scatter;
+use crate::report::markup::svg::{LineChart, Series};
 
 /// Tables and plots under a heading.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use super::escape::{escape, escape_markdown};
+use crate::report::markup::escape::{escape, escape_markdown};
 
 /// A part of the report under one title.
 pub(super) struct Section {

@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use super::Report;
 use super::document::{Part, Section};
-use super::escape::escape;
-use super::picture::{SheetRow, Tile};
 use crate::error::Result;
+use crate::report::markup::escape::escape;
+use crate::report::markup::picture::{SheetRow, Tile};
 
 pub(super) fn data(report: &Report) -> Result<Section> {
     let mut text = vec![format!(

@@ -1,17 +1,13 @@
 //! The report: what a run has shown, as JSON, Markdown, HTML and CSV.
 
+mod markup;
 mod outcome;
-mod picture;
 mod provenance;
 mod headline;
-mod escape;
 mod document;
-mod svg;
-mod scatter;
 mod results;
 mod training;
 mod gallery;
-mod csv;
 mod block;
 mod page;
 mod claim;
@@ -24,17 +20,18 @@ use serde::{Deserialize, Serialize};
 pub use block::{Block, Cells, Line, Lines, PatchSheet};
 pub use claim::ClaimSection;
 pub use headline::{Comparison, Headline};
+pub use markup::picture::{BagSheet, Sheet, SheetRow, Thumbnail, Tile};
+pub use markup::scatter::{Point, Scatter};
 pub use outcome::{Accuracy, Convergence, Curve, CurvePoint, Method, Outcome, Space, View};
 pub use page::Page;
-pub use picture::{BagSheet, Sheet, SheetRow, Thumbnail, Tile};
 pub use provenance::{Data, Machine, Note, Provenance};
-pub use scatter::{Point, Scatter};
 
+use crate::analysis::health::Health;
 use crate::error::Result;
 use crate::files::write_whole;
-use crate::health::Health;
 use document::Section;
-use escape::escape_markdown;
+use markup::csv;
+use markup::escape::escape_markdown;
 
 /// All that a run has shown. The fields are those of `report.json`, which holds the [`Headline`] besides, under `headline`;
 /// pixels are not part of it.

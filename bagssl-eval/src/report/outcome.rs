@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::analysis::convergence::Closeness;
 use crate::color::Color;
-use crate::convergence::Closeness;
 use crate::stats::{deviation, mean};
 
 /// What made the features.

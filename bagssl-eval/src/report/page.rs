@@ -6,8 +6,8 @@ use bagssl_core::text::shown;
 
 use super::block::Block;
 use super::document::{self, Part, Section};
-use super::escape::{escape_csv, escape_markdown};
 use crate::error::Result;
+use crate::report::markup::escape::{escape_csv, escape_markdown};
 
 /// Sections under a title.
 #[derive(Debug, Clone, Default, PartialEq)]

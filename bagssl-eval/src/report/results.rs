@@ -3,8 +3,8 @@
 use super::Report;
 use super::document::{Figure, Part, Section, Table};
 use super::outcome::{Accuracy, Method, Outcome, Space, View};
-use super::svg::{BarChart, Group, LineChart, Series};
 use crate::color::Color;
+use crate::report::markup::svg::{BarChart, Group, LineChart, Series};
 use crate::stats::{Interval, paired_difference};
 
 /// The networks; the place is the number of the color.

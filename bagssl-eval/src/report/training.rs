@@ -2,9 +2,9 @@
 
 use super::document::{Figure, Part, Section, Table};
 use super::outcome::{Curve, Method, Space};
-use super::svg::{LineChart, Series};
 use super::{Report, results};
-use crate::health::{Deviation, Health};
+use crate::analysis::health::{Deviation, Health};
+use crate::report::markup::svg::{LineChart, Series};
 use crate::stats::{deviation, mean};
 
 /// The most points of a line.

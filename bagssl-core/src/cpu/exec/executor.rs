@@ -1,0 +1,488 @@
+//! Runs a plan without Burn.
+#![allow(unsafe_code, reason = "layers write disjoint parts of shared memory")]
+
+use std::prelude::v1::*;
+
+use core::cell::UnsafeCell;
+
+use super::threads::{Threads, Worker, with_threads};
+use crate::cpu::kernels::conv::{Conv, Epilogue, Method, Scratch, Weights};
+use crate::cpu::kernels::isa::InstructionSet;
+use crate::cpu::kernels::pool;
+use crate::cpu::layout::feature_map::{Buffer, CHANNELS, Form, Map};
+use crate::cpu::layout::values::Values;
+use crate::error::{Error, Result};
+use crate::plan::{Kind, NORM_EPSILON, Op, Plan, Window};
+
+/// How an [`Executor`] computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// What it is compiled for.
+    pub set: InstructionSet,
+    /// Only plain sums of products: no Winograd, whose sums are those of differences (in f32 about twice the error).
+    pub exact: bool,
+    /// How many inputs there will be at a time, as far as one knows: decides how weights are packed.
+    pub batch: usize,
+    /// Their `[height, width]`, as far as one knows.
+    pub size: [usize; 2],
+}
+
+impl Options {
+    /// The fastest f32 kernels of this machine, for so many inputs of such a size at a time.
+    pub fn new(batch: usize, size: [usize; 2]) -> Self {
+        Options { set: InstructionSet::best(), exact: false, batch, size }
+    }
+}
+
+/// Gives a parameter's values by its name in the plan.
+pub type Source<'a> = dyn FnMut(&str) -> Result<Values<'a>> + 'a;
+
+/// A network that runs on plain memory: a plan with its weights, batch norms folded in, packed for one instruction set.
+///
+/// # Example
+/// ```
+/// use bagssl_core::architecture::Architecture;
+/// use bagssl_core::cpu::{Executor, Options, Serial};
+///
+/// let plan = Architecture::ResNetSmall.plan();
+/// // Any weights: here all are 0.01.
+/// let shapes = plan.parameters();
+/// let mut source = |name: &str| {
+///     let parameter = shapes.iter().find(|parameter| parameter.name == name).expect("it is in the plan");
+///     Ok(vec![0.01; parameter.len()].into())
+/// };
+/// let executor = Executor::new(&plan, &mut source, Options::new(2, [16, 16]))?;
+/// let mut workspace = executor.workspace(2, [16, 16], &Serial)?;
+/// let embeddings = executor.run(&mut workspace, &[0.5; 2 * 3 * 16 * 16], &Serial)?;
+/// assert_eq!(embeddings.len(), 2 * 64);
+/// # Ok::<(), bagssl_core::Error>(())
+/// ```
+pub struct Executor {
+    plan: Plan,
+    steps: Vec<Step>,
+    options: Options,
+    /// Layers before this one take a few images at a time through all of them.
+    early: usize,
+}
+
+enum Step {
+    Conv(Conv),
+    MaxPool(Window),
+    GlobalMean,
+}
+
+impl core::fmt::Debug for Executor {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Executor({} layers, {:?}, {} bytes)", self.steps.len(), self.options, self.bytes())
+    }
+}
+
+/// The packed weights of a layer that is still run on a few images at a time: with more, one reads weights too often.
+const EARLY_BYTES: usize = 3 << 20;
+/// Bytes of the largest map of the images that are taken together through the early layers.
+const TOGETHER_BYTES: usize = 5 << 18;
+
+impl Executor {
+    /// Packs a plan's weights, on the threads of [`with_threads`].
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if inputs of the size in `options` are too small for the plan, [`Error::Setting`] if this machine
+    /// lacks the instruction set or the batch is 0, [`Error::Plan`] if a parameter has another length than the plan says,
+    /// and whatever `source` returns.
+    pub fn new(plan: &Plan, source: &mut Source<'_>, options: Options) -> Result<Self> {
+        with_threads(|threads| Self::packed(plan, source, options, threads))
+    }
+
+    fn packed(plan: &Plan, source: &mut Source<'_>, options: Options, threads: &dyn Threads) -> Result<Self> {
+        let micro = options.set.micro().ok_or_else(|| Error::Setting {
+            name: "instruction set",
+            expected: "one of this machine",
+            got: options.set.name().into(),
+        })?;
+        let sizes = sizes(plan, options.size)?;
+        if options.batch == 0 {
+            return Err(Error::Setting { name: "batch", expected: "at least 1", got: "0".into() });
+        }
+        let mut steps = Vec::with_capacity(plan.layers().len());
+        for (index, layer) in plan.layers().iter().enumerate() {
+            let [height, width] = sizes[index + 1];
+            let method = |window, stored| match options.exact {
+                true => Method::Direct,
+                false => Method::choose(window, stored, options.batch.saturating_mul(height).saturating_mul(width)),
+            };
+            steps.push(match &layer.op {
+                Op::ConvNorm { conv, norm, inputs, outputs, window, .. } => {
+                    let len = outputs * inputs * window.kernel[0] * window.kernel[1];
+                    let values = parameter(source, conv, "weight", len)?;
+                    let mut bias = vec![0.0; *outputs];
+                    let factors = fold(source, norm, &mut bias)?;
+                    let (values, factors) = (&values, Some(factors.as_slice()));
+                    let weights = Weights { values, factors, inputs: *inputs, outputs: *outputs, window: *window };
+                    let stored = padded_channels(plan, layer.input);
+                    Step::Conv(Conv::new(threads, weights, &bias, stored, method(*window, stored), micro))
+                }
+                Op::Linear { name, inputs, outputs, bias: has_bias, norm, .. } => {
+                    let values = parameter(source, name, "weight", outputs * inputs)?;
+                    let mut bias = match has_bias {
+                        true => parameter(source, name, "bias", *outputs)?.to_vec(),
+                        false => vec![0.0; *outputs],
+                    };
+                    let factors = norm.as_ref().map(|norm| fold(source, norm, &mut bias)).transpose()?;
+                    let window = Window::square(1, 1, 0);
+                    let (values, factors) = (&values, factors.as_deref());
+                    let weights = Weights { values, factors, inputs: *inputs, outputs: *outputs, window };
+                    let stored = padded_channels(plan, layer.input);
+                    Step::Conv(Conv::new(threads, weights, &bias, stored, Method::Direct, micro))
+                }
+                Op::MaxPool { window } => Step::MaxPool(*window),
+                Op::GlobalMean => Step::GlobalMean,
+            });
+        }
+        let early = early_layers(plan, &steps);
+        Ok(Executor { plan: plan.clone(), steps, options, early })
+    }
+
+    /// The plan that is run.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How it computes.
+    pub fn options(&self) -> Options {
+        self.options
+    }
+
+    /// Bytes of the packed weights.
+    pub fn bytes(&self) -> usize {
+        self.steps.iter().map(|step| if let Step::Conv(conv) = step { conv.bytes() } else { 0 }).sum()
+    }
+
+    /// Memory for at most `batch` inputs of `[height, width]` (`[1, 1]` for plans that read rows) on so many threads.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if the input is too small for the plan, or its maps have more bytes than an address can count,
+    /// [`Error::Setting`] if the batch is 0.
+    pub fn workspace(&self, batch: usize, size: [usize; 2], threads: &dyn Threads) -> Result<Workspace> {
+        let sizes = sizes(&self.plan, size)?;
+        if batch == 0 {
+            return Err(Error::Setting { name: "batch", expected: "at least 1", got: "0".into() });
+        }
+        let mut forms: Vec<Form> = sizes
+            .iter()
+            .enumerate()
+            .map(|(value, &size)| Form::new(size, padded_channels(&self.plan, value)))
+            .collect();
+        for ((layer, step), size) in self.plan.layers().iter().zip(&self.steps).zip(&sizes[1..]) {
+            if let Step::Conv(conv) = step {
+                let (before, after) = Conv::border(conv.window, conv.method, *size);
+                forms[layer.input] = forms[layer.input].with_border(before, after);
+            }
+        }
+        if forms.iter().any(|form| form.len_of(batch.max(16)).is_none()) {
+            let [height, width] = sizes[0];
+            return Err(Error::Plan(format!(
+                "expected maps that memory can hold, got {batch} inputs of {height}x{width}"
+            )));
+        }
+        let largest = forms[..=self.early].iter().map(|form| 4 * form.len()).max().unwrap_or(1);
+        let together = (TOGETHER_BYTES / largest).clamp(1, 16);
+        let workers = threads.count();
+        let early = if batch.div_ceil(together) >= 2 * workers { self.early } else { 0 };
+        let last_use = last_use(&self.plan);
+        let early_slots = Slots::assign(&forms[..early], &last_use[..early]);
+        let late_slots = Slots::assign(&forms[early..], &last_use[early..]);
+        Ok(Workspace {
+            plan: self.plan.clone(),
+            methods: self.methods().collect(),
+            batch,
+            size: sizes[0],
+            together,
+            early,
+            scratch: Scratch::new(workers),
+            early_memory: (0..if early > 0 { workers } else { 0 }).map(|_| early_slots.memory(together)).collect(),
+            late_memory: late_slots.memory(batch),
+            early_slots: early_slots.of_value,
+            late_slots: late_slots.of_value,
+            forms,
+        })
+    }
+
+    /// The last value of the plan for up to as many inputs as the workspace is for.
+    ///
+    /// # Shapes
+    /// - `input`: `[row, channel, height, width]` or, for plans that read rows, `[row, dim]`
+    /// - returns: `[row, dim]` or, for plans that put out maps, `[row, height, width, channel]`
+    ///
+    /// # Errors
+    /// [`Error::Length`] if `input` is not of one to `batch` inputs of the workspace's size, [`Error::Setting`] if there
+    /// are more threads than the workspace was made for, or it was made by an executor of another plan or with other methods.
+    pub fn run(&self, workspace: &mut Workspace, input: &[f32], threads: &dyn Threads) -> Result<Vec<f32>> {
+        let mut output = Vec::new();
+        self.run_into(workspace, input, threads, &mut output)?;
+        Ok(output)
+    }
+
+    /// The same, appended to `output`.
+    ///
+    /// # Errors
+    /// See [`Executor::run`].
+    pub fn run_into(
+        &self,
+        workspace: &mut Workspace,
+        input: &[f32],
+        threads: &dyn Threads,
+        output: &mut Vec<f32>,
+    ) -> Result<()> {
+        if workspace.plan != self.plan || !self.methods().eq(workspace.methods.iter().copied()) {
+            let got = "one of another".into();
+            return Err(Error::Setting { name: "workspace", expected: "one that this executor has made", got });
+        }
+        let (Kind::Map(channels) | Kind::Rows(channels)) = self.plan.input();
+        let one = channels * workspace.size[0] * workspace.size[1];
+        let rows = input.len() / one;
+        if rows == 0 || rows > workspace.batch || rows * one != input.len() {
+            let expected = workspace.batch * one;
+            return Err(Error::Length { what: "inputs of a network (at most a batch)", expected, got: input.len() });
+        }
+        if threads.count() > workspace.scratch.workers() {
+            let got = format!("{} for a workspace of {}", threads.count(), workspace.scratch.workers());
+            return Err(Error::Setting { name: "threads", expected: "as many as the workspace is for", got });
+        }
+        let space = &*workspace;
+        let load = |to: Map, first: usize, index: usize| {
+            let image = &input[(first + index) * one..][..one];
+            pool::load(image, channels, to.image_on(index));
+        };
+        if space.early > 0 {
+            threads.each(rows.div_ceil(space.together), &|job, worker| {
+                let first = job * space.together;
+                let count = space.together.min(rows - first);
+                let map = |value: usize| match value < space.early {
+                    true => space.early(value, worker),
+                    false => space.late(value).image_on(first),
+                };
+                (0..count).for_each(|index| load(map(0), first, index));
+                self.layers(0..space.early, &Worker(worker), (&space.scratch, worker), count, &map);
+            });
+        } else {
+            threads.each(rows, &|index, _| load(space.late(0), 0, index));
+        }
+        self.layers(space.early..self.steps.len(), threads, (&space.scratch, 0), rows, &|value| space.late(value));
+        let last = space.late(self.steps.len());
+        let dim = self.plan.output_dim();
+        output.reserve(rows * last.size[0] * last.size[1] * dim);
+        for row in 0..rows {
+            pool::unload(last.image_on(row), dim, output);
+        }
+        Ok(())
+    }
+
+    /// How each layer that is a convolution is computed, which decides on the borders of maps.
+    fn methods(&self) -> impl Iterator<Item = Option<Method>> {
+        self.steps.iter().map(|step| if let Step::Conv(conv) = step { Some(conv.method) } else { None })
+    }
+
+    fn layers(
+        &self,
+        layers: core::ops::Range<usize>,
+        threads: &dyn Threads,
+        scratch: (&Scratch, usize),
+        images: usize,
+        map: &dyn Fn(usize) -> Map,
+    ) {
+        for index in layers {
+            let layer = &self.plan.layers()[index];
+            let (input, output) = (map(layer.input), map(index + 1));
+            match &self.steps[index] {
+                Step::Conv(conv) => {
+                    let (residual, relu) = match layer.op {
+                        Op::ConvNorm { residual, relu, .. } => (residual.map(map), relu),
+                        Op::Linear { relu, .. } => (None, relu),
+                        Op::MaxPool { .. } | Op::GlobalMean => (None, false),
+                    };
+                    conv.run(threads, scratch, images, input, output, Epilogue { residual, relu });
+                }
+                Step::MaxPool(window) => threads.each(images, &|image, _| {
+                    pool::max(input.image_on(image), output.image_on(image), *window);
+                }),
+                Step::GlobalMean => threads.each(images, &|image, _| {
+                    pool::mean(input.image_on(image), output.image_on(image));
+                }),
+            }
+        }
+    }
+}
+
+/// The memory of a run, made once for many.
+pub struct Workspace {
+    /// What it was made for: forms and slots follow from these.
+    plan: Plan,
+    methods: Vec<Option<Method>>,
+    batch: usize,
+    size: [usize; 2],
+    together: usize,
+    early: usize,
+    forms: Vec<Form>,
+    scratch: Scratch,
+    /// For each worker, memory for the values before `early`.
+    early_memory: Vec<Vec<Shared>>,
+    early_slots: Vec<usize>,
+    /// Memory for the values from `early` on.
+    late_memory: Vec<Shared>,
+    late_slots: Vec<usize>,
+}
+
+/// Memory that the jobs of a layer write in parts.
+struct Shared(UnsafeCell<Buffer>);
+
+// SAFETY: written through `Map`s only, by jobs that write disjoint pixels, between which `Threads::each` waits.
+unsafe impl Sync for Shared {}
+
+impl core::fmt::Debug for Workspace {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Workspace({} inputs of {:?})", self.batch, self.size)
+    }
+}
+
+impl Workspace {
+    /// Inputs that it is for.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Their `[height, width]`.
+    pub fn size(&self) -> [usize; 2] {
+        self.size
+    }
+
+    /// Threads that it is for.
+    pub fn threads(&self) -> usize {
+        self.scratch.workers()
+    }
+
+    /// Bytes that it holds (after a first run, which makes part of it).
+    pub fn bytes(&mut self) -> usize {
+        let maps = self.early_memory.iter_mut().flatten().chain(&mut self.late_memory);
+        maps.map(|memory| 4 * memory.0.get_mut().len()).sum::<usize>() + self.scratch.bytes()
+    }
+
+    fn early(&self, value: usize, worker: usize) -> Map {
+        self.forms[value].at(self.early_memory[worker][self.early_slots[value]].pointer())
+    }
+
+    fn late(&self, value: usize) -> Map {
+        self.forms[value].at(self.late_memory[self.late_slots[value - self.early]].pointer())
+    }
+}
+
+impl Shared {
+    fn pointer(&self) -> *mut f32 {
+        // SAFETY: nobody changes the `Buffer` itself while the workspace is borrowed for a run.
+        unsafe { (*self.0.get()).shared_ptr() }
+    }
+}
+
+/// Which values share memory: those of one form, whose border stays zero, that are not alive at the same time.
+struct Slots {
+    of_value: Vec<usize>,
+    forms: Vec<Form>,
+}
+
+impl Slots {
+    /// `last_use[i]` is the last layer that reads value `i`, both counted from the network's first.
+    fn assign(forms: &[Form], last_use: &[(usize, usize)]) -> Self {
+        let mut slots: Vec<(Form, usize)> = Vec::new();
+        let mut of_value = Vec::new();
+        for (form, &(made, last)) in forms.iter().zip(last_use) {
+            // A value is made by layer `made`, which may read those whose last use it is: so these are not free yet.
+            let free = slots.iter().position(|(other, until)| other == form && *until < made);
+            let slot = free.unwrap_or_else(|| {
+                slots.push((*form, 0));
+                slots.len() - 1
+            });
+            slots[slot].1 = last;
+            of_value.push(slot);
+        }
+        Slots { of_value, forms: slots.into_iter().map(|(form, _)| form).collect() }
+    }
+
+    fn memory(&self, images: usize) -> Vec<Shared> {
+        self.forms.iter().map(|form| Shared(UnsafeCell::new(Buffer::new(images * form.len())))).collect()
+    }
+}
+
+/// For each value the layer that makes it and the last one that reads it, both counted from 1 (the input is made by 0). The
+/// last value is kept.
+fn last_use(plan: &Plan) -> Vec<(usize, usize)> {
+    let mut uses: Vec<(usize, usize)> = plan.last_use().into_iter().enumerate().collect();
+    if let Some(last) = uses.last_mut() {
+        last.1 = usize::MAX;
+    }
+    uses
+}
+
+/// The longest start of the plan with small weights that hands but one value on.
+fn early_layers(plan: &Plan, steps: &[Step]) -> usize {
+    let large = |step: &Step| matches!(step, Step::Conv(conv) if conv.bytes() > EARLY_BYTES);
+    let small = steps.iter().position(large).unwrap_or(steps.len());
+    let uses = last_use(plan);
+    let is_cut = |cut: usize| uses[..cut].iter().all(|&(_, last)| last <= cut);
+    (1..=small.min(steps.len() - 1)).rev().find(|&cut| is_cut(cut)).unwrap_or(0)
+}
+
+fn sizes(plan: &Plan, size: [usize; 2]) -> Result<Vec<[usize; 2]>> {
+    let size = if matches!(plan.input(), Kind::Rows(_)) { [1, 1] } else { size };
+    plan.sizes(size)
+        .ok_or_else(|| Error::Plan(format!("expected an input that its windows fit into, got {size:?} pixels")))
+}
+
+/// Channels of a value in memory: the input's are as they come.
+fn padded_channels(plan: &Plan, value: usize) -> usize {
+    match plan.kind(value) {
+        Kind::Map(channels) if value == 0 && channels < CHANNELS => channels,
+        Kind::Map(channels) | Kind::Rows(channels) => channels.next_multiple_of(CHANNELS),
+    }
+}
+
+fn parameter<'a>(source: &mut Source<'a>, name: &str, part: &str, expected: usize) -> Result<Values<'a>> {
+    let values = source(&format!("{name}.{part}"))?;
+    match values.len() == expected {
+        true => Ok(values),
+        false => {
+            let got = values.len();
+            Err(Error::Plan(format!("parameter {:?}: expected {expected} values, got {got}", format!("{name}.{part}"))))
+        }
+    }
+}
+
+/// Refuses values of which a norm makes what is no number, and which a ReLU would hide.
+fn check_norm(norm: &str, parts: [(&str, &[f32]); 4]) -> Result<()> {
+    for (name, values) in parts {
+        let least = if name == "running_var" { 0.0 } else { f32::NEG_INFINITY };
+        if let Some(value) = values.iter().find(|value| !value.is_finite() || **value < least) {
+            let expected = if least == 0.0 { "finite values of at least 0" } else { "finite values" };
+            return Err(Error::Plan(format!(
+                "parameter {:?}: expected {expected}, got {value}",
+                format!("{norm}.{name}")
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A batch norm with running statistics, as a factor for each output of the layer before it; what it adds goes into that
+/// layer's bias.
+fn fold(source: &mut Source<'_>, norm: &str, bias: &mut [f32]) -> Result<Vec<f64>> {
+    let mut part = |name| Ok::<_, Error>(parameter(source, norm, name, bias.len())?.to_vec());
+    let (scale, shift) = (part("weight")?, part("bias")?);
+    let (mean, variance) = (part("running_mean")?, part("running_var")?);
+    check_norm(norm, [("weight", &scale), ("bias", &shift), ("running_mean", &mean), ("running_var", &variance)])?;
+    let mut factors = Vec::with_capacity(bias.len());
+    for (output, bias) in bias.iter_mut().enumerate() {
+        let factor = f64::from(scale[output]) / libm::sqrt(f64::from(variance[output]) + NORM_EPSILON);
+        let centered = f64::from(*bias) - f64::from(mean[output]);
+        *bias = (centered * factor + f64::from(shift[output])) as f32;
+        factors.push(factor);
+    }
+    Ok(factors)
+}

@@ -1,0 +1,412 @@
+//! Who runs the parts of a computation.
+
+#![allow(unsafe_code, reason = "kernels rely on how jobs are run")]
+
+/// Threads that share out jobs.
+///
+/// Kernels divide their work into jobs and leave it to this trait who runs them; results do not depend on it.
+///
+/// # Safety
+/// Jobs write to memory that is theirs alone by their index or their worker. So each index below `jobs` must be run at most once,
+/// no two jobs that run at a time may have the same worker, every worker must be below [`Threads::count`], which must not
+/// change, and `each` must not return, also by a panic, while a job is running.
+pub unsafe trait Threads: Sync {
+    /// How many jobs run at a time, at least 1.
+    fn count(&self) -> usize;
+
+    /// Runs `job(index, worker)` for each `index` below `jobs` and returns when all are done. `worker` is below
+    /// [`Threads::count`], and no two jobs that run at a time have the same.
+    /// A job must not call `each` of the threads that run it; within a [`Pool`]'s jobs, [`with_threads`] gives [`Serial`].
+    fn each(&self, jobs: usize, job: &(dyn Fn(usize, usize) + Sync));
+}
+
+/// No threads: jobs run one after the other where they are asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Serial;
+
+// SAFETY: one job after the other, on the calling thread.
+unsafe impl Threads for Serial {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn each(&self, jobs: usize, job: &(dyn Fn(usize, usize) + Sync)) {
+        (0..jobs).for_each(|index| job(index, 0));
+    }
+}
+
+/// One worker of others' threads, for jobs within a job.
+pub(crate) struct Worker(pub(crate) usize);
+
+// SAFETY: one job after the other, on the thread that is this worker.
+unsafe impl Threads for Worker {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn each(&self, jobs: usize, job: &(dyn Fn(usize, usize) + Sync)) {
+        (0..jobs).for_each(|index| job(index, self.0));
+    }
+}
+
+/// Rayon's threads: those of the pool that it is used in, or else rayon's global ones.
+#[cfg(feature = "rayon")]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rayon;
+
+// SAFETY: rayon runs each index once, has one job at a time on a thread unless a job calls rayon, which kernels' do not, and waits
+// for all.
+#[cfg(feature = "rayon")]
+unsafe impl Threads for Rayon {
+    fn count(&self) -> usize {
+        rayon::current_num_threads()
+    }
+
+    fn each(&self, jobs: usize, job: &(dyn Fn(usize, usize) + Sync)) {
+        use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+        let worker = || rayon::current_thread_index().unwrap_or(0);
+        (0..jobs).into_par_iter().with_max_len(1).for_each(|index| job(index, worker()));
+    }
+}
+
+#[cfg(feature = "std")]
+pub use pool::{Pool, serially};
+
+/// Calls `work` with the threads that this thread's work is shared with: [`Pool::global`], or nobody within
+/// [`serially`].
+#[cfg(feature = "std")]
+pub fn with_threads<T>(work: impl FnOnce(&dyn Threads) -> T) -> T {
+    if pool::is_serial() { work(&Serial) } else { work(Pool::global()) }
+}
+
+/// Calls `work` with the threads that this thread's work is shared with: without the standard library, nobody.
+#[cfg(not(feature = "std"))]
+pub fn with_threads<T>(work: impl FnOnce(&dyn Threads) -> T) -> T {
+    work(&Serial)
+}
+
+#[cfg(feature = "std")]
+mod pool {
+    #![allow(unsafe_code, reason = "jobs that borrow are lent to threads that outlive them")]
+
+    use std::prelude::v1::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+    use std::thread::JoinHandle;
+
+    use super::Threads;
+
+    /// Threads that wait for work, spinning for some microseconds before they sleep.
+    pub struct Pool {
+        shared: Arc<Shared>,
+        helpers: Vec<JoinHandle<()>>,
+        /// One computation at a time.
+        turn: Mutex<()>,
+    }
+
+    struct Shared {
+        /// Counts the calls; odd values mean that the pool ends.
+        call: AtomicUsize,
+        /// The job of this call, and how many there are of it.
+        work: Mutex<Option<Work>>,
+        wake: Condvar,
+        next: AtomicUsize,
+        /// Helpers that are through with this call.
+        done: AtomicUsize,
+        panicked: AtomicUsize,
+    }
+
+    #[derive(Clone, Copy)]
+    struct Work {
+        job: *const (dyn Fn(usize, usize) + Sync),
+        jobs: usize,
+    }
+    // SAFETY: the job is `Sync`, and `each` does not return before all helpers have let go of it.
+    unsafe impl Send for Work {}
+
+    /// An index beyond all jobs, to which each thread may add one without coming back to 0.
+    const NO_MORE: usize = usize::MAX / 2;
+
+    /// Rounds of spinning before a thread sleeps or yields: about 50 microseconds.
+    const SPINS: usize = 2000;
+
+    impl core::fmt::Debug for Pool {
+        fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            write!(f, "Pool({})", self.count())
+        }
+    }
+
+    impl Pool {
+        /// A pool of so many threads, the calling one among them; 0 means as many as there are cores.
+        ///
+        /// # Panics
+        /// If the system gives no thread.
+        pub fn new(threads: usize) -> Self {
+            let threads = match threads {
+                0 => std::thread::available_parallelism().map_or(1, core::num::NonZero::get),
+                some => some,
+            };
+            let shared = Arc::new(Shared {
+                call: AtomicUsize::new(0),
+                work: Mutex::new(None),
+                wake: Condvar::new(),
+                next: AtomicUsize::new(0),
+                done: AtomicUsize::new(0),
+                panicked: AtomicUsize::new(0),
+            });
+            let helpers = (1..threads)
+                .map(|worker| {
+                    let shared = shared.clone();
+                    let name = format!("bagssl-{worker}");
+                    let thread = std::thread::Builder::new().name(name).spawn(move || help(&shared, worker));
+                    thread.expect("the system gives a thread")
+                })
+                .collect();
+            Pool { shared, helpers, turn: Mutex::new(()) }
+        }
+
+        /// The pool of this process, with a thread for each core unless [`Pool::set_global`] came first.
+        pub fn global() -> &'static Pool {
+            GLOBAL.get_or_init(|| Pool::new(0))
+        }
+
+        /// Makes the pool of this process one of so many threads. Returns whether it was the first to ask.
+        pub fn set_global(threads: usize) -> bool {
+            let mut first = false;
+            GLOBAL.get_or_init(|| {
+                first = true;
+                Pool::new(threads)
+            });
+            first
+        }
+    }
+
+    static GLOBAL: OnceLock<Pool> = OnceLock::new();
+
+    std::thread_local! {
+        static SERIAL: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
+    }
+
+    pub(crate) fn is_serial() -> bool {
+        SERIAL.get()
+    }
+
+    /// Calls `work` so that kernels without threads of their own stay on this thread: for programs that run several
+    /// computations side by side.
+    pub fn serially<T>(work: impl FnOnce() -> T) -> T {
+        struct Restore(bool);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                SERIAL.set(self.0);
+            }
+        }
+        let _restore = Restore(SERIAL.replace(true));
+        work()
+    }
+
+    // SAFETY: `next` gives each index to one thread, of which each has a number of its own; `Finish` waits for all of them.
+    unsafe impl Threads for Pool {
+        fn count(&self) -> usize {
+            self.helpers.len() + 1
+        }
+
+        fn each(&self, jobs: usize, job: &(dyn Fn(usize, usize) + Sync)) {
+            if self.helpers.is_empty() || jobs <= 1 {
+                serially(|| (0..jobs).for_each(|index| job(index, 0)));
+                return;
+            }
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let shared = &*self.shared;
+            // SAFETY: only the lifetime changes; the job outlives this call, and no helper keeps it longer (`Finish`).
+            let job: *const (dyn Fn(usize, usize) + Sync) = unsafe {
+                core::mem::transmute::<&(dyn Fn(usize, usize) + Sync), &'static (dyn Fn(usize, usize) + Sync)>(job)
+            };
+            {
+                let mut work = lock(&shared.work);
+                *work = Some(Work { job, jobs });
+                shared.next.store(0, Ordering::Relaxed);
+                shared.done.store(0, Ordering::Relaxed);
+                // One that the last caller's own panic has left.
+                shared.panicked.store(0, Ordering::Relaxed);
+                shared.call.fetch_add(2, Ordering::Release);
+            }
+            shared.wake.notify_all();
+            let finish = Finish { shared, helpers: self.helpers.len() };
+            run(shared, Work { job, jobs }, 0);
+            drop(finish);
+            assert!(shared.panicked.swap(0, Ordering::Relaxed) == 0, "a job of the pool panicked");
+        }
+    }
+
+    /// Waits for the helpers, also when this thread's own job panics.
+    struct Finish<'a> {
+        shared: &'a Shared,
+        helpers: usize,
+    }
+
+    impl Drop for Finish<'_> {
+        fn drop(&mut self) {
+            // No new job is begun, in case this thread panicked.
+            self.shared.next.store(NO_MORE, Ordering::Relaxed);
+            let mut spins = 0;
+            while self.shared.done.load(Ordering::Acquire) < self.helpers {
+                pause(&mut spins);
+            }
+            *lock(&self.shared.work) = None;
+        }
+    }
+
+    impl Drop for Pool {
+        fn drop(&mut self) {
+            {
+                let _work = lock(&self.shared.work);
+                self.shared.call.fetch_add(1, Ordering::Release);
+            }
+            self.shared.wake.notify_all();
+            for helper in self.helpers.drain(..) {
+                // Its panics were caught.
+                let _ = helper.join();
+            }
+        }
+    }
+
+    fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pause(spins: &mut usize) {
+        *spins += 1;
+        if *spins < SPINS { core::hint::spin_loop() } else { std::thread::yield_now() }
+    }
+
+    fn run(shared: &Shared, work: Work, worker: usize) {
+        loop {
+            let index = shared.next.fetch_add(1, Ordering::Relaxed);
+            if index >= work.jobs {
+                return;
+            }
+            // SAFETY: `each` waits for all that run a job of its call.
+            let job = unsafe { &*work.job };
+            serially(|| job(index, worker));
+        }
+    }
+
+    fn help(shared: &Shared, worker: usize) {
+        let mut seen = 0;
+        loop {
+            let mut spins = 0;
+            while shared.call.load(Ordering::Acquire) == seen && spins < SPINS {
+                spins += 1;
+                core::hint::spin_loop();
+            }
+            let work = {
+                let mut work = lock(&shared.work);
+                while shared.call.load(Ordering::Acquire) == seen {
+                    work = shared.wake.wait(work).unwrap_or_else(PoisonError::into_inner);
+                }
+                *work
+            };
+            seen = shared.call.load(Ordering::Acquire);
+            if seen % 2 == 1 {
+                return;
+            }
+            if let Some(work) = work {
+                let outcome = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| run(shared, work, worker)));
+                if outcome.is_err() {
+                    shared.panicked.fetch_add(1, Ordering::Relaxed);
+                    shared.next.store(NO_MORE, Ordering::Relaxed);
+                }
+            }
+            shared.done.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn every_job_runs_once_and_workers_are_apart() {
+            for threads in [1, 2, 5] {
+                let pool = Pool::new(threads);
+                for jobs in [0, 1, 2, 100] {
+                    let runs: Vec<AtomicUsize> = (0..jobs).map(|_| AtomicUsize::new(0)).collect();
+                    let busy: Vec<AtomicUsize> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
+                    pool.each(jobs, &|index, worker| {
+                        assert_eq!(busy[worker].fetch_add(1, Ordering::SeqCst), 0);
+                        runs[index].fetch_add(1, Ordering::SeqCst);
+                        busy[worker].fetch_sub(1, Ordering::SeqCst);
+                    });
+                    assert!(runs.iter().all(|count| count.load(Ordering::SeqCst) == 1), "{threads} {jobs}");
+                }
+            }
+        }
+
+        #[test]
+        fn a_panic_comes_back_and_the_pool_lives_on() {
+            let pool = Pool::new(3);
+            let broken = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+                pool.each(30, &|index, _| assert!(index != 7, "job 7"));
+            }));
+            assert!(broken.is_err());
+            let sum = AtomicUsize::new(0);
+            pool.each(10, &|index, _| {
+                sum.fetch_add(index, Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), 45);
+        }
+
+        /// A job that panics stops the others, of which none may run twice meanwhile, however many panic.
+        #[test]
+        fn no_job_runs_twice_after_a_panic() {
+            for all in [false, true] {
+                let pool = Pool::new(4);
+                let runs: Vec<AtomicUsize> = (0..200).map(|_| AtomicUsize::new(0)).collect();
+                let broken = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+                    pool.each(runs.len(), &|index, _| {
+                        runs[index].fetch_add(1, Ordering::SeqCst);
+                        assert!(index != 1 && !all, "job {index}");
+                        std::thread::sleep(core::time::Duration::from_micros(300));
+                    });
+                }));
+                assert!(broken.is_err());
+                assert!(runs.iter().all(|count| count.load(Ordering::SeqCst) <= 1));
+                // The next call knows nothing of it.
+                let sum = AtomicUsize::new(0);
+                pool.each(10, &|index, _| {
+                    sum.fetch_add(index, Ordering::Relaxed);
+                });
+                assert_eq!(sum.into_inner(), 45);
+            }
+        }
+
+        #[test]
+        fn within_a_job_there_is_nobody_else() {
+            for (threads, jobs) in [(1, 5), (3, 1)] {
+                let nobody = |_, _| super::super::with_threads(|threads| assert_eq!(threads.count(), 1));
+                Pool::new(threads).each(jobs, &nobody);
+            }
+            let pool = Pool::new(3);
+            pool.each(20, &|_, _| super::super::with_threads(|threads| assert_eq!(threads.count(), 1)));
+            super::super::with_threads(|threads| assert_eq!(threads.count(), Pool::global().count()));
+        }
+
+        #[test]
+        fn several_callers_take_turns() {
+            let pool = Pool::new(2);
+            let sum = AtomicUsize::new(0);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        for _ in 0..100 {
+                            pool.each(7, &|_, _| {
+                                sum.fetch_add(1, Ordering::Relaxed);
+                            });
+                        }
+                    });
+                }
+            });
+            assert_eq!(sum.into_inner(), 2800);
+        }
+    }
+}

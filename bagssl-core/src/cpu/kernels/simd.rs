@@ -1,0 +1,203 @@
+//! The few vector operations that the kernels are made of.
+#![allow(unsafe_code, reason = "vector instructions and raw loads; see each trait function's contract")]
+
+/// A vector of `f32`.
+///
+/// # Safety
+/// Every function needs the instruction set of its type, that is: it must be inlined into a function with the matching
+/// `target_feature`, which is called only where that feature was found. Loads and stores touch [`Vector::LANES`] values
+/// from the pointer on, which must lie in one allocation; they need no alignment.
+pub(crate) trait Vector: Copy {
+    /// Values in a vector.
+    const LANES: usize;
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// `self * by + to`
+    unsafe fn mul_add(self, by: Self, to: Self) -> Self;
+    /// `from - self * by`
+    unsafe fn mul_sub_from(self, by: Self, from: Self) -> Self;
+    unsafe fn mul(self, by: Self) -> Self;
+    unsafe fn add(self, to: Self) -> Self;
+    unsafe fn sub(self, what: Self) -> Self;
+    unsafe fn max(self, with: Self) -> Self;
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! x86_vector {
+    ($type:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $fnma:ident, $mul:ident, $add:ident, $sub:ident, $max:ident) => {
+        // SAFETY: each body is one intrinsic of the type's instruction set, as the trait's contract demands.
+        impl Vector for $type {
+            const LANES: usize = $lanes;
+            #[inline(always)]
+            unsafe fn splat(value: f32) -> Self {
+                unsafe { $splat(value) }
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const f32) -> Self {
+                unsafe { $load(from) }
+            }
+            #[inline(always)]
+            unsafe fn store(self, to: *mut f32) {
+                unsafe { $store(to, self) }
+            }
+            #[inline(always)]
+            unsafe fn mul_add(self, by: Self, to: Self) -> Self {
+                unsafe { $fma(self, by, to) }
+            }
+            #[inline(always)]
+            unsafe fn mul_sub_from(self, by: Self, from: Self) -> Self {
+                unsafe { $fnma(self, by, from) }
+            }
+            #[inline(always)]
+            unsafe fn mul(self, by: Self) -> Self {
+                unsafe { $mul(self, by) }
+            }
+            #[inline(always)]
+            unsafe fn add(self, to: Self) -> Self {
+                unsafe { $add(self, to) }
+            }
+            #[inline(always)]
+            unsafe fn sub(self, what: Self) -> Self {
+                unsafe { $sub(self, what) }
+            }
+            #[inline(always)]
+            unsafe fn max(self, with: Self) -> Self {
+                unsafe { $max(self, with) }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Vector;
+    use core::arch::x86_64::*;
+
+    x86_vector!(
+        __m512,
+        16,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_fmadd_ps,
+        _mm512_fnmadd_ps,
+        _mm512_mul_ps,
+        _mm512_add_ps,
+        _mm512_sub_ps,
+        _mm512_max_ps
+    );
+    x86_vector!(
+        __m256,
+        8,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_fmadd_ps,
+        _mm256_fnmadd_ps,
+        _mm256_mul_ps,
+        _mm256_add_ps,
+        _mm256_sub_ps,
+        _mm256_max_ps
+    );
+}
+
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+mod aarch64 {
+    use super::Vector;
+    use core::arch::aarch64::*;
+
+    // SAFETY: each body is one intrinsic of NEON, which the trait's contract demands.
+    impl Vector for float32x4_t {
+        const LANES: usize = 4;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            unsafe { vdupq_n_f32(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { vld1q_f32(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { vst1q_f32(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, by: Self, to: Self) -> Self {
+            unsafe { vfmaq_f32(to, self, by) }
+        }
+        #[inline(always)]
+        unsafe fn mul_sub_from(self, by: Self, from: Self) -> Self {
+            unsafe { vfmsq_f32(from, self, by) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, by: Self) -> Self {
+            unsafe { vmulq_f32(self, by) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, to: Self) -> Self {
+            unsafe { vaddq_f32(self, to) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, what: Self) -> Self {
+            unsafe { vsubq_f32(self, what) }
+        }
+        #[inline(always)]
+        unsafe fn max(self, with: Self) -> Self {
+            // Of a number and a NaN the number, as on other machines.
+            unsafe { vmaxnmq_f32(self, with) }
+        }
+    }
+}
+
+/// An array that the compiler turns into whatever vectors the target has.
+#[derive(Clone, Copy)]
+pub(crate) struct Array<const N: usize>([f32; N]);
+
+impl<const N: usize> Array<N> {
+    #[inline(always)]
+    fn with(self, other: Self, operation: impl Fn(f32, f32) -> f32) -> Self {
+        Array(core::array::from_fn(|lane| operation(self.0[lane], other.0[lane])))
+    }
+}
+
+// SAFETY: an array needs no instruction set; loads and stores are as long as the trait says.
+impl<const N: usize> Vector for Array<N> {
+    const LANES: usize = N;
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Array([value; N])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        unsafe { Array(from.cast::<[f32; N]>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        unsafe { to.cast::<[f32; N]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, by: Self, to: Self) -> Self {
+        Array(core::array::from_fn(|lane| self.0[lane] * by.0[lane] + to.0[lane]))
+    }
+    #[inline(always)]
+    unsafe fn mul_sub_from(self, by: Self, from: Self) -> Self {
+        Array(core::array::from_fn(|lane| from.0[lane] - self.0[lane] * by.0[lane]))
+    }
+    #[inline(always)]
+    unsafe fn mul(self, by: Self) -> Self {
+        self.with(by, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn add(self, to: Self) -> Self {
+        self.with(to, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(self, what: Self) -> Self {
+        self.with(what, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn max(self, with: Self) -> Self {
+        self.with(with, |a, b| if a > b { a } else { b })
+    }
+}

@@ -1,0 +1,48 @@
+//! Maps or rows that are read, with their shape.
+
+use std::prelude::v1::*;
+
+use crate::error::{Error, Result};
+
+/// The shape of maps, `[image, height, width, channel]`.
+pub type Shape = [usize; 4];
+
+/// Maps or rows that a function reads, with their shape.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) shape: Shape,
+}
+
+impl<'a> View<'a> {
+    /// Values of a shape.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if there are more or fewer, [`Error::Setting`] if the shape has a 0.
+    pub fn new(values: &'a [f32], shape: Shape) -> Result<Self> {
+        if shape.contains(&0) {
+            return Err(Error::Setting { name: "shape", expected: "no 0 in it", got: format!("{shape:?}") });
+        }
+        match shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size)) {
+            Some(expected) if values.len() == expected => Ok(View { values, shape }),
+            expected => {
+                let (expected, got) = (expected.unwrap_or(usize::MAX), values.len());
+                Err(Error::Length { what: "values of a map", expected, got })
+            }
+        }
+    }
+
+    /// `[image, height, width, channel]`
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The values.
+    pub fn values(&self) -> &'a [f32] {
+        self.values
+    }
+
+    pub(crate) fn size(&self) -> [usize; 2] {
+        [self.shape[1], self.shape[2]]
+    }
+}

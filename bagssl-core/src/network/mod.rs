@@ -1,0 +1,7 @@
+//! A network as data: layers, shapes and parameters.
+
+pub mod plan;
+pub mod architecture;
+pub mod limits;
+#[cfg(any(feature = "cpu", feature = "burn"))]
+pub(crate) mod strided_conv_grad;

@@ -1,0 +1,247 @@
+//! Maps as the kernels read them: channels last, without gaps.
+
+use burn::tensor::{DType, TensorMetadata};
+use cubecl::zspace::metadata::Metadata;
+
+use crate::runtime::driver::Grid;
+use crate::runtime::job::{Cube, Job, Pointers, Slot, is_aligned};
+
+/// Pointers to the arguments of a kernel, which live as long as the list: to the end of the statement that it stands in, or,
+/// where it is what a `let` binds, to the end of its block.
+macro_rules! arguments {
+    ($($value:expr),* $(,)?) => {
+        &mut [$(&mut { $value } as *mut _ as *mut std::ffi::c_void),*]
+    };
+}
+pub(crate) use arguments;
+
+/// A map of a job, in memory `[images, height, width, channels]` without gaps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Map {
+    pub(crate) slot: Slot,
+    pub(crate) images: usize,
+    pub(crate) channels: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+}
+
+/// How many images and channels a map is filled up to, with zeros: multiples of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Padding {
+    pub(crate) images: usize,
+    pub(crate) channels: usize,
+}
+
+impl Padding {
+    /// As it is.
+    pub(crate) const NONE: Padding = Padding { images: 1, channels: 1 };
+
+    /// Channels as the tensor cores read them.
+    pub(crate) fn of_channels(dtype: DType) -> Self {
+        Padding { images: 1, channels: multiple(dtype) }
+    }
+
+    /// The same for a weight, whose images are the outputs.
+    pub(crate) fn of_weight(dtype: DType) -> Self {
+        Padding { images: multiple(dtype), channels: multiple(dtype) }
+    }
+}
+
+/// How many values of a type fill 16 bytes.
+pub(crate) fn multiple(dtype: DType) -> usize {
+    if dtype == DType::BF16 { 8 } else { 4 }
+}
+
+impl Map {
+    /// Reads a tensor `[images, channels, height, width]` of any layout as a map of `dtype`: as it lies there if that
+    /// fits, else through a copy.
+    pub(crate) fn read(job: &mut Job, tensor: Cube, dtype: DType, padding: Padding) -> Self {
+        Map::pack(job, tensor, dtype, padding).0
+    }
+
+    /// The same, and the tensor that is read: this one, or the copy, which shows what was filled up too.
+    pub(crate) fn pack(job: &mut Job, tensor: Cube, dtype: DType, padding: Padding) -> (Self, Cube) {
+        if !lies_so(&tensor, dtype, padding) {
+            return Map::copy(job, tensor, dtype, padding);
+        }
+        let [images, channels, height, width] = dims(&tensor);
+        (Map { slot: job.read(tensor.clone()), images, channels, height, width }, tensor)
+    }
+
+    /// The copy, as a map and as the tensor that shows all of it.
+    fn copy(job: &mut Job, tensor: Cube, dtype: DType, padding: Padding) -> (Self, Cube) {
+        let dims = dims(&tensor);
+        let [images, channels, height, width] = dims;
+        let strides = strides(&tensor);
+        let to = [images.next_multiple_of(padding.images), channels.next_multiple_of(padding.channels)];
+        let kernel = match (tensor.dtype, dtype) {
+            (DType::BF16, DType::BF16) => "pack_bf16_bf16",
+            (DType::F32, DType::BF16) => "pack_f32_bf16",
+            (DType::BF16, DType::F32) => "pack_bf16_f32",
+            _ => "pack_f32_f32",
+        };
+        let from = job.read(tensor);
+        let (map, shown) = Map::write(job, [to[0], to[1], height, width], dtype, Padding::NONE);
+        let [image, channel, row, column] = strides.map(|stride| stride as i64);
+        let strides = [image, channel, row, column];
+        let dims = dims.map(|dim| dim as i64);
+        let padded = to.map(|dim| dim as i64);
+        let last = (0..4).map(|axis| i128::from(dims[axis] - 1) * i128::from(strides[axis])).sum();
+        let narrow = is_narrow([count_of([padded[0], padded[1], dims[2], dims[3]]), last]);
+        job.then(move |context, at| {
+            let count = padded[0] * padded[1] * dims[2] * dims[3];
+            let shape = (grid(count), 256);
+            // SAFETY: the output has as many values as `count`; the strides are those of the input's memory; `narrow` says
+            // whether indices into both fit into 32 bits.
+            unsafe {
+                context.launch(
+                    kernel,
+                    shape,
+                    arguments![at.of(from), map.at(at), strides, dims, padded[0], padded[1], narrow],
+                )
+            }
+        });
+        (map, shown)
+    }
+
+    /// A new map like this one, and the tensor `[images, channels, height, width]` that shows its first `channels`.
+    pub(crate) fn write(
+        job: &mut Job,
+        [images, channels, height, width]: [usize; 4],
+        dtype: DType,
+        padding: Padding,
+    ) -> (Self, Cube) {
+        let padded = channels.next_multiple_of(padding.channels);
+        let (slot, tensor) = job.write(&[images, height, width, padded], dtype);
+        let strides = vec![height * width * padded, 1, width * padded, padded];
+        let meta = Metadata::new(vec![images, channels, height, width], strides);
+        let shown = Cube::new(tensor.client, tensor.handle, meta, tensor.device, dtype);
+        (Map { slot, images, channels: padded, height, width }, shown)
+    }
+
+    /// Copies this map's first images and channels into a new tensor `[images, channels, height, width]` without gaps.
+    pub(crate) fn unpack(self, job: &mut Job, shape: [usize; 4], from: DType, to: DType) -> Cube {
+        let kernel = match (from, to) {
+            (DType::BF16, DType::BF16) => "unpack_bf16_bf16",
+            (DType::F32, DType::BF16) => "unpack_f32_bf16",
+            (DType::BF16, DType::F32) => "unpack_bf16_f32",
+            _ => "unpack_f32_f32",
+        };
+        let (slot, tensor) = job.write(&shape, to);
+        let dims = shape.map(|dim| dim as i64);
+        let narrow = is_narrow([count_of(dims), count_of([dims[0], self.channels as i64, dims[2], dims[3]])]);
+        job.then(move |context, at| {
+            let shape = (grid(dims.iter().product()), 256);
+            // SAFETY: the output has the dims that are given, and the map has at least as many images and channels.
+            unsafe {
+                context.launch(
+                    kernel,
+                    shape,
+                    arguments![at.of(self.slot), at.of(slot), dims, self.channels as i64, narrow],
+                )
+            }
+        });
+        tensor
+    }
+
+    /// Images, height and width together.
+    pub(crate) fn rows(self) -> usize {
+        self.images * self.height * self.width
+    }
+
+    /// All values.
+    pub(crate) fn count(self) -> i64 {
+        (self.rows() * self.channels) as i64
+    }
+
+    pub(crate) fn at(self, pointers: &Pointers) -> u64 {
+        pointers.of(self.slot)
+    }
+}
+
+/// A tensor's dimensions, which an [`Operation`](super::operation::Operation) has counted.
+pub(crate) fn dims(tensor: &Cube) -> [usize; 4] {
+    let shape = tensor.shape();
+    std::array::from_fn(|axis| shape[axis])
+}
+
+fn strides(tensor: &Cube) -> [usize; 4] {
+    std::array::from_fn(|axis| tensor.meta.strides()[axis])
+}
+
+/// Whether a tensor is a map of that type without a copy: there is nothing to fill up, and its channels lie last.
+fn lies_so(tensor: &Cube, dtype: DType, padding: Padding) -> bool {
+    let dims @ [images, channels, ..] = dims(tensor);
+    let is_full = images.is_multiple_of(padding.images) && channels.is_multiple_of(padding.channels);
+    is_full && tensor.dtype == dtype && is_aligned(tensor) && lies_channels_last(dims, strides(tensor))
+}
+
+/// Whether `[images, channels, height, width]` at these strides is `[images, height, width, channels]` without gaps. The
+/// stride of a dimension of 1 says nothing.
+fn lies_channels_last([images, channels, height, width]: [usize; 4], strides: [usize; 4]) -> bool {
+    let expected = [height * width * channels, 1, width * channels, channels];
+    let dims = [images, channels, height, width];
+    (0..4).all(|axis| dims[axis] == 1 || strides[axis] == expected[axis])
+}
+
+/// Whether indices up to these fit into 32 bits, for the kernels of `source/layout.cu`; below 2^31, so that a step of the
+/// whole grid beyond the last one fits too.
+fn is_narrow(largest: [i128; 2]) -> i32 {
+    i32::from(largest.iter().all(|&index| index < 1 << 31))
+}
+
+fn count_of(dims: [i64; 4]) -> i128 {
+    dims.iter().map(|&dim| i128::from(dim)).product()
+}
+
+/// Blocks of 256 threads for so many values, each thread taking several if there are many.
+pub(crate) fn grid(count: i64) -> Grid {
+    [(count.max(1) as u64).div_ceil(256).min(1 << 16) as u32, 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_last_is_seen_by_the_strides() {
+        assert!(lies_channels_last([2, 3, 5, 7], [105, 1, 21, 3]));
+        assert!(!lies_channels_last([2, 3, 5, 7], [105, 35, 7, 1]));
+        // Height and width swapped, a gap between pixels, images that overlap.
+        assert!(!lies_channels_last([2, 3, 7, 5], [105, 1, 3, 21]));
+        assert!(!lies_channels_last([2, 3, 5, 7], [140, 1, 28, 4]));
+        assert!(!lies_channels_last([2, 3, 5, 7], [0, 1, 21, 3]));
+        // Rows as maps of one pixel, whatever the strides of that pixel; one channel lies both ways.
+        assert!(lies_channels_last([4, 3, 1, 1], [3, 1, 1, 1]));
+        assert!(lies_channels_last([4, 3, 1, 1], [3, 1, 3, 3]));
+        assert!(lies_channels_last([2, 1, 5, 7], [35, 35, 7, 1]));
+    }
+
+    #[test]
+    fn arguments_live_as_long_as_the_pointers_to_them() {
+        let bound = arguments![7_u64, [1_i64, 2], 3_i32];
+        let other = arguments![8_u64, [4_i64, 5], 6_i32];
+        let read = |list: &[*mut std::ffi::c_void]| {
+            // SAFETY: each points to a value of this type, in this order.
+            unsafe { (*list[0].cast::<u64>(), *list[1].cast::<[i64; 2]>(), *list[2].cast::<i32>()) }
+        };
+        std::hint::black_box([0_u8; 4096]);
+        assert_eq!((read(bound), read(other)), ((7, [1, 2], 3), (8, [4, 5], 6)));
+    }
+
+    #[test]
+    fn indices_are_narrow_where_all_fit() {
+        assert_eq!(is_narrow([count_of([512, 512, 3, 3]), 0]), 1);
+        assert_eq!([is_narrow([(1 << 31) - 1, 0]), is_narrow([1 << 31, 0]), is_narrow([0, 1 << 31])], [1, 0, 0]);
+        assert_eq!(is_narrow([count_of([i64::MAX / 2, 4, 1, 1]), 0]), 0);
+        // The last index and a step of the largest grid.
+        assert!((1_u64 << 31) + (u64::from(grid(i64::MAX)[0]) * 256) <= u64::from(u32::MAX));
+    }
+
+    #[test]
+    fn grids_cover_their_values() {
+        assert_eq!([grid(1), grid(256), grid(257)], [[1, 1], [1, 1], [2, 1]]);
+        assert_eq!(grid(i64::MAX), [1 << 16, 1]);
+        assert_eq!([multiple(DType::BF16), multiple(DType::F32)], [8, 4]);
+    }
+}

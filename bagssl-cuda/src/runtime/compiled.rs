@@ -1,0 +1,168 @@
+//! What the compilers make of the kernels: NVRTC as the program calls it, and `ptxas` for the machine code. Neither needs a GPU.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::context::{KERNELS, compile};
+
+/// Turing, Ampere, Hopper, Blackwell.
+const CAPABILITIES: [i32; 4] = [75, 80, 90, 100];
+
+/// A multiprocessor has 65536 registers: two blocks of 256 threads, or one of 1024.
+const MOST_REGISTERS: u32 = 128;
+const MOST_IN_LARGE_BLOCKS: u32 = 64;
+
+/// The kernels that are launched in blocks of 1024 threads.
+const LARGE_BLOCKS: [&str; 4] = ["norm_merge", "norm_sums_merge", "sum_columns", "similarity_columns"];
+
+/// What a block may have without asking for more.
+const MOST_SHARED: u32 = 48 << 10;
+
+/// What a kernel needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Usage {
+    registers: u32,
+    /// Bytes that did not fit into registers.
+    spilled: u32,
+    shared: u32,
+}
+
+/// What is wrong with kernels, a line each: one that is missing or not known, and one that needs too much.
+fn complaints(usages: &BTreeMap<String, Usage>) -> Vec<String> {
+    let mut lines = Vec::new();
+    let unknown = usages.keys().filter(|name| !KERNELS.contains(&name.as_str()));
+    lines.extend(unknown.map(|name| format!("{name}: expected in KERNELS, got none")));
+    for name in KERNELS {
+        let Some(usage) = usages.get(name) else {
+            lines.push(format!("{name}: expected a kernel, got none"));
+            continue;
+        };
+        let most = if LARGE_BLOCKS.contains(&name) { MOST_IN_LARGE_BLOCKS } else { MOST_REGISTERS };
+        for (what, most, got) in [
+            ("registers", most, usage.registers),
+            ("bytes spilled", 0, usage.spilled),
+            ("bytes of shared memory", MOST_SHARED, usage.shared),
+        ] {
+            if got > most {
+                lines.push(format!("{name}: expected at most {most} {what}, got {got}"));
+            }
+        }
+    }
+    lines
+}
+
+/// What `ptxas -v` tells of each kernel.
+fn usages(report: &str) -> BTreeMap<String, Usage> {
+    let mut usages = BTreeMap::new();
+    for part in report.split("Compiling entry function '").skip(1) {
+        let (name, rest) = part.split_once('\'').unwrap_or((part, ""));
+        // The number before each of these words.
+        let number = |before: &str| -> u32 {
+            let head = rest.split_once(before).map_or("", |(head, _)| head);
+            head.rsplit(|letter: char| !letter.is_ascii_digit()).next().and_then(|text| text.parse().ok()).unwrap_or(0)
+        };
+        let spilled = number(" bytes spill stores") + number(" bytes spill loads");
+        let usage = Usage { registers: number(" registers"), spilled, shared: number(" bytes smem") };
+        usages.insert(name.to_string(), usage);
+    }
+    usages
+}
+
+/// The assembler: on the path, or in the toolkit that Burn's backend finds.
+fn ptxas() -> Option<PathBuf> {
+    let toolkit = cubecl::cuda::install::cuda_path().map(|folder| folder.join("bin/ptxas"));
+    let runs =
+        |program: &PathBuf| Command::new(program).arg("--version").output().is_ok_and(|run| run.status.success());
+    [Some(PathBuf::from("ptxas")), toolkit].into_iter().flatten().find(runs)
+}
+
+/// What the kernels need on a GPU of this capability, or why they do not compile for it.
+fn assemble(ptxas: &Path, capability: i32, folder: &Path) -> Result<BTreeMap<String, Usage>, String> {
+    let ptx = compile(capability)?;
+    if !ptx.contains(&format!(".target sm_{capability}\n")) {
+        return Err(format!("expected PTX for sm_{capability}, got some for an older one"));
+    }
+    let path = folder.join(format!("{capability}.ptx"));
+    std::fs::write(&path, ptx).map_err(|error| error.to_string())?;
+    let mut command = Command::new(ptxas);
+    command.args(["-v", &format!("-arch=sm_{capability}"), "-o"]).arg(path.with_extension("cubin")).arg(&path);
+    let run = command.output().map_err(|error| error.to_string())?;
+    let report = String::from_utf8_lossy(&run.stderr).into_owned();
+    if run.status.success() { Ok(usages(&report)) } else { Err(report) }
+}
+
+#[test]
+fn the_kernels_fit_their_gpus() {
+    // Written past what the test's harness keeps, so that it is seen.
+    let skip = |what: &str| drop(writeln!(std::io::stderr(), "skipped: the kernels: expected {what}, got none"));
+    crate::libraries::load();
+    // SAFETY: it only tries to load a library.
+    if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
+        return skip("libnvrtc");
+    }
+    let Some(ptxas) = ptxas() else { return skip("ptxas on the path or in a CUDA toolkit") };
+    let folder = tempfile::tempdir().unwrap();
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let run = |capability| {
+            let (ptxas, folder) = (&ptxas, folder.path());
+            scope.spawn(move || match assemble(ptxas, capability, folder) {
+                Ok(usages) => complaints(&usages),
+                Err(error) => vec![error],
+            })
+        };
+        let running = CAPABILITIES.map(|capability| (capability, run(capability)));
+        let lines = |(capability, thread): (i32, std::thread::ScopedJoinHandle<'_, Vec<String>>)| {
+            let lines = thread.join().expect("it does not panic");
+            lines.into_iter().map(move |line| format!("sm_{capability}: {line}"))
+        };
+        running.into_iter().flat_map(lines).collect()
+    });
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// As `ptxas` 13 prints it.
+const REPORT: &str = "\
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'cholesky' for 'sm_90'
+ptxas info    : Function properties for cholesky
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 32 registers, used 1 barriers, 12672 bytes smem
+ptxas info    : Compile time = 110.353 ms
+ptxas info    : Compiling entry function 'norm_merge' for 'sm_75'
+ptxas info    : Function properties for norm_merge
+    8 bytes stack frame, 12 bytes spill stores, 16 bytes spill loads
+ptxas info    : Used 65 registers, used 0 barriers, 444 bytes cmem[0], 24 bytes cmem[2]
+";
+
+#[test]
+fn the_report_is_read() {
+    let cholesky = Usage { registers: 32, spilled: 0, shared: 12672 };
+    let merge = Usage { registers: 65, spilled: 28, shared: 0 };
+    let expected = [("cholesky".to_string(), cholesky), ("norm_merge".to_string(), merge)];
+    assert_eq!(usages(REPORT), expected.into_iter().collect());
+}
+
+#[test]
+fn what_needs_too_much_is_told() {
+    let good = Usage { registers: 64, ..Usage::default() };
+    let mut usages: BTreeMap<String, Usage> = KERNELS.iter().map(|name| ((*name).to_string(), good)).collect();
+    assert_eq!(complaints(&usages), Vec::<String>::new());
+    usages.insert("norm_merge".into(), Usage { registers: 65, spilled: 28, shared: 0 });
+    usages.insert("cholesky_scale".into(), Usage { registers: 129, spilled: 0, shared: MOST_SHARED + 1 });
+    usages.remove("step_sgd");
+    usages.insert("step_sdg".into(), good);
+    let mut expected = vec![
+        "step_sdg: expected in KERNELS, got none",
+        "norm_merge: expected at most 64 registers, got 65",
+        "norm_merge: expected at most 0 bytes spilled, got 28",
+        "step_sgd: expected a kernel, got none",
+        "cholesky_scale: expected at most 128 registers, got 129",
+        "cholesky_scale: expected at most 49152 bytes of shared memory, got 49153",
+    ];
+    let mut got = complaints(&usages);
+    got.sort();
+    expected.sort_unstable();
+    assert_eq!(got, expected);
+}

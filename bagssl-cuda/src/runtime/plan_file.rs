@@ -1,0 +1,142 @@
+//! The fastest plans that were found, on disk: for one GPU and one version of cuDNN.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ops::convolution::Key;
+
+/// The version of the file's format, and of what a place among the suggestions means.
+const FORMAT: u32 = 2;
+
+/// Which of cuDNN's suggestions is the fastest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Choice {
+    /// Its place among the suggestions of all modes.
+    pub(crate) index: usize,
+    /// Its engine, by which it is seen whether the suggestions are still the same.
+    pub(crate) engine: i64,
+}
+
+/// The choices so far.
+#[derive(Debug)]
+pub(crate) struct PlanFile {
+    path: Option<PathBuf>,
+    gpu: String,
+    cudnn: usize,
+    choices: BTreeMap<Key, Choice>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    format: u32,
+    gpu: String,
+    cudnn: usize,
+    plans: Vec<(Key, Choice)>,
+}
+
+impl PlanFile {
+    /// The choices that a file holds for this GPU and this version: none if it has others, or cannot be read.
+    pub(crate) fn open(folder: Option<&Path>, gpu: &str, cudnn: usize) -> Self {
+        let path = folder.map(|folder| folder.join(file_name(gpu, cudnn)));
+        let text = path.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+        let content = text.and_then(|text| serde_json::from_str::<Content>(&text).ok());
+        let fits = |content: &Content| content.format == FORMAT && content.gpu == gpu && content.cudnn == cudnn;
+        let plans = content.filter(fits).map_or_else(Vec::new, |content| content.plans);
+        PlanFile { path, gpu: gpu.into(), cudnn, choices: plans.into_iter().collect() }
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<Choice> {
+        self.choices.get(key).copied()
+    }
+
+    /// Keeps a choice, and writes the file. Without a place for it, or if that fails, the choice is kept for this process.
+    pub(crate) fn insert(&mut self, key: Key, choice: Choice) {
+        self.choices.insert(key, choice);
+        if let Some(path) = &self.path {
+            // A cache: the next process measures again what it does not find.
+            let _ = self.write(path);
+        }
+    }
+
+    /// Writes a file beside the place and moves it there, so that a reader finds one or the other, whole.
+    fn write(&self, path: &Path) -> std::io::Result<()> {
+        let plans = self.choices.iter().map(|(key, choice)| (*key, *choice)).collect();
+        let content = Content { format: FORMAT, gpu: self.gpu.clone(), cudnn: self.cudnn, plans };
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let beside = path.with_extension(format!("{}.partial", std::process::id()));
+        let mut file = std::fs::File::create(&beside)?;
+        file.write_all(serde_json::to_string(&content)?.as_bytes())?;
+        std::fs::rename(&beside, path)
+    }
+}
+
+/// The user's folder for files that can be made again.
+pub(crate) fn cache_folder() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+    base.or_else(|| folder("LOCALAPPDATA")).map(|base| base.join("bagssl"))
+}
+
+fn file_name(gpu: &str, cudnn: usize) -> String {
+    let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
+    format!("cudnn-{cudnn}-{}.json", gpu.chars().map(plain).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::convolution::Pass;
+    use crate::ops::operation::Math;
+
+    fn key(images: i64) -> Key {
+        let window = ([3, 2], [2, 1], [1, 0]);
+        let (kernel, stride, padding) = window;
+        let sizes = [images, 8, 9, 7];
+        Key { pass: Pass::Forward, bf16: true, math: Math::Exact, input: sizes, outputs: 16, kernel, stride, padding }
+    }
+
+    #[test]
+    fn choices_come_back_for_the_same_gpu_and_version_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |gpu, version| PlanFile::open(Some(folder.path()), gpu, version);
+        let choice = Choice { index: 3, engine: 41 };
+        let mut file = open("NVIDIA H100 80GB", 91002);
+        assert_eq!(file.get(&key(4)), None);
+        file.insert(key(4), choice);
+        file.insert(key(5), Choice { index: 0, engine: 7 });
+        let again = open("NVIDIA H100 80GB", 91002);
+        assert_eq!((again.get(&key(4)), again.get(&key(6))), (Some(choice), None));
+        assert_eq!(again.get(&Key { bf16: false, ..key(4) }), None);
+        assert_eq!(open("NVIDIA H100 80GB", 91100).get(&key(4)), None);
+        assert_eq!(open("NVIDIA A100", 91002).get(&key(4)), None);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside the file");
+    }
+
+    #[test]
+    fn a_file_that_does_not_fit_is_ignored_and_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(file_name("A", 90000));
+        let text = |format: u32, gpu: &str| {
+            let plans = vec![(key(1), Choice { index: 1, engine: 1 })];
+            serde_json::to_string(&Content { format, gpu: gpu.into(), cudnn: 90000, plans }).unwrap()
+        };
+        for (content, found) in
+            [(text(FORMAT, "A"), true), (text(FORMAT + 1, "A"), false), (text(FORMAT, "a"), false), ("{".into(), false)]
+        {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(PlanFile::open(Some(folder.path()), "A", 90000).get(&key(1)).is_some(), found);
+        }
+        PlanFile::open(Some(folder.path()), "A", 90000).insert(key(2), Choice { index: 2, engine: 2 });
+        assert!(PlanFile::open(Some(folder.path()), "A", 90000).get(&key(2)).is_some());
+        let mut nowhere = PlanFile::open(None, "A", 90000);
+        nowhere.insert(key(2), Choice { index: 2, engine: 2 });
+        assert!(nowhere.get(&key(2)).is_some());
+    }
+}

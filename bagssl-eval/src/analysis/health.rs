@@ -1,0 +1,366 @@
+//! Health: has the representation collapsed?
+
+use bagssl_core::coding_rate;
+use serde::{Deserialize, Serialize};
+
+use crate::features::Features;
+use crate::features::table::RowsView;
+use crate::numerics::spectrum::{effective_rank, total_coding_rate};
+
+/// What the figures say, from the thresholds of [`Health`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Nothing looks wrong.
+    Healthy,
+    /// Much of the space lies idle.
+    Suspect,
+    /// Images cannot be told apart, or only along one direction.
+    Collapsed,
+}
+
+impl Verdict {
+    /// The name, as in the JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Healthy => "healthy",
+            Verdict::Suspect => "suspect",
+            Verdict::Collapsed => "collapsed",
+        }
+    }
+}
+
+/// The deviation of each dimension over all patches.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Deviation {
+    /// The mean over the dimensions.
+    pub mean: f64,
+    /// The least.
+    pub min: f64,
+    /// Share of dimensions that are dead: deviation under a thousandth of the root mean square over all dimensions, or
+    /// under a millionth of the dimension's own mean. 0 to 1.
+    pub dead: f64,
+}
+
+/// How the features of some images are spread.
+///
+/// Collapsed: [`Health::cosine_between`] at least 0.99, or [`Health::effective_rank`] under 1.5 where at least 4 are
+/// possible. Suspect: the former at least 0.95, or the latter at most a tenth of what is possible, or more than a quarter
+/// of the dimensions dead. The thresholds are ours.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// Images looked at.
+    pub images: usize,
+    /// Patches of each.
+    pub patches: usize,
+    /// Length of a feature.
+    pub dim: usize,
+    /// Deviation of the features as they are.
+    pub raw: Deviation,
+    /// Deviation of the features at unit length; `1 / sqrt(dim)` on average where all directions are equally likely.
+    pub unit: Deviation,
+    /// Effective rank of the centered features (Roy and Vetterli 2007).
+    pub effective_rank: f64,
+    /// The most that it could be: the lesser of `dim` and one less than the patches that it is of (see [`Health::new`]), at
+    /// least 1.
+    pub rank_limit: usize,
+    /// Total coding rate of the features at unit length, the mean over patch positions.
+    pub coding_rate: f64,
+    /// The lowest that it could be.
+    pub coding_rate_bound: f64,
+    /// The former as a share of the latter: 0 to 1.
+    pub coding_rate_share: f64,
+    /// Mean cosine between two patches of the same image; none for one patch.
+    pub cosine_within: Option<f64>,
+    /// Mean cosine between patches of different images; none for one image.
+    pub cosine_between: Option<f64>,
+    /// Uniformity of the features at unit length: `ln` of the mean over pairs of different images of `exp(-2 |u - v|^2)`. 0
+    /// where all are the same, -4 + 4 / dim or so where they are spread evenly (Wang and Isola, *Understanding contrastive
+    /// representation learning through alignment and uniformity*, ICML 2020); none for one image.
+    #[serde(default)]
+    pub uniformity: Option<f64>,
+    /// What that says.
+    pub verdict: Verdict,
+    /// Why, a sentence each; empty if healthy.
+    pub reasons: Vec<String>,
+}
+
+/// EMP-SSL's distortion (arXiv:2304.03977).
+const EPSILON: f64 = 0.2;
+/// Patches of which all pairs are looked at.
+const PAIRED: usize = 1024;
+/// Values whose spectrum is looked at, and the least number of rows.
+const SPECTRUM: (usize, usize) = (1 << 22, 1024);
+
+impl Health {
+    /// Takes the figures. The effective rank of very many patches is that of evenly spaced ones: `2^22 / dim` of them, but
+    /// no fewer than 1024.
+    pub fn new(features: &Features) -> Self {
+        let (images, patches, dim) = (features.len(), features.patches(), features.dim());
+        let (raw, unit) = (Seen::as_they_are(features), Seen::at_unit_length(features));
+        let rank_limit = dim.min(kept(images * patches, dim).saturating_sub(1)).max(1);
+        let (rate, bound) = (mean_coding_rate(&unit, patches), coding_rate::bound(images, dim, EPSILON));
+        let (cosine_within, cosine_between) = cosines(&unit, patches);
+        let mut health = Health {
+            images,
+            patches,
+            dim,
+            raw: Deviation::new(&raw),
+            unit: Deviation::new(&unit),
+            effective_rank: effective_rank(&centered(&raw), dim),
+            rank_limit,
+            coding_rate: rate,
+            coding_rate_bound: bound,
+            coding_rate_share: rate / bound,
+            cosine_within,
+            cosine_between,
+            uniformity: uniformity(&unit, patches),
+            verdict: Verdict::Healthy,
+            reasons: vec![],
+        };
+        health.judge();
+        health
+    }
+
+    fn judge(&mut self) {
+        let mut say = |holds, verdict, reason: String| {
+            if holds {
+                self.verdict = self.verdict.max(verdict);
+                self.reasons.push(reason);
+            }
+        };
+        let cosine = self.cosine_between.unwrap_or(0.0);
+        let (rank, limit) = (self.effective_rank, self.rank_limit);
+        let verdict = if cosine >= 0.99 { Verdict::Collapsed } else { Verdict::Suspect };
+        say(cosine >= 0.95, verdict, format!("patches of different images have a mean cosine of {cosine:.3}"));
+        let verdict = if rank < 1.5 { Verdict::Collapsed } else { Verdict::Suspect };
+        let low = limit >= 4 && (rank < 1.5 || rank <= 0.1 * limit as f64);
+        say(low, verdict, format!("the effective rank is {rank:.1} of {limit}"));
+        let dead = self.raw.dead;
+        say(dead > 0.25, Verdict::Suspect, format!("{:.0} % of the dimensions are dead", 100.0 * dead));
+    }
+}
+
+/// The patches of features as rows of `f64`, one at a time: all of them at once may not fit in memory.
+struct Seen<'a> {
+    rows: RowsView<'a>,
+    /// What each row is divided by.
+    lengths: Option<Vec<f64>>,
+}
+
+impl<'a> Seen<'a> {
+    fn as_they_are(features: &'a Features) -> Self {
+        Seen { rows: features.rows(), lengths: None }
+    }
+
+    /// All patches at unit length; zeros stay zeros.
+    fn at_unit_length(features: &'a Features) -> Self {
+        let raw = Seen::as_they_are(features);
+        let lengths = (0..raw.len()).map(|row| {
+            let length = raw.row(row).map(|value| value * value).sum::<f64>().sqrt();
+            if length > 0.0 { length } else { 1.0 }
+        });
+        Seen { lengths: Some(lengths.collect()), ..raw }
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn dim(&self) -> usize {
+        self.rows.dim
+    }
+
+    fn row(&self, row: usize) -> impl Iterator<Item = f64> {
+        let length = self.lengths.as_ref().map_or(1.0, |lengths| lengths[row]);
+        self.rows.row(row).iter().map(move |&value| f64::from(value) / length)
+    }
+
+    /// The mean of some rows.
+    fn mean(&self, rows: impl ExactSizeIterator<Item = usize>) -> Vec<f64> {
+        let count = rows.len() as f64;
+        let mut mean = vec![0.0; self.dim()];
+        rows.for_each(|row| mean.iter_mut().zip(self.row(row)).for_each(|(mean, value)| *mean += value / count));
+        mean
+    }
+}
+
+impl Deviation {
+    fn new(rows: &Seen<'_>) -> Self {
+        let (count, dim) = (rows.len() as f64, rows.dim() as f64);
+        let mean = rows.mean(0..rows.len());
+        let mut squares = vec![0.0; rows.dim()];
+        for row in 0..rows.len() {
+            let deviations = rows.row(row).zip(&mean).map(|(x, mean)| (x - mean).powi(2) / count);
+            squares.iter_mut().zip(deviations).for_each(|(sum, square)| *sum += square);
+        }
+        let floor = 1e-3 * (squares.iter().sum::<f64>() / dim).sqrt();
+        let dead = |(square, mean): &(&f64, &f64)| square.sqrt() <= floor.max(1e-6 * mean.abs());
+        Deviation {
+            mean: squares.iter().map(|square| square.sqrt()).sum::<f64>() / dim,
+            min: squares.iter().fold(f64::INFINITY, |min, square| square.sqrt().min(min)),
+            dead: squares.iter().zip(&mean).filter(dead).count() as f64 / dim,
+        }
+    }
+}
+
+/// How many of `count` rows the spectrum looks at.
+fn kept(count: usize, dim: usize) -> usize {
+    count.min((SPECTRUM.0 / dim).max(SPECTRUM.1))
+}
+
+/// Evenly spaced rows, less their mean.
+fn centered(rows: &Seen<'_>) -> Vec<f64> {
+    let (count, dim) = (rows.len(), rows.dim());
+    let kept = kept(count, dim);
+    let chosen = (0..kept).map(|number| number * count / kept);
+    let mean = rows.mean(chosen.clone());
+    // What rounding leaves of a constant is no spread.
+    let less = |(value, mean): (f64, &f64)| {
+        let left = value - mean;
+        if left.abs() <= 1e-12 * mean.abs() { 0.0 } else { left }
+    };
+    chosen.flat_map(|row| rows.row(row).zip(&mean).map(less).collect::<Vec<_>>()).collect()
+}
+
+fn mean_coding_rate(unit: &Seen<'_>, patches: usize) -> f64 {
+    let at =
+        |patch: usize| -> Vec<f64> { (patch..unit.len()).step_by(patches).flat_map(|row| unit.row(row)).collect() };
+    (0..patches).map(|patch| total_coding_rate(&at(patch), unit.dim(), EPSILON)).sum::<f64>() / patches as f64
+}
+
+/// Mean cosine within and between images, from the sums of their unit rows.
+fn cosines(unit: &Seen<'_>, patches: usize) -> (Option<f64>, Option<f64>) {
+    let images = unit.len() / patches;
+    let (mut all, mut squares, mut own) = (vec![0.0; unit.dim()], 0.0, 0.0);
+    for image in 0..images {
+        let rows = image * patches..(image + 1) * patches;
+        own += rows.clone().flat_map(|row| unit.row(row)).map(|value| value * value).sum::<f64>();
+        let sum: Vec<f64> = unit.mean(rows).iter().map(|mean| mean * patches as f64).collect();
+        all.iter_mut().zip(&sum).for_each(|(all, sum)| *all += sum);
+        squares += dot(&sum, &sum);
+    }
+    let within = (patches > 1).then(|| (squares - own) / (images * patches * (patches - 1)) as f64);
+    let between =
+        (images > 1).then(|| (dot(&all, &all) - squares) / (images * (images - 1) * patches * patches) as f64);
+    (within, between)
+}
+
+/// Of at most [`PAIRED`] patches, evenly spaced.
+fn uniformity(unit: &Seen<'_>, patches: usize) -> Option<f64> {
+    let count = unit.len();
+    let kept = count.min(PAIRED);
+    let chosen = (0..kept).map(|number| number * count / kept);
+    let chosen: Vec<(usize, Vec<f64>)> = chosen.map(|row| (row / patches, unit.row(row).collect())).collect();
+    let (mut sum, mut pairs) = (0.0, 0.0);
+    for (place, (image, row)) in chosen.iter().enumerate() {
+        for (_, other) in chosen[..place].iter().filter(|(other, _)| other != image) {
+            let square: f64 = row.iter().zip(other).map(|(a, b)| (a - b).powi(2)).sum();
+            sum += (-2.0 * square).exp();
+            pairs += 1.0;
+        }
+    }
+    (pairs > 0.0).then(|| (sum / pairs).ln())
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Error, Result};
+    use bagssl_core::embed::{FeatureLayer, Rows};
+    use bagssl_core::random::{Address, Purpose};
+    use proptest::prelude::*;
+
+    fn features(values: Vec<f32>, patches: usize, dim: usize) -> Result<Features> {
+        let images = (values.len() / (patches * dim)) as u32;
+        let numbers: Vec<u32> = (0..images).collect();
+        Features::new(FeatureLayer::Embedding, Rows { values, dim }, patches, numbers.clone(), numbers)
+    }
+
+    /// Normal features in the first `rank` of `dim` dimensions, turned so that all dimensions deviate.
+    fn of_rank(rank: usize, dim: usize, images: usize) -> Features {
+        let mut random = Address { seed: 3, ..Address::default() }.stream(Purpose::Evaluation);
+        let mut normal = move || random.normal_pair().0;
+        let basis: Vec<f64> = (0..rank * dim).map(|_| normal()).collect();
+        let mut row = || -> Vec<f32> {
+            let shares: Vec<f64> = (0..rank).map(|_| normal()).collect();
+            let value = |d: usize| shares.iter().enumerate().map(|(r, share)| share * basis[r * dim + d]).sum::<f64>();
+            (0..dim).map(|d| value(d) as f32).collect()
+        };
+        features((0..images).flat_map(|_| row()).collect(), 1, dim).unwrap()
+    }
+
+    #[test]
+    fn features_that_are_all_the_same_have_collapsed() {
+        let health = Health::new(&features([0.1, -0.7, 0.3, 0.2, 0.9].repeat(2 * 30), 2, 5).unwrap());
+        assert_eq!((health.verdict, health.raw.dead, health.effective_rank), (Verdict::Collapsed, 1.0, 1.0));
+        assert!(
+            (health.cosine_between.unwrap() - 1.0).abs() < 1e-9 && (health.cosine_within.unwrap() - 1.0).abs() < 1e-9
+        );
+        assert!(health.uniformity.unwrap().abs() < 1e-9);
+        assert_eq!(health.reasons.len(), 3, "{:?}", health.reasons);
+        assert_eq!(Health::new(&features(vec![0.0; 60], 2, 5).unwrap()).verdict, Verdict::Collapsed);
+    }
+
+    #[test]
+    fn the_rank_decides() {
+        let verdict = |rank| Health::new(&of_rank(rank, 40, 300)).verdict;
+        assert_eq!(verdict(1), Verdict::Collapsed);
+        assert_eq!(verdict(4), Verdict::Suspect);
+        assert_eq!(verdict(40), Verdict::Healthy);
+        let healthy = Health::new(&of_rank(40, 40, 300));
+        assert!(healthy.uniformity.unwrap() < -3.0, "{healthy:?}");
+        assert!(healthy.effective_rank > 25.0 && healthy.coding_rate_share > 0.7, "{healthy:?}");
+        assert_eq!((healthy.reasons.len(), healthy.rank_limit, healthy.cosine_within), (0, 40, None));
+    }
+
+    #[test]
+    fn idle_dimensions_are_suspect() {
+        let mut values = of_rank(20, 20, 200).values().to_vec();
+        values.chunks_mut(20).for_each(|row| row[..6].fill(0.25));
+        let health = Health::new(&features(values, 1, 20).unwrap());
+        assert_eq!((health.verdict, health.raw.dead), (Verdict::Suspect, 0.3));
+        assert!(health.raw.min < 1e-12);
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_named() {
+        let mut values = of_rank(4, 4, 6).values().to_vec();
+        values[4 * 3 + 2] = f32::NAN;
+        assert!(matches!(features(values, 2, 4), Err(Error::NotFinite { image: 1, patch: 1, index: 2, .. })));
+    }
+
+    /// Patches (1, 0), (0, 1) of the first image and (0, 2), (0, 3) of the second.
+    #[test]
+    fn figures_by_hand() {
+        let health = Health::new(&features(vec![1.0, 0.0, 0.0, 1.0, 0.0, 2.0, 0.0, 3.0], 2, 2).unwrap());
+        assert!((health.cosine_within.unwrap() - 0.5).abs() < 1e-12);
+        assert!((health.cosine_between.unwrap() - 0.5).abs() < 1e-12);
+        // Of the four pairs of patches of different images two are equal and two orthogonal: squares 0 and 2.
+        assert!((health.uniformity.unwrap() - ((2.0 + 2.0 * (-4f64).exp()) / 4.0).ln()).abs() < 1e-12);
+        let (x, y) = ((3.0f64 / 16.0).sqrt(), (5.0f64 / 4.0).sqrt());
+        assert!((health.raw.mean - (x + y) / 2.0).abs() < 1e-12 && (health.raw.min - x).abs() < 1e-12);
+        // At patch 0 the rows are orthogonal, at patch 1 equal: logarithms of (1 + 5)^2 and 1 + 10.
+        let rate = -0.25 * (36f64.ln() + 11f64.ln());
+        assert!((health.coding_rate - rate).abs() < 1e-12);
+        assert!((health.coding_rate_share - rate / -(6f64.ln())).abs() < 1e-12);
+    }
+
+    proptest! {
+        #[test]
+        fn figures_stay_in_their_ranges(
+            values in prop::collection::vec(-5f32..5.0, 24),
+            (patches, dim) in prop::sample::select(vec![(1usize, 4usize), (2, 3), (3, 2), (4, 6), (1, 24), (24, 1)]),
+        ) {
+            let health = Health::new(&features(values, patches, dim).unwrap());
+            prop_assert!(health.effective_rank >= 1.0 && health.effective_rank <= health.rank_limit as f64 + 1e-6);
+            prop_assert!((-1e-12..=1.0 + 1e-9).contains(&health.coding_rate_share));
+            prop_assert!(health.cosine_within.is_none_or(|cosine| (-1.0 - 1e-9..=1.0 + 1e-9).contains(&cosine)));
+            prop_assert!((0.0..=1.0).contains(&health.raw.dead) && health.raw.min <= health.raw.mean + 1e-12);
+        }
+    }
+}

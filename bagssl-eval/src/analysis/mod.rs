@@ -1,0 +1,8 @@
+//! What a representation knows besides classes.
+
+pub mod health;
+pub mod convergence;
+pub mod neighbors;
+pub mod projection_2d;
+pub mod locality;
+pub mod cooccurrence;

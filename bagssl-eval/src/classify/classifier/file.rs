@@ -1,0 +1,165 @@
+//! A classifier as a safetensors file: its numbers as tensors, the rest as JSON in the metadata.
+
+use std::collections::HashMap;
+
+use bagssl_core::embed::Rows;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+
+use super::{By, Classifier};
+use crate::classify::knn::Knn;
+use crate::classify::probe::SoftmaxModel;
+use crate::error::{Error, Result};
+use crate::features::samples::Samples;
+
+/// The metadata's key.
+const KEY: &str = "bagssl-classifier";
+/// The version of the format.
+const VERSION: u32 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    format_version: u32,
+    network: String,
+    classes: Vec<String>,
+    by: Kind,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Kind {
+    /// Tensors `samples` `[sample, dim]` of f32 and `labels` `[sample]` of u32.
+    Neighbors { neighbors: usize, temperature: f64 },
+    /// Tensors `weights` `[class, dim]` and `bias` `[class]` of f64, `labels` `[class]` of u32, ascending.
+    Linear,
+}
+
+impl Classifier {
+    /// The bytes of a safetensors file.
+    ///
+    /// # Errors
+    /// None in practice: [`Error::File`] if it cannot be written down.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let (by, tensors) = match &self.by {
+            By::Neighbors(knn, samples) => {
+                let shape = vec![samples.len(), samples.rows().dim];
+                let kind = Kind::Neighbors { neighbors: knn.neighbors, temperature: knn.temperature };
+                let samples = [
+                    ("samples", Dtype::F32, shape, bytes(samples.rows().values, |value| value.to_le_bytes())),
+                    labels(samples.labels()),
+                ];
+                (kind, samples.to_vec())
+            }
+            By::Linear(model) => {
+                let classes = model.classes().len();
+                let weights = bytes(model.weights(), |value| value.to_le_bytes());
+                let bias = bytes(model.bias(), |value| value.to_le_bytes());
+                let tensors = [
+                    ("weights", Dtype::F64, vec![classes, model.dim], weights),
+                    ("bias", Dtype::F64, vec![classes], bias),
+                    labels(model.classes()),
+                ];
+                (Kind::Linear, tensors.to_vec())
+            }
+        };
+        let header =
+            Header { format_version: VERSION, network: self.network.clone(), classes: self.classes.clone(), by };
+        let failed = |error: String| refuse("classifier", "numbers that can be written", error);
+        let header = serde_json::to_string(&header).map_err(|error| failed(error.to_string()))?;
+        let views: Vec<(&str, TensorView<'_>)> = tensors
+            .iter()
+            .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes)?)))
+            .collect::<core::result::Result<_, safetensors::SafeTensorError>>()
+            .map_err(|error| failed(error.to_string()))?;
+        let metadata = HashMap::from([(KEY.to_string(), header)]);
+        safetensors::serialize(views, Some(metadata)).map_err(|error| failed(error.to_string()))
+    }
+
+    /// A classifier from the bytes of its file.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is none, of another version, or its tensors do not fit each other; those of
+    /// [`Classifier::new`], [`Samples::new`] and [`Knn::predict`] if they hold what is not allowed there.
+    pub fn from_bytes(file: &[u8]) -> Result<Self> {
+        let no_file = |error: safetensors::SafeTensorError| refuse("file", "a classifier (safetensors)", error);
+        let (_, metadata) = SafeTensors::read_metadata(file).map_err(no_file)?;
+        let tensors = SafeTensors::deserialize(file).map_err(no_file)?;
+        let header = metadata.metadata().as_ref().and_then(|entries| entries.get(KEY));
+        let header =
+            header.ok_or_else(|| refuse("file", "a classifier, with metadata \"bagssl-classifier\"", "none"))?;
+        let header: Header =
+            serde_json::from_str(header).map_err(|error| refuse("metadata", "a classifier's", error))?;
+        if header.format_version != VERSION {
+            return Err(refuse("format version", VERSION, header.format_version));
+        }
+        let labels = values(&tensors, "labels", Dtype::U32, u32::from_le_bytes)?;
+        let by = match header.by {
+            Kind::Neighbors { neighbors, temperature } => {
+                let knn = Knn { neighbors, temperature };
+                knn.check()?;
+                let dim = columns(&tensors, "samples", labels.0.len())?;
+                let rows = values(&tensors, "samples", Dtype::F32, f32::from_le_bytes)?.0;
+                By::Neighbors(knn, Samples::new(Rows { values: rows, dim }, labels.0)?)
+            }
+            Kind::Linear => By::Linear(linear(&tensors, labels.0)?),
+        };
+        Classifier::new(by, header.classes, header.network)
+    }
+}
+
+/// A linear probe of its tensors.
+fn linear(tensors: &SafeTensors<'_>, classes: Vec<u32>) -> Result<SoftmaxModel> {
+    let dim = columns(tensors, "weights", classes.len())?;
+    let mut parameters = values(tensors, "weights", Dtype::F64, f64::from_le_bytes)?.0;
+    let (bias, shape) = values(tensors, "bias", Dtype::F64, f64::from_le_bytes)?;
+    if shape != [classes.len()] {
+        return Err(refuse("bias", format!("[{}]", classes.len()), format!("{shape:?}")));
+    }
+    parameters.extend(bias);
+    if let Some(wrong) = parameters.iter().find(|value| !value.is_finite()) {
+        return Err(refuse("weights", "finite numbers", wrong));
+    }
+    if !classes.is_sorted_by(|a, b| a < b) {
+        return Err(refuse("labels", "ascending numbers", format!("{classes:?}")));
+    }
+    Ok(SoftmaxModel { classes, parameters, dim })
+}
+
+/// The columns of a matrix with so many rows, both at least 1.
+fn columns(tensors: &SafeTensors<'_>, name: &str, rows: usize) -> Result<usize> {
+    let shape = tensors.tensor(name).map_err(|error| refuse(name, "a tensor", error))?.shape().to_vec();
+    match shape[..] {
+        [found, columns] if found == rows && rows > 0 && columns > 0 => Ok(columns),
+        _ => Err(refuse(name, format!("[{rows}, dim], both at least 1"), format!("{shape:?}"))),
+    }
+}
+
+/// The numbers of a tensor, and its shape.
+fn values<T, const N: usize>(
+    tensors: &SafeTensors<'_>,
+    name: &str,
+    dtype: Dtype,
+    from: fn([u8; N]) -> T,
+) -> Result<(Vec<T>, Vec<usize>)> {
+    let tensor = tensors.tensor(name).map_err(|error| refuse(name, "a tensor", error))?;
+    if tensor.dtype() != dtype {
+        return Err(refuse(name, format!("{dtype:?}"), format!("{:?}", tensor.dtype())));
+    }
+    let numbers = tensor.data().as_chunks::<N>().0.iter().map(|&bytes| from(bytes)).collect();
+    Ok((numbers, tensor.shape().to_vec()))
+}
+
+type Tensor = (&'static str, Dtype, Vec<usize>, Vec<u8>);
+
+fn labels(labels: &[u32]) -> Tensor {
+    ("labels", Dtype::U32, vec![labels.len()], bytes(labels, |value| value.to_le_bytes()))
+}
+
+fn bytes<T: Copy, const N: usize>(values: &[T], to: fn(T) -> [u8; N]) -> Vec<u8> {
+    values.iter().flat_map(|&value| to(value)).collect()
+}
+
+fn refuse(part: &str, expected: impl ToString, got: impl ToString) -> Error {
+    Error::File { part: part.into(), expected: expected.to_string(), got: got.to_string() }
+}

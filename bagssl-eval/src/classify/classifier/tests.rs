@@ -1,0 +1,108 @@
+//! Classifiers kept and asked.
+
+use bagssl_core::random::{Address, Purpose};
+
+use super::*;
+use crate::classify::probe::Linear;
+
+const DIM: usize = 3;
+
+/// Images of two classes, 1 and 4, as the embeddings of their patches: `[patch, dim]`.
+fn image(number: u32, patches: usize) -> (Rows, u32) {
+    let mut random = Address { seed: 5, image: number, ..Address::default() }.stream(Purpose::Evaluation);
+    let label = [1, 4][random.below(2) as usize];
+    let center = if label == 1 { [2.0, 0.5, 1.0] } else { [0.5, 2.0, 1.0] };
+    let values = (0..patches * DIM).map(|i| (center[i % DIM] + 0.8 * random.normal_pair().0) as f32).collect();
+    (Rows { values, dim: DIM }, label)
+}
+
+fn mean(rows: &Rows) -> Vec<f32> {
+    let mean = |d: usize| rows.values.iter().skip(d).step_by(DIM).sum::<f32>() / rows.len() as f32;
+    (0..DIM).map(mean).collect()
+}
+
+fn classifiers() -> [Classifier; 2] {
+    let images: Vec<(Rows, u32)> = (100..140).map(|number| image(number, 64)).collect();
+    let values = images.iter().flat_map(|(rows, _)| mean(rows)).collect();
+    let train = Samples::new(Rows { values, dim: DIM }, images.iter().map(|(_, label)| *label).collect()).unwrap();
+    let names: Vec<String> = ["a", "b", "c", "d", "e"].map(String::from).to_vec();
+    let new = |by| Classifier::new(by, names.clone(), "net".into()).unwrap();
+    let linear = By::Linear(Linear::default().fit(&train).unwrap());
+    [new(linear), new(By::Neighbors(Knn { neighbors: 5, temperature: 0.1 }, train))]
+}
+
+#[test]
+fn a_search_ends_early_and_says_what_all_patches_say() {
+    for classifier in classifiers() {
+        let (mut early, mut alike) = (0, 0);
+        for number in 0..50 {
+            let (patches, _) = image(number, 200);
+            let mut search = classifier.search(200, 8, 0.95).unwrap();
+            let used = 1 + patches.values.chunks(DIM).position(|patch| search.push(patch).unwrap()).unwrap();
+            let seen = Rows { values: patches.values[..used * DIM].to_vec(), dim: DIM };
+            early += usize::from(used < 200);
+            alike +=
+                usize::from(classifier.predict(&mean(&seen)).unwrap() == classifier.predict(&mean(&patches)).unwrap());
+        }
+        assert!(early > 40 && alike >= 48, "{}: {early} early, {alike} alike", classifier.describe());
+    }
+}
+
+#[test]
+fn the_last_patch_decides() {
+    for classifier in classifiers() {
+        let mut search = classifier.search(3, 2, 0.9999).unwrap();
+        let far = [[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [1.0, 1.0, 1.0]];
+        assert_eq!(far.map(|patch| search.push(&patch).unwrap()), [false, false, true]);
+        assert!(classifier.search(3, 1, 0.9).is_err() && classifier.search(3, 2, 1.5).is_err());
+    }
+}
+
+/// A patch that is refused is not taken in: the next one is the first.
+#[test]
+fn each_patch_is_checked_as_it_comes() {
+    for classifier in classifiers() {
+        let mut search = classifier.search(3, 2, 0.9999).unwrap();
+        for bad in [f32::NAN, f32::INFINITY] {
+            let error = search.push(&[1.0, bad, 1.0]).unwrap_err();
+            assert!(matches!(error, Error::NotFinite { index: 1, .. }), "{error}");
+        }
+        assert!(matches!(search.push(&[1.0]), Err(Error::Length { expected: DIM, got: 1, .. })));
+        let far = [[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [1.0, 1.0, 1.0]];
+        assert_eq!(far.map(|patch| search.push(&patch).unwrap()), [false, false, true]);
+        let error = search.push(&far[0]).unwrap_err();
+        assert!(matches!(error, Error::Core(_)), "{error}");
+        assert_eq!(error.to_string(), "patches of a grid: expected length 3, got 4");
+    }
+}
+
+#[test]
+fn a_file_gives_the_classifier_back() {
+    for classifier in classifiers() {
+        let file = classifier.to_bytes().unwrap();
+        assert_eq!(Classifier::from_bytes(&file).unwrap(), classifier);
+        assert_eq!((classifier.dim(), classifier.network(), classifier.classes()[4].as_str()), (DIM, "net", "e"));
+    }
+}
+
+/// Whatever byte is lost or changed: a classifier or an error, not a panic; and none from a file that is cut short.
+#[test]
+fn broken_files_are_refused() {
+    for classifier in classifiers() {
+        let file = classifier.to_bytes().unwrap();
+        assert!((0..file.len()).step_by(7).all(|length| Classifier::from_bytes(&file[..length]).is_err()));
+        for at in 0..file.len() {
+            let mut broken = file.clone();
+            broken[at] ^= 0x11;
+            if let Ok(other) = Classifier::from_bytes(&broken) {
+                let _ = other.predict(&[1.0; DIM]);
+            }
+        }
+    }
+    let other = safetensors::serialize(Vec::<(&str, safetensors::tensor::TensorView<'_>)>::new(), None).unwrap();
+    let error = Classifier::from_bytes(&other).unwrap_err().to_string();
+    assert_eq!(error, "file: expected a classifier, with metadata \"bagssl-classifier\", got none");
+    let names = vec!["only".to_string()];
+    let by = classifiers()[0].by.clone();
+    assert!(Classifier::new(by, names, String::new()).unwrap_err().to_string().contains("a name for class 4"));
+}

@@ -1,0 +1,55 @@
+//! The data of the plots as CSV (RFC 4180, one line of names first).
+
+use super::escape::escape_csv;
+use crate::report::Report;
+
+fn join(lines: impl Iterator<Item = Vec<String>>) -> String {
+    let join = |cells: Vec<String>| cells.iter().map(|cell| escape_csv(cell)).collect::<Vec<_>>().join(",") + "\n";
+    lines.map(join).collect()
+}
+
+fn head<const N: usize>(names: [&str; N]) -> std::iter::Once<Vec<String>> {
+    std::iter::once(names.map(String::from).to_vec())
+}
+
+/// Accuracies, a line for each representation.
+pub(crate) fn results(report: &Report) -> String {
+    let names = ["model", "space", "colour", "view", "patches", "knn_mean", "knn_std", "linear_mean", "linear_std"];
+    join(head(names).chain(report.results.iter().map(|outcome| {
+        let view = if outcome.view == crate::report::View::Whole { "whole" } else { "patches" };
+        let names = [outcome.model.name(), outcome.space.name(), outcome.color.name(), view].map(String::from);
+        let figures = [outcome.knn.mean, outcome.knn.std, outcome.linear.mean, outcome.linear.std];
+        [names.to_vec(), vec![outcome.patches.to_string()], figures.map(|it| it.to_string()).to_vec()].concat()
+    })))
+}
+
+/// Closeness to the whole image, a line for each number of patches.
+pub(crate) fn convergence(report: &Report) -> String {
+    let names = ["model", "patches", "cosine", "seed_std", "image_std"];
+    join(head(names).chain(report.convergence.iter().map(|point| {
+        let figures = [point.cosine, point.seed_std, point.image_std].map(|value| value.to_string());
+        [vec![point.model.name().to_string(), point.patches.to_string()], figures.to_vec()].concat()
+    })))
+}
+
+/// Training curves, a line for each figure at each point.
+pub(crate) fn curves(report: &Report) -> String {
+    let lines = report.curves.iter().flat_map(|curve| {
+        curve.points.iter().flat_map(move |point| {
+            point.figures.iter().map(move |(name, value)| {
+                let place = [curve.seed.to_string(), point.step.to_string(), point.epoch.to_string()];
+                [vec![curve.model.name().to_string()], place.to_vec(), vec![name.clone(), value.to_string()]].concat()
+            })
+        })
+    });
+    join(head(["model", "seed", "step", "epoch", "figure", "value"]).chain(lines))
+}
+
+/// The plots of the claims, a line for each point: those of their pages, after the claim's name.
+pub(crate) fn claims(report: &Report) -> String {
+    let mut text = String::from("claim,plot,line,x,y,band,name\n");
+    for claim in &report.claims {
+        text += &claim.page.points(&format!("{},", escape_csv(&claim.name)));
+    }
+    text
+}

@@ -1,0 +1,63 @@
+//! Escaping: class names and paths are a user's data.
+
+use bagssl_core::text::{is_obeyed, shown};
+
+/// The text, safe in HTML, SVG and in quoted attributes. Characters that XML forbids become spaces.
+pub(crate) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            '\t' | '\n' | '\r' => escaped.push(character),
+            control if is_obeyed(control) => escaped.push(' '),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// The text, safe in a cell of a Markdown table and elsewhere in Markdown.
+pub(crate) fn escape_markdown(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' => escaped.extend(['\\', character]),
+            control if is_obeyed(control) => escaped.push(' '),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// The text as a field of a CSV file (RFC 4180). Programs for tables take what begins with `=`, `+`, `-` or `@` for a formula, and
+/// run it: unless it is a number, it gets an apostrophe, which they read as the beginning of a text.
+pub(crate) fn escape_csv(text: &str) -> String {
+    let is_formula = text.starts_with(['=', '+', '-', '@']) && text.parse::<f64>().is_err();
+    let text = if is_formula { format!("'{}", shown(text)) } else { shown(text) };
+    if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_gets_out() {
+        assert_eq!(escape("<b title='x'>&\"\u{0}"), "&lt;b title=&#39;x&#39;&gt;&amp;&quot; ");
+        assert_eq!(escape_markdown("a|b*_<i>\n"), "a\\|b\\*\\_\\<i\\> ");
+        assert_eq!(escape_csv("a,\"b\""), "\"a,\"\"b\"\"\"");
+        assert_eq!(escape_csv("plain"), "plain");
+        assert_eq!(escape_csv("a\r\n\u{1b}[2J"), "a\\r\\n\\u{1b}[2J");
+        for formula in ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "-"] {
+            assert_eq!(escape_csv(formula), format!("'{formula}"));
+        }
+        assert_eq!(escape_csv("=a,b"), "\"'=a,b\"");
+        for number in ["-1.5", "+3", "-2e-7", "0", "12 cats"] {
+            assert_eq!(escape_csv(number), number);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Text, tables and drawings in the languages of a report: HTML, Markdown, CSV and SVG.
+
+pub(crate) mod escape;
+pub(crate) mod csv;
+pub(crate) mod svg;
+pub(crate) mod scatter;
+pub(crate) mod picture;

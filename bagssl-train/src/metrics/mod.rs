@@ -1,0 +1,235 @@
+//! What a run writes down of its steps, as lines of JSON.
+
+pub(crate) mod step;
+pub mod tensorboard;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use bagssl_core::batch::SourceError;
+use bagssl_core::observe::{Event, Observer, Verdict};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::run_state::{regular, write_whole};
+
+/// A file of JSON lines: one for each step, each epoch, what is said of its health, and settings that were changed.
+pub struct Metrics {
+    path: PathBuf,
+    file: File,
+    /// The file's bytes.
+    length: u64,
+    warn: Warn,
+}
+
+/// Hears of lines that are lost.
+pub type Warn = Box<dyn FnMut(&str) + Send>;
+
+impl Metrics {
+    /// A file that is begun anew, or goes on after `resumed` steps: lines of later ones, which the run will write again,
+    /// are dropped. `warn` hears if lines of steps before are missing, now or while the run goes on.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be read or written.
+    pub fn create(path: &Path, resumed: u64, mut warn: Warn) -> Result<Self> {
+        let failed = |error| Error::File { path: path.into(), error };
+        regular(path).map_err(failed)?;
+        let before = match fs::read(path) {
+            _ if resumed == 0 => Vec::new(),
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(failed)?,
+        };
+        let (mut kept, mut steps) = (Vec::with_capacity(before.len()), 0);
+        for line in before.split_inclusive(|&byte| byte == b'\n') {
+            let Some(event) = read(line, resumed) else { continue };
+            steps += u64::from(event == "step" || event == "skipped");
+            kept.extend(line);
+        }
+        if steps < resumed {
+            warn(&format!("{}: the lines of {} of {resumed} steps are missing", path.display(), resumed - steps));
+        }
+        write_whole(path, &kept)?;
+        let file = OpenOptions::new().append(true).open(path).map_err(failed)?;
+        Ok(Metrics { path: path.into(), file, length: kept.len() as u64, warn })
+    }
+
+    fn write(&mut self, line: &Value) -> io::Result<()> {
+        let line = format!("{line}\n");
+        self.file.write_all(line.as_bytes())?;
+        self.length += line.len() as u64;
+        Ok(())
+    }
+
+    /// Waits until all lines are on the disk. If somebody has taken the file away it is begun anew.
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        if self.is_there() {
+            return Ok(());
+        }
+        (self.warn)(&format!("{}: was removed or cut while the run went on; lines are missing", self.path.display()));
+        self.file = OpenOptions::new().append(true).create(true).open(&self.path)?;
+        self.length = self.file.metadata()?.len();
+        Ok(())
+    }
+
+    /// Whether all lines are under the file's name.
+    fn is_there(&self) -> bool {
+        let (Ok(own), Ok(there)) = (self.file.metadata(), fs::metadata(&self.path)) else { return false };
+        #[cfg(unix)]
+        let is_same = {
+            use std::os::unix::fs::MetadataExt;
+            (own.dev(), own.ino()) == (there.dev(), there.ino())
+        };
+        #[cfg(not(unix))]
+        let is_same = own.len() == there.len();
+        is_same && there.len() >= self.length
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Metrics").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// What a line is of, if it is whole and of one of the first `resumed` steps. (What was changed after the last of them is
+/// written anew.)
+fn read(line: &[u8], resumed: u64) -> Option<String> {
+    let line: Value = serde_json::from_slice(line.strip_suffix(b"\n")?).ok()?;
+    let (event, step) = (line["event"].as_str()?, line["step"].as_u64()?);
+    let is_kept = if event == "changed" { step < resumed } else { step <= resumed };
+    is_kept.then(|| event.to_string())
+}
+
+impl Observer for Metrics {
+    fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
+        let (mut line, figures): (_, &[(&str, f64)]) = match *event {
+            Event::Step { step, epoch, figures, .. } => {
+                (json!({"event": "step", "step": step, "epoch": epoch}), figures)
+            }
+            Event::Skipped { step, what, images } => {
+                (json!({"event": "skipped", "step": step, "what": what, "images": images}), &[])
+            }
+            Event::Epoch { epoch, step, figures } => (json!({"event": "epoch", "step": step, "epoch": epoch}), figures),
+            Event::Health { epoch, step, verdict, figures, reasons } => {
+                let line =
+                    json!({"event": "health", "step": step, "epoch": epoch, "verdict": verdict, "reasons": reasons});
+                (line, figures)
+            }
+            Event::Changed { step, setting, from, to } => {
+                (json!({"event": "changed", "step": step, "setting": setting, "from": from, "to": to}), &[])
+            }
+            Event::Saving { .. } => {
+                self.sync().map_err(|error| Error::File { path: self.path.clone(), error })?;
+                return Ok(Verdict::Continue);
+            }
+            _ => return Ok(Verdict::Continue),
+        };
+        let figures: Map<String, Value> = figures.iter().map(|(name, value)| ((*name).into(), json!(value))).collect();
+        line.as_object_mut().expect("made as an object").extend(figures);
+        self.write(&line).map_err(|error| Error::File { path: self.path.clone(), error })?;
+        Ok(Verdict::Continue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quiet() -> Warn {
+        Box::new(|text| panic!("{text}"))
+    }
+
+    fn step(step: u64) -> Event<'static> {
+        Event::Step { step, steps: 9, epoch: 0, figures: &[("loss", 0.5)] }
+    }
+
+    #[test]
+    fn health_is_written_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let reasons = ["all alike".to_string()];
+        let figures = &[("effective_rank", 1.0)];
+        let health = Event::Health { epoch: 2, step: 9, verdict: "collapsed", figures, reasons: &reasons };
+        Metrics::create(&path, 0, quiet()).unwrap().observe(&health).unwrap();
+        let line: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let expected = json!({
+            "event": "health", "epoch": 2, "step": 9, "verdict": "collapsed", "effective_rank": 1.0, "reasons": ["all alike"],
+        });
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_resumed_file_repeats_no_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut metrics = Metrics::create(&path, 0, quiet()).unwrap();
+        for done in 1..=5 {
+            metrics.observe(&step(done)).unwrap();
+        }
+        metrics.observe(&Event::Epoch { epoch: 0, step: 5, figures: &[] }).unwrap();
+        drop(metrics);
+        let mut metrics = Metrics::create(&path, 3, quiet()).unwrap();
+        metrics.observe(&step(4)).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let steps: Vec<_> =
+            text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64().unwrap()).collect();
+        assert_eq!(steps, [1, 2, 3, 4]);
+        assert!(text.lines().next().unwrap().contains("\"loss\":0.5"));
+        drop(Metrics::create(&path, 0, quiet()).unwrap());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+    }
+    #[test]
+    fn lines_that_are_lost_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let (said, heard) = std::sync::mpsc::channel::<String>();
+        let warn = || {
+            let said = said.clone();
+            Box::new(move |text: &str| said.send(text.into()).unwrap()) as Warn
+        };
+        let mut metrics = Metrics::create(&path, 0, warn()).unwrap();
+        (1..=4).for_each(|done| _ = metrics.observe(&step(done)).unwrap());
+        metrics.observe(&Event::Saving { step: 4 }).unwrap();
+        assert!(heard.try_recv().is_err());
+        // Somebody removes it, somebody empties it.
+        fs::remove_file(&path).unwrap();
+        metrics.observe(&Event::Saving { step: 4 }).unwrap();
+        assert!(heard.try_recv().unwrap().contains("metrics.jsonl: was removed or cut"));
+        metrics.observe(&step(5)).unwrap();
+        metrics.observe(&Event::Skipped { step: 6, what: "the loss", images: &[7] }).unwrap();
+        fs::write(&path, "").unwrap();
+        metrics.observe(&Event::Saving { step: 6 }).unwrap();
+        assert!(heard.try_recv().unwrap().contains("lines are missing"));
+        metrics.observe(&step(7)).unwrap();
+        metrics.observe(&Event::Skipped { step: 8, what: "the loss", images: &[7] }).unwrap();
+        // A line that is not whole.
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"event\":\"st\xff").unwrap();
+        drop(Metrics::create(&path, 8, warn()).unwrap());
+        assert!(heard.try_recv().unwrap().ends_with("metrics.jsonl: the lines of 6 of 8 steps are missing"));
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 2);
+        fs::remove_file(&path).unwrap();
+        drop(Metrics::create(&path, 9, warn()).unwrap());
+        assert!(heard.try_recv().unwrap().contains("of 9 of 9 steps"));
+    }
+
+    #[test]
+    fn what_was_changed_is_written_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let changed = Event::Changed { step: 1, setting: "optimizer.learning_rate", from: "0.1", to: "0.05" };
+        let mut metrics = Metrics::create(&path, 0, quiet()).unwrap();
+        metrics.observe(&step(1)).unwrap();
+        for resumed in [1, 1, 2] {
+            let mut metrics = Metrics::create(&path, resumed, quiet()).unwrap();
+            if resumed == 1 {
+                metrics.observe(&changed).unwrap();
+                metrics.observe(&step(2)).unwrap();
+            }
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let line = "{\"event\":\"changed\",\"from\":\"0.1\",\"setting\":\"optimizer.learning_rate\",\"step\":1,\"to\":\"0.05\"}";
+        assert_eq!((text.lines().count(), text.lines().nth(1)), (3, Some(line)));
+    }
+}

@@ -1,0 +1,570 @@
+//! The training loop.
+
+mod saving;
+mod state;
+mod epoch_reporter;
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceError};
+use bagssl_core::checkpoint::Change;
+use bagssl_core::model::{BatchStatistics, Kernels, Model, ModelGradients, ModelParts};
+use bagssl_core::observe::{Event, Observer, Verdict};
+use bagssl_core::profile::span;
+use burn::module::{AutodiffModule, Module};
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
+
+use crate::config::{CheckedConfig, OnNotFinite};
+use crate::distributed::{Collective, Rank, with_exchange};
+use crate::error::{Error, Result};
+use crate::loss::{LinAlg, LossValue};
+use crate::metrics::step::{PendingMetrics, StepMetrics};
+use crate::optimizer::{FusedOptimizer, Optimizer};
+use crate::run_state::StateStore;
+use crate::schedule::StepSchedule;
+use epoch_reporter::{EpochReporter, Means};
+
+/// What a run is called in its checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RunInfo {
+    /// The name of the preset or config.
+    pub preset: String,
+    /// The fingerprint of the training images.
+    pub data: String,
+    /// Everything else that the weights depend on, by name: with the config it decides whether a run may be resumed.
+    pub settings: Vec<(String, String)>,
+    /// What may be otherwise when the run is resumed, such as where the images lie, by name. It is recorded.
+    pub circumstances: Vec<(String, String)>,
+    /// Whether a run may be resumed with another learning rate, other epochs, or another way with steps that are not finite.
+    pub may_change: bool,
+}
+
+/// A model in training: what one step after the other changes.
+#[derive(Debug)]
+pub struct Trainer<B: AutodiffBackend, K> {
+    config: CheckedConfig,
+    info: RunInfo,
+    device: B::Device,
+    model: Model<B>,
+    optimizer: Optimizer<B::InnerBackend>,
+    step: u64,
+    /// Steps that changed nothing.
+    skipped: u64,
+    /// Of the steps of the epoch that is not over.
+    means: Means,
+    /// Steps of the epochs whose end the observer has heard of since this trainer began.
+    ended: u64,
+    /// The step of the last state that was saved or resumed from.
+    saved: Option<u64>,
+    /// What was changed when the run was resumed, all of it and what nobody has heard of.
+    changes: Vec<Change>,
+    untold: Vec<Change>,
+    /// The last batch on the device, if its source keeps it and may give it again.
+    kept: Option<(PatchBatch, Vec<Part<B>>)>,
+    exchange: Option<Arc<dyn Collective<B::InnerBackend>>>,
+    /// Whether this worker's observer has said stop: the others hear of it with the next step.
+    stop: bool,
+    kernels: PhantomData<K>,
+}
+
+/// How a call of [`Trainer::run`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All steps are done.
+    Finished,
+    /// An observer said stop; the state has been saved.
+    Stopped,
+}
+
+impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> {
+    /// A model with random weights, at step 0.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a setting of the optimizer lies outside its range.
+    pub fn new(config: CheckedConfig, info: RunInfo, device: B::Device) -> Result<Self> {
+        let model = Model::init(config.plan(), config.config().seed, &device);
+        let optimizer = Optimizer::new(config.config().optimizer)?;
+        Ok(Trainer {
+            config,
+            info,
+            device,
+            model,
+            optimizer,
+            step: 0,
+            skipped: 0,
+            means: Means::default(),
+            ended: 0,
+            saved: None,
+            changes: Vec::new(),
+            untold: Vec::new(),
+            kept: None,
+            exchange: None,
+            stop: false,
+            kernels: PhantomData,
+        })
+    }
+
+    /// Lets `together` make the optimizer's steps.
+    pub fn set_fused_optimizer(&mut self, together: Box<dyn FusedOptimizer<B::InnerBackend>>) {
+        self.optimizer.set_fused(together);
+    }
+
+    /// Makes this one of several workers that share each batch and take the same steps. All begin with the same config (whose
+    /// batch is the whole one) and state; each has a source of its own images. The kernels have to be
+    /// [`SyncBatchNorm`](crate::distributed::SyncBatchNorm), so that batch norms see the whole batch. If the observer of one says
+    /// stop, all stop after the next step.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the images of a batch cannot be divided evenly among the workers.
+    pub fn set_workers(&mut self, exchange: Arc<dyn Collective<B::InnerBackend>>) -> Result<()> {
+        exchange.rank().share(self.config.config().batch.images)?;
+        self.exchange = Some(exchange);
+        Ok(())
+    }
+
+    /// Makes this a worker on its own again. Others that wait for it are told that it has ended.
+    pub fn leave_workers(&mut self) {
+        self.exchange = None;
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Steps of these that changed nothing, because their loss or their gradient was not finite.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model<B> {
+        &self.model
+    }
+
+    /// The model without gradients, for use.
+    pub fn trained_model(&self) -> Model<B::InnerBackend> {
+        self.model.valid()
+    }
+
+    /// Trains to the end of the schedule, or until the observer says stop. The state is saved where the store wants it
+    /// ([`StateStore::is_due`]), before the return, and before an error if it can still be (by the first of several workers). Where
+    /// work is queued ([`Kernels::IS_ASYNC`]) the observer hears of a step when the next one is under way, and that one is then
+    /// done as well.
+    ///
+    /// # Errors
+    /// [`Error::Source`], [`Error::Observer`], [`Error::Kernels`] or [`Error::File`] as they arise; [`Error::NotFinite`] with
+    /// its step if the loss or a gradient is no number (unless the config says to skip such steps); [`Error::Unusable`] if
+    /// that is so of what would be saved; [`Error::NothingTrained`] if an epoch has ended and all steps were skipped;
+    /// [`Error::Batch`] or [`Error::Batches`] if a batch is not of the promised shape, or there are not as many of them;
+    /// [`Error::Setting`] if more epochs are done than the config has, its schedule does not fit into these steps, or a batch has fewer
+    /// than two images or two patches; [`Error::Workers`] if another worker has ended or fails; [`Error::Core`] if a state cannot
+    /// be written.
+    pub fn run(
+        &mut self,
+        source: &dyn PatchSource,
+        observer: &mut dyn Observer,
+        store: &mut dyn StateStore,
+    ) -> Result<Ended> {
+        let per_epoch = source.batches_per_epoch() as u64;
+        if per_epoch == 0 {
+            return Err(Error::Batches { expected: 1, got: 0 });
+        }
+        let (shape, patches) = (source.shape(), self.config.config().batch.patches);
+        if shape.patches != patches {
+            return Err(Error::Batch { expected: BatchShape { patches, ..shape }, got: shape });
+        }
+        if let Some(exchange) = &self.exchange {
+            let (shape, share) = (source.shape(), exchange.rank().share(self.config.config().batch.images)?);
+            if shape.images != share.len() {
+                return Err(Error::Batch { expected: BatchShape { images: share.len(), ..shape }, got: shape });
+            }
+        }
+        let schedule = self.config.config().schedule.check(per_epoch)?;
+        if self.step > schedule.steps() {
+            let expected = format!("at least the {} that have begun", self.step.div_ceil(per_epoch));
+            let got = self.config.config().schedule.epochs.to_string();
+            return Err(Error::Setting { name: "schedule.epochs", expected, got });
+        }
+        for Change { step, setting, from, to } in std::mem::take(&mut self.untold) {
+            let event = Event::Changed { step, setting: &setting, from: &from, to: &to };
+            observer.observe(&event).map_err(Error::Observer)?;
+        }
+        while self.step < schedule.steps() {
+            let verdict = match self.epoch(source, observer, store, schedule, per_epoch) {
+                Ok(verdict) => verdict,
+                Err(error) => {
+                    self.save_before(&error, observer, store, per_epoch);
+                    return Err(error);
+                }
+            };
+            let is_last = verdict == Verdict::Stop || self.step == schedule.steps();
+            let saved = match is_last || store.is_due(self.position(per_epoch)) {
+                true => self.save(observer, store, per_epoch)?,
+                false => Verdict::Continue,
+            };
+            if (verdict == Verdict::Stop || saved == Verdict::Stop) && self.step < schedule.steps() {
+                return Ok(Ended::Stopped);
+            }
+        }
+        self.check_trained()?;
+        Ok(Ended::Finished)
+    }
+
+    /// The rest of the epoch that the next step belongs to.
+    fn epoch(
+        &mut self,
+        source: &dyn PatchSource,
+        observer: &mut dyn Observer,
+        store: &mut dyn StateStore,
+        schedule: StepSchedule,
+        per_epoch: u64,
+    ) -> Result<Verdict> {
+        let number = (self.step / per_epoch) as u32;
+        let telling =
+            EpochReporter { observer, epoch: number, schedule, rate: self.config.config().optimizer.learning_rate() };
+        let parameters = self.config.plan().parameters().into_iter().filter(|parameter| parameter.role.is_trained());
+        let parameters = parameters.map(|parameter| parameter.name).collect();
+        let mut epoch = Epoch { telling, parameters, waiting: None, projections: None };
+        let stepped = self.steps(source, store, &mut epoch, per_epoch);
+        if matches!(stepped, Err(Error::NotFinite { .. } | Error::Kernels(_))) {
+            // What was queued later is worth nothing.
+            return stepped;
+        }
+        // What is still queued was before any other error, and may be its cause.
+        let heard = epoch.waiting.take().map_or(Ok(Verdict::Continue), |last| self.heard(&mut epoch, last));
+        let verdict = either(heard?, stepped?);
+        let (expected, got) = (per_epoch, self.step - u64::from(number) * per_epoch);
+        if got < expected && verdict == Verdict::Stop {
+            return Ok(Verdict::Stop);
+        }
+        if got != expected {
+            return Err(Error::Batches { expected, got });
+        }
+        let Epoch { mut telling, projections, .. } = epoch;
+        let seen = match projections {
+            Some(projections) => telling.projections(self.step, projections)?,
+            None => Verdict::Continue,
+        };
+        let told = telling.epoch(self.step, &self.means)?;
+        (self.means, self.ended) = (Means::default(), self.step);
+        self.check_trained()?;
+        Ok(either(verdict, either(seen, told)))
+    }
+
+    /// The steps of an epoch that are left, up to one after which somebody says stop.
+    fn steps(
+        &mut self,
+        source: &dyn PatchSource,
+        store: &mut dyn StateStore,
+        epoch: &mut Epoch<'_, B, K>,
+        per_epoch: u64,
+    ) -> Result<Verdict> {
+        let skips = self.config.config().on_not_finite == OnNotFinite::Skip;
+        let schedule = epoch.telling.schedule;
+        for batch in awaited(source.epoch(epoch.telling.epoch, (self.step % per_epoch) as usize)) {
+            let batch = batch.map_err(Error::Source)?;
+            if let Some(exchange) = &self.exchange {
+                // Within a step nothing waits for a worker that has ended before it.
+                exchange.barrier()?;
+            }
+            let pass = self.checked_pass(batch, source)?;
+            let projections = pass.readout.projections();
+            let verdict = if K::IS_ASYNC && !skips {
+                // The device goes on with this step while the one before is waited for.
+                self.update(pass.gradients, pass.statistics, schedule);
+                epoch.projections = Some(projections);
+                let before = epoch.waiting.replace(Waiting::Figures(pass.readout.begin()));
+                before.map_or(Ok(Verdict::Continue), |before| self.heard(epoch, before))?
+            } else {
+                let figures = pass.readout.begin();
+                let (step, names) = (figures.step(), figures.names());
+                match figures.read(&epoch.parameters) {
+                    Err(Error::NotFinite { what, images, .. }) if skips => {
+                        (self.step, self.skipped) = (self.step + 1, self.skipped + 1);
+                        let told = epoch.telling.skipped(step, (&what, &images), names, &mut self.means)?;
+                        self.for_all(told)
+                    }
+                    read => {
+                        let read = read?;
+                        epoch.projections = Some(projections);
+                        self.update(pass.gradients, pass.statistics, schedule);
+                        self.report_step(&mut epoch.telling, step, read)?
+                    }
+                }
+            };
+            let saved = self.save_within(epoch, store, per_epoch)?;
+            if either(verdict, saved) == Verdict::Stop {
+                return Ok(Verdict::Stop);
+            }
+        }
+        Ok(Verdict::Continue)
+    }
+
+    /// Tells the observer of a step that was queued, if it has not heard of it yet.
+    fn heard(&mut self, epoch: &mut Epoch<'_, B, K>, waiting: Waiting<B, K>) -> Result<Verdict> {
+        match waiting {
+            Waiting::Figures(figures) => {
+                let step = figures.step();
+                self.report_step(&mut epoch.telling, step, figures.read(&epoch.parameters)?)
+            }
+            Waiting::Told(verdict) => Ok(verdict),
+        }
+    }
+
+    /// Tells the observer of a step. Workers stop when all know that one of them wants to.
+    fn report_step(
+        &mut self,
+        telling: &mut EpochReporter<'_>,
+        step: u64,
+        (figures, all_stop): Read,
+    ) -> Result<Verdict> {
+        let told = telling.step(step, figures, &mut self.means)?;
+        let own = self.for_all(told);
+        if self.exchange.is_none() {
+            return Ok(own);
+        }
+        if all_stop {
+            self.stop = false;
+        }
+        Ok(if all_stop { Verdict::Stop } else { Verdict::Continue })
+    }
+
+    /// What an observer says, if this worker is alone. Otherwise the others have yet to hear that it wants to stop.
+    fn for_all(&mut self, verdict: Verdict) -> Verdict {
+        if self.exchange.is_none() {
+            return verdict;
+        }
+        self.stop |= verdict == Verdict::Stop;
+        Verdict::Continue
+    }
+
+    /// The loss and the gradients of a batch.
+    fn checked_pass(&mut self, batch: PatchBatch, source: &dyn PatchSource) -> Result<Pass<B, K>> {
+        let shape = batch.shape();
+        if shape != source.shape() {
+            return Err(Error::Batch { expected: source.shape(), got: shape });
+        }
+        let images = batch.images().to_vec();
+        let parts = self.parts(batch);
+        with_exchange(self.exchange.as_ref(), || match &parts[..] {
+            [whole] if self.exchange.is_none() => self.whole(whole.clone(), images),
+            [whole] => self.shared(whole.clone(), images),
+            parts => self.grad_cache_pass(parts, images),
+        })
+    }
+
+    /// A batch on the device, in parts. One that the source keeps and gives again is brought there once.
+    fn parts(&mut self, batch: PatchBatch) -> Vec<Part<B>> {
+        if let Some((_, parts)) = self.kept.as_ref().filter(|(kept, _)| kept.shares_with(&batch)) {
+            return parts.clone();
+        }
+        let kept = batch.is_shared().then(|| batch.clone());
+        let _span = span("batch to the device");
+        let parts = parts::<B, K>(batch, self.config.config().batch.micro_batch(), &self.device);
+        self.kept = kept.map(|batch| (batch, parts.clone()));
+        parts
+    }
+
+    /// The optimizer's step.
+    fn update(&mut self, gradients: ModelGradients<B>, statistics: [BatchStatistics<B>; 2], schedule: StepSchedule) {
+        let _span = span("optimizer");
+        let factor = schedule.factor(self.step);
+        self.optimizer.begin_step();
+        let optimizer = &mut self.optimizer;
+        self.model.update_all(gradients, |changes| optimizer.update_all(changes, factor));
+        self.model.update_running_together(statistics, K::update_running_stats);
+        self.step += 1;
+    }
+
+    fn forward(&self, patches: Tensor<B, 4>) -> ModelParts<B> {
+        let _span = span("forward");
+        self.model.forward_train::<K>(patches)
+    }
+
+    fn backward(&self, objective: Tensor<B, 1>) -> ModelGradients<B> {
+        let _span = span("backward");
+        self.model.gradients(&objective.backward())
+    }
+
+    /// All patches at once.
+    fn whole(&self, patches: Part<B>, images: Vec<u32>) -> Result<Pass<B, K>> {
+        let output = self.forward(patches.tensor);
+        let [_, dim] = output.projection.dims();
+        let projections = output.projection.reshape([patches.images, patches.patches, dim]);
+        let value = {
+            let _span = span("loss");
+            self.config.loss().value::<B, K>(projections.clone())?
+        };
+        let gradients = self.backward(value.objective.clone());
+        self.finished(images, value, projections.inner(), gradients, output.statistics)
+    }
+
+    /// All patches at once, of this worker's images: the loss is that of all workers' projections.
+    fn shared(&self, patches: Part<B>, images: Vec<u32>) -> Result<Pass<B, K>> {
+        let output = self.forward(patches.tensor);
+        let [_, dim] = output.projection.dims();
+        let projections = output.projection.reshape([patches.images, patches.patches, dim]);
+        let (value, gradient) = self.loss(projections.clone().inner())?;
+        let objective = (projections.clone() * Tensor::from_inner(gradient)).sum();
+        let gradients = self.backward(objective);
+        self.finished(images, value, projections.inner(), gradients, output.statistics)
+    }
+
+    /// The loss of the projections of all workers, `[image, patch, dim]`, and its gradient in this worker's.
+    fn loss(&self, projections: Tensor<B::InnerBackend, 3>) -> Result<(LossValue<B>, Tensor<B::InnerBackend, 3>)> {
+        let [images, patches, dim] = projections.dims();
+        let (first, all) = match &self.exchange {
+            None => (0, projections),
+            Some(exchange) => {
+                let all = exchange.all_gather(projections.reshape([images * patches * dim]))?;
+                let Rank { rank: number, world_size: count } = exchange.rank();
+                (number * images, all.reshape([count * images, patches, dim]))
+            }
+        };
+        let _span = span("loss");
+        let all = Tensor::<B, 3>::from_inner(all).require_grad();
+        let value = self.config.loss().value::<B, K>(all.clone())?;
+        let gradient = all.grad(&value.objective.clone().backward()).expect("the loss depends on all of them");
+        if let Some(exchange) = &self.exchange {
+            // A backward pass of Burn's ends by waiting for all others of the process. Norms wait for each other within
+            // theirs, so that none may begin before the loss's have ended everywhere.
+            exchange.barrier()?;
+        }
+        Ok((value, gradient.narrow(0, first, images)))
+    }
+
+    /// Some patches of each image at a time, twice: once for the projections, of which the loss of the whole batch is made
+    /// and its gradient, and once to lead that gradient back. What is kept in between is one part's, but for projections.
+    ///
+    /// # Source
+    /// Gao et al., *Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup*, RepL4NLP 2021.
+    fn grad_cache_pass(&self, parts: &[Part<B>], images: Vec<u32>) -> Result<Pass<B, K>> {
+        let (mut projections, mut encoders, mut projectors) = (Vec::new(), Vec::new(), Vec::new());
+        // Without gradients nothing is kept; a graph that is merely dropped stays until the next backward pass.
+        let frozen = self.model.clone().no_grad();
+        for part in parts {
+            let _span = span("forward, without gradients");
+            let output = frozen.forward_train::<K>(part.tensor.clone());
+            let [_, dim] = output.projection.dims();
+            projections.push(output.projection.reshape([part.images, part.patches, dim]).inner());
+            let [encoder, projector] = output.statistics;
+            encoders.push(encoder);
+            projectors.push(projector);
+        }
+        let projections = Tensor::cat(projections, 1);
+        let (value, gradient) = self.loss(projections.clone())?;
+        let mut sum: Option<ModelGradients<B>> = None;
+        let mut first = 0;
+        for part in parts {
+            let share = gradient.clone().narrow(1, first, part.patches);
+            first += part.patches;
+            let projection = self.forward(part.tensor.clone()).projection;
+            let share = Tensor::from_inner(share.reshape(projection.shape()));
+            let gradients = self.backward((projection * share).sum());
+            sum = Some(match sum {
+                Some(sum) => sum.plus(gradients),
+                None => gradients,
+            });
+        }
+        let gradients = sum.expect("a batch has parts");
+        let statistics = [BatchStatistics::mean(encoders), BatchStatistics::mean(projectors)];
+        self.finished(images, value, projections, gradients, statistics)
+    }
+
+    /// The pass, with the sum of all workers' gradients.
+    fn finished(
+        &self,
+        images: Vec<u32>,
+        value: LossValue<B>,
+        projections: Tensor<B::InnerBackend, 3>,
+        gradients: ModelGradients<B>,
+        statistics: [BatchStatistics<B>; 2],
+    ) -> Result<Pass<B, K>> {
+        let _span = span("figures");
+        let mut stops = Tensor::<B::InnerBackend, 1>::full([1], f32::from(self.stop), &projections.device());
+        let gradients = match &self.exchange {
+            None => gradients,
+            Some(exchange) => gradients.map_flat(|own| {
+                let values = own.dims()[0];
+                let all = exchange.all_reduce(Tensor::cat(vec![own, stops.clone()], 0))?;
+                stops = all.clone().narrow(0, values, 1);
+                Ok::<_, Error>(all.narrow(0, 0, values))
+            })?,
+        };
+        let squares = gradients.squares(K::squared_norms).ok_or_else(|| Error::not_finite("the gradient"))?;
+        let readout = StepMetrics::new(self.step + 1, images, value, projections, squares, stops);
+        Ok(Pass { gradients, statistics, readout })
+    }
+}
+
+/// The figures of a step, and whether a worker wants to stop.
+type Read = (Vec<(&'static str, f64)>, bool);
+
+/// What a step's backward pass leaves.
+struct Pass<B: AutodiffBackend, K> {
+    gradients: ModelGradients<B>,
+    statistics: [BatchStatistics<B>; 2],
+    readout: StepMetrics<B, K>,
+}
+
+/// An epoch under way.
+struct Epoch<'a, B: AutodiffBackend, K> {
+    telling: EpochReporter<'a>,
+    /// The names of those that are trained.
+    parameters: Vec<String>,
+    /// The last step that was queued.
+    waiting: Option<Waiting<B, K>>,
+    /// What the last batch was projected to.
+    projections: Option<Tensor<B::InnerBackend, 3>>,
+}
+
+/// A step that was queued.
+enum Waiting<B, K> {
+    /// Nobody has heard of it.
+    Figures(PendingMetrics<B, K>),
+    /// What the observer has said to it.
+    Told(Verdict),
+}
+
+/// One who says stop is enough.
+fn either(one: Verdict, other: Verdict) -> Verdict {
+    if one == Verdict::Stop { one } else { other }
+}
+
+/// Batches, with the time that they are waited for.
+fn awaited(mut batches: Batches<'_>) -> impl Iterator<Item = std::result::Result<PatchBatch, SourceError>> {
+    std::iter::from_fn(move || {
+        let _span = span("wait for a batch");
+        batches.next()
+    })
+}
+
+/// Some patches of every image of a batch.
+#[derive(Debug, Clone)]
+struct Part<B: AutodiffBackend> {
+    /// `[image * patch, channel, height, width]`
+    tensor: Tensor<B, 4>,
+    images: usize,
+    patches: usize,
+}
+
+/// A batch in parts of `together` patches of each image.
+fn parts<B: AutodiffBackend, K: Kernels<B>>(batch: PatchBatch, together: usize, device: &B::Device) -> Vec<Part<B>> {
+    let shape = batch.shape();
+    let dims = [shape.images * together, shape.channels, shape.height, shape.width];
+    let part =
+        |values: Vec<f32>| Part { tensor: K::upload(values, dims, device), images: shape.images, patches: together };
+    if together == shape.patches {
+        return vec![part(batch.into_data())];
+    }
+    let of_image = shape.patches * shape.patch_len();
+    let length = together * shape.patch_len();
+    let first = |number: usize| {
+        let rows = batch.data().chunks(of_image).flat_map(|image| &image[number * length..][..length]);
+        rows.copied().collect()
+    };
+    (0..shape.patches / together).map(|number| part(first(number))).collect()
+}
