@@ -77,7 +77,7 @@ impl Name {
     #[cfg(feature = "cuda")]
     fn gpu(self) -> Result<Box<dyn Backend>> {
         use bagssl_backend::Precision;
-        bagssl_cuda::warnings::hear(|warning| crate::output::note!("warning: {warning}"));
+        bagssl_cuda::warnings::hear(|warning| crate::terminal::output::note!("warning: {warning}"));
         let precision = match self {
             Name::CudaF32 => Precision::F32,
             Name::CudaTf32 => Precision::Tf32,

@@ -9,7 +9,7 @@ use bagssl_train::config::{OnNotFinite, TrainConfig};
 use bagssl_train::preset::{PRESETS, Preset, names, preset};
 use serde::Serialize;
 
-use crate::files;
+use crate::input::files;
 
 /// Everything that a run's weights depend on, but for the images.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -22,9 +22,9 @@ use bagssl_eval::stats::{Interval, grouped_bootstrap};
 use serde::{Deserialize, Serialize};
 
 use crate::extraction::{Extraction, bags};
-use crate::groups::Groups;
-use crate::source::first_size;
-use crate::splits::Splits;
+use crate::input::groups::Groups;
+use crate::input::source::first_size;
+use crate::input::splits::Splits;
 
 /// What is measured, and how.
 #[derive(Debug, Clone, Copy)]

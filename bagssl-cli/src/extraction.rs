@@ -16,9 +16,9 @@ use bagssl_eval::features::{Features, extract};
 
 use crate::backend::{CpuArgs, Name};
 use crate::evaluate::{EvalSettings, Input};
+use crate::input::source::{fingerprint, tell_skipped};
 use crate::memory::MIB;
-use crate::output::{note, note_once, one_line};
-use crate::source::{fingerprint, tell_skipped};
+use crate::terminal::output::{note, note_once, one_line};
 
 /// The fewest images in a batch of bags.
 pub(crate) const BATCH: usize = 16;

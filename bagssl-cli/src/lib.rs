@@ -4,48 +4,27 @@
 
 #![deny(clippy::print_stderr, clippy::print_stdout, reason = "they panic where nobody reads: use say and tell")]
 
+mod terminal;
 mod backend;
 mod config;
-mod files;
-mod output;
 mod memory;
-mod source;
-mod splits;
-mod bag;
-mod groups;
-mod evaluate;
-mod extraction;
-mod stream;
-mod picture;
-mod tiles;
-mod profile;
-mod provenance;
-mod progress;
-mod signals;
 mod parallelism;
+mod provenance;
+mod input;
+mod stream;
+mod extraction;
+mod evaluate;
 
-mod health_monitor;
-mod train;
-mod eval;
 mod claims;
-mod report;
-mod embed;
-mod nearest;
-mod explain;
-mod classify;
-mod inspect;
-mod doctor;
-mod convert;
-mod import;
-mod data;
-mod bench;
 mod reproduce;
+mod commands;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use output::{NOT_DONE, tell};
-use signals::Stopped;
+use commands::{bench, classify, convert, data, doctor, embed, eval, explain, import, inspect, nearest, report, train};
+use terminal::output::{self, NOT_DONE, tell};
+use terminal::signals::Stopped;
 
 /// Train encoders on bags of image patches, and represent images by the mean of their patch embeddings
 /// (BagSSL, arXiv:2206.08954).

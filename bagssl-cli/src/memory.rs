@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use bagssl_data::Budget;
 pub(crate) use bagssl_data::MIB;
 
-use crate::files;
+use crate::input::files;
 
 /// The memory that images may take.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]

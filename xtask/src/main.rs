@@ -1,15 +1,7 @@
 //! The project's own commands, called as `cargo xtask COMMAND`.
 
 mod run;
-mod stub;
 mod metadata;
-mod tidy;
-mod licenses;
-mod no_std;
-mod fuzz;
-mod edge;
-mod kills;
-mod test_programs;
 mod gpu;
 mod ci;
 
@@ -39,7 +31,7 @@ enum Command {
         args: Vec<OsString>,
     },
     /// Fuzz the parsers (needs a C++ compiler; under the address sanitizer, nightly Rust)
-    Fuzz(fuzz::Args),
+    Fuzz(ci::fuzz::Args),
     /// What runs on a machine with a GPU
     #[command(subcommand)]
     Gpu(gpu::Command),
@@ -63,7 +55,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Ci(args) => ci::run(&args),
         Command::Reproduce { args } => reproduce(&args),
-        Command::Fuzz(args) => fuzz::run(&args),
+        Command::Fuzz(args) => ci::fuzz::run(&args),
         Command::Gpu(command) => gpu::run(&command),
         Command::Data(DataCommand::PhotoTiles { args }) => photo_tiles(&args),
     };

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Analysis, Bars, ClaimArgs, NO_PROJECTOR, PageArgs, Subject, analysis, on_each, with_interval};
-use crate::bag::BagArgs;
 use crate::evaluate::{DRAWS, counts};
+use crate::input::bag::BagArgs;
 
 /// How does accuracy grow with the number of patches, and which aggregate is best?
 ///

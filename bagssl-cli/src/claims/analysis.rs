@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::page::PageArgs;
-use crate::progress::Progress;
+use crate::terminal::progress::Progress;
 
 /// Makes the bar of a checkpoint, by its name.
 pub(crate) type Bars<'a> = &'a dyn Fn(&str) -> Progress;

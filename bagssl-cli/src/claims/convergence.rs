@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Analysis, Bars, ClaimArgs, PageArgs, Subject, analysis, on_each};
-use crate::bag::BagArgs;
 use crate::evaluate::convergence_counts;
+use crate::input::bag::BagArgs;
 
 /// Is the embedding of an image the mean of the embeddings of its patches?
 ///

@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Analysis, Bars, ClaimArgs, NO_PROJECTOR, PageArgs, Subject, analysis, on_each};
-use crate::bag::BagArgs;
 use crate::evaluate::{self, Near};
-use crate::splits::Splits;
-use crate::tiles::Tiles;
+use crate::input::bag::BagArgs;
+use crate::input::splits::Splits;
+use crate::input::tiles::Tiles;
 
 /// Does the embedding keep more of where a patch lies than the projection?
 ///

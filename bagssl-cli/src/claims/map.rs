@@ -16,12 +16,12 @@ use serde_json::json;
 
 use super::{ClaimArgs, NO_PROJECTOR, PageArgs, Subject, on_each};
 use crate::backend::{CpuArgs, Name};
-use crate::bag::BagArgs;
-use crate::embed::Feature;
+use crate::commands::embed::Feature;
 use crate::extraction::{self, FeatureArgs};
-use crate::groups::Groups;
-use crate::progress::Progress;
-use crate::source::{BadImageArgs, DataArgs};
+use crate::input::bag::BagArgs;
+use crate::input::groups::Groups;
+use crate::input::source::{BadImageArgs, DataArgs};
+use crate::terminal::progress::Progress;
 
 /// Draw a map of a representation: images, or single patches, as points of a plane
 ///

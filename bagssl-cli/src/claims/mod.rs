@@ -25,14 +25,14 @@ use bagssl_eval::stats::Interval;
 use clap::Subcommand;
 
 use crate::backend::{CpuArgs, Name};
-use crate::bag::BagArgs;
 use crate::evaluate::{EvalSettings, Input};
 use crate::extraction::{CacheKey, Extraction, FeatureArgs};
-use crate::files;
-use crate::groups::Groups;
-use crate::progress::Progress;
-use crate::source::{BadImageArgs, DataArgs, fingerprint};
-use crate::splits::Splits;
+use crate::input::bag::BagArgs;
+use crate::input::files;
+use crate::input::groups::Groups;
+use crate::input::source::{BadImageArgs, DataArgs, fingerprint};
+use crate::input::splits::Splits;
+use crate::terminal::progress::Progress;
 pub(crate) use analysis::{Analysis, Bars};
 pub(crate) use page::PageArgs;
 

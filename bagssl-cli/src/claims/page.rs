@@ -6,10 +6,10 @@ use anyhow::{Result, bail};
 use bagssl_eval::report::{Machine, Page};
 use serde_json::Value;
 
-use crate::files::{self, Output};
-use crate::output::say;
-use crate::progress::Progress;
+use crate::input::files::{self, Output};
 use crate::provenance;
+use crate::terminal::output::say;
+use crate::terminal::progress::Progress;
 
 /// Where an answer goes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -66,7 +66,7 @@ impl PageArgs {
         data["command"] = command.into();
         let json = serde_json::to_string_pretty(&data)? + "\n";
         if self.json {
-            crate::output::write(format_args!("{json}"));
+            crate::terminal::output::write(format_args!("{json}"));
         } else {
             say!("{}", page.text().trim_end());
         }

@@ -15,11 +15,12 @@ use serde::Serialize;
 
 use super::Reproduction;
 use super::stage::Stage;
-use crate::bag::describe;
 use crate::evaluate::{self, EvalSettings, Measured, Scored};
-use crate::source::fingerprint;
-use crate::tiles::{self, Tiles};
-use crate::{files, provenance};
+use crate::input::bag::describe;
+use crate::input::files;
+use crate::input::source::fingerprint;
+use crate::input::tiles::{self, Tiles};
+use crate::provenance;
 
 /// Test images whose bags are shown, and training images of each class.
 const BAGS: usize = 3;

@@ -14,10 +14,10 @@ use super::place;
 use super::profile::Profile;
 use super::stage::{Shared, Stage};
 use super::stamp::{self, Settings, StageStamp};
-use crate::bag::BagArgs;
 use crate::claims::{Bars, Claim, ClaimArgs, aggregation, compare, convergence, cooccurrence, locality};
-use crate::files;
-use crate::source::{DataArgs, fingerprint, first_size};
+use crate::input::bag::BagArgs;
+use crate::input::files;
+use crate::input::source::{DataArgs, fingerprint, first_size};
 
 /// A claim, and the trainings that it is looked at on.
 pub(super) struct ClaimStage {
@@ -288,8 +288,8 @@ mod tests {
     use crate::backend::Name;
     use crate::evaluate::EvalSettings;
     use crate::extraction::FeatureArgs;
-    use crate::groups::Groups;
-    use crate::splits::Splits;
+    use crate::input::groups::Groups;
+    use crate::input::splits::Splits;
 
     /// The claims about two trainings with seeds 4 and 3, of which 3 is the first; images as the program carries them.
     fn claims(profile: Profile) -> Vec<ClaimStage> {

@@ -15,7 +15,7 @@ use bagssl_train::trainer::RunInfo;
 use super::Reproduction;
 use super::claim::ClaimStage;
 use super::stage::Stage;
-use crate::output::say;
+use crate::terminal::output::say;
 use crate::{evaluate, parallelism, train};
 
 /// Steps of the warm-up: the first is not timed.

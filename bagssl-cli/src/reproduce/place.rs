@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use super::stamp::{STAMP, StageStamp};
-use crate::files;
+use crate::input::files;
 
 /// Says that a reproduction has begun to write into a folder: what it would write over there is its own.
 const BEGUN: &str = "begun";

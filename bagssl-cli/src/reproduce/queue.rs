@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::progress::Several;
+use crate::terminal::progress::Several;
 
 /// Does all, `jobs` at a time, in their order, and says of each when it is done. After a failure those that have begun end, and
 /// nothing begins.

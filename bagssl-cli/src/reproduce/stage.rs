@@ -18,13 +18,13 @@ use bagssl_train::run_state::{CHECKPOINT, CONFIG, Keeping, METRICS, OLD_STATE, S
 use super::place;
 use super::stamp::{self, Settings, StageStamp, TrainingStamp};
 use crate::backend::{CpuArgs, Name};
+use crate::commands::train::{self, Training};
 use crate::config::RunConfig;
 use crate::evaluate::{self, EvalSettings, Input, Measured};
 use crate::extraction::{CacheKey, Extraction, FeatureArgs};
-use crate::files;
-use crate::source::fingerprint;
-use crate::splits::Splits;
-use crate::train::{self, Training};
+use crate::input::files;
+use crate::input::source::fingerprint;
+use crate::input::splits::Splits;
 
 /// A model with a seed, or a baseline that has none.
 #[derive(Debug, Clone)]

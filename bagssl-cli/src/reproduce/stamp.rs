@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use bagssl_eval::classify::protocol::fnv1a;
 use serde::{Deserialize, Serialize};
 
-use crate::files;
+use crate::input::files;
 
 /// What a stage that is done leaves.
 #[derive(Debug, Serialize, Deserialize)]

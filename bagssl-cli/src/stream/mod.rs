@@ -21,9 +21,9 @@ use bagssl_core::patch::Crop;
 use bagssl_data::{Dataset, OnBadImage, Skipped};
 use bagssl_eval::classify::classifier::{Classifier, Search};
 
-use crate::bag::BagArgs;
-use crate::progress::Progress;
-use crate::source::{reason, tell_skipped};
+use crate::input::bag::BagArgs;
+use crate::input::source::{reason, tell_skipped};
+use crate::terminal::progress::Progress;
 use crop_workers::{Answer, Cut, Feed};
 use limits::{Flow, ROWS};
 

@@ -1,0 +1,313 @@
+//! `bagssl bench accuracy`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use bagssl_core::batch::PatchBatch;
+use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::color::Color;
+use bagssl_core::cpu::{Executor, InstructionSet, with_threads};
+use bagssl_core::plan::{Kind, Layer, Op, Plan};
+use bagssl_data::{BagConfig, BagLoader, Dataset};
+use bagssl_eval::classify::knn::Knn;
+use bagssl_eval::features::{Features, Order};
+use serde::Serialize;
+
+use super::check_range;
+use crate::backend::{CpuArgs, Name};
+use crate::evaluate::Input;
+use crate::extraction;
+use crate::input::bag::BagArgs;
+use crate::input::files;
+use crate::input::source::DataArgs;
+use crate::input::splits::Splits;
+use crate::terminal::output::{say, tell};
+use crate::terminal::progress::Progress;
+
+/// What Winograd's method and bf16 cost a checkpoint in accuracy, layer by layer and in the end
+///
+/// Each convolution is given what the exact network (plain sums of products in f32) gives it on patches of real images, and
+/// its output is compared to the exact one: the largest difference over the largest magnitude. Then whole embeddings are
+/// compared, and the nearest-neighbor accuracy that they reach.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The checkpoint
+    checkpoint: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    bag: BagArgs,
+    /// Embed on this backend as well
+    #[arg(long, value_enum)]
+    backend: Option<Name>,
+    /// Exit with code 1 if the cosine of an embedding of that backend to the exact one is lower
+    #[arg(long, value_name = "COSINE", requires = "backend")]
+    least: Option<f64>,
+    /// Patches that the layers are compared on
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    patches: usize,
+    /// Print the result as JSON, and no progress
+    #[arg(long)]
+    json: bool,
+}
+
+/// How the network may compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kernel {
+    Exact,
+    Winograd,
+    Bf16,
+    /// A backend of Burn.
+    On(Name),
+}
+
+impl Serialize for Kernel {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match self {
+            Kernel::Exact => "exact",
+            Kernel::Winograd => "winograd",
+            Kernel::Bf16 => "bf16",
+            Kernel::On(backend) => backend.text(),
+        })
+    }
+}
+
+impl Kernel {
+    /// Those of this machine's CPU.
+    fn all() -> Vec<Kernel> {
+        let mut all = vec![Kernel::Exact, Kernel::Winograd];
+        all.extend(InstructionSet::Avx512Bf16.is_available().then_some(Kernel::Bf16));
+        all
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Kernel::Exact => "exact f32",
+            Kernel::Winograd => "f32",
+            Kernel::Bf16 => "bf16",
+            Kernel::On(backend) => backend.text(),
+        }
+    }
+
+    /// What a backend computes with, if it is not this project's kernels on the CPU.
+    fn from_backend(backend: Name) -> Option<Kernel> {
+        (backend != Name::Ndarray).then_some(Kernel::On(backend))
+    }
+
+    fn backend(self) -> Name {
+        match self {
+            Kernel::Exact | Kernel::Winograd | Kernel::Bf16 => Name::Ndarray,
+            Kernel::On(backend) => backend,
+        }
+    }
+
+    fn cpu(self) -> CpuArgs {
+        CpuArgs { exact: self == Kernel::Exact, bf16: self == Kernel::Bf16 }
+    }
+}
+
+/// The error of one layer.
+#[derive(Debug, Serialize)]
+struct OfLayer {
+    layer: String,
+    shape: String,
+    /// The largest difference over the largest magnitude, by kernel.
+    errors: Vec<(Kernel, f64)>,
+}
+
+/// What a kernel does to the embeddings.
+#[derive(Debug, Serialize)]
+struct OfNetwork {
+    kernel: Kernel,
+    lowest_cosine: f64,
+    mean_cosine: f64,
+    /// The largest difference over the largest magnitude.
+    error: f64,
+    /// In percent.
+    knn: f64,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    check_range("--patches", args.patches, 1..=4096)?;
+    if args.least.is_some() && args.backend == Some(Name::Ndarray) {
+        bail!("--least: expected another --backend with it, got ndarray, which is what they are compared with");
+    }
+    if let Some(least) = args.least.filter(|least| !(-1.0..=1.0).contains(least)) {
+        bail!("--least: expected a cosine from -1 to 1, got {least}");
+    }
+    // Whether the program has it is said before the work begins.
+    args.backend.map(Name::open).transpose()?;
+    let bytes = files::read_checkpoint(&args.checkpoint)?;
+    let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
+    let Splits { train, test } = Splits::open(&args.data)?;
+    let halves = [train, test];
+    let layers = by_layer(args, &checkpoint, &halves[1])?;
+    let mut whole: Vec<(Kernel, [Features; 2])> = Vec::new();
+    for kernel in Kernel::all().into_iter().chain(args.backend.and_then(Kernel::from_backend)) {
+        whole.push((kernel, embeddings(args, &checkpoint, &halves, kernel)?));
+    }
+    let networks: Vec<OfNetwork> =
+        whole.iter().map(|(kernel, features)| compare(*kernel, features, &whole[0].1)).collect::<Result<_>>()?;
+    match args.json {
+        true => say!("{}", serde_json::json!({"layers": layers, "networks": networks})),
+        false => print(&layers, &networks),
+    }
+    // What is not a number is lower too.
+    let is_low = |cosine: f64, least: f64| cosine < least || cosine.is_nan();
+    let low = |network: &&OfNetwork| args.least.is_some_and(|least| is_low(network.lowest_cosine, least));
+    if let Some(OfNetwork { kernel, lowest_cosine, .. }) = networks.last().filter(low) {
+        tell!("{}: the lowest cosine is {lowest_cosine:.7}", kernel.name());
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(layers: &[OfLayer], networks: &[OfNetwork]) {
+    let kernels: Vec<String> = layers[0].errors.iter().map(|(kernel, _)| format!("{:>9}", kernel.name())).collect();
+    say!("{:<24} {:<24}{}", "layer", "outputs", kernels.concat());
+    for OfLayer { layer, shape, errors } in layers {
+        let errors: Vec<String> = errors.iter().map(|(_, error)| format!("{error:>9.1e}")).collect();
+        say!("{layer:<24} {shape:<24}{}", errors.concat());
+    }
+    say!("\n{:<10} {:>14} {:>12} {:>9} {:>8}", "embedding", "lowest cosine", "mean cosine", "error", "kNN %");
+    for OfNetwork { kernel, lowest_cosine, mean_cosine, error, knn } in networks {
+        say!("{:<10} {lowest_cosine:>14.7} {mean_cosine:>12.7} {error:>9.1e} {knn:>8.1}", kernel.name());
+    }
+}
+
+fn bag(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Arc<Dataset>, batch: usize) -> Result<BagLoader> {
+    let Input { side, normalization, filter } = Input::from_spec(checkpoint.spec());
+    let bag = args.bag.of(&checkpoint.spec().patch, dataset)?;
+    let (color, threads) = (Color::Rgb, args.data.threads);
+    let shared = BagConfig::default();
+    let config = BagConfig { bag, input: side, color, normalization, filter, batch, seed: 0, threads, ..shared };
+    Ok(BagLoader::new(dataset.clone(), config)?)
+}
+
+/// Patches from as many images as there are, each image's in turn.
+fn patches(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Arc<Dataset>) -> Result<(Vec<f32>, [usize; 2])> {
+    let loader = bag(args, checkpoint, dataset, 1)?;
+    let each = args.patches.div_ceil(dataset.len());
+    let (mut all, mut size) = (Vec::new(), [0; 2]);
+    for batch in loader.batches().take(args.patches.div_ceil(each)) {
+        let batch: PatchBatch = batch.map_err(anyhow::Error::from_boxed)?;
+        let shape = batch.shape();
+        size = [shape.height, shape.width];
+        let step = (shape.patches / each).max(1);
+        batch.data().chunks(shape.patch_len()).step_by(step).take(each).for_each(|patch| all.extend(patch));
+    }
+    Ok((all, size))
+}
+
+/// The error of each convolution alone.
+fn by_layer(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Arc<Dataset>) -> Result<Vec<OfLayer>> {
+    let plan = checkpoint.spec().model.encoder();
+    let (input, size) = patches(args, checkpoint, dataset)?;
+    let sizes = plan.sizes(size).context("a patch is too small for the plan")?;
+    let maps = maps(checkpoint, plan, &input, size)?;
+    let mut layers = Vec::new();
+    for (index, layer) in plan.layers().iter().enumerate() {
+        let Op::ConvNorm { conv, inputs, outputs, .. } = &layer.op else { continue };
+        let mut alone = layer.clone();
+        alone.input = 0;
+        if let Op::ConvNorm { residual, relu, .. } = &mut alone.op {
+            (*residual, *relu) = (None, false);
+        }
+        let alone = Plan::new(Kind::Map(*inputs), vec![alone])?;
+        let size = sizes[layer.input];
+        let by = |kernel: Kernel| output(checkpoint, &alone, kernel, &maps[layer.input], size);
+        let exact = by(Kernel::Exact)?;
+        let errors = Kernel::all().into_iter().skip(1);
+        let errors = errors.map(|kernel| Ok((kernel, error(&by(kernel)?, &exact)))).collect::<Result<_>>()?;
+        let [height, width] = sizes[index + 1];
+        layers.push(OfLayer { layer: conv.clone(), shape: format!("{height}x{width}x{outputs}"), errors });
+    }
+    Ok(layers)
+}
+
+/// Every map of the exact network, `[row, channel, height, width]`; none for rows.
+fn maps(checkpoint: &Checkpoint<'_>, plan: &Plan, input: &[f32], size: [usize; 2]) -> Result<Vec<Vec<f32>>> {
+    let mut maps = vec![input.to_vec()];
+    for last in 0..plan.layers().len() {
+        let Kind::Map(channels) = plan.kind(last + 1) else { break };
+        let layers: Vec<Layer> = plan.layers()[..=last].to_vec();
+        let pixels = output(checkpoint, &Plan::new(plan.input(), layers)?, Kernel::Exact, input, size)?;
+        let pixels_of_row = pixels.len() / channels / (input.len() / (3 * size[0] * size[1]));
+        let rows = pixels.chunks(pixels_of_row * channels);
+        let planes =
+            rows.flat_map(|row| (0..channels).flat_map(move |channel| row.iter().skip(channel).step_by(channels)));
+        maps.push(planes.copied().collect());
+    }
+    Ok(maps)
+}
+
+/// What a plan puts out.
+fn output(
+    checkpoint: &Checkpoint<'_>,
+    plan: &Plan,
+    kernel: Kernel,
+    input: &[f32],
+    size: [usize; 2],
+) -> Result<Vec<f32>> {
+    let (Kind::Map(channels) | Kind::Rows(channels)) = plan.input();
+    let batch = input.len() / (channels * size[0] * size[1]);
+    let mut source = |name: &str| checkpoint.tensor_ref(&format!("encoder.{name}")).map(Into::into);
+    let executor = Executor::new(plan, &mut source, kernel.cpu().options(batch, size)?)?;
+    with_threads(|threads| {
+        let mut workspace = executor.workspace(batch, size, threads)?;
+        Ok(executor.run(&mut workspace, input, threads)?)
+    })
+}
+
+/// The largest difference over the largest magnitude.
+fn error(values: &[f32], exact: &[f32]) -> f64 {
+    let most = |values: &mut dyn Iterator<Item = f32>| values.fold(0_f32, |most, value| most.max(value.abs()));
+    let difference = most(&mut values.iter().zip(exact).map(|(value, exact)| value - exact));
+    f64::from(difference) / f64::from(most(&mut exact.iter().copied())).max(f64::MIN_POSITIVE)
+}
+
+fn compare(kernel: Kernel, features: &[Features; 2], exact: &[Features; 2]) -> Result<OfNetwork> {
+    let dim = features[1].dim();
+    let cosines: Vec<f64> = features[1]
+        .values()
+        .chunks(dim)
+        .zip(exact[1].values().chunks(dim))
+        .map(|(a, b)| {
+            let dot =
+                |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum() };
+            dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
+        })
+        .collect();
+    let [train, test] = features.each_ref().map(|half| half.samples(half.patches(), Order::Given));
+    Ok(OfNetwork {
+        kernel,
+        lowest_cosine: cosines.iter().fold(1.0, |least: f64, &cosine| if cosine > least { least } else { cosine }),
+        mean_cosine: cosines.iter().sum::<f64>() / cosines.len() as f64,
+        error: error(features[1].values(), exact[1].values()),
+        knn: Knn::default().evaluate(&train?, &test?)?.accuracy,
+    })
+}
+
+/// The features of both halves.
+fn embeddings(
+    args: &Args,
+    checkpoint: &Checkpoint<'_>,
+    halves: &[Arc<Dataset>; 2],
+    kernel: Kernel,
+) -> Result<[Features; 2]> {
+    let tap = checkpoint.spec().tap;
+    let network = kernel.backend().open_with(kernel.cpu())?.trained(checkpoint, &[tap])?;
+    let all = halves[0].len() + halves[1].len();
+    let bar = Progress::images(kernel.name(), all, args.json);
+    let features = |half: &Arc<Dataset>| -> Result<Features> {
+        let loader = bag(args, checkpoint, half, extraction::BATCH)?;
+        let before = bar.position();
+        let mut progress = |done: usize| bar.set_position(before + done as u64);
+        Ok(bagssl_eval::features::extract(&*network, loader.batches(), &[tap], &mut progress)?.remove(0))
+    };
+    let both = [features(&halves[0])?, features(&halves[1])?];
+    bar.finish();
+    Ok(both)
+}

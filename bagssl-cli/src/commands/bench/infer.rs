@@ -1,0 +1,202 @@
+//! `bagssl bench infer`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use bagssl_core::architecture::Architecture;
+use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::cpu::{Executor, InstructionSet, Options, Pool, Threads};
+use bagssl_core::plan::{NamedTensor, Plan};
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::{check_range, infer_burn};
+use crate::backend::Name;
+use crate::input::files;
+use crate::terminal::output::say;
+
+/// How fast an encoder embeds patches: the median of several runs
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Where to embed: on ndarray without Burn, elsewhere with it
+    #[arg(long, value_enum, default_value = "ndarray")]
+    pub(super) backend: Name,
+    /// Encoder, with random weights
+    #[arg(long, value_parser = super::architecture, default_value = "resnet18-cifar")]
+    pub(super) arch: Architecture,
+    /// A checkpoint's encoder instead
+    #[arg(long, value_name = "FILE", conflicts_with = "arch")]
+    pub(super) checkpoint: Option<PathBuf>,
+    /// Side of a patch in pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = 32)]
+    pub(super) size: usize,
+    /// Patches at a time
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(super) batch: usize,
+    /// Threads [default: as many as cores]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(super) threads: usize,
+    /// Instruction set [default: the fastest of this machine in f32]
+    #[arg(long, value_enum)]
+    pub(super) set: Option<Set>,
+    /// Only plain sums of products: no Winograd
+    #[arg(long)]
+    pub(super) exact: bool,
+    /// All patches of images of this size in one pass (encoders without padding)
+    #[arg(long)]
+    pub(super) dense: bool,
+    /// Runs that are timed, after two that are not
+    #[arg(long, value_name = "N", default_value_t = 15)]
+    pub(super) runs: usize,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Set {
+    Portable,
+    Avx2,
+    Avx512,
+    #[value(name = "avx512-bf16")]
+    Avx512Bf16,
+    Neon,
+}
+
+impl From<Set> for InstructionSet {
+    fn from(set: Set) -> InstructionSet {
+        match set {
+            Set::Portable => InstructionSet::Portable,
+            Set::Avx2 => InstructionSet::Avx2,
+            Set::Avx512 => InstructionSet::Avx512,
+            Set::Avx512Bf16 => InstructionSet::Avx512Bf16,
+            Set::Neon => InstructionSet::Neon,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Inferred {
+    patches_per_second: f64,
+    fastest: f64,
+    slowest: f64,
+    milliseconds: f64,
+    /// To the first result: from the file on, or from random weights in memory.
+    first_milliseconds: f64,
+    patches: usize,
+    batch: usize,
+    height: usize,
+    width: usize,
+    threads: usize,
+    instruction_set: &'static str,
+    exact: bool,
+    weight_bytes: usize,
+    workspace_bytes: usize,
+    peak_bytes: Option<u64>,
+    gigaflops: f64,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    check_range("--size", args.size, 1..=4096)?;
+    check_range("--batch", args.batch, 1..=4096)?;
+    check_range("--runs", args.runs, 1..=1_000_000)?;
+    check_range("--threads", args.threads, 0..=1024)?;
+    if args.backend != Name::Ndarray {
+        return infer_burn::run(args);
+    }
+    let begun = Instant::now();
+    let bytes = args.checkpoint.as_ref().map(|path| files::read_checkpoint(path)).transpose()?;
+    let checkpoint = match (&bytes, &args.checkpoint) {
+        (Some(bytes), Some(path)) => Some(Checkpoint::from_bytes(bytes).with_context(|| path.display().to_string())?),
+        _ => None,
+    };
+    let (whole, tensors): (Plan, Vec<NamedTensor>) = match &checkpoint {
+        Some(checkpoint) => (checkpoint.spec().model.encoder().clone(), Vec::new()),
+        None => (args.arch.plan(), args.arch.plan().init_weights(0)),
+    };
+    let plan = if args.dense { whole.dense()?.0 } else { whole };
+    let size = [args.size; 2];
+    let set = args.set.map_or_else(InstructionSet::best, InstructionSet::from);
+    // Random weights are made first; a checkpoint's are read as part of the time.
+    let begun = if checkpoint.is_some() { begun } else { Instant::now() };
+    let mut source = |name: &str| match &checkpoint {
+        Some(checkpoint) => checkpoint.tensor_ref(&format!("encoder.{name}")).map(Into::into),
+        None => {
+            let (.., values) =
+                tensors.iter().find(|(known, ..)| known == name).expect("a plan names all its parameters");
+            Ok(values.into())
+        }
+    };
+    let options = Options { set, exact: args.exact, batch: args.batch, size };
+    let executor = Executor::new(&plan, &mut source, options)?;
+    let pool = Pool::new(args.threads);
+    let mut workspace = executor.workspace(args.batch, size, &pool)?;
+    let input: Vec<f32> = (0..args.batch * 3 * args.size * args.size).map(|i| (i % 23) as f32 / 11.5 - 1.0).collect();
+    let first_output = executor.run(&mut workspace, &input, &pool)?;
+    let first = begun.elapsed().as_secs_f64();
+    executor.run(&mut workspace, &input, &pool)?;
+    let mut seconds = Vec::with_capacity(args.runs);
+    for _ in 0..args.runs {
+        let begun = Instant::now();
+        std::hint::black_box(executor.run(&mut workspace, &input, &pool)?);
+        seconds.push(begun.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    let patches = first_output.len() / plan.output_dim();
+    let median = seconds[seconds.len() / 2];
+    let rate = |seconds: f64| patches as f64 / seconds;
+    let operations = 2 * plan.multiply_accumulates(size).unwrap_or(0) * args.batch as u64;
+    let result = Inferred {
+        patches_per_second: rate(median),
+        fastest: rate(seconds[0]),
+        slowest: rate(seconds[seconds.len() - 1]),
+        milliseconds: 1e3 * median,
+        first_milliseconds: 1e3 * first,
+        patches,
+        batch: args.batch,
+        height: args.size,
+        width: args.size,
+        threads: pool.count(),
+        instruction_set: set.name(),
+        exact: args.exact,
+        weight_bytes: executor.bytes(),
+        workspace_bytes: workspace.bytes(),
+        peak_bytes: peak_bytes(),
+        gigaflops: operations as f64 / median / 1e9,
+    };
+    if args.json {
+        say!("{}", serde_json::to_string(&result)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mega = |bytes: usize| bytes as f64 / (1 << 20) as f64;
+    say!(
+        "{:.1} patches/s (median of {} runs; {:.1} to {:.1}), {:.2} ms for {} at a time",
+        result.patches_per_second,
+        args.runs,
+        result.slowest,
+        result.fastest,
+        result.milliseconds,
+        args.batch
+    );
+    say!(
+        "{} on {} threads{}; {:.0} GFLOP/s of a plain convolution; weights {:.1} MiB, workspace {:.1} MiB; first result \
+         after {:.0} ms",
+        result.instruction_set,
+        result.threads,
+        if args.exact { ", exact" } else { "" },
+        result.gigaflops,
+        mega(result.weight_bytes),
+        mega(result.workspace_bytes),
+        result.first_milliseconds
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The most memory that this process has held, where the system says.
+fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}

@@ -1,0 +1,340 @@
+//! `bagssl bench train`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use bagssl_core::architecture::Architecture;
+use bagssl_core::bag::Views;
+use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceError};
+use bagssl_core::cpu::{Pool, Threads};
+use bagssl_core::observe::{Event, Observer, Verdict};
+use bagssl_core::patch::{PatchSide, PatchSpec};
+use bagssl_core::random::{Address, Purpose};
+use bagssl_data::{Loader, OnBadImage, Split};
+use bagssl_train::config::CheckedConfig;
+use bagssl_train::preset::{names, preset};
+use bagssl_train::run_state::Nowhere;
+use bagssl_train::trainer::RunInfo;
+
+use super::check_range;
+use crate::backend::Name;
+use crate::commands::train;
+use crate::config::RunConfig;
+use crate::input::source::DataArgs;
+use crate::terminal::output::say;
+use crate::terminal::profile::{Profile, UNTIMED, Window};
+
+/// How fast a step of training is, on patches of noise
+///
+/// On the backend that is asked for; without one, on the CPU's backends that this program has, in turns: with the feature `candle`
+/// those with Burn's own operations too.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Where to train
+    #[arg(long, value_enum)]
+    backend: Option<Name>,
+    /// Encoder
+    #[arg(long, value_parser = super::architecture, default_value = "resnet-small")]
+    arch: Architecture,
+    /// The recipe whose loss, projector and optimizer are used
+    #[arg(long, value_name = "NAME", default_value = "bagssl")]
+    preset: String,
+    /// Sizes of the projector's layers, such as 2048,256 [default: the recipe's]
+    #[arg(long, value_name = "SIZES", value_delimiter = ',')]
+    projector: Option<Vec<usize>>,
+    /// Side of a patch in pixels [default: 16, with --loading the recipe's]
+    #[arg(long, value_name = "PIXELS", conflicts_with = "loading")]
+    size: Option<usize>,
+    /// Images in a batch
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    images: usize,
+    /// Patches of each
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    patches: usize,
+    /// Patches of all images together, instead of --images
+    #[arg(long, value_name = "N", conflicts_with = "images")]
+    batch: Option<usize>,
+    /// Steps that are timed, after some that are not
+    #[arg(long, value_name = "N", default_value_t = 7, visible_alias = "steps")]
+    rounds: usize,
+    /// Train on images as well, decoded, cut and changed as the recipe says, and compare
+    #[arg(long, requires = "backend")]
+    loading: bool,
+    /// Write a Chrome trace of the timed steps to a file (for ui.perfetto.dev or chrome://tracing), and print where their time goes
+    #[arg(long, value_name = "FILE", requires = "backend")]
+    profile: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One batch of noise, again and again.
+struct Noise(BatchShape);
+
+impl PatchSource for Noise {
+    fn shape(&self) -> BatchShape {
+        self.0
+    }
+
+    fn batches_per_epoch(&self) -> usize {
+        1 << 30
+    }
+
+    fn epoch(&self, epoch: u32, first: usize) -> Batches<'_> {
+        let mut random = Address { epoch, ..Address::default() }.stream(Purpose::Evaluation);
+        let shape = self.0;
+        let data: Vec<f32> = (0..shape.rows() * shape.patch_len()).map(|_| random.uniform(-1.0, 1.0)).collect();
+        let images = (0..shape.images as u32).collect::<Vec<_>>();
+        // Clones of one batch are brought to the device once.
+        let batch = PatchBatch::new(shape, data, images.clone(), images);
+        Box::new((first..).map(move |_| Ok(batch.clone()?)))
+    }
+}
+
+/// Stops after so many steps, and keeps when they ended.
+struct Steps {
+    wanted: usize,
+    ends: Vec<Instant>,
+    window: Option<Window>,
+}
+
+impl Observer for Steps {
+    fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
+        if let Event::Step { .. } = event {
+            self.ends.push(Instant::now());
+        }
+        if let Some(window) = &mut self.window {
+            window.observe(event)?;
+        }
+        Ok(if self.ends.len() >= self.wanted { Verdict::Stop } else { Verdict::Continue })
+    }
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    check_range("--size", args.size.unwrap_or(SIZE), 1..=4096)?;
+    check_range("--images", args.images, 2..=65536)?;
+    check_range("--patches", args.patches, 2..=4096)?;
+    check_range("--rounds", args.rounds, 1..=1_000_000)?;
+    check_range("--threads", args.data.threads, 0..=1024)?;
+    if !args.loading && (args.data.data.is_some() || args.data.exif) {
+        bail!("--data, --exif: expected --loading with them, got noise to train on");
+    }
+    let images = match args.batch {
+        Some(batch) if batch % args.patches != 0 || batch < 2 * args.patches => {
+            bail!(
+                "--batch: expected a multiple of the {} patches of an image, and two images, got {batch}",
+                args.patches
+            )
+        }
+        Some(batch) => batch / args.patches,
+        None => args.images,
+    };
+    Pool::set_global(args.data.threads);
+    let recipe = recipe(args, images)?;
+    let side = recipe.train.patch.input() as usize;
+    let shape = BatchShape { images, patches: args.patches, channels: 3, height: side, width: side };
+    let config = recipe.train.clone().check()?;
+    match args.backend {
+        Some(name) => {
+            let loader = match args.loading {
+                true => {
+                    let dataset = args.data.open(Split::Train)?;
+                    Some(train::loader(&recipe, dataset, args.data.threads, OnBadImage::Fail)?)
+                }
+                false => None,
+            };
+            let profile = args.profile.as_deref().map(Profile::prepare).transpose()?;
+            on_one(name, args, &OnOne { config, shape, rounds: args.rounds, loader, profile })
+        }
+        None => on_all(args, &config, shape),
+    }
+}
+
+/// The side of a patch of noise, unless one says another.
+const SIZE: usize = 16;
+
+/// The recipe with what the command line says of it.
+fn recipe(args: &Args, images: usize) -> Result<RunConfig> {
+    let recipe = preset(&args.preset);
+    let recipe = recipe.with_context(|| format!("--preset: expected one of {}, got {:?}", names(), args.preset))?;
+    let mut run = RunConfig::preset(recipe);
+    let config = &mut run.train;
+    config.model.arch = args.arch;
+    if let Some(projector) = &args.projector {
+        config.model.projector = projector.clone();
+    }
+    if !args.loading {
+        let side = args.size.unwrap_or(SIZE) as u32;
+        let spec = PatchSpec::new(PatchSide::Pixels(side), side)?;
+        config.patch = spec;
+        config.views = Views::FixedScale(spec);
+    }
+    config.batch.images = images;
+    config.batch.patches = args.patches;
+    // More than are taken.
+    config.schedule.epochs = 1 << 20;
+    Ok(run)
+}
+
+fn info() -> RunInfo {
+    RunInfo::default()
+}
+
+/// What a backend's training takes.
+struct Trained {
+    /// A step, the median.
+    seconds: f64,
+    /// A step, the mean.
+    mean: f64,
+    /// From nothing to the end of the first step.
+    first_step: f64,
+    /// The most memory held: of the GPU, less what was in use before the first step, or of the program.
+    peak_memory: Option<u64>,
+    /// A step on images.
+    loading: Option<f64>,
+}
+
+/// Training on one backend, in one run.
+struct OnOne {
+    config: CheckedConfig,
+    shape: BatchShape,
+    rounds: usize,
+    loader: Option<Loader>,
+    profile: Option<&'static Profile>,
+}
+
+impl OnOne {
+    fn run(&self, name: Name) -> Result<Trained> {
+        let backend = name.open()?;
+        let before = backend.memory_held();
+        let begun = Instant::now();
+        let steps = |source: &dyn PatchSource, window: Option<Window>| -> Result<(f64, Vec<Instant>)> {
+            let mut trainer = backend.trainer(self.config.clone(), info(), None)?;
+            let mut steps = Steps { wanted: UNTIMED + self.rounds, ends: Vec::new(), window };
+            trainer.run(source, &mut steps, &mut Nowhere)?;
+            let timed = &steps.ends[UNTIMED - 1..];
+            let whole = (timed[timed.len() - 1] - timed[0]).as_secs_f64() / (timed.len() - 1) as f64;
+            Ok((whole, steps.ends))
+        };
+        let (mean, ends) = steps(&Noise(self.shape), self.profile.map(|profile| Window::new(profile, self.rounds)))?;
+        let first_step = (ends[0] - begun).as_secs_f64();
+        let peak_memory = backend.memory_held().zip(before).map(|(after, before)| after.saturating_sub(before));
+        let mut seconds: Vec<f64> =
+            ends[UNTIMED - 1..].windows(2).map(|ends| (ends[1] - ends[0]).as_secs_f64()).collect();
+        // Batches come in bursts, so that means are compared, not medians.
+        let loading = self.loader.as_ref().map(|loader| steps(loader, None)).transpose()?;
+        let loading = loading.map(|(seconds, _)| seconds);
+        Ok(Trained { seconds: median(&mut seconds), mean, first_step, peak_memory, loading })
+    }
+}
+
+fn median(seconds: &mut [f64]) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+fn on_one(name: Name, args: &Args, work: &OnOne) -> Result<ExitCode> {
+    let parameters = work.config.plan().parameters().iter().map(|parameter| parameter.len()).sum::<usize>();
+    let (shape, steps) = (work.shape, work.rounds);
+    let Trained { seconds, mean, first_step, peak_memory, loading } = work.run(name)?;
+    let rate = |seconds: f64| shape.rows() as f64 / seconds;
+    let profile = work.profile.map(Profile::finish).transpose()?.flatten();
+    if args.json {
+        let mut all = serde_json::json!({
+            "patches_per_second": rate(seconds),
+            "milliseconds": 1e3 * seconds,
+            "first_step_seconds": first_step,
+            "peak_memory_bytes": peak_memory,
+            "loading_patches_per_second": loading.map(rate),
+            "loading_ratio": loading.map(|seconds| mean / seconds),
+            "backend": name.text(),
+            "arch": args.arch.name(),
+            "preset": args.preset,
+            "images": shape.images,
+            "patches": shape.patches,
+            "size": shape.height,
+            "parameters": parameters,
+            "steps": steps,
+        });
+        if let Some((_, profile)) = profile {
+            all["profile"] = profile;
+        }
+        say!("{all}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let side = shape.height;
+    say!(
+        "{} on {}: {:.0} patches/s, a step of {} x {} patches of {side}x{side} in {:.2} ms (median of {steps})",
+        args.arch.name(),
+        name.text(),
+        rate(seconds),
+        shape.images,
+        shape.patches,
+        1e3 * seconds
+    );
+    let memory = peak_memory.map_or_else(String::new, |bytes| format!("; {} MiB of memory at most", bytes >> 20));
+    say!("the first step is done after {first_step:.2} s{memory}");
+    if let Some((table, _)) = profile {
+        say!("{}", table.trim_end());
+    }
+    if let Some(loading) = loading {
+        say!("on images: {:.0} patches/s, {:.1} % of the rate on noise", rate(loading), 100.0 * mean / loading);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The CPU's backends in turns.
+fn on_all(args: &Args, config: &CheckedConfig, shape: BatchShape) -> Result<ExitCode> {
+    let mut kinds =
+        Name::of_cpu().iter().map(|&name| Ok((name, stepper(name, config, shape)?))).collect::<Result<Vec<_>>>()?;
+    let mut seconds = vec![Vec::new(); kinds.len()];
+    for _ in 0..args.rounds {
+        for ((_, step), seconds) in kinds.iter_mut().zip(&mut seconds) {
+            seconds.push(step()?);
+        }
+    }
+    let medians: Vec<f64> = seconds.iter_mut().map(|seconds| median(seconds)).collect();
+    if args.json {
+        let each = kinds.iter().zip(&medians).map(|((name, _), median)| (name.text().into(), (1e3 * median).into()));
+        let all = serde_json::json!({
+            "milliseconds": each.collect::<serde_json::Map<_, _>>(),
+            "patches_per_second": shape.rows() as f64 / medians[0],
+            "threads": Pool::global().count(),
+        });
+        say!("{all}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    say!(
+        "a step of {} on {} x {} patches of {}x{}, median of {} rounds, {} threads",
+        args.arch.name(),
+        shape.images,
+        args.patches,
+        shape.height,
+        shape.width,
+        args.rounds,
+        Pool::global().count()
+    );
+    for ((name, _), median) in kinds.iter().zip(&medians) {
+        let (name, rate) = (name.text(), shape.rows() as f64 / median);
+        say!("{name:<14} {:>9.1} ms {rate:>9.0} patches/s {:>6.2} x", 1e3 * median, medians[0] / median);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Takes a step, and says how many seconds that was.
+type Stepper = Box<dyn FnMut() -> Result<f64>>;
+
+/// Makes something that takes a step and says how long that was.
+fn stepper(name: Name, config: &CheckedConfig, shape: BatchShape) -> Result<Stepper> {
+    let mut trainer = name.open()?.trainer(config.clone(), info(), None)?;
+    Ok(Box::new(move || {
+        // The first of two steps also prepares what the second has at hand.
+        let mut steps = Steps { wanted: 2, ends: Vec::new(), window: None };
+        trainer.run(&Noise(shape), &mut steps, &mut Nowhere)?;
+        Ok((steps.ends[1] - steps.ends[0]).as_secs_f64())
+    }))
+}

@@ -1,0 +1,360 @@
+//! `bagssl fit` and `bagssl classify`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::embed::{Embed, Rows};
+use bagssl_data::Dataset;
+use bagssl_eval::classify::classifier::{By, Classifier};
+use bagssl_eval::classify::knn::Knn;
+use bagssl_eval::classify::probe::Linear;
+use bagssl_eval::classify::protocol::fnv1a;
+use bagssl_eval::features::samples::Samples;
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::backend::{CpuArgs, Name};
+use crate::input::bag::BagArgs;
+use crate::input::files::{self, Output};
+use crate::input::source::{self, BadImageArgs, ColumnArgs, DataArgs};
+use crate::memory::MemoryArgs;
+use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
+use crate::terminal::output::{field, say, shown};
+
+/// Fit a classifier to labeled images, to be kept in a file
+///
+/// Each image of the training half is represented by the mean of its patches' embeddings. `bagssl classify` asks the
+/// classifier about other images.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FitArgs {
+    /// The checkpoint
+    checkpoint: PathBuf,
+    /// File to write, .safetensors
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    /// What the classifier goes by
+    #[arg(long, value_enum, default_value_t)]
+    by: Kind,
+    /// Neighbors that vote, with --by knn [default: 20]
+    #[arg(long, alias = "neighbours", value_name = "N")]
+    neighbors: Option<usize>,
+    /// Temperature of their votes, with --by knn [default: 0.07]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    bag: BagArgs,
+    #[command(flatten)]
+    cpu: CpuArgs,
+    #[command(flatten)]
+    bad: BadImageArgs,
+    /// Write over a file that is there
+    #[arg(long)]
+    force: bool,
+    /// Where the network runs
+    #[arg(long, value_enum, default_value_t)]
+    backend: Name,
+    /// Print the result as JSON, and no progress
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Kind {
+    /// A linear probe: multinomial logistic regression
+    #[default]
+    Linear,
+    /// The nearest training images
+    Knn,
+}
+
+/// Say of which class images are, looking at no more patches than that takes
+///
+/// Patches are looked at in random order, until no other class can be expected to win. Prints a line for each image: its
+/// class, the patches looked at and those there are, why no more were looked at, and its name. If the images are a data set
+/// with classes of the same names, the accuracy is printed too.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The checkpoint
+    checkpoint: PathBuf,
+    /// The classifier, a file of `bagssl fit`
+    classifier: PathBuf,
+    /// Image files; or one folder of images; or one data set, of which the validation half is taken; or - for an image on
+    /// standard input
+    #[arg(required = true)]
+    images: Vec<PathBuf>,
+    /// How sure it must be that more patches would not change an image's class
+    #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
+    confidence: f64,
+    /// Look at every patch, unless another rule stops earlier
+    #[arg(long, conflicts_with = "confidence")]
+    all: bool,
+    /// Compare: accuracy and time with 2, 4, 8.. patches, with all, and with as many as a confidence of 0.9, 0.95 and 0.99
+    /// takes; the images must have known classes
+    #[arg(long, conflicts_with_all = ["confidence", "all", "tolerance", "max_patches", "deadline_ms"])]
+    curve: bool,
+    #[command(flatten)]
+    bag: BagArgs,
+    #[command(flatten)]
+    stop: StopArgs,
+    #[command(flatten)]
+    cpu: CpuArgs,
+    #[command(flatten)]
+    columns: ColumnArgs,
+    #[command(flatten)]
+    bad: BadImageArgs,
+    /// Threads that decode and cut images [default: as many as cores]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+    #[command(flatten)]
+    memory: MemoryArgs,
+    /// Where the network runs
+    #[arg(long, value_enum, default_value_t)]
+    backend: Name,
+    /// Print the result as JSON, and no progress
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
+    let output = Output::new(&args.output, args.force, &[&args.checkpoint])?;
+    if args.output.extension().is_none_or(|extension| extension != "safetensors") {
+        bail!("{}: expected a name that ends in .safetensors", args.output.display());
+    }
+    let bytes = files::read_checkpoint(&args.checkpoint)?;
+    let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
+    if args.by == Kind::Linear && (args.neighbors.is_some() || args.temperature.is_some()) {
+        bail!("--neighbors, --temperature: expected --by knn with them, got linear");
+    }
+    let usual = Knn::default();
+    let neighbors = args.neighbors.unwrap_or(usual.neighbors);
+    let knn = Knn { neighbors, temperature: args.temperature.unwrap_or(usual.temperature) };
+    knn.check()?;
+    let train = args.data.open_labeled()?;
+    let spec = checkpoint.spec();
+    let stream = Stream {
+        dataset: &train,
+        spec,
+        bag: &args.bag,
+        whole: false,
+        stop: &StopArgs::default(),
+        decide: None,
+        tap: spec.tap,
+        keep: false,
+        threads: args.data.threads,
+        on_bad_image: args.bad.on_bad_image.into(),
+        memory: None,
+        quiet: args.json,
+    };
+    let streamed = stream.run(
+        &*args
+            .backend
+            .open_with(args.cpu)?
+            .trained(&checkpoint, &[spec.tap])
+            .with_context(|| args.checkpoint.display().to_string())?,
+    )?;
+    let Streamed { images: embedded, skipped } = &streamed;
+    let values = embedded.iter().flat_map(|image| &image.mean).copied().collect();
+    let labels = embedded.iter().map(|image| train.label(image.image)).collect();
+    let samples = Samples::new(Rows { values, dim: spec.model.dim(spec.tap) }, labels)?;
+    let by = match args.by {
+        Kind::Linear => By::Linear(Linear::default().fit(&samples)?),
+        Kind::Knn => By::Neighbors(knn, samples),
+    };
+    let classifier = Classifier::new(by, train.classes().to_vec(), network_of(&checkpoint)?)?;
+    output.write(&classifier.to_bytes()?)?;
+    streamed.tell();
+    if args.json {
+        let done = serde_json::json!({"output": args.output, "images": embedded.len(), "classes": train.classes(), "skipped": skipped.len(), "by": classifier.describe()});
+        say!("{done}");
+    } else {
+        say!("{}, fitted to {}, in {}", classifier.describe(), train.summary(), args.output.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What tells a network and its feature from others: a hash (FNV-1a, 64 bits) of the checkpoint's description, and of its norms and
+/// biases. Weights that were converted to another type are the same network: norms and biases are not.
+fn network_of(checkpoint: &Checkpoint<'_>) -> Result<String> {
+    let spec = checkpoint.spec();
+    let parts = (&spec.model, &spec.patch, &spec.filter, &spec.normalization, &spec.provenance, spec.tap);
+    let mut described = serde_json::to_vec(&parts)?;
+    for parameter in spec.model.parameters().iter().filter(|parameter| parameter.shape.len() == 1) {
+        described.extend(checkpoint.values(&parameter.name)?.into_iter().flat_map(f32::to_le_bytes));
+    }
+    Ok(fnv1a(&described))
+}
+
+pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
+    let bytes = args.memory.read(&args.checkpoint)?;
+    let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
+    let named = || args.classifier.display().to_string();
+    let classifier = Classifier::from_bytes(&files::read_tensors(&args.classifier)?).with_context(named)?;
+    let spec = checkpoint.spec();
+    let (expected, got) = (network_of(&checkpoint)?, classifier.network());
+    if got != expected {
+        bail!("{}: expected a classifier of network {expected}, got one of {got}", named());
+    }
+    let dim = spec.model.dim(spec.tap);
+    if classifier.dim() != dim {
+        bail!("{}: expected features of length {dim}, got {}", named(), classifier.dim());
+    }
+    args.columns.check(&[&args.images])?;
+    let dataset = source::images(&args.images, None, &args.columns, args.memory.budget())?;
+    let network = args
+        .backend
+        .open_with(args.cpu)?
+        .trained(&checkpoint, &[spec.tap])
+        .with_context(|| args.checkpoint.display().to_string())?;
+    let classify = Classify { args, checkpoint: &checkpoint, classifier: &classifier, dataset };
+    if args.curve {
+        classify.curve(&*network)?;
+    } else {
+        classify.once(&*network)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Classify<'a> {
+    args: &'a Args,
+    checkpoint: &'a Checkpoint<'a>,
+    classifier: &'a Classifier,
+    dataset: Arc<Dataset>,
+}
+
+/// What was said of an image.
+#[derive(Debug, Serialize)]
+struct Said<'a> {
+    image: &'a str,
+    class: &'a str,
+    patches: u64,
+    of_patches: u64,
+    stopped: &'static str,
+}
+
+/// A point of the curve.
+#[derive(Debug, Serialize)]
+struct Point {
+    rule: String,
+    patches: f64,
+    accuracy: f64,
+    milliseconds: f64,
+}
+
+impl Classify<'_> {
+    fn look(&self, network: &dyn Embed, stop: &StopArgs, confidence: Option<f64>) -> Result<Streamed> {
+        let spec = self.checkpoint.spec();
+        let stream = Stream {
+            dataset: &self.dataset,
+            spec,
+            bag: &self.args.bag,
+            whole: false,
+            stop,
+            decide: confidence.map(|confidence| (self.classifier, confidence)),
+            tap: spec.tap,
+            keep: false,
+            threads: self.args.threads,
+            on_bad_image: self.args.bad.on_bad_image.into(),
+            memory: self.args.memory.bytes(),
+            quiet: self.args.json,
+        };
+        stream.run(network)
+    }
+
+    fn once(&self, network: &dyn Embed) -> Result<()> {
+        let begun = Instant::now();
+        let confidence = (!self.args.all).then_some(self.args.confidence);
+        let streamed = self.look(network, &self.args.stop, confidence)?;
+        streamed.tell();
+        let Streamed { images: embedded, skipped } = streamed;
+        let milliseconds = begun.elapsed().as_secs_f64() * 1e3 / embedded.len() as f64;
+        let classes = self.classes_of(&embedded)?;
+        let said = |(embedded, &class): (&Embedded, &u32)| Said {
+            image: self.dataset.name(embedded.image),
+            class: &self.classifier.classes()[class as usize],
+            patches: embedded.used,
+            of_patches: embedded.total,
+            stopped: reason_name(embedded.reason),
+        };
+        let said: Vec<Said<'_>> = embedded.iter().zip(&classes).map(said).collect();
+        let accuracy = self.truth().map(|truth| accuracy(&embedded, &classes, &truth));
+        let patches = mean_patches(&embedded);
+        if self.args.json {
+            let all = serde_json::json!({
+                "images": said, "accuracy": accuracy, "mean_patches": patches, "milliseconds_per_image": milliseconds,
+                "skipped": skipped.iter().map(|skipped| &skipped.name).collect::<Vec<_>>(),
+            });
+            say!("{}", serde_json::to_string_pretty(&all)?);
+            return Ok(());
+        }
+        let width = said.iter().map(|said| shown(said.class).len()).max().unwrap_or(0);
+        for Said { image, class, patches, of_patches, stopped } in &said {
+            let class = shown(class);
+            say!("{class:<width$}  {patches:>5} of {of_patches:<5}  {stopped:<13}  {}", field(image));
+        }
+        let of_all = accuracy.map(|accuracy| format!("{accuracy:.1} % right, ")).unwrap_or_default();
+        say!("{of_all}{patches:.1} patches and {milliseconds:.2} ms an image");
+        Ok(())
+    }
+
+    fn curve(&self, network: &dyn Embed) -> Result<()> {
+        let Some(truth) = self.truth() else {
+            bail!("--curve: expected a data set with classes that the classifier knows, got images without them");
+        };
+        // Once without a clock: caches and pages are warm for all that follow.
+        let first = self.look(network, &StopArgs::at_most(2), None)?;
+        first.tell();
+        let most = first.images.iter().map(|image| image.total).max().unwrap_or(0);
+        let counts =
+            core::iter::successors(Some(2_u64), |count| count.checked_mul(2)).take_while(|&count| count < most);
+        let mut rules: Vec<(String, StopArgs, Option<f64>)> =
+            counts.map(|count| (format!("{count} patches"), StopArgs::at_most(count), None)).collect();
+        rules.push(("all patches".into(), StopArgs::default(), None));
+        rules.extend([0.9, 0.95, 0.99].map(|sure| (format!("decided at {sure}"), StopArgs::default(), Some(sure))));
+        let mut points = Vec::new();
+        for (rule, stop, confidence) in rules {
+            let begun = Instant::now();
+            let embedded = self.look(network, &stop, confidence)?.images;
+            let milliseconds = begun.elapsed().as_secs_f64() * 1e3 / embedded.len() as f64;
+            let accuracy = accuracy(&embedded, &self.classes_of(&embedded)?, &truth);
+            points.push(Point { rule, patches: mean_patches(&embedded), accuracy, milliseconds });
+        }
+        if self.args.json {
+            say!("{}", serde_json::to_string_pretty(&points)?);
+            return Ok(());
+        }
+        say!("{} images; milliseconds are those of the whole run for each image\n", self.dataset.len());
+        say!("{:<16} {:>10} {:>10} {:>10}", "rule", "patches", "right %", "ms");
+        for Point { rule, patches, accuracy, milliseconds } in points {
+            say!("{rule:<16} {patches:>10.1} {accuracy:>10.1} {milliseconds:>10.2}");
+        }
+        Ok(())
+    }
+
+    fn classes_of(&self, embedded: &[Embedded]) -> Result<Vec<u32>> {
+        embedded.iter().map(|image| Ok(self.classifier.predict(&image.mean)?)).collect()
+    }
+
+    /// The classes of the images by the classifier's numbers, if it knows all of them.
+    fn truth(&self) -> Option<Vec<u32>> {
+        let number = |name: &String| self.classifier.classes().iter().position(|known| known == name);
+        let numbers: Vec<u32> =
+            self.dataset.classes().iter().map(|name| number(name).map(|at| at as u32)).collect::<Option<_>>()?;
+        Some((0..self.dataset.len()).map(|image| numbers[self.dataset.label(image) as usize]).collect())
+    }
+}
+
+fn mean_patches(embedded: &[Embedded]) -> f64 {
+    embedded.iter().map(|image| image.used as f64).sum::<f64>() / embedded.len() as f64
+}
+
+/// Percent of images of which the right class was said, by the classes of the whole data set.
+fn accuracy(embedded: &[Embedded], said: &[u32], truth: &[u32]) -> f64 {
+    let right = embedded.iter().zip(said).filter(|(image, said)| truth[image.image] == **said).count();
+    100.0 * right as f64 / embedded.len() as f64
+}

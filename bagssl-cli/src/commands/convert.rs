@@ -1,0 +1,179 @@
+//! `bagssl convert` and `bagssl export`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use bagssl_core::architecture::{Architecture, mlp};
+use bagssl_core::bag::Views;
+use bagssl_core::checkpoint::{self, Checkpoint, FORMAT_VERSION, ModelPlan, Provenance, Spec, WeightType};
+use bagssl_core::embed::FeatureLayer;
+use bagssl_core::import::to_torchvision;
+use bagssl_core::normalize::Normalization;
+use bagssl_core::onnx::{self, Export};
+use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
+use clap::ValueEnum;
+
+use crate::commands::bench::architecture;
+use crate::commands::embed::Feature;
+use crate::input::files::{self, Output};
+use crate::terminal::output::say;
+
+/// Store a checkpoint's weights in fewer bytes
+///
+/// The result is a checkpoint for every command but training: the optimizer's state is left out. Norms and biases stay f32.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConvertArgs {
+    /// The checkpoint
+    checkpoint: PathBuf,
+    /// How weights are stored
+    #[arg(long, value_enum)]
+    dtype: Weights,
+    /// File to write
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    /// Write over a file that is there
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Weights {
+    /// 4 bytes, as trained
+    F32,
+    /// 2 bytes: 8 bits of precision, rounded to nearest
+    Bf16,
+    /// 1 byte, with a factor for each output
+    Int8,
+}
+
+impl From<Weights> for WeightType {
+    fn from(weights: Weights) -> WeightType {
+        match weights {
+            Weights::F32 => WeightType::F32,
+            Weights::Bf16 => WeightType::Bf16,
+            Weights::Int8 => WeightType::Int8,
+        }
+    }
+}
+
+pub(crate) fn convert(args: &ConvertArgs) -> Result<ExitCode> {
+    // In place is fine: it has been read as a whole.
+    let output = Output::new(&args.output, args.force, &[])?;
+    let bytes = files::read_checkpoint(&args.checkpoint)?;
+    let named = || args.checkpoint.display().to_string();
+    let checkpoint = Checkpoint::from_bytes(&bytes).with_context(named)?;
+    let converted = checkpoint::convert(&checkpoint, args.dtype.into()).with_context(named)?;
+    output.write(&converted)?;
+    let share = 100.0 * converted.len() as f64 / bytes.len() as f64;
+    say!("{}: {} bytes, {share:.0} % of {}", args.output.display(), converted.len(), bytes.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Write an encoder as an ONNX model, or for torchvision
+///
+/// The model reads normalized RGB patches [batch, 3, height, width]; its metadata says how patches are cut and normalized.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("weights").required(true).args(["checkpoint", "arch"])))]
+pub(crate) struct ExportArgs {
+    /// The checkpoint
+    checkpoint: Option<PathBuf>,
+    /// An encoder with random weights instead, to compare speeds
+    #[arg(long, value_name = "NAME", value_parser = architecture)]
+    arch: Option<Architecture>,
+    /// File to write
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    /// What is written
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// The encoder's weights under another program's names instead
+    #[arg(long, value_enum, conflicts_with_all = ["format", "tap", "dense", "size"])]
+    layout: Option<ExportLayout>,
+    /// Which feature [default: the one that the checkpoint names]
+    #[arg(long, value_enum)]
+    tap: Option<Feature>,
+    /// The embeddings of all patches of an image, [batch, dim, rows, columns] (encoders without padding)
+    #[arg(long, conflicts_with = "tap")]
+    dense: bool,
+    /// Height and width of every input, for instance 32x48 [default: any]
+    #[arg(long, value_name = "HxW", value_parser = size)]
+    size: Option<[usize; 2]>,
+    /// Write over a file that is there
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Format {
+    /// ONNX, opset 17
+    #[default]
+    Onnx,
+    /// A checkpoint of this project (of use with --arch)
+    Safetensors,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ExportLayout {
+    /// Safetensors for load_state_dict(.., strict=False) of torchvision's ResNets: the encoder without fc
+    Torchvision,
+}
+
+fn size(text: &str) -> std::result::Result<[usize; 2], String> {
+    let sides = text.split_once('x').and_then(|(height, width)| Some([height.parse().ok()?, width.parse().ok()?]));
+    sides.ok_or(format!("expected for instance 32x48, got {text:?}"))
+}
+
+pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
+    let inputs: Vec<&Path> = args.checkpoint.iter().map(PathBuf::as_path).collect();
+    let file = Output::new(&args.output, args.force, &inputs)?;
+    let (bytes, name) = match (&args.checkpoint, args.arch) {
+        (Some(path), _) => (files::read_checkpoint(path)?, path.display().to_string()),
+        (None, Some(architecture)) => (untrained(architecture)?, architecture.name().into()),
+        (None, None) => bail!("expected a checkpoint or --arch, got neither"),
+    };
+    let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| name.clone())?;
+    checkpoint.check_values().with_context(|| name.clone())?;
+    if args.layout.is_some() || matches!(args.format, Format::Safetensors) {
+        if args.dense || args.size.is_some() || args.tap.is_some() {
+            bail!(
+                "--layout, --format safetensors: expected neither --dense, --size nor --tap, which such a file has no place for"
+            );
+        }
+        let bytes = match args.layout {
+            Some(ExportLayout::Torchvision) => to_torchvision(&checkpoint).context(name)?,
+            None => bytes.clone(),
+        };
+        file.write(&bytes)?;
+        say!("{}: {} bytes", args.output.display(), bytes.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let output = match args.dense {
+        true => onnx::Output::Dense,
+        false => onnx::Output::Rows(args.tap.map_or(checkpoint.spec().tap, FeatureLayer::from)),
+    };
+    let model = onnx::to_bytes(&checkpoint, &Export { output, size: args.size }).context(name)?;
+    file.write(&model)?;
+    say!("{}: {} bytes", args.output.display(), model.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A checkpoint of an encoder before its training.
+fn untrained(architecture: Architecture) -> Result<Vec<u8>> {
+    let encoder = architecture.plan();
+    let projector = mlp(encoder.output_dim(), &[128, 128])?;
+    let side = encoder.receptive_field().map_or(32, |field| field.side as u32);
+    let patch = PatchSpec::new(PatchSide::Pixels(side), side)?;
+    let spec = Spec {
+        format_version: FORMAT_VERSION,
+        model: ModelPlan::new(encoder, projector)?,
+        patch,
+        filter: Filter::Bilinear,
+        normalization: Normalization::HALF,
+        tap: FeatureLayer::Embedding,
+        views: Views::FixedScale(patch),
+        provenance: Provenance::default(),
+        training: None,
+    };
+    Ok(checkpoint::to_bytes(&spec, &spec.model.init_weights(0))?)
+}

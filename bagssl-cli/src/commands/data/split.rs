@@ -1,0 +1,292 @@
+//! `bagssl data split`.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use bagssl_data::curate::{alike, by_duplicates, by_key, divide};
+use bagssl_data::lists::{self, Listed};
+use bagssl_data::{Dataset, Format, PassedOver, Split};
+use regex::Regex;
+use serde::Serialize;
+
+use crate::input::files::{self, Output, write_together};
+use crate::input::source::{BadImage, BadImageArgs, tell_passed_over, tell_skipped};
+use crate::memory::ImageMemoryArgs;
+use crate::terminal::output::{note, one_line, say};
+use crate::terminal::progress::Progress;
+
+/// Divide a folder of images into a training and a validation half, so that no group of images is in both
+///
+/// Writes train.txt and val.txt into a folder, which every command takes as a data set: a line for each image, its path from
+/// there, a tab and its class. The class of an image is the first folder on its way (or, of a folder with train/ and val/, the
+/// one below these, whose images are divided anew). Images are not copied.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A folder of image files
+    path: PathBuf,
+    /// Folder of the lists
+    #[arg(long, short, value_name = "DIR")]
+    output: PathBuf,
+    /// What makes a group: the folder that images lie in, a part of their names (--pattern), or being duplicates, exact or near
+    #[arg(long, value_enum)]
+    by: By,
+    /// Regular expression for --by name: images for whose path in the folder it has the same groups `(..)`, or the same whole
+    /// match if it has no groups, belong together
+    #[arg(long, value_name = "REGEX", required_if_eq("by", "name"))]
+    pattern: Option<String>,
+    /// Share of the images that are held out, of each class too as far as its groups allow
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
+    validation: f64,
+    /// Seed of the choice
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    bad: BadImageArgs,
+    #[command(flatten)]
+    memory: ImageMemoryArgs,
+    /// Write over lists that are there
+    #[arg(long)]
+    force: bool,
+    /// Print the result as JSON, and no progress
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum By {
+    Folder,
+    Name,
+    Duplicates,
+}
+
+/// An image that is to go into one of the halves.
+struct SplitReport {
+    /// Its path in the folder.
+    name: String,
+    class: String,
+    group: Option<u32>,
+}
+
+/// How many of a class there are in each half.
+#[derive(Debug, Default, Clone, Copy, Serialize)]
+struct Counts {
+    train: usize,
+    validation: usize,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let [train, validation] = ["train.txt", "val.txt"].map(|name| args.output.join(name));
+    if args.pattern.is_some() && args.by != By::Name {
+        bail!("--pattern: expected --by name with it, got another");
+    }
+    if args.bad.on_bad_image == BadImage::Skip && args.by != By::Duplicates {
+        bail!("--on-bad-image skip: expected --by duplicates with it, got another, by which no image is read");
+    }
+    if !args.force
+        && let Some(there) = [&train, &validation].into_iter().find(|path| path.symlink_metadata().is_ok())
+    {
+        bail!("{}: is there already; --force replaces it", there.display());
+    }
+    let mut found = images(&args.path)?;
+    group(args, &mut found)?;
+    found.retain(|image| image.group.is_some());
+    let groups = by_key(found.iter().map(|image| image.group));
+    let classes = by_key(found.iter().map(|image| image.class.as_str()));
+    let halves = divide(&groups, &classes, args.validation, args.seed)
+        .with_context(|| format!("{} by {}", args.path.display(), name_of(args.by)))?;
+
+    files::make_folder(&args.output)?;
+    let way = way(&args.output, &args.path)?;
+    let list = |half: Split| {
+        let of_half = found.iter().zip(&halves).filter(|(_, of_image)| **of_image == half);
+        let listed =
+            |(image, _): (&SplitReport, _)| Listed { path: format!("{way}{}", image.name), class: image.class.clone() };
+        lists::print(&of_half.map(listed).collect::<Vec<_>>())
+    };
+    let (of_train, of_validation) = (list(Split::Train), list(Split::Validation));
+    let outputs = (Output::new(&train, args.force, &[])?, Output::new(&validation, args.force, &[])?);
+    write_together([(outputs.0, of_train.as_bytes()), (outputs.1, of_validation.as_bytes())])?;
+    tell(args, &found, &groups, &halves)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn name_of(by: By) -> &'static str {
+    match by {
+        By::Folder => "folder",
+        By::Name => "name",
+        By::Duplicates => "duplicates",
+    }
+}
+
+/// The images of a folder, with their classes. Lists that lie there are what is written anew.
+fn images(path: &Path) -> Result<Vec<SplitReport>> {
+    if !path.is_dir() {
+        bail!("{}: expected a folder of image files (archives are taken apart first), got none", path.display());
+    }
+    let halves: Vec<Dataset> = match Dataset::format_of_folder(path) {
+        Err(_) | Ok(Format::WholeFolder) => vec![Dataset::of_folder(path)?],
+        // A folder with one half is one to divide, too.
+        Ok(Format::ImageFolder) => {
+            Split::ALL.into_iter().filter_map(|split| Dataset::of_halves(path, split).ok()).collect()
+        }
+        Ok(other) => bail!("{}: expected a folder of image files, got {other}", path.display()),
+    };
+    let mut passed = PassedOver::default();
+    match &halves[..] {
+        [train, validation] => passed.join(&train.passed_over_with(validation)),
+        halves => halves.iter().for_each(|half| passed.join(&half.passed_over())),
+    }
+    tell_passed_over(&passed);
+    let is_whole = |half: &Dataset| half.format() == Format::Files;
+    let class = |half: &Dataset, image: usize| match is_whole(half) {
+        true => half.name(image).split_once('/').map_or("", |(folder, _)| folder).to_string(),
+        false => half.classes()[half.label(image) as usize].clone(),
+    };
+    let found = |half: &Dataset| -> Vec<SplitReport> {
+        let found = |image| SplitReport { name: half.name(image).into(), class: class(half, image), group: None };
+        (0..half.len()).map(found).collect()
+    };
+    Ok(halves.iter().flat_map(found).collect())
+}
+
+/// Gives each image its group; none to images that are left out.
+fn group(args: &Args, found: &mut [SplitReport]) -> Result<()> {
+    let groups: Vec<Option<u32>> = match (args.by, &args.pattern) {
+        (By::Folder, _) => {
+            let folder = |image: &SplitReport| image.name.rsplit_once('/').map_or("", |(folder, _)| folder).to_string();
+            by_key(found.iter().map(folder)).into_iter().map(Some).collect()
+        }
+        (By::Name, pattern) => {
+            let text = pattern.as_deref().unwrap_or_default();
+            let pattern =
+                Regex::new(text).map_err(|error| anyhow::anyhow!("--pattern: {}", short(&error.to_string())))?;
+            let keys: Vec<String> = found.iter().map(|image| key(&pattern, &image.name)).collect::<Result<_>>()?;
+            by_key(keys).into_iter().map(Some).collect()
+        }
+        (By::Duplicates, _) => {
+            let paths: Vec<PathBuf> = found.iter().map(|image| args.path.join(&image.name)).collect();
+            let bar = Progress::images("compare", paths.len(), args.json);
+            let all = Dataset::of_files(&paths)?.with_budget(args.memory.budget());
+            let (groups, skipped) = by_duplicates(&all, args.bad.on_bad_image.into(), &|| bar.inc(1))?;
+            bar.finish();
+            tell_skipped(&skipped);
+            groups
+        }
+    };
+    found.iter_mut().zip(groups).for_each(|(image, group)| image.group = group);
+    Ok(())
+}
+
+/// What a name has in common with those of its group.
+fn key(pattern: &Regex, name: &str) -> Result<String> {
+    let Some(captures) = pattern.captures(name) else {
+        bail!(
+            "--pattern: expected one that every image's path fits, got {:?}, which {name:?} does not fit",
+            pattern.as_str()
+        );
+    };
+    let parts: Vec<&str> = captures.iter().skip(1).map(|part| part.map_or("", |part| part.as_str())).collect();
+    // A character that no path has keeps parts apart.
+    Ok(if parts.is_empty() { captures[0].into() } else { parts.join("\0") })
+}
+
+/// The last line of a regular expression's error, which says what is wrong.
+fn short(message: &str) -> &str {
+    message.lines().last().unwrap_or(message).trim_start_matches("error: ")
+}
+
+/// The way from one folder to another, with a slash at its end; empty if they are the same.
+fn way(from: &Path, to: &Path) -> Result<String> {
+    let whole = |path: &Path| path.canonicalize().with_context(|| path.display().to_string());
+    let (from, to) = (whole(from)?, whole(to)?);
+    let text = |component: Component<'_>| -> Result<String> {
+        let name = component.as_os_str().to_str().map(Into::into);
+        name.with_context(|| format!("{}: expected a name in UTF-8, got another", to.display()))
+    };
+    let common = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    if common == 0 {
+        // Another drive.
+        return Ok(format!("{}/", to.to_str().context("expected a path in UTF-8, got another")?));
+    }
+    let mut way = "../".repeat(from.components().count() - common);
+    for component in to.components().skip(common) {
+        way.push_str(&text(component)?);
+        way.push('/');
+    }
+    Ok(way)
+}
+
+/// Says what the halves are.
+fn tell(args: &Args, found: &[SplitReport], groups: &[u32], halves: &[Split]) -> Result<()> {
+    let mut classes: BTreeMap<&str, Counts> = BTreeMap::new();
+    for (image, half) in found.iter().zip(halves) {
+        let counts = classes.entry(&image.class).or_default();
+        match half {
+            Split::Train => counts.train += 1,
+            Split::Validation => counts.validation += 1,
+        }
+    }
+    let of = |half: Split| halves.iter().filter(|of_image| **of_image == half).count();
+    let (train, validation) = (of(Split::Train), of(Split::Validation));
+    let count = groups.iter().max().map_or(0, |most| most + 1);
+    if args.json {
+        let done = serde_json::json!({
+            "output": args.output, "groups": count, "train": train, "validation": validation, "classes": classes,
+        });
+        say!("{}", serde_json::to_string_pretty(&done)?);
+    } else {
+        for (class, Counts { train, validation }) in &classes {
+            say!("{train:>8} {validation:>8}  {}", one_line(class));
+        }
+        let (by, output) = (name_of(args.by), args.output.display());
+        say!(
+            "{train} images for training, {validation} for validation, in {count} groups by {by}; bagssl train --data {output}"
+        );
+    }
+    for names in alike(classes.keys().copied()) {
+        note!("note: {} differ in Unicode form, case or spaces alone", one_line(&format!("{names:?}")));
+    }
+    let one_sided: Vec<&str> = classes
+        .iter()
+        .filter(|(_, counts)| counts.train == 0 || counts.validation == 0)
+        .map(|(class, _)| *class)
+        .collect();
+    if let Some(first) = one_sided.first() {
+        note!(
+            "note: {} of {} classes are in one half alone, as {:?}: their groups are too few or too large",
+            one_sided.len(),
+            classes.len(),
+            first
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_keys() {
+        let of = |pattern: &str, name: &str| key(&Regex::new(pattern).unwrap(), name).ok();
+        assert_eq!(of(r"^[a-z]+", "cat12_3.jpg").as_deref(), Some("cat"));
+        assert_eq!(of(r"(p\d+)_\d+(a|b)?", "x/p12_3a.jpg").as_deref(), Some("p12\0a"));
+        assert_ne!(of("(a)(bc)?", "abc"), of("(ab)(c)?", "abc"));
+        assert_eq!(of(r"^p", "x/p12.jpg"), None);
+    }
+
+    #[test]
+    fn the_way_from_one_folder_to_another() {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["a/b", "a/c/d"] {
+            std::fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        let of = |from: &str, to: &str| way(&root.path().join(from), &root.path().join(to)).unwrap();
+        assert_eq!(of("a/b", "a/c/d"), "../c/d/");
+        assert_eq!(of("a", "a/c/d"), "c/d/");
+        assert_eq!(of("a/c/d", "a"), "../../");
+        assert_eq!(of("a", "a"), "");
+    }
+}

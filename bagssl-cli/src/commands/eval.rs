@@ -1,0 +1,249 @@
+//! `bagssl eval`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use bagssl_core::bag::Bag;
+use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::color::Color;
+use bagssl_core::embed::FeatureLayer;
+use bagssl_eval::classify::probe::Linear;
+use bagssl_eval::classify::protocol::Protocol as How;
+use bagssl_eval::report::{Space, View};
+
+use crate::backend::{CpuArgs, Name};
+use crate::claims::{self, Claim};
+use crate::evaluate::{self, EvalSettings, Input, Measured};
+use crate::extraction::{Extraction, FeatureArgs};
+use crate::input::bag::BagArgs;
+use crate::input::files;
+use crate::input::groups::Groups;
+use crate::input::source::{BadImageArgs, DataArgs, fingerprint};
+use crate::input::splits::Splits;
+use crate::terminal::output::{say, shown};
+use crate::terminal::progress::Progress;
+
+/// Say how good a checkpoint's representation is: nearest-neighbor and linear accuracy on held-out images
+///
+/// Each image is represented by the mean of the features of some patches, in color and in grey, and by one look at the
+/// whole image. What is learned from is the training half of the data, what is tested is its validation half, of the classes that have
+/// images in both. The commands below check one claim of the paper each, on any checkpoints; a checkpoint of such a name is given as
+/// ./NAME.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    claim: Option<Claim>,
+    /// The checkpoint
+    #[arg(required = true)]
+    checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    bad: BadImageArgs,
+    #[command(flatten)]
+    bag: BagArgs,
+    /// Protocol by name: bagssl (kNN k = 20, T = 0.07; logistic regression by L-BFGS), solo (the same), lightly (k = 200, T =
+    /// 0.1), emp-ssl or vicreg (their SGD recipes; emp-ssl on 128 random patches, unless others are asked for, and at the
+    /// projector's first layer too)
+    #[arg(long, value_name = "NAME", default_value = "bagssl")]
+    protocol: String,
+    /// Neighbors that vote [default: the protocol's]
+    #[arg(long, alias = "neighbours", value_name = "N")]
+    neighbors: Option<usize>,
+    /// Temperature of their votes [default: the protocol's]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// Linear probe: logistic (L-BFGS, needs no tuning), emp-ssl or vicreg (their SGD recipes) [default: the protocol's]
+    #[arg(long, value_name = "NAME")]
+    probe: Option<String>,
+    /// Seed of random bags, of held-out parts and of the intervals' draws
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Images that an interval draws as one
+    #[arg(long, value_enum, default_value_t)]
+    groups: Groups,
+    /// Where the network runs
+    #[arg(long, value_enum, default_value_t)]
+    backend: Name,
+    #[command(flatten)]
+    cpu: CpuArgs,
+    #[command(flatten)]
+    features: FeatureArgs,
+    /// Print the result as JSON, and no progress
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let path = match (&args.claim, &args.checkpoint) {
+        (Some(claim), _) => return claims::run(claim),
+        (None, Some(path)) => path,
+        (None, None) => bail!("expected a checkpoint, got none"),
+    };
+    args.features.check()?;
+    let bytes = files::read_checkpoint(path)?;
+    let name = path.display().to_string();
+    let checkpoint = Checkpoint::from_bytes(&bytes).context(name.clone())?;
+    let how = args.how()?;
+    let halves = Splits::open(&args.data)?;
+    let spec = checkpoint.spec().patch;
+    let bag = match how.patches {
+        Some(patches) if args.bag.is_unset() => Bag::Random { spec, patches },
+        _ => args.bag.of(&spec, &halves.train)?,
+    };
+    let on_bad_image = args.bad.on_bad_image.into();
+    let protocol =
+        EvalSettings { bag, how, groups: args.groups, seed: args.seed, on_bad_image, threads: args.data.threads };
+    let origin = claims::origin(&how, &bytes, &halves, args.seed);
+    let taps = match checkpoint.has_projector() {
+        true => evaluate::taps(&[how.tap, checkpoint.spec().tap]),
+        false => vec![FeatureLayer::Embedding],
+    };
+    let note = (!checkpoint.has_projector()).then(|| format!("projection: {}", claims::NO_PROJECTOR));
+    let kept = args.features.of(&bytes, args.backend, args.cpu);
+    let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &taps).with_context(|| name.clone())?;
+    let total = evaluate::images_to_embed(&halves) as usize;
+    let bar = Progress::images("embed", total, args.json);
+    let extraction = Extraction {
+        network: &*network,
+        plan: &checkpoint.spec().model,
+        input: Input::from_spec(checkpoint.spec()),
+        protocol,
+        kept,
+        progress: &|images| bar.inc(images),
+    };
+    let measured = evaluate::measure(&extraction, &halves, &taps);
+    bar.finish();
+    let measured = measured?;
+    if args.json {
+        let spec = checkpoint.spec();
+        let [knn, linear] = how.describe();
+        let all = serde_json::json!({
+            "checkpoint": name,
+            "data": args.data.name(),
+            "fingerprint": {"train": fingerprint(&halves.train), "test": fingerprint(&halves.test)},
+            "origin": origin,
+            "groups": args.groups.group_ids(&halves.test)?.1,
+            "protocol": {"name": how.name, "bag": protocol.bag, "knn": knn, "linear": linear},
+            "preset": spec.provenance.preset,
+            "results": measured.scores,
+            "convergence": measured.convergence,
+            "health": measured.health,
+            "note": note,
+        });
+        say!("{}", serde_json::to_string_pretty(&all)?);
+    } else {
+        print(&measured, &halves, protocol, args)?;
+        if let Some(note) = note {
+            say!("{note}");
+        }
+        say!("\n{}", origin.line());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    /// The protocol, with what is changed in it.
+    fn how(&self) -> Result<How> {
+        let mut how = How::preset(&self.protocol)?;
+        if let Some(neighbors) = self.neighbors {
+            how.knn.neighbors = neighbors;
+        }
+        if let Some(temperature) = self.temperature {
+            how.knn.temperature = temperature;
+        }
+        if let Some(probe) = &self.probe {
+            how.linear = Linear::preset(probe)?;
+            // A recipe brings what it tries of its learning rate.
+            how.factors = How::preset(probe).map_or(&[], |recipe| recipe.factors);
+        }
+        if how.knn.neighbors == 0 {
+            bail!("--neighbors: expected at least 1, got 0");
+        }
+        if how.knn.temperature.is_nan() || how.knn.temperature <= 0.0 {
+            bail!("--temperature: expected more than 0, got {}", how.knn.temperature);
+        }
+        Ok(how)
+    }
+}
+
+fn print(measured: &Measured, halves: &Splits, protocol: EvalSettings, args: &Args) -> Result<()> {
+    let classes = halves.tested();
+    say!(
+        "{}: {} training and {} test images of {classes} classes (chance {:.1} %)",
+        args.data.name(),
+        halves.train.len(),
+        halves.test.len(),
+        halves.chance()
+    );
+    let [knn, linear] = protocol.how.describe();
+    let (groups, what) = args.groups.group_ids(&halves.test)?;
+    let count = groups.iter().collect::<std::collections::BTreeSet<_>>().len();
+    say!("kNN       {knn}\nlinear    {linear}");
+    say!("interval  95 %, from {} draws of {count} {what}\n", evaluate::DRAWS);
+    say!(
+        "{:<12} {:<6} {:<12} {:>6} {:>13} {:>6} {:>9} {:>13} {:>6}",
+        "feature",
+        "color",
+        "of",
+        "kNN %",
+        "interval",
+        "top 5",
+        "linear %",
+        "interval",
+        "top 5"
+    );
+    for scored in &measured.scores {
+        let view = match scored.view {
+            View::Whole => "whole image".into(),
+            View::Patches if scored.patches == 1 => "1 patch".into(),
+            View::Patches => format!("{} patches", scored.patches),
+        };
+        let (space, color) = (scored.space.name(), scored.color.name());
+        let Some([knn, linear]) = &scored.details else { continue };
+        let interval = |detail: &evaluate::Detail| match detail.interval {
+            Some(interval) => format!("{:.1} to {:.1}", interval.low, interval.high),
+            None => "-".into(),
+        };
+        say!(
+            "{space:<12} {color:<6} {view:<12} {:>6.1} {:>13} {:>6.1} {:>9.1} {:>13} {:>6.1}",
+            scored.knn,
+            interval(knn),
+            knn.top5,
+            scored.linear,
+            interval(linear),
+            linear.top5
+        );
+        if let Some(fit) = linear.fit.filter(|fit| !fit.converged) {
+            say!("{:<12} the regression stopped after {} iterations, short of its optimum", "", fit.iterations);
+        }
+    }
+    print_classes(measured, halves, evaluate::space(protocol.how.tap));
+    say!("");
+    for (space, health) in &measured.health {
+        let rank = format!("effective rank {:.1} of {}", health.effective_rank, health.rank_limit);
+        let rate = format!("coding rate {:.0} % of its bound", 100.0 * health.coding_rate_share);
+        let uniformity = health.uniformity.map_or(String::new(), |value| format!(", uniformity {value:.2}"));
+        say!("{:<12} {}: {rank}, {rate}{uniformity}", space.name(), health.verdict.name());
+        health.reasons.iter().for_each(|reason| say!("             {reason}"));
+    }
+    Ok(())
+}
+
+/// The classes that a feature (if it is not there, the embedding) knows least, and what they are taken for: color, all patches, kNN. JSON has the whole matrix.
+fn print_classes(measured: &Measured, halves: &Splits, main: Space) {
+    const SHOWN: usize = 5;
+    let patches = measured.scores.iter().filter(|it| (it.view, it.color) == (View::Patches, Color::Rgb));
+    let rank = |it: &&evaluate::Scored| (it.space == main, it.space == Space::Embedding, it.patches);
+    let Some(scored) = patches.max_by_key(rank) else { return };
+    let Some([knn, _]) = &scored.details else { return };
+    let class = |class: u32| halves.test.classes().get(class as usize);
+    let name = |number: u32| class(number).map_or_else(|| "another class".into(), |class| shown(class));
+    let worst = knn.confusion.worst(SHOWN);
+    if !worst.is_empty() {
+        let pairs = worst.iter().map(|&(class, said, times)| format!("{} for {} ({times})", name(class), name(said)));
+        say!("\nmost often taken for another (kNN): {}", pairs.collect::<Vec<_>>().join(", "));
+    }
+}

@@ -1,0 +1,239 @@
+//! `bagssl explain`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use bagssl_core::bag::{Bag, Grid};
+use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::color::Color;
+use bagssl_core::embed::{FeatureLayer, Rows};
+use bagssl_core::explain::{Pairs, evidence};
+use bagssl_core::heat::HeatMap;
+use bagssl_data::{Dataset, Image, OnBadImage};
+use bagssl_eval::classify::probe::{Linear, SoftmaxModel};
+use bagssl_eval::features::samples::Samples;
+
+use crate::backend::{CpuArgs, Name};
+use crate::input::bag::BagArgs;
+use crate::input::files::{self, Output};
+use crate::input::source::{self, DataArgs};
+use crate::stream::{Embedded, StopArgs, Stream};
+use crate::terminal::output::{say, shown};
+use crate::terminal::picture::{beside, png};
+
+/// Show which patches of an image speak for a class, or make it like another image
+///
+/// An image is represented by the mean of its patches' embeddings, so a linear probe's logit is a sum over patches, and the
+/// cosine of two images one over pairs of patches: the shares are exact. The picture has red where patches speak for, blue
+/// where they speak against.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("of").required(true).args(["class", "like"])))]
+pub(crate) struct Args {
+    /// The checkpoint
+    checkpoint: PathBuf,
+    /// The image
+    image: PathBuf,
+    /// The class that patches speak for: one of the data's; a linear probe is fitted to its training half
+    #[arg(long, value_name = "NAME")]
+    class: Option<String>,
+    /// The other image
+    #[arg(long, value_name = "IMAGE")]
+    like: Option<PathBuf>,
+    /// PNG file to write
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    bag: BagArgs,
+    #[command(flatten)]
+    cpu: CpuArgs,
+    /// Write over a file that is there
+    #[arg(long)]
+    force: bool,
+    /// Where the network runs
+    #[arg(long, value_enum, default_value_t)]
+    backend: Name,
+    /// Print the shares as JSON, and no progress
+    #[arg(long)]
+    json: bool,
+}
+
+/// More pairs of patches than this take too much memory.
+const MOST_PAIRS: u64 = 50_000_000;
+
+/// Pairs of patches that are listed.
+const PAIRS: usize = 10;
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.like.is_some() && (args.data.data.is_some() || args.data.exif) {
+        bail!("--data, --exif: expected --class with them, got --like");
+    }
+    if let Some(like) = &args.like {
+        args.data.columns.check(&[std::slice::from_ref(&args.image), std::slice::from_ref(like)])?;
+    }
+    let inputs = [Some(&args.image), args.like.as_ref(), Some(&args.checkpoint)];
+    let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
+    let output = Output::new(&args.output, args.force, &inputs)?;
+    if args.output.extension().is_none_or(|extension| extension != "png") {
+        bail!("{}: expected a name that ends in .png", args.output.display());
+    }
+    let bytes = files::read_checkpoint(&args.checkpoint)?;
+    let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
+    let picture = explain(args, &checkpoint)?;
+    output.write(&png(&picture)?)?;
+    if !args.json {
+        say!("the picture is {}", args.output.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An image with the embeddings of its grid of patches.
+struct Seen {
+    image: Image,
+    grid: Grid,
+    embedded: Embedded,
+}
+
+fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
+    let tap = checkpoint.spec().tap;
+    let network = args
+        .backend
+        .open_with(args.cpu)?
+        .trained(checkpoint, &[tap])
+        .with_context(|| args.checkpoint.display().to_string())?;
+    let embed = |dataset: &Arc<Dataset>, keep: bool, quiet: bool| {
+        let (spec, bag, threads) = (checkpoint.spec(), &args.bag, args.data.threads);
+        let stop = &StopArgs::default();
+        let (whole, decide, memory, on_bad_image) = (false, None, None, OnBadImage::Fail);
+        let stream =
+            Stream { dataset, spec, bag, whole, stop, decide, tap, keep, threads, on_bad_image, memory, quiet };
+        anyhow::Ok(stream.run(&*network)?.images)
+    };
+    let see = |path: &Path| -> Result<Seen> {
+        let dataset = source::images(&[path.into()], None, &args.data.columns, args.data.memory.budget())?;
+        if dataset.len() != 1 {
+            bail!("{}: expected one image, got {}", path.display(), dataset.len());
+        }
+        let image = dataset.decode(0)?.into_image();
+        let patch = &checkpoint.spec().patch;
+        let Bag::Grid { spec, stride } = args.bag.for_image(patch, image.size())? else {
+            bail!("--random: expected a grid of patches, got random ones");
+        };
+        let grid = Grid::new(spec, image.size(), stride)?;
+        Ok(Seen { image, grid, embedded: embed(&dataset, true, true)?.remove(0) })
+    };
+    let seen = see(&args.image)?;
+    match (&args.class, &args.like) {
+        (Some(class), _) => {
+            let train = args.data.open_labeled()?;
+            let Some(class_number) = train.classes().iter().position(|known| known == class) else {
+                bail!("--class: expected one of {}, got {class:?}", train.classes().join(", "));
+            };
+            let probe = fit(&train, &embed(&train, false, args.json)?, tap, checkpoint)?;
+            of_class(args, &train, &probe, class_number, &seen)
+        }
+        (None, Some(other)) => of_pair(args, &seen, &see(other)?),
+        (None, None) => Err(anyhow!("expected --class or --like, got neither")),
+    }
+}
+
+fn fit(train: &Dataset, embedded: &[Embedded], tap: FeatureLayer, checkpoint: &Checkpoint<'_>) -> Result<SoftmaxModel> {
+    let dim = checkpoint.spec().model.dim(tap);
+    let values = embedded.iter().flat_map(|image| &image.mean).copied().collect();
+    let labels = (0..train.len()).map(|image| train.label(image)).collect();
+    Ok(Linear::default().fit(&Samples::new(Rows { values, dim }, labels)?)?)
+}
+
+fn of_class(args: &Args, train: &Dataset, probe: &SoftmaxModel, class: usize, seen: &Seen) -> Result<Image> {
+    let place = probe.classes().iter().position(|&known| known as usize == class);
+    let place = place.with_context(|| format!("class {:?} has no training image", train.classes()[class]))?;
+    let classes = probe.classes().len();
+    let all = evidence(&seen.embedded.patches, probe.weights(), classes)?;
+    let shares: Vec<f64> = all.iter().skip(place).step_by(classes).copied().collect();
+    let mut logits: Vec<(String, f64)> = (0..classes)
+        .map(|index| {
+            let sum: f64 = all.iter().skip(index).step_by(classes).sum();
+            (train.classes()[probe.classes()[index] as usize].clone(), sum + probe.bias()[index])
+        })
+        .collect();
+    if args.json {
+        let logits: serde_json::Map<_, _> =
+            logits.iter().map(|(name, logit)| (name.clone(), (*logit).into())).collect();
+        let patches = shares_with_places(seen, &shares);
+        let all = serde_json::json!({"class": train.classes()[class], "bias": probe.bias()[place], "logits": logits, "patches": patches});
+        say!("{all}");
+    } else {
+        let sum: f64 = shares.iter().sum();
+        say!(
+            "{}: logit {:+.3} = bias {:+.3} and {:+.3} from {} patches",
+            shown(&train.classes()[class]),
+            sum + probe.bias()[place],
+            probe.bias()[place],
+            sum,
+            shares.len()
+        );
+        logits.sort_by(|a, b| b.1.total_cmp(&a.1));
+        logits.iter().take(5).for_each(|(name, logit)| say!("  {logit:+8.3}  {}", shown(name)));
+    }
+    let heat = HeatMap::new(&shares, seen.grid, seen.image.size())?;
+    let limit = heat.largest().max(f64::MIN_POSITIVE);
+    Ok(beside(&[&seen.image, &over(&heat, &seen.image, limit)?]))
+}
+
+fn of_pair(args: &Args, first: &Seen, second: &Seen) -> Result<Image> {
+    let count = first.embedded.patches.len() as u64 * second.embedded.patches.len() as u64;
+    if count > MOST_PAIRS {
+        bail!(
+            "--like: expected at most {MOST_PAIRS} pairs of patches, got {count}; a larger --stride makes them fewer"
+        );
+    }
+    let pairs = Pairs::new(&first.embedded.patches, &second.embedded.patches)?;
+    let (rows, columns) = (first.embedded.patches.len(), second.embedded.patches.len());
+    let of_first: Vec<f64> = pairs.shares().chunks(columns).map(|row| row.iter().sum()).collect();
+    let of_second: Vec<f64> = (0..columns).map(|at| pairs.shares().iter().skip(at).step_by(columns).sum()).collect();
+    let place = |seen: &Seen, patch: usize| {
+        let crop = seen.embedded.crops[patch];
+        (crop.top, crop.left)
+    };
+    if args.json {
+        let top: Vec<_> = pairs
+            .top(PAIRS)
+            .into_iter()
+            .map(|pair| serde_json::json!({"first": place(first, pair.first), "second": place(second, pair.second), "share": pair.share}))
+            .collect();
+        let all = serde_json::json!({
+            "cosine": pairs.cosine(), "pairs": top,
+            "first": shares_with_places(first, &of_first), "second": shares_with_places(second, &of_second),
+        });
+        say!("{all}");
+    } else {
+        say!("cosine {:.4}, the sum over {rows} x {columns} pairs of patches; the largest shares:", pairs.cosine());
+        for pair in pairs.top(PAIRS) {
+            let (a, b) = (place(first, pair.first), place(second, pair.second));
+            say!("  {:+.5}  row {}, column {} with row {}, column {}", pair.share, a.0, a.1, b.0, b.1);
+        }
+    }
+    let heat = [
+        HeatMap::new(&of_first, first.grid, first.image.size())?,
+        HeatMap::new(&of_second, second.grid, second.image.size())?,
+    ];
+    let limit = |heat: &HeatMap| heat.largest().max(f64::MIN_POSITIVE);
+    let pictures = [over(&heat[0], &first.image, limit(&heat[0]))?, over(&heat[1], &second.image, limit(&heat[1]))?];
+    Ok(beside(&[&first.image, &pictures[0], &second.image, &pictures[1]]))
+}
+
+fn shares_with_places(seen: &Seen, shares: &[f64]) -> Vec<serde_json::Value> {
+    let one = |(crop, share): (&bagssl_core::patch::Crop, &f64)| serde_json::json!({"top": crop.top, "left": crop.left, "side": crop.height, "share": share});
+    seen.embedded.crops.iter().zip(shares).map(one).collect()
+}
+
+fn over(heat: &HeatMap, image: &Image, limit: f64) -> Result<Image> {
+    const OPACITY: f64 = 0.6;
+    // On grey, where the map's colors are the only ones.
+    let mut grey = image.clone();
+    grey.set_color(Color::Grey);
+    Ok(Image::new(image.size(), heat.over(grey.rgb(), limit, OPACITY)?))
+}

@@ -1,0 +1,493 @@
+//! `bagssl train`.
+
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use bagssl_backend::{AnyTrainer, Backend, CpuOptions, Worker};
+use bagssl_core::batch::{BatchShape, PatchBatch, PatchSource, SourceError};
+use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::embed::FeatureLayer;
+use bagssl_core::observe::{Event, Observer, Verdict};
+use bagssl_data::{Dataset, Loader, LoaderConfig, OnBadImage, Split};
+use bagssl_train::Error;
+use bagssl_train::config::{CheckedConfig, flat};
+use bagssl_train::memory::Estimate;
+use bagssl_train::metrics::Metrics;
+use bagssl_train::metrics::tensorboard::TensorBoard;
+use bagssl_train::run_state::{
+    CHECKPOINT, CONFIG, Every, Keeping, LatestState, METRICS, Nowhere, OLD_STATE, RunFolder, STATES, States,
+};
+use bagssl_train::trainer::{Ended, RunInfo};
+
+use crate::backend::Name;
+use crate::config::{ConfigArgs, RunConfig};
+use crate::input::files;
+use crate::input::source::{BadImageArgs, DataArgs, fingerprint, tell_skipped};
+use crate::memory;
+use crate::terminal::health_monitor::HealthMonitor;
+use crate::terminal::output::{note, one_line, say};
+use crate::terminal::profile::{Profile, Window};
+use crate::terminal::progress::Steps;
+use crate::terminal::signals::{Stopped, Waiting};
+
+/// Train an encoder on a set of images
+///
+/// Writes into the run's folder: config.toml (all settings), metrics.jsonl (a line for each step, and after
+/// each epoch the health of its projections: collapsed, suspect or healthy), states (a file for each, to resume from) and, at the
+/// end, checkpoint.safetensors. Called again with the same settings it goes on from the last state, with the same result as if
+/// it had not been stopped. SIGINT (Ctrl-C), SIGTERM and SIGHUP end it after the step and a save, with exit code 130, 143 or
+/// 129; a second one ends it at once.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    bad: BadImageArgs,
+    /// Folder of the run [default: runs/PRESET-seedN]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Begin anew in a folder that holds another run, which is removed
+    #[arg(long)]
+    force: bool,
+    /// How often the state is saved: steps (500) or a time (90s, 10m, 2h)
+    #[arg(long, value_name = "STEPS|TIME", default_value = "10m")]
+    save_every: Every,
+    /// How many of the last states are kept; one that is damaged falls back to the one before
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    keep: u32,
+    /// Also save and keep the state after every Nth epoch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    milestones: Option<u32>,
+    /// Go on from the state of this step, or the `last` one. Learning rate, epochs and --on-not-finite may then be others than they
+    /// were, which is recorded; later states are removed
+    #[arg(long, value_name = "STEP|last", conflicts_with = "force")]
+    resume_from: Option<From>,
+    /// Where the network runs
+    #[arg(long, value_enum, default_value_t)]
+    backend: Name,
+    /// Devices that share each batch, whose images must be a multiple of them: GPUs, from the first on (needs NCCL), or
+    /// workers on one CPU, which is no faster. The steps are those of one device, but for rounding
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    devices: usize,
+    /// Also write the figures of each step as an event file for TensorBoard (`tensorboard --logdir DIR`)
+    #[arg(long)]
+    tensorboard: bool,
+    /// Write a Chrome trace of some 50 steps to a file (for ui.perfetto.dev or chrome://tracing), and print where their time goes
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
+    /// Print the settings as TOML, and do nothing else
+    #[arg(long)]
+    print_config: bool,
+    /// Print the result as JSON, and no progress
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let config = args.config.resolve()?;
+    config.train.clone().check()?;
+    if args.print_config {
+        crate::terminal::output::write(format_args!("{}", config.to_toml()?));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("runs").join(format!("{}-seed{}", config.name, config.train.seed)));
+    let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Steps::new("train", args.json))];
+    if args.profile.is_some() && args.devices > 1 {
+        bail!("--profile: expected one device, got --devices {}", args.devices);
+    }
+    let profile = args.profile.as_deref().map(Profile::prepare).transpose()?;
+    if let Some(profile) = profile {
+        observers.push(Box::new(Window::new(profile, PROFILED)));
+    }
+    let run = Training {
+        config: &config,
+        dataset: args.data.open(Split::Train)?,
+        threads: args.data.threads,
+        on_bad_image: args.bad.on_bad_image.into(),
+        out: &out,
+        force: args.force,
+        resume_from: args.resume_from,
+        keeping: Keeping { every: args.save_every, last: args.keep as usize, milestones: args.milestones },
+        place: args.data.place(),
+        backend: args.backend,
+        devices: args.devices,
+        tensorboard: args.tensorboard,
+    };
+    let outcome = training(run, observers);
+    // Also of a run that was stopped, or has failed.
+    let profile = profile.map(Profile::finish).transpose();
+    let (outcome, profile) = (outcome?, profile?.flatten());
+    let checkpoint = out.join(CHECKPOINT);
+    if args.json {
+        let Outcome { steps, skipped, resumed, seconds } = outcome;
+        let mut done = serde_json::json!({
+            "checkpoint": checkpoint, "steps": steps, "skipped": skipped, "resumed_at_step": resumed, "seconds": seconds,
+        });
+        if let Some((_, profile)) = profile {
+            done["profile"] = profile;
+        }
+        say!("{done}");
+    } else {
+        if let Some((table, _)) = profile {
+            say!("{}", table.trim_end());
+        }
+        say!("{} steps done, in {:.1} s; the model is {}", outcome.steps, outcome.seconds, checkpoint.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The most steps of a profile.
+const PROFILED: usize = 50;
+
+/// The state to go on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// The newest that is whole.
+    Last,
+    /// That after so many steps.
+    Step(u64),
+}
+
+impl FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("last", _) => Ok(From::Last),
+            (_, Ok(step)) => Ok(From::Step(step)),
+            _ => Err(format!("expected a step or last, got {text:?}")),
+        }
+    }
+}
+
+/// A run that is to be done.
+pub(crate) struct Training<'a> {
+    pub(crate) config: &'a RunConfig,
+    pub(crate) dataset: Arc<Dataset>,
+    pub(crate) threads: usize,
+    pub(crate) on_bad_image: OnBadImage,
+    pub(crate) out: &'a Path,
+    /// Whether a run that is there makes way.
+    pub(crate) force: bool,
+    /// The state to go on from, if the last one with the same settings is not meant.
+    pub(crate) resume_from: Option<From>,
+    pub(crate) keeping: Keeping,
+    /// Where the images lie, for the record.
+    pub(crate) place: String,
+    pub(crate) backend: Name,
+    /// How many devices share each batch.
+    pub(crate) devices: usize,
+    /// Whether TensorBoard's file is written.
+    pub(crate) tensorboard: bool,
+}
+
+/// How a run went.
+pub(crate) struct Outcome {
+    pub(crate) steps: u64,
+    /// Those of the steps that changed nothing.
+    pub(crate) skipped: u64,
+    pub(crate) resumed: u64,
+    pub(crate) seconds: f64,
+}
+
+/// Begins or resumes a run, and brings it to its end.
+pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -> Result<Outcome> {
+    let started = std::time::Instant::now();
+    let backend = run.backend.open()?;
+    let checked = run.config.train.clone().check()?;
+    run.check_devices()?;
+    run.check_memory(&*backend, &checked)?;
+    let loader = loader(run.config, run.dataset.clone(), run.threads, run.on_bad_image)?;
+    let folder = RunFolder::open(run.out)?;
+    if !folder.is_locked() {
+        note!("warning: {}: has no locks; nobody else may train there at the same time", run.out.display());
+    }
+    let mut states = States::new(folder.join(STATES), run.keeping);
+    let mut found = run.find(&folder, &states)?;
+    let mut workers = if run.devices > 1 { backend.workers(run.devices)? } else { Vec::new() };
+    let rest = workers.split_off(workers.len().min(1));
+    // Held until the last worker has begun.
+    let state = found.as_mut().map(|found| Arc::new(std::mem::take(&mut found.bytes)));
+    let begin = Begin { run: &run, checked: &checked, path: found.as_ref().map(|found| found.path.clone()) };
+    let mut trainer = match workers.pop() {
+        None => begin.alone(&*backend, state.as_deref())?,
+        Some(first) => begin.shared(first, state.as_deref())?,
+    };
+    let rest: Vec<_> = rest.into_iter().map(|worker| (worker, state.clone())).collect();
+    drop(state);
+    let resumed = trainer.step();
+    match &found {
+        Some(found) => states.go_back_to(found)?,
+        // Also what one has left that was killed before its first save.
+        None => folder.clear()?,
+    }
+    files::write(&folder.join(CONFIG), run.config.to_toml()?.as_bytes())?;
+    let lost = Box::new(|text: &str| note!("warning: {text}"));
+    let waiting = Waiting::begin()?;
+    let metrics = Metrics::create(&folder.join(METRICS), resumed, lost)?;
+    // What is not held any more is not written to.
+    let mut observers: Vec<Box<dyn Observer + '_>> =
+        vec![Box::new(Held(&folder)), Box::new(metrics), Box::new(&waiting)];
+    if run.tensorboard {
+        observers.push(Box::new(TensorBoard::create(run.out, resumed)?));
+    }
+    observers.extend(others);
+    let mut observers = HealthMonitor(observers);
+    let ended = match run.devices {
+        1 => trainer.run(&loader, &mut observers, &mut states).map_err(Into::into),
+        _ => data_parallel(&begin, &mut *trainer, rest, &loader, &mut observers, &mut states),
+    };
+    drop(observers);
+    tell_skipped(&loader.skipped());
+    let (steps, skipped) = (trainer.step(), trainer.skipped());
+    let ended = ended.and_then(|ended| {
+        if ended == Ended::Finished {
+            let checkpoint = trainer.checkpoint()?;
+            check_use(&checkpoint, &loader)?;
+            folder.check_held()?;
+            files::write(&folder.join(CHECKPOINT), &checkpoint)?;
+        }
+        Ok(ended)
+    });
+    if ended.map_err(|error| run.advised(error, &states))? == Ended::Stopped {
+        return Err(Stopped { signal: waiting.caught(), step: steps }.into());
+    }
+    if skipped > 0 {
+        note!("{skipped} of {steps} steps changed nothing, as their loss or their gradient was not finite");
+    }
+    Ok(Outcome { steps, skipped, resumed, seconds: started.elapsed().as_secs_f64() })
+}
+
+/// Ends a run whose folder has been moved or replaced, before it writes there.
+struct Held<'a>(&'a RunFolder);
+
+impl Observer for Held<'_> {
+    fn observe(&mut self, event: &Event<'_>) -> Result<Verdict, SourceError> {
+        if let Event::Saving { .. } = event {
+            self.0.check_held()?;
+        }
+        Ok(Verdict::Continue)
+    }
+}
+
+/// The loader of a run's batches.
+pub(crate) fn loader(
+    config: &RunConfig,
+    dataset: Arc<Dataset>,
+    threads: usize,
+    on_bad_image: OnBadImage,
+) -> Result<Loader> {
+    let train = &config.train;
+    Ok(Loader::new(
+        dataset,
+        LoaderConfig {
+            views: train.views,
+            patches: train.batch.patches,
+            batch: train.batch.images,
+            seed: train.seed,
+            threads,
+            on_bad_image,
+            augment: config.augment,
+            normalization: train.normalization,
+            filter: train.filter,
+            ..LoaderConfig::default()
+        },
+    )?)
+}
+
+/// A worker that has yet to begin, with what an earlier call saved.
+type Unbegun = (Box<dyn Worker>, Option<Arc<Vec<u8>>>);
+
+/// Trains on several devices. `first` is the trainer of the first, on this thread, which alone is watched and saves.
+fn data_parallel(
+    begin: &Begin<'_>,
+    first: &mut dyn AnyTrainer,
+    rest: Vec<Unbegun>,
+    loader: &Loader,
+    observers: &mut dyn Observer,
+    store: &mut States,
+) -> Result<Ended> {
+    let images = begin.checked.config().batch.images;
+    std::thread::scope(|scope| {
+        let work = |(worker, state): Unbegun| -> Result<Ended> {
+            let part = loader.part(worker.share(images)?);
+            let mut trainer = begin.shared(worker, state.as_deref())?;
+            drop(state);
+            Ok(trainer.run(&part, &mut Vec::new(), &mut Nowhere)?)
+        };
+        let others: Vec<_> = rest.into_iter().map(|worker| scope.spawn(move || work(worker))).collect();
+        let part = loader.part(0..images / begin.run.devices);
+        let ended = first.run(&part, observers, store).map_err(anyhow::Error::new);
+        // Whoever waits for this worker is told that it has ended.
+        first.leave_workers();
+        let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        // Of the errors that one which is not another's.
+        let is_others = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(Error::Workers(_)));
+        others.fold(ended, |first, other| match (first, other) {
+            (Err(first), Err(other)) if is_others(&first) => Err(other),
+            (Ok(_), Err(other)) => Err(other),
+            (first, _) => first,
+        })
+    })
+}
+
+/// What a run begins with; what an earlier call saved comes beside it.
+struct Begin<'a> {
+    run: &'a Training<'a>,
+    checked: &'a CheckedConfig,
+    /// The file of that.
+    path: Option<PathBuf>,
+}
+
+impl Begin<'_> {
+    /// A trainer that has the batch to itself.
+    fn alone(&self, backend: &dyn Backend, state: Option<&Vec<u8>>) -> Result<Box<dyn AnyTrainer>> {
+        self.told(backend.trainer(self.checked.clone(), self.info()?, state.map(Vec::as_slice)), state)
+    }
+
+    /// The trainer of one of several workers.
+    fn shared(&self, worker: Box<dyn Worker>, state: Option<&Vec<u8>>) -> Result<Box<dyn AnyTrainer>> {
+        self.told(worker.trainer(self.checked.clone(), self.info()?, state.map(Vec::as_slice)), state)
+    }
+
+    fn info(&self) -> Result<RunInfo> {
+        let Training { config, dataset, backend, devices, place, .. } = self.run;
+        let augment = flat(&config.augment).into_iter().map(|(name, value)| (format!("augment.{name}"), value));
+        let settings = augment.chain([("backend".into(), backend.text().into())]).collect();
+        Ok(RunInfo {
+            preset: config.name.clone(),
+            data: fingerprint(dataset),
+            settings,
+            circumstances: vec![("devices".into(), devices.to_string()), ("data".into(), place.clone())],
+            may_change: self.run.resume_from.is_some(),
+        })
+    }
+
+    /// The errors of a state with its file.
+    fn told<T>(&self, result: bagssl_train::Result<T>, state: Option<&Vec<u8>>) -> Result<T> {
+        let path = self.path.clone().unwrap_or_default();
+        result.map_err(|error| match error {
+            Error::OtherRun { is_fixed, changed, .. } => Error::OtherRun { path, is_fixed, changed }.into(),
+            other if state.is_some() => anyhow::Error::new(other).context(path.display().to_string()),
+            other => other.into(),
+        })
+    }
+}
+
+/// Refuses a model that makes values which are not finite of patches that it was trained on: weights can be finite and as good as
+/// infinite.
+fn check_use(checkpoint: &[u8], loader: &Loader) -> Result<()> {
+    /// Patches that are looked at, about.
+    const PATCHES: usize = 256;
+    let Some(Ok(batch)) = loader.epoch(0, 0).next() else { return Ok(()) };
+    let shape = batch.shape();
+    let images = (PATCHES / shape.patches).clamp(1, shape.images);
+    let (numbers, labels) = (batch.images()[..images].to_vec(), batch.labels()[..images].to_vec());
+    let values = batch.data()[..images * shape.patches * shape.patch_len()].to_vec();
+    let batch = PatchBatch::new(BatchShape { images, ..shape }, values, numbers, labels)?;
+    let taps = [FeatureLayer::Embedding, FeatureLayer::Projection];
+    let network =
+        bagssl_backend::ndarray(CpuOptions::default()).trained(&Checkpoint::from_bytes(checkpoint)?, &taps)?;
+    let rows = network.embed(&batch, &taps).map_err(anyhow::Error::from_boxed)?;
+    for (tap, rows) in taps.into_iter().zip(rows) {
+        if let Some(value) = rows.values.iter().find(|value| !value.is_finite()) {
+            bail!("the model is of no use: {}: expected finite values, got {value}; a lower --lr may help", tap.name());
+        }
+    }
+    Ok(())
+}
+
+impl Training<'_> {
+    /// Refuses a batch that the devices cannot divide.
+    fn check_devices(&self) -> Result<()> {
+        let images = self.config.train.batch.images;
+        match self.devices {
+            0 => bail!("--devices: expected at least 1, got 0"),
+            devices if !images.is_multiple_of(devices) => {
+                bail!("--devices: expected a divisor of the {images} images of a batch, got {devices}")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a step that takes more memory than there is, and says what would fit.
+    fn check_memory(&self, backend: &dyn Backend, config: &CheckedConfig) -> Result<()> {
+        let batch = config.config().batch;
+        let estimate = Estimate::new(config, backend.map_value_bytes());
+        let images = batch.images / self.devices;
+        let needed = estimate.bytes((images as u64).saturating_mul(batch.micro_batch() as u64));
+        let Some(free) = backend.free_memory(self.devices) else { return Ok(()) };
+        if needed <= free {
+            return Ok(());
+        }
+        let (needed, free_mib) = (needed / memory::MIB, free / memory::MIB);
+        let advice = match estimate.fitting(free, images, batch.patches) {
+            Some(together) => format!("--micro-batch {together} would fit"),
+            None => "smaller --images, --projector or --arch would".into(),
+        };
+        bail!("a step: expected at most the {free_mib} MiB of memory that are free, got about {needed} MiB; {advice}")
+    }
+
+    /// An error with the names of the first images that it is about, and with what might help.
+    fn advised(&self, error: anyhow::Error, states: &States) -> anyhow::Error {
+        const SHOWN: usize = 3;
+        let names = match error.downcast_ref() {
+            Some(Error::NotFinite { images, .. }) => {
+                let names = images.iter().take(SHOWN).map(|&image| self.dataset.name(image as usize));
+                let names = names.collect::<Vec<_>>().join(", ");
+                if names.is_empty() { names } else { format!(" ({names}, ..)") }
+            }
+            Some(Error::Unusable { .. } | Error::NothingTrained { .. }) => String::new(),
+            _ => return error,
+        };
+        let saved = match states.newest() {
+            Ok(Some(found)) => format!("--resume-from last goes on from step {}, which is saved", found.step),
+            _ => "nothing was saved before".into(),
+        };
+        anyhow::anyhow!("{error}{names}; a lower --lr or --on-not-finite skip may help; {saved}")
+    }
+
+    /// What an earlier call saved, if this one is to go on with it.
+    fn find(&self, folder: &RunFolder, states: &States) -> Result<Option<LatestState>> {
+        if self.force {
+            return Ok(None);
+        }
+        let found = match self.resume_from {
+            Some(From::Step(step)) => Some(states.at(step)?),
+            Some(From::Last) | None => states.newest()?,
+        };
+        let Some(found) = found else {
+            let path = folder.join(STATES);
+            // What was left by a version of one state, or whose states were removed, is no folder to begin a run in.
+            // Nor is one with files of these names that somebody else has written; a run that was killed early has left its own config.
+            let config = std::fs::read(folder.join(CONFIG)).ok();
+            let is_own = config.is_some_and(|config| self.config.to_toml().is_ok_and(|own| config == own.as_bytes()));
+            let foreign = [CONFIG, METRICS].into_iter().filter(|_| !is_own);
+            let mut names = [CHECKPOINT, OLD_STATE].into_iter().chain(foreign);
+            let left = names.find(|name| folder.join(name).symlink_metadata().is_ok());
+            let expected = match left {
+                Some(left) => {
+                    format!(
+                        "the states of {left} beside it, or another --out (--force removes what is there and begins anew)"
+                    )
+                }
+                None if self.resume_from.is_some() => "a state to go on from".into(),
+                None => return Ok(None),
+            };
+            return Err(Error::NoState { path, expected, got: "none".into() }.into());
+        };
+        for (path, why) in &found.damaged {
+            note!("warning: {}: {}; going on from step {}", path.display(), one_line(why), found.step);
+        }
+        Ok(Some(found))
+    }
+}

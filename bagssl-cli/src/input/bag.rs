@@ -1,0 +1,96 @@
+//! The choice of patches on the command line.
+
+use anyhow::{Result, bail};
+use bagssl_core::bag::Bag;
+use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
+use bagssl_data::Dataset;
+
+use crate::input::source::first_size;
+
+/// The most patches of an image that can be asked for.
+const MOST_PATCHES: u32 = 1_000_000;
+
+/// Which patches stand for an image.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct BagArgs {
+    /// Take N patches at random places of each image, instead of a grid
+    #[arg(long, value_name = "N", conflicts_with = "stride")]
+    random: Option<u32>,
+    /// Take all patches of a grid, PIXELS from one to the next [default: a quarter of the patch's side]
+    #[arg(long, value_name = "PIXELS")]
+    stride: Option<u32>,
+}
+
+impl BagArgs {
+    /// A grid.
+    pub(crate) fn with_stride(stride: Option<u32>) -> Self {
+        BagArgs { random: None, stride }
+    }
+
+    /// What asks for such a bag; the default for one that is neither random nor a grid.
+    pub(crate) fn like(bag: Bag) -> Self {
+        match bag {
+            Bag::Random { patches, .. } => BagArgs { random: Some(patches), stride: None },
+            Bag::Grid { stride, .. } => BagArgs { random: None, stride: Some(stride) },
+            Bag::Whole | Bag::Center => BagArgs::default(),
+        }
+    }
+
+    /// Whether nothing was asked for.
+    pub(crate) fn is_unset(&self) -> bool {
+        self.random.is_none() && self.stride.is_none()
+    }
+
+    /// Refuses numbers out of range.
+    pub(crate) fn check(&self) -> Result<()> {
+        match (self.random, self.stride) {
+            (Some(random), _) if !(1..=MOST_PATCHES).contains(&random) => {
+                bail!("--random: expected 1 to {MOST_PATCHES} patches, got {random}")
+            }
+            (_, Some(0)) => bail!("--stride: expected at least 1 pixel, got 0"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The bag for patches of this size in an image of this one; the default stride is that of this image.
+    pub(crate) fn for_image(&self, spec: &PatchSpec, size: ImageSize) -> Result<Bag> {
+        match (self.random, self.stride) {
+            (Some(patches), _) => Ok(Bag::Random { spec: *spec, patches }),
+            (None, Some(stride)) => Ok(Bag::Grid { spec: *spec, stride }),
+            (None, None) => Ok(Bag::Grid { spec: *spec, stride: (spec.side_in(size)? / 4).max(1) }),
+        }
+    }
+
+    /// The bag for patches of this size. The default stride is that of the first image.
+    pub(crate) fn of(&self, spec: &PatchSpec, dataset: &Dataset) -> Result<Bag> {
+        self.check()?;
+        let size = match (self.stride, spec.side()) {
+            (None, PatchSide::AreaShare(_)) => first_size(dataset)?,
+            // Only the default stride depends on the size, and only for a share of the area.
+            (_, PatchSide::Pixels(side)) => ImageSize { height: side, width: side },
+            (Some(_), PatchSide::AreaShare(_)) => ImageSize { height: 1, width: 1 },
+        };
+        self.for_image(spec, size)
+    }
+}
+
+/// A bag, in words.
+pub(crate) fn describe(bag: Bag) -> String {
+    match bag {
+        Bag::Random { spec, patches } => format!("{patches} random patches: {}", describe_patches(spec)),
+        Bag::Grid { spec, stride } => format!("all patches of a grid with stride {stride}: {}", describe_patches(spec)),
+        Bag::Whole => "the whole image".into(),
+        Bag::Center => "the largest square in the middle".into(),
+    }
+}
+
+/// The patches of one scale, in words.
+pub(crate) fn describe_patches(spec: PatchSpec) -> String {
+    let side = match spec.side() {
+        PatchSide::Pixels(side) => format!("{side}x{side} pixels"),
+        PatchSide::AreaShare(share) => {
+            format!("{} % of the area of an image's center square", (f64::from(share) * 1e4).round() / 1e2)
+        }
+    };
+    format!("{side}, resampled to {0}x{0}", spec.input())
+}

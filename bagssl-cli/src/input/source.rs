@@ -1,0 +1,269 @@
+//! The images that a command works on.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context, Result, bail};
+use bagssl_core::patch::ImageSize;
+use bagssl_data::curate::Classes;
+use bagssl_data::{Budget, Columns, Dataset, Decode, MOST_BYTES, OnBadImage, PassedOver, Skipped, Split};
+
+use crate::input::files;
+use crate::input::splits::check_labels;
+use crate::memory::ImageMemoryArgs;
+use crate::terminal::output::{note, note_once, one_line};
+use crate::terminal::progress::Progress;
+
+/// Where images come from.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct DataArgs {
+    /// Images: a folder with train/ and val/, such a folder in a .tar, CIFAR-10/100's binary files or .tar.gz, WebDataset's
+    /// shards (a folder, or a pattern such as '{train-{000..146},val-{000..006}}.tar'), Hugging Face's parquet, ImageNet's archives, a
+    /// folder with lists of image files, as `bagssl data split` writes them, or a folder of images, to train on or to embed
+    /// [default: the photographs that the program carries]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
+    #[command(flatten)]
+    pub(crate) classes: ClassesArgs,
+    /// Turn photographs as their EXIF orientation says [default: not, as torchvision]
+    #[arg(long)]
+    pub(crate) exif: bool,
+    /// Threads that decode and cut images [default: as many as cores]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) threads: usize,
+    #[command(flatten)]
+    pub(crate) memory: ImageMemoryArgs,
+}
+
+/// Which columns of parquet files are read.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct ColumnArgs {
+    /// Column of parquet files with the images [default: image, img, or the only one that may have them]
+    #[arg(long, value_name = "NAME")]
+    image_column: Option<String>,
+    /// Column of parquet files with the numbers of classes [default: label, fine_label, labels, or the first that is said to have them]
+    #[arg(long, value_name = "NAME")]
+    label_column: Option<String>,
+}
+
+impl ColumnArgs {
+    fn columns(&self) -> Columns {
+        Columns { image: self.image_column.clone(), label: self.label_column.clone() }
+    }
+
+    /// Refuses columns where none of the images that a command is given are a data set.
+    pub(crate) fn check(&self, images: &[&[PathBuf]]) -> Result<()> {
+        if self.columns() != Columns::default() && !images.iter().any(|paths| is_set(paths)) {
+            bail!("--image-column, --label-column: expected parquet files with them, got image files");
+        }
+        Ok(())
+    }
+}
+
+/// Which of a data set's classes are used.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct ClassesArgs {
+    /// Only the classes that this text file lists, a name a line (ImageNet-100 is ImageNet with a list of 100 wnids)
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+}
+
+impl ClassesArgs {
+    fn choose(&self, dataset: Dataset) -> Result<Dataset> {
+        let Some(path) = &self.classes else { return Ok(dataset) };
+        let origin = || path.display().to_string();
+        let list =
+            String::from_utf8(files::read_text(path)?).ok().context("expected text in UTF-8").with_context(origin)?;
+        dataset.of_classes(&list).with_context(origin)
+    }
+}
+
+/// What is done about images that cannot be used.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct BadImageArgs {
+    /// What to do with an image that cannot be read, decoded or cut: end with an error, or leave it out and list it
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
+    pub(crate) on_bad_image: BadImage,
+}
+
+/// What becomes of an image that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum BadImage {
+    #[default]
+    Fail,
+    Skip,
+}
+
+impl From<BadImage> for OnBadImage {
+    fn from(policy: BadImage) -> OnBadImage {
+        match policy {
+            BadImage::Fail => OnBadImage::Fail,
+            BadImage::Skip => OnBadImage::Skip,
+        }
+    }
+}
+
+/// Why an image was left out, with its name.
+pub(crate) fn reason(Skipped { name, reason, .. }: &Skipped) -> String {
+    // Most reasons begin with the name, some with the data set's before it.
+    one_line(&if reason.contains(name.as_str()) { reason.clone() } else { format!("{name}: {reason}") })
+}
+
+/// Lists on standard error what was left out.
+pub(crate) fn tell_skipped(skipped: &[Skipped]) {
+    for image in skipped {
+        let often = if image.times == 1 { String::new() } else { format!(" {} times", image.times) };
+        note!("left out{often}: {}", reason(image));
+    }
+    match skipped.len() {
+        0 => {}
+        1 => note!("1 image left out"),
+        count => note!("{count} images left out"),
+    }
+}
+
+/// The fingerprint of a data set, for which its images are read, the first time at least.
+pub(crate) fn fingerprint(dataset: &Dataset) -> String {
+    let bar = OnceLock::new();
+    let images = || Progress::images("read images for their digests", dataset.len(), false);
+    let fingerprint = dataset.fingerprint_with(&|more| bar.get_or_init(images).inc(more));
+    if let Some(bar) = bar.get() {
+        bar.finish();
+    }
+    fingerprint
+}
+
+/// The size of the first image that can be used.
+pub(crate) fn first_size(dataset: &Dataset) -> Result<ImageSize> {
+    let usable = (0..dataset.len()).find_map(|image| dataset.decode(image).ok());
+    Ok(usable.map_or_else(|| dataset.decode(0), Ok)?.size())
+}
+
+/// Says on standard error what was passed over.
+pub(crate) fn tell_passed_over(passed: &PassedOver) {
+    if !passed.is_empty() {
+        note_once(&format!("data: passed over: {}", one_line(&passed.to_string())));
+    }
+}
+
+impl DataArgs {
+    /// One half of the data set. Says on standard error what was opened, and what was passed over.
+    pub(crate) fn open(&self, split: Split) -> Result<Arc<Dataset>> {
+        let dataset = self.read(split)?;
+        self.tell(&[&dataset]);
+        Ok(Arc::new(dataset))
+    }
+
+    /// The training half, if all of its images have classes.
+    pub(crate) fn open_labeled(&self) -> Result<Arc<Dataset>> {
+        let dataset = self.open(Split::Train)?;
+        check_labels(&dataset, "training", self)?;
+        if let [first, more @ ..] = &Classes::compare(&dataset, &dataset).empty[..] {
+            let dots = if more.is_empty() { "" } else { ", .." };
+            note_once(&one_line(&format!(
+                "data: classes: {} without a training image ({first}{dots})",
+                1 + more.len()
+            )));
+        }
+        Ok(dataset)
+    }
+
+    /// One half of the data set, of which nothing is said.
+    pub(crate) fn read(&self, split: Split) -> Result<Dataset> {
+        let dataset = match &self.data {
+            Some(path) => Dataset::open_with(path, split, &self.columns.columns())?,
+            None if self.columns.columns() != Columns::default() => {
+                bail!("--image-column, --label-column: expected parquet files with them, got no data set")
+            }
+            None => Dataset::embedded(split)?,
+        };
+        let dataset = dataset.with_budget(self.memory.budget()).with_decode(Decode { exif: self.exif });
+        self.classes.choose(dataset)
+    }
+
+    /// Says on standard error how the data was read: one half, or both.
+    pub(crate) fn tell(&self, halves: &[&Dataset]) {
+        if self.data.is_none() {
+            return;
+        }
+        let Some((first, others)) = halves.split_first() else { return };
+        let mut described = first.describe();
+        others.iter().for_each(|half| described.push_str(&format!("; {}", half.describe_half())));
+        note_once(&format!("data: {}: {}", one_line(&self.name()), one_line(&described)));
+        tell_passed_over(&others.iter().fold(first.passed_over(), |_, other| first.passed_over_with(other)));
+    }
+
+    /// Where the images lie, whatever the folder that one is in.
+    pub(crate) fn place(&self) -> String {
+        let absolute =
+            |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
+        self.data.as_ref().map_or_else(|| self.name(), absolute)
+    }
+
+    /// What the data set is called.
+    pub(crate) fn name(&self) -> String {
+        match &self.data {
+            Some(path) => path.display().to_string(),
+            None => "photo-tiles-mini".into(),
+        }
+    }
+}
+
+/// Whether it is an archive, a table or a pattern of them; what else is a file is an image.
+fn is_archive(path: &Path) -> bool {
+    let name = path.to_string_lossy();
+    let ends = [".tar", ".tar.gz", ".tgz", ".parquet"].iter().any(|ending| name.ends_with(ending));
+    ends || (name.contains(['{', '*', '?']) && !path.exists())
+}
+
+/// Whether these are a data set, and not single images or a folder of them.
+fn is_set(paths: &[PathBuf]) -> bool {
+    matches!(paths, [path] if is_archive(path) || (path.is_dir() && Dataset::is_set(path)))
+}
+
+/// The images that are named: files, folders, one data set's validation half (or all of it, if it has no halves), or `-` for an image on
+/// standard input. Only a data set has halves and columns. Decoding takes its memory from `budget`.
+pub(crate) fn images(
+    paths: &[PathBuf],
+    half: Option<Split>,
+    columns: &ColumnArgs,
+    budget: Arc<Budget>,
+) -> Result<Arc<Dataset>> {
+    let (columns, is_set) = (columns.columns(), is_set(paths));
+    if half.is_some() && !is_set {
+        bail!("--split: expected a data set with halves, got single images or one folder of them");
+    }
+    let dataset = match paths {
+        [path] if path.as_os_str() == "-" => from_input()?,
+        [path] if is_set => match half {
+            Some(split) => Dataset::open_with(path, split, &columns)?,
+            None => Dataset::held_out_or_all(path, &columns)?,
+        },
+        [path] if path.is_dir() => Dataset::of_folder(path)?,
+        paths => {
+            if let Some(other) = paths.iter().find(|path| path.is_dir() || is_archive(path) || path.as_os_str() == "-")
+            {
+                bail!("{}: expected image files, or one folder, .tar or - alone", other.display());
+            }
+            Dataset::of_files(paths)?
+        }
+    };
+    if is_set {
+        note_once(&format!("data: {}: {}", one_line(&paths[0].to_string_lossy()), one_line(&dataset.describe())));
+    }
+    tell_passed_over(&dataset.passed_over());
+    Ok(Arc::new(dataset.with_budget(budget)))
+}
+
+/// The image that standard input gives.
+fn from_input() -> Result<Dataset> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes).context("standard input")?;
+    if bytes.len() as u64 > MOST_BYTES {
+        bail!("standard input: expected an image of at most {MOST_BYTES} bytes, got more");
+    }
+    Ok(Dataset::of_bytes("standard input", bytes))
+}

@@ -1,0 +1,63 @@
+//! The two halves of a data set that is evaluated.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use bagssl_data::curate::Classes;
+use bagssl_data::{Dataset, Split};
+
+use crate::input::source::DataArgs;
+use crate::terminal::output::{note_once, one_line};
+
+/// The two halves of a data set.
+#[derive(Clone)]
+pub(crate) struct Splits {
+    pub(crate) train: Arc<Dataset>,
+    pub(crate) test: Arc<Dataset>,
+}
+
+impl Splits {
+    /// Both halves: of the images to test, those whose classes have training images. Says on standard error what was opened, and which
+    /// classes are not tested.
+    pub(crate) fn open(data: &DataArgs) -> Result<Self> {
+        let (train, test) = (data.read(Split::Train)?, data.read(Split::Validation)?);
+        data.tell(&[&train, &test]);
+        for (half, name) in [(&train, "training"), (&test, "validation")] {
+            check_labels(half, name, data)?;
+        }
+        let (classes, all) = (Classes::compare(&train, &test), test.len());
+        let test = test.known_from(&train)?;
+        if !classes.is_even() {
+            let line = one_line(&format!("classes: {classes}"));
+            let left_out = match all - test.len() {
+                0 => String::new(),
+                1 => "; 1 image of theirs is not tested".into(),
+                count => format!("; {count} images without training images of their class are not tested"),
+            };
+            note_once(&format!("data: {line}{left_out}"));
+        }
+        Ok(Splits { train: Arc::new(train), test: Arc::new(test) })
+    }
+
+    /// How many classes are tested: those of the test images.
+    pub(crate) fn tested(&self) -> usize {
+        (0..self.test.len()).map(|image| self.test.label(image)).collect::<BTreeSet<_>>().len()
+    }
+
+    /// The accuracy of guessing, in percent.
+    pub(crate) fn chance(&self) -> f64 {
+        100.0 / self.tested() as f64
+    }
+}
+
+/// Refuses images without classes, which can be trained on and embedded, and no more.
+pub(crate) fn check_labels(dataset: &Dataset, half: &str, data: &DataArgs) -> Result<()> {
+    if let Some(image) = dataset.without_class() {
+        bail!(
+            "{}: expected a class for each image of the {half} half, got none for {image}; only `train` and `embed` need none",
+            data.name()
+        );
+    }
+    Ok(())
+}

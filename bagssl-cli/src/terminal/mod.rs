@@ -1,0 +1,8 @@
+//! What a user sees and says: output, progress, profiles, pictures, and signals.
+
+pub(crate) mod output;
+pub(crate) mod progress;
+pub(crate) mod profile;
+pub(crate) mod picture;
+pub(crate) mod health_monitor;
+pub(crate) mod signals;
