@@ -14,6 +14,7 @@
 
 #![allow(unsafe_code, reason = "CUDA's libraries are C")]
 
+mod gpu;
 pub mod probe;
 mod libraries;
 mod settings;

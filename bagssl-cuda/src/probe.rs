@@ -7,8 +7,9 @@ use std::path::Path;
 use cudarc::driver::sys as driver;
 use cudarc::{cublas, cudnn, nccl, nvrtc};
 
-use super::libraries::{self, Libraries, Library, Version};
+use super::libraries::{self, Libraries, Library, Version, driver_version};
 use super::settings;
+pub use crate::gpu::Gpu;
 use bagssl_train::error::{Error, Result};
 
 /// The oldest driver whose events span a whole context, as `1000 * major + 10 * minor`.
@@ -42,17 +43,6 @@ pub struct Part {
     pub found: std::result::Result<String, String>,
     /// How to get it.
     pub help: &'static str,
-}
-
-/// A GPU.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gpu {
-    /// Its name, as the driver says it.
-    pub name: String,
-    /// Its memory in bytes.
-    pub memory: u64,
-    /// Its compute capability, major and minor.
-    pub capability: (i32, i32),
 }
 
 impl Report {
@@ -188,21 +178,6 @@ pub(super) fn require_nccl(gpus: &[usize]) -> Result<()> {
 /// What a call says, or why it cannot be made: a function that a library lacks is a panic in the bindings.
 fn guarded<T>(call: impl FnOnce() -> std::result::Result<T, String>) -> std::result::Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err("the library lacks a function that is needed".into()))
-}
-
-/// The newest version of CUDA that the driver runs, as `1000 * major + 10 * minor`.
-pub(super) fn driver_version() -> std::result::Result<i32, String> {
-    let mut version = 0;
-    // SAFETY: the library is there before it is called, and the call writes one integer.
-    unsafe {
-        if !driver::is_culib_present() {
-            return Err("libcuda.so.1 not found".into());
-        }
-        match driver::cuDriverGetVersion(&mut version) {
-            driver::CUresult::CUDA_SUCCESS => Ok(version),
-            error => Err(format!("{error:?}")),
-        }
-    }
 }
 
 /// A version of CUDA from its number.

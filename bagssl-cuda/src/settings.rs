@@ -6,8 +6,8 @@ use cubecl::config::autotune::AutotuneLevel;
 use cubecl::config::cache::CacheConfig;
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 
-use super::probe::Gpu;
-use crate::runtime::plan_file::cache_folder;
+use crate::gpu::Gpu;
+use crate::ops::convolution::plan_file::cache_folder;
 
 /// Sets it, if nobody has: neither a file `cubecl.toml` or `burn.toml` here or above, nor the program. `compiler` is NVRTC's version.
 ///

@@ -14,7 +14,8 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::tensor::{DType, FloatDType, Tensor, TensorMetadata, TensorPrimitive, activation};
 
 use super::kernels::{Cudnn, Precision, run};
-use crate::ops::operation::{Math, Operation};
+use crate::ops::form::Math;
+use crate::ops::operation::Operation;
 use crate::ops::run::{OnCuda, Raw};
 use crate::runtime::job;
 use bagssl_train::distributed::SyncBatchNorm;

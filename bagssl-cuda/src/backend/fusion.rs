@@ -10,7 +10,8 @@ use burn_fusion::stream::{Operation as Queued, OperationStreams};
 use burn_fusion::{Fusion, FusionBackend, FusionRuntime, NoOp};
 use burn_ir::{CustomOpIr, HandleContainer, InitOperationIr, OperationIr, TensorIr};
 
-use crate::ops::operation::{Form, Operation};
+use crate::ops::form::Form;
+use crate::ops::operation::Operation;
 use crate::ops::run::{OnCuda, Raw, outputs};
 
 #[allow(private_interfaces, reason = "nobody outside implements or calls it")]

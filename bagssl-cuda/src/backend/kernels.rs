@@ -9,8 +9,9 @@ use bagssl_core::model::{
 use bagssl_core::plan::Window;
 use burn::tensor::{DType, FloatDType, Tensor, TensorPrimitive};
 
+use crate::ops::form::Math;
 use crate::ops::map::multiple;
-use crate::ops::operation::{Math, Operation};
+use crate::ops::operation::Operation;
 use crate::ops::run::{OnCuda, Raw};
 use crate::runtime::job;
 use bagssl_train::loss::LinAlg;

@@ -5,6 +5,7 @@
 //! other and the driver ([`choice`]), loads them from where they are, and has the loader give them to whoever asks for the name
 //! ([`alias`]). What those ask for in turn is then there as well: the loader takes what it has already.
 
+use cudarc::driver::sys as driver;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -40,8 +41,7 @@ pub(super) fn load() -> &'static Libraries {
             false => Places::default(),
         };
         load_driver(&places);
-        let driver =
-            super::probe::driver_version().ok().map(|version| (version as u32 / 1000, version as u32 % 1000 / 10));
+        let driver = driver_version().ok().map(|version| (version as u32 / 1000, version as u32 % 1000 / 10));
         let mut choice = Choice::best(&places, driver);
         if cfg!(target_os = "linux") && !choice.as_ref().is_some_and(Choice::is_complete) {
             places.python(ask_python());
@@ -147,5 +147,20 @@ fn name_headers(root: &Path) {
         // SAFETY: Rust's own readers of the environment wait for this. Others that read it meanwhile would have to be
         // threads of C libraries, of which none has been loaded yet but CUDA's, which start no threads when they are loaded.
         unsafe { std::env::set_var("CUDA_PATH", root) };
+    }
+}
+
+/// The newest version of CUDA that the driver runs, as `1000 * major + 10 * minor`.
+pub(crate) fn driver_version() -> std::result::Result<i32, String> {
+    let mut version = 0;
+    // SAFETY: the library is there before it is called, and the call writes one integer.
+    unsafe {
+        if !driver::is_culib_present() {
+            return Err("libcuda.so.1 not found".into());
+        }
+        match driver::cuDriverGetVersion(&mut version) {
+            driver::CUresult::CUDA_SUCCESS => Ok(version),
+            error => Err(format!("{error:?}")),
+        }
     }
 }

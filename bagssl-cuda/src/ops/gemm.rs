@@ -9,7 +9,7 @@ use cudarc::cublas::sys::{
     cudaDataType_t as Data,
 };
 
-use super::operation::Math;
+use super::form::Math;
 use crate::runtime::driver::{Outcome, Stream};
 
 /// cuBLAS on one GPU, loaded at the first product.

@@ -2,9 +2,9 @@
 
 use burn::tensor::{DType, TensorMetadata};
 
+use super::form::{Form, Math};
 use super::gemm::Product;
 use super::map::arguments;
-use super::operation::{Form, Math};
 use crate::runtime::job::{Cube, Job};
 
 /// The side of a tile, and the threads of a block, of `source/cholesky.cu`.

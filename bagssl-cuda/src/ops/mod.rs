@@ -1,10 +1,10 @@
 //! The operations: what each reads and gives, and how it is run on tensors.
 
+pub(crate) mod form;
 pub(crate) mod operation;
 pub(crate) mod run;
 pub(crate) mod map;
 pub(crate) mod convolution;
-pub(crate) mod columns;
 pub(crate) mod gemm;
 pub(crate) mod norm;
 pub(crate) mod matrices;

@@ -10,10 +10,11 @@ use burn_cubecl::CubeBackend;
 use cubecl::cuda::CudaRuntime;
 
 use super::convolution::{Key, Pass};
+use super::form::{Form, Math};
 use super::gemm::Product;
 use super::map::{Map, Padding, arguments, dims, grid};
 use super::norm::{self, Tiles, WRITING, names};
-use super::operation::{Form, Math, Operation};
+use super::operation::Operation;
 use super::{matrices, step, vectors};
 use crate::runtime::context::Context;
 use crate::runtime::driver::Outcome;

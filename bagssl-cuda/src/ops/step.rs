@@ -2,8 +2,8 @@
 
 use burn::tensor::DType;
 
+use super::form::{Form, same};
 use super::map::arguments;
-use super::operation::{Form, same};
 use crate::runtime::context::Context;
 use crate::runtime::driver::Outcome;
 use crate::runtime::job::{Cube, Job, Slot};

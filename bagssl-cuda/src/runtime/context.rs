@@ -10,8 +10,7 @@ use bagssl_core::profile::{Recorder, recorder, span};
 
 use super::clock::Clock;
 use super::driver::{Grid, Module, Ordering, Outcome, Stream, Workspace, checked};
-use crate::ops::columns;
-use crate::ops::convolution::{Key, Plans, Ran};
+use crate::ops::convolution::Plans;
 use crate::ops::gemm::Blas;
 use crate::probe;
 
@@ -168,25 +167,6 @@ impl Context {
     ) -> Outcome {
         // SAFETY: the caller's promise.
         unsafe { self.module.launch(name, shape, &self.stream, arguments) }
-    }
-}
-
-impl Context {
-    /// Enqueues a pass of a convolution: cuDNN's, or as products of matrices where it has none.
-    ///
-    /// # Safety
-    /// As [`Plans::run`].
-    pub(crate) unsafe fn convolve(&mut self, key: Key, pointers: [u64; 3]) -> Outcome {
-        if !(columns::is_asked_for() && columns::can(&key)) {
-            // SAFETY: the caller's promise.
-            match unsafe { self.plans.run(key, pointers, &self.stream, &mut self.workspace)? } {
-                Ran::Done => return Ok(()),
-                Ran::NoPlan(why) if !columns::can(&key) => return Err(why),
-                Ran::NoPlan(_) => {}
-            }
-        }
-        // SAFETY: the caller's promise; what `columns` can do are maps of f32.
-        unsafe { columns::run(self, &key, pointers) }
     }
 }
 

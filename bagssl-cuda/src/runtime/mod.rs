@@ -4,7 +4,6 @@ pub(crate) mod job;
 pub(crate) mod context;
 pub(crate) mod driver;
 pub(crate) mod cudnn;
-pub(crate) mod plan_file;
 pub(crate) mod transfer;
 pub(crate) mod memory;
 pub(crate) mod clock;

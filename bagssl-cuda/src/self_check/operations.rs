@@ -11,7 +11,7 @@ use super::reference::{self, Values};
 use super::report::{Checks, Figure};
 use super::values::{difference, flat, gradient, random, rounded, tensor};
 use crate::backend::kernels::{Bf16, Cudnn, F32, Precision, Tf32};
-use crate::ops::columns;
+use crate::ops::convolution::columns;
 use crate::ops::run::OnCuda;
 
 /// The types that are checked, as one type computes.

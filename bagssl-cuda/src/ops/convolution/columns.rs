@@ -7,10 +7,10 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::convolution::{Key, MOST_WORKSPACE, Pass};
-use super::gemm::Product;
-use super::map::{arguments, grid};
-use super::operation::Math;
+use super::{Key, MOST_WORKSPACE, Pass, Ran};
+use crate::ops::form::Math;
+use crate::ops::gemm::Product;
+use crate::ops::map::{arguments, grid};
 use crate::runtime::context::Context;
 use crate::runtime::driver::Outcome;
 
@@ -123,7 +123,7 @@ impl Form {
 /// Enqueues a pass over input, weight and output, of which it writes one.
 ///
 /// # Safety
-/// As [`Plans::run`](super::convolution::Plans::run), and the maps must be f32.
+/// As [`Plans::run`](crate::ops::convolution::Plans::run), and the maps must be f32.
 pub(crate) unsafe fn run(context: &mut Context, key: &Key, [input, weight, output]: [u64; 3]) -> Outcome {
     let form = Form::new(key);
     let parts = form.parts(MOST_WORKSPACE);
@@ -157,6 +157,25 @@ pub(crate) unsafe fn run(context: &mut Context, key: &Key, [input, weight, outpu
         }
     }
     Ok(())
+}
+
+impl Context {
+    /// Enqueues a pass of a convolution: cuDNN's, or as products of matrices where it has none.
+    ///
+    /// # Safety
+    /// As [`Plans::run`](super::Plans::run).
+    pub(crate) unsafe fn convolve(&mut self, key: Key, pointers: [u64; 3]) -> Outcome {
+        if !(is_asked_for() && can(&key)) {
+            // SAFETY: the caller's promise.
+            match unsafe { self.plans.run(key, pointers, &self.stream, &mut self.workspace)? } {
+                Ran::Done => return Ok(()),
+                Ran::NoPlan(why) if !can(&key) => return Err(why),
+                Ran::NoPlan(_) => {}
+            }
+        }
+        // SAFETY: the caller's promise; what `can` allows are maps of f32.
+        unsafe { run(self, &key, pointers) }
+    }
 }
 
 #[cfg(test)]

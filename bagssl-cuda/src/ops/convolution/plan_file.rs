@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ops::convolution::Key;
+use crate::ops::convolution::key::Key;
 
 /// The version of the file's format, and of what a place among the suggestions means.
 const FORMAT: u32 = 2;
@@ -92,8 +92,8 @@ fn file_name(gpu: &str, cudnn: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::convolution::Pass;
-    use crate::ops::operation::Math;
+    use crate::ops::convolution::key::Pass;
+    use crate::ops::form::Math;
 
     fn key(images: i64) -> Key {
         let window = ([3, 2], [2, 1], [1, 0]);

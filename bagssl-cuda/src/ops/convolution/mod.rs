@@ -1,22 +1,23 @@
 //! The three passes of a convolution through cuDNN: the fastest of its suggested plans for each shape, found once. Where it
 //! has none that computes as it should, `columns` does it.
 
+pub(crate) mod columns;
+mod key;
+pub(crate) mod plan_file;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use bagssl_core::plan::Window;
+use crate::runtime::cudnn::{Descriptor, Library, tensor};
+use crate::runtime::driver::{Outcome, Stream, Workspace};
 use bagssl_core::profile;
 use cudarc::cudnn::sys::{
     cudnnBackendAttributeName_t as Name, cudnnBackendAttributeType_t as Type, cudnnBackendDescriptorType_t as Kind,
     cudnnBackendHeurMode_t as Mode, cudnnBackendNumericalNote_t as Note, cudnnConvolutionMode_t,
     cudnnDataType_t as Data,
 };
-use serde::{Deserialize, Serialize};
-
-use super::operation::Math;
-use crate::runtime::cudnn::{Descriptor, Library, tensor};
-use crate::runtime::driver::{Outcome, Stream, Workspace};
-use crate::runtime::plan_file::{Choice, PlanFile, cache_folder};
+pub(crate) use key::{Key, MOST_WORKSPACE, Pass};
+use plan_file::{Choice, PlanFile, cache_folder};
 
 /// How many plans are timed.
 const TIMED: usize = 8;
@@ -28,79 +29,8 @@ const SUGGESTIONS: usize = 32;
 /// and what always works.
 const MODES: [Mode; 3] = [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_B, Mode::CUDNN_HEUR_MODE_FALLBACK];
 
-/// A plan that needs more memory than this for its own use is left out.
-pub(crate) const MOST_WORKSPACE: usize = 1 << 29;
-
 /// Plans that need none are given this much, so that the pointer is never null.
 const LEAST_WORKSPACE: usize = 1 << 20;
-
-/// The passes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Pass {
-    Forward,
-    InputGradient,
-    WeightGradient,
-}
-
-/// What a plan depends on. Sizes are of maps as they lie in memory, padding included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Key {
-    pub(crate) pass: Pass,
-    pub(crate) bf16: bool,
-    pub(crate) math: Math,
-    /// `[images, channels, height, width]`.
-    pub(crate) input: [i64; 4],
-    pub(crate) outputs: i64,
-    pub(crate) kernel: [i64; 2],
-    pub(crate) stride: [i64; 2],
-    pub(crate) padding: [i64; 2],
-}
-
-impl Key {
-    /// The key of a pass over an input of `[images, channels, height, width]`.
-    pub(crate) fn new(pass: Pass, bf16: bool, math: Math, input: [usize; 4], outputs: usize, window: Window) -> Self {
-        let both = |pair: [usize; 2]| pair.map(|size| size as i64);
-        Key {
-            pass,
-            bf16,
-            // It makes no difference to products of bf16, which are exact: one plan for both.
-            math: if bf16 { Math::Exact } else { math },
-            input: input.map(|size| size as i64),
-            outputs: outputs as i64,
-            kernel: both(window.kernel),
-            stride: both(window.stride),
-            padding: both(window.padding),
-        }
-    }
-
-    /// Whether its engine must not round factors. Those of bf16 are what they are.
-    fn must_be_exact(&self) -> bool {
-        !self.bf16 && self.math == Math::Exact
-    }
-
-    /// As a person would write it.
-    fn text(&self) -> String {
-        let Key { pass, bf16, math, input: [images, inputs, height, width], outputs, kernel, stride, padding } = self;
-        let numbers = if *bf16 { "bf16".to_string() } else { format!("f32 {math:?}").to_lowercase() };
-        format!(
-            "{pass:?} of {images} x {inputs} x {height} x {width} to {outputs}, window {}x{}, stride {}x{}, padding \
-             {}x{}, {numbers}",
-            kernel[0], kernel[1], stride[0], stride[1], padding[0], padding[1]
-        )
-    }
-
-    pub(crate) fn output(&self) -> [i64; 4] {
-        let along =
-            |axis: usize| (self.input[axis + 2] + 2 * self.padding[axis] - self.kernel[axis]) / self.stride[axis] + 1;
-        [self.input[0], self.outputs, along(0), along(1)]
-    }
-
-    fn weight(&self) -> [i64; 4] {
-        [self.outputs, self.input[1], self.kernel[0], self.kernel[1]]
-    }
-}
 
 /// Identities of the tensors in a plan.
 const INPUT: i64 = 1;
@@ -470,6 +400,8 @@ fn is_allowed(key: &Key, engine: &Engine) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::form::Math;
+    use bagssl_core::plan::Window;
 
     #[test]
     fn a_key_knows_the_sizes_of_its_tensors() {
