@@ -21,41 +21,11 @@ use bagssl_eval::report::{Space, View};
 use bagssl_eval::stats::{Interval, grouped_bootstrap};
 use serde::{Deserialize, Serialize};
 
+use crate::eval_settings::{EvalSettings, Input};
 use crate::extraction::{Extraction, bags};
 use crate::input::groups::Groups;
 use crate::input::source::first_size;
 use crate::input::splits::Splits;
-
-/// What is measured, and how.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct EvalSettings {
-    /// Which patches stand for an image.
-    pub(crate) bag: Bag,
-    /// How images are classified.
-    pub(crate) how: bagssl_eval::classify::protocol::Protocol,
-    /// Which images an interval draws together.
-    pub(crate) groups: Groups,
-    /// The seed of the order in which patches are taken.
-    pub(crate) seed: u64,
-    /// What becomes of images that cannot be used.
-    pub(crate) on_bad_image: OnBadImage,
-    /// Threads that cut patches.
-    pub(crate) threads: usize,
-}
-
-/// What a network needs to know of images.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Input {
-    pub(crate) side: u32,
-    pub(crate) normalization: Normalization,
-    pub(crate) filter: Filter,
-}
-
-impl Input {
-    pub(crate) fn from_spec(spec: &Spec) -> Self {
-        Input { side: spec.patch.input(), normalization: spec.normalization, filter: spec.filter }
-    }
-}
 
 /// One accuracy, in percent.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use bagssl_eval::features::cache::{self as cache, FeatureCache};
 use bagssl_eval::features::{Features, extract};
 
 use crate::backend::{CpuArgs, Name};
-use crate::evaluate::{EvalSettings, Input};
+use crate::eval_settings::{EvalSettings, Input};
 use crate::input::source::{fingerprint, tell_skipped};
 use crate::memory::MIB;
 use crate::terminal::output::{note, note_once, one_line};

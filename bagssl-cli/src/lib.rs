@@ -13,6 +13,7 @@ mod provenance;
 mod input;
 mod stream;
 mod extraction;
+mod eval_settings;
 mod evaluate;
 
 mod claims;

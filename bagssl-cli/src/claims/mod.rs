@@ -25,7 +25,7 @@ use bagssl_eval::stats::Interval;
 use clap::Subcommand;
 
 use crate::backend::{CpuArgs, Name};
-use crate::evaluate::{EvalSettings, Input};
+use crate::eval_settings::{EvalSettings, Input};
 use crate::extraction::{CacheKey, Extraction, FeatureArgs};
 use crate::input::bag::BagArgs;
 use crate::input::files;

@@ -14,7 +14,8 @@ use bagssl_eval::report::{Space, View};
 
 use crate::backend::{CpuArgs, Name};
 use crate::claims::{self, Claim};
-use crate::evaluate::{self, EvalSettings, Input, Measured};
+use crate::eval_settings::{EvalSettings, Input};
+use crate::evaluate::{self, Measured};
 use crate::extraction::{Extraction, FeatureArgs};
 use crate::input::bag::BagArgs;
 use crate::input::files;

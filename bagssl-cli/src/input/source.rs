@@ -10,7 +10,6 @@ use bagssl_data::curate::Classes;
 use bagssl_data::{Budget, Columns, Dataset, Decode, MOST_BYTES, OnBadImage, PassedOver, Skipped, Split};
 
 use crate::input::files;
-use crate::input::splits::check_labels;
 use crate::memory::ImageMemoryArgs;
 use crate::terminal::output::{note, note_once, one_line};
 use crate::terminal::progress::Progress;
@@ -266,4 +265,15 @@ fn from_input() -> Result<Dataset> {
         bail!("standard input: expected an image of at most {MOST_BYTES} bytes, got more");
     }
     Ok(Dataset::of_bytes("standard input", bytes))
+}
+
+/// Refuses images without classes, which can be trained on and embedded, and no more.
+pub(crate) fn check_labels(dataset: &Dataset, half: &str, data: &DataArgs) -> Result<()> {
+    if let Some(image) = dataset.without_class() {
+        bail!(
+            "{}: expected a class for each image of the {half} half, got none for {image}; only `train` and `embed` need none",
+            data.name()
+        );
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use bagssl_data::curate::Classes;
 use bagssl_data::{Dataset, Split};
 
-use crate::input::source::DataArgs;
+use crate::input::source::{DataArgs, check_labels};
 use crate::terminal::output::{note_once, one_line};
 
 /// The two halves of a data set.
@@ -49,15 +49,4 @@ impl Splits {
     pub(crate) fn chance(&self) -> f64 {
         100.0 / self.tested() as f64
     }
-}
-
-/// Refuses images without classes, which can be trained on and embedded, and no more.
-pub(crate) fn check_labels(dataset: &Dataset, half: &str, data: &DataArgs) -> Result<()> {
-    if let Some(image) = dataset.without_class() {
-        bail!(
-            "{}: expected a class for each image of the {half} half, got none for {image}; only `train` and `embed` need none",
-            data.name()
-        );
-    }
-    Ok(())
 }

@@ -15,7 +15,8 @@ use serde::Serialize;
 
 use super::Reproduction;
 use super::stage::Stage;
-use crate::evaluate::{self, EvalSettings, Measured, Scored};
+use crate::eval_settings::EvalSettings;
+use crate::evaluate::{self, Measured, Scored};
 use crate::input::bag::describe;
 use crate::input::files;
 use crate::input::source::fingerprint;

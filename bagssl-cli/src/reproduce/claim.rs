@@ -286,7 +286,7 @@ mod tests {
     use bagssl_eval::report::Method;
 
     use crate::backend::Name;
-    use crate::evaluate::EvalSettings;
+    use crate::eval_settings::EvalSettings;
     use crate::extraction::FeatureArgs;
     use crate::input::groups::Groups;
     use crate::input::splits::Splits;

@@ -22,7 +22,7 @@ use bagssl_eval::report::{Method, Report};
 use bagssl_train::run_state::CONFIG;
 
 use crate::backend::Name;
-use crate::evaluate::{self, EvalSettings};
+use crate::eval_settings::EvalSettings;
 use crate::extraction::FeatureArgs;
 use crate::input::files;
 use crate::input::groups::Groups;
@@ -32,7 +32,7 @@ use crate::input::tiles::Tiles;
 use crate::memory::ImageMemoryArgs;
 use crate::terminal::output::say;
 use crate::terminal::progress::{Several, Steps};
-use crate::{claims, parallelism};
+use crate::{claims, evaluate, parallelism};
 use claim::ClaimStage;
 use method::MethodChoice;
 use profile::Profile;

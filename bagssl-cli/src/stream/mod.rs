@@ -3,6 +3,8 @@
 //! The network's side asks for patches, the threads of [`feed`] cut them. Where an image may be looked at in part, its next
 //! patches are asked for only if those before were not enough, and batches are filled from several images.
 
+// Circle: `Stream` is defined here, and its steps are methods in the files of its modules.
+
 mod crop_workers;
 mod limits;
 #[cfg(test)]

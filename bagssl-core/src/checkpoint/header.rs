@@ -5,7 +5,8 @@ use std::prelude::v1::*;
 use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 
-use super::{FORMAT_VERSION, METADATA_KEY, OPTIMIZER_PREFIX, Spec, digest, scale_name};
+use super::digest;
+use super::spec::{FORMAT_VERSION, METADATA_KEY, OPTIMIZER_PREFIX, Spec, scale_name};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::plan::{Parameter, Role};

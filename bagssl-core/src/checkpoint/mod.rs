@@ -8,16 +8,12 @@
 use std::prelude::v1::*;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use serde::{Deserialize, Serialize};
 
-use crate::bag::Views;
-use crate::embed::FeatureLayer;
 use crate::error::{Error, Result};
-use crate::normalize::Normalization;
-use crate::patch::{Filter, PatchSpec};
 pub mod digest;
 mod header;
 mod projector;
+mod spec;
 mod tensor_ref;
 mod training;
 #[cfg(test)]
@@ -25,154 +21,13 @@ mod tests;
 
 use header::Header;
 pub use header::{LONGEST_HEADER, check_header, header_length};
+use spec::scale_name;
+pub use spec::{FORMAT_VERSION, METADATA_KEY, ModelPlan, OPTIMIZER_PREFIX, Provenance, Spec};
 pub use tensor_ref::TensorRef;
 pub use training::{Change, Training};
 
 pub use crate::plan::NamedTensor;
-use crate::plan::{Kind, Parameter, Plan, Role};
-
-/// The version of the format that this crate writes. It reads version 1 too, which had no digest.
-pub const FORMAT_VERSION: u32 = 2;
-/// The key of the metadata that holds the spec.
-pub const METADATA_KEY: &str = "bagssl";
-/// How the names of the optimizer's tensors begin.
-pub const OPTIMIZER_PREFIX: &str = "optimiser.";
-
-/// The two networks of a model. The projector reads what the encoder puts out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "UncheckedModel", into = "UncheckedModel")]
-pub struct ModelPlan {
-    encoder: Plan,
-    projector: Plan,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UncheckedModel {
-    encoder: Plan,
-    projector: Plan,
-}
-
-impl TryFrom<UncheckedModel> for ModelPlan {
-    type Error = Error;
-
-    fn try_from(plan: UncheckedModel) -> Result<Self> {
-        ModelPlan::new(plan.encoder, plan.projector)
-    }
-}
-
-impl From<ModelPlan> for UncheckedModel {
-    fn from(plan: ModelPlan) -> Self {
-        UncheckedModel { encoder: plan.encoder, projector: plan.projector }
-    }
-}
-
-impl ModelPlan {
-    /// Joins an encoder and a projector.
-    ///
-    /// # Errors
-    /// [`Error::Plan`] if the encoder does not turn RGB maps into rows, or the projector does not read such rows.
-    pub fn new(encoder: Plan, projector: Plan) -> Result<Self> {
-        if encoder.input() != Kind::Map(3) {
-            return Err(Error::Plan(format!("encoder: expected to read Map(3), got {:?}", encoder.input())));
-        }
-        let Kind::Rows(dim) = encoder.output() else {
-            return Err(Error::Plan(format!("encoder: expected to put out rows, got {:?}", encoder.output())));
-        };
-        if projector.input() != Kind::Rows(dim) {
-            return Err(Error::Plan(format!("projector: expected to read Rows({dim}), got {:?}", projector.input())));
-        }
-        Ok(ModelPlan { encoder, projector })
-    }
-
-    /// The encoder `f`.
-    pub fn encoder(&self) -> &Plan {
-        &self.encoder
-    }
-
-    /// The projector `g`.
-    pub fn projector(&self) -> &Plan {
-        &self.projector
-    }
-
-    /// The length of the feature at a tap.
-    pub fn dim(&self, tap: FeatureLayer) -> usize {
-        match tap {
-            FeatureLayer::Embedding => self.encoder.output_dim(),
-            FeatureLayer::FirstLayer => match self.projector.kind(1) {
-                Kind::Map(dim) | Kind::Rows(dim) => dim,
-            },
-            FeatureLayer::Projection => self.projector.output_dim(),
-        }
-    }
-
-    /// Random values for all parameters and buffers, with their names in the checkpoint (see [`Plan::init_weights`]).
-    /// The projector draws from a seed of its own, so that its weights do not repeat the encoder's.
-    pub fn init_weights(&self, seed: u64) -> Vec<NamedTensor> {
-        let prefixed = |prefix: &'static str, plan: &Plan, seed| {
-            let named = move |(name, shape, values)| (format!("{prefix}.{name}"), shape, values);
-            plan.init_weights(seed).into_iter().map(named)
-        };
-        prefixed("encoder", &self.encoder, seed).chain(prefixed("projector", &self.projector, !seed)).collect()
-    }
-
-    /// All parameters and buffers with their names in the checkpoint.
-    pub fn parameters(&self) -> Vec<Parameter> {
-        let prefixed = |prefix: &'static str, plan: &Plan| {
-            plan.parameters()
-                .into_iter()
-                .map(move |parameter| Parameter { name: format!("{prefix}.{}", parameter.name), ..parameter })
-        };
-        prefixed("encoder", &self.encoder).chain(prefixed("projector", &self.projector)).collect()
-    }
-}
-
-/// Where a model comes from.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Provenance {
-    /// The program and its version.
-    pub created_by: String,
-    /// The preset or config that it was trained with.
-    pub preset: String,
-    /// The fingerprint of the training images.
-    pub data: String,
-    /// The seed of the run.
-    pub seed: u64,
-    /// Epochs done.
-    pub epochs: u32,
-    /// Optimizer steps done.
-    pub steps: u64,
-    /// Settings that were changed on the way.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub changes: Vec<Change>,
-}
-
-/// All that is needed to use a model's weights.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Spec {
-    /// The version of the format.
-    pub format_version: u32,
-    /// The networks.
-    pub model: ModelPlan,
-    /// The patches that stand for an image.
-    pub patch: PatchSpec,
-    /// How a patch is resampled to the network's input.
-    pub filter: Filter,
-    /// What the network expects of colors.
-    #[serde(rename = "normalisation")]
-    pub normalization: Normalization,
-    /// The feature that is the representation.
-    pub tap: FeatureLayer,
-    /// The views that it was trained on.
-    pub views: Views,
-    /// Where it comes from.
-    pub provenance: Provenance,
-    /// Where the run stands, if it is not over.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub training: Option<Training>,
-}
+use crate::plan::{Parameter, Role};
 
 /// A checkpoint whose tensors lie in the bytes that it was read from.
 #[derive(Debug)]
@@ -315,10 +170,6 @@ fn narrow(value: f32) -> [u8; 2] {
     let bits = value.to_bits();
     let half = if value.is_nan() { (bits >> 16) | 0x40 } else { bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16 };
     (half as u16).to_le_bytes()
-}
-
-fn scale_name(name: &str) -> String {
-    format!("{name}.scale")
 }
 
 /// How the weights of convolutions and linear layers are stored.

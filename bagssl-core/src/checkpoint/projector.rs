@@ -24,6 +24,11 @@ impl Checkpoint<'_> {
 
 #[cfg(test)]
 mod tests {
+    use crate::bag::Views;
+    use crate::embed::FeatureLayer;
+    use crate::normalize::Normalization;
+    use crate::patch::{Filter, PatchSpec};
+    use crate::plan::{Kind, Plan};
     use std::prelude::v1::*;
 
     use super::super::*;

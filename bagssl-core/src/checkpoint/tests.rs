@@ -1,6 +1,10 @@
 use super::*;
 use crate::architecture::{Architecture, mlp};
-use crate::patch::PatchSide;
+use crate::bag::Views;
+use crate::embed::FeatureLayer;
+use crate::normalize::Normalization;
+use crate::patch::{Filter, PatchSide, PatchSpec};
+use crate::plan::{Kind, Plan};
 use proptest::prelude::*;
 
 fn spec() -> Spec {

@@ -14,7 +14,8 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor, TensorPrimitive};
 
-use super::kernels::{BatchNormInputs, BatchNormOutput, Kernels, Reading, Stock};
+use super::batch_norm::{BatchNormInputs, BatchNormOutput};
+use super::kernels::{Kernels, Reading, Stock};
 use crate::plan::Window;
 use crate::profile::span;
 

@@ -6,11 +6,9 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
-use super::folded::FoldedModel;
 use super::kernels::Kernels;
 use super::network::{BatchStatistics, Change, Gradients, Network, Running, Visit};
 use crate::checkpoint::{Checkpoint, ModelPlan, NamedTensor};
-use crate::embed::FeatureLayer;
 use crate::error::Result;
 
 /// The encoder `h = f(x)` and the projector `z = g(h)`.
@@ -73,12 +71,6 @@ impl<B: Backend> Model<B> {
     /// The projector.
     pub fn projector(&self) -> &Network<B> {
         &self.projector
-    }
-
-    /// The features of patches `[row, channel, height, width]` at some taps, with running statistics. For more than one
-    /// batch, [`FoldedModel`] does a part of it once.
-    pub fn features<K: Kernels<B>>(&self, patches: Tensor<B, 4>, taps: &[FeatureLayer]) -> Features<B> {
-        FoldedModel::new(self).features::<K>(patches, taps)
     }
 
     /// Embedding and projection of patches `[row, channel, height, width]` in training mode.

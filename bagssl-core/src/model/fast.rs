@@ -6,7 +6,8 @@ use std::prelude::v1::*;
 use burn::tensor::{Tensor, TensorPrimitive};
 use burn_ndarray::{NdArray, NdArrayTensor, SharedArray};
 
-use super::kernels::{BatchNormGradients, BatchNormInputs, BatchNormOutput, Kernels};
+use super::batch_norm::{BatchNormGradients, BatchNormInputs, BatchNormOutput};
+use super::kernels::Kernels;
 use crate::cpu::ops::{Convolution, Processor, View};
 use crate::cpu::{InstructionSet, with_threads};
 use crate::plan::Window;

@@ -142,3 +142,11 @@ impl<B: Backend, K: Kernels<B>> Layers<B> for InUse<'_, B, K> {
         if relu { stock_relu(output) } else { output }
     }
 }
+
+impl<B: Backend> Model<B> {
+    /// The features of patches `[row, channel, height, width]` at some taps, with running statistics. For more than one
+    /// batch, [`FoldedModel`] does a part of it once.
+    pub fn features<K: Kernels<B>>(&self, patches: Tensor<B, 4>, taps: &[FeatureLayer]) -> Features<B> {
+        FoldedModel::new(self).features::<K>(patches, taps)
+    }
+}

@@ -5,7 +5,7 @@ use std::prelude::v1::*;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, module};
 
-use super::kernels::{BatchNormBackward, along_channels, channel_mean, options};
+use super::batch_norm::{BatchNormBackward, along_channels, channel_mean, options};
 use super::pad_narrow::pad_narrow;
 use crate::network::strided_conv_grad::Phase;
 use crate::plan::{NORM_EPSILON, Window};

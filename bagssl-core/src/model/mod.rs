@@ -4,6 +4,7 @@
 //! a backend with faster ones can plug them in without a second definition of the network.
 
 mod pad_narrow;
+mod batch_norm;
 mod kernels;
 mod gradient;
 mod differentiable;
@@ -14,11 +15,12 @@ mod embedder;
 #[cfg(feature = "ndarray")]
 mod fast;
 
+pub use batch_norm::{BatchNormBackward, BatchNormGradients, BatchNormInputs, BatchNormOutput};
 pub use differentiable::{Differentiable, add_gradient};
 pub use embedder::{Batching, Embedder};
 pub use encoder_projector::{Features, Model, ModelGradients, ModelParts};
 #[cfg(feature = "ndarray")]
 pub use fast::CpuFast;
 pub use folded::{FoldedModel, FoldedNetwork};
-pub use kernels::{BatchNormBackward, BatchNormGradients, BatchNormInputs, BatchNormOutput, Kernels, Reading, Stock};
+pub use kernels::{Kernels, Reading, Stock};
 pub use network::{BatchStatistics, Change, Gradients, Network, Running, Update};

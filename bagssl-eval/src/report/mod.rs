@@ -1,5 +1,7 @@
 //! The report: what a run has shown, as JSON, Markdown, HTML and CSV.
 
+// Circle: `Report` is defined here, and its headline and tables are files of their own.
+
 mod markup;
 mod outcome;
 mod provenance;

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::check_range;
 use crate::backend::{CpuArgs, Name};
-use crate::evaluate::Input;
+use crate::eval_settings::Input;
 use crate::extraction;
 use crate::input::bag::BagArgs;
 use crate::input::files;

@@ -3,7 +3,6 @@
 mod accuracy;
 mod data;
 mod infer;
-mod infer_burn;
 mod train;
 
 use std::process::ExitCode;

@@ -12,7 +12,8 @@ use burn::tensor::activation::relu as stock_relu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::kernels::{BatchNormInputs, Kernels};
+use super::batch_norm::BatchNormInputs;
+use super::kernels::Kernels;
 use crate::checkpoint::NamedTensor;
 use crate::error::{Error, Result};
 use crate::plan::{NORM_MOMENTUM, Op, Parameter, Plan, Window};

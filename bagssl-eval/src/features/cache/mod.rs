@@ -8,6 +8,8 @@
 //! are mapped into the memory of whatever evaluates them. What is computed from them, such as means, goes to files
 //! without a name in the same folder, so that it has to be one that can be written to.
 
+// Circle: `FeatureCache` is defined here, and its writer is a file of its own.
+
 mod digest;
 pub mod npy;
 mod writer;

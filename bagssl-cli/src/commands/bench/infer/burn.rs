@@ -8,7 +8,7 @@ use bagssl_backend::{Error, Weights};
 use bagssl_core::architecture::mlp;
 use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
 
-use super::infer::Args;
+use super::args::Args;
 use crate::input::files;
 use crate::terminal::output::say;
 
