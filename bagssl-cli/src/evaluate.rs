@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use bagssl_core::bag::Bag;
-use bagssl_core::checkpoint::Spec;
 use bagssl_core::color::Color;
 use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::Filter;
-use bagssl_data::OnBadImage;
 use bagssl_eval::analysis::convergence::{Closeness, convergence};
 use bagssl_eval::analysis::health::Health;
 use bagssl_eval::analysis::neighbors::{PatchId, neighbors};
@@ -23,7 +21,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::eval_settings::{EvalSettings, Input};
 use crate::extraction::{Extraction, bags};
-use crate::input::groups::Groups;
 use crate::input::source::first_size;
 use crate::input::splits::Splits;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use bagssl_data::curate::Classes;
 use bagssl_data::{Dataset, Split};
 
