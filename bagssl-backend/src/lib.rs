@@ -34,7 +34,6 @@ mod on_ndarray;
 mod stock;
 #[cfg(feature = "cuda")]
 mod on_cuda;
-pub mod memory;
 
 pub use backend::{AnyTrainer, Backend, Inference, Weights, Worker};
 pub use error::{Error, Result};

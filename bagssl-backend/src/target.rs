@@ -21,7 +21,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::backend::{AnyTrainer, Backend, Inference, Weights, Worker};
 use crate::error::{Error, Result};
-use crate::memory;
+use bagssl_core::memory;
 
 /// What a backend is made of. Everything else follows from it.
 pub(crate) trait Target: Debug + Send + Sync + 'static {

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use bagssl_backend::memory;
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::ModelPlan;
 use bagssl_core::color::Color;
 use bagssl_core::embed::{Embed, FeatureLayer};
+use bagssl_core::memory;
 use bagssl_data::{BagConfig, BagLoader, Dataset};
 use bagssl_eval::classify::protocol::fnv1a;
 use bagssl_eval::features::cache::{self as cache, FeatureCache};

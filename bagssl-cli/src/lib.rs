@@ -11,7 +11,7 @@ mod memory;
 mod parallelism;
 mod provenance;
 mod input;
-mod stream;
+mod embedding;
 mod extraction;
 mod eval_settings;
 mod evaluate;

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use bagssl_data::Budget;
 pub(crate) use bagssl_data::MIB;
 
@@ -56,14 +56,14 @@ impl MemoryArgs {
         if let (Some(limit), Ok(meta)) = (self.bytes(), path.metadata())
             && meta.len() > limit
         {
-            return refuse_limit(limit, meta.len(), "the checkpoint's bytes");
+            return Err(limit_error(limit, meta.len(), "the checkpoint's bytes"));
         }
         files::read_checkpoint(path)
     }
 }
 
-/// Refuses a limit, of which so much is not enough.
-pub(crate) fn refuse_limit<T>(limit: u64, needed: u64, what: &str) -> Result<T> {
+/// A limit that is too low.
+pub(crate) fn limit_error(limit: u64, needed: u64, what: &str) -> anyhow::Error {
     let (needed, limit) = (needed.div_ceil(MIB), limit / MIB);
-    bail!("--memory-limit: expected at least {needed} MiB, which {what} take, got {limit}")
+    anyhow!("--memory-limit: expected at least {needed} MiB for {what}, got {limit}")
 }

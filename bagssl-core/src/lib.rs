@@ -56,6 +56,8 @@ pub mod cpu;
 #[cfg(feature = "burn")]
 pub mod model;
 
+#[cfg(feature = "std")]
+pub mod memory;
 pub mod observe;
 pub mod profile;
 

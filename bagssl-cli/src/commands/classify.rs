@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use bagssl::{EmbedOptions, Embeddings, ImageEmbedding, StopOptions};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::embed::{Embed, Rows};
 use bagssl_data::Dataset;
@@ -18,11 +19,12 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::backend::{CpuArgs, Name};
+use crate::embedding::{embed, reason_name};
 use crate::input::bag::BagArgs;
 use crate::input::files::{self, Output};
-use crate::input::source::{self, BadImageArgs, ColumnArgs, DataArgs};
+use crate::input::source::{self, BadImageArgs, ColumnArgs, DataArgs, tell_skipped};
+use crate::input::stop::StopArgs;
 use crate::memory::MemoryArgs;
-use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
 use crate::terminal::output::{field, say, shown};
 
 /// Fit a classifier to labeled images, to be kept in a file
@@ -137,28 +139,15 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     knn.check()?;
     let train = args.data.open_labeled()?;
     let spec = checkpoint.spec();
-    let stream = Stream {
-        dataset: &train,
-        spec,
-        bag: &args.bag,
-        whole: false,
-        stop: &StopArgs::default(),
-        decide: None,
-        tap: spec.tap,
-        keep: false,
+    let options = EmbedOptions {
+        patches: args.bag.patches()?,
         threads: args.data.threads,
         on_bad_image: args.bad.on_bad_image.into(),
-        memory: None,
-        quiet: args.json,
+        ..EmbedOptions::default()
     };
-    let streamed = stream.run(
-        &*args
-            .backend
-            .open_with(args.cpu)?
-            .trained(&checkpoint, &[spec.tap])
-            .with_context(|| args.checkpoint.display().to_string())?,
-    )?;
-    let Streamed { images: embedded, skipped } = &streamed;
+    let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &[spec.tap]);
+    let network = network.with_context(|| args.checkpoint.display().to_string())?;
+    let Embeddings { images: embedded, skipped } = embed(&train, spec, &*network, &options, args.json)?;
     let values = embedded.iter().flat_map(|image| &image.mean).copied().collect();
     let labels = embedded.iter().map(|image| train.label(image.image)).collect();
     let samples = Samples::new(Rows { values, dim: spec.model.dim(spec.tap) }, labels)?;
@@ -168,7 +157,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     };
     let classifier = Classifier::new(by, train.classes().to_vec(), network_of(&checkpoint)?)?;
     output.write(&classifier.to_bytes()?)?;
-    streamed.tell();
+    tell_skipped(&skipped);
     if args.json {
         let done = serde_json::json!({"output": args.output, "images": embedded.len(), "classes": train.classes(), "skipped": skipped.len(), "by": classifier.describe()});
         say!("{done}");
@@ -247,34 +236,27 @@ struct Point {
 }
 
 impl Classify<'_> {
-    fn look(&self, network: &dyn Embed, stop: &StopArgs, confidence: Option<f64>) -> Result<Streamed> {
-        let spec = self.checkpoint.spec();
-        let stream = Stream {
-            dataset: &self.dataset,
-            spec,
-            bag: &self.args.bag,
-            whole: false,
+    fn look(&self, network: &dyn Embed, stop: StopOptions, confidence: Option<f64>) -> Result<Embeddings> {
+        let options = EmbedOptions {
+            patches: self.args.bag.patches()?,
             stop,
             decide: confidence.map(|confidence| (self.classifier, confidence)),
-            tap: spec.tap,
-            keep: false,
             threads: self.args.threads,
             on_bad_image: self.args.bad.on_bad_image.into(),
-            memory: self.args.memory.bytes(),
-            quiet: self.args.json,
+            memory_limit: self.args.memory.bytes(),
+            ..EmbedOptions::default()
         };
-        stream.run(network)
+        embed(&self.dataset, self.checkpoint.spec(), network, &options, self.args.json)
     }
 
     fn once(&self, network: &dyn Embed) -> Result<()> {
         let begun = Instant::now();
         let confidence = (!self.args.all).then_some(self.args.confidence);
-        let streamed = self.look(network, &self.args.stop, confidence)?;
-        streamed.tell();
-        let Streamed { images: embedded, skipped } = streamed;
+        let Embeddings { images: embedded, skipped } = self.look(network, self.args.stop.options()?, confidence)?;
+        tell_skipped(&skipped);
         let milliseconds = begun.elapsed().as_secs_f64() * 1e3 / embedded.len() as f64;
         let classes = self.classes_of(&embedded)?;
-        let said = |(embedded, &class): (&Embedded, &u32)| Said {
+        let said = |(embedded, &class): (&ImageEmbedding, &u32)| Said {
             image: self.dataset.name(embedded.image),
             class: &self.classifier.classes()[class as usize],
             patches: embedded.used,
@@ -307,19 +289,19 @@ impl Classify<'_> {
             bail!("--curve: expected a data set with classes that the classifier knows, got images without them");
         };
         // Once without a clock: caches and pages are warm for all that follow.
-        let first = self.look(network, &StopArgs::at_most(2), None)?;
-        first.tell();
+        let first = self.look(network, StopOptions::at_most(2), None)?;
+        tell_skipped(&first.skipped);
         let most = first.images.iter().map(|image| image.total).max().unwrap_or(0);
         let counts =
             core::iter::successors(Some(2_u64), |count| count.checked_mul(2)).take_while(|&count| count < most);
-        let mut rules: Vec<(String, StopArgs, Option<f64>)> =
-            counts.map(|count| (format!("{count} patches"), StopArgs::at_most(count), None)).collect();
-        rules.push(("all patches".into(), StopArgs::default(), None));
-        rules.extend([0.9, 0.95, 0.99].map(|sure| (format!("decided at {sure}"), StopArgs::default(), Some(sure))));
+        let mut rules: Vec<(String, StopOptions, Option<f64>)> =
+            counts.map(|count| (format!("{count} patches"), StopOptions::at_most(count), None)).collect();
+        rules.push(("all patches".into(), StopOptions::default(), None));
+        rules.extend([0.9, 0.95, 0.99].map(|sure| (format!("decided at {sure}"), StopOptions::default(), Some(sure))));
         let mut points = Vec::new();
         for (rule, stop, confidence) in rules {
             let begun = Instant::now();
-            let embedded = self.look(network, &stop, confidence)?.images;
+            let embedded = self.look(network, stop, confidence)?.images;
             let milliseconds = begun.elapsed().as_secs_f64() * 1e3 / embedded.len() as f64;
             let accuracy = accuracy(&embedded, &self.classes_of(&embedded)?, &truth);
             points.push(Point { rule, patches: mean_patches(&embedded), accuracy, milliseconds });
@@ -336,7 +318,7 @@ impl Classify<'_> {
         Ok(())
     }
 
-    fn classes_of(&self, embedded: &[Embedded]) -> Result<Vec<u32>> {
+    fn classes_of(&self, embedded: &[ImageEmbedding]) -> Result<Vec<u32>> {
         embedded.iter().map(|image| Ok(self.classifier.predict(&image.mean)?)).collect()
     }
 
@@ -349,12 +331,12 @@ impl Classify<'_> {
     }
 }
 
-fn mean_patches(embedded: &[Embedded]) -> f64 {
+fn mean_patches(embedded: &[ImageEmbedding]) -> f64 {
     embedded.iter().map(|image| image.used as f64).sum::<f64>() / embedded.len() as f64
 }
 
 /// Percent of images of which the right class was said, by the classes of the whole data set.
-fn accuracy(embedded: &[Embedded], said: &[u32], truth: &[u32]) -> f64 {
+fn accuracy(embedded: &[ImageEmbedding], said: &[u32], truth: &[u32]) -> f64 {
     let right = embedded.iter().zip(said).filter(|(image, said)| truth[image.image] == **said).count();
     100.0 * right as f64 / embedded.len() as f64
 }

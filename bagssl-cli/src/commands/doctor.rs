@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use bagssl_backend::memory;
 use bagssl_core::cpu::InstructionSet;
+use bagssl_core::memory;
 
 use crate::memory::MIB;
 use crate::parallelism;

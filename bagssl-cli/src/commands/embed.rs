@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use bagssl::{EmbedOptions, Embeddings, ImageEmbedding, Patches};
 use bagssl_core::aggregate::RunningMean;
 use bagssl_core::anytime::Reason;
 use bagssl_core::bag::Grid;
@@ -16,11 +17,12 @@ use bagssl_data::{Dataset, Decoded, OnBadImage, Skipped, Split, ToTensor};
 use clap::ValueEnum;
 
 use crate::backend::{CpuArgs, Name};
+use crate::embedding::{embed, reason_name};
 use crate::input::bag::BagArgs;
 use crate::input::files::{self, Output, write_together};
-use crate::input::source::{self, BadImageArgs, ColumnArgs};
+use crate::input::source::{self, BadImageArgs, ColumnArgs, tell_skipped};
+use crate::input::stop::StopArgs;
 use crate::memory::MemoryArgs;
-use crate::stream::{Embedded, StopArgs, Stream, Streamed, reason_name};
 use crate::terminal::output::{field, say};
 use crate::terminal::progress::Progress;
 
@@ -131,34 +133,26 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let dataset = source::images(&args.images, args.split.map(Split::from), &args.columns, args.memory.budget())?;
     let spec = checkpoint.spec();
     let tap = args.tap.map_or(spec.tap, FeatureLayer::from);
-    let stream = Stream {
-        dataset: &dataset,
-        spec,
-        bag: &args.bag,
-        whole: args.whole,
-        stop: &args.stop,
-        decide: None,
-        tap,
-        keep: args.per_patch,
+    let options = EmbedOptions {
+        patches: if args.whole { Patches::Whole } else { args.bag.patches()? },
+        stop: args.stop.options()?,
+        feature: Some(tap),
+        keep_patches: args.per_patch,
         threads: args.threads,
         on_bad_image: args.bad.on_bad_image.into(),
-        memory: args.memory.bytes(),
-        quiet: args.json,
+        memory_limit: args.memory.bytes(),
+        ..EmbedOptions::default()
     };
-    let streamed = match args.dense {
-        true => dense(args, &checkpoint, &dataset)?,
-        false => stream.run(
-            &*args
-                .backend
-                .open_with(args.cpu)?
-                .trained(&checkpoint, &[tap])
-                .with_context(|| args.checkpoint.display().to_string())?,
-        )?,
+    let Embeddings { images: embedded, skipped } = if args.dense {
+        dense(args, &checkpoint, &dataset)?
+    } else {
+        let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &[tap]);
+        let network = network.with_context(|| args.checkpoint.display().to_string())?;
+        embed(&dataset, spec, &*network, &options, args.json)?
     };
-    let Streamed { images: embedded, skipped } = &streamed;
     let dim = spec.model.dim(tap);
     let (mut values, mut names) = (Vec::new(), String::new());
-    for image in embedded {
+    for image in &embedded {
         let name = field(dataset.name(image.image));
         match args.per_patch {
             true => {
@@ -174,7 +168,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     write_together([(output, &format.encode(&values, dim)?), (names_output, names.as_bytes())])?;
-    streamed.tell();
+    tell_skipped(&skipped);
     let rows = values.len() / dim;
     let (used, total) = embedded.iter().fold((0, 0), |sum, image| (sum.0 + image.used, sum.1 + image.total));
     if args.json {
@@ -198,7 +192,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// All patches of each image in one pass.
-fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<Streamed> {
+fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<Embeddings> {
     let spec = checkpoint.spec();
     let side = match spec.patch.side() {
         PatchSide::Pixels(side) if side == spec.patch.input() => side,
@@ -244,7 +238,7 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
         let mut mean = RunningMean::new(rows.dim);
         rows.values.chunks(rows.dim).try_for_each(|row| mean.push(row))?;
         let total = mean.count();
-        all.push(Embedded {
+        all.push(ImageEmbedding {
             image: index,
             mean: mean.mean().context("a grid has a patch")?,
             patches: Rows { values: if args.per_patch { rows.values } else { Vec::new() }, dim: rows.dim },
@@ -255,7 +249,7 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
         });
     }
     bar.finish();
-    Streamed::new(all, skipped)
+    Ok(Embeddings::new(all, skipped)?)
 }
 
 /// The form of the output.

@@ -5,21 +5,22 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
+use bagssl::{EmbedOptions, ImageEmbedding};
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::color::Color;
 use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::explain::{Pairs, evidence};
 use bagssl_core::heat::HeatMap;
-use bagssl_data::{Dataset, Image, OnBadImage};
+use bagssl_data::{Dataset, Image};
 use bagssl_eval::classify::probe::{Linear, SoftmaxModel};
 use bagssl_eval::features::samples::Samples;
 
 use crate::backend::{CpuArgs, Name};
+use crate::embedding;
 use crate::input::bag::BagArgs;
 use crate::input::files::{self, Output};
 use crate::input::source::{self, DataArgs};
-use crate::stream::{Embedded, StopArgs, Stream};
 use crate::terminal::output::{say, shown};
 use crate::terminal::picture::{beside, png};
 
@@ -94,7 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 struct Seen {
     image: Image,
     grid: Grid,
-    embedded: Embedded,
+    embedded: ImageEmbedding,
 }
 
 fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
@@ -105,12 +106,13 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
         .trained(checkpoint, &[tap])
         .with_context(|| args.checkpoint.display().to_string())?;
     let embed = |dataset: &Arc<Dataset>, keep: bool, quiet: bool| {
-        let (spec, bag, threads) = (checkpoint.spec(), &args.bag, args.data.threads);
-        let stop = &StopArgs::default();
-        let (whole, decide, memory, on_bad_image) = (false, None, None, OnBadImage::Fail);
-        let stream =
-            Stream { dataset, spec, bag, whole, stop, decide, tap, keep, threads, on_bad_image, memory, quiet };
-        anyhow::Ok(stream.run(&*network)?.images)
+        let options = EmbedOptions {
+            patches: args.bag.patches()?,
+            keep_patches: keep,
+            threads: args.data.threads,
+            ..EmbedOptions::default()
+        };
+        anyhow::Ok(embedding::embed(dataset, checkpoint.spec(), &*network, &options, quiet)?.images)
     };
     let see = |path: &Path| -> Result<Seen> {
         let dataset = source::images(&[path.into()], None, &args.data.columns, args.data.memory.budget())?;
@@ -119,7 +121,7 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
         }
         let image = dataset.decode(0)?.into_image();
         let patch = &checkpoint.spec().patch;
-        let Bag::Grid { spec, stride } = args.bag.for_image(patch, image.size())? else {
+        let Bag::Grid { spec, stride } = args.bag.patches()?.bag(patch, image.size())? else {
             bail!("--random: expected a grid of patches, got random ones");
         };
         let grid = Grid::new(spec, image.size(), stride)?;
@@ -140,7 +142,12 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
     }
 }
 
-fn fit(train: &Dataset, embedded: &[Embedded], tap: FeatureLayer, checkpoint: &Checkpoint<'_>) -> Result<SoftmaxModel> {
+fn fit(
+    train: &Dataset,
+    embedded: &[ImageEmbedding],
+    tap: FeatureLayer,
+    checkpoint: &Checkpoint<'_>,
+) -> Result<SoftmaxModel> {
     let dim = checkpoint.spec().model.dim(tap);
     let values = embedded.iter().flat_map(|image| &image.mean).copied().collect();
     let labels = (0..train.len()).map(|image| train.label(image)).collect();

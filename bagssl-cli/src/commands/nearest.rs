@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use bagssl::{EmbedOptions, Embeddings, ImageEmbedding};
 use bagssl_core::checkpoint::{Checkpoint, Spec};
 use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_data::{Dataset, OnBadImage};
@@ -12,10 +13,11 @@ use serde::Serialize;
 
 use crate::backend::{CpuArgs, Name};
 use crate::commands::embed::Feature;
+use crate::embedding;
 use crate::input::bag::BagArgs;
-use crate::input::source::{self, BadImageArgs, ColumnArgs};
+use crate::input::source::{self, BadImageArgs, ColumnArgs, tell_skipped};
+use crate::input::stop::StopArgs;
 use crate::memory::MemoryArgs;
-use crate::stream::{Embedded, StopArgs, Stream, Streamed};
 use crate::terminal::output::{field, say};
 
 /// Find the images, or patches, that are most like a given one
@@ -121,7 +123,7 @@ fn search(
         .with_context(|| args.checkpoint.display().to_string())?;
     let first = embed(args, spec, tap, (query, OnBadImage::Fail), &*network, true)?.images.remove(0);
     let rest = embed(args, spec, tap, (others, args.bad.on_bad_image.into()), &*network, args.json)?;
-    rest.tell();
+    tell_skipped(&rest.skipped);
     let rest = rest.images;
     let mut found = if args.patches { patches(&first, &rest, others) } else { images(&first, &rest, others) };
     found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
@@ -136,11 +138,18 @@ fn embed(
     (dataset, on_bad_image): (&Arc<Dataset>, OnBadImage),
     network: &dyn Embed,
     quiet: bool,
-) -> Result<Streamed> {
-    let (bag, stop, threads, keep) = (&args.bag, &args.stop, args.threads, args.patches);
-    let (whole, decide, memory) = (false, None, args.memory.bytes());
-    let stream = Stream { dataset, spec, bag, whole, stop, decide, tap, keep, threads, on_bad_image, memory, quiet };
-    stream.run(network)
+) -> Result<Embeddings> {
+    let options = EmbedOptions {
+        patches: args.bag.patches()?,
+        stop: args.stop.options()?,
+        feature: Some(tap),
+        keep_patches: args.patches,
+        threads: args.threads,
+        on_bad_image,
+        memory_limit: args.memory.bytes(),
+        ..EmbedOptions::default()
+    };
+    embedding::embed(dataset, spec, network, &options, quiet)
 }
 
 fn unit(row: &[f32]) -> Vec<f32> {
@@ -152,9 +161,9 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-fn images(query: &Embedded, rest: &[Embedded], names: &Dataset) -> Vec<Neighbors> {
+fn images(query: &ImageEmbedding, rest: &[ImageEmbedding], names: &Dataset) -> Vec<Neighbors> {
     let query = unit(&query.mean);
-    let found = |other: &Embedded| Neighbors {
+    let found = |other: &ImageEmbedding| Neighbors {
         similarity: cosine(&query, &unit(&other.mean)),
         image: names.name(other.image).into(),
         patches: None,
@@ -163,11 +172,11 @@ fn images(query: &Embedded, rest: &[Embedded], names: &Dataset) -> Vec<Neighbors
 }
 
 /// For each patch of the query its nearest one in each image.
-fn patches(query: &Embedded, rest: &[Embedded], names: &Dataset) -> Vec<Neighbors> {
-    let units = |embedded: &Embedded| -> Vec<Vec<f32>> {
+fn patches(query: &ImageEmbedding, rest: &[ImageEmbedding], names: &Dataset) -> Vec<Neighbors> {
+    let units = |embedded: &ImageEmbedding| -> Vec<Vec<f32>> {
         embedded.patches.values.chunks(embedded.patches.dim.max(1)).map(unit).collect()
     };
-    let place = |embedded: &Embedded, patch: usize| {
+    let place = |embedded: &ImageEmbedding, patch: usize| {
         let crop = embedded.crops[patch];
         [crop.top, crop.left, crop.height]
     };

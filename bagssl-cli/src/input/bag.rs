@@ -1,14 +1,12 @@
 //! The choice of patches on the command line.
 
 use anyhow::{Result, bail};
+use bagssl::Patches;
 use bagssl_core::bag::Bag;
 use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
 use bagssl_data::Dataset;
 
 use crate::input::source::first_size;
-
-/// The most patches of an image that can be asked for.
-const MOST_PATCHES: u32 = 1_000_000;
 
 /// Which patches stand for an image.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -41,36 +39,28 @@ impl BagArgs {
         self.random.is_none() && self.stride.is_none()
     }
 
-    /// Refuses numbers out of range.
-    pub(crate) fn check(&self) -> Result<()> {
-        match (self.random, self.stride) {
-            (Some(random), _) if !(1..=MOST_PATCHES).contains(&random) => {
-                bail!("--random: expected 1 to {MOST_PATCHES} patches, got {random}")
-            }
-            (_, Some(0)) => bail!("--stride: expected at least 1 pixel, got 0"),
-            _ => Ok(()),
+    /// The patches that they ask for.
+    pub(crate) fn patches(&self) -> Result<Patches> {
+        let patches = match (self.random, self.stride) {
+            (Some(count), _) => Patches::Random(count),
+            (None, stride) => Patches::Grid { stride },
+        };
+        if let Err(error) = patches.check() {
+            bail!("--{error}");
         }
-    }
-
-    /// The bag for patches of this size in an image of this one; the default stride is that of this image.
-    pub(crate) fn for_image(&self, spec: &PatchSpec, size: ImageSize) -> Result<Bag> {
-        match (self.random, self.stride) {
-            (Some(patches), _) => Ok(Bag::Random { spec: *spec, patches }),
-            (None, Some(stride)) => Ok(Bag::Grid { spec: *spec, stride }),
-            (None, None) => Ok(Bag::Grid { spec: *spec, stride: (spec.side_in(size)? / 4).max(1) }),
-        }
+        Ok(patches)
     }
 
     /// The bag for patches of this size. The default stride is that of the first image.
     pub(crate) fn of(&self, spec: &PatchSpec, dataset: &Dataset) -> Result<Bag> {
-        self.check()?;
+        let patches = self.patches()?;
         let size = match (self.stride, spec.side()) {
             (None, PatchSide::AreaShare(_)) => first_size(dataset)?,
             // Only the default stride depends on the size, and only for a share of the area.
             (_, PatchSide::Pixels(side)) => ImageSize { height: side, width: side },
             (Some(_), PatchSide::AreaShare(_)) => ImageSize { height: 1, width: 1 },
         };
-        self.for_image(spec, size)
+        Ok(patches.bag(spec, size)?)
     }
 }
 

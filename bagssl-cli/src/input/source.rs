@@ -106,9 +106,8 @@ impl From<BadImage> for OnBadImage {
 }
 
 /// Why an image was left out, with its name.
-pub(crate) fn reason(Skipped { name, reason, .. }: &Skipped) -> String {
-    // Most reasons begin with the name, some with the data set's before it.
-    one_line(&if reason.contains(name.as_str()) { reason.clone() } else { format!("{name}: {reason}") })
+pub(crate) fn reason(skipped: &Skipped) -> String {
+    one_line(&skipped.to_string())
 }
 
 /// Lists on standard error what was left out.

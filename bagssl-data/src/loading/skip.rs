@@ -1,6 +1,7 @@
 //! Images that cannot be used: whether they end the work, or are left out and listed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 
 use crate::dataset::Dataset;
@@ -27,6 +28,17 @@ pub struct Skipped {
     pub reason: String,
     /// How often it was left out.
     pub times: u64,
+}
+
+impl fmt::Display for Skipped {
+    /// The reason, with the image's name.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Most reasons contain the name.
+        match self.reason.contains(&self.name) {
+            true => out.write_str(&self.reason),
+            false => write!(out, "{}: {}", self.name, self.reason),
+        }
+    }
 }
 
 /// The images of a data set that were left out of the batches that were given out.

@@ -93,7 +93,11 @@ fn wrong_directions(packages: &[Package]) -> Vec<String> {
         ("bagssl-cuda", &["bagssl-core", "bagssl-train", "bagssl-backend"]),
         ("bagssl-backend", &["bagssl-core", "bagssl-train", "bagssl-cuda"]),
         ("bagssl-eval", &["bagssl-core"]),
-        ("bagssl-cli", &["bagssl-core", "bagssl-data", "bagssl-train", "bagssl-cuda", "bagssl-backend", "bagssl-eval"]),
+        ("bagssl", &["bagssl-core", "bagssl-data", "bagssl-eval"]),
+        (
+            "bagssl-cli",
+            &["bagssl", "bagssl-core", "bagssl-data", "bagssl-train", "bagssl-cuda", "bagssl-backend", "bagssl-eval"],
+        ),
         ("bagssl-tests", &["bagssl-core", "bagssl-data", "bagssl-train", "bagssl-backend", "bagssl-eval"]),
         ("xtask", &[]),
         ("photo-tiles", &[]),

@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use bagssl_backend::memory::{Held, held};
 use bagssl_core::batch::{BatchShape, PatchBatch};
 use bagssl_core::embed::Embed;
-use bagssl_data::Budget;
+use bagssl_core::memory::{Held, held};
+use bagssl_data::{Budget, MIB};
 
 use super::Stream;
-use crate::memory::{MIB, refuse_limit};
-use crate::parallelism;
+use crate::error::{Error, Result};
 
 /// Patches of an image that are cut at once where all of them are wanted. Where memory is limited or an image may be looked at in
 /// part, the network looks at patches as soon as there are as many.
@@ -44,7 +42,7 @@ impl Stream<'_> {
     /// Under a limit the network looks at a batch, and what the program then holds is taken from the limit.
     pub(super) fn flow(&self, network: &dyn Embed) -> Result<Flow> {
         let count = self.dataset.len();
-        let threads = if self.threads == 0 { parallelism::cores() } else { self.threads }.clamp(1, count.max(1));
+        let threads = if self.options.threads == 0 { cores() } else { self.options.threads }.clamp(1, count.max(1));
         let side = self.spec.patch.input() as usize;
         let shape = BatchShape { images: 1, patches: MOST_ROWS, channels: 3, height: side, width: side };
         let patch = (shape.patch_len() * 4) as u64;
@@ -53,10 +51,8 @@ impl Stream<'_> {
         let at_once = ROWS.min(most);
         // Twice the images that fill a batch: one half is cut while the network looks at the other.
         let open = if self.is_any_time() { 2 * ROWS / self.step(0) } else { threads + 2 };
-        let unknown =
-            "--memory-limit: expected a system that tells a program's memory (/proc/self/status), got another";
-        let held = || held().context(unknown);
-        let Some(limit) = self.memory else {
+        let held = || held().ok_or(Error::UnknownMemory);
+        let Some(limit) = self.options.memory_limit else {
             let rows = if self.is_any_time() { ROWS } else { network.rows([side, side]).max(ROWS) }.min(most);
             // As many images as fill the batches on their way and the next, if each has a few patches.
             let filling = if rows > ROWS { (network.in_flight() + 1) * rows / FEW } else { 0 };
@@ -65,21 +61,21 @@ impl Stream<'_> {
         };
         let open = open.clamp(1, count.max(1));
         // The means, once as rows, once as the array and once as the bytes of the file; and the network's batch.
-        let results = 3 * (count * self.spec.model.dim(self.tap) * 4) as u64 + MOST_ROWS as u64 * patch;
+        let results = 3 * (count * self.spec.model.dim(self.tap()) * 4) as u64 + MOST_ROWS as u64 * patch;
         // Before any of it is taken, it is compared; the network's own maps are measured then.
         let known = held()?.now + results + 2 * patch + SLACK;
         if limit < known {
-            return refuse_limit(limit, known, "the network and the results");
+            return Err(Error::MemoryLimit { needed: known, limit, what: "the network and the results" });
         }
         let batch = PatchBatch::new(shape, vec![0.0; shape.rows() * shape.patch_len()], vec![0], vec![0])?;
-        network.embed(&batch, &[self.tap]).map_err(anyhow::Error::from_boxed)?;
+        network.embed(&batch, &[self.tap()]).map_err(Error::Network)?;
         drop(batch);
         let Held { now, most } = held()?;
         // What the network took once it takes again, while images and patches have theirs.
         let taken = now.max(most) + results + SLACK;
         let needed = taken + 2 * patch;
         if limit < needed {
-            return refuse_limit(limit, needed, "the network and the results");
+            return Err(Error::MemoryLimit { needed, limit, what: "the network and the results" });
         }
         let rest = limit - taken;
         let waiting = |(open, at_once): &(usize, usize)| 2 * (open * at_once) as u64 * patch;
@@ -88,7 +84,12 @@ impl Stream<'_> {
         let (open, at_once) = choices.into_iter().find(|choice| waiting(choice) <= rest / 4).unwrap_or((1, 1));
         let rest = rest - waiting(&(open, at_once)).min(rest);
         // Kept rows are three times there at the end, as the means are.
-        let (images, kept) = if self.keep { (rest / 2, rest / 6) } else { (rest, u64::MAX) };
+        let (images, kept) = if self.options.keep_patches { (rest / 2, rest / 6) } else { (rest, u64::MAX) };
         Ok(Flow { threads, open, rows: ROWS, at_once, budget: Budget::new(images), kept })
     }
+}
+
+/// The cores that this program may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get())
 }

@@ -39,33 +39,21 @@ fn spec() -> Spec {
     Checkpoint::from_bytes(GOLDEN).unwrap().spec().clone()
 }
 
-/// What comes of all images of the program's own, in patches one pixel from one to the next.
-fn with<T>(stop: &StopArgs, memory: Option<u64>, work: impl FnOnce(&Stream<'_>) -> T) -> T {
+/// What comes of all images of the crate's own, in patches one pixel from one to the next.
+fn with<T>(stop: StopOptions, memory_limit: Option<u64>, work: impl FnOnce(&Stream<'_>) -> T) -> T {
     let dataset = Arc::new(Dataset::embedded(Split::Validation).unwrap());
-    let (spec, bag) = (spec(), BagArgs::with_stride(Some(1)));
-    work(&Stream {
-        dataset: &dataset,
-        spec: &spec,
-        bag: &bag,
-        whole: false,
-        stop,
-        decide: None,
-        tap: FeatureLayer::Embedding,
-        keep: false,
-        threads: 2,
-        on_bad_image: OnBadImage::Fail,
-        memory,
-        quiet: true,
-    })
+    let patches = Patches::Grid { stride: Some(1) };
+    let options = EmbedOptions { patches, stop, threads: 2, memory_limit, ..EmbedOptions::default() };
+    work(&Stream { dataset: &dataset, spec: &spec(), options: &options })
 }
 
 /// Of eight images that are open, four come to the network at first. The others are decoded and cut meanwhile, and wait: that is time
 /// that they have taken.
 #[test]
 fn an_images_clock_runs_while_it_waits_for_the_network() {
-    let stop = StopArgs { deadline_ms: Some(1000), ..StopArgs::at_most(20) };
+    let stop = StopOptions { deadline: Some(Duration::from_secs(1)), ..StopOptions::at_most(20) };
     let network = Slow::new(|| std::thread::sleep(Duration::from_millis(2500)));
-    let streamed = with(&stop, None, |stream| stream.run(&network)).unwrap();
+    let streamed = with(stop, None, |stream| stream.run(&network)).unwrap();
     let ends: Vec<_> = streamed.images.iter().take(8).map(|image| (image.used, image.reason)).collect();
     assert_eq!(ends, [(16, Reason::Deadline); 8]);
 }
@@ -80,7 +68,7 @@ fn what_the_network_takes_is_left_to_it() {
         let taken = vec![1_u8; TAKES as usize];
         assert_eq!(taken.iter().map(|&byte| u64::from(byte)).max(), Some(1));
     });
-    let flow = with(&StopArgs::default(), Some(limit), |stream| stream.flow(&network)).unwrap();
+    let flow = with(StopOptions::default(), Some(limit), |stream| stream.flow(&network)).unwrap();
     assert_eq!(network.patches.load(Relaxed), 127, "63 are not enough, and the next cut brings 64");
     let room = |bytes| flow.budget.try_take(bytes, "an image").is_ok();
     assert!(room(limit / 4) && !room(limit - TAKES));

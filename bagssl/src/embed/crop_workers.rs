@@ -5,13 +5,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::patch::{Crop, ImageSize};
 use bagssl_core::random::Address;
 use bagssl_data::{Budget, Cutter, Decoded, Image, OnBadImage};
 
 use super::Stream;
+use crate::error::{Error, Result};
 
 /// A decoded image, with its crops in the order in which they are looked at.
 pub(super) struct Picture {
@@ -84,9 +84,8 @@ impl Feed {
                     let image = job.image();
                     let answer = AssertUnwindSafe(|| stream.answer(job, &mut cutter, budget));
                     // An answer that never comes would be waited for.
-                    let answer = catch_unwind(answer).unwrap_or_else(|_| {
-                        Err(anyhow!("{}: decoding or cutting it panicked", stream.dataset.name(image)))
-                    });
+                    let answer = catch_unwind(answer)
+                        .unwrap_or_else(|_| Err(Error::Panicked { name: stream.dataset.name(image).into() }));
                     if sender.send(answer).is_err() {
                         return;
                     }
@@ -96,17 +95,17 @@ impl Feed {
         Feed { jobs, answers, outstanding: 0 }
     }
 
-    pub(super) fn open(&mut self, image: usize, patches: usize) -> Result<()> {
-        self.ask(Job::Open(image, patches))
+    pub(super) fn open(&mut self, image: usize, patches: usize) {
+        self.ask(Job::Open(image, patches));
     }
 
-    pub(super) fn cut(&mut self, image: usize, picture: Arc<Picture>, range: std::ops::Range<usize>) -> Result<()> {
-        self.ask(Job::Cut(image, picture, range))
+    pub(super) fn cut(&mut self, image: usize, picture: Arc<Picture>, range: std::ops::Range<usize>) {
+        self.ask(Job::Cut(image, picture, range));
     }
 
-    fn ask(&mut self, job: Job) -> Result<()> {
+    fn ask(&mut self, job: Job) {
         self.outstanding += 1;
-        self.jobs.send(job).ok().context("the threads that cut patches have ended")
+        self.jobs.send(job).expect("the threads run until this is dropped");
     }
 
     /// The next answer; `None` if nothing was asked for that has not been answered.
@@ -115,7 +114,7 @@ impl Feed {
             return Ok(None);
         }
         self.outstanding -= 1;
-        self.answers.recv().context("the threads that cut patches have ended")?.map(Some)
+        self.answers.recv().expect("the threads run until this is dropped").map(Some)
     }
 }
 
@@ -142,21 +141,21 @@ impl Stream<'_> {
     fn prepare(&self, image: usize, budget: &Arc<Budget>) -> Result<std::result::Result<Option<Picture>, String>> {
         let begun = Instant::now();
         let decoded = self.dataset.try_decode(image, budget, &|size| self.bytes_of_crops(size));
-        let picture = match self.on_bad_image.judge(decoded)? {
+        let picture = match self.options.on_bad_image.judge(decoded)? {
             Ok(Some(picture)) => picture,
             Ok(None) => return Ok(Ok(None)),
             Err(reason) => return Ok(Err(reason)),
         };
-        match self.crops(&picture).with_context(|| self.dataset.name(image).to_string()) {
+        match self.crops(&picture) {
             Ok(crops) => Ok(Ok(Some(Picture { image: picture, begun, crops }))),
-            Err(error) if self.on_bad_image == OnBadImage::Skip => Ok(Err(error.root_cause().to_string())),
-            Err(error) => Err(error),
+            Err(error) if self.options.on_bad_image == OnBadImage::Skip => Ok(Err(error.to_string())),
+            Err(error) => Err(Error::Patch { name: self.dataset.name(image).into(), error }),
         }
     }
 
     /// The memory of the list of an image's patches, and of their order.
     fn bytes_of_crops(&self, size: ImageSize) -> u64 {
-        let bag = if self.whole { Ok(Bag::Whole) } else { self.bag.for_image(&self.spec.patch, size) };
+        let bag = self.options.patches.bag(&self.spec.patch, size);
         let patches = match bag {
             Ok(Bag::Grid { spec, stride }) => Grid::new(spec, size, stride).map_or(0, Grid::patches),
             Ok(Bag::Random { patches, .. }) => patches as usize,
@@ -167,10 +166,10 @@ impl Stream<'_> {
     }
 
     /// The crops of an image, in the order in which they are looked at.
-    fn crops(&self, picture: &Image) -> Result<Vec<Crop>> {
+    fn crops(&self, picture: &Image) -> bagssl_core::Result<Vec<Crop>> {
         // Drawn by the image itself, so that it has the same patches wherever it comes from.
         let address = Address { image: picture.fingerprint(), ..Address::default() };
-        let bag = if self.whole { Bag::Whole } else { self.bag.for_image(&self.spec.patch, picture.size())? };
+        let bag = self.options.patches.bag(&self.spec.patch, picture.size())?;
         Ok(match bag {
             Bag::Grid { spec, stride } if self.is_any_time() => {
                 let grid = Grid::new(spec, picture.size(), stride)?;

@@ -1,12 +1,13 @@
-//! Images of any sizes on their way to their embeddings: decoded and cut on threads, while the network looks at others.
+//! Embeds the images of a data set: threads decode and cut, while the network embeds patches of other images.
 //!
-//! The network's side asks for patches, the threads of [`feed`] cut them. Where an image may be looked at in part, its next
-//! patches are asked for only if those before were not enough, and batches are filled from several images.
+//! The main thread asks for patches, the threads of [`Feed`] cut them. With an early stop, the next patches of an image are
+//! requested only if the ones before were not enough, and batches hold patches of several images.
 
 // Circle: `Stream` is defined here, and its steps are methods in the files of its modules.
 
 mod crop_workers;
 mod limits;
+mod options;
 #[cfg(test)]
 mod tests;
 
@@ -14,111 +15,82 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
 use bagssl_core::anytime::{AnyTime, Next, Reason, StopRule};
 use bagssl_core::batch::{BatchShape, PatchBatch, SourceError};
 use bagssl_core::checkpoint::Spec;
 use bagssl_core::embed::{Embed, FeatureLayer, InFlight, Rows};
 use bagssl_core::patch::Crop;
-use bagssl_data::{Dataset, OnBadImage, Skipped};
-use bagssl_eval::classify::classifier::{Classifier, Search};
+use bagssl_data::{Dataset, Skipped};
+use bagssl_eval::classify::classifier::Search;
 
-use crate::input::bag::BagArgs;
-use crate::input::source::{reason, tell_skipped};
-use crate::terminal::progress::Progress;
+use crate::error::{Error, Result};
 use crop_workers::{Answer, Cut, Feed};
 use limits::{Flow, ROWS};
+pub use options::{EmbedOptions, MOST_PATCHES, Patches, StopOptions};
 
-/// Which patches are looked at, and until when.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub(crate) struct StopArgs {
-    /// Look at patches in random order, and stop when the mean's standard error is below this share of its length
-    #[arg(long, value_name = "SHARE")]
-    tolerance: Option<f64>,
-    /// Look at patches in random order, and at no more than N (at least 2)
-    #[arg(long, value_name = "N")]
-    max_patches: Option<u64>,
-    /// Look at patches in random order, and stop when an image has taken so long since it began to be read and decoded; what has
-    /// been embedded by then counts
-    #[arg(long, value_name = "MS")]
-    deadline_ms: Option<u64>,
+/// The embeddings of the images of a data set.
+#[derive(Debug, Clone)]
+pub struct Embeddings {
+    /// The images that were embedded, in the order of the data set: at least one.
+    pub images: Vec<ImageEmbedding>,
+    /// The images that were skipped.
+    pub skipped: Vec<Skipped>,
 }
 
-impl StopArgs {
-    /// No more than so many patches, at least 2.
-    pub(crate) fn at_most(patches: u64) -> Self {
-        StopArgs { max_patches: Some(patches), ..StopArgs::default() }
-    }
+/// The embedding of an image.
+#[derive(Debug, Clone)]
+pub struct ImageEmbedding {
+    /// The image's index in the data set.
+    pub image: usize,
+    /// The mean of the embeddings of its patches.
+    pub mean: Vec<f32>,
+    /// The embedding of each patch, in the order in which they were embedded; empty unless
+    /// [`EmbedOptions::keep_patches`] is set.
+    pub patches: Rows,
+    /// The place of each of these patches.
+    pub crops: Vec<Crop>,
+    /// The number of patches that were embedded.
+    pub used: u64,
+    /// The number of patches of the image.
+    pub total: u64,
+    /// Why no more patches were embedded.
+    pub reason: Reason,
+}
 
-    /// Refuses what no rule can be made of.
-    fn check(&self) -> Result<()> {
-        if let Some(tolerance) = self.tolerance
-            && !(tolerance.is_finite() && tolerance >= 0.0)
-        {
-            bail!("--tolerance: expected a number of at least 0, got {tolerance}");
+impl Embeddings {
+    /// Joins what was embedded and what was skipped.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`] if all images were skipped.
+    pub fn new(images: Vec<ImageEmbedding>, skipped: Vec<Skipped>) -> Result<Self> {
+        match skipped.last() {
+            Some(last) if images.is_empty() => Err(Error::NoImage { count: skipped.len(), last: last.to_string() }),
+            _ => Ok(Embeddings { images, skipped }),
         }
-        match self.max_patches {
-            Some(few @ 0..=1) => bail!("--max-patches: expected at least 2, got {few}"),
-            _ => Ok(()),
-        }
-    }
-
-    /// The rule, if one was asked for.
-    fn rule(&self) -> Option<(StopRule, Option<Duration>)> {
-        if self.tolerance.is_none() && self.max_patches.is_none() && self.deadline_ms.is_none() {
-            return None;
-        }
-        let most = self.max_patches.unwrap_or(u64::MAX);
-        let least = StopRule::default().min_patches.min(most);
-        let rule = StopRule { tolerance: self.tolerance.unwrap_or(0.0), min_patches: least, max_patches: most };
-        Some((rule, self.deadline_ms.map(Duration::from_millis)))
     }
 }
 
-/// What is to be embedded, and how.
-pub(crate) struct Stream<'a> {
-    pub(crate) dataset: &'a Arc<Dataset>,
-    pub(crate) spec: &'a Spec,
-    pub(crate) bag: &'a BagArgs,
-    pub(crate) whole: bool,
-    pub(crate) stop: &'a StopArgs,
-    /// Stop when this classifier is so sure of an image's class.
-    pub(crate) decide: Option<(&'a Classifier, f64)>,
-    pub(crate) tap: FeatureLayer,
-    /// Whether the embedding of each patch is wanted too.
-    pub(crate) keep: bool,
-    pub(crate) threads: usize,
-    /// What becomes of images that cannot be read, decoded or cut.
-    pub(crate) on_bad_image: OnBadImage,
-    /// Bytes of memory that all of it may take.
-    pub(crate) memory: Option<u64>,
-    pub(crate) quiet: bool,
+/// Embeds all images of a data set, in its order, with a network for patches as `spec` describes them.
+///
+/// # Errors
+/// [`Error::Setting`] if an option is out of range; [`Error::MemoryLimit`], [`Error::UnknownMemory`] or
+/// [`Error::TooManyPatches`] if the memory limit cannot be kept; [`Error::Data`] or [`Error::Patch`] for the first image that
+/// cannot be used, unless such images are skipped; [`Error::NoImage`] if none is left; [`Error::NotFinite`] or
+/// [`Error::Network`] if the network fails.
+pub fn embed(
+    dataset: &Arc<Dataset>,
+    spec: &Spec,
+    network: &dyn Embed,
+    options: &EmbedOptions<'_>,
+) -> Result<Embeddings> {
+    Stream { dataset, spec, options }.run(network)
 }
 
-/// What came of all images.
-pub(crate) struct Streamed {
-    /// Those that have been looked at, in the order of the data set: at least one.
-    pub(crate) images: Vec<Embedded>,
-    /// Those that were left out.
-    pub(crate) skipped: Vec<Skipped>,
-}
-
-/// An image that has been looked at.
-pub(crate) struct Embedded {
-    /// Its number in the data set.
-    pub(crate) image: usize,
-    /// The mean of the embeddings.
-    pub(crate) mean: Vec<f32>,
-    /// Each patch's, if kept, in the order in which they were looked at.
-    pub(crate) patches: Rows,
-    /// Where these patches lie.
-    pub(crate) crops: Vec<Crop>,
-    /// Patches that were looked at.
-    pub(crate) used: u64,
-    /// Patches in all.
-    pub(crate) total: u64,
-    /// Why no more patches were looked at.
-    pub(crate) reason: Reason,
+/// The work of a call.
+struct Stream<'a> {
+    dataset: &'a Arc<Dataset>,
+    spec: &'a Spec,
+    options: &'a EmbedOptions<'a>,
 }
 
 /// Patches before which no class is decided.
@@ -142,7 +114,7 @@ struct Run<'a> {
     rule: StopRule,
     limit: Option<Duration>,
     open: BTreeMap<usize, Open<'a>>,
-    done: BTreeMap<usize, Embedded>,
+    done: BTreeMap<usize, ImageEmbedding>,
     skipped: BTreeMap<usize, Skipped>,
     /// Images that are still to be opened.
     to_open: VecDeque<usize>,
@@ -156,15 +128,13 @@ struct Run<'a> {
 
 impl Stream<'_> {
     /// Embeds all images, in the order of the data set.
-    pub(crate) fn run(&self, network: &dyn Embed) -> Result<Streamed> {
-        self.stop.check()?;
-        self.bag.check()?;
+    fn run(&self, network: &dyn Embed) -> Result<Embeddings> {
+        self.options.check()?;
         let count = self.dataset.len();
         let flow = self.flow(network)?;
-        let bar = Progress::images("embed", count, self.quiet);
         let all = StopRule { tolerance: 0.0, min_patches: 2, max_patches: u64::MAX };
-        let (rule, limit) = self.stop.rule().unwrap_or((all, None));
-        let done = std::thread::scope(|scope| {
+        let (rule, limit) = self.options.stop.rule().unwrap_or((all, None));
+        std::thread::scope(|scope| {
             let mut feed = Feed::start(scope, self, flow.threads, &flow.budget);
             let mut run = Run {
                 stream: self,
@@ -181,23 +151,28 @@ impl Stream<'_> {
                 in_flight: InFlight::new(network),
             };
             while run.done.len() + run.skipped.len() < count {
-                run.ask(&mut feed)?;
+                run.ask(&mut feed);
                 let cuts = run.gather(&mut feed)?;
                 let looked_at = if cuts.is_empty() { run.in_flight.wait() } else { run.look(cuts)? };
-                if let Some((cuts, rows)) = looked_at.map_err(anyhow::Error::from_boxed)? {
+                if let Some((cuts, rows)) = looked_at.map_err(Error::Network)? {
                     run.see(&cuts, &rows[0], &mut feed)?;
                 }
-                bar.set_position((run.done.len() + run.skipped.len()) as u64);
+                if let Some(progress) = self.options.progress {
+                    progress(run.done.len() + run.skipped.len());
+                }
             }
-            Ok((run.done.into_values().collect(), run.skipped.into_values().collect()))
-        });
-        bar.finish();
-        done.and_then(|(images, skipped)| Streamed::new(images, skipped))
+            Embeddings::new(run.done.into_values().collect(), run.skipped.into_values().collect())
+        })
+    }
+
+    /// The layer whose features are embedded.
+    fn tap(&self) -> FeatureLayer {
+        self.options.feature.unwrap_or(self.spec.tap)
     }
 
     /// Whether an image may be looked at in part.
     fn is_any_time(&self) -> bool {
-        self.stop.rule().is_some() || self.decide.is_some()
+        self.options.stop.rule().is_some() || self.options.decide.is_some()
     }
 
     /// How many patches to look at next, after so many: up to where a rule may first stop, then half as many again.
@@ -205,13 +180,13 @@ impl Stream<'_> {
         if !self.is_any_time() {
             return ROWS;
         }
-        let rule = self.stop.rule().map(|(rule, _)| rule);
+        let rule = self.options.stop.rule().map(|(rule, _)| rule);
         let most = rule.map_or(u64::MAX, |rule| rule.max_patches);
-        let first = match (self.decide, rule) {
+        let first = match (self.options.decide, rule) {
             (Some(_), _) => LEAST,
             (None, rule) => rule.map_or(LEAST, |rule| rule.min_patches),
         };
-        let next = match (self.decide, seen) {
+        let next = match (self.options.decide, seen) {
             (_, 0) => first as usize,
             // A class is looked at each time the patches have doubled.
             (Some(_), seen) => seen,
@@ -222,20 +197,19 @@ impl Stream<'_> {
 
     /// The search for the class of an image of so many patches, if one was asked for.
     fn search(&self, patches: u64) -> Result<Option<Search<'_>>> {
-        let Some((classifier, confidence)) = self.decide else { return Ok(None) };
+        let Some((classifier, confidence)) = self.options.decide else { return Ok(None) };
         Ok(Some(classifier.search(patches, LEAST, confidence)?))
     }
 }
 
 impl<'a> Run<'a> {
     /// Asks for as many images as may be open.
-    fn ask(&mut self, feed: &mut Feed) -> Result<()> {
+    fn ask(&mut self, feed: &mut Feed) {
         while !self.is_full && self.open.len() + self.opening < self.flow.open {
             let Some(image) = self.to_open.pop_front() else { break };
-            feed.open(image, self.stream.step(0).min(self.flow.at_once))?;
+            feed.open(image, self.stream.step(0).min(self.flow.at_once));
             self.opening += 1;
         }
-        Ok(())
     }
 
     /// Takes in cut patches until a batch is full or nothing more will come.
@@ -246,7 +220,7 @@ impl<'a> Run<'a> {
                 Some(Answer::Cut(cut)) => {
                     self.begin(&cut)?;
                     if !self.stream.is_any_time() {
-                        self.go_on(&cut, feed)?;
+                        self.go_on(&cut, feed);
                     }
                     rows += cut.range.len();
                     cuts.push(cut);
@@ -290,13 +264,13 @@ impl<'a> Run<'a> {
     }
 
     /// Asks for the patches that come after these.
-    fn go_on(&self, cut: &Cut, feed: &mut Feed) -> Result<()> {
+    fn go_on(&self, cut: &Cut, feed: &mut Feed) {
         let (seen, total) = (cut.range.end, cut.picture.crops.len());
         if seen == total {
-            return Ok(());
+            return;
         }
         let step = self.stream.step(seen).min(self.flow.at_once);
-        feed.cut(cut.image, cut.picture.clone(), seen..total.min(seen + step))
+        feed.cut(cut.image, cut.picture.clone(), seen..total.min(seen + step));
     }
 
     /// Begins to embed patches. Those of an earlier batch may come back.
@@ -308,7 +282,7 @@ impl<'a> Run<'a> {
         let values = cuts.iter_mut().flat_map(|cut| std::mem::take(&mut cut.values)).collect();
         let shape = BatchShape { images: 1, patches, channels: 3, height: side, width: side };
         let batch = PatchBatch::new(shape, values, vec![0], vec![0])?;
-        Ok(self.in_flight.begin(cuts, &batch, &[self.stream.tap]))
+        Ok(self.in_flight.begin(cuts, &batch, &[self.stream.tap()]))
     }
 
     /// Takes in the embeddings of patches, and says of each image whether these were enough.
@@ -319,7 +293,7 @@ impl<'a> Run<'a> {
             rest = others;
             match self.take(cut, these)? {
                 Some(reason) => self.finish(cut, reason)?,
-                None if self.stream.is_any_time() => self.go_on(cut, feed)?,
+                None if self.stream.is_any_time() => self.go_on(cut, feed),
                 None => {}
             }
         }
@@ -329,17 +303,15 @@ impl<'a> Run<'a> {
     /// Adds patches to an image; why it is done with, if it is.
     fn take(&mut self, cut: &Cut, rows: &[f32]) -> Result<Option<Reason>> {
         let (dim, limit) = (self.dim(), self.limit);
-        let image = self.open.get_mut(&cut.image).context("patches of an image that is not open")?;
+        let image = self.open.get_mut(&cut.image).expect("its first patches opened it");
         let expired = || limit.is_some_and(|limit| cut.picture.begun.elapsed() >= limit);
         for ((number, crop), row) in cut.range.clone().zip(&cut.picture.crops[cut.range.clone()]).zip(rows.chunks(dim))
         {
-            if self.stream.keep {
+            if self.stream.options.keep_patches {
                 self.rows_kept += 1;
                 if self.rows_kept * dim as u64 * 4 > self.flow.kept {
                     let most = self.rows_kept - 1;
-                    bail!(
-                        "--memory-limit: expected to keep at most {most} embeddings of patches, got more; embed fewer images at a time"
-                    );
+                    return Err(Error::TooManyPatches { most });
                 }
                 image.rows.values.extend(row);
                 image.crops.push(*crop);
@@ -358,50 +330,20 @@ impl<'a> Run<'a> {
     }
 
     fn finish(&mut self, cut: &Cut, reason: Reason) -> Result<()> {
-        let image = self.open.remove(&cut.image).context("an image ended twice")?;
-        let mean = image.state.mean().mean().context("a bag has a patch")?;
+        let image = self.open.remove(&cut.image).expect("an image ends once");
+        let mean = image.state.mean().mean().expect("a bag has a patch");
         if let Some(value) = mean.iter().find(|value| !value.is_finite()) {
-            return Err(anyhow!("{}: expected a finite embedding, got {value}", self.stream.dataset.name(cut.image)));
+            return Err(Error::NotFinite { name: self.stream.dataset.name(cut.image).into(), value: *value });
         }
         let (used, total) = (image.state.mean().count(), cut.picture.crops.len() as u64);
         let Open { rows: patches, crops, .. } = image;
         let number = cut.image;
-        self.done.insert(number, Embedded { image: number, mean, patches, crops, used, total, reason });
+        self.done.insert(number, ImageEmbedding { image: number, mean, patches, crops, used, total, reason });
         self.is_full = false;
         Ok(())
     }
 
     fn dim(&self) -> usize {
-        self.stream.spec.model.dim(self.stream.tap)
-    }
-}
-
-impl Streamed {
-    /// Refuses if everything was left out.
-    pub(crate) fn new(images: Vec<Embedded>, skipped: Vec<Skipped>) -> Result<Self> {
-        match skipped.last() {
-            Some(last) if images.is_empty() => {
-                let last = reason(last);
-                bail!("expected an image that can be used, got none of {}; the last: {last}", skipped.len())
-            }
-            _ => Ok(Streamed { images, skipped }),
-        }
-    }
-
-    /// Says on standard error what was left out.
-    pub(crate) fn tell(&self) {
-        tell_skipped(&self.skipped);
-    }
-}
-
-/// What a reason is called.
-pub(crate) fn reason_name(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Complete => "all patches",
-        Reason::Tolerance => "tolerance",
-        Reason::Most => "most patches",
-        Reason::Deadline => "deadline",
-        Reason::Decided => "decided",
-        _ => "stopped",
+        self.stream.spec.model.dim(self.stream.tap())
     }
 }

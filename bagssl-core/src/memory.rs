@@ -1,5 +1,7 @@
 //! The memory of this program and of the system, as Linux tells it in `/proc`.
 
+use std::prelude::v1::*;
+
 /// Bytes of memory that a program holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {

@@ -1,0 +1,51 @@
+//! Embedding images from the command line: progress, errors by the names of flags, and what is said of skipped images.
+
+use std::sync::Arc;
+
+use anyhow::{Result, anyhow};
+use bagssl::{EmbedOptions, Embeddings, Error};
+use bagssl_core::anytime::Reason;
+use bagssl_core::checkpoint::Spec;
+use bagssl_core::embed::Embed;
+use bagssl_data::Dataset;
+
+use crate::memory::limit_error;
+use crate::terminal::progress::Progress;
+
+/// Embeds all images with a progress bar, unless `quiet`.
+pub(crate) fn embed(
+    dataset: &Arc<Dataset>,
+    spec: &Spec,
+    network: &dyn Embed,
+    options: &EmbedOptions<'_>,
+    quiet: bool,
+) -> Result<Embeddings> {
+    let bar = Progress::images("embed", dataset.len(), quiet);
+    let progress = |done| bar.set_position(done as u64);
+    let done = bagssl::embed(dataset, spec, network, &EmbedOptions { progress: Some(&progress), ..*options });
+    bar.finish();
+    done.map_err(by_flag)
+}
+
+/// An error with the name of the flag that it is about.
+fn by_flag(error: Error) -> anyhow::Error {
+    match error {
+        Error::MemoryLimit { needed, limit, what } => limit_error(limit, needed, what),
+        Error::TooManyPatches { .. } | Error::UnknownMemory => {
+            anyhow!("--{}", error.to_string().replacen("memory limit", "memory-limit", 1))
+        }
+        other => other.into(),
+    }
+}
+
+/// What a reason is called.
+pub(crate) fn reason_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Complete => "all patches",
+        Reason::Tolerance => "tolerance",
+        Reason::Most => "most patches",
+        Reason::Deadline => "deadline",
+        Reason::Decided => "decided",
+        _ => "stopped",
+    }
+}

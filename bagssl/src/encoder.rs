@@ -1,0 +1,106 @@
+//! An encoder that is ready to embed images.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bagssl_core::aggregate::RunningMean;
+use bagssl_core::batch::{BatchShape, PatchBatch};
+use bagssl_core::checkpoint::{Checkpoint, Spec};
+use bagssl_core::cpu::{Embedder, EmbedderOptions, InstructionSet};
+use bagssl_core::embed::{Embed, FeatureLayer};
+use bagssl_core::random::Address;
+use bagssl_data::{Cutter, Dataset, Image};
+
+use crate::embed::{EmbedOptions, Embeddings, Patches, embed};
+use crate::error::{Error, Result};
+
+/// Patches that the CPU embeds at a time.
+const ROWS: usize = 64;
+
+/// An encoder with the weights of a checkpoint, on the CPU.
+///
+/// Other devices and backends: make a network with `bagssl-backend`, and call [`embed`].
+#[derive(Debug)]
+pub struct Encoder {
+    spec: Spec,
+    network: Embedder,
+}
+
+impl Encoder {
+    /// Loads a checkpoint that `bagssl train`, `convert` or `import` has written.
+    ///
+    /// # Errors
+    /// [`Error::Read`] if the file cannot be read, [`Error::Checkpoint`] if it is no checkpoint, is damaged, or has weights that
+    /// are not finite.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|error| Error::Read { path: path.into(), error })?;
+        Self::from_bytes(&bytes).map_err(|error| match error {
+            Error::Core(error) => Error::Checkpoint { path: path.into(), error },
+            other => other,
+        })
+    }
+
+    /// Reads a checkpoint from memory.
+    ///
+    /// # Errors
+    /// [`Error::Core`] if it is no checkpoint, is damaged, or has weights that are not finite.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let checkpoint = Checkpoint::from_bytes(bytes)?;
+        checkpoint.check_values()?;
+        let spec = checkpoint.spec().clone();
+        let (set, side) = (InstructionSet::best(), spec.patch.input() as usize);
+        let options = EmbedderOptions { set, exact: false, rows: ROWS, side };
+        let features = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
+        // The projector is packed only if the checkpoint's own features need it.
+        let features = if spec.tap == FeatureLayer::Embedding { &features[..1] } else { &features[..] };
+        Ok(Encoder { network: Embedder::new(&checkpoint, features, options)?, spec })
+    }
+
+    /// What the checkpoint says of itself: its networks, and how images are cut and normalized for them.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The length of an embedding.
+    pub fn dim(&self) -> usize {
+        self.spec.model.dim(self.spec.tap)
+    }
+
+    /// Embeds an image: the mean of the embeddings of all patches of a grid, each a quarter of a patch from the next.
+    ///
+    /// # Errors
+    /// [`Error::Core`] if the image is smaller than a patch, [`Error::Network`] if the network fails.
+    pub fn embed(&self, image: &Image) -> Result<Vec<f32>> {
+        let (spec, side) = (&self.spec, self.spec.patch.input() as usize);
+        let crops = Patches::default().bag(&spec.patch, image.size())?.crops(image.size(), Address::default())?;
+        let mut cutter = Cutter::new(spec.patch.input(), spec.filter, spec.normalization);
+        let mut mean = RunningMean::new(self.dim());
+        for part in crops.chunks(ROWS) {
+            let mut values = Vec::new();
+            part.iter().for_each(|&crop| cutter.cut(image, crop, &mut values));
+            let shape = BatchShape { images: 1, patches: part.len(), channels: 3, height: side, width: side };
+            let batch = PatchBatch::new(shape, values, vec![0], vec![0])?;
+            let rows = self.network.embed(&batch, &[spec.tap]).map_err(Error::Network)?;
+            rows[0].values.chunks(self.dim()).try_for_each(|row| mean.push(row))?;
+        }
+        Ok(mean.mean().expect("a grid has a patch"))
+    }
+
+    /// Embeds image files of any size on several threads. The files' order is kept.
+    ///
+    /// # Errors
+    /// Those of [`embed`], and [`Error::Data`] if a file is missing or there is none.
+    pub fn embed_files<P: AsRef<Path>>(&self, files: &[P], options: &EmbedOptions<'_>) -> Result<Embeddings> {
+        let files: Vec<PathBuf> = files.iter().map(|file| file.as_ref().into()).collect();
+        self.embed_dataset(&Arc::new(Dataset::of_files(&files)?), options)
+    }
+
+    /// Embeds all images of a data set.
+    ///
+    /// # Errors
+    /// Those of [`embed`].
+    pub fn embed_dataset(&self, dataset: &Arc<Dataset>, options: &EmbedOptions<'_>) -> Result<Embeddings> {
+        embed(dataset, &self.spec, &self.network, options)
+    }
+}

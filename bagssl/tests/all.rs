@@ -1,0 +1,3 @@
+//! The tests from outside, one program.
+
+mod encoder;

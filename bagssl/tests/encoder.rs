@@ -1,0 +1,101 @@
+//! A checkpoint from a file, and images of any size to their embeddings.
+
+use std::path::{Path, PathBuf};
+
+use bagssl::{EmbedOptions, Encoder, Error, Image, Patches, StopOptions};
+use bagssl_core::anytime::Reason;
+use bagssl_core::patch::ImageSize;
+use bagssl_data::OnBadImage;
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/checkpoint.safetensors");
+
+fn encoder() -> Encoder {
+    Encoder::load(GOLDEN).unwrap()
+}
+
+/// An image whose pixels all differ from their neighbors.
+fn image(height: u32, width: u32) -> Image {
+    let pixel = |at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8;
+    Image::new(ImageSize { height, width }, (0..height * width * 3).map(pixel).collect())
+}
+
+fn write(folder: &Path, name: &str, picture: &Image) -> PathBuf {
+    let (path, ImageSize { height, width }) = (folder.join(name), picture.size());
+    image::save_buffer(&path, picture.rgb(), width, height, image::ExtendedColorType::Rgb8).unwrap();
+    path
+}
+
+#[track_caller]
+fn same(got: &[f32], expected: &[f32]) {
+    assert_eq!(got.len(), expected.len());
+    for (got, expected) in got.iter().zip(expected) {
+        assert!((got - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{got} is not {expected}");
+    }
+}
+
+#[test]
+fn files_of_several_sizes_as_one_image_at_a_time() {
+    let (encoder, folder) = (encoder(), tempfile::tempdir().unwrap());
+    let images = [image(40, 65), image(80, 33), image(32, 32)];
+    let names = ["b.png", "a.png", "c.png"];
+    let files: Vec<PathBuf> =
+        names.iter().zip(&images).map(|(name, image)| write(folder.path(), name, image)).collect();
+    let options = EmbedOptions { keep_patches: true, ..EmbedOptions::default() };
+    let found = encoder.embed_files(&files, &options).unwrap();
+    // Patches of 32 pixels, 8 from one to the next: rows times columns.
+    assert_eq!(found.images.iter().map(|image| image.total).collect::<Vec<_>>(), [2 * 5, 7, 1]);
+    let last = found.images[0].crops.last().unwrap();
+    assert_eq!((last.top, last.left, last.height, last.width), (8, 32, 32, 32));
+    for (image, embedding) in images.iter().zip(&found.images) {
+        same(&embedding.mean, &encoder.embed(image).unwrap());
+        let (count, dim) = (embedding.patches.len(), encoder.dim());
+        let mean = |at: usize| (0..count).map(|patch| embedding.patches.row(patch)[at]).sum::<f32>() / count as f32;
+        same(&embedding.mean, &(0..dim).map(mean).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn an_early_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "a.png", &image(64, 96));
+    let options = EmbedOptions { stop: StopOptions::at_most(5), ..EmbedOptions::default() };
+    let found = encoder().embed_files(&[&file], &options).unwrap();
+    assert_eq!((found.images[0].used, found.images[0].total, found.images[0].reason), (5, 5 * 9, Reason::Most));
+    for stop in [StopOptions::at_most(1), StopOptions { tolerance: Some(f64::NAN), ..StopOptions::default() }] {
+        let error = encoder().embed_files(&[&file], &EmbedOptions { stop, ..EmbedOptions::default() }).unwrap_err();
+        assert!(matches!(error, Error::Setting { .. }), "{error}");
+    }
+}
+
+#[test]
+fn bad_images_are_skipped_if_asked() {
+    let (encoder, folder) = (encoder(), tempfile::tempdir().unwrap());
+    let broken = folder.path().join("broken.png");
+    std::fs::write(&broken, b"no picture").unwrap();
+    let files =
+        [broken, write(folder.path(), "small.png", &image(31, 90)), write(folder.path(), "a.png", &image(32, 40))];
+    let skip = EmbedOptions { on_bad_image: OnBadImage::Skip, ..EmbedOptions::default() };
+    let found = encoder.embed_files(&files, &skip).unwrap();
+    assert_eq!(found.images.iter().map(|image| image.image).collect::<Vec<_>>(), [2]);
+    assert_eq!(found.skipped.iter().map(|skipped| skipped.image).collect::<Vec<_>>(), [0, 1]);
+    let text = found.skipped[1].to_string();
+    assert!(text.contains("small.png") && text.contains("31x90"), "{text}");
+    assert!(matches!(encoder.embed_files(&files[..1], &EmbedOptions::default()), Err(Error::Data(_))));
+    assert!(matches!(encoder.embed_files(&files[1..2], &EmbedOptions::default()), Err(Error::Patch { .. })));
+    assert!(matches!(encoder.embed_files(&files[..2], &skip), Err(Error::NoImage { count: 2, .. })));
+    assert!(matches!(encoder.embed(&image(90, 31)), Err(Error::Core(_))));
+}
+
+#[test]
+fn what_is_no_checkpoint_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.safetensors");
+    let missing = Encoder::load(&file).unwrap_err();
+    std::fs::write(&file, b"no checkpoint").unwrap();
+    let wrong = Encoder::load(&file).unwrap_err();
+    assert!(matches!(missing, Error::Read { .. }) && matches!(wrong, Error::Checkpoint { .. }));
+    for error in [missing, wrong] {
+        let text = error.to_string();
+        assert!(text.contains("run.safetensors") && !text.contains('\n'), "{text}");
+    }
+}
