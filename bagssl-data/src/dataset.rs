@@ -12,7 +12,7 @@ pub use crate::imagenet::mat::{Synset, synsets};
 use bagssl_core::patch::ImageSize;
 
 use crate::cifar;
-use crate::content;
+use crate::content::{self, Fingerprint};
 use crate::decoder::Prepared;
 use crate::detect;
 use crate::entries::{Entries, Entry};
@@ -83,7 +83,7 @@ pub struct Dataset {
     pub(crate) budget: Arc<Budget>,
     pub(crate) undamaged: Undamaged,
     /// Once it is known; it is another one for other images, and if they are decoded in another way.
-    pub(crate) fingerprint: OnceLock<String>,
+    pub(crate) fingerprint: OnceLock<Fingerprint>,
     /// Where the half lies in the data set.
     pub(crate) half: Option<String>,
     /// Whether there are no halves, and these are all images.
@@ -145,20 +145,19 @@ impl Dataset {
         })
     }
 
-    /// Image files, in this order, all of one class that has no name.
+    /// Image files, in this order, all of one class that has no name. A link that leads nowhere, a pipe, and a file whose name is not UTF-8
+    /// are images that cannot be decoded.
     ///
     /// # Errors
-    /// [`Error::Read`] if one is not there, [`Error::Format`] if one is no file or has a name that is not UTF-8,
-    /// [`Error::Setting`] if there is none.
+    /// [`Error::Read`] if one is not there, [`Error::Format`] if one is a folder, [`Error::Setting`] if there is none.
     pub fn of_files(paths: &[PathBuf]) -> Result<Self> {
         let entry = |path: &PathBuf| {
-            let meta = fs::metadata(path).map_err(|error| Error::Read { path: path.clone(), error })?;
-            let refuse = |expected, got: &str| Error::Format { path: path.clone(), expected, got: got.into() };
-            if !meta.is_file() {
-                return Err(refuse("an image file", "something else"));
+            path.symlink_metadata().map_err(|error| Error::Read { path: path.clone(), error })?;
+            let meta = fs::metadata(path);
+            if meta.as_ref().is_ok_and(fs::Metadata::is_dir) {
+                return Err(Error::Format { path: path.clone(), expected: "an image file", got: "a folder".into() });
             }
-            let name = path.to_str().ok_or_else(|| refuse("a name in UTF-8", "another"))?;
-            Ok((name.to_string(), meta.len()))
+            Ok((folder::utf8(path.as_os_str()), folder::length(meta)))
         };
         let files: Vec<(String, u64)> = paths.iter().map(entry).collect::<Result<_>>()?;
         if files.is_empty() {
@@ -367,7 +366,8 @@ impl Dataset {
     /// A JPEG's data is gone through in full the first time.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::Image`], with the image's name.
+    /// [`Error::Read`], [`Error::Image`] or, if its bytes are no longer those of the [fingerprint](Dataset::fingerprint),
+    /// [`Error::Changed`], with the image's name.
     ///
     /// # Panics
     /// If there is no such image.
@@ -464,6 +464,12 @@ impl Dataset {
     pub fn place(&self) -> String {
         let origin = std::path::absolute(&self.origin).unwrap_or_else(|_| self.origin.clone());
         [Some(origin.display().to_string()), self.half.clone()].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
+    /// The folder that the images lie in, if it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        let is_there = !matches!(self.storage, Storage::Memory(_)) && self.origin.is_dir();
+        is_there.then_some(&*self.origin)
     }
 
     /// The same without the format: `val/: 900 images of 9 classes`.

@@ -89,7 +89,7 @@ pub(crate) fn open(path: &Path, split: Split, columns: &Columns) -> Result<Datas
         Format::Parquet if path.is_dir() => {
             beside(path, "parquet", parquet::open(path, &splits::files(path, "parquet")?, split, columns)?)
         }
-        Format::Parquet => parquet::open(path, &[(folder::text(path)?, path.into())], split, columns),
+        Format::Parquet => parquet::open(path, &[(folder::text(path), path.into())], split, columns),
         Format::ImageNet => imagenet::open(imagenet::archives(path).expect("they were found just now"), split),
         Format::ImageNetFolder => imagenet::open_flat(path, split),
         Format::ImageFolderTar => tar(path, split),
@@ -272,7 +272,7 @@ fn tar(path: &Path, split: Split) -> Result<Dataset> {
     let length = archive.stamp.length;
     let contents = archive::contents(Section::new(&archive.file, 0, length), length, path)?;
     if !tarball::is_image_folder(&contents.members) && webdataset::is_shard(&contents.members) {
-        return webdataset::open(path, &[(folder::text(path)?, path.into())], split);
+        return webdataset::open(path, &[(folder::text(path), path.into())], split);
     }
     of_contents(contents, path, split, Storage::Archives(vec![archive]))
 }

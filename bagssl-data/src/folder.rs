@@ -1,5 +1,6 @@
 //! Images in folders: `{train,val}/{class}/../{image}`, and folders without halves.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -71,7 +72,7 @@ pub(crate) fn collect_half(root: &Path, folder: &'static str, images: bool, coll
     }
     let Listing { shown, hidden } = Listing::read(&inside)?;
     for path in &shown {
-        let name = text(path)?;
+        let name = text(path);
         let full = format!("{folder}/{name}");
         if path.is_dir() {
             collector.add_class(folder, &name);
@@ -83,9 +84,8 @@ pub(crate) fn collect_half(root: &Path, folder: &'static str, images: bool, coll
             }
         } else if images {
             match (fs::metadata(path), named(&name)) {
+                (meta, Named::Image) => collector.add_loose(folder, full, 0, length(meta)),
                 (Err(_), _) => collector.passed(folder).add(Reason::DeadLink, full),
-                (Ok(meta), Named::Image) if meta.is_file() => collector.add_loose(folder, full, 0, meta.len()),
-                (_, Named::Image) => collector.passed(folder).add(Reason::NoImage, full),
                 (_, Named::Passed(reason)) => collector.passed(folder).add(reason, full),
                 (_, Named::Nothing) => {}
             }
@@ -103,7 +103,7 @@ pub(crate) fn beside(root: &Path, folders: HalfFolders, own: &str) -> Result<Pas
     let Listing { shown, hidden } = Listing::read(root)?;
     let mut left = MOST_COUNTED;
     for path in shown {
-        let name = text(&path)?;
+        let name = text(&path);
         if folders.names().any(|half| half == name) {
             continue;
         }
@@ -133,7 +133,7 @@ pub(crate) fn beside(root: &Path, folders: HalfFolders, own: &str) -> Result<Pas
 fn count(folder: &Path, inside: &str, reason: Reason, depth: usize, left: &mut usize, passed: &mut PassedOver) {
     let Ok(Listing { shown, .. }) = Listing::read(folder) else { return };
     for path in shown {
-        let name = format!("{inside}/{}", path.file_name().unwrap_or_default().to_string_lossy());
+        let name = format!("{inside}/{}", text(&path));
         *left = left.saturating_sub(1);
         if *left == 0 {
             return passed.set_open(reason);
@@ -146,12 +146,27 @@ fn count(folder: &Path, inside: &str, reason: Reason, depth: usize, left: &mut u
     }
 }
 
+/// Tells of all that has the name of an image in a folder and those below it, as far as they can be read.
+pub(crate) fn each_image(root: &Path, hear: &mut dyn FnMut(&str)) {
+    fn search(folder: &Path, inside: &str, depth: usize, hear: &mut dyn FnMut(&str)) {
+        let Ok(Listing { shown, .. }) = Listing::read(folder) else { return };
+        for path in shown {
+            let name = joined(inside, &text(&path));
+            if is_image(&name) {
+                hear(&name);
+            } else if depth > 0 && path.is_dir() {
+                search(&path, &name, depth - 1, hear);
+            }
+        }
+    }
+    search(root, "", DEEPEST, hear);
+}
+
 /// Whether a folder or one below it has an image.
 pub(crate) fn has_image(folder: &Path) -> bool {
     fn search(folder: &Path, depth: usize) -> bool {
         let Ok(Listing { shown, .. }) = Listing::read(folder) else { return false };
-        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_one = |path: &PathBuf| is_image(&name(path)) && path.is_file();
+        let is_one = |path: &PathBuf| is_image(&text(path)) && path.is_file();
         shown.iter().any(is_one) || depth > 0 && shown.iter().any(|path| path.is_dir() && search(path, depth - 1))
     }
     search(folder, DEEPEST)
@@ -203,26 +218,23 @@ fn collect(folder: &Path, inside: &str, depth: usize, found: &mut FolderContents
     let Listing { shown, hidden } = Listing::read(folder)?;
     hidden.iter().for_each(|path| add_hidden(path, inside, &mut found.passed));
     for path in shown {
-        let name = joined(inside, &text(&path)?);
-        let meta = match fs::metadata(&path) {
-            Err(_) if !is_image(&name) && path.is_symlink() => {
-                found.passed.add(Reason::DeadLink, name);
-                continue;
-            }
-            meta => meta.map_err(|error| Error::Read { path: path.clone(), error })?,
-        };
-        if meta.is_dir() {
-            collect(&path, &name, depth - 1, found)?;
-            continue;
-        }
-        match named(&name) {
-            Named::Image if meta.is_file() => found.images.push((name, meta.len())),
-            Named::Image => return Err(refuse(&path, "an image file", "a special file")),
-            Named::Passed(reason) => found.passed.add(reason, name),
-            Named::Nothing => {}
+        let name = joined(inside, &text(&path));
+        match (fs::metadata(&path), named(&name)) {
+            (Ok(meta), _) if meta.is_dir() => collect(&path, &name, depth - 1, found)?,
+            (meta, Named::Image) => found.images.push((name, length(meta))),
+            (Err(_), _) if path.is_symlink() => found.passed.add(Reason::DeadLink, name),
+            (Err(error), _) => return Err(Error::Read { path, error }),
+            (Ok(_), Named::Passed(reason)) => found.passed.add(reason, name),
+            (Ok(_), Named::Nothing) => {}
         }
     }
     Ok(())
+}
+
+/// The length of an image file. What has the name of one and is none (a link that leads nowhere, a pipe) is listed with the length 0: whoever
+/// decodes it says what it is, or leaves it out, as any image that cannot be read.
+pub(crate) fn length(meta: std::io::Result<fs::Metadata>) -> u64 {
+    meta.ok().filter(fs::Metadata::is_file).map_or(0, |meta| meta.len())
 }
 
 fn joined(inside: &str, name: &str) -> String {
@@ -231,7 +243,7 @@ fn joined(inside: &str, name: &str) -> String {
 
 /// Counts what is hidden, if it is an image by its name or a folder.
 fn add_hidden(path: &Path, inside: &str, passed: &mut PassedOver) {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = text(path);
     if path.is_dir() || named(&name) == Named::Passed(Reason::Hidden) {
         passed.add(Reason::Hidden, joined(inside, &name));
     }
@@ -261,11 +273,20 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     Listing::read(folder).map(|listing| listing.shown)
 }
 
-pub(crate) fn text(path: &Path) -> Result<String> {
-    let name = path.file_name().unwrap_or_default();
-    name.to_str().map(Into::into).ok_or_else(|| Error::Format {
-        path: path.into(),
-        expected: "a name in UTF-8",
-        got: format!("{name:?}"),
-    })
+/// The name of a file, without the folders above it. A name that is not UTF-8 is [replaced](utf8) by one that no file has.
+pub(crate) fn text(path: &Path) -> String {
+    utf8(path.file_name().unwrap_or_default())
+}
+
+/// What stands for bytes that are not UTF-8.
+pub(crate) const NOT_UTF8: char = char::REPLACEMENT_CHARACTER;
+
+/// A text with `\u{fffd}` and two hexadecimal digits instead of each byte that is not UTF-8: different ones for different names.
+pub(crate) fn utf8(name: &OsStr) -> String {
+    let mut text = String::new();
+    for chunk in name.as_encoded_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("{NOT_UTF8}{byte:02x}")));
+    }
+    text
 }

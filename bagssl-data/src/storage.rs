@@ -10,6 +10,7 @@ use crate::dataset::Dataset;
 use crate::decoder::Prepared;
 use crate::entries::Entry;
 use crate::error::{Error, Result};
+use crate::folder::NOT_UTF8;
 use crate::parquet::Table;
 
 /// Where the bytes of images lie.
@@ -121,8 +122,14 @@ impl Dataset {
     }
 
     /// The bytes of an image: a picture that is to be decoded, or the raw pixels of CIFAR. Who calls has room for as many as the
-    /// entry says.
+    /// entry says. Where a digest of them is known they are compared with it.
     pub(crate) fn bytes(&self, image: usize) -> Result<Cow<'_, [u8]>> {
+        let bytes = self.stored(image);
+        self.check_unchanged(image, bytes.as_deref())?;
+        bytes
+    }
+
+    fn stored(&self, image: usize) -> Result<Cow<'_, [u8]>> {
         let entry = self.entries.get(image);
         let (offset, length) = (entry.offset as usize, entry.length as usize);
         match &self.storage {
@@ -143,7 +150,7 @@ impl Dataset {
     /// A file of its own, which must have the length that it was listed with. No more than that is read.
     fn file(&self, image: usize, path: &Path, entry: Entry<'_>) -> Result<Vec<u8>> {
         let failed = |error| Error::Read { path: path.into(), error };
-        let file = open_file(path)?;
+        let file = open_file(path).map_err(|error| self.not_there(image, path, error))?;
         let mut bytes = Vec::with_capacity(entry.length as usize);
         file.take(entry.length + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 != entry.length {
@@ -152,6 +159,27 @@ impl Dataset {
             return Err(Error::Image { name: self.full_name(image), expected, got: more });
         }
         Ok(bytes)
+    }
+
+    /// What is at the path of an image that cannot be opened, if it is no image file.
+    fn not_there(&self, image: usize, path: &Path, error: Error) -> Error {
+        let refuse = |expected: &str, got: &str| Error::Image {
+            name: self.full_name(image),
+            expected: expected.into(),
+            got: got.into(),
+        };
+        match error {
+            Error::Read { error, .. } if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
+                refuse("an image file", "a link that leads nowhere")
+            }
+            Error::Read { error, .. }
+                if error.kind() == io::ErrorKind::NotFound && self.name(image).contains(NOT_UTF8) =>
+            {
+                refuse("a file whose name is UTF-8", "another")
+            }
+            Error::Format { .. } => self.named(image, error),
+            error => error,
+        }
     }
 
     /// An error of an archive, as one of an image in it.

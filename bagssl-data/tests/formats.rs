@@ -172,7 +172,7 @@ fn lists_of_image_files() {
     write("val.txt", "../photos/train/cat/a.PNG 0\n");
     refused(open(Split::Validation), &["val.txt: expected a tab between a path and its class"]);
     write("val.txt", "../photos\tant\n");
-    refused(open(Split::Validation), &["photos: expected an image file, got something else"]);
+    refused(open(Split::Validation), &["photos: expected an image file, got a folder"]);
 }
 
 /// A record's red plane counts its pixels row by row, green is 7, blue is the record's number.

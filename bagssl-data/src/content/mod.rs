@@ -17,11 +17,20 @@ use twox_hash::xxhash3_64::Hasher;
 use crate::archive::Section;
 use crate::dataset::Dataset;
 use crate::entries::Entry;
+use crate::error::{Error, Result};
 use crate::storage::{Archive, Storage, open_file};
 use digest_cache::{DigestCache, Key, Source};
 
 /// The digest of what cannot be read, as if it were empty.
 const UNREADABLE: u64 = 0x2d06_8005_38d3_94c2;
+
+/// What a data set was when its images were read for it.
+#[derive(Debug)]
+pub(crate) struct Fingerprint {
+    text: String,
+    /// Of each image, where it has bytes of its own that may change.
+    digests: Vec<u64>,
+}
 
 impl Dataset {
     /// A short text that is another one if an image is added, removed, renamed, moved to another class or changed in a byte: the
@@ -36,12 +45,27 @@ impl Dataset {
 
     /// The same. `progress` hears how many more images are done, from several threads.
     pub fn fingerprint_with(&self, progress: &(dyn Fn(u64) + Sync)) -> String {
-        self.fingerprint.get_or_init(|| self.compute(progress)).clone()
+        self.fingerprint.get_or_init(|| self.compute(progress)).text.clone()
     }
 
-    fn compute(&self, progress: &(dyn Fn(u64) + Sync)) -> String {
+    /// Refuses what was read of an image if it is not what the fingerprint counts: an image that changes while it is used, and maybe
+    /// back again, would make a result that is not its data set's.
+    pub(crate) fn check_unchanged(&self, image: usize, read: std::result::Result<&[u8], &Error>) -> Result<()> {
+        let Some(&digest) = self.fingerprint.get().and_then(|known| known.digests.get(image)) else { return Ok(()) };
+        let is_changed = match read {
+            Ok(bytes) => of_bytes(bytes) != digest,
+            // Of another length, or in an archive that was written to.
+            Err(Error::Image { .. }) => digest != UNREADABLE,
+            // What is out of reach has its own error.
+            Err(_) => false,
+        };
+        if is_changed { Err(Error::Changed { name: self.full_name(image) }) } else { Ok(()) }
+    }
+
+    fn compute(&self, progress: &(dyn Fn(u64) + Sync)) -> Fingerprint {
         let mut hash = Hasher::new();
-        for (entry, digest) in self.entries.iter().zip(self.digests(progress)) {
+        let digests = self.digests(progress);
+        for (entry, &digest) in self.entries.iter().zip(&digests) {
             for text in [entry.name, &self.classes[entry.label as usize]] {
                 hash.write(&(text.len() as u64).to_le_bytes());
                 hash.write(text.as_bytes());
@@ -51,7 +75,9 @@ impl Dataset {
         if self.decode.exif {
             hash.write(b"exif");
         }
-        format!("{}-{:016x}", self.len(), hash.finish())
+        let text = format!("{}-{:016x}", self.len(), hash.finish());
+        let can_change = matches!(self.storage, Storage::Files(_) | Storage::Archives(_));
+        Fingerprint { text, digests: if can_change { digests } else { Vec::new() } }
     }
 
     /// The digest of each image.
