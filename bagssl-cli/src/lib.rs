@@ -25,6 +25,7 @@ mod signals;
 mod parallelism;
 
 mod health_monitor;
+mod run_place;
 mod train;
 mod eval;
 mod claims;
