@@ -1,6 +1,6 @@
 //! Where a run's folder may be, and whether what lies in it is still what the run has written.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, bail};
 use bagssl_data::dataset::Dataset;
@@ -34,10 +34,15 @@ pub(crate) fn check_place(out: &Path, dataset: &Dataset) -> Result<()> {
 fn real(path: &Path) -> PathBuf {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());
     let there = whole.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
-    match there {
-        Some((above, real)) => real.join(whole.strip_prefix(above).unwrap_or(Path::new(""))),
-        None => whole,
+    let Some((above, mut real)) = there else { return whole };
+    // What is not there yet has no links.
+    for part in whole.strip_prefix(above).unwrap_or(Path::new("")).components() {
+        match part {
+            Component::ParentDir => drop(real.pop()),
+            part => real.push(part),
+        }
     }
+    real
 }
 
 /// The settings that `--resume-from` may change.
@@ -136,7 +141,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         fs::create_dir(root.join("a")).unwrap();
-        assert_eq!(real(&root.join("a/../a/b/c")), root.join("a/b/c"));
+        for path in ["a/b/c", "a/../a/b/c", "new/../a/b/c", "a/b/new/../c"] {
+            assert_eq!(real(&root.join(path)), root.join("a/b/c"), "{path}");
+        }
         #[cfg(unix)]
         {
             std::os::unix::fs::symlink("a", root.join("link")).unwrap();
