@@ -116,9 +116,11 @@ impl Extraction<'_> {
                 let (images, others) = (fingerprint(dataset), self.describe(kept, dataset, bag, color));
                 let (of, at) = (format!("images {images}; {others}"), dataset.place());
                 let folder = kept.folder.join(fnv1a(of.as_bytes()));
-                if !folder.exists() && cache::kept(&kept.folder).iter().any(|kept| is_before(kept, &others, &at)) {
-                    let at = one_line(&at);
-                    note_once(&format!("{at}: other images than before: their features are extracted anew"));
+                if let Some(before) = last_before(&cache::kept(&kept.folder), &others, &at)
+                    && before.of != of
+                {
+                    let what = if folder.exists() { "were extracted earlier" } else { "are extracted anew" };
+                    note_once(&format!("{}: other images than before: their features {what}", one_line(&at)));
                 }
                 let store = FeatureCache { folder: &folder, of: &of, at: &at };
                 if store.is_in_use() {
@@ -173,9 +175,12 @@ impl Extraction<'_> {
     }
 }
 
-/// Whether what is kept is of the same place and all the same, but of the images that were there then.
-fn is_before(kept: &cache::CacheEntry, others: &str, at: &str) -> bool {
-    kept.at == at && kept.of.split_once("; ").is_some_and(|(_, before)| before == others)
+/// What was used last of what is kept of the same place and is all the same, but for the images that were there then.
+fn last_before<'a>(kept: &'a [cache::CacheEntry], others: &str, at: &str) -> Option<&'a cache::CacheEntry> {
+    let is_before = |kept: &&cache::CacheEntry| {
+        kept.at == at && kept.of.split_once("; ").is_some_and(|(_, before)| before == others)
+    };
+    kept.iter().filter(is_before).max_by_key(|kept| kept.used)
 }
 
 /// Refuses features whose images are not the data set's: what was kept may have been damaged.

@@ -10,6 +10,7 @@ mod config;
 mod memory;
 mod parallelism;
 mod provenance;
+mod run_place;
 mod input;
 mod embedding;
 mod extraction;

@@ -121,7 +121,9 @@ fn train_evaluate_embed() {
             .current_dir(here)
             .output()
             .unwrap();
-        assert!(closed.stderr.is_empty(), "{}", String::from_utf8_lossy(&closed.stderr));
+        // All may have been written before the reader left.
+        let said = String::from_utf8_lossy(&closed.stderr);
+        assert!(["", "error: standard output: Broken pipe (os error 32)\n"].contains(&&*said), "{said}");
     }
 
     // A checkpoint that has been cut short, and one of another program.

@@ -29,7 +29,30 @@ fn ends(output: &Output, stderr: &str) {
 fn results_that_cannot_be_written() {
     let folder = tempfile::tempdir().unwrap();
     let inspect = || bagssl(folder.path(), &["inspect", GOLDEN, "--tensors"]);
-    ends(&inspect().stdout(unread()).output().unwrap(), "");
+    let of_closed = "error: standard output: Broken pipe (os error 32)\n";
+    fs::create_dir_all(folder.path().join("set/train/a")).unwrap();
+    fs::create_dir_all(folder.path().join("set/val/a")).unwrap();
+    for half in ["train", "val"] {
+        image::RgbImage::new(9, 7).save(folder.path().join("set").join(half).join("a/a.png")).unwrap();
+    }
+    for print in [
+        &["inspect", GOLDEN, "--tensors"][..],
+        &["inspect", GOLDEN, "--json"],
+        &["data", "check", "set"],
+        &["data", "check", "set", "--json"],
+        &["train", "--print-config"],
+        &["doctor"],
+        &["--help"],
+        &["train", "--help"],
+        &["--version"],
+    ] {
+        let output = bagssl(folder.path(), print).stdout(unread()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said: String =
+            said.lines().filter(|line| !line.starts_with("data: ")).map(|line| format!("{line}\n")).collect();
+        assert_eq!((output.status.code(), said.as_str()), (Some(2), of_closed), "{print:?}");
+        ends(&bagssl(folder.path(), print).stdout(unread()).stderr(unread()).output().unwrap(), "");
+    }
     let of_full = "error: standard output: No space left on device (os error 28)\n";
     ends(&inspect().stdout(full()).output().unwrap(), of_full);
     for text in ["--help", "--version"] {

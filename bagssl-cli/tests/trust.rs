@@ -248,6 +248,18 @@ fn changed_images_are_other_images() {
     let other = [&train[..], &["1", "--arch", "resnet18-cifar"]].concat();
     refused(here, &other, &["model.arch", "begin anew with --force"]);
     assert_eq!(fs::read(here.join("run/checkpoint.safetensors")).unwrap(), model, "it is as it was");
+
+    // The features of the pictures of before are still there, and it is said that they are others than the last ones.
+    all(0);
+    let [_, said] = prints(here, &eval);
+    assert_eq!(
+        said.matches("train/: other images than before: their features were extracted earlier").count(),
+        1,
+        "{said}"
+    );
+    assert_eq!(fingerprints(), before);
+    let [last, said] = prints(here, &eval);
+    assert!(!said.contains("other images") && last == first, "{said}");
 }
 
 /// Digests of files are kept, so that they are not read again, and are read again if what is kept is damaged.
@@ -276,4 +288,84 @@ fn digests_are_kept() {
     fs::write(&path, &bytes[..40]).unwrap();
     assert_eq!(fingerprints(), first);
     assert_eq!(fs::read(&path).unwrap(), bytes, "it is mended");
+}
+
+#[test]
+fn a_run_lies_in_no_other_and_in_no_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    set(&here.join("set"), ["cat", "dog"]);
+    let train =
+        |out: &str| -> Vec<String> { ["train", "--out", out].iter().chain(&TINY).map(ToString::to_string).collect() };
+    let refuse = |out: &str, words: &str| {
+        let arguments = train(out);
+        refused(here, &arguments.iter().map(String::as_str).collect::<Vec<_>>(), &["--out: ", words]);
+    };
+    for out in ["set", "set/run", "set/train/cat/new/run", "other/../set/run"] {
+        refuse(out, "expected a folder outside of the images, got ");
+    }
+    assert_eq!(names(&here.join("set")), ["train", "val"]);
+    let arguments = train("runs/one");
+    succeeds(here, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    for out in ["runs/one/two", "runs/one/states/two"] {
+        refuse(out, "expected a folder outside of other runs, got ");
+    }
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("set/val", here.join("link")).unwrap();
+        refuse("link/run", "expected a folder outside of the images, got link/run in set");
+    }
+}
+
+/// The file says what a run was started with. It is not read, so that a change of it would be lost.
+#[test]
+fn a_config_that_was_changed_by_hand_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    set(&here.join("set"), ["cat", "dog"]);
+    let train = [&["train", "--out", "run", "--seed", "3"], &TINY[..]].concat();
+    succeeds(here, &train);
+    let path = here.join("run/config.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    let changed = config.replacen("seed = 3", "seed = 4", 1);
+    assert_ne!(changed, config);
+    fs::write(&path, &changed).unwrap();
+    refused(
+        here,
+        &train,
+        &["run/config.toml: expected the settings of the run (seed 3), got others (seed 4); the run does not"],
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), changed);
+    fs::write(&path, &config).unwrap();
+    let more = [&train[..], &["--lr", "0.01", "--resume-from", "last"]].concat();
+    let [_, said] = prints(here, &more);
+    assert!(said.contains("learning_rate was ") && said.contains("is 0.01 from now on"), "{said}");
+    assert!(fs::read_to_string(&path).unwrap().contains("learning_rate = 0.01"));
+}
+
+/// The golden checkpoint is one of format 1, as versions before digests wrote it.
+#[test]
+fn inspect_says_whether_there_is_a_digest() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let said = succeeds(here, &["inspect", GOLDEN]);
+    assert!(said.starts_with("format      1\ndigest      none (format 1)"), "{said}");
+    succeeds(here, &["convert", GOLDEN, "--dtype", "bf16", "-o", "new.safetensors"]);
+    let said = succeeds(here, &["inspect", "new.safetensors"]);
+    assert!(said.starts_with("format      2\ndigest      right"), "{said}");
+}
+
+/// A learning rate at which all images become the same, though every value stays finite.
+#[test]
+fn a_training_that_collapses_says_so_at_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    set(&here.join("set"), ["cat", "dog"]);
+    let train =
+        ["train", "--data", "set", "--out", "run", "--images", "4", "--patches", "4", "--epochs", "4", "--lr", "1000"];
+    let [said, stderr] = prints(here, &[&train[..], &["--json"]].concat());
+    assert!(said.contains("\"health\":\"collapsed\""), "{said}");
+    let warnings: Vec<&str> = stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+    let [warning] = warnings[..] else { panic!("{stderr}") };
+    assert!(warning.starts_with("warning: the model has collapsed: ") && warning.ends_with("may help"), "{warning}");
 }

@@ -1,5 +1,6 @@
 //! Files that spare work the next time, and can be lost at any time.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,10 +13,14 @@ pub(crate) fn place(of: &Path, ending: &str) -> Option<PathBuf> {
     let mut crc = Crc::new();
     crc.update(full.as_os_str().as_encoded_bytes());
     let name = format!("{}-{:08x}{ending}", full.file_name().unwrap_or_default().to_string_lossy(), crc.sum());
-    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache =
-        folder("XDG_CACHE_HOME").or_else(|| folder("LOCALAPPDATA")).or_else(|| Some(folder("HOME")?.join(".cache")))?;
-    Some(cache.join("bagssl").join(name))
+    Some(user_folder(|name| std::env::var_os(name))?.join("bagssl").join(name))
+}
+
+/// The user's cache folder, by the environment. A relative path is ignored, as the XDG Base Directory Specification says: it would be another
+/// folder in each folder that a command is called in.
+fn user_folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let folder = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    folder("XDG_CACHE_HOME").or_else(|| folder("LOCALAPPDATA")).or_else(|| Some(folder("HOME")?.join(".cache")))
 }
 
 /// Writes a file: whole or not at all.
@@ -33,4 +38,24 @@ pub(crate) fn keep(place: &Path, write: impl FnOnce(&mut File) -> io::Result<()>
         let _ = fs::remove_file(&partial);
     }
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_cache_folders_are_ignored() {
+        let root = if cfg!(windows) { "C:\\" } else { "/" };
+        let folder = |xdg: &str, home: &str| {
+            let pairs = [("XDG_CACHE_HOME", xdg.to_string()), ("HOME", home.to_string())];
+            user_folder(|name| pairs.iter().find(|(other, _)| *other == name).map(|(_, value)| value.into()))
+        };
+        let [cache, home] = ["cache", "home"].map(|name| format!("{root}{name}"));
+        assert_eq!(folder(&cache, &home), Some(PathBuf::from(&cache)));
+        for relative in ["", "cache", "./cache"] {
+            assert_eq!(folder(relative, &home), Some(PathBuf::from(&home).join(".cache")), "{relative:?}");
+        }
+        assert_eq!(folder("cache", "home"), None);
+    }
 }

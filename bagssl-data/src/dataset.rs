@@ -1,5 +1,6 @@
 //! Data sets: where images and their classes come from.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use bagssl_core::patch::ImageSize;
 
-use crate::content;
+use crate::content::{self, Fingerprint};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::formats::cifar::{self, Cifar};
@@ -29,7 +30,7 @@ pub struct Dataset {
     budget: Arc<Budget>,
     undamaged: Undamaged,
     /// Once it is known; it is another one for other images, and if they are decoded in another way.
-    fingerprint: OnceLock<String>,
+    fingerprint: OnceLock<Fingerprint>,
 }
 
 impl From<Index> for Dataset {
@@ -78,20 +79,19 @@ impl Dataset {
         })
     }
 
-    /// Image files, in this order, all of one class that has no name.
+    /// Image files, in this order, all of one class that has no name. A link that leads nowhere, a pipe, and a file whose name is not UTF-8
+    /// are images that cannot be decoded.
     ///
     /// # Errors
-    /// [`Error::Read`] if one is not there, [`Error::Format`] if one is no file or has a name that is not UTF-8,
-    /// [`Error::Setting`] if there is none.
+    /// [`Error::Read`] if one is not there, [`Error::Format`] if one is a folder, [`Error::Setting`] if there is none.
     pub fn of_files(paths: &[PathBuf]) -> Result<Self> {
         let entry = |path: &PathBuf| {
-            let meta = fs::metadata(path).map_err(|error| Error::Read { path: path.clone(), error })?;
-            let refuse = |expected, got: &str| Error::Format { path: path.clone(), expected, got: got.into() };
-            if !meta.is_file() {
-                return Err(refuse("an image file", "something else"));
+            path.symlink_metadata().map_err(|error| Error::Read { path: path.clone(), error })?;
+            let meta = fs::metadata(path);
+            if meta.as_ref().is_ok_and(fs::Metadata::is_dir) {
+                return Err(Error::Format { path: path.clone(), expected: "an image file", got: "a folder".into() });
             }
-            let name = path.to_str().ok_or_else(|| refuse("a name in UTF-8", "another"))?;
-            Ok((name.to_string(), meta.len()))
+            Ok((walk::utf8(path.as_os_str()), walk::length(meta)))
         };
         let files: Vec<(String, u64)> = paths.iter().map(entry).collect::<Result<_>>()?;
         if files.is_empty() {
@@ -211,7 +211,7 @@ impl Dataset {
 
     /// The same. `progress` hears how many more images are done, from several threads.
     pub fn fingerprint_with(&self, progress: &(dyn Fn(u64) + Sync)) -> String {
-        self.fingerprint.get_or_init(|| self.index.fingerprint(self.decode, progress)).clone()
+        self.fingerprint.get_or_init(|| self.index.fingerprint(self.decode, progress)).text.clone()
     }
 
     /// Whether some bytes are a whole file of digests, as [`Dataset::fingerprint`] keeps them.
@@ -337,7 +337,8 @@ impl Dataset {
     /// A JPEG's data is gone through in full the first time.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::Image`], with the image's name.
+    /// [`Error::Read`], [`Error::Image`] or, if its bytes are no longer those of the [fingerprint](Dataset::fingerprint),
+    /// [`Error::Changed`], with the image's name.
     ///
     /// # Panics
     /// If there is no such image.
@@ -370,13 +371,13 @@ impl Dataset {
         more: &dyn Fn(ImageSize) -> u64,
     ) -> Result<Option<Decoded>> {
         if let Storage::PlanarRgb(_) = self.index.storage {
-            return Ok(Some(Decoded::new(cifar::image(&self.index.bytes(image)?), None)));
+            return Ok(Some(Decoded::new(cifar::image(&self.bytes(image)?), None)));
         }
         let name = self.index.full_name(image);
         let mut wanted = self.index.reading(image)?;
         loop {
             let Some(mut room) = take(wanted, &name)? else { return Ok(None) };
-            let bytes = self.index.bytes(image)?;
+            let bytes = self.bytes(image)?;
             let prepared = Prepared::new(&bytes, &name)?;
             let more = more(prepared.size());
             wanted =
@@ -388,6 +389,17 @@ impl Dataset {
                 room.shrink(decoded.rgb().len() as u64 + more);
                 return Ok(Some(Decoded::new(decoded, Some(room))));
             }
+        }
+    }
+
+    /// The bytes of an image, compared with their digest where the fingerprint is known.
+    fn bytes(&self, image: usize) -> Result<Cow<'_, [u8]>> {
+        let bytes = self.index.bytes(image);
+        match self.fingerprint.get() {
+            Some(known) if known.is_changed(image, bytes.as_deref()) => {
+                Err(Error::Changed { name: self.index.full_name(image) })
+            }
+            _ => bytes,
         }
     }
 
@@ -404,7 +416,7 @@ impl Dataset {
         }
         let name = self.index.full_name(image);
         let _room = self.budget.take(self.index.reading(image)?, &name)?;
-        Image::size_of(&self.index.bytes(image)?, &name)
+        Image::size_of(&self.bytes(image)?, &name)
     }
 
     /// What there is, in a line: `900 images of 9 classes`.
@@ -438,6 +450,12 @@ impl Dataset {
             .flatten()
             .collect::<Vec<_>>()
             .join(", ")
+    }
+
+    /// The folder that the images lie in, if it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        let is_there = !matches!(self.index.storage, Storage::Memory(_)) && self.origin().is_dir();
+        is_there.then_some(self.origin())
     }
 
     /// The same without the format: `val/: 900 images of 9 classes`.

@@ -36,6 +36,14 @@ pub enum Error {
         /// What it is.
         got: String,
     },
+    /// An image is no longer the one whose digest is in the data set's fingerprint.
+    #[error(
+        "{name}: expected the bytes whose digest was taken when the work began, got others: the image has changed since"
+    )]
+    Changed {
+        /// The image's name in its data set.
+        name: String,
+    },
     /// A setting lies outside its range.
     #[error("{name}: expected {expected}, got {got}")]
     Setting {

@@ -1,13 +1,14 @@
 //! What a format lists: the images of a split, their classes, and where their bytes lie.
 
 use std::borrow::Cow;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
 use crate::file::open_file;
 use crate::format::Format;
+use crate::formats::walk::NOT_UTF8;
 use crate::image::decoder::Prepared;
 use crate::passed::PassedOver;
 use crate::storage::Storage;
@@ -95,7 +96,7 @@ impl Index {
     /// A file of its own, which must have the length that it was listed with. No more than that is read.
     fn file(&self, image: usize, path: &Path, entry: Entry<'_>) -> Result<Vec<u8>> {
         let failed = |error| Error::Read { path: path.into(), error };
-        let file = open_file(path)?;
+        let file = open_file(path).map_err(|error| self.not_there(image, path, error))?;
         let mut bytes = Vec::with_capacity(entry.length as usize);
         file.take(entry.length + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 != entry.length {
@@ -104,6 +105,27 @@ impl Index {
             return Err(Error::Image { name: self.full_name(image), expected, got: more });
         }
         Ok(bytes)
+    }
+
+    /// What is at the path of an image that cannot be opened, if it is no image file.
+    fn not_there(&self, image: usize, path: &Path, error: Error) -> Error {
+        let refuse = |expected: &str, got: &str| Error::Image {
+            name: self.full_name(image),
+            expected: expected.into(),
+            got: got.into(),
+        };
+        match error {
+            Error::Read { error, .. } if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
+                refuse("an image file", "a link that leads nowhere")
+            }
+            Error::Read { error, .. }
+                if error.kind() == io::ErrorKind::NotFound && self.name(image).contains(NOT_UTF8) =>
+            {
+                refuse("a file whose name is UTF-8", "another")
+            }
+            Error::Format { .. } => self.named(image, error),
+            error => error,
+        }
     }
 
     /// An error of an archive, as one of an image in it.

@@ -20,6 +20,8 @@ pub enum Reason {
     NoClass,
     /// An image that lies in neither half.
     Outside,
+    /// An image in the folder of lists that neither of them names.
+    Unlisted,
     /// What lies under another name of a half, where one that comes first is there: `test/` beside `val/`.
     OtherHalf,
     /// A file of samples whose name says no half.
@@ -43,6 +45,7 @@ impl Reason {
             Reason::Hidden => ("hidden image or folder", "hidden images or folders"),
             Reason::NoClass => ("image in no folder of a class", "images in no folder of a class"),
             Reason::Outside => ("image outside of the halves", "images outside of the halves"),
+            Reason::Unlisted => ("image that no list names", "images that no list names"),
             Reason::OtherHalf => {
                 ("image or file of a half that is not used", "images or files of a half that is not used")
             }

@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
+use std::sync::Arc;
 
-use bagssl_data::{Dataset, Error, Format, Split};
+use bagssl_data::{BagConfig, BagLoader, Dataset, Error, Format, OnBadImage, Split};
 
 fn png(red: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -257,4 +258,66 @@ fn lists_come_before_the_folders_of_halves_if_they_are_lists() {
     write("val.txt", "train/cat/1.png\n");
     write("train.txt", "val/cat/3.png\n");
     assert_eq!(open(root.path(), Split::Train).name(0), "val/cat/3.png", "a path that is there is enough");
+}
+
+/// Images in the folder of lists that no list names are counted, however the lists write what they name.
+#[test]
+fn images_that_no_list_names_are_counted() {
+    let root = folder(&["cat/1.png", "cat/2.png", "cat/3.png", "dog/4.png", "dog/5.png", "dog/notes.txt", "6.png"]);
+    let absolute = root.path().join("dog/4.png");
+    fs::write(
+        root.path().join("train.txt"),
+        format!("cat/1.png\tcat\n./cat/2.png\tcat\n{}\tdog\n", absolute.display()),
+    )
+    .unwrap();
+    fs::write(root.path().join("val.txt"), "dog/../cat/3.png\tcat\n").unwrap();
+    for split in Split::ALL {
+        assert_eq!(open(root.path(), split).passed_over().to_string(), "2 images that no list names (6.png, ..)");
+    }
+    fs::write(root.path().join("val.txt"), "6.png\tcat\ncat/3.png\tcat\ndog/5.png\tdog\n").unwrap();
+    assert!(open(root.path(), Split::Train).passed_over().is_empty());
+}
+
+/// A link that leads nowhere, a pipe, and names that are not UTF-8 are images that cannot be read: named, or left out and counted.
+#[cfg(unix)]
+#[test]
+fn what_cannot_be_opened_is_left_out_as_any_bad_image() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    let root = folder(&["train/cat/1.png", "train/cat/7.png"]);
+    let cat = root.path().join("train/cat");
+    std::os::unix::fs::symlink("nowhere.png", cat.join("2.png")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(cat.join("3.png")).status().unwrap().success());
+    fs::write(cat.join(OsStr::from_bytes(b"4\xff.png")), png(4)).unwrap();
+    fs::create_dir(cat.join(OsStr::from_bytes(b"5\xe9"))).unwrap();
+    fs::write(cat.join(OsStr::from_bytes(b"5\xe9")).join("6.png"), png(5)).unwrap();
+    fs::write(root.path().join(OsStr::from_bytes(b"\xfe.txt")), "beside").unwrap();
+    let expected = [
+        "",
+        "train/cat/2.png: expected an image file, got a link that leads nowhere",
+        "train/cat/3.png: expected a regular file, got a special one",
+        "train/cat/4\u{fffd}ff.png: expected a file whose name is UTF-8, got another",
+        "train/cat/5\u{fffd}e9/6.png: expected a file whose name is UTF-8, got another",
+        "",
+    ];
+    let files: Vec<_> = ["1.png", "2.png", "3.png"].map(|name| cat.join(name)).into();
+    let files = [files, vec![cat.join(OsStr::from_bytes(b"4\xff.png"))]].concat();
+    for dataset in
+        [open(root.path(), Split::Train), Dataset::of_folder(root.path()).unwrap(), Dataset::of_files(&files).unwrap()]
+    {
+        let dataset = Arc::new(dataset);
+        for (image, words) in (0..dataset.len()).zip(expected) {
+            let decoded = dataset.decode(image).map(|_| ()).map_err(|error| error.to_string());
+            assert_eq!(decoded.is_ok(), words.is_empty(), "{decoded:?}");
+            assert!(decoded.is_ok() || decoded.as_ref().unwrap_err().contains(words), "{decoded:?}");
+        }
+        assert!(dataset.fingerprint().starts_with(&format!("{}-", dataset.len())));
+        let config = BagConfig { input: 2, on_bad_image: OnBadImage::Skip, ..BagConfig::default() };
+        let loader = BagLoader::new(dataset.clone(), config).unwrap();
+        let used: usize = loader.batches().map(|batch| batch.unwrap().images().len()).sum();
+        let bad = expected[..dataset.len()].iter().filter(|words| !words.is_empty()).count();
+        assert_eq!((used, loader.skipped().len()), (dataset.len() - bad, bad));
+    }
+    fs::remove_file(cat.join("1.png")).unwrap();
+    refused(Dataset::of_files(&files), &["1.png"]);
 }

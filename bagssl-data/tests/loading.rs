@@ -388,3 +388,51 @@ fn gradients_but(count: usize, broken: usize) -> Arc<Dataset> {
     }
     Arc::new(Dataset::from_tar(builder.into_inner().unwrap(), Path::new("gradients"), Split::Validation).unwrap())
 }
+
+/// An image that changes after its digest was taken ends the work, also where bad ones are left out; when it is what it was, all is.
+#[test]
+fn an_image_that_changes_on_the_way_is_no_bad_one() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("set/val/x");
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("1.bmp");
+    let write = |path: &Path, red: u8, width: u32| {
+        image::RgbImage::from_pixel(width, 6, image::Rgb([red, 2, 3])).save(path).unwrap();
+    };
+    (0..4).for_each(|number| write(&folder.join(format!("{number}.bmp")), number, 8));
+    let tar_path = root.path().join("set.tar");
+    let pack = |red: u8, time: std::time::SystemTime| {
+        write(&path, red, 8);
+        let mut builder = tar::Builder::new(std::fs::File::create(&tar_path).unwrap());
+        (0..4).for_each(|number| {
+            let name = format!("val/x/{number}.bmp");
+            builder.append_path_with_name(folder.join(format!("{number}.bmp")), name).unwrap();
+        });
+        builder.into_inner().unwrap().set_modified(time).unwrap();
+    };
+    let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000);
+    pack(1, then);
+    for place in [root.path().join("set"), tar_path.clone()] {
+        for on_bad_image in [OnBadImage::Fail, OnBadImage::Skip] {
+            let dataset = Arc::new(Dataset::open(&place, Split::Validation).unwrap());
+            let config = BagConfig { input: 4, batch: 1, on_bad_image, ..BagConfig::default() };
+            let loader = BagLoader::new(dataset.clone(), config).unwrap();
+            let images = || loader.batches().map(|batch| batch.map(|batch| batch.images().to_vec()));
+            let whole = [vec![0], vec![1], vec![2], vec![3]];
+            dataset.fingerprint();
+            // The archive has the length and the time that it had.
+            pack(9, then);
+            let error = images().find_map(Result::err).unwrap().to_string();
+            assert!(error.contains("val/x/1.bmp: expected the bytes whose digest was taken"), "{error}");
+            assert!(error.contains("the image has changed since") && loader.skipped().is_empty(), "{error}");
+            pack(1, then);
+            assert_eq!(images().map(Result::unwrap).collect::<Vec<_>>(), whole);
+            // Another length, or another time of the archive.
+            write(&path, 1, 9);
+            std::fs::File::options().append(true).open(&tar_path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+            let error = images().find_map(Result::err).unwrap().to_string();
+            assert!(error.contains("the image has changed since"), "{error}");
+            pack(1, then);
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bagssl::{EmbedOptions, Encoder, Error, Image, Patches, StopOptions};
+use bagssl::{EmbedOptions, Encoder, Error, Image, StopOptions};
 use bagssl_core::anytime::Reason;
 use bagssl_core::patch::ImageSize;
 use bagssl_data::OnBadImage;

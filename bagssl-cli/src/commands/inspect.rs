@@ -41,8 +41,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let operations = spec.model.encoder().multiply_accumulates([side; 2]).unwrap_or(0);
     let provenance = &spec.provenance;
-    let digest = if checkpoint.has_digest() { "its digest is right" } else { "without a digest" };
-    say!("format      {}, {digest}", spec.format_version);
+    say!("format      {}", spec.format_version);
+    match checkpoint.has_digest() {
+        true => say!("digest      right: the file is as it was written"),
+        false => say!("digest      none (format {}): damage would not be noticed", spec.format_version),
+    }
     let Provenance { created_by, preset, seed, .. } = provenance;
     say!("made by     {}, preset {}, seed {seed}", shown(created_by), shown(preset));
     match provenance.steps {

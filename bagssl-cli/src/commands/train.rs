@@ -28,7 +28,8 @@ use crate::config::{ConfigArgs, RunConfig};
 use crate::input::files;
 use crate::input::source::{BadImageArgs, DataArgs, fingerprint, tell_skipped};
 use crate::memory;
-use crate::terminal::health_monitor::HealthMonitor;
+use crate::run_place::{check_place, write_resumed};
+use crate::terminal::health_monitor::{HealthMonitor, LastHealth};
 use crate::terminal::output::{note, one_line, say};
 use crate::terminal::profile::{Profile, Window};
 use crate::terminal::progress::Steps;
@@ -128,9 +129,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let (outcome, profile) = (outcome?, profile?.flatten());
     let checkpoint = out.join(CHECKPOINT);
     if args.json {
-        let Outcome { steps, skipped, resumed, seconds } = outcome;
+        let Outcome { steps, skipped, resumed, seconds, health } = outcome;
         let mut done = serde_json::json!({
             "checkpoint": checkpoint, "steps": steps, "skipped": skipped, "resumed_at_step": resumed, "seconds": seconds,
+            "health": health,
         });
         if let Some((_, profile)) = profile {
             done["profile"] = profile;
@@ -197,6 +199,8 @@ pub(crate) struct Outcome {
     pub(crate) skipped: u64,
     pub(crate) resumed: u64,
     pub(crate) seconds: f64,
+    /// The verdict on the last epoch, if one was done.
+    pub(crate) health: Option<String>,
 }
 
 /// Begins or resumes a run, and brings it to its end.
@@ -205,6 +209,7 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     let backend = run.backend.open()?;
     let checked = run.config.train.clone().check()?;
     run.check_devices()?;
+    check_place(run.out, &run.dataset)?;
     run.check_memory(&*backend, &checked)?;
     let loader = loader(run.config, run.dataset.clone(), run.threads, run.on_bad_image)?;
     let folder = RunFolder::open(run.out)?;
@@ -225,21 +230,29 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     let rest: Vec<_> = rest.into_iter().map(|worker| (worker, state.clone())).collect();
     drop(state);
     let resumed = trainer.step();
+    let config = folder.join(CONFIG);
     match &found {
-        Some(found) => states.go_back_to(found)?,
-        // Also what one has left that was killed before its first save.
-        None => folder.clear()?,
+        Some(found) => {
+            write_resumed(&config, run.config, run.resume_from.is_some())?;
+            states.go_back_to(found)?;
+        }
+        None => {
+            // Also what one has left that was killed before its first save.
+            folder.clear()?;
+            files::write(&config, run.config.to_toml()?.as_bytes())?;
+        }
     }
-    files::write(&folder.join(CONFIG), run.config.to_toml()?.as_bytes())?;
     let lost = Box::new(|text: &str| note!("warning: {text}"));
     let waiting = Waiting::begin()?;
     let metrics = Metrics::create(&folder.join(METRICS), resumed, lost)?;
+    let mut health = LastHealth::default();
     // What is not held any more is not written to.
     let mut observers: Vec<Box<dyn Observer + '_>> =
         vec![Box::new(Held(&folder)), Box::new(metrics), Box::new(&waiting)];
     if run.tensorboard {
         observers.push(Box::new(TensorBoard::create(run.out, resumed)?));
     }
+    observers.push(Box::new(&mut health));
     observers.extend(others);
     let mut observers = HealthMonitor(observers);
     let ended = match run.devices {
@@ -264,7 +277,11 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     if skipped > 0 {
         note!("{skipped} of {steps} steps changed nothing, as their loss or their gradient was not finite");
     }
-    Ok(Outcome { steps, skipped, resumed, seconds: started.elapsed().as_secs_f64() })
+    if let Some(warning) = health.warning() {
+        note!("{}", one_line(&warning));
+    }
+    let health = health.verdict().map(Into::into);
+    Ok(Outcome { steps, skipped, resumed, seconds: started.elapsed().as_secs_f64(), health })
 }
 
 /// Ends a run whose folder has been moved or replaced, before it writes there.

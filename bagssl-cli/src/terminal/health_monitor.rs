@@ -3,7 +3,7 @@
 use bagssl_core::batch::SourceError;
 use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::observe::{Event, Observer, Verdict};
-use bagssl_eval::analysis::health::Health;
+use bagssl_eval::analysis::health::{self, Health};
 use bagssl_eval::features::Features;
 
 /// Tells others of all that happens, and of the health of each epoch's projections besides.
@@ -25,6 +25,36 @@ impl<O: Observer> Observer for HealthMonitor<O> {
             reasons: &health.reasons,
         })?;
         Ok(if told == Verdict::Stop { told } else { said })
+    }
+}
+
+/// The last verdict of a training, for its end.
+#[derive(Debug, Default)]
+pub(crate) struct LastHealth {
+    verdict: Option<String>,
+    reasons: String,
+}
+
+impl Observer for LastHealth {
+    fn observe(&mut self, event: &Event<'_>) -> Result<Verdict, SourceError> {
+        if let Event::Health { verdict, reasons, .. } = event {
+            (self.verdict, self.reasons) = (Some((*verdict).into()), reasons.join("; "));
+        }
+        Ok(Verdict::Continue)
+    }
+}
+
+impl LastHealth {
+    /// In a word, if an epoch was done.
+    pub(crate) fn verdict(&self) -> Option<&str> {
+        self.verdict.as_deref()
+    }
+
+    /// What is to be said at the end of a training whose model tells hardly any images apart.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let is_collapsed = self.verdict() == Some(health::Verdict::Collapsed.name());
+        let advice = "a lower --lr, more --images or --patches, or another --preset (another loss) may help";
+        is_collapsed.then(|| format!("warning: the model has collapsed: {}; {advice}", self.reasons))
     }
 }
 
@@ -80,6 +110,24 @@ mod tests {
         let [alike, spread] = &watch.0.0[..] else { panic!("two epochs") };
         assert_eq!((alike.0.as_str(), spread.0.as_str(), spread.2), ("collapsed", "healthy", 0));
         assert!(alike.2 > 0 && alike.1.contains(&"effective_rank") && alike.1.contains(&"uniformity"));
+    }
+
+    /// The last epoch decides.
+    #[test]
+    fn the_end_warns_of_a_collapse() {
+        let mut last = LastHealth::default();
+        assert_eq!((last.verdict(), last.warning()), (None, None));
+        let mut hear = |verdict, reasons: &[&str]| {
+            let reasons: Vec<String> = reasons.iter().map(|&reason| reason.into()).collect();
+            last.observe(&Event::Health { epoch: 0, step: 1, verdict, figures: &[], reasons: &reasons }).unwrap();
+            (last.verdict().map(String::from), last.warning())
+        };
+        let (verdict, warning) = hear("collapsed", &["all alike", "rank 1"]);
+        let warning = warning.unwrap();
+        assert_eq!(verdict.unwrap(), "collapsed");
+        assert!(warning.starts_with("warning: the model has collapsed: all alike; rank 1; a lower --lr"), "{warning}");
+        assert_eq!(hear("suspect", &["rank 2"]), (Some("suspect".into()), None));
+        assert_eq!(hear("healthy", &[]), (Some("healthy".into()), None));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Arguments;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::process::exit;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use bagssl_core::text::is_obeyed;
 pub(crate) use bagssl_core::text::shown;
 
-/// Prints a line on standard output, as `println!`. If it cannot be written, the program ends with exit code 2: in silence if
-/// nobody reads it any more (as behind `| head`), else with the reason.
+/// Prints a line on standard output, as `println!`. If it cannot be written, as behind `| head`, the program ends with exit code 2 and a line
+/// that says why.
 macro_rules! say {
     ($($argument:tt)*) => { $crate::output::write(format_args!("{}\n", format_args!($($argument)*))) };
 }
@@ -37,9 +37,7 @@ pub(crate) const NOT_DONE: u8 = 2;
 pub(crate) fn write(text: Arguments<'_>) {
     let mut output = std::io::stdout().lock();
     if let Err(error) = output.write_all(harmless(text).as_bytes()).and_then(|()| output.flush()) {
-        if error.kind() != ErrorKind::BrokenPipe {
-            tell!("error: standard output: {error}");
-        }
+        tell!("error: standard output: {error}");
         exit(NOT_DONE.into());
     }
 }
@@ -116,15 +114,7 @@ pub(crate) fn one_line(text: &str) -> String {
 /// A name in a file of tab-separated lines, or in a line of output: a backslash, a tab, a line's end and other characters that a terminal
 /// would obey are written as `\\`, `\t`, `\n`, `\u{..}`.
 pub(crate) fn field(name: &str) -> String {
-    let mut text = String::with_capacity(name.len());
-    for character in name.chars() {
-        match character {
-            '\\' => text.push_str("\\\\"),
-            character if is_obeyed(character) => text.extend(character.escape_default()),
-            character => text.push(character),
-        }
-    }
-    text
+    shown(name)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use twox_hash::xxhash3_64::Hasher;
 
 use crate::entries::Entry;
+use crate::error::Error;
 use crate::file::Archive;
 use crate::formats::archive::Section;
 use crate::image::Decode;
@@ -24,11 +25,34 @@ use digest_cache::{DigestCache, Key, Source};
 /// The digest of what cannot be read, as if it were empty.
 const UNREADABLE: u64 = 0x2d06_8005_38d3_94c2;
 
+/// What a data set was when its images were read for it.
+#[derive(Debug)]
+pub(crate) struct Fingerprint {
+    pub(crate) text: String,
+    /// The digest of each image, where it has bytes of its own that may change.
+    digests: Vec<u64>,
+}
+
+impl Fingerprint {
+    /// Whether what was read of an image is not what the fingerprint counts. An image that changes while it is used, and maybe back
+    /// again, would make a result that is not its data set's.
+    pub(crate) fn is_changed(&self, image: usize, read: std::result::Result<&[u8], &Error>) -> bool {
+        self.digests.get(image).is_some_and(|&digest| match read {
+            Ok(bytes) => of_bytes(bytes) != digest,
+            // Of another length, or in an archive that was written to.
+            Err(Error::Image { .. }) => digest != UNREADABLE,
+            // What is out of reach has its own error.
+            Err(_) => false,
+        })
+    }
+}
+
 impl Index {
     /// See [`Dataset::fingerprint`](crate::dataset::Dataset::fingerprint).
-    pub(crate) fn fingerprint(&self, decode: Decode, progress: &(dyn Fn(u64) + Sync)) -> String {
+    pub(crate) fn fingerprint(&self, decode: Decode, progress: &(dyn Fn(u64) + Sync)) -> Fingerprint {
         let mut hash = Hasher::new();
-        for (entry, digest) in self.entries.iter().zip(self.digests(progress)) {
+        let digests = self.digests(progress);
+        for (entry, &digest) in self.entries.iter().zip(&digests) {
             for text in [entry.name, &self.classes[entry.label as usize]] {
                 hash.write(&(text.len() as u64).to_le_bytes());
                 hash.write(text.as_bytes());
@@ -38,7 +62,9 @@ impl Index {
         if decode.exif {
             hash.write(b"exif");
         }
-        format!("{}-{:016x}", self.len(), hash.finish())
+        let text = format!("{}-{:016x}", self.len(), hash.finish());
+        let can_change = matches!(self.storage, Storage::Files(_) | Storage::Archives(_));
+        Fingerprint { text, digests: if can_change { digests } else { Vec::new() } }
     }
 
     /// The digest of each image.

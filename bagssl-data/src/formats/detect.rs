@@ -38,7 +38,7 @@ pub(crate) fn open(path: &Path, split: Split, columns: &Columns) -> Result<Index
         Format::Parquet if path.is_dir() => {
             beside(path, "parquet", parquet::open(path, &splits::files(path, "parquet")?, split, columns)?)
         }
-        Format::Parquet => parquet::open(path, &[(walk::text(path)?, path.into())], split, columns),
+        Format::Parquet => parquet::open(path, &[(walk::text(path), path.into())], split, columns),
         Format::ImageNet => imagenet::open(imagenet::archives(path).expect("they were found just now"), split),
         Format::ImageNetFolder => imagenet::open_flat(path, split),
         Format::ImageFolderTar => tar(path, split),
@@ -221,7 +221,7 @@ fn tar(path: &Path, split: Split) -> Result<Index> {
     let length = archive.stamp.length;
     let contents = archive::contents(Section::new(&archive.file, 0, length), length, path)?;
     if !tarball::is_image_folder(&contents.members) && webdataset::is_shard(&contents.members) {
-        return webdataset::open(path, &[(walk::text(path)?, path.into())], split);
+        return webdataset::open(path, &[(walk::text(path), path.into())], split);
     }
     of_contents(contents, path, split, Storage::Archives(vec![archive]))
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::formats::collector::Collector;
 use crate::formats::half_folders::HalfFolders;
-use crate::formats::walk::{DEEPEST, FolderContents, Listing, add_hidden, collect, images, text};
+use crate::formats::walk::{DEEPEST, FolderContents, Listing, add_hidden, collect, images, length, text};
 use crate::formats::{lists, splits};
 use crate::index::Index;
 use crate::passed::{Named, PassedOver, Reason, is_image, named};
@@ -38,7 +38,7 @@ pub(crate) fn collect_half(root: &Path, folder: &'static str, images: bool, coll
     }
     let Listing { shown, hidden } = Listing::read(&inside)?;
     for path in &shown {
-        let name = text(path)?;
+        let name = text(path);
         let full = format!("{folder}/{name}");
         if path.is_dir() {
             collector.add_class(folder, &name);
@@ -50,9 +50,8 @@ pub(crate) fn collect_half(root: &Path, folder: &'static str, images: bool, coll
             }
         } else if images {
             match (fs::metadata(path), named(&name)) {
+                (meta, Named::Image) => collector.add_loose(folder, full, 0, length(meta)),
                 (Err(_), _) => collector.passed(folder).add(Reason::DeadLink, full),
-                (Ok(meta), Named::Image) if meta.is_file() => collector.add_loose(folder, full, 0, meta.len()),
-                (_, Named::Image) => collector.passed(folder).add(Reason::NoImage, full),
                 (_, Named::Passed(reason)) => collector.passed(folder).add(reason, full),
                 (_, Named::Nothing) => {}
             }
@@ -70,7 +69,7 @@ pub(crate) fn beside(root: &Path, folders: HalfFolders, own: &str) -> Result<Pas
     let Listing { shown, hidden } = Listing::read(root)?;
     let mut left = MOST_COUNTED;
     for path in shown {
-        let name = text(&path)?;
+        let name = text(&path);
         if folders.names().any(|half| half == name) {
             continue;
         }
@@ -100,7 +99,7 @@ pub(crate) fn beside(root: &Path, folders: HalfFolders, own: &str) -> Result<Pas
 fn count(folder: &Path, inside: &str, reason: Reason, depth: usize, left: &mut usize, passed: &mut PassedOver) {
     let Ok(Listing { shown, .. }) = Listing::read(folder) else { return };
     for path in shown {
-        let name = format!("{inside}/{}", path.file_name().unwrap_or_default().to_string_lossy());
+        let name = format!("{inside}/{}", text(&path));
         *left = left.saturating_sub(1);
         if *left == 0 {
             return passed.set_open(reason);

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use bagssl_core::text::shown;
 
@@ -16,7 +16,9 @@ use crate::file::{open_file, read_file};
 use crate::format::Format;
 use crate::formats::collector::Collector;
 use crate::formats::half_folders::HalfFolders;
+use crate::formats::walk;
 use crate::index::Index;
+use crate::passed::{PassedOver, Reason};
 use crate::split::Split;
 use crate::storage::Storage;
 
@@ -70,7 +72,7 @@ pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Listed>> {
 }
 
 fn escaped(text: &str) -> String {
-    shown(&text.replace('\\', "\\\\"))
+    shown(text)
 }
 
 fn unescaped(text: &str) -> Option<String> {
@@ -157,8 +159,38 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Index> {
             }
         }
     }
+    collector.add_beside(&unlisted(root, &seen));
     let index = collector.finish(split, Format::Lists, Storage::Files(root.into()))?;
     Ok(Index { half, ..index })
+}
+
+/// The images in the folder of the lists that neither of them names.
+fn unlisted(root: &Path, listed: &BTreeSet<String>) -> PassedOver {
+    // As others write paths: with `./` before them, from the root on, by way of a folder above.
+    let is_odd =
+        |name: &str| Path::new(name).is_absolute() || name.split('/').any(|part| matches!(part, "" | "." | ".."));
+    let plain = |name: &str| -> PathBuf {
+        let mut plain = PathBuf::new();
+        for part in std::path::absolute(root.join(name)).unwrap_or_default().components() {
+            match part {
+                Component::ParentDir => drop(plain.pop()),
+                part => plain.push(part),
+            }
+        }
+        plain
+    };
+    let mut others: Option<BTreeSet<PathBuf>> = None;
+    let mut passed = PassedOver::default();
+    walk::each_image(root, &mut |name| {
+        if listed.contains(name) {
+            return;
+        }
+        let odd = || listed.iter().filter(|name| is_odd(name)).map(|name| plain(name)).collect();
+        if !others.get_or_insert_with(odd).contains(&plain(name)) && !root.join(name).is_dir() {
+            passed.add(Reason::Unlisted, name);
+        }
+    });
+    passed
 }
 
 /// What the system says of a file that a list names.
@@ -168,17 +200,15 @@ fn listed(list: &Path, name: &str, error: &std::io::Error) -> Error {
 
 fn length(root: &Path, name: &str, list: &Path) -> Result<u64> {
     let path = root.join(name);
-    let meta = match fs::metadata(&path) {
+    match fs::metadata(&path) {
         // As other programs write lists: `cat/1.jpg 0`.
         Err(_) if parted(name).any(|name| root.join(name).is_file()) => {
             let (expected, got) = ("a tab between a path and its class", format!("{name:?}"));
-            return Err(Error::Format { path: list.into(), expected, got });
+            Err(Error::Format { path: list.into(), expected, got })
         }
-        meta => meta.map_err(|error| listed(list, name, &error))?,
-    };
-    match meta.is_file() {
-        true => Ok(meta.len()),
-        false => Err(Error::Format { path, expected: "an image file", got: "something else".into() }),
+        Err(error) if !path.is_symlink() => Err(listed(list, name, &error)),
+        Ok(meta) if meta.is_dir() => Err(Error::Format { path, expected: "an image file", got: "a folder".into() }),
+        meta => Ok(walk::length(meta)),
     }
 }
 

@@ -119,7 +119,7 @@ pub(crate) fn files(root: &Path, ending: &str) -> Result<Vec<Named>> {
     for folder in folders.filter(|folder| root.join(folder).is_dir()) {
         for path in walk::list(&root.join(folder))? {
             if path.extension().is_some_and(|extension| extension == ending) && path.is_file() {
-                let name = walk::text(&path)?;
+                let name = walk::text(&path);
                 found.push((if folder.is_empty() { name } else { format!("{folder}/{name}") }, path));
             }
         }
@@ -139,7 +139,7 @@ pub(crate) fn matching(pattern: &Path) -> Result<Vec<Named>> {
     let folder = pattern.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut found = Vec::new();
     for path in walk::list(folder)? {
-        let name = walk::text(&path)?;
+        let name = walk::text(&path);
         if path.is_file() && patterns.iter().any(|pattern| fits(pattern.as_bytes(), name.as_bytes())) {
             found.push((name, path));
         }

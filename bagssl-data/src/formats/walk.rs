@@ -1,5 +1,6 @@
 //! What lies in folders.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,12 +10,27 @@ use crate::passed::{Named, PassedOver, Reason, is_hidden, is_image, named};
 /// Folders below a class that are looked into: a link to a folder above would never end.
 pub(crate) const DEEPEST: usize = 16;
 
+/// Tells of all that has the name of an image in a folder and those below it, as far as they can be read.
+pub(crate) fn each_image(root: &Path, hear: &mut dyn FnMut(&str)) {
+    fn search(folder: &Path, inside: &str, depth: usize, hear: &mut dyn FnMut(&str)) {
+        let Ok(Listing { shown, .. }) = Listing::read(folder) else { return };
+        for path in shown {
+            let name = joined(inside, &text(&path));
+            if is_image(&name) {
+                hear(&name);
+            } else if depth > 0 && path.is_dir() {
+                search(&path, &name, depth - 1, hear);
+            }
+        }
+    }
+    search(root, "", DEEPEST, hear);
+}
+
 /// Whether a folder or one below it has an image.
 pub(crate) fn has_image(folder: &Path) -> bool {
     fn search(folder: &Path, depth: usize) -> bool {
         let Ok(Listing { shown, .. }) = Listing::read(folder) else { return false };
-        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_one = |path: &PathBuf| is_image(&name(path)) && path.is_file();
+        let is_one = |path: &PathBuf| is_image(&text(path)) && path.is_file();
         shown.iter().any(is_one) || depth > 0 && shown.iter().any(|path| path.is_dir() && search(path, depth - 1))
     }
     search(folder, DEEPEST)
@@ -44,26 +60,23 @@ pub(crate) fn collect(folder: &Path, inside: &str, depth: usize, found: &mut Fol
     let Listing { shown, hidden } = Listing::read(folder)?;
     hidden.iter().for_each(|path| add_hidden(path, inside, &mut found.passed));
     for path in shown {
-        let name = joined(inside, &text(&path)?);
-        let meta = match fs::metadata(&path) {
-            Err(_) if !is_image(&name) && path.is_symlink() => {
-                found.passed.add(Reason::DeadLink, name);
-                continue;
-            }
-            meta => meta.map_err(|error| Error::Read { path: path.clone(), error })?,
-        };
-        if meta.is_dir() {
-            collect(&path, &name, depth - 1, found)?;
-            continue;
-        }
-        match named(&name) {
-            Named::Image if meta.is_file() => found.images.push((name, meta.len())),
-            Named::Image => return Err(refuse(&path, "an image file", "a special file")),
-            Named::Passed(reason) => found.passed.add(reason, name),
-            Named::Nothing => {}
+        let name = joined(inside, &text(&path));
+        match (fs::metadata(&path), named(&name)) {
+            (Ok(meta), _) if meta.is_dir() => collect(&path, &name, depth - 1, found)?,
+            (meta, Named::Image) => found.images.push((name, length(meta))),
+            (Err(_), _) if path.is_symlink() => found.passed.add(Reason::DeadLink, name),
+            (Err(error), _) => return Err(Error::Read { path, error }),
+            (Ok(_), Named::Passed(reason)) => found.passed.add(reason, name),
+            (Ok(_), Named::Nothing) => {}
         }
     }
     Ok(())
+}
+
+/// The length of an image file. What has the name of one and is none (a link that leads nowhere, a pipe) is listed with the length 0: whoever
+/// decodes it says what it is, or leaves it out, as any image that cannot be read.
+pub(crate) fn length(meta: std::io::Result<fs::Metadata>) -> u64 {
+    meta.ok().filter(fs::Metadata::is_file).map_or(0, |meta| meta.len())
 }
 
 fn joined(inside: &str, name: &str) -> String {
@@ -72,7 +85,7 @@ fn joined(inside: &str, name: &str) -> String {
 
 /// Counts what is hidden, if it is an image by its name or a folder.
 pub(crate) fn add_hidden(path: &Path, inside: &str, passed: &mut PassedOver) {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = text(path);
     if path.is_dir() || named(&name) == Named::Passed(Reason::Hidden) {
         passed.add(Reason::Hidden, joined(inside, &name));
     }
@@ -102,11 +115,20 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     Listing::read(folder).map(|listing| listing.shown)
 }
 
-pub(crate) fn text(path: &Path) -> Result<String> {
-    let name = path.file_name().unwrap_or_default();
-    name.to_str().map(Into::into).ok_or_else(|| Error::Format {
-        path: path.into(),
-        expected: "a name in UTF-8",
-        got: format!("{name:?}"),
-    })
+/// The name of a file, without the folders above it. A name that is not UTF-8 is [replaced](utf8) by one that no file has.
+pub(crate) fn text(path: &Path) -> String {
+    utf8(path.file_name().unwrap_or_default())
+}
+
+/// What stands for bytes that are not UTF-8.
+pub(crate) const NOT_UTF8: char = char::REPLACEMENT_CHARACTER;
+
+/// A text with `\u{fffd}` and two hexadecimal digits instead of each byte that is not UTF-8: different ones for different names.
+pub(crate) fn utf8(name: &OsStr) -> String {
+    let mut text = String::new();
+    for chunk in name.as_encoded_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("{NOT_UTF8}{byte:02x}")));
+    }
+    text
 }

@@ -63,7 +63,8 @@ pub(crate) struct Changes {
 struct Log(BTreeMap<u32, (String, u64)>);
 
 impl Error {
-    /// Whether it is an image that is at fault, not a setting.
+    /// Whether it is an image that is at fault, not a setting. One that has changed is not left out: all that was computed of the
+    /// data set would be of other images than its fingerprint says.
     pub(crate) fn is_of_image(&self) -> bool {
         matches!(self, Error::Read { .. } | Error::Image { .. } | Error::Patch { .. })
     }

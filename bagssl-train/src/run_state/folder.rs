@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::staged::{failed, remove_partial, sync_folder};
+use super::states::is_state;
 use crate::error::{Error, Result};
 
 /// The settings of a run, as TOML.
@@ -93,7 +94,7 @@ impl RunFolder {
     }
 
     /// Removes the run that is there, as one act: whoever opens the folder after this was cut short finds all of it or
-    /// nothing. Files that are not a run's stay.
+    /// nothing. Files that are not a run's stay, also those among its states.
     ///
     /// # Errors
     /// [`Error::File`] if that cannot be done; the run is still there.
@@ -121,7 +122,11 @@ impl RunFolder {
         let leaving = self.join(LEAVING);
         fs::create_dir(&leaving)?;
         for name in self.names()? {
-            fs::rename(self.path.join(&name), leaving.join(&name))?;
+            let (from, to) = (self.path.join(&name), leaving.join(&name));
+            match name == STATES && from.symlink_metadata()?.is_dir() {
+                true => gather_states(&from, &to)?,
+                false => fs::rename(from, to)?,
+            }
         }
         Ok(())
     }
@@ -142,11 +147,12 @@ impl RunFolder {
     fn put_right(&self) -> io::Result<()> {
         let leaving = self.join(LEAVING);
         if leaving.is_dir() {
-            for entry in fs::read_dir(&leaving)? {
-                let entry = entry?;
-                fs::rename(entry.path(), self.path.join(entry.file_name()))?;
+            let states = self.join(STATES);
+            // Some of them may have stayed, or what is not the run's.
+            if leaving.join(STATES).symlink_metadata().is_ok_and(|meta| meta.is_dir()) && states.is_dir() {
+                move_all(&leaving.join(STATES), &states)?;
             }
-            fs::remove_dir(&leaving)?;
+            move_all(&leaving, &self.path)?;
         }
         if self.join(GONE).is_dir() {
             fs::remove_dir_all(self.join(GONE))?;
@@ -154,6 +160,31 @@ impl RunFolder {
         remove_partial(&self.path)?;
         if self.join(STATES).is_dir() { remove_partial(&self.join(STATES)) } else { Ok(()) }
     }
+}
+
+/// Moves the states of a folder, and the folder if nothing else is in it.
+fn gather_states(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        if is_state(&entry.path()) && entry.file_type()?.is_file() {
+            fs::rename(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    sync_folder(&to.join("a state"))?;
+    match fs::remove_dir(from) {
+        Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Moves all that is in a folder into another, and removes the folder.
+fn move_all(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::rename(entry.path(), to.join(entry.file_name()))?;
+    }
+    fs::remove_dir(from)
 }
 
 /// How what this program writes into the lock begins.
@@ -222,7 +253,7 @@ mod tests {
     fn run(folder: &Path) -> RunFolder {
         let run = RunFolder::open(folder).unwrap();
         fs::create_dir_all(run.join(STATES)).unwrap();
-        for name in [CONFIG, METRICS, CHECKPOINT, "events.out.tfevents.1.2", "states/step-1", "notes.txt"] {
+        for name in [CONFIG, METRICS, CHECKPOINT, "events.out.tfevents.1.2", "states/step-1.safetensors", "notes.txt"] {
             write_whole(&run.join(name), name.as_bytes()).unwrap();
         }
         run
@@ -294,6 +325,41 @@ mod tests {
         assert_eq!(names(folder.path()), [LOCK, "notes.txt"]);
     }
 
+    /// Among the states too: what is no state by its name, or has the name of one and is none.
+    #[test]
+    fn what_others_have_put_among_the_states_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = run(folder.path());
+        let states = run.join(STATES);
+        fs::remove_file(states.join("step-1.safetensors")).unwrap();
+        fs::create_dir_all(states.join("step-3.safetensors")).unwrap();
+        let foreign = ["best.safetensors", "notes.txt", "step-x.safetensors", "step-4.safetensors.bak"];
+        let own = ["step-00000007.safetensors", "step-00000008-milestone.safetensors", "step-00000009.damaged"];
+        let with = |names: &[&str]| {
+            let mut all: Vec<_> = names.iter().copied().chain(["step-3.safetensors"]).map(String::from).collect();
+            all.sort();
+            all
+        };
+        let all = with(&[&foreign[..], &own].concat());
+        foreign.iter().chain(&own).for_each(|name| fs::write(states.join(name), name).unwrap());
+        assert_eq!(names(&states), all);
+        // Cut short before the end of it, after the states are on their way and after some of them: all comes back.
+        run.gather().unwrap();
+        assert_eq!(names(&states), with(&foreign));
+        drop(run);
+        let run = RunFolder::open(folder.path()).unwrap();
+        assert_eq!((names(&states), names(folder.path())), (all.clone(), ALL.map(String::from).to_vec()));
+        fs::create_dir_all(run.join(LEAVING).join(STATES)).unwrap();
+        fs::rename(states.join(own[1]), run.join(LEAVING).join(STATES).join(own[1])).unwrap();
+        drop(run);
+        let run = RunFolder::open(folder.path()).unwrap();
+        assert_eq!(names(&states), all);
+        run.clear().unwrap();
+        assert_eq!(names(folder.path()), [LOCK, "notes.txt", STATES]);
+        assert_eq!(names(&states), with(&foreign));
+        assert_eq!(fs::read(states.join(foreign[0])).unwrap(), b"best.safetensors");
+    }
+
     /// Killed after any part of it, there is the whole run or nothing of it.
     #[test]
     fn a_removal_that_was_cut_short() {
@@ -307,7 +373,7 @@ mod tests {
             drop(run);
             let run = RunFolder::open(folder.path()).unwrap();
             assert_eq!(names(folder.path()), ALL, "{moved} files were on their way");
-            assert_eq!(fs::read(run.join("states/step-1")).unwrap(), b"states/step-1");
+            assert_eq!(fs::read(run.join("states/step-1.safetensors")).unwrap(), b"states/step-1.safetensors");
             run.gather().unwrap();
             fs::rename(run.join(LEAVING), run.join(GONE)).unwrap();
             fs::remove_file(run.join(GONE).join(METRICS)).unwrap();

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::input::files::{self, Output, write_together};
 use crate::input::source::{BadImage, BadImageArgs, tell_passed_over, tell_skipped};
 use crate::memory::ImageMemoryArgs;
-use crate::terminal::output::{note, one_line, say};
+use crate::terminal::output::{note, one_line, say, shown};
 use crate::terminal::progress::Progress;
 
 /// Divide a folder of images into a training and a validation half, so that no group of images is in both
@@ -90,6 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         bail!("{}: is there already; --force replaces it", there.display());
     }
     let mut found = images(&args.path)?;
+    leave_out_nameless(args, &mut found)?;
     group(args, &mut found)?;
     found.retain(|image| image.group.is_some());
     let groups = by_key(found.iter().map(|image| image.group));
@@ -149,6 +150,26 @@ fn images(path: &Path) -> Result<Vec<SplitReport>> {
         (0..half.len()).map(found).collect()
     };
     Ok(halves.iter().flat_map(found).collect())
+}
+
+/// Refuses files whose names lists cannot hold, or leaves them out.
+fn leave_out_nameless(args: &Args, found: &mut Vec<SplitReport>) -> Result<()> {
+    let count = found.len();
+    for image in found.extract_if(.., |image| {
+        image.name.contains(char::REPLACEMENT_CHARACTER) && args.path.join(&image.name).symlink_metadata().is_err()
+    }) {
+        let line = format!("{}/{}: expected a file whose name is UTF-8, got another", args.path.display(), image.name);
+        if args.bad.on_bad_image == BadImage::Fail {
+            bail!("{line}");
+        }
+        note!("left out: {}", one_line(&line));
+    }
+    match count - found.len() {
+        0 => {}
+        1 => note!("1 image left out"),
+        left_out => note!("{left_out} images left out"),
+    }
+    Ok(())
 }
 
 /// Gives each image its group; none to images that are left out.
@@ -238,7 +259,7 @@ fn tell(args: &Args, found: &[SplitReport], groups: &[u32], halves: &[Split]) ->
         say!("{}", serde_json::to_string_pretty(&done)?);
     } else {
         for (class, Counts { train, validation }) in &classes {
-            say!("{train:>8} {validation:>8}  {}", one_line(class));
+            say!("{train:>8} {validation:>8}  {}", shown(class));
         }
         let (by, output) = (name_of(args.by), args.output.display());
         say!(

@@ -79,7 +79,8 @@ impl PlanFile {
 
 /// The user's folder for files that can be made again.
 pub(crate) fn cache_folder() -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // Relative paths are ignored, as the XDG Base Directory Specification says.
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
     base.or_else(|| folder("LOCALAPPDATA")).map(|base| base.join("bagssl"))
 }

@@ -16,6 +16,7 @@ mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use bagssl_core::batch::{PatchBatch, SourceError};
 use bagssl_core::embed::{Embed, FeatureLayer, InFlight, Rows};
@@ -24,6 +25,9 @@ use crate::error::{Error, Result, same_length};
 use crate::features::Features;
 use crate::files::{regular, remove_partial};
 use writer::Writer;
+
+/// Who extracts has it locked; its time is that of the last work with the folder.
+const LOCK: &str = "lock";
 
 /// A folder of features.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +47,8 @@ pub struct CacheEntry {
     pub of: String,
     /// Where their images lay, as [`FeatureCache::at`] has it.
     pub at: String,
+    /// When somebody last worked with them.
+    pub used: SystemTime,
 }
 
 /// What lies in the folders that are in a folder. What cannot be read is left out.
@@ -113,11 +119,13 @@ impl FeatureCache<'_> {
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.map_err(|source| failed(&path, source))?;
         file.lock().map_err(|source| failed(&path, source))?;
+        // Where a file system keeps no times, nothing is said of what came before.
+        let _ = file.set_modified(SystemTime::now());
         Ok(file)
     }
 
     fn lock_path(&self) -> PathBuf {
-        self.folder.join("lock")
+        self.folder.join(LOCK)
     }
 }
 

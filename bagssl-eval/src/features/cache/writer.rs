@@ -3,14 +3,14 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bagssl_core::batch::PatchBatch;
 use bagssl_core::embed::{FeatureLayer, Rows};
 use serde::{Deserialize, Serialize};
 
 use super::digest::{self, BLOCK, Blocks};
-use super::{CacheEntry, FeatureCache, failed, npy};
+use super::{CacheEntry, FeatureCache, LOCK, failed, npy};
 use crate::error::{Error, Result};
 use crate::features::table::{Mapped, Values};
 use crate::features::{Features, Shape};
@@ -245,7 +245,8 @@ pub(super) fn kept(folder: &Path) -> Option<CacheEntry> {
     let state =
         |path: PathBuf| serde_json::from_slice::<State>(&regular(&path).and_then(|()| std::fs::read(&path)).ok()?).ok();
     let State { of, at, .. } = taps.into_iter().find_map(state)?;
-    Some(CacheEntry { of, at })
+    let used = std::fs::metadata(folder.join(LOCK)).and_then(|meta| meta.modified());
+    Some(CacheEntry { of, at, used: used.unwrap_or(SystemTime::UNIX_EPOCH) })
 }
 
 /// Bytes of an image's number and class.

@@ -133,7 +133,7 @@ impl States {
         for State { path, .. } in self.list()?.into_iter().take_while(|state| state.step > found.step) {
             let is_damaged = found.damaged.iter().any(|(damaged, _)| *damaged == path);
             let gone = match is_damaged {
-                true => fs::rename(&path, path.with_extension("damaged")),
+                true => fs::rename(&path, path.with_extension(DAMAGED)),
                 false => fs::remove_file(&path),
             };
             gone.map_err(|error| failed(&path, error))?;
@@ -195,6 +195,15 @@ impl StateStore for States {
 const PREFIX: &str = "step-";
 const MILESTONE: &str = "-milestone";
 const SUFFIX: &str = ".safetensors";
+/// What a damaged state ends in instead, without the dot.
+const DAMAGED: &str = "damaged";
+
+/// Whether a file is a state by its name, or has been one before it was damaged.
+pub(super) fn is_state(path: &Path) -> bool {
+    let is_damaged = path.extension().is_some_and(|ending| ending == DAMAGED);
+    let path = if is_damaged { path.with_extension(&SUFFIX[1..]) } else { path.into() };
+    State::from_path(path).is_some()
+}
 
 /// A state by its name.
 #[derive(Debug)]

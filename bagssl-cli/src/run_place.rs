@@ -1,0 +1,153 @@
+//! Where a run's folder may be, and whether what lies in it is still what the run has written.
+
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Result, bail};
+use bagssl_data::Dataset;
+use bagssl_train::config::flat;
+use bagssl_train::run_state::{CONFIG, METRICS, STATES};
+
+use crate::config::RunConfig;
+use crate::input::files;
+use crate::terminal::output::note;
+
+/// Refuses a run's folder inside of the images that it is trained on, or of another run.
+pub(crate) fn check_place(out: &Path, dataset: &Dataset) -> Result<()> {
+    let real = real(out);
+    let refuse = |what: &str, folder: &Path| {
+        bail!("--out: expected a folder outside of {what}, got {} in {}", out.display(), folder.display())
+    };
+    if let Some(folder) = dataset.folder().filter(|folder| real.starts_with(self::real(folder))) {
+        return refuse("the images", folder);
+    }
+    let is_run = |folder: &&Path| {
+        let has = |name: &str| folder.join(name).symlink_metadata().is_ok();
+        has(CONFIG) && (has(METRICS) || has(STATES))
+    };
+    match real.ancestors().skip(1).find(is_run) {
+        Some(folder) => refuse("other runs", folder),
+        None => Ok(()),
+    }
+}
+
+/// A path without links, as far as it is there.
+fn real(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let there = whole.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, mut real)) = there else { return whole };
+    // What is not there yet has no links.
+    for part in whole.strip_prefix(above).unwrap_or(Path::new("")).components() {
+        match part {
+            Component::ParentDir => drop(real.pop()),
+            part => real.push(part),
+        }
+    }
+    real
+}
+
+/// The settings that `--resume-from` may change.
+const MAY_CHANGE: [&str; 2] = ["schedule.epochs", "on_not_finite"];
+const LEARNING_RATE: &str = ".learning_rate";
+
+/// Writes down the settings that a run goes on with. Of a file that somebody has changed since the run wrote it, the settings that are others
+/// are named, and it stays; one that has the same settings stays as it is.
+pub(crate) fn write_resumed(path: &Path, config: &RunConfig, may_change: bool) -> Result<()> {
+    let text = config.to_toml()?;
+    if path.symlink_metadata().is_err() {
+        return files::write(path, text.as_bytes());
+    }
+    let origin = path.display().to_string();
+    let advice = "the run does not read this file: put it back or remove it, or give it with --config";
+    let there = match String::from_utf8(files::read_text(path)?) {
+        Ok(text) => RunConfig::parse(&config.name, &text, &origin),
+        Err(_) => bail!("{origin}: expected text in UTF-8, got other bytes; {advice}"),
+    };
+    let there = match there {
+        Ok(there) => there,
+        Err(error) => bail!("{error}; {advice}"),
+    };
+    let others = others(&flat(&there), &flat(config));
+    if others.is_empty() {
+        return Ok(());
+    }
+    let is_free = |name: &str| MAY_CHANGE.contains(&name) || name.ends_with(LEARNING_RATE);
+    if !may_change || !others.iter().all(|(name, ..)| is_free(name)) {
+        let [before, now] =
+            [|(name, there, _): &Other| format!("{name} {there}"), |(name, _, now): &Other| format!("{name} {now}")]
+                .map(|text| others.iter().map(text).collect::<Vec<_>>().join(", "));
+        bail!("{origin}: expected the settings of the run ({now}), got others ({before}); {advice}");
+    }
+    for (name, there, now) in &others {
+        note!("{origin}: {name} was {there}, is {now} from now on");
+    }
+    files::write(path, text.as_bytes())
+}
+
+/// The name of a setting, what it is in one config, and in another.
+type Other = (String, String, String);
+
+fn others(there: &[(String, String)], now: &[(String, String)]) -> Vec<Other> {
+    let value = |settings: &[(String, String)], name: &str| {
+        settings.iter().find(|(other, _)| other == name).map_or("none".to_string(), |(_, value)| value.clone())
+    };
+    let mut names: Vec<&String> = there.iter().chain(now).map(|(name, _)| name).collect();
+    names.sort();
+    names.dedup();
+    let both = names.into_iter().map(|name| (name.clone(), value(there, name), value(now, name)));
+    both.filter(|(_, there, now)| there != now).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bagssl_train::preset::PRESETS;
+    use std::fs;
+
+    #[test]
+    fn a_config_that_was_changed_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(CONFIG);
+        let mut config = RunConfig::preset(PRESETS[0]);
+        write_resumed(&path, &config, false).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text, config.to_toml().unwrap());
+        let refused = |text: &str, may_change, words: &[&str]| {
+            fs::write(&path, text).unwrap();
+            let error = write_resumed(&path, &config, may_change).unwrap_err().to_string();
+            assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        };
+        let seed = format!("seed = {}", config.train.seed);
+        let edited = text.replacen(&seed, "seed = 77", 1);
+        for may_change in [false, true] {
+            let words = ["config.toml: expected the settings of the run (seed 0), got others (seed 77); the run does"];
+            refused(&edited, may_change, &words);
+            refused("seed = = 1", may_change, &["config.toml line 1", "put it back or remove it"]);
+        }
+        // A remark is no other setting.
+        let remarked = format!("# mine\n{text}");
+        fs::write(&path, &remarked).unwrap();
+        write_resumed(&path, &config, false).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), remarked);
+        // What --resume-from may change is written down.
+        config.train.schedule.epochs += 1;
+        assert!(write_resumed(&path, &config, false).is_err());
+        write_resumed(&path, &config, true).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), config.to_toml().unwrap());
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_yet_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::create_dir(root.join("a")).unwrap();
+        for path in ["a/b/c", "a/../a/b/c", "new/../a/b/c", "a/b/new/../c"] {
+            assert_eq!(real(&root.join(path)), root.join("a/b/c"), "{path}");
+        }
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink("a", root.join("link")).unwrap();
+            assert_eq!(real(&root.join("link/b")), root.join("a/b"));
+        }
+    }
+}
