@@ -14,7 +14,7 @@ use crate::run::root;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Folders that ./run.sh has written; of a call that is in several the last is told
+    /// Folders that ./run.sh has written; of a call that is in several, the last that ran anything is told
     #[arg(required = true, value_name = "RESULTS")]
     results: Vec<PathBuf>,
     /// The page [default: docs/gpu/DATE.md]

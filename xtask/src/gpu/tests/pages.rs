@@ -123,6 +123,17 @@ fn a_call_that_was_made_again_is_told_once() {
 }
 
 #[test]
+fn a_call_in_which_nothing_ran_replaces_none() {
+    let ran = call(&["bench"], &[("bench", "patches_per_second", json!(1.0))]);
+    let mut stopped = call(&["bench"], &[]);
+    stopped.push(row("bench", "outcome", json!("not run")));
+    let results = read(&[ran, stopped.clone()].concat()).unwrap();
+    assert_eq!(results.number("bench", "patches_per_second"), Some(1.0));
+    let results = read(&stopped).unwrap();
+    assert_eq!(results.part("bench").unwrap().outcome, Outcome::Told("not run".into()));
+}
+
+#[test]
 fn other_folders_are_refused_in_a_line() {
     let folder = Folder::new("none");
     let error = format!("{:#}", Results::read(&[&*folder]).unwrap_err());
