@@ -5,9 +5,10 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::super::bounds::{Verdict, wanted};
-use super::super::report::page;
+use super::super::report::{bound, page};
 use super::super::results::{Outcome, Results};
 use super::Folder;
+use crate::run::root;
 
 fn row(part: &str, figure: &str, value: Value) -> String {
     json!({"call": "call2", "part": part, "figure": figure, "value": value, "unit": "", "seconds": 1.5}).to_string()
@@ -65,6 +66,24 @@ fn figures_are_held_against_their_bounds() {
     }
     for row in all(80_000.0, 1.4) {
         assert_eq!(row.verdict(), Verdict::Missed, "{row:?}");
+    }
+}
+
+#[test]
+fn bounds_are_the_same_wherever_they_are_said() {
+    let text = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let wanted = wanted(&Results::default());
+    let rows = wanted.iter().map(|row| format!("| {} | {} |\n", row.what, bound(row.bound)));
+    let table = format!("\n| figure | bound |\n|---|---|\n{}\n", rows.collect::<String>());
+    assert!(text("docs/gpu/README.md").contains(&table), "docs/gpu/README.md: expected this table:\n{table}");
+    let parts = text("xtask/src/gpu/parts.py");
+    let of = |what: &str| bound(wanted.iter().find(|row| row.what.starts_with(what)).unwrap().bound);
+    for said in [
+        format!("({} is wanted)", of("rate over PyTorch's best")),
+        format!("({} is wanted)", of("peak memory")),
+        format!("\"--least\", \"{}\"", of("lowest cosine").trim_start_matches("at least ")),
+    ] {
+        assert!(parts.contains(&said), "parts.py: expected {said}");
     }
 }
 
