@@ -1,6 +1,7 @@
 //! Pages of results that are made by hand.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -85,6 +86,21 @@ fn bounds_are_the_same_wherever_they_are_said() {
     ] {
         assert!(parts.contains(&said), "parts.py: expected {said}");
     }
+}
+
+/// The tables of the prediction are those that its script prints.
+#[test]
+fn the_prediction_is_what_its_script_computes() {
+    let script = root().join("docs/gpu/prediction.py");
+    let Ok(output) = Command::new("python3").arg(script).output() else {
+        eprintln!("skipped: no python3 found");
+        return;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = fs::read_to_string(root().join("docs/gpu/prediction.md")).unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let missing: Vec<&str> = printed.lines().filter(|line| !page.lines().any(|other| other == *line)).collect();
+    assert!(page.contains(printed.trim()), "docs/gpu/prediction.md: expected these lines:\n{}", missing.join("\n"));
 }
 
 #[test]
