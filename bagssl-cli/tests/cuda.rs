@@ -77,8 +77,11 @@ fn a_step_is_queued_without_waiting() {
     // Two linear layers with three passes each, and the loss.
     assert_eq!(cublas, 9, "{counts:?}");
     assert!(launches <= MOST_LAUNCHES, "{launches} launches: {counts:?}");
-    // A weight is packed once for its passes, and figures are put together once.
+    // A weight is packed once for its passes, and so are the images; figures are put together once.
     assert_eq!(count("cuLaunchKernel pack_f32_bf16"), 9, "{counts:?}");
+    assert_eq!(count("cuLaunchKernel pack_bf16_bf16"), 1, "{counts:?}");
+    // The rows that a norm gives are read by the next product as they lie: Burn's copy would be this kernel.
+    assert_eq!(count("cuLaunchKernel copy_kernel_t_f32_n_1"), 0, "{counts:?}");
     assert_eq!(count("cuLaunchKernel vectors_join") + count("cuLaunchKernel slice_assign"), 1, "{counts:?}");
     for waits in ["cuCtxSynchronize", "cuStreamSynchronize", "cuMemAlloc", "cuMemFree", "cuMemcpyDtoD"] {
         assert_eq!(count(waits), 0, "{waits}: {counts:?}");
@@ -112,11 +115,57 @@ fn a_step_is_queued_without_waiting() {
     assert!(table.contains("profile of 4 steps") && table.contains("operations of cuDNN: 26.0 a step"), "{table}");
 }
 
-/// Launches of a step of that size: 98 are this project's, the rest Burn's for the loss and what autodiff keeps.
+/// Launches of a step of that size: 97 are this project's, the rest Burn's for the loss and what autodiff keeps.
 ///
 /// The prototype would make 132 and some 30 of its loss (counted in its source: 60 of norms, 22 of casts, 31 of SGD, 19 of pooling and
 /// sums), with neither running statistics nor figures, and 32 plans of cuDNN and 3 products besides.
 const MOST_LAUNCHES: usize = 160;
+
+/// A step of ResNet-18 is as many launches as `docs/gpu/prediction.md` counts, beside those of the prototype. The size of maps
+/// changes none.
+#[test]
+fn a_step_of_resnet18_has_the_launches_of_the_prediction() {
+    let Some(stub) = stub() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let network = ["--arch", "resnet18-cifar", "--size", "8", "--preset", "bagssl-vicreg", "--projector", "2048,256"];
+    let arguments = [&STEPS[..4], &network, &["--images", "2", "--patches", "2", "--steps", "2"]].concat();
+    let run = stub.bagssl(folder.path(), &arguments, &[]).succeeded();
+    let steps = run.record.steps();
+    let counts = counts(steps[steps.len() - 2]);
+    let count = |is: &dyn Fn(&str) -> bool| -> usize {
+        counts.iter().filter(|(name, _)| is(name)).map(|(_, count)| count).sum()
+    };
+    let kernel = |name: &str| name.strip_prefix("cuLaunchKernel ").map(String::from);
+    let ours = count(&|name| kernel(name).is_some_and(|kernel| OURS.iter().any(|start| kernel.starts_with(start))));
+    let burns = count(&|name| kernel(name).is_some()) - ours;
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/gpu/prediction.md");
+    let page = fs::read_to_string(page).unwrap();
+    let predicted = |what: &str| -> usize {
+        let line = page.lines().find_map(|line| line.strip_prefix(&format!("| {what} | "))).expect(what);
+        line.trim_end_matches(" |").parse().expect(what)
+    };
+    assert_eq!(ours, predicted("kernels of bagssl"), "{counts:?}");
+    assert_eq!(count(&|name| name.starts_with("cudnn ")), predicted("cuDNN plans"), "{counts:?}");
+    assert_eq!(count(&|name| name.starts_with("cublasGemm")), predicted("cuBLAS products"), "{counts:?}");
+    // Burn chooses among its kernels by measuring them.
+    let expected = predicted("Burn's kernels, for the loss and what autodiff keeps");
+    assert!(burns.abs_diff(expected) <= 8, "{burns} launches of Burn's, {expected} predicted: {counts:?}");
+}
+
+/// What the names of this project's kernels begin with.
+const OURS: [&str; 11] = [
+    "pack_",
+    "unpack_",
+    "norm_",
+    "finish_",
+    "max_pool_",
+    "global_mean_",
+    "sum_columns",
+    "step_",
+    "vectors_",
+    "similarity_",
+    "cholesky_",
+];
 
 /// Memory stays level: what a step takes is given back, or used again by the next.
 #[test]
@@ -180,10 +229,10 @@ fn embeddings_are_those_of_the_cpu() {
         }
     }
     // What is embedded, without where, and its embeddings.
-    let features = |backend: &str, mode: &str| -> BTreeMap<String, Vec<f32>> {
+    let features = |backend: &str, mode: &str| -> (BTreeMap<String, Vec<f32>>, Run) {
         let run = ["eval", "run/checkpoint.safetensors", "--data", "set", "--backend", backend];
         let eval = [&run[..], &["--features", backend, "--json"]].concat();
-        stub.bagssl(here, &eval, &[("CUDA_STUB_MODE", mode)]).succeeded();
+        let run = stub.bagssl(here, &eval, &[("CUDA_STUB_MODE", mode)]).succeeded();
         let folders = fs::read_dir(here.join(backend)).unwrap().map(|entry| entry.unwrap().path());
         let read = |folder: PathBuf| {
             let state: serde_json::Value =
@@ -192,14 +241,26 @@ fn embeddings_are_those_of_the_cpu() {
             let values = bytes[128..].chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap()));
             (state["of"].as_str().unwrap().replace(backend, "BACKEND"), values.collect())
         };
-        folders.filter(|folder| folder.is_dir()).map(read).collect()
+        (folders.filter(|folder| folder.is_dir()).map(read).collect(), run)
     };
-    let (expected, got) = (features("ndarray", "eager"), features("cuda-f32", "deferred"));
+    let ((expected, _), (got, run)) = (features("ndarray", "eager"), features("cuda-f32", "deferred"));
     assert!(!got.is_empty() && expected.keys().eq(got.keys()), "{:?} {:?}", expected.keys(), got.keys());
     for (of, expected) in &expected {
         assert_eq!(expected.len(), got[of].len(), "{of}");
         let apart = expected.iter().zip(&got[of]).map(|(a, b)| (a - b).abs());
         assert!(apart.clone().all(|apart| apart < 1e-4), "{of}: {:?}", apart.collect::<Vec<_>>());
+    }
+    // Up to the copy of its results a batch waits for nothing, once the plans for its size are found: then it runs its 9
+    // convolutions alone. The norms are in the weights, which were made of them before the first batch.
+    let batches = run.record.lines().split(|line| line.starts_with("cuMemcpyDtoHAsync")).map(counts);
+    let known: Vec<_> = batches.filter(|counts| counts.get("cudnn forward") == Some(&9)).collect();
+    assert!(known.len() >= 2, "{} batches whose plans are known", known.len());
+    for counts in known {
+        for waits in ["cuCtxSynchronize", "cuStreamSynchronize", "cuMemAlloc", "cuMemFree"] {
+            assert_eq!(counts.get(waits), None, "{waits}: {counts:?}");
+        }
+        let fused = counts.get("cuLaunchKernel elemwise_fuse").copied().unwrap_or(0);
+        assert!(fused <= 2, "the norms are folded again: {counts:?}");
     }
 }
 

@@ -281,7 +281,7 @@ fn headers(include: &Path) -> std::result::Result<String, String> {
         Some(header) => Err(format!("{} not found", include.join(header).display())),
         None if include.join(PRODUCTS).is_file() => Ok(include.display().to_string()),
         None => Ok(format!(
-            "{}, without {PRODUCTS}: Burn's own products go without tensor cores (`pip install nvidia-cuda-crt`)",
+            "{}, without {PRODUCTS}: Burn's own products go without tensor cores (of CUDA 13: `pip install nvidia-cuda-crt`)",
             include.display()
         )),
     }

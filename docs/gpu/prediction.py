@@ -54,7 +54,12 @@ def step(depth, cifar, side, batch, projector):
     inputs = sum(into for into, _ in ends)
     parameters = weights + dense + 4 * sum(o for o, *_ in convs)
     n = len(convs)
-    tensors = 3 * n + 4 * len(projector)
+    layers = len(projector)
+    # A weight each; scale and shift of each norm, which no projector ends with; the last layer's bias.
+    norms = n + layers - 1
+    tensors = n + layers + 2 * norms + 1
+    # The stem's map and its gradient, those of the pool behind it, and where each maximum was.
+    pool = 0 if cifar else 64 * batch * (2 * 2 * (side // 2) ** 2 + 2 * (2 + 1) * (side // 4) ** 2)
     parts = [
         # name, operations or bytes, rate, launches
         ("convolutions, three passes", 2 * batch * (3 * macs - first), CONV, 3 * n - 1),
@@ -62,12 +67,15 @@ def step(depth, cifar, side, batch, projector):
         ("batch norms backward: gradient and input read twice, gradient written; ReLU signs read; residual gradient written",
          2 * batch * (5 * maps + maps // 2 + residual), MEMORY, 3 * n),
         ("gradient sums at block inputs: two read, one written", 2 * batch * 3 * inputs, MEMORY, len(ends)),
-        ("images to channels-last, pooling", batch * (4 + 2 * 8 / 3) * 3 * side * side + 4 * batch * ends[-1][1], MEMORY, 4),
+        ("images to bf16, then channels-last, pooling", batch * (4 + 2 + 2 + 2 * 8 / 3) * 3 * side * side + 4 * batch * ends[-1][1] + pool,
+         MEMORY, 4 if cifar else 6),
         ("weights packed to bf16, weight gradients unpacked", weights * (4 + 2 + 2 + 4), MEMORY, 2 * n),
         # A launch updates 40 parameters, squares 160 gradients (and another one sums up), or updates 80 running statistics.
-        ("SGD with momentum: three read, two written; gradients read again for their squares", 24 * parameters, MEMORY, -(-tensors // 40) + 2 * -(-tensors // 160) + -(-2 * n // 80)),
-        ("projector", 6 * batch * dense, TF32, 9 * len(projector)),
-        ("covariance loss, similarity, metrics", 6 * batch * projector[-1] ** 2, TF32, 62),
+        ("AdamW: four read, three written; gradients read again for their squares", 32 * parameters, MEMORY, -(-tensors // 40) + 2 * -(-tensors // 160) + -(-2 * norms // 80)),
+        # A product in each pass, six kernels for a norm, and two for the bias.
+        ("projector", 6 * batch * dense, TF32, 3 * layers + 6 * (layers - 1) + 2),
+        # As the CUDA stub counts them.
+        ("covariance loss, similarity, metrics", 6 * batch * projector[-1] ** 2, TF32, 60),
     ]
     return parts, convs, maps
 

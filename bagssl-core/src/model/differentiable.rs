@@ -50,7 +50,7 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
         let _span = span("convolution");
         let (input, weight) = (open(input), open(weight));
         let (map, plain) = (wrap(input.primitive.clone()), wrap(weight.primitive.clone()));
-        let (output, packed) = K::conv2d_for_training(map.clone(), plain.clone(), window);
+        let [output, map, packed] = K::conv2d_for_training(map, plain.clone(), window);
         let (output, state) = (raw(output), ConvState { input: map, weight: plain, packed, window });
         let nodes = [input.node, weight.node];
         close(match Conv::<K>(PhantomData).prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
@@ -142,6 +142,7 @@ struct Conv<K>(PhantomData<K>);
 
 #[derive(Debug, Clone)]
 struct ConvState<B: Backend> {
+    /// What stands for the input in the gradient of the weight.
     input: Tensor<B, 4>,
     weight: Tensor<B, 4>,
     /// What stands for the weight in the gradient of the input.

@@ -36,10 +36,11 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         module::conv2d(input, weight, None, options(window))
     }
 
-    /// What [`Kernels::conv2d`] gives, and what stands for the weight in [`Kernels::conv2d_input_backward`]: the weight, or what
-    /// has been made of it for this pass and need not be made again.
-    fn conv2d_for_training(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> (Tensor<B, 4>, Tensor<B, 4>) {
-        (Self::conv2d(input, weight.clone(), window), weight)
+    /// What [`Kernels::conv2d`] gives, then what stands for the input in [`Kernels::conv2d_weight_backward`] and for the weight in
+    /// [`Kernels::conv2d_input_backward`]: these themselves, or what has been made of them for this pass and need not be made
+    /// again.
+    fn conv2d_for_training(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> [Tensor<B, 4>; 3] {
+        [Self::conv2d(input.clone(), weight.clone(), window), input, weight]
     }
 
     /// The gradient of the convolution's input, whose `[height, width]` is `size`.

@@ -101,15 +101,20 @@ impl<B: OnCuda, P: Precision> Kernels<B> for Cudnn<P> {
         wrap(output)
     }
 
-    fn conv2d_for_training(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> (Tensor<B, 4>, Tensor<B, 4>) {
-        let [outputs, inputs, ..] = weight.dims();
-        if [outputs, inputs].iter().any(|count| !count.is_multiple_of(multiple(input.dtype()))) {
-            // What is filled up is not of the weight's shape: each pass does it.
-            return (Self::conv2d(input, weight.clone(), window), weight);
+    fn conv2d_for_training(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> [Tensor<B, 4>; 3] {
+        let [is_full, has_full_output] = [1, 0].map(|axis| weight.dims()[axis].is_multiple_of(multiple(input.dtype())));
+        // A weight that is filled up is not of its shape any more: each pass does it.
+        if !is_full {
+            let operation = Operation::ConvFilling { window, math: P::MATH };
+            let [output, filled] = run::<B, 2>(operation, vec![raw(input), raw(weight.clone())]);
+            return [wrap(output), wrap(filled), weight];
+        }
+        if !has_full_output {
+            return [Self::conv2d(input.clone(), weight.clone(), window), input, weight];
         }
         let operation = Operation::ConvPacking { window, math: P::MATH };
-        let [output, packed] = run::<B, 2>(operation, vec![raw(input), raw(weight)]);
-        (wrap(output), wrap(packed))
+        let [output, packed] = run::<B, 2>(operation, vec![raw(input.clone()), raw(weight)]);
+        [wrap(output), input, wrap(packed)]
     }
 
     fn conv2d_input_backward(
@@ -129,7 +134,8 @@ impl<B: OnCuda, P: Precision> Kernels<B> for Cudnn<P> {
         weight: Tensor<B, 4>,
         window: Window,
     ) -> Tensor<B, 4> {
-        let operation = Operation::ConvWeightGradient { window, math: P::MATH };
+        let [_, inputs, ..] = weight.dims();
+        let operation = Operation::ConvWeightGradient { window, inputs, math: P::MATH };
         let [output] = run::<B, 1>(operation, vec![raw(input), raw(gradient)]);
         let output = wrap::<B, 4>(output);
         if weight.dtype() == DType::F32 { output } else { output.cast(weight.dtype()) }

@@ -113,8 +113,7 @@ impl Map {
     ) -> (Self, Cube) {
         let padded = channels.next_multiple_of(padding.channels);
         let (slot, tensor) = job.write(&[images, height, width, padded], dtype);
-        let strides = vec![height * width * padded, 1, width * padded, padded];
-        let meta = Metadata::new(vec![images, channels, height, width], strides);
+        let meta = Metadata::new(vec![images, channels, height, width], strides_of([padded, height, width]).to_vec());
         let shown = Cube::new(tensor.client, tensor.handle, meta, tensor.device, dtype);
         (Map { slot, images, channels: padded, height, width }, shown)
     }
@@ -169,6 +168,13 @@ fn strides(tensor: &Cube) -> [usize; 4] {
     std::array::from_fn(|axis| tensor.meta.strides()[axis])
 }
 
+/// The strides of a new map. Where it is of one pixel, they are those of `[images, channels, 1, 1]` too, in which Burn sees that
+/// there are no gaps: rows that a norm gives are read by a product as they lie.
+fn strides_of([channels, height, width]: [usize; 3]) -> [usize; 4] {
+    let pixel = if height * width == 1 { 1 } else { channels };
+    [height * width * channels, 1, width * pixel, pixel]
+}
+
 /// Whether a tensor is a map of that type without a copy: there is nothing to fill up, and its channels lie last.
 fn lies_so(tensor: &Cube, dtype: DType, padding: Padding) -> bool {
     let dims @ [images, channels, ..] = dims(tensor);
@@ -215,6 +221,16 @@ mod tests {
         assert!(lies_channels_last([4, 3, 1, 1], [3, 1, 1, 1]));
         assert!(lies_channels_last([4, 3, 1, 1], [3, 1, 3, 3]));
         assert!(lies_channels_last([2, 1, 5, 7], [35, 35, 7, 1]));
+    }
+
+    #[test]
+    fn new_maps_have_their_channels_last_and_rows_no_gaps() {
+        assert_eq!(strides_of([3, 5, 7]), [105, 1, 21, 3]);
+        assert_eq!([strides_of([3, 1, 7]), strides_of([3, 5, 1])], [[21, 1, 21, 3], [15, 1, 3, 3]]);
+        assert_eq!(strides_of([128, 1, 1]), [128, 1, 1, 1]);
+        for [channels, height, width] in [[3, 5, 7], [3, 1, 7], [3, 5, 1], [128, 1, 1], [1, 1, 1]] {
+            assert!(lies_channels_last([2, channels, height, width], strides_of([channels, height, width])));
+        }
     }
 
     #[test]

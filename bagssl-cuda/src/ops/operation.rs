@@ -4,6 +4,7 @@ use bagssl_core::plan::Window;
 use burn::tensor::DType;
 
 use super::form::{Checked, Form, Math, same};
+use super::map::multiple;
 use super::step::StepRule;
 
 /// An operation with its settings. [`Operation::outputs`] says what it reads and gives.
@@ -18,10 +19,14 @@ pub(crate) enum Operation {
     /// The same, and the weight as [`Operation::ConvInputGradient`] reads it without a copy: its channels are such that nothing
     /// has to be filled up.
     ConvPacking { window: Window, math: Math },
+    /// The same as [`Operation::Conv`], and the map as [`Operation::ConvWeightGradient`] reads it without a copy: with channels of
+    /// zeros up to a whole number of 16 bytes.
+    ConvFilling { window: Window, math: Math },
     /// The output's gradient and the weight to the input's gradient, whose `[height, width]` is `size`.
     ConvInputGradient { window: Window, size: [usize; 2], math: Math },
-    /// The input and the output's gradient to the weight's gradient, f32.
-    ConvWeightGradient { window: Window, math: Math },
+    /// The input and the output's gradient to the weight's gradient, f32. The input has `inputs` channels, or as many as
+    /// [`Operation::ConvFilling`] has made of them.
+    ConvWeightGradient { window: Window, inputs: usize, math: Math },
     /// Map, bias and perhaps a residual to `relu?(map + bias + residual?)`.
     Finish { relu: bool },
     /// Two maps to their sum.
@@ -84,7 +89,7 @@ impl Operation {
     /// A name for messages and profiles: where a host's span is around it, that one's.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Operation::Conv { .. } | Operation::ConvPacking { .. } => "convolution",
+            Operation::Conv { .. } | Operation::ConvPacking { .. } | Operation::ConvFilling { .. } => "convolution",
             Operation::ConvInputGradient { .. } => "convolution, gradient of its input",
             Operation::ConvWeightGradient { .. } => "convolution, gradient of its weight",
             Operation::Finish { .. } => "bias, residual and relu",
@@ -125,6 +130,12 @@ impl Operation {
                 outputs.push(Form::new(weight.shape.clone(), input.dtype));
                 Ok(outputs)
             }
+            (Operation::ConvFilling { window, math }, [input, _]) => {
+                let mut outputs = Operation::Conv { window: *window, math: *math }.fitting(inputs)?;
+                let [rows, channels, height, width] = input.map()?;
+                outputs.push(Form::new([rows, filled(channels, input.dtype), height, width], input.dtype));
+                Ok(outputs)
+            }
             (Operation::ConvInputGradient { window, size, .. }, [gradient, weight]) => {
                 let ([rows, channels, height, width], [outputs, inputs, ..]) = (gradient.map()?, weight.map()?);
                 check_kernel(weight, *window)?;
@@ -132,12 +143,15 @@ impl Operation {
                 same("size", output_size(*window, *size)?, [height, width])?;
                 Ok(vec![Form::new([rows, inputs, size[0], size[1]], gradient.dtype)])
             }
-            (Operation::ConvWeightGradient { window, .. }, [input, gradient]) => {
-                let ([rows, inputs, height, width], [also, outputs, down, across]) = (input.map()?, gradient.map()?);
+            (Operation::ConvWeightGradient { window, inputs, .. }, [input, gradient]) => {
+                let ([rows, channels, height, width], [also, outputs, down, across]) = (input.map()?, gradient.map()?);
                 same("rows", rows, also)?;
+                if channels != filled(*inputs, input.dtype) {
+                    same("channels", *inputs, channels)?;
+                }
                 same("size", output_size(*window, [height, width])?, [down, across])?;
                 let [height, width] = window.kernel;
-                Ok(vec![Form::new([outputs, inputs, height, width], DType::F32)])
+                Ok(vec![Form::new([outputs, *inputs, height, width], DType::F32)])
             }
             (Operation::Finish { .. }, [input, bias, rest @ ..]) => {
                 let [_, channels, ..] = input.map()?;
@@ -263,6 +277,11 @@ impl Operation {
     }
 }
 
+/// Channels with those that are filled up.
+fn filled(channels: usize, dtype: DType) -> usize {
+    channels.next_multiple_of(multiple(dtype))
+}
+
 fn check_kernel(weight: &Form, window: Window) -> Checked<()> {
     let [_, _, height, width] = weight.dims()?;
     same("kernel", window.kernel, [height, width])
@@ -362,8 +381,18 @@ mod tests {
             packing.outputs(std::slice::from_ref(&input)).unwrap_err(),
             "convolution: expected another number of inputs, got 1"
         );
-        let to_weight = Operation::ConvWeightGradient { window: CONV, math: Math::Exact };
-        assert_eq!(to_weight.outputs(&[input.clone(), outputs[0].clone()]).unwrap(), std::slice::from_ref(&weight));
+        let filling = Operation::ConvFilling { window: CONV, math: Math::Exact };
+        let filled = filling.outputs(&[input.clone(), weight.clone()]).unwrap();
+        assert_eq!(filled, [outputs[0].clone(), form([4, 8, 9, 7], DType::BF16)]);
+        let to_weight = |inputs| Operation::ConvWeightGradient { window: CONV, inputs, math: Math::Exact };
+        for read in [&input, &filled[1]] {
+            assert_eq!(
+                to_weight(3).outputs(&[read.clone(), outputs[0].clone()]).unwrap(),
+                std::slice::from_ref(&weight)
+            );
+        }
+        let fewer = to_weight(2).outputs(&[input.clone(), outputs[0].clone()]).unwrap_err();
+        assert_eq!(fewer, "convolution, gradient of its weight: channels: expected 2, got 3");
 
         let turned = forward.outputs(&[form([4, 3, 2, 1], DType::BF16), weight.clone()]).unwrap_err();
         assert_eq!(turned, "convolution: a window of [3, 2] does not fit into [2, 1] pixels");

@@ -64,15 +64,22 @@ impl OnCuda for Plain {
         let mut inputs = inputs.into_iter();
         let mut next = || inputs.next().expect("as many as have been counted");
         match operation {
-            Operation::Conv { window, math } => vec![convolve(next(), next(), window, math, &forms[0]).0],
+            Operation::Conv { window, math } => {
+                let [output, ..] = convolve(next(), next(), window, math, &forms[0]);
+                vec![output]
+            }
+            Operation::ConvFilling { window, math } => {
+                let [output, filled, _] = convolve(next(), next(), window, math, &forms[0]);
+                vec![output, filled]
+            }
             Operation::ConvPacking { window, math } => {
-                let (output, packed) = convolve(next(), next(), window, math, &forms[0]);
+                let [output, _, packed] = convolve(next(), next(), window, math, &forms[0]);
                 vec![output, packed]
             }
             Operation::ConvInputGradient { window, math, .. } => {
                 vec![input_gradient(next(), next(), window, math, &forms[0])]
             }
-            Operation::ConvWeightGradient { window, math } => {
+            Operation::ConvWeightGradient { window, math, .. } => {
                 vec![weight_gradient(next(), next(), window, math, &forms[0])]
             }
             Operation::Finish { relu } => {
@@ -122,17 +129,17 @@ fn four(form: &Form) -> [usize; 4] {
     form.dims().expect("an operation's map has four dimensions")
 }
 
-/// The output, and the weight as it was read.
-fn convolve(input: Cube, weight: Cube, window: Window, math: Math, output: &Form) -> (Cube, Cube) {
+/// The output, then the input and the weight as they were read.
+fn convolve(input: Cube, weight: Cube, window: Window, math: Math, output: &Form) -> [Cube; 3] {
     let dtype = input.dtype;
     let mut job = Job::new("convolution", &input);
-    let x = Map::read(&mut job, input, dtype, Padding::of_channels(dtype));
+    let (x, filled) = Map::pack(&mut job, input, dtype, Padding::of_channels(dtype));
     let (w, packed) = Map::pack(&mut job, weight, dtype, Padding::of_weight(dtype));
     let (y, shown) = Map::write(&mut job, four(output), dtype, Padding::of_channels(dtype));
     let sizes = [x.images, x.channels, x.height, x.width];
     let key = Key::new(Pass::Forward, dtype == DType::BF16, math, sizes, w.images, window);
     pass(job, key, [x, w, y]);
-    (shown, packed)
+    [shown, filled, packed]
 }
 
 fn input_gradient(gradient: Cube, weight: Cube, window: Window, math: Math, output: &Form) -> Cube {

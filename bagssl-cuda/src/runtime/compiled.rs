@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::context::{KERNELS, compile};
+use super::context::{KERNELS, SOURCE, compile};
 
 /// Turing, Ampere, Hopper, Blackwell.
 const CAPABILITIES: [i32; 4] = [75, 80, 90, 100];
@@ -120,6 +120,53 @@ fn the_kernels_fit_their_gpus() {
         running.into_iter().flat_map(lines).collect()
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The names of all kernels in a source. A macro that makes kernels names them `stem_##NAME`, after its first argument.
+fn kernels_of(source: &str) -> Vec<String> {
+    const MARK: &str = "extern \"C\" __global__ void";
+    let name = |after: &str| {
+        let after = after.trim_start();
+        let after = match after.strip_prefix("__launch_bounds__") {
+            Some(rest) => rest.split_once(')').map_or(rest, |(_, rest)| rest),
+            None => after,
+        };
+        after.split('(').next().unwrap_or_default().trim().to_string()
+    };
+    let names = |text: &str| text.split(MARK).skip(1).map(name).collect::<Vec<_>>();
+    // A macro is one line, its arguments in parentheses behind its name.
+    let source = source.replace("\\\n", " ");
+    let (macros, plain): (Vec<&str>, Vec<&str>) = source.lines().partition(|line| line.starts_with("#define "));
+    let mut all = names(&plain.join("\n"));
+    for made in macros {
+        let called = made["#define ".len()..].split_inclusive('(').next().unwrap_or_default();
+        let arguments = plain.iter().filter_map(|line| line.strip_prefix(called)?.split([',', ')']).next());
+        all.extend(arguments.flat_map(|argument| names(made).into_iter().map(|name| name.replace("##NAME", argument))));
+    }
+    all
+}
+
+/// A kernel that is not in the list is neither loaded nor compiled above.
+#[test]
+fn all_kernels_are_listed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/source");
+    let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let texts = files.map(|file| std::fs::read_to_string(file).unwrap()).collect::<Vec<_>>();
+    assert!(texts.iter().all(|text| SOURCE.contains(text)), "SOURCE lacks a file of {}", folder.display());
+    let mut kernels: Vec<String> = texts.iter().flat_map(|text| kernels_of(text)).collect();
+    let mut listed = KERNELS.map(String::from);
+    kernels.sort();
+    listed.sort();
+    assert_eq!(kernels, listed);
+}
+
+#[test]
+fn kernels_are_found_by_their_names() {
+    let source = "extern \"C\" __global__ void __launch_bounds__(256, 2) one(int a) { }\n\
+                  #define PAIR(NAME, T) \\\n  extern \"C\" __global__ void to_##NAME( \\\n T a) { } \\\n  \
+                  extern \"C\" __global__ void from_##NAME(T a) { }\nPAIR(f32_4, float)\nPAIR(bf16, bf16)\n\
+                  #define SIZE 3\n__device__ int two(int a) { }\n";
+    assert_eq!(kernels_of(source), ["one", "to_f32_4", "from_f32_4", "to_bf16", "from_bf16"]);
 }
 
 /// As `ptxas` 13 prints it.

@@ -72,7 +72,7 @@ impl<B: Backend, K: Kernels<B>> Kernels<B> for SyncBatchNorm<K> {
         K::conv2d(input, weight, window)
     }
 
-    fn conv2d_for_training(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> (Tensor<B, 4>, Tensor<B, 4>) {
+    fn conv2d_for_training(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> [Tensor<B, 4>; 3] {
         K::conv2d_for_training(input, weight, window)
     }
 

@@ -47,7 +47,7 @@ pub(super) const RATE: &str = "patches_per_second";
 pub(super) const FIRST_STEP: &str = "first_step_seconds";
 pub(super) const MEMORY: &str = "peak_memory_bytes";
 
-/// All that is wanted (docs/gpu/README.md).
+/// All that is wanted. A test holds docs/gpu/README.md and parts.py, which repeat it, against this list.
 pub(super) fn wanted(results: &Results) -> Vec<Wanted> {
     use Bound::{AtLeast, AtMost};
     let torch = best(results);

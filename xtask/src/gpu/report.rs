@@ -14,7 +14,7 @@ use crate::run::root;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Folders that ./run.sh has written; of a call that is in several the last is told
+    /// Folders that ./run.sh has written; of a call that is in several, the last that ran anything is told
     #[arg(required = true, value_name = "RESULTS")]
     results: Vec<PathBuf>,
     /// The page [default: docs/gpu/DATE.md]
@@ -96,18 +96,22 @@ fn machine(results: &Results) -> String {
     table("The machine", &["what", "found"], &rows)
 }
 
+/// A bound in words.
+pub(super) fn bound(bound: Bound) -> String {
+    match bound {
+        Bound::AtLeast(least) => format!("at least {}", number(least)),
+        Bound::AtMost(most) => format!("at most {}", number(most)),
+    }
+}
+
 fn wanted(results: &Results) -> String {
     let row = |wanted: &Wanted| {
-        let bound = match wanted.bound {
-            Bound::AtLeast(least) => format!("at least {}", number(least)),
-            Bound::AtMost(most) => format!("at most {}", number(most)),
-        };
         let verdict = match wanted.verdict() {
             Verdict::Met => "met",
             Verdict::Missed => "**missed**",
             Verdict::NotMeasured => "not measured",
         };
-        vec![wanted.what.into(), bound, wanted.found.map_or("-".into(), number), verdict.into()]
+        vec![wanted.what.into(), bound(wanted.bound), wanted.found.map_or("-".into(), number), verdict.into()]
     };
     let rows: Vec<_> = bounds::wanted(results).iter().map(row).collect();
     let table = table("What is wanted", &["figure", "bound", "measured", ""], &rows);

@@ -58,7 +58,7 @@ pub(super) struct Call {
     pub(super) parts: Vec<Part>,
 }
 
-/// What some folders tell: of each call the last that was made.
+/// What some folders tell: of each call the last one that ran anything.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Results {
     pub(super) calls: Vec<Call>,
@@ -102,6 +102,9 @@ impl Results {
         }
         for mut call in calls {
             call.add_missing();
+            if !call.parts.iter().any(Part::has_run) && self.calls.iter().any(|other| other.name == call.name) {
+                continue;
+            }
             self.calls.retain(|other| other.name != call.name);
             self.calls.push(call);
         }
@@ -138,6 +141,10 @@ impl Part {
     /// Rows whose figures begin with this.
     pub(super) fn rows_of<'a>(&'a self, start: &'a str) -> impl Iterator<Item = &'a Row> {
         self.rows.iter().filter(move |row| row.figure.starts_with(start))
+    }
+
+    fn has_run(&self) -> bool {
+        self.outcome != Outcome::Missing && self.outcome != Outcome::Told("not run".into())
     }
 
     pub(super) fn is_ok(&self) -> bool {

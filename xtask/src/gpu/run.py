@@ -97,8 +97,8 @@ class Run:
         self.environment = dict(os.environ)
         self.done, self.call, self.seconds, self.child = [], None, seconds, None
 
-    def begin(self, call, plan):
-        self.call, self.deadline, self.stopped, self.plan = call, time.monotonic() + self.seconds, None, plan
+    def begin(self, call, plan, stopped=None):
+        self.call, self.deadline, self.stopped, self.plan = call, time.monotonic() + self.seconds, stopped, plan
         begun = f"{now():%Y-%m-%dT%H:%M:%SZ}"
         self.row("call", "format", 1)
         self.row("call", "begun", begun)
@@ -286,18 +286,25 @@ def main():
     signal.signal(signal.SIGTERM, cut)
     signal.signal(signal.SIGINT, cut)
     signal.signal(signal.SIGHUP, cut)
+    calls = list(parts.CALLS) if args.call == "all" else [args.call]
+    why = None
     try:
-        for call in parts.CALLS if args.call == "all" else [args.call]:
+        while calls and not why:
+            call = calls.pop(0)
             plan, work = parts.CALLS[call]
             run.begin(call, plan)
             work(run)
             run.end("not needed")
-            if run.stopped:
-                # What stops one call would stop the others.
-                break
+            # What stops one call would stop the others.
+            why = run.stopped
     except Cut:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        run.end("the run was asked to end")
+        for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(asked, signal.SIG_IGN)
+        why = "the run was asked to end"
+        run.end(why)
+    for call in calls:
+        run.begin(call, parts.CALLS[call][0], why)
+        run.end(why)
     shutil.rmtree(parts.TRAINING, ignore_errors=True)
     text = summary(run)
     with open(os.path.join(out, "summary.txt"), "a") as file:

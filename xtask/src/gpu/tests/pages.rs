@@ -1,13 +1,15 @@
 //! Pages of results that are made by hand.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::super::bounds::{Verdict, wanted};
-use super::super::report::page;
+use super::super::report::{bound, page};
 use super::super::results::{Outcome, Results};
 use super::Folder;
+use crate::run::root;
 
 fn row(part: &str, figure: &str, value: Value) -> String {
     json!({"call": "call2", "part": part, "figure": figure, "value": value, "unit": "", "seconds": 1.5}).to_string()
@@ -69,6 +71,39 @@ fn figures_are_held_against_their_bounds() {
 }
 
 #[test]
+fn bounds_are_the_same_wherever_they_are_said() {
+    let text = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let wanted = wanted(&Results::default());
+    let rows = wanted.iter().map(|row| format!("| {} | {} |\n", row.what, bound(row.bound)));
+    let table = format!("\n| figure | bound |\n|---|---|\n{}\n", rows.collect::<String>());
+    assert!(text("docs/gpu/README.md").contains(&table), "docs/gpu/README.md: expected this table:\n{table}");
+    let parts = text("xtask/src/gpu/parts.py");
+    let of = |what: &str| bound(wanted.iter().find(|row| row.what.starts_with(what)).unwrap().bound);
+    for said in [
+        format!("({} is wanted)", of("rate over PyTorch's best")),
+        format!("({} is wanted)", of("peak memory")),
+        format!("\"--least\", \"{}\"", of("lowest cosine").trim_start_matches("at least ")),
+    ] {
+        assert!(parts.contains(&said), "parts.py: expected {said}");
+    }
+}
+
+/// The tables of the prediction are those that its script prints.
+#[test]
+fn the_prediction_is_what_its_script_computes() {
+    let script = root().join("docs/gpu/prediction.py");
+    let Ok(output) = Command::new("python3").arg(script).output() else {
+        eprintln!("skipped: no python3 found");
+        return;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = fs::read_to_string(root().join("docs/gpu/prediction.md")).unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let missing: Vec<&str> = printed.lines().filter(|line| !page.lines().any(|other| other == *line)).collect();
+    assert!(page.contains(printed.trim()), "docs/gpu/prediction.md: expected these lines:\n{}", missing.join("\n"));
+}
+
+#[test]
 fn what_was_not_measured_is_not_met() {
     let results = read(&call(&["bench", "torch eager"], &[("bench", "patches_per_second", json!(90_000.0))])).unwrap();
     for row in wanted(&results) {
@@ -120,6 +155,17 @@ fn a_call_that_was_made_again_is_told_once() {
     let two = call(&["bench"], &[("bench", "patches_per_second", json!(2.0))]);
     let results = read(&[one, two].concat()).unwrap();
     assert_eq!((results.calls.len(), results.number("bench", "patches_per_second")), (1, Some(2.0)));
+}
+
+#[test]
+fn a_call_in_which_nothing_ran_replaces_none() {
+    let ran = call(&["bench"], &[("bench", "patches_per_second", json!(1.0))]);
+    let mut stopped = call(&["bench"], &[]);
+    stopped.push(row("bench", "outcome", json!("not run")));
+    let results = read(&[ran, stopped.clone()].concat()).unwrap();
+    assert_eq!(results.number("bench", "patches_per_second"), Some(1.0));
+    let results = read(&stopped).unwrap();
+    assert_eq!(results.part("bench").unwrap().outcome, Outcome::Told("not run".into()));
 }
 
 #[test]

@@ -84,16 +84,22 @@ fn summary(printed: &str) -> &str {
 }
 
 #[test]
-fn where_the_doctor_fails_the_call_stops_with_the_loaders_trace() {
+fn where_the_doctor_fails_all_stops_with_the_loaders_trace() {
     let place = packed("doctor");
-    let (output, results, printed) = run(&place, &["call1", "--seconds", "60"], "doctor=fail");
+    let (output, results, printed) = run(&place, &["all", "--seconds", "60"], "doctor=fail");
     assert_eq!(output.status.code(), Some(1), "{printed}");
     assert_eq!(outcome(&results, "doctor"), "failed exit code 1");
     assert!(printed.contains("$ LD_DEBUG=libs ./bagssl doctor"), "{printed}");
-    for part in ["resnet-small", "resnet18", "check"] {
+    let summary = summary(&printed);
+    // The parts of the other calls are told too.
+    for part in ["resnet-small", "resnet18", "check", "bench", "torch eager", "golden", "sanitizer"] {
         assert_eq!(outcome(&results, part), "not run doctor failed");
     }
-    assert!(summary(&printed).contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{printed}");
+    for call in ["call2", "call3"] {
+        let told = |line: &str| line.starts_with(call) && line.ends_with("not run (doctor failed)");
+        assert_eq!(summary.lines().filter(|line| told(line)).count(), 8, "{summary}");
+    }
+    assert!(summary.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{printed}");
 }
 
 #[test]
@@ -168,7 +174,7 @@ fn a_part_that_cannot_end_in_time_does_not_begin() {
 fn a_run_that_is_ended_says_so() {
     let place = packed("cut");
     let child =
-        command(&place, &["call1", "--seconds", "200"], "resnet-small=hang").stdout(Stdio::piped()).spawn().unwrap();
+        command(&place, &["all", "--seconds", "200"], "resnet-small=hang").stdout(Stdio::piped()).spawn().unwrap();
     let rows = place.join("out/rows.jsonl");
     let until = Instant::now() + Duration::from_secs(60);
     while !fs::read_to_string(&rows).is_ok_and(|text| text.contains("\"resnet-small\", \"figure\": \"command\"")) {
@@ -179,6 +185,8 @@ fn a_run_that_is_ended_says_so() {
     let output = child.wait_with_output().unwrap();
     let results = Results::read(&[place.join("out")]).unwrap();
     assert_eq!(outcome(&results, "resnet-small"), "cut off the run was asked to end");
-    assert_eq!(outcome(&results, "check"), "not run the run was asked to end");
+    for part in ["check", "bench", "golden"] {
+        assert_eq!(outcome(&results, part), "not run the run was asked to end");
+    }
     assert!(summary(&String::from_utf8_lossy(&output.stdout)).contains("1 cut off"));
 }
