@@ -29,6 +29,7 @@
 //!
 //! # Source
 //! BagSSL, arXiv:2206.08954.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
 
 extern crate no_std_compat as std;
@@ -76,3 +77,8 @@ pub mod observe;
 pub mod profile;
 
 pub use error::{Error, Result};
+
+/// The readme's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -11,7 +11,7 @@
 //!
 //! To train: `Trainer<Autodiff<Cuda>, Cudnn>` (not `Differentiable<Cudnn>`, which leaves pooling and products to Burn), with
 //! [`FusedStep`] for its steps; on several GPUs, with an end of [`Nccl`] for each.
-
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![allow(unsafe_code, reason = "CUDA's libraries are C")]
 
 pub mod probe;
@@ -63,3 +63,8 @@ pub use kernels::{Bf16, Cudnn, F32, Precision, Tf32};
 pub use memory::{Memory, memory};
 pub use nccl::Nccl;
 pub use run::{OnCuda, Plain};
+
+/// The readme's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -33,6 +33,7 @@
 //! assert_eq!(batch.data()[4..8], [0.0, 0.0, 50.0 / 255.0, 50.0 / 255.0]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod error;
 

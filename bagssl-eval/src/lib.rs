@@ -32,6 +32,7 @@
 //!
 //! # Source
 //! BagSSL, arXiv:2206.08954.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod error;
 mod draw;
@@ -64,3 +65,8 @@ pub mod stats;
 pub mod report;
 
 pub use error::{Error, Result};
+
+/// The readme's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
