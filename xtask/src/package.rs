@@ -18,6 +18,10 @@ use contents::{Contents, Licenses};
 /// A crate outside the workspace that is checked together with the packed ones.
 const USER: &str = "tests/external-cuda";
 
+/// The folder of the packed sources in their workspace. Cargo tells crates apart by their paths in a workspace: without this folder
+/// it would take what it has compiled of the repository's sources for theirs.
+const CRATES: &str = "crates";
+
 pub(crate) fn check() -> Result<()> {
     let packages: Vec<Package> = metadata::packages()?.into_iter().filter(|package| package.is_published).collect();
     let target = metadata::target_folder()?;
@@ -31,7 +35,7 @@ pub(crate) fn check() -> Result<()> {
         let contents = Contents::read(&bytes).with_context(|| path.display().to_string())?;
         println!("  {:<14} {:>5} KiB packed, {} files", package.name, bytes.len().div_ceil(1024), contents.len());
         found.extend(contents.wrong(&licenses).into_iter().map(|what| format!("{}: {what}", package.name)));
-        contents.unpack(&folder.join(&package.name))?;
+        contents.unpack(&folder.join(CRATES).join(&package.name))?;
     }
     if !found.is_empty() {
         bail!("packages are not complete:\n    {}", found.join("\n    "));
@@ -67,7 +71,7 @@ fn lay_out(folder: &Path, packages: &[Package]) -> Result<()> {
     for file in ["Cargo.toml", "src/lib.rs"] {
         let text = fs::read_to_string(root.join(USER).join(file)).with_context(|| format!("{USER}/{file}"))?;
         let text = if file == "Cargo.toml" { without_workspace(&text)? } else { text };
-        contents::write_changed(&folder.join(USER).join(file), text.as_bytes())?;
+        contents::write_changed(&folder.join(CRATES).join(USER).join(file), text.as_bytes())?;
     }
     let names: Vec<&str> = packages.iter().map(|package| package.name.as_str()).collect();
     let manifest = workspace(&fs::read_to_string(root.join("Cargo.toml"))?, &names)?;
@@ -78,9 +82,10 @@ fn lay_out(folder: &Path, packages: &[Package]) -> Result<()> {
 /// The manifest of a workspace of the packed crates, which take each other from its folders.
 fn workspace(ours: &str, names: &[&str]) -> Result<String> {
     let ours: Table = ours.parse()?;
-    let folder = |name: &&str| (name.to_string(), Value::from(Table::from_iter([("path".into(), Value::from(*name))])));
-    let patches: Table = names.iter().map(folder).collect();
-    let members: Vec<Value> = names.iter().chain([&USER]).map(|name| Value::from(*name)).collect();
+    let folder = |name: &&str| Value::from(format!("{CRATES}/{name}"));
+    let patch = |name: &&str| (name.to_string(), Table::from_iter([("path".into(), folder(name))]).into());
+    let patches: Table = names.iter().map(patch).collect();
+    let members: Vec<Value> = names.iter().chain([&USER]).map(folder).collect();
     let mut manifest = Table::new();
     let resolver = ours.get("workspace").and_then(|workspace| workspace.get("resolver")).context("no resolver")?;
     let workspace = Table::from_iter([("resolver".into(), resolver.clone()), ("members".into(), members.into())]);
@@ -120,8 +125,8 @@ mod tests {
         let ours = "[workspace]\nresolver = \"3\"\nmembers = [\"a\", \"tests\"]\nexclude = [\"fuzz\"]\n\
                     [workspace.dependencies]\nx = \"1\"\n[profile.dev.package]\na.opt-level = 3\nxtask.opt-level = 0\n";
         let made: Table = workspace(ours, &["a"]).unwrap().parse().unwrap();
-        let expected = "[workspace]\nresolver = \"3\"\nmembers = [\"a\", \"tests/external-cuda\"]\n\
-                        [patch.crates-io]\na = { path = \"a\" }\n[profile.dev.package.a]\nopt-level = 3\n";
+        let expected = "[workspace]\nresolver = \"3\"\nmembers = [\"crates/a\", \"crates/tests/external-cuda\"]\n\
+                        [patch.crates-io]\na = { path = \"crates/a\" }\n[profile.dev.package.a]\nopt-level = 3\n";
         assert_eq!(made, expected.parse().unwrap());
         assert!(workspace("[workspace]", &[]).is_err());
     }
