@@ -25,6 +25,7 @@
 //! assert_eq!((embeddings[0].len(), embeddings[0].dim), (2, plan.dim(FeatureLayer::Embedding)));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod error;
 mod backend;
@@ -42,3 +43,8 @@ pub use on_cuda::{Precision, check_cuda, cuda};
 pub use on_ndarray::{CpuOptions, ndarray};
 #[cfg(feature = "candle")]
 pub use stock::{candle, ndarray_stock};
+
+/// The readme's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -1,7 +1,7 @@
 //! The program `bagssl`, as a library: `main` calls [`run`].
 //!
 //! The commands wire the library crates together; what they have in common comes first.
-
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(clippy::print_stderr, clippy::print_stdout, reason = "they panic where nobody reads: use say and tell")]
 
 mod terminal;

@@ -1,4 +1,4 @@
-//! The commands of the book in `docs/book`, run as a reader runs them: in order, chapter by chapter, each in an empty folder.
+//! The commands of the book in `docs/book` and of this crate's README, run as a reader runs them: in order, chapter by chapter, each in an empty folder.
 //!
 //! In a block ```` ```console ```` a line `$ ..` is a command, lines `> ..` after it belong to it, and what follows is what it prints (both
 //! streams). There `...` stands for any text, alone on a line for any lines. A command of which nothing is shown may print
@@ -145,6 +145,12 @@ fn every_command_of_the_book_does_what_it_shows() {
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+}
+
+#[test]
+fn every_command_of_the_readme_does_what_it_shows() {
+    let text = fs::read_to_string(root().join("bagssl-cli/README.md")).unwrap();
+    assert_eq!(run("README.md", &text).unwrap_or_else(|error| panic!("{error}")), 5);
 }
 
 /// What is in no list is read by nobody and run by no test.

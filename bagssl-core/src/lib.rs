@@ -29,6 +29,7 @@
 //!
 //! # Source
 //! BagSSL, arXiv:2206.08954.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
 
 extern crate no_std_compat as std;
@@ -67,3 +68,8 @@ pub use network::{architecture, limits, plan};
 pub use patches::{bag, batch, color, normalize, patch};
 
 pub use error::{Error, Result};
+
+/// The readme's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -11,7 +11,7 @@
 //!
 //! To train: `Trainer<Autodiff<Cuda>, Cudnn>` (not `Differentiable<Cudnn>`, which leaves pooling and products to Burn), with
 //! [`FusedStep`] for its steps; on several GPUs, with an end of [`Nccl`] for each.
-
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![allow(unsafe_code, reason = "CUDA's libraries are C")]
 
 mod gpu;
@@ -40,3 +40,8 @@ pub use ops::run::{OnCuda, Plain};
 pub use runtime::job::check;
 pub use runtime::memory::{Memory, memory};
 pub use runtime::nccl::Nccl;
+
+/// The readme's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -1,37 +1,29 @@
 //! Evaluation of patch embeddings: what does a representation know?
 //!
-//! In the order in which an image goes through: a network (or a [`baselines`] one, in [`color`] or not) gives the
-//! [`features`] of its patches, in a [`table`] in memory or in a [`feature_cache`] on disk, whose mean is its representation; labeled [`samples`] of these are classified by [`knn`]
-//! and by a linear [`probe`] under a [`protocol`] that has a name, with what is taken for what as
-//! [`confusion`]; a [`classifier`] is one of these that is kept in a file. [`health`] tells a collapsed representation by its spectrum, [`convergence`] compares the
-//! mean of patches to the whole image, [`neighbors`] shows what a representation takes to be alike, [`projection_2d`] draws a map of it, [`locality`] whether it knows where a
-//! patch lies, [`cooccurrence`] checks the
-//! theory where all is known, [`stats`] says what a
-//! difference is worth, and the [`report`] shows it all.
+//! - [`features`]: the embeddings of all patches of a data set, in memory or in a cache on disk. Their mean per image is the
+//!   image's representation, a row of [`Samples`].
+//! - [`classify`]: weighted [`Knn`] and [`Linear`] probes on these, under named protocols; classifiers in files.
+//! - [`analysis`]: collapse, convergence of the mean, nearest neighbors, locality, co-occurrence, projections to two dimensions.
+//! - [`baselines`]: raw pixels and color histograms in place of a network; [`color`] takes the color away.
+//! - [`stats`]: confidence intervals and paired differences.
+//! - [`report`]: all of it as HTML, Markdown, JSON and CSV.
 //!
 //! ```
-//! use bagssl_core::embed::{Rows, FeatureLayer};
-//! use bagssl_eval::features::{Features, Order};
-//! use bagssl_eval::classify::knn::Knn;
-//! use bagssl_eval::classify::probe::Linear;
+//! use bagssl_core::embed::{FeatureLayer, Rows};
+//! use bagssl_eval::{Features, Knn, Linear, Order};
 //!
-//! // Two patches of each of three images, embedded in two dimensions: [image, patch, dim].
-//! let features = |values: [f32; 12], labels: [u32; 3]| {
-//!     Features::new(FeatureLayer::Embedding, Rows { values: values.to_vec(), dim: 2 }, 2, vec![0, 1, 2], labels.to_vec())
-//! };
-//! let train = features([4.0, 1.0, 6.0, 1.0, 1.0, 5.0, 1.0, 9.0, 8.0, 2.0, 8.0, 0.0], [0, 1, 0])?;
-//! let test = features([5.0, 0.0, 7.0, 2.0, 0.0, 6.0, 2.0, 2.0, 1.0, 4.0, 3.0, 8.0], [0, 1, 1])?;
-//! assert_eq!(test.mean()?.row(0), [6.0, 1.0]);
-//!
-//! // An image is the mean of its patches.
-//! let (train, test) = (train.samples(2, Order::Given)?, test.samples(2, Order::Given)?);
-//! assert_eq!(Knn { neighbors: 2, ..Knn::default() }.evaluate(&train, &test)?.accuracy, 100.0);
-//! assert_eq!(Linear::default().evaluate(&train, &test)?.predictions, [0, 1, 1]);
+//! // Two images with two patches each, embedded in two dimensions: [image, patch, dim].
+//! let values = vec![4.0, 1.0, 6.0, 1.0, 1.0, 5.0, 1.0, 9.0];
+//! let features = Features::new(FeatureLayer::Embedding, Rows { values, dim: 2 }, 2, vec![0, 1], vec![0, 1])?;
+//! let samples = features.samples(2, Order::Given)?; // an image is the mean of its two patches: (5, 1) and (1, 7)
+//! assert_eq!(Knn { neighbors: 1, ..Knn::default() }.evaluate(&samples, &samples)?.accuracy, 100.0);
+//! assert_eq!(Linear::default().evaluate(&samples, &samples)?.predictions, [0, 1]);
 //! # Ok::<(), bagssl_eval::Error>(())
 //! ```
 //!
 //! # Source
 //! BagSSL, arXiv:2206.08954.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod error;
 mod draw;
@@ -46,4 +38,13 @@ pub mod analysis;
 pub mod stats;
 pub mod report;
 
+pub use classify::knn::Knn;
+pub use classify::probe::Linear;
 pub use error::{Error, Result};
+pub use features::samples::Samples;
+pub use features::{Features, Order};
+
+/// The readme's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -27,6 +27,7 @@
 //!
 //! # Source
 //! BagSSL, arXiv:2206.08954.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod error;
 
@@ -43,3 +44,8 @@ pub mod metrics;
 pub mod backend;
 
 pub use error::{Error, Result};
+
+/// The readme's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

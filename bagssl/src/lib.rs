@@ -19,6 +19,8 @@
 //! # Source
 //! BagSSL, arXiv:2206.08954.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod error;
 mod embed;
 mod encoder;
@@ -27,3 +29,8 @@ pub use bagssl_data::Image;
 pub use embed::{EmbedOptions, Embeddings, ImageEmbedding, MOST_PATCHES, Patches, StopOptions, embed};
 pub use encoder::Encoder;
 pub use error::{Error, Result};
+
+/// The readme's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -20,6 +20,8 @@ pub(crate) struct Package {
     /// The names of the packages that it depends on, those of its tests and build script too.
     pub(crate) dependencies: Vec<String>,
     pub(crate) is_member: bool,
+    /// Whether it is of the workspace and may be published.
+    pub(crate) is_published: bool,
 }
 
 /// All packages in the lock file.
@@ -42,7 +44,8 @@ fn parse(text: &str) -> Result<Vec<Package>> {
     let text = |value: &Value| value.as_str().map(String::from);
     Ok(packages
         .iter()
-        .map(|package| Package {
+        .map(|package| (package, package["id"].as_str().is_some_and(|id| members.contains(&id))))
+        .map(|(package, is_member)| Package {
             name: text(&package["name"]).unwrap_or_default(),
             version: text(&package["version"]).unwrap_or_default(),
             license: text(&package["license"]),
@@ -59,7 +62,9 @@ fn parse(text: &str) -> Result<Vec<Package>> {
                 .flatten()
                 .filter_map(|dependency| text(&dependency["name"]))
                 .collect(),
-            is_member: package["id"].as_str().is_some_and(|id| members.contains(&id)),
+            is_member,
+            // `publish = false` is an empty list of registries.
+            is_published: is_member && package["publish"].is_null(),
         })
         .collect())
 }
@@ -88,6 +93,7 @@ mod tests {
             features: vec!["cuda".into(), "default".into()],
             dependencies: vec!["x".into(), "y".into()],
             is_member: true,
+            is_published: true,
         };
         let theirs = Package {
             name: "x".into(),
@@ -96,6 +102,8 @@ mod tests {
             ..Package::default()
         };
         assert_eq!(parse(text).unwrap(), [ours, theirs]);
+        let private = parse(&text.replace("\"license\": \"MIT\"", "\"publish\": []")).unwrap();
+        assert!(private[0].is_member && !private[0].is_published);
         assert!(parse("{}").is_err());
     }
 }

@@ -25,7 +25,7 @@ pub fn by_key<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> Vec<u32> {
     keys.into_iter().map(number).collect()
 }
 
-/// The groups of images that are alike: each is a duplicate, exact or near (see [`crate::curate::duplicates`]), of another one of its
+/// The groups of images that are alike: each is a duplicate, exact or near (see [`Duplicates`](crate::curate::Duplicates)), of another one of its
 /// group. An image that is left out has no group. `progress` is called once for each image, in no order.
 ///
 /// # Errors

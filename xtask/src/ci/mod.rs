@@ -2,6 +2,9 @@
 
 mod tidy;
 mod licenses;
+mod package;
+mod semver;
+mod examples;
 mod no_std;
 pub(crate) mod fuzz;
 mod edge;
@@ -59,7 +62,7 @@ const LONGEST: Duration = Duration::from_secs(1800);
 const SLOWEST: usize = 10;
 
 /// In the order in which they run: what fails soonest first, and the builds so that later ones find what they need.
-const GATES: [Gate; 19] = [
+const GATES: [Gate; 22] = [
     gate("format", "rustfmt changes nothing", |_| format()),
     gate("tidy", "sizes, directions, versions, lints", |_| tidy::check()),
     gate("licenses", "each dependency's is allowed", |_| licenses::check()),
@@ -67,11 +70,14 @@ const GATES: [Gate; 19] = [
     gate("external-user", "a crate outside uses core without features", |_| external_user()),
     gate("clippy", "no warning in any target, the GPU's among them, without CUDA", |_| clippy()),
     gate("docs", "documentation without warnings", |_| docs()),
+    gate("package", "the packed crates are complete, and build alone and without CUDA", |_| package::check()),
     gate("features", "what is built without options, and core's features alone", |_| features()),
     gate("test", "unit, property and doc tests, and those across crates", test),
+    gate("examples", "the examples of the crates run", |_| examples::check(FEATURES)),
     gate("fuzz", "seconds of each fuzz target", |_| fuzz::run(&fuzz::Args::smoke()).map(drop)),
     full("properties", "the tests again, with other cases of the property tests", properties),
     full("features-alone", "each feature of each crate alone", |_| features_alone()),
+    full("semver", "the API has changed as the version says (cargo-semver-checks)", |_| semver::check()),
     full("fuzz-address", "seconds of each fuzz target under the address sanitizer (nightly)", |_| fuzz_address()),
     full("address", "the CPU kernels under the address sanitizer (nightly)", |_| address()),
     full("aarch64", "the tests of the CPU kernels build for NEON", |_| edge::aarch64()),
@@ -170,8 +176,8 @@ fn address() -> Result<()> {
 
 fn format() -> Result<()> {
     must(&mut cargo(&["fmt", "--all", "--check"]))?;
-    for manifest in ["fuzz/Cargo.toml", "tests/no-std-proof/Cargo.toml", "tests/external-user/Cargo.toml"] {
-        must(&mut cargo(&["fmt", "--check", "--manifest-path", manifest]))?;
+    for name in ["fuzz", "tests/no-std-proof", "tests/external-user", "tests/external-cuda"] {
+        must(&mut cargo(&["fmt", "--check", "--manifest-path", &format!("{name}/Cargo.toml")]))?;
     }
     Ok(())
 }
