@@ -166,7 +166,8 @@ mod tests {
         assert_eq!(evidence(&patches, &weights, 3).unwrap(), [1.0, 2.0, -1.5, -3.0, 4.0, -5.5]);
     }
 
-    /// (3, 0) and (1, 2) have the mean (2, 1); the three patches of the second image have the mean (0, 1): cosine 1 / sqrt 5.
+    /// (3, 0) and (1, 2) have the mean (2, 1). The three patches of the second image have the mean
+    /// (0, 1). The cosine is 1 / sqrt 5.
     #[test]
     fn pairs_by_hand() {
         let first = Rows { values: vec![3.0, 0.0, 1.0, 2.0], dim: 2 };
