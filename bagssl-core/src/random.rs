@@ -5,7 +5,8 @@
 //! in other images.
 //!
 //! # Source
-//! Philox4x32-10: Salmon, Moraes, Dror, Shaw, *Parallel random numbers: as easy as 1, 2, 3*, SC 2011.
+//! Philox4x32-10: Salmon, Moraes, Dror, Shaw, *Parallel random numbers: as easy as 1, 2, 3*, SC
+//! 2011.
 
 use std::prelude::v1::*;
 

@@ -1,7 +1,8 @@
 //! Aggregation: turns the embeddings of patches into the representation of an image.
 //!
 //! # Source
-//! BagSSL, arXiv:2206.08954: an image's representation is the mean of the embeddings of its patches.
+//! BagSSL, arXiv:2206.08954: the representation of an image is the mean of the embeddings of its
+//! patches.
 
 use std::prelude::v1::*;
 
@@ -23,7 +24,8 @@ use crate::quantile::{check_confidence, student_t};
 /// ```
 ///
 /// # Source
-/// Welford, *Note on a method for calculating corrected sums of squares and products*, Technometrics 1962.
+/// Welford, *Note on a method for calculating corrected sums of squares and products*,
+/// Technometrics 1962.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunningMean {
     count: u64,

@@ -17,7 +17,8 @@ pub enum Layout {
     Vicreg,
     /// `backbone.*` (`encoder.*` in older files), `projector.*` within `state_dict`.
     SoloLearn,
-    /// `backbone.*`, or `backbone.0.*` for a `Sequential` of torchvision's layers; `projection_head.layers.*`.
+    /// `backbone.*`, or `backbone.0.*` for a `Sequential` of torchvision's layers;
+    /// `projection_head.layers.*`.
     Lightly,
     /// `module.backbone.*`, `module.pre_feature.*`, `module.projection.*`.
     EmpSsl,

@@ -97,8 +97,8 @@ mod tests {
         assert_eq!(map_bytes(&plan, [5, 2]), None);
     }
 
-    /// The first layer adds 160,000 pixels of height with 384 KiB of weights, the second as much width
-    /// with 128 KiB.
+    /// The first layer adds 160,000 pixels of height with 384 KiB of weights, the second as much
+    /// width with 128 KiB.
     #[test]
     fn maps_that_grow_are_seen() {
         let grown = [conv(0, 3, 1, [32_768, 1], [98_304, 0]), conv(1, 1, 1, [1, 32_768], [0, 98_304])];
