@@ -170,7 +170,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The known answers published with Random123 (`kat_vectors`, philox4x32 with 10 rounds).
+    /// The test vectors published with Random123 (`kat_vectors`, philox4x32 with 10 rounds).
     #[test]
     fn philox_gives_the_published_answers() {
         assert_eq!(philox4x32_10([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);

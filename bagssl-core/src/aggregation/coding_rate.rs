@@ -1,9 +1,9 @@
 //! The coding rate: how much of their space a set of unit vectors fills. This module computes its
 //! bound; callers compute the rate itself.
 
-/// Returns the lowest possible value of the negative total coding rate `-1/2 logdet(I + d / (n eps)
-/// Z^T Z)`, for `n` rows of unit length in `d` dimensions. The rows reach it if they spread evenly
-/// over `min(n, d)` directions.
+/// Returns the lowest possible value of the negative total coding rate
+/// `-1/2 logdet(I + d / (n eps) Z^T Z)`, for `n` rows of unit length in `d` dimensions. The rows
+/// reach it if they spread evenly over `min(n, d)` directions.
 ///
 /// The bound is `-n/2 ln(1 + d / (n eps))` for `n <= d` and `-d/2 ln(1 + 1 / eps)` for `n >= d`.
 /// The trace of `Z^T Z` is `n`, and the logarithm is concave, so equal eigenvalues are optimal.
@@ -15,7 +15,7 @@
 /// # Example
 /// ```
 /// // Two orthogonal rows in two dimensions: both eigenvalues of Z^T Z are 1, so the bound is -1/2
-/// ln((1 + 5)^2).
+/// // ln((1 + 5)^2).
 /// assert!((bagssl_core::coding_rate::bound(2, 2, 0.2) + 6_f64.ln()).abs() < 1e-12);
 /// ```
 ///

@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 /// use bagssl_core::explain::evidence;
 /// let patches = Rows { values: vec![4.0, 0.0, 2.0, 6.0], dim: 2 };
 /// // One class, weights 1 and -1: the two products 4 and -4, divided by 2, sum to the logit of the
-/// mean (3, 3), which is 0.
+/// // mean (3, 3), which is 0.
 /// assert_eq!(evidence(&patches, &[1.0, -1.0], 1)?, [2.0, -2.0]);
 /// # Ok::<(), bagssl_core::Error>(())
 /// ```
@@ -72,7 +72,7 @@ pub struct Pair {
 /// let other = Rows { values: vec![0.0, 2.0], dim: 2 };
 /// let pairs = Pairs::new(&image, &other)?;
 /// // The means are 45 degrees apart; the second patch of the first image contributes the entire
-/// cosine.
+/// // cosine.
 /// assert!((pairs.cosine() - 0.5f64.sqrt()).abs() < 1e-12);
 /// assert_eq!((pairs.top(1)[0].first, pairs.top(1)[0].share), (1, pairs.cosine()));
 /// # Ok::<(), bagssl_core::Error>(())

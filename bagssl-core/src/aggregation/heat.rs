@@ -14,7 +14,7 @@ use crate::patch::ImageSize;
 /// use bagssl_core::heat::HeatMap;
 /// use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
 /// // Two patches of 2x2 pixels over an image of 2 rows and 3 columns: both patches cover the
-/// middle column.
+/// // middle column.
 /// let size = ImageSize { height: 2, width: 3 };
 /// let grid = Grid::new(PatchSpec::new(PatchSide::Pixels(2), 2)?, size, 1)?;
 /// let heat = HeatMap::new(&[4.0, -2.0], grid, size)?;

@@ -28,8 +28,8 @@ pub fn student_t(probability: f64, degrees: u32) -> f64 {
     0.5 * (low + high)
 }
 
-/// The probability of a value below `t`, for `t >= 0`: a finite sum in the angle `atan(t /
-/// sqrt(degrees))`.
+/// The probability of a value below `t`, for `t >= 0`: a finite sum in the angle
+/// `atan(t / sqrt(degrees))`.
 ///
 /// # Source
 /// Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.7.3 and 26.7.4.

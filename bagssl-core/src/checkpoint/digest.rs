@@ -1,9 +1,9 @@
 //! The digest that detects changes to a checkpoint since it was written.
 //!
 //! The digest is XXH3-64 over the spec's JSON, followed by each tensor in the order of their names.
-//! A tensor is hashed as one line of text with its name, type and shape (`encoder.conv1.weight F32
-//! [16, 3, 3, 3]`), then its bytes. The JSON and each line are preceded by their length: 8 bytes,
-//! little-endian.
+//! A tensor is hashed as one line of text with its name, type and shape
+//! (`encoder.conv1.weight F32 [16, 3, 3, 3]`), then its bytes. The JSON and each line are preceded
+//! by their length: 8 bytes, little-endian.
 //!
 //! The metadata stores the digest as 16 hexadecimal digits in the last field of the JSON:
 //! `{..,"digest":"0123456789abcdef"}`. It detects accidental corruption by disks and networks, not

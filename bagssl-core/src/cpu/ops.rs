@@ -130,8 +130,8 @@ impl<'a> Processor<'a> {
         Ok(output.into_values(self.threads))
     }
 
-    /// Computes the gradient of a convolution's input, whose `[height, width]` is `size`: `[image,
-    /// height, width, input]`.
+    /// Computes the gradient of a convolution's input, whose `[height, width]` is `size`:
+    /// `[image, height, width, input]`.
     ///
     /// # Errors
     /// Like [`Processor::conv2d`].

@@ -231,7 +231,8 @@ fn archives_that_lie_are_refused() {
     broken(b"PK\x03\x04", "expected at least 22 bytes, got 4");
 }
 
-/// A tensor of 2^40 values in a storage of two, and tensors that end past their storage.
+/// A tensor of 2^40 values in a storage of two, tensors that exceed their storage, a storage of
+/// another length than stated, and a negative size.
 #[test]
 fn tensors_lie_within_their_storage() {
     let tensor = |count: u8, shape: &[u8], stride: u8| {

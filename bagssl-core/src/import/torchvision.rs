@@ -12,12 +12,12 @@ use crate::error::{Error, Result};
 ///
 /// In Python, with `model = torchvision.models.resnet18()`, load it with
 /// `model.load_state_dict(safetensors.torch.load_file("FILE"), strict=False)`. This reports
-/// `fc.weight` and `fc.bias` as missing and no unexpected tensors. After `model.fc =
-/// torch.nn.Identity()`, `strict=True` works as well.
+/// `fc.weight` and `fc.bias` as missing and no unexpected tensors. After
+/// `model.fc = torch.nn.Identity()`, `strict=True` works as well.
 ///
-/// An encoder with the small stem also needs `model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1,
-/// bias=False)` (for `-cifar-pad2`, with padding 2 instead of the last 1) and `model.maxpool =
-/// torch.nn.Identity()`.
+/// An encoder with the small stem also needs
+/// `model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)` (for `-cifar-pad2`, with padding 2
+/// instead of the last 1) and `model.maxpool = torch.nn.Identity()`.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] if the tensors cannot be serialized.

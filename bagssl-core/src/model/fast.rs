@@ -174,8 +174,8 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(array.into()))
 }
 
-/// Creates a tensor `[row, channel, height, width]` that is stored as `[row, height, width,
-/// channel]`.
+/// Creates a tensor `[row, channel, height, width]` that is stored as
+/// `[row, height, width, channel]`.
 fn map(values: Vec<f32>, shape: [usize; 4]) -> Tensor<B, 4> {
     let array = SharedArray::from_shape_vec(shape.to_vec(), values).expect("as many values as the shape says");
     let array = array.permuted_axes(vec![0, 3, 1, 2]);

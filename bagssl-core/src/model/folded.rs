@@ -92,8 +92,8 @@ impl<B: Backend> FoldedNetwork<B> {
         FoldedNetwork { convs: convs.collect(), linears: linears.collect(), plan: network.plan().clone() }
     }
 
-    /// Computes the values of the plan at the indices `values`, for maps `[row, channel, height,
-    /// width]`.
+    /// Computes the values of the plan at the indices `values`, for maps
+    /// `[row, channel, height, width]`.
     ///
     /// # Panics
     /// If the plan reads rows, a requested value is a map, or a window does not fit.

@@ -55,8 +55,7 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         gradient::conv2d_input(gradient, weight, window, size)
     }
 
-    /// Computes the gradient of the convolution's weight. `weight` only supplies the
-    /// default implementation.
+    /// Computes the gradient of the convolution's weight. `weight` only supplies the shape.
     fn conv2d_weight_backward(
         input: Tensor<B, 4>,
         gradient: Tensor<B, 4>,
@@ -166,8 +165,8 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         input.reshape([rows, channels, height * width]).mean_dim(2).reshape([rows, channels])
     }
 
-    /// Computes `input @ weight^T + bias?`. `[row, inputs]` times `[outputs, inputs]` gives `[row,
-    /// outputs]`.
+    /// Computes `input @ weight^T + bias?`. `[row, inputs]` times `[outputs, inputs]` gives
+    /// `[row, outputs]`.
     fn linear(input: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Option<Tensor<B, 1>>) -> Tensor<B, 2> {
         let output = input.matmul(weight.transpose());
         match bias {

@@ -38,8 +38,8 @@ impl Window {
         Window { kernel: [kernel; 2], stride: [stride; 2], padding: [padding; 2] }
     }
 
-    /// Returns the size of the output map, or `None` if the window does not fit into `[height,
-    /// width]`.
+    /// Returns the size of the output map, or `None` if the window does not fit into
+    /// `[height, width]`.
     pub fn output(self, [height, width]: [usize; 2]) -> Option<[usize; 2]> {
         let along = |axis: usize, length: usize| {
             let padded = length + 2 * self.padding[axis];
@@ -55,8 +55,8 @@ impl Window {
 pub enum Op {
     /// `relu?(norm(conv(x)) + residual?)` on maps. The convolution has no bias.
     ConvNorm {
-        /// The name of the convolution. Its weight is `{conv}.weight`, `[outputs, inputs, kernel,
-        /// kernel]`.
+        /// The name of the convolution. Its weight is `{conv}.weight`,
+        /// `[outputs, inputs, kernel, kernel]`.
         conv: String,
         /// The name of the batch norm.
         norm: String,
@@ -308,10 +308,10 @@ impl Plan {
     /// on the seed.
     ///
     /// # Source
-    /// Convolutions as in torchvision's residual networks: normal with standard deviation `sqrt(2 /
-    /// (outputs * height * width))` (He et al. 2015, by fan-out). Linear layers as in PyTorch:
-    /// uniform within `1 / sqrt(inputs)`, except that biases are 0. Norms are initialized to the
-    /// identity. The weights of each output come from a separate stream.
+    /// Convolutions as in torchvision's residual networks: normal with standard deviation
+    /// `sqrt(2 / (outputs * height * width))` (He et al. 2015, by fan-out). Linear layers as in
+    /// PyTorch: uniform within `1 / sqrt(inputs)`, except that biases are 0. Norms are initialized
+    /// to the identity. The weights of each output come from a separate stream.
     pub fn init_weights(&self, seed: u64) -> Vec<NamedTensor> {
         let first = |(index, parameter): (usize, Parameter)| {
             let address = Address { seed, image: index as u32, ..Address::default() };
@@ -501,7 +501,7 @@ pub(crate) fn check_window(window: Window) -> core::result::Result<(), String> {
         check_size("kernel", window.kernel[axis])?;
         check_size("stride", window.stride[axis])?;
         let (kernel, padding) = (window.kernel[axis], window.padding[axis]);
-        // More padding would create maps of arbitrary size from nothing.
+        // More padding would create large maps from small inputs.
         if padding > 3 * kernel {
             return Err(format!("padding: expected at most {}, three times the kernel, got {padding}", 3 * kernel));
         }

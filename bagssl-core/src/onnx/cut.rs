@@ -77,9 +77,9 @@ fn residual(op: &Op) -> Option<usize> {
     }
 }
 
-/// The size of a map along one axis, as a function of the input's size: `(input + offset) /
-/// stride`, rounded down. All windows preserve this form, so two maps have the same size for every
-/// input if and only if offset and stride agree.
+/// The size of a map along one axis, as a function of the input's size:
+/// `(input + offset) / stride`, rounded down. All windows preserve this form, so two maps have the
+/// same size for every input if and only if offset and stride agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Extent {
     offset: i64,

@@ -13,8 +13,8 @@ pub(super) struct Norm {
     pub(super) variance: Vec<f32>,
 }
 
-/// Returns the weight and bias of `norm(W x + b)`, computed in f64: `W * factor` and `(b - mean) *
-/// factor + shift`, with `factor = scale / sqrt(variance + epsilon)`.
+/// Returns the weight and bias of `norm(W x + b)`, computed in f64: `W * factor` and
+/// `(b - mean) * factor + shift`, with `factor = scale / sqrt(variance + epsilon)`.
 ///
 /// # Shapes
 /// - `weight`: `[outputs, ..]`; `bias`: `[outputs]` or none; all parts of `norm`: `[outputs]`

@@ -174,7 +174,7 @@ impl ExactSizeIterator for Order {}
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "checkpoint", serde(rename_all = "snake_case"))]
 pub enum Bag {
-    /// Patches at random places.
+    /// Patches at random positions.
     Random {
         /// The size of the patches.
         spec: PatchSpec,

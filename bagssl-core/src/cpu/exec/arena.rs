@@ -27,7 +27,7 @@ use crate::plan::{Kind, Layer, NORM_EPSILON, Op, Plan, Window};
 /// # };
 /// # let bytes = to_bytes(&spec, &spec.model.init_weights(0))?;
 /// // `bytes` is a checkpoint in any memory. `from_bytes_unverified` skips the digest, which
-/// requires reading all bytes.
+/// // requires reading all bytes.
 /// let checkpoint = Checkpoint::from_bytes(&bytes)?;
 /// let encoder = ArenaExecutor::encoder(&checkpoint)?;
 /// let mut arena = vec![0.0; encoder.arena_len([16, 16])?];

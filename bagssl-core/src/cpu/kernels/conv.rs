@@ -50,8 +50,8 @@ pub(crate) struct Conv {
     /// Whether weights and inputs are multiplied as pairs of bf16.
     bf16: bool,
     bias: Buffer,
-    /// Direct: `[panel, kernel row, kernel pixel, input, column]`. Winograd: `[plane, panel, input,
-    /// column]`.
+    /// Direct: `[panel, kernel row, kernel pixel, input, column]`. Winograd:
+    /// `[plane, panel, input, column]`.
     weights: Buffer,
 }
 

@@ -77,7 +77,7 @@ impl Buffer {
         self.start.as_ptr()
     }
 
-    /// Returns a pointer to memory whose users coordinate who writes which part.
+    /// Returns a pointer to memory whose users agree on disjoint parts to write.
     pub(crate) fn shared_ptr(&self) -> *mut f32 {
         self.start.as_ptr()
     }
