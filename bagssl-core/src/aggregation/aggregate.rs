@@ -179,7 +179,7 @@ impl RunningMean {
     /// root of the expected squared distance.
     ///
     /// The radius is exact if all uncertainty lies in one direction, and conservative otherwise:
-    /// the more directions share it, the more too large the radius is. It holds under the same
+    /// the more directions share it, the larger the overestimate. It holds under the same
     /// conditions as [`RunningMean::intervals`]. Returns `None` for fewer than two embeddings of a
     /// larger grid.
     ///

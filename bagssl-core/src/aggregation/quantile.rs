@@ -75,8 +75,8 @@ mod tests {
         assert!(student_t(0.5, 7) < 1e-12);
     }
 
-    /// Closed forms in the far tail: with one degree of freedom `tan(pi (p - 1/2))`, with two `(2 p
-    /// - 1) / sqrt(2 p (1 - p))`, with many the normal quantile.
+    /// Closed forms in the far tail: with one degree of freedom `tan(pi (p - 1/2))`, with two
+    /// `(2 p - 1) / sqrt(2 p (1 - p))`, with many the normal quantile.
     #[test]
     fn tails_equal_closed_forms() {
         let p = 1.0 - 1e-6;

@@ -257,9 +257,9 @@ impl<'a> Processor<'a> {
         Ok(weight)
     }
 
-    /// Computes batch norm in training mode: `relu?(scale * (input - mean) / sqrt(variance +
-    /// epsilon) + shift + residual?)`, with the mean and the biased variance over images, height
-    /// and width.
+    /// Computes batch norm in training mode:
+    /// `relu?(scale * (input - mean) / sqrt(variance + epsilon) + shift + residual?)`, with the
+    /// mean and the biased variance over images, height and width.
     ///
     /// # Errors
     /// [`Error::Length`] if the length of scale, shift or residual does not match.

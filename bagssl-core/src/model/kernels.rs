@@ -80,9 +80,9 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         finish(output, residual, relu)
     }
 
-    /// Computes batch norm in training mode: `relu?(scale * (input - mean) / sqrt(variance +
-    /// epsilon) + shift + residual?)`, with the mean and the biased variance over rows, height and
-    /// width.
+    /// Computes batch norm in training mode:
+    /// `relu?(scale * (input - mean) / sqrt(variance + epsilon) + shift + residual?)`, with the
+    /// mean and the biased variance over rows, height and width.
     fn batch_norm(inputs: BatchNormInputs<B>, residual: Option<Tensor<B, 4>>, relu: bool) -> BatchNormOutput<B> {
         let [mean, variance] = Self::batch_norm_stats(inputs.input.clone());
         let output = Self::batch_norm_elemt(inputs, [mean.clone(), variance.clone()], residual, relu);

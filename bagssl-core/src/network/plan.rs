@@ -26,7 +26,7 @@ pub const NORM_MOMENTUM: f64 = 0.1;
 pub struct Window {
     /// The size of the window.
     pub kernel: [usize; 2],
-    /// The distance between adjacent windows.
+    /// The step from one window to the next.
     pub stride: [usize; 2],
     /// The padding on each side: zeros for a convolution, ignored by a maximum.
     pub padding: [usize; 2],
@@ -451,7 +451,7 @@ fn first_values(parameter: &Parameter, address: Address) -> Vec<f32> {
 pub struct ReceptiveField {
     /// The side of the square, in pixels of the input.
     pub side: usize,
-    /// The distance between adjacent squares, in pixels of the input.
+    /// The step from one square to the next, in pixels of the input.
     pub stride: usize,
 }
 

@@ -65,7 +65,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Creates a grid over an image, with `stride` pixels between adjacent patches.
+    /// Creates a grid over an image. Adjacent patches start `stride` pixels apart.
     ///
     /// # Errors
     /// [`Error::Setting`] if the stride is 0, [`Error::PatchTooLarge`] if not a single patch fits.
@@ -185,7 +185,7 @@ pub enum Bag {
     Grid {
         /// The size of the patches.
         spec: PatchSpec,
-        /// The distance between adjacent patches in pixels.
+        /// The step from one patch to the next, in pixels.
         stride: u32,
     },
     /// One crop: the entire image, resampled to the network's input size.

@@ -43,7 +43,7 @@ pub enum Next {
     Stop(Reason),
 }
 
-/// The reason why an image is complete.
+/// The reason to stop processing an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -220,8 +220,8 @@ impl DecisionSchedule {
 /// The probability of stopping for a class that does not win over all patches of the grid is at
 /// most `1 - confidence`, in total over all checks and classes. The allowed error is split evenly
 /// over the checks of the [`DecisionSchedule`] and the other classes (Bonferroni). Choosing the
-/// leader from the same patches needs no further correction: a wrong stop requires a false positive
-/// margin over the true winner.
+/// leader from the same patches needs no further correction, since a wrong stop requires that the
+/// bound of one margin over the true winner is wrong.
 ///
 /// Each bound uses Student's t and the finite-population factor `1 - n / N`. The level is exact if
 /// the mean margins are normal, and approximate otherwise.

@@ -63,7 +63,7 @@ impl Dense {
         })
     }
 
-    /// Returns the distance between adjacent patches in pixels.
+    /// Returns the step from one patch to the next, in pixels.
     pub fn stride(&self) -> usize {
         self.field.stride
     }

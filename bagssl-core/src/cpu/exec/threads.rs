@@ -199,8 +199,8 @@ mod pool {
         SERIAL.get()
     }
 
-    /// Runs `work` with serial kernels: kernels that use [`with_threads`] stay on this thread. Use
-    /// it in programs that run several computations in parallel.
+    /// Runs `work` with serial kernels: kernels that use [`with_threads`](super::with_threads) stay
+    /// on this thread. Use it in programs that run several computations in parallel.
     pub fn serially<T>(work: impl FnOnce() -> T) -> T {
         struct Restore(bool);
         impl Drop for Restore {

@@ -13,8 +13,8 @@ pub(crate) const MOST_ROWS: usize = 12;
 ///
 /// The caller must guarantee that all pointers are valid: the values of row `i` at
 /// `rows[i] + tap .. + length` for each tap, the panel's `taps.len() * length` rows, and the
-/// outputs and residuals of the panel's width. All must lie within their allocations, and no other
-/// thread may write them.
+/// outputs and residuals of the panel's width. All must lie within their allocations. No other
+/// thread may write the inputs or access the outputs.
 pub(crate) struct Tile<'a> {
     /// The start of each row's values, before the tap's offset.
     pub(crate) rows: [*const f32; MOST_ROWS],

@@ -5,7 +5,8 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use std::alloc;
 
-/// Stored channels are a multiple of this, so that they fill the vectors of every instruction set.
+/// Channels are padded to a multiple of this, so that they fill the vectors of every instruction
+/// set. Inputs with fewer channels may stay unpadded.
 pub(crate) const CHANNELS: usize = 16;
 
 /// Memory aligned to cache lines, so that a pixel of [`CHANNELS`] values is one line. Large buffers
