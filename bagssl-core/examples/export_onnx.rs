@@ -1,12 +1,13 @@
-//! Writes a checkpoint as an ONNX model.
+//! Exports a checkpoint as an ONNX model.
 //!
 //! ```text
 //! export_onnx CHECKPOINT MODEL [--tap embedding|first_layer|projection | --dense] [--size HEIGHTxWIDTH]
 //!             [--random ARCHITECTURE]
 //! ```
 //!
-//! Without `--tap` the feature is the checkpoint's own; without `--size` the model takes any size. `--random` first
-//! makes a checkpoint with random values, to try a model without training one.
+//! Without `--tap`, exports the checkpoint's own feature. Without `--size`, the model accepts any
+//! size. `--random` first creates a checkpoint with random values, to try an export without
+//! training.
 
 use std::error::Error;
 use std::fs;
@@ -74,7 +75,8 @@ fn parse_size(text: &str) -> Result<[usize; 2], String> {
     sides.ok_or(format!("--size: expected for instance 48x64, got {text:?}"))
 }
 
-/// A checkpoint with random values: weights as He et al. 2015, and norms that change what they get.
+/// Creates a checkpoint with random values: weights as in He et al. 2015, and norms that differ
+/// from the identity.
 fn random_checkpoint(architecture: Architecture) -> Result<Vec<u8>, bagssl_core::Error> {
     let encoder = architecture.plan();
     let side = encoder.receptive_field().map_or(32, |field| field.side as u32);

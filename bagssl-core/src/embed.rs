@@ -1,4 +1,4 @@
-//! Embeddings: what a network makes of patches.
+//! Embeddings: the features that a network computes from patches.
 
 use std::prelude::v1::*;
 
@@ -6,21 +6,21 @@ use std::collections::VecDeque;
 
 use crate::batch::{PatchBatch, SourceError};
 
-/// Where in the network a feature is taken.
+/// The layer whose features are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "checkpoint", serde(rename_all = "snake_case"))]
 pub enum FeatureLayer {
     /// `h`, the encoder's output: the representation.
     Embedding,
-    /// The projector's first layer after its activation (EMP-SSL's "pre_feature").
+    /// The output of the projector's first layer, after its activation (EMP-SSL's "pre_feature").
     FirstLayer,
-    /// `z`, the projector's output: what the loss sees.
+    /// `z`, the projector's output: the input of the loss.
     Projection,
 }
 
 impl FeatureLayer {
-    /// The tap's name, as in configs and reports.
+    /// Returns the layer's name, as in configs and reports.
     pub fn name(self) -> &'static str {
         match self {
             FeatureLayer::Embedding => "embedding",
@@ -30,48 +30,48 @@ impl FeatureLayer {
     }
 }
 
-/// Feature vectors, a row each.
+/// Feature vectors, one per row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rows {
-    /// `[row, dim]`, row-major. The rows of a batch run image by image, patch by patch.
+    /// `[row, dim]`, row-major. The rows of a batch are ordered by image, then by patch.
     pub values: Vec<f32>,
-    /// Length of a row.
+    /// The length of a row.
     pub dim: usize,
 }
 
 impl Rows {
-    /// How many rows there are (0 if `dim` is 0).
+    /// Returns the number of rows (0 if `dim` is 0).
     pub fn len(&self) -> usize {
         self.values.len().checked_div(self.dim).unwrap_or(0)
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// One row.
+    /// Returns a row.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If `row` is out of range.
     pub fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.dim..][..self.dim]
     }
 }
 
-/// Features on their way from a device.
+/// Features that are still being computed on a device.
 pub struct Pending(Box<dyn FnOnce() -> core::result::Result<Vec<Rows>, SourceError>>);
 
 impl Pending {
-    /// Features that `wait` waits for.
+    /// Wraps a function that waits for the features and returns them.
     pub fn new(wait: impl FnOnce() -> core::result::Result<Vec<Rows>, SourceError> + 'static) -> Self {
         Pending(Box::new(wait))
     }
 
-    /// Waits for the features.
+    /// Waits for the features and returns them.
     ///
     /// # Errors
-    /// What the device says.
+    /// Returns the error that the device reports.
     pub fn wait(self) -> core::result::Result<Vec<Rows>, SourceError> {
         (self.0)()
     }
@@ -83,36 +83,39 @@ impl core::fmt::Debug for Pending {
     }
 }
 
-/// A network, as the evaluation sees it: with its running statistics, and without gradients.
+/// A network in evaluation mode: it uses its running statistics and computes no gradients.
 pub trait Embed {
-    /// The feature of every patch at each of the taps, in their order: `[batch * patch, dim]`.
+    /// Computes the features of all patches at each layer in `taps`, in the order of `taps`:
+    /// `[batch * patch, dim]` each.
     ///
     /// # Errors
-    /// What the implementation says, for instance that a tap is not there.
+    /// Returns the implementation's error, for instance if the network lacks one of the layers.
     fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError>;
 
-    /// Begins to embed a batch. A device that queues work goes on with it while the caller prepares the next batch; others
-    /// are through with it on return.
+    /// Starts to embed a batch. On a device with a queue, the work continues while the caller
+    /// prepares the next batch. Other implementations finish before they return.
     ///
     /// # Errors
-    /// As [`Embed::embed`], now or when it is waited for.
+    /// Like [`Embed::embed`]; errors may also surface in [`Pending::wait`].
     fn begin(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Pending, SourceError> {
         self.embed(batch, taps).map(|features| Pending::new(|| Ok(features)))
     }
 
-    /// How many batches should be on their way at a time, to keep the device at work: 1 where nothing is queued.
+    /// Returns the number of batches that should be in flight to keep the device busy: 1 without a
+    /// queue.
     fn in_flight(&self) -> usize {
         1
     }
 
-    /// How many patches of `[height, width]` pixels a batch should have. More need more memory, fewer more time.
+    /// Returns the recommended number of patches of `[height, width]` pixels per batch. More
+    /// patches need more memory, fewer need more time.
     fn rows(&self, size: [usize; 2]) -> usize {
         let _ = size;
         64
     }
 }
 
-/// Batches that a network is at work on, in their order, each with something of the caller's.
+/// A queue of batches that a network is embedding, in order, each with a value of the caller's.
 #[derive(Debug)]
 pub struct InFlight<'a, T> {
     network: &'a dyn Embed,
@@ -120,15 +123,16 @@ pub struct InFlight<'a, T> {
 }
 
 impl<'a, T> InFlight<'a, T> {
-    /// No batch yet.
+    /// Creates an empty queue.
     pub fn new(network: &'a dyn Embed) -> Self {
         InFlight { network, pending: VecDeque::new() }
     }
 
-    /// Begins to embed a batch. If enough are then on their way, waits for the oldest and gives it back.
+    /// Starts to embed a batch. If the queue then holds [`Embed::in_flight`] batches, waits for the
+    /// oldest and returns it.
     ///
     /// # Errors
-    /// As [`Embed::begin`].
+    /// Like [`Embed::begin`] and [`Pending::wait`].
     pub fn begin(
         &mut self,
         of: T,
@@ -139,10 +143,10 @@ impl<'a, T> InFlight<'a, T> {
         if self.pending.len() < self.network.in_flight() { Ok(None) } else { self.wait() }
     }
 
-    /// Waits for the oldest batch, if there is one, and gives it back.
+    /// Waits for the oldest batch and returns it, or `None` if the queue is empty.
     ///
     /// # Errors
-    /// As [`Pending::wait`].
+    /// Like [`Pending::wait`].
     pub fn wait(&mut self) -> core::result::Result<Option<(T, Vec<Rows>)>, SourceError> {
         let Some((of, pending)) = self.pending.pop_front() else { return Ok(None) };
         Ok(Some((of, pending.wait()?)))
@@ -164,7 +168,7 @@ mod tests {
     use super::*;
     use crate::batch::BatchShape;
 
-    /// Tells what is begun and waited for: each batch by its first image.
+    /// Records each `begin` and `wait`. A batch is identified by its first image.
     struct Device(Rc<RefCell<Vec<String>>>);
 
     impl Embed for Device {

@@ -1,4 +1,4 @@
-//! What can go wrong in this crate: one enum, each case with what was expected and what came.
+//! The error type of this crate. Each variant states the expected and the actual value.
 
 use std::prelude::v1::*;
 
@@ -6,14 +6,14 @@ use std::prelude::v1::*;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting lies outside its range.
+    /// A setting is out of range.
     #[error("{name}: expected {expected}, got {got}")]
     Setting {
         /// The setting's name, as in a config file.
         name: &'static str,
-        /// What is allowed.
+        /// The allowed values.
         expected: &'static str,
-        /// What came.
+        /// The actual value.
         got: String,
     },
     /// A patch does not fit into its image.
@@ -26,20 +26,20 @@ pub enum Error {
         /// The image's width in pixels.
         width: u32,
     },
-    /// Two lengths that must agree do not.
+    /// A length differs from the required one.
     #[error("{what}: expected length {expected}, got {got}")]
     Length {
-        /// What was measured.
+        /// The object whose length was checked.
         what: &'static str,
-        /// The length that was needed.
+        /// The required length.
         expected: usize,
-        /// The length that came.
+        /// The actual length.
         got: usize,
     },
-    /// An encoder's or projector's plan is not consistent.
+    /// The plan of an encoder or projector is inconsistent.
     #[error("plan: {0}")]
     Plan(String),
-    /// The bytes are not a checkpoint, or not one of ours.
+    /// The bytes are not a valid BagSSL checkpoint.
     #[error("checkpoint: {0}")]
     Checkpoint(String),
 }

@@ -1,10 +1,11 @@
-//! Bags of image patches: the parts of BagSSL that need neither an operating system nor a deep-learning framework,
-//! and, with the feature `burn`, its models.
+//! Bags of image patches: the parts of BagSSL that need no operating system and no deep-learning
+//! framework. The feature `burn` adds the models.
 //!
-//! The modules stand in the order in which an image goes through them: it is cut into patches ([`patch`], [`bag`],
-//! with [`random`] numbers), these travel in a [`batch`], a network [`embed`]s them, and the embeddings are
-//! [`aggregate`]d into the image's representation, at [`anytime`] if need be. What a patch adds to a decision can be
-//! [`explain`]ed, and shown as [`heat`] over the image.
+//! The modules follow an image through the pipeline. [`patch`] and [`bag`] cut it into patches,
+//! with numbers from [`random`]. A [`batch`] carries the patches to a network, which [`embed`]s
+//! them. [`aggregate`] turns the embeddings into the representation of the image; [`anytime`] stops
+//! early once the estimate is good enough. [`explain`] computes what each patch contributes to a
+//! decision, and [`heat`] draws these contributions over the image.
 //!
 //! ```
 //! use bagssl_core::aggregate::RunningMean;

@@ -1,104 +1,107 @@
-//! Observers: how long work tells what it is doing, without knowing who listens.
+//! Observers: long-running work reports its progress to them.
 
 use std::prelude::v1::*;
 
 use crate::embed::Rows;
 
-/// Something that happened in a training run.
+/// A training event.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A step of the optimizer is done.
+    /// An optimizer step is done.
     Step {
-        /// Steps done, this one counted.
+        /// Number of steps done, including this one.
         step: u64,
-        /// Steps of the whole run.
+        /// Total number of steps of the run.
         steps: u64,
         /// The epoch, counted from 0.
         epoch: u32,
-        /// Named figures: the loss and its terms, the learning rate.
+        /// Named metrics: the loss and its terms, the learning rate.
         figures: &'a [(&'static str, f64)],
     },
-    /// A step changed nothing, because its loss or its gradient is not finite.
+    /// A step was skipped because its loss or its gradient is not finite.
     Skipped {
-        /// Steps done, this one counted.
+        /// Number of steps done, including this one.
         step: u64,
-        /// What is not finite.
+        /// The value that is not finite.
         what: &'a str,
-        /// The images of the batch that it comes from, by their index in the data set; all of them, if that is not known.
+        /// The images of the batch that caused it, as indices into the data set; all images of the
+        /// batch if the cause is unknown.
         images: &'a [u32],
     },
     /// An epoch is done.
     Epoch {
         /// The epoch, counted from 0.
         epoch: u32,
-        /// Steps done in all.
+        /// Total number of steps done.
         step: u64,
-        /// The mean of its steps' figures.
+        /// The mean of each metric over the epoch's steps.
         figures: &'a [(&'static str, f64)],
     },
-    /// What the network made of the last batch of an epoch, before the epoch's own event.
+    /// The projections of an epoch's last batch. Sent before [`Event::Epoch`].
     Projections {
         /// The epoch, counted from 0.
         epoch: u32,
-        /// Steps done in all.
+        /// Total number of steps done.
         step: u64,
-        /// The projections, image by image, patch by patch (of one worker's images, if several share a batch).
+        /// The projections, ordered by image, then by patch. If several workers share a batch:
+        /// those of one worker's images.
         rows: &'a Rows,
-        /// Patches of each image.
+        /// Patches per image.
         patches: usize,
     },
-    /// What an evaluation says of some projections of an epoch's last batch.
+    /// The result of the collapse check on some projections of an epoch's last batch.
     Health {
         /// The epoch, counted from 0.
         epoch: u32,
-        /// Steps done in all.
+        /// Total number of steps done.
         step: u64,
-        /// In a word: healthy, suspect or collapsed.
+        /// The verdict: healthy, suspect or collapsed.
         verdict: &'a str,
-        /// Named figures.
+        /// Named metrics.
         figures: &'a [(&'static str, f64)],
-        /// Why it is not healthy, a sentence each.
+        /// The reasons why it is not healthy, one sentence each.
         reasons: &'a [String],
     },
-    /// A run goes on with another setting than before.
+    /// A run resumes with a changed setting.
     Changed {
-        /// Steps done before.
+        /// Steps done before the change.
         step: u64,
         /// The setting's name.
         setting: &'a str,
-        /// What it was.
+        /// The old value.
         from: &'a str,
-        /// What it is from now on.
+        /// The new value.
         to: &'a str,
     },
-    /// A state is about to be saved: what was written down of the steps up to it has to last.
+    /// A checkpoint is about to be saved. Observers must first make their records of all steps up
+    /// to it durable.
     Saving {
         /// Steps done.
         step: u64,
     },
-    /// A state has been saved.
+    /// A checkpoint has been saved.
     Saved {
-        /// Steps done when it was taken.
+        /// Steps done at the time of the checkpoint.
         step: u64,
     },
 }
 
-/// Whether the work is to go on.
+/// Whether to continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Go on.
+    /// Continue.
     Continue,
     /// Stop after this step, with all state saved.
     Stop,
 }
 
-/// One who listens to a run.
+/// Receives the events of a run.
 pub trait Observer {
-    /// Takes note of an event.
+    /// Handles an event.
     ///
     /// # Errors
-    /// What the observer could not do, for instance write to a full disk; the run ends with it.
+    /// Returns the observer's failure, for instance a write to a full disk. The error ends the run.
     fn observe(&mut self, event: &Event<'_>) -> core::result::Result<Verdict, crate::batch::SourceError>;
 }
 
@@ -108,7 +111,8 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     }
 }
 
-/// Several observers, asked in turn; one that says stop is enough.
+/// Notifies several observers in turn. The verdict is `Stop` if at least one of them returns
+/// `Stop`.
 impl Observer for Vec<Box<dyn Observer + '_>> {
     fn observe(&mut self, event: &Event<'_>) -> core::result::Result<Verdict, crate::batch::SourceError> {
         let mut verdict = Verdict::Continue;

@@ -1,7 +1,7 @@
-//! Where the time goes: kernels and trainer say what they are at, to whoever records it.
+//! Profiling: kernels and the trainer report spans, counts and notes to a recorder.
 //!
-//! A [`Recorder`] is set once for the whole program. Without one, a span costs one look at an atomic; without the feature
-//! `std` there is never one. This crate reads no clock, so the recorder does.
+//! A [`Recorder`] is set once per program. Without one, a span costs one atomic load. Without the
+//! feature `std`, no recorder can be set. This crate has no clock; the recorder supplies the time.
 //!
 //! ```
 //! use bagssl_core::profile::{Lane, Recorder, record, span};
@@ -33,37 +33,38 @@
 
 use std::prelude::v1::*;
 
-/// Who did the work of a span.
+/// The executor of a span's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
-    /// The thread that the span was told on.
+    /// The thread that reported the span.
     Host,
-    /// The device, in its own time.
+    /// The device, on its own clock.
     Device,
 }
 
-/// Who records what the program is at. Times are nanoseconds since the recorder's origin.
+/// Records spans, counts and notes. Times are nanoseconds since the recorder's origin.
 pub trait Recorder: Sync {
-    /// Whether it wants to hear of what begins now.
+    /// Returns whether spans and counts that begin now should be recorded.
     fn is_on(&self) -> bool;
 
-    /// The time.
+    /// Returns the current time.
     fn now(&self) -> u64;
 
-    /// Something has been done.
+    /// Records a completed span.
     fn span(&self, lane: Lane, name: &'static str, begin: u64, end: u64);
 
-    /// Adds to a count, for instance of bytes copied or kernels launched.
+    /// Adds `more` to a counter, for instance of bytes copied or kernels launched.
     fn count(&self, name: &'static str, more: u64);
 
-    /// Something that was decided, for instance which plan computes a convolution.
+    /// Records a decision, for instance the plan chosen for a convolution.
     fn note(&self, name: &'static str, text: String);
 }
 
 #[cfg(feature = "std")]
 static RECORDER: std::sync::OnceLock<&'static dyn Recorder> = std::sync::OnceLock::new();
 
-/// Lets `recorder` hear of all that begins from now on. The first one stays: whether this one is it.
+/// Sets the program's recorder. Returns `false` if one is already set (the first one stays), or
+/// without the feature `std`.
 pub fn record(recorder: &'static dyn Recorder) -> bool {
     #[cfg(feature = "std")]
     return RECORDER.set(recorder).is_ok();
@@ -74,7 +75,7 @@ pub fn record(recorder: &'static dyn Recorder) -> bool {
     }
 }
 
-/// The recorder, if there is one that wants to hear.
+/// Returns the recorder if one is set and [`Recorder::is_on`].
 pub fn recorder() -> Option<&'static dyn Recorder> {
     #[cfg(feature = "std")]
     return RECORDER.get().copied().filter(|recorder| recorder.is_on());
@@ -82,7 +83,8 @@ pub fn recorder() -> Option<&'static dyn Recorder> {
     None
 }
 
-/// The recorder, if there is one, also while [`Recorder::is_on`] is false: for what was begun while it was true.
+/// Returns the recorder if one is set, even while [`Recorder::is_on`] is false. Use it to end spans
+/// that began earlier.
 pub fn any_recorder() -> Option<&'static dyn Recorder> {
     #[cfg(feature = "std")]
     return RECORDER.get().copied();
@@ -90,7 +92,7 @@ pub fn any_recorder() -> Option<&'static dyn Recorder> {
     None
 }
 
-/// Something that is being done until this is dropped.
+/// A guard that reports a span when it is dropped.
 #[must_use = "a span ends when it is dropped"]
 pub struct Span(Option<(&'static dyn Recorder, &'static str, u64)>);
 
@@ -107,14 +109,14 @@ impl Drop for Span {
     }
 }
 
-/// Adds to a count.
+/// Adds `more` to a counter.
 pub fn count(name: &'static str, more: u64) {
     if let Some(recorder) = recorder() {
         recorder.count(name, more);
     }
 }
 
-/// Something that was decided. It is told even while [`Recorder::is_on`] is false.
+/// Records a decision, even while [`Recorder::is_on`] is false.
 pub fn note(name: &'static str, text: impl FnOnce() -> String) {
     #[cfg(feature = "std")]
     if let Some(recorder) = RECORDER.get() {

@@ -1,32 +1,34 @@
-//! Counter-based random numbers: every draw is a function of seed, epoch, image and patch.
+//! Counter-based random numbers: each draw is a function of seed, epoch, image and patch.
 //!
-//! No generator state is carried from one patch to the next, so the patches of an image are the same for any number
-//! of threads, any batch size, any resume point, and whatever happened to other images.
+//! There is no generator state shared between patches. The patches of an image therefore do not
+//! depend on the number of threads, the batch size, the step at which training resumed, or errors
+//! in other images.
 //!
 //! # Source
-//! Philox4x32-10: Salmon, Moraes, Dror, Shaw, *Parallel random numbers: as easy as 1, 2, 3*, SC 2011.
+//! Philox4x32-10: Salmon, Moraes, Dror, Shaw, *Parallel random numbers: as easy as 1, 2, 3*, SC
+//! 2011.
 
 use std::prelude::v1::*;
 
-/// What a stream of draws is used for. Two purposes never share a number.
+/// The purpose of a stream of draws. Streams for different purposes use disjoint counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Purpose {
-    /// Where a patch is cut.
+    /// The position of a patch.
     Crop = 1,
-    /// How a patch is augmented.
+    /// The augmentation of a patch.
     Augment = 2,
     /// The order of the images in an epoch.
     Shuffle = 3,
-    /// The first weights of a network.
+    /// The initial weights of a network.
     Weights = 4,
-    /// Anything of the evaluation: bags, probes, splits.
+    /// Evaluation: bags, probes, splits.
     Evaluation = 5,
-    /// The order in which the patches of a grid are looked at.
+    /// The order in which the patches of a grid are visited.
     Order = 6,
 }
 
-/// The address of one stream of draws.
+/// The address of a stream of draws.
 ///
 /// # Example
 /// ```
@@ -42,14 +44,14 @@ pub struct Address {
     pub seed: u64,
     /// The epoch, counted from 0.
     pub epoch: u32,
-    /// The image's index in its data set.
+    /// The image's index in the data set.
     pub image: u32,
-    /// The patch's index in its bag.
+    /// The patch's index in the bag.
     pub patch: u32,
 }
 
 impl Address {
-    /// The stream of draws at this address, from its beginning.
+    /// Returns the stream of draws at this address, starting from its first number.
     pub fn stream(self, purpose: Purpose) -> Stream {
         Stream {
             key: [self.seed as u32, (self.seed >> 32) as u32],
@@ -60,7 +62,7 @@ impl Address {
     }
 }
 
-/// A stream of draws. It holds 2^26 numbers of 32 bits; then it begins anew.
+/// A stream of draws. It repeats after 2^26 numbers of 32 bits.
 #[derive(Debug, Clone)]
 pub struct Stream {
     key: [u32; 2],
@@ -72,7 +74,7 @@ pub struct Stream {
 const BLOCKS: u32 = 1 << 24;
 
 impl Stream {
-    /// 32 random bits.
+    /// Draws 32 random bits.
     pub fn next_u32(&mut self) -> u32 {
         if self.used == 4 {
             self.block = philox4x32_10(self.counter, self.key);
@@ -84,28 +86,28 @@ impl Stream {
         self.block[self.used - 1]
     }
 
-    /// Uniform in `[0, 1)`, with 24 bits.
+    /// Draws uniformly from `[0, 1)`, with 24 bits.
     pub fn unit_f32(&mut self) -> f32 {
         (self.next_u32() >> 8) as f32 * (1.0 / (1 << 24) as f32)
     }
 
-    /// Uniform in `[0, 1)`, with 53 bits.
+    /// Draws uniformly from `[0, 1)`, with 53 bits.
     pub fn unit_f64(&mut self) -> f64 {
         let bits = (u64::from(self.next_u32()) << 32 | u64::from(self.next_u32())) >> 11;
         bits as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// Uniform in `[low, high)`; `low` if the two are equal.
+    /// Draws uniformly from `[low, high)`. Returns `low` if the two are equal.
     pub fn uniform(&mut self, low: f32, high: f32) -> f32 {
         low + (high - low) * self.unit_f32()
     }
 
-    /// `true` with the given probability (0 never, 1 always).
+    /// Returns `true` with the given probability (0 never, 1 always).
     pub fn chance(&mut self, probability: f32) -> bool {
         self.unit_f32() < probability
     }
 
-    /// Uniform in `0..bound`, without bias.
+    /// Draws uniformly from `0..bound`, without bias.
     ///
     /// # Panics
     /// If `bound` is 0.
@@ -124,21 +126,21 @@ impl Stream {
         (wide >> 32) as u32
     }
 
-    /// Two independent draws of the standard normal distribution (Box and Muller 1958).
+    /// Draws two independent numbers from the standard normal distribution (Box and Muller 1958).
     pub fn normal_pair(&mut self) -> (f64, f64) {
         let radius = libm::sqrt(-2.0 * libm::log(1.0 - self.unit_f64()));
         let angle = 2.0 * core::f64::consts::PI * self.unit_f64();
         (radius * libm::cos(angle), radius * libm::sin(angle))
     }
 
-    /// Puts `items` in a uniformly random order (Fisher and Yates, Durstenfeld's form).
+    /// Shuffles `items` uniformly (Fisher and Yates, Durstenfeld's form).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last as u32 + 1) as usize);
         }
     }
 
-    /// The numbers `0..len` in a uniformly random order.
+    /// Returns the numbers `0..len` in a uniformly random order.
     pub fn permutation(&mut self, len: u32) -> Vec<u32> {
         let mut order: Vec<u32> = (0..len).collect();
         self.shuffle(&mut order);
@@ -168,7 +170,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The known answers published with Random123 (`kat_vectors`, philox4x32 with 10 rounds).
+    /// The test vectors published with Random123 (`kat_vectors`, philox4x32 with 10 rounds).
     #[test]
     fn philox_gives_the_published_answers() {
         assert_eq!(philox4x32_10([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);

@@ -1,16 +1,16 @@
-//! Texts of others, such as names of files and classes, made fit to be shown.
+//! Escapes text from outside the program, such as file names and class names, for safe display.
 
 use std::prelude::v1::*;
 
-/// Whether a character is obeyed by a terminal or a reader instead of being shown: control characters, ends of lines, and those that
-/// turn the direction of what follows.
+/// Returns whether a terminal or viewer interprets a character instead of displaying it: control
+/// characters, line separators, and characters that change the text direction.
 pub fn is_obeyed(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// The text with `\n`, `\r`, `\t` and `\u{..}` instead of each character that [is obeyed](is_obeyed), and `\\` instead of a backslash, so that
-/// different texts are shown differently.
+/// Returns the text with each character that [is interpreted](is_obeyed) replaced by `\n`, `\r`,
+/// `\t` or `\u{..}`, and each backslash by two, so that different texts stay different.
 pub fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,4 +1,5 @@
-//! All tests of this crate from outside, as one program. Those of models on Burn are in `tests`.
+//! All integration tests of this crate, in one binary. Those of models on Burn are in the crate
+//! `tests`.
 
 mod support;
 

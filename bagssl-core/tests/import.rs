@@ -1,4 +1,5 @@
-//! Files as PyTorch writes them (`reference/make_foreign.py` made them), and imported residual networks against torchvision.
+//! Tests the import with files written by PyTorch (see `reference/make_foreign.py`), and imported
+//! residual networks against torchvision.
 #![cfg(all(feature = "import", feature = "cpu", feature = "std"))]
 
 use bagssl_core::architecture::{Architecture, mlp};
@@ -48,7 +49,7 @@ fn refused(bytes: &[u8], options: &Options, words: &[&str]) {
     assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");
 }
 
-/// The first bytes of a file of any length are enough.
+/// The first bytes suffice for a file of any length.
 #[test]
 fn a_file_is_known_by_its_start() {
     let start = |bytes: &[u8]| Foreign::check_start(bytes).map_err(|error| error.to_string());
@@ -103,7 +104,7 @@ fn quadratic(index: usize, parameter: &Parameter) -> NamedTensor {
     (parameter.name.clone(), parameter.shape.clone(), formula(index, true, parameter))
 }
 
-/// A network of torchvision with its weights by the formula.
+/// A torchvision network with weights from the formula.
 fn torchvision(architecture: Architecture) -> Vec<u8> {
     let names: Value = serde_json::from_str(include_str!("reference/resnet_names.json")).unwrap();
     let order = names[architecture.name().split_once('-').map_or(architecture.name(), |(name, _)| name)]
@@ -151,7 +152,7 @@ fn imported_networks_embed_as_torchvision() {
     }
 }
 
-/// The same file with other names.
+/// The same file with renamed tensors.
 fn renamed(tensors: &[NamedTensor], name: impl Fn(&str) -> String) -> Vec<u8> {
     let tensors = tensors.iter().map(|(old, shape, values)| (name(old), shape.clone(), values.clone()));
     file(&tensors.collect::<Vec<_>>())
@@ -161,7 +162,8 @@ fn imported(bytes: &[u8]) -> Imported {
     import(&Foreign::from_bytes(bytes).unwrap(), &options()).unwrap()
 }
 
-/// solo-learn's stem for CIFAR pads by 2: as one that pads by 1 on an image with a border of zeros. The file does not show it.
+/// solo-learn's stem for CIFAR pads by 2. This equals a stem that pads by 1 on an image with a
+/// border of zeros. The file does not contain the padding.
 #[test]
 fn the_small_stem_of_solo_learn_pads_by_2() {
     let bytes = torchvision(Architecture::ResNet18Cifar);
@@ -172,7 +174,7 @@ fn the_small_stem_of_solo_learn_pads_by_2() {
         .map(|(name, tensor)| (name.into(), tensor.shape().to_vec(), tensor.values().unwrap()))
         .collect();
     let usual = import(&usual, &options()).unwrap();
-    // Names of newer and of older files.
+    // The prefixes of newer and of older files.
     for prefix in ["backbone", "encoder"] {
         let bytes = renamed(&tensors, |name| format!("{prefix}.{name}"));
         let solo = imported(&bytes);
@@ -200,7 +202,7 @@ fn the_small_stem_of_solo_learn_pads_by_2() {
     assert_eq!((vicreg.layout, vicreg.architecture), (Layout::Vicreg, Architecture::ResNet18Cifar));
 }
 
-/// A small network, its projector as a `Sequential` with biases.
+/// A small network whose projector is a `Sequential` with biases.
 fn tensors(layout: Layout) -> Vec<NamedTensor> {
     let (wrap, encoder) = match layout {
         Layout::Torchvision => ("", ""),
@@ -263,7 +265,7 @@ fn a_sequential_of_layers_is_counted() {
     assert_eq!((imported.layout, imported.architecture), (Layout::Lightly, Architecture::ResNetSmall));
 }
 
-/// A small network of lightly as a `Sequential` of torchvision's layers.
+/// A small network of lightly, as a `Sequential` of torchvision's layers.
 fn counted() -> Vec<NamedTensor> {
     let number = |name: String| {
         let mut kinds = [("conv1", "0"), ("bn1", "1"), ("layer1", "4"), ("layer2", "5"), ("layer3", "6")].into_iter();
@@ -275,7 +277,7 @@ fn counted() -> Vec<NamedTensor> {
     tensors(Layout::Lightly).into_iter().map(|(name, shape, values)| (number(name), shape, values)).collect()
 }
 
-/// `torch.compile`, parallel and averaged models put names before others.
+/// `torch.compile` and parallel or averaged models add prefixes to names.
 #[test]
 fn names_of_wrappers_are_left_out() {
     for wrap in ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module."] {
@@ -304,7 +306,8 @@ fn two_tensors_of_one_meaning_are_refused() {
     refused(&file(&twice), &options(), &["expected one tensor", "backbone.bn1.bias", "encoder.bn1.bias"]);
 }
 
-/// Linear, BN, ReLU, Dropout, Linear: whether and where there is a ReLU cannot be seen, so the projector is the identity.
+/// Linear, BN, ReLU, Dropout, Linear: the positions of ReLUs are ambiguous, so the projector
+/// becomes the identity.
 #[test]
 fn a_projector_with_more_than_relus_is_the_identity() {
     let cases = [
@@ -339,7 +342,7 @@ fn what_is_missing_or_too_much_is_named() {
     let allowed = Options { allow_unused: true, ..options() };
     let imported = import(&Foreign::from_bytes(&file(&more)).unwrap(), &allowed).unwrap();
     assert_eq!(imported.unused, ["backbone.fc.bias", "classifier.weight"]);
-    // A larger encoder is never cut to a smaller one.
+    // A larger encoder is never truncated to a smaller one.
     more.push(("backbone.layer3.9.conv1.weight".into(), vec![1], vec![0.0]));
     refused(&file(&more), &allowed, &["unexpected", "layer3.9.conv1.weight"]);
     let mut shaped = whole;
@@ -351,7 +354,8 @@ fn what_is_missing_or_too_much_is_named() {
 fn export_and_import_change_nothing() {
     let first = import(&Foreign::from_bytes(&file(&tensors(Layout::Torchvision))).unwrap(), &options()).unwrap();
     let bytes = checkpoint::to_bytes(&first.spec, &first.tensors).unwrap();
-    // A checkpoint of this project would become another model: its patches and its feature are not in the tensors.
+    // Importing a BagSSL checkpoint would lose its patches and its feature, which the tensors do
+    // not contain.
     refused(&bytes, &options(), &["got a checkpoint of this project, which is used as it is"]);
     let exported = to_torchvision(&Checkpoint::from_bytes(&bytes).unwrap()).unwrap();
     let foreign = Foreign::from_bytes(&exported).unwrap();
@@ -361,7 +365,7 @@ fn export_and_import_change_nothing() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
-    /// Read or refused, and what is read can be had.
+    /// A changed file is read or rejected, and the tensors of a readable file can be read.
     #[test]
     fn any_change_of_a_file_does_no_harm(places in prop::collection::vec((0..ODD.len(), any::<u8>()), 1..6), cut in 0..ODD.len()) {
         for bytes in [ODD.to_vec(), ODD[..cut].to_vec(), LIGHTNING.to_vec()] {

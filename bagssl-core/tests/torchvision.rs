@@ -1,4 +1,4 @@
-//! Networks without Burn against torchvision's.
+//! Tests networks without Burn against torchvision.
 #![cfg(all(feature = "cpu", feature = "std"))]
 
 use bagssl_core::architecture::Architecture;
@@ -17,7 +17,7 @@ fn embeddings_are_those_of_torchvision_without_burn() {
                     let parameter = parameters.iter().find(|parameter| parameter.name == name).unwrap();
                     Ok(fill(parameter).into())
                 };
-                // A large nominal batch selects Winograd wherever it is known.
+                // A large nominal batch selects Winograd wherever it is supported.
                 let options = Options { set, exact, ..Options::new(1000, [dims[2], dims[3]]) };
                 let executor = Executor::new(plan, &mut source, options).unwrap();
                 let mut workspace = executor.workspace(dims[0], [dims[2], dims[3]], Pool::global()).unwrap();
@@ -25,7 +25,8 @@ fn embeddings_are_those_of_torchvision_without_burn() {
             };
             let tolerance = if set.is_bf16() { 3e-2 } else { 2e-5 };
             let archs = ["resnet18", "resnet18-cifar", "resnet50"];
-            // The filters of the linear phase are waves whose sums nearly cancel: only plain sums in f32 bear that.
+            // The filters of the linear phase are waves whose sums nearly cancel, so only plain
+            // sums in f32 are accurate enough.
             let phases: &[&str] = if exact && !set.is_bf16() { &["linear", "quadratic"] } else { &["quadratic"] };
             resnets(&archs, phases, tolerance, &run);
         }

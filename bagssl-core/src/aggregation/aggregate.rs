@@ -1,7 +1,8 @@
-//! Aggregation: from the embeddings of patches to the representation of an image.
+//! Aggregation: turns the embeddings of patches into the representation of an image.
 //!
 //! # Source
-//! BagSSL, arXiv:2206.08954: an image's representation is the mean of the embeddings of its patches.
+//! BagSSL, arXiv:2206.08954: the representation of an image is the mean of the embeddings of its
+//! patches.
 
 use std::prelude::v1::*;
 
@@ -9,7 +10,7 @@ use crate::bag::Grid;
 use crate::error::{Error, Result};
 use crate::quantile::{check_confidence, student_t};
 
-/// The mean of embeddings that arrive one by one, with its standard error, in memory for two vectors.
+/// The running mean of embeddings, with its standard error. It stores two vectors.
 ///
 /// # Example
 /// ```
@@ -23,7 +24,8 @@ use crate::quantile::{check_confidence, student_t};
 /// ```
 ///
 /// # Source
-/// Welford, *Note on a method for calculating corrected sums of squares and products*, Technometrics 1962.
+/// Welford, *Note on a method for calculating corrected sums of squares and products*,
+/// Technometrics 1962.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunningMean {
     count: u64,
@@ -32,25 +34,25 @@ pub struct RunningMean {
 }
 
 impl RunningMean {
-    /// The mean of nothing yet, of vectors of length `dim`.
+    /// Creates an empty mean of vectors of length `dim`.
     pub fn new(dim: usize) -> Self {
         RunningMean { count: 0, mean: vec![0.0; dim], squares: vec![0.0; dim] }
     }
 
-    /// The length of the vectors.
+    /// Returns the length of the vectors.
     pub fn dim(&self) -> usize {
         self.mean.len()
     }
 
-    /// How many vectors have come.
+    /// Returns the number of vectors added so far.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Takes one more embedding in.
+    /// Adds an embedding.
     ///
     /// # Errors
-    /// [`Error::Length`] if it has another length.
+    /// [`Error::Length`] if the embedding does not have length [`RunningMean::dim`].
     pub fn push(&mut self, embedding: &[f32]) -> Result<()> {
         check_dim(self.dim(), embedding.len())?;
         self.count += 1;
@@ -63,10 +65,10 @@ impl RunningMean {
         Ok(())
     }
 
-    /// Takes in all that another mean has seen (Chan, Golub, LeVeque 1979).
+    /// Adds all vectors of another mean (Chan, Golub, LeVeque 1979).
     ///
     /// # Errors
-    /// [`Error::Length`] if its vectors have another length.
+    /// [`Error::Length`] if the other mean's vectors have a different length.
     pub fn merge(&mut self, other: &RunningMean) -> Result<()> {
         check_dim(self.dim(), other.dim())?;
         if other.count == 0 {
@@ -83,13 +85,14 @@ impl RunningMean {
         Ok(())
     }
 
-    /// The mean; `None` before the first embedding.
+    /// Returns the mean, or `None` before the first embedding.
     pub fn mean(&self) -> Option<Vec<f32>> {
         (self.count > 0).then(|| self.mean.iter().map(|&mean| mean as f32).collect())
     }
 
-    /// The standard error of each component of the mean, the patches taken as independent draws: the sample's
-    /// deviation (`n - 1`) over the root of `n`. `None` before the second embedding.
+    /// Returns the standard error of each component of the mean, treating the patches as
+    /// independent draws: the sample standard deviation (with divisor `n - 1`) divided by
+    /// `sqrt(n)`. Returns `None` before the second embedding.
     pub fn standard_error(&self) -> Option<Vec<f32>> {
         (self.count > 1).then(|| {
             let scale = (self.count as f64) * (self.count - 1) as f64;
@@ -97,12 +100,13 @@ impl RunningMean {
         })
     }
 
-    /// The standard error of each component, the patches taken as drawn without replacement from a grid of `patches`:
-    /// the root of `s^2 / n (1 - n / N)`, whose square is unbiased. 0 once all have come; `None` before the second
-    /// embedding of several.
+    /// Returns the standard error of each component, treating the patches as drawn without
+    /// replacement from a grid of `patches`: `sqrt(s^2 / n (1 - n / N))`. Its square is an unbiased
+    /// estimate. Returns 0 once all patches have been added, and `None` for fewer than two
+    /// embeddings of a larger grid.
     ///
     /// # Panics
-    /// If more embeddings have come than the grid has patches.
+    /// If the mean holds more embeddings than the grid has patches.
     ///
     /// # Source
     /// Cochran, *Sampling Techniques*, 3rd edition 1977, theorem 2.2 and equation 2.20.
@@ -111,14 +115,18 @@ impl RunningMean {
         Some(self.squares.iter().map(|&squares| libm::sqrt(squares * factor) as f32).collect())
     }
 
-    /// One number for all of the embedding: how far the mean is from that of all `patches` of the grid, the root of the
-    /// expected squared distance over the mean's length, `sqrt(sum of the squared standard errors) / |mean|`. At 0.1 the
-    /// two directions are some 0.1 radians apart, a cosine of 0.995. It is at least the relative standard error of the
-    /// mean's length, to which only the errors along the mean add. Infinite for a mean of 0 that is not certain; `None`
-    /// before the second embedding of several.
+    /// Returns the uncertainty of the embedding as one number: the expected distance between this
+    /// mean and the mean of all `patches` of the grid, relative to the length of this mean.
+    ///
+    /// It is `sqrt(sum of the squared standard errors) / |mean|`, where the numerator is the root
+    /// of the expected squared distance. At 0.1, the two directions differ by about 0.1 radians (a
+    /// cosine of 0.995). The uncertainty is an upper bound of the relative standard error of the
+    /// mean's length, because only errors along the mean change its length. It is infinite if the
+    /// mean is 0 and its error is not. Returns `None` for fewer than two embeddings of a larger
+    /// grid.
     ///
     /// # Panics
-    /// If more embeddings have come than the grid has patches.
+    /// If the mean holds more embeddings than the grid has patches.
     ///
     /// # Example
     /// ```
@@ -136,17 +144,20 @@ impl RunningMean {
         Some(if error == 0.0 { 0.0 } else { error / self.length() })
     }
 
-    /// The interval of each component in which the mean of all `patches` of the grid lies with the given confidence, by
-    /// Student's t with `n - 1` degrees of freedom. The confidence holds for each component alone, at a number of patches
-    /// that was fixed beforehand; where looking at the patches decides when to stop, the intervals are somewhat too narrow.
-    /// It is exact for normal embeddings of a large grid, nearly so for others unless they are few and skewed. `None`
-    /// before the second embedding of several.
+    /// Returns a confidence interval per component for the mean of all `patches` of the grid, from
+    /// Student's t with `n - 1` degrees of freedom. Returns `None` for fewer than two embeddings of
+    /// a larger grid.
+    ///
+    /// The confidence holds for each component separately and for a number of patches that was
+    /// fixed in advance. If the stopping time depends on the patches, the intervals are slightly
+    /// too narrow. The level is exact for normal embeddings of a large grid. It is nearly exact for
+    /// others, unless the sample is small and skewed.
     ///
     /// # Errors
     /// [`Error::Setting`] if the confidence is not between 0.5 and 0.9999.
     ///
     /// # Panics
-    /// If more embeddings have come than the grid has patches.
+    /// If the mean holds more embeddings than the grid has patches.
     pub fn intervals(&self, patches: u64, confidence: f64) -> Result<Option<Intervals>> {
         let Some(t) = self.errors_for(confidence)? else {
             return Ok(self
@@ -163,22 +174,27 @@ impl RunningMean {
         }))
     }
 
-    /// The radius of the ball around the mean in which the mean of all `patches` of the grid lies with at least the given
-    /// confidence: a two-sided quantile of Student's t times the root of the expected squared distance. That is the
-    /// right one if all uncertainty lies in one direction, and too large the more directions share it. It holds where
-    /// [`RunningMean::intervals`] do. `None` before the second embedding of several.
+    /// Returns the radius of a ball around this mean that contains the mean of all `patches` of the
+    /// grid with at least the given confidence: the two-sided quantile of Student's t times the
+    /// root of the expected squared distance.
+    ///
+    /// The radius is exact if all uncertainty lies in one direction, and conservative otherwise:
+    /// the more directions share it, the larger the overestimate. It holds under the same
+    /// conditions as [`RunningMean::intervals`]. Returns `None` for fewer than two embeddings of a
+    /// larger grid.
     ///
     /// # Errors
     /// [`Error::Setting`] if the confidence is not between 0.8 and 0.9999.
     ///
     /// # Panics
-    /// If more embeddings have come than the grid has patches.
+    /// If the mean holds more embeddings than the grid has patches.
     ///
     /// # Source
-    /// Székely and Bakirov, *Extremal probabilities for Gaussian quadratic forms*, Probability Theory and Related Fields
-    /// 2003: of all such forms with expectation 1 it is that of rank 1 which exceeds any bound above 1.5364 most often
-    /// (from a confidence of 0.79 on). They take the variance as known; Student's t in place of the normal quantile pays
-    /// for its estimate.
+    /// Székely and Bakirov, *Extremal probabilities for Gaussian quadratic forms*, Probability
+    /// Theory and Related Fields 2003. Among all such forms with expectation 1, the one of rank 1
+    /// is the most likely to exceed any bound above 1.5364 (confidences from 0.79). The paper
+    /// assumes a known variance; Student's t instead of the normal quantile accounts for the
+    /// estimated variance.
     pub fn radius(&self, patches: u64, confidence: f64) -> Result<Option<f64>> {
         if confidence < 0.8 {
             let got = format!("{confidence}");
@@ -188,17 +204,17 @@ impl RunningMean {
         Ok(self.distance_error(patches).map(|error| t * error))
     }
 
-    /// The mean's Euclidean norm; 0 before the first embedding.
+    /// Returns the Euclidean norm of the mean; 0 before the first embedding.
     pub(crate) fn length(&self) -> f64 {
         libm::sqrt(self.mean.iter().map(|mean| mean * mean).sum())
     }
 
-    /// The root of the expected squared distance between the mean and that of all patches.
+    /// The root of the expected squared distance between this mean and the mean of all patches.
     fn distance_error(&self, patches: u64) -> Option<f64> {
         Some(libm::sqrt(self.squares.iter().sum::<f64>() * self.variance_factor(patches)?))
     }
 
-    /// What makes of the summed squares of the deviations the variance of the mean.
+    /// The factor that converts the sum of squared deviations to the variance of the mean.
     fn variance_factor(&self, patches: u64) -> Option<f64> {
         assert!(self.count <= patches, "{} embeddings of a grid of {patches}", self.count);
         match self.count {
@@ -209,7 +225,8 @@ impl RunningMean {
         }
     }
 
-    /// How many standard errors a two-sided interval reaches; `None` before the second embedding.
+    /// The half-width of a two-sided interval in standard errors; `None` before the second
+    /// embedding.
     fn errors_for(&self, confidence: f64) -> Result<Option<f64>> {
         check_confidence(confidence)?;
         let degrees = u32::try_from(self.count.saturating_sub(1)).unwrap_or(u32::MAX);
@@ -217,7 +234,7 @@ impl RunningMean {
     }
 }
 
-/// An interval for each component of a mean.
+/// A confidence interval for each component of a mean.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Intervals {
     /// Lower bounds.
@@ -230,18 +247,20 @@ fn check_dim(expected: usize, got: usize) -> Result<()> {
     if expected == got { Ok(()) } else { Err(Error::Length { what: "embedding", expected, got }) }
 }
 
-/// Averages the embeddings of a grid of patches over `cells x cells` parts of the image and puts the parts one after
-/// the other, row by row. One cell gives the mean of all patches. Part `r` holds the grid rows from
-/// `floor(r rows / cells)` to `ceil((r + 1) rows / cells)`, and columns likewise (as adaptive average pooling does), so
-/// that parts share patches where the grid does not divide evenly.
+/// Averages the embeddings of a grid of patches over `cells x cells` parts of the image and
+/// concatenates the parts row by row. One cell gives the mean of all patches.
+///
+/// Part `r` covers the grid rows from `floor(r rows / cells)` to `ceil((r + 1) rows / cells)`, and
+/// columns likewise, as in adaptive average pooling. Parts therefore overlap if `cells` does not
+/// divide the grid.
 ///
 /// # Shapes
 /// - `embeddings`: `[patch, dim]`, the patches of `grid` row by row
 /// - returns: `[cell, dim]`, cell `i` at row `i / cells`, column `i % cells`
 ///
 /// # Errors
-/// [`Error::Length`] if `embeddings` is not as long as the grid needs, [`Error::Setting`] if `cells` is 0 or more than
-/// the grid has rows or columns.
+/// [`Error::Length`] if the length of `embeddings` does not fit the grid. [`Error::Setting`] if
+/// `cells` is 0 or exceeds the number of rows or columns of the grid.
 pub fn pool(embeddings: &[f32], dim: usize, grid: Grid, cells: u32) -> Result<Vec<f32>> {
     let expected = grid.patches() * dim;
     if embeddings.len() != expected {
@@ -290,7 +309,7 @@ mod tests {
         assert_eq!(mean.count(), 1);
     }
 
-    /// 2, 4, 9: mean 5, deviation sqrt(26 / 2), error sqrt(13 / 3).
+    /// 2, 4, 9: mean 5, standard deviation sqrt(26 / 2), standard error sqrt(13 / 3).
     #[test]
     fn the_standard_error_by_hand() {
         let mut mean = RunningMean::new(1);
@@ -307,7 +326,8 @@ mod tests {
         mean
     }
 
-    /// 2, 4, 9 of 12: s^2 = 13, 13 / 3 (1 - 3 / 12) = 13 / 4; t with 2 degrees is 4.3027.
+    /// 2, 4, 9 of 12: s^2 = 13, 13 / 3 (1 - 3 / 12) = 13 / 4; t with 2 degrees of freedom is
+    /// 4.3027.
     #[test]
     fn the_error_within_a_grid_by_hand() {
         let mean = of(&[2.0, 4.0, 9.0]);
@@ -337,7 +357,8 @@ mod tests {
         assert_eq!(of(&[-1.0, 1.0]).uncertainty(7), Some(f64::INFINITY));
     }
 
-    /// All samples of 2 from 1, 2, 6, 11: the mean of the squared standard errors is the mean squared distance to 5.
+    /// All samples of 2 from 1, 2, 6, 11: the mean of the squared standard errors equals the mean
+    /// squared distance to 5.
     #[test]
     fn the_squared_error_is_unbiased() {
         let grid = [1.0, 2.0, 6.0, 11.0];
@@ -352,7 +373,8 @@ mod tests {
         assert!((stated - found).abs() < 1e-9, "{stated} {found}");
     }
 
-    /// A grid of 3 rows and 2 columns in 2x2 parts: each part has two rows (the middle one twice) and one column.
+    /// A grid of 3 rows and 2 columns in 2x2 parts: each part has two rows (sharing the middle one)
+    /// and one column.
     #[test]
     fn pooling_by_hand() {
         let embeddings = [1.0, 10.0, 3.0, 30.0, 5.0, 50.0];

@@ -1,10 +1,12 @@
-//! The coding rate: how much of their space unit vectors fill. Whoever computes it brings the algebra; what it can be is here.
+//! The coding rate: how much of their space a set of unit vectors fills. This module computes its
+//! bound; callers compute the rate itself.
 
-/// The lowest value that the total coding rate `-1/2 logdet(I + d / (n eps) Z^T Z)` of `n` rows of unit length and `d`
-/// dimensions can take: that of rows spread evenly over as many directions as there are.
+/// Returns the lowest possible value of the negative total coding rate
+/// `-1/2 logdet(I + d / (n eps) Z^T Z)`, for `n` rows of unit length in `d` dimensions. The rows
+/// reach it if they spread evenly over `min(n, d)` directions.
 ///
-/// That is `-n/2 ln(1 + d / (n eps))` for `n <= d` and `-d/2 ln(1 + 1 / eps)` for `n >= d`: the trace of `Z^T Z` is `n`, and as
-/// the logarithm is concave, equal eigenvalues are best.
+/// The bound is `-n/2 ln(1 + d / (n eps))` for `n <= d` and `-d/2 ln(1 + 1 / eps)` for `n >= d`.
+/// The trace of `Z^T Z` is `n`, and the logarithm is concave, so equal eigenvalues are optimal.
 ///
 /// # Shapes
 /// - `rows` and `dim`: at least 1
@@ -12,7 +14,8 @@
 ///
 /// # Example
 /// ```
-/// // Two rows at right angles in two dimensions: both eigenvalues of Z^T Z are 1, and -1/2 ln((1 + 5)^2) is all there is.
+/// // Two orthogonal rows in two dimensions: both eigenvalues of Z^T Z are 1, so the bound is -1/2
+/// // ln((1 + 5)^2).
 /// assert!((bagssl_core::coding_rate::bound(2, 2, 0.2) + 6_f64.ln()).abs() < 1e-12);
 /// ```
 ///
@@ -27,8 +30,9 @@ pub fn bound(rows: usize, dim: usize, epsilon: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// EMP-SSL's batch of 100 in 1024 dimensions: -50 ln(1 + 1024 / 20) = -50 * 3.95508 = -197.754. The other way round it is
-    /// the number of dimensions that counts: -50 ln(1 + 1 / 0.2) = -50 * 1.791759 = -89.588.
+    /// EMP-SSL's batch of 100 in 1024 dimensions: -50 ln(1 + 1024 / 20) = -50 * 3.95508 = -197.754.
+    /// With rows and dimensions exchanged, the number of dimensions counts: -50 ln(1 + 1 / 0.2) =
+    /// -50 * 1.791759 = -89.588.
     #[test]
     fn the_bound_by_hand() {
         assert!((bound(100, 1024, 0.2) + 197.75).abs() < 0.005);

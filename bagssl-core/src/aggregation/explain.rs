@@ -1,9 +1,11 @@
-//! Explanations: what each patch adds to a decision, and each pair of patches to a similarity.
+//! Explanations: the contribution of each patch to a decision, and of each pair of patches to a
+//! similarity.
 //!
-//! Both are exact, since an image's representation is the mean of its patches' embeddings and what is made of it is linear
-//! in that mean: a linear probe's logit, a scalar product. What is not linear is not split: a softmax's probability, the vote
-//! of nearest neighbors, an embedding that is normalized before it is averaged. Features that a probe standardizes
-//! (shifts and scales by constants) are linear once this is folded into its weights and bias.
+//! Both decompositions are exact. The representation of an image is the mean of its patches'
+//! embeddings, and both quantities are linear in that mean: the logit of a linear probe, and a
+//! scalar product. Nonlinear results are not split: softmax probabilities, nearest-neighbor votes,
+//! and embeddings that are normalized before averaging. A probe that standardizes its features
+//! becomes linear once the shift and scale are folded into its weights and bias.
 
 use std::prelude::v1::*;
 
@@ -11,8 +13,9 @@ use crate::aggregate::RunningMean;
 use crate::embed::Rows;
 use crate::error::{Error, Result};
 
-/// The evidence of each patch for each class: its share of the logit that a linear probe gives to the mean of all patches.
-/// A class's evidence, summed over the patches, and its bias make the logit.
+/// Computes the evidence of each patch for each class: its share of a linear probe's logit for the
+/// mean of all patches. The evidence of a class, summed over the patches, plus the bias is the
+/// logit.
 ///
 /// # Shapes
 /// - `patches`: `[patch, dim]`
@@ -20,15 +23,16 @@ use crate::error::{Error, Result};
 /// - returns: `[patch, class]`, `<weights of class, embedding of patch> / patches`
 ///
 /// # Errors
-/// [`Error::Setting`] if there is no patch, [`Error::Length`] if the patches are not whole rows, or the weights not as long
-/// as the classes and rows need.
+/// [`Error::Setting`] if there are no patches. [`Error::Length`] if `patches` does not consist of
+/// complete rows, or if the length of `weights` is not `classes * dim`.
 ///
 /// # Example
 /// ```
 /// use bagssl_core::embed::Rows;
 /// use bagssl_core::explain::evidence;
 /// let patches = Rows { values: vec![4.0, 0.0, 2.0, 6.0], dim: 2 };
-/// // One class, weights 1 and -1: 4 and -4 of the two patches, halved, are the logit of their mean (3, 3), which is 0.
+/// // One class, weights 1 and -1: the two products 4 and -4, divided by 2, sum to the logit of the
+/// // mean (3, 3), which is 0.
 /// assert_eq!(evidence(&patches, &[1.0, -1.0], 1)?, [2.0, -2.0]);
 /// # Ok::<(), bagssl_core::Error>(())
 /// ```
@@ -45,19 +49,20 @@ pub fn evidence(patches: &Rows, weights: &[f64], classes: usize) -> Result<Vec<f
     Ok(rows.flat_map(|patch| weights.chunks_exact(patches.dim).map(move |weights| of_class(patch, weights))).collect())
 }
 
-/// A pair of patches, one of each of two images.
+/// A pair of patches, one from each of two images.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pair {
     /// The patch of the first image.
     pub first: usize,
     /// The patch of the second image.
     pub second: usize,
-    /// Its share of the cosine; negative if it makes the images less alike.
+    /// Its share of the cosine; negative if it makes the images less similar.
     pub share: f64,
 }
 
-/// The cosine similarity of two images' mean embeddings, split over all pairs of their patches: patches `a` and `b` have the
-/// share `<a, b> / (A B |mean a| |mean b|)`, with `A` and `B` the numbers of patches.
+/// The cosine similarity of the mean embeddings of two images, split over all pairs of their
+/// patches. The share of patches `a` and `b` is `<a, b> / (A B |mean a| |mean b|)`, where `A` and
+/// `B` are the numbers of patches.
 ///
 /// # Example
 /// ```
@@ -66,7 +71,8 @@ pub struct Pair {
 /// let image = Rows { values: vec![1.0, 0.0, 0.0, 1.0], dim: 2 };
 /// let other = Rows { values: vec![0.0, 2.0], dim: 2 };
 /// let pairs = Pairs::new(&image, &other)?;
-/// // 45 degrees apart, all of it by the second patch of the first image.
+/// // The means are 45 degrees apart; the second patch of the first image contributes the entire
+/// // cosine.
 /// assert!((pairs.cosine() - 0.5f64.sqrt()).abs() < 1e-12);
 /// assert_eq!((pairs.top(1)[0].first, pairs.top(1)[0].share), (1, pairs.cosine()));
 /// # Ok::<(), bagssl_core::Error>(())
@@ -78,13 +84,15 @@ pub struct Pairs {
 }
 
 impl Pairs {
-    /// Splits the similarity of two images. If a mean is 0 the cosine is taken to be 0, and so is each share.
+    /// Splits the similarity of two images. If a mean is 0, the cosine and all shares are defined
+    /// as 0.
     ///
     /// # Shapes
     /// - `first`: `[A, dim]`, `second`: `[B, dim]`
     ///
     /// # Errors
-    /// [`Error::Setting`] if an image has no patch, [`Error::Length`] if patches are not whole rows or of different lengths.
+    /// [`Error::Setting`] if an image has no patches. [`Error::Length`] if the patches are
+    /// incomplete rows or differ in length.
     pub fn new(first: &Rows, second: &Rows) -> Result<Self> {
         let lengths = length_of_mean(first)? * length_of_mean(second)?;
         if first.dim != second.dim {
@@ -102,18 +110,18 @@ impl Pairs {
         Ok(Pairs { shares, columns: second.len() })
     }
 
-    /// The shares, `[A, B]`.
+    /// Returns the shares, `[A, B]`.
     pub fn shares(&self) -> &[f64] {
         &self.shares
     }
 
-    /// Their sum: the cosine of the two means.
+    /// Returns the sum of the shares: the cosine of the two means.
     pub fn cosine(&self) -> f64 {
         self.shares.iter().sum()
     }
 
-    /// The `count` pairs (all, if there are fewer) with the greatest shares, the greatest first, among equals the one that
-    /// comes first.
+    /// Returns the `count` pairs with the greatest shares (all, if there are fewer) in descending
+    /// order. Ties keep the order of the shares.
     pub fn top(&self, count: usize) -> Vec<Pair> {
         let pair = |(at, &share)| Pair { first: at / self.columns, second: at % self.columns, share };
         let mut pairs: Vec<Pair> = self.shares.iter().enumerate().map(pair).collect();
@@ -150,7 +158,7 @@ mod tests {
         Rows { values: (0..count * dim).map(|i| libm::sinf((i * i) as f32 * 0.37 + phase) * 2.0 + 0.3).collect(), dim }
     }
 
-    /// Two patches, three classes, in two dimensions.
+    /// Two patches, three classes, two dimensions.
     #[test]
     fn evidence_by_hand() {
         let patches = Rows { values: vec![2.0, 4.0, -6.0, 8.0], dim: 2 };
@@ -158,7 +166,8 @@ mod tests {
         assert_eq!(evidence(&patches, &weights, 3).unwrap(), [1.0, 2.0, -1.5, -3.0, 4.0, -5.5]);
     }
 
-    /// (3, 0) and (1, 2) have the mean (2, 1), (0, 1) is its own: cosine 1 / sqrt 5, all from the second pair.
+    /// (3, 0) and (1, 2) have the mean (2, 1). The three patches of the second image have the mean
+    /// (0, 1). The cosine is 1 / sqrt 5.
     #[test]
     fn pairs_by_hand() {
         let first = Rows { values: vec![3.0, 0.0, 1.0, 2.0], dim: 2 };

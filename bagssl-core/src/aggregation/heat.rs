@@ -1,4 +1,4 @@
-//! Heat: what the patches of a grid say, as colors over the image.
+//! Heat maps: the evidence of a grid's patches, drawn as colors over the image.
 
 use std::prelude::v1::*;
 
@@ -6,14 +6,15 @@ use crate::bag::Grid;
 use crate::error::{Error, Result};
 use crate::patch::ImageSize;
 
-/// The evidence at each pixel of an image: the mean over the patches that cover it.
+/// The evidence at each pixel of an image: the mean over the patches that cover the pixel.
 ///
 /// # Example
 /// ```
 /// use bagssl_core::bag::Grid;
 /// use bagssl_core::heat::HeatMap;
 /// use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
-/// // Two patches of 2x2 over a row of three pixels and the one below: the middle column lies in both.
+/// // Two patches of 2x2 pixels over an image of 2 rows and 3 columns: both patches cover the
+/// // middle column.
 /// let size = ImageSize { height: 2, width: 3 };
 /// let grid = Grid::new(PatchSpec::new(PatchSide::Pixels(2), 2)?, size, 1)?;
 /// let heat = HeatMap::new(&[4.0, -2.0], grid, size)?;
@@ -29,11 +30,13 @@ pub struct HeatMap {
 }
 
 impl HeatMap {
-    /// Lays the evidence of a grid's patches, `[patch]`, over the image that the grid was made for.
+    /// Maps the evidence of a grid's patches, `[patch]`, to the pixels of the image that the grid
+    /// was made for.
     ///
     /// # Errors
-    /// [`Error::Length`] if there is not a value for each patch, [`Error::Setting`] if one is not finite,
-    /// [`Error::PatchTooLarge`] if the grid does not lie inside the image.
+    /// [`Error::Length`] if the number of values is not the number of patches. [`Error::Setting`]
+    /// if a value is not finite. [`Error::PatchTooLarge`] if the grid does not lie inside the
+    /// image.
     pub fn new(evidence: &[f64], grid: Grid, image: ImageSize) -> Result<Self> {
         if evidence.len() != grid.patches() {
             return Err(Error::Length { what: "evidence of a grid", expected: grid.patches(), got: evidence.len() });
@@ -59,28 +62,29 @@ impl HeatMap {
         Ok(HeatMap { size: image, values: sums.into_iter().map(mean).collect() })
     }
 
-    /// The values, `[height, width]`; `None` where no patch lies.
+    /// Returns the values, `[height, width]`; `None` where no patch covers the pixel.
     pub fn values(&self) -> &[Option<f64>] {
         &self.values
     }
 
-    /// The greatest magnitude.
+    /// Returns the greatest absolute value.
     pub fn largest(&self) -> f64 {
         self.values.iter().flatten().fold(0.0, |largest, value| value.abs().max(largest))
     }
 
-    /// The map's [`diverging`] colors blended over the image: red is for, blue against. A pixel without a patch stays as it
-    /// is.
+    /// Blends the map's [`diverging`] colors over an image: red for positive evidence, blue for
+    /// negative. Pixels without a patch stay unchanged.
     ///
     /// # Shapes
     /// - `rgb`: `[height, width, 3]`
-    /// - `limit`: the magnitude of the strongest colors, positive; take the same to compare maps ([`HeatMap::largest`] if
-    ///   there is but one)
-    /// - `opacity`: the colors' share in `[0, 1]`; 0.5 leaves the image visible
+    /// - `limit`: the absolute value at which the colors saturate, positive. Use the same limit for
+    ///   maps that are to be compared, and [`HeatMap::largest`] for a single map
+    /// - `opacity`: the weight of the colors, in `[0, 1]`; 0.5 leaves the image visible
     /// - returns: `[height, width, 3]`
     ///
     /// # Errors
-    /// [`Error::Length`] if the image has another size, [`Error::Setting`] if the limit or the opacity is out of range.
+    /// [`Error::Length`] if the image has a different size. [`Error::Setting`] if the limit or the
+    /// opacity is out of range.
     pub fn over(&self, rgb: &[u8], limit: f64, opacity: f64) -> Result<Vec<u8>> {
         let ImageSize { height, width } = self.size;
         let expected = height as usize * width as usize * 3;
@@ -105,15 +109,15 @@ impl HeatMap {
     }
 }
 
-/// The published table, from blue to red.
+/// The published color table, from blue to red.
 const COOL_WARM: [u32; 33] = [
     0x3b4cc0, 0x445acc, 0x4d68d7, 0x5775e1, 0x6282ea, 0x6c8ef1, 0x779af7, 0x82a5fb, 0x8db0fe, 0x98b9ff, 0xa3c2ff,
     0xaec9fd, 0xb8d0f9, 0xc2d5f4, 0xccd9ee, 0xd5dbe6, 0xdddddd, 0xe5d8d1, 0xecd3c5, 0xf1ccb9, 0xf5c4ad, 0xf7bba0,
     0xf7b194, 0xf7a687, 0xf49a7b, 0xf18d6f, 0xec7f63, 0xe57058, 0xde604d, 0xd55042, 0xcb3e38, 0xc0282f, 0xb40426,
 ];
 
-/// The color (red, green, blue) of a value in `[-1, 1]`, clamped to it: blue, light grey at 0, red. Blue and red stay apart
-/// for eyes that do not tell red from green.
+/// Returns the color (red, green, blue) of a value, clamped to `[-1, 1]`: blue at -1, light grey at
+/// 0, red at 1. Blue and red remain distinct for readers with red-green color blindness.
 ///
 /// # Source
 /// Moreland, *Diverging color maps for scientific visualization*, ISVC 2009 ("cool to warm").
@@ -121,7 +125,7 @@ pub fn diverging(value: f64) -> [u8; 3] {
     let place = (value.clamp(-1.0, 1.0) + 1.0) * 16.0;
     let low = (place as usize).min(COOL_WARM.len() - 2);
     let (from, to) = (COOL_WARM[low].to_be_bytes(), COOL_WARM[low + 1].to_be_bytes());
-    // The first of the four bytes is empty.
+    // The first of the four bytes is unused.
     core::array::from_fn(|channel| mix(f64::from(from[channel + 1]), f64::from(to[channel + 1]), place - low as f64))
 }
 
@@ -139,8 +143,9 @@ mod tests {
         Grid::new(PatchSpec::new(PatchSide::Pixels(side), 8).unwrap(), size, stride).unwrap()
     }
 
-    /// Patches of 2x2 with stride 1 over 3 rows and 4 columns, 2 rows of 3: values 1 to 6. The last column and row are
-    /// covered; with stride 2 over 3 rows and 5 columns the last row and column are not.
+    /// 2x2 patches with stride 1 over 3 rows and 4 columns make 2 rows of 3, with values 1 to 6.
+    /// They cover the last column and row. With stride 2 over 3 rows and 5 columns, the last row
+    /// and column remain uncovered.
     #[test]
     fn overlaps_by_hand() {
         let size = ImageSize { height: 3, width: 4 };
@@ -155,7 +160,8 @@ mod tests {
         assert_eq!(heat.largest(), 7.0);
     }
 
-    /// One row: full red, none, half blue (`[141, 176, 254]`), and beyond the limit; half over black, the last uncovered.
+    /// One row: full red, neutral to half blue (`[141, 176, 254]`), beyond the limit, uncovered;
+    /// blended at 0.5.
     #[test]
     fn a_picture_by_hand() {
         let size = ImageSize { height: 1, width: 4 };
@@ -169,7 +175,8 @@ mod tests {
         assert!([-0.1, 1.1, f64::NAN].iter().all(|&opacity| heat.over(&rgb, 2.0, opacity).is_err()));
     }
 
-    /// Ends and middle as published, the middle of two entries, and what lies beyond.
+    /// The ends and the middle of the published table, the midpoint of two entries, and values out
+    /// of range.
     #[test]
     fn colors_by_hand() {
         assert_eq!([diverging(-1.0), diverging(-0.5), diverging(0.0)], [[59, 76, 192], [141, 176, 254], [221; 3]]);
@@ -188,7 +195,8 @@ mod tests {
     }
 
     proptest! {
-        /// Where all patches say the same, so does each pixel under them; and no pixel says more than the patches.
+        /// If all patches have the same value, so does each pixel that they cover. No pixel exceeds
+        /// the patches in magnitude.
         #[test]
         fn heat_stays_between_the_patches(side in 1u32..5, stride in 1u32..7, h in 0u32..9, w in 0u32..9, value in -9f64..9.0) {
             let size = ImageSize { height: side + h, width: side + w };

@@ -1,4 +1,5 @@
-//! From the embeddings of patches to a representation of the image, and what each patch adds to it.
+//! Turns the embeddings of patches into a representation of the image, and computes the
+//! contribution of each patch.
 
 pub mod aggregate;
 pub mod anytime;

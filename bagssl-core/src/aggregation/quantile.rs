@@ -1,10 +1,11 @@
-//! Quantiles: how many standard errors a stated confidence asks for.
+//! Quantiles of Student's t distribution, for confidence intervals.
 
 use std::prelude::v1::*;
 
 use crate::error::{Error, Result};
 
-/// The quantile of Student's t distribution for a probability of 0.5 to less than 1.
+/// Returns the quantile of Student's t distribution for a probability in `[0.5, 1)` and `degrees`
+/// degrees of freedom.
 ///
 /// # Example
 /// ```
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 /// ```
 ///
 /// # Panics
-/// If the probability is outside that range or there are no degrees of freedom.
+/// If the probability is out of range or `degrees` is 0.
 pub fn student_t(probability: f64, degrees: u32) -> f64 {
     assert!((0.5..1.0).contains(&probability) && degrees > 0, "t quantile {probability} of {degrees} degrees");
     let (mut low, mut high) = (0.0, 1.0);
@@ -27,7 +28,8 @@ pub fn student_t(probability: f64, degrees: u32) -> f64 {
     0.5 * (low + high)
 }
 
-/// The probability of less than `t` for `t` at least 0: finite sums in the angle `atan(t / sqrt(degrees))`.
+/// The probability of a value below `t`, for `t >= 0`: a finite sum in the angle
+/// `atan(t / sqrt(degrees))`.
 ///
 /// # Source
 /// Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.7.3 and 26.7.4.
@@ -45,10 +47,10 @@ fn student_t_probability(t: f64, degrees: u32) -> f64 {
     0.5 + 0.5 * both_sides
 }
 
-/// The greatest confidence that is taken for meant: beyond it the tails are not known well enough.
+/// The highest accepted confidence. Beyond it, the tails are not known well enough.
 const MOST_CONFIDENCE: f64 = 0.9999;
 
-/// Refuses a confidence that is not between 0.5 and 0.9999.
+/// Checks that a confidence lies between 0.5 and 0.9999.
 pub(crate) fn check_confidence(confidence: f64) -> Result<()> {
     if (0.5..=MOST_CONFIDENCE).contains(&confidence) {
         return Ok(());
@@ -60,7 +62,7 @@ pub(crate) fn check_confidence(confidence: f64) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// The common table of two-sided 95 % and 99 % values.
+    /// Standard table of two-sided 95 % and 99 % quantiles.
     #[test]
     fn quantiles_equal_the_table() {
         let table =
@@ -73,8 +75,8 @@ mod tests {
         assert!(student_t(0.5, 7) < 1e-12);
     }
 
-    /// Far out, where closed forms exist: with one degree `tan(pi (p - 1/2))`, with two
-    /// `(2 p - 1) / sqrt(2 p (1 - p))`; and with many degrees the normal quantile.
+    /// Closed forms in the far tail: with one degree of freedom `tan(pi (p - 1/2))`, with two
+    /// `(2 p - 1) / sqrt(2 p (1 - p))`, with many the normal quantile.
     #[test]
     fn tails_equal_closed_forms() {
         let p = 1.0 - 1e-6;

@@ -1,10 +1,13 @@
-//! The digest that shows whether a checkpoint has changed since it was written.
+//! The digest that detects changes to a checkpoint since it was written.
 //!
-//! XXH3-64 over the spec's JSON, then over each tensor in the order of their names: its name, its type and its shape as
-//! one line of text (`encoder.conv1.weight F32 [16, 3, 3, 3]`), then its bytes. Each text has its length in front, as has the
-//! JSON: 8 bytes, little-endian. The metadata holds it as 16 hexadecimal digits, in the last field of the JSON:
-//! `{..,"digest":"0123456789abcdef"}`. It guards against accidents of disks and networks, not against somebody who writes
-//! a file with intent.
+//! The digest is XXH3-64 over the spec's JSON, followed by each tensor in the order of their names.
+//! A tensor is hashed as one line of text with its name, type and shape
+//! (`encoder.conv1.weight F32 [16, 3, 3, 3]`), then its bytes. The JSON and each line are preceded
+//! by their length: 8 bytes, little-endian.
+//!
+//! The metadata stores the digest as 16 hexadecimal digits in the last field of the JSON:
+//! `{..,"digest":"0123456789abcdef"}`. It detects accidental corruption by disks and networks, not
+//! deliberate changes.
 
 use core::hash::Hasher;
 use std::prelude::v1::*;
@@ -12,9 +15,9 @@ use std::prelude::v1::*;
 use safetensors::tensor::Dtype;
 use twox_hash::xxhash3_64::Hasher as Xxh3;
 
-/// What stands between the JSON's fields and the digits.
+/// The text between the JSON's other fields and the digits.
 const FIELD: &str = ",\"digest\":\"";
-/// What stands behind the digits.
+/// The text after the digits.
 const END: &str = "\"}";
 const DIGITS: usize = 16;
 
@@ -36,13 +39,13 @@ pub(super) fn digest(json: &str, mut tensors: Vec<Described<'_>>) -> u64 {
     hash.finish()
 }
 
-/// The spec's JSON with the digest as its last field.
+/// Appends the digest to the spec's JSON as its last field.
 pub(super) fn join(json: &str, digest: u64) -> String {
     let fields = json.strip_suffix('}').expect("a spec is an object");
     format!("{fields}{FIELD}{digest:0DIGITS$x}{END}")
 }
 
-/// The spec's JSON as it was before [`join`], and the digest.
+/// Splits the output of [`join`] into the spec's JSON and the digest.
 pub(super) fn split(json: &str) -> Result<(String, u64), String> {
     let found = || {
         let (fields, digits) = json.strip_suffix(END)?.rsplit_once(FIELD)?;
@@ -57,7 +60,7 @@ pub(super) fn split(json: &str) -> Result<(String, u64), String> {
 mod tests {
     use super::*;
 
-    /// By `tests/reference/digest.py`, with the package xxhash.
+    /// From `tests/reference/digest.py`, with the package xxhash.
     #[test]
     fn reference_values() {
         let bytes: Vec<u8> = (0..24).collect();

@@ -1,4 +1,5 @@
-//! What stands before a checkpoint's tensors. It is read and checked before anything else of a file, which may be large.
+//! The header of a checkpoint. It is read and checked before the tensors, since the file may be
+//! large.
 
 use std::prelude::v1::*;
 
@@ -11,24 +12,25 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::plan::{Parameter, Role};
 
-/// The largest header, in bytes: a network of 4096 layers with the state of its optimizer has less.
+/// The maximum length of a header, in bytes. A network of 4096 layers with its optimizer state
+/// needs less.
 pub const LONGEST_HEADER: usize = 8 << 20;
 
-/// The bytes that hold the length of a header.
+/// The number of bytes that store the header's length.
 const LENGTH: usize = 8;
 
-/// A header, checked: its tensors are those that its plan names, and what the plan asks for is within the [limits].
+/// A validated header: its tensors match its plan, and the plan stays within the [limits].
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) spec: Spec,
-    /// What the file says its digest is, and the spec as it was written.
+    /// The digest stated in the file, and the spec's JSON without it.
     pub(super) stated: Option<(u64, String)>,
 }
 
-/// How many bytes from the start of a file its header takes.
+/// Returns the length of the header in bytes, including the 8 bytes that store it.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] if that is more than a header has.
+/// [`Error::Checkpoint`] if the length is out of range.
 pub fn header_length(start: [u8; LENGTH]) -> Result<usize> {
     match usize::try_from(u64::from_le_bytes(start)) {
         Ok(length @ 2..=LONGEST_HEADER) => Ok(LENGTH + length),
@@ -39,11 +41,12 @@ pub fn header_length(start: [u8; LENGTH]) -> Result<usize> {
     }
 }
 
-/// Checks the header of a checkpoint, as [`Checkpoint::from_bytes`](super::Checkpoint::from_bytes) does, without its tensors: the first
-/// [`header_length`] bytes of a file that has `length` bytes.
+/// Checks the header of a checkpoint without its tensors, like
+/// [`Checkpoint::from_bytes`](super::Checkpoint::from_bytes). `header` is the first
+/// [`header_length`] bytes of a file of `length` bytes.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] says what is not as expected.
+/// [`Error::Checkpoint`] with the expected and the actual content.
 pub fn check_header(header: &[u8], length: u64) -> Result<()> {
     let metadata = metadata(header)?;
     let most = metadata.tensors().values().map(|info| info.data_offsets.1).max().unwrap_or(0);
@@ -54,7 +57,7 @@ pub fn check_header(header: &[u8], length: u64) -> Result<()> {
     Header::from_metadata(&metadata).map(|_| ())
 }
 
-/// The header's own metadata and tensors.
+/// Parses the safetensors metadata of a header.
 pub(super) fn metadata(bytes: &[u8]) -> Result<Metadata> {
     let no_file = |why: String| refuse(format!("expected a safetensors file, got {why}"));
     let start = *bytes.first_chunk().ok_or_else(|| no_file(format!("{} bytes: no header", bytes.len())))?;
@@ -64,7 +67,7 @@ pub(super) fn metadata(bytes: &[u8]) -> Result<Metadata> {
 
 impl Header {
     pub(super) fn from_metadata(metadata: &Metadata) -> Result<Self> {
-        /// The format, which says how the rest is read.
+        /// The format version, which determines how the rest is read.
         #[derive(Deserialize)]
         struct Version {
             format_version: u64,

@@ -1,9 +1,13 @@
-//! Checkpoints: one safetensors file from which a server and an edge device load the same network.
+//! Checkpoints: one safetensors file from which servers and edge devices load the same network.
 //!
-//! The tensors are `encoder.*` (torchvision's names inside) and `projector.*`; the key `bagssl` of the metadata holds a
-//! [`Spec`] as JSON. All are `F32`; only the weights of convolutions and linear layers may be `BF16`, or `I8` with a factor
-//! for each output in the `F32` tensor `NAME.scale` ([`convert`] makes such files). The spec ends with a [`digest`] of all of it. A file that training resumes from holds more tensors, whose names begin with
-//! `optimizer.`, and its counters in [`Spec::training`].
+//! The tensors are named `encoder.*` (followed by torchvision's names) and `projector.*`. The
+//! metadata key `bagssl` holds a [`Spec`] as JSON, which ends with a [`digest`] of the file. All
+//! tensors are `F32`, except that the weights of convolutions and linear layers may also be `BF16`
+//! or `I8`. `I8` weights have a scale per output in the `F32` tensor `NAME.scale`. [`convert`]
+//! writes such files.
+//!
+//! A file from which training resumes also holds tensors whose names begin with
+//! [`OPTIMIZER_PREFIX`], and its counters in [`Spec::training`].
 
 use std::prelude::v1::*;
 
@@ -29,32 +33,33 @@ pub use training::{Change, Training};
 pub use crate::plan::NamedTensor;
 use crate::plan::{Parameter, Role};
 
-/// A checkpoint whose tensors lie in the bytes that it was read from.
+/// A checkpoint that borrows its tensors from the bytes of the file.
 #[derive(Debug)]
 pub struct Checkpoint<'a> {
     spec: Spec,
     tensors: SafeTensors<'a>,
-    /// What the file says its digest is, and the spec as it was written.
+    /// The digest stated in the file, and the spec's JSON without it.
     stated: Option<(u64, String)>,
 }
 
 impl<'a> Checkpoint<'a> {
-    /// Reads a checkpoint and checks that it holds just the tensors that its plan names, in their shapes, and that nothing
-    /// has changed since it was written. Values are not looked at: [`Checkpoint::check_values`] does that.
+    /// Parses a checkpoint. Checks that it holds exactly the tensors of its plan in their shapes,
+    /// and verifies the digest. Does not check the values; see [`Checkpoint::check_values`].
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] says what is not as expected.
+    /// [`Error::Checkpoint`] with the expected and the actual content.
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
         let checkpoint = Self::from_bytes_unverified(bytes)?;
         checkpoint.verify()?;
         Ok(checkpoint)
     }
 
-    /// The same without the digest, for a device that has not the time to read all bytes at each start, or reads them
-    /// from memory that it trusts. [`Checkpoint::verify`] makes up for it at any time.
+    /// Like [`Checkpoint::from_bytes`], but without verifying the digest. Use it on a device that
+    /// cannot afford to read all bytes at each start, or that trusts its memory.
+    /// [`Checkpoint::verify`] verifies the digest later.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] says what is not as expected.
+    /// [`Error::Checkpoint`] with the expected and the actual content.
     pub fn from_bytes_unverified(bytes: &'a [u8]) -> Result<Self> {
         let Header { spec, stated } = Header::from_metadata(&header::metadata(bytes)?)?;
         let no_file = |error| format!("expected a safetensors file, got {} bytes: {error}", bytes.len());
@@ -62,7 +67,8 @@ impl<'a> Checkpoint<'a> {
         Ok(Checkpoint { spec, tensors, stated })
     }
 
-    /// Checks the digest over all tensors and the spec. A file of format 1 has none, and passes.
+    /// Verifies the digest over all tensors and the spec. Files of format 1 have no digest and
+    /// pass.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if the file has changed since it was written.
@@ -78,28 +84,29 @@ impl<'a> Checkpoint<'a> {
         Ok(())
     }
 
-    /// Whether the file has a digest. Those of format 1 have none.
+    /// Returns whether the file has a digest. Files of format 1 have none.
     pub fn has_digest(&self) -> bool {
         self.stated.is_some()
     }
 
-    /// What the model is.
+    /// Returns the description of the model.
     pub fn spec(&self) -> &Spec {
         &self.spec
     }
 
-    /// The names of all tensors, in alphabetical order.
+    /// Returns the names of all tensors in alphabetical order.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.tensors.iter().map(|(name, _)| name).collect();
         names.sort_unstable();
         names
     }
 
-    /// Checks that every parameter can be computed with: all values are finite, and no running variance is negative. A
-    /// ReLU turns what is not a number into 0, so the embeddings of a broken network need not show it.
+    /// Checks that all parameters are usable: all values are finite, and no running variance is
+    /// negative. This check is needed because a ReLU turns NaN into 0, so the embeddings of a
+    /// broken network may look normal.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] names the first tensor that has another value.
+    /// [`Error::Checkpoint`] naming the first tensor with an invalid value.
     pub fn check_values(&self) -> Result<()> {
         let parameters = self.spec.model.parameters();
         parameters.iter().try_for_each(|parameter| self.checked_values(&parameter.name, parameter.role).map(|_| ()))
@@ -111,7 +118,7 @@ impl<'a> Checkpoint<'a> {
         Ok(values)
     }
 
-    /// The values of a tensor, in f32.
+    /// Returns the values of a tensor as `f32`.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if there is no such tensor.
@@ -119,7 +126,7 @@ impl<'a> Checkpoint<'a> {
         Ok(self.tensor_ref(name)?.to_vec())
     }
 
-    /// The values of a tensor where they lie.
+    /// Returns a reference to the values of a tensor, without copying them.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if there is no such tensor.
@@ -137,7 +144,8 @@ impl<'a> Checkpoint<'a> {
         })
     }
 
-    /// How the weights of convolutions and linear layers are stored; if in several ways, how the first is.
+    /// Returns the storage type of the weights of convolutions and linear layers. If the types
+    /// differ, returns that of the first.
     pub fn weight_type(&self) -> WeightType {
         let parameters = self.spec.model.parameters();
         let first = parameters.iter().find(|parameter| parameter.role == Role::Weight);
@@ -149,10 +157,10 @@ impl<'a> Checkpoint<'a> {
     }
 }
 
-/// Refuses values of a tensor that nothing can be computed with: they have to be finite, running variances not negative.
+/// Checks the values of a tensor: all must be finite, and running variances must not be negative.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] names the tensor and the first such value.
+/// [`Error::Checkpoint`] naming the tensor and the first invalid value.
 pub fn check_values(name: &str, role: Role, values: &[f32]) -> Result<()> {
     let refuse =
         |expected, got: f32| Err(Error::Checkpoint(format!("tensor {name:?}: expected {expected}, got {got}")));
@@ -165,29 +173,29 @@ pub fn check_values(name: &str, role: Role, values: &[f32]) -> Result<()> {
     }
 }
 
-/// The nearest bf16 (ties to even), as its bytes; NaN stays NaN.
+/// Rounds to the nearest bf16 (ties to even). NaN stays NaN.
 fn narrow(value: f32) -> [u8; 2] {
     let bits = value.to_bits();
     let half = if value.is_nan() { (bits >> 16) | 0x40 } else { bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16 };
     (half as u16).to_le_bytes()
 }
 
-/// How the weights of convolutions and linear layers are stored.
+/// The storage type of the weights of convolutions and linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WeightType {
-    /// As trained.
+    /// 32-bit floats, as trained.
     F32,
-    /// The upper halves: half the size.
+    /// The upper 16 bits of each float: half the size.
     Bf16,
-    /// Signed bytes with a factor for each output: a quarter of the size.
+    /// Signed bytes with a scale per output: a quarter of the size.
     Int8,
 }
 
 impl WeightType {
-    /// All of them.
+    /// All storage types.
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
 
-    /// The name on command lines.
+    /// Returns the name on command lines.
     pub fn name(self) -> &'static str {
         match self {
             WeightType::F32 => "f32",
@@ -197,11 +205,12 @@ impl WeightType {
     }
 }
 
-/// A checkpoint for use alone (no optimizer, no counters), its weights stored in another way. bf16 rounds to nearest;
-/// int8 is symmetrical with a factor for each output: its largest magnitude over 127.
+/// Converts a checkpoint to another weight type and drops the training state (optimizer and
+/// counters). bf16 rounds to nearest. int8 is symmetric with a scale per output: the largest
+/// magnitude divided by 127.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] if a weight is not finite.
+/// [`Error::Checkpoint`] if a weight is not finite or a running variance is negative.
 pub fn convert(checkpoint: &Checkpoint<'_>, weights: WeightType) -> Result<Vec<u8>> {
     let spec = Spec { training: None, ..checkpoint.spec().clone() };
     let mut tensors: Vec<RawTensor> = Vec::new();
@@ -246,10 +255,11 @@ impl RawTensor {
     }
 }
 
-/// Writes a checkpoint. The same model gives the same bytes.
+/// Serializes a checkpoint. The same model gives the same bytes.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] if a tensor's values do not fit its shape or two tensors share a name.
+/// [`Error::Checkpoint`] if a tensor's values do not fit its shape, or two tensors have the same
+/// name.
 pub fn to_bytes(spec: &Spec, tensors: &[NamedTensor]) -> Result<Vec<u8>> {
     let raw = tensors.iter().map(|(name, shape, values)| RawTensor::f32(name, shape, values));
     write(spec, &raw.collect::<Vec<_>>())
@@ -268,7 +278,7 @@ fn write(spec: &Spec, tensors: &[RawTensor]) -> Result<Vec<u8>> {
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(refuse(format!("two tensors are named {:?}", pair[0])));
     }
-    // Whatever it was read from, it is written as the newest version.
+    // Always write the newest format version, whatever version was read.
     let spec = Spec { format_version: FORMAT_VERSION, ..spec.clone() };
     let json = serde_json::to_string(&spec).map_err(|error| refuse(format!("metadata: {error}")))?;
     let digest = digest::digest(

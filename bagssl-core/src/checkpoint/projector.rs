@@ -1,21 +1,22 @@
-//! Whether a model has a projector of its own.
+//! Detects whether a model has a projector.
 
 use std::prelude::v1::*;
 
 use super::Checkpoint;
 use crate::plan::Op;
 
-/// How far a weight may be from that of the identity: the rounding of int8.
+/// The tolerance for a weight of the identity: the rounding error of int8.
 const ROUNDING: f32 = 1e-3;
 
 impl Checkpoint<'_> {
-    /// Whether the projector changes what it reads. Import gives a model without one the identity, and then the projector's first
-    /// layer and the projection only repeat the embedding.
+    /// Returns whether the projector differs from the identity. Importing a model without a
+    /// projector adds the identity; the projector's first layer and the projection then repeat the
+    /// embedding.
     pub fn has_projector(&self) -> bool {
         let [layer] = self.spec.model.projector().layers() else { return true };
         let Op::Linear { name, inputs, bias: false, norm: None, relu: false, .. } = &layer.op else { return true };
         let Ok(weights) = self.values(&format!("projector.{name}.weight")) else { return true };
-        // As many values as the identity has.
+        // Compare with the identity, which has `inputs * inputs` values.
         let of_identity = |place: usize| if place % inputs == place / inputs { 1.0 } else { 0.0 };
         weights.len() != inputs * inputs
             || weights.iter().enumerate().any(|(place, weight)| (weight - of_identity(place)).abs() > ROUNDING)
@@ -41,7 +42,7 @@ mod tests {
         Plan::new(Kind::Rows(64), vec![Layer { input: 0, op }]).unwrap()
     }
 
-    /// A checkpoint whose projector's weight at `[row, column]` is `of(row, column)`.
+    /// A checkpoint whose projector weight at `[row, column]` is `of(row, column)`.
     fn bytes(projector: Plan, of: impl Fn(usize, usize) -> f32) -> Vec<u8> {
         let patch = PatchSpec::new(PatchSide::Pixels(32), 16).unwrap();
         let spec = Spec {

@@ -1,4 +1,4 @@
-//! What a checkpoint says of itself: its plans, and how images are cut for it.
+//! The metadata of a checkpoint: its plans, its preprocessing and its origin.
 
 use std::prelude::v1::*;
 
@@ -12,14 +12,14 @@ use crate::normalize::Normalization;
 use crate::patch::{Filter, PatchSpec};
 use crate::plan::{Kind, NamedTensor, Parameter, Plan};
 
-/// The version of the format that this crate writes. It reads version 1 too, which had no digest.
+/// The format version that this crate writes. It also reads version 1, which has no digest.
 pub const FORMAT_VERSION: u32 = 2;
-/// The key of the metadata that holds the spec.
+/// The metadata key that holds the spec.
 pub const METADATA_KEY: &str = "bagssl";
-/// How the names of the optimizer's tensors begin.
+/// The prefix of the names of the optimizer's tensors.
 pub const OPTIMIZER_PREFIX: &str = "optimiser.";
 
-/// The two networks of a model. The projector reads what the encoder puts out.
+/// The two networks of a model. The projector reads the encoder's output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "UncheckedModel", into = "UncheckedModel")]
 pub struct ModelPlan {
@@ -49,10 +49,11 @@ impl From<ModelPlan> for UncheckedModel {
 }
 
 impl ModelPlan {
-    /// Joins an encoder and a projector.
+    /// Combines an encoder and a projector.
     ///
     /// # Errors
-    /// [`Error::Plan`] if the encoder does not turn RGB maps into rows, or the projector does not read such rows.
+    /// [`Error::Plan`] if the encoder does not map RGB maps to rows, or the projector does not read
+    /// rows of that length.
     pub fn new(encoder: Plan, projector: Plan) -> Result<Self> {
         if encoder.input() != Kind::Map(3) {
             return Err(Error::Plan(format!("encoder: expected to read Map(3), got {:?}", encoder.input())));
@@ -66,17 +67,17 @@ impl ModelPlan {
         Ok(ModelPlan { encoder, projector })
     }
 
-    /// The encoder `f`.
+    /// Returns the encoder `f`.
     pub fn encoder(&self) -> &Plan {
         &self.encoder
     }
 
-    /// The projector `g`.
+    /// Returns the projector `g`.
     pub fn projector(&self) -> &Plan {
         &self.projector
     }
 
-    /// The length of the feature at a tap.
+    /// Returns the length of the feature at a layer.
     pub fn dim(&self, tap: FeatureLayer) -> usize {
         match tap {
             FeatureLayer::Embedding => self.encoder.output_dim(),
@@ -87,8 +88,9 @@ impl ModelPlan {
         }
     }
 
-    /// Random values for all parameters and buffers, with their names in the checkpoint (see [`Plan::init_weights`]).
-    /// The projector draws from a seed of its own, so that its weights do not repeat the encoder's.
+    /// Draws random values for all parameters and buffers, with their names in the checkpoint (see
+    /// [`Plan::init_weights`]). The projector uses a different seed than the encoder, so their
+    /// weights differ.
     pub fn init_weights(&self, seed: u64) -> Vec<NamedTensor> {
         let prefixed = |prefix: &'static str, plan: &Plan, seed| {
             let named = move |(name, shape, values)| (format!("{prefix}.{name}"), shape, values);
@@ -97,7 +99,7 @@ impl ModelPlan {
         prefixed("encoder", &self.encoder, seed).chain(prefixed("projector", &self.projector, !seed)).collect()
     }
 
-    /// All parameters and buffers with their names in the checkpoint.
+    /// Returns all parameters and buffers with their names in the checkpoint.
     pub fn parameters(&self) -> Vec<Parameter> {
         let prefixed = |prefix: &'static str, plan: &Plan| {
             plan.parameters()
@@ -108,49 +110,49 @@ impl ModelPlan {
     }
 }
 
-/// Where a model comes from.
+/// The origin of a model.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provenance {
     /// The program and its version.
     pub created_by: String,
-    /// The preset or config that it was trained with.
+    /// The preset or config used for training.
     pub preset: String,
     /// The fingerprint of the training images.
     pub data: String,
     /// The seed of the run.
     pub seed: u64,
-    /// Epochs done.
+    /// Number of epochs done.
     pub epochs: u32,
-    /// Optimizer steps done.
+    /// Number of optimizer steps done.
     pub steps: u64,
-    /// Settings that were changed on the way.
+    /// Settings that were changed during the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<Change>,
 }
 
-/// All that is needed to use a model's weights.
+/// Everything needed to use a model's weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
-    /// The version of the format.
+    /// The format version.
     pub format_version: u32,
     /// The networks.
     pub model: ModelPlan,
-    /// The patches that stand for an image.
+    /// The patches that represent an image.
     pub patch: PatchSpec,
-    /// How a patch is resampled to the network's input.
+    /// The filter that resamples a patch to the network's input size.
     pub filter: Filter,
-    /// What the network expects of colors.
+    /// The normalization of colors that the network expects.
     #[serde(rename = "normalisation")]
     pub normalization: Normalization,
-    /// The feature that is the representation.
+    /// The feature used as representation.
     pub tap: FeatureLayer,
-    /// The views that it was trained on.
+    /// The views used in training.
     pub views: Views,
-    /// Where it comes from.
+    /// The origin of the model.
     pub provenance: Provenance,
-    /// Where the run stands, if it is not over.
+    /// The training state, if the run is not finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<Training>,
 }

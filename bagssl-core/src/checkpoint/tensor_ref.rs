@@ -1,27 +1,27 @@
-//! Tensors where they lie.
+//! References to stored tensors.
 
 use std::prelude::v1::*;
 
-/// The values of a tensor where they lie in a file's bytes, which need no alignment.
+/// The values of a tensor, borrowed from the bytes of a file. The bytes need no alignment.
 #[derive(Debug, Clone, Copy)]
 pub enum TensorRef<'a> {
     /// Little-endian `f32`.
     F32(&'a [[u8; 4]]),
-    /// The upper halves of `f32`, little-endian.
+    /// The upper 16 bits of `f32`, little-endian.
     Bf16(&'a [[u8; 2]]),
-    /// Signed bytes, each times the factor of its output.
+    /// Signed bytes, multiplied by the scale of their output.
     Int8 {
         /// The bytes.
         values: &'a [u8],
-        /// A little-endian `f32` for each output.
+        /// The scale of each output, as little-endian `f32`.
         scales: &'a [[u8; 4]],
-        /// Values of an output, one after the other.
+        /// The number of consecutive values per output.
         per_output: usize,
     },
 }
 
 impl TensorRef<'_> {
-    /// How many values there are.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         match self {
             TensorRef::F32(values) => values.len(),
@@ -30,15 +30,15 @@ impl TensorRef<'_> {
         }
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// One value.
+    /// Returns a value as `f32`.
     ///
     /// # Panics
-    /// If there is no such value.
+    /// If `index` is out of range.
     pub fn get(&self, index: usize) -> f32 {
         match self {
             TensorRef::F32(values) => f32::from_le_bytes(values[index]),
@@ -49,7 +49,7 @@ impl TensorRef<'_> {
         }
     }
 
-    /// All values.
+    /// Returns all values as `f32`.
     pub fn to_vec(&self) -> Vec<f32> {
         match self {
             TensorRef::F32(values) => values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
@@ -59,7 +59,7 @@ impl TensorRef<'_> {
     }
 }
 
-/// A bf16 as `f32`.
+/// Converts bf16 to `f32`.
 fn wide(half: [u8; 2]) -> f32 {
     f32::from_bits(u32::from(u16::from_le_bytes(half)) << 16)
 }

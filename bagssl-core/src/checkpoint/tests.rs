@@ -31,7 +31,7 @@ fn tensors(spec: &Spec) -> Vec<NamedTensor> {
     spec.model.parameters().into_iter().map(fill).collect()
 }
 
-/// A file with other metadata than belongs to its tensors.
+/// A file with the given metadata instead of its own.
 fn with_metadata(spec: &Spec, json: &str) -> Vec<u8> {
     let bytes = to_bytes(spec, &tensors(spec)).unwrap();
     let metadata = [(METADATA_KEY.to_string(), json.to_string())].into_iter().collect();
@@ -91,7 +91,8 @@ fn what_does_not_fit_is_named() {
     assert!(to_bytes(&spec, &twice).is_err());
 }
 
-/// Rounded to 8 bits of mantissa: 1 + 2^-8 lies in the middle and goes to the even 1; to 127 steps of the largest.
+/// bf16 has 8 bits of precision: 1 + 2^-8 is a tie and rounds to the even 1. int8 has 127 steps up
+/// to the largest magnitude.
 #[test]
 fn smaller_weights_by_hand() {
     let spec = spec();
@@ -118,7 +119,7 @@ fn smaller_weights_by_hand() {
     }
     assert_eq!(values[27..54], [0.0; 27], "an output of zeros stays one");
     assert_eq!(byte.values("encoder.bn1.weight").unwrap(), whole.values("encoder.bn1.weight").unwrap());
-    // From int8 to f32 and back changes nothing.
+    // Converting int8 to f32 and back preserves the values.
     let again = convert(&byte, WeightType::F32).unwrap();
     let again = convert(&Checkpoint::from_bytes(&again).unwrap(), WeightType::Int8).unwrap();
     let again = Checkpoint::from_bytes(&again).unwrap().values("encoder.conv1.weight").unwrap();
@@ -150,20 +151,20 @@ fn a_digest_must_be_there_and_right() {
     refused(&wrong, "the file is damaged: expected digest 0000000000000007, got ");
     let trusted = Checkpoint::from_bytes_unverified(&wrong).unwrap();
     assert!(trusted.verify().is_err());
-    // A spec that was changed by hand, with its digest as it was.
+    // A spec edited by hand, with the original digest.
     let bytes = to_bytes(&spec(), &tensors(&spec())).unwrap();
     let text = SafeTensors::read_metadata(&bytes).unwrap().1.metadata().as_ref().unwrap()[METADATA_KEY].clone();
     assert!(text.contains("\"seed\":18446744073709551615"));
     refused(&with_metadata(&spec(), &text.replace("709551615", "709551614")), "the file is damaged");
 }
 
-/// Of 200 bits over the whole file, the header among them, none turns unnoticed.
+/// Flips 200 bits over the entire file, including the header; each is detected.
 #[test]
 fn a_flipped_bit_is_noticed() {
     let bytes = to_bytes(&spec(), &tensors(&spec())).unwrap();
     assert!(Checkpoint::from_bytes(&bytes).is_ok());
     for attempt in 0..200 {
-        // Half of them in the header, which is some percent of the file.
+        // Half of them in the header, which is a few percent of the file.
         let header = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
         let (least, length) = if attempt % 2 == 0 { (0, header) } else { (header, bytes.len() - header) };
         let place = least + (attempt * 7919 + 13) % length;
@@ -206,7 +207,8 @@ proptest! {
     }
 }
 
-/// The header alone tells what the whole file would: plans that ask for too much, a file of another length, a header without end.
+/// Checking the header alone gives the same errors as the entire file: excessive plans, a wrong
+/// file length, an unbounded header.
 #[test]
 fn a_header_is_enough_to_refuse_a_file() {
     let spec = spec();
@@ -226,7 +228,8 @@ fn a_header_is_enough_to_refuse_a_file() {
     refused(&u64::MAX.to_le_bytes(), "a header of at most 8388608 bytes");
 }
 
-/// Two layers with 256 KiB of weights whose map would have 100 GiB; and more layers than a network has.
+/// Two layers with 256 KiB of weights whose map would need 100 GiB, and a network with too many
+/// layers.
 #[test]
 fn a_plan_that_asks_for_too_much_is_refused() {
     let conv = |number: usize, inputs: usize, kernel: [usize; 2], padding: [usize; 2]| {

@@ -1,33 +1,34 @@
-//! What a state holds besides the weights: where the run stands.
+//! The training state of a checkpoint: the position in the run, and its settings.
 
 use std::prelude::v1::*;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a run that is not over stands.
+/// The position of an unfinished run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Training {
-    /// The epoch that comes next, or goes on.
+    /// The current or next epoch.
     pub epoch: u32,
-    /// Batches of that epoch that are done.
+    /// Number of batches done in that epoch.
     pub batch: u64,
-    /// Steps done, those that changed nothing among them.
+    /// Number of steps done, including skipped ones.
     pub step: u64,
-    /// Steps that changed nothing, because a value was not finite.
+    /// Number of steps skipped because a value was not finite.
     pub skipped: u64,
-    /// Steps of the epoch whose figures are in `sums`.
+    /// Number of steps of the epoch that are included in `sums`.
     pub summed: u64,
-    /// For each figure its sum over these steps, as the bits of an `f64`: JSON would round it.
+    /// The sum of each metric over these steps, as the bits of an `f64`, because JSON would round
+    /// it.
     pub sums: Vec<u64>,
-    /// A hash of all settings that have to stay as they are.
+    /// A hash of all settings that must not change.
     pub config: u64,
-    /// These settings, by name, so that it can be said which is another one.
+    /// These settings by name, so that an error can name the one that changed.
     #[serde(default)]
     pub fixed: Vec<(String, String)>,
-    /// The settings that may be changed when the run is resumed, by name.
+    /// The settings that may change when the run is resumed, by name.
     pub settings: Vec<(String, String)>,
-    /// What was changed when the run was resumed before.
+    /// The changes made by earlier resumes.
     pub changes: Vec<Change>,
 }
 
@@ -35,12 +36,12 @@ pub struct Training {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
-    /// Steps that were done before.
+    /// Number of steps done before the change.
     pub step: u64,
     /// The setting's name.
     pub setting: String,
-    /// What it was.
+    /// The old value.
     pub from: String,
-    /// What it is from then on.
+    /// The new value.
     pub to: String,
 }

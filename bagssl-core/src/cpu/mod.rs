@@ -1,9 +1,12 @@
-//! Networks on a CPU without Burn: kernels on plain memory, and an [`Executor`] that runs a plan with them.
+//! Networks on the CPU without Burn: kernels on plain memory, and an [`Executor`] that runs a plan
+//! with them.
 //!
-//! The kernels are compiled for several instruction sets ([`InstructionSet`]) and chosen at run time (with the feature
-//! `std`; at compile time without). Threads are whoever implements [`Threads`]: nobody ([`Serial`]), or a [`Pool`].
+//! The kernels are compiled for several instruction sets ([`InstructionSet`]). The set is chosen at
+//! run time with the feature `std`, and at compile time without it. Kernels run on any
+//! implementation of [`Threads`], such as [`Serial`] or a [`Pool`].
 //!
-//! `unsafe` is allowed in this module alone, for vector instructions and for maps of which threads write parts.
+//! Only this module may use `unsafe`, for vector instructions and for maps whose parts are written
+//! by several threads.
 
 mod layout;
 mod kernels;

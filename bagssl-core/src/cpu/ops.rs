@@ -1,6 +1,7 @@
-//! The operations of training on maps `[image, height, width, channel]`: convolution with both gradients, batch norm.
+//! The operations of training on maps `[image, height, width, channel]`: convolution with both
+//! gradients, and batch norm.
 //!
-//! Results are the same bits for any number of threads.
+//! Results are bitwise identical for any number of threads.
 #![allow(unsafe_code, reason = "calls kernels on raw pointers; bounds follow from the maps' forms")]
 
 use std::prelude::v1::*;
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::network::strided_conv_grad::Phase;
 use crate::plan::{NORM_EPSILON, Window, check_window};
 
-/// What computes: kernels of an instruction set, on some threads.
+/// Runs operations with the kernels of an instruction set, on some threads.
 #[derive(Clone, Copy)]
 pub struct Processor<'a> {
     micro: &'static Micro,
@@ -30,46 +31,46 @@ impl core::fmt::Debug for Processor<'_> {
     }
 }
 
-/// A convolution's window and channels; its weight is `[output, input, height, width]`.
+/// The window and channels of a convolution. Its weight is `[output, input, height, width]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Convolution {
     /// The window.
     pub window: Window,
-    /// Channels that come in.
+    /// Number of input channels.
     pub inputs: usize,
-    /// Channels that go out.
+    /// Number of output channels.
     pub outputs: usize,
 }
 
-/// What [`Processor::norm`] gives.
+/// The result of [`Processor::norm`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Normed {
-    /// The map, after residual and ReLU.
+    /// The output map, after residual and ReLU.
     pub output: Vec<f32>,
     /// The mean of each channel.
     pub mean: Vec<f32>,
-    /// The variance of each channel, biased.
+    /// The biased variance of each channel.
     pub variance: Vec<f32>,
 }
 
-/// What [`Processor::norm_gradient`] gives.
+/// The result of [`Processor::norm_gradient`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct NormGradients {
     /// The gradient of the norm's input.
     pub input: Vec<f32>,
-    /// That of the scale.
+    /// The gradient of the scale.
     pub scale: Vec<f32>,
-    /// That of the shift.
+    /// The gradient of the shift.
     pub shift: Vec<f32>,
-    /// That of the residual, if there was one.
+    /// The gradient of the residual, if any.
     pub residual: Option<Vec<f32>>,
 }
 
 impl<'a> Processor<'a> {
-    /// The kernels of `set` on `threads`.
+    /// Creates a processor with the kernels of `set` on `threads`.
     ///
     /// # Errors
-    /// [`Error::Setting`] if this machine lacks the instruction set.
+    /// [`Error::Setting`] if this machine does not support the instruction set.
     pub fn new(set: InstructionSet, threads: &'a dyn Threads) -> Result<Self> {
         let micro = set.micro().ok_or_else(|| Error::Setting {
             name: "instruction set",
@@ -79,10 +80,11 @@ impl<'a> Processor<'a> {
         Ok(Processor { micro, threads })
     }
 
-    /// `relu?(conv(input) + bias? + residual?)`, `[image, height, width, output]`.
+    /// Computes `relu?(conv(input) + bias? + residual?)`, `[image, height, width, output]`.
     ///
     /// # Errors
-    /// [`Error::Length`] if channels, weight or bias do not fit, [`Error::Plan`] if the window or the residual does not.
+    /// [`Error::Length`] if channels, weight or bias do not match. [`Error::Plan`] if the window
+    /// does not fit, or the residual has a different shape.
     pub fn conv2d(
         &self,
         input: View<'_>,
@@ -128,10 +130,11 @@ impl<'a> Processor<'a> {
         Ok(output.into_values(self.threads))
     }
 
-    /// The gradient of a convolution's input of `[height, width]` `size`: `[image, height, width, input]`.
+    /// Computes the gradient of a convolution's input, whose `[height, width]` is `size`:
+    /// `[image, height, width, input]`.
     ///
     /// # Errors
-    /// As [`Processor::conv2d`].
+    /// Like [`Processor::conv2d`].
     pub fn conv2d_input_backward(
         &self,
         gradient: View<'_>,
@@ -146,7 +149,8 @@ impl<'a> Processor<'a> {
             (0..window.stride[axis].min(size[axis])).map(|phase| Phase::new(window, axis, phase, size[axis])).collect()
         };
         let phases = [phases(0), phases(1)];
-        // One copy of the gradient with a border for all phases; Winograd's whole tiles reach further.
+        // One bordered copy of the gradient serves all phases. Winograd's complete tiles reach
+        // further.
         let before = phases.iter().flatten().map(|phase| phase.before.max(0) as usize).max().unwrap_or(0);
         let after = [0, 1].map(|axis| {
             let reach =
@@ -161,7 +165,7 @@ impl<'a> Processor<'a> {
             for (first_column, across) in phases[1].iter().enumerate() {
                 let part = output.map().every(window.stride, [first_row, first_column]);
                 if down.taps == 0 || across.taps == 0 {
-                    continue; // No output looked at these pixels.
+                    continue; // No output reads these pixels.
                 }
                 let kernel = Window { kernel: [down.taps, across.taps], ..Window::square(1, 1, 0) };
                 let turned = turned(weight, conv, [*down, *across]);
@@ -179,10 +183,10 @@ impl<'a> Processor<'a> {
         Ok(output.into_values(self.threads))
     }
 
-    /// The gradient of a convolution's weight, `[output, input, height, width]`.
+    /// Computes the gradient of a convolution's weight, `[output, input, height, width]`.
     ///
     /// # Errors
-    /// As [`Processor::conv2d`].
+    /// Like [`Processor::conv2d`].
     pub fn conv2d_weight_gradient(&self, input: View<'_>, gradient: View<'_>, conv: Convolution) -> Result<Vec<f32>> {
         let Convolution { window, inputs, outputs } = conv;
         expect_length("channels of a convolution's input", inputs, input.shape[3])?;
@@ -193,16 +197,16 @@ impl<'a> Processor<'a> {
         let input = Bordered::new(self.threads, input, before, after);
         let gradient = Bordered::new(self.threads, gradient, 0, [0, 0]);
         let (from, by) = (input.map(), gradient.map());
-        // Sums `[kernel row, value of its run, output]`.
+        // Sums: `[kernel row, value of its run, output]`.
         let run = window.kernel[1] * input.form.channels;
         let columns = gradient.form.channels;
         let mut sums = Buffer::new(window.kernel[0] * run * columns);
         let target = Shared(sums.as_mut_ptr());
         let panels = columns.div_ceil(self.micro.columns);
         let tiles = run.div_ceil(self.micro.rows);
-        // Parts of a run, so that there is a job for each thread.
+        // Split the runs so that there is at least one job per thread.
         let parts = tiles.min((4 * self.threads.count()).div_ceil(window.kernel[0] * panels));
-        // Images whose pixels stay in the second-level cache.
+        // The number of images whose pixels fit into the second-level cache.
         let together = ((1 << 17) / (input.form.len() + gradient.form.len())).clamp(1, images);
         let [stride_y, _] = window.stride.map(|stride| stride as isize);
         let padding = window.padding.map(|padding| padding as isize);
@@ -232,7 +236,8 @@ impl<'a> Processor<'a> {
                         sums: target.0.wrapping_add((kernel_row * run + value) * columns + column),
                         row: columns,
                     };
-                    // SAFETY: the input has the border that the window needs, and each job its own values and columns.
+                    // SAFETY: the input has the border that the window needs, and each job has its
+                    // own values and columns.
                     unsafe { (self.micro.gradient_tile)(self.micro.rows.min(run - value), vectors, &work) };
                 }
             }
@@ -252,11 +257,12 @@ impl<'a> Processor<'a> {
         Ok(weight)
     }
 
-    /// The batch norm of training: `relu?(scale * (input - mean) / sqrt(variance + epsilon) + shift + residual?)`, the
-    /// mean and the (biased) variance taken over images, height and width.
+    /// Computes batch norm in training mode:
+    /// `relu?(scale * (input - mean) / sqrt(variance + epsilon) + shift + residual?)`, with the
+    /// mean and the biased variance over images, height and width.
     ///
     /// # Errors
-    /// [`Error::Length`] if scale, shift or residual do not fit.
+    /// [`Error::Length`] if the length of scale, shift or residual does not match.
     pub fn norm(
         &self,
         input: View<'_>,
@@ -274,7 +280,7 @@ impl<'a> Processor<'a> {
         let passes = &self.micro.elementwise;
         let pixels = (input.values.len() / channels) as f64;
         let mean: Vec<f32> = self
-            // SAFETY (of all passes): `micro` is of this machine.
+            // SAFETY (of all passes): this machine supports the instruction set of `micro`.
             .sums(input, 1, &|part, sums| unsafe { (passes.add_sums)(&input.values[part], sums) })
             .into_iter()
             .map(|sum| (sum / pixels) as f32)
@@ -296,10 +302,11 @@ impl<'a> Processor<'a> {
         Ok(Normed { output, mean, variance })
     }
 
-    /// The gradients of [`Processor::norm`]. `normed` is what it gave, `gradient` that of its output.
+    /// Computes the gradients of [`Processor::norm`]. `normed` is its output, mean and variance,
+    /// and `gradient` is the gradient of its output.
     ///
     /// # Errors
-    /// [`Error::Length`] if a length does not fit.
+    /// [`Error::Length`] if a length does not match.
     ///
     /// # Source
     /// Ioffe, Szegedy, *Batch Normalization*, ICML 2015, section 3.
@@ -357,7 +364,8 @@ impl<'a> Processor<'a> {
         })
     }
 
-    /// Sums over all pixels of `kinds` values for each channel, first over short parts in f32, then over these in f64.
+    /// Sums `kinds` values per channel over all pixels: first over short parts in f32, then over
+    /// these parts in f64.
     fn sums(
         &self,
         input: View<'_>,
@@ -382,7 +390,7 @@ impl<'a> Processor<'a> {
         sums
     }
 
-    /// Calls `pass` for parts of the pixels, with the same parts of what is written.
+    /// Calls `pass` for parts of the pixels, with the corresponding parts of the outputs.
     #[allow(clippy::type_complexity, reason = "a private shorthand")]
     fn parts(
         &self,
@@ -404,7 +412,7 @@ impl<'a> Processor<'a> {
     }
 }
 
-/// Values of some whole pixels, about 64 KiB.
+/// Returns a number of values that make up complete pixels, about 64 KiB.
 fn part_of(input: View<'_>) -> usize {
     let channels = input.shape[3];
     (16_384 / channels).max(1) * channels
@@ -416,7 +424,7 @@ fn factors(scale: &[f32], variance: &[f32]) -> Vec<f32> {
 }
 
 impl Convolution {
-    /// Returns the output's size.
+    /// Checks the channels and the weight. Returns the output's size.
     fn check(self, input: View<'_>, weight: &[f32]) -> Result<[usize; 2]> {
         expect_length("channels of a convolution's input", self.inputs, input.shape[3])?;
         self.check_weight(weight)?;
@@ -451,7 +459,8 @@ fn expect_length(what: &'static str, expected: usize, got: usize) -> Result<()> 
     if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
 }
 
-/// The kernel of a phase's gradient: its taps, the last first, from outputs to inputs.
+/// Returns the kernel of a phase's gradient: its taps in reverse order, with inputs and outputs
+/// exchanged.
 fn turned(weight: &[f32], conv: Convolution, [down, across]: [Phase; 2]) -> Vec<f32> {
     let Convolution { window, inputs, outputs } = conv;
     let [height, width] = window.kernel;

@@ -1,24 +1,24 @@
-//! Types of numbers in foreign files, and their values as `f32`.
+//! Number types in imported files, and their conversion to `f32`.
 
 use std::prelude::v1::*;
 
-/// How a number is stored, little-endian.
+/// The type of a stored number, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DType {
     /// Double precision.
     F64,
     /// Single precision.
     F32,
-    /// Half precision of IEEE 754.
+    /// IEEE 754 half precision.
     F16,
-    /// The upper half of single precision.
+    /// bfloat16: the upper 16 bits of single precision.
     Bf16,
-    /// Integers and booleans of this many bytes: counters, never weights.
+    /// Integers and booleans with this many bytes. Used for counters, never for weights.
     Integer(u8),
 }
 
 impl DType {
-    /// PyTorch's storage classes.
+    /// Returns the type of a PyTorch storage class.
     pub(super) fn of_storage(class: &str) -> Option<Self> {
         Some(match class {
             "DoubleStorage" => DType::F64,
@@ -33,7 +33,7 @@ impl DType {
         })
     }
 
-    /// Bytes of a value.
+    /// Returns the number of bytes per value.
     pub fn bytes(self) -> usize {
         match self {
             DType::F64 => 8,
@@ -43,12 +43,12 @@ impl DType {
         }
     }
 
-    /// Whether it stores what a network can compute with.
+    /// Returns whether this is a floating-point type.
     pub fn is_float(self) -> bool {
         !matches!(self, DType::Integer(_))
     }
 
-    /// The nearest `f32` of a value's bytes; integers are none.
+    /// Converts the bytes of a value to the nearest `f32`; `None` for integers.
     pub(super) fn value(self, bytes: &[u8]) -> Option<f32> {
         Some(match self {
             DType::F64 => f64::from_le_bytes(bytes.try_into().ok()?) as f32,
@@ -60,11 +60,11 @@ impl DType {
     }
 }
 
-/// A half-precision number: 1 bit of sign, 5 of exponent, 10 of mantissa.
+/// Converts half precision: 1 sign bit, 5 exponent bits, 10 mantissa bits.
 fn half(bits: u16) -> f32 {
     let (sign, exponent, mantissa) = (u32::from(bits >> 15) << 31, u32::from(bits >> 10 & 31), u32::from(bits & 0x3ff));
     let magnitude = match exponent {
-        // Steps of 2^-24.
+        // Subnormal numbers: steps of 2^-24.
         0 => (mantissa as f32 / 16_777_216.0).to_bits(),
         31 => 0x7f80_0000 | mantissa << 13,
         _ => (exponent + 112) << 23 | mantissa << 13,

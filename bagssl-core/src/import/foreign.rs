@@ -12,13 +12,13 @@ use super::zip::Archive;
 use crate::checkpoint::{METADATA_KEY, header_length};
 use crate::error::{Error, Result};
 
-/// How deep a state dict may lie in the dictionaries of a checkpoint, under these names.
+/// The dictionary keys under which a state dict may be nested, and the maximum depth of nesting.
 const WRAPPERS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
 
-/// How a zip archive begins.
+/// The first bytes of a zip archive.
 const ZIP: &[u8] = b"PK\x03\x04";
 
-/// A tensor where it lies.
+/// A tensor, borrowed from the bytes of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ForeignTensor<'a> {
     dtype: DType,
@@ -29,27 +29,27 @@ pub struct ForeignTensor<'a> {
 }
 
 impl<'a> ForeignTensor<'a> {
-    /// How its values are stored.
+    /// Returns the type of the stored values.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// Its shape.
+    /// Returns the shape.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// How many values it has.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Whether it has none.
+    /// Returns whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All values in row-major order, wherever they lie; `None` for integers.
+    /// Returns all values in row-major order, whatever the strides are; `None` for integers.
     pub fn values(&self) -> Option<Vec<f32>> {
         let size = self.dtype.bytes();
         let mut index = vec![0; self.shape.len()];
@@ -69,7 +69,8 @@ impl<'a> ForeignTensor<'a> {
         Some(values)
     }
 
-    /// Checks a described tensor against its storage: all of it lies inside, and it has no more values than that.
+    /// Checks a described tensor against its storage: it must lie inside, and must not have more
+    /// values than the storage.
     fn checked(tensor: &TensorRef<'_>, storage: &'a [u8]) -> core::result::Result<Self, String> {
         let bytes = tensor.dtype.bytes();
         let stored = usize::try_from(tensor.stored).ok().and_then(|count| count.checked_mul(bytes));
@@ -100,22 +101,24 @@ impl<'a> ForeignTensor<'a> {
     }
 }
 
-/// All tensors of a foreign file by their names.
+/// The tensors of a file by name.
 #[derive(Debug)]
 pub struct Foreign<'a> {
     tensors: BTreeMap<String, ForeignTensor<'a>>,
 }
 
 impl<'a> Foreign<'a> {
-    /// Bytes from the beginning of a file that tell what it is.
+    /// The number of bytes at the start of a file that identify its format.
     pub const START: u64 = 512;
 
-    /// Reads PyTorch's zip format or safetensors. A pickle's dictionary is looked for under `state_dict`, `model` and
-    /// `model_state_dict`; other values beside it are not looked at.
+    /// Reads PyTorch's zip format or safetensors. The state dict of a pickle may be nested under
+    /// the keys `state_dict`, `model` and `model_state_dict`. Other entries beside these are
+    /// ignored.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if it is neither, or a checkpoint of this project, if a pickle has an opcode or a global that is not allowed, or if a tensor does not lie
-    /// within its storage.
+    /// [`Error::Checkpoint`] if the file has neither format or is a BagSSL checkpoint, if a pickle
+    /// contains a disallowed opcode or global, if a tensor exceeds its storage, or if overlapping
+    /// tensors have too many values.
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
         Self::check_start(bytes)?;
         let foreign = match bytes.starts_with(ZIP) {
@@ -131,10 +134,11 @@ impl<'a> Foreign<'a> {
         Ok(foreign)
     }
 
-    /// Refuses a file by its first bytes, before the rest is read: [`Foreign::START`] of them tell all that can be told.
+    /// Checks the first bytes of a file before the rest is read. Pass [`Foreign::START`] bytes for
+    /// the most specific error.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if they begin neither PyTorch's zip format nor safetensors.
+    /// [`Error::Checkpoint`] if the bytes start neither PyTorch's zip format nor safetensors.
     pub fn check_start(start: &[u8]) -> Result<()> {
         if start.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19") {
             return Err(refuse(
@@ -151,12 +155,12 @@ impl<'a> Foreign<'a> {
         header_length(header).map(|_| ()).map_err(|error| neither(&error.to_string()))
     }
 
-    /// A tensor by its name.
+    /// Returns the tensor with a name.
     pub fn get(&self, name: &str) -> Option<&ForeignTensor<'a>> {
         self.tensors.get(name)
     }
 
-    /// All names, in alphabetical order.
+    /// Returns all names in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
@@ -222,7 +226,7 @@ impl<'a> Foreign<'a> {
     }
 }
 
-/// What a file is that is neither, where its first bytes say so.
+/// Recognizes a file of another type by its first bytes, and returns the error message.
 fn what(bytes: &[u8]) -> Option<&'static str> {
     let begins = |start: &[u8]| bytes.starts_with(start);
     if bytes.get(257..262) == Some(b"ustar") {
@@ -256,7 +260,7 @@ fn refuse(why: &str) -> Error {
 /// A key and its value.
 type Entry = (Id, Id);
 
-/// The dictionary of tensors in what a training program saved, with the names under which it lies.
+/// Returns the state dict and the keys under which it is nested.
 fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<(&'p [Entry], Vec<&'static str>)> {
     let (mut dict, mut path) = (pickle.root(), Vec::new());
     for _ in 0..WRAPPERS.len() {
@@ -275,7 +279,8 @@ fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<(&'p [Entry], Vec<&'stat
     }
 }
 
-/// Says where tensors are looked for, and where some lie instead. Looks at the first entries only: values may be shared.
+/// Builds the error for a state dict with other values than tensors. Names dictionaries that
+/// contain tensors, searching only the first entries, since values may be shared.
 fn no_tensor(pickle: &Pickle<'_>, (entries, path): &(&[Entry], Vec<&'static str>), name: &str) -> Error {
     let is_tensor = |(_, value): &Entry| matches!(pickle.get(*value), Value::Tensor(_));
     let short = |name: &str| name.chars().take(60).collect::<String>();

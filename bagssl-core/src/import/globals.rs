@@ -1,10 +1,10 @@
-//! The globals that a pickle may name.
+//! The globals that a pickle may refer to.
 
 use std::prelude::v1::*;
 
 use super::dtype::DType;
 
-/// What a pickle's global is to us.
+/// The meaning of a pickle's global.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Global<'a> {
     OrderedDict,
@@ -12,9 +12,10 @@ pub(super) enum Global<'a> {
     RebuildParameter,
     Storage(DType),
     Size,
-    /// A class or function that makes settings. What is done to it is not done: a call gives an inert value.
+    /// A class or function for settings. It is never called: a call in the pickle yields an inert
+    /// value.
     Inert,
-    /// A function or class of the training script itself, which may lie there but not be called.
+    /// A function or class of the training script. A pickle may refer to it but not call it.
     Script(&'a str),
 }
 
@@ -32,7 +33,8 @@ impl<'a> Global<'a> {
         })
     }
 
-    /// Whether it is the class of a network's part: its module is of a library of networks, or called as if it were.
+    /// Whether the global is a class of a network module: its module belongs to a deep-learning
+    /// library or has a typical name.
     pub(super) fn is_of_a_model(module: &str, name: &str) -> bool {
         let is_class = name.starts_with(|letter: char| letter.is_ascii_uppercase());
         let libraries = ["torch.nn", "torchvision.models", "timm", "lightly", "solo", "transformers"];
@@ -59,8 +61,9 @@ const BUILTINS: &[&str] = &[
     "tuple",
 ];
 
-/// By module, what real training programs keep beside the tensors: Lightning's and solo-learn's hyperparameters, states of
-/// schedulers, paths, dates, NumPy's arrays and numbers. `__builtin__` and its names are Python 2's, as in protocol 2.
+/// The objects that training programs store beside the tensors, by module: hyperparameters of
+/// Lightning and solo-learn, scheduler states, paths, dates, NumPy arrays and numbers.
+/// `__builtin__` and its names come from Python 2, as protocol 2 writes them.
 const INERT: &[(&str, &[&str])] = &[
     ("builtins", BUILTINS),
     ("__builtin__", BUILTINS),

@@ -1,4 +1,4 @@
-//! Where other programs keep an encoder and a projector: names, translated to torchvision's.
+//! The tensor names of other programs, and their translation to torchvision's names.
 
 use std::prelude::v1::*;
 
@@ -7,46 +7,48 @@ use crate::embed::FeatureLayer;
 use crate::error::{Error, Result};
 use crate::normalize::Normalization;
 
-/// Who wrote the tensors.
+/// The program that wrote the tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Layout {
-    /// `conv1.weight`, `layer1.0.conv1.weight`, ..: torchvision's models, and VICReg's encoder alone.
+    /// `conv1.weight`, `layer1.0.conv1.weight`, ..: torchvision's models, and VICReg's published
+    /// encoders.
     Torchvision,
-    /// `module.backbone.*`, `module.projector.*`: VICReg's training.
+    /// `module.backbone.*`, `module.projector.*`: VICReg's training checkpoints.
     Vicreg,
     /// `backbone.*` (`encoder.*` in older files), `projector.*` within `state_dict`.
     SoloLearn,
-    /// `backbone.*`, or `backbone.0.*` for a `Sequential` of torchvision's layers; `projection_head.layers.*`.
+    /// `backbone.*`, or `backbone.0.*` for a `Sequential` of torchvision's layers;
+    /// `projection_head.layers.*`.
     Lightly,
     /// `module.backbone.*`, `module.pre_feature.*`, `module.projection.*`.
     EmpSsl,
 }
 
-/// What `torch.compile` puts before names, wherever it was called.
+/// The prefix of `torch.compile`, which may occur at any level of a name.
 const COMPILED: &str = "_orig_mod.";
 
-/// A name without those of wrappers: `torch.compile`, and `module.` of parallel and averaged models.
+/// Strips the prefixes of wrappers: `torch.compile`, and `module.` of parallel and averaged models.
 fn bare(name: &str) -> String {
     let name = name.replace(COMPILED, "");
     name.trim_start_matches("module.").into()
 }
 
-/// What a foreign name stands for.
+/// The role of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Part {
-    /// A tensor of the encoder, by torchvision's name.
+    /// A tensor of the encoder, with torchvision's name.
     Encoder(String),
-    /// A tensor of the projector: which of its stretches, which module there, and which tensor.
+    /// A tensor of the projector: its section, its module there, and its name.
     Projector(usize, usize, String),
-    /// Something that is known to be of no use, such as a classifier.
+    /// Known to be irrelevant, such as a classifier.
     Other,
 }
 
 impl Layout {
-    /// All of them.
+    /// All layouts.
     pub const ALL: [Self; 5] = [Self::Torchvision, Self::Vicreg, Self::SoloLearn, Self::Lightly, Self::EmpSsl];
 
-    /// The name on command lines.
+    /// Returns the name on command lines.
     pub fn name(self) -> &'static str {
         match self {
             Layout::Torchvision => "torchvision",
@@ -57,10 +59,10 @@ impl Layout {
         }
     }
 
-    /// The layout that a file's names speak of.
+    /// Detects the layout from a file's tensor names.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if they speak of none.
+    /// [`Error::Checkpoint`] if the names match no layout.
     pub fn detect(foreign: &Foreign<'_>) -> Result<Self> {
         let has = |prefix: &str| foreign.names().any(|name| bare(name).starts_with(prefix));
         let parallel = || foreign.names().any(|name| name.replace(COMPILED, "").starts_with("module.backbone."));
@@ -79,7 +81,7 @@ impl Layout {
         })
     }
 
-    /// What such programs train with unless told otherwise.
+    /// Returns the normalization that the program uses by default.
     pub fn normalization(self) -> Normalization {
         match self {
             Layout::EmpSsl => Normalization::HALF,
@@ -87,12 +89,12 @@ impl Layout {
         }
     }
 
-    /// The feature that such programs evaluate.
+    /// Returns the feature that the program evaluates.
     pub fn tap(self) -> FeatureLayer {
         if self == Layout::EmpSsl { FeatureLayer::FirstLayer } else { FeatureLayer::Embedding }
     }
 
-    /// How the names of the projector's modules begin, in the order in which they run.
+    /// The name prefixes of the projector's sections, in execution order.
     fn projector(self) -> &'static [&'static str] {
         match self {
             Layout::Torchvision => &[],
@@ -102,7 +104,7 @@ impl Layout {
         }
     }
 
-    /// What a name stands for.
+    /// Returns the role of a tensor name.
     pub(super) fn part(self, name: &str) -> Part {
         let name = &*bare(name);
         for (stretch, prefix) in self.projector().iter().enumerate() {
@@ -124,7 +126,8 @@ impl Layout {
         }
     }
 
-    /// `0`, `1` and `4` to `7` are torchvision's `conv1`, `bn1` and `layer1` to `layer4` in a `Sequential` of its children.
+    /// Maps the numbers of a `Sequential` of torchvision's children to their names: `0`, `1` and
+    /// `4` to `7` are `conv1`, `bn1` and `layer1` to `layer4`.
     fn numbered(self, name: &str) -> String {
         let names = [("0.", "conv1."), ("1.", "bn1."), ("4.", "layer1."), ("5.", "layer2."), ("6.", "layer3.")];
         let mut names = names.into_iter().chain([("7.", "layer4.")]);

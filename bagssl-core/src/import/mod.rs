@@ -1,10 +1,15 @@
-//! Checkpoints from elsewhere: PyTorch's files and safetensors of torchvision, VICReg, solo-learn, lightly and EMP-SSL become
-//! checkpoints of this project, and these become files for torchvision.
+//! Import of checkpoints from other programs, and export to torchvision. Reads PyTorch files and
+//! safetensors of torchvision, VICReg, solo-learn, lightly and EMP-SSL.
 //!
-//! A pickle is read as data: nothing that it names is called, and what is not known is refused by its name. Four kinds of
-//! globals are known: those that describe tensors, those of plain containers, a fixed list of classes of settings (Lightning
-//! keeps its hyperparameters beside the weights), whose objects stay inert, and functions of the training script (VICReg keeps one in
-//! its optimizer's state), which are refused if a pickle calls them; a tensor that depends on an inert value is refused.
+//! Pickles are read as data. The parser never calls a function, and rejects unknown globals by
+//! name. It knows four kinds of globals:
+//!
+//! - functions and classes that describe tensors
+//! - plain containers
+//! - a fixed list of classes for settings, since Lightning stores hyperparameters beside the
+//!   weights. Their objects stay inert, and a tensor that depends on an inert value is rejected
+//! - functions of the training script, since VICReg stores one in its optimizer state. A pickle
+//!   that calls one is rejected
 
 mod dtype;
 mod zip;
@@ -37,48 +42,50 @@ use crate::patch::{Filter, PatchSpec};
 use crate::plan::{NamedTensor, Plan};
 use layout::Part;
 
-/// What a foreign file does not say.
+/// Settings that the imported file does not contain.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    /// Who wrote it; `None` looks at the names.
+    /// The layout of the file; `None` detects it from the tensor names.
     pub layout: Option<Layout>,
-    /// The encoder; `None` looks at the shapes.
+    /// The encoder; `None` detects it from the tensor shapes.
     pub architecture: Option<Architecture>,
-    /// The patches that stand for an image.
+    /// The patches that represent an image.
     pub patch: PatchSpec,
-    /// What the network expects of colors; `None` is the layout's habit.
+    /// The normalization that the network expects; `None` uses the layout's default.
     pub normalization: Option<Normalization>,
-    /// Whether tensors that are neither encoder nor projector (a classifier, a momentum copy) may be there.
+    /// Whether to ignore tensors outside the encoder and projector (a classifier, a momentum copy).
     pub allow_unused: bool,
-    /// A name for the file, which goes into the provenance.
+    /// The name of the file, recorded in the provenance.
     pub source: String,
 }
 
-/// A foreign model as one of this project.
+/// An imported model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Imported {
-    /// What it is.
+    /// The description of the model.
     pub spec: Spec,
-    /// Its tensors, for [`crate::checkpoint::to_bytes`].
+    /// The tensors, for [`crate::checkpoint::to_bytes`].
     pub tensors: Vec<NamedTensor>,
-    /// Who wrote it.
+    /// The layout of the file.
     pub layout: Layout,
     /// The encoder.
     pub architecture: Architecture,
-    /// Tensors that were left out.
+    /// The names of ignored tensors.
     pub unused: Vec<String>,
-    /// What a reader should know, one line each.
+    /// Notes for the user, one line each.
     pub notes: Vec<String>,
 }
 
-/// Makes a checkpoint of a foreign file.
+/// Converts another program's file to a checkpoint.
 ///
-/// A file without a projector, or with one that is not linear layers, batch norms and ReLUs, gets the identity as its
-/// projector, so that its projection is its embedding; a note says so, and the provenance too.
+/// If the projector is missing or contains modules other than linear layers, batch norms and ReLUs,
+/// it is replaced by the identity, so the projection equals the embedding. A note and the
+/// provenance record this.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] names tensors that are missing, unexpected or of another shape. Unknown tensors of the encoder are refused even
-/// if unused ones are allowed: they belong to another network.
+/// [`Error::Checkpoint`] naming the tensors that are missing, unexpected or of a different shape.
+/// Unknown tensors of the encoder are rejected even with [`Options::allow_unused`], since they
+/// indicate a different network.
 pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
     let layout = options.layout.map_or_else(|| Layout::detect(foreign), Ok)?;
     let sorted = Sorted::new(foreign, layout)?;
@@ -121,16 +128,18 @@ pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
     Ok(Imported { spec, tensors, layout, architecture, unused, notes })
 }
 
-/// The encoder that [`import()`] would read.
+/// Returns the encoder that [`import()`] would read.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] if the names speak of no layout, or the first convolution is of no known network.
+/// [`Error::Checkpoint`] if the names match no layout, or the first convolution matches no known
+/// network.
 pub fn architecture(foreign: &Foreign<'_>, options: &Options) -> Result<Architecture> {
     let layout = options.layout.map_or_else(|| Layout::detect(foreign), Ok)?;
     options.architecture.map_or_else(|| Sorted::new(foreign, layout)?.architecture(foreign, layout), Ok)
 }
 
-/// What a file of solo-learn does not say of a network for small images.
+/// Notes on assumptions about solo-learn's networks for small images, which the file does not
+/// state.
 fn habits(layout: Layout, architecture: Architecture, options: &Options) -> Vec<String> {
     let mut notes = Vec::new();
     let Some(usual) = architecture.name().strip_suffix("-pad2").filter(|_| layout == Layout::SoloLearn) else {
@@ -149,29 +158,30 @@ fn refuse(why: String) -> Error {
     Error::Checkpoint(format!("import: {why}"))
 }
 
-/// A few names of many.
+/// Formats at most six names and the number of the rest.
 fn listed(names: &[String]) -> String {
     let more = names.len().saturating_sub(6);
     let shown: Vec<&String> = names.iter().take(6).collect();
     if more == 0 { format!("{shown:?}") } else { format!("{shown:?} and {more} more") }
 }
 
-/// Whether a tensor counts batches of a norm, or what an averaged model is the mean of.
+/// Whether a tensor is a counter: the number of batches of a norm, or the number of models in an
+/// average.
 fn is_counter(name: &str) -> bool {
     name.ends_with(".num_batches_tracked") || name == "n_averaged"
 }
 
-/// Foreign names by what they stand for; counters are left out.
+/// The file's tensor names, sorted by their role. Counters are left out.
 struct Sorted {
-    /// By torchvision's name.
+    /// The file's names by torchvision's name.
     encoder: BTreeMap<String, String>,
-    /// By stretch, module and tensor.
+    /// The file's names by section, module and tensor.
     projector: BTreeMap<(usize, usize, String), String>,
     other: Vec<String>,
 }
 
 impl Sorted {
-    /// Refuses two names that stand for the same.
+    /// Rejects two names with the same role.
     fn new(foreign: &Foreign<'_>, layout: Layout) -> Result<Self> {
         let mut sorted = Sorted { encoder: BTreeMap::new(), projector: BTreeMap::new(), other: Vec::new() };
         for name in foreign.names().filter(|name| !is_counter(name)) {
@@ -192,7 +202,8 @@ impl Sorted {
         Ok(sorted)
     }
 
-    /// The residual network that has such a stem and such blocks. How a small stem pads, only the layout tells.
+    /// Detects the residual network from its stem and blocks. The padding of a small stem follows
+    /// from the layout.
     fn architecture(&self, foreign: &Foreign<'_>, layout: Layout) -> Result<Architecture> {
         use Architecture::{
             ResNet18, ResNet18Cifar, ResNet18CifarPad2, ResNet34, ResNet34Cifar, ResNet34CifarPad2, ResNet50,
@@ -241,7 +252,7 @@ impl Sorted {
     }
 }
 
-/// The values of a tensor of an expected shape.
+/// Reads the values of a tensor and checks its shape.
 fn values(foreign: &Foreign<'_>, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
     let tensor = foreign.get(name).ok_or_else(|| refuse(format!("expected tensor {name:?}, got none")))?;
     if tensor.shape() != shape {

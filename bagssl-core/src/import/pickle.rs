@@ -1,8 +1,9 @@
-//! A pickle as data: a stack machine that makes values, and never calls anything.
+//! Reads pickles as data: a stack machine that builds values and never calls a function.
 //!
-//! Known opcodes and known globals (`globals`) only; everything else is refused by its name. Values lie side by side in one list and name
-//! each other by their places, so that sharing costs nothing, cycles do no harm and depth needs no recursion. Each
-//! opcode adds at most one value, and strings stay where they are: memory is bounded by the pickle's length.
+//! It accepts only known opcodes and known globals (see `globals`), and rejects all others by name.
+//! Values are stored in one list and refer to each other by index. Sharing therefore costs nothing,
+//! cycles are harmless, and depth needs no recursion. Each opcode adds at most one value, and
+//! strings are borrowed, so memory is bounded by the length of the pickle.
 //!
 //! # Source
 //! CPython's `pickletools.py` and `torch/serialization.py`.
@@ -15,22 +16,22 @@ use super::dtype::DType;
 use super::globals::Global;
 use crate::error::{Error, Result};
 
-/// More bytes than the pickle of any network has: its tensors lie outside.
+/// The maximum number of bytes. Tensors are stored outside the pickle, so no network needs more.
 const MOST_BYTES: usize = 16 << 20;
-/// More values than any network needs (about 20 for a tensor).
+/// The maximum number of values. A network needs about 20 per tensor.
 const MOST_VALUES: usize = 1 << 20;
-/// More than any sensible depth of a stack.
+/// The maximum depth of the stack.
 const MOST_STACK: usize = 1 << 18;
 
-/// A place in the list of values.
+/// The index of a value in the list.
 pub(super) type Id = u32;
 
-/// A tensor as its pickle describes it; nothing is checked against its storage yet.
+/// A tensor as described by the pickle. It has not been checked against its storage.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TensorRef<'a> {
     pub storage: &'a str,
     pub dtype: DType,
-    /// How many values the storage has.
+    /// The number of values in the storage.
     pub stored: u64,
     pub offset: u64,
     pub shape: Vec<u64>,
@@ -56,11 +57,11 @@ pub(super) enum Value<'a> {
         stored: u64,
     },
     Tensor(TensorRef<'a>),
-    /// An object of a known class that says nothing about tensors.
+    /// An object of a known class that is irrelevant to tensors.
     Inert,
 }
 
-/// All values of a pickle, and the place of the outermost.
+/// The values of a pickle, and the index of its root.
 #[derive(Debug)]
 pub(super) struct Pickle<'a> {
     values: Vec<Value<'a>>,
@@ -71,7 +72,8 @@ impl<'a> Pickle<'a> {
     /// Runs a pickle.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] names the opcode or global that is not allowed, or what else is wrong, and where.
+    /// [`Error::Checkpoint`] naming the disallowed opcode or global, or another error, with its
+    /// position.
     pub(super) fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
         if bytes.len() > MOST_BYTES {
             return Err(Error::Checkpoint(format!("pickle: expected at most {MOST_BYTES} bytes, got {}", bytes.len())));
@@ -96,7 +98,8 @@ impl<'a> Pickle<'a> {
         &self.values[id as usize]
     }
 
-    /// What a dictionary holds under a name; the last one counts, as in Python.
+    /// Returns the value of a dictionary's key. If a key occurs several times, the last one counts,
+    /// as in Python.
     pub(super) fn entry(&self, dict: &Value<'a>, name: &str) -> Option<&Value<'a>> {
         let Value::Dict(entries) = dict else { return None };
         let found = entries.iter().rev().find(|(key, _)| *self.get(*key) == Value::Str(name))?;
@@ -106,7 +109,7 @@ impl<'a> Pickle<'a> {
 
 type Step<T> = core::result::Result<T, String>;
 
-/// What is on the stack.
+/// An item on the stack.
 #[derive(Clone, Copy, PartialEq)]
 enum Item {
     Mark,
@@ -122,7 +125,7 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// One opcode; `Some` at the end.
+    /// Executes one opcode. Returns the root at the end.
     fn step(&mut self) -> Step<Option<Id>> {
         let opcode = self.byte()?;
         match opcode {
@@ -153,7 +156,7 @@ impl<'a> Machine<'a> {
         Ok(None)
     }
 
-    /// Opcodes that push a new value.
+    /// Executes an opcode that pushes a new value.
     fn literal(&mut self, opcode: u8) -> Step<Value<'a>> {
         Ok(match opcode {
             b'N' => Value::None,
@@ -221,7 +224,7 @@ impl<'a> Machine<'a> {
         Ok(Value::Bytes)
     }
 
-    /// A little-endian number in two's complement.
+    /// A little-endian integer in two's complement.
     fn long(&mut self) -> Step<Value<'a>> {
         let count = self.byte()?;
         let bytes = self.take(u64::from(count))?;
@@ -277,7 +280,7 @@ impl<'a> Machine<'a> {
         Ok(id)
     }
 
-    /// What lies above the last mark.
+    /// Pops the items above the last mark, and the mark.
     fn marked(&mut self) -> Step<Vec<Id>> {
         let mark = self.stack.iter().rposition(|item| *item == Item::Mark).ok_or("expected a mark, got none")?;
         let items = ids(self.stack.drain(mark + 1..))?;
@@ -330,7 +333,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Into a set, which no tensor depends on.
+    /// Adds items to a set. Sets are inert, since no tensor depends on them.
     fn add_items(&mut self) -> Step<()> {
         self.marked()?;
         match self.values[self.top()? as usize] {
@@ -364,7 +367,7 @@ impl<'a> Machine<'a> {
         self.push(Value::Global(global))
     }
 
-    /// `('storage', class, key, device, count)` names a storage.
+    /// Reads a reference to a storage: `('storage', class, key, device, count)`.
     fn persistent(&mut self) -> Step<()> {
         let id = self.pop()?;
         let wrong = "expected a persistent id (storage, class, key, device, count), got another value";
@@ -381,7 +384,8 @@ impl<'a> Machine<'a> {
         self.push(storage)
     }
 
-    /// What `REDUCE` and `NEWOBJ` would call; only what is listed here has an effect, and that is to describe a tensor.
+    /// Handles `REDUCE` and `NEWOBJ`. Nothing is called: the callees listed here only describe
+    /// tensors and containers, or yield inert values.
     fn reduce(&mut self) -> Step<()> {
         let (arguments, callee) = (self.pop()?, self.pop()?);
         let Value::Tuple(arguments) = &self.values[arguments as usize] else {
@@ -404,7 +408,7 @@ impl<'a> Machine<'a> {
         self.push(made)
     }
 
-    /// `(storage, offset, size, stride, ..)`.
+    /// Describes a tensor from `(storage, offset, size, stride, ..)`.
     fn rebuild(&self, arguments: &[Id]) -> Step<Value<'a>> {
         let wrong = "_rebuild_tensor_v2: expected (storage, offset, size, stride, ..), got other values";
         let [storage, offset, size, stride, ..] = arguments else { return Err(wrong.into()) };
@@ -426,7 +430,8 @@ impl<'a> Machine<'a> {
         Ok(Value::Tensor(TensorRef { storage: key, dtype, stored, offset: unsigned(offset)?, shape, strides }))
     }
 
-    /// A state is dropped: that of a dictionary is its `_metadata`, an inert object's does not matter.
+    /// Drops the state: a dictionary's state is its `_metadata`, and that of an inert object is
+    /// irrelevant.
     fn build(&mut self) -> Step<()> {
         self.pop()?;
         match self.values[self.top()? as usize] {
@@ -452,7 +457,7 @@ fn pairs(items: &[Id]) -> Step<Vec<(Id, Id)>> {
     Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
 }
 
-/// The names of opcodes that a malicious or a very old pickle has.
+/// The names of opcodes that occur in malicious or very old pickles.
 fn opcode_name(opcode: u8) -> &'static str {
     match opcode {
         b'i' => "INST",

@@ -1,4 +1,4 @@
-//! A projector from the modules of a PyTorch `Sequential`.
+//! Reads a projector from the modules of a PyTorch `Sequential`.
 
 use std::prelude::v1::*;
 
@@ -8,14 +8,14 @@ use super::{Foreign, values};
 use crate::error::Result;
 use crate::plan::{Kind, Layer, NamedTensor, Op, Plan};
 
-/// Foreign names by stretch, module and tensor.
+/// The file's names by section, module and tensor.
 type Modules = BTreeMap<(usize, usize, String), String>;
-/// What was found, or a line that says why it was not.
+/// The result of parsing, or one line with the reason for failure.
 type Parsed<T> = core::result::Result<T, String>;
-/// Where a module stands: in which stretch, and its number there.
+/// The position of a module: its section, and its number in it.
 type Place = (usize, usize);
 
-/// The identity: its projection is the embedding.
+/// The identity projector: the projection equals the embedding.
 pub(super) fn identity(dim: usize) -> Result<(Plan, Vec<NamedTensor>)> {
     let op = Op::Linear { name: "0".into(), inputs: dim, outputs: dim, bias: false, norm: None, relu: false };
     let plan = Plan::new(Kind::Rows(dim), vec![Layer { input: 0, op }])?;
@@ -24,11 +24,12 @@ pub(super) fn identity(dim: usize) -> Result<(Plan, Vec<NamedTensor>)> {
     Ok((plan, vec![("projector.0.weight".into(), vec![dim, dim], weight)]))
 }
 
-/// Linear layers with and without batch norm, in the order of their numbers. One module without tensors between two others is a
-/// ReLU, and several are refused: which of them is one cannot be seen. What follows the last one is taken to be nothing.
+/// Parses linear layers with optional batch norm, in the order of their numbers. One module without
+/// tensors between two others is assumed to be a ReLU. Several are rejected, because their types
+/// are unknown. Modules after the last tensors are assumed to be absent.
 ///
 /// # Errors
-/// A line that says why it is none.
+/// One line with the reason if the modules are not such a projector.
 pub(super) fn read(foreign: &Foreign<'_>, modules: &Modules, dim: usize) -> Parsed<(Plan, Vec<NamedTensor>)> {
     let places: BTreeSet<Place> = modules.keys().map(|(stretch, module, _)| (*stretch, *module)).collect();
     let mut places = places.into_iter().peekable();
@@ -73,9 +74,9 @@ pub(super) fn read(foreign: &Foreign<'_>, modules: &Modules, dim: usize) -> Pars
     Ok((plan, tensors))
 }
 
-/// Whether there is a ReLU between two modules with tensors that follow each other.
+/// Whether there is a ReLU between two consecutive modules with tensors.
 fn relu_between(last: Place, next: Place) -> Parsed<bool> {
-    // A stretch of its own ends with a ReLU if another follows: so it is in EMP-SSL's `pre_feature`.
+    // A section ends with a ReLU if another section follows, as in EMP-SSL's `pre_feature`.
     let without_tensors = if last.0 == next.0 { next.1 - last.1 - 1 } else { next.1 + 1 };
     match without_tensors {
         0 => Ok(false),
@@ -89,7 +90,7 @@ fn relu_between(last: Place, next: Place) -> Parsed<bool> {
     }
 }
 
-/// A tensor of the file that the plan has not.
+/// Returns a tensor of the file that is not in the plan.
 fn left_over(plan: &Plan, modules: &Modules, sources: &BTreeMap<String, Place>) -> Option<String> {
     let parameters = plan.parameters();
     let used: BTreeSet<(usize, usize, &str)> = parameters

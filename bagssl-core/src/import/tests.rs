@@ -1,4 +1,4 @@
-//! Files that mean harm, byte by byte.
+//! Malicious files, byte by byte.
 
 use std::prelude::v1::*;
 
@@ -25,7 +25,7 @@ fn nothing_is_called() {
     refused(b"\x80\x02c__builtin__\ngetattr\n.", "__builtin__.getattr");
     refused(b"\x80\x02ctorch.storage\n_load_from_bytes\n.", "_load_from_bytes");
     refused(b"\x80\x02ctorch\nEvilStorage\n.", "torch.EvilStorage");
-    // What is known is not called with anything else, nor are values or inert objects.
+    // Known globals reject other arguments. Values and inert objects cannot be called.
     refused(b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.", "known arguments");
     refused(b"\x80\x02X\x01\x00\x00\x00a)R.", "known global");
     refused(b"\x80\x02cargparse\nNamespace\n)\x81)R.", "known global");
@@ -36,7 +36,8 @@ fn nothing_is_called() {
     assert!(Pickle::from_bytes(b"\x80\x02cargparse\nNamespace\n)\x81}X\x01\x00\x00\x00aK\x01sb.").is_ok());
 }
 
-/// What training programs keep beside the weights, as Python's `pickle.dumps` writes it in protocols 2 and 4.
+/// Objects that training programs store beside the weights, as Python's `pickle.dumps` writes them
+/// in protocols 2 and 4.
 #[test]
 fn what_lies_beside_the_weights_is_inert() {
     let array = b"_reconstruct\ncnumpy\nndarray\nK\x00\x85c_codecs\nencode\nX\x01\0\0\0bX\x06\0\0\0latin1\x86R\x87R(K\x01K\x01\
@@ -68,7 +69,8 @@ fn what_lies_beside_the_weights_is_inert() {
     refused(b"\x80\x04K\x01\x91.", "expected a mark");
 }
 
-/// What is of a network's library was saved with the network: its weights alone would be read.
+/// A class of a network library means that the entire model was saved. The error recommends saving
+/// its state dict.
 #[test]
 fn a_whole_model_is_told_from_other_classes() {
     let advice = "torch.save(model.state_dict(), PATH)";
@@ -95,7 +97,8 @@ fn files_of_other_kinds_are_called_by_name() {
     }
 }
 
-/// VICReg's checkpoint names the function of its script that says which tensors have no weight decay.
+/// VICReg's checkpoint refers to the function of its script that selects the tensors without weight
+/// decay.
 #[test]
 fn what_the_script_made_lies_there_but_is_not_called() {
     assert!(Pickle::from_bytes(b"\x80\x02c__main__\nexclude_bias_and_norm\n.").is_ok());
@@ -114,14 +117,14 @@ fn what_the_script_made_lies_there_but_is_not_called() {
     assert_eq!(Foreign::from_bytes(&bytes).unwrap().get("t").unwrap().values().unwrap(), [0.0; 2]);
 }
 
-/// A dictionary of one tensor of two values, in a pickle.
+/// A pickled dictionary with one tensor of two values.
 fn state(name: &[u8; 1]) -> Vec<u8> {
     let tensor = b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x02tQK\x00\
         K\x02\x85K\x01\x85\x89N}tR";
     [b"}X\x01\0\0\0", &name[..], tensor, b"s"].concat()
 }
 
-/// A file whose tensors lie where nobody looks says where that is.
+/// If the tensors are nested under unknown keys, the error names the keys.
 #[test]
 fn unknown_wrappers_are_named() {
     let refused = |pickle: &[u8], words: &[&str]| {
@@ -161,7 +164,7 @@ fn lengths_and_stacks_are_bounded() {
     refused(&vec![b'N'; (16 << 20) + 1], "expected at most 16777216 bytes");
 }
 
-/// 100,000 lists within each other, a list that holds itself, and a list of lists of twice the one before, 60 times.
+/// 100,000 nested lists, a list that contains itself, and a list that doubles 60 times by sharing.
 #[test]
 fn depth_cycles_and_sharing_cost_nothing() {
     let deep = [b"\x80\x02".as_slice(), &[b']'; 100_000], &[b'a'; 99_999], b"."].concat();
@@ -218,7 +221,7 @@ fn archives_that_lie_are_refused() {
     broken(&changed(second + 42, &[0, 0]), "\"a/y\": expected this name in the local header, got \"a/x\"");
     broken(&changed(second + 42, &[255, 255]), "outside");
     broken(&changed(second + 42, &[255, 255, 255, 255]), "ZIP64 field");
-    // The first grows over the second.
+    // The first entry grows over the second.
     broken(&changed(first + 20, &[9, 0, 0, 0, 9]), "overlap");
     broken(&changed(good.len() - 12, &[255, 255]), "ZIP64 locator");
     broken(&changed(good.len() - 12, &[3, 0]), "expected at most");
@@ -228,7 +231,8 @@ fn archives_that_lie_are_refused() {
     broken(b"PK\x03\x04", "expected at least 22 bytes, got 4");
 }
 
-/// A tensor of 2^40 values in a storage of one, of a storage that is not there, and one past its end.
+/// A tensor of 2^40 values in a storage of two, tensors that exceed their storage, a storage of
+/// another length than stated, and a negative size.
 #[test]
 fn tensors_lie_within_their_storage() {
     let tensor = |count: u8, shape: &[u8], stride: u8| {
@@ -269,7 +273,7 @@ fn tensors_do_not_overlap_without_end() {
     assert!(error.ends_with(&expected), "{error}");
 }
 
-/// A safetensors file of one value in 8 bits of floating point.
+/// A safetensors file with one 8-bit floating-point value.
 #[test]
 fn types_that_are_not_known_are_named() {
     let header = br#"{"a":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}"#;

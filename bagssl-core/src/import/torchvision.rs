@@ -1,4 +1,4 @@
-//! Encoders for torchvision.
+//! Export of encoders to torchvision.
 
 use std::prelude::v1::*;
 
@@ -7,17 +7,20 @@ use safetensors::tensor::{Dtype, TensorView};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 
-/// The encoder's tensors as a safetensors file with torchvision's names, all `F32`, and `num_batches_tracked` 0 (`I64`) for
-/// each norm. There is no `fc`: that is a classifier's.
+/// Writes the encoder as a safetensors file with torchvision's tensor names, all `F32`, and a
+/// `num_batches_tracked` of 0 (`I64`) for each norm. There is no `fc`, since that is a classifier.
 ///
-/// In Python, with `model = torchvision.models.resnet18()`:
-/// `model.load_state_dict(safetensors.torch.load_file("FILE"), strict=False)` reports `fc.weight` and `fc.bias` as missing
-/// and nothing as unexpected; with `model.fc = torch.nn.Identity()` before it, `strict=True` holds. An encoder with the small stem
-/// needs `model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)` (padding 2 instead of the last 1 for `-cifar-pad2`) and
-/// `model.maxpool = torch.nn.Identity()` too.
+/// In Python, with `model = torchvision.models.resnet18()`, load it with
+/// `model.load_state_dict(safetensors.torch.load_file("FILE"), strict=False)`. This reports
+/// `fc.weight` and `fc.bias` as missing and no unexpected tensors. After
+/// `model.fc = torch.nn.Identity()`, `strict=True` works as well.
+///
+/// An encoder with the small stem also needs
+/// `model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)` (for `-cifar-pad2`, with padding 2
+/// instead of the last 1) and `model.maxpool = torch.nn.Identity()`.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] if the tensors cannot be written.
+/// [`Error::Checkpoint`] if the tensors cannot be serialized.
 pub fn to_torchvision(checkpoint: &Checkpoint<'_>) -> Result<Vec<u8>> {
     let mut raw: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
     for parameter in checkpoint.spec().model.encoder().parameters() {

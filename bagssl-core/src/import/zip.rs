@@ -1,6 +1,7 @@
-//! The entries of a zip archive, where they lie.
+//! Reads the entries of a zip archive without copying them.
 //!
-//! PyTorch stores entries without compression, so that an entry is a piece of the file and nothing is ever unpacked.
+//! PyTorch stores entries uncompressed, so each entry is a slice of the file and nothing is
+//! unpacked.
 
 use std::prelude::v1::*;
 
@@ -9,17 +10,17 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-/// More entries than any network has tensors.
+/// The maximum number of entries; more than any network has tensors.
 const MOST_ENTRIES: usize = 1 << 16;
 const END_BYTES: usize = 22;
 const WIDE_END_BYTES: usize = 56;
 const LOCATOR_BYTES: usize = 20;
 const CENTRAL_BYTES: usize = 46;
 const LOCAL_BYTES: usize = 30;
-/// A 32-bit field whose value stands in a ZIP64 record.
+/// The marker in a 32-bit field whose value is stored in a ZIP64 record.
 const ELSEWHERE: u64 = 0xffff_ffff;
 
-/// The stored entries of an archive by their names.
+/// The entries of an archive by name.
 #[derive(Debug)]
 pub(super) struct Archive<'a> {
     entries: BTreeMap<&'a str, &'a [u8]>,
@@ -29,8 +30,8 @@ impl<'a> Archive<'a> {
     /// Reads the central directory.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if an entry is compressed, encrypted, lies outside the file, overlaps another one or has the
-    /// name of another one.
+    /// [`Error::Checkpoint`] if an entry is compressed, encrypted, lies outside the file, overlaps
+    /// another entry, or has the same name as another entry.
     pub(super) fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
         let (count, directory) = directory(bytes)?;
         let mut entries = BTreeMap::new();
@@ -51,18 +52,18 @@ impl<'a> Archive<'a> {
         Ok(Archive { entries })
     }
 
-    /// An entry's bytes.
+    /// Returns the bytes of an entry.
     pub(super) fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.entries.get(name).copied()
     }
 
-    /// All names, in alphabetical order.
+    /// Returns all names in alphabetical order.
     pub(super) fn names(&self) -> impl Iterator<Item = &'a str> + '_ {
         self.entries.keys().copied()
     }
 }
 
-/// Where an entry lies: with its local header, and its content alone.
+/// The position of an entry, with and without its local header.
 struct Place {
     whole: Range<usize>,
     content: Range<usize>,
@@ -85,7 +86,7 @@ fn range(bytes: &[u8], start: u64, length: u64, what: &str) -> Result<Range<usiz
     Ok(start as usize..end as usize)
 }
 
-/// The number of entries and the place of the central directory.
+/// Returns the number of entries and the position of the central directory.
 fn directory(bytes: &[u8]) -> Result<(usize, Range<usize>)> {
     let last = bytes.len().checked_sub(END_BYTES);
     let last = last.ok_or_else(|| refuse(format!("expected at least {END_BYTES} bytes, got {}", bytes.len())))?;
@@ -114,7 +115,8 @@ fn directory(bytes: &[u8]) -> Result<(usize, Range<usize>)> {
     Ok((count as usize, place))
 }
 
-/// One entry of the central directory: its name, where it lies before `limit`, and how many bytes its record takes.
+/// Parses an entry of the central directory. Returns its name, its position before `limit`, and the
+/// number of bytes of its record.
 fn entry<'a>(bytes: &'a [u8], record: &'a [u8], limit: usize) -> Result<(&'a str, Place, usize)> {
     if !record.starts_with(b"PK\x01\x02") {
         return Err(refuse("expected an entry of the central directory, got other bytes".into()));
@@ -156,7 +158,7 @@ fn entry<'a>(bytes: &'a [u8], record: &'a [u8], limit: usize) -> Result<(&'a str
     Ok((name, Place { whole: header.start..content.end, content }, used))
 }
 
-/// The 64-bit values of a ZIP64 extra field, in their order.
+/// Returns the 64-bit values of a ZIP64 extra field in order.
 fn wide_fields(mut extra: &[u8]) -> Result<impl Iterator<Item = u64>> {
     let mut values: &[[u8; 8]] = &[];
     while extra.len() >= 4 {

@@ -1,4 +1,4 @@
-//! Own kernels under Burn's autodiff.
+//! Integrates custom kernels into Burn's autodiff.
 
 use std::prelude::v1::*;
 use std::sync::Arc;
@@ -19,8 +19,9 @@ use super::kernels::{Kernels, Reading, Stock};
 use crate::plan::Window;
 use crate::profile::span;
 
-/// The kernels `K` of a backend, made differentiable: convolution and batch norm run `K`'s forward and backward passes;
-/// the rest (pooling, global mean, linear layers) is Burn's, whatever `K` has for them.
+/// Makes the kernels `K` of a backend differentiable. Convolution and batch norm use the forward
+/// and backward passes of `K`. Pooling, global mean and linear layers use Burn's operations, even
+/// if `K` overrides them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Differentiable<K>(PhantomData<K>);
 
@@ -65,7 +66,8 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
         relu: bool,
     ) -> BatchNormOutput<Autodiff<B>> {
         let _span = span("batch norm");
-        // These live until the output is part of the graph: another thread's backward pass may free what nobody holds.
+        // Keep these until the output is part of the graph: the backward pass of another thread may
+        // free unreferenced nodes.
         let parents = [open(inputs.input), open(inputs.scale), open(inputs.shift)];
         let [input, scale, shift] = parents.each_ref().map(|parent| parent.primitive.clone());
         let inputs = BatchNormInputs { input: wrap(input), scale: wrap(scale), shift: wrap(shift) };
@@ -101,7 +103,7 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
 
     fn global_mean(input: Tensor<Autodiff<B>, 4>) -> Tensor<Autodiff<B>, 2> {
         let _span = span("global mean");
-        // Rows are f32, whatever maps are.
+        // Rows are f32, whatever the type of maps is.
         let input = if K::ACTIVATION_DTYPE.is_some() { input.cast(FloatDType::F32) } else { input };
         <Stock as Kernels<Autodiff<B>>>::global_mean(input)
     }
@@ -123,9 +125,9 @@ impl<B: Backend, K: Kernels<B>> Kernels<Autodiff<B>> for Differentiable<K> {
     }
 }
 
-/// Adds a map's gradient to what there is of it: `part.primitive` to that of `part.node`. Burn's own addition would go
-/// through maps whose channels lie last in the order of their dimensions, slowly where memory decides; so [`Kernels::sum`]
-/// does it.
+/// Adds `part.primitive` to the gradient of `part.node`, a map. Uses [`Kernels::sum`], since Burn's
+/// own addition iterates over channels-last maps in the order of their dimensions, which is slow
+/// when memory-bound.
 pub fn add_gradient<B: Backend, K: Kernels<B>>(gradients: &mut Gradients, part: Tracked<B>) {
     let sum = match gradients.remove::<B>(&part) {
         Some(before) => {
@@ -145,7 +147,7 @@ struct ConvState<B: Backend> {
     /// What stands for the input in the gradient of the weight.
     input: Tensor<B, 4>,
     weight: Tensor<B, 4>,
-    /// What stands for the weight in the gradient of the input.
+    /// The form of the weight for the gradient of the input.
     packed: Tensor<B, 4>,
     window: Window,
 }
@@ -176,7 +178,7 @@ impl<B: Backend, K: Kernels<B>> Backward<B, 2> for Conv<K> {
 #[derive(Debug)]
 struct Norm<K>(PhantomData<K>);
 
-/// Parents: input, scale, shift and, with four of them, the residual.
+/// The parents are input, scale, shift and, if there are four, the residual.
 impl<B: Backend, K: Kernels<B>, const N: usize> Backward<B, N> for Norm<K> {
     type State = (BatchNormInputs<B>, BatchNormOutput<B>, bool);
 

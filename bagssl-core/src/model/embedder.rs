@@ -1,4 +1,4 @@
-//! A model as the evaluation sees it.
+//! Embeds batches of patches with a model on a Burn backend.
 
 use std::prelude::v1::*;
 
@@ -10,26 +10,26 @@ use super::{FoldedModel, Kernels, Model, Reading};
 use crate::batch::{PatchBatch, SourceError};
 use crate::embed::{Embed, FeatureLayer, Pending, Rows};
 
-/// How much a device embeds at a time.
+/// The amount of work in flight on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batching {
-    /// The most pixels of patches that the network looks at together: more need more memory.
+    /// Maximum number of pixels of the patches in one forward pass. Larger values need more memory.
     pub pixels: usize,
-    /// Batches on their way at a time.
+    /// Number of batches in flight.
     pub in_flight: usize,
 }
 
-/// The most patches that are looked at together, however small they are.
+/// Maximum number of patches in one forward pass, whatever their size.
 const MOST_ROWS: usize = 4096;
 
 impl Batching {
-    /// Patches of `[height, width]` pixels that are looked at together.
+    /// Returns the number of patches of `[height, width]` pixels in one forward pass.
     fn rows(self, [height, width]: [usize; 2]) -> usize {
         (self.pixels / (height * width).max(1)).clamp(1, MOST_ROWS)
     }
 }
 
-/// A model on a device that embeds batches of patches, some at a time.
+/// Embeds batches of patches with a model on a device, with several batches in flight.
 #[derive(Debug)]
 pub struct Embedder<B: Backend, K> {
     model: FoldedModel<B>,
@@ -39,7 +39,7 @@ pub struct Embedder<B: Backend, K> {
 }
 
 impl<B: Backend, K: Kernels<B>> Embedder<B, K> {
-    /// Embeds with the weights that `model` has now.
+    /// Creates an embedder with the current weights of `model`.
     pub fn new(model: &Model<B>, device: B::Device, batching: Batching) -> Self {
         Embedder { model: FoldedModel::new(model), device, batching, kernels: PhantomData }
     }
@@ -59,7 +59,7 @@ impl<B: Backend, K: Kernels<B>> Embed for Embedder<B, K> {
         if self.model.encoder().multiply_accumulates(size).is_none() {
             return Err(format!("expected patches that the encoder's windows fit into, got {size:?} pixels").into());
         }
-        // For each tap the length of its rows, and the copies that bring them.
+        // For each layer, the length of its rows and the pending copies to the host.
         let mut on_their_way: Vec<(usize, Vec<Reading>)> = taps.iter().map(|_| (0, Vec::new())).collect();
         for part in batch.data().chunks(self.batching.rows(size) * shape.patch_len()) {
             let dims = [part.len() / shape.patch_len(), shape.channels, shape.height, shape.width];
@@ -75,7 +75,8 @@ impl<B: Backend, K: Kernels<B>> Embed for Embedder<B, K> {
                 let mut values = Vec::new();
                 for reading in readings {
                     let part = reading.wait();
-                    // What went wrong first says more than that there is nothing to read.
+                    // The device's error is more informative than the failed read, so report it
+                    // first.
                     K::check()?;
                     values.append(&mut part?);
                 }

@@ -1,4 +1,4 @@
-//! A model: the encoder and the projector together.
+//! A model: an encoder and a projector.
 
 use std::prelude::v1::*;
 
@@ -18,10 +18,10 @@ pub struct Model<B: Backend> {
     projector: Network<B>,
 }
 
-/// The features of rows at each tap that was asked for, in that order.
+/// The features of rows at each requested layer, in the requested order.
 pub type Features<B> = Vec<Tensor<B, 2>>;
 
-/// What a model gives in training mode.
+/// The output of a model in training mode.
 #[derive(Debug, Clone)]
 pub struct ModelParts<B: Backend> {
     /// `h`, `[row, dim]`.
@@ -33,19 +33,20 @@ pub struct ModelParts<B: Backend> {
 }
 
 impl<B: Backend> Model<B> {
-    /// A model with random weights: the same for the same seed, on every backend.
+    /// Creates a model with random weights, which depend only on the seed, not on the backend.
     pub fn init(plan: &ModelPlan, seed: u64, device: &B::Device) -> Self {
-        // As `ModelPlan::init_weights`.
+        // The same seeds as in `ModelPlan::init_weights`.
         Model {
             encoder: Network::init(plan.encoder(), seed, device),
             projector: Network::init(plan.projector(), !seed, device),
         }
     }
 
-    /// A model with a checkpoint's weights.
+    /// Loads a model from a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if a tensor is missing; a checkpoint that has been read has all.
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if a tensor is missing. A validated
+    /// checkpoint has all tensors.
     pub fn load(checkpoint: &Checkpoint<'_>, device: &B::Device) -> Result<Self> {
         let network = |prefix: &str, plan| {
             Network::build(plan, |parameter| checkpoint.values(&format!("{prefix}.{}", parameter.name)), device)
@@ -54,7 +55,7 @@ impl<B: Backend> Model<B> {
         Ok(Model { encoder: network("encoder", plan.encoder())?, projector: network("projector", plan.projector())? })
     }
 
-    /// All parameters and buffers, named as in the checkpoint.
+    /// Returns all parameters and buffers, named as in the checkpoint.
     pub fn tensors(&self) -> Vec<NamedTensor> {
         let named = |prefix: &'static str, network: &Network<B>| {
             let tensors = network.tensors().into_iter();
@@ -63,17 +64,18 @@ impl<B: Backend> Model<B> {
         named("encoder", &self.encoder).chain(named("projector", &self.projector)).collect()
     }
 
-    /// The encoder.
+    /// Returns the encoder.
     pub fn encoder(&self) -> &Network<B> {
         &self.encoder
     }
 
-    /// The projector.
+    /// Returns the projector.
     pub fn projector(&self) -> &Network<B> {
         &self.projector
     }
 
-    /// Embedding and projection of patches `[row, channel, height, width]` in training mode.
+    /// Computes the embedding and projection of patches `[row, channel, height, width]` in training
+    /// mode.
     pub fn forward_train<K: Kernels<B>>(&self, patches: Tensor<B, 4>) -> ModelParts<B> {
         let (embedding, encoder) = self.encoder.forward_train_map::<K>(patches);
         let (projection, projector) = self.projector.forward_train_rows::<K>(embedding.clone());
@@ -87,15 +89,15 @@ impl<B: Backend> Model<B> {
     }
 }
 
-/// The gradients of a model's trained parameters: the encoder's and the projector's.
+/// The gradients of a model's trained parameters: those of the encoder and of the projector.
 #[derive(Debug, Clone)]
 pub struct ModelGradients<B: AutodiffBackend>([Gradients<B>; 2]);
 
 impl<B: AutodiffBackend> ModelGradients<B> {
-    /// The sum with those of another part of a batch.
+    /// Returns the sum with the gradients of another part of the batch.
     ///
     /// # Panics
-    /// If they are of another model.
+    /// If the gradients come from a different model.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         let [encoder, projector] = self.0;
@@ -103,13 +105,15 @@ impl<B: AutodiffBackend> ModelGradients<B> {
         ModelGradients([encoder.plus(other_encoder), projector.plus(other_projector)])
     }
 
-    /// All of them as one list of values, changed and put back: the encoder's first, in the order of the plans.
+    /// Concatenates all gradients to one vector, in the order of the plans with the encoder's
+    /// first, and replaces them by the result of `change`. Returns the gradients unchanged if there
+    /// are none.
     ///
     /// # Errors
-    /// Those of `change`.
+    /// Any error of `change`.
     ///
     /// # Panics
-    /// If it gives another number of values.
+    /// If `change` returns a different number of values.
     pub fn map_flat<E>(
         self,
         change: impl FnOnce(Tensor<B::InnerBackend, 1>) -> core::result::Result<Tensor<B::InnerBackend, 1>, E>,
@@ -133,8 +137,9 @@ impl<B: AutodiffBackend> ModelGradients<B> {
         Ok(ModelGradients(self.0.map(|gradients| gradients.replaced(&mut parts))))
     }
 
-    /// The squared length of each parameter's, the encoder's first, as far as there are gradients: what `squares` makes of
-    /// these vectors, `[parameter]`.
+    /// Computes the squared norm of each parameter's gradient, `[parameter]`, the encoder's first.
+    /// `squares` receives the gradient vectors and computes the result. Returns `None` if there are
+    /// no gradients.
     pub fn squares(
         &self,
         squares: impl FnOnce(Vec<Tensor<B::InnerBackend, 1>>) -> Tensor<B::InnerBackend, 1>,
@@ -145,17 +150,17 @@ impl<B: AutodiffBackend> ModelGradients<B> {
 }
 
 impl<B: AutodiffBackend> Model<B> {
-    /// The gradients of the trained parameters.
+    /// Extracts the gradients of the trained parameters.
     pub fn gradients(&self, gradients: &B::Gradients) -> ModelGradients<B> {
         ModelGradients([self.encoder.gradients(gradients), self.projector.gradients(gradients)])
     }
 
-    /// Replaces every trained parameter by what `update` makes of it and its gradient: as many new values as there are
-    /// changes, in their order. A parameter that the loss does not depend on keeps its value. Names are those of the
-    /// checkpoint.
+    /// Replaces the trained parameters by the results of `update`. It receives all changes at once,
+    /// with the checkpoint's names, and returns one new value per change, in their order. A
+    /// parameter that the loss does not depend on keeps its value.
     ///
     /// # Panics
-    /// If it gives another number of them.
+    /// If `update` returns a different number of values.
     pub fn update_all(
         &mut self,
         gradients: ModelGradients<B>,
@@ -172,10 +177,11 @@ impl<B: AutodiffBackend> Model<B> {
         self.visit(gradients, &mut |_| updated.next());
     }
 
-    /// As [`Model::update_running`], where `moved` gives as many new running statistics as it is given, in their order.
+    /// Like [`Model::update_running`], but `moved` computes all new running statistics at once. It
+    /// returns one value per statistic, in their order.
     ///
     /// # Panics
-    /// If it gives another number of them.
+    /// If `moved` returns a different number of values.
     pub fn update_running_together(
         &mut self,
         statistics: [BatchStatistics<B>; 2],
@@ -201,7 +207,7 @@ impl<B: AutodiffBackend> Model<B> {
         self.projector.visit_running(projector, visit);
     }
 
-    /// Visits every trained parameter that the loss depends on, by its name in the checkpoint.
+    /// Visits every trained parameter that the loss depends on, with its name in the checkpoint.
     fn visit(&mut self, gradients: ModelGradients<B>, visit: &mut Visit<'_, B>) {
         let networks = [("encoder", &mut self.encoder), ("projector", &mut self.projector)];
         for ((prefix, network), gradients) in networks.into_iter().zip(gradients.0) {

@@ -1,4 +1,4 @@
-//! This project's CPU kernels behind Burn's ndarray backend.
+//! Connects this project's CPU kernels to Burn's ndarray backend.
 
 use std::borrow::Cow;
 use std::prelude::v1::*;
@@ -12,20 +12,20 @@ use crate::cpu::ops::{Convolution, Processor, View};
 use crate::cpu::{InstructionSet, with_threads};
 use crate::plan::Window;
 
-/// Convolution, batch norm and global mean of [`cpu::ops`](crate::cpu::ops) for Burn's ndarray backend, in f32, on the threads of
-/// [`with_threads`].
+/// Kernels for Burn's ndarray backend in f32: convolution, batch norm and global mean. Convolution
+/// and batch norm use [`cpu::ops`](crate::cpu::ops) on the threads of [`with_threads`].
 ///
-/// Maps stay `[row, channel, height, width]` for Burn, but lie in memory with the channels last, so that nothing is
-/// moved between one of these operations and the next.
+/// Maps have the shape `[row, channel, height, width]` in Burn but are channels-last in memory, so
+/// no data moves between consecutive operations.
 ///
 /// # Panics
-/// As Burn's own operations do, on shapes that do not fit.
+/// Like Burn's own operations, if shapes do not match.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CpuFast;
 
 type B = NdArray<f32>;
 
-/// Why an operation on shapes that a plan allows cannot fail.
+/// The reason why operations on shapes of a plan cannot fail.
 const FITS: &str = "the shapes of a checked plan fit";
 
 impl Kernels<B> for CpuFast {
@@ -160,7 +160,7 @@ fn array<const D: usize>(tensor: Tensor<B, D>) -> SharedArray<f32> {
     storage.into_shared()
 }
 
-/// The values of a tensor in the order of its shape.
+/// Returns the values of a tensor in row-major order.
 fn flat<const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     let array = array(tensor);
     match array.as_slice() {
@@ -174,14 +174,15 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(array.into()))
 }
 
-/// A tensor `[row, channel, height, width]` that lies in memory as `[row, height, width, channel]`.
+/// Creates a tensor `[row, channel, height, width]` that is stored as
+/// `[row, height, width, channel]`.
 fn map(values: Vec<f32>, shape: [usize; 4]) -> Tensor<B, 4> {
     let array = SharedArray::from_shape_vec(shape.to_vec(), values).expect("as many values as the shape says");
     let array = array.permuted_axes(vec![0, 3, 1, 2]);
     Tensor::from_primitive(TensorPrimitive::Float(array.into()))
 }
 
-/// A tensor's values with the channels last.
+/// A tensor's values in channels-last order.
 struct Map {
     values: SharedArray<f32>,
     shape: [usize; 4],

@@ -1,4 +1,4 @@
-//! A model for use: without gradients, with its norms in the weights.
+//! Models for inference: without gradients, and with norms folded into the weights.
 
 use std::prelude::v1::*;
 
@@ -15,14 +15,16 @@ use super::network::{Layers, Network, Norm, Value, entering, run};
 use crate::embed::FeatureLayer;
 use crate::plan::{NORM_EPSILON, Plan, Window};
 
-/// A model with running statistics, each batch norm of which is part of the weights before it.
+/// A model in inference mode: it uses running statistics, and its batch norms are folded into the
+/// preceding weights.
 #[derive(Debug, Clone)]
 pub struct FoldedModel<B: Backend> {
     encoder: FoldedNetwork<B>,
     projector: FoldedNetwork<B>,
 }
 
-/// A network with running statistics, each batch norm of which is part of the weights before it.
+/// A network in inference mode: it uses running statistics, and its batch norms are folded into the
+/// preceding weights.
 #[derive(Debug, Clone)]
 pub struct FoldedNetwork<B: Backend> {
     convs: Vec<(Tensor<B, 4>, Tensor<B, 1>)>,
@@ -31,17 +33,18 @@ pub struct FoldedNetwork<B: Backend> {
 }
 
 impl<B: Backend> FoldedModel<B> {
-    /// The model with the statistics that it has now.
+    /// Folds a model with its current running statistics.
     pub fn new(model: &Model<B>) -> Self {
         FoldedModel { encoder: FoldedNetwork::new(model.encoder()), projector: FoldedNetwork::new(model.projector()) }
     }
 
-    /// The encoder's plan.
+    /// Returns the encoder's plan.
     pub fn encoder(&self) -> &Plan {
         &self.encoder.plan
     }
 
-    /// The features of patches `[row, channel, height, width]` at some taps, in their order.
+    /// Computes the features of patches `[row, channel, height, width]` at each layer in `taps`, in
+    /// that order.
     ///
     /// # Panics
     /// If the encoder's windows do not fit into the patches.
@@ -68,7 +71,7 @@ impl<B: Backend> FoldedModel<B> {
 }
 
 impl<B: Backend> FoldedNetwork<B> {
-    /// The network with the statistics that it has now.
+    /// Folds a network with its current running statistics.
     pub fn new(network: &Network<B>) -> Self {
         let convs = network.convs.iter().map(|conv| {
             let (factor, offset) = fold(&conv.norm);
@@ -89,18 +92,19 @@ impl<B: Backend> FoldedNetwork<B> {
         FoldedNetwork { convs: convs.collect(), linears: linears.collect(), plan: network.plan().clone() }
     }
 
-    /// The outputs of some values of the plan, for maps `[row, channel, height, width]`.
+    /// Computes the values of the plan at the indices `values`, for maps
+    /// `[row, channel, height, width]`.
     ///
     /// # Panics
-    /// If the plan reads rows, a value asked for is not made of rows, or a window does not fit.
+    /// If the plan reads rows, a requested value is a map, or a window does not fit.
     pub fn forward_map<K: Kernels<B>>(&self, input: Tensor<B, 4>, values: &[usize]) -> Vec<Tensor<B, 2>> {
         self.run::<K>(Value::Map(entering::<B, K>(input)), values)
     }
 
-    /// The same for rows `[row, dim]`.
+    /// Like [`FoldedNetwork::forward_map`], for rows `[row, dim]`.
     ///
     /// # Panics
-    /// If the plan reads maps, or a value asked for is not made of rows.
+    /// If the plan reads maps, or a requested value is a map.
     pub fn forward_rows<K: Kernels<B>>(&self, input: Tensor<B, 2>, values: &[usize]) -> Vec<Tensor<B, 2>> {
         self.run::<K>(Value::Rows(input), values)
     }
@@ -111,7 +115,8 @@ impl<B: Backend> FoldedNetwork<B> {
     }
 }
 
-/// Factor and offset of each channel that a norm comes down to with running statistics.
+/// Returns the factor and offset of each channel that are equivalent to a norm with running
+/// statistics.
 fn fold<B: Backend>(norm: &Norm<B>) -> (Tensor<B, 1>, Tensor<B, 1>) {
     let factor = norm.scale.val() / (norm.variance.val() + NORM_EPSILON).sqrt();
     let offset = norm.shift.val() - norm.mean.val() * factor.clone();
@@ -144,8 +149,9 @@ impl<B: Backend, K: Kernels<B>> Layers<B> for InUse<'_, B, K> {
 }
 
 impl<B: Backend> Model<B> {
-    /// The features of patches `[row, channel, height, width]` at some taps, with running statistics. For more than one
-    /// batch, [`FoldedModel`] does a part of it once.
+    /// Computes the features of patches `[row, channel, height, width]` at each layer in `taps`,
+    /// with running statistics. This folds the norms on every call; for several batches, use
+    /// [`FoldedModel`].
     pub fn features<K: Kernels<B>>(&self, patches: Tensor<B, 4>, taps: &[FeatureLayer]) -> Features<B> {
         FoldedModel::new(self).features::<K>(patches, taps)
     }

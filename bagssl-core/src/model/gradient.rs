@@ -1,4 +1,4 @@
-//! Gradients of convolution and batch norm in Burn's operations.
+//! The gradients of convolution and batch norm in Burn's operations.
 
 use std::prelude::v1::*;
 
@@ -10,8 +10,9 @@ use super::pad_narrow::pad_narrow;
 use crate::network::strided_conv_grad::Phase;
 use crate::plan::{NORM_EPSILON, Window};
 
-/// The gradient of a convolution's input, as convolutions: one for each phase of the stride, with the taps of the kernel
-/// that reach it. (Stock autodiff uses a transposed convolution, which is 2 to 50 times slower on the CPU backends.)
+/// Computes the gradient of a convolution's input by convolutions: one per phase of the stride,
+/// with the kernel taps that reach the phase. (Stock autodiff uses a transposed convolution, which
+/// is 2 to 50 times slower on the CPU backends.)
 pub(super) fn conv2d_input<B: Backend>(
     gradient: Tensor<B, 4>,
     weight: Tensor<B, 4>,
@@ -27,14 +28,14 @@ pub(super) fn conv2d_input<B: Backend>(
     interleave(rows, 2, size[0])
 }
 
-/// What a phase does with Burn's tensors.
+/// The operations of a phase on Burn's tensors.
 impl Phase {
-    /// The part of the gradient that these pixels read, with zeros where it reaches over an edge.
+    /// Returns the part of the gradient that these pixels read, padded with zeros beyond its edges.
     fn reads<B: Backend>(self, gradient: Tensor<B, 4>, axis: usize) -> Tensor<B, 4> {
         pad_narrow(gradient, axis, -self.before, self.length + self.taps - 1, 0.0)
     }
 
-    /// The taps of a kernel in the order of a correlation: the last first.
+    /// Returns the taps of a kernel in the order of a correlation: last first.
     fn of_kernel<B: Backend>(self, kernel: &Tensor<B, 4>, axis: usize) -> Tensor<B, 4> {
         let taps = (0..self.taps).rev().map(|tap| kernel.clone().narrow(axis, self.tap + tap * self.stride, 1));
         Tensor::cat(taps.collect(), axis)
@@ -58,7 +59,8 @@ fn one_phase<B: Backend>(gradient: Tensor<B, 4>, weight: Tensor<B, 4>, phases: [
     )
 }
 
-/// Puts the phases of an axis together: pixel `stride * i + phase`. Later phases may be a pixel shorter.
+/// Interleaves the phases of an axis: pixel `stride * i + phase`. Later phases may be a pixel
+/// shorter.
 fn interleave<B: Backend>(mut phases: Vec<Tensor<B, 4>>, axis: usize, size: usize) -> Tensor<B, 4> {
     let stride = phases.len();
     if stride == 1 {
@@ -82,7 +84,7 @@ fn interleave<B: Backend>(mut phases: Vec<Tensor<B, 4>>, axis: usize, size: usiz
     joined.reshape(dims).narrow(axis, 0, size)
 }
 
-/// Dims without the one after an axis.
+/// Returns the dimensions without the one after an axis.
 trait NarrowDims {
     fn narrow_dims(&self, axis: usize) -> [usize; 4];
 }
@@ -94,7 +96,7 @@ impl<B: Backend> NarrowDims for Tensor<B, 5> {
     }
 }
 
-/// The gradient of the sum `scale * standard + shift`, and the standardized input.
+/// Returns the gradient of the sum `scale * standard + shift`, and the standardized input.
 fn parts<B: Backend>(backward: BatchNormBackward<B>) -> [Tensor<B, 4>; 2] {
     let BatchNormBackward { inputs, normed, relu, gradient, .. } = backward;
     let gradient = if relu { gradient.mask_fill(normed.output.lower_equal_elem(0.0), 0.0) } else { gradient };
@@ -102,7 +104,7 @@ fn parts<B: Backend>(backward: BatchNormBackward<B>) -> [Tensor<B, 4>; 2] {
     [gradient, (inputs.input - along_channels(normed.mean)) / along_channels(deviation)]
 }
 
-/// The gradients of scale and shift.
+/// Computes the gradients of scale and shift.
 pub(super) fn batch_norm_reduce<B: Backend>(backward: BatchNormBackward<B>) -> [Tensor<B, 1>; 2] {
     let [rows, _, height, width] = backward.gradient.dims();
     let count = (rows * height * width) as f64;
@@ -110,7 +112,7 @@ pub(super) fn batch_norm_reduce<B: Backend>(backward: BatchNormBackward<B>) -> [
     [channel_mean(gradient.clone() * standard) * count, channel_mean(gradient) * count]
 }
 
-/// The gradients of input and residual.
+/// Computes the gradients of input and residual.
 ///
 /// # Source
 /// Ioffe, Szegedy, *Batch Normalization*, ICML 2015, section 3.

@@ -1,4 +1,4 @@
-//! The operations of a network, and Burn's stock implementation of them.
+//! The operations of a network, and their stock implementation by Burn.
 
 use std::prelude::v1::*;
 
@@ -13,37 +13,40 @@ use super::gradient;
 use super::pad_narrow::pad_narrow;
 use crate::plan::{NORM_EPSILON, Window};
 
-/// The operations that networks are made of, and the passes that lead their gradients back.
+/// The forward and backward operations of networks.
 ///
-/// Every body has a default in Burn's own operations, so an implementation overrides what it does faster. The marker
-/// is a type of one's own, which lets any crate implement this trait for any backend. [`Stock`] takes all defaults;
-/// [`Differentiable`](super::Differentiable) joins the passes of an implementation to Burn's autodiff.
+/// Every function has a default in Burn's own operations, so an implementation only overrides what
+/// it does faster. The implementing type is a marker, so any crate can implement this trait for any
+/// backend. [`Stock`] uses all defaults. [`Differentiable`](super::Differentiable) adds Burn's
+/// autodiff to an implementation.
 ///
 /// # Shapes
-/// Maps are `[row, channel, height, width]`, a row being one patch of one image; a convolution's weight is
-/// `[outputs, inputs, height, width]`.
+/// Maps are `[row, channel, height, width]`; a row is one patch of one image. A convolution's
+/// weight is `[outputs, inputs, height, width]`.
 pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
-    /// The type that maps are cast to where a network is entered, if they are. Weights keep theirs: a convolution's output
-    /// and its input's gradient have the type of the map, its weight's gradient that of the weight; rows and the
-    /// statistics of a norm are f32.
+    /// The type to which a network casts its input maps, if any. Weights keep their type. The
+    /// output of a convolution and the gradient of its input have the type of the map, the gradient
+    /// of its weight has the type of the weight. Rows and the statistics of norms are f32.
     const ACTIVATION_DTYPE: Option<FloatDType> = None;
 
-    /// Whether work is queued and reading waits for it, so that it pays to read late.
+    /// Whether the device executes work asynchronously, so that reading values blocks and should be
+    /// delayed.
     const IS_ASYNC: bool = false;
 
-    /// The convolution (as deep learning has it: a correlation) of a map, without a bias.
+    /// Convolves a map, without a bias (a cross-correlation, as usual in deep learning).
     fn conv2d(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> Tensor<B, 4> {
         module::conv2d(input, weight, None, options(window))
     }
 
-    /// What [`Kernels::conv2d`] gives, then what stands for the input in [`Kernels::conv2d_weight_backward`] and for the weight in
-    /// [`Kernels::conv2d_input_backward`]: these themselves, or what has been made of them for this pass and need not be made
-    /// again.
+    /// Returns the result of [`Kernels::conv2d`], then the input to pass to
+    /// [`Kernels::conv2d_weight_backward`] and the weight to pass to
+    /// [`Kernels::conv2d_input_backward`]. Both may be converted or packed forms, which then need
+    /// not be computed again.
     fn conv2d_for_training(input: Tensor<B, 4>, weight: Tensor<B, 4>, window: Window) -> [Tensor<B, 4>; 3] {
         [Self::conv2d(input.clone(), weight.clone(), window), input, weight]
     }
 
-    /// The gradient of the convolution's input, whose `[height, width]` is `size`.
+    /// Computes the gradient of the convolution's input, whose `[height, width]` is `size`.
     fn conv2d_input_backward(
         gradient: Tensor<B, 4>,
         weight: Tensor<B, 4>,
@@ -53,7 +56,7 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         gradient::conv2d_input(gradient, weight, window, size)
     }
 
-    /// The gradient of the convolution's weight; `weight` itself gives the shape.
+    /// Computes the gradient of the convolution's weight. `weight` only supplies the shape.
     fn conv2d_weight_backward(
         input: Tensor<B, 4>,
         gradient: Tensor<B, 4>,
@@ -65,7 +68,7 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         Tensor::from_primitive(TensorPrimitive::Float(gradient))
     }
 
-    /// The convolution of inference: `relu?(conv(input) + bias + residual?)`.
+    /// Computes the convolution of inference: `relu?(conv(input) + bias + residual?)`.
     fn conv2d_fused(
         input: Tensor<B, 4>,
         weight: Tensor<B, 4>,
@@ -78,22 +81,24 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         finish(output, residual, relu)
     }
 
-    /// The batch norm of training: `relu?(scale * (input - mean) / sqrt(variance + epsilon) + shift + residual?)`, the
-    /// mean and the (biased) variance taken over rows, height and width.
+    /// Computes batch norm in training mode:
+    /// `relu?(scale * (input - mean) / sqrt(variance + epsilon) + shift + residual?)`, with the
+    /// mean and the biased variance over rows, height and width.
     fn batch_norm(inputs: BatchNormInputs<B>, residual: Option<Tensor<B, 4>>, relu: bool) -> BatchNormOutput<B> {
         let [mean, variance] = Self::batch_norm_stats(inputs.input.clone());
         let output = Self::batch_norm_elemt(inputs, [mean.clone(), variance.clone()], residual, relu);
         BatchNormOutput { output, mean: mean.detach(), variance: variance.detach() }
     }
 
-    /// Mean and (biased) variance of each channel, over rows, height and width.
+    /// Returns the mean and the biased variance of each channel, over rows, height and width.
     fn batch_norm_stats(input: Tensor<B, 4>) -> [Tensor<B, 1>; 2] {
         let mean = channel_mean(input.clone());
         let centered = input - along_channels(mean.clone());
         [mean, channel_mean(centered.clone() * centered)]
     }
 
-    /// What [`Kernels::batch_norm`] puts out, with a mean and a variance that may be those of more than this batch.
+    /// Computes the output of [`Kernels::batch_norm`] from a given mean and variance, which may
+    /// include other workers' batches.
     fn batch_norm_elemt(
         inputs: BatchNormInputs<B>,
         [mean, variance]: [Tensor<B, 1>; 2],
@@ -101,13 +106,15 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         relu: bool,
     ) -> Tensor<B, 4> {
         let BatchNormInputs { input, scale, shift } = inputs;
-        // Divided, not times `recip`: that of burn-ndarray is an approximation to 12 or 14 bits for some of the values.
+        // Divide instead of multiplying by `recip`: burn-ndarray's `recip` is accurate to only 12
+        // or 14 bits for some of the values.
         let factor = scale / (variance + NORM_EPSILON).sqrt();
         let output = (input - along_channels(mean)) * along_channels(factor) + along_channels(shift);
         finish(output, residual, relu)
     }
 
-    /// The gradients of [`Kernels::batch_norm`]. `normed` is what it gave, `gradient` that of its output.
+    /// Computes the gradients of [`Kernels::batch_norm`]. `normed` is its output, `gradient` the
+    /// gradient of that output.
     fn batch_norm_backward(
         inputs: BatchNormInputs<B>,
         normed: BatchNormOutput<B>,
@@ -123,13 +130,13 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         BatchNormGradients { input, scale, shift, residual }
     }
 
-    /// The gradients of scale and shift alone, which are sums over the batch.
+    /// Computes only the gradients of scale and shift, which are sums over the batch.
     fn batch_norm_backward_reduce(backward: BatchNormBackward<B>) -> [Tensor<B, 1>; 2] {
         gradient::batch_norm_reduce(backward)
     }
 
-    /// The gradients of the input and, if there was one, of the residual, from sums over all `count` values of a channel that
-    /// the statistics were taken over.
+    /// Computes the gradients of the input and of the residual, if any. `sums` are the gradients of
+    /// scale and shift over all `count` values of a channel that the statistics include.
     fn batch_norm_backward_elemt(
         backward: BatchNormBackward<B>,
         sums: [Tensor<B, 1>; 2],
@@ -138,13 +145,14 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         gradient::batch_norm_elemt(backward, sums, count)
     }
 
-    /// The batches like the one at hand that the statistics of a norm are taken over: more than one where workers share a
-    /// batch.
+    /// Returns the number of batches of this size that the statistics of a norm include: more than
+    /// one if workers share a batch.
     fn batches() -> usize {
         1
     }
 
-    /// The maximum over a window. (In slices, since Burn's candle backend knows neither padding nor a gradient here.)
+    /// Computes the maximum over a window. The default uses slices, since Burn's candle backend
+    /// supports neither padding nor gradients for this operation.
     ///
     /// # Panics
     /// If the window does not fit.
@@ -152,13 +160,14 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         max_along(max_along(input, window, 0), window, 1)
     }
 
-    /// The mean over height and width: `[row, channel]`.
+    /// Computes the mean over height and width: `[row, channel]`.
     fn global_mean(input: Tensor<B, 4>) -> Tensor<B, 2> {
         let [rows, channels, height, width] = input.dims();
         input.reshape([rows, channels, height * width]).mean_dim(2).reshape([rows, channels])
     }
 
-    /// `input @ weight^T + bias?`: `[row, inputs]` times `[outputs, inputs]` gives `[row, outputs]`.
+    /// Computes `input @ weight^T + bias?`. `[row, inputs]` times `[outputs, inputs]` gives
+    /// `[row, outputs]`.
     fn linear(input: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Option<Tensor<B, 1>>) -> Tensor<B, 2> {
         let output = input.matmul(weight.transpose());
         match bias {
@@ -167,27 +176,28 @@ pub trait Kernels<B: Backend>: Copy + Default + core::fmt::Debug + Send + Sync +
         }
     }
 
-    /// The sum of two maps: of gradients that meet where a value has two readers.
+    /// Adds two maps. Used for gradients of a value that two layers read.
     fn sum(left: Tensor<B, 4>, right: Tensor<B, 4>) -> Tensor<B, 4> {
         left + right
     }
 
-    /// Brings a map's values, in the order of its dimensions, to the device. Where work is queued, so is this.
+    /// Copies a map's values, in the order of its dimensions, to the device. Asynchronous on
+    /// devices with a queue.
     ///
     /// # Panics
-    /// If there are more or fewer values.
+    /// If the number of values does not match the dimensions.
     fn upload(values: Vec<f32>, dims: [usize; 4], device: &B::Device) -> Tensor<B, 4> {
         Tensor::from_data(TensorData::new(values, dims), device)
     }
 
-    /// Begins to read values to the host. Where work is queued ([`Kernels::IS_ASYNC`]) the copy is queued now, before all that
-    /// comes later, and [`Reading::wait`] waits for it alone.
+    /// Starts to copy values to the host. If [`Kernels::IS_ASYNC`], the copy is queued now, before
+    /// any later work, and [`Reading::wait`] waits only for it.
     fn read_later(values: Tensor<B, 1>) -> Reading {
         Reading::new(move || Ok(values.into_data().convert::<f32>().into_vec().expect("converted to f32")))
     }
 
-    /// What went wrong in work that was queued, where an implementation queues work of its own. To be asked after values
-    /// have been read to the host, which are worth nothing if this fails.
+    /// Checks for errors in asynchronous work that the implementation queued itself. Call it after
+    /// reading values to the host; the values are invalid if it fails.
     ///
     /// # Errors
     /// The first error since the last call, as one line.
@@ -202,19 +212,19 @@ pub struct Stock;
 
 impl<B: Backend> Kernels<B> for Stock {}
 
-/// Values on their way to the host.
+/// Values that are being copied to the host.
 pub struct Reading(Box<dyn FnOnce() -> core::result::Result<Vec<f32>, String> + Send>);
 
 impl Reading {
-    /// Values that `wait` waits for.
+    /// Wraps a function that waits for the values and returns them.
     pub fn new(wait: impl FnOnce() -> core::result::Result<Vec<f32>, String> + Send + 'static) -> Self {
         Reading(Box::new(wait))
     }
 
-    /// Waits for the values.
+    /// Waits for the values and returns them.
     ///
     /// # Errors
-    /// One line if they cannot be read.
+    /// One line with the reason if the values cannot be read.
     pub fn wait(self) -> core::result::Result<Vec<f32>, String> {
         (self.0)()
     }
@@ -234,14 +244,15 @@ fn finish<B: Backend>(output: Tensor<B, 4>, residual: Option<Tensor<B, 4>>, relu
     if relu { stock_relu(output) } else { output }
 }
 
-/// The maximum over the window's extent in one direction: over its taps, each a slice of every `stride`-th pixel.
+/// The maximum over the window's extent in one direction: the maximum of its taps, each a slice of
+/// every `stride`-th pixel.
 fn max_along<B: Backend>(input: Tensor<B, 4>, window: Window, direction: usize) -> Tensor<B, 4> {
     let axis = direction + 2;
     let (kernel, stride, padding) = (window.kernel[direction], window.stride[direction], window.padding[direction]);
     let have = input.dims()[axis];
     assert!(have + 2 * padding >= kernel, "a window of {kernel} does not fit into {have} pixels");
     let outputs = (have + 2 * padding - kernel) / stride + 1;
-    // Long enough that every tap's slice ends with a whole stride.
+    // Long enough that every tap's slice ends with a complete stride.
     let length = (kernel - 1) / stride * stride + (outputs + 1) * stride;
     let padded = pad_narrow(input, axis, -(padding as isize), length, f32::MIN);
     let strided = |tap: usize| {

@@ -1,7 +1,8 @@
-//! The models, on any Burn backend (feature `burn`).
+//! The models, generic over Burn backends (feature `burn`).
 //!
-//! A [`Model`] is built from a [`ModelPlan`](crate::checkpoint::ModelPlan); its operations go through [`Kernels`], so that
-//! a backend with faster ones can plug them in without a second definition of the network.
+//! A [`Model`] is built from a [`ModelPlan`](crate::checkpoint::ModelPlan). Its operations go
+//! through [`Kernels`], so a backend can supply faster kernels without a second definition of the
+//! network.
 
 mod pad_narrow;
 mod batch_norm;

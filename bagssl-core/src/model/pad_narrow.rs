@@ -1,11 +1,12 @@
-//! A stretch of an axis that may reach over its ends.
+//! Narrows a tensor along an axis, with padding beyond its ends.
 
 use std::prelude::v1::*;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// Pixels `start` to `start + length` of an axis, with `fill` where there are none.
+/// Returns pixels `start` to `start + length` of an axis. Pixels outside the map are filled with
+/// `fill`.
 pub(super) fn pad_narrow<B: Backend>(
     map: Tensor<B, 4>,
     axis: usize,

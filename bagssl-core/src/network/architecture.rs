@@ -1,8 +1,8 @@
-//! The plans this project knows by name: residual networks as encoders, multi-layer perceptrons as projectors.
+//! The named architectures: residual networks as encoders, multi-layer perceptrons as projectors.
 //!
 //! # Source
-//! He, Zhang, Ren, Sun, *Deep Residual Learning for Image Recognition*, CVPR 2016; parameter names and the place of the
-//! stride (in the 3x3 convolution) as in torchvision.
+//! He, Zhang, Ren, Sun, *Deep Residual Learning for Image Recognition*, CVPR 2016. Parameter names
+//! and the position of the stride (in the 3x3 convolution) follow torchvision.
 
 use std::prelude::v1::*;
 
@@ -11,41 +11,43 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::plan::{Kind, Layer, Op, Plan, Window};
 
-/// An encoder that is known by name.
+/// A named encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Architecture {
-    /// ResNet-18 with ImageNet's stem: 7x7 with stride 2, then a maximum over 3x3 with stride 2. Embedding 512.
+    /// ResNet-18 with ImageNet's stem: 7x7 with stride 2, then 3x3 max pooling with stride 2.
+    /// Embedding 512.
     ResNet18,
-    /// ResNet-18 with the stem for small images: 3x3 with stride 1. Embedding 512.
+    /// ResNet-18 with a stem for small images: 3x3 with stride 1. Embedding 512.
     ResNet18Cifar,
-    /// ResNet-18, small stem as in solo-learn: its convolution pads by 2. Embedding 512.
+    /// ResNet-18 with the small stem of solo-learn, whose convolution pads by 2. Embedding 512.
     ResNet18CifarPad2,
-    /// ResNet-34, ImageNet's stem. Embedding 512.
+    /// ResNet-34 with ImageNet's stem. Embedding 512.
     ResNet34,
-    /// ResNet-34, small stem. Embedding 512.
+    /// ResNet-34 with the small stem. Embedding 512.
     ResNet34Cifar,
-    /// ResNet-34, small stem as in solo-learn: its convolution pads by 2. Embedding 512.
+    /// ResNet-34 with the small stem of solo-learn, whose convolution pads by 2. Embedding 512.
     ResNet34CifarPad2,
-    /// ResNet-50, ImageNet's stem. Embedding 2048.
+    /// ResNet-50 with ImageNet's stem. Embedding 2048.
     ResNet50,
-    /// ResNet-50, small stem. Embedding 2048.
+    /// ResNet-50 with the small stem. Embedding 2048.
     ResNet50Cifar,
-    /// ResNet-50, small stem as in solo-learn: its convolution pads by 2. Embedding 2048.
+    /// ResNet-50 with the small stem of solo-learn, whose convolution pads by 2. Embedding 2048.
     ResNet50CifarPad2,
-    /// A network for runs on a CPU: small stem, one basic block each of 16, 32 and 64 channels, about 3 million
-    /// multiplications for a 16x16 patch. Embedding 64. It is this project's own.
+    /// A network for runs on a CPU, specific to this project: small stem, one basic block each of
+    /// 16, 32 and 64 channels, about 3 million multiplications for a 16x16 patch. Embedding 64.
     ResNetSmall,
-    /// BagNet-9: bottlenecks without padding that see 9x9 pixels each, 8 pixels apart. Embedding 2048.
+    /// BagNet-9: bottlenecks without padding, with receptive fields of 9x9 pixels, 8 pixels apart.
+    /// Embedding 2048.
     BagNet9,
-    /// BagNet-17: sees 17x17 pixels, 8 pixels apart. Embedding 2048.
+    /// BagNet-17: receptive fields of 17x17 pixels, 8 pixels apart. Embedding 2048.
     BagNet17,
-    /// BagNet-33: sees 33x33 pixels, 8 pixels apart. Embedding 2048.
+    /// BagNet-33: receptive fields of 33x33 pixels, 8 pixels apart. Embedding 2048.
     BagNet33,
 }
 
 impl Architecture {
-    /// Every architecture.
+    /// All architectures.
     pub const ALL: [Self; 13] = [
         Self::ResNet18,
         Self::ResNet18Cifar,
@@ -62,7 +64,7 @@ impl Architecture {
         Self::BagNet33,
     ];
 
-    /// The name in configs and on command lines.
+    /// Returns the name in configs and on command lines.
     pub fn name(self) -> &'static str {
         match self {
             Self::ResNet18 => "resnet18",
@@ -81,7 +83,7 @@ impl Architecture {
         }
     }
 
-    /// The plan of the encoder: from RGB maps to embeddings.
+    /// Returns the plan of the encoder, from RGB maps to embeddings.
     pub fn plan(self) -> Plan {
         let (block, blocks, width): (_, &[usize], _) = match self {
             Self::BagNet9 => return bagnet(2),
@@ -131,7 +133,7 @@ impl From<Architecture> for String {
 #[derive(Clone, Copy, PartialEq)]
 enum Stem {
     ImageNet,
-    /// By its padding.
+    /// With this padding.
     Small(usize),
 }
 
@@ -162,12 +164,13 @@ fn resnet(stem: Stem, block: Block, blocks: &[usize], width: usize) -> Plan {
     Plan::new(Kind::Map(3), net.0).expect("a residual network is consistent")
 }
 
-/// A BagNet: bottlenecks without padding; the first one of each of the first `wide` stages looks at 3x3 pixels, all
-/// others at one.
+/// A BagNet: bottlenecks without padding. The first block of each of the first `wide` stages has a
+/// 3x3 kernel, all others have 1x1 kernels.
 ///
 /// # Source
-/// Brendel, Bethge, *Approximating CNNs with Bag-of-local-Features models works surprisingly well on ImageNet*, ICLR
-/// 2019. Its 1x1 convolution before the first 3x3 one has nothing between them, so that here they are one.
+/// Brendel, Bethge, *Approximating CNNs with Bag-of-local-Features models works surprisingly well
+/// on ImageNet*, ICLR 2019. The original has a 1x1 convolution before the first 3x3 one without a
+/// nonlinearity in between; here they are merged into one.
 fn bagnet(wide: usize) -> Plan {
     let mut net = Layers::default();
     let mut value = (net.conv("conv1", "bn1", (0, 3), 64, Window::square(3, 1, 0), None, true), 64);
@@ -207,7 +210,7 @@ impl Layers {
         self.add(input, Op::ConvNorm { conv, norm, inputs, outputs, window, residual, relu })
     }
 
-    /// A residual block; returns its value and channels.
+    /// Adds a residual block. Returns its value and channels.
     fn block(
         &mut self,
         block: Block,
@@ -228,8 +231,9 @@ impl Layers {
         }
     }
 
-    /// Convolutions one after the other, `width` channels wide but for the last, and a shortcut past them, which is a
-    /// convolution where sizes change; returns its value and channels.
+    /// Adds consecutive convolutions with a shortcut past them. All but the last have `width`
+    /// channels. The shortcut is a convolution if the size or the channels change. Returns the
+    /// block's value and channels.
     fn residual(
         &mut self,
         name: &str,
@@ -257,11 +261,12 @@ impl Layers {
     }
 }
 
-/// The plan of a projector: linear layers of the given sizes, each but the last with batch norm and ReLU. Names count
-/// as in a PyTorch `Sequential` of linear, norm and ReLU: `0.weight`, `1.weight`, `3.weight`..
+/// Returns the plan of a projector: linear layers of the given sizes, each but the last with batch
+/// norm and ReLU. Names are numbered as in a PyTorch `Sequential` of linear, norm and ReLU:
+/// `0.weight`, `1.weight`, `3.weight`..
 ///
 /// # Errors
-/// [`Error::Plan`] if no size is given or one is out of range.
+/// [`Error::Plan`] if `sizes` is empty or a size is out of range.
 ///
 /// # Example
 /// ```
@@ -294,7 +299,7 @@ pub fn mlp(inputs: usize, sizes: &[usize]) -> Result<Plan> {
 mod tests {
     use super::*;
 
-    /// torchvision's counts without `fc` (11,689,512 - 513,000 for ResNet-18, and so on).
+    /// torchvision's counts without `fc` (11,689,512 - 513,000 for ResNet-18, etc.).
     #[test]
     fn as_many_weights_as_torchvision() {
         let trained = |architecture: Architecture| -> usize {
@@ -306,8 +311,9 @@ mod tests {
         assert_eq!(trained(Architecture::ResNet18Cifar), 11_168_832);
     }
 
-    /// The published 0.56 GMAC for a 32x32 patch, and 1.81 GMAC (4.09 for ResNet-50) for 224x224 without `fc`; the small
-    /// one by hand: 110,592 + 2 * 589,824 + 2 * (294,912 + 589,824 + 32,768).
+    /// The published 0.56 GMAC for a 32x32 patch, and 1.81 GMAC (4.09 for ResNet-50) for 224x224
+    /// without `fc`. The small network by hand: 110,592 + 2 * 589,824 + 2 * (294,912 + 589,824 +
+    /// 32,768).
     #[test]
     fn as_many_operations_as_published() {
         let count = |architecture: Architecture, side| architecture.plan().multiply_accumulates([side; 2]).unwrap();
@@ -317,7 +323,8 @@ mod tests {
         assert_eq!(count(Architecture::ResNetSmall, 16), 3_125_248);
     }
 
-    /// solo-learn pads the small stem by 2: its maps of a 32x32 patch have sides 34, 17, 9 and 5.
+    /// solo-learn pads the small stem by 2, so its maps of a 32x32 patch have sides 34, 17, 9 and
+    /// 5.
     #[test]
     fn the_stem_of_solo_learn_pads_by_2() {
         let pairs = [
@@ -333,7 +340,7 @@ mod tests {
         }
     }
 
-    /// As their names say; 24x24 patches of 33x33 pixels in 224x224.
+    /// The receptive fields match the names. 224x224 pixels contain 24x24 patches of 33x33 pixels.
     #[test]
     fn bagnets_see_as_much_as_their_names_say() {
         for (bagnet, side) in [(Architecture::BagNet9, 9), (Architecture::BagNet17, 17), (Architecture::BagNet33, 33)] {

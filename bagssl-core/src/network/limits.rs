@@ -1,5 +1,5 @@
-//! How much a network may ask for. A checkpoint is a file, and may be from anybody: what it says is compared with these limits before
-//! memory is taken for it.
+//! Limits on the size of a network. A checkpoint may come from an untrusted source, so its plan is
+//! checked against these limits before memory is allocated for it.
 
 use std::prelude::v1::*;
 
@@ -7,19 +7,19 @@ use crate::checkpoint::Spec;
 use crate::error::{Error, Result};
 use crate::plan::{Kind, Op, Plan};
 
-/// The most layers of a network.
+/// The maximum number of layers of a network.
 pub const MOST_LAYERS: usize = 4096;
-/// The most bytes of the maps that a network has at a time for one patch: a ResNet-50 for small images takes as many for a patch of
-/// about 500 pixels a side.
+/// The maximum number of bytes of the maps that are in memory at the same time for one patch. A
+/// ResNet-50 for small images reaches it for a patch with a side of about 500 pixels.
 pub const MOST_MAP_BYTES: u64 = 1 << 30;
 
-/// Channels are kept in multiples of this.
+/// Channels are padded to a multiple of this.
 const CHANNELS: u64 = 16;
 
-/// Checks what using a checkpoint takes.
+/// Checks the resources that a checkpoint needs.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] if its networks have more than [`MOST_LAYERS`] or [`MOST_MAP_BYTES`].
+/// [`Error::Checkpoint`] if its networks exceed [`MOST_LAYERS`] or [`MOST_MAP_BYTES`].
 pub(crate) fn check(spec: &Spec) -> Result<()> {
     let side = spec.patch.input() as usize;
     for (name, plan, size) in
@@ -29,7 +29,7 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         if layers > MOST_LAYERS {
             return Err(Error::Checkpoint(format!("{name}: expected at most {MOST_LAYERS} layers, got {layers}")));
         }
-        // Too small an input is refused where the network is used.
+        // Inputs that are too small are rejected where the network is used.
         let bytes = map_bytes(plan, size).unwrap_or(0);
         if bytes > MOST_MAP_BYTES {
             return Err(Error::Checkpoint(format!(
@@ -42,8 +42,9 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-/// The most bytes of maps that are there at a time for one input of `[height, width]`, as `f32` with the borders that those who read
-/// them need, and channels filled up; `None` if the input is too small.
+/// Returns the peak memory of the maps for one input of `[height, width]`, in bytes. Counts `f32`
+/// values with padded channels and with the borders that later layers need. Returns `None` if the
+/// input is too small.
 pub fn map_bytes(plan: &Plan, input: [usize; 2]) -> Option<u64> {
     let (sizes, last_use) = (plan.sizes(input)?, plan.last_use());
     let mut borders = vec![[0; 2]; sizes.len()];
@@ -59,7 +60,8 @@ pub fn map_bytes(plan: &Plan, input: [usize; 2]) -> Option<u64> {
         let pixels = along(0).saturating_mul(along(1));
         pixels.saturating_mul((channels as u64).next_multiple_of(CHANNELS)).saturating_mul(4)
     };
-    // Values that somebody still reads, one after the other: each joins when it is made and leaves after its last use.
+    // Track the live values layer by layer: a value is added when it is computed and removed after
+    // its last use.
     let (mut held, mut most) = (bytes(0), bytes(0));
     let mut leaving: Vec<Vec<usize>> = vec![Vec::new(); sizes.len()];
     last_use.iter().enumerate().for_each(|(value, &last)| leaving[last].push(value));
@@ -85,7 +87,8 @@ mod tests {
 
     #[test]
     fn maps_by_hand() {
-        // 5x7 pixels with a border of 1 above and below, 16 channels for 3; then 5x5 pixels of 20 channels, kept as 32.
+        // 5x7 pixels with a border of 1 above and below, 3 channels padded to 16; then 5x5 pixels
+        // of 20 channels, padded to 32.
         let plan =
             Plan::new(Kind::Map(3), vec![conv(0, 3, 20, [3, 3], [1, 0]), conv(1, 20, 4, [1, 1], [0, 0])]).unwrap();
         let [first, second, third] = [7 * 7 * 16 * 4, 5 * 5 * 32 * 4, 5 * 5 * 16 * 4];
@@ -94,7 +97,8 @@ mod tests {
         assert_eq!(map_bytes(&plan, [5, 2]), None);
     }
 
-    /// Each pair of layers makes a map 160,000 pixels higher and wider, of 128 KiB of weights each.
+    /// The first layer adds 160,000 pixels of height with 384 KiB of weights, the second as much
+    /// width with 128 KiB.
     #[test]
     fn maps_that_grow_are_seen() {
         let grown = [conv(0, 3, 1, [32_768, 1], [98_304, 0]), conv(1, 1, 1, [1, 32_768], [0, 98_304])];

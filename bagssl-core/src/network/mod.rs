@@ -1,4 +1,4 @@
-//! A network as data: layers, shapes and parameters.
+//! Networks as data: layers, shapes and parameters.
 
 pub mod plan;
 pub mod architecture;

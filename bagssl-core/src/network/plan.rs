@@ -1,7 +1,8 @@
-//! Models as data: a network is a list of layers with their shapes and the names of their parameters.
+//! Networks as data: a plan lists the layers of a network with their shapes and parameter names.
 //!
-//! One plan drives every executor, so a network is defined once. A layer reads the value of an earlier one; value 0 is
-//! the network's input, value `i + 1` the output of layer `i`, and the last value is the network's output.
+//! All executors run the same plan, so each network is defined once. Each layer reads the output of
+//! an earlier one. Value 0 is the network's input, value `i + 1` is the output of layer `i`, and
+//! the last value is the network's output.
 
 use std::prelude::v1::*;
 
@@ -10,33 +11,35 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::random::{Address, Purpose, Stream};
 
-/// A tensor by its name, with its shape and its values.
+/// The name, shape and values of a tensor.
 pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
 
-/// Added to a variance before its root is taken (PyTorch's default for batch norm).
+/// The epsilon of batch norm, added to the variance (PyTorch's default).
 pub const NORM_EPSILON: f64 = 1e-5;
-/// The weight of a new batch in the running statistics (PyTorch's default for batch norm).
+/// The momentum of batch norm: the weight of a new batch in the running statistics (PyTorch's
+/// default).
 pub const NORM_MOMENTUM: f64 = 0.1;
 
-/// A window that slides over a map, `[vertical, horizontal]` throughout.
+/// A sliding window over a map. All fields are `[vertical, horizontal]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
-    /// The window's size.
+    /// The size of the window.
     pub kernel: [usize; 2],
-    /// From window to window.
+    /// The step from one window to the next.
     pub stride: [usize; 2],
-    /// Added on each side: zeros for a convolution, nothing that counts for a maximum.
+    /// The padding on each side: zeros for a convolution, ignored by a maximum.
     pub padding: [usize; 2],
 }
 
 impl Window {
-    /// A square window with the same stride and padding in both directions.
+    /// Creates a square window with the same stride and padding in both directions.
     pub const fn square(kernel: usize, stride: usize, padding: usize) -> Self {
         Window { kernel: [kernel; 2], stride: [stride; 2], padding: [padding; 2] }
     }
 
-    /// The size of the map that comes out, or `None` if the window does not fit into `[height, width]`.
+    /// Returns the size of the output map, or `None` if the window does not fit into
+    /// `[height, width]`.
     pub fn output(self, [height, width]: [usize; 2]) -> Option<[usize; 2]> {
         let along = |axis: usize, length: usize| {
             let padded = length + 2 * self.padding[axis];
@@ -46,30 +49,31 @@ impl Window {
     }
 }
 
-/// What a layer does.
+/// The operation of a layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
-    /// `relu?(norm(conv(x)) + residual?)` on maps; the convolution has no bias.
+    /// `relu?(norm(conv(x)) + residual?)` on maps. The convolution has no bias.
     ConvNorm {
-        /// The convolution's name: its weight is `{conv}.weight`, `[outputs, inputs, kernel, kernel]`.
+        /// The name of the convolution. Its weight is `{conv}.weight`,
+        /// `[outputs, inputs, kernel, kernel]`.
         conv: String,
-        /// The batch norm's name.
+        /// The name of the batch norm.
         norm: String,
-        /// Channels that come in.
+        /// Number of input channels.
         inputs: usize,
-        /// Channels that go out.
+        /// Number of output channels.
         outputs: usize,
-        /// The convolution's window.
+        /// The window of the convolution.
         window: Window,
-        /// A value to add before the ReLU. If its map is larger than the output, its top left part is added (an
-        /// unpadded convolution beside a shortcut makes the smaller one).
+        /// A value that is added before the ReLU. If its map is larger than the output, its top
+        /// left part is added. This happens if an unpadded convolution runs beside a shortcut.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         residual: Option<usize>,
-        /// Whether a ReLU ends the layer.
+        /// Whether the layer ends with a ReLU.
         relu: bool,
     },
-    /// The maximum over a window.
+    /// The maximum over a window (max pooling).
     MaxPool {
         /// The window.
         window: Window,
@@ -78,33 +82,34 @@ pub enum Op {
     GlobalMean,
     /// `relu?(norm?(W x + b?))` on rows.
     Linear {
-        /// Its name: `{name}.weight` is `[outputs, inputs]`, `{name}.bias` is `[outputs]`.
+        /// The name of the layer: `{name}.weight` is `[outputs, inputs]`, `{name}.bias` is
+        /// `[outputs]`.
         name: String,
-        /// Length of a row that comes in.
+        /// The length of an input row.
         inputs: usize,
-        /// Length of a row that goes out.
+        /// The length of an output row.
         outputs: usize,
-        /// Whether there is a bias.
+        /// Whether the layer has a bias.
         bias: bool,
-        /// The batch norm's name, if there is one.
+        /// The name of the batch norm, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         norm: Option<String>,
-        /// Whether a ReLU ends the layer.
+        /// Whether the layer ends with a ReLU.
         relu: bool,
     },
 }
 
-/// One layer: what it does, and the value that it reads.
+/// A layer: its operation and its input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
-    /// The value that is read.
+    /// The index of the input value.
     pub input: usize,
-    /// What is done with it.
+    /// The operation.
     #[serde(flatten)]
     pub op: Op,
 }
 
-/// What a value is.
+/// The kind of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -114,25 +119,25 @@ pub enum Kind {
     Rows(usize),
 }
 
-/// What a parameter is for. Buffers (the running statistics) are not trained.
+/// The role of a parameter. Buffers (the running statistics) are not trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// A convolution's or linear layer's weight.
+    /// The weight of a convolution or linear layer.
     Weight,
-    /// A linear layer's bias.
+    /// The bias of a linear layer.
     Bias,
-    /// A batch norm's factor.
+    /// The scale of a batch norm.
     NormScale,
-    /// A batch norm's offset.
+    /// The shift of a batch norm.
     NormShift,
-    /// A batch norm's running mean.
+    /// The running mean of a batch norm.
     RunningMean,
-    /// A batch norm's running variance (unbiased).
+    /// The running variance of a batch norm (unbiased).
     RunningVariance,
 }
 
 impl Role {
-    /// Whether an optimizer changes it.
+    /// Returns whether the optimizer updates it.
     pub fn is_trained(self) -> bool {
         !matches!(self, Role::RunningMean | Role::RunningVariance)
     }
@@ -141,28 +146,28 @@ impl Role {
 /// A parameter or buffer of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
-    /// Its name, as in the checkpoint but without the network's prefix.
+    /// The name, as in the checkpoint but without the network's prefix.
     pub name: String,
-    /// Its shape.
+    /// The shape.
     pub shape: Vec<usize>,
-    /// What it is for.
+    /// The role.
     pub role: Role,
 }
 
 impl Parameter {
-    /// How many values it has.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Whether it has none. A checked plan has no such parameter.
+    /// Returns whether there are no values. Never true for parameters of a validated plan.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A network as data, checked: every layer reads a value that is there and of the right kind, and no two parameters
-/// share a name.
+/// A validated network: every layer reads an existing value of the right kind, and all parameter
+/// names are distinct.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "UncheckedPlan", into = "UncheckedPlan")]
 pub struct Plan {
@@ -171,7 +176,7 @@ pub struct Plan {
     kinds: Vec<Kind>,
 }
 
-/// A plan as it stands in a file.
+/// The serialized form.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UncheckedPlan {
@@ -193,14 +198,15 @@ impl From<Plan> for UncheckedPlan {
     }
 }
 
-/// More than any sensible size, and small enough that no product of four overflows 64 bits.
+/// The limit of channels, kernel sizes and strides. It is above any sensible size, and small enough
+/// that no product of four overflows 64 bits.
 const LARGEST: usize = 1 << 15;
 
 impl Plan {
-    /// Checks a list of layers.
+    /// Validates a list of layers.
     ///
     /// # Errors
-    /// [`Error::Plan`] names the first layer that does not fit, and why.
+    /// [`Error::Plan`] naming the first invalid layer and the reason.
     pub fn new(input: Kind, layers: Vec<Layer>) -> Result<Self> {
         if layers.is_empty() {
             return Err(Error::Plan("expected at least one layer, got none".into()));
@@ -219,38 +225,38 @@ impl Plan {
         Ok(plan)
     }
 
-    /// What the network reads.
+    /// Returns the kind of the network's input.
     pub fn input(&self) -> Kind {
         self.input
     }
 
-    /// The layers, in the order in which they run.
+    /// Returns the layers in execution order.
     pub fn layers(&self) -> &[Layer] {
         &self.layers
     }
 
-    /// What a value is: 0 is the input, `i + 1` the output of layer `i`.
+    /// Returns the kind of a value: 0 is the input, `i + 1` the output of layer `i`.
     ///
     /// # Panics
-    /// If there is no such value.
+    /// If `value` is out of range.
     pub fn kind(&self, value: usize) -> Kind {
         self.kinds[value]
     }
 
-    /// What the network puts out.
+    /// Returns the kind of the network's output.
     pub fn output(&self) -> Kind {
         self.kinds[self.layers.len()]
     }
 
-    /// The length of the output's rows, or its channels.
+    /// Returns the length of the output's rows, or its number of channels.
     pub fn output_dim(&self) -> usize {
         match self.output() {
             Kind::Map(dim) | Kind::Rows(dim) => dim,
         }
     }
 
-    /// All parameters and buffers, in the order of the layers; each layer's weight first, then its bias, its norm's
-    /// scale, shift, running mean and running variance.
+    /// Returns all parameters and buffers in the order of the layers. Each layer lists its weight,
+    /// its bias, then the scale, shift, running mean and running variance of its norm.
     pub fn parameters(&self) -> Vec<Parameter> {
         let mut all = Vec::new();
         let mut add = |name: String, shape: Vec<usize>, role| all.push(Parameter { name, shape, role });
@@ -284,8 +290,9 @@ impl Plan {
         all
     }
 
-    /// For each value the number of the layer, counted from 1, that reads it last; a value's own number (that of the layer
-    /// that makes it, 0 for the input) if none does.
+    /// Returns, for each value, the number of the last layer that reads it, counting layers from 1.
+    /// For a value that no layer reads, returns the value's own index, which is the number of the
+    /// layer that computes it (0 for the input).
     pub fn last_use(&self) -> Vec<usize> {
         let mut last: Vec<usize> = (0..=self.layers.len()).collect();
         for (index, layer) in self.layers.iter().enumerate() {
@@ -297,12 +304,14 @@ impl Plan {
         last
     }
 
-    /// Random values for all parameters and buffers, in their order: a function of the seed.
+    /// Draws random values for all parameters and buffers, in their order. The values depend only
+    /// on the seed.
     ///
     /// # Source
-    /// Convolutions as torchvision's residual networks: normal with deviation `sqrt(2 / (outputs * height * width))` (He et
-    /// al. 2015, by fan-out); linear layers as PyTorch's: uniform within `1 / sqrt(inputs)`, but biases 0; norms the
-    /// identity. Each output's weights are a stream of their own.
+    /// Convolutions as in torchvision's residual networks: normal with standard deviation
+    /// `sqrt(2 / (outputs * height * width))` (He et al. 2015, by fan-out). Linear layers as in
+    /// PyTorch: uniform within `1 / sqrt(inputs)`, except that biases are 0. Norms are initialized
+    /// to the identity. The weights of each output come from a separate stream.
     pub fn init_weights(&self, seed: u64) -> Vec<NamedTensor> {
         let first = |(index, parameter): (usize, Parameter)| {
             let address = Address { seed, image: index as u32, ..Address::default() };
@@ -312,8 +321,9 @@ impl Plan {
         self.parameters().into_iter().enumerate().map(first).collect()
     }
 
-    /// The `[height, width]` of each value for an input of such a size (`[1, 1]` for rows), or `None` if the input is too
-    /// small for a window, or a residual too small for what it is added to.
+    /// Returns the `[height, width]` of each value for an input of this size (`[1, 1]` for rows).
+    /// Returns `None` if the input is too small for a window, or if a residual is smaller than the
+    /// output that it is added to.
     pub fn sizes(&self, input: [usize; 2]) -> Option<Vec<[usize; 2]>> {
         let mut sizes = vec![input];
         for layer in &self.layers {
@@ -334,8 +344,9 @@ impl Plan {
         Some(sizes)
     }
 
-    /// Multiply-accumulate operations for one input of `[height, width]` (which rows do not have), or `None` if the
-    /// input is too small (see [`Plan::sizes`]).
+    /// Returns the number of multiply-accumulate operations for one input of `[height, width]`
+    /// (ignored for plans that read rows), or `None` if the input is too small (see
+    /// [`Plan::sizes`]).
     pub fn multiply_accumulates(&self, input: [usize; 2]) -> Option<u64> {
         let sizes = self.sizes(input)?;
         let count = |(index, layer): (usize, &Layer)| match &layer.op {
@@ -349,10 +360,12 @@ impl Plan {
         Some(self.layers.iter().enumerate().map(count).sum())
     }
 
-    /// The plan up to its last map, whose pixels are the embeddings of patches, and what each of them sees.
+    /// Returns the plan up to its last map, whose pixels are the embeddings of patches, and the
+    /// receptive field of each pixel.
     ///
     /// # Errors
-    /// [`Error::Plan`] if the plan does not end in a global mean, or as [`Plan::receptive_field`].
+    /// [`Error::Plan`] if the plan does not end with a global mean, and like
+    /// [`Plan::receptive_field`].
     pub fn dense(&self) -> Result<(Plan, ReceptiveField)> {
         let field = self.receptive_field()?;
         match self.layers.split_last() {
@@ -365,12 +378,13 @@ impl Plan {
         }
     }
 
-    /// The square of pixels that one pixel of the last map sees, and how far such squares lie apart, for a network that
-    /// looks at each square alone: one whose windows are square and without padding.
+    /// Returns the receptive field of a pixel of the last map: the side of its square of input
+    /// pixels, and the distance between adjacent squares. All windows must be square and without
+    /// padding, so that each output pixel depends only on its own square.
     ///
     /// # Errors
-    /// [`Error::Plan`] names the first layer with padding, with a window that is not square, or whose two inputs see
-    /// different strides.
+    /// [`Error::Plan`] naming the first layer with padding, with a window that is not square, or
+    /// whose two inputs have different strides.
     pub fn receptive_field(&self) -> Result<ReceptiveField> {
         let refuse = |index: usize, why: String| Err(Error::Plan(format!("layer {index}: {why}")));
         let mut fields = vec![ReceptiveField { side: 1, stride: 1 }];
@@ -431,12 +445,13 @@ fn first_values(parameter: &Parameter, address: Address) -> Vec<f32> {
     }
 }
 
-/// What one pixel of a map sees of the network's input. All such squares start at the top left corner.
+/// The receptive field of the pixels of a map. The first square starts at the top left corner of
+/// the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReceptiveField {
-    /// Side of the square, in pixels of the input.
+    /// The side of the square, in pixels of the input.
     pub side: usize,
-    /// From one square to the next, in pixels of the input.
+    /// The step from one square to the next, in pixels of the input.
     pub stride: usize,
 }
 
@@ -480,13 +495,13 @@ fn output_kind(layer: &Layer, kinds: &[Kind]) -> core::result::Result<Kind, Stri
     }
 }
 
-/// Refuses a window of no size, or of one that nobody means.
+/// Rejects windows with a size, stride or padding that is out of range.
 pub(crate) fn check_window(window: Window) -> core::result::Result<(), String> {
     for axis in 0..2 {
         check_size("kernel", window.kernel[axis])?;
         check_size("stride", window.stride[axis])?;
         let (kernel, padding) = (window.kernel[axis], window.padding[axis]);
-        // More makes maps of any size from nothing.
+        // More padding would create large maps from small inputs.
         if padding > 3 * kernel {
             return Err(format!("padding: expected at most {}, three times the kernel, got {padding}", 3 * kernel));
         }
@@ -528,12 +543,13 @@ mod tests {
         assert_eq!(parameters[0].shape, [5, 3, 3, 1]);
         assert_eq!((parameters[4].name.as_str(), parameters[4].role), ("bn0.running_var", Role::RunningVariance));
         assert_eq!(plan.output(), Kind::Rows(5));
-        // [5, 7] becomes [3, 7]: 21 pixels of 3 * 5 * 3 products.
+        // [5, 7] becomes [3, 7]: 21 pixels of 3 * 5 * 3 products each.
         assert_eq!(plan.multiply_accumulates([5, 7]), Some(21 * 45));
         assert_eq!(plan.last_use(), [1, 2, 2]);
     }
 
-    /// 3x3, then 3x3 with stride 2 on it: 3 + 2 * 1 = 5 pixels, 2 apart. A shortcut may be larger, not smaller.
+    /// 3x3, then 3x3 with stride 2: a field of 3 + 2 * 1 = 5 pixels, 2 apart. A shortcut may be
+    /// larger than the output, but not smaller.
     #[test]
     fn fields_and_sizes_by_hand() {
         let square = |input, kernel, stride, padding, residual| {

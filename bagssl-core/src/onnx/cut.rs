@@ -1,26 +1,26 @@
-//! How much of a residual is added where it is larger than the output (see [`Op::ConvNorm`]).
+//! Computes the cropping of residuals that are larger than the output (see [`Op::ConvNorm`]).
 
 use std::prelude::v1::*;
 
 use crate::error::{Error, Result};
 use crate::plan::{Op, Plan, Window};
 
-/// What is added of a layer's residual.
+/// The part of a layer's residual that is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// All of it: it has the output's size (or there is none).
+    /// All of it: it has the output's size, or there is no residual.
     Whole,
-    /// Its top left part of `[height, width]`.
+    /// The top left part of `[height, width]`.
     To([usize; 2]),
-    /// Its top left part of the output's size, which the input's size decides.
+    /// The top left part with the output's size, which depends on the input's size.
     ToOutput,
 }
 
-/// What each layer adds of its residual, for an input of `[height, width]` or of any size.
+/// Computes the cut of each layer's residual, for an input of `[height, width]` or of any size.
 ///
 /// # Errors
-/// [`Error::Setting`] if the plan does not take the size, [`Error::Plan`] if no size is given and a residual is not at
-/// least as large as the output for every input.
+/// [`Error::Setting`] if the plan does not accept the size. [`Error::Plan`] if no size is given and
+/// a residual is smaller than the output for some input.
 pub(super) fn cuts(plan: &Plan, size: Option<[usize; 2]>) -> Result<Vec<Cut>> {
     match size {
         Some(size) => cuts_at(plan, size),
@@ -77,8 +77,9 @@ fn residual(op: &Op) -> Option<usize> {
     }
 }
 
-/// A map's size along one axis for an input of any size: `(input + offset) / stride`, rounded down. Every window gives
-/// such a size again, so two maps have the same size for every input if and only if the two numbers agree.
+/// The size of a map along one axis, as a function of the input's size:
+/// `(input + offset) / stride`, rounded down. All windows preserve this form, so two maps have the
+/// same size for every input if and only if offset and stride agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Extent {
     offset: i64,
@@ -86,16 +87,17 @@ struct Extent {
 }
 
 impl Extent {
-    /// The size of what comes out of a window, or `None` if the numbers grow too large.
+    /// Returns the size of a window's output, or `None` on overflow.
     fn through(self, window: &Window, axis: usize) -> Option<Self> {
         let [kernel, stride, padding] = [window.kernel, window.stride, window.padding].map(|of| of[axis] as i64);
-        // (size + 2 padding - kernel) / stride + 1, with the one under the fraction.
+        // (size + 2 padding - kernel) / stride + 1, with the 1 moved into the fraction.
         let offset = self.offset.checked_add((2 * padding - kernel + stride).checked_mul(self.stride)?)?;
         Some(Extent { offset, stride: self.stride.checked_mul(stride)? })
     }
 }
 
-/// Whether a map is at least as large as another for every input (with strides that differ, that is not looked into).
+/// Whether a map is at least as large as another for every input. Returns `false` if the strides
+/// differ.
 fn covers(map: [Extent; 2], other: [Extent; 2]) -> bool {
     map.iter().zip(other).all(|(map, other)| map.stride == other.stride && map.offset >= other.offset)
 }

@@ -1,10 +1,10 @@
-//! Batch norm folded into the layer before it.
+//! Folds batch norm into the preceding layer.
 
 use std::prelude::v1::*;
 
 use crate::plan::NORM_EPSILON;
 
-/// A batch norm with running statistics, a value for each channel.
+/// A batch norm with running statistics, one value per channel.
 #[derive(Debug)]
 pub(super) struct Norm {
     pub(super) scale: Vec<f32>,
@@ -13,12 +13,12 @@ pub(super) struct Norm {
     pub(super) variance: Vec<f32>,
 }
 
-/// Weight and bias of `norm(W x + b)`, computed in f64: `W * factor` and `(b - mean) * factor + shift`, with
-/// `factor = scale / sqrt(variance + epsilon)`.
+/// Returns the weight and bias of `norm(W x + b)`, computed in f64: `W * factor` and
+/// `(b - mean) * factor + shift`, with `factor = scale / sqrt(variance + epsilon)`.
 ///
 /// # Shapes
 /// - `weight`: `[outputs, ..]`; `bias`: `[outputs]` or none; all parts of `norm`: `[outputs]`
-/// - returns: those of the weight and of the bias
+/// - returns: weight and bias in the same shapes
 pub(super) fn folded(mut weight: Vec<f32>, bias: Option<Vec<f32>>, norm: &Norm) -> (Vec<f32>, Vec<f32>) {
     let outputs = norm.scale.len();
     let mut bias = bias.unwrap_or_else(|| vec![0.0; outputs]);
@@ -36,7 +36,8 @@ pub(super) fn folded(mut weight: Vec<f32>, bias: Option<Vec<f32>>, norm: &Norm) 
 mod tests {
     use super::*;
 
-    /// Factors 8 / sqrt(4) = 4 and -3 / sqrt(9) = -1, but for epsilon, which changes them by about one in a million.
+    /// Factors 8 / sqrt(4) = 4 and -3 / sqrt(9) = -1, up to epsilon, which changes them by about
+    /// one in a million.
     #[test]
     fn by_hand() {
         let norm =

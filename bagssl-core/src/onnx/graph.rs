@@ -1,4 +1,4 @@
-//! The graph: nodes and initializers, layer by layer.
+//! Builds the ONNX graph: nodes and initializers, layer by layer.
 
 use std::prelude::v1::*;
 
@@ -9,12 +9,12 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::plan::{Op, Plan, Window};
 
-/// The initializers that say where a residual is cut: from the top left corner, along height and width. No parameter
-/// has such a name, since theirs begin with `encoder.` or `projector.`.
+/// Initializers for cropping residuals: start at the top left corner, along height and width. They
+/// cannot collide with parameters, whose names start with `encoder.` or `projector.`.
 const CUT_STARTS: &str = "cut/starts";
 const CUT_AXES: &str = "cut/axes";
 
-/// A graph that grows. A node and its output are called `{layer}/{operator}`.
+/// A graph under construction. A node and its output are named `{layer}/{operator}`.
 #[derive(Debug)]
 pub(super) struct Builder<'a> {
     checkpoint: &'a Checkpoint<'a>,
@@ -23,12 +23,13 @@ pub(super) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// An empty graph, whose parameters will be a checkpoint's.
+    /// Creates an empty graph that takes its parameters from a checkpoint.
     pub(super) fn new(checkpoint: &'a Checkpoint<'a>) -> Self {
         Builder { checkpoint, nodes: Vec::new(), initializers: Vec::new() }
     }
 
-    /// Adds the first layers of a plan, one for each of `cuts`; returns the name of the last one's output.
+    /// Adds the first layers of a plan, one per element of `cuts`. Returns the name of the last
+    /// output.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if a weight or a bias is not finite.
@@ -74,7 +75,7 @@ impl<'a> Builder<'a> {
         Ok(values.swap_remove(cuts.len()))
     }
 
-    /// Nodes and initializers, with the last value called `output`.
+    /// Returns nodes and initializers, with the last value renamed to `output`.
     pub(super) fn finish(mut self, last: &str, output: &str) -> (Vec<Node>, Vec<Tensor>) {
         if self.nodes.is_empty() {
             self.node("input", "Identity", &[last], vec![]);
@@ -101,7 +102,7 @@ impl<'a> Builder<'a> {
         if relu { self.node(layer, "Relu", &[&value], vec![]) } else { value }
     }
 
-    /// A residual's part that is added to `value`.
+    /// Returns the part of a residual that is added to `value`.
     fn cut(&mut self, layer: &str, residual: &str, value: &str, cut: Cut) -> String {
         let ends = match cut {
             Cut::Whole => return residual.into(),
@@ -119,7 +120,7 @@ impl<'a> Builder<'a> {
         self.node(layer, "Slice", &[residual, CUT_STARTS, &ends, CUT_AXES], vec![])
     }
 
-    /// Adds weight and bias of a layer with the norm after it folded in; returns their names.
+    /// Adds the weight and bias of a layer with its norm folded in. Returns their names.
     fn normed(&mut self, layer: &str, shape: &[usize], bias: bool, norm: &str) -> Result<[String; 2]> {
         let [weight_name, bias_name] = ["weight", "bias"].map(|part| format!("{layer}.{part}"));
         let part = |part: &str| self.checkpoint.values(&format!("{norm}.{part}"));
@@ -136,7 +137,7 @@ impl<'a> Builder<'a> {
         Ok([weight_name, bias_name])
     }
 
-    /// Adds weight and bias, if there is one, of a layer without a norm; returns their names.
+    /// Adds the weight and optional bias of a layer without a norm. Returns their names.
     fn plain(&mut self, layer: &str, shape: &[usize], bias: bool) -> Result<Vec<String>> {
         let mut parts = vec![(format!("{layer}.weight"), shape)];
         if bias {
@@ -169,7 +170,8 @@ fn int(name: &str, value: i64) -> Attribute {
     Attribute { name: name.into(), kind: INT, int: Some(value), ints: vec![] }
 }
 
-/// A window as attributes; ONNX lists the padding at all beginnings, then at all ends.
+/// Converts a window to attributes. ONNX lists the padding at the start of all axes, then at the
+/// end.
 fn windowed(window: Window) -> Vec<Attribute> {
     let ints = |name: &str, values: &[usize]| {
         let ints = values.iter().map(|&value| value as i64).collect();

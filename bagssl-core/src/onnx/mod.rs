@@ -1,9 +1,10 @@
-//! A checkpoint as an ONNX model, for runtimes that know nothing of this crate.
+//! Export of checkpoints to ONNX, for runtimes without this crate.
 //!
-//! The model holds the network with its running statistics, each batch norm folded into the layer before it. It reads
-//! pixels that are already resampled and normalized; its metadata says how (`bagssl.*`: patch, input, filter, mean and
-//! deviation). Initializers have the checkpoint's names: `encoder.conv1.weight`, and `encoder.conv1.bias` for what the
-//! norm makes of a convolution without a bias.
+//! The model contains the network with its running statistics; each batch norm is folded into the
+//! preceding layer. It reads pixels that are already resampled and normalized. Its metadata
+//! describes this preprocessing (`bagssl.*`: patch, input, filter, mean and standard deviation).
+//! Initializers have the checkpoint's names, such as `encoder.conv1.weight`. The folded norm of a
+//! convolution without a bias becomes a bias, such as `encoder.conv1.bias`.
 //!
 //! # Source
 //! ONNX, <https://onnx.ai>: IR version 8, operator set 17.
@@ -32,23 +33,24 @@ pub const INPUT: &str = "input";
 
 const IR_VERSION: i64 = 8;
 const OPERATOR_SET: i64 = 17;
-/// What a protobuf message may have in bytes.
+/// The maximum number of bytes of a protobuf message.
 const LARGEST_MODEL: usize = i32::MAX as usize;
-/// The largest side of an input that is taken for meant, in pixels.
+/// The largest accepted side of an input, in pixels.
 const LARGEST_SIDE: usize = 1 << 16;
 
-/// What a model puts out. The output has the name of the tap.
+/// The output of a model. It is named after its layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
-    /// A feature of each input: `[batch, dim]`.
+    /// One feature per input: `[batch, dim]`.
     Rows(FeatureLayer),
-    /// The embedding of each square that the network sees in the input: `[batch, dim, rows, columns]`. Squares have the
-    /// side and the distance of [`Plan::receptive_field`] (metadata `bagssl.field_side` and `bagssl.field_stride`), and
-    /// their mean is [`FeatureLayer::Embedding`] of the input.
+    /// The embedding of each receptive field in the input: `[batch, dim, rows, columns]`.
+    /// [`Plan::receptive_field`] gives the side and stride of the fields (metadata
+    /// `bagssl.field_side` and `bagssl.field_stride`). The mean of these embeddings is the
+    /// [`FeatureLayer::Embedding`] of the input.
     Dense,
 }
 
-/// What to make of a checkpoint.
+/// The settings of an export.
 ///
 /// # Example
 /// ```no_run
@@ -62,23 +64,25 @@ pub enum Output {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Export {
-    /// What the model puts out.
+    /// The output of the model.
     pub output: Output,
-    /// `[height, width]` of the input in pixels; none for a model that takes any size.
+    /// The `[height, width]` of the input in pixels; `None` for a model that accepts any size.
     pub size: Option<[usize; 2]>,
 }
 
-/// Writes an ONNX model. The same checkpoint and the same settings give the same bytes.
+/// Exports a checkpoint as an ONNX model. The same checkpoint and settings give the same bytes.
 ///
 /// # Shapes
-/// - the model's input: `[batch, 3, height, width]`, normalized RGB, `f32`; any batch
+/// - the model's input: `[batch, 3, height, width]`, normalized RGB, `f32`; any batch size
 /// - its output: see [`Output`]
 ///
 /// # Errors
-/// - [`Error::Plan`] for [`Output::Dense`] if the encoder does not see squares alone ([`Plan::receptive_field`]) or
-///   does not end with their mean, and for any output if the encoder takes some sizes only and none is given
-/// - [`Error::Setting`] if the encoder does not take the size
-/// - [`Error::Checkpoint`] if a value is not finite, or the model is larger than the 2 GiB that the format allows
+/// - [`Error::Plan`] for [`Output::Dense`] if the encoder has no [`Plan::receptive_field`] or does
+///   not end with a global mean, and for any output if the encoder requires a fixed size and none
+///   is given
+/// - [`Error::Setting`] if the encoder does not accept the size
+/// - [`Error::Checkpoint`] if a value is not finite, or the model exceeds the limit of 2 GiB of
+///   protobuf
 pub fn to_bytes(checkpoint: &Checkpoint<'_>, export: &Export) -> Result<Vec<u8>> {
     check_size(export.size)?;
     let spec = checkpoint.spec();
@@ -111,7 +115,7 @@ fn graph(
     let (encoder, projector) = (spec.model.encoder(), spec.model.projector());
     let mut cuts = cuts(encoder, size)?;
     if dense {
-        // The last layer is the mean, and what it reads is the output.
+        // The last layer is the mean; its input is the output of the dense model.
         cuts.truncate(encoder.layers()[encoder.layers().len() - 1].input);
     }
     let head = match tap {
@@ -150,7 +154,8 @@ fn check_size(size: Option<[usize; 2]>) -> Result<()> {
     }
 }
 
-/// What a pixel of the encoder's last map sees, for an encoder that ends with the mean over it.
+/// Returns the receptive field of a pixel of the last map, for an encoder that ends with a global
+/// mean.
 fn dense_field(encoder: &Plan) -> Result<ReceptiveField> {
     let field = encoder.receptive_field()?;
     let last = encoder.layers().len() - 1;
@@ -204,7 +209,7 @@ fn doc(tap: FeatureLayer, field: Option<ReceptiveField>) -> String {
     }
 }
 
-/// What one needs to know to use the model.
+/// The metadata that describes how to use the model.
 fn metadata(spec: &Spec, tap: FeatureLayer, field: Option<ReceptiveField>) -> Vec<Property> {
     let patch = match spec.patch.side() {
         PatchSide::Pixels(side) => ("patch_pixels", format!("{side}")),
@@ -255,7 +260,7 @@ mod tests {
         vec![conv("a", 0, Window::square(2, 2, 0), None), conv("b", 1, Window::square(3, 1, 0), Some(1)), mean]
     }
 
-    /// A checkpoint whose values are 1, 2, 3.. for weights, biases and means, and 4 for variances.
+    /// A checkpoint with values 1, 2, 3.. for weights, biases and means, and 4 for variances.
     fn file(layers: Vec<Layer>, change: impl Fn(&mut NamedTensor)) -> Vec<u8> {
         let encoder = Plan::new(Kind::Map(3), layers).unwrap();
         let projector = mlp(encoder.output_dim(), &[5, 4]).unwrap();
@@ -294,7 +299,8 @@ mod tests {
         model
     }
 
-    /// Each name is given once, and before it is read; the output is given; initializers have their shape's bytes.
+    /// Each name is defined once, and before it is read. The output is defined. Initializers have
+    /// as many bytes as their shape needs.
     fn check(graph: &proto::Graph) {
         let mut known: Vec<&str> = vec![INPUT];
         for tensor in &graph.initializer {
@@ -316,7 +322,7 @@ mod tests {
         assert!(error.contains(words) && !error.contains('\n'), "{error}");
     }
 
-    /// A node in one line.
+    /// Formats a node as one line.
     fn line(node: &proto::Node) -> String {
         let attribute = |attribute: &proto::Attribute| match attribute.int {
             Some(int) => format!(" {}={int}", attribute.name),
@@ -464,7 +470,8 @@ mod tests {
         let model = model(Architecture::ResNetSmall.plan().layers().to_vec(), &EMBEDDING);
         let graph = model.graph.unwrap();
         assert!(graph.node.iter().all(|node| node.op_type != "Slice" && node.op_type != "Shape"));
-        // Nine convolutions with a weight and a bias each: the stem, two in each of three blocks, two shortcuts.
+        // Nine convolutions with a weight and a bias each: the stem, two in each of three blocks,
+        // two shortcuts.
         assert_eq!(graph.initializer.len(), 18);
     }
 

@@ -1,4 +1,4 @@
-//! The messages of ONNX that a model of ours needs, with the fields that we set.
+//! The ONNX messages and fields that exported models use.
 //!
 //! # Source
 //! `onnx.proto3` of ONNX 1.12 (IR version 8, operator set 17).
@@ -35,7 +35,7 @@ pub(super) struct ModelProto {
     pub(super) metadata_props: Vec<Property>,
 }
 
-/// `OperatorSetIdProto`; the empty domain is ONNX's own.
+/// `OperatorSetIdProto`. The empty domain is ONNX's own.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct OperatorSet {
     #[prost(string, tag = "1")]
@@ -85,7 +85,7 @@ pub(super) struct Node {
     pub(super) attribute: Vec<Attribute>,
 }
 
-/// `AttributeProto`, of whole numbers.
+/// `AttributeProto`, integers only.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Attribute {
     #[prost(string, tag = "1")]
@@ -122,7 +122,7 @@ pub(super) struct ValueInfo {
     pub(super) doc_string: String,
 }
 
-/// `TypeProto`, of tensors.
+/// `TypeProto`, tensors only.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Type {
     #[prost(message, optional, tag = "1")]

@@ -1,4 +1,4 @@
-//! Bags: which patches stand for an image.
+//! Bags: the set of patches that represents an image.
 
 use std::prelude::v1::*;
 
@@ -11,14 +11,14 @@ use crate::random::{Address, Purpose, Stream};
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "checkpoint", serde(rename_all = "snake_case"))]
 pub enum Views {
-    /// Patches of one fixed scale, as BagSSL trains.
+    /// Patches of one fixed scale, as in BagSSL.
     FixedScale(PatchSpec),
-    /// Crops of many scales, as the baselines train.
+    /// Crops of many scales, as in the baselines.
     MultiScale(MultiScale),
 }
 
 impl Views {
-    /// The side of the network's input, in pixels.
+    /// Returns the side of the network's input in pixels.
     pub fn input(self) -> u32 {
         match self {
             Views::FixedScale(spec) => spec.input(),
@@ -26,7 +26,8 @@ impl Views {
         }
     }
 
-    /// The crop at an address: the same for the same seed, epoch, image, patch and image size.
+    /// Draws the crop at an address. The crop depends only on the seed, the epoch, the image, the
+    /// patch and the size of the image.
     ///
     /// # Errors
     /// [`Error::PatchTooLarge`] if the patch does not fit, or the image has no pixels.
@@ -42,8 +43,8 @@ impl Views {
     }
 }
 
-/// A grid of patches over an image: patch `i` is at row `i / columns`, column `i % columns`. What the stride leaves at
-/// the bottom and on the right is not covered.
+/// A grid of patches over an image. Patch `i` is at row `i / columns`, column `i % columns`. Pixels
+/// at the bottom and on the right that the stride does not reach are not covered.
 ///
 /// # Example
 /// ```
@@ -64,10 +65,10 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Lays a grid over an image, `stride` pixels from patch to patch.
+    /// Creates a grid over an image. Adjacent patches start `stride` pixels apart.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the stride is 0, [`Error::PatchTooLarge`] if not even one patch fits.
+    /// [`Error::Setting`] if the stride is 0, [`Error::PatchTooLarge`] if not a single patch fits.
     pub fn new(spec: PatchSpec, image: ImageSize, stride: u32) -> Result<Self> {
         if stride == 0 {
             return Err(Error::Setting { name: "stride", expected: "at least 1 pixel", got: "0".into() });
@@ -76,22 +77,22 @@ impl Grid {
         Ok(Grid { rows: (image.height - side) / stride + 1, columns: (image.width - side) / stride + 1, stride, side })
     }
 
-    /// Patches from top to bottom.
+    /// Returns the number of rows of patches.
     pub fn rows(self) -> u32 {
         self.rows
     }
 
-    /// Patches from left to right.
+    /// Returns the number of columns of patches.
     pub fn columns(self) -> u32 {
         self.columns
     }
 
-    /// Patches in all.
+    /// Returns the total number of patches.
     pub fn patches(self) -> usize {
         self.rows as usize * self.columns as usize
     }
 
-    /// The place of a patch.
+    /// Returns the crop of a patch.
     ///
     /// # Panics
     /// If `patch` is not less than [`Grid::patches`].
@@ -101,13 +102,14 @@ impl Grid {
         Crop { top: row * self.stride, left: column * self.stride, height: self.side, width: self.side }
     }
 
-    /// All patches, row by row.
+    /// Returns the crops of all patches, row by row.
     pub fn crops(self) -> impl ExactSizeIterator<Item = Crop> {
         (0..self.patches()).map(move |patch| self.crop(patch))
     }
 
-    /// The patches' numbers in a uniformly random order, each once: a function of the address's seed, epoch and image.
-    /// Its first `n` are a uniform sample of `n` patches without replacement.
+    /// Returns the indices of all patches in a uniformly random order. The order depends only on
+    /// the address's seed, epoch and image. Its first `n` indices are a uniform sample of `n`
+    /// patches without replacement.
     ///
     /// # Example
     /// ```
@@ -134,10 +136,10 @@ impl Grid {
     }
 }
 
-/// A random order of a grid's patches, drawn as far as it is asked for: [`Grid::order`].
+/// A random order of a grid's patches, drawn lazily. See [`Grid::order`].
 ///
 /// # Source
-/// Fisher and Yates' shuffle from the front (Durstenfeld 1964).
+/// Fisher and Yates' shuffle, starting at the front (Durstenfeld 1964).
 #[derive(Debug, Clone)]
 pub struct Order {
     numbers: Vec<u32>,
@@ -167,37 +169,39 @@ impl Iterator for Order {
 
 impl ExactSizeIterator for Order {}
 
-/// Which patches of an image an evaluation looks at.
+/// The patches of an image that an evaluation uses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "checkpoint", serde(rename_all = "snake_case"))]
 pub enum Bag {
-    /// Patches at random places.
+    /// Patches at random positions.
     Random {
-        /// The patches' size.
+        /// The size of the patches.
         spec: PatchSpec,
-        /// How many.
+        /// The number of patches.
         patches: u32,
     },
     /// All patches of a grid, row by row.
     Grid {
-        /// The patches' size.
+        /// The size of the patches.
         spec: PatchSpec,
-        /// Pixels from patch to patch.
+        /// The step from one patch to the next, in pixels.
         stride: u32,
     },
-    /// One crop: the whole image, resampled to the network's input.
+    /// One crop: the entire image, resampled to the network's input size.
     Whole,
-    /// One crop: the largest square in the middle.
+    /// One crop: the largest centered square.
     #[cfg_attr(feature = "checkpoint", serde(rename = "centre"))]
     Center,
 }
 
 impl Bag {
-    /// The crops of an image. Random ones are those of this address, with the patch's number put into it.
+    /// Returns the crops of an image. Random crops are drawn at this address, with the patch index
+    /// in `patch`.
     ///
     /// # Errors
-    /// [`Error::PatchTooLarge`] if a patch does not fit, [`Error::Setting`] if the bag would be empty.
+    /// [`Error::PatchTooLarge`] if a patch does not fit, [`Error::Setting`] if the bag would be
+    /// empty.
     pub fn crops(self, image: ImageSize, address: Address) -> Result<Vec<Crop>> {
         if image.short_side() == 0 {
             return Err(Error::PatchTooLarge { patch: 1, height: image.height, width: image.width });
@@ -253,7 +257,7 @@ mod tests {
         assert_eq!(bag(5)[..], bag(12)[..5]);
     }
 
-    /// The order is another one for each seed, epoch and image, and does not depend on the address's patch.
+    /// The order depends on the seed, the epoch and the image, but not on the address's patch.
     #[test]
     fn an_order_is_that_of_its_address() {
         let grid = Grid::new(pixels(2), ImageSize { height: 6, width: 22 }, 2).unwrap();
@@ -265,7 +269,8 @@ mod tests {
         }
     }
 
-    /// Two of five patches: each of the 20 ordered pairs 500 times of 10,000, to 5 deviations (sqrt(10,000 p q) = 22).
+    /// Two of five patches: in 10,000 draws, each of the 20 ordered pairs is expected 500 times,
+    /// within 5 standard deviations (sqrt(10,000 p q) = 22).
     #[test]
     fn each_pair_comes_first_equally_often() {
         let grid = Grid::new(pixels(2), ImageSize { height: 2, width: 10 }, 2).unwrap();

@@ -1,38 +1,38 @@
-//! Batches of patches: what a loader hands to training and evaluation.
+//! Batches of patches: the input of training and evaluation.
 
 use std::prelude::v1::*;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
-/// The shape of a batch, in the one axis order of this project.
+/// The shape of a batch, in the axis order that the entire project uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BatchShape {
-    /// Images.
+    /// Number of images.
     pub images: usize,
-    /// Patches of each image.
+    /// Patches per image.
     pub patches: usize,
     /// Color channels.
     pub channels: usize,
-    /// Rows of a patch.
+    /// Height of a patch.
     pub height: usize,
-    /// Columns of a patch.
+    /// Width of a patch.
     pub width: usize,
 }
 
 impl BatchShape {
-    /// Values of one patch.
+    /// Returns the number of values of one patch.
     pub fn patch_len(self) -> usize {
         self.channels * self.height * self.width
     }
 
-    /// Patches of all images.
+    /// Returns the number of patches of all images.
     pub fn rows(self) -> usize {
         self.images * self.patches
     }
 }
 
-/// Patches of some images, normalized and ready for a network.
+/// Normalized patches of several images.
 ///
 /// # Shapes
 /// `data` is `[batch, patch, channel, height, width]`, row-major. Clones share it.
@@ -45,11 +45,11 @@ pub struct PatchBatch {
 }
 
 impl PatchBatch {
-    /// Joins values to the images they come from: `images` holds each image's index in its data set, `labels` its
-    /// class.
+    /// Creates a batch. `images` holds the index of each image in the data set, `labels` its class.
     ///
     /// # Errors
-    /// [`Error::Length`] if a length does not fit the shape, [`Error::Setting`] if the shape has a 0.
+    /// [`Error::Length`] if a length does not match the shape, [`Error::Setting`] if the shape
+    /// contains a 0.
     pub fn new(shape: BatchShape, data: Vec<f32>, images: Vec<u32>, labels: Vec<u32>) -> Result<Self> {
         let expect = |what, expected, got| {
             if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
@@ -67,45 +67,47 @@ impl PatchBatch {
         Ok(PatchBatch { shape, data: Arc::new(data), images, labels })
     }
 
-    /// The shape of the values.
+    /// Returns the shape of the values.
     pub fn shape(&self) -> BatchShape {
         self.shape
     }
 
-    /// The values, `[batch, patch, channel, height, width]`.
+    /// Returns the values, `[batch, patch, channel, height, width]`.
     pub fn data(&self) -> &[f32] {
         &self.data
     }
 
-    /// The values, without a copy unless a clone has them too.
+    /// Returns the values. Copies them only if a clone shares them.
     pub fn into_data(self) -> Vec<f32> {
         Arc::unwrap_or_clone(self.data)
     }
 
-    /// Whether a clone has the values too: where a source keeps its batch, it may give them again.
+    /// Returns whether a clone shares the values. A source that caches its batches may then return
+    /// the same batch again.
     pub fn is_shared(&self) -> bool {
         Arc::strong_count(&self.data) > 1
     }
 
-    /// Whether this is a clone of `other`, or the other way round.
+    /// Returns whether the two batches share their values, that is, whether one is a clone of the
+    /// other.
     pub fn shares_with(&self, other: &PatchBatch) -> bool {
         self.shape == other.shape && Arc::ptr_eq(&self.data, &other.data)
     }
 
-    /// Each image's index in its data set.
+    /// Returns the index of each image in the data set.
     pub fn images(&self) -> &[u32] {
         &self.images
     }
 
-    /// Each image's class.
+    /// Returns the class of each image.
     pub fn labels(&self) -> &[u32] {
         &self.labels
     }
 
-    /// One patch, `[channel, height, width]`.
+    /// Returns one patch, `[channel, height, width]`.
     ///
     /// # Panics
-    /// If there is no such image or patch.
+    /// If `image` or `patch` is out of range.
     pub fn patch(&self, image: usize, patch: usize) -> &[f32] {
         assert!(image < self.shape.images && patch < self.shape.patches, "patch {patch} of image {image}");
         let len = self.shape.patch_len();
@@ -113,22 +115,23 @@ impl PatchBatch {
     }
 }
 
-/// What a source of batches may fail with: the kind of failure belongs to the source.
+/// The error of a source of batches. Each source has its own kinds of failure.
 pub type SourceError = Box<dyn core::error::Error + Send + Sync>;
 
 /// The batches of one epoch, in order.
 pub type Batches<'a> = Box<dyn Iterator<Item = core::result::Result<PatchBatch, SourceError>> + Send + 'a>;
 
-/// Where training takes its batches from: a loader, or synthetic patches.
+/// A source of training batches: a loader, or synthetic patches.
 pub trait PatchSource {
-    /// The shape of every batch: batches that would be smaller are dropped.
+    /// Returns the shape of every batch. Smaller batches are dropped.
     fn shape(&self) -> BatchShape;
 
-    /// Batches of an epoch.
+    /// Returns the number of batches per epoch.
     fn batches_per_epoch(&self) -> usize;
 
-    /// The batches of an epoch from number `first` on. What they hold is a function of the source's seed, the epoch
-    /// and the batch's number alone, so that a resumed run sees what the uninterrupted one sees.
+    /// Returns the batches of an epoch, starting at number `first`. Their content depends only on
+    /// the source's seed, the epoch and the batch number, so a resumed run sees the same batches as
+    /// an uninterrupted one.
     fn epoch(&self, epoch: u32, first: usize) -> Batches<'_>;
 }
 

@@ -1,22 +1,22 @@
-//! Color or not: the same images, as they are and greyed.
+//! Color or greyscale versions of the same images.
 
-/// Whether images are taken in color. Grey takes away the short cut that color is.
+/// Whether images are used in color. Greyscale removes color as a shortcut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "checkpoint", serde(rename_all = "lowercase"))]
 pub enum Color {
-    /// As they are.
+    /// In color.
     #[default]
     Rgb,
-    /// Grey in all three channels: the same network can look at it.
+    /// Grey values in all three channels, so that the same network can process them.
     Grey,
 }
 
 impl Color {
-    /// Both.
+    /// Both variants.
     pub const ALL: [Self; 2] = [Color::Rgb, Color::Grey];
 
-    /// The name, as in reports.
+    /// Returns the name, as in reports.
     pub fn name(self) -> &'static str {
         match self {
             Color::Rgb => "rgb",

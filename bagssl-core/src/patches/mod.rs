@@ -1,4 +1,4 @@
-//! From an image to a batch of patches.
+//! Turns images into batches of patches.
 
 pub mod patch;
 pub mod bag;

@@ -1,11 +1,11 @@
-//! Normalization: from colors in `[0, 1]` to what a network was trained on.
+//! Normalization of colors in `[0, 1]` to the range that a network was trained on.
 
 use std::prelude::v1::*;
 
 use crate::error::{Error, Result};
 
-/// Mean and deviation of each color channel (red, green, blue) of images in `[0, 1]`; both positive and finite where
-/// they must be.
+/// Mean and standard deviation of each color channel (red, green, blue) of images in `[0, 1]`. All
+/// are finite; the standard deviations are positive.
 ///
 /// # Example
 /// ```
@@ -21,7 +21,7 @@ pub struct Normalization {
     deviation: [f32; 3],
 }
 
-/// A normalization as it stands in a file.
+/// The serialized form.
 #[cfg(feature = "checkpoint")]
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,19 +47,20 @@ impl From<Normalization> for Unchecked {
 }
 
 impl Normalization {
-    /// Mean and deviation 0.5: `[0, 1]` becomes `[-1, 1]` (EMP-SSL, arXiv:2304.03977).
+    /// Mean and standard deviation 0.5: maps `[0, 1]` to `[-1, 1]` (EMP-SSL, arXiv:2304.03977).
     pub const HALF: Self = Normalization { mean: [0.5; 3], deviation: [0.5; 3] };
-    /// Mean and deviation of ImageNet's training images, as torchvision's models expect them.
+    /// Mean and standard deviation of ImageNet's training images, as torchvision's models expect
+    /// them.
     pub const IMAGENET: Self = Normalization { mean: [0.485, 0.456, 0.406], deviation: [0.229, 0.224, 0.225] };
-    /// Mean and deviation of CIFAR-10's training images, as solo-learn has them.
+    /// Mean and standard deviation of CIFAR-10's training images, as in solo-learn.
     pub const CIFAR10: Self = Normalization { mean: [0.4914, 0.4822, 0.4465], deviation: [0.2470, 0.2435, 0.2616] };
-    /// Mean and deviation of CIFAR-100's training images, as solo-learn has them.
+    /// Mean and standard deviation of CIFAR-100's training images, as in solo-learn.
     pub const CIFAR100: Self = Normalization { mean: [0.5071, 0.4865, 0.4409], deviation: [0.2673, 0.2564, 0.2762] };
 
-    /// Checks a mean and a deviation.
+    /// Creates a normalization from a mean and a standard deviation.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a value is not finite or a deviation is not positive.
+    /// [`Error::Setting`] if a value is not finite, or a standard deviation is not positive.
     pub fn new(mean: [f32; 3], deviation: [f32; 3]) -> Result<Self> {
         if !mean.iter().all(|value| value.is_finite()) {
             return Err(Error::Setting {
@@ -78,17 +79,17 @@ impl Normalization {
         Ok(Normalization { mean, deviation })
     }
 
-    /// The mean of each channel.
+    /// Returns the mean of each channel.
     pub fn mean(self) -> [f32; 3] {
         self.mean
     }
 
-    /// The deviation of each channel.
+    /// Returns the standard deviation of each channel.
     pub fn deviation(self) -> [f32; 3] {
         self.deviation
     }
 
-    /// `(value - mean) / deviation` of a channel (0 red, 1 green, 2 blue).
+    /// Returns `(value - mean) / deviation` for a channel (0 red, 1 green, 2 blue).
     pub fn apply(self, channel: usize, value: f32) -> f32 {
         (value - self.mean[channel]) / self.deviation[channel]
     }
@@ -97,7 +98,8 @@ impl Normalization {
 impl core::str::FromStr for Normalization {
     type Err = Error;
 
-    /// `imagenet`, `half`, `cifar10`, `cifar100`, or `MEAN/DEVIATION` of red, green and blue: `0.5,0.5,0.5/0.25,0.25,0.25`.
+    /// Parses `imagenet`, `half`, `cifar10`, `cifar100`, or `MEAN/DEVIATION` with the values of
+    /// red, green and blue, such as `0.5,0.5,0.5/0.25,0.25,0.25`.
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "imagenet" => return Ok(Self::IMAGENET),
@@ -116,7 +118,7 @@ impl core::str::FromStr for Normalization {
     }
 }
 
-/// Three numbers with commas between them.
+/// Parses three numbers separated by commas.
 fn three(text: &str) -> Option<[f32; 3]> {
     let mut values = text.split(',').map(|value| value.trim().parse().ok());
     let three = [values.next()??, values.next()??, values.next()??];
@@ -133,7 +135,7 @@ mod tests {
         assert_eq!([0, 1, 2].map(|channel| normalization.apply(channel, 0.5)), [0.5, 0.0, -0.125]);
     }
 
-    /// Those of solo-learn's `CifarTransform`.
+    /// The values of solo-learn's `CifarTransform`.
     #[test]
     fn names_and_free_forms_are_read() {
         let read = |text: &str| text.parse::<Normalization>();

@@ -1,4 +1,4 @@
-//! Patches: how large one is, and where it lies in its image.
+//! Patches: their size, and their position in the image.
 
 use std::prelude::v1::*;
 
@@ -8,45 +8,46 @@ use crate::random::Stream;
 /// The size of an image in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ImageSize {
-    /// Rows.
+    /// Number of rows.
     pub height: u32,
-    /// Columns.
+    /// Number of columns.
     pub width: u32,
 }
 
 impl ImageSize {
-    /// The shorter side in pixels.
+    /// Returns the length of the shorter side in pixels.
     pub fn short_side(self) -> u32 {
         self.height.min(self.width)
     }
 }
 
-/// A rectangle of an image, in whole pixels.
+/// A rectangle of an image, in integer pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Crop {
-    /// First row.
+    /// The first row.
     pub top: u32,
-    /// First column.
+    /// The first column.
     pub left: u32,
-    /// Rows.
+    /// Number of rows.
     pub height: u32,
-    /// Columns.
+    /// Number of columns.
     pub width: u32,
 }
 
 impl Crop {
-    /// All of an image.
+    /// Returns the entire image.
     pub fn whole(image: ImageSize) -> Self {
         Crop { top: 0, left: 0, height: image.height, width: image.width }
     }
 
-    /// The largest square in the middle of an image (an odd pixel stays at the bottom or on the right).
+    /// Returns the largest centered square of an image. If the margin is odd, the extra pixel is at
+    /// the bottom or on the right.
     pub fn center(image: ImageSize) -> Self {
         let side = image.short_side();
         Crop { top: (image.height - side) / 2, left: (image.width - side) / 2, height: side, width: side }
     }
 
-    /// Whether the rectangle has an area and lies inside an image of that size.
+    /// Returns whether the rectangle is not empty and lies inside an image of that size.
     pub fn fits(self, image: ImageSize) -> bool {
         let inside = |start: u32, length: u32, limit: u32| {
             length > 0 && start.checked_add(length).is_some_and(|end| end <= limit)
@@ -55,8 +56,8 @@ impl Crop {
     }
 }
 
-/// How a patch is resampled to the network's input. Both filters widen when they shrink an image, so that nothing
-/// aliases (as in Pillow, and in torchvision's transforms).
+/// The filter that resamples a patch to the network's input size. Both filters are antialiased:
+/// they widen when they shrink an image, as in Pillow and in torchvision's transforms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "checkpoint", serde(rename_all = "snake_case"))]
@@ -68,20 +69,20 @@ pub enum Filter {
     Bicubic,
 }
 
-/// How large a patch is cut.
+/// The size of a patch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "checkpoint", serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum PatchSide {
-    /// A square of this many pixels on a side.
+    /// A square with sides of this many pixels.
     Pixels(u32),
-    /// A square with this share of the area of the image's center square, in `(0, 1]`: a share of 0.25 of a 32x32
-    /// image is 16x16 pixels.
+    /// A square with this fraction of the area of the image's center square, in `(0, 1]`. For
+    /// example, 0.25 of a 32x32 image is 16x16 pixels.
     AreaShare(f32),
 }
 
-/// A patch size that has been checked: patches of one fixed scale, and the side of the network's input to which each
-/// is resampled.
+/// A validated patch size: patches of one fixed scale, and the side of the network's input to which
+/// each patch is resampled.
 ///
 /// # Example
 /// ```
@@ -98,7 +99,7 @@ pub struct PatchSpec {
     input: u32,
 }
 
-/// A patch spec as it stands in a file.
+/// The serialized form.
 #[cfg(feature = "checkpoint")]
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,14 +124,16 @@ impl From<PatchSpec> for UncheckedSpec {
     }
 }
 
-/// The largest side of a network input that is taken for meant, in pixels.
+/// The largest accepted side of a network input, in pixels.
 const LARGEST_INPUT: u32 = 4096;
 
 impl PatchSpec {
-    /// Checks a patch side and the side of the network's input, in pixels.
+    /// Creates a patch size from the side of a patch and the side of the network's input, in
+    /// pixels.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a side is 0, a share lies outside `(0, 1]`, or the input is larger than 4096 pixels.
+    /// [`Error::Setting`] if a side is 0, a share is outside `(0, 1]`, or the input is larger than
+    /// 4096 pixels.
     pub fn new(side: PatchSide, input: u32) -> Result<Self> {
         let refuse = |name, expected, got| Err(Error::Setting { name, expected, got });
         match side {
@@ -146,18 +149,18 @@ impl PatchSpec {
         Ok(PatchSpec { side, input })
     }
 
-    /// How large a patch is cut.
+    /// Returns the size of a patch.
     pub fn side(self) -> PatchSide {
         self.side
     }
 
-    /// The side of the network's input, in pixels.
+    /// Returns the side of the network's input in pixels.
     pub fn input(self) -> u32 {
         self.input
     }
 
-    /// The side of a patch of an image of this size, in pixels: at least 1. A share of the area is rounded to the
-    /// nearest side.
+    /// Returns the side of a patch in an image of this size, in pixels: at least 1. An area share
+    /// is rounded to the nearest integer side.
     ///
     /// # Errors
     /// [`Error::PatchTooLarge`] if the patch does not fit.
@@ -173,7 +176,7 @@ impl PatchSpec {
         Ok(side)
     }
 
-    /// A patch at a uniformly random place.
+    /// Draws a patch at a uniformly random position.
     ///
     /// # Errors
     /// [`Error::PatchTooLarge`] if the patch does not fit.
@@ -185,7 +188,8 @@ impl PatchSpec {
     }
 }
 
-/// Crops of many scales and shapes, as the joint-embedding baselines use them (torchvision's `RandomResizedCrop`).
+/// Crops of many scales and aspect ratios, as in joint-embedding baselines (torchvision's
+/// `RandomResizedCrop`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "checkpoint", serde(try_from = "UncheckedMultiScale", into = "UncheckedMultiScale"))]
@@ -195,7 +199,7 @@ pub struct MultiScale {
     input: u32,
 }
 
-/// A multi-scale spec as it stands in a file.
+/// The serialized form.
 #[cfg(feature = "checkpoint")]
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -222,11 +226,12 @@ impl From<MultiScale> for UncheckedMultiScale {
 }
 
 impl MultiScale {
-    /// Checks a range of area shares, a range of aspect ratios (width / height) and the side of the network's input.
+    /// Creates the crops from a range of area shares, a range of aspect ratios (width / height) and
+    /// the side of the network's input.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a range is empty, a share lies outside `(0, 1]`, a ratio is not positive, or the input's
-    /// side is not 1 to 4096 pixels.
+    /// [`Error::Setting`] if a range is empty, a share is outside `(0, 1]`, a ratio is not
+    /// positive, or the side of the input is not 1 to 4096 pixels.
     pub fn new(scale: (f32, f32), ratio: (f32, f32), input: u32) -> Result<Self> {
         let refuse = |name, expected, got| Err(Error::Setting { name, expected, got });
         if !(scale.0 > 0.0 && scale.0 <= scale.1 && scale.1 <= 1.0) {
@@ -241,21 +246,22 @@ impl MultiScale {
         Ok(MultiScale { scale, ratio, input })
     }
 
-    /// The side of the network's input, in pixels.
+    /// Returns the side of the network's input in pixels.
     pub fn input(self) -> u32 {
         self.input
     }
 
-    /// The same crops for another input.
+    /// Returns the same crops for another input size.
     ///
     /// # Errors
-    /// [`Error::Setting`] if its side is not 1 to 4096 pixels.
+    /// [`Error::Setting`] if the side is not 1 to 4096 pixels.
     pub fn with_input(self, input: u32) -> Result<Self> {
         MultiScale::new(self.scale, self.ratio, input)
     }
 
-    /// A crop whose share of the area is uniform and whose aspect ratio is log-uniform in their ranges. After ten
-    /// draws that do not fit, the middle of the image at the nearest allowed aspect ratio.
+    /// Draws a crop with a uniform area share and a log-uniform aspect ratio in their ranges. After
+    /// ten draws that do not fit, returns the center of the image at the nearest allowed aspect
+    /// ratio.
     ///
     /// # Panics
     /// If the image has no pixels.
@@ -297,7 +303,7 @@ mod tests {
     #[test]
     fn sides_follow_the_short_side() {
         let share = PatchSpec::new(PatchSide::AreaShare(0.25), 32).unwrap();
-        assert_eq!(share.side_in(ImageSize { height: 64, width: 33 }), Ok(17)); // 16.5, away from 0
+        assert_eq!(share.side_in(ImageSize { height: 64, width: 33 }), Ok(17)); // 16.5 rounds away from 0.
         assert_eq!(share.side_in(ImageSize { height: 1, width: 9 }), Ok(1));
         let pixels = PatchSpec::new(PatchSide::Pixels(33), 32).unwrap();
         assert_eq!(

@@ -1,9 +1,9 @@
-"""What the reference scripts share: exact inputs, and JSON with up to 9 significant digits.
+"""Helpers of the reference scripts: exact inputs, and JSON with up to 9 significant digits.
 
 A tensor is {"shape": [...], "data": [flat, row-major]}.
 
-Inputs are multiples of 1/64 (or a smaller power of two) below 10, so they are the same number in 9 decimal
-digits, in float32 and in float64. Everything else is computed in float64 and rounded once, when it is written.
+Inputs are multiples of 1/64 (or a smaller power of two) below 10, so 9 decimal digits, float32 and float64 all
+represent them exactly. Everything else is computed in float64 and rounded once, on output.
 """
 
 import json
@@ -33,19 +33,19 @@ class Inputs:
         return (values * grid).round() / grid
 
     def distinct(self, *shape, grid=64):
-        """Multiples of 1/grid in random order around 0, no two alike (so that a maximum is never a tie)."""
+        """Distinct multiples of 1/grid around 0 in random order, so that maxima are unique."""
         count = math.prod(shape)
         return ((torch.randperm(count, generator=self.generator) - count // 2) / grid).reshape(shape)
 
 
 def number(value):
-    """A number with up to 9 significant digits."""
+    """Rounds to at most 9 significant digits."""
     short = float(f"{float(value):.9g}")
     return int(short) if short == int(short) and abs(short) < 1e9 else short
 
 
 def plain(value):
-    """What JSON can hold: tensors as shape and data, tensors without axes as numbers."""
+    """Converts to JSON types: tensors become shape and data, tensors without axes become numbers."""
     if isinstance(value, torch.Tensor):
         value = value.detach()
         if value.ndim == 0:
@@ -59,7 +59,7 @@ def plain(value):
 
 
 def made_by(script, note=None):
-    """The header: which script, which torch."""
+    """The header: the script and the version of torch."""
     return f"{Path(script).name}, torch {torch.__version__.split('+')[0]}" + (f", {note}" if note else "")
 
 
@@ -75,7 +75,7 @@ def write(script, content, name=None):
 
 
 def lines(value, indent=0):
-    """JSON in which a tensor, any list of plain values, and whatever is short, stands on one line."""
+    """Formats JSON with each tensor, list of plain values and short item on one line."""
     pad, compact = " " * indent, json.dumps(value, separators=(",", ":"))
     if len(compact) <= 100:
         return compact
@@ -89,8 +89,8 @@ def lines(value, indent=0):
 
 
 def largest_difference(function, inputs, gradients, step=1e-6):
-    """The largest difference between gradients and central differences of a function without arguments, which reads
-    the inputs; as a share of the largest entry of all the gradients."""
+    """The largest difference between gradients and central differences of a function without arguments that reads
+    the inputs, relative to the largest entry of all gradients."""
     worst, scale = 0.0, max(float(gradient.abs().max()) for gradient in gradients)
     with torch.no_grad():
         for tensor, gradient in zip(inputs, gradients):

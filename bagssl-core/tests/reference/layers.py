@@ -11,7 +11,7 @@ from common import Inputs, largest_difference, made_by, write
 EPSILON = 1e-5
 MOMENTUM = 0.1
 
-# batch, inputs, outputs, height, width, kernel, stride, padding; the last three a number or [vertical, horizontal]
+# batch, inputs, outputs, height, width, kernel, stride, padding; the last three are a number or [vertical, horizontal]
 CONVOLUTIONS = {
     "3x3_s1_p1": (2, 3, 4, 5, 7, 3, 1, 1),
     "3x3_s1_p1_one_image": (1, 4, 3, 6, 3, 3, 1, 1),
@@ -56,7 +56,7 @@ def convolution(inputs, name, case):
 
 
 def batch_norm(inputs, shape, residual, relu):
-    """One case of relu?(batch_norm(x) + residual?), in training mode and in evaluation mode."""
+    """A case of relu?(batch_norm(x) + residual?), in training mode and in evaluation mode."""
     dim = shape[1]
     along = [1, dim] + [1] * (len(shape) - 2)
     x = (inputs.normal(*shape) + inputs.normal(*along, std=2.0)).requires_grad_()

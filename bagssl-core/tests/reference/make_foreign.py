@@ -1,4 +1,4 @@
-"""Files as PyTorch writes them, and embeddings of torchvision's residual networks, to test the import with.
+"""Writes files of PyTorch, and embeddings of torchvision's residual networks, as test data for the import.
 
 Writes foreign/*.pth, foreign/*.ckpt and foreign.json. Run with torch and torchvision installed: python make_foreign.py
 """
@@ -17,7 +17,7 @@ FOLDER = Path(__file__).with_name("foreign")
 
 
 def odd():
-    """Tensors in every way in which a file holds them; `values` in foreign.json says what they are."""
+    """Tensors in all storage types and layouts. foreign.json lists their `values`."""
     base = torch.arange(24, dtype=torch.float32) / 4
     return collections.OrderedDict(
         plain=base[:6].clone().reshape(2, 3),
@@ -45,7 +45,7 @@ def named(tensors):
 
 
 def small(prefix):
-    """A norm of torch's own, so that the dictionary has `_metadata`."""
+    """The state dict of a torch module, which has `_metadata`."""
     return torch.nn.ModuleDict({prefix: torch.nn.BatchNorm1d(2).float()}).state_dict()
 
 

@@ -1,11 +1,11 @@
-"""Exported models in ONNX Runtime against PyTorch with the weights of the same safetensors file.
+"""Compares exported models in ONNX Runtime with PyTorch, using the weights of the same safetensors file.
 
-Needs torch, torchvision, safetensors, onnx and onnxruntime. Writes no file that stays:
+Needs torch, torchvision, safetensors, onnx and onnxruntime. Writes only temporary files:
     cargo build --release -p bagssl-core --features onnx --example export_onnx
     python onnx_check.py ../../../target/release/examples/export_onnx
 
-PyTorch runs in float64, with batch norm as a layer of its own. A difference is the largest one of any entry, over the
-largest entry. ONNX Runtime and PyTorch in float32 should be about equally far from float64.
+PyTorch runs in float64, with batch norm as a separate layer. Differences are the largest difference of an entry,
+relative to the largest entry. ONNX Runtime and PyTorch in float32 should be about equally far from float64.
 """
 
 import subprocess
@@ -21,13 +21,13 @@ import torchvision
 from safetensors.torch import load_file
 from torch import nn
 
-# An epsilon that is off by a tenth changes embeddings by 7e-6 (resnet18-cifar) and 2e-5 (bagnet33).
+# An epsilon with an error of 10 % changes embeddings by 7e-6 (resnet18-cifar) and 2e-5 (bagnet33).
 TOLERANCE = 4e-6
 FIELD, STRIDE = 33, 8
 
 
 class BagBlock(torchvision.models.resnet.Bottleneck):
-    """A bottleneck without padding. Its shortcut is cut to what comes out."""
+    """A bottleneck without padding. Its shortcut is cropped to the output's size."""
 
     def forward(self, x):
         y = self.relu(self.bn1(self.conv1(x)))
@@ -38,7 +38,7 @@ class BagBlock(torchvision.models.resnet.Bottleneck):
 
 
 def bagnet33():
-    """A ResNet-50 that looks at 3x3 pixels in its stem and in each stage's first block, and at one elsewhere."""
+    """A ResNet-50 with 3x3 kernels in its stem and in each stage's first block, and 1x1 kernels elsewhere."""
     net = torchvision.models.resnet.ResNet(BagBlock, [3, 4, 6, 3])
     net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, bias=False), nn.Identity()
     for stage, stride in zip([net.layer1, net.layer2, net.layer3, net.layer4], [2, 2, 2, 1]):
@@ -125,13 +125,13 @@ def image(*shape):
 
 
 def compare(subject, options, output, shapes):
-    """Prints a line for each shape; gives the largest difference."""
+    """Prints one line per shape. Returns the largest difference."""
     session, worst = subject.session(*options), 0.0
     for shape in shapes:
         x = image(*shape)
         got, expected = session.run(None, {"input": x})[0], subject.torch(x, output)
         ours, theirs = difference(got, expected), difference(subject.torch(x, output, torch.float32), expected)
-        # What a mistake would look like.
+        # For comparison: the difference that a mistake would cause.
         mirrored = subject.torch(numpy.ascontiguousarray(x[:, :, :, ::-1]), output)
         size = options[-1] if "--size" in options else "any"
         line = f"{subject.name:<15}{output:<12}{size:<7}{str(list(shape)):<16}"
@@ -141,7 +141,7 @@ def compare(subject, options, output, shapes):
 
 
 def squares(subject):
-    """Each place of the dense model against the model of single patches on its crop, and the mean over all."""
+    """Compares each position of the dense model with the single-patch model on its crop, and the mean over all."""
     dense, single = subject.session("--dense"), subject.session("--tap", "embedding")
     worst, x = 0.0, image(2, 3, 52, 71)
     places = dense.run(None, {"input": x})[0]

@@ -63,7 +63,7 @@ def image(*shape):
 
 
 def smallest_effect(net, x, embedding, phase):
-    """What the least influential tensor changes when it takes the values of the next index k."""
+    """The effect on the embedding of giving the least influential tensor the values of the next index k."""
     effects, values = [], net.state_dict()
     for k, key in enumerate(names(net)):
         kept = values[key].clone()

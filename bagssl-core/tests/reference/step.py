@@ -70,7 +70,7 @@ def main():
     gradients = {name: {key: p.grad for key, p in net.named_parameters()} for name, net in nets.items()}
     after = {name: statistics(net) for name, net in nets.items()}
 
-    # Running statistics play no part in training mode, so that they move on below does not matter.
+    # Training mode does not use running statistics, so the updates below do not matter.
     parameters = [p for net in nets.values() for p in net.parameters()] + [x]
     error = largest_difference(
         lambda: (nets["projector"](nets["encoder"](x)) * upstream).sum(), parameters, [p.grad for p in parameters]

@@ -1,5 +1,5 @@
-//! What tests against PyTorch's values share: `reference/*.py` made them. Tests of models on Burn, which are in the crate of tests
-//! across crates, use it as well.
+//! Helpers for tests against PyTorch's values, which `reference/*.py` generate. The workspace's
+//! crate `tests` also uses them, for models on Burn.
 #![allow(dead_code, reason = "each test uses some of these")]
 
 use bagssl_core::architecture::Architecture;
@@ -26,7 +26,8 @@ pub(crate) fn close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
     assert!(error <= tolerance * largest, "{what}: error {error} of {largest}");
 }
 
-/// The weights of `reference/resnet.py`: sines of the place in the tensor and of the tensor's place in the network.
+/// The weights of `reference/resnet.py`: sines of the index in the tensor and of the tensor's index
+/// in the network.
 pub(crate) fn formula(index: usize, quadratic: bool, parameter: &Parameter) -> Vec<f32> {
     let place = |i: usize| if quadratic { (i * i) % 1009 } else { i };
     let sine = |i: usize| (0.1 * place(i) as f64 + 1.0 + 0.37 * index as f64).sin();
@@ -40,8 +41,9 @@ pub(crate) fn formula(index: usize, quadratic: bool, parameter: &Parameter) -> V
     (0..parameter.len()).map(|i| value(i) as f32).collect()
 }
 
-/// Our plans run a block's shortcut before its last convolution, torchvision lists it after the block's norms: the order
-/// of its state dict decides the formula's index.
+/// Returns torchvision's parameter names in the order of its state dict, which determines the
+/// formula's index. BagSSL's plans list a block's shortcut before its last convolution; torchvision
+/// lists it after the block's norms.
 pub(crate) fn torchvision_names(arch: Architecture) -> Vec<String> {
     let file = match arch {
         Architecture::ResNet50 => "resnet50",
@@ -52,8 +54,8 @@ pub(crate) fn torchvision_names(arch: Architecture) -> Vec<String> {
     names.filter(|name| !name.starts_with("fc.") && !name.ends_with("num_batches_tracked")).collect()
 }
 
-/// What runs a network: its plan, its parameters and an input `[row, channel, height, width]` of some size to its last
-/// value.
+/// Runs a network. Receives its plan, its parameters and an input `[row, channel, height, width]`
+/// of the given size, and returns the last value.
 pub(crate) type Runner<'a> = &'a dyn Fn(&Plan, &dyn Fn(&Parameter) -> Vec<f32>, Vec<f32>, [usize; 4]) -> Vec<f32>;
 
 pub(crate) fn resnets(archs: &[&str], phases: &[&str], tolerance: f32, run: Runner<'_>) {

@@ -1,7 +1,9 @@
-//! Any-time bags: an image is looked at patch by patch, in random order, until enough is known of it.
+//! Any-time bags: patches of an image are processed in random order until the estimate is good
+//! enough.
 //!
-//! What is estimated is the mean over all patches of a grid ([`Grid::order`](crate::bag::Grid::order) gives the order), so
-//! the patches are a sample without replacement, and nothing is left to estimate once all have come.
+//! The estimate is the mean over all patches of a grid. [`Grid::order`](crate::bag::Grid::order)
+//! gives the order, so the patches seen so far are a sample without replacement. The estimate is
+//! exact once all patches have been seen.
 //!
 //! ```
 //! use bagssl_core::anytime::{AnyTime, Next, Reason, StopRule};
@@ -32,46 +34,47 @@ use crate::aggregate::RunningMean;
 use crate::error::{Error, Result};
 use crate::quantile::{check_confidence, student_t};
 
-/// Whether the next patch is to be looked at.
+/// Whether to process the next patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Look at it.
+    /// Process it.
     Continue,
     /// Stop.
     Stop(Reason),
 }
 
-/// Why an image is looked at no longer.
+/// The reason to stop processing an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// All patches have come.
+    /// All patches have been seen.
     Complete,
     /// The uncertainty is below the tolerance.
     Tolerance,
-    /// As many patches have come as are allowed.
+    /// [`StopRule::max_patches`] is reached.
     Most,
-    /// The caller's time is up.
+    /// The caller's deadline has passed.
     Deadline,
-    /// No other class can be expected to win.
+    /// The leading class is not expected to change.
     Decided,
 }
 
-/// When to stop.
+/// The stopping rule.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StopRule {
-    /// Stop when [`RunningMean::uncertainty`] is below this; at least 0, which never stops.
+    /// Stop when [`RunningMean::uncertainty`] is below this value. Must be at least 0; 0 never
+    /// stops.
     pub tolerance: f64,
-    /// Patches before which the uncertainty is not trusted: at least 2, of which one has a spread. With `n` patches the
-    /// uncertainty is itself uncertain by about `1 / sqrt(2 (n - 1))` of its size if all spread is in one direction, and
-    /// less otherwise: 18 % for 16.
+    /// Minimum number of patches before the uncertainty is trusted; at least 2. With `n` patches,
+    /// the relative error of the uncertainty itself is about `1 / sqrt(2 (n - 1))` if all variation
+    /// is in one direction, and smaller otherwise: 18 % for 16 patches.
     pub min_patches: u64,
-    /// Most patches: at least `least`.
+    /// Maximum number of patches; at least `min_patches`.
     pub max_patches: u64,
 }
 
 impl Default for StopRule {
-    /// 5 %, from 16 patches on, as many as there are.
+    /// A tolerance of 5 % from 16 patches on, without a maximum.
     fn default() -> Self {
         StopRule { tolerance: 0.05, min_patches: 16, max_patches: u64::MAX }
     }
@@ -100,11 +103,12 @@ fn check_least(least: u64) -> Result<()> {
     if least >= 2 { Ok(()) } else { Err(refused) }
 }
 
-/// The representation of an image, better with each patch, and whether it is good enough.
+/// The running representation of an image, with a stopping rule.
 ///
-/// The tolerance is looked at after each patch. As always with a rule that looks often, it tends to stop where the spread
-/// is underestimated, as in a sky whose few birds have not been seen: the uncertainty at the end is somewhat too small, the
-/// less so the greater [`StopRule::min_patches`] is.
+/// The tolerance is checked after each patch. Like any rule that checks often, it tends to stop
+/// when the spread is underestimated, for instance in a sky before any of its few birds has been
+/// seen. The final uncertainty is therefore slightly too small. A larger [`StopRule::min_patches`]
+/// reduces this bias.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnyTime {
     mean: RunningMean,
@@ -113,20 +117,22 @@ pub struct AnyTime {
 }
 
 impl AnyTime {
-    /// For embeddings of length `dim` of a grid of `patches`.
+    /// Creates an empty representation for embeddings of length `dim` and a grid of `patches`.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the tolerance is not a number of at least 0, the least patches are fewer than 2, or the most
-    /// fewer than the least.
+    /// [`Error::Setting`] if the tolerance is negative or not finite, `min_patches` is below 2, or
+    /// `max_patches` is below `min_patches`.
     pub fn new(dim: usize, patches: u64, rule: StopRule) -> Result<Self> {
         Ok(AnyTime { mean: RunningMean::new(dim), patches, rule: rule.check()? })
     }
 
-    /// Takes in the embedding of one more patch, drawn without replacement. `expired` says whether the caller's time is up;
-    /// it is asked only if nothing else ends the search, and from the first patch on, whatever [`StopRule::min_patches`] is.
+    /// Adds the embedding of one more patch, drawn without replacement. `expired` returns whether
+    /// the caller's deadline has passed. It is called only if no other reason stops the search, and
+    /// from the first patch on, regardless of [`StopRule::min_patches`].
     ///
     /// # Errors
-    /// [`Error::Length`] if the embedding has another length, or more come than the grid has patches.
+    /// [`Error::Length`] if the embedding has a different length, or if all patches of the grid
+    /// have already been added.
     pub fn push(&mut self, embedding: &[f32], expired: impl FnOnce() -> bool) -> Result<Next> {
         check_left(self.patches, self.mean.count())?;
         self.mean.push(embedding)?;
@@ -145,12 +151,12 @@ impl AnyTime {
         })
     }
 
-    /// The mean so far, with the count of its patches.
+    /// Returns the mean so far, which includes the number of patches.
     pub fn mean(&self) -> &RunningMean {
         &self.mean
     }
 
-    /// [`RunningMean::uncertainty`] within the grid.
+    /// Returns [`RunningMean::uncertainty`] within the grid.
     pub fn uncertainty(&self) -> Option<f64> {
         self.mean.uncertainty(self.patches)
     }
@@ -163,10 +169,12 @@ fn check_left(patches: u64, count: u64) -> Result<()> {
     Err(Error::Length { what: "patches of a grid", expected: patches as usize, got: count as usize + 1 })
 }
 
-/// When a decision is looked at: after `least` patches and each time their number has doubled, as long as some are left.
+/// The schedule of decision checks: after `least` patches, then each time their number has doubled,
+/// while patches are left.
 ///
-/// A rule that looks `k` times and would be wrong with probability `a` each time is wrong with up to `k a` in all. So each
-/// look is given a share of the error that is allowed (Bonferroni), and doubling keeps the looks few: 7 for 8 to 576 patches.
+/// A rule that checks `k` times and errs with probability `a` each time errs with probability up to
+/// `k a` in total. Each check therefore gets an equal share of the allowed error (Bonferroni).
+/// Doubling needs few checks: 7 for 8 to 576 patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecisionSchedule {
     min_patches: u64,
@@ -174,44 +182,49 @@ pub struct DecisionSchedule {
 }
 
 impl DecisionSchedule {
-    /// The looks at a grid of `patches`.
+    /// Creates the schedule for a grid of `patches`, with the first check after `least` patches.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the least patches are fewer than 2.
+    /// [`Error::Setting`] if `least` is below 2.
     pub fn new(least: u64, patches: u64) -> Result<Self> {
         check_least(least)?;
         Ok(DecisionSchedule { min_patches: least, patches })
     }
 
-    /// How many there are.
+    /// Returns the number of checks.
     pub fn count(self) -> u32 {
         let counts = core::iter::successors(Some(self.min_patches), |count| count.checked_mul(2));
         counts.take_while(|&count| count < self.patches).count() as u32
     }
 
-    /// Whether there is one after `count` patches.
+    /// Returns whether a check is due after `count` patches.
     pub fn is_due(self, count: u64) -> bool {
         count < self.patches && count.is_multiple_of(self.min_patches) && (count / self.min_patches).is_power_of_two()
     }
 
-    /// The confidence that each look needs for one of `confidence` over all of them.
+    /// Returns the confidence that each check needs for a total of `confidence` over all checks.
     pub fn confidence(self, confidence: f64) -> f64 {
         1.0 - (1.0 - confidence) / f64::from(self.count().max(1))
     }
 }
 
-/// A linear classifier's decision on an image, and whether more patches could change it.
+/// The decision of a linear classifier on an image, with a test of whether more patches could
+/// change it.
 ///
-/// Logits that are linear in the embedding (a linear probe's) are, for the mean of patches, the mean of the patches'
-/// logits. So is a class's margin over another, and the error of that mean is known. The search ends as decided when
-/// the lower bounds of the leader's margins over all other classes are above 0.
+/// For logits that are linear in the embedding, as those of a linear probe, the logits of the mean
+/// are the mean of the patches' logits. The same holds for the margin of one class over another,
+/// and the standard error of that mean is known. The search stops as decided when the lower bounds
+/// of the leader's margins over all other classes are positive.
 ///
 /// # What the confidence means
-/// The probability that the image is said to be decided for a class that does not win over all patches of the grid is
-/// at most `1 - confidence`: over all looks and classes, not for one look. The share of the error is split evenly over
-/// the [`DecisionSchedule`] and the other classes (Bonferroni; that the leader is chosen by the same patches costs nothing, since a
-/// wrong stop needs the bound of one false margin over the true winner). Each bound is Student's t with the finite grid's
-/// factor `1 - n / N`: the level is exact as far as the margins' means are normal, an approximation otherwise.
+/// The probability of stopping for a class that does not win over all patches of the grid is at
+/// most `1 - confidence`, in total over all checks and classes. The allowed error is split evenly
+/// over the checks of the [`DecisionSchedule`] and the other classes (Bonferroni). Choosing the
+/// leader from the same patches needs no further correction, since a wrong stop requires that the
+/// bound of one margin over the true winner is wrong.
+///
+/// Each bound uses Student's t and the finite-population factor `1 - n / N`. The level is exact if
+/// the mean margins are normal, and approximate otherwise.
 ///
 /// # Example
 /// ```
@@ -230,16 +243,18 @@ pub struct Decision {
     patches: u64,
     schedule: DecisionSchedule,
     confidence: f64,
-    /// The logits of all patches so far, `[patch, class]`: a margin's spread is asked for only when the leader is known.
+    /// The logits of all patches so far, `[patch, class]`. Margins need the leader, which is known
+    /// only at a check.
     logits: Vec<f64>,
 }
 
 impl Decision {
-    /// Between `classes`, over a grid of `patches`, not before `least` of them.
+    /// Creates a decision between `classes` over a grid of `patches`, with the first check after
+    /// `least` patches.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there is no class, the least patches are fewer than 2, or the confidence is not between 0.5
-    /// and 0.9999.
+    /// [`Error::Setting`] if `classes` is 0, `least` is below 2, or the confidence is not between
+    /// 0.5 and 0.9999.
     pub fn new(classes: usize, patches: u64, least: u64, confidence: f64) -> Result<Self> {
         if classes == 0 {
             return Err(Error::Setting { name: "classes", expected: "at least 1", got: "0".into() });
@@ -248,10 +263,11 @@ impl Decision {
         Ok(Decision { classes, patches, schedule: DecisionSchedule::new(least, patches)?, confidence, logits: vec![] })
     }
 
-    /// Takes in the logits of one more patch, `[class]`, drawn without replacement.
+    /// Adds the logits of one more patch, `[class]`, drawn without replacement.
     ///
     /// # Errors
-    /// [`Error::Length`] if there is not a logit for each class, or more come than the grid has patches.
+    /// [`Error::Length`] if the number of logits is not the number of classes, or if all patches of
+    /// the grid have already been added.
     pub fn push(&mut self, logits: &[f64]) -> Result<Next> {
         if logits.len() != self.classes {
             return Err(Error::Length { what: "logits of a patch", expected: self.classes, got: logits.len() });
@@ -267,12 +283,13 @@ impl Decision {
         })
     }
 
-    /// Patches so far.
+    /// Returns the number of patches so far.
     pub fn count(&self) -> u64 {
         (self.logits.len() / self.classes) as u64
     }
 
-    /// The class with the greatest mean logit, the first among equals; `None` before the first patch.
+    /// Returns the class with the greatest mean logit (the first one if tied), or `None` before the
+    /// first patch.
     pub fn leader(&self) -> Option<usize> {
         let mut sums = vec![0.0; self.classes];
         for row in self.logits.chunks_exact(self.classes) {
@@ -282,7 +299,8 @@ impl Decision {
         (!self.logits.is_empty()).then_some(greatest)
     }
 
-    /// Whether the leader's margin over every other class is above 0 for certain.
+    /// Whether the leader's margins over all other classes are positive with the required
+    /// confidence.
     fn is_decided(&self) -> bool {
         let Some(leader) = self.leader() else { return false };
         let error = (1.0 - self.schedule.confidence(self.confidence)) / (self.classes - 1).max(1) as f64;
@@ -290,7 +308,7 @@ impl Decision {
         (0..self.classes).filter(|&class| class != leader).all(|class| self.lower_bound(leader, class, t) > 0.0)
     }
 
-    /// The mean margin of a class over another, less `t` standard errors.
+    /// The mean margin of a class over another, minus `t` standard errors.
     fn lower_bound(&self, class: usize, other: usize, t: f64) -> f64 {
         let count = self.count() as f64;
         let margins = || self.logits.chunks_exact(self.classes).map(|row| row[class] - row[other]);

@@ -26,7 +26,8 @@ fn rules_out_of_range_are_refused() {
     assert!(Decision::new(2, 9, 2, 1.0).is_err());
 }
 
-/// 9, 11 of 8 patches: s^2 = 2, 2 / 2 (1 - 2 / 8) = 3 / 4, over 10: an uncertainty of 0.0866.
+/// 9, 11 of 8 patches: s^2 = 2, 2 / 2 (1 - 2 / 8) = 3 / 4, relative to a mean of 10: an uncertainty
+/// of 0.0866.
 #[test]
 fn each_reason_by_hand() {
     for (tolerance, least, most, expected) in [
@@ -45,7 +46,8 @@ fn each_reason_by_hand() {
     assert_eq!((late.mean().mean(), late.uncertainty()), (Some(vec![9.0]), None));
 }
 
-/// With a tolerance of 0 only the last patch ends it, even if all are equal; no patch comes after it.
+/// With a tolerance of 0 only the last patch stops, even if all are equal. No further patch is
+/// accepted.
 #[test]
 fn a_tolerance_of_zero_asks_for_all() {
     let mut image = anytime(4, 0.0, 2, u64::MAX);
@@ -72,8 +74,9 @@ fn looks_by_hand() {
     assert!(DecisionSchedule::new(1, 25).is_err());
 }
 
-/// Margins 1, 2, 3 of 6: mean 2, s^2 = 1, error sqrt(1 / 3 (1 - 3 / 6)) = 0.408. One look (at 3), one other class: t with 2
-/// degrees is 2.92 at 95 % and 6.96 at 99 %, bounds of 0.81 and -0.84.
+/// Margins 1, 2, 3 of 6: mean 2, s^2 = 1, standard error sqrt(1 / 3 (1 - 3 / 6)) = 0.408. One check
+/// (at 3), one other class: t with 2 degrees of freedom is 2.92 at 95 % and 6.96 at 99 %, so the
+/// lower bounds are 0.81 and -0.84.
 #[test]
 fn a_decision_by_hand() {
     for (confidence, expected) in [(0.95, Next::Stop(Reason::Decided)), (0.99, Next::Continue)] {
@@ -89,7 +92,8 @@ fn a_decision_by_hand() {
     assert!(decision.push(&[1.0]).is_err() && decision.leader().is_none());
 }
 
-/// Equal classes are never decided; the last patch ends it, with the first class in the lead.
+/// Tied classes are never decided. The last patch completes the image, and the first tied class
+/// leads.
 #[test]
 fn a_tie_asks_for_all() {
     let mut decision = Decision::new(3, 5, 2, 0.9).unwrap();
@@ -99,14 +103,15 @@ fn a_tie_asks_for_all() {
     assert!(decision.push(&[0.0; 3]).is_err());
 }
 
-/// Student's t with 5 degrees: a normal over the root of a mean of 5 squares. Its kurtosis is 9.
+/// Student's t with 5 degrees of freedom: a normal divided by the root of a mean of 5 squares. Its
+/// kurtosis is 9.
 fn heavy(random: &mut Stream) -> f64 {
     let squares: f64 = (0..5).map(|_| random.normal_pair().0.powi(2)).sum();
     random.normal_pair().0 / (squares / 5.0).sqrt()
 }
 
-/// The embeddings of all patches of a grid of 8 rows and 12 columns, `[patch, 4]`: heavy tails of different sizes, one of
-/// them skewed, with a common part, as of an image that is smooth.
+/// The embeddings of all patches of a grid of 8 rows and 12 columns, `[patch, 4]`: heavy tails of
+/// different scales, one component skewed, with a shared term as in a smooth image.
 fn bag(image: u32) -> (Grid, Vec<[f32; 4]>) {
     let spec = PatchSpec::new(PatchSide::Pixels(3), 3).unwrap();
     let grid = Grid::new(spec, ImageSize { height: 25, width: 37 }, 3).unwrap();
@@ -128,8 +133,9 @@ fn mean_of<'a>(embeddings: impl Iterator<Item = &'a [f32; 4]>) -> RunningMean {
     mean
 }
 
-/// Over 1,000 bags, the intervals of 95 % cover the mean of the grid in 93 to 97 % of all cases, with heavy tails too; where
-/// these are skewed besides, in 90 % or more. The ball does in at least 95 %.
+/// Over 1,000 bags, the 95 % intervals cover the mean of the grid in 93 to 97 % of all cases, even
+/// with heavy tails, and in at least 90 % for the skewed component. The ball covers it in at least
+/// 95 %.
 #[test]
 fn the_stated_confidence_is_kept() {
     let counts = [8usize, 24, 64];
@@ -158,8 +164,8 @@ fn the_stated_confidence_is_kept() {
     assert!(in_ball.iter().all(|&count| count >= 950), "{in_ball:?}");
 }
 
-/// Four classes whose means over the grid are close to each other: of 1,000 decisions at 90 %, fewer than 10 % are wrong,
-/// though each is looked at up to four times; and many are made early.
+/// Four classes with close means over the grid: of 1,000 decisions at 90 %, fewer than 10 % are
+/// wrong despite up to four checks each, and many stop early.
 #[test]
 fn a_decision_keeps_its_level_over_all_looks() {
     let (mut wrong, mut early) = (0, 0);
@@ -186,7 +192,7 @@ fn a_decision_keeps_its_level_over_all_looks() {
 }
 
 proptest! {
-    /// What is said at the end is the mean of the grid, in whatever order its patches come.
+    /// The final estimate is the mean of the grid, in any order of the patches.
     #[test]
     fn all_patches_give_the_mean_of_the_grid(h in 1u32..9, w in 1u32..9, seed: u64) {
         let spec = PatchSpec::new(PatchSide::Pixels(1), 1).unwrap();

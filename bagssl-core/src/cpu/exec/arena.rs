@@ -1,4 +1,5 @@
-//! Runs a plan on weights where they lie, in memory that the caller gives: for devices with little of it.
+//! Runs a plan on weights in place, in memory supplied by the caller: for devices with little
+//! memory.
 
 use std::prelude::v1::*;
 
@@ -6,9 +7,10 @@ use crate::checkpoint::{Checkpoint, TensorRef};
 use crate::error::{Error, Result};
 use crate::plan::{Kind, Layer, NORM_EPSILON, Op, Plan, Window};
 
-/// A network that copies nothing: weights are read (and widened, if they are bf16 or int8) from a checkpoint's bytes, which
-/// may lie in flash memory, and all values of a run are in one arena. It runs one input at a time, in plain sums of
-/// products, and is written without `unsafe`.
+/// A network that copies no weights. It reads weights directly from a checkpoint's bytes, which may
+/// lie in flash memory, and converts bf16 and int8 on the fly. All intermediate values are stored
+/// in one arena. It runs one input at a time with plain sums of products, and contains no `unsafe`
+/// code.
 ///
 /// # Example
 /// ```
@@ -24,7 +26,8 @@ use crate::plan::{Kind, Layer, NORM_EPSILON, Op, Plan, Window};
 /// #     tap: FeatureLayer::Embedding, views: Views::FixedScale(patch), provenance: Default::default(), training: None,
 /// # };
 /// # let bytes = to_bytes(&spec, &spec.model.init_weights(0))?;
-/// // `bytes` is a checkpoint, wherever it lies. `from_bytes_unverified` leaves out its digest, which takes reading all of it.
+/// // `bytes` is a checkpoint in any memory. `from_bytes_unverified` skips the digest, which
+/// // requires reading all bytes.
 /// let checkpoint = Checkpoint::from_bytes(&bytes)?;
 /// let encoder = ArenaExecutor::encoder(&checkpoint)?;
 /// let mut arena = vec![0.0; encoder.arena_len([16, 16])?];
@@ -38,7 +41,7 @@ pub struct ArenaExecutor<'a> {
     layers: Vec<Weights<'a>>,
 }
 
-/// What a layer's parameters are.
+/// The parameters of a layer.
 #[derive(Debug, Default)]
 struct Weights<'a> {
     weight: Option<TensorRef<'a>>,
@@ -48,7 +51,7 @@ struct Weights<'a> {
 }
 
 impl Weights<'_> {
-    /// What an output's sum is multiplied with, and what is added then.
+    /// Returns the factor for an output's sum, and the offset that is then added.
     fn factor(&self, output: usize) -> (f32, f32) {
         let bias = self.bias.map_or(0.0, |bias| bias.get(output));
         match self.norm {
@@ -62,7 +65,7 @@ impl Weights<'_> {
     }
 }
 
-/// Where a value lies in the arena.
+/// The position of a value in the arena.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Place {
     start: usize,
@@ -70,26 +73,27 @@ struct Place {
 }
 
 impl<'a> ArenaExecutor<'a> {
-    /// The encoder of a checkpoint.
+    /// Creates the executor of a checkpoint's encoder.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if a tensor is missing; a checkpoint that has been read has all.
+    /// [`Error::Checkpoint`] if a tensor is missing. A validated checkpoint has all tensors.
     pub fn encoder(checkpoint: &Checkpoint<'a>) -> Result<Self> {
         Self::new(checkpoint.spec().model.encoder(), &mut |name| checkpoint.tensor_ref(&format!("encoder.{name}")))
     }
 
-    /// The projector of a checkpoint.
+    /// Creates the executor of a checkpoint's projector.
     ///
     /// # Errors
-    /// As [`ArenaExecutor::encoder`].
+    /// Like [`ArenaExecutor::encoder`].
     pub fn projector(checkpoint: &Checkpoint<'a>) -> Result<Self> {
         Self::new(checkpoint.spec().model.projector(), &mut |name| checkpoint.tensor_ref(&format!("projector.{name}")))
     }
 
-    /// A plan with its parameters by their names.
+    /// Creates an executor of a plan, with parameters by name from `source`.
     ///
     /// # Errors
-    /// [`Error::Plan`] if a parameter has another length than the plan says, and whatever `source` returns.
+    /// [`Error::Plan`] if the length of a parameter differs from the plan's, and any error of
+    /// `source`.
     pub fn new(plan: &Plan, source: &mut dyn FnMut(&str) -> Result<TensorRef<'a>>) -> Result<Self> {
         let mut parameters = plan.parameters().into_iter();
         let mut next = || -> Result<TensorRef<'a>> {
@@ -128,13 +132,14 @@ impl<'a> ArenaExecutor<'a> {
         Ok(ArenaExecutor { plan: plan.clone(), layers })
     }
 
-    /// The plan that is run.
+    /// Returns the plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Values that the arena of a run must hold, for an input of `[height, width]` (any for plans that read rows): all
-    /// the working memory there is, but for some words for each layer.
+    /// Returns the number of values that the arena must hold for an input of `[height, width]`
+    /// (ignored for plans that read rows). This is the entire working memory, except for a few
+    /// words per layer.
     ///
     /// # Errors
     /// [`Error::Plan`] if the input is too small for the plan.
@@ -143,15 +148,15 @@ impl<'a> ArenaExecutor<'a> {
         Ok(places.iter().map(|place| place.start + place.len).max().unwrap_or(0))
     }
 
-    /// The last value of the plan for one input.
+    /// Computes the last value of the plan for one input.
     ///
     /// # Shapes
-    /// - `input`: `[channel, height, width]` or, for plans that read rows, `[dim]`
-    /// - returns: `[dim]` or, for plans that put out maps, `[channel, height, width]`
+    /// - `input`: `[channel, height, width]`, or `[dim]` for plans that read rows
+    /// - returns: `[dim]`, or `[channel, height, width]` for plans that output maps
     ///
     /// # Errors
-    /// [`Error::Plan`] if the input is too small for the plan, [`Error::Length`] if `input` is not of this size or the
-    /// arena shorter than [`ArenaExecutor::arena_len`].
+    /// [`Error::Plan`] if the input is too small for the plan. [`Error::Length`] if `input` does
+    /// not have this size, or the arena is shorter than [`ArenaExecutor::arena_len`].
     pub fn run<'m>(&self, arena: &'m mut [f32], input: &[f32], size: [usize; 2]) -> Result<&'m [f32]> {
         let sizes = self.sizes(size)?;
         let expected = self.length(0, sizes[0]);
@@ -168,7 +173,8 @@ impl<'a> ArenaExecutor<'a> {
                 Op::ConvNorm { residual, .. } => residual,
                 _ => None,
             };
-            // Places are apart while both are needed, so that what is read can be split from what is written.
+            // Values that are live at the same time do not overlap, so the slices that are read can
+            // be split from the one that is written.
             let output = places[index + 1];
             let (before, rest) = arena.split_at_mut(output.start);
             let (to, after) = rest.split_at_mut(output.len);
@@ -200,7 +206,8 @@ impl<'a> ArenaExecutor<'a> {
         channels * height * width
     }
 
-    /// Puts each value at the lowest place where it overlaps none that is still to be read. The input takes none.
+    /// Assigns each value the lowest position where it overlaps no live value. The input needs no
+    /// space.
     fn places(&self, sizes: &[[usize; 2]]) -> Vec<Place> {
         let last_use = self.plan.last_use();
         let mut places = vec![Place { start: 0, len: 0 }];
@@ -295,14 +302,14 @@ impl Weights<'_> {
     }
 }
 
-/// The pixels that a window sees of one axis.
+/// The pixels along one axis that a window covers.
 fn span(window: Window, axis: usize, at: usize, length: usize) -> core::ops::Range<usize> {
     let first = at * window.stride[axis];
     let end = (first + window.kernel[axis]).saturating_sub(window.padding[axis]).min(length);
     first.saturating_sub(window.padding[axis]).min(end)..end
 }
 
-/// Adds one tap of a kernel times a channel to a plane of outputs.
+/// Adds one kernel tap times a channel to a plane of outputs.
 fn add_tap(
     from: Map<'_>,
     channel: usize,

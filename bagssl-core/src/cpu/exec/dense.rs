@@ -1,4 +1,4 @@
-//! Every patch of an image in one pass.
+//! Computes the embeddings of all patches of an image in one pass.
 
 use std::prelude::v1::*;
 
@@ -7,16 +7,18 @@ use crate::error::{Error, Result};
 use crate::patch::ImageSize;
 use crate::plan::{Plan, ReceptiveField};
 
-/// The embeddings of all patches of an image, for encoders without padding (BagNets): a patch's embedding does not depend
-/// on what is around it, so that one pass over the image gives the same as one pass over every patch.
+/// Embeds all patches of an image with an encoder without padding (BagNets). A patch's embedding
+/// does not depend on its surroundings, so one pass over the image gives the same result as one
+/// pass per patch.
 ///
-/// A patch has the side of the encoder's receptive field, or is larger by a multiple of its stride; then its embedding
-/// is the mean of those of the fields in it, as the encoder's own global mean has it.
+/// The side of a patch is that of the encoder's receptive field, or larger by a multiple of its
+/// stride. The embedding of a larger patch is the mean over the receptive fields in it, as with the
+/// encoder's own global mean.
 #[derive(Debug)]
 pub struct Dense {
     executor: Executor,
     field: ReceptiveField,
-    /// Fields of a patch in each direction.
+    /// Number of receptive fields per patch in each direction.
     fields: usize,
     side: usize,
 }
@@ -26,21 +28,22 @@ pub struct Dense {
 pub struct DenseRows {
     /// `[row, column, dim]`
     pub values: Vec<f32>,
-    /// Rows and columns of patches.
+    /// Number of rows and columns of patches.
     pub grid: [usize; 2],
-    /// Length of an embedding.
+    /// The length of an embedding.
     pub dim: usize,
 }
 
-/// Pixels of the largest side of a piece of an image that is encoded at once: what bounds the working memory.
+/// The maximum side, in pixels, of the part of an image that is encoded at once. It bounds the
+/// working memory.
 const PIECE: usize = 256;
 
 impl Dense {
     /// Packs an encoder's weights for patches of `side` pixels.
     ///
     /// # Errors
-    /// [`Error::Plan`] if the encoder has padding (with the first layer that has), [`Error::Setting`] if no patch of such
-    /// a side is made of whole fields, and as [`Executor::new`].
+    /// [`Error::Plan`] naming the first layer with padding, [`Error::Setting`] if `side` is not the
+    /// receptive field's side plus a multiple of its stride, and like [`Executor::new`].
     pub fn new(plan: &Plan, source: &mut Source<'_>, side: usize, options: Options) -> Result<Self> {
         let (plan, field) = plan.dense()?;
         if side < field.side || !(side - field.side).is_multiple_of(field.stride) {
@@ -60,20 +63,20 @@ impl Dense {
         })
     }
 
-    /// Pixels from patch to patch.
+    /// Returns the step from one patch to the next, in pixels.
     pub fn stride(&self) -> usize {
         self.field.stride
     }
 
-    /// Side of a patch in pixels.
+    /// Returns the side of a patch in pixels.
     pub fn side(&self) -> usize {
         self.side
     }
 
-    /// Rows and columns of the patches of an image.
+    /// Returns the number of rows and columns of patches of an image.
     ///
     /// # Errors
-    /// [`Error::PatchTooLarge`] if not even one fits.
+    /// [`Error::PatchTooLarge`] if not a single patch fits.
     pub fn grid(&self, image: ImageSize) -> Result<[usize; 2]> {
         let count = |length: u32| Some((length as usize).checked_sub(self.side)? / self.field.stride + 1);
         match (count(image.height), count(image.width)) {
@@ -82,15 +85,16 @@ impl Dense {
         }
     }
 
-    /// The embedding of every patch on the grid: patch `(row, column)` begins at pixel `(row * stride, column * stride)`.
-    /// The image is encoded in pieces of at most 256 pixels a side (or one field, if that is larger), which overlap by
-    /// what a field sees beyond its stride.
+    /// Computes the embedding of every patch on the grid. Patch `(row, column)` starts at pixel
+    /// `(row * stride, column * stride)`. The image is encoded in overlapping pieces with sides of
+    /// at most 256 pixels (or one receptive field, if that is larger).
     ///
     /// # Shapes
     /// - `image`: `[channel, height, width]`, normalized
     ///
     /// # Errors
-    /// [`Error::PatchTooLarge`] if not even one patch fits, [`Error::Length`] if `image` is not of this size.
+    /// [`Error::PatchTooLarge`] if not a single patch fits, [`Error::Length`] if `image` does not
+    /// have this size.
     pub fn encode(&self, image: &[f32], size: ImageSize, threads: &dyn Threads) -> Result<DenseRows> {
         let grid = self.grid(size)?;
         let (height, width) = (size.height as usize, size.width as usize);
@@ -103,7 +107,7 @@ impl Dense {
         }
         let ReceptiveField { side, stride } = self.field;
         let dim = self.executor.plan().output_dim();
-        // Fields, of which a patch has one or more in each direction.
+        // Number of receptive fields in each direction. A patch has one or more.
         let all = grid.map(|patches| patches + self.fields - 1);
         let most = (PIECE.max(side) - side) / stride + 1;
         let mut fields = vec![0.0; all[0] * all[1] * dim];
@@ -138,10 +142,10 @@ impl Dense {
     }
 }
 
-/// The means over all windows of `side` by `side` vectors of a grid.
+/// Computes the means over all windows of `side` by `side` vectors of a grid.
 fn window_means(fields: &[f32], [rows, columns]: [usize; 2], dim: usize, side: usize) -> Vec<f32> {
     let out = [rows - side + 1, columns - side + 1];
-    // Along rows first, then along columns, each in f64.
+    // Sum along rows, then along columns, both in f64.
     let mut along = vec![0.0_f64; rows * out[1] * dim];
     for row in 0..rows {
         for column in 0..out[1] {

@@ -1,4 +1,4 @@
-//! A checkpoint's networks as the evaluation sees them, without Burn.
+//! Embeds patches with a checkpoint's networks, without Burn.
 
 use std::prelude::v1::*;
 use std::sync::{Mutex, PoisonError};
@@ -21,41 +21,42 @@ pub struct Embedder {
     rows: usize,
 }
 
-/// A network and the memory that it last ran in.
+/// A network and its workspace from the last run.
 #[derive(Debug)]
 struct Stage {
     executor: Executor,
     workspace: Mutex<Option<Workspace>>,
 }
 
-/// How an [`Embedder`] computes.
+/// The settings of an [`Embedder`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EmbedderOptions {
-    /// What the kernels are compiled for.
+    /// The instruction set of the kernels.
     pub set: InstructionSet,
-    /// Only plain sums of products (see [`Options::exact`]).
+    /// Whether to use only plain sums of products (see [`Options::exact`]).
     pub exact: bool,
-    /// Patches at once: more are faster up to a point, and need more memory. Fewer are taken if their maps would have more than
-    /// [`limits::MOST_MAP_BYTES`].
+    /// Maximum number of patches per run. Larger values are faster up to a point and need more
+    /// memory. The number is reduced if the maps would exceed [`limits::MOST_MAP_BYTES`].
     pub rows: usize,
-    /// Side of a patch in pixels, as far as one knows.
+    /// The expected side of a patch in pixels.
     pub side: usize,
 }
 
 impl Embedder {
-    /// Packs what the features at `taps` need of a checkpoint.
+    /// Packs the weights of a checkpoint that the features at `taps` need.
     ///
     /// # Errors
-    /// As [`Executor::new`].
+    /// Like [`Executor::new`].
     pub fn new(checkpoint: &Checkpoint<'_>, taps: &[FeatureLayer], options: EmbedderOptions) -> Result<Self> {
         let mut source = |name: &str| checkpoint.tensor_ref(name).map(Into::into);
         Self::from_source(&checkpoint.spec().model, &mut source, taps, options)
     }
 
-    /// The same from any source of parameters, by their names in a checkpoint (`encoder.*`, `projector.*`).
+    /// Packs weights from any source of parameters, by their names in a checkpoint (`encoder.*`,
+    /// `projector.*`).
     ///
     /// # Errors
-    /// As [`Executor::new`].
+    /// Like [`Executor::new`].
     pub fn from_source(
         plan: &ModelPlan,
         source: &mut Source<'_>,
@@ -85,12 +86,12 @@ impl Embedder {
         Ok(Embedder { plan: plan.clone(), encoder, projector, first_layer, rows })
     }
 
-    /// The networks.
+    /// Returns the plan of the networks.
     pub fn plan(&self) -> &ModelPlan {
         &self.plan
     }
 
-    /// Bytes of all packed weights.
+    /// Returns the number of bytes of all packed weights.
     pub fn bytes(&self) -> usize {
         let stages = [Some(&self.encoder), self.projector.as_ref(), self.first_layer.as_ref()];
         stages.into_iter().flatten().map(|stage| stage.executor.bytes()).sum()

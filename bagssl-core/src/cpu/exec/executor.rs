@@ -14,30 +14,33 @@ use crate::cpu::layout::values::Values;
 use crate::error::{Error, Result};
 use crate::plan::{Kind, NORM_EPSILON, Op, Plan, Window};
 
-/// How an [`Executor`] computes.
+/// The settings of an [`Executor`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// What it is compiled for.
+    /// The instruction set of the kernels.
     pub set: InstructionSet,
-    /// Only plain sums of products: no Winograd, whose sums are those of differences (in f32 about twice the error).
+    /// Whether to use only plain sums of products. Winograd, which sums differences, has about
+    /// twice the error in f32.
     pub exact: bool,
-    /// How many inputs there will be at a time, as far as one knows: decides how weights are packed.
+    /// The expected number of inputs per run. It determines how weights are packed.
     pub batch: usize,
-    /// Their `[height, width]`, as far as one knows.
+    /// The expected `[height, width]` of the inputs.
     pub size: [usize; 2],
 }
 
 impl Options {
-    /// The fastest f32 kernels of this machine, for so many inputs of such a size at a time.
+    /// Creates settings with the fastest f32 kernels of this machine, for `batch` inputs of this
+    /// size per run.
     pub fn new(batch: usize, size: [usize; 2]) -> Self {
         Options { set: InstructionSet::best(), exact: false, batch, size }
     }
 }
 
-/// Gives a parameter's values by its name in the plan.
+/// Returns a parameter's values by its name in the plan.
 pub type Source<'a> = dyn FnMut(&str) -> Result<Values<'a>> + 'a;
 
-/// A network that runs on plain memory: a plan with its weights, batch norms folded in, packed for one instruction set.
+/// A network on plain memory: a plan with its weights. Batch norms are folded in, and the weights
+/// are packed for one instruction set.
 ///
 /// # Example
 /// ```
@@ -61,7 +64,7 @@ pub struct Executor {
     plan: Plan,
     steps: Vec<Step>,
     options: Options,
-    /// Layers before this one take a few images at a time through all of them.
+    /// The layers before this index process a few images at a time.
     early: usize,
 }
 
@@ -77,18 +80,21 @@ impl core::fmt::Debug for Executor {
     }
 }
 
-/// The packed weights of a layer that is still run on a few images at a time: with more, one reads weights too often.
+/// The maximum size of a layer's packed weights for running on a few images at a time. Larger
+/// weights would be read too often.
 const EARLY_BYTES: usize = 3 << 20;
-/// Bytes of the largest map of the images that are taken together through the early layers.
+/// The maximum size of the largest map, in bytes, of the images that pass through the early layers
+/// at once.
 const TOGETHER_BYTES: usize = 5 << 18;
 
 impl Executor {
     /// Packs a plan's weights, on the threads of [`with_threads`].
     ///
     /// # Errors
-    /// [`Error::Plan`] if inputs of the size in `options` are too small for the plan, [`Error::Setting`] if this machine
-    /// lacks the instruction set or the batch is 0, [`Error::Plan`] if a parameter has another length than the plan says,
-    /// and whatever `source` returns.
+    /// [`Error::Setting`] if this machine does not support the instruction set, or the batch is 0.
+    /// [`Error::Plan`] if inputs of the size in `options` are too small for the plan, the length of
+    /// a parameter differs from the plan's, or a norm's values are not finite or its variance is
+    /// negative. Any error of `source`.
     pub fn new(plan: &Plan, source: &mut Source<'_>, options: Options) -> Result<Self> {
         with_threads(|threads| Self::packed(plan, source, options, threads))
     }
@@ -142,26 +148,27 @@ impl Executor {
         Ok(Executor { plan: plan.clone(), steps, options, early })
     }
 
-    /// The plan that is run.
+    /// Returns the plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// How it computes.
+    /// Returns the settings.
     pub fn options(&self) -> Options {
         self.options
     }
 
-    /// Bytes of the packed weights.
+    /// Returns the number of bytes of the packed weights.
     pub fn bytes(&self) -> usize {
         self.steps.iter().map(|step| if let Step::Conv(conv) = step { conv.bytes() } else { 0 }).sum()
     }
 
-    /// Memory for at most `batch` inputs of `[height, width]` (`[1, 1]` for plans that read rows) on so many threads.
+    /// Allocates memory for up to `batch` inputs of `[height, width]` (`[1, 1]` for plans that read
+    /// rows), for use with as many threads as `threads` has.
     ///
     /// # Errors
-    /// [`Error::Plan`] if the input is too small for the plan, or its maps have more bytes than an address can count,
-    /// [`Error::Setting`] if the batch is 0.
+    /// [`Error::Plan`] if the input is too small for the plan, or the maps exceed the address
+    /// space. [`Error::Setting`] if the batch is 0.
     pub fn workspace(&self, batch: usize, size: [usize; 2], threads: &dyn Threads) -> Result<Workspace> {
         let sizes = sizes(&self.plan, size)?;
         if batch == 0 {
@@ -207,22 +214,23 @@ impl Executor {
         })
     }
 
-    /// The last value of the plan for up to as many inputs as the workspace is for.
+    /// Computes the last value of the plan for up to as many inputs as the workspace holds.
     ///
     /// # Shapes
-    /// - `input`: `[row, channel, height, width]` or, for plans that read rows, `[row, dim]`
-    /// - returns: `[row, dim]` or, for plans that put out maps, `[row, height, width, channel]`
+    /// - `input`: `[row, channel, height, width]`, or `[row, dim]` for plans that read rows
+    /// - returns: `[row, dim]`, or `[row, height, width, channel]` for plans that output maps
     ///
     /// # Errors
-    /// [`Error::Length`] if `input` is not of one to `batch` inputs of the workspace's size, [`Error::Setting`] if there
-    /// are more threads than the workspace was made for, or it was made by an executor of another plan or with other methods.
+    /// [`Error::Length`] if `input` does not hold 1 to `batch` inputs of the workspace's size.
+    /// [`Error::Setting`] if there are more threads than the workspace was made for, or if it was
+    /// made by an executor of a different plan or with different convolution methods.
     pub fn run(&self, workspace: &mut Workspace, input: &[f32], threads: &dyn Threads) -> Result<Vec<f32>> {
         let mut output = Vec::new();
         self.run_into(workspace, input, threads, &mut output)?;
         Ok(output)
     }
 
-    /// The same, appended to `output`.
+    /// Like [`Executor::run`], but appends the result to `output`.
     ///
     /// # Errors
     /// See [`Executor::run`].
@@ -277,7 +285,7 @@ impl Executor {
         Ok(())
     }
 
-    /// How each layer that is a convolution is computed, which decides on the borders of maps.
+    /// Returns the method of each convolution. The methods determine the borders of the maps.
     fn methods(&self) -> impl Iterator<Item = Option<Method>> {
         self.steps.iter().map(|step| if let Step::Conv(conv) = step { Some(conv.method) } else { None })
     }
@@ -313,9 +321,9 @@ impl Executor {
     }
 }
 
-/// The memory of a run, made once for many.
+/// The memory of a run, reusable for further runs.
 pub struct Workspace {
-    /// What it was made for: forms and slots follow from these.
+    /// The key of the workspace: forms and slots follow from these fields.
     plan: Plan,
     methods: Vec<Option<Method>>,
     batch: usize,
@@ -324,18 +332,19 @@ pub struct Workspace {
     early: usize,
     forms: Vec<Form>,
     scratch: Scratch,
-    /// For each worker, memory for the values before `early`.
+    /// For each worker, the memory of the values before `early`.
     early_memory: Vec<Vec<Shared>>,
     early_slots: Vec<usize>,
-    /// Memory for the values from `early` on.
+    /// The memory of the values from `early` on.
     late_memory: Vec<Shared>,
     late_slots: Vec<usize>,
 }
 
-/// Memory that the jobs of a layer write in parts.
+/// Memory that the jobs of a layer write in disjoint parts.
 struct Shared(UnsafeCell<Buffer>);
 
-// SAFETY: written through `Map`s only, by jobs that write disjoint pixels, between which `Threads::each` waits.
+// SAFETY: written only through `Map`s, by jobs that write disjoint pixels. `Threads::each` waits
+// for the jobs of a layer before the next one.
 unsafe impl Sync for Shared {}
 
 impl core::fmt::Debug for Workspace {
@@ -345,22 +354,22 @@ impl core::fmt::Debug for Workspace {
 }
 
 impl Workspace {
-    /// Inputs that it is for.
+    /// Returns the maximum number of inputs.
     pub fn batch(&self) -> usize {
         self.batch
     }
 
-    /// Their `[height, width]`.
+    /// Returns the `[height, width]` of the inputs.
     pub fn size(&self) -> [usize; 2] {
         self.size
     }
 
-    /// Threads that it is for.
+    /// Returns the maximum number of threads.
     pub fn threads(&self) -> usize {
         self.scratch.workers()
     }
 
-    /// Bytes that it holds (after a first run, which makes part of it).
+    /// Returns the number of allocated bytes. Part of the memory is allocated in the first run.
     pub fn bytes(&mut self) -> usize {
         let maps = self.early_memory.iter_mut().flatten().chain(&mut self.late_memory);
         maps.map(|memory| 4 * memory.0.get_mut().len()).sum::<usize>() + self.scratch.bytes()
@@ -377,24 +386,26 @@ impl Workspace {
 
 impl Shared {
     fn pointer(&self) -> *mut f32 {
-        // SAFETY: nobody changes the `Buffer` itself while the workspace is borrowed for a run.
+        // SAFETY: the `Buffer` itself does not change while the workspace is borrowed for a run.
         unsafe { (*self.0.get()).shared_ptr() }
     }
 }
 
-/// Which values share memory: those of one form, whose border stays zero, that are not alive at the same time.
+/// The assignment of values to shared memory. Values share a slot if they have the same form (so
+/// its border stays zero) and are not live at the same time.
 struct Slots {
     of_value: Vec<usize>,
     forms: Vec<Form>,
 }
 
 impl Slots {
-    /// `last_use[i]` is the last layer that reads value `i`, both counted from the network's first.
+    /// `last_use[i]` is the layer that computes value `i` and the last layer that reads it. Layers
+    /// are counted from the network's first.
     fn assign(forms: &[Form], last_use: &[(usize, usize)]) -> Self {
         let mut slots: Vec<(Form, usize)> = Vec::new();
         let mut of_value = Vec::new();
         for (form, &(made, last)) in forms.iter().zip(last_use) {
-            // A value is made by layer `made`, which may read those whose last use it is: so these are not free yet.
+            // Layer `made` may read values whose last use it is, so their slots are not free yet.
             let free = slots.iter().position(|(other, until)| other == form && *until < made);
             let slot = free.unwrap_or_else(|| {
                 slots.push((*form, 0));
@@ -411,8 +422,8 @@ impl Slots {
     }
 }
 
-/// For each value the layer that makes it and the last one that reads it, both counted from 1 (the input is made by 0). The
-/// last value is kept.
+/// Returns, for each value, the layer that computes it and the last layer that reads it, counted
+/// from 1 (0 for the input). The last value stays live.
 fn last_use(plan: &Plan) -> Vec<(usize, usize)> {
     let mut uses: Vec<(usize, usize)> = plan.last_use().into_iter().enumerate().collect();
     if let Some(last) = uses.last_mut() {
@@ -421,7 +432,8 @@ fn last_use(plan: &Plan) -> Vec<(usize, usize)> {
     uses
 }
 
-/// The longest start of the plan with small weights that hands but one value on.
+/// Returns the length of the longest prefix of layers with small weights that passes only its last
+/// value on.
 fn early_layers(plan: &Plan, steps: &[Step]) -> usize {
     let large = |step: &Step| matches!(step, Step::Conv(conv) if conv.bytes() > EARLY_BYTES);
     let small = steps.iter().position(large).unwrap_or(steps.len());
@@ -436,7 +448,7 @@ fn sizes(plan: &Plan, size: [usize; 2]) -> Result<Vec<[usize; 2]>> {
         .ok_or_else(|| Error::Plan(format!("expected an input that its windows fit into, got {size:?} pixels")))
 }
 
-/// Channels of a value in memory: the input's are as they come.
+/// Returns the number of stored channels of a value. Few input channels are not padded.
 fn padded_channels(plan: &Plan, value: usize) -> usize {
     match plan.kind(value) {
         Kind::Map(channels) if value == 0 && channels < CHANNELS => channels,
@@ -455,7 +467,7 @@ fn parameter<'a>(source: &mut Source<'a>, name: &str, part: &str, expected: usiz
     }
 }
 
-/// Refuses values of which a norm makes what is no number, and which a ReLU would hide.
+/// Rejects norm values that would lead to NaN, which a ReLU would hide.
 fn check_norm(norm: &str, parts: [(&str, &[f32]); 4]) -> Result<()> {
     for (name, values) in parts {
         let least = if name == "running_var" { 0.0 } else { f32::NEG_INFINITY };
@@ -470,8 +482,8 @@ fn check_norm(norm: &str, parts: [(&str, &[f32]); 4]) -> Result<()> {
     Ok(())
 }
 
-/// A batch norm with running statistics, as a factor for each output of the layer before it; what it adds goes into that
-/// layer's bias.
+/// Folds a batch norm with running statistics: returns a factor for each output of the preceding
+/// layer, and updates that layer's bias.
 fn fold(source: &mut Source<'_>, norm: &str, bias: &mut [f32]) -> Result<Vec<f64>> {
     let mut part = |name| Ok::<_, Error>(parameter(source, norm, name, bias.len())?.to_vec());
     let (scale, shift) = (part("weight")?, part("bias")?);

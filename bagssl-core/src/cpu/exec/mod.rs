@@ -1,4 +1,4 @@
-//! Executors: what runs a plan with the kernels.
+//! Executors: run a plan with the kernels.
 
 pub(crate) mod threads;
 pub(crate) mod executor;

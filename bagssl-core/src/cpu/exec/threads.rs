@@ -1,30 +1,36 @@
-//! Who runs the parts of a computation.
+//! Threads that run the parts of a computation.
 
 #![allow(unsafe_code, reason = "kernels rely on how jobs are run")]
 
-/// Threads that share out jobs.
+/// Runs jobs on several threads.
 ///
-/// Kernels divide their work into jobs and leave it to this trait who runs them; results do not depend on it.
+/// Kernels split their work into jobs, and this trait distributes them. Results do not depend on
+/// the distribution.
 ///
 /// # Safety
-/// Jobs write to memory that is theirs alone by their index or their worker. So each index below `jobs` must be run at most once,
-/// no two jobs that run at a time may have the same worker, every worker must be below [`Threads::count`], which must not
-/// change, and `each` must not return, also by a panic, while a job is running.
+/// Jobs write to memory that belongs to their index or worker alone. Implementations must therefore
+/// guarantee:
+///
+/// - Each index below `jobs` runs at most once.
+/// - No two concurrent jobs have the same worker.
+/// - Each worker is below [`Threads::count`], which never changes.
+/// - `each` does not return while a job is running, not even by a panic.
 pub unsafe trait Threads: Sync {
-    /// How many jobs run at a time, at least 1.
+    /// Returns the maximum number of concurrent jobs, at least 1.
     fn count(&self) -> usize;
 
-    /// Runs `job(index, worker)` for each `index` below `jobs` and returns when all are done. `worker` is below
-    /// [`Threads::count`], and no two jobs that run at a time have the same.
-    /// A job must not call `each` of the threads that run it; within a [`Pool`]'s jobs, [`with_threads`] gives [`Serial`].
+    /// Runs `job(index, worker)` for each `index` below `jobs`, and returns when all are done.
+    /// `worker` is below [`Threads::count`], and no two concurrent jobs have the same worker. A job
+    /// must not call `each` on the threads that run it. Inside the jobs of a [`Pool`],
+    /// [`with_threads`] gives [`Serial`].
     fn each(&self, jobs: usize, job: &(dyn Fn(usize, usize) + Sync));
 }
 
-/// No threads: jobs run one after the other where they are asked for.
+/// No threads: runs jobs one after the other on the calling thread.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Serial;
 
-// SAFETY: one job after the other, on the calling thread.
+// SAFETY: runs one job after the other, on the calling thread.
 unsafe impl Threads for Serial {
     fn count(&self) -> usize {
         1
@@ -35,10 +41,10 @@ unsafe impl Threads for Serial {
     }
 }
 
-/// One worker of others' threads, for jobs within a job.
+/// A single worker of other threads, for nested jobs.
 pub(crate) struct Worker(pub(crate) usize);
 
-// SAFETY: one job after the other, on the thread that is this worker.
+// SAFETY: runs one job after the other, on the thread of this worker.
 unsafe impl Threads for Worker {
     fn count(&self) -> usize {
         1
@@ -49,13 +55,13 @@ unsafe impl Threads for Worker {
     }
 }
 
-/// Rayon's threads: those of the pool that it is used in, or else rayon's global ones.
+/// Rayon's threads: the current pool, or else rayon's global pool.
 #[cfg(feature = "rayon")]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rayon;
 
-// SAFETY: rayon runs each index once, has one job at a time on a thread unless a job calls rayon, which kernels' do not, and waits
-// for all.
+// SAFETY: rayon runs each index once and waits for all of them. A thread runs one job at a time
+// unless a job calls rayon, and kernels do not.
 #[cfg(feature = "rayon")]
 unsafe impl Threads for Rayon {
     fn count(&self) -> usize {
@@ -72,14 +78,14 @@ unsafe impl Threads for Rayon {
 #[cfg(feature = "std")]
 pub use pool::{Pool, serially};
 
-/// Calls `work` with the threads that this thread's work is shared with: [`Pool::global`], or nobody within
+/// Calls `work` with the threads to use on this thread: [`Pool::global`], or [`Serial`] within
 /// [`serially`].
 #[cfg(feature = "std")]
 pub fn with_threads<T>(work: impl FnOnce(&dyn Threads) -> T) -> T {
     if pool::is_serial() { work(&Serial) } else { work(Pool::global()) }
 }
 
-/// Calls `work` with the threads that this thread's work is shared with: without the standard library, nobody.
+/// Calls `work` with the threads to use on this thread: [`Serial`] without the standard library.
 #[cfg(not(feature = "std"))]
 pub fn with_threads<T>(work: impl FnOnce(&dyn Threads) -> T) -> T {
     work(&Serial)
@@ -96,22 +102,22 @@ mod pool {
 
     use super::Threads;
 
-    /// Threads that wait for work, spinning for some microseconds before they sleep.
+    /// A pool of threads that wait for work. They spin for some microseconds before they sleep.
     pub struct Pool {
         shared: Arc<Shared>,
         helpers: Vec<JoinHandle<()>>,
-        /// One computation at a time.
+        /// Only one computation runs at a time.
         turn: Mutex<()>,
     }
 
     struct Shared {
-        /// Counts the calls; odd values mean that the pool ends.
+        /// Counts the calls in steps of two. Odd values shut the pool down.
         call: AtomicUsize,
-        /// The job of this call, and how many there are of it.
+        /// The job of this call and the number of its indices.
         work: Mutex<Option<Work>>,
         wake: Condvar,
         next: AtomicUsize,
-        /// Helpers that are through with this call.
+        /// Number of helpers that have finished this call.
         done: AtomicUsize,
         panicked: AtomicUsize,
     }
@@ -121,13 +127,13 @@ mod pool {
         job: *const (dyn Fn(usize, usize) + Sync),
         jobs: usize,
     }
-    // SAFETY: the job is `Sync`, and `each` does not return before all helpers have let go of it.
+    // SAFETY: the job is `Sync`, and `each` does not return before all helpers have released it.
     unsafe impl Send for Work {}
 
-    /// An index beyond all jobs, to which each thread may add one without coming back to 0.
+    /// An index beyond all jobs. Each thread may increment it without wrapping around to 0.
     const NO_MORE: usize = usize::MAX / 2;
 
-    /// Rounds of spinning before a thread sleeps or yields: about 50 microseconds.
+    /// Number of spins before a thread sleeps or yields: about 50 microseconds.
     const SPINS: usize = 2000;
 
     impl core::fmt::Debug for Pool {
@@ -137,10 +143,10 @@ mod pool {
     }
 
     impl Pool {
-        /// A pool of so many threads, the calling one among them; 0 means as many as there are cores.
+        /// Creates a pool of `threads` threads, including the calling one. 0 means one per core.
         ///
         /// # Panics
-        /// If the system gives no thread.
+        /// If the system cannot create a thread.
         pub fn new(threads: usize) -> Self {
             let threads = match threads {
                 0 => std::thread::available_parallelism().map_or(1, core::num::NonZero::get),
@@ -165,12 +171,14 @@ mod pool {
             Pool { shared, helpers, turn: Mutex::new(()) }
         }
 
-        /// The pool of this process, with a thread for each core unless [`Pool::set_global`] came first.
+        /// Returns the pool of this process. It has one thread per core unless [`Pool::set_global`]
+        /// was called first.
         pub fn global() -> &'static Pool {
             GLOBAL.get_or_init(|| Pool::new(0))
         }
 
-        /// Makes the pool of this process one of so many threads. Returns whether it was the first to ask.
+        /// Creates the pool of this process with this number of threads. Returns `false` if the
+        /// pool already exists.
         pub fn set_global(threads: usize) -> bool {
             let mut first = false;
             GLOBAL.get_or_init(|| {
@@ -191,8 +199,8 @@ mod pool {
         SERIAL.get()
     }
 
-    /// Calls `work` so that kernels without threads of their own stay on this thread: for programs that run several
-    /// computations side by side.
+    /// Runs `work` with serial kernels: kernels that use [`with_threads`](super::with_threads) stay
+    /// on this thread. Use it in programs that run several computations in parallel.
     pub fn serially<T>(work: impl FnOnce() -> T) -> T {
         struct Restore(bool);
         impl Drop for Restore {
@@ -204,7 +212,8 @@ mod pool {
         work()
     }
 
-    // SAFETY: `next` gives each index to one thread, of which each has a number of its own; `Finish` waits for all of them.
+    // SAFETY: `next` hands out each index once, each thread has its own worker number, and `Finish`
+    // waits for all of them.
     unsafe impl Threads for Pool {
         fn count(&self) -> usize {
             self.helpers.len() + 1
@@ -217,7 +226,8 @@ mod pool {
             }
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
             let shared = &*self.shared;
-            // SAFETY: only the lifetime changes; the job outlives this call, and no helper keeps it longer (`Finish`).
+            // SAFETY: only the lifetime changes. The job outlives this call, and no helper uses it
+            // afterwards (`Finish`).
             let job: *const (dyn Fn(usize, usize) + Sync) = unsafe {
                 core::mem::transmute::<&(dyn Fn(usize, usize) + Sync), &'static (dyn Fn(usize, usize) + Sync)>(job)
             };
@@ -226,7 +236,7 @@ mod pool {
                 *work = Some(Work { job, jobs });
                 shared.next.store(0, Ordering::Relaxed);
                 shared.done.store(0, Ordering::Relaxed);
-                // One that the last caller's own panic has left.
+                // Left over if the last caller's own job panicked.
                 shared.panicked.store(0, Ordering::Relaxed);
                 shared.call.fetch_add(2, Ordering::Release);
             }
@@ -238,7 +248,7 @@ mod pool {
         }
     }
 
-    /// Waits for the helpers, also when this thread's own job panics.
+    /// Waits for the helpers, even if this thread's own job panics.
     struct Finish<'a> {
         shared: &'a Shared,
         helpers: usize,
@@ -246,7 +256,7 @@ mod pool {
 
     impl Drop for Finish<'_> {
         fn drop(&mut self) {
-            // No new job is begun, in case this thread panicked.
+            // Start no further jobs, in case this thread panicked.
             self.shared.next.store(NO_MORE, Ordering::Relaxed);
             let mut spins = 0;
             while self.shared.done.load(Ordering::Acquire) < self.helpers {
@@ -264,7 +274,7 @@ mod pool {
             }
             self.shared.wake.notify_all();
             for helper in self.helpers.drain(..) {
-                // Its panics were caught.
+                // Panics in helpers were caught.
                 let _ = helper.join();
             }
         }
@@ -285,7 +295,7 @@ mod pool {
             if index >= work.jobs {
                 return;
             }
-            // SAFETY: `each` waits for all that run a job of its call.
+            // SAFETY: `each` waits for all threads that run a job of its call.
             let job = unsafe { &*work.job };
             serially(|| job(index, worker));
         }
@@ -356,7 +366,7 @@ mod pool {
             assert_eq!(sum.into_inner(), 45);
         }
 
-        /// A job that panics stops the others, of which none may run twice meanwhile, however many panic.
+        /// A panicking job stops the others. No job runs twice, however many panic.
         #[test]
         fn no_job_runs_twice_after_a_panic() {
             for all in [false, true] {
@@ -371,7 +381,7 @@ mod pool {
                 }));
                 assert!(broken.is_err());
                 assert!(runs.iter().all(|count| count.load(Ordering::SeqCst) <= 1));
-                // The next call knows nothing of it.
+                // The next call is not affected.
                 let sum = AtomicUsize::new(0);
                 pool.each(10, &|index, _| {
                     sum.fetch_add(index, Ordering::Relaxed);

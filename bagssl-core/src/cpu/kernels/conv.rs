@@ -1,8 +1,9 @@
-//! Convolutions on bordered maps: as one product of matrices ("direct", an implicit GEMM), or by Winograd's F(4x4, 3x3).
+//! Convolutions on bordered maps: as one matrix product ("direct", an implicit GEMM), or by
+//! Winograd's F(4x4, 3x3).
 //!
 //! # Sources
-//! Winograd's method for convolutions: Lavin, Gray, *Fast Algorithms for Convolutional Neural Networks*, CVPR 2016. The
-//! points of its transforms are in `microkernel`.
+//! Winograd's method for convolutions: Lavin, Gray, *Fast Algorithms for Convolutional Neural
+//! Networks*, CVPR 2016. The points of its transforms are in `microkernel`.
 #![allow(unsafe_code, reason = "calls kernels on raw pointers; bounds follow from the maps' forms")]
 
 use std::prelude::v1::*;
@@ -16,7 +17,7 @@ use crate::cpu::layout::feature_map::{Buffer, CHANNELS, Map};
 use crate::cpu::layout::values::Values;
 use crate::plan::Window;
 
-/// How a convolution is computed.
+/// The algorithm of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Method {
     Direct,
@@ -24,12 +25,13 @@ pub(crate) enum Method {
 }
 
 impl Method {
-    /// Whether Winograd's method knows such a window.
+    /// Returns whether Winograd's method supports a window.
     pub(crate) fn winograd_fits(window: Window) -> bool {
         window.kernel == [3, 3] && window.stride == [1, 1]
     }
 
-    /// The rule that was measured (docs/benchmarks.md): Winograd's fourfold weights pay from so many outputs on.
+    /// Chooses the faster method by a measured rule (docs/benchmarks.md): Winograd's weights are
+    /// four times larger, so it pays only from a certain number of output pixels on.
     pub(crate) fn choose(window: Window, stored_inputs: usize, pixels: usize) -> Self {
         let pays = stored_inputs >= CHANNELS && pixels >= 128;
         if Self::winograd_fits(window) && pays { Method::Winograd } else { Method::Direct }
@@ -39,32 +41,33 @@ impl Method {
 /// A convolution with packed weights.
 pub(crate) struct Conv {
     pub(crate) window: Window,
-    /// Channels that come in, as stored.
+    /// Number of stored input channels.
     pub(crate) inputs: usize,
-    /// Channels that go out, as stored.
+    /// Number of stored output channels.
     pub(crate) outputs: usize,
     pub(crate) method: Method,
     micro: &'static Micro,
-    /// Whether weights (and what they are multiplied with) are pairs of bf16.
+    /// Whether weights and inputs are multiplied as pairs of bf16.
     bf16: bool,
     bias: Buffer,
-    /// Direct: `[panel, kernel row, kernel pixel, input, column]`. Winograd: `[plane, panel, input, column]`.
+    /// Direct: `[panel, kernel row, kernel pixel, input, column]`. Winograd:
+    /// `[plane, panel, input, column]`.
     weights: Buffer,
 }
 
-/// A convolution's weights as a plan has them.
+/// The weights of a convolution in the plan's layout.
 #[derive(Clone, Copy)]
 pub(crate) struct Weights<'a> {
     /// `[output, input, height, width]`
     pub(crate) values: &'a Values<'a>,
-    /// What each output's weights are multiplied with, if with anything.
+    /// Optional factor for the weights of each output.
     pub(crate) factors: Option<&'a [f64]>,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
     pub(crate) window: Window,
 }
 
-/// What is done after the sums.
+/// The operations after the sums.
 #[derive(Clone, Copy)]
 pub(crate) struct Epilogue {
     /// A map of at least the output's size.
@@ -72,19 +75,19 @@ pub(crate) struct Epilogue {
     pub(crate) relu: bool,
 }
 
-/// Memory that the workers of a computation use between jobs.
+/// Scratch memory of the workers, reused between jobs.
 pub(crate) struct Scratch(Vec<WorkerScratch>);
 
 #[derive(Default)]
 struct WorkerScratch {
     transformed: UnsafeCell<Buffer>,
     products: UnsafeCell<Buffer>,
-    /// A map in bf16, owned by whoever runs the whole convolution.
+    /// A map in bf16, used only by the owner of the entire convolution.
     half: UnsafeCell<Buffer>,
 }
 
-// SAFETY: a worker's cells are used by its jobs alone, which do not overlap (`Threads`); `half` is filled and read in
-// the calls of one convolution, whose owner is the only one to use it.
+// SAFETY: a worker's cells are used only by its own jobs, which do not overlap (`Threads`). `half`
+// is filled and read in the calls of one convolution, and only its owner uses it.
 unsafe impl Sync for Scratch {}
 
 impl Scratch {
@@ -96,7 +99,7 @@ impl Scratch {
         self.0.len()
     }
 
-    /// Bytes that are held.
+    /// Returns the number of allocated bytes.
     pub(crate) fn bytes(&mut self) -> usize {
         let words = |own: &mut WorkerScratch| {
             own.transformed.get_mut().len() + own.products.get_mut().len() + own.half.get_mut().len()
@@ -105,26 +108,27 @@ impl Scratch {
     }
 }
 
-/// Rows of transformed tiles are this much longer, so that they do not share the same sets of the cache.
+/// Extra length of the rows of transformed tiles, so that they do not map to the same cache sets.
 const STAGGER: usize = CHANNELS;
 
-/// Values that are rounded to bf16, two in a word, from two rows of a panel.
+/// Rounds two values from adjacent rows of a panel to bf16 and packs them into one word.
 fn pair(even: f32, odd: f32) -> f32 {
     let half = |value: f32| (value.to_bits() + 0x7fff + (value.to_bits() >> 16 & 1)) >> 16;
     f32::from_bits(half(even) | half(odd) << 16)
 }
 
-/// Inputs that are packed together (an even number, for pairs).
+/// Number of inputs that are packed per iteration (even, for pairs).
 const TOGETHER: usize = 8;
 
-/// Memory of which each job writes a part.
+/// Memory whose parts are written by different jobs.
 struct Target(*mut f32);
 
-// SAFETY: see the use: the parts are disjoint, and the memory outlives the jobs.
+// SAFETY: all uses write disjoint parts, and the memory outlives the jobs.
 unsafe impl Sync for Target {}
 
 impl Conv {
-    /// Packs weights for maps that store `stored` channels a pixel (the plan's, or more).
+    /// Packs weights for maps that store `stored` channels per pixel (at least as many as in the
+    /// plan).
     pub(crate) fn new(
         threads: &dyn Threads,
         weights: Weights<'_>,
@@ -140,7 +144,7 @@ impl Conv {
         let mut padded = Buffer::new(columns);
         padded.as_mut_slice()[..outputs].copy_from_slice(bias);
         let share = if bf16 { 2 } else { 1 };
-        // A plane is a matrix of rows by columns, in panels of columns.
+        // Each plane is a matrix of rows by columns, split into panels of columns.
         let (planes, rows_of_plane) = match method {
             Method::Direct => (1, taps * stored),
             Method::Winograd => (PLANES, stored),
@@ -154,7 +158,7 @@ impl Conv {
             let width = micro.columns.min(columns - first);
             let real = width.min(outputs.saturating_sub(first));
             let rows_of = if method == Method::Direct { taps } else { PLANES };
-            // Some inputs at a time: what they give are `rows_of` rows each.
+            // Process a few inputs at a time. Each yields `rows_of` rows.
             let mut filters = vec![0.0; TOGETHER * taps];
             let mut lanes = vec![[0.0; WIDEST]; TOGETHER * taps];
             let mut rows = vec![[0.0; WIDEST]; TOGETHER * rows_of];
@@ -201,12 +205,13 @@ impl Conv {
         Conv { window, inputs: stored, outputs: columns, method, micro, bf16, bias: padded, weights: packed }
     }
 
-    /// Bytes of the packed weights.
+    /// Returns the number of bytes of the packed weights.
     pub(crate) fn bytes(&self) -> usize {
         4 * (self.weights.len() + self.bias.len())
     }
 
-    /// Zeros that an input needs: before the first pixel, and after, counted from it, for outputs of such a size.
+    /// Returns the border of zeros that an input needs for outputs of this size: the width before
+    /// the first pixel, and the extent after it, counted from the first pixel.
     pub(crate) fn border(window: Window, method: Method, output: [usize; 2]) -> (usize, [usize; 2]) {
         let before = window.padding[0].max(window.padding[1]);
         let after = [0, 1].map(|axis| {
@@ -219,9 +224,11 @@ impl Conv {
         (before, after)
     }
 
-    /// Convolves `images` images. `owner` is a worker that runs no other convolution meanwhile.
+    /// Convolves `images` images. `owner` is a worker that runs no other convolution at the same
+    /// time.
     ///
-    /// The maps must have this convolution's channels, the input the border that [`Conv::border`] asks for, all zeros.
+    /// The maps must have this convolution's channels. The input must have the border of zeros that
+    /// [`Conv::border`] returns.
     pub(crate) fn run(
         &self,
         threads: &dyn Threads,
@@ -239,12 +246,12 @@ impl Conv {
         }
     }
 
-    /// Panels of the weights, and the vectors of one.
+    /// Returns the number of vectors of a panel.
     fn vectors(&self, panel: usize) -> usize {
         (self.outputs - panel * self.micro.columns).min(self.micro.columns) / self.micro.lanes
     }
 
-    /// A copy of an input in bf16: the same pixels and border, in half the words.
+    /// Copies an input to bf16: the same pixels and border in half the words.
     fn halved(
         &self,
         threads: &dyn Threads,
@@ -269,7 +276,7 @@ impl Conv {
         threads.each(images * rows, &|job, _| {
             let (image, row) = (job / rows, (job % rows) as isize - before as isize);
             let left = -(before as isize);
-            // SAFETY: the input has this border (`run`), and each job its own row.
+            // SAFETY: the input has this border (see `run`), and each job has its own row.
             unsafe {
                 (self.micro.to_bf16)(input.at(image, row, left), pixels * input.channels, half.at(image, row, left));
             }
@@ -295,11 +302,12 @@ impl Conv {
         } else {
             (input, micro.tile_f32, 1)
         };
-        // The pixels of one row of the kernel are one run.
+        // The pixels of one kernel row form one run.
         let length = self.window.kernel[1] * self.inputs / share;
         let taps: Vec<isize> = (0..self.window.kernel[0]).map(|y| (y * input.row) as isize).collect();
         let panel_words = taps.len() * length;
-        // Blocks of rows whose input and a panel stay in the second-level cache; with few rows, parts of the columns.
+        // Blocks of rows whose input and panel fit into the second-level cache. With few rows, the
+        // columns are split as well.
         let block = (480 / micro.rows * micro.rows).min(rows.next_multiple_of(micro.rows));
         let blocks = rows.div_ceil(block);
         let wanted = 4 * threads.count();
@@ -340,8 +348,8 @@ impl Conv {
                             }
                         }
                     }
-                    // SAFETY: the maps have the border that the window needs (`run`), the weights were packed for it,
-                    // and each job writes its own rows and columns.
+                    // SAFETY: the maps have the border that the window needs (see `run`), the
+                    // weights were packed for it, and each job writes its own rows and columns.
                     unsafe { tile(count, self.vectors(panel), &work) };
                     row += count;
                 }
@@ -349,8 +357,8 @@ impl Conv {
         });
     }
 
-    /// A job is a block of tiles (and, with few of them, a part of the columns, at the price of transforming the input
-    /// once per part).
+    /// Runs Winograd's method. A job is a block of tiles. With few tiles, a job computes only part
+    /// of the columns, and the input is transformed once per part.
     fn winograd(
         &self,
         threads: &dyn Threads,
@@ -364,7 +372,8 @@ impl Conv {
         let [down, across] = output.size.map(|length| length.div_ceil(TILE));
         let tiles = images * down * across;
         let panels = self.outputs.div_ceil(micro.columns);
-        // So many tiles that transformed inputs and products stay in the second-level cache.
+        // The maximum number of tiles whose transformed inputs and products fit into the
+        // second-level cache.
         let most = match self.inputs {
             0..=128 => 24,
             129..=256 => 48,
@@ -386,7 +395,7 @@ impl Conv {
         threads.each(blocks * parts, &|job, worker| {
             let (first, part) = (job / parts * block, job % parts);
             let count = block.min(tiles.saturating_sub(first));
-            // SAFETY: cells of this worker.
+            // SAFETY: the cells of this worker.
             let (from, to) = unsafe {
                 let own = &scratch.0[worker];
                 let (from, to) = (&mut *own.transformed.get(), &mut *own.products.get());
@@ -394,8 +403,9 @@ impl Conv {
                 to.grow(PLANES * to_plane);
                 (from.as_mut_ptr(), to.as_mut_ptr())
             };
-            // SAFETY: the input has the border that whole tiles need (`run`), the buffers were just made long enough,
-            // and each job writes the outputs of its own tiles and columns.
+            // SAFETY: the input has the border that complete tiles need (see `run`), the buffers
+            // were just grown to the required length, and each job writes the outputs of its own
+            // tiles and columns.
             unsafe {
                 for tile in 0..count {
                     let (image, y, x) = place(first + tile);

@@ -1,8 +1,8 @@
-//! The passes of a batch norm over a map `[pixel, channel]`: plain loops that the compiler turns into the vectors of each
-//! instruction set.
+//! The passes of batch norm over a map `[pixel, channel]`: plain loops that the compiler vectorizes
+//! for each instruction set.
 #![allow(clippy::needless_range_loop, reason = "one index for slices of one length is what becomes vectors")]
 
-/// The compiled passes of one instruction set. Each is the function of its name.
+/// The compiled passes of one instruction set. Each field is the function of the same name.
 #[allow(clippy::type_complexity, reason = "the signatures are those of the functions below")]
 pub(crate) struct Table {
     pub(crate) add_sums: unsafe fn(&[f32], &mut [f32]),
@@ -13,14 +13,14 @@ pub(crate) struct Table {
         unsafe fn(&[f32], &[f32], Option<&[f32]>, &NormGradient<'_>, &mut [f32], Option<&mut [f32]>),
 }
 
-/// What a channel's values go through: `(value - mean) * factor + shift`.
+/// The normalization of each channel: `(value - mean) * factor + shift`.
 pub(crate) struct Norm<'a> {
     pub(crate) mean: &'a [f32],
     pub(crate) factor: &'a [f32],
     pub(crate) shift: &'a [f32],
 }
 
-/// What a channel's gradient goes through: `factor * (gradient - offset - (value - mean) * slope)`.
+/// The gradient of each channel: `factor * (gradient - offset - (value - mean) * slope)`.
 pub(crate) struct NormGradient<'a> {
     pub(crate) mean: &'a [f32],
     pub(crate) factor: &'a [f32],
@@ -28,7 +28,7 @@ pub(crate) struct NormGradient<'a> {
     pub(crate) slope: &'a [f32],
 }
 
-/// Adds each channel's values to its sum; the number of channels is that of the sums.
+/// Adds the values of each channel to its sum. The length of `sums` is the number of channels.
 #[inline(always)]
 pub(crate) fn add_sums(values: &[f32], sums: &mut [f32]) {
     for pixel in values.chunks_exact(sums.len()) {
@@ -38,7 +38,7 @@ pub(crate) fn add_sums(values: &[f32], sums: &mut [f32]) {
     }
 }
 
-/// Adds each channel's squared distances from its mean to its sum.
+/// Adds the squared distances of each channel's values from its mean to its sum.
 #[inline(always)]
 pub(crate) fn add_squares(values: &[f32], mean: &[f32], sums: &mut [f32]) {
     for pixel in values.chunks_exact(sums.len()) {
@@ -49,7 +49,7 @@ pub(crate) fn add_squares(values: &[f32], mean: &[f32], sums: &mut [f32]) {
     }
 }
 
-/// `relu?(norm(values) + residual?)`
+/// Computes `relu?(norm(values) + residual?)`.
 #[inline(always)]
 pub(crate) fn normalize(values: &[f32], norm: &Norm<'_>, residual: Option<&[f32]>, relu: bool, outputs: &mut [f32]) {
     let channels = norm.mean.len();
@@ -76,14 +76,14 @@ pub(crate) fn normalize(values: &[f32], norm: &Norm<'_>, residual: Option<&[f32]
     }
 }
 
-/// The gradient that gets through a ReLU whose output this is.
+/// The gradient through a ReLU with this output.
 #[inline(always)]
 fn through(gradient: f32, output: f32) -> f32 {
     if output > 0.0 { gradient } else { 0.0 }
 }
 
-/// Adds to each channel's sums its gradients, and its gradients times the values' distances from the mean. `outputs` are
-/// those of the ReLU, if there was one.
+/// Adds to the sums of each channel its gradients, and its gradients times the values' distances
+/// from the mean. `outputs` are the outputs of the ReLU, if any.
 #[inline(always)]
 pub(crate) fn add_gradient_sums(
     values: &[f32],
@@ -117,7 +117,8 @@ pub(crate) fn add_gradient_sums(
     }
 }
 
-/// The gradient of a norm's input, and that of its residual (what got through the ReLU).
+/// Computes the gradient of a norm's input, and that of its residual (the gradient through the
+/// ReLU).
 #[inline(always)]
 pub(crate) fn norm_gradient(
     values: &[f32],
@@ -172,7 +173,7 @@ pub(crate) fn norm_gradient(
     }
 }
 
-/// Compiles the passes with an attribute, and puts them into a table.
+/// Compiles the passes with an attribute and collects them in a table.
 macro_rules! compiled_for {
     ($attribute:meta) => {
         use crate::cpu::kernels::elementwise::{self as passes, Norm, NormGradient};

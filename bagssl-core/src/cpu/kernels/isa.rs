@@ -1,15 +1,15 @@
-//! Instruction sets: the generic kernels compiled for each, and the choice between them.
+//! Instruction sets: compiles the generic kernels for each of them and selects one.
 #![allow(unsafe_code, reason = "the only functions with `target_feature`; a table is given out only where it runs")]
 
 use super::elementwise;
 use super::microkernel::{self, GradientTile, Square, Tile, WinogradOutput};
 use super::simd::Array;
 
-/// What the kernels are compiled for.
+/// The instruction set for which kernels are compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum InstructionSet {
-    /// Whatever the target always has.
+    /// The baseline of the target.
     Portable,
     /// NEON (every 64-bit Arm with floating point).
     Neon,
@@ -17,15 +17,16 @@ pub enum InstructionSet {
     Avx2,
     /// AVX-512F.
     Avx512,
-    /// AVX-512F, with products in bf16 (sums in f32): half the precision of f32's mantissa and more, twice the speed.
+    /// AVX-512F with products in bf16 and sums in f32: twice the speed with a third of the mantissa
+    /// bits of f32.
     Avx512Bf16,
 }
 
 impl InstructionSet {
-    /// All of them, the slowest first.
+    /// All instruction sets, from slowest to fastest.
     pub const ALL: [Self; 5] = [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
 
-    /// The name on command lines.
+    /// Returns the name on command lines.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
@@ -36,7 +37,8 @@ impl InstructionSet {
         }
     }
 
-    /// Whether this machine has it: asked at run time with the feature `std`, known at compile time without.
+    /// Returns whether this machine supports the set. Detected at run time with the feature `std`,
+    /// and at compile time without it.
     pub fn is_available(self) -> bool {
         match self {
             Self::Portable => true,
@@ -47,17 +49,17 @@ impl InstructionSet {
         }
     }
 
-    /// The fastest one of this machine that computes in f32.
+    /// Returns the fastest available set that computes in f32.
     pub fn best() -> Self {
         [Self::Avx512, Self::Avx2, Self::Neon].into_iter().find(|set| set.is_available()).unwrap_or(Self::Portable)
     }
 
-    /// Whether products are rounded to bf16.
+    /// Returns whether products are rounded to bf16.
     pub fn is_bf16(self) -> bool {
         self == Self::Avx512Bf16
     }
 
-    /// Its kernels, or `None` if this machine does not have it.
+    /// Returns the kernels, or `None` if this machine does not support the set.
     pub(crate) fn micro(self) -> Option<&'static Micro> {
         if !self.is_available() {
             return None;
@@ -97,31 +99,32 @@ mod has {
     }
 }
 
-/// The kernels of one instruction set. All functions need that set; otherwise see those of [`microkernel`] and
-/// [`elementwise`], which they are.
+/// The kernels of one instruction set. All functions require that set. See the generic functions in
+/// [`microkernel`] and [`elementwise`] for their other requirements.
 pub(crate) struct Micro {
-    /// Values in a vector.
+    /// Number of values per vector.
     pub(crate) lanes: usize,
-    /// Rows of a full tile.
+    /// Number of rows of a full tile.
     pub(crate) rows: usize,
-    /// Columns of a full panel: two vectors.
+    /// Number of columns of a full panel: two vectors.
     pub(crate) columns: usize,
     /// Whether rows and panels hold pairs of bf16.
     pub(crate) bf16: bool,
-    /// A tile of so many rows and vectors (1 or 2).
+    /// Computes a tile with the given numbers of rows and vectors (1 or 2).
     pub(crate) tile: unsafe fn(usize, usize, &Tile<'_>),
-    /// The same in f32, where `bf16` says otherwise.
+    /// Computes a tile in f32, even if `bf16` is set.
     pub(crate) tile_f32: unsafe fn(usize, usize, &Tile<'_>),
-    /// Rounds values to bf16 (their number a multiple of [`CHANNELS`](crate::cpu::map::CHANNELS)).
+    /// Rounds values to bf16. Their number must be a multiple of
+    /// [`CHANNELS`](crate::cpu::layout::feature_map::CHANNELS).
     pub(crate) to_bf16: unsafe fn(*const f32, usize, *mut f32),
     pub(crate) winograd_input: unsafe fn(Square, usize, *mut f32, usize),
     pub(crate) winograd_output: unsafe fn(*const f32, usize, usize, &WinogradOutput),
-    /// A tile of so many rows and vectors.
+    /// Computes a weight-gradient tile with the given numbers of rows and vectors.
     pub(crate) gradient_tile: unsafe fn(usize, usize, &GradientTile<'_>),
     pub(crate) elementwise: elementwise::Table,
 }
 
-/// Calls a function with its number of rows and vectors as constants.
+/// Calls a function with its numbers of rows and vectors as constants.
 macro_rules! by_size {
     ($function:ident, $rows:expr, $vectors:expr, $argument:expr, [$($row:literal)*]) => {
         match ($rows, $vectors) {
@@ -134,7 +137,8 @@ macro_rules! by_size {
     };
 }
 
-/// The kernel in f32 names its vector, that in bf16 has but one.
+/// Instantiates a tile kernel. The f32 kernel takes the vector type as a parameter; the bf16 kernel
+/// has only one.
 macro_rules! pick {
     ($kernel:ident, $vector:ty, false, $argument:expr, $rows:ident, $vectors:ident) => {
         $kernel::<$vector, $rows, $vectors>($argument)
@@ -148,7 +152,8 @@ macro_rules! table {
     ($name:ident, $module:ident, $vector:ty, $attribute:meta, $rows:literal, $all:tt, $tile:path, $store:ty, $bf16:tt, $to_bf16:path) => {
         mod $module {
             use super::*;
-            // SAFETY of all: the callers' contract, and the feature that `InstructionSet::micro` has asked for.
+            // SAFETY of all: the caller's contract, and `InstructionSet::micro` has checked the
+            // feature.
             #[$attribute]
             pub(crate) unsafe fn tile(rows: usize, vectors: usize, argument: &Tile<'_>) {
                 #[$attribute]
@@ -208,7 +213,7 @@ macro_rules! table {
         };
     };
 }
-/// Where there is no bf16.
+/// Placeholder for sets without bf16.
 unsafe fn no_bf16(_: *const f32, _: usize, _: *mut f32) {
     unreachable!("only the bf16 kernels convert");
 }
@@ -236,7 +241,7 @@ table!(AVX512, avx512, __m512, target_feature(enable = "avx512f,avx2,fma"), 12, 
 table!(AVX512_BF16, avx512_bf16, __m512, target_feature(enable = "avx512f,avx512bf16,avx2,fma"), 12, [1 2 3 4 5 6 7 8 9 10 11 12], microkernel::tile_bf16, microkernel::StoreBf16, true, round_bf16);
 #[cfg(target_arch = "x86_64")]
 table!(AVX2, avx2, __m256, target_feature(enable = "avx2,fma"), 6, [1 2 3 4 5 6], microkernel::tile, microkernel::Whole, false, no_bf16);
-// Of the 32 registers, 24 hold sums, 2 a row of the panel, the rest factors.
+// Of the 32 registers, 24 hold sums, 2 hold a row of the panel, the rest hold factors.
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 table!(NEON, neon, float32x4_t, target_feature(enable = "neon"), 12, [1 2 3 4 5 6 7 8 9 10 11 12], microkernel::tile, microkernel::Whole, false, no_bf16);
 table!(PORTABLE, portable, Array<4>, inline(never), 4, [1 2 3 4], microkernel::tile, microkernel::Whole, false, no_bf16);

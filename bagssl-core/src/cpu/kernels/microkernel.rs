@@ -1,34 +1,36 @@
-//! The innermost loops, generic over the vector: one tile of a matrix product, the transforms of Winograd's
-//! convolution, and a tile of a weight gradient.
+//! The innermost loops, generic over the vector: a tile of a matrix product, the transforms of
+//! Winograd's convolution, and a tile of a weight gradient.
 #![allow(unsafe_code, reason = "raw pointers into maps: an index check per product would halve the speed")]
 #![allow(clippy::needless_range_loop, reason = "loops over constants, which are unrolled, index several arrays alike")]
 
 use super::simd::Vector;
 
-/// The most rows that a tile has.
+/// The maximum number of rows of a tile.
 pub(crate) const MOST_ROWS: usize = 12;
 
-/// One tile of outputs: some rows (pixels, or Winograd's tiles) by one packed panel of columns (output channels).
+/// A tile of outputs: some rows (pixels, or Winograd's tiles) by one packed panel of columns
+/// (output channels).
 ///
-/// The caller vouches for the pointers: row `i`'s values at `rows[i] + tap .. + length` for each tap, the panel's
-/// `taps.len() * length` rows, and the outputs and residuals of the panel's width, all within their allocations and
-/// untouched by other threads.
+/// The caller must guarantee that all pointers are valid: the values of row `i` at
+/// `rows[i] + tap .. + length` for each tap, the panel's `taps.len() * length` rows, and the
+/// outputs and residuals of the panel's width. All must lie within their allocations. No other
+/// thread may write the inputs or access the outputs.
 pub(crate) struct Tile<'a> {
-    /// Where each row's values start, before a tap's offset.
+    /// The start of each row's values, before the tap's offset.
     pub(crate) rows: [*const f32; MOST_ROWS],
-    /// An offset for each run of values, the same for all rows.
+    /// The offset of each run of values, the same for all rows.
     pub(crate) taps: &'a [isize],
-    /// Values of a run. (For bf16: pairs of them.)
+    /// The number of values per run (for bf16: of pairs).
     pub(crate) length: usize,
     /// The panel, `[tap, value of the run, column]`.
     pub(crate) panel: *const f32,
-    /// A value for each column, added to every row.
+    /// One value per column, added to every row.
     pub(crate) bias: Option<*const f32>,
-    /// Values to add, like the outputs.
+    /// Values to add, in the layout of the outputs.
     pub(crate) residual: Option<[*const f32; MOST_ROWS]>,
-    /// Whether negative results become 0.
+    /// Whether to apply a ReLU.
     pub(crate) relu: bool,
-    /// Where each row's results go.
+    /// The destination of each row's results.
     pub(crate) outputs: [*mut f32; MOST_ROWS],
 }
 
@@ -58,7 +60,7 @@ pub(crate) unsafe fn tile<T: Vector, const R: usize, const V: usize>(tile: &Tile
     }
 }
 
-/// Adds bias and residual, applies the ReLU, stores.
+/// Adds bias and residual, applies the ReLU, and stores the results.
 #[inline(always)]
 unsafe fn finish<T: Vector, const R: usize, const V: usize>(tile: &Tile<'_>, mut sums: [[T; V]; R]) {
     unsafe {
@@ -86,10 +88,11 @@ unsafe fn finish<T: Vector, const R: usize, const V: usize>(tile: &Tile<'_>, mut
     }
 }
 
-/// The same in bf16: rows and panel hold pairs of bf16, one in each word; sums stay in f32.
+/// Computes a tile in bf16: rows and panel hold pairs of bf16, one pair per 32-bit word. Sums stay
+/// in f32.
 ///
 /// # Safety
-/// See [`Tile`]; needs `avx512bf16`.
+/// See [`Tile`]. Requires `avx512bf16`.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) unsafe fn tile_bf16<const R: usize, const V: usize>(tile: &Tile<'_>) {
@@ -117,16 +120,16 @@ pub(crate) unsafe fn tile_bf16<const R: usize, const V: usize>(tile: &Tile<'_>) 
     }
 }
 
-/// How the transforms store a vector: as it is, or rounded to bf16 in half the space.
+/// How the transforms store a vector: unchanged, or rounded to bf16 in half the space.
 pub(crate) trait StoreTile<T> {
-    /// Words that a value takes, as a divisor.
+    /// Number of values per 32-bit word.
     const SHARE: usize;
     /// # Safety
-    /// As [`Vector::store`].
+    /// Like [`Vector::store`].
     unsafe fn store(vector: T, to: *mut f32);
 }
 
-/// Values as they are.
+/// Stores values unchanged.
 pub(crate) struct Whole;
 
 impl<T: Vector> StoreTile<T> for Whole {
@@ -137,7 +140,7 @@ impl<T: Vector> StoreTile<T> for Whole {
     }
 }
 
-/// Values as bf16, rounded to nearest.
+/// Stores values as bf16, rounded to nearest.
 #[cfg(target_arch = "x86_64")]
 pub(crate) struct StoreBf16;
 
@@ -154,16 +157,16 @@ impl StoreTile<core::arch::x86_64::__m512> for StoreBf16 {
     }
 }
 
-// Winograd's F(4x4, 3x3) with the points 0, +-A, +-B and infinity: half the rounding error of the usual 0, +-1, +-2 at
-// the same cost.
+// Winograd's F(4x4, 3x3) with the points 0, +-A, +-B and infinity. It has half the rounding error
+// of the usual points 0, +-1, +-2 at the same cost.
 const A: f64 = core::f64::consts::FRAC_1_SQRT_2;
 const B: f64 = core::f64::consts::SQRT_2;
-/// Products of one tile of 4x4 outputs: its 6x6 transformed values.
+/// Number of products per tile of 4x4 outputs: its 6x6 transformed values.
 pub(crate) const PLANES: usize = 36;
-/// Side of the square of outputs that one tile makes.
+/// The side of the square of outputs of one tile.
 pub(crate) const TILE: usize = 4;
 
-/// The input's transform in one direction.
+/// The input transform in one direction.
 #[inline(always)]
 unsafe fn input_transform<T: Vector>(d: [T; 6]) -> [T; 6] {
     unsafe {
@@ -182,7 +185,7 @@ unsafe fn input_transform<T: Vector>(d: [T; 6]) -> [T; 6] {
     }
 }
 
-/// The output's transform in one direction.
+/// The output transform in one direction.
 #[inline(always)]
 unsafe fn output_transform<T: Vector>(m: [T; 6]) -> [T; 4] {
     unsafe {
@@ -200,7 +203,7 @@ unsafe fn output_transform<T: Vector>(m: [T; 6]) -> [T; 4] {
     }
 }
 
-/// A square of a map: where it starts, and how far its rows and pixels lie apart.
+/// A square of a map: its start, and the distances between its rows and between its pixels.
 #[derive(Clone, Copy)]
 pub(crate) struct Square {
     pub(crate) start: *mut f32,
@@ -208,11 +211,12 @@ pub(crate) struct Square {
     pub(crate) pixel: usize,
 }
 
-/// Transforms a 6x6 square of `channels` channels into the same place of 36 planes, `plane` words apart.
+/// Transforms a 6x6 square of `channels` channels. Writes the result to the same position in 36
+/// planes, `plane` words apart.
 ///
 /// # Safety
-/// See [`Vector`]; the square and the places must lie within their allocations, and `channels` be a multiple of the
-/// lanes.
+/// See [`Vector`]. The square and the destinations must lie within their allocations, and
+/// `channels` must be a multiple of the lanes.
 #[inline(always)]
 pub(crate) unsafe fn winograd_input<T: Vector, S: StoreTile<T>>(
     from: Square,
@@ -222,7 +226,8 @@ pub(crate) unsafe fn winograd_input<T: Vector, S: StoreTile<T>>(
 ) {
     unsafe {
         for channel in (0..channels).step_by(T::LANES) {
-            // Loops, not closures: those are not always inlined, and then lack the instruction set.
+            // Use loops, not closures: closures are not always inlined and would then lack the
+            // instruction set.
             let mut columns = [[T::splat(0.0); 6]; 6];
             for (x, transformed) in columns.iter_mut().enumerate() {
                 let column = from.start.add(x * from.pixel + channel);
@@ -246,21 +251,21 @@ pub(crate) unsafe fn winograd_input<T: Vector, S: StoreTile<T>>(
     }
 }
 
-/// What is done with the outputs of Winograd's tile.
+/// The epilogue and destination of a Winograd tile.
 pub(crate) struct WinogradOutput {
     pub(crate) bias: *const f32,
-    /// A square like the output.
+    /// A square with the output's positions.
     pub(crate) residual: Option<Square>,
     pub(crate) relu: bool,
     pub(crate) to: Square,
-    /// Rows and columns of the tile that lie in the map.
+    /// The number of rows and columns of the tile that lie inside the map.
     pub(crate) valid: [usize; 2],
 }
 
-/// Transforms 36 planes back into a 4x4 square, with bias, residual and ReLU.
+/// Transforms 36 planes back into a 4x4 square, and applies bias, residual and ReLU.
 ///
 /// # Safety
-/// As [`winograd_input`].
+/// Like [`winograd_input`].
 #[inline(always)]
 pub(crate) unsafe fn winograd_output<T: Vector>(from: *const f32, plane: usize, channels: usize, out: &WinogradOutput) {
     unsafe {
@@ -299,10 +304,10 @@ pub(crate) unsafe fn winograd_output<T: Vector>(from: *const f32, plane: usize, 
     }
 }
 
-/// Columns of the widest panel.
+/// The number of columns of the widest panel.
 pub(crate) const WIDEST: usize = 32;
 
-/// The transforms of [`WIDEST`] 3x3 filters side by side, computed in f64 when weights are packed.
+/// Transforms [`WIDEST`] 3x3 filters in parallel, computed in f64 when weights are packed.
 pub(crate) fn winograd_filters(filters: &[[f64; WIDEST]], planes: &mut [[f32; WIDEST]]) {
     const G: [[f64; 3]; 6] = [
         [1.0, 0.0, 0.0],
@@ -312,7 +317,7 @@ pub(crate) fn winograd_filters(filters: &[[f64; WIDEST]], planes: &mut [[f32; WI
         [1.0 / 6.0, -B / 6.0, 2.0 / 6.0],
         [0.0, 0.0, 1.0],
     ];
-    // In one direction first: G times the filter.
+    // Vertical direction first: G times the filter.
     for (y, factors) in G.iter().enumerate() {
         let mut half = [[0.0; WIDEST]; 3];
         for (column, half) in half.iter_mut().enumerate() {
@@ -331,27 +336,28 @@ pub(crate) fn winograd_filters(filters: &[[f64; WIDEST]], planes: &mut [[f32; WI
     }
 }
 
-/// A tile of a weight gradient: products of input values and output gradients, summed over a row of pixels at a time.
+/// A tile of a weight gradient: products of input values and output gradients, summed over the
+/// pixels of several rows.
 pub(crate) struct GradientTile<'a> {
-    /// For each row of pixels, where inputs and gradients start.
+    /// For each row of pixels, the start of the inputs and of the gradients.
     pub(crate) runs: &'a [(*const f32, *const f32)],
-    /// Offset of the tile's values in each input run.
+    /// The offset of the tile's values in each input run.
     pub(crate) value: isize,
-    /// Offset of the tile's channels in each gradient run.
+    /// The offset of the tile's channels in each gradient run.
     pub(crate) column: usize,
-    /// Pixels of a run, and from one to the next in inputs and gradients.
+    /// Number of pixels per run, and the distances between adjacent pixels in inputs and gradients.
     pub(crate) pixels: usize,
     pub(crate) input_step: usize,
     pub(crate) gradient_step: usize,
-    /// Where the tile is added to, and from row to row there.
+    /// The destination to which the tile is added, and the distance between its rows.
     pub(crate) sums: *mut f32,
     pub(crate) row: usize,
 }
 
-/// Adds up a tile of `R` input values by `V` vectors of output channels.
+/// Accumulates a tile of `R` input values by `V` vectors of output channels.
 ///
 /// # Safety
-/// See [`Vector`]; all pixels of all runs and the sums must lie within their allocations.
+/// See [`Vector`]. All pixels of all runs and the sums must lie within their allocations.
 #[inline(always)]
 pub(crate) unsafe fn gradient_tile<T: Vector, const R: usize, const V: usize>(tile: &GradientTile<'_>) {
     unsafe {
@@ -368,7 +374,7 @@ pub(crate) unsafe fn gradient_tile<T: Vector, const R: usize, const V: usize>(ti
                         sums[row][vector] = factor.mul_add(columns[vector], sums[row][vector]);
                     }
                 }
-                // Past the end after the last pixel, where nothing is read.
+                // After the last pixel this points past the end, but is not read.
                 input = input.wrapping_add(tile.input_step);
                 gradient = gradient.wrapping_add(tile.gradient_step);
             }

@@ -1,4 +1,4 @@
-//! The innermost loops, compiled for each instruction set, and the operations that are made of them.
+//! The innermost loops, compiled for each instruction set, and the operations that use them.
 
 pub(crate) mod simd;
 pub(crate) mod microkernel;

@@ -1,4 +1,4 @@
-//! Pooling, and the way into a map and out of it.
+//! Pooling, and the conversion of images to maps and back.
 #![allow(unsafe_code, reason = "pixels of maps that threads share")]
 
 use std::prelude::v1::*;
@@ -6,21 +6,22 @@ use std::prelude::v1::*;
 use crate::cpu::layout::feature_map::Map;
 use crate::plan::Window;
 
-/// The stored channels of a pixel.
+/// Returns the stored channels of a pixel.
 ///
 /// # Safety
-/// The pixel lies in the map (or its border), and nobody writes it meanwhile.
+/// The pixel must lie in the map or its border, and no thread may write it at the same time.
 unsafe fn pixel<'a>(map: Map, y: usize, x: usize) -> &'a [f32] {
     unsafe { core::slice::from_raw_parts(map.at(0, y as isize, x as isize), map.channels) }
 }
 
 /// # Safety
-/// The pixel lies in the map, and nobody else reads or writes it meanwhile.
+/// The pixel must lie in the map, and no other thread may access it at the same time.
 unsafe fn pixel_mut<'a>(map: Map, y: usize, x: usize) -> &'a mut [f32] {
     unsafe { core::slice::from_raw_parts_mut(map.at(0, y as isize, x as isize), map.channels) }
 }
 
-/// Puts an image `[channel, height, width]` into the first image of a map; channels that are stored besides become 0.
+/// Copies an image `[channel, height, width]` into the first image of a map. Padding channels
+/// become 0.
 pub(crate) fn load(image: &[f32], channels: usize, to: Map) {
     let [height, width] = to.size;
     for y in 0..height {
@@ -34,7 +35,7 @@ pub(crate) fn load(image: &[f32], channels: usize, to: Map) {
     }
 }
 
-/// Appends the first image of a map, `[height, width, channel]`.
+/// Appends the first image of a map as `[height, width, channel]`.
 pub(crate) fn unload(from: Map, channels: usize, to: &mut Vec<f32>) {
     for y in 0..from.size[0] {
         for x in 0..from.size[1] {
@@ -44,7 +45,7 @@ pub(crate) fn unload(from: Map, channels: usize, to: &mut Vec<f32>) {
     }
 }
 
-/// The maximum over a window; what lies outside the map does not count.
+/// Computes the maximum over a window, ignoring pixels outside the map.
 pub(crate) fn max(input: Map, output: Map, window: Window) {
     let span = |axis: usize, at: usize| {
         let first = at * window.stride[axis];
@@ -69,7 +70,7 @@ pub(crate) fn max(input: Map, output: Map, window: Window) {
     }
 }
 
-/// The mean over all pixels, into a map of one pixel.
+/// Computes the mean over all pixels, into a map of one pixel.
 pub(crate) fn mean(input: Map, output: Map) {
     // SAFETY: each job has its own image, and input and output are different maps.
     let to = unsafe { pixel_mut(output, 0, 0) };

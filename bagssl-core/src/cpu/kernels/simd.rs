@@ -1,14 +1,15 @@
-//! The few vector operations that the kernels are made of.
+//! The vector operations that the kernels use.
 #![allow(unsafe_code, reason = "vector instructions and raw loads; see each trait function's contract")]
 
 /// A vector of `f32`.
 ///
 /// # Safety
-/// Every function needs the instruction set of its type, that is: it must be inlined into a function with the matching
-/// `target_feature`, which is called only where that feature was found. Loads and stores touch [`Vector::LANES`] values
-/// from the pointer on, which must lie in one allocation; they need no alignment.
+/// Every function requires the instruction set of its type: it must be inlined into a function with
+/// the matching `target_feature`, which must only be called where that feature was detected. Loads
+/// and stores access [`Vector::LANES`] values starting at the pointer. These must lie in one
+/// allocation and need no alignment.
 pub(crate) trait Vector: Copy {
-    /// Values in a vector.
+    /// Number of values per vector.
     const LANES: usize;
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
@@ -26,7 +27,8 @@ pub(crate) trait Vector: Copy {
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86_vector {
     ($type:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $fnma:ident, $mul:ident, $add:ident, $sub:ident, $max:ident) => {
-        // SAFETY: each body is one intrinsic of the type's instruction set, as the trait's contract demands.
+        // SAFETY: each body is one intrinsic of the type's instruction set, as the trait's contract
+        // requires.
         impl Vector for $type {
             const LANES: usize = $lanes;
             #[inline(always)]
@@ -107,7 +109,7 @@ mod aarch64 {
     use super::Vector;
     use core::arch::aarch64::*;
 
-    // SAFETY: each body is one intrinsic of NEON, which the trait's contract demands.
+    // SAFETY: each body is one NEON intrinsic, as the trait's contract requires.
     impl Vector for float32x4_t {
         const LANES: usize = 4;
         #[inline(always)]
@@ -144,13 +146,13 @@ mod aarch64 {
         }
         #[inline(always)]
         unsafe fn max(self, with: Self) -> Self {
-            // Of a number and a NaN the number, as on other machines.
+            // If one operand is NaN, return the other, as on other machines.
             unsafe { vmaxnmq_f32(self, with) }
         }
     }
 }
 
-/// An array that the compiler turns into whatever vectors the target has.
+/// An array that the compiler maps to the target's vectors.
 #[derive(Clone, Copy)]
 pub(crate) struct Array<const N: usize>([f32; N]);
 
@@ -161,7 +163,8 @@ impl<const N: usize> Array<N> {
     }
 }
 
-// SAFETY: an array needs no instruction set; loads and stores are as long as the trait says.
+// SAFETY: an array needs no instruction set. Loads and stores access as many values as the trait
+// states.
 impl<const N: usize> Vector for Array<N> {
     const LANES: usize = N;
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! How maps and weights lie in memory.
+//! The memory layout of maps and weights.
 
 pub(crate) mod feature_map;
 pub(crate) mod padded;

@@ -1,4 +1,4 @@
-//! Maps of callers, with the border and the channels that kernels need.
+//! Copies callers' maps to the border and channel layout that kernels need.
 #![allow(unsafe_code, reason = "several threads copy disjoint rows")]
 
 use std::prelude::v1::*;
@@ -7,18 +7,19 @@ use super::feature_map::{Buffer, CHANNELS, Form, Map};
 use crate::cpu::exec::threads::Threads;
 use crate::cpu::layout::view::{Shape, View};
 
-/// Memory of which each job writes a part.
+/// Memory whose parts are written by different jobs.
 pub(crate) struct Shared(pub(crate) *mut f32);
 
-// SAFETY: see the uses: the parts are disjoint, and the memory outlives the jobs.
+// SAFETY: all uses write disjoint parts, and the memory outlives the jobs.
 unsafe impl Sync for Shared {}
 
-/// Channels of a map in memory: few ones are not padded, since a stem's taps are runs of them.
+/// Returns the number of stored channels of a map. Few channels are not padded, since a stem reads
+/// the kernel's rows as contiguous runs.
 pub(crate) fn padded_channels(channels: usize) -> usize {
     if channels < CHANNELS { channels } else { channels.next_multiple_of(CHANNELS) }
 }
 
-/// A map with a border: a copy, unless it needs none.
+/// A map with a border. Copies the map unless it needs neither border nor padding.
 pub(crate) struct Bordered<'a> {
     pub(crate) form: Form,
     memory: Memory<'a>,
@@ -56,7 +57,7 @@ impl<'a> Bordered<'a> {
         Bordered { form, memory: Memory::Own(memory) }
     }
 
-    /// A map to read from.
+    /// Returns a map for reading.
     pub(crate) fn map(&self) -> Map {
         let start = match &self.memory {
             Memory::Own(buffer) => buffer.as_ptr(),
@@ -67,12 +68,12 @@ impl<'a> Bordered<'a> {
 }
 
 /// # Safety
-/// There is room for as many values, and nobody else touches them.
+/// `to` must have room for the values of `from`, and no other thread may access this memory.
 unsafe fn copy(from: &[f32], to: *mut f32) {
     unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) }
 }
 
-/// A map that is written, in the memory that is given back where its channels allow.
+/// An output map. It is written directly into the returned memory if its channels need no padding.
 pub(crate) struct Output {
     shape: Shape,
     form: Form,

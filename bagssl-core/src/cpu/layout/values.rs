@@ -1,11 +1,11 @@
-//! Parameters, wherever they lie.
+//! Parameter values in memory or in a checkpoint.
 
 use std::borrow::Cow;
 use std::prelude::v1::*;
 
 use crate::checkpoint::TensorRef;
 
-/// A parameter's values: in memory, or in a checkpoint's bytes.
+/// The values of a parameter, in memory or in a checkpoint's bytes.
 #[derive(Debug, Clone)]
 pub enum Values<'a> {
     /// In memory.
@@ -15,7 +15,7 @@ pub enum Values<'a> {
 }
 
 impl Values<'_> {
-    /// How many there are.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         match self {
             Values::Floats(values) => values.len(),
@@ -23,15 +23,15 @@ impl Values<'_> {
         }
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The values from `start` on, as many as `to` holds.
+    /// Fills `to` with the values from `start` on.
     ///
     /// # Panics
-    /// If there are fewer.
+    /// If there are not enough values.
     pub(crate) fn read(&self, start: usize, to: &mut [f32]) {
         match self {
             Values::Floats(values) => to.copy_from_slice(&values[start..][..to.len()]),
@@ -43,7 +43,7 @@ impl Values<'_> {
         }
     }
 
-    /// All values.
+    /// Returns all values.
     pub(crate) fn to_vec(&self) -> Vec<f32> {
         let mut all = vec![0.0; self.len()];
         self.read(0, &mut all);

@@ -1,4 +1,4 @@
-//! Maps or rows that are read, with their shape.
+//! Borrowed maps or rows with their shape.
 
 use std::prelude::v1::*;
 
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 /// The shape of maps, `[image, height, width, channel]`.
 pub type Shape = [usize; 4];
 
-/// Maps or rows that a function reads, with their shape.
+/// A borrowed map or rows, with their shape.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     pub(crate) values: &'a [f32],
@@ -15,10 +15,11 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Values of a shape.
+    /// Creates a view of values with a shape.
     ///
     /// # Errors
-    /// [`Error::Length`] if there are more or fewer, [`Error::Setting`] if the shape has a 0.
+    /// [`Error::Length`] if the number of values does not match the shape, [`Error::Setting`] if
+    /// the shape contains a 0.
     pub fn new(values: &'a [f32], shape: Shape) -> Result<Self> {
         if shape.contains(&0) {
             return Err(Error::Setting { name: "shape", expected: "no 0 in it", got: format!("{shape:?}") });
@@ -32,12 +33,12 @@ impl<'a> View<'a> {
         }
     }
 
-    /// `[image, height, width, channel]`
+    /// Returns the shape, `[image, height, width, channel]`.
     pub fn shape(&self) -> Shape {
         self.shape
     }
 
-    /// The values.
+    /// Returns the values.
     pub fn values(&self) -> &'a [f32] {
         self.values
     }

@@ -1,4 +1,4 @@
-//! The executor against a naive network in f64, for each instruction set.
+//! Tests the executor against a naive network in f64, for each instruction set.
 
 use std::prelude::v1::*;
 
@@ -12,7 +12,7 @@ use crate::random::{Address, Purpose, Stream};
 mod small;
 mod training;
 
-/// Values in [-1, 1), or in [0.5, 1.5) for variances.
+/// Values in [-1, 1), or in [1, 2) for variances.
 fn values(seed: u64, name: &str, count: usize) -> Vec<f32> {
     let image = name.bytes().fold(7u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
     let mut stream: Stream = Address { seed, image, ..Address::default() }.stream(Purpose::Weights);
@@ -47,7 +47,7 @@ impl Naive {
         self.values.len() / (self.size[0] * self.size[1])
     }
 
-    /// What `value` gives for each channel, row and column.
+    /// Creates a map from a function of channel, row and column.
     fn from_fn(channels: usize, size: [usize; 2], value: impl Fn(usize, usize, usize) -> f64) -> Self {
         let mut values = Vec::new();
         for channel in 0..channels {
@@ -59,7 +59,7 @@ impl Naive {
     }
 }
 
-/// Each value of the plan for one image.
+/// Computes each value of the plan for one image.
 fn naive(plan: &Plan, seed: u64, input: Naive) -> Vec<Naive> {
     let sizes = plan.sizes(input.size).expect("it fits");
     let mut all = vec![input];
@@ -134,7 +134,7 @@ fn naive(plan: &Plan, seed: u64, input: Naive) -> Vec<Naive> {
     all
 }
 
-/// The largest difference between executor and naive network, over the largest magnitude.
+/// The largest difference between executor and naive network, relative to the largest magnitude.
 fn error(plan: &Plan, seed: u64, batch: usize, size: [usize; 2], options: Options, threads: &dyn Threads) -> f64 {
     let channels = match plan.input() {
         Kind::Map(channels) | Kind::Rows(channels) => channels,
@@ -142,7 +142,7 @@ fn error(plan: &Plan, seed: u64, batch: usize, size: [usize; 2], options: Option
     let input = values(seed, "input", batch * channels * size[0] * size[1]);
     let executor = Executor::new(plan, &mut source(plan, seed), options).unwrap();
     let mut workspace = executor.workspace(batch, size, threads).unwrap();
-    // The second run finds what the first left in memory.
+    // The first run leaves large values in memory, which must not affect the second.
     let poison = vec![1e30; input.len()];
     executor.run(&mut workspace, &poison, threads).unwrap();
     let got = executor.run(&mut workspace, &input, threads).unwrap();
@@ -165,7 +165,8 @@ fn available() -> impl Iterator<Item = InstructionSet> {
     InstructionSet::ALL.into_iter().filter(|set| set.is_available())
 }
 
-/// Of two layers, for random values. Winograd's transform of a map adds up to four values of 8 bits each: 0.032 has been seen.
+/// The tolerance for two layers with random values. Winograd's transform of a map adds up to four
+/// values of 8 bits each; an error of 0.032 has been observed.
 fn tolerance(set: InstructionSet) -> f64 {
     if set.is_bf16() { 6e-2 } else { 2e-5 }
 }
@@ -181,7 +182,7 @@ fn conv(index: usize, inputs: usize, outputs: usize, window: Window, residual: O
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Two convolutions of any form, one after the other, on maps that are not square.
+    /// Two consecutive convolutions with arbitrary windows, on maps that are not square.
     #[test]
     fn convolutions_of_any_form(
         seed in 0u64..1000,
@@ -207,7 +208,8 @@ proptest! {
         }
     }
 
-    /// Winograd's convolution, with residuals that are larger than the output, where few pixels would not call for it.
+    /// Winograd's convolution with residuals that are larger than the output, on small maps that
+    /// would not select it.
     #[test]
     fn winograd_at_every_edge(
         seed in 0u64..1000,
@@ -229,7 +231,8 @@ proptest! {
     }
 }
 
-/// A stem with pooling, a stage with a shortcut, rows at the end: with many images, and with few, on some threads.
+/// A stem with pooling, a stage with a shortcut, final rows: with many and with few images, on one
+/// and several threads.
 #[test]
 fn whole_networks() {
     use crate::architecture::{Architecture, mlp};
@@ -266,7 +269,7 @@ fn whole_networks() {
     }
 }
 
-/// The same bits on a pool of rayon's as on one thread.
+/// Results on a rayon pool and on one thread are bitwise identical.
 #[cfg(feature = "rayon")]
 #[test]
 fn on_rayons_threads() {
@@ -304,7 +307,7 @@ fn what_does_not_fit_is_refused() {
     assert!(Executor::new(&plan, &mut short, options).is_err());
 }
 
-/// A workspace is as large as the executor says that made it, so that it serves no other.
+/// An executor rejects the workspace of another executor.
 #[test]
 fn the_workspace_of_another_is_refused() {
     let conv = |outputs| Plan::new(Kind::Map(16), vec![conv(0, 16, outputs, Window::square(3, 1, 1), None)]).unwrap();
@@ -320,13 +323,13 @@ fn the_workspace_of_another_is_refused() {
         let error = other.run(&mut space, &input, &Serial).unwrap_err().to_string();
         assert!(error.contains("expected one that this executor has made"), "{error}");
     }
-    // As many images as bytes wrap around: refused, not made too small.
+    // So many images that the number of bytes overflows: rejected instead of allocating too little.
     let mean = Plan::new(Kind::Map(16), vec![Layer { input: 0, op: Op::GlobalMean }]).unwrap();
     let mean = Executor::new(&mean, &mut source(&mean, 0), Options::new(1, [16, 16])).unwrap();
     assert!(mean.workspace(1 << 60, [16, 16], &Serial).unwrap_err().to_string().contains("that memory can hold"));
 }
 
-/// A ReLU would make a zero of what is no number.
+/// A ReLU would hide NaN as 0.
 #[test]
 fn norms_that_are_no_numbers_are_refused() {
     let plan = Plan::new(Kind::Map(3), vec![conv(0, 3, 8, Window::square(1, 1, 0), None)]).unwrap();
@@ -345,7 +348,8 @@ fn norms_that_are_no_numbers_are_refused() {
     }
 }
 
-/// Early layers take images together, each thread its own: the bits are those of one thread, also for a part of a batch.
+/// Early layers process several images at once, each thread its own. The results are bitwise
+/// identical to those of one thread, also for a partial batch.
 #[test]
 fn many_images_on_some_threads() {
     let plan = crate::architecture::Architecture::ResNetSmall.plan();

@@ -1,4 +1,4 @@
-//! Dense bags and the lean executor.
+//! Tests of dense bags and of the arena executor.
 
 use std::prelude::v1::*;
 
@@ -8,7 +8,8 @@ use super::super::{ArenaExecutor, Dense, Executor, Options, Pool, Serial};
 use super::{Naive, conv, naive, source, values};
 use crate::plan::{Kind, Layer, Op, Plan, Window};
 
-/// A small network without padding: fields of 7 pixels, 2 apart, a shortcut past an unpadded convolution.
+/// A small network without padding: receptive fields of 7 pixels, 2 apart, and a shortcut past an
+/// unpadded convolution.
 fn unpadded() -> Plan {
     Plan::new(
         Kind::Map(3),
@@ -25,7 +26,7 @@ fn unpadded() -> Plan {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// One pass over an image gives what one pass over each crop gives, for images of any size and pieces of them.
+    /// One pass over an image gives the same result as one pass per crop, for images of any size.
     #[test]
     fn dense_is_as_each_crop_alone(
         seed in 0u64..1000,
@@ -68,7 +69,7 @@ proptest! {
     }
 }
 
-/// An image of more than one piece, by the pieces' edges: fields there are those of the crops.
+/// An image of several pieces: the embeddings at the edges of pieces equal those of the crops.
 #[test]
 fn dense_goes_on_over_the_edges_of_pieces() {
     let plan = unpadded();
@@ -103,7 +104,8 @@ fn dense_refuses_padding_and_says_where() {
     }
 }
 
-/// The lean executor gives what the naive network gives, one input at a time, whatever its arena held before.
+/// The relative error of the arena executor against the naive network, for one input. The arena
+/// initially contains NaN.
 fn lean_error(plan: &Plan, seed: u64, size: [usize; 2]) -> f64 {
     let (Kind::Map(channels) | Kind::Rows(channels)) = plan.input();
     let input = values(seed, "input", channels * size[0] * size[1]);
@@ -155,8 +157,8 @@ proptest! {
     }
 }
 
-/// Shortcuts, pooling, rows; and the arena of the small network is what its largest layers need: three maps of 16
-/// channels on 16x16 pixels.
+/// Shortcuts, pooling, rows. The arena of the small network has the size that its largest layers
+/// need: three maps of 16 channels on 16x16 pixels.
 #[test]
 fn lean_networks() {
     use crate::architecture::{Architecture, mlp};

@@ -1,4 +1,5 @@
-//! The operations of training: convolutions as adjoints, batch norm by its definition.
+//! Tests of the training operations: gradients of convolutions as adjoints, batch norm against its
+//! definition.
 
 use std::prelude::v1::*;
 
@@ -22,7 +23,7 @@ fn length(a: &[f32]) -> f64 {
     dot(a, a).sqrt()
 }
 
-/// `[image, height, width, channel]` from `[image, channel, height, width]`.
+/// Converts `[image, channel, height, width]` to `[image, height, width, channel]`.
 fn channels_last(values: &[f32], [images, height, width, channels]: [usize; 4]) -> Vec<f32> {
     let mut moved = Vec::with_capacity(values.len());
     for image in 0..images {
@@ -91,7 +92,7 @@ proptest! {
                 }
             }
         }
-        // One output in each corner, by definition.
+        // Outputs in three corners, by definition.
         let got = &first.expect("there is a portable set")[0];
         for (image, y, x_at, output) in [(0, 0, 0, 0), (images - 1, out[0] - 1, out[1] - 1, outputs - 1), (0, out[0] - 1, 0, outputs - 1)] {
             let mut sum = 0.0;
@@ -112,7 +113,7 @@ proptest! {
         }
     }
 
-    /// Batch norm by its definition, its gradients against differences of a function in f64.
+    /// Batch norm against its definition, and its gradients against finite differences in f64.
     #[test]
     fn batch_norm_by_definition(
         seed in 0u64..1000,
@@ -126,7 +127,7 @@ proptest! {
         prop_assume!(count / channels > 2);
         let [x, residual, g] = ["x", "residual", "g"].map(|name| values(seed, name, count));
         let [scale, shift] = ["scale", "shift"].map(|name| values(seed, name, channels));
-        // The function, and its value under the weights `g`, at inputs in f64.
+        // The function, for inputs in f64.
         let forward = |x: &[f64], scale: &[f64], shift: &[f64], residual: &[f64]| -> Vec<f64> {
             let pixels = (count / channels) as f64;
             let of = |channel: usize| x.iter().skip(channel).step_by(channels);
@@ -142,7 +143,7 @@ proptest! {
         };
         let wide = |values: &[f32]| -> Vec<f64> { values.iter().map(|&value| f64::from(value)).collect() };
         let expected = forward(&wide(&x), &wide(&scale), &wide(&shift), &wide(&residual));
-        // Where a ReLU's input is close to 0, a difference does not show the gradient.
+        // If the input of a ReLU is close to 0, finite differences do not give the gradient.
         let smallest = expected.iter().filter(|&&value| value != 0.0).fold(f64::MAX, |least, value| least.min(value.abs()));
         prop_assume!(!relu || smallest > 1e-3);
         for set in available() {
@@ -159,7 +160,7 @@ proptest! {
             let got = [Some(&input), Some(&to_scale), Some(&to_shift), to_residual.as_ref()];
             for (kind, got) in got.iter().enumerate() {
                 let Some(got) = got else { continue };
-                // The derivative along one direction that is not the same in any two places.
+                // The derivative along a direction with different values in all positions.
                 let direction: Vec<f64> = wide(&values(seed, "direction", got.len()));
                 let value = |step: f64| -> f64 {
                     let mut moved = all.clone();
@@ -177,7 +178,7 @@ proptest! {
     }
 }
 
-/// As many values in another shape are not a residual.
+/// A residual with the right number of values but another shape is rejected.
 #[test]
 fn a_residual_of_another_shape_is_refused() {
     let window = Window::square(1, 1, 0);

@@ -1,4 +1,4 @@
-//! A network on a Burn backend, built from a plan.
+//! Networks on Burn backends, built from a plan.
 
 mod update;
 
@@ -21,7 +21,7 @@ use crate::plan::{NORM_MOMENTUM, Op, Parameter, Plan, Window};
 pub(super) use update::Visit;
 pub use update::{Change, Gradients, Update};
 
-/// A network whose layers and parameter names are those of its [`Plan`].
+/// A network with the layers and parameter names of its [`Plan`].
 #[derive(Module, Debug)]
 pub struct Network<B: Backend> {
     pub(super) convs: Vec<Conv<B>>,
@@ -51,15 +51,15 @@ pub(super) struct Norm<B: Backend> {
     pub(super) variance: Param<Tensor<B, 1>>,
 }
 
-/// The statistics of one batch at each norm of a network, in the order of the layers.
+/// The batch statistics of each norm of a network, in the order of the layers.
 #[derive(Debug, Clone)]
 pub struct BatchStatistics<B: Backend>(Vec<NormStatistics<B>>);
 
 impl<B: Backend> BatchStatistics<B> {
-    /// The mean of the statistics of several parts of a batch.
+    /// Averages the statistics of several parts of a batch.
     ///
     /// # Panics
-    /// If there is no part, or they are not of one network.
+    /// If `parts` is empty, or the parts come from different networks.
     pub fn mean(parts: Vec<Self>) -> Self {
         let share = 1.0 / parts.len() as f64;
         let sum = parts.into_iter().reduce(|a, b| {
@@ -87,26 +87,26 @@ struct NormStatistics<B: Backend> {
     count: usize,
 }
 
-/// A running statistic of a norm and what it moves toward.
+/// A running statistic of a norm, and the batch statistic toward which it moves.
 #[derive(Debug, Clone)]
 pub struct Running<B: Backend> {
-    /// The statistic so far.
+    /// The current running statistic.
     pub value: Tensor<B, 1>,
-    /// That of a batch.
+    /// The statistic of the batch.
     pub batch: Tensor<B, 1>,
-    /// What the batch's is taken times: of a variance, what makes it unbiased.
+    /// The factor of the batch statistic: for a variance, the correction that makes it unbiased.
     pub factor: f64,
 }
 
 impl<B: Backend> Running<B> {
-    /// The new statistic.
+    /// Returns the updated statistic.
     pub fn moved(self) -> Tensor<B, 1> {
         let batch = if self.factor == 1.0 { self.batch } else { self.batch * self.factor };
         self.value * (1.0 - NORM_MOMENTUM) + batch * NORM_MOMENTUM
     }
 }
 
-/// What layers exchange.
+/// A value that layers exchange.
 #[derive(Clone)]
 pub(super) enum Value<B: Backend> {
     Map(Tensor<B, 4>),
@@ -130,17 +130,19 @@ impl<B: Backend> Value<B> {
 }
 
 impl<B: Backend> Network<B> {
-    /// A network with its plan's [first weights](Plan::init_weights), the same on every backend.
+    /// Creates a network with the [initial weights](Plan::init_weights) of its plan, the same on
+    /// every backend.
     pub fn init(plan: &Plan, seed: u64, device: &B::Device) -> Self {
         let mut tensors = plan.init_weights(seed).into_iter().map(|(.., values)| values);
         let values = |_: &Parameter| Ok(tensors.next().expect("one for each parameter, in their order"));
         Self::build(plan, values, device).expect("first values have the length of their parameter")
     }
 
-    /// A network with the values that `values` gives for each parameter of the plan, asked in their order.
+    /// Creates a network with the values that `values` returns for each parameter of the plan,
+    /// called in their order.
     ///
     /// # Errors
-    /// What `values` says, or [`Error::Plan`] if it gives too few or too many.
+    /// Any error of `values`, or [`Error::Plan`] if it returns the wrong number of values.
     pub fn build(
         plan: &Plan,
         mut values: impl FnMut(&Parameter) -> Result<Vec<f32>>,
@@ -175,12 +177,12 @@ impl<B: Backend> Network<B> {
         Ok(Network { convs, linears, plan: plan.clone() })
     }
 
-    /// The plan that the network was built from.
+    /// Returns the plan of the network.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// All parameters and buffers with their values, in the plan's order.
+    /// Returns all parameters and buffers with their values, in the plan's order.
     pub fn tensors(&self) -> Vec<NamedTensor> {
         let mut values = Vec::new();
         self.each(&mut |tensor| {
@@ -216,16 +218,16 @@ impl<B: Backend> Network<B> {
         }
     }
 
-    /// The last value in training mode, for maps `[row, channel, height, width]`: norms take the statistics of the batch
-    /// and give them back.
+    /// Computes the last value in training mode, for maps `[row, channel, height, width]`. Norms
+    /// use the statistics of the batch, which are returned as well.
     ///
     /// # Panics
-    /// If the plan reads rows, or puts out maps.
+    /// If the plan reads rows or outputs maps.
     pub fn forward_train_map<K: Kernels<B>>(&self, input: Tensor<B, 4>) -> (Tensor<B, 2>, BatchStatistics<B>) {
         self.train_value::<K>(Value::Map(entering::<B, K>(input)))
     }
 
-    /// The same for rows `[row, dim]`.
+    /// Like [`Network::forward_train_map`], for rows `[row, dim]`.
     ///
     /// # Panics
     /// If the plan reads maps.
@@ -243,13 +245,13 @@ impl<B: Backend> Network<B> {
     /// Moves the running statistics toward those of a batch.
     ///
     /// # Source
-    /// As PyTorch's batch norm: the running variance takes the unbiased one.
+    /// Like PyTorch's batch norm: the running variance uses the unbiased variance of the batch.
     pub fn update_running(&mut self, batch: BatchStatistics<B>) {
         self.visit_running(batch, &mut |running| Some(running.moved()));
     }
 
-    /// Visits every running statistic, in the order of the layers, mean before variance. Without a new value it stays as
-    /// it is.
+    /// Visits every running statistic in the order of the layers, mean before variance. A statistic
+    /// without a new value stays unchanged.
     pub(super) fn visit_running(
         &mut self,
         batch: BatchStatistics<B>,
@@ -270,20 +272,21 @@ impl<B: Backend> Network<B> {
     }
 }
 
-/// The layers of a network that have weights, in the order of the plan.
+/// The layers of a network with weights, in the order of the plan.
 pub(super) trait Layers<B: Backend> {
-    /// The next convolution with what comes after it, of a map and a residual of the output's size.
+    /// Runs the next convolution with its norm, residual and ReLU. The residual has the output's
+    /// size.
     fn conv(&mut self, input: Tensor<B, 4>, window: Window, residual: Option<Tensor<B, 4>>, relu: bool)
     -> Tensor<B, 4>;
 
-    /// The next linear layer.
+    /// Runs the next linear layer.
     fn linear(&mut self, input: Tensor<B, 2>, relu: bool) -> Tensor<B, 2>;
 }
 
-/// Runs the layers of a plan, and returns some of its values.
+/// Runs the layers of a plan, and returns the values at the indices `wanted`.
 ///
 /// # Panics
-/// If the plan reads another kind of input, or a value asked for is not made of rows.
+/// If the plan reads another kind of input, or a wanted value is a map.
 pub(super) fn run<B: Backend, K: Kernels<B>>(
     plan: &Plan,
     input: Value<B>,
@@ -309,7 +312,7 @@ pub(super) fn run<B: Backend, K: Kernels<B>>(
     wanted.iter().map(|&value| values.get(value).rows()).collect()
 }
 
-/// A network in training mode: norms take the statistics of the batch, and keep them.
+/// A network in training mode. Norms use the statistics of the batch and record them.
 struct InTraining<'a, B: Backend, K> {
     convs: Iter<'a, Conv<B>>,
     linears: Iter<'a, Linear<B>>,
@@ -342,7 +345,7 @@ impl<B: Backend, K: Kernels<B>> Layers<B> for InTraining<'_, B, K> {
     }
 }
 
-/// A map as the kernels compute on it.
+/// Casts an input map to the type on which the kernels compute.
 pub(super) fn entering<B: Backend, K: Kernels<B>>(map: Tensor<B, 4>) -> Tensor<B, 4> {
     match K::ACTIVATION_DTYPE {
         Some(dtype) => map.cast(dtype),
@@ -350,7 +353,7 @@ pub(super) fn entering<B: Backend, K: Kernels<B>>(map: Tensor<B, 4>) -> Tensor<B
     }
 }
 
-/// The values that layers still read, each dropped after its last use.
+/// The live values. Each is dropped after its last use.
 struct Values<B: Backend> {
     values: Vec<Option<Value<B>>>,
     last_use: Vec<usize>,
@@ -367,7 +370,8 @@ impl<B: Backend> Values<B> {
         self.values[value].as_ref().expect("a value is kept up to its last use")
     }
 
-    /// Keeps the output of the layer that has just run, and drops what no later one reads.
+    /// Stores the output of the layer that has just run, and drops the values that no later layer
+    /// reads.
     fn push(&mut self, output: Value<B>) {
         let done = self.values.len();
         self.values.push(Some(output));
@@ -379,7 +383,7 @@ impl<B: Backend> Values<B> {
     }
 }
 
-/// The part of a map that a smaller output of `size` is added to.
+/// Returns the top left part of a map that is added to an output of `size`.
 fn top_left<B: Backend>(map: Tensor<B, 4>, size: Option<[usize; 2]>) -> Tensor<B, 4> {
     let [_, _, height, width] = map.dims();
     match size {

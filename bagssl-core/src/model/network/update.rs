@@ -1,4 +1,4 @@
-//! The gradients of a network's parameters, and what an optimizer makes of them.
+//! The gradients of a network's parameters, and their application by an optimizer.
 
 use std::prelude::v1::*;
 
@@ -9,8 +9,8 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use super::Network;
 use crate::plan::{Op, Parameter};
 
-/// What an optimizer makes of a parameter: from its name and shape, its value and its gradient, both flattened, its new
-/// value.
+/// The update rule of an optimizer. It receives a parameter's description, its value and its
+/// gradient, both flattened, and returns the new value.
 pub type Update<'a, B> = dyn FnMut(
         &Parameter,
         Tensor<<B as AutodiffBackend>::InnerBackend, 1>,
@@ -18,23 +18,23 @@ pub type Update<'a, B> = dyn FnMut(
     ) -> Tensor<<B as AutodiffBackend>::InnerBackend, 1>
     + 'a;
 
-/// A trained parameter with its value and its gradient, both flattened.
+/// A trained parameter with its value and gradient, both flattened.
 #[derive(Debug, Clone)]
 pub struct Change<B: Backend> {
-    /// Its name, shape and role.
+    /// The parameter's name, shape and role.
     pub parameter: Parameter,
-    /// Its value.
+    /// The current value.
     pub value: Tensor<B, 1>,
-    /// The gradient of the loss in it.
+    /// The gradient of the loss with respect to the parameter.
     pub gradient: Tensor<B, 1>,
 }
 
-/// As [`Update`]; without a new value the parameter stays as it is.
+/// Like [`Update`], but `None` leaves the parameter unchanged.
 pub(in crate::model) type Visit<'a, B> = dyn FnMut(Change<<B as AutodiffBackend>::InnerBackend>) -> Option<Tensor<<B as AutodiffBackend>::InnerBackend, 1>>
     + 'a;
 
 impl<B: AutodiffBackend> Network<B> {
-    /// The gradients of the trained parameters.
+    /// Extracts the gradients of the trained parameters.
     pub fn gradients(&self, gradients: &B::Gradients) -> Gradients<B> {
         let mut all = Vec::new();
         self.each_trained(&mut |weight: Weight<'_, B>| {
@@ -47,8 +47,8 @@ impl<B: AutodiffBackend> Network<B> {
         Gradients(all)
     }
 
-    /// Replaces every trained parameter by what `update` makes of it and its gradient, all flattened. A parameter that
-    /// the loss does not depend on keeps its value.
+    /// Replaces every trained parameter by the result of `update`. A parameter that the loss does
+    /// not depend on keeps its value.
     pub fn update(&mut self, gradients: Gradients<B>, update: &mut Update<'_, B>) {
         self.visit(gradients, &mut |change| Some(update(&change.parameter, change.value, change.gradient)));
     }
@@ -140,16 +140,16 @@ fn step<B: AutodiffBackend, const D: usize>(
     }
 }
 
-/// The gradients of a network's trained parameters, flattened, in the plan's order; none for one that the loss does not
-/// depend on.
+/// The gradients of a network's trained parameters, flattened, in the plan's order. A parameter
+/// that the loss does not depend on has none.
 #[derive(Debug, Clone)]
 pub struct Gradients<B: AutodiffBackend>(Vec<Option<Tensor<B::InnerBackend, 1>>>);
 
 impl<B: AutodiffBackend> Gradients<B> {
-    /// The sum with those of another part of a batch.
+    /// Returns the sum with the gradients of another part of the batch.
     ///
     /// # Panics
-    /// If they are of another network.
+    /// If the gradients come from a different network.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         assert_eq!(self.0.len(), other.0.len(), "gradients of one network");
@@ -160,18 +160,19 @@ impl<B: AutodiffBackend> Gradients<B> {
         Gradients(self.0.into_iter().zip(other.0).map(sum).collect())
     }
 
-    /// Those that there are.
+    /// Returns the existing gradients.
     pub(in crate::model) fn values(&self) -> impl Iterator<Item = Tensor<B::InnerBackend, 1>> {
         self.0.iter().flatten().cloned()
     }
 
-    /// The same with other values for those that there are.
+    /// Replaces the existing gradients with other values.
     pub(in crate::model) fn replaced(self, values: &mut impl Iterator<Item = Tensor<B::InnerBackend, 1>>) -> Self {
         let mut next = || values.next().expect("as many as there were");
         Gradients(self.0.into_iter().map(|gradient| gradient.map(|_| next())).collect())
     }
 
-    /// Those of all parameters, a single 0 for one without; none if there is no gradient at all.
+    /// Returns the gradients of all parameters, with a single 0 for a parameter without one. Empty
+    /// if there are no gradients at all.
     pub(in crate::model) fn filled(&self) -> Vec<Tensor<B::InnerBackend, 1>> {
         let Some(device) = self.0.iter().flatten().next().map(Tensor::device) else { return Vec::new() };
         let filled = |gradient: &Option<_>| gradient.clone().unwrap_or_else(|| Tensor::zeros([1], &device));
