@@ -12,8 +12,9 @@ use super::{LinAlg, LossValue, off_diagonal_mask, unit, with_gradient};
 /// Added to a similarity to exclude it: its exponential becomes 0.
 const LEFT_OUT: f64 = -1e9;
 
-/// Computes the mean over ordered pairs `(a, b)` of patches of one image of `-ln(e_ab / (e_ab + sum
-/// over the patches k of other images of e_ak))`, where `e = exp(cosine / temperature)`.
+/// Computes the mean over ordered pairs `(a, b)` of patches of one image of
+/// `-ln(e_ab / (e_ab + sum over the patches k of other images of e_ak))`, where
+/// `e = exp(cosine / temperature)`.
 ///
 /// Patches of one image never repel each other: the denominator of `(a, b)` excludes the other
 /// positives of `a`. With two patches there are no other positives, and the denominator equals the

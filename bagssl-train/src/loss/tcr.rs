@@ -34,9 +34,9 @@ pub(super) fn loss<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
 /// surrogate with the same gradient.
 ///
 /// Only the smaller of the two Gram matrices is factored: both give the same determinant
-/// (Sylvester). The gradient is `-s A^-1 Z` with `A = I + s Z Z^T`, and `-s Z A^-1` with `A = I + s
-/// Z^T Z`. The surrogate is the dot product of this gradient, held constant, with `Z`. No operation
-/// here needs a backward pass of its own. The surrogate's value is meaningless.
+/// (Sylvester). The gradient is `-s A^-1 Z` with `A = I + s Z Z^T`, and `-s Z A^-1` with
+/// `A = I + s Z^T Z`. The surrogate is the dot product of this gradient, held constant, with `Z`.
+/// No operation here needs a backward pass of its own. The surrogate's value is meaningless.
 ///
 /// # Shapes
 /// - `sets`: `[set, row, dim]`, rows of unit length
