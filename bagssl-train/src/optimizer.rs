@@ -2,7 +2,7 @@
 //! name.
 //!
 //! Vectors (biases, and the scale and shift of norm layers) get neither weight decay nor the
-//! layer-wise rate of LARS. The exceptions are SGD and AdamW with `decay_norm_and_bias`, which
+//! layer-wise rate of LARS. SGD and AdamW with `decay_norm_and_bias` do decay vectors, which
 //! matches PyTorch's defaults.
 
 use std::collections::BTreeMap;

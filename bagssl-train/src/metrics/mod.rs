@@ -62,7 +62,7 @@ impl Metrics {
         Ok(())
     }
 
-    /// Syncs the file to disk. Creates it again if it was removed.
+    /// Syncs the file to disk. Reopens it, or creates it again, if it was removed or truncated.
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
         if self.is_there() {

@@ -283,7 +283,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         for batch in awaited(source.epoch(epoch.telling.epoch, (self.step % per_epoch) as usize)) {
             let batch = batch.map_err(Error::Source)?;
             if let Some(exchange) = &self.exchange {
-                // Detects workers that have exited: calls within a step do not check for that.
+                // Detects workers that have exited: calls within a step may not check for that.
                 exchange.barrier()?;
             }
             let pass = self.checked_pass(batch, source)?;

@@ -49,7 +49,7 @@ pub struct Keeping {
     pub every: Every,
     /// The number of most recent states to keep, at least 1.
     pub last: usize,
-    /// If set, the states at multiples of this number of epochs are saved and never removed.
+    /// If set, the states at multiples of this number of epochs are saved and kept.
     pub milestones: Option<u32>,
 }
 
