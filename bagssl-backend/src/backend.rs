@@ -1,4 +1,4 @@
-//! What is asked of a backend.
+//! The interface of a backend.
 
 use std::ops::Range;
 
@@ -12,22 +12,23 @@ use bagssl_train::trainer::{Ended, RunInfo};
 
 use crate::error::Result;
 
-/// A backend with its kernels.
+/// A backend and its kernels.
 pub trait Backend: Send + Sync {
-    /// A network with a checkpoint's weights, for features at `taps`.
+    /// Creates a network with the weights of a checkpoint, to read features at the layers `taps`.
     ///
     /// # Errors
-    /// [`Error::Core`](crate::Error::Core) if a weight is no number or memory is short, [`Error::Plan`](crate::Error::Plan) if
-    /// the backend cannot run the network.
+    /// [`Error::Core`](crate::Error::Core) if a weight is not finite or memory is insufficient,
+    /// [`Error::Plan`](crate::Error::Plan) if the backend cannot run the network.
     fn trained(&self, checkpoint: &Checkpoint<'_>, taps: &[FeatureLayer]) -> Result<Box<dyn Embed>>;
 
-    /// A network with random weights, for features at `taps` of patches of `side` pixels.
+    /// Creates a network with random weights, to read features at the layers `taps`, for patches of
+    /// `side` pixels.
     ///
     /// # Errors
     /// As [`Backend::trained`].
     fn random(&self, plan: &ModelPlan, seed: u64, side: u32, taps: &[FeatureLayer]) -> Result<Box<dyn Embed>>;
 
-    /// A model in training: at its first step, or with the `state` that an earlier one saved.
+    /// Creates a trainer at its first step, or resumes from a saved `state`.
     ///
     /// # Errors
     /// As [`Trainer::new`](bagssl_train::trainer::Trainer::new) and
@@ -39,34 +40,39 @@ pub trait Backend: Send + Sync {
         state: Option<&[u8]>,
     ) -> bagssl_train::Result<Box<dyn AnyTrainer>>;
 
-    /// Workers that share each batch, in the order of their ranks: on GPUs from the first on, or on threads of the CPU.
+    /// Creates the workers that share each batch, ordered by rank: on the first `count` GPUs, or on
+    /// CPU threads.
     ///
     /// # Errors
-    /// [`Error::Cuda`](bagssl_train::Error::Cuda) if the GPUs cannot talk to each other.
+    /// [`Error::Cuda`](bagssl_train::Error::Cuda) if the GPUs cannot communicate.
     fn workers(&self, count: usize) -> bagssl_train::Result<Vec<Box<dyn Worker>>>;
 
-    /// An encoder alone, to measure how fast it is on a batch of `[batch, 3, height, width]` made up values.
+    /// Creates an encoder to benchmark, with a batch of `[batch, 3, height, width]` synthetic
+    /// values.
     ///
     /// # Errors
-    /// As [`Backend::trained`]; [`Error::PatchSize`](crate::Error::PatchSize) if the patches are too small.
+    /// As [`Backend::trained`]; [`Error::PatchSize`](crate::Error::PatchSize) if the patches are
+    /// too small.
     fn inference(&self, weights: Weights<'_>, batch: usize, size: [usize; 2]) -> Result<Box<dyn Inference>>;
 
-    /// Bytes of a value of a feature map in training.
+    /// Returns the number of bytes per value of a feature map in training.
     fn map_value_bytes(&self) -> u64;
 
-    /// Bytes of memory that a training step could take on each of `devices`, where that is known.
+    /// Returns the bytes of memory available to a training step on each of `devices` devices, if
+    /// known.
     fn free_memory(&self, devices: usize) -> Option<u64>;
 
-    /// Bytes of memory held, where that is known: the most so far on a CPU; on a GPU, which gives nothing back, what is in use.
+    /// Returns the bytes of memory in use, if known. On a CPU this is the peak so far. On a GPU,
+    /// where freed memory stays reserved, it is the current use.
     fn memory_held(&self) -> Option<u64>;
 }
 
-/// Where a network's weights come from.
+/// The source of a network's weights.
 #[derive(Debug, Clone, Copy)]
 pub enum Weights<'a> {
-    /// A checkpoint's.
+    /// The weights of a checkpoint.
     Checkpoint(&'a Checkpoint<'a>),
-    /// Random ones of a plan.
+    /// Random weights for a plan.
     Random(&'a ModelPlan),
 }
 
@@ -95,13 +101,14 @@ pub trait AnyTrainer {
 
 /// One of several workers that share a batch, before it has a model.
 pub trait Worker: Send {
-    /// Its images of a batch of so many.
+    /// Returns the indices of this worker's images in a batch of `images`.
     ///
     /// # Errors
     /// As [`Rank::share`](bagssl_train::distributed::Rank::share).
     fn share(&self, images: usize) -> bagssl_train::Result<Range<usize>>;
 
-    /// Its model in training, as [`Backend::trainer`]; `config` says the whole batch, the source gives this worker's share.
+    /// Creates this worker's trainer, as [`Backend::trainer`]. `config` has the size of the entire
+    /// batch; the source yields this worker's share.
     ///
     /// # Errors
     /// As [`Backend::trainer`].
@@ -113,14 +120,14 @@ pub trait Worker: Send {
     ) -> bagssl_train::Result<Box<dyn AnyTrainer>>;
 }
 
-/// An encoder that looks at the same batch again and again.
+/// An encoder that processes the same batch repeatedly.
 pub trait Inference {
-    /// Begins a pass. It may still be queued when this returns.
+    /// Starts a forward pass. It may still be queued when this returns.
     fn pass(&mut self);
 
-    /// Waits until all passes are done.
+    /// Waits for all passes to complete.
     ///
     /// # Errors
-    /// [`Error::Kernels`](bagssl_train::Error::Kernels) if one has failed.
+    /// [`Error::Kernels`](bagssl_train::Error::Kernels) if a pass has failed.
     fn wait(&mut self) -> Result<()>;
 }

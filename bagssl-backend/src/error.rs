@@ -1,20 +1,20 @@
-//! What can go wrong.
+//! Errors of the backends.
 
-/// An error of this crate.
+/// The error type of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A backend cannot run a network.
+    /// The backend cannot run the network.
     #[error("{backend}: expected {expected}, got {got}")]
     Plan {
         /// The backend's name.
         backend: &'static str,
-        /// What it can run.
+        /// The property that the backend requires.
         expected: &'static str,
-        /// What came, with the layer's name.
+        /// The actual property, with the layer's name.
         got: String,
     },
-    /// Patches are too small for a network.
+    /// The patches are too small for the network.
     #[error("expected patches that the encoder's windows fit into, got {0:?} pixels")]
     PatchSize(
         /// Height and width.
@@ -28,5 +28,5 @@ pub enum Error {
     Core(#[from] bagssl_core::Error),
 }
 
-/// The result of a function of this crate.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

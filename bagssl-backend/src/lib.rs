@@ -1,11 +1,12 @@
 //! The backends that BagSSL trains and embeds on.
 //!
-//! Burn's code is generic over its backend, and compiles slowly. Here each backend is compiled once, behind the trait [`Backend`]:
-//! who uses it links what is compiled here. The trait is crossed once a run or a batch.
+//! Burn's code is generic over its backend and compiles slowly. This crate compiles each backend
+//! once and hides it behind the trait [`Backend`]. Dispatch through the trait happens once per run
+//! or batch.
 //!
 //! - [`ndarray`]: the CPU, with this project's kernels
 //! - `candle` and `ndarray_stock` (feature `candle`): the CPU, with Burn's own operations
-//! - `cuda` (feature `cuda`): NVIDIA's GPUs
+//! - `cuda` (feature `cuda`): NVIDIA GPUs
 //!
 //! ```
 //! use bagssl_backend::{Backend, CpuOptions, ndarray};

@@ -1,4 +1,4 @@
-//! NVIDIA's GPUs.
+//! NVIDIA GPUs.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -12,21 +12,22 @@ use bagssl_cuda::{
 use crate::backend::Backend;
 use crate::target::{Target, TrainerOn, WorkerOn};
 
-/// What a GPU computes with. Weights, statistics and losses are f32 in each case.
+/// The precision of GPU computations. Weights, statistics and losses are always in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// Maps in bf16.
+    /// Feature maps in bf16.
     Bf16,
-    /// Maps in f32, products in TF32.
+    /// Feature maps in f32, matrix products in TF32.
     Tf32,
-    /// All in f32.
+    /// Everything in f32.
     F32,
 }
 
-/// NVIDIA's GPUs.
+/// Returns the backend of NVIDIA GPUs.
 ///
 /// # Errors
-/// [`Error::Cuda`](bagssl_train::Error::Cuda) if this machine lacks something that they need. Burn's backend would panic.
+/// [`Error::Cuda`](bagssl_train::Error::Cuda) if this machine lacks a requirement. Burn's own
+/// backend would panic.
 pub fn cuda(precision: Precision) -> bagssl_train::Result<Box<dyn Backend>> {
     probe::require()?;
     panics::keep_quiet();
@@ -37,7 +38,8 @@ pub fn cuda(precision: Precision) -> bagssl_train::Result<Box<dyn Backend>> {
     })
 }
 
-/// Compares each operation on this machine's GPU with the CPU: [`correct`](self_check::correct()) for Burn's CUDA backend.
+/// Compares each operation on this machine's GPU with the CPU. Calls
+/// [`correct`](self_check::correct()) for Burn's CUDA backend.
 ///
 /// # Errors
 /// As [`cuda`].
@@ -56,7 +58,7 @@ impl<P: Numbers> Target for OnCuda<P> {
     type Kernels = Cudnn<P>;
     type Training = Cudnn<P>;
 
-    /// 2,048 patches of 32x32. Two batches are queued while the host waits for a third.
+    /// Batches of 2,048 patches of 32x32. Two batches are queued while the host waits for a third.
     const BATCHING: Batching = Batching { pixels: 1 << 21, in_flight: 3 };
     const MAP_VALUE_BYTES: u64 = if P::MAPS.is_some() { 2 } else { 4 };
 

@@ -11,23 +11,25 @@ use crate::backend::Backend;
 use crate::error::Result;
 use crate::target::Target;
 
-/// How the CPU's kernels embed.
+/// Options of the CPU kernels for embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CpuOptions {
-    /// What the kernels are compiled for. It must be available on this machine.
+    /// The instruction set of the kernels. It must be available on this machine.
     pub set: InstructionSet,
-    /// Only plain sums of products, no Winograd: slower, with about half the rounding error.
+    /// Whether to use only direct convolutions, without Winograd: slower, with about half the
+    /// rounding error.
     pub exact: bool,
 }
 
 impl Default for CpuOptions {
-    /// The fastest in f32.
+    /// Returns the fastest options in f32.
     fn default() -> Self {
         CpuOptions { set: InstructionSet::best(), exact: false }
     }
 }
 
-/// The CPU, with this project's kernels: they train behind Burn's ndarray backend, and embed without Burn.
+/// Returns the CPU backend with this project's kernels. Training runs through Burn's ndarray
+/// backend, embedding does not use Burn.
 pub fn ndarray(options: CpuOptions) -> Box<dyn Backend> {
     Box::new(OnNdarray(options))
 }
@@ -35,7 +37,7 @@ pub fn ndarray(options: CpuOptions) -> Box<dyn Backend> {
 #[derive(Debug)]
 struct OnNdarray(CpuOptions);
 
-/// Patches that the kernels take together.
+/// The number of patches that the kernels process at a time.
 const ROWS: usize = 64;
 
 impl OnNdarray {

@@ -10,12 +10,12 @@ use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::target::Target;
 
-/// Burn's candle backend, which shares no kernel with this project.
+/// Returns Burn's candle backend, which shares no kernel with this project.
 pub fn candle() -> Box<dyn Backend> {
     Box::new(OnCandle)
 }
 
-/// Burn's own operations on its ndarray backend: the slowest, to compare with.
+/// Returns Burn's ndarray backend with Burn's own operations: the slowest, as a reference.
 pub fn ndarray_stock() -> Box<dyn Backend> {
     Box::new(OnStock)
 }
@@ -28,7 +28,7 @@ impl Target for OnCandle {
     type Kernels = Stock;
     type Training = Differentiable<SyncBatchNorm<Stock>>;
 
-    /// Candle's convolutions have one stride and one padding for both directions.
+    /// Candle's convolutions have a single stride and padding for both directions.
     fn check_plan(plan: &ModelPlan) -> Result<()> {
         for layer in plan.encoder().layers() {
             if let Op::ConvNorm { conv, window, .. } = &layer.op

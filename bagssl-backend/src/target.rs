@@ -1,4 +1,4 @@
-//! [`Backend`] for any backend of Burn.
+//! Implements [`Backend`] for any Burn backend.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -23,22 +23,22 @@ use crate::backend::{AnyTrainer, Backend, Inference, Weights, Worker};
 use crate::error::{Error, Result};
 use bagssl_core::memory;
 
-/// What a backend is made of. Everything else follows from it.
+/// The components of a backend, from which [`Backend`] is implemented.
 pub(crate) trait Target: Debug + Send + Sync + 'static {
     /// Burn's backend.
     type Burn: BurnBackend;
     /// The operations of the network.
     type Kernels: Kernels<Self::Burn> + Debug + 'static;
-    /// These with gradients.
+    /// The same operations with gradients.
     type Training: Kernels<Autodiff<Self::Burn>> + LinAlg<Self::Burn> + Debug + 'static;
 
-    /// How much is embedded at a time: on a CPU 512 patches of 32x32.
+    /// The batch size of embedding. The default, for a CPU, is 512 patches of 32x32.
     const BATCHING: Batching = Batching { pixels: 1 << 19, in_flight: 1 };
 
-    /// Bytes of a value of a feature map in training.
+    /// The number of bytes per value of a feature map in training.
     const MAP_VALUE_BYTES: u64 = 4;
 
-    /// Lets a run's steps be made as the target makes them best.
+    /// Configures a trainer for this target.
     fn prepare(_: &mut TrainerOn<Self>) {}
 
     fn free_memory(devices: usize) -> Option<u64> {
@@ -49,7 +49,7 @@ pub(crate) trait Target: Debug + Send + Sync + 'static {
         memory::held().map(|held| held.most)
     }
 
-    /// Refuses a plan that the backend cannot run.
+    /// Checks that the backend can run a plan.
     fn check_plan(_: &ModelPlan) -> Result<()> {
         Ok(())
     }
@@ -186,7 +186,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> AnyTrainer for
     }
 }
 
-/// A device, and its end of what it shares with others.
+/// A device, and its handle for communicating with other workers.
 #[derive(Debug)]
 pub(crate) struct WorkerOn<T: Target + ?Sized> {
     pub(crate) device: DeviceOf<T>,
@@ -211,11 +211,11 @@ impl<T: Target> Worker for WorkerOn<T> {
     }
 }
 
-/// A model and the batch that it looks at.
+/// A model and its input batch.
 struct InferenceOn<B: BurnBackend, K> {
     model: FoldedModel<B>,
     input: Tensor<B, 4>,
-    /// What the last pass gave.
+    /// The output of the last pass.
     last: Option<Tensor<B, 2>>,
     kernels: PhantomData<K>,
 }
@@ -226,7 +226,7 @@ impl<B: BurnBackend, K: Kernels<B>> Inference for InferenceOn<B, K> {
     }
 
     fn wait(&mut self) -> Result<()> {
-        // Reading a value waits for all that is queued before it.
+        // Reading a value waits for all work queued before it.
         if let Some(output) = self.last.take() {
             output.slice([0..1, 0..1]).into_data();
         }

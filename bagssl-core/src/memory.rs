@@ -1,28 +1,28 @@
-//! The memory of this program and of the system, as Linux tells it in `/proc`.
+//! The memory of this process and of the system, as reported by Linux in `/proc`.
 
 use std::prelude::v1::*;
 
 /// Bytes of memory that a program holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
-    /// Now.
+    /// The current value.
     pub now: u64,
-    /// The most so far.
+    /// The peak so far.
     pub most: u64,
 }
 
-/// What this program holds, where the system says so.
+/// Returns the memory of this process, if the system reports it.
 pub fn held() -> Option<Held> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     Some(Held { now: bytes(&status, "VmRSS:")?, most: bytes(&status, "VmHWM:")? })
 }
 
-/// Bytes that the system could still give, where it says so.
+/// Returns the bytes of memory available on the system, if it reports them.
 pub fn available() -> Option<u64> {
     bytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
 }
 
-/// The value of a line such as `VmRSS:   1024 kB`.
+/// Returns the value in bytes of a line such as `VmRSS:   1024 kB`.
 fn bytes(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? << 10)

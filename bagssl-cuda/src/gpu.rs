@@ -1,12 +1,12 @@
-//! A GPU of this machine.
+//! A description of a GPU.
 
-/// A GPU.
+/// A GPU of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpu {
-    /// Its name, as the driver says it.
+    /// The name, as reported by the driver.
     pub name: String,
-    /// Its memory in bytes.
+    /// The total memory in bytes.
     pub memory: u64,
-    /// Its compute capability, major and minor.
+    /// The compute capability, major and minor.
     pub capability: (i32, i32),
 }

@@ -1,13 +1,13 @@
-//! Training on NVIDIA's GPUs: convolution through cuDNN, products through cuBLAS, and kernels of our own for the rest.
+//! Training on NVIDIA GPUs: cuDNN convolutions, cuBLAS matrix products, and custom kernels for the
+//! rest.
 //!
-//! Burn's CUDA backend keeps the tensors, the memory and the autodiff; here are the operations that decide the speed, as
-//! [`Cudnn`], an implementation of [`Kernels`](bagssl_core::model::Kernels). All libraries are loaded at run time, so that
-//! nothing of CUDA is needed to build.
+//! Burn's CUDA backend provides tensors, memory management and autodiff. This crate provides the
+//! operations that dominate the run time as [`Cudnn`], an implementation of
+//! [`Kernels`](bagssl_core::model::Kernels). All CUDA libraries are loaded at run time, so building
+//! requires no CUDA installation.
 //!
-//! What is missing on a machine is said by [`probe`], which must be asked before the first tensor; [`self_check`] compares each
-//! operation with the CPU. Inside, an operation is described (`operation`: shapes and types are checked there, without a
-//! GPU), then run by the backend (`run`, or `fusion` under Burn's fusion): a `job` takes tensors to pointers and submits the
-//! work to the thread that owns the GPU, where a `context` keeps handles, stream, kernels and the plans of convolutions.
+//! [`probe`] reports what is missing on a machine. It must be called before the first tensor is
+//! created. [`self_check`] compares each operation with the CPU.
 //!
 //! To train: `Trainer<Autodiff<Cuda>, Cudnn>` (not `Differentiable<Cudnn>`, which leaves pooling and products to Burn), with
 //! [`FusedStep`] for its steps; on several GPUs, with an end of [`Nccl`] for each.
@@ -25,7 +25,7 @@ pub mod self_check;
 pub mod panics;
 pub mod warnings;
 
-// Links what is compiled there, instead of compiling it here.
+// Links the precompiled crate instead of compiling its generic code again for the tests.
 #[cfg(test)]
 use bagssl_backend as _;
 
@@ -33,7 +33,7 @@ use bagssl_backend as _;
 pub type Cuda = burn_cuda::Cuda<f32, i32>;
 
 pub use backend::kernels::{Bf16, Cudnn, F32, Precision, Tf32};
-/// A GPU, by its number.
+/// A GPU, identified by its index.
 pub use burn_cuda::CudaDevice;
 pub use ops::fused_optimizer::FusedStep;
 pub use ops::run::{OnCuda, Plain};

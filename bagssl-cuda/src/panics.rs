@@ -1,4 +1,5 @@
-//! Panics of Burn's backend. Where the GPU fails, it panics on its own threads, then on those that wait for them.
+//! Panics of Burn's backend. If the GPU fails, Burn panics on its own threads, then on the threads
+//! that wait for them.
 
 use std::panic::{PanicHookInfo, catch_unwind, resume_unwind, set_hook, take_hook};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -7,10 +8,11 @@ use bagssl_train::error::{Error, Result};
 
 use crate::runtime::job;
 
-/// What the first panic of Burn's backend said.
+/// The message of the first panic of Burn's backend.
 static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
-/// From now on panics of Burn's backend print nothing: [`or_panic`] tells of the first.
+/// Suppresses the output of panics of Burn's backend from now on. [`or_panic`] returns the first
+/// one as an error.
 pub fn keep_quiet() {
     static HOOK: OnceLock<()> = OnceLock::new();
     HOOK.get_or_init(|| {
@@ -26,15 +28,15 @@ pub fn keep_quiet() {
     });
 }
 
-/// Does work, and makes an error of a panic that Burn's backend is the cause of.
+/// Runs `work` and converts a panic that Burn's backend caused to an error.
 ///
 /// # Errors
-/// [`Error::Cuda`] with what went wrong first.
+/// [`Error::Cuda`] with the first failure.
 pub fn or_panic<T>(work: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(std::panic::AssertUnwindSafe(work)).or_else(|panic| {
         let own = job::check().err();
         let burns = FIRST.lock().unwrap_or_else(PoisonError::into_inner).take().map(Error::Cuda);
-        // A failed allocation is behind whatever else has failed.
+        // A failed allocation is the cause of any other failure.
         match (burns, own) {
             (Some(error), _) | (None, Some(error)) => Err(error),
             (None, None) => resume_unwind(panic),
@@ -49,7 +51,7 @@ fn is_burns(info: &PanicHookInfo<'_>) -> bool {
     })
 }
 
-/// A panic's words as one line, and what helps where memory has run out.
+/// Formats a panic's message as one line. If memory has run out, adds advice.
 fn in_words(said: &str) -> String {
     const NO_ROOM: &str = "can't allocate buffer of size: ";
     if let Some((_, rest)) = said.split_once(NO_ROOM) {
@@ -62,7 +64,7 @@ fn in_words(said: &str) -> String {
     one_line(said)
 }
 
-/// The lines of a text that say something, as one.
+/// Joins the informative lines of a text.
 pub(super) fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && *line != "Backtrace:");
     lines.map(|line| line.replace("No backtrace available", "")).collect::<Vec<_>>().join(" ").trim().to_string()

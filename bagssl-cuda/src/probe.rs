@@ -1,4 +1,4 @@
-//! What of CUDA this machine has.
+//! Detects the CUDA components of this machine.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,46 +12,47 @@ use super::settings;
 pub use crate::gpu::Gpu;
 use bagssl_train::error::{Error, Result};
 
-/// The oldest driver whose events span a whole context, as `1000 * major + 10 * minor`.
+/// The oldest supported driver, as `1000 * major + 10 * minor`: the first with context-wide events.
 const OLDEST_DRIVER: i32 = 12050;
 
-/// Headers that Burn's kernels, which are compiled at run time, include.
+/// The headers that Burn's run-time compiled kernels include.
 const HEADERS: [&str; 3] = ["cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h"];
 
-/// What only those of Burn's products include that use tensor cores. Python's packages have it in one of its own.
+/// The header that only Burn's tensor-core matrix products include. A separate Python package
+/// provides it.
 const PRODUCTS: &str = "crt/mma.h";
 
-/// What is there of what the CUDA backend needs. [`probe`] finds it.
+/// The CUDA components of this machine that the CUDA backend needs. Returned by [`probe`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// The parts, in the order in which they are needed.
+    /// The components, in the order in which they are needed.
     pub parts: Vec<Part>,
     /// The GPUs.
     pub gpus: Vec<Gpu>,
-    /// NCCL, which only training on several GPUs needs.
+    /// NCCL, which is only needed for training on several GPUs.
     pub nccl: Part,
-    /// Where libraries and headers were looked for.
+    /// A description of the searched locations.
     pub looked_in: String,
 }
 
-/// A part of CUDA: a library, or the headers.
+/// A CUDA component: a library or the headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// Its version and place, or what is wrong with it.
+    /// The version and location, or the reason why it is unusable.
     pub found: std::result::Result<String, String>,
-    /// How to get it.
+    /// Instructions for installing it.
     pub help: &'static str,
 }
 
 impl Report {
-    /// Whether nothing is missing.
+    /// Whether no required component is missing.
     pub fn is_complete(&self) -> bool {
         self.missing().is_empty()
     }
 
-    /// A line for each part that is missing, with how to get it.
+    /// Returns a line for each missing component, with installation instructions.
     pub fn missing(&self) -> Vec<String> {
         let mut lines: Vec<_> = self.parts.iter().filter_map(Part::missing).collect();
         let driver = self.parts.iter().any(|part| part.name == DRIVER && part.found.is_ok());
@@ -66,7 +67,7 @@ impl Report {
 }
 
 impl Part {
-    /// A line that says that it is missing and how to get it, if it is.
+    /// Returns a line with installation instructions if the component is missing.
     fn missing(&self) -> Option<String> {
         self.found.as_ref().err().map(|why| format!("{}: {why}; {}", self.name, self.help))
     }
@@ -104,8 +105,8 @@ impl fmt::Display for Report {
 
 const DRIVER: &str = "NVIDIA driver";
 
-/// Looks for what the CUDA backend needs, on the loader's path, in toolkits and in Python's packages, and loads it. It touches no
-/// device and does not panic, whatever is missing.
+/// Searches the loader's path, CUDA toolkits and Python packages for the components that the CUDA
+/// backend needs, and loads them. Uses no device and never panics, whatever is missing.
 pub fn probe() -> Report {
     let libraries = libraries::load();
     let version = guarded(driver_version);
@@ -142,11 +143,11 @@ const CUDA_HEADERS: &str = "install the toolkit of CUDA 12 or 13 or its headers 
 const NCCL: &str =
     "install NCCL 2 for CUDA 12 or 13 (`pip install nvidia-nccl-cu13`), or add its folder to LD_LIBRARY_PATH";
 
-/// Refuses a machine on which the CUDA backend cannot run. To be asked before the first tensor on a GPU: Burn's backend
-/// panics where a part is missing.
+/// Checks that the CUDA backend can run on this machine. Must be called before the first tensor is
+/// created on a GPU: Burn's backend panics if a component is missing.
 ///
 /// # Errors
-/// [`Error::Cuda`] with all that is missing and how to get it.
+/// [`Error::Cuda`] with all missing components and installation instructions.
 pub fn require() -> Result<()> {
     let report = probe();
     match report.missing() {
@@ -159,10 +160,10 @@ pub fn require() -> Result<()> {
     }
 }
 
-/// Refuses a machine on which these GPUs cannot train together.
+/// Checks that these GPUs can train as one group.
 ///
 /// # Errors
-/// As [`require`], and if NCCL is missing or there is no GPU with one of these numbers.
+/// As [`require`], and if NCCL is missing or a GPU index does not exist.
 pub(super) fn require_nccl(gpus: &[usize]) -> Result<()> {
     let report = probe();
     let mut missing = report.missing();
@@ -175,12 +176,13 @@ pub(super) fn require_nccl(gpus: &[usize]) -> Result<()> {
     if missing.is_empty() { Ok(()) } else { Err(Error::Cuda(missing.join("; "))) }
 }
 
-/// What a call says, or why it cannot be made: a function that a library lacks is a panic in the bindings.
+/// Runs a call into a library and converts a panic to an error: the bindings panic if a library
+/// lacks a function.
 fn guarded<T>(call: impl FnOnce() -> std::result::Result<T, String>) -> std::result::Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err("the library lacks a function that is needed".into()))
 }
 
-/// A version of CUDA from its number.
+/// Decodes a CUDA version number.
 fn cuda(number: i32) -> Version {
     (number as u32 / 1000, number as u32 % 1000 / 10)
 }
@@ -189,12 +191,12 @@ fn text((major, minor): Version) -> String {
     format!("{major}.{minor}")
 }
 
-/// A version with the file that has it.
+/// Formats a version with the path of its file.
 fn at(version: &str, place: Option<String>) -> String {
     place.map_or_else(|| version.to_owned(), |place| format!("{version} ({place})"))
 }
 
-/// Refuses a library that is not made for the compiler's version of CUDA.
+/// Checks that a library is built for the same major CUDA version as the compiler.
 fn same(cuda: u32, compiler: Option<Version>, place: &str) -> std::result::Result<(), String> {
     match compiler {
         Some((major, _)) if major != cuda => {
@@ -205,9 +207,10 @@ fn same(cuda: u32, compiler: Option<Version>, place: &str) -> std::result::Resul
 }
 
 fn cudnn(libraries: &Libraries, compiler: Option<Version>) -> std::result::Result<String, String> {
-    // SAFETY: it only tries to load a library.
+    // SAFETY: this only tries to load a library.
     let place = libraries.place(Library::Cudnn, unsafe { cudnn::sys::is_culib_present() })?;
-    // SAFETY: the library is there before it is called; the calls take nothing. The second function is asked for first.
+    // SAFETY: the library is loaded before it is called, and the calls take no arguments. The
+    // presence of the second function is checked first.
     let (version, made_for) = unsafe {
         let made_for = cudnn::sys::culib().get::<unsafe extern "C" fn() -> usize>(b"cudnnGetCudartVersion\0");
         (cudnn::sys::cudnnGetVersion(), made_for.ok().map(|version| version()))
@@ -221,11 +224,11 @@ fn cudnn(libraries: &Libraries, compiler: Option<Version>) -> std::result::Resul
 
 fn cublas(libraries: &Libraries, compiler: Option<Version>) -> std::result::Result<String, String> {
     use cublas::sys::libraryPropertyType::{MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL};
-    // SAFETY: it only tries to load a library.
+    // SAFETY: this only tries to load a library.
     let place = libraries.place(Library::Cublas, unsafe { cublas::sys::is_culib_present() })?;
     let [major, minor, patch] = [MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL].map(|part| {
         let mut value = 0;
-        // SAFETY: the library is there before it is called, and the call writes one integer.
+        // SAFETY: the library is loaded before it is called, and the call writes one integer.
         unsafe { cublas::sys::cublasGetProperty(part, &mut value) };
         value
     });
@@ -234,14 +237,14 @@ fn cublas(libraries: &Libraries, compiler: Option<Version>) -> std::result::Resu
 }
 
 fn nvrtc(libraries: &Libraries, newest: Option<Version>) -> std::result::Result<String, String> {
-    // SAFETY: it only tries to load a library.
+    // SAFETY: this only tries to load a library.
     let place = libraries.place(Library::Nvrtc, unsafe { nvrtc::sys::is_culib_present() })?;
     let version = nvrtc_version()?;
     understood(version, newest)?;
     Ok(at(&text(version), Some(place)))
 }
 
-/// Refuses a compiler whose output the driver does not understand: what it writes is of its own version.
+/// Checks that the driver supports the compiler's output, which has the compiler's version.
 fn understood(compiler: Version, driver: Option<Version>) -> std::result::Result<(), String> {
     match driver {
         Some(newest) if compiler > newest => {
@@ -253,7 +256,7 @@ fn understood(compiler: Version, driver: Option<Version>) -> std::result::Result
 
 fn nvrtc_version() -> std::result::Result<Version, String> {
     let (mut major, mut minor) = (0, 0);
-    // SAFETY: the library is there before it is called, and the call writes two integers.
+    // SAFETY: the library is loaded before it is called, and the call writes two integers.
     unsafe {
         if !nvrtc::sys::is_culib_present() {
             return Err("libnvrtc not found".into());
@@ -264,10 +267,10 @@ fn nvrtc_version() -> std::result::Result<Version, String> {
 }
 
 fn nccl(libraries: &Libraries) -> std::result::Result<String, String> {
-    // SAFETY: it only tries to load a library.
+    // SAFETY: this only tries to load a library.
     let place = libraries.place(Library::Nccl, unsafe { nccl::sys::is_culib_present() })?;
     let mut version = 0;
-    // SAFETY: the library is there before it is called, and the call writes one integer.
+    // SAFETY: the library is loaded before it is called, and the call writes one integer.
     unsafe { nccl::sys::ncclGetVersion(&mut version) };
     match version {
         20000.. => Ok(at(&format!("{}.{}.{}", version / 10000, version % 10000 / 100, version % 100), Some(place))),
@@ -275,7 +278,7 @@ fn nccl(libraries: &Libraries) -> std::result::Result<String, String> {
     }
 }
 
-/// What a folder has of the headers.
+/// Checks which headers a folder contains.
 fn headers(include: &Path) -> std::result::Result<String, String> {
     match HEADERS.iter().find(|header| !include.join(header).is_file()) {
         Some(header) => Err(format!("{} not found", include.join(header).display())),
@@ -293,7 +296,7 @@ fn gpus() -> std::result::Result<Vec<Gpu>, String> {
         error => Err(format!("{error:?}")),
     };
     let mut count = 0;
-    // SAFETY: the driver is there; each call writes one integer.
+    // SAFETY: the driver is loaded, and each call writes at most one integer.
     unsafe {
         check(driver::cuInit(0))?;
         check(driver::cuDeviceGetCount(&mut count))?;
@@ -301,14 +304,15 @@ fn gpus() -> std::result::Result<Vec<Gpu>, String> {
     (0..count).map(|index| gpu(index).ok_or_else(|| format!("GPU {index} cannot be asked"))).collect()
 }
 
-/// What the driver, which is initialized, says of a GPU.
+/// Queries a GPU's properties. The driver must be initialized.
 pub(super) fn gpu(index: i32) -> Option<Gpu> {
     use driver::CUdevice_attribute::{
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
     };
     let (mut device, mut memory, mut major, mut minor) = (0, 0usize, 0, 0);
     let mut name = [0 as std::ffi::c_char; 128];
-    // SAFETY: each call writes one value, the name at most as many bytes as it is told, with a zero at the end.
+    // SAFETY: each call writes one value. The name is limited to the given length, including a
+    // final zero.
     let results = unsafe {
         [
             driver::cuDeviceGet(&mut device, index),
@@ -394,7 +398,7 @@ mod tests {
         report.parts.push(part("cuDNN", Err("gone".into())));
         assert_eq!(report.missing(), ["cuDNN: gone; install it", "looked in /a, /b"]);
         assert!(report.to_string().ends_with("\nlooked in      /a, /b\n"));
-        // One GPU needs no NCCL.
+        // A single GPU needs no NCCL.
         assert!(!report.to_string().contains("NCCL"));
         report.gpus.push(report.gpus[0].clone());
         assert!(report.to_string().contains("\nNCCL           missing: gone; install it\n"));

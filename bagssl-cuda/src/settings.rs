@@ -1,4 +1,4 @@
-//! How Burn's CUDA backend is set, where the user has not set it.
+//! Default settings of Burn's CUDA backend.
 
 use std::path::Path;
 
@@ -9,10 +9,12 @@ use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 use crate::gpu::Gpu;
 use crate::ops::convolution::plan_file::cache_folder;
 
-/// Sets it, if nobody has: neither a file `cubecl.toml` or `burn.toml` here or above, nor the program. `compiler` is NVRTC's version.
+/// Applies this crate's settings, unless the program or a file `cubecl.toml` or `burn.toml` in this
+/// folder or a parent has set the backend. `compiler` is NVRTC's version.
 ///
-/// Kernels that are alike are tried in less variants, since the operations that decide the speed are not Burn's; what was
-/// compiled and tried is kept in the user's cache.
+/// Autotuning tries fewer variants of similar kernels, since the operations that dominate the run
+/// time are not Burn's. Compiled kernels and autotuning results are stored in the user's cache
+/// folder.
 pub(super) fn apply(compiler: &str, gpus: &[Gpu]) {
     let here = std::env::current_dir().unwrap_or_default();
     if is_set_by_file(&here) {
@@ -25,8 +27,9 @@ pub(super) fn apply(compiler: &str, gpus: &[Gpu]) {
     }
 }
 
-/// The settings, with a folder for what is kept. Burn knows compiled kernels by their source alone, so that they are kept for one
-/// compiler and one kind of GPU, and not at all where there are several kinds.
+/// Returns the settings for a cache folder. Burn identifies compiled kernels by their source alone.
+/// So the cache is specific to one compiler version and compute capability, and disabled if the
+/// GPUs differ in their capability.
 fn settings(cache: Option<&Path>, compiler: &str, gpus: &[Gpu]) -> CubeClRuntimeConfig {
     let mut settings = CubeClRuntimeConfig::default();
     settings.autotune.level = AutotuneLevel::Minimal;
@@ -43,7 +46,7 @@ fn settings(cache: Option<&Path>, compiler: &str, gpus: &[Gpu]) -> CubeClRuntime
     settings
 }
 
-/// Whether a file sets Burn's backend in this folder or one above it.
+/// Whether a file in this folder or a parent configures Burn's backend.
 fn is_set_by_file(folder: &Path) -> bool {
     let sections = CubeClRuntimeConfig::section_file_names();
     folder.ancestors().any(|folder| {

@@ -1,4 +1,4 @@
-//! Warnings of Burn's backend, which nobody would hear.
+//! Forwards warnings of Burn's backend, which would otherwise be lost.
 
 use std::sync::OnceLock;
 
@@ -16,7 +16,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         let text = one_line(&record.args().to_string());
-        // Where a task fails, the run ends with its reason.
+        // If a task fails, the run ends with the reason anyway.
         if self.enabled(record.metadata()) && !text.starts_with("Task failed") {
             (self.0)(&text);
         }
@@ -25,7 +25,8 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Lets `tell` hear of warnings and errors of Burn's backend, a line each. A logger that the program has set stays.
+/// Calls `tell` with each warning and error of Burn's backend, as one line. An existing logger
+/// stays in place.
 pub fn hear(tell: fn(&str)) {
     static LOGGER: OnceLock<Logger> = OnceLock::new();
     if log::set_logger(LOGGER.get_or_init(|| Logger(tell))).is_ok() {

@@ -1,4 +1,4 @@
-//! The settings of a run, as a TOML file holds them.
+//! The settings of a run, as stored in a TOML file.
 
 use bagssl_core::architecture::{Architecture, mlp};
 use bagssl_core::bag::Views;
@@ -13,42 +13,44 @@ use crate::loss::{CheckedLoss, Loss, check_batch};
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::Schedule;
 
-/// What is trained, on what, and how. What only concerns the loading of images is not here.
+/// The model, data and training settings of a run. Settings that only affect how images are loaded
+/// are not included.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// The seed that all draws of the run depend on.
+    /// The seed of all random draws of the run.
     pub seed: u64,
-    /// The networks.
+    /// The encoder and projector.
     pub model: ModelConfig,
-    /// How views of an image are drawn.
+    /// How to draw views of an image.
     pub views: Views,
-    /// The patches that stand for an image when the trained model is used.
+    /// The patches that represent an image when the trained model is used.
     pub patch: PatchSpec,
-    /// How a crop is resampled.
+    /// The filter for resampling crops.
     #[serde(default)]
     pub filter: Filter,
-    /// What the network expects of colors.
+    /// The color normalization that the network expects.
     #[serde(alias = "normalisation")]
     pub normalization: Normalization,
-    /// Images in a batch and views of each.
+    /// The number of images in a batch and of views of each image.
     pub batch: BatchConfig,
     /// The loss.
     pub loss: Loss,
     /// The optimizer.
     #[serde(alias = "optimiser")]
     pub optimizer: OptimizerConfig,
-    /// The run's length and the learning rate over it.
+    /// The length of the run and its learning rate schedule.
     pub schedule: Schedule,
-    /// What is done with a step whose loss or gradient is not finite.
+    /// The policy for steps with a non-finite loss or gradient.
     #[serde(default, skip_serializing_if = "is_stop")]
     pub on_not_finite: OnNotFinite,
 }
 
-/// The settings of a config one by one, each under its name in TOML (`optimizer.adamw.learning_rate`), in the order of the names.
+/// Flattens a config into pairs of name and value, sorted by name. A name is the setting's path in
+/// TOML, such as `optimizer.adamw.learning_rate`.
 ///
 /// # Panics
-/// If TOML cannot hold them.
+/// If the config cannot be represented in TOML.
 pub fn flat(config: &impl Serialize) -> Vec<(String, String)> {
     fn add(name: &str, value: &toml::Value, to: &mut Vec<(String, String)>) {
         match value {
@@ -71,15 +73,15 @@ fn is_stop(policy: &OnNotFinite) -> bool {
     *policy == OnNotFinite::Stop
 }
 
-/// The networks of a run.
+/// The encoder and projector of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// The encoder.
+    /// The encoder's architecture.
     pub arch: Architecture,
-    /// The sizes of the projector's layers.
+    /// The layer sizes of the projector.
     pub projector: Vec<usize>,
-    /// The feature that is the representation.
+    /// The layer whose features are the representation.
     #[serde(default = "embedding")]
     pub tap: FeatureLayer,
 }
@@ -92,36 +94,37 @@ fn embedding() -> FeatureLayer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchConfig {
-    /// Images.
+    /// The number of images.
     pub images: usize,
-    /// Views of each image.
+    /// The number of views per image.
     pub patches: usize,
-    /// Views of each image that go through the network together; all, if nothing is said. Fewer take less memory and more time
-    /// (a second forward pass): the loss is still that of the whole batch, but batch norms take the statistics of such a part.
+    /// The number of views per image in one forward pass; all of them by default. A smaller number
+    /// needs less memory and more time (a second forward pass). The loss is still computed over the
+    /// entire batch, but batch norm statistics are computed per micro-batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(alias = "micro")]
     pub micro_batch: Option<usize>,
 }
 
 impl BatchConfig {
-    /// Views of each image that go through the network together.
+    /// Returns the number of views per image in one forward pass.
     pub fn micro_batch(&self) -> usize {
         self.micro_batch.unwrap_or(self.patches)
     }
 }
 
-/// What is done when a loss or a gradient is infinite or not a number.
+/// The policy for an infinite or NaN loss or gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnNotFinite {
-    /// The run ends with an error.
+    /// Ends the run with an error.
     #[default]
     Stop,
-    /// The step changes nothing, and is reported.
+    /// Skips the update and reports the step.
     Skip,
 }
 
-/// A config that has been checked.
+/// A validated config.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckedConfig {
     config: TrainConfig,
@@ -130,10 +133,10 @@ pub struct CheckedConfig {
 }
 
 impl TrainConfig {
-    /// Checks that the settings fit each other.
+    /// Checks that the settings are valid and consistent.
     ///
     /// # Errors
-    /// [`Error::Setting`] names the setting that does not.
+    /// [`Error::Setting`] names the first invalid setting.
     pub fn check(self) -> Result<CheckedConfig> {
         let encoder = self.model.arch.plan();
         let projector = mlp(encoder.output_dim(), &self.model.projector).map_err(|error| Error::Setting {
@@ -158,7 +161,7 @@ impl TrainConfig {
         }
         check_batch(self.batch.images, self.batch.patches)?;
         if i64::try_from(self.seed).is_err() {
-            // TOML has no larger numbers, so that the run's config could not be read again.
+            // TOML has no larger integers, so the run's config could not be read back.
             let expected = format!("0 to {}, the largest number of TOML", i64::MAX);
             return Err(Error::Setting { name: "seed", expected, got: self.seed.to_string() });
         }
@@ -175,17 +178,17 @@ impl TrainConfig {
 }
 
 impl CheckedConfig {
-    /// The settings.
+    /// Returns the settings.
     pub fn config(&self) -> &TrainConfig {
         &self.config
     }
 
-    /// The networks.
+    /// Returns the encoder and projector.
     pub fn plan(&self) -> &ModelPlan {
         &self.plan
     }
 
-    /// The loss.
+    /// Returns the loss.
     pub fn loss(&self) -> CheckedLoss {
         self.loss
     }

@@ -1,38 +1,38 @@
-//! What can go wrong in training.
+//! Errors of training.
 
 use std::path::PathBuf;
 
 use bagssl_core::batch::{BatchShape, SourceError};
 use bagssl_core::checkpoint::Change;
 
-/// An error of this crate.
+/// The error type of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting lies outside its range.
+    /// A setting is out of range.
     #[error("{name}: expected {expected}, got {got}")]
     Setting {
-        /// The setting's name, as in a config file.
+        /// The name of the setting, as in a config file.
         name: &'static str,
-        /// What is allowed.
+        /// The allowed range.
         expected: String,
-        /// What came.
+        /// The value received.
         got: String,
     },
-    /// A config cannot be read.
+    /// A config cannot be parsed.
     #[error("config: {0}")]
     Config(String),
-    /// A value became infinite or not a number.
+    /// A value is infinite or NaN.
     #[error("{what} is not finite{}", at_step(*.step, .images))]
     NotFinite {
-        /// What it was.
+        /// The name of the value.
         what: String,
-        /// The step, if it is known.
+        /// The step, if known.
         step: Option<u64>,
-        /// The images of the batch that it comes from, as far as that is known; by their index in the data set.
+        /// The images of the batch that caused it, as far as known, as indices into the data set.
         images: Vec<u32>,
     },
-    /// Workers that share a batch could not exchange what they have.
+    /// Workers that share a batch failed to exchange tensors.
     #[error("workers: {0}")]
     Workers(String),
     /// The source of batches failed.
@@ -41,62 +41,63 @@ pub enum Error {
     /// An observer failed.
     #[error("{0}")]
     Observer(SourceError),
-    /// A batch has another shape than the source said.
+    /// The shape of a batch differs from the shape that the source declared.
     #[error("batch: expected shape {expected:?}, got {got:?}")]
     Batch {
-        /// What the source said.
+        /// The shape that the source declared.
         expected: BatchShape,
-        /// What came.
+        /// The shape of the batch.
         got: BatchShape,
     },
-    /// A source gave another number of batches than it said.
+    /// A source yielded a different number of batches than it declared.
     #[error("batches of an epoch: expected {expected}, got {got}")]
     Batches {
-        /// What the source said, or needs to.
+        /// The number that the source declared, or the minimum required.
         expected: u64,
-        /// How many came.
+        /// The number received.
         got: u64,
     },
-    /// A state is not one of the run that is to be resumed.
+    /// The state belongs to a different run than the one to resume.
     #[error("{}: {}", .path.display(), other_run(*.is_fixed, .changed))]
     OtherRun {
-        /// The file.
+        /// The state's file.
         path: PathBuf,
-        /// Whether these are settings that a run keeps to its end, or images; others may be changed on purpose.
+        /// Whether the differences are in settings that must not change during a run, or in the
+        /// images. Other settings may be changed deliberately.
         is_fixed: bool,
-        /// The settings that are others, if it is known which. `images` is the fingerprint of what is trained on.
+        /// The settings that differ, if known. `images` is the fingerprint of the training images.
         changed: Vec<Change>,
     },
-    /// There is no state to resume from, though there was a run.
+    /// A previous run exists, but none of its states can be resumed from.
     #[error("{path}: expected {expected}, got {got}")]
     NoState {
-        /// Where it was looked for.
+        /// The path that was searched.
         path: PathBuf,
-        /// What should be there.
+        /// The expected state.
         expected: String,
-        /// What is.
+        /// The state found instead.
         got: String,
     },
-    /// Somebody else writes to the run's folder.
+    /// Another process is writing to the run's folder.
     #[error("{path}: expected nobody else to train there, got {holder}")]
     InUse {
         /// The folder.
         path: PathBuf,
-        /// Who it is.
+        /// A description of the process.
         holder: String,
     },
-    /// The model or its optimizer has a value that nothing can be computed with.
+    /// A value of the model or its optimizer cannot be computed with, such as a NaN.
     #[error("after step {step} the model is of no use: {error}")]
     Unusable {
-        /// Steps done.
+        /// The number of completed steps.
         step: u64,
-        /// Which tensor has which value.
+        /// The tensor and its value.
         error: bagssl_core::Error,
     },
-    /// All steps so far have changed nothing.
+    /// Every step so far was skipped.
     #[error("nothing was trained: all {steps} steps so far changed nothing, as their loss or gradient was not finite")]
     NothingTrained {
-        /// Steps done.
+        /// The number of completed steps.
         steps: u64,
     },
     /// A file cannot be read or written.
@@ -104,13 +105,13 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         error: std::io::Error,
     },
-    /// The CUDA backend cannot run here, or has failed.
+    /// The CUDA backend is unavailable or has failed.
     #[error("cuda: {0}")]
     Cuda(String),
-    /// Work that the kernels had queued has failed.
+    /// A queued kernel has failed.
     #[error("{0}")]
     Kernels(String),
     /// An error of the core.
@@ -119,13 +120,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// A value that is not finite, of which nothing else is known.
+    /// Returns an error for a non-finite value of unknown step and images.
     pub(crate) fn not_finite(what: &str) -> Self {
         Error::NotFinite { what: what.into(), step: None, images: Vec::new() }
     }
 }
 
-/// The result of a function of this crate.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 fn other_run(is_fixed: bool, changed: &[Change]) -> String {

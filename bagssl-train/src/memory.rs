@@ -1,26 +1,29 @@
-//! How much memory a step takes: an estimate before the first one.
+//! Estimates the memory of a training step in advance.
 
 use bagssl_core::plan::{Kind, Op, Plan};
 
 use crate::config::CheckedConfig;
 use crate::optimizer::OptimizerConfig;
 
-/// Bytes that training holds, estimated from the shapes alone.
+/// The memory of a training step in bytes, estimated from shapes alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Estimate {
     /// Parameters, their gradients and the optimizer's state, all in `f32`.
     pub parameters: u64,
-    /// What one patch leaves from the forward pass for the backward pass.
+    /// The activations that the forward pass stores for the backward pass, per patch.
     pub patch: u64,
-    /// What the backward pass has at hand besides, for one patch: the gradients of the largest map, going in and coming out.
+    /// The additional memory of the backward pass, per patch: the input and output gradients of the
+    /// largest feature map.
     pub transient: u64,
 }
 
 impl Estimate {
-    /// The estimate for a run whose maps hold values of so many bytes (4 for `f32`, 2 for bf16).
+    /// Estimates a run whose feature maps have `value_bytes` bytes per value (4 for `f32`, 2 for
+    /// bf16).
     ///
-    /// Counted are: for each convolution and linear layer its output, and the output of its norm and ReLU; for a maximum its
-    /// output; the patches. What an implementation needs besides (workspaces, packed weights, batches that wait) is not.
+    /// The estimate counts the input patches, the output of each convolution and linear layer, the
+    /// output of its norm and ReLU, and the output of each pooling layer. It does not count
+    /// implementation overhead: workspaces, packed weights and queued batches.
     pub fn new(config: &CheckedConfig, value_bytes: u64) -> Self {
         let side = config.config().patch.input() as usize;
         let plan = config.plan();
@@ -38,21 +41,24 @@ impl Estimate {
         }
     }
 
-    /// Bytes of a step with so many patches at a time.
+    /// Returns the bytes of a step with `patches` patches per forward pass.
     pub fn bytes(&self, patches: u64) -> u64 {
         (self.patch + self.transient).saturating_mul(patches).saturating_add(self.parameters)
     }
 
-    /// The most patches of each of so many images that fit together into `bytes`: a divisor of `patches`, for
-    /// [`BatchConfig::micro_batch`](crate::config::BatchConfig::micro_batch); `None` if not even one does.
+    /// Returns the largest number of patches per image such that a forward pass of `images` images
+    /// fits in `bytes`. The result is a divisor of `patches`, for
+    /// [`BatchConfig::micro_batch`](crate::config::BatchConfig::micro_batch). Returns `None` if not
+    /// even one patch fits.
     pub fn fitting(&self, bytes: u64, images: usize, patches: usize) -> Option<usize> {
         let fits = |&together: &usize| self.bytes((images as u64).saturating_mul(together as u64)) <= bytes;
-        // Nobody wants more patches of an image than this.
+        // An upper bound on any practical number of patches per image.
         (1..=patches.min(1 << 16)).rev().filter(|together| patches.is_multiple_of(*together)).find(fits)
     }
 }
 
-/// Values that a plan keeps for one input besides the input itself, and those of its largest map.
+/// Returns the number of values that a plan stores for one input, not counting the input itself,
+/// and the number of values of its largest feature map.
 fn kept(plan: &Plan, size: [usize; 2]) -> (u64, u64) {
     let sizes = plan.sizes(size).expect("a checked config's patches are large enough");
     let values = |value: usize| {
@@ -82,15 +88,17 @@ mod tests {
         config.check().unwrap()
     }
 
-    /// `resnet-small` on 16x16: the input has 768 values; two convolutions and the stem have 16 x 256 values, three (with the
-    /// shortcut's) 32 x 64, three 64 x 16, each twice; the mean 64; the projector's first layer 128 twice, its last 128.
+    /// `resnet-small` on 16x16: the input has 768 values. Each of the following is stored twice:
+    /// two convolutions and the stem with 16 x 256 values, three convolutions (including the
+    /// shortcut's) with 32 x 64, three with 64 x 16. The mean has 64 values. The projector's first
+    /// layer has 128 values, stored twice, and its last has 128.
     #[test]
     fn values_by_hand() {
         let estimate = Estimate::new(&config(), 4);
         let values = 768 + 2 * (3 * 4096 + 3 * 2048 + 3 * 1024) + 64 + 2 * 128 + 128;
         assert_eq!(estimate.patch, 4 * values);
         assert_eq!(estimate.transient, 4 * 2 * 4096);
-        // AdamW: values, gradients, two moments.
+        // AdamW stores values, gradients and two moments.
         let parameters: usize = config().plan().parameters().iter().map(|parameter| parameter.len()).sum();
         assert_eq!(estimate.parameters, 16 * parameters as u64);
         assert_eq!(Estimate::new(&config(), 2).patch, 2 * values);

@@ -1,7 +1,9 @@
-//! Optimizers: SGD, AdamW and LARS on flattened parameters, with their state by parameter name.
+//! Optimizers: SGD, AdamW and LARS on flattened parameters. Their state is stored by parameter
+//! name.
 //!
-//! Vectors (biases, and the scale and shift of norms) get neither weight decay nor LARS's adaption, in every optimizer
-//! but SGD and AdamW with `decay_norm_and_bias`, which is how PyTorch's defaults behave.
+//! Vectors (biases, and the scale and shift of norm layers) get neither weight decay nor the
+//! layer-wise rate of LARS. SGD and AdamW with `decay_norm_and_bias` do decay vectors, which
+//! matches PyTorch's defaults.
 
 use std::collections::BTreeMap;
 
@@ -20,57 +22,58 @@ use crate::error::{Error, Result};
 pub enum OptimizerConfig {
     /// Stochastic gradient descent, as `torch.optim.SGD`.
     Sgd {
-        /// The highest learning rate.
+        /// The peak learning rate.
         #[serde(alias = "rate")]
         learning_rate: f64,
-        /// The share of the velocity that is kept, in `[0, 1)`.
+        /// The momentum, in `[0, 1)`.
         momentum: f64,
-        /// Whether Nesterov's look-ahead is used.
+        /// Whether to use Nesterov momentum.
         nesterov: bool,
-        /// Weight decay, added to the gradient.
+        /// The weight decay, added to the gradient.
         #[serde(alias = "decay")]
         weight_decay: f64,
-        /// Whether vectors decay too.
+        /// Whether weight decay applies to vectors too.
         #[serde(alias = "decay_vectors")]
         decay_norm_and_bias: bool,
     },
     /// Adam with decoupled weight decay (Loshchilov, Hutter 2019), as `torch.optim.AdamW`.
     #[serde(rename = "adamw")]
     AdamW {
-        /// The highest learning rate.
+        /// The peak learning rate.
         #[serde(alias = "rate")]
         learning_rate: f64,
-        /// The decay of the moments, in `[0, 1)`.
+        /// The decay rates of the first and second moment, each in `[0, 1)`.
         betas: (f64, f64),
-        /// Added to the root of the second moment.
+        /// Added to the square root of the second moment.
         epsilon: f64,
-        /// Weight decay, times the rate.
+        /// The weight decay, multiplied by the learning rate.
         #[serde(alias = "decay")]
         weight_decay: f64,
-        /// Whether vectors decay too.
+        /// Whether weight decay applies to vectors too.
         #[serde(alias = "decay_vectors")]
         decay_norm_and_bias: bool,
     },
-    /// Layer-wise adaptive rates (You, Gitman, Ginsburg, arXiv:1708.03888) over SGD.
+    /// LARS: layer-wise adaptive rates (You, Gitman, Ginsburg, arXiv:1708.03888) on top of SGD.
     Lars {
-        /// The highest learning rate.
+        /// The peak learning rate.
         #[serde(alias = "rate")]
         learning_rate: f64,
-        /// The share of the velocity that is kept, in `[0, 1)`.
+        /// The momentum, in `[0, 1)`.
         momentum: f64,
-        /// Whether Nesterov's look-ahead is used.
+        /// Whether to use Nesterov momentum.
         nesterov: bool,
-        /// Weight decay, added to the gradient of matrices.
+        /// The weight decay, added to the gradients of matrices only.
         #[serde(alias = "decay")]
         weight_decay: f64,
         /// The trust coefficient.
         eta: f64,
-        /// How the trust ratio is made.
+        /// The formula of the trust ratio.
         trust: Trust,
     },
 }
 
-/// How LARS makes a matrix's trust ratio from its norm and its gradient's.
+/// The formula by which LARS computes a matrix's trust ratio from the norms of its value and
+/// gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trust {
@@ -81,7 +84,7 @@ pub enum Trust {
 }
 
 impl OptimizerConfig {
-    /// The highest learning rate.
+    /// Returns the peak learning rate.
     pub fn learning_rate(self) -> f64 {
         match self {
             Self::Sgd { learning_rate: rate, .. }
@@ -90,7 +93,7 @@ impl OptimizerConfig {
         }
     }
 
-    /// The same with another highest learning rate.
+    /// Returns the same config with another peak learning rate.
     pub fn with_learning_rate(mut self, new: f64) -> Self {
         match &mut self {
             Self::Sgd { learning_rate: rate, .. }
@@ -100,7 +103,7 @@ impl OptimizerConfig {
         self
     }
 
-    /// The kinds of state that there are of each parameter after its first update.
+    /// Returns the names of the state tensors that each parameter has after its first update.
     pub fn states(self) -> &'static [&'static str] {
         match self {
             Self::AdamW { .. } => &["first", "second"],
@@ -112,7 +115,7 @@ impl OptimizerConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Setting`] names the one that lies outside its range.
+    /// [`Error::Setting`] names the first setting that is out of range.
     pub fn check(self) -> Result<()> {
         let refuse = |name, expected: &str, got: f64| {
             Err(Error::Setting { name, expected: expected.into(), got: got.to_string() })
@@ -156,10 +159,12 @@ fn check_nesterov(name: &'static str, nesterov: bool, momentum: f64) -> Result<(
     Err(Error::Setting { name, expected: "a positive momentum for it".into(), got: momentum.to_string() })
 }
 
-/// A step over all parameters at once, in the arithmetic of [`Optimizer::update`].
+/// Updates all parameters in one call, with the same arithmetic as [`Optimizer::update`].
 pub trait FusedOptimizer<B: Backend>: core::fmt::Debug {
-    /// For each parameter, given with its states so far (as many as [`OptimizerConfig::states`] names, or none yet), its
-    /// new value and after it its new states. `rate` is the learning rate of this step, the `steps`th.
+    /// Returns for each parameter its new value, followed by its new state tensors. Each parameter
+    /// comes with its current state tensors: as many as [`OptimizerConfig::states`] names, or none
+    /// before its first update. `rate` is the learning rate of this step. `steps` is its number,
+    /// counted from 1.
     fn step(
         &self,
         config: OptimizerConfig,
@@ -169,7 +174,7 @@ pub trait FusedOptimizer<B: Backend>: core::fmt::Debug {
     ) -> Vec<Vec<Tensor<B, 1>>>;
 }
 
-/// An optimizer with its state.
+/// An optimizer and its state.
 #[derive(Debug)]
 pub struct Optimizer<B: Backend> {
     config: OptimizerConfig,
@@ -179,21 +184,22 @@ pub struct Optimizer<B: Backend> {
 }
 
 impl<B: Backend> Optimizer<B> {
-    /// An optimizer that has seen nothing yet.
+    /// Creates an optimizer with empty state.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting lies outside its range.
+    /// [`Error::Setting`] if a setting is out of range.
     pub fn new(config: OptimizerConfig) -> Result<Self> {
         config.check()?;
         Ok(Optimizer { config, state: BTreeMap::new(), steps: 0, fused: None })
     }
 
-    /// Lets `together` do the work of [`Optimizer::update_all`].
+    /// Makes [`Optimizer::update_all`] use the fused implementation `together`.
     pub fn set_fused(&mut self, together: Box<dyn FusedOptimizer<B>>) {
         self.fused = Some(together);
     }
 
-    /// The new values of all parameters, in their order. `factor` is the schedule's, on the highest learning rate.
+    /// Returns the new values of all parameters, in the order of `changes`. `factor` is the
+    /// schedule's factor on the peak learning rate.
     pub fn update_all(&mut self, changes: Vec<Change<B>>, factor: f64) -> Vec<Tensor<B, 1>> {
         let Some(together) = self.fused.take() else {
             let each = |change: Change<B>| self.update(&change.parameter, change.value, change.gradient, factor);
@@ -219,12 +225,13 @@ impl<B: Backend> Optimizer<B> {
         values
     }
 
-    /// Begins a step: all parameters are to be updated once after it.
+    /// Begins a step. Each parameter must then be updated exactly once.
     pub fn begin_step(&mut self) {
         self.steps += 1;
     }
 
-    /// A parameter's new value. `factor` is the schedule's, on the highest learning rate.
+    /// Returns a parameter's new value. `factor` is the schedule's factor on the peak learning
+    /// rate.
     pub fn update(
         &mut self,
         parameter: &Parameter,
@@ -265,7 +272,8 @@ impl<B: Backend> Optimizer<B> {
         }
     }
 
-    /// One step of SGD with momentum, as PyTorch defines it: the velocity begins with the first gradient.
+    /// Performs one step of SGD with momentum as PyTorch defines it: the first gradient initializes
+    /// the velocity.
     fn descend(
         &mut self,
         name: &str,
@@ -287,7 +295,7 @@ impl<B: Backend> Optimizer<B> {
         value - direction * rate
     }
 
-    /// Moves a moment toward what it follows, from 0.
+    /// Updates the exponential moving average of `now`, which starts at 0.
     fn moment(&mut self, kind: &str, name: &str, now: Tensor<B, 1>, beta: f64) -> Tensor<B, 1> {
         let key = format!("{kind}.{name}");
         let now = now * (1.0 - beta);
@@ -299,7 +307,7 @@ impl<B: Backend> Optimizer<B> {
         moment
     }
 
-    /// The state, named as in a checkpoint.
+    /// Returns the state, with the tensor names of a checkpoint.
     pub fn tensors(&self) -> Vec<NamedTensor> {
         let named = |(name, tensor): (&String, &Tensor<B, 1>)| {
             let values = tensor.to_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
@@ -308,10 +316,11 @@ impl<B: Backend> Optimizer<B> {
         self.state.iter().map(named).collect()
     }
 
-    /// Takes back the state that [`Optimizer::tensors`] gave after `steps` steps.
+    /// Restores the state that [`Optimizer::tensors`] returned after `steps` steps.
     ///
     /// # Errors
-    /// [`Error::Core`] if a name is not one of this optimizer's state for these parameters, or a length does not fit.
+    /// [`Error::Core`] if a name does not belong to this optimizer's state for these parameters, a
+    /// length does not match, or a tensor is missing.
     pub fn restore(
         &mut self,
         steps: u64,
@@ -346,8 +355,9 @@ impl<B: Backend> Optimizer<B> {
     }
 }
 
-/// LARS: the gradient with decay, times the trust ratio. Where a norm is 0 the gradient stays as it is (with decay, for
-/// [`Trust::Plain`]), as in the codes that this follows.
+/// Returns the LARS gradient: the gradient with weight decay, times the trust ratio. If a norm is
+/// 0, the gradient is returned unscaled (with weight decay for [`Trust::Plain`]), as in the
+/// reference implementations.
 fn adapt<B: Backend>(
     value: &Tensor<B, 1>,
     gradient: Tensor<B, 1>,
@@ -366,7 +376,7 @@ fn adapt<B: Backend>(
     let zero = value_norm.clone().equal_elem(0.0).bool_or(gradient_norm.clone().equal_elem(0.0));
     match trust {
         Trust::Clipped => {
-            // At a rate of 0 (the first step of a warm-up) the ratio is at its clip.
+            // At a rate of 0 (the first step of a warm-up) the ratio is clipped to 1.
             let ratio = match rate > 0.0 {
                 true => value_norm.clone() / (gradient_norm + value_norm * decay + 1e-8) * (eta / rate),
                 false => value_norm.ones_like(),

@@ -1,17 +1,18 @@
-//! Recipes by name. Each is a TOML text with the sections of a whole run: those of [`TrainConfig`](crate::config::TrainConfig)
-//! and an `[augment]` section, which the loader of images reads.
+//! Named recipes. Each is a TOML text with the sections of a complete run: those of
+//! [`TrainConfig`](crate::config::TrainConfig), and an `[augment]` section for the image loader.
 //!
-//! All but one are this project's own recipes, not the paper's tables (which are not published in full): the same network,
-//! batch and schedule with another loss or other crops, so that they can be compared. `emp-ssl-cifar` follows the published code of EMP-SSL (arXiv:2304.03977).
+//! All but one are this project's own recipes, not the paper's tables (which are not published in
+//! full). They share network, batch and schedule and differ in the loss or the crops, so that they
+//! can be compared. `emp-ssl-cifar` follows the published code of EMP-SSL (arXiv:2304.03977).
 
-/// A recipe.
+/// A named recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preset {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// What it is, in a line.
+    /// A one-line description.
     pub about: &'static str,
-    /// Its settings.
+    /// The settings, as TOML.
     pub toml: &'static str,
 }
 
@@ -54,12 +55,12 @@ pub const PRESETS: [Preset; 7] = [
     },
 ];
 
-/// The names of all recipes, as a sentence lists them.
+/// Returns the names of all recipes, separated by commas.
 pub fn names() -> String {
     PRESETS.map(|preset| preset.name).join(", ")
 }
 
-/// A recipe by name.
+/// Returns a recipe by name.
 pub fn preset(name: &str) -> Option<Preset> {
     PRESETS.into_iter().find(|preset| preset.name == name)
 }

@@ -1,27 +1,27 @@
-//! The learning rate over the steps of a run.
+//! The learning rate schedule of a run.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// A linear warm-up from 0, then half a cosine down to a floor.
+/// A linear warm-up from 0, followed by half a cosine down to a floor.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// Epochs of the run.
+    /// The number of epochs of the run.
     pub epochs: u32,
-    /// Epochs, or a part of one, before the rate is reached.
+    /// The length of the warm-up in epochs. May be fractional.
     pub warm_up: f64,
-    /// The rate at the end, as a share of the highest.
+    /// The final learning rate, as a fraction of the peak rate.
     pub floor: f64,
 }
 
 impl Schedule {
-    /// Checks the settings and fixes the number of steps.
+    /// Checks the settings and converts epochs to steps.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there is no epoch, the warm-up is negative or longer than the run, or the floor is not in
-    /// `[0, 1]`.
+    /// [`Error::Setting`] if there are no epochs, the warm-up is negative or longer than the run,
+    /// or the floor is not in `[0, 1]`.
     pub fn check(self, steps_per_epoch: u64) -> Result<StepSchedule> {
         let refuse = |name, expected: String, got: String| Err(Error::Setting { name, expected, got });
         if self.epochs == 0 {
@@ -39,7 +39,7 @@ impl Schedule {
     }
 }
 
-/// A schedule whose length in steps is known.
+/// A schedule in steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepSchedule {
     steps: u64,
@@ -48,13 +48,14 @@ pub struct StepSchedule {
 }
 
 impl StepSchedule {
-    /// Steps of the run.
+    /// Returns the number of steps of the run.
     pub fn steps(self) -> u64 {
         self.steps
     }
 
-    /// The factor to the highest rate at a step, counted from 0: `step / warm_up` at first, then
-    /// `floor + (1 - floor) (1 + cos(pi t)) / 2` with `t` from 0 to 1 over the rest.
+    /// Returns the factor on the peak learning rate at a step, counted from 0. During the warm-up
+    /// it is `step / warm_up`, then `floor + (1 - floor) (1 + cos(pi t)) / 2` with `t` from 0 to 1
+    /// over the remaining steps.
     pub fn factor(self, step: u64) -> f64 {
         if step < self.warm_up {
             return step as f64 / self.warm_up as f64;

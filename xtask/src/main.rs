@@ -1,4 +1,4 @@
-//! The project's own commands, called as `cargo xtask COMMAND`.
+//! This project's own commands, run as `cargo xtask COMMAND`.
 
 mod run;
 mod metadata;
@@ -12,7 +12,7 @@ use std::process::{Command as Program, ExitCode, ExitStatus};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
-/// The project's own commands.
+/// This project's own commands.
 #[derive(Debug, Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -23,7 +23,8 @@ struct Cli {
 enum Command {
     /// Run the gates that a change must pass
     Ci(ci::Args),
-    /// Build `bagssl` and reproduce the paper's idea with it (`cargo xtask reproduce --help` shows the options)
+    /// Build `bagssl` and reproduce the paper's idea with it (`cargo xtask reproduce --help` shows
+    /// the options)
     #[command(disable_help_flag = true)]
     Reproduce {
         /// Passed on to `bagssl reproduce`
@@ -32,7 +33,7 @@ enum Command {
     },
     /// Fuzz the parsers (needs a C++ compiler; under the address sanitizer, nightly Rust)
     Fuzz(ci::fuzz::Args),
-    /// What runs on a machine with a GPU
+    /// Run and report on a machine with a GPU
     #[command(subcommand)]
     Gpu(gpu::Command),
     /// Build data sets for measurements
@@ -42,10 +43,11 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum DataCommand {
-    /// Build PhotoTiles from free photographs in Debian's packages (`cargo xtask data photo-tiles --help` shows the options)
+    /// Build PhotoTiles from free photographs in Debian's packages
+    /// (`cargo xtask data photo-tiles --help` shows the options)
     #[command(disable_help_flag = true)]
     PhotoTiles {
-        /// Passed on
+        /// Passed on to the program
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -69,7 +71,7 @@ fn main() -> ExitCode {
 }
 
 fn reproduce(args: &[OsString]) -> Result<ExitCode> {
-    // Where nobody reads it, bagssl itself says so by its exit code.
+    // If this cannot be written, bagssl itself reports that by its exit code.
     let _ = writeln!(std::io::stderr(), "building bagssl (some minutes the first time)");
     let build = run::cargo(&["build", "--release", "-p", "bagssl-cli"]).status().context("cargo does not start")?;
     if !build.success() {
@@ -80,7 +82,7 @@ fn reproduce(args: &[OsString]) -> Result<ExitCode> {
     Ok(code_of(status.with_context(|| program.display().to_string())?))
 }
 
-/// A program of its own, so that all else builds without it.
+/// Runs `photo-tiles`, a separate program, so that everything else builds without it.
 fn photo_tiles(args: &[OsString]) -> Result<ExitCode> {
     let mut program = run::cargo(&["run", "--quiet", "--release", "--manifest-path"]);
     program.arg(run::root().join("xtask/photo-tiles/Cargo.toml")).arg("--");
@@ -89,7 +91,8 @@ fn photo_tiles(args: &[OsString]) -> Result<ExitCode> {
     Ok(code_of(program.args(args).current_dir(folder).status().context("cargo does not start")?))
 }
 
-/// The exit code of a program, passed on; for one that a signal ended, what a shell makes of it.
+/// Converts a program's exit status to an exit code. A program killed by a signal gets 128 plus the
+/// signal, as in a shell.
 fn code_of(status: ExitStatus) -> ExitCode {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {

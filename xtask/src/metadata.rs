@@ -1,4 +1,4 @@
-//! What cargo knows of the workspace.
+//! Cargo's metadata of the workspace.
 
 use std::path::PathBuf;
 
@@ -7,29 +7,29 @@ use serde_json::Value;
 
 use crate::run;
 
-/// A package, as cargo describes it.
+/// A package, as described by cargo.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) license: Option<String>,
-    /// Where it comes from; packages of the workspace have none.
+    /// The package's source; `None` for packages of the workspace.
     pub(crate) source: Option<String>,
     pub(crate) rust_version: Option<String>,
     pub(crate) features: Vec<String>,
-    /// The names of the packages that it depends on, those of its tests and build script too.
+    /// The names of its dependencies, including those of its tests and build script.
     pub(crate) dependencies: Vec<String>,
     pub(crate) is_member: bool,
     /// Whether it is of the workspace and may be published.
     pub(crate) is_published: bool,
 }
 
-/// All packages in the lock file.
+/// Returns all packages in the lock file.
 pub(crate) fn packages() -> Result<Vec<Package>> {
     parse(&run::output(&mut run::cargo(&["metadata", "--format-version", "1", "--all-features", "--locked"]))?)
 }
 
-/// Where builds go.
+/// Returns the target directory.
 pub(crate) fn target_folder() -> Result<PathBuf> {
     let text = run::output(&mut run::cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
     let value: Value = serde_json::from_str(&text)?;

@@ -1,24 +1,25 @@
-//! Programs that are called.
+//! Runs other programs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// The folder of the workspace.
+/// Returns the folder of the workspace.
 pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the workspace").to_path_buf()
 }
 
-/// The cargo that called this program.
+/// Returns a command for the cargo that called this program.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
     command
 }
 
-/// Cargo for a crate outside the workspace, with its own lock file and its builds under `target`; `arguments` begin with
-/// the command, `after` is for the program that it runs.
+/// Returns a cargo command for a crate outside the workspace, with its own lock file. Its builds go
+/// to `target`. `arguments` begin with the cargo command; `after` are arguments of the program that
+/// it runs.
 pub(crate) fn cargo_outside(manifest: &str, target: &Path, arguments: &[&str], after: &[&str]) -> Command {
     let mut command = cargo(arguments);
     command.args(["--locked", "--manifest-path", manifest, "--target-dir"]).arg(target);
@@ -28,7 +29,7 @@ pub(crate) fn cargo_outside(manifest: &str, target: &Path, arguments: &[&str], a
     command
 }
 
-/// Runs a command that must succeed.
+/// Runs a command and returns an error if it fails.
 pub(crate) fn must(command: &mut Command) -> Result<()> {
     let shown = show(command);
     eprintln!("  $ {shown}");
@@ -39,7 +40,7 @@ pub(crate) fn must(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns what it prints.
+/// Runs a command and returns its output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = show(command);
     let output = command.output().with_context(|| shown.clone())?;
@@ -56,7 +57,7 @@ pub(crate) fn show(command: &Command) -> String {
     format!("{name} {}", arguments.join(" "))
 }
 
-/// An argument as a shell reads it.
+/// Quotes an argument for a shell, if necessary.
 fn quoted(argument: &str) -> String {
     let plain = |character: char| character.is_alphanumeric() || "-_=./,:+".contains(character);
     if !argument.is_empty() && argument.chars().all(plain) { argument.into() } else { format!("'{argument}'") }

@@ -1,4 +1,5 @@
-//! The kernels under Burn's autodiff: [`Differentiable`]'s convolution and batch norm, and the gradients of the rest.
+//! The kernels under Burn's autodiff: convolution and batch norm through [`Differentiable`], and
+//! gradients of the other operations.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::ops::run::{OnCuda, Raw};
 use crate::runtime::job;
 use bagssl_train::distributed::SyncBatchNorm;
 
-/// Runs an operation, of which a recorder hears under the name that it has on the device.
+/// Runs an operation within a profiling span of the same name as its span on the device.
 fn told<B: OnCuda, const N: usize>(operation: Operation, inputs: Vec<Raw<B>>) -> [Raw<B>; N] {
     let _span = span(operation.name());
     run::<B, N>(operation, inputs)
@@ -49,7 +50,7 @@ impl<B: OnCuda, P: Precision> Kernels<Autodiff<B>> for Cudnn<P> {
         residual: Option<Tensor<Autodiff<B>, 4>>,
         relu: bool,
     ) -> BatchNormOutput<Autodiff<B>> {
-        // Without workers that share the batch, `SyncBatchNorm` is the norm itself.
+        // Without workers that share the batch, `SyncBatchNorm` behaves as the plain norm.
         <Differentiable<SyncBatchNorm<Self>> as Kernels<Autodiff<B>>>::batch_norm(inputs, residual, relu)
     }
 
@@ -138,7 +139,7 @@ impl<B: OnCuda, P: Precision> Kernels<Autodiff<B>> for Cudnn<P> {
     }
 }
 
-/// `[height, width]`.
+/// Returns `[height, width]`.
 fn size_of_map<B: OnCuda>(map: &Raw<B>) -> [usize; 2] {
     let shape = map.shape();
     [shape[2], shape[3]]
@@ -182,7 +183,7 @@ impl<B: OnCuda, P: Precision> Backward<B, 1> for GlobalMean<P> {
 #[derive(Debug)]
 struct Linear<P>(PhantomData<P>);
 
-/// Parents: input, weight and, with three of them, the bias.
+/// The parents are the input, the weight and, if there are three, the bias.
 impl<B: OnCuda, P: Precision, const N: usize> Backward<B, N> for Linear<P> {
     type State = (Raw<B>, Raw<B>);
 

@@ -1,4 +1,4 @@
-//! The operations under Burn's fusion: each is a custom operation of its stream.
+//! The operations under Burn's fusion: each is a custom operation of a fusion stream.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -43,12 +43,12 @@ impl<B: FusionBackend + OnCuda> OnCuda for Fusion<B> {
     }
 
     fn read_later(values: Raw<Self>) -> Reading {
-        // This executes all that is registered so far, which queues it.
+        // This executes all operations registered so far, which queues them on the device.
         B::read_later(values.client.clone().resolve_tensor_float::<B>(values))
     }
 }
 
-/// An operation in a stream, with its tensors, for the backend below the fusion.
+/// An operation in a fusion stream with its tensors. It runs on the backend below the fusion.
 struct Custom<B> {
     tensors: CustomOpIr,
     operation: Operation,

@@ -1,4 +1,4 @@
-//! The kernels of a network on NVIDIA's GPUs.
+//! The kernels of a network on NVIDIA GPUs.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -16,38 +16,39 @@ use crate::ops::run::{OnCuda, Raw};
 use crate::runtime::job;
 use bagssl_train::loss::LinAlg;
 
-/// Convolution, batch norm, pooling and products on NVIDIA's GPUs, for Burn's CUDA backend with its fusion and without, and
-/// under its autodiff.
+/// Convolution, batch norm, pooling and matrix products on NVIDIA GPUs. Works with Burn's CUDA
+/// backend, with and without fusion, and under its autodiff.
 ///
-/// `P` is what the network computes in: [`Bf16`] unless one says otherwise. Parameters, their gradients, statistics and
-/// what comes out of the network are f32 whatever it is.
+/// `P` is the precision of the network, [`Bf16`] by default. Parameters, their gradients,
+/// statistics and the network's outputs are f32 in every precision.
 ///
-/// Work is queued: what goes wrong on the GPU shows at [`check`](crate::check), or at [`Kernels::check`].
+/// Work is queued. Errors on the GPU are returned by [`check`](crate::check) or [`Kernels::check`].
 ///
 /// # Panics
-/// As Burn's own operations do, on shapes that do not fit.
+/// As Burn's own operations, if shapes do not match.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cudnn<P = Bf16>(PhantomData<P>);
 
-/// What a network computes in.
+/// The precision of a network.
 #[allow(private_interfaces, reason = "nobody outside implements it")]
 pub trait Precision: Copy + Default + Debug + Send + Sync + 'static {
-    /// The type that maps are cast to where the network is entered, if they are.
+    /// The type that the network's input is cast to, or `None` to leave it unchanged.
     const MAPS: Option<FloatDType>;
 
     #[doc(hidden)]
     const MATH: Math;
 }
 
-/// Maps and the factors of convolutions are bf16, sums are f32; products of rows are made in TF32.
+/// Feature maps and the factors of convolutions are bf16, sums are f32. Linear layers multiply in
+/// TF32.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bf16;
 
-/// Maps are f32, products are made in TF32 (factors of 10 bits) and summed in f32.
+/// Feature maps are f32. Products use TF32 (factors with 10 mantissa bits) and are summed in f32.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tf32;
 
-/// All is f32.
+/// Everything is f32.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct F32;
 
@@ -77,14 +78,14 @@ pub(crate) fn wrap<B: OnCuda, const D: usize>(tensor: Raw<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(tensor))
 }
 
-/// Runs an operation that gives `N` tensors.
+/// Runs an operation with `N` outputs.
 pub(crate) fn run<B: OnCuda, const N: usize>(operation: Operation, inputs: Vec<Raw<B>>) -> [Raw<B>; N] {
     let outputs = B::run(operation, inputs);
     let Ok(outputs) = outputs.try_into() else { unreachable!("an operation gives as many tensors as it says") };
     outputs
 }
 
-/// What the passes of a norm's gradient read, in their order.
+/// Returns the inputs of a norm's backward operations, in order.
 fn backward<B: OnCuda>(BatchNormBackward { inputs, normed, gradient, .. }: BatchNormBackward<B>) -> Vec<Raw<B>> {
     let BatchNormInputs { input, scale, shift } = inputs;
     let maps = [gradient, input, normed.output].map(raw);

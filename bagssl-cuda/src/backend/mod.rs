@@ -1,4 +1,4 @@
-//! The operations behind Burn: the marker types of their kernels, autodiff, and Burn's fusion.
+//! The integration with Burn: the kernel types, autodiff, and Burn's fusion.
 
 pub(crate) mod kernels;
 pub(crate) mod autodiff;

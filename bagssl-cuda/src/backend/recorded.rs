@@ -1,4 +1,5 @@
-//! Training on a backend that computes nothing and writes down what it is asked for: what is queued when.
+//! Tests the order of queued work, by training on a backend that records requests and computes
+//! nothing.
 
 use std::cell::RefCell;
 
@@ -18,18 +19,18 @@ use bagssl_train::preset::preset;
 use bagssl_train::run_state::Nowhere;
 use bagssl_train::trainer::{RunInfo, Trainer};
 
-/// What a backend is asked for.
+/// A request to the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
-    /// A batch is brought to the device.
+    /// A batch is uploaded to the device.
     Upload,
     /// An operation is queued.
     Run(&'static str),
     /// The copy of values to the host is queued.
     Read,
-    /// The host waits for the values that were asked for as the so manieth, from 0 on.
+    /// The host waits for the values of a read, numbered from 0.
     Wait(usize),
-    /// Somebody hears of a step.
+    /// A step is reported to the observer.
     Told(u64),
 }
 
@@ -41,7 +42,7 @@ fn note(asked: Asked) {
     ASKED.with_borrow_mut(|all| all.push(asked));
 }
 
-/// Zeros, whatever is asked for.
+/// Returns zeros for every operation.
 #[allow(private_interfaces, reason = "nobody outside calls it")]
 impl OnCuda for NdArray {
     fn run(operation: Operation, inputs: Vec<Raw<Self>>) -> Vec<Raw<Self>> {
@@ -72,7 +73,7 @@ impl OnCuda for NdArray {
     }
 }
 
-/// Batches of zeros: each its own, or clones of one.
+/// Batches of zeros: new ones, or clones of one batch.
 struct Zeros {
     batches: usize,
     kept: bool,
@@ -117,7 +118,7 @@ fn config() -> CheckedConfig {
     config.check().unwrap()
 }
 
-/// What one epoch of so many batches asks for.
+/// Returns the requests of one epoch with this number of batches.
 fn epoch(batches: usize, kept: bool) -> Vec<Asked> {
     ASKED.take();
     let info = RunInfo::default();
@@ -126,7 +127,8 @@ fn epoch(batches: usize, kept: bool) -> Vec<Asked> {
     ASKED.take()
 }
 
-/// The places where gradients of maps meet: a value has as many gradients as readers.
+/// Returns the number of places where gradients of maps are added: a value has one gradient per
+/// reader.
 fn meetings(plan: &Plan) -> usize {
     let mut readers = vec![0; plan.layers().len() + 1];
     for layer in plan.layers() {
@@ -135,7 +137,7 @@ fn meetings(plan: &Plan) -> usize {
             readers[residual] += 1;
         }
     }
-    // The patches themselves have no gradient.
+    // The input patches have no gradient.
     readers[1..].iter().map(|&readers: &usize| readers.saturating_sub(1)).sum()
 }
 
@@ -161,7 +163,7 @@ fn a_steps_figures_are_queued_before_the_next_step_and_waited_for_after_it() {
         vec![Wait(3), Told(4)],
     ];
     assert_eq!(moves, expected.concat());
-    // All of a step is queued between its upload and the copy of its figures.
+    // All operations of a step are queued between its upload and the copy of its metrics.
     for pair in asked.windows(2) {
         let queued = |asked| matches!(asked, Asked::Run(_));
         assert!(!queued(pair[1]) || queued(pair[0]) || pair[0] == Upload, "{pair:?}");

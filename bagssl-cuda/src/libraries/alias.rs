@@ -1,4 +1,4 @@
-//! Other names for libraries.
+//! Alias names for shared libraries.
 
 use std::io;
 use std::path::Path;
@@ -7,24 +7,26 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use super::elf::{self, MACHINE};
 
-/// Loads a library for good, from a path, or by a name that the loader looks for.
+/// Loads a library permanently, from a path or by a name that the loader searches for.
 pub(super) fn load(library: &Path) -> Result<(), String> {
-    // SAFETY: CUDA's libraries may be loaded on any thread and at any time; so may one without code.
+    // SAFETY: CUDA's libraries may be loaded on any thread at any time, and so may a library
+    // without code.
     let library = unsafe { Library::open(Some(library), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| why(&error))?;
     std::mem::forget(library);
     Ok(())
 }
 
-/// Why a library or a function is not there: what the loader says, which is a cause of the error.
+/// Returns the loader's message, which is the source of the error.
 pub(crate) fn why(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// Lets the loader give `library` to whoever asks for `name`, whatever lies under that name on its path: from then on, in this
-/// process.
+/// Makes the loader return `library` for the name `name`, whatever its search path contains. The
+/// alias is valid for the rest of the process.
 ///
-/// The loader takes a library that it already has if the name that was asked for is the one that it calls itself. So here is
-/// one that has nothing but that name and a need of `library`, whose functions are found through it.
+/// The loader reuses a loaded library if the requested name equals its SONAME. So this function
+/// loads an empty library with that SONAME and a NEEDED entry for `library`. Symbol lookups through
+/// it find the functions of `library`.
 pub(super) fn add(name: &str, library: &Path) -> Result<(), String> {
     let image = image(name, library).map_err(|error| error.to_string())?;
     let place = || -> io::Result<_> {
@@ -37,16 +39,17 @@ pub(super) fn add(name: &str, library: &Path) -> Result<(), String> {
     load(&file)
 }
 
-/// Where the parts of the library lie in its file, and in memory.
+/// The offsets of the library's parts, both in its file and in memory.
 const DYNAMIC: u64 = elf::HEADER + 3 * elf::PROGRAM_HEADER;
 const HASH: u64 = DYNAMIC + 8 * 16;
 const SYMBOLS: u64 = HASH + 16;
 const STRINGS: u64 = SYMBOLS + SYMBOL;
 
-/// The length of a symbol.
+/// The size of a symbol table entry.
 const SYMBOL: u64 = 24;
 
-/// A shared library without code or symbols, in the ELF format (System V ABI, chapters 4 and 5).
+/// Builds a shared library without code or symbols in the ELF format (System V ABI, chapters 4 and
+/// 5).
 fn image(name: &str, needed: &Path) -> io::Result<Vec<u8>> {
     let needed = needed.to_str().filter(|path| !path.contains('\0'));
     let needed = needed.ok_or_else(|| io::Error::other("its path is not UTF-8"))?;
@@ -64,7 +67,8 @@ fn image(name: &str, needed: &Path) -> io::Result<Vec<u8>> {
     let sizes = [elf::HEADER as u16, elf::PROGRAM_HEADER as u16, 3, 0, 0, 0];
     sizes.iter().for_each(|half| put(&half.to_le_bytes()));
 
-    // What of it is loaded (1): all, to read and write (6); where the dynamic section (2) is; a stack that is not executable.
+    // Program headers: one loads the entire file (1), readable and writable (6); one locates the
+    // dynamic section (2); one declares a non-executable stack.
     for (kind, from, size, align) in
         [(1u32, 0, length, 1 << 16), (2, DYNAMIC, HASH - DYNAMIC, 8), (0x6474_e551, 0, 0, 16)]
     {
@@ -72,7 +76,7 @@ fn image(name: &str, needed: &Path) -> io::Result<Vec<u8>> {
         [from, from, from, size, size, align].iter().for_each(|word: &u64| put(&word.to_le_bytes()));
     }
 
-    // NEEDED, SONAME, HASH, STRTAB, SYMTAB, STRSZ, SYMENT, the end.
+    // The tags are NEEDED, SONAME, HASH, STRTAB, SYMTAB, STRSZ, SYMENT and the end marker.
     let after_name = 2 + name.len() as u64;
     let text = strings.len() as u64;
     for (tag, value) in
@@ -81,7 +85,7 @@ fn image(name: &str, needed: &Path) -> io::Result<Vec<u8>> {
         [tag, value].iter().for_each(|word| put(&word.to_le_bytes()));
     }
 
-    // A hash table of one bucket that is empty, for the one symbol that each table begins with.
+    // A hash table with one empty bucket, for the one symbol that every symbol table begins with.
     [1u32, 1, 0, 0].iter().for_each(|word| put(&word.to_le_bytes()));
     put(&[0; SYMBOL as usize]);
     put(strings.as_bytes());
@@ -95,7 +99,8 @@ mod tests {
 
     use super::*;
 
-    /// A library that calls itself `soname` and has a function that gives a number; none where there is no compiler.
+    /// Compiles a library with SONAME `soname` and a function that returns `number`. Returns `None`
+    /// without a C compiler.
     fn library(folder: &Path, file: &str, soname: &str, number: i32) -> Option<PathBuf> {
         let (source, made) = (folder.join("source.c"), folder.join(file));
         std::fs::write(&source, format!("int alias_test_number(void) {{ return {number}; }}\n")).unwrap();
@@ -106,7 +111,8 @@ mod tests {
     }
 
     fn number(name: &str) -> Option<i32> {
-        // SAFETY: the library is one of this test's, whose function takes nothing and gives an int.
+        // SAFETY: the library was built by this test. Its function takes no arguments and returns
+        // an int.
         unsafe {
             let library = Library::open(Some(name), RTLD_NOW | RTLD_LOCAL).ok()?;
             let function = library.get::<unsafe extern "C" fn() -> i32>(b"alias_test_number\0").ok()?;
@@ -121,11 +127,11 @@ mod tests {
             eprintln!("skipped: no C compiler found as cc");
             return;
         };
-        // Names that the loader finds nowhere.
+        // The loader finds these names nowhere.
         let names = ["libaliastest.so", "libaliastest.so.12"];
         assert_eq!(names.map(number), [None, None]);
         load(&made).unwrap();
-        // Its own name is known from now on, others are not.
+        // The library's own name is known from now on, other names are not.
         assert_eq!(number("libaliastest.so.13"), Some(13));
         assert_eq!(number(names[0]), None);
         names.iter().for_each(|name| add(name, &made).unwrap());

@@ -1,4 +1,4 @@
-//! Which files are taken, where several versions lie.
+//! Chooses between several installed versions.
 
 use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use super::elf;
 use super::places::{Places, entries, numbers};
 
-/// A version of CUDA: major, minor.
+/// A CUDA version: major, minor.
 pub(in super::super) type Version = (u32, u32);
 
-/// The versions of CUDA that this crate is made for.
+/// The CUDA versions that this crate supports.
 pub(super) const MAJORS: [u32; 2] = [13, 12];
 
-/// A library that comes in versions. The driver is not one of them: a machine has one.
+/// A library with several possible versions. The driver is not included: a machine has only one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Library {
     Nvrtc,
@@ -24,7 +24,7 @@ pub(in super::super) enum Library {
 impl Library {
     pub(super) const ALL: [Library; 4] = [Library::Nvrtc, Library::Cublas, Library::Cudnn, Library::Nccl];
 
-    /// Its name without a version, by which it is asked for.
+    /// Returns the file name without a version, as requested by the bindings.
     pub(super) fn name(self) -> &'static str {
         match self {
             Library::Nvrtc => "libnvrtc.so",
@@ -34,7 +34,7 @@ impl Library {
         }
     }
 
-    /// The version in its file's name for a version of CUDA.
+    /// Returns the version in the file name for a major CUDA version.
     pub(super) fn version(self, cuda: u32) -> u32 {
         match self {
             Library::Nvrtc | Library::Cublas => cuda,
@@ -44,32 +44,33 @@ impl Library {
     }
 }
 
-/// A file that was found.
+/// A library file that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FoundLibrary {
     pub(super) file: PathBuf,
-    /// What it asks for by name alone, and has to be there before it.
+    /// The libraries that it requests by name only, which must be loaded first.
     pub(super) before: Vec<PathBuf>,
-    /// The version of CUDA, if its files tell.
+    /// The CUDA version, if the file names reveal it.
     version: Option<Version>,
-    /// The place of its folder among all.
+    /// The index of its folder in the search order.
     rank: usize,
 }
 
-/// The files of one version of CUDA, as far as they were found.
+/// The files that were found for one major CUDA version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Choice {
-    /// The version.
+    /// The major CUDA version.
     pub(super) cuda: u32,
     /// The libraries, in the order of [`Library::ALL`].
     pub(super) found: [Option<FoundLibrary>; 4],
-    /// The folder whose `include` has the headers.
+    /// The folder whose `include` contains the headers.
     pub(super) headers: Option<PathBuf>,
 }
 
 impl Choice {
-    /// The version of which most is there: of several, the one that the driver can run; then the one whose folder is named first;
-    /// then the newest. A driver runs what is made for its version or an older one.
+    /// Returns the version with the fewest missing components. Ties are resolved in favor of a
+    /// version that the driver supports, then the version found first in the search order, then the
+    /// newest. A driver supports libraries of its own CUDA version and of older ones.
     pub(super) fn best(places: &Places, driver: Option<Version>) -> Option<Self> {
         let known = MAJORS.into_iter().filter(|&cuda| driver.is_none_or(|(newest, _)| cuda <= newest));
         let choices = known.map(|cuda| Choice::find(cuda, places, driver));
@@ -80,7 +81,7 @@ impl Choice {
         })
     }
 
-    /// What is there of a version.
+    /// Finds the files of a major CUDA version.
     pub(super) fn find(cuda: u32, places: &Places, driver: Option<Version>) -> Self {
         let found = Library::ALL.map(|library| {
             let all: Vec<_> = (0..).zip(&places.folders).filter_map(|at| find(library, cuda, at)).collect();
@@ -95,29 +96,29 @@ impl Choice {
         Choice { cuda, found, headers }
     }
 
-    /// Whether all of it is there, with what only several GPUs need.
+    /// Whether no component is missing, including those that only several GPUs need.
     pub(super) fn is_complete(&self) -> bool {
         self.missing() == 0 && self.found.iter().all(Option::is_some)
     }
 
-    /// How much is missing of what one GPU needs.
+    /// Returns the number of missing components that a single GPU needs.
     fn missing(&self) -> usize {
         let needed = Library::ALL.iter().zip(&self.found).filter(|&(&library, _)| library != Library::Nccl);
         needed.filter(|(_, found)| found.is_none()).count() + usize::from(self.headers.is_none())
     }
 }
 
-/// Whether a version is one that the driver cannot run, as far as both are known.
+/// Whether a version is too new for the driver, as far as both are known.
 fn is_newer(version: Option<Version>, driver: Option<Version>) -> bool {
     matches!((version, driver), (Some(version), Some(driver)) if version > driver)
 }
 
-/// What a folder has of a library for a version of CUDA.
+/// Searches a folder for a library of a major CUDA version.
 fn find(library: Library, cuda: u32, (rank, folder): (usize, &PathBuf)) -> Option<FoundLibrary> {
     let expected = library.version(cuda);
     let names = [format!("{}.{expected}", library.name()), library.name().into()];
     let file = names.into_iter().map(|name| folder.join(name)).find(|file| elf::is_library(file))?;
-    // Where the file is a link, the name of what it leads to tells more.
+    // If the file is a symbolic link, the name of its target is more specific.
     let real = file.canonicalize().ok()?;
     let version = real.file_name()?.to_str()?.strip_prefix(library.name()).map(numbers)?;
     if version.first().is_some_and(|&version| version != expected) || made_for(&real).is_some_and(|made| made != cuda) {
@@ -141,17 +142,18 @@ fn find(library: Library, cuda: u32, (rank, folder): (usize, &PathBuf)) -> Optio
     }
 }
 
-/// The version of CUDA that a library is made for, if the package that it is from or its path tells.
+/// Returns the CUDA version that a library is built for, if its package or path reveals it.
 fn made_for(real: &Path) -> Option<u32> {
     let folder = real.parent()?;
     let major = |number: &str| number.split('.').next()?.parse().ok().filter(|major| MAJORS.contains(major));
     let of_folder = |name: &str| ["cuda-", "cu"].iter().find_map(|start| name.strip_prefix(start)).and_then(major);
     let names = || folder.components().rev().filter_map(|folder| folder.as_os_str().to_str());
-    // Debian has cuDNN in `libcudnn/13`.
+    // Debian installs cuDNN in `libcudnn/13`.
     of_package(real).or_else(|| names().next().and_then(major)).or_else(|| names().find_map(of_folder))
 }
 
-/// The same of a library `NAME` in `SITE/nvidia/NAME/lib`: the package `nvidia-NAME-cu13` has a folder beside it.
+/// Returns the CUDA version of a library `NAME` in `SITE/nvidia/NAME/lib`: the package
+/// `nvidia-NAME-cu13` has a metadata folder in `SITE`.
 fn of_package(real: &Path) -> Option<u32> {
     let package = real.parent()?.parent()?;
     let start = format!("nvidia_{}_cu", package.file_name()?.to_str()?);
@@ -159,11 +161,12 @@ fn of_package(real: &Path) -> Option<u32> {
         .into_iter()
         .filter_map(|folder| numbers(folder.file_name()?.to_str()?).first().copied());
     let versions: Vec<u32> = versions.collect();
-    // Two of them have overwritten each other.
+    // Two installed packages have overwritten each other's files.
     if let [one] = versions[..] { Some(one) } else { None }
 }
 
-/// Whether a folder's `include` has CUDA's headers, and their version if they tell.
+/// Returns the version of the CUDA headers in a folder's `include`: `None` without headers,
+/// `Some(None)` if their version is unknown.
 pub(super) fn headers(root: &Path) -> Option<Option<Version>> {
     let include = root.join("include");
     include.join("cuda_runtime.h").is_file().then(|| {
@@ -178,7 +181,8 @@ pub(super) fn headers(root: &Path) -> Option<Option<Version>> {
 mod tests {
     use super::*;
 
-    /// A machine with these files: each a library, a text that follows `=`, or a link to what follows `->`.
+    /// A fake machine with the given files: each is a library, a text that follows `=`, or a link
+    /// to the target after `->`.
     struct Machine(tempfile::TempDir);
 
     impl Machine {
@@ -202,7 +206,7 @@ mod tests {
             self.0.path().canonicalize().unwrap().join(name)
         }
 
-        /// What is chosen, by the files' places: NVRTC, cuBLAS, cuDNN, NCCL, headers.
+        /// Returns the chosen paths, relative to the machine: NVRTC, cuBLAS, cuDNN, NCCL, headers.
         fn chosen(&self, variables: &[(&str, &str)], driver: Option<Version>) -> (u32, [Option<String>; 5]) {
             let choice = Choice::best(&self.places(variables), driver).unwrap();
             let Choice { cuda, found: [nvrtc, cublas, cudnn, nccl], headers } = choice;
@@ -218,7 +222,7 @@ mod tests {
         }
     }
 
-    /// What one version has in a folder, as the wheels of CUDA 13 lay it out.
+    /// The files of one version in a folder, as laid out by the wheels of CUDA 13.
     fn thirteen(folder: &str) -> Vec<String> {
         let names = ["libnvrtc.so.13", "libnvrtc-builtins.so.13.0", "libcublas.so.13", "libcublasLt.so.13"];
         names.iter().map(|name| format!("{folder}/{name}")).collect()
@@ -240,7 +244,7 @@ mod tests {
     const SITE: &str = "venv/lib/python3.12/site-packages";
     const VENV: (&str, &str) = ("VIRTUAL_ENV", "venv");
 
-    /// The wheels that PyTorch for CUDA 13 brings.
+    /// The wheels that PyTorch for CUDA 13 depends on.
     fn wheels_13() -> Vec<String> {
         let site = |names: &[&str]| names.iter().map(|name| format!("{SITE}/{name}")).collect::<Vec<_>>();
         let own = site(&["nvidia/cudnn/lib/libcudnn.so.9", "nvidia/nccl/lib/libnccl.so.2"]);
@@ -268,7 +272,7 @@ mod tests {
         let folder = machine.path(SITE).join("nvidia/cu13/lib");
         assert_eq!(before(0), [folder.join("libnvrtc-builtins.so.13.0")]);
         assert_eq!(before(1), [folder.join("libcublasLt.so.13")]);
-        // The same, as a Python that was asked has them.
+        // The same packages, as found by asking Python.
         let mut places = machine.places(&[]);
         assert!(!Choice::best(&places, None).unwrap().is_complete());
         places.python([machine.path(SITE)]);
@@ -305,13 +309,15 @@ mod tests {
 
     #[test]
     fn all_are_of_one_version_the_one_that_is_complete() {
-        // A toolkit of 12 without cuDNN on the loader's path, and all of 13 in Python's packages.
+        // CUDA 12 without cuDNN is on the loader's path, and all of CUDA 13 is in Python's
+        // packages.
         let toolkit = names(&["usr/lib64/libnvrtc.so.12", "usr/lib64/libcublas.so.12"]);
         let files = [toolkit, headers_of("usr/local/cuda", 12080), wheels_13()];
         let (cuda, found) = machine(&files).chosen(&[VENV], None);
         assert_eq!(cuda, 13);
         assert!(found.iter().flatten().all(|file| file.starts_with(SITE)), "{found:?}");
-        // With a cuDNN that does not tell what it is made for, 12 is complete too; what the user names is first.
+        // With a cuDNN of unknown CUDA version, CUDA 12 is complete too. Folders named by the user
+        // come first.
         let cudnn = names(&["mine/libcudnn.so.9", "mine/libnvrtc.so.12"]);
         let machine = machine(&[&files[..], &[cudnn]].concat());
         let named = [VENV, ("LD_LIBRARY_PATH", "mine")];
@@ -325,7 +331,7 @@ mod tests {
     fn the_driver_must_be_able_to_run_it() {
         let twelve = names(&["usr/lib64/libnvrtc.so.12", "usr/lib64/libcublas.so.12"]);
         let machine = machine(&[twelve, wheels_13()]);
-        // 12 has no cuDNN, but 13 would not run.
+        // CUDA 12 lacks cuDNN, but the driver cannot run CUDA 13.
         let (cuda, found) = machine.chosen(&[VENV], Some((12, 8)));
         assert_eq!((cuda, &found[2], &found[4]), (12, &None, &None));
         assert!(Choice::find(13, &machine.places(&[VENV]), None).is_complete());
@@ -352,7 +358,8 @@ mod tests {
     #[test]
     fn what_is_of_another_version_or_no_library_is_passed_over() {
         let machine = Machine::new(&[
-            // A name without a version is what it leads to; one that leads nowhere may be any.
+            // A link without a version in its name has the version of its target. A file without
+            // any version may be of any version.
             "a/libnvrtc.so->libnvrtc.so.12.4.1",
             "a/libnvrtc.so.12.4.1",
             "b/libnvrtc.so",

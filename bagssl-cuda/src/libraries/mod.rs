@@ -1,9 +1,11 @@
-//! CUDA's libraries and headers, found where they lie, without a path that somebody has set.
+//! Finds the CUDA libraries and headers without requiring the user to set a path.
 //!
-//! The bindings ask the loader for libraries by name, and the loader knows its own path alone: not Python's packages, nor each
-//! toolkit, and for NCCL no name that is in use. So [`load`], before anybody asks, looks in [`places`], takes files that fit each
-//! other and the driver ([`choice`]), loads them from where they are, and has the loader give them to whoever asks for the name
-//! ([`alias`]). What those ask for in turn is then there as well: the loader takes what it has already.
+//! The bindings request libraries by name, and the loader only searches its own path. That path
+//! does not include Python packages or every toolkit. For NCCL, the bindings request names that are
+//! not in use. So [`load`], which must be called before the bindings, searches [`places`] and
+//! chooses files that match each other and the driver ([`choice`]). It loads them by path, and
+//! makes the loader return them for the requested names ([`alias`]). Dependencies between these
+//! libraries are then resolved too: the loader reuses libraries that are already loaded.
 
 use cudarc::driver::sys as driver;
 use std::path::{Path, PathBuf};
@@ -19,23 +21,23 @@ use choice::{Choice, MAJORS};
 pub(super) use choice::{Library, Version};
 use places::{Places, ask_python};
 
-/// What was found and loaded.
+/// The libraries that were found and loaded.
 #[derive(Debug)]
 pub(super) struct Libraries {
-    /// Where was looked, in a few words.
+    /// A short description of the searched locations.
     pub(super) looked_in: String,
     choice: Option<Choice>,
     places: Places,
     driver: Option<Version>,
-    /// Why a file that was found could not be loaded.
+    /// The libraries that were found but could not be loaded, with the reasons.
     broken: Vec<(Library, String)>,
 }
 
-/// Finds the libraries and loads them, at the first call.
+/// Finds and loads the libraries at the first call.
 pub(super) fn load() -> &'static Libraries {
     static LIBRARIES: OnceLock<Libraries> = OnceLock::new();
     LIBRARIES.get_or_init(|| {
-        // Elsewhere the bindings find what is installed.
+        // On other systems the bindings find the installed libraries themselves.
         let mut places = match cfg!(target_os = "linux") {
             true => Places::new(|name| std::env::var_os(name), Path::new("/")),
             false => Places::default(),
@@ -56,7 +58,7 @@ pub(super) fn load() -> &'static Libraries {
 }
 
 impl Libraries {
-    /// Where a library that is loaded lies, or why it is not.
+    /// Returns the path of a loaded library, or the reason why it is not loaded.
     pub(super) fn place(&self, library: Library, is_present: bool) -> Result<String, String> {
         if is_present {
             return Ok(elf::loaded(library.name()).unwrap_or_else(|| "found by the loader".into()));
@@ -65,7 +67,7 @@ impl Libraries {
         Err(broken.map_or_else(|| self.why_not(library), |(_, why)| why.clone()))
     }
 
-    /// The folder of the headers, or why there is none.
+    /// Returns the folder of the headers, or the reason why there is none.
     pub(super) fn headers(&self) -> Result<PathBuf, String> {
         if let Some(headers) = self.choice.as_ref().and_then(|choice| choice.headers.as_ref()) {
             return Ok(headers.join("include"));
@@ -104,10 +106,10 @@ impl Libraries {
     }
 }
 
-/// The name of the driver's library.
+/// The file name of the driver's library.
 const DRIVER: &str = "libcuda.so.1";
 
-/// Loads the driver: the loader's, or one where drivers put themselves.
+/// Loads the driver: the loader's, or one from the usual locations of drivers.
 fn load_driver(places: &Places) {
     let found = || {
         let files = places.folders.iter().map(|folder| folder.join(DRIVER)).filter(|file| elf::is_library(file));
@@ -118,17 +120,17 @@ fn load_driver(places: &Places) {
         Err(_) => found(),
     };
     if let Some(driver) = driver {
-        // Without the alias the bindings ask for this name last.
+        // Without the alias, the bindings only try this name last.
         let _ = alias::add("libcuda.so", &driver);
     }
 }
 
-/// Where the driver lies, if it is loaded.
+/// Returns the path of the driver's library, if it is loaded.
 pub(super) fn driver_place() -> Option<String> {
     elf::loaded("libcuda.so")
 }
 
-/// Loads what was chosen, and says what could not be.
+/// Loads the chosen libraries and returns those that failed, with the reasons.
 fn load_all(choice: &Choice) -> Vec<(Library, String)> {
     let found = Library::ALL.into_iter().zip(&choice.found);
     let load = |(library, found): (Library, &Option<choice::FoundLibrary>)| {
@@ -141,19 +143,21 @@ fn load_all(choice: &Choice) -> Vec<(Library, String)> {
     found.filter_map(load).collect()
 }
 
-/// Has Burn's backend take headers from here: it reads `CUDA_PATH`, else takes the first folder that there is of a few.
+/// Makes Burn's backend use the headers of this folder. Burn's backend reads `CUDA_PATH`, or else
+/// takes the first existing folder of a fixed list.
 fn name_headers(root: &Path) {
     if cubecl::cuda::install::cuda_path().is_none_or(|path| path != root) {
-        // SAFETY: Rust's own readers of the environment wait for this. Others that read it meanwhile would have to be
-        // threads of C libraries, of which none has been loaded yet but CUDA's, which start no threads when they are loaded.
+        // SAFETY: Rust's own readers of the environment are synchronized with this call. Other
+        // concurrent readers would have to be threads of C libraries. Only CUDA's libraries have
+        // been loaded yet, and they start no threads when they are loaded.
         unsafe { std::env::set_var("CUDA_PATH", root) };
     }
 }
 
-/// The newest version of CUDA that the driver runs, as `1000 * major + 10 * minor`.
+/// Returns the newest CUDA version that the driver supports, as `1000 * major + 10 * minor`.
 pub(crate) fn driver_version() -> std::result::Result<i32, String> {
     let mut version = 0;
-    // SAFETY: the library is there before it is called, and the call writes one integer.
+    // SAFETY: the library is loaded before it is called, and the call writes one integer.
     unsafe {
         if !driver::is_culib_present() {
             return Err("libcuda.so.1 not found".into());

@@ -1,4 +1,4 @@
-//! Where CUDA's libraries and headers may lie.
+//! The possible locations of CUDA libraries and headers.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,26 +6,27 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Folders to look in, the ones that count most first.
+/// Folders to search, in order of priority.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Places {
-    /// Folders of libraries.
+    /// Folders that may contain libraries.
     pub(super) folders: Vec<PathBuf>,
-    /// Folders whose `include` may have headers.
+    /// Folders whose `include` may contain headers.
     pub(super) roots: Vec<PathBuf>,
-    /// Folders of Python's packages, parts of which are among the above.
+    /// Folders of Python packages. Their CUDA packages are included in the lists above.
     pub(super) sites: Vec<PathBuf>,
 }
 
-/// The folder that CUDA's own installer has for this kind of machine.
+/// The subfolder that CUDA's installer uses for this architecture.
 const TARGET: &str = if cfg!(target_arch = "aarch64") { "targets/sbsa-linux" } else { "targets/x86_64-linux" };
 
-/// The same for Debian's packages.
+/// The subfolder that Debian packages use for this architecture.
 const MULTIARCH: &str = if cfg!(target_arch = "aarch64") { "aarch64-linux-gnu" } else { "x86_64-linux-gnu" };
 
 impl Places {
-    /// The places that can be seen without asking anybody: what variables of the environment name, then the loader's path, then
-    /// toolkits, then Python's packages. `system` is `/` but for tests.
+    /// Collects the places that can be found without running other programs: those named by
+    /// environment variables, then the loader's path, toolkits and Python packages. `system` is `/`
+    /// except in tests.
     pub(super) fn new(environment: impl Fn(&str) -> Option<OsString>, system: &Path) -> Self {
         let variable = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let mut places = Places::default();
@@ -46,14 +47,14 @@ impl Places {
             .for_each(|root| places.root(root));
         let home = variable("HOME").map(|home| sites(&home.join(".local"))).unwrap_or_default();
         places.python(home.into_iter().chain([system.join("usr/lib/python3/dist-packages")]));
-        // Where drivers put themselves under WSL, Kubernetes and NixOS.
+        // The locations of drivers under WSL, Kubernetes and NixOS.
         for folder in ["usr/lib/wsl/lib", "usr/local/nvidia/lib64", "run/opengl-driver/lib"] {
             places.folder(system.join(folder));
         }
         places
     }
 
-    /// Adds what Python's packages have of CUDA in these folders.
+    /// Adds the CUDA packages in these Python package folders.
     pub(super) fn python(&mut self, sites: impl IntoIterator<Item = PathBuf>) {
         for site in sites.into_iter().filter(|site| site.is_dir()) {
             if self.sites.contains(&site) {
@@ -64,7 +65,7 @@ impl Places {
         }
     }
 
-    /// Where was looked, in a few words.
+    /// Returns a short description of the searched locations.
     pub(super) fn summary(&self) -> String {
         let sites: Vec<_> = self.sites.iter().map(|site| site.display().to_string()).collect();
         let python = match &sites[..] {
@@ -74,14 +75,14 @@ impl Places {
         format!("LD_LIBRARY_PATH, CUDA_PATH, CUDA_HOME, the loader's path, /usr/local/cuda*, {python}")
     }
 
-    /// A folder of libraries.
+    /// Adds a folder that may contain libraries.
     fn folder(&mut self, folder: PathBuf) {
         if folder.is_dir() && !self.folders.contains(&folder) {
             self.folders.push(folder);
         }
     }
 
-    /// A folder with libraries and headers below it.
+    /// Adds a folder with subfolders of libraries and headers.
     fn root(&mut self, root: PathBuf) {
         let inner = root.join(TARGET);
         for folder in [root.join("lib64"), root.join("lib"), root.join("lib").join(MULTIARCH), inner.join("lib")] {
@@ -94,7 +95,7 @@ impl Places {
         }
     }
 
-    /// An environment of Python or conda.
+    /// Adds a Python or conda environment.
     fn environment(&mut self, environment: PathBuf) {
         let sites = sites(&environment);
         self.root(environment);
@@ -102,13 +103,14 @@ impl Places {
     }
 }
 
-/// The folders of Python's packages in an environment.
+/// Returns the Python package folders of an environment.
 fn sites(environment: &Path) -> Vec<PathBuf> {
     let pythons = entries(&environment.join("lib"), "python3", "");
     pythons.into_iter().rev().map(|python| python.join("site-packages")).collect()
 }
 
-/// What a folder has of these names, in their order (numbers in them by their values); nothing if it cannot be read.
+/// Lists the entries of a folder with this prefix and suffix, sorted with numbers compared by
+/// value. Returns an empty list if the folder cannot be read.
 pub(super) fn entries(folder: &Path, start: &str, end: &str) -> Vec<PathBuf> {
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
@@ -117,12 +119,12 @@ pub(super) fn entries(folder: &Path, start: &str, end: &str) -> Vec<PathBuf> {
     names.into_iter().map(|name| folder.join(name)).collect()
 }
 
-/// The numbers in a name, in their order.
+/// Returns the numbers in a name, in order.
 pub(super) fn numbers(name: &str) -> Vec<u32> {
     name.split(|letter: char| !letter.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 
-/// The folders of the loader's own path: those of its configuration, then the ones that it always has.
+/// Returns the folders of the loader's search path: configured ones, then the built-in ones.
 fn loader_path(system: &Path) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     configured(&system.join("etc/ld.so.conf"), system, 0, &mut folders);
@@ -132,7 +134,8 @@ fn loader_path(system: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Reads a file of the loader's configuration: a folder a line, or `include` with files, which may be `*.conf` of a folder.
+/// Reads a configuration file of the loader. Each line is a folder, or `include` with a file
+/// pattern such as `*.conf`.
 fn configured(file: &Path, system: &Path, depth: u32, folders: &mut Vec<PathBuf>) {
     const DEEPEST: u32 = 4;
     let text = std::fs::read_to_string(file).unwrap_or_default();
@@ -152,7 +155,8 @@ fn configured(file: &Path, system: &Path, depth: u32, folders: &mut Vec<PathBuf>
     }
 }
 
-/// Where the first Python on the path has its packages: nowhere if there is none, or it does not answer in time.
+/// Returns the package folders of the first Python on the path. The list is empty if there is no
+/// Python, or it does not respond in time.
 pub(super) fn ask_python() -> Vec<PathBuf> {
     const LONGEST: Duration = Duration::from_secs(3);
     let script = r"import sys; print('\n'.join(sys.path))";
@@ -161,12 +165,12 @@ pub(super) fn ask_python() -> Vec<PathBuf> {
     lines.lines().map(PathBuf::from).filter(|site| site.is_absolute() && site.is_dir()).collect()
 }
 
-/// What a program prints that does not fail and ends in time.
+/// Returns the output of a program, or `None` if it fails or times out.
 fn ask(command: &mut Command, longest: Duration) -> Option<String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().ok()?;
     let begun = Instant::now();
-    // What it prints fits into the pipe, so that it ends without being read.
+    // The output fits into the pipe's buffer, so the program does not block on it.
     while child.try_wait().ok()?.is_none() {
         if begun.elapsed() > longest {
             let _ = child.kill();

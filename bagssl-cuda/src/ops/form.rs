@@ -1,26 +1,26 @@
-//! What is known of a tensor without its values.
+//! The metadata of a tensor.
 
 use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
 
-/// How products of f32 are made. Those of bf16 are exact, and all are summed in f32.
+/// The precision of f32 products. Products of bf16 values are exact. All sums are in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Math {
-    /// In f32.
+    /// Multiplies in f32.
     Exact,
-    /// In TF32: factors of 10 bits, on the tensor cores.
+    /// Multiplies in TF32 on the tensor cores: factors have 10 mantissa bits.
     Tf32,
 }
 
-/// The shape and the type of a tensor.
+/// The shape and data type of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Form {
     pub(crate) shape: Vec<usize>,
     pub(crate) dtype: DType,
 }
 
-/// What does not fit, as one line.
+/// The result of a check, with a one-line error.
 pub(crate) type Checked<T> = Result<T, String>;
 
 impl Form {
@@ -28,7 +28,7 @@ impl Form {
         Form { shape: shape.into(), dtype }
     }
 
-    /// The dimensions, if there are as many.
+    /// Returns the dimensions, if there are exactly `D`.
     pub(crate) fn dims<const D: usize>(&self) -> Checked<[usize; D]> {
         let dims = <[usize; D]>::try_from(self.shape.as_slice());
         dims.map_err(|_| format!("expected {D} dimensions, got {:?}", self.shape))
@@ -42,7 +42,7 @@ impl Form {
     }
 }
 
-/// Refuses two values that differ.
+/// Returns an error if two values differ.
 pub(crate) fn same<T: PartialEq + std::fmt::Debug>(what: &str, expected: T, got: T) -> Checked<()> {
     if expected == got { Ok(()) } else { Err(format!("{what}: expected {expected:?}, got {got:?}")) }
 }

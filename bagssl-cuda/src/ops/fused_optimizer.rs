@@ -1,4 +1,4 @@
-//! The optimizer's step of all parameters at once.
+//! The fused optimizer step of all parameters.
 
 use bagssl_core::model::Change;
 use burn::tensor::Tensor;
@@ -9,7 +9,7 @@ use super::step::{StepItem, StepRule, UpdateRule};
 use crate::backend::kernels::{raw, wrap};
 use bagssl_train::optimizer::{FusedOptimizer, OptimizerConfig};
 
-/// SGD, AdamW and LARS in a launch for each 40 parameters (LARS: two), for
+/// SGD, AdamW and LARS with one launch per 40 parameters (two for LARS), for
 /// [`Trainer::set_fused_optimizer`](bagssl_train::trainer::Trainer::set_fused_optimizer).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FusedStep;

@@ -1,4 +1,4 @@
-//! Products of matrices through cuBLAS.
+//! Matrix products through cuBLAS.
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -24,8 +24,8 @@ impl Default for Blas {
     }
 }
 
-/// Products of matrices that lie row by row: `[rows, inner]` times `[inner, columns]`, each of them turned or not, of as
-/// many pairs as `count` says, one after the other in memory.
+/// A batch of `count` row-major matrix products `[rows, inner] @ [inner, columns]`. Each factor may
+/// be transposed. The matrices of a batch follow each other in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Product {
     pub(crate) count: i32,
@@ -38,13 +38,13 @@ pub(crate) struct Product {
 }
 
 impl Product {
-    /// From a row to the next in memory: of the left, the right and the product.
+    /// Returns the row strides in memory of the left factor, the right factor and the product.
     fn pitches(self) -> [i32; 3] {
         let [left, right] = self.transposed;
         [if left { self.rows } else { self.inner }, if right { self.inner } else { self.columns }, self.columns]
     }
 
-    /// From a matrix to the next in memory, in the same order.
+    /// Returns the strides between matrices, in the same order.
     fn strides(self) -> [i64; 3] {
         let Product { rows, columns, inner, .. } = self;
         [(rows, inner), (inner, columns), (rows, columns)].map(|(a, b)| i64::from(a) * i64::from(b))
@@ -55,13 +55,14 @@ impl Blas {
     /// Enqueues `output = left @ right` for each pair, in f32.
     ///
     /// # Safety
-    /// The pointers must be to as many matrices of the product's sizes, the factors of its type, until the stream has run it.
+    /// The pointers must be to `count` matrices of the product's sizes, with factors of its type,
+    /// until the stream has run the product.
     pub(crate) unsafe fn multiply(&mut self, product: Product, pointers: [u64; 3], stream: &Stream) -> Outcome {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.multiply_onto(product, pointers, false, stream) }
     }
 
-    /// The same, or `output += left @ right` where it is to be added.
+    /// The same, or `output += left @ right` if `add` is set.
     ///
     /// # Safety
     /// As [`Blas::multiply`].
@@ -85,8 +86,8 @@ impl Blas {
         let Product { count, rows, columns, inner, transposed, .. } = product;
         let [left_pitch, right_pitch, output_pitch] = product.pitches();
         let [left_stride, right_stride, output_stride] = product.strides();
-        // SAFETY: the caller's promise; handle and stream are of this context. cuBLAS reads columns where we have rows,
-        // so that it is given the transposed product, right times left.
+        // SAFETY: guaranteed by the caller. The handle and the stream belong to this context.
+        // cuBLAS is column-major, so the transposed product is computed: right times left.
         unsafe {
             checked(sys::cublasSetStream_v2(self.handle, stream.raw().cast()), "cublasSetStream")?;
             let status = sys::cublasGemmStridedBatchedEx(
@@ -122,7 +123,7 @@ impl Blas {
         if !self.handle.is_null() {
             return Ok(());
         }
-        // SAFETY: the library is there before it is called; the call writes one handle.
+        // SAFETY: the library is loaded before it is called, and the call writes one handle.
         unsafe {
             if !sys::is_culib_present() {
                 return Err("libcublas.so not found; `bagssl doctor` says where it was looked for".into());
@@ -145,7 +146,7 @@ mod tests {
         let pitches = |transposed| {
             Product { count: 4, rows: 2, columns: 3, inner: 5, transposed, bf16: false, math: Math::Exact }.pitches()
         };
-        // [2, 5] @ [5, 3]; [5, 2]^T @ [5, 3]; [2, 5] @ [3, 5]^T; both.
+        // [2, 5] @ [5, 3]; [5, 2]^T @ [5, 3]; [2, 5] @ [3, 5]^T; both transposed.
         assert_eq!(pitches([false, false]), [5, 3, 3]);
         assert_eq!(pitches([true, false]), [2, 3, 3]);
         assert_eq!(pitches([false, true]), [5, 5, 3]);

@@ -1,4 +1,4 @@
-//! Maps as the kernels read them: channels last, without gaps.
+//! Feature maps in the layout of the kernels: channels last and contiguous.
 
 use burn::tensor::{DType, TensorMetadata};
 use cubecl::zspace::metadata::Metadata;
@@ -6,8 +6,8 @@ use cubecl::zspace::metadata::Metadata;
 use crate::runtime::driver::Grid;
 use crate::runtime::job::{Cube, Job, Pointers, Slot, is_aligned};
 
-/// Pointers to the arguments of a kernel, which live as long as the list: to the end of the statement that it stands in, or,
-/// where it is what a `let` binds, to the end of its block.
+/// Returns pointers to the arguments of a kernel. They are valid as long as the list: until the end
+/// of the enclosing statement, or of the block if the list is bound by `let`.
 macro_rules! arguments {
     ($($value:expr),* $(,)?) => {
         &mut [$(&mut { $value } as *mut _ as *mut std::ffi::c_void),*]
@@ -15,7 +15,7 @@ macro_rules! arguments {
 }
 pub(crate) use arguments;
 
-/// A map of a job, in memory `[images, height, width, channels]` without gaps.
+/// A map of a job, stored as `[images, height, width, channels]` without gaps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Map {
     pub(crate) slot: Slot,
@@ -25,7 +25,7 @@ pub(crate) struct Map {
     pub(crate) width: usize,
 }
 
-/// How many images and channels a map is filled up to, with zeros: multiples of these.
+/// Multiples to which the images and channels of a map are padded with zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Padding {
     pub(crate) images: usize,
@@ -33,33 +33,34 @@ pub(crate) struct Padding {
 }
 
 impl Padding {
-    /// As it is.
+    /// No padding.
     pub(crate) const NONE: Padding = Padding { images: 1, channels: 1 };
 
-    /// Channels as the tensor cores read them.
+    /// Padding of the channels, as the tensor cores require.
     pub(crate) fn of_channels(dtype: DType) -> Self {
         Padding { images: 1, channels: multiple(dtype) }
     }
 
-    /// The same for a weight, whose images are the outputs.
+    /// Padding of a weight, whose images are the output channels.
     pub(crate) fn of_weight(dtype: DType) -> Self {
         Padding { images: multiple(dtype), channels: multiple(dtype) }
     }
 }
 
-/// How many values of a type fill 16 bytes.
+/// Returns the number of values of a type in 16 bytes.
 pub(crate) fn multiple(dtype: DType) -> usize {
     if dtype == DType::BF16 { 8 } else { 4 }
 }
 
 impl Map {
-    /// Reads a tensor `[images, channels, height, width]` of any layout as a map of `dtype`: as it lies there if that
-    /// fits, else through a copy.
+    /// Reads a tensor `[images, channels, height, width]` of any layout as a map of type `dtype`.
+    /// Copies it only if its layout, type or padding does not fit.
     pub(crate) fn read(job: &mut Job, tensor: Cube, dtype: DType, padding: Padding) -> Self {
         Map::pack(job, tensor, dtype, padding).0
     }
 
-    /// The same, and the tensor that is read: this one, or the copy, which shows what was filled up too.
+    /// The same, and returns the tensor that is read: the given one, or the copy including its
+    /// padding.
     pub(crate) fn pack(job: &mut Job, tensor: Cube, dtype: DType, padding: Padding) -> (Self, Cube) {
         if !lies_so(&tensor, dtype, padding) {
             return Map::copy(job, tensor, dtype, padding);
@@ -68,7 +69,7 @@ impl Map {
         (Map { slot: job.read(tensor.clone()), images, channels, height, width }, tensor)
     }
 
-    /// The copy, as a map and as the tensor that shows all of it.
+    /// Copies a tensor. Returns the copy as a map and as a tensor including its padding.
     fn copy(job: &mut Job, tensor: Cube, dtype: DType, padding: Padding) -> (Self, Cube) {
         let dims = dims(&tensor);
         let [images, channels, height, width] = dims;
@@ -91,8 +92,8 @@ impl Map {
         job.then(move |context, at| {
             let count = padded[0] * padded[1] * dims[2] * dims[3];
             let shape = (grid(count), 256);
-            // SAFETY: the output has as many values as `count`; the strides are those of the input's memory; `narrow` says
-            // whether indices into both fit into 32 bits.
+            // SAFETY: the output has `count` values, and the strides are those of the input's
+            // memory. `narrow` is 1 only if indices into both fit in 32 bits.
             unsafe {
                 context.launch(
                     kernel,
@@ -104,7 +105,8 @@ impl Map {
         (map, shown)
     }
 
-    /// A new map like this one, and the tensor `[images, channels, height, width]` that shows its first `channels`.
+    /// Creates a map, and a tensor `[images, channels, height, width]` that views its first
+    /// `channels` channels.
     pub(crate) fn write(
         job: &mut Job,
         [images, channels, height, width]: [usize; 4],
@@ -118,7 +120,8 @@ impl Map {
         (Map { slot, images, channels: padded, height, width }, shown)
     }
 
-    /// Copies this map's first images and channels into a new tensor `[images, channels, height, width]` without gaps.
+    /// Copies this map's first images and channels into a new contiguous tensor
+    /// `[images, channels, height, width]`.
     pub(crate) fn unpack(self, job: &mut Job, shape: [usize; 4], from: DType, to: DType) -> Cube {
         let kernel = match (from, to) {
             (DType::BF16, DType::BF16) => "unpack_bf16_bf16",
@@ -131,7 +134,8 @@ impl Map {
         let narrow = is_narrow([count_of(dims), count_of([dims[0], self.channels as i64, dims[2], dims[3]])]);
         job.then(move |context, at| {
             let shape = (grid(dims.iter().product()), 256);
-            // SAFETY: the output has the dims that are given, and the map has at least as many images and channels.
+            // SAFETY: the output has the given dimensions, and the map has at least as many images
+            // and channels.
             unsafe {
                 context.launch(
                     kernel,
@@ -143,12 +147,12 @@ impl Map {
         tensor
     }
 
-    /// Images, height and width together.
+    /// Returns images times height times width.
     pub(crate) fn rows(self) -> usize {
         self.images * self.height * self.width
     }
 
-    /// All values.
+    /// Returns the number of values.
     pub(crate) fn count(self) -> i64 {
         (self.rows() * self.channels) as i64
     }
@@ -158,7 +162,8 @@ impl Map {
     }
 }
 
-/// A tensor's dimensions, which an [`Operation`](super::operation::Operation) has counted.
+/// Returns a tensor's dimensions. An [`Operation`](super::operation::Operation) has checked that
+/// there are four.
 pub(crate) fn dims(tensor: &Cube) -> [usize; 4] {
     let shape = tensor.shape();
     std::array::from_fn(|axis| shape[axis])
@@ -182,16 +187,16 @@ fn lies_so(tensor: &Cube, dtype: DType, padding: Padding) -> bool {
     is_full && tensor.dtype == dtype && is_aligned(tensor) && lies_channels_last(dims, strides(tensor))
 }
 
-/// Whether `[images, channels, height, width]` at these strides is `[images, height, width, channels]` without gaps. The
-/// stride of a dimension of 1 says nothing.
+/// Whether `[images, channels, height, width]` with these strides is contiguous as
+/// `[images, height, width, channels]`. The stride of a dimension of size 1 is ignored.
 fn lies_channels_last([images, channels, height, width]: [usize; 4], strides: [usize; 4]) -> bool {
     let expected = [height * width * channels, 1, width * channels, channels];
     let dims = [images, channels, height, width];
     (0..4).all(|axis| dims[axis] == 1 || strides[axis] == expected[axis])
 }
 
-/// Whether indices up to these fit into 32 bits, for the kernels of `source/layout.cu`; below 2^31, so that a step of the
-/// whole grid beyond the last one fits too.
+/// Whether indices up to these fit in 32 bits, for the kernels of `source/layout.cu`. The limit is
+/// 2^31, so that a grid stride beyond the last index does not overflow either.
 fn is_narrow(largest: [i128; 2]) -> i32 {
     i32::from(largest.iter().all(|&index| index < 1 << 31))
 }
@@ -200,7 +205,8 @@ fn count_of(dims: [i64; 4]) -> i128 {
     dims.iter().map(|&dim| i128::from(dim)).product()
 }
 
-/// Blocks of 256 threads for so many values, each thread taking several if there are many.
+/// Returns the blocks of 256 threads for `count` values. Threads process several values each if
+/// there are many.
 pub(crate) fn grid(count: i64) -> Grid {
     [(count.max(1) as u64).div_ceil(256).min(1 << 16) as u32, 1]
 }
@@ -213,11 +219,12 @@ mod tests {
     fn channels_last_is_seen_by_the_strides() {
         assert!(lies_channels_last([2, 3, 5, 7], [105, 1, 21, 3]));
         assert!(!lies_channels_last([2, 3, 5, 7], [105, 35, 7, 1]));
-        // Height and width swapped, a gap between pixels, images that overlap.
+        // Height and width swapped, a gap between pixels, overlapping images.
         assert!(!lies_channels_last([2, 3, 7, 5], [105, 1, 3, 21]));
         assert!(!lies_channels_last([2, 3, 5, 7], [140, 1, 28, 4]));
         assert!(!lies_channels_last([2, 3, 5, 7], [0, 1, 21, 3]));
-        // Rows as maps of one pixel, whatever the strides of that pixel; one channel lies both ways.
+        // Maps of one pixel, whatever the strides of that pixel. A map of one channel has both
+        // layouts.
         assert!(lies_channels_last([4, 3, 1, 1], [3, 1, 1, 1]));
         assert!(lies_channels_last([4, 3, 1, 1], [3, 1, 3, 3]));
         assert!(lies_channels_last([2, 1, 5, 7], [35, 35, 7, 1]));
@@ -238,7 +245,7 @@ mod tests {
         let bound = arguments![7_u64, [1_i64, 2], 3_i32];
         let other = arguments![8_u64, [4_i64, 5], 6_i32];
         let read = |list: &[*mut std::ffi::c_void]| {
-            // SAFETY: each points to a value of this type, in this order.
+            // SAFETY: each pointer is to a value of this type, in this order.
             unsafe { (*list[0].cast::<u64>(), *list[1].cast::<[i64; 2]>(), *list[2].cast::<i32>()) }
         };
         std::hint::black_box([0_u8; 4096]);
@@ -250,7 +257,7 @@ mod tests {
         assert_eq!(is_narrow([count_of([512, 512, 3, 3]), 0]), 1);
         assert_eq!([is_narrow([(1 << 31) - 1, 0]), is_narrow([1 << 31, 0]), is_narrow([0, 1 << 31])], [1, 0, 0]);
         assert_eq!(is_narrow([count_of([i64::MAX / 2, 4, 1, 1]), 0]), 0);
-        // The last index and a step of the largest grid.
+        // The last index plus a stride of the largest grid.
         assert!((1_u64 << 31) + (u64::from(grid(i64::MAX)[0]) * 256) <= u64::from(u32::MAX));
     }
 

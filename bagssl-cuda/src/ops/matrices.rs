@@ -1,4 +1,4 @@
-//! Stacks of matrices: their products and inverses, all of a stack together.
+//! Batched matrix products and inverses.
 
 use burn::tensor::{DType, TensorMetadata};
 
@@ -7,11 +7,11 @@ use super::gemm::Product;
 use super::map::arguments;
 use crate::runtime::job::{Cube, Job};
 
-/// The side of a tile, and the threads of a block, of `source/cholesky.cu`.
+/// The tile side and the threads per block of `source/cholesky.cu`.
 const TILE: usize = 64;
 const THREADS: u32 = 256;
 
-/// Of the sizes that `output` and the left factor say.
+/// Returns the product with the sizes of `output` and the left factor.
 fn product(left: [usize; 3], transposed: [bool; 2], output: [usize; 3]) -> Product {
     let ([_, a, b], [count, rows, columns]) = (left, output.map(|size| size as i32));
     let inner = if transposed[0] { a } else { b } as i32;
@@ -30,14 +30,14 @@ pub(crate) fn products(left: Cube, right: Cube, transposed: [bool; 2], output: &
     let (to, shown) = job.write(&output.shape, DType::F32);
     job.then(move |context, at| {
         let [left, right] = factors.map(|slot| at.of(slot));
-        // SAFETY: the factors have the products' sizes and type, without gaps.
+        // SAFETY: the factors have the products' sizes and type, and are contiguous.
         unsafe { context.blas.multiply(product, [left, right, at.of(to)], &context.stream) }
     });
     job.submit();
     shown
 }
 
-/// The inverses and the logarithms of the determinants.
+/// Computes the inverses and log-determinants.
 pub(crate) fn inverses(matrices: Cube, outputs: &[Form]) -> Vec<Cube> {
     let shape @ [count, side, _] = three(&outputs[0]);
     let mut job = Job::new("inverses of matrices", &matrices);
@@ -51,7 +51,8 @@ pub(crate) fn inverses(matrices: Cube, outputs: &[Form]) -> Vec<Cube> {
         let (from, factors, roots, logarithms) = (at.of(from), at.of(factors), at.of(roots), at.of(logarithms));
         let (tiles, count) = (side.div_ceil(TILE) as u32, count as u32);
         let side = side as i32;
-        // SAFETY: all are stacks of as many matrices of that side, but for the logarithms, one of each.
+        // SAFETY: all tensors are `count` matrices of this side, except the logarithms, with one
+        // value per matrix.
         unsafe {
             for step in -1..tiles as i32 {
                 let rows = tiles - (step + 1) as u32;
@@ -65,7 +66,7 @@ pub(crate) fn inverses(matrices: Cube, outputs: &[Form]) -> Vec<Cube> {
                 }
             }
             context.launch("cholesky_logarithms", ([count, 1], THREADS), arguments![roots, logarithms, side])?;
-            // With L L^T = A and X = L^-1, A^-1 = X^T X.
+            // With L L^T = A and X = L^-1, A^-1 equals X^T X.
             context.blas.multiply(product, [roots, roots, at.of(to)], &context.stream)
         }
     });

@@ -1,4 +1,4 @@
-//! The operations: what each reads and gives, and how it is run on tensors.
+//! The operations: their inputs and outputs, and their execution on tensors.
 
 pub(crate) mod form;
 pub(crate) mod operation;

@@ -1,5 +1,5 @@
-//! Batch norms. The statistics and the sums of a gradient are operations of their own as well, for workers that share a
-//! batch: what is taken over rows is then exchanged in between.
+//! Batch norm. The statistics and the gradient sums are also separate operations, for workers that
+//! share a batch: the workers exchange these reductions in between.
 
 use bagssl_core::plan::NORM_EPSILON;
 use burn::tensor::DType;
@@ -9,7 +9,7 @@ use crate::runtime::context::Context;
 use crate::runtime::driver::{Grid, Outcome};
 use crate::runtime::job::{Cube, Job, Pointers, Slot};
 
-/// The names of a kernel for bf16 (8 values together, and 1) and f32 (4 and 1).
+/// Returns the names of a kernel's variants: bf16 with 8 or 1 values per thread, f32 with 4 or 1.
 macro_rules! names {
     ($base:literal) => {
         [concat!($base, "_bf16_8"), concat!($base, "_bf16_1"), concat!($base, "_f32_4"), concat!($base, "_f32_1")]
@@ -17,7 +17,8 @@ macro_rules! names {
 }
 pub(crate) use names;
 
-/// How the kernels of the batch norm divide a map: values read together, groups of them a block is wide, its threads.
+/// The tiling of a map by the batch norm kernels: values per vectorized read (`together`), vectors
+/// per block row (`width`), rows per block (`lines`), and blocks across all channels (`across`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tiles {
     together: usize,
@@ -39,13 +40,14 @@ impl Tiles {
         (self.width * self.lines) as u32
     }
 
-    /// Blocks so that each thread takes some rows, up to about `most` blocks in all.
+    /// Returns a grid in which each thread handles about `rows_each` rows, with at most about
+    /// `most` blocks.
     pub(crate) fn grid(self, rows: usize, rows_each: usize, most: usize) -> Grid {
         let down = rows.div_ceil(self.lines * rows_each).min((most / self.across).max(1));
         [down as u32, self.across as u32]
     }
 
-    /// The kernel of these tiles, of those for bf16 (8 and 1 together) and f32 (4 and 1).
+    /// Selects the kernel variant for these tiles, from bf16 (8 and 1 values) and f32 (4 and 1).
     pub(crate) fn kernel(self, dtype: DType, names: [&'static str; 4]) -> &'static str {
         let [bf16, bf16_one, f32, f32_one] = names;
         match (dtype == DType::BF16, self.together > 1) {
@@ -57,21 +59,21 @@ impl Tiles {
     }
 }
 
-/// Blocks of the kernels that end with sums of each block, and of those that only write.
+/// The maximum number of blocks of kernels that reduce, and of kernels that only write.
 const SUMMING: usize = 528;
 pub(crate) const WRITING: usize = 2112;
 
-/// Blocks and threads of the kernels that merge what the blocks of others have summed.
+/// Returns the grid and block of the kernels that merge the sums of other kernels' blocks.
 fn merging(channels: usize) -> (Grid, u32) {
     ([channels.div_ceil(32) as u32, 1], 1024)
 }
 
-/// A value of each channel that a job writes, and the tensor that shows it.
+/// Allocates an output with a value per channel. Returns its slot and tensor.
 fn values(job: &mut Job, map: Map) -> (Slot, Cube) {
     job.write(&[map.channels], DType::F32)
 }
 
-/// Mean and variance of a map. Returns where they are, and the tensors that show them.
+/// Computes the mean and variance of a map. Returns their slots and tensors.
 fn measure(job: &mut Job, dtype: DType, x: Map) -> [(Slot, Cube); 2] {
     let outputs = [values(job, x), values(job, x)];
     let tiles = Tiles::new(x.channels, dtype);
@@ -82,8 +84,8 @@ fn measure(job: &mut Job, dtype: DType, x: Map) -> [(Slot, Cube); 2] {
         let (from, parts, mean, variance) = (x.at(at), at.of(parts), at.of(mean), at.of(variance));
         let (rows, channels, width) = (x.rows() as i64, x.channels as i32, tiles.width as i32);
         let (kernel, blocks) = (tiles.kernel(dtype, names!("norm_statistics")), grid[0] as i32);
-        // SAFETY: the map has `rows * channels` values of the kernel's type, `parts` three of each block and channel, and mean
-        // and variance one of each channel.
+        // SAFETY: the map has `rows * channels` values of the kernel's type. `parts` has three
+        // values per block and channel. Mean and variance have one value per channel.
         unsafe {
             context.launch(kernel, (grid, tiles.block()), arguments![from, parts, rows, channels, width])?;
             let arguments = arguments![parts, blocks, channels, mean, variance];
@@ -93,7 +95,7 @@ fn measure(job: &mut Job, dtype: DType, x: Map) -> [(Slot, Cube); 2] {
     outputs
 }
 
-/// What a norm puts out: `values` are scale, shift, mean and variance.
+/// Computes the output of a norm. `values` are scale, shift, mean and variance.
 fn apply(
     job: &mut Job,
     (dtype, x, shape): (DType, Map, [usize; 4]),
@@ -111,7 +113,8 @@ fn apply(
         let (epsilon, relu) = (NORM_EPSILON as f32, i32::from(relu));
         let kernel = tiles.kernel(dtype, names!("norm_apply"));
         let shape = (tiles.grid(x.rows(), 4, WRITING), tiles.block());
-        // SAFETY: the maps have `rows * channels` values of the kernel's type, all the rest one of each channel.
+        // SAFETY: the maps have `rows * channels` values of the kernel's type. All other tensors
+        // have a value per channel.
         unsafe {
             let arguments =
                 arguments![from, residual, to, mean, variance, scale, shift, epsilon, rows, channels, width, relu];
@@ -121,7 +124,7 @@ fn apply(
     shown
 }
 
-/// Input, scale and shift to the output, its mean and its variance.
+/// From input, scale and shift, computes the output, its mean and its variance.
 pub(crate) fn norm([input, scale, shift]: [Cube; 3], residual: Option<Cube>, relu: bool) -> Vec<Cube> {
     let (dtype, shape) = (input.dtype, dims(&input));
     let mut job = Job::new("batch norm", &input);
@@ -133,7 +136,7 @@ pub(crate) fn norm([input, scale, shift]: [Cube; 3], residual: Option<Cube>, rel
     vec![shown, means, variances]
 }
 
-/// The input to its mean and its variance.
+/// From the input, computes its mean and variance.
 pub(crate) fn statistics(input: Cube) -> Vec<Cube> {
     let dtype = input.dtype;
     let mut job = Job::new("batch norm", &input);
@@ -143,7 +146,7 @@ pub(crate) fn statistics(input: Cube) -> Vec<Cube> {
     vec![means, variances]
 }
 
-/// Input, scale, shift, mean and variance to the output.
+/// From input, scale, shift, mean and variance, computes the output.
 pub(crate) fn norm_with(inputs: [Cube; 5], residual: Option<Cube>, relu: bool) -> Cube {
     let [input, values @ ..] = inputs;
     let (dtype, shape) = (input.dtype, dims(&input));
@@ -155,7 +158,7 @@ pub(crate) fn norm_with(inputs: [Cube; 5], residual: Option<Cube>, relu: bool) -
     shown
 }
 
-/// What the passes of a gradient read.
+/// The inputs of the backward pass.
 #[derive(Debug, Clone, Copy)]
 struct Backward {
     dtype: DType,
@@ -163,29 +166,31 @@ struct Backward {
     /// The gradient of the output, and the input.
     dy: Map,
     x: Map,
-    /// The output, where its sign is read.
+    /// The output, if its sign is needed.
     y: Option<Slot>,
     /// Scale, shift, mean and variance.
     values: [Slot; 4],
-    /// How the kernels know the output's sign.
+    /// The method by which the kernels determine the output's sign: 0 for no ReLU, 1 to recompute
+    /// it, 2 to read it.
     mask: i32,
 }
 
 impl Backward {
-    /// Inputs: gradient, input, output, scale, shift, mean, variance.
+    /// Reads the inputs in the order gradient, input, output, scale, shift, mean, variance.
     fn read(job: &mut Job, inputs: [Cube; 7], relu: bool, has_residual: bool) -> Self {
         let [gradient, input, output, values @ ..] = inputs;
         let dtype = input.dtype;
         let dy = Map::read(job, gradient, dtype, Padding::NONE);
         let x = Map::read(job, input, dtype, Padding::NONE);
-        // Without a residual the output's sign is made again from the input, which saves reading it.
+        // Without a residual, the output's sign is recomputed from the input, which saves reading
+        // the output.
         let mask = if !relu { 0 } else { 1 + i32::from(has_residual) };
         let y = (mask == 2).then(|| Map::read(job, output, dtype, Padding::NONE).slot);
         let values = values.map(|values| job.read_contiguous(values));
         Backward { dtype, tiles: Tiles::new(x.channels, dtype), dy, x, y, values, mask }
     }
 
-    /// The gradients of scale and shift. Returns where they are, and the tensors that show them.
+    /// Computes the gradients of scale and shift. Returns their slots and tensors.
     fn sum(self, job: &mut Job) -> [(Slot, Cube); 2] {
         let Backward { dtype, tiles, dy, x, y, values: read, mask } = self;
         let outputs = [values(job, x), values(job, x)];
@@ -199,8 +204,9 @@ impl Backward {
             let (rows, channels, width) = (x.rows() as i64, x.channels as i32, tiles.width as i32);
             let (kernel, blocks) = (tiles.kernel(dtype, names!("norm_sums")), grid[0] as i32);
             let epsilon = NORM_EPSILON as f32;
-            // SAFETY: the maps have `rows * channels` values of the kernel's type (`y` is read where `mask` is 2 alone),
-            // `parts` two of each block and channel, and all the rest one of each channel.
+            // SAFETY: the maps have `rows * channels` values of the kernel's type (`y` is only read
+            // if `mask` is 2). `parts` has two values per block and channel. All other tensors have
+            // a value per channel.
             unsafe {
                 let arguments =
                     arguments![dy, from, y, mean, variance, scale, shift, epsilon, parts, rows, channels, width, mask];
@@ -212,8 +218,8 @@ impl Backward {
         outputs
     }
 
-    /// The gradients of the input and, if there was one, of the residual, from those of scale and shift, which are sums over
-    /// `count` values.
+    /// Computes the gradients of the input and, if there was one, of the residual. `dscale` and
+    /// `dshift` are the gradients of scale and shift, summed over `count` values.
     fn apply(
         self,
         job: &mut Job,
@@ -231,7 +237,8 @@ impl Backward {
         [Some(shown), residual.map(|(_, shown)| shown)].into_iter().flatten().collect()
     }
 
-    /// `slots`: gradients of scale and shift, those of input and residual to be written.
+    /// `slots` are the gradients of scale and shift, and the gradients of input and residual to
+    /// write.
     fn launch(self, context: &mut Context, at: &Pointers, slots: [Option<Slot>; 4], count: usize) -> Outcome {
         let Backward { dtype, tiles, dy, x, y, values, mask } = self;
         let [scale, shift, mean, variance] = values.map(|slot| at.of(slot));
@@ -241,7 +248,7 @@ impl Backward {
         let (epsilon, share) = (NORM_EPSILON as f32, 1.0 / count as f32);
         let kernel = tiles.kernel(dtype, names!("norm_gradient"));
         let shape = (tiles.grid(x.rows(), 4, WRITING), tiles.block());
-        // SAFETY: as in `sum`; input's and residual's gradients are maps like the input.
+        // SAFETY: as in `sum`. The gradients of input and residual are maps of the input's size.
         unsafe {
             let arguments = arguments![
                 dy, from, y, mean, variance, scale, shift, epsilon, dshift, dscale, share, dx, dresidual, rows,
@@ -252,7 +259,8 @@ impl Backward {
     }
 }
 
-/// Gradient, input, output, scale, shift, mean and variance to the gradients of input, scale, shift and perhaps a residual.
+/// From gradient, input, output, scale, shift, mean and variance, computes the gradients of input,
+/// scale, shift and the residual, if any.
 pub(crate) fn gradient(inputs: [Cube; 7], relu: bool, has_residual: bool) -> Vec<Cube> {
     let shape = dims(&inputs[1]);
     let mut job = Job::new("batch norm, its gradients", &inputs[1]);
@@ -265,7 +273,7 @@ pub(crate) fn gradient(inputs: [Cube; 7], relu: bool, has_residual: bool) -> Vec
     [input, scales, shifts].into_iter().chain(maps).collect()
 }
 
-/// The same to the gradients of scale and shift alone.
+/// From the same inputs, computes only the gradients of scale and shift.
 pub(crate) fn sums(inputs: [Cube; 7], relu: bool, has_residual: bool) -> Vec<Cube> {
     let mut job = Job::new("batch norm, its gradients", &inputs[1]);
     let backward = Backward::read(&mut job, inputs, relu, has_residual);
@@ -274,7 +282,8 @@ pub(crate) fn sums(inputs: [Cube; 7], relu: bool, has_residual: bool) -> Vec<Cub
     vec![scales, shifts]
 }
 
-/// The same and the sums for scale and shift, over `count` values, to the gradients of input and perhaps a residual.
+/// From the same inputs and the gradients of scale and shift, summed over `count` values, computes
+/// the gradients of the input and the residual, if any.
 pub(crate) fn gradient_with(
     inputs: [Cube; 7],
     sums: [Cube; 2],

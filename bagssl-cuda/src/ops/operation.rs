@@ -1,4 +1,4 @@
-//! The operations: what each reads, and what it gives. Nothing here needs a GPU.
+//! The operations and their inputs and outputs. This module needs no GPU.
 
 use bagssl_core::plan::Window;
 use burn::tensor::DType;
@@ -7,17 +7,17 @@ use super::form::{Checked, Form, Math, same};
 use super::map::multiple;
 use super::step::StepRule;
 
-/// An operation with its settings. [`Operation::outputs`] says what it reads and gives.
+/// An operation and its settings. [`Operation::outputs`] checks the inputs and returns the outputs.
 ///
 /// # Shapes
-/// Maps are `[row, channel, height, width]`, whatever their layout in memory; a convolution's weight is
-/// `[outputs, inputs, height, width]`.
+/// Feature maps are `[row, channel, height, width]`, whatever their memory layout. The weight of a
+/// convolution is `[outputs, inputs, height, width]`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Operation {
-    /// Map and weight to a map of the input's type.
+    /// From a map and a weight, computes a map of the input's type.
     Conv { window: Window, math: Math },
-    /// The same, and the weight as [`Operation::ConvInputGradient`] reads it without a copy: its channels are such that nothing
-    /// has to be filled up.
+    /// The same, and returns the weight in the layout that [`Operation::ConvInputGradient`] reads
+    /// without a copy. The channel counts must need no padding.
     ConvPacking { window: Window, math: Math },
     /// The same as [`Operation::Conv`], and the map as [`Operation::ConvWeightGradient`] reads it without a copy: with channels of
     /// zeros up to a whole number of 16 bytes.
@@ -29,54 +29,62 @@ pub(crate) enum Operation {
     ConvWeightGradient { window: Window, inputs: usize, math: Math },
     /// Map, bias and perhaps a residual to `relu?(map + bias + residual?)`.
     Finish { relu: bool },
-    /// Two maps to their sum.
+    /// Adds two maps.
     Sum,
-    /// Map, scale, shift and perhaps a residual to the normed map, its mean and its biased variance.
+    /// From a map, scale, shift and an optional residual, computes the normalized map, its mean and
+    /// its biased variance.
     Norm { relu: bool },
-    /// The output's gradient, then input, output, scale, shift, mean and variance, to the gradients of input, scale and
-    /// shift, and of the residual if there was one.
+    /// From the output's gradient, input, output, scale, shift, mean and variance, computes the
+    /// gradients of input, scale and shift, and of the residual if there was one.
     NormGradient { relu: bool, residual: bool },
-    /// Map to its mean and its biased variance.
+    /// From a map, computes its mean and biased variance.
     NormStatistics,
-    /// Map, scale, shift, mean, variance and perhaps a residual to the normed map.
+    /// From a map, scale, shift, mean, variance and an optional residual, computes the normalized
+    /// map.
     NormWith { relu: bool },
-    /// What [`Operation::NormGradient`] reads to the gradients of scale and shift.
+    /// From the inputs of [`Operation::NormGradient`], computes the gradients of scale and shift.
     NormSums { relu: bool, residual: bool },
-    /// The same, and these gradients as sums over `count` values, to those of the input, and of the residual if there was one.
+    /// From the same inputs and these gradients, summed over `count` values, computes the gradient
+    /// of the input, and of the residual if there was one.
     NormGradientWith { relu: bool, residual: bool, count: usize },
-    /// Map to the maximum over a window, and to the taps that it was at (`u8`).
+    /// From a map, computes the maximum over a window and its position within the window (`u8`).
     MaxPool { window: Window },
-    /// The output's gradient and the taps to the input's gradient.
+    /// From the output's gradient and the positions, computes the input's gradient.
     MaxPoolGradient { window: Window, size: [usize; 2] },
-    /// Map to `[row, channel]`, f32.
+    /// From a map, computes the mean over pixels `[row, channel]` in f32.
     GlobalMean,
-    /// The gradient of that to the map's, of a type.
+    /// From the gradient of the mean, computes the map's gradient in the given type.
     GlobalMeanGradient { size: [usize; 2], dtype: DType },
-    /// Two matrices, each read transposed or not, and perhaps a bias for each column, to their product, f32.
+    /// From two matrices, each optionally transposed, and an optional bias per column, computes
+    /// their product in f32.
     Product { transposed: [bool; 2], math: Math },
-    /// Two stacks of matrices, each read transposed or not, to the products of their pairs, f32.
+    /// From two batches of matrices, each optionally transposed, computes the products of their
+    /// pairs in f32.
     Products { transposed: [bool; 2] },
-    /// Symmetric positive definite matrices to their inverses and the logarithms of their determinants.
+    /// From symmetric positive definite matrices, computes their inverses and log-determinants.
     Inverses,
-    /// The sums of a matrix's columns.
+    /// Sums the columns of a matrix.
     SumColumns,
-    /// For each parameter its value, its gradient and its states so far, to its new value and its new states.
+    /// From each parameter's value, gradient and current states, computes its new value and new
+    /// states.
     Step(StepRule),
-    /// Vectors to the squared length of each.
+    /// Computes the squared length of each vector.
     Squares,
-    /// Vectors to one, in which they follow each other.
+    /// Concatenates vectors.
     Join,
-    /// Pairs of a running statistic and a batch's, times a factor for each, to the new running ones.
+    /// From pairs of a running statistic and a batch statistic, the latter with a factor per pair,
+    /// computes the new running statistics.
     Running { factors: Vec<f32> },
-    /// Projections `[image, patch, dim]` to the mean cosine between those of different images, `[1]`.
+    /// From projections `[image, patch, dim]`, computes the mean cosine similarity of different
+    /// images, `[1]`.
     Similarity,
 }
 
 impl Operation {
-    /// What the operation gives for these inputs.
+    /// Returns the outputs of the operation for these inputs.
     ///
     /// # Errors
-    /// One line if they do not fit.
+    /// A one-line message if the inputs do not fit.
     pub(crate) fn outputs(&self, inputs: &[Form]) -> Checked<Vec<Form>> {
         let refuse = |why: String| format!("{}: {why}", self.name());
         let outputs = self.fitting(inputs).map_err(refuse)?;
@@ -86,7 +94,8 @@ impl Operation {
         Ok(outputs)
     }
 
-    /// A name for messages and profiles: where a host's span is around it, that one's.
+    /// Returns a name for messages and profiles. It equals the name of the surrounding host span,
+    /// if there is one.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Operation::Conv { .. } | Operation::ConvPacking { .. } | Operation::ConvFilling { .. } => "convolution",
@@ -291,7 +300,8 @@ fn output_size(window: Window, size: [usize; 2]) -> Checked<[usize; 2]> {
     window.output(size).ok_or_else(|| format!("a window of {:?} does not fit into {size:?} pixels", window.kernel))
 }
 
-/// As [`output_size`], where each window must reach a pixel and its taps must be countable in a byte.
+/// As [`output_size`], but requires that every window covers a pixel and that positions within it
+/// fit in a byte.
 fn pooled(window: Window, size: [usize; 2]) -> Checked<[usize; 2]> {
     let [height, width] = window.kernel;
     if height * width > 255 || (0..2).any(|axis| window.padding[axis] >= window.kernel[axis]) {
@@ -300,7 +310,7 @@ fn pooled(window: Window, size: [usize; 2]) -> Checked<[usize; 2]> {
     output_size(window, size)
 }
 
-/// The values of all vectors together.
+/// Checks the vectors and returns their total length.
 fn check_vectors(inputs: &[Form]) -> Checked<usize> {
     let length = |input: &Form| {
         let [length] = input.dims()?;
@@ -313,8 +323,8 @@ fn check_channels(channels: usize, values: &[&Form]) -> Checked<()> {
     values.iter().try_for_each(|form| same("values of each channel", &Form::new([channels], DType::F32), *form))
 }
 
-/// The map and the statistic of a norm whose backward pass reads these: gradient, input, output and so many values of each
-/// channel.
+/// Checks the inputs of a norm's backward pass: gradient, input, output and `values` vectors with a
+/// value per channel. Returns the forms of the map and of a statistic.
 fn backward(inputs: &[Form], values: usize) -> Checked<(Form, Form)> {
     let [gradient, input, output, rest @ ..] = inputs else {
         return Err(format!("expected {} inputs, got {}", 3 + values, inputs.len()));
@@ -339,13 +349,14 @@ fn check_residual(input: &Form, rest: &[Form]) -> Checked<()> {
     }
 }
 
-/// Kernels count dimensions in 32 bits and elements in 64; empty tensors have no work.
+/// Checks that kernels can count dimensions in 32 bits and elements in 64 bits. Empty tensors are
+/// rejected.
 fn check_size(form: &Form) -> Checked<()> {
     let most = i32::MAX as usize;
     if let Some(dim) = form.shape.iter().find(|&&dim| dim == 0 || dim > most) {
         return Err(format!("expected dimensions from 1 to {most}, got {dim} in {:?}", form.shape));
     }
-    // Channels and rows are padded by less than 8 each, and a value has at most 4 bytes.
+    // Padding adds less than 8 channels or rows, and a value has at most 4 bytes.
     let padded = form.shape.iter().try_fold(4_i64, |count, &dim| count.checked_mul(dim as i64 + 7));
     padded.map(|_| ()).ok_or_else(|| format!("expected fewer elements, got {:?}", form.shape))
 }
@@ -370,7 +381,7 @@ mod tests {
         let (input, weight) = (form([4, 3, 9, 7], DType::BF16), form([5, 3, 3, 2], DType::F32));
         let forward = Operation::Conv { window: CONV, math: Math::Exact };
         let outputs = forward.outputs(&[input.clone(), weight.clone()]).unwrap();
-        // Rows: (9 + 2 - 3) / 2 + 1; columns: 7 - 2 + 1. The type is the input's.
+        // Rows: (9 + 2 - 3) / 2 + 1; columns: 7 - 2 + 1. The type is that of the input.
         assert_eq!(outputs, [form([4, 5, 5, 6], DType::BF16)]);
         let back = Operation::ConvInputGradient { window: CONV, size: [9, 7], math: Math::Tf32 };
         assert_eq!(back.outputs(&[outputs[0].clone(), weight.clone()]).unwrap(), std::slice::from_ref(&input));

@@ -1,4 +1,4 @@
-//! The operations on tensors of Burn's CUDA backend.
+//! Runs the operations on tensors of Burn's CUDA backend.
 
 use std::array::from_fn;
 
@@ -24,30 +24,30 @@ use crate::runtime::transfer;
 /// A tensor of a backend.
 pub(crate) type Raw<B> = <B as burn::tensor::backend::BackendTypes>::FloatTensorPrimitive;
 
-/// A backend whose tensors are on NVIDIA's GPUs. Burn's CUDA backend is one, with its fusion and without; there are no
-/// others.
+/// A backend with tensors on NVIDIA GPUs. Only Burn's CUDA backend implements it, with and without
+/// fusion.
 #[allow(private_interfaces, reason = "nobody outside implements or calls it")]
 pub trait OnCuda: Backend {
     /// Queues an operation.
     ///
     /// # Panics
-    /// If the inputs do not fit it.
+    /// If the inputs do not fit the operation.
     #[doc(hidden)]
     fn run(operation: Operation, inputs: Vec<Raw<Self>>) -> Vec<Raw<Self>>;
 
-    /// Queues the copy of values to a new tensor, from pinned memory.
+    /// Queues a copy of values from pinned memory to a new tensor.
     #[doc(hidden)]
     fn upload(values: Vec<f32>, dims: [usize; 4], device: &Self::Device) -> Raw<Self>;
 
-    /// Queues the copy of f32 values to the host, behind all that makes them.
+    /// Queues a copy of f32 values to the host, after all work that produces them.
     #[doc(hidden)]
     fn read_later(values: Raw<Self>) -> Reading;
 }
 
-/// The shapes and types of what an operation gives.
+/// Returns the shapes and types of an operation's outputs.
 ///
 /// # Panics
-/// If the inputs do not fit it.
+/// If the inputs do not fit the operation.
 pub(crate) fn outputs<T: TensorMetadata>(operation: &Operation, inputs: &[T]) -> Vec<Form> {
     let form = |tensor: &T| Form::new(tensor.shape().iter().copied().collect::<Vec<_>>(), tensor.dtype());
     let forms: Vec<Form> = inputs.iter().map(form).collect();
@@ -168,7 +168,7 @@ fn weight_gradient(input: Cube, gradient: Cube, window: Window, math: Math, outp
     shown
 }
 
-/// Queues a pass over input, weight and output.
+/// Queues a pass over the maps of input, weight and output.
 fn pass(mut job: Job, key: Key, maps: [Map; 3]) {
     pass_of(&mut job, key, maps);
     job.submit();
@@ -177,12 +177,13 @@ fn pass(mut job: Job, key: Key, maps: [Map; 3]) {
 fn pass_of(job: &mut Job, key: Key, maps: [Map; 3]) {
     job.then(move |context, at| {
         let pointers = maps.map(|map| map.at(at));
-        // SAFETY: the maps lie channels last in the key's sizes and type, padding included.
+        // SAFETY: the maps are channels last, with the key's sizes and type, including padding.
         unsafe { context.convolve(key, pointers) }
     });
 }
 
-/// Each as it lies if its channels lie last, which those of this project's operations do.
+/// Adds maps. Tensors that are channels last, as this project's operations produce, are read
+/// without a copy.
 fn finish(name: &'static str, input: Cube, bias: Option<Cube>, residual: Option<Cube>, relu: bool) -> Cube {
     let (dtype, shape) = (input.dtype, dims(&input));
     let mut job = Job::new(name, &input);
@@ -192,23 +193,26 @@ fn finish(name: &'static str, input: Cube, bias: Option<Cube>, residual: Option<
     let (y, shown) = Map::write(&mut job, shape, dtype, Padding::NONE);
     let tiles = Tiles::new(x.channels, dtype);
     job.then(move |context, at| {
-        // SAFETY: input, residual and output are maps of the same size and type, the bias has a value for each channel.
+        // SAFETY: input, residual and output are maps of the same size and type. The bias has a
+        // value per channel.
         unsafe { add(context, tiles, (dtype, x), [x.at(at), at.of_any(bias), at.of_any(residual), y.at(at)], relu) }
     });
     job.submit();
     shown
 }
 
-/// Enqueues `relu?(input + bias? + residual?)`; pointers in this order, the output's last.
+/// Enqueues `relu?(input + bias? + residual?)`. The pointers are in this order, with the output
+/// last.
 ///
 /// # Safety
-/// Input, residual (or null) and output must be as large as `map`, of its type, the bias (or null) as its channels.
+/// Input, residual (or null) and output must have the size and type of `map`. The bias (or null)
+/// must have a value per channel.
 unsafe fn add(context: &Context, tiles: Tiles, (dtype, map): (DType, Map), pointers: [u64; 4], relu: bool) -> Outcome {
     let (rows, channels, width) = (map.rows() as i64, map.channels as i32, tiles.width as i32);
     let [from, bias, residual, to] = pointers;
     let shape = (tiles.grid(map.rows(), 4, WRITING), tiles.block());
     let kernel = tiles.kernel(dtype, names!("finish"));
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let arguments = arguments![from, bias, residual, to, rows, channels, width, i32::from(relu)];
         context.launch(kernel, shape, arguments)
@@ -219,7 +223,7 @@ fn by_type(dtype: DType, [bf16, f32]: [&'static str; 2]) -> &'static str {
     if dtype == DType::BF16 { bf16 } else { f32 }
 }
 
-/// As in `source/pool.cu`.
+/// Has the layout of the struct in `source/pool.cu`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct Pool {
@@ -254,7 +258,7 @@ fn max_pool(input: Cube, window: Window, output: &Form) -> Vec<Cube> {
     let (kernel, pool) = (by_type(dtype, ["max_pool_bf16", "max_pool_f32"]), Pool::new(window, x, shape));
     job.then(move |context, at| {
         let (from, to, taps, count) = (x.at(at), y.at(at), taps.at(at), y.count());
-        // SAFETY: both outputs have `count` values, the input those of the pool's size.
+        // SAFETY: both outputs have `count` values. The input has the size given by `pool`.
         unsafe { context.launch(kernel, (grid(count), 256), arguments![from, to, taps, pool, count]) }
     });
     job.submit();
@@ -265,14 +269,15 @@ fn max_pool_gradient(gradient: Cube, taps: Cube, window: Window, output: &Form) 
     let (dtype, shape) = (gradient.dtype, dims(&gradient));
     let mut job = Job::new("max pool, its gradient", &gradient);
     let dy = Map::read(&mut job, gradient, dtype, Padding::NONE);
-    // It is always a tensor of `max_pool`, which lies channels last.
+    // The positions are always an output of `max_pool`, which is channels last.
     let taps = job.read(taps);
     let (dx, shown) = Map::write(&mut job, four(output), dtype, Padding::NONE);
     let kernel = by_type(dtype, ["max_pool_gradient_bf16", "max_pool_gradient_f32"]);
     let pool = Pool::new(window, dx, shape);
     job.then(move |context, at| {
         let (from, taps, to, count) = (dy.at(at), at.of(taps), dx.at(at), dx.count());
-        // SAFETY: the output has `count` values, gradient and taps those of the pool's outputs.
+        // SAFETY: the output has `count` values. Gradient and positions have the output size given
+        // by `pool`.
         unsafe { context.launch(kernel, (grid(count), 256), arguments![from, taps, to, pool, count]) }
     });
     job.submit();
@@ -289,7 +294,8 @@ fn global_mean(input: Cube, output: &Form) -> Cube {
         let (from, to) = (x.at(at), at.of(y));
         let (images, pixels, channels) = (x.images as i64, (x.height * x.width) as i32, x.channels as i32);
         let shape = (grid(images * i64::from(channels)), 256);
-        // SAFETY: the input has `images * pixels * channels` values, the output one of each image and channel.
+        // SAFETY: the input has `images * pixels * channels` values, the output has one per image
+        // and channel.
         unsafe { context.launch(kernel, shape, arguments![from, to, images, pixels, channels]) }
     });
     job.submit();
@@ -305,7 +311,7 @@ fn global_mean_gradient(gradient: Cube, output: &Form) -> Cube {
     job.then(move |context, at| {
         let (from, to) = (at.of(dy), dx.at(at));
         let (images, pixels, channels) = (dx.images as i64, (dx.height * dx.width) as i32, dx.channels as i32);
-        // SAFETY: as in `global_mean`, the other way.
+        // SAFETY: as in `global_mean`, with input and output exchanged.
         unsafe { context.launch(kernel, (grid(dx.count()), 256), arguments![from, to, images, pixels, channels]) }
     });
     job.submit();
@@ -323,13 +329,13 @@ fn product(left: Cube, right: Cube, bias: Option<Cube>, transposed: [bool; 2], m
     let bias = bias.map(|bias| job.read_contiguous(bias));
     job.then(move |context, at| {
         let [left, right] = factors.map(|slot| at.of(slot));
-        // SAFETY: the factors have the product's sizes and type, without gaps.
+        // SAFETY: the factors have the product's sizes and type, and are contiguous.
         unsafe { context.blas.multiply(product, [left, right, at.of(to)], &context.stream)? };
         let Some(bias) = bias else { return Ok(()) };
         let map = Map { slot: to, images: rows, channels: columns, height: 1, width: 1 };
         let tiles = Tiles::new(columns, DType::F32);
         let to = at.of(to);
-        // SAFETY: the product is read and written value by value, the bias has one for each column.
+        // SAFETY: the product is updated in place, value by value. The bias has a value per column.
         unsafe { add(context, tiles, (DType::F32, map), [to, at.of(bias), 0, to], false) }
     });
     job.submit();
@@ -343,7 +349,7 @@ fn sum_columns(input: Cube, output: &Form) -> Cube {
     let (to, shown) = job.write(&output.shape, DType::F32);
     job.then(move |context, at| {
         let shape = ([(columns as u32).div_ceil(32), 1], 1024);
-        // SAFETY: the input has `rows * columns` values, the output one of each column.
+        // SAFETY: the input has `rows * columns` values, the output has one per column.
         unsafe { context.launch("sum_columns", shape, arguments![at.of(from), at.of(to), rows, columns]) }
     });
     job.submit();

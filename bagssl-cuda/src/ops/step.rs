@@ -1,4 +1,4 @@
-//! An optimizer's step over all parameters in a few launches.
+//! An optimizer step over all parameters in a few launches.
 
 use burn::tensor::DType;
 
@@ -9,32 +9,32 @@ use crate::runtime::driver::Outcome;
 use crate::runtime::job::{Cube, Job, Slot};
 use bagssl_train::optimizer::{OptimizerConfig, Trust};
 
-/// What a step does, and to what.
+/// An optimizer step: the update rule and the parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StepRule {
     pub(crate) rule: UpdateRule,
     pub(crate) items: Vec<StepItem>,
 }
 
-/// The rule of an optimizer, with the numbers of one step.
+/// An optimizer's update rule, with the constants of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum UpdateRule {
     Descend { descent: Descent, lars: Option<Lars> },
     AdamW(AdamW),
 }
 
-/// What differs from parameter to parameter.
+/// The settings that differ between parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct StepItem {
-    /// Whether there are states yet; else they count as 0.
+    /// Whether the parameter has states yet. Missing states count as 0.
     pub(crate) has_states: bool,
-    /// The weight decay; for AdamW what is kept of the parameter.
+    /// The weight decay. For AdamW, the factor on the parameter's value.
     pub(crate) decay: f32,
-    /// Whether LARS adapts the rate.
+    /// Whether LARS adapts the learning rate.
     pub(crate) adapt: bool,
 }
 
-/// As in `source/step.cu`.
+/// Has the layout of the struct in `source/step.cu`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Descent {
@@ -43,7 +43,7 @@ pub(crate) struct Descent {
     nesterov: i32,
 }
 
-/// As in `source/step.cu`.
+/// Has the layout of the struct in `source/step.cu`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Lars {
@@ -52,7 +52,7 @@ pub(crate) struct Lars {
     plain: i32,
 }
 
-/// As in `source/step.cu`.
+/// Has the layout of the struct in `source/step.cu`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct AdamW {
@@ -65,7 +65,7 @@ pub(crate) struct AdamW {
     rate_over_first: f32,
 }
 
-/// As in `source/step.cu`.
+/// Has the layout of the struct in `source/step.cu`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 struct Item {
@@ -79,14 +79,15 @@ struct Item {
     adapt: i32,
 }
 
-/// As many as fit into the arguments of a launch.
+/// The maximum number of parameters that fit in the arguments of a launch.
 const ITEMS: usize = 40;
 
-/// Blocks along a parameter.
+/// The number of blocks per parameter.
 const BLOCKS: u32 = 128;
 
 impl UpdateRule {
-    /// The rule of a config at a rate, in the `steps`th step.
+    /// Creates the rule of a config for a learning rate. `steps` is the number of the step, counted
+    /// from 1.
     pub(crate) fn new(config: OptimizerConfig, rate: f64, steps: u64) -> Self {
         match config {
             OptimizerConfig::Sgd { momentum, nesterov, .. } => UpdateRule::sgd(rate, momentum, nesterov),
@@ -114,7 +115,7 @@ impl UpdateRule {
         UpdateRule::Descend { descent: Descent::new(rate, momentum, nesterov), lars: None }
     }
 
-    /// States of each parameter.
+    /// Returns the number of states per parameter.
     pub(crate) fn states(self) -> usize {
         match self {
             UpdateRule::Descend { descent, .. } => usize::from(descent.momentum != 0.0),
@@ -130,7 +131,7 @@ impl Descent {
 }
 
 impl StepItem {
-    /// What a config does with a parameter.
+    /// Returns the settings of a config for one parameter.
     pub(crate) fn new(config: OptimizerConfig, rate: f64, is_vector: bool, has_states: bool) -> Self {
         let (decay, adapt) = match config {
             OptimizerConfig::Sgd { weight_decay: decay, decay_norm_and_bias: decay_vectors, .. } => {
@@ -146,15 +147,16 @@ impl StepItem {
 }
 
 impl StepRule {
-    /// Tensors that an item reads.
+    /// Returns the number of input tensors of an item.
     fn reads(&self, item: &StepItem) -> usize {
         2 + if item.has_states { self.rule.states() } else { 0 }
     }
 
-    /// For each parameter its new value and its new states.
+    /// Returns for each parameter its new value and its new states.
     ///
     /// # Errors
-    /// One line if the inputs are not as many, or not flat tensors of one length for each parameter.
+    /// A one-line message if the number of inputs is wrong, or a parameter's inputs are not flat
+    /// tensors of one length.
     pub(crate) fn outputs(&self, inputs: &[Form]) -> Result<Vec<Form>, String> {
         same("inputs", self.items.iter().map(|item| self.reads(item)).sum::<usize>(), inputs.len())?;
         let (mut rest, mut outputs) = (inputs, Vec::new());
@@ -170,7 +172,7 @@ impl StepRule {
     }
 }
 
-/// Where a parameter's tensors are in a job.
+/// The slots of a parameter's tensors in a job.
 struct Place {
     item: StepItem,
     value: Slot,
@@ -218,7 +220,8 @@ pub(crate) fn run(step: StepRule, inputs: Vec<Cube>) -> Vec<Cube> {
                     adapt: i32::from(place.item.adapt),
                 };
             }
-            // SAFETY: each item's pointers are to `count` values of f32, those of states null where there are none.
+            // SAFETY: the pointers of each item are to `count` f32 values. Pointers of missing
+            // states are null.
             unsafe { launch(context, rule, items, chunk.len(), at.of_any(norms)) }
         });
     }
@@ -238,10 +241,11 @@ fn chunks(places: Vec<Place>) -> Vec<Vec<Place>> {
 }
 
 /// # Safety
-/// Each of the first `count` items must say what is on the device; `norms` must have room for two values of each block.
+/// The first `count` items must describe memory on the device. `norms` must have room for two
+/// values per block.
 unsafe fn launch(context: &Context, rule: UpdateRule, items: [Item; ITEMS], count: usize, norms: u64) -> Outcome {
     let shape = ([BLOCKS, count as u32], 256);
-    // SAFETY: the caller's promise; the types are those of the kernels' parameters.
+    // SAFETY: guaranteed by the caller. The types are those of the kernels' parameters.
     unsafe {
         match rule {
             UpdateRule::Descend { descent, lars: None } => {
@@ -270,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_numbers_of_a_step_are_those_of_the_optimizer() {
-        // After two steps the corrections are 1 - 0.5^2 and 1 - 0.75^2.
+        // After two steps the bias corrections are 1 - 0.5^2 and 1 - 0.75^2.
         let UpdateRule::AdamW(rule) = UpdateRule::new(ADAMW, 0.1, 2) else { panic!("AdamW's rule") };
         assert_eq!((rule.one_less_first, rule.one_less_second), (0.5, 0.25));
         assert_eq!(rule.over_second, (1.0 / 0.4375) as f32);
@@ -313,7 +317,7 @@ mod tests {
 
     #[test]
     fn the_arguments_of_a_launch_fit() {
-        // CUDA's limit for all arguments of a kernel.
+        // 4096 bytes is CUDA's limit for all arguments of a kernel.
         let others = size_of::<Descent>() + size_of::<Lars>() + 16;
         assert!(ITEMS * size_of::<Item>() + others <= 4096);
         assert_eq!(size_of::<Item>(), 72);

@@ -1,4 +1,5 @@
-//! Many vectors in a few launches: squared lengths, running statistics, and one behind the other. And how alike projections are.
+//! Operations on many vectors in a few launches: squared lengths, running statistics and
+//! concatenation. Also the similarity of projections.
 
 use bagssl_core::plan::NORM_MOMENTUM;
 use burn::tensor::{DType, TensorMetadata};
@@ -7,7 +8,7 @@ use super::map::arguments;
 use crate::runtime::driver::Grid;
 use crate::runtime::job::{Cube, Job, Slot};
 
-/// As in `source/vectors.cu`.
+/// Has the layout of the struct in `source/vectors.cu`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 struct Vector {
@@ -16,7 +17,7 @@ struct Vector {
     first: i64,
 }
 
-/// As in `source/vectors.cu`.
+/// Has the layout of the struct in `source/vectors.cu`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 struct Running {
@@ -27,14 +28,14 @@ struct Running {
     factor: f32,
 }
 
-/// As many as fit into the arguments of a launch.
+/// The maximum number of entries that fit in the arguments of a launch.
 const VECTORS: usize = 160;
 const RUNNINGS: usize = 80;
 
-/// Values of a vector that a block squares.
+/// The number of values of a vector that a block squares.
 const CHUNK: i64 = 16384;
 
-/// The squared length of each vector.
+/// Computes the squared length of each vector.
 pub(crate) fn squares(vectors: Vec<Cube>) -> Cube {
     let mut job = Job::new("squared lengths", &vectors[0]);
     let (to, shown) = job.write(&[vectors.len()], DType::F32);
@@ -56,8 +57,8 @@ pub(crate) fn squares(vectors: Vec<Cube>) -> Cube {
             }
             let blocks = u32::try_from(chunks).map_err(|_| format!("vectors: too many values, {chunks} chunks"))?;
             let (parts, to) = (at.of(parts), at.of(to) + (number * VECTORS * size_of::<f32>()) as u64);
-            // SAFETY: each of the table's first entries points to `count` values of f32, aligned to 16 bytes; there is a part
-            // for each chunk, and a square for each vector.
+            // SAFETY: each used entry of the table points to `count` f32 values, aligned to 16
+            // bytes. `parts` has a value per chunk, and the output has a value per vector.
             unsafe {
                 let arguments = arguments![table, chunk.len() as i32, parts];
                 context.launch("vectors_squares", ([blocks, 1], 256), arguments)?;
@@ -70,7 +71,7 @@ pub(crate) fn squares(vectors: Vec<Cube>) -> Cube {
     shown
 }
 
-/// Vectors one behind the other.
+/// Concatenates vectors.
 pub(crate) fn join(vectors: Vec<Cube>) -> Cube {
     let counts: Vec<i64> = vectors.iter().map(|vector| vector.meta.num_elements() as i64).collect();
     let mut job = Job::new("joined vectors", &vectors[0]);
@@ -87,7 +88,8 @@ pub(crate) fn join(vectors: Vec<Cube>) -> Cube {
                 *entry = Vector { at: at.of(slot), count, first };
             }
             let longest = chunk.iter().map(|&(_, count, _)| count).max().unwrap_or(1) as u64;
-            // SAFETY: each of the table's first entries points to `count` values of f32, and all are as many as the output's.
+            // SAFETY: each used entry of the table points to `count` f32 values. The counts add up
+            // to the output's length.
             unsafe { context.launch("vectors_join", (across(longest, chunk.len()), 256), arguments![table, at.of(to)]) }
         });
     }
@@ -95,12 +97,13 @@ pub(crate) fn join(vectors: Vec<Cube>) -> Cube {
     shown
 }
 
-/// Blocks along the longest of some vectors, for each of them.
+/// Returns a grid with blocks along the longest vector, for each vector.
 fn across(longest: u64, count: usize) -> Grid {
     [longest.div_ceil(256).clamp(1, 64) as u32, count as u32]
 }
 
-/// The first chunk of each vector of a launch, and the number of all.
+/// Returns the index of the first chunk of each vector of a launch, followed by the total number of
+/// chunks.
 fn first_chunks(counts: impl Iterator<Item = i64>) -> Vec<i64> {
     let mut firsts = vec![0];
     firsts.extend(counts.scan(0, |next, count| {
@@ -110,7 +113,8 @@ fn first_chunks(counts: impl Iterator<Item = i64>) -> Vec<i64> {
     firsts
 }
 
-/// Pairs of a running statistic and a batch's, which is taken times its factor, to the new running ones.
+/// From pairs of a running statistic and a batch statistic, the latter multiplied by its factor,
+/// computes the new running statistics.
 pub(crate) fn running(inputs: Vec<Cube>, factors: &[f32]) -> Vec<Cube> {
     let mut job = Job::new("running statistics", &inputs[0]);
     let (mut places, mut outputs, mut inputs) = (Vec::new(), Vec::new(), inputs.into_iter());
@@ -133,7 +137,7 @@ pub(crate) fn running(inputs: Vec<Cube>, factors: &[f32]) -> Vec<Cube> {
             let longest = chunk.iter().map(|&(_, count, _)| count).max().unwrap_or(1) as u64;
             let shape = (across(longest, chunk.len()), 256);
             let (kept, momentum) = ((1.0 - NORM_MOMENTUM) as f32, NORM_MOMENTUM as f32);
-            // SAFETY: each of the table's first entries points to three times `count` values of f32.
+            // SAFETY: each used entry of the table points to three vectors of `count` f32 values.
             unsafe { context.launch("vectors_running", shape, arguments![table, kept, momentum]) }
         });
     }
@@ -141,14 +145,15 @@ pub(crate) fn running(inputs: Vec<Cube>, factors: &[f32]) -> Vec<Cube> {
     outputs
 }
 
-/// Projections `[image, patch, dim]` to the mean cosine between those of different images; 0 for one image.
+/// From projections `[image, patch, dim]`, computes the mean cosine similarity of different images;
+/// 0 for one image.
 pub(crate) fn similarity(projections: Cube) -> Cube {
     let shape = projections.shape();
     let [images, patches, dim] = [shape[0], shape[1], shape[2]];
     let mut job = Job::new("similarity", &projections);
     let from = job.read_contiguous(projections);
     let (inverses, _) = job.write(&[images * patches], DType::F32);
-    // One f64 for each dimension.
+    // Holds one f64 per dimension.
     let (pairs, _) = job.write(&[2 * dim], DType::F32);
     let (to, shown) = job.write(&[1], DType::F32);
     job.then(move |context, at| {
@@ -158,8 +163,8 @@ pub(crate) fn similarity(projections: Cube) -> Cube {
             u32::try_from((rows as u64).div_ceil(8)).map_err(|_| format!("similarity: too many rows, {rows}"))?;
         let (images, patches, dim) = (images as i64, patches as i32, dim as i32);
         let count = count_of_pairs(images, patches);
-        // SAFETY: the projections are `images * patches * dim` values; there is room for one of each row, for an f64 of each
-        // dimension, and for one.
+        // SAFETY: the projections have `images * patches * dim` values. The buffers have room for a
+        // value per row, an f64 per dimension, and the result.
         unsafe {
             context.launch("similarity_lengths", ([blocks, 1], 256), arguments![from, inverses, rows, dim])?;
             let shape = ([(dim as u32).div_ceil(32), 1], 1024);
@@ -171,7 +176,7 @@ pub(crate) fn similarity(projections: Cube) -> Cube {
     shown
 }
 
-/// The pairs of patches of different images, both ways; 1 where there are none.
+/// Returns the number of ordered pairs of patches of different images, or 1 if there are none.
 fn count_of_pairs(images: i64, patches: i32) -> f64 {
     (images as f64 * (images - 1) as f64 * f64::from(patches) * f64::from(patches)).max(1.0)
 }
@@ -190,7 +195,7 @@ mod tests {
     fn each_vector_has_chunks_of_its_own() {
         assert_eq!(first_chunks([1, CHUNK, 0, CHUNK + 1].into_iter()), [0, 1, 2, 2, 4]);
         assert_eq!(first_chunks([].into_iter()), [0]);
-        // Beyond 32 bits, and as long as a length can be.
+        // Sizes beyond 32 bits, and the maximum length.
         assert_eq!(first_chunks([1 << 40, 3].into_iter()), [0, 1 << 26, (1 << 26) + 1]);
         assert_eq!(first_chunks([i64::MAX].into_iter())[1], 1 << 49);
     }

@@ -1,4 +1,5 @@
-//! What the compilers make of the kernels: NVRTC as the program calls it, and `ptxas` for the machine code. Neither needs a GPU.
+//! Tests the compiled kernels: NVRTC as the program calls it, then `ptxas` for the machine code.
+//! Neither needs a GPU.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -10,26 +11,27 @@ use super::context::{KERNELS, SOURCE, compile};
 /// Turing, Ampere, Hopper, Blackwell.
 const CAPABILITIES: [i32; 4] = [75, 80, 90, 100];
 
-/// A multiprocessor has 65536 registers: two blocks of 256 threads, or one of 1024.
+/// The register limits. A multiprocessor has 65536 registers: for two blocks of 256 threads, or one
+/// of 1024.
 const MOST_REGISTERS: u32 = 128;
 const MOST_IN_LARGE_BLOCKS: u32 = 64;
 
-/// The kernels that are launched in blocks of 1024 threads.
+/// The kernels launched in blocks of 1024 threads.
 const LARGE_BLOCKS: [&str; 4] = ["norm_merge", "norm_sums_merge", "sum_columns", "similarity_columns"];
 
-/// What a block may have without asking for more.
+/// The shared memory that a block may use without opting in to more, in bytes.
 const MOST_SHARED: u32 = 48 << 10;
 
-/// What a kernel needs.
+/// The resources that a kernel needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Usage {
     registers: u32,
-    /// Bytes that did not fit into registers.
+    /// Bytes that did not fit in registers.
     spilled: u32,
     shared: u32,
 }
 
-/// What is wrong with kernels, a line each: one that is missing or not known, and one that needs too much.
+/// Returns a line for each kernel that is missing, unknown, or needs too many resources.
 fn complaints(usages: &BTreeMap<String, Usage>) -> Vec<String> {
     let mut lines = Vec::new();
     let unknown = usages.keys().filter(|name| !KERNELS.contains(&name.as_str()));
@@ -53,12 +55,12 @@ fn complaints(usages: &BTreeMap<String, Usage>) -> Vec<String> {
     lines
 }
 
-/// What `ptxas -v` tells of each kernel.
+/// Parses the resource usage of each kernel from the output of `ptxas -v`.
 fn usages(report: &str) -> BTreeMap<String, Usage> {
     let mut usages = BTreeMap::new();
     for part in report.split("Compiling entry function '").skip(1) {
         let (name, rest) = part.split_once('\'').unwrap_or((part, ""));
-        // The number before each of these words.
+        // Returns the number before these words.
         let number = |before: &str| -> u32 {
             let head = rest.split_once(before).map_or("", |(head, _)| head);
             head.rsplit(|letter: char| !letter.is_ascii_digit()).next().and_then(|text| text.parse().ok()).unwrap_or(0)
@@ -70,7 +72,7 @@ fn usages(report: &str) -> BTreeMap<String, Usage> {
     usages
 }
 
-/// The assembler: on the path, or in the toolkit that Burn's backend finds.
+/// Finds the assembler, on the path or in the toolkit that Burn's backend finds.
 fn ptxas() -> Option<PathBuf> {
     let toolkit = cubecl::cuda::install::cuda_path().map(|folder| folder.join("bin/ptxas"));
     let runs =
@@ -78,7 +80,7 @@ fn ptxas() -> Option<PathBuf> {
     [Some(PathBuf::from("ptxas")), toolkit].into_iter().flatten().find(runs)
 }
 
-/// What the kernels need on a GPU of this capability, or why they do not compile for it.
+/// Returns the resource usage of the kernels for a compute capability, or the compiler's error.
 fn assemble(ptxas: &Path, capability: i32, folder: &Path) -> Result<BTreeMap<String, Usage>, String> {
     let ptx = compile(capability)?;
     if !ptx.contains(&format!(".target sm_{capability}\n")) {
@@ -95,10 +97,10 @@ fn assemble(ptxas: &Path, capability: i32, folder: &Path) -> Result<BTreeMap<Str
 
 #[test]
 fn the_kernels_fit_their_gpus() {
-    // Written past what the test's harness keeps, so that it is seen.
+    // Bypasses the test harness's output capture, so that the message is visible.
     let skip = |what: &str| drop(writeln!(std::io::stderr(), "skipped: the kernels: expected {what}, got none"));
     crate::libraries::load();
-    // SAFETY: it only tries to load a library.
+    // SAFETY: this only tries to load a library.
     if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
         return skip("libnvrtc");
     }

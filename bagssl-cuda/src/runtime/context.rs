@@ -1,4 +1,4 @@
-//! What the thread that owns a GPU keeps between operations.
+//! The state of the thread that owns a GPU.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -14,7 +14,7 @@ use crate::ops::convolution::Plans;
 use crate::ops::gemm::Blas;
 use crate::probe;
 
-/// The kernels' source, one text.
+/// The concatenated source of the kernels.
 pub(crate) const SOURCE: &str = concat!(
     include_str!("../source/common.cu"),
     include_str!("../source/layout.cu"),
@@ -27,7 +27,7 @@ pub(crate) const SOURCE: &str = concat!(
     include_str!("../source/cholesky.cu"),
 );
 
-/// The kernels' names.
+/// The names of the kernels.
 pub(crate) const KERNELS: [&str; 55] = [
     "pack_bf16_bf16",
     "pack_f32_bf16",
@@ -86,7 +86,7 @@ pub(crate) const KERNELS: [&str; 55] = [
     "cholesky_logarithms",
 ];
 
-/// The state of one GPU, on its thread.
+/// The state of one GPU, owned by its thread.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) stream: Stream,
@@ -98,12 +98,13 @@ pub(crate) struct Context {
 }
 
 thread_local! {
-    /// Made at the first operation; an error is kept, since the next attempt would find the same.
+    /// Created at the first operation. An error is cached, since another attempt would fail in the
+    /// same way.
     static CONTEXT: RefCell<Option<Outcome<Context>>> = const { RefCell::new(None) };
 }
 
-/// Does work on the calling thread's state, between the ordering's two halves. The second is done even if the work fails,
-/// since a part of it may have been enqueued.
+/// Runs work on the calling thread's context, between entering and leaving the ordering. The
+/// ordering is left even if the work fails, since some of it may have been enqueued.
 pub(crate) fn with_context(
     name: &'static str,
     ordering: Ordering,
@@ -127,7 +128,7 @@ pub(crate) fn with_context(
     })
 }
 
-/// Tells a recorder of the calling thread's work that the GPU has done by now.
+/// Reports the calling thread's completed GPU work to a recorder.
 pub(crate) fn tell(recorder: &dyn Recorder) -> Outcome {
     CONTEXT.with_borrow_mut(|context| match context {
         Some(Ok(context)) => context.clock.tell(recorder),
@@ -138,7 +139,7 @@ pub(crate) fn tell(recorder: &dyn Recorder) -> Outcome {
 impl Context {
     fn new() -> Outcome<Self> {
         let mut device = 0;
-        // SAFETY: writes one integer; the backend has made its context current on this thread.
+        // SAFETY: writes one integer. The backend has made its context current on this thread.
         checked(unsafe { driver::cuCtxGetDevice(&mut device) }, "device")?;
         let gpu = probe::gpu(device).ok_or_else(|| format!("GPU {device} cannot be asked"))?;
         let (major, minor) = gpu.capability;
@@ -155,7 +156,7 @@ impl Context {
         })
     }
 
-    /// Enqueues a kernel on this state's stream.
+    /// Enqueues a kernel on this context's stream.
     ///
     /// # Safety
     /// As [`Module::launch`].
@@ -165,12 +166,13 @@ impl Context {
         shape: (Grid, u32),
         arguments: &mut [*mut c_void],
     ) -> Outcome {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.module.launch(name, shape, &self.stream, arguments) }
     }
 }
 
-/// Compiles the kernels for a compute capability, or for the newest older one that this NVRTC knows.
+/// Compiles the kernels for a compute capability, or for the newest older one that this NVRTC
+/// supports.
 pub(crate) fn compile(capability: i32) -> Outcome<String> {
     let mut last = String::new();
     for capability in [capability, 90, 80, 75].into_iter().filter(|&older| older <= capability) {

@@ -1,4 +1,4 @@
-//! cuDNN's graph API: descriptors that are set attribute by attribute, then finalised.
+//! cuDNN's graph API: descriptors whose attributes are set one by one, then finalized.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::null_mut;
@@ -22,7 +22,7 @@ impl Library {
     /// Loads cuDNN for the calling thread's context.
     pub(crate) fn new() -> Outcome<Self> {
         let mut handle = null_mut();
-        // SAFETY: the library is there before it is called; the call writes one handle.
+        // SAFETY: the library is loaded before it is called, and the call writes one handle.
         unsafe {
             if !sys::is_culib_present() {
                 return Err("libcudnn.so.9 not found; `bagssl doctor` says where it was looked for".into());
@@ -32,7 +32,7 @@ impl Library {
         }
     }
 
-    /// The version, as `10000 * major + 100 * minor + patch`.
+    /// Returns the version as `10000 * major + 100 * minor + patch`.
     pub(crate) fn version(&self) -> usize {
         self.version
     }
@@ -41,17 +41,17 @@ impl Library {
         self.handle
     }
 
-    /// What follows runs on this stream.
+    /// Runs subsequent plans on this stream.
     pub(crate) fn use_stream(&self, stream: &Stream) -> Outcome {
-        // SAFETY: handle and stream are alive, and of the same context.
+        // SAFETY: the handle and the stream are alive and belong to the same context.
         checked(unsafe { sys::cudnnSetStream(self.handle, stream.raw().cast()) }, "cudnnSetStream")
     }
 
-    /// Runs a plan on the tensors with these identities.
+    /// Runs a plan on the tensors with these unique ids.
     ///
     /// # Safety
-    /// The pointers must be to tensors of the plan's shapes and types, and to a workspace of its size, until the stream
-    /// has run it.
+    /// The pointers must be to tensors of the plan's shapes and types, and to a workspace of its
+    /// size, until the stream has run the plan.
     pub(crate) unsafe fn execute<const N: usize>(
         &self,
         plan: &Descriptor,
@@ -65,7 +65,7 @@ impl Library {
             .set(Name::CUDNN_ATTR_VARIANT_PACK_WORKSPACE, Type::CUDNN_TYPE_VOID_PTR, &[workspace])?
             .finalise()?;
         count("operations of cuDNN", 1);
-        // SAFETY: the caller's promise; both descriptors are finalised.
+        // SAFETY: guaranteed by the caller. Both descriptors are finalized.
         checked(unsafe { sys::cudnnBackendExecute(self.handle, plan.raw, pack.raw) }, "cudnnBackendExecute")
     }
 }
@@ -78,7 +78,7 @@ pub(crate) struct Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        // SAFETY: it was created, and nobody else destroys it. There is no use for an error.
+        // SAFETY: the descriptor was created and is destroyed only here. The error is of no use.
         unsafe {
             sys::cudnnBackendDestroyDescriptor(self.raw);
         }
@@ -93,7 +93,7 @@ impl Descriptor {
         Ok(Descriptor { raw })
     }
 
-    /// Sets an attribute to some values; `kind` must say their type.
+    /// Sets an attribute. `kind` must match the type of the values.
     pub(crate) fn set<T: Value>(self, name: Name, kind: Type, values: &[T]) -> Outcome<Self> {
         let (count, at) = (values.len() as i64, values.as_ptr().cast::<c_void>());
         // SAFETY: `at` points to `count` values, which the call copies.
@@ -113,29 +113,30 @@ impl Descriptor {
         Ok(self)
     }
 
-    /// Reads at most as many values of an attribute as there is room for, and says how many.
+    /// Reads at most `values.len()` values of an attribute. Returns the number read.
     pub(crate) fn get<T: Value>(&self, name: Name, kind: Type, values: &mut [T]) -> Outcome<usize> {
         let (room, at) = (values.len() as i64, values.as_mut_ptr().cast::<c_void>());
         let mut count = 0;
-        // SAFETY: `at` points to `room` values, and no more are written; any bits are values of these types.
+        // SAFETY: `at` points to `room` values, and no more are written. Any bit pattern is valid
+        // for these types.
         let status = unsafe { sys::cudnnBackendGetAttribute(self.raw, name, kind, room, &mut count, at) };
         checked(status, &format!("{name:?}"))?;
         Ok(count.clamp(0, room) as usize)
     }
 
-    /// Lets an attribute fill descriptors that were created empty, and says how many it filled.
+    /// Fills empty descriptors from an attribute. Returns the number filled.
     pub(crate) fn fill(&self, name: Name, others: &[Descriptor]) -> Outcome<usize> {
         let mut raw: Vec<Raw> = others.iter().map(|other| other.raw).collect();
         self.get(name, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &mut raw)
     }
 }
 
-/// A type whose values the graph API copies, all bits of which are values.
+/// A type that the graph API copies, for which any bit pattern is valid.
 ///
 /// # Safety
-/// Any bits must be a value of it where it is read: enumerations are only set.
+/// Any bit pattern must be a valid value if the type is read. Enumerations are only set.
 pub(crate) unsafe trait Value: Copy {}
-// SAFETY: any bits are an integer, a number or a pointer that is not followed here.
+// SAFETY: any bit pattern is a valid integer, float or pointer. Pointers are not dereferenced here.
 unsafe impl Value for i64 {}
 // SAFETY: as above.
 unsafe impl Value for u64 {}
@@ -148,7 +149,7 @@ unsafe impl Value for Raw {}
 // SAFETY: as above.
 unsafe impl Value for cudnnHandle_t {}
 
-/// A tensor `[images, channels, height, width]` that lies channels last.
+/// Creates the descriptor of a channels-last tensor `[images, channels, height, width]`.
 pub(crate) fn tensor(identity: i64, [n, c, h, w]: [i64; 4], data: Data) -> Outcome<Descriptor> {
     Descriptor::new(Kind::CUDNN_BACKEND_TENSOR_DESCRIPTOR)?
         .set(Name::CUDNN_ATTR_TENSOR_DATA_TYPE, Type::CUDNN_TYPE_DATA_TYPE, &[data as u32])?
@@ -159,13 +160,13 @@ pub(crate) fn tensor(identity: i64, [n, c, h, w]: [i64; 4], data: Data) -> Outco
         .finalise()
 }
 
-/// The error of a call, with cuDNN's own words.
+/// Converts the status of a call, with cuDNN's message.
 fn checked(status: cudnnStatus_t, what: &str) -> Outcome {
     if status == cudnnStatus_t::CUDNN_STATUS_SUCCESS {
         return Ok(());
     }
     let mut text = [0 as c_char; 512];
-    // SAFETY: the call writes at most as many bytes as it is told, with a zero at the end.
+    // SAFETY: the call writes at most the given number of bytes, including a final zero.
     let words = unsafe {
         sys::cudnnGetLastErrorString(text.as_mut_ptr(), text.len());
         text[text.len() - 1] = 0;

@@ -1,4 +1,4 @@
-//! The CUDA driver's objects that one thread owns: a stream, events, a module of kernels, memory.
+//! Objects of the CUDA driver that one thread owns: a stream, events, a module of kernels, memory.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -7,15 +7,15 @@ use std::ptr::null_mut;
 use bagssl_core::profile::count;
 use cudarc::driver::sys::{self, CUcontext, CUdeviceptr, CUevent, CUfunction, CUresult, CUstream};
 
-/// What went wrong, as one line.
+/// A result with a one-line error.
 pub(crate) type Outcome<T = ()> = Result<T, String>;
 
-/// The error of a driver's call.
+/// Converts the result of a driver call.
 pub(crate) fn checked(result: CUresult, what: &str) -> Outcome {
     if result == CUresult::CUDA_SUCCESS { Ok(()) } else { Err(format!("{what}: {result:?}")) }
 }
 
-/// A stream that waits for nothing of its own accord.
+/// A non-blocking stream: it does not synchronize implicitly with other streams.
 #[derive(Debug)]
 pub(crate) struct Stream {
     raw: CUstream,
@@ -24,24 +24,25 @@ pub(crate) struct Stream {
     after: CUevent,
 }
 
-/// How work on the own stream is ordered with that of Burn's streams.
+/// The method that orders work on our stream with work on Burn's streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ordering {
-    /// By events that span the whole context.
+    /// Context-wide events.
     Events,
-    /// By waiting on the host, before and after: slow, and what the others are compared with.
+    /// Host synchronization before and after: slow, and the reference for the other methods.
     Host,
-    /// Not at all: the negative control of the test of the ordering.
+    /// No ordering: the negative control in the test of the ordering.
     #[doc(hidden)]
     None,
 }
 
 impl Stream {
-    /// A stream and its events in the calling thread's context.
+    /// Creates a stream and its events in the calling thread's context.
     pub(crate) fn new() -> Outcome<Self> {
         let (mut context, mut raw) = (null_mut(), null_mut());
         let (mut before, mut after) = (null_mut(), null_mut());
-        // SAFETY: each call writes one handle; the flags say that the stream does not block and the events keep no time.
+        // SAFETY: each call writes one handle. The flags create a non-blocking stream and events
+        // without timing.
         unsafe {
             checked(sys::cuCtxGetCurrent(&mut context), "context")?;
             if context.is_null() {
@@ -58,9 +59,9 @@ impl Stream {
         self.raw
     }
 
-    /// Makes what follows on this stream wait for all that the context was given so far.
+    /// Makes later work on this stream wait for all work submitted to the context so far.
     pub(crate) fn enter(&self, ordering: Ordering) -> Outcome {
-        // SAFETY: context, stream and event are those of `new`, alive as long as `self`.
+        // SAFETY: context, stream and event were created by `new` and live as long as `self`.
         unsafe {
             match ordering {
                 Ordering::Events => {
@@ -73,7 +74,7 @@ impl Stream {
         }
     }
 
-    /// Makes what the context is given from now on wait for this stream.
+    /// Makes later work in the context wait for this stream.
     pub(crate) fn leave(&self, ordering: Ordering) -> Outcome {
         // SAFETY: as in `enter`.
         unsafe {
@@ -88,24 +89,25 @@ impl Stream {
         }
     }
 
-    /// Waits on the host until this stream is done.
+    /// Blocks the host until this stream is done.
     pub(crate) fn synchronize(&self) -> Outcome {
         // SAFETY: the stream is alive.
         checked(unsafe { sys::cuStreamSynchronize(self.raw) }, "cuStreamSynchronize")
     }
 }
 
-/// Kernels that were loaded.
+/// Loaded kernels.
 #[derive(Debug, Default)]
 pub(crate) struct Module(HashMap<&'static str, CUfunction>);
 
 impl Module {
-    /// Loads the PTX that NVRTC made, and finds the kernels of these names in it.
+    /// Loads PTX and looks up the kernels with these names.
     pub(crate) fn load(ptx: &str, names: &[&'static str]) -> Outcome<Self> {
         let source = CString::new(ptx).map_err(|_| "kernels: PTX with a zero in it")?;
         let mut module = null_mut();
         let mut functions = HashMap::new();
-        // SAFETY: the source ends with a zero, and each call writes one handle. The module is never unloaded.
+        // SAFETY: the source ends with a zero, and each call writes one handle. The module is never
+        // unloaded.
         unsafe {
             checked(sys::cuModuleLoadData(&mut module, source.as_ptr().cast()), "kernels")?;
             for &name in names {
@@ -121,8 +123,9 @@ impl Module {
     /// Enqueues a kernel.
     ///
     /// # Safety
-    /// `arguments` must point to values of the kernel's parameter types, in their order, and what they point to on the
-    /// device must be as large as the kernel reads and writes, until the stream has run it.
+    /// `arguments` must point to values of the kernel's parameter types, in order. The device
+    /// memory that they reference must be as large as the kernel accesses, until the stream has run
+    /// it.
     pub(crate) unsafe fn launch(
         &self,
         name: &'static str,
@@ -134,15 +137,15 @@ impl Module {
         let [x, y] = grid;
         count("launches of this program's kernels", 1);
         let (none, list) = (null_mut(), arguments.as_mut_ptr());
-        // SAFETY: the caller's promise; the function was loaded in this context.
+        // SAFETY: guaranteed by the caller. The function was loaded in this context.
         checked(unsafe { sys::cuLaunchKernel(function, x, y, 1, block, 1, 1, 0, stream.raw, list, none) }, name)
     }
 }
 
-/// Blocks in two directions.
+/// The number of blocks in x and y.
 pub(crate) type Grid = [u32; 2];
 
-/// Memory for the scratch values of libraries, which grows.
+/// A growing buffer for the scratch space of libraries.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
     at: CUdeviceptr,
@@ -150,10 +153,11 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Memory of at least `length` bytes. What was there before is gone when it grows.
+    /// Returns a buffer of at least `length` bytes. Growing discards its contents.
     pub(crate) fn reserve(&mut self, length: usize) -> Outcome<CUdeviceptr> {
         if length > self.length {
-            // SAFETY: nothing runs on the memory that is freed, since the context is waited for; the pointer is our own.
+            // SAFETY: the context is synchronized first, so no work uses the freed memory. The
+            // pointer is our own.
             unsafe {
                 checked(sys::cuCtxSynchronize(), "workspace")?;
                 if self.at != 0 {
@@ -168,7 +172,7 @@ impl Workspace {
         Ok(self.at)
     }
 
-    /// Gives the memory back.
+    /// Frees the buffer.
     pub(crate) fn release(&mut self) -> Outcome {
         let old = std::mem::take(self);
         if old.at == 0 {

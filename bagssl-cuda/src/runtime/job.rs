@@ -1,8 +1,9 @@
-//! A job: tensors in and out, and the work between them on the thread that owns the GPU.
+//! A job: input and output tensors, and the work between them on the thread that owns the GPU.
 //!
-//! Burn's CUDA backend queues all it does on one thread for each GPU. A job is queued there too, behind what makes its
-//! inputs and before what reads its outputs, takes its tensors to pointers, and gives its work to a stream of its own.
-//! Events that span the whole context order that stream with Burn's, of which there may be several.
+//! Burn's CUDA backend queues its work on one thread per GPU. A job is queued on the same thread,
+//! after the work that produces its inputs and before the work that reads its outputs. It resolves
+//! its tensors to pointers and submits its work to a separate stream. Context-wide events order
+//! that stream with Burn's streams.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -36,7 +37,7 @@ type Step = Box<dyn FnOnce(&mut Context, &Pointers) -> Outcome + Send>;
 /// The first error since the last [`check`].
 static FIRST: First = First(Mutex::new(None));
 
-/// An error that waits to be asked for, and keeps later ones away.
+/// Stores the first error until it is taken, and ignores later ones.
 struct First(Mutex<Option<String>>);
 
 impl First {
@@ -51,34 +52,34 @@ impl First {
 }
 
 thread_local! {
-    /// The threads that own the GPUs, by their number.
+    /// The threads that own the GPUs, by GPU index.
     static HANDLES: RefCell<HashMap<usize, DeviceHandle<Server>>> = RefCell::new(HashMap::new());
 }
 
-/// The [`Ordering`] in use, as a number.
+/// The [`Ordering`] in use, as an integer.
 static ORDERING: AtomicU8 = AtomicU8::new(0);
 
-/// A tensor of a job.
+/// The index of a tensor in a job.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slot(usize);
 
-/// Where a job's tensors are on the device.
+/// The device addresses of a job's tensors.
 #[derive(Debug)]
 pub(crate) struct Pointers(Vec<u64>);
 
 impl Pointers {
-    /// The address of a tensor's first value.
+    /// Returns the address of a tensor's first value.
     pub(crate) fn of(&self, slot: Slot) -> u64 {
         self.0[slot.0]
     }
 
-    /// The same of a tensor that may not be there: then null.
+    /// Returns the address of an optional tensor, or null.
     pub(crate) fn of_any(&self, slot: Option<Slot>) -> u64 {
         slot.map_or(0, |slot| self.of(slot))
     }
 }
 
-/// Work that is being put together.
+/// A job under construction.
 pub(crate) struct Job {
     name: &'static str,
     like: Cube,
@@ -87,47 +88,47 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// An empty job on a tensor's device.
+    /// Creates an empty job on a tensor's device.
     pub(crate) fn new(name: &'static str, like: &Cube) -> Self {
         Job { name, like: like.clone(), handles: Vec::new(), steps: Vec::new() }
     }
 
-    /// A tensor whose memory the work reads as it lies there: the caller has looked at its strides.
+    /// Adds a tensor that the work reads in its existing layout. The caller must check its strides.
     ///
     /// # Panics
-    /// If it is on another device.
+    /// If the tensor is on another device.
     pub(crate) fn read(&mut self, tensor: Cube) -> Slot {
         assert_eq!(tensor.device, self.like.device, "{}: tensors of two devices", self.name);
         self.handles.push(tensor.handle);
         Slot(self.handles.len() - 1)
     }
 
-    /// A tensor that is read in the order of its shape, without gaps.
+    /// Adds a tensor that the work reads as contiguous. Copies it if necessary.
     pub(crate) fn read_contiguous(&mut self, tensor: Cube) -> Slot {
         let tensor = if is_aligned(&tensor) { into_contiguous(tensor) } else { into_contiguous(tensor.copy()) };
         self.read(tensor)
     }
 
-    /// A new tensor without gaps, to be filled by the work.
+    /// Allocates a contiguous tensor for the work to fill.
     pub(crate) fn write(&mut self, shape: &[usize], dtype: DType) -> (Slot, Cube) {
         let (client, device) = (self.like.client.clone(), self.like.device.clone());
         let tensor = empty_device_contiguous_dtype(client, device, Shape::from(shape.to_vec()), dtype);
         (self.read(tensor.clone()), tensor)
     }
 
-    /// Adds work, to be done after that added before.
+    /// Adds work, which runs after the work added before.
     pub(crate) fn then(&mut self, step: impl FnOnce(&mut Context, &Pointers) -> Outcome + Send + 'static) {
         self.steps.push(Box::new(step));
     }
 
-    /// Queues the work. An error shows at the next [`check`].
+    /// Queues the work. Errors are returned by the next [`check`].
     pub(crate) fn submit(self) {
         let Job { name, like, handles, steps } = self;
         let bindings: Vec<_> = handles.into_iter().map(Handle::binding).collect();
         device_handle(&like.device).submit(move |server: &mut Server| {
             let work = AssertUnwindSafe(|| -> Outcome {
                 let stream = StreamId::current();
-                // These keep the memory from being given to others until the work has been enqueued.
+                // These keep the memory from being reused until the work has been enqueued.
                 let mut resources = Vec::with_capacity(bindings.len());
                 for binding in bindings {
                     let resource = server.get_resource(binding, stream);
@@ -146,11 +147,12 @@ impl Job {
     }
 }
 
-/// The first error of all that was queued since the last call. Where values have been read to the host, all that they
-/// depend on has been queued, and what they are worth is known after this.
+/// Returns the first error of all work queued since the last call. If values have been read to the
+/// host, all work that they depend on has been queued. So an `Ok` after the read means that the
+/// values are valid.
 ///
 /// # Errors
-/// [`Error::Cuda`] with that error.
+/// [`Error::Cuda`] with the first error.
 pub fn check() -> Result<()> {
     if let Some(recorder) = any_recorder() {
         tell(recorder);
@@ -158,7 +160,8 @@ pub fn check() -> Result<()> {
     FIRST.take()
 }
 
-/// Lets the threads of all GPUs that the calling thread has worked on tell a recorder what is done by now, and waits for it.
+/// Reports completed GPU work to a recorder, for all GPUs that the calling thread has used. Blocks
+/// until done.
 fn tell(recorder: &'static dyn Recorder) {
     let handles: Vec<_> = HANDLES.with_borrow(|handles| handles.values().cloned().collect());
     for handle in handles {
@@ -167,16 +170,16 @@ fn tell(recorder: &'static dyn Recorder) {
             if let Err(error) = context::tell(recorder) {
                 FIRST.keep(|| error);
             }
-            // Nobody else waits for it.
+            // The receiver always waits for this.
             let _ = sender.send(());
         });
         handle.flush_queue();
-        // An error means that the thread has ended, and there is nothing to be told.
+        // An error means that the thread has ended, so there is no work to report.
         let _ = receiver.recv();
     }
 }
 
-/// Does work with another ordering. For tests of the ordering, which nothing else may run beside.
+/// Runs work with another ordering. For tests of the ordering; no other work may run concurrently.
 pub(crate) fn with_ordering<T>(ordering: Ordering, work: impl FnOnce() -> T) -> T {
     struct Reset;
     impl Drop for Reset {
@@ -185,7 +188,7 @@ pub(crate) fn with_ordering<T>(ordering: Ordering, work: impl FnOnce() -> T) -> 
         }
     }
     ORDERING.store(ordering as u8, SeqCst);
-    // Also where the work panics.
+    // Resets the ordering even if the work panics.
     let _reset = Reset;
     work()
 }
@@ -194,7 +197,7 @@ fn ordering() -> Ordering {
     [Ordering::Events, Ordering::Host, Ordering::None][usize::from(ORDERING.load(SeqCst)).min(2)]
 }
 
-/// Whether groups of values can be read at once from a tensor's start.
+/// Whether a tensor starts at an address that allows vectorized reads.
 pub(crate) fn is_aligned(tensor: &Cube) -> bool {
     tensor.handle.offset_start.unwrap_or(0).is_multiple_of(16)
 }
@@ -205,7 +208,7 @@ pub(crate) fn device_handle(device: &CudaDevice) -> DeviceHandle<Server> {
     })
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub(crate) fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without words").to_string()

@@ -8,26 +8,26 @@ use super::driver::{Outcome, checked};
 use crate::probe;
 use bagssl_train::error::{Error, Result};
 
-/// Bytes of a GPU's memory, as its driver counts them: for all programs that use it.
+/// The memory of a GPU in bytes, as reported by the driver for all processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// What is left.
+    /// The free memory.
     pub free: u64,
-    /// What there is.
+    /// The total memory.
     pub all: u64,
 }
 
 impl Memory {
-    /// What is in use.
+    /// Returns the memory in use.
     pub fn used(self) -> u64 {
         self.all - self.free
     }
 }
 
-/// The memory of the GPU with this index.
+/// Returns the memory of the GPU with this index.
 ///
 /// # Errors
-/// [`Error::Cuda`] if something of CUDA is missing, or the driver does not say.
+/// [`Error::Cuda`] if a CUDA component is missing, or the driver cannot be queried.
 pub fn memory(gpu: usize) -> Result<Memory> {
     probe::require()?;
     ask(gpu).map_err(Error::Cuda)
@@ -36,8 +36,8 @@ pub fn memory(gpu: usize) -> Result<Memory> {
 fn ask(gpu: usize) -> Outcome<Memory> {
     let (mut device, mut context, mut popped) = (0, null_mut(), null_mut());
     let (mut free, mut all) = (0_usize, 0_usize);
-    // SAFETY: each call writes what it is given a place for; the context that is retained is Burn's, the device's primary
-    // one, and is given back.
+    // SAFETY: each call only writes to the given places. The retained context is the device's
+    // primary one, which Burn uses, and is released again.
     unsafe {
         checked(sys::cuInit(0), "cuInit")?;
         checked(sys::cuDeviceGet(&mut device, gpu as i32), "cuDeviceGet")?;

@@ -1,4 +1,5 @@
-//! What runs an operation: jobs on the thread that owns the GPU, its stream, compiled kernels, plans, and transfers.
+//! The runtime of operations: jobs on the thread that owns the GPU, its stream, compiled kernels,
+//! plans and transfers.
 
 pub(crate) mod job;
 pub(crate) mod context;

@@ -12,10 +12,11 @@ use crate::{Cuda, probe};
 use bagssl_train::distributed::{Collective, Meeting, Rank};
 use bagssl_train::error::{Error, Result};
 
-/// An exchange between GPUs of one machine, each of which has a thread of this process, through NCCL.
+/// A collective between the GPUs of one machine through NCCL. Each GPU has a thread of this
+/// process.
 ///
-/// Sums are queued on the GPUs, and nothing waits for them on the host. Each is made after all that its worker has queued
-/// before, and before all that comes after.
+/// All-reduces are queued on the GPUs, and the host does not wait for them. Each runs after all
+/// work that its worker queued before it, and before all work queued later.
 #[derive(Debug)]
 pub struct Nccl {
     seat: Meeting<()>,
@@ -23,10 +24,11 @@ pub struct Nccl {
 }
 
 impl Nccl {
-    /// The ends of the workers on these GPUs, in their order.
+    /// Creates the handles of the workers on these GPUs, in order.
     ///
     /// # Errors
-    /// [`Error::Cuda`] if something of CUDA or NCCL is missing, there are fewer GPUs, or one is named twice.
+    /// [`Error::Cuda`] if a component of CUDA or NCCL is missing, a GPU does not exist, or a GPU is
+    /// named twice.
     pub fn new(gpus: &[usize]) -> Result<Vec<Self>> {
         probe::require_nccl(gpus)?;
         if gpus.iter().collect::<BTreeSet<_>>().len() < gpus.len() {
@@ -48,7 +50,7 @@ impl Collective<Cuda> for Nccl {
 
     fn all_reduce(&self, tensor: Tensor<Cuda, 1>) -> Result<Tensor<Cuda, 1>> {
         let own = tensor.into_primitive().tensor();
-        // `resolve` queues that the worker's stream waits for the sum.
+        // `resolve` makes the worker's stream wait for the sum.
         let sum = Cuda::all_reduce(own, ReduceOperation::Sum, self.devices.clone()).resolve();
         Ok(Tensor::from_primitive(TensorPrimitive::Float(sum)))
     }

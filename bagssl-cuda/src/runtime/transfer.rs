@@ -1,12 +1,16 @@
-//! Values to the device and back, in cubecl's pinned memory: the host waits for neither way until it needs the values.
+//! Transfers to and from the device through cubecl's pinned memory. The host only waits when it
+//! needs the values.
 //!
-//! `Tensor::from_data` would copy a batch twice, the second time out of pageable memory (cubecl-runtime 0.10,
-//! `ComputeClient::do_create`), and the driver takes that while the host waits for the work before it. Here the one
-//! buffer that `staging` gives is what the device reads. It is kept until an event that comes after the copy
-//! (`PendingDropQueue`), and used again. Without pinned memory `staging` gives other memory: slower, no error.
+//! `Tensor::from_data` would copy a batch twice, the second time from pageable memory
+//! (cubecl-runtime 0.10, `ComputeClient::do_create`). For such a copy, the driver blocks the host
+//! until earlier work is done. Here the device reads directly from the buffer that `staging`
+//! returns. The buffer is reserved until an event after the copy (`PendingDropQueue`), and then
+//! reused. If pinned memory is unavailable, `staging` returns pageable memory: slower, but no
+//! error.
 //!
-//! `Tensor::into_data` queues its copy when it waits for it, behind whatever has been queued since. Here the copy is
-//! queued at once; it ends at an event of its own (cubecl-cuda 0.10, `Command::read_async`), which is what is waited for.
+//! `Tensor::into_data` queues its copy only when the host waits for it, after all work queued in
+//! between. Here the copy is queued at once. It ends with its own event (cubecl-cuda 0.10,
+//! `Command::read_async`), and the host waits for that event.
 
 use std::sync::mpsc;
 
@@ -24,10 +28,10 @@ use cubecl_common::reader::read_sync;
 use super::job::{Cube, Server, device_handle};
 use crate::panics::one_line;
 
-/// Values as a tensor without gaps.
+/// Uploads values to a contiguous tensor.
 ///
 /// # Panics
-/// If there are more or fewer values than `dims` say.
+/// If the number of values does not match `dims`.
 pub(crate) fn upload(values: Vec<f32>, dims: [usize; 4], device: &CudaDevice) -> Cube {
     let count: usize = dims.iter().product();
     assert_eq!(values.len(), count, "values of a batch {dims:?}");
@@ -41,7 +45,8 @@ pub(crate) fn upload(values: Vec<f32>, dims: [usize; 4], device: &CudaDevice) ->
     tensor
 }
 
-/// f32 values, in the order of the tensor's dimensions. The copy is queued behind all that the tensor's device was given.
+/// Reads f32 values in the order of the tensor's dimensions. The copy is queued after all work
+/// submitted to the tensor's device so far.
 pub(crate) fn read_later(tensor: Cube) -> Reading {
     let tensor = into_contiguous(tensor);
     let from = flat(&tensor, tensor.meta.num_elements());
@@ -49,7 +54,7 @@ pub(crate) fn read_later(tensor: Cube) -> Reading {
     let (sender, receiver) = mpsc::channel();
     let device = device_handle(&tensor.device);
     device.submit(move |server: &mut Server| {
-        // Nobody may wait any more, where training has stopped.
+        // The receiver may be gone if training has stopped.
         let _ = sender.send(server.read(vec![from], StreamId::current()));
     });
     device.flush_queue();
@@ -61,7 +66,7 @@ pub(crate) fn read_later(tensor: Cube) -> Reading {
     })
 }
 
-/// All of a tensor without gaps, as one row: rows of a tensor would be copied each for itself.
+/// Describes a contiguous tensor as a single row: otherwise each row would be copied separately.
 fn flat(tensor: &Cube, count: usize) -> CopyDescriptor {
     CopyDescriptor::new(tensor.handle.clone().binding(), [count].into(), [1].into(), 4)
 }

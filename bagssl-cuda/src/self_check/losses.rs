@@ -1,4 +1,4 @@
-//! The losses on the GPU against Burn's operations on the CPU.
+//! Compares the losses on the GPU with Burn's operations on the CPU.
 
 use bagssl_core::model::Stock;
 use burn::backend::Autodiff;
@@ -12,10 +12,11 @@ use crate::ops::run::OnCuda;
 use bagssl_train::backend::NdArray;
 use bagssl_train::loss::{LinAlg, Loss};
 
-/// `[image, patch, dim]`: fewer rows than dimensions, more of them, several tiles of the factorisation.
+/// Shapes `[image, patch, dim]`: fewer rows than dimensions, more rows, and several tiles of the
+/// factorization.
 const SHAPES: [[usize; 3]; 3] = [[7, 3, 12], [40, 2, 9], [70, 4, 130]];
 
-/// The figures of a loss, and its gradient.
+/// Returns the values of a loss, and its gradient.
 fn results<B: Backend, A: LinAlg<B>>(loss: Loss, dims: [usize; 3]) -> [Vec<f32>; 2] {
     let values = random(17, dims.iter().product());
     let projections = Tensor::<Autodiff<B>, 3>::from_inner(tensor(&values, dims, &Default::default())).require_grad();

@@ -1,4 +1,4 @@
-//! Each operation on this machine's GPU against plain loops on the CPU, part by part.
+//! Compares each operation on this machine's GPU with plain loops on the CPU.
 
 mod losses;
 mod network;
@@ -17,12 +17,12 @@ use bagssl_train::error::Result;
 use report::Checks;
 pub use report::{Row, Summary, Told};
 
-/// A part of the check, under the name by which it is chosen.
+/// A part of the check, selectable by name.
 #[derive(Debug, Clone, Copy)]
 pub struct Part {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// What it compares.
+    /// A description of the comparisons.
     pub about: &'static str,
     topic: Topic,
     fused: bool,
@@ -50,7 +50,7 @@ const fn fused(name: &'static str, about: &'static str, topic: Topic) -> Part {
     Part { name, about, topic, fused: true }
 }
 
-/// All parts, in the order in which they run: what others are made of first.
+/// All parts in the order in which they run: basic operations first.
 pub const PARTS: &[Part] = &[
     plain("pool", "max pool and global mean", Topic::Pool),
     plain("linear", "linear layers", Topic::Linear),
@@ -76,10 +76,10 @@ pub const PARTS: &[Part] = &[
     fused("fused-network", "network under Burn's fusion", Topic::Network),
 ];
 
-/// The parts of these names, in the order in which they run; all of them for no names.
+/// Selects parts by name, in the order in which they run; all of them if `names` is empty.
 ///
 /// # Errors
-/// One line for a name that no part has.
+/// A one-line message for an unknown name.
 pub fn parts(names: &[String]) -> std::result::Result<Vec<Part>, String> {
     if let Some(unknown) = names.iter().find(|name| PARTS.iter().all(|part| part.name != name.as_str())) {
         let known: Vec<_> = PARTS.iter().map(|part| part.name).collect();
@@ -89,16 +89,20 @@ pub fn parts(names: &[String]) -> std::result::Result<Vec<Part>, String> {
     Ok(PARTS.iter().filter(chosen).copied().collect())
 }
 
-/// Runs parts: operations with odd shapes, strides, paddings and layouts, in bf16, TF32 and f32. `tell` is called as each
-/// check begins and for each figure when it ends, so that nothing is lost if a later one takes the process with it. A check
-/// that fails or panics does not stop the next. `P` is Burn's backend without its fusion, `F` with it: who calls this compiles it
-/// for both, which takes minutes.
+/// Runs parts of the check: operations with unusual shapes, strides, paddings and layouts, in bf16,
+/// TF32 and f32.
+///
+/// `tell` is called when a check begins and for each of its values when it ends. So no result is
+/// lost if a later check kills the process. Checks that fail or panic do not stop the next ones.
+/// `P` is Burn's backend without fusion, `F` with fusion. Callers compile this function for both,
+/// which takes minutes.
 ///
 /// # Errors
-/// [`Error::Cuda`](bagssl_train::Error::Cuda) if something of CUDA is missing; what goes wrong on the GPU is a row that fails.
+/// [`Error::Cuda`](bagssl_train::Error::Cuda) if a CUDA component is missing. Errors on the GPU are
+/// reported as failed rows.
 pub fn correct<P: OnCuda, F: OnCuda>(parts: &[Part], tell: &mut dyn FnMut(Told<'_>)) -> Result<Summary> {
     probe::require()?;
-    // An error from before is not one of these operations.
+    // Earlier errors do not belong to these operations.
     let _ = check();
     let ask = || check().err().map(|error| error.to_string());
     let mut checks = Checks::new(tell, &ask);

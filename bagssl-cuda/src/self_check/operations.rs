@@ -1,4 +1,4 @@
-//! The operations of a network against plain loops.
+//! Compares the operations of a network with plain loops.
 
 use std::marker::PhantomData;
 
@@ -14,7 +14,7 @@ use crate::backend::kernels::{Bf16, Cudnn, F32, Precision, Tf32};
 use crate::ops::convolution::columns;
 use crate::ops::run::OnCuda;
 
-/// The types that are checked, as one type computes.
+/// A precision to check, with its name and error bound.
 pub(super) trait Checked: Precision {
     const NAME: &'static str;
     const BOUND: f64;
@@ -45,7 +45,7 @@ const CONVOLUTIONS: [([usize; 5], Window); 7] = [
     ([4, 64, 64, 5, 9], Window::square(3, 1, 0)),
 ];
 
-/// `[images, channels, height, width]`, residual, ReLU, and what is added to all values.
+/// `[images, channels, height, width]`, residual, ReLU, and an offset added to all values.
 const NORMS: [([usize; 4], bool, bool, f32); 7] = [
     ([4, 64, 8, 7], false, true, 0.0),
     ([4, 128, 5, 8], true, true, 0.0),
@@ -53,16 +53,17 @@ const NORMS: [([usize; 4], bool, bool, f32); 7] = [
     ([2, 5, 7, 3], true, true, 0.0),
     ([9, 6, 1, 1], false, true, 0.0),
     ([16, 32, 33, 17], true, false, 0.0),
-    // A mean that is large beside the deviation. (In bf16 such values are coarse, but exactly what they are.)
+    // A mean that is large relative to the deviation. (In bf16 such values are coarse, but
+    // represented exactly.)
     ([8, 24, 16, 9], false, false, 30.0),
 ];
 
-/// How a tensor lies in memory.
+/// The memory layout of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layout {
     Contiguous,
     ChannelsLast,
-    /// A part of a larger tensor.
+    /// A slice of a larger tensor.
     Sliced,
 }
 
@@ -72,14 +73,14 @@ pub(super) fn convolutions<B: OnCuda>(checks: &mut Checks<'_>) {
     On::<B, Bf16>::new().convolutions(checks);
 }
 
-/// What is done where cuDNN has no exact plan, whether it has one or not.
+/// Checks the fallback for passes without an exact cuDNN plan, for all f32 passes.
 pub(super) fn columns<B: OnCuda>(checks: &mut Checks<'_>) {
     columns::without_cudnn(|| On::<B, F32>::new().convolutions(checks));
 }
 
 pub(super) fn norms<B: OnCuda>(checks: &mut Checks<'_>) {
     On::<B, F32>::new().norms(checks);
-    // Its factors are f32 as well.
+    // Scale and shift are f32 here too.
     On::<B, Bf16>::new().norms(checks);
 }
 
@@ -93,7 +94,7 @@ pub(super) fn linears<B: OnCuda>(checks: &mut Checks<'_>) {
     On::<B, Tf32>::new().linears(checks);
 }
 
-/// A backend and a precision.
+/// Checks on a backend in a precision.
 struct On<B: OnCuda, P> {
     device: B::Device,
     precision: PhantomData<P>,
@@ -140,13 +141,13 @@ impl<B: OnCuda, P: Checked> On<B, P> {
         }
     }
 
-    /// Values that the type can hold.
+    /// Returns random values that the type can represent.
     fn random(&self, seed: u64, count: usize) -> Vec<f32> {
         let values = random(seed, count);
         if P::MAPS.is_some() { values.into_iter().map(rounded).collect() } else { values }
     }
 
-    /// A tracked tensor of the type that maps have.
+    /// Creates a tracked tensor of the type of maps.
     fn map(&self, values: &[f32], dims: [usize; 4], layout: Layout) -> Tensor<Autodiff<B>, 4> {
         let [n, c, h, w] = dims;
         let tensor = |values: &[f32], dims: [usize; 4]| -> Tensor<B, 4> {
@@ -196,7 +197,7 @@ impl<B: OnCuda, P: Checked> On<B, P> {
         figures
     }
 
-    /// The convolution of inference.
+    /// Checks the fused convolution of inference.
     fn fused_convolution(
         &self,
         [dims, weights, results]: [[usize; 4]; 3],
@@ -271,7 +272,7 @@ impl<B: OnCuda, P: Checked> On<B, P> {
         figures
     }
 
-    /// The same norm as workers make it that share a batch, in two passes each way.
+    /// Checks the same norm in two passes each way, as computed by workers that share a batch.
     fn norm_in_parts(
         &self,
         inputs: BatchNormInputs<B>,
@@ -322,7 +323,7 @@ impl<B: OnCuda, P: Checked> On<B, P> {
         compare::<P, 2>(["output", "input gradient"], got, [means, shares])
     }
 
-    /// `[rows, inputs]` to `[rows, outputs]`, with bias.
+    /// Checks a linear layer with bias, `[rows, inputs]` to `[rows, outputs]`.
     fn linear(&self, [rows, inputs, outputs]: [usize; 3]) -> Vec<Figure> {
         let [x, k, g] = [rows * inputs, outputs * inputs, rows * outputs].map(|count| random(count as u64, count));
         let bias = random(4, outputs);
@@ -347,7 +348,7 @@ impl<B: OnCuda, P: Checked> On<B, P> {
         compare::<P, 4>(names, got, [expected, to_input, to_weight, to_bias])
     }
 
-    /// The gradients of `sum(output * gradient)`.
+    /// Returns the gradients of `sum(output * gradient)`.
     fn backward<const D: usize>(
         &self,
         output: Tensor<Autodiff<B>, D>,
@@ -355,7 +356,8 @@ impl<B: OnCuda, P: Checked> On<B, P> {
         dims: [usize; D],
     ) -> <Autodiff<B> as burn::tensor::backend::AutodiffBackend>::Gradients {
         let gradient = Tensor::from_inner(tensor::<B, D>(gradient, dims, &self.device));
-        // As one row: Burn sums along one dimension after the other, and takes a block for each value where one has length 1.
+        // Reshaped to one row: Burn sums one dimension at a time, and uses a block per value if a
+        // dimension has length 1.
         (output.cast(FloatDType::F32) * gradient).reshape([-1]).sum().backward()
     }
 }

@@ -1,4 +1,4 @@
-//! Whether work on our stream and on Burn's is ordered, from one thread and from several.
+//! Checks that work on our stream and on Burn's is ordered, from one thread and from several.
 
 use bagssl_core::model::Kernels;
 use bagssl_core::plan::Window;
@@ -15,39 +15,43 @@ const RUNS: usize = 4;
 const THREADS: u64 = 3;
 const DIMS: [usize; 4] = [64, 64, 32, 32];
 
-/// The side of the matrices of [`Late::Ours`], and how many products are queued before Burn reads the last.
+/// The side of the matrices of [`Late::Ours`], and the number of products queued before Burn reads
+/// the last.
 ///
-/// Each is `2 * 4096^3` = 1.4e11 operations in f32, at the 67e12 a second that an H100's data sheet says 2.1 ms at least: the
-/// 12 of them run for 25 ms or longer, and longer yet on most other GPUs. To queue them takes the host some 10 microseconds
-/// each, and nothing between them and the read waits.
+/// Each product takes `2 * 4096^3` = 1.4e11 f32 operations. At the 67e12 operations per second of
+/// an H100's data sheet this takes at least 2.1 ms. The 12 products run for at least 25 ms, and
+/// longer on most other GPUs. Queueing takes the host about 10 microseconds per product, and
+/// nothing between them and the read blocks.
 const SIDE: usize = 4096;
 const PRODUCTS: usize = 12;
 
-/// The values of [`Late::Burns`], and how many operations of Burn's are queued before ours reads the last.
+/// The number of values of [`Late::Burns`], and the number of Burn's operations queued before ours
+/// reads the last.
 ///
-/// Each reads and writes `4 * 2^26` bytes, 0.54 GB, at the 3.35e12 a second that an H100's data sheet says 0.16 ms at least:
-/// the 150 of them run for 24 ms or longer.
+/// Each operation reads and writes `4 * 2^26` bytes, 0.54 GB in total. At the 3.35e12 bytes per
+/// second of an H100's data sheet this takes at least 0.16 ms. The 150 operations run for at least
+/// 24 ms.
 const VALUES: usize = 1 << 26;
 const STEPS: usize = 150;
 
-/// How many values are read to the host: the last, which long work comes to last.
+/// The number of values read to the host: the last ones, which long work writes last.
 const READ: usize = 1 << 16;
 
-/// Long work, and who reads it.
+/// Long work, and its reader.
 #[derive(Debug, Clone, Copy)]
 enum Late {
-    /// On our stream, read by Burn.
+    /// Runs on our stream, read by Burn.
     Ours,
-    /// On Burn's stream, read by ours.
+    /// Runs on Burn's stream, read by ours.
     Burns,
 }
 
-/// Runs with events give the bits of runs that wait on the host. Runs without any ordering do not, or this test would show
-/// nothing: the negative control.
+/// Checks that runs ordered by events are bitwise equal to runs that synchronize on the host. Runs
+/// without any ordering must differ (the negative control), or this check would prove nothing.
 pub(super) fn ordering<B: OnCuda>(checks: &mut Checks<'_>) {
     for threads in [1, THREADS] {
         checks.check("bf16", &format!("convolutions between Burn's operations, {DIMS:?}, {threads} threads"), || {
-            // The first finds the plans.
+            // The first run finds the plans.
             run_chains::<B>(Ordering::Host, threads);
             let expected = run_chains::<B>(Ordering::Host, threads);
             let differing = (0..RUNS).filter(|_| run_chains::<B>(Ordering::Events, threads) != expected).count();
@@ -63,10 +67,12 @@ pub(super) fn ordering<B: OnCuda>(checks: &mut Checks<'_>) {
     }
 }
 
-/// Before each run comes one of another seed, whose values lie in the memory that is read too early.
+/// Before each run, a run with another seed fills the memory, so that a read that comes too early
+/// sees its values.
 fn lates<B: OnCuda>(late: Late) -> Vec<Figure> {
     let device = B::Device::default();
-    // Rows of values in [-1, 1), whose squares are 1/3 in the mean: times this, products by them keep their size.
+    // The factor's values are in [-1, 1), with a mean square of 1/3. With this scaling, products
+    // keep their size.
     let factor = tensor::<B, 2>(&random(3, SIDE * SIDE), [SIDE, SIDE], &device) * (3.0 / SIDE as f32).sqrt();
     settle(&factor);
     let run = |ordering, seed| with_ordering(ordering, || late.run(seed, &factor));
@@ -79,7 +85,7 @@ fn lates<B: OnCuda>(late: Late) -> Vec<Figure> {
     };
     let by_events = (0..RUNS).filter(|_| differs(Ordering::Events)).count();
     let as_if_ordered = (0..RUNS).filter(|_| !differs(Ordering::None)).count();
-    // What the last of them left running is waited for.
+    // Waits for the work that the last unordered run left.
     run(Ordering::Host, 2);
     let note = "negative control: each run must differ (not with CUDA_LAUNCH_BLOCKING=1)";
     vec![
@@ -94,7 +100,7 @@ fn figure(of: &str, runs: usize) -> Figure {
 }
 
 impl Late {
-    /// The bits of the last [`READ`] values.
+    /// Returns the bits of the last [`READ`] values.
     fn run<B: OnCuda>(self, seed: u64, factor: &Tensor<B, 2>) -> Vec<u32> {
         let row = tensor::<B, 2>(&random(seed, SIDE), [1, SIDE], &factor.device());
         let multiplied = |rows| <Cudnn<F32> as Kernels<B>>::linear(rows, factor.clone(), None);
@@ -117,12 +123,12 @@ impl Late {
     }
 }
 
-/// Waits until a tensor of Burn's is there.
+/// Waits until a tensor of Burn's is computed.
 fn settle<B: OnCuda>(tensor: &Tensor<B, 2>) {
     let _ = bits(tensor.clone().narrow(0, 0, 1));
 }
 
-/// The results of as many threads.
+/// Returns the results of `threads` concurrent chains.
 fn run_chains<B: OnCuda>(ordering: Ordering, threads: u64) -> Vec<Vec<u32>> {
     with_ordering(ordering, || {
         std::thread::scope(|scope| {
@@ -132,7 +138,7 @@ fn run_chains<B: OnCuda>(ordering: Ordering, threads: u64) -> Vec<Vec<u32>> {
     })
 }
 
-/// Convolutions between operations of Burn's that take about as long; the bits of what comes out.
+/// Runs convolutions between Burn's operations of similar duration. Returns the bits of the result.
 fn chain<B: OnCuda>(seed: u64) -> Vec<u32> {
     let device = B::Device::default();
     let window = Window::square(3, 1, 1);

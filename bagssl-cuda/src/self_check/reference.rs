@@ -1,8 +1,8 @@
-//! What the operations should give: plain loops in f64 over values `[image, channel, height, width]`.
+//! The expected results: plain loops in f64 over values `[image, channel, height, width]`.
 
 use bagssl_core::plan::{NORM_EPSILON, Window};
 
-/// A map's values with its dimensions.
+/// The values of a map and its dimensions.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Values {
     pub(super) dims: [usize; 4],
@@ -25,7 +25,8 @@ impl Values {
     }
 }
 
-/// The pixels of a window's taps that lie inside: `(output pixel, tap, input pixel)`, each `[row, column]`.
+/// Returns the window positions inside the map: `(output pixel, kernel position, input pixel)`,
+/// each `[row, column]`.
 fn taps(window: Window, size: [usize; 2]) -> Vec<[[usize; 2]; 3]> {
     let [down, across] = window.output(size).expect("the window fits");
     let mut taps = Vec::new();
@@ -48,7 +49,7 @@ fn taps(window: Window, size: [usize; 2]) -> Vec<[[usize; 2]; 3]> {
     taps
 }
 
-/// A convolution, and with the gradient of its output those of input and weight.
+/// Computes a convolution and, from the gradient of its output, the gradients of input and weight.
 pub(super) fn convolution(input: &Values, weight: &Values, gradient: &Values, window: Window) -> [Values; 3] {
     let [images, inputs, height, width] = input.dims;
     let outputs = weight.dims[0];
@@ -70,7 +71,7 @@ pub(super) fn convolution(input: &Values, weight: &Values, gradient: &Values, wi
     [output, to_input, to_weight]
 }
 
-/// What a batch norm gives, and its gradients.
+/// The outputs of a batch norm, and its gradients.
 #[derive(Debug)]
 pub(super) struct Norm {
     pub(super) output: Vec<f64>,
@@ -82,7 +83,7 @@ pub(super) struct Norm {
     pub(super) to_residual: Vec<f64>,
 }
 
-/// A batch norm in training mode and its gradients.
+/// Computes a batch norm in training mode and its gradients.
 pub(super) fn norm(
     input: &Values,
     [scale, shift]: [&[f32]; 2],
@@ -119,7 +120,8 @@ pub(super) fn norm(
     Norm { output, mean, variance, to_input, to_scale, to_shift, to_residual }
 }
 
-/// The maximum over a window, and the gradient of the input (to the first of equal values).
+/// Computes the maximum over a window, and the gradient of the input (assigned to the first of
+/// equal values).
 pub(super) fn max_pool(input: &Values, gradient: &Values, window: Window) -> [Values; 2] {
     let [images, channels, height, width] = input.dims;
     let (mut output, mut to_input) = (Values::zeros(gradient.dims), Values::zeros(input.dims));
@@ -138,7 +140,7 @@ pub(super) fn max_pool(input: &Values, gradient: &Values, window: Window) -> [Va
     [output, to_input]
 }
 
-/// `left @ right`, of rows `[rows, inner]` and `[inner, columns]`.
+/// Computes `left @ right` of row-major matrices `[rows, inner]` and `[inner, columns]`.
 pub(super) fn product(left: &[f64], right: &[f64], [rows, inner, columns]: [usize; 3]) -> Vec<f64> {
     let at = |row: usize, column: usize| {
         (0..inner).map(|k| left[row * inner + k] * right[k * columns + column]).sum::<f64>()
@@ -146,7 +148,7 @@ pub(super) fn product(left: &[f64], right: &[f64], [rows, inner, columns]: [usiz
     (0..rows * columns).map(|index| at(index / columns, index % columns)).collect()
 }
 
-/// `[rows, columns]` turned.
+/// Transposes a matrix `[rows, columns]`.
 pub(super) fn turned(values: &[f64], [rows, columns]: [usize; 2]) -> Vec<f64> {
     (0..rows * columns).map(|index| values[index % rows * columns + index / rows]).collect()
 }
@@ -173,12 +175,12 @@ mod tests {
 
     #[test]
     fn a_norm_by_hand() {
-        // Mean 2, variance 1: normed is -1 and 1 (but for epsilon).
+        // Mean 2, variance 1: the normalized values are -1 and 1 (except for epsilon).
         let input = values([2, 1, 1, 1], &[1.0, 3.0]);
         let gradient = values([2, 1, 1, 1], &[5.0, 7.0]);
         let norm = norm(&input, [&[2.0], &[1.0]], None, true, &gradient);
         assert_eq!((norm.mean[0], norm.variance[0]), (2.0, 1.0));
-        // -2 + 1 is cut off by the ReLU, and its gradient with it.
+        // The ReLU cuts off -2 + 1, and its gradient.
         assert!(norm.output[0] == 0.0 && (norm.output[1] - 3.0).abs() < 1e-4);
         assert_eq!(norm.to_residual, [0.0, 7.0]);
         assert!(norm.to_shift[0] == 7.0 && (norm.to_scale[0] - 7.0).abs() < 1e-4);

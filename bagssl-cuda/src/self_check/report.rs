@@ -1,4 +1,4 @@
-//! What is told of checks while they run, and in the end.
+//! Reports of the checks, during and at the end of a run.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,26 +6,26 @@ use std::time::Instant;
 
 use crate::runtime::job::said;
 
-/// How far a result is from what it should be.
+/// The deviation of a result from its expected value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// The part of the check that it belongs to.
+    /// The part of the check.
     pub part: &'static str,
-    /// What was compared.
+    /// The compared value.
     pub figure: String,
-    /// The shapes, and how the tensors lie in memory.
+    /// The shapes and memory layouts.
     pub shape: String,
-    /// What it computes in.
+    /// The precision.
     pub dtype: &'static str,
-    /// The largest difference, over the largest value that it should give.
+    /// The largest difference, relative to the largest expected value.
     pub error: f64,
-    /// How large that may be.
+    /// The largest allowed error.
     pub bound: f64,
-    /// How long the check took that this is a figure of.
+    /// The duration of the check that this value belongs to.
     pub seconds: f64,
-    /// Whether the error is not larger than its bound, and nothing else went wrong.
+    /// Whether the error is within its bound and no other error occurred.
     pub pass: bool,
-    /// What else there is to say: an error of the GPU, the words of a panic.
+    /// Further information: an error of the GPU, or the message of a panic.
     pub note: String,
 }
 
@@ -38,12 +38,12 @@ impl fmt::Display for Row {
     }
 }
 
-/// What is told.
+/// A progress report.
 #[derive(Debug, Clone, Copy)]
 pub enum Told<'a> {
-    /// A check begins: its part, what it computes in, and its shapes.
+    /// A check begins: its part, precision and shapes.
     Begins(&'static str, &'static str, &'a str),
-    /// One of its figures, when it has ended.
+    /// One of a check's values, reported when the check has ended.
     Ended(&'a Row),
 }
 
@@ -56,32 +56,32 @@ impl fmt::Display for Told<'_> {
     }
 }
 
-/// What all checks gave.
+/// The results of all checks.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
-    /// In the order in which they ran.
+    /// The parts, in the order in which they ran.
     pub parts: Vec<PartSummary>,
-    /// What failed.
+    /// The rows that failed.
     pub failed: Vec<Row>,
 }
 
-/// What the checks of a part gave.
+/// The results of a part's checks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartSummary {
-    /// Its name.
+    /// The name of the part.
     pub name: &'static str,
-    /// Its figures.
+    /// The number of compared values.
     pub figures: usize,
-    /// How many of them failed.
+    /// The number of values that failed.
     pub failed: usize,
-    /// The largest error, in multiples of its bound.
+    /// The largest error, as a multiple of its bound.
     pub worst: f64,
-    /// How long it took.
+    /// The duration in seconds.
     pub seconds: f64,
 }
 
 impl fmt::Display for Summary {
-    /// A line for each part, the rows that failed, and the sums.
+    /// Writes a line for each part, the failed rows, and the totals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for PartSummary { name, figures, failed, worst, seconds } in &self.parts {
             let share = format!("largest error {worst:.2} times its bound");
@@ -96,7 +96,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// A result beside what it should be.
+/// The error of a result and its bound.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Figure {
     pub(super) of: String,
@@ -111,10 +111,10 @@ impl Figure {
     }
 }
 
-/// The checks as they run.
+/// The running checks.
 pub(super) struct Checks<'a> {
     tell: &'a mut dyn FnMut(Told<'_>),
-    /// What went wrong on the GPU since it was last asked.
+    /// Returns the errors on the GPU since the last call.
     ask: &'a dyn Fn() -> Option<String>,
     summary: Summary,
 }
@@ -128,14 +128,14 @@ impl<'a> Checks<'a> {
     pub(super) fn part(&mut self, name: &'static str, run: impl FnOnce(&mut Self)) {
         self.summary.parts.push(PartSummary { name, figures: 0, failed: 0, worst: 0.0, seconds: 0.0 });
         let begun = Instant::now();
-        // What a check itself panics with is caught there; this is for what lies between them.
+        // Panics within a check are caught there. This catches panics between checks.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(self))) {
             self.end(panicked(&*panic), "", "between checks", 0.0, String::new());
         }
         self.last().seconds = begun.elapsed().as_secs_f64();
     }
 
-    /// Runs a check, which gives its figures. It fails as well if the GPU tells of an error.
+    /// Runs a check, which returns its values. The check also fails if the GPU reports an error.
     pub(super) fn check(&mut self, dtype: &'static str, shape: &str, work: impl FnOnce() -> Vec<Figure>) {
         let part = self.last().name;
         (self.tell)(Told::Begins(part, dtype, shape));
@@ -233,7 +233,7 @@ mod tests {
             panic!("between");
         });
         assert!(lines[1].starts_with("FAILED") && lines[1].ends_with("(panicked: gone for good)"), "{}", lines[1]);
-        // What is not a number is no pass.
+        // NaN does not pass.
         assert!(lines[3].starts_with("FAILED") && lines[5].starts_with("ok"), "{lines:?}");
         assert!(lines[6].ends_with("(panicked: between)"), "{}", lines[6]);
         assert_eq!((summary.parts[0].figures, summary.parts[0].failed, summary.failed.len()), (4, 3, 3));

@@ -1,4 +1,4 @@
-//! The optimizers' steps.
+//! Checks the optimizer steps.
 
 use bagssl_core::model::Change;
 use bagssl_core::plan::{Parameter, Role};
@@ -11,7 +11,8 @@ use crate::ops::run::OnCuda;
 use bagssl_train::error::Result;
 use bagssl_train::optimizer::{Optimizer, OptimizerConfig, Trust};
 
-/// The step of all parameters at once against that of each in Burn's operations, over some steps.
+/// Compares the fused step of all parameters with Burn's operations per parameter, over several
+/// steps.
 pub(super) fn steps<B: OnCuda>(checks: &mut Checks<'_>) {
     let (rate, momentum, decay) = (0.1, 0.9, 1e-2);
     let lars = |trust, nesterov| OptimizerConfig::Lars {
@@ -61,7 +62,7 @@ fn steps_differ<B: OnCuda>(config: OptimizerConfig) -> Result<f64> {
     let device = B::Device::default();
     let (mut each, mut together) = (Optimizer::<B>::new(config)?, Optimizer::<B>::new(config)?);
     together.set_fused(Box::new(FusedStep));
-    // More than one launch takes, matrices and vectors, one of them zeros.
+    // More parameters than one launch takes: matrices and vectors, one of them all zeros.
     let length = |index: usize| if index == 7 { 70001 } else { 1 + 37 * index };
     let parameter = |index: usize| {
         let shape = if index.is_multiple_of(3) { vec![length(index)] } else { vec![length(index), 1] };

@@ -1,4 +1,4 @@
-//! Values that are compared.
+//! Creates and compares values.
 
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
@@ -6,7 +6,8 @@ use burn::tensor::{FloatDType, Tensor, TensorData};
 
 use crate::ops::run::OnCuda;
 
-/// The largest difference over the largest expected value; infinite for what is not a number, or not as long.
+/// Returns the largest difference relative to the largest expected value; infinite for NaN or
+/// different lengths.
 pub(super) fn difference(got: &[f32], expected: &[f64]) -> f64 {
     if got.len() != expected.len() {
         return f64::INFINITY;
@@ -17,7 +18,8 @@ pub(super) fn difference(got: &[f32], expected: &[f64]) -> f64 {
     off / largest.max(f64::MIN_POSITIVE)
 }
 
-/// Values in `[-1, 1)`, the same for the same seed (SplitMix64, Steele, Lea, Flood 2014).
+/// Returns pseudorandom values in `[-1, 1)`, determined by the seed (SplitMix64, Steele, Lea, Flood
+/// 2014).
 pub(super) fn random(seed: u64, count: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut next = || {
@@ -30,7 +32,7 @@ pub(super) fn random(seed: u64, count: usize) -> Vec<f32> {
     (0..count).map(|_| next() as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
-/// To the nearest bf16, ties to even.
+/// Rounds to the nearest bf16, ties to even.
 pub(super) fn rounded(value: f32) -> f32 {
     let bits = value.to_bits();
     f32::from_bits((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff_0000)
@@ -40,12 +42,12 @@ pub(super) fn tensor<B: Backend, const D: usize>(values: &[f32], dims: [usize; D
     Tensor::from_data(TensorData::new(values.to_vec(), dims), device)
 }
 
-/// A tensor's values; none if they cannot be read.
+/// Returns a tensor's values; empty if they cannot be read.
 pub(super) fn flat<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.cast(FloatDType::F32).into_data().into_vec().unwrap_or_default()
 }
 
-/// A leaf's gradient; no values if there is none.
+/// Returns a leaf's gradient; empty if there is none.
 pub(super) fn gradient<B: OnCuda, const D: usize>(
     leaf: &Tensor<Autodiff<B>, D>,
     gradients: &<Autodiff<B> as burn::tensor::backend::AutodiffBackend>::Gradients,

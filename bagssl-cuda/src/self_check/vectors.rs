@@ -1,4 +1,5 @@
-//! What a step asks beside its network and its loss: copies there and back, sums of maps, figures of many vectors, inverses.
+//! Checks the parts of a step besides the network and the loss: transfers, sums of maps, reductions
+//! of many vectors, inverses.
 
 use bagssl_core::model::{Kernels, Running, Stock};
 use burn::tensor::backend::Backend;
@@ -42,7 +43,7 @@ fn compared(of: &str, got: &[f32], expected: &[f64], bound: f64) -> Figure {
     Figure::new(of, difference(got, expected), bound)
 }
 
-/// A batch that goes up from pinned memory, of which a copy that was begun early has nothing of what came later.
+/// Uploads a batch from pinned memory. A read that is queued early must not see later changes.
 fn there_and_back<B: OnCuda>(device: &B::Device) -> Vec<Figure> {
     let dims = [3, 5, 7, 6];
     let [first, second] = [1, 2].map(|seed| random(seed, dims.iter().product()));
@@ -58,7 +59,7 @@ fn there_and_back<B: OnCuda>(device: &B::Device) -> Vec<Figure> {
     vec![figure("read early", early, &wide(&first)), figure("read late", late, &sums)]
 }
 
-/// Of two maps that lie in memory in different ways.
+/// Checks the sum of two maps with different memory layouts.
 fn sum<B: OnCuda, K: Kernels<B>>(dims: [usize; 4], maps: Option<FloatDType>, device: &B::Device) -> Vec<Figure> {
     let [n, c, h, w] = dims;
     let (left, last) = (random(1, n * c * h * w), random(2, n * c * h * w));
@@ -74,12 +75,12 @@ fn sum<B: OnCuda, K: Kernels<B>>(dims: [usize; 4], maps: Option<FloatDType>, dev
     vec![compared("sum of gradients", &got, &expected, if maps.is_some() { 1e-2 } else { 1e-6 })]
 }
 
-/// The lengths of so many vectors, one of them long.
+/// Returns the lengths of `count` vectors, one of them long.
 fn lengths(count: usize, longest: usize) -> Vec<usize> {
     (0..count).map(|index| if index == 7 { longest } else { 1 + 37 * index }).collect()
 }
 
-/// More than one launch takes: 160 vectors, 80 statistics.
+/// More than fit in one launch: 160 vectors, 80 statistics.
 const SQUARES: usize = 170;
 const RUNNING: usize = 90;
 
@@ -105,7 +106,7 @@ fn running<B: OnCuda>(device: &B::Device) -> Vec<Figure> {
     let (mut statistics, mut expected) = (Vec::new(), Vec::new());
     for (index, length) in lengths(RUNNING, 1555).into_iter().enumerate() {
         let [value, batch] = [1, 2].map(|seed| random(seed * 100 + index as u64, length));
-        // A variance's is above 1.
+        // The factor of a variance is above 1.
         let factor = if index % 2 == 0 { 1.0 } else { 1.25 };
         let moved = |(value, batch): (f64, f64)| value * 0.9 + batch * factor * 0.1;
         expected.extend(wide(&value).into_iter().zip(wide(&batch)).map(moved));
@@ -123,7 +124,8 @@ fn similarity<B: OnCuda>(dims: [usize; 3], device: &B::Device) -> Vec<Figure> {
     vec![compared("similarity", &got, &wide(&flat(expected)), 1e-4)]
 }
 
-/// Of `A A^T / side + I`: several tiles of the factorisation, the last of them not full.
+/// Checks the inverses of `A A^T / side + I`, with several tiles of the factorization, the last one
+/// partial.
 fn inverses<B: OnCuda>([sets, side]: [usize; 2], device: &B::Device) -> Vec<Figure> {
     fn matrices<B: Backend>([sets, side]: [usize; 2], device: &B::Device) -> Tensor<B, 3> {
         let factor = random(9, sets * side * side);

@@ -1,4 +1,4 @@
-//! What workers tell each other.
+//! Collective operations between workers.
 
 use std::fmt::Debug;
 
@@ -7,20 +7,21 @@ use burn::tensor::backend::Backend;
 
 use crate::error::{Error, Result};
 
-/// A worker's place among the others.
+/// A worker's rank and the number of workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rank {
-    /// Its number, from 0.
+    /// The index of the worker, from 0.
     pub rank: usize,
-    /// The workers in all.
+    /// The number of workers.
     pub world_size: usize,
 }
 
 impl Rank {
-    /// The images of a worker, of a batch of so many: as many for each.
+    /// Returns the indices of this worker's images in a batch of `images`. Every worker gets the
+    /// same number.
     ///
     /// # Errors
-    /// [`Error::Setting`] if they cannot be divided evenly, or each would have fewer than one.
+    /// [`Error::Setting`] if `images` is not a positive multiple of the number of workers.
     pub fn share(self, images: usize) -> Result<std::ops::Range<usize>> {
         let each = images / self.world_size;
         if each == 0 || each * self.world_size != images {
@@ -34,25 +35,26 @@ impl Rank {
     }
 }
 
-/// A worker's end of what it shares with the others. Every worker makes the same calls in the same order, with tensors of
-/// the same shape. Where tensors are read, the others' have come; whether a call waits for that is the exchange's choice.
+/// A worker's handle for communicating with the others. Every worker must make the same calls in
+/// the same order, with tensors of the same shape. A call may return before the others have
+/// contributed: the returned tensor is complete when it is read.
 pub trait Collective<B: Backend>: Debug + Send + Sync {
-    /// The worker's place.
+    /// Returns the worker's rank.
     fn rank(&self) -> Rank;
 
-    /// Waits until all workers have come as far.
+    /// Blocks until all workers have reached this call.
     ///
     /// # Errors
-    /// [`Error::Workers`] if another worker has ended.
+    /// [`Error::Workers`] if another worker has exited.
     fn barrier(&self) -> Result<()>;
 
-    /// The sum of all workers' tensors, bit for bit the same for each of them.
+    /// Returns the sum of all workers' tensors. The result is bitwise identical on every worker.
     ///
     /// # Errors
-    /// [`Error::Workers`] if another worker has ended, or the tensors do not fit each other.
+    /// [`Error::Workers`] if another worker has exited, or the shapes differ.
     fn all_reduce(&self, tensor: Tensor<B, 1>) -> Result<Tensor<B, 1>>;
 
-    /// All workers' tensors, in the order of their numbers.
+    /// Returns all workers' tensors, ordered by rank.
     ///
     /// # Shapes
     /// - `tensor`: `[value]`

@@ -1,12 +1,12 @@
-//! Where threads meet.
+//! An all-gather between threads.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::Rank;
 use crate::error::{Error, Result};
 
-/// A worker's seat at a table where each lays something down and all get what all have laid down. Whoever leaves it (by
-/// dropping the seat) fails the others instead of leaving them waiting.
+/// A worker's handle for exchanging values with the other workers of a group. Dropping a handle
+/// makes the others' calls fail instead of blocking forever.
 #[derive(Debug)]
 pub struct Meeting<T> {
     rank: Rank,
@@ -22,9 +22,9 @@ struct Table<T> {
 #[derive(Debug)]
 struct Round<T> {
     given: Vec<Option<T>>,
-    /// What all get, and how many still have to take it.
+    /// The values of all workers, and the number of workers that have yet to take them.
     all: Option<(Vec<T>, usize)>,
-    /// Whether a worker has left.
+    /// Whether a worker has exited.
     broken: bool,
 }
 
@@ -39,7 +39,7 @@ impl<T> Table<T> {
 }
 
 impl<T: Clone> Meeting<T> {
-    /// The seats of so many workers, in order.
+    /// Creates the handles of `count` workers, ordered by rank.
     pub fn new(count: usize) -> Vec<Self> {
         let round = Round { given: (0..count).map(|_| None).collect(), all: None, broken: false };
         let table = Arc::new(Table { round: Mutex::new(round), changed: Condvar::new() });
@@ -48,20 +48,20 @@ impl<T: Clone> Meeting<T> {
             .collect()
     }
 
-    /// Whose seat it is.
+    /// Returns the worker's rank.
     pub fn rank(&self) -> Rank {
         self.rank
     }
 
-    /// What all workers have laid down, in the order of their numbers.
+    /// Contributes `own` and returns the values of all workers, ordered by rank.
     ///
     /// # Errors
-    /// [`Error::Workers`] if one has left.
+    /// [`Error::Workers`] if a worker has exited.
     pub fn all(&self, own: T) -> Result<Vec<T>> {
         let ended = || Error::Workers("another worker has ended".into());
         let Meeting { rank, table } = self;
         let mut round = table.lock();
-        // The last round has to be taken by all first.
+        // All workers must take the previous round's values first.
         while round.all.is_some() && !round.broken {
             round = table.wait(round);
         }

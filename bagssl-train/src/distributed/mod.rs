@@ -1,12 +1,12 @@
-//! Several workers that share a batch: each has as many of its images as the others, and all take the same step, which is the
-//! one that a single worker would take with the whole batch.
+//! Data-parallel training. Workers share each batch: every worker gets the same number of images,
+//! and all take the same step. The step equals the step of a single worker on the entire batch.
 //!
-//! What they exchange are the statistics of batch norms ([`SyncBatchNorm`]), projections (the loss is that of all of them) and
-//! gradients. How is an [`Collective`]: [`Threads`] for workers that share memory,
-//! `bagssl_cuda::Nccl` for a machine's GPUs.
+//! Workers exchange batch norm statistics ([`SyncBatchNorm`]), projections (the loss is computed
+//! over all of them) and gradients. They communicate through a [`Collective`]: [`Threads`] for
+//! workers that share memory, `bagssl_cuda::Nccl` for the GPUs of a machine.
 //!
 //! # Source
-//! For norms over several devices: Peng et al., *MegDet*, arXiv:1711.07240.
+//! Batch norm across devices: Peng et al., *MegDet*, arXiv:1711.07240.
 
 mod collective;
 mod meeting;

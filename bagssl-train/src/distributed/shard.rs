@@ -1,4 +1,4 @@
-//! A worker's part of each batch.
+//! Splits batches between workers.
 
 use std::ops::Range;
 
@@ -6,8 +6,9 @@ use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceErr
 
 use super::Rank;
 
-/// A source of whole batches, of which a worker takes its images. (A loader that makes no more than a worker's images takes
-/// less time; this is for sources that are cheap.)
+/// A source that yields one worker's images from each batch of another source. It builds every
+/// complete batch first, so it suits cheap sources. A loader that only builds the worker's own
+/// images is faster.
 #[derive(Debug)]
 pub struct Shard<S> {
     whole: S,
@@ -15,7 +16,7 @@ pub struct Shard<S> {
 }
 
 impl<S: PatchSource> Shard<S> {
-    /// The part of the worker with this rank.
+    /// Creates the source of the worker with this rank.
     ///
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) if the images of a batch cannot be divided evenly.
@@ -25,7 +26,7 @@ impl<S: PatchSource> Shard<S> {
     }
 }
 
-/// Some images of a batch.
+/// Returns the images of a batch in a range.
 fn part(batch: &PatchBatch, images: Range<usize>) -> Result<PatchBatch, SourceError> {
     let whole = batch.shape();
     let each = whole.patches * whole.patch_len();

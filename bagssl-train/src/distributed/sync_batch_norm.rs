@@ -1,4 +1,4 @@
-//! Batch norms over the batches of all workers.
+//! Batch norm over the batches of all workers.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -16,29 +16,29 @@ use super::{Collective, Rank};
 use crate::error::{Error, Result};
 use crate::loss::LinAlg;
 
-/// The kernels `K`, with batch norms that take mean and variance over the batches of all workers. On a thread that has no
-/// exchange they are `K`'s.
+/// The kernels `K`, with batch norm statistics taken over the batches of all workers, as
+/// `torch.nn.SyncBatchNorm`. On a thread without a collective they behave as `K`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SyncBatchNorm<K>(PhantomData<K>);
 
-/// What the norms of a worker's step need.
+/// The state that synchronized batch norms need during a worker's step.
 #[derive(Default)]
 struct Current {
     /// An `Arc<dyn Collective<B>>`.
     exchange: Option<Box<dyn Any>>,
-    /// The first error of an exchange.
+    /// The first error of the collective.
     error: Option<Error>,
 }
 
 thread_local! {
-    /// Empty but while a worker's step is under way.
+    /// Set only during a worker's step.
     static CURRENT: RefCell<Current> = const { RefCell::new(Current { exchange: None, error: None }) };
 }
 
-/// Does a step's work with an exchange for the norms.
+/// Runs the work of a step with a collective for its batch norms.
 ///
 /// # Errors
-/// Its own, or [`Error::Workers`] if a norm could not be exchanged.
+/// The errors of `work`, or [`Error::Workers`] if a batch norm could not communicate.
 pub(crate) fn with_exchange<B: Backend, T>(
     exchange: Option<&Arc<dyn Collective<B>>>,
     work: impl FnOnce() -> Result<T>,
@@ -49,12 +49,13 @@ pub(crate) fn with_exchange<B: Backend, T>(
     CURRENT.take().error.map_or(result, Err)
 }
 
-/// The exchange of this thread.
+/// Returns the collective of this thread.
 fn current<B: Backend>() -> Option<Arc<dyn Collective<B>>> {
     CURRENT.with_borrow(|current| current.exchange.as_ref()?.downcast_ref::<Arc<dyn Collective<B>>>().cloned())
 }
 
-/// What an exchange gives, or `instead`: a norm cannot fail, so that the error waits for the step's end.
+/// Returns the result of a collective call, or `instead` on an error. A batch norm cannot return an
+/// error, so the error is stored and returned at the end of the step.
 fn kept<T>(result: Result<T>, instead: impl FnOnce() -> T) -> T {
     result.unwrap_or_else(|error| {
         CURRENT.with_borrow_mut(|current| {
@@ -116,7 +117,7 @@ impl<B: Backend, K: Kernels<B>> Kernels<B> for SyncBatchNorm<K> {
         let all = all.reshape([workers, 2, channels]);
         let means: Tensor<B, 2> = all.clone().narrow(1, 0, 1).squeeze_dim(1);
         let variances: Tensor<B, 2> = all.narrow(1, 1, 1).squeeze_dim(1);
-        // The variance of all is the mean of the variances and the variance of the means.
+        // The overall variance is the mean of the variances plus the variance of the means.
         let mean = means.clone().mean_dim(0);
         let apart = means - mean.clone();
         let variance = (variances + apart.clone() * apart).mean_dim(0).reshape([channels]);
@@ -156,7 +157,8 @@ impl<B: Backend, K: Kernels<B>> Kernels<B> for SyncBatchNorm<K> {
         let sums = [sums.clone().narrow(0, 0, channels), sums.narrow(0, channels, channels)];
         let count = rows * height * width * exchange.rank().world_size;
         let (input, residual) = K::batch_norm_backward_elemt(backward, sums, count);
-        // Those of scale and shift are this worker's, to be added with all other gradients.
+        // The gradients of scale and shift are this worker's only. They are summed with all other
+        // gradients later.
         BatchNormGradients { input, scale, shift, residual }
     }
 

@@ -1,4 +1,4 @@
-//! Workers that are threads of one process.
+//! Workers on threads of one process.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -7,12 +7,13 @@ use super::meeting::Meeting;
 use super::{Collective, Rank};
 use crate::error::{Error, Result};
 
-/// An exchange through the memory of one process. A worker that ends early fails the others instead of leaving them waiting.
+/// A collective through shared memory. A worker that exits early makes the others' calls fail
+/// instead of blocking forever.
 #[derive(Debug)]
 pub struct Threads<B: Backend>(Meeting<Option<Tensor<B, 1>>>);
 
 impl<B: Backend> Threads<B> {
-    /// The ends of so many workers, in order.
+    /// Creates the handles of `count` workers, ordered by rank.
     pub fn new(count: usize) -> Vec<Self> {
         Meeting::new(count).into_iter().map(Threads).collect()
     }
@@ -36,7 +37,7 @@ impl<B: Backend> Collective<B> for Threads<B> {
                 Err(Error::Workers(format!("expected {expected} values from each worker, got {got}")))
             }
         });
-        // In the same order for each worker.
+        // Every worker adds in the same order, so the sums are bitwise identical.
         let sum = all.reduce(|sum, tensor| Ok(sum? + tensor?));
         sum.expect("there is at least this worker's")
     }

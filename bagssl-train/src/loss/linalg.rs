@@ -1,4 +1,4 @@
-//! The algebra of losses: products of matrices, and what a coding rate asks of them.
+//! Linear algebra of the losses: matrix products, and the factorization of the coding rate.
 
 #[cfg(feature = "ndarray")]
 use bagssl_core::model::CpuFast;
@@ -9,25 +9,27 @@ use nalgebra::{Cholesky, DMatrix};
 
 use super::similarity;
 
-/// What losses ask of matrices and a step of many vectors, in f32 or better whatever the network computes in. Nothing here carries a gradient: losses
-/// know theirs.
+/// The linear algebra of losses, and the parts of a training step that work on many vectors.
+/// Results are in f32 or better, whatever precision the network computes in. The operations carry
+/// no gradients: losses compute their own.
 ///
-/// The defaults are Burn's product, and a factorisation on the host in f64. The markers are those of
-/// [`Kernels`](bagssl_core::model::Kernels), so that what runs a network fast can do the same here.
+/// The defaults are Burn's matrix product, and a factorization on the host in f64. The implementors
+/// are the types that implement [`Kernels`](bagssl_core::model::Kernels), so that a fast kernel
+/// library can provide these operations too.
 pub trait LinAlg<B: Backend> {
-    /// The products of matrices, one of each pair, each factor taken as it is or transposed.
+    /// Multiplies pairs of matrices, as `torch.bmm`. Each factor may be transposed.
     ///
     /// # Shapes
-    /// - `left`: `[set, row, inner]`, or `[set, inner, row]` if it is to be transposed
-    /// - `right`: `[set, inner, column]`, or `[set, column, inner]`
+    /// - `left`: `[set, row, inner]`, or `[set, inner, row]` if transposed
+    /// - `right`: `[set, inner, column]`, or `[set, column, inner]` if transposed
     /// - returns: `[set, row, column]`
     fn bmm(left: Tensor<B, 3>, right: Tensor<B, 3>, transposed: [bool; 2]) -> Tensor<B, 3> {
         let turned = |matrices: Tensor<B, 3>, turn| if turn { matrices.swap_dims(1, 2) } else { matrices };
         turned(left, transposed[0]).matmul(turned(right, transposed[1]))
     }
 
-    /// The inverse of each matrix, which is symmetric and positive definite, and the logarithm of its determinant. Of a
-    /// matrix that is not, both are no numbers.
+    /// Returns the inverse and the log-determinant of each symmetric positive definite matrix. Both
+    /// are NaN for a matrix that is not positive definite.
     ///
     /// # Shapes
     /// - `matrices`: `[set, side, side]`
@@ -51,22 +53,22 @@ pub trait LinAlg<B: Backend> {
         (inverses, Tensor::from_data(TensorData::new(logarithms, [sets]), &device))
     }
 
-    /// The squared length of each of some vectors, at least one: `[vector]`.
+    /// Returns the squared length of each vector, `[vector]`. Expects at least one vector.
     fn squared_norms(vectors: Vec<Tensor<B, 1>>) -> Tensor<B, 1> {
         Tensor::cat(vectors.into_iter().map(|vector| (vector.clone() * vector).sum()).collect(), 0)
     }
 
-    /// What becomes of each running statistic.
+    /// Returns the updated value of each running statistic.
     fn update_running_stats(statistics: Vec<Running<B>>) -> Vec<Tensor<B, 1>> {
         statistics.into_iter().map(Running::moved).collect()
     }
 
-    /// [`similarity`](similarity()) of projections `[image, patch, dim]`.
+    /// Computes the [`similarity`](similarity()) of projections `[image, patch, dim]`.
     fn similarity(projections: Tensor<B, 3>) -> Tensor<B, 1> {
         similarity(projections)
     }
 
-    /// Some vectors, at least one, one behind the other.
+    /// Concatenates vectors. Expects at least one.
     fn joined(vectors: Vec<Tensor<B, 1>>) -> Tensor<B, 1> {
         Tensor::cat(vectors, 0)
     }

@@ -1,4 +1,4 @@
-//! Losses: what a batch of projections is worth.
+//! Loss functions on a batch of projections.
 
 mod linalg;
 mod similarity;
@@ -17,55 +17,57 @@ pub use linalg::LinAlg;
 pub use similarity::similarity;
 pub use tcr::total_coding_rate;
 
-/// A loss and its weights, as in a config file.
+/// A loss function and its weights, as in a config file.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Loss {
-    /// Cosine invariance to the mean patch, and the total coding rate against collapse.
+    /// Cosine similarity to the mean patch, with the total coding rate to prevent collapse.
     Tcr {
-        /// The weight of the invariance.
+        /// The weight of the invariance term.
         invariance: f64,
         /// The distortion `eps` of the coding rate (not squared).
         epsilon: f64,
     },
-    /// Variance, invariance and covariance.
+    /// VICReg: variance, invariance and covariance.
     VicReg {
-        /// The weight of the invariance.
+        /// The weight of the invariance term.
         invariance: f64,
-        /// The weight of the variance.
+        /// The weight of the variance term.
         variance: f64,
-        /// The weight of the covariance.
+        /// The weight of the covariance term.
         covariance: f64,
     },
-    /// NT-Xent: each pair of patches of an image against the patches of all other images.
+    /// NT-Xent: contrasts each pair of patches of an image with the patches of all other images.
     SimClr {
-        /// What cosines are divided by.
+        /// The temperature: cosine similarities are divided by it.
         temperature: f64,
     },
-    /// The spectral contrastive loss, on projections that keep their length.
+    /// The spectral contrastive loss, on projections that are not normalized.
     Spectral {
-        /// The weight of the squared products of patches of different images.
+        /// The weight of the squared dot products of patches of different images.
         lambda: f64,
     },
 }
 
 impl Loss {
-    /// The total coding rate with cosine invariance.
+    /// Returns the total coding rate with cosine invariance.
     pub fn tcr(invariance: f64, epsilon: f64) -> Self {
         Loss::Tcr { invariance, epsilon }
     }
 
-    /// VICReg with its published weights 25, 25 and 1 (arXiv:2105.04906).
+    /// Returns VICReg with its published weights 25, 25 and 1 (arXiv:2105.04906).
     pub fn vicreg() -> Self {
         Loss::VicReg { invariance: 25.0, variance: 25.0, covariance: 1.0 }
     }
 
-    /// SimCLR's loss with the temperature 0.5, at which its authors trained on CIFAR-10 (arXiv:2002.05709, appendix B.9).
+    /// Returns SimCLR's loss with temperature 0.5, which its authors used on CIFAR-10
+    /// (arXiv:2002.05709, appendix B.9).
     pub fn simclr() -> Self {
         Loss::SimClr { temperature: 0.5 }
     }
 
-    /// The spectral contrastive loss at `lambda = w / 2` with `w = 1`, where it is the co-occurrence loss.
+    /// Returns the spectral contrastive loss with `lambda = w / 2` and `w = 1`, which makes it the
+    /// co-occurrence loss.
     pub fn spectral() -> Self {
         Loss::Spectral { lambda: 0.5 }
     }
@@ -73,7 +75,8 @@ impl Loss {
     /// Checks the weights.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a weight is negative or not finite, or `epsilon`, `temperature` or `lambda` is not positive.
+    /// [`Error::Setting`] if a weight is negative or not finite, or `epsilon`, `temperature` or
+    /// `lambda` is not positive.
     pub fn check(self) -> Result<CheckedLoss> {
         let weight = |name, value: f64| {
             if value.is_finite() && value >= 0.0 {
@@ -109,14 +112,14 @@ impl Loss {
 pub struct CheckedLoss(Loss);
 
 impl CheckedLoss {
-    /// The loss of a batch of projections, with the algebra of `A`.
+    /// Computes the loss of a batch of projections, using the linear algebra of `A`.
     ///
     /// # Shapes
     /// - `projections`: `[batch, patch, dim]`
     ///
     /// # Errors
-    /// [`Error::Setting`] if there are fewer than two images or two patches. Projections that are not finite are no error:
-    /// the loss is then no number either.
+    /// [`Error::Setting`] if there are fewer than two images or fewer than two patches. Non-finite
+    /// projections are not an error: they make the loss NaN.
     pub fn value<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
         self,
         projections: Tensor<B, 3>,
@@ -134,10 +137,10 @@ impl CheckedLoss {
     }
 }
 
-/// Refuses a batch that a loss has no value for.
+/// Checks that a batch is large enough for a loss.
 ///
 /// # Errors
-/// [`Error::Setting`] if there are fewer than two images or two patches.
+/// [`Error::Setting`] if there are fewer than two images or fewer than two patches.
 pub fn check_batch(images: usize, patches: usize) -> Result<()> {
     for (name, value) in [("batch.images", images), ("batch.patches", patches)] {
         if value < 2 {
@@ -150,11 +153,12 @@ pub fn check_batch(images: usize, patches: usize) -> Result<()> {
 /// The value of a loss.
 #[derive(Debug)]
 pub struct LossValue<B: AutodiffBackend> {
-    /// What to call `backward` on. Its gradient is that of the loss; its value need not be (see [`total_coding_rate`]).
+    /// The tensor to call `backward` on. Its gradient is the gradient of the loss. Its value may
+    /// differ from the loss (see [`total_coding_rate`]).
     pub objective: Tensor<B, 1>,
     /// The names of the loss and its terms; the first is `loss`.
     pub names: Vec<&'static str>,
-    /// The value of each, `[1]`, which waits on the device until somebody reads it.
+    /// The value of each, `[1]`. The values stay on the device until they are read.
     pub values: Vec<Tensor<B::InnerBackend, 1>>,
 }
 
@@ -164,7 +168,7 @@ impl<B: AutodiffBackend> LossValue<B> {
         LossValue { objective, names, values }
     }
 
-    /// The loss and its terms, by name.
+    /// Returns the loss and its terms, by name.
     pub fn figures(&self) -> Vec<(&'static str, f64)> {
         let values = Tensor::cat(self.values.clone(), 0)
             .into_data()
@@ -174,27 +178,28 @@ impl<B: AutodiffBackend> LossValue<B> {
         self.names.iter().copied().zip(values.into_iter().map(f64::from)).collect()
     }
 
-    /// A figure by name.
+    /// Returns one of the values by name.
     pub fn figure(&self, name: &str) -> Option<f64> {
         self.figures().into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 }
 
-/// Keeps the length of a row away from 0, so that a row of zeros has a gradient of zeros.
+/// Added to a row's squared length, so that a row of zeros has a gradient of zeros.
 const SMALLEST_SQUARE: f64 = 1e-24;
 
-/// The rows at unit length.
+/// Normalizes each row to unit length.
 fn unit<B: Backend>(rows: Tensor<B, 3>) -> Tensor<B, 3> {
     let length = (rows.clone() * rows.clone()).sum_dim(2).add_scalar(SMALLEST_SQUARE).sqrt();
     rows / length
 }
 
-/// A scalar whose gradient by `tensor` is `gradient`, of the same shape. Its value means nothing.
+/// Returns a scalar whose gradient with respect to `tensor` is `gradient`. Both have the same
+/// shape. The scalar's value is meaningless.
 fn with_gradient<B: AutodiffBackend>(tensor: Tensor<B, 3>, gradient: Tensor<B::InnerBackend, 3>) -> Tensor<B, 1> {
     (tensor * Tensor::from_inner(gradient)).sum()
 }
 
-/// 1 but for the diagonal, which is 0.
+/// Returns a square matrix of ones with zeros on the diagonal.
 fn off_diagonal_mask<B: Backend>(side: usize, device: &B::Device) -> Tensor<B, 2> {
     Tensor::<B, 2>::eye(side, device).mul_scalar(-1.0).add_scalar(1.0)
 }

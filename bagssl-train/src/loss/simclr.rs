@@ -1,4 +1,5 @@
-//! NT-Xent, the loss of SimCLR, for bags of any number of patches. With two patches it is the published loss.
+//! NT-Xent, the loss of SimCLR, generalized to any number of patches. With two patches it equals
+//! the published loss.
 //!
 //! # Source
 //! SimCLR, arXiv:2002.05709, equation 1.
@@ -8,14 +9,16 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use super::{LinAlg, LossValue, off_diagonal_mask, unit, with_gradient};
 
-/// Added to a similarity that is not to count: its exponential is 0.
+/// Added to a similarity to exclude it: its exponential becomes 0.
 const LEFT_OUT: f64 = -1e9;
 
-/// The mean over ordered pairs `(a, b)` of patches of one image of `-ln(e_ab / (e_ab + sum over the patches k of other
-/// images of e_ak))`, where `e = exp(cosine / temperature)`.
+/// Computes the mean over ordered pairs `(a, b)` of patches of one image of
+/// `-ln(e_ab / (e_ab + sum over the patches k of other images of e_ak))`, where
+/// `e = exp(cosine / temperature)`.
 ///
-/// Patches of one image never push each other apart: the other positives of `a` are not in the denominator of `(a, b)`. With
-/// two patches there are none, and the denominator is the published one, over all patches but `a`.
+/// Patches of one image never repel each other: the denominator of `(a, b)` excludes the other
+/// positives of `a`. With two patches there are no other positives, and the denominator equals the
+/// published one, over all patches but `a`.
 pub(super) fn loss<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
     projections: Tensor<B, 3>,
     temperature: f64,
@@ -35,15 +38,17 @@ pub(super) fn loss<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
     let (negatives, shares) = over_others(all, [images, patches]);
     let negatives = negatives.reshape([images, patches, 1]);
 
-    // ln(e^positive + e^negatives), from the larger of the two.
+    // ln(e^positive + e^negatives), stabilized by subtracting the larger exponent.
     let negatives = negatives.repeat_dim(2, patches);
     let largest = positives.clone().max_pair(negatives.clone());
     let negative = (negatives - largest.clone()).exp();
     let both = (positives.clone() - largest.clone()).exp() + negative.clone();
     let loss = ((both.clone().log() + largest - positives) * different.clone()).sum().div_scalar(pairs);
 
-    // A pair's derivative by what its negatives come to is w, their share of the denominator, and -w by its positive. The
-    // gradient of a product `a_i . b_k` weighted by W is W b for the one and W^T a for the other factor.
+    // Let w be the negatives' share of a pair's denominator. The derivative of the pair's loss is w
+    // with respect to its log-sum of negatives, and -w with respect to its positive. The gradient
+    // of dot products `a_i . b_k` weighted by W is W b for the first factor and W^T a for the
+    // second.
     let weights = negative / both * different;
     let of_row = weights.clone().sum_dim(2).reshape([1, images * patches, 1]);
     let weights = weights.clone() + weights.swap_dims(1, 2);
@@ -55,11 +60,11 @@ pub(super) fn loss<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
     LossValue::new(with_gradient(units, gradient), [("loss", loss), ("invariance", cosine)])
 }
 
-/// For each row `ln` of the sum of the exponentials of its similarities to the patches of other images, and the share of each
-/// in that sum.
+/// Returns for each row the log-sum-exp of its similarities to the patches of other images, and the
+/// softmax over them.
 ///
 /// # Shapes
-/// - `all`: `[1, row, row]`, the rows image by image
+/// - `all`: `[1, row, row]`, rows grouped by image
 /// - returns: `[1, row, 1]` and `[1, row, row]`
 fn over_others<B: Backend>(all: Tensor<B, 3>, [images, patches]: [usize; 2]) -> (Tensor<B, 3>, Tensor<B, 3>) {
     let rows = images * patches;

@@ -1,16 +1,17 @@
-//! How alike the projections of different images are: what tells a collapse, whatever the loss.
+//! The similarity of projections of different images, which reveals a collapse under any loss.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// The mean cosine between projections of different images, `[1]`; 0 for one image.
+/// Returns the mean cosine similarity between projections of different images, `[1]`; 0 for one
+/// image.
 ///
 /// # Shapes
 /// - `projections`: `[image, patch, dim]`
 pub fn similarity<B: Backend>(projections: Tensor<B, 3>) -> Tensor<B, 1> {
     let [images, patches, dim] = projections.dims();
     let lengths = (projections.clone() * projections.clone()).sum_dim(2).sqrt().clamp_min(1e-12);
-    // Of a sum of unit vectors, the squared length is the sum of all cosines.
+    // The squared length of a sum of unit vectors is the sum of all their cosines.
     let of_images = (projections / lengths).sum_dim(1).reshape([images, dim]);
     let all = of_images.clone().sum_dim(0);
     let squares = (all.clone() * all).sum() - (of_images.clone() * of_images).sum();

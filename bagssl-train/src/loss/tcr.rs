@@ -1,8 +1,8 @@
 //! The total coding rate with cosine invariance.
 //!
 //! # Source
-//! EMP-SSL, arXiv:2304.03977; the coding rate of Yu et al., *Learning Diverse and Discriminative Representations via the
-//! Principle of Maximal Coding Rate Reduction*, NeurIPS 2020.
+//! EMP-SSL, arXiv:2304.03977; the coding rate of Yu et al., *Learning Diverse and Discriminative
+//! Representations via the Principle of Maximal Coding Rate Reduction*, NeurIPS 2020.
 
 use bagssl_core::coding_rate;
 use burn::tensor::Tensor;
@@ -10,7 +10,8 @@ use burn::tensor::backend::AutodiffBackend;
 
 use super::{LinAlg, LossValue, unit, with_gradient};
 
-/// `-weight * mean cos(z_i, mean z) + mean over patches of TCR`, on rows of unit length.
+/// Computes `-weight * mean cos(z_i, mean z) + mean over patches of TCR`, on rows normalized to
+/// unit length.
 pub(super) fn loss<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
     projections: Tensor<B, 3>,
     weight: f64,
@@ -29,15 +30,17 @@ pub(super) fn loss<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
     )
 }
 
-/// The mean over sets of `TCR(Z) = -1/2 logdet(I + s Z^T Z)`, `s = d / (n eps)`, and a surrogate with the same gradient.
+/// Returns the mean over sets of `TCR(Z) = -1/2 logdet(I + s Z^T Z)`, `s = d / (n eps)`, and a
+/// surrogate with the same gradient.
 ///
-/// The smaller of the two Gram matrices is factored: both have the same determinant (Sylvester). With `A = I + s Z Z^T`
-/// the gradient is `-s A^-1 Z`, with `A = I + s Z^T Z` it is `-s Z A^-1`; the surrogate is the product of that, held
-/// fixed, with `Z`, so that nothing here needs a backward pass of its own. Its value means nothing.
+/// Only the smaller of the two Gram matrices is factored: both give the same determinant
+/// (Sylvester). The gradient is `-s A^-1 Z` with `A = I + s Z Z^T`, and `-s Z A^-1` with
+/// `A = I + s Z^T Z`. The surrogate is the dot product of this gradient, held constant, with `Z`.
+/// No operation here needs a backward pass of its own. The surrogate's value is meaningless.
 ///
 /// # Shapes
 /// - `sets`: `[set, row, dim]`, rows of unit length
-/// - returns: two scalars, the first of which is no number if a row has one that is not finite
+/// - returns: two scalars. The first is NaN if a row has a non-finite value
 pub fn total_coding_rate<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
     sets: Tensor<B, 3>,
     epsilon: f64,

@@ -1,7 +1,9 @@
-//! Variance, invariance, covariance, for bags of any number of patches. With two patches it is VICReg's loss.
+//! Variance, invariance and covariance, generalized to any number of patches. With two patches it
+//! equals VICReg's loss.
 //!
 //! # Source
-//! VICReg, arXiv:2105.04906; between all pairs of patches: the first version of arXiv:2206.08954.
+//! VICReg, arXiv:2105.04906; the version over all pairs of patches: the first version of
+//! arXiv:2206.08954.
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
@@ -9,12 +11,16 @@ use burn::tensor::backend::AutodiffBackend;
 
 use super::{LinAlg, LossValue, off_diagonal_mask, with_gradient};
 
-/// Added to a variance before its root is taken.
+/// Added to a variance before its square root is taken.
 const EPSILON: f64 = 1e-4;
 
-/// `invariance`: the mean squared difference of two patches of an image, over all pairs. `variance`: how far deviations
-/// fall short of 1, on average over dimensions and patch indices. `covariance`: the sum of the squared covariances of
-/// two dimensions, over `dim`, for two patch indices together (as the published loss adds its two branches).
+/// Computes the three weighted terms:
+///
+/// - `invariance`: the mean squared difference of two patches of an image, over all pairs.
+/// - `variance`: the shortfall of standard deviations below 1, averaged over dimensions and patch
+///   indices.
+/// - `covariance`: the sum of the squared covariances of two dimensions, divided by `dim`, summed
+///   over two patch indices (as the published loss adds its two branches).
 pub(super) fn loss<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
     projections: Tensor<B, 3>,
     weights: [f64; 3],
@@ -22,7 +28,7 @@ pub(super) fn loss<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
     let [images, patches, dim] = projections.dims();
     let sets = projections.clone().swap_dims(0, 1);
 
-    // The mean over pairs of |a - b|^2 is 2 P / (P - 1) times the mean of |a - mean|^2.
+    // The mean over pairs of |a - b|^2 equals 2 P / (P - 1) times the mean of |a - mean|^2.
     let from_patch_mean = projections.clone() - projections.mean_dim(1);
     let pairs = 2.0 * patches as f64 / (patches as f64 - 1.0);
     let invariance = (from_patch_mean.clone() * from_patch_mean).mean() * pairs;
@@ -32,7 +38,7 @@ pub(super) fn loss<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
     let squares = (centered.clone() * centered.clone()).sum_dim(1) * unbiased;
     let variance = relu(-(squares + EPSILON).sqrt() + 1.0).mean();
 
-    // With C = Z^T Z / (n - 1) less its diagonal, the gradient of |C|^2 is 4 Z C / (n - 1).
+    // Let C = Z^T Z / (n - 1) with its diagonal set to 0. The gradient of |C|^2 is 4 Z C / (n - 1).
     let fixed = centered.clone().inner();
     let different = off_diagonal_mask::<B::InnerBackend>(dim, &fixed.device()).unsqueeze();
     let covariances = A::bmm(fixed.clone(), fixed.clone(), [true, false]) * different * unbiased;

@@ -1,4 +1,4 @@
-//! What a run writes down of its steps, as lines of JSON.
+//! The metrics log of a run, as JSON lines.
 
 pub(crate) mod step;
 pub mod tensorboard;
@@ -14,24 +14,25 @@ use serde_json::{Map, Value, json};
 use crate::error::{Error, Result};
 use crate::run_state::{regular, write_whole};
 
-/// A file of JSON lines: one for each step, each epoch, what is said of its health, and settings that were changed.
+/// A log of JSON lines: one for each step, epoch, health report and changed setting.
 pub struct Metrics {
     path: PathBuf,
     file: File,
-    /// The file's bytes.
+    /// The size of the file in bytes.
     length: u64,
     warn: Warn,
 }
 
-/// Hears of lines that are lost.
+/// A callback for warnings about lost lines.
 pub type Warn = Box<dyn FnMut(&str) + Send>;
 
 impl Metrics {
-    /// A file that is begun anew, or goes on after `resumed` steps: lines of later ones, which the run will write again,
-    /// are dropped. `warn` hears if lines of steps before are missing, now or while the run goes on.
+    /// Creates the log, or continues one after `resumed` steps. Lines of later steps are dropped,
+    /// since the run will write them again. Calls `warn` if lines of earlier steps are missing, now
+    /// or during the run.
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be read or written.
+    /// [`Error::File`] if the file cannot be read or written.
     pub fn create(path: &Path, resumed: u64, mut warn: Warn) -> Result<Self> {
         let failed = |error| Error::File { path: path.into(), error };
         regular(path).map_err(failed)?;
@@ -61,7 +62,7 @@ impl Metrics {
         Ok(())
     }
 
-    /// Waits until all lines are on the disk. If somebody has taken the file away it is begun anew.
+    /// Syncs the file to disk. Reopens it, or creates it again, if it was removed or truncated.
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
         if self.is_there() {
@@ -73,7 +74,7 @@ impl Metrics {
         Ok(())
     }
 
-    /// Whether all lines are under the file's name.
+    /// Whether the file still exists at its path with all lines.
     fn is_there(&self) -> bool {
         let (Ok(own), Ok(there)) = (self.file.metadata(), fs::metadata(&self.path)) else { return false };
         #[cfg(unix)]
@@ -93,8 +94,8 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
-/// What a line is of, if it is whole and of one of the first `resumed` steps. (What was changed after the last of them is
-/// written anew.)
+/// Returns the event type of a line, if the line is complete and belongs to the first `resumed`
+/// steps. (Settings changed after the last of them are logged again.)
 fn read(line: &[u8], resumed: u64) -> Option<String> {
     let line: Value = serde_json::from_slice(line.strip_suffix(b"\n")?).ok()?;
     let (event, step) = (line["event"].as_str()?, line["step"].as_u64()?);
@@ -193,7 +194,7 @@ mod tests {
         (1..=4).for_each(|done| _ = metrics.observe(&step(done)).unwrap());
         metrics.observe(&Event::Saving { step: 4 }).unwrap();
         assert!(heard.try_recv().is_err());
-        // Somebody removes it, somebody empties it.
+        // The file is first removed, then truncated.
         fs::remove_file(&path).unwrap();
         metrics.observe(&Event::Saving { step: 4 }).unwrap();
         assert!(heard.try_recv().unwrap().contains("metrics.jsonl: was removed or cut"));
@@ -204,7 +205,7 @@ mod tests {
         assert!(heard.try_recv().unwrap().contains("lines are missing"));
         metrics.observe(&step(7)).unwrap();
         metrics.observe(&Event::Skipped { step: 8, what: "the loss", images: &[7] }).unwrap();
-        // A line that is not whole.
+        // An incomplete line.
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"event\":\"st\xff").unwrap();
         drop(Metrics::create(&path, 8, warn()).unwrap());
         assert!(heard.try_recv().unwrap().ends_with("metrics.jsonl: the lines of 6 of 8 steps are missing"));

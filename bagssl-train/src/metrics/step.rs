@@ -1,4 +1,4 @@
-//! What a step leaves on the device, to be read when the device is through with it.
+//! The metrics of a step, read from the device without blocking it.
 
 use std::marker::PhantomData;
 
@@ -9,14 +9,16 @@ use burn::tensor::backend::AutodiffBackend;
 use crate::error::{Error, Result};
 use crate::loss::{LinAlg, LossValue};
 
-/// The figures of a step and what tells whether they are numbers, as one tensor, which is read in one copy.
+/// The metrics of a step and the values of its finiteness checks, in one tensor that is read in one
+/// transfer.
 #[derive(Debug)]
 pub(crate) struct StepMetrics<B: AutodiffBackend, K> {
     step: u64,
     images: Vec<u32>,
     names: Vec<&'static str>,
-    /// The figures, the similarity of different images, a sum over each image's projections, the squared length of each
-    /// parameter's gradient, and the number of workers that want to stop.
+    /// The metrics of the loss, the similarity of different images, a sum over each image's
+    /// projections, the squared norm of each parameter's gradient, and the number of workers that
+    /// request a stop.
     values: Tensor<B::InnerBackend, 1>,
     projections: Tensor<B::InnerBackend, 3>,
     kernels: PhantomData<K>,
@@ -42,21 +44,22 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> StepMetrics<B,
         StepMetrics { step, images, names: value.names, values: K::joined(parts), projections, kernels: PhantomData }
     }
 
-    /// The projections, `[image, patch, dim]`.
+    /// Returns the projections, `[image, patch, dim]`.
     pub(crate) fn projections(&self) -> Tensor<B::InnerBackend, 3> {
         self.projections.clone()
     }
 
-    /// Begins to read the figures: where work is queued, the copy comes before all that is queued later.
+    /// Starts the transfer of the metrics. On asynchronous backends the copy precedes all work
+    /// queued later.
     pub(crate) fn begin(self) -> PendingMetrics<B, K> {
         let StepMetrics { step, images, names, values, .. } = self;
-        // The kernels' type is that of tensors under autodiff.
+        // The kernels are implemented for autodiff tensors.
         let reading = K::read_later(Tensor::from_inner(values));
         PendingMetrics { step, images, names, reading, kernels: PhantomData }
     }
 }
 
-/// The figures of a step, on their way to the host.
+/// The metrics of a step, in transfer to the host.
 #[derive(Debug)]
 pub(crate) struct PendingMetrics<B, K> {
     step: u64,
@@ -67,27 +70,28 @@ pub(crate) struct PendingMetrics<B, K> {
 }
 
 impl<B: AutodiffBackend, K: Kernels<B>> PendingMetrics<B, K> {
-    /// The step that they are of.
+    /// Returns the step of the metrics.
     pub(crate) fn step(&self) -> u64 {
         self.step
     }
 
-    /// The names of the figures.
+    /// Returns the names of the metrics.
     pub(crate) fn names(&self) -> Vec<&'static str> {
         self.names.iter().copied().chain([SIMILARITY, GRADIENT]).collect()
     }
 
-    /// Waits for the figures: by name with [`SIMILARITY`] and [`GRADIENT`], and whether a worker wants
-    /// to stop. `parameters` are the names of those that are trained.
+    /// Waits for the metrics. Returns them by name, including [`SIMILARITY`] and [`GRADIENT`], and
+    /// whether a worker requests a stop. `parameters` are the names of the trained parameters.
     ///
     /// # Errors
-    /// [`Error::Kernels`] if work that was queued has failed, [`Error::NotFinite`] with the images that it comes from.
+    /// [`Error::Kernels`] if queued work has failed, [`Error::NotFinite`] with the images that
+    /// caused it.
     pub(crate) fn read(self, parameters: &[String]) -> Result<(Vec<(&'static str, f64)>, bool)> {
         let values = {
             let _span = bagssl_core::profile::span("wait for figures");
             self.reading.wait()
         };
-        // What went wrong first says more than that there is nothing to read.
+        // The first kernel failure is more informative than the failed read.
         K::check().map_err(Error::Kernels)?;
         let values = values.map_err(Error::Kernels)?;
         let (figures, rest) = values.split_at(self.names.len());
@@ -107,14 +111,14 @@ impl<B: AutodiffBackend, K: Kernels<B>> PendingMetrics<B, K> {
     }
 }
 
-/// The figure that tells a collapse: the mean cosine between projections of different images (of this worker, if there are
-/// several); 1 if they are all alike.
+/// The metric that reveals a collapse: the mean cosine similarity between projections of different
+/// images (of this worker, if there are several). It is 1 if all projections are identical.
 pub(crate) const SIMILARITY: &str = "similarity";
 
-/// The length of the whole gradient.
+/// The norm of the complete gradient.
 pub(crate) const GRADIENT: &str = "gradient";
 
-/// The first of loss and gradients that is not finite.
+/// Returns the name of the first non-finite value among the loss and the gradients.
 fn not_finite(figures: &[f32], squares: &[f32], parameters: &[String]) -> Option<String> {
     if figures.iter().any(|figure| !figure.is_finite()) {
         return Some("the loss".into());

@@ -1,4 +1,4 @@
-//! The scalars of a run as an event file that TensorBoard reads.
+//! The metrics of a run as a TensorBoard event file.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,7 +12,8 @@ use prost::Message;
 
 use crate::error::{Error, Result};
 
-/// An event file with the figures of each step (`step/loss` and the like) and the means of each epoch (`epoch/loss`).
+/// An event file with the metrics of each step (`step/loss` etc.), the means of each epoch
+/// (`epoch/loss`) and the metrics of health reports (`health/..`).
 #[derive(Debug)]
 pub struct TensorBoard {
     path: PathBuf,
@@ -20,11 +21,12 @@ pub struct TensorBoard {
 }
 
 impl TensorBoard {
-    /// A new file `events.out.tfevents.SECONDS.PROCESS` in a folder. Files of earlier parts of the run stay there; what they
-    /// say of steps after `resumed`, which the run will do again, TensorBoard then leaves out.
+    /// Creates a file `events.out.tfevents.SECONDS.PROCESS` in a folder. Files of earlier parts of
+    /// the run remain. TensorBoard discards their entries after step `resumed`, which the run will
+    /// repeat.
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be written.
+    /// [`Error::File`] if the file cannot be written.
     pub fn create(folder: &Path, resumed: u64) -> Result<Self> {
         let now = now();
         let path = folder.join(format!("events.out.tfevents.{:010}.{}", now as u64, std::process::id()));
@@ -56,17 +58,17 @@ impl Observer for TensorBoard {
     }
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }
 
-/// What every file begins with.
+/// Returns the first event of every file.
 fn version(wall_time: f64) -> Event {
     Event { wall_time, file_version: Some("brain.Event:2".into()), ..Event::default() }
 }
 
-/// Says that `step` and those after it are done again.
+/// Returns an event which states that the run restarts at `step`.
 fn resumption(wall_time: f64, step: u64) -> Event {
     const START: i32 = 1;
     Event { wall_time, step: step as i64, session_log: Some(SessionLog { status: START }), ..Event::default() }
@@ -78,7 +80,7 @@ fn scalars(wall_time: f64, kind: &str, step: u64, figures: &[(&str, f64)]) -> Ev
     Event { wall_time, step: step as i64, summary, ..Event::default() }
 }
 
-/// The fields that are used here of TensorFlow's `event.proto` and `summary.proto`.
+/// The fields of TensorFlow's `event.proto` and `summary.proto` that are used here.
 #[derive(Message)]
 struct Event {
     #[prost(double, tag = "1")]
@@ -113,10 +115,10 @@ struct SessionLog {
     status: i32,
 }
 
-/// CRC-32C.
+/// The CRC-32C algorithm.
 const CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
 
-/// A record of a TFRecord file: the length and the content, each followed by its masked checksum.
+/// Encodes a TFRecord: the length and the content, each followed by its masked checksum.
 fn record(content: &[u8]) -> Vec<u8> {
     let masked = |bytes: &[u8]| CRC.checksum(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes();
     let length = (content.len() as u64).to_le_bytes();
@@ -127,7 +129,7 @@ fn record(content: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Those of tensorboardX: `tests/reference/tensorboard.py`.
+    /// The expected records are written by tensorboardX: `tests/reference/tensorboard.py`.
     #[test]
     fn records_are_those_of_tensorboardx() {
         let text = include_str!("../../tests/reference/tensorboard.json");

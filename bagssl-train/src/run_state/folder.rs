@@ -1,4 +1,4 @@
-//! The folder of a run.
+//! The folder of a run, with a single writer.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
@@ -10,25 +10,26 @@ use crate::error::{Error, Result};
 
 /// The settings of a run, as TOML.
 pub const CONFIG: &str = "config.toml";
-/// The lines of a run's steps.
+/// The metrics of a run, as JSON lines.
 pub const METRICS: &str = "metrics.jsonl";
-/// What a run leaves for use.
+/// The final checkpoint of a run.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
-/// The folder of the states that a run is resumed from.
+/// The folder of the states to resume from.
 pub const STATES: &str = "states";
-/// What runs were resumed from before there was a folder of states.
+/// The file to resume from in earlier versions, which had no folder of states.
 pub const OLD_STATE: &str = "state.safetensors";
-/// How the names of TensorBoard's files begin.
+/// The prefix of TensorBoard event files.
 pub(crate) const EVENTS: &str = "events.out.tfevents.";
 
-/// Who writes has it locked.
+/// The lock file, held by the writing process.
 const LOCK: &str = "lock";
-/// Where a run's files are put together before they are removed: as long as it has this name the run is to be restored.
+/// The folder that collects a run's files before they are removed. While it has this name, the run
+/// will be restored.
 const LEAVING: &str = ".leaving";
-/// The same when the run is gone.
+/// The name of this folder once the removal is final.
 const GONE: &str = ".gone";
 
-/// The folder of a run, which nobody else writes to until this is dropped.
+/// The folder of a run, locked against other writers until this is dropped.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -37,11 +38,12 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder if there is none, and keeps others out. What a program that was killed has left half done is put
-    /// right.
+    /// Creates the folder if necessary and locks it. Repairs the leftovers of a process that was
+    /// killed.
     ///
     /// # Errors
-    /// [`Error::InUse`] if somebody else has it, [`Error::File`] if it cannot be written to.
+    /// [`Error::InUse`] if another process holds the lock, [`Error::File`] if the folder cannot be
+    /// written to.
     pub fn open(path: &Path) -> Result<Self> {
         fs::create_dir_all(path).map_err(|error| failed(path, error))?;
         let lock = path.join(LOCK);
@@ -61,11 +63,11 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Refuses to go on if the lock is no longer that of the folder's path: the folder has been moved or replaced, and what is at its path
-    /// may be another's.
+    /// Checks that the lock file at the folder's path is still the one that this process holds. If
+    /// it is not, the folder has been moved or replaced, and the path may belong to another run.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::File`] if the lock is missing or belongs to another run.
     pub fn check_held(&self) -> Result<()> {
         let lock = self.join(LOCK);
         match is_same(&self.lock, &lock) {
@@ -78,26 +80,27 @@ impl RunFolder {
         }
     }
 
-    /// Whether others are kept out: some file systems have no locks.
+    /// Whether other writers are locked out. Some file systems do not support locks.
     pub fn is_locked(&self) -> bool {
         self.is_locked
     }
 
-    /// The folder.
+    /// Returns the path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A file in it.
+    /// Returns the path of a file in the folder.
     pub fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Removes the run that is there, as one act: whoever opens the folder after this was cut short finds all of it or
-    /// nothing. Files that are not a run's stay, also those among its states.
+    /// Removes the existing run atomically: after an interruption, the next [`RunFolder::open`]
+    /// restores the entire run or finishes the removal. Files that do not belong to a run are left
+    /// alone.
     ///
     /// # Errors
-    /// [`Error::File`] if that cannot be done; the run is still there.
+    /// [`Error::File`] if the removal fails. The run is then restored.
     pub fn clear(&self) -> Result<()> {
         let (leaving, gone) = (self.join(LEAVING), self.join(GONE));
         let clear = || {
@@ -108,16 +111,16 @@ impl RunFolder {
             sync_folder(&gone)
         };
         if let Err(error) = clear() {
-            // The first error is the one to tell.
+            // The first error is the one to report.
             let _ = self.put_right();
             return Err(failed(&self.path, error));
         }
-        // What cannot be removed now is removed when the folder is opened again.
+        // Leftovers are removed when the folder is opened again.
         let _ = fs::remove_dir_all(gone);
         Ok(())
     }
 
-    /// Puts all files of the run together.
+    /// Moves all files of the run into the folder to be removed.
     fn gather(&self) -> io::Result<()> {
         let leaving = self.join(LEAVING);
         fs::create_dir(&leaving)?;
@@ -131,7 +134,7 @@ impl RunFolder {
         Ok(())
     }
 
-    /// The files of the run.
+    /// Returns the names of the run's files.
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path)? {
@@ -143,7 +146,8 @@ impl RunFolder {
         Ok(names)
     }
 
-    /// Restores a run that was not removed as a whole, and removes what was begun.
+    /// Restores a run whose removal was interrupted, and deletes leftovers and partially written
+    /// files.
     fn put_right(&self) -> io::Result<()> {
         let leaving = self.join(LEAVING);
         if leaving.is_dir() {
@@ -189,10 +193,10 @@ fn move_all(from: &Path, to: &Path) -> io::Result<()> {
 
 /// How what this program writes into the lock begins.
 const NAME: &str = "process ";
-/// The longest name of a holder.
+/// The maximum length of a lock file in bytes.
 const LONGEST_NAME: u64 = 300;
 
-/// Refuses a lock that is a link, no file, or somebody's own file.
+/// Rejects a lock path that is a symbolic link, not a regular file, or a file of another program.
 fn check_lock(path: &Path) -> io::Result<()> {
     let refuse = |got: &str| Err(io::Error::other(format!("expected a file that locks a run, got {got}")));
     match fs::symlink_metadata(path) {
@@ -207,7 +211,7 @@ fn check_lock(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether an open file is the one of a name.
+/// Whether an open file is the file at `path`.
 fn is_same(file: &File, path: &Path) -> io::Result<bool> {
     let (own, there) = (file.metadata()?, fs::symlink_metadata(path)?);
     #[cfg(unix)]
@@ -215,13 +219,13 @@ fn is_same(file: &File, path: &Path) -> io::Result<bool> {
         use std::os::unix::fs::MetadataExt as _;
         (own.dev(), own.ino()) == (there.dev(), there.ino())
     };
-    // Elsewhere an open file cannot be moved.
+    // On other systems an open file cannot be moved.
     #[cfg(not(unix))]
     let is_same = own.is_file() && there.is_file();
     Ok(is_same)
 }
 
-/// What this program writes into the lock: which process of which machine it is.
+/// Returns the text for the lock file: the ids of this process and its machine.
 fn own_name() -> String {
     let machine = fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let machine = machine.or_else(|| std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).ok());
@@ -232,7 +236,7 @@ fn own_name() -> String {
     }
 }
 
-/// What the holder of a lock has written into it, and how long ago.
+/// Describes the holder of a lock, and how long it has held it.
 fn holder(lock: &Path) -> String {
     let named = fs::read_to_string(lock).ok().filter(|name| !name.is_empty() && name.len() as u64 <= LONGEST_NAME);
     let named = named.unwrap_or_else(|| "another process".into());
@@ -249,7 +253,7 @@ mod tests {
     use super::*;
     use crate::run_state::write_whole;
 
-    /// A run and a file that is none of its own.
+    /// Creates a run, and a file that does not belong to it.
     fn run(folder: &Path) -> RunFolder {
         let run = RunFolder::open(folder).unwrap();
         fs::create_dir_all(run.join(STATES)).unwrap();
@@ -299,7 +303,7 @@ mod tests {
         }
     }
 
-    /// Another run may be where the folder was.
+    /// Another run may have taken the path.
     #[test]
     fn a_folder_that_was_moved_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
@@ -387,7 +391,7 @@ mod tests {
     fn what_cannot_be_removed_stays_whole() {
         let folder = tempfile::tempdir().unwrap();
         let run = run(folder.path());
-        // In the way of the last move.
+        // Blocks the last rename.
         fs::create_dir_all(run.join(GONE).join("x")).unwrap();
         let error = run.clear().unwrap_err().to_string();
         assert!(error.contains(&*folder.path().to_string_lossy()), "{error}");

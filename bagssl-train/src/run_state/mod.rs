@@ -1,5 +1,5 @@
-//! Where a run is kept: its [`folder`](RunFolder) has one writer at a time, its [`States`] are files that are there as a whole
-//! or not at all ([`Staged`]).
+//! A run on disk: its [`folder`](RunFolder) with a single writer, and its [`States`], which are
+//! written atomically ([`Staged`]).
 
 mod folder;
 mod staged;
@@ -12,37 +12,37 @@ pub use states::{Every, Keeping, LatestState, States, whole_state};
 
 use crate::error::Result;
 
-/// Where in its schedule a run stands.
+/// The position of a run in its schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// Steps done.
+    /// The number of completed steps.
     pub step: u64,
-    /// Epochs done.
+    /// The number of completed epochs.
     pub epoch: u32,
-    /// Batches done of the epoch after these; 0 at the end of an epoch.
+    /// The number of completed batches of the current epoch; 0 at an epoch boundary.
     pub batch: u64,
 }
 
-/// Takes a run's states.
+/// Stores a run's states.
 pub trait StateStore {
-    /// Whether it takes any. A state is not even made for one that does not.
+    /// Whether the store saves states at all. If not, states are not serialized.
     fn keeps(&self) -> bool {
         true
     }
 
-    /// Whether a state is to be saved where the run stands. Before a run ends it is saved in any case.
+    /// Whether a state should be saved at this position. A state is always saved before a run ends.
     fn is_due(&self, _: Position) -> bool {
         false
     }
 
-    /// Keeps a state.
+    /// Saves a state.
     ///
     /// # Errors
-    /// What could not be done; the state of the call before is still there.
+    /// Any error of saving. The previous state remains intact.
     fn save(&mut self, position: Position, bytes: &[u8]) -> Result<()>;
 }
 
-/// A store for runs whose state nobody wants.
+/// A store that discards all states.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Nowhere;
 

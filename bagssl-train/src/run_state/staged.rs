@@ -1,4 +1,4 @@
-//! Files that are there as a whole or not at all.
+//! Files that are written atomically.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -8,11 +8,11 @@ use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 
-/// How the names of files end that have been begun.
+/// The suffix of partially written files.
 const PARTIAL: &str = ".partial";
 
-/// A file that has been written and synced under a name of its own beside its place (`.{name}.{letters}.partial`), and waits
-/// to be renamed. It is removed if it is dropped before that.
+/// A file that has been written and synced under a temporary name in the same directory
+/// (`.{name}.{letters}.partial`), and has yet to be renamed. Dropping it removes the file.
 #[derive(Debug)]
 pub struct Staged {
     file: NamedTempFile,
@@ -23,7 +23,7 @@ impl Staged {
     /// Writes and syncs the bytes.
     ///
     /// # Errors
-    /// [`Error::File`] if that cannot be done; nothing is left behind.
+    /// [`Error::File`] if this fails. No file is left behind.
     pub fn write(path: &Path, bytes: &[u8]) -> Result<Self> {
         let write = || {
             let mut file = begin(path)?;
@@ -35,15 +35,17 @@ impl Staged {
         Ok(Staged { file, path: path.into() })
     }
 
-    /// Gives the file its name if no other has it, and syncs the folder so that the name lasts.
+    /// Renames the file to its final name, failing if that exists, and syncs the directory so that
+    /// the rename is durable.
     ///
     /// # Errors
-    /// [`Error::File`] if a file of that name is there, or it cannot be done.
+    /// [`Error::File`] if a file of that name exists, or the rename fails.
     pub fn commit_new(self) -> Result<()> {
         let Staged { file, path } = self;
         match file.persist_noclobber(&path) {
             Ok(_) => sync_folder(&path).map_err(|error| failed(&path, error)),
-            // Some file systems cannot refuse a name that is taken, and then the moment in between is left.
+            // Some file systems cannot rename without replacing. A race between check and rename
+            // remains there.
             Err(error) if error.error.kind() != ErrorKind::AlreadyExists && path.symlink_metadata().is_err() => {
                 Staged { file: error.file, path }.commit()
             }
@@ -51,10 +53,10 @@ impl Staged {
         }
     }
 
-    /// Gives the file its name, and syncs the folder so that the name lasts.
+    /// Renames the file to its final name, and syncs the directory so that the rename is durable.
     ///
     /// # Errors
-    /// [`Error::File`] if that cannot be done.
+    /// [`Error::File`] if this fails.
     pub fn commit(self) -> Result<()> {
         let Staged { file, path } = self;
         file.persist(&path).map_err(|error| failed(&path, error.error))?;
@@ -62,15 +64,16 @@ impl Staged {
     }
 }
 
-/// Writes a file as a whole or not at all.
+/// Writes a file atomically.
 ///
 /// # Errors
-/// [`Error::File`] if that cannot be done; a file that was there before is untouched.
+/// [`Error::File`] if this fails. An existing file is left untouched.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     Staged::write(path, bytes)?.commit()
 }
 
-/// Removes what a program that was killed has begun in a folder where nobody else writes.
+/// Removes the partially written files of a killed process. No other process may write to the
+/// folder.
 pub(super) fn remove_partial(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -83,7 +86,7 @@ pub(super) fn remove_partial(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Refuses what is there and no file: a pipe would be waited for.
+/// Rejects an existing path that is not a regular file: reading from a pipe would block.
 pub(crate) fn regular(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(meta) if !meta.is_file() => {
@@ -93,20 +96,20 @@ pub(crate) fn regular(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The folder that a file lies in.
+/// Returns the directory of a file.
 pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Waits until the names in a file's folder are on the disk.
+/// Syncs the directory of a file.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    // Elsewhere a folder cannot be opened.
+    // On other systems a directory cannot be opened.
     if cfg!(unix) { File::open(folder_of(path))?.sync_all() } else { Ok(()) }
 }
 
-/// A file under a name that no other has, with the rights of any new file.
+/// Creates a file with a unique name and the default permissions of a new file.
 fn begin(path: &Path) -> io::Result<NamedTempFile> {
-    // Of a long name a part, so that the whole is not longer than a name may be.
+    // Long names are truncated, so that the temporary name does not exceed the length limit.
     const LONGEST: usize = 40;
     let name: String = path.file_name().unwrap_or_default().to_string_lossy().chars().take(LONGEST).collect();
     let prefix = format!(".{name}.");
@@ -117,7 +120,7 @@ fn begin(path: &Path) -> io::Result<NamedTempFile> {
     builder.tempfile_in(folder_of(path))
 }
 
-/// What the system says, without the name that it was said of, which `tempfile` puts behind it.
+/// Returns the system's error without the path that `tempfile` appends.
 fn plain(error: io::Error) -> io::Error {
     match error.to_string().rsplit_once(" at path ") {
         Some((said, _)) => io::Error::new(error.kind(), said.to_string()),

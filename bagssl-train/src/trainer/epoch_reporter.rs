@@ -1,4 +1,4 @@
-//! What the observer of an epoch is told.
+//! Reports an epoch's events to the observer.
 
 use bagssl_core::embed::Rows;
 use bagssl_core::observe::{Event, Observer, Verdict};
@@ -8,17 +8,17 @@ use burn::tensor::backend::Backend;
 use crate::error::{Error, Result};
 use crate::schedule::StepSchedule;
 
-/// What the observer of an epoch is told.
+/// Reports an epoch's events to the observer.
 pub(super) struct EpochReporter<'a> {
     pub(super) observer: &'a mut dyn Observer,
     pub(super) epoch: u32,
     pub(super) schedule: StepSchedule,
-    /// The highest learning rate.
+    /// The peak learning rate.
     pub(super) rate: f64,
 }
 
 impl EpochReporter<'_> {
-    /// A step that is done, whose figures are added to the epoch's.
+    /// Reports a completed step and adds its metrics to the epoch's means.
     pub(super) fn step(
         &mut self,
         step: u64,
@@ -30,7 +30,8 @@ impl EpochReporter<'_> {
         self.tell(&Event::Step { step, steps: self.schedule.steps(), epoch: self.epoch, figures: &figures })
     }
 
-    /// A step that changed nothing. Its figures would have had these `names`: where the epoch was resumed, no other step may tell them.
+    /// Reports a skipped step. `names` are the names that its metrics would have had: in a resumed
+    /// epoch no other step may provide them.
     pub(super) fn skipped(
         &mut self,
         step: u64,
@@ -43,14 +44,14 @@ impl EpochReporter<'_> {
         self.tell(&Event::Skipped { step, what, images })
     }
 
-    /// What the last batch was projected to, `[image, patch, dim]`.
+    /// Reports the projections of the last batch, `[image, patch, dim]`.
     pub(super) fn projections<B: Backend>(&mut self, step: u64, projections: Tensor<B, 3>) -> Result<Verdict> {
         let [_, patches, dim] = projections.dims();
         let values = projections.into_data().convert::<f32>().into_vec().expect("converted to f32");
         self.tell(&Event::Projections { epoch: self.epoch, step, rows: &Rows { values, dim }, patches })
     }
 
-    /// The epoch's end.
+    /// Reports the end of the epoch.
     pub(super) fn epoch(&mut self, step: u64, means: &Means) -> Result<Verdict> {
         self.tell(&Event::Epoch { epoch: self.epoch, step, figures: &means.figures() })
     }
@@ -60,10 +61,10 @@ impl EpochReporter<'_> {
     }
 }
 
-/// The figure that comes after those of the batch.
+/// The name of the learning rate, which follows the metrics of the batch.
 const RATE: &str = "rate";
 
-/// The means of the figures of an epoch's steps so far.
+/// The means of the metrics over the steps of an epoch so far.
 #[derive(Debug, Default)]
 pub(super) struct Means {
     names: Vec<&'static str>,
@@ -72,7 +73,8 @@ pub(super) struct Means {
 }
 
 impl Means {
-    /// Those that a state has kept by their [`bits`](Means::bits). They have names again with the next step.
+    /// Restores means from the [`bits`](Means::bits) stored in a state. The next step sets their
+    /// names.
     pub(super) fn restored(bits: &[u64], count: u64) -> Self {
         Means { names: Vec::new(), sums: bits.iter().map(|&bits| f64::from_bits(bits)).collect(), count }
     }
@@ -86,7 +88,7 @@ impl Means {
         self.count += 1;
     }
 
-    /// Says what the sums are of, if no step has.
+    /// Sets the names of the sums, if no step has.
     fn name(&mut self, names: Vec<&'static str>) {
         if self.names.is_empty() && names.len() == self.sums.len() {
             self.names = names;
@@ -98,12 +100,12 @@ impl Means {
         self.names.iter().zip(&self.sums).map(|(&name, sum)| (name, sum / count)).collect()
     }
 
-    /// The bits of the sums.
+    /// Returns the bit patterns of the sums.
     pub(super) fn bits(&self) -> Vec<u64> {
         self.sums.iter().map(|sum| sum.to_bits()).collect()
     }
 
-    /// Steps that they are of.
+    /// Returns the number of steps in the sums.
     pub(super) fn count(&self) -> u64 {
         self.count
     }
@@ -125,7 +127,7 @@ mod tests {
         let mut resumed = Means::restored(&first.bits(), first.count());
         add(&mut resumed, steps[2]);
         assert_eq!((resumed.figures(), resumed.count()), (whole.figures(), 3));
-        // Where all steps after it are skipped.
+        // All later steps are skipped.
         let mut resumed = Means::restored(&first.bits(), first.count());
         resumed.name(vec!["loss"]);
         assert_eq!(resumed.figures(), [], "names of other figures");

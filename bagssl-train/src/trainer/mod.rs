@@ -26,22 +26,25 @@ use crate::run_state::StateStore;
 use crate::schedule::StepSchedule;
 use epoch_reporter::{EpochReporter, Means};
 
-/// What a run is called in its checkpoints.
+/// A description of a run that is stored in its checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RunInfo {
     /// The name of the preset or config.
     pub preset: String,
     /// The fingerprint of the training images.
     pub data: String,
-    /// Everything else that the weights depend on, by name: with the config it decides whether a run may be resumed.
+    /// All other settings that affect the weights, by name. A run can only be resumed if these and
+    /// the config match.
     pub settings: Vec<(String, String)>,
-    /// What may be otherwise when the run is resumed, such as where the images lie, by name. It is recorded.
+    /// Settings that may differ when the run is resumed, such as the location of the images, by
+    /// name. Changes are recorded.
     pub circumstances: Vec<(String, String)>,
-    /// Whether a run may be resumed with another learning rate, other epochs, or another way with steps that are not finite.
+    /// Whether a resumed run may change the learning rate, the number of epochs, or the policy for
+    /// non-finite steps.
     pub may_change: bool,
 }
 
-/// A model in training: what one step after the other changes.
+/// A model in training, with its optimizer and position in the schedule.
 #[derive(Debug)]
 pub struct Trainer<B: AutodiffBackend, K> {
     config: CheckedConfig,
@@ -50,39 +53,42 @@ pub struct Trainer<B: AutodiffBackend, K> {
     model: Model<B>,
     optimizer: Optimizer<B::InnerBackend>,
     step: u64,
-    /// Steps that changed nothing.
+    /// The number of skipped steps.
     skipped: u64,
-    /// Of the steps of the epoch that is not over.
+    /// The means over the steps of the current epoch.
     means: Means,
-    /// Steps of the epochs whose end the observer has heard of since this trainer began.
+    /// The number of steps up to the end of the last epoch that was reported to the observer since
+    /// this trainer was created.
     ended: u64,
     /// The step of the last state that was saved or resumed from.
     saved: Option<u64>,
-    /// What was changed when the run was resumed, all of it and what nobody has heard of.
+    /// All settings that were changed when the run was resumed; `untold` has those that are not
+    /// reported yet.
     changes: Vec<Change>,
     untold: Vec<Change>,
-    /// The last batch on the device, if its source keeps it and may give it again.
+    /// The last batch on the device, if its source caches it and may yield it again.
     kept: Option<(PatchBatch, Vec<Part<B>>)>,
     exchange: Option<Arc<dyn Collective<B::InnerBackend>>>,
-    /// Whether this worker's observer has said stop: the others hear of it with the next step.
+    /// Whether this worker's observer has requested a stop. The other workers learn of it in the
+    /// next step.
     stop: bool,
     kernels: PhantomData<K>,
 }
 
-/// How a call of [`Trainer::run`] ended.
+/// The reason why [`Trainer::run`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// All steps are done.
     Finished,
-    /// An observer said stop; the state has been saved.
+    /// An observer requested a stop. The state has been saved.
     Stopped,
 }
 
 impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> {
-    /// A model with random weights, at step 0.
+    /// Creates a trainer with random weights, at step 0.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting of the optimizer lies outside its range.
+    /// [`Error::Setting`] if an optimizer setting is out of range.
     pub fn new(config: CheckedConfig, info: RunInfo, device: B::Device) -> Result<Self> {
         let model = Model::init(config.plan(), config.config().seed, &device);
         let optimizer = Optimizer::new(config.config().optimizer)?;
@@ -106,15 +112,17 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         })
     }
 
-    /// Lets `together` make the optimizer's steps.
+    /// Makes the optimizer use the fused implementation `together`.
     pub fn set_fused_optimizer(&mut self, together: Box<dyn FusedOptimizer<B::InnerBackend>>) {
         self.optimizer.set_fused(together);
     }
 
-    /// Makes this one of several workers that share each batch and take the same steps. All begin with the same config (whose
-    /// batch is the whole one) and state; each has a source of its own images. The kernels have to be
-    /// [`SyncBatchNorm`](crate::distributed::SyncBatchNorm), so that batch norms see the whole batch. If the observer of one says
-    /// stop, all stop after the next step.
+    /// Makes this trainer one of several workers that share each batch and take the same steps. All
+    /// workers must start with the same config (with the size of the entire batch) and state. Each
+    /// has a source that yields its own images. The kernels must be
+    /// [`SyncBatchNorm`](crate::distributed::SyncBatchNorm), so that batch norm statistics cover
+    /// the entire batch. If one worker's observer requests a stop, all workers stop after the next
+    /// step.
     ///
     /// # Errors
     /// [`Error::Setting`] if the images of a batch cannot be divided evenly among the workers.
@@ -124,44 +132,52 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         Ok(())
     }
 
-    /// Makes this a worker on its own again. Others that wait for it are told that it has ended.
+    /// Detaches this trainer from the other workers. Pending calls of the others fail.
     pub fn leave_workers(&mut self) {
         self.exchange = None;
     }
 
-    /// Steps done.
+    /// Returns the number of completed steps, including skipped ones.
     pub fn step(&self) -> u64 {
         self.step
     }
 
-    /// Steps of these that changed nothing, because their loss or their gradient was not finite.
+    /// Returns the number of steps that were skipped because their loss or gradient was not finite.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
 
-    /// The model.
+    /// Returns the model.
     pub fn model(&self) -> &Model<B> {
         &self.model
     }
 
-    /// The model without gradients, for use.
+    /// Returns the model without autodiff, for inference.
     pub fn trained_model(&self) -> Model<B::InnerBackend> {
         self.model.valid()
     }
 
-    /// Trains to the end of the schedule, or until the observer says stop. The state is saved where the store wants it
-    /// ([`StateStore::is_due`]), before the return, and before an error if it can still be (by the first of several workers). Where
-    /// work is queued ([`Kernels::IS_ASYNC`]) the observer hears of a step when the next one is under way, and that one is then
-    /// done as well.
+    /// Trains to the end of the schedule, or until the observer requests a stop.
+    ///
+    /// The state is saved when the store requests it ([`StateStore::is_due`]), before this returns,
+    /// and, if possible, before an error is returned. With several workers, only the first one
+    /// saves. On asynchronous kernels ([`Kernels::IS_ASYNC`]) the observer receives a step's
+    /// metrics while the next step is already running, and a stop takes effect after that next
+    /// step.
     ///
     /// # Errors
-    /// [`Error::Source`], [`Error::Observer`], [`Error::Kernels`] or [`Error::File`] as they arise; [`Error::NotFinite`] with
-    /// its step if the loss or a gradient is no number (unless the config says to skip such steps); [`Error::Unusable`] if
-    /// that is so of what would be saved; [`Error::NothingTrained`] if an epoch has ended and all steps were skipped;
-    /// [`Error::Batch`] or [`Error::Batches`] if a batch is not of the promised shape, or there are not as many of them;
-    /// [`Error::Setting`] if more epochs are done than the config has, its schedule does not fit into these steps, or a batch has fewer
-    /// than two images or two patches; [`Error::Workers`] if another worker has ended or fails; [`Error::Core`] if a state cannot
-    /// be written.
+    /// - [`Error::Source`], [`Error::Observer`], [`Error::Kernels`] or [`Error::File`] as they
+    ///   occur
+    /// - [`Error::NotFinite`] with the step if the loss or a gradient is not finite, unless the
+    ///   config says to skip such steps
+    /// - [`Error::Unusable`] if a value to be saved is not finite
+    /// - [`Error::NothingTrained`] if an epoch has ended and all steps so far were skipped
+    /// - [`Error::Batch`] or [`Error::Batches`] if the shape or number of batches differs from what
+    ///   the source declared
+    /// - [`Error::Setting`] if more epochs have begun than the config allows, the schedule does not
+    ///   fit the number of steps, or a batch has fewer than two images or patches
+    /// - [`Error::Workers`] if another worker has exited or failed
+    /// - [`Error::Core`] if a state cannot be serialized
     pub fn run(
         &mut self,
         source: &dyn PatchSource,
@@ -213,7 +229,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         Ok(Ended::Finished)
     }
 
-    /// The rest of the epoch that the next step belongs to.
+    /// Runs the rest of the current epoch.
     fn epoch(
         &mut self,
         source: &dyn PatchSource,
@@ -230,10 +246,10 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         let mut epoch = Epoch { telling, parameters, waiting: None, projections: None };
         let stepped = self.steps(source, store, &mut epoch, per_epoch);
         if matches!(stepped, Err(Error::NotFinite { .. } | Error::Kernels(_))) {
-            // What was queued later is worth nothing.
+            // Steps queued after the failure are invalid.
             return stepped;
         }
-        // What is still queued was before any other error, and may be its cause.
+        // A step that is still queued came before any other error, and may be its cause.
         let heard = epoch.waiting.take().map_or(Ok(Verdict::Continue), |last| self.heard(&mut epoch, last));
         let verdict = either(heard?, stepped?);
         let (expected, got) = (per_epoch, self.step - u64::from(number) * per_epoch);
@@ -254,7 +270,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         Ok(either(verdict, either(seen, told)))
     }
 
-    /// The steps of an epoch that are left, up to one after which somebody says stop.
+    /// Runs the remaining steps of an epoch, or fewer if a stop is requested.
     fn steps(
         &mut self,
         source: &dyn PatchSource,
@@ -267,13 +283,13 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         for batch in awaited(source.epoch(epoch.telling.epoch, (self.step % per_epoch) as usize)) {
             let batch = batch.map_err(Error::Source)?;
             if let Some(exchange) = &self.exchange {
-                // Within a step nothing waits for a worker that has ended before it.
+                // Detects workers that have exited: calls within a step may not check for that.
                 exchange.barrier()?;
             }
             let pass = self.checked_pass(batch, source)?;
             let projections = pass.readout.projections();
             let verdict = if K::IS_ASYNC && !skips {
-                // The device goes on with this step while the one before is waited for.
+                // The device runs this step while the host waits for the previous one.
                 self.update(pass.gradients, pass.statistics, schedule);
                 epoch.projections = Some(projections);
                 let before = epoch.waiting.replace(Waiting::Figures(pass.readout.begin()));
@@ -303,7 +319,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         Ok(Verdict::Continue)
     }
 
-    /// Tells the observer of a step that was queued, if it has not heard of it yet.
+    /// Reports a queued step to the observer, unless it has been reported already.
     fn heard(&mut self, epoch: &mut Epoch<'_, B, K>, waiting: Waiting<B, K>) -> Result<Verdict> {
         match waiting {
             Waiting::Figures(figures) => {
@@ -314,7 +330,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         }
     }
 
-    /// Tells the observer of a step. Workers stop when all know that one of them wants to.
+    /// Reports a step to the observer. Workers stop only when all of them know that one has
+    /// requested it.
     fn report_step(
         &mut self,
         telling: &mut EpochReporter<'_>,
@@ -332,7 +349,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         Ok(if all_stop { Verdict::Stop } else { Verdict::Continue })
     }
 
-    /// What an observer says, if this worker is alone. Otherwise the others have yet to hear that it wants to stop.
+    /// Returns the observer's verdict if this worker is alone. Otherwise stores a stop request,
+    /// which the other workers have yet to learn of.
     fn for_all(&mut self, verdict: Verdict) -> Verdict {
         if self.exchange.is_none() {
             return verdict;
@@ -341,7 +359,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         Verdict::Continue
     }
 
-    /// The loss and the gradients of a batch.
+    /// Computes the loss and gradients of a batch.
     fn checked_pass(&mut self, batch: PatchBatch, source: &dyn PatchSource) -> Result<Pass<B, K>> {
         let shape = batch.shape();
         if shape != source.shape() {
@@ -356,7 +374,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         })
     }
 
-    /// A batch on the device, in parts. One that the source keeps and gives again is brought there once.
+    /// Uploads a batch to the device in parts. A batch that the source caches and yields again is
+    /// uploaded once.
     fn parts(&mut self, batch: PatchBatch) -> Vec<Part<B>> {
         if let Some((_, parts)) = self.kept.as_ref().filter(|(kept, _)| kept.shares_with(&batch)) {
             return parts.clone();
@@ -368,7 +387,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         parts
     }
 
-    /// The optimizer's step.
+    /// Runs the optimizer and updates the running statistics.
     fn update(&mut self, gradients: ModelGradients<B>, statistics: [BatchStatistics<B>; 2], schedule: StepSchedule) {
         let _span = span("optimizer");
         let factor = schedule.factor(self.step);
@@ -389,7 +408,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         self.model.gradients(&objective.backward())
     }
 
-    /// All patches at once.
+    /// Processes all patches in one pass.
     fn whole(&self, patches: Part<B>, images: Vec<u32>) -> Result<Pass<B, K>> {
         let output = self.forward(patches.tensor);
         let [_, dim] = output.projection.dims();
@@ -402,7 +421,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         self.finished(images, value, projections.inner(), gradients, output.statistics)
     }
 
-    /// All patches at once, of this worker's images: the loss is that of all workers' projections.
+    /// Processes all patches of this worker in one pass. The loss covers the projections of all
+    /// workers.
     fn shared(&self, patches: Part<B>, images: Vec<u32>) -> Result<Pass<B, K>> {
         let output = self.forward(patches.tensor);
         let [_, dim] = output.projection.dims();
@@ -413,7 +433,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         self.finished(images, value, projections.inner(), gradients, output.statistics)
     }
 
-    /// The loss of the projections of all workers, `[image, patch, dim]`, and its gradient in this worker's.
+    /// Computes the loss over the projections of all workers, `[image, patch, dim]`, and its
+    /// gradient with respect to this worker's projections.
     fn loss(&self, projections: Tensor<B::InnerBackend, 3>) -> Result<(LossValue<B>, Tensor<B::InnerBackend, 3>)> {
         let [images, patches, dim] = projections.dims();
         let (first, all) = match &self.exchange {
@@ -429,21 +450,26 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         let value = self.config.loss().value::<B, K>(all.clone())?;
         let gradient = all.grad(&value.objective.clone().backward()).expect("the loss depends on all of them");
         if let Some(exchange) = &self.exchange {
-            // A backward pass of Burn's ends by waiting for all others of the process. Norms wait for each other within
-            // theirs, so that none may begin before the loss's have ended everywhere.
+            // Burn's backward pass ends by waiting for all other backward passes of the process.
+            // Synchronized batch norms wait for each other within their backward pass. So none may
+            // begin before the loss's backward pass has ended on every worker.
             exchange.barrier()?;
         }
         Ok((value, gradient.narrow(0, first, images)))
     }
 
-    /// Some patches of each image at a time, twice: once for the projections, of which the loss of the whole batch is made
-    /// and its gradient, and once to lead that gradient back. What is kept in between is one part's, but for projections.
+    /// Processes some patches of each image at a time, in two passes (GradCache). The first pass
+    /// computes all projections, then the loss of the entire batch and its gradient. The second
+    /// pass backpropagates that gradient. Only one part's activations are in memory at a time, plus
+    /// all projections.
     ///
     /// # Source
-    /// Gao et al., *Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup*, RepL4NLP 2021.
+    /// Gao et al., *Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup*,
+    /// RepL4NLP 2021.
     fn grad_cache_pass(&self, parts: &[Part<B>], images: Vec<u32>) -> Result<Pass<B, K>> {
         let (mut projections, mut encoders, mut projectors) = (Vec::new(), Vec::new(), Vec::new());
-        // Without gradients nothing is kept; a graph that is merely dropped stays until the next backward pass.
+        // Without gradients no activations are stored. A graph that is merely dropped stays in
+        // memory until the next backward pass.
         let frozen = self.model.clone().no_grad();
         for part in parts {
             let _span = span("forward, without gradients");
@@ -474,7 +500,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         self.finished(images, value, projections, gradients, statistics)
     }
 
-    /// The pass, with the sum of all workers' gradients.
+    /// Sums the gradients over all workers and collects the results of the pass.
     fn finished(
         &self,
         images: Vec<u32>,
@@ -500,41 +526,41 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
     }
 }
 
-/// The figures of a step, and whether a worker wants to stop.
+/// The metrics of a step by name, and whether a worker requested a stop.
 type Read = (Vec<(&'static str, f64)>, bool);
 
-/// What a step's backward pass leaves.
+/// The results of a step's forward and backward pass.
 struct Pass<B: AutodiffBackend, K> {
     gradients: ModelGradients<B>,
     statistics: [BatchStatistics<B>; 2],
     readout: StepMetrics<B, K>,
 }
 
-/// An epoch under way.
+/// An epoch in progress.
 struct Epoch<'a, B: AutodiffBackend, K> {
     telling: EpochReporter<'a>,
-    /// The names of those that are trained.
+    /// The names of the trained parameters.
     parameters: Vec<String>,
-    /// The last step that was queued.
+    /// The last queued step.
     waiting: Option<Waiting<B, K>>,
-    /// What the last batch was projected to.
+    /// The projections of the last batch.
     projections: Option<Tensor<B::InnerBackend, 3>>,
 }
 
-/// A step that was queued.
+/// A queued step.
 enum Waiting<B, K> {
-    /// Nobody has heard of it.
+    /// A step that has not been reported.
     Figures(PendingMetrics<B, K>),
-    /// What the observer has said to it.
+    /// A step that has been reported, with the observer's verdict.
     Told(Verdict),
 }
 
-/// One who says stop is enough.
+/// Returns `Stop` if either verdict is `Stop`.
 fn either(one: Verdict, other: Verdict) -> Verdict {
     if one == Verdict::Stop { one } else { other }
 }
 
-/// Batches, with the time that they are waited for.
+/// Wraps batches to profile the time spent waiting for them.
 fn awaited(mut batches: Batches<'_>) -> impl Iterator<Item = std::result::Result<PatchBatch, SourceError>> {
     std::iter::from_fn(move || {
         let _span = span("wait for a batch");
@@ -542,7 +568,7 @@ fn awaited(mut batches: Batches<'_>) -> impl Iterator<Item = std::result::Result
     })
 }
 
-/// Some patches of every image of a batch.
+/// Some patches of each image of a batch.
 #[derive(Debug, Clone)]
 struct Part<B: AutodiffBackend> {
     /// `[image * patch, channel, height, width]`
@@ -551,7 +577,7 @@ struct Part<B: AutodiffBackend> {
     patches: usize,
 }
 
-/// A batch in parts of `together` patches of each image.
+/// Splits a batch into parts of `together` patches per image.
 fn parts<B: AutodiffBackend, K: Kernels<B>>(batch: PatchBatch, together: usize, device: &B::Device) -> Vec<Part<B>> {
     let shape = batch.shape();
     let dims = [shape.images * together, shape.channels, shape.height, shape.width];

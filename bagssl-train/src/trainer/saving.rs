@@ -1,4 +1,4 @@
-//! When the loop saves a run's state.
+//! Saves a run's state during the training loop.
 
 use bagssl_core::model::Kernels;
 use bagssl_core::observe::{Event, Observer, Verdict};
@@ -14,7 +14,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         Position { step: self.step, epoch: (self.step / per_epoch) as u32, batch: self.step % per_epoch }
     }
 
-    /// Saves the state within an epoch, if the store wants it. (At its end the observer hears of the epoch first.)
+    /// Saves the state within an epoch, if the store requests it. (At the end of an epoch, the
+    /// epoch is reported to the observer first.)
     pub(super) fn save_within(
         &mut self,
         epoch: &mut Epoch<'_, B, K>,
@@ -26,14 +27,15 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
             return Ok(Verdict::Continue);
         }
         if let Some(waiting) = epoch.waiting.take() {
-            // Who says stop stops after the next step, as without the save: the other workers will.
+            // A requested stop takes effect after the next step, as it would without saving: the
+            // other workers also stop then.
             let verdict = self.heard(epoch, waiting)?;
             epoch.waiting = Some(Waiting::Told(verdict));
         }
         self.save(epoch.telling.observer, store, per_epoch)
     }
 
-    /// Saves the state, if it was not, and this is the worker that does.
+    /// Saves the state, unless it is already saved or another worker is responsible.
     pub(super) fn save(
         &mut self,
         observer: &mut dyn Observer,
@@ -53,7 +55,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         Ok(self.for_all(saved))
     }
 
-    /// Saves what was done before an error, if that can be done. The error is the one to tell.
+    /// Saves the progress before an error, if possible. Failures are ignored in favor of the
+    /// original error.
     pub(super) fn save_before(
         &mut self,
         error: &Error,
@@ -61,25 +64,26 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         store: &mut dyn StateStore,
         per_epoch: u64,
     ) {
-        // After a kernel's failure nobody knows what the weights are. Where work is queued, the step that is not finite has been made.
+        // After a kernel failure the weights are undefined. On asynchronous kernels the non-finite
+        // update has already been applied.
         let is_spoilt = match error {
             Error::Kernels(_) => true,
             Error::NotFinite { .. } => K::IS_ASYNC,
             _ => false,
         };
         let at = self.position(per_epoch);
-        // An epoch whose end the observer has not heard of would go on with the next one.
+        // Resuming would skip the report of an epoch whose end has not been reported yet.
         let is_untold = at.batch == 0 && self.ended != self.step;
         if self.step == 0 || is_spoilt || is_untold {
             return;
         }
         if let Err(Error::Observer(_)) = self.save(observer, store, per_epoch) {
-            // That lines are missing is noticed when the run is resumed.
+            // Missing lines are detected when the run is resumed.
             let _ = self.state(at).and_then(|state| store.save(at, &state));
         }
     }
 
-    /// Refuses to go on where all steps have been skipped.
+    /// Returns an error if every step so far was skipped.
     pub(super) fn check_trained(&self) -> Result<()> {
         if self.step > 0 && self.skipped == self.step {
             return Err(Error::NothingTrained { steps: self.step });

@@ -1,4 +1,4 @@
-//! What a run leaves: states to resume from, and the checkpoint for use.
+//! The output of a run: states to resume from, and the final checkpoint.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;
@@ -19,13 +19,14 @@ use crate::loss::LinAlg;
 use crate::run_state::{Position, whole_state};
 
 impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> {
-    /// The state that a run's [`StateStore`](crate::run_state::StateStore) was given. What [`RunInfo`] has of other circumstances is recorded as
-    /// changed, and so are other settings of the config that may be changed, if it says so: the learning rate, the epochs, and what is
-    /// done about steps that are not finite.
+    /// Resumes from a state that was passed to the run's
+    /// [`StateStore`](crate::run_state::StateStore). Differences in [`RunInfo::circumstances`] are
+    /// recorded as changes. If [`RunInfo::may_change`] is set, so are differences in the learning
+    /// rate, the number of epochs, and the policy for non-finite steps.
     ///
     /// # Errors
-    /// [`Error::Core`] if the bytes are not such a state, or a value is not finite; [`Error::OtherRun`] (with an empty path) if it is
-    /// one of a run with other settings.
+    /// [`Error::Core`] if the bytes are not a valid state, or a value is not finite;
+    /// [`Error::OtherRun`] (with an empty path) if the state belongs to a run with other settings.
     pub fn resume(config: CheckedConfig, info: RunInfo, device: B::Device, bytes: &[u8]) -> Result<Self> {
         let checkpoint = whole_state(bytes)?;
         let mut trainer = Trainer::new(config, info, device)?;
@@ -47,7 +48,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
             .map(|name| Ok((name.to_string(), checkpoint.values(name)?)))
             .collect::<bagssl_core::Result<Vec<_>>>()?;
         let parameters = trainer.config.plan().parameters();
-        // Steps that changed nothing were none of the optimizer's.
+        // Skipped steps do not count as optimizer steps.
         let updates = training.step.saturating_sub(training.skipped);
         trainer.optimizer.restore(updates, &parameters, tensors, &trainer.device)?;
         trainer.means = Means::restored(&training.sums, training.summed);
@@ -56,11 +57,12 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         Ok(trainer)
     }
 
-    /// The model as a checkpoint when the schedule is through: what is needed to use it, and no more.
+    /// Serializes the model as a checkpoint after the end of the schedule. It has what inference
+    /// needs, without the training state.
     ///
     /// # Errors
-    /// [`Error::Unusable`] if a value is not finite, [`Error::Kernels`] if what the kernels had queued has failed,
-    /// [`Error::Core`] if it cannot be written.
+    /// [`Error::Unusable`] if a value is not finite, [`Error::Kernels`] if a queued kernel has
+    /// failed, [`Error::Core`] if the checkpoint cannot be serialized.
     pub fn checkpoint(&self) -> Result<Vec<u8>> {
         let tensors = self.model.tensors();
         K::check().map_err(Error::Kernels)?;
@@ -68,7 +70,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         Ok(to_bytes(&self.spec(self.config.config().schedule.epochs, None), &tensors)?)
     }
 
-    /// The checkpoint with all that a resumed run needs.
+    /// Serializes the checkpoint together with the training state that resuming needs.
     pub(super) fn state(&self, at: Position) -> Result<Vec<u8>> {
         let fixed = self.fixed();
         let training = Training {
@@ -89,7 +91,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         Ok(to_bytes(&self.spec(at.epoch, Some(training)), &tensors)?)
     }
 
-    /// Refuses values that nothing can be computed with.
+    /// Checks that all values can be computed with.
     fn check_values(&self, tensors: &[NamedTensor]) -> Result<()> {
         let roles: BTreeMap<String, Role> =
             self.config.plan().parameters().into_iter().map(|parameter| (parameter.name, parameter.role)).collect();
@@ -99,10 +101,11 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         })
     }
 
-    /// The settings that a run keeps to its end, and the images that it is trained on.
+    /// Returns the settings that must not change during a run, including the fingerprint of the
+    /// training images.
     fn fixed(&self) -> Vec<(String, String)> {
         let config = self.config.config();
-        // What may be changed stands still.
+        // Settings that may change are set to constants.
         let config = TrainConfig {
             optimizer: config.optimizer.with_learning_rate(0.0),
             schedule: crate::schedule::Schedule { epochs: 0, ..config.schedule },
@@ -113,7 +116,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         images.into_iter().chain(flat(&config)).chain(self.info.settings.iter().cloned()).collect()
     }
 
-    /// The settings that may be changed, by name.
+    /// Returns the settings that may change, by name.
     fn settings(&self) -> Vec<(String, String)> {
         let config = self.config.config();
         let policy = if config.on_not_finite == OnNotFinite::Skip { "skip" } else { "stop" };
@@ -130,7 +133,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         self.info.circumstances.iter().any(|(name, _)| name == setting)
     }
 
-    /// The settings that are others than those of a state.
+    /// Returns the settings that differ from those of a state.
     fn changed(&self, training: &Training) -> Vec<Change> {
         let now = self.settings();
         let change = |(setting, from): &(String, String)| {
@@ -142,7 +145,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
 
     fn spec(&self, epochs_done: u32, training: Option<Training>) -> Spec {
         let config = self.config.config();
-        // Where things lay is nobody's business who uses the weights.
+        // Paths and similar circumstances are of no use to users of the weights.
         let changes = self.changes.iter().filter(|change| !self.is_circumstance(&change.setting));
         Spec {
             format_version: FORMAT_VERSION,
@@ -166,12 +169,12 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
     }
 }
 
-/// The settings that are others, or are on one side alone.
+/// Returns the settings that differ, or are present on one side only.
 fn differences(before: &[(String, String)], now: &[(String, String)], step: u64) -> Vec<Change> {
     let value = |settings: &[(String, String)], name: &str| {
         settings.iter().find(|(other, _)| other == name).map_or("none".into(), |(_, value)| value.clone())
     };
-    // A state of an earlier version does not say.
+    // States of earlier versions do not list their settings.
     let of_before = if before.is_empty() { &[] } else { now };
     let names = before.iter().chain(of_before.iter().filter(|(name, _)| before.iter().all(|(other, _)| name != other)));
     let change = |(setting, _): &(String, String)| {
@@ -181,7 +184,7 @@ fn differences(before: &[(String, String)], now: &[(String, String)], step: u64)
     names.filter_map(change).collect()
 }
 
-/// A hash of settings that is the same with every compiler (FNV-1a, Fowler, Noll, Vo).
+/// Hashes settings with a hash that is stable across compilers (FNV-1a, Fowler, Noll, Vo).
 fn hash(settings: &[(String, String)]) -> u64 {
     let mut hash = FnvHasher::default();
     settings.iter().flat_map(|(name, value)| [name, value]).for_each(|text| {

@@ -1,6 +1,7 @@
-//! Small machines: the program without a standard library embeds the golden bag on an emulated Cortex-M4; the CPU kernels'
-//! tests are built for 64-bit Arm with NEON. (They are not run: under Debian 12's qemu-user even tests without a kernel do
-//! not end.) Nothing is fetched: what is missing is named.
+//! Small machines. The program without a standard library embeds the golden bag on an emulated
+//! Cortex-M4. The tests of the CPU kernels are built for 64-bit Arm with NEON. (They are not run:
+//! under Debian 12's qemu-user, even tests without a kernel hang.) Nothing is downloaded: missing
+//! tools are reported.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +12,7 @@ use crate::{metadata, run};
 
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 const CORTEX_M: &str = "thumbv7em-none-eabihf";
-/// Relative to the largest value, as in the program itself.
+/// The tolerance relative to the largest value, as in the program itself.
 const TOLERANCE: f32 = 1e-4;
 
 pub(crate) fn aarch64() -> Result<()> {
@@ -57,7 +58,8 @@ pub(crate) fn cortex_m() -> Result<()> {
     proof(&target, CORTEX_M, &with, &emulator)
 }
 
-/// The proof's embedding is the golden one; the variant that expects wrong numbers fails.
+/// Checks that the proof's embedding equals the golden one, and that the variant that expects wrong
+/// numbers fails.
 fn proof(target: &Path, triple: &str, with: &dyn Fn(&mut Command), emulator: &[&str]) -> Result<()> {
     let golden = run::root().join("tests/golden/embedding.txt");
     let golden = std::fs::read_to_string(&golden).with_context(|| golden.display().to_string())?;
@@ -82,7 +84,7 @@ fn proof(target: &Path, triple: &str, with: &dyn Fn(&mut Command), emulator: &[&
     Ok(())
 }
 
-/// The largest difference, as a share of the largest value.
+/// Returns the largest difference, relative to the largest value.
 fn compare(printed: &str, golden: &str) -> Result<f32> {
     let read = |text: &str| text.lines().map(|line| line.trim().parse::<f32>()).collect::<Result<Vec<_>, _>>();
     let (got, expected) = (read(printed).context("printed embedding")?, read(golden).context("golden embedding")?);
@@ -91,7 +93,7 @@ fn compare(printed: &str, golden: &str) -> Result<f32> {
     let mut most = 0.0;
     for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
         let difference = (got - expected).abs() / largest;
-        // Not a number is no good either.
+        // NaN is rejected too.
         if difference.is_nan() || difference > TOLERANCE {
             bail!("value {index} of the embedding: expected {expected}, got {got}");
         }
@@ -100,12 +102,13 @@ fn compare(printed: &str, golden: &str) -> Result<f32> {
     Ok(most)
 }
 
-/// The compilers that may know a target: the one that rustup has chosen, and the system's.
+/// Returns the compilers that may support a target: the one that rustup has chosen, and the
+/// system's.
 fn compilers() -> [PathBuf; 2] {
     [std::env::var_os("RUSTC").map_or_else(|| "rustc".into(), PathBuf::from), "/usr/bin/rustc".into()]
 }
 
-/// A compiler with the target's library.
+/// Finds a compiler with the target's library.
 fn compiler(triple: &str, library: &str) -> Option<PathBuf> {
     compilers().into_iter().find(|rustc| {
         let arguments = ["--print", "target-libdir", "--target", triple];
@@ -115,7 +118,7 @@ fn compiler(triple: &str, library: &str) -> Option<PathBuf> {
     })
 }
 
-/// A compiler with the sources of its library.
+/// Finds a compiler with the sources of its library.
 fn sources() -> Option<(PathBuf, PathBuf)> {
     compilers().into_iter().find_map(|rustc| {
         let sysroot = run::output(Command::new(&rustc).args(["--print", "sysroot"])).ok()?;
@@ -124,7 +127,8 @@ fn sources() -> Option<(PathBuf, PathBuf)> {
     })
 }
 
-/// Builds `core` and `alloc` as dependencies of an empty crate, which needs no other package, and returns their sysroot.
+/// Builds `core` and `alloc` as dependencies of an empty crate that needs no other packages.
+/// Returns their sysroot.
 fn library_of(rustc: &Path, library: &Path, target: &Path) -> Result<PathBuf> {
     let folder = target.join("library");
     let (none, sysroot) = (folder.join("none"), folder.join("sysroot"));
@@ -143,7 +147,7 @@ fn library_of(rustc: &Path, library: &Path, target: &Path) -> Result<PathBuf> {
     let mut build = run::cargo(&["build", "--offline", "--release", "--target", CORTEX_M, "--manifest-path"]);
     build.arg(folder.join("Cargo.toml")).arg("--target-dir").arg(folder.join("target"));
     let flags = format!("-Zforce-unstable-if-unmarked --sysroot {}", none.display());
-    // The library is written in what is unstable elsewhere.
+    // The library uses features that are unstable elsewhere.
     build.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", flags);
     run::must(&mut build)?;
     for file in std::fs::read_dir(folder.join("target").join(CORTEX_M).join("release/deps"))? {
@@ -156,7 +160,7 @@ fn library_of(rustc: &Path, library: &Path, target: &Path) -> Result<PathBuf> {
     Ok(sysroot)
 }
 
-/// The package of the first program that is not there.
+/// Returns the package of the first missing program.
 fn missing(tools: &[(&str, &'static str)]) -> Option<&'static str> {
     let there = |program: &str| Command::new(program).arg("--version").output().is_ok();
     tools.iter().find(|(program, _)| !there(program)).map(|(_, package)| *package)

@@ -1,7 +1,7 @@
 //! Fuzzing of the parsers.
 //!
-//! The targets in `fuzz/` are cargo-fuzz's, and it runs them too. Here they are built with the same coverage, without it: in a
-//! single build, and on stable Rust unless a sanitizer is asked for.
+//! The targets in `fuzz/` also work with cargo-fuzz. Here they are built with the same coverage
+//! flags without cargo-fuzz: in a single build, and on stable Rust unless a sanitizer is requested.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -12,32 +12,32 @@ use crate::{metadata, run};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only this target
+    /// Fuzz only this target
     target: Option<String>,
-    /// A few seconds of each
+    /// Fuzz each target for a few seconds
     #[arg(long)]
     smoke: bool,
-    /// Seconds of each [default: 600, with --smoke 6]
+    /// Seconds per target [default: 600, with --smoke 6]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: Option<u32>,
-    /// Under the address sanitizer (needs nightly Rust)
+    /// Use the address sanitizer (needs nightly Rust)
     #[arg(long)]
     address: bool,
 }
 
 impl Args {
-    /// A few seconds of every target.
+    /// Fuzzes every target for a few seconds.
     pub(crate) fn smoke() -> Self {
         Args { target: None, smoke: true, seconds: None, address: false }
     }
 
-    /// The same under the address sanitizer.
+    /// The same with the address sanitizer.
     pub(crate) fn address() -> Self {
         Args { address: true, ..Args::smoke() }
     }
 }
 
-/// What cargo-fuzz compiles with: libFuzzer's counters, comparisons, and assertions.
+/// The flags that cargo-fuzz compiles with: libFuzzer's counters, comparisons and assertions.
 const COVERAGE: [&str; 8] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let programs = build(args)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    // As many at a time as there are cores.
+    // Runs as many targets at a time as there are cores.
     for targets in chosen.chunks(cores) {
         let commands = targets.iter().map(|target| command(&folder, &programs, target, seconds));
         let mut commands = commands.collect::<Result<Vec<_>>>()?;
@@ -76,13 +76,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds all targets, and says in which folder they are.
+/// Builds all targets and returns the folder of the programs.
 fn build(args: &Args) -> Result<PathBuf> {
     let host = run::output(Command::new("rustc").args(["--print", "host-tuple"]))?;
     let host = host.trim();
     let target = metadata::target_folder()?.join(if args.address { "fuzz-address" } else { "fuzz" });
     let mut flags = COVERAGE.join(" ");
-    // By rustup's proxy where nightly is asked for: the cargo that called this program is another one.
+    // Nightly is selected through rustup's proxy: the cargo that called this program is another
+    // one.
     let mut command = if args.address { Command::new("cargo") } else { run::cargo(&[]) };
     if args.address {
         flags += " -Zsanitizer=address -Ccodegen-units=1";
@@ -98,7 +99,7 @@ fn build(args: &Args) -> Result<PathBuf> {
     Ok(target.join(host).join(profile))
 }
 
-/// A target on its corpus and seeds.
+/// Returns the command that fuzzes a target on its corpus and seeds.
 fn command(folder: &Path, programs: &Path, target: &str, seconds: u32) -> Result<Command> {
     let folders = ["corpus", "artifacts"].map(|name| folder.join(name).join(target));
     for folder in &folders {
@@ -118,7 +119,7 @@ fn command(folder: &Path, programs: &Path, target: &str, seconds: u32) -> Result
     Ok(command)
 }
 
-/// Whether nightly Rust is there.
+/// Whether nightly Rust is installed.
 pub(crate) fn has_nightly() -> bool {
     let mut command = Command::new("cargo");
     command.args(["+nightly", "--version"]).env_remove("RUSTUP_TOOLCHAIN");

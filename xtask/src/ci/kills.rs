@@ -1,4 +1,5 @@
-//! A training that is killed again and again, at any moment, ends as one that was not.
+//! Checks that a training run that is killed at random moments ends with the same result as an
+//! uninterrupted one.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,9 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{metadata, run};
 
-/// How often it is killed at least.
+/// The minimum number of kills.
 const KILLS: u32 = 100;
-/// What is compared.
+/// The files to compare.
 const FILES: [&str; 3] = ["checkpoint.safetensors", "metrics.jsonl", "config.toml"];
 
 pub(crate) fn kills() -> Result<()> {
@@ -30,7 +31,7 @@ pub(crate) fn kills() -> Result<()> {
     run::must(&mut command("whole"))?;
     let (mut kills, mut random) = (0, 1_u64);
     while kills < KILLS {
-        // Before, while and after it goes on: none is like the one before (Knuth, MMIX).
+        // Kills before, during and after resuming, at pseudorandom times (Knuth, MMIX).
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let mut child = command("killed").stderr(Stdio::piped()).spawn()?;
         sleep(Duration::from_millis(random >> 32 & 0x1ff));

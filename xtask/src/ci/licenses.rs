@@ -1,6 +1,8 @@
-//! The license gate: every package comes from the public registry or from here, under a license that `deny.toml` allows.
+//! The license gate: every package is from the public registry or this workspace, with a license
+//! that `deny.toml` allows.
 //!
-//! `cargo deny check licenses bans sources` reads the same file; this gate needs nothing installed.
+//! `cargo deny check licenses bans sources` reads the same file. This gate requires no
+//! installation.
 
 use std::fs;
 
@@ -10,7 +12,7 @@ use serde::Deserialize;
 use crate::metadata::{self, Package};
 use crate::run;
 
-/// What this gate reads of `deny.toml`.
+/// The part of `deny.toml` that this gate reads.
 #[derive(Deserialize)]
 struct Config {
     licenses: Rules,
@@ -23,7 +25,7 @@ struct Rules {
     exceptions: Vec<Exception>,
 }
 
-/// Licenses that are allowed for one crate alone.
+/// Additional licenses that are allowed for a single crate.
 #[derive(Deserialize)]
 struct Exception {
     #[serde(rename = "crate")]
@@ -49,7 +51,7 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// Why a package may not be used.
+/// Returns the reason why a package is not allowed, or `None`.
 fn refusal(package: &Package, rules: &Rules) -> Option<String> {
     let refuse = |why: &str| Some(format!("{} {}: {why}", package.name, package.version));
     if let Some(source) = package.source.as_ref().filter(|source| *source != REGISTRY) {
@@ -66,8 +68,9 @@ fn refusal(package: &Package, rules: &Rules) -> Option<String> {
     }
 }
 
-/// Whether an SPDX expression can be met with the allowed licenses; `None` if it is none. An old-style "/" means OR; a
-/// name with an exception ("X WITH y") must be allowed as a whole.
+/// Whether an SPDX expression can be satisfied with the allowed licenses; `None` if it is
+/// malformed. An old-style "/" means OR. A name with an exception ("X WITH y") must be allowed as
+/// such.
 fn satisfied(expression: &str, allowed: &[&str]) -> Option<bool> {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let words: Vec<&str> = spaced.split_whitespace().collect();

@@ -23,13 +23,13 @@ use crate::run::{cargo, cargo_outside, must};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Also the gates that take long, a whole reproduction among them
+    /// Also run the slow gates, including a complete reproduction
     #[arg(long)]
     full: bool,
-    /// Only these gates
+    /// Run only these gates
     #[arg(long, value_name = "GATE", value_delimiter = ',')]
     only: Vec<String>,
-    /// Go on after a gate has failed
+    /// Continue after a gate has failed
     #[arg(long)]
     keep_going: bool,
     /// List the gates
@@ -45,20 +45,20 @@ struct Gate {
     run: fn(&mut Times) -> Result<()>,
 }
 
-/// The seconds of the tests that have run.
+/// The durations of the tests that have run.
 type Times = Vec<Timed>;
 
-/// A gate that has run, how long, and why it failed.
+/// A gate that has run, its duration, and the reason if it failed.
 type Outcome = (&'static Gate, Duration, Option<String>);
 
 /// The features that the tests are built with.
 const FEATURES: &str = "bagssl-core/import,bagssl-core/ndarray,bagssl-core/onnx,bagssl-core/rayon,bagssl-core/std,\
                         bagssl-cli/candle,bagssl-cli/cuda,bagssl-tests/candle";
 
-/// The seconds that the gates without `--full` may take together before it is said.
+/// The total time of the gates without `--full` above which a warning is printed.
 const LONGEST: Duration = Duration::from_secs(1800);
 
-/// Tests that are listed.
+/// The number of slowest tests to list.
 const SLOWEST: usize = 10;
 
 /// In the order in which they run: what fails soonest first, and the builds so that later ones find what they need.
@@ -91,7 +91,7 @@ const fn gate(name: &'static str, about: &'static str, run: fn(&mut Times) -> Re
     Gate { name, about, full: false, run }
 }
 
-/// A gate that takes long.
+/// Creates a slow gate.
 const fn full(name: &'static str, about: &'static str, run: fn(&mut Times) -> Result<()>) -> Gate {
     Gate { name, about, full: true, run }
 }
@@ -126,7 +126,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The gates that one asks for by name, or all but the long ones.
+/// Returns the gates selected by name, or all except the slow ones unless `full` is set.
 fn choose(only: &[String], full: bool) -> Result<Vec<&'static Gate>> {
     if let Some(unknown) = only.iter().find(|name| GATES.iter().all(|gate| gate.name != name.as_str())) {
         let known: Vec<_> = GATES.iter().map(|gate| gate.name).collect();
@@ -139,7 +139,7 @@ fn choose(only: &[String], full: bool) -> Result<Vec<&'static Gate>> {
     Ok(GATES.iter().filter(chosen).collect())
 }
 
-/// A line for each gate, and the sum.
+/// Returns a table with a line per gate, and the total.
 fn table(results: &[Outcome], not_run: &[&Gate]) -> String {
     let mut lines = vec![format!("{:<14} {:>8}", "gate", "seconds")];
     for (gate, time, error) in results {
@@ -154,14 +154,15 @@ fn table(results: &[Outcome], not_run: &[&Gate]) -> String {
     lines.join("\n")
 }
 
-/// What is said if the gates that each change must pass take too long.
+/// Returns a warning if the gates that every change must pass take too long in total.
 fn too_long(results: &[Outcome]) -> Option<String> {
     let sum: Duration = results.iter().filter(|(gate, ..)| !gate.full).map(|(_, time, _)| *time).sum();
     let (expected, got) = (LONGEST.as_secs(), sum.as_secs());
     (sum > LONGEST).then(|| format!("warning: expected gates of at most {expected} s together, got {got} s"))
 }
 
-/// The tests of the one module with `unsafe`, in a folder of its own, since all is compiled anew.
+/// Tests the only module with `unsafe`, in a separate target folder, since everything is
+/// recompiled.
 fn address() -> Result<()> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         println!("  skipped: runs on Linux on x86-64");
@@ -183,14 +184,16 @@ fn format() -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
-    // Warnings are denied after the `--`, not by RUSTFLAGS, which would build every dependency a second time.
+    // Warnings are denied after the `--`, not through RUSTFLAGS, which would rebuild every
+    // dependency.
     let all = ["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"];
     must(&mut cargo(&all))
 }
 
-/// What users build: the crates without options, and core with each feature that does not bring Burn.
+/// Checks the builds of users: the crates without options, and core with each feature that does not
+/// pull in Burn.
 fn features() -> Result<()> {
-    // The other half of what clippy looks at: code that is there without a feature.
+    // Clippy's gate does not cover code that is compiled only without a feature.
     must(&mut cargo(&["clippy", "--locked", "--", "-D", "warnings"]))?;
     let packages = metadata::packages()?;
     let core =
@@ -200,7 +203,8 @@ fn features() -> Result<()> {
     std::iter::once("").chain(alone).try_for_each(|feature| check_alone(&core.name, feature))
 }
 
-/// Each feature of each crate. The dependencies are checked anew for nearly every one of them.
+/// Checks each feature of each crate. The dependencies are checked again for nearly every one of
+/// them.
 fn features_alone() -> Result<()> {
     for package in metadata::packages()?.into_iter().filter(|package| package.is_member) {
         let alone = package.features.iter().map(String::as_str).filter(|feature| *feature != "default");
@@ -218,7 +222,8 @@ fn docs() -> Result<()> {
     must(cargo(&all).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// With the same cases of the property tests each time: a change fails for what it changes.
+/// Runs the property tests with the same cases each time, so that a change only fails because of
+/// its contents.
 fn test(times: &mut Times) -> Result<()> {
     test_programs::run(FEATURES, 0, times)
 }
@@ -244,7 +249,7 @@ fn fuzz_address() -> Result<()> {
 }
 
 fn reproduce() -> Result<()> {
-    // A run that is already there would be taken for done.
+    // An existing run would be taken for a completed one.
     let out = metadata::target_folder()?.join("reproduce");
     if out.exists() {
         std::fs::remove_dir_all(&out).with_context(|| out.display().to_string())?;

@@ -1,5 +1,6 @@
-//! The proof that bagssl-core needs no standard library: a program without one is linked and run. Two known-bad variants
-//! show that the proof can fail: one that pulls the standard library in, one that expects wrong numbers.
+//! Proves that bagssl-core needs no standard library, by linking and running a program without one.
+//! Two known-bad variants show that the proof can fail: one pulls in the standard library, the
+//! other expects wrong numbers.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,7 +37,7 @@ pub(crate) fn check() -> Result<()> {
     refused(output.status.success(), &String::from_utf8_lossy(&output.stderr))
 }
 
-/// Whether the variant with the standard library failed, and for that reason.
+/// Checks that the variant with the standard library failed to build for that reason.
 fn refused(built: bool, stderr: &str) -> Result<()> {
     if built {
         bail!("a program that pulls the standard library in was built: the proof proves nothing");

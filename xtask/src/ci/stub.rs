@@ -1,7 +1,9 @@
-//! Every check of the GPU's operations, on the stub of CUDA. The tests of the cli do some of it.
+//! Runs the checks of the GPU's operations on the CUDA stub. The tests of the cli run some of them
+//! too.
 //!
-//! But one: `ordering` keeps a GPU busy for seconds, which are hours on a CPU, to see what overtakes what. On the stub, the mode
-//! `deferred` shows that, in the cli's tests.
+//! The part `ordering` is excluded: it keeps a GPU busy for seconds, which would be hours on a CPU,
+//! to detect work that runs out of order. In the cli's tests, the stub's mode `deferred` detects
+//! that.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! The workspace's tests, with the seconds of each.
+//! Runs the workspace's tests and measures their durations.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -20,15 +20,15 @@ pub(crate) struct Timed {
 /// A test program.
 #[derive(Debug, PartialEq, Eq)]
 struct Program {
-    /// Its crate and what of it: `bagssl-core lib`, `bagssl-cli all`.
+    /// Its crate and target: `bagssl-core lib`, `bagssl-cli all`.
     name: String,
     path: PathBuf,
-    /// The folder of its crate, where cargo runs it.
+    /// The folder of its crate, which is its working directory under cargo.
     folder: PathBuf,
 }
 
-/// Builds and runs all tests and doc tests. A program in which a test fails does not stop the others. Property tests draw their
-/// cases from `seed`. `times` gets the seconds of each test that passed.
+/// Builds and runs all tests and doc tests. A failed test does not stop other programs. Property
+/// tests draw their cases from `seed`. Appends the duration of each passed test to `times`.
 pub(crate) fn run(features: &str, seed: u64, times: &mut Vec<Timed>) -> Result<()> {
     let begun = Instant::now();
     let selected = ["--workspace", "--locked", "--features", features];
@@ -69,7 +69,7 @@ fn build(selected: &[&str]) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// The test program that a line of cargo's messages is about.
+/// Parses a test program from a line of cargo's messages.
 fn program(line: &str) -> Option<Program> {
     let message: Value = serde_json::from_str(line).ok()?;
     let path = message["executable"].as_str().filter(|_| message["profile"]["test"] == true)?;
@@ -80,10 +80,11 @@ fn program(line: &str) -> Option<Program> {
     Some(Program { name, path: path.into(), folder })
 }
 
-/// Runs a program, and says whether all its tests passed.
+/// Runs a program and returns whether all its tests passed.
 fn run_one(program: &Program, seed: u64) -> Result<(Vec<Timed>, bool)> {
     let mut command = Command::new(&program.path);
-    // The times of tests are for nightly Rust alone, unless this is set. It is read as the program runs: nothing is compiled anew.
+    // Test times require nightly Rust, unless this variable is set. It is read at run time, so it
+    // causes no recompilation.
     command.args(["-Zunstable-options", "--report-time"]).env("RUSTC_BOOTSTRAP", "1");
     command.env("PROPTEST_RNG_SEED", seed.to_string());
     command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder).stdout(Stdio::piped());
@@ -93,7 +94,7 @@ fn run_one(program: &Program, seed: u64) -> Result<(Vec<Timed>, bool)> {
         let line = line?;
         match timed(&line) {
             Some((name, seconds)) => times.push(Timed { name: format!("{} {name}", program.name), seconds }),
-            // Failures and the closing line.
+            // Failures and the final line.
             None if !line.is_empty() && !line.starts_with("running ") => println!("  {line}"),
             None => {}
         }
@@ -101,15 +102,15 @@ fn run_one(program: &Program, seed: u64) -> Result<(Vec<Timed>, bool)> {
     Ok((times, child.wait()?.success()))
 }
 
-/// The name and the seconds of a test that passed.
+/// Parses the name and duration of a passed test.
 fn timed(line: &str) -> Option<(&str, f64)> {
     let (name, time) = line.strip_prefix("test ")?.split_once(" ... ok <")?;
-    // "should panic" stands behind the name.
+    // "should panic" follows the name.
     let name = name.split_once(" - ").map_or(name, |(name, _)| name);
     Some((name, time.strip_suffix("s>")?.parse().ok()?))
 }
 
-/// The slowest tests, and how many there are in all.
+/// Lists the slowest tests, with the total number of tests.
 pub(crate) fn slowest(times: &[Timed], count: usize) -> String {
     let mut sorted: Vec<&Timed> = times.iter().collect();
     sorted.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_program_that_fails_is_told() {
-        // A program that has nothing to do with tests ends with an error for their arguments.
+        // A program unrelated to tests fails because of their arguments.
         let program = Program { name: "x".into(), path: "/bin/false".into(), folder: "/".into() };
         if program.path.exists() {
             assert!(!run_one(&program, 0).unwrap().1);

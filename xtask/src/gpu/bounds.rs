@@ -1,8 +1,8 @@
-//! What a GPU must reach, and whether it did.
+//! The bounds that a GPU must meet.
 
 use super::results::Results;
 
-/// How a figure must lie to its bound.
+/// A bound on a value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Bound {
     AtLeast(f64),
@@ -16,12 +16,12 @@ pub(super) enum Verdict {
     NotMeasured,
 }
 
-/// A figure that is wanted.
+/// A required value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Wanted {
     pub(super) what: &'static str,
     pub(super) bound: Bound,
-    /// What was measured; not a number is none of the values that meet a bound.
+    /// The measured value. NaN meets no bound.
     pub(super) found: Option<f64>,
 }
 
@@ -39,15 +39,15 @@ impl Wanted {
     }
 }
 
-/// The runs of bagssl that PyTorch is compared with.
+/// The runs of bagssl to compare with PyTorch.
 pub(super) const OURS: [&str; 2] = ["bench", "bench again"];
-/// PyTorch's, as fast as it can.
+/// The runs of PyTorch, in different modes.
 pub(super) const TORCH: [&str; 3] = ["torch eager", "torch compiled", "torch reduce-overhead"];
 pub(super) const RATE: &str = "patches_per_second";
 pub(super) const FIRST_STEP: &str = "first_step_seconds";
 pub(super) const MEMORY: &str = "peak_memory_bytes";
 
-/// All that is wanted. A test holds docs/gpu/README.md and parts.py, which repeat it, against this list.
+/// Returns all required values (docs/gpu/README.md).
 pub(super) fn wanted(results: &Results) -> Vec<Wanted> {
     use Bound::{AtLeast, AtMost};
     let torch = best(results);
@@ -69,19 +69,19 @@ fn cosine(results: &Results) -> Option<f64> {
     results.number("golden", "cuda: lowest cosine")
 }
 
-/// The mean rate of bagssl's runs, patches/s.
+/// Returns the mean rate of bagssl's runs, in patches per second.
 pub(super) fn rate(results: &Results) -> Option<f64> {
     let rates: Vec<f64> = OURS.iter().filter_map(|part| results.number(part, RATE)).collect();
     (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64)
 }
 
-/// PyTorch's fastest run.
+/// Returns PyTorch's fastest run.
 pub(super) fn best(results: &Results) -> Option<&'static str> {
     let rates = TORCH.into_iter().filter_map(|part| Some((part, results.number(part, RATE)?)));
     rates.max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(part, _)| part)
 }
 
-/// The longest: that of the run which found nothing compiled or tuned.
+/// Returns the longest first step: that of the run without cached kernels and tuning results.
 fn first_step(results: &Results) -> Option<f64> {
     ["resnet18", "bench"].iter().filter_map(|part| results.number(part, FIRST_STEP)).max_by(f64::total_cmp)
 }
@@ -92,7 +92,7 @@ fn devices(results: &Results) -> Option<f64> {
     Some(((two - one) / one).abs())
 }
 
-/// None if nothing failed before the check was ended.
+/// Returns the number of failed checks; `None` if none failed but the check is incomplete.
 fn failed_checks(results: &Results) -> Option<f64> {
     let failed = results.number("check", "failed")?;
     let complete = results.part("check")?.row("complete")?.value.as_bool()?;

@@ -1,4 +1,4 @@
-//! Which glibc a program needs.
+//! Finds the glibc version that a program needs.
 
 use std::fs;
 use std::path::Path;
@@ -7,14 +7,14 @@ use anyhow::{Context, Result, bail};
 use object::read::elf::{ElfFile64, FileHeader};
 use object::{Endianness, Object, ObjectSymbol};
 
-/// A version of glibc: 2.35 is `[2, 35]`.
+/// A glibc version: 2.35 is `[2, 35]`.
 type Version = [u32; 2];
 
-/// The newest that a GPU machine is expected to have: Ubuntu 22.04's.
+/// The newest glibc that a GPU machine is expected to have, that of Ubuntu 22.04.
 const NEWEST: Version = [2, 35];
 
-/// Refuses a program that does not start where glibc is of [`NEWEST`], and names the symbol of it that is too new; gives the
-/// newest version that is needed otherwise.
+/// Returns the newest glibc version that a program needs. If that is newer than [`NEWEST`], returns
+/// an error with the symbol that needs it.
 pub(super) fn check(program: &Path) -> Result<String> {
     let place = || program.display().to_string();
     let bytes = fs::read(program).with_context(place)?;
@@ -31,7 +31,7 @@ pub(super) fn check(program: &Path) -> Result<String> {
     Ok(format!("{major}.{minor}"))
 }
 
-/// The newest version of glibc that an ELF file of 64 bits needs, and a symbol of that version.
+/// Returns the newest glibc version that a 64-bit ELF file needs, and a symbol of that version.
 fn newest(bytes: &[u8]) -> Result<(String, Version)> {
     let file = ElfFile64::<Endianness>::parse(bytes).context("expected a program for Linux of 64 bits")?;
     let endian = file.elf_header().endian()?;
@@ -50,7 +50,8 @@ fn newest(bytes: &[u8]) -> Result<(String, Version)> {
     newest.context("expected symbols of glibc in it, got none")
 }
 
-/// The version that is meant by a name such as `GLIBC_2.3.4`; other libraries' and `GLIBC_PRIVATE` are none.
+/// Parses the version in a name such as `GLIBC_2.3.4`. Returns `None` for other libraries and
+/// `GLIBC_PRIVATE`.
 fn glibc(name: &str) -> Option<Version> {
     let mut parts = name.strip_prefix("GLIBC_")?.split('.').map(|part| part.parse().ok());
     Some([parts.next()??, parts.next()??])
@@ -77,7 +78,7 @@ mod tests {
         assert!(!symbol.is_empty() && version >= [2, 17], "{symbol} {version:?}");
     }
 
-    /// The version's name in the file is replaced by one that is too new: its bytes are those of a string alone.
+    /// Replaces the version's name in the file by one that is too new. Only a string changes.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[test]
     fn a_program_that_needs_a_newer_glibc_is_refused() {

@@ -1,4 +1,5 @@
-//! A folder that checks and measures bagssl on a machine with a GPU, where there is no Rust, and the page that tells of it.
+//! Packs a folder that checks and benchmarks bagssl on a GPU machine without Rust, and reports its
+//! results.
 
 mod glibc;
 mod pack;
@@ -16,10 +17,10 @@ use clap::Subcommand;
 /// `cargo xtask gpu`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Build the program with the feature `cuda` and put it into a folder with all that a GPU machine needs; there, call
-    /// ./run.sh (docs/gpu/README.md says what it does)
+    /// Build the program with the feature `cuda` and pack a folder with everything that a GPU
+    /// machine needs; call ./run.sh there (described in docs/gpu/README.md)
     Pack(pack::Args),
-    /// Make a page for docs/gpu of what ./run.sh brought back
+    /// Write a page for docs/gpu from the results of ./run.sh
     Report(report::Args),
 }
 

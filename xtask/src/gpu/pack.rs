@@ -1,4 +1,4 @@
-//! `cargo xtask gpu pack`: the folder for a machine with a GPU.
+//! `cargo xtask gpu pack`: packs the folder for a GPU machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use super::glibc;
 use crate::metadata;
 use crate::run::{cargo, must, root};
 
-/// The most that the folder may hold.
+/// The maximum size of the folder.
 const MOST_BYTES: u64 = 40 << 20;
 
-/// Files of the workspace beside the program: where they are, and what they are called in the folder.
+/// Files of the workspace to pack besides the program: their paths, and their names in the folder.
 const FILES: [(&str, &str); 6] = [
     ("xtask/src/gpu/run.sh", "run.sh"),
     ("xtask/src/gpu/run.py", "run.py"),
@@ -25,7 +25,7 @@ const FILES: [(&str, &str); 6] = [
     ("tests/golden/checkpoint.safetensors", "golden.safetensors"),
 ];
 
-/// The data set that goes with it unless there is another: 64x64 pixels of nine photographs.
+/// The default data set: 64x64 pixels of nine photographs.
 const DATA: &str = "bagssl-data/data/photo-tiles-mini.tar";
 
 #[derive(Debug, clap::Args)]
@@ -33,10 +33,11 @@ pub(crate) struct Args {
     /// The folder [default: gpu in cargo's target folder]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// A small data set to train on there instead of the program's photographs: a file or folder that `bagssl train` reads
+    /// A small data set to train on instead of the program's photographs: a file or folder that
+    /// `bagssl train` reads
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// Take this program instead of building one
+    /// Use this program instead of building one
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
 }
@@ -63,7 +64,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Fills the folder, and says how many bytes all files in it have.
+/// Fills the folder and returns the total size of its files in bytes.
 pub(super) fn pack(program: &Path, data: &Path, out: &Path) -> Result<u64> {
     clear(out)?;
     compress(program, &out.join("bagssl.gz"))?;
@@ -86,7 +87,8 @@ pub(super) fn pack(program: &Path, data: &Path, out: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Makes the folder, or takes the data of an earlier pack out of it. Any other is refused: it may hold anything.
+/// Creates the folder, or removes the data of an earlier pack from it. Rejects other folders, which
+/// may contain anything.
 fn clear(out: &Path) -> Result<()> {
     let place = || out.display().to_string();
     fs::create_dir_all(out).with_context(place)?;
@@ -104,7 +106,7 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// Compresses a file: the program alone has more bytes than the folder may hold.
+/// Compresses a file: the uncompressed program alone exceeds the maximum size.
 fn compress(from: &Path, to: &Path) -> Result<()> {
     let mut program = fs::File::open(from).with_context(|| from.display().to_string())?;
     let file = fs::File::create(to).with_context(|| to.display().to_string())?;
@@ -113,7 +115,7 @@ fn compress(from: &Path, to: &Path) -> Result<()> {
     packed.finish().map(drop).with_context(|| to.display().to_string())
 }
 
-/// Copies a file, or a folder with all that is in it.
+/// Copies a file, or a folder with its contents.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     if !from.is_dir() {
         return fs::copy(from, to).map(drop).with_context(|| format!("{} to {}", from.display(), to.display()));

@@ -1,4 +1,4 @@
-//! `cargo xtask gpu report`: a page of what `run.sh` brought back.
+//! `cargo xtask gpu report`: writes a page from the results of `run.sh`.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -14,7 +14,7 @@ use crate::run::root;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Folders that ./run.sh has written; of a call that is in several, the last that ran anything is told
+    /// Folders written by ./run.sh; a call that is in several is taken from the last
     #[arg(required = true, value_name = "RESULTS")]
     results: Vec<PathBuf>,
     /// The page [default: docs/gpu/DATE.md]
@@ -34,13 +34,13 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The day of the first call.
+/// Returns the date of the first call.
 fn date(results: &Results) -> String {
     let begun = results.calls.iter().map(|call| call.begun.get(..10).unwrap_or_default());
     begun.filter(|date| !date.is_empty()).min().unwrap_or("undated").into()
 }
 
-/// The whole page, as Markdown.
+/// Returns the complete page as Markdown.
 pub(super) fn page(results: &Results) -> String {
     let text = |part: &str, figure: &str| Some(results.part(part)?.row(figure)?.text());
     let gpu = text("environment", "GPU").unwrap_or_default();
@@ -58,7 +58,7 @@ pub(super) fn page(results: &Results) -> String {
     page
 }
 
-/// A table of Markdown: its heading, its columns, its rows; nothing without rows.
+/// Formats a Markdown table with a heading, columns and rows. Returns an empty string without rows.
 fn table(heading: &str, columns: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return String::new();
@@ -88,7 +88,7 @@ fn machine(results: &Results) -> String {
     let rows = environment.into_iter().flat_map(|part| names.iter().flat_map(|name| part.rows_of(name)));
     let rows = rows.filter(|row| row.figure != "GPU busy with");
     let mut rows: Vec<_> = rows.map(|row| vec![row.figure.clone(), row.text()]).collect();
-    // Of the search that found all; of the last one, if none did.
+    // Uses the first successful search, or the last one if all failed.
     let doctors = ["doctor", "doctor with pip's folders"].map(|name| results.part(name));
     let doctor = doctors.iter().flatten().find(|part| part.is_ok()).or(doctors.iter().flatten().last());
     let found = doctor.into_iter().flat_map(|part| part.rows.iter()).filter(|row| row.figure != "error");
@@ -120,7 +120,7 @@ fn wanted(results: &Results) -> String {
     )
 }
 
-/// The runs of call2, one after the other on the same machine.
+/// Compares the runs of call2, which ran one after the other on the same machine.
 fn beside_torch(results: &Results) -> String {
     let best = bounds::best(results).and_then(|part| results.number(part, RATE));
     let row = |part: &&str| {
@@ -151,7 +151,8 @@ fn told(part: &Part) -> String {
     }
 }
 
-/// What else was measured: sums of the check, a step's kernels, the training and its accuracies.
+/// Returns the other measurements: totals of the check, a step's kernels, the training and its
+/// accuracies.
 fn figures(results: &Results) -> String {
     let of = |part: &str, start: &str, most: usize| -> Vec<Vec<String>> {
         let rows = results.part(part).into_iter().flat_map(|part| part.rows_of(start)).take(most);
@@ -182,7 +183,7 @@ fn shown(row: &Row) -> String {
     row.value.as_f64().map_or_else(|| words(row.text()), number)
 }
 
-/// The lines that tell what went wrong.
+/// Returns the error lines.
 fn failed(results: &Results) -> String {
     let mut text = String::new();
     for call in &results.calls {
@@ -199,7 +200,7 @@ fn failed(results: &Results) -> String {
     if text.is_empty() { text } else { format!("## What failed\n{text}") }
 }
 
-/// A number with as many digits as tell something.
+/// Formats a number with its significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         size if value.fract() == 0.0 && size < 1e15 => format!("{value}"),

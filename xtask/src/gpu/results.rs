@@ -1,4 +1,4 @@
-//! What `run.sh` writes into `rows.jsonl`.
+//! Reads the rows that `run.sh` writes to `rows.jsonl`.
 
 use std::fs;
 use std::path::Path;
@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The file of a folder of results that is read.
+/// The file to read in a folder of results.
 const ROWS: &str = "rows.jsonl";
-/// The form of the rows, which their first line tells.
+/// The format version of the rows, as stated by the first line.
 const FORMAT: u64 = 1;
 
 /// A line of the file.
@@ -18,20 +18,20 @@ pub(super) struct Row {
     call: String,
     part: String,
     pub(super) figure: String,
-    /// A number, a text, or null for what is not a number.
+    /// A number, a text, or null for NaN.
     pub(super) value: Value,
     pub(super) unit: String,
     seconds: f64,
 }
 
-/// What became of a part.
+/// The outcome of a part.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outcome {
     /// `ok`, `failed`, `timed out`, `not run` or `cut off`.
     Told(String),
-    /// It began, and nothing tells of its end.
+    /// The part began, but there is no record of its end.
     Began,
-    /// Nothing is known of it.
+    /// There is no record of the part.
     Missing,
 }
 
@@ -40,7 +40,7 @@ pub(super) enum Outcome {
 pub(super) struct Part {
     pub(super) name: String,
     pub(super) outcome: Outcome,
-    /// Why it failed or was not run.
+    /// The reason why it failed or was not run.
     pub(super) detail: String,
     pub(super) seconds: f64,
     pub(super) rows: Vec<Row>,
@@ -50,25 +50,25 @@ pub(super) struct Part {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Call {
     pub(super) name: String,
-    /// The time, as in 2026-11-28T03:15:00Z.
+    /// The time, such as 2026-11-28T03:15:00Z.
     pub(super) begun: String,
-    /// The parts that were planned.
+    /// The planned parts.
     plan: Vec<String>,
-    /// In the order in which they ran, then those of which nothing is known.
+    /// The parts in the order in which they ran, then those without a record.
     pub(super) parts: Vec<Part>,
 }
 
-/// What some folders tell: of each call the last one that ran anything.
+/// The results of several folders: the last run of each call.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Results {
     pub(super) calls: Vec<Call>,
-    /// Lines that are no rows, such as a last one that was cut.
+    /// The number of lines that could not be parsed, such as a truncated last line.
     pub(super) unread: usize,
 }
 
 impl Results {
     /// # Errors
-    /// If a folder has no rows, or not such as `run.sh` writes.
+    /// If a folder has no rows, or they were not written by `run.sh`.
     pub(super) fn read<P: AsRef<Path>>(folders: &[P]) -> Result<Results> {
         let mut results = Results::default();
         for folder in folders {
@@ -112,14 +112,15 @@ impl Results {
         Ok(())
     }
 
-    /// The part of this name: where calls share it, that of the first which has run it.
+    /// Returns the part with this name. If several calls have it, the first one that has run it is
+    /// used.
     pub(super) fn part(&self, name: &str) -> Option<&Part> {
         let mut named = self.calls.iter().flat_map(|call| &call.parts).filter(|part| part.name == name);
         let ran = named.clone().find(|part| !part.rows.is_empty());
         ran.or_else(|| named.next())
     }
 
-    /// A figure as a number; not a number, where the program could say none.
+    /// Returns a value as a number; NaN if the program reported null.
     pub(super) fn number(&self, part: &str, figure: &str) -> Option<f64> {
         match &self.part(part)?.row(figure)?.value {
             Value::Null => Some(f64::NAN),
@@ -138,7 +139,7 @@ impl Part {
         self.rows.iter().rev().find(|row| row.figure == figure)
     }
 
-    /// Rows whose figures begin with this.
+    /// Returns the rows whose names begin with `start`.
     pub(super) fn rows_of<'a>(&'a self, start: &'a str) -> impl Iterator<Item = &'a Row> {
         self.rows.iter().filter(move |row| row.figure.starts_with(start))
     }
@@ -153,7 +154,7 @@ impl Part {
 }
 
 impl Row {
-    /// The value as text.
+    /// Returns the value as text.
     pub(super) fn text(&self) -> String {
         match &self.value {
             Value::String(text) => text.clone(),
@@ -162,7 +163,7 @@ impl Row {
     }
 }
 
-/// Puts a row where it belongs.
+/// Adds a row to the call and part that it belongs to.
 fn take(calls: &mut Vec<Call>, row: Row) {
     if row.figure == "format" {
         calls.push(Call { name: row.call, begun: String::new(), plan: Vec::new(), parts: Vec::new() });

@@ -1,8 +1,10 @@
-//! Convolutions of f32 as products of matrices, for what cuDNN has no exact plan for.
+//! Convolutions in f32 as matrix products (im2col), for passes without an exact cuDNN plan.
 //!
-//! What the window covers at each output pixel is written out as a row of a matrix (`source/columns.cu`), images by images as
-//! memory allows; cuBLAS does the rest. With a weight `[outputs, columns]`, rows `[pixels, columns]` and outputs
-//! `[pixels, outputs]`, `outputs = rows @ weight^T`, the rows' gradient is `outputs' @ weight`, the weight's `outputs'^T @ rows`.
+//! The window's inputs at each output pixel become a row of a matrix (`source/columns.cu`), for as
+//! many images at a time as memory allows. cuBLAS does the rest. Let the weight be
+//! `[outputs, columns]`, the rows `[pixels, columns]` and the outputs `[pixels, outputs]`. Then
+//! `outputs = rows @ weight^T`, the gradient of the rows is `outputs' @ weight`, and the gradient
+//! of the weight is `outputs'^T @ rows`.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
@@ -14,11 +16,11 @@ use crate::ops::map::{arguments, grid};
 use crate::runtime::context::Context;
 use crate::runtime::driver::Outcome;
 
-/// Whether all passes that this module can do are left to it.
+/// Whether this module runs all passes that it supports.
 static ALWAYS: AtomicBool = AtomicBool::new(false);
 
-/// Does work whose convolutions of f32 are made here, whatever cuDNN has. For tests, which nothing else may run beside: all
-/// that the work queues must be done when it returns.
+/// Runs `work` with all f32 convolutions computed here instead of by cuDNN. For tests. No other
+/// work may run concurrently, and all queued work must be done when this returns.
 pub(crate) fn without_cudnn<T>(work: impl FnOnce() -> T) -> T {
     struct Reset;
     impl Drop for Reset {
@@ -31,17 +33,17 @@ pub(crate) fn without_cudnn<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Whether [`without_cudnn`] is at work.
+/// Whether [`without_cudnn`] is active.
 pub(crate) fn is_asked_for() -> bool {
     ALWAYS.load(SeqCst)
 }
 
-/// Whether this module can do a pass.
+/// Whether this module supports a pass.
 pub(crate) fn can(key: &Key) -> bool {
     !key.bf16
 }
 
-/// As in `source/columns.cu`.
+/// Has the layout of the struct in `source/columns.cu`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Columns {
@@ -53,21 +55,21 @@ struct Columns {
     padding: [i32; 2],
 }
 
-/// A pass as products of matrices.
+/// A pass expressed as matrix products.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Form {
     columns: Columns,
     images: i64,
     outputs: i64,
-    /// Of a row of the matrix.
+    /// The length of a row of the matrix.
     width: i64,
-    /// Rows of an image.
+    /// The number of rows per image.
     pixels: i64,
     math: Math,
     pass: Pass,
 }
 
-/// Images that are done together: the first, and how many.
+/// Images processed in one product: the index of the first, and the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Part {
     first: i64,
@@ -90,25 +92,25 @@ impl Form {
         Form { columns, images, outputs, width, pixels: down * across, math: key.math, pass: key.pass }
     }
 
-    /// Whether the map itself is the matrix.
+    /// Whether the matrix equals the map itself.
     fn is_the_map(&self) -> bool {
         let Columns { kernel, stride, padding, .. } = self.columns;
         (kernel, stride, padding) == ([1, 1], [1, 1], [0, 0])
     }
 
-    /// Bytes of the rows of an image.
+    /// Returns the bytes of an image's rows.
     fn bytes(&self) -> usize {
         (self.pixels * self.width) as usize * size_of::<f32>()
     }
 
-    /// All images, in parts whose rows fit into `most` bytes, of one image at least.
+    /// Splits all images into parts of at least one image, whose rows fit in `most` bytes.
     fn parts(&self, most: usize) -> Vec<Part> {
         let together = ((most / self.bytes().max(1)) as i64).clamp(1, self.images.max(1));
         let part = |first: i64| Part { first, images: together.min(self.images - first) };
         (0..self.images).step_by(together as usize).map(part).collect()
     }
 
-    /// The product of a pass over so many images.
+    /// Returns the matrix product of a pass over `images` images.
     fn product(&self, images: i64) -> Product {
         let (pixels, outputs, width) = ((images * self.pixels) as i32, self.outputs as i32, self.width as i32);
         let ([rows, columns, inner], transposed) = match self.pass {
@@ -120,10 +122,10 @@ impl Form {
     }
 }
 
-/// Enqueues a pass over input, weight and output, of which it writes one.
+/// Enqueues a pass over input, weight and output. It writes one of them.
 ///
 /// # Safety
-/// As [`Plans::run`](crate::ops::convolution::Plans::run), and the maps must be f32.
+/// As [`Plans::run`](crate::ops::convolution::Plans::run). The maps must be f32.
 pub(crate) unsafe fn run(context: &mut Context, key: &Key, [input, weight, output]: [u64; 3]) -> Outcome {
     let form = Form::new(key);
     let parts = form.parts(MOST_WORKSPACE);
@@ -135,8 +137,8 @@ pub(crate) unsafe fn run(context: &mut Context, key: &Key, [input, weight, outpu
         let (input, output) = (at(input, image), at(output, form.pixels * form.outputs));
         let rows = if form.is_the_map() { input } else { scratch };
         let (product, values) = (form.product(images), images * form.pixels * form.width);
-        // SAFETY: the caller's promise; the matrix has `values` values, as many as its memory, and the maps' parts are those of
-        // `images` images.
+        // SAFETY: guaranteed by the caller. The matrix has room for `values` values, and the parts
+        // of the maps have `images` images.
         unsafe {
             if rows != input && form.pass != Pass::InputGradient {
                 let shape = (grid(values), 256);
@@ -145,7 +147,7 @@ pub(crate) unsafe fn run(context: &mut Context, key: &Key, [input, weight, outpu
             match form.pass {
                 Pass::Forward => context.blas.multiply(product, [rows, weight, output], &context.stream)?,
                 Pass::InputGradient => context.blas.multiply(product, [output, weight, rows], &context.stream)?,
-                // The parts' sums add up.
+                // The gradients of the parts are summed.
                 Pass::WeightGradient => {
                     context.blas.multiply_onto(product, [output, rows, weight], first > 0, &context.stream)?;
                 }
@@ -160,20 +162,20 @@ pub(crate) unsafe fn run(context: &mut Context, key: &Key, [input, weight, outpu
 }
 
 impl Context {
-    /// Enqueues a pass of a convolution: cuDNN's, or as products of matrices where it has none.
+    /// Enqueues a pass of a convolution: through cuDNN, or as matrix products if cuDNN has no plan.
     ///
     /// # Safety
     /// As [`Plans::run`](super::Plans::run).
     pub(crate) unsafe fn convolve(&mut self, key: Key, pointers: [u64; 3]) -> Outcome {
         if !(is_asked_for() && can(&key)) {
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             match unsafe { self.plans.run(key, pointers, &self.stream, &mut self.workspace)? } {
                 Ran::Done => return Ok(()),
                 Ran::NoPlan(why) if !can(&key) => return Err(why),
                 Ran::NoPlan(_) => {}
             }
         }
-        // SAFETY: the caller's promise; what `can` allows are maps of f32.
+        // SAFETY: guaranteed by the caller. `can` only accepts f32 maps.
         unsafe { run(self, &key, pointers) }
     }
 }
@@ -192,7 +194,7 @@ mod tests {
 
     #[test]
     fn products_have_the_sizes_of_the_matrices() {
-        // 5 x 6 outputs of a map, windows of 3 * 2 * 8 values.
+        // Maps have 5 x 6 output pixels, windows have 3 * 2 * 8 values.
         let sizes = |pass| {
             let Product { rows, columns, inner, transposed, .. } = form(pass, 4, ODD).product(3);
             ([rows, columns, inner], transposed)

@@ -1,14 +1,14 @@
-//! What a convolution's plan depends on.
+//! The key of a convolution plan.
 
 use bagssl_core::plan::Window;
 use serde::{Deserialize, Serialize};
 
 use crate::ops::form::Math;
 
-/// A plan that needs more memory than this for its own use is left out.
+/// The maximum workspace of a plan in bytes. Plans that need more are skipped.
 pub(crate) const MOST_WORKSPACE: usize = 1 << 29;
 
-/// The passes.
+/// The passes of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Pass {
@@ -17,7 +17,7 @@ pub(crate) enum Pass {
     WeightGradient,
 }
 
-/// What a plan depends on. Sizes are of maps as they lie in memory, padding included.
+/// The properties that a plan depends on. Sizes are those of maps in memory, including padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Key {
@@ -33,13 +33,13 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// The key of a pass over an input of `[images, channels, height, width]`.
+    /// Creates the key of a pass over an input of `[images, channels, height, width]`.
     pub(crate) fn new(pass: Pass, bf16: bool, math: Math, input: [usize; 4], outputs: usize, window: Window) -> Self {
         let both = |pair: [usize; 2]| pair.map(|size| size as i64);
         Key {
             pass,
             bf16,
-            // It makes no difference to products of bf16, which are exact: one plan for both.
+            // Products of bf16 are always exact, so both settings share a plan.
             math: if bf16 { Math::Exact } else { math },
             input: input.map(|size| size as i64),
             outputs: outputs as i64,
@@ -49,12 +49,12 @@ impl Key {
         }
     }
 
-    /// Whether its engine must not round factors. Those of bf16 are what they are.
+    /// Whether the engine must not round factors. This only concerns f32.
     pub(crate) fn must_be_exact(&self) -> bool {
         !self.bf16 && self.math == Math::Exact
     }
 
-    /// As a person would write it.
+    /// Returns a readable description.
     pub(crate) fn text(&self) -> String {
         let Key { pass, bf16, math, input: [images, inputs, height, width], outputs, kernel, stride, padding } = self;
         let numbers = if *bf16 { "bf16".to_string() } else { format!("f32 {math:?}").to_lowercase() };

@@ -1,5 +1,6 @@
-//! The three passes of a convolution through cuDNN: the fastest of its suggested plans for each shape, found once. Where it
-//! has none that computes as it should, `columns` does it.
+//! The three passes of a convolution through cuDNN. For each shape, the fastest of cuDNN's
+//! suggested plans is found once. The module `columns` handles passes without a plan of the
+//! required precision.
 
 pub(crate) mod columns;
 mod key;
@@ -19,34 +20,35 @@ use cudarc::cudnn::sys::{
 pub(crate) use key::{Key, MOST_WORKSPACE, Pass};
 use plan_file::{Choice, PlanFile, cache_folder};
 
-/// How many plans are timed.
+/// The maximum number of plans to time.
 const TIMED: usize = 8;
 
-/// How many suggestions are looked at for them.
+/// The maximum number of suggestions per mode.
 const SUGGESTIONS: usize = 32;
 
-/// In which modes cuDNN is asked for suggestions, one after the other until plans are there: by its rules, by its models,
-/// and what always works.
+/// The modes in which cuDNN suggests plans, tried in order until one yields plans: rule-based
+/// heuristics, model-based heuristics, and the fallback that always works.
 const MODES: [Mode; 3] = [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_B, Mode::CUDNN_HEUR_MODE_FALLBACK];
 
-/// Plans that need none are given this much, so that the pointer is never null.
+/// The minimum workspace in bytes. Plans without a workspace get it too, so that the pointer is
+/// never null.
 const LEAST_WORKSPACE: usize = 1 << 20;
 
-/// Identities of the tensors in a plan.
+/// The unique ids of the tensors in a plan.
 const INPUT: i64 = 1;
 const WEIGHT: i64 = 2;
 const OUTPUT: i64 = 3;
 
-/// What became of a pass.
+/// The outcome of a pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ran {
-    /// It is enqueued.
+    /// The pass is enqueued.
     Done,
-    /// cuDNN has no plan for it that computes as it should, for this reason.
+    /// cuDNN has no plan of the required precision, for this reason.
     NoPlan(String),
 }
 
-/// A plan that can be run.
+/// An executable plan.
 #[derive(Debug)]
 struct Plan {
     plan: Descriptor,
@@ -60,23 +62,25 @@ struct Plan {
 pub(crate) struct Plans {
     library: Library,
     file: PlanFile,
-    /// An error where cuDNN has none.
+    /// The plan for each key, or the reason why cuDNN has none.
     plans: HashMap<Key, Result<Plan, String>>,
     workspace: usize,
 }
 
 impl Plans {
-    /// None so far but those of the disk.
+    /// Creates an empty cache that uses the choices stored on disk.
     pub(crate) fn new(gpu: &str) -> Outcome<Self> {
         let library = Library::new()?;
         let file = PlanFile::open(cache_folder().as_deref(), gpu, library.version());
         Ok(Plans { library, file, plans: HashMap::new(), workspace: 0 })
     }
 
-    /// Runs a pass, or says why there is no plan for it. All three tensors are given; the pass writes one and reads two.
+    /// Runs a pass, or returns the reason why there is no plan. Takes all three tensors; the pass
+    /// writes one and reads two.
     ///
     /// # Safety
-    /// The pointers must be to maps channels last of the key's sizes and type, until the stream has run it.
+    /// The pointers must be to channels-last maps of the key's sizes and type, until the stream has
+    /// run the pass.
     pub(crate) unsafe fn run(
         &mut self,
         key: Key,
@@ -87,7 +91,7 @@ impl Plans {
         self.library.use_stream(stream)?;
         let pointers = [input, weight, output];
         if !self.plans.contains_key(&key) {
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             let plan = unsafe { self.find(&key, pointers, stream, workspace)? };
             self.workspace = self.workspace.max(plan.as_ref().map_or(0, |plan| plan.workspace));
             profile::note("plan of a convolution", || match &plan {
@@ -108,12 +112,13 @@ impl Plans {
             Err(why) => return Ok(Ran::NoPlan(why.clone())),
         };
         let at = workspace.reserve(self.workspace.max(LEAST_WORKSPACE))?;
-        // SAFETY: the caller's promise; the workspace is as large as the largest plan's.
+        // SAFETY: guaranteed by the caller. The workspace is as large as the largest plan needs.
         unsafe { self.library.execute(plan, pointers, [INPUT, WEIGHT, OUTPUT], at)? };
         Ok(Ran::Done)
     }
 
-    /// The plan of the disk's choice, or the fastest of the first mode of which one runs, or why there is none.
+    /// Returns the plan stored on disk, or the fastest plan of the first mode with an executable
+    /// plan, or the reason why there is none.
     ///
     /// # Safety
     /// As [`Plans::run`].
@@ -137,10 +142,10 @@ impl Plans {
         let found = first(|mode| {
             let mut plans = graph.plans(&self.library, key, mode)?;
             let at = fit(&mut plans, workspace)?;
-            // SAFETY: the caller's promise; the workspace fits all these plans.
+            // SAFETY: guaranteed by the caller. The workspace fits all these plans.
             unsafe { self.fastest(plans, pointers, stream, at) }
         });
-        // What the others needed is given back; `run` reserves what the chosen ones need.
+        // Frees the workspace of the rejected plans. `run` reserves what the chosen plans need.
         workspace.release()?;
         if let Ok(plan) = &found {
             self.file.insert(*key, plan.choice);
@@ -148,22 +153,22 @@ impl Plans {
         Ok(found.map_err(no_plan))
     }
 
-    /// The fastest of some plans.
+    /// Returns the fastest plan.
     ///
     /// # Safety
-    /// As [`Plans::run`]; the workspace at `at` must be as large as each needs.
+    /// As [`Plans::run`]. The workspace at `at` must be large enough for every plan.
     unsafe fn fastest(&self, plans: Vec<Plan>, pointers: [u64; 3], stream: &Stream, at: u64) -> Outcome<Plan> {
         let mut best: Option<(Duration, Plan)> = None;
         let (only, mut last) = (plans.len() == 1, "none suggested".to_string());
         for plan in plans {
             let run = || {
-                // SAFETY: the caller's promise.
+                // SAFETY: guaranteed by the caller.
                 unsafe { self.library.execute(&plan.plan, pointers, [INPUT, WEIGHT, OUTPUT], at) }
             };
             match if only { run().map(|()| Duration::ZERO) } else { timed(run, stream) } {
                 Ok(time) if best.as_ref().is_none_or(|(least, _)| time < *least) => best = Some((time, plan)),
                 Ok(_) => {}
-                // A plan that was suggested, but does not run, is no plan.
+                // A suggested plan that fails to run is skipped.
                 Err(error) => last = error,
             }
         }
@@ -171,7 +176,7 @@ impl Plans {
     }
 }
 
-/// What the first mode gives that gives something, or why each does not.
+/// Returns the result of the first mode that succeeds, or the errors of all modes.
 fn first<T>(mut of: impl FnMut(Mode) -> Outcome<T>) -> Outcome<T> {
     let mut errors = Vec::new();
     for mode in MODES {
@@ -183,7 +188,7 @@ fn first<T>(mut of: impl FnMut(Mode) -> Outcome<T>) -> Outcome<T> {
     Err(errors.join("; "))
 }
 
-/// Reserves memory for the plans, without those for which there is too little.
+/// Reserves a workspace for the plans, dropping those for which memory is insufficient.
 fn fit(plans: &mut Vec<Plan>, workspace: &mut Workspace) -> Outcome<u64> {
     loop {
         let most = plans.iter().map(|plan| plan.workspace).max().unwrap_or(0);
@@ -199,7 +204,7 @@ fn fit(plans: &mut Vec<Plan>, workspace: &mut Workspace) -> Outcome<u64> {
     }
 }
 
-/// How long some work takes on a stream, after it was done once.
+/// Returns the mean run time of some work on a stream, after a warm-up run.
 fn timed(work: impl Fn() -> Outcome, stream: &Stream) -> Outcome<Duration> {
     const TIMES: u32 = 5;
     work()?;
@@ -210,7 +215,7 @@ fn timed(work: impl Fn() -> Outcome, stream: &Stream) -> Outcome<Duration> {
     Ok(start.elapsed() / TIMES)
 }
 
-/// A graph of one operation, with the descriptors that it refers to.
+/// A graph of a single operation, with the descriptors that it references.
 struct Graph {
     graph: Descriptor,
     _parts: Vec<Descriptor>,
@@ -231,7 +236,7 @@ impl Graph {
         Ok(Graph { graph, _parts: vec![input, weight, output, convolution, operation] })
     }
 
-    /// The first plans that a mode suggests and that compute as they should.
+    /// Returns the first plans of a mode that have the required precision.
     fn plans(&self, library: &Library, key: &Key, mode: Mode) -> Outcome<Vec<Plan>> {
         let configs = self.suggestions(mode)?;
         let engines = configs.iter().map(Engine::from_config).collect::<Outcome<Vec<_>>>()?;
@@ -256,7 +261,7 @@ impl Graph {
         if plans.is_empty() { Err(last) } else { Ok(plans) }
     }
 
-    /// The plan of a choice, if the suggestions are still those that it was made from.
+    /// Returns the plan of a stored choice, if cuDNN's suggestions are still the same.
     fn chosen(&self, library: &Library, key: &Key, choice: Choice) -> Option<Plan> {
         let (mode, index) = (*MODES.get(choice.index / SUGGESTIONS)?, choice.index % SUGGESTIONS);
         let config = self.suggestions(mode).ok()?.into_iter().nth(index)?;
@@ -279,7 +284,7 @@ impl Graph {
     }
 }
 
-/// The place of a suggestion among those of all modes.
+/// Returns the index of a suggestion among those of all modes.
 fn place(mode: Mode, index: usize) -> usize {
     MODES.iter().position(|&other| other == mode).unwrap_or(MODES.len()) * SUGGESTIONS + index
 }
@@ -301,7 +306,8 @@ fn convolution(key: &Key) -> Outcome<Descriptor> {
         .finalise()
 }
 
-/// The operation of a pass, with its names for input, weight, output, convolution and the factors of new and old values.
+/// Creates the operation of a pass. `names` are the attributes of input, weight, output,
+/// convolution, alpha and beta.
 fn operation(pass: Pass, tensors: [&Descriptor; 3], convolution: &Descriptor) -> Outcome<Descriptor> {
     let (kind, names) = match pass {
         Pass::Forward => (
@@ -349,7 +355,7 @@ fn operation(pass: Pass, tensors: [&Descriptor; 3], convolution: &Descriptor) ->
         .finalise()
 }
 
-/// The plan of a suggestion.
+/// Creates the plan of a suggestion.
 fn plan(library: &Library, config: Descriptor, choice: Choice) -> Outcome<Plan> {
     let plan = Descriptor::new(Kind::CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)?
         .set(Name::CUDNN_ATTR_EXECUTION_PLAN_HANDLE, Type::CUDNN_TYPE_HANDLE, &[library.handle()])?
@@ -360,11 +366,11 @@ fn plan(library: &Library, config: Descriptor, choice: Choice) -> Outcome<Plan> 
     Ok(Plan { plan, _config: config, workspace: workspace[0].max(0) as usize, choice })
 }
 
-/// What cuDNN says of the engine of a suggestion.
+/// The engine of a suggestion, as described by cuDNN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Engine {
     number: i64,
-    /// Its numerical notes: what it does with numbers.
+    /// The numerical notes, which describe its precision.
     notes: Vec<u32>,
 }
 
@@ -379,14 +385,15 @@ impl Engine {
     }
 }
 
-/// Which of a mode's suggestions may be taken, in their order, given their engines.
+/// Returns the indices of the suggestions with the required precision, in order.
 fn allowed(key: &Key, engines: &[Engine]) -> Vec<usize> {
     (0..engines.len()).filter(|&index| is_allowed(key, &engines[index])).collect()
 }
 
-/// Whether an engine computes in the key's precision. Where f32 must be exact, factors must not be rounded (tensor cores
-/// round them to TF32) and sums must be f32. Winograd's and Fourier's algorithms are f32, but for the tile of 13 x 13,
-/// whose transforms lose too many digits.
+/// Whether an engine computes in the key's precision. Exact f32 requires that factors are not
+/// rounded (tensor cores round them to TF32) and that sums are in f32. Winograd and FFT algorithms
+/// are accurate enough for f32, except for Winograd tiles of 13 x 13, whose transforms lose too
+/// many digits.
 fn is_allowed(key: &Key, engine: &Engine) -> bool {
     let inexact = [
         Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE,
@@ -421,7 +428,7 @@ mod tests {
         assert!(!key(false, Math::Tf32).must_be_exact() && !key(true, Math::Exact).must_be_exact());
     }
 
-    /// The engines of suggestions for a convolution of f32, with notes as the enumeration of cuDNN numbers them.
+    /// The engines suggested for an f32 convolution, with notes numbered as in cuDNN's enumeration.
     #[test]
     fn exact_f32_takes_engines_that_round_nothing_and_others_take_all() {
         let window = Window::square(3, 1, 1);
@@ -429,11 +436,11 @@ mod tests {
         let engines = [
             engine(1001, &[0]),    // tensor cores
             engine(14, &[]),       // none
-            engine(5, &[1]),       // inputs are converted down
+            engine(5, &[1]),       // inputs are rounded
             engine(0, &[4]),       // sums in any order
             engine(1002, &[0, 4]), // tensor cores
-            engine(7, &[2]),       // sums in less than f32
-            engine(4, &[3]),       // Fourier's transform
+            engine(7, &[2]),       // sums with less than f32 precision
+            engine(4, &[3]),       // FFT
             engine(6, &[5, 6]),    // Winograd, tiles of 4 x 4
             engine(8, &[5, 8]),    // Winograd, tiles of 13 x 13
         ];
@@ -460,10 +467,10 @@ mod tests {
         assert_eq!(error.matches("nothing from").count(), 3);
     }
 
-    /// Up to the graph, which asks for a GPU, cuDNN takes descriptors without one.
+    /// cuDNN accepts descriptors without a GPU, up to the graph, which needs one.
     #[test]
     fn cudnn_takes_the_operations_of_all_passes() {
-        // SAFETY: it only tries to load libraries.
+        // SAFETY: this only tries to load libraries.
         if !unsafe { cudarc::cudnn::sys::is_culib_present() && cudarc::driver::sys::is_culib_present() } {
             eprintln!("skipped: libcudnn or libcuda not found");
             return;
@@ -478,7 +485,7 @@ mod tests {
                 .map(|(identity, dims)| tensor(identity, dims, data).unwrap());
             let convolution = convolution(&key).unwrap();
             operation(pass, [&input, &weight, &output], &convolution).unwrap();
-            // The sizes are looked at: an output that is too wide is refused.
+            // cuDNN checks the sizes: an output that is too wide is rejected.
             let [n, c, h, w] = key.output();
             let wide = tensor(OUTPUT, [n, c, h, w + 1], data).unwrap();
             assert!(operation(pass, [&input, &weight, &wide], &convolution).is_err());

@@ -1,4 +1,4 @@
-//! The fastest plans that were found, on disk: for one GPU and one version of cuDNN.
+//! Stores the fastest plans on disk, per GPU and cuDNN version.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::ops::convolution::key::Key;
 
-/// The version of the file's format, and of what a place among the suggestions means.
+/// The version of the file format, and of the numbering of suggestions.
 const FORMAT: u32 = 2;
 
-/// Which of cuDNN's suggestions is the fastest.
+/// The fastest of cuDNN's suggestions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Choice {
-    /// Its place among the suggestions of all modes.
+    /// Its index among the suggestions of all modes.
     pub(crate) index: usize,
-    /// Its engine, by which it is seen whether the suggestions are still the same.
+    /// Its engine, to detect that the suggestions have changed.
     pub(crate) engine: i64,
 }
 
@@ -40,7 +40,8 @@ struct Content {
 }
 
 impl PlanFile {
-    /// The choices that a file holds for this GPU and this version: none if it has others, or cannot be read.
+    /// Opens the choices for a GPU and a cuDNN version. They are empty if the file is missing,
+    /// unreadable or for another GPU or version.
     pub(crate) fn open(folder: Option<&Path>, gpu: &str, cudnn: usize) -> Self {
         let path = folder.map(|folder| folder.join(file_name(gpu, cudnn)));
         let text = path.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
@@ -54,16 +55,17 @@ impl PlanFile {
         self.choices.get(key).copied()
     }
 
-    /// Keeps a choice, and writes the file. Without a place for it, or if that fails, the choice is kept for this process.
+    /// Adds a choice and writes the file. Without a path, or if writing fails, the choice only
+    /// lasts for this process.
     pub(crate) fn insert(&mut self, key: Key, choice: Choice) {
         self.choices.insert(key, choice);
         if let Some(path) = &self.path {
-            // A cache: the next process measures again what it does not find.
+            // The file is a cache: other processes measure again what they do not find.
             let _ = self.write(path);
         }
     }
 
-    /// Writes a file beside the place and moves it there, so that a reader finds one or the other, whole.
+    /// Writes a temporary file and renames it, so that readers always find a complete file.
     fn write(&self, path: &Path) -> std::io::Result<()> {
         let plans = self.choices.iter().map(|(key, choice)| (*key, *choice)).collect();
         let content = Content { format: FORMAT, gpu: self.gpu.clone(), cudnn: self.cudnn, plans };
@@ -77,7 +79,7 @@ impl PlanFile {
     }
 }
 
-/// The user's folder for files that can be made again.
+/// Returns bagssl's folder in the user's cache directory.
 pub(crate) fn cache_folder() -> Option<PathBuf> {
     // Relative paths are ignored, as the XDG Base Directory Specification says.
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

@@ -1,4 +1,5 @@
-//! Whole networks against this project's CPU kernels: a training pass with all gradients, and inference.
+//! Compares entire networks with this project's CPU kernels: a training pass with all gradients,
+//! and inference.
 
 use bagssl_core::architecture::{Architecture, mlp};
 use bagssl_core::checkpoint::ModelPlan;
@@ -16,27 +17,33 @@ use crate::backend::kernels::{Bf16, Cudnn, F32, Tf32};
 use crate::ops::run::OnCuda;
 use bagssl_train::backend::NdArray;
 
-/// A small one, one with ImageNet's stem and pooling, one whose shortcuts are cut to smaller outputs.
+/// A small network, one with ImageNet's stem and pooling, and one whose shortcuts are cropped to
+/// smaller outputs.
 const NETWORKS: [(Architecture, [usize; 2]); 3] =
     [(Architecture::ResNetSmall, [16, 24]), (Architecture::ResNet18, [48, 64]), (Architecture::BagNet9, [17, 25])];
 
 const ROWS: usize = 8;
 const SEED: u64 = 11;
 
-/// How far the directions of results may be apart: of those of inference, those of training, and the gradients.
+/// Returns the bounds on `1 - cosine` between results on the GPU and the CPU: for inference,
+/// training and gradients.
 ///
-/// Rounding to the nearest is off by some `r = 0.4 u` of a value, the root of the mean square, with `u = 2^-8` for bf16 (7 bits
-/// behind the leading one) and `2^-11` for TF32. It is drawn anew three times a layer (weight, convolution, norm), so that
-/// what comes out of `L` layers is off by `e = r sqrt(3 L)`, and the cosine less than 1 by `e^2 / 2`: for the 20 of ResNet-18
-/// 7e-5 in bf16, 1e-6 in TF32; norms over few values make more of it.
+/// Rounding to nearest has a relative error of about `r = 0.4 u` (root mean square), with
+/// `u = 2^-8` for bf16 (7 explicit mantissa bits) and `2^-11` for TF32. It occurs three times per
+/// layer (weight, convolution, norm). So the output of `L` layers has an error of
+/// `e = r sqrt(3 L)`, and the cosine is below 1 by `e^2 / 2`. For the 20 layers of ResNet-18 that
+/// is 7e-5 in bf16 and 1e-6 in TF32. Norms over few values amplify it.
 ///
-/// Gradients lose more: a value that is off by `e` of its deviation has the other sign in a share `e / pi` of places, where
-/// the ReLU passes what it should stop. That is a share of the gradient's square at each ReLU, so that `1 - cosine` grows with
-/// `e`, not with its square: with the mean `e` of 8e-3 some 17 `e / (2 pi)` = 2e-2 in bf16, 3e-3 in TF32, 1e-6 in f32.
+/// Gradients lose more. A value with an error of `e` standard deviations has the wrong sign in a
+/// fraction `e / pi` of places, where the ReLU passes what it should stop. Each ReLU changes that
+/// fraction of the squared gradient, so `1 - cosine` grows with `e`, not with its square. With a
+/// mean `e` of 8e-3, 17 times `e / (2 pi)` gives about 2e-2 in bf16, 3e-3 in TF32 and 1e-6 in f32.
 ///
-/// `rounding` measures both on the CPU, and holds the bounds to at least four times what it sees. Untrained, BagNet makes nearly one
-/// embedding of all rows, and the projector's norms enlarge what rounding makes of their differences: where that alone turns
-/// results around, they are told and not judged. Sums of f32 in another order are off by some 2^-20, 2^-9 of TF32's rounding.
+/// The tests in `rounding` measure both on the CPU, and require that the bounds are at least four
+/// times the measured values. An untrained BagNet maps all rows to nearly the same embedding, and
+/// the projector's norms amplify the rounding errors of their differences. Results whose direction
+/// is reversed by rounding alone are reported but not judged. Sums of f32 in another order differ
+/// by about 2^-20, 2^-9 of TF32's rounding.
 fn bounds(architecture: Architecture, dtype: &str) -> [f64; 3] {
     const NONE: f64 = f64::INFINITY;
     match (dtype, architecture) {
@@ -52,7 +59,7 @@ fn bounds(architecture: Architecture, dtype: &str) -> [f64; 3] {
     }
 }
 
-/// Embeddings and projections of inference, projections of training, and all gradients.
+/// Returns embeddings and projections of inference, projections of training, and all gradients.
 fn results<B: Backend, K: Kernels<B>, T: Kernels<Autodiff<B>>>(plan: &ModelPlan, [h, w]: [usize; 2]) -> [Vec<f32>; 3] {
     let device = Default::default();
     let dims = [ROWS, 3, h, w];
@@ -98,7 +105,7 @@ fn in_precision<B: OnCuda, P: Checked>(checks: &mut Checks<'_>) {
     }
 }
 
-/// What is compared.
+/// The names of the compared results.
 const PARTS: [&str; 3] = ["inference", "training", "gradients"];
 
 fn plan(architecture: Architecture) -> ModelPlan {
@@ -108,7 +115,7 @@ fn plan(architecture: Architecture) -> ModelPlan {
     plan.expect("the projector reads what the encoder puts out")
 }
 
-/// One less the cosine of the angle between two lists of values; infinite for what is not a number, or not as long.
+/// Returns 1 minus the cosine of two lists of values; infinite if it is NaN or the lengths differ.
 fn apart(got: &[f32], expected: &[f32]) -> f64 {
     let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
     let lengths = (product(got, got) * product(expected, expected)).sqrt();
@@ -132,7 +139,7 @@ mod tests {
         assert_eq!(apart(&[f32::NAN], &[1.0]), f64::INFINITY);
     }
 
-    /// The reference itself, made in two ways: with the CPU's kernels, and with Burn's own operations.
+    /// Computes the reference in two ways: with the CPU kernels, and with Burn's own operations.
     #[test]
     fn the_reference_does_not_depend_on_its_kernels() {
         let encoder = Architecture::ResNetSmall.plan();

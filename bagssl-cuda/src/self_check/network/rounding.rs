@@ -1,7 +1,9 @@
-//! What rounding to bf16 or TF32 does to networks, emulated on the CPU: from it come the bounds of the GPU's checks.
+//! Emulates the effect of rounding to bf16 or TF32 on networks on the CPU. The bounds of the GPU
+//! checks are derived from it.
 //!
-//! Maps and factors are rounded to the nearest where the GPU's path rounds them; sums are f32, as there. Products of rows are
-//! rounded in the forward pass, and the factors that they keep for the backward pass, but not the gradients that these meet.
+//! Maps and factors are rounded to nearest where the GPU rounds them. Sums are f32, as on the GPU.
+//! The factors of linear layers are rounded in the forward pass, and the backward pass reuses the
+//! rounded factors. The incoming gradients of linear layers are not rounded.
 
 use std::cell::Cell;
 
@@ -12,12 +14,13 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::*;
 
-/// Bits behind the leading one: of what lies in memory as a map, of factors of convolutions, and of those of linear layers.
+/// The explicit mantissa bits of maps in memory, of the factors of convolutions, and of those of
+/// linear layers.
 type Bits = [u32; 3];
 
 const EXACT: Bits = [23; 3];
 
-/// What a precision rounds to.
+/// Returns the mantissa bits of a precision.
 fn bits_of<P: Checked>() -> Bits {
     match P::NAME {
         "bf16" => [7, 7, 10],
@@ -27,15 +30,16 @@ fn bits_of<P: Checked>() -> Bits {
 }
 
 thread_local! {
-    /// The bits of what this thread computes. No parameter of the type: for each all of the network would be compiled.
+    /// The mantissa bits on this thread. A type parameter would compile the entire network once per
+    /// precision.
     static BITS: Cell<Bits> = const { Cell::new(EXACT) };
 }
 
-/// The CPU's kernels, with the roundings of [`BITS`].
+/// The CPU kernels, with rounding to [`BITS`].
 #[derive(Debug, Clone, Copy, Default)]
 struct Rounded;
 
-/// To the nearest value with `bits` bits behind the leading one, ties to even.
+/// Rounds to the nearest value with `bits` explicit mantissa bits, ties to even.
 fn nearest(value: f32, bits: u32) -> f32 {
     let dropped = 23 - bits;
     let raw = value.to_bits();
@@ -51,22 +55,22 @@ fn round<B: Backend, const D: usize>(tensor: Tensor<B, D>, bits: u32) -> Tensor<
     Tensor::from_data(TensorData::new(values, dims), &device)
 }
 
-/// What lies in memory as a map.
+/// Rounds a map in memory.
 fn map(map: Tensor<NdArray, 4>) -> Tensor<NdArray, 4> {
     round(map, BITS.get()[0])
 }
 
-/// What is multiplied in a convolution.
+/// Rounds a factor of a convolution.
 fn factor(factor: Tensor<NdArray, 4>) -> Tensor<NdArray, 4> {
     round(factor, BITS.get()[1])
 }
 
-/// What is multiplied in a linear layer.
+/// Rounds a factor of a linear layer.
 fn row_factor(factor: Tensor<NdArray, 2>) -> Tensor<NdArray, 2> {
     round(factor, BITS.get()[2])
 }
 
-/// The same as autodiff sees it: an offset that is no function of the value.
+/// Rounds a factor under autodiff, by adding a constant offset.
 fn tracked_factor(factor: Tensor<Tracked, 2>) -> Tensor<Tracked, 2> {
     let plain = factor.clone().inner();
     factor + Tensor::from_inner(row_factor(plain.clone()) - plain)
@@ -141,7 +145,7 @@ impl Kernels<NdArray> for Rounded {
     }
 }
 
-/// The same under autodiff.
+/// The same kernels under autodiff.
 #[derive(Debug, Clone, Copy, Default)]
 struct Training;
 
@@ -179,7 +183,8 @@ fn values_are_rounded_to_the_nearest() {
     assert_eq!(nearest(0.3, 22), 0.3);
 }
 
-/// Bounds are at least four times what rounding does, so that other sums in another order pass, and no more than they need.
+/// Checks that bounds are at least four times the effect of rounding, so that sums in another order
+/// pass. Only results that rounding reverses may be unbounded.
 fn bounds_are_as_rounding_asks<P: Checked>() {
     let mut wrong = Vec::new();
     for (architecture, size) in NETWORKS {
@@ -194,7 +199,7 @@ fn bounds_are_as_rounding_asks<P: Checked>() {
             let figure = apart(rounded, exact);
             let line = format!("{} {} {part}: {figure:.1e} of {bound:.0e}", P::NAME, architecture.name());
             println!("{line}");
-            // Without a bound is only what rounding turns around.
+            // Only results that rounding reverses have no bound.
             if 4.0 * figure > bound || bound.is_infinite() && figure < 0.1 {
                 wrong.push(line);
             }

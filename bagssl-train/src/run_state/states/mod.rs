@@ -1,4 +1,4 @@
-//! The states of a run: a file for each, of which the last ones and milestones are kept.
+//! The states of a run, one file each. The last ones and milestones are kept.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,16 +16,16 @@ use crate::error::{Error, Result};
 /// How often a state is saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Every {
-    /// At each multiple of so many steps.
+    /// At each multiple of this number of steps.
     Steps(u64),
-    /// At the first step that ends so long after the last state was saved.
+    /// At the first step that ends at least this long after the last save.
     Time(Duration),
 }
 
 impl FromStr for Every {
     type Err = String;
 
-    /// `500` is 500 steps, `90s`, `10m` and `2h` are times.
+    /// Parses `500` as 500 steps, and `90s`, `10m` and `2h` as durations.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let refuse = || format!("expected steps (500) or a time (90s, 10m, 2h), at least 1 of them, got {text:?}");
         let digits = text.trim_end_matches(['s', 'm', 'h']);
@@ -42,25 +42,26 @@ impl FromStr for Every {
     }
 }
 
-/// Which states there are.
+/// Which states to save and to keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keeping {
-    /// How often one is saved.
+    /// How often to save a state.
     pub every: Every,
-    /// How many of the last ones are kept, at least 1.
+    /// The number of most recent states to keep, at least 1.
     pub last: usize,
-    /// If so, the states after each multiple of so many epochs are saved and kept.
+    /// If set, the states at multiples of this number of epochs are saved and kept.
     pub milestones: Option<u32>,
 }
 
 impl Default for Keeping {
-    /// Every ten minutes, the last two.
+    /// Saves every ten minutes and keeps the last two states.
     fn default() -> Self {
         Keeping { every: Every::Time(Duration::from_secs(600)), last: 2, milestones: None }
     }
 }
 
-/// The states of a run: files `step-NUMBER.safetensors` in a folder, and `step-NUMBER-milestone.safetensors`.
+/// The states of a run: files `step-NUMBER.safetensors` and `step-NUMBER-milestone.safetensors` in
+/// a folder.
 #[derive(Debug)]
 pub struct States {
     folder: PathBuf,
@@ -68,30 +69,30 @@ pub struct States {
     saved: Instant,
 }
 
-/// A state that is there.
+/// A state that was read.
 #[derive(Debug)]
 pub struct LatestState {
-    /// Steps that were done.
+    /// The number of completed steps.
     pub step: u64,
-    /// Its file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Its bytes, which [`whole_state`] has passed.
+    /// The contents of the file, validated by [`whole_state`].
     pub bytes: Vec<u8>,
-    /// Later states that are damaged, with what is wrong.
+    /// Later states that are damaged, with the reasons.
     pub damaged: Vec<(PathBuf, String)>,
 }
 
 impl States {
-    /// The states in a folder, which is made when the first one is saved. One writer at a time: the folder of the run
-    /// ([`RunFolder`](super::RunFolder)) sees to it.
+    /// Opens the states of a folder, which is created at the first save. Expects a single writer at
+    /// a time, as [`RunFolder`](super::RunFolder) ensures.
     pub fn new(folder: impl Into<PathBuf>, keeping: Keeping) -> Self {
         States { folder: folder.into(), keeping, saved: Instant::now() }
     }
 
-    /// The newest state that is whole, if there is any state.
+    /// Returns the newest intact state, or `None` if there are no states.
     ///
     /// # Errors
-    /// [`Error::NoState`] if none of them is whole, [`Error::File`] if their folder cannot be read.
+    /// [`Error::NoState`] if all states are damaged, [`Error::File`] if the folder cannot be read.
     pub fn newest(&self) -> Result<Option<LatestState>> {
         let mut damaged = Vec::new();
         for State { step, path, .. } in self.list()? {
@@ -108,10 +109,11 @@ impl States {
         })
     }
 
-    /// The state after so many steps.
+    /// Returns the state after `step` steps.
     ///
     /// # Errors
-    /// [`Error::NoState`] if there is none or it is damaged, [`Error::File`] if the folder cannot be read.
+    /// [`Error::NoState`] if it is missing or damaged, [`Error::File`] if the folder cannot be
+    /// read.
     pub fn at(&self, step: u64) -> Result<LatestState> {
         let all = self.list()?;
         let Some(State { path, .. }) = all.iter().find(|state| state.step == step) else {
@@ -124,11 +126,11 @@ impl States {
         Ok(LatestState { step, path: path.clone(), bytes, damaged: Vec::new() })
     }
 
-    /// Lets go of the states of steps after this one, which the run does again: damaged ones are renamed to `.damaged`, others
-    /// removed, the last ones first.
+    /// Discards the states after `found`, whose steps the run will repeat, starting with the
+    /// newest. Damaged states are renamed to `.damaged`, others are removed.
     ///
     /// # Errors
-    /// [`Error::File`] if that cannot be done.
+    /// [`Error::File`] if this fails.
     pub fn go_back_to(&self, found: &LatestState) -> Result<()> {
         for State { path, .. } in self.list()?.into_iter().take_while(|state| state.step > found.step) {
             let is_damaged = found.damaged.iter().any(|(damaged, _)| *damaged == path);
@@ -141,7 +143,7 @@ impl States {
         Ok(())
     }
 
-    /// All states, the last one first.
+    /// Returns all states, newest first.
     fn list(&self) -> Result<Vec<State>> {
         let failed = |error| failed(&self.folder, error);
         let entries = match fs::read_dir(&self.folder) {
@@ -160,14 +162,14 @@ impl States {
         at.batch == 0 && self.keeping.milestones.is_some_and(|every| at.epoch.is_multiple_of(every))
     }
 
-    /// Removes the states that are neither among the last ones nor milestones.
+    /// Removes all states but the most recent ones and milestones.
     fn prune(&self) -> Result<()> {
         let states = self.list()?;
         let mut steps: Vec<u64> = states.iter().map(|state| state.step).collect();
         steps.dedup();
         let oldest = steps.get(self.keeping.last.max(1) - 1).copied().unwrap_or(0);
         for state in states.iter().filter(|state| state.step < oldest && !state.is_milestone) {
-            // One that stays is no harm, and no reason to end a run.
+            // A state that cannot be removed is harmless and no reason to end a run.
             let _ = fs::remove_file(&state.path);
         }
         Ok(())
@@ -205,7 +207,7 @@ pub(super) fn is_state(path: &Path) -> bool {
     State::from_path(path).is_some()
 }
 
-/// A state by its name.
+/// A state file, parsed from its name.
 #[derive(Debug)]
 struct State {
     step: u64,
@@ -221,18 +223,18 @@ impl State {
     }
 }
 
-/// The bytes of a state that is whole, or what is wrong with it.
+/// Returns the bytes of an intact state, or the reason why it is damaged.
 fn read(path: &Path) -> std::result::Result<Vec<u8>, String> {
     let bytes = regular(path).and_then(|()| fs::read(path)).map_err(|error| error.to_string())?;
     whole_state(&bytes).map_err(|error| error.to_string())?;
     Ok(bytes)
 }
 
-/// Reads a state, and refuses one that has changed since it was written, says nothing of where its run stands, or has a value
-/// that nothing can be computed with.
+/// Parses and validates a state. Rejects a state that has changed since it was written, has no
+/// training position, or has non-finite or otherwise unusable values.
 ///
 /// # Errors
-/// [`Error::Core`] says what is wrong.
+/// [`Error::Core`] with the reason.
 pub fn whole_state(bytes: &[u8]) -> Result<Checkpoint<'_>> {
     let checkpoint = Checkpoint::from_bytes(bytes)?;
     if checkpoint.spec().training.is_none() {

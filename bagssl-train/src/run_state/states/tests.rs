@@ -6,7 +6,7 @@ use bagssl_core::embed::FeatureLayer;
 use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{Filter, PatchSide, PatchSpec};
 
-/// The names in a folder, sorted.
+/// Returns the file names in a folder, sorted.
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -14,7 +14,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// A state after some steps, with a value of the optimizer.
+/// Serializes a state after `step` steps, with one optimizer tensor that contains `value`.
 fn state(step: u64, value: f32) -> Vec<u8> {
     let patch = PatchSpec::new(PatchSide::Pixels(32), 16).unwrap();
     let encoder = Architecture::ResNetSmall.plan();
@@ -47,7 +47,7 @@ fn state(step: u64, value: f32) -> Vec<u8> {
     to_bytes(&spec, &tensors).unwrap()
 }
 
-/// Three batches an epoch.
+/// Returns the position after `step` steps, with three batches per epoch.
 fn at(step: u64) -> Position {
     Position { step, epoch: (step / 3) as u32, batch: step % 3 }
 }
@@ -86,7 +86,7 @@ fn the_last_ones_and_milestones_are_kept() {
     assert_eq!(found.bytes, state(6, 0.5));
     let error = states.at(7).unwrap_err().to_string();
     assert!(error.ends_with("states: expected a state of step 7, got those of steps 6, 12, 13, 14"), "{error}");
-    // A run that goes back does the later steps again.
+    // A run that is reset to an earlier state repeats the later steps.
     states.go_back_to(&found).unwrap();
     assert_eq!(names(&path), kept[..1]);
 }
@@ -100,7 +100,7 @@ fn a_damaged_state_falls_back_to_the_one_before() {
     }
     let file = |step: u64| folder.path().join(format!("step-0000000{step}.safetensors"));
     fs::write(file(8), &state(8, 0.5)[..5000]).unwrap();
-    // Whole, but nothing can be computed with it.
+    // Intact, but with a value that cannot be computed with.
     fs::write(file(5), state(5, f32::INFINITY)).unwrap();
     let found = states.newest().unwrap().unwrap();
     assert_eq!((found.step, found.bytes.clone()), (4, state(4, 0.5)));
@@ -115,7 +115,7 @@ fn a_damaged_state_falls_back_to_the_one_before() {
     assert!(error.contains("--force") && error.contains("got 1 damaged") && !error.contains('\n'), "{error}");
 }
 
-/// Each in another place of the file: its length, its header, its metadata, its tensors.
+/// The flips cover the entire file: its length, header, metadata and tensors.
 #[test]
 fn any_bit_that_has_flipped_is_noticed() {
     let whole = state(3, 0.5);
@@ -129,7 +129,7 @@ fn any_bit_that_has_flipped_is_noticed() {
     }
 }
 
-/// A pipe in place of a state is damaged, not waited for.
+/// A pipe in place of a state counts as damaged and does not block.
 #[cfg(unix)]
 #[test]
 fn a_pipe_is_no_state() {

@@ -1,8 +1,8 @@
-//! Files of a crate that need each other in a circle.
+//! Finds circular dependencies between the files of a crate.
 //!
-//! A file needs another one if it names something that is defined there, by a path from `crate`, `super` or `self`. Re-exports
-//! are followed to the definition, so that a module that only gathers names takes no part. Tests do not count, and neither do
-//! calls of methods, which no path names.
+//! A file depends on another if it names an item defined there by a path from `crate`, `super` or
+//! `self`. Re-exports are followed to the definition, so modules that only re-export are not
+//! involved. Tests do not count, and neither do method calls, which no path names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,11 +12,11 @@ use anyhow::{Context, Result};
 use syn::visit::{self, Visit};
 use syn::{Attribute, Item, UseTree};
 
-/// A module by its path from the crate's root, which is empty.
+/// A module, as its path from the crate's root. The root's path is empty.
 type Module = Vec<String>;
 
-/// The circles of a crate, each as the names of its files. One is left out if a file of it has a comment that begins with
-/// `// Circle:` and says why.
+/// Returns the circles of a crate, each as the names of its files. Skips a circle if one of its
+/// files has a comment that begins with `// Circle:` and explains it.
 pub(super) fn in_crate(source: &Path) -> Result<Vec<Vec<String>>> {
     let mut sources = BTreeMap::new();
     for path in rust_files(source)? {
@@ -28,7 +28,7 @@ pub(super) fn in_crate(source: &Path) -> Result<Vec<Vec<String>>> {
     Ok(circles.into_iter().filter(|circle| !circle.iter().any(is_explained)).collect())
 }
 
-/// All files of Rust in a folder and below it.
+/// Returns all Rust files in a folder and its subfolders.
 pub(super) fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
@@ -43,7 +43,7 @@ pub(super) fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The circles among files, given by name and text.
+/// Returns the circles among files, given by name and text.
 fn among(sources: &BTreeMap<String, String>) -> Result<Vec<Vec<String>>> {
     let mut files = BTreeMap::new();
     for (name, text) in sources.iter().filter(|(name, _)| !is_test(name)) {
@@ -83,7 +83,7 @@ fn module_of(name: &str) -> Module {
     parts
 }
 
-/// All modules that one needs, directly or through others.
+/// Returns all modules that a module depends on, directly or indirectly.
 fn reach<'a>(from: &Module, needs: &'a BTreeMap<&Module, BTreeSet<Module>>) -> BTreeSet<&'a Module> {
     let (mut found, mut next) = (BTreeSet::new(), vec![from.clone()]);
     while let Some(module) = next.pop() {
@@ -96,7 +96,8 @@ fn reach<'a>(from: &Module, needs: &'a BTreeMap<&Module, BTreeSet<Module>>) -> B
     found
 }
 
-/// The module whose file defines what a path names. None if the path names a module, of which nothing is used by it.
+/// Returns the module whose file defines the item at a path. Returns `None` if the path names a
+/// module, since that alone uses no item.
 fn definition(path: &[String], files: &BTreeMap<Module, (String, Names)>, depth: usize) -> Option<Module> {
     let length = (0..=path.len()).rev().find(|length| files.contains_key(&path[..*length]))?;
     let module = &path[..length];
@@ -109,12 +110,12 @@ fn definition(path: &[String], files: &BTreeMap<Module, (String, Names)>, depth:
     Some(module.to_vec())
 }
 
-/// What a file names.
+/// The names that a file imports and uses.
 struct Names {
     module: Module,
-    /// Modules that are written out in the file, in each other.
+    /// The stack of enclosing inline modules.
     inner: Vec<String>,
-    /// Paths from the crate's root, by the name that `use` gives them.
+    /// Paths from the crate's root, by the names under which `use` imports them.
     imported: BTreeMap<String, Vec<String>>,
     used: BTreeSet<Vec<String>>,
 }
@@ -124,7 +125,8 @@ impl Names {
         Names { module, inner: Vec::new(), imported: BTreeMap::new(), used: BTreeSet::new() }
     }
 
-    /// A path from the crate's root, if it is one inside the crate. The name of something imported stands for it.
+    /// Returns the path from the crate's root, if the path is inside the crate. Resolves imported
+    /// names.
     fn absolute(&self, path: &[String]) -> Option<Vec<String>> {
         let mut base: Vec<String> = self.module.iter().chain(&self.inner).cloned().collect();
         let mut rest = path;
@@ -167,7 +169,8 @@ impl Names {
     }
 
     fn add(&mut self, path: &[String], name: Option<String>, is_public: bool) {
-        // A name without `crate`, `super` or `self` is that of another crate, or of a module declared here.
+        // A path without `crate`, `super` or `self` begins with another crate, or a module declared
+        // here.
         let path = match path.first().map(String::as_str) {
             Some("crate" | "super" | "self") => self.absolute(path),
             Some(_) => Some(self.module.iter().chain(&self.inner).chain(path).cloned().collect()),
@@ -189,7 +192,7 @@ fn is_for_tests(attributes: &[Attribute]) -> bool {
 
 impl<'a> Visit<'a> for Names {
     fn visit_file(&mut self, file: &'a syn::File) {
-        // Names first: they may be used above the line that imports them.
+        // Imports first: names may be used above the line that imports them.
         for item in &file.items {
             if let Item::Use(item) = item
                 && !is_for_tests(&item.attrs)

@@ -1,4 +1,4 @@
-//! How files lie in folders.
+//! Checks the layout of files in folders.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,10 +7,10 @@ use anyhow::Result;
 
 use super::circles;
 
-/// Files of Rust that a folder of modules may have.
+/// The maximum number of Rust files in a folder of modules.
 const LARGEST_FOLDER: usize = 12;
 
-/// What is wrong with the modules of the crates that lie in these folders.
+/// Returns the problems of the modules of these crates.
 pub(super) fn check(root: &Path, crates: &[String]) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for name in crates {
@@ -29,7 +29,7 @@ pub(super) fn check(root: &Path, crates: &[String]) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Folders with too many files.
+/// Returns folders with too many files.
 fn crowded(files: &[String]) -> Vec<String> {
     let mut count: BTreeMap<&str, usize> = BTreeMap::new();
     for file in files {
@@ -39,7 +39,8 @@ fn crowded(files: &[String]) -> Vec<String> {
     large.map(|(folder, files)| format!("{folder}: {files} files, expected at most {LARGEST_FOLDER}")).collect()
 }
 
-/// Modules in a file beside the folder of their own modules: that is `folder/mod.rs` here.
+/// Returns modules in a file next to the folder of their submodules. The convention here is
+/// `folder/mod.rs`.
 fn beside_their_folder(files: &[String]) -> Vec<String> {
     let has_folder = |file: &&String| {
         let folder = format!("{}/", file.trim_end_matches(".rs"));

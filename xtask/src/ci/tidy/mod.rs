@@ -1,4 +1,4 @@
-//! The tidy gate: what no compiler checks.
+//! The tidy gate: checks that no compiler performs.
 
 mod circles;
 mod layout;
@@ -12,15 +12,16 @@ use anyhow::{Context, Result, bail};
 use crate::metadata::{self, Package};
 use crate::run;
 
-/// Lines that a file of Rust may have.
+/// The maximum number of lines in a Rust file.
 const LONGEST_FILE: usize = 600;
-/// Packages that bagssl-core's tree may have with default features off, itself counted.
+/// The maximum number of packages in the tree of bagssl-core without default features, including
+/// itself.
 const LARGEST_CORE: usize = 12;
 
 pub(crate) fn check() -> Result<()> {
     let root = run::root();
     let mut found = Vec::new();
-    // Files that will be added too, so that the gate says here what it would say of a clone.
+    // Includes untracked files, so that the result is the same as in a clone after committing.
     let list = ["ls-files", "--cached", "--others", "--exclude-standard"];
     let tracked = run::output(std::process::Command::new("git").args(list).current_dir(&root))?;
     for name in tracked.lines() {
@@ -45,10 +46,10 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// What is wrong in a file.
+/// Returns the problems of a file.
 fn in_file(name: &str, text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    // In two parts each, so that this file does not find itself.
+    // Each is split in two, so that this file does not match itself.
     let never = [
         (concat!("to", "do!("), "unfinished code"),
         (concat!("unimple", "mented!("), "unfinished code"),
@@ -71,8 +72,8 @@ fn in_file(name: &str, text: &str) -> Vec<String> {
     found
 }
 
-/// The first absolute path in a line that leads to somebody's own files. What follows a name is part of an address or of
-/// a relative path, and is none.
+/// Returns the first absolute path in a line that leads to a user's own files. A path preceded by a
+/// name is part of an address or a relative path, and does not count.
 fn path_of_one_machine(line: &str) -> Option<String> {
     let folders = ["home", "root", "work", "Users", "mnt"].map(|name| format!("/{name}/"));
     folders.into_iter().find(|folder| {
@@ -83,12 +84,13 @@ fn path_of_one_machine(line: &str) -> Option<String> {
     })
 }
 
-/// Dependencies that point the wrong way.
+/// Returns dependencies that point in the wrong direction.
 fn wrong_directions(packages: &[Package]) -> Vec<String> {
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("bagssl-core", [].as_slice()),
         ("bagssl-data", &["bagssl-core"]),
-        // These two's tests link what is compiled in bagssl-backend; cargo refuses a circle of libraries.
+        // The tests of the next two crates link bagssl-backend; cargo rejects cyclic dependencies
+        // of libraries.
         ("bagssl-train", &["bagssl-core", "bagssl-backend"]),
         ("bagssl-cuda", &["bagssl-core", "bagssl-train", "bagssl-backend"]),
         ("bagssl-backend", &["bagssl-core", "bagssl-train", "bagssl-cuda"]),
@@ -122,7 +124,7 @@ fn wrong_directions(packages: &[Package]) -> Vec<String> {
         .collect()
 }
 
-/// Packages that need a newer compiler than the workspace says.
+/// Returns packages that need a newer compiler than the workspace declares.
 fn too_new(packages: &[Package]) -> Vec<String> {
     let number = |version: &String| -> [u32; 3] {
         let mut parts = version.split('.').map(|part| part.parse().unwrap_or(u32::MAX));
@@ -138,7 +140,8 @@ fn too_new(packages: &[Package]) -> Vec<String> {
     packages.iter().filter(newer).map(tell).collect()
 }
 
-/// Crates that do not share the workspace's lints, or data without its licenses.
+/// Returns crates that do not inherit the workspace's lints, and missing license statements of the
+/// data.
 fn manifests(root: &Path, packages: &[Package]) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for package in packages.iter().filter(|package| package.is_member) {
@@ -153,7 +156,7 @@ fn manifests(root: &Path, packages: &[Package]) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Where a package of the workspace lies.
+/// Returns the folder of a package of the workspace.
 fn folder(package: &str) -> &str {
     match package {
         "bagssl-tests" => "tests",
@@ -162,12 +165,12 @@ fn folder(package: &str) -> &str {
     }
 }
 
-/// Where those of the workspace lie.
+/// Returns the folders of the packages of the workspace.
 fn folders(packages: &[Package]) -> Vec<String> {
     packages.iter().filter(|package| package.is_member).map(|package| folder(&package.name).into()).collect()
 }
 
-/// Licenses of the photographs that the attribution or the crate's license does not state.
+/// Returns licenses of the photographs that are missing in the attribution or the crate's license.
 fn unattributed(attribution: &str, license: &str) -> Vec<String> {
     let mut found = Vec::new();
     for name in ["CC-BY-4.0", "CC0-1.0"] {
@@ -186,7 +189,7 @@ fn in_manifest(name: &str, text: &str) -> Result<Vec<String>> {
     Ok(if inherits { vec![] } else { vec![format!("{name}: does not take the workspace's lints")] })
 }
 
-/// Whether bagssl-core is small where nothing is asked of it.
+/// Checks that bagssl-core has few dependencies without features.
 fn heavy_core(tree: &str) -> Vec<String> {
     let mut packages: Vec<&str> = tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
     packages.sort_unstable();

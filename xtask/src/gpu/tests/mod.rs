@@ -1,4 +1,4 @@
-//! `run.sh` with a program that is none, and pages of its results and of ones made by hand.
+//! Tests `run.sh` with a fake program, and pages from its results and from handwritten ones.
 
 mod pages;
 #[cfg(unix)]
@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A folder that is deleted in the end.
+/// A folder that is deleted when dropped.
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
@@ -31,7 +31,7 @@ impl std::ops::Deref for Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What is left is in the system's folder for such files.
+        // Leftovers remain in the system's temporary folder.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

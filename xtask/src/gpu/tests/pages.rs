@@ -1,4 +1,4 @@
-//! Pages of results that are made by hand.
+//! Tests pages from handwritten results.
 
 use std::fs;
 use std::process::Command;
@@ -15,7 +15,7 @@ fn row(part: &str, figure: &str, value: Value) -> String {
     json!({"call": "call2", "part": part, "figure": figure, "value": value, "unit": "", "seconds": 1.5}).to_string()
 }
 
-/// The lines of a call in which these parts have run, each with one figure.
+/// Returns the lines of a call in which these parts have run, with one value each.
 fn call(plan: &[&str], ran: &[(&str, &str, Value)]) -> Vec<String> {
     let mut lines = vec![
         row("call", "format", json!(1)),
@@ -115,7 +115,7 @@ fn what_was_not_measured_is_not_met() {
     assert!(page.starts_with("# A run on a GPU, 2026-11-28\n"), "{page}");
     assert!(page.contains("| call2 | torch eager | cut off before it began | 0 |"), "{page}");
     assert!(page.contains("| rate over PyTorch's best | at least 1.25 | - | not measured |"), "{page}");
-    // No check that failed is good news only of a check that came to its end; a cosine that is no number is none.
+    // Zero failed checks only count if the check is complete. A NaN cosine does not pass.
     let of = |failed: u32, complete: bool| {
         let rows = [("check", "failed", json!(failed)), ("check", "complete", json!(complete))];
         verdict(&read(&call(&[], &rows)).unwrap(), "checks")

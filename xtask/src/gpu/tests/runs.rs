@@ -1,4 +1,4 @@
-//! `run.sh` with a script in place of `bagssl`.
+//! Tests `run.sh` with a script in place of `bagssl`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use super::super::results::{Outcome, Results};
 use super::Folder;
 use crate::run::root;
 
-/// A pack with the script, unpacked where nothing else is.
+/// Packs the script and returns the folder, which contains nothing else.
 fn packed(name: &str) -> Folder {
     let place = Folder::new(name);
     fs::write(place.join("data.txt"), "images").unwrap();
@@ -22,7 +22,8 @@ fn packed(name: &str) -> Folder {
     place
 }
 
-/// Programs that are called by their names, in place of NVIDIA's: two GPUs, the time of three launches, no memory errors.
+/// Programs in place of NVIDIA's, called by name: two GPUs, the times of three launches, no memory
+/// errors.
 const TOOLS: [(&str, &str); 3] = [
     (
         "nvidia-smi",
@@ -71,12 +72,13 @@ fn outcome(results: &Results, part: &str) -> String {
     }
 }
 
-/// How long all parts took together; what hangs would take 300 s. The machine may be slow.
+/// Returns the total duration of all parts. A part that hangs would take 300 s. The machine may be
+/// slow.
 fn seconds(results: &Results) -> f64 {
     results.calls.iter().flat_map(|call| &call.parts).map(|part| part.seconds).sum()
 }
 
-/// The summary, which must be in what is kept of an output that is cut to its end.
+/// Returns the summary. It must fit in the end of a truncated output.
 fn summary(printed: &str) -> &str {
     let summary = &printed[printed.find("# Summary").unwrap()..];
     assert!(summary.chars().count() <= 10_000, "{}", summary.chars().count());
