@@ -209,7 +209,7 @@ impl Dataset {
     ///
     /// # Errors
     /// [`Error::Format`] if the tar is truncated, an image has no label, a label has no image, or
-    /// the key of an image and its label is ambiguous.
+    /// two images or two labels have the same key.
     pub fn from_shard(bytes: Vec<u8>, origin: &Path) -> Result<Self> {
         detect::shard_in_memory(bytes, origin).map(Into::into)
     }
@@ -220,9 +220,9 @@ impl Dataset {
     /// have the same fingerprint. A parquet file is hashed as one file, not image by image. The
     /// digest detects accidental changes; it is not cryptographic.
     ///
-    /// The first call reads all images. The digests of files are stored in the user's cache folder,
-    /// and other programs share them. A file is read again only if its length or its times have
-    /// changed. For an unreadable image, only its name and its class are hashed.
+    /// The first call reads all images. The digests of files are stored in the user's cache folder
+    /// for later runs. A file is read again only if its length or its times have changed. For an
+    /// unreadable image, only its name and its class are hashed.
     pub fn fingerprint(&self) -> String {
         self.fingerprint_with(&|_| {})
     }
@@ -246,8 +246,8 @@ impl Dataset {
     }
 
     /// Keeps only the images of the listed classes, as in ImageNet-100, which is ImageNet
-    /// restricted to a list of wnids. The list has one class per line. The line is the class name,
-    /// or starts with it; further words are ignored. The remaining classes are renumbered in the
+    /// restricted to a list of wnids. The list has one class per line: the class name, optionally
+    /// followed by further words, which are ignored. The remaining classes are renumbered in the
     /// order of their names.
     ///
     /// # Errors
