@@ -31,8 +31,8 @@ const MOST_FOUND: usize = 1_000_000;
 pub(crate) struct Print {
     /// The 128-bit FNV-1a hash of the size and the pixels.
     pub(crate) exact: u128,
-    /// The difference hash. `None` for an image of nearly one color, because all such images have
-    /// similar hashes.
+    /// The difference hash. `None` if at most 3 bits are set, as for an image of one color: all
+    /// such images have similar hashes.
     pub(crate) near: Option<u64>,
 }
 
