@@ -50,9 +50,9 @@ impl Dataset {
     /// names and first bytes at `path`.
     ///
     /// Both splits share one numbering of the classes, in the order of the class names (for CIFAR
-    /// and Hugging Face, in the order of their class lists). Images are sorted by name. A data set
-    /// without splits is opened as a training split with all images. [`Dataset::passed_over`]
-    /// reports the files that were ignored.
+    /// and Hugging Face, in the order of their class lists). Images are sorted by name (for CIFAR and
+    /// parquet, in the order of their records). A data set without splits is opened as a training
+    /// split with all images. [`Dataset::passed_over`] reports the files that were ignored.
     ///
     /// # Errors
     /// [`Error::Read`] if the data set cannot be read. [`Error::Format`] if no format matches, the
@@ -112,8 +112,8 @@ impl Dataset {
         Index::unlabeled(Path::new(""), &[(name.into(), bytes.len() as u64)], Storage::Memory(bytes.into())).into()
     }
 
-    /// Creates a data set of all images in a folder and its subfolders, sorted by name. All of them
-    /// belong to one class with an empty name.
+    /// Creates a data set of all images in a folder and its subfolders. They are in depth-first
+    /// order, sorted by name within each folder, and belong to one class with an empty name.
     ///
     /// # Errors
     /// [`Error::Read`] if a file or folder cannot be read, and [`Error::Format`] if the folder has
@@ -295,7 +295,7 @@ impl Dataset {
         &self.index.origin
     }
 
-    /// Whether images are rotated as their EXIF data says.
+    /// Whether images are rotated by their EXIF orientation.
     pub(crate) fn applies_exif(&self) -> bool {
         self.decode.exif
     }
@@ -450,8 +450,8 @@ impl Dataset {
         }
     }
 
-    /// Returns the format, the split and the number of images: `ImageFolder, train/: 900 images of
-    /// 9 classes`.
+    /// Returns the format, the split and the number of images:
+    /// `ImageFolder, train/: 900 images of 9 classes`.
     pub fn describe(&self) -> String {
         match &self.index.half {
             Some(_) => format!("{}, {}", self.index.format, self.describe_half()),

@@ -72,7 +72,7 @@ impl Entries {
         order.into_iter().map(|image| self.get(image as usize)).collect()
     }
 
-    /// Checks sorted entries: refuses more images than a `u32` counts, and duplicate names.
+    /// Refuses more images than a `u32` counts, and equal names of adjacent entries.
     pub(crate) fn check(&self, dataset: &std::path::Path) -> Result<()> {
         let refuse = |expected, got| Err(Error::Format { path: dataset.into(), expected, got });
         if u32::try_from(self.len()).is_err() {

@@ -21,7 +21,8 @@ pub enum Format {
     WebDataset,
     /// Parquet as Hugging Face writes it: a file, or files in a folder or its `data/` subfolder.
     Parquet,
-    /// ImageNet-1K as it is distributed: `ILSVRC2012_img_train.tar`, `ILSVRC2012_img_val.tar` and the devkit.
+    /// ImageNet-1K as distributed: `ILSVRC2012_img_train.tar`, `ILSVRC2012_img_val.tar` and the
+    /// devkit.
     ImageNet,
     /// ImageNet-1K unpacked, with all validation images directly in `val/`, and the devkit or
     /// Kaggle's list.

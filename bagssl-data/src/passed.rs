@@ -117,8 +117,8 @@ impl PassedOver {
     }
 }
 
-/// Formats as `3 hidden images or folders (train/cat/._0.jpg, ..); 1 link that leads nowhere
-/// (train/owl)`.
+/// Formats as
+/// `3 hidden images or folders (train/cat/._0.jpg, ..); 1 link that leads nowhere (train/owl)`.
 impl fmt::Display for PassedOver {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, (reason, Tally { count, first, is_open })) in self.0.iter().enumerate() {

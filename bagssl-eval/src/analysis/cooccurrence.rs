@@ -131,8 +131,8 @@ impl World {
         values
     }
 
-    /// Returns the spectral contrastive loss `L_S = -E_p(x,x')[<z, z'>] + lambda E_p(x)p(x')[<z,
-    /// z'>^2]` of a table of projections.
+    /// Returns the spectral contrastive loss
+    /// `L_S = -E_p(x,x')[<z, z'>] + lambda E_p(x)p(x')[<z, z'>^2]` of a table of projections.
     ///
     /// # Panics
     /// If the table is not `[patch, dim]`.
@@ -158,8 +158,8 @@ impl World {
         self.pairs().map(of).sum()
     }
 
-    /// Returns the constant `L_C - 2 w L_S` at `lambda = w / 2`, for any projections: `sum of
-    /// p(x,x')^2 / (p(x) p(x'))`.
+    /// Returns the constant `L_C - 2 w L_S` at `lambda = w / 2`, for any projections:
+    /// `sum of p(x,x')^2 / (p(x) p(x'))`.
     pub fn constant(&self) -> f64 {
         self.pairs().map(|(a, b)| self.joint[(a, b)].powi(2) / (self.marginal[a] * self.marginal[b])).sum()
     }
@@ -228,10 +228,13 @@ mod tests {
     use proptest::prelude::*;
 
     /// Two patches, p(x, x') = 0.4, 0.1; 0.1, 0.4: the marginals are 0.5, the eigenvalues 1 and
-    /// 0.6. Projections 1 and -2 have the products 1, -2; -2, 4. L_S at lambda 2 is -(0.4 - 0.4 +
-    /// 1.6) + 2 * (1 + 8 + 16) / 4 = 10.9. At w = 4, the co-occurrences 1.6 and 0.4 give L_C = ((4
-    /// - 1.6)^2 + 2 (-8 - 0.4)^2 + (16 - 1.6)^2) / 4 = 88.56, and the constant is 2 * 0.64 + 2 *
-    /// 0.04 = 1.36.
+    /// 0.6. Projections 1 and -2 have the products 1, -2; -2, 4.
+    ///
+    /// L_S at lambda 2 is -(0.4 - 0.4 + 1.6) + 2 * (1 + 8 + 16) / 4 = 10.9.
+    ///
+    /// At w = 4, the co-occurrences 1.6 and 0.4 give
+    /// L_C = ((4 - 1.6)^2 + 2 (-8 - 0.4)^2 + (16 - 1.6)^2) / 4 = 88.56,
+    /// and the constant is 2 * 0.64 + 2 * 0.04 = 1.36.
     #[test]
     fn losses_by_hand() {
         let world = World::new(vec![0.4, 0.1, 0.1, 0.4], 2).unwrap();

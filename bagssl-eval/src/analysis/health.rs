@@ -77,10 +77,10 @@ pub struct Health {
     pub cosine_within: Option<f64>,
     /// The mean cosine between patches of different images; `None` with one image.
     pub cosine_between: Option<f64>,
-    /// The uniformity of the features at unit length: the logarithm of the mean of `exp(-2 |u -
-    /// v|^2)` over pairs from different images. It is 0 if all features are equal, and about -4 + 4
-    /// / dim if they are spread evenly (Wang and Isola, *Understanding contrastive representation
-    /// learning through alignment and uniformity*, ICML 2020). `None` with one image.
+    /// The uniformity of the features at unit length: the logarithm of the mean of
+    /// `exp(-2 |u - v|^2)` over pairs from different images. It is 0 if all features are equal, and
+    /// about `-4 + 4 / dim` if they are spread evenly (Wang and Isola, *Understanding contrastive
+    /// representation learning through alignment and uniformity*, ICML 2020). `None` with one image.
     #[serde(default)]
     pub uniformity: Option<f64>,
     /// The verdict.

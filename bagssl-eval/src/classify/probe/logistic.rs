@@ -15,10 +15,11 @@ use crate::numerics::lbfgs::{Minimum, Stop, largest, minimize};
 /// depend on the number of threads.
 const PARTS: usize = 8;
 
-/// Softmax regression on standardized features with an L2 penalty. It minimizes `strength * sum of
-/// cross entropies + 1/2 |weights|^2`; the bias is not penalized. Each dimension is standardized to
-/// mean 0 and standard deviation 1 over the training samples; constant dimensions are ignored. The
-/// optimum is unique, so there is no learning rate, seed or number of epochs to choose.
+/// Softmax regression on standardized features with an L2 penalty. It minimizes
+/// `strength * sum of cross entropies + 1/2 |weights|^2`; the bias is not penalized. Each dimension
+/// is standardized to mean 0 and standard deviation 1 over the training samples; constant
+/// dimensions are ignored. The optimum is unique, so there is no learning rate, seed or number of
+/// epochs to choose.
 ///
 /// # Source
 /// The objective is that of scikit-learn's `LogisticRegression` after its `StandardScaler`. With

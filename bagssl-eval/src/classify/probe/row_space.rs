@@ -13,9 +13,9 @@ const RIDGE: f64 = 1e-9;
 /// An orthonormal basis of the row space, and the coordinates of the rows in it.
 ///
 /// With an L2 penalty, the optimal weights are a combination of the rows. Rotating the rows and the
-/// weights together changes neither the penalty nor the logits. With `L` the Cholesky factor of `X
-/// X^T`, `X = L Q`. So `L` can replace `X`, and weights `v` in the basis correspond to weights `Q^T
-/// v` of the rows.
+/// weights together changes neither the penalty nor the logits. With `L` the Cholesky factor of
+/// `X X^T`, `X = L Q`. So `L` can replace `X`, and weights `v` in the basis correspond to weights
+/// `Q^T v` of the rows.
 pub(super) struct RowSpace {
     rows: Vec<f64>,
     count: usize,

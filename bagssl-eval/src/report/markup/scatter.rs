@@ -22,7 +22,7 @@ pub struct Scatter {
 /// A point of a map.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Point {
-    /// To the right and upwards, in any unit that both directions share.
+    /// The coordinates, to the right and upwards, in the same unit.
     pub at: [f64; 2],
     /// The index of the group.
     pub group: usize,
