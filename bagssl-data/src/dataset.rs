@@ -50,9 +50,9 @@ impl Dataset {
     /// names and first bytes at `path`.
     ///
     /// Both splits share one numbering of the classes, in the order of the class names (for CIFAR
-    /// and Hugging Face, in the order of their class lists). Images are sorted by name (for CIFAR and
-    /// parquet, in the order of their records). A data set without splits is opened as a training
-    /// split with all images. [`Dataset::passed_over`] reports the files that were ignored.
+    /// and Hugging Face, in the order of their class lists). Images are sorted by name (for CIFAR
+    /// and parquet, in the order of their records). A data set without splits is opened as a
+    /// training split with all images. [`Dataset::passed_over`] reports the files that were ignored.
     ///
     /// # Errors
     /// [`Error::Read`] if the data set cannot be read. [`Error::Format`] if no format matches, the

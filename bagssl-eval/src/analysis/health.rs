@@ -80,7 +80,8 @@ pub struct Health {
     /// The uniformity of the features at unit length: the logarithm of the mean of
     /// `exp(-2 |u - v|^2)` over pairs from different images. It is 0 if all features are equal, and
     /// about `-4 + 4 / dim` if they are spread evenly (Wang and Isola, *Understanding contrastive
-    /// representation learning through alignment and uniformity*, ICML 2020). `None` with one image.
+    /// representation learning through alignment and uniformity*, ICML 2020). `None` with one
+    /// image.
     #[serde(default)]
     pub uniformity: Option<f64>,
     /// The verdict.
