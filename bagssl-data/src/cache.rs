@@ -1,4 +1,4 @@
-//! Files that spare work the next time, and can be lost at any time.
+//! Cache files. They save work in later runs and can be deleted at any time.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use flate2::Crc;
 
-/// Where something about a file or folder is kept in the user's cache folder. None if the system names no such folder.
+/// Returns the path of a cache file for `of` in the user's cache folder, or `None` if no
+/// environment variable names that folder.
 pub(crate) fn place(of: &Path, ending: &str) -> Option<PathBuf> {
     let full = fs::canonicalize(of).unwrap_or_else(|_| of.into());
     let mut crc = Crc::new();
@@ -23,7 +24,7 @@ fn user_folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     folder("XDG_CACHE_HOME").or_else(|| folder("LOCALAPPDATA")).or_else(|| Some(folder("HOME")?.join(".cache")))
 }
 
-/// Writes a file: whole or not at all.
+/// Writes a file atomically: to a partial file first, which is then renamed.
 pub(crate) fn keep(place: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     if let Some(folder) = place.parent() {
         fs::create_dir_all(folder)?;

@@ -1,4 +1,4 @@
-//! Data sets: where images and their classes come from.
+//! Data sets: a list of images with their classes, and access to their bytes.
 
 use std::borrow::Cow;
 use std::fs;
@@ -22,7 +22,8 @@ use crate::passed::PassedOver;
 use crate::split::Split;
 use crate::storage::Storage;
 
-/// Images with classes. Opening it reads names only; images are read when they are decoded.
+/// A list of labeled images. Opening a data set reads file names and indexes only; an image is read
+/// when it is decoded.
 #[derive(Debug)]
 pub struct Dataset {
     index: Index,
@@ -46,30 +47,35 @@ impl From<Index> for Dataset {
 }
 
 impl Dataset {
-    /// Opens one half of a data set of any [`Format`], which is found out by what lies at `path`. The classes of both halves
-    /// are numbered together, in the order of their names (CIFAR's and Hugging Face's in the order of their lists). Images
-    /// are ordered by their names. [`Dataset::passed_over`] says what does not count. Where there are no halves all images are for
-    /// training.
+    /// Opens the training or validation split of a data set. The [`Format`] is detected from the
+    /// names and first bytes at `path`.
+    ///
+    /// Both splits share one numbering of the classes, in the order of the class names (for CIFAR
+    /// and Hugging Face, in the order of their class lists). Images are sorted by name (for CIFAR
+    /// and parquet, in the order of their records). A data set without splits is opened as a
+    /// training split with all images. [`Dataset::passed_over`] reports the files that were ignored.
     ///
     /// # Errors
-    /// [`Error::Read`] if it cannot be read; [`Error::Format`] if it is none of these, this half is empty, or a file is
-    /// cut short. A tar that holds links or names that point outside is refused.
+    /// [`Error::Read`] if the data set cannot be read. [`Error::Format`] if no format matches, the
+    /// requested split is empty, a file is truncated, or a tar contains links or names that point
+    /// outside of it.
     pub fn open(path: &Path, split: Split) -> Result<Self> {
         detect::open(path, split, &Columns::default()).map(Into::into)
     }
 
-    /// The same, with the columns that parquet's files are to be read by.
+    /// Opens a split like [`Dataset::open`], with the given parquet columns.
     ///
     /// # Errors
-    /// Those of [`Dataset::open`]; [`Error::Setting`] if a column is named and there are no columns.
+    /// The errors of [`Dataset::open`], and [`Error::Setting`] if a column is given but the format
+    /// has no columns.
     pub fn open_with(path: &Path, split: Split, columns: &Columns) -> Result<Self> {
         detect::open(path, split, columns).map(Into::into)
     }
 
-    /// The validation half, or all images if there are no halves.
+    /// Opens the validation split, or all images if the data set has no splits.
     ///
     /// # Errors
-    /// Those of [`Dataset::open_with`].
+    /// The errors of [`Dataset::open_with`].
     pub fn held_out_or_all(path: &Path, columns: &Columns) -> Result<Self> {
         Self::open_with(path, Split::Validation, columns).or_else(|error| {
             match Self::open_with(path, Split::Train, columns) {
@@ -79,11 +85,12 @@ impl Dataset {
         })
     }
 
-    /// Image files, in this order, all of one class that has no name. A link that leads nowhere, a pipe, and a file whose name is not UTF-8
-    /// are images that cannot be decoded.
+    /// Creates a data set from image files, in the given order. All of them belong to one class
+    /// with an empty name.
     ///
     /// # Errors
-    /// [`Error::Read`] if one is not there, [`Error::Format`] if one is a folder, [`Error::Setting`] if there is none.
+    /// [`Error::Read`] if a file does not exist, [`Error::Format`] if a path is not a file or not
+    /// UTF-8, and [`Error::Setting`] if `paths` is empty.
     pub fn of_files(paths: &[PathBuf]) -> Result<Self> {
         let entry = |path: &PathBuf| {
             path.symlink_metadata().map_err(|error| Error::Read { path: path.clone(), error })?;
@@ -100,16 +107,17 @@ impl Dataset {
         Ok(Index::unlabeled(Path::new(""), &files, Storage::Files(PathBuf::new())).into())
     }
 
-    /// One image in memory, of a class that has no name.
+    /// Creates a data set of one image in memory. Its class has an empty name.
     pub fn of_bytes(name: &str, bytes: Vec<u8>) -> Self {
         Index::unlabeled(Path::new(""), &[(name.into(), bytes.len() as u64)], Storage::Memory(bytes.into())).into()
     }
 
-    /// All images in a folder and those below it, in the order of their names, all of one class that has no name.
+    /// Creates a data set of all images in a folder and its subfolders. They are in depth-first
+    /// order, sorted by name within each folder, and belong to one class with an empty name.
     ///
     /// # Errors
-    /// [`Error::Read`] if something cannot be read, [`Error::Format`] if there is no image, or too many folders lie in each
-    /// other.
+    /// [`Error::Read`] if a file or folder cannot be read, and [`Error::Format`] if the folder has
+    /// no images or is nested too deeply.
     pub fn of_folder(path: &Path) -> Result<Self> {
         let walk::FolderContents { images: files, passed } = walk::images(path)?;
         if files.is_empty() {
@@ -120,241 +128,260 @@ impl Dataset {
         Ok(Index { passed, ..Index::unlabeled(path, &files, Storage::Files(path.into())) }.into())
     }
 
-    /// One half of a folder with folders of halves, whatever lists lie beside these.
+    /// Opens one split of a folder that contains a folder per split. Lists of image files in the
+    /// same folder are ignored.
     ///
     /// # Errors
-    /// Those of [`Dataset::open`].
+    /// The errors of [`Dataset::open`].
     pub fn of_halves(path: &Path, split: Split) -> Result<Self> {
         folder::open(path, split).map(Into::into)
     }
 
-    /// What lies in a folder besides lists.
+    /// Detects the format of a folder, ignoring lists of image files in it.
     ///
     /// # Errors
-    /// Those of [`Dataset::format_at`].
+    /// The errors of [`Dataset::format_at`].
     pub fn format_of_folder(path: &Path) -> Result<Format> {
         detect::format_of_folder(path)
     }
 
-    /// What lies there, by a look at its names and first bytes.
+    /// Detects the format of the data set at `path` from its names and first bytes.
     ///
     /// # Errors
-    /// [`Error::Read`] if it cannot be read, [`Error::Format`] if it is no data set.
+    /// [`Error::Read`] if it cannot be read, and [`Error::Format`] if it is not a data set.
     pub fn format_at(path: &Path) -> Result<Format> {
         detect::format(path)
     }
 
-    /// Whether what lies there is a data set with halves: not if it is an image, or a folder of nothing but images.
+    /// Returns whether `path` is a data set and not just an image or a folder of images without
+    /// splits.
     pub fn is_set(path: &Path) -> bool {
         detect::format(path).is_ok_and(|format| format != Format::WholeFolder)
     }
 
-    /// A data set in a tar in memory.
+    /// Opens one split of a tar in memory.
     ///
     /// # Errors
-    /// As [`Dataset::open`]; errors name `origin`.
+    /// The errors of [`Dataset::open`]. Error messages name `origin`.
     pub fn from_tar(bytes: impl Into<std::borrow::Cow<'static, [u8]>>, origin: &Path, split: Split) -> Result<Self> {
         detect::tar_in_memory(bytes.into(), origin, split).map(Into::into)
     }
 
-    /// Records of CIFAR's binary version in memory, and the list of classes, a name a line.
+    /// Opens records in CIFAR's binary format in memory. `list` has the class names, one per line.
     ///
     /// # Errors
-    /// [`Error::Format`] if the records are not whole, a label has no class, or the list is empty or has a name twice.
+    /// [`Error::Format`] if the records are truncated, a label has no class, or the list is empty
+    /// or names a class twice.
     pub fn from_cifar(records: Vec<u8>, list: &[u8], layout: Cifar, origin: &Path) -> Result<Self> {
         cifar::from_bytes(records, list, layout, origin).map(Into::into)
     }
 
-    /// `photo-tiles-mini`, which this crate carries: 900 training and 270 validation tiles of 64x64 pixels, cut from
-    /// nine photographs; the validation tiles come from regions of their own. See `data/ATTRIBUTION.md`.
+    /// Opens `photo-tiles-mini`, which is embedded in this crate: 900 training tiles and 270
+    /// validation tiles of 64x64 pixels, cut from nine photographs. The training and validation
+    /// tiles come from separate regions of the photographs. See `data/ATTRIBUTION.md`.
     ///
     /// # Errors
-    /// None in practice; those of [`Dataset::open`].
+    /// The errors of [`Dataset::open`]; none occur in practice.
     #[cfg(feature = "embedded")]
     pub fn embedded(split: Split) -> Result<Self> {
         Self::from_tar(EMBEDDED, Path::new("photo-tiles-mini"), split)
     }
 
-    /// CIFAR's `.tar.gz` in memory.
+    /// Opens one split of CIFAR's `.tar.gz` in memory.
     ///
     /// # Errors
-    /// [`Error::Format`] if it is not whole, or does not hold this half's files and the list of classes.
+    /// [`Error::Format`] if the archive is truncated, or lacks the files of this split or the list
+    /// of classes.
     pub fn from_cifar_archive(bytes: &[u8], origin: &Path, split: Split) -> Result<Self> {
         cifar::from_archive(bytes, origin, split).map(Into::into)
     }
 
-    /// A file of Hugging Face's parquet layout in memory.
+    /// Opens a parquet file in memory, in the layout that Hugging Face writes.
     ///
     /// # Errors
-    /// [`Error::Format`] if it is not whole, has no column of images or of labels, or is written in a way that is not read.
+    /// [`Error::Format`] if the file is truncated, has no image or label column, or uses an
+    /// unsupported feature of parquet.
     pub fn from_parquet(bytes: Vec<u8>, origin: &Path) -> Result<Self> {
         parquet::from_bytes(bytes, origin).map(Into::into)
     }
 
-    /// A shard of WebDataset in memory.
+    /// Opens a WebDataset shard in memory.
     ///
     /// # Errors
-    /// [`Error::Format`] if it is no whole tar, or an image has no label, a label no image, or both a key that is not theirs.
+    /// [`Error::Format`] if the tar is truncated, an image has no label, a label has no image, or
+    /// two images or two labels have the same key.
     pub fn from_shard(bytes: Vec<u8>, origin: &Path) -> Result<Self> {
         detect::shard_in_memory(bytes, origin).map(Into::into)
     }
 
-    /// A short text that is another one if an image is added, removed, renamed, moved to another class or changed in a byte: the
-    /// number of images, and a digest (XXH3-64) of all names, classes and bytes. A folder and its tar have the same; of parquet
-    /// each file counts as a whole. It tells data sets apart by accident, not against somebody's intent.
+    /// Returns a short text that identifies the data set: the number of images, and a digest
+    /// (XXH3-64) of all names, classes and bytes. It changes if an image is added, removed,
+    /// renamed, moved to another class or changed in any byte. A folder and a tar of the same files
+    /// have the same fingerprint. A parquet file is hashed as one file, not image by image. The
+    /// digest detects accidental changes; it is not cryptographic.
     ///
-    /// The first call reads all images. What it has found of files is kept in the user's cache folder: a file that has the length
-    /// and times it had then is not read again, by whatever program. Of an image that cannot be read only the name and the class count.
+    /// The first call reads all images. The digests of files are stored in the user's cache folder
+    /// for later runs. A file is read again only if its length or its times have changed. For an
+    /// unreadable image, only its name and its class are hashed.
     pub fn fingerprint(&self) -> String {
         self.fingerprint_with(&|_| {})
     }
 
-    /// The same. `progress` hears how many more images are done, from several threads.
+    /// Returns the same text as [`Dataset::fingerprint`]. `progress` is called from several threads
+    /// with the number of images that were hashed since its last call.
     pub fn fingerprint_with(&self, progress: &(dyn Fn(u64) + Sync)) -> String {
         self.fingerprint.get_or_init(|| self.index.fingerprint(self.decode, progress)).text.clone()
     }
 
-    /// Whether some bytes are a whole file of digests, as [`Dataset::fingerprint`] keeps them.
+    /// Returns whether `bytes` are a complete cache file of digests, as written by
+    /// [`Dataset::fingerprint`].
     pub fn are_digests(bytes: &[u8]) -> bool {
         content::are_digests(bytes)
     }
 
-    /// Whether some bytes are a whole index, as [`Dataset::open`] keeps one, of an archive of `length` bytes with the time 0.
+    /// Returns whether `bytes` are a complete cached index, as written by [`Dataset::open`], of an
+    /// archive of `length` bytes with modification time 0.
     pub fn is_index(bytes: &[u8], length: u64) -> bool {
         imagenet::is_index(bytes, length)
     }
 
-    /// Only the images of these classes, as ImageNet-100 is made of ImageNet with a list of wnids. The list has a class a line:
-    /// its name, or its name and more words, which do not count. The classes are numbered in the order of their names.
+    /// Keeps only the images of the listed classes, as in ImageNet-100, which is ImageNet
+    /// restricted to a list of wnids. The list has one class per line: the class name, optionally
+    /// followed by further words, which are ignored. The remaining classes are renumbered in the
+    /// order of their names.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the list is empty, has a name twice or one that is no class here, or no image is left.
+    /// [`Error::Setting`] if the list is empty, names a class twice or an unknown class, or if no
+    /// image remains.
     pub fn of_classes(self, list: &str) -> Result<Self> {
         let index = self.index.of_classes(list)?;
         Ok(Dataset { index, undamaged: Undamaged::default(), fingerprint: OnceLock::new(), ..self })
     }
 
-    /// Only these images, in this order; the classes stay as they are.
+    /// Keeps only the given images, in the given order. The classes stay the same.
     ///
     /// # Panics
-    /// If there is no such image.
+    /// If an index is out of range.
     #[must_use]
     pub fn of_images(self, images: &[u32]) -> Self {
         let index = self.index.of_images(images);
         Dataset { index, undamaged: Undamaged::default(), fingerprint: OnceLock::new(), ..self }
     }
 
-    /// The same images, decoded in another way.
+    /// Sets how images are decoded.
     #[must_use]
     pub fn with_decode(self, decode: Decode) -> Self {
         Dataset { decode, fingerprint: OnceLock::new(), ..self }
     }
 
-    /// The same images, which take their memory from this budget instead of the [shared](Budget::shared) one.
+    /// Sets the memory budget for decoding. The default is the [shared](Budget::shared) budget.
     #[must_use]
     pub fn with_budget(self, budget: Arc<Budget>) -> Self {
         Dataset { budget, ..self }
     }
 
-    /// The budget that decoding takes its memory from.
+    /// Returns the memory budget for decoding.
     pub fn budget(&self) -> Arc<Budget> {
         self.budget.clone()
     }
 
-    /// What was opened.
+    /// Returns the format of the data set.
     pub fn format(&self) -> Format {
         self.index.format
     }
 
-    /// Where it lies; empty for single files.
+    /// The path of the data set; empty for single files.
     pub(crate) fn origin(&self) -> &Path {
         &self.index.origin
     }
 
-    /// Whether images are turned as EXIF says.
+    /// Whether images are rotated by their EXIF orientation.
     pub(crate) fn applies_exif(&self) -> bool {
         self.decode.exif
     }
 
-    /// How many images there are.
+    /// Returns the number of images.
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Whether there are none: never, after opening.
+    /// Returns whether the data set has no images. A data set that was opened has at least one.
     pub fn is_empty(&self) -> bool {
         self.index.len() == 0
     }
 
-    /// What lies there and is none of the images of either half, as far as opening this half has seen it.
+    /// Returns the files that are not images of either split, as far as they were seen when this
+    /// split was opened.
     pub fn passed_over(&self) -> PassedOver {
         let mut all = self.index.beside.clone();
         all.join(&self.index.passed);
         all
     }
 
-    /// The same of both halves, one of which is `self`: what lies outside of them counts once.
+    /// Returns the ignored files of both splits. `other` is the other split. Files outside of both
+    /// splits are counted once.
     pub fn passed_over_with(&self, other: &Dataset) -> PassedOver {
         let mut all = self.passed_over();
         all.join(&other.index.passed);
         all
     }
 
-    /// The first image that has no class, if there is one: see [`Dataset::of_files`].
+    /// Returns the name of the first image without a class, or `None`. Images of
+    /// [`Dataset::of_files`] have no class.
     pub fn without_class(&self) -> Option<&str> {
         let nameless = self.index.classes.iter().position(String::is_empty)? as u32;
         let image = self.index.entries.labels.iter().position(|label| *label == nameless)?;
         Some(self.name(image))
     }
 
-    /// Whether the data set has no halves: then these are all of its images.
+    /// Returns whether the data set has no splits, so that it contains all images.
     pub fn is_whole(&self) -> bool {
         self.index.is_whole
     }
 
-    /// The names of the classes, by number.
+    /// Returns the class names, indexed by label.
     pub fn classes(&self) -> &[String] {
         &self.index.classes
     }
 
-    /// The class of an image.
+    /// Returns the label of an image.
     ///
     /// # Panics
-    /// If there is no such image.
+    /// If the index is out of range.
     pub fn label(&self, image: usize) -> u32 {
         self.index.entries.labels[image]
     }
 
-    /// The path of an image inside the data set.
+    /// Returns the path of an image inside the data set.
     ///
     /// # Panics
-    /// If there is no such image.
+    /// If the index is out of range.
     pub fn name(&self, image: usize) -> &str {
         self.index.name(image)
     }
 
-    /// Reads and decodes an image, when there is room for it in the budget: this waits for images that other threads have.
-    /// A JPEG's data is gone through in full the first time.
+    /// Reads and decodes an image. Waits until the budget has enough free memory. The first time,
+    /// the data of a JPEG is checked for damage from start to end.
     ///
     /// # Errors
     /// [`Error::Read`], [`Error::Image`] or, if its bytes are no longer those of the [fingerprint](Dataset::fingerprint),
     /// [`Error::Changed`], with the image's name.
     ///
     /// # Panics
-    /// If there is no such image.
+    /// If the index is out of range.
     pub fn decode(&self, image: usize) -> Result<Decoded> {
         let take = |bytes, name: &str| self.budget.take(bytes, name).map(Some);
         self.decode_with(image, &take, &|_| 0).map(|decoded| decoded.expect("it waits for room"))
     }
 
-    /// Reads and decodes an image if there is room now in this budget: for it, and for `more` bytes that go with an image of
-    /// its size.
+    /// Reads and decodes an image if the budget has enough free memory now, otherwise returns
+    /// `None`. `more` returns the additional bytes to reserve for an image of the given size.
     ///
     /// # Errors
-    /// As [`Dataset::decode`].
+    /// The errors of [`Dataset::decode`].
     ///
     /// # Panics
-    /// If there is no such image.
+    /// If the index is out of range.
     pub fn try_decode(
         &self,
         image: usize,
@@ -382,7 +409,8 @@ impl Dataset {
             let more = more(prepared.size());
             wanted =
                 Prepared::reading(bytes.len() as u64).saturating_add(prepared.needs(self.decode)?).saturating_add(more);
-            // Who keeps a file while waiting for more might wait for others who do so too.
+            // If threads waited for more memory while holding some, they could wait for each other
+            // forever.
             if room.try_grow(wanted) {
                 let decoded = prepared.decode(self.decode, self.undamaged.has(image))?;
                 self.undamaged.add(image, self.len());
@@ -406,10 +434,10 @@ impl Dataset {
     /// The size of an image as its header says it, which EXIF may turn. Reads the file.
     ///
     /// # Errors
-    /// Those of [`Dataset::decode`], as far as a header tells.
+    /// The errors of [`Dataset::decode`] that the header can reveal.
     ///
     /// # Panics
-    /// If there is no such image.
+    /// If the index is out of range.
     pub fn size_in_header(&self, image: usize) -> Result<ImageSize> {
         if let Storage::PlanarRgb(_) = &self.index.storage {
             return Ok(cifar::SIZE);
@@ -419,7 +447,7 @@ impl Dataset {
         Image::size_of(&self.bytes(image)?, &name)
     }
 
-    /// What there is, in a line: `900 images of 9 classes`.
+    /// Returns the number of images and classes: `900 images of 9 classes`.
     pub fn summary(&self) -> String {
         let plural = |count: usize, one: &str, many: &str| match count {
             1 => format!("1 {one}"),
@@ -434,7 +462,8 @@ impl Dataset {
         }
     }
 
-    /// What was opened, in a line: `ImageFolder, train/: 900 images of 9 classes`.
+    /// Returns the format, the split and the number of images:
+    /// `ImageFolder, train/: 900 images of 9 classes`.
     pub fn describe(&self) -> String {
         match &self.index.half {
             Some(_) => format!("{}, {}", self.index.format, self.describe_half()),
@@ -442,7 +471,7 @@ impl Dataset {
         }
     }
 
-    /// Where it lies, and which half of it this is: `/photos, val/`.
+    /// Returns the path and the split: `/photos, val/`.
     pub fn place(&self) -> String {
         let origin = std::path::absolute(&self.index.origin).unwrap_or_else(|_| self.index.origin.clone());
         [Some(origin.display().to_string()), self.index.half.clone()]
@@ -464,7 +493,7 @@ impl Dataset {
     }
 }
 
-/// Images that have been decoded, and so need not be looked at again for damage.
+/// The images that have been decoded before and need no second check for damage.
 #[derive(Debug, Default)]
 pub(crate) struct Undamaged(OnceLock<Box<[AtomicBool]>>);
 
@@ -479,7 +508,7 @@ impl Undamaged {
     }
 }
 
-/// Who took the embedded photographs, and under which licenses they are.
+/// The photographers and licenses of the embedded photographs.
 #[cfg(feature = "embedded")]
 pub const EMBEDDED_ATTRIBUTION: &str = include_str!("../data/ATTRIBUTION.md");
 

@@ -1,15 +1,16 @@
-//! A compact table of images: 32 bytes for each, and its name.
+//! A compact table of images: 32 bytes per image, plus its name.
 
 use crate::error::{Error, Result};
 
-/// Classes that there may be: a label is below this number.
+/// The maximum number of classes. Every label is below it.
 pub(crate) const MOST_CLASSES: u32 = 1 << 20;
 
-/// Images before they are read. Names lie in one text, numbers in columns, so that millions of them stay small.
+/// The table of images. All names are stored in one string and numbers in columns, so that tables
+/// of millions of images stay small.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Entries {
     pub(crate) names: String,
-    /// Where each name ends.
+    /// The end of each name in `names`.
     pub(crate) ends: Vec<u64>,
     pub(crate) offsets: Vec<u64>,
     pub(crate) lengths: Vec<u64>,
@@ -17,15 +18,16 @@ pub(crate) struct Entries {
     pub(crate) sources: Vec<u32>,
 }
 
-/// An image before it is read.
+/// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry<'a> {
     /// The path inside the data set.
     pub(crate) name: &'a str,
     pub(crate) label: u32,
-    /// The file that it lies in, where there are several.
+    /// The index of the file that contains the image, if there are several.
     pub(crate) source: u32,
-    /// Where its bytes begin, and how many there are. In parquet: its row, and 0.
+    /// The position and number of the image's bytes. In parquet, `offset` is the row and `length`
+    /// is 0.
     pub(crate) offset: u64,
     pub(crate) length: u64,
 }
@@ -35,8 +37,10 @@ impl Entries {
         self.ends.len()
     }
 
+    /// Returns the entry of an image.
+    ///
     /// # Panics
-    /// If there is no such image.
+    /// If the index is out of range.
     pub(crate) fn get(&self, image: usize) -> Entry<'_> {
         let start = if image == 0 { 0 } else { self.ends[image - 1] };
         Entry {
@@ -61,14 +65,14 @@ impl Entries {
         self.sources.push(entry.source);
     }
 
-    /// The same images in the order of their names.
+    /// Returns the same images, sorted by name.
     pub(crate) fn sorted(&self) -> Self {
         let mut order: Vec<u32> = (0..self.len() as u32).collect();
         order.sort_by(|&a, &b| self.get(a as usize).name.cmp(self.get(b as usize).name));
         order.into_iter().map(|image| self.get(image as usize)).collect()
     }
 
-    /// Refuses images that are too many, or none, or of a name that is there twice. They must be sorted.
+    /// Refuses more images than a `u32` counts, and equal names of adjacent entries.
     pub(crate) fn check(&self, dataset: &std::path::Path) -> Result<()> {
         let refuse = |expected, got| Err(Error::Format { path: dataset.into(), expected, got });
         if u32::try_from(self.len()).is_err() {

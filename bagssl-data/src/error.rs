@@ -1,4 +1,4 @@
-//! What can go wrong with images.
+//! The errors of this crate.
 
 use std::path::PathBuf;
 
@@ -8,12 +8,12 @@ use bagssl_core::text::is_obeyed;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file or folder cannot be read.
+    /// A file or folder could not be read.
     #[error("{path}: {error}")]
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         error: std::io::Error,
     },
     /// A file or folder is not a data set.
@@ -21,19 +21,19 @@ pub enum Error {
     Format {
         /// The file or folder.
         path: PathBuf,
-        /// What it was taken for.
+        /// What was expected at the path.
         expected: &'static str,
-        /// What it is.
+        /// What was found.
         got: String,
     },
-    /// An image cannot be decoded, or is not to be.
+    /// An image cannot be decoded, or exceeds a limit.
     #[error("{name}: expected {expected}, got {got}")]
     Image {
         /// The image's name in its data set.
         name: String,
-        /// What it should be.
+        /// What was expected.
         expected: String,
-        /// What it is.
+        /// What was found.
         got: String,
     },
     /// An image is no longer the one whose digest is in the data set's fingerprint.
@@ -47,19 +47,19 @@ pub enum Error {
     /// A setting lies outside its range.
     #[error("{name}: expected {expected}, got {got}")]
     Setting {
-        /// The setting's name, as in a config file.
+        /// The setting's name in a config file.
         name: &'static str,
-        /// What is allowed.
+        /// The allowed values.
         expected: String,
-        /// What came.
+        /// The given value.
         got: String,
     },
-    /// A patch cannot be cut out of an image.
+    /// A patch cannot be cut from an image.
     #[error("{name}: {error}")]
     Patch {
         /// The image's name in its data set.
         name: String,
-        /// Why not.
+        /// The reason.
         error: bagssl_core::Error,
     },
 }
@@ -67,7 +67,8 @@ pub enum Error {
 /// The result of a function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Another library's message, made fit for a line: at most 200 characters, none of them a control character.
+/// Shortens another library's message to one line: at most 200 characters, with control characters
+/// replaced by spaces.
 pub(crate) fn one_line(message: &impl ToString) -> String {
     message.to_string().chars().take(200).map(|letter| if is_obeyed(letter) { ' ' } else { letter }).collect()
 }

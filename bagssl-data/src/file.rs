@@ -1,4 +1,4 @@
-//! Files that are read, and how it is noticed that one has changed.
+//! Opening and reading files, and detecting that a file has changed.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::error::{Error, Result};
 
-/// An open file with many images in it.
+/// An open file that contains many images.
 #[derive(Debug)]
 pub(crate) struct Archive {
     pub(crate) path: PathBuf,
@@ -15,7 +15,8 @@ pub(crate) struct Archive {
     pub(crate) stamp: FileStamp,
 }
 
-/// What tells that a file has changed: its length, and when it was last written, in nanoseconds since 1970.
+/// The length and the modification time of a file, in nanoseconds since 1970. They differ if the
+/// file has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileStamp {
     pub(crate) length: u64,
@@ -29,7 +30,7 @@ impl FileStamp {
     }
 }
 
-/// Since 1970.
+/// Converts a time to nanoseconds since 1970.
 pub(crate) fn nanoseconds(time: SystemTime) -> i64 {
     match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => after.as_nanos() as i64,
@@ -37,7 +38,8 @@ pub(crate) fn nanoseconds(time: SystemTime) -> i64 {
     }
 }
 
-/// Opens a file to be read. Only a regular one: a pipe would be waited for, and a device may never end.
+/// Opens a regular file for reading. Refuses others: a pipe could block, and a device may never
+/// end.
 pub(crate) fn open_file(path: &Path) -> Result<File> {
     let failed = |error| Error::Read { path: path.into(), error };
     match std::fs::metadata(path).map_err(failed)? {
@@ -49,10 +51,10 @@ pub(crate) fn open_file(path: &Path) -> Result<File> {
     }
 }
 
-/// All bytes of a file that is read at once.
+/// Reads a complete file.
 ///
 /// # Errors
-/// [`Error::Format`] if there are more than so many.
+/// [`Error::Format`] if the file has more than `most` bytes.
 pub(crate) fn read_file(path: &Path, most: u64) -> Result<Vec<u8>> {
     let failed = |error| Error::Read { path: path.into(), error };
     let file = open_file(path)?;
@@ -74,7 +76,7 @@ impl Archive {
         Ok(Archive { path: path.into(), file, stamp })
     }
 
-    /// Bytes at a place, if the file is still the one that was opened.
+    /// Reads bytes at an offset, if the file has not changed since it was opened.
     pub(crate) fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
         let failed = |error| Error::Read { path: self.path.clone(), error };
         if FileStamp::from_file(&self.file).map_err(failed)? != self.stamp {
@@ -87,13 +89,13 @@ impl Archive {
     }
 }
 
-/// Reads at a place of a file without moving any shared position.
+/// Reads at an offset without moving the file's shared position.
 #[cfg(unix)]
 pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
 }
 
-/// Reads at a place of a file. Each call says its own place, so threads do not disturb each other.
+/// Reads at an offset. Each call passes its own offset, so concurrent reads do not interfere.
 #[cfg(windows)]
 pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     let mut done = 0;

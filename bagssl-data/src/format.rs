@@ -1,32 +1,37 @@
-//! The kinds of data sets.
+//! The supported formats of data sets.
 
 use std::fmt;
 
-/// A kind of data set.
+/// The format of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Format {
-    /// `train/` (or else `training/`) and `val/` (or else `valid/`, `validation/`, `test/` or `testing/`), each with a folder for each class.
+    /// `train/` (or `training/`) and `val/` (or `valid/`, `validation/`, `test/` or `testing/`),
+    /// each with a folder per class.
     ImageFolder,
-    /// The same in an uncompressed tar, with or without a folder on top.
+    /// An uncompressed tar of an [`ImageFolder`](Format::ImageFolder), with or without a top
+    /// folder.
     ImageFolderTar,
-    /// The folder of CIFAR-10's or CIFAR-100's binary files.
+    /// A folder with the binary version of CIFAR-10 or CIFAR-100.
     Cifar,
     /// `cifar-10-binary.tar.gz` or `cifar-100-binary.tar.gz`.
     CifarArchive,
-    /// WebDataset's shards in a folder, or a pattern of them: `imagenet-{train,val}-{000..146}.tar`.
+    /// WebDataset shards in a folder, or a brace pattern of shards:
+    /// `imagenet-{train,val}-{000..146}.tar`.
     WebDataset,
-    /// Parquet as Hugging Face writes it: a file, or files in a folder or in `data/` there.
+    /// Parquet as Hugging Face writes it: a file, or files in a folder or its `data/` subfolder.
     Parquet,
-    /// ImageNet-1K as it is distributed: `ILSVRC2012_img_train.tar`, `ILSVRC2012_img_val.tar` and the devkit.
+    /// ImageNet-1K as distributed: `ILSVRC2012_img_train.tar`, `ILSVRC2012_img_val.tar` and the
+    /// devkit.
     ImageNet,
-    /// ImageNet-1K unpacked, with all validation images in `val/` itself, and the devkit or Kaggle's list.
+    /// ImageNet-1K unpacked, with all validation images directly in `val/`, and the devkit or
+    /// Kaggle's list.
     ImageNetFolder,
-    /// `train.txt` and `val.txt`, or other names of halves: see [`crate::lists`].
+    /// `train.txt` and `val.txt`, or other names of the splits: see [`crate::lists`].
     Lists,
-    /// A folder of images without halves: all are for training.
+    /// A folder of images without splits. All images are training images.
     WholeFolder,
-    /// The same in an uncompressed tar.
+    /// An uncompressed tar of images without splits.
     WholeTar,
     /// Single images.
     Files,

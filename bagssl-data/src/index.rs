@@ -1,4 +1,4 @@
-//! What a format lists: the images of a split, their classes, and where their bytes lie.
+//! The index of a data set: the images of a split, their classes, and the location of their bytes.
 
 use std::borrow::Cow;
 use std::io::{self, Read as _};
@@ -13,7 +13,7 @@ use crate::image::decoder::Prepared;
 use crate::passed::PassedOver;
 use crate::storage::Storage;
 
-/// The images of one split, before any is read.
+/// The images of one split, before any of them is read.
 #[derive(Debug)]
 pub(crate) struct Index {
     pub(crate) origin: PathBuf,
@@ -21,11 +21,11 @@ pub(crate) struct Index {
     pub(crate) classes: Vec<String>,
     pub(crate) entries: Entries,
     pub(crate) storage: Storage,
-    /// Where the split lies in the data set.
+    /// The location of the split in the data set.
     pub(crate) half: Option<String>,
-    /// Whether the data set has no splits, and these are all images.
+    /// Whether the data set has no splits, so that these are all images.
     pub(crate) is_whole: bool,
-    /// What is passed over in this split, and outside of both.
+    /// The ignored files in this split, and outside of both splits.
     pub(crate) passed: PassedOver,
     pub(crate) beside: PassedOver,
 }
@@ -45,7 +45,7 @@ impl Index {
         }
     }
 
-    /// Images of one class that has no name.
+    /// Creates an index of images of one class with an empty name.
     pub(crate) fn unlabeled(origin: &Path, files: &[(String, u64)], storage: Storage) -> Self {
         let entries =
             files.iter().map(|(name, length)| Entry { label: 0, name, source: 0, offset: 0, length: *length });
@@ -61,7 +61,7 @@ impl Index {
         self.entries.get(image).name
     }
 
-    /// Bytes of memory that reading an image takes at most, before it is decoded.
+    /// Returns the most bytes of memory that reading an image needs, before it is decoded.
     pub(crate) fn reading(&self, image: usize) -> Result<u64> {
         let entry = self.entries.get(image);
         match &self.storage {
@@ -73,8 +73,8 @@ impl Index {
         }
     }
 
-    /// The bytes of an image: a picture that is to be decoded, or the raw pixels of CIFAR. Who calls has room for as many as the
-    /// entry says.
+    /// Returns the bytes of an image: an encoded image, or raw pixels for CIFAR. The caller has
+    /// reserved memory for the length in the entry.
     pub(crate) fn bytes(&self, image: usize) -> Result<Cow<'_, [u8]>> {
         let entry = self.entries.get(image);
         let (offset, length) = (entry.offset as usize, entry.length as usize);
@@ -93,7 +93,7 @@ impl Index {
         }
     }
 
-    /// A file of its own, which must have the length that it was listed with. No more than that is read.
+    /// Reads an image file. Its length must be the listed one; at most one byte more is read.
     fn file(&self, image: usize, path: &Path, entry: Entry<'_>) -> Result<Vec<u8>> {
         let failed = |error| Error::Read { path: path.into(), error };
         let file = open_file(path).map_err(|error| self.not_there(image, path, error))?;
@@ -138,7 +138,7 @@ impl Index {
         }
     }
 
-    /// The name of an image with that of its data set.
+    /// Returns the path of the data set and the name of the image in it.
     pub(crate) fn full_name(&self, image: usize) -> String {
         match self.origin.as_os_str().is_empty() {
             true => self.name(image).into(),

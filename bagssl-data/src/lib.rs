@@ -43,7 +43,7 @@ mod transform;
 mod loading;
 pub mod curate;
 
-/// The readme's example is a test.
+/// Compiles and runs the README's example as a doc test.
 #[cfg(all(doctest, feature = "embedded"))]
 #[doc = include_str!("../README.md")]
 mod readme {}

@@ -1,4 +1,4 @@
-//! The memory that images take while they are decoded and used, counted before it is taken.
+//! The memory budget of decoded images. Memory is reserved before it is allocated.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
@@ -9,9 +9,9 @@ use crate::image::{Image, MOST_BYTES};
 /// One MiB.
 pub const MIB: u64 = 1 << 20;
 
-/// Bytes that images may take together, whichever threads and data sets they are of.
+/// The number of bytes that images may occupy at the same time, across threads and data sets.
 ///
-/// Nobody waits for room and keeps some meanwhile, so that all get theirs in the end.
+/// No thread may hold a part of the budget while it waits for more. This rules out deadlocks.
 #[derive(Debug)]
 pub struct Budget {
     all: u64,
@@ -19,7 +19,7 @@ pub struct Budget {
     freed: Condvar,
 }
 
-/// A part of a budget, until it is dropped.
+/// A reserved part of a budget, released on drop.
 #[derive(Debug)]
 pub struct Room {
     budget: Arc<Budget>,
@@ -27,21 +27,22 @@ pub struct Room {
 }
 
 impl Budget {
-    /// So many bytes.
+    /// Creates a budget of `bytes`.
     pub fn new(bytes: u64) -> Arc<Self> {
         Arc::new(Budget { all: bytes, left: Mutex::new(bytes), freed: Condvar::new() })
     }
 
-    /// The budget of all data sets that have none of their own: [`MOST_BYTES`] for the whole program.
+    /// Returns the process-wide budget of [`MOST_BYTES`], for data sets without a budget of their
+    /// own.
     pub fn shared() -> Arc<Self> {
         static SHARED: OnceLock<Arc<Budget>> = OnceLock::new();
         SHARED.get_or_init(|| Budget::new(MOST_BYTES)).clone()
     }
 
-    /// Takes so many bytes, and waits for them if others have them.
+    /// Reserves `bytes`. Waits until they are free.
     ///
     /// # Errors
-    /// [`Error::Image`] under that name if there are not as many in all.
+    /// [`Error::Image`] with the given name if `bytes` exceeds the entire budget.
     pub fn take(self: &Arc<Self>, bytes: u64, name: &str) -> Result<Room> {
         self.check(bytes, name)?;
         let mut left = self.lock();
@@ -52,10 +53,10 @@ impl Budget {
         Ok(Room { budget: self.clone(), bytes })
     }
 
-    /// Takes so many bytes, if nobody else has them now.
+    /// Reserves `bytes` if they are free now, otherwise returns `None`.
     ///
     /// # Errors
-    /// [`Error::Image`] under that name if there are not as many in all.
+    /// [`Error::Image`] with the given name if `bytes` exceeds the entire budget.
     pub fn try_take(self: &Arc<Self>, bytes: u64, name: &str) -> Result<Option<Room>> {
         self.check(bytes, name)?;
         let mut room = Room { budget: self.clone(), bytes: 0 };
@@ -76,7 +77,7 @@ impl Budget {
 }
 
 impl Room {
-    /// Takes more, so that it has so many bytes, if nobody else has them now.
+    /// Grows the reservation to `bytes` if they are free now, and returns whether it did.
     pub(crate) fn try_grow(&mut self, bytes: u64) -> bool {
         let mut left = self.budget.lock();
         let Some(after) = left.checked_sub(bytes.saturating_sub(self.bytes)) else { return false };
@@ -85,7 +86,7 @@ impl Room {
         true
     }
 
-    /// Gives back all but so many bytes.
+    /// Shrinks the reservation to `bytes`.
     pub(crate) fn shrink(&mut self, bytes: u64) {
         let more = self.bytes.saturating_sub(bytes);
         self.bytes -= more;
@@ -100,7 +101,7 @@ impl Drop for Room {
     }
 }
 
-/// A decoded image, with the room that it takes in a budget until it is dropped.
+/// A decoded image and its reservation in the budget, which is released on drop.
 #[derive(Debug)]
 pub struct Decoded {
     image: Image,
@@ -112,12 +113,13 @@ impl Decoded {
         Decoded { image, room }
     }
 
-    /// The image alone: from now on it does not count. For the few that are kept, and what is counted elsewhere.
+    /// Returns the image and releases its reservation. Use it for the few images that live long,
+    /// and for images that are counted elsewhere.
     pub fn into_image(self) -> Image {
         self.image
     }
 
-    /// Gives its room back, as what is counted elsewhere.
+    /// Releases the reservation, for an image that is counted elsewhere.
     pub(crate) fn uncount(&mut self) {
         self.room = None;
     }

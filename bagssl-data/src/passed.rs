@@ -1,43 +1,45 @@
-//! What a reader passes over: counted by reason, with the first name of each, so that no sample vanishes in silence.
+//! The files that a reader ignores, counted by reason with the first name of each, so that no
+//! sample disappears silently.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// Why something that lies in a data set is not one of its images.
+/// Why a file in a data set is not one of its images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Reason {
-    /// An image by its name's ending, in a format that is not read: TIFF, HEIC and others.
+    /// An image in an unsupported format, judged by its file extension: TIFF, HEIC and others.
     UnreadFormat,
-    /// A file whose name has no image's ending.
+    /// A file without an image's extension.
     NoImage,
-    /// An image or a folder whose name begins with a dot, or a folder that a system makes for itself.
+    /// An image or folder whose name begins with a dot, or a folder that the operating system
+    /// created.
     Hidden,
-    /// An image in a half's folder itself, beside the folders of classes.
+    /// An image directly in a split's folder, beside the folders of classes.
     NoClass,
-    /// An image that lies in neither half.
+    /// An image outside of both splits.
     Outside,
     /// An image in the folder of lists that neither of them names.
     Unlisted,
     /// What lies under another name of a half, where one that comes first is there: `test/` beside `val/`.
     OtherHalf,
-    /// A file of samples whose name says no half.
+    /// A file of samples whose name contains no split.
     NoHalf,
-    /// A file of another layout than the one that is read: a .tar beside `train/` and `val/`.
+    /// A file of a different layout than the detected one: a .tar beside `train/` and `val/`.
     OtherLayout,
     /// A file of a sample that is neither its image nor its class.
     Field,
-    /// A link to what is not there.
+    /// A broken symbolic link.
     DeadLink,
-    /// Bytes after the last member of a tar that belong to none.
+    /// Bytes after the last member of a tar.
     AfterEnd,
 }
 
 impl Reason {
-    /// What so many of it are called.
+    /// Returns the description for `count` files.
     fn text(self, count: u64) -> &'static str {
         let (one, many) = match self {
             Reason::UnreadFormat => ("image in a format that is not read", "images in formats that are not read"),
@@ -59,32 +61,32 @@ impl Reason {
     }
 }
 
-/// What was passed over.
+/// The ignored files of a data set, counted by reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PassedOver(BTreeMap<Reason, Tally>);
 
-/// How often, and what came first.
+/// The number of files of one reason, and the name of the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Tally {
     count: u64,
     first: String,
-    /// Whether there may be more than was counted.
+    /// Whether `count` is a lower bound.
     is_open: bool,
 }
 
 impl PassedOver {
-    /// Whether it is nothing.
+    /// Returns whether no file was ignored.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How much there is, of all reasons together; bytes after a tar's end count as one.
+    /// Returns the total count over all reasons. Bytes after the end of a tar count as one.
     pub fn total(&self) -> u64 {
         let count = |(reason, tally): (&Reason, &Tally)| if *reason == Reason::AfterEnd { 1 } else { tally.count };
         self.0.iter().map(count).sum()
     }
 
-    /// How much of one reason.
+    /// Returns the count of one reason.
     pub fn count(&self, reason: Reason) -> u64 {
         self.0.get(&reason).map_or(0, |tally| tally.count)
     }
@@ -100,14 +102,14 @@ impl PassedOver {
         }
     }
 
-    /// Says that there may be more of a reason than was counted.
+    /// Marks the count of a reason as a lower bound.
     pub(crate) fn set_open(&mut self, reason: Reason) {
         if let Some(tally) = self.0.get_mut(&reason) {
             tally.is_open = true;
         }
     }
 
-    /// Adds what was passed over elsewhere.
+    /// Adds the counts of `other`.
     pub fn join(&mut self, other: &Self) {
         for (reason, Tally { count, first, is_open }) in &other.0 {
             self.add_many(*reason, *count, first);
@@ -118,6 +120,7 @@ impl PassedOver {
     }
 }
 
+/// Formats as
 /// `3 hidden images or folders (train/cat/._0.jpg, ..); 1 link that leads nowhere (train/owl)`.
 impl fmt::Display for PassedOver {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -131,7 +134,7 @@ impl fmt::Display for PassedOver {
     }
 }
 
-/// A list of reasons with their counts and first names.
+/// Serializes as a list of reasons with their counts and first names.
 impl Serialize for PassedOver {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
@@ -148,17 +151,17 @@ impl Serialize for PassedOver {
     }
 }
 
-/// What a file is by its name.
+/// The kind of a file, judged by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Named {
     Image,
-    /// What somebody may have taken for one.
+    /// A file that a user may have meant as an image.
     Passed(Reason),
-    /// What a system keeps for itself.
+    /// A file of the operating system, or a hidden file that is not an image.
     Nothing,
 }
 
-/// What a file is by its name, which may have folders before it.
+/// Returns the kind of a file by its name, which may include folders.
 pub(crate) fn named(name: &str) -> Named {
     let file = name.rsplit('/').next().unwrap_or(name);
     let ending = file.rsplit_once('.').map_or(String::new(), |(_, ending)| ending.to_ascii_lowercase());
@@ -179,12 +182,12 @@ pub(crate) fn named(name: &str) -> Named {
     }
 }
 
-/// Whether a file's name is that of an image that is read.
+/// Returns whether a file name belongs to an image in a supported format.
 pub(crate) fn is_image(name: &str) -> bool {
     named(name) == Named::Image
 }
 
-/// Whether a name (of a file or a folder, without those above it) is not meant to be seen.
+/// Returns whether a single path component names a hidden or system file or folder.
 pub(crate) fn is_hidden(name: &str) -> bool {
     const OF_SYSTEMS: [&str; 7] =
         ["__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"];

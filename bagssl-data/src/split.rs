@@ -1,19 +1,19 @@
-//! The two splits of a data set, and the names that they may have.
+//! The two splits of a data set, and the folder names that select them.
 
-/// One of the two halves of a data set.
+/// The training or the validation split of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Split {
-    /// What is learned from.
+    /// Images to train on.
     Train,
-    /// What is held out.
+    /// Held-out images.
     Validation,
 }
 
 impl Split {
-    /// Both.
+    /// Both splits.
     pub const ALL: [Self; 2] = [Split::Train, Split::Validation];
 
-    /// The names that a split's folder may have; the first that has images counts.
+    /// The folder names of a split. The first one that contains images is used.
     pub(crate) fn folders(self) -> &'static [&'static str] {
         match self {
             Split::Train => &["train", "training"],
@@ -21,14 +21,14 @@ impl Split {
         }
     }
 
-    /// These names, for whoever has none of them.
+    /// The folder names with an ending, for error messages.
     pub(crate) fn names(self, ending: &str) -> String {
         let (last, first) = self.folders().split_last().expect("a half has a name");
         let first: Vec<String> = first.iter().map(|name| format!("{name}{ending}")).collect();
         format!("{} or {last}{ending}", first.join(", "))
     }
 
-    /// What helps who has no such half.
+    /// Advice for error messages if the split is missing.
     pub(crate) fn advice(self) -> &'static str {
         match self {
             Split::Train => "",

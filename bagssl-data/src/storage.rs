@@ -1,4 +1,4 @@
-//! Where the bytes of images lie.
+//! The storage of the images' bytes.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -6,17 +6,17 @@ use std::path::PathBuf;
 use crate::file::Archive;
 use crate::formats::parquet::table::Table;
 
-/// Where the bytes of images lie.
+/// The storage of the images' bytes.
 #[derive(Debug)]
 pub(crate) enum Storage {
-    /// Each in a file of its own, under this folder.
+    /// One file per image, in this folder.
     Files(PathBuf),
-    /// In these files, each at its place.
+    /// These files, each with many images at the listed offsets.
     Archives(Vec<Archive>),
-    /// In the rows of these files.
+    /// The rows of these parquet files.
     Tables(Vec<Table>),
-    /// All in memory.
+    /// One buffer in memory.
     Memory(Cow<'static, [u8]>),
-    /// Raw pixels of 32x32, plane by plane, of some files in memory.
+    /// Raw pixels of 32x32 images in memory, plane by plane; one buffer per file.
     PlanarRgb(Vec<Vec<u8>>),
 }

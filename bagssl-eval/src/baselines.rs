@@ -1,5 +1,5 @@
-//! Baselines without a network: an image's pixels and its color histogram. They go the way of the networks, as an
-//! [`Embed`] on batches of whole images.
+//! Baselines without a network: an image's pixels and its color histogram. They implement [`Embed`]
+//! on batches of whole images, so that they are evaluated like networks.
 
 use bagssl_core::batch::{PatchBatch, SourceError};
 use bagssl_core::embed::{Embed, FeatureLayer, Rows};
@@ -8,23 +8,24 @@ use bagssl_core::normalize::Normalization;
 use crate::color::{Color, luma};
 use crate::error::{Error, Result};
 
-/// The pixels of a patch, as an embedding.
+/// Embeds a patch as its pixels.
 ///
-/// In color: the values in `[0, 1]` as they stand, `[channel, height, width]`. In grey: the brightness, less its mean over
-/// the patch, `[height, width]`.
+/// In color, these are the values in `[0, 1]`, `[channel, height, width]`. In grey, they are the
+/// luma minus its mean over the patch, `[height, width]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pixels {
-    /// How the batches were normalized, which is undone.
+    /// The normalization of the batches, which is undone.
     pub normalization: Normalization,
-    /// Whether color counts.
+    /// Whether to use color.
     pub color: Color,
 }
 
-/// The color histogram of a patch, as an embedding.
+/// Embeds a patch as its color histogram.
 ///
-/// In color: the joint histogram of red, green and blue, `bins` steps each, `bins^3` values; in grey: that of the
-/// brightness, `bins^2` values. Colors are rounded to 8 bits first, so that none lies between two steps. Each value is the root of the share of pixels, so that the cosine of two histograms is
-/// their Bhattacharyya coefficient.
+/// In color, this is the joint histogram of red, green and blue with `bins` bins per channel,
+/// `bins^3` values. In grey, it is the histogram of the luma with `bins^2` bins. Colors are rounded
+/// to 8 bits first, so that none lies between two bins. Each value is the square root of the
+/// fraction of pixels, so that the cosine of two histograms is their Bhattacharyya coefficient.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Histogram {
     normalization: Normalization,
@@ -33,14 +34,14 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Steps of each channel unless something else is asked for. More steps fit the data better where its images come from
-    /// few scenes, as their exact colors then give them away.
+    /// The default number of bins per channel. If the images come from few scenes, more bins fit
+    /// the data better, because the exact colors identify the scene.
     pub const BINS: usize = 6;
 
-    /// A histogram with `bins` steps for each channel.
+    /// Creates a histogram with `bins` bins per channel.
     ///
     /// # Errors
-    /// [`Error::Setting`] unless there are 2 to 32 steps.
+    /// [`Error::Setting`] unless `bins` is 2 to 32.
     pub fn new(normalization: Normalization, color: Color, bins: usize) -> Result<Self> {
         if (2..=32).contains(&bins) {
             return Ok(Histogram { normalization, color, bins });
@@ -65,7 +66,7 @@ impl Histogram {
 }
 
 impl Embed for Pixels {
-    /// A baseline has one tap, [`FeatureLayer::Embedding`].
+    /// A baseline has a single layer, [`FeatureLayer::Embedding`].
     fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
         embed(batch, taps, self.normalization, |patch| match self.color {
             Color::Rgb => (0..3).flat_map(|channel| patch.iter().map(move |color| color[channel])).collect(),
@@ -79,7 +80,7 @@ impl Embed for Pixels {
 }
 
 impl Embed for Histogram {
-    /// A baseline has one tap, [`FeatureLayer::Embedding`].
+    /// A baseline has a single layer, [`FeatureLayer::Embedding`].
     fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
         embed(batch, taps, self.normalization, |patch| self.of(patch))
     }
@@ -149,7 +150,7 @@ mod tests {
         close(rgb.row(0), &[0.0, 0.25, 0.5, 0.75, 1.0, 0.0]);
         close(rgb.row(1), &[0.6, 0.2, 0.6, 0.2, 0.6, 0.2]);
         let grey = of(Color::Grey);
-        // Brightness 0.587 / 2 + 0.114 = 0.4075 and 0.299 / 4 + 0.587 * 3 / 4 = 0.515.
+        // The luma values are 0.587 / 2 + 0.114 = 0.4075 and 0.299 / 4 + 0.587 * 3 / 4 = 0.515.
         close(grey.row(0), &[-0.05375, 0.05375]);
         close(grey.row(1), &[0.2, -0.2]);
     }

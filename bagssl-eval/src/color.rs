@@ -1,8 +1,8 @@
-//! Color or not: the same images, as they are and greyed.
+//! Color modes: the same images in color and in grey.
 
 pub use bagssl_core::color::Color;
 
-/// The brightness of a color; a grey (all three equal) keeps its value.
+/// Returns the luma of a color. A grey color (with equal channels) keeps its value.
 ///
 /// # Source
 /// ITU-R BT.601.

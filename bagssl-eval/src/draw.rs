@@ -1,21 +1,22 @@
-//! Random numbers of the evaluation, kept apart from each other and from the patches of random bags.
+//! Random streams of the evaluation, independent of each other and of the patches of random bags.
 
 use bagssl_core::random::{Address, Purpose, Stream};
 
-/// What is drawn. The patch's number in the address tells them apart: counted from the end, where no bag gets to.
+/// The purpose of a random stream. Each purpose has its own patch index in the address, counted
+/// down from the maximum, which no bag reaches.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Draw {
-    /// The order of an image's patches, by the image's index.
+    /// The order of the patches of the image with this index.
     Order { image: u32 },
-    /// What of the training samples is held out.
+    /// The training samples that are held out.
     HoldOut,
     /// The order of the samples in an epoch of a probe.
     Shuffle { epoch: u32 },
-    /// The groups of a bootstrap.
+    /// The groups of a bootstrap sample.
     Bootstrap,
     /// A synthetic world of patches.
     World,
-    /// The projections that training in such a world begins with.
+    /// The initial projections for training in a synthetic world.
     Start,
 }
 

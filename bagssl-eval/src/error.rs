@@ -1,4 +1,4 @@
-//! What can go wrong in this crate: one enum, each case with what was expected and what came.
+//! The errors of this crate. Each has an expected and an actual value.
 
 use std::path::PathBuf;
 
@@ -8,47 +8,47 @@ use bagssl_core::batch::SourceError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting lies outside its range.
+    /// A setting is out of range.
     #[error("{name}: expected {expected}, got {got}")]
     Setting {
-        /// The setting's name, as in a config file.
+        /// The setting's name in a config file.
         name: &'static str,
-        /// What is allowed.
+        /// The allowed values.
         expected: String,
-        /// What came.
+        /// The given value.
         got: String,
     },
-    /// Two lengths that must agree do not.
+    /// Two lengths that must be equal differ.
     #[error("{what}: expected {expected}, got {got}")]
     Length {
-        /// What was measured.
+        /// The measured quantity.
         what: &'static str,
-        /// The length that was needed.
+        /// The expected length.
         expected: usize,
-        /// The length that came.
+        /// The actual length.
         got: usize,
     },
-    /// There is nothing to work on.
+    /// The input is empty.
     #[error("{0}: expected at least one, got none")]
     Empty(&'static str),
     /// A feature is infinite or not a number.
     #[error("{what}: value {index} of image {image}, patch {patch} is {value}, expected a finite number")]
     NotFinite {
-        /// Which features.
+        /// The kind of features.
         what: &'static str,
-        /// The image's index in its data set, or the row where rows stand for no image.
+        /// The image's index in its data set, or the row's index if rows do not belong to images.
         image: usize,
         /// The patch's index in its bag.
         patch: usize,
-        /// Where in the row.
+        /// The index of the value in the row.
         index: usize,
-        /// What came.
+        /// The value.
         value: f32,
     },
-    /// A probe's weights became infinite.
+    /// The weights of a probe became infinite.
     #[error("probe diverged in epoch {epoch} at learning rate {rate}: expected a smaller rate or smaller features")]
     Diverged {
-        /// The learning rate it began with.
+        /// The initial learning rate.
         rate: f64,
         /// The epoch, counted from 0.
         epoch: u32,
@@ -59,17 +59,18 @@ pub enum Error {
     /// The network failed.
     #[error("{0}")]
     Network(SourceError),
-    /// A setting or shape that the core refuses.
+    /// The core refused a setting or a shape.
     #[error(transparent)]
     Core(#[from] bagssl_core::Error),
-    /// A file of a classifier or of stored features is none, not whole, of something else, or in use.
+    /// A file of a classifier or of stored features is invalid, incomplete, in use, or belongs to
+    /// something else.
     #[error("{part}: expected {expected}, got {got}")]
     File {
-        /// Which part of it, or its path.
+        /// The part of the file, or its path.
         part: String,
-        /// What belongs there.
+        /// What was expected.
         expected: String,
-        /// What came.
+        /// What was found.
         got: String,
     },
     /// A thumbnail cannot be written as PNG.
@@ -78,9 +79,9 @@ pub enum Error {
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Write {
-        /// Which file, or the folder of one without a name.
+        /// The file, or the folder of an anonymous file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
 }
@@ -88,7 +89,7 @@ pub enum Error {
 /// The result of a function of this crate.
 pub type Result<T> = core::result::Result<T, Error>;
 
-/// Refuses lengths that do not agree.
+/// Returns an error if two lengths differ.
 pub(crate) fn same_length(what: &'static str, expected: usize, got: usize) -> Result<()> {
     if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
 }

@@ -1,5 +1,5 @@
-//! Files that appear whole or not at all. `bagssl-train` has the like for its own errors: the only crate under both, the core,
-//! does no IO.
+//! Atomic writes of files. `bagssl-train` has similar functions with its own errors: the only crate
+//! below both, the core, does no IO.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -8,8 +8,9 @@ use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 
-/// Writes a file beside its place, under a name that no other has, waits until it is on the disk, renames it over what is there,
-/// and syncs the folder so that the name lasts. If that cannot be done nothing is left.
+/// Writes a file atomically: writes a temporary file with a unique name in the same folder, syncs
+/// it, renames it over any existing file, and syncs the folder so that the rename is durable. On
+/// failure, no file is left behind.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
         let mut file = begin(path)?;
@@ -21,7 +22,7 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     write().map_err(|source| Error::Write { path: path.into(), source: plain(source) })
 }
 
-/// Removes what a program that was killed has begun in a folder where nobody else writes.
+/// Removes the temporary files of killed processes from a folder that no other process writes to.
 pub(crate) fn remove_partial(folder: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
@@ -34,10 +35,10 @@ pub(crate) fn remove_partial(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// How the names of files end that have been begun.
+/// The suffix of temporary files.
 const PARTIAL: &str = ".partial";
 
-/// What the system says, without the name that it was said of, which `tempfile` puts behind it.
+/// Removes the path that `tempfile` appends to error messages.
 fn plain(error: io::Error) -> io::Error {
     match error.to_string().rsplit_once(" at path ") {
         Some((said, _)) => io::Error::new(error.kind(), said.to_string()),
@@ -45,9 +46,9 @@ fn plain(error: io::Error) -> io::Error {
     }
 }
 
-/// A new file `.{name}.{letters}.partial`, with the rights of any new file.
+/// Creates a temporary file `.{name}.{letters}.partial`, with the permissions of any new file.
 fn begin(path: &Path) -> io::Result<NamedTempFile> {
-    // Of a long name a part, so that the whole is not longer than a name may be.
+    // Truncate long names, so that the result stays within the maximum length of a file name.
     const LONGEST: usize = 40;
     let name: String = path.file_name().unwrap_or_default().to_string_lossy().chars().take(LONGEST).collect();
     let prefix = format!(".{name}.");
@@ -58,7 +59,7 @@ fn begin(path: &Path) -> io::Result<NamedTempFile> {
     builder.tempfile_in(folder_of(path))
 }
 
-/// Refuses what is there and no file: a pipe would be waited for.
+/// Refuses an existing path that is not a regular file: opening a pipe would block.
 pub(crate) fn regular(path: &Path) -> io::Result<()> {
     match std::fs::metadata(path) {
         Ok(meta) if !meta.is_file() => {
@@ -77,7 +78,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     std::fs::File::open(folder_of(path)).and_then(|folder| folder.sync_all())
 }
 
-/// Elsewhere a folder cannot be opened.
+/// Other systems cannot open folders.
 #[cfg(not(unix))]
 fn sync_folder(_: &Path) -> io::Result<()> {
     Ok(())

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use crate::draw::Draw;
 use crate::error::{Error, Result, same_length};
 
-/// The mean; 0 of nothing.
+/// Returns the mean, or 0 without values.
 pub fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
 }
 
-/// The standard deviation of a sample (`n - 1`); 0 for fewer than two values.
+/// Returns the sample standard deviation (`n - 1`), or 0 for fewer than two values.
 pub fn deviation(values: &[f64]) -> f64 {
     if values.len() < 2 {
         return 0.0;
@@ -20,8 +20,8 @@ pub fn deviation(values: &[f64]) -> f64 {
     (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt()
 }
 
-/// The standard error of an accuracy (in percent) that was measured on `count` independent images: that of a binomial
-/// share, `100 sqrt(p (1 - p) / n)`.
+/// Returns the standard error of an accuracy (in percent) measured on `count` independent images.
+/// It is that of a binomial proportion, `100 sqrt(p (1 - p) / n)`.
 ///
 /// # Example
 /// ```
@@ -38,17 +38,18 @@ pub fn accuracy_error(percent: f64, count: usize) -> f64 {
 pub struct Interval {
     /// The mean.
     pub mean: f64,
-    /// Lower bound.
+    /// The lower bound.
     pub low: f64,
-    /// Upper bound.
+    /// The upper bound.
     pub high: f64,
 }
 
-/// The mean of `a - b`, pair by pair (the same seed), with its 95 % interval by Student's t. None for fewer than two
-/// pairs, which say nothing of the spread.
+/// Returns the mean of `a - b` over pairs (such as runs with the same seed), with its 95 %
+/// confidence interval by Student's t. Returns `None` for fewer than two pairs, because the spread
+/// is unknown.
 ///
 /// # Errors
-/// [`Error::Length`] if they are not pairs.
+/// [`Error::Length`] if `a` and `b` have different lengths.
 pub fn paired_difference(a: &[f64], b: &[f64]) -> Result<Option<Interval>> {
     same_length("paired values", a.len(), b.len())?;
     if a.len() < 2 {
@@ -60,11 +61,13 @@ pub fn paired_difference(a: &[f64], b: &[f64]) -> Result<Option<Interval>> {
     Ok(Some(Interval { mean, low: mean - half, high: mean + half }))
 }
 
-/// The mean of values that come in groups (an image's tiles of one photograph, say), with the 95 % interval from `draws`
-/// bootstrap draws of whole groups: percentiles 2.5 and 97.5. None of a single group, of which all draws are the same.
+/// Returns the mean of grouped values (such as the tiles of one photograph), with its 95 %
+/// confidence interval by a cluster bootstrap: percentiles 2.5 and 97.5 of `draws` resamples of
+/// entire groups. Returns `None` for a single group, because all resamples are the same.
 ///
 /// # Errors
-/// [`Error::Length`] if there is not a group for each value, [`Error::Empty`] without values or draws.
+/// [`Error::Length`] if `values` and `groups` have different lengths, and [`Error::Empty`] without
+/// values or draws.
 ///
 /// # Source
 /// Efron, *Bootstrap methods: another look at the jackknife*, 1979.
@@ -106,7 +109,7 @@ mod tests {
         assert_eq!((mean(&[]), deviation(&[4.0])), (0.0, 0.0));
     }
 
-    /// Differences 10, 12, 14: 12 +- 4.303 * 2 / sqrt 3.
+    /// The differences are 10, 12, 14: 12 +- 4.303 * 2 / sqrt 3.
     #[test]
     fn a_paired_interval_by_hand() {
         let found = paired_difference(&[40.0, 45.0, 50.0], &[30.0, 33.0, 36.0]).unwrap().unwrap();
@@ -117,7 +120,8 @@ mod tests {
         assert!(paired_difference(&[1.0], &[]).is_err());
     }
 
-    /// Values that are all of one group or another, 0 or 1: with groups the spread is far wider than without.
+    /// All values of a group are equal, 0 or 1. With groups, the interval is much wider than
+    /// without.
     #[test]
     fn groups_widen_the_interval() {
         let values: Vec<f64> = (0..200).map(|i| f64::from(i / 50 % 2)).collect();
@@ -126,7 +130,7 @@ mod tests {
         let wide = grouped_bootstrap(&values, &groups, 2000, 1).unwrap().unwrap();
         let narrow = grouped_bootstrap(&values, &single, 2000, 1).unwrap().unwrap();
         assert_eq!((wide.mean, wide.low, wide.high), (0.5, 0.0, 1.0));
-        // 1.96 standard errors of 0.5 / sqrt 200.
+        // The expected half width is 1.96 standard errors of 0.5 / sqrt 200.
         assert!((narrow.low - 0.4307).abs() < 0.02 && (narrow.high - 0.5693).abs() < 0.02, "{narrow:?}");
         assert_eq!(grouped_bootstrap(&values, &[7; 200], 10, 1).unwrap(), None, "one group says nothing of another");
         assert!(grouped_bootstrap(&[], &[], 10, 1).is_err());

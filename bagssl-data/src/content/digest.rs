@@ -1,4 +1,4 @@
-//! The digest of some bytes: XXH3-64.
+//! XXH3-64 digests of bytes, readers and files.
 
 use std::fs::File;
 use std::hash::Hasher as _;
@@ -10,15 +10,15 @@ use twox_hash::xxhash3_64::Hasher;
 
 use crate::file::open_file;
 
-/// The digest of a file, which has to have so many bytes.
+/// Returns the digest of a file, which must have `length` bytes.
 pub(super) fn of_file(path: &Path, length: u64) -> io::Result<u64> {
     let file: File = open_file(path).map_err(io::Error::other)?;
     of_reader(file, length)
 }
 
-/// The digest of all that a reader gives, which has to be so many bytes.
+/// Returns the digest of all bytes of a reader, which must be `length` bytes.
 pub(super) fn of_reader(reader: impl Read, length: u64) -> io::Result<u64> {
-    /// What is read at a time.
+    /// The size of the read buffer in bytes.
     const PART: u64 = 1 << 18;
     let (mut hash, mut part, mut done) = (Hasher::new(), vec![0; length.clamp(1, PART) as usize], 0);
     let mut reader = reader.take(length + 1);

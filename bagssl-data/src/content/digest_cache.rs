@@ -1,8 +1,10 @@
-//! Digests that are kept from one start to the next.
+//! A cache of digests in the user's cache folder.
 //!
-//! A file in the user's cache folder has a mark, a digest of all that follows, and pairs of 64-bit numbers in rising order: a key,
-//! and the digest of an image. A key is a hash of all that tells whether an image is still the same without reading it: the path of its file, its length, the times
-//! when its bytes and its entry in the file system were last changed, and the place in it. What is kept may be lost at any time; then images are read again.
+//! The file has a magic number, a digest of the rest, and pairs of 64-bit numbers in ascending
+//! order of their first number: a key, and the digest of an image. A key is a hash of everything
+//! that shows whether an image has changed without reading it: the path of its file, the file's
+//! length, its modification and status change times, and the image's offset and length in it. The
+//! cache may be deleted at any time; then images are read again.
 
 use std::fs::{File, Metadata};
 use std::hash::Hasher as _;
@@ -16,19 +18,20 @@ use super::digest::of_bytes;
 use crate::cache;
 use crate::file::{nanoseconds, open_file};
 
-/// What an image is kept under.
+/// The cache key of an image.
 pub(super) type Key = u64;
 
 const MARK: u64 = u64::from_le_bytes(*b"bagsdgt\x01");
 const HEAD: u64 = 16;
 
-/// A file changed less than this ago may be changed once more without its times showing it.
+/// A file that changed less than this ago may change again without a visible change of its times.
 const SETTLED: Duration = Duration::from_secs(2);
-/// Keys of files that are gone stay until there are so many times as many as there are images, and so many more.
+/// Entries of deleted files are dropped once there are more than `GONE` times as many entries as
+/// images, plus `FEW`.
 const GONE: usize = 4;
 const FEW: usize = 1 << 16;
 
-/// A file, and what tells that it has changed.
+/// The hash of a file's path, length and times.
 pub(super) struct Source {
     hash: Hasher,
     is_settled: bool,
@@ -38,7 +41,7 @@ impl Source {
     pub(super) fn new(path: &Path, meta: &Metadata) -> Self {
         let times = times(meta);
         let mut hash = Hasher::new();
-        // Whatever the folder that one is in.
+        // Use the absolute path, so that the key does not depend on the current folder.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
         hash.write(path.as_os_str().as_encoded_bytes());
         hash.write(&[0]);
@@ -49,7 +52,8 @@ impl Source {
         Source { hash, is_settled }
     }
 
-    /// The key of some of its bytes, if it may be kept.
+    /// Returns the key of a range of the file, or `None` if the file changed too recently to be
+    /// cached.
     pub(super) fn key(&self, offset: u64, length: u64) -> Option<Key> {
         let mut hash = self.hash.clone();
         hash.write(&offset.to_le_bytes());
@@ -58,7 +62,7 @@ impl Source {
     }
 }
 
-/// When a file's bytes were last written, and when anything of it was last changed, which nobody can set back.
+/// Returns the modification time, and on Unix the status change time, which programs cannot set.
 fn times(meta: &Metadata) -> [i64; 2] {
     let modified = meta.modified().map_or(0, nanoseconds);
     #[cfg(unix)]
@@ -71,7 +75,7 @@ fn times(meta: &Metadata) -> [i64; 2] {
     [modified, changed]
 }
 
-/// What is known of the images of a data set.
+/// The known digests of a data set.
 #[derive(Debug)]
 pub(super) struct DigestCache {
     place: Option<PathBuf>,
@@ -79,7 +83,7 @@ pub(super) struct DigestCache {
 }
 
 impl DigestCache {
-    /// What is kept of the data set at a path.
+    /// Loads the cached digests of the data set at a path.
     pub(super) fn open(origin: &Path) -> Self {
         let place = if origin.as_os_str().is_empty() { None } else { cache::place(origin, ".bagssl-digests") };
         Self::at(place)
@@ -90,13 +94,13 @@ impl DigestCache {
         DigestCache { place, known }
     }
 
-    /// The digest that is kept under a key.
+    /// Returns the digest of a key.
     pub(super) fn get(&self, key: Option<Key>) -> Option<u64> {
         let at = self.known.binary_search_by_key(&key?, |(key, _)| *key).ok()?;
         Some(self.known[at].1)
     }
 
-    /// Keeps what has a key, if some of it is new.
+    /// Adds the digests that have a key, and writes the file if any of them is new.
     pub(super) fn add(&self, digests: impl Iterator<Item = (Option<Key>, u64)>) {
         let Some(place) = &self.place else { return };
         let digests: Vec<(Key, u64)> = digests.filter_map(|(key, digest)| Some((key?, digest))).collect();
@@ -108,7 +112,7 @@ impl DigestCache {
         let mut all = [digests, known].concat();
         all.sort_unstable();
         all.dedup_by_key(|(key, _)| *key);
-        // What cannot be kept is read again the next time.
+        // If writing fails, the next run reads the images again.
         let _ = cache::keep(place, |file| write(&all, file));
     }
 }
@@ -126,7 +130,7 @@ fn read(file: File) -> Option<Vec<(Key, u64)>> {
     from_reader(file, length)
 }
 
-/// The pairs of a file of so many bytes, if it is whole.
+/// Reads the pairs of a file of `length` bytes, or returns `None` if the file is damaged.
 pub(super) fn from_reader(mut reader: impl Read, length: u64) -> Option<Vec<(Key, u64)>> {
     let mut head = [0; HEAD as usize];
     reader.read_exact(&mut head).ok()?;
@@ -173,12 +177,12 @@ mod tests {
         open().add([(Some(7), 70), (None, 1), (Some(2), 20)].into_iter());
         open().add([(Some(5), 50), (Some(2), 20)].into_iter());
         assert_eq!([2, 5, 7, 1].map(|key| open().get(Some(key))), [Some(20), Some(50), Some(70), None]);
-        // Nothing new is not written.
+        // Without new digests, the file is not written.
         std::fs::write(place.with_extension("other"), "").unwrap();
         let before = std::fs::metadata(&place).unwrap().modified().unwrap();
         open().add([(Some(5), 50)].into_iter());
         assert_eq!(std::fs::metadata(&place).unwrap().modified().unwrap(), before);
-        // Damage is as good as nothing.
+        // A damaged file counts as an empty cache.
         std::fs::write(&place, "damaged").unwrap();
         assert_eq!(open().get(Some(7)), None);
         open().add([(Some(5), 50)].into_iter());
@@ -194,7 +198,7 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
         };
-        // Whether or not it may be kept.
+        // Ignore whether the file is settled.
         let source = |path: &Path| Source { is_settled: true, ..Source::new(path, &std::fs::metadata(path).unwrap()) };
         write("one", long_ago);
         let before = source(&path).key(0, 3);
@@ -203,13 +207,13 @@ mod tests {
         assert_ne!(source(&path).key(0, 2), before);
         std::fs::hard_link(&path, folder.path().join("b")).unwrap();
         assert_ne!(source(&folder.path().join("b")).key(0, 3), source(&path).key(0, 3));
-        // The same length and time: on Unix the time of the change itself tells.
+        // The same length and modification time: on Unix the status change time differs.
         std::thread::sleep(Duration::from_millis(20));
         write("two", long_ago);
         if cfg!(unix) {
             assert_ne!(source(&path).key(0, 3), before);
         }
-        // What has just been written may be written again within the same tick.
+        // A file that was just written may be written again within the same tick of the clock.
         assert_eq!(Source::new(&path, &std::fs::metadata(&path).unwrap()).key(0, 3), None);
     }
 }

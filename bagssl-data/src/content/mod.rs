@@ -1,7 +1,7 @@
-//! The fingerprint of a data set: what tells it from one with other images, names or classes.
+//! The fingerprint of a data set, which changes if an image, a name or a class changes.
 //!
-//! Each image has a digest (XXH3-64) of its bytes as they are stored. Those of files are kept in the user's cache folder, so that
-//! a second start does not read the files again; see [`kept`].
+//! Each image has a digest (XXH3-64) of its bytes as stored. The digests of files are cached in the
+//! user's cache folder, so that later runs do not read the files again; see [`digest_cache`].
 
 mod digest;
 mod digest_cache;
@@ -22,7 +22,7 @@ use crate::storage::Storage;
 use digest::{of_bytes, of_file, of_reader};
 use digest_cache::{DigestCache, Key, Source};
 
-/// The digest of what cannot be read, as if it were empty.
+/// The digest of an unreadable image: that of no bytes.
 const UNREADABLE: u64 = 0x2d06_8005_38d3_94c2;
 
 /// What a data set was when its images were read for it.
@@ -67,11 +67,11 @@ impl Index {
         Fingerprint { text, digests: if can_change { digests } else { Vec::new() } }
     }
 
-    /// The digest of each image.
+    /// Returns the digest of each image.
     fn digests(&self, progress: &(dyn Fn(u64) + Sync)) -> Vec<u64> {
         match &self.storage {
             Storage::Files(root) => {
-                // Once, not for each file.
+                // Resolve the root once instead of once per file.
                 let root = std::path::absolute(root).unwrap_or_else(|_| root.clone());
                 self.keeping(progress, |kept, _, entry| {
                     let path = root.join(entry.name);
@@ -96,7 +96,7 @@ impl Index {
                         let length = archive.stamp.length;
                         let key = source(archive).and_then(|source| source.key(0, length));
                         let read = || of_reader(Section::new(&archive.file, 0, length), length);
-                        // An error may be gone the next time.
+                        // Do not cache errors: they may be gone in the next run.
                         kept.get(key).map_or_else(read, Ok).map_or((None, UNREADABLE), |digest| (key, digest))
                     }
                 };
@@ -113,7 +113,8 @@ impl Index {
         }
     }
 
-    /// The digest of each image by `one`, which is told what is kept, the image's file and its entry.
+    /// Returns the digest of each image, using and updating the cache. `one` gets the cache, the
+    /// index of the image's file, and the image's entry.
     fn keeping(
         &self,
         progress: &(dyn Fn(u64) + Sync),
@@ -132,7 +133,7 @@ impl Index {
     }
 }
 
-/// Whether some bytes are a whole file of digests.
+/// Returns whether `bytes` are a complete file of digests.
 pub(crate) fn are_digests(bytes: &[u8]) -> bool {
     digest_cache::from_reader(bytes, bytes.len() as u64).is_some()
 }
@@ -150,7 +151,8 @@ mod tests {
 
     #[test]
     fn reference_values() {
-        // By the package xxhash: xxh3_64_intdigest(b""), (bytes(range(100))).
+        // The expected values are from the Python package xxhash: `xxh3_64_intdigest(b"")` and
+        // `xxh3_64_intdigest(bytes(range(100)))`.
         assert_eq!(of_bytes(b""), UNREADABLE);
         let bytes: Vec<u8> = (0..100).collect();
         assert_eq!(of_reader(&bytes[..], 100).unwrap(), of_bytes(&bytes));
@@ -160,7 +162,7 @@ mod tests {
     }
 
     proptest! {
-        /// However a reader gives its bytes.
+        /// The digest does not depend on how many bytes each read returns.
         #[test]
         fn a_reader_is_its_bytes(bytes in prop::collection::vec(any::<u8>(), 0..1000), step in 1usize..100) {
             struct Slow<'a>(&'a [u8], usize);

@@ -1,4 +1,4 @@
-//! A look at a whole data set: does everything decode, and what is in it?
+//! A check of a complete data set: whether everything decodes, and statistics of the images.
 
 use std::collections::BTreeMap;
 
@@ -9,30 +9,30 @@ use crate::curate::duplicates::{self, Duplicates, Print};
 use crate::dataset::Dataset;
 use crate::passed::PassedOver;
 
-/// What a data set holds.
+/// The results of a check.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CheckReport {
-    /// Images, broken ones counted.
+    /// The number of images, including broken ones.
     pub images: usize,
-    /// Images of each class, by name.
+    /// The number of images of each class, by name.
     pub classes: BTreeMap<String, usize>,
-    /// The smallest and the largest height, in pixels.
+    /// The smallest and the largest height in pixels.
     pub height: Option<(u32, u32)>,
-    /// The smallest and the largest width, in pixels.
+    /// The smallest and the largest width in pixels.
     pub width: Option<(u32, u32)>,
-    /// The mean of each channel over all pixels, colors in `[0, 1]`.
+    /// The mean of each channel over all pixels, with values in `[0, 1]`.
     pub mean: Option<[f64; 3]>,
-    /// The deviation of each channel over all pixels, colors in `[0, 1]`.
+    /// The standard deviation of each channel over all pixels, with values in `[0, 1]`.
     pub std: Option<[f64; 3]>,
-    /// What cannot be decoded, with the reason; in the order of the images.
+    /// The images that cannot be decoded, each with the reason, in the order of the data set.
     pub broken: Vec<String>,
-    /// What the data set is.
+    /// The format of the data set.
     pub format: String,
-    /// What lies there and is no image of either half, by reason.
+    /// The ignored files, by reason.
     pub passed_over: PassedOver,
-    /// Images that were decoded: all, or a sample.
+    /// The number of images that were decoded: all of them, or a sample.
     pub decoded: usize,
-    /// Images that are there twice, among those that were decoded.
+    /// Duplicates among the decoded images.
     pub duplicates: Duplicates,
 }
 
@@ -59,8 +59,8 @@ impl Sums {
     }
 }
 
-/// Decodes every image, or `sample` of them at equal distances, on all cores. `progress` is called once for each, in no
-/// order.
+/// Decodes every image, or `sample` of them at equal intervals, on all cores. `progress` is called
+/// once per image, in no particular order.
 pub fn check(dataset: &Dataset, sample: Option<usize>, progress: &(dyn Fn() + Sync)) -> CheckReport {
     let count = sample.map_or(dataset.len(), |sample| sample.min(dataset.len()));
     let chosen = |place: usize| (place as u128 * dataset.len() as u128 / count as u128) as usize;
@@ -103,7 +103,7 @@ pub fn check(dataset: &Dataset, sample: Option<usize>, progress: &(dyn Fn() + Sy
     }
 }
 
-/// What is seen of an image, or why nothing is.
+/// The statistics of an image, or the reason why it cannot be decoded.
 type Looked<'a> = Result<(Sums, (&'a str, Print)), String>;
 
 fn look(dataset: &Dataset, image: usize) -> Looked<'_> {

@@ -1,4 +1,5 @@
-//! The classes of two halves: which of them are tested, and which distort what a test says.
+//! Comparison of the classes of two splits: which classes are evaluated, and which distort the
+//! evaluation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,23 +10,24 @@ use unicode_normalization::UnicodeNormalization;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 
-/// The classes of a training and a validation half, by name.
+/// The classes of a training and a validation split, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Classes {
-    /// Those with images in both halves: a test is about these.
+    /// Classes with images in both splits. Only these are evaluated.
     pub tested: Vec<String>,
-    /// Those without an image.
+    /// Classes without an image.
     pub empty: Vec<String>,
-    /// Those with training images alone: nothing tests them.
+    /// Classes with training images only. They are not evaluated.
     pub train_only: Vec<String>,
-    /// Those with validation images alone: nobody can know them.
+    /// Classes with validation images only. They cannot be learned.
     pub validation_only: Vec<String>,
-    /// Names that differ in their Unicode form, in case or in spaces alone: one class may have been written in two ways.
+    /// Groups of names that differ only in Unicode form, case or spaces: perhaps one class in
+    /// different spellings.
     pub alike: Vec<Vec<String>>,
 }
 
 impl Classes {
-    /// Looks at both halves of a data set.
+    /// Compares the classes of two splits.
     pub fn compare(train: &Dataset, validation: &Dataset) -> Self {
         let [of_train, of_validation] = [train, validation].map(with_images);
         let names: BTreeSet<&str> = train.classes().iter().chain(validation.classes()).map(String::as_str).collect();
@@ -42,14 +44,14 @@ impl Classes {
         classes
     }
 
-    /// Whether all classes are tested, and no two are alike.
+    /// Returns whether all classes have images in both splits, and no names are alike.
     pub fn is_even(&self) -> bool {
         let all = [&self.empty, &self.train_only, &self.validation_only];
         all.iter().all(|classes| classes.is_empty()) && self.alike.is_empty()
     }
 }
 
-/// `1 in the validation half alone (owl); 2 without an image (a, b)`.
+/// Formats as `1 in the validation half alone (owl); 2 without an image (a, b)`.
 impl fmt::Display for Classes {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let some = |names: &[String]| match names {
@@ -73,13 +75,13 @@ impl fmt::Display for Classes {
     }
 }
 
-/// The classes of a data set that have images.
+/// Returns the classes that have images.
 fn with_images(dataset: &Dataset) -> BTreeSet<&str> {
     let labels: BTreeSet<u32> = (0..dataset.len()).map(|image| dataset.label(image)).collect();
     labels.into_iter().map(|label| dataset.classes()[label as usize].as_str()).collect()
 }
 
-/// Groups of names that differ in their Unicode form, in case or in spaces alone.
+/// Returns groups of names that differ only in Unicode form, case or spaces.
 pub fn alike<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Vec<String>> {
     let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for name in names {
@@ -91,11 +93,11 @@ pub fn alike<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Vec<String>> {
 }
 
 impl Dataset {
-    /// Only the images whose classes have images in `train`: no other can be told by what is learned there. The classes stay as they
-    /// are.
+    /// Keeps only the images whose classes have images in `train`, because other classes cannot be
+    /// learned from it. The list of classes stays the same.
     ///
     /// # Errors
-    /// [`Error::Format`] if none is left.
+    /// [`Error::Format`] if no image is left.
     pub fn known_from(self, train: &Dataset) -> Result<Self> {
         let known = with_images(train);
         let known: Vec<bool> = self.classes().iter().map(|class| known.contains(class.as_str())).collect();
@@ -115,7 +117,7 @@ mod tests {
 
     #[test]
     fn names_that_look_alike() {
-        // An e with its accent, an e and an accent; a ligature.
+        // An accented e as one character and as two; a ligature.
         let names = ["caf\u{e9}", "cafe\u{301}", "Dog", "dog ", "dogs", "\u{fb01}sh", "fish"];
         let expected: [&[&str]; 3] = [&["caf\u{e9}", "cafe\u{301}"], &["Dog", "dog "], &["\u{fb01}sh", "fish"]];
         let mut found = alike(names);

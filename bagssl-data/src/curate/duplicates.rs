@@ -1,4 +1,4 @@
-//! Images that are there twice: the same bytes, or nearly the same picture.
+//! Exact and near duplicates among images.
 
 use std::collections::HashMap;
 
@@ -6,32 +6,33 @@ use serde::Serialize;
 
 use crate::image::{Image, luma};
 
-/// Images that are the same, by the names of a data set.
+/// The duplicates in a data set, by image name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Duplicates {
-    /// Bits in which the difference hashes of near duplicates may differ.
+    /// The maximum number of different bits in the difference hashes of near duplicates.
     pub radius: u32,
     /// Groups of images with the same pixels, in the order of the data set.
     pub exact: Vec<Vec<String>>,
-    /// Pairs of others whose hashes differ in at most `radius` bits; no more than [`MOST_PAIRS`].
+    /// Pairs of other images whose hashes differ in at most `radius` bits; at most [`MOST_PAIRS`].
     pub near: Vec<(String, String)>,
-    /// Near pairs in all, those that are not listed counted; more than a million are not looked for.
+    /// The number of near pairs, including those not listed; at most one million.
     pub near_count: u64,
 }
 
-/// The Hamming radius of near duplicates.
+/// The maximum Hamming distance of near duplicates.
 pub const RADIUS: u32 = 3;
-/// Near pairs that are listed.
+/// The maximum number of near pairs that are listed.
 pub const MOST_PAIRS: usize = 1000;
-/// Near pairs that are looked for.
+/// The maximum number of near pairs that are counted.
 const MOST_FOUND: usize = 1_000_000;
 
-/// What is compared of an image.
+/// The hashes of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Print {
-    /// FNV-1a, 128 bits, of the size and the pixels.
+    /// The 128-bit FNV-1a hash of the size and the pixels.
     pub(crate) exact: u128,
-    /// The difference hash; `None` of a picture of one color, which looks like any other one.
+    /// The difference hash. `None` if at most 3 bits are set, as for an image of one color: all
+    /// such images have similar hashes.
     pub(crate) near: Option<u64>,
 }
 
@@ -46,7 +47,8 @@ impl Print {
     }
 }
 
-/// The difference hash, 64 bits: whether each of 8 rows of 9 means of grey grows to the right.
+/// Returns the 64-bit difference hash. The image is averaged to 8 rows of 9 grey values; each bit
+/// tells whether a value is smaller than the one to its right.
 pub(crate) fn difference_hash(image: &Image) -> u64 {
     let (height, width) = (image.size().height as usize, image.size().width as usize);
     let pixels = image.rgb().as_chunks::<3>().0;
@@ -63,7 +65,7 @@ pub(crate) fn difference_hash(image: &Image) -> u64 {
                 count += 1;
             }
         }
-        // In sixteenths, so that no rounding decides.
+        // In sixteenths, so that rounding does not decide.
         sum * 16 / count
     };
     (0..8).fold(0, |hash, row| {
@@ -72,13 +74,13 @@ pub(crate) fn difference_hash(image: &Image) -> u64 {
     })
 }
 
-/// The duplicates among images, each with its name.
+/// Finds the duplicates among images, given by name.
 pub(crate) fn find(prints: &[(&str, Print)]) -> Duplicates {
     let mut groups: HashMap<u128, Vec<usize>> = HashMap::new();
     prints.iter().enumerate().for_each(|(image, (_, print))| groups.entry(print.exact).or_default().push(image));
     let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
     groups.sort();
-    // One of each group stands for it among the near ones.
+    // One image represents each group in the search for near duplicates.
     let kept: Vec<(usize, u64)> =
         groups.iter().filter_map(|group| Some((group[0], prints[group[0]].1.near?))).collect();
     let pairs = near(&kept);
@@ -95,7 +97,7 @@ pub(crate) fn find(prints: &[(&str, Print)]) -> Duplicates {
     }
 }
 
-/// Pairs within the radius, at most [`MOST_FOUND`].
+/// Returns the pairs within the radius, at most [`MOST_FOUND`].
 fn near(hashes: &[(usize, u64)]) -> Vec<(usize, usize)> {
     let mut pairs = Vec::new();
     each_near(hashes, &mut |one, other| {
@@ -108,8 +110,9 @@ fn near(hashes: &[(usize, u64)]) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// Calls `found` for each pair within the radius, up to four times, until it returns false. Of four parts of 16 bits, three
-/// changed bits leave one whole: only those that share one are compared.
+/// Calls `found` for each pair within the radius, up to four times per pair, until it returns
+/// false. Three changed bits leave at least one of four 16-bit parts unchanged, so only hashes that
+/// share a part are compared.
 pub(crate) fn each_near(hashes: &[(usize, u64)], found: &mut dyn FnMut(usize, usize) -> bool) {
     for part in 0..4 {
         let mut buckets: HashMap<u16, Vec<(usize, u64)>> = HashMap::new();
@@ -131,7 +134,8 @@ mod tests {
     use bagssl_core::patch::ImageSize;
     use proptest::prelude::*;
 
-    /// Nine columns and eight rows, so that each mean is a pixel: even rows grow to the right, odd ones fall.
+    /// Nine columns and eight rows, so that each mean is one pixel. Even rows increase to the
+    /// right, odd rows decrease.
     #[test]
     fn a_hash_by_hand() {
         let size = ImageSize { height: 8, width: 9 };
@@ -145,7 +149,7 @@ mod tests {
     }
 
     proptest! {
-        /// The buckets find what comparing each with each finds.
+        /// The buckets find the same pairs as a comparison of all pairs.
         #[test]
         fn no_pair_is_missed(base: u64, flips in prop::collection::vec(prop::collection::vec(0u32..64, 0..6), 2..20)) {
             let hashes: Vec<(usize, u64)> =

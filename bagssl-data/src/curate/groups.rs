@@ -1,7 +1,8 @@
-//! Groups of images that belong together, and halves that divide no group.
+//! Groups of related images, and train/validation splits that do not divide any group.
 //!
-//! Images of one burst, place, patient or person are no independent witnesses: if some are learned from and others tested on,
-//! a test says too much. So whole groups go to one half.
+//! Images of one burst, place, patient or person are not independent. If some of them are training
+//! images and others are validation images, the evaluation is too optimistic. So each group is
+//! assigned to one split as a whole.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -15,7 +16,8 @@ use crate::error::{Error, Result};
 use crate::loading::skip::{OnBadImage, Skipped};
 use crate::split::Split;
 
-/// The number of each image's group, for images with these keys: counted in the order in which keys come first.
+/// Returns the group number of each image, given a key per image. Groups are numbered in the order
+/// of their first image.
 pub fn by_key<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> Vec<u32> {
     let mut numbers: HashMap<K, u32> = HashMap::new();
     let number = |key| {
@@ -25,11 +27,12 @@ pub fn by_key<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> Vec<u32> {
     keys.into_iter().map(number).collect()
 }
 
-/// The groups of images that are alike: each is a duplicate, exact or near (see [`Duplicates`](crate::curate::Duplicates)), of another one of its
-/// group. An image that is left out has no group. `progress` is called once for each image, in no order.
+/// Groups images that are exact or near [`Duplicates`](crate::curate::Duplicates) of another image
+/// in the group. Skipped images have no group. `progress` is called once per image, in no
+/// particular order.
 ///
 /// # Errors
-/// That of the first image that cannot be decoded, if bad ones are not to be skipped.
+/// The error of the first image that cannot be decoded, unless unusable images are skipped.
 pub fn by_duplicates(
     dataset: &Dataset,
     on_bad_image: OnBadImage,
@@ -53,7 +56,7 @@ pub fn by_duplicates(
     Ok((clusters(&prints), skipped))
 }
 
-/// Joins what is alike, and what is alike to that.
+/// Joins similar images transitively.
 fn clusters(prints: &[Option<Print>]) -> Vec<Option<u32>> {
     let mut parents: Vec<usize> = (0..prints.len()).collect();
     let mut of_pixels: HashMap<u128, usize> = HashMap::new();
@@ -77,7 +80,7 @@ fn clusters(prints: &[Option<Print>]) -> Vec<Option<u32>> {
     roots.iter().map(|root| root.and_then(|_| numbers.next())).collect()
 }
 
-/// The first of the images that one is joined with; the way there gets shorter.
+/// Returns the root of an image's group, and shortens the path to it.
 fn root(parents: &mut [usize], mut image: usize) -> usize {
     while parents[image] != image {
         parents[image] = parents[parents[image]];
@@ -91,17 +94,21 @@ fn join(parents: &mut [usize], one: usize, other: usize) {
     parents[one.max(other)] = one.min(other);
 }
 
-/// The half of each image, given its group (numbered without gaps, as by [`by_key`]) and its class: about `share` of them are held out, and of each class too as far as its groups allow. Groups stay
-/// whole. The same seed gives the same halves. Both have an image.
+/// Assigns each image to a split, given its group (numbered without gaps, as by [`by_key`]) and its
+/// class. About `share` of the images are held out, and about `share` of each class, as far as the
+/// groups allow. No group is divided. Both splits have at least one image. The same seed gives the
+/// same splits.
 ///
-/// Groups come in random order, and one is held out if that brings the numbers of held-out images nearer to what they should
-/// be: the sum over classes of the squared difference, over the class's images. Classes of one group count as one class.
+/// Groups are visited in random order. A group is held out if that brings the number of held-out
+/// images closer to the target. The distance to the target is the sum over classes of the squared
+/// difference, divided by the number of images in the class. All classes that consist of a single
+/// group are treated as one class.
 ///
 /// # Errors
-/// [`Error::Setting`] if the share is not between 0 and 1, or there are fewer than two groups.
+/// [`Error::Setting`] if `share` is not between 0 and 1, or there are fewer than two groups.
 ///
 /// # Panics
-/// If there are not as many classes as groups.
+/// If `groups` and `classes` have different lengths.
 pub fn divide(groups: &[u32], classes: &[u32], share: f64, seed: u64) -> Result<Vec<Split>> {
     assert_eq!(groups.len(), classes.len(), "a group and a class for each image");
     let refuse = |name, expected: &str, got: String| Err(Error::Setting { name, expected: expected.into(), got });
@@ -136,7 +143,7 @@ pub fn divide(groups: &[u32], classes: &[u32], share: f64, seed: u64) -> Result<
             counts.iter().for_each(|(stratum, count)| *missing.get_mut(stratum).expect("it is counted") -= count);
         }
     }
-    // One half without a group gets the smallest one.
+    // If a split has no group, move the smallest group to it.
     if held_out.iter().all(|held| *held == held_out[0]) {
         let smallest = order.iter().copied().min_by_key(|group| members[*group].len()).expect("there are two");
         held_out[smallest] = !held_out[smallest];
@@ -145,7 +152,7 @@ pub fn divide(groups: &[u32], classes: &[u32], share: f64, seed: u64) -> Result<
     Ok(groups.iter().map(half).collect())
 }
 
-/// The images of each group.
+/// Returns the images of each group.
 fn members(groups: &[u32]) -> Vec<Vec<usize>> {
     let count = groups.iter().max().map_or(0, |most| *most as usize + 1);
     let mut members = vec![Vec::new(); count];
@@ -153,7 +160,8 @@ fn members(groups: &[u32]) -> Vec<Vec<usize>> {
     members
 }
 
-/// What is divided evenly: each image's class, or, where all of the class is one group, `u32::MAX`.
+/// Returns the stratum of each image: its class, or `u32::MAX` if all images of the class are in
+/// one group.
 fn strata(groups: &[u32], classes: &[u32]) -> Vec<u32> {
     let mut only: HashMap<u32, Option<u32>> = HashMap::new();
     for (group, class) in groups.iter().zip(classes) {
@@ -175,7 +183,8 @@ mod tests {
         assert_eq!(by_key(["b", "a", "b", "c"]), [0, 1, 0, 2]);
     }
 
-    /// Three hashes in a row, each two bits from the next: the ends are four apart, and yet in one group.
+    /// A chain of three hashes, each two bits from the next. The ends are four bits apart, but in
+    /// one group.
     #[test]
     fn alike_to_what_is_alike() {
         let print = |exact, near| Some(Print { exact, near });
@@ -210,7 +219,7 @@ mod tests {
         }
         assert_eq!(divide(&groups, &classes, 0.2, 1).unwrap(), divide(&groups, &classes, 0.2, 1).unwrap());
         assert_ne!(divide(&groups, &classes, 0.2, 1).unwrap(), divide(&groups, &classes, 0.2, 2).unwrap());
-        // Each class one group: whole classes are held out.
+        // Each class is one group: entire classes are held out.
         let halves = divide(&classes, &classes, 0.5, 0).unwrap();
         assert_eq!(halves.iter().filter(|half| **half == Split::Validation).count(), 40);
     }
@@ -239,7 +248,7 @@ mod tests {
             }
         }
 
-        /// Many small groups of one class: the share is met to half a group, whatever it is.
+        /// With many small groups of one class, the share is met to within half a group.
         #[test]
         fn the_share_is_met(share in 0.05f64..0.95, seed: u64) {
             let groups: Vec<u32> = (0..300).map(|image| image / 3).collect();

@@ -1,4 +1,5 @@
-//! A look at a whole data set: damaged images, duplicates, classes, and splits that keep related images together.
+//! Checks of a complete data set: damaged images, duplicates, classes, and splits that keep related
+//! images together.
 
 mod check;
 pub(crate) mod duplicates;

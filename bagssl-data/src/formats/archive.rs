@@ -1,4 +1,4 @@
-//! What an uncompressed tar holds, each member checked before anything is read of it.
+//! Members of an uncompressed tar, each checked before its bytes are read.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,12 +15,12 @@ use crate::passed::{PassedOver, Reason};
 pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) kind: Kind,
-    /// Where its bytes begin in the reader, and how many there are: all of them lie in it.
+    /// The position and number of its bytes. They are inside the reader.
     pub(crate) offset: u64,
     pub(crate) length: u64,
 }
 
-/// What a member is; links are refused.
+/// The kind of a member. Links are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     File,
@@ -28,17 +28,19 @@ pub(crate) enum Kind {
     Special,
 }
 
-/// What a tar holds.
+/// The members of a tar.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pub(crate) members: Vec<Member>,
     pub(crate) passed: PassedOver,
 }
 
-/// All members of a tar that is a reader's first `length` bytes. Tars that were written one after the other are read as one.
+/// Lists all members of a tar, which is the first `length` bytes of a reader. Concatenated tars are
+/// read as one.
 ///
 /// # Errors
-/// [`Error::Format`] if it is compressed, no tar, cut short, or has a link, a name that is not UTF-8 or points outside.
+/// [`Error::Format`] if the tar is compressed, invalid or truncated, or has a link, a name that is
+/// not UTF-8, or a name that points outside.
 pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path) -> Result<Contents> {
     let refuse = |got: String| Error::Format { path: origin.into(), expected: "an uncompressed .tar of images", got };
     let no_tar = |error: io::Error| refuse(one_line(&error));
@@ -47,7 +49,7 @@ pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path)
     reader.rewind().map_err(no_tar)?;
     let (mut contents, mut end, mut failed) = (Contents::default(), 0, None);
     let mut archive = tar::Archive::new(&mut reader);
-    // An end mark ends one tar; another one may follow, as `cat a.tar b.tar` leaves it.
+    // Continue after an end-of-archive marker: another tar may follow, as in `cat a.tar b.tar`.
     archive.set_ignore_zeros(true);
     for entry in Named::new(archive.entries_with_seek().map_err(no_tar)?) {
         match entry {
@@ -72,7 +74,7 @@ pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path)
         }
         None => {}
         Some(error) => match zeros(&mut reader, end, length).map_err(no_tar)? {
-            // What follows is no tar: it may be anything, but no member is lost.
+            // The bytes after the end are not a tar. No member is lost, so they are ignored.
             zeros if zeros >= BLOCK => {
                 contents.passed.add_many(Reason::AfterEnd, length - end - zeros, origin.display().to_string());
             }
@@ -82,11 +84,12 @@ pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path)
     Ok(contents)
 }
 
-/// Refuses two names that lead to one place, such as `a/b` and `./a/b`: unpacking would leave one of them.
+/// Refuses different names of one path, such as `a/b` and `./a/b`: unpacking would overwrite one of
+/// the files.
 fn check_twice(members: &[Member], origin: &Path) -> Result<()> {
     let plain = |name: &str| name.split('/').filter(|part| !["", "."].contains(part)).collect::<Vec<_>>().join("/");
     let files = || members.iter().filter(|member| member.kind == Kind::File);
-    // Names without such parts are compared by the data set.
+    // Plain names are compared later, when the data set checks its entries.
     if files().all(|member| !member.name.split('/').any(|part| ["", "."].contains(&part))) {
         return Ok(());
     }
@@ -102,7 +105,7 @@ fn check_twice(members: &[Member], origin: &Path) -> Result<()> {
     Ok(())
 }
 
-/// How many bytes are 0 from a place on.
+/// Returns the number of consecutive zero bytes from position `at`.
 fn zeros(reader: &mut (impl Read + Seek), at: u64, length: u64) -> io::Result<u64> {
     reader.seek(SeekFrom::Start(at))?;
     let (mut block, mut zeros) = ([0; 1 << 16], 0);
@@ -117,10 +120,11 @@ fn zeros(reader: &mut (impl Read + Seek), at: u64, length: u64) -> io::Result<u6
     Ok(zeros)
 }
 
-/// Bytes that may stand before a member: its name, and what else some programs keep there. They are read into memory.
+/// The maximum size of a header extension, such as a long name. Extensions are read into memory.
 const LONGEST_HEADER: u64 = 1 << 20;
 
-/// The members of a tar with their names: what stands before a member is read up to [`LONGEST_HEADER`].
+/// Iterates over the members of a tar with their names. Reads header extensions of at most
+/// [`LONGEST_HEADER`] bytes.
 pub(crate) struct Named<'a, R: Read>(tar::Entries<'a, R>);
 
 impl<'a, R: Read> Named<'a, R> {
@@ -165,7 +169,7 @@ impl<'a, R: Read> Iterator for Named<'a, R> {
     }
 }
 
-/// What stands before a member.
+/// Reads a header extension.
 fn before<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<u8>> {
     let length = entry.size();
     if length > LONGEST_HEADER {
@@ -176,7 +180,7 @@ fn before<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// One member, checked.
+/// Checks a member.
 fn member<R: Read>(name: &[u8], entry: &tar::Entry<'_, R>, length: u64, origin: &Path) -> Result<Member> {
     let (offset, size) = (entry.raw_file_position(), entry.size());
     let name = std::str::from_utf8(name).map_err(|_| {
@@ -185,7 +189,7 @@ fn member<R: Read>(name: &[u8], entry: &tar::Entry<'_, R>, length: u64, origin: 
     })?;
     let path = Path::new(name);
     let refuse = |got: String| Error::Format { path: origin.join(path), expected: "a file inside the tar", got };
-    // Nothing is unpacked: a name from the root on says no more than one without its slash.
+    // Members are not unpacked, so a leading slash is harmless.
     let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir | Component::RootDir);
     if !path.components().all(is_inside) {
         return Err(refuse("a name that points outside".into()));
@@ -206,10 +210,10 @@ fn member<R: Read>(name: &[u8], entry: &tar::Entry<'_, R>, length: u64, origin: 
     Ok(Member { name: name.into(), kind, offset, length: size })
 }
 
-/// A tar is made of blocks of so many bytes; an empty one marks its end.
+/// The block size of a tar in bytes. An empty block marks its end.
 const BLOCK: u64 = 512;
 
-/// A part of a file, read as if it were all of it.
+/// A byte range of a file, as a reader.
 pub(crate) struct Section<'a> {
     file: &'a File,
     start: u64,
@@ -218,7 +222,8 @@ pub(crate) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// `length` bytes from `start` on: the caller knows that they are there.
+    /// Creates a reader of `length` bytes from `start`. The caller ensures that the file has these
+    /// bytes.
     pub(crate) fn new(file: &'a File, start: u64, length: u64) -> Self {
         Section { file, start, length, at: 0 }
     }
@@ -245,7 +250,7 @@ impl Seek for Section<'_> {
     }
 }
 
-/// The last part of a name, and what comes before its last slash.
+/// Splits a name at its last slash into the folder (empty if there is none) and the file name.
 pub(crate) fn split_name(name: &str) -> (&str, &str) {
     name.rsplit_once('/').unwrap_or(("", name))
 }

@@ -1,8 +1,9 @@
-//! CIFAR-10 and CIFAR-100, binary version.
+//! The binary version of CIFAR-10 and CIFAR-100.
 //!
 //! # Source
-//! Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, 2009: a record is one label byte (two in
-//! CIFAR-100: coarse, fine), then 32x32 red, green and blue values, row by row.
+//! Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, 2009. A record is one label
+//! byte (two in CIFAR-100: coarse, fine), followed by 32x32 red, green and blue values, each plane
+//! row by row.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -25,16 +26,17 @@ const SIDE: usize = 32;
 /// The size of every image.
 pub(crate) const SIZE: ImageSize = ImageSize { height: SIDE as u32, width: SIDE as u32 };
 const PLANE: usize = SIDE * SIDE;
-/// Bytes that the files of one half may have together: three times those of CIFAR-100's training images.
+/// The maximum total size of the files of one split in bytes: three times CIFAR-100's training
+/// images.
 const MOST_BYTES: u64 = 512 << 20;
 
-/// Which of the two layouts.
+/// The layout of CIFAR's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cifar {
     /// CIFAR-10: one label.
     Ten,
-    /// CIFAR-100: a coarse and a fine label, of which the fine one is the class. A list of fewer than 100 fine classes
-    /// is a set of so many classes.
+    /// CIFAR-100: a coarse and a fine label. The fine label is the class. The list of fine classes
+    /// may have fewer than 100 names.
     Hundred,
 }
 
@@ -75,10 +77,10 @@ impl Cifar {
     }
 }
 
-/// Which layout a folder has; `None` if it holds no such files.
+/// Returns the layout of the files in a folder, or `None` if it has no CIFAR files.
 ///
 /// # Errors
-/// [`Error::Format`] if it holds both.
+/// [`Error::Format`] if the folder has files of both layouts.
 pub(crate) fn layout(folder: &Path) -> Result<Option<Cifar>> {
     let mut found = Cifar::ALL.into_iter().filter(|layout| layout.is_in(folder));
     let first = found.next();
@@ -89,7 +91,7 @@ pub(crate) fn layout(folder: &Path) -> Result<Option<Cifar>> {
     Ok(first)
 }
 
-/// Opens one half. Images are named by their file and number.
+/// Opens one split. An image is named by its file and its index in it.
 pub(crate) fn open(folder: &Path, layout: Cifar, split: Split) -> Result<Index> {
     let list = folder.join(layout.list());
     let classes = classes(&read(&list, 1)?, &list)?;
@@ -97,28 +99,28 @@ pub(crate) fn open(folder: &Path, layout: Cifar, split: Split) -> Result<Index> 
     join(files, classes, layout, Format::Cifar, folder)
 }
 
-/// Opens one half of a `.tar.gz`.
+/// Opens one split of a `.tar.gz`.
 pub(crate) fn open_archive(path: &Path, split: Split) -> Result<Index> {
     let file = open_file(path)?;
     from_archive(std::io::BufReader::new(file), path, split)
 }
 
-/// What is said of the version that is not read.
+/// The error message for the unsupported Python version.
 pub(crate) const PYTHON_VERSION: &str = "their Python version; the binary version is read (cifar-10-binary.tar.gz)";
 
-/// Whether a folder has the version that is not read.
+/// Returns whether a folder has the unsupported Python version.
 pub(crate) fn is_python(root: &Path) -> bool {
     let has = |name: &str| root.join(name).is_file();
     (has("data_batch_1") && has("batches.meta")) || (has("train") && has("test") && has("meta"))
 }
 
-/// What stands for files of the version that is not read.
+/// The key that marks files of the Python version.
 const PYTHON: &str = "python";
 
-/// What is said of other archives.
+/// The error message for other compressed archives.
 const COMPRESSED: &str = "no other archive is read compressed: gunzip makes a .tar, whose images are read in place";
 
-/// One half of a `.tar.gz`, whatever folders lie above the files in it.
+/// Opens one split of a `.tar.gz`. Folders in the archive are ignored.
 pub(crate) fn from_archive(reader: impl Read, origin: &Path, split: Split) -> Result<Index> {
     let mut files = unpacked(reader, origin, split)?;
     let refuse = |got| Error::Format { path: origin.into(), expected: "the files of CIFAR-10 or of CIFAR-100", got };
@@ -136,7 +138,8 @@ pub(crate) fn from_archive(reader: impl Read, origin: &Path, split: Split) -> Re
     join(layout.files(split).iter().map(take), classes, layout, Format::CifarArchive, origin)
 }
 
-/// The files of a `.tar.gz` that either layout knows of a half, by their names without folders.
+/// Unpacks the files of a split in either layout from a `.tar.gz`. The keys are file names without
+/// folders.
 fn unpacked(reader: impl Read, origin: &Path, split: Split) -> Result<BTreeMap<String, Vec<u8>>> {
     let failed = |error: std::io::Error| Error::Format {
         path: origin.into(),
@@ -163,7 +166,7 @@ fn unpacked(reader: impl Read, origin: &Path, split: Split) -> Result<BTreeMap<S
             return Err(refuse(file, "one more".into()));
         }
     }
-    // What comes after the tar's end holds the checksum of all.
+    // Read to the end: the checksum follows the tar.
     std::io::copy(&mut limited, &mut std::io::sink()).map_err(failed)?;
     if limited.limit() == 0 {
         let expected = "a .tar.gz of CIFAR's binary version, of at most 1 GiB unpacked";
@@ -176,7 +179,7 @@ fn is_known(file: &str, split: Split) -> bool {
     Cifar::ALL.into_iter().any(|layout| layout.list() == file || layout.files(split).contains(&file))
 }
 
-/// The images of several files, one after the other.
+/// Joins the images of several files.
 fn join(
     files: impl Iterator<Item = Result<(&'static str, Vec<u8>)>>,
     classes: Vec<String>,
@@ -194,7 +197,7 @@ fn join(
     Ok(Index::new(origin, format, classes, entries, Storage::PlanarRgb(contents)))
 }
 
-/// Records in memory, named by their number.
+/// Opens records in memory. An image is named by its index.
 pub(crate) fn from_bytes(records: Vec<u8>, list: &[u8], layout: Cifar, origin: &Path) -> Result<Index> {
     let classes = classes(list, origin)?;
     let mut entries = Entries::default();
@@ -202,7 +205,7 @@ pub(crate) fn from_bytes(records: Vec<u8>, list: &[u8], layout: Cifar, origin: &
     Ok(Index::new(origin, Format::Cifar, classes, entries, Storage::PlanarRgb(vec![records])))
 }
 
-/// A file whose length is checked before it is read.
+/// Reads a file after checking its length.
 fn read(path: &Path, record: u64) -> Result<Vec<u8>> {
     let failed = |error| Error::Read { path: path.into(), error };
     let file = open_file(path)?;
@@ -224,7 +227,7 @@ fn check_length(length: u64, record: u64, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The names of a list, one in each line that is not empty.
+/// Parses a list of class names, one per line. Empty lines are skipped.
 fn classes(list: &[u8], path: &Path) -> Result<Vec<String>> {
     let refuse = |got| Error::Format { path: path.into(), expected: "a list of classes, each by another name", got };
     let text = std::str::from_utf8(list).map_err(|error| refuse(error.to_string()))?;
@@ -240,10 +243,10 @@ fn classes(list: &[u8], path: &Path) -> Result<Vec<String>> {
     Ok(classes)
 }
 
-/// Adds the images of one file, which is number `source`; each is named by `file` and its number.
+/// Adds the images of one file with index `source`. An image is named by `file` and its index.
 ///
 /// # Errors
-/// [`Error::Format`] if the file is not made of whole records, or a label has no class.
+/// [`Error::Format`] if the file does not consist of complete records, or a label has no class.
 fn records(
     content: &[u8],
     source: u32,
@@ -267,7 +270,7 @@ fn records(
     Ok(())
 }
 
-/// An image from its planes.
+/// Interleaves the planes of an image.
 pub(crate) fn image(planes: &[u8]) -> Image {
     let rgb = (0..PLANE).flat_map(|pixel| [0, 1, 2].map(|channel| planes[channel * PLANE + pixel])).collect();
     Image::new(SIZE, rgb)

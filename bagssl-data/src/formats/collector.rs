@@ -1,4 +1,4 @@
-//! Images found under the folders of classes, which are then numbered.
+//! Collection of images in folders of classes, and numbering of the classes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,18 +11,18 @@ use crate::passed::{PassedOver, Reason};
 use crate::split::Split;
 use crate::storage::Storage;
 
-/// Collects images under their folders' and classes' names; then numbers the classes.
+/// Collects images by folder and class, then numbers the classes.
 pub(crate) struct Collector {
     origin: PathBuf,
     classes: BTreeSet<(&'static str, String)>,
     found: Vec<FoundImage>,
-    /// Images in the folder of a half itself.
+    /// Images directly in a split's folder.
     loose: Vec<FoundImage>,
     passed: BTreeMap<&'static str, PassedOver>,
     beside: PassedOver,
 }
 
-/// An image in one of the folders that a half may have.
+/// An image in one of the folders that a split may have.
 struct FoundImage {
     folder: &'static str,
     class: String,
@@ -53,12 +53,12 @@ impl Collector {
         self.classes.insert((folder, class.into()));
     }
 
-    /// What is passed over in a folder.
+    /// The ignored files in a folder.
     pub(crate) fn passed(&mut self, folder: &'static str) -> &mut PassedOver {
         self.passed.entry(folder).or_default()
     }
 
-    /// What is passed over outside of the halves.
+    /// Adds ignored files outside of the splits.
     pub(crate) fn add_beside(&mut self, passed: &PassedOver) {
         self.beside.join(passed);
     }
@@ -68,17 +68,18 @@ impl Collector {
         self.found.push(FoundImage { folder, class: class.into(), name, offset, length });
     }
 
-    /// An image in the folder of a half itself: it has no class, and counts only where no image of the half has one.
+    /// Adds an image that lies directly in a split's folder. It has no class and is ignored if
+    /// other images of the folder have one.
     pub(crate) fn add_loose(&mut self, folder: &'static str, name: String, offset: u64, length: u64) {
         self.loose.push(FoundImage { folder, class: String::new(), name, offset, length });
     }
 
-    /// Whether one of the halves has images, and the other nothing.
+    /// Returns whether exactly one of the splits has images or classes.
     pub(crate) fn has_one_half(&self) -> bool {
         Split::ALL.into_iter().filter(|half| self.folder_of(*half).is_some()).count() == 1
     }
 
-    /// The images of one half, in the order of their names, with the classes of both.
+    /// Returns the images of one split, sorted by name, with the classes of both splits.
     pub(crate) fn finish(mut self, split: Split, format: Format, storage: Storage) -> Result<Index> {
         let folders = Split::ALL.map(|half| self.folder_of(half));
         self.settle(&folders);
@@ -87,13 +88,14 @@ impl Collector {
         Ok(Index { half: Some(format!("{folder}/")), ..index })
     }
 
-    /// All images: there are no halves.
+    /// Returns all images of a data set without splits.
     pub(crate) fn finish_whole(self, format: Format, storage: Storage) -> Result<Index> {
         let index = self.numbered(&[Some(""), None], "", format, storage)?;
         Ok(Index { is_whole: true, ..index })
     }
 
-    /// The folder of a half: the first that has images, else the first that has classes.
+    /// Returns the folder of a split: the first one with images, or else the first one with
+    /// classes.
     fn folder_of(&self, half: Split) -> Option<&'static str> {
         let folders = || half.folders().iter().copied();
         let has_image = |folder: &&str| self.found.iter().chain(&self.loose).any(|found| found.folder == *folder);
@@ -101,7 +103,7 @@ impl Collector {
         folders().find(has_image).or_else(|| folders().find(has_class))
     }
 
-    /// Decides about images without a class, and counts those of folders that are not used.
+    /// Keeps or ignores the images without a class, and counts the images in unused folders.
     fn settle(&mut self, folders: &[Option<&'static str>; 2]) {
         let labeled: BTreeSet<&str> = self.found.iter().map(|found| found.folder).collect();
         let (passed, kept): (Vec<FoundImage>, _) =
@@ -117,7 +119,7 @@ impl Collector {
         }
     }
 
-    /// Numbers the classes of these folders, and takes the images of one.
+    /// Numbers the classes of `folders` and returns the images of `folder`.
     fn numbered(
         self,
         folders: &[Option<&'static str>; 2],
@@ -142,7 +144,7 @@ impl Collector {
         Ok(Index { passed, beside: self.beside, ..index })
     }
 
-    /// There is no image and no class of a half.
+    /// The error for a split without images and classes.
     fn without(self, split: Split) -> Error {
         let mut passed = self.beside;
         self.passed.values().for_each(|more| passed.join(more));

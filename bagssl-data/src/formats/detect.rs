@@ -1,4 +1,4 @@
-//! Which format lies at a path: the one place that says so.
+//! Detection of the format at a path.
 
 use std::borrow::Cow;
 use std::fs;
@@ -18,11 +18,11 @@ use crate::passed;
 use crate::split::Split;
 use crate::storage::Storage;
 
-/// What is looked for, for whoever has none of it.
+/// The supported layouts, for error messages.
 pub(crate) const KNOWN: &str = "a folder with train/ and val/ (each with a folder of images for each class), an uncompressed \
 .tar of one, CIFAR's binary files or .tar.gz, WebDataset's .tar shards, .parquet files, lists train.txt and val.txt, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar";
 
-/// Opens one half of whatever lies there.
+/// Opens one split of the data set at `path`.
 pub(crate) fn open(path: &Path, split: Split, columns: &Columns) -> Result<Index> {
     let format = format(path)?;
     if let (Some(column), true) = (columns.image.as_ref().or(columns.label.as_ref()), format != Format::Parquet) {
@@ -49,13 +49,13 @@ pub(crate) fn open(path: &Path, split: Split, columns: &Columns) -> Result<Index
     }
 }
 
-/// The same with what lies beside files of one ending.
+/// Adds the ignored files beside the files with the extension `own`.
 fn beside(path: &Path, own: &str, mut index: Index) -> Result<Index> {
     index.beside.join(&folder::beside(path, HalfFolders([None, None]), own)?);
     Ok(index)
 }
 
-/// There is no half to hold out.
+/// The error for a data set without a validation split.
 fn no_halves(path: &Path) -> Error {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let parent =
@@ -72,7 +72,7 @@ fn no_halves(path: &Path) -> Error {
     }
 }
 
-/// What lies there.
+/// Detects the format at `path`.
 pub(crate) fn format(path: &Path) -> Result<Format> {
     let meta = match fs::metadata(path) {
         Err(_) if splits::is_pattern(path) => {
@@ -97,14 +97,15 @@ pub(crate) fn format(path: &Path) -> Result<Format> {
     }
 }
 
-/// What is expected of a folder that nearly is one of these.
+/// The expected layout, for error messages about a folder that almost has it.
 const FOLDER: &str = "train/ and val/, each with a folder of images for each class";
 
 fn refuse<T>(path: &Path, expected: &'static str, got: String) -> Result<T> {
     Err(Error::Format { path: path.into(), expected, got })
 }
 
-/// What lies in a folder besides lists: what names say for certain comes before what they may mean.
+/// Detects the format of a folder, ignoring lists. Unambiguous names take precedence over ambiguous
+/// ones.
 pub(crate) fn format_of_folder(path: &Path) -> Result<Format> {
     if cifar::layout(path)?.is_some() {
         return Ok(Format::Cifar);
@@ -127,7 +128,7 @@ pub(crate) fn format_of_folder(path: &Path) -> Result<Format> {
     }
 }
 
-/// A folder of images without halves, or the reason why it is taken for none.
+/// Returns [`Format::WholeFolder`], or an error that says why the folder is not one.
 fn whole(path: &Path, folders: HalfFolders, has_image: bool) -> Result<Format> {
     let without = |names: String| format!("{names} without an image that is read{}", passed_in(path));
     if let [Some((train, _)), Some((validation, _))] = folders.0 {
@@ -148,7 +149,7 @@ fn whole(path: &Path, folders: HalfFolders, has_image: bool) -> Result<Format> {
     }
 }
 
-/// What a folder has instead of images.
+/// Describes the ignored files in a folder, for error messages.
 fn passed_in(path: &Path) -> String {
     match walk::images(path) {
         Ok(found) if !found.passed.is_empty() => format!(", but {}", found.passed),
@@ -156,7 +157,8 @@ fn passed_in(path: &Path) -> String {
     }
 }
 
-/// A data set that lies a folder further down, or halves under other names.
+/// Describes a data set one folder further down, or splits with unsupported names, for error
+/// messages.
 fn nearly(path: &Path) -> Result<Option<String>> {
     let folders: Vec<PathBuf> = walk::list(path)?.into_iter().filter(|inside| inside.is_dir()).collect();
     let name = |inside: &Path| inside.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -178,7 +180,8 @@ fn nearly(path: &Path) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Refuses a folder in which one name is that of a half and others have images too: it may be a class.
+/// Refuses a folder with one split and other folders with images: the split's name may be that of a
+/// class.
 fn check_one_half(path: &Path, folders: HalfFolders) -> Result<()> {
     let ([Some((half, _)), None] | [None, Some((half, _))]) = folders.0 else { return Ok(()) };
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -207,7 +210,7 @@ fn check_one_half(path: &Path, folders: HalfFolders) -> Result<()> {
     refuse(path, FOLDER, got)
 }
 
-/// The first bytes of a file.
+/// Reads the first 8 bytes of a file.
 fn start(path: &Path) -> Result<Vec<u8>> {
     let failed = |error| Error::Read { path: path.into(), error };
     let mut start = Vec::new();
@@ -215,7 +218,7 @@ fn start(path: &Path) -> Result<Vec<u8>> {
     Ok(start)
 }
 
-/// One half of a tar file: a folder of images, or a shard.
+/// Opens one split of a tar: a folder of images, or a WebDataset shard.
 fn tar(path: &Path, split: Split) -> Result<Index> {
     let archive = Archive::open(path)?;
     let length = archive.stamp.length;
@@ -226,7 +229,7 @@ fn tar(path: &Path, split: Split) -> Result<Index> {
     of_contents(contents, path, split, Storage::Archives(vec![archive]))
 }
 
-/// One half of a tar of images.
+/// Opens one split of a tar of images.
 fn of_contents(contents: Contents, origin: &Path, split: Split, storage: Storage) -> Result<Index> {
     let members = &contents.members;
     if tarball::is_image_folder(members) {
@@ -249,13 +252,13 @@ fn of_contents(contents: Contents, origin: &Path, split: Split, storage: Storage
     }
 }
 
-/// One half of a tar in memory.
+/// Opens one split of a tar in memory.
 pub(crate) fn tar_in_memory(bytes: Cow<'static, [u8]>, origin: &Path, split: Split) -> Result<Index> {
     let contents = archive::contents(Cursor::new(&bytes), bytes.len() as u64, origin)?;
     of_contents(contents, origin, split, Storage::Memory(bytes))
 }
 
-/// A shard in memory.
+/// Opens a WebDataset shard in memory.
 pub(crate) fn shard_in_memory(bytes: Vec<u8>, origin: &Path) -> Result<Index> {
     let contents = archive::contents(Cursor::new(&bytes), bytes.len() as u64, origin)?;
     webdataset::from_contents(&contents, bytes, origin)

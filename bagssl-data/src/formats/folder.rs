@@ -1,4 +1,4 @@
-//! Images in folders: `{train,val}/{class}/../{image}`, and folders without halves.
+//! Images in folders: `{train,val}/{class}/../{image}`, and folders without splits.
 
 use std::fs;
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::passed::{Named, PassedOver, Reason, is_image, named};
 use crate::split::Split;
 use crate::storage::Storage;
 
-/// Files and folders outside of the halves that are counted.
+/// The maximum number of files and folders visited outside of the splits.
 const MOST_COUNTED: usize = 10_000;
 
-/// Opens one half of a folder. Of the other half only the classes are read.
+/// Opens one split of a folder. For the other split, only the names of the classes are read.
 pub(crate) fn open(root: &Path, split: Split) -> Result<Index> {
     let mut collector = Collector::new(root);
     let folders = HalfFolders::find(root);
@@ -30,7 +30,7 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Index> {
     collector.finish(split, Format::ImageFolder, Storage::Files(root.into()))
 }
 
-/// Adds the classes of a half's folder, and its images if they are wanted.
+/// Adds the classes of a split's folder, and its images if `images` is true.
 pub(crate) fn collect_half(root: &Path, folder: &'static str, images: bool, collector: &mut Collector) -> Result<()> {
     let inside = root.join(folder);
     if !inside.is_dir() {
@@ -63,7 +63,7 @@ pub(crate) fn collect_half(root: &Path, folder: &'static str, images: bool, coll
     Ok(())
 }
 
-/// What lies beside the halves, but for files of one's own ending.
+/// Returns the ignored files beside the splits. Files with the extension `own` are not counted.
 pub(crate) fn beside(root: &Path, folders: HalfFolders, own: &str) -> Result<PassedOver> {
     let mut passed = PassedOver::default();
     let Listing { shown, hidden } = Listing::read(root)?;
@@ -95,7 +95,7 @@ pub(crate) fn beside(root: &Path, folders: HalfFolders, own: &str) -> Result<Pas
     Ok(passed)
 }
 
-/// Counts the images of a folder and those below it, as far as they can be read.
+/// Counts the images of a folder and its subfolders. Skips unreadable folders.
 fn count(folder: &Path, inside: &str, reason: Reason, depth: usize, left: &mut usize, passed: &mut PassedOver) {
     let Ok(Listing { shown, .. }) = Listing::read(folder) else { return };
     for path in shown {
@@ -112,7 +112,8 @@ fn count(folder: &Path, inside: &str, reason: Reason, depth: usize, left: &mut u
     }
 }
 
-/// Opens a folder without halves: all of it is for training. The class of an image is the first folder on its way.
+/// Opens a folder without splits; all images are training images. The class of an image is the
+/// first folder of its path.
 pub(crate) fn open_whole(root: &Path) -> Result<Index> {
     let mut collector = Collector::new(root);
     let found = images(root)?;

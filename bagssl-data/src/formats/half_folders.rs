@@ -1,16 +1,17 @@
-//! The folders of the splits in a folder.
+//! The folders of the splits inside a data set's folder.
 
 use std::path::Path;
 
 use crate::formats::walk::has_image;
 use crate::split::Split;
 
-/// The folder of each half, training first, and whether it has an image.
+/// The folder name of each split (training first), and whether the folder has an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HalfFolders(pub(crate) [Option<(&'static str, bool)>; 2]);
 
 impl HalfFolders {
-    /// Of the names that a half may have, the first whose folder has an image; if none has, the first that is there.
+    /// Finds the folder of each split: the first of its names whose folder has an image, or else
+    /// the first whose folder exists.
     pub(crate) fn find(root: &Path) -> Self {
         HalfFolders(Split::ALL.map(|half| {
             let there = || half.folders().iter().copied().filter(|name| root.join(name).is_dir());
@@ -23,12 +24,12 @@ impl HalfFolders {
         self.0[half as usize].map(|(name, _)| name)
     }
 
-    /// Whether one of them has an image.
+    /// Returns whether at least one split has an image.
     pub(crate) fn have_images(self) -> bool {
         self.0.iter().flatten().any(|(_, has_image)| *has_image)
     }
 
-    /// Whether both have one.
+    /// Returns whether both splits have an image.
     pub(crate) fn have_both(self) -> bool {
         self.0.iter().all(|half| half.is_some_and(|(_, has_image)| has_image))
     }

@@ -1,8 +1,11 @@
-//! Halves as lists of image files: `train.txt` and `val.txt`, or other names of halves. They come before folders of these names.
+//! Splits as lists of image files: `train.txt` and `val.txt`, or other names of the splits. Lists
+//! take precedence over folders with these names.
 //!
-//! A line for each image: its path from the list's folder (or an absolute one), a tab, its class. A line without a tab is an
-//! image of a class that has no name. Empty lines do not count; in paths and classes a backslash, a tab and a line's ends are
-//! written as `\\`, `\t`, `\n` and `\r`, other control characters and those that turn the direction of text as `\u{1b}`.
+//! Each line is an image: its path relative to the list's folder (or an absolute path), a tab, and
+//! its class. A line without a tab is an image whose class has an empty name. Empty lines are
+//! ignored. In paths and classes, backslash, tab, line feed and carriage return are written as
+//! `\\`, `\t`, `\n` and `\r`. Other control characters and those that change the direction of text
+//! are written as `\u{1b}`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,19 +25,19 @@ use crate::passed::{PassedOver, Reason};
 use crate::split::Split;
 use crate::storage::Storage;
 
-/// Bytes that a list may have: some ten million lines.
+/// The maximum size of a list in bytes: about ten million lines.
 const LARGEST: u64 = 1 << 30;
 
-/// An image of a list.
+/// An image in a list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listed {
-    /// Its path, from the folder of the list on or absolute, with `/` between folders.
+    /// The image's path, absolute or relative to the list's folder, with `/` between folders.
     pub path: String,
-    /// Its class.
+    /// The image's class; empty if it has none.
     pub class: String,
 }
 
-/// A list as it is written.
+/// Formats a list.
 pub fn print(images: &[Listed]) -> String {
     let line = |image: &Listed| match image.class.is_empty() {
         true => format!("{}\n", escaped(&image.path)),
@@ -43,15 +46,15 @@ pub fn print(images: &[Listed]) -> String {
     images.iter().map(line).collect()
 }
 
-/// Reads a list; `origin` is what errors name.
+/// Parses a list. Error messages name `origin`.
 ///
 /// # Errors
-/// [`Error::Format`] if it is not UTF-8, has no image, or a line has no path, more than one tab, or a backslash before another
-/// letter than those four.
+/// [`Error::Format`] if the list is not UTF-8, has no image, or a line has no path, more than one
+/// tab, or an unknown escape sequence.
 pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Listed>> {
     let refuse = |expected, got: String| Err(Error::Format { path: origin.into(), expected, got });
     let Ok(text) = std::str::from_utf8(bytes) else { return refuse("text in UTF-8", "other bytes".into()) };
-    // Some editors begin a text with a mark of its encoding.
+    // Some editors write a byte order mark at the start of a text.
     let text = text.trim_start_matches('\u{feff}');
     let mut images = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
@@ -97,7 +100,7 @@ fn unescaped(text: &str) -> Option<String> {
     Some(plain)
 }
 
-/// The list of each half that is there.
+/// The list of each split, if it exists.
 fn files(root: &Path) -> [Option<(&'static str, PathBuf)>; 2] {
     Split::ALL.map(|split| {
         let file = |folder: &&'static str| (*folder, root.join(format!("{folder}.txt")));
@@ -105,13 +108,14 @@ fn files(root: &Path) -> [Option<(&'static str, PathBuf)>; 2] {
     })
 }
 
-/// The names of the lists in a folder.
+/// Returns the names of the lists in a folder.
 pub(crate) fn names(root: &Path) -> Vec<String> {
     files(root).into_iter().flatten().map(|(half, _)| format!("{half}.txt")).collect()
 }
 
-/// Whether a folder has lists. Where it has folders of halves too, the first line of one of them must have a tab or name a file: other
-/// programs keep texts of these names.
+/// Returns whether a folder is a data set of lists. Other programs write text files with the same
+/// names. So if the folder also has folders of splits, the first line of one list must contain a
+/// tab or name a file.
 pub(crate) fn is_lists(root: &Path) -> Result<bool> {
     let found: Vec<PathBuf> = files(root).into_iter().flatten().map(|(_, path)| path).collect();
     if found.is_empty() || HalfFolders::find(root) == HalfFolders([None, None]) {
@@ -131,10 +135,10 @@ pub(crate) fn is_lists(root: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// Bytes of a list among which its first line is looked for.
+/// The number of bytes of a list in which its first line is searched.
 const LONGEST_LINE: u64 = 64 << 10;
 
-/// Opens one half of a folder with lists. No image may be in both.
+/// Opens one split of a folder with lists. No image may be in both lists.
 pub(crate) fn open(root: &Path, split: Split) -> Result<Index> {
     let mut collector = Collector::new(root);
     let mut seen = BTreeSet::new();
@@ -212,7 +216,8 @@ fn length(root: &Path, name: &str, list: &Path) -> Result<u64> {
     }
 }
 
-/// What a line may have as its path if something else than a tab stands before the class.
+/// Returns the possible paths in a line that separates path and class with something other than a
+/// tab.
 fn parted(line: &str) -> impl Iterator<Item = &str> {
     [' ', ',', ';'].into_iter().filter_map(|letter| line.rsplit_once(letter)).map(|(path, _)| path.trim())
 }

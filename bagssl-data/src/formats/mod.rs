@@ -1,4 +1,5 @@
-//! The formats of data sets. Each reads an [`Index`](crate::index::Index) of a split, and knows no other.
+//! The formats of data sets. Each module builds the [`Index`](crate::index::Index) of a split and
+//! does not depend on the other formats.
 
 pub(crate) mod detect;
 pub(crate) mod splits;

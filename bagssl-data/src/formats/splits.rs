@@ -1,4 +1,4 @@
-//! Data sets in several files: which of them are which half's.
+//! Assignment of the files of a data set to splits.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,24 +8,25 @@ use crate::formats::walk;
 use crate::passed::{PassedOver, Reason};
 use crate::split::Split;
 
-/// A file under its name inside the data set.
+/// The name of a file inside the data set, and its path.
 pub(crate) type Named = (String, PathBuf);
 
-/// Some files, divided.
+/// Files, assigned to splits.
 #[derive(Debug, Default)]
 pub(crate) struct Chosen {
-    /// Those of each half, training first.
+    /// The files of each split, training first.
     pub(crate) halves: [Vec<Named>; 2],
-    /// What was passed over.
+    /// The ignored files.
     pub(crate) passed: PassedOver,
-    /// What the wanted half is called.
+    /// A description of the files of the requested split.
     pub(crate) name: String,
-    /// Whether no name says a half, and all files are for training.
+    /// Whether no file name contains a split, so that all files are training files.
     pub(crate) is_whole: bool,
 }
 
-/// The files of both halves, of which the wanted one has a file. A file's half is the first word of its name inside the data set that
-/// names one: `train-000.tar` and `train/000.tar` are training's. If no name says a half all files are for training.
+/// Assigns files to splits. The first word of a file's name that is the name of a split decides:
+/// `train-000.tar` and `train/000.tar` are training files. If no name contains a split, all files
+/// are training files. The requested split must have a file.
 pub(crate) fn choose(files: &[Named], split: Split, origin: &Path) -> Result<Chosen> {
     let refuse = |expected, got| Err(Error::Format { path: origin.into(), expected, got });
     let mut halves = halves(files);
@@ -63,7 +64,7 @@ pub(crate) fn choose(files: &[Named], split: Split, origin: &Path) -> Result<Cho
 
 const NAMES: &str = "files with train, and val, validation or test in their names";
 
-/// The files of both halves, training first.
+/// Returns the files of both splits, training first.
 fn halves(files: &[Named]) -> [Vec<Named>; 2] {
     Split::ALL.map(|split| {
         let of = |folder: &str| -> Vec<Named> {
@@ -73,7 +74,7 @@ fn halves(files: &[Named]) -> [Vec<Named>; 2] {
     })
 }
 
-/// Whether the name of a file says a half.
+/// Returns the name of a split that occurs in a file name as a word.
 pub(crate) fn half(name: &str) -> Option<&'static str> {
     let is_word = |word: &str| Split::ALL.into_iter().flat_map(Split::folders).find(|folder| **folder == word).copied();
     words(name).find_map(is_word)
@@ -83,7 +84,7 @@ fn words(name: &str) -> impl Iterator<Item = &str> {
     name.split(|letter: char| !letter.is_alphanumeric())
 }
 
-/// The half that a name may mean whose first letters say so: `Train`, `val2017`, `dev`.
+/// Returns the split that the leading letters of a name may mean: `Train`, `val2017`, `dev`.
 pub(crate) fn nearly(name: &str) -> Option<Split> {
     let word: String = name.chars().take_while(|letter| letter.is_alphabetic()).flat_map(char::to_lowercase).collect();
     let others: [(Split, &[&str]); 2] = [
@@ -94,7 +95,8 @@ pub(crate) fn nearly(name: &str) -> Option<Split> {
     others.into_iter().find(is_it).map(|(split, _)| split)
 }
 
-/// Folders of two halves among those that images lie in, however deep: nothing that has them is all for training.
+/// Returns two folders with the same parent, at any depth, whose names look like those of both
+/// splits. Images in such folders must not all be opened as training images.
 pub(crate) fn inside<'a>(images: impl Iterator<Item = &'a str>) -> Option<[&'a str; 2]> {
     let mut found: BTreeMap<&str, [Option<&str>; 2]> = BTreeMap::new();
     for name in images {
@@ -112,7 +114,8 @@ pub(crate) fn inside<'a>(images: impl Iterator<Item = &'a str>) -> Option<[&'a s
     None
 }
 
-/// The files with this ending in a folder, in `data/` or in the folder of a half, in the order of their names.
+/// Returns the files with an extension in a folder, in its `data/` folder and in its folders of
+/// splits, sorted by name within each folder.
 pub(crate) fn files(root: &Path, ending: &str) -> Result<Vec<Named>> {
     let mut found = Vec::new();
     let folders = ["", "data"].into_iter().chain(Split::ALL.into_iter().flat_map(Split::folders).copied());
@@ -127,10 +130,12 @@ pub(crate) fn files(root: &Path, ending: &str) -> Result<Vec<Named>> {
     Ok(found)
 }
 
-/// The files of a pattern with `{000..007}`, `{train,val}`, `*` and `?` in its last part.
+/// Returns the files that match a pattern with `{000..007}`, `{train,val}`, `*` and `?` in its file
+/// name.
 ///
 /// # Errors
-/// [`Error::Format`] if no file fits, or a brace is not closed; [`Error::Read`] if the folder cannot be read.
+/// [`Error::Format`] if no file matches, a file that the braces name is missing, or a brace is not
+/// closed. [`Error::Read`] if the folder cannot be read.
 pub(crate) fn matching(pattern: &Path) -> Result<Vec<Named>> {
     let refuse =
         |got: &str| Error::Format { path: pattern.into(), expected: "a pattern that fits files", got: got.into() };
@@ -144,7 +149,7 @@ pub(crate) fn matching(pattern: &Path) -> Result<Vec<Named>> {
             found.push((name, path));
         }
     }
-    // A list of shards is a promise: one that is not there is not passed over.
+    // Files that are named explicitly must exist: a missing shard is an error.
     for pattern in patterns.iter().filter(|pattern| !pattern.contains(['*', '?'])) {
         if !found.iter().any(|(name, _)| name == pattern) {
             return Err(refuse(&format!("no {pattern}")));
@@ -153,12 +158,12 @@ pub(crate) fn matching(pattern: &Path) -> Result<Vec<Named>> {
     if found.is_empty() { Err(refuse("none")) } else { Ok(found) }
 }
 
-/// Whether a path is a pattern.
+/// Returns whether a path is a pattern.
 pub(crate) fn is_pattern(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.contains(['{', '*', '?']))
 }
 
-/// The texts that a text with braces stands for, which may lie in each other as in a shell: at most so many.
+/// Expands braces, which may be nested as in a shell, to at most 100,000 texts.
 fn expanded(text: &str) -> std::result::Result<Vec<String>, &'static str> {
     const MOST: usize = 100_000;
     const MANY: &str = "braces that name more than 100000 files";
@@ -185,7 +190,8 @@ fn expanded(text: &str) -> std::result::Result<Vec<String>, &'static str> {
     Ok(choices.iter().flat_map(both).collect())
 }
 
-/// What a brace that was opened holds, parted at its own commas, and what follows the one that closes it.
+/// Splits the text after an opening brace at its top-level commas. Returns the parts and the text
+/// after the closing brace.
 fn parts(text: &str) -> Option<(Vec<&str>, &str)> {
     let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0_usize);
     for (at, letter) in text.char_indices() {
@@ -206,7 +212,7 @@ fn parts(text: &str) -> Option<(Vec<&str>, &str)> {
     None
 }
 
-/// Whether a name fits a pattern with `*` and `?`.
+/// Returns whether a name matches a pattern with `*` and `?`.
 fn fits(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut star) = (0, None);
     let mut place = 0;
@@ -221,7 +227,7 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
                 place += 1;
             }
             _ => {
-                // The last star takes a letter more.
+                // Backtrack: let the last star match one more byte.
                 let Some((star_at, taken)) = star else { return false };
                 star = Some((star_at, taken + 1));
                 (at, place) = (star_at + 1, taken + 1);

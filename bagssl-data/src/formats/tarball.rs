@@ -1,4 +1,4 @@
-//! ImageFolder in an uncompressed tar: images read in place.
+//! ImageFolder in an uncompressed tar. Images are read in place.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::formats::collector::Collector;
 use crate::passed::{Named, Reason, named};
 use crate::split::Split;
 
-/// All images of a tar, under their classes.
+/// Collects all images of a tar by class.
 pub(crate) fn collect(contents: Contents, origin: &Path) -> Result<Collector> {
     let mut collector = Collector::new(origin);
     collector.add_beside(&contents.passed);
@@ -45,7 +45,7 @@ pub(crate) fn collect(contents: Contents, origin: &Path) -> Result<Collector> {
     }
     let outside = std::mem::take(collector.passed(""));
     collector.add_beside(&outside);
-    // What lies in the top folder itself is no class.
+    // Images directly in the top folder are not in a class.
     let other = others.iter().find(|other| !other.is_empty() && Some(*other) != top.as_ref());
     match other.filter(|_| collector.has_one_half()) {
         None => Ok(collector),
@@ -57,7 +57,8 @@ pub(crate) fn collect(contents: Contents, origin: &Path) -> Result<Collector> {
     }
 }
 
-/// All images of a tar without halves. The class of an image is the first folder on its way.
+/// Collects all images of a tar without splits. The class of an image is the first folder of its
+/// path.
 pub(crate) fn collect_whole(contents: Contents, origin: &Path) -> Collector {
     let mut collector = Collector::new(origin);
     collector.passed("").join(&contents.passed);
@@ -74,18 +75,18 @@ pub(crate) fn collect_whole(contents: Contents, origin: &Path) -> Collector {
     collector
 }
 
-/// Whether a tar has the folder of a half.
+/// Returns whether a tar has the folder of a split.
 pub(crate) fn is_image_folder(members: &[Member]) -> bool {
     members.iter().any(|member| Place::from_name(&member.name).is_some())
 }
 
-/// What the name `{top?}/{train,val}/{class}/../{image}` says. Hidden files have no place.
+/// The parts of a name `{top?}/{train,val}/{class}/../{image}`. Hidden files have no place.
 struct Place<'a> {
     top: &'a str,
     folder: &'static str,
-    /// The part after the folder's name: a class, or a file.
+    /// The component after the split's folder: a class or a file.
     class: Option<&'a str>,
-    /// Whether it names something inside the class's folder, not the folder.
+    /// Whether the name is inside the class's folder and not the folder itself.
     is_inside: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What lies in folders.
+//! Listing of folders.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::passed::{Named, PassedOver, Reason, is_hidden, is_image, named};
 
-/// Folders below a class that are looked into: a link to a folder above would never end.
+/// The maximum nesting of folders below a class. A link to a parent folder would otherwise loop
+/// forever.
 pub(crate) const DEEPEST: usize = 16;
 
 /// Tells of all that has the name of an image in a folder and those below it, as far as they can be read.
@@ -36,22 +37,22 @@ pub(crate) fn has_image(folder: &Path) -> bool {
     search(folder, DEEPEST)
 }
 
-/// The images of a folder and of those below it.
+/// The images of a folder and its subfolders.
 #[derive(Debug, Default)]
 pub(crate) struct FolderContents {
-    /// The names and lengths of all images, by name.
+    /// The names and lengths of all images, sorted by name within each folder.
     pub(crate) images: Vec<(String, u64)>,
     pub(crate) passed: PassedOver,
 }
 
-/// What lies in a folder and those below it.
+/// Lists the images of a folder and its subfolders.
 pub(crate) fn images(root: &Path) -> Result<FolderContents> {
     let mut found = FolderContents::default();
     collect(root, "", DEEPEST, &mut found)?;
     Ok(found)
 }
 
-/// Adds the names and lengths of the images of a folder and of those below it.
+/// Adds the names and lengths of the images of a folder and its subfolders.
 pub(crate) fn collect(folder: &Path, inside: &str, depth: usize, found: &mut FolderContents) -> Result<()> {
     let refuse = |path: &Path, expected, got: &str| Error::Format { path: path.into(), expected, got: got.into() };
     if depth == 0 {
@@ -83,7 +84,7 @@ fn joined(inside: &str, name: &str) -> String {
     if inside.is_empty() { name.into() } else { format!("{inside}/{name}") }
 }
 
-/// Counts what is hidden, if it is an image by its name or a folder.
+/// Counts a hidden path if it is a folder or has an image's extension.
 pub(crate) fn add_hidden(path: &Path, inside: &str, passed: &mut PassedOver) {
     let name = text(path);
     if path.is_dir() || named(&name) == Named::Passed(Reason::Hidden) {
@@ -91,7 +92,7 @@ pub(crate) fn add_hidden(path: &Path, inside: &str, passed: &mut PassedOver) {
     }
 }
 
-/// What lies in a folder, by name.
+/// The paths in a folder, sorted by name.
 pub(crate) struct Listing {
     pub(crate) shown: Vec<PathBuf>,
     pub(crate) hidden: Vec<PathBuf>,
@@ -110,7 +111,7 @@ impl Listing {
     }
 }
 
-/// What lies in a folder, by name, but for what is hidden.
+/// Returns the paths in a folder that are not hidden, sorted by name.
 pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     Listing::read(folder).map(|listing| listing.shown)
 }

@@ -1,10 +1,12 @@
-//! WebDataset: shards of `key.jpg` (or another image) with `key.cls`, the number of its class. Images are read in place.
+//! WebDataset: shards with `key.jpg` (or another image format) and `key.cls`, which contains the
+//! label. Images are read in place.
 //!
-//! Where no image has a `.cls`, images have no class.
+//! If no image has a `.cls`, the images have no class.
 //!
 //! # Source
-//! The format's convention: the key of a member is its path up to the first dot after the last slash; the members of one
-//! sample share it. Names with dots in them, as `22.05.jpg` with `22.05.cls`, are taken for whole keys where that makes a sample.
+//! The convention of the format: the key of a member is its path up to the first dot after the last
+//! slash, and all members of a sample share the key. Names with further dots, such as `22.05.jpg`
+//! and `22.05.cls`, are read as keys up to the last dot if that gives a complete sample.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,30 +23,31 @@ use crate::passed::{self, PassedOver, Reason, named};
 use crate::split::Split;
 use crate::storage::Storage;
 
-/// Bytes that a label may have.
+/// The maximum size of a label in bytes.
 const LONGEST_LABEL: u64 = 64;
 
-/// An image and where it lies.
+/// An image of a shard, with its label and position.
 #[derive(Debug)]
 struct Sample {
     name: String,
-    /// None if no image of the shard has one.
+    /// `None` if no image of the shard has a label.
     label: Option<u32>,
     offset: u64,
     length: u64,
 }
 
-/// Some samples, of which all or none have labels.
+/// The samples of several shards. Either all or none must have labels.
 #[derive(Debug, Default)]
 struct Samples {
     entries: Entries,
     largest: u32,
-    /// The first image with a label, and the first without.
+    /// The names of the first image with a label and of the first one without.
     first: [Option<String>; 2],
     passed: PassedOver,
 }
 
-/// Opens one half of some shards. The classes are numbers, from 0 to the largest label of either half.
+/// Opens one split of a set of shards. The classes are the numbers from 0 to the largest label in
+/// either split.
 pub(crate) fn open(origin: &Path, files: &[Named], split: Split) -> Result<Index> {
     let chosen = splits::choose(files, split, origin)?;
     let (mut wanted, mut other, mut archives) = (Samples::default(), Samples::default(), Vec::new());
@@ -70,7 +73,7 @@ pub(crate) fn open(origin: &Path, files: &[Named], split: Split) -> Result<Index
     Ok(Index { half: Some(chosen.name), is_whole: chosen.is_whole, beside: chosen.passed, ..index })
 }
 
-/// One shard in memory, of which all images count.
+/// Opens a shard in memory, with all of its images.
 pub(crate) fn from_contents(contents: &Contents, bytes: Vec<u8>, origin: &Path) -> Result<Index> {
     let read = |offset: u64, length: u64| Ok(bytes[offset as usize..][..length as usize].to_vec());
     let mut all = Samples::default();
@@ -79,7 +82,7 @@ pub(crate) fn from_contents(contents: &Contents, bytes: Vec<u8>, origin: &Path) 
 }
 
 impl Samples {
-    /// Adds the samples of a shard, which is called by a name and a number.
+    /// Adds the samples of a shard, given the shard's name and its index.
     fn add(&mut self, contents: &Contents, read: &Reader<'_>, path: &Path, (shard, source): (&str, u32)) -> Result<()> {
         self.passed.join(&contents.passed);
         for Sample { name, label, offset, length } in samples(&contents.members, read, path, &mut self.passed)? {
@@ -111,32 +114,34 @@ impl Samples {
     }
 }
 
-/// What reads some bytes of a shard.
+/// A function that reads bytes of a shard, given their offset and number.
 type Reader<'a> = dyn Fn(u64, u64) -> Result<Vec<u8>> + 'a;
 
-/// Whether a tar has the labels of samples.
+/// Returns whether a tar contains labels of samples.
 pub(crate) fn is_shard(members: &[Member]) -> bool {
     members.iter().any(|member| member.kind == Kind::File && member.name.ends_with(".cls"))
 }
 
-/// The key of a member: up to the first dot after the last slash.
+/// Returns the key of a member: its name up to the first dot after the last slash.
 fn key(name: &str) -> &str {
     let folder = split_name(name).0.len();
     name[folder..].split_once('.').map_or(name, |(key, _)| &name[..folder + key.len()])
 }
 
-/// The name without its ending: up to the last dot.
+/// Returns the name up to its last dot.
 fn stem(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
-/// The members that make samples, by keys, and the others counted.
+/// The image and the label of each sample, by key.
 #[derive(Debug, Default)]
 struct Pairs<'a>(BTreeMap<&'a str, (Option<&'a Member>, Option<&'a Member>)>);
 
 impl<'a> Pairs<'a> {
+    /// Pairs images and labels, and counts the other members as ignored.
+    ///
     /// # Errors
-    /// The member whose key has another one of its kind.
+    /// Returns the second image or label of a key.
     fn from_members(members: &'a [Member], passed: &mut PassedOver) -> std::result::Result<Self, &'a Member> {
         let is_label = |member: &Member| member.name.ends_with(".cls");
         let (mut parts, mut others) = (Vec::new(), Vec::new());
@@ -149,7 +154,8 @@ impl<'a> Pairs<'a> {
                 passed::Named::Passed(reason) => others.push((reason, member)),
             }
         }
-        // What has a key of the convention, and the names with dots that have both an image and a class.
+        // Collect the keys of names with a single dot, and the names with further dots that have
+        // both an image and a label.
         let plain: BTreeSet<&str> =
             parts.iter().filter(|part| key(&part.name) == stem(&part.name)).map(|part| key(&part.name)).collect();
         let stems = |label| parts.iter().filter(move |part| is_label(part) == label).map(|part| stem(&part.name));
@@ -172,11 +178,11 @@ impl<'a> Pairs<'a> {
     }
 }
 
-/// The samples of a shard, by their keys.
+/// Returns the samples of a shard, sorted by key.
 ///
 /// # Errors
-/// [`Error::Format`] that names the member if a key has two images or two labels, one is without the other (but where there is no label
-/// at all), or a label is no number.
+/// [`Error::Format`] with the member's name if a key has two images or two labels, a label has no
+/// image, an image has no label while others have one, or a label is not a number.
 fn samples(members: &[Member], read: &Reader<'_>, shard: &Path, passed: &mut PassedOver) -> Result<Vec<Sample>> {
     let refuse = |name: &str, expected, got: &str| Error::Format { path: shard.join(name), expected, got: got.into() };
     let twice = |member: &Member| refuse(&member.name, "a key of its own", "one that was there before");
@@ -194,7 +200,7 @@ fn samples(members: &[Member], read: &Reader<'_>, shard: &Path, passed: &mut Pas
     pairs.into_values().map(sample).collect()
 }
 
-/// The number of a class, in ASCII.
+/// Reads a label, written as an ASCII number.
 fn class(member: &Member, read: &Reader<'_>, shard: &Path) -> Result<u32> {
     let refuse = |got| Error::Format { path: shard.join(&member.name), expected: "the number of a class", got };
     if member.length > LONGEST_LABEL {

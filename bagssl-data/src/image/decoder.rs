@@ -1,4 +1,4 @@
-//! One image's bytes on their way to pixels: what they are, what decoding them takes, and the pixels.
+//! Decoding of one image: its format, the memory that decoding needs, and its pixels.
 
 use std::io::Cursor;
 
@@ -11,9 +11,10 @@ use crate::error::{Error, Result, one_line};
 use crate::image::{Decode, Image, LONGEST_SIDE, MOST_BYTES, jpeg, sniff, webp};
 use crate::memory::Budget;
 
-/// Bytes that what stands before a PNG's pixels may take beyond the file's own: profiles are packed.
+/// The memory in bytes for metadata before a PNG's pixels, beyond the file's own size. Color
+/// profiles are compressed.
 const HEADER: u64 = 4 << 20;
-/// What any decoder takes: tables and some rows.
+/// The memory in bytes that every decoder needs: tables and a few rows.
 const LITTLE: u64 = 64 << 10;
 
 /// An image whose header has been read.
@@ -25,7 +26,8 @@ pub(crate) struct Prepared<'a> {
 }
 
 impl<'a> Prepared<'a> {
-    /// What bytes take before it is known what they are: they themselves, and what decoders copy of them.
+    /// Returns the memory for an encoded image of `length` bytes before its format is known: the
+    /// bytes and the decoders' copies of them.
     pub(crate) fn reading(length: u64) -> u64 {
         length.saturating_mul(3).saturating_add(LITTLE)
     }
@@ -33,7 +35,8 @@ impl<'a> Prepared<'a> {
     /// Reads the header of a JPEG, PNG, WebP, BMP or GIF.
     ///
     /// # Errors
-    /// [`Error::Image`] under that name if there is none, or its sides are longer than [`LONGEST_SIDE`] or 0.
+    /// [`Error::Image`] with the given name if there is no header, or a side is 0 or longer than
+    /// [`LONGEST_SIDE`].
     pub(crate) fn new(bytes: &'a [u8], name: &'a str) -> Result<Self> {
         let failed = |error| without_header(name, bytes, error);
         let mut reader =
@@ -54,21 +57,22 @@ impl<'a> Prepared<'a> {
         Ok(prepared)
     }
 
-    /// Rows and columns, as the header says them; EXIF may turn them.
+    /// The size in the header, before any EXIF rotation.
     pub(crate) fn size(&self) -> ImageSize {
         let (width, height) = self.decoder.dimensions();
         ImageSize { height, width }
     }
 
-    /// Bytes that decoding takes at most, besides those of [`Prepared::reading`].
+    /// Returns the most bytes that decoding needs, besides those of [`Prepared::reading`].
     ///
     /// # Errors
-    /// [`Error::Image`] if the header does not tell.
+    /// [`Error::Image`] if the header is incomplete or contradictory.
     pub(crate) fn needs(&self, decode: Decode) -> Result<u64> {
         let ImageSize { height, width } = self.size();
         let (pixels, decoded) = (u64::from(height) * u64::from(width), self.decoder.total_bytes());
         let scratch = match self.format {
-            // All coefficients at once, if they do not come row by row, in 16 bits each; or a bit for each before that.
+            // A progressive decoder, and one for components in separate scans, stores all
+            // coefficients with 16 bits each. The check before decoding needs one bit each.
             ImageFormat::Jpeg => match jpeg::header(self.bytes) {
                 Some((frame, _)) if (frame.width, frame.height) != (width, height) => {
                     return Err(refuse(
@@ -84,7 +88,7 @@ impl<'a> Prepared<'a> {
             ImageFormat::WebP => webp::scratch(self.bytes, (width, height)).ok_or_else(|| {
                 refuse(self.name, "a whole WebP", format!("{} bytes without its end", self.bytes.len()))
             })?,
-            // A frame that is smaller than the whole.
+            // A frame that is smaller than the image needs a second buffer.
             ImageFormat::Gif => decoded,
             _ => 0,
         };
@@ -93,11 +97,11 @@ impl<'a> Prepared<'a> {
         Ok(decoded + scratch + into_rgb.max(turned))
     }
 
-    /// The pixels: transparency is dropped, EXIF's orientation applied if that is asked for. A JPEG has to be whole, unless that is
-    /// known already.
+    /// Decodes the pixels. Drops transparency, and applies the EXIF orientation if requested.
+    /// Checks that a JPEG is complete, unless `is_whole` says that it is known to be.
     ///
     /// # Errors
-    /// [`Error::Image`] if it cannot be decoded, is cut short or damaged.
+    /// [`Error::Image`] if the image cannot be decoded, is truncated or damaged.
     pub(crate) fn decode(self, decode: Decode, is_whole: bool) -> Result<Image> {
         let Prepared { bytes, name, format, mut decoder } = self;
         let failed = |error| failed(name, bytes.len(), error);
@@ -129,7 +133,8 @@ fn failed(name: &str, length: usize, error: ImageError) -> Error {
 
 const IMAGE: &str = "a JPEG, PNG, WebP, BMP or GIF image";
 
-/// Why there is no header to read: what the bytes are instead, or how large the image is.
+/// Returns the error for an image without a readable header: the detected file type or the size of
+/// the image.
 fn without_header(name: &str, bytes: &[u8], error: ImageError) -> Error {
     let is_too_long = |error: &LimitError| error.kind() == LimitErrorKind::DimensionError;
     match &error {
@@ -150,32 +155,33 @@ fn without_header(name: &str, bytes: &[u8], error: ImageError) -> Error {
 }
 
 impl Image {
-    /// Decodes an image as [`Image::decode_with`] does by default.
+    /// Decodes an image with the default settings; see [`Image::decode_with`].
     ///
     /// # Errors
-    /// Those of [`Image::decode_with`].
+    /// The errors of [`Image::decode_with`].
     pub fn decode(bytes: &[u8], name: &str) -> Result<Self> {
         Self::decode_with(bytes, name, Decode::default())
     }
 
-    /// Decodes a JPEG, PNG, WebP, BMP or GIF (its first frame). Transparency is dropped; EXIF's orientation is applied if
-    /// that is asked for.
+    /// Decodes a JPEG, PNG, WebP, BMP or GIF (its first frame). Drops transparency, and applies the
+    /// EXIF orientation if requested.
     ///
     /// # Errors
-    /// [`Error::Image`](crate::Error::Image) under that name if it cannot be decoded, is cut short or damaged, has no pixels, or is
-    /// larger than [`LONGEST_SIDE`] or [`MOST_BYTES`].
+    /// [`Error::Image`](crate::Error::Image) with the given name if the image cannot be decoded, is
+    /// truncated or damaged, has no pixels, or exceeds [`LONGEST_SIDE`] or [`MOST_BYTES`].
     pub fn decode_with(bytes: &[u8], name: &str, decode: Decode) -> Result<Self> {
         let prepared = Prepared::new(bytes, name)?;
         let needs = prepared.needs(decode)?;
-        // Nobody counts what a caller of this has in memory, but a single image has its limit.
+        // A budget of its own limits the memory of this one image. The caller's other images are
+        // not counted.
         let _room = Budget::new(MOST_BYTES).take(needs, name)?;
         prepared.decode(decode, false)
     }
 
-    /// The rows and columns that an image's header says it has; it may still turn out to be broken.
+    /// Returns the size in an image's header. The image itself may still be damaged.
     ///
     /// # Errors
-    /// [`Error::Image`](crate::Error::Image) under that name if there is no such header.
+    /// [`Error::Image`](crate::Error::Image) with the given name if there is no valid header.
     pub fn size_of(bytes: &[u8], name: &str) -> Result<ImageSize> {
         Ok(Prepared::new(bytes, name)?.size())
     }

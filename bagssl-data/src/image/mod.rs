@@ -1,4 +1,4 @@
-//! Decoded images, and the limits that apply before one is decoded.
+//! Decoded images, and the limits that are checked before decoding.
 
 pub(crate) mod decoder;
 pub(crate) mod sniff;
@@ -9,14 +9,14 @@ mod pixels;
 pub use pixels::Image;
 pub(crate) use pixels::luma;
 
-/// The longest side of an image, in pixels.
+/// The longest allowed side of an image in pixels.
 pub const LONGEST_SIDE: u32 = 16_384;
-/// The most bytes that decoding images may take at a time, if nobody says how many.
+/// The default memory limit for decoding images in bytes.
 pub const MOST_BYTES: u64 = 512 << 20;
 
-/// How images are decoded.
+/// Settings for decoding images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Decode {
-    /// Whether EXIF's orientation is applied. torchvision does not, and neither does the default.
+    /// Whether to apply the EXIF orientation. The default is not to, as in torchvision.
     pub exif: bool,
 }

@@ -3,7 +3,7 @@
 use bagssl_core::color::Color;
 use bagssl_core::patch::{Crop, ImageSize};
 
-/// An image with 8 bits for each of red, green and blue.
+/// An RGB image with 8 bits per channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     size: ImageSize,
@@ -11,22 +11,22 @@ pub struct Image {
 }
 
 impl Image {
-    /// Joins pixels, `[height, width, channel]`, to their size.
+    /// Creates an image from its size and its pixels, `[height, width, channel]`.
     ///
     /// # Panics
-    /// If the lengths do not fit, or there is no pixel.
+    /// If the length of `rgb` does not match the size, or the image has no pixels.
     pub fn new(size: ImageSize, rgb: Vec<u8>) -> Self {
         assert!(size.short_side() > 0, "an image has pixels");
         assert_eq!(rgb.len(), size.height as usize * size.width as usize * 3, "bytes of {size:?}");
         Image { size, rgb }
     }
 
-    /// An image without light.
+    /// Creates a black image.
     pub(crate) fn black(size: ImageSize) -> Self {
         Image::new(size, vec![0; size.height as usize * size.width as usize * 3])
     }
 
-    /// Rows and columns.
+    /// The height and width.
     pub fn size(&self) -> ImageSize {
         self.size
     }
@@ -36,7 +36,8 @@ impl Image {
         &self.rgb
     }
 
-    /// A number that another image is unlikely to have (FNV-1a over 8 bytes at a time, folded to 32 bits).
+    /// Returns a 32-bit hash of the size and the pixels (64-bit FNV-1a over 8 bytes at a time,
+    /// folded to 32 bits).
     pub fn fingerprint(&self) -> u32 {
         let add = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0100_0000_01b3);
         let (words, rest) = self.rgb.as_chunks::<8>();
@@ -47,7 +48,7 @@ impl Image {
         (hash ^ (hash >> 32)) as u32
     }
 
-    /// The image in grey, if that is asked for.
+    /// Converts the image to grey if `color` is [`Color::Grey`]. It keeps three channels.
     ///
     /// # Source
     /// Pillow's conversion to "L": ITU-R 601-2 luma in 16-bit fixed point.
@@ -59,7 +60,8 @@ impl Image {
         }
     }
 
-    /// The image with its longer side at most `longest` pixels, for showing; as it is if it is smaller.
+    /// Returns the image, downscaled so that its longer side has at most `longest` pixels. For
+    /// display.
     #[must_use]
     pub fn shrunk(&self, longest: u32) -> Self {
         let ImageSize { height, width } = self.size;
@@ -72,15 +74,15 @@ impl Image {
         Image { size: ImageSize { height: small.height(), width: small.width() }, rgb: small.into_raw() }
     }
 
-    /// The pixels, to be changed.
+    /// The pixels, mutable.
     pub(crate) fn rgb_mut(&mut self) -> &mut [u8] {
         &mut self.rgb
     }
 
-    /// A part of the image.
+    /// Returns a part of the image.
     ///
     /// # Panics
-    /// If it does not lie inside.
+    /// If the crop is not inside the image.
     #[must_use]
     pub fn crop(&self, crop: Crop) -> Self {
         assert!(crop.fits(self.size), "{crop:?} of {:?}", self.size);
@@ -92,7 +94,7 @@ impl Image {
     }
 }
 
-/// The brightness of a pixel, as Pillow rounds it.
+/// Returns the luma of a pixel, rounded as Pillow does.
 pub(crate) fn luma([red, green, blue]: [u8; 3]) -> u8 {
     ((u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000) >> 16) as u8
 }
@@ -106,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_crop_takes_rows_then_columns() {
-        // Two rows and three columns; the red value counts them.
+        // Two rows and three columns. The red value is the pixel's index.
         let rgb = (0..6).flat_map(|pixel| [pixel, 100, 200]).collect();
         let image = Image::new(ImageSize { height: 2, width: 3 }, rgb);
         let part = image.crop(Crop { top: 0, left: 1, height: 2, width: 2 });
@@ -114,7 +116,7 @@ mod tests {
         assert_eq!(reds, [1, 2, 4, 5]);
     }
 
-    /// Pillow 13: `Image.new("RGB", (1, 1), color).convert("L")`.
+    /// The expected values are from Pillow 13: `Image.new("RGB", (1, 1), color).convert("L")`.
     #[test]
     fn grey_is_that_of_pillow() {
         for (color, grey) in [([255, 0, 0], 76), ([0, 255, 0], 150), ([0, 0, 255], 29), ([10, 200, 90], 131)] {
@@ -155,7 +157,8 @@ mod tests {
         for format in FORMATS {
             let image = Image::decode(&encoded(35, 23, format), "x").unwrap();
             assert_eq!(image.size(), ImageSize { height: 23, width: 35 });
-            // Colors grow to the right and downwards; JPEG and GIF keep them roughly.
+            // Color gradients to the right and downwards, which JPEG and GIF preserve
+            // approximately.
             let near = |at: usize, expected: [u8; 3]| {
                 image.rgb()[at * 3..][..3].iter().zip(expected).all(|(a, b)| a.abs_diff(b) < 24)
             };
@@ -181,7 +184,8 @@ mod tests {
         refused(b"II*\0 a TIFF, which is not built in", "got 34 bytes");
     }
 
-    /// Headers that promise too much are refused before memory is taken; so are those that promise nothing.
+    /// Headers with excessive sizes are refused before memory is allocated. So are headers without
+    /// a size.
     #[test]
     fn absurd_sizes_are_refused() {
         let sized = |width: u32, height: u32| {

@@ -1,9 +1,9 @@
-//! What a file is that is no data set, by its first bytes, and what would help.
+//! Detection of file types that are not data sets, with advice for error messages.
 
-/// How many bytes it takes.
+/// The number of bytes that detection needs.
 pub(crate) const LENGTH: u64 = 512;
 
-/// What a file is that begins so.
+/// Describes a file by its first bytes.
 pub(crate) fn what(start: &[u8]) -> Option<&'static str> {
     let known: [(&[u8], &str); 20] = [
         (b"\x1f\x8b", "a file compressed with gzip; gunzip makes a .tar of it, whose images are read in place"),
@@ -46,11 +46,11 @@ pub(crate) fn what(start: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// What a text is.
+/// Describes a text file.
 fn text(start: &[u8]) -> Option<&'static str> {
     let text = match std::str::from_utf8(start) {
         Ok(text) => text,
-        // A letter may be cut in two at the end.
+        // A character may be cut in two at the end.
         Err(error) if error.error_len().is_none() => std::str::from_utf8(&start[..error.valid_up_to()]).ok()?,
         Err(_) => return None,
     };

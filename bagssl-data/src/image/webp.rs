@@ -1,11 +1,12 @@
-//! What decoding a WebP takes, by its chunks.
+//! The memory that decoding a WebP needs, estimated from its chunks.
 //!
 //! # Source
-//! RFC 9649: a RIFF file of chunks, each a name, a length and as many bytes, filled up to an even number. `VP8 ` is a lossy
-//! frame, `VP8L` a lossless one; `ANMF` holds those of an animation after 16 bytes.
+//! RFC 9649. A WebP is a RIFF file of chunks. A chunk has a name, a length and its bytes, padded to
+//! an even number. `VP8 ` is a lossy frame and `VP8L` a lossless one. `ANMF` contains the frames of
+//! an animation after 16 bytes.
 
-/// Bytes that the decoder takes for each pixel besides the image that it gives, by the largest frame that is named; `None` if a
-/// frame is cut short.
+/// Returns the bytes that the decoder allocates besides the decoded image, for the largest frame.
+/// Returns `None` if a frame is truncated.
 pub(crate) fn scratch(bytes: &[u8], (width, height): (u32, u32)) -> Option<u64> {
     let pixels = u64::from(width) * u64::from(height);
     let length = u32::from_le_bytes(*bytes.get(4..)?.first_chunk()?) as usize;
@@ -15,10 +16,10 @@ pub(crate) fn scratch(bytes: &[u8], (width, height): (u32, u32)) -> Option<u64> 
             (b"ANMF", chunk) => {
                 let chunk = chunk?;
                 let inside = Chunks(chunk.get(16..)?).map(|(name, chunk)| of_frame(name, chunk, pixels));
-                // The frame and the whole picture, with transparency.
+                // The frame and the entire image, both with transparency.
                 inside.collect::<Option<Vec<u64>>>()?.into_iter().max().unwrap_or(0) + 8 * pixels
             }
-            // Transparency is a frame of its own, beside that of the colors.
+            // The transparency is a separate frame beside the color frame.
             (b"ALPH", Some(_)) => 7 * pixels,
             (name, chunk) => of_frame(name, chunk, pixels)?,
         });
@@ -28,19 +29,19 @@ pub(crate) fn scratch(bytes: &[u8], (width, height): (u32, u32)) -> Option<u64> 
 
 fn of_frame(name: &[u8; 4], chunk: Option<&[u8]>, pixels: u64) -> Option<u64> {
     match name {
-        // Brightness for each pixel, two colors for each four of them. The size stands in the frame too.
+        // Luma for each pixel, two chroma values for every four. The frame has its own size.
         b"VP8 " => {
             let sides = chunk?.get(6..10)?.as_chunks::<2>().0;
             let [width, height] = [sides[0], sides[1]].map(|side| u64::from(u16::from_le_bytes(side) & 0x3fff) + 16);
             Some(2 * pixels.max(width * height))
         }
-        // All of it with transparency, and what turns it back.
+        // All pixels with transparency, and the data to undo transforms.
         b"VP8L" | b"ALPH" => chunk.map(|_| 5 * pixels),
         _ => Some(0),
     }
 }
 
-/// Chunks, one after the other: a name, and the bytes if all of them are there.
+/// Iterates over consecutive chunks. Yields the name, and the bytes if they are complete.
 struct Chunks<'a>(&'a [u8]);
 
 impl<'a> Iterator for Chunks<'a> {
@@ -74,7 +75,8 @@ mod tests {
     fn the_largest_frame_counts() {
         let lossless = chunk(b"VP8L", &[0x2f, 0, 0]);
         assert_eq!(scratch(&file(std::slice::from_ref(&lossless)), (30, 10)), Some(5 * 300));
-        // A lossy frame that says it is larger than the picture: 1000x500, filled up to blocks of 16.
+        // A lossy frame that declares a larger size than the image: 1000x500, padded to blocks of
+        // 16.
         let lossy = chunk(b"VP8 ", &[0, 0, 0, 0x9d, 1, 0x2a, 0xe8, 0x03, 0xf4, 0x01]);
         assert_eq!(scratch(&file(std::slice::from_ref(&lossy)), (1, 1)), Some(2 * 1016 * 516));
         let moving = chunk(b"ANMF", &[&[0; 16][..], &lossy].concat());

@@ -1,4 +1,4 @@
-//! The batches of training: random views of shuffled images, augmented.
+//! Training batches: random, augmented views of shuffled images.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,33 +20,34 @@ use crate::transform::augment::{Augment, CheckedAugment};
 use crate::transform::resample::Resampler;
 use crate::transform::to_tensor::ToTensor;
 
-/// How batches are made.
+/// Settings of the training batches.
 #[derive(Debug, Clone)]
 pub struct LoaderConfig {
     /// How views are drawn.
     pub views: Views,
-    /// Views of each image.
+    /// The number of views per image.
     pub patches: usize,
-    /// Images in a batch.
+    /// The number of images per batch.
     pub batch: usize,
-    /// The seed of all draws.
+    /// The seed of all random numbers.
     pub seed: u64,
-    /// Threads that make batches; 0 for as many as there are cores.
+    /// The number of threads that make batches; 0 for one per core.
     pub threads: usize,
-    /// What is done to a patch.
+    /// The augmentation of each patch.
     pub augment: Augment,
-    /// What the network expects of colors.
+    /// The normalization that the network expects.
     pub normalization: Normalization,
-    /// How a crop is resampled.
+    /// The filter for resampling crops.
     pub filter: Filter,
-    /// Decoded images that are kept from one epoch to the next, in bytes.
+    /// The size of the cache of decoded images in bytes. It persists across epochs.
     pub cache_bytes: u64,
-    /// What becomes of images that cannot be used.
+    /// How to handle unusable images.
     pub on_bad_image: OnBadImage,
 }
 
 impl Default for LoaderConfig {
-    /// Two patches of half the side of 100 images, resampled to 32 pixels, without augmentation; 1 GiB of cache.
+    /// The defaults: 100 images per batch, two patches per image of half the image's side,
+    /// resampled to 32 pixels, no augmentation, and 1 GiB of cache.
     fn default() -> Self {
         let spec = PatchSpec::new(PatchSide::AreaShare(0.25), 32).expect("a share in (0, 1]");
         LoaderConfig {
@@ -64,19 +65,22 @@ impl Default for LoaderConfig {
     }
 }
 
-/// A source of training batches. An image is decoded once for all its views, and kept if there is room.
+/// A source of training batches. An image is decoded once for all its views, and cached if there is
+/// room.
 ///
-/// Batches hold the same bits for any number of threads and from any batch on. An image that cannot be decoded or cut
-/// ends the epoch with an error that names it, or is left out: then another one of the epoch's order takes its place (the
-/// one half an epoch further on, or those after it), so that all batches have their size; all other patches stay the same bits,
-/// and [`Loader::skipped`] lists it.
+/// Batches are bit-for-bit the same for any number of threads, and no matter which batch an epoch
+/// starts from. An image that cannot be decoded or cropped either ends the epoch with an error that
+/// names it, or is skipped. A skipped image is replaced by another image of the epoch: the one half
+/// an epoch later, or one of those after it. So all batches keep their size, and all other patches
+/// stay the same bit for bit. [`Loader::skipped`] lists the skipped images.
 ///
-/// Memory: the cache, what the data set's budget has for decoding, and besides the batch that the consumer has at most
-/// `2 + ceil(threads / batch)` batches of `4 * batch * patches * 3 * input * input` bytes.
+/// Memory: the cache, the data set's budget for decoding, and, besides the batch that the consumer
+/// holds, at most `2 + ceil(threads / batch)` batches of `4 * batch * patches * 3 * input * input`
+/// bytes.
 #[derive(Debug, Clone)]
 pub struct Loader {
     inner: Arc<Inner>,
-    /// The images of each batch that are made.
+    /// The positions of the images in each batch that this loader makes.
     part: Range<usize>,
 }
 
@@ -92,11 +96,11 @@ struct Inner {
 }
 
 impl Loader {
-    /// Checks the settings against the images.
+    /// Creates a loader, and checks the settings and the first image.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting lies outside its range or there are fewer images than one batch holds;
-    /// [`Error::Image`] or [`Error::Patch`] if the first image cannot be used.
+    /// [`Error::Setting`] if a setting is out of range, or the data set has fewer images than a
+    /// batch. [`Error::Image`] or [`Error::Patch`] if the first image cannot be used.
     pub fn new(dataset: Arc<Dataset>, config: LoaderConfig) -> Result<Self> {
         let refuse = |name, expected: String, got: usize| Err(Error::Setting { name, expected, got: got.to_string() });
         if config.patches == 0 {
@@ -115,11 +119,12 @@ impl Loader {
         Ok(Loader { inner: Arc::new(inner), part })
     }
 
-    /// A loader of these images of each batch alone, for one of several workers: the same bits that they have in the
-    /// whole batch, made by as large a part of the threads. Decoded images and the list of skipped ones are shared.
+    /// Returns a loader for one of several workers, which makes only these images of each batch.
+    /// They are bit-for-bit the same as in the complete batch. The worker gets a proportional
+    /// number of the threads. The cache and the list of skipped images are shared.
     ///
     /// # Panics
-    /// If the part is empty or reaches beyond the batch.
+    /// If the range is empty or exceeds the batch.
     #[must_use]
     pub fn part(&self, part: Range<usize>) -> Self {
         let batch = self.inner.config.batch;
@@ -127,7 +132,8 @@ impl Loader {
         Loader { inner: self.inner.clone(), part }
     }
 
-    /// The images that were left out of the batches given out so far, in the order of the data set.
+    /// Returns the images skipped so far in the batches that the consumer has received, in the
+    /// order of the data set.
     pub fn skipped(&self) -> Vec<Skipped> {
         self.inner.skips.list(&self.inner.dataset)
     }
@@ -164,11 +170,12 @@ struct Epoch {
     pending: Pending,
 }
 
-/// Images that may be tried at one place before it is clear that not single images are at fault.
+/// The maximum number of images tried at one position. After that, the fault is not in single
+/// images.
 const MOST_TRIES: usize = 16;
 
 impl Epoch {
-    /// The position in the epoch's order of an image of this part of a batch.
+    /// Returns the position in the epoch's order of an image in this part of a batch.
     fn position(&self, batch: usize, place: usize) -> usize {
         batch * self.inner.config.batch + self.part.start + place
     }
@@ -177,7 +184,8 @@ impl Epoch {
         &self.order[self.position(batch, 0)..][..self.part.len()]
     }
 
-    /// The image that is tried at a position of the epoch's order: the first is its own.
+    /// Returns the image to try at a position of the epoch's order. Attempt 0 is the position's own
+    /// image.
     fn candidate(&self, position: usize, attempt: usize) -> u32 {
         let images = self.order.len();
         let step = if attempt == 0 { 0 } else { images / 2 + attempt - 1 };
@@ -237,7 +245,7 @@ impl Inner {
         BatchShape { images, patches, channels: 3, height: side, width: side }
     }
 
-    /// All views of an image, one after the other.
+    /// Returns the values of all views of an image.
     fn views(&self, image: u32, epoch: u32, (resampler, view): &mut (Resampler, Image)) -> Result<Vec<f32>> {
         let decoded = self.decoded(image as usize)?;
         let mut values = Vec::with_capacity(self.shape(1).rows() * self.shape(1).patch_len());
@@ -250,7 +258,8 @@ impl Inner {
         Ok(values)
     }
 
-    /// Whether the first image can be used; if bad ones are left out, one of the first few.
+    /// Checks that the first image can be used, or, if unusable images are skipped, one of the
+    /// first few.
     fn check_first(&self) -> Result<()> {
         let usable = |image: usize| self.crop(image, self.decoded(image)?.size(), Address::default()).map(|_| ());
         let tries = match self.config.on_bad_image {
@@ -265,7 +274,7 @@ impl Inner {
         self.config.views.crop(size, address).map_err(named)
     }
 
-    /// A decoded image, kept if there is room.
+    /// Returns a decoded image, from the cache if possible. Adds it to the cache if there is room.
     fn decoded(&self, image: usize) -> Result<Arc<Decoded>> {
         if let Some(decoded) = self.cache[image].get() {
             return Ok(decoded.clone());
@@ -276,11 +285,11 @@ impl Inner {
         if fits.is_err() {
             return Ok(Arc::new(decoded));
         }
-        // What is kept counts here.
+        // Cached images count against `cache_bytes` and not against the budget.
         decoded.uncount();
         let decoded = Arc::new(decoded);
         if self.cache[image].set(decoded.clone()).is_err() {
-            // Another thread was first.
+            // Another thread has cached the image first.
             self.room.fetch_add(bytes, Ordering::Relaxed);
         }
         Ok(decoded)

@@ -1,4 +1,4 @@
-//! Batches of patches, loaded on threads: for training and for evaluation.
+//! Loading of batches of patches on several threads, for training and for evaluation.
 
 pub(crate) mod skip;
 mod prefetch;

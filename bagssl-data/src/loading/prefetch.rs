@@ -1,4 +1,4 @@
-//! Batches made by several threads, given out in order.
+//! Batches made by several threads and returned in order.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,39 +10,40 @@ use bagssl_core::batch::{PatchBatch, SourceError};
 
 /// How batches are made: image by image, then joined.
 pub(crate) trait Job: Send + Sync + 'static {
-    /// Working memory of a thread.
+    /// The working memory of a thread.
     type Scratch;
 
-    /// New working memory.
+    /// Creates working memory.
     fn scratch(&self) -> Self::Scratch;
 
-    /// Images in a batch: at least one.
+    /// Returns the number of images in a batch, which is at least one.
     fn images(&self, batch: usize) -> usize;
 
-    /// The values of the patches of the image at a place in a batch.
+    /// Returns the values of all patches of the image at a position in a batch.
     fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values;
 
-    /// The batch, from the values of all its images one after the other; `None` if no image is left of it.
+    /// Creates the batch from the concatenated values of all its images. Returns `None` if no image
+    /// is left.
     fn join(&self, batch: usize, values: Vec<f32>) -> Option<PatchBatch>;
 
-    /// Told of each batch when the consumer gets it, or the error instead of it.
+    /// Called when the consumer receives a batch, or an error instead of it.
     fn given_out(&self, _batch: usize) {}
 }
 
-/// The values of an image's patches, or why there are none.
+/// The values of an image's patches, or the error.
 pub(crate) type Values = Result<Vec<f32>, SourceError>;
 type Made = Result<PatchBatch, SourceError>;
 type MaybeMade = Result<Option<PatchBatch>, SourceError>;
 
-/// An iterator over a range of batches. Threads take one image after the other, and begin none of a batch that is more than
-/// [`window`] ahead of the consumer. After an error there are no more batches.
+/// An iterator over a range of batches. Threads process one image at a time, and start no batch
+/// more than [`window`] ahead of the consumer. The iteration ends after an error.
 pub(crate) struct Ordered<J: Job> {
     shared: Arc<Shared<J>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Batches that may be in memory besides the consumer's: one that is ready, one that is being made, and more if a batch
-/// has too few images for all threads.
+/// Returns the maximum number of batches in memory besides the consumer's: a finished one, one in
+/// progress, and more if a batch has fewer images than there are threads.
 fn window(threads: usize, images: usize) -> usize {
     2 + threads.div_ceil(images)
 }
@@ -55,15 +56,15 @@ struct Shared<J> {
 }
 
 struct State {
-    /// The batches that are begun and not given out; the first of them is number `next`.
+    /// The batches in progress or finished. The first one has index `next`.
     open: VecDeque<Open>,
     next: usize,
-    /// The image to be taken next: a batch and a place in it.
+    /// The next image to process: its batch and its position in it.
     task: (usize, usize),
     end: usize,
 }
 
-/// A batch that is begun.
+/// A batch in progress.
 struct Open {
     parts: Vec<Option<Values>>,
     missing: usize,
@@ -83,14 +84,14 @@ impl<J: Job> Ordered<J> {
     }
 }
 
-/// As many threads as there are cores, if none are asked for.
+/// Returns `threads`, or the number of cores if it is 0.
 pub(crate) fn cores_if_zero(threads: usize) -> usize {
     if threads > 0 { threads } else { std::thread::available_parallelism().map_or(1, |cores| cores.get()) }
 }
 
 impl<J: Job> Shared<J> {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is whole between any two statements, whatever a thread that panicked was doing.
+        // The state is consistent between any two statements, even after a panic of another thread.
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -117,7 +118,7 @@ impl<J: Job> Shared<J> {
         }
     }
 
-    /// The next image to be made; `None` at the end.
+    /// Returns the next image to process, or `None` at the end.
     fn take(&self) -> Option<(usize, usize)> {
         let mut state = self.lock();
         while state.task.0 < state.end && state.task.0 >= state.next + self.window {
@@ -136,7 +137,8 @@ impl<J: Job> Shared<J> {
         Some((batch, place))
     }
 
-    /// Puts an image's values in their place. The last of a batch gets all of it.
+    /// Stores the values of an image. After the last image of a batch, returns the values of all of
+    /// them.
     fn put(&self, batch: usize, place: usize, values: Values) -> Option<Vec<Option<Values>>> {
         let mut state = self.lock();
         let open = state.open(batch)?;
@@ -145,23 +147,23 @@ impl<J: Job> Shared<J> {
         (open.missing == 0).then(|| std::mem::take(&mut open.parts))
     }
 
-    /// Joins the images of a batch. Of several errors, the first image's counts.
+    /// Joins the images of a batch. If several failed, returns the error of the first image.
     fn join(&self, batch: usize, parts: Vec<Option<Values>>) -> MaybeMade {
         let parts = parts.into_iter().flatten().collect::<Result<Vec<_>, _>>()?;
         let mut values = Vec::with_capacity(parts.iter().map(Vec::len).sum());
-        // Each part is freed once it is copied, so that the batch is not in memory twice.
+        // Each part is freed once it is copied, so that memory does not contain the batch twice.
         parts.into_iter().for_each(|part| values.extend(part));
         Ok(self.job.join(batch, values))
     }
 }
 
 impl State {
-    /// A batch that is begun; `None` if nobody wants it any more.
+    /// Returns an open batch, or `None` if it is no longer needed.
     fn open(&mut self, batch: usize) -> Option<&mut Open> {
         self.open.get_mut(batch.checked_sub(self.next)?)
     }
 
-    /// Lets go of everything: there will be no more batches.
+    /// Ends the iteration and drops all open batches.
     fn finish(&mut self) {
         self.end = 0;
         self.open.clear();
@@ -199,7 +201,7 @@ impl<J: Job> Drop for Ordered<J> {
         self.shared.lock().finish();
         self.shared.changed.notify_all();
         for thread in self.threads.drain(..) {
-            // It cannot have panicked: what it does is caught.
+            // The thread cannot have panicked: panics of the job are caught.
             let _ = thread.join();
         }
     }
@@ -212,7 +214,8 @@ mod tests {
     use proptest::prelude::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Batches of three images, but one in batch 2; each image's value is a hundred times its batch, and its place.
+    /// Batches of three images, except for batch 2, which has one. The value of an image is 100
+    /// times its batch plus its position.
     struct Numbers<F>(F);
 
     impl<F: Fn(usize, usize) -> Result<(), SourceError> + Send + Sync + 'static> Job for Numbers<F> {
@@ -267,7 +270,8 @@ mod tests {
             }),
         );
         batches.next().unwrap().unwrap();
-        // 7 threads need 3 batches of 3 images; two more make the window, of which the first is 11.
+        // 7 threads need 3 batches of 3 images. With two more, the window has 5 batches, starting
+        // at batch 11.
         while furthest.load(Ordering::SeqCst) < 15 {
             std::thread::yield_now();
         }

@@ -1,4 +1,4 @@
-//! Images that cannot be used: whether they end the work, or are left out and listed.
+//! Handling of unusable images: fail, or skip and report them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,26 +7,26 @@ use std::sync::{Mutex, MutexGuard};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 
-/// What becomes of an image that cannot be read, decoded or cut.
+/// How to handle an image that cannot be read, decoded or cropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnBadImage {
-    /// It ends the epoch, with an error that names it.
+    /// End the epoch with an error that names the image.
     #[default]
     Fail,
-    /// It is left out, and listed.
+    /// Skip the image, and report it.
     Skip,
 }
 
-/// An image that was left out.
+/// A skipped image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Its number in the data set.
+    /// The image's index in the data set.
     pub image: u32,
-    /// Its name in the data set.
+    /// The image's name in the data set.
     pub name: String,
-    /// Why, when it was left out first.
+    /// The reason when it was first skipped.
     pub reason: String,
-    /// How often it was left out.
+    /// The number of times it was skipped.
     pub times: u64,
 }
 
@@ -45,14 +45,14 @@ impl fmt::Display for Skipped {
 #[derive(Debug, Default)]
 pub(crate) struct SkipLog(Mutex<Log>);
 
-/// What happened to an image, at a place of a batch.
+/// An image that was skipped at a position of a batch.
 #[derive(Debug)]
 pub(crate) struct Skip {
     pub(crate) image: u32,
     pub(crate) reason: String,
 }
 
-/// What happened in a batch: places whose image is another one (or none), and the images that were left out.
+/// The changes of a batch: the positions with another image (or none), and the skipped images.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     pub(crate) places: BTreeMap<usize, Option<u32>>,
@@ -63,18 +63,19 @@ pub(crate) struct Changes {
 struct Log(BTreeMap<u32, (String, u64)>);
 
 impl Error {
-    /// Whether it is an image that is at fault, not a setting. One that has changed is not left out: all that was computed of the
-    /// data set would be of other images than its fingerprint says.
+    /// Returns whether the error is caused by an image and not by a setting.
     pub(crate) fn is_of_image(&self) -> bool {
         matches!(self, Error::Read { .. } | Error::Image { .. } | Error::Patch { .. })
     }
 }
 
 impl OnBadImage {
-    /// The result of using an image, as far as it matters to others: the reason if it is left out.
+    /// Decides about the result of using an image. Returns the reason as an inner error if the
+    /// image is to be skipped.
     ///
     /// # Errors
-    /// The image's own, if the work ends with it; any error that is of a setting, not of an image.
+    /// The error of the image if unusable images are not skipped, and any error that is not caused
+    /// by an image.
     pub fn judge<T>(self, used: Result<T>) -> Result<std::result::Result<T, String>> {
         match used {
             Ok(used) => Ok(Ok(used)),
@@ -96,7 +97,7 @@ impl SkipLog {
         }
     }
 
-    /// The images that were left out, in the order of the data set.
+    /// Returns the skipped images, in the order of the data set.
     pub(crate) fn list(&self, dataset: &Dataset) -> Vec<Skipped> {
         let skipped = |(&image, (reason, times)): (&u32, &(String, u64))| Skipped {
             image,
@@ -108,7 +109,7 @@ impl SkipLog {
     }
 }
 
-/// The changes of batches that are being made.
+/// The changes of batches that the consumer has not received yet.
 #[derive(Debug, Default)]
 pub(crate) struct Pending(Mutex<BTreeMap<usize, Changes>>);
 
@@ -117,7 +118,8 @@ impl Pending {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Notes that the image at a place was left out, with those that were tried instead of it, and which one was taken.
+    /// Records that the image at a position was skipped, along with any replacements that were
+    /// tried and skipped. `instead` is the image that is used.
     pub(crate) fn add(&self, batch: usize, place: usize, skips: Vec<Skip>, instead: Option<u32>) {
         if !skips.is_empty() {
             let mut all = self.lock();
@@ -127,7 +129,7 @@ impl Pending {
         }
     }
 
-    /// The images of a batch, after the changes.
+    /// Returns the images of a batch after the changes.
     pub(crate) fn apply(&self, batch: usize, images: impl Iterator<Item = u32>) -> Vec<u32> {
         let all = self.lock();
         let places = all.get(&batch).map(|changes| &changes.places);
@@ -135,7 +137,7 @@ impl Pending {
         images.enumerate().filter_map(now).collect()
     }
 
-    /// Lets go of what happened in the batches up to the one that is given out now.
+    /// Moves the skipped images of all batches up to `batch` to the log.
     pub(crate) fn given_out(&self, batch: usize, log: &SkipLog) {
         let mut all = self.lock();
         let later = all.split_off(&(batch + 1));

@@ -1,7 +1,7 @@
-//! Augmentation: what makes two patches of one image look less alike.
+//! Augmentation: random changes that make patches of one image look less alike.
 //!
-//! Everything works on 8-bit pixels, as torchvision's transforms of Pillow images do, in the order flip, color jitter,
-//! grey, blur, solarise (EMP-SSL, arXiv:2304.03977).
+//! All transforms work on 8-bit pixels, like torchvision's transforms of Pillow images. The order
+//! is flip, color jitter, grey, blur, solarise (EMP-SSL, arXiv:2304.03977).
 
 use bagssl_core::random::Stream;
 use serde::{Deserialize, Serialize};
@@ -11,58 +11,58 @@ use crate::image::Image;
 use crate::transform::{blur, color};
 use bagssl_core::color::Color;
 
-/// Which changes are made, and how often. The default is none.
+/// Settings of the augmentation. By default, all transforms are off.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Augment {
-    /// Probability of turning left and right over.
+    /// The probability of a horizontal flip.
     pub flip: f32,
     /// Color jitter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jitter: Option<Jitter>,
-    /// Probability of losing all color.
+    /// The probability of a conversion to grey.
     pub grey: f32,
     /// Gaussian blur.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blur: Option<Blur>,
-    /// Solarisation.
+    /// Solarization.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solarise: Option<Solarise>,
 }
 
-/// Color jitter: four changes in a random order (torchvision's `ColorJitter`).
+/// Color jitter: four changes in random order, like torchvision's `ColorJitter`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Jitter {
-    /// The factor is uniform in `[max(0, 1 - brightness), 1 + brightness]`.
+    /// The brightness factor is uniform in `[max(0, 1 - brightness), 1 + brightness]`.
     pub brightness: f32,
-    /// Likewise.
+    /// The contrast factor is uniform in `[max(0, 1 - contrast), 1 + contrast]`.
     pub contrast: f32,
-    /// Likewise.
+    /// The saturation factor is uniform in `[max(0, 1 - saturation), 1 + saturation]`.
     pub saturation: f32,
-    /// The shift is uniform in `[-hue, hue]` turns of the color wheel; at most 0.5.
+    /// The hue shift is uniform in `[-hue, hue]`, in turns of the color wheel; at most 0.5.
     pub hue: f32,
-    /// Probability of the whole.
+    /// The probability of applying the jitter.
     pub probability: f32,
 }
 
-/// Gaussian blur with a random deviation.
+/// Gaussian blur with a random standard deviation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Blur {
-    /// Probability.
+    /// The probability of applying the blur.
     pub probability: f32,
-    /// The deviation in pixels is uniform in this range.
+    /// The standard deviation in pixels is uniform in this range.
     pub sigma: (f32, f32),
 }
 
-/// Solarisation: values from a threshold on are turned over.
+/// Solarization: inverts all values at or above a threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Solarise {
-    /// Probability.
+    /// The probability of applying the solarization.
     pub probability: f32,
-    /// The lowest value that is turned over.
+    /// The lowest value that is inverted.
     pub threshold: u8,
 }
 
@@ -70,7 +70,7 @@ impl Augment {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Setting`] names the one that lies outside its range.
+    /// [`Error::Setting`] with the name of the setting that is out of range.
     pub fn check(self) -> Result<CheckedAugment> {
         let check = |name, value: f32, range: std::ops::RangeInclusive<f32>| {
             if range.contains(&value) {
@@ -105,7 +105,7 @@ impl Augment {
 pub struct CheckedAugment(Augment);
 
 impl CheckedAugment {
-    /// Changes a patch. The same stream gives the same changes.
+    /// Augments a patch in place. The same random stream gives the same result.
     pub fn apply(self, patch: &mut Image, random: &mut Stream) {
         let Augment { flip, jitter, grey, blur, solarise } = self.0;
         if random.chance(flip) {
@@ -127,7 +127,7 @@ impl CheckedAugment {
 }
 
 impl Jitter {
-    /// A strength of 0 changes nothing. The draws are the same all the same.
+    /// Applies the jitter. A strength of 0 changes nothing, but consumes the same random numbers.
     fn apply(self, patch: &mut Image, random: &mut Stream) {
         let mut order = [0, 1, 2, 3];
         random.shuffle(&mut order);
@@ -209,7 +209,8 @@ mod tests {
         named(Augment { blur, ..Augment::default() }, "augment.blur.sigma");
     }
 
-    /// Turning the hue by nothing would still lose a level here and there, in HSV and back.
+    /// Rotating the hue by 0 would still change some values by a level, due to the conversion to
+    /// HSV and back.
     #[test]
     fn jitter_of_no_strength_changes_nothing() {
         let jitter = Jitter { brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0, probability: 1.0 };

@@ -1,19 +1,21 @@
-//! Gaussian blur, as Pillow makes it: a box blur in each direction, three times over, with a box whose ends count in
-//! part.
+//! Gaussian blur as in Pillow: three box blurs in each direction. The end pixels of the box have
+//! fractional weights.
 //!
 //! # Source
-//! Gwosdek, Grewenig, Bruhn, Weickert, *Theoretical foundations of Gaussian convolution by extended box filtering*, SSVM
-//! 2011. The weights are in 24-bit fixed point and each pass is rounded to 8 bits, as in Pillow's `GaussianBlur`.
+//! Gwosdek, Grewenig, Bruhn, Weickert, *Theoretical foundations of Gaussian convolution by extended
+//! box filtering*, SSVM 2011. The weights are in 24-bit fixed point and each pass is rounded to 8
+//! bits, as in Pillow's `GaussianBlur`.
 
 use crate::image::Image;
 
 const PASSES: u32 = 3;
 const ONE: u32 = 1 << 24;
 
-/// Blurs with a deviation of `sigma` pixels. Beyond an edge, its pixels go on.
+/// Blurs with a standard deviation of `sigma` pixels. The edge pixels are repeated beyond the
+/// edges.
 ///
-/// Both directions go through rows together, a value beside the other, which a compiler makes vectors of: along the rows, the
-/// picture is turned over its diagonal first.
+/// Both directions are blurred down the columns, with the values of a row side by side, so that the
+/// compiler can vectorize the loop. For the horizontal direction, the image is transposed first.
 pub(crate) fn blur(patch: &mut Image, sigma: f32) {
     let shape = BoxShape::of_gaussian(sigma);
     let (height, width) = (patch.size().height as usize, patch.size().width as usize);
@@ -25,7 +27,7 @@ pub(crate) fn blur(patch: &mut Image, sigma: f32) {
     rows.copy_from_slice(&shape.blur(rows.to_vec(), width * 3));
 }
 
-/// The pixels of rows of `width` pixels, column by column.
+/// Transposes an image with rows of `width` pixels.
 fn transpose(from: &[u8], to: &mut [u8], width: usize) {
     let height = from.len() / 3 / width;
     let to = to.as_chunks_mut::<3>().0;
@@ -36,7 +38,8 @@ fn transpose(from: &[u8], to: &mut [u8], width: usize) {
     }
 }
 
-/// A box of `2 * radius + 1` pixels of weight `inner`, and one more at each end of weight `end`, in parts of [`ONE`].
+/// A box of `2 * radius + 1` pixels with weight `inner`, and one more pixel at each end with weight
+/// `end`. The weights are in units of 1 / [`ONE`].
 struct BoxShape {
     radius: usize,
     inner: u32,
@@ -44,7 +47,8 @@ struct BoxShape {
 }
 
 impl BoxShape {
-    /// The box which, applied [`PASSES`] times, has the variance of a Gaussian (equations 7, 11 and 14).
+    /// Returns the box that has the variance of a Gaussian when it is applied [`PASSES`] times
+    /// (equations 7, 11 and 14).
     fn of_gaussian(sigma: f32) -> Self {
         let variance = sigma * sigma / PASSES as f32;
         let length = (12.0 * f64::from(variance) + 1.0).sqrt() as f32;
@@ -56,7 +60,7 @@ impl BoxShape {
         BoxShape { radius, inner, end: (ONE - (2 * radius as u32 + 1) * inner) / 2 }
     }
 
-    /// All passes down the rows of `length` values.
+    /// Applies all passes down the columns of an image whose rows have `length` values.
     fn blur(&self, mut rows: Vec<u8>, length: usize) -> Vec<u8> {
         let (mut blurred, mut sums) = (vec![0; rows.len()], vec![0; length]);
         for _ in 0..PASSES {
@@ -66,11 +70,12 @@ impl BoxShape {
         rows
     }
 
-    /// One pass down the rows, as long as there are sums.
+    /// Applies one pass down the columns. The length of `sums` is the length of a row.
     fn pass(&self, rows: &[u8], blurred: &mut [u8], sums: &mut [u32]) {
         let length = sums.len();
         let last = rows.len() / length - 1;
-        // `at(p)` is the row at `p - radius - 1`; the first box lies around the row 0.
+        // `at(p)` is row `p - radius - 1`, clamped to the image. The first box is centered at row
+        // 0.
         let at = |place: usize| &rows[place.saturating_sub(self.radius + 1).min(last) * length..][..length];
         sums.fill(0);
         for place in 1..=2 * self.radius + 1 {
@@ -106,8 +111,9 @@ mod tests {
         }
     }
 
-    /// A deviation of the square root of 2 is three boxes of 3 pixels: 1, 3, 6, 7, 6, 3, 1 of 27 parts. Down the line
-    /// nothing changes.
+    /// For a standard deviation of the square root of 2, the box has 3 pixels. Three passes give
+    /// weights of 1, 3, 6, 7, 6, 3, 1, over 27. The image is constant along the line, so the other
+    /// direction changes nothing.
     #[test]
     fn three_boxes_by_hand() {
         let mut rgb = vec![0; 5 * 9 * 3];

@@ -1,5 +1,5 @@
-//! Changes of a patch's colors, as Pillow computes them in 8 bits: the color changes to one grey level, the flip, the
-//! grey and the solarisation exactly.
+//! Color changes of a patch, computed in 8 bits like Pillow. Brightness, contrast, saturation and
+//! hue match Pillow to one level; flip, grey and solarization match exactly.
 
 use std::sync::LazyLock;
 
@@ -11,25 +11,26 @@ fn pixels(patch: &mut Image) -> &mut [Pixel] {
     patch.rgb_mut().as_chunks_mut::<3>().0
 }
 
-/// Turns left and right over.
+/// Flips a patch horizontally.
 pub(crate) fn flip(patch: &mut Image) {
     let width = patch.size().width as usize;
     pixels(patch).chunks_exact_mut(width).for_each(<[Pixel]>::reverse);
 }
 
-/// Mixes a value with what it would be at a factor of 0; the fraction is cut off, as Pillow's `blend` does.
+/// Interpolates between `nothing` (factor 0) and `value` (factor 1), and truncates the fraction
+/// like Pillow's `blend`.
 fn blend(nothing: u8, value: u8, factor: f32) -> u8 {
     let nothing = f32::from(nothing);
-    // Rust's conversion saturates, which is Pillow's clipping.
+    // Rust's conversion saturates, which matches Pillow's clipping.
     (nothing + factor * (f32::from(value) - nothing)) as u8
 }
 
-/// Mixes with black.
+/// Scales the brightness: blends with black.
 pub(crate) fn brightness(patch: &mut Image, factor: f32) {
     patch.rgb_mut().iter_mut().for_each(|value| *value = blend(0, *value, factor));
 }
 
-/// Mixes with the patch's mean grey.
+/// Scales the contrast: blends with the patch's mean grey level.
 pub(crate) fn contrast(patch: &mut Image, factor: f32) {
     let pixels = pixels(patch);
     let sum: u64 = pixels.iter().map(|pixel| u64::from(luma(*pixel))).sum();
@@ -37,7 +38,7 @@ pub(crate) fn contrast(patch: &mut Image, factor: f32) {
     patch.rgb_mut().iter_mut().for_each(|value| *value = blend(mean, *value, factor));
 }
 
-/// Mixes each pixel with its grey.
+/// Scales the saturation: blends each pixel with its grey level.
 pub(crate) fn saturation(patch: &mut Image, factor: f32) {
     for pixel in pixels(patch) {
         let grey = luma(*pixel);
@@ -45,7 +46,7 @@ pub(crate) fn saturation(patch: &mut Image, factor: f32) {
     }
 }
 
-/// Turns the color wheel, in 255 steps.
+/// Rotates the hue, in steps of 1/255 turn.
 pub(crate) fn hue(patch: &mut Image, turns: f32) {
     let shift = (turns * 255.0) as i32 as u8;
     let (sectors, shares) = (&*SECTORS, &*SHARES);
@@ -56,8 +57,8 @@ pub(crate) fn hue(patch: &mut Image, turns: f32) {
     }
 }
 
-/// Hue, saturation and value, each in 0 to 255 (Pillow's "HSV"; single and double precision where it has them, since the
-/// fraction is cut off).
+/// Converts to hue, saturation and value, each in 0 to 255 (Pillow's "HSV"). Uses single and double
+/// precision where Pillow does, because the fraction is truncated.
 fn to_hsv([red, green, blue]: Pixel) -> Pixel {
     let (highest, lowest) = (red.max(green).max(blue), red.min(green).min(blue));
     if highest == lowest {
@@ -72,19 +73,20 @@ fn to_hsv([red, green, blue]: Pixel) -> Pixel {
     } else {
         4.0 + below(green) - below(red)
     };
-    // Once around the wheel is nothing. Written out: a call to find the fraction would take longer than all of this.
+    // Wrap around at one turn. Written as a branch, because a call to `fract` would take longer
+    // than everything else here.
     let turns = f64::from(sixth as f32) / 6.0 + 1.0;
     let hue = if turns >= 1.0 { turns - 1.0 } else { turns } as f32;
     let saturation = range / f32::from(highest);
     [whole(f64::from(hue) * 255.0), whole(f64::from(saturation) * 255.0), highest]
 }
 
-/// The whole part of a number in 0 to 255. By way of 32 bits, which takes one instruction.
+/// Truncates a number in 0 to 255. The detour over 32 bits takes one instruction.
 fn whole(number: f64) -> u8 {
     number as i32 as u8
 }
 
-/// The sixth of the color wheel that each hue lies in, and how far.
+/// For each hue: its sector of the color wheel (one sixth), and the position in the sector.
 static SECTORS: LazyLock<[(u8, f32); 256]> = LazyLock::new(|| {
     std::array::from_fn(|hue| {
         let sixth = (hue as f64 * 6.0 / 255.0) as f32;
@@ -92,7 +94,7 @@ static SECTORS: LazyLock<[(u8, f32); 256]> = LazyLock::new(|| {
     })
 });
 
-/// Each saturation as a share.
+/// Each saturation level as a fraction of 255.
 static SHARES: LazyLock<[f32; 256]> = LazyLock::new(|| std::array::from_fn(|level| (level as f64 / 255.0) as f32));
 
 fn from_hsv((sector, within): (u8, f32), share: f32, value: u8) -> Pixel {
@@ -110,7 +112,7 @@ fn from_hsv((sector, within): (u8, f32), share: f32, value: u8) -> Pixel {
     }
 }
 
-/// Turns values from the threshold on over.
+/// Inverts all values at or above the threshold.
 pub(crate) fn solarise(patch: &mut Image, threshold: u8) {
     patch.rgb_mut().iter_mut().filter(|value| **value >= threshold).for_each(|value| *value = 255 - *value);
 }
@@ -147,8 +149,9 @@ mod tests {
         }
     }
 
-    /// A number for all 16.8 million colors under two turns (FNV-1a of 64 bits over the pixels), taken from the same
-    /// calculation without tables and with the functions `floor`, `fract` and `round`.
+    /// A hash over all 16.8 million colors under two rotations (FNV-1a, 64 bits, over the pixels).
+    /// The expected value is from the same calculation without tables and with the functions
+    /// `floor`, `fract` and `round`.
     #[test]
     fn no_color_is_turned_otherwise() {
         let mut hash = fnv::FnvHasher::default();

@@ -1,4 +1,4 @@
-//! From an image to the values of a patch: cut and resize, augment, normalize.
+//! From an image to the values of a patch: crop and resize, augment, normalize.
 
 pub(crate) mod resample;
 pub(crate) mod augment;

@@ -1,11 +1,11 @@
-//! Reference values, for tests: what Pillow makes of a small image (tests/reference/pillow.py).
+//! Reference values for tests: Pillow's results for a small image (tests/reference/pillow.py).
 
 use bagssl_core::patch::ImageSize;
 use serde_json::Value;
 
 use crate::image::Image;
 
-/// All values, and the image that they are of.
+/// Returns all reference values, and their input image.
 pub(crate) fn pillow() -> (Value, Image) {
     let values: Value = serde_json::from_str(include_str!("../../tests/reference/pillow.json")).unwrap();
     let number = |name: &str| values[name].as_u64().unwrap() as u32;
@@ -14,12 +14,12 @@ pub(crate) fn pillow() -> (Value, Image) {
     (values, image)
 }
 
-/// Levels from a list.
+/// Converts a JSON list to bytes.
 pub(crate) fn bytes(value: &Value) -> Vec<u8> {
     value.as_array().unwrap().iter().map(|level| level.as_u64().unwrap() as u8).collect()
 }
 
-/// Fails if a value is more than one grey level off.
+/// Panics if a value differs by more than one level.
 #[track_caller]
 pub(crate) fn within_a_level(what: &str, got: &[u8], expected: &Value) {
     let expected = bytes(expected);

@@ -1,4 +1,4 @@
-//! Patches of one size, cut out of images of any.
+//! Crops of images, resampled to patches of a fixed size.
 
 use bagssl_core::patch::{Crop, Filter, ImageSize};
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
@@ -7,10 +7,11 @@ use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::image::Image;
 
-/// Cuts and resamples. It keeps its working memory, so one is made for each thread.
+/// Crops and resamples patches. It owns its working memory, so each thread needs its own resampler.
 ///
-/// Where it shrinks, the filter widens, as Pillow's and torchvision's do. Columns are resampled first, rows second, with
-/// 8 bits between the two, as Pillow does; the results agree with Pillow's to one grey level.
+/// When it downscales, it antialiases like Pillow and torchvision: the filter support grows with
+/// the scale. Like Pillow, it resamples horizontally first and vertically second, rounded to 8 bits
+/// in between. The results differ from Pillow's by at most one level.
 #[derive(Debug)]
 pub struct Resampler {
     resizer: Resizer,
@@ -19,7 +20,7 @@ pub struct Resampler {
 }
 
 impl Resampler {
-    /// A resampler with that filter.
+    /// Creates a resampler with a filter.
     pub fn new(filter: Filter) -> Self {
         let filter = match filter {
             Filter::Bilinear => FilterType::Bilinear,
@@ -29,10 +30,11 @@ impl Resampler {
         Resampler { resizer: Resizer::new(), options, narrowed: Vec::new() }
     }
 
-    /// A crop of an image as a square patch of `side` pixels. Pixels outside the crop do not count.
+    /// Returns a crop of an image, resampled to a square patch of `side` pixels. Pixels outside of
+    /// the crop have no influence.
     ///
     /// # Panics
-    /// If the crop does not lie inside the image, or `side` is 0.
+    /// If the crop is not inside the image, or `side` is 0.
     #[must_use]
     pub fn patch(&mut self, image: &Image, crop: Crop, side: u32) -> Image {
         let mut patch = Image::black(ImageSize { height: side, width: side });
@@ -40,10 +42,11 @@ impl Resampler {
         patch
     }
 
-    /// Fills a patch, of any size, with a crop of an image. Pixels outside the crop do not count.
+    /// Resamples a crop of an image into a patch of any size. Pixels outside of the crop have no
+    /// influence.
     ///
     /// # Panics
-    /// If the crop does not lie inside the image.
+    /// If the crop is not inside the image.
     pub fn fill(&mut self, image: &Image, crop: Crop, patch: &mut Image) {
         assert!(crop.fits(image.size()), "{crop:?} of {:?}", image.size());
         let target = patch.size();
@@ -55,8 +58,8 @@ impl Resampler {
     }
 }
 
-/// The crop of some pixels as all of others. The pixels' type is named here, as the compiler would have to make code for each type that
-/// there is otherwise, which takes it minutes.
+/// Resamples a crop. The pixel type is explicit: otherwise the compiler would instantiate the code
+/// for every pixel type, which takes minutes.
 fn resize(
     resizer: &mut Resizer,
     options: &ResizeOptions,
@@ -100,7 +103,8 @@ mod tests {
     }
 
     proptest! {
-        /// Working memory that is left from one patch does not show in the next, and one color stays that color.
+        /// Working memory from an earlier patch does not affect later ones, and an image of one
+        /// color keeps its color.
         #[test]
         fn a_resampler_has_no_memory(sizes in prop::collection::vec((1u32..40, 1u32..40, 1u32..20), 1..6), level: u8) {
             let mut resampler = Resampler::new(Filter::Bilinear);

@@ -1,15 +1,15 @@
-//! From pixels to values for a network.
+//! Conversion of pixels to the values of a network's input.
 
 use bagssl_core::normalize::Normalization;
 
 use crate::image::Image;
 
-/// The value of each of a channel's 256 levels under a normalization, worked out once.
+/// A lookup table of normalized values: one for each channel and each of the 256 levels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToTensor([[f32; 256]; 3]);
 
 impl ToTensor {
-    /// The values `(level / 255 - mean) / deviation`.
+    /// Creates the table of `(level / 255 - mean) / std`.
     pub fn new(normalization: Normalization) -> Self {
         let value = |channel, level| normalization.apply(channel, level as f32 / 255.0);
         ToTensor([0, 1, 2].map(|channel| std::array::from_fn(|level| value(channel, level))))

@@ -1,32 +1,35 @@
-//! Convergence: does the mean of patch embeddings approach the embedding of the whole image?
+//! Convergence: whether the mean of patch embeddings approaches the embedding of the whole image.
 
 use crate::error::{Error, Result, same_length};
 use crate::features::samples::check_finite;
 use crate::features::table::RowsView;
 use crate::features::{Features, Order};
 
-/// How close the mean of some patches comes to the whole image.
+/// The similarity of a mean of patches to the embedding of the whole image.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Closeness {
-    /// Patches that were averaged.
+    /// The number of averaged patches.
     pub patches: usize,
-    /// Cosine to the embedding of the whole image: the mean over the images. A row of zeros has a cosine of 0.
+    /// The cosine to the embedding of the whole image, averaged over the images. A row of zeros has
+    /// a cosine of 0.
     pub cosine: f64,
-    /// Its deviation from image to image (`n - 1`; 0 for one image).
+    /// The standard deviation of the cosine over the images (`n - 1`; 0 for one image).
     pub deviation: f64,
-    /// Distance to the embedding of the whole image, over that one's length: the mean over the images.
+    /// The distance to the embedding of the whole image, relative to the length of that embedding,
+    /// averaged over the images.
     #[serde(default)]
     pub distance: f64,
 }
 
-/// The closeness for each number of patches, in their order.
+/// Returns the closeness for each number of patches in `counts`.
 ///
 /// # Shapes
 /// - `whole`: `[image, dim]`, in the order of `patches`
 ///
 /// # Errors
-/// [`Error::Setting`] if a count is 0 or more than there are patches, [`Error::Length`] if the two have other images or
-/// features of another length, [`Error::NotFinite`] if a value is not finite.
+/// [`Error::Setting`] if a count is 0 or exceeds the number of patches. [`Error::Length`] if
+/// `patches` and `whole` have different numbers of images or different dimensions.
+/// [`Error::NotFinite`] if a value is not finite.
 ///
 /// # Source
 /// BagSSL, arXiv:2206.08954.
@@ -57,7 +60,7 @@ pub fn convergence<'a>(
     counts.iter().map(at).collect()
 }
 
-/// `|a - b| / |b|`; the length of `a` if `b` is zero.
+/// Returns `|a - b| / |b|`, or the length of `a` if `b` is zero.
 fn distance(a: &[f32], b: &[f32]) -> f64 {
     let length = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let apart = length(&mut a.iter().zip(b).map(|(&a, &b)| f64::from(a) - f64::from(b)));
@@ -65,7 +68,7 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     if of_b > 0.0 { apart / of_b } else { apart }
 }
 
-/// The cosine of two vectors; 0 if one is zero.
+/// Returns the cosine of two vectors, or 0 if one is zero.
 pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum() };
     let lengths = (dot(a, a) * dot(b, b)).sqrt();
@@ -77,7 +80,7 @@ mod tests {
     use super::*;
     use bagssl_core::embed::{FeatureLayer, Rows};
 
-    /// (3, 4) against (0, 2): |(3, 2)| / 2.
+    /// (3, 4) and (0, 2): |(3, 2)| / 2.
     #[test]
     fn the_distance_by_hand() {
         assert!((distance(&[3.0, 4.0], &[0.0, 2.0]) - 13f64.sqrt() / 2.0).abs() < 1e-12);
@@ -94,7 +97,8 @@ mod tests {
         assert!((found[0].distance - 13f64.sqrt() / 2.0).abs() < 1e-12);
     }
 
-    /// Patches along the two axes, the whole between them: 45 degrees for one patch, 0 for both.
+    /// Patches along the two axes, and the whole image between them: 45 degrees for one patch, 0
+    /// for both.
     #[test]
     fn by_hand() {
         let values = vec![1.0, 0.0, 0.0, 1.0, 0.0, 3.0, 3.0, 0.0];
@@ -103,7 +107,7 @@ mod tests {
         let whole = Rows { values: vec![2.0, 2.0, 1.0, 0.0], dim: 2 };
         let found = convergence(&patches, &whole, &[1, 2], Order::Given).unwrap();
         let half = 0.5f64.sqrt();
-        // First image: 45 degrees, then 0. Second: 90, then 45.
+        // First image: 45 degrees, then 0. Second image: 90, then 45.
         assert!((found[0].cosine - half / 2.0).abs() < 1e-12 && (found[0].deviation - half * half).abs() < 1e-12);
         assert!((found[1].cosine - (1.0 + half) / 2.0).abs() < 1e-12);
         assert_eq!((found[0].patches, found[1].patches), (1, 2));

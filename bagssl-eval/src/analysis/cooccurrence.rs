@@ -1,4 +1,5 @@
-//! Co-occurrence: what a contrastive loss learns of a world whose patches and their joint distribution are known.
+//! Co-occurrence: what a contrastive loss learns in a world whose patches and joint distribution
+//! are known.
 //!
 //! # Source
 //! The proposition of BagSSL, arXiv:2206.08954.
@@ -10,40 +11,42 @@ use crate::draw::Draw;
 use crate::error::{Error, Result};
 use crate::numerics::lbfgs::{Stop, largest, minimize};
 
-/// How far the sides of a pair may differ, and the sum from 1.
+/// The tolerance for symmetry and for the sum of the probabilities.
 const ROUNDING: f64 = 1e-9;
 
-/// Finitely many patches, and the joint distribution `p(x, x')` of two patches of one image: symmetric, so that both have the
-/// marginal `p(x)`, which is positive.
+/// A finite set of patches, and the joint distribution `p(x, x')` of two patches of one image. It
+/// is symmetric, so that both patches have the marginal `p(x)`, which is positive.
 #[derive(Debug, Clone, PartialEq)]
 pub struct World {
     joint: DMatrix<f64>,
     marginal: Vec<f64>,
 }
 
-/// A table of projections that was trained with the spectral loss.
+/// A table of projections trained with the spectral loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trained {
     /// The projection of each patch, `[patch, dim]`.
     #[serde(skip)]
     pub table: Vec<f64>,
-    /// Length of a projection.
+    /// The length of a projection.
     pub dim: usize,
-    /// The loss that was reached.
+    /// The final loss.
     pub loss: f64,
-    /// How far it lies above the optimum, as a share of the optimum's magnitude; the loss itself where the optimum is 0.
+    /// The difference to the optimum, relative to the optimum's magnitude; the loss itself if the
+    /// optimum is 0.
     pub excess: f64,
-    /// Steps of L-BFGS.
+    /// The number of L-BFGS iterations.
     pub steps: usize,
-    /// Whether the gradient has come to 0.
+    /// Whether the gradient is close to 0.
     pub converged: bool,
 }
 
 impl World {
-    /// Checks a table of probabilities, `[patch, patch]`.
+    /// Creates a world from a table of probabilities, `[patch, patch]`.
     ///
     /// # Errors
-    /// [`Error::Setting`] unless it is square, symmetric, of probabilities whose sum is 1, with no patch that never occurs.
+    /// [`Error::Setting`] unless the table is square, symmetric, has probabilities that sum to 1,
+    /// and every patch occurs.
     pub fn new(joint: Vec<f64>, patches: usize) -> Result<Self> {
         let bad = |expected: &str, got: String| Error::Setting { name: "world", expected: expected.into(), got };
         if patches == 0 || joint.len() != patches * patches {
@@ -67,11 +70,12 @@ impl World {
         Ok(World { joint, marginal })
     }
 
-    /// Images of some kinds, each of which draws its two patches on their own from a distribution of its own: exponential
-    /// shares, cubed so that a kind has patches it is made of. Such a table is positive semi-definite.
+    /// Creates a random world of several kinds of images. Each kind draws its two patches
+    /// independently from its own distribution. The distribution has exponential random weights,
+    /// cubed so that a few patches dominate. Such a table is positive semi-definite.
     ///
     /// # Errors
-    /// [`Error::Setting`] without patches or kinds.
+    /// [`Error::Setting`] unless `patches` and `kinds` are 1 to 4096.
     pub fn random(patches: usize, kinds: usize, seed: u64) -> Result<Self> {
         for (name, value) in [("patches", patches), ("kinds", kinds)] {
             if value == 0 || value > 4096 {
@@ -90,11 +94,11 @@ impl World {
         World::new((joint / sum).as_slice().to_vec(), patches)
     }
 
-    /// The same world where the two patches of a pair are always different ones, as two places of an image are. The diagonal
-    /// is 0, so that the table has negative eigenvalues.
+    /// Returns the same world, but with two different patches in every pair, like two positions in
+    /// an image. The diagonal is 0, so that the table has negative eigenvalues.
     ///
     /// # Errors
-    /// [`Error::Setting`] if that leaves a patch without partners.
+    /// [`Error::Setting`] if a patch is left without partners.
     pub fn without_repeats(&self) -> Result<Self> {
         let mut joint = self.joint.clone();
         joint.fill_diagonal(0.0);
@@ -106,7 +110,7 @@ impl World {
         World::new((joint / sum).as_slice().to_vec(), self.patches())
     }
 
-    /// How many patches there are.
+    /// The number of patches.
     pub fn patches(&self) -> usize {
         self.marginal.len()
     }
@@ -116,7 +120,8 @@ impl World {
         self.joint.as_slice()
     }
 
-    /// The eigenvalues of `D^(-1/2) P D^(-1/2)`, `D = diag p`, the greatest first: the first is 1.
+    /// Returns the eigenvalues of `D^(-1/2) P D^(-1/2)`, `D = diag p`, in descending order. The
+    /// first is 1.
     pub fn eigenvalues(&self) -> Vec<f64> {
         let scaled = DMatrix::from_fn(self.patches(), self.patches(), |a, b| {
             self.joint[(a, b)] / (self.marginal[a] * self.marginal[b]).sqrt()
@@ -126,7 +131,8 @@ impl World {
         values
     }
 
-    /// The spectral contrastive loss `L_S = -E_p(x,x')[<z, z'>] + lambda E_p(x)p(x')[<z, z'>^2]` of a table of projections.
+    /// Returns the spectral contrastive loss
+    /// `L_S = -E_p(x,x')[<z, z'>] + lambda E_p(x)p(x')[<z, z'>^2]` of a table of projections.
     ///
     /// # Panics
     /// If the table is not `[patch, dim]`.
@@ -139,7 +145,7 @@ impl World {
         self.pairs().map(of).sum()
     }
 
-    /// The co-occurrence loss `L_C = E_p(x)p(x')[(w <z, z'> - p(x,x') / (p(x) p(x')))^2]`.
+    /// Returns the co-occurrence loss `L_C = E_p(x)p(x')[(w <z, z'> - p(x,x') / (p(x) p(x')))^2]`.
     ///
     /// # Panics
     /// If the table is not `[patch, dim]`.
@@ -152,22 +158,24 @@ impl World {
         self.pairs().map(of).sum()
     }
 
-    /// `L_C - 2 w L_S` at `lambda = w / 2`, for any projections: `sum of p(x,x')^2 / (p(x) p(x'))`.
+    /// Returns the constant `L_C - 2 w L_S` at `lambda = w / 2`, for any projections:
+    /// `sum of p(x,x')^2 / (p(x) p(x'))`.
     pub fn constant(&self) -> f64 {
         self.pairs().map(|(a, b)| self.joint[(a, b)].powi(2) / (self.marginal[a] * self.marginal[b])).sum()
     }
 
-    /// The least spectral loss of projections of this length: that of the `dim` greatest positive eigenvalues `s`, each of
-    /// which gives `-s^2 / (4 lambda)`.
+    /// Returns the minimum spectral loss of projections of length `dim`. Each of the `dim` largest
+    /// positive eigenvalues `s` contributes `-s^2 / (4 lambda)`.
     pub fn optimum(&self, dim: usize, lambda: f64) -> f64 {
         let kept = self.eigenvalues().into_iter().take(dim).filter(|value| *value > 0.0);
         -kept.map(|value| value * value).sum::<f64>() / (4.0 * lambda)
     }
 
-    /// Trains a table of projections with the spectral loss, from small random ones that depend on `start`.
+    /// Trains a table of projections with the spectral loss, from small random values with seed
+    /// `start`.
     ///
     /// # Errors
-    /// [`Error::Setting`] if `dim` is 0 or `lambda` not positive.
+    /// [`Error::Setting`] unless `dim` is 1 to 4096 and `lambda` is positive.
     pub fn train(&self, dim: usize, lambda: f64, start: u64) -> Result<Trained> {
         if dim == 0 || dim > 4096 {
             return Err(Error::Setting { name: "dim", expected: "1 to 4096".into(), got: dim.to_string() });
@@ -187,12 +195,12 @@ impl World {
         let optimum = self.optimum(dim, lambda);
         let above = end.value - optimum;
         let excess = if optimum < 0.0 { above / -optimum } else { above };
-        // A gradient of a hundred thousandth of the loss moves it no more.
+        // A gradient below 1e-5 of the loss no longer changes it.
         let converged = largest(&end.gradient) <= 1e-5 * end.value.abs().max(1e-3);
         Ok(Trained { loss: end.value, excess, steps: end.iterations, converged, table: end.point, dim })
     }
 
-    /// `-2 P Z + 4 lambda D Z (Z^T D Z)`.
+    /// Computes the gradient, `-2 P Z + 4 lambda D Z (Z^T D Z)`.
     fn gradient(&self, table: &[f64], dim: usize, lambda: f64, gradient: &mut [f64]) {
         let table = DMatrix::from_row_slice(self.patches(), dim, table);
         let mut weighted = table.clone();
@@ -219,9 +227,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Two patches, p(x, x') = 0.4, 0.1; 0.1, 0.4: marginals 0.5, eigenvalues 1 and 0.6. Projections 1 and -2: products 1, -2;
-    /// -2, 4; L_S at lambda 2 is -(0.4 - 0.4 + 1.6) + 2 * (1 + 8 + 16) / 4 = 10.9. At w = 4 the co-occurrences 1.6 and 0.4 give
-    /// L_C = ((4 - 1.6)^2 + 2 (-8 - 0.4)^2 + (16 - 1.6)^2) / 4 = 88.56, and the constant is 2 * 0.64 + 2 * 0.04 = 1.36.
+    /// Two patches, p(x, x') = 0.4, 0.1; 0.1, 0.4: the marginals are 0.5, the eigenvalues 1 and
+    /// 0.6. Projections 1 and -2 have the products 1, -2; -2, 4.
+    ///
+    /// L_S at lambda 2 is -(0.4 - 0.4 + 1.6) + 2 * (1 + 8 + 16) / 4 = 10.9.
+    ///
+    /// At w = 4, the co-occurrences 1.6 and 0.4 give
+    /// L_C = ((4 - 1.6)^2 + 2 (-8 - 0.4)^2 + (16 - 1.6)^2) / 4 = 88.56,
+    /// and the constant is 2 * 0.64 + 2 * 0.04 = 1.36.
     #[test]
     fn losses_by_hand() {
         let world = World::new(vec![0.4, 0.1, 0.1, 0.4], 2).unwrap();
@@ -236,7 +249,8 @@ mod tests {
         near(world.optimum(5, 0.5), -0.68);
     }
 
-    /// Patches that occur only with another one: eigenvalues 1 and -1, of which the second is out of reach.
+    /// Patches that occur only with each other: the eigenvalues are 1 and -1, and the second is out
+    /// of reach.
     #[test]
     fn negative_eigenvalues_are_out_of_reach() {
         let world = World::new(vec![0.0, 0.5, 0.5, 0.0], 2).unwrap();
@@ -281,7 +295,7 @@ mod tests {
     }
 
     proptest! {
-        /// The proposition, on random symmetric tables, definite or not.
+        /// The proposition, on random symmetric tables, positive definite or not.
         #[test]
         fn one_loss_is_the_other(
             patches in 2usize..9, dim in 1usize..6, seed in 0u64..1000, weight in 0.05f64..20.0, repeats: bool,
@@ -315,7 +329,7 @@ mod tests {
             }
         }
 
-        /// No table lies below the optimum.
+        /// No table has a loss below the optimum.
         #[test]
         fn the_optimum_is_a_bound(seed in 0u64..200, dim in 1usize..7, scale in 0.1f64..2.0, repeats: bool) {
             let world = World::random(6, 3, seed).unwrap();

@@ -1,4 +1,4 @@
-//! Health: has the representation collapsed?
+//! Health: whether a representation has collapsed.
 
 use bagssl_core::coding_rate;
 use serde::{Deserialize, Serialize};
@@ -7,20 +7,20 @@ use crate::features::Features;
 use crate::features::table::RowsView;
 use crate::numerics::spectrum::{effective_rank, total_coding_rate};
 
-/// What the figures say, from the thresholds of [`Health`].
+/// The verdict, by the thresholds of [`Health`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Nothing looks wrong.
+    /// No problem was found.
     Healthy,
-    /// Much of the space lies idle.
+    /// Much of the space is unused.
     Suspect,
-    /// Images cannot be told apart, or only along one direction.
+    /// Images are indistinguishable, or differ only along one direction.
     Collapsed,
 }
 
 impl Verdict {
-    /// The name, as in the JSON.
+    /// Returns the name, as in the JSON.
     pub fn name(self) -> &'static str {
         match self {
             Verdict::Healthy => "healthy",
@@ -30,71 +30,77 @@ impl Verdict {
     }
 }
 
-/// The deviation of each dimension over all patches.
+/// The standard deviation of each dimension over all patches.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Deviation {
     /// The mean over the dimensions.
     pub mean: f64,
-    /// The least.
+    /// The minimum over the dimensions.
     pub min: f64,
-    /// Share of dimensions that are dead: deviation under a thousandth of the root mean square over all dimensions, or
-    /// under a millionth of the dimension's own mean. 0 to 1.
+    /// The share of dead dimensions, 0 to 1. A dimension is dead if its standard deviation is below
+    /// a thousandth of the root mean square over all dimensions, or below a millionth of its own
+    /// mean.
     pub dead: f64,
 }
 
-/// How the features of some images are spread.
+/// Metrics of the spread of features.
 ///
-/// Collapsed: [`Health::cosine_between`] at least 0.99, or [`Health::effective_rank`] under 1.5 where at least 4 are
-/// possible. Suspect: the former at least 0.95, or the latter at most a tenth of what is possible, or more than a quarter
-/// of the dimensions dead. The thresholds are ours.
+/// Collapsed: [`Health::cosine_between`] is at least 0.99, or [`Health::effective_rank`] is below
+/// 1.5 and [`Health::rank_limit`] is at least 4. Suspect: the cosine is at least 0.95, or the rank
+/// is at most a tenth of a limit of at least 4, or more than a quarter of the dimensions are dead.
+/// The thresholds are ours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Health {
-    /// Images looked at.
+    /// The number of images.
     pub images: usize,
-    /// Patches of each.
+    /// The number of patches per image.
     pub patches: usize,
-    /// Length of a feature.
+    /// The length of a feature.
     pub dim: usize,
-    /// Deviation of the features as they are.
+    /// The standard deviation of the unmodified features.
     pub raw: Deviation,
-    /// Deviation of the features at unit length; `1 / sqrt(dim)` on average where all directions are equally likely.
+    /// The standard deviation of the features scaled to unit length. It is about `1 / sqrt(dim)` if
+    /// all directions are equally likely.
     pub unit: Deviation,
-    /// Effective rank of the centered features (Roy and Vetterli 2007).
+    /// The effective rank of the centered features (Roy and Vetterli 2007).
     pub effective_rank: f64,
-    /// The most that it could be: the lesser of `dim` and one less than the patches that it is of (see [`Health::new`]), at
-    /// least 1.
+    /// The maximum possible rank: the smaller of `dim` and the number of patches used (see
+    /// [`Health::new`]) minus one, at least 1.
     pub rank_limit: usize,
-    /// Total coding rate of the features at unit length, the mean over patch positions.
+    /// The total coding rate of the features at unit length, averaged over patch positions.
     pub coding_rate: f64,
-    /// The lowest that it could be.
+    /// The minimum possible coding rate.
     pub coding_rate_bound: f64,
-    /// The former as a share of the latter: 0 to 1.
+    /// The coding rate as a share of the bound: 0 to 1.
     pub coding_rate_share: f64,
-    /// Mean cosine between two patches of the same image; none for one patch.
+    /// The mean cosine between two patches of the same image; `None` with one patch per image.
     pub cosine_within: Option<f64>,
-    /// Mean cosine between patches of different images; none for one image.
+    /// The mean cosine between patches of different images; `None` with one image.
     pub cosine_between: Option<f64>,
-    /// Uniformity of the features at unit length: `ln` of the mean over pairs of different images of `exp(-2 |u - v|^2)`. 0
-    /// where all are the same, -4 + 4 / dim or so where they are spread evenly (Wang and Isola, *Understanding contrastive
-    /// representation learning through alignment and uniformity*, ICML 2020); none for one image.
+    /// The uniformity of the features at unit length: the logarithm of the mean of
+    /// `exp(-2 |u - v|^2)` over pairs from different images. It is 0 if all features are equal, and
+    /// about `-4 + 4 / dim` if they are spread evenly (Wang and Isola, *Understanding contrastive
+    /// representation learning through alignment and uniformity*, ICML 2020). `None` with one
+    /// image.
     #[serde(default)]
     pub uniformity: Option<f64>,
-    /// What that says.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Why, a sentence each; empty if healthy.
+    /// The reasons for the verdict, one sentence each; empty if healthy.
     pub reasons: Vec<String>,
 }
 
-/// EMP-SSL's distortion (arXiv:2304.03977).
+/// The distortion of EMP-SSL (arXiv:2304.03977).
 const EPSILON: f64 = 0.2;
-/// Patches of which all pairs are looked at.
+/// The maximum number of patches whose pairs are compared.
 const PAIRED: usize = 1024;
-/// Values whose spectrum is looked at, and the least number of rows.
+/// The maximum number of values whose spectrum is computed, and the number of rows that is always
+/// allowed.
 const SPECTRUM: (usize, usize) = (1 << 22, 1024);
 
 impl Health {
-    /// Takes the figures. The effective rank of very many patches is that of evenly spaced ones: `2^22 / dim` of them, but
-    /// no fewer than 1024.
+    /// Computes the metrics. For very many patches, the effective rank is computed from evenly
+    /// spaced ones: `2^22 / dim` of them, but at least 1024.
     pub fn new(features: &Features) -> Self {
         let (images, patches, dim) = (features.len(), features.patches(), features.dim());
         let (raw, unit) = (Seen::as_they_are(features), Seen::at_unit_length(features));
@@ -141,10 +147,11 @@ impl Health {
     }
 }
 
-/// The patches of features as rows of `f64`, one at a time: all of them at once may not fit in memory.
+/// The patches of features as `f64` rows, computed one at a time because all of them may not fit in
+/// memory.
 struct Seen<'a> {
     rows: RowsView<'a>,
-    /// What each row is divided by.
+    /// The divisor of each row.
     lengths: Option<Vec<f64>>,
 }
 
@@ -153,7 +160,7 @@ impl<'a> Seen<'a> {
         Seen { rows: features.rows(), lengths: None }
     }
 
-    /// All patches at unit length; zeros stay zeros.
+    /// Scales all patches to unit length; zeros stay zeros.
     fn at_unit_length(features: &'a Features) -> Self {
         let raw = Seen::as_they_are(features);
         let lengths = (0..raw.len()).map(|row| {
@@ -176,7 +183,7 @@ impl<'a> Seen<'a> {
         self.rows.row(row).iter().map(move |&value| f64::from(value) / length)
     }
 
-    /// The mean of some rows.
+    /// Returns the mean of the given rows.
     fn mean(&self, rows: impl ExactSizeIterator<Item = usize>) -> Vec<f64> {
         let count = rows.len() as f64;
         let mut mean = vec![0.0; self.dim()];
@@ -204,18 +211,18 @@ impl Deviation {
     }
 }
 
-/// How many of `count` rows the spectrum looks at.
+/// Returns the number of rows (out of `count`) used for the spectrum.
 fn kept(count: usize, dim: usize) -> usize {
     count.min((SPECTRUM.0 / dim).max(SPECTRUM.1))
 }
 
-/// Evenly spaced rows, less their mean.
+/// Returns evenly spaced rows, minus their mean.
 fn centered(rows: &Seen<'_>) -> Vec<f64> {
     let (count, dim) = (rows.len(), rows.dim());
     let kept = kept(count, dim);
     let chosen = (0..kept).map(|number| number * count / kept);
     let mean = rows.mean(chosen.clone());
-    // What rounding leaves of a constant is no spread.
+    // Values at the level of rounding errors count as 0.
     let less = |(value, mean): (f64, &f64)| {
         let left = value - mean;
         if left.abs() <= 1e-12 * mean.abs() { 0.0 } else { left }
@@ -229,7 +236,7 @@ fn mean_coding_rate(unit: &Seen<'_>, patches: usize) -> f64 {
     (0..patches).map(|patch| total_coding_rate(&at(patch), unit.dim(), EPSILON)).sum::<f64>() / patches as f64
 }
 
-/// Mean cosine within and between images, from the sums of their unit rows.
+/// Returns the mean cosine within and between images, computed from the sums of their unit rows.
 fn cosines(unit: &Seen<'_>, patches: usize) -> (Option<f64>, Option<f64>) {
     let images = unit.len() / patches;
     let (mut all, mut squares, mut own) = (vec![0.0; unit.dim()], 0.0, 0.0);
@@ -246,7 +253,7 @@ fn cosines(unit: &Seen<'_>, patches: usize) -> (Option<f64>, Option<f64>) {
     (within, between)
 }
 
-/// Of at most [`PAIRED`] patches, evenly spaced.
+/// Returns the uniformity of at most [`PAIRED`] evenly spaced patches.
 fn uniformity(unit: &Seen<'_>, patches: usize) -> Option<f64> {
     let count = unit.len();
     let kept = count.min(PAIRED);
@@ -281,7 +288,8 @@ mod tests {
         Features::new(FeatureLayer::Embedding, Rows { values, dim }, patches, numbers.clone(), numbers)
     }
 
-    /// Normal features in the first `rank` of `dim` dimensions, turned so that all dimensions deviate.
+    /// Normally distributed features in the first `rank` of `dim` dimensions, rotated so that all
+    /// dimensions vary.
     fn of_rank(rank: usize, dim: usize, images: usize) -> Features {
         let mut random = Address { seed: 3, ..Address::default() }.stream(Purpose::Evaluation);
         let mut normal = move || random.normal_pair().0;
@@ -334,17 +342,19 @@ mod tests {
         assert!(matches!(features(values, 2, 4), Err(Error::NotFinite { image: 1, patch: 1, index: 2, .. })));
     }
 
-    /// Patches (1, 0), (0, 1) of the first image and (0, 2), (0, 3) of the second.
+    /// Patches (1, 0) and (0, 1) of the first image, (0, 2) and (0, 3) of the second.
     #[test]
     fn figures_by_hand() {
         let health = Health::new(&features(vec![1.0, 0.0, 0.0, 1.0, 0.0, 2.0, 0.0, 3.0], 2, 2).unwrap());
         assert!((health.cosine_within.unwrap() - 0.5).abs() < 1e-12);
         assert!((health.cosine_between.unwrap() - 0.5).abs() < 1e-12);
-        // Of the four pairs of patches of different images two are equal and two orthogonal: squares 0 and 2.
+        // Of the four pairs of patches of different images, two are equal and two orthogonal:
+        // squared distances 0 and 2.
         assert!((health.uniformity.unwrap() - ((2.0 + 2.0 * (-4f64).exp()) / 4.0).ln()).abs() < 1e-12);
         let (x, y) = ((3.0f64 / 16.0).sqrt(), (5.0f64 / 4.0).sqrt());
         assert!((health.raw.mean - (x + y) / 2.0).abs() < 1e-12 && (health.raw.min - x).abs() < 1e-12);
-        // At patch 0 the rows are orthogonal, at patch 1 equal: logarithms of (1 + 5)^2 and 1 + 10.
+        // At patch 0 the rows are orthogonal, at patch 1 equal: the determinants are (1 + 5)^2 and
+        // 1 + 10.
         let rate = -0.25 * (36f64.ln() + 11f64.ln());
         assert!((health.coding_rate - rate).abs() < 1e-12);
         assert!((health.coding_rate_share - rate / -(6f64.ln())).abs() < 1e-12);

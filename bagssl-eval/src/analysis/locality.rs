@@ -1,4 +1,4 @@
-//! Locality: does a representation know where in its image a patch lies?
+//! Locality: whether a representation encodes the position of a patch in its image.
 
 use nalgebra::{Cholesky, DMatrix};
 use serde::{Deserialize, Serialize};
@@ -9,26 +9,27 @@ use crate::features::table::RowsView;
 use crate::numerics::matrix::{Matrix, multiply};
 use crate::numerics::similarity::{nearest, unit_rows};
 
-/// The patches of a grid, row by row.
+/// The layout of a patch grid in row-major order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
-    /// Patches from top to bottom.
+    /// The number of patches from top to bottom.
     pub rows: usize,
-    /// Patches from left to right.
+    /// The number of patches from left to right.
     pub columns: usize,
 }
 
-/// What features know of places.
+/// Metrics of the positional information in features.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Locality {
-    /// How often the patch of the same image that is nearest by cosine is one of the up to eight around it, in percent.
+    /// The percentage of patches whose nearest patch in the same image by cosine is one of the up
+    /// to eight adjacent ones.
     pub adjacent: f64,
-    /// The same for a random other patch of the image.
+    /// The same percentage for a random other patch of the image.
     pub adjacent_by_chance: f64,
-    /// How well a linear regression from the feature tells a patch's row, on images that it was not fitted on: the share of the
-    /// variance that is explained. 1 is perfect, 0 no better than the mean, less is worse.
+    /// The R² of a linear regression from the feature to a patch's row, on images that it was not
+    /// fitted to. 1 is perfect, 0 is no better than the mean, and negative is worse.
     pub row: f64,
-    /// The same for the column.
+    /// The R² of the regression to a patch's column.
     pub column: f64,
 }
 
@@ -51,14 +52,15 @@ impl Layout {
     }
 }
 
-/// Fits the regression on `train` and measures all on `test`.
+/// Fits the regression on `train` and computes all metrics on `test`.
 ///
 /// # Errors
-/// [`Error::Setting`] if the grid has fewer than two rows or columns, [`Error::Length`] if the features are not of such grids,
-/// or of different lengths.
+/// [`Error::Setting`] if the grid has fewer than two rows or columns. [`Error::Length`] if the
+/// number of patches does not match the grid, or the features have different dimensions.
 ///
 /// # Source
-/// The claim of BagSSL, arXiv:2206.08954, that the embedding keeps more locality than the projection; the figures are ours.
+/// The claim of BagSSL, arXiv:2206.08954, that the embedding preserves more locality than the
+/// projection. The metrics are ours.
 pub fn locality(train: &Features, test: &Features, layout: Layout) -> Result<Locality> {
     layout.check(train)?;
     layout.check(test)?;
@@ -84,10 +86,11 @@ fn by_chance(layout: Layout) -> f64 {
     100.0 * pairs.filter(|&(a, b)| layout.is_adjacent(a, b)).count() as f64 / (patches * (patches - 1)) as f64
 }
 
-/// Added to the covariance, relative to its mean diagonal, so that idle dimensions do no harm.
+/// The ridge added to the covariance, relative to its mean diagonal, so that unused dimensions are
+/// harmless.
 const RIDGE: f64 = 1e-9;
 
-/// The share of the variance of row and column that a least-squares regression explains on `test`.
+/// Returns the R² of a least-squares regression to row and column on `test`.
 fn position(train: &Features, test: &Features, layout: Layout) -> [f64; 2] {
     let (dim, count) = (train.dim(), train.values().len() / train.dim());
     let mut mean = vec![0.0; dim];
@@ -115,7 +118,7 @@ fn position(train: &Features, test: &Features, layout: Layout) -> [f64; 2] {
     let ridge = RIDGE * gram.trace() / dim as f64;
     (0..dim).for_each(|at| gram[(at, at)] += ridge);
     let products = DMatrix::from_row_slice(dim, 2, &products);
-    // Features that are all the same explain nothing.
+    // If all features are equal, they explain nothing.
     let weights = Cholesky::new(gram).map_or(DMatrix::zeros(dim, 2), |factor| factor.solve(&products));
     let (mut left, mut all) = ([0.0; 2], [0.0; 2]);
     for (number, row) in test.values().chunks_exact(dim).enumerate() {
@@ -137,7 +140,7 @@ mod tests {
 
     const LAYOUT: Layout = Layout { rows: 3, columns: 4 };
 
-    /// Features of 40 images that are a function of image, row and column.
+    /// Features of 40 images as a function of image, row and column.
     fn features(layout: Layout, seed: u64, of: impl Fn(usize, f64, f64, f64) -> Vec<f32>) -> Features {
         let mut random = Address { seed, ..Address::default() }.stream(Purpose::Evaluation);
         let mut values = vec![];
@@ -159,14 +162,16 @@ mod tests {
         .unwrap()
     }
 
-    /// In 3 by 4 patches 4 corners have 3 around them, 6 on the edges 5, 2 in the middle 8: 58 of 132 pairs.
+    /// In 3 by 4 patches, 4 corners have 3 neighbors, 6 edge patches have 5, and 2 inner patches
+    /// have 8: 58 of 132 pairs.
     #[test]
     fn chance_by_hand() {
         assert!((by_chance(LAYOUT) - 100.0 * 58.0 / 132.0).abs() < 1e-12);
         assert_eq!(by_chance(Layout { rows: 2, columns: 2 }), 100.0);
     }
 
-    /// Directions that turn with the place: the nearest is adjacent, and row and column can be read off.
+    /// Directions that rotate with the position: the nearest patch is adjacent, and row and column
+    /// are predictable.
     #[test]
     fn places_that_are_in_the_features_are_found() {
         let of = |image: usize, row: f64, column: f64, noise: f64| {
@@ -176,12 +181,12 @@ mod tests {
         let found = locality(&train, &test, LAYOUT).unwrap();
         assert_eq!(found.adjacent, 100.0);
         assert!(found.row > 0.999 && found.column > 0.999, "{found:?}");
-        // The other way round, with rows and columns taken for each other, it is not.
+        // With rows and columns swapped, they are not.
         let turned = locality(&train, &test, Layout { rows: 4, columns: 3 }).unwrap();
         assert!(turned.column < 0.1 && turned.adjacent < 90.0, "{turned:?}");
     }
 
-    /// Only the row: the column is not explained.
+    /// The features encode only the row: the column is not explained.
     #[test]
     fn one_axis_is_not_the_other() {
         let of = |_: usize, row: f64, _: f64, noise: f64| vec![2.0, row as f32, 0.1 * noise as f32];
@@ -199,7 +204,7 @@ mod tests {
         assert!(found.row.abs() < 0.05 && found.column.abs() < 0.05, "{found:?}");
     }
 
-    /// Opposite rows are alike, of four: the nearest is never adjacent.
+    /// Of four rows, those farther apart are similar: the nearest patch is never adjacent.
     #[test]
     fn what_is_alike_far_away_is_not_adjacent() {
         let layout = Layout { rows: 4, columns: 2 };

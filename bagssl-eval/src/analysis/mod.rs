@@ -1,4 +1,4 @@
-//! What a representation knows besides classes.
+//! Analyses of representations beyond classification.
 
 pub mod health;
 pub mod convergence;

@@ -1,4 +1,4 @@
-//! Nearest neighbors of single patches: what a representation takes to be alike.
+//! Nearest neighbors of single patches: which patches a representation considers similar.
 
 use bagssl_core::embed::Rows;
 
@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::features::Features;
 use crate::numerics::similarity::{nearest, unit_rows};
 
-/// A patch of an image.
+/// The identity of a patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PatchId {
     /// The image's position in its features.
@@ -15,20 +15,21 @@ pub struct PatchId {
     pub patch: usize,
 }
 
-/// A patch that lies near another.
+/// A neighbor of a patch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Neighbor {
-    /// Which patch.
+    /// The neighbor.
     pub id: PatchId,
-    /// Cosine similarity.
+    /// The cosine similarity.
     pub similarity: f32,
 }
 
-/// For each query patch the `count` nearest of all patches by cosine, by exact search, the nearest first. A patch is not
-/// its own neighbor; with `other_images`, nor are the patches of its own image.
+/// Returns the `count` nearest patches of each query by cosine similarity, in descending order, by
+/// exact search. A patch is not its own neighbor. If `other_images` is true, patches of the same
+/// image are excluded.
 ///
 /// # Errors
-/// [`Error::Setting`] if there is no such patch.
+/// [`Error::Setting`] if a query is out of range.
 pub fn neighbors(
     features: &Features,
     queries: &[PatchId],

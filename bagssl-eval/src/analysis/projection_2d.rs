@@ -1,4 +1,4 @@
-//! Maps of representations: rows of many dimensions as points of a plane.
+//! Maps of representations: high-dimensional rows as points in a plane.
 
 use bhtsne::{Neighbor, tSNE};
 use nalgebra::DMatrix;
@@ -9,21 +9,25 @@ use crate::features::samples::check_finite;
 use crate::features::table::RowsView;
 use crate::numerics::matrix::{Matrix, multiply};
 
-/// The directions in which rows vary most, and where the rows lie along them.
+/// The principal components of rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Principal {
-    /// `[row, direction]`, centered, the direction of most variance first. Each direction points to where its farthest row lies.
+    /// The scores, `[row, direction]`, centered, in descending order of variance. Each direction is
+    /// signed so that its largest absolute score is positive.
     pub scores: Vec<f64>,
-    /// How many directions there are: no more than dimensions, or rows less one.
+    /// The number of directions: at most the number of dimensions, and at most the number of rows
+    /// minus one.
     pub directions: usize,
-    /// The share of all variance of each, in percent.
+    /// The share of the total variance of each direction, in percent.
     pub explained: Vec<f64>,
 }
 
-/// The first `most` principal components, by way of the smaller of covariance and Gram matrix.
+/// Computes the first `most` principal components, from the smaller one of the covariance and the
+/// Gram matrix.
 ///
 /// # Errors
-/// [`Error::Setting`] with fewer than two rows, or if all are alike; [`Error::NotFinite`] naming the row.
+/// [`Error::Setting`] if there are fewer than two rows, or all rows are equal. [`Error::NotFinite`]
+/// with the row.
 ///
 /// # Source
 /// Pearson, *On lines and planes of closest fit to systems of points in space*, 1901.
@@ -63,7 +67,7 @@ pub fn principal<'a>(rows: impl Into<RowsView<'a>>, most: usize) -> Result<Princ
     for (direction, &at) in order.iter().enumerate() {
         let vector = eigen.eigenvectors.column(at);
         let score = |row: usize| match count < dim {
-            // Of the Gram matrix the vectors are the scores, but for their length.
+            // The eigenvectors of the Gram matrix are the scores up to their length.
             true => vector[row] * eigen.eigenvalues[at].sqrt(),
             false => centered[row * dim..][..dim].iter().zip(vector.iter()).map(|(value, weight)| value * weight).sum(),
         };
@@ -78,44 +82,48 @@ pub fn principal<'a>(rows: impl Into<RowsView<'a>>, most: usize) -> Result<Princ
 }
 
 impl Principal {
-    /// The first two scores of each row; 0 where there is no second direction.
+    /// Returns the first two scores of each row. The second is 0 if there is only one direction.
     pub fn points(&self) -> Vec<[f64; 2]> {
         let second = |row: &[f64]| row.get(1).copied().unwrap_or(0.0);
         self.scores.chunks(self.directions).map(|row| [row[0], second(row)]).collect()
     }
 }
 
-/// t-distributed stochastic neighbor embedding: rows that are near stay near; distances between clusters say little.
+/// t-distributed stochastic neighbor embedding. Neighboring rows stay close; distances between
+/// clusters mean little.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tsne {
-    /// How many neighbors count, about: 1 to a third of the rows less one.
+    /// The effective number of neighbors: 1 to a third of the number of rows minus one.
     pub perplexity: f64,
-    /// Steps of gradient descent.
+    /// The number of gradient descent steps.
     pub steps: usize,
 }
 
 impl Default for Tsne {
-    /// As scikit-learn's.
+    /// The defaults of scikit-learn.
     fn default() -> Self {
         Tsne { perplexity: 30.0, steps: 1000 }
     }
 }
 
-/// Principal components that neighbors are looked for in.
+/// The number of principal components in which neighbors are searched.
 const KEPT: usize = 50;
-/// How far a cell of points must be away, in its own sizes, to act as one.
+/// The Barnes-Hut parameter: a cell of points acts as one point if its size is below this fraction
+/// of its distance.
 const THETA: f32 = 0.5;
 
 impl Tsne {
-    /// The map of rows, made on one thread. It begins with the first two principal components, so that the same rows give the
-    /// same map, and far clusters lie where they are. `progress` hears of each step.
+    /// Maps rows to the plane, on one thread. The initial map is the first two principal
+    /// components. So the same rows give the same map, and distant clusters keep their relative
+    /// positions. `progress` is called with each step.
     ///
     /// # Errors
-    /// As [`principal`]; [`Error::Setting`] if the perplexity lies outside its range.
+    /// The errors of [`principal`], and [`Error::Setting`] if the perplexity is out of range.
     ///
     /// # Source
-    /// Van der Maaten and Hinton, *Visualizing data using t-SNE*, JMLR 2008; the Barnes-Hut approximation: van der Maaten,
-    /// JMLR 2014; the beginning: Kobak and Berens, *The art of using t-SNE for single-cell transcriptomics*, 2019.
+    /// Van der Maaten and Hinton, *Visualizing data using t-SNE*, JMLR 2008. Barnes-Hut
+    /// approximation: van der Maaten, JMLR 2014. Initialization: Kobak and Berens, *The art of
+    /// using t-SNE for single-cell transcriptomics*, 2019.
     pub fn map<'a>(
         &self,
         rows: impl Into<RowsView<'a>>,
@@ -144,7 +152,7 @@ impl Tsne {
         };
         let neighbors: Vec<Vec<Neighbor<f32>>> = (0..count).into_par_iter().map(nearest).collect();
         let points = reduced.points();
-        // So small that the first steps are free to turn it.
+        // The initial map is scaled down so that the first steps can rearrange it.
         let deviation = (points.iter().map(|[x, _]| x * x).sum::<f64>() / count as f64).sqrt();
         let begin: Vec<f32> = points.iter().flatten().map(|value| (1e-4 * value / deviation) as f32).collect();
         let none = vec![(); count];
@@ -154,7 +162,8 @@ impl Tsne {
             fit.learning_rate((count as f32 / 12.0).max(200.0)).epoch_callback(move |step, _| progress(step));
             fit.barnes_hut_with_neighbors(THETA, &neighbors).embedding()
         };
-        // Several threads would add up forces in an order of their own each time, and what begins alike would end apart.
+        // Several threads would sum the forces in a different order in each run, so that equal
+        // inputs would give different maps.
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().map_err(|error| Error::Setting {
             name: "threads",
             expected: "one for the map".into(),
@@ -175,33 +184,33 @@ mod tests {
         Rows { values, dim }
     }
 
-    /// Four corners of a rectangle 6 by 2 in a plane of three dimensions.
+    /// The four corners of a 6 by 2 rectangle in a plane in three dimensions.
     #[test]
     fn a_rectangle_by_hand() {
         let found = principal(&rows(vec![6.0, 5.0, 2.0, 0.0, 5.0, 2.0, 6.0, 5.0, 0.0, 0.0, 5.0, 0.0], 3), 9).unwrap();
         assert_eq!(found.directions, 2);
-        // Variances 9 and 1.
+        // The variances are 9 and 1.
         assert!((found.explained[0] - 90.0).abs() < 1e-9 && (found.explained[1] - 10.0).abs() < 1e-9);
         let points = found.points();
         assert!(points.iter().all(|[x, y]| (x.abs() - 3.0).abs() < 1e-9 && (y.abs() - 1.0).abs() < 1e-9), "{points:?}");
         assert!((points[0][0] - points[2][0]).abs() < 1e-9 && (points[0][1] - points[1][1]).abs() < 1e-9);
     }
 
-    /// Points of a line in more dimensions than there are of them: one direction, by the Gram matrix.
+    /// Points on a line, with more dimensions than points: one direction, by the Gram matrix.
     #[test]
     fn a_line_has_one_direction() {
         let along = [-1.0, 0.0, 3.0];
         let found =
             principal(&rows(along.iter().flat_map(|t| [2.0 * t, t + 1.0, 2.0 * t, 7.0]).collect(), 4), 2).unwrap();
         assert_eq!((found.directions, found.explained.len()), (1, 1));
-        // Steps of length 3, around the mean of 2/3, the farthest to the right.
+        // Steps of length 3 around the mean of 2/3, with the farthest point on the positive side.
         for (point, t) in found.points().iter().zip(along) {
             assert!((point[0] - 3.0 * (f64::from(t) - 2.0 / 3.0)).abs() < 1e-6 && point[1] == 0.0, "{point:?}");
         }
     }
 
     proptest! {
-        /// All components together keep all distances, whichever matrix they come from.
+        /// All components together preserve all distances, for either matrix.
         #[test]
         fn distances_are_kept(values in prop::collection::vec(-4.0f32..4.0, 30), dim in prop::sample::select(vec![3usize, 10])) {
             let rows = rows(values, dim);
@@ -234,7 +243,7 @@ mod tests {
         assert_eq!(error, "perplexity: expected 1 to 6.3, a third of the 20 points less one, got 7");
     }
 
-    /// Three clouds, far apart, stay clouds; the same rows give the same map.
+    /// Three distant clusters stay separate, and the same rows give the same map.
     #[test]
     fn clouds_stay_apart() {
         let value = |at: usize| {

@@ -1,23 +1,24 @@
-//! The confusion matrix: which classes a classifier takes for which.
+//! The confusion matrix of a classifier.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, same_length};
 
-/// How often each class was taken for each.
+/// The number of samples for each pair of true and predicted class.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confusion {
-    /// The classes that occur or were said, ascending.
+    /// The classes that occur as labels or predictions, in ascending order.
     pub classes: Vec<u32>,
-    /// `counts[a][b]`: samples of class `classes[a]` that were taken for `classes[b]`.
+    /// `counts[a][b]` is the number of samples of class `classes[a]` predicted as `classes[b]`.
     pub counts: Vec<Vec<u64>>,
 }
 
 impl Confusion {
-    /// Counts what was said of samples of these classes.
+    /// Counts predictions against labels.
     ///
     /// # Errors
-    /// [`Error::Length`](crate::Error::Length) if there is not a prediction for each label.
+    /// [`Error::Length`](crate::Error::Length) if `predictions` and `labels` have different
+    /// lengths.
     pub fn new(predictions: &[u32], labels: &[u32]) -> Result<Self> {
         same_length("predictions", labels.len(), predictions.len())?;
         let mut classes = [predictions, labels].concat();
@@ -31,7 +32,7 @@ impl Confusion {
         Ok(Confusion { classes, counts })
     }
 
-    /// The pairs of classes that are confused most, `(class, taken for, how often)`, at most `count`.
+    /// Returns the most frequent confusions, `(class, predicted class, count)`, at most `count`.
     pub fn worst(&self, count: usize) -> Vec<(u32, u32, u64)> {
         let mut pairs = Vec::new();
         for (row, class) in self.counts.iter().zip(&self.classes) {

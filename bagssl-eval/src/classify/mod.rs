@@ -1,4 +1,4 @@
-//! Classifiers of images by their features, and how they are measured.
+//! Classifiers of images by their features, and evaluation protocols.
 
 pub mod knn;
 pub mod probe;

@@ -1,4 +1,4 @@
-//! Protocols: all that an accuracy depends on besides the features, under a name and a hash.
+//! Protocols: named and hashed settings that determine an accuracy, given the features.
 
 use std::hash::Hasher as _;
 
@@ -12,34 +12,36 @@ use crate::classify::probe::{Linear, Logistic, Sgd, choose};
 use crate::error::{Error, Result};
 use crate::features::samples::{Samples, Score};
 
-/// A way to measure: a feature, a neighbor classifier, a linear probe, and how its learning rate is found.
+/// An evaluation protocol: the features, a nearest-neighbor classifier, a linear probe, and the
+/// search for its learning rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Protocol {
     /// The name; see [`Protocol::preset`].
     pub name: &'static str,
-    /// The neighbor classifier.
+    /// The nearest-neighbor classifier.
     pub knn: Knn,
     /// The linear probe.
     pub linear: Linear,
-    /// Factors of the probe's learning rate that are tried on a tenth of the training samples, which is held out meanwhile;
-    /// the best one then trains on all of them. Without factors the rate is as it stands. The test samples play no part.
+    /// The factors of the probe's learning rate to try. A tenth of the training samples is held out
+    /// to choose the best factor, which is then used to train on all training samples. If empty,
+    /// the learning rate is used unchanged. The test samples are not used.
     pub factors: &'static [f64],
-    /// The feature that it is about.
+    /// The layer whose features are used.
     pub tap: FeatureLayer,
-    /// Random patches that stand for an image, where it says how many.
+    /// The number of random patches per image, if the protocol specifies it.
     pub patches: Option<u32>,
 }
 
-/// Learning rates around a recipe's own, as factors.
+/// Factors of a recipe's learning rate to try.
 const AROUND: [f64; 5] = [0.1, 0.3, 1.0, 3.0, 10.0];
-/// The share of the training samples that chooses the learning rate.
+/// The held-out share of the training samples for choosing the learning rate.
 const HELD_OUT: f64 = 0.1;
 
 impl Protocol {
-    /// The names that [`Protocol::preset`] knows, the default first.
+    /// The names of the presets, the default first.
     const NAMES: [&str; 5] = ["bagssl", "solo", "lightly", "emp-ssl", "vicreg"];
 
-    /// A protocol by its name.
+    /// Returns a protocol by name.
     ///
     /// | name | neighbors, temperature | linear probe |
     /// |---|---|---|
@@ -48,12 +50,12 @@ impl Protocol {
     /// | `emp-ssl` | 20, 0.07 | SGD as in EMP-SSL: rate 0.03, batch 100, 100 epochs |
     /// | `vicreg` | 20, 0.07 | SGD as in VICReg: batch 256, 100 epochs; rate 0.02 times the best factor |
     ///
-    /// `emp-ssl` is about the projector's first layer ("pre_feature") of 128 random patches, the others about the embedding. It differs
-    /// from its code in what that does wrong: the last epoch counts, not the best on the test images, and test images are not
-    /// jittered.
+    /// `emp-ssl` uses the projector's first layer ("pre_feature") with 128 random patches; the
+    /// others use the embedding. It corrects two mistakes of the original code: it uses the last
+    /// epoch instead of the best one on the test images, and does not jitter test images.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there is no such protocol.
+    /// [`Error::Setting`] if the name is unknown.
     pub fn preset(name: &str) -> Result<Self> {
         let Some(name) = Self::NAMES.into_iter().find(|known| *known == name) else {
             return Err(Error::Setting { name: "protocol", expected: Self::NAMES.join(", "), got: name.into() });
@@ -70,7 +72,7 @@ impl Protocol {
         Ok(Protocol { name, knn, linear, factors, tap, patches })
     }
 
-    /// Two lines on the protocol, for a report: the neighbors and the probe.
+    /// Describes the neighbors and the probe in a line each, for a report.
     pub fn describe(&self) -> [String; 2] {
         let how = match self.factors {
             [] => String::new(),
@@ -81,19 +83,19 @@ impl Protocol {
         [self.knn.describe(), self.linear.describe() + &how]
     }
 
-    /// The accuracies of features by both classifiers. `seed` draws the part that is held out.
+    /// Evaluates both classifiers. `seed` determines the held-out samples.
     ///
     /// # Errors
-    /// Those of [`Knn::evaluate`], [`choose`] and [`Linear::evaluate`].
+    /// The errors of [`Knn::evaluate`], [`choose`] and [`Linear::evaluate`].
     pub fn evaluate(&self, train: &Samples, test: &Samples, seed: u64) -> Result<[Score; 2]> {
         let knn = self.knn.evaluate(train, test)?;
         Ok([knn, self.probe(train, seed)?.evaluate(train, test)?])
     }
 
-    /// The linear probe with the learning rate that suits the training samples.
+    /// Returns the linear probe with the best learning rate for the training samples.
     ///
     /// # Errors
-    /// Those of [`choose`].
+    /// The errors of [`choose`].
     pub fn probe(&self, train: &Samples, seed: u64) -> Result<Linear> {
         match self.linear {
             Linear::Sgd(sgd) if !self.factors.is_empty() => {
@@ -105,44 +107,45 @@ impl Protocol {
         }
     }
 
-    /// A hash of all settings, 16 hexadecimal digits: equal where they are, whatever the name.
+    /// Returns a hash of all settings except the name, as 16 hexadecimal digits.
     pub fn hash(&self) -> String {
         let Protocol { name: _, knn, linear, factors, tap, patches } = self;
         let of = match (tap, patches) {
             (FeatureLayer::Embedding, None) => String::new(),
             of => format!(" {of:?}"),
         };
-        // The texts of the first version, so that its hashes hold.
+        // Keep the spelling of the first version, so that its hashes stay valid.
         let Knn { neighbors, temperature } = knn;
         let knn = format!("Knn {{ neighbours: {neighbors:?}, temperature: {temperature:?} }}");
         fnv1a(format!("{knn} {linear:?} {factors:?} {HELD_OUT}{of}").as_bytes())
     }
 }
 
-/// FNV-1a of some bytes, 64 bits, as 16 hexadecimal digits: tells files and settings apart, and is no signature.
+/// Returns the 64-bit FNV-1a hash of `bytes` as 16 hexadecimal digits. It identifies files and
+/// settings, and is not cryptographic.
 pub fn fnv1a(bytes: &[u8]) -> String {
     let mut hash = FnvHasher::default();
     hash.write(bytes);
     format!("{:016x}", hash.finish())
 }
 
-/// What a number depends on.
+/// The inputs that an accuracy depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The protocol's name.
     pub protocol: String,
-    /// Its hash.
+    /// The protocol's hash.
     pub protocol_hash: String,
     /// The hash of the checkpoint's bytes.
     pub checkpoint_hash: String,
     /// The fingerprints of the training and the test images.
     pub data: [String; 2],
-    /// The seed of what the protocol draws.
+    /// The seed of the protocol's random choices.
     pub seed: u64,
 }
 
 impl Origin {
-    /// In one line.
+    /// Describes the origin in one line.
     pub fn line(&self) -> String {
         let Origin { protocol, protocol_hash, checkpoint_hash, data: [train, test], seed } = self;
         format!(
@@ -179,15 +182,16 @@ mod tests {
         assert_eq!((fnv1a(b"").as_str(), fnv1a(b"foobar").as_str()), ("cbf29ce484222325", "85944171f73967e8"));
     }
 
-    /// 120 samples of class 0 at 0, 80 of class 1 so far from there.
+    /// 120 samples of class 0 at 0, and 80 of class 1 at `gap`.
     fn two_points(gap: f32) -> Samples {
         let labels: Vec<u32> = (0..200).map(|i| u32::from(i % 5 < 2)).collect();
         let values = labels.iter().map(|&label| gap * label as f32).collect();
         Samples::new(Rows { values, dim: 1 }, labels).unwrap()
     }
 
-    /// Two classes at two points. The nearer these are, the greater the rate that it takes to tell them apart; a lower one
-    /// says the more frequent class of all samples. The first that does best on the held-out samples is chosen.
+    /// Two classes at two points. The closer they are, the higher the learning rate that separates
+    /// them; with a lower one, all samples are predicted as the more frequent class. The first rate
+    /// that is best on the held-out samples is chosen.
     #[test]
     fn the_rate_is_chosen_on_the_training_samples() {
         let protocol = Protocol::preset("vicreg").unwrap();

@@ -17,12 +17,13 @@ use crate::error::{Error, Result, same_length};
 use crate::features::samples::Samples;
 use crate::features::table::{RowsView, Table, Values};
 
-/// The features of some images at one tap: finite, as many patches for each image. They are in memory, or in the files of a
+/// The features of images at one layer of the network. All values are finite, and all images have
+/// the same number of patches. The values are in memory, or in the files of a
 /// [`FeatureCache`](crate::features::cache::FeatureCache).
 ///
 /// # Shapes
-/// `values` is `[image, patch, dim]`, row-major. "Position" below is an image's place in it; [`Features::images`] gives
-/// the image's index in its data set.
+/// `values` is `[image, patch, dim]`, row-major. In this type, the "position" of an image is its
+/// index in this array, and [`Features::images`] has the image's index in its data set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Features {
     tap: FeatureLayer,
@@ -32,34 +33,36 @@ pub struct Features {
     labels: Vec<u32>,
 }
 
-/// What one image's features are: `[patch, dim]`.
+/// The shape of one image's features: `[patch, dim]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) patches: usize,
     pub(crate) dim: usize,
 }
 
-/// In which order the patches of an image are taken when only some are averaged.
+/// The order in which an image's patches are averaged, if only some of them are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order<'a> {
-    /// As they come.
+    /// The stored order.
     Given,
-    /// The same order for every image: each of the patches' numbers once.
+    /// The same order for every image: a permutation of the patch indices.
     Same(&'a [u32]),
-    /// A random order for each image, a function of the seed and the image's index in its data set. The first patches
-    /// of a short mean are those of a longer one.
+    /// A random order for each image, which depends only on the seed and on the image's index in
+    /// its data set. The patches of a shorter mean are a prefix of those of a longer one.
     Random {
         /// The seed.
         seed: u64,
     },
 }
 
-/// The features of all batches at each of the taps, in the taps' order. `progress` hears how many images are done.
+/// Extracts the features of all batches at each layer in `taps`, in that order. `progress` is
+/// called with the number of images done.
 ///
 /// # Errors
-/// [`Error::Source`] or [`Error::Network`] if one of these fails, [`Error::NotFinite`] naming the image whose feature is
-/// infinite or not a number, [`Error::Length`] if batches differ in their patches or the network gives another number
-/// of rows or taps than it was asked for, [`Error::Empty`] if there is no batch.
+/// [`Error::Source`] or [`Error::Network`] if the source or the network fails. [`Error::NotFinite`]
+/// with the image whose feature is infinite or NaN. [`Error::Length`] if batches have different
+/// numbers of patches, or the network returns an unexpected number of rows or layers.
+/// [`Error::Empty`] if there are no batches.
 pub fn extract(
     network: &dyn Embed,
     batches: impl Iterator<Item = core::result::Result<PatchBatch, SourceError>>,
@@ -91,8 +94,8 @@ pub fn extract(
 }
 
 impl Features {
-    /// Checks features: `values` is `[image, patch, dim]`, `images` holds each image's index in its data set, `labels`
-    /// its class.
+    /// Creates features after checking them. `values` is `[image, patch, dim]`, `images` has each
+    /// image's index in its data set, and `labels` its class.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::Length`] or [`Error::NotFinite`].
@@ -108,7 +111,7 @@ impl Features {
         Ok(Features { tap, values: values.into(), shape, images, labels })
     }
 
-    /// Features that were checked before they were stored.
+    /// Creates features whose values were checked before they were stored.
     pub(crate) fn stored(
         tap: FeatureLayer,
         values: Values,
@@ -123,37 +126,37 @@ impl Features {
         Ok(Features { tap, values, shape, images, labels })
     }
 
-    /// Where in the network they were taken.
+    /// The layer of the network.
     pub fn tap(&self) -> FeatureLayer {
         self.tap
     }
 
-    /// How many images there are.
+    /// The number of images.
     pub fn len(&self) -> usize {
         self.images.len()
     }
 
-    /// Whether there are none: never, after a check.
+    /// Returns whether there are no images. Checked features have at least one.
     pub fn is_empty(&self) -> bool {
         self.images.is_empty()
     }
 
-    /// Patches of each image.
+    /// The number of patches per image.
     pub fn patches(&self) -> usize {
         self.shape.patches
     }
 
-    /// Length of a feature.
+    /// The dimension of a feature.
     pub fn dim(&self) -> usize {
         self.shape.dim
     }
 
-    /// Each image's index in its data set.
+    /// The index of each image in its data set.
     pub fn images(&self) -> &[u32] {
         &self.images
     }
 
-    /// Each image's class.
+    /// The class of each image.
     pub fn labels(&self) -> &[u32] {
         &self.labels
     }
@@ -163,30 +166,30 @@ impl Features {
         &self.values
     }
 
-    /// The feature of one patch of the image at a position.
+    /// Returns the feature of one patch of the image at a position.
     ///
     /// # Panics
-    /// If there is no such image or patch.
+    /// If the position or the patch is out of range.
     pub fn patch(&self, position: usize, patch: usize) -> &[f32] {
         let Shape { patches, dim } = self.shape;
         assert!(position < self.len() && patch < patches, "patch {patch} of image {position}");
         &self.values[(position * patches + patch) * dim..][..dim]
     }
 
-    /// All patches as rows, image by image.
+    /// All patches of all images as rows, `[image * patch, dim]`.
     pub fn rows(&self) -> RowsView<'_> {
         RowsView { values: &self.values, dim: self.shape.dim }
     }
 
-    /// The mean of the first `count` patches of each image: BagSSL's representation. It is where the features are: in memory, or
-    /// in a file of its own.
+    /// Returns the mean of the first `count` patches of each image, which is BagSSL's
+    /// representation. The result is stored like the features: in memory, or in a file of its own.
     ///
     /// # Shapes
     /// - returns: `[image, dim]`
     ///
     /// # Errors
-    /// [`Error::Setting`] if `count` is 0 or more than there are patches, or the order does not hold each patch once;
-    /// [`Error::Write`] if there is no room for the file.
+    /// [`Error::Setting`] if `count` is 0 or exceeds the number of patches, or `order` is not a
+    /// permutation of the patches. [`Error::Write`] if the file cannot be written.
     ///
     /// # Source
     /// BagSSL, arXiv:2206.08954.
@@ -198,7 +201,7 @@ impl Features {
         }
         self.check_order(order)?;
         if patches == 1 {
-            // It is its own mean, shared, not copied.
+            // A single patch is its own mean. The values are shared, not copied.
             return Ok(Table { values: self.values.clone(), dim });
         }
         let mut values = self.values.beside(self.len() * dim)?;
@@ -212,28 +215,28 @@ impl Features {
         Ok(Table { values: values.finish()?, dim })
     }
 
-    /// The mean of all patches of each image, `[image, dim]`.
+    /// Returns the mean of all patches of each image, `[image, dim]`.
     ///
     /// # Errors
-    /// [`Error::Write`] if the features are in a file and there is no room for another.
+    /// [`Error::Write`] if the features are in a file and the new file cannot be written.
     pub fn mean(&self) -> Result<Table> {
         self.mean_of(self.shape.patches, Order::Given)
     }
 
-    /// [`Features::mean_of`] with the images' classes, for a classifier.
+    /// Returns [`Features::mean_of`] with the images' classes, for a classifier.
     ///
     /// # Errors
-    /// Those of [`Features::mean_of`].
+    /// The errors of [`Features::mean_of`].
     pub fn samples(&self, count: usize, order: Order<'_>) -> Result<Samples> {
         Samples::new(self.mean_of(count, order)?, self.labels.clone())
     }
 
-    /// For each image, the means over `cells x cells` parts of its grid of patches, one after the other, with the images' classes:
-    /// [`pool`] says which patches are in a part.
+    /// Returns, for each image, the concatenated means over `cells x cells` parts of its patch
+    /// grid, with the images' classes. [`pool`] defines which patches belong to a part.
     ///
     /// # Errors
-    /// [`Error::Core`] if the features are not of such a grid, or it has fewer rows or columns than there are cells;
-    /// [`Error::Write`] if there is no room for the file.
+    /// [`Error::Core`] if the number of patches does not match the grid, or the grid has fewer rows
+    /// or columns than `cells`. [`Error::Write`] if the file cannot be written.
     pub fn pooled(&self, grid: Grid, cells: u32) -> Result<Samples> {
         let Shape { patches, dim } = self.shape;
         let parts = (cells * cells) as usize;
@@ -244,7 +247,7 @@ impl Features {
         Samples::new(Table { values: values.finish()?, dim: parts * dim }, self.labels.clone())
     }
 
-    /// The patches of an image, in an order that has been checked.
+    /// Iterates over the patches of an image in a valid order.
     fn order_of(&self, position: usize, order: Order<'_>) -> impl Iterator<Item = usize> {
         let order = match order {
             Order::Given => (0..self.shape.patches as u32).collect(),
@@ -278,7 +281,8 @@ impl Features {
 }
 
 impl Shape {
-    /// That of the features of a batch: the same as before, all finite.
+    /// Returns the shape of a batch's features after checking that it has not changed and that all
+    /// values are finite.
     pub(crate) fn check(tap: FeatureLayer, batch: &PatchBatch, rows: &Rows, before: Option<Shape>) -> Result<Self> {
         let shape = Shape { patches: batch.shape().patches, dim: rows.dim };
         same_length("rows of a network", batch.shape().rows(), rows.len())?;
@@ -310,7 +314,7 @@ mod tests {
     use bagssl_core::random::{Address, Purpose};
     use proptest::prelude::*;
 
-    /// A patch's sum, and at the second tap its first and last value.
+    /// Embeds a patch as its sum, and at the second layer as its first and last value.
     struct Sums;
 
     impl Embed for Sums {
@@ -330,7 +334,7 @@ mod tests {
         }
     }
 
-    /// One image with two patches of one row and two columns, from this value on.
+    /// One image with two patches of one row and two columns, with consecutive values from `first`.
     fn batch(image: u32, first: f32) -> core::result::Result<PatchBatch, SourceError> {
         let shape = BatchShape { images: 1, patches: 2, channels: 1, height: 1, width: 2 };
         let data = (0..4).map(|i| first + i as f32).collect();
@@ -384,8 +388,8 @@ mod tests {
         assert!(features.mean_of(1, Order::Same(&[0, 1])).is_err());
     }
 
-    /// Two rows and three columns of patches, whose numbers are their features: the left half has columns 0 and 1, the right half 1
-    /// and 2.
+    /// A grid of two rows and three columns of patches, whose features are their indices. The left
+    /// part has columns 0 and 1, the right part columns 1 and 2.
     #[test]
     fn quarters_by_hand() {
         let spec = PatchSpec::new(PatchSide::Pixels(4), 4).unwrap();

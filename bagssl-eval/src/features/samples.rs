@@ -1,10 +1,10 @@
-//! Samples: what a classifier learns from, and what it says about others.
+//! Labeled samples, and the score of a classifier on them.
 
 use crate::draw::Draw;
 use crate::error::{Error, Result, same_length};
 use crate::features::table::{RowsView, Table};
 
-/// Feature vectors with their classes: at least one, all finite.
+/// Feature vectors with their classes. There is at least one, and all values are finite.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Samples {
     rows: Table,
@@ -12,10 +12,10 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// Joins rows to their classes.
+    /// Creates samples from rows and their classes.
     ///
     /// # Errors
-    /// [`Error::Empty`], [`Error::Length`], or [`Error::NotFinite`] naming the row.
+    /// [`Error::Empty`], [`Error::Length`], or [`Error::NotFinite`] with the row.
     pub fn new(rows: impl Into<Table>, labels: Vec<u32>) -> Result<Self> {
         let rows = rows.into();
         if rows.is_empty() {
@@ -32,22 +32,22 @@ impl Samples {
         self.rows.view()
     }
 
-    /// Their classes.
+    /// The class of each sample.
     pub fn labels(&self) -> &[u32] {
         &self.labels
     }
 
-    /// How many there are.
+    /// The number of samples.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there are none: never, after a check.
+    /// Returns whether there are no samples. Checked samples have at least one.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// The classes that occur, in ascending order.
+    /// Returns the classes that occur, in ascending order.
     pub fn classes(&self) -> Vec<u32> {
         let mut classes = self.labels.clone();
         classes.sort_unstable();
@@ -55,11 +55,12 @@ impl Samples {
         classes
     }
 
-    /// A random split into what is kept and what is held out: `share` of the samples, at least one on each side.
+    /// Splits the samples at random, and returns the kept and the held-out ones. `share` is the
+    /// held-out fraction; both parts have at least one sample.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the share is not between 0 and 1 or there are fewer than two samples,
-    /// [`Error::Write`] if they are in a file and there is no room for others.
+    /// [`Error::Setting`] if `share` is not between 0 and 1 or there are fewer than two samples.
+    /// [`Error::Write`] if the samples are in a file and the new files cannot be written.
     pub fn hold_out(&self, share: f64, seed: u64) -> Result<(Samples, Samples)> {
         if !(share > 0.0 && share < 1.0) || self.len() < 2 {
             let got = format!("{share} of {}", self.len());
@@ -79,45 +80,48 @@ impl Samples {
         Ok(Samples { rows: Table { values: values.finish()?, dim }, labels })
     }
 
-    /// Refuses rows of another length than the samples'.
+    /// Returns an error if the rows and the samples have different dimensions.
     pub(crate) fn check_dim(&self, rows: RowsView<'_>) -> Result<()> {
         same_length("length of a feature", self.rows.dim, rows.dim)
     }
 }
 
-/// How many of the classes said a right one may be among to count for [`Score::top5`].
+/// The number of top predictions for [`Score::top5`].
 pub(crate) const TOP: usize = 5;
 
-/// What a classifier said.
+/// The predictions of a classifier and their accuracy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Score {
-    /// The class given to each sample.
+    /// The predicted class of each sample.
     pub predictions: Vec<u32>,
-    /// Share of right ones (top 1), in percent.
+    /// The top-1 accuracy in percent.
     pub accuracy: f64,
-    /// Share of samples whose class is among the five that the classifier takes for likeliest, in percent. Neighbors speak
-    /// only for the classes that are among them.
+    /// The top-5 accuracy in percent: the share of samples whose class is among the five most
+    /// likely ones. A nearest-neighbor classifier only predicts classes that occur among the
+    /// neighbors.
     pub top5: f64,
-    /// Whether the classifier was trained to its optimum, where it has one.
+    /// The convergence of the fit, if the classifier is trained to an optimum.
     pub fit: Option<Fit>,
 }
 
-/// How a regression's solution ended.
+/// The convergence of a regression.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Fit {
-    /// Whether the gradient came below the tolerance.
+    /// Whether the largest component of the gradient fell below the tolerance.
     pub converged: bool,
-    /// Iterations that were made.
+    /// The number of iterations.
     pub iterations: usize,
-    /// The largest component of the gradient at the end.
+    /// The largest component of the final gradient.
     pub gradient: f64,
 }
 
 impl Score {
-    /// Compares what was said to the classes: for each sample some classes, the likeliest first.
+    /// Compares predictions to labels. `said` has, for each sample, the predicted classes, the most
+    /// likely first.
     ///
     /// # Panics
-    /// If there are not as many samples as labels, or none, or one of which nothing is said.
+    /// If `said` and `labels` have different lengths, there are no samples, or a sample has no
+    /// prediction.
     pub fn new(said: &[Vec<u32>], labels: &[u32]) -> Self {
         assert!(!labels.is_empty() && said.len() == labels.len(), "a prediction for each label");
         let share = |count: usize| {
@@ -132,13 +136,14 @@ impl Score {
         }
     }
 
-    /// For each sample 100 if it is right, else 0: what intervals of the accuracy are drawn from.
+    /// Returns 100 for each correct sample and 0 for each wrong one. Confidence intervals of the
+    /// accuracy are computed from these.
     pub fn hits(&self, labels: &[u32]) -> Vec<f64> {
         self.predictions.iter().zip(labels).map(|(said, label)| f64::from(u8::from(said == label)) * 100.0).collect()
     }
 }
 
-/// Refuses values that are infinite or not a number. Rows count as images of one patch.
+/// Returns an error if a value is infinite or NaN. Each row counts as an image of one patch.
 pub(crate) fn check_finite(what: &'static str, rows: RowsView<'_>) -> Result<()> {
     let Some(found) = rows.values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
     let (image, index) = (found / rows.dim, found % rows.dim);

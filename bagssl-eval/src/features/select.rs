@@ -1,11 +1,11 @@
-//! The same images in several views: one that cannot be used in one view may be usable in another.
+//! Selection of common images: an image that is unusable in one view may be usable in another.
 
 use std::collections::{HashMap, HashSet};
 
 use super::Features;
 use crate::error::{Error, Result};
 
-/// The images that all of these have, in the order of the first.
+/// Returns the images that all features contain, in the order of the first.
 fn common(features: &[&Features]) -> Vec<u32> {
     let Some((first, others)) = features.split_first() else { return vec![] };
     let others = others.iter().filter(|other| other.images != first.images);
@@ -13,11 +13,12 @@ fn common(features: &[&Features]) -> Vec<u32> {
     first.images.iter().copied().filter(|image| others.iter().all(|other| other.contains(image))).collect()
 }
 
-/// Leaves in each of some views of a data set, which are features at some taps, only the images that all of them have, in the order of
-/// the first.
+/// Restricts several views of a data set (each with features at some layers) to the images that all
+/// of them contain, in the order of the first.
 ///
 /// # Errors
-/// [`Error::Empty`] if there is no such image, [`Error::Write`] if features are in a file and there is no room for others.
+/// [`Error::Empty`] if there is no common image. [`Error::Write`] if features are in a file and the
+/// new file cannot be written.
 pub fn keep_common<const N: usize>(views: [&mut Vec<Features>; N]) -> Result<()> {
     let images = common(&views.iter().flat_map(|view| view.iter()).collect::<Vec<_>>());
     if images.is_empty() {
@@ -30,12 +31,13 @@ pub fn keep_common<const N: usize>(views: [&mut Vec<Features>; N]) -> Result<()>
 }
 
 impl Features {
-    /// Only these images, in this order. Where that is all as it is, values are shared, not copied; else they go to where these are: to
-    /// memory, or to a file of their own.
+    /// Returns the features of these images, in this order. If the images are unchanged, the values
+    /// are shared and not copied. Otherwise the new values are stored like these: in memory, or in
+    /// a file of their own.
     ///
     /// # Errors
-    /// [`Error::Setting`] if one is not among the features' images, [`Error::Empty`] if there is none, [`Error::Write`] if there is no
-    /// room for the file.
+    /// [`Error::Setting`] if an image has no features, [`Error::Empty`] if `images` is empty, and
+    /// [`Error::Write`] if the file cannot be written.
     pub fn only(&self, images: &[u32]) -> Result<Features> {
         if images == self.images {
             return Ok(self.clone());
@@ -62,14 +64,14 @@ mod tests {
     use crate::features::table::{Growing, Mapped, Values};
     use bagssl_core::embed::{FeatureLayer, Rows};
 
-    /// Two patches of two values each; the values say whose they are.
+    /// Two patches of two values each. The values identify the image and the patch.
     fn features(images: &[u32]) -> Features {
         let values = images.iter().flat_map(|&image| (0..4).map(move |i| (image * 10 + i) as f32)).collect();
         let labels = images.iter().map(|image| image % 3).collect();
         Features::new(FeatureLayer::Embedding, Rows { values, dim: 2 }, 2, images.to_vec(), labels).unwrap()
     }
 
-    /// The same in a file.
+    /// The same features in a file.
     fn mapped(features: &Features, folder: &std::path::Path) -> Features {
         use std::io::Write;
         let mut file = tempfile::tempfile_in(folder).unwrap();

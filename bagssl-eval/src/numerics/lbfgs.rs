@@ -1,30 +1,32 @@
 //! L-BFGS: minimizes a smooth function of many variables.
 //!
 //! # Source
-//! Nocedal and Wright, *Numerical Optimization*, 2nd edition, algorithm 7.4 (the two-loop recursion) and section 7.2; the
-//! line search by bisection is that of Lewis and Overton, *Nonsmooth optimization via quasi-Newton methods*, 2013.
+//! Nocedal and Wright, *Numerical Optimization*, 2nd edition, algorithm 7.4 (the two-loop
+//! recursion) and section 7.2. The line search by bisection is from Lewis and Overton, *Nonsmooth
+//! optimization via quasi-Newton methods*, 2013.
 
 use std::collections::VecDeque;
 
-/// Steps that are remembered.
+/// The number of stored steps.
 const MEMORY: usize = 10;
-/// Share of the promised decrease that a step must give.
+/// The parameter of the sufficient decrease (Armijo) condition.
 const DECREASE: f64 = 1e-4;
-/// Share of the slope that may be left after a step.
+/// The parameter of the curvature condition: the slope after a step is at most this fraction of the
+/// slope before.
 const SLOPE: f64 = 0.9;
-/// Evaluations of one line search.
+/// The maximum number of function evaluations per line search.
 const TRIALS: usize = 40;
 
-/// When to stop.
+/// The stopping criteria.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stop {
-    /// Largest component of the gradient at which the point is a minimum.
+    /// Stop when the largest component of the gradient is at most this.
     pub(crate) tolerance: f64,
-    /// Most iterations.
+    /// The maximum number of iterations.
     pub(crate) iterations: usize,
 }
 
-/// Where the descent ended.
+/// The final point.
 #[derive(Debug, Clone)]
 pub(crate) struct Minimum {
     pub(crate) point: Vec<f64>,
@@ -40,8 +42,8 @@ struct Pair {
     curvature: f64,
 }
 
-/// Minimizes `function`, which gives its value and writes its gradient. It ends at the tolerance, after the last
-/// iteration, or where rounding leaves no descent.
+/// Minimizes `function`, which returns its value and writes its gradient. Stops at the tolerance,
+/// at the maximum number of iterations, or when rounding errors prevent any descent.
 pub(crate) fn minimize(function: impl Fn(&[f64], &mut [f64]) -> f64, start: Vec<f64>, stop: Stop) -> Minimum {
     let mut gradient = vec![0.0; start.len()];
     let value = function(&start, &mut gradient);
@@ -65,7 +67,7 @@ pub(crate) fn minimize(function: impl Fn(&[f64], &mut [f64]) -> f64, start: Vec<
     at
 }
 
-/// Minus the gradient, multiplied by the inverse Hessian that the memory stands for.
+/// Returns the negative gradient, multiplied by the approximate inverse Hessian.
 fn descent(gradient: &[f64], memory: &VecDeque<Pair>) -> Vec<f64> {
     let mut direction: Vec<f64> = gradient.iter().map(|value| -value).collect();
     let mut along = Vec::with_capacity(memory.len());
@@ -85,7 +87,8 @@ fn descent(gradient: &[f64], memory: &VecDeque<Pair>) -> Vec<f64> {
     direction
 }
 
-/// A point that meets the weak Wolfe conditions, or the best decrease that was found; none if nothing decreases.
+/// Returns a point that satisfies the weak Wolfe conditions, or else the last point with sufficient
+/// decrease, or `None` if no point has.
 fn line_search(
     function: &impl Fn(&[f64], &mut [f64]) -> f64,
     at: &Minimum,
@@ -131,7 +134,7 @@ fn add(to: &mut [f64], share: f64, what: &[f64]) {
     to.iter_mut().zip(what).for_each(|(to, what)| *to += share * what);
 }
 
-/// The greatest magnitude.
+/// Returns the largest absolute value.
 pub(crate) fn largest(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |largest, value| value.abs().max(largest))
 }
@@ -142,7 +145,7 @@ mod tests {
 
     const STOP: Stop = Stop { tolerance: 1e-9, iterations: 500 };
 
-    /// Minimum 3 at (1, -2), axes 1 to 1000.
+    /// The minimum is 3 at (1, -2); the curvatures are 1 and 1000.
     #[test]
     fn a_narrow_bowl() {
         let bowl = |x: &[f64], gradient: &mut [f64]| {

@@ -1,8 +1,9 @@
-//! Matrices laid over slices, and their product: the one place where this crate multiplies matrices.
+//! Matrix views of slices, and their product. All matrix products of this crate go through this
+//! module.
 
 use nalgebra::{DMatrixViewMut, Dyn, MatrixView, RealField};
 
-/// A matrix over a row-major slice, or its transpose.
+/// A view of a row-major slice as a matrix or its transpose.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a, T> {
     data: &'a [T],
@@ -12,18 +13,19 @@ pub(crate) struct Matrix<'a, T> {
 }
 
 impl<'a, T: RealField + Copy> Matrix<'a, T> {
-    /// The `[rows, columns]` matrix of a row-major slice.
+    /// Creates a `[rows, columns]` matrix over a row-major slice.
     pub(crate) fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
         assert_eq!(data.len(), rows * columns, "a matrix of {rows}x{columns}");
         Matrix { data, rows, columns, turned: false }
     }
 
-    /// The transpose.
+    /// Returns the transpose.
     pub(crate) fn t(self) -> Self {
         Matrix { rows: self.columns, columns: self.rows, turned: !self.turned, ..self }
     }
 
-    /// The transpose, as nalgebra sees the slice: what is row-major here is column-major there.
+    /// Returns the transpose as a nalgebra view. nalgebra is column-major, so a row-major slice is
+    /// its own transpose.
     fn turned_view(&self) -> MatrixView<'a, T, Dyn, Dyn, Dyn, Dyn> {
         let (row_step, column_step) = if self.turned { (self.rows, 1) } else { (1, self.columns) };
         let (rows, columns) = (Dyn(self.columns), Dyn(self.rows));
@@ -31,18 +33,19 @@ impl<'a, T: RealField + Copy> Matrix<'a, T> {
     }
 }
 
-/// Below this side nalgebra multiplies column by column, and there it takes the rows of its left factor to be contiguous
-/// (0.35 reads past the end otherwise). Its own threshold is 6; this one leaves room.
+/// Below this size, nalgebra multiplies column by column, and assumes that the rows of its left
+/// factor are contiguous (version 0.35 reads past the end otherwise). Its own threshold is 6; this
+/// one leaves a margin.
 const SMALL: usize = 16;
 
-/// `out = a b + keep * out`, row-major.
+/// Computes `out = a b + keep * out`, row-major.
 ///
 /// # Panics
-/// If the shapes do not fit.
+/// If the shapes do not match.
 pub(crate) fn multiply<T: RealField + Copy>(a: Matrix<'_, T>, b: Matrix<'_, T>, keep: T, out: &mut [T]) {
     assert_eq!(a.columns, b.rows, "inner sides of a product");
     assert_eq!(out.len(), a.rows * b.columns, "values of a product");
-    // out^T = b^T a^T, and each transpose is a slice as it stands.
+    // Compute out^T = b^T a^T. Each transpose is a view without a copy.
     let small = a.rows.min(a.columns).min(b.columns) < SMALL;
     let mut out = DMatrixViewMut::from_slice(out, b.columns, a.rows);
     if b.turned && small {
@@ -60,7 +63,8 @@ mod tests {
         (0..rows * columns).map(|at| data[at % rows * columns + at / rows]).collect()
     }
 
-    /// Sides below and above the size from which the blocked product takes over; all four ways to turn the factors.
+    /// Sizes below and above the threshold of the blocked product, for all four combinations of
+    /// transposed factors.
     #[test]
     fn products_equal_the_definition() {
         for [rows, inner, columns] in [[2, 3, 4], [11, 7, 9], [1, 20, 13], [40, 3, 50], [17, 30, 19]] {

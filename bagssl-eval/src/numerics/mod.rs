@@ -1,4 +1,4 @@
-//! Arithmetic on tables of numbers: products, spectra, similarity, and a minimizer.
+//! Numerics: matrix products, spectra, nearest neighbors, and a minimizer.
 
 pub(crate) mod matrix;
 pub(crate) mod spectrum;

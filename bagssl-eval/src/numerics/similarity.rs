@@ -6,12 +6,13 @@ use rayon::prelude::*;
 use crate::features::table::RowsView;
 use crate::numerics::matrix::{Matrix, multiply};
 
-/// Items that are compared at a time, in values: 16 MiB, of which a unit copy is made.
+/// The number of item values compared in one block: 16 MiB, plus a normalized copy.
 const BLOCK: usize = 1 << 22;
-/// Queries that a thread compares with them, in similarities: 4 MiB.
+/// The number of similarities per chunk of queries on one thread: 4 MiB.
 const CHUNK: usize = 1 << 20;
 
-/// The rows at unit length; a row of zeros stays what it is, so that its similarity to anything is 0.
+/// Returns the rows scaled to unit length. A row of zeros stays zero, so that its similarity to any
+/// row is 0.
 pub(crate) fn unit_rows<'a>(rows: impl Into<RowsView<'a>>) -> Rows {
     let rows = rows.into();
     let mut unit = Rows { values: rows.values.to_vec(), dim: rows.dim };
@@ -24,12 +25,12 @@ pub(crate) fn unit_rows<'a>(rows: impl Into<RowsView<'a>>) -> Rows {
     unit
 }
 
-/// For each query, the `count` items (all, if there are fewer) of greatest cosine similarity, with it: the greatest first, among
-/// equals the one that comes first. `keep(query, item)` may leave items out. The items are read once, from first to
-/// last, a block at a time.
+/// Returns the `count` items of greatest cosine similarity for each query (all items if there are
+/// fewer), with their similarities, in descending order. Ties are in the order of the items.
+/// `keep(query, item)` can exclude items. The items are read once, in order, one block at a time.
 ///
 /// # Shapes
-/// Both are rows of the same `dim`; the queries are at unit length.
+/// `queries` and `items` have rows of the same `dim`. The queries have unit length.
 pub(crate) fn nearest<'a>(
     queries: &Rows,
     items: impl Into<RowsView<'a>>,
@@ -48,11 +49,13 @@ pub(crate) fn nearest<'a>(
             for (row, (found, similarities)) in found.iter_mut().zip(similarities.chunks_exact(items.len())).enumerate()
             {
                 let query = number * chunk + row;
-                // One that is equal to the last of those that are there comes after it, and so not in.
+                // An item equal to the last one found would come after it, so it cannot enter a
+                // full list.
                 let least = (found.len() >= count).then(|| found.last().map_or(f32::INFINITY, |last| last.1));
                 let more = similarities.iter().enumerate().map(|(item, &similarity)| (first + item, similarity));
                 let is_nearer = |similarity: f32| least.is_none_or(|least| similarity > least);
-                // Many come in, few stay: what they take together is not kept for each query.
+                // Many candidates enter, few stay. The list is copied so that the capacity for all
+                // candidates is not allocated per query.
                 near.clone_from(found);
                 near.extend(more.filter(|&(item, similarity)| is_nearer(similarity) && keep(query, item)));
                 leave_greatest(&mut near, count);
@@ -64,10 +67,10 @@ pub(crate) fn nearest<'a>(
     found
 }
 
-/// Items with their similarity, the greatest first.
+/// Items with their similarities, in descending order of similarity.
 type Near = Vec<(usize, f32)>;
 
-/// The product of each row with each item, `[row, item]`.
+/// Returns the dot products of all rows with all items, `[row, item]`.
 fn products(rows: &[f32], items: &Rows) -> Vec<f32> {
     let count = rows.len() / items.dim;
     let mut products = vec![0.0; count * items.len()];
@@ -107,7 +110,7 @@ mod tests {
         assert_eq!(others[1], [(1, 0.8), (3, 0.8), (0, 0.6)]);
     }
 
-    /// More queries than a chunk holds: each finds itself.
+    /// With more queries than in a chunk, each query finds itself.
     #[test]
     fn chunks_keep_their_places() {
         let values = (0..700 * 3).map(|i| ((i * i) as f32 * 0.1).sin()).collect();
@@ -120,7 +123,7 @@ mod tests {
         }));
     }
 
-    /// More items than a block holds, some of them equal: as by the definition.
+    /// With more items than in a block, some of them equal, the result matches the definition.
     #[test]
     fn blocks_are_joined() {
         let dim = 700;

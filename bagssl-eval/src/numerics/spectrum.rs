@@ -1,14 +1,15 @@
-//! Figures of the spectrum of a feature matrix: coding rate and effective rank.
+//! Metrics of the spectrum of a feature matrix: coding rate and effective rank.
 
 use nalgebra::{Cholesky, DMatrix};
 
 use crate::numerics::matrix::{Matrix, multiply};
 
-/// The total coding rate `TCR(Z) = -1/2 logdet(I + d / (n epsilon) Z^T Z)`: 0 for a matrix of zeros, lower the more evenly
-/// the rows are spread. By way of the smaller Gram matrix, which has the same determinant (Sylvester).
+/// Returns the total coding rate `TCR(Z) = -1/2 logdet(I + d / (n epsilon) Z^T Z)`. It is 0 for a
+/// matrix of zeros, and lower the more evenly the rows are spread. It uses the smaller of the two
+/// Gram matrices, which has the same determinant (Sylvester).
 ///
 /// # Shapes
-/// - `rows`: `[row, dim]`, finite, of unit length or less, at least one
+/// - `rows`: `[row, dim]`, finite, of unit length or less, at least one row
 ///
 /// # Source
 /// EMP-SSL, arXiv:2304.03977.
@@ -21,11 +22,11 @@ pub(crate) fn total_coding_rate(rows: &[f64], dim: usize, epsilon: f64) -> f64 {
     -factor.l_dirty().diagonal().iter().map(|value| value.ln()).sum::<f64>()
 }
 
-/// The effective rank: `exp` of the entropy of the singular values divided by their sum. Between 1 and the lesser side; 1
-/// for a matrix of zeros.
+/// Returns the effective rank: `exp` of the entropy of the singular values, normalized to sum 1. It
+/// is between 1 and the smaller side of the matrix, and 1 for a matrix of zeros.
 ///
 /// # Shapes
-/// - `rows`: `[row, dim]`, finite, at least one
+/// - `rows`: `[row, dim]`, finite, at least one row
 ///
 /// # Source
 /// Roy and Vetterli, *The effective rank: a measure of effective dimensionality*, EUSIPCO 2007.
@@ -69,7 +70,7 @@ mod tests {
         (0..rows * dim).map(|i| ((i * i) as f64 * seed + i as f64 + 1.0).sin()).collect()
     }
 
-    /// Two equal rows in three dimensions: one eigenvalue, 3 / (2 * 0.2) * 2 = 15.
+    /// Two equal rows in three dimensions. The only eigenvalue is 3 / (2 * 0.2) * 2 = 15.
     #[test]
     fn the_coding_rate_by_hand() {
         let rate = total_coding_rate(&[1.0, 0.0, 0.0, 1.0, 0.0, 0.0], 3, 0.2);
@@ -81,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_effective_rank_by_hand() {
-        // Singular values 3 and 1: shares 3/4 and 1/4.
+        // The singular values are 3 and 1, with normalized values 3/4 and 1/4.
         let rank = effective_rank(&[3.0, 0.0, 0.0, 0.0, 1.0, 0.0], 3);
         let entropy = -(0.75 * 0.75f64.ln() + 0.25 * 0.25f64.ln());
         assert!((rank - entropy.exp()).abs() < 1e-9);

@@ -1,4 +1,4 @@
-//! A part of a page: tables, plots, maps and sheets of patches under a heading.
+//! A block of a page: tables, plots, maps and sheets of patches under a heading.
 
 use bagssl_core::text::shown;
 use std::fmt::Write;
@@ -10,55 +10,55 @@ use crate::report::markup::picture::SheetRow;
 use crate::report::markup::scatter::Scatter;
 use crate::report::markup::svg::{LineChart, Series};
 
-/// Tables and plots under a heading.
+/// Tables, plots, maps and sheets under a heading.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Block {
     /// The heading.
     pub title: String,
-    /// Paragraphs.
+    /// Paragraphs of text.
     pub text: Vec<String>,
     /// Tables.
     pub grids: Vec<Cells>,
-    /// Plots; Markdown and terminal leave them out.
+    /// Plots. Markdown and terminal output omit them.
     pub plots: Vec<Lines>,
-    /// Maps; Markdown and terminal leave them out as well.
+    /// Maps. Markdown and terminal output omit them.
     pub maps: Vec<Scatter>,
-    /// Sheets of patches; Markdown and terminal leave them out as well.
+    /// Sheets of patches. Markdown and terminal output omit them.
     pub sheets: Vec<PatchSheet>,
 }
 
-/// Patches and those nearest to them.
+/// Query patches and their nearest patches.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PatchSheet {
     /// The title.
     pub title: String,
-    /// A row for each query.
+    /// The rows, one per query.
     pub rows: Vec<SheetRow>,
 }
 
 /// A table.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Cells {
-    /// What to look at.
+    /// A caption that explains the table.
     pub caption: String,
-    /// Names of the columns.
+    /// The column headers.
     pub head: Vec<String>,
-    /// Cells; a row has as many as the head.
+    /// The cells. Each row has as many as the header.
     pub rows: Vec<Vec<String>>,
-    /// Columns of words from the left; the others hold numbers.
+    /// The number of text columns, from the left. The other columns are numeric.
     pub words: usize,
 }
 
-/// A plot of lines, at most six of them in colors of their own.
+/// A line plot. The first six lines have distinct colors; further lines are dashed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Lines {
     /// The title.
     pub title: String,
-    /// What to look at.
+    /// A caption that explains the plot.
     pub caption: String,
-    /// Under the horizontal axis.
+    /// The label of the horizontal axis.
     pub x_label: String,
-    /// Above the vertical axis.
+    /// The label of the vertical axis.
     pub y_label: String,
     /// Whether the horizontal axis is logarithmic.
     pub logarithmic: bool,
@@ -66,11 +66,11 @@ pub struct Lines {
     pub lines: Vec<Line>,
 }
 
-/// A name, and for each point its place, value, and half the height of the band around it.
+/// A line: its name, and for each point x, y and half the height of the band.
 pub type Line = (String, Vec<(f64, f64, f64)>);
 
 impl Block {
-    /// What stands under the heading.
+    /// Returns the contents below the heading.
     pub(super) fn parts(&self) -> Result<Vec<Part>> {
         let mut parts = vec![Part::Text(self.text.clone())];
         let figures: Vec<Figure> = self.plots.iter().filter_map(Lines::figure).collect();
@@ -97,7 +97,7 @@ impl Cells {
         Table { caption, head, rows, words }
     }
 
-    /// Columns one beside the other: words to the left, numbers to the right.
+    /// Formats the table as plain text: text columns left-aligned, numeric columns right-aligned.
     pub(super) fn text(&self) -> String {
         let rows = std::iter::once(&self.head).chain(&self.rows);
         let rows: Vec<Vec<String>> = rows.map(|row| row.iter().map(|cell| shown(cell)).collect()).collect();

@@ -1,4 +1,4 @@
-//! A claim of the paper that a run has looked at: a page as a section of the report.
+//! A claim of the paper that a run has checked: a page as a section of the report.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -7,19 +7,19 @@ use super::document::Section;
 use super::page::Page;
 use crate::error::Result;
 
-/// A claim and what was found.
+/// A claim and the results of checking it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClaimSection {
-    /// The name: that of its command.
+    /// The name, which is that of its command.
     pub name: String,
     /// The section's title.
     pub title: String,
-    /// How it was looked at here: which images, patches and checkpoints, a sentence each.
+    /// The method: which images, patches and checkpoints were used, one sentence each.
     pub how: Vec<String>,
-    /// The page that is shown; no part of the JSON.
+    /// The page with the results; not part of the JSON.
     #[serde(skip)]
     pub page: Page,
-    /// The same as data.
+    /// The results as data.
     pub data: Value,
 }
 

@@ -1,65 +1,66 @@
-//! The report as a document: sections of text, tables, figures and pictures, and how they look in HTML and Markdown.
+//! The report as a document: sections of text, tables, figures and pictures, and their rendering to
+//! HTML and Markdown.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::report::markup::escape::{escape, escape_markdown};
 
-/// A part of the report under one title.
+/// A section of the report.
 pub(super) struct Section {
     /// The title.
     pub(super) title: Cow<'static, str>,
-    /// Paragraphs before the parts.
+    /// The paragraphs before the parts.
     pub(super) text: Vec<String>,
-    /// What it shows.
+    /// The contents.
     pub(super) parts: Vec<Part>,
 }
 
-/// What a section may show.
+/// The contents of a section.
 pub(super) enum Part {
-    /// A title within the section.
+    /// A subheading.
     Heading(String),
     /// Paragraphs.
     Text(Vec<String>),
     /// A table.
     Table(Table),
-    /// Plots, side by side where there is room. Markdown leaves them out.
+    /// Plots, side by side if there is room. Omitted in Markdown.
     Figures(Vec<Figure>),
-    /// Pictures, as finished HTML. Markdown leaves them out.
+    /// Pictures as rendered HTML. Omitted in Markdown.
     Pictures(String),
     /// Lines of text, one below the other.
     Lines(Vec<String>),
 }
 
-/// Rows under a head.
+/// A table.
 pub(super) struct Table {
-    /// What to look at.
+    /// A caption that explains the table.
     pub(super) caption: String,
-    /// Names of the columns.
+    /// The column headers.
     pub(super) head: Vec<String>,
-    /// Cells; a row has as many as the head.
+    /// The cells. Each row has as many as the header.
     pub(super) rows: Vec<Vec<String>>,
-    /// Columns of words from the left; the others hold numbers.
+    /// The number of text columns, from the left. The other columns are numeric.
     pub(super) words: usize,
 }
 
-/// A plot with its title, and a sentence on what to look at.
+/// A plot with its title and caption.
 pub(super) struct Figure {
     /// The title.
     pub(super) title: String,
-    /// The plot and its legend, as finished HTML.
+    /// The plot and its legend as rendered HTML.
     pub(super) plot: String,
-    /// What to look at.
+    /// A caption that explains the plot.
     pub(super) caption: String,
 }
 
 impl Section {
-    /// Whether there is nothing to show.
+    /// Returns whether the section has no contents.
     pub(super) fn is_empty(&self) -> bool {
         self.text.is_empty() && self.parts.is_empty()
     }
 
-    /// `number` is its place on the page.
+    /// Renders the section to HTML. `number` is its index on the page.
     fn html(&self, number: usize) -> String {
         let mut html = format!("<section id=\"s{number}\">\n<h2>{}</h2>\n", escape(&self.title));
         for paragraph in &self.text {
@@ -69,7 +70,7 @@ impl Section {
         html + "</section>\n"
     }
 
-    /// Nothing, if all there is are pictures.
+    /// Renders the section to Markdown. The result is empty if the section has only pictures.
     pub(super) fn markdown(&self) -> String {
         let text = self.text.iter().map(|paragraph| format!("{}\n\n", escape_markdown(paragraph)));
         let parts = self.parts.iter().filter_map(Part::markdown);
@@ -135,10 +136,10 @@ impl Figure {
     }
 }
 
-/// So many sections are to be seen at a glance; where there are more, a list of them leads to each.
+/// A page with more sections than this gets a table of contents.
 const AT_A_GLANCE: usize = 4;
 
-/// One HTML file that needs nothing else: its title, the first paragraphs, and the sections.
+/// Renders a self-contained HTML page: its title, the lead paragraphs, and the sections.
 pub(super) fn page(title: &str, lead: &[String], sections: &[Section]) -> String {
     let contents = if sections.len() > AT_A_GLANCE { contents(sections) } else { String::new() };
     let sections: String = sections.iter().enumerate().map(|(number, section)| section.html(number)).collect();
@@ -159,7 +160,7 @@ fn contents(sections: &[Section]) -> String {
     format!("<nav aria-label=\"sections\">\n<ul>\n{entries}</ul>\n</nav>\n")
 }
 
-/// Text in HTML; a number stays beside its percent sign.
+/// Escapes text for HTML. A percent sign stays on the same line as its number.
 pub(super) fn prose(text: &str) -> String {
     escape(text).replace(" %", "\u{a0}%")
 }

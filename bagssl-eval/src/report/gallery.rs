@@ -1,4 +1,4 @@
-//! The sections with pictures: what the data looks like, what a bag is, and what lies near what.
+//! The sections with pictures: the data, bags of patches, and nearest neighbors.
 
 use std::fmt::Write;
 
@@ -59,7 +59,7 @@ pub(super) fn neighbors(report: &Report) -> Result<Section> {
     Ok(Section { title: "Nearest neighbors of single patches".into(), text, parts: pictures(&html) })
 }
 
-/// A row for each patch, under a title.
+/// Renders a title and a row for each query patch.
 pub(super) fn sheet_of(title: &str, rows: &[SheetRow]) -> Result<String> {
     let mut html = format!("<h3>{}</h3>\n", escape(title));
     rows.iter().try_for_each(|row| neighbor_row(&mut html, row))?;
@@ -77,7 +77,7 @@ fn neighbor_row(html: &mut String, row: &SheetRow) -> Result<()> {
     Ok(())
 }
 
-/// A picture; with a note, its class and the note stand below it.
+/// Renders a picture. If there is a note, the class and the note are shown below the picture.
 fn picture(html: &mut String, tile: &Tile, class: &str, note: Option<&str>) -> Result<()> {
     let (name, uri) = (escape(&tile.class), tile.thumbnail.data_uri()?);
     let patch = tile.patch.map_or(String::new(), |patch| format!(", patch {patch}"));
@@ -90,7 +90,7 @@ fn picture(html: &mut String, tile: &Tile, class: &str, note: Option<&str>) -> R
     Ok(())
 }
 
-/// What is drawn, in the frame that pictures stand in; nothing of nothing.
+/// Wraps pictures in a frame. Returns no part if there are no pictures.
 pub(super) fn pictures(html: &str) -> Vec<Part> {
     if html.is_empty() { vec![] } else { vec![Part::Pictures(format!("<div class=\"pictures\">\n{html}</div>\n"))] }
 }

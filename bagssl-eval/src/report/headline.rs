@@ -1,4 +1,4 @@
-//! The headline: what the run shows, in a few numbers.
+//! The headline: the main results of a run in a few numbers.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,36 +7,36 @@ use super::outcome::{Accuracy, Method, Outcome, Space, View};
 use crate::color::Color;
 use crate::stats::{Interval, accuracy_error, paired_difference};
 
-/// One accuracy against another, in percent.
+/// A comparison of two accuracies, in percent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// The one.
+    /// The first accuracy.
     pub this: Accuracy,
-    /// The other.
+    /// The second accuracy.
     pub other: Accuracy,
-    /// The mean of their difference, seed by seed, with its 95 % interval (Student's t); none for a single seed or where
-    /// the other has no seeds.
+    /// The mean paired difference over the seeds, with its 95 % confidence interval (Student's t).
+    /// `None` for a single seed, or if the second accuracy does not depend on seeds.
     pub difference: Option<Interval>,
 }
 
-/// The comparisons that the run was made for; none where it lacks a side.
+/// The main comparisons of a run. A comparison is `None` if one of its sides is missing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Headline {
-    /// BagSSL's embedding against random weights: grey, kNN, all patches.
+    /// BagSSL's embedding and random weights: grey, kNN, all patches.
     pub random: Option<Comparison>,
-    /// BagSSL's embedding against the color histogram: color, linear, all patches.
+    /// BagSSL's embedding and the color histogram: color, linear, all patches.
     pub histogram: Option<Comparison>,
-    /// BagSSL's embedding against the multi-scale baseline's: grey, kNN, all patches.
+    /// BagSSL's embedding and that of the multi-scale baseline: grey, kNN, all patches.
     pub multi_scale: Option<Comparison>,
-    /// The same, whole images.
+    /// BagSSL's embedding and that of the multi-scale baseline: grey, kNN, whole images.
     pub multi_scale_whole: Option<Comparison>,
-    /// The standard error of BagSSL's accuracy in the first comparison that comes from the number of test images alone, in
-    /// points.
+    /// The standard error of BagSSL's accuracy in the first comparison that is due to the number of
+    /// test images, in percentage points.
     pub standard_error: Option<f64>,
 }
 
 impl Headline {
-    /// Takes the comparisons from the results.
+    /// Computes the comparisons from the results.
     pub(super) fn new(report: &Report) -> Self {
         let patches = |model, color| report.all_patches(model, Space::Embedding, color);
         let whole = |model| report.whole(model, Space::Embedding, Color::Grey);
@@ -53,7 +53,7 @@ impl Headline {
         }
     }
 
-    /// The headline in sentences.
+    /// Formats the headline as sentences.
     pub fn sentences(&self, report: &Report) -> Vec<String> {
         let mut sentences = vec![];
         let patches = report.all_patches(Method::Bagssl, Space::Embedding, Color::Grey).map_or(0, |it| it.patches);
@@ -108,12 +108,12 @@ impl Headline {
 
 fn compare(this: Option<&Outcome>, other: Option<&Outcome>, of: impl Fn(&Outcome) -> Accuracy) -> Option<Comparison> {
     let (this, other) = (of(this?), of(other?));
-    // Values that are no pairs are compared without an interval.
+    // Accuracies with different numbers of values are not paired, and compared without an interval.
     let difference = paired_difference(&this.values, &other.values).ok().flatten();
     Some(Comparison { this, other, difference })
 }
 
-/// "12.3 points (95 % interval 8.1 to 16.5 over the seeds)".
+/// Formats a difference: "12.3 points (95 % interval over the seeds 8.1 to 16.5)".
 fn points(difference: f64, interval: Option<Interval>) -> String {
     match interval {
         Some(Interval { low, high, .. }) => {
@@ -134,22 +134,22 @@ fn judge(difference: f64, interval: Option<Interval>) -> String {
 }
 
 impl Report {
-    /// The outcome over the most patches.
+    /// Returns the outcome with the most patches.
     pub(super) fn all_patches(&self, model: Method, space: Space, color: Color) -> Option<&Outcome> {
         self.outcomes(model, space, color, View::Patches).max_by_key(|outcome| outcome.patches)
     }
 
-    /// The outcome on whole images.
+    /// Returns the outcome on whole images.
     pub(super) fn whole(&self, model: Method, space: Space, color: Color) -> Option<&Outcome> {
         self.outcomes(model, space, color, View::Whole).next()
     }
 
-    /// The outcome of a baseline without a network.
+    /// Returns the outcome of a baseline without a network.
     pub(super) fn input(&self, model: Method, color: Color) -> Option<&Outcome> {
         self.results.iter().find(|it| (it.model, it.space, it.color) == (model, Space::Input, color))
     }
 
-    /// All outcomes of one representation.
+    /// Iterates over all outcomes of one representation.
     pub(super) fn outcomes(
         &self,
         model: Method,

@@ -1,4 +1,4 @@
-//! The report: what a run has shown, as JSON, Markdown, HTML and CSV.
+//! The report of a run, as JSON, Markdown, HTML and CSV.
 
 // Circle: `Report` is defined here, and its headline and tables are files of their own.
 
@@ -35,50 +35,50 @@ use document::Section;
 use markup::csv;
 use markup::escape::escape_markdown;
 
-/// All that a run has shown. The fields are those of `report.json`, which holds the [`Headline`] besides, under `headline`;
-/// pixels are not part of it.
+/// The results of a run. The fields are those of `report.json`, which also has the [`Headline`]
+/// under `headline`. Pixels are not part of the JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The profile's name.
     pub profile: String,
-    /// The seeds; each [`Accuracy`] holds its values in their order.
+    /// The seeds. Each [`Accuracy`] has its values in this order.
     pub seeds: Vec<u64>,
-    /// The accuracy of a guess, in percent.
+    /// The accuracy of guessing, in percent.
     pub chance: f64,
-    /// What the run took in all, in seconds.
+    /// The total run time in seconds.
     pub total_seconds: f64,
-    /// Accuracies.
+    /// The accuracies of all representations.
     pub results: Vec<Outcome>,
-    /// Closeness of the mean of patches to the whole image.
+    /// The similarity of the mean of patches to the whole image.
     pub convergence: Vec<Convergence>,
-    /// Health by model and space.
+    /// The health of the features, by model and space.
     pub health: BTreeMap<Method, BTreeMap<Space, Health>>,
-    /// Training curves, one for each model and seed.
+    /// The training curves, one per model and seed.
     pub curves: Vec<Curve>,
-    /// What was trained and tested on.
+    /// The training and test data.
     pub data: Data,
-    /// How things were measured, step by step.
+    /// The steps of the evaluation.
     pub protocol: Vec<Note>,
-    /// How the run came about.
+    /// The provenance of the run.
     pub provenance: Provenance,
-    /// Some training images, with the classes' names as in `data`.
+    /// Some training images, with class names as in `data`.
     pub tiles: Vec<Tile>,
     /// Some images with their patches.
     pub bags: Vec<BagSheet>,
-    /// Nearest neighbors of some patches.
+    /// The nearest neighbors of some patches.
     pub sheets: Vec<Sheet>,
-    /// The claims that were looked at, a section each.
+    /// The paper's claims that were checked, one section each.
     #[serde(default)]
     pub claims: Vec<ClaimSection>,
 }
 
 impl Report {
-    /// The comparisons that the run was made for.
+    /// Returns the main comparisons of the run.
     pub fn headline(&self) -> Headline {
         Headline::new(self)
     }
 
-    /// The report as JSON.
+    /// Returns the report as JSON.
     pub fn json(&self) -> String {
         #[derive(Serialize)]
         struct Whole<'a> {
@@ -90,7 +90,7 @@ impl Report {
         serde_json::to_string_pretty(&whole).expect("names are strings, and nothing else can fail") + "\n"
     }
 
-    /// The report as Markdown, without plots and pictures.
+    /// Returns the report as Markdown, without plots and pictures.
     ///
     /// # Errors
     /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
@@ -101,7 +101,7 @@ impl Report {
         Ok(format!("# {}\n\n{lead}{note}\n\n{}\n", escape_markdown(&self.title()), sections.trim_end()))
     }
 
-    /// The report as one HTML file that needs nothing else.
+    /// Returns the report as one self-contained HTML file.
     ///
     /// # Errors
     /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
@@ -113,11 +113,13 @@ impl Report {
     pub const FILES: [&str; 7] =
         ["report.json", "report.md", "report.html", "results.csv", "convergence.csv", "curves.csv", "claims.csv"];
 
-    /// Writes `report.json`, `report.md`, `report.html` and the plots' data (`results.csv`, `convergence.csv`,
-    /// `curves.csv`, `claims.csv`) into a folder that is there. Each file is written beside its place and renamed, over an older one.
+    /// Writes `report.json`, `report.md`, `report.html` and the plots' data (`results.csv`,
+    /// `convergence.csv`, `curves.csv`, `claims.csv`) to an existing folder. Each file is written
+    /// atomically and replaces an older one. Returns the paths of the files.
     ///
     /// # Errors
-    /// [`Error::Write`](crate::Error::Write) if a file cannot be written, [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
+    /// [`Error::Write`](crate::Error::Write) if a file cannot be written, and
+    /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
     pub fn write(&self, folder: &Path) -> Result<Vec<PathBuf>> {
         let texts = [
             self.json(),
@@ -140,7 +142,7 @@ impl Report {
         format!("BagSSL on {}", self.data.name)
     }
 
-    /// The first paragraphs: the verdict in numbers.
+    /// The first paragraphs: the main results in numbers.
     fn lead(&self) -> Vec<String> {
         self.headline().sentences(self)
     }

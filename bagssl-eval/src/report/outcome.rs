@@ -1,4 +1,4 @@
-//! What was measured: accuracies, closeness, training curves.
+//! The results of a run: accuracies, closeness, training curves.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::analysis::convergence::Closeness;
 use crate::color::Color;
 use crate::stats::{deviation, mean};
 
-/// What made the features.
+/// The method that produced the features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
@@ -16,26 +16,26 @@ pub enum Method {
     Bagssl,
     /// The same network, trained on crops of many scales.
     MultiScale,
-    /// The same network on patches of one scale, with VICReg's loss.
+    /// The same network, trained on patches of one scale with VICReg's loss.
     BagsslVicreg,
-    /// The same network on crops of many scales, with VICReg's loss.
+    /// The same network, trained on crops of many scales with VICReg's loss.
     Vicreg,
-    /// The same network on crops of many scales, with SimCLR's loss.
+    /// The same network, trained on crops of many scales with SimCLR's loss.
     Simclr,
     /// The same network with random weights.
     Random,
-    /// No network: the pixels.
+    /// The pixels, without a network.
     Pixels,
-    /// No network: the color histogram.
+    /// The color histogram, without a network.
     Histogram,
 }
 
 impl Method {
-    /// Those that are trained, the two of the main comparison first.
+    /// The trained methods. The two of the main comparison come first.
     pub const TRAINED: [Method; 5] =
         [Method::Bagssl, Method::MultiScale, Method::BagsslVicreg, Method::Vicreg, Method::Simclr];
 
-    /// The name, as in the JSON; for one that is trained also that of its preset.
+    /// Returns the name in the JSON. For a trained method, it is also the name of its preset.
     pub fn name(self) -> &'static str {
         match self {
             Method::Bagssl => "bagssl",
@@ -49,7 +49,7 @@ impl Method {
         }
     }
 
-    /// The name, as a reader sees it.
+    /// Returns the name for display.
     pub fn title(self) -> &'static str {
         match self {
             Method::Bagssl => "BagSSL",
@@ -64,7 +64,7 @@ impl Method {
     }
 }
 
-/// Where the features were taken.
+/// The layer whose features are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Space {
@@ -79,7 +79,7 @@ pub enum Space {
 }
 
 impl Space {
-    /// The name, as in the JSON and for a reader.
+    /// Returns the name, in the JSON and for display.
     pub fn name(self) -> &'static str {
         match self {
             Space::Embedding => "embedding",
@@ -90,13 +90,13 @@ impl Space {
     }
 }
 
-/// What of an image the network saw.
+/// The part of an image that the network gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum View {
-    /// Patches, whose features were averaged.
+    /// Patches, whose features are averaged.
     Patches,
-    /// The whole image at once.
+    /// The whole image in one pass.
     Whole,
 }
 
@@ -107,12 +107,13 @@ pub struct Accuracy {
     pub mean: f64,
     /// The standard deviation (`n - 1`); 0 for one seed.
     pub std: f64,
-    /// Each seed's value, in the order of the report's seeds; a single value where no seed plays a part.
+    /// The value of each seed, in the order of the report's seeds. A single value if the accuracy
+    /// does not depend on seeds.
     pub values: Vec<f64>,
 }
 
 impl Accuracy {
-    /// Of one value for each seed.
+    /// Creates an accuracy from one value per seed.
     pub fn new(values: Vec<f64>) -> Self {
         Accuracy { mean: mean(&values), std: deviation(&values), values }
     }
@@ -121,41 +122,42 @@ impl Accuracy {
 /// The accuracy of one representation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// What made the features.
+    /// The method that produced the features.
     pub model: Method,
-    /// Where they were taken.
+    /// The layer of the features.
     pub space: Space,
-    /// With or without color.
+    /// Whether the images were in color.
     #[serde(rename = "colour")]
     pub color: Color,
     /// Patches or the whole image.
     pub view: View,
-    /// Patches that were averaged; 1 for the whole image.
+    /// The number of averaged patches; 1 for the whole image.
     pub patches: usize,
-    /// By weighted nearest neighbors.
+    /// The accuracy by weighted nearest neighbors.
     pub knn: Accuracy,
-    /// By a linear probe.
+    /// The accuracy by a linear probe.
     pub linear: Accuracy,
 }
 
-/// How close the mean of some patches comes to the whole image, over all seeds.
+/// The similarity of the mean of patches to the whole image, over all seeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Convergence {
-    /// What made the features.
+    /// The method that produced the features.
     pub model: Method,
-    /// Patches that were averaged.
+    /// The number of averaged patches.
     pub patches: usize,
-    /// Cosine of the mean of the patches' embeddings to the whole image's: the mean over images and seeds.
+    /// The cosine of the mean of the patches' embeddings to the embedding of the whole image,
+    /// averaged over images and seeds.
     pub cosine: f64,
-    /// The deviation from image to image: the mean over seeds.
+    /// The standard deviation over images, averaged over seeds.
     pub image_std: f64,
-    /// The deviation from seed to seed.
+    /// The standard deviation over seeds.
     pub seed_std: f64,
 }
 
 impl Convergence {
-    /// Joins the seeds' curves: `seeds` holds, for each seed, the closeness for the same numbers of patches. Numbers that
-    /// not all seeds have are left out.
+    /// Joins the curves of several seeds. `seeds` has, for each seed, the closeness for several
+    /// numbers of patches. Numbers of patches that some seeds lack are omitted.
     pub fn from_seeds(model: Method, seeds: &[Vec<Closeness>]) -> Vec<Self> {
         let Some(first) = seeds.first() else { return vec![] };
         let at = |patches: usize| -> Option<Self> {
@@ -171,25 +173,25 @@ impl Convergence {
     }
 }
 
-/// The figures of one training run.
+/// The metrics of one training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
-    /// What was trained.
+    /// The trained method.
     pub model: Method,
-    /// With which seed.
+    /// The seed of the run.
     pub seed: u64,
-    /// In the order of the steps.
+    /// The points in the order of the steps.
     pub points: Vec<CurvePoint>,
 }
 
-/// The figures at one point of a training run.
+/// The metrics at one point of a training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CurvePoint {
-    /// Steps done.
+    /// The number of completed steps.
     pub step: u64,
-    /// Epochs done.
+    /// The number of completed epochs.
     pub epoch: f64,
-    /// The loss, its terms and whatever else was noted, by name.
+    /// The loss, its terms and other metrics, by name.
     pub figures: BTreeMap<String, f64>,
 }
 

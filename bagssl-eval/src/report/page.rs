@@ -1,4 +1,4 @@
-//! A page of its own: what one question's answer looks like in HTML, Markdown, CSV, and on a terminal.
+//! A standalone page, rendered to HTML, Markdown, CSV and plain text.
 
 use std::fmt::Write;
 
@@ -9,21 +9,21 @@ use super::document::{self, Part, Section};
 use crate::error::Result;
 use crate::report::markup::escape::{escape_csv, escape_markdown};
 
-/// Sections under a title.
+/// Blocks under a title.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Page {
     /// The title.
     pub title: String,
-    /// The first paragraphs: what was asked, and the answer.
+    /// The first paragraphs: the question and the answer.
     pub lead: Vec<String>,
-    /// The rest.
+    /// The contents after the lead.
     pub blocks: Vec<Block>,
-    /// Where the numbers come from, a line each.
+    /// The provenance of the numbers, one line each.
     pub origins: Vec<String>,
 }
 
 impl Page {
-    /// One HTML file that needs nothing else.
+    /// Renders a self-contained HTML file.
     ///
     /// # Errors
     /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
@@ -39,7 +39,7 @@ impl Page {
         Ok(document::page(&self.title, &self.lead, &sections))
     }
 
-    /// Markdown, without plots.
+    /// Renders Markdown, without plots.
     pub fn markdown(&self) -> String {
         let paragraphs = |text: &[String]| -> String {
             text.iter().map(|paragraph| format!("{}\n\n", escape_markdown(paragraph))).collect()
@@ -58,7 +58,8 @@ impl Page {
         text.trim_end().to_string() + "\n"
     }
 
-    /// The page as a section of a report: what leads it, a few lines on it, its blocks, and its origins.
+    /// Returns the page as a section of a report: its lead, the given lines, its blocks, and its
+    /// origins.
     pub(super) fn section(&self, title: &str, lines: &[String]) -> Result<Section> {
         let mut parts = vec![];
         for block in &self.blocks {
@@ -71,12 +72,13 @@ impl Page {
         Ok(Section { title: title.to_string().into(), text: [&self.lead, lines].concat(), parts })
     }
 
-    /// The data of the plots: `plot,line,x,y,band,name`; the lines of a map are its groups, its points have names and no band.
+    /// Returns the data of the plots as CSV with the columns `plot,line,x,y,band,name`. For a map,
+    /// the line is a group, and points have names and no band.
     pub fn csv(&self) -> String {
         String::from("plot,line,x,y,band,name\n") + &self.points("")
     }
 
-    /// The lines of [`Page::csv`] but for the names, each after some fields.
+    /// Returns the lines of [`Page::csv`] without the header. Each line starts with `before`.
     pub(super) fn points(&self, before: &str) -> String {
         let mut text = String::new();
         for plot in self.blocks.iter().flat_map(|block| &block.plots) {
@@ -91,7 +93,7 @@ impl Page {
         text
     }
 
-    /// The same for a terminal, without plots.
+    /// Renders plain text for a terminal, without plots.
     pub fn text(&self) -> String {
         let mut text = format!("{}\n\n", shown(&self.title));
         self.lead.iter().for_each(|line| {

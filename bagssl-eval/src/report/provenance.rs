@@ -1,4 +1,4 @@
-//! Where the numbers come from: data, protocols, machine.
+//! The provenance of the numbers: data, protocols, machine.
 
 use std::thread::available_parallelism;
 
@@ -7,32 +7,32 @@ use serde::{Deserialize, Serialize};
 use super::Report;
 use super::document::{Part, Section, Table};
 
-/// How the run came about.
+/// The provenance of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
-    /// Version of the program.
+    /// The version of the program.
     pub version: String,
-    /// When it ended, as ISO 8601.
+    /// The date and time when the run ended, in ISO 8601.
     pub date: String,
     /// The command line.
     pub command: String,
-    /// What it ran on.
+    /// The machine.
     pub machine: Machine,
-    /// The backend that trained and embedded.
+    /// The backend for training and embedding.
     pub backend: String,
 }
 
-/// What a run ran on.
+/// The machine of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
-    /// Name of the processor; "unknown" where the system does not tell.
+    /// The name of the processor, or "unknown" if the system does not report it.
     pub cpu: String,
-    /// Cores that the process may use.
+    /// The number of cores that the process may use.
     pub cores: usize,
 }
 
 impl Machine {
-    /// This one.
+    /// Returns the current machine.
     pub fn here() -> Self {
         let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -43,29 +43,29 @@ impl Machine {
     }
 }
 
-/// What was trained and tested on.
+/// The training and test data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Data {
     /// The data set's name.
     pub name: String,
-    /// What tells it from any other.
+    /// The fingerprint of the data set.
     pub fingerprint: String,
-    /// Images that were trained on.
+    /// The number of training images.
     pub train_images: usize,
-    /// Images that were tested on.
+    /// The number of test images.
     pub test_images: usize,
-    /// Names of the classes, in the order of their labels.
+    /// The class names, in the order of their labels.
     pub classes: Vec<String>,
-    /// Whose images they are and under which license, a line each.
+    /// The authors and licenses of the images, one line each.
     pub attribution: Vec<String>,
 }
 
 /// One step of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// What it is: "training patches", "kNN".
+    /// The name of the step, such as "training patches" or "kNN".
     pub name: String,
-    /// How it was done, in a sentence.
+    /// A description in one sentence.
     pub text: String,
 }
 

@@ -7,17 +7,17 @@ use crate::color::Color;
 use crate::report::markup::svg::{BarChart, Group, LineChart, Series};
 use crate::stats::{Interval, paired_difference};
 
-/// The networks; the place is the number of the color.
+/// The networks. The index is the number of the color.
 pub(super) const MODELS: [Method; 6] =
     [Method::Bagssl, Method::MultiScale, Method::Random, Method::BagsslVicreg, Method::Vicreg, Method::Simclr];
 const COLORS: [(Color, &str); 2] = [(Color::Rgb, "RGB"), (Color::Grey, "grey")];
 
-/// A way to classify: its name, and where its accuracy stands.
+/// A classifier: its name, and a function that returns its accuracy.
 type Protocol = (&'static str, fn(&Outcome) -> &Accuracy);
 
 const PROTOCOLS: [Protocol; 2] = [("kNN", |outcome| &outcome.knn), ("linear", |outcome| &outcome.linear)];
 
-/// One representation of the images, whatever their color.
+/// The key of a representation, without its color.
 type Row = (Method, Space, View, usize);
 
 pub(super) fn accuracy(report: &Report) -> Section {
@@ -133,7 +133,7 @@ fn lines(
     Some(Figure { title, plot, caption: caption.into() })
 }
 
-/// The rows of all results, in the order of models, spaces, views and patches.
+/// Returns the keys of all results, sorted by model, space, view and number of patches.
 fn rows(report: &Report) -> Vec<Row> {
     let mut rows: Vec<Row> = report.results.iter().map(|it| (it.model, it.space, it.view, it.patches)).collect();
     rows.sort_unstable();
@@ -141,7 +141,7 @@ fn rows(report: &Report) -> Vec<Row> {
     rows
 }
 
-/// Whether a row is a whole image or the one with the most patches.
+/// Returns whether a row is a baseline without a network, a whole image, or has the most patches.
 fn is_main(report: &Report, (model, space, view, patches): Row) -> bool {
     let most = |&(color, _): &(Color, &str)| report.all_patches(model, space, color).map(|outcome| outcome.patches);
     space == Space::Input || view == View::Whole || COLORS.iter().filter_map(most).max() == Some(patches)
@@ -170,7 +170,7 @@ fn table(report: &Report, rows: &[Row], caption: &str) -> Option<Part> {
     (!rows.is_empty()).then(|| Part::Table(Table { caption: caption.into(), head, rows, words: 3 }))
 }
 
-/// BagSSL less each other training, seed by seed.
+/// Compares BagSSL with each other trained method, paired by seed.
 fn differences(report: &Report) -> Option<Part> {
     let mut rows = vec![];
     for model in Method::TRAINED.into_iter().skip(1) {

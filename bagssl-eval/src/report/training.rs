@@ -7,10 +7,10 @@ use crate::analysis::health::{Deviation, Health};
 use crate::report::markup::svg::{LineChart, Series};
 use crate::stats::{deviation, mean};
 
-/// The most points of a line.
+/// The maximum number of points of a line, apart from the last one.
 const POINTS: usize = 200;
 
-/// What a training minimizes. Each loss has a figure `invariance`, and means something else by it.
+/// The loss of a training run. Every loss has a metric `invariance`, with different meanings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Objective {
     CodingRate,
@@ -18,13 +18,14 @@ enum Objective {
     Simclr,
 }
 
-/// The figures that every loss has, each on a scale of its own: those of two losses share no plot.
+/// The metrics that every loss has on a scale of its own. They are plotted separately for each
+/// loss.
 const OWN_SCALE: [&str; 3] = ["gradient", "invariance", "loss"];
 
 impl Objective {
     const ALL: [Self; 3] = [Objective::CodingRate, Objective::Vicreg, Objective::Simclr];
 
-    /// None for what is not trained.
+    /// Returns the loss of a method, or `None` if it is not trained.
     fn from_method(model: Method) -> Option<Self> {
         match model {
             Method::Bagssl | Method::MultiScale => Some(Objective::CodingRate),
@@ -42,7 +43,7 @@ impl Objective {
         }
     }
 
-    /// What this loss calls its invariance.
+    /// Describes the `invariance` of this loss.
     fn invariance(self) -> &'static str {
         match self {
             Objective::CodingRate => {
@@ -70,7 +71,7 @@ pub(super) fn curves(report: &Report) -> Section {
     Section { title: "Training".into(), text: vec![], parts }
 }
 
-/// The plots of the figures of one name: one for each loss where they are on its scale.
+/// Plots the metric of one name: one plot per loss if each loss has its own scale.
 fn figures(report: &Report, name: &str) -> Vec<Figure> {
     if OWN_SCALE.contains(&name) {
         return Objective::ALL.into_iter().filter_map(|objective| figure(report, name, Some(objective))).collect();
@@ -78,7 +79,7 @@ fn figures(report: &Report, name: &str) -> Vec<Figure> {
     figure(report, name, None).into_iter().collect()
 }
 
-/// Of the models with this loss, or of all.
+/// Plots the models with this loss, or all models.
 fn figure(report: &Report, name: &str, objective: Option<Objective>) -> Option<Figure> {
     let models = results::MODELS.into_iter().enumerate();
     let models = models.filter(|&(_, model)| objective.is_none() || objective == Objective::from_method(model));
@@ -95,7 +96,7 @@ fn figure(report: &Report, name: &str, objective: Option<Objective>) -> Option<F
     Some(Figure { plot: chart.render(&title)?, title, caption })
 }
 
-/// What is known of the figures that training writes down.
+/// Describes the metrics that training records.
 fn meaning(name: &str, objective: Option<Objective>) -> &'static str {
     match name {
         "loss" => "The loss that is minimized",
@@ -111,7 +112,7 @@ fn meaning(name: &str, objective: Option<Objective>) -> &'static str {
     }
 }
 
-/// Mean and deviation over the runs, point by point as far as all of them go.
+/// Returns the mean and the standard deviation over the runs, up to the end of the shortest run.
 fn over_seeds(curves: &[&Curve], name: &str) -> Vec<(f64, f64, f64)> {
     let values = |curve: &&Curve| -> Vec<(f64, f64)> {
         curve.points.iter().filter_map(|point| Some((point.epoch, *point.figures.get(name)?))).collect()
@@ -200,7 +201,8 @@ mod tests {
         Curve { model, seed: 0, points: values.iter().enumerate().map(point).collect() }
     }
 
-    /// All that can be trained, in one report: what an invariance is stands beside the curves of those that mean it.
+    /// A report with all trainable methods: the meaning of `invariance` is given beside the curves
+    /// of the matching loss.
     #[test]
     fn losses_share_a_plot_only_where_they_mean_the_same() {
         let of = |name: &str| {

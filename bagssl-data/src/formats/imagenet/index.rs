@@ -1,8 +1,9 @@
-//! The index of an archive: what lies where in it, found once and kept in a file.
+//! The cached index of an archive: the position of each image, built once and stored in a file.
 //!
-//! The file has a head of eight 64-bit numbers (mark, checksum of all that follows it, length and time of the archive,
-//! images, bytes of the classes' and of the images' names, 0), the names of classes, a line each, and the columns of
-//! [`Entries`]: names, ends, offsets, lengths, labels. All numbers have their lowest byte first.
+//! The file has a header of eight 64-bit numbers (magic number, checksum of everything after it,
+//! length and modification time of the archive, number of images, bytes of the class names, bytes
+//! of the image names, 0). The class names follow, one per line, and then the columns of
+//! [`Entries`]: names, ends, offsets, lengths, labels. All numbers are little-endian.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -16,20 +17,21 @@ use crate::error::Result;
 use crate::file::{Archive, FileStamp, open_file};
 use crate::passed::PassedOver;
 
-/// The images of an archive, ordered by name, and their classes.
+/// The images of an archive, sorted by name, and their classes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ArchiveIndex {
     pub(crate) entries: Entries,
     pub(crate) classes: Vec<String>,
-    /// What was passed over; a file has none of it.
+    /// The ignored members. They are not stored in the file.
     pub(crate) passed: PassedOver,
 }
 
 const MARK: u64 = u64::from_le_bytes(*b"bagsidx\x01");
 const HEAD: usize = 64;
 
-/// The index of an archive: the one that was kept, if it fits, or else a new one, which is kept for the next time beside the
-/// archive, or in the user's cache folder if nothing can be written there. An index that cannot be kept is made each time.
+/// Loads the index of an archive if a cached one matches, otherwise builds and caches it. The index
+/// is cached beside the archive, or in the user's cache folder if that place is not writable. If
+/// neither works, it is built in every run.
 pub(crate) fn open_or_build(archive: &Archive, build: impl FnOnce() -> Result<ArchiveIndex>) -> Result<ArchiveIndex> {
     let places = places(&archive.path);
     let kept = places.iter().find_map(|place| read(open_file(place).ok()?, archive.stamp));
@@ -37,13 +39,13 @@ pub(crate) fn open_or_build(archive: &Archive, build: impl FnOnce() -> Result<Ar
         return Ok(index);
     }
     let index = build()?;
-    // One that is kept would not say what was passed over.
+    // Do not cache an index with ignored members: the file does not store them.
     let _ = index.passed.is_empty()
         && places.iter().any(|place| cache::keep(place, |file| write(&index, archive.stamp, file)).is_ok());
     Ok(index)
 }
 
-/// Where an index may be kept, in order of preference.
+/// Returns the possible paths of the index file, in order of preference.
 fn places(archive: &Path) -> Vec<PathBuf> {
     let mut beside = archive.as_os_str().to_owned();
     beside.push(".bagssl-index");
@@ -65,13 +67,15 @@ fn write(index: &ArchiveIndex, stamp: FileStamp, file: &mut impl Write) -> io::R
     sections.iter().try_for_each(|section| file.write_all(section))
 }
 
-/// An index from a file, if it is whole and of the archive with this stamp.
+/// Reads an index from a file. Returns `None` if it is damaged or belongs to another archive or
+/// version of it.
 fn read(file: File, stamp: FileStamp) -> Option<ArchiveIndex> {
     let length = file.metadata().ok()?.len();
     from_reader(file, length, stamp)
 }
 
-/// An index from `length` bytes. Every number is checked; memory is taken for no more than there are bytes.
+/// Reads an index from `length` bytes. Checks every number, and allocates no more memory than there
+/// are bytes.
 pub(crate) fn from_reader(mut reader: impl Read, length: u64, stamp: FileStamp) -> Option<ArchiveIndex> {
     let mut head = [0; HEAD];
     reader.read_exact(&mut head).ok()?;
@@ -105,7 +109,8 @@ fn longs(bytes: &[u8]) -> Vec<u64> {
     bytes.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()
 }
 
-/// Whether names end where letters do and are in order, images lie in the archive, and their classes are there.
+/// Returns whether names end at character boundaries and are sorted, images lie inside the archive,
+/// and their classes exist.
 fn is_sound(index: &ArchiveIndex, stamp: FileStamp) -> bool {
     let ArchiveIndex { entries, classes, .. } = index;
     let mut start = 0;
@@ -162,7 +167,8 @@ mod tests {
         }
     }
 
-    /// Not only the checksum guards: a file that is made to be wrong is refused too.
+    /// The checksum is not the only check: a file that is crafted with a valid checksum is refused
+    /// too.
     #[test]
     fn what_points_outside_is_refused() {
         let refused = |change: fn(&mut ArchiveIndex)| {

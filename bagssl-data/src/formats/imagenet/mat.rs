@@ -1,35 +1,38 @@
-//! MATLAB's `.mat` files of version 5, as far as ImageNet's `meta.mat` needs: one array of structs with numbers and texts.
+//! A reader for MATLAB's `.mat` files of version 5, limited to what ImageNet's `meta.mat` needs:
+//! one array of structs with numbers and texts.
 //!
 //! # Source
-//! MathWorks, *MAT-File Format*, version 5: a header of 128 bytes, then elements, each a kind and a length in 8 bytes
-//! (or both in 4, if the data fit into the next 4), padded to 8 bytes.
+//! MathWorks, *MAT-File Format*, version 5. A header of 128 bytes is followed by elements. An
+//! element has a type and a length in 8 bytes (or both in 4 bytes, if the data fit into the next
+//! 4), and is padded to 8 bytes.
 
 use std::io::Read;
 
 use crate::error::one_line;
 
-/// A row of the array: a synset.
+/// A synset: one row of the array.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Synset {
-    /// ILSVRC2012_ID: 1 to 1000 for those that are classes.
+    /// The ILSVRC2012_ID. Synsets that are classes have 1 to 1000.
     pub id: u32,
-    /// The WordNet ID, as `n01440764`.
+    /// The WordNet ID, such as `n01440764`.
     pub wnid: String,
-    /// Children in the hierarchy: classes have none.
+    /// The number of children in the hierarchy. Classes have none.
     pub children: u32,
 }
 
-/// Bytes that a file may unpack to: ImageNet's has less than 1 MB.
+/// The maximum size of a file after decompression. ImageNet's has less than 1 MB.
 const MOST_BYTES: u64 = 64 << 20;
 const COMPRESSED: u32 = 15;
 const MATRIX: u32 = 14;
-/// The kind of an array of structs.
+/// The class code of an array of structs.
 const STRUCTS: u8 = 2;
 
 /// Reads the synsets of a file.
 ///
 /// # Errors
-/// What came instead of an array of structs with `ILSVRC2012_ID`, `WNID` and `num_children`.
+/// A description of what was found instead of an array of structs with `ILSVRC2012_ID`, `WNID` and
+/// `num_children`.
 pub fn synsets(file: &[u8]) -> Result<Vec<Synset>, String> {
     let header = file.get(..128).ok_or_else(|| format!("{} bytes", file.len()))?;
     if header[126..] != *b"IM" || header[124..126] != [0, 1] {
@@ -56,12 +59,12 @@ fn unpack(data: &[u8]) -> Result<Vec<u8>, String> {
     if unpacked.len() as u64 == MOST_BYTES { Err(format!("more than {MOST_BYTES} bytes")) } else { Ok(unpacked) }
 }
 
-/// The next element: its kind and its data.
+/// Reads the next element: its type and its data.
 fn element<'a>(bytes: &mut &'a [u8]) -> Option<(u32, &'a [u8])> {
     let (head, rest) = bytes.split_first_chunk::<4>()?;
     let head = u32::from_le_bytes(*head);
     if head >> 16 != 0 {
-        // Kind and length in one word; the data are in the next four bytes.
+        // Short form: type and length in one word, and the data in the next four bytes.
         let (data, rest) = rest.split_at_checked(4)?;
         *bytes = rest;
         return Some((head & 0xffff, data.get(..(head >> 16) as usize)?));
@@ -69,18 +72,19 @@ fn element<'a>(bytes: &mut &'a [u8]) -> Option<(u32, &'a [u8])> {
     let (length, rest) = rest.split_first_chunk::<4>()?;
     let length = u32::from_le_bytes(*length) as usize;
     let (data, rest) = rest.split_at_checked(length)?;
-    // What is compressed is not padded, and the last element may lack its padding.
+    // Compressed elements are not padded, and the last element may lack its padding.
     let padding = if head == COMPRESSED { 0 } else { (length.next_multiple_of(8) - length).min(rest.len()) };
     *bytes = &rest[padding..];
     Some((head, data))
 }
 
-/// The kind of an array.
+/// Returns the class code of an array.
 fn class(mut matrix: &[u8]) -> Option<u8> {
     element(&mut matrix)?.1.first().copied()
 }
 
-/// The rows of an array of structs: flags, dimensions, name, the length of the fields' names, these, and the values.
+/// Reads the rows of an array of structs: flags, dimensions, name, length of a field name, field
+/// names, and the values.
 fn structs(mut matrix: &[u8]) -> Option<Vec<Synset>> {
     let rest = &mut matrix;
     element(rest)?;
@@ -100,7 +104,7 @@ fn structs(mut matrix: &[u8]) -> Option<Vec<Synset>> {
     Some(synsets)
 }
 
-/// The values of an array that is a struct's field.
+/// Returns the values of an array that is a field of a struct.
 fn values((kind, mut matrix): (u32, &[u8])) -> Option<(u32, &[u8])> {
     if kind != MATRIX {
         return None;
@@ -119,18 +123,18 @@ fn number(field: (u32, &[u8])) -> Option<f64> {
     }
 }
 
-/// Letters of ASCII, in one, two or four bytes each.
+/// Reads an array of printable ASCII characters.
 fn text(field: (u32, &[u8])) -> Option<String> {
     let letter = |number: &f64| (32.0..127.0).contains(number).then(|| char::from(*number as u8));
     numbers(values(field)?).iter().map(letter).collect()
 }
 
-/// The letters before the first zero.
+/// Returns the characters before the first zero byte.
 fn text_of(bytes: &[u8]) -> String {
     bytes.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect()
 }
 
-/// The numbers of an element, whatever their kind; none of a kind that is not known.
+/// Converts the numbers of an element to `f64`. Returns no numbers for an unknown type.
 fn numbers((kind, data): (u32, &[u8])) -> Vec<f64> {
     fn of<const N: usize>(data: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec<f64> {
         data.as_chunks::<N>().0.iter().map(|bytes| number(*bytes)).collect()
@@ -155,7 +159,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Four synsets that SciPy wrote (tests/reference/meta.py); the last one is not a class.
+    /// Four synsets written by SciPy (tests/reference/meta.py). The last one is not a class.
     const FILE: &[u8] = include_bytes!("../../../tests/reference/meta.mat");
 
     #[test]

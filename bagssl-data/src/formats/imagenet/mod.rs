@@ -1,4 +1,4 @@
-//! ImageNet-1K (ILSVRC2012) as it is distributed, and unpacked with all validation images in one folder.
+//! ImageNet-1K (ILSVRC2012) as distributed, and unpacked with all validation images in one folder.
 
 mod index;
 pub(crate) mod mat;
@@ -25,7 +25,7 @@ use truth::{Truth, is_wnid};
 const TRAIN: &str = "ILSVRC2012_img_train.tar";
 const VALIDATION: &str = "ILSVRC2012_img_val.tar";
 
-/// The folder of the archives, if a path is that folder or one of them.
+/// Returns the folder of the archives, if `path` is that folder or one of the archives.
 pub(crate) fn archives(path: &Path) -> Option<&Path> {
     let is_one = |name: &str| name == TRAIN || name == VALIDATION;
     if path.is_file() && path.file_name().and_then(|name| name.to_str()).is_some_and(is_one) {
@@ -34,7 +34,8 @@ pub(crate) fn archives(path: &Path) -> Option<&Path> {
     [TRAIN, VALIDATION].iter().any(|name| path.join(name).is_file()).then_some(path)
 }
 
-/// Opens one half of the archives in a folder. Classes are the wnids of both halves, as far as they are there.
+/// Opens one split of the archives in a folder. The classes are the wnids of both splits, as far as
+/// their files exist.
 pub(crate) fn open(root: &Path, split: Split) -> Result<Index> {
     let missing = |name: &str| {
         let expected = "ILSVRC2012_img_train.tar for training, ILSVRC2012_img_val.tar for validation";
@@ -76,7 +77,7 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Index> {
     Ok(Index { half, passed, ..index })
 }
 
-/// The images of a tar; what else there is is counted.
+/// Returns the images among the members of a tar, and counts the ignored members.
 fn images<'a>(members: &'a [Member], passed: &'a mut PassedOver) -> impl Iterator<Item = &'a Member> {
     members.iter().filter(|member| match named(&member.name) {
         _ if member.kind != Kind::File => false,
@@ -93,7 +94,7 @@ fn without_truth(root: &Path) -> Error {
     Error::Format { path: root.into(), expected: truth::KNOWN, got: "none of these".into() }
 }
 
-/// The images of the validation archive, which lie in no folders.
+/// Reads the images of the validation archive, which has no folders.
 fn validation(archive: &Archive, truth: &Truth, number: &dyn Fn(&str) -> u32) -> Result<(Entries, PassedOver)> {
     let length = archive.stamp.length;
     let contents = archive::contents(Section::new(&archive.file, 0, length), length, &archive.path)?;
@@ -110,7 +111,7 @@ fn validation(archive: &Archive, truth: &Truth, number: &dyn Fn(&str) -> u32) ->
     Ok((checked(entries, archive)?, passed))
 }
 
-/// The index of the training archive, a tar of a tar for each class.
+/// Builds the index of the training archive, a tar that contains one tar per class.
 fn train_index(archive: &Archive) -> Result<ArchiveIndex> {
     let (mut entries, mut classes, mut passed) = (Entries::default(), Vec::new(), PassedOver::default());
     for (wnid, start, length) in class_tars(archive)? {
@@ -137,7 +138,7 @@ fn checked(entries: Entries, archive: &Archive) -> Result<Entries> {
     Ok(entries)
 }
 
-/// The wnid, the place and the length of each class's tar, in the order of the wnids.
+/// Returns the wnid, offset and length of each class's tar, sorted by wnid.
 fn class_tars(archive: &Archive) -> Result<Vec<(String, u64, u64)>> {
     let length = archive.stamp.length;
     let contents = archive::contents(Section::new(&archive.file, 0, length), length, &archive.path)?;
@@ -160,8 +161,8 @@ fn class_tars(archive: &Archive) -> Result<Vec<(String, u64, u64)>> {
     }
 }
 
-/// Whether a folder has ImageNet's validation images without folders of classes: training folders are called by wnids, or there is
-/// a list of their classes.
+/// Returns whether a folder has ImageNet's validation images without class folders. The training
+/// folders must be named by wnids, or the ground truth of the validation images must exist.
 pub(crate) fn is_flat(root: &Path) -> Result<bool> {
     let Ok(paths) = walk::list(&root.join("val")) else { return Ok(false) };
     let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_string();
@@ -172,12 +173,12 @@ pub(crate) fn is_flat(root: &Path) -> Result<bool> {
     Ok(train.iter().any(|path| is_wnid(&name(path)) && path.is_dir()) || Truth::find(root)?.is_some())
 }
 
-/// Opens one half of a folder with `train/wnid/` and all validation images in `val/`.
+/// Opens one split of a folder with `train/{wnid}/` and all validation images directly in `val/`.
 pub(crate) fn open_flat(root: &Path, split: Split) -> Result<Index> {
     let mut collector = Collector::new(root);
     match Truth::find(root)? {
         Some(truth) => collect_validation(root, &truth, &mut collector)?,
-        // Training needs no classes of validation images.
+        // Opening the training split does not require the classes of the validation images.
         None if split == Split::Train => {}
         None => return Err(without_truth(root)),
     }
@@ -186,7 +187,7 @@ pub(crate) fn open_flat(root: &Path, split: Split) -> Result<Index> {
     collector.finish(split, Format::ImageNetFolder, Storage::Files(root.into()))
 }
 
-/// The images of `val/`, which lie in no folders.
+/// Collects the images of `val/`, which has no folders.
 fn collect_validation(root: &Path, truth: &Truth, collector: &mut Collector) -> Result<()> {
     let validation = walk::images(&root.join("val"))?;
     collector.passed("val").join(&validation.passed);
@@ -200,7 +201,8 @@ fn collect_validation(root: &Path, truth: &Truth, collector: &mut Collector) -> 
     Ok(())
 }
 
-/// Whether some bytes are an index of an archive of so many bytes that was last written in 1970.
+/// Returns whether `bytes` are a complete index of an archive of `length` bytes with modification
+/// time 0.
 pub(crate) fn is_index(bytes: &[u8], length: u64) -> bool {
     index::from_reader(bytes, bytes.len() as u64, FileStamp { length, modified: 0 }).is_some()
 }

@@ -1,8 +1,9 @@
-//! The classes of ImageNet's validation images, which their names do not say.
+//! The classes of ImageNet's validation images. The images' names do not contain them.
 //!
-//! The devkit has a number for each image (`ILSVRC2012_validation_ground_truth.txt`) and the wnid of each number in
-//! `meta.mat`. Instead of that, `synsets.txt` may have lines of a number and a wnid: a list of wnids alone is refused, since
-//! lists in several orders go round. Kaggle's `LOC_val_solution.csv` says the wnid of each image.
+//! The devkit has a number per image (`ILSVRC2012_validation_ground_truth.txt`) and the wnid of
+//! each number in `meta.mat`. Instead of `meta.mat`, `synsets.txt` may have lines of a number and a
+//! wnid. A list of wnids alone is refused, because such lists exist in different orders. Kaggle's
+//! `LOC_val_solution.csv` has the wnid of each image.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -18,20 +19,20 @@ const META: &str = "meta.mat";
 const SYNSETS: &str = "synsets.txt";
 const DEVKIT: &str = "ILSVRC2012_devkit_t12";
 const SOLUTION: &str = "LOC_val_solution.csv";
-/// Bytes that each of these files may have.
+/// The maximum size of each of these files in bytes.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// The wnid of each validation image.
 #[derive(Debug)]
 pub(crate) enum Truth {
-    /// By the number in the image's name, from 1.
+    /// Indexed by the number in the image's name, which starts at 1.
     Numbers(Vec<String>),
-    /// By the image's name without its ending.
+    /// Keyed by the image's name without its extension.
     Names(HashMap<String, String>),
 }
 
 impl Truth {
-    /// Looks for it in a folder and in those above it.
+    /// Looks for the ground truth in a folder and its three nearest parent folders.
     pub(crate) fn find(root: &Path) -> Result<Option<Self>> {
         for folder in root.ancestors().take(4) {
             let packed = folder.join(format!("{DEVKIT}.tar.gz"));
@@ -50,7 +51,7 @@ impl Truth {
         Ok(None)
     }
 
-    /// The wnid of an image.
+    /// Returns the wnid of an image.
     pub(crate) fn of(&self, name: &str) -> Option<&str> {
         let stem = split_name(name).1.rsplit_once('.')?.0;
         match self {
@@ -62,7 +63,7 @@ impl Truth {
         }
     }
 
-    /// All wnids, some of them often.
+    /// Returns all wnids, with duplicates.
     pub(crate) fn wnids(&self) -> Box<dyn Iterator<Item = &String> + '_> {
         match self {
             Truth::Numbers(wnids) => Box::new(wnids.iter()),
@@ -110,7 +111,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     read_file(path, MOST_BYTES)
 }
 
-/// The wnids of the classes, by number.
+/// Returns the wnid of each class by its ILSVRC2012_ID.
 fn from_meta(bytes: &[u8], path: &Path) -> Result<HashMap<u32, String>> {
     let synsets = mat::synsets(bytes).map_err(|got| refuse(path, "ImageNet's meta.mat", got))?;
     Ok(synsets.into_iter().filter(|synset| synset.children == 0).map(|synset| (synset.id, synset.wnid)).collect())
@@ -137,7 +138,7 @@ fn join(numbers: &[u8], synsets: &HashMap<u32, String>, path: &Path) -> Result<T
     wnids.collect::<Result<_>>().map(Truth::Numbers)
 }
 
-/// Lines of an image's name, a comma and wnids with boxes, of which the first counts.
+/// Reads lines of an image's name, a comma, and wnids with boxes. The first wnid is the class.
 fn from_solution(bytes: &[u8], path: &Path) -> Result<Truth> {
     let text = String::from_utf8_lossy(bytes);
     let line = |line: &str| {
@@ -153,11 +154,11 @@ fn from_solution(bytes: &[u8], path: &Path) -> Result<Truth> {
         .map(Truth::Names)
 }
 
-/// Whether a text is an `n` and eight digits.
+/// Returns whether a text is `n` followed by eight digits.
 pub(crate) fn is_wnid(text: &str) -> bool {
     text.len() == 9 && text.starts_with('n') && text[1..].bytes().all(|digit| digit.is_ascii_digit())
 }
 
-/// What is looked for.
+/// The supported sources of the ground truth, for error messages.
 pub(crate) const KNOWN: &str = "ILSVRC2012_devkit_t12 (.tar.gz or unpacked: ILSVRC2012_validation_ground_truth.txt with \
 meta.mat or a synsets.txt of numbers and wnids) or LOC_val_solution.csv beside the images or above";

@@ -1,4 +1,5 @@
-//! How pages of parquet are compressed. No page takes more memory than it says, and none may say more than it can have.
+//! Decompression of parquet pages. A page never takes more memory than its header declares, and the
+//! declared size is limited by what the compressed bytes can contain.
 //!
 //! # Source
 //! Apache Parquet, `Compression.md`.
@@ -7,7 +8,7 @@ use std::io::Read;
 
 use super::refusal::{Refusal, refusal};
 
-/// The bytes of a page that is compressed with a codec, by parquet's number: `length` of them.
+/// Decompresses a page to `length` bytes. `codec` is parquet's number of the codec.
 pub(super) fn unpack(bytes: &[u8], codec: i64, length: usize) -> Result<Vec<u8>, Refusal> {
     let unpacked = match codec {
         1 => snappy(bytes, length),
@@ -27,14 +28,15 @@ pub(super) fn unpack(bytes: &[u8], codec: i64, length: usize) -> Result<Vec<u8>,
 
 const KNOWN: &str = "pages that are not compressed, or with Snappy, gzip, Brotli, LZ4 or Zstandard";
 
-/// At most a byte more than the length.
+/// Reads at most one byte more than `length`.
 fn limited(reader: impl Read, length: usize) -> Option<Vec<u8>> {
     let mut unpacked = Vec::new();
     reader.take(length as u64 + 1).read_to_end(&mut unpacked).ok()?;
     Some(unpacked)
 }
 
-/// Snappy, unless it says that it is longer than it can be: a copy of 64 bytes takes 3.
+/// Decompresses Snappy. Refuses lengths that the compressed bytes cannot reach: 3 bytes encode a
+/// copy of at most 64 bytes.
 fn snappy(bytes: &[u8], length: usize) -> Option<Vec<u8>> {
     let said = snap::raw::decompress_len(bytes).ok()?;
     if said != length || length > bytes.len().saturating_mul(32) {
@@ -47,7 +49,7 @@ fn zstd(bytes: &[u8], length: usize) -> Option<Vec<u8>> {
     limited(ruzstd::decoding::StreamingDecoder::new(bytes).ok()?, length)
 }
 
-/// One block of LZ4, in which a byte stands for 255 at most.
+/// Decompresses one LZ4 block, in which a byte expands to at most 255.
 fn lz4(bytes: &[u8], length: usize) -> Option<Vec<u8>> {
     if length > bytes.len().saturating_mul(255) {
         return None;
@@ -55,7 +57,8 @@ fn lz4(bytes: &[u8], length: usize) -> Option<Vec<u8>> {
     lz4_flex::block::decompress(bytes, length).ok()
 }
 
-/// Blocks of LZ4 as Hadoop frames them: before each its length unpacked and packed, the highest byte first.
+/// Decompresses LZ4 blocks in Hadoop's framing. Before each block are its decompressed and its
+/// compressed length, both big-endian.
 fn lz4_of_hadoop(mut bytes: &[u8], length: usize) -> Option<Vec<u8>> {
     let mut unpacked = Vec::new();
     while !bytes.is_empty() {
@@ -76,7 +79,8 @@ fn lz4_of_hadoop(mut bytes: &[u8], length: usize) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// A literal of four letters and a copy of them: token, letters, offset; then the five last literals that LZ4 asks for.
+    /// A literal of four letters and a match of them (token, letters, offset), then the five
+    /// literals that must end an LZ4 block.
     const BLOCK: &[u8] = b"\x44abcd\x04\x00\x50vwxyz";
     const TEXT: &[u8] = b"abcdabcdabcdvwxyz";
 
@@ -97,7 +101,8 @@ mod tests {
             }
         }
         assert_eq!(unpack(b"", 3, 1).unwrap_err().got, "LZO");
-        // Zeros: a few bytes of gzip that would be a mebibyte are read to their thirteenth byte.
+        // A few bytes of gzip that would expand to one MiB of zeros are read only up to their
+        // thirteenth byte.
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         std::io::Write::write_all(&mut gzip, &[0; 1 << 20]).unwrap();
         assert_eq!(limited(flate2::read::MultiGzDecoder::new(&gzip.finish().unwrap()[..]), 12).unwrap().len(), 13);

@@ -1,10 +1,10 @@
-//! Which columns are read.
+//! The selection of parquet columns.
 
-/// Which columns of parquet's files are read, where that is said; else they are found out.
+/// The columns of parquet files to read. A column that is `None` is detected.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Columns {
-    /// The one with the bytes of images, or with a field `bytes` that has them.
+    /// The column with the bytes of images, or with a struct whose field `bytes` has them.
     pub image: Option<String>,
-    /// The one with the numbers of classes.
+    /// The column with the labels.
     pub label: Option<String>,
 }

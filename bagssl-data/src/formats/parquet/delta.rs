@@ -1,11 +1,13 @@
-//! Parquet's delta encodings: of whole numbers, of the lengths of byte arrays, and of byte arrays that begin alike.
+//! Parquet's delta encodings: of integers, of byte arrays with delta-encoded lengths, and of byte
+//! arrays with shared prefixes.
 //!
 //! # Source
-//! Apache Parquet, `Encodings.md`: DELTA_BINARY_PACKED (5), DELTA_LENGTH_BYTE_ARRAY (6), DELTA_BYTE_ARRAY (7).
+//! Apache Parquet, `Encodings.md`: DELTA_BINARY_PACKED (5), DELTA_LENGTH_BYTE_ARRAY (6),
+//! DELTA_BYTE_ARRAY (7).
 
 use std::borrow::Cow;
 
-/// Whole numbers, at most `most`, and how many bytes they take.
+/// Decodes at most `most` integers. Also returns the number of bytes read.
 pub(super) fn numbers(bytes: &[u8], most: u64) -> Option<(Vec<i64>, usize)> {
     let mut at = 0;
     let (block, minis, count) = (varint(bytes, &mut at)?, varint(bytes, &mut at)?, varint(bytes, &mut at)?);
@@ -42,18 +44,19 @@ pub(super) fn numbers(bytes: &[u8], most: u64) -> Option<(Vec<i64>, usize)> {
     Some((numbers, at))
 }
 
-/// One of some byte arrays, whose lengths come first.
+/// Returns one byte array. The lengths of all arrays come first.
 pub(super) fn array(bytes: &[u8], place: u32, most: u64) -> Option<&[u8]> {
     let (lengths, at) = numbers(bytes, most)?;
     slice(&bytes[at..], &lengths, place as usize)
 }
 
-/// One of some byte arrays, of which each begins like the one before it: how many bytes are its, and what follows.
+/// Returns one byte array, where each array stores the length of the prefix it shares with the
+/// array before it, and the rest.
 pub(super) fn joined_array(bytes: &[u8], place: u32, most: u64) -> Option<Cow<'_, [u8]>> {
     let (shared, at) = numbers(bytes, most)?;
     let (lengths, length) = numbers(&bytes[at..], most)?;
     let (rest, place) = (&bytes[at + length..], place as usize);
-    // Back to where nothing is taken from the array before.
+    // Start at the nearest array before it that shares no prefix.
     let start = (0..=place).rev().find(|at| shared.get(*at) == Some(&0))?;
     let mut array = Cow::Borrowed(slice(rest, &lengths, start)?);
     for at in start + 1..=place {
@@ -63,14 +66,15 @@ pub(super) fn joined_array(bytes: &[u8], place: u32, most: u64) -> Option<Cow<'_
     Some(array)
 }
 
-/// One of some slices that lie one after the other.
+/// Returns one of several consecutive slices.
 fn slice<'a>(bytes: &'a [u8], lengths: &[i64], place: usize) -> Option<&'a [u8]> {
     let sum = |start: usize, length: &i64| start.checked_add(usize::try_from(*length).ok()?);
     let start = lengths.get(..place)?.iter().try_fold(0, sum)?;
     bytes.get(start..sum(start, lengths.get(place)?)?)
 }
 
-/// A number of at most 64 bits, the lowest first, inside the bytes.
+/// Reads `bits` (at most 64) bits from bit `from`, least significant bit first. The bits must be
+/// inside `bytes`.
 fn bits(bytes: &[u8], from: usize, bits: usize) -> u64 {
     (0..bits).fold(0, |sum, bit| sum | u64::from(bytes[(from + bit) / 8] >> ((from + bit) % 8) & 1) << bit)
 }
@@ -96,8 +100,9 @@ pub(super) fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// The specification's second example: 7, 5, 3, 1, 2, 3, 4, 5. Deltas -2, -2, -2, 1, 1, 1, 1: the least is -2, what is left
-    /// 0, 0, 0, 3, 3, 3, 3 takes two bits. A block has 128 numbers in four parts of 32.
+    /// The second example of the specification: 7, 5, 3, 1, 2, 3, 4, 5. The deltas are -2, -2, -2,
+    /// 1, 1, 1, 1. Their minimum is -2. The differences to it, 0, 0, 0, 3, 3, 3, 3, take two bits
+    /// each. A block has 128 numbers in four miniblocks of 32.
     const EXAMPLE: &[u8] = &[0x80, 1, 4, 8, 14, 3, 2, 0, 0, 0, 0b1100_0000, 0b0011_1111, 0, 0, 0, 0, 0, 0];
 
     #[test]
@@ -114,7 +119,7 @@ mod tests {
         }
     }
 
-    /// `count` equal numbers: their block has the least delta 0 and no bits.
+    /// `count` equal numbers: the minimum delta of their block is 0, and its bit widths are 0.
     fn equal(count: u8, number: u8) -> Vec<u8> {
         [&[0x80, 1, 4, count, number * 2][..], if count > 1 { &[0, 0, 0, 0, 0] } else { &[] }].concat()
     }
@@ -124,7 +129,7 @@ mod tests {
         let arrays = [&equal(3, 2)[..], b"abcdef"].concat();
         let of = |place| array(&arrays, place, 3);
         assert_eq!([of(0), of(2), of(3)], [Some(&b"ab"[..]), Some(b"ef"), None]);
-        // "ab", then two more letters after its first one: "acd", "aef".
+        // "ab", then two arrays that append two letters to its first letter: "acd" and "aef".
         let shared: &[u8] = &[0x80, 1, 4, 3, 0, 0, 1, 0, 0, 0, 0b01, 0, 0, 0];
         assert_eq!(numbers(shared, 3).unwrap().0, [0, 1, 1]);
         let joined = [shared, &equal(3, 2), b"abcdef"].concat();

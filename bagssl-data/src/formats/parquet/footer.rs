@@ -1,20 +1,21 @@
-//! What parquet's footer says: where the columns of images and labels lie.
+//! Parquet's footer: the positions of the image and label columns.
 //!
 //! # Source
-//! Apache Parquet, `parquet.thrift`; Hugging Face's `datasets` writes its features as JSON under the key `huggingface`.
+//! Apache Parquet, `parquet.thrift`. Hugging Face's `datasets` stores its features as JSON under
+//! the key `huggingface`.
 
 use super::refusal::{Refusal, refusal};
 use super::thrift::{self, Value};
 use crate::error::one_line;
 use crate::formats::parquet::columns::Columns;
 
-/// What is needed of a footer.
+/// The parts of a footer that are needed.
 #[derive(Debug)]
 pub(crate) struct Footer {
     pub(crate) groups: Vec<Group>,
-    /// The names of classes, if the schema has them.
+    /// The names of the classes, if the schema has them.
     pub(crate) names: Option<Vec<String>>,
-    /// Which columns were taken, in words.
+    /// A description of the selected columns.
     pub(crate) columns: String,
 }
 
@@ -23,22 +24,23 @@ pub(crate) struct Footer {
 pub(crate) struct Group {
     pub(crate) rows: u64,
     pub(crate) image: Chunk,
-    /// None if there are no labels.
+    /// `None` if there are no labels.
     pub(crate) label: Option<Chunk>,
 }
 
-/// A column of a row group.
+/// A column chunk: one column of a row group.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Chunk {
     pub(crate) offset: u64,
     pub(crate) length: u64,
     pub(crate) codec: i64,
     pub(crate) kind: i64,
-    /// The level of definition that a value has: 0 if none can be missing.
+    /// The definition level of a present value: 0 if no value can be null.
     pub(crate) level: u32,
 }
 
-/// A column of the schema: its place among the columns, its path, its kind and its level of definition.
+/// A leaf of the schema: its index among the columns, its path, its physical type and its
+/// definition level.
 #[derive(Debug)]
 struct Leaf {
     column: usize,
@@ -53,7 +55,7 @@ pub(super) const INT32: i64 = 1;
 pub(super) const INT64: i64 = 2;
 pub(super) const BYTES: i64 = 6;
 
-/// Reads a footer of a file of `length` bytes.
+/// Parses the footer of a file of `length` bytes.
 pub(crate) fn read(bytes: &[u8], length: u64, columns: &Columns) -> Result<Footer, Refusal> {
     let (meta, _) = thrift::read(bytes).ok_or_else(|| refusal("a whole footer", "one that cannot be read"))?;
     let wrong = |what: &'static str| move || refusal("a footer with its fields", format!("none of {what}"));
@@ -68,7 +70,8 @@ pub(crate) fn read(bytes: &[u8], length: u64, columns: &Columns) -> Result<Foote
         let label = label.map(|label| chunk(columns, label, length)).transpose()?;
         groups.push(Group { rows, image: chunk(columns, image, length)?, label });
     }
-    // A row has an image, and that its length in four bytes at least: no file has more rows than bytes.
+    // Each row has an image, whose length takes at least four bytes. So no file has more rows than
+    // bytes.
     let rows = groups.iter().try_fold(0_u64, |sum, group| sum.checked_add(group.rows)).unwrap_or(u64::MAX);
     if rows > length {
         return Err(refusal("fewer rows than bytes", format!("{rows} rows in {length} bytes")));
@@ -78,11 +81,12 @@ pub(crate) fn read(bytes: &[u8], length: u64, columns: &Columns) -> Result<Foote
     Ok(Footer { groups, names, columns: format!("images in {}, {labels}", image.path[0]) })
 }
 
-/// The columns of a schema, which lists the nodes of a tree, each before its children.
+/// Returns the leaf columns of a schema. The schema lists the nodes of a tree in depth-first order.
 fn leaves(schema: &[Value<'_>]) -> Result<Vec<Leaf>, Refusal> {
     let wrong = || refusal("a schema that is a tree of at most 16 levels", "another");
     let mut leaves = Vec::new();
-    // Of each open node: its name, how many children are to come, its level, whether it is repeated.
+    // For each open node: its name, the number of remaining children, its level, and whether it is
+    // repeated.
     let mut open: Vec<(String, u64, u32, bool)> = Vec::new();
     for (number, node) in schema.iter().enumerate() {
         let children = node.count(5).unwrap_or(0);
@@ -98,7 +102,7 @@ fn leaves(schema: &[Value<'_>]) -> Result<Vec<Leaf>, Refusal> {
         if children == 0 {
             let path = open.iter().skip(1).map(|(name, ..)| name.clone()).chain([name]).collect();
             let kind = node.number(1).unwrap_or(-1);
-            // The old annotation, and the new one.
+            // The old annotation and the new one.
             let is_text = node.number(6) == Some(0) || node.field(10).is_some_and(|logical| logical.field(1).is_some());
             leaves.push(Leaf { column: leaves.len(), path, kind, level, is_repeated: repeated, is_text });
         } else {
@@ -114,7 +118,7 @@ fn leaves(schema: &[Value<'_>]) -> Result<Vec<Leaf>, Refusal> {
     Ok(leaves)
 }
 
-/// Where a column lies, inside the file.
+/// Returns the position of a column chunk after checking that it is inside the file.
 fn chunk(columns: &[Value<'_>], leaf: &Leaf, length: u64) -> Result<Chunk, Refusal> {
     let wrong = || refusal("a column inside the file", format!("another for {}", leaf.path.join(".")));
     let column = columns.get(leaf.column).ok_or_else(wrong)?;
@@ -131,7 +135,7 @@ fn chunk(columns: &[Value<'_>], leaf: &Leaf, length: u64) -> Result<Chunk, Refus
     Ok(Chunk { offset, length: bytes, codec, kind: leaf.kind, level: leaf.level })
 }
 
-/// What Hugging Face says of the columns, as JSON; null if there is nothing.
+/// Hugging Face's description of the columns as JSON; null if there is none.
 struct Features(serde_json::Value);
 
 impl Features {
@@ -142,12 +146,13 @@ impl Features {
         Features(json.map_or(serde_json::Value::Null, |json| json["info"]["features"].clone()))
     }
 
-    /// Whether a column is said to be of a kind.
+    /// Returns whether the description gives a column this type.
     fn is(&self, column: &str, kind: &str) -> bool {
         self.0[column]["_type"] == kind
     }
 
-    /// The bytes of the column that was asked for; else of `image` or `img`, else of the only one that may hold images.
+    /// Returns the image column: the requested one, or else `image` or `img`, or else the only
+    /// possible one.
     fn image<'a>(&self, leaves: &'a [Leaf], wanted: Option<&str>) -> Result<&'a Leaf, Refusal> {
         let is_bytes = |leaf: &Leaf| match &leaf.path[..] {
             [_, inner] => inner == "bytes",
@@ -174,8 +179,9 @@ impl Features {
         }
     }
 
-    /// The column that was asked for; else `label`, else `fine_label`, `labels`, or the first column that is said to be a class. Images
-    /// may have no labels.
+    /// Returns the label column: the requested one, or else the first of `label`, `fine_label` and
+    /// `labels` that exists, or else the first column described as a class label. Labels are
+    /// optional.
     fn label<'a>(&self, leaves: &'a [Leaf], wanted: Option<&str>) -> Result<Option<&'a Leaf>, Refusal> {
         let usable = || leaves.iter().filter(|leaf| is_number(leaf));
         let named = |name: &str| usable().find(|leaf| leaf.path[0] == name);
@@ -186,7 +192,7 @@ impl Features {
         Ok(LABELS.into_iter().find_map(named).or_else(said))
     }
 
-    /// Why there are no labels.
+    /// Explains why there are no labels.
     fn without_labels(&self, leaves: &[Leaf]) -> String {
         let other = leaves.iter().find(|leaf| LABELS.contains(&leaf.path[0].as_str()) && !is_number(leaf));
         other.map_or("no labels".into(), |leaf| {
@@ -200,7 +206,7 @@ impl Features {
     }
 }
 
-/// What labels are called, in this order.
+/// The names of label columns, in order of preference.
 const LABELS: [&str; 3] = ["label", "fine_label", "labels"];
 
 fn is_number(leaf: &Leaf) -> bool {
@@ -208,7 +214,7 @@ fn is_number(leaf: &Leaf) -> bool {
 }
 
 impl Leaf {
-    /// What its values are called.
+    /// Returns the name of the column's type, for error messages.
     fn kind(&self) -> &'static str {
         let known = ["boolean", "int32", "int64", "int96", "float", "double", "byte array", "fixed byte array"];
         let kind = usize::try_from(self.kind).ok().and_then(|kind| known.get(kind));

@@ -1,7 +1,8 @@
-//! Hugging Face's parquet layout: rows with `image.bytes` and `label`, or other columns. The footer and the labels are read at once,
-//! a page of images when one of its rows is wanted.
+//! Hugging Face's parquet layout: rows with `image.bytes` and `label`, or other columns. The footer
+//! and the labels are read on opening. A page of images is read when one of its rows is requested.
 //!
-//! The reader is our own: the crate `parquet` 60.1 (arrow-rs) panics on one damaged file in 480, and unpacks gzip without a limit.
+//! This is our own reader: the crate `parquet` 60.1 (arrow-rs) panics on one damaged file in 480,
+//! and decompresses gzip without a limit.
 
 pub(crate) mod columns;
 pub(crate) mod table;
@@ -26,8 +27,8 @@ use crate::storage::Storage;
 use columns::Columns;
 use table::{Bytes, Recent, Table};
 
-/// Opens one half of some files. Classes are those of the first file's schema; without any, numbers from 0 to the largest
-/// label of either half.
+/// Opens one split of several files. The classes are those in the schema of the first file. Without
+/// any, they are the numbers from 0 to the largest label in either split.
 pub(crate) fn open(origin: &Path, files: &[Named], split: Split, columns: &Columns) -> Result<Index> {
     let chosen = splits::choose(files, split, origin)?;
     let recent = Arc::new(Recent::default());
@@ -50,7 +51,7 @@ pub(crate) fn open(origin: &Path, files: &[Named], split: Split, columns: &Colum
     Ok(Index { half, is_whole: chosen.is_whole, beside: chosen.passed, ..index })
 }
 
-/// One file in memory, of which all rows count.
+/// Opens one file in memory, with all of its rows.
 pub(crate) fn from_bytes(bytes: Vec<u8>, origin: &Path) -> Result<Index> {
     let table = Table::new(origin, Bytes::Memory(bytes), Arc::default(), &Columns::default())?;
     let (mut entries, mut labels) = (Entries::default(), Labels::default());
@@ -58,17 +59,17 @@ pub(crate) fn from_bytes(bytes: Vec<u8>, origin: &Path) -> Result<Index> {
     labels.dataset(origin, entries, vec![table])
 }
 
-/// What the labels of several files have in common.
+/// The classes and labels over several files.
 #[derive(Default)]
 struct Labels {
     names: Option<Vec<String>>,
     largest: u32,
-    /// The first image with a label, and the first without.
+    /// The names of the first image with a label and of the first one without.
     first: [Option<String>; 2],
 }
 
 impl Labels {
-    /// Adds the rows of a file, which is called by a name and a number.
+    /// Adds the rows of a file, given the file's name and its index.
     fn add(&mut self, table: &Table, (entries, file, source): (&mut Entries, &str, u32)) -> Result<()> {
         let names = table.footer.names.as_ref();
         if let (Some(ours), Some(theirs)) = (&self.names, names)
@@ -88,7 +89,7 @@ impl Labels {
         Ok(())
     }
 
-    /// Takes note of the classes of the other half.
+    /// Accounts for the labels of the other split.
     fn count(&mut self, table: &Table) -> Result<()> {
         let largest = table.classes()?.into_iter().flatten().max();
         self.largest = self.largest.max(largest.unwrap_or(0));

@@ -1,4 +1,4 @@
-//! Pages of parquet: their headers, and the values in them.
+//! Parquet pages: their headers and their values.
 //!
 //! # Source
 //! Apache Parquet, `parquet.thrift` and `Encodings.md`.
@@ -9,12 +9,12 @@ use super::footer::{BYTES, Chunk, INT32};
 use super::refusal::{Refusal, refusal};
 use super::{codec, delta, thrift};
 
-/// What a page holds.
+/// The kind of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Dictionary,
     Data,
-    /// Data of version 2: so many bytes of levels come first, and are not compressed.
+    /// A data page of version 2. Its first `levels` bytes are levels, which are not compressed.
     Data2 {
         levels: u64,
         is_compressed: bool,
@@ -22,20 +22,20 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// A page's header.
+/// The header of a page.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
-    /// Values, missing ones counted: as many as rows.
+    /// The number of values including nulls, which is the number of rows.
     pub(crate) values: u64,
     pub(crate) encoding: i64,
-    /// Bytes in the file, and unpacked.
+    /// The size in bytes in the file, and after decompression.
     pub(crate) packed: u64,
     pub(crate) unpacked: u64,
 }
 
 impl Header {
-    /// Reads a header; also says how long it is. `None` if it is cut short or none.
+    /// Parses a header. Also returns its length. Returns `None` if it is truncated or invalid.
     pub(crate) fn read(bytes: &[u8]) -> Option<(Self, u64)> {
         let (value, length) = thrift::read(bytes)?;
         let (packed, unpacked) = (value.count(3)?, value.count(2)?);
@@ -59,7 +59,7 @@ impl Header {
         Some((Header { kind, values, encoding, packed, unpacked }, length as u64))
     }
 
-    /// The bytes of a page, unpacked.
+    /// Returns the decompressed bytes of a page.
     pub(crate) fn unpack<'a>(&self, packed: &'a [u8], codec: i64) -> Result<Cow<'a, [u8]>, Refusal> {
         let (levels, codec) = match self.kind {
             Kind::Data2 { levels, is_compressed } => (levels, if is_compressed { codec } else { 0 }),
@@ -71,12 +71,13 @@ impl Header {
         if codec == 0 {
             return if body.len() == length { Ok(Cow::Borrowed(packed)) } else { Err(cut()) };
         }
-        // A page of nothing but missing values may have no bytes at all.
+        // A page of null values may have no bytes at all.
         let body = if length == 0 { Vec::new() } else { codec::unpack(body, codec, length)? };
         Ok(Cow::Owned(if head.is_empty() { body } else { [head, &body].concat() }))
     }
 
-    /// The levels of definition (`None` if no value can be missing) and the values of a data page.
+    /// Splits a data page into its definition levels (`None` if no value can be null) and its
+    /// values.
     fn parts<'a>(&self, page: &'a [u8], chunk: Chunk) -> Option<(Option<&'a [u8]>, &'a [u8])> {
         match self.kind {
             Kind::Data2 { levels, .. } => {
@@ -92,7 +93,7 @@ impl Header {
         }
     }
 
-    /// Where the value of each row of a data page is among those that are not missing.
+    /// Returns the index of each row's value among the present values, or `None` for a null.
     fn places(&self, page: &[u8], chunk: Chunk) -> Option<Vec<Option<u32>>> {
         let (levels, _) = self.parts(page, chunk)?;
         let Some(levels) = levels else { return Some((0..self.values as u32).map(Some).collect()) };
@@ -106,7 +107,7 @@ impl Header {
         Some(levels.into_iter().map(place).collect())
     }
 
-    /// The value of one row of a page of byte arrays: `Some(None)` if it is missing.
+    /// Returns the value of one row of a page of byte arrays: `Some(None)` if it is null.
     pub(crate) fn bytes<'a>(
         &self,
         page: &'a [u8],
@@ -131,7 +132,7 @@ impl Header {
         value.map(Some)
     }
 
-    /// The values of all rows of a page of integers.
+    /// Returns the values of all rows of a page of integers.
     pub(crate) fn numbers(&self, page: &[u8], dictionary: Option<&[u8]>, chunk: Chunk) -> Option<Vec<Option<i64>>> {
         let places = self.places(page, chunk)?;
         let count = places.iter().flatten().count() as u64;
@@ -160,7 +161,7 @@ impl Header {
     }
 }
 
-/// One of some plain byte arrays, each with its length before it.
+/// Returns one byte array of a plain page, in which each array follows its length.
 fn array(mut values: &[u8], place: u32) -> Option<&[u8]> {
     for number in 0..=place {
         let (length, rest) = values.split_first_chunk()?;
@@ -173,7 +174,7 @@ fn array(mut values: &[u8], place: u32) -> Option<&[u8]> {
     None
 }
 
-/// One of some plain integers.
+/// Returns one integer of a plain page.
 fn integer(values: &[u8], place: u32, chunk: Chunk) -> Option<i64> {
     debug_assert_ne!(chunk.kind, BYTES);
     let at = place as usize * if chunk.kind == INT32 { 4 } else { 8 };
@@ -184,7 +185,8 @@ fn integer(values: &[u8], place: u32, chunk: Chunk) -> Option<i64> {
     }
 }
 
-/// The first `count` numbers of `width` bits in the hybrid of runs and packed groups.
+/// Decodes the first `count` numbers of `width` bits in the hybrid of run-length encoding and bit
+/// packing.
 fn runs(bytes: &[u8], width: u32, count: u64) -> Option<Vec<u32>> {
     if width > 32 {
         return None;
@@ -217,7 +219,7 @@ fn runs(bytes: &[u8], width: u32, count: u64) -> Option<Vec<u32>> {
     Some(numbers)
 }
 
-/// A number of some bits, the lowest first.
+/// Reads `bits` bits from bit `from`, least significant bit first.
 fn unpacked(bytes: &[u8], from: usize, bits: usize) -> u32 {
     (0..bits).fold(0, |sum, bit| sum | u32::from(bytes[(from + bit) / 8] >> ((from + bit) % 8) & 1) << bit)
 }
@@ -226,7 +228,7 @@ fn unpacked(bytes: &[u8], from: usize, bits: usize) -> u32 {
 mod tests {
     use super::*;
 
-    /// The example of the specification: 0 to 7 in three bits each.
+    /// The specification's example: 0 to 7 in three bits each.
     #[test]
     fn runs_and_groups_by_hand() {
         assert_eq!(runs(&[0b11, 0b1000_1000, 0b1100_0110, 0b1111_1010], 3, 8).unwrap(), [0, 1, 2, 3, 4, 5, 6, 7]);

@@ -1,6 +1,6 @@
-//! Why a file is refused.
+//! The reason why a file is refused.
 
-/// Why a file is refused: what was expected, what came.
+/// The reason why a file is refused: what was expected and what was found.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(super) expected: &'static str,

@@ -1,4 +1,5 @@
-//! One file: its footer and labels are read at once, a page of images when one of its rows is wanted.
+//! A parquet file. Its footer and labels are read on opening, a page of images when one of its rows
+//! is requested.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -15,46 +16,46 @@ use crate::file::Archive;
 use crate::image::{MOST_BYTES, sniff};
 use crate::memory::MIB;
 
-/// One parquet file.
+/// A parquet file.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(super) path: PathBuf,
-    /// Tells it from the others that share the recent pages.
+    /// The file's key in the shared page cache.
     number: u64,
     bytes: Bytes,
     pub(super) footer: Footer,
-    /// The first row of each group, and after them the number of rows.
+    /// The first row of each row group, followed by the total number of rows.
     starts: Vec<u64>,
-    /// The pages of images of each group, once they are known.
+    /// The image pages of each row group, listed on first use.
     pages: Vec<OnceLock<Arc<Vec<PageAt>>>>,
     recent: Arc<Recent>,
 }
 
-/// The bytes of a file.
 #[derive(Debug)]
 pub(super) enum Bytes {
     File(Archive),
     Memory(Vec<u8>),
 }
 
-/// Where a page lies.
+/// The position of a page.
 #[derive(Debug, Clone, Copy)]
 struct PageAt {
     header: Header,
-    /// Where what follows the header begins.
+    /// The offset of the page's data, after its header.
     offset: u64,
-    /// The first row in its group.
+    /// The page's first row in its row group.
     row: u64,
 }
 
-/// The pages that were unpacked last, of all files of a data set: at most so many bytes, or one page.
+/// A cache of the most recently used decompressed pages of all files of a data set. It has at most
+/// `RECENT_BYTES` bytes, or one page.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     pages: Mutex<VecDeque<(Key, Arc<Vec<u8>>)>>,
     tables: AtomicU64,
 }
 
-/// The number of a table, and where its page lies.
+/// The number of a table, and the offset of its page.
 type Key = (u64, u64);
 
 const RECENT_BYTES: usize = 64 << 20;
@@ -69,7 +70,7 @@ impl Bytes {
         }
     }
 
-    /// Bytes that the caller knows to lie inside.
+    /// Reads bytes that the caller knows to be inside the file.
     fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
         match self {
             Bytes::File(archive) => archive.read(offset, length),
@@ -107,7 +108,7 @@ impl Table {
         Ok(Table { path: path.into(), number, bytes, footer, starts, pages, recent })
     }
 
-    /// All of its bytes, or the file that they lie in.
+    /// Returns all bytes of the file, or the open file.
     pub(crate) fn bytes(&self) -> std::result::Result<&[u8], &Archive> {
         match &self.bytes {
             Bytes::Memory(bytes) => Ok(bytes),
@@ -119,7 +120,8 @@ impl Table {
         Error::Format { path: self.path.clone(), expected, got }
     }
 
-    /// The class of each row; none where the label is missing or -1, as Hugging Face has it where it is not told.
+    /// Returns the class of each row. It is `None` if the label is null or -1, which is how Hugging
+    /// Face marks unlabeled images.
     pub(super) fn classes(&self) -> Result<Vec<Option<u32>>> {
         let most = self.footer.names.as_ref().map_or(MOST_CLASSES as usize, Vec::len);
         let class = |(row, label): (usize, Option<i64>)| match label {
@@ -132,7 +134,7 @@ impl Table {
         self.labels()?.into_iter().enumerate().map(class).collect()
     }
 
-    /// The labels of all rows.
+    /// Returns the labels of all rows.
     fn labels(&self) -> Result<Vec<Option<i64>>> {
         let mut labels = Vec::new();
         for group in &self.footer.groups {
@@ -142,7 +144,7 @@ impl Table {
             };
             let (pages, mut dictionary, before) = (self.listed(chunk, group.rows)?, None, labels.len());
             for at in pages {
-                // A number has 8 bytes, and one for its level at most.
+                // A number has 8 bytes, and at most one more for its level.
                 let most = at.header.values.saturating_mul(16).saturating_add(MIB);
                 if at.header.unpacked > most {
                     let got = format!("{} bytes for {} values", at.header.unpacked, at.header.values);
@@ -164,11 +166,12 @@ impl Table {
         Ok(labels)
     }
 
-    /// Bytes of memory that reading the picture of a row takes at most: its page, packed and unpacked, and the dictionary.
+    /// Returns the most bytes of memory that reading the image of a row needs: its page, compressed
+    /// and decompressed, and the dictionary.
     pub(crate) fn needs(&self, row: u64) -> Result<u64> {
         let (pages, at, ..) = self.place(row)?;
         let of = |at: &PageAt| {
-            // What comes before data of version 2 is joined to it.
+            // The levels of a version 2 page are joined with its values, which takes a copy.
             let copies = if matches!(at.header.kind, Kind::Data2 { .. }) { 2 } else { 1 };
             at.header.packed.saturating_add(at.header.unpacked.saturating_mul(copies))
         };
@@ -176,7 +179,7 @@ impl Table {
         Ok(of(&at).saturating_add(dictionary))
     }
 
-    /// The picture of a row, not decoded.
+    /// Returns the encoded image of a row.
     pub(crate) fn image(&self, row: u64) -> Result<Vec<u8>> {
         let (pages, at, group) = self.place(row)?;
         let row = row - self.starts[self.group(row)];
@@ -189,12 +192,12 @@ impl Table {
         Ok(bytes.into_owned())
     }
 
-    /// The number of a row's group.
+    /// Returns the row group of a row.
     fn group(&self, row: u64) -> usize {
         self.starts.partition_point(|start| *start <= row) - 1
     }
 
-    /// The pages of a row's group, and that which the row is in.
+    /// Returns the pages of the row's row group, the page with the row, and the group.
     fn place(&self, row: u64) -> Result<(Arc<Vec<PageAt>>, PageAt, Group)> {
         let number = self.group(row);
         let group = self.footer.groups[number];
@@ -217,7 +220,7 @@ impl Table {
         self.refuse(refusal(expected, format!("another at {} (encoding {})", at.offset, at.header.encoding)))
     }
 
-    /// The pages of a column, whose headers alone are read.
+    /// Lists the pages of a column chunk, reading only their headers.
     fn listed(&self, chunk: Chunk, rows: u64) -> Result<Vec<PageAt>> {
         let (mut at, end, mut row, mut pages) = (chunk.offset, chunk.offset + chunk.length, 0, Vec::new());
         while row < rows {
@@ -237,7 +240,8 @@ impl Table {
         Ok(pages)
     }
 
-    /// The header at a place, of which nobody knows the length before: more and more is read.
+    /// Reads the page header at an offset. Its length is unknown, so the read grows until the
+    /// header is complete.
     fn header(&self, at: u64, end: u64) -> Result<Option<(Header, u64)>> {
         let mut length = 256;
         loop {
@@ -251,7 +255,7 @@ impl Table {
         }
     }
 
-    /// A page's bytes, unpacked; those of the last few are still there.
+    /// Returns the decompressed bytes of a page, from the cache if possible.
     fn unpacked(&self, at: &PageAt, chunk: Chunk) -> Result<Arc<Vec<u8>>> {
         let key = (self.number, at.offset);
         if let Some(page) = self.recent.get(key) {

@@ -3,7 +3,7 @@
 //! # Source
 //! Apache Thrift, `thrift-compact-protocol.md`.
 
-/// A value. Text and nested values are all that is needed of it.
+/// A Thrift value, limited to the types that parquet's metadata needs.
 #[derive(Debug)]
 pub(crate) enum Value<'a> {
     Bool(bool),
@@ -13,12 +13,14 @@ pub(crate) enum Value<'a> {
     Struct(Vec<(i16, Value<'a>)>),
 }
 
-/// Values that may be in one struct, nested ones counted: each takes 32 bytes and more.
+/// The maximum number of values in a struct, including nested ones. Each takes at least 32 bytes of
+/// memory.
 const MOST_VALUES: usize = 4 << 20;
-/// Structs and lists that may lie in each other.
+/// The maximum nesting depth of structs and lists.
 const DEEPEST: usize = 16;
 
-/// Reads a struct from the start of some bytes; also says how many bytes it has. `None` if it is cut short or none.
+/// Parses a struct at the start of `bytes`. Also returns its length in bytes. Returns `None` if it
+/// is truncated or invalid.
 pub(crate) fn read(bytes: &[u8]) -> Option<(Value<'_>, usize)> {
     let mut reader = Reader { bytes, at: 0, left: MOST_VALUES };
     let value = reader.fields(DEEPEST)?;
@@ -26,13 +28,13 @@ pub(crate) fn read(bytes: &[u8]) -> Option<(Value<'_>, usize)> {
 }
 
 impl<'a> Value<'a> {
-    /// A field of a struct.
+    /// Returns a field of a struct.
     pub(crate) fn field(&self, id: i16) -> Option<&Value<'a>> {
         let Value::Struct(fields) = self else { return None };
         fields.iter().find(|(other, _)| *other == id).map(|(_, value)| value)
     }
 
-    /// A field that is a number.
+    /// Returns a field that is a number.
     pub(crate) fn number(&self, id: i16) -> Option<i64> {
         match self.field(id)? {
             Value::Number(number) => Some(*number),
@@ -40,12 +42,12 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A field that is a number of things.
+    /// Returns a field that is a nonnegative number.
     pub(crate) fn count(&self, id: i16) -> Option<u64> {
         self.number(id)?.try_into().ok()
     }
 
-    /// A field that is a flag.
+    /// Returns a field that is a boolean.
     pub(crate) fn flag(&self, id: i16) -> Option<bool> {
         match self.field(id)? {
             Value::Bool(flag) => Some(*flag),
@@ -53,7 +55,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A field that is text.
+    /// Returns a field that is UTF-8 text.
     pub(crate) fn text(&self, id: i16) -> Option<&'a str> {
         match self.field(id)? {
             Value::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
@@ -61,7 +63,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A field that is a list.
+    /// Returns a field that is a list.
     pub(crate) fn list(&self, id: i16) -> Option<&[Value<'a>]> {
         match self.field(id)? {
             Value::List(list) => Some(list),
@@ -106,7 +108,7 @@ impl<'a> Reader<'a> {
         Some((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    /// The fields of a struct up to its end.
+    /// Parses the fields of a struct up to its end.
     fn fields(&mut self, depth: usize) -> Option<Value<'a>> {
         let (mut fields, mut id) = (Vec::new(), 0_i16);
         loop {
@@ -164,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_struct_by_hand() {
-        // Field 1: i32 -3; field 2: "hi"; field 4: a list of two structs, each with a flag; field 30 (said in full): 5.
+        // Field 1: i32 -3. Field 2: "hi". Field 4: a list of two structs, each with a boolean.
+        // Field 30 (with an explicit id): 5.
         let bytes = [0x15, 5, 0x18, 2, b'h', b'i', 0x29, 0x2c, 0x11, 0, 0x12, 0, 0x05, 60, 10, 0, 99];
         let (value, length) = read(&bytes).unwrap();
         assert_eq!(length, bytes.len() - 1);

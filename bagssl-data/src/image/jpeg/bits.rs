@@ -1,21 +1,21 @@
-//! Coded data bit by bit, and its Huffman codes.
+//! A bit reader for entropy-coded data, and Huffman decoding.
 
-/// Why a scan cannot be walked through.
+/// Why a scan is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Damage {
-    /// The data ends before the scan.
+    /// The data end before the scan.
     Short,
-    /// Bits that are no code, or lead out of a block.
+    /// The bits are not a code, or coefficients exceed a block.
     Code,
 }
 
-/// The bits of coded data, up to the next marker.
+/// Reads bits of entropy-coded data up to the next marker.
 pub(super) struct Bits<'a> {
     data: &'a [u8],
     at: usize,
-    /// The next bits, from the top.
+    /// The next bits, from the most significant bit.
     buffer: u64,
-    /// How many of them there are.
+    /// The number of bits in `buffer`.
     left: u32,
 }
 
@@ -24,7 +24,7 @@ impl<'a> Bits<'a> {
         Bits { data, at: 0, buffer: 0, left: 0 }
     }
 
-    /// Has at least 32 bits at hand, if there are as many before the next marker.
+    /// Ensures that the buffer has at least 32 bits, if that many remain before the next marker.
     #[inline(always)]
     fn fill(&mut self) {
         if self.left < 32 {
@@ -52,7 +52,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Passes over bits, at most 32.
+    /// Skips at most 32 bits.
     #[inline(always)]
     pub(super) fn skip(&mut self, count: u32) -> Result<(), Damage> {
         self.fill();
@@ -69,7 +69,7 @@ impl<'a> Bits<'a> {
         Ok(())
     }
 
-    /// The value of the next bits, at most 16.
+    /// Reads the next `count` bits, at most 16.
     #[inline(always)]
     pub(super) fn take(&mut self, count: u32) -> Result<u32, Damage> {
         self.fill();
@@ -78,13 +78,13 @@ impl<'a> Bits<'a> {
         Ok(value)
     }
 
-    /// The next symbol of a table, and passes over the bits of a value that come after its code.
+    /// Reads the next symbol of a table, and skips the bits of the value that follow its code.
     #[inline(always)]
     pub(super) fn symbol(&mut self, table: &Table) -> Result<Symbol, Damage> {
         self.fill();
         let symbol = match table.short[(self.buffer >> (64 - LOOK)) as usize] {
             Symbol { bits: 0, .. } => table.longer((self.buffer >> 48) as u32).ok_or(match self.left {
-                // Where the data ends, its last bits need not be a code.
+                // At the end of the data, the last bits need not be a code.
                 0..16 => Damage::Short,
                 _ => Damage::Code,
             })?,
@@ -94,7 +94,8 @@ impl<'a> Bits<'a> {
         Ok(symbol)
     }
 
-    /// Goes to the next restart marker, and whether it is there with nothing before it.
+    /// Moves past the next restart marker. Returns whether the marker exists and directly follows
+    /// the current position.
     pub(super) fn restart(&mut self) -> bool {
         self.fill_by_bytes();
         let fill = self.data[self.at..].iter().take_while(|&&byte| byte == 0xff).count();
@@ -104,14 +105,15 @@ impl<'a> Bits<'a> {
         is_there
     }
 
-    /// What comes after the scan: a marker, before which no more is left than fills a byte.
+    /// Returns the data from the marker after the scan. At most [`MOST_LEFT`] bytes may be left
+    /// before it.
     ///
     /// # Errors
-    /// What is left over, in words.
+    /// A description of the surplus data.
     pub(super) fn finish(mut self) -> Result<&'a [u8], String> {
         self.fill_by_bytes();
         let mut rest = &self.data[self.at..];
-        // Some write a restart marker after the last unit too.
+        // Some encoders write a restart marker after the last unit too.
         if let [0xff, 0xd0..=0xd7, after @ ..] = rest {
             rest = after;
         }
@@ -121,21 +123,23 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// Bytes that may be left over at the end of a scan: cameras fill up with one or two.
+/// The maximum number of surplus bytes at the end of a scan. Some cameras pad with one or two.
 const MOST_LEFT: usize = 2;
 
-/// A symbol of coded data.
+/// A decoded symbol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Symbol {
-    /// The zeros before a value, and the bits of the value.
+    /// The run of zeros before a value (upper 4 bits), and the number of bits of the value (lower 4
+    /// bits).
     pub(super) value: u8,
-    /// Coefficients that it stands for in sequential coding: more than a block has if it ends one.
+    /// The number of coefficients that the symbol covers in sequential coding; [`ALL`] if it ends
+    /// the block.
     pub(super) step: u8,
-    /// The bits that its code and the value take together.
+    /// The number of bits of its code and its value.
     bits: u8,
 }
 
-/// More coefficients than a block has.
+/// A step beyond the end of every block.
 pub(super) const ALL: u8 = 128;
 
 impl Symbol {
@@ -149,11 +153,13 @@ impl Symbol {
     }
 }
 
-/// A table of Huffman codes.
+/// A Huffman table.
 pub(super) struct Table {
-    /// For the next `LOOK` bits: their symbol, of 0 bits if its code is longer.
+    /// The symbol for each combination of the next `LOOK` bits. It has 0 bits if its code is
+    /// longer.
     short: Box<[Symbol; 1 << LOOK]>,
-    /// Of each length of a code: the first 16 bits that are a longer code, and what leads from a code to its place.
+    /// For each code length: the first 16-bit value that belongs to a longer code, and the offset
+    /// from a code to its index in `symbols`.
     longer: [(u32, i32); 17],
     symbols: Vec<u8>,
 }
@@ -161,7 +167,8 @@ pub(super) struct Table {
 const LOOK: u32 = 9;
 
 impl Table {
-    /// A table, and what comes after it: how many codes there are of each length from 1 to 16, then their symbols in this order.
+    /// Parses a table: the number of codes of each length from 1 to 16, then their symbols. Also
+    /// returns the bytes after the table.
     pub(super) fn parse(segment: &[u8]) -> Option<(Self, &[u8])> {
         let (counts, rest) = segment.split_first_chunk::<16>()?;
         let (symbols, rest) = rest.split_at_checked(counts.iter().map(|&count| usize::from(count)).sum())?;
@@ -188,7 +195,7 @@ impl Table {
         Some((table, rest))
     }
 
-    /// The symbol of these 16 bits, if its code is longer than `LOOK`.
+    /// Returns the symbol that starts these 16 bits, if its code is longer than `LOOK`.
     #[cold]
     fn longer(&self, bits: u32) -> Option<Symbol> {
         let length = (LOOK + 1..=16).find(|&length| bits < self.longer[length as usize].0)?;

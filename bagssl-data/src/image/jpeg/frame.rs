@@ -1,6 +1,6 @@
 //! The header of a frame.
 
-/// What a frame's header says.
+/// The header of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) height: u32,
@@ -9,7 +9,7 @@ pub(crate) struct Frame {
     pub(crate) progressive: bool,
 }
 
-/// A component of a frame: its number, and how many of its blocks lie beside and below each other in a unit.
+/// A component of a frame: its id and its horizontal and vertical sampling factors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Component {
     pub(super) id: u8,
@@ -18,7 +18,8 @@ pub(crate) struct Component {
 }
 
 impl Frame {
-    /// The frame of a sequential or progressive image with Huffman codes and 8 bits; `None` of any other.
+    /// Parses the header of a sequential or progressive frame with Huffman coding and 8 bits.
+    /// Returns `None` for other frames.
     pub(super) fn parse(code: u8, segment: &[u8]) -> Option<Self> {
         let (&[precision, a, b, c, d, count], rest) = segment.split_first_chunk()?;
         let (height, width) = (u32::from(u16::from_be_bytes([a, b])), u32::from(u16::from_be_bytes([c, d])));
@@ -39,19 +40,19 @@ impl Frame {
         is_known.then_some(Frame { height, width, components, progressive: code == 0xc2 })
     }
 
-    /// Units that lie beside and below each other.
+    /// Returns the number of units (MCUs) per row and per column.
     pub(super) fn units(&self) -> (u32, u32) {
         let (across, down) = self.largest();
         (self.width.div_ceil(8 * across), self.height.div_ceil(8 * down))
     }
 
-    /// The largest factors of any component.
+    /// Returns the largest horizontal and vertical sampling factor of all components.
     pub(super) fn largest(&self) -> (u32, u32) {
         let most = |of: fn(&Component) -> u32| self.components.iter().map(of).max().unwrap_or(1);
         (most(|part| part.across), most(|part| part.down))
     }
 
-    /// Blocks of 64 coefficients that all components have together.
+    /// Returns the total number of blocks of 64 coefficients over all components.
     pub(crate) fn blocks(&self) -> u64 {
         let (across, down) = self.units();
         let in_unit: u32 = self.components.iter().map(|part| part.across * part.down).sum();

@@ -1,11 +1,13 @@
-//! Whether a JPEG is whole, and what its header says of it.
+//! A check that a JPEG is complete, and a reader for its header.
 //!
-//! Decoders fill what is missing of one with grey, and a damaged part with whatever its bits happen to say; nobody should
-//! learn from that. So the coded data is walked through before it is decoded: every block of every scan has to be there,
-//! and nothing else. This takes a quarter of the time of decoding, and half of it for an image of high quality.
+//! Decoders fill missing parts with grey, and damaged parts with whatever their bits happen to
+//! encode. Such images must not be used for training. So the entropy-coded data are parsed before
+//! decoding: every block of every scan must exist, and no data may be left over. This takes a
+//! quarter of the decoding time, or half of it for images of high quality.
 //!
 //! # Source
-//! ITU-T T.81: markers and segments in annex B, sequential coding in F.2.2, progressive coding in G.2.
+//! ITU-T T.81: markers and segments in annex B, sequential coding in F.2.2, progressive coding in
+//! G.2.
 
 mod bits;
 mod frame;
@@ -15,8 +17,8 @@ use bits::{Bits, Table};
 pub(crate) use frame::Frame;
 use scan::Scan;
 
-/// What stands before the first scan: the frame, and whether that scan has all of its components. `None` if it is an image of
-/// another kind, or none.
+/// Returns the frame, and whether the first scan has all components. Returns `None` for other kinds
+/// of JPEG, and for data that are not a JPEG.
 pub(crate) fn header(bytes: &[u8]) -> Option<(Frame, bool)> {
     let mut frame = None;
     for (code, segment, _) in Segments(bytes) {
@@ -35,11 +37,11 @@ pub(crate) fn header(bytes: &[u8]) -> Option<(Frame, bool)> {
     None
 }
 
-/// Refuses a JPEG that is not whole: without its end, with blocks that are missing, damaged or left over. Of a kind that is
-/// not known here (arithmetic coding, 12 bits) only the end is looked for.
+/// Checks that a JPEG is complete: it has its end marker, and no block is missing, damaged or left
+/// over. For unsupported kinds (arithmetic coding, 12 bits), only the end marker is checked.
 ///
 /// # Errors
-/// What it is instead, in words.
+/// A description of the damage.
 pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
     let no_end = || format!("{} bytes without its end", bytes.len());
     let mut walk = Walk::default();
@@ -50,7 +52,7 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
             END => return walk.end(),
             SCAN if walk.is_known() => match walk.scan(segment, after) {
                 Ok(after) => after,
-                // Where even the end is missing, that is said.
+                // If the end marker is missing too, report that instead.
                 Err(_) if !Segments(after).any(|(code, ..)| code == END) => return Err(no_end()),
                 Err(error) => return Err(error),
             },
@@ -62,11 +64,11 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-/// How far the walk has come.
+/// The state of the check.
 #[derive(Default)]
 struct Walk {
     frame: Option<Frame>,
-    /// Whether the frame is of another kind than is known here.
+    /// Whether the frame is of an unsupported kind.
     is_other: bool,
     scan: Scan,
     has_tables: bool,
@@ -77,7 +79,7 @@ impl Walk {
         !self.is_other
     }
 
-    /// A segment between the scans.
+    /// Processes a segment between scans.
     fn segment(&mut self, code: u8, mut segment: &[u8]) -> Result<(), String> {
         match code {
             HUFFMAN => {
@@ -102,11 +104,11 @@ impl Walk {
         Ok(())
     }
 
-    /// Goes through a scan; what comes after it.
+    /// Checks a scan and returns the data after it.
     fn scan<'a>(&mut self, header: &[u8], data: &'a [u8]) -> Result<&'a [u8], String> {
         let frame = self.frame.as_ref().ok_or("a scan before its frame")?;
         if !self.has_tables {
-            // Frames of films use tables that are known beforehand. Nothing is known of what such a scan holds.
+            // Frames of videos use predefined tables. Their scans cannot be checked.
             self.is_other = true;
             return Ok(data);
         }
@@ -129,20 +131,21 @@ const SCAN: u8 = 0xda;
 const HUFFMAN: u8 = 0xc4;
 const RESTART: u8 = 0xdd;
 
-/// Whether a marker begins a frame.
+/// Returns whether a marker starts a frame.
 fn is_frame(code: u8) -> bool {
     matches!(code, 0xc0..=0xcf) && !matches!(code, HUFFMAN | 0xc8 | 0xcc)
 }
 
-/// The markers of a file that are not part of coded data: the code, the segment and what comes after it. A segment that is cut
-/// short ends it.
+/// Iterates over the markers outside of entropy-coded data. Yields the code, the segment and the
+/// data after it. Stops at a truncated segment.
 struct Segments<'a>(&'a [u8]);
 
 impl<'a> Iterator for Segments<'a> {
     type Item = (u8, &'a [u8], &'a [u8]);
 
-    /// A marker is `FF` and a code; `FF 00` is a value of the coded data, and the restart markers `D0` to `D7` lie inside it;
-    /// most other markers begin a segment, whose length comes next.
+    /// A marker is `FF` and a code. `FF 00` is a byte of entropy-coded data, and the restart
+    /// markers `D0` to `D7` are inside of such data. Most other markers start a segment, which
+    /// begins with its length.
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let codes = &self.0[memchr::memchr(0xff, self.0)?..];

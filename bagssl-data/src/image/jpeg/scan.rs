@@ -1,36 +1,37 @@
-//! A scan: its blocks, one after the other.
+//! The blocks of a scan.
 
 use super::bits::{ALL, Bits, Damage, Table};
 use super::frame::{Component, Frame};
 
-/// What is known before a scan: tables, and how far the coefficients of progressive images have come.
+/// The state before a scan: the tables, and the progress of the coefficients.
 #[derive(Default)]
 pub(super) struct Scan {
     dc: [Option<Table>; 4],
     ac: [Option<Table>; 4],
-    /// Units between restart markers; 0 if there are none.
+    /// The number of units between restart markers; 0 if there are none.
     pub(super) interval: u32,
     components: Vec<Progress>,
     count: usize,
 }
 
-/// Few bytes can stand for all blocks of a large image, again and again; the decoder has this limit too.
+/// The maximum number of scans. A few bytes can encode all blocks of a large image, over and over.
+/// The decoder has the same limit.
 const MOST_SCANS: usize = 100;
 
-/// How far the coefficients of a component have come.
+/// The progress of the coefficients of a component.
 struct Progress {
-    /// Of each coefficient, the lowest bit that there is.
+    /// The lowest bit decoded so far, per coefficient.
     lowest: [u8; 64],
-    /// Of each block, the coefficients that are not 0, as bits. Only of progressive images.
+    /// A bit mask of the nonzero coefficients of each block, for progressive images only.
     nonzero: Vec<u64>,
 }
 
-/// A coefficient of which there is nothing yet.
+/// Marks a coefficient without any decoded bit.
 const NOTHING: u8 = u8::MAX;
 
 /// A component in a scan.
 struct Part<'a> {
-    /// Its place in the frame.
+    /// The component's index in the frame.
     place: usize,
     component: Component,
     dc: Option<&'a Table>,
@@ -40,21 +41,21 @@ struct Part<'a> {
 /// The blocks of a scan.
 struct Blocks<'a> {
     parts: Vec<Part<'a>>,
-    /// Units beside and below each other.
+    /// The number of units per row and per column.
     units: (u32, u32),
     interval: u32,
-    /// Whether a unit is one block, as in all scans of one component.
+    /// Whether a unit is a single block, as in every scan of one component.
     is_single: bool,
 }
 
 impl Scan {
-    /// Takes in a table by the number that the file gives it.
+    /// Stores a table under its class and number in the file.
     pub(super) fn set_table(&mut self, kind: u8, table: Table) {
         let tables = if kind >> 4 == 0 { &mut self.dc } else { &mut self.ac };
         tables[usize::from(kind & 3)] = Some(table);
     }
 
-    /// Prepares for the first scan of a frame.
+    /// Initializes the progress before the first scan of a frame.
     fn begin(&mut self, frame: &Frame) {
         let (across, down) = frame.units();
         let blocks = |part: &Component| across as usize * down as usize * (part.across * part.down) as usize;
@@ -63,7 +64,7 @@ impl Scan {
             frame.components.iter().map(|part| Progress { lowest: [NOTHING; 64], nonzero: masks(part) }).collect();
     }
 
-    /// Whether the scans have brought every coefficient down to its last bit.
+    /// Checks that the scans have decoded every coefficient down to its last bit.
     pub(super) fn is_complete(&self, frame: &Frame) -> Result<(), String> {
         let known = |part: &Progress| part.lowest.iter().filter(|&&lowest| lowest == 0).count();
         let (known, all) = (self.components.iter().map(known).sum::<usize>(), 64 * frame.components.len());
@@ -73,10 +74,10 @@ impl Scan {
         Ok(())
     }
 
-    /// Goes through the blocks of a scan.
+    /// Parses the blocks of a scan.
     ///
     /// # Errors
-    /// Where they end or are damaged, in words.
+    /// A description of where the blocks end or are damaged.
     pub(super) fn run(&mut self, frame: &Frame, header: &[u8], bits: &mut Bits<'_>) -> Result<(), String> {
         if self.components.is_empty() {
             self.begin(frame);
@@ -146,7 +147,8 @@ impl<'a> Blocks<'a> {
         Blocks { parts, units, interval, is_single }
     }
 
-    /// Calls `block` for each block, with the number of its unit, and the blocks that a run of empty ones still has.
+    /// Calls `block` for each block, with the index of its unit and the remaining blocks of an
+    /// end-of-band run.
     fn walk(
         &self,
         bits: &mut Bits<'_>,
@@ -173,7 +175,7 @@ impl<'a> Blocks<'a> {
         if run > 0 { Err("a run of blocks that leads beyond a scan".into()) } else { Ok(()) }
     }
 
-    /// The blocks of a unit.
+    /// Calls `block` for each block of a unit.
     #[inline(always)]
     fn unit(&self, unit: usize, block: &mut impl FnMut(&Part<'_>, usize) -> Result<(), Damage>) -> Result<(), Damage> {
         for part in &self.parts {
@@ -184,7 +186,7 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// A block of sequential coding: its first coefficient, then runs of zeros and values.
+/// Parses a block of sequential coding: the DC coefficient, then runs of zeros and values.
 #[inline(always)]
 fn sequential(bits: &mut Bits<'_>, part: &Part<'_>, _: usize, _: &mut u32) -> Result<(), Damage> {
     let (dc, ac) = (part.dc.ok_or(Damage::Code)?, part.ac.ok_or(Damage::Code)?);
@@ -196,13 +198,13 @@ fn sequential(bits: &mut Bits<'_>, part: &Part<'_>, _: usize, _: &mut u32) -> Re
     if (65..ALL).contains(&at) { Err(Damage::Code) } else { Ok(()) }
 }
 
-/// A run of blocks without a value, from its symbol: this one, and those that are still to come.
+/// Returns the length of an end-of-band run, including the current block.
 fn run_of(bits: &mut Bits<'_>, symbol: u8) -> Result<u32, Damage> {
     let length = u32::from(symbol >> 4);
     Ok((1 << length) + bits.take(length)?)
 }
 
-/// The first values of a band of coefficients.
+/// Parses the first scan of a band of coefficients.
 #[inline(always)]
 fn first_of_band(
     bits: &mut Bits<'_>,
@@ -234,7 +236,8 @@ fn first_of_band(
     if at > last + 1 { Err(Damage::Code) } else { Ok(()) }
 }
 
-/// A further bit of a band of coefficients: one of each that is not 0, between them those that become so.
+/// Parses a refinement scan of a band: one bit for each nonzero coefficient, and between them the
+/// coefficients that become nonzero.
 #[inline(always)]
 fn next_of_band(
     bits: &mut Bits<'_>,
@@ -257,7 +260,7 @@ fn next_of_band(
                 0 | 1 => {}
                 _ => return Err(Damage::Code),
             }
-            // To the place of the new value, or of the last of 16 zeros.
+            // Move to the position of the new value, or of the last of 16 zeros.
             loop {
                 if at > last {
                     return Err(Damage::Code);

@@ -3,8 +3,8 @@ use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use proptest::prelude::*;
 use std::sync::LazyLock;
 
-/// A grey JPEG, made by hand: tables with one code for each symbol, `0`, which say that a block has nothing. So a block takes two
-/// bits, and the last byte is filled up with ones.
+/// Builds a grey JPEG. Its tables have a single code `0`, for a symbol that means zero. So a block
+/// takes two bits, and the last byte is padded with ones.
 fn by_hand(height: u8, width: u8, scan: &[u8]) -> Vec<u8> {
     let table = |kind: u8| [&[0xff, HUFFMAN, 0, 20, kind, 1][..], &[0; 15], &[0]].concat();
     let frame = [0xff, 0xc0, 0, 11, 8, 0, height, 0, width, 1, 7, 0x11, 0];
@@ -26,7 +26,7 @@ fn every_block_has_to_be_there() {
     assert_eq!((frame.height, frame.width, frame.blocks(), in_rows), (9, 24, 6, true));
     refused(&by_hand(9, 24, &[0]), "data for 4 of 6 units of a scan");
     refused(&by_hand(9, 24, &[0, 0b0100_0000, 0, 0]), "damaged data after 4 of 6 units of a scan");
-    // What fills up is let pass, what is more is not.
+    // Padding of two bytes is accepted, three bytes are not.
     assert_eq!(check(&by_hand(9, 24, &[0, 0xf, 0, 0])), Ok(()));
     refused(&by_hand(9, 24, &[0, 0xf, 0, 0, 0]), "3 bytes more than a scan has");
 }
@@ -38,11 +38,11 @@ fn the_end_has_to_be_there() {
     for length in 0..whole.len() {
         refused(&whole[..length], &format!("{length} bytes without its end"));
     }
-    // An end marker in a comment is none.
+    // An end marker inside a comment does not count.
     let comment = [&whole[..2], &[0xff, 0xfe, 0, 4, 0xff, END], &whole[2..]].concat();
     assert_eq!(check(&comment), Ok(()));
     assert!(check(&comment[..comment.len() - 2]).is_err());
-    // Without tables, as in films, nothing is known of what a scan holds.
+    // Without tables, as in videos, a scan cannot be checked.
     let film = [&whole[..2], &whole[2 + 2 * 22..]].concat();
     assert_eq!(check(&film), Ok(()));
     assert!(check(&[&film[..], &whole[2..]].concat()).is_ok(), "what comes after the end does not count");
@@ -51,7 +51,7 @@ fn the_end_has_to_be_there() {
     assert_eq!(header(&two), None);
 }
 
-/// A progressive image without end, as far as its blocks go.
+/// A progressive image cannot repeat scans without limit.
 #[test]
 fn scans_end() {
     let (_, whole) = kinds().iter().find(|(name, _)| name.contains("progressive true")).unwrap();
@@ -61,7 +61,7 @@ fn scans_end() {
     refused(&many, "more than 100 scans");
 }
 
-/// A picture of 41x57 (width x height) with some detail, in each way that it can be coded.
+/// An image of 41x57 (width x height) with some detail, in every supported coding.
 fn kinds() -> &'static [(String, Vec<u8>)] {
     static KINDS: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(encoded);
     &KINDS
@@ -90,7 +90,7 @@ fn encoded() -> Vec<(String, Vec<u8>)> {
     kinds
 }
 
-/// Where the data of the last scan begins.
+/// Returns the offset of the data of the last scan.
 fn last_scan(bytes: &[u8]) -> usize {
     let at = bytes.windows(2).rposition(|pair| pair == [0xff, SCAN]).unwrap();
     at + 2 + usize::from(bytes[at + 3])
@@ -109,7 +109,7 @@ fn holes_are_found_in_every_kind() {
         assert!(check(&cut).is_err(), "{name}: cut");
         let hole = [&whole[..first], &whole[middle..]].concat();
         assert!(check(&hole).is_err(), "{name}: hole");
-        // The last scan of a progressive one is too short for this.
+        // The last scan of a progressive image is too short for this.
         let mut zeros = whole.clone();
         zeros[middle..end].fill(0);
         assert!(frame.progressive || check(&zeros).is_err(), "{name}: zeros");

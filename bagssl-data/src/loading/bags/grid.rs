@@ -1,4 +1,4 @@
-//! The grid of patches that images have in common.
+//! The patch grid that all images of a data set share.
 
 use bagssl_core::bag::Grid;
 use bagssl_core::patch::{ImageSize, PatchSpec};
@@ -7,15 +7,17 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::loading::skip::OnBadImage;
 
-/// The grid of patches that all images of these data sets have: as many rows, and as many columns. A mean of patches needs no more
-/// than as many patches of each; whoever goes by a patch's place needs this too, as a turned image has as many patches elsewhere.
+/// Returns the patch grid that all images of these data sets share, with the same number of rows
+/// and columns. A mean over patches needs only the same number of patches. Methods that depend on
+/// the position of a patch need the same grid: a rotated image has as many patches, but in other
+/// positions.
 ///
-/// Files are read, but decoded only where their header does not decide: the first, those that differ from it, and all where EXIF may
-/// turn them.
+/// Reads all files, but decodes an image only if its header does not decide: the first image,
+/// images that seem to differ from it, and all images if EXIF orientations are applied.
 ///
 /// # Errors
-/// [`Error::Image`] naming the first image with another grid, or if there is no image that can be used; those of an image that cannot
-/// be used, unless such images are left out.
+/// [`Error::Image`] with the name of the first image with a different grid, or if no image can be
+/// used. Errors of unusable images, unless they are skipped.
 pub fn grid_of_all(datasets: &[&Dataset], spec: PatchSpec, stride: u32, on_bad_image: OnBadImage) -> Result<Grid> {
     let of = |size| Grid::new(spec, size, stride);
     let mut first: Option<(Grid, &str)> = None;
@@ -34,7 +36,7 @@ pub fn grid_of_all(datasets: &[&Dataset], spec: PatchSpec, stride: u32, on_bad_i
             (Ok((grid, size)), Some(first)) if layout(grid) != layout(first.0) => {
                 return Err(other_grid(name, (grid, size), first));
             }
-            // The same after all, or left out.
+            // The grid is the same after decoding, or the image is skipped.
             _ => {}
         }
     }
@@ -43,7 +45,8 @@ pub fn grid_of_all(datasets: &[&Dataset], spec: PatchSpec, stride: u32, on_bad_i
     Ok(first.ok_or_else(none)?.0)
 }
 
-/// The size that an image's header tells, where it is that of the decoded image: EXIF may turn it.
+/// Returns the size in an image's header, if it is sure to be the size of the decoded image: not if
+/// EXIF orientations are applied.
 fn size_in_header(dataset: &Dataset, image: usize) -> Option<ImageSize> {
     if dataset.applies_exif() { None } else { dataset.size_in_header(image).ok() }
 }

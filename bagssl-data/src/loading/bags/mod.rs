@@ -1,4 +1,4 @@
-//! The batches of evaluation: the bag of each image, in order, not augmented.
+//! Evaluation batches: the bag of patches of each image, in order and without augmentation.
 
 mod grid;
 
@@ -22,31 +22,31 @@ use crate::transform::resample::Resampler;
 use crate::transform::to_tensor::ToTensor;
 use bagssl_core::color::Color;
 
-/// How bags are made.
+/// Settings of the evaluation batches.
 #[derive(Debug, Clone)]
 pub struct BagConfig {
-    /// Which patches of an image.
+    /// Which patches of an image form its bag.
     pub bag: Bag,
-    /// The side of the network's input, in pixels.
+    /// The side of the network's input in pixels.
     pub input: u32,
-    /// Whether the image is greyed before it is cut.
+    /// Whether to convert the image to grey before cropping.
     pub color: Color,
-    /// What the network expects of colors.
+    /// The normalization that the network expects.
     pub normalization: Normalization,
-    /// How a crop is resampled.
+    /// The filter for resampling crops.
     pub filter: Filter,
-    /// Images in a batch.
+    /// The number of images per batch.
     pub batch: usize,
     /// The seed of random bags.
     pub seed: u64,
-    /// Threads that make batches; 0 for as many as there are cores.
+    /// The number of threads that make batches; 0 for one per core.
     pub threads: usize,
-    /// What becomes of images that cannot be used.
+    /// How to handle unusable images.
     pub on_bad_image: OnBadImage,
 }
 
 impl Default for BagConfig {
-    /// Whole images resampled to 32 pixels, in color, 32 in a batch.
+    /// The defaults: whole images in color, resampled to 32 pixels, 32 images per batch.
     fn default() -> Self {
         BagConfig {
             bag: Bag::Whole,
@@ -62,7 +62,7 @@ impl Default for BagConfig {
     }
 }
 
-/// The bags of all images of a data set.
+/// A source of the bags of all images of a data set.
 #[derive(Debug, Clone)]
 pub struct BagLoader {
     dataset: Arc<Dataset>,
@@ -72,11 +72,12 @@ pub struct BagLoader {
 }
 
 impl BagLoader {
-    /// Checks the settings, and with the first image how many patches a bag has.
+    /// Creates a loader, and checks the settings. The first image determines the number of patches
+    /// per bag.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the batch or the input is 0, [`Error::Image`] or [`Error::Patch`] if the first image cannot
-    /// be used.
+    /// [`Error::Setting`] if the batch size or the input size is 0. [`Error::Image`] or
+    /// [`Error::Patch`] if the first image cannot be used.
     pub fn new(dataset: Arc<Dataset>, config: BagConfig) -> Result<Self> {
         for (name, value) in [("batch", config.batch), ("input", config.input as usize)] {
             if value == 0 {
@@ -88,7 +89,7 @@ impl BagLoader {
         Ok(loader)
     }
 
-    /// Patches of the first image that can be used.
+    /// Returns the number of patches of the first usable image.
     fn first_bag(&self) -> Result<usize> {
         for image in 0..self.images() {
             let bag = self.dataset.decode(image).and_then(|decoded| self.crops(image, &decoded));
@@ -100,36 +101,39 @@ impl BagLoader {
         Err(Error::Image { name: self.dataset.origin().display().to_string(), expected, got })
     }
 
-    /// The images that were left out of the batches given out so far, in the order of the data set.
+    /// Returns the images skipped so far in the batches that the consumer has received, in the
+    /// order of the data set.
     pub fn skipped(&self) -> Vec<Skipped> {
         self.skips.list(&self.dataset)
     }
 
-    /// Patches in each bag.
+    /// The number of patches per bag.
     pub fn patches(&self) -> usize {
         self.patches
     }
 
-    /// The same with batches of more images, if so many patches take more.
+    /// Increases the number of images per batch so that a batch has about `rows` patches. Never
+    /// decreases it.
     #[must_use]
     pub fn with_rows(mut self, rows: usize) -> Self {
         self.config.batch = self.config.batch.max(rows / self.patches);
         self
     }
 
-    /// Images in all.
+    /// The number of images.
     pub fn images(&self) -> usize {
         self.dataset.len()
     }
 
-    /// All bags, in the order of the images. The last batch may be smaller, and so are those from which images are left out;
-    /// of which none is left, there is no batch. A bag with another number of patches than
-    /// the first image's is an error that names the image; whether they lie in the same grid, [`grid_of_all`] says.
+    /// Iterates over all bags in the order of the images. The last batch may be smaller, as may
+    /// batches with skipped images. A batch without any image left is omitted. A bag with a
+    /// different number of patches than the first image's is an error that names the image.
+    /// [`grid_of_all`] checks that all images have the same grid.
     pub fn batches(&self) -> Batches<'static> {
         self.batches_from(0)
     }
 
-    /// The same from an image on: the bags do not depend on where one begins.
+    /// Iterates over the bags from image `first` on. The bags do not depend on `first`.
     pub fn batches_from(&self, first: usize) -> Batches<'static> {
         let count = self.images().saturating_sub(first).div_ceil(self.config.batch);
         let levels = ToTensor::new(self.config.normalization);
@@ -143,13 +147,13 @@ impl BagLoader {
         self.config.bag.crops(decoded.size(), address).map_err(named)
     }
 
-    /// One patch of a bag as a picture, before it is resampled.
+    /// Returns one patch of a bag as an image, before resampling.
     ///
     /// # Errors
-    /// Those of decoding; [`Error::Setting`] if there is no such patch.
+    /// The errors of decoding, and [`Error::Setting`] if the bag has no such patch.
     ///
     /// # Panics
-    /// If there is no such image.
+    /// If the image's index is out of range.
     pub fn picture(&self, image: usize, patch: usize) -> Result<Image> {
         let mut decoded = self.dataset.decode(image)?;
         let crops = self.crops(image, &decoded)?;
@@ -171,23 +175,23 @@ pub struct Cutter {
 }
 
 impl Cutter {
-    /// Patches of `input` pixels a side, normalized.
+    /// Creates a cutter of normalized patches with `input` pixels per side.
     pub fn new(input: u32, filter: Filter, normalization: Normalization) -> Self {
         let patch = Image::black(ImageSize { height: input, width: input });
         Cutter { resampler: Resampler::new(filter), levels: ToTensor::new(normalization), patch }
     }
 
-    /// Appends the values of a patch, `[channel, row, column]`.
+    /// Appends the values of a patch, `[channel, height, width]`.
     ///
     /// # Panics
-    /// If the crop does not lie in the image.
+    /// If the crop is not inside the image.
     pub fn cut(&mut self, image: &Image, crop: Crop, values: &mut Vec<f32>) {
         self.resampler.fill(image, crop, &mut self.patch);
         self.levels.append(&self.patch, values);
     }
 }
 
-/// The batches of all bags.
+/// The job that makes the batches of bags.
 struct Bags {
     loader: BagLoader,
     /// The first image of the first batch.
@@ -236,20 +240,20 @@ impl Job for Bags {
 }
 
 impl Bags {
-    /// The images of a batch.
+    /// Returns the images of a batch.
     fn images_of(&self, batch: usize) -> std::ops::Range<usize> {
         let first = self.first + batch * self.loader.config.batch;
         first..self.loader.images().min(first + self.loader.config.batch)
     }
 
-    /// An image, decoded, and its crops.
+    /// Decodes an image and returns it with its crops.
     fn usable(&self, image: usize) -> Result<(Decoded, Vec<Crop>)> {
         let decoded = self.loader.dataset.decode(image)?;
         let crops = self.loader.crops(image, &decoded)?;
         Ok((decoded, crops))
     }
 
-    /// All patches of an image, one after the other.
+    /// Returns the values of all patches of an image.
     fn bag(
         &self,
         image: usize,

@@ -1,4 +1,4 @@
-//! A classifier as a safetensors file: its numbers as tensors, the rest as JSON in the metadata.
+//! The safetensors format of classifiers: numbers are tensors, the rest is JSON in the metadata.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::classify::probe::SoftmaxModel;
 use crate::error::{Error, Result};
 use crate::features::samples::Samples;
 
-/// The metadata's key.
+/// The key in the metadata.
 const KEY: &str = "bagssl-classifier";
 /// The version of the format.
 const VERSION: u32 = 1;
@@ -29,17 +29,18 @@ struct Header {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Kind {
-    /// Tensors `samples` `[sample, dim]` of f32 and `labels` `[sample]` of u32.
+    /// Tensors: `samples`, `[sample, dim]` of f32, and `labels`, `[sample]` of u32.
     Neighbors { neighbors: usize, temperature: f64 },
-    /// Tensors `weights` `[class, dim]` and `bias` `[class]` of f64, `labels` `[class]` of u32, ascending.
+    /// Tensors: `weights`, `[class, dim]` of f64, `bias`, `[class]` of f64, and `labels`, `[class]`
+    /// of u32, ascending.
     Linear,
 }
 
 impl Classifier {
-    /// The bytes of a safetensors file.
+    /// Serializes the classifier to a safetensors file.
     ///
     /// # Errors
-    /// None in practice: [`Error::File`] if it cannot be written down.
+    /// [`Error::File`] if serialization fails, which does not happen in practice.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let (by, tensors) = match &self.by {
             By::Neighbors(knn, samples) => {
@@ -76,11 +77,12 @@ impl Classifier {
         safetensors::serialize(views, Some(metadata)).map_err(|error| failed(error.to_string()))
     }
 
-    /// A classifier from the bytes of its file.
+    /// Reads a classifier from the bytes of its file.
     ///
     /// # Errors
-    /// [`Error::File`] if it is none, of another version, or its tensors do not fit each other; those of
-    /// [`Classifier::new`], [`Samples::new`] and [`Knn::predict`] if they hold what is not allowed there.
+    /// [`Error::File`] if the file is not a classifier, has an unsupported version, or its tensors
+    /// do not match. The errors of [`Classifier::new`], [`Samples::new`] and [`Knn::predict`] if
+    /// the contents are invalid.
     pub fn from_bytes(file: &[u8]) -> Result<Self> {
         let no_file = |error: safetensors::SafeTensorError| refuse("file", "a classifier (safetensors)", error);
         let (_, metadata) = SafeTensors::read_metadata(file).map_err(no_file)?;
@@ -108,7 +110,7 @@ impl Classifier {
     }
 }
 
-/// A linear probe of its tensors.
+/// Reads a linear probe from its tensors.
 fn linear(tensors: &SafeTensors<'_>, classes: Vec<u32>) -> Result<SoftmaxModel> {
     let dim = columns(tensors, "weights", classes.len())?;
     let mut parameters = values(tensors, "weights", Dtype::F64, f64::from_le_bytes)?.0;
@@ -126,7 +128,7 @@ fn linear(tensors: &SafeTensors<'_>, classes: Vec<u32>) -> Result<SoftmaxModel> 
     Ok(SoftmaxModel { classes, parameters, dim })
 }
 
-/// The columns of a matrix with so many rows, both at least 1.
+/// Returns the number of columns of a matrix with `rows` rows. Both must be at least 1.
 fn columns(tensors: &SafeTensors<'_>, name: &str, rows: usize) -> Result<usize> {
     let shape = tensors.tensor(name).map_err(|error| refuse(name, "a tensor", error))?.shape().to_vec();
     match shape[..] {
@@ -135,7 +137,7 @@ fn columns(tensors: &SafeTensors<'_>, name: &str, rows: usize) -> Result<usize> 
     }
 }
 
-/// The numbers of a tensor, and its shape.
+/// Returns the numbers and the shape of a tensor.
 fn values<T, const N: usize>(
     tensors: &SafeTensors<'_>,
     name: &str,

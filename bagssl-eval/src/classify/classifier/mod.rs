@@ -1,4 +1,4 @@
-//! Classifiers that are kept: fitted once to labeled images, then asked about others patch by patch.
+//! Stored classifiers: fitted once to labeled images, then applied to others patch by patch.
 
 mod file;
 
@@ -11,7 +11,8 @@ use crate::error::{Error, Result, same_length};
 use crate::features::samples::{Samples, check_finite};
 use crate::features::table::RowsView;
 
-/// A classifier of representations, with the names of its classes and of the network whose features it takes.
+/// A classifier of representations, with the names of its classes and of the network whose features
+/// it takes.
 ///
 /// # Example
 /// ```
@@ -25,7 +26,7 @@ use crate::features::table::RowsView;
 /// let again = Classifier::from_bytes(&classifier.to_bytes()?)?;
 /// assert_eq!(again.classes()[again.predict(&[8.0])? as usize], "bright");
 ///
-/// // Of an image of 400 patches eight that are alike are enough.
+/// // Eight similar patches decide the class of an image of 400 patches.
 /// let mut search = again.search(400, 8, 0.95)?;
 /// let patches = [6.0, 8.0, 7.5, 9.0, 7.0, 6.5, 8.5, 8.0];
 /// let last = patches.iter().position(|&patch| search.push(&[patch]).unwrap());
@@ -39,18 +40,18 @@ pub struct Classifier {
     network: String,
 }
 
-/// What a classifier goes by.
+/// The method of a classifier.
 #[derive(Debug, Clone, PartialEq)]
 pub enum By {
-    /// The nearest of these samples.
+    /// Nearest neighbors among these samples.
     Neighbors(Knn, Samples),
     /// A linear probe.
     Linear(SoftmaxModel),
 }
 
 impl Classifier {
-    /// Joins a classifier to the names of its classes, by number, and to a text that tells the network (and the feature of
-    /// it) from others.
+    /// Creates a classifier. `classes` has the class names, indexed by class, and `network`
+    /// identifies the network and its layer.
     ///
     /// # Errors
     /// [`Error::Setting`] if a class has no name.
@@ -68,17 +69,17 @@ impl Classifier {
         }
     }
 
-    /// The names of the classes, by number.
+    /// The class names, indexed by class.
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
 
-    /// What tells the network from others.
+    /// The text that identifies the network.
     pub fn network(&self) -> &str {
         &self.network
     }
 
-    /// Length of a feature.
+    /// The length of a feature.
     pub fn dim(&self) -> usize {
         match &self.by {
             By::Neighbors(_, samples) => samples.rows().dim,
@@ -86,7 +87,7 @@ impl Classifier {
         }
     }
 
-    /// One line on what it goes by.
+    /// Describes the method in one line.
     pub fn describe(&self) -> String {
         match &self.by {
             By::Neighbors(knn, samples) => format!("{} samples, {}", samples.len(), knn.describe()),
@@ -94,11 +95,11 @@ impl Classifier {
         }
     }
 
-    /// The class of a representation.
+    /// Returns the class of a representation.
     ///
     /// # Errors
-    /// [`Error::Length`] if it has another length than the features that the classifier was fitted to,
-    /// [`Error::NotFinite`] if a value is not finite.
+    /// [`Error::Length`] if the representation has a different dimension than the training
+    /// features, and [`Error::NotFinite`] if a value is not finite.
     pub fn predict(&self, mean: &[f32]) -> Result<u32> {
         let row = Rows { values: mean.to_vec(), dim: mean.len() };
         Ok(match &self.by {
@@ -107,19 +108,20 @@ impl Classifier {
         })
     }
 
-    /// A search for the class of an image of `patches`, looked at in random order, which ends as soon as no other class can
-    /// be expected to win, not before `least` of them. A linear probe's ends by [`Decision`], that of neighbors by
-    /// [`Knn::decided`], with the confidence (that more patches would not change the class) over all looks.
+    /// Starts a search for the class of an image of `patches` patches, which are seen in random
+    /// order. The search ends as soon as the class is decided, but not before `least` patches. It
+    /// uses [`Decision`] for a linear probe and [`Knn::decided`] for neighbors. `confidence` is the
+    /// probability over all looks that more patches would not change the class.
     ///
     /// # Errors
-    /// [`Error::Core`] if the least patches are fewer than 2, or the confidence is not between 0.5 and 0.9999.
+    /// [`Error::Core`] if `least` is below 2, or the confidence is not between 0.5 and 0.9999.
     pub fn search(&self, patches: u64, least: u64, confidence: f64) -> Result<Search<'_>> {
         Ok(match &self.by {
             By::Linear(model) => {
                 Search::Linear(model, Decision::new(model.classes().len(), patches, least, confidence)?)
             }
             By::Neighbors(knn, samples) => {
-                // Checks the confidence as the other arm does.
+                // Check the confidence as the other arm does.
                 Decision::new(1, patches, least, confidence)?;
                 let seen = Rows { values: vec![], dim: samples.rows().dim };
                 let looks = DecisionSchedule::new(least, patches)?;
@@ -129,16 +131,16 @@ impl Classifier {
     }
 }
 
-/// The search for an image's class.
+/// A search for the class of an image.
 #[derive(Debug)]
 pub enum Search<'a> {
-    /// By a linear probe.
+    /// A search with a linear probe.
     Linear(&'a SoftmaxModel, Decision),
-    /// By the nearest samples.
+    /// A search with nearest neighbors.
     Neighbors(Neighbors<'a>),
 }
 
-/// The search by the nearest samples: it keeps the patches that it has seen.
+/// A search with nearest neighbors. It stores the patches seen so far.
 #[derive(Debug)]
 pub struct Neighbors<'a> {
     knn: Knn,
@@ -150,11 +152,12 @@ pub struct Neighbors<'a> {
 }
 
 impl Search<'_> {
-    /// Takes in the embedding of one more patch, drawn without replacement. Whether the class is decided.
+    /// Adds the embedding of one more patch, drawn without replacement. Returns whether the class
+    /// is decided.
     ///
     /// # Errors
-    /// [`Error::Length`] or [`Error::NotFinite`] for an embedding of another length or with a value that is not finite;
-    /// [`Error::Core`] if more come than the image has patches.
+    /// [`Error::Length`] or [`Error::NotFinite`] if the embedding has the wrong length or a value
+    /// that is not finite. [`Error::Core`] if there are more patches than the image has.
     pub fn push(&mut self, embedding: &[f32]) -> Result<bool> {
         match self {
             Search::Linear(model, decision) => {
@@ -167,7 +170,7 @@ impl Search<'_> {
 }
 
 impl Neighbors<'_> {
-    /// Checks each patch as it comes: looks are few, and the last patch of all asks for none.
+    /// Checks each patch on arrival, because the looks are few, and the last patch needs none.
     fn push(&mut self, embedding: &[f32]) -> Result<bool> {
         same_length("length of a feature", self.seen.dim, embedding.len())?;
         check_finite("patches", RowsView { values: embedding, dim: embedding.len() })?;

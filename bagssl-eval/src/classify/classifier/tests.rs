@@ -1,4 +1,4 @@
-//! Classifiers kept and asked.
+//! Tests of classifiers: storing and searching.
 
 use bagssl_core::random::{Address, Purpose};
 
@@ -7,7 +7,7 @@ use crate::classify::probe::Linear;
 
 const DIM: usize = 3;
 
-/// Images of two classes, 1 and 4, as the embeddings of their patches: `[patch, dim]`.
+/// An image of class 1 or 4 as the embeddings of its patches, `[patch, dim]`.
 fn image(number: u32, patches: usize) -> (Rows, u32) {
     let mut random = Address { seed: 5, image: number, ..Address::default() }.stream(Purpose::Evaluation);
     let label = [1, 4][random.below(2) as usize];
@@ -58,7 +58,7 @@ fn the_last_patch_decides() {
     }
 }
 
-/// A patch that is refused is not taken in: the next one is the first.
+/// A refused patch is not added: the next one is still the first.
 #[test]
 fn each_patch_is_checked_as_it_comes() {
     for classifier in classifiers() {
@@ -85,7 +85,8 @@ fn a_file_gives_the_classifier_back() {
     }
 }
 
-/// Whatever byte is lost or changed: a classifier or an error, not a panic; and none from a file that is cut short.
+/// Any changed byte gives a classifier or an error, but no panic. A truncated file never gives a
+/// classifier.
 #[test]
 fn broken_files_are_refused() {
     for classifier in classifiers() {

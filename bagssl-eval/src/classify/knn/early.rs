@@ -10,22 +10,25 @@ use crate::features::samples::{Samples, check_finite};
 use crate::numerics::similarity::{nearest, unit_rows};
 
 impl Knn {
-    /// The class of an image, if the patches seen so far leave no doubt of it: with the given confidence its votes outweigh
-    /// those of every other class. `patches` are drawn without replacement from a grid of `of_patches`. While they come in,
-    /// look only where [`DecisionSchedule`](bagssl_core::anytime::DecisionSchedule) says, with its confidence for each look.
+    /// Returns the class of an image if the patches seen so far decide it: at the given confidence,
+    /// its votes exceed those of every other class. `patches` are drawn without replacement from a
+    /// grid of `of_patches`. When patches arrive one by one, call this only at the looks of a
+    /// [`DecisionSchedule`](bagssl_core::anytime::DecisionSchedule), with its confidence for each
+    /// look.
     ///
-    /// The logarithm of a class's votes is not linear in the embedding. Here it is taken as linear around the mean so far
-    /// (the delta method), and the nearest samples as those of that mean; each patch then has a margin of one class over
-    /// another, and the mean of these an error by Student's t, with the confidence split over the other classes
-    /// (Bonferroni). That is an approximation, the better the smaller the errors of the cosines are against the temperature.
-    /// In favor of the other classes, each votes with as many of its own nearest samples as may vote at all.
+    /// The logarithm of a class's votes is not linear in the embedding. It is linearized around the
+    /// current mean (the delta method), with the nearest samples of that mean. Each patch then has
+    /// a margin of one class over another. The mean margin has a standard error by Student's t,
+    /// with the confidence split over the other classes (Bonferroni). The approximation is good if
+    /// the errors of the cosines are small compared to the temperature. To be conservative, each
+    /// other class votes with its own nearest samples, up to the total number of voters.
     ///
     /// # Shapes
     /// - `patches`: `[patch, dim]`
     ///
     /// # Errors
-    /// Those of [`Knn::predict`]; [`Error::Setting`] if the confidence is not at least 0.5 and less than 1,
-    /// [`Error::Length`] if there are fewer than 2 patches or more than `of_patches`.
+    /// The errors of [`Knn::predict`]. [`Error::Setting`] if the confidence is not at least 0.5 and
+    /// less than 1. [`Error::Length`] if there are fewer than 2 patches or more than `of_patches`.
     pub fn decided(&self, train: &Samples, patches: &Rows, of_patches: u64, confidence: f64) -> Result<Option<u32>> {
         if !(0.5..1.0).contains(&confidence) {
             let expected = "0.5 to less than 1".into();
@@ -58,7 +61,8 @@ impl Knn {
         Ok((length > 0.0 && margins.iter().all(sure)).then_some(class))
     }
 
-    /// The logarithm of the class's votes over those of each other class, around a query of unit length.
+    /// Returns the log ratio of the class's votes to those of each other class, linearized around a
+    /// query of unit length.
     fn margins(&self, train: &Samples, query: &Rows, class: u32) -> Vec<Tangent> {
         let samples = unit_rows(train.rows());
         let near = nearest(query, train.rows(), train.len(), |_, _| true).remove(0);
@@ -73,14 +77,16 @@ impl Knn {
         others.map(|label| own.less(&votes(label, near.len()))).collect()
     }
 
-    /// The logarithm of the votes of some samples (at least one), each with its cosine, around a query of unit length.
+    /// Returns the logarithm of the votes of samples (at least one), given with their cosines,
+    /// linearized around a query of unit length.
     fn log_votes(&self, voters: &[(&[f32], f64)], query: &[f32]) -> Tangent {
         let weight = |cosine: f64| ((cosine - voters[0].1) / self.temperature).exp();
         let sum: f64 = voters.iter().map(|&(_, cosine)| weight(cosine)).sum();
         let mut slope = vec![0.0; query.len()];
         for &(sample, cosine) in voters {
             let share = weight(cosine) / (sum * self.temperature);
-            // The part of the sample that is at a right angle to the query: turning toward it raises the cosine.
+            // The component of the sample orthogonal to the query: moving the query toward it
+            // raises the cosine.
             for (slope, (&sample, &query)) in slope.iter_mut().zip(sample.iter().zip(query)) {
                 *slope += share * (f64::from(sample) - cosine * f64::from(query));
             }
@@ -89,7 +95,7 @@ impl Knn {
     }
 }
 
-/// A function of the direction of an embedding: its value in one direction, and its slope there, `[dim]`.
+/// A linearized function of the direction of an embedding: its value and its gradient, `[dim]`.
 struct Tangent {
     value: f64,
     slope: Vec<f64>,
@@ -119,10 +125,12 @@ mod tests {
         Samples::new(Rows { values, dim }, labels).unwrap()
     }
 
-    /// One sample of each of two classes, on the axes; patches (2, 1) and (4, 1) have the mean (3, 1). The logarithms of the
-    /// votes are 3 and 1 over sqrt 10 T, the margin 0.632 / T. Its slope is (e1 - e2) / T without its part along the mean,
-    /// (0.4, -1.2) / T; patches change it by (-0.4, 0.4) / (sqrt 10 T): an error of 0.4 sqrt(1 - 2 / N) / (sqrt 10 T). With
-    /// one degree t is 6.31 at 95 % and 3.08 at 90 %: of 100 patches the lower bounds are -0.158 and 0.247 over T.
+    /// One sample of each of two classes, on the axes. The patches (2, 1) and (4, 1) have the mean
+    /// (3, 1). The logarithms of the votes are 3 and 1 over sqrt 10 T, so the margin is 0.632 / T.
+    /// Its gradient is (e1 - e2) / T without its component along the mean, (0.4, -1.2) / T. Patches
+    /// change it by (-0.4, 0.4) / (sqrt 10 T), a standard error of 0.4 sqrt(1 - 2 / N) / (sqrt 10
+    /// T). With one degree of freedom, t is 6.31 at 95 % and 3.08 at 90 %. With 100 patches, the
+    /// lower bounds are -0.158 and 0.247 over T.
     #[test]
     fn a_decision_by_hand() {
         let train = Samples::new(Rows { values: vec![1.0, 0.0, 0.0, 1.0], dim: 2 }, vec![6, 2]).unwrap();
@@ -140,7 +148,7 @@ mod tests {
     }
 
     proptest! {
-        /// The slope is that of the value, by a small step in some direction.
+        /// The gradient matches a finite difference of the value in some direction.
         #[test]
         fn slopes_are_those_of_the_votes(neighbors in 1usize..9, temperature in 0.1f64..1.0, seed: u64) {
             let (train, queries) = (samples(9, 4, seed), unit_rows(samples(2, 4, seed ^ 1).rows()));

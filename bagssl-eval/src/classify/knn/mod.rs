@@ -1,4 +1,4 @@
-//! The weighted nearest-neighbor classifier.
+//! A weighted nearest-neighbor classifier.
 
 mod early;
 
@@ -7,9 +7,9 @@ use crate::features::samples::{Samples, Score, TOP, check_finite};
 use crate::features::table::RowsView;
 use crate::numerics::similarity::{nearest, unit_rows};
 
-/// Classifies by the `neighbors` nearest training samples by cosine similarity `s`, each voting with `exp(s /
-/// temperature)`. More neighbors than samples means all. Among equally near samples the first counts, among classes with
-/// equal votes the smallest.
+/// Classifies by the `neighbors` nearest training samples by cosine similarity `s`, each voting
+/// with weight `exp(s / temperature)`. If there are fewer samples than `neighbors`, all of them
+/// vote. Ties between samples are broken by order, and ties between classes by the smallest class.
 ///
 /// # Example
 /// ```
@@ -24,13 +24,15 @@ use crate::numerics::similarity::{nearest, unit_rows};
 /// ```
 ///
 /// # Source
-/// Wu et al., *Unsupervised feature learning via non-parametric instance discrimination*, CVPR 2018. k = 20 and T = 0.07
-/// are EMP-SSL's (arXiv:2304.03977); k = 200 and T = 0.1 are in use too.
+/// Wu et al., *Unsupervised feature learning via non-parametric instance discrimination*, CVPR
+/// 2018. k = 20 and T = 0.07 are EMP-SSL's settings (arXiv:2304.03977); k = 200 and T = 0.1 are
+/// also common.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Knn {
-    /// How many samples vote: at least 1.
+    /// The number of samples that vote; at least 1.
     pub neighbors: usize,
-    /// Greater than 0; the smaller, the more the nearest count.
+    /// The temperature; greater than 0. A smaller temperature gives the nearest samples more
+    /// weight.
     pub temperature: f64,
 }
 
@@ -41,33 +43,33 @@ impl Default for Knn {
 }
 
 impl Knn {
-    /// One line on the protocol, for a report.
+    /// Describes the classifier in one line, for a report.
     pub fn describe(&self) -> String {
         let Knn { neighbors, temperature } = self;
         format!("{neighbors} nearest training images by cosine similarity s, each voting with exp(s / {temperature})")
     }
 
-    /// Classifies `test` by `train`.
+    /// Classifies `test` by its neighbors in `train`.
     ///
     /// # Errors
-    /// Those of [`Knn::predict`].
+    /// The errors of [`Knn::predict`].
     pub fn evaluate(&self, train: &Samples, test: &Samples) -> Result<Score> {
         Ok(Score::new(&self.rank(train, test.rows(), TOP)?, test.labels()))
     }
 
-    /// The class of each row.
+    /// Returns the class of each row.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting is out of range, [`Error::Length`] if the rows are not as long as the samples',
-    /// [`Error::NotFinite`] if a value is not finite.
+    /// [`Error::Setting`] if a setting is out of range, [`Error::Length`] if the rows and the
+    /// samples have different dimensions, and [`Error::NotFinite`] if a value is not finite.
     pub fn predict<'a>(&self, train: &Samples, rows: impl Into<RowsView<'a>>) -> Result<Vec<u32>> {
         Ok(self.rank(train, rows, 1)?.iter().map(|said| said[0]).collect())
     }
 
-    /// The classes that most votes of neighbors go to, at most `count`, for each row.
+    /// Returns the classes with the most votes for each row, at most `count`, in descending order.
     ///
     /// # Errors
-    /// Those of [`Knn::predict`].
+    /// The errors of [`Knn::predict`].
     pub fn rank<'a>(&self, train: &Samples, rows: impl Into<RowsView<'a>>, count: usize) -> Result<Vec<Vec<u32>>> {
         let rows = rows.into();
         self.check()?;
@@ -80,7 +82,7 @@ impl Knn {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there are no neighbors, or the temperature is not positive.
+    /// [`Error::Setting`] if `neighbors` is 0, or the temperature is not positive.
     pub fn check(&self) -> Result<()> {
         if self.neighbors == 0 {
             return Err(Error::Setting { name: "knn.neighbors", expected: "at least 1".into(), got: "0".into() });
@@ -92,7 +94,8 @@ impl Knn {
         Ok(())
     }
 
-    /// Weights are taken relative to the nearest sample's, so that a small temperature does not overflow.
+    /// Returns the classes by votes. Weights are relative to the nearest sample's, so that a small
+    /// temperature does not overflow.
     fn vote(&self, near: &[(usize, f32)], labels: &[u32], count: usize) -> Vec<u32> {
         let best = f64::from(near[0].1);
         let mut votes: Vec<(u32, f64)> = Vec::new();
@@ -122,8 +125,8 @@ mod tests {
         Samples::new(Rows { values, dim }, labels).unwrap()
     }
 
-    /// The nearest is of class 0 with similarity 1, two of class 1 have 0.8: 1 against 2 exp(-0.2 / T). The classes
-    /// change places at T = 0.2 / ln 2 = 0.289.
+    /// The nearest sample is of class 0 with similarity 1, two of class 1 have 0.8: 1 against 2
+    /// exp(-0.2 / T). The winner changes at T = 0.2 / ln 2 = 0.289.
     #[test]
     fn the_temperature_decides_by_hand() {
         let train = Rows { values: vec![2.0, 0.0, 0.8, 0.6, 4.0, -3.0], dim: 2 };
@@ -155,7 +158,7 @@ mod tests {
     }
 
     proptest! {
-        /// Powers of two, so that the scaled row has the very same direction.
+        /// Scale factors are powers of two, so that a scaled row has exactly the same direction.
         #[test]
         fn the_length_of_a_row_does_not_matter(count in 1usize..40, dim in 1usize..9, neighbors in 1usize..50, seed: u64) {
             let (train, test) = (samples(count, dim, seed), samples(30, dim, seed ^ 1));

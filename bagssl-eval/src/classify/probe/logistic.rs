@@ -11,23 +11,28 @@ use crate::features::samples::{Fit, Samples};
 use crate::features::table::RowsView;
 use crate::numerics::lbfgs::{Minimum, Stop, largest, minimize};
 
-/// Parts that the rows are summed in. A constant, so that the sum is the same for any number of threads.
+/// The number of parts in which the rows are summed. It is constant, so that the sum does not
+/// depend on the number of threads.
 const PARTS: usize = 8;
 
-/// Softmax regression on standardized features with an L2 penalty: minimizes `strength * sum of cross entropies + 1/2
-/// |weights|^2`, the bias free. Each dimension is shifted and scaled to mean 0 and deviation 1 over the training samples;
-/// one that is constant there counts for nothing. The optimum is unique: no learning rate, no seed, no epoch to choose.
+/// Softmax regression on standardized features with an L2 penalty. It minimizes
+/// `strength * sum of cross entropies + 1/2 |weights|^2`; the bias is not penalized. Each dimension
+/// is standardized to mean 0 and standard deviation 1 over the training samples; constant
+/// dimensions are ignored. The optimum is unique, so there is no learning rate, seed or number of
+/// epochs to choose.
 ///
 /// # Source
-/// The objective is that of scikit-learn's `LogisticRegression` after its `StandardScaler`; with two classes, where that one
-/// fits a single weight vector, its `C` is twice this one.
+/// The objective is that of scikit-learn's `LogisticRegression` after its `StandardScaler`. With
+/// two classes, scikit-learn fits a single weight vector, and its `C` is twice `strength`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Logistic {
-    /// `C`, the inverse of the regularization: positive; smaller is smoother. 1 is a common choice.
+    /// The inverse regularization strength, `C`; positive. A smaller value regularizes more. 1 is a
+    /// common choice.
     pub strength: f64,
-    /// Largest component of the gradient (of the objective over `strength * samples`) that counts as 0.
+    /// The largest component of the gradient (of the objective divided by `strength * samples`) at
+    /// which the fit has converged.
     pub tolerance: f64,
-    /// Most iterations of L-BFGS; the point it has reached then is used.
+    /// The maximum number of L-BFGS iterations. The last point is used, converged or not.
     pub iterations: usize,
 }
 
@@ -38,7 +43,8 @@ impl Default for Logistic {
 }
 
 impl Logistic {
-    /// Trains a classifier. It takes features as they are: the standardization is folded into its weights.
+    /// Trains a classifier. It takes unmodified features, as the standardization is folded into its
+    /// weights.
     ///
     /// # Errors
     /// [`Error::Setting`] if a setting is out of range.
@@ -46,10 +52,10 @@ impl Logistic {
         Ok(self.solve(train)?.0)
     }
 
-    /// [`Logistic::fit`], and whether it has come to the optimum.
+    /// Trains like [`Logistic::fit`], and also returns whether the fit has converged.
     ///
     /// # Errors
-    /// Those of [`Logistic::fit`].
+    /// The errors of [`Logistic::fit`].
     pub fn solve(&self, train: &Samples) -> Result<(SoftmaxModel, Fit)> {
         self.check()?;
         let scale = Standard::fit(train);
@@ -93,11 +99,11 @@ impl Logistic {
     }
 }
 
-/// The rows that a regression sees.
+/// The rows of a regression.
 enum Source<'a> {
-    /// Features, to be standardized.
+    /// Features that are standardized block by block.
     Raw { rows: RowsView<'a>, scale: &'a Standard },
-    /// Rows as they are, `[row, dim]`.
+    /// Unmodified rows, `[row, dim]`.
     Ready { values: &'a [f64], dim: usize },
 }
 
@@ -144,7 +150,7 @@ impl<'a> Problem<'a> {
         loss + 0.5 * self.penalty * weights.iter().map(|weight| weight * weight).sum::<f64>()
     }
 
-    /// Summed cross entropy and gradient of one part of the rows.
+    /// Returns the summed cross entropy and its gradient over one part of the rows.
     fn part(&self, part: usize, parameters: &[f64]) -> (f64, Vec<f64>) {
         let count = self.targets.len();
         let (first, end) = (count * part / PARTS, count * (part + 1) / PARTS);
@@ -158,7 +164,8 @@ impl<'a> Problem<'a> {
     }
 }
 
-/// Mean and inverse deviation of each dimension; 0 in place of the inverse where nothing deviates.
+/// The mean and the inverse standard deviation of each dimension; the inverse is 0 for constant
+/// dimensions.
 #[derive(Debug, Clone)]
 struct Standard {
     mean: Vec<f64>,
@@ -177,7 +184,7 @@ impl Standard {
             let deviations = row.iter().zip(&mean).map(|(&value, mean)| (f64::from(value) - mean).powi(2));
             squares.iter_mut().zip(deviations).for_each(|(sum, square)| *sum += square / count);
         }
-        // What rounding leaves of a constant is no deviation.
+        // A deviation at the level of rounding errors counts as constant.
         let inverse = |(square, mean): (&f64, &f64)| {
             let deviation = square.sqrt();
             if deviation > mean.abs() * 1e-12 { 1.0 / deviation } else { 0.0 }
@@ -190,7 +197,7 @@ impl Standard {
         rows.iter().zip(dims).map(|(&value, (mean, inverse))| (f64::from(value) - mean) * inverse).collect()
     }
 
-    /// The same classifier for features that are not standardized.
+    /// Returns the same classifier for features that are not standardized.
     fn fold_into(&self, mut model: SoftmaxModel) -> SoftmaxModel {
         let (weights, bias) = model.parameters.split_at_mut(model.classes.len() * model.dim);
         for (row, bias) in weights.chunks_exact_mut(model.dim).zip(bias) {
@@ -225,8 +232,9 @@ mod tests {
         }
     }
 
-    /// Two samples at -1 and 1 with C = 1/2: by symmetry the weights are -w and w, and the derivative
-    /// `C * 2 * 2 * (-1 / (1 + exp(2 w))) + 2 w` is 0 where `w (1 + exp(2 w)) = 1`, at w = 0.40058...
+    /// Two samples at -1 and 1 with C = 1/2. By symmetry, the weights are -w and w. The derivative
+    /// `C * 2 * 2 * (-1 / (1 + exp(2 w))) + 2 w` is 0 where `w (1 + exp(2 w)) = 1`, at w =
+    /// 0.40058...
     #[test]
     fn two_samples_by_hand() {
         let train = Samples::new(Rows { values: vec![-1.0, 1.0], dim: 1 }, vec![0, 1]).unwrap();
@@ -245,7 +253,8 @@ mod tests {
         assert!(model.weights()[0] < 0.0);
     }
 
-    /// Nine dimensions over six samples, and the same samples twice, which is twice the strength and not wide.
+    /// Six samples of nine dimensions use the row space. Each sample twice is the same problem with
+    /// twice the strength, and does not use it.
     #[test]
     fn wide_and_long_agree() {
         let train = samples(6, 9, 3, 4);
@@ -259,7 +268,7 @@ mod tests {
         assert!(close(one.weights(), two.weights()) && close(one.bias(), two.bias()), "{one:?} {two:?}");
     }
 
-    /// More dimensions than samples, and fewer: it says whether it got there.
+    /// With more dimensions than samples, and with fewer, the fit reports whether it has converged.
     #[test]
     fn what_has_not_converged_says_so() {
         for (count, dim) in [(40, 3), (8, 20)] {

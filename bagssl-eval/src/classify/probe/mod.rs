@@ -1,4 +1,4 @@
-//! Linear probes: how well a linear classifier reads the classes from fixed features.
+//! Linear probes: how well a linear classifier predicts the classes from fixed features.
 
 mod softmax;
 mod row_space;
@@ -12,7 +12,7 @@ pub use softmax::SoftmaxModel;
 use crate::error::{Error, Result};
 use crate::features::samples::{Fit, Samples, Score, TOP};
 
-/// A way to train a linear classifier.
+/// A recipe for training a linear classifier.
 ///
 /// # Example
 /// ```
@@ -29,7 +29,7 @@ use crate::features::samples::{Fit, Samples, Score, TOP};
 pub enum Linear {
     /// Regularized logistic regression on standardized features, solved to its optimum.
     Logistic(Logistic),
-    /// Stochastic gradient descent on the features as they are, the last epoch counting.
+    /// Stochastic gradient descent on the unmodified features, using the last epoch.
     Sgd(Sgd),
 }
 
@@ -40,13 +40,13 @@ impl Default for Linear {
 }
 
 impl Linear {
-    /// The names that [`Linear::preset`] knows.
+    /// The names of the presets.
     pub const NAMES: [&str; 3] = ["logistic", "emp-ssl", "vicreg"];
 
-    /// A recipe by its name.
+    /// Returns a recipe by name.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there is no such recipe.
+    /// [`Error::Setting`] if the name is unknown.
     pub fn preset(name: &str) -> Result<Self> {
         match name {
             "logistic" => Ok(Linear::default()),
@@ -56,7 +56,7 @@ impl Linear {
         }
     }
 
-    /// One line on the protocol, for a report.
+    /// Describes the recipe in one line, for a report.
     pub fn describe(&self) -> String {
         match self {
             Linear::Logistic(Logistic { strength, .. }) => {
@@ -74,7 +74,8 @@ impl Linear {
     /// Trains on `train`.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting is out of range, [`Error::Diverged`] if the weights become infinite.
+    /// [`Error::Setting`] if a setting is out of range, and [`Error::Diverged`] if the weights
+    /// become infinite.
     pub fn fit(&self, train: &Samples) -> Result<SoftmaxModel> {
         Ok(self.solve(train)?.0)
     }
@@ -89,7 +90,8 @@ impl Linear {
     /// Trains on `train` and classifies `test`.
     ///
     /// # Errors
-    /// Those of [`Linear::fit`]; [`Error::Length`] if the two have features of different lengths.
+    /// The errors of [`Linear::fit`], and [`Error::Length`] if the samples have different
+    /// dimensions.
     pub fn evaluate(&self, train: &Samples, test: &Samples) -> Result<Score> {
         train.check_dim(test.rows())?;
         let (model, fit) = self.solve(train)?;
@@ -97,12 +99,13 @@ impl Linear {
     }
 }
 
-/// The best of several candidates on a held-out share of the training samples, the first among equals. The test samples
-/// play no part in it.
+/// Returns the candidate with the best accuracy on a held-out share of the training samples; ties
+/// go to the first. The test samples are not used. Candidates that diverge are skipped.
 ///
 /// # Errors
-/// [`Error::Empty`] without candidates, [`Error::Setting`] if the share cannot be held out, or what every candidate failed
-/// with. One that diverges is out of the race.
+/// [`Error::Empty`] without candidates. [`Error::Setting`] if the share cannot be held out. The
+/// error of a candidate that fails otherwise than by diverging, or the last divergence if all
+/// candidates diverge.
 pub fn choose(candidates: &[Linear], train: &Samples, share: f64, seed: u64) -> Result<Linear> {
     let (kept, out) = train.hold_out(share, seed)?;
     let mut best: Option<(Linear, f64)> = None;
@@ -126,7 +129,7 @@ mod tests {
     use bagssl_core::embed::Rows;
     use bagssl_core::random::{Address, Purpose};
 
-    /// Three classes around three points, with some overlap.
+    /// Three overlapping clusters, one per class.
     fn clouds(count: usize, seed: u64) -> Samples {
         let mut random = Address { seed, ..Address::default() }.stream(Purpose::Evaluation);
         let labels: Vec<u32> = (0..count as u32).map(|i| [2, 5, 9][i as usize % 3]).collect();
@@ -157,7 +160,8 @@ mod tests {
         assert!(Linear::preset("Logistic").is_err());
     }
 
-    /// Evidence of the patches and the bias make the logits of their mean, for each way to train: standardized features too.
+    /// For each recipe, the evidence of the patches and the bias add up to the logits of their
+    /// mean, also with standardized features.
     #[test]
     fn evidence_sums_to_the_logits_of_the_mean() {
         let (train, patches) = (clouds(300, 1), clouds(40, 2));

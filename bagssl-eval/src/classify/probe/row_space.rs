@@ -1,19 +1,21 @@
-//! More dimensions than samples: the same regression in as many dimensions as there are samples.
+//! Regression with more dimensions than samples, reduced to as many dimensions as there are
+//! samples.
 
 use nalgebra::{Cholesky, DMatrix, Dyn};
 use rayon::prelude::*;
 
 use crate::numerics::matrix::{Matrix, multiply};
 
-/// What is added to the Gram matrix, relative to its mean diagonal, so that it can be factored: centered rows are linearly
-/// dependent.
+/// The ridge added to the Gram matrix, relative to its mean diagonal. Centered rows are linearly
+/// dependent, so that the matrix could not be factored otherwise.
 const RIDGE: f64 = 1e-9;
 
-/// An orthonormal basis of the space that the rows span, and the rows in it.
+/// An orthonormal basis of the row space, and the coordinates of the rows in it.
 ///
-/// With an L2 penalty the best weights are a combination of the rows, and neither penalty nor logits change when rows and
-/// weights are turned together. `X = L Q` with `L` the Cholesky factor of `X X^T`, so `L` stands for `X`, and weights `v`
-/// there are weights `Q^T v` of the rows.
+/// With an L2 penalty, the optimal weights are a combination of the rows. Rotating the rows and the
+/// weights together changes neither the penalty nor the logits. With `L` the Cholesky factor of
+/// `X X^T`, `X = L Q`. So `L` can replace `X`, and weights `v` in the basis correspond to weights
+/// `Q^T v` of the rows.
 pub(super) struct RowSpace {
     rows: Vec<f64>,
     count: usize,
@@ -22,7 +24,7 @@ pub(super) struct RowSpace {
 }
 
 impl RowSpace {
-    /// Factors rows, `[row, dim]`; none if they are all zeros.
+    /// Factors rows, `[row, dim]`. Returns `None` if all values are 0.
     pub(super) fn factor(rows: Vec<f64>, dim: usize) -> Option<Self> {
         let count = rows.len() / dim;
         let mut gram = vec![0.0; count * count];
@@ -36,12 +38,12 @@ impl RowSpace {
         Some(RowSpace { factor: Cholesky::new(gram)?, rows, count, dim })
     }
 
-    /// The rows in the basis, `[row, row]`.
+    /// Returns the coordinates of the rows in the basis, `[row, row]`.
     pub(super) fn coordinates(&self) -> Vec<f64> {
         self.factor.l().transpose().as_slice().to_vec()
     }
 
-    /// Weights of the rows, `[class, dim]`, for weights in the basis, `[class, row]`.
+    /// Converts weights in the basis, `[class, row]`, to weights of the features, `[class, dim]`.
     pub(super) fn unfold(&self, weights: &[f64]) -> Vec<f64> {
         let classes = weights.len() / self.count;
         let weights = DMatrix::from_column_slice(self.count, classes, weights);

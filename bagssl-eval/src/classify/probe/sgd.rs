@@ -1,4 +1,4 @@
-//! The linear probe by stochastic gradient descent, as the literature runs it.
+//! The linear probe by stochastic gradient descent, as in the literature.
 
 use std::f64::consts::PI;
 
@@ -7,22 +7,23 @@ use crate::draw::Draw;
 use crate::error::{Error, Result};
 use crate::features::samples::Samples;
 
-/// Softmax regression by SGD with momentum on the features as they are. Weights begin at 0; the learning rate follows a
-/// cosine to 0, step by step; the samples are shuffled in each epoch, the last batch may be smaller; the decay acts on
-/// weights and bias. What counts is the state after the last epoch.
+/// Softmax regression by SGD with momentum on the unmodified features. Weights start at 0. The
+/// learning rate follows a cosine schedule to 0, step by step. The samples are shuffled in each
+/// epoch, and the last batch may be smaller. Weight decay applies to weights and bias. The result
+/// is the state after the last epoch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sgd {
-    /// Learning rate at the beginning: positive.
+    /// The initial learning rate; positive.
     pub rate: f64,
-    /// Share of the last step that is kept: 0 to less than 1.
+    /// The momentum: 0 to less than 1.
     pub momentum: f64,
-    /// Weight decay: at least 0.
+    /// The weight decay; at least 0.
     pub decay: f64,
-    /// Samples of a step: at least 1.
+    /// The batch size; at least 1.
     pub batch: usize,
-    /// Passes over the samples: at least 1.
+    /// The number of epochs; at least 1.
     pub epochs: u32,
-    /// Seed of the shuffles.
+    /// The seed of the shuffles.
     pub seed: u64,
 }
 
@@ -30,14 +31,15 @@ impl Sgd {
     /// The recipe of EMP-SSL (arXiv:2304.03977).
     pub const EMP_SSL: Self = Sgd { rate: 0.03, momentum: 0.9, decay: 5e-5, batch: 100, epochs: 100, seed: 0 };
 
-    /// The optimizer's settings of VICReg's linear probe (arXiv:2105.04906). That one draws new crops of each image in
-    /// every epoch; here the features are fixed.
+    /// The optimizer settings of VICReg's linear probe (arXiv:2105.04906). VICReg draws new crops
+    /// of each image in every epoch; here the features are fixed.
     pub const VICREG: Self = Sgd { rate: 0.02, momentum: 0.9, decay: 1e-6, batch: 256, epochs: 100, seed: 0 };
 
     /// Trains a classifier.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting is out of range, [`Error::Diverged`] if the weights become infinite.
+    /// [`Error::Setting`] if a setting is out of range, and [`Error::Diverged`] if the weights
+    /// become infinite.
     pub fn fit(&self, train: &Samples) -> Result<SoftmaxModel> {
         self.check()?;
         let mut model = SoftmaxModel::zero(train);
@@ -107,8 +109,9 @@ mod tests {
         Samples::new(Rows { values: vec![2.0, -1.0], dim: 1 }, vec![0, 1]).unwrap()
     }
 
-    /// One step over both samples from weights of 0: the errors are -1/2 and 1/2 for the first, 1/2 and -1/2 for the
-    /// second, so the mean gradient is (-0.75, 0.75) and 0 for the bias. Two steps: the second at half the rate.
+    /// One step over both samples from zero weights. The errors are -1/2 and 1/2 for the first
+    /// sample, 1/2 and -1/2 for the second, so the mean gradient is (-0.75, 0.75), and 0 for the
+    /// bias. With two steps, the second has half the learning rate.
     #[test]
     fn steps_by_hand() {
         let sgd = Sgd { rate: 0.4, momentum: 0.5, decay: 0.1, batch: 2, epochs: 1, seed: 0 };
@@ -119,7 +122,8 @@ mod tests {
         assert_eq!(one.bias(), [0.0, 0.0]);
 
         let model = Sgd { epochs: 2, ..sgd }.fit(&two()).unwrap();
-        // Errors of the first class: for x = 2 with logits 0.6 and -0.6, for x = -1 with -0.3 and 0.3.
+        // Errors of the first class: for x = 2 with logits 0.6 and -0.6, and for x = -1 with logits
+        // -0.3 and 0.3.
         let (first, second) = (1.0 / (1.0 + (-1.2f64).exp()) - 1.0, 1.0 / (1.0 + 0.6f64.exp()));
         let gradient = (2.0 * first - second) / 2.0 + 0.1 * 0.3;
         close(model.weights()[0], 0.3 - 0.2 * (0.5 * -0.75 + gradient));

@@ -1,4 +1,4 @@
-//! The linear classifier itself, and the softmax cross entropy that trains it.
+//! The linear classifier, and the softmax cross entropy that trains it.
 
 use bagssl_core::embed::Rows;
 use bagssl_core::explain;
@@ -8,30 +8,31 @@ use crate::features::samples::{Samples, check_finite};
 use crate::features::table::RowsView;
 use crate::numerics::matrix::{Matrix, multiply};
 
-/// Rows that are turned into `f64` at a time.
+/// The number of rows that are converted to `f64` at a time.
 pub(super) const BLOCK: usize = 256;
 
-/// A linear classifier: the class of the greatest `weights x + bias`. It takes features as they are, whatever it was
-/// trained with: what a probe does to them first is affine and folded into weights and bias. So the logits of a mean of
-/// patches are the mean of the patches' logits; probabilities are not the mean of the patches' probabilities.
+/// A linear classifier: predicts the class with the largest logit, `weights x + bias`. It takes
+/// unmodified features. Any standardization during training is affine, and folded into the weights
+/// and the bias. So the logits of a mean of patches are the mean of the patches' logits. This does
+/// not hold for probabilities.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SoftmaxModel {
-    /// The classes it tells apart, ascending.
+    /// The classes, in ascending order.
     pub(crate) classes: Vec<u32>,
-    /// `[class, dim]`, then `[class]` biases.
+    /// The weights, `[class, dim]`, followed by the biases, `[class]`.
     pub(crate) parameters: Vec<f64>,
-    /// Length of a feature.
+    /// The length of a feature.
     pub(crate) dim: usize,
 }
 
 impl SoftmaxModel {
-    /// One with weights of 0.
+    /// Creates a model with all parameters 0.
     pub(super) fn zero(train: &Samples) -> Self {
         let (classes, dim) = (train.classes(), train.rows().dim);
         SoftmaxModel { parameters: vec![0.0; classes.len() * (dim + 1)], classes, dim }
     }
 
-    /// The classes it tells apart, ascending.
+    /// The classes, in ascending order.
     pub fn classes(&self) -> &[u32] {
         &self.classes
     }
@@ -46,21 +47,23 @@ impl SoftmaxModel {
         &self.parameters[self.classes.len() * self.dim..]
     }
 
-    /// The class of each row, the smallest among equals.
+    /// Returns the class of each row. Ties go to the smallest class.
     ///
     /// # Errors
-    /// [`Error::Length`](crate::Error::Length) if the rows are not as long as those it was trained on,
-    /// [`Error::NotFinite`](crate::Error::NotFinite) if a value is not finite.
+    /// [`Error::Length`](crate::Error::Length) if the rows have a different dimension than the
+    /// training features, and [`Error::NotFinite`](crate::Error::NotFinite) if a value is not
+    /// finite.
     pub fn predict<'a>(&self, rows: impl Into<RowsView<'a>>) -> Result<Vec<u32>> {
         Ok(self.rank(rows, 1)?.iter().map(|said| said[0]).collect())
     }
 
-    /// The likeliest classes of each row, at most `count`, the likeliest first, the smallest first among equals.
+    /// Returns the most likely classes of each row, at most `count`, in descending order. Ties are
+    /// in ascending order of the classes.
     ///
     /// # Errors
-    /// Those of [`SoftmaxModel::predict`].
+    /// The errors of [`SoftmaxModel::predict`].
     pub fn rank<'a>(&self, rows: impl Into<RowsView<'a>>, count: usize) -> Result<Vec<Vec<u32>>> {
-        // Not by probabilities: those of classes far behind are all 0.
+        // Rank by logits: the probabilities of unlikely classes underflow to 0.
         let logits = self.logits(rows)?;
         let of_row = |row: &[f64]| {
             let mut places: Vec<usize> = (0..row.len()).collect();
@@ -70,10 +73,10 @@ impl SoftmaxModel {
         Ok(logits.chunks_exact(self.classes.len()).map(of_row).collect())
     }
 
-    /// The probability of each class, `[row, class]`.
+    /// Returns the probability of each class, `[row, class]`.
     ///
     /// # Errors
-    /// Those of [`SoftmaxModel::predict`].
+    /// The errors of [`SoftmaxModel::predict`].
     pub fn probabilities<'a>(&self, rows: impl Into<RowsView<'a>>) -> Result<Vec<f64>> {
         let mut probabilities = self.logits(rows)?;
         probabilities.chunks_exact_mut(self.classes.len()).for_each(|row| {
@@ -82,11 +85,12 @@ impl SoftmaxModel {
         Ok(probabilities)
     }
 
-    /// The logits of each class, `[row, class]`. Those of patches are what [`Decision`](bagssl_core::anytime::Decision)
-    /// takes to say when enough of them have been seen.
+    /// Returns the logits of each class, `[row, class]`. A
+    /// [`Decision`](bagssl_core::anytime::Decision) takes the logits of patches and decides when
+    /// enough of them have been seen.
     ///
     /// # Errors
-    /// Those of [`SoftmaxModel::predict`].
+    /// The errors of [`SoftmaxModel::predict`].
     ///
     /// # Example
     /// ```
@@ -96,7 +100,7 @@ impl SoftmaxModel {
     /// use bagssl_eval::features::samples::Samples;
     /// let train = Samples::new(Rows { values: vec![1.0, 2.0, 7.0, 9.0], dim: 1 }, vec![0, 0, 3, 3])?;
     /// let model = Linear::default().fit(&train)?;
-    /// // The first eight patches of an image of 400 are alike enough to tell its class.
+    /// // The first eight patches of an image of 400 are similar enough to decide its class.
     /// let patches = Rows { values: vec![6.0, 8.0, 7.5, 9.0, 7.0, 6.5, 8.5, 8.0], dim: 1 };
     /// let mut decision = Decision::new(model.classes().len(), 400, 8, 0.95)?;
     /// let next = model.logits(&patches)?.chunks(2).map(|logits| decision.push(logits)).last().unwrap()?;
@@ -116,11 +120,13 @@ impl SoftmaxModel {
         Ok(all)
     }
 
-    /// The evidence of each patch of an image for each class, `[patch, class]`: summed over the patches, with the bias, it
-    /// is the logit of their mean. It is exact for the logits, not for probabilities.
+    /// Returns the evidence of each patch of an image for each class, `[patch, class]`. The sum
+    /// over the patches plus the bias is the logit of their mean. This is exact for logits, but not
+    /// for probabilities.
     ///
     /// # Errors
-    /// Those of [`SoftmaxModel::predict`]; those of [`evidence`](explain::evidence) if there is no patch.
+    /// The errors of [`SoftmaxModel::predict`], and those of [`evidence`](explain::evidence) if
+    /// there is no patch.
     pub fn evidence(&self, patches: &Rows) -> Result<Vec<f64>> {
         same_length("length of a feature", self.dim, patches.dim)?;
         check_finite("patches", patches.into())?;
@@ -128,7 +134,7 @@ impl SoftmaxModel {
     }
 }
 
-/// `x weights^T + bias` of each row, `[row, class]`.
+/// Returns `x weights^T + bias` for each row, `[row, class]`.
 pub(super) fn logits(parameters: &[f64], classes: usize, rows: &[f64], dim: usize) -> Vec<f64> {
     let (weights, bias) = parameters.split_at(classes * dim);
     let count = rows.len() / dim;
@@ -137,11 +143,12 @@ pub(super) fn logits(parameters: &[f64], classes: usize, rows: &[f64], dim: usiz
     logits
 }
 
-/// The summed cross entropy of some rows; adds its gradient to `gradient`, which is laid out as the parameters are.
+/// Returns the summed cross entropy of the rows, and adds its gradient to `gradient`, which has the
+/// layout of the parameters.
 ///
 /// # Shapes
 /// - `rows`: `[row, dim]`
-/// - `targets`: for each row the place of its class
+/// - `targets`: for each row, the index of its class
 pub(super) fn add_cross_entropy(
     parameters: &[f64],
     classes: usize,
@@ -166,7 +173,7 @@ pub(super) fn add_cross_entropy(
     loss
 }
 
-/// Logits become probabilities; returns the logarithm of the sum of their exponentials.
+/// Converts logits to probabilities in place. Returns the log-sum-exp of the logits.
 fn softmax(row: &mut [f64]) -> f64 {
     let greatest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     row.iter_mut().for_each(|value| *value = (*value - greatest).exp());
@@ -175,7 +182,7 @@ fn softmax(row: &mut [f64]) -> f64 {
     greatest + sum.ln()
 }
 
-/// For each sample, the place of its class among the model's.
+/// Returns the index of each sample's class in `classes`.
 pub(super) fn targets(train: &Samples, classes: &[u32]) -> Vec<usize> {
     let place = |label| classes.binary_search(label).expect("the classes are those of the samples");
     train.labels().iter().map(place).collect()
@@ -193,7 +200,7 @@ mod tests {
         assert!((row[0] - 0.25).abs() < 1e-12 && (row[1] - 0.75).abs() < 1e-12);
     }
 
-    /// Two classes, weights 0: loss ln 2, and the errors are -1/2 and 1/2.
+    /// Two classes and zero weights: the loss is ln 2, and the errors are -1/2 and 1/2.
     #[test]
     fn cross_entropy_by_hand() {
         let mut gradient = [0.0; 2 * 2 + 2];
@@ -214,7 +221,8 @@ mod tests {
         assert!(model.evidence(&Rows { values: vec![], dim: 2 }).is_err());
     }
 
-    /// Logits 0, 5, 10 and 2000 have the probabilities 0, 0, 0 and 1: the exponential of less than -745 is 0.
+    /// Logits of 0, 5, 10 and 2000 have the probabilities 0, 0, 0 and 1: exp(x) underflows to 0 for
+    /// x below -745.
     #[test]
     fn classes_far_behind_keep_their_order() {
         let model = SoftmaxModel {

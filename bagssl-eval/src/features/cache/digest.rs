@@ -1,5 +1,6 @@
-//! Digests that show whether an array has changed since it was written: XXH3-64 of each block of its bytes after the header, as 16
-//! hexadecimal digits. They guard against accidents of disks and networks, not against somebody who writes with intent.
+//! Digests that detect changes of an array since it was written: the XXH3-64 of each block of its
+//! bytes after the header, as 16 hexadecimal digits. They detect accidental damage on disks and
+//! networks; they are not cryptographic.
 
 use std::fmt;
 use std::fs::File;
@@ -10,10 +11,10 @@ use std::path::Path;
 use rayon::prelude::*;
 use twox_hash::xxhash3_64::Hasher;
 
-/// Bytes of a block.
+/// The size of a block in bytes.
 pub(super) const BLOCK: u64 = 16 << 20;
 
-/// The digests of an array that grows.
+/// The digests of a growing array.
 pub(super) struct Blocks {
     size: u64,
     whole: Vec<String>,
@@ -22,12 +23,13 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Of nothing, in blocks of `size` bytes.
+    /// Creates the digests of an empty array, in blocks of `size` bytes.
     pub(super) fn new(size: u64) -> Self {
         Blocks { size, whole: Vec::new(), last: Hasher::new(), in_last: 0 }
     }
 
-    /// Of the first `length` bytes after `start` of a file, whose digests are these.
+    /// Resumes after the first `length` bytes after `start` of a file. `digests` are the digests of
+    /// its blocks.
     pub(super) fn of_file(path: &Path, start: u64, length: u64, size: u64, digests: &[String]) -> io::Result<Self> {
         let whole = (length / size) as usize;
         let mut blocks = Blocks { whole: digests[..whole].to_vec(), ..Blocks::new(size) };
@@ -50,7 +52,7 @@ impl Blocks {
         }
     }
 
-    /// The digest of each block, the last one of which may be shorter.
+    /// Returns the digest of each block. The last block may be shorter.
     pub(super) fn digests(&self) -> Vec<String> {
         let last = (self.in_last > 0).then(|| digits(&self.last));
         self.whole.iter().cloned().chain(last).collect()
@@ -63,7 +65,8 @@ impl fmt::Debug for Blocks {
     }
 }
 
-/// The digests of the first `length` bytes after `start` of a file, which some threads read.
+/// Returns the digests of the first `length` bytes after `start` of a file, computed on several
+/// threads.
 pub(super) fn of_file(path: &Path, start: u64, length: u64, size: u64) -> io::Result<Vec<String>> {
     let block = |number: u64| {
         let first = number * size;
@@ -74,7 +77,7 @@ pub(super) fn of_file(path: &Path, start: u64, length: u64, size: u64) -> io::Re
     (0..length.div_ceil(size)).into_par_iter().map(block).collect()
 }
 
-/// The digest of a text.
+/// Returns the digest of a text.
 pub(super) fn of_text(text: &str) -> String {
     let mut hasher = Hasher::new();
     hasher.write(text.as_bytes());
@@ -85,7 +88,7 @@ fn digits(hasher: &Hasher) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// Adds `length` bytes of a file, from a place on.
+/// Hashes `length` bytes of a file, starting at `from`.
 fn hash(path: &Path, from: u64, length: u64, hasher: &mut Hasher) -> io::Result<()> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(from))?;
@@ -106,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_block_has_the_digest_of_its_bytes() {
-        // That of nothing, by the specification.
+        // The digest of no bytes, from the specification.
         assert_eq!(of_text(""), "2d06800538d394c2");
         let bytes: Vec<u8> = (0..25).collect();
         let mut blocks = Blocks::new(10);
@@ -122,7 +125,7 @@ mod tests {
         assert_eq!(of_file(&path, 4, 20, 10).unwrap(), expected[..2]);
         assert_eq!(of_file(&path, 4, 0, 10).unwrap(), [""; 0]);
         assert!(of_file(&path, 4, 30, 10).is_err());
-        // Gone back to, and on from there.
+        // Resume at a block boundary or within a block, and continue from there.
         for length in [0, 7, 10, 13, 20, 25] {
             let mut blocks = Blocks::of_file(&path, 4, length, 10, &expected).unwrap();
             blocks.add(&bytes[length as usize..]);

@@ -1,14 +1,17 @@
-//! Features on disk: written down as they are extracted, mapped where they are read. An extraction that was stopped goes on where
-//! it was.
+//! Features on disk: written as they are extracted, and memory-mapped for reading. Interrupted
+//! extractions resume.
 //!
-//! For each tap a folder has `TAP.npy`, `[image, patch, dim]`, `TAP.images.npy`, `[image, 2]` (each image's index in its data
-//! set, and its class), and `TAP.json`, which says what they are features of and how far they have come. Python reads
-//! the arrays by `numpy.load("embedding.npy", mmap_mode="r")`. Each call reads them once to see that they have not changed since
-//! they were written (`TAP.json` has digests of their blocks of 16 MiB, and of itself). Nothing may write into files that are complete: they
-//! are mapped into the memory of whatever evaluates them. What is computed from them, such as means, goes to files
-//! without a name in the same folder, so that it has to be one that can be written to.
+//! For each layer, a folder has three files. `LAYER.npy` is `[image, patch, dim]`.
+//! `LAYER.images.npy` is `[image, 2]`, with each image's index in its data set and its class.
+//! `LAYER.json` has the identity of the features and the progress of the extraction. Python reads
+//! the arrays with `numpy.load("embedding.npy", mmap_mode="r")`.
+//!
+//! Each call reads the arrays once to detect changes since they were written: `LAYER.json` has
+//! digests of their 16 MiB blocks, and of itself. No program may write to complete files, because
+//! evaluations map them into memory. Results computed from them, such as means, are stored in
+//! anonymous files in the same folder, so the folder must be writable.
 
-// Circle: `FeatureCache` is defined here, and its writer is a file of its own.
+// Circle: `FeatureCache` is defined here, and its writer is in a file of its own.
 
 mod digest;
 pub mod npy;
@@ -32,41 +35,47 @@ const LOCK: &str = "lock";
 /// A folder of features.
 #[derive(Debug, Clone, Copy)]
 pub struct FeatureCache<'a> {
-    /// The folder. It is made if there is none.
+    /// The folder. It is created if it does not exist.
     pub folder: &'a Path,
-    /// All that the features depend on: what is there of something else is refused.
+    /// The identity of the features: a text of everything they depend on. Features with another
+    /// identity are refused.
     pub of: &'a str,
-    /// Where the images lie, for [`kept`]: they may be moved.
+    /// The location of the images, for [`kept`]. It is not part of the identity, as images may be
+    /// moved.
     pub at: &'a str,
 }
 
-/// Features in a folder, or that are about to be there.
+/// The identity of features in a folder, or of features to be extracted to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheEntry {
-    /// All that they depend on, as [`FeatureCache::of`] has it.
+    /// Everything that the features depend on: [`FeatureCache::of`].
     pub of: String,
-    /// Where their images lay, as [`FeatureCache::at`] has it.
+    /// The location of the images: [`FeatureCache::at`].
     pub at: String,
     /// When somebody last worked with them.
     pub used: SystemTime,
 }
 
-/// What lies in the folders that are in a folder. What cannot be read is left out.
+/// Lists the features in the subfolders of a folder. Skips unreadable ones.
 pub fn kept(folder: &Path) -> Vec<CacheEntry> {
     let folders = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     folders.filter_map(|folder| writer::kept(&folder)).collect()
 }
 
 impl FeatureCache<'_> {
-    /// The features of all images at each of the taps, in the taps' order: those that are complete as they are, the others from
-    /// `batches`, which is asked for the batches from an image on, in the order of the data set. A batch goes through the network for
-    /// the taps alone that lack it. `progress` hears how many images are done, at first those of an earlier extraction. Whoever else
-    /// is extracting there is waited for.
+    /// Returns the features of all images at each layer in `taps`, in that order. Complete features
+    /// are read from disk, others are extracted from `batches`. `batches` is called with the index
+    /// of an image and returns the batches from it on, in the order of the data set. A batch passes
+    /// through the network only for the layers that lack it. `progress` is called with the number
+    /// of images done, starting with those of earlier extractions. Waits if another process is
+    /// extracting to the folder.
     ///
     /// # Errors
-    /// Those of [`extract`](crate::features::extract): what was done before is kept, and gone on with by the next call.
-    /// [`Error::File`] if the folder holds features of something else or damaged ones, taps of different images, or arrays without their state;
-    /// [`Error::Setting`] if batches are out of order, [`Error::Write`] if a file cannot be read or written.
+    /// The errors of [`extract`](crate::features::extract); finished images are stored, and the
+    /// next call resumes after them. [`Error::File`] if the folder contains features with another
+    /// identity, damaged features, layers with different images, or arrays without their state.
+    /// [`Error::Setting`] if batches are out of order. [`Error::Write`] if a file cannot be read or
+    /// written.
     pub fn extract<B>(
         &self,
         network: &dyn Embed,
@@ -106,13 +115,13 @@ impl FeatureCache<'_> {
         Ok(features)
     }
 
-    /// Whether somebody is extracting there at this moment.
+    /// Returns whether another process is currently extracting to the folder.
     pub fn is_in_use(&self) -> bool {
         let open = || regular(&self.lock_path()).and_then(|()| File::open(self.lock_path()));
         open().is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
-    /// Waits until nobody else is at work there, and keeps others out until it is dropped.
+    /// Locks the folder until the result is dropped. Waits for other processes.
     fn lock(&self) -> Result<File> {
         let path = self.lock_path();
         regular(&path).map_err(|source| failed(&path, source))?;
@@ -142,10 +151,10 @@ where
     progress(done(writers));
     let mut extraction = Extraction { writers, in_flight: InFlight::new(network), next };
     let extracted = batches(next).try_for_each(|batch| extraction.begin(batch, progress));
-    // What is on its way comes, also where the batches have ended early.
+    // Batches in flight are completed, even if the source of batches has failed.
     let finished = extraction.finish(progress);
     if let Err(error) = extracted.and(finished) {
-        // The first error is the one to tell; what could not be saved is extracted again.
+        // Report the first error. Images that could not be saved are extracted again.
         let _ = writers.iter_mut().try_for_each(|writer| writer.save(false));
         return Err(error);
     }
@@ -155,12 +164,12 @@ where
     writers.iter_mut().try_for_each(|writer| writer.save(true))
 }
 
-/// Images that all files have.
+/// Returns the number of images that all layers have.
 fn done(writers: &[Writer]) -> usize {
     writers.iter().map(Writer::images).min().unwrap_or(0)
 }
 
-/// Batches on their way to the files that lack them.
+/// An extraction in progress, which appends batches to the layers that lack them.
 struct Extraction<'a> {
     writers: &'a mut [Writer],
     in_flight: InFlight<'a, (PatchBatch, Vec<FeatureLayer>)>,
@@ -177,7 +186,7 @@ impl Extraction<'_> {
         let [first, last] = follows(&batch, self.next)?;
         let mut taps = Vec::new();
         for writer in self.writers.iter_mut().filter(|writer| writer.next() <= last) {
-            // An earlier extraction may have ended within this batch.
+            // An earlier extraction may have stopped within this batch.
             writer.back_to(first)?;
             taps.push(writer.tap());
         }
@@ -214,7 +223,8 @@ impl Extraction<'_> {
     }
 }
 
-/// The first and the last image of a batch whose images come one after the other, from `next` on.
+/// Returns the first and the last image of a batch, after checking that its images are ascending
+/// and not below `next`.
 fn follows(batch: &PatchBatch, next: usize) -> Result<[usize; 2]> {
     let images = batch.images();
     match images {

@@ -1,13 +1,14 @@
-//! The header of NumPy's array files.
+//! The header of NumPy's `.npy` files.
 
-/// Bytes of a header: enough for any shape of three sides.
+/// The length of a header in bytes: enough for any shape of three dimensions.
 pub const LENGTH: usize = 128;
 
-/// The first [`LENGTH`] bytes of an array file, format 1.0; the values follow, row by row. `kind` is NumPy's word for them, such
-/// as `<f4`.
+/// Returns the first [`LENGTH`] bytes of an array file in format 1.0. The values follow, row by
+/// row. `kind` is NumPy's type string, such as `<f4`.
 ///
 /// # Panics
-/// If the texts of kind and shape are too long for that: more than three sides, or of 20 digits each.
+/// If the type and the shape do not fit into the header: with more than three dimensions, or with
+/// dimensions of 20 digits each.
 ///
 /// # Source
 /// NumPy Enhancement Proposal 1.
@@ -22,7 +23,8 @@ pub fn header(kind: &str, shape: &[usize]) -> [u8; LENGTH] {
     let sides: Vec<String> = shape.iter().map(usize::to_string).collect();
     let tuple = sides.join(", ") + if shape.len() == 1 { "," } else { "" };
     let text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({tuple}), }}");
-    // Magic, version and length are 10 bytes; the rest is filled with spaces and ends with a line feed.
+    // Magic, version and length take 10 bytes. The rest is padded with spaces and ends with a line
+    // feed.
     const START: usize = 10;
     assert!(START + text.len() < LENGTH, "an array of {} sides", shape.len());
     let mut header = [b' '; LENGTH];
@@ -33,7 +35,7 @@ pub fn header(kind: &str, shape: &[usize]) -> [u8; LENGTH] {
     header
 }
 
-/// NumPy's word for 4 bytes of this letter in this machine's byte order.
+/// Returns NumPy's type string for a 4-byte type with this letter in native byte order.
 pub(super) fn native(letter: char) -> String {
     let order = if cfg!(target_endian = "big") { '>' } else { '<' };
     format!("{order}{letter}4")

@@ -6,16 +6,16 @@ use std::cell::Cell;
 
 type Batch = core::result::Result<PatchBatch, SourceError>;
 
-/// A patch's values, and their sums; counts the features that it is asked for.
+/// Embeds a patch as its values, and as their sums. Counts the patches that pass through it.
 #[derive(Default)]
 struct Network {
     seen: Cell<usize>,
-    /// Whether three batches are on their way at a time.
+    /// Whether three batches are in flight at a time.
     queues: bool,
 }
 
 impl Network {
-    /// One that is through with a batch before the next, and one that is not.
+    /// Returns a network that finishes each batch before the next, and one that does not.
     fn both() -> [Self; 2] {
         [false, true].map(|queues| Network { queues, ..Network::default() })
     }
@@ -38,10 +38,10 @@ impl Embed for Network {
 }
 
 const IMAGES: usize = 7;
-/// Left out of the batches, as a broken one is.
+/// The image that is missing from the batches, like an unreadable one.
 const BROKEN: usize = 4;
 
-/// Batches of two images with two patches of one row and three columns; the values are all different.
+/// Batches of two images with two patches of one row and three columns. All values are different.
 fn batches(first: usize) -> impl Iterator<Item = Batch> {
     (first..IMAGES).step_by(2).map(|first| {
         let images: Vec<u32> =
@@ -71,11 +71,11 @@ fn what_is_stored_is_what_is_extracted() {
     let stored = store(&path, "a").extract(&network, batches, &TAPS, &mut |done| heard.push(done)).unwrap();
     assert_eq!(stored, in_memory());
     assert_eq!((stored[0].images(), heard), (&[0, 1, 2, 3, 5, 6][..], vec![0, 2, 4, 5, 6, 6]));
-    // Again, and one tap alone: nothing is embedded a second time.
+    // A second call with a single layer does not embed any patch again.
     let seen = network.seen.get();
     let again = store(&path, "a").extract(&network, batches, &TAPS[1..], &mut |_| ()).unwrap();
     assert_eq!((&again[0], network.seen.get()), (&stored[1], seen));
-    // A tap that is not there yet is.
+    // A new layer is extracted.
     let more = store(&path, "a")
         .extract(&network, batches, &[FeatureLayer::FirstLayer, FeatureLayer::Embedding], &mut |_| ())
         .unwrap();
@@ -99,7 +99,7 @@ fn what_is_computed_from_files_is_the_same() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), before);
 }
 
-/// Nothing is written a second time.
+/// With one patch, the mean needs no file of its own.
 #[test]
 fn one_patch_is_its_own_mean() {
     let folder = tempfile::tempdir().unwrap();
@@ -114,7 +114,7 @@ fn one_patch_is_its_own_mean() {
     assert!(stored[0].mean_of(2, Order::Given).is_err());
 }
 
-/// Stopped before each batch in turn, with more in an array than counts.
+/// Stops before each batch in turn, with surplus bytes in an array.
 #[test]
 fn a_stopped_extraction_goes_on() {
     for (stop, network) in (0..4).flat_map(|stop| Network::both().map(|network| (stop, network))) {
@@ -123,7 +123,7 @@ fn a_stopped_extraction_goes_on() {
         let failing = |first| batches(first).take(stop).chain([Err("gone".into())]);
         let error = store.extract(&network, failing, &TAPS, &mut |_| ()).unwrap_err();
         assert_eq!(error.to_string(), "gone");
-        // More was written than counts, as if it had been killed.
+        // Append surplus bytes, as if the process had been killed.
         let path = folder.path().join("embedding.npy");
         let mut longer = std::fs::read(&path).unwrap();
         longer.extend([1, 2, 3, 4, 5]);
@@ -139,7 +139,7 @@ fn a_stopped_extraction_goes_on() {
     }
 }
 
-/// Copies what is in a folder when it is asked for image 2.
+/// A network that copies the folder when image 2 passes through it.
 struct Copying<'a> {
     network: Network,
     from: &'a Path,
@@ -162,7 +162,8 @@ impl Embed for Copying<'_> {
     }
 }
 
-/// One tap has come to image 3, in the middle of a batch; the other is new. What is there is not embedded again, but for that batch.
+/// One layer stopped after image 3, in the middle of a batch; the other is new. Only that batch is
+/// embedded again for the first layer.
 #[test]
 fn files_that_lag_are_the_ones_that_are_filled() {
     Network::both().into_iter().for_each(lagging);
@@ -184,10 +185,11 @@ fn lagging(network: Network) {
     let mut heard = vec![];
     let whole = store.extract(&network, batches, &TAPS, &mut |done| heard.push(done)).unwrap();
     assert_eq!(whole, in_memory());
-    // Six images of two patches for the new one; images 2, 3, 5 and 6 for the other.
+    // Six images of two patches for the new layer; images 2, 3, 5 and 6 for the other one.
     assert_eq!((network.network.seen.get(), heard), (12 + 8, vec![0, 2, 4, 5, 6, 6]));
 
-    // What was there between the cut and the next save can be gone on with, as after a stop.
+    // The state between the truncation and the next save is valid: an extraction can resume from
+    // it.
     let store = super::FeatureCache { folder: copy.path(), of: "a", at: "here" };
     assert_eq!(store.extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap(), in_memory());
 }
@@ -213,7 +215,7 @@ fn what_does_not_belong_there_is_refused() {
         ("{", "", "expected the state of an extraction"),
     ] {
         let changed = text.replacen(from, to, 1);
-        // With a digest that fits, as if it had been written so.
+        // With a valid digest, as if the state had been written this way.
         let signed = serde_json::from_str::<writer::State>(&changed).map_or(changed, |state| state.text());
         std::fs::write(&state, signed).unwrap();
         let error = run("a").unwrap_err().to_string();
@@ -309,7 +311,7 @@ fn batches_have_to_follow_each_other() {
     assert_eq!(store.extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap(), in_memory());
 }
 
-/// One tap from all images, another when one more could not be read.
+/// One layer has all images. For the other layer, the source ends earlier.
 #[test]
 fn taps_are_of_the_same_images() {
     let folder = tempfile::tempdir().unwrap();
@@ -320,7 +322,7 @@ fn taps_are_of_the_same_images() {
     assert!(error.ends_with("projection: expected the 6 images of embedding, got others"), "{error}");
 }
 
-/// An array that somebody else has put there is left as it is.
+/// An array of unknown origin is not overwritten.
 #[test]
 fn an_array_without_its_state_is_refused() {
     for name in ["embedding.npy", "embedding.images.npy"] {
@@ -333,7 +335,7 @@ fn an_array_without_its_state_is_refused() {
     }
 }
 
-/// Each in another place of each kind of file, of features that are complete and of some that are not.
+/// Flips bits in different places of each kind of file, for complete and for incomplete features.
 #[test]
 fn any_bit_that_has_flipped_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
@@ -342,7 +344,7 @@ fn any_bit_that_has_flipped_is_noticed() {
     let flip = |name: &str| {
         let path = folder.path().join(name);
         let whole = std::fs::read(&path).unwrap();
-        // Before there is all of it, the header is written anew.
+        // The header of an incomplete array is rewritten, so skip it.
         let first = if name.ends_with(".npy") { npy::LENGTH } else { 0 };
         for number in 0..200 {
             let place = first + number * (whole.len() - first) / 200;
@@ -363,7 +365,7 @@ fn any_bit_that_has_flipped_is_noticed() {
     assert_eq!(run().unwrap()[0], in_memory()[0]);
 }
 
-/// Pipes are refused, not waited for.
+/// Pipes are refused, because opening them would block.
 #[cfg(unix)]
 #[test]
 fn a_pipe_is_no_feature() {

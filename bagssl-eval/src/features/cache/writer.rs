@@ -1,4 +1,4 @@
-//! The files of one tap.
+//! The files of one layer's features.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -16,35 +16,36 @@ use crate::features::table::{Mapped, Values};
 use crate::features::{Features, Shape};
 use crate::files::{regular, write_whole};
 
-/// How often an extraction is written down: what a stop costs at most.
+/// The interval between saves: the most work that an interruption loses.
 const EVERY: Duration = Duration::from_secs(10);
-/// Of the files, not of the features.
+/// The version of the file format.
 const FORMAT: u32 = 2;
 
-/// How far an extraction has come.
+/// The state of an extraction, stored as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct State {
     format: u32,
-    /// What the features are of.
+    /// The identity of the features.
     of: String,
-    /// Where the images lay.
+    /// The location of the images.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     at: String,
     patches: usize,
     dim: usize,
-    /// Images that are in the files.
+    /// The number of images in the files.
     images: usize,
-    /// The first image of the data set that has not been looked at; images may have been left out.
+    /// The first image of the data set that has not been processed. It can exceed `images`, as
+    /// images may have been skipped.
     next: usize,
     complete: bool,
-    /// The digests of the values' blocks, and of those of the images.
+    /// The digests of the blocks of the values and of the images.
     digests: [Vec<String>; 2],
-    /// That of all of this, with nothing here.
+    /// The digest of the entire state with this field empty.
     digest: String,
 }
 
-/// The files of one tap, at the place up to which they count.
+/// The files of one layer, positioned after the last valid image.
 #[derive(Debug)]
 pub(super) struct Writer {
     tap: FeatureLayer,
@@ -55,7 +56,7 @@ pub(super) struct Writer {
     saved: Instant,
 }
 
-/// An array file that grows.
+/// An array file that is being written.
 #[derive(Debug)]
 struct Part {
     path: PathBuf,
@@ -64,7 +65,7 @@ struct Part {
 }
 
 impl Writer {
-    /// Opens the files, or makes them.
+    /// Opens the files, or creates them.
     pub(super) fn open(store: &FeatureCache<'_>, tap: FeatureLayer) -> Result<Self> {
         let path = |ending: &str| store.folder.join(format!("{}{ending}", tap.name()));
         let arrays = [".npy", ".images.npy"].map(path);
@@ -89,7 +90,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Refuses arrays that have changed since they were written.
+    /// Returns an error if the arrays have changed since they were written.
     fn check_digests(&self) -> Result<()> {
         for ((part, length), expected) in self.parts().into_iter().zip(&self.state.digests) {
             let got = digest::of_file(&part.path, npy::LENGTH as u64, length, BLOCK);
@@ -106,13 +107,13 @@ impl Writer {
         Ok(())
     }
 
-    /// The arrays, and the bytes of each that count.
+    /// Returns the arrays, each with the number of its valid bytes.
     fn parts(&self) -> [(&Part, u64); 2] {
         let images = self.state.images as u64;
         [(&self.values, images * self.row_bytes()), (&self.images, images * PAIR)]
     }
 
-    /// Refuses arrays that are not those that were completed: other headers, or more than counts.
+    /// Returns an error if the arrays of complete features have the wrong headers or lengths.
     fn check_whole(&mut self) -> Result<()> {
         let State { images, .. } = self.state;
         let headers = self.headers();
@@ -131,7 +132,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The headers of the arrays, that of the values first.
+    /// Returns the headers of the values and of the images.
     fn headers(&self) -> [[u8; npy::LENGTH]; 2] {
         let State { images, patches, dim, .. } = self.state;
         [npy::header(&npy::native('f'), &[images, patches, dim]), npy::header(&npy::native('u'), &[images, 2])]
@@ -145,18 +146,18 @@ impl Writer {
         self.state.complete
     }
 
-    /// Images in the files.
+    /// The number of images in the files.
     pub(super) fn images(&self) -> usize {
         self.state.images
     }
 
-    /// The first image that has not been looked at.
+    /// The first image that has not been processed.
     pub(super) fn next(&self) -> usize {
         self.state.next
     }
 
-    /// Drops all images from this one on. It is written down before anything is cut off, so that a stop leaves no more in the state
-    /// than in the arrays.
+    /// Drops all images from `next` on. The state is saved before the arrays are truncated, so that
+    /// after an interruption it never claims more than the arrays have.
     pub(super) fn back_to(&mut self, next: usize) -> Result<()> {
         if next < self.state.next {
             let pairs = self.pairs()?;
@@ -169,13 +170,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Refuses rows of another shape than those before, or with values that are not finite.
+    /// Returns an error if the rows have a different shape than those before, or values that are
+    /// not finite.
     pub(super) fn check(&self, batch: &PatchBatch, rows: &Rows) -> Result<()> {
         let shape = (self.state.images > 0).then_some(Shape { patches: self.state.patches, dim: self.state.dim });
         Shape::check(self.tap, batch, rows, shape).map(|_| ())
     }
 
-    /// Adds the features of a batch that have been checked.
+    /// Appends the checked features of a batch.
     pub(super) fn append(&mut self, batch: &PatchBatch, rows: &Rows) -> Result<()> {
         (self.state.patches, self.state.dim) = (batch.shape().patches, rows.dim);
         let pairs: Vec<u32> =
@@ -187,7 +189,7 @@ impl Writer {
         if self.saved.elapsed() >= EVERY { self.save(false) } else { Ok(()) }
     }
 
-    /// Writes down all that was added, and that it counts.
+    /// Flushes all appended features and saves the state.
     pub(super) fn save(&mut self, complete: bool) -> Result<()> {
         let [values, images] = self.headers();
         self.values.finish(&values)?;
@@ -199,7 +201,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The features, once they are complete.
+    /// Returns the complete features.
     pub(super) fn features(&mut self) -> Result<Features> {
         let pairs = self.pairs()?;
         let (images, labels) = pairs.iter().map(|pair| (pair[0], pair[1])).unzip();
@@ -214,7 +216,7 @@ impl Writer {
         (self.state.patches * self.state.dim * size_of::<f32>()) as u64
     }
 
-    /// Drops what was written after the last save.
+    /// Truncates the arrays to the valid images.
     fn cut(&mut self) -> Result<()> {
         self.go_back()?;
         let [values, images] = self.parts().map(|(_, bytes)| bytes);
@@ -222,14 +224,14 @@ impl Writer {
         self.images.cut(images)
     }
 
-    /// Takes up the digests where the images end that count.
+    /// Resets the digests to the end of the valid images.
     fn go_back(&mut self) -> Result<()> {
         let [values, images] = self.parts().map(|(_, bytes)| bytes);
         self.values.go_back(values, &self.state.digests[0])?;
         self.images.go_back(images, &self.state.digests[1])
     }
 
-    /// Number and class of each image in the files.
+    /// Reads the index and the class of each image in the files.
     fn pairs(&mut self) -> Result<Vec<[u32; 2]>> {
         let mut pairs = vec![[0u32; 2]; self.state.images];
         self.images.read(bytemuck::cast_slice_mut(&mut pairs))?;
@@ -237,7 +239,7 @@ impl Writer {
     }
 }
 
-/// What the features in a folder are of.
+/// Returns the identity of the features in a folder.
 pub(super) fn kept(folder: &Path) -> Option<CacheEntry> {
     let taps = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection]
         .into_iter()
@@ -249,11 +251,12 @@ pub(super) fn kept(folder: &Path) -> Option<CacheEntry> {
     Some(CacheEntry { of, at, used: used.unwrap_or(SystemTime::UNIX_EPOCH) })
 }
 
-/// Bytes of an image's number and class.
+/// The size of an image's index and class in bytes.
 const PAIR: u64 = 8;
 
 impl State {
-    /// What an earlier extraction left, or the beginning of a new one, which is written down before there is an array.
+    /// Reads the state of an earlier extraction, or creates a new one. The state is saved before
+    /// any array exists.
     fn open_or_new(path: &Path, arrays: &[PathBuf], store: &FeatureCache<'_>) -> Result<Self> {
         match regular(path).and_then(|()| std::fs::read(path)) {
             Ok(bytes) => return Self::read(path, &bytes, store.of),
@@ -276,7 +279,7 @@ impl State {
         write_whole(path, self.text().as_bytes())
     }
 
-    /// The file, with its digest.
+    /// Returns the contents of the file, including its digest.
     pub(super) fn text(&self) -> String {
         let signed = State { digest: self.own_digest(), ..self.clone() };
         serde_json::to_string_pretty(&signed).expect("numbers and texts") + "\n"
@@ -288,7 +291,7 @@ impl State {
     }
 
     fn read(path: &Path, bytes: &[u8], of: &str) -> Result<Self> {
-        /// What all formats have.
+        /// The part that all format versions share.
         #[derive(Deserialize)]
         struct Any {
             format: u32,
@@ -331,13 +334,13 @@ impl Part {
         Ok(Part { file: BufWriter::with_capacity(1 << 20, file), path, blocks: Blocks::new(BLOCK) })
     }
 
-    /// Bytes after the header.
+    /// Returns the number of bytes after the header.
     fn length(&self) -> Result<u64> {
         let length = self.file.get_ref().metadata().map_err(|source| failed(&self.path, source))?.len();
         Ok(length.saturating_sub(npy::LENGTH as u64))
     }
 
-    /// What is there in place of a header.
+    /// Reads the header as it is in the file.
     fn header(&mut self) -> Result<[u8; npy::LENGTH]> {
         let mut header = [0; npy::LENGTH];
         let file = self.file.get_mut();
@@ -345,14 +348,14 @@ impl Part {
         read.map_err(|source| failed(&self.path, source)).map(|()| header)
     }
 
-    /// Leaves so many bytes after the header, to be added to.
+    /// Truncates the file to `bytes` bytes after the header, and moves to its end.
     fn cut(&mut self, bytes: u64) -> Result<()> {
         let end = npy::LENGTH as u64 + bytes;
         let cut = self.file.get_ref().set_len(end);
         cut.and_then(|()| self.file.seek(SeekFrom::Start(end))).map_err(|source| failed(&self.path, source)).map(|_| ())
     }
 
-    /// Takes up the digests after so many bytes, of which these are the digests, or those of more bytes.
+    /// Resets the digests to the first `bytes` bytes. `digests` are those of at least these bytes.
     fn go_back(&mut self, bytes: u64, digests: &[String]) -> Result<()> {
         let blocks = Blocks::of_file(&self.path, npy::LENGTH as u64, bytes, BLOCK, digests);
         self.blocks = blocks.map_err(|source| failed(&self.path, source))?;
@@ -364,7 +367,7 @@ impl Part {
         self.file.write_all(bytes).map_err(|source| failed(&self.path, source))
     }
 
-    /// Writes the header that fits what is there, and waits until all is on the disk.
+    /// Writes a header for the current contents, and syncs the file.
     fn finish(&mut self, header: &[u8]) -> Result<()> {
         let mut write = || {
             self.file.seek(SeekFrom::Start(0))?;

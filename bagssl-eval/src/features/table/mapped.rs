@@ -1,4 +1,5 @@
-//! A file of numbers, mapped into memory: pages are read when they are looked at, and given up when memory is short.
+//! A memory-mapped file of numbers. The system loads pages on access, and evicts them when memory
+//! is short.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
@@ -8,16 +9,16 @@ use std::sync::Arc;
 
 use memmap2::{Mmap, MmapOptions};
 
-/// The numbers of a file, in this machine's byte order. Clones share them.
+/// The numbers of a file in native byte order. Clones share the mapping.
 #[derive(Debug, Clone)]
 pub(crate) struct Mapped {
-    /// Nothing where there is no number: an empty range cannot be mapped everywhere.
+    /// `None` without numbers: not every system can map an empty range.
     map: Option<Arc<Mmap>>,
     folder: Arc<Path>,
 }
 
 impl Mapped {
-    /// Maps what comes after `header` bytes of a file in `folder`.
+    /// Maps the numbers after the first `header` bytes of a file in `folder`.
     pub(crate) fn new(file: &File, header: u64, folder: &Path) -> Result<Self> {
         let length = file.metadata()?.len().saturating_sub(header);
         if !length.is_multiple_of(4) || !header.is_multiple_of(4) {
@@ -28,7 +29,7 @@ impl Mapped {
         Ok(Mapped { map, folder: folder.into() })
     }
 
-    /// Where the file is.
+    /// The folder of the file.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -36,9 +37,9 @@ impl Mapped {
 
 #[allow(unsafe_code, reason = "the contents of a mapped file are outside what the compiler can know")]
 fn map(file: &File, header: u64, length: usize) -> Result<Mmap> {
-    // SAFETY: the bytes must not change while they are mapped. Files without a name are this process's alone. Those of a
-    // `store` are complete and never written to again by this project; a program that writes into them meanwhile breaks
-    // this, as the store's documentation says.
+    // SAFETY: the bytes must not change while they are mapped. Anonymous files are private to this
+    // process. This project never writes to the complete files of a `FeatureCache`. Another program
+    // that writes to them violates this requirement, as the documentation of the cache says.
     unsafe { MmapOptions::new().offset(header).len(length).map(file) }
 }
 
@@ -46,7 +47,8 @@ impl Deref for Mapped {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // A map begins at a page and at a multiple of 4 from there on, and holds a multiple of 4 bytes.
+        // A mapping starts at a page boundary plus a multiple of 4 bytes, and its length is a
+        // multiple of 4.
         self.map.as_ref().map_or(&[], |map| bytemuck::cast_slice(map))
     }
 }

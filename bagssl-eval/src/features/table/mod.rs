@@ -1,7 +1,8 @@
 //! Tables: rows of numbers, in memory or in a file.
 //!
-//! What is computed from a table in a file goes to a file beside it, so that features that do not fit in memory never have to. A
-//! network gives [`Rows`], which a [`Table`] can hold; functions take either as a [`RowsView`].
+//! Results computed from a table in a file are stored in another file beside it, so that features
+//! larger than memory stay on disk. A network returns [`Rows`], which convert to a [`Table`].
+//! Functions accept both as a [`RowsView`].
 
 mod mapped;
 
@@ -16,25 +17,25 @@ use bagssl_core::embed::Rows;
 use crate::error::{Error, Result};
 pub(crate) use mapped::Mapped;
 
-/// Rows of the same length, in memory or in a file that is mapped.
+/// Rows of the same length, in memory or in a mapped file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
     /// `[row, dim]`, row-major.
     pub values: Values,
-    /// Length of a row.
+    /// The length of a row.
     pub dim: usize,
 }
 
-/// Rows of the same length that are somewhere else: what functions here take, a [`Table`] or [`Rows`].
+/// A view of rows of the same length: of a [`Table`] or of [`Rows`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RowsView<'a> {
     /// `[row, dim]`, row-major.
     pub values: &'a [f32],
-    /// Length of a row.
+    /// The length of a row.
     pub dim: usize,
 }
 
-/// Numbers in memory or in a file that is mapped. They are read as a slice; clones share them.
+/// Numbers in memory or in a mapped file. They dereference to a slice; clones share them.
 #[derive(Debug, Clone)]
 pub struct Values(Place);
 
@@ -45,55 +46,55 @@ enum Place {
 }
 
 impl Table {
-    /// The table, to look at.
+    /// Returns a view of the table.
     pub fn view(&self) -> RowsView<'_> {
         RowsView { values: &self.values, dim: self.dim }
     }
 
-    /// How many rows there are (0 if `dim` is 0).
+    /// The number of rows (0 if `dim` is 0).
     pub fn len(&self) -> usize {
         self.view().len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// One row.
+    /// Returns one row.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If the index is out of range.
     pub fn row(&self, row: usize) -> &[f32] {
         self.view().row(row)
     }
 
-    /// A copy in memory.
+    /// Copies the table to memory.
     pub fn to_rows(&self) -> Rows {
         self.view().to_rows()
     }
 }
 
 impl<'a> RowsView<'a> {
-    /// How many rows there are (0 if `dim` is 0).
+    /// The number of rows (0 if `dim` is 0).
     pub fn len(self) -> usize {
         self.values.len().checked_div(self.dim).unwrap_or(0)
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no rows.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// One row.
+    /// Returns one row.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If the index is out of range.
     pub fn row(self, row: usize) -> &'a [f32] {
         &self.values[row * self.dim..][..self.dim]
     }
 
-    /// A copy in memory.
+    /// Copies the rows to memory.
     pub fn to_rows(self) -> Rows {
         Rows { values: self.values.to_vec(), dim: self.dim }
     }
@@ -147,8 +148,9 @@ impl PartialEq for Values {
 }
 
 impl Values {
-    /// Room for values that are computed from these: in memory if these are, else in a file without a name in the same folder,
-    /// which is gone with the last that uses it.
+    /// Creates a buffer for values that are computed from these. It is in memory if these are,
+    /// otherwise in an anonymous file in the same folder, which is deleted when it is no longer in
+    /// use.
     pub(crate) fn beside(&self, count: usize) -> Result<Growing> {
         match &self.0 {
             Place::Memory(_) => Ok(Growing::Memory(Vec::with_capacity(count))),
@@ -156,10 +158,10 @@ impl Values {
         }
     }
 
-    /// Values that grew in memory, to be added to.
+    /// Returns the values in memory for appending.
     ///
     /// # Panics
-    /// If they are in a file.
+    /// If the values are in a file.
     pub(crate) fn memory(&mut self) -> &mut Vec<f32> {
         match &mut self.0 {
             Place::Memory(values) => Arc::make_mut(values),
@@ -171,9 +173,9 @@ impl Values {
 /// Values that are being written.
 #[derive(Debug)]
 pub(crate) enum Growing {
-    /// To memory.
+    /// Values in memory.
     Memory(Vec<f32>),
-    /// To a file without a name in this folder.
+    /// Values in an anonymous file in this folder.
     File(Box<BufWriter<File>>, Box<Path>),
 }
 
@@ -183,7 +185,7 @@ impl Growing {
         Ok(Growing::File(Box::new(BufWriter::with_capacity(1 << 20, file)), folder.into()))
     }
 
-    /// Adds values.
+    /// Appends values.
     pub(crate) fn extend(&mut self, more: &[f32]) -> Result<()> {
         match self {
             Growing::Memory(values) => values.extend_from_slice(more),
@@ -195,7 +197,7 @@ impl Growing {
         Ok(())
     }
 
-    /// All of them.
+    /// Returns all values.
     pub(crate) fn finish(self) -> Result<Values> {
         match self {
             Growing::Memory(values) => Ok(values.into()),

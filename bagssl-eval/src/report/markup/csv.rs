@@ -1,4 +1,4 @@
-//! The data of the plots as CSV (RFC 4180, one line of names first).
+//! The data of the plots as CSV (RFC 4180, with a header line).
 
 use super::escape::escape_csv;
 use crate::report::Report;
@@ -12,7 +12,7 @@ fn head<const N: usize>(names: [&str; N]) -> std::iter::Once<Vec<String>> {
     std::iter::once(names.map(String::from).to_vec())
 }
 
-/// Accuracies, a line for each representation.
+/// Returns the accuracies, one line per representation.
 pub(crate) fn results(report: &Report) -> String {
     let names = ["model", "space", "colour", "view", "patches", "knn_mean", "knn_std", "linear_mean", "linear_std"];
     join(head(names).chain(report.results.iter().map(|outcome| {
@@ -23,7 +23,7 @@ pub(crate) fn results(report: &Report) -> String {
     })))
 }
 
-/// Closeness to the whole image, a line for each number of patches.
+/// Returns the closeness to the whole image, one line per number of patches.
 pub(crate) fn convergence(report: &Report) -> String {
     let names = ["model", "patches", "cosine", "seed_std", "image_std"];
     join(head(names).chain(report.convergence.iter().map(|point| {
@@ -32,7 +32,7 @@ pub(crate) fn convergence(report: &Report) -> String {
     })))
 }
 
-/// Training curves, a line for each figure at each point.
+/// Returns the training curves, one line per metric at each point.
 pub(crate) fn curves(report: &Report) -> String {
     let lines = report.curves.iter().flat_map(|curve| {
         curve.points.iter().flat_map(move |point| {
@@ -45,7 +45,7 @@ pub(crate) fn curves(report: &Report) -> String {
     join(head(["model", "seed", "step", "epoch", "figure", "value"]).chain(lines))
 }
 
-/// The plots of the claims, a line for each point: those of their pages, after the claim's name.
+/// Returns the plots of the claims' pages, one line per point, each starting with the claim's name.
 pub(crate) fn claims(report: &Report) -> String {
     let mut text = String::from("claim,plot,line,x,y,band,name\n");
     for claim in &report.claims {

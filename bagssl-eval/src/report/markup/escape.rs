@@ -1,8 +1,8 @@
-//! Escaping: class names and paths are a user's data.
+//! Escaping of user data, such as class names and paths.
 
 use bagssl_core::text::{is_obeyed, shown};
 
-/// The text, safe in HTML, SVG and in quoted attributes. Characters that XML forbids become spaces.
+/// Escapes text for HTML, SVG and quoted attributes. Control characters become spaces.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -20,7 +20,7 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-/// The text, safe in a cell of a Markdown table and elsewhere in Markdown.
+/// Escapes text for Markdown, including cells of tables.
 pub(crate) fn escape_markdown(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -33,8 +33,9 @@ pub(crate) fn escape_markdown(text: &str) -> String {
     escaped
 }
 
-/// The text as a field of a CSV file (RFC 4180). Programs for tables take what begins with `=`, `+`, `-` or `@` for a formula, and
-/// run it: unless it is a number, it gets an apostrophe, which they read as the beginning of a text.
+/// Escapes text as a field of a CSV file (RFC 4180). Spreadsheets interpret text that begins with
+/// `=`, `+`, `-` or `@` as a formula. Unless such text is a number, it gets a leading apostrophe,
+/// which marks it as text.
 pub(crate) fn escape_csv(text: &str) -> String {
     let is_formula = text.starts_with(['=', '+', '-', '@']) && text.parse::<f64>().is_err();
     let text = if is_formula { format!("'{}", shown(text)) } else { shown(text) };

@@ -1,4 +1,4 @@
-//! Text, tables and drawings in the languages of a report: HTML, Markdown, CSV and SVG.
+//! Rendering of text, tables and drawings to HTML, Markdown, CSV and SVG.
 
 pub(crate) mod escape;
 pub(crate) mod csv;

@@ -1,4 +1,4 @@
-//! Pictures in the report: small images as data URIs, and the sheets they stand in.
+//! Pictures in the report: thumbnails as data URIs, and the sheets that contain them.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,10 +16,11 @@ pub struct Thumbnail {
 }
 
 impl Thumbnail {
-    /// Joins pixels, `[height, width, channel]` (red, green, blue), to their size.
+    /// Creates a thumbnail from RGB pixels, `[height, width, channel]`.
     ///
     /// # Errors
-    /// [`Error::Empty`] without pixels, [`Error::Length`] if the lengths do not fit.
+    /// [`Error::Empty`] without pixels, and [`Error::Length`] if the length of `rgb` does not match
+    /// the size.
     pub fn new(height: u32, width: u32, rgb: Vec<u8>) -> Result<Self> {
         if height == 0 || width == 0 {
             return Err(Error::Empty("pixels of a thumbnail"));
@@ -28,13 +29,14 @@ impl Thumbnail {
         Ok(Thumbnail { height, width, rgb })
     }
 
-    /// Width and height of the picture where its longer side is drawn so long.
+    /// Returns the width and the height of the picture if its longer side is drawn with length
+    /// `side`.
     pub(crate) fn within(&self, side: f64) -> [f64; 2] {
         let (height, width) = (f64::from(self.height), f64::from(self.width));
         [width, height].map(|length| length * side / height.max(width))
     }
 
-    /// The image as PNG in a data URI.
+    /// Returns the image as a PNG in a data URI.
     pub(crate) fn data_uri(&self) -> Result<String> {
         Ok(format!("data:image/png;base64,{}", STANDARD.encode(self.png()?)))
     }
@@ -57,40 +59,40 @@ impl Thumbnail {
 pub struct Tile {
     /// The image's index in its data set.
     pub image: u32,
-    /// The patch's index in its bag; none for the whole image.
+    /// The patch's index in its bag; `None` for the whole image.
     pub patch: Option<u32>,
-    /// The class's name.
+    /// The name of the class.
     pub class: String,
-    /// What it looks like.
+    /// The picture.
     #[serde(skip)]
     pub thumbnail: Thumbnail,
 }
 
-/// A patch and those nearest to it.
+/// A patch and its nearest neighbors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SheetRow {
     /// The patch.
     pub query: Tile,
-    /// The nearest first, with their cosine similarity.
+    /// The neighbors with their cosine similarities, in descending order.
     #[serde(rename = "neighbours")]
     pub neighbors: Vec<(Tile, f32)>,
 }
 
-/// Nearest neighbors of some patches.
+/// The nearest neighbors of some patches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sheet {
-    /// What made the features.
+    /// The method that produced the features.
     pub model: Method,
-    /// Where they were taken.
+    /// The layer of the features.
     pub space: Space,
-    /// A row for each query.
+    /// The rows, one per query.
     pub rows: Vec<SheetRow>,
 }
 
-/// An image and the patches that stand for it.
+/// An image and its bag of patches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BagSheet {
-    /// Whose patches they are: "training, with augmentation", for instance.
+    /// A title that says how the patches were drawn, such as "training, with augmentation".
     pub title: String,
     /// The image.
     pub image: Tile,

@@ -1,4 +1,4 @@
-//! A map as SVG: points in the colors of their groups, and pictures where there is room.
+//! A map as SVG: points in the colors of their groups, and thumbnails where there is room.
 
 use std::fmt::Write;
 
@@ -6,14 +6,14 @@ use super::escape::{escape, escape_csv};
 use super::picture::Thumbnail;
 use crate::error::Result;
 
-/// Points in a plane, each of a group.
+/// A scatter plot of grouped points.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scatter {
     /// The title.
     pub title: String,
-    /// What to look at.
+    /// A caption that explains the map.
     pub caption: String,
-    /// Names of the groups.
+    /// The names of the groups.
     pub groups: Vec<String>,
     /// The points.
     pub points: Vec<Point>,
@@ -22,25 +22,26 @@ pub struct Scatter {
 /// A point of a map.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Point {
-    /// To the right and upwards, in any unit that both directions share.
+    /// The coordinates, to the right and upwards, in the same unit.
     pub at: [f64; 2],
-    /// The group's number.
+    /// The index of the group.
     pub group: usize,
-    /// What it is.
+    /// The name of the point.
     pub name: String,
-    /// What it looks like, if that is shown.
+    /// A thumbnail to show instead of a dot.
     pub thumbnail: Option<Thumbnail>,
 }
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 720.0;
-/// The longer side of a picture, and the room around the points.
+/// The longer side of a thumbnail, and the margin around the points.
 const SIDE: f64 = 40.0;
 const MARGIN: f64 = 28.0;
-/// Groups that the legend names, at most.
+/// The maximum number of groups in the legend.
 const NAMED: usize = 40;
 
-/// From the unit of points to that of the drawing, the same in both directions.
+/// Returns a map from the coordinates of points to those of the drawing, with the same scale in
+/// both directions.
 fn scale(points: &[[f64; 2]]) -> impl Fn([f64; 2]) -> [f64; 2] + use<> {
     let bounds = |axis: usize| {
         let values = points.iter().map(|point| point[axis]).filter(|value| value.is_finite());
@@ -54,7 +55,8 @@ fn scale(points: &[[f64; 2]]) -> impl Fn([f64; 2]) -> [f64; 2] + use<> {
 }
 
 impl Scatter {
-    /// The points, in their order, whose pictures have room beside those of the points before them.
+    /// Returns the indices of the points whose thumbnails do not overlap those of the points chosen
+    /// before them.
     pub fn with_room(points: &[[f64; 2]]) -> Vec<usize> {
         let scale = scale(points);
         let mut taken: Vec<[f64; 2]> = Vec::new();
@@ -69,10 +71,10 @@ impl Scatter {
         chosen
     }
 
-    /// A figure of its own.
+    /// Renders the map as an HTML figure.
     ///
     /// # Errors
-    /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
+    /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a thumbnail cannot be encoded.
     pub(crate) fn html(&self) -> Result<String> {
         let scale = scale(&self.points.iter().map(|point| point.at).collect::<Vec<_>>());
         let (title, mut svg) = (escape(&self.title), String::new());
@@ -108,7 +110,7 @@ impl Scatter {
         Ok(format!("<figure class=\"map\">\n{svg}\n{}<figcaption>{caption}</figcaption>\n</figure>\n", self.legend()))
     }
 
-    /// Hues as far from each other as there are groups.
+    /// Returns the hue of a group. Hues are evenly spaced.
     fn hue(&self, group: usize) -> usize {
         360 * group / self.groups.len().max(1)
     }
@@ -129,7 +131,8 @@ impl Scatter {
         html + "</ul>\n"
     }
 
-    /// A line for each point, after some fields: title, group, place, name.
+    /// Returns a CSV line for each point: `before`, then the title, group, x, y, an empty band and
+    /// the name.
     pub(crate) fn csv(&self, before: &str) -> String {
         let mut text = String::new();
         let title = escape_csv(&self.title);
@@ -145,7 +148,8 @@ impl Scatter {
 mod tests {
     use super::*;
 
-    /// A map 8 wide and 2 high: its width fills the drawing's, and both directions have one scale.
+    /// A map 8 wide and 2 high. Its width fills the drawing, and both directions have the same
+    /// scale.
     #[test]
     fn places_by_hand() {
         let points = [[1.0, 5.0], [9.0, 7.0], [5.0, 6.0]];
@@ -157,7 +161,7 @@ mod tests {
 
     #[test]
     fn pictures_do_not_cover_each_other() {
-        // 113 to the unit: the second lies under the first, the fourth beside it.
+        // One unit is 113 pixels: the second thumbnail overlaps the first, the fourth is beside it.
         let points = [[0.0, 0.0], [0.3, 0.1], [8.0, 0.0], [0.5, 0.0]];
         assert_eq!(Scatter::with_room(&points), [0, 2, 3]);
     }

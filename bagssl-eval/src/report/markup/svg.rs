@@ -1,4 +1,5 @@
-//! Plots as SVG: lines with bands, and horizontal bars. Colors come from the page's style sheet (`c0`, `c1`, ...).
+//! Plots as SVG: lines with bands, and horizontal bars. Colors are classes of the page's style
+//! sheet (`c0`, `c1`, ...).
 
 use std::fmt::Write;
 
@@ -6,35 +7,35 @@ use super::escape::escape;
 
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
-/// Left, right, top, bottom.
+/// The left, right, top and bottom margins.
 const MARGIN: (f64, f64, f64, f64) = (52.0, 14.0, 28.0, 44.0);
 
 /// One line of a plot.
 pub(crate) struct Series {
-    /// What it is, for the legend.
+    /// The name in the legend.
     pub(crate) name: String,
-    /// Which color of the style sheet.
+    /// The index of the color in the style sheet.
     pub(crate) color: usize,
-    /// A dashed line without markers.
+    /// Whether the line is dashed and has no markers.
     pub(crate) dashed: bool,
-    /// Place, value, and half the height of the band around it.
+    /// The x and y values, and half the height of the band.
     pub(crate) points: Vec<(f64, f64, f64)>,
 }
 
-/// Lines over a common axis.
+/// A line chart.
 pub(crate) struct LineChart {
-    /// Under the horizontal axis.
+    /// The label of the horizontal axis.
     pub(crate) x_label: String,
-    /// Above the vertical axis.
+    /// The label of the vertical axis.
     pub(crate) y_label: String,
-    /// Whether the horizontal axis is logarithmic, with a tick at each place that occurs.
+    /// Whether the horizontal axis is logarithmic, with a tick at each x value that occurs.
     pub(crate) logarithmic: bool,
     /// The lines.
     pub(crate) series: Vec<Series>,
 }
 
 impl LineChart {
-    /// The plot and its legend; nothing if there is no finite point.
+    /// Renders the plot and its legend, or returns `None` if there is no finite point.
     pub(crate) fn render(&self, title: &str) -> Option<String> {
         let points = || self.series.iter().flat_map(|series| &series.points).filter(|point| finite(point));
         let x_values: Vec<f64> = points().map(|point| self.place(point.0)).collect();
@@ -119,36 +120,36 @@ fn draw(svg: &mut String, series: &Series, at: impl Fn(f64, f64) -> String) {
     }
 }
 
-/// Some bars of a plot.
+/// A group of bars.
 pub(crate) struct Group {
-    /// What they have in common.
+    /// The name of the group.
     pub(crate) name: String,
-    /// For each bar its value and half the length of its whisker; none leaves it out.
+    /// The value and half the length of the whisker of each bar. `None` omits the bar.
     pub(crate) bars: Vec<Option<(f64, f64)>>,
 }
 
-/// Bars with whiskers, in groups one below the other.
+/// A horizontal bar chart with whiskers, with groups stacked vertically.
 pub(crate) struct BarChart {
-    /// Under the axis.
+    /// The label of the axis.
     pub(crate) label: String,
-    /// Names of the bars of a group, for the legend.
+    /// The names of the bars in a group, for the legend.
     pub(crate) bars: Vec<String>,
-    /// The groups, from the top.
+    /// The groups, from top to bottom.
     pub(crate) groups: Vec<Group>,
-    /// A line across all bars, with its name.
+    /// A reference line across all bars, with its name.
     pub(crate) reference: Option<(String, f64)>,
-    /// The end of the axis, which begins at 0.
+    /// The end of the axis, which starts at 0.
     pub(crate) end: f64,
 }
 
-/// Height of a bar, the room under a group, and the room for the groups' names.
+/// The height of a bar, the gap between groups, and the width for the group names.
 const BAR: (f64, f64, f64) = (13.0, 10.0, 152.0);
 
-/// Room over the bars.
+/// The space above the bars.
 const TOP: f64 = 4.0;
 
 impl BarChart {
-    /// The plot and its legend.
+    /// Renders the plot and its legend, or returns `None` if there are no groups.
     pub(crate) fn render(&self, title: &str) -> Option<String> {
         if self.groups.is_empty() {
             return None;
@@ -202,7 +203,7 @@ fn draw_bar(svg: &mut String, axis: &Axis, bar: usize, top: f64, (value, whisker
     text(svg, "start small", edge + 4.0, middle + 4.0, &format!("{value:.1}"));
 }
 
-/// From values to places on the page.
+/// A linear map from values to coordinates.
 struct Axis {
     from: (f64, f64),
     to: (f64, f64),
@@ -233,7 +234,8 @@ fn bounds_of(ticks: &[f64]) -> (f64, f64) {
     (ticks[0], ticks[ticks.len() - 1])
 }
 
-/// Four to nine round numbers, a step of 1, 2 or 5 times a power of ten apart, that enclose a range.
+/// Returns ticks that enclose a range, with a step of 1, 2 or 5 times a power of ten. Usually there
+/// are four to nine.
 fn ticks((low, high): (f64, f64)) -> Vec<f64> {
     let span = if high > low { high - low } else { low.abs().max(1.0) };
     let power = 10f64.powf((span / 5.0).log10().floor());
@@ -244,7 +246,7 @@ fn ticks((low, high): (f64, f64)) -> Vec<f64> {
     (0..=(last - first) as usize).map(|number| (first + number as f64) * step).collect()
 }
 
-/// As many decimals as tell the ticks apart.
+/// Returns the number of decimals that the ticks need.
 fn decimals(ticks: &[f64]) -> usize {
     let exact = |decimals: &usize| {
         let scale = 10f64.powi(*decimals as i32);
@@ -253,7 +255,7 @@ fn decimals(ticks: &[f64]) -> usize {
     (0..6).find(exact).unwrap_or(6)
 }
 
-/// A tick's label, as long as it must be to tell the ticks apart.
+/// Formats a tick label with as many decimals as the ticks need.
 fn number(value: f64, ticks: &[f64]) -> String {
     let decimals = decimals(ticks);
     if decimals > 4 || value.abs() >= 1e6 { format!("{value:.1e}") } else { format!("{value:.decimals$}") }
