@@ -245,3 +245,15 @@ fn images_are_skipped_while_they_are_embedded() {
     );
     assert!(!here.join("x.npy").exists());
 }
+
+/// The command that the README gives for its picture.
+#[test]
+fn the_picture_of_the_readme() {
+    let folder = tempfile::tempdir().unwrap();
+    succeeds(folder.path(), &["data", "preview", "-o", "preview.png", "--count", "4", "--patches", "8"]);
+    let picture = |path: &Path| image::open(path).unwrap().into_rgb8();
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/preview.png");
+    let (made, kept) = (picture(&folder.path().join("preview.png")), picture(&kept));
+    assert_eq!(made.dimensions(), (608, 268));
+    assert!(made == kept, "docs/preview.png: expected what the command in README.md makes");
+}

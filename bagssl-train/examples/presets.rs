@@ -2,7 +2,6 @@
 
 use std::error::Error;
 
-use bagssl_train::config::TrainConfig;
 use bagssl_train::memory::Estimate;
 use bagssl_train::preset::{PRESETS, Preset, names, preset};
 
@@ -19,10 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// A line on a recipe, and one on what it takes.
 fn describe(preset: &Preset) -> Result<(), Box<dyn Error>> {
-    let mut table: toml::Table = preset.toml.parse()?;
-    // For the loader of images.
-    table.remove("augment");
-    let config: TrainConfig = table.try_into()?;
+    let config = preset.config();
     let (batch, epochs) = (config.batch, config.schedule.epochs);
     let bytes = Estimate::new(&config.check()?, 4).bytes((batch.images * batch.micro_batch()) as u64);
     println!("{:<16} {}", preset.name, preset.about);

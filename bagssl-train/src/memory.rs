@@ -78,14 +78,10 @@ fn kept(plan: &Plan, size: [usize; 2]) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::TrainConfig;
     use crate::preset::preset;
 
     fn config() -> CheckedConfig {
-        let mut table: toml::Table = preset("bagssl").unwrap().toml.parse().unwrap();
-        table.remove("augment");
-        let config: TrainConfig = table.try_into().unwrap();
-        config.check().unwrap()
+        preset("bagssl").unwrap().config().check().unwrap()
     }
 
     /// `resnet-small` on 16x16: the input has 768 values. Each of the following is stored twice:

@@ -5,6 +5,8 @@
 //! full). They share network, batch and schedule and differ in the loss or the crops, so that they
 //! can be compared. `emp-ssl-cifar` follows the published code of EMP-SSL (arXiv:2304.03977).
 
+use crate::config::TrainConfig;
+
 /// A named recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preset {
@@ -14,6 +16,18 @@ pub struct Preset {
     pub about: &'static str,
     /// The settings, as TOML.
     pub toml: &'static str,
+}
+
+impl Preset {
+    /// Returns the settings of training: all sections but `[augment]`.
+    ///
+    /// # Panics
+    /// Not for the recipes in [`PRESETS`].
+    pub fn config(&self) -> TrainConfig {
+        let mut table: toml::Table = self.toml.parse().expect("a recipe is TOML");
+        table.remove("augment");
+        table.try_into().expect("a recipe has all settings")
+    }
 }
 
 /// All recipes; the first is the default.

@@ -9,7 +9,7 @@ use bagssl_core::model::{CpuFast, Differentiable};
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_core::random::{Address, Purpose};
 use bagssl_train::backend::NdArray;
-use bagssl_train::config::{CheckedConfig, TrainConfig};
+use bagssl_train::config::CheckedConfig;
 use bagssl_train::distributed::{Collective, Rank, Shard, SyncBatchNorm, Threads};
 use bagssl_train::optimizer::OptimizerConfig;
 use bagssl_train::preset::preset;
@@ -76,9 +76,7 @@ impl Observer for Watch {
 }
 
 fn config(name: &str, micro: Option<usize>) -> CheckedConfig {
-    let mut table: toml::Table = preset(name).unwrap().toml.parse().unwrap();
-    table.remove("augment");
-    let mut config: TrainConfig = table.try_into().unwrap();
+    let mut config = preset(name).unwrap().config();
     config.batch.images = SHAPE.images;
     config.batch.patches = SHAPE.patches;
     config.batch.micro_batch = micro;

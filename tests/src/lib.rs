@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bagssl_backend::{AnyTrainer, CpuOptions, ndarray};
 use bagssl_data::{Dataset, Loader, LoaderConfig, Split};
-use bagssl_train::config::{CheckedConfig, TrainConfig};
+use bagssl_train::config::CheckedConfig;
 use bagssl_train::preset::PRESETS;
 use bagssl_train::trainer::RunInfo;
 
@@ -21,6 +21,11 @@ mod book {
     mod data_set {}
 }
 
+/// So is that of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
+
 /// A run on the CPU: from its first step, or with the state that another one saved.
 pub fn run(state: Option<&[u8]>) -> bagssl_train::Result<Box<dyn AnyTrainer>> {
     ndarray(CpuOptions::default()).trainer(config(), info(), state)
@@ -28,9 +33,7 @@ pub fn run(state: Option<&[u8]>) -> bagssl_train::Result<Box<dyn AnyTrainer>> {
 
 /// The default preset made small: 3 epochs of the embedded photographs, 5 steps each.
 pub fn config() -> CheckedConfig {
-    let mut table: toml::Table = PRESETS[0].toml.parse().expect("a preset is TOML");
-    table.remove("augment");
-    let mut config: TrainConfig = table.try_into().expect("a preset is a config");
+    let mut config = PRESETS[0].config();
     config.batch.images = 180;
     config.batch.patches = 2;
     config.schedule.epochs = 3;

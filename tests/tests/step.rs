@@ -6,7 +6,7 @@ use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceErr
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_core::random::{Address, Purpose};
-use bagssl_train::config::{CheckedConfig, TrainConfig};
+use bagssl_train::config::CheckedConfig;
 use bagssl_train::optimizer::{OptimizerConfig, Trust};
 use bagssl_train::preset::preset;
 use bagssl_train::run_state::{Nowhere, Position, StateStore};
@@ -61,9 +61,7 @@ impl Observer for Losses {
 }
 
 fn config(name: &str, optimizer: OptimizerConfig) -> CheckedConfig {
-    let mut table: toml::Table = preset(name).unwrap().toml.parse().unwrap();
-    table.remove("augment");
-    let mut config: TrainConfig = table.try_into().unwrap();
+    let mut config = preset(name).unwrap().config();
     config.batch.images = SHAPE.images;
     config.batch.patches = SHAPE.patches;
     config.schedule.epochs = 3;

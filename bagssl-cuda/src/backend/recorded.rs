@@ -14,7 +14,7 @@ use super::kernels::{Cudnn, F32};
 use crate::ops::operation::Operation;
 use crate::ops::run::{OnCuda, Raw, outputs};
 use bagssl_train::backend::NdArray;
-use bagssl_train::config::{CheckedConfig, TrainConfig};
+use bagssl_train::config::CheckedConfig;
 use bagssl_train::preset::preset;
 use bagssl_train::run_state::Nowhere;
 use bagssl_train::trainer::{RunInfo, Trainer};
@@ -109,9 +109,7 @@ impl Observer for Told {
 }
 
 fn config() -> CheckedConfig {
-    let mut table: toml::Table = preset("bagssl").unwrap().toml.parse().unwrap();
-    table.remove("augment");
-    let mut config: TrainConfig = table.try_into().unwrap();
+    let mut config = preset("bagssl").unwrap().config();
     (config.batch.images, config.batch.patches) = (4, 2);
     config.schedule.epochs = 1;
     config.model.projector = vec![16, 8];

@@ -100,7 +100,7 @@ fn wrong_directions(packages: &[Package]) -> Vec<String> {
             "bagssl-cli",
             &["bagssl", "bagssl-core", "bagssl-data", "bagssl-train", "bagssl-cuda", "bagssl-backend", "bagssl-eval"],
         ),
-        ("bagssl-tests", &["bagssl-core", "bagssl-data", "bagssl-train", "bagssl-backend", "bagssl-eval"]),
+        ("bagssl-tests", &["bagssl", "bagssl-core", "bagssl-data", "bagssl-train", "bagssl-backend", "bagssl-eval"]),
         ("xtask", &[]),
         ("photo-tiles", &[]),
     ]);
