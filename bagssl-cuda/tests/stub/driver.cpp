@@ -1,5 +1,6 @@
 // The CUDA driver: one device, or as many as CUDA_STUB_DEVICES says, whose memory is the host's. Kernels are libraries that the
-// stub's NVRTC has made. Tensor maps (`cuTensorMapEncode*`) are missing: nothing that runs here asks for one.
+// stub's NVRTC has made. There are no tensor maps (`cuTensorMapEncode*`): nothing that runs here asks for one, but NVIDIA's cuDNN does
+// not load without these names.
 #include <chrono>
 #include <cstddef>
 #include <dlfcn.h>
@@ -15,7 +16,7 @@
 
 enum Result {
   SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_CONTEXT = 201, INVALID_SOURCE = 300,
-  INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, INVALID_DEVICE = 101, LAUNCH_FAILED = 719,
+  INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, INVALID_DEVICE = 101, LAUNCH_FAILED = 719, NOT_SUPPORTED = 801,
 };
 
 // A device's one context, with its streams and its memory: address to length.
@@ -415,6 +416,9 @@ EXPORT int cuLaunchKernel(Function* f, unsigned gx, unsigned gy, unsigned gz, un
   }, nullptr});
   return SUCCESS;
 }
+
+EXPORT int cuTensorMapEncodeTiled() { return NOT_SUPPORTED; }
+EXPORT int cuTensorMapEncodeIm2col() { return NOT_SUPPORTED; }
 
 // A line of the record, for whoever runs the libraries in his own process.
 EXPORT void stubMark(const char* text) { record("= %s", text); }
