@@ -114,7 +114,11 @@ impl Table {
         let rows: String = self.rows.iter().map(|cells| row(cells, "td")).collect();
         let (caption, head) = (prose(&self.caption), row(&self.head, "th"));
         let table = format!("<table>\n<thead>{head}</thead>\n<tbody>{rows}</tbody>\n</table>");
-        format!("<div class=\"table\">{table}</div>\n<p class=\"caption\">{caption}</p>\n")
+        let table = format!("<div class=\"table\">{table}</div>\n<p class=\"caption\">{caption}</p>\n");
+        match self.rows.len() {
+            0..=LONG_TABLE => table,
+            rows => format!("<details>\n<summary>Table of {rows} rows</summary>\n{table}</details>\n"),
+        }
     }
 
     pub(super) fn markdown(&self) -> String {
@@ -135,6 +139,9 @@ impl Figure {
         format!("<figure>\n<h3>{title}</h3>\n{}\n<figcaption>{caption}</figcaption>\n</figure>\n", self.plot)
     }
 }
+
+/// A table with more rows than this is folded.
+const LONG_TABLE: usize = 8;
 
 /// A page with more sections than this gets a table of contents.
 const AT_A_GLANCE: usize = 4;
@@ -178,6 +185,15 @@ mod tests {
     fn tables_in_both_forms() {
         assert_eq!(table().markdown(), "| class | n |\n| --- | ---: |\n| \\<b\\>\\| | 3 |\n\nx \\> y\n\n");
         assert!(table().html().contains("<tr><td>&lt;b&gt;|</td><td class=\"number\">3</td></tr>"));
+    }
+
+    #[test]
+    fn long_tables_are_folded() {
+        let with = |rows: usize| Table { rows: vec![vec!["a".into(), "1".into()]; rows], ..table() }.html();
+        assert!(!with(LONG_TABLE).contains("<details>"));
+        let long = with(LONG_TABLE + 1);
+        assert!(long.starts_with("<details>\n<summary>Table of 9 rows</summary>\n<div class=\"table\"><table>"));
+        assert!(long.ends_with("</p>\n</details>\n"));
     }
 
     #[test]

@@ -149,10 +149,11 @@ impl Report {
 
     fn sections(&self) -> Result<Vec<Section>> {
         let mut sections = vec![
+            gallery::bags(self)?,
+            gallery::neighbors(self)?,
             results::accuracy(self),
             results::patches(self),
             results::convergence(self),
-            gallery::neighbors(self)?,
         ];
         for claim in &self.claims {
             sections.push(claim.section()?);
@@ -161,7 +162,6 @@ impl Report {
             training::curves(self),
             training::health(self),
             gallery::data(self)?,
-            gallery::bags(self)?,
             provenance::protocol(self),
             provenance::provenance(self),
         ]);

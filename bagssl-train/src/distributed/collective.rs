@@ -51,7 +51,8 @@ pub trait Collective<B: Backend>: Debug + Send + Sync {
     /// Returns the sum of all workers' tensors. The result is bitwise identical on every worker.
     ///
     /// # Errors
-    /// [`Error::Workers`] if another worker has exited, or the shapes differ.
+    /// [`Error::Workers`] if another worker has exited, or the shapes differ. NCCL detects neither:
+    /// there, a worker that has exited is noticed by [`Collective::barrier`].
     fn all_reduce(&self, tensor: Tensor<B, 1>) -> Result<Tensor<B, 1>>;
 
     /// Returns all workers' tensors, ordered by rank.
