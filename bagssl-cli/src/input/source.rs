@@ -30,7 +30,7 @@ pub(crate) struct DataArgs {
     /// Turn photographs as their EXIF orientation says [default: not, as torchvision]
     #[arg(long)]
     pub(crate) exif: bool,
-    /// Threads that decode and cut images [default: as many as cores]
+    /// Threads that decode and crop images [default: one per core]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) threads: usize,
     #[command(flatten)]

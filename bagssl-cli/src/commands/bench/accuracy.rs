@@ -33,7 +33,7 @@ use crate::terminal::progress::Progress;
 /// compared, and the nearest-neighbor accuracy that they reach.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The checkpoint
+    /// Checkpoint file
     checkpoint: PathBuf,
     #[command(flatten)]
     data: DataArgs,
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// Patches that the layers are compared on
     #[arg(long, value_name = "N", default_value_t = 64)]
     patches: usize,
-    /// Print the result as JSON, and no progress
+    /// Print the result as JSON, without progress
     #[arg(long)]
     json: bool,
 }

@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// Decode only N images of each half, at equal distances
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
-    /// Print the result as JSON, and no progress
+    /// Print the result as JSON, without progress
     #[arg(long)]
     json: bool,
 }

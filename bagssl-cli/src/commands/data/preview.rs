@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Images on the sheet, all there are at most
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     count: u16,
-    /// Write over a file that is there
+    /// Overwrite an existing file
     #[arg(long)]
     force: bool,
     /// Print what is on the sheet as JSON

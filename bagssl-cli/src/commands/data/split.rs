@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// Write over lists that are there
     #[arg(long)]
     force: bool,
-    /// Print the result as JSON, and no progress
+    /// Print the result as JSON, without progress
     #[arg(long)]
     json: bool,
 }
