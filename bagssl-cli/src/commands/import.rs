@@ -19,8 +19,10 @@ use crate::terminal::output::say;
 ///
 /// Reads PyTorch's .pth, .pt and .ckpt files without executing code in them, and safetensors.
 /// Supports ResNet-18, 34 and 50 with either stem, as saved by torchvision, VICReg, solo-learn,
-/// lightly and EMP-SSL. The file must have all of the encoder's tensors and no others. If the file
-/// has no projector, the checkpoint gets an identity projector.
+/// lightly and EMP-SSL.
+///
+/// The file must have exactly the encoder's tensors. If it has no projector, the checkpoint gets an
+/// identity projector.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The file
@@ -40,7 +42,7 @@ pub(crate) struct Args {
     /// Side of a patch in pixels of the image
     #[arg(long, value_name = "N", conflicts_with = "area_share")]
     patch_side: Option<u32>,
-    /// Area of a patch as a share of the image's area [default: 0.2]
+    /// Area of a patch as a share of the area of the image's center square [default: 0.2]
     #[arg(long, value_name = "S")]
     area_share: Option<f32>,
     /// Side in pixels to which patches are resampled [default: 224, or 32 for an encoder with the
