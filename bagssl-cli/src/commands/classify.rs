@@ -92,7 +92,7 @@ pub(crate) struct Args {
     /// A data set is read from its validation split, or completely if it has no splits.
     #[arg(required = true)]
     images: Vec<PathBuf>,
-    /// Confidence at which to stop: that more patches would not change the class
+    /// Stop once the confidence that more patches would not change the class reaches this share
     #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
     confidence: f64,
     /// Look at all patches, unless another rule stops earlier

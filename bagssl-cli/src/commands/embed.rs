@@ -110,8 +110,11 @@ impl From<SplitChoice> for Split {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Feature {
+    /// The encoder's output
     Embedding,
+    /// The output of the projector's first layer, after its activation
     FirstLayer,
+    /// The projector's output
     Projection,
 }
 

@@ -25,7 +25,7 @@ use crate::terminal::output::say;
 /// identity projector.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The file
+    /// File to import
     file: PathBuf,
     /// Output file
     #[arg(long, short, value_name = "FILE")]

@@ -47,7 +47,9 @@ impl Groups {
     }
 }
 
-/// A square tile of a photograph that was scaled so that its short side has `scale` tiles.
+/// A square tile of a photograph that was scaled so that its short side has `s` pixels, where `s`
+/// is the number in the tile's name. `square` is `[left, top, side]` relative to the photograph, up
+/// to a constant factor.
 struct Tile {
     folder: String,
     square: [f64; 3],
@@ -64,7 +66,8 @@ impl Tile {
             return None;
         }
         let share = |value: u32| f64::from(value) / f64::from(scale);
-        // Positions count tiles, so the size of a tile in pixels does not matter.
+        // Positions count tiles. All tiles have the same size in pixels, which is the constant
+        // factor.
         Some(Tile { folder: folder.into(), square: [share(column), share(row), share(1)] })
     }
 
@@ -111,8 +114,8 @@ mod tests {
     }
 
     /// Tiles in a row, one that touches at a corner, one apart, and one of another photograph. The
-    /// last tile has a larger scale and covers the one apart (column 6 of 12 starts at one half, as
-    /// column 3 of 6 does).
+    /// last tile has a larger scale and lies in the one apart (row 6 of 12 starts at one half, as
+    /// row 3 of 6 does).
     #[test]
     fn tiles_that_touch_are_one_group() {
         let names = [

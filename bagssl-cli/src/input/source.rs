@@ -99,8 +99,10 @@ pub(crate) struct BadImageArgs {
 /// The policy for an unusable image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum BadImage {
+    /// Abort with an error
     #[default]
     Fail,
+    /// Skip the image and report it
     Skip,
 }
 

@@ -125,7 +125,7 @@ struct OfNetwork {
     kernel: Kernel,
     lowest_cosine: f64,
     mean_cosine: f64,
-    /// The largest difference over the largest magnitude.
+    /// The largest absolute difference divided by the largest magnitude.
     error: f64,
     /// The kNN accuracy in percent.
     knn: f64,
@@ -265,7 +265,7 @@ fn output(
     })
 }
 
-/// The largest difference over the largest magnitude.
+/// Returns the largest absolute difference divided by the largest magnitude of `exact`.
 fn error(values: &[f32], exact: &[f32]) -> f64 {
     let most = |values: &mut dyn Iterator<Item = f32>| values.fold(0_f32, |most, value| most.max(value.abs()));
     let difference = most(&mut values.iter().zip(exact).map(|(value, exact)| value - exact));

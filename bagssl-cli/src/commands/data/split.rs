@@ -62,8 +62,11 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum By {
+    /// The folder of the image
     Folder,
+    /// The part of the image's path that matches --pattern
     Name,
+    /// Exact or near duplicates
     Duplicates,
 }
 

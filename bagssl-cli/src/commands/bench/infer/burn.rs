@@ -19,7 +19,8 @@ const TOGETHER: usize = 10;
 struct Inferred {
     /// The median time of a pass over the runs.
     seconds: f64,
-    /// The time from the start, including loading or creating the weights, to the first result.
+    /// The time from the opened backend to the first result, including loading or creating the
+    /// weights.
     first: f64,
 }
 
