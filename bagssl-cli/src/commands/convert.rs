@@ -74,7 +74,7 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<ExitCode> {
 /// Export an encoder as an ONNX model, or as weights for torchvision
 ///
 /// The ONNX model takes normalized RGB patches of shape [batch, 3, height, width]. Its metadata
-/// describe how patches are cropped and normalized.
+/// describes how patches are cropped and normalized.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("weights").required(true).args(["checkpoint", "arch"])))]
 pub(crate) struct ExportArgs {

@@ -21,8 +21,8 @@ use crate::terminal::output::say;
 /// Supports ResNet-18, 34 and 50 with either stem, as saved by torchvision, VICReg, solo-learn,
 /// lightly and EMP-SSL.
 ///
-/// The file must have exactly the encoder's tensors. If it has no projector, the checkpoint gets an
-/// identity projector.
+/// The file must have all tensors of the encoder, and no unknown ones. If it has no projector, the
+/// checkpoint gets an identity projector.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// File to import
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Encoder architecture [default: detected from the tensors]
     #[arg(long, value_name = "NAME", value_parser = architecture)]
     arch: Option<Architecture>,
-    /// Ignore tensors of neither the encoder nor the projector, such as a classifier
+    /// Ignore tensors that belong to neither the encoder nor the projector, such as a classifier
     #[arg(long)]
     allow_unused: bool,
     /// Side of a patch in pixels of the image

@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Maximum number of results to print
     #[arg(long, short = 'k', value_name = "N", default_value_t = 10)]
     count: usize,
-    /// Compare patches: for each patch of the query, find the nearest patch of every other image
+    /// Compare patches: for each patch of the query, find the nearest patch of every image
     #[arg(long)]
     patches: bool,
     /// Layer whose features are read [default: the one recorded in the checkpoint]

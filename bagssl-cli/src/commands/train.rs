@@ -83,8 +83,8 @@ pub(crate) struct Args {
     /// Number of devices that split each batch
     ///
     /// The number of images per batch must be a multiple of N. GPUs are used from the first one on,
-    /// and need NCCL. On the CPU, the devices are workers on the same CPU, which is no faster. The
-    /// steps equal those of a single device, up to rounding.
+    /// and need NCCL. With a CPU backend, the devices are workers that share the CPU, which is no
+    /// faster. The steps equal those of a single device, up to rounding.
     #[arg(long, value_name = "N", default_value_t = 1)]
     devices: usize,
     /// Also write the metrics of each step as a TensorBoard event file (`tensorboard --logdir DIR`)
