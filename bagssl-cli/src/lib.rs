@@ -1,6 +1,6 @@
-//! The program `bagssl`, as a library: `main` calls [`run`].
+//! The `bagssl` program as a library. `main` calls [`run`].
 //!
-//! The commands wire the library crates together; what they have in common comes first.
+//! The commands connect the library crates. The modules that several commands share come first.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(clippy::print_stderr, clippy::print_stdout, reason = "they panic where nobody reads: use say and tell")]
 
@@ -28,11 +28,12 @@ use commands::{bench, classify, convert, data, doctor, embed, eval, explain, imp
 use terminal::output::{self, NOT_DONE, tell};
 use terminal::signals::Stopped;
 
-/// Train encoders on bags of image patches, and represent images by the mean of their patch embeddings
-/// (BagSSL, arXiv:2206.08954).
+/// Train encoders on bags of image patches, and represent images by the mean of their patch
+/// embeddings (BagSSL, arXiv:2206.08954)
 ///
-/// Begin with `bagssl train`: with no options it trains a small network on real photographs that the program carries, in
-/// a few minutes on a CPU. Then `bagssl eval RUN/checkpoint.safetensors` says how good its representation is.
+/// Start with `bagssl train`. Without options it trains a small network on the built-in
+/// photographs, in a few minutes on a CPU. Then `bagssl eval RUN/checkpoint.safetensors` measures
+/// the quality of its representation.
 #[derive(Debug, Parser)]
 #[command(name = "bagssl", version, propagate_version = true, max_term_width = 110)]
 struct Cli {
@@ -55,18 +56,20 @@ enum Command {
     Convert(convert::ConvertArgs),
     Export(convert::ExportArgs),
     Import(import::Args),
-    /// Look at a data set before it is used
+    /// Check, preview and split data sets
     #[command(subcommand)]
     Data(data::Command),
-    /// Measure speed on this machine
+    /// Benchmark this machine
     #[command(subcommand)]
     Bench(bench::Command),
     Reproduce(reproduce::Args),
     Doctor(doctor::Args),
 }
 
-/// Does what the command line says, and returns the program's exit code: 0 if it is done, 1 if something was found that should
-/// not be, 2 if it could not be done, 128 and the signal's number if a signal has stopped a training.
+/// Parses the command line, runs the command and returns the exit code.
+///
+/// The exit code is 0 on success, 1 if a check found a problem, and 2 if the command failed. If a
+/// signal stopped a training run, it is 128 plus the signal's number.
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -99,7 +102,8 @@ pub fn run() -> ExitCode {
             ExitCode::from(error.downcast_ref().map_or(NOT_DONE, Stopped::exit_code))
         }
         Err(error) => {
-            // One line: the causes are part of it, unless a message already ends with its cause.
+            // Prints the error and its causes on one line. Skips a cause that the message already
+            // ends with.
             let mut line = error.to_string();
             for cause in error.chain().skip(1).map(ToString::to_string) {
                 if !line.ends_with(&cause) {
@@ -112,7 +116,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Help goes out as it is; what the arguments have wrong, in one line.
+/// Prints help unchanged, and errors in the arguments as one line.
 fn refuse(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         output::write(format_args!("{}", error.render()));

@@ -27,24 +27,24 @@ use crate::input::stop::StopArgs;
 use crate::memory::MemoryArgs;
 use crate::terminal::output::{field, say, shown};
 
-/// Fit a classifier to labeled images, to be kept in a file
+/// Fit a classifier to labeled images, and save it
 ///
-/// Each image of the training half is represented by the mean of its patches' embeddings. `bagssl classify` asks the
-/// classifier about other images.
+/// Represents each image of the training split by the mean of its patch embeddings. `bagssl
+/// classify` applies the classifier to other images.
 #[derive(Debug, clap::Args)]
 pub(crate) struct FitArgs {
-    /// The checkpoint
+    /// Checkpoint file
     checkpoint: PathBuf,
-    /// File to write, .safetensors
+    /// Output file, .safetensors
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-    /// What the classifier goes by
+    /// Kind of classifier
     #[arg(long, value_enum, default_value_t)]
     by: Kind,
-    /// Neighbors that vote, with --by knn [default: 20]
+    /// Number of neighbors that vote, with --by knn [default: 20]
     #[arg(long, alias = "neighbours", value_name = "N")]
     neighbors: Option<usize>,
-    /// Temperature of their votes, with --by knn [default: 0.07]
+    /// Temperature of the votes, with --by knn [default: 0.07]
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
     #[command(flatten)]
@@ -55,13 +55,13 @@ pub(crate) struct FitArgs {
     cpu: CpuArgs,
     #[command(flatten)]
     bad: BadImageArgs,
-    /// Write over a file that is there
+    /// Overwrite an existing file
     #[arg(long)]
     force: bool,
-    /// Where the network runs
+    /// Backend that runs the network
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
-    /// Print the result as JSON, and no progress
+    /// Print the result as JSON, without progress
     #[arg(long)]
     json: bool,
 }
@@ -75,29 +75,33 @@ enum Kind {
     Knn,
 }
 
-/// Say of which class images are, looking at no more patches than that takes
+/// Classify images, looking at no more patches than needed
 ///
-/// Patches are looked at in random order, until no other class can be expected to win. Prints a line for each image: its
-/// class, the patches looked at and those there are, why no more were looked at, and its name. If the images are a data set
-/// with classes of the same names, the accuracy is printed too.
+/// Embeds patches in random order and stops once no other class is expected to win. Prints one line
+/// per image: its class, the number of patches embedded and the number of patches in the bag, the
+/// reason for stopping, and its name. If the images are a data set whose classes have the same
+/// names, also prints the accuracy.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The checkpoint
+    /// Checkpoint file
     checkpoint: PathBuf,
-    /// The classifier, a file of `bagssl fit`
+    /// Classifier file from `bagssl fit`
     classifier: PathBuf,
-    /// Image files; or one folder of images; or one data set, of which the validation half is taken; or - for an image on
-    /// standard input
+    /// Image files, one folder of images, one data set, or - for standard input
+    ///
+    /// A data set is read from its validation split, or completely if it has no splits.
     #[arg(required = true)]
     images: Vec<PathBuf>,
-    /// How sure it must be that more patches would not change an image's class
+    /// Stop once the confidence that more patches would not change the class reaches this share
     #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
     confidence: f64,
-    /// Look at every patch, unless another rule stops earlier
+    /// Look at all patches, unless another rule stops earlier
     #[arg(long, conflicts_with = "confidence")]
     all: bool,
-    /// Compare: accuracy and time with 2, 4, 8.. patches, with all, and with as many as a confidence of 0.9, 0.95 and 0.99
-    /// takes; the images must have known classes
+    /// Compare the accuracy and time of several stopping rules
+    ///
+    /// The rules are 2, 4, 8.. patches, all patches, and a confidence of 0.9, 0.95 and 0.99. The
+    /// images must have known classes.
     #[arg(long, conflicts_with_all = ["confidence", "all", "tolerance", "max_patches", "deadline_ms"])]
     curve: bool,
     #[command(flatten)]
@@ -110,15 +114,15 @@ pub(crate) struct Args {
     columns: ColumnArgs,
     #[command(flatten)]
     bad: BadImageArgs,
-    /// Threads that decode and cut images [default: as many as cores]
+    /// Threads that decode and crop images [default: one per core]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
     #[command(flatten)]
     memory: MemoryArgs,
-    /// Where the network runs
+    /// Backend that runs the network
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
-    /// Print the result as JSON, and no progress
+    /// Print the result as JSON, without progress
     #[arg(long)]
     json: bool,
 }
@@ -167,8 +171,9 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What tells a network and its feature from others: a hash (FNV-1a, 64 bits) of the checkpoint's description, and of its norms and
-/// biases. Weights that were converted to another type are the same network: norms and biases are not.
+/// Returns a hash (FNV-1a, 64 bits) that identifies a network and its feature layer. It covers the
+/// checkpoint's description, norms and biases. Converting the weights to another type does not
+/// change the hash, because norms and biases are not converted.
 fn network_of(checkpoint: &Checkpoint<'_>) -> Result<String> {
     let spec = checkpoint.spec();
     let parts = (&spec.model, &spec.patch, &spec.filter, &spec.normalization, &spec.provenance, spec.tap);
@@ -216,7 +221,7 @@ struct Classify<'a> {
     dataset: Arc<Dataset>,
 }
 
-/// What was said of an image.
+/// The classification of an image.
 #[derive(Debug, Serialize)]
 struct Said<'a> {
     image: &'a str,
@@ -288,7 +293,7 @@ impl Classify<'_> {
         let Some(truth) = self.truth() else {
             bail!("--curve: expected a data set with classes that the classifier knows, got images without them");
         };
-        // Once without a clock: caches and pages are warm for all that follow.
+        // An untimed run first: it warms the caches and memory pages for the timed runs.
         let first = self.look(network, StopOptions::at_most(2), None)?;
         tell_skipped(&first.skipped);
         let most = first.images.iter().map(|image| image.total).max().unwrap_or(0);
@@ -322,7 +327,8 @@ impl Classify<'_> {
         embedded.iter().map(|image| Ok(self.classifier.predict(&image.mean)?)).collect()
     }
 
-    /// The classes of the images by the classifier's numbers, if it knows all of them.
+    /// Returns the true classes of the images, numbered as in the classifier. Returns `None` if it
+    /// lacks one of the data set's classes.
     fn truth(&self) -> Option<Vec<u32>> {
         let number = |name: &String| self.classifier.classes().iter().position(|known| known == name);
         let numbers: Vec<u32> =
@@ -335,7 +341,8 @@ fn mean_patches(embedded: &[ImageEmbedding]) -> f64 {
     embedded.iter().map(|image| image.used as f64).sum::<f64>() / embedded.len() as f64
 }
 
-/// Percent of images of which the right class was said, by the classes of the whole data set.
+/// Returns the percentage of correctly classified images. `truth` has the classes of all images of
+/// the data set.
 fn accuracy(embedded: &[ImageEmbedding], said: &[u32], truth: &[u32]) -> f64 {
     let right = embedded.iter().zip(said).filter(|(image, said)| truth[image.image] == **said).count();
     100.0 * right as f64 / embedded.len() as f64

@@ -19,20 +19,21 @@ use crate::commands::embed::Feature;
 use crate::input::files::{self, Output};
 use crate::terminal::output::say;
 
-/// Store a checkpoint's weights in fewer bytes
+/// Convert a checkpoint's weights to a smaller type
 ///
-/// The result is a checkpoint for every command but training: the optimizer's state is left out. Norms and biases stay f32.
+/// Every command except training can read the result: the optimizer's state is left out.
+/// Normalization parameters and biases stay f32.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConvertArgs {
-    /// The checkpoint
+    /// Checkpoint file
     checkpoint: PathBuf,
-    /// How weights are stored
+    /// Type of the stored weights
     #[arg(long, value_enum)]
     dtype: Weights,
-    /// File to write
+    /// Output file
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-    /// Write over a file that is there
+    /// Overwrite an existing file
     #[arg(long)]
     force: bool,
 }
@@ -43,7 +44,7 @@ enum Weights {
     F32,
     /// 2 bytes: 8 bits of precision, rounded to nearest
     Bf16,
-    /// 1 byte, with a factor for each output
+    /// 1 byte, with one scale per output
     Int8,
 }
 
@@ -58,7 +59,7 @@ impl From<Weights> for WeightType {
 }
 
 pub(crate) fn convert(args: &ConvertArgs) -> Result<ExitCode> {
-    // In place is fine: it has been read as a whole.
+    // Overwriting the input is fine: it is read completely before the output is written.
     let output = Output::new(&args.output, args.force, &[])?;
     let bytes = files::read_checkpoint(&args.checkpoint)?;
     let named = || args.checkpoint.display().to_string();
@@ -70,36 +71,39 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Write an encoder as an ONNX model, or for torchvision
+/// Export an encoder as an ONNX model, or as weights for torchvision
 ///
-/// The model reads normalized RGB patches [batch, 3, height, width]; its metadata says how patches are cut and normalized.
+/// The ONNX model takes normalized RGB patches of shape [batch, 3, height, width]. Its metadata
+/// describes how patches are cropped and normalized.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("weights").required(true).args(["checkpoint", "arch"])))]
 pub(crate) struct ExportArgs {
-    /// The checkpoint
+    /// Checkpoint file
     checkpoint: Option<PathBuf>,
-    /// An encoder with random weights instead, to compare speeds
+    /// Export an encoder with random weights instead, to compare speeds
     #[arg(long, value_name = "NAME", value_parser = architecture)]
     arch: Option<Architecture>,
-    /// File to write
+    /// Output file
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-    /// What is written
+    /// Format of the output
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// The encoder's weights under another program's names instead
+    /// Write the encoder's weights under another program's tensor names instead
     #[arg(long, value_enum, conflicts_with_all = ["format", "tap", "dense", "size"])]
     layout: Option<ExportLayout>,
-    /// Which feature [default: the one that the checkpoint names]
+    /// Layer whose features are read [default: the one recorded in the checkpoint]
     #[arg(long, value_enum)]
     tap: Option<Feature>,
-    /// The embeddings of all patches of an image, [batch, dim, rows, columns] (encoders without padding)
+    /// Output the embeddings of all patches of an image, [batch, dim, rows, columns]
+    ///
+    /// Needs an encoder without padding.
     #[arg(long, conflicts_with = "tap")]
     dense: bool,
-    /// Height and width of every input, for instance 32x48 [default: any]
+    /// Fixed height and width of the input, such as 32x48 [default: any size]
     #[arg(long, value_name = "HxW", value_parser = size)]
     size: Option<[usize; 2]>,
-    /// Write over a file that is there
+    /// Overwrite an existing file
     #[arg(long)]
     force: bool,
 }
@@ -109,13 +113,14 @@ enum Format {
     /// ONNX, opset 17
     #[default]
     Onnx,
-    /// A checkpoint of this project (of use with --arch)
+    /// A checkpoint of this project (useful with --arch)
     Safetensors,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ExportLayout {
-    /// Safetensors for load_state_dict(.., strict=False) of torchvision's ResNets: the encoder without fc
+    /// Safetensors for load_state_dict(.., strict=False) of torchvision's ResNets: the encoder
+    /// without fc
     Torchvision,
 }
 
@@ -158,7 +163,7 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A checkpoint of an encoder before its training.
+/// Returns a checkpoint of an untrained encoder with random weights.
 fn untrained(architecture: Architecture) -> Result<Vec<u8>> {
     let encoder = architecture.plan();
     let projector = mlp(encoder.output_dim(), &[128, 128])?;

@@ -10,15 +10,17 @@ use crate::memory::MIB;
 use crate::parallelism;
 use crate::terminal::output::say;
 
-/// Report what each backend finds on this machine, and what it lacks
+/// Report which backends are available on this machine, and what is missing
 ///
-/// Exit code 1 if the program was built for NVIDIA's GPUs and something that they need is missing.
+/// The exit code is 1 if the program was built for NVIDIA GPUs and a requirement is missing.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Compare each operation on the GPU with the CPU; exit code 1 if one differs. Needs a program built with the feature `cuda`
+    /// Compare each operation on the GPU with the CPU
+    ///
+    /// The exit code is 1 if an operation differs. Needs a program built with the feature `cuda`.
     #[arg(long)]
     check: bool,
-    /// Run only these parts of the check
+    /// Run only these parts of the check, separated by commas
     #[arg(long, value_name = "PART", value_delimiter = ',', requires = "check")]
     only: Vec<String>,
     /// List the parts of the check without running them
@@ -54,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     cuda(args.check.then_some(check))
 }
 
-/// The parts of the check that one asks for.
+/// The selected parts of the check.
 struct Check {
     #[cfg(feature = "cuda")]
     parts: Vec<bagssl_cuda::self_check::Part>,
@@ -71,7 +73,8 @@ impl Check {
         self.parts.iter().for_each(|part| say!("{:<17} {}", part.name, part.about));
     }
 
-    /// Each line is written out before the next check begins, so that a crash loses none.
+    /// Runs the check. Prints each line before the next part starts, so that a crash loses no
+    /// output.
     fn run(&self) -> Result<ExitCode> {
         let summary = bagssl_backend::check_cuda(&self.parts, &mut |told| say!("{told}"))?;
         say!("{summary}");

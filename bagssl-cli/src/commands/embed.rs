@@ -28,27 +28,30 @@ use crate::terminal::progress::Progress;
 
 /// Represent images by the mean of the embeddings of their patches
 ///
-/// Writes an array [image, dim] of f32 to a .npy file, or to a .safetensors file as the tensor `embeddings`; beside it, in
-/// NAME.names.txt, a line for each row, with tabs between: the image's name (control characters and backslashes escaped), the
-/// patches looked at and those there are (with --per-patch the patch's top, left, height and width in pixels).
+/// Writes an f32 array of shape [images, dim] to a .npy file, or to a .safetensors file as the
+/// tensor `embeddings`. A second file, NAME.names.txt, has one tab-separated line per row: the
+/// image's name, the number of patches embedded and the number of patches in the bag. With
+/// --per-patch, each line has the name and the patch's top, left, height and width in pixels.
+/// Control characters and backslashes in names are escaped.
 ///
-/// As in torchvision, a photograph's EXIF orientation is not applied and transparency is dropped. Which patches --random and the
-/// early stops look at depends on the image's pixels alone.
+/// As in torchvision, EXIF orientation is not applied and transparency is dropped. The patches that
+/// --random and early stopping choose depend only on the image's pixels.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The checkpoint
+    /// Checkpoint file
     checkpoint: PathBuf,
-    /// Image files; or one folder of images; or one data set of any kind that `bagssl train --data` takes; or
-    /// - for an image on standard input
+    /// Image files, one folder of images, one data set, or - for standard input
+    ///
+    /// A data set may have any format that `bagssl train --data` accepts.
     #[arg(required = true)]
     images: Vec<PathBuf>,
-    /// File to write, .npy or .safetensors
+    /// Output file, .npy or .safetensors
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-    /// Which half of a data set [default: val]
+    /// Split of a data set [default: val, or all images if there are no splits]
     #[arg(long, value_enum)]
     split: Option<SplitChoice>,
-    /// Which feature [default: the one that the checkpoint names]
+    /// Layer whose features are read [default: the one recorded in the checkpoint]
     #[arg(long, value_enum)]
     tap: Option<Feature>,
     #[command(flatten)]
@@ -61,28 +64,31 @@ pub(crate) struct Args {
     columns: ColumnArgs,
     #[command(flatten)]
     bad: BadImageArgs,
-    /// Look at each image once, as a whole
+    /// Embed each image once as a whole, instead of its patches
     #[arg(long, conflicts_with_all = ["random", "stride", "tolerance", "max_patches", "deadline_ms"])]
     whole: bool,
-    /// Embed all patches of an image in one pass, as far apart as the encoder's stride (encoders without padding, such as
-    /// bagnet33, whose patches are not resampled); --memory-limit is then that of images alone, 512 by default
+    /// Embed all patches of an image in one pass, spaced by the encoder's stride
+    ///
+    /// Needs an encoder without padding, such as bagnet33, and patches that are not resampled.
+    /// --memory-limit then limits only the memory of images being decoded (512 MiB by default).
     #[arg(long, conflicts_with_all = ["random", "stride", "whole", "tolerance", "max_patches", "deadline_ms", "tap"])]
     dense: bool,
-    /// Write the embedding of every patch, image by image, instead of their mean
+    /// Write the embedding of every patch, image by image, instead of the mean
     #[arg(long)]
     per_patch: bool,
-    /// Threads that decode and cut images, with --dense those of the network [default: as many as cores]
+    /// Threads that decode and crop images, or that run the network with --dense [default: one per
+    /// core]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
     #[command(flatten)]
     memory: MemoryArgs,
-    /// Write over a file that is there
+    /// Overwrite an existing file
     #[arg(long)]
     force: bool,
-    /// Where the network runs
+    /// Backend that runs the network
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
-    /// Print the result as JSON, and no progress
+    /// Print the result as JSON, without progress
     #[arg(long)]
     json: bool,
 }
@@ -104,8 +110,11 @@ impl From<SplitChoice> for Split {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Feature {
+    /// The encoder's output
     Embedding,
+    /// The output of the projector's first layer, after its activation
     FirstLayer,
+    /// The projector's output
     Projection,
 }
 
@@ -191,7 +200,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// All patches of each image in one pass.
+/// Embeds all patches of each image in one pass.
 fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<Embeddings> {
     let spec = checkpoint.spec();
     let side = match spec.patch.side() {
@@ -252,7 +261,7 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
     Ok(Embeddings::new(all, skipped)?)
 }
 
-/// The form of the output.
+/// The file format of the output.
 enum Format {
     Npy,
     Safetensors,

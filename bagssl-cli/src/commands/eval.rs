@@ -25,18 +25,20 @@ use crate::input::splits::Splits;
 use crate::terminal::output::{say, shown};
 use crate::terminal::progress::Progress;
 
-/// Say how good a checkpoint's representation is: nearest-neighbor and linear accuracy on held-out images
+/// Evaluate a checkpoint by its nearest-neighbor and linear accuracy on validation images
 ///
-/// Each image is represented by the mean of the features of some patches, in color and in grey, and by one look at the
-/// whole image. What is learned from is the training half of the data, what is tested is its validation half, of the classes that have
-/// images in both. The commands below check one claim of the paper each, on any checkpoints; a checkpoint of such a name is given as
-/// ./NAME.
+/// Each image is represented by the mean of its patch features, in color and in grey, and by the
+/// features of the whole image as a single input. Classifiers are fitted to the training split and
+/// tested on the validation split. Only classes with images in both splits are tested.
+///
+/// Each command below checks one claim of the paper, on any checkpoints. For a checkpoint file with
+/// the name of a command, write ./NAME.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     claim: Option<Claim>,
-    /// The checkpoint
+    /// Checkpoint file
     #[arg(required = true)]
     checkpoint: Option<PathBuf>,
     #[command(flatten)]
@@ -45,34 +47,38 @@ pub(crate) struct Args {
     bad: BadImageArgs,
     #[command(flatten)]
     bag: BagArgs,
-    /// Protocol by name: bagssl (kNN k = 20, T = 0.07; logistic regression by L-BFGS), solo (the same), lightly (k = 200, T =
-    /// 0.1), emp-ssl or vicreg (their SGD recipes; emp-ssl on 128 random patches, unless others are asked for, and at the
-    /// projector's first layer too)
+    /// Evaluation protocol: bagssl, solo, lightly, emp-ssl or vicreg
+    ///
+    /// bagssl and solo use kNN with k = 20 and T = 0.07, and logistic regression by L-BFGS. lightly
+    /// uses kNN with k = 200 and T = 0.1. emp-ssl and vicreg use their SGD recipes. emp-ssl also
+    /// evaluates the projector's first layer, and by default embeds 128 random patches per image.
     #[arg(long, value_name = "NAME", default_value = "bagssl")]
     protocol: String,
-    /// Neighbors that vote [default: the protocol's]
+    /// Number of neighbors that vote [default: the protocol's]
     #[arg(long, alias = "neighbours", value_name = "N")]
     neighbors: Option<usize>,
-    /// Temperature of their votes [default: the protocol's]
+    /// Temperature of the votes [default: the protocol's]
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
-    /// Linear probe: logistic (L-BFGS, needs no tuning), emp-ssl or vicreg (their SGD recipes) [default: the protocol's]
+    /// Linear probe: logistic, emp-ssl or vicreg [default: the protocol's]
+    ///
+    /// logistic uses L-BFGS and needs no tuning. emp-ssl and vicreg use their SGD recipes.
     #[arg(long, value_name = "NAME")]
     probe: Option<String>,
-    /// Seed of random bags, of held-out parts and of the intervals' draws
+    /// Seed of random bags, held-out subsets and bootstrap draws
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Images that an interval draws as one
+    /// Groups of images that the bootstrap of a confidence interval draws as a unit
     #[arg(long, value_enum, default_value_t)]
     groups: Groups,
-    /// Where the network runs
+    /// Backend that runs the network
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
     #[command(flatten)]
     cpu: CpuArgs,
     #[command(flatten)]
     features: FeatureArgs,
-    /// Print the result as JSON, and no progress
+    /// Print the result as JSON, without progress
     #[arg(long)]
     json: bool,
 }
@@ -146,7 +152,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 impl Args {
-    /// The protocol, with what is changed in it.
+    /// Returns the protocol with the overrides of the command line.
     fn how(&self) -> Result<How> {
         let mut how = How::preset(&self.protocol)?;
         if let Some(neighbors) = self.neighbors {
@@ -157,7 +163,7 @@ impl Args {
         }
         if let Some(probe) = &self.probe {
             how.linear = Linear::preset(probe)?;
-            // A recipe brings what it tries of its learning rate.
+            // A recipe also sets the learning rate factors that it tries.
             how.factors = How::preset(probe).map_or(&[], |recipe| recipe.factors);
         }
         if how.knn.neighbors == 0 {
@@ -233,7 +239,9 @@ fn print(measured: &Measured, halves: &Splits, protocol: EvalSettings, args: &Ar
     Ok(())
 }
 
-/// The classes that a feature (if it is not there, the embedding) knows least, and what they are taken for: color, all patches, kNN. JSON has the whole matrix.
+/// Prints the classes with the most errors and the classes they are mistaken for, by kNN on all
+/// patches in color. Uses the features of `main`, or the embedding if there are none. The JSON
+/// output has the complete confusion matrix.
 fn print_classes(measured: &Measured, halves: &Splits, main: Space) {
     const SHOWN: usize = 5;
     let patches = measured.scores.iter().filter(|it| (it.view, it.color) == (View::Patches, Color::Rgb));

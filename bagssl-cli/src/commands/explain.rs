@@ -24,25 +24,27 @@ use crate::input::source::{self, DataArgs};
 use crate::terminal::output::{say, shown};
 use crate::terminal::picture::{beside, png};
 
-/// Show which patches of an image speak for a class, or make it like another image
+/// Show which patches of an image support a class, or its similarity to another image
 ///
-/// An image is represented by the mean of its patches' embeddings, so a linear probe's logit is a sum over patches, and the
-/// cosine of two images one over pairs of patches: the shares are exact. The picture has red where patches speak for, blue
-/// where they speak against.
+/// The representation of an image is the mean of its patch embeddings. A linear probe's logit is
+/// therefore a sum over patches, and the cosine of two images a sum over pairs of patches, so the
+/// contributions are exact. In the picture, red patches contribute positively and blue patches
+/// negatively.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("of").required(true).args(["class", "like"])))]
 pub(crate) struct Args {
-    /// The checkpoint
+    /// Checkpoint file
     checkpoint: PathBuf,
-    /// The image
+    /// Image to explain
     image: PathBuf,
-    /// The class that patches speak for: one of the data's; a linear probe is fitted to its training half
+    /// Class to explain, by its name in the data set; a linear probe is fitted to the training
+    /// split
     #[arg(long, value_name = "NAME")]
     class: Option<String>,
-    /// The other image
+    /// Image to compare with
     #[arg(long, value_name = "IMAGE")]
     like: Option<PathBuf>,
-    /// PNG file to write
+    /// Output file, .png
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
@@ -51,21 +53,21 @@ pub(crate) struct Args {
     bag: BagArgs,
     #[command(flatten)]
     cpu: CpuArgs,
-    /// Write over a file that is there
+    /// Overwrite an existing file
     #[arg(long)]
     force: bool,
-    /// Where the network runs
+    /// Backend that runs the network
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
-    /// Print the shares as JSON, and no progress
+    /// Print the contributions as JSON, without progress
     #[arg(long)]
     json: bool,
 }
 
-/// More pairs of patches than this take too much memory.
+/// The maximum number of pairs of patches. More would take too much memory.
 const MOST_PAIRS: u64 = 50_000_000;
 
-/// Pairs of patches that are listed.
+/// The number of pairs of patches to print.
 const PAIRS: usize = 10;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -91,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// An image with the embeddings of its grid of patches.
+/// An image, its grid of patches and their embeddings.
 struct Seen {
     image: Image,
     grid: Grid,
@@ -239,7 +241,7 @@ fn shares_with_places(seen: &Seen, shares: &[f64]) -> Vec<serde_json::Value> {
 
 fn over(heat: &HeatMap, image: &Image, limit: f64) -> Result<Image> {
     const OPACITY: f64 = 0.6;
-    // On grey, where the map's colors are the only ones.
+    // Draws the map on a grey image, so that all color comes from the map.
     let mut grey = image.clone();
     grey.set_color(Color::Grey);
     Ok(Image::new(image.size(), heat.over(grey.rgb(), limit, OPACITY)?))

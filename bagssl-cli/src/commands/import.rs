@@ -15,44 +15,50 @@ use crate::commands::bench::architecture;
 use crate::input::files::{self, Output};
 use crate::terminal::output::say;
 
-/// Make a checkpoint of another program's file
+/// Convert another program's weights to a checkpoint
 ///
-/// Reads PyTorch's .pth, .pt and .ckpt files (as data: nothing in them is run) and safetensors, of torchvision, VICReg, solo-learn,
-/// lightly and EMP-SSL, with ResNet-18, 34 or 50 and either stem. All of the encoder's tensors must be there, and no
-/// others. A file without a projector gets the identity as its projector.
+/// Reads PyTorch's .pth, .pt and .ckpt files without executing code in them, and safetensors.
+/// Supports ResNet-18, 34 and 50 with either stem, as saved by torchvision, VICReg, solo-learn,
+/// lightly and EMP-SSL.
+///
+/// The file must have all tensors of the encoder, and no unknown ones. If it has no projector, the
+/// checkpoint gets an identity projector.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The file
+    /// File to import
     file: PathBuf,
-    /// File to write
+    /// Output file
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-    /// Who wrote it: auto, torchvision, vicreg, solo-learn, lightly or emp-ssl
+    /// Program that wrote the file: auto, torchvision, vicreg, solo-learn, lightly or emp-ssl
     #[arg(long, default_value = "auto", value_parser = layout)]
     layout: Chosen,
-    /// The encoder [default: seen from the tensors]
+    /// Encoder architecture [default: detected from the tensors]
     #[arg(long, value_name = "NAME", value_parser = architecture)]
     arch: Option<Architecture>,
-    /// Leave out what is neither encoder nor projector, such as a classifier
+    /// Ignore tensors that belong to neither the encoder nor the projector, such as a classifier
     #[arg(long)]
     allow_unused: bool,
-    /// A patch's side in pixels of the image
+    /// Side of a patch in pixels of the image
     #[arg(long, value_name = "N", conflicts_with = "area_share")]
     patch_side: Option<u32>,
-    /// A patch's share of the image's area [default: 0.2]
+    /// Area of a patch as a share of the area of the image's center square [default: 0.2]
     #[arg(long, value_name = "S")]
     area_share: Option<f32>,
-    /// Side to which patches are resampled [default: 224, or 32 for an encoder with the small stem]
+    /// Side in pixels to which patches are resampled [default: 224, or 32 for an encoder with the
+    /// small stem]
     #[arg(long, value_name = "N")]
     input: Option<u32>,
-    /// What the network expects of colors: imagenet, half, cifar10, cifar100, or mean/deviation of red, green and blue, such
-    /// as 0.5,0.5,0.5/0.25,0.25,0.25 [default: half for emp-ssl, else imagenet]
+    /// Normalization of colors [default: half for emp-ssl, else imagenet]
+    ///
+    /// One of imagenet, half, cifar10 and cifar100, or mean/deviation of red, green and blue, such
+    /// as 0.5,0.5,0.5/0.25,0.25,0.25.
     #[arg(long, alias = "normalisation", value_name = "COLORS", value_parser = colors)]
     normalization: Option<Normalization>,
-    /// Write over a file that is there
+    /// Overwrite an existing file
     #[arg(long)]
     force: bool,
-    /// Say what was done as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
@@ -100,7 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What such encoders are trained on.
+/// Returns the input side in pixels that these encoders are usually trained on.
 fn usual_input(architecture: Architecture) -> u32 {
     match architecture {
         Architecture::ResNet18 | Architecture::ResNet34 | Architecture::ResNet50 => 224,

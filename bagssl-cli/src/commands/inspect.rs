@@ -1,4 +1,4 @@
-//! `bagssl inspect`: what a checkpoint holds.
+//! `bagssl inspect`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,12 +13,12 @@ use crate::input::bag::describe_patches;
 use crate::input::files;
 use crate::terminal::output::{say, shown};
 
-/// Show what a checkpoint holds
+/// Show the contents of a checkpoint
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The checkpoint
+    /// Checkpoint file
     checkpoint: PathBuf,
-    /// List every tensor
+    /// List all tensors with their mean and standard deviation
     #[arg(long)]
     tensors: bool,
     /// Print the metadata as JSON

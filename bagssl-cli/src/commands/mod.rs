@@ -1,4 +1,4 @@
-//! The commands of the program, a module for each.
+//! The commands of the program, one module per command.
 
 pub(crate) mod train;
 pub(crate) mod eval;

@@ -20,25 +20,26 @@ use crate::input::stop::StopArgs;
 use crate::memory::MemoryArgs;
 use crate::terminal::output::{field, say};
 
-/// Find the images, or patches, that are most like a given one
+/// Find the images or patches most similar to a query image
 ///
-/// Images are compared by the cosine of their representations, patches by that of their embeddings.
+/// Compares images by the cosine of their representations, and patches by the cosine of their
+/// embeddings.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The checkpoint
+    /// Checkpoint file
     checkpoint: PathBuf,
-    /// The image that others are compared with
+    /// Query image
     query: PathBuf,
-    /// Images, folders of images, or a data set
+    /// Image files, one folder of images, one data set, or - for standard input
     #[arg(required = true)]
     images: Vec<PathBuf>,
-    /// How many are shown
+    /// Maximum number of results to print
     #[arg(long, short = 'k', value_name = "N", default_value_t = 10)]
     count: usize,
-    /// Compare single patches: the nearest ones in other images to each patch of the query
+    /// Compare patches: for each patch of the query, find the nearest patch of every image
     #[arg(long)]
     patches: bool,
-    /// Which feature [default: the one that the checkpoint names]
+    /// Layer whose features are read [default: the one recorded in the checkpoint]
     #[arg(long, value_enum)]
     tap: Option<Feature>,
     #[command(flatten)]
@@ -51,15 +52,15 @@ pub(crate) struct Args {
     columns: ColumnArgs,
     #[command(flatten)]
     bad: BadImageArgs,
-    /// Threads that decode and cut images [default: as many as cores]
+    /// Threads that decode and crop images [default: one per core]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
     #[command(flatten)]
     memory: MemoryArgs,
-    /// Where the network runs
+    /// Backend that runs the network
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
-    /// Print the result as JSON, and no progress
+    /// Print the result as JSON, without progress
     #[arg(long)]
     json: bool,
 }
@@ -68,7 +69,7 @@ pub(crate) struct Args {
 struct Neighbors {
     similarity: f32,
     image: String,
-    /// The query's patch and the found one, `[top, left, side]` in pixels.
+    /// The query's patch and the matching patch, each as `[top, left, side]` in pixels.
     #[serde(skip_serializing_if = "Option::is_none")]
     patches: Option<[[u32; 3]; 2]>,
 }
@@ -107,7 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The nearest ones first.
+/// Returns the nearest images or patches, in descending order of similarity.
 fn search(
     args: &Args,
     checkpoint: &Checkpoint<'_>,
@@ -171,7 +172,7 @@ fn images(query: &ImageEmbedding, rest: &[ImageEmbedding], names: &Dataset) -> V
     rest.iter().map(found).collect()
 }
 
-/// For each patch of the query its nearest one in each image.
+/// Returns the nearest patch of each image for each patch of the query.
 fn patches(query: &ImageEmbedding, rest: &[ImageEmbedding], names: &Dataset) -> Vec<Neighbors> {
     let units = |embedded: &ImageEmbedding| -> Vec<Vec<f32>> {
         embedded.patches.values.chunks(embedded.patches.dim.max(1)).map(unit).collect()

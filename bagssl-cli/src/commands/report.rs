@@ -11,20 +11,21 @@ use serde_json::json;
 use crate::claims::PageArgs;
 use crate::input::files;
 
-/// Put the reports of several runs side by side
+/// Compare the reports of several runs side by side
 ///
-/// Takes what `bagssl reproduce` has written: report.json, or the folder that it lies in. A number stands beside those of the
-/// other runs for the same network, feature, color and number of patches; what a run has not measured is a dash.
+/// Reads reports of `bagssl reproduce`: report.json files, or folders that contain one. Each row
+/// has the values of all runs for the same network, feature, color and number of patches. A dash
+/// marks a value that a run did not measure.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Runs: folders with a report.json, or such files
+    /// Runs: folders that contain a report.json, or report.json files
     #[arg(required = true)]
     runs: Vec<PathBuf>,
     #[command(flatten)]
     page: PageArgs,
 }
 
-/// The file that a run leaves.
+/// The name of a run's report file.
 const REPORT: &str = "report.json";
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -121,7 +122,8 @@ fn page(runs: &[(String, Report)]) -> Page {
     }
 }
 
-/// For each feature and color of the first model the accuracy against the patches, a line for each run.
+/// Returns one plot of accuracy against the number of patches per feature and color of the first
+/// model, with one line per run.
 fn plots(runs: &[(String, Report)], value: fn(&Outcome) -> &Accuracy) -> Vec<Lines> {
     let Some(first) = runs.iter().flat_map(|(_, report)| &report.results).next() else { return Vec::new() };
     let bags = |report: &'_ Report| -> Vec<Outcome> {
@@ -141,7 +143,7 @@ fn plots(runs: &[(String, Report)], value: fn(&Outcome) -> &Accuracy) -> Vec<Lin
             (name.clone(), of.map(|outcome| point(&outcome)).collect::<Vec<_>>())
         };
         let lines: Vec<Line> = runs.iter().map(line).collect();
-        // A single number of patches is no curve.
+        // A single number of patches makes no curve.
         lines.iter().any(|(_, points)| points.len() > 1).then(|| Lines {
             title: format!("{}, {}, {}", first.model.title(), space.name(), color.name()),
             caption: "Mean and deviation over the run's seeds.".into(),

@@ -35,13 +35,17 @@ use crate::terminal::profile::{Profile, Window};
 use crate::terminal::progress::Steps;
 use crate::terminal::signals::{Stopped, Waiting};
 
-/// Train an encoder on a set of images
+/// Train an encoder on images
 ///
-/// Writes into the run's folder: config.toml (all settings), metrics.jsonl (a line for each step, and after
-/// each epoch the health of its projections: collapsed, suspect or healthy), states (a file for each, to resume from) and, at the
-/// end, checkpoint.safetensors. Called again with the same settings it goes on from the last state, with the same result as if
-/// it had not been stopped. SIGINT (Ctrl-C), SIGTERM and SIGHUP end it after the step and a save, with exit code 130, 143 or
-/// 129; a second one ends it at once.
+/// Writes to the run folder: config.toml with all settings; metrics.jsonl with one line per step,
+/// and after each epoch a verdict on the projections (collapsed, suspect or healthy); the folder
+/// states with the saved training states; and, at the end, checkpoint.safetensors.
+///
+/// Running the command again with the same settings resumes from the newest state. The result is
+/// the same as without the interruption.
+///
+/// SIGINT (Ctrl-C), SIGTERM and SIGHUP finish the current step, save the state, and exit with code
+/// 130, 143 or 129. A second signal aborts at once.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -50,42 +54,51 @@ pub(crate) struct Args {
     data: DataArgs,
     #[command(flatten)]
     bad: BadImageArgs,
-    /// Folder of the run [default: runs/PRESET-seedN]
+    /// Run folder [default: runs/PRESET-seedN]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Begin anew in a folder that holds another run, which is removed
+    /// Remove the existing run in the folder and start over
     #[arg(long)]
     force: bool,
-    /// How often the state is saved: steps (500) or a time (90s, 10m, 2h)
+    /// Interval between saved states, in steps (500) or time (90s, 10m, 2h)
     #[arg(long, value_name = "STEPS|TIME", default_value = "10m")]
     save_every: Every,
-    /// How many of the last states are kept; one that is damaged falls back to the one before
+    /// Number of recent states to keep
+    ///
+    /// If the newest state is damaged, training resumes from the one before it.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     keep: u32,
-    /// Also save and keep the state after every Nth epoch
+    /// Also save the state after every Nth epoch, and keep it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     milestones: Option<u32>,
-    /// Go on from the state of this step, or the `last` one. Learning rate, epochs and --on-not-finite may then be others than they
-    /// were, which is recorded; later states are removed
+    /// Resume from the state of this step, or from the `last` state
+    ///
+    /// The learning rate, the number of epochs and --on-not-finite may then differ from the saved
+    /// run. The changes are recorded. Later states are removed.
     #[arg(long, value_name = "STEP|last", conflicts_with = "force")]
     resume_from: Option<From>,
-    /// Where the network runs
+    /// Backend that runs the network
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
-    /// Devices that share each batch, whose images must be a multiple of them: GPUs, from the first on (needs NCCL), or
-    /// workers on one CPU, which is no faster. The steps are those of one device, but for rounding
+    /// Number of devices that split each batch
+    ///
+    /// The number of images per batch must be a multiple of N. GPUs are used from the first one on,
+    /// and need NCCL. With a CPU backend, the devices are workers that share the CPU, which is no
+    /// faster. The steps equal those of a single device, up to rounding.
     #[arg(long, value_name = "N", default_value_t = 1)]
     devices: usize,
-    /// Also write the figures of each step as an event file for TensorBoard (`tensorboard --logdir DIR`)
+    /// Also write the metrics of each step as a TensorBoard event file (`tensorboard --logdir DIR`)
     #[arg(long)]
     tensorboard: bool,
-    /// Write a Chrome trace of some 50 steps to a file (for ui.perfetto.dev or chrome://tracing), and print where their time goes
+    /// Write a Chrome trace of about 50 steps, and print where their time goes
+    ///
+    /// Open the trace in ui.perfetto.dev or chrome://tracing.
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
-    /// Print the settings as TOML, and do nothing else
+    /// Print the settings as TOML and exit
     #[arg(long)]
     print_config: bool,
-    /// Print the result as JSON, and no progress
+    /// Print the result as JSON, without progress
     #[arg(long)]
     json: bool,
 }
@@ -124,7 +137,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         tensorboard: args.tensorboard,
     };
     let outcome = training(run, observers);
-    // Also of a run that was stopped, or has failed.
+    // The profile is also finished if the run was stopped or has failed.
     let profile = profile.map(Profile::finish).transpose();
     let (outcome, profile) = (outcome?, profile?.flatten());
     let checkpoint = out.join(CHECKPOINT);
@@ -147,15 +160,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The most steps of a profile.
+/// The maximum number of steps in a profile.
 const PROFILED: usize = 50;
 
-/// The state to go on from.
+/// The state to resume from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum From {
-    /// The newest that is whole.
+    /// The newest undamaged state.
     Last,
-    /// That after so many steps.
+    /// The state after this number of steps.
     Step(u64),
 }
 
@@ -171,39 +184,40 @@ impl FromStr for From {
     }
 }
 
-/// A run that is to be done.
+/// The settings of a training run.
 pub(crate) struct Training<'a> {
     pub(crate) config: &'a RunConfig,
     pub(crate) dataset: Arc<Dataset>,
     pub(crate) threads: usize,
     pub(crate) on_bad_image: OnBadImage,
     pub(crate) out: &'a Path,
-    /// Whether a run that is there makes way.
+    /// Whether to remove an existing run.
     pub(crate) force: bool,
-    /// The state to go on from, if the last one with the same settings is not meant.
+    /// The state to resume from. `None` resumes from the newest one, if there is one, and requires
+    /// the same settings.
     pub(crate) resume_from: Option<From>,
     pub(crate) keeping: Keeping,
-    /// Where the images lie, for the record.
+    /// The location of the images, which is recorded in the run.
     pub(crate) place: String,
     pub(crate) backend: Name,
-    /// How many devices share each batch.
+    /// The number of devices that split each batch.
     pub(crate) devices: usize,
-    /// Whether TensorBoard's file is written.
+    /// Whether to write a TensorBoard event file.
     pub(crate) tensorboard: bool,
 }
 
-/// How a run went.
+/// The result of a run.
 pub(crate) struct Outcome {
     pub(crate) steps: u64,
-    /// Those of the steps that changed nothing.
+    /// The number of steps that were skipped.
     pub(crate) skipped: u64,
     pub(crate) resumed: u64,
     pub(crate) seconds: f64,
-    /// The verdict on the last epoch, if one was done.
+    /// The verdict on the last complete epoch, or `None` if no epoch was completed.
     pub(crate) health: Option<String>,
 }
 
-/// Begins or resumes a run, and brings it to its end.
+/// Starts or resumes a run, and trains until it is finished or stopped.
 pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -> Result<Outcome> {
     let started = std::time::Instant::now();
     let backend = run.backend.open()?;
@@ -220,7 +234,7 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     let mut found = run.find(&folder, &states)?;
     let mut workers = if run.devices > 1 { backend.workers(run.devices)? } else { Vec::new() };
     let rest = workers.split_off(workers.len().min(1));
-    // Held until the last worker has begun.
+    // Shared by the workers, and freed once the last one has started.
     let state = found.as_mut().map(|found| Arc::new(std::mem::take(&mut found.bytes)));
     let begin = Begin { run: &run, checked: &checked, path: found.as_ref().map(|found| found.path.clone()) };
     let mut trainer = match workers.pop() {
@@ -237,7 +251,7 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
             states.go_back_to(found)?;
         }
         None => {
-            // Also what one has left that was killed before its first save.
+            // This also removes the files of a run that was killed before its first save.
             folder.clear()?;
             files::write(&config, run.config.to_toml()?.as_bytes())?;
         }
@@ -246,7 +260,7 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     let waiting = Waiting::begin()?;
     let metrics = Metrics::create(&folder.join(METRICS), resumed, lost)?;
     let mut health = LastHealth::default();
-    // What is not held any more is not written to.
+    // `Held` comes first: if the lock is lost, no later observer writes to the folder.
     let mut observers: Vec<Box<dyn Observer + '_>> =
         vec![Box::new(Held(&folder)), Box::new(metrics), Box::new(&waiting)];
     if run.tensorboard {
@@ -284,7 +298,7 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     Ok(Outcome { steps, skipped, resumed, seconds: started.elapsed().as_secs_f64(), health })
 }
 
-/// Ends a run whose folder has been moved or replaced, before it writes there.
+/// Aborts the run before a save if its folder has been moved or replaced.
 struct Held<'a>(&'a RunFolder);
 
 impl Observer for Held<'_> {
@@ -296,7 +310,7 @@ impl Observer for Held<'_> {
     }
 }
 
-/// The loader of a run's batches.
+/// Returns the loader of a run's batches.
 pub(crate) fn loader(
     config: &RunConfig,
     dataset: Arc<Dataset>,
@@ -321,10 +335,11 @@ pub(crate) fn loader(
     )?)
 }
 
-/// A worker that has yet to begin, with what an earlier call saved.
+/// A worker that has not started yet, and the state that it resumes from.
 type Unbegun = (Box<dyn Worker>, Option<Arc<Vec<u8>>>);
 
-/// Trains on several devices. `first` is the trainer of the first, on this thread, which alone is watched and saves.
+/// Trains on several devices. `first` is the trainer of the first device and runs on this thread.
+/// Only this trainer reports to the observers and saves states.
 fn data_parallel(
     begin: &Begin<'_>,
     first: &mut dyn AnyTrainer,
@@ -344,10 +359,11 @@ fn data_parallel(
         let others: Vec<_> = rest.into_iter().map(|worker| scope.spawn(move || work(worker))).collect();
         let part = loader.part(0..images / begin.run.devices);
         let ended = first.run(&part, observers, store).map_err(anyhow::Error::new);
-        // Whoever waits for this worker is told that it has ended.
+        // Workers that wait for this one get an error instead of blocking forever.
         first.leave_workers();
         let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        // Of the errors that one which is not another's.
+        // Prefers the error that caused the failure to `Error::Workers`, which reports the failure
+        // of another worker.
         let is_others = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(Error::Workers(_)));
         others.fold(ended, |first, other| match (first, other) {
             (Err(first), Err(other)) if is_others(&first) => Err(other),
@@ -357,21 +373,21 @@ fn data_parallel(
     })
 }
 
-/// What a run begins with; what an earlier call saved comes beside it.
+/// Creates the trainers of a run. The saved state to resume from is passed separately.
 struct Begin<'a> {
     run: &'a Training<'a>,
     checked: &'a CheckedConfig,
-    /// The file of that.
+    /// The file of the saved state.
     path: Option<PathBuf>,
 }
 
 impl Begin<'_> {
-    /// A trainer that has the batch to itself.
+    /// Creates a trainer that processes entire batches on its own.
     fn alone(&self, backend: &dyn Backend, state: Option<&Vec<u8>>) -> Result<Box<dyn AnyTrainer>> {
         self.told(backend.trainer(self.checked.clone(), self.info()?, state.map(Vec::as_slice)), state)
     }
 
-    /// The trainer of one of several workers.
+    /// Creates the trainer of one of several workers.
     fn shared(&self, worker: Box<dyn Worker>, state: Option<&Vec<u8>>) -> Result<Box<dyn AnyTrainer>> {
         self.told(worker.trainer(self.checked.clone(), self.info()?, state.map(Vec::as_slice)), state)
     }
@@ -389,7 +405,7 @@ impl Begin<'_> {
         })
     }
 
-    /// The errors of a state with its file.
+    /// Adds the path of the saved state to errors.
     fn told<T>(&self, result: bagssl_train::Result<T>, state: Option<&Vec<u8>>) -> Result<T> {
         let path = self.path.clone().unwrap_or_default();
         result.map_err(|error| match error {
@@ -400,10 +416,10 @@ impl Begin<'_> {
     }
 }
 
-/// Refuses a model that makes values which are not finite of patches that it was trained on: weights can be finite and as good as
-/// infinite.
+/// Returns an error if the model computes non-finite values on patches that it was trained on. This
+/// can happen even if all of its weights are finite, when they are very large.
 fn check_use(checkpoint: &[u8], loader: &Loader) -> Result<()> {
-    /// Patches that are looked at, about.
+    /// The approximate number of patches to check.
     const PATCHES: usize = 256;
     let Some(Ok(batch)) = loader.epoch(0, 0).next() else { return Ok(()) };
     let shape = batch.shape();
@@ -424,7 +440,7 @@ fn check_use(checkpoint: &[u8], loader: &Loader) -> Result<()> {
 }
 
 impl Training<'_> {
-    /// Refuses a batch that the devices cannot divide.
+    /// Returns an error if the images of a batch cannot be divided among the devices.
     fn check_devices(&self) -> Result<()> {
         let images = self.config.train.batch.images;
         match self.devices {
@@ -436,7 +452,8 @@ impl Training<'_> {
         }
     }
 
-    /// Refuses a step that takes more memory than there is, and says what would fit.
+    /// Returns an error if a step needs more memory than is free. The message suggests settings
+    /// that fit.
     fn check_memory(&self, backend: &dyn Backend, config: &CheckedConfig) -> Result<()> {
         let batch = config.config().batch;
         let estimate = Estimate::new(config, backend.map_value_bytes());
@@ -454,7 +471,7 @@ impl Training<'_> {
         bail!("a step: expected at most the {free_mib} MiB of memory that are free, got about {needed} MiB; {advice}")
     }
 
-    /// An error with the names of the first images that it is about, and with what might help.
+    /// Adds the names of the first affected images and a suggestion to an error.
     fn advised(&self, error: anyhow::Error, states: &States) -> anyhow::Error {
         const SHOWN: usize = 3;
         let names = match error.downcast_ref() {
@@ -473,7 +490,7 @@ impl Training<'_> {
         anyhow::anyhow!("{error}{names}; a lower --lr or --on-not-finite skip may help; {saved}")
     }
 
-    /// What an earlier call saved, if this one is to go on with it.
+    /// Returns the saved state to resume from, or `None` to start a new run.
     fn find(&self, folder: &RunFolder, states: &States) -> Result<Option<LatestState>> {
         if self.force {
             return Ok(None);
@@ -484,8 +501,10 @@ impl Training<'_> {
         };
         let Some(found) = found else {
             let path = folder.join(STATES);
-            // What was left by a version of one state, or whose states were removed, is no folder to begin a run in.
-            // Nor is one with files of these names that somebody else has written; a run that was killed early has left its own config.
+            // Don't start a new run over other files: a run whose states were removed, a run of an
+            // older version with a single state file, or files of the same names that another
+            // program wrote. A config equal to this run's own is fine: a run that was killed early
+            // leaves one.
             let config = std::fs::read(folder.join(CONFIG)).ok();
             let is_own = config.is_some_and(|config| self.config.to_toml().is_ok_and(|own| config == own.as_bytes()));
             let foreign = [CONFIG, METRICS].into_iter().filter(|_| !is_own);

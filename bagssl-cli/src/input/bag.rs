@@ -1,4 +1,4 @@
-//! The choice of patches on the command line.
+//! Command-line arguments for the choice of patches.
 
 use anyhow::{Result, bail};
 use bagssl::Patches;
@@ -8,24 +8,24 @@ use bagssl_data::Dataset;
 
 use crate::input::source::first_size;
 
-/// Which patches stand for an image.
+/// The choice of patches per image.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct BagArgs {
-    /// Take N patches at random places of each image, instead of a grid
+    /// Embed N patches at random places of each image, instead of a grid
     #[arg(long, value_name = "N", conflicts_with = "stride")]
     random: Option<u32>,
-    /// Take all patches of a grid, PIXELS from one to the next [default: a quarter of the patch's side]
+    /// Embed all patches of a grid with this stride [default: a quarter of the patch's side]
     #[arg(long, value_name = "PIXELS")]
     stride: Option<u32>,
 }
 
 impl BagArgs {
-    /// A grid.
+    /// Returns the arguments for a grid. `None` is the default stride.
     pub(crate) fn with_stride(stride: Option<u32>) -> Self {
         BagArgs { random: None, stride }
     }
 
-    /// What asks for such a bag; the default for one that is neither random nor a grid.
+    /// Returns the arguments that ask for a random bag or a grid, and the default for other bags.
     pub(crate) fn like(bag: Bag) -> Self {
         match bag {
             Bag::Random { patches, .. } => BagArgs { random: Some(patches), stride: None },
@@ -34,12 +34,12 @@ impl BagArgs {
         }
     }
 
-    /// Whether nothing was asked for.
+    /// Returns whether no argument was given.
     pub(crate) fn is_unset(&self) -> bool {
         self.random.is_none() && self.stride.is_none()
     }
 
-    /// The patches that they ask for.
+    /// Returns the patches that the arguments ask for.
     pub(crate) fn patches(&self) -> Result<Patches> {
         let patches = match (self.random, self.stride) {
             (Some(count), _) => Patches::Random(count),
@@ -51,12 +51,13 @@ impl BagArgs {
         Ok(patches)
     }
 
-    /// The bag for patches of this size. The default stride is that of the first image.
+    /// Returns the bag for patches of this size. The default stride is computed from the size of
+    /// the first image.
     pub(crate) fn of(&self, spec: &PatchSpec, dataset: &Dataset) -> Result<Bag> {
         let patches = self.patches()?;
         let size = match (self.stride, spec.side()) {
             (None, PatchSide::AreaShare(_)) => first_size(dataset)?,
-            // Only the default stride depends on the size, and only for a share of the area.
+            // The image size matters only for the default stride, and only for a share of the area.
             (_, PatchSide::Pixels(side)) => ImageSize { height: side, width: side },
             (Some(_), PatchSide::AreaShare(_)) => ImageSize { height: 1, width: 1 },
         };
@@ -64,7 +65,7 @@ impl BagArgs {
     }
 }
 
-/// A bag, in words.
+/// Describes a bag in words.
 pub(crate) fn describe(bag: Bag) -> String {
     match bag {
         Bag::Random { spec, patches } => format!("{patches} random patches: {}", describe_patches(spec)),
@@ -74,7 +75,7 @@ pub(crate) fn describe(bag: Bag) -> String {
     }
 }
 
-/// The patches of one scale, in words.
+/// Describes patches of a fixed scale in words.
 pub(crate) fn describe_patches(spec: PatchSpec) -> String {
     let side = match spec.side() {
         PatchSide::Pixels(side) => format!("{side}x{side} pixels"),

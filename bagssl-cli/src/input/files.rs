@@ -1,4 +1,4 @@
-//! Files that are read and written by the commands.
+//! Reading and writing of files.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,18 +9,19 @@ use bagssl_eval::features::cache::npy::header;
 use bagssl_train::Error;
 use bagssl_train::run_state::{Staged, write_whole};
 
-/// More than any checkpoint has, less than would be a danger to read: 4 GiB.
+/// The maximum size of a checkpoint, 4 GiB: larger than any checkpoint, and small enough to be safe
+/// to read.
 const MOST_BYTES: u64 = 4 << 30;
-/// More than any text has.
+/// The maximum size of a text file, 64 MiB: larger than any text file in use.
 const MOST_TEXT: u64 = 64 << 20;
 
-/// All bytes of a text, such as a config or a list.
+/// Reads a text file, such as a config or a list.
 pub(crate) fn read_text(path: &Path) -> Result<Vec<u8>> {
     checked_length(path, MOST_TEXT)?;
     std::fs::read(path).with_context(|| path.display().to_string())
 }
 
-/// All bytes of a checkpoint, of which the header is read and checked before the rest.
+/// Reads a checkpoint. Reads and checks its header first.
 pub(crate) fn read_checkpoint(path: &Path) -> Result<Vec<u8>> {
     let length = checked_length(path, MOST_BYTES)?;
     let named = || path.display().to_string();
@@ -34,7 +35,7 @@ pub(crate) fn read_checkpoint(path: &Path) -> Result<Vec<u8>> {
     read_in_parts(path).with_context(named)
 }
 
-/// All bytes of a safetensors file of another kind, of which the length of the header is looked at before the rest.
+/// Reads another safetensors file. Checks the length of its header first.
 pub(crate) fn read_tensors(path: &Path) -> Result<Vec<u8>> {
     if let Some(start) = start(path, 8)?.first_chunk() {
         checkpoint::header_length(*start).with_context(|| path.display().to_string())?;
@@ -42,7 +43,7 @@ pub(crate) fn read_tensors(path: &Path) -> Result<Vec<u8>> {
     read(path)
 }
 
-/// The first bytes of a file, at most so many.
+/// Reads at most the first `count` bytes of a file.
 pub(crate) fn start(path: &Path, count: u64) -> Result<Vec<u8>> {
     checked_length(path, u64::MAX)?;
     let mut start = Vec::new();
@@ -51,13 +52,14 @@ pub(crate) fn start(path: &Path, count: u64) -> Result<Vec<u8>> {
     Ok(start)
 }
 
-/// All bytes of a file.
+/// Reads a file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     checked_length(path, MOST_BYTES)?;
     read_in_parts(path).with_context(|| path.display().to_string())
 }
 
-/// The length of a regular file of at most so many bytes.
+/// Returns the length of a file. Returns an error if it is not a regular file, or has more than
+/// `most` bytes.
 fn checked_length(path: &Path, most: u64) -> Result<u64> {
     let meta = std::fs::metadata(path).with_context(|| path.display().to_string())?;
     if meta.is_dir() {
@@ -72,7 +74,8 @@ fn checked_length(path: &Path, most: u64) -> Result<u64> {
     Ok(meta.len())
 }
 
-/// Refuses to replace what is there and no regular file: a device, a pipe or a socket.
+/// Returns an error if the path exists and is not a regular file, such as a folder, device, pipe or
+/// socket.
 fn check_replaceable(path: &Path) -> Result<()> {
     match path.metadata() {
         Ok(meta) if meta.is_dir() => bail!("{}: expected a file to write, got a folder", path.display()),
@@ -83,7 +86,8 @@ fn check_replaceable(path: &Path) -> Result<()> {
     }
 }
 
-/// A file of which some threads read a part each: what takes the time of a large one is to fill fresh memory.
+/// Reads a file. Several threads read one part each if it is large, because most of the time goes
+/// into the first access to freshly allocated memory.
 #[cfg(unix)]
 fn read_in_parts(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::os::unix::fs::FileExt;
@@ -114,7 +118,7 @@ fn read_in_parts(path: &Path) -> std::io::Result<Vec<u8>> {
     std::fs::read(path)
 }
 
-/// A file that a command is to write: its name is free, or may be taken.
+/// An output file of a command. Its name was checked: it is free, or may be overwritten.
 #[derive(Debug)]
 pub(crate) struct Output<'a> {
     path: &'a Path,
@@ -122,7 +126,8 @@ pub(crate) struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    /// Refuses to write over what is there, unless told to, and over what the command reads in any case.
+    /// Checks the path of an output file. Returns an error if the file exists and `force` is false,
+    /// or if it is one of the `inputs`.
     pub(crate) fn new(path: &'a Path, force: bool, inputs: &[&Path]) -> Result<Self> {
         check_replaceable(path)?;
         if !force && path.symlink_metadata().is_ok() {
@@ -141,7 +146,7 @@ impl<'a> Output<'a> {
         Ok(Output { path, force })
     }
 
-    /// Writes it as a whole or not at all.
+    /// Writes the file atomically.
     pub(crate) fn write(self, bytes: &[u8]) -> Result<()> {
         write_together([(self, bytes)])
     }
@@ -158,8 +163,11 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Writes several files, all of which are on the disk before the first gets its name. If one cannot get its name, those before it
-/// lose theirs again; the error names those that cannot, since they took the place of older files.
+/// Writes several files. All contents are on disk before the first file is renamed to its final
+/// name.
+///
+/// If a rename fails, the files renamed so far are removed again. Files that overwrote existing
+/// ones cannot be restored; the error lists them.
 pub(crate) fn write_together<const N: usize>(files: [(Output<'_>, &[u8]); N]) -> Result<()> {
     let mut staged = Vec::with_capacity(N);
     for (output, bytes) in files {
@@ -176,32 +184,32 @@ pub(crate) fn write_together<const N: usize>(files: [(Output<'_>, &[u8]); N]) ->
     Ok(())
 }
 
-/// Removes files that have taken free names, and adds the others to the error.
+/// Removes files whose names were free. Lists the other files in the error.
 fn undo(error: anyhow::Error, named: &[(&Path, bool)]) -> anyhow::Error {
     let stays = |&&(path, was_free): &&(&Path, bool)| !was_free || std::fs::remove_file(path).is_err();
     let stay: Vec<String> = named.iter().filter(stays).map(|(path, _)| path.display().to_string()).collect();
     if stay.is_empty() { error } else { anyhow::anyhow!("{error:#}; written all the same: {}", stay.join(", ")) }
 }
 
-/// Makes a folder and those above it.
+/// Creates a folder and its parents.
 pub(crate) fn make_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).with_context(|| path.display().to_string())
 }
 
-/// Writes a file as a whole or not at all.
+/// Writes a file atomically.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     check_replaceable(path)?;
     Ok(write_whole(path, bytes)?)
 }
 
-/// An array `[rows, columns]` of `f32` as a NumPy file.
+/// Encodes an `f32` array of shape `[rows, columns]` as a .npy file.
 pub(crate) fn npy(values: &[f32], columns: usize) -> Vec<u8> {
     let mut bytes = header("<f4", &[values.len() / columns.max(1), columns]).to_vec();
     bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
     bytes
 }
 
-/// A safetensors file with one tensor `[rows, columns]` of `f32`.
+/// Encodes an `f32` tensor of shape `[rows, columns]` as a safetensors file.
 pub(crate) fn safetensors(name: &str, values: &[f32], columns: usize) -> Result<Vec<u8>> {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let shape = vec![values.len() / columns.max(1), columns];
@@ -225,7 +233,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let output = Output::new(&path, false, &[]).unwrap();
-        // It appears while the command works.
+        // Another program creates the file while the command runs.
         std::fs::write(&path, b"other").unwrap();
         let error = output.write(b"x").unwrap_err().to_string();
         assert!(error.ends_with("has appeared meanwhile; --force replaces it"), "{error}");
@@ -239,7 +247,7 @@ mod tests {
         {
             let error = Output::new(Path::new("/dev/null"), true, &[]).unwrap_err().to_string();
             assert_eq!(error, "/dev/null: expected a regular file to write, got a special one, which stays");
-            // So does what a link leads to.
+            // The same holds for the target of a symbolic link.
             std::os::unix::fs::symlink("/dev/null", folder.path().join("link")).unwrap();
             assert!(Output::new(&folder.path().join("link"), true, &[]).is_err());
             assert!(write(&folder.path().join("link"), b"x").is_err());
@@ -249,7 +257,8 @@ mod tests {
         assert!(error.contains("which is read"), "{error}");
     }
 
-    /// The third of three files cannot get its name: what took free names goes, what replaced older files is named.
+    /// The third of three files cannot be renamed: files with new names are removed, and files that
+    /// overwrote others are listed in the error.
     #[test]
     fn what_has_got_its_name_is_undone_or_told() {
         let folder = tempfile::tempdir().unwrap();

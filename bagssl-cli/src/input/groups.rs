@@ -1,4 +1,4 @@
-//! Which images hang together: what an interval draws as one.
+//! Groups of dependent images, which the bootstrap draws as a unit.
 
 use std::collections::BTreeMap;
 
@@ -6,22 +6,24 @@ use anyhow::{Result, bail};
 use bagssl_data::Dataset;
 use clap::ValueEnum;
 
-/// What makes images a group. An interval that takes images for independent which are not is too narrow.
+/// The criterion that groups images. A confidence interval is too narrow if it treats dependent
+/// images as independent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Groups {
-    /// Neighboring tiles where the images are tiles by their names, else each image on its own
+    /// Groups of touching tiles if all image names are names of tiles, else each image on its own
     #[default]
     Auto,
     /// Each image on its own
     Image,
-    /// All images of a class, for instance where a class is one photograph
+    /// All images of a class, such as when each class is one photograph
     Class,
-    /// Tiles that touch or overlap in their photograph, by names such as s768-x04-y10.jpg
+    /// Tiles that touch or overlap in their photograph, identified by names such as
+    /// s768-x04-y10.jpg
     Tiles,
 }
 
 impl Groups {
-    /// The group of each image, and what the groups are called.
+    /// Returns the group of each image, and a name for the groups.
     pub(crate) fn group_ids(self, dataset: &Dataset) -> Result<(Vec<u32>, &'static str)> {
         let images = 0..dataset.len();
         let classes = || images.clone().map(|image| dataset.label(image)).collect();
@@ -45,7 +47,9 @@ impl Groups {
     }
 }
 
-/// A square of a photograph that was scaled until its short side has `scale` pixels: `[left, top, side]` as shares of it.
+/// A square tile of a photograph that was scaled so that its short side has `s` pixels, where `s`
+/// is the number in the tile's name. `square` is `[left, top, side]` relative to the photograph, up
+/// to a constant factor.
 struct Tile {
     folder: String,
     square: [f64; 3],
@@ -62,7 +66,8 @@ impl Tile {
             return None;
         }
         let share = |value: u32| f64::from(value) / f64::from(scale);
-        // In tiles of any one size: how large they are does not matter.
+        // Positions count tiles. All tiles have the same size in pixels, which is the constant
+        // factor.
         Some(Tile { folder: folder.into(), square: [share(column), share(row), share(1)] })
     }
 
@@ -74,7 +79,7 @@ impl Tile {
     }
 }
 
-/// The connected regions of tiles that touch, within each folder.
+/// Returns the connected region of each tile. Tiles in the same folder are connected if they touch.
 fn regions(tiles: &[Tile]) -> Vec<u32> {
     let mut folders: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     tiles.iter().enumerate().for_each(|(place, tile)| folders.entry(&tile.folder).or_default().push(place));
@@ -108,8 +113,9 @@ mod tests {
         regions(&names.iter().map(|name| Tile::from_name(name).unwrap()).collect::<Vec<_>>())
     }
 
-    /// Tiles in a row, one that touches at a corner, one apart, one of another photograph; a tile of the larger scale over
-    /// the one apart (column 6 of 12 begins at a half, as column 3 of 6 does).
+    /// Tiles in a row, one that touches at a corner, one apart, and one of another photograph. The
+    /// last tile has a larger scale and lies in the one apart (row 6 of 12 starts at one half, as
+    /// row 3 of 6 does).
     #[test]
     fn tiles_that_touch_are_one_group() {
         let names = [
@@ -143,7 +149,8 @@ mod tests {
         };
         assert_eq!((count(Groups::Image), count(Groups::Class)), (270, 9));
         let regions = count(Groups::Auto);
-        // Of each photograph 30 tiles, between which others are missing; counted by a script as well.
+        // There are 30 tiles per photograph, with gaps between them. A script counted the same
+        // number of regions.
         assert_eq!(regions, 100);
     }
 }

@@ -1,4 +1,4 @@
-//! What a command works on: images, their splits and groups, which patches of them, and files.
+//! The inputs of a command: images, their splits and groups, the choice of patches, and files.
 
 pub(crate) mod source;
 pub(crate) mod splits;

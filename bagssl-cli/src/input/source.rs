@@ -1,4 +1,4 @@
-//! The images that a command works on.
+//! Command-line arguments for images and data sets.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,36 +14,41 @@ use crate::memory::ImageMemoryArgs;
 use crate::terminal::output::{note, note_once, one_line};
 use crate::terminal::progress::Progress;
 
-/// Where images come from.
+/// The data set of a command.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct DataArgs {
-    /// Images: a folder with train/ and val/, such a folder in a .tar, CIFAR-10/100's binary files or .tar.gz, WebDataset's
-    /// shards (a folder, or a pattern such as '{train-{000..146},val-{000..006}}.tar'), Hugging Face's parquet, ImageNet's archives, a
-    /// folder with lists of image files, as `bagssl data split` writes them, or a folder of images, to train on or to embed
-    /// [default: the photographs that the program carries]
+    /// Data set of images [default: the built-in photographs]
+    ///
+    /// One of: a folder with train/ and val/; such a folder in a .tar; CIFAR-10/100's binary files
+    /// or .tar.gz; WebDataset's shards (a folder, or a pattern such as
+    /// '{train-{000..146},val-{000..006}}.tar'); Hugging Face's parquet; ImageNet's archives; a
+    /// folder with lists of image files, as `bagssl data split` writes them; or a folder of images,
+    /// to train on or to embed.
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
     #[command(flatten)]
     pub(crate) classes: ClassesArgs,
-    /// Turn photographs as their EXIF orientation says [default: not, as torchvision]
+    /// Apply the EXIF orientation of photographs [default: ignore it, as torchvision does]
     #[arg(long)]
     pub(crate) exif: bool,
-    /// Threads that decode and cut images [default: as many as cores]
+    /// Threads that decode and crop images [default: one per core]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) threads: usize,
     #[command(flatten)]
     pub(crate) memory: ImageMemoryArgs,
 }
 
-/// Which columns of parquet files are read.
+/// The columns to read from parquet files.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ColumnArgs {
-    /// Column of parquet files with the images [default: image, img, or the only one that may have them]
+    /// Parquet column with the images [default: image, img, or the only column that may hold
+    /// images]
     #[arg(long, value_name = "NAME")]
     image_column: Option<String>,
-    /// Column of parquet files with the numbers of classes [default: label, fine_label, labels, or the first that is said to have them]
+    /// Parquet column with the class numbers [default: label, fine_label, labels, or the first
+    /// column that is declared as class labels]
     #[arg(long, value_name = "NAME")]
     label_column: Option<String>,
 }
@@ -53,7 +58,7 @@ impl ColumnArgs {
         Columns { image: self.image_column.clone(), label: self.label_column.clone() }
     }
 
-    /// Refuses columns where none of the images that a command is given are a data set.
+    /// Returns an error if columns were given, but none of the arguments in `images` is a data set.
     pub(crate) fn check(&self, images: &[&[PathBuf]]) -> Result<()> {
         if self.columns() != Columns::default() && !images.iter().any(|paths| is_set(paths)) {
             bail!("--image-column, --label-column: expected parquet files with them, got image files");
@@ -62,10 +67,12 @@ impl ColumnArgs {
     }
 }
 
-/// Which of a data set's classes are used.
+/// The classes of a data set to use.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ClassesArgs {
-    /// Only the classes that this text file lists, a name a line (ImageNet-100 is ImageNet with a list of 100 wnids)
+    /// Use only the classes listed in this text file, one name per line
+    ///
+    /// For example, ImageNet-100 is ImageNet with a list of 100 wnids.
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
 }
@@ -80,19 +87,22 @@ impl ClassesArgs {
     }
 }
 
-/// What is done about images that cannot be used.
+/// The policy for unusable images.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct BadImageArgs {
-    /// What to do with an image that cannot be read, decoded or cut: end with an error, or leave it out and list it
+    /// What to do with an image that cannot be read, decoded or cropped: abort, or skip and report
+    /// it
     #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
     pub(crate) on_bad_image: BadImage,
 }
 
-/// What becomes of an image that cannot be used.
+/// The policy for an unusable image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum BadImage {
+    /// Abort with an error
     #[default]
     Fail,
+    /// Skip the image and report it
     Skip,
 }
 
@@ -105,12 +115,12 @@ impl From<BadImage> for OnBadImage {
     }
 }
 
-/// Why an image was left out, with its name.
+/// Returns the name of a skipped image, with the reason.
 pub(crate) fn reason(skipped: &Skipped) -> String {
     one_line(&skipped.to_string())
 }
 
-/// Lists on standard error what was left out.
+/// Prints the skipped images to standard error.
 pub(crate) fn tell_skipped(skipped: &[Skipped]) {
     for image in skipped {
         let often = if image.times == 1 { String::new() } else { format!(" {} times", image.times) };
@@ -123,7 +133,8 @@ pub(crate) fn tell_skipped(skipped: &[Skipped]) {
     }
 }
 
-/// The fingerprint of a data set, for which its images are read, the first time at least.
+/// Returns the fingerprint of a data set. Reads and hashes its images if they have not been hashed
+/// yet, and then shows a progress bar.
 pub(crate) fn fingerprint(dataset: &Dataset) -> String {
     let bar = OnceLock::new();
     let images = || Progress::images("read images for their digests", dataset.len(), false);
@@ -134,13 +145,13 @@ pub(crate) fn fingerprint(dataset: &Dataset) -> String {
     fingerprint
 }
 
-/// The size of the first image that can be used.
+/// Returns the size of the first usable image.
 pub(crate) fn first_size(dataset: &Dataset) -> Result<ImageSize> {
     let usable = (0..dataset.len()).find_map(|image| dataset.decode(image).ok());
     Ok(usable.map_or_else(|| dataset.decode(0), Ok)?.size())
 }
 
-/// Says on standard error what was passed over.
+/// Prints the ignored files to standard error.
 pub(crate) fn tell_passed_over(passed: &PassedOver) {
     if !passed.is_empty() {
         note_once(&format!("data: passed over: {}", one_line(&passed.to_string())));
@@ -148,14 +159,14 @@ pub(crate) fn tell_passed_over(passed: &PassedOver) {
 }
 
 impl DataArgs {
-    /// One half of the data set. Says on standard error what was opened, and what was passed over.
+    /// Opens one split. Prints to standard error what was opened, and which files were ignored.
     pub(crate) fn open(&self, split: Split) -> Result<Arc<Dataset>> {
         let dataset = self.read(split)?;
         self.tell(&[&dataset]);
         Ok(Arc::new(dataset))
     }
 
-    /// The training half, if all of its images have classes.
+    /// Opens the training split. Returns an error if an image has no class.
     pub(crate) fn open_labeled(&self) -> Result<Arc<Dataset>> {
         let dataset = self.open(Split::Train)?;
         check_labels(&dataset, "training", self)?;
@@ -169,7 +180,7 @@ impl DataArgs {
         Ok(dataset)
     }
 
-    /// One half of the data set, of which nothing is said.
+    /// Opens one split without printing.
     pub(crate) fn read(&self, split: Split) -> Result<Dataset> {
         let dataset = match &self.data {
             Some(path) => Dataset::open_with(path, split, &self.columns.columns())?,
@@ -182,7 +193,7 @@ impl DataArgs {
         self.classes.choose(dataset)
     }
 
-    /// Says on standard error how the data was read: one half, or both.
+    /// Prints to standard error how one split or both were read.
     pub(crate) fn tell(&self, halves: &[&Dataset]) {
         if self.data.is_none() {
             return;
@@ -194,14 +205,15 @@ impl DataArgs {
         tell_passed_over(&others.iter().fold(first.passed_over(), |_, other| first.passed_over_with(other)));
     }
 
-    /// Where the images lie, whatever the folder that one is in.
+    /// Returns the location of the images as an absolute path, or the name of the built-in data
+    /// set.
     pub(crate) fn place(&self) -> String {
         let absolute =
             |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
         self.data.as_ref().map_or_else(|| self.name(), absolute)
     }
 
-    /// What the data set is called.
+    /// Returns the name of the data set.
     pub(crate) fn name(&self) -> String {
         match &self.data {
             Some(path) => path.display().to_string(),
@@ -210,20 +222,25 @@ impl DataArgs {
     }
 }
 
-/// Whether it is an archive, a table or a pattern of them; what else is a file is an image.
+/// Returns whether the path is an archive, a parquet file or a pattern of such files. Other files
+/// are images.
 fn is_archive(path: &Path) -> bool {
     let name = path.to_string_lossy();
     let ends = [".tar", ".tar.gz", ".tgz", ".parquet"].iter().any(|ending| name.ends_with(ending));
     ends || (name.contains(['{', '*', '?']) && !path.exists())
 }
 
-/// Whether these are a data set, and not single images or a folder of them.
+/// Returns whether the paths are a data set, as opposed to image files or a folder of images.
 fn is_set(paths: &[PathBuf]) -> bool {
     matches!(paths, [path] if is_archive(path) || (path.is_dir() && Dataset::is_set(path)))
 }
 
-/// The images that are named: files, folders, one data set's validation half (or all of it, if it has no halves), or `-` for an image on
-/// standard input. Only a data set has halves and columns. Decoding takes its memory from `budget`.
+/// Opens the images that the paths name: image files, a folder, a data set, or `-` for an image on
+/// standard input.
+///
+/// A data set is opened at split `half`, which defaults to the validation split, or to all images
+/// if there are no splits. Only a data set has splits and columns. Decoding takes its memory from
+/// `budget`.
 pub(crate) fn images(
     paths: &[PathBuf],
     half: Option<Split>,
@@ -256,7 +273,7 @@ pub(crate) fn images(
     Ok(Arc::new(dataset.with_budget(budget)))
 }
 
-/// The image that standard input gives.
+/// Reads an image from standard input.
 fn from_input() -> Result<Dataset> {
     let mut bytes = Vec::new();
     std::io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes).context("standard input")?;
@@ -266,7 +283,7 @@ fn from_input() -> Result<Dataset> {
     Ok(Dataset::of_bytes("standard input", bytes))
 }
 
-/// Refuses images without classes, which can be trained on and embedded, and no more.
+/// Returns an error if an image has no class. Only `train` and `embed` accept such images.
 pub(crate) fn check_labels(dataset: &Dataset, half: &str, data: &DataArgs) -> Result<()> {
     if let Some(image) = dataset.without_class() {
         bail!(

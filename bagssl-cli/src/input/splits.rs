@@ -1,4 +1,4 @@
-//! The two halves of a data set that is evaluated.
+//! The train/validation split of a data set to evaluate on.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use bagssl_data::{Dataset, Split};
 use crate::input::source::{DataArgs, check_labels};
 use crate::terminal::output::{note_once, one_line};
 
-/// The two halves of a data set.
+/// The two splits of a data set.
 #[derive(Clone)]
 pub(crate) struct Splits {
     pub(crate) train: Arc<Dataset>,
@@ -18,8 +18,8 @@ pub(crate) struct Splits {
 }
 
 impl Splits {
-    /// Both halves: of the images to test, those whose classes have training images. Says on standard error what was opened, and which
-    /// classes are not tested.
+    /// Opens both splits. Keeps only the test images whose classes have training images. Prints to
+    /// standard error what was opened, and which classes are not tested.
     pub(crate) fn open(data: &DataArgs) -> Result<Self> {
         let (train, test) = (data.read(Split::Train)?, data.read(Split::Validation)?);
         data.tell(&[&train, &test]);
@@ -40,12 +40,12 @@ impl Splits {
         Ok(Splits { train: Arc::new(train), test: Arc::new(test) })
     }
 
-    /// How many classes are tested: those of the test images.
+    /// Returns the number of classes of the test images.
     pub(crate) fn tested(&self) -> usize {
         (0..self.test.len()).map(|image| self.test.label(image)).collect::<BTreeSet<_>>().len()
     }
 
-    /// The accuracy of guessing, in percent.
+    /// Returns the accuracy of guessing, in percent.
     pub(crate) fn chance(&self) -> f64 {
         100.0 / self.tested() as f64
     }

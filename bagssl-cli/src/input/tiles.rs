@@ -1,4 +1,4 @@
-//! Pictures of a data set's images and of their patches, as reports show them.
+//! Thumbnails of images and patches for reports.
 
 use std::sync::Arc;
 
@@ -10,41 +10,42 @@ use bagssl_eval::report::{SheetRow, Thumbnail, Tile};
 
 use crate::evaluate::{Near, Place};
 
-/// The longest side of a picture, in pixels.
+/// The maximum length of a thumbnail's longer side, in pixels.
 const LARGEST: u32 = 96;
 
-/// The patches that stand for the images of a data set.
+/// A data set whose images and patches are drawn as thumbnails.
 pub(crate) struct Tiles {
     dataset: Arc<Dataset>,
     bags: BagLoader,
 }
 
 impl Tiles {
-    /// `seed` is that of random bags. What cannot be used is not asked for.
+    /// Creates thumbnails of the patches of `bag`. `seed` is the seed of random bags. Callers must
+    /// not ask for unusable images.
     pub(crate) fn new(dataset: Arc<Dataset>, bag: Bag, seed: u64, color: Color) -> Result<Self> {
         let config = BagConfig { bag, seed, color, on_bad_image: OnBadImage::Skip, ..BagConfig::default() };
         Ok(Tiles { bags: BagLoader::new(dataset.clone(), config)?, dataset })
     }
 
-    /// Patches of an image.
+    /// Returns the number of patches per image.
     pub(crate) fn patches(&self) -> usize {
         self.bags.patches()
     }
 
-    /// One patch.
+    /// Returns the thumbnail of a patch.
     pub(crate) fn patch(&self, [image, patch]: Place) -> Result<Tile> {
         let thumbnail = thumbnail(&self.bags.picture(image, patch)?)?;
         Ok(Tile { patch: Some(patch as u32), thumbnail, ..tile_of(&self.dataset, image) })
     }
 
-    /// A patch and those near it.
+    /// Returns the thumbnails of a patch and its nearest neighbors.
     pub(crate) fn row(&self, near: &Near) -> Result<SheetRow> {
         let found = near.found.iter().map(|&(place, similarity)| Ok((self.patch(place)?, similarity)));
         Ok(SheetRow { query: self.patch(near.query)?, neighbors: found.collect::<Result<_>>()? })
     }
 }
 
-/// A whole image, in its colors.
+/// Returns the thumbnail of an entire image, in color.
 pub(crate) fn image(dataset: &Dataset, image: usize) -> Result<Tile> {
     Ok(Tile { thumbnail: thumbnail(&*dataset.decode(image)?)?, ..tile_of(dataset, image) })
 }
@@ -65,7 +66,8 @@ mod tests {
     use bagssl_core::patch::{PatchSide, PatchSpec};
     use bagssl_data::Split;
 
-    /// Two rows and three columns of patches in an image that is wider than high: patch 5 is at the bottom on the right.
+    /// Two rows and three columns of patches in an image that is wider than it is high: patch 5 is
+    /// at the bottom right.
     #[test]
     fn the_patch_that_is_named_is_shown() {
         let folder = tempfile::tempdir().unwrap();

@@ -26,40 +26,42 @@ use crate::input::splits::Splits;
 use crate::terminal::output::{say, tell};
 use crate::terminal::progress::Progress;
 
-/// What Winograd's method and bf16 cost a checkpoint in accuracy, layer by layer and in the end
+/// Measure how much accuracy a checkpoint loses by Winograd convolution and bf16
 ///
-/// Each convolution is given what the exact network (plain sums of products in f32) gives it on patches of real images, and
-/// its output is compared to the exact one: the largest difference over the largest magnitude. Then whole embeddings are
-/// compared, and the nearest-neighbor accuracy that they reach.
+/// The reference is the exact network, which computes plain sums of products in f32. Each
+/// convolution gets the exact network's input on patches of real images. Its error is the largest
+/// absolute difference to the exact output, divided by the output's largest magnitude. The final
+/// embeddings and their nearest-neighbor accuracy are compared, too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The checkpoint
+    /// Checkpoint file
     checkpoint: PathBuf,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
     bag: BagArgs,
-    /// Embed on this backend as well
+    /// Also compare the embeddings of this backend
     #[arg(long, value_enum)]
     backend: Option<Name>,
-    /// Exit with code 1 if the cosine of an embedding of that backend to the exact one is lower
+    /// Exit with code 1 if the cosine of any embedding of --backend to the exact one is below this
+    /// value
     #[arg(long, value_name = "COSINE", requires = "backend")]
     least: Option<f64>,
-    /// Patches that the layers are compared on
+    /// Number of patches to compare the layers on
     #[arg(long, value_name = "N", default_value_t = 64)]
     patches: usize,
-    /// Print the result as JSON, and no progress
+    /// Print the result as JSON, without progress
     #[arg(long)]
     json: bool,
 }
 
-/// How the network may compute.
+/// The arithmetic or backend that computes the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kernel {
     Exact,
     Winograd,
     Bf16,
-    /// A backend of Burn.
+    /// A Burn backend.
     On(Name),
 }
 
@@ -75,7 +77,7 @@ impl Serialize for Kernel {
 }
 
 impl Kernel {
-    /// Those of this machine's CPU.
+    /// Returns the kernels that this machine's CPU supports.
     fn all() -> Vec<Kernel> {
         let mut all = vec![Kernel::Exact, Kernel::Winograd];
         all.extend(InstructionSet::Avx512Bf16.is_available().then_some(Kernel::Bf16));
@@ -91,7 +93,7 @@ impl Kernel {
         }
     }
 
-    /// What a backend computes with, if it is not this project's kernels on the CPU.
+    /// Returns the kernel of a Burn backend, or `None` for this project's CPU kernels.
     fn from_backend(backend: Name) -> Option<Kernel> {
         (backend != Name::Ndarray).then_some(Kernel::On(backend))
     }
@@ -108,24 +110,24 @@ impl Kernel {
     }
 }
 
-/// The error of one layer.
+/// The errors of one layer.
 #[derive(Debug, Serialize)]
 struct OfLayer {
     layer: String,
     shape: String,
-    /// The largest difference over the largest magnitude, by kernel.
+    /// The largest absolute difference divided by the largest magnitude, per kernel.
     errors: Vec<(Kernel, f64)>,
 }
 
-/// What a kernel does to the embeddings.
+/// The effect of a kernel on the embeddings.
 #[derive(Debug, Serialize)]
 struct OfNetwork {
     kernel: Kernel,
     lowest_cosine: f64,
     mean_cosine: f64,
-    /// The largest difference over the largest magnitude.
+    /// The largest absolute difference divided by the largest magnitude.
     error: f64,
-    /// In percent.
+    /// The kNN accuracy in percent.
     knn: f64,
 }
 
@@ -137,7 +139,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(least) = args.least.filter(|least| !(-1.0..=1.0).contains(least)) {
         bail!("--least: expected a cosine from -1 to 1, got {least}");
     }
-    // Whether the program has it is said before the work begins.
+    // Reports a backend that is not available before the work begins.
     args.backend.map(Name::open).transpose()?;
     let bytes = files::read_checkpoint(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
@@ -154,7 +156,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         true => say!("{}", serde_json::json!({"layers": layers, "networks": networks})),
         false => print(&layers, &networks),
     }
-    // What is not a number is lower too.
+    // NaN counts as lower.
     let is_low = |cosine: f64, least: f64| cosine < least || cosine.is_nan();
     let low = |network: &&OfNetwork| args.least.is_some_and(|least| is_low(network.lowest_cosine, least));
     if let Some(OfNetwork { kernel, lowest_cosine, .. }) = networks.last().filter(low) {
@@ -186,7 +188,8 @@ fn bag(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Arc<Dataset>, batch: 
     Ok(BagLoader::new(dataset.clone(), config)?)
 }
 
-/// Patches from as many images as there are, each image's in turn.
+/// Returns patches and their size `[height, width]`. Spreads the requested number of patches over
+/// as many images as possible. The patches of an image are adjacent in the result.
 fn patches(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Arc<Dataset>) -> Result<(Vec<f32>, [usize; 2])> {
     let loader = bag(args, checkpoint, dataset, 1)?;
     let each = args.patches.div_ceil(dataset.len());
@@ -201,7 +204,7 @@ fn patches(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Arc<Dataset>) -> 
     Ok((all, size))
 }
 
-/// The error of each convolution alone.
+/// Returns the errors of each convolution on its own.
 fn by_layer(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Arc<Dataset>) -> Result<Vec<OfLayer>> {
     let plan = checkpoint.spec().model.encoder();
     let (input, size) = patches(args, checkpoint, dataset)?;
@@ -227,7 +230,8 @@ fn by_layer(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Arc<Dataset>) ->
     Ok(layers)
 }
 
-/// Every map of the exact network, `[row, channel, height, width]`; none for rows.
+/// Returns the input and every feature map of the exact network, each of shape `[row, channel,
+/// height, width]`. Stops at the first layer whose output is not a map.
 fn maps(checkpoint: &Checkpoint<'_>, plan: &Plan, input: &[f32], size: [usize; 2]) -> Result<Vec<Vec<f32>>> {
     let mut maps = vec![input.to_vec()];
     for last in 0..plan.layers().len() {
@@ -243,7 +247,7 @@ fn maps(checkpoint: &Checkpoint<'_>, plan: &Plan, input: &[f32], size: [usize; 2
     Ok(maps)
 }
 
-/// What a plan puts out.
+/// Returns the output of a plan.
 fn output(
     checkpoint: &Checkpoint<'_>,
     plan: &Plan,
@@ -261,7 +265,7 @@ fn output(
     })
 }
 
-/// The largest difference over the largest magnitude.
+/// Returns the largest absolute difference divided by the largest magnitude of `exact`.
 fn error(values: &[f32], exact: &[f32]) -> f64 {
     let most = |values: &mut dyn Iterator<Item = f32>| values.fold(0_f32, |most, value| most.max(value.abs()));
     let difference = most(&mut values.iter().zip(exact).map(|(value, exact)| value - exact));
@@ -290,7 +294,7 @@ fn compare(kernel: Kernel, features: &[Features; 2], exact: &[Features; 2]) -> R
     })
 }
 
-/// The features of both halves.
+/// Returns the features of both splits.
 fn embeddings(
     args: &Args,
     checkpoint: &Checkpoint<'_>,

@@ -14,39 +14,40 @@ use crate::input::source::DataArgs;
 use crate::parallelism;
 use crate::terminal::output::say;
 
-/// How fast training patches are made on this machine: decoded, cut, resampled, augmented, normalized
+/// Measure how fast training patches are decoded, cropped, resampled, augmented and normalized
 ///
-/// Each round takes some batches of the preset's views. With --decode every image is decoded again each time, as where
-/// images do not fit into memory; else they are decoded before the clock runs, as in all epochs but the first.
+/// Each round takes some batches of the preset's views. With --decode, every image is decoded each
+/// time, as if the images did not fit into memory. Otherwise they are decoded before the timing
+/// starts, as in all epochs but the first.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Recipe of the views: bagssl, bagssl-vicreg, multi-scale or emp-ssl-cifar
+    /// Preset of the views: bagssl, bagssl-vicreg, multi-scale or emp-ssl-cifar
     #[arg(long, value_name = "NAME", default_value = "emp-ssl-cifar")]
     preset: String,
     #[command(flatten)]
     data: DataArgs,
-    /// Patches of each image [default: the preset's]
+    /// Number of patches per image [default: the preset's]
     #[arg(long, value_name = "N")]
     patches: Option<usize>,
-    /// Images in a batch [default: the preset's, or as many as there are]
+    /// Number of images per batch [default: the preset's, but at most the size of the data set]
     #[arg(long, value_name = "N")]
     images: Option<usize>,
-    /// Side of a patch in pixels, before it is resampled [default: the preset's share of the image]
+    /// Side of a patch in pixels, before resampling [default: the preset's share of the image]
     #[arg(long, value_name = "PIXELS")]
     crop: Option<u32>,
-    /// Decode each image every time
+    /// Decode each image every time instead of caching it
     #[arg(long)]
     decode: bool,
-    /// Only decode images, on one thread
+    /// Only measure decoding, on one thread
     #[arg(long, conflicts_with_all = ["decode", "scaling", "threads", "patches", "images", "crop"])]
     decode_only: bool,
-    /// Rounds, of which the median is shown
+    /// Number of rounds; the median is printed
     #[arg(long, value_name = "N", default_value_t = 7)]
     rounds: usize,
-    /// Least seconds of a round
+    /// Minimum duration of a round in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
     seconds: f64,
-    /// Thread counts 1, 2, 4.. up to --threads, one after the other
+    /// Measure with 1, 2, 4.. threads, up to --threads
     #[arg(long, conflicts_with = "json")]
     scaling: bool,
     /// Print the result as JSON
@@ -75,7 +76,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Images decoded a second, on this thread.
+/// Measures the number of images that this thread decodes per second.
 fn decode_only(args: &Args) -> Result<ExitCode> {
     let dataset = args.data.open(Split::Train)?;
     let (mut rates, mut pixels) = (Vec::with_capacity(args.rounds), 0);
@@ -104,7 +105,7 @@ fn decode_only(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was measured: patches a second of each round, in ascending order.
+/// The measured patches per second of each round, in ascending order.
 struct Rates {
     patches: Vec<f64>,
     each: usize,
@@ -169,7 +170,8 @@ fn measure(args: &Args, threads: usize) -> Result<Rates> {
     Ok(Rates { patches, each, images: dataset.len() })
 }
 
-/// Takes batches for so long, or so many; patches a second.
+/// Takes batches until `least` has passed or `most` batches have been taken. Returns the patches
+/// per second.
 fn take(loader: &Loader, epoch: &mut u32, least: Duration, most: usize) -> Result<f64> {
     let (begun, mut patches, mut batches) = (Instant::now(), 0, 0);
     while batches < most && begun.elapsed() < least {

@@ -1,4 +1,4 @@
-//! `bagssl bench`: what this machine makes of the networks.
+//! `bagssl bench`: benchmarks on this machine.
 
 mod accuracy;
 mod data;
@@ -32,7 +32,7 @@ pub(crate) fn architecture(name: &str) -> std::result::Result<Architecture, Stri
     name.parse().map_err(|error: bagssl_core::Error| error.to_string())
 }
 
-/// Refuses a number out of its range.
+/// Returns an error if a number is out of range.
 fn check_range(name: &str, value: usize, range: std::ops::RangeInclusive<usize>) -> Result<()> {
     match range.contains(&value) {
         true => Ok(()),

@@ -26,43 +26,46 @@ use crate::input::source::DataArgs;
 use crate::terminal::output::say;
 use crate::terminal::profile::{Profile, UNTIMED, Window};
 
-/// How fast a step of training is, on patches of noise
+/// Measure the speed of training steps, on patches of noise
 ///
-/// On the backend that is asked for; without one, on the CPU's backends that this program has, in turns: with the feature `candle`
-/// those with Burn's own operations too.
+/// Without --backend, measures all CPU backends of this program in alternation. A program built
+/// with the feature `candle` includes those with Burn's own operations.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where to train
+    /// Backend to train on
     #[arg(long, value_enum)]
     backend: Option<Name>,
-    /// Encoder
+    /// Encoder architecture
     #[arg(long, value_parser = super::architecture, default_value = "resnet-small")]
     arch: Architecture,
-    /// The recipe whose loss, projector and optimizer are used
+    /// Preset of the loss, projector and optimizer
     #[arg(long, value_name = "NAME", default_value = "bagssl")]
     preset: String,
-    /// Sizes of the projector's layers, such as 2048,256 [default: the recipe's]
+    /// Sizes of the projector's layers, such as 2048,256 [default: the preset's]
     #[arg(long, value_name = "SIZES", value_delimiter = ',')]
     projector: Option<Vec<usize>>,
-    /// Side of a patch in pixels [default: 16, with --loading the recipe's]
+    /// Side of a patch in pixels [default: 16, or the preset's with --loading]
     #[arg(long, value_name = "PIXELS", conflicts_with = "loading")]
     size: Option<usize>,
-    /// Images in a batch
+    /// Number of images per batch
     #[arg(long, value_name = "N", default_value_t = 20)]
     images: usize,
-    /// Patches of each
+    /// Number of patches per image
     #[arg(long, value_name = "N", default_value_t = 4)]
     patches: usize,
-    /// Patches of all images together, instead of --images
+    /// Number of patches per batch, instead of --images
     #[arg(long, value_name = "N", conflicts_with = "images")]
     batch: Option<usize>,
-    /// Steps that are timed, after some that are not
+    /// Number of timed steps, after some untimed ones
     #[arg(long, value_name = "N", default_value_t = 7, visible_alias = "steps")]
     rounds: usize,
-    /// Train on images as well, decoded, cut and changed as the recipe says, and compare
+    /// Also train on images that are decoded, cropped and augmented as the preset specifies, and
+    /// compare the speeds
     #[arg(long, requires = "backend")]
     loading: bool,
-    /// Write a Chrome trace of the timed steps to a file (for ui.perfetto.dev or chrome://tracing), and print where their time goes
+    /// Write a Chrome trace of the timed steps, and print where their time goes
+    ///
+    /// Open the trace in ui.perfetto.dev or chrome://tracing.
     #[arg(long, value_name = "FILE", requires = "backend")]
     profile: Option<PathBuf>,
     #[command(flatten)]
@@ -72,7 +75,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// One batch of noise, again and again.
+/// A source that repeats one batch of noise.
 struct Noise(BatchShape);
 
 impl PatchSource for Noise {
@@ -89,13 +92,13 @@ impl PatchSource for Noise {
         let shape = self.0;
         let data: Vec<f32> = (0..shape.rows() * shape.patch_len()).map(|_| random.uniform(-1.0, 1.0)).collect();
         let images = (0..shape.images as u32).collect::<Vec<_>>();
-        // Clones of one batch are brought to the device once.
+        // Clones of a batch are transferred to the device only once.
         let batch = PatchBatch::new(shape, data, images.clone(), images);
         Box::new((first..).map(move |_| Ok(batch.clone()?)))
     }
 }
 
-/// Stops after so many steps, and keeps when they ended.
+/// Records when each step ended, and stops after the wanted number of steps.
 struct Steps {
     wanted: usize,
     ends: Vec<Instant>,
@@ -154,10 +157,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-/// The side of a patch of noise, unless one says another.
+/// The default side of a patch of noise, in pixels.
 const SIZE: usize = 16;
 
-/// The recipe with what the command line says of it.
+/// Returns the preset with the overrides of the command line.
 fn recipe(args: &Args, images: usize) -> Result<RunConfig> {
     let recipe = preset(&args.preset);
     let recipe = recipe.with_context(|| format!("--preset: expected one of {}, got {:?}", names(), args.preset))?;
@@ -175,7 +178,7 @@ fn recipe(args: &Args, images: usize) -> Result<RunConfig> {
     }
     config.batch.images = images;
     config.batch.patches = args.patches;
-    // More than are taken.
+    // More epochs than the benchmark needs.
     config.schedule.epochs = 1 << 20;
     Ok(run)
 }
@@ -184,21 +187,22 @@ fn info() -> RunInfo {
     RunInfo::default()
 }
 
-/// What a backend's training takes.
+/// The measured time and memory of training on a backend.
 struct Trained {
-    /// A step, the median.
+    /// The median time of a step, in seconds.
     seconds: f64,
-    /// A step, the mean.
+    /// The mean time of a step, in seconds.
     mean: f64,
-    /// From nothing to the end of the first step.
+    /// The time from the creation of the first trainer to the end of the first step, in seconds.
     first_step: f64,
-    /// The most memory held: of the GPU, less what was in use before the first step, or of the program.
+    /// The growth of the memory in use from before the first step to the end of training, in bytes:
+    /// of the GPU's memory in use, or of this process's peak memory.
     peak_memory: Option<u64>,
-    /// A step on images.
+    /// The mean time of a step on images, in seconds.
     loading: Option<f64>,
 }
 
-/// Training on one backend, in one run.
+/// A benchmark of training on one backend.
 struct OnOne {
     config: CheckedConfig,
     shape: BatchShape,
@@ -225,7 +229,7 @@ impl OnOne {
         let peak_memory = backend.memory_held().zip(before).map(|(after, before)| after.saturating_sub(before));
         let mut seconds: Vec<f64> =
             ends[UNTIMED - 1..].windows(2).map(|ends| (ends[1] - ends[0]).as_secs_f64()).collect();
-        // Batches come in bursts, so that means are compared, not medians.
+        // Batches arrive in bursts, so means are compared instead of medians.
         let loading = self.loader.as_ref().map(|loader| steps(loader, None)).transpose()?;
         let loading = loading.map(|(seconds, _)| seconds);
         Ok(Trained { seconds: median(&mut seconds), mean, first_step, peak_memory, loading })
@@ -287,7 +291,7 @@ fn on_one(name: Name, args: &Args, work: &OnOne) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The CPU's backends in turns.
+/// Measures the CPU backends in alternation.
 fn on_all(args: &Args, config: &CheckedConfig, shape: BatchShape) -> Result<ExitCode> {
     let mut kinds =
         Name::of_cpu().iter().map(|&name| Ok((name, stepper(name, config, shape)?))).collect::<Result<Vec<_>>>()?;
@@ -325,14 +329,14 @@ fn on_all(args: &Args, config: &CheckedConfig, shape: BatchShape) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-/// Takes a step, and says how many seconds that was.
+/// Runs a step and returns its duration in seconds.
 type Stepper = Box<dyn FnMut() -> Result<f64>>;
 
-/// Makes something that takes a step and says how long that was.
+/// Returns a function that runs a step and returns its duration in seconds.
 fn stepper(name: Name, config: &CheckedConfig, shape: BatchShape) -> Result<Stepper> {
     let mut trainer = name.open()?.trainer(config.clone(), info(), None)?;
     Ok(Box::new(move || {
-        // The first of two steps also prepares what the second has at hand.
+        // Only the second of two steps is timed: the first one includes setup.
         let mut steps = Steps { wanted: 2, ends: Vec::new(), window: None };
         trainer.run(&Noise(shape), &mut steps, &mut Nowhere)?;
         Ok((steps.ends[1] - steps.ends[0]).as_secs_f64())

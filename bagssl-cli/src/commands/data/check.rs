@@ -14,10 +14,10 @@ use crate::terminal::progress::Progress;
 pub(crate) struct Args {
     #[command(flatten)]
     set: SetArgs,
-    /// Decode only N images of each half, at equal distances
+    /// Decode only N evenly spaced images of each split
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
-    /// Print the result as JSON, and no progress
+    /// Print the result as JSON, without progress
     #[arg(long)]
     json: bool,
 }

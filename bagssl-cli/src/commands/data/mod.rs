@@ -15,24 +15,28 @@ use crate::memory::ImageMemoryArgs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Decode every image; say what there is, what is passed over and what is broken (exit code 1 if anything is)
+    /// Decode all images, and report the data set's contents, ignored files and broken images
+    ///
+    /// The exit code is 1 if an image is broken.
     Check(check::Args),
     Preview(preview::Args),
     Split(split::Args),
 }
 
-/// The data set that is looked at.
+/// The data set to work on.
 #[derive(Debug, clap::Args)]
 struct SetArgs {
-    /// Images: a folder with train/ and val/, such a folder in a .tar, CIFAR-10/100's binary files or .tar.gz, WebDataset's
-    /// shards, Hugging Face's parquet, ImageNet's archives, or a folder with lists of image files, as `bagssl data split`
-    /// writes them [default: the photographs that the program carries]
+    /// Data set of images [default: the built-in photographs]
+    ///
+    /// One of: a folder with train/ and val/; such a folder in a .tar; CIFAR-10/100's binary files
+    /// or .tar.gz; WebDataset's shards; Hugging Face's parquet; ImageNet's archives; or a folder
+    /// with lists of image files, as `bagssl data split` writes them.
     path: Option<PathBuf>,
     #[command(flatten)]
     columns: ColumnArgs,
     #[command(flatten)]
     classes: ClassesArgs,
-    /// Turn photographs as their EXIF orientation says [default: not, as torchvision]
+    /// Apply the EXIF orientation of photographs [default: ignore it, as torchvision does]
     #[arg(long)]
     exif: bool,
     #[command(flatten)]

@@ -17,40 +17,40 @@ use crate::input::source::{BadImageArgs, tell_skipped};
 use crate::terminal::output::{field, say};
 use crate::terminal::picture::{GAP, below, beside, enlarged, png, widened};
 
-/// Draw a sheet of images beside the augmented patches that training makes of them
+/// Draw images beside the augmented patches that training makes of them
 ///
-/// A line for each of the first images of the first epoch of `bagssl train` with the same data, recipe and seed: the image
-/// (made smaller if it is large), and the very patches that the network would be given. What is small is drawn larger, each
-/// pixel as a square.
+/// Shows the first images of the first epoch of `bagssl train` with the same data, recipe and seed,
+/// one per row. Each row has the image, and the exact patches that the network would get. Large
+/// images are shrunk. Small images and patches are enlarged, with each pixel as a square.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     set: SetArgs,
-    /// File to write, .png
+    /// Output file, .png
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
     bad: BadImageArgs,
-    /// Images on the sheet, all there are at most
+    /// Maximum number of images to draw
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     count: u16,
-    /// Write over a file that is there
+    /// Overwrite an existing file
     #[arg(long)]
     force: bool,
-    /// Print what is on the sheet as JSON
+    /// Print the contents of the picture as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// The longer side of an image on the sheet, at most.
+/// The maximum length of an image's longer side on the sheet, in pixels.
 const IMAGE_SIDE: u32 = 160;
-/// The longer side of an image or a patch on the sheet, at least.
+/// The minimum length of an image's or a patch's longer side on the sheet, in pixels.
 const LEAST_SIDE: u32 = 64;
-/// The width of all patches in a row, at most; more of them go on below.
+/// The maximum width of a row of patches, in pixels. More patches wrap to the next row.
 const ROW_WIDTH: u32 = 1280;
-/// The most patches on a sheet.
+/// The maximum number of patches on a sheet.
 const MOST_PATCHES: usize = 10_000;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -91,13 +91,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// An image that is small, enlarged.
+/// Enlarges an image that is small.
 fn visible(image: &Image) -> Image {
     let ImageSize { height, width } = image.size();
     enlarged(image, LEAST_SIDE.div_ceil(height.max(width)))
 }
 
-/// An image, in a column of that width so that all lines begin their patches at one place, and its patches.
+/// Draws an image and its patches side by side. `column` is the width of the image's column, so
+/// that the patches of all rows are aligned.
 fn line(whole: &Image, column: u32, patches: &[Image]) -> Image {
     let large: Vec<Image> = patches.iter().map(visible).collect();
     let side = large.first().map_or(1, |patch| patch.size().width);
@@ -106,7 +107,7 @@ fn line(whole: &Image, column: u32, patches: &[Image]) -> Image {
     beside(&[&widened(whole, column), &below(&rows.iter().collect::<Vec<_>>())])
 }
 
-/// The patches of an image in a batch, as pixels again: the values of 256 levels, turned back.
+/// Returns the patches of an image in a batch as 8-bit images. Inverts the normalization.
 fn patches_of(batch: &PatchBatch, image: usize, normalization: Normalization) -> Vec<Image> {
     let shape = batch.shape();
     let plane = shape.height * shape.width;
@@ -128,7 +129,7 @@ mod tests {
     use bagssl_core::batch::BatchShape;
     use bagssl_data::ToTensor;
 
-    /// Two images of two patches: each comes back as it was, and at its place.
+    /// Two images of two patches: each patch is restored exactly, at its position.
     #[test]
     fn a_patch_comes_back_from_its_values() {
         let size = ImageSize { height: 4, width: 6 };

@@ -17,59 +17,68 @@ use crate::memory::ImageMemoryArgs;
 use crate::terminal::output::{note, one_line, say, shown};
 use crate::terminal::progress::Progress;
 
-/// Divide a folder of images into a training and a validation half, so that no group of images is in both
+/// Split a folder of images into training and validation, keeping groups of images together
 ///
-/// Writes train.txt and val.txt into a folder, which every command takes as a data set: a line for each image, its path from
-/// there, a tab and its class. The class of an image is the first folder on its way (or, of a folder with train/ and val/, the
-/// one below these, whose images are divided anew). Images are not copied.
+/// No group has images in both splits. Writes train.txt and val.txt to a folder, which every
+/// command accepts as a data set. Each line has an image's path relative to that folder, a tab and
+/// its class. Images are not copied.
+///
+/// The class of an image is the first folder in its path. In a folder with train/ and val/, it is
+/// the folder below these, and the images of both are split again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A folder of image files
+    /// Folder of image files
     path: PathBuf,
-    /// Folder of the lists
+    /// Output folder for the lists
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
-    /// What makes a group: the folder that images lie in, a part of their names (--pattern), or being duplicates, exact or near
+    /// Criterion that puts images into the same group
     #[arg(long, value_enum)]
     by: By,
-    /// Regular expression for --by name: images for whose path in the folder it has the same groups `(..)`, or the same whole
-    /// match if it has no groups, belong together
+    /// Regular expression for --by name, matched against each image's path in the folder
+    ///
+    /// Images belong to the same group if all capture groups `(..)` match the same text. Without
+    /// capture groups, the entire match must be the same.
     #[arg(long, value_name = "REGEX", required_if_eq("by", "name"))]
     pattern: Option<String>,
-    /// Share of the images that are held out, of each class too as far as its groups allow
+    /// Share of the images to hold out for validation, in total and per class as far as the groups
+    /// allow
     #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
     validation: f64,
-    /// Seed of the choice
+    /// Seed of the random split
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
     bad: BadImageArgs,
     #[command(flatten)]
     memory: ImageMemoryArgs,
-    /// Write over lists that are there
+    /// Overwrite existing lists
     #[arg(long)]
     force: bool,
-    /// Print the result as JSON, and no progress
+    /// Print the result as JSON, without progress
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum By {
+    /// The folder of the image
     Folder,
+    /// The part of the image's path that matches --pattern
     Name,
+    /// Exact or near duplicates
     Duplicates,
 }
 
-/// An image that is to go into one of the halves.
+/// An image to assign to a split.
 struct SplitReport {
-    /// Its path in the folder.
+    /// The image's path relative to the folder.
     name: String,
     class: String,
     group: Option<u32>,
 }
 
-/// How many of a class there are in each half.
+/// The number of images of a class in each split.
 #[derive(Debug, Default, Clone, Copy, Serialize)]
 struct Counts {
     train: usize,
@@ -121,14 +130,15 @@ fn name_of(by: By) -> &'static str {
     }
 }
 
-/// The images of a folder, with their classes. Lists that lie there are what is written anew.
+/// Returns the images of a folder, with their classes. Ignores existing lists in the folder,
+/// because they are written again.
 fn images(path: &Path) -> Result<Vec<SplitReport>> {
     if !path.is_dir() {
         bail!("{}: expected a folder of image files (archives are taken apart first), got none", path.display());
     }
     let halves: Vec<Dataset> = match Dataset::format_of_folder(path) {
         Err(_) | Ok(Format::WholeFolder) => vec![Dataset::of_folder(path)?],
-        // A folder with one half is one to divide, too.
+        // A folder with only one of train/ and val/ can be split, too.
         Ok(Format::ImageFolder) => {
             Split::ALL.into_iter().filter_map(|split| Dataset::of_halves(path, split).ok()).collect()
         }
@@ -152,7 +162,7 @@ fn images(path: &Path) -> Result<Vec<SplitReport>> {
     Ok(halves.iter().flat_map(found).collect())
 }
 
-/// Refuses files whose names lists cannot hold, or leaves them out.
+/// Rejects or skips files whose names a list cannot represent.
 fn leave_out_nameless(args: &Args, found: &mut Vec<SplitReport>) -> Result<()> {
     let count = found.len();
     for image in found.extract_if(.., |image| {
@@ -172,7 +182,7 @@ fn leave_out_nameless(args: &Args, found: &mut Vec<SplitReport>) -> Result<()> {
     Ok(())
 }
 
-/// Gives each image its group; none to images that are left out.
+/// Assigns a group to each image. Skipped images get `None`.
 fn group(args: &Args, found: &mut [SplitReport]) -> Result<()> {
     let groups: Vec<Option<u32>> = match (args.by, &args.pattern) {
         (By::Folder, _) => {
@@ -200,7 +210,7 @@ fn group(args: &Args, found: &mut [SplitReport]) -> Result<()> {
     Ok(())
 }
 
-/// What a name has in common with those of its group.
+/// Returns the key that all names of a group share.
 fn key(pattern: &Regex, name: &str) -> Result<String> {
     let Some(captures) = pattern.captures(name) else {
         bail!(
@@ -209,16 +219,17 @@ fn key(pattern: &Regex, name: &str) -> Result<String> {
         );
     };
     let parts: Vec<&str> = captures.iter().skip(1).map(|part| part.map_or("", |part| part.as_str())).collect();
-    // A character that no path has keeps parts apart.
+    // Joins the parts with a character that cannot occur in a path.
     Ok(if parts.is_empty() { captures[0].into() } else { parts.join("\0") })
 }
 
-/// The last line of a regular expression's error, which says what is wrong.
+/// Returns the last line of a regular expression error, which describes the problem.
 fn short(message: &str) -> &str {
     message.lines().last().unwrap_or(message).trim_start_matches("error: ")
 }
 
-/// The way from one folder to another, with a slash at its end; empty if they are the same.
+/// Returns the relative path from one folder to another with a trailing slash, or an empty string
+/// if they are the same.
 fn way(from: &Path, to: &Path) -> Result<String> {
     let whole = |path: &Path| path.canonicalize().with_context(|| path.display().to_string());
     let (from, to) = (whole(from)?, whole(to)?);
@@ -228,7 +239,7 @@ fn way(from: &Path, to: &Path) -> Result<String> {
     };
     let common = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
     if common == 0 {
-        // Another drive.
+        // The folders are on different drives.
         return Ok(format!("{}/", to.to_str().context("expected a path in UTF-8, got another")?));
     }
     let mut way = "../".repeat(from.components().count() - common);
@@ -239,7 +250,7 @@ fn way(from: &Path, to: &Path) -> Result<String> {
     Ok(way)
 }
 
-/// Says what the halves are.
+/// Prints a summary of the split.
 fn tell(args: &Args, found: &[SplitReport], groups: &[u32], halves: &[Split]) -> Result<()> {
     let mut classes: BTreeMap<&str, Counts> = BTreeMap::new();
     for (image, half) in found.iter().zip(halves) {

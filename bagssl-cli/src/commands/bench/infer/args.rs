@@ -8,37 +8,41 @@ use clap::ValueEnum;
 
 use crate::backend::Name;
 
-/// How fast an encoder embeds patches: the median of several runs
+/// Measure how fast an encoder embeds patches
+///
+/// Prints the median of several runs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where to embed: on ndarray without Burn, elsewhere with it
+    /// Backend to embed on
+    ///
+    /// ndarray runs this project's kernels without Burn. The other backends run Burn.
     #[arg(long, value_enum, default_value = "ndarray")]
     pub(super) backend: Name,
-    /// Encoder, with random weights
+    /// Encoder architecture, with random weights
     #[arg(long, value_parser = crate::commands::bench::architecture, default_value = "resnet18-cifar")]
     pub(super) arch: Architecture,
-    /// A checkpoint's encoder instead
+    /// Use the encoder of this checkpoint instead
     #[arg(long, value_name = "FILE", conflicts_with = "arch")]
     pub(super) checkpoint: Option<PathBuf>,
     /// Side of a patch in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 32)]
     pub(super) size: usize,
-    /// Patches at a time
+    /// Number of patches per batch
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub(super) batch: usize,
-    /// Threads [default: as many as cores]
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(super) threads: usize,
-    /// Instruction set [default: the fastest of this machine in f32]
+    /// Instruction set [default: the fastest one in f32 on this machine]
     #[arg(long, value_enum)]
     pub(super) set: Option<Set>,
-    /// Only plain sums of products: no Winograd
+    /// Use plain sums of products only, without Winograd convolution
     #[arg(long)]
     pub(super) exact: bool,
-    /// All patches of images of this size in one pass (encoders without padding)
+    /// Embed all patches of an image of side --size in one pass (encoders without padding)
     #[arg(long)]
     pub(super) dense: bool,
-    /// Runs that are timed, after two that are not
+    /// Number of timed runs, after two untimed ones
     #[arg(long, value_name = "N", default_value_t = 15)]
     pub(super) runs: usize,
     /// Print the result as JSON

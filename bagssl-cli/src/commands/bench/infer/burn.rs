@@ -1,4 +1,4 @@
-//! `bagssl bench infer` on a backend of Burn.
+//! `bagssl bench infer` on a Burn backend.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -12,18 +12,19 @@ use super::args::Args;
 use crate::input::files;
 use crate::terminal::output::say;
 
-/// Passes between two readings, which wait for the device.
+/// The number of passes per timing. The host waits for the device once per timing.
 const TOGETHER: usize = 10;
 
-/// What embedding takes.
+/// The measured times, in seconds.
 struct Inferred {
-    /// A pass, the median over the runs.
+    /// The median time of a pass over the runs.
     seconds: f64,
-    /// From nothing to the first result.
+    /// The time from the opened backend to the first result, including loading or creating the
+    /// weights.
     first: f64,
 }
 
-/// Looks at the same batch again and again.
+/// Embeds the same batch repeatedly, and measures the time.
 fn infer(args: &Args) -> Result<Inferred> {
     let Args { arch, checkpoint, batch, size, runs, .. } = args;
     let backend = args.backend.open()?;
@@ -54,7 +55,7 @@ fn infer(args: &Args) -> Result<Inferred> {
     for run in 0..*runs + 2 {
         let begun = Instant::now();
         passes(TOGETHER)?;
-        // The first two find memory that the others use again.
+        // The first two runs allocate memory that later runs reuse.
         if run >= 2 {
             seconds.push(begun.elapsed().as_secs_f64() / TOGETHER as f64);
         }

@@ -24,7 +24,7 @@ struct Inferred {
     fastest: f64,
     slowest: f64,
     milliseconds: f64,
-    /// To the first result: from the file on, or from random weights in memory.
+    /// The time to the first result: from reading the checkpoint, or from random weights in memory.
     first_milliseconds: f64,
     patches: usize,
     batch: usize,
@@ -60,7 +60,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let plan = if args.dense { whole.dense()?.0 } else { whole };
     let size = [args.size; 2];
     let set = args.set.map_or_else(InstructionSet::best, InstructionSet::from);
-    // Random weights are made first; a checkpoint's are read as part of the time.
+    // The creation of random weights is not timed. Reading a checkpoint's weights is.
     let begun = if checkpoint.is_some() { begun } else { Instant::now() };
     let mut source = |name: &str| match &checkpoint {
         Some(checkpoint) => checkpoint.tensor_ref(&format!("encoder.{name}")).map(Into::into),
@@ -135,7 +135,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The most memory that this process has held, where the system says.
+/// Returns the peak memory of this process, if the operating system reports it.
 fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
