@@ -108,9 +108,10 @@ pub(crate) struct ConfigArgs {
     /// Images per batch
     #[arg(long, value_name = "N")]
     images: Option<usize>,
-    /// Patches per image in one forward pass. Fewer patches take less memory and more time. The
-    /// loss is still computed on the entire batch, but batch norm statistics are computed per
-    /// micro-batch
+    /// Patches per image in one forward pass
+    ///
+    /// Fewer patches take less memory and more time. The loss is still computed on the entire
+    /// batch, but batch norm sees only a part of it.
     #[arg(long, alias = "micro", value_name = "N")]
     micro_batch: Option<usize>,
     /// What to do if a step's loss or gradient is not finite

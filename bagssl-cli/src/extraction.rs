@@ -30,9 +30,11 @@ const FEW: u64 = 25;
 /// The location of the feature cache.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct FeatureArgs {
-    /// Cache features in .npy files below this folder, and reuse them. Features may exceed memory,
-    /// interrupted extractions resume, and later evaluations skip the embedding. Features of
-    /// changed images are not reused
+    /// Cache features in .npy files below this folder, and reuse them
+    ///
+    /// The features may exceed the memory. Interrupted extractions resume, later evaluations skip
+    /// the embedding, and any program that reads .npy can load the files. Features of changed
+    /// images are not reused.
     #[arg(long, value_name = "DIR")]
     features: Option<PathBuf>,
 }

@@ -17,8 +17,9 @@ use crate::input::files;
 /// The memory limit for images.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct ImageMemoryArgs {
-    /// Memory limit for images that all threads decode and cut, in MiB. Further images wait; an
-    /// image that needs more than the limit is unusable [default: 512]
+    /// Memory limit for images that all threads decode and cut, in MiB [default: 512]
+    ///
+    /// Further images wait. An image that needs more than the limit is unusable.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) memory_limit: Option<u64>,
 }
@@ -35,9 +36,11 @@ impl ImageMemoryArgs {
 /// The limit on a command's total memory.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct MemoryArgs {
-    /// Limit on the total memory, in MiB. A lower limit decodes fewer images at a time; images that
-    /// need more are unusable [default: no limit, but 512 for images that are being decoded and
-    /// cut]
+    /// Limit on the total memory, in MiB [default: no limit, but 512 for images that are being
+    /// decoded and cut]
+    ///
+    /// With a lower limit, fewer images are decoded at a time. An image that needs more is
+    /// unusable.
     #[arg(long, value_name = "MIB")]
     memory_limit: Option<u64>,
 }

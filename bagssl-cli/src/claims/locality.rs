@@ -19,7 +19,7 @@ use crate::input::bag::BagArgs;
 use crate::input::splits::Splits;
 use crate::input::tiles::Tiles;
 
-/// Measure whether the embedding preserves a patch's position better than the projection
+/// Measure whether the embedding retains more of a patch's position than the projection
 ///
 /// Uses a grid of patches that all images share. Reports how often the nearest patch of the same
 /// image is adjacent. Also reports how well a linear regression, fitted on training images,

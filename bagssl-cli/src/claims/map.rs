@@ -25,9 +25,9 @@ use crate::terminal::progress::Progress;
 
 /// Draw a map of a representation, with images or patches as points of a plane
 ///
-/// Similar images lie close together, colored by class, with thumbnails where there is space.
-/// Features are normalized to unit length first, so the map reflects cosines, like `eval`. Several
-/// checkpoints share one page.
+/// Similar images or patches lie close together, colored by class, with thumbnails where there is
+/// space. Features are normalized to unit length first, so the map reflects cosines, like `eval`.
+/// Several checkpoints share one page.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Checkpoints to draw

@@ -38,8 +38,8 @@ use method::MethodChoice;
 use profile::Profile;
 use stage::{Shared, Stage};
 
-/// Train single-scale and multi-scale models, measure both, check each claim of the paper, and write
-/// a report
+/// Train single-scale and multi-scale models, measure both, check each claim of the paper, and
+/// write a report
 ///
 /// With no options, trains on the photographs included in the program, on the CPU, with three
 /// seeds. Writes report.html (for a browser, with a section for each claim of the paper),
@@ -50,9 +50,11 @@ pub(crate) struct Args {
     /// Data and network to train and measure
     #[arg(long, value_enum, default_value_t)]
     profile: Profile,
-    /// Methods to train, by the names of their presets: a list of bagssl, multi-scale,
-    /// bagssl-vicreg, vicreg and simclr that includes bagssl, or all. All methods use the same
-    /// network, patches and batches. The main comparison is between bagssl and multi-scale
+    /// Methods to train, by preset: a list of bagssl, multi-scale, bagssl-vicreg, vicreg and simclr
+    /// that includes bagssl; or all
+    ///
+    /// All methods use the same network, patches and batches. The main comparison is between bagssl
+    /// and multi-scale.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_value = "bagssl,multi-scale")]
     methods: Vec<MethodChoice>,
     /// Path of the images, instead of the profile's
