@@ -110,8 +110,8 @@ pub(crate) struct ConfigArgs {
     images: Option<usize>,
     /// Patches per image in one forward pass
     ///
-    /// Fewer patches take less memory and more time. The loss is still computed on the entire
-    /// batch, but batch norm sees only a part of it.
+    /// Fewer patches take less memory and more time. The loss is still computed over the entire
+    /// batch, but batch norm statistics are computed per micro-batch.
     #[arg(long, alias = "micro", value_name = "N")]
     micro_batch: Option<usize>,
     /// What to do if a step's loss or gradient is not finite
