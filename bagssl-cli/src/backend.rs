@@ -1,25 +1,29 @@
-//! The choice of a backend.
+//! Selection of the backend.
 
 use anyhow::{Result, bail};
 use bagssl_backend::{Backend, CpuOptions};
 use bagssl_core::cpu::{InstructionSet, Options};
 use clap::ValueEnum;
 
-/// The backends by name.
+/// The backends, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Name {
-    /// The CPU, with this project's kernels: they train behind Burn's ndarray backend and embed without Burn
+    /// CPU, with this project's kernels. They train behind Burn's ndarray backend and embed without
+    /// Burn
     #[default]
     Ndarray,
-    /// The CPU, with Burn's own operations on ndarray: the slowest (only in a program built with the feature `candle`)
+    /// CPU, with Burn's own operations on ndarray. The slowest (requires the build feature
+    /// `candle`)
     NdarrayStock,
-    /// The CPU, with Burn's candle backend: slower, and independent of ndarray (only in a program built with the feature `candle`)
+    /// CPU, with Burn's candle backend. Slower, and independent of ndarray (requires the build
+    /// feature `candle`)
     Candle,
-    /// NVIDIA's GPUs (only in a program built with the feature `cuda`): maps in bf16, weights, statistics and losses in f32
+    /// NVIDIA GPU: feature maps in bf16; weights, statistics and losses in f32 (requires the build
+    /// feature `cuda`)
     Cuda,
-    /// The same, with maps in f32 and products in TF32
+    /// NVIDIA GPU: feature maps in f32, matrix products in TF32 (requires the build feature `cuda`)
     CudaTf32,
-    /// The same, all in f32
+    /// NVIDIA GPU: everything in f32 (requires the build feature `cuda`)
     CudaF32,
 }
 
@@ -35,12 +39,12 @@ impl Name {
         }
     }
 
-    /// Whether it runs on a GPU.
+    /// Returns whether the backend runs on a GPU.
     pub(crate) fn is_gpu(self) -> bool {
         matches!(self, Name::Cuda | Name::CudaTf32 | Name::CudaF32)
     }
 
-    /// The CPU's backends that this program has.
+    /// Returns the CPU backends that this build includes.
     pub(crate) fn of_cpu() -> &'static [Name] {
         match cfg!(feature = "candle") {
             true => &[Name::Ndarray, Name::NdarrayStock, Name::Candle],
@@ -48,12 +52,12 @@ impl Name {
         }
     }
 
-    /// The backend, with the default options of its kernels.
+    /// Opens the backend with the default kernel options.
     pub(crate) fn open(self) -> Result<Box<dyn Backend>> {
         self.open_with(CpuArgs::default())
     }
 
-    /// The backend.
+    /// Opens the backend with the given CPU kernel options.
     pub(crate) fn open_with(self, cpu: CpuArgs) -> Result<Box<dyn Backend>> {
         if self == Name::Ndarray {
             return Ok(bagssl_backend::ndarray(CpuOptions { set: cpu.set()?, exact: cpu.exact }));
@@ -100,7 +104,8 @@ impl Name {
     }
 }
 
-/// Does work. Where a GPU has failed, and Burn's backend panicked, that is an error.
+/// Runs `work` and converts a panic of Burn's backend, for instance after a GPU failure, to an
+/// error.
 #[cfg(feature = "cuda")]
 pub(crate) fn or_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     bagssl_cuda::panics::or_panic(work).map_err(anyhow::Error::from).flatten()
@@ -111,13 +116,14 @@ pub(crate) fn or_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     work()
 }
 
-/// How the CPU's kernels compute.
+/// Options of the CPU kernels.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct CpuArgs {
-    /// CPU: only plain sums of products, no Winograd (slower; rounding errors are about half)
+    /// CPU: compute plain sums of products, no Winograd (slower; about half the rounding error)
     #[arg(long)]
     pub(crate) exact: bool,
-    /// CPU: products in bf16, where the CPU has them (faster; embeddings to 2 or 3 digits)
+    /// CPU: compute products in bf16; requires a CPU with AVX512_BF16 (faster; embeddings are
+    /// accurate to 2 or 3 digits)
     #[arg(long, conflicts_with = "exact")]
     pub(crate) bf16: bool,
 }
@@ -133,7 +139,7 @@ impl CpuArgs {
         }
     }
 
-    /// What an executor is told, for so many inputs of such a size at a time.
+    /// Returns the executor's options for `batch` inputs of `size` at a time.
     pub(crate) fn options(self, batch: usize, size: [usize; 2]) -> Result<Options> {
         Ok(Options { set: self.set()?, exact: self.exact, batch, size })
     }

@@ -1,4 +1,4 @@
-//! The config of a run: a preset or a file, and what the command line overrides.
+//! The configuration of a run: a preset or a file, with overrides from the command line.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use crate::input::files;
 
-/// Everything that a run's weights depend on, but for the images.
+/// All settings that determine a run's weights, except the images.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct RunConfig {
-    /// What the run is called: the preset, or the file's stem.
+    /// The name of the run: the preset's name, or the file's stem.
     #[serde(skip)]
     pub(crate) name: String,
     #[serde(flatten)]
@@ -23,7 +23,7 @@ pub(crate) struct RunConfig {
 }
 
 impl RunConfig {
-    /// Reads a config from its text; `origin` is what errors name.
+    /// Parses a configuration from TOML. Error messages name `origin`.
     pub(crate) fn parse(name: &str, text: &str, origin: &str) -> Result<Self> {
         let one_line = |error: toml::de::Error| {
             let line = error.span().map(|span| text[..span.start].lines().count().max(1));
@@ -42,37 +42,37 @@ impl RunConfig {
         Ok(RunConfig { name: name.into(), train, augment })
     }
 
-    /// A preset of this project.
+    /// Returns the configuration of a preset.
     pub(crate) fn preset(preset: Preset) -> Self {
         Self::parse(preset.name, preset.toml, preset.name).expect("presets are tested")
     }
 
-    /// The config as a file that `--config` reads.
+    /// Returns the configuration as TOML, in the format that `--config` reads.
     pub(crate) fn to_toml(&self) -> Result<String> {
         Ok(toml::to_string(self)?)
     }
 }
 
-/// Where a config comes from, and what of the patches is changed in it.
+/// The source of the configuration, with overrides of the seed and the number of patches.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RecipeArgs {
-    /// Recipe to begin with: bagssl, bagssl-vicreg, bagssl-spectral (patches of one scale); multi-scale, vicreg, simclr
-    /// (multi-scale crops); emp-ssl-cifar [default: bagssl]
+    /// Preset to start from: bagssl, bagssl-vicreg, bagssl-spectral (single-scale patches);
+    /// multi-scale, vicreg, simclr (multi-scale crops); emp-ssl-cifar [default: bagssl]
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     preset: Option<String>,
-    /// TOML file to begin with; `bagssl train --print-config` shows its form
+    /// TOML file to start from; `bagssl train --print-config` prints the format
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Seed of all random draws
+    /// Seed of the random number generators
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Patches of each image
+    /// Patches per image
     #[arg(long, value_name = "N")]
     patches: Option<usize>,
 }
 
 impl RecipeArgs {
-    /// Reads and overrides.
+    /// Reads the configuration and applies the overrides.
     pub(crate) fn resolve(&self) -> Result<RunConfig> {
         let mut run = match (&self.config, &self.preset) {
             (Some(path), _) => read(path)?,
@@ -90,37 +90,40 @@ impl RecipeArgs {
     }
 }
 
-/// Where a config comes from, and what is changed in it.
+/// The source of the configuration, with all overrides.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ConfigArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Epochs
+    /// Epochs to train
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
-    /// Encoder: resnet-small; resnet18, resnet34, resnet50, these also with -cifar or -cifar-pad2; bagnet9, bagnet17, bagnet33
+    /// Encoder: resnet-small; resnet18, resnet34 or resnet50, each also with -cifar or -cifar-pad2;
+    /// bagnet9, bagnet17 or bagnet33
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
-    /// Sizes of the projector's layers, for instance 2048,2048,256
+    /// Layer sizes of the projector, for example 2048,2048,256
     #[arg(long, value_name = "SIZES", value_delimiter = ',')]
     projector: Option<Vec<usize>>,
-    /// Images in a batch
+    /// Images per batch
     #[arg(long, value_name = "N")]
     images: Option<usize>,
-    /// Patches of each image that go through the network together: fewer take less memory and more time; the loss is still
-    /// that of the whole batch, batch norms see a part
+    /// Patches per image in one forward pass
+    ///
+    /// Fewer patches take less memory and more time. The loss is still computed over the entire
+    /// batch, but batch norm statistics are computed per micro-batch.
     #[arg(long, alias = "micro", value_name = "N")]
     micro_batch: Option<usize>,
-    /// What to do with a step whose loss or gradient is not finite
+    /// What to do if a step's loss or gradient is not finite
     #[arg(long, value_name = "POLICY", value_parser = ["stop", "skip"])]
     on_not_finite: Option<String>,
-    /// Highest learning rate
+    /// Peak learning rate
     #[arg(long, alias = "rate", value_name = "RATE")]
     lr: Option<f64>,
 }
 
 impl ConfigArgs {
-    /// Reads and overrides.
+    /// Reads the configuration and applies the overrides.
     pub(crate) fn resolve(&self) -> Result<RunConfig> {
         let mut run = self.recipe.resolve()?;
         let train = &mut run.train;

@@ -1,4 +1,4 @@
-//! Embedding images from the command line: progress, errors by the names of flags, and what is said of skipped images.
+//! Embeds images for the commands: shows progress and reports errors by the names of the flags.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use bagssl_data::Dataset;
 use crate::memory::limit_error;
 use crate::terminal::progress::Progress;
 
-/// Embeds all images with a progress bar, unless `quiet`.
+/// Embeds all images. Shows a progress bar unless `quiet`.
 pub(crate) fn embed(
     dataset: &Arc<Dataset>,
     spec: &Spec,
@@ -27,7 +27,7 @@ pub(crate) fn embed(
     done.map_err(by_flag)
 }
 
-/// An error with the name of the flag that it is about.
+/// Converts an error to one that names the flag that caused it.
 fn by_flag(error: Error) -> anyhow::Error {
     match error {
         Error::MemoryLimit { needed, limit, what } => limit_error(limit, needed, what),
@@ -38,7 +38,7 @@ fn by_flag(error: Error) -> anyhow::Error {
     }
 }
 
-/// What a reason is called.
+/// Returns the name of a stopping reason.
 pub(crate) fn reason_name(reason: Reason) -> &'static str {
     match reason {
         Reason::Complete => "all patches",

@@ -1,4 +1,4 @@
-//! What is measured of a network, and what it has to know of images for that.
+//! Evaluation settings, and the network's input format.
 
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::Spec;
@@ -9,24 +9,24 @@ use bagssl_eval::classify::protocol::Protocol;
 
 use crate::input::groups::Groups;
 
-/// What is measured, and how.
+/// The settings of an evaluation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EvalSettings {
-    /// Which patches stand for an image.
+    /// The patches that represent an image.
     pub(crate) bag: Bag,
-    /// How images are classified.
+    /// The classification protocol.
     pub(crate) how: Protocol,
-    /// Which images an interval draws together.
+    /// The groups of images that the bootstrap resamples.
     pub(crate) groups: Groups,
-    /// The seed of the order in which patches are taken.
+    /// The seed of the order in which patches are averaged.
     pub(crate) seed: u64,
-    /// What becomes of images that cannot be used.
+    /// The handling of unusable images.
     pub(crate) on_bad_image: OnBadImage,
-    /// Threads that cut patches.
+    /// Number of threads that load images and cut patches.
     pub(crate) threads: usize,
 }
 
-/// What a network needs to know of images.
+/// The input format of a network.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Input {
     pub(crate) side: u32,

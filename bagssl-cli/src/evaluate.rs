@@ -1,4 +1,4 @@
-//! How good a network's representation is: what `eval` prints and `reproduce` reports.
+//! Measures the quality of a network's representation, for `eval` and `reproduce`.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ use crate::extraction::{Extraction, bags};
 use crate::input::source::first_size;
 use crate::input::splits::Splits;
 
-/// One accuracy, in percent.
+/// The kNN and linear accuracy, in percent, of one feature, color and view.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Scored {
     pub(crate) space: Space,
@@ -34,20 +34,21 @@ pub(crate) struct Scored {
     pub(crate) patches: usize,
     pub(crate) knn: f64,
     pub(crate) linear: f64,
-    /// What more is known of these two.
+    /// Details of the kNN and the linear accuracy, in this order.
     #[serde(default)]
     pub(crate) details: Option<[Detail; 2]>,
 }
 
-/// What more is known of an accuracy, in percent.
+/// Details of an accuracy, in percent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Detail {
     pub(crate) top5: f64,
-    /// 95 %, over draws of whole groups of test images; none where there is one group alone.
+    /// The 95 % interval of a cluster bootstrap over groups of test images, in percent. `None` if
+    /// there is only one group.
     pub(crate) interval: Option<Interval>,
-    /// Whether the regression came to its optimum, if it has one.
+    /// Whether the regression reached its optimum. `None` for classifiers without a fit.
     pub(crate) fit: Option<Fit>,
-    /// Which classes are taken for which.
+    /// The confusion matrix.
     pub(crate) confusion: Confusion,
 }
 
@@ -62,20 +63,20 @@ impl Detail {
     }
 }
 
-/// Draws of a bootstrap.
+/// The number of bootstrap resamples.
 pub(crate) const DRAWS: usize = 2000;
 
-/// A test patch, `[image, patch]`.
+/// A test patch, as `[image, patch]`.
 pub(crate) type Place = [usize; 2];
 
-/// A patch and its nearest ones with their similarity.
+/// A patch and its nearest patches, with their similarities.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Near {
     pub(crate) query: Place,
     pub(crate) found: Vec<(Place, f32)>,
 }
 
-/// All that is measured of one network.
+/// All measurements of one network.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) scores: Vec<Scored>,
@@ -85,7 +86,7 @@ pub(crate) struct Measured {
     pub(crate) neighbors: BTreeMap<Space, Vec<Near>>,
 }
 
-/// What a feature is called in reports.
+/// Returns the report's space for a feature layer.
 pub(crate) fn space(tap: FeatureLayer) -> Space {
     match tap {
         FeatureLayer::Embedding => Space::Embedding,
@@ -94,31 +95,31 @@ pub(crate) fn space(tap: FeatureLayer) -> Space {
     }
 }
 
-/// The features that are measured of a model with a projector of its own, the embedding first: the projector's first layer is one of
-/// them if one of these is about it.
+/// Returns the layers to measure of a model with its own projector, the embedding first. The
+/// projector's first layer is included only if `about` contains it.
 pub(crate) fn taps(about: &[FeatureLayer]) -> Vec<FeatureLayer> {
     let all = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
     all.into_iter().filter(|tap| *tap != FeatureLayer::FirstLayer || about.contains(tap)).collect()
 }
 
-/// Patches whose neighbors are shown, and how many of these.
+/// The number of query patches to show, and the number of neighbors of each.
 const SHOWN: (usize, usize) = (10, 9);
 
-/// 1, 4, 16.. patches, and all.
+/// Returns the patch counts to measure: those of 1, 4 and 16 that are less than `all`, then `all`.
 pub(crate) fn counts(all: usize) -> Vec<usize> {
     let mut counts: Vec<usize> = [1, 4, 16].into_iter().filter(|&count| count < all).collect();
     counts.push(all);
     counts
 }
 
-/// Doubling numbers of patches, and all.
+/// Returns the powers of two that are less than `all`, then `all`.
 pub(crate) fn convergence_counts(all: usize) -> Vec<usize> {
     let mut counts: Vec<usize> = (0..).map(|power| 1 << power).take_while(|&count| count < all).collect();
     counts.push(all);
     counts
 }
 
-/// Measures a network at some taps, the embedding first; [`images_to_embed`] says how many images it embeds.
+/// Measures a network at some layers, the embedding first. It embeds [`images_to_embed`] images.
 pub(crate) fn measure(extraction: &Extraction<'_>, halves: &Splits, taps: &[FeatureLayer]) -> Result<Measured> {
     let protocol = extraction.protocol;
     let mut measured = Measured::default();
@@ -127,7 +128,8 @@ pub(crate) fn measure(extraction: &Extraction<'_>, halves: &Splits, taps: &[Feat
         let features = |bag, dataset| extraction.features(dataset, bag, color, taps);
         let mut patches = [features(protocol.bag, &halves.train)?, features(protocol.bag, &halves.test)?];
         let mut whole = [features(Bag::Whole, &halves.train)?, features(Bag::Whole, &halves.test)?];
-        // An image that is smaller than a patch has no patches, but is whole.
+        // An image that is smaller than a patch has no patches, but it does have a whole-image
+        // view.
         for (patches, whole) in patches.iter_mut().zip(&mut whole) {
             keep_common([patches, whole])?;
         }
@@ -153,7 +155,7 @@ pub(crate) fn measure(extraction: &Extraction<'_>, halves: &Splits, taps: &[Feat
     Ok(measured)
 }
 
-/// Images that [`measure`] embeds.
+/// Returns the number of images that [`measure`] embeds.
 pub(crate) fn images_to_embed(halves: &Splits) -> u64 {
     let views = 2;
     ((halves.train.len() + halves.test.len()) * Color::ALL.len() * views) as u64
@@ -176,7 +178,8 @@ fn score(
     Ok(Scored { space, color, view, patches: count, knn: knn.accuracy, linear: linear.accuracy, details })
 }
 
-/// The `found` nearest patches of other images to one patch, halfway through the bag, of each of `shown` images, one of a class.
+/// Returns the `found` nearest patches of other images for `shown` query patches: the middle patch
+/// of the first image of each class.
 pub(crate) fn nearest(features: &Features, (shown, found): (usize, usize)) -> Result<Vec<Near>> {
     let mut seen = std::collections::BTreeSet::new();
     let queries: Vec<PatchId> = features
@@ -188,7 +191,8 @@ pub(crate) fn nearest(features: &Features, (shown, found): (usize, usize)) -> Re
         .take(shown)
         .collect();
     let found = neighbors(features, &queries, found, true)?;
-    // Places are told in the data set, of which images may have been left out.
+    // Images may have been skipped, so convert positions in the features to positions in the data
+    // set.
     let place = |id: PatchId| [features.images()[id.image] as usize, id.patch];
     let near = queries.iter().zip(found).map(|(&query, found)| Near {
         query: place(query),
@@ -197,9 +201,9 @@ pub(crate) fn nearest(features: &Features, (shown, found): (usize, usize)) -> Re
     Ok(near.collect())
 }
 
-/// The two baselines without a network, on whole images.
+/// Measures the two baselines without a network (pixels and histogram) on whole images.
 pub(crate) fn baselines(halves: &Splits, protocol: EvalSettings) -> Result<[Measured; 2]> {
-    // As large as the images are, within reason: raw pixels are features of three times the square of this.
+    // Use the size of the images, within limits: raw pixels have 3 * side^2 features.
     let short = first_size(&halves.train)?.short_side();
     let input =
         |most: u32| Input { side: short.clamp(8, most), normalization: Normalization::HALF, filter: Filter::Bilinear };
@@ -226,8 +230,8 @@ pub(crate) fn baselines(halves: &Splits, protocol: EvalSettings) -> Result<[Meas
 mod tests {
     use super::*;
 
-    /// Images 4 and 7 of a data set, the others left out; three patches each. The query is the middle patch, the nearest of the other
-    /// image its last one.
+    /// Images 4 and 7 of a data set, the others skipped, with three patches each. The query is the
+    /// middle patch. The nearest patch of the other image is its last one.
     #[test]
     fn neighbors_are_told_by_their_places_in_the_data_set() {
         let angles = [90f32, 10.0, 120.0, 60.0, 45.0, 20.0];

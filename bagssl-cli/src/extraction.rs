@@ -1,4 +1,4 @@
-//! Features of a data set: from a network, or from the files that an earlier call has left.
+//! Features of a data set, computed by a network or read from the cache of an earlier call.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,32 +20,35 @@ use crate::input::source::{fingerprint, tell_skipped};
 use crate::memory::MIB;
 use crate::terminal::output::{note, note_once, one_line};
 
-/// The fewest images in a batch of bags.
+/// Images per batch of bags. Large patches reduce the number, and small bags increase it
+/// ([`BagLoader::with_rows`]).
 pub(crate) const BATCH: usize = 16;
-/// Bytes of patches in a batch, at so many patches of an image.
+/// The most bytes of patches in a batch, at `FEW` patches per image.
 const MOST_BATCH: u64 = 2 << 30;
 const FEW: u64 = 25;
 
-/// Where features are kept.
+/// The location of the feature cache.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct FeatureArgs {
-    /// Keep features in files below this folder, and read them from there: for more than fits in memory, to go on after a stop,
-    /// and to measure again without embedding again. Any program that reads .npy can use them. Features of
-    /// images that have changed since are not taken
+    /// Cache features in .npy files below this folder, and reuse them
+    ///
+    /// The features may exceed the memory. Interrupted extractions resume, later evaluations skip
+    /// the embedding, and any program that reads .npy can load the files. Features of changed
+    /// images are not reused.
     #[arg(long, value_name = "DIR")]
     features: Option<PathBuf>,
 }
 
-/// Files of one network's features.
+/// The cache of one network's features.
 #[derive(Debug, Clone)]
 pub(crate) struct CacheKey {
     folder: PathBuf,
-    /// Weights, and what computes with them.
+    /// Describes the weights and the backend that computes with them.
     network: String,
 }
 
 impl FeatureArgs {
-    /// Where those of a checkpoint are kept, if they are.
+    /// Returns the cache for a checkpoint's features, or `None` without `--features`.
     pub(crate) fn of(&self, checkpoint: &[u8], backend: Name, cpu: CpuArgs) -> Option<CacheKey> {
         let kernels = match cpu {
             CpuArgs { exact: true, .. } => " exact",
@@ -55,7 +58,7 @@ impl FeatureArgs {
         self.named(format!("checkpoint {}, backend {}{kernels}", fnv1a(checkpoint), backend.text()))
     }
 
-    /// Where those of random weights are kept, if they are.
+    /// Returns the cache for features of random weights, or `None` without `--features`.
     pub(crate) fn of_random(&self, plan: &ModelPlan, seed: u64, backend: Name) -> Option<CacheKey> {
         let plan = fnv1a(format!("{plan:?}").as_bytes());
         self.named(format!("random weights of plan {plan}, seed {seed}, backend {}", backend.text()))
@@ -65,12 +68,13 @@ impl FeatureArgs {
         self.features.clone().map(|folder| CacheKey { folder, network })
     }
 
-    /// The folder, if they are kept.
+    /// Returns the cache's folder, or `None` without `--features`.
     pub(crate) fn folder(&self) -> Option<&Path> {
         self.features.as_deref()
     }
 
-    /// Refuses a folder that is none, before the work begins.
+    /// Checks, before the work begins, that `--features` names a folder or a path that does not
+    /// exist.
     pub(crate) fn check(&self) -> Result<()> {
         if let Some(folder) = self.features.as_ref().filter(|folder| folder.exists() && !folder.is_dir()) {
             bail!("--features: expected a folder, got {}", folder.display());
@@ -79,20 +83,20 @@ impl FeatureArgs {
     }
 }
 
-/// A network that looks at the bags of images.
+/// A network that embeds the bags of images.
 pub(crate) struct Extraction<'a> {
     pub(crate) network: &'a dyn Embed,
     pub(crate) plan: &'a ModelPlan,
     pub(crate) input: Input,
     pub(crate) protocol: EvalSettings,
-    /// Where features are kept; none for memory alone.
+    /// The feature cache. `None` stores features in memory.
     pub(crate) kept: Option<CacheKey>,
-    /// Hears of images embedded.
+    /// Receives the number of newly embedded images.
     pub(crate) progress: &'a dyn Fn(u64),
 }
 
 impl Extraction<'_> {
-    /// The features of a bag of each image, at each tap.
+    /// Returns the features of each image's bag, for each layer.
     pub(crate) fn features(
         &self,
         dataset: &Arc<Dataset>,
@@ -141,7 +145,7 @@ impl Extraction<'_> {
         Ok(features)
     }
 
-    /// Refuses what memory has no room for, before it is embedded.
+    /// Fails early if the features do not fit in the available memory.
     fn check_memory(&self, loader: &BagLoader, taps: &[FeatureLayer]) -> Result<()> {
         let row: usize = taps.iter().map(|&tap| self.plan.dim(tap) * size_of::<f32>()).sum();
         let needed = loader.images() as u64 * loader.patches() as u64 * row as u64;
@@ -158,24 +162,24 @@ impl Extraction<'_> {
         }
     }
 
-    /// All that features depend on besides the images.
+    /// Describes everything that features depend on, except the images.
     fn describe(&self, kept: &CacheKey, dataset: &Dataset, bag: Bag, color: Color) -> String {
         let EvalSettings { seed, on_bad_image, .. } = self.protocol;
         let Input { side, normalization, filter } = self.input;
-        // Only places that are drawn depend on the seed.
+        // Only random positions depend on the seed.
         let seed = if let Bag::Random { .. } = bag { format!("; seed {seed}") } else { String::new() };
         format!(
             "bagssl {}; {}; classes {}; {bag:?}{seed}; {}; input {side}; {filter:?}; {normalization:?}; bad images {on_bad_image:?}",
             env!("CARGO_PKG_VERSION"),
             kept.network,
-            // A class's number depends on all of them.
+            // A class index depends on all class names.
             fnv1a(dataset.classes().join("\n").as_bytes()),
             color.name()
         )
     }
 }
 
-/// What was used last of what is kept of the same place and is all the same, but for the images that were there then.
+/// Returns the most recently used cache entry with the same location and settings, for any images.
 fn last_before<'a>(kept: &'a [cache::CacheEntry], others: &str, at: &str) -> Option<&'a cache::CacheEntry> {
     let is_before = |kept: &&cache::CacheEntry| {
         kept.at == at && kept.of.split_once("; ").is_some_and(|(_, before)| before == others)
@@ -183,7 +187,7 @@ fn last_before<'a>(kept: &'a [cache::CacheEntry], others: &str, at: &str) -> Opt
     kept.iter().filter(is_before).max_by_key(|kept| kept.used)
 }
 
-/// Refuses features whose images are not the data set's: what was kept may have been damaged.
+/// Checks that the images and classes of features match the data set. Cached files may be damaged.
 fn check_classes(features: &Features, dataset: &Dataset) -> Result<()> {
     let is_its =
         |(&image, &label): (&u32, &u32)| (image as usize) < dataset.len() && dataset.label(image as usize) == label;
@@ -194,7 +198,7 @@ fn check_classes(features: &Features, dataset: &Dataset) -> Result<()> {
     bail!("expected features of the images and classes of the data set, got others; remove what is kept there")
 }
 
-/// The loader of the patches that stand for each image.
+/// Creates the loader of the bags of patches.
 pub(crate) fn bags(
     input: Input,
     dataset: &Arc<Dataset>,
@@ -202,7 +206,8 @@ pub(crate) fn bags(
     color: Color,
     protocol: EvalSettings,
 ) -> Result<BagLoader> {
-    // Of large patches fewer images are in a batch; how many patches an image has is not known before one is decoded.
+    // Large patches get fewer images per batch. The number of patches per image is unknown until an
+    // image is decoded.
     let patch = 3 * 4 * u64::from(input.side) * u64::from(input.side);
     let batch = BATCH.min((MOST_BATCH / (FEW * patch)).max(1) as usize);
     let config = BagConfig {

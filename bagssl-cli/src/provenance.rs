@@ -1,14 +1,15 @@
-//! How a result came about: the command line, and the day.
+//! The origin of a result: the command line and the date.
 
-/// The command line.
+/// Returns the command line.
 pub(crate) fn command() -> String {
     std::iter::once("bagssl".into()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" ")
 }
 
-/// Today in UTC, as year-month-day.
+/// Returns today's date in UTC, as year-month-day.
 ///
 /// # Source
-/// The civil calendar from a count of days: Hinnant, *chrono-Compatible Low-Level Date Algorithms*.
+/// Conversion from a day count to the civil calendar: Hinnant, *chrono-Compatible Low-Level Date
+/// Algorithms*.
 pub(crate) fn date() -> String {
     let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     civil(seconds / 86_400)

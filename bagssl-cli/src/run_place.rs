@@ -1,4 +1,4 @@
-//! Where a run's folder may be, and whether what lies in it is still what the run has written.
+//! Checks where a run's folder may be, and whether its config file is unmodified.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -11,7 +11,10 @@ use crate::config::RunConfig;
 use crate::input::files;
 use crate::terminal::output::note;
 
-/// Refuses a run's folder inside of the images that it is trained on, or of another run.
+/// Checks that a run's folder is not inside the training images' folder or inside another run.
+///
+/// # Errors
+/// If it is.
 pub(crate) fn check_place(out: &Path, dataset: &Dataset) -> Result<()> {
     let real = real(out);
     let refuse = |what: &str, folder: &Path| {
@@ -30,12 +33,12 @@ pub(crate) fn check_place(out: &Path, dataset: &Dataset) -> Result<()> {
     }
 }
 
-/// A path without links, as far as it is there.
+/// Returns the path with symbolic links resolved, as far as the path exists.
 fn real(path: &Path) -> PathBuf {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());
     let there = whole.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
     let Some((above, mut real)) = there else { return whole };
-    // What is not there yet has no links.
+    // Components that do not exist yet cannot be links.
     for part in whole.strip_prefix(above).unwrap_or(Path::new("")).components() {
         match part {
             Component::ParentDir => drop(real.pop()),
@@ -45,12 +48,13 @@ fn real(path: &Path) -> PathBuf {
     real
 }
 
-/// The settings that `--resume-from` may change.
+/// The settings that `--resume-from` may change, besides learning rates.
 const MAY_CHANGE: [&str; 2] = ["schedule.epochs", "on_not_finite"];
 const LEARNING_RATE: &str = ".learning_rate";
 
-/// Writes down the settings that a run goes on with. Of a file that somebody has changed since the run wrote it, the settings that are others
-/// are named, and it stays; one that has the same settings stays as it is.
+/// Writes the settings that a run resumes with. A file with the same settings stays unchanged. If a
+/// user has changed the settings in the file, the error lists the differences and the file stays.
+/// With `may_change`, settings that `--resume-from` may change are overwritten, with a note.
 pub(crate) fn write_resumed(path: &Path, config: &RunConfig, may_change: bool) -> Result<()> {
     let text = config.to_toml()?;
     if path.symlink_metadata().is_err() {
@@ -83,7 +87,7 @@ pub(crate) fn write_resumed(path: &Path, config: &RunConfig, may_change: bool) -
     files::write(path, text.as_bytes())
 }
 
-/// The name of a setting, what it is in one config, and in another.
+/// A setting's name, its value in one configuration, and its value in the other.
 type Other = (String, String, String);
 
 fn others(there: &[(String, String)], now: &[(String, String)]) -> Vec<Other> {
@@ -124,12 +128,12 @@ mod tests {
             refused(&edited, may_change, &words);
             refused("seed = = 1", may_change, &["config.toml line 1", "put it back or remove it"]);
         }
-        // A remark is no other setting.
+        // A comment does not change the settings.
         let remarked = format!("# mine\n{text}");
         fs::write(&path, &remarked).unwrap();
         write_resumed(&path, &config, false).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), remarked);
-        // What --resume-from may change is written down.
+        // Changes that --resume-from allows are written.
         config.train.schedule.epochs += 1;
         assert!(write_resumed(&path, &config, false).is_err());
         write_resumed(&path, &config, true).unwrap();

@@ -16,21 +16,24 @@ use super::{Analysis, Bars, ClaimArgs, NO_PROJECTOR, PageArgs, Subject, analysis
 use crate::evaluate::{DRAWS, counts};
 use crate::input::bag::BagArgs;
 
-/// How does accuracy grow with the number of patches, and which aggregate is best?
+/// Measure how accuracy grows with the number of patches, and which aggregate is best
 ///
-/// For embedding, projector's first layer and projection: the mean of 1, 4, 16.. patches of a grid in random order, of as many
-/// patches at random places, 2 x 2 pooling of the grid (where all images have the same), the center crop and the whole image.
+/// Measures the embedding, the projector's first layer and the projection. Each is averaged over 1,
+/// 4, 16.. patches of a grid in random order, and over as many patches at random positions. Also
+/// measures 2 x 2 pooling of the grid (if all images have the same grid), the center crop and the
+/// whole image.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) claim: ClaimArgs,
-    /// Patches of the grid, PIXELS from one to the next [default: a quarter of the patch's side]
+    /// Take all patches of a grid, PIXELS from one to the next [default: a quarter of the patch's
+    /// side]
     #[arg(long, value_name = "PIXELS")]
     pub(crate) stride: Option<u32>,
-    /// Protocol by name: bagssl, solo, lightly, emp-ssl or vicreg
+    /// Evaluation protocol: bagssl, solo, lightly, emp-ssl or vicreg
     #[arg(long, value_name = "NAME", default_value = "bagssl")]
     pub(crate) protocol: String,
-    /// Leave out the linear probes, which take most of the time
+    /// Skip the linear probes, which take most of the time
     #[arg(long)]
     pub(crate) only_knn: bool,
 }
@@ -46,7 +49,7 @@ struct AggregationReport {
     preset: String,
     origin: Origin,
     rows: Vec<Row>,
-    /// Why there is no pooling: an image has another grid.
+    /// Why there is no pooling: the images do not share one grid.
     not_pooled: Option<String>,
 }
 
@@ -54,13 +57,13 @@ struct AggregationReport {
 struct Row {
     feature: FeatureLayer,
     view: String,
-    /// Patches that were averaged, where the row is part of a curve.
+    /// The layout and number of the averaged patches, if the row is a point of a curve.
     curve: Option<(Kind, usize)>,
     knn: Accuracy,
     linear: Option<Accuracy>,
 }
 
-/// How the patches of a curve lie.
+/// The layout of a curve's patches.
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Kind {
@@ -107,7 +110,8 @@ fn look(subject: &Subject<'_>, only_knn: bool) -> Result<AggregationReport> {
     let mut whole = subject.both(Bag::Whole, &taps)?;
     let mut center = subject.both(Bag::Center, &taps)?;
     for half in 0..2 {
-        // An image that is smaller than a patch has no patches, but is whole.
+        // An image that is smaller than a patch has no patches, but it does have a whole-image
+        // view.
         keep_common([&mut grid, &mut random, &mut whole, &mut center].map(|view| &mut view[half]))?;
     }
     let groups = subject.groups(&grid[1][0])?;
@@ -140,7 +144,7 @@ fn look(subject: &Subject<'_>, only_knn: bool) -> Result<AggregationReport> {
         for count in counts(patches) {
             add(tap, format!("{count} at random"), Some((Kind::Random, count)), mean(&random, count)?)?;
         }
-        // A single row or column has no quarters.
+        // A single row or column has no quadrants.
         if let Some(places) = places.as_ref().ok().filter(|places| places.rows().min(places.columns()) >= 2) {
             let [train, test] = grid.each_ref().map(|half| half[tap].pooled(*places, 2));
             add(tap, "2 x 2 pooled".into(), None, [train?, test?])?;
@@ -155,7 +159,7 @@ fn look(subject: &Subject<'_>, only_knn: bool) -> Result<AggregationReport> {
     })
 }
 
-/// The grid of all images, which pooling goes by; other aggregates do without.
+/// Returns the grid that all images share. Only pooling needs it.
 fn places(subject: &Subject<'_>) -> bagssl_data::Result<Grid> {
     let Bag::Grid { spec, stride } = subject.protocol.bag else { unreachable!("this claim asks for a grid") };
     grid_of_all(&[&subject.halves.test, &subject.halves.train], spec, stride, subject.protocol.on_bad_image)
@@ -178,7 +182,7 @@ fn page(found: &[AggregationReport], how: How) -> Page {
         let why = found.not_pooled.as_ref()?;
         Some(format!("{}: no 2 x 2 pooling, for which all images must have the same grid: {why}.", found.name))
     });
-    // Probes are made for all rows or for none.
+    // Either all rows have probes, or none.
     let is_probed = found.iter().flat_map(|found| &found.rows).any(|row| row.linear.is_some());
     let show = |accuracy: &Accuracy| with_interval(accuracy.percent, accuracy.interval);
     let head = ["feature", "of", "kNN", "kNN top 5", "linear", "linear top 5"];
@@ -203,7 +207,7 @@ fn page(found: &[AggregationReport], how: How) -> Page {
                 (format!("{}, {kind_name}", tap.name()), points.collect::<Vec<_>>())
             })
         });
-        // Grids first, so that they have the colors that are told apart best.
+        // Grids come first, to get the most distinct colors.
         let mut lines: Vec<Line> = lines.filter(|(_, points)| !points.is_empty()).collect();
         lines.sort_by_key(|(name, _)| name.ends_with("random"));
         Block {

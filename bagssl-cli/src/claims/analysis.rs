@@ -1,4 +1,4 @@
-//! What is common to all claims: how each is looked at, kept and shown.
+//! The interface that all claims share: analyze, store, show.
 
 use std::process::ExitCode;
 
@@ -10,30 +10,30 @@ use serde_json::Value;
 use super::page::PageArgs;
 use crate::terminal::progress::Progress;
 
-/// Makes the bar of a checkpoint, by its name.
+/// Creates the progress bar of a checkpoint, by its name.
 pub(crate) type Bars<'a> = &'a dyn Fn(&str) -> Progress;
 
-/// A claim with all that it is to be looked at by.
+/// A claim with its settings.
 pub(crate) trait Analysis {
-    /// The name: of the command, and of the files that it writes.
+    /// Returns the name of the command and of the output files.
     fn name(&self) -> &'static str;
 
-    /// Where the answer goes.
+    /// Returns where the results go.
     fn output(&self) -> &PageArgs;
 
-    /// Looks. What is found is also what a program reads.
+    /// Runs the analysis and returns the results, in the form of the JSON output.
     fn find(&self, bars: Bars<'_>) -> Result<Value>;
 
-    /// The page of what was found.
+    /// Builds the page from the results.
     fn page(&self, found: &Value) -> Result<Page>;
 
-    /// Whether the claim holds, if that can be said.
+    /// Returns whether the claim holds. Claims without a criterion return `true`.
     fn holds(&self, _found: &Value) -> bool {
         true
     }
 }
 
-/// Looks, and shows what was found.
+/// Runs the analysis and shows the results. The exit code is 1 if the claim does not hold.
 pub(super) fn answer(question: &dyn Analysis) -> Result<ExitCode> {
     let output = question.output();
     output.check_files(question.name())?;
@@ -43,7 +43,7 @@ pub(super) fn answer(question: &dyn Analysis) -> Result<ExitCode> {
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// What was found, as its own type.
+/// Deserializes the results.
 pub(super) fn read<T: DeserializeOwned>(found: &Value) -> Result<T> {
     serde_json::from_value(found.clone()).context("what was found for a claim")
 }

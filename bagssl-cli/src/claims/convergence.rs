@@ -15,10 +15,11 @@ use super::{Analysis, Bars, ClaimArgs, PageArgs, Subject, analysis, on_each};
 use crate::evaluate::convergence_counts;
 use crate::input::bag::BagArgs;
 
-/// Is the embedding of an image the mean of the embeddings of its patches?
+/// Measure whether an image's embedding is the mean of its patches' embeddings
 ///
-/// Cosine and relative distance of the mean of k patches, in random order, to the embedding of the whole image and of the
-/// largest square in its middle, on test images. The paper finds that they converge for multi-scale training.
+/// On test images, compares the mean of k patches, in random order, with the embedding of the whole
+/// image and of the largest centered square, by cosine and relative distance. The paper finds that
+/// they converge for multi-scale training.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -40,7 +41,8 @@ struct ConvergenceReport {
     whole: Vec<Closeness>,
     #[serde(rename = "centre")]
     center: Vec<Closeness>,
-    /// How alike whole images are to each other, against which a cosine is to be seen; none of one image.
+    /// The mean cosine between different whole images, as a reference for the other cosines. `None`
+    /// if there is only one image.
     between_images: Option<f64>,
 }
 
@@ -69,7 +71,7 @@ fn look(subject: &Subject<'_>) -> Result<ConvergenceReport> {
     let test = &subject.halves.test;
     let of = |bag| subject.features(test, bag, &[FeatureLayer::Embedding]);
     let (mut patches, mut whole, mut center) = (of(subject.protocol.bag)?, of(Bag::Whole)?, of(Bag::Center)?);
-    // An image that is smaller than a patch has no patches, but is whole.
+    // An image that is smaller than a patch has no patches, but it does have a whole-image view.
     keep_common([&mut patches, &mut whole, &mut center])?;
     let counts = convergence_counts(patches[0].patches());
     let order = Order::Random { seed: subject.claim.seed };

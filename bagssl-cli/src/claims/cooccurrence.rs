@@ -8,30 +8,32 @@ use serde_json::{Value, json};
 
 use super::{Analysis, Bars, PageArgs, analysis};
 
-/// The theory where all is known: does the spectral contrastive loss learn which patches occur together?
+/// Check, in a synthetic world, that the spectral contrastive loss learns which patches co-occur
 ///
-/// Makes a world of patches with a known joint distribution p(x, x'), checks that the co-occurrence loss is 2 w L_S plus a
-/// constant at lambda = w / 2, trains projections with L_S from several starts, and compares what they reach with the least
-/// possible value, which the greatest positive eigenvalues give. All of it again where the two patches of a pair are always
-/// different ones, so that the distribution has negative eigenvalues. Ends with exit code 1 if a start stays more than 1 % above.
+/// Generates a world of patches with a known joint distribution p(x, x'). Checks that the
+/// co-occurrence loss is 2 w L_S plus a constant at lambda = w / 2. Trains projections with L_S
+/// from several random starts, and compares the losses with the optimum, which follows from the
+/// greatest positive eigenvalues. Repeats everything for pairs of always different patches, where
+/// the distribution has negative eigenvalues. Exits with code 1 if a start stays more than 1 %
+/// above the optimum.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Patches in the world
+    /// Number of patches in the world
     #[arg(long, value_name = "N", default_value_t = Args::default().patches)]
     patches: usize,
-    /// Kinds of images, each with a distribution of its own
+    /// Number of kinds of images, each with its own distribution of patches
     #[arg(long, value_name = "N", default_value_t = Args::default().kinds)]
     kinds: usize,
-    /// Length of a projection
+    /// Dimension of the projections
     #[arg(long, value_name = "N", default_value_t = Args::default().dim)]
     dim: usize,
-    /// The weight w of the co-occurrence loss
+    /// Weight w of the co-occurrence loss
     #[arg(long, value_name = "W", default_value_t = Args::default().weight)]
     weight: f64,
-    /// Random starts
+    /// Number of random starts
     #[arg(long, value_name = "N", default_value_t = Args::default().starts)]
     starts: u64,
-    /// Seed of the world; the starts follow it
+    /// Seed of the world; the starts use this seed and the following ones
     #[arg(long, value_name = "N", default_value_t = Args::default().seed)]
     seed: u64,
     #[command(flatten)]
@@ -51,7 +53,7 @@ struct CooccurrenceReport {
     worlds: Vec<Learned>,
 }
 
-/// What was learned of a world.
+/// The results of training in one world.
 #[derive(Serialize, Deserialize)]
 struct Learned {
     world: String,
@@ -61,7 +63,7 @@ struct Learned {
     largest_difference_of_the_losses: f64,
 }
 
-/// How far above the optimum counts as there.
+/// The relative excess over the optimum that counts as reached.
 const TOLERANCE: f64 = 0.01;
 
 impl Analysis for Args {
@@ -111,7 +113,7 @@ impl Analysis for Args {
 }
 
 impl Args {
-    /// The default world of another seed.
+    /// Returns the default arguments with another seed.
     pub(crate) fn with_seed(seed: u64) -> Self {
         Args { seed, ..Args::default() }
     }
@@ -144,7 +146,7 @@ impl Args {
     }
 }
 
-/// `|L_C - (2 w L_S + const)|`, as a share of what is summed.
+/// Returns `|L_C - (2 w L_S + const)|`, relative to the sum of the terms.
 fn gap(world: &World, trained: &Trained, weight: f64) -> f64 {
     let both = world.cooccurrence_loss(&trained.table, trained.dim, weight);
     let spectral = world.spectral_loss(&trained.table, trained.dim, weight / 2.0);

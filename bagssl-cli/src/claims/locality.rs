@@ -19,12 +19,13 @@ use crate::input::bag::BagArgs;
 use crate::input::splits::Splits;
 use crate::input::tiles::Tiles;
 
-/// Does the embedding keep more of where a patch lies than the projection?
+/// Measure whether the embedding retains more of a patch's position than the projection
 ///
-/// On a grid of patches, the same for all images: how often the nearest patch of the same image is an adjacent one, and how well a
-/// linear regression, fitted on training images, tells a patch's row and column in test images. Adjacent patches share pixels where
-/// the stride is less than their side, by default a quarter of it. The page also shows which patches of other test images lie nearest
-/// to some.
+/// Uses a grid of patches that all images share. Reports how often the nearest patch of the same
+/// image is adjacent. Also reports how well a linear regression, fitted on training images,
+/// predicts a patch's row and column in test images. Adjacent patches share pixels if the stride is
+/// less than their side; the default stride is a quarter of the side. The page also shows the
+/// nearest patches of other test images for some patches.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -46,14 +47,14 @@ struct LocalityReport {
     grid: [usize; 2],
     spaces: BTreeMap<FeatureLayer, Locality>,
     bag: Bag,
-    /// Test patches, `[image, patch]`, and those of other images that are nearest by cosine.
+    /// Test patches, as `[image, patch]`, with the nearest patches of other images by cosine.
     #[serde(rename = "neighbours")]
     neighbors: BTreeMap<FeatureLayer, Vec<Near>>,
 }
 
-/// Percent of the variance under which a regression is said to tell nothing.
+/// If a regression explains less than this percentage of the variance, it counts as no prediction.
 const LEAST: f64 = 2.0;
-/// Patches whose neighbors are shown, and how many of these.
+/// The number of query patches to show, and the number of neighbors of each.
 const SHOWN: (usize, usize) = (6, 9);
 const TAPS: [FeatureLayer; 3] = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
 
@@ -80,7 +81,7 @@ impl Analysis for Args {
 }
 
 impl Args {
-    /// A sheet for each feature.
+    /// Returns one sheet of patches per layer.
     fn sheets(&self, found: &LocalityReport, test: &Arc<Dataset>) -> Result<Vec<PatchSheet>> {
         let tiles = Tiles::new(test.clone(), found.bag, self.claim.seed, self.claim.color())?;
         let sheet = |(tap, near): (&FeatureLayer, &Vec<Near>)| {
@@ -113,7 +114,7 @@ fn look(subject: &Subject<'_>) -> Result<LocalityReport> {
     })
 }
 
-/// The answer for one checkpoint.
+/// Summarizes the results of one checkpoint.
 fn sentence(found: &LocalityReport) -> String {
     let of = |tap| found.spaces.get(&tap);
     let Some(embedding) = of(FeatureLayer::Embedding) else { return format!("{}: no embedding.", found.name) };
@@ -143,7 +144,7 @@ fn sentence(found: &LocalityReport) -> String {
     )
 }
 
-/// A feature, as a title has it.
+/// Returns a layer's name for titles.
 fn words(tap: FeatureLayer) -> &'static str {
     if tap == FeatureLayer::FirstLayer { "first layer of the projector" } else { tap.name() }
 }
@@ -195,7 +196,7 @@ fn page(found: &[LocalityReport], sheets: Vec<PatchSheet>) -> Page {
 mod tests {
     use super::*;
 
-    /// 3 rows and 4 columns; the embedding tells the row, the projection nothing.
+    /// A grid of 3 rows and 4 columns. The embedding predicts the row, the projection does not.
     fn found(taps: &[(FeatureLayer, f64)]) -> LocalityReport {
         let origin = crate::claims::some_origin();
         let of = |&(tap, row)| (tap, Locality { adjacent: 70.0 + row, adjacent_by_chance: 44.0, row, column: 0.25 });

@@ -23,49 +23,50 @@ use crate::input::groups::Groups;
 use crate::input::source::{BadImageArgs, DataArgs};
 use crate::terminal::progress::Progress;
 
-/// Draw a map of a representation: images, or single patches, as points of a plane
+/// Draw a map of a representation, with images or patches as points of a plane
 ///
-/// What is alike lies close together, in the colors of the classes, with pictures where there is room. Rows are brought to
-/// unit length first, so that the map is of cosines, as `eval` compares them. Several checkpoints stand in one page.
+/// Similar images or patches lie close together, colored by class, with thumbnails where there is
+/// space. Features are normalized to unit length first, so the map reflects cosines, like `eval`.
+/// Several checkpoints share one page.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The checkpoints
+    /// Checkpoints to draw
     #[arg(required = true)]
     checkpoints: Vec<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
     bad: BadImageArgs,
-    /// Which half of the data set
+    /// Split of the data set to draw
     #[arg(long, value_enum, default_value = "validation")]
     split: SplitChoice,
-    /// A point for each patch, not for each image
+    /// Draw a point per patch, not per image
     #[arg(long)]
     patches: bool,
-    /// Points on the map, at most; which images they are of is drawn
+    /// Draw at most N points; the images are sampled at random
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     limit: u32,
-    /// How the plane is found
+    /// Method of the projection to the plane
     #[arg(long, value_enum, default_value_t)]
     method: Method,
-    /// t-SNE: how many neighbors count, about [default: 30, or a third of the points less one]
+    /// t-SNE: approximate number of neighbors [default: 30, or (points - 1) / 3 if that is less]
     #[arg(long, value_name = "N")]
     perplexity: Option<f64>,
     /// t-SNE: steps of gradient descent
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     steps: u32,
-    /// Which feature [default: the one that the checkpoint names]
+    /// Layer whose features are drawn [default: the checkpoint's]
     #[arg(long, value_enum)]
     tap: Option<Feature>,
     #[command(flatten)]
     bag: BagArgs,
-    /// Look at greyed images
+    /// Convert images to grey
     #[arg(long)]
     grey: bool,
-    /// Seed of what is drawn
+    /// Seed of the sampling
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Where the network runs
+    /// Backend to run the network on
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
     #[command(flatten)]
@@ -76,34 +77,34 @@ pub(crate) struct Args {
     page: PageArgs,
 }
 
-/// How a plane is found.
+/// The method of the projection to the plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 enum Method {
-    /// t-SNE: neighbors stay neighbors; how far clusters are apart says little
+    /// t-SNE: preserves neighbors; distances between clusters mean little
     #[default]
     Tsne,
-    /// The two principal components: a projection, true to distances as far as two directions can be
+    /// The first two principal components: preserves distances as well as two directions can
     Pca,
 }
 
-/// A half of a data set.
+/// A split of the data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum SplitChoice {
     Train,
     Validation,
 }
 
-/// A map before it is drawn.
+/// The results for one checkpoint.
 #[derive(Serialize)]
 struct MapReport {
     name: String,
     origin: Origin,
     tap: &'static str,
-    /// The share of the variance along the two directions of a projection, in percent.
+    /// The percentage of the variance along each of the two principal components.
     #[serde(skip_serializing_if = "Option::is_none")]
     explained: Option<[f64; 2]>,
-    /// How often a point's nearest one of another image is of its class, in percent: by cosine, and on the map. None where all are of
-    /// one image.
+    /// How often a point's nearest point of another image has the same class, in percent: by
+    /// cosine, and on the map. `None` if all points are of one image.
     same_class: Option<[f64; 2]>,
     points: Vec<Placed>,
     #[serde(skip)]
@@ -164,7 +165,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The feature that is drawn.
+/// Returns the layer whose features are drawn.
 fn tap_of(args: &Args, subject: &Subject<'_>) -> FeatureLayer {
     args.tap.map_or(subject.spec().tap, FeatureLayer::from)
 }
@@ -237,7 +238,8 @@ fn look(args: &Args, subject: &Subject<'_>) -> Result<MapReport> {
     })
 }
 
-/// How many images have so many points at most, at `each` points an image: two or more, as the points of one have no others to be near.
+/// Returns the number of images whose points fit the limit, at `each` points per image. It is at
+/// least two, because the nearest neighbors are searched in other images.
 fn images_of(limit: u32, each: usize) -> Result<usize> {
     match limit as usize / each {
         0 | 1 => bail!("--limit: expected at least {}, for two images of {each} patches, got {limit}", 2 * each),
@@ -245,10 +247,10 @@ fn images_of(limit: u32, each: usize) -> Result<usize> {
     }
 }
 
-/// The longest side of a picture, in pixels.
+/// The longest side of a thumbnail, in pixels.
 const LARGEST: u32 = 48;
 
-/// Rows of unit length; rows of zeros stay.
+/// Normalizes rows to unit length. Rows of zeros stay unchanged.
 fn unit(mut rows: Rows) -> Rows {
     for row in rows.values.chunks_mut(rows.dim) {
         let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
@@ -259,10 +261,10 @@ fn unit(mut rows: Rows) -> Rows {
     rows
 }
 
-/// Points, and the share of the variance that a projection shows.
+/// Points, and the percentage of the variance along the two axes of a PCA.
 type Plane = (Vec<[f64; 2]>, Option<[f64; 2]>);
 
-/// Where rows lie.
+/// Projects rows to the plane.
 fn place(args: &Args, rows: &Rows) -> Result<Plane> {
     match args.method {
         Method::Pca => {
@@ -281,8 +283,8 @@ fn place(args: &Args, rows: &Rows) -> Result<Plane> {
     }
 }
 
-/// How often the point of another image that is most like a point is of its class, in percent; none where there is no other image.
-/// `kinds` are images and classes.
+/// Returns how often a point's most similar point of another image has the same class, in percent,
+/// or `None` if there is only one image. `kinds` has the image and class of each point.
 fn same_class(kinds: &[(usize, u32)], like: impl Fn(usize, usize) -> f64) -> Option<f64> {
     if kinds.iter().all(|kind| kind.0 == kinds[0].0) {
         return None;
@@ -341,11 +343,11 @@ mod tests {
     fn neighbors_of_a_class_by_hand() {
         let places: [f64; 4] = [0.0, 1.0, 1.5, 9.0];
         let like = |a: usize, b: usize| -(places[a] - places[b]).abs();
-        // 0 and 2 are nearest to 1, 1 and 3 to 2.
+        // Points 0 and 2 are nearest to 1; points 1 and 3 are nearest to 2.
         let of = |labels: &[u32]| labels.iter().copied().enumerate().collect::<Vec<_>>();
         assert_eq!(same_class(&of(&[0, 0, 1, 1]), like), Some(50.0));
         assert_eq!(same_class(&of(&[0, 1, 0, 1]), like), Some(0.0));
-        // Two patches of one image: they look for their neighbors elsewhere, if they can.
+        // Two patches of one image: their neighbors are searched in other images only.
         assert_eq!(same_class(&[(7, 0), (7, 0), (8, 1), (9, 1)], like), Some(25.0));
         assert_eq!(same_class(&[(7, 0), (7, 0)], like), None);
     }

@@ -1,4 +1,5 @@
-//! The claims of the paper, each a command of `bagssl eval` that answers one question about any checkpoints.
+//! The claims of the paper. Each is a command of `bagssl eval` that answers one question about a
+//! set of checkpoints.
 
 mod analysis;
 mod page;
@@ -36,7 +37,7 @@ use crate::terminal::progress::Progress;
 pub(crate) use analysis::{Analysis, Bars};
 pub(crate) use page::PageArgs;
 
-/// One claim.
+/// A claim.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Claim {
     Aggregation(aggregation::Args),
@@ -47,7 +48,7 @@ pub(crate) enum Claim {
 }
 
 impl Claim {
-    /// The claim as a question.
+    /// Returns the analysis that answers the claim.
     pub(crate) fn question(&self) -> &dyn Analysis {
         match self {
             Claim::Aggregation(args) => args,
@@ -63,26 +64,26 @@ pub(crate) fn run(claim: &Claim) -> Result<ExitCode> {
     analysis::answer(claim.question())
 }
 
-/// What all claims about checkpoints are told.
+/// Arguments that all claims about checkpoints share.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ClaimArgs {
-    /// The checkpoints
+    /// Checkpoints to analyze
     #[arg(required = true)]
     pub(crate) checkpoints: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) bad: BadImageArgs,
-    /// Look at greyed images, where color is no short cut
+    /// Convert images to grey, so that color is no shortcut
     #[arg(long)]
     pub(crate) grey: bool,
-    /// Seed of random bags, of orders and of the intervals' draws
+    /// Seed of random bags, patch orders and bootstrap resamples
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Images that an interval draws as one
+    /// Groups of images that the bootstrap resamples
     #[arg(long, value_enum, default_value_t)]
     pub(crate) groups: Groups,
-    /// Where the network runs
+    /// Backend to run the network on
     #[arg(long, value_enum, default_value_t)]
     pub(crate) backend: Name,
     #[command(flatten)]
@@ -94,12 +95,13 @@ pub(crate) struct ClaimArgs {
 }
 
 impl ClaimArgs {
-    /// Whether images are taken in color.
+    /// Returns the color mode of the images.
     fn color(&self) -> Color {
         if self.grey { Color::Grey } else { Color::Rgb }
     }
 
-    /// The checkpoints' bytes: all are checked before the first is looked at. One that is there twice would pass for two seeds.
+    /// Reads all checkpoints and checks them before the first one is analyzed. Refuses duplicates,
+    /// because they would pass for two seeds.
     fn read(&self) -> Result<Vec<(&PathBuf, Vec<u8>)>> {
         let mut files: Vec<(&PathBuf, Vec<u8>)> = Vec::new();
         for path in &self.checkpoints {
@@ -115,7 +117,7 @@ impl ClaimArgs {
     }
 }
 
-/// What a number depends on.
+/// Returns the origin of a result: protocol, checkpoint, data and seed.
 pub(crate) fn origin(how: &How, checkpoint: &[u8], halves: &Splits, seed: u64) -> Origin {
     Origin {
         protocol: how.name.into(),
@@ -126,9 +128,9 @@ pub(crate) fn origin(how: &How, checkpoint: &[u8], halves: &Splits, seed: u64) -
     }
 }
 
-/// A checkpoint that a claim is checked on.
+/// A checkpoint to analyze.
 struct Subject<'a> {
-    /// What the reader calls it: see [`names_of`].
+    /// The display name, see [`names_of`].
     name: String,
     checkpoint: &'a Checkpoint<'a>,
     origin: Origin,
@@ -145,7 +147,7 @@ impl Subject<'_> {
         self.checkpoint.spec()
     }
 
-    /// The features of a bag of each image of a half, at each tap.
+    /// Returns the features of each image's bag in one split, for each layer.
     fn features(&self, dataset: &Arc<Dataset>, bag: Bag, taps: &[FeatureLayer]) -> Result<Vec<Features>> {
         self.bar.inc_length(dataset.len() as u64);
         let extraction = Extraction {
@@ -167,28 +169,29 @@ impl Subject<'_> {
         self.claim.color()
     }
 
-    /// The taps of these that say something of their own.
+    /// Returns the layers that are meaningful for this model. Without its own projector, this is
+    /// only the embedding.
     fn taps(&self, taps: &[FeatureLayer]) -> Vec<FeatureLayer> {
         let own = self.checkpoint.has_projector();
         taps.iter().copied().filter(|&tap| own || tap == FeatureLayer::Embedding).collect()
     }
 
-    /// The same for both halves, training first.
+    /// Returns the features of both splits, training first.
     fn both(&self, bag: Bag, taps: &[FeatureLayer]) -> Result<[Vec<Features>; 2]> {
         Ok([self.features(&self.halves.train, bag, taps)?, self.features(&self.halves.test, bag, taps)?])
     }
 
-    /// The groups of test images that features are of.
+    /// Returns the groups of the test images in `features`.
     fn groups(&self, features: &Features) -> Result<Vec<u32>> {
         let (groups, _) = self.claim.groups.group_ids(&self.halves.test)?;
         Ok(features.images().iter().map(|&image| groups[image as usize]).collect())
     }
 }
 
-/// The most checkpoints that a claim is looked at on.
+/// The maximum number of checkpoints per claim.
 pub(crate) const MOST_CHECKPOINTS: usize = 1000;
 
-/// Looks at each checkpoint in turn.
+/// Analyzes each checkpoint in turn.
 fn on_each<R>(
     claim: &ClaimArgs,
     how: How,
@@ -235,11 +238,11 @@ fn on_each<R>(
     Ok(found)
 }
 
-/// What is said of a model without a projector of its own.
+/// The note about a model without its own projector.
 pub(crate) const NO_PROJECTOR: &str = "it has no projector of its own (the identity stands for one), so that the projector's features \
                                        would repeat the embedding; they are left out";
 
-/// What checkpoints are called: each as [`name_of`] says, or by its path where others would have the same name.
+/// Returns the checkpoints' display names: [`name_of`] if that is unique, the path otherwise.
 fn names_of(paths: &[PathBuf]) -> Vec<String> {
     let names: Vec<String> = paths.iter().map(|path| name_of(path)).collect();
     let name = |(path, name): (&PathBuf, &String)| {
@@ -249,7 +252,7 @@ fn names_of(paths: &[PathBuf]) -> Vec<String> {
     paths.iter().zip(&names).map(name).collect()
 }
 
-/// A run's checkpoint is called by its folder, any other by its own name.
+/// Returns a checkpoint's display name: the folder's name for a run, the file's stem otherwise.
 fn name_of(path: &Path) -> String {
     let part = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
     let is_run = path.file_name().is_some_and(|name| name == bagssl_train::run_state::CHECKPOINT);
@@ -257,13 +260,13 @@ fn name_of(path: &Path) -> String {
     folder.or_else(|| part(path.file_stem())).unwrap_or_else(|| path.display().to_string())
 }
 
-/// "12.3 (10.1 to 14.2)".
+/// Formats a value with its interval, as in "12.3 (10.1 to 14.2)".
 fn with_interval(value: f64, interval: Option<Interval>) -> String {
     let interval = interval.map_or(String::new(), |it| format!(" ({:.1} to {:.1})", it.low, it.high));
     format!("{value:.1}{interval}")
 }
 
-/// For tests of pages, which only hand it on.
+/// Returns a placeholder for tests of pages, which only pass it on.
 #[cfg(test)]
 fn some_origin() -> Origin {
     Origin {

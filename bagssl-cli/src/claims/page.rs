@@ -1,4 +1,4 @@
-//! Where an answer goes: the terminal, JSON, or a folder of pages.
+//! Output of a claim's results: to the terminal, as JSON, or to a folder of pages.
 
 use std::path::PathBuf;
 
@@ -11,32 +11,34 @@ use crate::provenance;
 use crate::terminal::output::say;
 use crate::terminal::progress::Progress;
 
-/// Where an answer goes.
+/// Where the results go.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct PageArgs {
-    /// Print the result as JSON, and no progress
+    /// Print the result as JSON, without progress
     #[arg(long)]
     pub(crate) json: bool,
-    /// Also write the answer into this folder, as CLAIM.html, .md, .json and .csv (the plots' data)
+    /// Also write the results to this folder, as CLAIM.html, .md, .json and .csv (data of the
+    /// plots)
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
-    /// Replace what is there
+    /// Overwrite existing files
     #[arg(long, requires = "report")]
     force: bool,
 }
 
 impl PageArgs {
-    /// Whether the answer goes anywhere but to the terminal.
+    /// Returns whether the results go anywhere besides the terminal.
     pub(super) fn is_written(&self) -> bool {
         self.json || self.report.is_some()
     }
 
-    /// A bar over images, unless a program reads what comes.
+    /// Returns a progress bar over images. It is hidden with `--json`.
     pub(super) fn bar(&self, name: &str) -> Progress {
         Progress::images(name, 0, self.json)
     }
 
-    /// Refuses a folder that is none, before the work begins.
+    /// Checks, before the work begins, that `--report` names a folder or a path that does not
+    /// exist.
     pub(crate) fn check(&self) -> Result<()> {
         if let Some(folder) = self.report.as_ref().filter(|folder| folder.exists() && !folder.is_dir()) {
             bail!("--report: expected a folder, got {}", folder.display());
@@ -44,7 +46,7 @@ impl PageArgs {
         Ok(())
     }
 
-    /// Refuses files that are there, before the work begins.
+    /// Checks, before the work begins, that no output file exists, unless `--force` is set.
     pub(crate) fn check_files(&self, claim: &str) -> Result<()> {
         self.check()?;
         if let Some(folder) = &self.report.as_ref().filter(|folder| folder.is_dir() && !self.force) {
@@ -58,7 +60,7 @@ impl PageArgs {
         Ok(())
     }
 
-    /// Shows an answer and writes it down.
+    /// Prints the results, and writes them to the report folder if there is one.
     pub(crate) fn show(&self, claim: &str, mut page: Page, mut data: Value) -> Result<()> {
         let machine = Machine::here();
         let command = provenance::command();

@@ -1,4 +1,4 @@
-//! The report, put together from what the stages have left.
+//! Assembles the report from the stages' results.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -23,7 +23,7 @@ use crate::input::source::fingerprint;
 use crate::input::tiles::{self, Tiles};
 use crate::provenance;
 
-/// Test images whose bags are shown, and training images of each class.
+/// Number of test images whose bags are shown, and number of training images shown per class.
 const BAGS: usize = 3;
 const TILES: usize = 8;
 
@@ -84,7 +84,7 @@ pub(super) fn report(what: &Reproduction<'_>, total_seconds: f64) -> Result<Repo
     })
 }
 
-/// Accuracies of the same kind, over the seeds.
+/// Combines the accuracies of the seeds.
 fn join(model: Method, seeds: &[Measured]) -> Vec<Outcome> {
     let Some(first) = seeds.first() else { return vec![] };
     let same = |a: &Scored, b: &Scored| (a.space, a.color, a.view, a.patches) == (b.space, b.color, b.view, b.patches);
@@ -108,7 +108,7 @@ fn join(model: Method, seeds: &[Measured]) -> Vec<Outcome> {
     first.scores.iter().map(outcome).collect()
 }
 
-/// The epochs' lines of a run's metrics.
+/// Reads the learning curve from a run's metrics, with a point per epoch.
 fn curve(stage: &Stage) -> Result<Curve> {
     let path = stage.folder.join(METRICS);
     let text = String::from_utf8(files::read(&path)?).with_context(|| path.display().to_string())?;
@@ -202,7 +202,7 @@ fn protocol(what: &Reproduction<'_>) -> Result<Vec<Note>> {
     Ok(notes)
 }
 
-/// Settings in a line, by their names in a config file.
+/// Formats settings as one line, with their names in the config file.
 fn settings(value: &impl Serialize) -> Result<String> {
     let mut lines = Vec::new();
     collect(String::new(), &toml::Value::try_from(value)?, &mut lines);
@@ -219,7 +219,7 @@ fn collect(name: String, value: &toml::Value, lines: &mut Vec<String>) {
     }
 }
 
-/// Numbers have the digits that they were given with: all are f32.
+/// Formats floats as f32, with the digits given in the config file.
 fn plain(value: &toml::Value) -> String {
     match value {
         toml::Value::Float(value) => (*value as f32).to_string(),
@@ -228,10 +228,10 @@ fn plain(value: &toml::Value) -> String {
     }
 }
 
-/// Pictures out of the data set.
+/// Pictures of the data set.
 struct Pictures<'a> {
     what: &'a Reproduction<'a>,
-    /// The bags of test images.
+    /// The bags of the test images.
     test: Tiles,
 }
 
@@ -267,7 +267,7 @@ impl<'a> Pictures<'a> {
         (0..test.len()).step_by(step).take(BAGS).map(sheet).collect()
     }
 
-    /// The neighbors that the first seed's stages have found, of the main comparison.
+    /// Returns the neighbors found by the first seed's stages of the main comparison.
     fn sheets(&self) -> Result<Vec<Sheet>> {
         let mut sheets = Vec::new();
         for model in [Method::Bagssl, Method::MultiScale] {
@@ -282,7 +282,7 @@ impl<'a> Pictures<'a> {
     }
 }
 
-/// The main accuracies as text.
+/// Formats the main accuracies as a text table.
 pub(super) fn table(report: &Report) -> String {
     let most = report.results.iter().map(|outcome| outcome.patches).max().unwrap_or(1);
     let mut text = format!(

@@ -1,4 +1,4 @@
-//! The claims as stages: each is looked at once on the checkpoints that were trained, and kept.
+//! Claims as stages: each is analyzed once on the trained checkpoints, and its results are stored.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -19,26 +19,26 @@ use crate::input::bag::BagArgs;
 use crate::input::files;
 use crate::input::source::{DataArgs, fingerprint, first_size};
 
-/// A claim, and the trainings that it is looked at on.
+/// A claim and the trainings it uses.
 pub(super) struct ClaimStage {
     claim: Claim,
     title: &'static str,
-    /// How it is looked at, for the reader.
+    /// Describes the settings, for the reader.
     how: Vec<String>,
     trained: Vec<Stage>,
     folder: PathBuf,
-    /// Why it cannot be looked at.
+    /// The reason to skip the claim, if any.
     pub(super) left_out: Option<&'static str>,
-    /// Patches that go through a network.
+    /// Total number of patches that pass through a network.
     patches: usize,
 }
 
-/// What was found.
+/// The file with the results.
 const FOUND: &str = "found.json";
-/// Changes with the form of what is found, so that what an older program has found is found anew.
+/// The version of the results' format. Older results are computed again.
 const FORM: u32 = 2;
 
-/// All claims, the ones that take longest first.
+/// Returns all claims, the longest ones first.
 pub(super) fn stages(
     profile: Profile,
     stages: &[Stage],
@@ -47,7 +47,7 @@ pub(super) fn stages(
     out: &Path,
 ) -> Vec<ClaimStage> {
     let mut trained: Vec<Stage> = stages.iter().filter(|stage| stage.is_trained()).cloned().collect();
-    // By method: the first of compare is the one that the others are compared with.
+    // Sort by method: compare uses the first one as the reference.
     trained.sort_by_key(|stage| (stage.model, stage.seed));
     let first = |stage: &&Stage| stage.seed == shared.protocol.seed;
     let firsts: Vec<Stage> = trained.iter().filter(first).cloned().collect();
@@ -61,7 +61,7 @@ pub(super) fn stages(
     ]
 }
 
-/// What the claims are made of.
+/// The inputs of the claims.
 struct Plan<'a> {
     bag: Bag,
     data: &'a DataArgs,
@@ -126,7 +126,7 @@ impl Plan<'_> {
         ClaimStage { claim, title, how: vec![], trained, folder, left_out: None, patches: 0 }
     }
 
-    /// What the program's commands are told about checkpoints.
+    /// Returns the arguments that the claims' commands share.
     fn claim(&self, trained: &[Stage]) -> ClaimArgs {
         let threads = self.shared.protocol.threads;
         ClaimArgs {
@@ -148,7 +148,7 @@ impl Plan<'_> {
         if let Bag::Grid { stride, .. } = self.bag { Some(stride) } else { None }
     }
 
-    /// Patches of an image.
+    /// Returns the number of patches per image.
     fn per_image(&self) -> usize {
         match self.bag {
             Bag::Grid { spec, stride } => {
@@ -160,13 +160,13 @@ impl Plan<'_> {
         }
     }
 
-    /// Images of the halves, training first.
+    /// Returns the number of images in the selected splits, training first.
     fn images_of(&self, [train, test]: [bool; 2]) -> usize {
         let halves = self.shared.halves;
         usize::from(train) * halves.train.len() + usize::from(test) * halves.test.len()
     }
 
-    /// What is looked at, in a sentence.
+    /// Describes the images and patches in a sentence.
     fn images(&self, more: &str) -> String {
         let count = self.per_image();
         let bag = match self.bag {
@@ -192,12 +192,13 @@ impl ClaimStage {
         format!("claim {}", self.claim.question().name())
     }
 
-    /// Patches that go through a network.
+    /// Returns the total number of patches that pass through a network.
     pub(super) fn patches(&self) -> usize {
         self.patches
     }
 
-    /// All that the answer depends on, the checkpoints' bytes among it; none while one of them is not there.
+    /// Returns everything that the results depend on, including hashes of the checkpoints, or
+    /// `None` if a checkpoint is missing.
     fn settings(&self, shared: &Shared<'_>) -> Result<Option<Settings>> {
         let Shared { halves, protocol, backend, .. } = shared;
         let of_claim = [
@@ -221,24 +222,25 @@ impl ClaimStage {
         Ok(Some(settings))
     }
 
-    /// Whether a stamp is there that can be read.
+    /// Returns whether there is a readable stamp.
     pub(super) fn is_stamped(&self) -> bool {
         StageStamp::read(&self.folder).is_some()
     }
 
-    /// Refuses to write over what others have written.
+    /// Checks that no files from another source would be overwritten.
     pub(super) fn check_place(&self) -> Result<()> {
         place::check(&self.folder, &[FOUND], false)
     }
 
-    /// The seconds that it took, if it is done.
+    /// Returns the duration in seconds, or `None` if the claim is unfinished or outdated.
     pub(super) fn done(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
         let Some(stamp) = StageStamp::read(&self.folder) else { return Ok(None) };
         let is_same = self.settings(shared)?.is_some_and(|settings| stamp::hash(&settings) == stamp.hash);
         Ok((is_same && self.section().is_ok()).then_some(stamp.seconds))
     }
 
-    /// Why it is to be done anew, if it was done on other checkpoints, images or with other settings, or is damaged.
+    /// Returns why a finished claim must be repeated: its checkpoints, images or settings changed,
+    /// or its files are damaged.
     pub(super) fn outdated(&self, shared: &Shared<'_>) -> Result<Option<String>> {
         Ok(match self.done(shared)? {
             Some(_) => None,
@@ -249,7 +251,7 @@ impl ClaimStage {
         })
     }
 
-    /// Looks, and keeps what is found.
+    /// Runs the analysis and stores the results.
     pub(super) fn run(&self, shared: &Shared<'_>, bars: Bars<'_>) -> Result<()> {
         let started = Instant::now();
         place::begin(&self.folder)?;
@@ -266,7 +268,7 @@ impl ClaimStage {
         serde_json::from_slice(&files::read(&path)?).with_context(|| path.display().to_string())
     }
 
-    /// The section of the report.
+    /// Returns the section of the report.
     pub(super) fn section(&self) -> Result<report::ClaimSection> {
         let (name, title) = (self.claim.question().name().into(), self.title.into());
         if let Some(why) = self.left_out {
@@ -291,7 +293,8 @@ mod tests {
     use crate::input::groups::Groups;
     use crate::input::splits::Splits;
 
-    /// The claims about two trainings with seeds 4 and 3, of which 3 is the first; images as the program carries them.
+    /// Returns the claims for two trainings with seeds 3 (the first) and 4, on the images included
+    /// in the program.
     fn claims(profile: Profile) -> Vec<ClaimStage> {
         let open = |split| Dataset::embedded(split).unwrap().into();
         let halves = Splits { train: open(Split::Train), test: open(Split::Validation) };
@@ -316,7 +319,8 @@ mod tests {
         stages(profile, &trained, &DataArgs::default(), &shared, Path::new("out"))
     }
 
-    /// 900 training and 270 test images, of which a claim looks at 9 patches each, the whole, and the center.
+    /// 900 training and 270 test images. A claim uses 9 patches per image, the whole image, and the
+    /// center.
     #[test]
     fn who_is_looked_at_and_how_much() {
         let claims = claims(Profile::Tiles);

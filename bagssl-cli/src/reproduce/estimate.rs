@@ -1,4 +1,4 @@
-//! What a reproduction would take.
+//! Estimates the disk space and time of a reproduction.
 
 use std::time::Instant;
 
@@ -18,12 +18,12 @@ use super::stage::Stage;
 use crate::terminal::output::say;
 use crate::{evaluate, parallelism, train};
 
-/// Steps of the warm-up: the first is not timed.
+/// Steps of the warm-up. The first one is not timed.
 const STEPS: u64 = 6;
-/// Batches of bags that are timed.
+/// Batches of bags to time.
 const BATCHES: usize = 3;
 
-/// Times a few steps and a few bags, and prints what all stages would take.
+/// Times a few steps and a few bags, and prints estimates for all unfinished stages.
 pub(super) fn print(what: &Reproduction<'_>) -> Result<()> {
     let (left, claims) = (what.left()?, what.claims_left()?);
     let halves = what.shared.halves;
@@ -39,7 +39,7 @@ pub(super) fn print(what: &Reproduction<'_>) -> Result<()> {
     for stage in &left {
         trainings += usize::from(stage.needs_training(what.shared)?);
     }
-    // A checkpoint, and a state with at most two moments of every parameter.
+    // A checkpoint, and a state with at most two moments per parameter.
     let disk = trainings * 4 * weights + (10 << 20);
     say!("disk: about {} MB under {}", disk.div_ceil(1 << 20), what.out.display());
     if let Some(folder) = what.shared.features.folder() {
@@ -68,7 +68,8 @@ pub(super) fn print(what: &Reproduction<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of all features that are to be extracted, if none of them is there. Those of claims may be the same as others.
+/// Returns the size in bytes of all features to extract, assuming an empty cache. Features of
+/// claims may coincide with others.
 fn features(what: &Reproduction<'_>, left: &[&Stage], claims: &[&ClaimStage]) -> Result<usize> {
     let plan = what.stages[0].config.train.clone().check()?;
     let row =
@@ -79,11 +80,11 @@ fn features(what: &Reproduction<'_>, left: &[&Stage], claims: &[&ClaimStage]) ->
     let measured: usize = measured.map(|stage| images * row(&stage.taps())).sum();
     let looked_at: usize = claims.iter().map(|claim| claim.patches()).sum();
     let all = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
-    // The whole image is looked at besides its patches.
+    // The whole image counts as one more patch.
     Ok(measured * (what.patches()? + 1) + looked_at * row(&all))
 }
 
-/// Notes when steps end, and stops after some.
+/// Records the time at the end of each step, and stops after some steps.
 #[derive(Default)]
 struct Clock(Vec<Instant>);
 
@@ -99,7 +100,7 @@ impl Observer for Clock {
     }
 }
 
-/// Seconds of a step, and of embedding the bag of an image.
+/// Returns the seconds per training step, and the seconds to embed one image's bag.
 fn warm_up(what: &Reproduction<'_>) -> Result<(f64, f64)> {
     let (stage, shared) = (&what.stages[0], what.shared);
     let backend = what.args.backend.open()?;

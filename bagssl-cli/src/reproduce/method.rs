@@ -1,27 +1,27 @@
-//! The choice of what is trained.
+//! The choice of methods to train.
 
 use anyhow::{Result, bail};
 use bagssl_eval::report::Method;
 use clap::ValueEnum;
 
-/// A training, by the name of its preset; or all of them.
+/// A method, by the name of its preset, or all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum MethodChoice {
-    /// Patches of one scale, coding rate
+    /// Single-scale patches, coding rate loss
     Bagssl,
-    /// Crops of many scales, coding rate
+    /// Multi-scale crops, coding rate loss
     MultiScale,
-    /// Patches of one scale, VICReg's loss
+    /// Single-scale patches, VICReg loss
     BagsslVicreg,
-    /// Crops of many scales, VICReg's loss
+    /// Multi-scale crops, VICReg loss
     Vicreg,
-    /// Crops of many scales, SimCLR's loss
+    /// Multi-scale crops, SimCLR loss
     Simclr,
-    /// These five
+    /// All five
     All,
 }
 
-/// The trainings that are named, each once, in the order of reports.
+/// Returns the chosen methods, each once, in the order of reports.
 pub(super) fn chosen(methods: &[MethodChoice]) -> Result<Vec<Method>> {
     let is_chosen = |model: &Method| {
         methods.iter().any(|method| match method {

@@ -38,46 +38,51 @@ use method::MethodChoice;
 use profile::Profile;
 use stage::{Shared, Stage};
 
-/// Check the paper's idea: train with patches of one scale and with crops of many, measure both, look at each claim, write a report
+/// Train single-scale and multi-scale models, measure both, check each claim of the paper, and
+/// write a report
 ///
-/// With no options: on real photographs that the program carries, on the CPU, three seeds. It writes report.html (for a
-/// browser; with a section for each claim of the paper), report.md, report.json and the runs themselves; called again it skips what is done and goes on with what is
-/// not, and does anew what has other settings.
+/// With no options, trains on the photographs included in the program, on the CPU, with three
+/// seeds. Writes report.html (for a browser, with a section for each claim of the paper),
+/// report.md, report.json and the runs. Called again, skips finished stages, resumes interrupted
+/// ones, and repeats those with changed settings.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to train and measure
+    /// Data and network to train and measure
     #[arg(long, value_enum, default_value_t)]
     profile: Profile,
-    /// What is trained, by the names of presets: of bagssl, multi-scale, bagssl-vicreg, vicreg and simclr some that bagssl is among, or all.
-    /// Network, patches and batches are the same for all; the main comparison is of the first two
+    /// Methods to train, by preset: a list of bagssl, multi-scale, bagssl-vicreg, vicreg and simclr
+    /// that includes bagssl; or all
+    ///
+    /// All methods use the same network, patches and batches. The main comparison is between bagssl
+    /// and multi-scale.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_value = "bagssl,multi-scale")]
     methods: Vec<MethodChoice>,
-    /// The images, if the profile's are elsewhere or other ones are to be used
+    /// Path of the images, instead of the profile's
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// Folder to write to [default: runs/PROFILE]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The first seed; the others follow it
+    /// First seed; the others follow it
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// How many seeds
+    /// Number of seeds
     #[arg(long, value_name = "N", default_value_t = 3)]
     seeds: u64,
     /// Epochs of each training, instead of the profile's
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
-    /// Runs at the same time [default: as many as cores on the CPU, one on a GPU]
+    /// Number of jobs to run in parallel [default: one per core on the CPU, one on a GPU]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
-    /// Where the networks run
+    /// Backend to run the networks on
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
     #[command(flatten)]
     features: FeatureArgs,
     #[command(flatten)]
     memory: ImageMemoryArgs,
-    /// Only say what would be done: stages, data, steps, disk, time (from a short timed warm-up)
+    /// Print the plan only: stages, data, steps, disk space, and time (from a short timed warm-up)
     #[arg(long)]
     dry_run: bool,
 }
@@ -85,7 +90,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let started = Instant::now();
     let methods = method::chosen(&args.methods)?;
-    // As many checkpoints as a claim takes.
+    // Compare takes all checkpoints at once.
     let most = (claims::MOST_CHECKPOINTS / methods.len()) as u64;
     if !(1..=most).contains(&args.seeds) {
         bail!("--seeds: expected 1 to {most} of {} methods, got {}", methods.len(), args.seeds);
@@ -94,7 +99,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         bail!("--seed: expected a number that {} seeds can follow, got {}", args.seeds, args.seed);
     }
     args.features.check()?;
-    // Whether the program has it is said before the work begins.
+    // Report a missing backend before the work begins.
     args.backend.open()?;
     let (path, memory) = (args.profile.data(args.data.as_ref())?, args.memory);
     let data = DataArgs { data: path, memory, ..DataArgs::default() };
@@ -124,7 +129,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             stages.push(Stage { model, seed, folder, config });
         }
     }
-    // Long ones first, so that none is left alone at the end.
+    // Long stages first, so that no long stage runs alone at the end.
     stages.sort_by_key(|stage| !stage.is_trained());
     let folder = out.join("baselines");
     stages.push(Stage { model: Method::Pixels, seed: args.seed, folder, config: base.clone() });
@@ -151,7 +156,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A reproduction that is to be done.
+/// The plan of a reproduction.
 pub(crate) struct Reproduction<'a> {
     args: &'a Args,
     out: &'a std::path::Path,
@@ -163,16 +168,16 @@ pub(crate) struct Reproduction<'a> {
 }
 
 impl Reproduction<'_> {
-    /// Refuses to write over what others have written.
+    /// Checks that no files from another source would be overwritten.
     fn check_place(&self) -> Result<()> {
-        // Before there was a mark, a report came after all stages had their stamps.
+        // Older versions wrote no mark; their report came after all stages had stamps.
         let is_own = self.claims.iter().any(ClaimStage::is_stamped);
         place::check(self.out, &[&Report::FILES[..], &[CONFIG]].concat(), is_own)?;
         self.stages.iter().try_for_each(Stage::check_place)?;
         self.claims.iter().try_for_each(ClaimStage::check_place)
     }
 
-    /// Says what there is to be done.
+    /// Prints the plan.
     fn describe(&self) -> Result<()> {
         let Splits { train, test } = self.shared.halves;
         say!(
@@ -210,7 +215,8 @@ impl Reproduction<'_> {
         Ok(())
     }
 
-    /// The seconds of the stages, and of trainings, that earlier calls did, as if the work had been shared out evenly.
+    /// Returns the seconds that earlier calls spent on finished stages and trainings, divided by
+    /// the number of jobs.
     fn earlier_seconds(&self) -> Result<f64> {
         let mut seconds = 0.0;
         for stage in self.stages {
@@ -225,13 +231,13 @@ impl Reproduction<'_> {
         Ok(seconds / self.jobs as f64)
     }
 
-    /// Patches that stand for an image.
+    /// Returns the number of patches per image.
     fn patches(&self) -> Result<usize> {
         let (bag, seed) = (self.shared.protocol.bag, self.shared.protocol.seed);
         Ok(Tiles::new(self.shared.halves.test.clone(), bag, seed, Color::Rgb)?.patches())
     }
 
-    /// The stages that are not done.
+    /// Returns the unfinished stages.
     fn left(&self) -> Result<Vec<&Stage>> {
         let mut left = Vec::new();
         for stage in self.stages {
@@ -242,7 +248,7 @@ impl Reproduction<'_> {
         Ok(left)
     }
 
-    /// The claims that are not done.
+    /// Returns the unfinished claims.
     fn claims_left(&self) -> Result<Vec<&ClaimStage>> {
         let mut left = Vec::new();
         for claim in self.claims.iter().filter(|claim| claim.left_out.is_none()) {
@@ -253,7 +259,7 @@ impl Reproduction<'_> {
         Ok(left)
     }
 
-    /// Does all stages that are not done, some at a time; then the claims, as they look at what was trained.
+    /// Runs all unfinished stages in parallel, then the claims, which need the trained checkpoints.
     fn run(&self) -> Result<()> {
         queue::all(&self.left()?, self.jobs, |stage| stage.label(), |stage, bars| self.one(stage, bars))?;
         queue::all(&self.claims_left()?, self.jobs, |claim| claim.label(), |claim, bars| self.look(claim, bars))
@@ -274,7 +280,7 @@ impl Reproduction<'_> {
         self.on_threads(|| claim.run(self.shared, &bar))
     }
 
-    /// On a CPU, where as many jobs run as there are cores, each on one thread.
+    /// Runs work on one thread on the CPU, where one job runs per core.
     fn on_threads(&self, work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
         if self.args.backend.is_gpu() { work() } else { parallelism::on_one_thread(work)? }
     }

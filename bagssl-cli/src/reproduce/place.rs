@@ -1,4 +1,4 @@
-//! Whose files lie where a reproduction is to write.
+//! Checks whether existing files belong to a reproduction.
 
 use std::path::Path;
 
@@ -7,18 +7,18 @@ use anyhow::{Result, bail};
 use super::stamp::{STAMP, StageStamp};
 use crate::input::files;
 
-/// Says that a reproduction has begun to write into a folder: what it would write over there is its own.
+/// The mark of a folder that a reproduction has started to write to, and may overwrite.
 const BEGUN: &str = "begun";
 const MARK: &[u8] = b"bagssl reproduce writes here\n";
 
-/// Makes a folder that is a reproduction's from now on.
+/// Creates a folder and marks it as a reproduction's.
 pub(super) fn begin(folder: &Path) -> Result<()> {
     files::make_folder(folder)?;
     if is_begun(folder) { Ok(()) } else { files::write(&folder.join(BEGUN), MARK) }
 }
 
-/// Refuses a folder with files of these names that no reproduction has written. `is_own` says that something else than a stamp or a
-/// mark shows that one has.
+/// Checks that a folder has no files with these names from another source. `is_own` states that
+/// other evidence than a stamp or a mark shows that they are a reproduction's.
 pub(super) fn check(folder: &Path, names: &[&str], is_own: bool) -> Result<()> {
     if folder.symlink_metadata().is_ok() && !folder.is_dir() {
         bail!("{}: expected a folder to write to, got a file", folder.display());

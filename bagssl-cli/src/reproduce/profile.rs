@@ -1,4 +1,4 @@
-//! Profiles: what is trained and measured, by name.
+//! Profiles: named sets of data, network and evaluation.
 
 use std::path::PathBuf;
 
@@ -17,12 +17,13 @@ use crate::config::RunConfig;
 /// The profiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Profile {
-    /// The photographs that the program carries, or other tiles of 64 pixels; a small network, for a CPU
+    /// The photographs included in the program, or other tiles of 64 pixels; a small network, for a
+    /// CPU
     #[default]
     Tiles,
-    /// CIFAR-10 with ResNet-18 by EMP-SSL's recipe; for a GPU
+    /// CIFAR-10 with ResNet-18 and EMP-SSL's recipe; for a GPU
     Cifar10,
-    /// CIFAR-100, likewise
+    /// CIFAR-100 with ResNet-18 and EMP-SSL's recipe; for a GPU
     Cifar100,
     /// A hundred classes of ImageNet with ResNet-18; for a GPU
     Imagenet100,
@@ -41,7 +42,8 @@ impl Profile {
         }
     }
 
-    /// Where the data is, unless it is said: nowhere for what the program carries.
+    /// Returns the path of the data: `given`, or the profile's default folder. `None` stands for
+    /// the photographs included in the program.
     pub(crate) fn data(self, given: Option<&PathBuf>) -> Result<Option<PathBuf>> {
         let (folder, what, from) = match self {
             Profile::Tiles => return Ok(given.cloned()),
@@ -78,8 +80,9 @@ impl Profile {
         Ok(Some(path))
     }
 
-    /// The run of a model that is trained: its preset's loss and views, for the profile's network, patches, batches and schedule. The
-    /// coding rate has the weights of the profile, so that the first two of [`Model::TRAINED`] differ in their views alone.
+    /// Returns the configuration of a training: the loss and views of the method's preset, with the
+    /// profile's network, patches, batches and schedule. The coding rate always has the profile's
+    /// weights, so that the first two of [`Method::TRAINED`] differ in their views only.
     pub(crate) fn run(self, model: Method, epochs: Option<u32>) -> Result<RunConfig> {
         let mut run = self.base()?;
         let recipe = named(model.name()).train;
@@ -98,14 +101,15 @@ impl Profile {
         Ok(run)
     }
 
-    /// What all runs have in common.
+    /// Returns the settings that all runs share.
     fn base(self) -> Result<RunConfig> {
         let mut fixed = match self {
             Profile::Tiles => named("bagssl"),
             _ => named("emp-ssl-cifar"),
         };
         if let Profile::Imagenet100 | Profile::Imagenet = self {
-            // EMP-SSL's patches for ImageNet: a quarter of the area, to 224 pixels, bicubic.
+            // EMP-SSL's patches for ImageNet: a quarter of the area, resampled to 224 pixels,
+            // bicubic.
             let spec = PatchSpec::new(PatchSide::AreaShare(0.25), 224)?;
             fixed.train.patch = spec;
             fixed.train.views = Views::FixedScale(spec);
@@ -117,19 +121,20 @@ impl Profile {
         Ok(fixed)
     }
 
-    /// The patches that stand for an image when a model is measured.
+    /// Returns the bag of patches that represents an image when a model is measured.
     pub(crate) fn bag(self, spec: PatchSpec) -> Bag {
         match self {
-            // 5 x 5 patches of 32 in tiles of 64.
+            // 5 x 5 patches of 32 pixels in tiles of 64.
             Profile::Tiles => Bag::Grid { spec, stride: 8 },
-            // 5 x 5 patches of 16 in images of 32.
+            // 5 x 5 patches of 16 pixels in images of 32.
             Profile::Cifar10 | Profile::Cifar100 => Bag::Grid { spec, stride: 4 },
-            // Images differ in their size, so a grid would give them bags of different sizes.
+            // Images differ in size, so a grid would give bags of different sizes.
             Profile::Imagenet100 | Profile::Imagenet => Bag::Random { spec, patches: 16 },
         }
     }
 
-    /// The patches that stand for an image when claims are looked at on many checkpoints: fewer where they lie on a grid.
+    /// Returns the bag of patches for claims, which use many checkpoints: fewer patches if they lie
+    /// on a grid.
     pub(crate) fn claim_bag(self, spec: PatchSpec) -> Bag {
         match self.bag(spec) {
             Bag::Grid { spec, stride } => Bag::Grid { spec, stride: 2 * stride },
@@ -171,7 +176,7 @@ mod tests {
         }
     }
 
-    /// On the tiles every training is that of its preset.
+    /// On the tiles, every training equals its preset.
     #[test]
     fn the_tiles_have_the_presets() {
         for model in Method::TRAINED {

@@ -1,4 +1,4 @@
-//! Work that is done some at a time.
+//! Runs jobs in parallel.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 
 use crate::terminal::progress::Several;
 
-/// Does all, `jobs` at a time, in their order, and says of each when it is done. After a failure those that have begun end, and
-/// nothing begins.
+/// Runs all stages in order, `jobs` in parallel, and reports each finished stage. After a failure,
+/// running stages complete, and no other stage starts.
 pub(super) fn all<S: Sync>(
     stages: &[S],
     jobs: usize,

@@ -1,7 +1,7 @@
-//! Stages: the parts of a reproduction, each done once.
+//! Stages: the steps of a reproduction, each done once.
 //!
-//! A stage that is done leaves a stamp with a hash of all that it depends on; one whose stamp still fits is skipped, one
-//! whose stamp does not is done anew.
+//! A finished stage leaves a stamp with a hash of everything it depends on. If the hash still
+//! matches, the stage is skipped; otherwise it is repeated.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -27,17 +27,17 @@ use crate::input::files;
 use crate::input::source::fingerprint;
 use crate::input::splits::Splits;
 
-/// A model with a seed, or a baseline that has none.
+/// A method with a seed, or the baselines.
 #[derive(Debug, Clone)]
 pub(crate) struct Stage {
     pub(crate) model: Method,
     pub(crate) seed: u64,
     pub(crate) folder: PathBuf,
-    /// The settings; for random weights those of the network they are the weights of.
+    /// The settings. For random weights, the settings of the network.
     pub(crate) config: RunConfig,
 }
 
-/// What all stages share.
+/// Data and settings that all stages share.
 pub(crate) struct Shared<'a> {
     pub(crate) halves: &'a Splits,
     pub(crate) protocol: EvalSettings,
@@ -55,7 +55,7 @@ impl Stage {
         }
     }
 
-    /// The features that are measured: those that the recipe is about.
+    /// Returns the layers to measure, which include the layer that the recipe names.
     pub(crate) fn taps(&self) -> Vec<FeatureLayer> {
         evaluate::taps(&[self.config.train.model.tap])
     }
@@ -64,7 +64,8 @@ impl Stage {
         Method::TRAINED.contains(&self.model)
     }
 
-    /// Refuses to write over what others have written, a run of `bagssl train` with other settings among it.
+    /// Checks that no files from another source would be overwritten, such as a run of `bagssl
+    /// train` with other settings.
     pub(crate) fn check_place(&self) -> Result<()> {
         let names = [MEASURED, CONFIG, METRICS, CHECKPOINT, STATES, OLD_STATE];
         let names = if self.is_trained() { &names[..] } else { &names[..1] };
@@ -73,7 +74,7 @@ impl Stage {
         place::check(&self.folder, names, is_own)
     }
 
-    /// All that the weights depend on.
+    /// Returns everything that the weights depend on.
     fn training_settings(&self, shared: &Shared<'_>) -> Settings {
         let Shared { halves, backend, .. } = shared;
         let of_run = [
@@ -85,7 +86,7 @@ impl Stage {
         of_run.map(|(name, value)| (name.into(), value)).into_iter().chain(flat(&self.config)).collect()
     }
 
-    /// All that the stage's results depend on, but for the weights.
+    /// Returns everything that the stage's results depend on, except the weights.
     fn settings(&self, shared: &Shared<'_>) -> Settings {
         let Shared { halves, protocol, .. } = shared;
         let of_measure = [
@@ -98,7 +99,8 @@ impl Stage {
         self.training_settings(shared).into_iter().chain(of_measure).collect()
     }
 
-    /// What a stamp says: the hash, and that of the weights, so that others are not taken for them.
+    /// Returns the hash that a stamp stores. For trained stages it includes a hash of the weights, to
+    /// detect replaced weights.
     fn stamped(&self, hash: String) -> Result<String> {
         if !self.is_trained() {
             return Ok(hash);
@@ -106,7 +108,8 @@ impl Stage {
         Ok(format!("{hash} {}", fnv1a(&files::read(&self.folder.join(CHECKPOINT))?)))
     }
 
-    /// The seconds that the training took, if it is done, whether or not it was measured in the same way.
+    /// Returns the duration of the training in seconds, or `None` if it is unfinished or outdated.
+    /// Evaluation settings do not matter.
     pub(crate) fn trained(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
         let Some(training) = StageStamp::read(&self.folder).and_then(|stamp| stamp.training) else { return Ok(None) };
         let is_same =
@@ -114,19 +117,19 @@ impl Stage {
         Ok(is_same.then_some(training.seconds))
     }
 
-    /// Whether there is something to be trained.
+    /// Returns whether the stage still needs training.
     pub(crate) fn needs_training(&self, shared: &Shared<'_>) -> Result<bool> {
         Ok(self.is_trained() && self.trained(shared)?.is_none())
     }
 
-    /// The seconds that it took, if it is done.
+    /// Returns the duration in seconds, or `None` if the stage is unfinished or outdated.
     pub(crate) fn done(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
         let Some(stamp) = StageStamp::read(&self.folder) else { return Ok(None) };
         let is_same = self.is_whole() && stamp.hash == self.stamped(stamp::hash(&self.settings(shared)))?;
         Ok(is_same.then_some(stamp.seconds))
     }
 
-    /// Whether all that it leaves is there and can be read.
+    /// Returns whether all results of the stage exist and are readable.
     fn is_whole(&self) -> bool {
         let measured = match self.model {
             Method::Pixels | Method::Histogram => self.measured_baselines().is_ok(),
@@ -135,14 +138,15 @@ impl Stage {
         measured && (!self.is_trained() || self.has_training())
     }
 
-    /// Whether all that a training leaves is there and can be read.
+    /// Returns whether all files of the training exist and are readable.
     fn has_training(&self) -> bool {
         let read = |name: &str| std::fs::read(self.folder.join(name)).ok();
         read(CHECKPOINT).is_some_and(|bytes| Checkpoint::from_bytes(&bytes).is_ok())
             && read(METRICS).is_some_and(|bytes| bytes.ends_with(b"\n"))
     }
 
-    /// Why it is to be done anew, if it was done with other settings or images, or is damaged.
+    /// Returns why a finished stage must be repeated: its settings or images changed, or its files
+    /// are damaged.
     pub(crate) fn outdated(&self, shared: &Shared<'_>) -> Result<Option<String>> {
         Ok(match self.done(shared)? {
             Some(_) => None,
@@ -150,7 +154,8 @@ impl Stage {
         })
     }
 
-    /// Does it. `observer` follows the training, `embedded` hears of images embedded.
+    /// Runs the stage. `observer` receives the training's events, `embedded` the number of newly
+    /// embedded images.
     pub(crate) fn run(
         &self,
         shared: &Shared<'_>,
@@ -206,13 +211,13 @@ impl Stage {
             tensorboard: false,
         };
         match train::training(again(force), vec![Box::new(&mut *observer)]) {
-            // A run that was stopped with other settings, before it left a stamp.
+            // A stopped run with other settings, which has no stamp yet.
             Err(error) if is_other_run(&error) => train::training(again(true), vec![observer]).map(|_| ()),
             result => result.map(|_| ()),
         }
     }
 
-    /// Measures the network that was trained, or one with random weights.
+    /// Measures the trained network, or one with random weights.
     fn measure(&self, shared: &Shared<'_>, embedded: &dyn Fn(u64)) -> Result<Measured> {
         let Shared { halves, protocol, features, backend: name } = *shared;
         let (backend, taps, train) = (name.open()?, self.taps(), &self.config.train);
@@ -235,18 +240,18 @@ impl Stage {
         score(&*network, plan.plan(), input, kept)
     }
 
-    /// What was measured of a network.
+    /// Reads the measurements of a network.
     pub(crate) fn measured(&self) -> Result<Measured> {
         read_json(&self.folder.join(MEASURED))
     }
 
-    /// What was measured of pixels and of the histogram.
+    /// Reads the measurements of the pixel and histogram baselines.
     pub(crate) fn measured_baselines(&self) -> Result<[Measured; 2]> {
         read_json(&self.folder.join(MEASURED))
     }
 }
 
-/// Whether what is there is another run, or cannot be gone on with.
+/// Returns whether the folder has another run, or one that cannot be resumed.
 fn is_other_run(error: &anyhow::Error) -> bool {
     use bagssl_train::Error::{NoState, OtherRun};
     matches!(error.downcast_ref(), Some(OtherRun { .. } | NoState { .. }))

@@ -1,4 +1,4 @@
-//! Stamps: how a stage says that it is done, and with what.
+//! Stamps: files that record a finished stage and its settings.
 
 use std::path::Path;
 
@@ -8,34 +8,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::input::files;
 
-/// What a stage that is done leaves.
+/// The record of a finished stage.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StageStamp {
-    /// A hash of all that the stage's results depend on.
+    /// A hash of everything that the stage's results depend on.
     pub(super) hash: String,
-    /// The settings and images among it, so that it can be said what has changed.
+    /// The settings and image fingerprints in the hash, to report what has changed.
     #[serde(default)]
     pub(super) of: Settings,
-    /// The seconds that it took, training among it.
+    /// The duration in seconds, including training.
     pub(super) seconds: f64,
-    /// What was trained, if something was: it is not trained anew where it is measured in another way.
+    /// The training, if the stage had one. It is reused if only the evaluation changes.
     #[serde(default)]
     pub(super) training: Option<TrainingStamp>,
 }
 
-/// A training that is done.
+/// The record of a finished training.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct TrainingStamp {
-    /// A hash of all that the weights depend on, and that of the weights.
+    /// A hash of everything that the weights depend on, and a hash of the weights.
     pub(super) hash: String,
-    /// The seconds that it took.
+    /// The duration in seconds.
     pub(super) seconds: f64,
 }
 
-/// What results depend on, by name.
+/// Everything that results depend on, by name.
 pub(super) type Settings = Vec<(String, String)>;
 
-/// A hash of all of it.
+/// Returns a hash of the settings.
 pub(super) fn hash(settings: &Settings) -> String {
     let lines: Vec<String> = settings.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
     fnv1a(lines.concat().as_bytes())
@@ -44,12 +44,13 @@ pub(super) fn hash(settings: &Settings) -> String {
 pub(super) const STAMP: &str = "stage.json";
 
 impl StageStamp {
-    /// The stamp in a folder, if one is there.
+    /// Reads the stamp of a folder. Returns `None` if there is none or it is invalid.
     pub(super) fn read(folder: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(folder.join(STAMP)).ok()?).ok()
     }
 
-    /// Why what was done no longer holds, if something was done: what it depends on is another now, or it is damaged.
+    /// Returns why a finished stage is outdated, because its settings changed or files are damaged.
+    /// Returns `None` if the folder has no stamp.
     pub(super) fn why_not(folder: &Path, now: &Settings) -> Option<String> {
         if !folder.join(STAMP).is_file() {
             return None;
@@ -72,7 +73,7 @@ impl StageStamp {
         files::write(&folder.join(STAMP), &serde_json::to_vec(self)?)
     }
 
-    /// Takes a stamp away that no longer holds.
+    /// Removes an outdated stamp, if there is one.
     pub(super) fn remove(folder: &Path) -> Result<()> {
         let path = folder.join(STAMP);
         match std::fs::remove_file(&path) {

@@ -1,4 +1,4 @@
-//! The health of a representation while it is trained.
+//! Monitors the health of a representation during training.
 
 use bagssl_core::batch::SourceError;
 use bagssl_core::embed::{FeatureLayer, Rows};
@@ -6,10 +6,11 @@ use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_eval::analysis::health::{self, Health};
 use bagssl_eval::features::Features;
 
-/// Tells others of all that happens, and of the health of each epoch's projections besides.
+/// Forwards all events to an observer, and adds the health of each epoch's projections.
 pub(crate) struct HealthMonitor<O>(pub(crate) O);
 
-/// Patches that are looked at, about: enough for a verdict, and next to nothing beside an epoch.
+/// The approximate number of patches to examine: enough for a verdict, at a negligible cost per
+/// epoch.
 const PATCHES: usize = 512;
 
 impl<O: Observer> Observer for HealthMonitor<O> {
@@ -28,7 +29,7 @@ impl<O: Observer> Observer for HealthMonitor<O> {
     }
 }
 
-/// The last verdict of a training, for its end.
+/// Stores the last health verdict of a training, for a warning at its end.
 #[derive(Debug, Default)]
 pub(crate) struct LastHealth {
     verdict: Option<String>,
@@ -45,12 +46,12 @@ impl Observer for LastHealth {
 }
 
 impl LastHealth {
-    /// In a word, if an epoch was done.
+    /// Returns the last verdict, or `None` if no epoch has finished.
     pub(crate) fn verdict(&self) -> Option<&str> {
         self.verdict.as_deref()
     }
 
-    /// What is to be said at the end of a training whose model tells hardly any images apart.
+    /// Returns a warning if the model has collapsed.
     pub(crate) fn warning(&self) -> Option<String> {
         let is_collapsed = self.verdict() == Some(health::Verdict::Collapsed.name());
         let advice = "a lower --lr, more --images or --patches, or another --preset (another loss) may help";
@@ -58,7 +59,7 @@ impl LastHealth {
     }
 }
 
-/// The health of the first images' projections.
+/// Computes the health of the first images' projections.
 fn health(rows: &Rows, patches: usize) -> Result<Health, SourceError> {
     let images = (rows.len() / patches).min((PATCHES / patches).max(2));
     let values = rows.values[..images * patches * rows.dim].to_vec();
@@ -97,7 +98,7 @@ mod tests {
         }
     }
 
-    /// Three images of two patches of four numbers: all alike, and in all directions.
+    /// Three images with two patches of four values: first all the same, then in all directions.
     #[test]
     fn a_collapse_is_told() {
         let mut watch = HealthMonitor(Heard::default());

@@ -1,4 +1,4 @@
-//! What a user sees and says: output, progress, profiles, pictures, and signals.
+//! Terminal input and output: messages, progress, profiles, pictures and signals.
 
 pub(crate) mod output;
 pub(crate) mod progress;

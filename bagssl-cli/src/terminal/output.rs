@@ -1,4 +1,4 @@
-//! What the program prints.
+//! The program's output on standard output and standard error.
 
 use std::collections::BTreeSet;
 use std::fmt::Arguments;
@@ -11,27 +11,28 @@ use std::sync::{Mutex, PoisonError};
 use bagssl_core::text::is_obeyed;
 pub(crate) use bagssl_core::text::shown;
 
-/// Prints a line on standard output, as `println!`. If it cannot be written, as behind `| head`, the program ends with exit code 2 and a line
-/// that says why.
+/// Prints a line on standard output, like `println!`. If the line cannot be written, for instance
+/// because of `| head`, the program reports why and exits with code 2.
 macro_rules! say {
     ($($argument:tt)*) => { $crate::output::write(format_args!("{}\n", format_args!($($argument)*))) };
 }
 pub(crate) use say;
 
-/// Prints a line on standard error, as `eprintln!`, but ends the program with exit code 2 if it cannot be written.
+/// Prints a line on standard error, like `eprintln!`. If the line cannot be written, the program
+/// exits with code 2.
 macro_rules! tell {
     ($($argument:tt)*) => { $crate::output::write_error(format_args!("{}\n", format_args!($($argument)*))) };
 }
 pub(crate) use tell;
 
-/// Prints a line on standard error about work that goes on. If it cannot be written the work is done all the same, and the
-/// program ends with exit code 2 when it is.
+/// Prints a line on standard error while work continues. If the line cannot be written, the work
+/// still completes, and the program then exits with code 2.
 macro_rules! note {
     ($($argument:tt)*) => { $crate::output::write_note(format_args!("{}\n", format_args!($($argument)*))) };
 }
 pub(crate) use note;
 
-/// The exit code of what could not be done.
+/// The exit code of a command that failed.
 pub(crate) const NOT_DONE: u8 = 2;
 
 pub(crate) fn write(text: Arguments<'_>) {
@@ -43,7 +44,8 @@ pub(crate) fn write(text: Arguments<'_>) {
 }
 
 pub(crate) fn write_error(text: Arguments<'_>) {
-    // There is nowhere left to say why. Files are whole at any time, so that what was done is kept.
+    // The reason cannot be printed anywhere. Files are complete at any time, so finished work is
+    // not lost.
     if !is_told(text) {
         exit(NOT_DONE.into());
     }
@@ -58,7 +60,7 @@ pub(crate) fn write_note(text: Arguments<'_>) {
     }
 }
 
-/// A note about the data, which is told once, however often it is opened.
+/// Prints a note about the data at most once per process, however often the data set is opened.
 pub(crate) fn note_once(line: &str) {
     static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(line.into()) {
@@ -70,13 +72,14 @@ pub(crate) fn lost_notes() -> bool {
     LOST.load(Relaxed)
 }
 
-/// Writes to standard error, all of it at once, so that lines of several threads do not mix.
+/// Writes the text to standard error in one call, so that lines of several threads do not mix.
+/// Returns whether that succeeded.
 fn is_told(text: Arguments<'_>) -> bool {
     std::io::stderr().write_all(harmless(text).as_bytes()).is_ok()
 }
 
-/// What goes to a terminal, whoever wrote parts of it: but for the ends of lines and tabs, all that a terminal would obey is shown, in a form
-/// that JSON has too.
+/// Escapes all characters that a terminal would interpret, except line ends and tabs, because parts
+/// of the text may come from outside the program. The escapes are valid in JSON.
 fn harmless(text: Arguments<'_>) -> String {
     let text = text.to_string();
     let is_shown = |letter: char| is_obeyed(letter) && !matches!(letter, '\n' | '\t');
@@ -93,7 +96,8 @@ fn harmless(text: Arguments<'_>) -> String {
     harmless
 }
 
-/// A text in one line, without characters that a terminal would obey, and not too long.
+/// Returns the text as one line, with characters that a terminal would interpret escaped, cut off
+/// after about 600 bytes.
 pub(crate) fn one_line(text: &str) -> String {
     const LONGEST: usize = 600;
     let mut line = String::new();
@@ -111,8 +115,9 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
-/// A name in a file of tab-separated lines, or in a line of output: a backslash, a tab, a line's end and other characters that a terminal
-/// would obey are written as `\\`, `\t`, `\n`, `\u{..}`.
+/// Returns a name for a field of a tab-separated file or a line of output. A backslash, a tab, a
+/// line end and other characters that a terminal would interpret are written as `\\`, `\t`, `\n`
+/// and `\u{..}`.
 pub(crate) fn field(name: &str) -> String {
     shown(name)
 }

@@ -1,4 +1,4 @@
-//! Pictures that are put together, and written as PNG.
+//! Composes pictures and encodes them as PNG.
 
 use anyhow::Result;
 use bagssl_core::patch::ImageSize;
@@ -7,7 +7,7 @@ use bagssl_data::Image;
 /// Pixels between two images.
 pub(crate) const GAP: u32 = 4;
 
-/// Images next to each other, their tops aligned, white around them.
+/// Places images side by side, aligned at the top, on white.
 pub(crate) fn beside(images: &[&Image]) -> Image {
     let mut left = 0;
     let place = |image: &&Image| {
@@ -19,7 +19,7 @@ pub(crate) fn beside(images: &[&Image]) -> Image {
     placed(images, &places, 1)
 }
 
-/// Images below each other, their left sides aligned, white around them.
+/// Stacks images vertically, aligned at the left, on white.
 pub(crate) fn below(images: &[&Image]) -> Image {
     let mut top = 0;
     let place = |image: &&Image| {
@@ -31,7 +31,7 @@ pub(crate) fn below(images: &[&Image]) -> Image {
     placed(images, &places, 1)
 }
 
-/// Each pixel as a square of so many.
+/// Enlarges each pixel to a square of `times` x `times` pixels.
 pub(crate) fn enlarged(image: &Image, times: u32) -> Image {
     let size = image.size();
     let pixels = image.rgb().as_chunks::<3>().0;
@@ -44,12 +44,13 @@ pub(crate) fn enlarged(image: &Image, times: u32) -> Image {
     Image::new(ImageSize { height: size.height * times, width: size.width * times }, rgb)
 }
 
-/// An image with white to the right, of at least that width.
+/// Extends an image to the right with white, to at least `width` pixels.
 pub(crate) fn widened(image: &Image, width: u32) -> Image {
     placed(&[image], &[(0, 0)], width)
 }
 
-/// Images, each with its top and left, on white that is just large enough, and at least that wide.
+/// Places images at their `(top, left)` positions on a white canvas that fits them, at least
+/// `least_width` wide.
 fn placed(images: &[&Image], places: &[(u32, u32)], least_width: u32) -> Image {
     let ends = images.iter().zip(places);
     let height = ends.clone().map(|(image, (top, _))| top + image.size().height).max().unwrap_or(1);
@@ -65,7 +66,7 @@ fn placed(images: &[&Image], places: &[(u32, u32)], least_width: u32) -> Image {
     Image::new(ImageSize { height, width }, rgb)
 }
 
-/// A picture as a file.
+/// Encodes a picture as PNG.
 pub(crate) fn png(picture: &Image) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let size = picture.size();
@@ -80,7 +81,7 @@ pub(crate) fn png(picture: &Image) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// An image whose reds count its pixels from a number on.
+    /// Returns an image whose red channel counts its pixels from `first`.
     fn counted(height: u32, width: u32, first: u8) -> Image {
         let rgb = (0..(height * width) as u8).flat_map(|pixel| [first + pixel, 0, 0]).collect();
         Image::new(ImageSize { height, width }, rgb)

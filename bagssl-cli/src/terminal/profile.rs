@@ -1,4 +1,5 @@
-//! Where the time of training goes: what kernels and trainer say they are at, as a table and as a Chrome trace.
+//! Profiles training: records the spans of kernels and trainer, and reports them as a table and a
+//! Chrome trace.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -21,7 +22,7 @@ use crate::terminal::output::note;
 /// The profile of this process.
 static PROFILE: OnceLock<Profile> = OnceLock::new();
 
-/// What has been recorded, and where it is to be written.
+/// The recorded spans, and the file to write them to.
 #[derive(Debug)]
 pub(crate) struct Profile {
     path: PathBuf,
@@ -36,9 +37,9 @@ struct Recorded {
     counts: BTreeMap<&'static str, u64>,
     notes: Vec<(&'static str, String)>,
     threads: BTreeMap<u64, String>,
-    /// When recording began and, by now, ended.
+    /// The start and, so far, the end of the recording, in nanoseconds.
     window: [u64; 2],
-    /// Steps that ended within.
+    /// Steps that ended within the window.
     steps: usize,
     is_written: bool,
 }
@@ -52,30 +53,30 @@ struct Span {
     end: u64,
 }
 
-/// The sums over all spans of a name.
+/// The sums over all spans with the same name.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Sum {
     calls: u64,
-    /// Nanoseconds on threads, without those of spans within.
+    /// Nanoseconds on host threads, without nested spans.
     host: u64,
     /// Nanoseconds on the device.
     device: u64,
 }
 
-/// What a step takes, on average: the table and the JSON say the same of it.
+/// The average step. The table and the JSON output have the same numbers.
 #[derive(Debug)]
 struct OfAStep {
-    /// Those that it is the average of.
+    /// The number of steps in the average.
     steps: usize,
     ms: f64,
     has_device: bool,
-    /// What takes longest first.
+    /// Sorted by time, the longest first.
     operations: Vec<(&'static str, Operation)>,
     counts: Vec<(&'static str, f64)>,
     notes: Vec<String>,
 }
 
-/// An operation's part of a step.
+/// An operation's share of a step.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Operation {
     calls: f64,
@@ -84,9 +85,9 @@ struct Operation {
 }
 
 impl Profile {
-    /// Makes ready to record what will be written to a file. Nothing is recorded yet.
+    /// Prepares a recording that will be written to `path`. Recording has not started yet.
     pub(crate) fn prepare(path: &Path) -> Result<&'static Self> {
-        // What cannot be written is said before the work, not after it.
+        // Report an unwritable path before the work, not after it.
         Output::new(path, false, &[]).map(drop).context("--profile")?;
         let (is_on, kept) = (AtomicBool::new(false), Mutex::default());
         let profile = Profile { path: path.into(), origin: Instant::now(), is_on, kept };
@@ -98,13 +99,13 @@ impl Profile {
         Ok(profile)
     }
 
-    /// Records from now on.
+    /// Starts recording.
     fn begin(&self) {
         self.kept().window[0] = self.now();
         self.is_on.store(true, Relaxed);
     }
 
-    /// A step is done; it may be the last one that is recorded.
+    /// Counts a finished step. `is_last` stops the recording.
     fn step(&self, is_last: bool) {
         if self.is_on.load(Relaxed) {
             let mut kept = self.kept();
@@ -114,8 +115,8 @@ impl Profile {
         }
     }
 
-    /// Writes the trace, if it is not written yet, and gives the table and the same as JSON. Of no steps there is none, and that
-    /// is said.
+    /// Writes the trace, if it is not written yet, and returns the table and the same numbers as
+    /// JSON. If no step was recorded, prints a warning and returns `None`.
     pub(crate) fn finish(&self) -> Result<Option<(String, Value)>> {
         self.is_on.store(false, Relaxed);
         if self.kept().steps == 0 {
@@ -174,7 +175,8 @@ impl Recorder for Profile {
     }
 }
 
-/// Lets a profile begin after the first steps, which compile and find memory to use again, and end after some more.
+/// Starts a profile after the first steps, which compile kernels and allocate memory, and stops it
+/// after a number of steps.
 #[derive(Debug)]
 pub(crate) struct Window {
     profile: &'static Profile,
@@ -182,11 +184,11 @@ pub(crate) struct Window {
     most: usize,
 }
 
-/// Steps before a profile begins.
+/// The number of steps before a profile starts.
 pub(crate) const UNTIMED: usize = 3;
 
 impl Window {
-    /// Of at most so many steps.
+    /// Records at most `most` steps.
     pub(crate) fn new(profile: &'static Profile, most: usize) -> Self {
         Window { profile, seen: 0, most }
     }
@@ -201,7 +203,8 @@ impl Observer for Window {
             } else if self.seen > UNTIMED {
                 self.profile.step(self.seen - UNTIMED == self.most);
             }
-            // By then a device has done what was queued within. A run may go on for days, or fail.
+            // By now a device has finished the work that was queued within the window. Write here,
+            // because the run may continue for days, or fail.
             if self.seen == UNTIMED + self.most + 2 {
                 self.profile.write()?;
             }
@@ -210,7 +213,7 @@ impl Observer for Window {
     }
 }
 
-/// The number of the calling thread.
+/// Returns the number of the calling thread.
 fn thread() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     thread_local! {
@@ -220,14 +223,14 @@ fn thread() -> u64 {
 }
 
 impl Recorded {
-    /// The sums by name: what takes longest first.
+    /// Returns the sums by name, sorted by time, the longest first.
     fn sums(&self) -> Vec<(&'static str, Sum)> {
         let mut sums: HashMap<&'static str, Sum> = HashMap::new();
         for span in self.spans.iter().filter(|span| span.lane == Lane::Device) {
             sums.entry(span.name).or_default().device += span.end - span.begin;
         }
         let mut host: Vec<Span> = self.spans.iter().copied().filter(|span| span.lane == Lane::Host).collect();
-        // Of two that begin at once the longer one is around the other.
+        // If two spans start at the same time, the longer one encloses the other.
         host.sort_by_key(|span| (span.thread, span.begin, std::cmp::Reverse(span.end)));
         let mut around: Vec<Span> = Vec::new();
         for span in host {
@@ -252,12 +255,12 @@ impl Recorded {
         self.spans.iter().any(|span| span.lane == Lane::Device)
     }
 
-    /// Nanoseconds that were recorded.
+    /// Returns the recorded time in nanoseconds.
     fn length(&self) -> u64 {
         self.window[1].saturating_sub(self.window[0])
     }
 
-    /// What a step takes.
+    /// Returns the average over the recorded steps.
     fn of_a_step(&self) -> OfAStep {
         let steps = self.steps.max(1) as f64;
         let ms = |nanoseconds: u64| nanoseconds as f64 / 1e6 / steps;
@@ -274,7 +277,7 @@ impl Recorded {
         }
     }
 
-    /// In Chrome's format: <https://ui.perfetto.dev> and chrome://tracing show it.
+    /// Returns the trace in Chrome's format, for <https://ui.perfetto.dev> or chrome://tracing.
     fn trace(&self) -> Value {
         let named = |process: u32, thread: u64, name: &str| json!({"ph": "M", "name": "thread_name", "pid": process, "tid": thread, "args": {"name": name}});
         let process = |process: u32, name: &str| json!({"ph": "M", "name": "process_name", "pid": process, "args": {"name": name}});
@@ -336,7 +339,8 @@ mod tests {
 
     fn kept() -> Recorded {
         let host = |thread, name, begin, end| Span { lane: Lane::Host, thread, name, begin, end };
-        // "backward" is around two others, one of which begins with it; another thread is at work at the same time.
+        // "backward" encloses two other spans, one of which starts with it. Another thread works at
+        // the same time.
         let spans = vec![
             host(0, "convolution", 10_000_000, 14_000_000),
             host(0, "norm", 15_000_000, 16_000_000),

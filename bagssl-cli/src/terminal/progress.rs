@@ -1,6 +1,6 @@
-//! How work that takes long is shown, and this is the one place that decides: a bar where standard error is a terminal, a line
-//! now and then where it is a file or a pipe, nothing where a program reads the result (`--json`). Warnings are printed in any
-//! case.
+//! Shows the progress of long work. This module alone decides how: a bar if standard error is a
+//! terminal, a line at intervals if it is a file or a pipe, and no progress if a program reads the
+//! result (`--json`). Warnings are always printed.
 
 use std::io::IsTerminal;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,27 +12,27 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::terminal::output::{note, tell};
 
-/// The time between two lines.
+/// The minimum time between two lines.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// Work on a known number of things.
+/// The progress of work with a known number of items.
 #[derive(Debug)]
 pub(crate) struct Progress(Kind);
 
 #[derive(Debug)]
 enum Kind {
     Bar(ProgressBar),
-    /// Lines, or nothing.
+    /// Lines, or no output if the flag is `false`.
     Lines(Mutex<Lines>, bool),
 }
 
 impl Progress {
-    /// Work on so many images, which is not shown if it is `quiet`.
+    /// Shows progress in images, unless `quiet`.
     pub(crate) fn images(label: &str, length: usize, quiet: bool) -> Self {
         Self::new(label, length as u64, "images", quiet)
     }
 
-    /// Work on so many things, which is not shown if it is `quiet`.
+    /// Shows progress in units of `unit`, unless `quiet`.
     pub(crate) fn new(label: &str, length: u64, unit: &'static str, quiet: bool) -> Self {
         Self::on(|bar| bar, label, length, unit, quiet)
     }
@@ -54,7 +54,7 @@ impl Progress {
         Progress(Kind::Bar(bar))
     }
 
-    /// So much more is done.
+    /// Adds to the number of finished items.
     pub(crate) fn inc(&self, more: u64) {
         match &self.0 {
             Kind::Bar(bar) => bar.inc(more),
@@ -66,7 +66,7 @@ impl Progress {
         }
     }
 
-    /// So much is done in all.
+    /// Sets the number of finished items.
     pub(crate) fn set_position(&self, position: u64) {
         match &self.0 {
             Kind::Bar(bar) => bar.set_position(position),
@@ -78,7 +78,7 @@ impl Progress {
         }
     }
 
-    /// What is done.
+    /// Returns the number of finished items.
     pub(crate) fn position(&self) -> u64 {
         match &self.0 {
             Kind::Bar(bar) => bar.position(),
@@ -86,7 +86,7 @@ impl Progress {
         }
     }
 
-    /// There is so much more to do.
+    /// Adds to the total number of items.
     pub(crate) fn inc_length(&self, more: u64) {
         match &self.0 {
             Kind::Bar(bar) => bar.inc_length(more),
@@ -94,13 +94,13 @@ impl Progress {
         }
     }
 
-    /// There is so much to do, of which so much was done before.
+    /// Sets the total number of items, and the number that an earlier call has finished.
     fn begin(&self, length: u64, done: u64) {
         match &self.0 {
             Kind::Bar(bar) => {
                 bar.set_length(length);
                 bar.set_position(done);
-                // The time left is that of what is done from here.
+                // Estimate the remaining time from the work of this call only.
                 bar.reset_eta();
             }
             Kind::Lines(lines, _) => {
@@ -117,7 +117,7 @@ impl Progress {
         }
     }
 
-    /// What is said behind the numbers.
+    /// Sets the message after the numbers.
     fn set_message(&self, message: String) {
         match &self.0 {
             Kind::Bar(bar) => bar.set_message(message),
@@ -125,7 +125,7 @@ impl Progress {
         }
     }
 
-    /// Prints a line that stays, whoever looks.
+    /// Prints a line that stays, even if progress is not shown.
     pub(crate) fn warn(&self, text: &str) {
         match &self.0 {
             Kind::Bar(bar) => bar.suspend(|| note!("{text}")),
@@ -133,7 +133,7 @@ impl Progress {
         }
     }
 
-    /// The work is over.
+    /// Ends the progress display.
     pub(crate) fn finish(&self) {
         if let Kind::Bar(bar) = &self.0 {
             bar.finish_and_clear();
@@ -141,7 +141,7 @@ impl Progress {
     }
 }
 
-/// Several works at a time.
+/// The progress of several jobs that run in parallel.
 #[derive(Debug)]
 pub(crate) struct Several(MultiProgress);
 
@@ -150,7 +150,7 @@ impl Several {
         Several(MultiProgress::new())
     }
 
-    /// Work on so many things, shown beside the others.
+    /// Adds a job, shown with the others.
     pub(crate) fn add(&self, label: &str, length: u64, unit: &'static str) -> Progress {
         Progress::on(|bar| self.0.add(bar), label, length, unit, false)
     }
@@ -161,14 +161,14 @@ impl Several {
     }
 }
 
-/// How far work is, as a line now and then.
+/// Progress that is printed as a line at intervals.
 #[derive(Debug)]
 struct Lines {
     label: String,
     unit: &'static str,
     length: u64,
     position: u64,
-    /// The position when it was begun.
+    /// The position at which this call started.
     from: u64,
     begun: Instant,
     last: Instant,
@@ -188,7 +188,7 @@ impl Lines {
         }
     }
 
-    /// The line, if it is time for one.
+    /// Returns the line if the interval has passed.
     fn line(&mut self, now: Instant) -> Option<String> {
         if now.duration_since(self.last) < INTERVAL {
             return None;
@@ -207,7 +207,7 @@ impl Lines {
     }
 }
 
-/// A time in its two largest units.
+/// Formats a duration in its two largest units.
 fn time(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -216,17 +216,17 @@ fn time(seconds: u64) -> String {
     }
 }
 
-/// No work panics while it is told.
+/// Locks the lines. A poisoned lock is still usable.
 fn lock(lines: &Mutex<Lines>) -> MutexGuard<'_, Lines> {
     lines.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Shows a training: its steps with their figures, and what is to be warned of.
+/// Shows the steps of a training with their metrics, and prints warnings.
 #[derive(Debug)]
 pub(crate) struct Steps(pub(crate) Progress);
 
 impl Steps {
-    /// Shown under a label, unless it is `quiet`.
+    /// Shows the training under a label, unless `quiet`.
     pub(crate) fn new(label: &str, quiet: bool) -> Self {
         Steps(Progress::new(label, 0, "steps", quiet))
     }
@@ -237,7 +237,7 @@ impl Observer for Steps {
         match event {
             Event::Step { step, steps, epoch, figures } => {
                 if self.0.length() != *steps {
-                    // A resumed run does not begin at 0.
+                    // A resumed run does not start at 0.
                     self.0.begin(*steps, step.saturating_sub(1));
                 }
                 let figures: Vec<_> = figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
@@ -279,7 +279,7 @@ mod tests {
         let after = |seconds| begun + Duration::from_secs(seconds);
         (lines.length, lines.from, lines.position) = (400, 100, 160);
         assert_eq!(lines.line(after(29)), None);
-        // Half a second a step, 240 left.
+        // Half a second per step, 240 left.
         assert_eq!(lines.line(after(30)).unwrap(), "train: 160/400 steps, 2 min 0 s left");
         assert_eq!(lines.line(after(59)), None);
         (lines.position, lines.message) = (100, "loss 1".into());

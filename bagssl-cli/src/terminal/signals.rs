@@ -1,7 +1,7 @@
-//! Signals that end a training, which saves its state first.
+//! Signal handling: a training that receives a signal saves its state before it ends.
 //!
-//! While a training waits for them ([`Waiting`]), the first one is only noted, and a second one ends the program at once. At any
-//! other time one does.
+//! While a training waits for signals ([`Waiting`]), the first signal is only recorded, and a
+//! second one ends the program at once. At any other time the first signal ends the program.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -18,17 +18,18 @@ use signal_hook::flag;
 
 #[derive(Debug)]
 struct Flags {
-    /// The first signal that came, or 0.
+    /// The first signal received, or 0.
     caught: Arc<AtomicUsize>,
     /// Whether a signal ends the program at once.
     at_once: Arc<AtomicBool>,
 }
 
 static FLAGS: LazyLock<io::Result<Flags>> = LazyLock::new(register);
-/// Trainings that wait for a signal.
+/// The number of trainings that wait for a signal.
 static WAITING: Mutex<usize> = Mutex::new(0);
 
-/// In the order in which they act: the second signal finds `at_once` as the first has left it.
+/// Registers the actions in the order in which they run. The first signal sets `at_once`, so that
+/// the second one ends the program.
 fn register() -> io::Result<Flags> {
     let flags = Flags { caught: Arc::default(), at_once: Arc::new(AtomicBool::new(true)) };
     for signal in signals() {
@@ -41,7 +42,7 @@ fn register() -> io::Result<Flags> {
 
 #[cfg(unix)]
 fn signals() -> Vec<i32> {
-    // Under nohup a terminal that closes is to be ignored.
+    // Under nohup, a closed terminal must be ignored.
     let ignored = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
         let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
         u64::from_str_radix(mask.trim(), 16).ok()
@@ -55,12 +56,12 @@ fn signals() -> Vec<i32> {
     vec![SIGINT, SIGTERM]
 }
 
-/// A training that waits for signals: as long as one does, the first signal is noted.
+/// A training that waits for signals. While there is one, the first signal is only recorded.
 #[derive(Debug)]
 pub(crate) struct Waiting(&'static Flags);
 
 impl Waiting {
-    /// Begins to wait, unless a signal has come before.
+    /// Starts to wait. If a signal has already come, the next one still ends the program at once.
     pub(crate) fn begin() -> Result<Self> {
         let flags = FLAGS.as_ref().map_err(|error| anyhow!("signals: {error}"))?;
         let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,7 +72,7 @@ impl Waiting {
         Ok(Waiting(flags))
     }
 
-    /// The signal that has come.
+    /// Returns the signal received, if any.
     pub(crate) fn caught(&self) -> Option<i32> {
         Some(self.0.caught.load(SeqCst) as i32).filter(|&signal| signal != 0)
     }
@@ -87,24 +88,24 @@ impl Drop for Waiting {
     }
 }
 
-/// Says stop when a signal has come.
+/// Stops the training after a signal.
 impl Observer for &Waiting {
     fn observe(&mut self, _: &Event<'_>) -> Result<Verdict, SourceError> {
         Ok(if self.caught().is_some() { Verdict::Stop } else { Verdict::Continue })
     }
 }
 
-/// How a training ended that was stopped.
+/// The end of a training that was stopped.
 #[derive(Debug)]
 pub(crate) struct Stopped {
-    /// The signal, if it was one.
+    /// The signal, or `None` if something else stopped the training.
     pub(crate) signal: Option<i32>,
-    /// Steps that are done and saved.
+    /// The number of steps completed and saved.
     pub(crate) step: u64,
 }
 
 impl Stopped {
-    /// As shells say it of a program that a signal has ended.
+    /// Returns the exit code that shells use for a program ended by a signal.
     pub(crate) fn exit_code(&self) -> u8 {
         self.signal.map_or(crate::terminal::output::NOT_DONE, |signal| 128 + signal as u8)
     }

@@ -16,55 +16,58 @@ use super::{Analysis, Bars, ClaimArgs, PageArgs, Subject, analysis, on_each, wit
 use crate::evaluate::DRAWS;
 use crate::input::bag::BagArgs;
 
-/// Which training is best, and does each gain from averaging patches?
+/// Compare training methods, and measure what each gains from averaging patches
 ///
-/// Accuracy of the embedding on whole images and averaged over patches. Checkpoints of one preset are seeds of one method, those
-/// that were trained elsewhere are called by their files; each method is compared with the first one. Differences have two
-/// intervals: over the seeds (Student's t for pairs of the same seed, where both methods were trained here with the same ones) and
-/// over the test images (draws of whole groups, with the seeds averaged).
+/// Measures the accuracy of the embedding on whole images and averaged over patches. Checkpoints of
+/// the same preset count as seeds of one method. Models trained elsewhere are named after their
+/// files. Each method is compared with the first one. Differences have two 95 % intervals. The
+/// interval over seeds (Student's t for pairs of the same seed) requires that both methods were
+/// trained with bagssl and the same seeds. The interval over test images is a cluster bootstrap
+/// over groups of images, with seeds averaged.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) claim: ClaimArgs,
     #[command(flatten)]
     pub(crate) bag: BagArgs,
-    /// Protocol by name: bagssl, solo, lightly, emp-ssl or vicreg
+    /// Evaluation protocol: bagssl, solo, lightly, emp-ssl or vicreg
     #[arg(long, value_name = "NAME", default_value = "bagssl")]
     pub(crate) protocol: String,
-    /// Leave out the linear probes, which take most of the time
+    /// Skip the linear probes, which take most of the time
     #[arg(long)]
     pub(crate) only_knn: bool,
 }
 
 struct CompareReport {
     method: String,
-    /// That it was trained with, if this program did: then the method is its preset. None of a model from elsewhere.
+    /// The training seed, if the model was trained with this program; the method is then its
+    /// preset. `None` for other models.
     seed: Option<u64>,
     origin: Origin,
     patches: usize,
-    /// The images of both halves that can be used in all views, training first.
+    /// The images of both splits that are usable in all views, training first.
     images: [Vec<u32>; 2],
     /// The groups of the test images.
     groups: Vec<u32>,
-    /// For each measure, 100 for each test image that is right and 0 for the others.
+    /// For each measure, 100 for each correctly classified test image and 0 for the others.
     hits: BTreeMap<Measure, Vec<f64>>,
 }
 
-/// What is compared: the classifier, and what of an image it sees.
+/// The classifier, and the view of an image that it classifies.
 type Measure = (&'static str, &'static str);
 
 const WHOLE: &str = "whole image";
 const PATCHES: &str = "patches";
 
-/// All that is shown.
+/// The complete results.
 #[derive(Serialize, Deserialize)]
 struct All {
     methods: Vec<Method>,
-    /// What was compared, a line for each checkpoint.
+    /// The origins of the compared checkpoints, one per checkpoint.
     origins: Vec<Source>,
 }
 
-/// A checkpoint, and whose seed it is.
+/// A checkpoint's method and origin.
 #[derive(Serialize, Deserialize)]
 struct Source {
     method: String,
@@ -76,7 +79,7 @@ struct Source {
 struct Method {
     name: String,
     seeds: usize,
-    /// Patches of an image: one number, or several where the method's checkpoints differ in their patches' size.
+    /// Patches per image: more than one value if the method's checkpoints differ in patch size.
     patches: Vec<usize>,
     measures: Vec<Measured>,
 }
@@ -86,13 +89,13 @@ struct Measured {
     classifier: String,
     view: String,
     mean: f64,
-    /// Over the seeds (`n - 1`).
+    /// The sample standard deviation over the seeds (`n - 1`).
     deviation: f64,
-    /// None where all test images are one group.
+    /// `None` if all test images are one group.
     over_groups: Option<Interval>,
-    /// Less the first method.
+    /// The difference from the first method.
     less_first: Option<Difference>,
-    /// Averaged patches less the whole image, on the row of the patches.
+    /// The patches' average minus the whole image, in the row of the patches.
     less_whole: Option<Difference>,
 }
 
@@ -127,7 +130,8 @@ impl Analysis for Args {
     }
 }
 
-/// Refuses checkpoints of which one leaves out images that another does not, as one with larger patches may.
+/// Checks that all checkpoints use the same images. A checkpoint with larger patches may skip more
+/// images.
 fn same_images(paths: &[PathBuf], found: &[CompareReport]) -> Result<()> {
     let other = paths.iter().zip(found).find(|(_, other)| other.images != found[0].images);
     let Some((path, other)) = other else { return Ok(()) };
@@ -137,7 +141,8 @@ fn same_images(paths: &[PathBuf], found: &[CompareReport]) -> Result<()> {
     bail!("{path}: expected the images of {first} ({}), got others ({})", count(&found[0]), count(other))
 }
 
-/// A model from elsewhere is no seed of a method of this program that happens to have its name.
+/// Renames models from elsewhere that share a name with a method of this program, so that they do
+/// not count as its seeds.
 fn tell_apart(mut found: Vec<CompareReport>) -> Vec<CompareReport> {
     let ours: Vec<String> = found.iter().filter(|it| it.seed.is_some()).map(|it| it.method.clone()).collect();
     for other in found.iter_mut().filter(|it| it.seed.is_none() && ours.contains(&it.method)) {
@@ -149,7 +154,7 @@ fn tell_apart(mut found: Vec<CompareReport>) -> Vec<CompareReport> {
 fn look(subject: &Subject<'_>, only_knn: bool) -> Result<CompareReport> {
     let mut whole = subject.both(Bag::Whole, &[FeatureLayer::Embedding])?;
     let mut patches = subject.both(subject.protocol.bag, &[FeatureLayer::Embedding])?;
-    // An image that is smaller than a patch has no patches, but is whole.
+    // An image that is smaller than a patch has no patches, but it does have a whole-image view.
     for (whole, patches) in whole.iter_mut().zip(&mut patches) {
         keep_common([whole, patches])?;
     }
@@ -184,7 +189,7 @@ fn methods(found: &[CompareReport], seed: u64) -> Result<Vec<Method>> {
             names.push(&found.method);
         }
     }
-    // By their seeds: what is paired over the seeds must not depend on the order of the files.
+    // Sort by seed, so that pairs over the seeds do not depend on the order of the files.
     let of = |name: &str| {
         let mut these: Vec<&CompareReport> = found.iter().filter(|found| found.method == name).collect();
         these.sort_by_key(|found| found.seed);
@@ -232,7 +237,8 @@ fn difference(
     Ok(Difference { mean: mean(&this) - mean(&other), over_seeds, over_groups })
 }
 
-/// Whether checkpoints, sorted by their seeds, are pairs of the same known seed, each once.
+/// Returns whether the checkpoints, sorted by seed, form pairs of the same known seed, with each
+/// seed once.
 fn are_pairs(a: &[&CompareReport], b: &[&CompareReport]) -> bool {
     let is_known = a.iter().all(|found| found.seed.is_some());
     let is_once = a.windows(2).all(|pair| pair[0].seed < pair[1].seed);
@@ -243,7 +249,7 @@ fn accuracies(found: &[&CompareReport], measure: Measure) -> Vec<f64> {
     found.iter().map(|found| mean(&found.hits[&measure])).collect()
 }
 
-/// For each test image the share of seeds that are right, in percent.
+/// Returns for each test image the percentage of seeds that classify it correctly.
 fn averaged(found: &[&CompareReport], measure: Measure) -> Vec<f64> {
     let images = found[0].groups.len();
     (0..images)
@@ -252,13 +258,13 @@ fn averaged(found: &[&CompareReport], measure: Measure) -> Vec<f64> {
 }
 
 impl Method {
-    /// "9 patches", or "9 or 25 patches".
+    /// Formats the patch counts, as in "9 patches" or "9 or 25 patches".
     fn patches(&self) -> String {
         let counts: Vec<String> = self.patches.iter().map(usize::to_string).collect();
         format!("{} patches", counts.join(" or "))
     }
 
-    /// What of an image a measure is of, for the reader.
+    /// Returns the display name of a measure's view.
     fn view(&self, measured: &Measured) -> String {
         if measured.view == PATCHES { format!("mean of {}", self.patches()) } else { measured.view.clone() }
     }

@@ -14,8 +14,9 @@ fn found(method: &str, seed: u64, whole: [f64; 4], patches: [f64; 4]) -> Compare
     }
 }
 
-/// Two seeds of one method, 50 and 25 % on whole images, 75 and 50 % on patches; two of another, 50 and 100, 0 and 0. Both
-/// groups of the first gain 25 points.
+/// Two methods with two seeds each. The first has 50 and 25 % on whole images, and 75 and 50 % on
+/// patches; both groups gain 25 points. The second has 50 and 100 % on whole images, and 0 and 0 %
+/// on patches.
 #[test]
 fn methods_by_hand() {
     let all = [
@@ -39,8 +40,9 @@ fn methods_by_hand() {
     assert!(of(0, WHOLE).less_first.is_none() && of(0, WHOLE).less_whole.is_none());
 }
 
-/// Whole images: "a" has 75 and 25 % with seeds 3 and 4, "b" 100 and 25 %. Seed by seed "b" gains 25 and 0 points: 12.5 +- 12.706 *
-/// 12.5, in whichever order the files come (pairs of the order given second would be 75 and -50).
+/// On whole images, "a" has 75 and 25 % with seeds 3 and 4, and "b" has 100 and 25 %. Paired by
+/// seed, "b" gains 25 and 0 points: 12.5 +- 12.706 * 12.5, in any order of the files. Pairs by file
+/// order would give 75 and -50 for the second order.
 #[test]
 fn pairs_are_of_the_same_seed() {
     let of = |method: &str, seed, right: usize| {
@@ -59,7 +61,8 @@ fn pairs_are_of_the_same_seed() {
     let half = 12.706_2 * 12.5;
     assert!((interval.low - 12.5 + half).abs() < 1e-3 && (interval.high - 12.5 - half).abs() < 1e-3, "{interval:?}");
 
-    // Other seeds, one that is there twice, one that is not known: as many, but no pairs.
+    // Other seeds, a duplicate seed, and an unknown seed: the same number of checkpoints, but no
+    // pairs.
     for seeds in [[3, 5], [3, 3]] {
         let all = [of("a", 3, 3), of("a", 4, 1), of("b", seeds[0], 4), of("b", seeds[1], 1)];
         assert_eq!(over_seeds(&all), (12.5, None), "{seeds:?}");
@@ -83,14 +86,15 @@ fn a_checkpoint_of_other_images_is_named() {
     let paths = ["a.safetensors", "b.safetensors"].map(PathBuf::from);
     let mut all = [0, 1].map(|seed| found("a", seed, [0.0; 4], [0.0; 4]));
     same_images(&paths, &all).unwrap();
-    // As many, and of the same groups.
+    // The same number of images, with the same groups.
     all[1].images[1] = vec![0, 1, 2, 4];
     let error = same_images(&paths, &all).unwrap_err().to_string();
     let words = "(1 training and 4 test images)";
     assert_eq!(error, format!("b.safetensors: expected the images of a.safetensors {words}, got others {words}"));
 }
 
-/// What is kept is read again as it was, and the page says what was averaged, for each method, and whose seeds there are.
+/// Stored results are read back unchanged. For each method, the page shows the number of averaged
+/// patches and the origins.
 #[test]
 fn what_was_found_is_kept_and_shown() {
     let all = [
