@@ -114,7 +114,7 @@ fn wanted(results: &Results) -> String {
         vec![wanted.what.into(), bound(wanted.bound), wanted.found.map_or("-".into(), number), verdict.into()]
     };
     let rows: Vec<_> = bounds::wanted(results).iter().map(row).collect();
-    let table = table("What is wanted", &["figure", "bound", "measured", ""], &rows);
+    let table = table("Bounds", &["figure", "bound", "measured", ""], &rows);
     format!(
         "{table}\nRates, first step and memory are those of ResNet-18, 32x32 patches, batch 2048, VICReg and AdamW.\n"
     )
