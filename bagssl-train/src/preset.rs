@@ -1,5 +1,5 @@
 //! Named recipes. Each is a TOML text with the sections of a complete run: those of
-//! [`TrainConfig`](crate::config::TrainConfig), and an `[augment]` section for the image loader.
+//! [`TrainConfig`], and an `[augment]` section for the image loader.
 //!
 //! All but one are this project's own recipes, not the paper's tables (which are not published in
 //! full). They share network, batch and schedule and differ in the loss or the crops, so that they
