@@ -20,7 +20,7 @@
 //! let batch = loader.epoch(0, 0).next().expect("a batch")?;
 //! assert_eq!(batch.patch(8, 3).len(), 3 * 32 * 32); // patch 3 of image 8: [channel, height, width]
 //! # }
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
