@@ -51,10 +51,7 @@ impl Encoder {
         let spec = checkpoint.spec().clone();
         let (set, side) = (InstructionSet::best(), spec.patch.input() as usize);
         let options = EmbedderOptions { set, exact: false, rows: ROWS, side };
-        let features = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
-        // The projector is packed only if the checkpoint's own features need it.
-        let features = if spec.tap == FeatureLayer::Embedding { &features[..1] } else { &features[..] };
-        Ok(Encoder { network: Embedder::new(&checkpoint, features, options)?, spec })
+        Ok(Encoder { network: Embedder::new(&checkpoint, &[spec.tap], options)?, spec })
     }
 
     /// What the checkpoint says of itself: its networks, and how images are cut and normalized for them.
@@ -99,8 +96,13 @@ impl Encoder {
     /// Embeds all images of a data set.
     ///
     /// # Errors
-    /// Those of [`embed`].
+    /// Those of [`embed`]; [`Error::Setting`] if [`EmbedOptions::feature`] is neither the embedding nor the checkpoint's own.
     pub fn embed_dataset(&self, dataset: &Arc<Dataset>, options: &EmbedOptions<'_>) -> Result<Embeddings> {
+        let own = self.spec.tap;
+        if let Some(other) = options.feature.filter(|feature| ![FeatureLayer::Embedding, own].contains(feature)) {
+            let expected = format!("the embedding or the checkpoint's own ({})", own.name());
+            return Err(Error::Setting { name: "feature", expected, got: other.name().into() });
+        }
         embed(dataset, &self.spec, &self.network, options)
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bagssl::{EmbedOptions, Encoder, Error, Image, StopOptions};
 use bagssl_core::anytime::Reason;
+use bagssl_core::embed::FeatureLayer;
 use bagssl_core::patch::ImageSize;
 use bagssl_data::OnBadImage;
 
@@ -65,6 +66,20 @@ fn an_early_stop() {
         let error = encoder().embed_files(&[&file], &EmbedOptions { stop, ..EmbedOptions::default() }).unwrap_err();
         assert!(matches!(error, Error::Setting { .. }), "{error}");
     }
+}
+
+#[test]
+fn features_that_were_not_loaded_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "a.png", &image(32, 40));
+    let with = |feature| {
+        let options = EmbedOptions { feature: Some(feature), ..EmbedOptions::default() };
+        encoder().embed_files(&[&file], &options)
+    };
+    assert_eq!(encoder().spec().tap, FeatureLayer::Embedding);
+    assert!(with(FeatureLayer::Embedding).is_ok());
+    let text = with(FeatureLayer::Projection).unwrap_err().to_string();
+    assert!(text.contains("feature") && text.contains("embedding") && text.contains("projection"), "{text}");
 }
 
 #[test]
