@@ -28,8 +28,11 @@ pub(crate) fn embed(
 }
 
 /// Converts an error to one that names the flag that caused it.
-fn by_flag(error: Error) -> anyhow::Error {
+pub(crate) fn by_flag(error: Error) -> anyhow::Error {
     match error {
+        Error::Setting { name, expected, got } => {
+            anyhow!("--{}: expected {expected}, got {got}", name.replace('_', "-"))
+        }
         Error::MemoryLimit { needed, limit, what } => limit_error(limit, needed, what),
         Error::TooManyPatches { .. } | Error::UnknownMemory => {
             anyhow!("--{}", error.to_string().replacen("memory limit", "memory-limit", 1))

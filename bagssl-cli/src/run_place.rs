@@ -38,12 +38,13 @@ fn real(path: &Path) -> PathBuf {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());
     let there = whole.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
     let Some((above, mut real)) = there else { return whole };
-    // Components that do not exist yet cannot be links.
     for part in whole.strip_prefix(above).unwrap_or(Path::new("")).components() {
         match part {
             Component::ParentDir => drop(real.pop()),
             part => real.push(part),
         }
+        // After `..` a component may exist again, and be a link.
+        real = real.canonicalize().unwrap_or(real);
     }
     real
 }
@@ -138,6 +139,17 @@ mod tests {
         assert!(write_resumed(&path, &config, false).is_err());
         write_resumed(&path, &config, true).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), config.to_toml().unwrap());
+    }
+
+    /// After a folder that is not there, `..` leads back to what is.
+    #[cfg(unix)]
+    #[test]
+    fn a_link_behind_a_folder_that_is_not_there_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::create_dir(root.join("images")).unwrap();
+        std::os::unix::fs::symlink(root.join("images"), root.join("link")).unwrap();
+        assert_eq!(real(&root.join("new/../link/run")), root.join("images/run"));
     }
 
     #[test]

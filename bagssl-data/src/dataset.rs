@@ -86,11 +86,12 @@ impl Dataset {
     }
 
     /// Creates a data set from image files, in the given order. All of them belong to one class
-    /// with an empty name.
+    /// with an empty name. Dead links, pipes and files whose names are not UTF-8 are listed; decoding
+    /// them fails.
     ///
     /// # Errors
-    /// [`Error::Read`] if a file does not exist, [`Error::Format`] if a path is not a file or not
-    /// UTF-8, and [`Error::Setting`] if `paths` is empty.
+    /// [`Error::Read`] if a path does not exist, [`Error::Format`] if it is a folder, and
+    /// [`Error::Setting`] if `paths` is empty.
     pub fn of_files(paths: &[PathBuf]) -> Result<Self> {
         let entry = |path: &PathBuf| {
             path.symlink_metadata().map_err(|error| Error::Read { path: path.clone(), error })?;

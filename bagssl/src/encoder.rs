@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// Patches that the CPU embeds at a time.
 const ROWS: usize = 64;
 
-/// An encoder with the weights of a checkpoint, on the CPU.
+/// An encoder with the weights of a checkpoint, on the CPU. Calls use all cores; calls from several threads take turns.
 ///
 /// Other devices and backends: make a network with `bagssl-backend`, and call [`embed`].
 #[derive(Debug)]
@@ -67,7 +67,8 @@ impl Encoder {
     /// Embeds an image: the mean of the embeddings of all patches of a grid, each a quarter of a patch from the next.
     ///
     /// # Errors
-    /// [`Error::Core`] if the image is smaller than a patch, [`Error::Network`] if the network fails.
+    /// [`Error::Core`] if the image is smaller than a patch, [`Error::Network`] if the network fails, [`Error::NotFinite`] if the
+    /// embedding is not finite.
     pub fn embed(&self, image: &Image) -> Result<Vec<f32>> {
         let (spec, side) = (&self.spec, self.spec.patch.input() as usize);
         let crops = Patches::default().bag(&spec.patch, image.size())?.crops(image.size(), Address::default())?;
@@ -81,10 +82,15 @@ impl Encoder {
             let rows = self.network.embed(&batch, &[spec.tap]).map_err(Error::Network)?;
             rows[0].values.chunks(self.dim()).try_for_each(|row| mean.push(row))?;
         }
-        Ok(mean.mean().expect("a grid has a patch"))
+        let mean = mean.mean().expect("a grid has a patch");
+        match mean.iter().find(|value| !value.is_finite()) {
+            Some(&value) => Err(Error::NotFinite { name: "image".into(), value }),
+            None => Ok(mean),
+        }
     }
 
-    /// Embeds image files of any size on several threads. The files' order is kept.
+    /// Embeds image files on several threads, in the given order. They may have any size that holds a patch; smaller ones are an
+    /// error, or skipped ([`EmbedOptions::on_bad_image`]).
     ///
     /// # Errors
     /// Those of [`embed`], and [`Error::Data`] if a file is missing or there is none.

@@ -25,7 +25,12 @@ mod error;
 mod embed;
 mod encoder;
 
-pub use bagssl_data::Image;
+pub use bagssl_core::anytime::Reason;
+pub use bagssl_core::checkpoint::Spec;
+pub use bagssl_core::embed::{Embed, FeatureLayer, Rows};
+pub use bagssl_core::patch::{Crop, ImageSize};
+pub use bagssl_data::{Budget, Dataset, Image, OnBadImage, Skipped, Split};
+pub use bagssl_eval::classify::classifier::Classifier;
 pub use embed::{EmbedOptions, Embeddings, ImageEmbedding, MOST_PATCHES, Patches, StopOptions, embed};
 pub use encoder::Encoder;
 pub use error::{Error, Result};

@@ -1,11 +1,12 @@
 //! Command-line arguments for the choice of patches.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use bagssl::Patches;
 use bagssl_core::bag::Bag;
 use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
 use bagssl_data::Dataset;
 
+use crate::embedding::by_flag;
 use crate::input::source::first_size;
 
 /// The choice of patches per image.
@@ -45,9 +46,7 @@ impl BagArgs {
             (Some(count), _) => Patches::Random(count),
             (None, stride) => Patches::Grid { stride },
         };
-        if let Err(error) = patches.check() {
-            bail!("--{error}");
-        }
+        patches.check().map_err(by_flag)?;
         Ok(patches)
     }
 
@@ -55,11 +54,11 @@ impl BagArgs {
     /// the first image.
     pub(crate) fn of(&self, spec: &PatchSpec, dataset: &Dataset) -> Result<Bag> {
         let patches = self.patches()?;
-        let size = match (self.stride, spec.side()) {
-            (None, PatchSide::AreaShare(_)) => first_size(dataset)?,
-            // The image size matters only for the default stride, and only for a share of the area.
+        // The image size matters only for the default stride, and only for a share of the area.
+        let size = match (patches, spec.side()) {
+            (Patches::Grid { stride: None }, PatchSide::AreaShare(_)) => first_size(dataset)?,
             (_, PatchSide::Pixels(side)) => ImageSize { height: side, width: side },
-            (Some(_), PatchSide::AreaShare(_)) => ImageSize { height: 1, width: 1 },
+            _ => ImageSize { height: 1, width: 1 },
         };
         Ok(patches.bag(spec, size)?)
     }

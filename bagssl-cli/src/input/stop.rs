@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use bagssl::StopOptions;
+
+use crate::embedding::by_flag;
 
 /// The rules that end the embedding of an image early.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -28,9 +30,7 @@ impl StopArgs {
     pub(crate) fn options(&self) -> Result<StopOptions> {
         let StopArgs { tolerance, max_patches, deadline_ms } = *self;
         let options = StopOptions { tolerance, max_patches, deadline: deadline_ms.map(Duration::from_millis) };
-        if let Err(error) = options.check() {
-            bail!("--{error}");
-        }
+        options.check().map_err(by_flag)?;
         Ok(options)
     }
 }

@@ -1,5 +1,6 @@
 //! Listing of folders.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,28 +14,43 @@ pub(crate) const DEEPEST: usize = 16;
 
 /// Tells of all that has the name of an image in a folder and those below it, as far as they can be read.
 pub(crate) fn each_image(root: &Path, hear: &mut dyn FnMut(&str)) {
-    fn search(folder: &Path, inside: &str, depth: usize, hear: &mut dyn FnMut(&str)) {
-        let Ok(Listing { shown, .. }) = Listing::read(folder) else { return };
+    fn search(folder: &Path, inside: &str, seen: &mut Seen, hear: &mut dyn FnMut(&str)) {
+        let Ok(Listing { shown, .. }) = seen.enter(folder) else { return };
         for path in shown {
             let name = joined(inside, &text(&path));
             if is_image(&name) {
                 hear(&name);
-            } else if depth > 0 && path.is_dir() {
-                search(&path, &name, depth - 1, hear);
+            } else if path.is_dir() {
+                search(&path, &name, seen, hear);
             }
         }
     }
-    search(root, "", DEEPEST, hear);
+    search(root, "", &mut Seen::default(), hear);
 }
 
 /// Whether a folder or one below it has an image.
 pub(crate) fn has_image(folder: &Path) -> bool {
-    fn search(folder: &Path, depth: usize) -> bool {
-        let Ok(Listing { shown, .. }) = Listing::read(folder) else { return false };
+    fn search(folder: &Path, seen: &mut Seen) -> bool {
+        let Ok(Listing { shown, .. }) = seen.enter(folder) else { return false };
         let is_one = |path: &PathBuf| is_image(&text(path)) && path.is_file();
-        shown.iter().any(is_one) || depth > 0 && shown.iter().any(|path| path.is_dir() && search(path, depth - 1))
+        shown.iter().any(is_one) || shown.iter().any(|path| path.is_dir() && search(path, seen))
     }
-    search(folder, DEEPEST)
+    search(folder, &mut Seen::default())
+}
+
+/// The folders that a search has entered. Each is entered once, so that links to folders above end.
+#[derive(Default)]
+struct Seen(BTreeSet<PathBuf>);
+
+impl Seen {
+    /// Lists a folder. One that was entered before is empty.
+    fn enter(&mut self, folder: &Path) -> Result<Listing> {
+        let real = folder.canonicalize().map_err(|error| Error::Read { path: folder.into(), error })?;
+        match self.0.insert(real) {
+            true => Listing::read(folder),
+            false => Ok(Listing { shown: Vec::new(), hidden: Vec::new() }),
+        }
+    }
 }
 
 /// The images of a folder and its subfolders.
@@ -132,4 +148,25 @@ pub(crate) fn utf8(name: &OsStr) -> String {
         chunk.invalid().iter().for_each(|byte| text.push_str(&format!("{NOT_UTF8}{byte:02x}")));
     }
     text
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// Three links to the folder itself would make 3^16 folders.
+    #[test]
+    fn links_to_a_folder_above_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for name in ["a", "b", "c"] {
+            std::os::unix::fs::symlink(root, root.join(name)).unwrap();
+        }
+        assert!(!has_image(root));
+        fs::write(root.join("x.png"), "").unwrap();
+        let mut names = Vec::new();
+        each_image(root, &mut |name| names.push(name.to_string()));
+        assert_eq!(names, ["x.png"]);
+        assert!(has_image(root));
+    }
 }

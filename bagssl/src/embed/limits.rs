@@ -63,7 +63,8 @@ impl Stream<'_> {
         // The means, once as rows, once as the array and once as the bytes of the file; and the network's batch.
         let results = 3 * (count * self.spec.model.dim(self.tap()) * 4) as u64 + MOST_ROWS as u64 * patch;
         // Before any of it is taken, it is compared; the network's own maps are measured then.
-        let known = held()?.now + results + 2 * patch + SLACK;
+        let before = held()?;
+        let known = before.now + results + 2 * patch + SLACK;
         if limit < known {
             return Err(Error::MemoryLimit { needed: known, limit, what: "the network and the results" });
         }
@@ -72,7 +73,9 @@ impl Stream<'_> {
         drop(batch);
         let Held { now, most } = held()?;
         // What the network took once it takes again, while images and patches have theirs.
-        let taken = now.max(most) + results + SLACK;
+        // The peak counts only if the network has raised it: an earlier one is somebody else's.
+        let peak = if most > before.most { most } else { now };
+        let taken = now.max(peak) + results + SLACK;
         let needed = taken + 2 * patch;
         if limit < needed {
             return Err(Error::MemoryLimit { needed, limit, what: "the network and the results" });

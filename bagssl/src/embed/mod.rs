@@ -76,7 +76,7 @@ impl Embeddings {
 /// [`Error::Setting`] if an option is out of range; [`Error::MemoryLimit`], [`Error::UnknownMemory`] or
 /// [`Error::TooManyPatches`] if the memory limit cannot be kept; [`Error::Data`] or [`Error::Patch`] for the first image that
 /// cannot be used, unless such images are skipped; [`Error::NoImage`] if none is left; [`Error::NotFinite`] or
-/// [`Error::Network`] if the network fails.
+/// [`Error::Network`] if the network fails or returns embeddings of another shape; [`Error::Panicked`] if decoding panics.
 pub fn embed(
     dataset: &Arc<Dataset>,
     spec: &Spec,
@@ -92,6 +92,9 @@ struct Stream<'a> {
     spec: &'a Spec,
     options: &'a EmbedOptions<'a>,
 }
+
+/// How long to wait for memory that others have.
+const WAIT: Duration = Duration::from_millis(5);
 
 /// Patches before which no class is decided.
 const LEAST: u64 = 8;
@@ -130,6 +133,15 @@ impl Stream<'_> {
     /// Embeds all images, in the order of the data set.
     fn run(&self, network: &dyn Embed) -> Result<Embeddings> {
         self.options.check()?;
+        if let Some((classifier, _)) = self.options.decide {
+            let (dim, expected) = (classifier.dim(), self.spec.model.dim(self.tap()));
+            if dim != expected {
+                let expected = format!("a classifier of {expected} features");
+                return Err(Error::Setting { name: "decide", expected, got: format!("one of {dim}") });
+            }
+            // It refuses a confidence out of range, before any image is decoded.
+            self.search(LEAST)?;
+        }
         let count = self.dataset.len();
         let flow = self.flow(network)?;
         let all = StopRule { tolerance: 0.0, min_patches: 2, max_patches: u64::MAX };
@@ -155,7 +167,7 @@ impl Stream<'_> {
                 let cuts = run.gather(&mut feed)?;
                 let looked_at = if cuts.is_empty() { run.in_flight.wait() } else { run.look(cuts)? };
                 if let Some((cuts, rows)) = looked_at.map_err(Error::Network)? {
-                    run.see(&cuts, &rows[0], &mut feed)?;
+                    run.see(&cuts, &rows, &mut feed)?;
                 }
                 if let Some(progress) = self.options.progress {
                     progress(run.done.len() + run.skipped.len());
@@ -228,8 +240,11 @@ impl<'a> Run<'a> {
                 Some(Answer::NoRoom(image)) => {
                     self.opening -= 1;
                     self.to_open.push_front(image);
-                    // Without an image that is open or on its way all memory is free, and the answer is another one.
                     self.is_full = self.opening > 0 || !self.open.is_empty();
+                    if !self.is_full {
+                        // Another user of the budget has the memory.
+                        std::thread::sleep(WAIT);
+                    }
                 }
                 Some(Answer::Bad(image, reason)) => self.skip(image, reason),
                 None => break,
@@ -286,7 +301,13 @@ impl<'a> Run<'a> {
     }
 
     /// Takes in the embeddings of patches, and says of each image whether these were enough.
-    fn see(&mut self, cuts: &[Cut], rows: &Rows, feed: &mut Feed) -> Result<()> {
+    fn see(&mut self, cuts: &[Cut], rows: &[Rows], feed: &mut Feed) -> Result<()> {
+        let (count, dim) = (cuts.iter().map(|cut| cut.range.len()).sum::<usize>(), self.dim());
+        let [rows] = rows else { return Err(Error::Network("expected one array of embeddings, got others".into())) };
+        if rows.dim != dim || rows.values.len() != count * dim {
+            let got = format!("{} of {}", rows.len(), rows.dim);
+            return Err(Error::Network(format!("expected {count} embeddings of {dim} values, got {got}").into()));
+        }
         let mut rest = &rows.values[..];
         for cut in cuts {
             let (these, others) = rest.split_at(cut.range.len() * rows.dim);

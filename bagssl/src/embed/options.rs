@@ -93,7 +93,7 @@ impl StopOptions {
             (Some(tolerance), _) if !(tolerance.is_finite() && tolerance >= 0.0) => {
                 refuse("tolerance", "a number of at least 0", tolerance.to_string())
             }
-            (_, Some(few @ 0..=1)) => refuse("max-patches", "at least 2", few.to_string()),
+            (_, Some(few @ 0..=1)) => refuse("max_patches", "at least 2", few.to_string()),
             _ => Ok(()),
         }
     }
@@ -127,7 +127,8 @@ pub struct EmbedOptions<'a> {
     pub threads: usize,
     /// What to do with images that cannot be read, decoded or cut.
     pub on_bad_image: OnBadImage,
-    /// The most bytes of memory that the process may use; without a limit if `None`.
+    /// The most bytes of memory that the process may use. If `None`, only images that are being decoded are limited: by the data
+    /// set's budget, 512 MiB by default ([`Dataset::with_budget`](bagssl_data::Dataset::with_budget)).
     pub memory_limit: Option<u64>,
     /// Called with the number of images done.
     pub progress: Option<&'a (dyn Fn(usize) + Sync)>,

@@ -260,7 +260,8 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("bagssl-unpack-{}", std::process::id()));
         let files = |files: &[(&str, &str)]| Contents::read(&packed(files)).unwrap();
         files(&[("a/one", "1"), ("two", "2")]).unpack(&folder).unwrap();
-        let before = fs::metadata(folder.join("two")).unwrap().modified().unwrap();
+        let before = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+        fs::File::options().write(true).open(folder.join("two")).unwrap().set_modified(before).unwrap();
         files(&[("two", "2"), ("a/three", "3")]).unpack(&folder).unwrap();
         assert_eq!(fs::metadata(folder.join("two")).unwrap().modified().unwrap(), before);
         assert!(!folder.join("a/one").exists());

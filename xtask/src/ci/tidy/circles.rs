@@ -15,17 +15,34 @@ use syn::{Attribute, Item, UseTree};
 /// A module, as its path from the crate's root. The root's path is empty.
 type Module = Vec<String>;
 
-/// Returns the circles of a crate, each as the names of its files. Skips a circle if one of its
-/// files has a comment that begins with `// Circle:` and explains it.
-pub(super) fn in_crate(source: &Path) -> Result<Vec<Vec<String>>> {
+/// Returns what is wrong in a crate: circles, each with the names of its files, and excuses for none. A circle inside the folder of
+/// a `mod.rs` is excused by a comment there that begins with `// Circle:` and says why.
+pub(super) fn in_crate(source: &Path) -> Result<Vec<String>> {
     let mut sources = BTreeMap::new();
     for path in rust_files(source)? {
         let name = path.strip_prefix(source)?.to_string_lossy().replace('\\', "/");
         sources.insert(name, fs::read_to_string(&path).with_context(|| path.display().to_string())?);
     }
-    let circles = among(&sources)?;
-    let is_explained = |file: &String| sources[file].lines().any(|line| line.trim_start().starts_with("// Circle:"));
-    Ok(circles.into_iter().filter(|circle| !circle.iter().any(is_explained)).collect())
+    Ok(unexcused(&among(&sources)?, &sources))
+}
+
+fn unexcused(circles: &[Vec<String>], sources: &BTreeMap<String, String>) -> Vec<String> {
+    let has_excuse = |text: &str| text.lines().any(|line| line.trim_start().starts_with("// Circle:"));
+    let mut excuses: BTreeSet<&String> =
+        sources.iter().filter(|(_, text)| has_excuse(text)).map(|(name, _)| name).collect();
+    let mut found = Vec::new();
+    for circle in circles {
+        let fits = |file: &&String| {
+            let folder = file.strip_suffix("mod.rs");
+            folder.is_some_and(|folder| circle.contains(file) && circle.iter().all(|other| other.starts_with(folder)))
+        };
+        match excuses.iter().copied().find(fits) {
+            Some(file) => drop(excuses.remove(file)),
+            None => found.push(format!("files that need each other: {}", circle.join(", "))),
+        }
+    }
+    found.extend(excuses.into_iter().map(|file| format!("{file}: `// Circle:` where there is none in its folder")));
+    found
 }
 
 /// Returns all Rust files in a folder and its subfolders.
@@ -186,8 +203,12 @@ impl Names {
 }
 
 fn is_for_tests(attributes: &[Attribute]) -> bool {
-    let only_test = |attribute: &Attribute| attribute.parse_args::<syn::Ident>().is_ok_and(|name| name == "test");
-    attributes.iter().any(|attribute| attribute.path().is_ident("cfg") && only_test(attribute))
+    let is_test = |attribute: &Attribute| {
+        let tokens = attribute.meta.require_list().map(|list| list.tokens.to_string()).unwrap_or_default();
+        let mut words = tokens.split(|letter: char| !letter.is_alphanumeric());
+        words.clone().any(|word| word == "test") && !words.any(|word| word == "not")
+    };
+    attributes.iter().any(|attribute| attribute.path().is_ident("cfg") && is_test(attribute))
 }
 
 impl<'a> Visit<'a> for Names {
@@ -209,7 +230,7 @@ impl<'a> Visit<'a> for Names {
             Item::Fn(item) => &item.attrs,
             Item::Impl(item) => &item.attrs,
             Item::Struct(item) => &item.attrs,
-            Item::Use(_) => return,
+            Item::Use(item) => &item.attrs,
             _ => return visit::visit_item(self, item),
         };
         if !is_for_tests(attributes) {
@@ -221,6 +242,10 @@ impl<'a> Visit<'a> for Names {
         self.inner.push(item.ident.to_string());
         visit::visit_item_mod(self, item);
         self.inner.pop();
+    }
+
+    fn visit_item_use(&mut self, item: &'a syn::ItemUse) {
+        self.import(&item.tree, &[], !matches!(item.vis, syn::Visibility::Inherited));
     }
 
     fn visit_visibility(&mut self, _: &'a syn::Visibility) {}
@@ -255,6 +280,32 @@ mod tests {
     }
 
     #[test]
+    fn names_may_be_imported_anywhere() {
+        let b = ("b.rs", "use crate::a::A;");
+        for a in [
+            "fn f() { use crate::b::B; B::new() }",
+            "mod c { use crate::b::B; }",
+            "mod c { fn f(b: super::super::b::B) {} }",
+        ] {
+            assert_eq!(circles(&[("a.rs", a), b]), [["a.rs", "b.rs"]], "{a}");
+        }
+    }
+
+    #[test]
+    fn an_excuse_is_for_the_folder_that_it_stands_in() {
+        let files = |files: &[(&str, &str)]| -> BTreeMap<String, String> {
+            files.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect()
+        };
+        let found = |sources: &BTreeMap<String, String>| unexcused(&among(sources).unwrap(), sources);
+        let (child, other) = (("a/b.rs", "use super::A;"), ("c.rs", "use crate::a::A;"));
+        let parent = "// Circle: A is here.\nmod b; use b::B; pub struct A(B);";
+        assert!(found(&files(&[("a/mod.rs", parent), child])).is_empty());
+        let wider = format!("{parent} use crate::c::C;");
+        assert_eq!(found(&files(&[("a/mod.rs", &wider), child, other])).len(), 2);
+        assert_eq!(found(&files(&[("a/mod.rs", "// Circle: none."), child])).len(), 1);
+    }
+
+    #[test]
     fn re_exports_lead_to_the_definition() {
         let root = ("lib.rs", "mod a; mod e; pub use e::Error; pub use a::A;");
         let (a, e) = (("a.rs", "use crate::Error;"), ("e.rs", "pub struct Error;"));
@@ -268,7 +319,7 @@ mod tests {
 
     #[test]
     fn tests_make_no_circle() {
-        let a = ("a.rs", "pub fn f() {} #[cfg(test)] mod tests { use crate::b::g; }");
+        let a = ("a.rs", "pub fn f() {} #[cfg(all(test, unix))] mod tests { use crate::b::g; }");
         assert!(circles(&[a, ("b.rs", "use crate::a::f;"), ("a/tests.rs", "use crate::b::g;")]).is_empty());
     }
 }

@@ -22,9 +22,7 @@ pub(super) fn check(root: &Path, crates: &[String]) -> Result<Vec<String>> {
         found.extend(crowded(&files));
         found.extend(beside_their_folder(&files));
         let circles = circles::in_crate(&source)?;
-        found.extend(
-            circles.into_iter().map(|circle| format!("{name}: files that need each other: {}", circle.join(", "))),
-        );
+        found.extend(circles.into_iter().map(|circle| format!("{name}: {circle}")));
     }
     Ok(found)
 }

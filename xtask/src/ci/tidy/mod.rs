@@ -112,7 +112,7 @@ fn wrong_directions(packages: &[Package]) -> Vec<String> {
             };
             let mut found = Vec::new();
             for name in &package.dependencies {
-                if name.starts_with("bagssl-") && !allowed.contains(&name.as_str()) {
+                if (name == "bagssl" || name.starts_with("bagssl-")) && !allowed.contains(&name.as_str()) {
                     found.push(format!("{} depends on {name}: dependencies point from cli to core", package.name));
                 }
                 if name == "burn-cuda" && package.name != "bagssl-cuda" {
@@ -252,6 +252,7 @@ mod tests {
         assert_eq!(wrong_directions(&[package("bagssl-eval", &["bagssl-data"], "1.95")]).len(), 1);
         assert_eq!(wrong_directions(&[package("bagssl-core", &["bagssl-train"], "1.95")]).len(), 1);
         assert_eq!(wrong_directions(&[package("bagssl-new", &[], "1.95")]).len(), 1);
+        assert_eq!(wrong_directions(&[package("bagssl-train", &["bagssl"], "1.95")]).len(), 1);
         assert!(wrong_directions(&[package("bagssl-cuda", &["burn-cuda"], "1.95")]).is_empty());
         assert_eq!(wrong_directions(&[package("bagssl-cli", &["burn-cuda"], "1.95")]).len(), 1);
     }
