@@ -73,3 +73,23 @@ fn what_the_network_takes_is_left_to_it() {
     let room = |bytes| flow.budget.try_take(bytes, "an image").is_ok();
     assert!(room(limit / 4) && !room(limit - TAKES));
 }
+
+/// A network whose embeddings have another length than the spec says, or are too few.
+struct Other(fn(usize, usize) -> (usize, usize));
+
+impl Embed for Other {
+    fn embed(&self, batch: &PatchBatch, _: &[FeatureLayer]) -> std::result::Result<Vec<Rows>, SourceError> {
+        let (rows, dim) = (self.0)(batch.shape().rows(), spec().model.dim(FeatureLayer::Embedding));
+        Ok(vec![Rows { values: vec![0.5; rows * dim], dim }])
+    }
+}
+
+#[test]
+fn a_network_of_another_shape_is_an_error() {
+    let run = |network: Other| with(StopOptions::at_most(4), None, |stream| stream.run(&network));
+    assert!(run(Other(|rows, dim| (rows, dim))).is_ok());
+    for network in [|rows, dim| (rows, dim / 2), |rows, dim| (rows, 2 * dim), |rows, dim| (rows - 1, dim)] {
+        let error = run(Other(network)).unwrap_err();
+        assert!(matches!(error, Error::Network(_)), "{error}");
+    }
+}
