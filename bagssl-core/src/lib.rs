@@ -8,23 +8,17 @@
 //! decision, and [`heat`] draws these contributions over the image.
 //!
 //! ```
-//! use bagssl_core::aggregate::RunningMean;
-//! use bagssl_core::bag::Bag;
-//! use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
-//! use bagssl_core::random::Address;
+//! use bagssl_core::{Address, Bag, ImageSize, PatchSide, PatchSpec, RunningMean};
 //!
-//! // An image of 4 rows and 6 columns, and a "network" that gives a patch's mean and its first pixel.
 //! let size = ImageSize { height: 4, width: 6 };
 //! let image: Vec<f32> = (0..24).map(|pixel| pixel as f32).collect();
-//! let spec = PatchSpec::new(PatchSide::Pixels(2), 2)?;
-//!
-//! let mut representation = RunningMean::new(2);
+//! let spec = PatchSpec::new(PatchSide::Pixels(2), 2)?; // 2x2 pixels, not resampled
+//! let mut representation = RunningMean::new(1);
 //! for crop in (Bag::Grid { spec, stride: 2 }).crops(size, Address::default())? {
-//!     let at = |row: u32, column: u32| image[((crop.top + row) * size.width + crop.left + column) as usize];
-//!     let mean = (at(0, 0) + at(0, 1) + at(1, 0) + at(1, 1)) / 4.0;
-//!     representation.push(&[mean, at(0, 0)])?;
+//!     // In place of a network: the first pixel of each patch.
+//!     representation.push(&[image[(crop.top * size.width + crop.left) as usize]])?;
 //! }
-//! assert_eq!(representation.mean(), Some(vec![11.5, 8.0]));
+//! assert_eq!(representation.mean(), Some(vec![8.0])); // of 0, 2, 4, 12, 14 and 16
 //! # Ok::<(), bagssl_core::Error>(())
 //! ```
 //!
@@ -68,7 +62,18 @@ pub use aggregation::{aggregate, anytime, coding_rate, explain, heat, quantile};
 pub use network::{architecture, limits, plan};
 pub use patches::{bag, batch, color, normalize, patch};
 
+pub use aggregate::RunningMean;
+pub use anytime::{AnyTime, StopRule};
+pub use bag::{Bag, Grid, Views};
+pub use batch::{BatchShape, PatchBatch, PatchSource};
+#[cfg(feature = "checkpoint")]
+pub use checkpoint::Checkpoint;
+pub use color::Color;
+pub use embed::{Embed, FeatureLayer, Rows};
 pub use error::{Error, Result};
+pub use normalize::Normalization;
+pub use patch::{Crop, Filter, ImageSize, MultiScale, PatchSide, PatchSpec};
+pub use random::{Address, Purpose};
 
 /// The readme's example is a test.
 #[cfg(doctest)]
