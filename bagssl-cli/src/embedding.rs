@@ -9,7 +9,6 @@ use bagssl_core::checkpoint::Spec;
 use bagssl_core::embed::Embed;
 use bagssl_data::Dataset;
 
-use crate::memory::limit_error;
 use crate::terminal::progress::Progress;
 
 /// Embeds all images. Shows a progress bar unless `quiet`.
@@ -33,8 +32,7 @@ pub(crate) fn by_flag(error: Error) -> anyhow::Error {
         Error::Setting { name, expected, got } => {
             anyhow!("--{}: expected {expected}, got {got}", name.replace('_', "-"))
         }
-        Error::MemoryLimit { needed, limit, what } => limit_error(limit, needed, what),
-        Error::TooManyPatches { .. } | Error::UnknownMemory => {
+        Error::MemoryLimit { .. } | Error::TooManyPatches { .. } | Error::UnknownMemory => {
             anyhow!("--{}", error.to_string().replacen("memory limit", "memory-limit", 1))
         }
         other => other.into(),

@@ -8,10 +8,12 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
+use bagssl::Error;
 use bagssl_data::Budget;
 pub(crate) use bagssl_data::MIB;
 
+use crate::embedding::by_flag;
 use crate::input::files;
 
 /// The memory limit for images.
@@ -65,14 +67,8 @@ impl MemoryArgs {
         if let (Some(limit), Ok(meta)) = (self.bytes(), path.metadata())
             && meta.len() > limit
         {
-            return Err(limit_error(limit, meta.len(), "the checkpoint's bytes"));
+            return Err(by_flag(Error::MemoryLimit { needed: meta.len(), limit, what: "the checkpoint's bytes" }));
         }
         files::read_checkpoint(path)
     }
-}
-
-/// Returns the error for a limit that is too low.
-pub(crate) fn limit_error(limit: u64, needed: u64, what: &str) -> anyhow::Error {
-    let (needed, limit) = (needed.div_ceil(MIB), limit / MIB);
-    anyhow!("--memory-limit: expected at least {needed} MiB for {what}, got {limit}")
 }
