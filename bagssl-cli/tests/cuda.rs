@@ -91,10 +91,16 @@ fn a_step_is_queued_without_waiting() {
     // A batch is 24 KiB; what goes up in a step are the sizes that Burn's kernels read, and 40 addresses a parameter table.
     let up = sum(step, "cuMemcpyHtoDAsync", "bytes") + sum(step, "cuMemcpy2DAsyncHtoD", "bytes");
     assert!(up < 16 << 10, "{up} bytes: {counts:?}");
-    // The figures: one copy, which is queued in the step, and waited for in the next.
-    // The second wait is for what was queued some 64 uploads ago, whose pinned memory is used again.
+    // The figures: one copy, which is queued in the step.
     assert_eq!(count("cuMemcpyDtoHAsync"), 1, "{counts:?}");
-    assert!((1..=2).contains(&count("cuEventSynchronize")), "{counts:?}");
+    // It is waited for while the next step is queued, by another thread: the wait may be recorded on either side of a step's end, so
+    // all settled steps are counted together. A step's second wait is for what was queued some 64 uploads ago, whose pinned memory is
+    // used again.
+    let settled = &steps[2..];
+    let waits =
+        settled.iter().flat_map(|step| step.iter()).filter(|line| line.starts_with("cuEventSynchronize")).count();
+    let expected = settled.len() - 1..=2 * settled.len() + 1;
+    assert!(expected.contains(&waits), "{waits} waits in {} steps: {counts:?}", settled.len());
     let place = |of: &str| step.iter().position(|line| line.starts_with(of)).unwrap();
     let optimizer = step.iter().position(|line| line.starts_with("cuLaunchKernel step_")).unwrap();
     assert!(place("cuMemcpyDtoHAsync") < optimizer, "figures are copied behind their own step");
