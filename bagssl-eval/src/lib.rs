@@ -27,7 +27,6 @@
 
 pub mod error;
 mod draw;
-mod files;
 mod numerics;
 
 pub mod color;

@@ -6,8 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use bagssl_core::checkpoint;
 use bagssl_eval::features::cache::npy::header;
-use bagssl_train::Error;
-use bagssl_train::run_state::{Staged, write_whole};
+use bagssl_files::{StagedFile, write_atomic};
 
 /// The maximum size of a checkpoint, 4 GiB: larger than any checkpoint, and small enough to be safe
 /// to read.
@@ -151,15 +150,15 @@ impl<'a> Output<'a> {
         write_together([(self, bytes)])
     }
 
-    fn commit(&self, staged: Staged) -> Result<()> {
+    fn commit(&self, staged: StagedFile) -> Result<()> {
         check_replaceable(self.path)?;
         let done = if self.force { staged.commit() } else { staged.commit_new() };
-        done.map_err(|error| match error {
-            Error::File { error, .. } if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                anyhow::anyhow!("{}: has appeared meanwhile; --force replaces it", self.path.display())
+        match done {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                bail!("{}: has appeared meanwhile; --force replaces it", self.path.display())
             }
-            error => error.into(),
-        })
+            done => done.with_context(|| self.path.display().to_string()),
+        }
     }
 }
 
@@ -171,7 +170,8 @@ impl<'a> Output<'a> {
 pub(crate) fn write_together<const N: usize>(files: [(Output<'_>, &[u8]); N]) -> Result<()> {
     let mut staged = Vec::with_capacity(N);
     for (output, bytes) in files {
-        staged.push((Staged::write(output.path, bytes)?, output));
+        let file = StagedFile::write(output.path, bytes).with_context(|| output.path.display().to_string())?;
+        staged.push((file, output));
     }
     let mut named = Vec::with_capacity(N);
     for (staged, output) in staged {
@@ -199,7 +199,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
 /// Writes a file atomically.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     check_replaceable(path)?;
-    Ok(write_whole(path, bytes)?)
+    write_atomic(path, bytes).with_context(|| path.display().to_string())
 }
 
 /// Encodes an `f32` array of shape `[rows, columns]` as a .npy file.

@@ -167,14 +167,14 @@ impl<B: AutodiffBackend> Model<B> {
         update: impl FnOnce(Vec<Change<B::InnerBackend>>) -> Vec<Tensor<B::InnerBackend, 1>>,
     ) {
         let mut changes = Vec::new();
-        self.visit(gradients.clone(), &mut |change| {
+        self.visit_trained(gradients.clone(), &mut |change| {
             changes.push(change);
             None
         });
         let count = changes.len();
         let mut updated = update(changes).into_iter();
         assert_eq!(updated.len(), count, "new values of parameters");
-        self.visit(gradients, &mut |_| updated.next());
+        self.visit_trained(gradients, &mut |_| updated.next());
     }
 
     /// Like [`Model::update_running`], but `moved` computes all new running statistics at once. It
@@ -208,10 +208,10 @@ impl<B: AutodiffBackend> Model<B> {
     }
 
     /// Visits every trained parameter that the loss depends on, with its name in the checkpoint.
-    fn visit(&mut self, gradients: ModelGradients<B>, visit: &mut Visit<'_, B>) {
+    fn visit_trained(&mut self, gradients: ModelGradients<B>, visit: &mut Visit<'_, B>) {
         let networks = [("encoder", &mut self.encoder), ("projector", &mut self.projector)];
         for ((prefix, network), gradients) in networks.into_iter().zip(gradients.0) {
-            network.visit(gradients, &mut |mut change| {
+            network.visit_trained(gradients, &mut |mut change| {
                 change.parameter.name = format!("{prefix}.{}", change.parameter.name);
                 visit(change)
             });

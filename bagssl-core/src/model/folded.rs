@@ -5,13 +5,14 @@ use std::prelude::v1::*;
 use core::marker::PhantomData;
 use core::slice::Iter;
 
+use burn::module::Param;
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu as stock_relu;
 use burn::tensor::backend::Backend;
 
 use super::encoder_projector::{Features, Model};
 use super::kernels::Kernels;
-use super::network::{Layers, Network, Norm, Value, entering, run};
+use super::network::{LayerParams, Layers, Network, Norm, OTHER_LAYER, Value, entering, run};
 use crate::embed::FeatureLayer;
 use crate::plan::{NORM_EPSILON, Plan, Window};
 
@@ -27,9 +28,15 @@ pub struct FoldedModel<B: Backend> {
 /// preceding weights.
 #[derive(Debug, Clone)]
 pub struct FoldedNetwork<B: Backend> {
-    convs: Vec<(Tensor<B, 4>, Tensor<B, 1>)>,
-    linears: Vec<(Tensor<B, 2>, Option<Tensor<B, 1>>)>,
+    /// The weights of each layer that has any, in the plan's order.
+    layers: Vec<FoldedLayer<B>>,
     plan: Plan,
+}
+
+#[derive(Debug, Clone)]
+enum FoldedLayer<B: Backend> {
+    Conv { weight: Tensor<B, 4>, bias: Tensor<B, 1> },
+    Linear { weight: Tensor<B, 2>, bias: Option<Tensor<B, 1>> },
 }
 
 impl<B: Backend> FoldedModel<B> {
@@ -73,23 +80,8 @@ impl<B: Backend> FoldedModel<B> {
 impl<B: Backend> FoldedNetwork<B> {
     /// Folds a network with its current running statistics.
     pub fn new(network: &Network<B>) -> Self {
-        let convs = network.convs.iter().map(|conv| {
-            let (factor, offset) = fold(&conv.norm);
-            let [outputs] = factor.dims();
-            (conv.weight.val() * factor.reshape([outputs, 1, 1, 1]), offset)
-        });
-        let linears = network.linears.iter().map(|linear| {
-            let (weight, bias) = (linear.weight.val(), linear.bias.as_ref().map(|bias| bias.val()));
-            let Some(norm) = &linear.norm else { return (weight, bias) };
-            let (factor, offset) = fold(norm);
-            let [outputs] = factor.dims();
-            let bias = match bias {
-                Some(bias) => bias * factor.clone() + offset,
-                None => offset,
-            };
-            (weight * factor.reshape([outputs, 1]), Some(bias))
-        });
-        FoldedNetwork { convs: convs.collect(), linears: linears.collect(), plan: network.plan().clone() }
+        let layers = network.layers.iter().map(FoldedLayer::new).collect();
+        FoldedNetwork { layers, plan: network.plan().clone() }
     }
 
     /// Computes the values of the plan at the indices `values`, for maps
@@ -110,8 +102,31 @@ impl<B: Backend> FoldedNetwork<B> {
     }
 
     fn run<K: Kernels<B>>(&self, input: Value<B>, values: &[usize]) -> Vec<Tensor<B, 2>> {
-        let (convs, linears) = (self.convs.iter(), self.linears.iter());
-        run::<B, K>(&self.plan, input, values, &mut InUse::<B, K> { convs, linears, kernels: PhantomData })
+        let mut layers = InUse::<B, K> { layers: self.layers.iter(), kernels: PhantomData };
+        run::<B, K>(&self.plan, input, values, &mut layers)
+    }
+}
+
+impl<B: Backend> FoldedLayer<B> {
+    fn new(layer: &LayerParams<B>) -> Self {
+        match layer {
+            LayerParams::Conv(conv) => {
+                let (factor, offset) = fold(&conv.norm);
+                let [outputs] = factor.dims();
+                FoldedLayer::Conv { weight: conv.weight.val() * factor.reshape([outputs, 1, 1, 1]), bias: offset }
+            }
+            LayerParams::Linear(linear) => {
+                let (weight, bias) = (linear.weight.val(), linear.bias.as_ref().map(Param::val));
+                let Some(norm) = &linear.norm else { return FoldedLayer::Linear { weight, bias } };
+                let (factor, offset) = fold(norm);
+                let [outputs] = factor.dims();
+                let bias = match bias {
+                    Some(bias) => bias * factor.clone() + offset,
+                    None => offset,
+                };
+                FoldedLayer::Linear { weight: weight * factor.reshape([outputs, 1]), bias: Some(bias) }
+            }
+        }
     }
 }
 
@@ -124,8 +139,7 @@ fn fold<B: Backend>(norm: &Norm<B>) -> (Tensor<B, 1>, Tensor<B, 1>) {
 }
 
 struct InUse<'a, B: Backend, K> {
-    convs: Iter<'a, (Tensor<B, 4>, Tensor<B, 1>)>,
-    linears: Iter<'a, (Tensor<B, 2>, Option<Tensor<B, 1>>)>,
+    layers: Iter<'a, FoldedLayer<B>>,
     kernels: PhantomData<K>,
 }
 
@@ -137,13 +151,13 @@ impl<B: Backend, K: Kernels<B>> Layers<B> for InUse<'_, B, K> {
         residual: Option<Tensor<B, 4>>,
         relu: bool,
     ) -> Tensor<B, 4> {
-        let (weight, offset) = self.convs.next().expect("one for each layer").clone();
-        K::conv2d_fused(input, weight, offset, window, residual, relu)
+        let Some(FoldedLayer::Conv { weight, bias }) = self.layers.next() else { unreachable!("{OTHER_LAYER}") };
+        K::conv2d_fused(input, weight.clone(), bias.clone(), window, residual, relu)
     }
 
     fn linear(&mut self, input: Tensor<B, 2>, relu: bool) -> Tensor<B, 2> {
-        let (weight, bias) = self.linears.next().expect("one for each layer").clone();
-        let output = K::linear(input, weight, bias);
+        let Some(FoldedLayer::Linear { weight, bias }) = self.layers.next() else { unreachable!("{OTHER_LAYER}") };
+        let output = K::linear(input, weight.clone(), bias.clone());
         if relu { stock_relu(output) } else { output }
     }
 }

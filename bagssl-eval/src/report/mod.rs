@@ -17,6 +17,7 @@ mod claim;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use bagssl_files::write_atomic;
 use serde::{Deserialize, Serialize};
 
 pub use block::{Block, Cells, Line, Lines, PatchSheet};
@@ -29,8 +30,7 @@ pub use page::Page;
 pub use provenance::{Data, Machine, Note, Provenance};
 
 use crate::analysis::health::Health;
-use crate::error::Result;
-use crate::files::write_whole;
+use crate::error::{Error, Result};
 use document::Section;
 use markup::csv;
 use markup::escape::escape_markdown;
@@ -132,7 +132,7 @@ impl Report {
         ];
         let written = Self::FILES.into_iter().zip(texts).map(|(name, text)| {
             let path = folder.join(name);
-            write_whole(&path, text.as_bytes())?;
+            write_atomic(&path, text.as_bytes()).map_err(|source| Error::Write { path: path.clone(), source })?;
             Ok(path)
         });
         written.collect()

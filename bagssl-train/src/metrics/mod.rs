@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use bagssl_core::batch::SourceError;
 use bagssl_core::observe::{Event, Observer, Verdict};
+use bagssl_files::{check_regular, write_atomic};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::run_state::{regular, write_whole};
 
 /// A log of JSON lines: one for each step, epoch, health report and changed setting.
 pub struct Metrics {
@@ -35,7 +35,7 @@ impl Metrics {
     /// [`Error::File`] if the file cannot be read or written.
     pub fn create(path: &Path, resumed: u64, mut warn: Warn) -> Result<Self> {
         let failed = |error| Error::File { path: path.into(), error };
-        regular(path).map_err(failed)?;
+        check_regular(path).map_err(failed)?;
         let before = match fs::read(path) {
             _ if resumed == 0 => Vec::new(),
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -50,7 +50,7 @@ impl Metrics {
         if steps < resumed {
             warn(&format!("{}: the lines of {} of {resumed} steps are missing", path.display(), resumed - steps));
         }
-        write_whole(path, &kept)?;
+        write_atomic(path, &kept).map_err(failed)?;
         let file = OpenOptions::new().append(true).open(path).map_err(failed)?;
         Ok(Metrics { path: path.into(), file, length: kept.len() as u64, warn })
     }

@@ -4,7 +4,9 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::staged::{failed, remove_partial, sync_folder};
+use bagssl_files::{remove_partial, sync_folder_of};
+
+use super::failed;
 use super::states::is_state;
 use crate::error::{Error, Result};
 
@@ -105,10 +107,10 @@ impl RunFolder {
         let (leaving, gone) = (self.join(LEAVING), self.join(GONE));
         let clear = || {
             self.gather()?;
-            sync_folder(&leaving.join(STATES))?;
-            sync_folder(&leaving)?;
+            sync_folder_of(&leaving.join(STATES))?;
+            sync_folder_of(&leaving)?;
             fs::rename(&leaving, &gone)?;
-            sync_folder(&gone)
+            sync_folder_of(&gone)
         };
         if let Err(error) = clear() {
             // The first error is the one to report.
@@ -175,7 +177,7 @@ fn gather_states(from: &Path, to: &Path) -> io::Result<()> {
             fs::rename(entry.path(), to.join(entry.file_name()))?;
         }
     }
-    sync_folder(&to.join("a state"))?;
+    sync_folder_of(&to.join("a state"))?;
     match fs::remove_dir(from) {
         Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => Err(error),
         _ => Ok(()),
@@ -251,14 +253,14 @@ fn holder(lock: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run_state::write_whole;
+    use bagssl_files::write_atomic;
 
     /// Creates a run, and a file that does not belong to it.
     fn run(folder: &Path) -> RunFolder {
         let run = RunFolder::open(folder).unwrap();
         fs::create_dir_all(run.join(STATES)).unwrap();
         for name in [CONFIG, METRICS, CHECKPOINT, "events.out.tfevents.1.2", "states/step-1.safetensors", "notes.txt"] {
-            write_whole(&run.join(name), name.as_bytes()).unwrap();
+            write_atomic(&run.join(name), name.as_bytes()).unwrap();
         }
         run
     }

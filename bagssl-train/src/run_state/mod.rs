@@ -1,16 +1,16 @@
 //! A run on disk: its [`folder`](RunFolder) with a single writer, and its [`States`], which are
-//! written atomically ([`Staged`]).
+//! written atomically.
 
 mod folder;
-mod staged;
 mod states;
 
 pub use folder::{CHECKPOINT, CONFIG, METRICS, OLD_STATE, RunFolder, STATES};
-pub(crate) use staged::regular;
-pub use staged::{Staged, write_whole};
 pub use states::{Every, Keeping, LatestState, States, whole_state};
 
-use crate::error::Result;
+use std::io;
+use std::path::Path;
+
+use crate::error::{Error, Result};
 
 /// The position of a run in its schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,4 +54,9 @@ impl StateStore for Nowhere {
     fn save(&mut self, _: Position, _: &[u8]) -> Result<()> {
         Ok(())
     }
+}
+
+/// Returns the error of a file.
+fn failed(path: &Path, error: io::Error) -> Error {
+    Error::File { path: path.into(), error }
 }

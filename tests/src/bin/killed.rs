@@ -6,11 +6,10 @@ use std::process::Command;
 
 use bagssl_core::batch::SourceError;
 use bagssl_core::observe::{Event, Observer, Verdict};
+use bagssl_files::{StagedFile, write_atomic};
 use bagssl_tests::loader;
 use bagssl_train::Result;
-use bagssl_train::run_state::{
-    CHECKPOINT, Every, Keeping, Position, RunFolder, STATES, Staged, StateStore, States, write_whole,
-};
+use bagssl_train::run_state::{CHECKPOINT, Every, Keeping, Position, RunFolder, STATES, StateStore, States};
 
 /// The step at which a run dies: in the middle of the second epoch, whose 5 steps are 6 to 10, and before the next save.
 const DEADLY_STEP: u64 = 8;
@@ -45,7 +44,8 @@ impl StateStore for Dying<'_> {
                 die()
             }
             ("rename", 2) => {
-                let _staged = Staged::write(&self.folder.join("state"), bytes)?;
+                let _staged =
+                    StagedFile::write(&self.folder.join("state"), bytes).expect("the folder can be written to");
                 die()
             }
             _ => self.states.save(at, bytes),
@@ -78,5 +78,5 @@ fn main() {
     let mut store = Dying { states, folder: &folder.join(STATES), place, saves: 0 };
     run.run(&loader(2), &mut AtStep(place), &mut store).expect("the run goes through");
     let checkpoint = run.checkpoint().expect("the model can be written");
-    write_whole(&folder.join(CHECKPOINT), &checkpoint).expect("the folder can be written to");
+    write_atomic(&folder.join(CHECKPOINT), &checkpoint).expect("the folder can be written to");
 }

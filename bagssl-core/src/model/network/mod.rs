@@ -2,12 +2,15 @@
 
 mod update;
 
-use std::prelude::v1::*;
+// Not the whole prelude: its `panic!` and core's are ambiguous in the code that `Module` derives for
+// an enum.
+use std::vec::Vec;
+use std::{format, vec};
 
 use core::marker::PhantomData;
 use core::slice::Iter;
 
-use burn::module::{Module, Param};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::activation::relu as stock_relu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -16,7 +19,7 @@ use super::batch_norm::BatchNormInputs;
 use super::kernels::Kernels;
 use crate::checkpoint::NamedTensor;
 use crate::error::{Error, Result};
-use crate::plan::{NORM_MOMENTUM, Op, Parameter, Plan, Window};
+use crate::plan::{Layer, NORM_MOMENTUM, Op, Parameter, Plan, Window};
 
 pub(super) use update::Visit;
 pub use update::{Change, Gradients, Update};
@@ -24,10 +27,18 @@ pub use update::{Change, Gradients, Update};
 /// A network with the layers and parameter names of its [`Plan`].
 #[derive(Module, Debug)]
 pub struct Network<B: Backend> {
-    pub(super) convs: Vec<Conv<B>>,
-    pub(super) linears: Vec<Linear<B>>,
+    /// The parameters of each layer that has any, in the plan's order.
+    pub(super) layers: Vec<LayerParams<B>>,
     #[module(skip)]
     plan: Plan,
+}
+
+/// The parameters of a layer. The fields are in the order of [`Plan::parameters`], which is the
+/// order in which Burn visits them.
+#[derive(Module, Debug)]
+pub(super) enum LayerParams<B: Backend> {
+    Conv(Conv<B>),
+    Linear(Linear<B>),
 }
 
 #[derive(Module, Debug)]
@@ -159,22 +170,9 @@ impl<B: Backend> Network<B> {
             }
             Ok(TensorData::new(values, parameter.shape.clone()))
         };
-        let (mut convs, mut linears) = (Vec::new(), Vec::new());
-        for layer in plan.layers() {
-            match &layer.op {
-                Op::ConvNorm { .. } => {
-                    convs.push(Conv { weight: trained(next()?, device), norm: Norm::build(&mut next, device)? });
-                }
-                Op::Linear { bias, norm, .. } => {
-                    let weight = trained(next()?, device);
-                    let bias = if *bias { Some(trained(next()?, device)) } else { None };
-                    let norm = if norm.is_some() { Some(Norm::build(&mut next, device)?) } else { None };
-                    linears.push(Linear { weight, bias, norm });
-                }
-                Op::MaxPool { .. } | Op::GlobalMean => {}
-            }
-        }
-        Ok(Network { convs, linears, plan: plan.clone() })
+        let build = |layer: &Layer| LayerParams::build(layer, &mut next, device).transpose();
+        let layers = plan.layers().iter().filter_map(build).collect::<Result<_>>()?;
+        Ok(Network { layers, plan: plan.clone() })
     }
 
     /// Returns the plan of the network.
@@ -184,38 +182,10 @@ impl<B: Backend> Network<B> {
 
     /// Returns all parameters and buffers with their values, in the plan's order.
     pub fn tensors(&self) -> Vec<NamedTensor> {
-        let mut values = Vec::new();
-        self.each(&mut |tensor| {
-            values.push(tensor.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32"));
-        });
-        let named = self.plan.parameters().into_iter().zip(values);
+        let mut read = ReadValues(Vec::new());
+        self.visit(&mut read);
+        let named = self.plan.parameters().into_iter().zip(read.0);
         named.map(|(parameter, values)| (parameter.name, parameter.shape, values)).collect()
-    }
-
-    /// Visits every parameter and buffer, flattened, in the plan's order.
-    fn each(&self, visit: &mut dyn FnMut(Tensor<B, 1>)) {
-        let (mut convs, mut linears) = (self.convs.iter(), self.linears.iter());
-        for layer in self.plan.layers() {
-            let norm = match &layer.op {
-                Op::ConvNorm { .. } => {
-                    let conv = convs.next().expect("one for each layer");
-                    visit(conv.weight.val().flatten(0, 3));
-                    Some(&conv.norm)
-                }
-                Op::Linear { .. } => {
-                    let linear = linears.next().expect("one for each layer");
-                    visit(linear.weight.val().flatten(0, 1));
-                    if let Some(bias) = &linear.bias {
-                        visit(bias.val());
-                    }
-                    linear.norm.as_ref()
-                }
-                Op::MaxPool { .. } | Op::GlobalMean => None,
-            };
-            if let Some(Norm { scale, shift, mean, variance }) = norm {
-                [scale, shift, mean, variance].into_iter().for_each(|part| visit(part.val()));
-            }
-        }
     }
 
     /// Computes the last value in training mode, for maps `[row, channel, height, width]`. Norms
@@ -236,8 +206,8 @@ impl<B: Backend> Network<B> {
     }
 
     fn train_value<K: Kernels<B>>(&self, input: Value<B>) -> (Tensor<B, 2>, BatchStatistics<B>) {
-        let (convs, linears) = (self.convs.iter(), self.linears.iter());
-        let mut training = InTraining::<B, K> { convs, linears, statistics: Vec::new(), kernels: PhantomData };
+        let mut training =
+            InTraining::<B, K> { layers: self.layers.iter(), statistics: Vec::new(), kernels: PhantomData };
         let output = run::<B, K>(&self.plan, input, &[self.plan.layers().len()], &mut training).remove(0);
         (output, BatchStatistics(training.statistics))
     }
@@ -257,22 +227,52 @@ impl<B: Backend> Network<B> {
         batch: BatchStatistics<B>,
         visit: &mut dyn FnMut(Running<B>) -> Option<Tensor<B, 1>>,
     ) {
-        let (mut convs, mut linears) = (self.convs.iter_mut(), self.linears.iter_mut());
         let mut batch = batch.0.into_iter();
-        for layer in self.plan.layers() {
-            let norm = match &layer.op {
-                Op::ConvNorm { .. } => convs.next().map(|conv| &mut conv.norm),
-                Op::Linear { .. } => linears.next().and_then(|linear| linear.norm.as_mut()),
-                Op::MaxPool { .. } | Op::GlobalMean => None,
-            };
-            if let Some(norm) = norm {
-                norm.visit_running(batch.next().expect("one for each norm"), visit);
-            }
+        for norm in self.layers.iter_mut().filter_map(LayerParams::norm_mut) {
+            norm.visit_running(batch.next().expect("statistics for each norm"), visit);
         }
     }
 }
 
-/// The layers of a network with weights, in the order of the plan.
+impl<B: Backend> LayerParams<B> {
+    /// Reads the parameters of a layer. Returns `None` if it has none.
+    fn build(layer: &Layer, next: &mut impl FnMut() -> Result<TensorData>, device: &B::Device) -> Result<Option<Self>> {
+        Ok(match &layer.op {
+            Op::ConvNorm { .. } => {
+                Some(LayerParams::Conv(Conv { weight: trained(next()?, device), norm: Norm::build(next, device)? }))
+            }
+            Op::Linear { bias, norm, .. } => {
+                let weight = trained(next()?, device);
+                let bias = if *bias { Some(trained(next()?, device)) } else { None };
+                let norm = if norm.is_some() { Some(Norm::build(next, device)?) } else { None };
+                Some(LayerParams::Linear(Linear { weight, bias, norm }))
+            }
+            Op::MaxPool { .. } | Op::GlobalMean => None,
+        })
+    }
+
+    fn norm_mut(&mut self) -> Option<&mut Norm<B>> {
+        match self {
+            LayerParams::Conv(conv) => Some(&mut conv.norm),
+            LayerParams::Linear(linear) => linear.norm.as_mut(),
+        }
+    }
+}
+
+/// Reads the values of all parameters.
+struct ReadValues(Vec<Vec<f32>>);
+
+impl<B: Backend> ModuleVisitor<B> for ReadValues {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let values = param.val().into_data().convert::<f32>();
+        self.0.push(values.into_vec().expect("converted to f32"));
+    }
+}
+
+/// The message of a panic that cannot happen: parameters are built from the plan that is run.
+pub(super) const OTHER_LAYER: &str = "the parameters are those of the plan's layers";
+
+/// The layers of a network that have parameters, in the plan's order.
 pub(super) trait Layers<B: Backend> {
     /// Runs the next convolution with its norm, residual and ReLU. The residual has the output's
     /// size.
@@ -314,8 +314,7 @@ pub(super) fn run<B: Backend, K: Kernels<B>>(
 
 /// A network in training mode. Norms use the statistics of the batch and record them.
 struct InTraining<'a, B: Backend, K> {
-    convs: Iter<'a, Conv<B>>,
-    linears: Iter<'a, Linear<B>>,
+    layers: Iter<'a, LayerParams<B>>,
     statistics: Vec<NormStatistics<B>>,
     kernels: PhantomData<K>,
 }
@@ -328,13 +327,13 @@ impl<B: Backend, K: Kernels<B>> Layers<B> for InTraining<'_, B, K> {
         residual: Option<Tensor<B, 4>>,
         relu: bool,
     ) -> Tensor<B, 4> {
-        let conv = self.convs.next().expect("one for each layer");
+        let Some(LayerParams::Conv(conv)) = self.layers.next() else { unreachable!("{OTHER_LAYER}") };
         let output = K::conv2d(input, conv.weight.val(), window);
         conv.norm.of_batch::<K>(output, residual, relu, &mut self.statistics)
     }
 
     fn linear(&mut self, input: Tensor<B, 2>, relu: bool) -> Tensor<B, 2> {
-        let linear = self.linears.next().expect("one for each layer");
+        let Some(LayerParams::Linear(linear)) = self.layers.next() else { unreachable!("{OTHER_LAYER}") };
         let output = K::linear(input, linear.weight.val(), linear.bias.as_ref().map(Param::val));
         let Some(norm) = &linear.norm else {
             return if relu { stock_relu(output) } else { output };

@@ -2,12 +2,14 @@
 
 use std::prelude::v1::*;
 
-use burn::module::Param;
+use std::vec::IntoIter;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use super::Network;
-use crate::plan::{Op, Parameter};
+use crate::plan::Parameter;
 
 /// The update rule of an optimizer. It receives a parameter's description, its value and its
 /// gradient, both flattened, and returns the new value.
@@ -36,108 +38,75 @@ pub(in crate::model) type Visit<'a, B> = dyn FnMut(Change<<B as AutodiffBackend>
 impl<B: AutodiffBackend> Network<B> {
     /// Extracts the gradients of the trained parameters.
     pub fn gradients(&self, gradients: &B::Gradients) -> Gradients<B> {
-        let mut all = Vec::new();
-        self.each_trained(&mut |weight: Weight<'_, B>| {
-            all.push(match weight {
-                Weight::Filters(parameter) => flat(parameter.val().grad(gradients)),
-                Weight::Matrix(parameter) => flat(parameter.val().grad(gradients)),
-                Weight::Vector(parameter) => flat(parameter.val().grad(gradients)),
-            });
-        });
-        Gradients(all)
+        let mut read =
+            ReadGradients::<B> { parameters: self.plan.parameters().into_iter(), gradients, all: Vec::new() };
+        self.layers.visit(&mut read);
+        Gradients(read.all)
     }
 
     /// Replaces every trained parameter by the result of `update`. A parameter that the loss does
     /// not depend on keeps its value.
     pub fn update(&mut self, gradients: Gradients<B>, update: &mut Update<'_, B>) {
-        self.visit(gradients, &mut |change| Some(update(&change.parameter, change.value, change.gradient)));
+        self.visit_trained(gradients, &mut |change| Some(update(&change.parameter, change.value, change.gradient)));
     }
 
     /// Visits every trained parameter that the loss depends on, in the plan's order.
-    pub(in crate::model) fn visit(&mut self, gradients: Gradients<B>, visit: &mut Visit<'_, B>) {
-        let parameters = self.plan.parameters();
-        let trained = parameters.iter().filter(|parameter| parameter.role.is_trained());
-        let mut parts = trained.zip(gradients.0);
-        let mut next = || parts.next().expect("a gradient for each parameter that a layer has");
-        let (mut convs, mut linears) = (self.convs.iter_mut(), self.linears.iter_mut());
-        for layer in self.plan.layers() {
-            let norm = match &layer.op {
-                Op::ConvNorm { .. } => {
-                    let conv = convs.next().expect("one for each layer");
-                    step(&mut conv.weight, next(), visit);
-                    Some(&mut conv.norm)
-                }
-                Op::Linear { .. } => {
-                    let linear = linears.next().expect("one for each layer");
-                    step(&mut linear.weight, next(), visit);
-                    if let Some(bias) = &mut linear.bias {
-                        step(bias, next(), visit);
-                    }
-                    linear.norm.as_mut()
-                }
-                Op::MaxPool { .. } | Op::GlobalMean => None,
-            };
-            if let Some(norm) = norm {
-                step(&mut norm.scale, next(), visit);
-                step(&mut norm.shift, next(), visit);
-            }
-        }
+    pub(in crate::model) fn visit_trained(&mut self, gradients: Gradients<B>, visit: &mut Visit<'_, B>) {
+        let (parameters, gradients) = (self.plan.parameters().into_iter(), gradients.0.into_iter());
+        let mut replace = Replace::<B> { parameters, gradients, visit };
+        self.layers = std::mem::take(&mut self.layers).map(&mut replace);
     }
+}
 
-    /// Visits every trained parameter, in the plan's order.
-    fn each_trained(&self, visit: &mut dyn FnMut(Weight<'_, B>)) {
-        let (mut convs, mut linears) = (self.convs.iter(), self.linears.iter());
-        for layer in self.plan.layers() {
-            let norm = match &layer.op {
-                Op::ConvNorm { .. } => {
-                    let conv = convs.next().expect("one for each layer");
-                    visit(Weight::Filters(&conv.weight));
-                    Some(&conv.norm)
-                }
-                Op::Linear { .. } => {
-                    let linear = linears.next().expect("one for each layer");
-                    visit(Weight::Matrix(&linear.weight));
-                    linear.bias.iter().for_each(|bias| visit(Weight::Vector(bias)));
-                    linear.norm.as_ref()
-                }
-                Op::MaxPool { .. } | Op::GlobalMean => None,
-            };
-            if let Some(norm) = norm {
-                [&norm.scale, &norm.shift].into_iter().for_each(|part| visit(Weight::Vector(part)));
-            }
+/// Reads the gradients of the trained parameters.
+struct ReadGradients<'a, B: AutodiffBackend> {
+    /// The descriptions of the parameters that are still to be visited.
+    parameters: IntoIter<Parameter>,
+    gradients: &'a B::Gradients,
+    all: Vec<Option<Tensor<B::InnerBackend, 1>>>,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for ReadGradients<'_, B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if self.parameters.next().expect(ALL_PARAMETERS).role.is_trained() {
+            self.all.push(flat(param.val().grad(self.gradients)));
         }
     }
 }
 
-/// A trained parameter.
-enum Weight<'a, B: Backend> {
-    Filters(&'a Param<Tensor<B, 4>>),
-    Matrix(&'a Param<Tensor<B, 2>>),
-    Vector(&'a Param<Tensor<B, 1>>),
+/// Replaces trained parameters that have a gradient by what `visit` returns.
+struct Replace<'a, 'v, B: AutodiffBackend> {
+    /// The descriptions of the parameters that are still to be visited.
+    parameters: IntoIter<Parameter>,
+    gradients: IntoIter<Option<Tensor<B::InnerBackend, 1>>>,
+    visit: &'a mut Visit<'v, B>,
 }
+
+impl<B: AutodiffBackend> ModuleMapper<B> for Replace<'_, '_, B> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let parameter = self.parameters.next().expect(ALL_PARAMETERS);
+        if !parameter.role.is_trained() {
+            return param;
+        }
+        let Some(gradient) = self.gradients.next().expect("a gradient for each trained parameter") else {
+            return param;
+        };
+        let value = param.val();
+        let shape = value.shape();
+        let value = value.inner().reshape([shape.num_elements()]);
+        match (self.visit)(Change { parameter, value, gradient }) {
+            Some(updated) => Param::initialized(param.id, Tensor::from_inner(updated.reshape(shape)).require_grad()),
+            None => param,
+        }
+    }
+}
+
+const ALL_PARAMETERS: &str = "the plan describes each parameter";
 
 fn flat<B: Backend, const D: usize>(tensor: Option<Tensor<B, D>>) -> Option<Tensor<B, 1>> {
     let tensor = tensor?;
     let length = tensor.shape().num_elements();
     Some(tensor.reshape([length]))
-}
-
-/// Replaces one parameter.
-fn step<B: AutodiffBackend, const D: usize>(
-    parameter: &mut Param<Tensor<B, D>>,
-    (name, gradient): (&Parameter, Option<Tensor<B::InnerBackend, 1>>),
-    visit: &mut Visit<'_, B>,
-) {
-    let Some(gradient) = gradient else {
-        return;
-    };
-    let value = parameter.val();
-    let shape = value.shape();
-    let value = value.inner().reshape([shape.num_elements()]);
-    let change = Change { parameter: name.clone(), value, gradient };
-    if let Some(updated) = visit(change) {
-        *parameter = Param::initialized(parameter.id, Tensor::from_inner(updated.reshape(shape)).require_grad());
-    }
 }
 
 /// The gradients of a network's trained parameters, flattened, in the plan's order. A parameter

@@ -23,10 +23,10 @@ use std::time::SystemTime;
 
 use bagssl_core::batch::{PatchBatch, SourceError};
 use bagssl_core::embed::{Embed, FeatureLayer, InFlight, Rows};
+use bagssl_files::{check_regular, remove_partial};
 
 use crate::error::{Error, Result, same_length};
 use crate::features::Features;
-use crate::files::{regular, remove_partial};
 use writer::Writer;
 
 /// Who extracts has it locked; its time is that of the last work with the folder.
@@ -117,14 +117,14 @@ impl FeatureCache<'_> {
 
     /// Returns whether another process is currently extracting to the folder.
     pub fn is_in_use(&self) -> bool {
-        let open = || regular(&self.lock_path()).and_then(|()| File::open(self.lock_path()));
+        let open = || check_regular(&self.lock_path()).and_then(|()| File::open(self.lock_path()));
         open().is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
     /// Locks the folder until the result is dropped. Waits for other processes.
     fn lock(&self) -> Result<File> {
         let path = self.lock_path();
-        regular(&path).map_err(|source| failed(&path, source))?;
+        check_regular(&path).map_err(|source| failed(&path, source))?;
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.map_err(|source| failed(&path, source))?;
         file.lock().map_err(|source| failed(&path, source))?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bagssl_core::batch::PatchBatch;
 use bagssl_core::embed::{FeatureLayer, Rows};
+use bagssl_files::{check_regular, write_atomic};
 use serde::{Deserialize, Serialize};
 
 use super::digest::{self, BLOCK, Blocks};
@@ -14,7 +15,6 @@ use super::{CacheEntry, FeatureCache, LOCK, failed, npy};
 use crate::error::{Error, Result};
 use crate::features::table::{Mapped, Values};
 use crate::features::{Features, Shape};
-use crate::files::{regular, write_whole};
 
 /// The interval between saves: the most work that an interruption loses.
 const EVERY: Duration = Duration::from_secs(10);
@@ -244,8 +244,9 @@ pub(super) fn kept(folder: &Path) -> Option<CacheEntry> {
     let taps = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection]
         .into_iter()
         .map(|tap| folder.join(format!("{}.json", tap.name())));
-    let state =
-        |path: PathBuf| serde_json::from_slice::<State>(&regular(&path).and_then(|()| std::fs::read(&path)).ok()?).ok();
+    let state = |path: PathBuf| {
+        serde_json::from_slice::<State>(&check_regular(&path).and_then(|()| std::fs::read(&path)).ok()?).ok()
+    };
     let State { of, at, .. } = taps.into_iter().find_map(state)?;
     let used = std::fs::metadata(folder.join(LOCK)).and_then(|meta| meta.modified());
     Some(CacheEntry { of, at, used: used.unwrap_or(SystemTime::UNIX_EPOCH) })
@@ -258,7 +259,7 @@ impl State {
     /// Reads the state of an earlier extraction, or creates a new one. The state is saved before
     /// any array exists.
     fn open_or_new(path: &Path, arrays: &[PathBuf], store: &FeatureCache<'_>) -> Result<Self> {
-        match regular(path).and_then(|()| std::fs::read(path)) {
+        match check_regular(path).and_then(|()| std::fs::read(path)) {
             Ok(bytes) => return Self::read(path, &bytes, store.of),
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(path, error)),
             Err(_) => {}
@@ -276,7 +277,7 @@ impl State {
     }
 
     fn write(&self, path: &Path) -> Result<()> {
-        write_whole(path, self.text().as_bytes())
+        write_atomic(path, self.text().as_bytes()).map_err(|source| failed(path, source))
     }
 
     /// Returns the contents of the file, including its digest.
@@ -329,7 +330,7 @@ impl State {
 impl Part {
     fn open(path: PathBuf) -> Result<Self> {
         let open = |()| OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        let open = regular(&path).and_then(open);
+        let open = check_regular(&path).and_then(open);
         let file = open.map_err(|source| failed(&path, source))?;
         Ok(Part { file: BufWriter::with_capacity(1 << 20, file), path, blocks: Blocks::new(BLOCK) })
     }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use bagssl_core::checkpoint::{Checkpoint, OPTIMIZER_PREFIX, check_values};
 use bagssl_core::plan::Role;
+use bagssl_files::{check_regular, write_atomic};
 
-use super::staged::{failed, regular, write_whole};
-use super::{Position, StateStore};
+use super::{Position, StateStore, failed};
 use crate::error::{Error, Result};
 
 /// How often a state is saved.
@@ -188,7 +188,8 @@ impl StateStore for States {
     fn save(&mut self, at: Position, bytes: &[u8]) -> Result<()> {
         fs::create_dir_all(&self.folder).map_err(|error| failed(&self.folder, error))?;
         let milestone = if self.is_milestone(at) { MILESTONE } else { "" };
-        write_whole(&self.folder.join(format!("{PREFIX}{:08}{milestone}{SUFFIX}", at.step)), bytes)?;
+        let path = self.folder.join(format!("{PREFIX}{:08}{milestone}{SUFFIX}", at.step));
+        write_atomic(&path, bytes).map_err(|error| failed(&path, error))?;
         self.saved = Instant::now();
         self.prune()
     }
@@ -225,7 +226,7 @@ impl State {
 
 /// Returns the bytes of an intact state, or the reason why it is damaged.
 fn read(path: &Path) -> std::result::Result<Vec<u8>, String> {
-    let bytes = regular(path).and_then(|()| fs::read(path)).map_err(|error| error.to_string())?;
+    let bytes = check_regular(path).and_then(|()| fs::read(path)).map_err(|error| error.to_string())?;
     whole_state(&bytes).map_err(|error| error.to_string())?;
     Ok(bytes)
 }

@@ -1,4 +1,9 @@
-//! Files that are written atomically.
+//! Files that are written completely or not at all: beside their place, synced, and renamed.
+//!
+//! [`write_atomic`] does all of it at once. [`StagedFile`] separates writing from renaming, so that
+//! several files appear together.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -6,75 +11,75 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::error::{Error, Result};
-
 /// The suffix of partially written files.
 const PARTIAL: &str = ".partial";
 
-/// A file that has been written and synced under a temporary name in the same directory
+/// A file that has been written and synced under a temporary name in the same folder
 /// (`.{name}.{letters}.partial`), and has yet to be renamed. Dropping it removes the file.
 #[derive(Debug)]
-pub struct Staged {
+pub struct StagedFile {
     file: NamedTempFile,
     path: PathBuf,
 }
 
-impl Staged {
+impl StagedFile {
     /// Writes and syncs the bytes.
     ///
     /// # Errors
-    /// [`Error::File`] if this fails. No file is left behind.
-    pub fn write(path: &Path, bytes: &[u8]) -> Result<Self> {
+    /// If this fails. No file is left behind.
+    pub fn write(path: &Path, bytes: &[u8]) -> io::Result<Self> {
         let write = || {
             let mut file = begin(path)?;
             file.write_all(bytes)?;
             file.as_file().sync_all()?;
             Ok(file)
         };
-        let file = write().map_err(|error| failed(path, plain(error)))?;
-        Ok(Staged { file, path: path.into() })
+        Ok(StagedFile { file: write().map_err(plain)?, path: path.into() })
     }
 
-    /// Renames the file to its final name, failing if that exists, and syncs the directory so that
+    /// Renames the file to its final name, failing if that exists, and syncs the folder so that
     /// the rename is durable.
     ///
     /// # Errors
-    /// [`Error::File`] if a file of that name exists, or the rename fails.
-    pub fn commit_new(self) -> Result<()> {
-        let Staged { file, path } = self;
+    /// If a file of that name exists, or the rename fails.
+    pub fn commit_new(self) -> io::Result<()> {
+        let StagedFile { file, path } = self;
         match file.persist_noclobber(&path) {
-            Ok(_) => sync_folder(&path).map_err(|error| failed(&path, error)),
+            Ok(_) => sync_folder_of(&path),
             // Some file systems cannot rename without replacing. A race between check and rename
             // remains there.
             Err(error) if error.error.kind() != ErrorKind::AlreadyExists && path.symlink_metadata().is_err() => {
-                Staged { file: error.file, path }.commit()
+                StagedFile { file: error.file, path }.commit()
             }
-            Err(error) => Err(failed(&path, error.error)),
+            Err(error) => Err(error.error),
         }
     }
 
-    /// Renames the file to its final name, and syncs the directory so that the rename is durable.
+    /// Renames the file to its final name, and syncs the folder so that the rename is durable.
     ///
     /// # Errors
-    /// [`Error::File`] if this fails.
-    pub fn commit(self) -> Result<()> {
-        let Staged { file, path } = self;
-        file.persist(&path).map_err(|error| failed(&path, error.error))?;
-        sync_folder(&path).map_err(|error| failed(&path, error))
+    /// If this fails.
+    pub fn commit(self) -> io::Result<()> {
+        let StagedFile { file, path } = self;
+        file.persist(&path).map_err(|error| error.error)?;
+        sync_folder_of(&path)
     }
 }
 
-/// Writes a file atomically.
+/// Writes a file, replacing an existing one.
 ///
 /// # Errors
-/// [`Error::File`] if this fails. An existing file is left untouched.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    Staged::write(path, bytes)?.commit()
+/// If this fails. An existing file is left untouched.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    StagedFile::write(path, bytes)?.commit()
 }
 
-/// Removes the partially written files of a killed process. No other process may write to the
-/// folder.
-pub(super) fn remove_partial(folder: &Path) -> io::Result<()> {
+/// Removes the partially written files of killed processes from a folder. No other process may write
+/// to it.
+///
+/// # Errors
+/// If the folder cannot be read, or a file cannot be removed.
+pub fn remove_partial(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -86,8 +91,11 @@ pub(super) fn remove_partial(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Rejects an existing path that is not a regular file: reading from a pipe would block.
-pub(crate) fn regular(path: &Path) -> io::Result<()> {
+/// Rejects an existing path that is not a regular file: opening a pipe would block.
+///
+/// # Errors
+/// If the path is a folder, a pipe or a device.
+pub fn check_regular(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(meta) if !meta.is_file() => {
             Err(io::Error::other("expected a regular file, got a folder, a pipe or a device"))
@@ -96,14 +104,17 @@ pub(crate) fn regular(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns the directory of a file.
-pub(super) fn folder_of(path: &Path) -> &Path {
+/// Returns the folder of a file.
+fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Syncs the directory of a file.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    // On other systems a directory cannot be opened.
+/// Syncs the folder of a file, so that a rename or removal in it is durable.
+///
+/// # Errors
+/// If the folder cannot be opened or synced.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    // On other systems, a folder cannot be opened.
     if cfg!(unix) { File::open(folder_of(path))?.sync_all() } else { Ok(()) }
 }
 
@@ -128,24 +139,25 @@ fn plain(error: io::Error) -> io::Error {
     }
 }
 
-pub(super) fn failed(path: &Path, error: io::Error) -> Error {
-    Error::File { path: path.into(), error }
-}
+/// The readme's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_as_a_whole() {
+    fn write_atomic_replaces_all_or_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
-        write_whole(&path, b"one").unwrap();
-        let staged = Staged::write(&path, b"two").unwrap();
+        write_atomic(&path, b"one").unwrap();
+        let staged = StagedFile::write(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"one");
         drop(staged);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a dropped stage leaves nothing behind");
-        write_whole(&path, b"three").unwrap();
+        write_atomic(&path, b"three").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"three");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -154,7 +166,7 @@ mod tests {
     fn two_writers_of_one_file_do_not_mix() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
-        let [one, two] = [b"one", b"two"].map(|bytes| Staged::write(&path, bytes).unwrap());
+        let [one, two] = [b"one", b"two"].map(|bytes| StagedFile::write(&path, bytes).unwrap());
         two.commit().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         one.commit().unwrap();
@@ -163,21 +175,21 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_taken_is_kept() {
+    fn commit_new_does_not_replace() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
-        Staged::write(&path, b"one").unwrap().commit_new().unwrap();
-        let error = Staged::write(&path, b"two").unwrap().commit_new().unwrap_err().to_string();
-        assert!(error.contains("state"), "{error}");
+        StagedFile::write(&path, b"one").unwrap().commit_new().unwrap();
+        let error = StagedFile::write(&path, b"two").unwrap().commit_new().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"one");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn what_was_begun_is_removed_and_nothing_else() {
+    fn only_partial_files_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.safetensors");
-        std::mem::forget(Staged::write(&path, b"one").unwrap());
+        std::mem::forget(StagedFile::write(&path, b"one").unwrap());
         for other in [".hidden", "x.partial", "state.safetensors"] {
             fs::write(folder.path().join(other), b"other").unwrap();
         }
@@ -187,21 +199,21 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_there_is_named_once() {
+    fn errors_have_no_path() {
         let folder = tempfile::tempdir().unwrap();
-        let error = write_whole(&folder.path().join("no/state"), b"").unwrap_err().to_string();
-        assert!(error.contains("no/state: ") && error.matches("no/").count() == 1, "{error}");
+        let error = write_atomic(&folder.path().join("no/state"), b"").unwrap_err().to_string();
+        assert!(!error.contains("no/"), "the caller adds the path: {error}");
         let long = folder.path().join("n".repeat(250));
-        write_whole(&long, b"").unwrap();
+        write_atomic(&long, b"").unwrap();
     }
 
     #[cfg(unix)]
     #[test]
-    fn others_may_read_it_as_any_new_file() {
+    fn permissions_are_those_of_a_new_file() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let (path, other) = (folder.path().join("state"), folder.path().join("other"));
-        write_whole(&path, b"one").unwrap();
+        write_atomic(&path, b"one").unwrap();
         fs::write(&other, b"one").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&path), mode(&other));
