@@ -39,12 +39,12 @@ pub const PRESETS: [Preset; 7] = [
     },
     Preset {
         name: "bagssl-vicreg",
-        about: "the same with VICReg's loss between all pairs of patches",
+        about: "as bagssl, with VICReg's loss between all pairs of patches",
         toml: include_str!("../presets/bagssl-vicreg.toml"),
     },
     Preset {
         name: "bagssl-spectral",
-        about: "the same with the spectral contrastive loss between patches",
+        about: "as bagssl, with the spectral contrastive loss between patches",
         toml: include_str!("../presets/bagssl-spectral.toml"),
     },
     Preset {

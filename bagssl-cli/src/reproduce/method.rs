@@ -2,43 +2,31 @@
 
 use anyhow::{Result, bail};
 use bagssl_eval::report::Method;
-use clap::ValueEnum;
+use bagssl_train::preset::preset;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 
-/// A method, by the name of its preset, or all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum MethodChoice {
-    /// Single-scale patches, coding rate loss
-    Bagssl,
-    /// Multi-scale crops, coding rate loss
-    MultiScale,
-    /// Single-scale patches, VICReg loss
-    BagsslVicreg,
-    /// Multi-scale crops, VICReg loss
-    Vicreg,
-    /// Multi-scale crops, SimCLR loss
-    Simclr,
-    /// All five
-    All,
+/// The name that stands for all methods.
+const ALL: &str = "all";
+
+/// Returns the parser of a method's name, which is that of its preset.
+pub(super) fn parser() -> PossibleValuesParser {
+    let value = |method: Method| {
+        let about = preset(method.name()).map(|preset| preset.about);
+        PossibleValue::new(method.name()).help(about.unwrap_or_default())
+    };
+    let all = PossibleValue::new(ALL).help("all of these");
+    Method::TRAINED.map(value).into_iter().chain([all]).collect::<Vec<_>>().into()
 }
 
-/// Returns the chosen methods, each once, in the order of reports.
-pub(super) fn chosen(methods: &[MethodChoice]) -> Result<Vec<Method>> {
-    let is_chosen = |model: &Method| {
-        methods.iter().any(|method| match method {
-            MethodChoice::Bagssl => *model == Method::Bagssl,
-            MethodChoice::MultiScale => *model == Method::MultiScale,
-            MethodChoice::BagsslVicreg => *model == Method::BagsslVicreg,
-            MethodChoice::Vicreg => *model == Method::Vicreg,
-            MethodChoice::Simclr => *model == Method::Simclr,
-            MethodChoice::All => true,
-        })
-    };
-    let models: Vec<Method> = Method::TRAINED.into_iter().filter(is_chosen).collect();
-    if !models.contains(&Method::Bagssl) {
-        let names: Vec<&str> = models.iter().map(|model| model.name()).collect();
+/// Returns the chosen methods, each once, in the order of reports. `names` has passed the parser.
+pub(super) fn chosen(names: &[String]) -> Result<Vec<Method>> {
+    let is_chosen = |method: &Method| names.iter().any(|name| name == method.name() || name == ALL);
+    let methods: Vec<Method> = Method::TRAINED.into_iter().filter(is_chosen).collect();
+    if !methods.contains(&Method::Bagssl) {
+        let names: Vec<&str> = methods.iter().map(|method| method.name()).collect();
         bail!("--methods: expected bagssl among them, as the others are compared with it, got {}", names.join(","));
     }
-    Ok(models)
+    Ok(methods)
 }
 
 #[cfg(test)]
@@ -46,18 +34,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn methods_have_the_names_of_their_presets() {
-        let of = |text: &str| -> Vec<MethodChoice> {
-            text.split(',').map(|name| MethodChoice::from_str(name, false).unwrap()).collect()
-        };
-        for model in Method::TRAINED {
-            let chosen = chosen(&[MethodChoice::Bagssl, of(model.name())[0]]).unwrap();
-            assert_eq!(*chosen.last().unwrap(), model);
-            assert!(bagssl_train::preset::preset(model.name()).is_some(), "{}", model.name());
+    fn each_trained_method_has_a_preset() {
+        for method in Method::TRAINED {
+            assert!(preset(method.name()).is_some_and(|preset| !preset.about.is_empty()), "{}", method.name());
         }
-        assert_eq!(chosen(&of("simclr,bagssl,simclr")).unwrap(), [Method::Bagssl, Method::Simclr]);
-        assert_eq!(chosen(&of("all")).unwrap(), Method::TRAINED);
-        let error = chosen(&of("vicreg,multi-scale")).unwrap_err().to_string();
+    }
+
+    #[test]
+    fn methods_are_chosen_once_in_the_order_of_reports() {
+        let of = |text: &str| chosen(&text.split(',').map(String::from).collect::<Vec<_>>());
+        assert_eq!(of("simclr,bagssl,simclr").unwrap(), [Method::Bagssl, Method::Simclr]);
+        assert_eq!(of("all").unwrap(), Method::TRAINED);
+        let error = of("vicreg,multi-scale").unwrap_err().to_string();
         assert_eq!(
             error,
             "--methods: expected bagssl among them, as the others are compared with it, got multi-scale,vicreg"

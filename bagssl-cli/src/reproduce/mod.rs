@@ -34,7 +34,6 @@ use crate::terminal::output::say;
 use crate::terminal::progress::{Several, Steps};
 use crate::{claims, evaluate, parallelism};
 use claim::ClaimStage;
-use method::MethodChoice;
 use profile::Profile;
 use stage::{Shared, Stage};
 
@@ -50,13 +49,12 @@ pub(crate) struct Args {
     /// Data and network to train and measure
     #[arg(long, value_enum, default_value_t)]
     profile: Profile,
-    /// Methods to train, by preset: a list of bagssl, multi-scale, bagssl-vicreg, vicreg and simclr
-    /// that includes bagssl; or all
+    /// Methods to train, by preset: a list that includes bagssl, or all
     ///
     /// All methods use the same network, patches and batches. The main comparison is between bagssl
     /// and multi-scale.
-    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_value = "bagssl,multi-scale")]
-    methods: Vec<MethodChoice>,
+    #[arg(long, value_name = "LIST", value_parser = method::parser(), value_delimiter = ',', default_value = "bagssl,multi-scale")]
+    methods: Vec<String>,
     /// Path of the images, instead of the profile's
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
