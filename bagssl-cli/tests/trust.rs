@@ -157,12 +157,12 @@ fn names_are_shown_not_obeyed() {
 fn what_cannot_be_imported_or_read_back_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    let own = "got a checkpoint of this project, which is used as it is";
+    let own = "got a BagSSL checkpoint: use it directly";
     refused(here, &["import", GOLDEN, "-o", "x.safetensors"], &["checkpoint.safetensors", own]);
     // A file of 4 GiB less 4 KiB, of which the first bytes are enough.
     fs::File::create(here.join("large.pth")).unwrap().set_len((4 << 30) - 4096).unwrap();
     for command in [&["import", "large.pth", "-o", "x.safetensors"][..], &["inspect", "large.pth"]] {
-        refused(here, command, &["large.pth", "a header of at most 8388608 bytes, got one of 0"]);
+        refused(here, command, &["large.pth", "a header of at most 8388608 bytes, got a header of 0"]);
     }
     assert_eq!(names(here), ["large.pth"]);
     refused(here, &["train", "--seed", "9223372036854775808"], &["seed: expected 0 to 9223372036854775807"]);
