@@ -46,16 +46,16 @@ fn a_jpeg_with_a_hole_is_broken_everywhere() {
     for (half, name) in [("train", "train/cat/1.jpg"), ("validation", "val/dog/0.jpg")] {
         let broken = found[half]["broken"].as_array().unwrap();
         assert_eq!(broken.len(), 1, "{found}");
-        assert!(broken[0].as_str().unwrap().contains(&format!("{name}: expected a whole JPEG, got ")), "{found}");
+        assert!(broken[0].as_str().unwrap().contains(&format!("{name}: expected a complete JPEG, got ")), "{found}");
     }
     let embed = ["embed", GOLDEN, "set/val/dog", "-o", "x.npy"];
-    refused(here, &embed, &["0.jpg: expected a whole JPEG"]);
+    refused(here, &embed, &["0.jpg: expected a complete JPEG"]);
     let skip = [&embed[..], &["--on-bad-image", "skip"]].concat();
     let [_, stderr] = prints(here, &skip);
     assert!(stderr.contains("1 image left out"), "{stderr}");
     let train = [&["train", "--out", "run", "--on-bad-image", "skip"], &TINY[..]].concat();
     let [_, stderr] = prints(here, &train);
-    assert!(stderr.contains("train/cat/1.jpg: expected a whole JPEG"), "{stderr}");
+    assert!(stderr.contains("train/cat/1.jpg: expected a complete JPEG"), "{stderr}");
 }
 
 /// 1 MiB is enough for images of 48x40 pixels, and too little for one of 900x700.

@@ -65,7 +65,7 @@ impl Budget {
 
     fn check(&self, bytes: u64, name: &str) -> Result<()> {
         if bytes > self.all {
-            let expected = format!("an image that takes at most {} MiB of memory to decode", self.all / MIB);
+            let expected = format!("an image that needs at most {} MiB of memory to decode", self.all / MIB);
             return Err(Error::Image { name: name.into(), expected, got: format!("{} MiB", bytes.div_ceil(MIB)) });
         }
         Ok(())
