@@ -243,10 +243,10 @@ fn changed_images_are_other_images() {
     let after = fingerprints();
     assert!(after["train"] != before["train"] && after["test"] == before["test"], "{before} {after}");
     let more = [&train[..], &["2"]].concat();
-    refused(here, &more, &["run", "(images 6-", "got others (images 6-", "begin anew with --force"]);
+    refused(here, &more, &["run", "(images 6-", "got others (images 6-", "start over with --force"]);
     let model = fs::read(here.join("run/checkpoint.safetensors")).unwrap();
     let other = [&train[..], &["1", "--arch", "resnet18-cifar"]].concat();
-    refused(here, &other, &["model.arch", "begin anew with --force"]);
+    refused(here, &other, &["model.arch", "start over with --force"]);
     assert_eq!(fs::read(here.join("run/checkpoint.safetensors")).unwrap(), model, "it is as it was");
 
     // The features of the pictures of before are still there, and it is said that they are others than the last ones.

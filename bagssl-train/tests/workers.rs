@@ -244,7 +244,7 @@ fn what_was_done_is_saved_when_another_worker_ends() {
         workers.into_iter().map(|worker| worker.join().unwrap()).collect()
     });
     let [(other, first), (own, second)] = &saved[..] else { panic!("two workers") };
-    assert_eq!((other.as_str(), own.as_str()), ("workers: another worker has ended", "an image has vanished"));
+    assert_eq!((other.as_str(), own.as_str()), ("workers: another worker has exited", "an image has vanished"));
     assert!(second.0.is_none());
     let (step, bytes) = first.0.as_ref().unwrap();
     let info = RunInfo { preset: "test".into(), data: "noise".into(), ..RunInfo::default() };
