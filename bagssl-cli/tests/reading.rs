@@ -102,7 +102,7 @@ fn classes_of_one_half_are_named_and_not_tested() {
         "2 only in the validation split (caf\u{e9}, owl)",
         "1 only in the training split (cafe\u{301})",
         "1 without images (empty)",
-        "differ in Unicode form",
+        "differ only in Unicode form",
         "2 images without training images of their class are not tested",
     ] {
         assert!(line.contains(words), "{words}: {line}");

@@ -220,7 +220,7 @@ fn cifar_10_and_100() {
     assert_ne!(before, Dataset::open(root.path(), Split::Train).unwrap().fingerprint(), "one pixel is another");
 
     write("train.bin", &records(&[&[0, 3]]));
-    refused(Dataset::open(root.path(), Split::Train), &["train.bin", "label 3 of 3 in record 0"]);
+    refused(Dataset::open(root.path(), Split::Train), &["train.bin", "label 3 in record 0 for 3 classes"]);
     write("train.bin", &records(&[&[0, 2]])[1..]);
     refused(Dataset::open(root.path(), Split::Train), &["train.bin", "3073 bytes, not a multiple of 3074"]);
     write("train.bin", b"");

@@ -258,7 +258,7 @@ fn unequal_shards_are_refused() {
     let rank = |number, count| Rank { rank: number, world_size: count };
     assert_eq!(rank(1, 3).share(6).unwrap(), 2..4);
     let error = rank(0, 4).share(6).unwrap_err().to_string();
-    assert_eq!(error, "batch.images: expected a multiple of the 4 workers, got 6");
+    assert_eq!(error, "batch.images: expected a multiple of the number of workers (4), got 6");
     assert!(rank(0, 7).share(6).is_err());
     assert!(Shard::new(THREE, rank(0, 4)).is_err());
     let mut ends = Threads::<NdArray>::new(4).into_iter();

@@ -76,7 +76,7 @@ impl<'a> ForeignTensor<'a> {
         let stored = usize::try_from(tensor.stored).ok().and_then(|count| count.checked_mul(bytes));
         if stored != Some(storage.len()) {
             let TensorRef { stored, dtype, .. } = tensor;
-            return Err(format!("expected a storage of {stored} {dtype:?} values, got {} bytes", storage.len()));
+            return Err(format!("expected a storage of {stored} values of {dtype:?}, got {} bytes", storage.len()));
         }
         let outside = || {
             let TensorRef { shape, strides, offset, stored, .. } = tensor;

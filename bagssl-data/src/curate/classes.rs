@@ -137,7 +137,7 @@ mod tests {
             ..Classes::default()
         };
         let expected = "1 only in the validation split (owl); 4 without images (a, b, c, ..); [\"Owl\", \"owl\"] \
-                        differ in Unicode form, case or spaces alone";
+                        differ only in Unicode form, case or spaces";
         assert_eq!(classes.to_string(), expected);
         assert!(!classes.is_even());
     }
