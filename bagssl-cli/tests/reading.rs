@@ -40,13 +40,13 @@ fn every_command_says_what_it_passes_over() {
     let [_, stderr] = prints(here, &train);
     let expected = [
         "data: set: ImageFolder, train/: 4 images of 2 classes",
-        "data: passed over: 1 image in an unsupported format (train/cat/c.tif); 1 image outside the class folders \
+        "data: ignored: 1 image in an unsupported format (train/cat/c.tif); 1 image outside the class folders \
          (train/loose.png); 1 file of another layout (old.tar)",
     ];
     assert_eq!(said(&stderr), expected);
-    let both = "data: passed over: 1 image in an unsupported format (train/cat/c.tif); 1 file without an image \
-                extension (val/dog/notes.txt); 1 image outside the class folders (train/loose.png); 1 file of another \
-                layout (old.tar)";
+    let both = "data: ignored: 1 image in an unsupported format (train/cat/c.tif); 1 file without an image extension \
+                (val/dog/notes.txt); 1 image outside the class folders (train/loose.png); 1 file of another layout \
+                (old.tar)";
     let eval = ["eval", "run/checkpoint.safetensors", "--data", "set", "--random", "1"];
     let [_, stderr] = prints(here, &eval);
     let halves = "data: set: ImageFolder, train/: 4 images of 2 classes; val/: 4 images of 2 classes";
@@ -131,7 +131,7 @@ fn training_and_embedding_need_no_classes() {
     );
     let check = json(here, &["data", "check", "flat"]);
     assert!(check["train"]["images"] == 2 && check.get("validation").is_none(), "all of it is for training");
-    refused(here, &eval("halves"), &["halves: expected a class for each image of the training half", "train/1.png"]);
+    refused(here, &eval("halves"), &["halves: expected a class for each image of the training split", "train/1.png"]);
     let fit = ["fit", "run/checkpoint.safetensors", "--data", "halves", "-o", "c.safetensors"];
     refused(here, &fit, &["halves: expected a class for each image"]);
 }

@@ -166,11 +166,11 @@ fn a_run_is_gone_back_to_with_other_settings() {
     fs::remove_file(run.join("metrics.jsonl")).unwrap();
     let again = with("2", &["--lr", "0.01", "--devices", "2"]);
     let [_, stderr] = prints(here, &again);
-    assert!(stderr.contains("step-00000036.safetensors: ") && stderr.contains("going on from step 30"), "{stderr}");
+    assert!(stderr.contains("step-00000036.safetensors: ") && stderr.contains("resuming from step 30"), "{stderr}");
     assert!(stderr.contains("metrics.jsonl: lines of 30 of 30 steps are missing"), "{stderr}");
     assert!(names(&run.join("states")).contains(&"step-00000036.damaged".to_string()));
     fs::remove_dir_all(run.join("states")).unwrap();
-    refused(here, &again, &["run/states: expected the states of checkpoint.safetensors", "--force"]);
+    refused(here, &again, &["run/states: expected the states that belong to checkpoint.safetensors", "--force"]);
 }
 
 /// Weights that leave the numbers there are: no checkpoint, and the state before is kept.
@@ -198,6 +198,6 @@ fn a_run_that_diverges_is_not_finished() {
         bagssl(here, &[&huge[..], &["--lr", "1e12", "--on-not-finite", "skip", "--out", "huge", "--json"]].concat());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert!(stderr.contains("changed nothing") && stderr.contains("the model is unusable"), "{stderr}");
+    assert!(stderr.contains("skipped step") && stderr.contains("the model is unusable"), "{stderr}");
     assert!(!here.join("huge/checkpoint.safetensors").exists());
 }

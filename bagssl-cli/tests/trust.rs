@@ -52,7 +52,7 @@ fn a_jpeg_with_a_hole_is_broken_everywhere() {
     refused(here, &embed, &["0.jpg: expected a complete JPEG"]);
     let skip = [&embed[..], &["--on-bad-image", "skip"]].concat();
     let [_, stderr] = prints(here, &skip);
-    assert!(stderr.contains("1 image left out"), "{stderr}");
+    assert!(stderr.contains("skipped 1 image"), "{stderr}");
     let train = [&["train", "--out", "run", "--on-bad-image", "skip"], &TINY[..]].concat();
     let [_, stderr] = prints(here, &train);
     assert!(stderr.contains("train/cat/1.jpg: expected a complete JPEG"), "{stderr}");
@@ -69,7 +69,7 @@ fn images_have_one_limit_in_all_commands() {
     for name in ["set/train/cat/0.jpg", "set/val/cat/0.jpg", "large.png"] {
         large.save(here.join(name)).unwrap();
     }
-    let words = ["0.jpg: expected an image that takes at most 1 MiB of memory to decode, got "];
+    let words = ["0.jpg: expected an image that needs at most 1 MiB of memory to decode, got "];
     for command in [
         &["train", "--data", "set", "--out", "run", "--epochs", "1", "--images", "4", "--patches", "2"][..],
         &["eval", GOLDEN, "--data", "set", "--random", "1"],
@@ -86,7 +86,7 @@ fn images_have_one_limit_in_all_commands() {
     assert_eq!(text.matches("at most 1 MiB of memory to decode").count(), 2, "{text}");
     succeeds(here, &["export", "--arch", "bagnet9", "--format", "safetensors", "-o", "bagnet.safetensors"]);
     let dense = ["embed", "bagnet.safetensors", "--dense", "-o", "dense.npy", "--memory-limit", "1"];
-    let words = ["large.png: expected an image that takes at most 1 MiB of memory to decode, got "];
+    let words = ["large.png: expected an image that needs at most 1 MiB of memory to decode, got "];
     refused(here, &[&dense[..], &["large.png"]].concat(), &words);
     succeeds(here, &[&dense[..], &["set/train/dog/0.jpg"]].concat());
     // Where all of the memory has a limit, the network's is compared before it is taken.
@@ -103,7 +103,7 @@ fn nothing_is_overwritten_unasked() {
     let train = [&["train", "--out", "."], &TINY[..]].concat();
     for (name, content) in [("config.toml", "# by hand\n"), ("checkpoint.safetensors", "a friend's")] {
         fs::write(here.join(name), content).unwrap();
-        refused(here, &train, &[&format!("the states of {name} beside it, or another --out")]);
+        refused(here, &train, &[&format!("the states that belong to {name}, or another --out")]);
         assert_eq!(fs::read_to_string(here.join(name)).unwrap(), content);
         fs::remove_file(here.join(name)).unwrap();
     }
@@ -117,7 +117,7 @@ fn nothing_is_overwritten_unasked() {
     for force in [&[][..], &["--force"]] {
         let split = [&["fit", GOLDEN, "--data", "set", "-o", "out.safetensors"], force].concat();
         std::os::unix::fs::symlink("/dev/null", here.join("out.safetensors")).unwrap();
-        refused(here, &split, &["out.safetensors: expected a regular file to write, got a special one, which stays"]);
+        refused(here, &split, &["out.safetensors: expected a regular file to write, got a special file"]);
         fs::remove_file(here.join("out.safetensors")).unwrap();
     }
 }

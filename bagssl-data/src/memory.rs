@@ -157,7 +157,7 @@ mod tests {
         drop(second);
         assert!(budget.try_take(100, "x").unwrap().is_some());
         let error = Budget::new(3 * MIB).take(5 * MIB + 1, "a.png").unwrap_err().to_string();
-        assert_eq!(error, "a.png: expected an image that takes at most 3 MiB of memory to decode, got 6 MiB");
+        assert_eq!(error, "a.png: expected an image that needs at most 3 MiB of memory to decode, got 6 MiB");
     }
 
     #[test]

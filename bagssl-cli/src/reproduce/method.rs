@@ -36,7 +36,7 @@ pub(super) fn chosen(methods: &[MethodChoice]) -> Result<Vec<Method>> {
     let models: Vec<Method> = Method::TRAINED.into_iter().filter(is_chosen).collect();
     if !models.contains(&Method::Bagssl) {
         let names: Vec<&str> = models.iter().map(|model| model.name()).collect();
-        bail!("--methods: expected bagssl among them, as the others are compared with it, got {}", names.join(","));
+        bail!("--methods: expected bagssl among the methods, since it is the reference, got {}", names.join(","));
     }
     Ok(models)
 }
@@ -60,7 +60,7 @@ mod tests {
         let error = chosen(&of("vicreg,multi-scale")).unwrap_err().to_string();
         assert_eq!(
             error,
-            "--methods: expected bagssl among them, as the others are compared with it, got multi-scale,vicreg"
+            "--methods: expected bagssl among the methods, since it is the reference, got multi-scale,vicreg"
         );
     }
 }
