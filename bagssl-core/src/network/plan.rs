@@ -404,10 +404,7 @@ impl Plan {
                     if let Op::ConvNorm { residual: Some(residual), .. } = layer.op {
                         let beside = fields[residual];
                         if beside.stride != field.stride {
-                            return refuse(
-                                index,
-                                format!("expected equal strides of input and residual, got {field:?} and {beside:?}"),
-                            );
+                            return refuse(index, format!("expected equal strides, got {field:?} and {beside:?}"));
                         }
                         field.side = field.side.max(beside.side);
                     }
@@ -455,10 +452,7 @@ pub struct ReceptiveField {
 
 fn output_kind(layer: &Layer, kinds: &[Kind]) -> core::result::Result<Kind, String> {
     let value = |index: usize| {
-        kinds
-            .get(index)
-            .copied()
-            .ok_or_else(|| format!("expected a value index of 0 to {}, got {index}", kinds.len() - 1))
+        kinds.get(index).copied().ok_or_else(|| format!("expected index 0 to {}, got {index}", kinds.len() - 1))
     };
     let input = value(layer.input)?;
     let expect = |expected: Kind, got: Kind| {
@@ -571,13 +565,8 @@ mod tests {
         let smaller = plan(vec![square(0, 3, 1, 0, None), square(0, 1, 1, 0, Some(1))]);
         assert_eq!(smaller.sizes([5, 4]), None);
         let padded = plan(vec![square(0, 3, 1, 1, None)]);
-        assert!(
-            padded
-                .receptive_field()
-                .unwrap_err()
-                .to_string()
-                .contains("layer 0: expected no padding for dense embedding, got [1, 1]")
-        );
+        let error = padded.receptive_field().unwrap_err().to_string();
+        assert!(error.contains("layer 0: expected no padding for dense embedding, got [1, 1]"));
     }
 
     #[test]
@@ -588,7 +577,7 @@ mod tests {
         };
         refused(vec![], "at least one layer");
         refused(vec![conv(0, 4, 5, None)], "expected Map(4), got Map(3)");
-        refused(vec![conv(1, 3, 5, None)], "a value index of 0 to 0, got 1");
+        refused(vec![conv(1, 3, 5, None)], "index 0 to 0, got 1");
         refused(vec![conv(0, 3, 5, Some(0))], "expected Map(5), got Map(3)");
         refused(vec![conv(0, 3, 5, None), conv(0, 3, 5, None)], "two parameters are named");
         refused(vec![conv(0, 3, 0, None)], "outputs");
