@@ -15,7 +15,7 @@ pub enum Error {
         got: String,
     },
     /// The patches are too small for the network.
-    #[error("expected patches that the encoder's windows fit into, got {0:?} pixels")]
+    #[error("expected patches large enough for the encoder's kernels, got {0:?} pixels")]
     PatchSize(
         /// Height and width.
         [usize; 2],

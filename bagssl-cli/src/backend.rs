@@ -98,7 +98,7 @@ impl Name {
     #[cfg(not(all(feature = "candle", feature = "cuda")))]
     fn not_built(self, feature: &str) -> Result<Box<dyn Backend>> {
         bail!(
-            "--backend {}: this program was built without it; build it with `cargo build --release -p bagssl-cli --features {feature}`",
+            "--backend {}: not built in; rebuild with `cargo build --release -p bagssl-cli --features {feature}`",
             self.text()
         )
     }

@@ -129,6 +129,6 @@ fn refuse(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:")).collect();
     let parts: Vec<&str> = lines.into_iter().filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
-    tell!("{}; --help says more", output::one_line(&parts.join(" ")));
+    tell!("{}; see --help", output::one_line(&parts.join(" ")));
     ExitCode::from(NOT_DONE)
 }

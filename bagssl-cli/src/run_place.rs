@@ -62,7 +62,7 @@ pub(crate) fn write_resumed(path: &Path, config: &RunConfig, may_change: bool) -
         return files::write(path, text.as_bytes());
     }
     let origin = path.display().to_string();
-    let advice = "the run does not read this file: put it back or remove it, or give it with --config";
+    let advice = "the run does not read this file: restore or remove it, or pass it with --config";
     let there = match String::from_utf8(files::read_text(path)?) {
         Ok(text) => RunConfig::parse(&config.name, &text, &origin),
         Err(_) => bail!("{origin}: expected text in UTF-8, got other bytes; {advice}"),
@@ -127,7 +127,7 @@ mod tests {
         for may_change in [false, true] {
             let words = ["config.toml: expected the settings of the run (seed 0), got others (seed 77); the run does"];
             refused(&edited, may_change, &words);
-            refused("seed = = 1", may_change, &["config.toml line 1", "put it back or remove it"]);
+            refused("seed = = 1", may_change, &["config.toml line 1", "restore or remove it"]);
         }
         // A comment does not change the settings.
         let remarked = format!("# mine\n{text}");

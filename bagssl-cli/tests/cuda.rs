@@ -215,7 +215,7 @@ fn what_fails_is_said() {
     }
     let large = [&STEPS[..4], &["--images", "400", "--patches", "2", "--steps", "1"]].concat();
     let run = stub.bagssl(folder.path(), &large, &[("CUDA_STUB_MEMORY", "9000000")]);
-    says(&run, &["out of memory", "MiB more", "a smaller batch"]);
+    says(&run, &["out of memory", "cannot allocate", "reduce the batch"]);
 }
 
 /// Batches are read late, in f32: the embeddings are those of the CPU.

@@ -174,7 +174,7 @@ fn columns_are_chosen_in_every_command_that_reads_images() {
         refused(here, &[command, &wrong].concat(), &["--image-column: a column of byte arrays", "photo (byte array)"]);
     }
     for command in [&["nearest", model, "a.jpg", "b.jpg"][..], &[&explain[..], &["b.jpg"]].concat()] {
-        refused(here, &[command, &wrong].concat(), &["expected parquet files with them, got image files"]);
+        refused(here, &[command, &wrong].concat(), &["expected parquet files, got image files"]);
     }
 }
 

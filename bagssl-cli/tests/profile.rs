@@ -64,7 +64,7 @@ fn a_benchs_profile_is_of_its_timed_steps() {
         |[at, takes]: &[f64; 2]| backward.iter().any(|[begin, long]| at >= begin && at + takes <= begin + long + 1e-3);
     assert!(convolutions.iter().all(is_within), "{backward:?} {convolutions:?}");
     // What is there stays.
-    refused(here, &command, &["--profile", "t.json", "is there already"]);
+    refused(here, &command, &["--profile", "t.json", "already exists"]);
 }
 
 #[test]

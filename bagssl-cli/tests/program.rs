@@ -102,7 +102,7 @@ fn train_evaluate_embed() {
     refused(here, &["convert", model, "-o", "x.safetensors"], &["--dtype"]);
     fs::copy(here.join(model), here.join("own.safetensors")).unwrap();
     let own = ["embed", "own.safetensors", "a.png", "-o", "own.safetensors", "--force"];
-    refused(here, &own, &["own.safetensors", "which is read"]);
+    refused(here, &own, &["own.safetensors", "a file other than the input"]);
     assert!(fs::read(here.join("own.safetensors")).unwrap() == fs::read(here.join(model)).unwrap());
     refused(here, &["reproduce", "--seed", "18446744073709551615", "--dry-run"], &["--seed"]);
     #[cfg(unix)]

@@ -40,12 +40,13 @@ fn every_command_says_what_it_passes_over() {
     let [_, stderr] = prints(here, &train);
     let expected = [
         "data: set: ImageFolder, train/: 4 images of 2 classes",
-        "data: passed over: 1 image in a format that is not read (train/cat/c.tif); 1 image in no folder of a class \
+        "data: ignored: 1 image in an unsupported format (train/cat/c.tif); 1 image outside the class folders \
          (train/loose.png); 1 file of another layout (old.tar)",
     ];
     assert_eq!(said(&stderr), expected);
-    let both = "data: passed over: 1 image in a format that is not read (train/cat/c.tif); 1 file that is no image by its ending \
-                (val/dog/notes.txt); 1 image in no folder of a class (train/loose.png); 1 file of another layout (old.tar)";
+    let both = "data: ignored: 1 image in an unsupported format (train/cat/c.tif); 1 file without an image extension \
+                (val/dog/notes.txt); 1 image outside the class folders (train/loose.png); 1 file of another layout \
+                (old.tar)";
     let eval = ["eval", "run/checkpoint.safetensors", "--data", "set", "--random", "1"];
     let [_, stderr] = prints(here, &eval);
     let halves = "data: set: ImageFolder, train/: 4 images of 2 classes; val/: 4 images of 2 classes";
@@ -98,10 +99,10 @@ fn classes_of_one_half_are_named_and_not_tested() {
     assert!(stdout.contains("s: 5 training and 2 test images of 2 classes (chance 50.0 %)"), "{stdout}");
     let line = said(&stderr)[1];
     for words in [
-        "2 in the validation half alone (caf\u{e9}, owl)",
-        "1 in the training half alone (cafe\u{301})",
-        "1 without an image (empty)",
-        "differ in Unicode form",
+        "2 only in the validation split (caf\u{e9}, owl)",
+        "1 only in the training split (cafe\u{301})",
+        "1 without images (empty)",
+        "differ only in Unicode form",
         "2 images without training images of their class are not tested",
     ] {
         assert!(line.contains(words), "{words}: {line}");
@@ -122,15 +123,15 @@ fn training_and_embedding_need_no_classes() {
         succeeds(here, &embed);
     }
     let eval = |data| ["eval", "run/checkpoint.safetensors", "--data", data];
-    refused(here, &eval("flat"), &["flat: expected a half that is held out", "bagssl data split"]);
+    refused(here, &eval("flat"), &["flat: expected a validation split", "bagssl data split"]);
     refused(
         here,
         &eval("halves/train"),
-        &["halves/train: expected a half that is held out", "got one half; give halves"],
+        &["halves/train: expected a validation split", "got one split alone; pass halves"],
     );
     let check = json(here, &["data", "check", "flat"]);
     assert!(check["train"]["images"] == 2 && check.get("validation").is_none(), "all of it is for training");
-    refused(here, &eval("halves"), &["halves: expected a class for each image of the training half", "train/1.png"]);
+    refused(here, &eval("halves"), &["halves: expected a class for each image of the training split", "train/1.png"]);
     let fit = ["fit", "run/checkpoint.safetensors", "--data", "halves", "-o", "c.safetensors"];
     refused(here, &fit, &["halves: expected a class for each image"]);
 }

@@ -49,7 +49,7 @@ fn claims_are_sections_and_are_done_once() {
     for (name, _) in CLAIMS {
         assert!(plan.contains(&format!("claim {name}: to be done")), "{name} in {plan}");
     }
-    assert!(plan.contains("train and measure simclr seed 1: to be done") && plan.contains("time: about"), "{plan}");
+    assert!(plan.contains("train and evaluate simclr seed 1: to be done") && plan.contains("time: about"), "{plan}");
     assert!(!plan.contains("multi-scale") && !here.join("out").exists(), "{plan}");
     assert!(plan.contains("features: at most about ") && !here.join("kept").exists(), "{plan}");
 
@@ -107,7 +107,7 @@ fn claims_are_sections_and_are_done_once() {
     assert!(again.contains("claim locality: done before") && !progress.contains("claim "), "{again} {progress}");
     fs::write(here.join("out/claims/locality/found.json"), "{").unwrap();
     let [again, progress] = call(&[]);
-    assert!(again.contains("claim locality: to be done anew: files have changed or are missing"), "{again}");
+    assert!(again.contains("claim locality: to be redone: files have changed or are missing"), "{again}");
     assert!(progress.contains("[1/1] claim locality: "), "{progress}");
     assert_eq!(progress.matches("claim ").count(), 1, "{progress}");
 
@@ -116,7 +116,7 @@ fn claims_are_sections_and_are_done_once() {
     let [plan, _] = prints(here, &[&run[..], &["--dry-run"]].concat());
     assert!(plan.contains("simclr seed 1: done before") && plan.contains("vicreg seed 1: to be done"), "{plan}");
     assert!(
-        plan.contains("claim compare: to be done anew: it waits for trainings")
+        plan.contains("claim compare: to be redone: waiting for trainings")
             && plan.contains("claim cooccurrence: done before"),
         "{plan}"
     );
@@ -127,7 +127,7 @@ fn claims_are_sections_and_are_done_once() {
     let before = (weights(), metrics());
     let run = ["reproduce", "--data", "stripes", "--epochs", "1", "--methods", "simclr,bagssl", "--out", "out"];
     let [plan, _] = prints(here, &[&run[..], &["--seed", "1", "--seeds", "1"]].concat());
-    assert!(plan.contains("train and measure bagssl seed 1: to be done anew: protocol seed is 1, was 0"), "{plan}");
+    assert!(plan.contains("train and evaluate bagssl seed 1: to be redone: protocol seed is 1, was 0"), "{plan}");
     assert_eq!((weights(), metrics()), before);
     let [plan, _] = call(&["--dry-run"]);
     assert!(plan.contains("seed 0: done before") && plan.contains("disk: about 10 MB"), "{plan}");

@@ -111,8 +111,8 @@ fn who_comes_second_is_refused_and_a_run_makes_way_as_a_whole() {
     let mut first = begin(here, &["--out", "run", "--save-every", "2"]);
     after(&mut first, &run, 4);
     let holder = format!("process {}", first.id());
-    refused(here, &[&RUN[..], &["--out", "run"]].concat(), &["run: expected nobody else to train there", &holder]);
-    refused(here, &[&RUN[..], &["--out", "run", "--force", "--seed", "1"]].concat(), &["nobody else", &holder]);
+    refused(here, &[&RUN[..], &["--out", "run"]].concat(), &["run: expected no other process to train there", &holder]);
+    refused(here, &[&RUN[..], &["--out", "run", "--force", "--seed", "1"]].concat(), &["no other process", &holder]);
     signal(&first, "-TERM");
     assert_eq!(end(first).0.code(), Some(143));
     let config = fs::read(run.join("config.toml")).unwrap();
@@ -166,11 +166,11 @@ fn a_run_is_gone_back_to_with_other_settings() {
     fs::remove_file(run.join("metrics.jsonl")).unwrap();
     let again = with("2", &["--lr", "0.01", "--devices", "2"]);
     let [_, stderr] = prints(here, &again);
-    assert!(stderr.contains("step-00000036.safetensors: ") && stderr.contains("going on from step 30"), "{stderr}");
-    assert!(stderr.contains("metrics.jsonl: the lines of 30 of 30 steps are missing"), "{stderr}");
+    assert!(stderr.contains("step-00000036.safetensors: ") && stderr.contains("resuming from step 30"), "{stderr}");
+    assert!(stderr.contains("metrics.jsonl: lines of 30 of 30 steps are missing"), "{stderr}");
     assert!(names(&run.join("states")).contains(&"step-00000036.damaged".to_string()));
     fs::remove_dir_all(run.join("states")).unwrap();
-    refused(here, &again, &["run/states: expected the states of checkpoint.safetensors", "--force"]);
+    refused(here, &again, &["run/states: expected the states that belong to checkpoint.safetensors", "--force"]);
 }
 
 /// Weights that leave the numbers there are: no checkpoint, and the state before is kept.
@@ -182,7 +182,8 @@ fn a_run_that_diverges_is_not_finished() {
         prints(here, &["train", "--print-config", "--images", "50", "--patches", "2", "--epochs", "1"])[0].clone();
     let begin = text.find("[optimizer").unwrap();
     let rest = text[begin + 1..].find("\n[").map_or("", |end| &text[begin + 1 + end..]);
-    let sgd = "[optimizer.sgd]\nlearning_rate = 1e30\nmomentum = 0.0\nnesterov = false\nweight_decay = 1e30\ndecay_norm_and_bias = true\n";
+    let sgd = "[optimizer.sgd]\nlearning_rate = 1e30\nmomentum = 0.0\nnesterov = false\nweight_decay = \
+               1e30\ndecay_norm_and_bias = true\n";
     fs::write(here.join("wild.toml"), format!("{}{sgd}{rest}", &text[..begin])).unwrap();
     for policy in ["stop", "skip"] {
         let output = bagssl(here, &["train", "--config", "wild.toml", "--out", policy, "--on-not-finite", policy]);
@@ -197,6 +198,6 @@ fn a_run_that_diverges_is_not_finished() {
         bagssl(here, &[&huge[..], &["--lr", "1e12", "--on-not-finite", "skip", "--out", "huge", "--json"]].concat());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert!(stderr.contains("changed nothing") && stderr.contains("the model is of no use"), "{stderr}");
+    assert!(stderr.contains("skipped step") && stderr.contains("the model is unusable"), "{stderr}");
     assert!(!here.join("huge/checkpoint.safetensors").exists());
 }

@@ -46,16 +46,16 @@ fn a_jpeg_with_a_hole_is_broken_everywhere() {
     for (half, name) in [("train", "train/cat/1.jpg"), ("validation", "val/dog/0.jpg")] {
         let broken = found[half]["broken"].as_array().unwrap();
         assert_eq!(broken.len(), 1, "{found}");
-        assert!(broken[0].as_str().unwrap().contains(&format!("{name}: expected a whole JPEG, got ")), "{found}");
+        assert!(broken[0].as_str().unwrap().contains(&format!("{name}: expected a complete JPEG, got ")), "{found}");
     }
     let embed = ["embed", GOLDEN, "set/val/dog", "-o", "x.npy"];
-    refused(here, &embed, &["0.jpg: expected a whole JPEG"]);
+    refused(here, &embed, &["0.jpg: expected a complete JPEG"]);
     let skip = [&embed[..], &["--on-bad-image", "skip"]].concat();
     let [_, stderr] = prints(here, &skip);
-    assert!(stderr.contains("1 image left out"), "{stderr}");
+    assert!(stderr.contains("skipped 1 image"), "{stderr}");
     let train = [&["train", "--out", "run", "--on-bad-image", "skip"], &TINY[..]].concat();
     let [_, stderr] = prints(here, &train);
-    assert!(stderr.contains("train/cat/1.jpg: expected a whole JPEG"), "{stderr}");
+    assert!(stderr.contains("train/cat/1.jpg: expected a complete JPEG"), "{stderr}");
 }
 
 /// 1 MiB is enough for images of 48x40 pixels, and too little for one of 900x700.
@@ -69,7 +69,7 @@ fn images_have_one_limit_in_all_commands() {
     for name in ["set/train/cat/0.jpg", "set/val/cat/0.jpg", "large.png"] {
         large.save(here.join(name)).unwrap();
     }
-    let words = ["0.jpg: expected an image that takes at most 1 MiB of memory to decode, got "];
+    let words = ["0.jpg: expected an image that needs at most 1 MiB of memory to decode, got "];
     for command in [
         &["train", "--data", "set", "--out", "run", "--epochs", "1", "--images", "4", "--patches", "2"][..],
         &["eval", GOLDEN, "--data", "set", "--random", "1"],
@@ -86,7 +86,7 @@ fn images_have_one_limit_in_all_commands() {
     assert_eq!(text.matches("at most 1 MiB of memory to decode").count(), 2, "{text}");
     succeeds(here, &["export", "--arch", "bagnet9", "--format", "safetensors", "-o", "bagnet.safetensors"]);
     let dense = ["embed", "bagnet.safetensors", "--dense", "-o", "dense.npy", "--memory-limit", "1"];
-    let words = ["large.png: expected an image that takes at most 1 MiB of memory to decode, got "];
+    let words = ["large.png: expected an image that needs at most 1 MiB of memory to decode, got "];
     refused(here, &[&dense[..], &["large.png"]].concat(), &words);
     succeeds(here, &[&dense[..], &["set/train/dog/0.jpg"]].concat());
     // Where all of the memory has a limit, the network's is compared before it is taken.
@@ -103,7 +103,7 @@ fn nothing_is_overwritten_unasked() {
     let train = [&["train", "--out", "."], &TINY[..]].concat();
     for (name, content) in [("config.toml", "# by hand\n"), ("checkpoint.safetensors", "a friend's")] {
         fs::write(here.join(name), content).unwrap();
-        refused(here, &train, &[&format!("the states of {name} beside it, or another --out")]);
+        refused(here, &train, &[&format!("the states that belong to {name}, or another --out")]);
         assert_eq!(fs::read_to_string(here.join(name)).unwrap(), content);
         fs::remove_file(here.join(name)).unwrap();
     }
@@ -117,7 +117,7 @@ fn nothing_is_overwritten_unasked() {
     for force in [&[][..], &["--force"]] {
         let split = [&["fit", GOLDEN, "--data", "set", "-o", "out.safetensors"], force].concat();
         std::os::unix::fs::symlink("/dev/null", here.join("out.safetensors")).unwrap();
-        refused(here, &split, &["out.safetensors: expected a regular file to write, got a special one, which stays"]);
+        refused(here, &split, &["out.safetensors: expected a regular file to write, got a special file"]);
         fs::remove_file(here.join("out.safetensors")).unwrap();
     }
 }
@@ -157,12 +157,12 @@ fn names_are_shown_not_obeyed() {
 fn what_cannot_be_imported_or_read_back_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    let own = "got a checkpoint of this project, which is used as it is";
+    let own = "got a BagSSL checkpoint: use it directly";
     refused(here, &["import", GOLDEN, "-o", "x.safetensors"], &["checkpoint.safetensors", own]);
     // A file of 4 GiB less 4 KiB, of which the first bytes are enough.
     fs::File::create(here.join("large.pth")).unwrap().set_len((4 << 30) - 4096).unwrap();
     for command in [&["import", "large.pth", "-o", "x.safetensors"][..], &["inspect", "large.pth"]] {
-        refused(here, command, &["large.pth", "a header of at most 8388608 bytes, got one of 0"]);
+        refused(here, command, &["large.pth", "a header of at most 8388608 bytes, got a header of 0"]);
     }
     assert_eq!(names(here), ["large.pth"]);
     refused(here, &["train", "--seed", "9223372036854775808"], &["seed: expected 0 to 9223372036854775807"]);
@@ -243,10 +243,10 @@ fn changed_images_are_other_images() {
     let after = fingerprints();
     assert!(after["train"] != before["train"] && after["test"] == before["test"], "{before} {after}");
     let more = [&train[..], &["2"]].concat();
-    refused(here, &more, &["run", "(images 6-", "got others (images 6-", "begin anew with --force"]);
+    refused(here, &more, &["run", "(images 6-", "got others (images 6-", "start over with --force"]);
     let model = fs::read(here.join("run/checkpoint.safetensors")).unwrap();
     let other = [&train[..], &["1", "--arch", "resnet18-cifar"]].concat();
-    refused(here, &other, &["model.arch", "begin anew with --force"]);
+    refused(here, &other, &["model.arch", "start over with --force"]);
     assert_eq!(fs::read(here.join("run/checkpoint.safetensors")).unwrap(), model, "it is as it was");
 
     // The features of the pictures of before are still there, and it is said that they are others than the last ones.

@@ -58,8 +58,8 @@ fn a_file_is_known_by_its_start() {
     }
     assert_eq!(start(&[&100_u64.to_le_bytes()[..], b"{"].concat()), Ok(()));
     for (bytes, words) in [
-        (&OLD[..16], "the one before 1.6"),
-        (&[0; 16][..], "a header of at most 8388608 bytes, got one of 0"),
+        (&OLD[..16], "the format used before PyTorch 1.6"),
+        (&[0; 16][..], "a header of at most 8388608 bytes, got a header of 0"),
         (&[0xff; 16], "a header of at most 8388608 bytes"),
         (b"short", "got neither: 5 bytes"),
         (b"<!DOCTYPE html><html>", "an HTML page"),
@@ -95,7 +95,7 @@ fn state_dicts_are_found_in_what_training_saves() {
         assert_eq!(foreign.names().count(), 5);
         assert_eq!(foreign.get(name).unwrap().values().unwrap(), [1.0, 1.0]);
     }
-    refused(OLD, &options(), &["before 1.6", "torch.save"]);
+    refused(OLD, &options(), &["before PyTorch 1.6", "torch.save"]);
     refused(b"nothing", &options(), &["expected PyTorch's zip format or safetensors"]);
 }
 
@@ -179,8 +179,8 @@ fn the_small_stem_of_solo_learn_pads_by_2() {
         let bytes = renamed(&tensors, |name| format!("{prefix}.{name}"));
         let solo = imported(&bytes);
         assert_eq!((solo.layout, solo.architecture), (Layout::SoloLearn, Architecture::ResNet18CifarPad2));
-        assert!(solo.notes[0].contains("padded by 2") && solo.notes[0].contains("resnet18-cifar pads by 1"));
-        assert!(solo.notes[1].contains("cifar10 and cifar100"), "{:?}", solo.notes);
+        assert!(solo.notes[0].contains("assumed padding 2") && solo.notes[0].contains("resnet18-cifar has padding 1"));
+        assert!(solo.notes[1].contains("cifar10 or cifar100"), "{:?}", solo.notes);
         let image: Vec<f32> = (0..3 * 6 * 8).map(|i| (0.1 * i as f32).sin()).collect();
         let mut bordered = vec![0.0; 3 * 8 * 10];
         for (row, values) in image.chunks(8).enumerate() {
@@ -196,7 +196,7 @@ fn the_small_stem_of_solo_learn_pads_by_2() {
         let told = Options { architecture: Some(Architecture::ResNet18Cifar), ..options() };
         let told = import(&Foreign::from_bytes(&bytes).unwrap(), &told).unwrap();
         assert_eq!(told.architecture, Architecture::ResNet18Cifar);
-        assert!(!told.notes.iter().any(|note| note.contains("padded")));
+        assert!(!told.notes.iter().any(|note| note.contains("padding")));
     }
     let vicreg = imported(&renamed(&tensors, |name| format!("module.backbone.{name}")));
     assert_eq!((vicreg.layout, vicreg.architecture), (Layout::Vicreg, Architecture::ResNet18Cifar));
@@ -313,7 +313,7 @@ fn a_projector_with_more_than_relus_is_the_identity() {
     let cases = [
         (Layout::SoloLearn, "projector.3.", "projector.4.", "between modules 1 and 4, got 2"),
         (Layout::SoloLearn, "projector.3.", "projector.3.", ""),
-        (Layout::SoloLearn, "projector.", "projector.1", "module 0, got the first tensors at 10"),
+        (Layout::SoloLearn, "projector.", "projector.1", "module 0, got module 10 as the first"),
         (Layout::EmpSsl, "module.projection.0.", "module.projection.1.", "between modules 1 and 1, got 2"),
     ];
     for (layout, old, new, why) in cases {
@@ -323,7 +323,7 @@ fn a_projector_with_more_than_relus_is_the_identity() {
         assert_eq!(identity, !why.is_empty(), "{names:?}");
         if identity {
             let note = &imported.notes[0];
-            assert!(note.starts_with("projector: the identity, since") && note.contains(why), "{note}");
+            assert!(note.starts_with("projector: replaced by the identity") && note.contains(why), "{note}");
             assert_eq!((imported.unused.len(), imported.spec.tap), (8, FeatureLayer::Embedding));
         }
     }
@@ -356,7 +356,7 @@ fn export_and_import_change_nothing() {
     let bytes = checkpoint::to_bytes(&first.spec, &first.tensors).unwrap();
     // Importing a BagSSL checkpoint would lose its patches and its feature, which the tensors do
     // not contain.
-    refused(&bytes, &options(), &["got a checkpoint of this project, which is used as it is"]);
+    refused(&bytes, &options(), &["got a BagSSL checkpoint: use it directly"]);
     let exported = to_torchvision(&Checkpoint::from_bytes(&bytes).unwrap()).unwrap();
     let foreign = Foreign::from_bytes(&exported).unwrap();
     assert_eq!(foreign.get("bn1.num_batches_tracked").unwrap().dtype(), DType::Integer(8));

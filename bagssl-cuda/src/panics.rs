@@ -19,7 +19,7 @@ pub fn keep_quiet() {
         let others = take_hook();
         set_hook(Box::new(move |info| {
             if is_burns(info) {
-                let said = info.payload_as_str().unwrap_or("a panic without words");
+                let said = info.payload_as_str().unwrap_or("a panic without a message");
                 FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| in_words(said));
             } else {
                 others(info);
@@ -58,7 +58,7 @@ fn in_words(said: &str) -> String {
         let bytes: String = rest.chars().take_while(char::is_ascii_digit).collect();
         let mib = bytes.parse::<u64>().map_or(0, |bytes| bytes.div_ceil(1 << 20));
         return format!(
-            "out of memory: the GPU has no {mib} MiB more; a smaller batch takes less, or --micro-batch where training"
+            "out of memory: the GPU cannot allocate {mib} MiB; reduce the batch, or use --micro-batch for training"
         );
     }
     one_line(said)
@@ -76,8 +76,9 @@ mod tests {
 
     #[test]
     fn what_burn_says_is_one_line() {
-        let said = "called `Result::unwrap()` on an `Err` value: can't allocate buffer of size: 3276800\nNo backtrace available";
-        assert!(in_words(said).starts_with("out of memory: the GPU has no 4 MiB more"), "{}", in_words(said));
+        let said = "called `Result::unwrap()` on an `Err` value: can't allocate buffer of size: 3276800\nNo backtrace \
+                    available";
+        assert!(in_words(said).starts_with("out of memory: the GPU cannot allocate 4 MiB"), "{}", in_words(said));
         assert_eq!(
             one_line("An error\nCaused by:\n  another\n\nBacktrace:\nNo backtrace available\n"),
             "An error Caused by: another"

@@ -57,10 +57,10 @@ impl Report {
         let mut lines: Vec<_> = self.parts.iter().filter_map(Part::missing).collect();
         let driver = self.parts.iter().any(|part| part.name == DRIVER && part.found.is_ok());
         if driver && self.gpus.is_empty() {
-            lines.push("GPU: the driver knows of none; see `nvidia-smi` and CUDA_VISIBLE_DEVICES".into());
+            lines.push("GPU: the driver found none; check `nvidia-smi` and CUDA_VISIBLE_DEVICES".into());
         }
         if self.parts.iter().any(|part| part.found.is_err()) {
-            lines.push(format!("looked in {}", self.looked_in));
+            lines.push(format!("searched {}", self.looked_in));
         }
         lines
     }
@@ -97,7 +97,7 @@ impl fmt::Display for Report {
             writeln!(f, "GPU {index:<10} {name}, {gib:.1} GiB, compute capability {major}.{minor}")?;
         }
         if self.parts.iter().any(|part| part.found.is_err()) {
-            writeln!(f, "{:<14} {}", "looked in", self.looked_in)?;
+            writeln!(f, "{:<14} {}", "searched", self.looked_in)?;
         }
         Ok(())
     }
@@ -135,11 +135,11 @@ pub fn probe() -> Report {
 const CUDNN: &str =
     "install cuDNN 9 for CUDA 12 or 13 (`pip install nvidia-cudnn-cu13`), or add its folder to LD_LIBRARY_PATH";
 const CUBLAS: &str =
-    "install cuBLAS of CUDA 12 or 13 (`pip install nvidia-cublas`), or add its folder to LD_LIBRARY_PATH";
+    "install cuBLAS for CUDA 12 or 13 (`pip install nvidia-cublas`), or add its folder to LD_LIBRARY_PATH";
 const NVRTC: &str =
-    "install NVRTC of CUDA 12 or 13 (`pip install nvidia-cuda-nvrtc`), or add its folder to LD_LIBRARY_PATH";
-const CUDA_HEADERS: &str = "install the toolkit of CUDA 12 or 13 or its headers (`pip install nvidia-cuda-runtime`), \
-                            or set CUDA_PATH to a folder whose include/ has them";
+    "install NVRTC for CUDA 12 or 13 (`pip install nvidia-cuda-nvrtc`), or add its folder to LD_LIBRARY_PATH";
+const CUDA_HEADERS: &str = "install the CUDA 12 or 13 toolkit or its headers (`pip install nvidia-cuda-runtime`), or \
+                            set CUDA_PATH to a folder whose include/ contains them";
 const NCCL: &str =
     "install NCCL 2 for CUDA 12 or 13 (`pip install nvidia-nccl-cu13`), or add its folder to LD_LIBRARY_PATH";
 
@@ -171,7 +171,7 @@ pub(super) fn require_nccl(gpus: &[usize]) -> Result<()> {
     if missing.is_empty()
         && let Some(gpu) = gpus.iter().find(|&&gpu| gpu >= report.gpus.len())
     {
-        missing.push(format!("GPU {gpu}: expected a number below {}, the GPUs of this machine", report.gpus.len()));
+        missing.push(format!("GPU {gpu}: expected an index below {} (the number of GPUs)", report.gpus.len()));
     }
     if missing.is_empty() { Ok(()) } else { Err(Error::Cuda(missing.join("; "))) }
 }
@@ -179,7 +179,7 @@ pub(super) fn require_nccl(gpus: &[usize]) -> Result<()> {
 /// Runs a call into a library and converts a panic to an error: the bindings panic if a library
 /// lacks a function.
 fn guarded<T>(call: impl FnOnce() -> std::result::Result<T, String>) -> std::result::Result<T, String> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err("the library lacks a function that is needed".into()))
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err("the library lacks a required function".into()))
 }
 
 /// Decodes a CUDA version number.
@@ -200,7 +200,7 @@ fn at(version: &str, place: Option<String>) -> String {
 fn same(cuda: u32, compiler: Option<Version>, place: &str) -> std::result::Result<(), String> {
     match compiler {
         Some((major, _)) if major != cuda => {
-            Err(format!("expected one for CUDA {major}, as NVRTC is, got one for {cuda}: {place}"))
+            Err(format!("expected a version for CUDA {major} (as NVRTC), got one for {cuda}: {place}"))
         }
         _ => Ok(()),
     }
@@ -248,7 +248,7 @@ fn nvrtc(libraries: &Libraries, newest: Option<Version>) -> std::result::Result<
 fn understood(compiler: Version, driver: Option<Version>) -> std::result::Result<(), String> {
     match driver {
         Some(newest) if compiler > newest => {
-            Err(format!("expected at most {}, which the driver understands, got {}", text(newest), text(compiler)))
+            Err(format!("expected at most {} (supported by the driver), got {}", text(newest), text(compiler)))
         }
         _ => Ok(()),
     }
@@ -284,7 +284,8 @@ fn headers(include: &Path) -> std::result::Result<String, String> {
         Some(header) => Err(format!("{} not found", include.join(header).display())),
         None if include.join(PRODUCTS).is_file() => Ok(include.display().to_string()),
         None => Ok(format!(
-            "{}, without {PRODUCTS}: Burn's own products go without tensor cores (of CUDA 13: `pip install nvidia-cuda-crt`)",
+            "{}, without {PRODUCTS}: Burn's own matrix products run without tensor cores (for CUDA 13: `pip install \
+             nvidia-cuda-crt`)",
             include.display()
         )),
     }
@@ -301,7 +302,7 @@ fn gpus() -> std::result::Result<Vec<Gpu>, String> {
         check(driver::cuInit(0))?;
         check(driver::cuDeviceGetCount(&mut count))?;
     }
-    (0..count).map(|index| gpu(index).ok_or_else(|| format!("GPU {index} cannot be asked"))).collect()
+    (0..count).map(|index| gpu(index).ok_or_else(|| format!("GPU {index} cannot be queried"))).collect()
 }
 
 /// Queries a GPU's properties. The driver must be initialized.
@@ -351,7 +352,7 @@ mod tests {
     fn gpus_that_are_not_there_are_refused() {
         let error = require_nccl(&[0, 1 << 20]).unwrap_err().to_string();
         match probe().is_complete() && probe().nccl.found.is_ok() {
-            true => assert!(error.starts_with("cuda: GPU 1048576: expected a number below"), "{error}"),
+            true => assert!(error.starts_with("cuda: GPU 1048576: expected an index below"), "{error}"),
             false => assert!(error.contains("missing") || error.contains("not found"), "{error}"),
         }
     }
@@ -378,10 +379,10 @@ mod tests {
         assert!(understood((13, 0), Some((13, 0))).is_ok() && understood((12, 9), Some((13, 0))).is_ok());
         assert!(understood((13, 1), None).is_ok());
         let error = understood((13, 1), Some((13, 0))).unwrap_err();
-        assert_eq!(error, "expected at most 13.0, which the driver understands, got 13.1");
+        assert_eq!(error, "expected at most 13.0 (supported by the driver), got 13.1");
         assert!(same(13, Some((13, 0)), "").is_ok() && same(12, None, "").is_ok());
         let error = same(12, Some((13, 0)), "/lib/libcudnn.so.9").unwrap_err();
-        assert_eq!(error, "expected one for CUDA 13, as NVRTC is, got one for 12: /lib/libcudnn.so.9");
+        assert_eq!(error, "expected a version for CUDA 13 (as NVRTC), got one for 12: /lib/libcudnn.so.9");
     }
 
     #[test]
@@ -396,8 +397,8 @@ mod tests {
         assert!(report.is_complete());
         assert!(report.to_string().ends_with("GPU 0          A, 1.5 GiB, compute capability 9.0\n"));
         report.parts.push(part("cuDNN", Err("gone".into())));
-        assert_eq!(report.missing(), ["cuDNN: gone; install it", "looked in /a, /b"]);
-        assert!(report.to_string().ends_with("\nlooked in      /a, /b\n"));
+        assert_eq!(report.missing(), ["cuDNN: gone; install it", "searched /a, /b"]);
+        assert!(report.to_string().ends_with("\nsearched       /a, /b\n"));
         // A single GPU needs no NCCL.
         assert!(!report.to_string().contains("NCCL"));
         report.gpus.push(report.gpus[0].clone());

@@ -123,7 +123,7 @@ impl Dataset {
         let walk::FolderContents { images: files, passed } = walk::images(path)?;
         if files.is_empty() {
             let instead = if passed.is_empty() { String::new() } else { format!(", but {passed}") };
-            let (expected, got) = ("a folder with images in it", format!("none{instead}"));
+            let (expected, got) = ("a folder with images", format!("none{instead}"));
             return Err(Error::Format { path: path.into(), expected, got });
         }
         Ok(Index { passed, ..Index::unlabeled(path, &files, Storage::Files(path.into())) }.into())

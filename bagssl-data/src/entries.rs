@@ -76,11 +76,11 @@ impl Entries {
     pub(crate) fn check(&self, dataset: &std::path::Path) -> Result<()> {
         let refuse = |expected, got| Err(Error::Format { path: dataset.into(), expected, got });
         if u32::try_from(self.len()).is_err() {
-            return refuse("fewer images than 32 bits count", self.len().to_string());
+            return refuse("fewer than 2^32 images", self.len().to_string());
         }
         let twice = (1..self.len()).map(|image| (self.get(image - 1).name, self.get(image).name)).find(|(a, b)| a == b);
         match twice {
-            Some((name, _)) => refuse("images with names of their own", format!("two images named {name}")),
+            Some((name, _)) => refuse("unique image names", format!("two images named {name}")),
             None => Ok(()),
         }
     }

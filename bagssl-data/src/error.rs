@@ -37,9 +37,7 @@ pub enum Error {
         got: String,
     },
     /// An image is no longer the one whose digest is in the data set's fingerprint.
-    #[error(
-        "{name}: expected the bytes whose digest was taken when the work began, got others: the image has changed since"
-    )]
+    #[error("{name}: expected the image as it was when the run began, got a changed one")]
     Changed {
         /// The image's name in its data set.
         name: String,

@@ -45,7 +45,7 @@ pub(crate) fn open_file(path: &Path) -> Result<File> {
     match std::fs::metadata(path).map_err(failed)? {
         meta if meta.is_file() => File::open(path).map_err(failed),
         meta => {
-            let got = if meta.is_dir() { "a folder" } else { "a special one (a pipe, a socket or a device)" };
+            let got = if meta.is_dir() { "a folder" } else { "a special file (a pipe, a socket or a device)" };
             Err(Error::Format { path: path.into(), expected: "a regular file", got: got.into() })
         }
     }
@@ -80,7 +80,7 @@ impl Archive {
     pub(crate) fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
         let failed = |error| Error::Read { path: self.path.clone(), error };
         if FileStamp::from_file(&self.file).map_err(failed)? != self.stamp {
-            let (expected, got) = ("the file as it was opened", "one that has changed".into());
+            let (expected, got) = ("an unchanged file", "one modified since it was opened".into());
             return Err(Error::Format { path: self.path.clone(), expected, got });
         }
         let mut bytes = vec![0; length as usize];

@@ -49,8 +49,8 @@ impl fmt::Display for Format {
             Format::ImageNet => "ImageNet-1K, archives",
             Format::ImageNetFolder => "ImageNet-1K, unpacked",
             Format::Lists => "lists of image files",
-            Format::WholeFolder => "a folder of images without halves",
-            Format::WholeTar => "a tar of images without halves",
+            Format::WholeFolder => "a folder of images without splits",
+            Format::WholeTar => "a tar of images without splits",
             Format::Files => "image files",
         })
     }

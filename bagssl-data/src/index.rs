@@ -101,7 +101,7 @@ impl Index {
         file.take(entry.length + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 != entry.length {
             let more = if bytes.len() as u64 > entry.length { "more".into() } else { bytes.len().to_string() };
-            let expected = format!("{} bytes, as when it was listed", entry.length);
+            let expected = format!("{} bytes (as listed)", entry.length);
             return Err(Error::Image { name: self.full_name(image), expected, got: more });
         }
         Ok(bytes)
@@ -116,12 +116,12 @@ impl Index {
         };
         match error {
             Error::Read { error, .. } if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
-                refuse("an image file", "a link that leads nowhere")
+                refuse("an image file", "a broken link")
             }
             Error::Read { error, .. }
                 if error.kind() == io::ErrorKind::NotFound && self.name(image).contains(NOT_UTF8) =>
             {
-                refuse("a file whose name is UTF-8", "another")
+                refuse("a file name in UTF-8", "another encoding")
             }
             Error::Format { .. } => self.named(image, error),
             error => error,
@@ -164,7 +164,7 @@ impl Index {
         if let Some(other) = classes.iter().find(|class| !self.classes.contains(class)) {
             return Err(refuse(
                 "classes of the data set",
-                format!("{other:?}, of which {} has none", self.origin.display()),
+                format!("{other:?}, which is not in {}", self.origin.display()),
             ));
         }
         let number: Vec<Option<u32>> =
@@ -173,7 +173,7 @@ impl Index {
             self.entries.iter().filter_map(|entry| Some(Entry { label: number[entry.label as usize]?, ..entry }));
         let entries: Entries = kept.collect();
         if entries.len() == 0 {
-            return Err(refuse("classes with images", format!("{} without any", classes.len())));
+            return Err(refuse("classes with images", format!("{} classes without images", classes.len())));
         }
         Ok(Index { entries, classes, ..self })
     }

@@ -65,7 +65,7 @@ impl Budget {
 
     fn check(&self, bytes: u64, name: &str) -> Result<()> {
         if bytes > self.all {
-            let expected = format!("an image that takes at most {} MiB of memory to decode", self.all / MIB);
+            let expected = format!("an image that needs at most {} MiB of memory to decode", self.all / MIB);
             return Err(Error::Image { name: name.into(), expected, got: format!("{} MiB", bytes.div_ceil(MIB)) });
         }
         Ok(())
@@ -157,7 +157,7 @@ mod tests {
         drop(second);
         assert!(budget.try_take(100, "x").unwrap().is_some());
         let error = Budget::new(3 * MIB).take(5 * MIB + 1, "a.png").unwrap_err().to_string();
-        assert_eq!(error, "a.png: expected an image that takes at most 3 MiB of memory to decode, got 6 MiB");
+        assert_eq!(error, "a.png: expected an image that needs at most 3 MiB of memory to decode, got 6 MiB");
     }
 
     #[test]

@@ -42,19 +42,17 @@ impl Reason {
     /// Returns the description for `count` files.
     fn text(self, count: u64) -> &'static str {
         let (one, many) = match self {
-            Reason::UnreadFormat => ("image in a format that is not read", "images in formats that are not read"),
-            Reason::NoImage => ("file that is no image by its ending", "files that are no images by their endings"),
+            Reason::UnreadFormat => ("image in an unsupported format", "images in unsupported formats"),
+            Reason::NoImage => ("file without an image extension", "files without an image extension"),
             Reason::Hidden => ("hidden image or folder", "hidden images or folders"),
-            Reason::NoClass => ("image in no folder of a class", "images in no folder of a class"),
-            Reason::Outside => ("image outside of the halves", "images outside of the halves"),
-            Reason::Unlisted => ("image that no list names", "images that no list names"),
-            Reason::OtherHalf => {
-                ("image or file of a half that is not used", "images or files of a half that is not used")
-            }
-            Reason::NoHalf => ("file whose name says no half", "files whose names say no half"),
+            Reason::NoClass => ("image outside the class folders", "images outside the class folders"),
+            Reason::Outside => ("image outside the splits", "images outside the splits"),
+            Reason::Unlisted => ("unlisted image", "unlisted images"),
+            Reason::OtherHalf => ("image or file of an unused split", "images or files of an unused split"),
+            Reason::NoHalf => ("file without a split in its name", "files without a split in their names"),
             Reason::OtherLayout => ("file of another layout", "files of another layout"),
-            Reason::Field => ("other file of a sample", "other files of samples"),
-            Reason::DeadLink => ("link that leads nowhere", "links that lead nowhere"),
+            Reason::Field => ("extra file of a sample", "extra files of samples"),
+            Reason::DeadLink => ("broken link", "broken links"),
             Reason::AfterEnd => ("byte after the end of a tar", "bytes after the end of a tar"),
         };
         if count == 1 { one } else { many }
@@ -121,7 +119,7 @@ impl PassedOver {
 }
 
 /// Formats as
-/// `3 hidden images or folders (train/cat/._0.jpg, ..); 1 link that leads nowhere (train/owl)`.
+/// `3 hidden images or folders (train/cat/._0.jpg, ..); 1 broken link (train/owl)`.
 impl fmt::Display for PassedOver {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, (reason, Tally { count, first, is_open })) in self.0.iter().enumerate() {
@@ -229,8 +227,8 @@ mod tests {
         both.add(Reason::Hidden, "a");
         both.join(&passed);
         both.set_open(Reason::Hidden);
-        let expected = "1 image in a format that is not read (a.tif); at least 3 hidden images or folders (a, ..); \
-                        512 bytes after the end of a tar (x.tar)";
+        let expected = "1 image in an unsupported format (a.tif); at least 3 hidden images or folders (a, ..); 512 \
+                        bytes after the end of a tar (x.tar)";
         assert_eq!(both.to_string(), expected);
         assert_eq!((both.total(), both.count(Reason::Hidden), both.count(Reason::Outside)), (5, 3, 0));
         let json = serde_json::to_value(&passed).unwrap();

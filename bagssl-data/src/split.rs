@@ -32,7 +32,7 @@ impl Split {
     pub(crate) fn advice(self) -> &'static str {
         match self {
             Split::Train => "",
-            Split::Validation => "; `bagssl data split` makes two halves of a folder of images",
+            Split::Validation => "; `bagssl data split` creates both splits",
         }
     }
 }

@@ -53,7 +53,7 @@ fn an_image_counts_while_it_is_used() {
     let kept = decoded.into_image();
     assert!(budget.try_take(200_000, "others").unwrap().is_some(), "what is kept counts elsewhere");
     assert_eq!(kept.size().width, 100);
-    let expected = "expected an image that takes at most 0 MiB of memory to decode, got 1 MiB";
+    let expected = "expected an image that needs at most 0 MiB of memory to decode, got 1 MiB";
     refused(one(png(100, 50), 70_000).decode(0), &["x: ", expected]);
 }
 
@@ -90,7 +90,7 @@ fn a_jpeg_with_a_hole_is_broken() {
     let dataset = Dataset::open(root.path(), Split::Train).unwrap();
     let report = curate::check(&dataset, None, &|| ());
     assert_eq!((report.decoded, report.broken.len()), (2, 1));
-    assert!(report.broken[0].contains("train/a/2.jpg: expected a whole JPEG, got "), "{:?}", report.broken);
+    assert!(report.broken[0].contains("train/a/2.jpg: expected a complete JPEG, got "), "{:?}", report.broken);
     // What was found whole is not gone through again, what was not is.
     assert!(dataset.decode(0).is_ok() && dataset.decode(1).is_err() && dataset.decode(1).is_err());
 }
@@ -134,7 +134,7 @@ fn names_in_archives_end() {
         assert_eq!(names, [15, 300], "the name is that of the next member alone");
         assert!(dataset.decode(1).is_ok());
         let long = Dataset::from_tar(named(2 << 20, gnu), Path::new("x.tar"), Split::Train);
-        refused(long, &["x.tar: ", "bytes before a member, more than 1 MiB"]);
+        refused(long, &["x.tar: ", "bytes, more than 1 MiB"]);
     }
 }
 
@@ -153,18 +153,18 @@ fn only_files_are_read() {
     };
     pipe("set/train/a/x.png");
     let open = |name: &str| Dataset::open(&at(name), Split::Train).unwrap();
-    refused(open("set").decode(0), &["train/a/x.png: expected a regular file, got a special one"]);
+    refused(open("set").decode(0), &["train/a/x.png: expected a regular file, got a special file"]);
     pipe("x.tar");
     refused(Dataset::open(&at("x.tar"), Split::Train), &["x.tar: ", "special"]);
     for path in [at("x.tar"), "/dev/zero".into()] {
         refused(
             Dataset::of_files(std::slice::from_ref(&path)).unwrap().decode(0),
-            &[path.to_str().unwrap(), "a special one"],
+            &[path.to_str().unwrap(), "a special file"],
         );
     }
     // It was a file when it was listed.
     let dataset = Dataset::open(&at("set"), Split::Validation).unwrap();
     fs::remove_file(at("set/val/a/1.png")).unwrap();
     pipe("set/val/a/1.png");
-    refused(dataset.decode(0), &["1.png: expected a regular file, got a special one"]);
+    refused(dataset.decode(0), &["1.png: expected a regular file, got a special file"]);
 }

@@ -76,7 +76,7 @@ fn a_folder_of_images() {
     let open = |split| Dataset::open(root.path(), split).unwrap();
     check_folder_layout(&open(Split::Train), &open(Split::Validation), "");
     let expected =
-        "1 file that is no image by its ending (train/cat/notes.txt); 1 hidden image or folder (train/cat/._a.png)";
+        "1 file without an image extension (train/cat/notes.txt); 1 hidden image or folder (train/cat/._a.png)";
     assert_eq!([passed(&open(Split::Train)), passed(&open(Split::Validation))], [expected, ""]);
     assert_eq!(passed(&Dataset::of_folder(root.path()).unwrap()), expected);
     assert_eq!(open(Split::Train).describe(), "ImageFolder, train/: 3 images of 3 classes");
@@ -154,7 +154,7 @@ fn lists_of_image_files() {
     let open = |split| Dataset::open(&lists, split);
     let absolute = root.path().join("photos/train/dog/b.png");
     write("train.txt", &format!("../photos/val/ant/e.png\tant\n{}\tdog\n", absolute.display()));
-    refused(open(Split::Validation), &["lists: expected a list of each half", "no val.txt, valid.txt"]);
+    refused(open(Split::Validation), &["lists: expected a list for each split", "no val.txt, valid.txt"]);
     write("val.txt", "../photos/train/cat/a.PNG\tred cat\n");
     let train = open(Split::Train).unwrap();
     assert_eq!((train.len(), train.format()), (2, Format::Lists));
@@ -164,7 +164,10 @@ fn lists_of_image_files() {
     assert_eq!((validation.label(0), validation.decode(0).unwrap().rgb()[0]), (2, 2));
 
     write("val.txt", "../photos/val/ant/e.png\tant\n");
-    refused(open(Split::Train), &["val.txt: expected each image once in both lists", "../photos/val/ant/e.png twice"]);
+    refused(
+        open(Split::Train),
+        &["val.txt: expected each image listed once across both lists", "../photos/val/ant/e.png twice"],
+    );
     write("val.txt", "../photos/none.png\tant\n");
     refused(open(Split::Validation), &["val.txt: expected image files", "../photos/none.png\": No such file"]);
     assert_eq!(open(Split::Train).unwrap().len(), 2, "of the other half only the classes are read");
@@ -217,7 +220,7 @@ fn cifar_10_and_100() {
     assert_ne!(before, Dataset::open(root.path(), Split::Train).unwrap().fingerprint(), "one pixel is another");
 
     write("train.bin", &records(&[&[0, 3]]));
-    refused(Dataset::open(root.path(), Split::Train), &["train.bin", "label 3 of 3 in record 0"]);
+    refused(Dataset::open(root.path(), Split::Train), &["train.bin", "label 3 in record 0 for 3 classes"]);
     write("train.bin", &records(&[&[0, 2]])[1..]);
     refused(Dataset::open(root.path(), Split::Train), &["train.bin", "3073 bytes, not a multiple of 3074"]);
     write("train.bin", b"");
@@ -231,10 +234,7 @@ fn cifar_10_and_100() {
     write("fine_label_names.txt", b"a\n\xff\n");
     refused(Dataset::open(root.path(), Split::Validation), &["fine_label_names.txt", "utf-8"]);
     write("test_batch.bin", b"");
-    refused(
-        Dataset::open(root.path(), Split::Validation),
-        &["expected the files of CIFAR-10 or of CIFAR-100, got both"],
-    );
+    refused(Dataset::open(root.path(), Split::Validation), &["expected the files of CIFAR-10 or CIFAR-100, got both"]);
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn what_is_no_data_set_is_refused() {
         from(b"this is no tar, but long enough to be looked at ".repeat(20)),
         &["x.tar: expected an uncompressed .tar of images, got a text"],
     );
-    refused(from(b"<!DOCTYPE html><html>".repeat(100)), &["x.tar", "got an HTML page", "download it again"]);
+    refused(from(b"<!DOCTYPE html><html>".repeat(100)), &["x.tar", "got an HTML page", "download the file again"]);
     refused(from(Vec::new()), &["x.tar", "got an empty file"]);
     refused(
         from(tar("", &[("notes.txt", b"x".to_vec())])),
@@ -332,12 +332,12 @@ fn what_is_no_data_set_is_refused() {
     }
     refused(from(b"PK\x03\x04".repeat(300)), &["x.tar", "got a zip archive; unzip it"]);
     let tops = [("a/train/cat/x.png", image.clone()), ("b/train/cat/y.png", image.clone())];
-    refused(from(tar("", &tops)), &["two top folders, \"a\" and \"b\""]);
+    refused(from(tar("", &tops)), &["two top-level folders, \"a\" and \"b\""]);
     refused(from(tar("", &[("val/cat/x.png", image.clone())])), &["no image under train/ or training/"]);
     let twice = [("train/cat/x.png", image.clone()), ("train/cat/x.png", image.clone())];
     refused(from(tar("", &twice)), &["two images named train/cat/x.png"]);
     let twice = [("train/cat/x.png", image.clone()), ("./train/cat//x.png", image.clone())];
-    refused(from(tar("", &twice)), &["expected one file of a name, got train/cat/x.png and ./train/cat//x.png"]);
+    refused(from(tar("", &twice)), &["expected unique file names, got train/cat/x.png and ./train/cat//x.png"]);
     let whole = tar("", &[("train/cat/x.png", vec![7; 5000]), ("train/cat/y.png", vec![7; 10])]);
     for length in [300, 512, 2000, 5999, 6144, 6200, 6656, 7000] {
         refused(from(whole[..length].to_vec()), &["x.tar"]);
@@ -404,7 +404,7 @@ fn only_one_folder_is_a_half() {
     };
     let folder = || Dataset::open(root.path(), Split::Validation).unwrap();
     check(folder(), &["a", "c"], &["validation/c/3.png"]);
-    assert_eq!(passed(&folder()), "1 image or file of a half that is not used (test/b/2.png)");
+    assert_eq!(passed(&folder()), "1 image or file of an unused split (test/b/2.png)");
     fs::create_dir_all(root.path().join("val/c")).unwrap();
     check(folder(), &["a", "c"], &["validation/c/3.png"]);
     fs::remove_dir_all(root.path().join("validation")).unwrap();
@@ -414,7 +414,7 @@ fn only_one_folder_is_a_half() {
     let from = |bytes| Dataset::from_tar(bytes, Path::new("x.tar"), Split::Validation).unwrap();
     fs::remove_dir_all(root.path().join("val")).unwrap();
     check(from(tar("", &files)), &["a", "c"], &["validation/c/3.png"]);
-    assert_eq!(passed(&from(tar("", &files))), "1 image or file of a half that is not used (test/b/2.png)");
+    assert_eq!(passed(&from(tar("", &files))), "1 image or file of an unused split (test/b/2.png)");
     let mut builder = tar::Builder::new(Vec::new());
     builder.append_dir_all("photos", root.path()).unwrap();
     check(from(builder.into_inner().unwrap()), &["a", "b", "empty"], &["photos/test/b/2.png"]);
@@ -441,12 +441,12 @@ fn links_between_folders_are_followed_but_not_for_ever() {
     assert_eq!(dataset.classes(), ["ant", "cat", "dog", "tabby"]);
     assert_eq!(dataset.len(), 5);
     std::os::unix::fs::symlink(root.path().join("train"), root.path().join("train/cat/again")).unwrap();
-    refused(Dataset::open(root.path(), Split::Train), &["again/cat/again", "at most 16 folders"]);
+    refused(Dataset::open(root.path(), Split::Train), &["again/cat/again", "at most 16 nested folders"]);
     fs::remove_file(root.path().join("train/cat/again")).unwrap();
     std::os::unix::fs::symlink("nowhere.png", root.path().join("train/cat/gone.png")).unwrap();
     let dataset = Dataset::open(root.path(), Split::Train).unwrap();
     let gone = (0..dataset.len()).find(|image| dataset.name(*image) == "train/cat/gone.png").unwrap();
-    refused(dataset.decode(gone), &["train/cat/gone.png: expected an image file, got a link that leads nowhere"]);
+    refused(dataset.decode(gone), &["train/cat/gone.png: expected an image file, got a broken link"]);
 }
 
 #[test]
@@ -460,7 +460,7 @@ fn what_vanishes_after_opening_is_named() {
     fs::write(&file, tar("", &[("train/cat/x.png", png(90, 90, 1))])).unwrap();
     let dataset = Dataset::open(&file, Split::Train).unwrap();
     fs::write(&file, "").unwrap();
-    refused(dataset.decode(0), &["x.tar: train/cat/x.png", "the file as it was opened, got one that has changed"]);
+    refused(dataset.decode(0), &["x.tar: train/cat/x.png", "an unchanged file, got one modified since it was opened"]);
 }
 
 #[test]
@@ -474,7 +474,7 @@ fn files_by_name() {
     refused(Dataset::of_files(&[]), &["images: expected at least one"]);
     refused(Dataset::of_files(&[root.path().into()]), &["expected an image file"]);
     fs::write(&path, "no image").unwrap();
-    refused(dataset.decode(0), &[path.to_str().unwrap(), "bytes, as when it was listed, got 8"]);
+    refused(dataset.decode(0), &[path.to_str().unwrap(), "bytes (as listed), got 8"]);
     refused(
         Dataset::of_files(std::slice::from_ref(&path)).unwrap().decode(0),
         &[path.to_str().unwrap(), "expected a JPEG"],

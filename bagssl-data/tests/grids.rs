@@ -72,7 +72,7 @@ fn images_that_cannot_be_used_count_only_where_they_end_the_work() {
         }
     }
     let error = layout(&[&dataset(&bad)], SKIP).unwrap_err();
-    assert_eq!(error, "grids: expected an image that can be used, got none");
+    assert_eq!(error, "grids: expected a usable image, got none");
 }
 
 /// A JPEG of 19x26 that EXIF turns (tests/reference/decode.py).

@@ -72,15 +72,15 @@ fn all_that_is_passed_over_is_counted_by_reason() {
     assert_eq!(train.describe(), "ImageFolder, train/: 1 image of 1 class");
     let passed = train.passed_over().to_string();
     let expected = [
-        "1 image in a format that is not read (train/cat/2.TIF)",
-        "2 files that are no images by their endings (train/backup.tar, ..)",
+        "1 image in an unsupported format (train/cat/2.TIF)",
+        "2 files without an image extension (train/backup.tar, ..)",
         "3 hidden images or folders (train/cat/._1.png, ..)",
-        "1 image in no folder of a class (train/loose.png)",
-        "2 images outside of the halves (7.png, ..)",
-        "1 image or file of a half that is not used (test/cat/5.png)",
+        "1 image outside the class folders (train/loose.png)",
+        "2 images outside the splits (7.png, ..)",
+        "1 image or file of an unused split (test/cat/5.png)",
         "1 file of another layout (annotations-train.tar)",
         #[cfg(unix)]
-        "1 link that leads nowhere (train/owl)",
+        "1 broken link (train/owl)",
     ];
     let parts: Vec<&str> = passed.split("; ").collect();
     assert_eq!(parts, expected);
@@ -103,15 +103,15 @@ fn images_need_no_classes_to_be_learned_from() {
     let all = open(root.path(), Split::Train);
     assert_eq!((all.format(), Dataset::is_set(root.path())), (Format::WholeFolder, false));
     assert_eq!((all.classes(), all.without_class()), (&["cat".into(), "dog".into()][..], None));
-    assert_eq!(all.passed_over().to_string(), "1 file that is no image by its ending (backup.tar)");
+    assert_eq!(all.passed_over().to_string(), "1 file without an image extension (backup.tar)");
     refused(
         Dataset::open(root.path(), Split::Validation),
-        &["a half that is held out", "images without halves", "bagssl data split"],
+        &["a validation split", "images without splits", "bagssl data split"],
     );
 
     fs::write(root.path().join("4.png"), png(4)).unwrap();
     let some = open(root.path(), Split::Train);
-    let described = "a folder of images without halves: 4 images of 2 classes or none";
+    let described = "a folder of images without splits: 4 images of 2 classes or none";
     assert_eq!((some.describe().as_str(), some.without_class()), (described, Some("4.png")));
 
     let classes_in_classes = folder(&["vehicles/train/1.png", "vehicles/car/2.png", "pets/cat/3.png"]);
@@ -121,7 +121,7 @@ fn images_need_no_classes_to_be_learned_from() {
     let of = |split| Dataset::from_tar(bytes.clone(), Path::new("x.tar"), split);
     let all = of(Split::Train).unwrap();
     assert_eq!((all.format(), all.len(), all.decode(1).unwrap().rgb()[0]), (Format::WholeTar, 2, 2));
-    refused(of(Split::Validation), &["x.tar: expected a half that is held out"]);
+    refused(of(Split::Validation), &["x.tar: expected a validation split"]);
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn names_with_dots_are_whole_keys_where_that_makes_samples() {
         ["22.05.png", "22.06.png", "a.png", "p/photo 2.0 (clean).PNG"].map(|name| format!("shard.tar/{name}"));
     assert_eq!(named(&dotted), expected);
     assert_eq!([0, 1, 2, 3].map(|image| dotted.label(image)), [2, 0, 1, 2]);
-    assert_eq!(dotted.passed_over().to_string(), "2 other files of samples (a.json, ..)");
+    assert_eq!(dotted.passed_over().to_string(), "2 extra files of samples (a.json, ..)");
     refused(
         of(&[("a.png", &image), ("a.cls", b"1"), ("22.05.png", &image)]),
         &["22.05.png: expected a .cls beside the image"],
@@ -173,17 +173,17 @@ fn shards_whose_names_say_no_half() {
     write("a-train.tar", &[("0.png", &image), ("0.cls", b"0")]);
     let train = open(root.path(), Split::Train);
     assert_eq!(train.describe(), "WebDataset, a-train.tar: 1 image of 1 class");
-    assert_eq!(train.passed_over().to_string(), "2 files whose names say no half (a-000.tar, ..)");
+    assert_eq!(train.passed_over().to_string(), "2 files without a split in their names (a-000.tar, ..)");
     fs::create_dir(root.path().join("samples")).unwrap();
     for name in ["b-train.tar.gz", "samples/1.png", "cover.png"] {
         fs::write(root.path().join(name), &image).unwrap();
     }
-    let expected = "2 images outside of the halves (cover.png, ..); 2 files whose names say no half (a-000.tar, ..); 1 file of \
-                    another layout (b-train.tar.gz)";
+    let expected = "2 images outside the splits (cover.png, ..); 2 files without a split in their names (a-000.tar, \
+                    ..); 1 file of another layout (b-train.tar.gz)";
     assert_eq!(open(root.path(), Split::Train).passed_over().to_string(), expected);
     refused(
         Dataset::open(&root.path().join("a-{000..001}.tar"), Split::Validation),
-        &["none with val", "give the folder"],
+        &["none with val", "pass the folder"],
     );
     write("b-train.tar", &[("1.png", &image)]);
     refused(
@@ -198,19 +198,22 @@ fn folders_that_are_no_data_sets() {
     let of = |names: &[&str], words: &[&str]| refused(Dataset::open(folder(names).path(), Split::Train), words);
     of(
         &["train/diesel/1.png", "boat/2.png", "car/3.png"],
-        &["train/ without the other half, beside boat/, car/ with images", "data split", "train alone"],
+        &["train/ without the other split, beside boat/, car/ with images", "data split", "train alone"],
     );
-    of(&["Train/cat/1.png", "Test/cat/2.png"], &["Train/ and Test/, which may be halves: call them train/ and val/"]);
-    of(&["train2017/1.png", "val2017/2.png"], &["train2017/ and val2017/, which may be halves"]);
-    of(&["train/cat/1.png", "dev/cat/2.png"], &["train/ and dev/, which may be a half: call it val/"]);
-    of(&["pets/train/cat/1.png", "pets/val/cat/2.png"], &["a folder that has one in it; give", "pets"]);
+    of(
+        &["Train/cat/1.png", "Test/cat/2.png"],
+        &["Train/ and Test/; if these are the splits, rename them to train/ and val/"],
+    );
+    of(&["train2017/1.png", "val2017/2.png"], &["train2017/ and val2017/; if these are the splits"]);
+    of(&["train/cat/1.png", "dev/cat/2.png"], &["train/ and dev/; if dev/ is the other split, rename it to val/"]);
+    of(&["pets/train/cat/1.png", "pets/val/cat/2.png"], &["a folder that contains a data set; pass", "pets"]);
     of(
         &["train/cat/1.tif", "val/cat/2.tif"],
-        &["train/ and val/ without an image that is read", "2 images in formats that are not read"],
+        &["train/ and val/ without images in a supported format", "2 images in unsupported formats"],
     );
-    of(&["data_batch_1", "batches.meta"], &["expected the files of CIFAR-10", "their Python version"]);
-    of(&["notes.txt"], &["a folder without any of these, but 1 file that is no image"]);
-    of(&["a/b/train/cat/1.png", "a/b/val/cat/2.png"], &["a/b/train/ and a/b/val/, which may be halves"]);
+    of(&["data_batch_1", "batches.meta"], &["expected the files of CIFAR-10", "the Python version"]);
+    of(&["notes.txt"], &["a folder without any of these, but 1 file without an image extension"]);
+    of(&["a/b/train/cat/1.png", "a/b/val/cat/2.png"], &["a/b/train/ and a/b/val/; if these are the splits"]);
     let of_tar = |names: &[&str], words: &[&str]| {
         let image = png(1);
         let files: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, &image[..])).collect();
@@ -220,10 +223,10 @@ fn folders_that_are_no_data_sets() {
         &["s/Train/1.png", "s/Test/2.png"],
         &["x.tar: expected a .tar with train/ and val/", "s/Train/ and s/Test/"],
     );
-    of_tar(&["s/train/diesel/1.png", "s/boat/2.png"], &["x.tar", "one half, beside s/boat/ with images"]);
+    of_tar(&["s/train/diesel/1.png", "s/boat/2.png"], &["x.tar", "one split, beside s/boat/ with images"]);
     let cover = [("s/cover.png", &png(1)[..]), ("s/train/cat/2.png", &png(2))];
     let train = Dataset::from_tar(tar(&cover), Path::new("x.tar"), Split::Train).unwrap();
-    assert_eq!(train.passed_over().to_string(), "1 image outside of the halves (s/cover.png)");
+    assert_eq!(train.passed_over().to_string(), "1 image outside the splits (s/cover.png)");
     let without_half = folder(&["train/cat/1.png"]);
     refused(
         Dataset::open(without_half.path(), Split::Validation),
@@ -272,7 +275,7 @@ fn images_that_no_list_names_are_counted() {
     .unwrap();
     fs::write(root.path().join("val.txt"), "dog/../cat/3.png\tcat\n").unwrap();
     for split in Split::ALL {
-        assert_eq!(open(root.path(), split).passed_over().to_string(), "2 images that no list names (6.png, ..)");
+        assert_eq!(open(root.path(), split).passed_over().to_string(), "2 unlisted images (6.png, ..)");
     }
     fs::write(root.path().join("val.txt"), "6.png\tcat\ncat/3.png\tcat\ndog/5.png\tdog\n").unwrap();
     assert!(open(root.path(), Split::Train).passed_over().is_empty());
@@ -294,10 +297,10 @@ fn what_cannot_be_opened_is_left_out_as_any_bad_image() {
     fs::write(root.path().join(OsStr::from_bytes(b"\xfe.txt")), "beside").unwrap();
     let expected = [
         "",
-        "train/cat/2.png: expected an image file, got a link that leads nowhere",
-        "train/cat/3.png: expected a regular file, got a special one",
-        "train/cat/4\u{fffd}ff.png: expected a file whose name is UTF-8, got another",
-        "train/cat/5\u{fffd}e9/6.png: expected a file whose name is UTF-8, got another",
+        "train/cat/2.png: expected an image file, got a broken link",
+        "train/cat/3.png: expected a regular file, got a special file",
+        "train/cat/4\u{fffd}ff.png: expected a file name in UTF-8, got another",
+        "train/cat/5\u{fffd}e9/6.png: expected a file name in UTF-8, got another",
         "",
     ];
     let files: Vec<_> = ["1.png", "2.png", "3.png"].map(|name| cat.join(name)).into();

@@ -113,7 +113,7 @@ fn a_broken_image_ends_the_epoch_with_its_name() {
         let ends: Vec<Option<String>> =
             (0..6).map(|epoch| loader.epoch(epoch, 0).last().unwrap().err().map(|error| error.to_string())).collect();
         assert!(
-            ends.iter().flatten().all(|error| error.contains("val/x/broken.jpg: expected a whole JPEG")),
+            ends.iter().flatten().all(|error| error.contains("val/x/broken.jpg: expected a complete JPEG")),
             "{ends:?}"
         );
         assert!(ends.iter().flatten().count() >= 4);
@@ -329,7 +329,7 @@ fn skips_are_counted_with_their_batches_and_have_an_end() {
     assert_eq!(loader.skipped()[0].name, "train/a/2.png");
     (0..6).filter(|number| *number != 2).for_each(|number| std::fs::remove_file(picture(number)).unwrap());
     let error = loader.epoch(1, 0).next().unwrap().unwrap_err().to_string();
-    assert!(error.contains("expected an image that can be used, got none in 6 tries"), "{error}");
+    assert!(error.contains("expected a usable image, got none in 6 tries"), "{error}");
 }
 
 #[test]
@@ -423,15 +423,15 @@ fn an_image_that_changes_on_the_way_is_no_bad_one() {
             // The archive has the length and the time that it had.
             pack(9, then);
             let error = images().find_map(Result::err).unwrap().to_string();
-            assert!(error.contains("val/x/1.bmp: expected the bytes whose digest was taken"), "{error}");
-            assert!(error.contains("the image has changed since") && loader.skipped().is_empty(), "{error}");
+            assert!(error.contains("val/x/1.bmp: expected the image as it was when the run began"), "{error}");
+            assert!(error.contains("got a changed one") && loader.skipped().is_empty(), "{error}");
             pack(1, then);
             assert_eq!(images().map(Result::unwrap).collect::<Vec<_>>(), whole);
             // Another length, or another time of the archive.
             write(&path, 1, 9);
             std::fs::File::options().append(true).open(&tar_path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
             let error = images().find_map(Result::err).unwrap().to_string();
-            assert!(error.contains("the image has changed since"), "{error}");
+            assert!(error.contains("got a changed one"), "{error}");
             pack(1, then);
         }
     }

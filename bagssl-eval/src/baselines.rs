@@ -98,7 +98,7 @@ fn embed(
     }
     let shape = batch.shape();
     if shape.channels != 3 || shape.patch_len() == 0 {
-        return Err(format!("a baseline needs patches of 3 channels, got {shape:?}").into());
+        return Err(format!("a baseline needs patches with 3 channels, got {shape:?}").into());
     }
     let (mean, deviation) = (normalization.mean(), normalization.deviation());
     let area = shape.height * shape.width;

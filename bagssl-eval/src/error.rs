@@ -32,7 +32,7 @@ pub enum Error {
     #[error("{0}: expected at least one, got none")]
     Empty(&'static str),
     /// A feature is infinite or not a number.
-    #[error("{what}: value {index} of image {image}, patch {patch} is {value}, expected a finite number")]
+    #[error("{what}: expected a finite number as value {index} of image {image}, patch {patch}, got {value}")]
     NotFinite {
         /// The kind of features.
         what: &'static str,
@@ -46,7 +46,7 @@ pub enum Error {
         value: f32,
     },
     /// The weights of a probe became infinite.
-    #[error("probe diverged in epoch {epoch} at learning rate {rate}: expected a smaller rate or smaller features")]
+    #[error("probe diverged in epoch {epoch} at learning rate {rate}: use a smaller rate or smaller features")]
     Diverged {
         /// The initial learning rate.
         rate: f64,

@@ -141,13 +141,13 @@ impl TrainConfig {
         let encoder = self.model.arch.plan();
         let projector = mlp(encoder.output_dim(), &self.model.projector).map_err(|error| Error::Setting {
             name: "model.projector",
-            expected: "the sizes of at least one layer".into(),
+            expected: "at least one layer size".into(),
             got: format!("{:?}: {error}", self.model.projector),
         })?;
         if self.views.input() != self.patch.input() {
             return Err(Error::Setting {
                 name: "patch.input",
-                expected: format!("{}, the input of the views", self.views.input()),
+                expected: format!("{} (the input size of the views)", self.views.input()),
                 got: self.patch.input().to_string(),
             });
         }
@@ -155,14 +155,14 @@ impl TrainConfig {
         if encoder.multiply_accumulates([side; 2]).is_none() {
             return Err(Error::Setting {
                 name: "patch.input",
-                expected: format!("an input that the windows of {} fit into", self.model.arch.name()),
+                expected: format!("an input large enough for the kernels of {}", self.model.arch.name()),
                 got: format!("{side} pixels"),
             });
         }
         check_batch(self.batch.images, self.batch.patches)?;
         if i64::try_from(self.seed).is_err() {
             // TOML has no larger integers, so the run's config could not be read back.
-            let expected = format!("0 to {}, the largest number of TOML", i64::MAX);
+            let expected = format!("0 to {} (the largest TOML integer)", i64::MAX);
             return Err(Error::Setting { name: "seed", expected, got: self.seed.to_string() });
         }
         let (patches, together) = (self.batch.patches, self.batch.micro_batch());

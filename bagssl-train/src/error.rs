@@ -79,7 +79,7 @@ pub enum Error {
         got: String,
     },
     /// Another process is writing to the run's folder.
-    #[error("{path}: expected nobody else to train there, got {holder}")]
+    #[error("{path}: expected no other process to train there, got {holder}")]
     InUse {
         /// The folder.
         path: PathBuf,
@@ -87,7 +87,7 @@ pub enum Error {
         holder: String,
     },
     /// A value of the model or its optimizer cannot be computed with, such as a NaN.
-    #[error("after step {step} the model is of no use: {error}")]
+    #[error("after step {step} the model is unusable: {error}")]
     Unusable {
         /// The number of completed steps.
         step: u64,
@@ -95,7 +95,7 @@ pub enum Error {
         error: bagssl_core::Error,
     },
     /// Every step so far was skipped.
-    #[error("nothing was trained: all {steps} steps so far changed nothing, as their loss or gradient was not finite")]
+    #[error("nothing was trained: all {steps} steps so far were skipped because their loss or gradient was not finite")]
     NothingTrained {
         /// The number of completed steps.
         steps: u64,
@@ -135,11 +135,11 @@ fn other_run(is_fixed: bool, changed: &[Change]) -> String {
         settings.collect::<Vec<_>>().join(", ")
     };
     let advice = match is_fixed {
-        true => "begin anew with --force, or in another folder",
-        false => "go on with them by --resume-from, or begin anew with --force",
+        true => "start over with --force, or use another folder",
+        false => "resume with the new settings with --resume-from, or start over with --force",
     };
     match changed {
-        [] => format!("expected a run with the same settings, got one with others; {advice}"),
+        [] => format!("expected a run with the same settings, got one with other settings; {advice}"),
         _ => {
             let [from, to] = [list(|change| &change.from), list(|change| &change.to)];
             format!("expected the run's settings ({from}), got others ({to}); {advice}")

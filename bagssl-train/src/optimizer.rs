@@ -127,7 +127,7 @@ impl OptimizerConfig {
             if value.is_finite() && value >= 0.0 { Ok(()) } else { refuse(name, "at least 0", value) }
         };
         let share = |name, value: f64| {
-            if (0.0..1.0).contains(&value) { Ok(()) } else { refuse(name, "a share in [0, 1)", value) }
+            if (0.0..1.0).contains(&value) { Ok(()) } else { refuse(name, "a fraction in [0, 1)", value) }
         };
         positive("optimizer.learning_rate", self.learning_rate())?;
         match self {

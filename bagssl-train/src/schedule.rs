@@ -31,7 +31,7 @@ impl Schedule {
             return refuse("schedule.warm_up", format!("0 to {} epochs", self.epochs), self.warm_up.to_string());
         }
         if !(0.0..=1.0).contains(&self.floor) {
-            return refuse("schedule.floor", "a share in [0, 1]".into(), self.floor.to_string());
+            return refuse("schedule.floor", "a fraction in [0, 1]".into(), self.floor.to_string());
         }
         let steps = u64::from(self.epochs) * steps_per_epoch;
         let warm_up = (self.warm_up * steps_per_epoch as f64).round() as u64;

@@ -52,7 +52,7 @@ fn who_waits_for_a_worker_that_has_ended_is_told() {
         1 => None,
         _ => Some(end.all_reduce(tensor(&[1.0])).unwrap_err().to_string()),
     });
-    assert_eq!(results[0].as_deref(), Some("workers: another worker has ended"));
+    assert_eq!(results[0].as_deref(), Some("workers: another worker has exited"));
     assert_eq!(results[2], results[0]);
 }
 

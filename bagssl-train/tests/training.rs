@@ -201,7 +201,7 @@ fn another_run_is_not_resumed() {
     assert_eq!(differs(config("bagssl"), other), only("backend", "none", "other"));
     let text = resume(config("bagssl"), RunInfo { data: "other".into(), ..info() }, &store.0).unwrap_err().to_string();
     assert!(
-        text.contains("got others (images other); begin anew with --force") && !text.contains("--resume-from"),
+        text.contains("got others (images other); start over with --force") && !text.contains("--resume-from"),
         "{text}"
     );
     // A checkpoint for use has no counters to go on from.
@@ -262,7 +262,7 @@ fn what_is_changed_on_resuming_is_recorded() {
     let meant = RunInfo { may_change: true, ..info() };
     let mut run: Run = Trainer::resume(short.check().unwrap(), meant, Default::default(), &store.0).unwrap();
     let error = run.run(&source(), &mut Watch::default(), &mut Nowhere).unwrap_err().to_string();
-    assert_eq!(error, "schedule.epochs: expected at least the 2 that have begun, got 1");
+    assert_eq!(error, "schedule.epochs: expected at least 2 (the epochs already started), got 1");
 }
 
 #[test]

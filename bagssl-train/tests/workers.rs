@@ -244,7 +244,7 @@ fn what_was_done_is_saved_when_another_worker_ends() {
         workers.into_iter().map(|worker| worker.join().unwrap()).collect()
     });
     let [(other, first), (own, second)] = &saved[..] else { panic!("two workers") };
-    assert_eq!((other.as_str(), own.as_str()), ("workers: another worker has ended", "an image has vanished"));
+    assert_eq!((other.as_str(), own.as_str()), ("workers: another worker has exited", "an image has vanished"));
     assert!(second.0.is_none());
     let (step, bytes) = first.0.as_ref().unwrap();
     let info = RunInfo { preset: "test".into(), data: "noise".into(), ..RunInfo::default() };
@@ -258,7 +258,7 @@ fn unequal_shards_are_refused() {
     let rank = |number, count| Rank { rank: number, world_size: count };
     assert_eq!(rank(1, 3).share(6).unwrap(), 2..4);
     let error = rank(0, 4).share(6).unwrap_err().to_string();
-    assert_eq!(error, "batch.images: expected a multiple of the 4 workers, got 6");
+    assert_eq!(error, "batch.images: expected a multiple of the number of workers (4), got 6");
     assert!(rank(0, 7).share(6).is_err());
     assert!(Shard::new(THREE, rank(0, 4)).is_err());
     let mut ends = Threads::<NdArray>::new(4).into_iter();

@@ -72,8 +72,8 @@ fn main() -> ExitCode {
 
 fn reproduce(args: &[OsString]) -> Result<ExitCode> {
     // If this cannot be written, bagssl itself reports that by its exit code.
-    let _ = writeln!(std::io::stderr(), "building bagssl (some minutes the first time)");
-    let build = run::cargo(&["build", "--release", "-p", "bagssl-cli"]).status().context("cargo does not start")?;
+    let _ = writeln!(std::io::stderr(), "building bagssl (takes minutes the first time)");
+    let build = run::cargo(&["build", "--release", "-p", "bagssl-cli"]).status().context("cannot start cargo")?;
     if !build.success() {
         return Ok(ExitCode::FAILURE);
     }
@@ -88,7 +88,7 @@ fn photo_tiles(args: &[OsString]) -> Result<ExitCode> {
     program.arg(run::root().join("xtask/photo-tiles/Cargo.toml")).arg("--");
     let folder = std::env::current_dir().context("the current folder")?;
     program.arg("--packages").arg(metadata::target_folder()?.join("photo-tiles"));
-    Ok(code_of(program.args(args).current_dir(folder).status().context("cargo does not start")?))
+    Ok(code_of(program.args(args).current_dir(folder).status().context("cannot start cargo")?))
 }
 
 /// Converts a program's exit status to an exit code. A program killed by a signal gets 128 plus the

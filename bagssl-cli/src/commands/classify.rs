@@ -135,7 +135,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     let bytes = files::read_checkpoint(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     if args.by == Kind::Linear && (args.neighbors.is_some() || args.temperature.is_some()) {
-        bail!("--neighbors, --temperature: expected --by knn with them, got linear");
+        bail!("--neighbors, --temperature: expected --by knn, got linear");
     }
     let usual = Knn::default();
     let neighbors = args.neighbors.unwrap_or(usual.neighbors);
@@ -166,7 +166,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
         let done = serde_json::json!({"output": args.output, "images": embedded.len(), "classes": train.classes(), "skipped": skipped.len(), "by": classifier.describe()});
         say!("{done}");
     } else {
-        say!("{}, fitted to {}, in {}", classifier.describe(), train.summary(), args.output.display());
+        say!("{}, fitted to {}, written to {}", classifier.describe(), train.summary(), args.output.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -192,7 +192,7 @@ pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
     let spec = checkpoint.spec();
     let (expected, got) = (network_of(&checkpoint)?, classifier.network());
     if got != expected {
-        bail!("{}: expected a classifier of network {expected}, got one of {got}", named());
+        bail!("{}: expected a classifier for network {expected}, got one for {got}", named());
     }
     let dim = spec.model.dim(spec.tap);
     if classifier.dim() != dim {
@@ -284,14 +284,14 @@ impl Classify<'_> {
             let class = shown(class);
             say!("{class:<width$}  {patches:>5} of {of_patches:<5}  {stopped:<13}  {}", field(image));
         }
-        let of_all = accuracy.map(|accuracy| format!("{accuracy:.1} % right, ")).unwrap_or_default();
-        say!("{of_all}{patches:.1} patches and {milliseconds:.2} ms an image");
+        let of_all = accuracy.map(|accuracy| format!("{accuracy:.1} % correct, ")).unwrap_or_default();
+        say!("{of_all}{patches:.1} patches and {milliseconds:.2} ms per image");
         Ok(())
     }
 
     fn curve(&self, network: &dyn Embed) -> Result<()> {
         let Some(truth) = self.truth() else {
-            bail!("--curve: expected a data set with classes that the classifier knows, got images without them");
+            bail!("--curve: expected a data set with the classifier's classes, got images without them");
         };
         // An untimed run first: it warms the caches and memory pages for the timed runs.
         let first = self.look(network, StopOptions::at_most(2), None)?;
@@ -315,8 +315,8 @@ impl Classify<'_> {
             say!("{}", serde_json::to_string_pretty(&points)?);
             return Ok(());
         }
-        say!("{} images; milliseconds are those of the whole run for each image\n", self.dataset.len());
-        say!("{:<16} {:>10} {:>10} {:>10}", "rule", "patches", "right %", "ms");
+        say!("{} images; ms: time of the whole run per image\n", self.dataset.len());
+        say!("{:<16} {:>10} {:>10} {:>10}", "rule", "patches", "correct %", "ms");
         for Point { rule, patches, accuracy, milliseconds } in points {
             say!("{rule:<16} {patches:>10.1} {accuracy:>10.1} {milliseconds:>10.2}");
         }

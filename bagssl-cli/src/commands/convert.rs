@@ -126,7 +126,7 @@ enum ExportLayout {
 
 fn size(text: &str) -> std::result::Result<[usize; 2], String> {
     let sides = text.split_once('x').and_then(|(height, width)| Some([height.parse().ok()?, width.parse().ok()?]));
-    sides.ok_or(format!("expected for instance 32x48, got {text:?}"))
+    sides.ok_or(format!("expected a size such as 32x48, got {text:?}"))
 }
 
 pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
@@ -142,7 +142,7 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
     if args.layout.is_some() || matches!(args.format, Format::Safetensors) {
         if args.dense || args.size.is_some() || args.tap.is_some() {
             bail!(
-                "--layout, --format safetensors: expected neither --dense, --size nor --tap, which such a file has no place for"
+                "--layout, --format safetensors: expected none of --dense, --size and --tap, which are for ONNX only"
             );
         }
         let bytes = match args.layout {

@@ -49,8 +49,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     say!(
         "candle   {}",
         match cfg!(feature = "candle") {
-            true => "the same cores, with kernels of its own",
-            false => "not in this program: build it with `cargo build --release -p bagssl-cli --features candle`",
+            true => "the same cores, with its own kernels",
+            false => "not built in: rebuild with `cargo build --release -p bagssl-cli --features candle`",
         }
     );
     cuda(args.check.then_some(check))
@@ -85,7 +85,7 @@ impl Check {
 #[cfg(feature = "cuda")]
 fn cuda(check: Option<Check>) -> Result<ExitCode> {
     let report = bagssl_cuda::probe::probe();
-    say!("cuda     {}", if report.is_complete() { "ready" } else { "not ready: see what is missing" });
+    say!("cuda     {}", if report.is_complete() { "ready" } else { "not ready: components are missing" });
     for line in report.to_string().lines() {
         say!("         {line}");
     }
@@ -110,6 +110,6 @@ impl Check {
 
 #[cfg(not(feature = "cuda"))]
 fn cuda(_: Option<Check>) -> Result<ExitCode> {
-    say!("cuda     not in this program: build it with `cargo build --release -p bagssl-cli --features cuda`");
+    say!("cuda     not built in: rebuild with `cargo build --release -p bagssl-cli --features cuda`");
     Ok(ExitCode::SUCCESS)
 }

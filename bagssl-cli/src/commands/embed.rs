@@ -191,7 +191,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         say!("{done}");
     } else {
         say!(
-            "{rows} rows of {dim} ({}), {used} of {total} patches looked at, in {}; names in {}",
+            "{rows} rows of {dim} ({}), {used} of {total} patches embedded, written to {}; names in {}",
             tap.name(),
             args.output.display(),
             names_file.display()

@@ -189,7 +189,7 @@ fn print(measured: &Measured, halves: &Splits, protocol: EvalSettings, args: &Ar
     let (groups, what) = args.groups.group_ids(&halves.test)?;
     let count = groups.iter().collect::<std::collections::BTreeSet<_>>().len();
     say!("kNN       {knn}\nlinear    {linear}");
-    say!("interval  95 %, from {} draws of {count} {what}\n", evaluate::DRAWS);
+    say!("interval  95 %, from {} bootstrap draws of {count} {what}\n", evaluate::DRAWS);
     say!(
         "{:<12} {:<6} {:<12} {:>6} {:>13} {:>6} {:>9} {:>13} {:>6}",
         "feature",
@@ -224,7 +224,7 @@ fn print(measured: &Measured, halves: &Splits, protocol: EvalSettings, args: &Ar
             linear.top5
         );
         if let Some(fit) = linear.fit.filter(|fit| !fit.converged) {
-            say!("{:<12} the regression stopped after {} iterations, short of its optimum", "", fit.iterations);
+            say!("{:<12} the regression did not converge within {} iterations", "", fit.iterations);
         }
     }
     print_classes(measured, halves, evaluate::space(protocol.how.tap));
@@ -253,6 +253,6 @@ fn print_classes(measured: &Measured, halves: &Splits, main: Space) {
     let worst = knn.confusion.worst(SHOWN);
     if !worst.is_empty() {
         let pairs = worst.iter().map(|&(class, said, times)| format!("{} for {} ({times})", name(class), name(said)));
-        say!("\nmost often taken for another (kNN): {}", pairs.collect::<Vec<_>>().join(", "));
+        say!("\nmost frequent confusions (kNN): {}", pairs.collect::<Vec<_>>().join(", "));
     }
 }

@@ -72,7 +72,7 @@ const PAIRS: usize = 10;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.like.is_some() && (args.data.data.is_some() || args.data.exif) {
-        bail!("--data, --exif: expected --class with them, got --like");
+        bail!("--data, --exif: expected --class, got --like");
     }
     if let Some(like) = &args.like {
         args.data.columns.check(&[std::slice::from_ref(&args.image), std::slice::from_ref(like)])?;
@@ -88,7 +88,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let picture = explain(args, &checkpoint)?;
     output.write(&png(&picture)?)?;
     if !args.json {
-        say!("the picture is {}", args.output.display());
+        say!("picture written to {}", args.output.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -195,9 +195,7 @@ fn of_class(args: &Args, train: &Dataset, probe: &SoftmaxModel, class: usize, se
 fn of_pair(args: &Args, first: &Seen, second: &Seen) -> Result<Image> {
     let count = first.embedded.patches.len() as u64 * second.embedded.patches.len() as u64;
     if count > MOST_PAIRS {
-        bail!(
-            "--like: expected at most {MOST_PAIRS} pairs of patches, got {count}; a larger --stride makes them fewer"
-        );
+        bail!("--like: expected at most {MOST_PAIRS} pairs of patches, got {count}; use a larger --stride");
     }
     let pairs = Pairs::new(&first.embedded.patches, &second.embedded.patches)?;
     let (rows, columns) = (first.embedded.patches.len(), second.embedded.patches.len());
@@ -219,7 +217,7 @@ fn of_pair(args: &Args, first: &Seen, second: &Seen) -> Result<Image> {
         });
         say!("{all}");
     } else {
-        say!("cosine {:.4}, the sum over {rows} x {columns} pairs of patches; the largest shares:", pairs.cosine());
+        say!("cosine {:.4}, the sum over {rows} x {columns} pairs of patches; largest contributions:", pairs.cosine());
         for pair in pairs.top(PAIRS) {
             let (a, b) = (place(first, pair.first), place(second, pair.second));
             say!("  {:+.5}  row {}, column {} with row {}, column {}", pair.share, a.0, a.1, b.0, b.1);

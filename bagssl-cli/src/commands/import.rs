@@ -127,11 +127,11 @@ fn report(args: &Args, imported: &Imported, bytes: usize) -> Result<()> {
     }
     say!("{}: {bytes} bytes, {arch} of {layout}", args.output.display());
     if !imported.unused.is_empty() {
-        say!("left out    {} tensors, the first {:?}", imported.unused.len(), imported.unused[0]);
+        say!("unused      {} tensors, the first {:?}", imported.unused.len(), imported.unused[0]);
     }
     if imported.spec.tap != FeatureLayer::Embedding {
         say!(
-            "feature     {}, which such programs evaluate; --tap embedding takes the encoder's output",
+            "feature     {}, as evaluated by the original program; --tap embedding selects the encoder's output",
             imported.spec.tap.name()
         );
     }

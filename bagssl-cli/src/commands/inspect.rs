@@ -43,8 +43,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let provenance = &spec.provenance;
     say!("format      {}", spec.format_version);
     match checkpoint.has_digest() {
-        true => say!("digest      right: the file is as it was written"),
-        false => say!("digest      none (format {}): damage would not be noticed", spec.format_version),
+        true => say!("digest      valid: the file is unchanged"),
+        false => say!("digest      none (format {}): damage cannot be detected", spec.format_version),
     }
     let Provenance { created_by, preset, seed, .. } = provenance;
     say!("made by     {}, preset {}, seed {seed}", shown(created_by), shown(preset));
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         steps => say!("trained     {} epochs, {steps} steps, data {}", provenance.epochs, shown(&provenance.data)),
     }
     say!(
-        "encoder     {} layers, {} parameters, {:.1} million multiplications for a patch",
+        "encoder     {} layers, {} parameters, {:.1} million multiplications per patch",
         spec.model.encoder().layers().len(),
         count("encoder."),
         operations as f64 / 1e6
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     say!("patches     {} ({filter})", describe_patches(spec.patch));
     match spec.views {
         Views::FixedScale(patch) => say!("trained on  {}", describe_patches(patch)),
-        Views::MultiScale(crops) => say!("trained on  crops of many scales, resampled to {0}x{0}", crops.input()),
+        Views::MultiScale(crops) => say!("trained on  multi-scale crops, resampled to {0}x{0}", crops.input()),
     }
     say!("colors     mean {:?}, deviation {:?}", spec.normalization.mean(), spec.normalization.deviation());
     let dims = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn read(path: &Path) -> Result<(String, Report)> {
     let file = if path.is_dir() { path.join(REPORT) } else { path.to_path_buf() };
     let report = serde_json::from_slice(&files::read_text(&file)?)
-        .with_context(|| format!("{}: expected a report of this program", file.display()))?;
+        .with_context(|| format!("{}: expected a report of bagssl", file.display()))?;
     let folder = file.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     Ok((folder.unwrap_or_else(|| file.display().to_string()), report))
 }
@@ -82,7 +82,7 @@ fn page(runs: &[(String, Report)]) -> Page {
             title: title.into(),
             text: vec![],
             grids: vec![Cells {
-                caption: "Accuracy in percent: mean and deviation over the run's seeds.".into(),
+                caption: "Accuracy in percent: mean and standard deviation over the seeds of the run.".into(),
                 head: [names, runs.iter().map(|(name, _)| name.clone()).collect()].concat(),
                 rows: rows.collect(),
                 words: 4,
@@ -97,7 +97,7 @@ fn page(runs: &[(String, Report)]) -> Page {
         .map(|(name, report)| format!("{name}: {}, chance {:.1} %.", report.data.name, report.chance))
         .collect();
     if !same_data {
-        lead.push("These runs are on different data: their numbers are not to be compared.".into());
+        lead.push("These runs use different data, so their numbers are not comparable.".into());
     }
     let origin = |(name, report): &(String, Report)| {
         let (data, how) = (&report.data, &report.provenance);
@@ -146,7 +146,7 @@ fn plots(runs: &[(String, Report)], value: fn(&Outcome) -> &Accuracy) -> Vec<Lin
         // A single number of patches makes no curve.
         lines.iter().any(|(_, points)| points.len() > 1).then(|| Lines {
             title: format!("{}, {}, {}", first.model.title(), space.name(), color.name()),
-            caption: "Mean and deviation over the run's seeds.".into(),
+            caption: "Mean and standard deviation over the seeds of the run.".into(),
             x_label: "patches".into(),
             y_label: "accuracy (%)".into(),
             logarithmic: true,

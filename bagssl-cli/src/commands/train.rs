@@ -155,7 +155,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         if let Some((table, _)) = profile {
             say!("{}", table.trim_end());
         }
-        say!("{} steps done, in {:.1} s; the model is {}", outcome.steps, outcome.seconds, checkpoint.display());
+        say!("{} steps in {:.1} s; model written to {}", outcome.steps, outcome.seconds, checkpoint.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -228,7 +228,7 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     let loader = loader(run.config, run.dataset.clone(), run.threads, run.on_bad_image)?;
     let folder = RunFolder::open(run.out)?;
     if !folder.is_locked() {
-        note!("warning: {}: has no locks; nobody else may train there at the same time", run.out.display());
+        note!("warning: {}: no file locks; do not train there from two processes at once", run.out.display());
     }
     let mut states = States::new(folder.join(STATES), run.keeping);
     let mut found = run.find(&folder, &states)?;
@@ -289,7 +289,7 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
         return Err(Stopped { signal: waiting.caught(), step: steps }.into());
     }
     if skipped > 0 {
-        note!("{skipped} of {steps} steps changed nothing, as their loss or their gradient was not finite");
+        note!("{skipped} of {steps} steps were skipped because their loss or gradient was not finite");
     }
     if let Some(warning) = health.warning() {
         note!("{}", one_line(&warning));
@@ -433,7 +433,7 @@ fn check_use(checkpoint: &[u8], loader: &Loader) -> Result<()> {
     let rows = network.embed(&batch, &taps).map_err(anyhow::Error::from_boxed)?;
     for (tap, rows) in taps.into_iter().zip(rows) {
         if let Some(value) = rows.values.iter().find(|value| !value.is_finite()) {
-            bail!("the model is of no use: {}: expected finite values, got {value}; a lower --lr may help", tap.name());
+            bail!("the model is unusable: {}: expected finite values, got {value}; a lower --lr may help", tap.name());
         }
     }
     Ok(())
@@ -446,7 +446,7 @@ impl Training<'_> {
         match self.devices {
             0 => bail!("--devices: expected at least 1, got 0"),
             devices if !images.is_multiple_of(devices) => {
-                bail!("--devices: expected a divisor of the {images} images of a batch, got {devices}")
+                bail!("--devices: expected a divisor of the {images} images per batch, got {devices}")
             }
             _ => Ok(()),
         }
@@ -465,10 +465,10 @@ impl Training<'_> {
         }
         let (needed, free_mib) = (needed / memory::MIB, free / memory::MIB);
         let advice = match estimate.fitting(free, images, batch.patches) {
-            Some(together) => format!("--micro-batch {together} would fit"),
-            None => "smaller --images, --projector or --arch would".into(),
+            Some(together) => format!("--micro-batch {together} fits"),
+            None => "reduce --images, --projector or --arch".into(),
         };
-        bail!("a step: expected at most the {free_mib} MiB of memory that are free, got about {needed} MiB; {advice}")
+        bail!("a step: expected at most {free_mib} MiB (the free memory), got about {needed} MiB; {advice}")
     }
 
     /// Adds the names of the first affected images and a suggestion to an error.
@@ -484,8 +484,8 @@ impl Training<'_> {
             _ => return error,
         };
         let saved = match states.newest() {
-            Ok(Some(found)) => format!("--resume-from last goes on from step {}, which is saved", found.step),
-            _ => "nothing was saved before".into(),
+            Ok(Some(found)) => format!("--resume-from last resumes from step {}, which is saved", found.step),
+            _ => "no state was saved".into(),
         };
         anyhow::anyhow!("{error}{names}; a lower --lr or --on-not-finite skip may help; {saved}")
     }
@@ -513,16 +513,17 @@ impl Training<'_> {
             let expected = match left {
                 Some(left) => {
                     format!(
-                        "the states of {left} beside it, or another --out (--force removes what is there and begins anew)"
+                        "the states that belong to {left}, or another --out (--force removes the old run and starts \
+                         over)"
                     )
                 }
-                None if self.resume_from.is_some() => "a state to go on from".into(),
+                None if self.resume_from.is_some() => "a state to resume from".into(),
                 None => return Ok(None),
             };
             return Err(Error::NoState { path, expected, got: "none".into() }.into());
         };
         for (path, why) in &found.damaged {
-            note!("warning: {}: {}; going on from step {}", path.display(), one_line(why), found.step);
+            note!("warning: {}: {}; resuming from step {}", path.display(), one_line(why), found.step);
         }
         Ok(Some(found))
     }

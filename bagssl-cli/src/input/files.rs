@@ -65,7 +65,7 @@ fn checked_length(path: &Path, most: u64) -> Result<u64> {
         bail!("{}: expected a file, got a folder", path.display());
     }
     if !meta.is_file() {
-        bail!("{}: expected a regular file, got a special one", path.display());
+        bail!("{}: expected a regular file, got a special file", path.display());
     }
     if meta.len() > most {
         bail!("{}: expected at most {most} bytes, got {}", path.display(), meta.len());
@@ -79,7 +79,7 @@ fn check_replaceable(path: &Path) -> Result<()> {
     match path.metadata() {
         Ok(meta) if meta.is_dir() => bail!("{}: expected a file to write, got a folder", path.display()),
         Ok(meta) if !meta.is_file() => {
-            bail!("{}: expected a regular file to write, got a special one, which stays", path.display())
+            bail!("{}: expected a regular file to write, got a special file", path.display())
         }
         _ => Ok(()),
     }
@@ -130,7 +130,7 @@ impl<'a> Output<'a> {
     pub(crate) fn new(path: &'a Path, force: bool, inputs: &[&Path]) -> Result<Self> {
         check_replaceable(path)?;
         if !force && path.symlink_metadata().is_ok() {
-            bail!("{}: is there already; --force replaces it", path.display());
+            bail!("{}: already exists; --force replaces it", path.display());
         }
         if let Some(folder) = path.parent()
             && !folder.as_os_str().is_empty()
@@ -140,7 +140,7 @@ impl<'a> Output<'a> {
         }
         let same = |input: &&&Path| matches!((path.canonicalize(), input.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if let Some(input) = inputs.iter().find(same) {
-            bail!("{}: expected another file than {}, which is read", path.display(), input.display());
+            bail!("{}: expected a file other than the input {}, got the same", path.display(), input.display());
         }
         Ok(Output { path, force })
     }
@@ -155,7 +155,7 @@ impl<'a> Output<'a> {
         let done = if self.force { staged.commit() } else { staged.commit_new() };
         match done {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                bail!("{}: has appeared meanwhile; --force replaces it", self.path.display())
+                bail!("{}: was created in the meantime; --force replaces it", self.path.display())
             }
             done => done.with_context(|| self.path.display().to_string()),
         }
@@ -188,7 +188,7 @@ pub(crate) fn write_together<const N: usize>(files: [(Output<'_>, &[u8]); N]) ->
 fn undo(error: anyhow::Error, named: &[(&Path, bool)]) -> anyhow::Error {
     let stays = |&&(path, was_free): &&(&Path, bool)| !was_free || std::fs::remove_file(path).is_err();
     let stay: Vec<String> = named.iter().filter(stays).map(|(path, _)| path.display().to_string()).collect();
-    if stay.is_empty() { error } else { anyhow::anyhow!("{error:#}; written all the same: {}", stay.join(", ")) }
+    if stay.is_empty() { error } else { anyhow::anyhow!("{error:#}; already written: {}", stay.join(", ")) }
 }
 
 /// Creates a folder and its parents.
@@ -236,7 +236,7 @@ mod tests {
         // Another program creates the file while the command runs.
         std::fs::write(&path, b"other").unwrap();
         let error = output.write(b"x").unwrap_err().to_string();
-        assert!(error.ends_with("has appeared meanwhile; --force replaces it"), "{error}");
+        assert!(error.ends_with("was created in the meantime; --force replaces it"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"other");
         assert!(Output::new(&path, false, &[]).is_err());
         Output::new(&path, true, &[]).unwrap().write(b"x").unwrap();
@@ -246,7 +246,7 @@ mod tests {
         #[cfg(unix)]
         {
             let error = Output::new(Path::new("/dev/null"), true, &[]).unwrap_err().to_string();
-            assert_eq!(error, "/dev/null: expected a regular file to write, got a special one, which stays");
+            assert_eq!(error, "/dev/null: expected a regular file to write, got a special file");
             // The same holds for the target of a symbolic link.
             std::os::unix::fs::symlink("/dev/null", folder.path().join("link")).unwrap();
             assert!(Output::new(&folder.path().join("link"), true, &[]).is_err());
@@ -254,7 +254,7 @@ mod tests {
         }
         let same = folder.path().join("./a");
         let error = Output::new(&same, true, &[&path]).unwrap_err().to_string();
-        assert!(error.contains("which is read"), "{error}");
+        assert!(error.contains("a file other than the input"), "{error}");
     }
 
     /// The third of three files cannot be renamed: files with new names are removed, and files that
@@ -271,8 +271,8 @@ mod tests {
         let waiting = outputs();
         std::fs::write(&late, b"other").unwrap();
         let error = write_together(waiting).unwrap_err().to_string();
-        assert!(error.contains("late: has appeared meanwhile"), "{error}");
-        assert!(error.ends_with(&format!("written all the same: {}", old.display())), "{error}");
+        assert!(error.contains("late: was created in the meantime"), "{error}");
+        assert!(error.ends_with(&format!("already written: {}", old.display())), "{error}");
         assert!(!new.exists() && std::fs::read(&late).unwrap() == b"other" && std::fs::read(&old).unwrap() == b"1");
         std::fs::remove_file(&late).unwrap();
         std::fs::remove_file(&old).unwrap();

@@ -61,7 +61,7 @@ impl ColumnArgs {
     /// Returns an error if columns were given, but none of the arguments in `images` is a data set.
     pub(crate) fn check(&self, images: &[&[PathBuf]]) -> Result<()> {
         if self.columns() != Columns::default() && !images.iter().any(|paths| is_set(paths)) {
-            bail!("--image-column, --label-column: expected parquet files with them, got image files");
+            bail!("--image-column, --label-column: expected parquet files, got image files");
         }
         Ok(())
     }
@@ -124,12 +124,12 @@ pub(crate) fn reason(skipped: &Skipped) -> String {
 pub(crate) fn tell_skipped(skipped: &[Skipped]) {
     for image in skipped {
         let often = if image.times == 1 { String::new() } else { format!(" {} times", image.times) };
-        note!("left out{often}: {}", reason(image));
+        note!("skipped{often}: {}", reason(image));
     }
     match skipped.len() {
         0 => {}
-        1 => note!("1 image left out"),
-        count => note!("{count} images left out"),
+        1 => note!("skipped 1 image"),
+        count => note!("skipped {count} images"),
     }
 }
 
@@ -137,7 +137,7 @@ pub(crate) fn tell_skipped(skipped: &[Skipped]) {
 /// yet, and then shows a progress bar.
 pub(crate) fn fingerprint(dataset: &Dataset) -> String {
     let bar = OnceLock::new();
-    let images = || Progress::images("read images for their digests", dataset.len(), false);
+    let images = || Progress::images("hash images", dataset.len(), false);
     let fingerprint = dataset.fingerprint_with(&|more| bar.get_or_init(images).inc(more));
     if let Some(bar) = bar.get() {
         bar.finish();
@@ -154,7 +154,7 @@ pub(crate) fn first_size(dataset: &Dataset) -> Result<ImageSize> {
 /// Prints the ignored files to standard error.
 pub(crate) fn tell_passed_over(passed: &PassedOver) {
     if !passed.is_empty() {
-        note_once(&format!("data: passed over: {}", one_line(&passed.to_string())));
+        note_once(&format!("data: ignored: {}", one_line(&passed.to_string())));
     }
 }
 
@@ -172,10 +172,7 @@ impl DataArgs {
         check_labels(&dataset, "training", self)?;
         if let [first, more @ ..] = &Classes::compare(&dataset, &dataset).empty[..] {
             let dots = if more.is_empty() { "" } else { ", .." };
-            note_once(&one_line(&format!(
-                "data: classes: {} without a training image ({first}{dots})",
-                1 + more.len()
-            )));
+            note_once(&one_line(&format!("data: classes: {} without training images ({first}{dots})", 1 + more.len())));
         }
         Ok(dataset)
     }
@@ -185,7 +182,7 @@ impl DataArgs {
         let dataset = match &self.data {
             Some(path) => Dataset::open_with(path, split, &self.columns.columns())?,
             None if self.columns.columns() != Columns::default() => {
-                bail!("--image-column, --label-column: expected parquet files with them, got no data set")
+                bail!("--image-column, --label-column: expected parquet files, got no data set")
             }
             None => Dataset::embedded(split)?,
         };
@@ -249,7 +246,7 @@ pub(crate) fn images(
 ) -> Result<Arc<Dataset>> {
     let (columns, is_set) = (columns.columns(), is_set(paths));
     if half.is_some() && !is_set {
-        bail!("--split: expected a data set with halves, got single images or one folder of them");
+        bail!("--split: expected a data set with splits, got single images or one folder of images");
     }
     let dataset = match paths {
         [path] if path.as_os_str() == "-" => from_input()?,
@@ -261,7 +258,7 @@ pub(crate) fn images(
         paths => {
             if let Some(other) = paths.iter().find(|path| path.is_dir() || is_archive(path) || path.as_os_str() == "-")
             {
-                bail!("{}: expected image files, or one folder, .tar or - alone", other.display());
+                bail!("{}: expected only image files, or a single folder, .tar or -", other.display());
             }
             Dataset::of_files(paths)?
         }
@@ -287,7 +284,8 @@ fn from_input() -> Result<Dataset> {
 pub(crate) fn check_labels(dataset: &Dataset, half: &str, data: &DataArgs) -> Result<()> {
     if let Some(image) = dataset.without_class() {
         bail!(
-            "{}: expected a class for each image of the {half} half, got none for {image}; only `train` and `embed` need none",
+            "{}: expected a class for each image of the {half} split, got none for {image}; only `train` and `embed` \
+             accept images without classes",
             data.name()
         );
     }

@@ -32,7 +32,7 @@ impl Splits {
             let line = one_line(&format!("classes: {classes}"));
             let left_out = match all - test.len() {
                 0 => String::new(),
-                1 => "; 1 image of theirs is not tested".into(),
+                1 => "; 1 image without training images of its class is not tested".into(),
                 count => format!("; {count} images without training images of their class are not tested"),
             };
             note_once(&format!("data: {line}{left_out}"));

@@ -164,7 +164,7 @@ fn protocol(what: &Reproduction<'_>) -> Result<Vec<Note>> {
         note(
             "training",
             format!(
-                "{} epochs of batches of {} images x {} patches; {}; seeds, network and batches are the same for all",
+                "{} epochs of batches of {} images x {} patches; {}; all methods share seeds, network and batches",
                 train.schedule.epochs,
                 train.batch.images,
                 train.batch.patches,
@@ -178,26 +178,20 @@ fn protocol(what: &Reproduction<'_>) -> Result<Vec<Note>> {
     }
     notes.extend([
         note("patches of an image", describe(shared.protocol.bag)),
-        note("whole image", "the image resampled to the network's input, looked at once".into()),
-        note(
-            "fewer patches",
-            "the first of a random order of each image's patches, for training and test images alike".into(),
-        ),
+        note("whole image", "the image resampled to the network's input size, encoded once".into()),
+        note("fewer patches", "the first patches in a random order, for training and test images".into()),
         note("kNN", shared.protocol.how.knn.describe()),
         note("linear", shared.protocol.how.linear.describe()),
-        note(
-            "grey",
-            "the same networks and weights on greyed images, in training and test set; nothing is trained anew".into(),
-        ),
+        note("grey", "the same networks and weights on grey training and test images, without retraining".into()),
         note(
             "baselines",
             format!(
-                "raw pixels in [0, 1] (grey: less their mean) and the joint color histogram with {0} x {0} x {0} bins; finer \
-                 histograms are stronger where images come from few scenes",
+                "raw pixels in [0, 1] (grey: minus their mean) and the joint color histogram with {0} x {0} x {0} \
+                 bins; finer histograms are stronger if images come from few scenes",
                 bagssl_eval::baselines::Histogram::BINS
             ),
         ),
-        note("health", "of the first seed, on the patches of the test images".into()),
+        note("health", "first seed, on the patches of the test images".into()),
     ]);
     Ok(notes)
 }

@@ -69,7 +69,7 @@ struct Plan<'a> {
     out: &'a Path,
 }
 
-const NO_GRID: &str = "images that differ in size have no grid of patches in common";
+const NO_GRID: &str = "images of different sizes have no common grid of patches";
 const FIRST_SEED: &str = "The first seed of each training.";
 
 impl Plan<'_> {
@@ -80,7 +80,7 @@ impl Plan<'_> {
         let args = compare::Args { claim, bag: BagArgs::like(self.bag), protocol: self.protocol(), only_knn: true };
         self.stage(
             Claim::Compare(args),
-            "Claims 0 and 5: methods side by side, and what averaging patches gains",
+            "Claims 0 and 5: comparison of methods, and the gain from averaging patches",
             trained,
         )
         .on(how, patches * self.images_of([true, true]))
@@ -117,8 +117,7 @@ impl Plan<'_> {
     fn cooccurrence(&self) -> ClaimStage {
         let args = cooccurrence::Args::with_seed(self.shared.protocol.seed);
         let how = vec!["No images and no checkpoint: patches whose joint distribution is known.".into()];
-        self.stage(Claim::Cooccurrence(args), "Claim 4: co-occurrence, in a world where all is known", vec![])
-            .on(how, 0)
+        self.stage(Claim::Cooccurrence(args), "Claim 4: co-occurrence, in a fully known world", vec![]).on(how, 0)
     }
 
     fn stage(&self, claim: Claim, title: &'static str, trained: Vec<Stage>) -> ClaimStage {
@@ -246,7 +245,7 @@ impl ClaimStage {
             Some(_) => None,
             None => match self.settings(shared)? {
                 Some(settings) => StageStamp::why_not(&self.folder, &settings),
-                None => StageStamp::why_not(&self.folder, &Settings::new()).map(|_| "it waits for trainings".into()),
+                None => StageStamp::why_not(&self.folder, &Settings::new()).map(|_| "waiting for trainings".into()),
             },
         })
     }
@@ -258,7 +257,7 @@ impl ClaimStage {
         StageStamp::remove(&self.folder)?;
         let found = self.claim.question().find(bars)?;
         files::write(&self.folder.join(FOUND), &serde_json::to_vec(&found)?)?;
-        let of = self.settings(shared)?.context("a checkpoint is gone that was there")?;
+        let of = self.settings(shared)?.context("a checkpoint has disappeared")?;
         StageStamp { hash: stamp::hash(&of), of, seconds: started.elapsed().as_secs_f64(), training: None }
             .write(&self.folder)
     }
@@ -272,7 +271,7 @@ impl ClaimStage {
     pub(super) fn section(&self) -> Result<report::ClaimSection> {
         let (name, title) = (self.claim.question().name().into(), self.title.into());
         if let Some(why) = self.left_out {
-            let how = vec![format!("Not looked at here, as {why}.")];
+            let how = vec![format!("Skipped here: {why}.")];
             return Ok(report::ClaimSection { name, title, how, ..report::ClaimSection::default() });
         }
         let data = self.found()?;
@@ -343,6 +342,6 @@ mod tests {
         assert_eq!(left_out, ["claim aggregation", "claim locality"]);
         let section = claims[3].section().unwrap();
         assert_eq!(section.title, "Claim 3: locality of patch embeddings");
-        assert!(section.how[0].contains("no grid") && section.page.blocks.is_empty());
+        assert!(section.how[0].contains("no common grid") && section.page.blocks.is_empty());
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn print(what: &Reproduction<'_>) -> Result<()> {
         say!("features: at most about {} MB under {}", bytes.div_ceil(1 << 20), folder.display());
     }
     if left.is_empty() && claims.is_empty() {
-        say!("time: nothing is left to be done but the report");
+        say!("time: only the report is left");
         return Ok(());
     }
     let timed = || warm_up(what);
@@ -58,8 +58,8 @@ pub(super) fn print(what: &Reproduction<'_>) -> Result<()> {
     let all = trainings as f64 * steps as f64 * step + left.len() as f64 * measuring + looking;
     let at_a_time = what.jobs.min(left.len().max(claims.len())) as f64;
     say!(
-        "time: about {:.0} s ({:.2} s a step, {:.1} ms to embed an image's bag, {} at a time); measured just now on one of \
-         them alone, so more if the machine is busy",
+        "time: about {:.0} s ({:.2} s a step, {:.1} ms to embed an image's bag, {} at a time); measured with one job \
+         alone, so more if the machine is busy",
         all / at_a_time,
         step,
         1e3 * image,

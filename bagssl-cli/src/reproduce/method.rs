@@ -24,7 +24,7 @@ pub(super) fn chosen(names: &[String]) -> Result<Vec<Method>> {
     let methods: Vec<Method> = Method::TRAINED.into_iter().filter(is_chosen).collect();
     if !methods.contains(&Method::Bagssl) {
         let names: Vec<&str> = methods.iter().map(|method| method.name()).collect();
-        bail!("--methods: expected bagssl among them, as the others are compared with it, got {}", names.join(","));
+        bail!("--methods: expected bagssl among the methods, since it is the reference, got {}", names.join(","));
     }
     Ok(methods)
 }
@@ -48,7 +48,7 @@ mod tests {
         let error = of("vicreg,multi-scale").unwrap_err().to_string();
         assert_eq!(
             error,
-            "--methods: expected bagssl among them, as the others are compared with it, got multi-scale,vicreg"
+            "--methods: expected bagssl among the methods, since it is the reference, got multi-scale,vicreg"
         );
     }
 }

@@ -91,10 +91,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // Compare takes all checkpoints at once.
     let most = (claims::MOST_CHECKPOINTS / methods.len()) as u64;
     if !(1..=most).contains(&args.seeds) {
-        bail!("--seeds: expected 1 to {most} of {} methods, got {}", methods.len(), args.seeds);
+        bail!("--seeds: expected 1 to {most} for {} methods, got {}", methods.len(), args.seeds);
     }
     if args.seed.checked_add(args.seeds).is_none() {
-        bail!("--seed: expected a number that {} seeds can follow, got {}", args.seeds, args.seed);
+        bail!("--seed: expected a first seed that leaves room for {} seeds, got {}", args.seeds, args.seed);
     }
     args.features.check()?;
     // Report a missing backend before the work begins.
@@ -103,7 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let data = DataArgs { data: path, memory, ..DataArgs::default() };
     let halves = Splits::open(&data)?;
     if halves.tested() < 2 {
-        bail!("{}: expected at least 2 classes with images in both halves, got {}", data.name(), halves.tested());
+        bail!("{}: expected at least 2 classes with images in both splits, got {}", data.name(), halves.tested());
     }
     let base = args.profile.run(Method::Bagssl, args.epochs)?;
     let on_cpu = !args.backend.is_gpu();
@@ -149,7 +149,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let written = report.write(&out)?;
     files::write(&out.join(CONFIG), base.to_toml()?.as_bytes())?;
     say!("{}", assemble::table(&report));
-    say!("{seconds:.0} s in all; wrote");
+    say!("{seconds:.0} s in total; wrote");
     written.iter().for_each(|path| say!("  {}", path.display()));
     Ok(ExitCode::SUCCESS)
 }
@@ -190,7 +190,7 @@ impl Reproduction<'_> {
         );
         let state = |done: Option<f64>, outdated: Option<String>| match (done, outdated) {
             (Some(seconds), _) => format!("done before ({seconds:.0} s)"),
-            (None, Some(why)) => format!("to be done anew: {why}"),
+            (None, Some(why)) => format!("to be redone: {why}"),
             (None, None) => "to be done".into(),
         };
         let mut number = 0;
@@ -199,13 +199,13 @@ impl Reproduction<'_> {
             say!("  stage {number:>2}  {label}: {state}");
         };
         for stage in self.stages {
-            let verb = if stage.is_trained() { "train and measure" } else { "measure" };
+            let verb = if stage.is_trained() { "train and evaluate" } else { "evaluate" };
             let state = state(stage.done(self.shared)?, stage.outdated(self.shared)?);
             tell(format!("{verb} {}", stage.label()), state);
         }
         for claim in self.claims {
             let state = match &claim.left_out {
-                Some(why) => format!("left out, as {why}"),
+                Some(why) => format!("skipped: {why}"),
                 None => state(claim.done(self.shared)?, claim.outdated(self.shared)?),
             };
             tell(claim.label(), state);
@@ -267,7 +267,7 @@ impl Reproduction<'_> {
         let observer: Box<dyn Observer + Send> =
             Box::new(Steps(bars.add(&format!("train {}", stage.label()), 0, "steps")));
         let images = evaluate::images_to_embed(self.shared.halves);
-        let measuring = bars.add(&format!("measure {}", stage.label()), images, "images");
+        let measuring = bars.add(&format!("evaluate {}", stage.label()), images, "images");
         let result = self.on_threads(|| stage.run(self.shared, observer, &|images| measuring.inc(images)));
         measuring.finish();
         result

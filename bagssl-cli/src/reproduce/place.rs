@@ -29,7 +29,7 @@ pub(super) fn check(folder: &Path, names: &[&str], is_own: bool) -> Result<()> {
     let is_there = |name: &&&str| folder.join(name).symlink_metadata().is_ok();
     match names.iter().chain(&[STAMP, BEGUN]).find(is_there) {
         Some(name) => bail!(
-            "{}: expected a file of a reproduction or none, got another, which stays; choose another --out",
+            "{}: expected a file of a reproduction or none, got another; choose another --out",
             folder.join(name).display()
         ),
         None => Ok(()),

@@ -71,8 +71,8 @@ impl Profile {
         let path = given.cloned().unwrap_or_else(|| folder.into());
         if !path.exists() {
             bail!(
-                "{}: expected the data of profile {}, got nothing there; fetch {what} from {from} and put it there, or name \
-                 its place with --data",
+                "{}: expected the data of profile {}, got none; download {what} from {from} to this path, or pass its \
+                 path with --data",
                 path.display(),
                 self.name()
             );

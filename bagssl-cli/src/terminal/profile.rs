@@ -92,7 +92,7 @@ impl Profile {
         let (is_on, kept) = (AtomicBool::new(false), Mutex::default());
         let profile = Profile { path: path.into(), origin: Instant::now(), is_on, kept };
         if PROFILE.set(profile).is_err() {
-            bail!("--profile: expected one profile of a program, got two");
+            bail!("--profile: expected one profile per process, got two");
         }
         let profile = PROFILE.get().expect("it has just been set");
         record(profile);
@@ -121,7 +121,8 @@ impl Profile {
         self.is_on.store(false, Relaxed);
         if self.kept().steps == 0 {
             note!(
-                "warning: --profile: expected more than {UNTIMED} steps, of which the first are not recorded, got fewer"
+                "warning: --profile: expected more than {UNTIMED} steps (the first {UNTIMED} are not recorded), got \
+                 fewer"
             );
             return Ok(None);
         }

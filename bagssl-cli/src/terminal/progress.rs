@@ -246,7 +246,7 @@ impl Observer for Steps {
             }
             Event::Skipped { step, what, images } => {
                 let count = images.len();
-                self.0.warn(&format!("step {step} changed nothing: {what} is not finite, from {count} images"));
+                self.0.warn(&format!("skipped step {step}: {what} is not finite, from {count} images"));
             }
             Event::Health { epoch, verdict, reasons, .. } if !reasons.is_empty() => {
                 self.0.warn(&format!("epoch {}: {verdict}: {}", epoch + 1, reasons.join("; ")));

@@ -119,7 +119,7 @@ impl fmt::Display for Stopped {
             Some(_) => " by SIGHUP",
             None => "",
         };
-        write!(formatter, "stopped{by} after step {}, which is saved; the same command goes on from there", self.step)
+        write!(formatter, "stopped{by} after step {}, which is saved; rerun the same command to resume", self.step)
     }
 }
 

@@ -216,7 +216,7 @@ impl RunningMean {
 
     /// The factor that converts the sum of squared deviations to the variance of the mean.
     fn variance_factor(&self, patches: u64) -> Option<f64> {
-        assert!(self.count <= patches, "{} embeddings of a grid of {patches}", self.count);
+        assert!(self.count <= patches, "{} embeddings for a grid of {patches} patches", self.count);
         match self.count {
             0 => None,
             count if count == patches => Some(0.0),
@@ -264,12 +264,12 @@ fn check_dim(expected: usize, got: usize) -> Result<()> {
 pub fn pool(embeddings: &[f32], dim: usize, grid: Grid, cells: u32) -> Result<Vec<f32>> {
     let expected = grid.patches() * dim;
     if embeddings.len() != expected {
-        return Err(Error::Length { what: "embeddings of a grid", expected, got: embeddings.len() });
+        return Err(Error::Length { what: "grid embeddings", expected, got: embeddings.len() });
     }
     if cells == 0 || cells > grid.rows().min(grid.columns()) {
         return Err(Error::Setting {
             name: "cells",
-            expected: "at least 1, at most the grid's rows and columns",
+            expected: "1 to the smaller of the grid's rows and columns",
             got: format!("{cells} for a grid of {}x{}", grid.rows(), grid.columns()),
         });
     }

@@ -140,13 +140,13 @@ fn length_of_mean(rows: &Rows) -> Result<f64> {
 
 fn check_patches(rows: &Rows) -> Result<()> {
     if rows.is_empty() {
-        return Err(Error::Setting { name: "patches", expected: "at least 1 with a value", got: "none".into() });
+        return Err(Error::Setting { name: "patches", expected: "at least 1 non-empty patch", got: "none".into() });
     }
     let expected = rows.len() * rows.dim;
     if rows.values.len() == expected {
         return Ok(());
     }
-    Err(Error::Length { what: "values of patches", expected, got: rows.values.len() })
+    Err(Error::Length { what: "patch values", expected, got: rows.values.len() })
 }
 
 #[cfg(test)]

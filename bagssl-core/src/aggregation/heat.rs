@@ -39,7 +39,7 @@ impl HeatMap {
     /// image.
     pub fn new(evidence: &[f64], grid: Grid, image: ImageSize) -> Result<Self> {
         if evidence.len() != grid.patches() {
-            return Err(Error::Length { what: "evidence of a grid", expected: grid.patches(), got: evidence.len() });
+            return Err(Error::Length { what: "grid evidence", expected: grid.patches(), got: evidence.len() });
         }
         if let Some(value) = evidence.iter().find(|value| !value.is_finite()) {
             return Err(Error::Setting { name: "evidence", expected: "finite numbers", got: format!("{value}") });
@@ -89,7 +89,7 @@ impl HeatMap {
         let ImageSize { height, width } = self.size;
         let expected = height as usize * width as usize * 3;
         if rgb.len() != expected {
-            return Err(Error::Length { what: "bytes of an image", expected, got: rgb.len() });
+            return Err(Error::Length { what: "image bytes", expected, got: rgb.len() });
         }
         if !(limit > 0.0 && limit.is_finite()) {
             return Err(Error::Setting { name: "limit", expected: "a positive number", got: format!("{limit}") });

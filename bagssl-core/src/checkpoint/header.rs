@@ -35,7 +35,7 @@ pub fn header_length(start: [u8; LENGTH]) -> Result<usize> {
     match usize::try_from(u64::from_le_bytes(start)) {
         Ok(length @ 2..=LONGEST_HEADER) => Ok(LENGTH + length),
         _ => Err(refuse(format!(
-            "expected a safetensors file, with a header of at most {LONGEST_HEADER} bytes, got one of {}",
+            "expected a safetensors file with a header of at most {LONGEST_HEADER} bytes, got a header of {}",
             u64::from_le_bytes(start)
         ))),
     }
@@ -60,9 +60,9 @@ pub fn check_header(header: &[u8], length: u64) -> Result<()> {
 /// Parses the safetensors metadata of a header.
 pub(super) fn metadata(bytes: &[u8]) -> Result<Metadata> {
     let no_file = |why: String| refuse(format!("expected a safetensors file, got {why}"));
-    let start = *bytes.first_chunk().ok_or_else(|| no_file(format!("{} bytes: no header", bytes.len())))?;
-    let json = bytes.get(LENGTH..header_length(start)?).ok_or_else(|| no_file("a header that is cut short".into()))?;
-    serde_json::from_slice(json).map_err(|error| no_file(format!("one whose header is none: {error}")))
+    let start = *bytes.first_chunk().ok_or_else(|| no_file(format!("{} bytes without a header", bytes.len())))?;
+    let json = bytes.get(LENGTH..header_length(start)?).ok_or_else(|| no_file("a truncated header".into()))?;
+    serde_json::from_slice(json).map_err(|error| no_file(format!("an invalid header: {error}")))
 }
 
 impl Header {

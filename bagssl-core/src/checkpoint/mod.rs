@@ -78,7 +78,7 @@ impl<'a> Checkpoint<'a> {
         let got = digest::digest(json, tensors.collect());
         if got != *stated {
             return Err(Error::Checkpoint(format!(
-                "the file is damaged: expected digest {stated:016x}, got {got:016x}"
+                "the file is corrupt: expected digest {stated:016x}, got {got:016x}"
             )));
         }
         Ok(())

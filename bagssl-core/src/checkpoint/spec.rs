@@ -56,13 +56,13 @@ impl ModelPlan {
     /// rows of that length.
     pub fn new(encoder: Plan, projector: Plan) -> Result<Self> {
         if encoder.input() != Kind::Map(3) {
-            return Err(Error::Plan(format!("encoder: expected to read Map(3), got {:?}", encoder.input())));
+            return Err(Error::Plan(format!("encoder: expected input Map(3), got {:?}", encoder.input())));
         }
         let Kind::Rows(dim) = encoder.output() else {
-            return Err(Error::Plan(format!("encoder: expected to put out rows, got {:?}", encoder.output())));
+            return Err(Error::Plan(format!("encoder: expected output Rows, got {:?}", encoder.output())));
         };
         if projector.input() != Kind::Rows(dim) {
-            return Err(Error::Plan(format!("projector: expected to read Rows({dim}), got {:?}", projector.input())));
+            return Err(Error::Plan(format!("projector: expected input Rows({dim}), got {:?}", projector.input())));
         }
         Ok(ModelPlan { encoder, projector })
     }

@@ -148,14 +148,14 @@ fn a_digest_must_be_there_and_right() {
     let json = serde_json::to_string(&spec()).unwrap();
     refused(&with_metadata(&spec(), &json), "expected a digest at the end of the metadata");
     let wrong = with_metadata(&spec(), &digest::join(&json, 7));
-    refused(&wrong, "the file is damaged: expected digest 0000000000000007, got ");
+    refused(&wrong, "the file is corrupt: expected digest 0000000000000007, got ");
     let trusted = Checkpoint::from_bytes_unverified(&wrong).unwrap();
     assert!(trusted.verify().is_err());
     // A spec edited by hand, with the original digest.
     let bytes = to_bytes(&spec(), &tensors(&spec())).unwrap();
     let text = SafeTensors::read_metadata(&bytes).unwrap().1.metadata().as_ref().unwrap()[METADATA_KEY].clone();
     assert!(text.contains("\"seed\":18446744073709551615"));
-    refused(&with_metadata(&spec(), &text.replace("709551615", "709551614")), "the file is damaged");
+    refused(&with_metadata(&spec(), &text.replace("709551615", "709551614")), "the file is corrupt");
 }
 
 /// Flips 200 bits over the entire file, including the header; each is detected.
@@ -221,9 +221,9 @@ fn a_header_is_enough_to_refuse_a_file() {
     assert!(
         error(header, total - 1).contains(&format!("expected a safetensors file of {total} bytes, got {}", total - 1))
     );
-    assert!(error(&header[..length - 1], total).contains("a header that is cut short"));
+    assert!(error(&header[..length - 1], total).contains("a truncated header"));
     let huge = [&(LONGEST_HEADER as u64 + 1).to_le_bytes()[..], &header[8..]].concat();
-    assert!(error(&huge, total).contains("a header of at most 8388608 bytes, got one of 8388609"));
+    assert!(error(&huge, total).contains("a header of at most 8388608 bytes, got a header of 8388609"));
     refused(&huge, "a header of at most 8388608 bytes");
     refused(&u64::MAX.to_le_bytes(), "a header of at most 8388608 bytes");
 }
@@ -247,7 +247,7 @@ fn a_plan_that_asks_for_too_much_is_refused() {
     let wide = Spec { model: model(wide), ..spec() };
     refused(
         &to_bytes(&wide, &tensors(&wide)).unwrap(),
-        "encoder: expected maps of at most 1024 MiB for a patch of 16 pixels, got ",
+        "encoder: expected feature maps of at most 1024 MiB for a patch of side 16, got ",
     );
     let deep = (0..4096).map(|number| conv(number, if number == 0 { 3 } else { 1 }, [1, 1], [0, 0])).collect();
     let deep = Spec { model: model(deep), ..spec() };

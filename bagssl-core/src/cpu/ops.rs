@@ -74,7 +74,7 @@ impl<'a> Processor<'a> {
     pub fn new(set: InstructionSet, threads: &'a dyn Threads) -> Result<Self> {
         let micro = set.micro().ok_or_else(|| Error::Setting {
             name: "instruction set",
-            expected: "one of this machine",
+            expected: "one that this machine supports",
             got: set.name().into(),
         })?;
         Ok(Processor { micro, threads })
@@ -98,12 +98,12 @@ impl<'a> Processor<'a> {
         let shape = [input.shape[0], size[0], size[1], conv.outputs];
         if let Some(residual) = residual.filter(|residual| residual.shape != shape) {
             let (expected, got) = (format!("{shape:?}"), format!("{:?}", residual.shape));
-            return Err(Error::Plan(format!("shape of a residual: expected {expected}, got {got}")));
+            return Err(Error::Plan(format!("residual: expected shape {expected}, got {got}")));
         }
         let zeros;
         let bias = match bias {
             Some(bias) => {
-                expect_length("a bias", conv.outputs, bias.len())?;
+                expect_length("bias", conv.outputs, bias.len())?;
                 bias
             }
             None => {
@@ -189,8 +189,8 @@ impl<'a> Processor<'a> {
     /// Like [`Processor::conv2d`].
     pub fn conv2d_weight_gradient(&self, input: View<'_>, gradient: View<'_>, conv: Convolution) -> Result<Vec<f32>> {
         let Convolution { window, inputs, outputs } = conv;
-        expect_length("channels of a convolution's input", inputs, input.shape[3])?;
-        expect_length("images of a convolution's gradient", input.shape[0], gradient.shape[0])?;
+        expect_length("convolution input channels", inputs, input.shape[3])?;
+        expect_length("convolution gradient batch size", input.shape[0], gradient.shape[0])?;
         conv.check_gradient_shape(gradient, input.size())?;
         let [images, height, width, _] = gradient.shape;
         let (before, after) = Conv::border(window, Method::Direct, [height, width]);
@@ -272,10 +272,10 @@ impl<'a> Processor<'a> {
         relu: bool,
     ) -> Result<Normed> {
         let channels = input.shape[3];
-        expect_length("a norm's scale", channels, scale.len())?;
-        expect_length("a norm's shift", channels, shift.len())?;
+        expect_length("norm scale", channels, scale.len())?;
+        expect_length("norm shift", channels, shift.len())?;
         if let Some(residual) = residual {
-            expect_length("values of a residual", input.values.len(), residual.values.len())?;
+            expect_length("residual values", input.values.len(), residual.values.len())?;
         }
         let passes = &self.micro.elementwise;
         let pixels = (input.values.len() / channels) as f64;
@@ -322,11 +322,11 @@ impl<'a> Processor<'a> {
         let channels = input.shape[3];
         let (output, mean, variance) = normed;
         for (what, expected, got) in [
-            ("a norm's scale", channels, scale.len()),
-            ("a norm's mean", channels, mean.len()),
-            ("a norm's variance", channels, variance.len()),
-            ("values of a norm's output", input.values.len(), output.values.len()),
-            ("values of a norm's gradient", input.values.len(), gradient.values.len()),
+            ("norm scale", channels, scale.len()),
+            ("norm mean", channels, mean.len()),
+            ("norm variance", channels, variance.len()),
+            ("norm output values", input.values.len(), output.values.len()),
+            ("norm gradient values", input.values.len(), gradient.values.len()),
         ] {
             expect_length(what, expected, got)?;
         }
@@ -426,19 +426,20 @@ fn factors(scale: &[f32], variance: &[f32]) -> Vec<f32> {
 impl Convolution {
     /// Checks the channels and the weight. Returns the output's size.
     fn check(self, input: View<'_>, weight: &[f32]) -> Result<[usize; 2]> {
-        expect_length("channels of a convolution's input", self.inputs, input.shape[3])?;
+        expect_length("convolution input channels", self.inputs, input.shape[3])?;
         self.check_weight(weight)?;
         self.size(input.size())
     }
 
     fn check_weight(self, weight: &[f32]) -> Result<()> {
         let [height, width] = self.window.kernel;
-        expect_length("a convolution's weight", self.outputs * self.inputs * height * width, weight.len())
+        expect_length("convolution weight", self.outputs * self.inputs * height * width, weight.len())
     }
 
     fn size(self, input: [usize; 2]) -> Result<[usize; 2]> {
         check_window(self.window).map_err(Error::Plan)?;
-        let why = || Error::Plan(format!("expected a map that {:?} fits into, got {input:?} pixels", self.window));
+        let why =
+            || Error::Plan(format!("expected a feature map large enough for {:?}, got {input:?} pixels", self.window));
         self.window.output(input).ok_or_else(why)
     }
 
@@ -449,9 +450,9 @@ impl Convolution {
 
     fn check_gradient_shape(self, gradient: View<'_>, input: [usize; 2]) -> Result<()> {
         let [height, width] = self.size(input)?;
-        expect_length("channels of a convolution's gradient", self.outputs, gradient.shape[3])?;
-        expect_length("rows of a convolution's gradient", height, gradient.shape[1])?;
-        expect_length("columns of a convolution's gradient", width, gradient.shape[2])
+        expect_length("convolution gradient channels", self.outputs, gradient.shape[3])?;
+        expect_length("convolution gradient rows", height, gradient.shape[1])?;
+        expect_length("convolution gradient columns", width, gradient.shape[2])
     }
 }
 

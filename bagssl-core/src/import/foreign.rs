@@ -80,7 +80,7 @@ impl<'a> ForeignTensor<'a> {
         }
         let outside = || {
             let TensorRef { shape, strides, offset, stored, .. } = tensor;
-            format!("shape {shape:?} with strides {strides:?} from {offset} does not fit into {stored} values")
+            format!("shape {shape:?} with strides {strides:?} and offset {offset} does not fit into {stored} values")
         };
         let sizes = |sizes: &[u64]| sizes.iter().map(|&size| usize::try_from(size).ok()).collect::<Option<Vec<_>>>();
         let shape = sizes(&tensor.shape).ok_or_else(outside)?;
@@ -129,7 +129,7 @@ impl<'a> Foreign<'a> {
         let most = 2 * bytes.len() as u64;
         if values > most {
             let expected = format!("at most {most} values in a file of {} bytes", bytes.len());
-            return Err(refuse(&format!("expected {expected}, got {values} in tensors that overlap")));
+            return Err(refuse(&format!("expected {expected}, got {values} in overlapping tensors")));
         }
         Ok(foreign)
     }
@@ -142,7 +142,8 @@ impl<'a> Foreign<'a> {
     pub fn check_start(start: &[u8]) -> Result<()> {
         if start.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19") {
             return Err(refuse(
-                "expected PyTorch's zip format, got the one before 1.6: load it and save it again with torch.save",
+                "expected PyTorch's zip format, got the format used before PyTorch 1.6: load the file and save it \
+                 again with torch.save",
             ));
         }
         if start.starts_with(ZIP) {
@@ -170,8 +171,7 @@ impl<'a> Foreign<'a> {
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(neither)?;
         if header.metadata().as_ref().is_some_and(|metadata| metadata.contains_key(METADATA_KEY)) {
             return Err(refuse(
-                "expected another program's file, got a checkpoint of this project, which is used as it is: nothing has to be \
-                 imported, and an import would lose its patches and its feature",
+                "expected a checkpoint of another program, got a BagSSL checkpoint: use it directly, without import",
             ));
         }
         let read = SafeTensors::deserialize(bytes).map_err(neither)?;
@@ -200,17 +200,17 @@ impl<'a> Foreign<'a> {
         let folder = folder.filter(|folder| folder.is_empty() || folder.ends_with('/'));
         let folder = folder.ok_or_else(|| refuse("expected data.pkl in the archive, got none"))?;
         if let Some(order) = archive.get(&format!("{folder}byteorder")).filter(|order| *order != b"little") {
-            return Err(refuse(&format!("expected byte order \"little\", got {} other bytes", order.len())));
+            return Err(refuse(&format!("expected byte order \"little\", got {} bytes of another value", order.len())));
         }
         if archive.get(&format!("{folder}constants.pkl")).is_some() {
-            return Err(refuse("expected tensors, got a TorchScript program"));
+            return Err(refuse("expected a state dict, got a TorchScript program"));
         }
         let pickle = Pickle::from_bytes(archive.get(&format!("{folder}data.pkl")).unwrap_or_default())?;
         let mut tensors = BTreeMap::new();
         let dict = state_dict(&pickle)?;
         for &(key, value) in dict.0 {
             let Value::Str(name) = *pickle.get(key) else {
-                return Err(refuse("state dict: expected names as keys, got another value"));
+                return Err(refuse("state dict: expected strings as keys, got another type"));
             };
             let Value::Tensor(tensor) = pickle.get(value) else {
                 return Err(no_tensor(&pickle, &dict, name));
@@ -231,25 +231,26 @@ fn what(bytes: &[u8]) -> Option<&'static str> {
     let begins = |start: &[u8]| bytes.starts_with(start);
     if bytes.get(257..262) == Some(b"ustar") {
         return Some(
-            "expected PyTorch's zip format or safetensors, got a tar, as PyTorch wrote before 0.1.10: load it and save it again \
-             with torch.save",
+            "expected PyTorch's zip format or safetensors, got a tar, the format used before PyTorch 0.1.10: load the \
+             file and save it again with torch.save",
         );
     }
     if begins(b"\x80") {
         return Some(
-            "expected PyTorch's zip format or safetensors, got a pickle alone: load it and save it with torch.save",
+            "expected PyTorch's zip format or safetensors, got a bare pickle: load the file and save it with \
+             torch.save",
         );
     }
     if begins(b"\x89HDF") {
-        return Some("expected PyTorch's zip format or safetensors, got an HDF5 file, as Keras writes");
+        return Some("expected PyTorch's zip format or safetensors, got an HDF5 file (such as Keras writes)");
     }
     if begins(b"version https://git-lfs") {
         return Some(
-            "expected PyTorch's zip format or safetensors, got a Git LFS pointer: `git lfs pull` fetches the file",
+            "expected PyTorch's zip format or safetensors, got a Git LFS pointer: run `git lfs pull` to fetch the file",
         );
     }
     let is_page = |mark: &[u8]| bytes.get(..mark.len()).is_some_and(|start| start.eq_ignore_ascii_case(mark));
-    let page = "expected PyTorch's zip format or safetensors, got an HTML page, as a failed download leaves";
+    let page = "expected PyTorch's zip format or safetensors, got an HTML page, probably from a failed download";
     (is_page(b"<!doctype html") || is_page(b"<html")).then_some(page)
 }
 
@@ -275,7 +276,7 @@ fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<(&'p [Entry], Vec<&'stat
     }
     match dict {
         Value::Dict(entries) => Ok((entries, path)),
-        _ => Err(refuse("expected a dictionary of tensors, got another value")),
+        _ => Err(refuse("expected a dictionary of tensors, got another type")),
     }
 }
 
@@ -291,11 +292,11 @@ fn no_tensor(pickle: &Pickle<'_>, (entries, path): &(&[Entry], Vec<&'static str>
     let found: Vec<String> = entries.iter().take(256).filter_map(holds).take(4).collect();
     let place = if path.is_empty() { String::new() } else { format!(" {path:?}") };
     let got = match found.is_empty() {
-        true => format!("another value under {:?}", short(name)),
-        false => format!("dictionaries of them under {found:?}"),
+        true => format!("another type under {:?}", short(name)),
+        false => format!("dictionaries of tensors under {found:?}"),
     };
     refuse(&format!(
-        "state dict{place}: expected tensors, or a dictionary of them under one of {WRAPPERS:?}, got {got}"
+        "state dict{place}: expected tensors, or a dictionary of tensors under one of {WRAPPERS:?}, got {got}"
     ))
 }
 

@@ -75,7 +75,8 @@ impl Layout {
             () => {
                 let first: Vec<&str> = foreign.names().take(3).collect();
                 return Err(Error::Checkpoint(format!(
-                    "import: expected names of torchvision, vicreg, solo-learn, lightly or emp-ssl, got {first:?}"
+                    "import: expected tensor names of torchvision, vicreg, solo-learn, lightly or emp-ssl, got \
+                     {first:?}"
                 )));
             }
         })

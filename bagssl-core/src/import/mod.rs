@@ -95,14 +95,14 @@ pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
     let mut tensors = sorted.encoder_tensors(foreign, &encoder)?;
     let mut unused = sorted.other.clone();
     if !unused.is_empty() && !options.allow_unused {
-        return Err(refuse(format!("unexpected tensors {}; allow-unused leaves them out", listed(&unused))));
+        return Err(refuse(format!("unexpected tensors {}; allow-unused skips them", listed(&unused))));
     }
     let found = projector::read(foreign, &sorted.projector, encoder.output_dim());
     let kept = found.is_ok();
     let (plan, values) = match found {
         Ok(projector) => projector,
         Err(why) => {
-            notes.push(format!("projector: the identity, since {why}"));
+            notes.push(format!("projector: replaced by the identity ({why})"));
             unused.extend(sorted.projector.values().cloned());
             projector::identity(encoder.output_dim())?
         }
@@ -145,10 +145,11 @@ fn habits(layout: Layout, architecture: Architecture, options: &Options) -> Vec<
     let Some(usual) = architecture.name().strip_suffix("-pad2").filter(|_| layout == Layout::SoloLearn) else {
         return notes;
     };
-    notes.push(format!("stem: padded by 2, as solo-learn does for CIFAR; the file does not say so, {usual} pads by 1"));
+    notes.push(format!("stem: assumed padding 2, as in solo-learn for CIFAR; {usual} has padding 1"));
     if options.normalization.is_none() {
         notes.push(
-            "colors: ImageNet's, which solo-learn's runs on CIFAR may not have had: check cifar10 and cifar100".into(),
+            "colors: assumed ImageNet's normalization; for a solo-learn run on CIFAR, cifar10 or cifar100 may be right"
+                .into(),
         );
     }
     notes
@@ -196,7 +197,9 @@ impl Sorted {
                 }
             };
             if let Some(before) = before {
-                return Err(refuse(format!("expected one tensor of a kind, got {before:?} and {name:?}")));
+                return Err(refuse(format!(
+                    "expected one tensor for each parameter, got {before:?} and {name:?} for the same"
+                )));
             }
         }
         Ok(sorted)
@@ -210,8 +213,7 @@ impl Sorted {
             ResNet50Cifar, ResNet50CifarPad2, ResNetSmall,
         };
         let first = self.encoder.get("conv1.weight").and_then(|name| foreign.get(name));
-        let first =
-            first.ok_or_else(|| refuse("expected a tensor that stands for \"conv1.weight\", got none".into()))?;
+        let first = first.ok_or_else(|| refuse("expected a tensor for \"conv1.weight\", got none".into()))?;
         let has = |name: &str| self.encoder.contains_key(name);
         let stem = match first.shape() {
             [16, 3, 3, 3] if !has("layer4.0.conv1.weight") => return Ok(ResNetSmall),
@@ -220,7 +222,7 @@ impl Sorted {
             [64, 3, 3, 3] => 1,
             other => {
                 return Err(refuse(format!(
-                    "first convolution: expected [64, 3, 7, 7] or [64, 3, 3, 3], got {other:?}"
+                    "first convolution: expected shape [64, 3, 7, 7] or [64, 3, 3, 3], got {other:?}"
                 )));
             }
         };

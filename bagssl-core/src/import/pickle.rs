@@ -133,10 +133,10 @@ impl<'a> Machine<'a> {
             0x80 => self.protocol()?,
             0x95 => drop(self.take(8)?),
             b'(' => self.push_item(Item::Mark)?,
-            b'0' => drop(self.stack.pop().ok_or("POP of an empty stack")?),
+            b'0' => drop(self.stack.pop().ok_or("POP from an empty stack")?),
             b'1' => drop(self.marked()?),
             b'2' => {
-                let top = *self.stack.last().ok_or("DUP of an empty stack")?;
+                let top = *self.stack.last().ok_or("DUP on an empty stack")?;
                 self.push_item(top)?;
             }
             b'q' | b'r' | 0x94 => self.put(opcode)?,
@@ -186,7 +186,7 @@ impl<'a> Machine<'a> {
             }
             0x85..=0x87 => {
                 let count = usize::from(opcode - 0x84);
-                let start = self.stack.len().checked_sub(count).ok_or("a tuple of an empty stack")?;
+                let start = self.stack.len().checked_sub(count).ok_or("TUPLE from an empty stack")?;
                 Value::Tuple(ids(self.stack.drain(start..))?)
             }
             b't' => Value::Tuple(self.marked()?),
@@ -301,7 +301,7 @@ impl<'a> Machine<'a> {
 
     fn fetch(&mut self, opcode: u8) -> Step<()> {
         let key = if opcode == b'h' { u32::from(self.byte()?) } else { self.unsigned::<4>()? as u32 };
-        let id = *self.memo.get(&key).ok_or_else(|| format!("nothing is remembered under {key}"))?;
+        let id = *self.memo.get(&key).ok_or_else(|| format!("expected memo entry {key}, got none"))?;
         self.push_item(Item::Value(id))
     }
 
@@ -311,7 +311,7 @@ impl<'a> Machine<'a> {
         match &mut self.values[list as usize] {
             Value::List(list) => list.extend(items),
             Value::Inert => {}
-            _ => return Err("expected a list to append to, got another value".into()),
+            _ => return Err("expected a list to append to, got another type".into()),
         }
         Ok(())
     }
@@ -328,7 +328,7 @@ impl<'a> Machine<'a> {
         match &mut self.values[dict as usize] {
             Value::Dict(dict) => dict.extend(pairs(&items)?),
             Value::Inert => {}
-            _ => return Err("expected a dictionary to write to, got another value".into()),
+            _ => return Err("expected a dictionary to add items to, got another type".into()),
         }
         Ok(())
     }
@@ -338,7 +338,7 @@ impl<'a> Machine<'a> {
         self.marked()?;
         match self.values[self.top()? as usize] {
             Value::Inert => Ok(()),
-            _ => Err("expected a set to add to, got another value".into()),
+            _ => Err("expected a set to add items to, got another type".into()),
         }
     }
 
@@ -356,8 +356,7 @@ impl<'a> Machine<'a> {
         let shown = |text: &str| text.chars().take(60).collect::<String>();
         let refused = || {
             let advice = if Global::is_of_a_model(module, name) {
-                ": a whole model was saved, of which nothing may be called; expected its weights, as \
-                 torch.save(model.state_dict(), PATH) keeps them"
+                ": the file holds a whole model; save its weights alone with torch.save(model.state_dict(), PATH)"
             } else {
                 ""
             };
@@ -370,7 +369,7 @@ impl<'a> Machine<'a> {
     /// Reads a reference to a storage: `('storage', class, key, device, count)`.
     fn persistent(&mut self) -> Step<()> {
         let id = self.pop()?;
-        let wrong = "expected a persistent id (storage, class, key, device, count), got another value";
+        let wrong = "expected a persistent id (storage, class, key, device, count), got another type";
         let Value::Tuple(parts) = &self.values[id as usize] else { return Err(wrong.into()) };
         let [kind, class, key, _, count] = parts[..] else { return Err(wrong.into()) };
         let [kind, class, key, count] = [kind, class, key, count].map(|id| &self.values[id as usize]);
@@ -389,7 +388,7 @@ impl<'a> Machine<'a> {
     fn reduce(&mut self) -> Step<()> {
         let (arguments, callee) = (self.pop()?, self.pop()?);
         let Value::Tuple(arguments) = &self.values[arguments as usize] else {
-            return Err("expected a tuple of arguments, got another value".into());
+            return Err("expected a tuple of arguments, got another type".into());
         };
         let made = match &self.values[callee as usize] {
             Value::Global(Global::Inert | Global::Size) => Value::Inert,
@@ -397,20 +396,22 @@ impl<'a> Machine<'a> {
             Value::Global(Global::RebuildTensor) => self.rebuild(arguments)?,
             Value::Global(Global::RebuildParameter) => match arguments.first().map(|&id| &self.values[id as usize]) {
                 Some(Value::Tensor(tensor)) => Value::Tensor(tensor.clone()),
-                _ => return Err("_rebuild_parameter: expected a tensor, got another value".into()),
+                _ => return Err("_rebuild_parameter: expected a tensor, got another type".into()),
             },
             Value::Global(Global::Script(name)) => {
                 let name: String = name.chars().take(60).collect();
-                return Err(format!("global \"__main__.{name}\" is of the training script, and is not called"));
+                return Err(format!(
+                    "global \"__main__.{name}\" is defined in the training script and is never called"
+                ));
             }
-            _ => return Err("expected a known global with known arguments to be called, got another value".into()),
+            _ => return Err("expected a call of an allowed global with known arguments, got another".into()),
         };
         self.push(made)
     }
 
     /// Describes a tensor from `(storage, offset, size, stride, ..)`.
     fn rebuild(&self, arguments: &[Id]) -> Step<Value<'a>> {
-        let wrong = "_rebuild_tensor_v2: expected (storage, offset, size, stride, ..), got other values";
+        let wrong = "_rebuild_tensor_v2: expected (storage, offset, size, stride, ..), got other arguments";
         let [storage, offset, size, stride, ..] = arguments else { return Err(wrong.into()) };
         let unsigned = |id: &Id| match &self.values[*id as usize] {
             Value::Int(value) => u64::try_from(*value).map_err(|_| wrong),
@@ -436,7 +437,7 @@ impl<'a> Machine<'a> {
         self.pop()?;
         match self.values[self.top()? as usize] {
             Value::Dict(_) | Value::Inert => Ok(()),
-            _ => Err("BUILD: expected a dictionary or an object of settings, got another value".into()),
+            _ => Err("BUILD: expected a dictionary or a settings object, got another type".into()),
         }
     }
 }
@@ -452,7 +453,7 @@ fn ids(items: impl Iterator<Item = Item>) -> Step<Vec<Id>> {
 fn pairs(items: &[Id]) -> Step<Vec<(Id, Id)>> {
     let (pairs, rest) = items.as_chunks::<2>();
     if !rest.is_empty() {
-        return Err(format!("expected keys with values, got {} items", items.len()));
+        return Err(format!("expected pairs of keys and values, got {} items", items.len()));
     }
     Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
 }

@@ -34,10 +34,10 @@ pub(super) fn read(foreign: &Foreign<'_>, modules: &Modules, dim: usize) -> Pars
     let places: BTreeSet<Place> = modules.keys().map(|(stretch, module, _)| (*stretch, *module)).collect();
     let mut places = places.into_iter().peekable();
     match places.peek() {
-        None => return Err("the file has none".into()),
+        None => return Err("the file contains no projector".into()),
         Some((_, 0)) => {}
         Some((_, first)) => {
-            return Err(format!("expected a linear layer as module 0, got the first tensors at {first}"));
+            return Err(format!("expected a linear layer as module 0, got module {first} as the first with tensors"));
         }
     }
     let shape = |place: Place| {
@@ -49,7 +49,12 @@ pub(super) fn read(foreign: &Foreign<'_>, modules: &Modules, dim: usize) -> Pars
     while let Some(place) = places.next() {
         let outputs = match shape(place).as_deref() {
             Some(&[outputs, inputs]) if inputs == rows => outputs,
-            other => return Err(format!("module {} is no linear layer that reads {rows}: {other:?}", place.1)),
+            other => {
+                return Err(format!(
+                    "module {}: expected a linear layer with {rows} inputs, got weight shape {other:?}",
+                    place.1
+                ));
+            }
         };
         let name = format!("{}", layers.len() * 3);
         let bias = has(place, "bias");
@@ -68,7 +73,7 @@ pub(super) fn read(foreign: &Foreign<'_>, modules: &Modules, dim: usize) -> Pars
     }
     let plan = Plan::new(Kind::Rows(dim), layers).map_err(|error| error.to_string())?;
     if let Some(name) = left_over(&plan, modules, &sources) {
-        return Err(format!("tensor {name:?} has no place in linear layers and batch norms"));
+        return Err(format!("tensor {name:?}: expected a tensor of a linear layer or batch norm, got another"));
     }
     let tensors = tensors(foreign, modules, &plan, &sources)?;
     Ok((plan, tensors))
@@ -115,7 +120,7 @@ fn tensors(
             let &(stretch, module) = sources.get(module)?;
             modules.get(&(stretch, module, tensor.to_string()))
         });
-        let source = source.ok_or_else(|| format!("a norm has no {:?}", parameter.name))?;
+        let source = source.ok_or_else(|| format!("expected tensor {:?}, got none", parameter.name))?;
         let values = values(foreign, source, &parameter.shape).map_err(|error| error.to_string())?;
         all.push((format!("projector.{}", parameter.name), parameter.shape, values));
     }

@@ -27,8 +27,8 @@ fn nothing_is_called() {
     refused(b"\x80\x02ctorch\nEvilStorage\n.", "torch.EvilStorage");
     // Known globals reject other arguments. Values and inert objects cannot be called.
     refused(b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.", "known arguments");
-    refused(b"\x80\x02X\x01\x00\x00\x00a)R.", "known global");
-    refused(b"\x80\x02cargparse\nNamespace\n)\x81)R.", "known global");
+    refused(b"\x80\x02X\x01\x00\x00\x00a)R.", "allowed global");
+    refused(b"\x80\x02cargparse\nNamespace\n)\x81)R.", "allowed global");
     refused(b"\x80\x02K\x01}b.", "BUILD");
     refused(b"\x80\x02ctorch._utils\n_rebuild_parameter\ncargparse\nNamespace\n)\x81\x85R.", "expected a tensor");
     refused(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.", "expected (storage, offset");
@@ -86,8 +86,8 @@ fn a_whole_model_is_told_from_other_classes() {
 fn files_of_other_kinds_are_called_by_name() {
     let tar = [&b"sys_info"[..], &[0; 249], b"ustar", &[0; 250]].concat();
     for (bytes, word) in [
-        (&tar[..], "a tar, as PyTorch wrote before 0.1.10"),
-        (b"\x80\x04\x95abc", "a pickle alone"),
+        (&tar[..], "a tar, the format used before PyTorch 0.1.10"),
+        (b"\x80\x04\x95abc", "a bare pickle"),
         (b"<!DOCTYPE HTML><p>", "an HTML page"),
         (b"\x89HDF\r\n", "HDF5"),
         (b"no model of any kind", "got neither"),
@@ -105,7 +105,7 @@ fn what_the_script_made_lies_there_but_is_not_called() {
     assert!(Pickle::from_bytes(b"\x80\x04\x8c\x08__main__\x8c\x01f\x93.").is_ok());
     for call in [b"R", b"\x81"] {
         let pickle = [b"\x80\x02c__main__\nexclude_bias_and_norm\n)".as_slice(), call, b"."].concat();
-        refused(&pickle, "\"__main__.exclude_bias_and_norm\" is of the training script, and is not called");
+        refused(&pickle, "\"__main__.exclude_bias_and_norm\" is defined in the training script and is never called");
     }
     refused(b"\x80\x02c__main__\nf\n}b.", "BUILD");
     refused(b"\x80\x02c__main__\nf\n)}\x92.", "NEWOBJ_EX");
@@ -140,10 +140,10 @@ fn unknown_wrappers_are_named() {
         &state(b"a"),
         b"u.",
     ];
-    refused(&both.concat(), &[known, "got dictionaries of them under [\"student\", \"teacher\"]"]);
+    refused(&both.concat(), &[known, "got dictionaries of tensors under [\"student\", \"teacher\"]"]);
     refused(
         b"\x80\x02}X\x05\0\0\0model}X\x05\0\0\0epochK\x03ss.",
-        &["state dict [\"model\"]", known, "another value under \"epoch\""],
+        &["state dict [\"model\"]", known, "another type under \"epoch\""],
     );
 }
 
@@ -152,12 +152,12 @@ fn lengths_and_stacks_are_bounded() {
     refused(b"\x80\x02X\xff\xff\xff\xffa.", "expected 4294967295 more bytes, got 2");
     refused(b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\xffa.", "more bytes");
     refused(b"\x80\x02T\xff\xff\xff\x7fa.", "more bytes");
-    refused(b"\x80\x02h\x07.", "nothing is remembered under 7");
+    refused(b"\x80\x02h\x07.", "expected memo entry 7, got none");
     refused(b"\x80\x06.", "protocol");
     refused(b"\x80\x02", "more bytes");
     refused(b"\x80\x02.", "expected a value on the stack");
     refused(b"\x80\x02(.", "expected a value on the stack");
-    refused(b"\x80\x02}(K\x01u.", "keys with values");
+    refused(b"\x80\x02}(K\x01u.", "pairs of keys and values");
     refused(&[b"\x80\x02".as_slice(), &[b'('; 300_000]].concat(), "expected a stack of at most");
     let many = [b"\x80\x02".as_slice(), &b"N0".repeat(1 << 21), b"."].concat();
     refused(&many, "expected at most 1048576 values");
@@ -214,9 +214,9 @@ fn archives_that_lie_are_refused() {
         bytes[at..at + value.len()].copy_from_slice(value);
         bytes
     };
-    broken(&changed(first + 10, &[8]), "expected a stored entry, got method 8");
+    broken(&changed(first + 10, &[8]), "expected an uncompressed entry, got method 8");
     broken(&changed(first + 8, &[1]), "flags 0x1");
-    broken(&changed(first + 24, &[200]), "says that it has 200");
+    broken(&changed(first + 24, &[200]), "and 200 unpacked");
     broken(&changed(first + 20, &[200, 0, 0, 0, 200]), "outside");
     broken(&changed(second + 42, &[0, 0]), "\"a/y\": expected this name in the local header, got \"a/x\"");
     broken(&changed(second + 42, &[255, 255]), "outside");
@@ -226,7 +226,7 @@ fn archives_that_lie_are_refused() {
     broken(&changed(good.len() - 12, &[255, 255]), "ZIP64 locator");
     broken(&changed(good.len() - 12, &[3, 0]), "expected at most");
     broken(&archive(&[("a", b"1"), ("a", b"2")]), "two entries are named");
-    broken(&good[..good.len() - 1], "end of the central directory");
+    broken(&good[..good.len() - 1], "end-of-central-directory record");
     broken(&changed(first + 46, &[0xff]), "expected names in UTF-8, got \"\u{fffd}/x\"");
     broken(b"PK\x03\x04", "expected at least 22 bytes, got 4");
 }
@@ -269,7 +269,7 @@ fn tensors_do_not_overlap_without_end() {
     let error = Foreign::from_bytes(&bytes).unwrap_err().to_string();
     let (most, length) = (2 * bytes.len(), bytes.len());
     let expected =
-        format!("expected at most {most} values in a file of {length} bytes, got 15000 in tensors that overlap");
+        format!("expected at most {most} values in a file of {length} bytes, got 15000 in overlapping tensors");
     assert!(error.ends_with(&expected), "{error}");
 }
 

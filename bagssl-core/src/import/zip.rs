@@ -47,7 +47,7 @@ impl<'a> Archive<'a> {
         }
         places.sort_unstable_by_key(|range| (range.start, range.end));
         if places.windows(2).any(|pair| pair[1].start < pair[0].end) {
-            return Err(refuse("expected entries side by side, got some that overlap".into()));
+            return Err(refuse("expected separate entries, got overlapping ones".into()));
         }
         Ok(Archive { entries })
     }
@@ -75,14 +75,17 @@ fn refuse(why: String) -> Error {
 
 fn number<const N: usize>(bytes: &[u8], at: usize) -> Result<u64> {
     let piece = at.checked_add(N).and_then(|end| bytes.get(at..end));
-    let piece = piece.ok_or_else(|| refuse(format!("expected {N} bytes at {at}, got the end of {}", bytes.len())))?;
+    let piece = piece.ok_or_else(|| {
+        refuse(format!("expected {N} bytes at {at}, got the end of the file ({} bytes)", bytes.len()))
+    })?;
     Ok(piece.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
 }
 
 fn range(bytes: &[u8], start: u64, length: u64, what: &str) -> Result<Range<usize>> {
     let end = start.checked_add(length).filter(|&end| end <= bytes.len() as u64);
-    let end =
-        end.ok_or_else(|| refuse(format!("{what}: {length} bytes at {start} lie outside the {}", bytes.len())))?;
+    let end = end.ok_or_else(|| {
+        refuse(format!("{what}: expected {length} bytes at {start}, got {} bytes in all", bytes.len()))
+    })?;
     Ok(start as usize..end as usize)
 }
 
@@ -93,7 +96,7 @@ fn directory(bytes: &[u8]) -> Result<(usize, Range<usize>)> {
     // A comment of up to 64 KiB may follow the record.
     let first = last.saturating_sub(0xffff);
     let end = (first..=last).rev().find(|&at| bytes[at..].starts_with(b"PK\x05\x06"));
-    let end = end.ok_or_else(|| refuse("expected an end of the central directory, got none".into()))?;
+    let end = end.ok_or_else(|| refuse("expected an end-of-central-directory record, got none".into()))?;
     let (mut count, mut length) = (number::<2>(bytes, end + 10)?, number::<4>(bytes, end + 12)?);
     let mut start = number::<4>(bytes, end + 16)?;
     let mut limit = end;
@@ -110,7 +113,9 @@ fn directory(bytes: &[u8]) -> Result<(usize, Range<usize>)> {
     }
     let place = range(&bytes[..limit], start, length, "central directory")?;
     if count > MOST_ENTRIES as u64 || count > (place.len() / CENTRAL_BYTES) as u64 {
-        return Err(refuse(format!("expected at most {MOST_ENTRIES} entries that fit the directory, got {count}")));
+        return Err(refuse(format!(
+            "expected at most {MOST_ENTRIES} entries that fit in the central directory, got {count}"
+        )));
     }
     Ok((count as usize, place))
 }
@@ -119,7 +124,7 @@ fn directory(bytes: &[u8]) -> Result<(usize, Range<usize>)> {
 /// number of bytes of its record.
 fn entry<'a>(bytes: &'a [u8], record: &'a [u8], limit: usize) -> Result<(&'a str, Place, usize)> {
     if !record.starts_with(b"PK\x01\x02") {
-        return Err(refuse("expected an entry of the central directory, got other bytes".into()));
+        return Err(refuse("expected a central directory entry, got other bytes".into()));
     }
     let (flags, method) = (number::<2>(record, 8)?, number::<2>(record, 10)?);
     let (packed, size) = (number::<4>(record, 20)?, number::<4>(record, 24)?);
@@ -131,7 +136,7 @@ fn entry<'a>(bytes: &'a [u8], record: &'a [u8], limit: usize) -> Result<(&'a str
     let name = core::str::from_utf8(name)
         .map_err(|_| refuse(format!("expected names in UTF-8, got {:?}", String::from_utf8_lossy(name))))?;
     if flags & 1 != 0 || method != 0 {
-        return Err(refuse(format!("{name:?}: expected a stored entry, got method {method}, flags {flags:#x}")));
+        return Err(refuse(format!("{name:?}: expected an uncompressed entry, got method {method}, flags {flags:#x}")));
     }
     let mut wide = wide_fields(&record[extra])?;
     let mut resolve = |value: u64| if value == ELSEWHERE { wide.next() } else { Some(value) };
@@ -141,7 +146,9 @@ fn entry<'a>(bytes: &'a [u8], record: &'a [u8], limit: usize) -> Result<(&'a str
         return Err(refuse(format!("{name:?}: expected a ZIP64 field, got none")));
     };
     if size != packed {
-        return Err(refuse(format!("{name:?}: a stored entry of {packed} bytes says that it has {size}")));
+        return Err(refuse(format!(
+            "{name:?}: expected equal sizes of an uncompressed entry, got {packed} packed and {size} unpacked"
+        )));
     }
     let header = range(&bytes[..limit], offset, LOCAL_BYTES as u64, name)?;
     let local = &bytes[header.clone()];

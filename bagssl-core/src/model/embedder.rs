@@ -53,11 +53,11 @@ impl<B: Backend, K: Kernels<B>> Embed for Embedder<B, K> {
     fn begin(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Pending, SourceError> {
         let shape = batch.shape();
         if shape.channels != 3 {
-            return Err(format!("expected patches of 3 channels, got {}", shape.channels).into());
+            return Err(format!("expected patches with 3 channels, got {}", shape.channels).into());
         }
         let size = [shape.height, shape.width];
         if self.model.encoder().multiply_accumulates(size).is_none() {
-            return Err(format!("expected patches that the encoder's windows fit into, got {size:?} pixels").into());
+            return Err(format!("expected patches large enough for the encoder's kernels, got {size:?} pixels").into());
         }
         // For each layer, the length of its rows and the pending copies to the host.
         let mut on_their_way: Vec<(usize, Vec<Reading>)> = taps.iter().map(|_| (0, Vec::new())).collect();

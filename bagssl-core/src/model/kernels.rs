@@ -250,7 +250,7 @@ fn max_along<B: Backend>(input: Tensor<B, 4>, window: Window, direction: usize) 
     let axis = direction + 2;
     let (kernel, stride, padding) = (window.kernel[direction], window.stride[direction], window.padding[direction]);
     let have = input.dims()[axis];
-    assert!(have + 2 * padding >= kernel, "a window of {kernel} does not fit into {have} pixels");
+    assert!(have + 2 * padding >= kernel, "a kernel of size {kernel} does not fit {have} pixels");
     let outputs = (have + 2 * padding - kernel) / stride + 1;
     // Long enough that every tap's slice ends with a complete stride.
     let length = (kernel - 1) / stride * stride + (outputs + 1) * stride;

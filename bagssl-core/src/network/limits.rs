@@ -33,7 +33,7 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         let bytes = map_bytes(plan, size).unwrap_or(0);
         if bytes > MOST_MAP_BYTES {
             return Err(Error::Checkpoint(format!(
-                "{name}: expected maps of at most {} MiB for a patch of {side} pixels, got {}",
+                "{name}: expected feature maps of at most {} MiB for a patch of side {side}, got {} MiB",
                 MOST_MAP_BYTES >> 20,
                 bytes.div_ceil(1 << 20)
             )));

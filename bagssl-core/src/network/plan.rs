@@ -372,9 +372,7 @@ impl Plan {
             Some((Layer { input, op: Op::GlobalMean }, before)) if *input == before.len() => {
                 Ok((Plan::new(self.input, before.to_vec())?, field))
             }
-            _ => {
-                Err(Error::Plan("expected a global mean as the last layer of what encodes all patches at once".into()))
-            }
+            _ => Err(Error::Plan("expected a global mean as the last layer of a dense encoder, got another".into())),
         }
     }
 
@@ -394,10 +392,7 @@ impl Plan {
                 Op::ConvNorm { window, .. } | Op::MaxPool { window } => {
                     let Window { kernel, stride, padding } = *window;
                     if padding != [0, 0] {
-                        return refuse(
-                            index,
-                            format!("expected no padding, got {padding:?}: patches would differ from crops"),
-                        );
+                        return refuse(index, format!("expected no padding for dense embedding, got {padding:?}"));
                     }
                     if kernel[0] != kernel[1] || stride[0] != stride[1] {
                         return refuse(index, format!("expected a square window, got {window:?}"));
@@ -409,7 +404,7 @@ impl Plan {
                     if let Op::ConvNorm { residual: Some(residual), .. } = layer.op {
                         let beside = fields[residual];
                         if beside.stride != field.stride {
-                            return refuse(index, format!("expected strides that agree, got {field:?} and {beside:?}"));
+                            return refuse(index, format!("expected equal strides, got {field:?} and {beside:?}"));
                         }
                         field.side = field.side.max(beside.side);
                     }
@@ -457,7 +452,7 @@ pub struct ReceptiveField {
 
 fn output_kind(layer: &Layer, kinds: &[Kind]) -> core::result::Result<Kind, String> {
     let value = |index: usize| {
-        kinds.get(index).copied().ok_or_else(|| format!("expected one of values 0 to {}, got {index}", kinds.len() - 1))
+        kinds.get(index).copied().ok_or_else(|| format!("expected index 0 to {}, got {index}", kinds.len() - 1))
     };
     let input = value(layer.input)?;
     let expect = |expected: Kind, got: Kind| {
@@ -503,7 +498,7 @@ pub(crate) fn check_window(window: Window) -> core::result::Result<(), String> {
         let (kernel, padding) = (window.kernel[axis], window.padding[axis]);
         // More padding would create large maps from small inputs.
         if padding > 3 * kernel {
-            return Err(format!("padding: expected at most {}, three times the kernel, got {padding}", 3 * kernel));
+            return Err(format!("padding: expected at most {} (three times the kernel), got {padding}", 3 * kernel));
         }
     }
     Ok(())
@@ -570,7 +565,8 @@ mod tests {
         let smaller = plan(vec![square(0, 3, 1, 0, None), square(0, 1, 1, 0, Some(1))]);
         assert_eq!(smaller.sizes([5, 4]), None);
         let padded = plan(vec![square(0, 3, 1, 1, None)]);
-        assert!(padded.receptive_field().unwrap_err().to_string().contains("layer 0: expected no padding, got [1, 1]"));
+        let error = padded.receptive_field().unwrap_err().to_string();
+        assert!(error.contains("layer 0: expected no padding for dense embedding, got [1, 1]"));
     }
 
     #[test]
@@ -581,7 +577,7 @@ mod tests {
         };
         refused(vec![], "at least one layer");
         refused(vec![conv(0, 4, 5, None)], "expected Map(4), got Map(3)");
-        refused(vec![conv(1, 3, 5, None)], "values 0 to 0, got 1");
+        refused(vec![conv(1, 3, 5, None)], "index 0 to 0, got 1");
         refused(vec![conv(0, 3, 5, Some(0))], "expected Map(5), got Map(3)");
         refused(vec![conv(0, 3, 5, None), conv(0, 3, 5, None)], "two parameters are named");
         refused(vec![conv(0, 3, 0, None)], "outputs");

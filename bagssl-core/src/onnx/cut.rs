@@ -31,7 +31,7 @@ pub(super) fn cuts(plan: &Plan, size: Option<[usize; 2]>) -> Result<Vec<Cut>> {
 fn cuts_at(plan: &Plan, size: [usize; 2]) -> Result<Vec<Cut>> {
     let sizes = plan.sizes(size).ok_or_else(|| Error::Setting {
         name: "size",
-        expected: "an input (height x width) that the network's windows fit into",
+        expected: "an input (height x width) large enough for the network's kernels",
         got: format!("{}x{}", size[0], size[1]),
     })?;
     let cut = |(index, op): (usize, &Op)| match residual(op) {
@@ -50,7 +50,7 @@ fn cuts_anywhere(plan: &Plan) -> Result<Vec<Cut>> {
             Op::ConvNorm { window, .. } | Op::MaxPool { window } => {
                 let along = |axis: usize| read[axis].through(window, axis);
                 along(0).zip(along(1)).map(|(height, width)| [height, width]).ok_or_else(|| {
-                    Error::Plan(format!("layer {index}: expected strides with a product below 2^63, or a given size"))
+                    Error::Plan(format!("layer {index}: expected strides with a product below 2^63, or a fixed size"))
                 })?
             }
             Op::GlobalMean | Op::Linear { .. } => read,
@@ -58,8 +58,8 @@ fn cuts_anywhere(plan: &Plan) -> Result<Vec<Cut>> {
         cuts.push(match residual(&layer.op).map(|residual| extents[residual]) {
             Some(beside) if !covers(beside, extent) => {
                 return Err(Error::Plan(format!(
-                    "layer {index}: expected a residual as large as the output for every input, got {beside:?} beside \
-                     {extent:?}: give a size"
+                    "layer {index}: expected a residual as large as the output for every input, got {beside:?} for \
+                     output {extent:?}; give a fixed size"
                 )));
             }
             Some(beside) if beside != extent => Cut::ToOutput,
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(cuts(&plan, None).unwrap(), [Cut::ToOutput, Cut::Whole]);
         assert_eq!(cuts(&plan, Some([5, 4])).unwrap(), [Cut::To([3, 4]), Cut::Whole]);
         let error = cuts(&plan, Some([2, 9])).unwrap_err().to_string();
-        assert_eq!(error, "size: expected an input (height x width) that the network's windows fit into, got 2x9");
+        assert_eq!(error, "size: expected an input (height x width) large enough for the network's kernels, got 2x9");
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
         let needs_a_size = |layers: Vec<Layer>, layer: &str| {
             let plan = Plan::new(Kind::Map(3), layers).unwrap();
             let error = cuts(&plan, None).unwrap_err().to_string();
-            assert!(error.starts_with(layer) && error.ends_with("give a size"), "{error}");
+            assert!(error.starts_with(layer) && error.ends_with("give a fixed size"), "{error}");
             plan
         };
         let smaller = vec![conv(0, Window::square(3, 1, 0), None), conv(0, Window::square(2, 1, 0), Some(1))];

@@ -151,7 +151,7 @@ impl<'a> Builder<'a> {
 
     fn floats(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
         if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-            let why = format!("tensor {name:?}: expected finite values (its norm folded in), got {value}");
+            let why = format!("tensor {name:?}: expected finite values after folding in the norm, got {value}");
             return Err(Error::Checkpoint(why));
         }
         let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();

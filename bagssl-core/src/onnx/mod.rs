@@ -146,7 +146,7 @@ fn check_size(size: Option<[usize; 2]>) -> Result<()> {
         Some([height, width]) if ![height, width].iter().all(|side| (1..=LARGEST_SIDE).contains(side)) => {
             Err(Error::Setting {
                 name: "size",
-                expected: "1 to 65536 pixels in each direction",
+                expected: "1 to 65536 pixels for height and width",
                 got: format!("{height}x{width}"),
             })
         }
@@ -161,7 +161,7 @@ fn dense_field(encoder: &Plan) -> Result<ReceptiveField> {
     let last = encoder.layers().len() - 1;
     match &encoder.layers()[last].op {
         Op::GlobalMean => Ok(field),
-        op => Err(Error::Plan(format!("layer {last}: expected the mean over a map as the last layer, got {op:?}"))),
+        op => Err(Error::Plan(format!("layer {last}: expected a global mean as the last layer, got {op:?}"))),
     }
 }
 
@@ -201,10 +201,10 @@ fn output(tap: FeatureLayer, dim: usize, map: Option<[Dim; 2]>) -> ValueInfo {
 
 fn doc(tap: FeatureLayer, field: Option<ReceptiveField>) -> String {
     match field {
-        None => format!("From normalized image patches to a feature of each: {}.", tap.name()),
+        None => format!("Maps each normalized image patch to a feature vector: {}.", tap.name()),
         Some(ReceptiveField { side, stride }) => format!(
-            "From normalized images to the embedding of each square of {side}x{side} pixels, {stride} pixels apart, \
-             from the top left corner."
+            "Maps normalized images to the embeddings of squares of {side}x{side} pixels, at stride {stride}, from the \
+             top left corner."
         ),
     }
 }
@@ -480,24 +480,24 @@ mod tests {
         let good = file(tiny(), |_| {});
         let padded =
             file(vec![conv("a", 0, Window::square(3, 1, 1), None), Layer { input: 1, op: Op::GlobalMean }], |_| {});
-        refused(&padded, &DENSE, "plan: layer 0: expected no padding, got [1, 1]");
+        refused(&padded, &DENSE, "plan: layer 0: expected no padding for dense embedding, got [1, 1]");
         let mut rows = tiny();
         rows.push(Layer {
             input: 3,
             op: Op::Linear { name: "fc".into(), inputs: 3, outputs: 2, bias: false, norm: None, relu: false },
         });
-        refused(
-            &file(rows, |_| {}),
-            &DENSE,
-            "plan: layer 3: expected the mean over a map as the last layer, got Linear",
-        );
-        refused(&good, &Export { size: Some([5, 9]), ..DENSE }, "windows fit into, got 5x9");
+        refused(&file(rows, |_| {}), &DENSE, "plan: layer 3: expected a global mean as the last layer, got Linear");
+        refused(&good, &Export { size: Some([5, 9]), ..DENSE }, "network's kernels, got 5x9");
         refused(&good, &Export { size: Some([usize::MAX, 9]), ..DENSE }, "size: expected 1 to 65536 pixels");
         let broken = file(tiny(), |(name, _, values)| {
             if name == "encoder.b.bn.running_var" {
                 values[1] = -4.0;
             }
         });
-        refused(&broken, &EMBEDDING, "\"encoder.b.conv.weight\": expected finite values (its norm folded in), got NaN");
+        refused(
+            &broken,
+            &EMBEDDING,
+            "\"encoder.b.conv.weight\": expected finite values after folding in the norm, got NaN",
+        );
     }
 }

@@ -97,7 +97,7 @@ impl Grid {
     /// # Panics
     /// If `patch` is not less than [`Grid::patches`].
     pub fn crop(self, patch: usize) -> Crop {
-        assert!(patch < self.patches(), "patch {patch} of a grid of {}", self.patches());
+        assert!(patch < self.patches(), "patch {patch} in a grid of {} patches", self.patches());
         let (row, column) = (patch as u32 / self.columns, patch as u32 % self.columns);
         Crop { top: row * self.stride, left: column * self.stride, height: self.side, width: self.side }
     }

@@ -56,14 +56,14 @@ impl PatchBatch {
         };
         if shape.rows() * shape.patch_len() == 0 {
             return Err(Error::Setting {
-                name: "shape of a patch batch",
-                expected: "no 0 in it",
+                name: "patch batch shape",
+                expected: "no dimension of 0",
                 got: format!("{shape:?}"),
             });
         }
-        expect("values of a patch batch", shape.rows() * shape.patch_len(), data.len())?;
-        expect("images of a patch batch", shape.images, images.len())?;
-        expect("labels of a patch batch", shape.images, labels.len())?;
+        expect("patch batch values", shape.rows() * shape.patch_len(), data.len())?;
+        expect("patch batch image indices", shape.images, images.len())?;
+        expect("patch batch labels", shape.images, labels.len())?;
         Ok(PatchBatch { shape, data: Arc::new(data), images, labels })
     }
 

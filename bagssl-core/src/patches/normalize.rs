@@ -111,7 +111,7 @@ impl core::str::FromStr for Normalization {
         let free = text.split_once('/').and_then(|(mean, deviation)| Some((three(mean)?, three(deviation)?)));
         let (mean, deviation) = free.ok_or_else(|| Error::Setting {
             name: "normalization",
-            expected: "imagenet, half, cifar10, cifar100 or mean/deviation such as 0.5,0.5,0.5/0.25,0.25,0.25",
+            expected: "imagenet, half, cifar10, cifar100, or MEAN/STD such as 0.5,0.5,0.5/0.25,0.25,0.25",
             got: format!("{text:?}"),
         })?;
         Self::new(mean, deviation)

@@ -139,7 +139,7 @@ impl PatchSpec {
         match side {
             PatchSide::Pixels(0) => return refuse("patch.side", "at least 1 pixel", "0".into()),
             PatchSide::AreaShare(share) if !(share > 0.0 && share <= 1.0) => {
-                return refuse("patch.side", "a share of the area in (0, 1]", format!("{share}"));
+                return refuse("patch.side", "a fraction of the area in (0, 1]", format!("{share}"));
             }
             _ => {}
         }
@@ -266,7 +266,7 @@ impl MultiScale {
     /// # Panics
     /// If the image has no pixels.
     pub fn random_crop(self, image: ImageSize, random: &mut Stream) -> Crop {
-        assert!(image.short_side() > 0, "an image without pixels has no crops");
+        assert!(image.short_side() > 0, "expected an image with pixels");
         let (height, width) = (f64::from(image.height), f64::from(image.width));
         let log_ratio = (libm::logf(self.ratio.0), libm::logf(self.ratio.1));
         for _ in 0..10 {

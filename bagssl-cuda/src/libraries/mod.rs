@@ -75,7 +75,7 @@ impl Libraries {
         let other = self.places.roots.iter().find_map(|root| Some((root, choice::headers(root)??)));
         match (other, &self.choice) {
             (Some((root, (major, minor))), Some(choice)) => Err(format!(
-                "expected those of CUDA {}, got {major}.{minor} in {}",
+                "expected headers of CUDA {}, got {major}.{minor} in {}",
                 choice.cuda,
                 root.join("include").display()
             )),
@@ -98,10 +98,12 @@ impl Libraries {
         let file = found.file.display();
         match (self.driver, chosen) {
             (Some((major, minor)), _) if cuda > major => {
-                format!("only found for CUDA {cuda}, got a driver for {major}.{minor}: {file}")
+                format!("found only for CUDA {cuda}, but the driver supports {major}.{minor}: {file}")
             }
-            (_, Some(chosen)) => format!("only found for CUDA {cuda}, expected {chosen} as of the others: {file}"),
-            _ => format!("only found for CUDA {cuda}: {file}"),
+            (_, Some(chosen)) => {
+                format!("found only for CUDA {cuda}, expected {chosen} as for the other libraries: {file}")
+            }
+            _ => format!("found only for CUDA {cuda}: {file}"),
         }
     }
 }

@@ -69,8 +69,8 @@ impl Places {
     pub(super) fn summary(&self) -> String {
         let sites: Vec<_> = self.sites.iter().map(|site| site.display().to_string()).collect();
         let python = match &sites[..] {
-            [] => "no Python with packages found".into(),
-            sites => format!("nvidia/* of {}", sites.join(", ")),
+            [] => "no Python packages found".into(),
+            sites => format!("nvidia/* in {}", sites.join(", ")),
         };
         format!("LD_LIBRARY_PATH, CUDA_PATH, CUDA_HOME, the loader's path, /usr/local/cuda*, {python}")
     }
@@ -236,7 +236,7 @@ mod tests {
         write("ld.so.conf.d/a.text", "/opt/hidden/lib\n");
         let places = Places::new(|_| None, system);
         assert_eq!(places.folders, [system.join("opt/first/lib"), system.join("opt/second/lib")]);
-        assert!(places.summary().ends_with("no Python with packages found"));
+        assert!(places.summary().ends_with("no Python packages found"));
     }
 
     #[test]

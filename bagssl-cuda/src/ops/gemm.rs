@@ -126,7 +126,7 @@ impl Blas {
         // SAFETY: the library is loaded before it is called, and the call writes one handle.
         unsafe {
             if !sys::is_culib_present() {
-                return Err("libcublas.so not found; `bagssl doctor` says where it was looked for".into());
+                return Err("libcublas.so not found; `bagssl doctor` lists the searched paths".into());
             }
             checked(sys::cublasCreate_v2(&mut self.handle), "cublasCreate")
         }

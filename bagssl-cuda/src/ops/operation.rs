@@ -281,7 +281,7 @@ impl Operation {
                 same("type", DType::F32, projections.dtype)?;
                 Ok(vec![Form::new([1], DType::F32)])
             }
-            _ => Err(format!("expected another number of inputs, got {}", inputs.len())),
+            _ => Err(format!("expected a different number of inputs, got {}", inputs.len())),
         }
     }
 }
@@ -297,7 +297,7 @@ fn check_kernel(weight: &Form, window: Window) -> Checked<()> {
 }
 
 fn output_size(window: Window, size: [usize; 2]) -> Checked<[usize; 2]> {
-    window.output(size).ok_or_else(|| format!("a window of {:?} does not fit into {size:?} pixels", window.kernel))
+    window.output(size).ok_or_else(|| format!("a kernel of size {:?} does not fit {size:?} pixels", window.kernel))
 }
 
 /// As [`output_size`], but requires that every window covers a pixel and that positions within it
@@ -332,8 +332,8 @@ fn backward(inputs: &[Form], values: usize) -> Checked<(Form, Form)> {
     let [_, channels, ..] = input.map()?;
     same("inputs", 3 + values, inputs.len())?;
     check_channels(channels, &rest.iter().collect::<Vec<_>>())?;
-    same("shape of the gradient", &input.shape, &gradient.shape)?;
-    same("shape of the output", &input.shape, &output.shape)?;
+    same("gradient shape", &input.shape, &gradient.shape)?;
+    same("output shape", &input.shape, &output.shape)?;
     gradient.map()?;
     Ok((input.clone(), Form::new([channels], DType::F32)))
 }
@@ -343,7 +343,7 @@ fn check_residual(input: &Form, rest: &[Form]) -> Checked<()> {
         [] => Ok(()),
         [residual] => {
             residual.map()?;
-            same("shape of the residual", &input.shape, &residual.shape)
+            same("residual shape", &input.shape, &residual.shape)
         }
         _ => Err("expected at most one residual".into()),
     }
@@ -390,7 +390,7 @@ mod tests {
         assert_eq!(both, [outputs[0].clone(), form([5, 3, 3, 2], DType::BF16)]);
         assert_eq!(
             packing.outputs(std::slice::from_ref(&input)).unwrap_err(),
-            "convolution: expected another number of inputs, got 1"
+            "convolution: expected a different number of inputs, got 1"
         );
         let filling = Operation::ConvFilling { window: CONV, math: Math::Exact };
         let filled = filling.outputs(&[input.clone(), weight.clone()]).unwrap();
@@ -406,7 +406,7 @@ mod tests {
         assert_eq!(fewer, "convolution, gradient of its weight: channels: expected 2, got 3");
 
         let turned = forward.outputs(&[form([4, 3, 2, 1], DType::BF16), weight.clone()]).unwrap_err();
-        assert_eq!(turned, "convolution: a window of [3, 2] does not fit into [2, 1] pixels");
+        assert_eq!(turned, "convolution: a kernel of size [3, 2] does not fit [2, 1] pixels");
         let other = forward.outputs(&[form([4, 2, 9, 7], DType::F32), weight.clone()]).unwrap_err();
         assert_eq!(other, "convolution: channels: expected 3, got 2");
         let kernel = forward.outputs(&[input.clone(), form([5, 3, 2, 3], DType::F32)]).unwrap_err();
@@ -424,7 +424,7 @@ mod tests {
         let mut inputs = vec![map.clone(), channel.clone(), channel.clone()];
         assert_eq!(norm.outputs(&inputs).unwrap(), [map.clone(), channel.clone(), channel.clone()]);
         inputs.push(form([4, 3, 5, 2], DType::BF16));
-        assert!(norm.outputs(&inputs).unwrap_err().starts_with("batch norm: shape of the residual"));
+        assert!(norm.outputs(&inputs).unwrap_err().starts_with("batch norm: residual shape"));
         inputs[3] = map.clone();
         assert_eq!(norm.outputs(&inputs).unwrap().len(), 3);
         inputs[1] = form([3], DType::BF16);

@@ -141,7 +141,7 @@ impl Context {
         let mut device = 0;
         // SAFETY: writes one integer. The backend has made its context current on this thread.
         checked(unsafe { driver::cuCtxGetDevice(&mut device) }, "device")?;
-        let gpu = probe::gpu(device).ok_or_else(|| format!("GPU {device} cannot be asked"))?;
+        let gpu = probe::gpu(device).ok_or_else(|| format!("GPU {device} cannot be queried"))?;
         let (major, minor) = gpu.capability;
         let ptx = compile(10 * major + minor)?;
         let module = Module::load(&ptx, &KERNELS)?;

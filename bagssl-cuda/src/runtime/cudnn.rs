@@ -25,7 +25,7 @@ impl Library {
         // SAFETY: the library is loaded before it is called, and the call writes one handle.
         unsafe {
             if !sys::is_culib_present() {
-                return Err("libcudnn.so.9 not found; `bagssl doctor` says where it was looked for".into());
+                return Err("libcudnn.so.9 not found; `bagssl doctor` lists the searched paths".into());
             }
             checked(sys::cudnnCreate(&mut handle), "cudnnCreate")?;
             Ok(Library { handle, version: sys::cudnnGetVersion() })

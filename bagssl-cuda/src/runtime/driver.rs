@@ -46,7 +46,7 @@ impl Stream {
         unsafe {
             checked(sys::cuCtxGetCurrent(&mut context), "context")?;
             if context.is_null() {
-                return Err("context: none is current on the backend's thread".into());
+                return Err("context: expected a current context on the backend's thread, got none".into());
             }
             checked(sys::cuStreamCreate(&mut raw, 1), "stream")?;
             checked(sys::cuEventCreate(&mut before, 2), "event")?;
@@ -103,7 +103,7 @@ pub(crate) struct Module(HashMap<&'static str, CUfunction>);
 impl Module {
     /// Loads PTX and looks up the kernels with these names.
     pub(crate) fn load(ptx: &str, names: &[&'static str]) -> Outcome<Self> {
-        let source = CString::new(ptx).map_err(|_| "kernels: PTX with a zero in it")?;
+        let source = CString::new(ptx).map_err(|_| "kernels: the PTX contains a NUL byte")?;
         let mut module = null_mut();
         let mut functions = HashMap::new();
         // SAFETY: the source ends with a zero, and each call writes one handle. The module is never
@@ -111,7 +111,7 @@ impl Module {
         unsafe {
             checked(sys::cuModuleLoadData(&mut module, source.as_ptr().cast()), "kernels")?;
             for &name in names {
-                let text = CString::new(name).map_err(|_| "kernels: a name with a zero in it")?;
+                let text = CString::new(name).map_err(|_| "kernels: a name contains a NUL byte")?;
                 let mut function = null_mut();
                 checked(sys::cuModuleGetFunction(&mut function, module, text.as_ptr()), name)?;
                 functions.insert(name, function);

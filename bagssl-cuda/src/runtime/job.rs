@@ -98,7 +98,7 @@ impl Job {
     /// # Panics
     /// If the tensor is on another device.
     pub(crate) fn read(&mut self, tensor: Cube) -> Slot {
-        assert_eq!(tensor.device, self.like.device, "{}: tensors of two devices", self.name);
+        assert_eq!(tensor.device, self.like.device, "{}: expected tensors on one device, got two", self.name);
         self.handles.push(tensor.handle);
         Slot(self.handles.len() - 1)
     }
@@ -211,7 +211,7 @@ pub(crate) fn device_handle(device: &CudaDevice) -> DeviceHandle<Server> {
 /// Returns the message of a panic.
 pub(crate) fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without words").to_string()
+    text.unwrap_or("a panic without a message").to_string()
 }
 
 #[cfg(test)]
@@ -232,6 +232,6 @@ mod tests {
         let caught = catch_unwind(|| panic!("missing {}", "symbol")).unwrap_err();
         assert_eq!(said(&*caught), "missing symbol");
         assert_eq!(said(&*catch_unwind(|| panic!("short")).unwrap_err()), "short");
-        assert_eq!(said(&*catch_unwind(|| std::panic::panic_any(7)).unwrap_err()), "a panic without words");
+        assert_eq!(said(&*catch_unwind(|| std::panic::panic_any(7)).unwrap_err()), "a panic without a message");
     }
 }

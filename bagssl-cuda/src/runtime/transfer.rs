@@ -59,7 +59,7 @@ pub(crate) fn read_later(tensor: Cube) -> Reading {
     });
     device.flush_queue();
     Reading::new(move || {
-        let copy = receiver.recv().map_err(|_| "reading: the device's thread gave no answer".to_string())?;
+        let copy = receiver.recv().map_err(|_| "reading: the device's thread did not respond".to_string())?;
         let read = read_sync(copy).map_err(|error| format!("reading: {}", one_line(&error.to_string())))?;
         let bytes = read.first().ok_or("reading: expected one tensor, got none")?;
         Ok(bytes.chunks_exact(4).map(|four| f32::from_ne_bytes([four[0], four[1], four[2], four[3]])).collect())

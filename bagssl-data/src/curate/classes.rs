@@ -51,7 +51,7 @@ impl Classes {
     }
 }
 
-/// Formats as `1 in the validation half alone (owl); 2 without an image (a, b)`.
+/// Formats as `1 only in the validation split (owl); 2 without images (a, b)`.
 impl fmt::Display for Classes {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let some = |names: &[String]| match names {
@@ -60,16 +60,16 @@ impl fmt::Display for Classes {
         };
         let mut parts = Vec::new();
         for (names, what) in [
-            (&self.validation_only, "in the validation half alone"),
-            (&self.train_only, "in the training half alone"),
-            (&self.empty, "without an image"),
+            (&self.validation_only, "only in the validation split"),
+            (&self.train_only, "only in the training split"),
+            (&self.empty, "without images"),
         ] {
             if !names.is_empty() {
                 parts.push(format!("{} {what} ({})", names.len(), some(names)));
             }
         }
         for names in self.alike.iter().take(3) {
-            parts.push(format!("{names:?} differ in Unicode form, case or spaces alone"));
+            parts.push(format!("{names:?} differ only in Unicode form, case or spaces"));
         }
         out.write_str(&parts.join("; "))
     }
@@ -136,8 +136,8 @@ mod tests {
             alike: vec![names(&["Owl", "owl"])],
             ..Classes::default()
         };
-        let expected = "1 in the validation half alone (owl); 4 without an image (a, b, c, ..); [\"Owl\", \"owl\"] differ in \
-                        Unicode form, case or spaces alone";
+        let expected = "1 only in the validation split (owl); 4 without images (a, b, c, ..); [\"Owl\", \"owl\"] \
+                        differ only in Unicode form, case or spaces";
         assert_eq!(classes.to_string(), expected);
         assert!(!classes.is_even());
     }

@@ -110,10 +110,10 @@ fn join(parents: &mut [usize], one: usize, other: usize) {
 /// # Panics
 /// If `groups` and `classes` have different lengths.
 pub fn divide(groups: &[u32], classes: &[u32], share: f64, seed: u64) -> Result<Vec<Split>> {
-    assert_eq!(groups.len(), classes.len(), "a group and a class for each image");
+    assert_eq!(groups.len(), classes.len(), "expected one group and one class per image");
     let refuse = |name, expected: &str, got: String| Err(Error::Setting { name, expected: expected.into(), got });
     if !(share > 0.0 && share < 1.0) {
-        return refuse("validation", "a share between 0 and 1", share.to_string());
+        return refuse("validation", "a fraction between 0 and 1", share.to_string());
     }
     let members = members(groups);
     if members.len() < 2 {
@@ -229,7 +229,7 @@ mod tests {
         let error = |groups: &[u32], share| divide(groups, &vec![0; groups.len()], share, 0).unwrap_err().to_string();
         assert_eq!(error(&[0, 0, 0], 0.2), "groups: expected at least two, got 1 for 3 images");
         for share in [0.0, 1.0, -0.1, f64::NAN] {
-            assert!(error(&[0, 1], share).starts_with("validation: expected a share between 0 and 1, got "));
+            assert!(error(&[0, 1], share).starts_with("validation: expected a fraction between 0 and 1, got "));
         }
     }
 

@@ -70,7 +70,7 @@ pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path)
         Some(error) if end == 0 => return Err(sniff::what(&start).map_or(no_tar(error), |what| refuse(what.into()))),
         None if end == 0 => {}
         _ if length.saturating_sub(end) < BLOCK => {
-            return Err(refuse(format!("{length} bytes without a tar's end mark")));
+            return Err(refuse(format!("{length} bytes without an end-of-archive marker")));
         }
         None => {}
         Some(error) => match zeros(&mut reader, end, length).map_err(no_tar)? {
@@ -99,7 +99,7 @@ fn check_twice(members: &[Member], origin: &Path) -> Result<()> {
             && other != name
         {
             let got = format!("{other} and {name}");
-            return Err(Error::Format { path: origin.into(), expected: "one file of a name", got });
+            return Err(Error::Format { path: origin.into(), expected: "unique file names", got });
         }
     }
     Ok(())
@@ -138,7 +138,7 @@ impl<'a, R: Read> Named<'a, R> {
             let Some(mut entry) = self.0.next().transpose()? else { return Ok(None) };
             let kind = entry.header().entry_type();
             if kind.is_gnu_sparse() {
-                return Err(io::Error::other("a sparse file, of which parts are left out"));
+                return Err(io::Error::other("a sparse file, which is not supported"));
             }
             if kind.is_gnu_longname() {
                 let mut name = before(&mut entry)?;
@@ -173,7 +173,7 @@ impl<'a, R: Read> Iterator for Named<'a, R> {
 fn before<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<u8>> {
     let length = entry.size();
     if length > LONGEST_HEADER {
-        return Err(io::Error::other(format!("{length} bytes before a member, more than 1 MiB")));
+        return Err(io::Error::other(format!("a header extension of {length} bytes, more than 1 MiB")));
     }
     let mut bytes = Vec::with_capacity(length as usize);
     entry.read_to_end(&mut bytes)?;
@@ -192,10 +192,10 @@ fn member<R: Read>(name: &[u8], entry: &tar::Entry<'_, R>, length: u64, origin: 
     // Members are not unpacked, so a leading slash is harmless.
     let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir | Component::RootDir);
     if !path.components().all(is_inside) {
-        return Err(refuse("a name that points outside".into()));
+        return Err(refuse("a name that points outside the tar".into()));
     }
     if offset.checked_add(size).is_none_or(|end| end > length) {
-        return Err(refuse(format!("{} of its {size} bytes", length.saturating_sub(offset))));
+        return Err(refuse(format!("only {} of its {size} bytes", length.saturating_sub(offset))));
     }
     let kind = entry.header().entry_type();
     if kind.is_symlink() || kind.is_hard_link() {

@@ -85,7 +85,7 @@ pub(crate) fn layout(folder: &Path) -> Result<Option<Cifar>> {
     let mut found = Cifar::ALL.into_iter().filter(|layout| layout.is_in(folder));
     let first = found.next();
     if found.next().is_some() {
-        let (expected, got) = ("the files of CIFAR-10 or of CIFAR-100", "both".into());
+        let (expected, got) = ("the files of CIFAR-10 or CIFAR-100", "both".into());
         return Err(Error::Format { path: folder.into(), expected, got });
     }
     Ok(first)
@@ -106,7 +106,7 @@ pub(crate) fn open_archive(path: &Path, split: Split) -> Result<Index> {
 }
 
 /// The error message for the unsupported Python version.
-pub(crate) const PYTHON_VERSION: &str = "their Python version; the binary version is read (cifar-10-binary.tar.gz)";
+pub(crate) const PYTHON_VERSION: &str = "the Python version; use the binary version (cifar-10-binary.tar.gz)";
 
 /// Returns whether a folder has the unsupported Python version.
 pub(crate) fn is_python(root: &Path) -> bool {
@@ -118,16 +118,16 @@ pub(crate) fn is_python(root: &Path) -> bool {
 const PYTHON: &str = "python";
 
 /// The error message for other compressed archives.
-const COMPRESSED: &str = "no other archive is read compressed: gunzip makes a .tar, whose images are read in place";
+const COMPRESSED: &str = "for other archives, run gunzip to get a .tar";
 
 /// Opens one split of a `.tar.gz`. Folders in the archive are ignored.
 pub(crate) fn from_archive(reader: impl Read, origin: &Path, split: Split) -> Result<Index> {
     let mut files = unpacked(reader, origin, split)?;
-    let refuse = |got| Error::Format { path: origin.into(), expected: "the files of CIFAR-10 or of CIFAR-100", got };
+    let refuse = |got| Error::Format { path: origin.into(), expected: "the files of CIFAR-10 or CIFAR-100", got };
     let is_in = |layout: &Cifar| files.contains_key(layout.list());
     let others = || match files.contains_key(PYTHON) {
         true => refuse(PYTHON_VERSION.into()),
-        false => refuse(format!("none of their lists of classes; {COMPRESSED}")),
+        false => refuse(format!("no list of classes; {COMPRESSED}")),
     };
     let layout = Cifar::ALL.into_iter().find(is_in).ok_or_else(others)?;
     let classes = classes(&files[layout.list()], &origin.join(layout.list()))?;
@@ -143,7 +143,7 @@ pub(crate) fn from_archive(reader: impl Read, origin: &Path, split: Split) -> Re
 fn unpacked(reader: impl Read, origin: &Path, split: Split) -> Result<BTreeMap<String, Vec<u8>>> {
     let failed = |error: std::io::Error| Error::Format {
         path: origin.into(),
-        expected: "a whole .tar.gz of CIFAR's binary version",
+        expected: "a complete .tar.gz of CIFAR's binary version",
         got: one_line(&error),
     };
     let refuse = |file: &str, got| Error::Format { path: origin.join(file), expected: "each file once", got };
@@ -163,13 +163,13 @@ fn unpacked(reader: impl Read, origin: &Path, split: Split) -> Result<BTreeMap<S
         let mut content = Vec::with_capacity(entry.size() as usize);
         entry.read_to_end(&mut content).map_err(failed)?;
         if files.insert(file.to_string(), content).is_some() {
-            return Err(refuse(file, "one more".into()));
+            return Err(refuse(file, "a second one".into()));
         }
     }
     // Read to the end: the checksum follows the tar.
     std::io::copy(&mut limited, &mut std::io::sink()).map_err(failed)?;
     if limited.limit() == 0 {
-        let expected = "a .tar.gz of CIFAR's binary version, of at most 1 GiB unpacked";
+        let expected = "a .tar.gz of CIFAR's binary version of at most 1 GiB unpacked";
         return Err(Error::Format { path: origin.into(), expected, got: format!("more; {COMPRESSED}") });
     }
     Ok(files)
@@ -229,7 +229,7 @@ fn check_length(length: u64, record: u64, path: &Path) -> Result<()> {
 
 /// Parses a list of class names, one per line. Empty lines are skipped.
 fn classes(list: &[u8], path: &Path) -> Result<Vec<String>> {
-    let refuse = |got| Error::Format { path: path.into(), expected: "a list of classes, each by another name", got };
+    let refuse = |got| Error::Format { path: path.into(), expected: "a list of unique class names", got };
     let text = std::str::from_utf8(list).map_err(|error| refuse(error.to_string()))?;
     let classes: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Into::into).collect();
     let mut sorted: Vec<&String> = classes.iter().collect();
@@ -238,7 +238,7 @@ fn classes(list: &[u8], path: &Path) -> Result<Vec<String>> {
         return Err(refuse(format!("{:?} twice", pair[0])));
     }
     if classes.is_empty() {
-        return Err(refuse("no name".into()));
+        return Err(refuse("an empty list".into()));
     }
     Ok(classes)
 }
@@ -261,8 +261,8 @@ fn records(
     for (number, record) in content.chunks_exact(length).enumerate() {
         let label = u32::from(record[labels - 1]);
         if label as usize >= classes {
-            let got = format!("label {label} of {classes} in record {number}");
-            return Err(Error::Format { path: path.into(), expected: "a label of the list of classes", got });
+            let got = format!("label {label} in record {number} for {classes} classes");
+            return Err(Error::Format { path: path.into(), expected: "a label in the list of classes", got });
         }
         let offset = (number * length + labels) as u64;
         entries.push(Entry { label, name: &format!("{file}{number}"), source, offset, length: 3 * PLANE as u64 });

@@ -154,4 +154,4 @@ impl Collector {
     }
 }
 
-const IMAGES: &str = "train/ and val/, each with a folder of images for each class";
+const IMAGES: &str = "train/ and val/, each with one folder of images per class";

@@ -19,15 +19,17 @@ use crate::split::Split;
 use crate::storage::Storage;
 
 /// The supported layouts, for error messages.
-pub(crate) const KNOWN: &str = "a folder with train/ and val/ (each with a folder of images for each class), an uncompressed \
-.tar of one, CIFAR's binary files or .tar.gz, WebDataset's .tar shards, .parquet files, lists train.txt and val.txt, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar";
+pub(crate) const KNOWN: &str = "a folder with train/ and val/ (each with one folder of images per class), an \
+                                uncompressed .tar of one, CIFAR's binary files or .tar.gz, WebDataset's .tar shards, \
+                                .parquet files, lists train.txt and val.txt, or ILSVRC2012_img_train.tar and \
+                                ILSVRC2012_img_val.tar";
 
 /// Opens one split of the data set at `path`.
 pub(crate) fn open(path: &Path, split: Split, columns: &Columns) -> Result<Index> {
     let format = format(path)?;
     if let (Some(column), true) = (columns.image.as_ref().or(columns.label.as_ref()), format != Format::Parquet) {
-        let expected = "parquet files, which have columns".to_string();
-        return Err(Error::Setting { name: "column", expected, got: format!("{format} and the column {column}") });
+        let expected = "parquet files".to_string();
+        return Err(Error::Setting { name: "column", expected, got: format!("{format} with column {column}") });
     }
     match format {
         Format::Cifar => cifar::open(path, cifar::layout(path)?.expect("it was found just now"), split),
@@ -61,15 +63,11 @@ fn no_halves(path: &Path) -> Error {
     let parent =
         path.parent().filter(|parent| splits::half(name) == Some(name) && HalfFolders::find(parent).have_both());
     let got = match parent {
-        Some(parent) if parent.as_os_str().is_empty() => "one half; give the folder that it lies in".into(),
-        Some(parent) => format!("one half; give {}", parent.display()),
-        None => format!("images without halves{}", Split::Validation.advice()),
+        Some(parent) if parent.as_os_str().is_empty() => "one split alone; pass its parent folder".into(),
+        Some(parent) => format!("one split alone; pass {}", parent.display()),
+        None => format!("images without splits{}", Split::Validation.advice()),
     };
-    Error::Format {
-        path: path.into(),
-        expected: "a half that is held out: val/, validation/ or test/ beside train/",
-        got,
-    }
+    Error::Format { path: path.into(), expected: "a validation split: val/, validation/ or test/ beside train/", got }
 }
 
 /// Detects the format at `path`.
@@ -98,7 +96,7 @@ pub(crate) fn format(path: &Path) -> Result<Format> {
 }
 
 /// The expected layout, for error messages about a folder that almost has it.
-const FOLDER: &str = "train/ and val/, each with a folder of images for each class";
+const FOLDER: &str = "train/ and val/, each with one folder of images per class";
 
 fn refuse<T>(path: &Path, expected: &'static str, got: String) -> Result<T> {
     Err(Error::Format { path: path.into(), expected, got })
@@ -130,7 +128,7 @@ pub(crate) fn format_of_folder(path: &Path) -> Result<Format> {
 
 /// Returns [`Format::WholeFolder`], or an error that says why the folder is not one.
 fn whole(path: &Path, folders: HalfFolders, has_image: bool) -> Result<Format> {
-    let without = |names: String| format!("{names} without an image that is read{}", passed_in(path));
+    let without = |names: String| format!("{names} without images in a supported format{}", passed_in(path));
     if let [Some((train, _)), Some((validation, _))] = folders.0 {
         return refuse(path, FOLDER, without(format!("{train}/ and {validation}/")));
     }
@@ -164,7 +162,9 @@ fn nearly(path: &Path) -> Result<Option<String>> {
     let name = |inside: &Path| inside.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let near = |half| folders.iter().map(|inside| name(inside)).find(|name| splits::nearly(name) == Some(half));
     if let [Some(train), Some(validation)] = Split::ALL.map(near) {
-        return Ok(Some(format!("{train}/ and {validation}/, which may be halves: call them train/ and val/")));
+        return Ok(Some(format!(
+            "{train}/ and {validation}/; if these are the splits, rename them to train/ and val/"
+        )));
     }
     const MOST: usize = 64;
     for inside in folders.iter().take(MOST) {
@@ -174,7 +174,7 @@ fn nearly(path: &Path) -> Result<Option<String>> {
             || cifar::layout(inside)?.is_some()
             || files.iter().any(|(name, _)| splits::half(name).is_some());
         if is_set {
-            return Ok(Some(format!("a folder that has one in it; give {}", inside.display())));
+            return Ok(Some(format!("a folder that contains a data set; pass {}", inside.display())));
         }
     }
     Ok(None)
@@ -197,14 +197,14 @@ fn check_one_half(path: &Path, folders: HalfFolders) -> Result<()> {
         return refuse(
             path,
             FOLDER,
-            format!("{half}/ and {near}, which may be a half: call it {}/", missing.folders()[0]),
+            format!("{half}/ and {near}; if {near} is the other split, rename it to {}/", missing.folders()[0]),
         );
     }
     let shown = others.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
     let more = if others.len() > 3 { format!(" and {} more", others.len() - 3) } else { String::new() };
     let got = format!(
-        "{half}/ without the other half, beside {shown}{more} with images: if {half} is a class, `bagssl data split` makes \
-         halves of all; if not, give {} alone",
+        "{half}/ without the other split, beside {shown}{more} with images; if {half} is a class, run `bagssl data \
+         split`; if it is a split, pass {} alone",
         path.join(half).display()
     );
     refuse(path, FOLDER, got)
@@ -243,7 +243,7 @@ fn of_contents(contents: Contents, origin: &Path, split: Split, storage: Storage
     let images = members.iter().map(|member| member.name.as_str()).filter(|name| passed::is_image(name));
     if let Some([train, validation]) = splits::inside(images) {
         let expected = "a .tar with train/ and val/ at its top or in one folder";
-        let got = format!("{train}/ and {validation}/, which may be halves");
+        let got = format!("{train}/ and {validation}/; if these are the splits, rename them to train/ and val/");
         return Err(Error::Format { path: origin.into(), expected, got });
     }
     match split {

@@ -119,11 +119,12 @@ pub(crate) fn open_whole(root: &Path) -> Result<Index> {
     let found = images(root)?;
     if let Some([train, validation]) = splits::inside(found.images.iter().map(|(name, _)| name.as_str())) {
         let got = format!(
-            "{train}/ and {validation}/, which may be halves: give the folder that they lie in, and call them train/ and val/"
+            "{train}/ and {validation}/; if these are the splits, rename them to train/ and val/ and pass their parent \
+             folder"
         );
         return Err(Error::Format {
             path: root.into(),
-            expected: "a folder of images without halves, or with train/ and val/",
+            expected: "a folder of images without splits, or with train/ and val/",
             got,
         });
     }

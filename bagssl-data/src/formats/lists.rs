@@ -60,11 +60,14 @@ pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Listed>> {
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
         let (path, class) = line.split_once('\t').unwrap_or((line, ""));
         if path.is_empty() || class.contains('\t') {
-            return refuse("a path, or a path, a tab and a class in each line", format!("another line {}", number + 1));
+            return refuse(
+                "a path, or a path, a tab and a class, in each line",
+                format!("another format in line {}", number + 1),
+            );
         }
         let (Some(path), Some(class)) = (unescaped(path), unescaped(class)) else {
-            let expected = "a backslash before another one, t, n, r or u{..} alone (paths have / between folders)";
-            return refuse(expected, format!("another in line {}", number + 1));
+            let expected = "only the escapes \\\\, \\t, \\n, \\r and \\u{..} (use / between folders)";
+            return refuse(expected, format!("another escape in line {}", number + 1));
         };
         images.push(Listed { path, class });
     }
@@ -145,7 +148,7 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Index> {
     let files = files(root);
     let Some((_, wanted)) = &files[split as usize] else {
         let got = format!("no {}", split.names(".txt"));
-        return Err(Error::Format { path: root.into(), expected: "a list of each half, train.txt and val.txt", got });
+        return Err(Error::Format { path: root.into(), expected: "a list for each split: train.txt and val.txt", got });
     };
     let half = wanted.file_name().map(|name| name.to_string_lossy().into_owned());
     for (half, file) in Split::ALL.into_iter().zip(files) {
@@ -153,7 +156,7 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Index> {
         let bytes = read_file(&path, LARGEST)?;
         for Listed { path: name, class } in parse(&bytes, &path)? {
             if !seen.insert(name.clone()) {
-                let (expected, got) = ("each image once in both lists together", format!("{name} twice"));
+                let (expected, got) = ("each image listed once across both lists", format!("{name} twice"));
                 return Err(Error::Format { path, expected, got });
             }
             collector.add_class(folder, &class);
@@ -243,8 +246,8 @@ mod tests {
         refused(b"\n\n", "got none");
         refused(b"a.jpg\n\tcat\n", "line 2");
         refused(b"a.jpg\tcat\tdog\n", "line 1");
-        refused(b"photos\\a.jpg\n", "backslash");
-        refused(b"a\\", "backslash");
+        refused(b"photos\\a.jpg\n", "escapes");
+        refused(b"a\\", "escapes");
         refused(b"a\xff\n", "UTF-8");
     }
 

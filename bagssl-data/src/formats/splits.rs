@@ -34,7 +34,7 @@ pub(crate) fn choose(files: &[Named], split: Split, origin: &Path) -> Result<Cho
     if is_whole {
         let is_near = |name: &str| words(name).any(|word| nearly(word) == Some(Split::Validation));
         if let Some((name, _)) = files.iter().find(|(name, _)| is_near(name)) {
-            return refuse(NAMES, format!("{name}, whose name may mean one of them; rename it"));
+            return refuse(NAMES, format!("{name}, which may be one of the splits; rename it"));
         }
         halves[Split::Train as usize] = files.to_vec();
     }
@@ -51,7 +51,11 @@ pub(crate) fn choose(files: &[Named], split: Split, origin: &Path) -> Result<Cho
         let folder = origin.parent().filter(|_| is_pattern(origin));
         let advice = folder.map_or(String::new(), |folder| {
             let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-            format!("; a pattern has to fit both halves, as '{{train-{{000..146}},val-{{000..006}}}}.tar', or give the folder {}", folder.display())
+            format!(
+                "; use a pattern that matches both splits, such as '{{train-{{000..146}},val-{{000..006}}}}.tar', \
+                     or pass the folder {}",
+                folder.display()
+            )
         });
         return refuse(NAMES, format!("none with {}, but {}{advice}", split.names(""), names(files)));
     }
@@ -62,7 +66,7 @@ pub(crate) fn choose(files: &[Named], split: Split, origin: &Path) -> Result<Cho
     Ok(Chosen { halves, passed, name, is_whole })
 }
 
-const NAMES: &str = "files with train, and val, validation or test in their names";
+const NAMES: &str = "files with train and files with val, validation or test in their names";
 
 /// Returns the files of both splits, training first.
 fn halves(files: &[Named]) -> [Vec<Named>; 2] {
@@ -138,7 +142,7 @@ pub(crate) fn files(root: &Path, ending: &str) -> Result<Vec<Named>> {
 /// closed. [`Error::Read`] if the folder cannot be read.
 pub(crate) fn matching(pattern: &Path) -> Result<Vec<Named>> {
     let refuse =
-        |got: &str| Error::Format { path: pattern.into(), expected: "a pattern that fits files", got: got.into() };
+        |got: &str| Error::Format { path: pattern.into(), expected: "a pattern that matches files", got: got.into() };
     let text = pattern.file_name().and_then(|name| name.to_str()).ok_or_else(|| refuse("no name in UTF-8"))?;
     let patterns = expanded(text).map_err(&refuse)?;
     let folder = pattern.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -171,8 +175,8 @@ fn expanded(text: &str) -> std::result::Result<Vec<String>, &'static str> {
     let (parts, after) = parts(rest).ok_or("a brace that is not closed")?;
     let choices: Vec<String> = match parts[..] {
         [one] => {
-            let (first, last) = one.split_once("..").ok_or("braces around one name: expected {a,b} or {000..146}")?;
-            let number = |text: &str| text.parse::<usize>().map_err(|_| "a range in braces that is not of numbers");
+            let (first, last) = one.split_once("..").ok_or("braces around one name (use {a,b} or {000..146})")?;
+            let number = |text: &str| text.parse::<usize>().map_err(|_| "a range in braces that is not numeric");
             let (from, to, width) = (number(first)?, number(last)?, first.len());
             if from > to {
                 return Err("a range in braces that ends before it begins");
@@ -250,7 +254,7 @@ mod tests {
             ("{1..", "not closed"),
             ("{a,{b,c}", "not closed"),
             ("{5..1}", "ends before"),
-            ("{a..b}", "not of numbers"),
+            ("{a..b}", "not numeric"),
             ("{a}", "one name"),
             ("{0..100000}", "more than"),
             ("{0..999}{0..999}", "more than"),
@@ -285,8 +289,8 @@ mod tests {
             "val comes first"
         );
         assert_eq!(name, "val/3.tar");
-        let expected = "2 images or files of a half that is not used (data/test-0.parquet, ..); 1 file whose name says no \
-                        half (trainer.tar)";
+        let expected = "2 images or files of an unused split (data/test-0.parquet, ..); 1 file without a split in its \
+                        name (trainer.tar)";
         assert_eq!(passed.to_string(), expected);
         let error = chosen(&names[..1], Split::Validation).unwrap_err().to_string();
         assert!(error.contains("x: expected files with train") && error.contains("none with val, valid"), "{error}");

@@ -30,7 +30,7 @@ pub(crate) fn collect(contents: Contents, origin: &Path) -> Result<Collector> {
             continue;
         };
         if let Some(other) = top.replace(place.top.to_string()).filter(|other| other != place.top) {
-            return refuse(format!("two top folders, {other:?} and {:?}", place.top));
+            return refuse(format!("two top-level folders, {other:?} and {:?}", place.top));
         }
         match (kind, what, place.class) {
             (Kind::Folder, _, Some(class)) => collector.add_class(place.folder, class),
@@ -51,7 +51,7 @@ pub(crate) fn collect(contents: Contents, origin: &Path) -> Result<Collector> {
         None => Ok(collector),
         Some(other) => {
             let expected = "a .tar with train/ and val/, or with neither";
-            let got = format!("one half, beside {other}/ with images: the half's name may be that of a class");
+            let got = format!("one split, beside {other}/ with images; the split's name may be that of a class");
             Err(Error::Format { path: origin.into(), expected, got })
         }
     }

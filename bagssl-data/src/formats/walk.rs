@@ -72,7 +72,7 @@ pub(crate) fn images(root: &Path) -> Result<FolderContents> {
 pub(crate) fn collect(folder: &Path, inside: &str, depth: usize, found: &mut FolderContents) -> Result<()> {
     let refuse = |path: &Path, expected, got: &str| Error::Format { path: path.into(), expected, got: got.into() };
     if depth == 0 {
-        return Err(refuse(folder, "at most 16 folders in each other", "one more"));
+        return Err(refuse(folder, "at most 16 nested folders", "more"));
     }
     let Listing { shown, hidden } = Listing::read(folder)?;
     hidden.iter().for_each(|path| add_hidden(path, inside, &mut found.passed));

@@ -185,7 +185,7 @@ impl<'a> Pairs<'a> {
 /// image, an image has no label while others have one, or a label is not a number.
 fn samples(members: &[Member], read: &Reader<'_>, shard: &Path, passed: &mut PassedOver) -> Result<Vec<Sample>> {
     let refuse = |name: &str, expected, got: &str| Error::Format { path: shard.join(name), expected, got: got.into() };
-    let twice = |member: &Member| refuse(&member.name, "a key of its own", "one that was there before");
+    let twice = |member: &Member| refuse(&member.name, "a unique key", "a duplicate");
     let Pairs(pairs) = Pairs::from_members(members, passed).map_err(twice)?;
     let has_labels = pairs.values().any(|(_, label)| label.is_some());
     let sample = |(image, label): (Option<&Member>, Option<&Member>)| match (image, label) {
@@ -202,7 +202,7 @@ fn samples(members: &[Member], read: &Reader<'_>, shard: &Path, passed: &mut Pas
 
 /// Reads a label, written as an ASCII number.
 fn class(member: &Member, read: &Reader<'_>, shard: &Path) -> Result<u32> {
-    let refuse = |got| Error::Format { path: shard.join(&member.name), expected: "the number of a class", got };
+    let refuse = |got| Error::Format { path: shard.join(&member.name), expected: "a class number", got };
     if member.length > LONGEST_LABEL {
         return Err(refuse(format!("{} bytes", member.length)));
     }

@@ -77,8 +77,8 @@ impl<'a> Prepared<'a> {
                 Some((frame, _)) if (frame.width, frame.height) != (width, height) => {
                     return Err(refuse(
                         self.name,
-                        "a JPEG of one size",
-                        format!("{}x{} too", frame.height, frame.width),
+                        "a JPEG with one size",
+                        format!("also {}x{}", frame.height, frame.width),
                     ));
                 }
                 Some((frame, in_rows)) if in_rows && !frame.progressive => 0,
@@ -86,7 +86,7 @@ impl<'a> Prepared<'a> {
                 None => pixels * 4 * 2,
             },
             ImageFormat::WebP => webp::scratch(self.bytes, (width, height)).ok_or_else(|| {
-                refuse(self.name, "a whole WebP", format!("{} bytes without its end", self.bytes.len()))
+                refuse(self.name, "a complete WebP", format!("{} bytes without its end", self.bytes.len()))
             })?,
             // A frame that is smaller than the image needs a second buffer.
             ImageFormat::Gif => decoded,
@@ -106,7 +106,7 @@ impl<'a> Prepared<'a> {
         let Prepared { bytes, name, format, mut decoder } = self;
         let failed = |error| failed(name, bytes.len(), error);
         if format == ImageFormat::Jpeg && !is_whole {
-            jpeg::check(bytes).map_err(|got| refuse(name, "a whole JPEG", got))?;
+            jpeg::check(bytes).map_err(|got| refuse(name, "a complete JPEG", got))?;
         }
         let mut limits = Limits::default();
         limits.max_alloc = Some(decoder.total_bytes());

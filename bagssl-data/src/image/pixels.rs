@@ -175,7 +175,7 @@ mod tests {
             }
         }
         let jpeg = encoded(40, 30, ImageFormat::Jpeg);
-        refused(&jpeg[..jpeg.len() - 2], "expected a whole JPEG, got");
+        refused(&jpeg[..jpeg.len() - 2], "expected a complete JPEG, got");
     }
 
     #[test]

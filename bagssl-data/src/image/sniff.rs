@@ -6,42 +6,42 @@ pub(crate) const LENGTH: u64 = 512;
 /// Describes a file by its first bytes.
 pub(crate) fn what(start: &[u8]) -> Option<&'static str> {
     let known: [(&[u8], &str); 20] = [
-        (b"\x1f\x8b", "a file compressed with gzip; gunzip makes a .tar of it, whose images are read in place"),
-        (b"BZh", "a file compressed with bzip2; bunzip2 makes a .tar of it, whose images are read in place"),
-        (b"\xfd7zXZ", "a file compressed with xz; unxz makes a .tar of it, whose images are read in place"),
-        (b"\x28\xb5\x2f\xfd", "a file compressed with zstd; unzstd makes a .tar of it, whose images are read in place"),
-        (b"PK\x03\x04", "a zip archive; unzip it and give its folder"),
-        (b"PK\x05\x06", "a zip archive that is empty"),
-        (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it and give its folder"),
-        (b"Rar!", "a RAR archive; unpack it and give its folder"),
-        (b"\xff\xd8\xff", "an image (JPEG); the folder that it lies in can be given"),
-        (b"\x89PNG", "an image (PNG); the folder that it lies in can be given"),
-        (b"GIF8", "an image (GIF); the folder that it lies in can be given"),
-        (b"BM", "an image (BMP); the folder that it lies in can be given"),
-        (b"II*\0", "an image (TIFF), a format that is not read"),
-        (b"MM\0*", "an image (TIFF), a format that is not read"),
-        (b"\x89HDF", "an HDF5 file; write its images into folders, a folder for each class"),
-        (b"\x93NUMPY", "a NumPy array; write its images into folders, a folder for each class"),
+        (b"\x1f\x8b", "a file compressed with gzip; run gunzip to get a .tar"),
+        (b"BZh", "a file compressed with bzip2; run bunzip2 to get a .tar"),
+        (b"\xfd7zXZ", "a file compressed with xz; run unxz to get a .tar"),
+        (b"\x28\xb5\x2f\xfd", "a file compressed with zstd; run unzstd to get a .tar"),
+        (b"PK\x03\x04", "a zip archive; unzip it and pass its folder"),
+        (b"PK\x05\x06", "an empty zip archive"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it and pass its folder"),
+        (b"Rar!", "a RAR archive; unpack it and pass its folder"),
+        (b"\xff\xd8\xff", "an image (JPEG); pass its folder instead"),
+        (b"\x89PNG", "an image (PNG); pass its folder instead"),
+        (b"GIF8", "an image (GIF); pass its folder instead"),
+        (b"BM", "an image (BMP); pass its folder instead"),
+        (b"II*\0", "an image (TIFF) in an unsupported format"),
+        (b"MM\0*", "an image (TIFF) in an unsupported format"),
+        (b"\x89HDF", "an HDF5 file; write its images to one folder per class"),
+        (b"\x93NUMPY", "a NumPy array; write its images to one folder per class"),
         (b"PAR1", "a parquet file"),
-        (b"ARROW1", "an Arrow file; parquet is read"),
-        (b"\x80\x02", "a pickle; CIFAR's binary version is read, not its Python version"),
+        (b"ARROW1", "an Arrow file; convert it to parquet"),
+        (b"\x80\x02", "a pickle; for CIFAR, use the binary version"),
         (b"%PDF", "a PDF"),
     ];
     let has = |part: &[u8]| memchr::memmem::find(start, part).is_some();
     if start.starts_with(b"PK\x03\x04") && has(b"/data.pkl") {
-        return Some("a file of PyTorch; `bagssl import` takes weights");
+        return Some("a PyTorch file; to import weights, use `bagssl import`");
     }
     if start.starts_with(b"PK\x03\x04") && has(b".npy") {
-        return Some("NumPy's arrays in a zip; write its images into folders, a folder for each class");
+        return Some("a zip of NumPy arrays; write its images to one folder per class");
     }
     let by_mark = known.into_iter().find(|(mark, _)| start.starts_with(mark)).map(|(_, what)| what);
     by_mark.or_else(|| match start.get(8..12) {
         _ if start.is_empty() => Some("an empty file"),
         Some(b"heic" | b"heix" | b"mif1" | b"msf1") if start[4..8] == *b"ftyp" => {
-            Some("an image (HEIC), a format that is not read")
+            Some("an image (HEIC) in an unsupported format")
         }
-        Some(b"avif" | b"avis") if start[4..8] == *b"ftyp" => Some("an image (AVIF), a format that is not read"),
-        Some(b"WEBP") if start.starts_with(b"RIFF") => Some("an image (WebP); the folder that it lies in can be given"),
+        Some(b"avif" | b"avis") if start[4..8] == *b"ftyp" => Some("an image (AVIF) in an unsupported format"),
+        Some(b"WEBP") if start.starts_with(b"RIFF") => Some("an image (WebP); pass its folder instead"),
         _ => text(start),
     })
 }
@@ -57,12 +57,14 @@ fn text(start: &[u8]) -> Option<&'static str> {
     let begins = text.trim_start().to_ascii_lowercase();
     Some(match () {
         () if begins.starts_with("<!doctype html") || begins.starts_with("<html") => {
-            "an HTML page, as a failed download leaves; download it again"
+            "an HTML page, probably from a failed download; download the file again"
         }
-        () if begins.starts_with("version https://git-lfs") => "a Git LFS pointer; `git lfs pull` fetches the file",
+        () if begins.starts_with("version https://git-lfs") => {
+            "a Git LFS pointer; run `git lfs pull` to fetch the file"
+        }
         () if begins.contains(|letter: char| letter.is_control() && !letter.is_whitespace()) => return None,
-        () if begins.starts_with(['{', '[']) => "a JSON text",
-        () => "a text; lists of images are train.txt and val.txt, and their folder is given",
+        () if begins.starts_with(['{', '[']) => "a JSON file",
+        () => "a text file; for lists of images, pass the folder with train.txt and val.txt",
     })
 }
 

@@ -107,7 +107,7 @@ impl Loader {
             return refuse("batch.patches", "at least 1".into(), 0);
         }
         if config.batch == 0 || config.batch > dataset.len() {
-            return refuse("batch.images", format!("1 to {}, the number of images", dataset.len()), config.batch);
+            return refuse("batch.images", format!("1 to {} (the number of images)", dataset.len()), config.batch);
         }
         let augment = config.augment.check()?;
         let cache = (0..dataset.len()).map(|_| OnceLock::new()).collect();
@@ -219,7 +219,7 @@ impl Job for Epoch {
             }
         }
         let last = skips.last().map_or_else(String::new, |skip| skip.reason.clone());
-        let error = format!("expected an image that can be used, got none in {} tries, the last: {last}", skips.len());
+        let error = format!("expected a usable image, got none in {} tries; the last: {last}", skips.len());
         self.pending.add(batch, place, skips, None);
         Err(error.into())
     }

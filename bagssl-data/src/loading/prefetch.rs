@@ -105,7 +105,7 @@ impl<J: Job> Shared<J> {
             let values = catch_unwind(AssertUnwindSafe(|| self.job.values(batch, place, &mut scratch)));
             let values = values.unwrap_or_else(|_| {
                 scratch = self.job.scratch();
-                Err(format!("batch {batch}: expected image {place} to decode or be refused, got a panic").into())
+                Err(format!("batch {batch}: expected image {place} to decode, got a panic").into())
             });
             let Some(parts) = self.put(batch, place, values) else { continue };
             let made = self.join(batch, parts);

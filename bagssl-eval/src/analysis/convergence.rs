@@ -43,9 +43,9 @@ pub fn convergence<'a>(
     if whole.dim == 0 {
         return Err(Error::Empty("features"));
     }
-    same_length("length of a feature", patches.dim(), whole.dim)?;
-    same_length("embeddings of whole images", patches.len(), whole.len())?;
-    check_finite("embeddings of whole images", whole)?;
+    same_length("feature length", patches.dim(), whole.dim)?;
+    same_length("whole-image embeddings", patches.len(), whole.len())?;
+    check_finite("whole-image embeddings", whole)?;
     let at = |&count: &usize| {
         let means = patches.mean_of(count, order)?;
         let cosines: Vec<f64> = (0..whole.len()).map(|image| cosine(means.row(image), whole.row(image))).collect();

@@ -61,11 +61,11 @@ impl World {
         }
         let joint = DMatrix::from_vec(patches, patches, joint);
         if (&joint - joint.transpose()).amax() > ROUNDING {
-            return Err(bad("p(x, x') = p(x', x)", "a table that is not symmetric".into()));
+            return Err(bad("p(x, x') = p(x', x)", "an asymmetric table".into()));
         }
         let marginal: Vec<f64> = joint.column_iter().map(|column| column.sum()).collect();
         if let Some(patch) = marginal.iter().position(|&share| share <= 0.0) {
-            return Err(bad("patches that occur", format!("patch {patch} of probability 0")));
+            return Err(bad("patches with positive probability", format!("patch {patch} with probability 0")));
         }
         Ok(World { joint, marginal })
     }
@@ -104,7 +104,7 @@ impl World {
         joint.fill_diagonal(0.0);
         let sum = joint.sum();
         if sum <= 0.0 {
-            let got = "one patch alone".into();
+            let got = "a single patch".into();
             return Err(Error::Setting { name: "world", expected: "at least two patches".into(), got });
         }
         World::new((joint / sum).as_slice().to_vec(), self.patches())
@@ -211,7 +211,7 @@ impl World {
     }
 
     fn products(&self, table: &[f64], dim: usize) -> DMatrix<f64> {
-        assert_eq!(table.len(), self.patches() * dim, "a projection for each patch");
+        assert_eq!(table.len(), self.patches() * dim, "one projection per patch");
         let table = DMatrix::from_row_slice(self.patches(), dim, table);
         &table * table.transpose()
     }

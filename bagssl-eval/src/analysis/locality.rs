@@ -48,7 +48,7 @@ impl Layout {
             let got = format!("{} by {}", self.rows, self.columns);
             return Err(Error::Setting { name: "grid", expected: "at least 2 by 2 patches".into(), got });
         }
-        same_length("patches of a grid", self.rows * self.columns, features.patches())
+        same_length("grid patches", self.rows * self.columns, features.patches())
     }
 }
 
@@ -64,7 +64,7 @@ impl Layout {
 pub fn locality(train: &Features, test: &Features, layout: Layout) -> Result<Locality> {
     layout.check(train)?;
     layout.check(test)?;
-    same_length("length of a feature", train.dim(), test.dim())?;
+    same_length("feature length", train.dim(), test.dim())?;
     let [row, column] = position(train, test, layout);
     Ok(Locality { adjacent: adjacent(test, layout), adjacent_by_chance: by_chance(layout), row, column })
 }

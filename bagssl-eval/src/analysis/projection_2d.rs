@@ -34,7 +34,7 @@ pub struct Principal {
 pub fn principal<'a>(rows: impl Into<RowsView<'a>>, most: usize) -> Result<Principal> {
     let rows = rows.into();
     let (count, dim) = (rows.len(), rows.dim);
-    let refuse = |got: String| Error::Setting { name: "rows", expected: "two that differ".into(), got };
+    let refuse = |got: String| Error::Setting { name: "rows", expected: "at least two different rows".into(), got };
     if count < 2 {
         return Err(refuse(count.to_string()));
     }
@@ -60,7 +60,7 @@ pub fn principal<'a>(rows: impl Into<RowsView<'a>>, most: usize) -> Result<Princ
     order.retain(|&at| eigen.eigenvalues[at] > noise);
     order.truncate(most);
     if order.is_empty() {
-        return Err(refuse(format!("{count} that are all alike")));
+        return Err(refuse(format!("{count} identical rows")));
     }
     let directions = order.len();
     let mut scores = vec![0.0; count * directions];
@@ -134,7 +134,7 @@ impl Tsne {
         let (count, dim) = (rows.len(), reduced.directions);
         let most = (count - 1) as f64 / 3.0;
         if !(1.0..=most).contains(&self.perplexity) {
-            let expected = format!("1 to {most:.1}, a third of the {count} points less one");
+            let expected = format!("1 to {most:.1} (a third of the {count} points minus one)");
             return Err(Error::Setting { name: "perplexity", expected, got: self.perplexity.to_string() });
         }
         let wanted = (3.0 * self.perplexity) as usize;
@@ -231,8 +231,8 @@ mod tests {
     #[test]
     fn nothing_to_map_is_refused() {
         for (values, dim, words) in [
-            (vec![1.0, 2.0], 2, "expected two that differ, got 1"),
-            (vec![1.0, 2.0, 1.0, 2.0], 2, "got 2 that are all alike"),
+            (vec![1.0, 2.0], 2, "expected at least two different rows, got 1"),
+            (vec![1.0, 2.0, 1.0, 2.0], 2, "got 2 identical rows"),
             (vec![1.0, f32::NAN, 1.0, 2.0], 2, "expected a finite number"),
         ] {
             let error = principal(&rows(values, dim), 2).unwrap_err().to_string();
@@ -240,7 +240,7 @@ mod tests {
         }
         let points = rows((0..40).map(|i| (i * i) as f32).collect(), 2);
         let error = Tsne { perplexity: 7.0, ..Tsne::default() }.map(&points, |_| {}).unwrap_err().to_string();
-        assert_eq!(error, "perplexity: expected 1 to 6.3, a third of the 20 points less one, got 7");
+        assert_eq!(error, "perplexity: expected 1 to 6.3 (a third of the 20 points minus one), got 7");
     }
 
     /// Three distant clusters stay separate, and the same rows give the same map.

@@ -77,7 +77,10 @@ impl Protocol {
         let how = match self.factors {
             [] => String::new(),
             factors => {
-                format!("; the rate times {factors:?}, whichever does best on a held-out tenth of the training images")
+                format!(
+                    "; learning rate times the factor of {factors:?} that is best on a held-out tenth of the training \
+                     images"
+                )
             }
         };
         [self.knn.describe(), self.linear.describe() + &how]

@@ -74,7 +74,7 @@ pub fn extract(
     let mut all: Vec<Features> = taps.iter().map(empty).collect();
     let mut done = 0;
     let mut add = |(batch, rows): (PatchBatch, Vec<Rows>)| -> Result<()> {
-        same_length("taps of a network", taps.len(), rows.len())?;
+        same_length("network taps", taps.len(), rows.len())?;
         for (features, rows) in all.iter_mut().zip(rows) {
             features.append(&batch, &rows)?;
         }
@@ -103,8 +103,8 @@ impl Features {
         if values.is_empty() || patches == 0 {
             return Err(Error::Empty("features"));
         }
-        same_length("values of features", images.len() * patches * values.dim, values.values.len())?;
-        same_length("labels of features", images.len(), labels.len())?;
+        same_length("feature values", images.len() * patches * values.dim, values.values.len())?;
+        same_length("feature labels", images.len(), labels.len())?;
         let Rows { values, dim } = values;
         let shape = Shape { patches, dim };
         shape.check_finite(tap, &values, &images)?;
@@ -122,7 +122,7 @@ impl Features {
         if values.is_empty() {
             return Err(Error::Empty("features"));
         }
-        same_length("values of features", images.len() * shape.patches * shape.dim, values.len())?;
+        same_length("feature values", images.len() * shape.patches * shape.dim, values.len())?;
         Ok(Features { tap, values, shape, images, labels })
     }
 
@@ -267,7 +267,7 @@ impl Features {
             return Ok(());
         }
         let expected = format!("each of 0 to {} once", self.shape.patches - 1);
-        Err(Error::Setting { name: "order of patches", expected, got: format!("{} numbers, others", order.len()) })
+        Err(Error::Setting { name: "patch order", expected, got: format!("{} other numbers", order.len()) })
     }
 
     fn append(&mut self, batch: &PatchBatch, rows: &Rows) -> Result<()> {
@@ -285,10 +285,10 @@ impl Shape {
     /// values are finite.
     pub(crate) fn check(tap: FeatureLayer, batch: &PatchBatch, rows: &Rows, before: Option<Shape>) -> Result<Self> {
         let shape = Shape { patches: batch.shape().patches, dim: rows.dim };
-        same_length("rows of a network", batch.shape().rows(), rows.len())?;
+        same_length("network output rows", batch.shape().rows(), rows.len())?;
         let before = before.unwrap_or(shape);
-        same_length("patches of an image", before.patches, shape.patches)?;
-        same_length("length of a feature", before.dim, shape.dim)?;
+        same_length("patches per image", before.patches, shape.patches)?;
+        same_length("feature length", before.dim, shape.dim)?;
         shape.check_finite(tap, &rows.values, batch.images())?;
         Ok(shape)
     }
@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(run(vec![Err("file gone".into())], &[FeatureLayer::Embedding]).to_string(), "file gone");
         assert!(matches!(run(vec![], &[FeatureLayer::Embedding]), Error::Empty(_)));
         let wrong = run(vec![batch(3, 0.0), batch(9, f32::INFINITY)], &[FeatureLayer::Projection]);
-        let expected = "projection: value 0 of image 9, patch 0 is inf, expected a finite number";
+        let expected = "projection: expected a finite number as value 0 of image 9, patch 0, got inf";
         assert_eq!(wrong.to_string(), expected);
     }
 

@@ -21,8 +21,8 @@ impl Samples {
         if rows.is_empty() {
             return Err(Error::Empty("samples"));
         }
-        same_length("values of samples", rows.len() * rows.dim, rows.values.len())?;
-        same_length("labels of samples", rows.len(), labels.len())?;
+        same_length("sample values", rows.len() * rows.dim, rows.values.len())?;
+        same_length("sample labels", rows.len(), labels.len())?;
         check_finite("samples", rows.view())?;
         Ok(Samples { rows, labels })
     }
@@ -63,9 +63,9 @@ impl Samples {
     /// [`Error::Write`] if the samples are in a file and the new files cannot be written.
     pub fn hold_out(&self, share: f64, seed: u64) -> Result<(Samples, Samples)> {
         if !(share > 0.0 && share < 1.0) || self.len() < 2 {
-            let got = format!("{share} of {}", self.len());
-            let expected = "more than 0 and less than 1, of two samples or more".into();
-            return Err(Error::Setting { name: "held-out share", expected, got });
+            let got = format!("{share} of {} samples", self.len());
+            let expected = "a fraction between 0 and 1 of at least two samples".into();
+            return Err(Error::Setting { name: "held-out fraction", expected, got });
         }
         let order = Draw::HoldOut.stream(seed).permutation(self.len() as u32);
         let out = ((self.len() as f64 * share).round() as usize).clamp(1, self.len() - 1);
@@ -82,7 +82,7 @@ impl Samples {
 
     /// Returns an error if the rows and the samples have different dimensions.
     pub(crate) fn check_dim(&self, rows: RowsView<'_>) -> Result<()> {
-        same_length("length of a feature", self.rows.dim, rows.dim)
+        same_length("feature length", self.rows.dim, rows.dim)
     }
 }
 
@@ -123,7 +123,7 @@ impl Score {
     /// If `said` and `labels` have different lengths, there are no samples, or a sample has no
     /// prediction.
     pub fn new(said: &[Vec<u32>], labels: &[u32]) -> Self {
-        assert!(!labels.is_empty() && said.len() == labels.len(), "a prediction for each label");
+        assert!(!labels.is_empty() && said.len() == labels.len(), "one prediction per label");
         let share = |count: usize| {
             let is_right = |(said, label): &(&Vec<u32>, &u32)| said.iter().take(count).any(|said| said == *label);
             100.0 * said.iter().zip(labels).filter(is_right).count() as f64 / labels.len() as f64

@@ -22,7 +22,7 @@ fn common(features: &[&Features]) -> Vec<u32> {
 pub fn keep_common<const N: usize>(views: [&mut Vec<Features>; N]) -> Result<()> {
     let images = common(&views.iter().flat_map(|view| view.iter()).collect::<Vec<_>>());
     if images.is_empty() {
-        return Err(Error::Empty("images that can be used in all views"));
+        return Err(Error::Empty("images usable in all views"));
     }
     for features in views.into_iter().flatten() {
         *features = features.only(&images)?;
@@ -47,7 +47,7 @@ impl Features {
         let (mut values, mut labels) = (self.values.beside(images.len() * length)?, Vec::with_capacity(images.len()));
         for image in images {
             let Some(&position) = positions.get(image) else {
-                let expected = "only those of the features".into();
+                let expected = "images of the features".into();
                 return Err(Error::Setting { name: "images", expected, got: format!("image {image}") });
             };
             values.extend(&self.values[position * length..][..length])?;
@@ -101,7 +101,7 @@ mod tests {
             let same = all.only(&[2, 4, 9]).unwrap();
             assert_eq!((&same, same.values().as_ptr()), (all, all.values().as_ptr()), "shared");
             let error = all.only(&[4, 5]).unwrap_err().to_string();
-            assert!(error.contains("images: expected only those of the features, got image 5"), "{error}");
+            assert!(error.contains("images: expected images of the features, got image 5"), "{error}");
             assert!(matches!(all.only(&[]), Err(Error::Empty(_))));
         }
         assert!(matches!(file.only(&[4]).unwrap().values.beside(1).unwrap(), Growing::File(..)), "in a file again");
@@ -115,6 +115,6 @@ mod tests {
         assert_eq!((&whole, &patches), (&vec![features(&[1, 3]); 2], &vec![features(&[1, 3]); 2]));
         let mut other = vec![features(&[7])];
         let error = keep_common([&mut whole, &mut other]).unwrap_err().to_string();
-        assert_eq!(error, "images that can be used in all views: expected at least one, got none");
+        assert_eq!(error, "images usable in all views: expected at least one, got none");
     }
 }

@@ -43,8 +43,8 @@ const SMALL: usize = 16;
 /// # Panics
 /// If the shapes do not match.
 pub(crate) fn multiply<T: RealField + Copy>(a: Matrix<'_, T>, b: Matrix<'_, T>, keep: T, out: &mut [T]) {
-    assert_eq!(a.columns, b.rows, "inner sides of a product");
-    assert_eq!(out.len(), a.rows * b.columns, "values of a product");
+    assert_eq!(a.columns, b.rows, "inner dimensions of a product");
+    assert_eq!(out.len(), a.rows * b.columns, "product values");
     // Compute out^T = b^T a^T. Each transpose is a view without a copy.
     let small = a.rows.min(a.columns).min(b.columns) < SMALL;
     let mut out = DMatrixViewMut::from_slice(out, b.columns, a.rows);

@@ -26,7 +26,7 @@ pub(super) fn data(report: &Report) -> Result<Section> {
         }
     }
     if !html.is_empty() {
-        text.push("Some training images of each class:".into());
+        text.push("Example training images of each class:".into());
     }
     Ok(Section { title: "The data".into(), text, parts: pictures(&html) })
 }
@@ -39,10 +39,10 @@ pub(super) fn bags(report: &Report) -> Result<Section> {
         bag.patches.iter().try_for_each(|tile| picture(&mut html, tile, "", None))?;
         html.push_str("</div>\n");
     }
-    let text = "An image, framed, and the patches that stand for it: each goes through the network on its own, and their mean \
-                is the image's representation.";
+    let text = "A framed image and the patches that represent it. The network encodes each patch separately, and the \
+                mean of the features represents the image.";
     let text = if html.is_empty() { vec![] } else { vec![text.into()] };
-    Ok(Section { title: "What a bag is".into(), text, parts: pictures(&html) })
+    Ok(Section { title: "Bags of patches".into(), text, parts: pictures(&html) })
 }
 
 pub(super) fn neighbors(report: &Report) -> Result<Section> {
@@ -51,10 +51,10 @@ pub(super) fn neighbors(report: &Report) -> Result<Section> {
         let title = format!("{}, {}", sheet.model.title(), sheet.space.name());
         html.push_str(&sheet_of(&title, &sheet.rows)?);
     }
-    let text = "A single patch, framed, and the patches of other images nearest to it, with class and cosine similarity; a \
-                filled mark says that the class is the same. The embedding should keep what is where in the patch (position, \
-                orientation); the projection, which the loss pulls together, should care less for it and more for what \
-                occurs in the same images.";
+    let text = "A framed query patch and its nearest neighbors in other images, with class and cosine similarity. A \
+                filled mark means the same class. The embedding should preserve what is in the patch and where \
+                (position, orientation). The projection, to which the loss applies, should depend less on that and \
+                more on what occurs in the same images.";
     let text = if html.is_empty() { vec![] } else { vec![text.into()] };
     Ok(Section { title: "Nearest neighbors of single patches".into(), text, parts: pictures(&html) })
 }

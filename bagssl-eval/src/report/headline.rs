@@ -59,8 +59,8 @@ impl Headline {
         let patches = report.all_patches(Method::Bagssl, Space::Embedding, Color::Grey).map_or(0, |it| it.patches);
         if let Some(Comparison { this, other, difference }) = &self.random {
             sentences.push(format!(
-                "On grey images, the mean of {patches} patch embeddings of the trained network classifies {:.1} % by nearest \
-                 neighbors, that of the same network with random weights {:.1} % (chance {:.1} %): a gain of {}.",
+                "On grey images, nearest neighbors on the mean of {patches} patch embeddings classify {:.1} % with the \
+                 trained network and {:.1} % with random weights (chance {:.1} %): a gain of {}.",
                 this.mean,
                 other.mean,
                 report.chance,
@@ -70,7 +70,8 @@ impl Headline {
         if let Some(Comparison { this, other, .. }) = &self.histogram {
             let place = if this.mean > other.mean { "above" } else { "not above" };
             sentences.push(format!(
-                "In color, a linear probe of the trained embedding reaches {:.1} %, {place} the {:.1} % of a color histogram.",
+                "In color, a linear probe of the trained embedding reaches {:.1} %, {place} the {:.1} % of a color \
+                 histogram.",
                 this.mean, other.mean,
             ));
         }
@@ -78,8 +79,8 @@ impl Headline {
         for (how, comparison) in against {
             if let Some(Comparison { this, other, difference }) = comparison {
                 sentences.push(format!(
-                    "Patches of one scale against crops of many (grey, nearest neighbors, {how}): {:.1} % against {:.1} % \
-                     for the multi-scale baseline, {}.",
+                    "Fixed-scale patches reach {:.1} %, multi-scale crops {:.1} % (grey, nearest neighbors, {how}): \
+                     {}.",
                     this.mean,
                     other.mean,
                     judge(this.mean - other.mean, *difference),
@@ -96,9 +97,9 @@ impl Headline {
         }
         if let Some(error) = self.standard_error {
             sentences.push(format!(
-                "With {} test images, each of these accuracies has a standard error near {error:.1} points from the choice of \
-                 images alone, more where images are alike as tiles of one photograph are; the intervals cover the \
-                 seeds, not that.",
+                "With {} test images, the choice of images alone gives each accuracy a standard error of about \
+                 {error:.1} points, and more if images are similar, such as tiles of one photograph. The intervals \
+                 cover the variation over the seeds only.",
                 report.data.test_images,
             ));
         }
@@ -125,9 +126,9 @@ fn points(difference: f64, interval: Option<Interval>) -> String {
 
 fn judge(difference: f64, interval: Option<Interval>) -> String {
     let what = match interval {
-        Some(Interval { low, .. }) if low > 0.0 => "better, by",
-        Some(Interval { high, .. }) if high < 0.0 => "worse, by",
-        Some(_) => "no difference that the seeds would bear out,",
+        Some(Interval { low, .. }) if low > 0.0 => "better by",
+        Some(Interval { high, .. }) if high < 0.0 => "worse by",
+        Some(_) => "no significant difference over the seeds:",
         None => "a difference of",
     };
     format!("{what} {}", points(difference, interval))

@@ -81,7 +81,7 @@ pub(super) fn protocol(report: &Report) -> Section {
 pub(super) fn provenance(report: &Report) -> Section {
     let Provenance { version, date, command, machine, backend } = &report.provenance;
     let seeds: Vec<String> = report.seeds.iter().map(u64::to_string).collect();
-    let time = format!("{:.0} s in all", report.total_seconds);
+    let time = format!("{:.0} s in total", report.total_seconds);
     let rows = [
         ("profile", report.profile.clone()),
         ("seeds", seeds.join(", ")),
@@ -95,7 +95,7 @@ pub(super) fn provenance(report: &Report) -> Section {
     ];
     let rows = rows.into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
     let head = ["", ""].map(String::from).to_vec();
-    let table = Table { caption: "What to repeat the run with.".into(), head, rows, words: 2 };
+    let table = Table { caption: "Settings for reproducing this run.".into(), head, rows, words: 2 };
     let mut parts = vec![Part::Table(table)];
     if !report.data.attribution.is_empty() {
         parts.push(Part::Lines(report.data.attribution.clone()));

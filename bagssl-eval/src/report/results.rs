@@ -26,9 +26,9 @@ pub(super) fn accuracy(report: &Report) -> Section {
         figures.extend(bars(report, name, of));
     }
     let rows: Vec<Row> = rows(report).into_iter().filter(|&row| is_main(report, row)).collect();
-    let caption = "Top-1 accuracy in percent: mean and, after the sign, standard deviation over the seeds. Whole: the network \
-                   sees the image once, as it is; patches: the mean of the features of that many patches. Grey: the same \
-                   network on greyed images, where color is no short cut.";
+    let caption = "Top-1 accuracy in percent: mean ± standard deviation over the seeds. Whole: the network reads the \
+                   whole image once. Patches: the mean of the features of that many patches. Grey: the same network on \
+                   grey images, where color is no shortcut.";
     let mut parts = vec![Part::Figures(figures)];
     parts.extend(table(report, &rows, caption));
     parts.extend(differences(report));
@@ -45,8 +45,12 @@ pub(super) fn patches(report: &Report) -> Section {
     let row = |&(_, space, view, _): &Row| space != Space::Input && view == View::Patches;
     let rows: Vec<Row> = rows(report).into_iter().filter(row).collect();
     let mut parts = if figures.is_empty() { vec![] } else { vec![Part::Figures(figures)] };
-    parts.extend(table(report, &rows, "Every number of patches; percent, mean and standard deviation over the seeds."));
-    Section { title: "Accuracy and the number of patches".into(), text: vec![], parts }
+    parts.extend(table(
+        report,
+        &rows,
+        "Accuracy in percent for each number of patches: mean ± standard deviation over the seeds.",
+    ));
+    Section { title: "Accuracy by number of patches".into(), text: vec![], parts }
 }
 
 pub(super) fn convergence(report: &Report) -> Section {
@@ -62,9 +66,10 @@ pub(super) fn convergence(report: &Report) -> Section {
         series: series.filter(|series| !series.points.is_empty()).collect(),
     };
     let title = "Mean of k patches against the whole image";
-    let caption = "Cosine of the mean of the first k patch embeddings to the embedding of the whole image, averaged over the \
-                   test images; the band is one standard deviation over the seeds. A curve that rises and levels off near 1 \
-                   says that the embedding of the image is close to a bag of its patches.";
+    let caption = "Cosine similarity between the mean of the first k patch embeddings and the embedding of the whole \
+                   image, averaged over the test images. Band: one standard deviation over the seeds. A curve that \
+                   rises and levels off near 1 means that the image embedding is close to the mean of its patch \
+                   embeddings.";
     let figure = |plot| Figure { title: title.into(), plot, caption: caption.into() };
     let figures: Vec<Figure> = chart.render(title).map(figure).into_iter().collect();
     let mut parts = if figures.is_empty() { vec![] } else { vec![Part::Figures(figures)] };
@@ -96,8 +101,8 @@ fn bars(report: &Report, name: &str, of: fn(&Outcome) -> &Accuracy) -> Option<Fi
     };
     let title = format!("{} accuracy", if name == "kNN" { "Nearest-neighbor" } else { "Linear" });
     let plot = chart.render(&title)?;
-    let caption = "All patches averaged, or the whole image. Whiskers: one standard deviation over the seeds. Look at the \
-                   grey bars first: how far does training lift the network above random weights and above pixels?";
+    let caption = "Mean of all patches, or the whole image. Whiskers: one standard deviation over the seeds. Compare \
+                   the grey bars first: how much better is the trained network than random weights and than pixels?";
     Some(Figure { title, plot, caption: caption.into() })
 }
 
@@ -128,8 +133,8 @@ fn lines(
     let title = format!("{color_name} images, {name}");
     let (x_label, y_label) = ("patches averaged".into(), "accuracy, %".into());
     let plot = LineChart { x_label, y_label, logarithmic: true, series }.render(&title)?;
-    let caption = "Embedding, the mean of the first k patches; bands: one standard deviation over the seeds; dashed: the whole \
-                   image at once. Does averaging more patches help, and does it pass the dashed line?";
+    let caption = "Embedding: the mean of the first k patches. Bands: one standard deviation over the seeds. Dashed: \
+                   the whole image. Does averaging more patches help, and does it exceed the dashed line?";
     Some(Figure { title, plot, caption: caption.into() })
 }
 
@@ -178,9 +183,9 @@ fn differences(report: &Report) -> Option<Part> {
             rows.extend(differences_from(report, model, color));
         }
     }
-    let head = ["BagSSL less", "images", "view", "protocol", "points", "95 % interval"].map(String::from).to_vec();
-    let caption = "Embedding; points of accuracy, with the interval of the paired difference over the seeds (Student's t). An \
-                   interval that holds 0 bears out no difference.";
+    let head = ["BagSSL minus", "images", "view", "protocol", "points", "95 % interval"].map(String::from).to_vec();
+    let caption = "Embedding: difference in accuracy (points), with the interval of the paired difference over the \
+                   seeds (Student's t). If the interval contains 0, the difference is not significant.";
     (!rows.is_empty()).then(|| Part::Table(Table { caption: caption.into(), head, rows, words: 4 }))
 }
 
@@ -219,7 +224,8 @@ fn convergence_table(report: &Report) -> Option<Part> {
     };
     let rows: Vec<Vec<String>> = counts.iter().map(row).collect();
     let head = std::iter::once("averaged").chain(models.iter().map(|model| model.title())).map(String::from).collect();
-    let caption = "Cosine to the embedding of the whole image: mean and standard deviation over the seeds.".into();
+    let caption =
+        "Cosine similarity to the embedding of the whole image: mean ± standard deviation over the seeds.".into();
     (!rows.is_empty()).then_some(Part::Table(Table { caption, head, rows, words: 1 }))
 }
 

@@ -47,13 +47,16 @@ impl Objective {
     fn invariance(self) -> &'static str {
         match self {
             Objective::CodingRate => {
-                "How much the patches of an image agree in the projection: the mean cosine to their mean, 1 at best"
+                "How much the patches of an image agree in the projection: mean cosine similarity to their mean (best: \
+                 1)"
             }
             Objective::Vicreg => {
-                "How much the patches of an image differ in the projection: the mean squared difference of two, 0 at best"
+                "How much the patches of an image differ in the projection: mean squared difference of two patches \
+                 (best: 0)"
             }
             Objective::Simclr => {
-                "How much the patches of an image agree in the projection: the mean cosine of two, 1 at best"
+                "How much the patches of an image agree in the projection: mean cosine similarity of two patches \
+                 (best: 1)"
             }
         }
     }
@@ -92,23 +95,26 @@ fn figure(report: &Report, name: &str, objective: Option<Objective>) -> Option<F
     let (x_label, y_label) = ("epoch".into(), name.to_string());
     let chart = LineChart { x_label, y_label, logarithmic: false, series: series.collect() };
     let title = objective.map_or(name.to_string(), |objective| format!("{name}, {}", objective.title()));
-    let caption = format!("{}; mean over the seeds, band: one standard deviation.", meaning(name, objective));
+    let caption = format!("{}. Mean over the seeds; band: one standard deviation.", meaning(name, objective));
     Some(Figure { plot: chart.render(&title)?, title, caption })
 }
 
 /// Describes the metrics that training records.
 fn meaning(name: &str, objective: Option<Objective>) -> &'static str {
     match name {
-        "loss" => "The loss that is minimized",
+        "loss" => "Training loss",
         "invariance" => objective.map_or("Invariance", Objective::invariance),
-        "gradient" => "Length of the gradient of the loss",
-        "tcr" => "Total coding rate: the lower, the more of the space the projections fill",
-        "tcr_share" => "Total coding rate as a share of its bound: near 0 is a collapse, 1 fills the space evenly",
-        "variance" => "How far the deviations of the projections fall short of 1, on average: 0 at best",
-        "covariance" => "How much dimensions of the projections vary together, the squares summed: 0 at best",
-        "similarity" => "Mean cosine between projections of different images: near 1 is a collapse",
+        "gradient" => "L2 norm of the gradient of the loss",
+        "tcr" => "Total coding rate: the lower it is, the more of the space the projections fill",
+        "tcr_share" => {
+            "Total coding rate as a fraction of its bound: near 0 means collapse, 1 means that the space is filled \
+             evenly"
+        }
+        "variance" => "Mean shortfall of the standard deviations of the projections below 1 (best: 0)",
+        "covariance" => "Sum of the squared covariances between dimensions of the projections (best: 0)",
+        "similarity" => "Mean cosine similarity between projections of different images: near 1 means collapse",
         "rate" | "learning_rate" => "Learning rate",
-        _ => "As training wrote it down",
+        _ => "As recorded in training",
     }
 }
 
@@ -148,17 +154,18 @@ pub(super) fn health(report: &Report) -> Section {
         "verdict",
         "dim",
         "effective rank",
-        "coding rate, share",
+        "coding rate",
         "cosine within",
         "cosine between",
         "dead",
-        "least deviation",
+        "minimum deviation",
     ];
-    let caption = "Effective rank: how many directions are in use (Roy and Vetterli 2007), of how many possible. Coding rate: as \
-                   a share of its bound, 1 for features spread evenly. Cosine within: between patches of one image; between: \
-                   of different images; a useful representation keeps the former well above the latter. Dead: dimensions \
-                   that do not vary. Least deviation: of a dimension of the features at unit length, times the root of \
-                   their number.";
+    let caption = "Effective rank: number of directions in use (Roy and Vetterli 2007), of those possible. Coding \
+                   rate: as a fraction of its bound, which evenly spread features reach. Cosine within: between \
+                   patches of one image. Cosine between: between patches of different images; a useful representation \
+                   keeps it well below the cosine within. Dead: dimensions that do not vary. Minimum deviation: \
+                   smallest standard deviation of a dimension of the features at unit length, times the square root of \
+                   the number of dimensions.";
     let table = Table { caption: caption.into(), head: head.map(String::from).to_vec(), rows, words: 3 };
     let parts = if table.rows.is_empty() { vec![] } else { vec![Part::Table(table), Part::Lines(reasons)] };
     Section { title: "Health of the representations".into(), text: vec![], parts }
@@ -212,11 +219,11 @@ mod tests {
         let expected = [
             (
                 "invariance, coding rate",
-                "the mean cosine to their mean, 1 at best",
+                "mean cosine similarity to their mean (best: 1)",
                 ["BagSSL", "multi-scale"].as_slice(),
             ),
-            ("invariance, VICReg", "the mean squared difference of two, 0 at best", &["BagSSL-VICReg", "VICReg"]),
-            ("invariance, SimCLR", "the mean cosine of two, 1 at best", &["SimCLR"]),
+            ("invariance, VICReg", "mean squared difference of two patches (best: 0)", &["BagSSL-VICReg", "VICReg"]),
+            ("invariance, SimCLR", "mean cosine similarity of two patches (best: 1)", &["SimCLR"]),
         ];
         let found = of("invariance");
         assert_eq!(found.len(), expected.len());

@@ -27,7 +27,7 @@ impl Rank {
         if each == 0 || each * self.world_size != images {
             return Err(Error::Setting {
                 name: "batch.images",
-                expected: format!("a multiple of the {} workers", self.world_size),
+                expected: format!("a multiple of the number of workers ({})", self.world_size),
                 got: images.to_string(),
             });
         }

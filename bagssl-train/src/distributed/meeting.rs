@@ -58,7 +58,7 @@ impl<T: Clone> Meeting<T> {
     /// # Errors
     /// [`Error::Workers`] if a worker has exited.
     pub fn all(&self, own: T) -> Result<Vec<T>> {
-        let ended = || Error::Workers("another worker has ended".into());
+        let ended = || Error::Workers("another worker has exited".into());
         let Meeting { rank, table } = self;
         let mut round = table.lock();
         // All workers must take the previous round's values first.

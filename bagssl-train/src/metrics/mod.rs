@@ -48,7 +48,7 @@ impl Metrics {
             kept.extend(line);
         }
         if steps < resumed {
-            warn(&format!("{}: the lines of {} of {resumed} steps are missing", path.display(), resumed - steps));
+            warn(&format!("{}: lines of {} of {resumed} steps are missing", path.display(), resumed - steps));
         }
         write_atomic(path, &kept).map_err(failed)?;
         let file = OpenOptions::new().append(true).open(path).map_err(failed)?;
@@ -68,7 +68,7 @@ impl Metrics {
         if self.is_there() {
             return Ok(());
         }
-        (self.warn)(&format!("{}: was removed or cut while the run went on; lines are missing", self.path.display()));
+        (self.warn)(&format!("{}: removed or truncated during the run; lines are missing", self.path.display()));
         self.file = OpenOptions::new().append(true).create(true).open(&self.path)?;
         self.length = self.file.metadata()?.len();
         Ok(())
@@ -197,7 +197,7 @@ mod tests {
         // The file is first removed, then truncated.
         fs::remove_file(&path).unwrap();
         metrics.observe(&Event::Saving { step: 4 }).unwrap();
-        assert!(heard.try_recv().unwrap().contains("metrics.jsonl: was removed or cut"));
+        assert!(heard.try_recv().unwrap().contains("metrics.jsonl: removed or truncated"));
         metrics.observe(&step(5)).unwrap();
         metrics.observe(&Event::Skipped { step: 6, what: "the loss", images: &[7] }).unwrap();
         fs::write(&path, "").unwrap();
@@ -208,7 +208,7 @@ mod tests {
         // An incomplete line.
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"event\":\"st\xff").unwrap();
         drop(Metrics::create(&path, 8, warn()).unwrap());
-        assert!(heard.try_recv().unwrap().ends_with("metrics.jsonl: the lines of 6 of 8 steps are missing"));
+        assert!(heard.try_recv().unwrap().ends_with("metrics.jsonl: lines of 6 of 8 steps are missing"));
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 2);
         fs::remove_file(&path).unwrap();
         drop(Metrics::create(&path, 9, warn()).unwrap());

@@ -75,8 +75,7 @@ impl RunFolder {
         match is_same(&self.lock, &lock) {
             Ok(true) => Ok(()),
             _ => {
-                let why =
-                    "expected the lock that this run holds, got another or none: the folder was moved or replaced";
+                let why = "expected this run's lock, got another or none: the folder was moved or replaced";
                 Err(failed(&lock, io::Error::other(why)))
             }
         }
@@ -200,7 +199,7 @@ const LONGEST_NAME: u64 = 300;
 
 /// Rejects a lock path that is a symbolic link, not a regular file, or a file of another program.
 fn check_lock(path: &Path) -> io::Result<()> {
-    let refuse = |got: &str| Err(io::Error::other(format!("expected a file that locks a run, got {got}")));
+    let refuse = |got: &str| Err(io::Error::other(format!("expected a run's lock file, got {got}")));
     match fs::symlink_metadata(path) {
         Err(_) => Ok(()),
         Ok(meta) if meta.is_symlink() => refuse("a link"),
@@ -244,8 +243,8 @@ fn holder(lock: &Path) -> String {
     let named = named.unwrap_or_else(|| "another process".into());
     let since = fs::metadata(lock).and_then(|meta| meta.modified()).ok().and_then(|then| then.elapsed().ok());
     match since.map(|since| since.as_secs()) {
-        Some(seconds @ 0..120) => format!("{named}, begun {seconds} s ago"),
-        Some(seconds) => format!("{named}, begun {} h {} min ago", seconds / 3600, seconds / 60 % 60),
+        Some(seconds @ 0..120) => format!("{named}, started {seconds} s ago"),
+        Some(seconds) => format!("{named}, started {} h {} min ago", seconds / 3600, seconds / 60 % 60),
         None => named,
     }
 }
@@ -294,7 +293,7 @@ mod tests {
         fs::create_dir(&path).unwrap();
         fs::write(path.join(LOCK), "my own file").unwrap();
         let refused = || RunFolder::open(&path).unwrap_err().to_string();
-        assert!(refused().contains("run/lock: expected a file that locks a run, got another file"), "{}", refused());
+        assert!(refused().contains("run/lock: expected a run's lock file, got another file"), "{}", refused());
         assert_eq!(fs::read(path.join(LOCK)).unwrap(), b"my own file");
         #[cfg(unix)]
         {
@@ -316,7 +315,7 @@ mod tests {
         assert!(first.check_held().is_err());
         let second = RunFolder::open(&path).unwrap();
         let error = first.check_held().unwrap_err().to_string();
-        assert!(error.contains("run/lock: expected the lock that this run holds, got another or none"), "{error}");
+        assert!(error.contains("run/lock: expected this run's lock, got another or none"), "{error}");
         second.check_held().unwrap();
     }
 

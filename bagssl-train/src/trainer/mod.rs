@@ -200,7 +200,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         }
         let schedule = self.config.config().schedule.check(per_epoch)?;
         if self.step > schedule.steps() {
-            let expected = format!("at least the {} that have begun", self.step.div_ceil(per_epoch));
+            let expected = format!("at least {} (the epochs already started)", self.step.div_ceil(per_epoch));
             let got = self.config.config().schedule.epochs.to_string();
             return Err(Error::Setting { name: "schedule.epochs", expected, got });
         }

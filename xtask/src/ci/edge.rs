@@ -79,7 +79,7 @@ fn proof(target: &Path, triple: &str, with: &dyn Fn(&mut Command), emulator: &[&
     let difference = compare(&run::output(&mut emulated())?, &golden)?;
     println!("  largest difference from the golden embedding: {difference:.1e} of its largest value");
     build("cpu,wrong-answer")?;
-    let status = emulated().output().context("the emulator does not start")?.status;
+    let status = emulated().output().context("cannot start the emulator")?.status;
     ensure!(status.code() == Some(1), "a proof that expects wrong numbers: expected exit status: 1, got {status}");
     Ok(())
 }

@@ -48,7 +48,7 @@ fn build(features: &str) -> Result<Vec<(String, PathBuf)>> {
     let mut command = run::cargo(&["build", "--workspace", "--examples", "--locked", "--features", features]);
     command.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
     eprintln!("  $ {}", run::show(&command));
-    let output = command.spawn().and_then(std::process::Child::wait_with_output).context("cargo does not start")?;
+    let output = command.spawn().and_then(std::process::Child::wait_with_output).context("cannot start cargo")?;
     if !output.status.success() {
         bail!("the examples do not build: {}", output.status);
     }
@@ -78,7 +78,7 @@ fn unlisted(names: &[&str]) -> Option<String> {
     let listed = || RUN.into_iter().chain(COMPILED.map(|(name, _)| name));
     let unknown = names.iter().find(|name| listed().all(|known| known != **name));
     let gone = listed().find(|known| !names.contains(known));
-    let unknown = unknown.map(|name| format!("{name}: an example that is not listed in xtask/src/ci/examples.rs"));
+    let unknown = unknown.map(|name| format!("{name}: example not listed in xtask/src/ci/examples.rs"));
     unknown.or(gone.map(|name| format!("{name}: expected an example, got none")))
 }
 
@@ -90,7 +90,7 @@ mod tests {
     fn each_example_is_listed() {
         let all: Vec<&str> = RUN.into_iter().chain(COMPILED.map(|(name, _)| name)).collect();
         assert_eq!(unlisted(&all), None);
-        assert!(unlisted(&[&all[..], &["new"]].concat()).unwrap().starts_with("new: an example that is not listed"));
+        assert!(unlisted(&[&all[..], &["new"]].concat()).unwrap().starts_with("new: example not listed"));
         assert!(unlisted(&all[1..]).unwrap().starts_with("patches: expected an example"));
     }
 

@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             ended.filter_map(|result| result.err().map(|error| error.to_string())).collect()
         });
         if !failed.is_empty() {
-            bail!("{}; what broke it is in {}", failed.join(", "), folder.join("artifacts").display());
+            bail!("{}; the failing input is in {}", failed.join(", "), folder.join("artifacts").display());
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -42,7 +42,7 @@ pub(crate) fn kills() -> Result<()> {
         let output = child.wait_with_output()?;
         ensure!(output.status.code().is_none_or(|code| code == 0), "{}", String::from_utf8_lossy(&output.stderr));
         if output.status.success() {
-            ensure!(kills > 0, "it was through before it was killed");
+            ensure!(kills > 0, "it finished before it was killed");
             same(&out)?;
             std::fs::remove_dir_all(out.join("killed"))?;
         }
@@ -57,7 +57,7 @@ fn same(out: &Path) -> Result<()> {
     for name in FILES {
         let read = |run: &str| std::fs::read(out.join(run).join(name)).with_context(|| name.to_string());
         if read("whole")? != read("killed")? {
-            bail!("{name}: expected that of the run that was not killed, got another");
+            bail!("{name}: expected the file of the uninterrupted run, got another");
         }
     }
     Ok(())

@@ -64,27 +64,27 @@ const SLOWEST: usize = 10;
 /// In the order in which they run: what fails soonest first, and the builds so that later ones find what they need.
 const GATES: [Gate; 22] = [
     gate("format", "rustfmt changes nothing", |_| format()),
-    gate("tidy", "sizes, directions, versions, lints", |_| tidy::check()),
-    gate("licenses", "each dependency's is allowed", |_| licenses::check()),
+    gate("tidy", "file sizes, dependency directions, versions, lints", |_| tidy::check()),
+    gate("licenses", "all dependencies have allowed licenses", |_| licenses::check()),
     gate("no-std", "core links and runs without the standard library", |_| no_std::check()),
-    gate("external-user", "a crate outside uses core without features", |_| external_user()),
-    gate("clippy", "no warning in any target, the GPU's among them, without CUDA", |_| clippy()),
+    gate("external-user", "an external crate uses core without features", |_| external_user()),
+    gate("clippy", "no warnings in any target, including the GPU code, without CUDA", |_| clippy()),
     gate("docs", "documentation without warnings", |_| docs()),
     gate("package", "the packed crates are complete, and build alone and without CUDA", |_| package::check()),
-    gate("features", "what is built without options, and core's features alone", |_| features()),
+    gate("features", "the default build, and core's features alone", |_| features()),
     gate("test", "unit, property and doc tests, and those across crates", test),
     gate("examples", "the examples of the crates run", |_| examples::check(FEATURES)),
-    gate("fuzz", "seconds of each fuzz target", |_| fuzz::run(&fuzz::Args::smoke()).map(drop)),
-    full("properties", "the tests again, with other cases of the property tests", properties),
+    gate("fuzz", "each fuzz target for some seconds", |_| fuzz::run(&fuzz::Args::smoke()).map(drop)),
+    full("properties", "the tests again, with new cases in the property tests", properties),
     full("features-alone", "each feature of each crate alone", |_| features_alone()),
-    full("semver", "the API has changed as the version says (cargo-semver-checks)", |_| semver::check()),
-    full("fuzz-address", "seconds of each fuzz target under the address sanitizer (nightly)", |_| fuzz_address()),
+    full("semver", "API changes match the version (cargo-semver-checks)", |_| semver::check()),
+    full("fuzz-address", "each fuzz target for some seconds under the address sanitizer (nightly)", |_| fuzz_address()),
     full("address", "the CPU kernels under the address sanitizer (nightly)", |_| address()),
     full("aarch64", "the tests of the CPU kernels build for NEON", |_| edge::aarch64()),
     full("cortex-m", "the golden bag on a Cortex-M4, emulated", |_| edge::cortex_m()),
-    full("kills", "a training that is killed a hundred times ends with the same bits", |_| kills::kills()),
-    full("stub", "the checks of the GPU's operations, on a stub of CUDA", |_| stub::check(FEATURES)),
-    full("reproduce", "the main job as a user runs it", |_| reproduce()),
+    full("kills", "a training run that is killed 100 times ends with the same bits", |_| kills::kills()),
+    full("stub", "the checks of the GPU operations, on the CUDA stub", |_| stub::check(FEATURES)),
+    full("reproduce", "a whole reproduction, as a user runs it", |_| reproduce()),
 ];
 
 const fn gate(name: &'static str, about: &'static str, run: fn(&mut Times) -> Result<()>) -> Gate {
@@ -158,7 +158,7 @@ fn table(results: &[Outcome], not_run: &[&Gate]) -> String {
 fn too_long(results: &[Outcome]) -> Option<String> {
     let sum: Duration = results.iter().filter(|(gate, ..)| !gate.full).map(|(_, time, _)| *time).sum();
     let (expected, got) = (LONGEST.as_secs(), sum.as_secs());
-    (sum > LONGEST).then(|| format!("warning: expected gates of at most {expected} s together, got {got} s"))
+    (sum > LONGEST).then(|| format!("warning: expected a total time of at most {expected} s, got {got} s"))
 }
 
 /// Tests the only module with `unsafe`, in a separate target folder, since everything is

@@ -29,22 +29,22 @@ pub(crate) fn check() -> Result<()> {
     }
     println!("  the known-bad variants:");
     run::must(&mut build("wrong-answer", &target))?;
-    let status = program(&target).status().context("the proof does not start")?;
+    let status = program(&target).status().context("cannot start the proof")?;
     if status.code() != Some(1) {
         bail!("a proof that expects wrong numbers: expected exit status: 1, got {status}");
     }
-    let output = build("use-std", &target).output().context("cargo does not start")?;
+    let output = build("use-std", &target).output().context("cannot start cargo")?;
     refused(output.status.success(), &String::from_utf8_lossy(&output.stderr))
 }
 
 /// Checks that the variant with the standard library failed to build for that reason.
 fn refused(built: bool, stderr: &str) -> Result<()> {
     if built {
-        bail!("a program that pulls the standard library in was built: the proof proves nothing");
+        bail!("a program that links the standard library was built: the proof proves nothing");
     }
     if !stderr.contains("duplicate lang item `panic_impl`") {
         let last = stderr.lines().next_back().unwrap_or("nothing");
-        bail!("a program that pulls the standard library in: expected a second panic handler, got {last:?}");
+        bail!("a program that links the standard library: expected a second panic handler, got {last:?}");
     }
     Ok(())
 }

@@ -58,7 +58,7 @@ fn build(selected: &[&str]) -> Result<Vec<Program>> {
     let mut command = run::cargo(&["test", "--no-run", "--message-format=json-render-diagnostics"]);
     command.args(selected).stdout(Stdio::piped());
     eprintln!("  $ {}", run::show(&command));
-    let output = command.spawn().and_then(std::process::Child::wait_with_output).context("cargo does not start")?;
+    let output = command.spawn().and_then(std::process::Child::wait_with_output).context("cannot start cargo")?;
     if !output.status.success() {
         bail!("the tests do not build: {}", output.status);
     }

@@ -96,7 +96,7 @@ fn clear(out: &Path) -> Result<()> {
         return Ok(());
     }
     if !out.join("bagssl.gz").is_file() {
-        bail!("{}: expected an empty folder or one of an earlier pack, got another", place());
+        bail!("{}: expected an empty folder or an earlier pack, got another folder", place());
     }
     let data = out.join("data");
     if data.exists() { fs::remove_dir_all(&data).with_context(|| data.display().to_string()) } else { Ok(()) }
@@ -174,6 +174,6 @@ mod tests {
         let error = pack(&program, &data, &out).unwrap_err().to_string();
         assert!(error.contains("expected at most 40 MiB, got 40."), "{error}");
         let error = pack(&program, &data, &data).unwrap_err().to_string();
-        assert!(error.contains("expected an empty folder or one of an earlier pack"), "{error}");
+        assert!(error.contains("expected an empty folder or an earlier pack"), "{error}");
     }
 }

@@ -90,7 +90,7 @@ def environment():
 def doctor(run):
     """Whether the program finds all that it needs; then with the folders of pip's wheels on its path, if it does not."""
     done = run.part("doctor", [PROGRAM, "doctor"], 2, 20, read.doctor)
-    if any(line.startswith("cuda ") and "not in this program" in line for line in done.lines):
+    if any(line.startswith("cuda ") and "not built in" in line for line in done.lines):
         run.stopped = "the program was built without the feature cuda"
         return False
     if done.ok:

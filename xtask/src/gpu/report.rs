@@ -27,7 +27,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let page = page(&results);
     let out = args.out.clone().unwrap_or_else(|| root().join(format!("docs/gpu/{}.md", date(&results))));
     if out.exists() {
-        bail!("{}: expected no file there, got one; --out names another", out.display());
+        bail!("{}: expected no file, got one; choose another --out", out.display());
     }
     fs::write(&out, page).with_context(|| out.display().to_string())?;
     println!("{}", out.display());
@@ -53,7 +53,7 @@ pub(super) fn page(results: &Results) -> String {
         page.push_str(section);
     }
     if results.unread > 0 {
-        let _ = writeln!(page, "\nLines of the results that could not be read: {}.", results.unread);
+        let _ = writeln!(page, "\nUnreadable lines in the results: {}.", results.unread);
     }
     page
 }
@@ -132,7 +132,11 @@ fn beside_torch(results: &Results) -> String {
         Some(vec![name, number(rate), shown(over), shown(first), shown(memory.map(|bytes| bytes / f64::from(1 << 20)))])
     };
     let rows: Vec<_> = OURS.iter().chain(&TORCH).filter_map(row).collect();
-    table("Beside PyTorch", &["", "patches/s", "over PyTorch's best", "first step, s", "peak memory, MiB"], &rows)
+    table(
+        "Comparison with PyTorch",
+        &["", "patches/s", "over PyTorch's best", "first step, s", "peak memory, MiB"],
+        &rows,
+    )
 }
 
 fn parts(results: &Results) -> String {
@@ -147,7 +151,7 @@ fn told(part: &Part) -> String {
         Outcome::Told(outcome) if part.detail.is_empty() => outcome.clone(),
         Outcome::Told(outcome) => format!("{outcome}: {}", part.detail),
         Outcome::Began => "cut off while it ran".into(),
-        Outcome::Missing => "cut off before it began".into(),
+        Outcome::Missing => "cut off before it started".into(),
     }
 }
 

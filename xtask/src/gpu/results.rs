@@ -75,7 +75,7 @@ impl Results {
             let folder = folder.as_ref();
             let path = folder.join(ROWS);
             if !path.is_file() {
-                bail!("{}: expected a folder that run.sh has written, got one without {ROWS}", folder.display());
+                bail!("{}: expected a results folder of run.sh, got one without {ROWS}", folder.display());
             }
             let text = fs::read(&path).with_context(|| path.display().to_string())?;
             results.add(&String::from_utf8_lossy(&text)).with_context(|| path.display().to_string())?;
@@ -90,7 +90,7 @@ impl Results {
             Some(Value::Number(number)) if number.as_u64() == Some(FORMAT) => {}
             Some(other) => bail!("expected rows of format {FORMAT}, got {other}"),
             None => {
-                bail!("expected rows that run.sh has written, got {:?}", first.chars().take(60).collect::<String>())
+                bail!("expected rows written by run.sh, got {:?}", first.chars().take(60).collect::<String>())
             }
         }
         let mut calls = Vec::new();

@@ -134,7 +134,7 @@ struct OfNetwork {
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     check_range("--patches", args.patches, 1..=4096)?;
     if args.least.is_some() && args.backend == Some(Name::Ndarray) {
-        bail!("--least: expected another --backend with it, got ndarray, which is what they are compared with");
+        bail!("--least: expected a --backend other than ndarray (the reference), got ndarray");
     }
     if let Some(least) = args.least.filter(|least| !(-1.0..=1.0).contains(least)) {
         bail!("--least: expected a cosine from -1 to 1, got {least}");

@@ -98,7 +98,8 @@ fn decode_only(args: &Args) -> Result<ExitCode> {
             serde_json::json!({"images_per_second": median, "fastest": fastest, "slowest": slowest, "images": dataset.len()})
         ),
         false => say!(
-            "{median:.0} images/s decoded on one thread (median of {} rounds; {slowest:.0} to {fastest:.0}), the last of {pixels} pixels",
+            "{median:.0} images/s decoded on one thread (median of {} rounds; {slowest:.0} to {fastest:.0}); last \
+             image: {pixels} pixels",
             rates.len()
         ),
     }
@@ -125,11 +126,12 @@ fn print(args: &Args, threads: usize, rates: &Rates) -> Result<()> {
         return Ok(());
     }
     say!(
-        "{median:.0} patches/s on {threads} threads, {:.0} a thread (median of {} rounds; {slowest:.0} to {fastest:.0}), {} of each image{}",
+        "{median:.0} patches/s on {threads} threads, {:.0} per thread (median of {} rounds; {slowest:.0} to \
+         {fastest:.0}), {} per image{}",
         median / threads as f64,
         rates.patches.len(),
         rates.each,
-        if args.decode { ", each decoded every time" } else { "" },
+        if args.decode { ", decoded each time" } else { "" },
     );
     Ok(())
 }

@@ -124,12 +124,12 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     check_range("--rounds", args.rounds, 1..=1_000_000)?;
     check_range("--threads", args.data.threads, 0..=1024)?;
     if !args.loading && (args.data.data.is_some() || args.data.exif) {
-        bail!("--data, --exif: expected --loading with them, got noise to train on");
+        bail!("--data, --exif: expected --loading, got none");
     }
     let images = match args.batch {
         Some(batch) if batch % args.patches != 0 || batch < 2 * args.patches => {
             bail!(
-                "--batch: expected a multiple of the {} patches of an image, and two images, got {batch}",
+                "--batch: expected a multiple of {} (the patches per image) for at least two images, got {batch}",
                 args.patches
             )
         }
@@ -272,7 +272,7 @@ fn on_one(name: Name, args: &Args, work: &OnOne) -> Result<ExitCode> {
     }
     let side = shape.height;
     say!(
-        "{} on {}: {:.0} patches/s, a step of {} x {} patches of {side}x{side} in {:.2} ms (median of {steps})",
+        "{} on {}: {:.0} patches/s; step of {} x {} patches of {side}x{side}: {:.2} ms (median of {steps} steps)",
         args.arch.name(),
         name.text(),
         rate(seconds),
@@ -280,13 +280,17 @@ fn on_one(name: Name, args: &Args, work: &OnOne) -> Result<ExitCode> {
         shape.patches,
         1e3 * seconds
     );
-    let memory = peak_memory.map_or_else(String::new, |bytes| format!("; {} MiB of memory at most", bytes >> 20));
-    say!("the first step is done after {first_step:.2} s{memory}");
+    let memory = peak_memory.map_or_else(String::new, |bytes| format!("; peak memory {} MiB", bytes >> 20));
+    say!("first step after {first_step:.2} s{memory}");
     if let Some((table, _)) = profile {
         say!("{}", table.trim_end());
     }
     if let Some(loading) = loading {
-        say!("on images: {:.0} patches/s, {:.1} % of the rate on noise", rate(loading), 100.0 * mean / loading);
+        say!(
+            "with image loading: {:.0} patches/s, {:.1} % of the rate on noise",
+            rate(loading),
+            100.0 * mean / loading
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -313,7 +317,7 @@ fn on_all(args: &Args, config: &CheckedConfig, shape: BatchShape) -> Result<Exit
         return Ok(ExitCode::SUCCESS);
     }
     say!(
-        "a step of {} on {} x {} patches of {}x{}, median of {} rounds, {} threads",
+        "step of {} on {} x {} patches of {}x{}: median of {} rounds, {} threads",
         args.arch.name(),
         shape.images,
         args.patches,

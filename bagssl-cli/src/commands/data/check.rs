@@ -60,7 +60,7 @@ fn print(name: &str, report: &CheckReport) {
     say!("\n{name}: {} images of {} classes, {} broken", report.images, report.classes.len(), report.broken.len());
     say!("  {}; {} decoded", report.format, report.decoded);
     if !report.passed_over.is_empty() {
-        say!("  passed over: {}", one_line(&report.passed_over.to_string()));
+        say!("  ignored: {}", one_line(&report.passed_over.to_string()));
     }
     if let (Some(height), Some(width)) = (report.height, report.width) {
         say!("  height {} to {}, width {} to {} pixels", height.0, height.1, width.0, width.1);
@@ -76,12 +76,12 @@ fn print(name: &str, report: &CheckReport) {
     }
     let duplicates = &report.duplicates;
     for group in &duplicates.exact {
-        say!("  the same  {}", shown(&group.join(", ")));
+        say!("  identical {}", shown(&group.join(", ")));
     }
     for (one, other) in &duplicates.near {
-        say!("  alike     {}, {}", shown(one), shown(other));
+        say!("  similar   {}, {}", shown(one), shown(other));
     }
     if duplicates.near_count > 0 {
-        say!("  {} pairs alike (difference hashes within {} of 64 bits)", duplicates.near_count, duplicates.radius);
+        say!("  {} similar pairs (difference hashes within {} of 64 bits)", duplicates.near_count, duplicates.radius);
     }
 }

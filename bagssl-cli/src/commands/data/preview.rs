@@ -86,7 +86,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     } else {
         names.iter().for_each(|name| say!("{}", field(name)));
         let (name, patches) = (&config.name, config.train.batch.patches);
-        say!("{patches} patches of each by {name}, seed {}, in {}", config.train.seed, args.output.display());
+        say!(
+            "{patches} patches per image with {name}, seed {}, written to {}",
+            config.train.seed,
+            args.output.display()
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -88,15 +88,15 @@ struct Counts {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let [train, validation] = ["train.txt", "val.txt"].map(|name| args.output.join(name));
     if args.pattern.is_some() && args.by != By::Name {
-        bail!("--pattern: expected --by name with it, got another");
+        bail!("--pattern: expected --by name, got another");
     }
     if args.bad.on_bad_image == BadImage::Skip && args.by != By::Duplicates {
-        bail!("--on-bad-image skip: expected --by duplicates with it, got another, by which no image is read");
+        bail!("--on-bad-image skip: expected --by duplicates, got another, which reads no images");
     }
     if !args.force
         && let Some(there) = [&train, &validation].into_iter().find(|path| path.symlink_metadata().is_ok())
     {
-        bail!("{}: is there already; --force replaces it", there.display());
+        bail!("{}: already exists; --force replaces it", there.display());
     }
     let mut found = images(&args.path)?;
     leave_out_nameless(args, &mut found)?;
@@ -134,7 +134,7 @@ fn name_of(by: By) -> &'static str {
 /// because they are written again.
 fn images(path: &Path) -> Result<Vec<SplitReport>> {
     if !path.is_dir() {
-        bail!("{}: expected a folder of image files (archives are taken apart first), got none", path.display());
+        bail!("{}: expected a folder of image files (unpack archives first), got none", path.display());
     }
     let halves: Vec<Dataset> = match Dataset::format_of_folder(path) {
         Err(_) | Ok(Format::WholeFolder) => vec![Dataset::of_folder(path)?],
@@ -168,16 +168,16 @@ fn leave_out_nameless(args: &Args, found: &mut Vec<SplitReport>) -> Result<()> {
     for image in found.extract_if(.., |image| {
         image.name.contains(char::REPLACEMENT_CHARACTER) && args.path.join(&image.name).symlink_metadata().is_err()
     }) {
-        let line = format!("{}/{}: expected a file whose name is UTF-8, got another", args.path.display(), image.name);
+        let line = format!("{}/{}: expected a file name in UTF-8, got another", args.path.display(), image.name);
         if args.bad.on_bad_image == BadImage::Fail {
             bail!("{line}");
         }
-        note!("left out: {}", one_line(&line));
+        note!("skipped: {}", one_line(&line));
     }
     match count - found.len() {
         0 => {}
-        1 => note!("1 image left out"),
-        left_out => note!("{left_out} images left out"),
+        1 => note!("skipped 1 image"),
+        left_out => note!("skipped {left_out} images"),
     }
     Ok(())
 }
@@ -214,7 +214,7 @@ fn group(args: &Args, found: &mut [SplitReport]) -> Result<()> {
 fn key(pattern: &Regex, name: &str) -> Result<String> {
     let Some(captures) = pattern.captures(name) else {
         bail!(
-            "--pattern: expected one that every image's path fits, got {:?}, which {name:?} does not fit",
+            "--pattern: expected a pattern that matches every image path, got {:?}, which does not match {name:?}",
             pattern.as_str()
         );
     };
@@ -274,11 +274,12 @@ fn tell(args: &Args, found: &[SplitReport], groups: &[u32], halves: &[Split]) ->
         }
         let (by, output) = (name_of(args.by), args.output.display());
         say!(
-            "{train} images for training, {validation} for validation, in {count} groups by {by}; bagssl train --data {output}"
+            "{train} images for training, {validation} for validation, in {count} groups by {by}; bagssl train --data \
+             {output}"
         );
     }
     for names in alike(classes.keys().copied()) {
-        note!("note: {} differ in Unicode form, case or spaces alone", one_line(&format!("{names:?}")));
+        note!("note: {} differ only in Unicode form, case or spaces", one_line(&format!("{names:?}")));
     }
     let one_sided: Vec<&str> = classes
         .iter()
@@ -287,7 +288,7 @@ fn tell(args: &Args, found: &[SplitReport], groups: &[u32], halves: &[Split]) ->
         .collect();
     if let Some(first) = one_sided.first() {
         note!(
-            "note: {} of {} classes are in one half alone, as {:?}: their groups are too few or too large",
+            "note: {} of {} classes are only in one split, such as {:?}: their groups are too few or too large",
             one_sided.len(),
             classes.len(),
             first

@@ -84,14 +84,14 @@ impl StopRule {
     fn check(self) -> Result<Self> {
         let refuse = |name, expected, got| Err(Error::Setting { name, expected, got });
         if !(self.tolerance >= 0.0 && self.tolerance.is_finite()) {
-            return refuse("tolerance", "a number of at least 0", format!("{}", self.tolerance));
+            return refuse("tolerance", "a finite number of at least 0", format!("{}", self.tolerance));
         }
         check_least(self.min_patches)?;
         if self.max_patches < self.min_patches {
             return refuse(
-                "most patches",
-                "at least the least",
-                format!("{} of at least {}", self.max_patches, self.min_patches),
+                "max_patches",
+                "at least min_patches",
+                format!("{} with min_patches {}", self.max_patches, self.min_patches),
             );
         }
         Ok(self)
@@ -99,7 +99,7 @@ impl StopRule {
 }
 
 fn check_least(least: u64) -> Result<()> {
-    let refused = Error::Setting { name: "least patches", expected: "at least 2", got: format!("{least}") };
+    let refused = Error::Setting { name: "min_patches", expected: "at least 2", got: format!("{least}") };
     if least >= 2 { Ok(()) } else { Err(refused) }
 }
 
@@ -166,7 +166,7 @@ fn check_left(patches: u64, count: u64) -> Result<()> {
     if count < patches {
         return Ok(());
     }
-    Err(Error::Length { what: "patches of a grid", expected: patches as usize, got: count as usize + 1 })
+    Err(Error::Length { what: "grid patches", expected: patches as usize, got: count as usize + 1 })
 }
 
 /// The schedule of decision checks: after `least` patches, then each time their number has doubled,
@@ -270,7 +270,7 @@ impl Decision {
     /// the grid have already been added.
     pub fn push(&mut self, logits: &[f64]) -> Result<Next> {
         if logits.len() != self.classes {
-            return Err(Error::Length { what: "logits of a patch", expected: self.classes, got: logits.len() });
+            return Err(Error::Length { what: "patch logits", expected: self.classes, got: logits.len() });
         }
         check_left(self.patches, self.count())?;
         self.logits.extend_from_slice(logits);

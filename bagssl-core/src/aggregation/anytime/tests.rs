@@ -54,7 +54,7 @@ fn a_tolerance_of_zero_asks_for_all() {
     let next: Vec<Next> = (0..4).map(|_| image.push(&[5.0], NEVER).unwrap()).collect();
     assert_eq!(next, [Next::Continue, Next::Continue, Next::Continue, Next::Stop(Reason::Complete)]);
     let error = image.push(&[5.0], NEVER).unwrap_err().to_string();
-    assert_eq!(error, "patches of a grid: expected length 4, got 5");
+    assert_eq!(error, "grid patches: expected length 4, got 5");
     assert!(anytime(4, 0.0, 2, 9).push(&[1.0, 2.0], NEVER).is_err());
 }
 

@@ -98,7 +98,7 @@ impl<'a> ArenaExecutor<'a> {
         let mut parameters = plan.parameters().into_iter();
         let mut next = || -> Result<TensorRef<'a>> {
             let Some(parameter) = parameters.next() else {
-                return Err(Error::Plan("expected a parameter for each that a layer reads".into()));
+                return Err(Error::Plan("expected all parameters that the layers use, got fewer".into()));
             };
             let stored = source(&parameter.name)?;
             match stored.len() == parameter.len() {
@@ -161,12 +161,12 @@ impl<'a> ArenaExecutor<'a> {
         let sizes = self.sizes(size)?;
         let expected = self.length(0, sizes[0]);
         if input.len() != expected {
-            return Err(Error::Length { what: "input of a network", expected, got: input.len() });
+            return Err(Error::Length { what: "network input", expected, got: input.len() });
         }
         let places = self.places(&sizes);
         let needed = places.iter().map(|place| place.start + place.len).max().unwrap_or(0);
         if arena.len() < needed {
-            return Err(Error::Length { what: "arena of a network", expected: needed, got: arena.len() });
+            return Err(Error::Length { what: "network arena", expected: needed, got: arena.len() });
         }
         for (index, layer) in self.plan.layers().iter().enumerate() {
             let residual = match layer.op {
@@ -197,7 +197,8 @@ impl<'a> ArenaExecutor<'a> {
 
     fn sizes(&self, size: [usize; 2]) -> Result<Vec<[usize; 2]>> {
         let size = if matches!(self.plan.input(), Kind::Rows(_)) { [1, 1] } else { size };
-        let why = || Error::Plan(format!("expected an input that its windows fit into, got {size:?} pixels"));
+        let why =
+            || Error::Plan(format!("expected an input large enough for the network's kernels, got {size:?} pixels"));
         self.plan.sizes(size).ok_or_else(why)
     }
 

@@ -48,9 +48,9 @@ impl Dense {
         let (plan, field) = plan.dense()?;
         if side < field.side || !(side - field.side).is_multiple_of(field.stride) {
             return Err(Error::Setting {
-                name: "side of a dense patch",
-                expected: "the receptive field's side, or that and a multiple of its stride",
-                got: format!("{side} for a field of {} pixels every {}", field.side, field.stride),
+                name: "dense patch side",
+                expected: "the receptive field's side plus a multiple of its stride",
+                got: format!("{side} with a receptive field of side {} and stride {}", field.side, field.stride),
             });
         }
         let fields = (side - field.side) / field.stride + 1;
@@ -103,7 +103,7 @@ impl Dense {
         };
         let expected = channels * height * width;
         if image.len() != expected {
-            return Err(Error::Length { what: "values of an image", expected, got: image.len() });
+            return Err(Error::Length { what: "image values", expected, got: image.len() });
         }
         let ReceptiveField { side, stride } = self.field;
         let dim = self.executor.plan().output_dim();

@@ -98,8 +98,11 @@ impl Embedder {
     }
 
     fn features(&self, shape: BatchShape, data: &[f32], tap: FeatureLayer, embeddings: &[f32]) -> Result<Vec<f32>> {
-        let missing =
-            || Error::Setting { name: "tap", expected: "one that the embedder was made for", got: tap.name().into() };
+        let missing = || Error::Setting {
+            name: "tap",
+            expected: "a feature layer that the embedder was created for",
+            got: tap.name().into(),
+        };
         match tap {
             FeatureLayer::Embedding => {
                 self.encoder.run(data, self.rows, shape.patch_len(), [shape.height, shape.width])
@@ -143,7 +146,7 @@ impl Embed for Embedder {
     fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
         let shape = batch.shape();
         if shape.channels != 3 {
-            return Err(format!("expected patches of 3 channels, got {}", shape.channels).into());
+            return Err(format!("expected patches with 3 channels, got {}", shape.channels).into());
         }
         let embeddings = self.features(shape, batch.data(), FeatureLayer::Embedding, &[])?;
         let mut all = Vec::with_capacity(taps.len());

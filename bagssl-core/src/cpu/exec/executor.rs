@@ -102,7 +102,7 @@ impl Executor {
     fn packed(plan: &Plan, source: &mut Source<'_>, options: Options, threads: &dyn Threads) -> Result<Self> {
         let micro = options.set.micro().ok_or_else(|| Error::Setting {
             name: "instruction set",
-            expected: "one of this machine",
+            expected: "one that this machine supports",
             got: options.set.name().into(),
         })?;
         let sizes = sizes(plan, options.size)?;
@@ -188,7 +188,7 @@ impl Executor {
         if forms.iter().any(|form| form.len_of(batch.max(16)).is_none()) {
             let [height, width] = sizes[0];
             return Err(Error::Plan(format!(
-                "expected maps that memory can hold, got {batch} inputs of {height}x{width}"
+                "expected feature maps that fit in the address space, got {batch} inputs of {height}x{width}"
             )));
         }
         let largest = forms[..=self.early].iter().map(|form| 4 * form.len()).max().unwrap_or(1);
@@ -242,19 +242,23 @@ impl Executor {
         output: &mut Vec<f32>,
     ) -> Result<()> {
         if workspace.plan != self.plan || !self.methods().eq(workspace.methods.iter().copied()) {
-            let got = "one of another".into();
-            return Err(Error::Setting { name: "workspace", expected: "one that this executor has made", got });
+            let got = "one of another executor".into();
+            return Err(Error::Setting { name: "workspace", expected: "one created by this executor", got });
         }
         let (Kind::Map(channels) | Kind::Rows(channels)) = self.plan.input();
         let one = channels * workspace.size[0] * workspace.size[1];
         let rows = input.len() / one;
         if rows == 0 || rows > workspace.batch || rows * one != input.len() {
             let expected = workspace.batch * one;
-            return Err(Error::Length { what: "inputs of a network (at most a batch)", expected, got: input.len() });
+            return Err(Error::Length { what: "network inputs (at most a batch)", expected, got: input.len() });
         }
         if threads.count() > workspace.scratch.workers() {
-            let got = format!("{} for a workspace of {}", threads.count(), workspace.scratch.workers());
-            return Err(Error::Setting { name: "threads", expected: "as many as the workspace is for", got });
+            let got = format!("{} with a workspace for {}", threads.count(), workspace.scratch.workers());
+            return Err(Error::Setting {
+                name: "threads",
+                expected: "at most the number that the workspace was created for",
+                got,
+            });
         }
         let space = &*workspace;
         let load = |to: Map, first: usize, index: usize| {
@@ -444,8 +448,9 @@ fn early_layers(plan: &Plan, steps: &[Step]) -> usize {
 
 fn sizes(plan: &Plan, size: [usize; 2]) -> Result<Vec<[usize; 2]>> {
     let size = if matches!(plan.input(), Kind::Rows(_)) { [1, 1] } else { size };
-    plan.sizes(size)
-        .ok_or_else(|| Error::Plan(format!("expected an input that its windows fit into, got {size:?} pixels")))
+    plan.sizes(size).ok_or_else(|| {
+        Error::Plan(format!("expected an input large enough for the network's kernels, got {size:?} pixels"))
+    })
 }
 
 /// Returns the number of stored channels of a value. Few input channels are not padded.

@@ -22,13 +22,13 @@ impl<'a> View<'a> {
     /// the shape contains a 0.
     pub fn new(values: &'a [f32], shape: Shape) -> Result<Self> {
         if shape.contains(&0) {
-            return Err(Error::Setting { name: "shape", expected: "no 0 in it", got: format!("{shape:?}") });
+            return Err(Error::Setting { name: "shape", expected: "no dimension of 0", got: format!("{shape:?}") });
         }
         match shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size)) {
             Some(expected) if values.len() == expected => Ok(View { values, shape }),
             expected => {
                 let (expected, got) = (expected.unwrap_or(usize::MAX), values.len());
-                Err(Error::Length { what: "values of a map", expected, got })
+                Err(Error::Length { what: "feature map values", expected, got })
             }
         }
     }

@@ -242,7 +242,7 @@ impl Graph {
         let engines = configs.iter().map(Engine::from_config).collect::<Outcome<Vec<_>>>()?;
         let allowed = allowed(key, &engines);
         if allowed.is_empty() {
-            return Err(format!("none allowed of {} suggested", engines.len()));
+            return Err(format!("none of the {} suggested engines is allowed", engines.len()));
         }
         let mut configs: Vec<_> = configs.into_iter().map(Some).collect();
         let (mut plans, mut last) = (Vec::new(), String::new());
@@ -459,7 +459,7 @@ mod tests {
             let mut modes = Vec::new();
             let found = first(|mode| {
                 modes.push(mode);
-                if mode == gives { Ok(mode) } else { Err("none allowed of 3 suggested".into()) }
+                if mode == gives { Ok(mode) } else { Err("none of the 3 suggested engines is allowed".into()) }
             });
             assert_eq!((found, &modes[..]), (Ok(gives), &MODES[..asked]));
         }

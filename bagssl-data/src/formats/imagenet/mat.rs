@@ -39,14 +39,15 @@ pub fn synsets(file: &[u8]) -> Result<Vec<Synset>, String> {
         return Err("a file of another version or byte order".into());
     }
     let mut rest = &file[128..];
-    let cut = || "a file cut short".to_string();
+    let cut = || "a truncated file".to_string();
     while !rest.is_empty() {
         let (kind, data) = element(&mut rest).ok_or_else(cut)?;
         let unpacked = if kind == COMPRESSED { unpack(data)? } else { Vec::new() };
         let mut inner = unpacked.as_slice();
         let (kind, data) = if kind == COMPRESSED { element(&mut inner).ok_or_else(cut)? } else { (kind, data) };
         if kind == MATRIX && class(data) == Some(STRUCTS) {
-            return structs(data).ok_or_else(|| "an array without whole ILSVRC2012_ID, WNID and num_children".into());
+            return structs(data)
+                .ok_or_else(|| "an array without complete ILSVRC2012_ID, WNID and num_children".into());
         }
     }
     Err("no array of structs".into())

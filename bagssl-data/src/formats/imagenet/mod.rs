@@ -101,8 +101,8 @@ fn validation(archive: &Archive, truth: &Truth, number: &dyn Fn(&str) -> u32) ->
     let (mut entries, mut passed) = (Entries::default(), contents.passed);
     for member in images(&contents.members, &mut passed) {
         let refuse = || {
-            let expected = "a validation image of the ground truth";
-            Error::Format { path: archive.path.join(&member.name), expected, got: "another name".into() }
+            let expected = "a validation image listed in the ground truth";
+            Error::Format { path: archive.path.join(&member.name), expected, got: "an unlisted name".into() }
         };
         let label = number(truth.of(&member.name).ok_or_else(refuse)?);
         let (offset, length) = (member.offset, member.length);
@@ -146,7 +146,7 @@ fn class_tars(archive: &Archive) -> Result<Vec<(String, u64, u64)>> {
     for member in contents.members.iter().filter(|member| member.kind == Kind::File) {
         let wnid = split_name(&member.name).1.strip_suffix(".tar").filter(|wnid| is_wnid(wnid));
         let Some(wnid) = wnid else {
-            let (path, expected) = (archive.path.join(&member.name), "the tar of a class, as n01440764.tar");
+            let (path, expected) = (archive.path.join(&member.name), "the tar of a class, such as n01440764.tar");
             return Err(Error::Format { path, expected, got: "another file".into() });
         };
         tars.push((wnid.to_string(), member.offset, member.length));
@@ -193,8 +193,8 @@ fn collect_validation(root: &Path, truth: &Truth, collector: &mut Collector) -> 
     collector.passed("val").join(&validation.passed);
     for (name, length) in validation.images {
         let refuse = || {
-            let expected = "a validation image of the ground truth";
-            Error::Format { path: root.join("val").join(&name), expected, got: "another name".into() }
+            let expected = "a validation image listed in the ground truth";
+            Error::Format { path: root.join("val").join(&name), expected, got: "an unlisted name".into() }
         };
         collector.add("val", truth.of(&name).ok_or_else(refuse)?, format!("val/{name}"), 0, length);
     }

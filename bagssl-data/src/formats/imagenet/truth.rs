@@ -82,7 +82,7 @@ impl Truth {
     }
 
     fn from_archive(path: &Path) -> Result<Self> {
-        let failed = |error: std::io::Error| refuse(path, "the devkit as a whole .tar.gz", one_line(&error));
+        let failed = |error: std::io::Error| refuse(path, "a complete .tar.gz of the devkit", one_line(&error));
         let file = open_file(path)?;
         let reader = flate2::read::GzDecoder::new(std::io::BufReader::new(file)).take(MOST_BYTES);
         let (mut numbers, mut meta) = (None, None);
@@ -97,7 +97,7 @@ impl Truth {
             entry.read_to_end(&mut bytes).map_err(failed)?;
             *place = Some(bytes);
         }
-        let missing = |name: &'static str| move || refuse(path, "the devkit with its data", format!("no {name}"));
+        let missing = |name: &'static str| move || refuse(path, "the devkit with its data files", format!("no {name}"));
         let synsets = from_meta(&meta.ok_or_else(missing(META))?, path)?;
         join(&numbers.ok_or_else(missing(NUMBERS))?, &synsets, path)
     }
@@ -125,16 +125,16 @@ fn from_list(bytes: &[u8], path: &Path) -> Result<HashMap<u32, String>> {
         is_wnid(wnid).then(|| (number, wnid.to_string()))
     };
     let lines = text.lines().filter(|line| !line.trim().is_empty());
-    let expected = "lines of an ILSVRC2012_ID and a wnid";
+    let expected = "lines with an ILSVRC2012_ID and a wnid";
     lines.map(|text| line(text).ok_or_else(|| refuse(path, expected, format!("{text:?}")))).collect()
 }
 
 fn join(numbers: &[u8], synsets: &HashMap<u32, String>, path: &Path) -> Result<Truth> {
     let text = String::from_utf8_lossy(numbers);
     let wnid = |word: &str| word.parse().ok().and_then(|number: u32| synsets.get(&number)).cloned();
-    let wnids = text.split_whitespace().map(|word| {
-        wnid(word).ok_or_else(|| refuse(path, "ground truth with the numbers of classes", format!("{word:?}")))
-    });
+    let wnids = text
+        .split_whitespace()
+        .map(|word| wnid(word).ok_or_else(|| refuse(path, "ground truth of class numbers", format!("{word:?}"))));
     wnids.collect::<Result<_>>().map(Truth::Numbers)
 }
 
@@ -147,7 +147,7 @@ fn from_solution(bytes: &[u8], path: &Path) -> Result<Truth> {
         Some((name.to_string(), wnid.to_string()))
     };
     let lines = text.lines().skip(1).filter(|line| !line.trim().is_empty());
-    let expected = "lines of an image and its wnid";
+    let expected = "lines with an image and its wnid";
     lines
         .map(|text| line(text).ok_or_else(|| refuse(path, expected, format!("{text:?}"))))
         .collect::<Result<_>>()
@@ -160,5 +160,6 @@ pub(crate) fn is_wnid(text: &str) -> bool {
 }
 
 /// The supported sources of the ground truth, for error messages.
-pub(crate) const KNOWN: &str = "ILSVRC2012_devkit_t12 (.tar.gz or unpacked: ILSVRC2012_validation_ground_truth.txt with \
-meta.mat or a synsets.txt of numbers and wnids) or LOC_val_solution.csv beside the images or above";
+pub(crate) const KNOWN: &str = "ILSVRC2012_devkit_t12 (.tar.gz or unpacked: ILSVRC2012_validation_ground_truth.txt \
+                                with meta.mat or a synsets.txt of numbers and wnids) or LOC_val_solution.csv beside \
+                                the images or in the parent folder";

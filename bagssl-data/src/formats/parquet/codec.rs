@@ -22,11 +22,11 @@ pub(super) fn unpack(bytes: &[u8], codec: i64, length: usize) -> Result<Vec<u8>,
     };
     let whole = unpacked.filter(|unpacked| unpacked.len() == length);
     whole.ok_or_else(|| {
-        refusal("a page as long as its header says", format!("another, of {} bytes packed", bytes.len()))
+        refusal("a page of the size in its header", format!("another size ({} bytes packed)", bytes.len()))
     })
 }
 
-const KNOWN: &str = "pages that are not compressed, or with Snappy, gzip, Brotli, LZ4 or Zstandard";
+const KNOWN: &str = "pages without compression or with Snappy, gzip, Brotli, LZ4 or Zstandard";
 
 /// Reads at most one byte more than `length`.
 fn limited(reader: impl Read, length: usize) -> Option<Vec<u8>> {

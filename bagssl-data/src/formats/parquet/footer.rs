@@ -57,8 +57,8 @@ pub(super) const BYTES: i64 = 6;
 
 /// Parses the footer of a file of `length` bytes.
 pub(crate) fn read(bytes: &[u8], length: u64, columns: &Columns) -> Result<Footer, Refusal> {
-    let (meta, _) = thrift::read(bytes).ok_or_else(|| refusal("a whole footer", "one that cannot be read"))?;
-    let wrong = |what: &'static str| move || refusal("a footer with its fields", format!("none of {what}"));
+    let (meta, _) = thrift::read(bytes).ok_or_else(|| refusal("a valid footer", "an unreadable one"))?;
+    let wrong = |what: &'static str| move || refusal("a footer with all fields", format!("one without {what}"));
     let leaves = leaves(meta.list(2).ok_or_else(wrong("schema"))?)?;
     let features = Features::read(&meta);
     let image = features.image(&leaves, columns.image.as_deref())?;
@@ -83,7 +83,7 @@ pub(crate) fn read(bytes: &[u8], length: u64, columns: &Columns) -> Result<Foote
 
 /// Returns the leaf columns of a schema. The schema lists the nodes of a tree in depth-first order.
 fn leaves(schema: &[Value<'_>]) -> Result<Vec<Leaf>, Refusal> {
-    let wrong = || refusal("a schema that is a tree of at most 16 levels", "another");
+    let wrong = || refusal("a schema tree of at most 16 levels", "another schema");
     let mut leaves = Vec::new();
     // For each open node: its name, the number of remaining children, its level, and whether it is
     // repeated.
@@ -120,10 +120,10 @@ fn leaves(schema: &[Value<'_>]) -> Result<Vec<Leaf>, Refusal> {
 
 /// Returns the position of a column chunk after checking that it is inside the file.
 fn chunk(columns: &[Value<'_>], leaf: &Leaf, length: u64) -> Result<Chunk, Refusal> {
-    let wrong = || refusal("a column inside the file", format!("another for {}", leaf.path.join(".")));
+    let wrong = || refusal("a column chunk inside the file", format!("an invalid one for {}", leaf.path.join(".")));
     let column = columns.get(leaf.column).ok_or_else(wrong)?;
     if column.text(1).is_some() {
-        return Err(refusal("columns in one file", "one that lies in another"));
+        return Err(refusal("all columns in one file", "one in another file"));
     }
     let Some(Value::Struct(_)) = column.field(3) else { return Err(wrong()) };
     let meta = column.field(3).ok_or_else(wrong)?;
@@ -171,7 +171,7 @@ impl Features {
         let structs: Vec<&Leaf> = usable().filter(|leaf| leaf.path.len() == 2).collect();
         match (&said[..], &structs[..]) {
             ([one], _) | ([], [one]) => Ok(one),
-            ([], []) => Err(none("image.bytes (byte array), or --image-column with a column of byte arrays", leaves)),
+            ([], []) => Err(none("image.bytes (byte array), or a column of byte arrays with --image-column", leaves)),
             ([], several) | (several, _) => {
                 let names: Vec<&str> = several.iter().map(|leaf| leaf.path[0].as_str()).collect();
                 Err(refusal("one column of images, or --image-column", one_line(&names.join(", "))))
@@ -196,7 +196,7 @@ impl Features {
     fn without_labels(&self, leaves: &[Leaf]) -> String {
         let other = leaves.iter().find(|leaf| LABELS.contains(&leaf.path[0].as_str()) && !is_number(leaf));
         other.map_or("no labels".into(), |leaf| {
-            format!("no labels ({} is not int32 or int64 but {})", leaf.path[0], leaf.kind())
+            format!("no labels ({} is {}, not int32 or int64)", leaf.path[0], leaf.kind())
         })
     }
 
@@ -221,7 +221,7 @@ impl Leaf {
         match kind {
             _ if self.is_repeated => "list",
             _ if self.is_text => "text",
-            kind => kind.copied().unwrap_or("another kind"),
+            kind => kind.copied().unwrap_or("an unknown type"),
         }
     }
 }

@@ -76,7 +76,7 @@ impl Labels {
             && ours != theirs
         {
             let (expected, got) =
-                ("the names of classes of the other files", format!("others ({} names)", theirs.len()));
+                ("the same class names as in the other files", format!("others ({} names)", theirs.len()));
             return Err(Error::Format { path: table.path.clone(), expected, got });
         }
         for (row, label) in table.classes()?.into_iter().enumerate() {
@@ -111,7 +111,7 @@ impl Labels {
             (Some(_), None) => (0..=self.largest).map(|class| class.to_string()).collect(),
         };
         if self.largest as usize >= classes.len() && self.first[0].is_some() {
-            return refuse("labels of the named classes", format!("label {}", self.largest));
+            return refuse("labels of named classes", format!("label {}", self.largest));
         }
         Ok(Index::new(origin, Format::Parquet, classes, entries, Storage::Tables(tables)))
     }

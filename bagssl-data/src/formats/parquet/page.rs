@@ -65,7 +65,7 @@ impl Header {
             Kind::Data2 { levels, is_compressed } => (levels, if is_compressed { codec } else { 0 }),
             _ => (0, codec),
         };
-        let cut = || refusal("a page as long as its header says", packed.len());
+        let cut = || refusal("a page of the size in its header", packed.len());
         let (head, body) = packed.split_at_checked(levels as usize).ok_or_else(cut)?;
         let length = self.unpacked.checked_sub(levels).ok_or_else(cut)? as usize;
         if codec == 0 {

@@ -83,7 +83,7 @@ impl Table {
     pub(super) fn new(path: &Path, bytes: Bytes, recent: Arc<Recent>, columns: &Columns) -> Result<Self> {
         let refuse = |Refusal { expected, got }| Error::Format { path: path.into(), expected, got };
         let length = bytes.length();
-        let wrong = |got: String| refuse(refusal("a whole parquet file", got));
+        let wrong = |got: String| refuse(refusal("a complete parquet file", got));
         if length < 12 {
             return Err(wrong(format!("{length} bytes")));
         }
@@ -91,9 +91,7 @@ impl Table {
         if tail[4..] != *b"PAR1" || bytes.read(0, 4)? != *b"PAR1" {
             let start = bytes.read(0, length.min(sniff::LENGTH))?;
             let what = sniff::what(&start).filter(|_| !start.starts_with(b"PAR1"));
-            return Err(wrong(
-                what.map_or_else(|| format!("{length} bytes without its mark at both ends"), Into::into),
-            ));
+            return Err(wrong(what.map_or_else(|| format!("{length} bytes without PAR1 at both ends"), Into::into)));
         }
         let footer_length = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
         if footer_length > (length - 12).min(LONGEST_FOOTER) {
@@ -128,7 +126,7 @@ impl Table {
             None | Some(-1) => Ok(None),
             Some(label) => match u32::try_from(label).ok().filter(|label| (*label as usize) < most) {
                 Some(class) => Ok(Some(class)),
-                None => Err(self.refuse(refusal("a label of a class", format!("label {label} in row {row}")))),
+                None => Err(self.refuse(refusal("a class label", format!("label {label} in row {row}")))),
             },
         };
         self.labels()?.into_iter().enumerate().map(class).collect()
@@ -216,8 +214,8 @@ impl Table {
     }
 
     fn broken(&self, at: &PageAt) -> Error {
-        let expected = "a page of whole values, plain, from a dictionary or as deltas";
-        self.refuse(refusal(expected, format!("another at {} (encoding {})", at.offset, at.header.encoding)))
+        let expected = "a page of complete values in plain, dictionary or delta encoding";
+        self.refuse(refusal(expected, format!("another page at {} (encoding {})", at.offset, at.header.encoding)))
     }
 
     /// Lists the pages of a column chunk, reading only their headers.

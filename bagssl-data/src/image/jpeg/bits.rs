@@ -119,7 +119,7 @@ impl<'a> Bits<'a> {
         }
         let until = |bytes: &[u8]| bytes.windows(2).position(|pair| pair[0] == 0xff && pair[1] != 0);
         let more = until(rest).unwrap_or(rest.len()) + (self.left / 8) as usize;
-        if more > MOST_LEFT { Err(format!("{more} bytes more than a scan has")) } else { Ok(rest) }
+        if more > MOST_LEFT { Err(format!("{more} surplus bytes in a scan")) } else { Ok(rest) }
     }
 }
 

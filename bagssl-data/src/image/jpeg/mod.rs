@@ -85,7 +85,7 @@ impl Walk {
             HUFFMAN => {
                 self.has_tables = true;
                 while let Some((&kind, rest)) = segment.split_first() {
-                    let (table, after) = Table::parse(rest).ok_or("a damaged table of Huffman codes")?;
+                    let (table, after) = Table::parse(rest).ok_or("a damaged Huffman table")?;
                     self.scan.set_table(kind, table);
                     segment = after;
                 }

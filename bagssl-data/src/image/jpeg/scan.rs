@@ -86,7 +86,7 @@ impl Scan {
         if self.count > MOST_SCANS {
             return Err(format!("more than {MOST_SCANS} scans"));
         }
-        let damaged = || "a damaged header of a scan".to_string();
+        let damaged = || "a damaged scan header".to_string();
         let (&count, rest) = header.split_first().ok_or_else(damaged)?;
         let (chosen, rest) = rest.split_at_checked(2 * usize::from(count)).ok_or_else(damaged)?;
         let &[first, last, approximation, ..] = rest else { return Err(damaged()) };
@@ -157,7 +157,7 @@ impl<'a> Blocks<'a> {
         let (across, down) = self.units;
         let (all, mut until_restart, mut run) = (across as usize * down as usize, self.interval, 0);
         for unit in 0..all {
-            let words = |what: &str| format!("{what} {unit} of {all} units of a scan");
+            let words = |what: &str| format!("{what} {unit} of {all} units in a scan");
             if self.interval > 0 {
                 if until_restart == 0 {
                     if run > 0 || !bits.restart() {
@@ -172,7 +172,7 @@ impl<'a> Blocks<'a> {
                 Damage::Code => words("damaged data after"),
             })?;
         }
-        if run > 0 { Err("a run of blocks that leads beyond a scan".into()) } else { Ok(()) }
+        if run > 0 { Err("a run of blocks past the end of a scan".into()) } else { Ok(()) }
     }
 
     /// Calls `block` for each block of a unit.

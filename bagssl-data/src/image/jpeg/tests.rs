@@ -24,11 +24,11 @@ fn every_block_has_to_be_there() {
     assert_eq!(check(&whole), Ok(()));
     let (frame, in_rows) = header(&whole).unwrap();
     assert_eq!((frame.height, frame.width, frame.blocks(), in_rows), (9, 24, 6, true));
-    refused(&by_hand(9, 24, &[0]), "data for 4 of 6 units of a scan");
-    refused(&by_hand(9, 24, &[0, 0b0100_0000, 0, 0]), "damaged data after 4 of 6 units of a scan");
+    refused(&by_hand(9, 24, &[0]), "data for 4 of 6 units in a scan");
+    refused(&by_hand(9, 24, &[0, 0b0100_0000, 0, 0]), "damaged data after 4 of 6 units in a scan");
     // Padding of two bytes is accepted, three bytes are not.
     assert_eq!(check(&by_hand(9, 24, &[0, 0xf, 0, 0])), Ok(()));
-    refused(&by_hand(9, 24, &[0, 0xf, 0, 0, 0]), "3 bytes more than a scan has");
+    refused(&by_hand(9, 24, &[0, 0xf, 0, 0, 0]), "3 surplus bytes in a scan");
 }
 
 #[test]

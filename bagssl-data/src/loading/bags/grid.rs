@@ -41,7 +41,7 @@ pub fn grid_of_all(datasets: &[&Dataset], spec: PatchSpec, stride: u32, on_bad_i
         }
     }
     let origin = || datasets.first().map_or_else(String::new, |dataset| dataset.origin().display().to_string());
-    let none = || Error::Image { name: origin(), expected: "an image that can be used".into(), got: "none".into() };
+    let none = || Error::Image { name: origin(), expected: "a usable image".into(), got: "none".into() };
     Ok(first.ok_or_else(none)?.0)
 }
 

@@ -97,7 +97,7 @@ impl BagLoader {
                 return Ok(bag.len());
             }
         }
-        let (expected, got) = ("an image that can be used".into(), format!("none of {}", self.images()));
+        let (expected, got) = ("a usable image".into(), format!("none of {}", self.images()));
         Err(Error::Image { name: self.dataset.origin().display().to_string(), expected, got })
     }
 
@@ -158,7 +158,7 @@ impl BagLoader {
         let mut decoded = self.dataset.decode(image)?;
         let crops = self.crops(image, &decoded)?;
         let Some(&crop) = crops.get(patch) else {
-            let expected = format!("a patch below {}", crops.len());
+            let expected = format!("a patch index below {}", crops.len());
             return Err(Error::Setting { name: "patch", expected, got: patch.to_string() });
         };
         decoded.set_color(self.config.color);
@@ -265,7 +265,7 @@ impl Bags {
         if crops.len() != loader.patches {
             let (name, size) = (loader.dataset.name(image).into(), decoded.size());
             let expected = format!(
-                "a bag of {} patches, as the first image's (random bags suit images of any size)",
+                "a bag of {} patches, as for the first image (for images of different sizes, use random bags)",
                 loader.patches
             );
             let got = format!("{} in an image of {}x{} (height x width)", crops.len(), size.height, size.width);

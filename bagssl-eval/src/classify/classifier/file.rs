@@ -66,7 +66,7 @@ impl Classifier {
         };
         let header =
             Header { format_version: VERSION, network: self.network.clone(), classes: self.classes.clone(), by };
-        let failed = |error: String| refuse("classifier", "numbers that can be written", error);
+        let failed = |error: String| refuse("classifier", "serializable numbers", error);
         let header = serde_json::to_string(&header).map_err(|error| failed(error.to_string()))?;
         let views: Vec<(&str, TensorView<'_>)> = tensors
             .iter()
@@ -91,7 +91,7 @@ impl Classifier {
         let header =
             header.ok_or_else(|| refuse("file", "a classifier, with metadata \"bagssl-classifier\"", "none"))?;
         let header: Header =
-            serde_json::from_str(header).map_err(|error| refuse("metadata", "a classifier's", error))?;
+            serde_json::from_str(header).map_err(|error| refuse("metadata", "valid classifier metadata", error))?;
         if header.format_version != VERSION {
             return Err(refuse("format version", VERSION, header.format_version));
         }

@@ -172,11 +172,11 @@ impl Search<'_> {
 impl Neighbors<'_> {
     /// Checks each patch on arrival, because the looks are few, and the last patch needs none.
     fn push(&mut self, embedding: &[f32]) -> Result<bool> {
-        same_length("length of a feature", self.seen.dim, embedding.len())?;
+        same_length("feature length", self.seen.dim, embedding.len())?;
         check_finite("patches", RowsView { values: embedding, dim: embedding.len() })?;
         if self.seen.len() as u64 >= self.patches {
             let (expected, got) = (self.patches as usize, self.seen.len() + 1);
-            return Err(bagssl_core::Error::Length { what: "patches of a grid", expected, got }.into());
+            return Err(bagssl_core::Error::Length { what: "grid patches", expected, got }.into());
         }
         self.seen.values.extend_from_slice(embedding);
         let count = self.seen.len() as u64;

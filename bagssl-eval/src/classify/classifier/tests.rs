@@ -72,7 +72,7 @@ fn each_patch_is_checked_as_it_comes() {
         assert_eq!(far.map(|patch| search.push(&patch).unwrap()), [false, false, true]);
         let error = search.push(&far[0]).unwrap_err();
         assert!(matches!(error, Error::Core(_)), "{error}");
-        assert_eq!(error.to_string(), "patches of a grid: expected length 3, got 4");
+        assert_eq!(error.to_string(), "grid patches: expected length 3, got 4");
     }
 }
 

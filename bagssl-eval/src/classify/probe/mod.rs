@@ -65,8 +65,8 @@ impl Linear {
                 )
             }
             Linear::Sgd(Sgd { rate, momentum, decay, batch, epochs, .. }) => format!(
-                "SGD on the features as they are, learning rate {rate}, momentum {momentum}, weight decay {decay}, \
-                 batch {batch}, {epochs} epochs, cosine to 0, last epoch"
+                "SGD on the unscaled features, learning rate {rate}, momentum {momentum}, weight decay {decay}, batch \
+                 {batch}, {epochs} epochs, cosine schedule to 0, last epoch"
             ),
         }
     }

@@ -110,7 +110,7 @@ impl SoftmaxModel {
     /// ```
     pub fn logits<'a>(&self, rows: impl Into<RowsView<'a>>) -> Result<Vec<f64>> {
         let rows = rows.into();
-        same_length("length of a feature", self.dim, rows.dim)?;
+        same_length("feature length", self.dim, rows.dim)?;
         check_finite("samples", rows)?;
         let mut all = Vec::with_capacity(rows.len() * self.classes.len());
         for block in rows.values.chunks(BLOCK * self.dim) {
@@ -128,7 +128,7 @@ impl SoftmaxModel {
     /// The errors of [`SoftmaxModel::predict`], and those of [`evidence`](explain::evidence) if
     /// there is no patch.
     pub fn evidence(&self, patches: &Rows) -> Result<Vec<f64>> {
-        same_length("length of a feature", self.dim, patches.dim)?;
+        same_length("feature length", self.dim, patches.dim)?;
         check_finite("patches", patches.into())?;
         Ok(explain::evidence(patches, self.weights(), self.classes.len())?)
     }

@@ -212,7 +212,7 @@ impl Extraction<'_> {
         ((batch, taps), rows): ((PatchBatch, Vec<FeatureLayer>), Vec<Rows>),
         progress: &mut dyn FnMut(usize),
     ) -> Result<()> {
-        same_length("taps of a network", taps.len(), rows.len())?;
+        same_length("network taps", taps.len(), rows.len())?;
         let mut lacking: Vec<_> = self.writers.iter_mut().filter(|writer| taps.contains(&writer.tap())).collect();
         for (writer, rows) in lacking.iter().zip(&rows) {
             writer.check(&batch, rows)?;
@@ -232,7 +232,7 @@ fn follows(batch: &PatchBatch, next: usize) -> Result<[usize; 2]> {
             Ok([*first as usize, images[images.len() - 1] as usize])
         }
         _ => {
-            let (expected, got) = (format!("images in order from {next} on"), format!("{images:?}"));
+            let (expected, got) = (format!("ascending images from {next} on"), format!("{images:?}"));
             Err(Error::Setting { name: "batches", expected, got })
         }
     }

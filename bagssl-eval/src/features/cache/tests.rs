@@ -227,7 +227,7 @@ fn what_does_not_belong_there_is_refused() {
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, [&[b'x'; 128], &whole[128..]].concat()).unwrap();
         let error = run("a").unwrap_err().to_string();
-        assert!(error.ends_with(&format!("{name}: expected the header of such an array, got another")), "{error}");
+        assert!(error.ends_with(&format!("{name}: expected the header of this array, got another")), "{error}");
         std::fs::write(&path, whole).unwrap();
     }
     assert!(run("a").is_ok());
@@ -276,7 +276,7 @@ fn bad_features_are_named_and_the_others_kept() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path(), "a");
     let error = store.extract(&Bad, batches, &TAPS, &mut |_| ()).unwrap_err().to_string();
-    assert_eq!(error, "embedding: value 2 of image 3, patch 1 is NaN, expected a finite number");
+    assert_eq!(error, "embedding: expected a finite number as value 2 of image 3, patch 1, got NaN");
     let mut from = 0;
     let whole = store
         .extract(
@@ -307,7 +307,7 @@ fn batches_have_to_follow_each_other() {
     let some = |first| batches(first).take(1).chain([Err("gone".into())]);
     store.extract(&Network::default(), some, &TAPS, &mut |_| ()).unwrap_err();
     let again = store.extract(&Network::default(), |_| batches(0), &TAPS, &mut |_| ()).unwrap_err().to_string();
-    assert_eq!(again, "batches: expected images in order from 2 on, got [0, 1]");
+    assert_eq!(again, "batches: expected ascending images from 2 on, got [0, 1]");
     assert_eq!(store.extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap(), in_memory());
 }
 

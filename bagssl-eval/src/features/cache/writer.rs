@@ -100,8 +100,8 @@ impl Writer {
             }
             let wrong = got.iter().zip(expected).position(|(got, expected)| got != expected).unwrap_or(0);
             let mib = wrong as u64 * (BLOCK >> 20);
-            let expected = "what was written (remove the files of this feature to extract it anew)".into();
-            let got = format!("damage in the 16 MiB from {mib} MiB on");
+            let expected = "the bytes that were written (to extract this feature again, remove its files)".into();
+            let got = format!("damage in the 16 MiB block at {mib} MiB");
             return Err(Error::File { part: part.path.display().to_string(), expected, got });
         }
         Ok(())
@@ -124,7 +124,7 @@ impl Writer {
                 continue;
             }
             let (expected, got) = match length == bytes {
-                true => ("the header of such an array".into(), "another".into()),
+                true => ("the header of this array".into(), "another".into()),
                 false => (format!("{bytes} bytes of {images} images"), length.to_string()),
             };
             return Err(Error::File { part: part.path.display().to_string(), expected, got });
@@ -305,7 +305,8 @@ impl State {
         };
         let Any { format } = serde_json::from_slice(bytes).map_err(none)?;
         if format != FORMAT {
-            let (expected, got) = (format!("format {FORMAT}"), format!("{format}: remove the folder, to extract anew"));
+            let (expected, got) =
+                (format!("format {FORMAT}"), format!("{format}; to extract again, remove the folder"));
             return Err(Error::File { part, expected, got });
         }
         let state: State = serde_json::from_slice(bytes).map_err(none)?;

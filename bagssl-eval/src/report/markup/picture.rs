@@ -23,9 +23,9 @@ impl Thumbnail {
     /// the size.
     pub fn new(height: u32, width: u32, rgb: Vec<u8>) -> Result<Self> {
         if height == 0 || width == 0 {
-            return Err(Error::Empty("pixels of a thumbnail"));
+            return Err(Error::Empty("thumbnail pixels"));
         }
-        same_length("bytes of a thumbnail", height as usize * width as usize * 3, rgb.len())?;
+        same_length("thumbnail bytes", height as usize * width as usize * 3, rgb.len())?;
         Ok(Thumbnail { height, width, rgb })
     }
 

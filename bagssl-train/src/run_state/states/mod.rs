@@ -27,7 +27,8 @@ impl FromStr for Every {
 
     /// Parses `500` as 500 steps, and `90s`, `10m` and `2h` as durations.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let refuse = || format!("expected steps (500) or a time (90s, 10m, 2h), at least 1 of them, got {text:?}");
+        let refuse =
+            || format!("expected a number of steps (500) or a time (90s, 10m, 2h) of at least 1, got {text:?}");
         let digits = text.trim_end_matches(['s', 'm', 'h']);
         let count = digits.parse::<u64>().ok().filter(|&count| (1..=u64::from(u32::MAX)).contains(&count));
         let count = count.ok_or_else(refuse)?;
@@ -104,7 +105,7 @@ impl States {
         let Some((path, why)) = damaged.first() else { return Ok(None) };
         Err(Error::NoState {
             path: self.folder.clone(),
-            expected: "a state to resume from (--force begins anew)".into(),
+            expected: "a state to resume from (--force starts over)".into(),
             got: format!("{} damaged, {}: {why}", damaged.len(), path.display()),
         })
     }
@@ -118,11 +119,11 @@ impl States {
         let all = self.list()?;
         let Some(State { path, .. }) = all.iter().find(|state| state.step == step) else {
             let steps: Vec<String> = all.iter().rev().map(|state| state.step.to_string()).collect();
-            let got = if steps.is_empty() { "none".into() } else { format!("those of steps {}", steps.join(", ")) };
+            let got = if steps.is_empty() { "none".into() } else { format!("states of steps {}", steps.join(", ")) };
             return Err(Error::NoState { path: self.folder.clone(), expected: format!("a state of step {step}"), got });
         };
         let bytes =
-            read(path).map_err(|got| Error::NoState { path: path.clone(), expected: "a whole state".into(), got })?;
+            read(path).map_err(|got| Error::NoState { path: path.clone(), expected: "a valid state".into(), got })?;
         Ok(LatestState { step, path: path.clone(), bytes, damaged: Vec::new() })
     }
 
@@ -239,7 +240,7 @@ fn read(path: &Path) -> std::result::Result<Vec<u8>, String> {
 pub fn whole_state(bytes: &[u8]) -> Result<Checkpoint<'_>> {
     let checkpoint = Checkpoint::from_bytes(bytes)?;
     if checkpoint.spec().training.is_none() {
-        let why = "expected a state to resume from, got a checkpoint for use";
+        let why = "expected a state to resume from, got a checkpoint without training state";
         return Err(bagssl_core::Error::Checkpoint(why.into()).into());
     }
     checkpoint.check_values()?;

@@ -85,7 +85,7 @@ fn the_last_ones_and_milestones_are_kept() {
     let found = states.at(6).unwrap();
     assert_eq!(found.bytes, state(6, 0.5));
     let error = states.at(7).unwrap_err().to_string();
-    assert!(error.ends_with("states: expected a state of step 7, got those of steps 6, 12, 13, 14"), "{error}");
+    assert!(error.ends_with("states: expected a state of step 7, got states of steps 6, 12, 13, 14"), "{error}");
     // A run that is reset to an earlier state repeats the later steps.
     states.go_back_to(&found).unwrap();
     assert_eq!(names(&path), kept[..1]);
@@ -107,7 +107,7 @@ fn a_damaged_state_falls_back_to_the_one_before() {
     let [(last, cut), (_, infinite)] = &found.damaged[..] else { panic!("{:?}", found.damaged) };
     assert_eq!(*last, file(8));
     assert!(cut.contains("safetensors") && infinite.contains("\"optimiser.velocity.x\""), "{cut} {infinite}");
-    assert!(states.at(5).unwrap_err().to_string().contains("step-00000005.safetensors: expected a whole state"));
+    assert!(states.at(5).unwrap_err().to_string().contains("step-00000005.safetensors: expected a valid state"));
     states.go_back_to(&found).unwrap();
     assert_eq!(names(folder.path()), ["step-00000004.safetensors", "step-00000005.damaged", "step-00000008.damaged"]);
     fs::write(file(4), "nothing").unwrap();

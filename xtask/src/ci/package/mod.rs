@@ -38,7 +38,7 @@ pub(crate) fn check() -> Result<()> {
         contents.unpack(&folder.join(CRATES).join(&package.name))?;
     }
     if !found.is_empty() {
-        bail!("packages are not complete:\n    {}", found.join("\n    "));
+        bail!("incomplete packages:\n    {}", found.join("\n    "));
     }
     lay_out(&folder, &packages)?;
     run::must(&mut outside(&["check", "--workspace", "--all-features", "--offline"], &folder, &target))?;

@@ -38,10 +38,10 @@ fn unexcused(circles: &[Vec<String>], sources: &BTreeMap<String, String>) -> Vec
         };
         match excuses.iter().copied().find(fits) {
             Some(file) => drop(excuses.remove(file)),
-            None => found.push(format!("files that need each other: {}", circle.join(", "))),
+            None => found.push(format!("files that depend on each other: {}", circle.join(", "))),
         }
     }
-    found.extend(excuses.into_iter().map(|file| format!("{file}: `// Circle:` where there is none in its folder")));
+    found.extend(excuses.into_iter().map(|file| format!("{file}: `// Circle:` without a circle in its folder")));
     found
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn check() -> Result<()> {
         let Ok(text) = fs::read_to_string(&path) else { continue };
         found.extend(in_file(name, &text));
         if path.extension().is_some_and(|extension| extension == "html") || name.ends_with(".partial") {
-            found.push(format!("{name}: a file that is made belongs in no commit"));
+            found.push(format!("{name}: generated files must not be committed"));
         }
     }
     let packages = metadata::packages()?;
@@ -62,7 +62,7 @@ fn in_file(name: &str, text: &str) -> Vec<String> {
             }
         }
         if let Some(folder) = path_of_one_machine(line) {
-            found.push(format!("{name}:{}: a path of one machine ({folder})", number + 1));
+            found.push(format!("{name}:{}: a machine-specific path ({folder})", number + 1));
         }
     }
     let lines = text.lines().count();
@@ -121,7 +121,7 @@ fn wrong_directions(packages: &[Package]) -> Vec<String> {
     members
         .flat_map(|package| {
             let Some(allowed) = allowed.get(package.name.as_str()) else {
-                return vec![format!("{}: a crate that the tidy gate does not know", package.name)];
+                return vec![format!("{}: a crate unknown to the tidy gate", package.name)];
             };
             let mut found = Vec::new();
             for name in &package.dependencies {
@@ -129,7 +129,7 @@ fn wrong_directions(packages: &[Package]) -> Vec<String> {
                     found.push(format!("{} depends on {name}: dependencies point from cli to core", package.name));
                 }
                 if name == "burn-cuda" && package.name != "bagssl-cuda" {
-                    found.push(format!("{} depends on {name}: it is reached through bagssl-cuda alone", package.name));
+                    found.push(format!("{} depends on {name}: only bagssl-cuda may depend on it", package.name));
                 }
             }
             found
@@ -199,7 +199,7 @@ fn unattributed(attribution: &str, license: &str) -> Vec<String> {
 fn in_manifest(name: &str, text: &str) -> Result<Vec<String>> {
     let manifest: toml::Table = text.parse().with_context(|| name.to_string())?;
     let inherits = manifest.get("lints").and_then(|lints| lints.get("workspace")?.as_bool()) == Some(true);
-    Ok(if inherits { vec![] } else { vec![format!("{name}: does not take the workspace's lints")] })
+    Ok(if inherits { vec![] } else { vec![format!("{name}: does not inherit the workspace's lints")] })
 }
 
 /// Checks that bagssl-core has few dependencies without features.

@@ -113,7 +113,7 @@ fn what_was_not_measured_is_not_met() {
     assert_eq!(results.part("torch eager").unwrap().outcome, Outcome::Missing);
     let page = page(&results);
     assert!(page.starts_with("# A run on a GPU, 2026-11-28\n"), "{page}");
-    assert!(page.contains("| call2 | torch eager | cut off before it began | 0 |"), "{page}");
+    assert!(page.contains("| call2 | torch eager | cut off before it started | 0 |"), "{page}");
     assert!(page.contains("| rate over PyTorch's best | at least 1.25 | - | not measured |"), "{page}");
     // Zero failed checks only count if the check is complete. A NaN cosine does not pass.
     let of = |failed: u32, complete: bool| {
@@ -146,7 +146,7 @@ fn a_file_that_was_cut_is_read_as_far_as_it_goes() {
     let results = read(&lines).unwrap();
     assert_eq!((results.unread, &results.part("bench").unwrap().outcome), (1, &Outcome::Began));
     let page = page(&results);
-    assert!(page.contains("cut off while it ran") && page.contains("could not be read: 1."), "{page}");
+    assert!(page.contains("cut off while it ran") && page.contains("Unreadable lines in the results: 1."), "{page}");
 }
 
 #[test]
@@ -172,10 +172,10 @@ fn a_call_in_which_nothing_ran_replaces_none() {
 fn other_folders_are_refused_in_a_line() {
     let folder = Folder::new("none");
     let error = format!("{:#}", Results::read(&[&*folder]).unwrap_err());
-    assert!(error.contains("expected a folder that run.sh has written, got one without rows.jsonl"), "{error}");
+    assert!(error.contains("expected a results folder of run.sh, got one without rows.jsonl"), "{error}");
     for (text, expected) in [
-        ("", "expected rows that run.sh has written, got \"\""),
-        ("{\"a\": 1}\n", "expected rows that run.sh has written, got \"{"),
+        ("", "expected rows written by run.sh, got \"\""),
+        ("{\"a\": 1}\n", "expected rows written by run.sh, got \"{"),
         (&row("call", "format", json!(2)), "expected rows of format 1, got 2"),
     ] {
         let error = format!("{:#}", read(&[text.into()]).unwrap_err());

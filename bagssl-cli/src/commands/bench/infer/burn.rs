@@ -83,7 +83,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     say!(
-        "{rate:.1} patches/s on {} (median of {} times {TOGETHER}), {:.2} ms for {} at a time; first result after {:.0} ms",
+        "{rate:.1} patches/s on {} (median of {} times {TOGETHER}), {:.2} ms per batch of {}; first result after {:.0} \
+         ms",
         args.backend.text(),
         args.runs,
         1e3 * seconds,

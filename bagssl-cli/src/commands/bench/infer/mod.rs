@@ -113,7 +113,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     }
     let mega = |bytes: usize| bytes as f64 / (1 << 20) as f64;
     say!(
-        "{:.1} patches/s (median of {} runs; {:.1} to {:.1}), {:.2} ms for {} at a time",
+        "{:.1} patches/s (median of {} runs; {:.1} to {:.1}), {:.2} ms per batch of {}",
         result.patches_per_second,
         args.runs,
         result.slowest,
@@ -122,8 +122,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         args.batch
     );
     say!(
-        "{} on {} threads{}; {:.0} GFLOP/s of a plain convolution; weights {:.1} MiB, workspace {:.1} MiB; first result \
-         after {:.0} ms",
+        "{} on {} threads{}; {:.0} GFLOP/s, counted as direct convolution; weights {:.1} MiB, workspace {:.1} MiB; \
+         first result after {:.0} ms",
         result.instruction_set,
         result.threads,
         if args.exact { ", exact" } else { "" },
