@@ -39,6 +39,16 @@ impl Name {
         }
     }
 
+    /// Returns the name with the CPU kernel options that change what is computed.
+    pub(crate) fn text_with(self, cpu: CpuArgs) -> String {
+        let kernels = match cpu {
+            CpuArgs { exact: true, .. } => " exact",
+            CpuArgs { bf16: true, .. } => " bf16",
+            CpuArgs { .. } => "",
+        };
+        format!("{}{kernels}", self.text())
+    }
+
     /// Returns whether the backend runs on a GPU.
     pub(crate) fn is_gpu(self) -> bool {
         matches!(self, Name::Cuda | Name::CudaTf32 | Name::CudaF32)

@@ -30,11 +30,16 @@ pub(crate) fn embed(
 pub(crate) fn by_flag(error: Error) -> anyhow::Error {
     match error {
         Error::Setting { name, expected, got } => {
-            anyhow!("--{}: expected {expected}, got {got}", name.replace('_', "-"))
+            anyhow!("--{}: expected {expected}, got {got}", name.replace('_', "-").replace(", ", ", --"))
         }
         Error::MemoryLimit { .. } | Error::TooManyPatches { .. } | Error::UnknownMemory => {
             anyhow!("--{}", error.to_string().replacen("memory limit", "memory-limit", 1))
         }
+        Error::FeatureMemory { .. } => {
+            anyhow!("{}", error.to_string().replacen("a feature cache keeps", "--features DIR keeps", 1))
+        }
+        Error::NotTiles { .. } => anyhow!("{}", error.to_string().replacen("groups:", "--groups tiles:", 1)),
+        Error::NoGrid => anyhow!("{}", error.to_string().replacen("patches:", "--random:", 1)),
         other => other.into(),
     }
 }

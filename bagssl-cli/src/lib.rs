@@ -13,9 +13,7 @@ mod provenance;
 mod run_place;
 mod input;
 mod embedding;
-mod extraction;
-mod eval_settings;
-mod evaluate;
+mod events;
 
 mod claims;
 mod reproduce;
@@ -24,7 +22,9 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{bench, classify, convert, data, doctor, embed, eval, explain, import, inspect, nearest, report, train};
+use commands::{
+    bench, classify, convert, data, doctor, embed, eval, explain, import, inspect, map, nearest, report, train,
+};
 use terminal::output::{self, NOT_DONE, tell};
 use terminal::signals::Stopped;
 
@@ -48,7 +48,7 @@ enum Command {
     Report(report::Args),
     Embed(embed::Args),
     Nearest(nearest::Args),
-    Map(claims::map::Args),
+    Map(map::Args),
     Explain(explain::Args),
     Fit(classify::FitArgs),
     Classify(classify::Args),
@@ -81,7 +81,7 @@ pub fn run() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Embed(args) => embed::run(&args),
         Command::Nearest(args) => nearest::run(&args),
-        Command::Map(args) => claims::map::run(&args),
+        Command::Map(args) => map::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Fit(args) => classify::fit(&args),
         Command::Classify(args) => classify::classify(&args),

@@ -375,6 +375,15 @@ impl Dataset {
         self.decode_with(image, &take, &|_| 0).map(|decoded| decoded.expect("it waits for room"))
     }
 
+    /// Returns the size of the first image that can be decoded.
+    ///
+    /// # Errors
+    /// The error of the first image, if none can be decoded.
+    pub fn first_size(&self) -> Result<ImageSize> {
+        let usable = (0..self.len()).find_map(|image| self.decode(image).ok());
+        Ok(usable.map_or_else(|| self.decode(0), Ok)?.size())
+    }
+
     /// Reads and decodes an image if the budget has enough free memory now, otherwise returns
     /// `None`. `more` returns the additional bytes to reserve for an image of the given size.
     ///

@@ -1,4 +1,4 @@
-//! An encoder that is ready to embed images.
+//! An encoder that is ready to embed images, and to be evaluated.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,9 +10,14 @@ use bagssl_core::cpu::{Embedder, EmbedderOptions, InstructionSet};
 use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_core::random::Address;
 use bagssl_data::{Cutter, Dataset, Image};
+use bagssl_eval::classify::protocol::fnv1a;
 
 use crate::embed::{EmbedOptions, Embeddings, Patches, embed};
 use crate::error::{Error, Result};
+use crate::eval_options::EvalOptions;
+use crate::evaluation::{Evaluation, evaluate};
+use crate::model::Model;
+use crate::splits::Splits;
 
 /// Patches that the CPU embeds at a time.
 const ROWS: usize = 64;
@@ -24,6 +29,10 @@ const ROWS: usize = 64;
 pub struct Encoder {
     spec: Spec,
     network: Embedder,
+    /// The layers that were asked for. The network can read these, the embedding and the checkpoint's own.
+    layers: Vec<FeatureLayer>,
+    has_projector: bool,
+    checkpoint_hash: String,
 }
 
 impl Encoder {
@@ -34,11 +43,20 @@ impl Encoder {
     /// are not finite.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|error| Error::Read { path: path.into(), error })?;
-        Self::from_bytes(&bytes).map_err(|error| match error {
-            Error::Core(error) => Error::Checkpoint { path: path.into(), error },
-            other => other,
-        })
+        let bytes = read(path)?;
+        Self::from_bytes(&bytes).map_err(|error| error.in_checkpoint(path))
+    }
+
+    /// Loads a checkpoint with the weights for these layers, to evaluate them. [`Encoder::load`] loads those of the checkpoint's
+    /// own layer, which is usually the embedding.
+    ///
+    /// # Errors
+    /// Those of [`Encoder::load`].
+    pub fn load_layers(path: impl AsRef<Path>, layers: &[FeatureLayer]) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = read(path)?;
+        let checkpoint = Checkpoint::from_bytes(&bytes).map_err(|error| Error::from(error).in_checkpoint(path))?;
+        Self::new(&checkpoint, &bytes, layers).map_err(|error| error.in_checkpoint(path))
     }
 
     /// Reads a checkpoint from memory.
@@ -47,11 +65,22 @@ impl Encoder {
     /// [`Error::Core`] if it is no checkpoint, is damaged, or has weights that are not finite.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let checkpoint = Checkpoint::from_bytes(bytes)?;
+        Self::new(&checkpoint, bytes, &[checkpoint.spec().tap])
+    }
+
+    fn new(checkpoint: &Checkpoint<'_>, bytes: &[u8], layers: &[FeatureLayer]) -> Result<Self> {
         checkpoint.check_values()?;
         let spec = checkpoint.spec().clone();
         let (set, side) = (InstructionSet::best(), spec.patch.input() as usize);
         let options = EmbedderOptions { set, exact: false, rows: ROWS, side };
-        Ok(Encoder { network: Embedder::new(&checkpoint, &[spec.tap], options)?, spec })
+        let needed = [layers, &[spec.tap]].concat();
+        Ok(Encoder {
+            network: Embedder::new(checkpoint, &needed, options)?,
+            spec,
+            layers: layers.to_vec(),
+            has_projector: checkpoint.has_projector(),
+            checkpoint_hash: fnv1a(bytes),
+        })
     }
 
     /// What the checkpoint says of itself: its networks, and how images are cut and normalized for them.
@@ -102,13 +131,45 @@ impl Encoder {
     /// Embeds all images of a data set.
     ///
     /// # Errors
-    /// Those of [`embed`]; [`Error::Setting`] if [`EmbedOptions::feature`] is neither the embedding nor the checkpoint's own.
+    /// Those of [`embed`]; [`Error::Setting`] if [`EmbedOptions::feature`] was not loaded. The embedding always is, and the
+    /// checkpoint's own layer.
     pub fn embed_dataset(&self, dataset: &Arc<Dataset>, options: &EmbedOptions<'_>) -> Result<Embeddings> {
-        let own = self.spec.tap;
-        if let Some(other) = options.feature.filter(|feature| ![FeatureLayer::Embedding, own].contains(feature)) {
-            let expected = format!("the embedding or the checkpoint's own ({})", own.name());
+        let loaded = [&self.layers[..], &[FeatureLayer::Embedding, self.spec.tap]].concat();
+        if let Some(other) = options.feature.filter(|feature| !loaded.contains(feature)) {
+            let loaded: Vec<&str> = loaded.iter().map(|layer| layer.name()).collect();
+            let expected = format!("a layer that was loaded ({})", loaded.join(", "));
             return Err(Error::Setting { name: "feature", expected, got: other.name().into() });
         }
         embed(dataset, &self.spec, &self.network, options)
     }
+
+    /// Returns the encoder as a model to be evaluated, with a name for reports.
+    pub fn model(&self, name: impl Into<String>) -> Model<'_> {
+        Model {
+            name: name.into(),
+            network: &self.network,
+            spec: &self.spec,
+            has_projector: self.has_projector,
+            checkpoint_hash: self.checkpoint_hash.clone(),
+            cache_name: format!("checkpoint {}, bagssl::Encoder", self.checkpoint_hash),
+        }
+    }
+
+    /// Evaluates the layers that were loaded on the two splits of a data set, as [`evaluate`] describes. If the projector is not
+    /// the model's own, this is the embedding.
+    ///
+    /// # Errors
+    /// Those of [`evaluate`].
+    pub fn evaluate(&self, splits: &Splits, options: &EvalOptions<'_>) -> Result<Evaluation> {
+        let model = self.model("encoder");
+        let mut layers = model.layers(&self.layers);
+        if layers.is_empty() {
+            layers.push(FeatureLayer::Embedding);
+        }
+        evaluate(&model, splits, &layers, options)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| Error::Read { path: path.into(), error })
 }

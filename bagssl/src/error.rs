@@ -1,6 +1,6 @@
 //! What can go wrong.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bagssl_core::batch::SourceError;
 use bagssl_data::MIB;
@@ -51,6 +51,61 @@ pub enum Error {
         /// The patches that fit.
         most: u64,
     },
+    /// Features do not fit into the memory that is free.
+    #[error(
+        "features of {images} images x {patches} patches: expected at most the {} MiB of memory that are free, got {}; a \
+         feature cache keeps them on disk",
+        available / MIB,
+        needed.div_ceil(MIB)
+    )]
+    FeatureMemory {
+        /// The number of images.
+        images: usize,
+        /// The number of patches per image.
+        patches: usize,
+        /// The bytes that are free.
+        available: u64,
+        /// The bytes that are needed.
+        needed: u64,
+    },
+    /// Cached features are not those of the images.
+    #[error(
+        "{}: expected features of the images and classes of the data set, got others; remove what is kept there",
+        folder.display()
+    )]
+    CachedFeatures {
+        /// The folder of the features.
+        folder: PathBuf,
+    },
+    /// An image has no class.
+    #[error("expected a class for each image of the {split} split, got none for {image}")]
+    NoClass {
+        /// The split.
+        split: &'static str,
+        /// The image's name in its data set.
+        image: String,
+    },
+    /// An image is not named as a tile, so that its place is unknown.
+    #[error("groups: expected names such as s768-x04-y10.jpg, got {image}")]
+    NotTiles {
+        /// The image's name in its data set.
+        image: String,
+    },
+    /// Patches at random places are asked for where a grid is needed.
+    #[error("patches: expected a grid of patches, as places are compared")]
+    NoGrid,
+    /// A model was measured on other images than the first one, so that the two cannot be compared.
+    #[error("{model}: expected the images of {first} ({expected}), got others ({got})")]
+    OtherImages {
+        /// The model's name.
+        model: String,
+        /// The first model's name.
+        first: String,
+        /// How many images the first model has.
+        expected: String,
+        /// How many images this model has.
+        got: String,
+    },
     /// The operating system does not report the memory of a process, so that it cannot be limited.
     #[error("memory limit: expected a system that reports a process's memory (/proc/self/status), got another")]
     UnknownMemory,
@@ -100,3 +155,13 @@ pub enum Error {
 
 /// The result of a function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Names the file that an error of a checkpoint is about.
+    pub(crate) fn in_checkpoint(self, path: &Path) -> Self {
+        match self {
+            Error::Core(error) => Error::Checkpoint { path: path.into(), error },
+            other => other,
+        }
+    }
+}

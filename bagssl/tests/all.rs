@@ -1,3 +1,7 @@
 //! The tests from outside, one program.
 
+mod support;
+
 mod encoder;
+mod evaluation;
+mod claims;

@@ -8,7 +8,7 @@ use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::cpu::ArenaExecutor;
 use bagssl_data::Resampler;
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/checkpoint.safetensors");
+use crate::support::GOLDEN;
 
 fn encoder() -> Encoder {
     Encoder::load(GOLDEN).unwrap()

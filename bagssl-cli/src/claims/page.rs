@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use bagssl_eval::report::{Machine, Page};
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::input::files::{self, Output};
 use crate::provenance;
@@ -28,12 +28,12 @@ pub(crate) struct PageArgs {
 
 impl PageArgs {
     /// Returns whether the results go anywhere besides the terminal.
-    pub(super) fn is_written(&self) -> bool {
+    pub(crate) fn is_written(&self) -> bool {
         self.json || self.report.is_some()
     }
 
     /// Returns a progress bar over images. It is hidden with `--json`.
-    pub(super) fn bar(&self, name: &str) -> Progress {
+    pub(crate) fn bar(&self, name: &str) -> Progress {
         Progress::images(name, 0, self.json)
     }
 
@@ -53,7 +53,7 @@ impl PageArgs {
             for ending in ENDINGS {
                 let path = folder.join(format!("{claim}.{ending}"));
                 if path.symlink_metadata().is_ok() {
-                    bail!("{}: is there already; --force replaces it", path.display());
+                    bail!("{}: already exists; --force replaces it", path.display());
                 }
             }
         }
@@ -61,7 +61,8 @@ impl PageArgs {
     }
 
     /// Prints the results, and writes them to the report folder if there is one.
-    pub(crate) fn show(&self, claim: &str, mut page: Page, mut data: Value) -> Result<()> {
+    pub(crate) fn show(&self, claim: &str, mut page: Page, report: &impl Serialize) -> Result<()> {
+        let mut data = serde_json::to_value(report)?;
         let machine = Machine::here();
         let command = provenance::command();
         let how = format!("{} {}, {} cores: {command}", provenance::date(), machine.cpu, machine.cores);

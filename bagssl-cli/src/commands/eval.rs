@@ -4,24 +4,28 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use bagssl_core::bag::Bag;
+use bagssl::claims::NO_PROJECTOR;
+use bagssl::{
+    AccuracyDetails, BOOTSTRAP_DRAWS, EvalOptions, Evaluation, Event, Model, Splits, ViewAccuracy, evaluate,
+    evaluated_layers,
+};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
 use bagssl_eval::classify::probe::Linear;
-use bagssl_eval::classify::protocol::Protocol as How;
+use bagssl_eval::classify::protocol::Protocol;
 use bagssl_eval::report::{Space, View};
 
 use crate::backend::{CpuArgs, Name};
 use crate::claims::{self, Claim};
-use crate::eval_settings::{EvalSettings, Input};
-use crate::evaluate::{self, Measured};
-use crate::extraction::{Extraction, FeatureArgs};
+use crate::embedding::by_flag;
+use crate::events;
 use crate::input::bag::BagArgs;
+use crate::input::features::FeatureArgs;
 use crate::input::files;
-use crate::input::groups::Groups;
+use crate::input::groups::GroupsChoice;
 use crate::input::source::{BadImageArgs, DataArgs, fingerprint};
-use crate::input::splits::Splits;
+use crate::input::splits;
 use crate::terminal::output::{say, shown};
 use crate::terminal::progress::Progress;
 
@@ -70,7 +74,7 @@ pub(crate) struct Args {
     seed: u64,
     /// Groups of images that the bootstrap of a confidence interval draws as a unit
     #[arg(long, value_enum, default_value_t)]
-    groups: Groups,
+    groups: GroupsChoice,
     /// Backend that runs the network
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
@@ -93,56 +97,45 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let bytes = files::read_checkpoint(path)?;
     let name = path.display().to_string();
     let checkpoint = Checkpoint::from_bytes(&bytes).context(name.clone())?;
-    let how = args.how()?;
-    let halves = Splits::open(&args.data)?;
-    let spec = checkpoint.spec().patch;
-    let bag = match how.patches {
-        Some(patches) if args.bag.is_unset() => Bag::Random { spec, patches },
-        _ => args.bag.of(&spec, &halves.train)?,
-    };
-    let on_bad_image = args.bad.on_bad_image.into();
-    let protocol =
-        EvalSettings { bag, how, groups: args.groups, seed: args.seed, on_bad_image, threads: args.data.threads };
-    let origin = claims::origin(&how, &bytes, &halves, args.seed);
-    let taps = match checkpoint.has_projector() {
-        true => evaluate::taps(&[how.tap, checkpoint.spec().tap]),
+    let protocol = args.protocol()?;
+    let splits = splits::open(&args.data)?;
+    let options = args.options(protocol)?;
+    let bag = options.bag(&checkpoint.spec().patch, &splits.train).map_err(by_flag)?;
+    // Shows the progress of reading the images.
+    let fingerprints = [&splits.train, &splits.test].map(|split| fingerprint(split));
+    let layers = match checkpoint.has_projector() {
+        true => evaluated_layers(checkpoint.spec().tap, &protocol),
         false => vec![FeatureLayer::Embedding],
     };
-    let note = (!checkpoint.has_projector()).then(|| format!("projection: {}", claims::NO_PROJECTOR));
-    let kept = args.features.of(&bytes, args.backend, args.cpu);
-    let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &taps).with_context(|| name.clone())?;
-    let total = evaluate::images_to_embed(&halves) as usize;
-    let bar = Progress::images("embed", total, args.json);
-    let extraction = Extraction {
-        network: &*network,
-        plan: &checkpoint.spec().model,
-        input: Input::from_spec(checkpoint.spec()),
-        protocol,
-        kept,
-        progress: &|images| bar.inc(images),
-    };
-    let measured = evaluate::measure(&extraction, &halves, &taps);
+    let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &layers).with_context(|| name.clone())?;
+    let model = Model::new(name.clone(), &checkpoint, &bytes, &*network, &args.backend.text_with(args.cpu));
+    let origin = model.origin(&protocol, &splits, args.seed);
+    let note = (!model.has_projector).then(|| format!("projection: {NO_PROJECTOR}"));
+    let bar = Progress::images("embed", 0, args.json);
+    let show = |event: Event<'_>| events::show(event, &bar);
+    let evaluation = evaluate(&model, &splits, &layers, &EvalOptions { on_event: Some(&show), ..options });
     bar.finish();
-    let measured = measured?;
+    let evaluation = evaluation.map_err(by_flag)?;
     if args.json {
         let spec = checkpoint.spec();
-        let [knn, linear] = how.describe();
+        let [knn, linear] = protocol.describe();
+        let [train, test] = fingerprints;
         let all = serde_json::json!({
             "checkpoint": name,
             "data": args.data.name(),
-            "fingerprint": {"train": fingerprint(&halves.train), "test": fingerprint(&halves.test)},
+            "fingerprint": {"train": train, "test": test},
             "origin": origin,
-            "groups": args.groups.group_ids(&halves.test)?.1,
-            "protocol": {"name": how.name, "bag": protocol.bag, "knn": knn, "linear": linear},
+            "groups": options.groups.group_ids(&splits.test).map_err(by_flag)?.1,
+            "protocol": {"name": protocol.name, "bag": bag, "knn": knn, "linear": linear},
             "preset": spec.provenance.preset,
-            "results": measured.scores,
-            "convergence": measured.convergence,
-            "health": measured.health,
+            "results": evaluation.accuracies,
+            "convergence": evaluation.convergence,
+            "health": evaluation.health,
             "note": note,
         });
         say!("{}", serde_json::to_string_pretty(&all)?);
     } else {
-        print(&measured, &halves, protocol, args)?;
+        print(&evaluation, &splits, &options, args)?;
         if let Some(note) = note {
             say!("{note}");
         }
@@ -152,44 +145,59 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 impl Args {
+    /// Returns the options of the evaluation, without a listener.
+    fn options(&self, protocol: Protocol) -> Result<EvalOptions<'_>> {
+        let patches = if self.bag.is_unset() { None } else { Some(self.bag.patches()?) };
+        Ok(EvalOptions {
+            patches,
+            protocol,
+            groups: self.groups.into(),
+            seed: self.seed,
+            on_bad_image: self.bad.on_bad_image.into(),
+            threads: self.data.threads,
+            feature_cache: self.features.folder(),
+            on_event: None,
+        })
+    }
+
     /// Returns the protocol with the overrides of the command line.
-    fn how(&self) -> Result<How> {
-        let mut how = How::preset(&self.protocol)?;
+    fn protocol(&self) -> Result<Protocol> {
+        let mut protocol = Protocol::preset(&self.protocol)?;
         if let Some(neighbors) = self.neighbors {
-            how.knn.neighbors = neighbors;
+            protocol.knn.neighbors = neighbors;
         }
         if let Some(temperature) = self.temperature {
-            how.knn.temperature = temperature;
+            protocol.knn.temperature = temperature;
         }
         if let Some(probe) = &self.probe {
-            how.linear = Linear::preset(probe)?;
+            protocol.linear = Linear::preset(probe)?;
             // A recipe also sets the learning rate factors that it tries.
-            how.factors = How::preset(probe).map_or(&[], |recipe| recipe.factors);
+            protocol.factors = Protocol::preset(probe).map_or(&[], |recipe| recipe.factors);
         }
-        if how.knn.neighbors == 0 {
+        if protocol.knn.neighbors == 0 {
             bail!("--neighbors: expected at least 1, got 0");
         }
-        if how.knn.temperature.is_nan() || how.knn.temperature <= 0.0 {
-            bail!("--temperature: expected more than 0, got {}", how.knn.temperature);
+        if protocol.knn.temperature.is_nan() || protocol.knn.temperature <= 0.0 {
+            bail!("--temperature: expected more than 0, got {}", protocol.knn.temperature);
         }
-        Ok(how)
+        Ok(protocol)
     }
 }
 
-fn print(measured: &Measured, halves: &Splits, protocol: EvalSettings, args: &Args) -> Result<()> {
-    let classes = halves.tested();
+fn print(evaluation: &Evaluation, splits: &Splits, options: &EvalOptions<'_>, args: &Args) -> Result<()> {
+    let classes = splits.tested_classes();
     say!(
         "{}: {} training and {} test images of {classes} classes (chance {:.1} %)",
         args.data.name(),
-        halves.train.len(),
-        halves.test.len(),
-        halves.chance()
+        splits.train.len(),
+        splits.test.len(),
+        splits.chance()
     );
-    let [knn, linear] = protocol.how.describe();
-    let (groups, what) = args.groups.group_ids(&halves.test)?;
+    let [knn, linear] = options.protocol.describe();
+    let (groups, what) = options.groups.group_ids(&splits.test).map_err(by_flag)?;
     let count = groups.iter().collect::<std::collections::BTreeSet<_>>().len();
     say!("kNN       {knn}\nlinear    {linear}");
-    say!("interval  95 %, from {} bootstrap draws of {count} {what}\n", evaluate::DRAWS);
+    say!("interval  95 %, from {} bootstrap draws of {count} {what}\n", BOOTSTRAP_DRAWS);
     say!(
         "{:<12} {:<6} {:<12} {:>6} {:>13} {:>6} {:>9} {:>13} {:>6}",
         "feature",
@@ -202,7 +210,7 @@ fn print(measured: &Measured, halves: &Splits, protocol: EvalSettings, args: &Ar
         "interval",
         "top 5"
     );
-    for scored in &measured.scores {
+    for scored in &evaluation.accuracies {
         let view = match scored.view {
             View::Whole => "whole image".into(),
             View::Patches if scored.patches == 1 => "1 patch".into(),
@@ -210,7 +218,7 @@ fn print(measured: &Measured, halves: &Splits, protocol: EvalSettings, args: &Ar
         };
         let (space, color) = (scored.space.name(), scored.color.name());
         let Some([knn, linear]) = &scored.details else { continue };
-        let interval = |detail: &evaluate::Detail| match detail.interval {
+        let interval = |detail: &AccuracyDetails| match detail.interval {
             Some(interval) => format!("{:.1} to {:.1}", interval.low, interval.high),
             None => "-".into(),
         };
@@ -227,9 +235,9 @@ fn print(measured: &Measured, halves: &Splits, protocol: EvalSettings, args: &Ar
             say!("{:<12} the regression did not converge within {} iterations", "", fit.iterations);
         }
     }
-    print_classes(measured, halves, evaluate::space(protocol.how.tap));
+    print_classes(evaluation, splits, options.protocol.tap.into());
     say!("");
-    for (space, health) in &measured.health {
+    for (space, health) in &evaluation.health {
         let rank = format!("effective rank {:.1} of {}", health.effective_rank, health.rank_limit);
         let rate = format!("coding rate {:.0} % of its bound", 100.0 * health.coding_rate_share);
         let uniformity = health.uniformity.map_or(String::new(), |value| format!(", uniformity {value:.2}"));
@@ -242,13 +250,13 @@ fn print(measured: &Measured, halves: &Splits, protocol: EvalSettings, args: &Ar
 /// Prints the classes with the most errors and the classes they are mistaken for, by kNN on all
 /// patches in color. Uses the features of `main`, or the embedding if there are none. The JSON
 /// output has the complete confusion matrix.
-fn print_classes(measured: &Measured, halves: &Splits, main: Space) {
+fn print_classes(evaluation: &Evaluation, splits: &Splits, main: Space) {
     const SHOWN: usize = 5;
-    let patches = measured.scores.iter().filter(|it| (it.view, it.color) == (View::Patches, Color::Rgb));
-    let rank = |it: &&evaluate::Scored| (it.space == main, it.space == Space::Embedding, it.patches);
+    let patches = evaluation.accuracies.iter().filter(|it| (it.view, it.color) == (View::Patches, Color::Rgb));
+    let rank = |it: &&ViewAccuracy| (it.space == main, it.space == Space::Embedding, it.patches);
     let Some(scored) = patches.max_by_key(rank) else { return };
     let Some([knn, _]) = &scored.details else { return };
-    let class = |class: u32| halves.test.classes().get(class as usize);
+    let class = |class: u32| splits.test.classes().get(class as usize);
     let name = |number: u32| class(number).map_or_else(|| "another class".into(), |class| shown(class));
     let worst = knn.confusion.worst(SHOWN);
     if !worst.is_empty() {

@@ -5,6 +5,7 @@ pub(crate) mod eval;
 pub(crate) mod report;
 pub(crate) mod embed;
 pub(crate) mod nearest;
+pub(crate) mod map;
 pub(crate) mod explain;
 pub(crate) mod classify;
 pub(crate) mod inspect;

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 "data": report.data, "results": report.results, "convergence": report.convergence})
         })
         .collect();
-    args.page.show("side-by-side", page(&runs), json!({"runs": data}))?;
+    args.page.show("side-by-side", page(&runs), &json!({"runs": data}))?;
     Ok(ExitCode::SUCCESS)
 }
 

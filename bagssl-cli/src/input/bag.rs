@@ -3,11 +3,10 @@
 use anyhow::Result;
 use bagssl::Patches;
 use bagssl_core::bag::Bag;
-use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
+use bagssl_core::patch::{PatchSide, PatchSpec};
 use bagssl_data::Dataset;
 
 use crate::embedding::by_flag;
-use crate::input::source::first_size;
 
 /// The choice of patches per image.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -53,14 +52,7 @@ impl BagArgs {
     /// Returns the bag for patches of this size. The default stride is computed from the size of
     /// the first image.
     pub(crate) fn of(&self, spec: &PatchSpec, dataset: &Dataset) -> Result<Bag> {
-        let patches = self.patches()?;
-        // The image size matters only for the default stride, and only for a share of the area.
-        let size = match (patches, spec.side()) {
-            (Patches::Grid { stride: None }, PatchSide::AreaShare(_)) => first_size(dataset)?,
-            (_, PatchSide::Pixels(side)) => ImageSize { height: side, width: side },
-            _ => ImageSize { height: 1, width: 1 },
-        };
-        Ok(patches.bag(spec, size)?)
+        self.patches()?.bag_for(spec, dataset).map_err(by_flag)
     }
 }
 

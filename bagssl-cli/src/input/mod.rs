@@ -4,6 +4,6 @@ pub(crate) mod source;
 pub(crate) mod splits;
 pub(crate) mod groups;
 pub(crate) mod bag;
+pub(crate) mod features;
 pub(crate) mod stop;
-pub(crate) mod tiles;
 pub(crate) mod files;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
-use bagssl_core::patch::ImageSize;
 use bagssl_data::curate::Classes;
 use bagssl_data::{Budget, Columns, Dataset, Decode, MOST_BYTES, OnBadImage, PassedOver, Skipped, Split};
 
@@ -143,12 +142,6 @@ pub(crate) fn fingerprint(dataset: &Dataset) -> String {
         bar.finish();
     }
     fingerprint
-}
-
-/// Returns the size of the first usable image.
-pub(crate) fn first_size(dataset: &Dataset) -> Result<ImageSize> {
-    let usable = (0..dataset.len()).find_map(|image| dataset.decode(image).ok());
-    Ok(usable.map_or_else(|| dataset.decode(0), Ok)?.size())
 }
 
 /// Prints the ignored files to standard error.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use anyhow::{Context, Result};
+use bagssl::{Evaluation, Space, Splits, Thumbnails, ViewAccuracy, image_thumbnail};
 use bagssl_core::color::Color;
 use bagssl_eval::analysis::convergence::Closeness;
 use bagssl_eval::report::{
@@ -15,12 +16,9 @@ use serde::Serialize;
 
 use super::Reproduction;
 use super::stage::Stage;
-use crate::eval_settings::EvalSettings;
-use crate::evaluate::{self, Measured, Scored};
 use crate::input::bag::describe;
 use crate::input::files;
 use crate::input::source::fingerprint;
-use crate::input::tiles::{self, Tiles};
 use crate::provenance;
 
 /// Number of test images whose bags are shown, and number of training images shown per class.
@@ -28,7 +26,7 @@ const BAGS: usize = 3;
 const TILES: usize = 8;
 
 pub(super) fn report(what: &Reproduction<'_>, total_seconds: f64) -> Result<Report> {
-    let halves = what.shared.halves;
+    let Splits { train, test, .. } = what.shared.splits;
     let mut results = Vec::new();
     let mut curves = Vec::new();
     let mut close = Vec::new();
@@ -55,7 +53,7 @@ pub(super) fn report(what: &Reproduction<'_>, total_seconds: f64) -> Result<Repo
     Ok(Report {
         profile: what.args.profile.name().into(),
         seeds: (what.args.seed..what.args.seed + what.args.seeds).collect(),
-        chance: halves.chance(),
+        chance: what.shared.splits.chance(),
         total_seconds,
         results,
         convergence: close,
@@ -63,10 +61,10 @@ pub(super) fn report(what: &Reproduction<'_>, total_seconds: f64) -> Result<Repo
         curves,
         data: Data {
             name: what.data.name(),
-            fingerprint: fingerprint(&halves.train),
-            train_images: halves.train.len(),
-            test_images: halves.test.len(),
-            classes: halves.train.classes().to_vec(),
+            fingerprint: fingerprint(train),
+            train_images: train.len(),
+            test_images: test.len(),
+            classes: train.classes().to_vec(),
             attribution: attribution(what),
         },
         protocol: protocol(what)?,
@@ -85,16 +83,21 @@ pub(super) fn report(what: &Reproduction<'_>, total_seconds: f64) -> Result<Repo
 }
 
 /// Combines the accuracies of the seeds.
-fn join(model: Method, seeds: &[Measured]) -> Vec<Outcome> {
+fn join(model: Method, seeds: &[Evaluation]) -> Vec<Outcome> {
     let Some(first) = seeds.first() else { return vec![] };
-    let same = |a: &Scored, b: &Scored| (a.space, a.color, a.view, a.patches) == (b.space, b.color, b.view, b.patches);
-    let outcome = |scored: &Scored| {
-        let over = |of: fn(&Scored) -> f64| {
+    let same = |a: &ViewAccuracy, b: &ViewAccuracy| {
+        (a.space, a.color, a.view, a.patches) == (b.space, b.color, b.view, b.patches)
+    };
+    let outcome = |scored: &ViewAccuracy| {
+        let over = |of: fn(&ViewAccuracy) -> f64| {
             Accuracy::new(
-                seeds.iter().filter_map(|seed| seed.scores.iter().find(|other| same(scored, other)).map(of)).collect(),
+                seeds
+                    .iter()
+                    .filter_map(|seed| seed.accuracies.iter().find(|other| same(scored, other)).map(of))
+                    .collect(),
             )
         };
-        let Scored { space, color, view, patches, .. } = *scored;
+        let ViewAccuracy { space, color, view, patches, .. } = *scored;
         Outcome {
             model,
             space,
@@ -105,7 +108,7 @@ fn join(model: Method, seeds: &[Measured]) -> Vec<Outcome> {
             linear: over(|scored| scored.linear),
         }
     };
-    first.scores.iter().map(outcome).collect()
+    first.accuracies.iter().map(outcome).collect()
 }
 
 /// Reads the learning curve from a run's metrics, with a point per epoch.
@@ -177,11 +180,11 @@ fn protocol(what: &Reproduction<'_>) -> Result<Vec<Note>> {
         notes.push(of_model?);
     }
     notes.extend([
-        note("patches of an image", describe(shared.protocol.bag)),
+        note("patches of an image", describe(shared.bag)),
         note("whole image", "the image resampled to the network's input size, encoded once".into()),
         note("fewer patches", "the first patches in a random order, for training and test images".into()),
-        note("kNN", shared.protocol.how.knn.describe()),
-        note("linear", shared.protocol.how.linear.describe()),
+        note("kNN", shared.options.protocol.knn.describe()),
+        note("linear", shared.options.protocol.linear.describe()),
         note("grey", "the same networks and weights on grey training and test images, without retraining".into()),
         note(
             "baselines",
@@ -226,17 +229,17 @@ fn plain(value: &toml::Value) -> String {
 struct Pictures<'a> {
     what: &'a Reproduction<'a>,
     /// The bags of the test images.
-    test: Tiles,
+    test: Thumbnails,
 }
 
 impl<'a> Pictures<'a> {
     fn new(what: &'a Reproduction<'a>) -> Result<Self> {
-        let EvalSettings { bag, seed, .. } = what.shared.protocol;
-        Ok(Pictures { what, test: Tiles::new(what.shared.halves.test.clone(), bag, seed, Color::Rgb)? })
+        let (bag, seed) = (what.shared.bag, what.shared.options.seed);
+        Ok(Pictures { what, test: Thumbnails::new(what.shared.splits.test.clone(), bag, seed, Color::Rgb)? })
     }
 
     fn tiles(&self) -> Result<Vec<Tile>> {
-        let train = &self.what.shared.halves.train;
+        let train = &self.what.shared.splits.train;
         let mut shown: BTreeMap<u32, usize> = BTreeMap::new();
         let mut tiles = Vec::new();
         for image in 0..train.len() {
@@ -244,19 +247,19 @@ impl<'a> Pictures<'a> {
             let count = shown.entry(label).or_default();
             if *count < TILES && (label as usize) < 20 {
                 *count += 1;
-                tiles.push(tiles::image(train, image)?);
+                tiles.push(image_thumbnail(train, image)?);
             }
         }
         Ok(tiles)
     }
 
     fn bags(&self) -> Result<Vec<BagSheet>> {
-        let test = &self.what.shared.halves.test;
+        let test = &self.what.shared.splits.test;
         let step = (test.len() / BAGS).max(1);
         let sheet = |image| {
-            let patches = (0..self.test.patches()).map(|patch| self.test.patch([image, patch]));
+            let patches = (0..self.test.patches()).map(|patch| Ok(self.test.patch([image, patch])?));
             let (title, patches) = (test.name(image).to_string(), patches.collect::<Result<_>>()?);
-            Ok(BagSheet { title, image: tiles::image(test, image)?, patches })
+            Ok(BagSheet { title, image: image_thumbnail(test, image)?, patches })
         };
         (0..test.len()).step_by(step).take(BAGS).map(sheet).collect()
     }
@@ -267,8 +270,8 @@ impl<'a> Pictures<'a> {
         for model in [Method::Bagssl, Method::MultiScale] {
             let Some(stage) = self.what.stages.iter().find(|stage| stage.model == model) else { continue };
             let measured = stage.measured()?;
-            for space in stage.taps().into_iter().map(evaluate::space) {
-                let rows = measured.neighbors.get(&space).into_iter().flatten().map(|near| self.test.row(near));
+            for space in stage.layers().into_iter().map(Space::from) {
+                let rows = measured.neighbors.get(&space).into_iter().flatten().map(|near| Ok(self.test.row(near)?));
                 sheets.push(Sheet { model, space, rows: rows.collect::<Result<_>>()? });
             }
         }

@@ -17,7 +17,7 @@ use super::stamp::{self, Settings, StageStamp};
 use crate::claims::{Bars, Claim, ClaimArgs, aggregation, compare, convergence, cooccurrence, locality};
 use crate::input::bag::BagArgs;
 use crate::input::files;
-use crate::input::source::{DataArgs, fingerprint, first_size};
+use crate::input::source::{DataArgs, fingerprint};
 
 /// A claim and the trainings it uses.
 pub(super) struct ClaimStage {
@@ -49,7 +49,7 @@ pub(super) fn stages(
     let mut trained: Vec<Stage> = stages.iter().filter(|stage| stage.is_trained()).cloned().collect();
     // Sort by method: compare uses the first one as the reference.
     trained.sort_by_key(|stage| (stage.model, stage.seed));
-    let first = |stage: &&Stage| stage.seed == shared.protocol.seed;
+    let first = |stage: &&Stage| stage.seed == shared.options.seed;
     let firsts: Vec<Stage> = trained.iter().filter(first).cloned().collect();
     let plan = Plan { bag: profile.claim_bag(trained[0].config.train.patch), data, shared, out };
     vec![
@@ -115,24 +115,24 @@ impl Plan<'_> {
     }
 
     fn cooccurrence(&self) -> ClaimStage {
-        let args = cooccurrence::Args::with_seed(self.shared.protocol.seed);
+        let args = cooccurrence::Args::with_seed(self.shared.options.seed);
         let how = vec!["No images and no checkpoint: patches whose joint distribution is known.".into()];
         self.stage(Claim::Cooccurrence(args), "Claim 4: co-occurrence, in a fully known world", vec![]).on(how, 0)
     }
 
     fn stage(&self, claim: Claim, title: &'static str, trained: Vec<Stage>) -> ClaimStage {
-        let folder = self.out.join("claims").join(claim.question().name());
+        let folder = self.out.join("claims").join(claim.analysis().name());
         ClaimStage { claim, title, how: vec![], trained, folder, left_out: None, patches: 0 }
     }
 
     /// Returns the arguments that the claims' commands share.
     fn claim(&self, trained: &[Stage]) -> ClaimArgs {
-        let threads = self.shared.protocol.threads;
+        let threads = self.shared.options.threads;
         ClaimArgs {
             checkpoints: trained.iter().map(|stage| stage.folder.join(CHECKPOINT)).collect(),
             data: DataArgs { threads, ..self.data.clone() },
             grey: true,
-            seed: self.shared.protocol.seed,
+            seed: self.shared.options.seed,
             backend: self.shared.backend,
             features: self.shared.features.clone(),
             ..ClaimArgs::default()
@@ -140,7 +140,7 @@ impl Plan<'_> {
     }
 
     fn protocol(&self) -> String {
-        self.shared.protocol.how.name.into()
+        self.shared.options.protocol.name.into()
     }
 
     fn stride(&self) -> Option<u32> {
@@ -151,7 +151,7 @@ impl Plan<'_> {
     fn per_image(&self) -> usize {
         match self.bag {
             Bag::Grid { spec, stride } => {
-                let size = first_size(&self.shared.halves.test);
+                let size = self.shared.splits.test.first_size();
                 size.ok().and_then(|size| Grid::new(spec, size, stride).ok()).map_or(1, Grid::patches)
             }
             Bag::Random { patches, .. } => patches as usize,
@@ -161,8 +161,8 @@ impl Plan<'_> {
 
     /// Returns the number of images in the selected splits, training first.
     fn images_of(&self, [train, test]: [bool; 2]) -> usize {
-        let halves = self.shared.halves;
-        usize::from(train) * halves.train.len() + usize::from(test) * halves.test.len()
+        let splits = self.shared.splits;
+        usize::from(train) * splits.train.len() + usize::from(test) * splits.test.len()
     }
 
     /// Describes the images and patches in a sentence.
@@ -188,7 +188,7 @@ impl ClaimStage {
     }
 
     pub(super) fn label(&self) -> String {
-        format!("claim {}", self.claim.question().name())
+        format!("claim {}", self.claim.analysis().name())
     }
 
     /// Returns the total number of patches that pass through a network.
@@ -199,15 +199,15 @@ impl ClaimStage {
     /// Returns everything that the results depend on, including hashes of the checkpoints, or
     /// `None` if a checkpoint is missing.
     fn settings(&self, shared: &Shared<'_>) -> Result<Option<Settings>> {
-        let Shared { halves, protocol, backend, .. } = shared;
+        let Shared { splits, options, backend, .. } = shared;
         let of_claim = [
             ("program", format!("{}, form {FORM}", env!("CARGO_PKG_VERSION"))),
             ("claim", self.label()),
             ("bag", self.how.join("; ")),
-            ("training images", fingerprint(&halves.train)),
-            ("test images", fingerprint(&halves.test)),
-            ("protocol", protocol.how.hash()),
-            ("protocol seed", protocol.seed.to_string()),
+            ("training images", fingerprint(&splits.train)),
+            ("test images", fingerprint(&splits.test)),
+            ("protocol", options.protocol.hash()),
+            ("protocol seed", options.seed.to_string()),
             ("backend", backend.text().into()),
         ];
         let mut settings: Settings = of_claim.map(|(name, value)| (name.into(), value)).into();
@@ -255,27 +255,27 @@ impl ClaimStage {
         let started = Instant::now();
         place::begin(&self.folder)?;
         StageStamp::remove(&self.folder)?;
-        let found = self.claim.question().find(bars)?;
-        files::write(&self.folder.join(FOUND), &serde_json::to_vec(&found)?)?;
+        let report = self.claim.analysis().analyze(bars)?;
+        files::write(&self.folder.join(FOUND), &serde_json::to_vec(&report)?)?;
         let of = self.settings(shared)?.context("a checkpoint has disappeared")?;
         StageStamp { hash: stamp::hash(&of), of, seconds: started.elapsed().as_secs_f64(), training: None }
             .write(&self.folder)
     }
 
-    fn found(&self) -> Result<Value> {
+    fn results(&self) -> Result<Value> {
         let path = self.folder.join(FOUND);
         serde_json::from_slice(&files::read(&path)?).with_context(|| path.display().to_string())
     }
 
     /// Returns the section of the report.
     pub(super) fn section(&self) -> Result<report::ClaimSection> {
-        let (name, title) = (self.claim.question().name().into(), self.title.into());
+        let (name, title) = (self.claim.analysis().name().into(), self.title.into());
         if let Some(why) = self.left_out {
             let how = vec![format!("Skipped here: {why}.")];
             return Ok(report::ClaimSection { name, title, how, ..report::ClaimSection::default() });
         }
-        let data = self.found()?;
-        let page = self.claim.question().page(&data).with_context(|| self.label())?;
+        let data = self.results()?;
+        let page = self.claim.analysis().page(&data).with_context(|| self.label())?;
         Ok(report::ClaimSection { name, title, how: self.how.clone(), page, data })
     }
 }
@@ -283,20 +283,18 @@ impl ClaimStage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bagssl::{EvalOptions, Groups, Splits};
     use bagssl_data::{Dataset, OnBadImage, Split};
     use bagssl_eval::report::Method;
 
     use crate::backend::Name;
-    use crate::eval_settings::EvalSettings;
-    use crate::extraction::FeatureArgs;
-    use crate::input::groups::Groups;
-    use crate::input::splits::Splits;
+    use crate::input::features::FeatureArgs;
 
     /// Returns the claims for two trainings with seeds 3 (the first) and 4, on the images included
     /// in the program.
     fn claims(profile: Profile) -> Vec<ClaimStage> {
-        let open = |split| Dataset::embedded(split).unwrap().into();
-        let halves = Splits { train: open(Split::Train), test: open(Split::Validation) };
+        let open = |split| Dataset::embedded(split).unwrap();
+        let splits = Splits::new(open(Split::Train), open(Split::Validation)).unwrap();
         let trainings = [(Method::Simclr, 4), (Method::Bagssl, 4), (Method::Simclr, 3), (Method::Bagssl, 3)];
         let stage = |(model, seed)| Stage {
             model,
@@ -305,16 +303,17 @@ mod tests {
             config: profile.run(model, Some(1)).unwrap(),
         };
         let trained: Vec<Stage> = trainings.into_iter().map(stage).collect();
-        let protocol = EvalSettings {
-            bag: profile.bag(trained[0].config.train.patch),
-            how: bagssl_eval::classify::protocol::Protocol::preset("bagssl").unwrap(),
+        let bag = profile.bag(trained[0].config.train.patch);
+        let options = EvalOptions {
+            patches: Some(BagArgs::like(bag).patches().unwrap()),
             groups: Groups::Auto,
             seed: 3,
             on_bad_image: OnBadImage::Fail,
             threads: 1,
+            ..EvalOptions::default()
         };
         let features = FeatureArgs::default();
-        let shared = Shared { halves: &halves, protocol, backend: Name::Ndarray, features: &features };
+        let shared = Shared { splits: &splits, bag, options, backend: Name::Ndarray, features: &features };
         stages(profile, &trained, &DataArgs::default(), &shared, Path::new("out"))
     }
 

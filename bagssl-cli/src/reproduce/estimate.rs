@@ -16,7 +16,7 @@ use super::Reproduction;
 use super::claim::ClaimStage;
 use super::stage::Stage;
 use crate::terminal::output::say;
-use crate::{evaluate, parallelism, train};
+use crate::{parallelism, train};
 
 /// Steps of the warm-up. The first one is not timed.
 const STEPS: u64 = 6;
@@ -26,9 +26,9 @@ const BATCHES: usize = 3;
 /// Times a few steps and a few bags, and prints estimates for all unfinished stages.
 pub(super) fn print(what: &Reproduction<'_>) -> Result<()> {
     let (left, claims) = (what.left()?, what.claims_left()?);
-    let halves = what.shared.halves;
+    let splits = what.shared.splits;
     let train = &what.stages[0].config.train;
-    let per_epoch = (halves.train.len() / train.batch.images) as u64;
+    let per_epoch = (splits.train.len() / train.batch.images) as u64;
     let steps = per_epoch * u64::from(train.schedule.epochs);
     let shape = (train.batch.images, train.batch.patches);
     say!("each training: {} epochs, {steps} steps of {} images x {} patches", train.schedule.epochs, shape.0, shape.1);
@@ -52,7 +52,7 @@ pub(super) fn print(what: &Reproduction<'_>) -> Result<()> {
     }
     let timed = || warm_up(what);
     let (step, image) = if what.args.backend.is_gpu() { timed()? } else { parallelism::on_one_thread(timed)?? };
-    let measuring = evaluate::images_to_embed(halves) as f64 / 2.0 * image;
+    let measuring = splits.images_to_evaluate() as f64 / 2.0 * image;
     let patches: usize = claims.iter().map(|claim| claim.patches()).sum();
     let looking = patches as f64 * image / what.patches()? as f64;
     let all = trainings as f64 * steps as f64 * step + left.len() as f64 * measuring + looking;
@@ -74,10 +74,10 @@ fn features(what: &Reproduction<'_>, left: &[&Stage], claims: &[&ClaimStage]) ->
     let plan = what.stages[0].config.train.clone().check()?;
     let row =
         |taps: &[FeatureLayer]| -> usize { taps.iter().map(|&tap| size_of::<f32>() * plan.plan().dim(tap)).sum() };
-    let halves = what.shared.halves;
-    let images = Color::ALL.len() * (halves.train.len() + halves.test.len());
+    let splits = what.shared.splits;
+    let images = Color::ALL.len() * (splits.train.len() + splits.test.len());
     let measured = left.iter().filter(|stage| stage.model != Method::Pixels);
-    let measured: usize = measured.map(|stage| images * row(&stage.taps())).sum();
+    let measured: usize = measured.map(|stage| images * row(&stage.layers())).sum();
     let looked_at: usize = claims.iter().map(|claim| claim.patches()).sum();
     let all = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
     // The whole image counts as one more patch.
@@ -105,12 +105,8 @@ fn warm_up(what: &Reproduction<'_>) -> Result<(f64, f64)> {
     let (stage, shared) = (&what.stages[0], what.shared);
     let backend = what.args.backend.open()?;
     let config = stage.config.train.clone().check()?;
-    let loader = train::loader(
-        &stage.config,
-        shared.halves.train.clone(),
-        shared.protocol.threads,
-        shared.protocol.on_bad_image,
-    )?;
+    let loader =
+        train::loader(&stage.config, shared.splits.train.clone(), shared.options.threads, shared.options.on_bad_image)?;
     let info = RunInfo::default();
     let mut trainer = backend.trainer(config, info, None)?;
     let mut clock = Clock::default();
@@ -122,18 +118,18 @@ fn warm_up(what: &Reproduction<'_>) -> Result<(f64, f64)> {
     };
     let train = &stage.config.train;
     let bags = BagLoader::new(
-        shared.halves.test.clone(),
+        shared.splits.test.clone(),
         BagConfig {
-            bag: shared.protocol.bag,
+            bag: shared.bag,
             input: train.patch.input(),
             normalization: train.normalization,
             filter: train.filter,
             batch: 16,
-            threads: shared.protocol.threads,
+            threads: shared.options.threads,
             ..BagConfig::default()
         },
     )?;
-    let network = backend.random(train.clone().check()?.plan(), 0, train.patch.input(), &stage.taps())?;
+    let network = backend.random(train.clone().check()?.plan(), 0, train.patch.input(), &stage.layers())?;
     let (mut images, mut seconds) = (0, 0.0);
     for batch in bags.batches().take(BATCHES) {
         let batch = batch.map_err(anyhow::Error::from_boxed)?;

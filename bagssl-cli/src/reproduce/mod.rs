@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use bagssl::{EvalOptions, Event, Groups, Splits, Thumbnails};
 use bagssl_core::color::Color;
 use bagssl_core::observe::Observer;
 use bagssl_data::OnBadImage;
@@ -22,17 +23,14 @@ use bagssl_eval::report::{Method, Report};
 use bagssl_train::run_state::CONFIG;
 
 use crate::backend::Name;
-use crate::eval_settings::EvalSettings;
-use crate::extraction::FeatureArgs;
-use crate::input::files;
-use crate::input::groups::Groups;
+use crate::input::bag::BagArgs;
+use crate::input::features::FeatureArgs;
 use crate::input::source::DataArgs;
-use crate::input::splits::Splits;
-use crate::input::tiles::Tiles;
+use crate::input::{files, splits};
 use crate::memory::ImageMemoryArgs;
 use crate::terminal::output::say;
 use crate::terminal::progress::{Several, Steps};
-use crate::{claims, evaluate, parallelism};
+use crate::{claims, events, parallelism};
 use claim::ClaimStage;
 use profile::Profile;
 use stage::{Shared, Stage};
@@ -101,20 +99,26 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.backend.open()?;
     let (path, memory) = (args.profile.data(args.data.as_ref())?, args.memory);
     let data = DataArgs { data: path, memory, ..DataArgs::default() };
-    let halves = Splits::open(&data)?;
-    if halves.tested() < 2 {
-        bail!("{}: expected at least 2 classes with images in both splits, got {}", data.name(), halves.tested());
+    let splits = splits::open(&data)?;
+    if splits.tested_classes() < 2 {
+        bail!(
+            "{}: expected at least 2 classes with images in both splits, got {}",
+            data.name(),
+            splits.tested_classes()
+        );
     }
     let base = args.profile.run(Method::Bagssl, args.epochs)?;
     let on_cpu = !args.backend.is_gpu();
     let jobs = args.jobs.unwrap_or(if on_cpu { parallelism::cores() } else { 1 }).max(1);
-    let protocol = EvalSettings {
-        bag: args.profile.bag(base.train.patch),
-        how: bagssl_eval::classify::protocol::Protocol::preset("bagssl")?,
+    let bag = args.profile.bag(base.train.patch);
+    let options = EvalOptions {
+        patches: Some(BagArgs::like(bag).patches()?),
         groups: Groups::Auto,
         seed: args.seed,
         on_bad_image: OnBadImage::Fail,
         threads: if on_cpu { 1 } else { 0 },
+        feature_cache: args.features.folder(),
+        ..EvalOptions::default()
     };
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(args.profile.name()));
     let mut stages = Vec::new();
@@ -132,7 +136,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let folder = out.join("baselines");
     stages.push(Stage { model: Method::Pixels, seed: args.seed, folder, config: base.clone() });
 
-    let shared = Shared { halves: &halves, protocol, backend: args.backend, features: &args.features };
+    let shared = Shared { splits: &splits, bag, options, backend: args.backend, features: &args.features };
     let claims = claim::stages(args.profile, &stages, &data, &shared, &out);
     let what = Reproduction { args, out: &out, data: &data, stages: &stages, claims: &claims, shared: &shared, jobs };
     what.check_place()?;
@@ -177,14 +181,14 @@ impl Reproduction<'_> {
 
     /// Prints the plan.
     fn describe(&self) -> Result<()> {
-        let Splits { train, test } = self.shared.halves;
+        let Splits { train, test, .. } = self.shared.splits;
         say!(
             "profile {}: {}, {} training and {} test images of {} classes; backend {}, {} at a time",
             self.args.profile.name(),
             self.data.name(),
             train.len(),
             test.len(),
-            self.shared.halves.tested(),
+            self.shared.splits.tested_classes(),
             self.args.backend.text(),
             self.jobs
         );
@@ -231,8 +235,8 @@ impl Reproduction<'_> {
 
     /// Returns the number of patches per image.
     fn patches(&self) -> Result<usize> {
-        let (bag, seed) = (self.shared.protocol.bag, self.shared.protocol.seed);
-        Ok(Tiles::new(self.shared.halves.test.clone(), bag, seed, Color::Rgb)?.patches())
+        let (bag, seed) = (self.shared.bag, self.shared.options.seed);
+        Ok(Thumbnails::new(self.shared.splits.test.clone(), bag, seed, Color::Rgb)?.patches())
     }
 
     /// Returns the unfinished stages.
@@ -260,20 +264,25 @@ impl Reproduction<'_> {
     /// Runs all unfinished stages in parallel, then the claims, which need the trained checkpoints.
     fn run(&self) -> Result<()> {
         queue::all(&self.left()?, self.jobs, |stage| stage.label(), |stage, bars| self.one(stage, bars))?;
-        queue::all(&self.claims_left()?, self.jobs, |claim| claim.label(), |claim, bars| self.look(claim, bars))
+        queue::all(&self.claims_left()?, self.jobs, |claim| claim.label(), |claim, bars| self.analyze(claim, bars))
     }
 
     fn one(&self, stage: &Stage, bars: &Several) -> Result<()> {
         let observer: Box<dyn Observer + Send> =
             Box::new(Steps(bars.add(&format!("train {}", stage.label()), 0, "steps")));
-        let images = evaluate::images_to_embed(self.shared.halves);
+        let images = self.shared.splits.images_to_evaluate();
         let measuring = bars.add(&format!("evaluate {}", stage.label()), images, "images");
-        let result = self.on_threads(|| stage.run(self.shared, observer, &|images| measuring.inc(images)));
+        let on_event = |event: Event<'_>| match event {
+            // The bar was made for all of them.
+            Event::Planned(_) => {}
+            event => events::show(event, &measuring),
+        };
+        let result = self.on_threads(|| stage.run(self.shared, observer, &on_event));
         measuring.finish();
         result
     }
 
-    fn look(&self, claim: &ClaimStage, bars: &Several) -> Result<()> {
+    fn analyze(&self, claim: &ClaimStage, bars: &Several) -> Result<()> {
         let bar = |name: &str| bars.add(&format!("{} {name}", claim.label()), 0, "images");
         self.on_threads(|| claim.run(self.shared, &bar))
     }

@@ -7,25 +7,27 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use bagssl_core::checkpoint::{Checkpoint, ModelPlan};
-use bagssl_core::embed::{Embed, FeatureLayer};
+use bagssl::{
+    Baselines, EvalOptions, Evaluation, Event, Model, Splits, evaluate, evaluate_baselines, evaluated_layers,
+};
+use bagssl_core::bag::Bag;
+use bagssl_core::checkpoint::{Checkpoint, FORMAT_VERSION, Provenance, Spec};
+use bagssl_core::embed::FeatureLayer;
 use bagssl_core::observe::Observer;
-use bagssl_eval::classify::protocol::fnv1a;
+use bagssl_eval::classify::protocol::{Protocol, fnv1a};
 use bagssl_eval::report::Method;
 use bagssl_train::config::flat;
 use bagssl_train::run_state::{CHECKPOINT, CONFIG, Keeping, METRICS, OLD_STATE, STATES};
 
 use super::place;
 use super::stamp::{self, Settings, StageStamp, TrainingStamp};
-use crate::backend::{CpuArgs, Name};
+use crate::backend::Name;
 use crate::commands::train::{self, Training};
 use crate::config::RunConfig;
-use crate::eval_settings::{EvalSettings, Input};
-use crate::evaluate::{self, Measured};
-use crate::extraction::{CacheKey, Extraction, FeatureArgs};
+use crate::embedding::by_flag;
+use crate::input::features::FeatureArgs;
 use crate::input::files;
 use crate::input::source::fingerprint;
-use crate::input::splits::Splits;
 
 /// A method with a seed, or the baselines.
 #[derive(Debug, Clone)]
@@ -39,8 +41,11 @@ pub(crate) struct Stage {
 
 /// Data and settings that all stages share.
 pub(crate) struct Shared<'a> {
-    pub(crate) halves: &'a Splits,
-    pub(crate) protocol: EvalSettings,
+    pub(crate) splits: &'a Splits,
+    /// The patches that represent an image.
+    pub(crate) bag: Bag,
+    /// The options of the evaluation, without a listener.
+    pub(crate) options: EvalOptions<'a>,
     pub(crate) backend: Name,
     pub(crate) features: &'a FeatureArgs,
 }
@@ -56,8 +61,8 @@ impl Stage {
     }
 
     /// Returns the layers to measure, which include the layer that the recipe names.
-    pub(crate) fn taps(&self) -> Vec<FeatureLayer> {
-        evaluate::taps(&[self.config.train.model.tap])
+    pub(crate) fn layers(&self) -> Vec<FeatureLayer> {
+        evaluated_layers(self.config.train.model.tap, &Protocol::default())
     }
 
     pub(crate) fn is_trained(&self) -> bool {
@@ -76,11 +81,11 @@ impl Stage {
 
     /// Returns everything that the weights depend on.
     fn training_settings(&self, shared: &Shared<'_>) -> Settings {
-        let Shared { halves, backend, .. } = shared;
+        let Shared { splits, backend, .. } = shared;
         let of_run = [
             ("program", env!("CARGO_PKG_VERSION").to_string()),
             ("model", format!("{:?}", self.model)),
-            ("training images", fingerprint(&halves.train)),
+            ("training images", fingerprint(&splits.train)),
             ("backend", backend.text().into()),
         ];
         of_run.map(|(name, value)| (name.into(), value)).into_iter().chain(flat(&self.config)).collect()
@@ -88,12 +93,12 @@ impl Stage {
 
     /// Returns everything that the stage's results depend on, except the weights.
     fn settings(&self, shared: &Shared<'_>) -> Settings {
-        let Shared { halves, protocol, .. } = shared;
+        let Shared { splits, bag, options, .. } = shared;
         let of_measure = [
-            ("test images", fingerprint(&halves.test)),
-            ("bag", format!("{:?}", protocol.bag)),
-            ("protocol", protocol.how.hash()),
-            ("protocol seed", protocol.seed.to_string()),
+            ("test images", fingerprint(&splits.test)),
+            ("bag", format!("{bag:?}")),
+            ("protocol", options.protocol.hash()),
+            ("protocol seed", options.seed.to_string()),
         ];
         let of_measure = of_measure.map(|(name, value)| (name.into(), value));
         self.training_settings(shared).into_iter().chain(of_measure).collect()
@@ -154,13 +159,12 @@ impl Stage {
         })
     }
 
-    /// Runs the stage. `observer` receives the training's events, `embedded` the number of newly
-    /// embedded images.
+    /// Runs the stage. `observer` receives the training's events, `on_event` those of the evaluation.
     pub(crate) fn run(
         &self,
         shared: &Shared<'_>,
         observer: Box<dyn Observer + Send>,
-        embedded: &dyn Fn(u64),
+        on_event: &(dyn Fn(Event<'_>) + Sync),
     ) -> Result<()> {
         place::begin(&self.folder)?;
         let (outdated, trained) = (self.outdated(shared)?.is_some(), self.trained(shared)?);
@@ -179,9 +183,12 @@ impl Stage {
         let started = Instant::now();
         let measured = match self.model {
             Method::Pixels | Method::Histogram => {
-                serde_json::to_vec(&evaluate::baselines(shared.halves, shared.protocol)?)?
+                let Baselines { pixels, histogram } =
+                    evaluate_baselines(shared.splits, &shared.options).map_err(by_flag)?;
+                let whole = |accuracies| Evaluation { accuracies, ..Evaluation::default() };
+                serde_json::to_vec(&[pixels, histogram].map(whole))?
             }
-            _ => serde_json::to_vec(&self.measure(shared, embedded)?)?,
+            _ => serde_json::to_vec(&self.evaluate(shared, on_event)?)?,
         };
         files::write(&self.folder.join(MEASURED), &measured)?;
         let seconds = started.elapsed().as_secs_f64() + training.unwrap_or(0.0);
@@ -198,9 +205,9 @@ impl Stage {
     fn train(&self, shared: &Shared<'_>, mut observer: Box<dyn Observer + Send>, force: bool) -> Result<()> {
         let again = |force| Training {
             config: &self.config,
-            dataset: shared.halves.train.clone(),
-            threads: shared.protocol.threads,
-            on_bad_image: shared.protocol.on_bad_image,
+            dataset: shared.splits.train.clone(),
+            threads: shared.options.threads,
+            on_bad_image: shared.options.on_bad_image,
             out: &self.folder,
             force,
             resume_from: None,
@@ -217,36 +224,50 @@ impl Stage {
         }
     }
 
-    /// Measures the trained network, or one with random weights.
-    fn measure(&self, shared: &Shared<'_>, embedded: &dyn Fn(u64)) -> Result<Measured> {
-        let Shared { halves, protocol, features, backend: name } = *shared;
-        let (backend, taps, train) = (name.open()?, self.taps(), &self.config.train);
-        let score = |network: &dyn Embed, plan: &ModelPlan, input: Input, kept: Option<CacheKey>| {
-            let extraction = Extraction { network, plan, input, protocol, kept, progress: embedded };
-            evaluate::measure(&extraction, halves, &taps)
-        };
+    /// Evaluates the trained network, or one with random weights.
+    fn evaluate(&self, shared: &Shared<'_>, on_event: &(dyn Fn(Event<'_>) + Sync)) -> Result<Evaluation> {
+        let Shared { splits, options, backend: name, .. } = *shared;
+        let (backend, layers, train) = (name.open()?, self.layers(), &self.config.train);
+        let options = EvalOptions { on_event: Some(on_event), ..options };
         if self.is_trained() {
             let bytes = files::read(&self.folder.join(CHECKPOINT))?;
             let checkpoint = Checkpoint::from_bytes(&bytes)?;
-            let network = backend.trained(&checkpoint, &taps)?;
-            let spec = checkpoint.spec();
-            let kept = features.of(&bytes, name, CpuArgs::default());
-            return score(&*network, &spec.model, Input::from_spec(spec), kept);
+            let network = backend.trained(&checkpoint, &layers)?;
+            let model = Model::new(self.label(), &checkpoint, &bytes, &*network, name.text());
+            return evaluate(&model, splits, &layers, &options).map_err(by_flag);
         }
-        let plan = train.clone().check()?;
-        let network = backend.random(plan.plan(), self.seed, train.patch.input(), &taps)?;
-        let input = Input { side: train.patch.input(), normalization: train.normalization, filter: train.filter };
-        let kept = features.of_random(plan.plan(), self.seed, name);
-        score(&*network, plan.plan(), input, kept)
+        let plan = train.clone().check()?.plan().clone();
+        let network = backend.random(&plan, self.seed, train.patch.input(), &layers)?;
+        let hash = fnv1a(format!("{plan:?}").as_bytes());
+        let spec = Spec {
+            format_version: FORMAT_VERSION,
+            model: plan,
+            patch: train.patch,
+            filter: train.filter,
+            normalization: train.normalization,
+            tap: train.model.tap,
+            views: train.views,
+            provenance: Provenance::default(),
+            training: None,
+        };
+        let model = Model {
+            name: self.label(),
+            network: &*network,
+            spec: &spec,
+            has_projector: true,
+            checkpoint_hash: String::new(),
+            cache_name: format!("random weights of plan {hash}, seed {}, backend {}", self.seed, name.text()),
+        };
+        evaluate(&model, splits, &layers, &options).map_err(by_flag)
     }
 
     /// Reads the measurements of a network.
-    pub(crate) fn measured(&self) -> Result<Measured> {
+    pub(crate) fn measured(&self) -> Result<Evaluation> {
         read_json(&self.folder.join(MEASURED))
     }
 
     /// Reads the measurements of the pixel and histogram baselines.
-    pub(crate) fn measured_baselines(&self) -> Result<[Measured; 2]> {
+    pub(crate) fn measured_baselines(&self) -> Result<[Evaluation; 2]> {
         read_json(&self.folder.join(MEASURED))
     }
 }

@@ -37,6 +37,13 @@ const AROUND: [f64; 5] = [0.1, 0.3, 1.0, 3.0, 10.0];
 /// The held-out share of the training samples for choosing the learning rate.
 const HELD_OUT: f64 = 0.1;
 
+impl Default for Protocol {
+    /// The protocol `bagssl`.
+    fn default() -> Self {
+        Protocol::preset(Protocol::NAMES[0]).expect("its own name")
+    }
+}
+
 impl Protocol {
     /// The names of the presets, the default first.
     const NAMES: [&str; 5] = ["bagssl", "solo", "lightly", "emp-ssl", "vicreg"];
@@ -172,6 +179,7 @@ mod tests {
         let Linear::Sgd(sgd) = of("vicreg").linear else { panic!("SGD") };
         assert_eq!((sgd.rate, sgd.momentum, sgd.decay, sgd.batch, sgd.epochs), (0.02, 0.9, 1e-6, 256, 100));
         assert!(Protocol::preset("Solo").is_err());
+        assert_eq!(Protocol::default(), of("bagssl"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bagssl_core::embed::FeatureLayer;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::convergence::Closeness;
@@ -76,6 +77,16 @@ pub enum Space {
     Projection,
     /// The image itself.
     Input,
+}
+
+impl From<FeatureLayer> for Space {
+    fn from(layer: FeatureLayer) -> Self {
+        match layer {
+            FeatureLayer::Embedding => Space::Embedding,
+            FeatureLayer::FirstLayer => Space::FirstLayer,
+            FeatureLayer::Projection => Space::Projection,
+        }
+    }
 }
 
 impl Space {

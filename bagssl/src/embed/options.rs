@@ -6,8 +6,8 @@ use std::time::Duration;
 use bagssl_core::anytime::StopRule;
 use bagssl_core::bag::Bag;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_core::patch::{ImageSize, PatchSpec};
-use bagssl_data::OnBadImage;
+use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
+use bagssl_data::{Dataset, OnBadImage};
 use bagssl_eval::classify::classifier::Classifier;
 
 use crate::error::{Error, Result};
@@ -63,6 +63,22 @@ impl Patches {
             Patches::Grid { stride: Some(stride) } => Bag::Grid { spec: *spec, stride },
             Patches::Grid { stride: None } => Bag::Grid { spec: *spec, stride: (spec.side_in(size)? / 4).max(1) },
         })
+    }
+
+    /// Returns the bag for all images of a data set. The default stride of patches that are a share of the area is that of the
+    /// first image.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a number is out of range; [`Error::Data`] if the first image's size is needed, and no image can be
+    /// decoded; [`Error::Core`] if its patch does not fit into it.
+    pub fn bag_for(self, spec: &PatchSpec, dataset: &Dataset) -> Result<Bag> {
+        self.check()?;
+        let size = match (self, spec.side()) {
+            (Patches::Grid { stride: None }, PatchSide::AreaShare(_)) => dataset.first_size()?,
+            (_, PatchSide::Pixels(side)) => ImageSize { height: side, width: side },
+            _ => ImageSize { height: 1, width: 1 },
+        };
+        Ok(self.bag(spec, size)?)
     }
 }
 

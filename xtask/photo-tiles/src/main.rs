@@ -60,7 +60,7 @@ fn run(args: &Args) -> Result<()> {
     ];
     let paths = names.map(|name| args.folder.join(name));
     if let Some(there) = paths.iter().find(|path| !args.force && path.symlink_metadata().is_ok()) {
-        bail!("{}: is there already; --force replaces it", there.display());
+        bail!("{}: already exists; --force replaces it", there.display());
     }
     let root = unpacked(&args.packages)?;
     eprintln!("cutting {} photographs", PHOTOS.len());

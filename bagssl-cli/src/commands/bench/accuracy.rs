@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use bagssl_core::batch::PatchBatch;
-use bagssl_core::checkpoint::Checkpoint;
+use bagssl_core::checkpoint::{Checkpoint, Spec};
 use bagssl_core::color::Color;
 use bagssl_core::cpu::{Executor, InstructionSet, with_threads};
 use bagssl_core::plan::{Kind, Layer, Op, Plan};
@@ -17,14 +17,15 @@ use serde::Serialize;
 
 use super::check_range;
 use crate::backend::{CpuArgs, Name};
-use crate::eval_settings::Input;
-use crate::extraction;
 use crate::input::bag::BagArgs;
 use crate::input::files;
 use crate::input::source::DataArgs;
-use crate::input::splits::Splits;
+use crate::input::splits;
 use crate::terminal::output::{say, tell};
 use crate::terminal::progress::Progress;
+
+/// Images per batch.
+const BATCH: usize = 16;
 
 /// Measure how much accuracy a checkpoint loses by Winograd convolution and bf16
 ///
@@ -143,8 +144,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     args.backend.map(Name::open).transpose()?;
     let bytes = files::read_checkpoint(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
-    let Splits { train, test } = Splits::open(&args.data)?;
-    let halves = [train, test];
+    let splits = splits::open(&args.data)?;
+    let halves = [splits.train, splits.test];
     let layers = by_layer(args, &checkpoint, &halves[1])?;
     let mut whole: Vec<(Kernel, [Features; 2])> = Vec::new();
     for kernel in Kernel::all().into_iter().chain(args.backend.and_then(Kernel::from_backend)) {
@@ -180,8 +181,8 @@ fn print(layers: &[OfLayer], networks: &[OfNetwork]) {
 }
 
 fn bag(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Arc<Dataset>, batch: usize) -> Result<BagLoader> {
-    let Input { side, normalization, filter } = Input::from_spec(checkpoint.spec());
-    let bag = args.bag.of(&checkpoint.spec().patch, dataset)?;
+    let Spec { patch, normalization, filter, .. } = *checkpoint.spec();
+    let (side, bag) = (patch.input(), args.bag.of(&patch, dataset)?);
     let (color, threads) = (Color::Rgb, args.data.threads);
     let shared = BagConfig::default();
     let config = BagConfig { bag, input: side, color, normalization, filter, batch, seed: 0, threads, ..shared };
@@ -306,7 +307,7 @@ fn embeddings(
     let all = halves[0].len() + halves[1].len();
     let bar = Progress::images(kernel.name(), all, args.json);
     let features = |half: &Arc<Dataset>| -> Result<Features> {
-        let loader = bag(args, checkpoint, half, extraction::BATCH)?;
+        let loader = bag(args, checkpoint, half, BATCH)?;
         let before = bar.position();
         let mut progress = |done: usize| bar.set_position(before + done as u64);
         Ok(bagssl_eval::features::extract(&*network, loader.batches(), &[tap], &mut progress)?.remove(0))

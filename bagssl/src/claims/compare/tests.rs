@@ -1,9 +1,11 @@
 use super::*;
+use bagssl_eval::classify::protocol::Protocol;
 
-fn found(method: &str, seed: u64, whole: [f64; 4], patches: [f64; 4]) -> CompareReport {
-    let origin = crate::claims::some_origin();
+fn model(method: &str, seed: u64, whole: [f64; 4], patches: [f64; 4]) -> ModelHits {
+    let origin = crate::claims::wording::some_origin();
     let hits = [(("kNN", WHOLE), whole.to_vec()), (("kNN", PATCHES), patches.to_vec())].into_iter().collect();
-    CompareReport {
+    ModelHits {
+        name: format!("{method}{seed}"),
         method: method.into(),
         seed: Some(seed),
         origin,
@@ -20,10 +22,10 @@ fn found(method: &str, seed: u64, whole: [f64; 4], patches: [f64; 4]) -> Compare
 #[test]
 fn methods_by_hand() {
     let all = [
-        found("a", 0, [100.0, 0.0, 100.0, 0.0], [100.0, 100.0, 100.0, 0.0]),
-        found("b", 0, [100.0, 0.0, 100.0, 0.0], [0.0; 4]),
-        found("a", 1, [0.0, 0.0, 0.0, 100.0], [0.0, 0.0, 100.0, 100.0]),
-        found("b", 1, [100.0; 4], [0.0; 4]),
+        model("a", 0, [100.0, 0.0, 100.0, 0.0], [100.0, 100.0, 100.0, 0.0]),
+        model("b", 0, [100.0, 0.0, 100.0, 0.0], [0.0; 4]),
+        model("a", 1, [0.0, 0.0, 0.0, 100.0], [0.0, 0.0, 100.0, 100.0]),
+        model("b", 1, [100.0; 4], [0.0; 4]),
     ];
     let methods = methods(&all, 1).unwrap();
     assert_eq!(methods.iter().map(|it| (it.name.as_str(), it.seeds)).collect::<Vec<_>>(), [("a", 2), ("b", 2)]);
@@ -46,9 +48,9 @@ fn methods_by_hand() {
 #[test]
 fn pairs_are_of_the_same_seed() {
     let of = |method: &str, seed, right: usize| {
-        found(method, seed, std::array::from_fn(|image| if image < right { 100.0 } else { 0.0 }), [0.0; 4])
+        model(method, seed, std::array::from_fn(|image| if image < right { 100.0 } else { 0.0 }), [0.0; 4])
     };
-    let over_seeds = |all: &[CompareReport]| {
+    let over_seeds = |all: &[ModelHits]| {
         let methods = methods(all, 1).unwrap();
         let less = methods[1].measures.iter().find(|it| it.view == WHOLE).unwrap().less_first.as_ref().unwrap();
         (less.mean, less.over_seeds)
@@ -67,13 +69,13 @@ fn pairs_are_of_the_same_seed() {
         let all = [of("a", 3, 3), of("a", 4, 1), of("b", seeds[0], 4), of("b", seeds[1], 1)];
         assert_eq!(over_seeds(&all), (12.5, None), "{seeds:?}");
     }
-    let unknown = |method, right| CompareReport { seed: None, ..of(method, 0, right) };
+    let unknown = |method, right| ModelHits { seed: None, ..of(method, 0, right) };
     assert_eq!(over_seeds(&[unknown("a", 3), unknown("a", 1), unknown("b", 4), unknown("b", 1)]), (12.5, None));
 }
 
 #[test]
 fn a_model_from_elsewhere_keeps_its_name_and_is_no_seed() {
-    let of = |method: &str, seed| CompareReport { seed, ..found(method, 0, [0.0; 4], [0.0; 4]) };
+    let of = |method: &str, seed| ModelHits { seed, ..model(method, 0, [0.0; 4], [0.0; 4]) };
     let ours = |seed| of("simclr", Some(seed));
     let all = tell_apart(vec![ours(0), of("simclr", None), of("resnet18", None), ours(1)]);
     let methods = methods(&all, 0).unwrap();
@@ -82,15 +84,16 @@ fn a_model_from_elsewhere_keeps_its_name_and_is_no_seed() {
 }
 
 #[test]
-fn a_checkpoint_of_other_images_is_named() {
-    let paths = ["a.safetensors", "b.safetensors"].map(PathBuf::from);
-    let mut all = [0, 1].map(|seed| found("a", seed, [0.0; 4], [0.0; 4]));
-    same_images(&paths, &all).unwrap();
+fn a_model_of_other_images_is_named() {
+    let mut all = [0, 1].map(|seed| model("a", seed, [0.0; 4], [0.0; 4]));
+    same_images(&all).unwrap();
     // The same number of images, with the same groups.
     all[1].images[1] = vec![0, 1, 2, 4];
-    let error = same_images(&paths, &all).unwrap_err().to_string();
+    let error = same_images(&all).unwrap_err().to_string();
     let words = "(1 training and 4 test images)";
-    assert_eq!(error, format!("b.safetensors: expected the images of a.safetensors {words}, got others {words}"));
+    assert_eq!(error, format!("a1: expected the images of a0 {words}, got others {words}"));
+    let none = Compare::default().report(vec![], &EvalOptions::default());
+    assert!(matches!(none, Err(Error::Setting { name: "models", .. })));
 }
 
 /// Stored results are read back unchanged. For each method, the page shows the number of averaged
@@ -98,16 +101,15 @@ fn a_checkpoint_of_other_images_is_named() {
 #[test]
 fn what_was_found_is_kept_and_shown() {
     let all = [
-        found("a", 0, [100.0, 0.0, 0.0, 0.0], [100.0; 4]),
-        CompareReport { patches: 25, ..found("b", 0, [0.0; 4], [0.0, 0.0, 0.0, 100.0]) },
-        CompareReport { patches: 16, ..found("b", 1, [0.0; 4], [0.0; 4]) },
+        model("a", 0, [100.0, 0.0, 0.0, 0.0], [100.0; 4]),
+        ModelHits { patches: 25, ..model("b", 0, [0.0; 4], [0.0, 0.0, 0.0, 100.0]) },
+        ModelHits { patches: 16, ..model("b", 1, [0.0; 4], [0.0; 4]) },
     ];
-    let source = |it: &CompareReport| Source { method: it.method.clone(), origin: it.origin.clone() };
-    let all = All { methods: methods(&all, 1).unwrap(), origins: all.iter().map(source).collect() };
-    let kept: Value = serde_json::from_str(&json!(all).to_string()).unwrap();
-    let how = How::preset("bagssl").unwrap();
-    let page = page(&analysis::read(&kept).unwrap(), how);
-    assert_eq!(page, super::page(&all, how));
+    let report = Compare::default().report(all.to_vec(), &EvalOptions { seed: 1, ..EvalOptions::default() }).unwrap();
+    let stored: CompareReport = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+    let protocol = Protocol::default();
+    let page = stored.page(&protocol);
+    assert_eq!(page, report.page(&protocol));
     assert!(page.lead[0].starts_with("a: kNN 25.0 % on whole images, 100.0 % averaged over 9 patches: +75.0 points"));
     assert!(page.origins[2].starts_with("b: protocol p"));
     assert!(page.lead[1].contains("averaged over 16 or 25 patches: +12.5 points"), "{}", page.lead[1]);
