@@ -6,35 +6,25 @@ pub(crate) fn command() -> String {
 }
 
 /// Returns today's date in UTC, as year-month-day.
-///
-/// # Source
-/// Conversion from a day count to the civil calendar: Hinnant, *chrono-Compatible Low-Level Date
-/// Algorithms*.
 pub(crate) fn date() -> String {
-    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    civil(seconds / 86_400)
+    date_of(std::time::SystemTime::now())
 }
 
-fn civil(days_since_1970: u64) -> String {
-    let days = days_since_1970 + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
+fn date_of(time: std::time::SystemTime) -> String {
+    let mut text = humantime::format_rfc3339_seconds(time).to_string();
+    text.truncate("2026-11-23".len());
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
     fn dates_by_hand() {
-        assert_eq!(civil(0), "1970-01-01");
-        assert_eq!(civil(11_016), "2000-02-29");
-        assert_eq!(civil(20_780), "2026-11-23");
+        for (days, date) in [(0, "1970-01-01"), (11_016, "2000-02-29"), (20_780, "2026-11-23")] {
+            assert_eq!(date_of(UNIX_EPOCH + Duration::from_secs(days * 86_400 + 86_399)), date);
+        }
     }
 }

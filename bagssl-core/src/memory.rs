@@ -1,4 +1,6 @@
 //! The memory of this process and of the system, as reported by Linux in `/proc`.
+//!
+//! This is our own: the crate procfs 0.18 adds 3 packages for three numbers (2026-11-28).
 
 use std::prelude::v1::*;
 

@@ -207,7 +207,7 @@ impl Lines {
     }
 }
 
-/// Formats a duration in its two largest units.
+/// Formats a duration in its two largest units; indicatif's `HumanDuration` has only one.
 fn time(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),

@@ -2,6 +2,8 @@
 
 use std::prelude::v1::*;
 
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
 use crate::error::{Error, Result};
 
 /// Returns the quantile of Student's t distribution for a probability in `[0.5, 1)` and `degrees`
@@ -17,34 +19,8 @@ use crate::error::{Error, Result};
 /// If the probability is out of range or `degrees` is 0.
 pub fn student_t(probability: f64, degrees: u32) -> f64 {
     assert!((0.5..1.0).contains(&probability) && degrees > 0, "t quantile {probability} of {degrees} degrees");
-    let (mut low, mut high) = (0.0, 1.0);
-    while student_t_probability(high, degrees) < probability {
-        high *= 2.0;
-    }
-    for _ in 0..80 {
-        let middle = 0.5 * (low + high);
-        if student_t_probability(middle, degrees) < probability { low = middle } else { high = middle }
-    }
-    0.5 * (low + high)
-}
-
-/// The probability of a value below `t`, for `t >= 0`: a finite sum in the angle
-/// `atan(t / sqrt(degrees))`.
-///
-/// # Source
-/// Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.7.3 and 26.7.4.
-fn student_t_probability(t: f64, degrees: u32) -> f64 {
-    let angle = libm::atan(t / libm::sqrt(f64::from(degrees)));
-    let (sine, cosine) = (libm::sin(angle), libm::cos(angle));
-    let (odd, square) = (degrees % 2 == 1, cosine * cosine);
-    let (mut term, mut sum, mut power) = if odd { (cosine, 0.0, 3) } else { (1.0, 0.0, 2) };
-    while power <= degrees {
-        sum += term;
-        term *= square * f64::from(power - 1) / f64::from(power);
-        power += 2;
-    }
-    let both_sides = if odd { core::f64::consts::FRAC_2_PI * (angle + sine * sum) } else { sine * sum };
-    0.5 + 0.5 * both_sides
+    let student = StudentsT::new(0.0, 1.0, f64::from(degrees)).expect("at least one degree of freedom");
+    student.inverse_cdf(probability)
 }
 
 /// The highest accepted confidence. Beyond it, the tails are not known well enough.

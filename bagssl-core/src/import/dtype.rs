@@ -2,6 +2,8 @@
 
 use std::prelude::v1::*;
 
+use half::{bf16, f16};
+
 /// The type of a stored number, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DType {
@@ -53,23 +55,11 @@ impl DType {
         Some(match self {
             DType::F64 => f64::from_le_bytes(bytes.try_into().ok()?) as f32,
             DType::F32 => f32::from_le_bytes(bytes.try_into().ok()?),
-            DType::F16 => half(u16::from_le_bytes(bytes.try_into().ok()?)),
-            DType::Bf16 => f32::from_bits(u32::from(u16::from_le_bytes(bytes.try_into().ok()?)) << 16),
+            DType::F16 => f16::from_le_bytes(bytes.try_into().ok()?).to_f32(),
+            DType::Bf16 => bf16::from_le_bytes(bytes.try_into().ok()?).to_f32(),
             DType::Integer(_) => return None,
         })
     }
-}
-
-/// Converts half precision: 1 sign bit, 5 exponent bits, 10 mantissa bits.
-fn half(bits: u16) -> f32 {
-    let (sign, exponent, mantissa) = (u32::from(bits >> 15) << 31, u32::from(bits >> 10 & 31), u32::from(bits & 0x3ff));
-    let magnitude = match exponent {
-        // Subnormal numbers: steps of 2^-24.
-        0 => (mantissa as f32 / 16_777_216.0).to_bits(),
-        31 => 0x7f80_0000 | mantissa << 13,
-        _ => (exponent + 112) << 23 | mantissa << 13,
-    };
-    f32::from_bits(sign | magnitude)
 }
 
 #[cfg(test)]
@@ -78,6 +68,7 @@ mod tests {
 
     #[test]
     fn halves_by_hand() {
+        let half = |bits: u16| DType::F16.value(&bits.to_le_bytes()).unwrap();
         let cases =
             [(0x3c00, 1.0), (0xc000, -2.0), (0x3555, 0.333_251_95), (0x7bff, 65504.0), (0x0001, 5.960_464_5e-8)];
         for (bits, value) in cases {
@@ -86,5 +77,6 @@ mod tests {
         assert_eq!(half(0x7c00), f32::INFINITY);
         assert!(half(0x7e00).is_nan());
         assert_eq!(half(0x8000).to_bits(), (-0.0_f32).to_bits());
+        assert_eq!(DType::Bf16.value(&[0x49, 0x40]), Some(3.140625));
     }
 }

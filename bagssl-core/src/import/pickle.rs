@@ -5,6 +5,9 @@
 //! cycles are harmless, and depth needs no recursion. Each opcode adds at most one value, and
 //! strings are borrowed, so memory is bounded by the length of the pickle.
 //!
+//! This is our own reader: the crate serde-pickle 1.2 knows no persistent ids, which PyTorch writes
+//! for tensors, and needs the standard library (2026-11-28).
+//!
 //! # Source
 //! CPython's `pickletools.py` and `torch/serialization.py`.
 

@@ -217,18 +217,23 @@ fn archives_that_lie_are_refused() {
     broken(&changed(first + 10, &[8]), "expected an uncompressed entry, got method 8");
     broken(&changed(first + 8, &[1]), "flags 0x1");
     broken(&changed(first + 24, &[200]), "and 200 unpacked");
-    broken(&changed(first + 20, &[200, 0, 0, 0, 200]), "outside");
+    let cut = "bytes with their header at";
+    broken(&changed(first + 20, &[200, 0, 0, 0, 200]), &format!("\"a/x\": 200 {cut} 0: Unexpected end"));
     broken(&changed(second + 42, &[0, 0]), "\"a/y\": expected this name in the local header, got \"a/x\"");
-    broken(&changed(second + 42, &[255, 255]), "outside");
-    broken(&changed(second + 42, &[255, 255, 255, 255]), "ZIP64 field");
+    broken(&changed(second + 42, &[255, 255]), &format!("\"a/y\": 3 {cut} 65535: Unexpected end"));
+    broken(&changed(second + 42, &[255, 255, 255, 255]), &format!("\"a/y\": 3 {cut} 4294967295: Unexpected end"));
     // The first entry grows over the second.
     broken(&changed(first + 20, &[9, 0, 0, 0, 9]), "overlap");
-    broken(&changed(good.len() - 12, &[255, 255]), "ZIP64 locator");
-    broken(&changed(good.len() - 12, &[3, 0]), "expected at most");
+    // The entries grow over the directory.
+    broken(&changed(second + 20, &[9, 0, 0, 0, 9]), "overlap");
+    broken(&changed(good.len() - 12, &[255, 255]), "expected 65535 entries, got 2");
+    broken(&changed(good.len() - 12, &[3, 0]), "expected 3 entries, got 2");
+    broken(&changed(good.len() - 12, &[1, 0]), "expected 1 entries, got more");
+    broken(&changed(second, b"PK\x07\x08"), "Invalid signature");
     broken(&archive(&[("a", b"1"), ("a", b"2")]), "two entries are named");
-    broken(&good[..good.len() - 1], "end-of-central-directory record");
+    broken(&good[..good.len() - 1], "Unexpected end of file");
     broken(&changed(first + 46, &[0xff]), "expected names in UTF-8, got \"\u{fffd}/x\"");
-    broken(b"PK\x03\x04", "expected at least 22 bytes, got 4");
+    broken(b"PK\x03\x04", "Missing end of central directory");
 }
 
 /// A tensor of 2^40 values in a storage of two, tensors that exceed their storage, a storage of

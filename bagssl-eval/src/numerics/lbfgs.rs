@@ -1,5 +1,8 @@
 //! L-BFGS: minimizes a smooth function of many variables.
 //!
+//! This is our own: for the same regression, the crate argmin 0.11 evaluates the function 58 times
+//! instead of 17, and its weights differ by 0.004, so that figures would change (2026-11-28).
+//!
 //! # Source
 //! Nocedal and Wright, *Numerical Optimization*, 2nd edition, algorithm 7.4 (the two-loop
 //! recursion) and section 7.2. The line search by bisection is from Lewis and Overton, *Nonsmooth

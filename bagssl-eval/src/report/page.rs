@@ -7,7 +7,8 @@ use bagssl_core::text::shown;
 use super::block::Block;
 use super::document::{self, Part, Section};
 use crate::error::Result;
-use crate::report::markup::escape::{escape_csv, escape_markdown};
+use crate::report::markup::cells::{head, join};
+use crate::report::markup::escape::escape_markdown;
 
 /// Blocks under a title.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -75,22 +76,20 @@ impl Page {
     /// Returns the data of the plots as CSV with the columns `plot,line,x,y,band,name`. For a map,
     /// the line is a group, and points have names and no band.
     pub fn csv(&self) -> String {
-        String::from("plot,line,x,y,band,name\n") + &self.points("")
+        join(head(["plot", "line", "x", "y", "band", "name"]).chain(self.points().map(Vec::from)))
     }
 
-    /// Returns the lines of [`Page::csv`] without the header. Each line starts with `before`.
-    pub(super) fn points(&self, before: &str) -> String {
-        let mut text = String::new();
-        for plot in self.blocks.iter().flat_map(|block| &block.plots) {
-            for (line, points) in &plot.lines {
-                for (x, y, band) in points {
-                    let (plot, line) = (escape_csv(&plot.title), escape_csv(line));
-                    let _ = writeln!(text, "{before}{plot},{line},{x},{y},{band},");
-                }
-            }
-        }
-        self.blocks.iter().flat_map(|block| &block.maps).for_each(|map| text += &map.csv(before));
-        text
+    /// Returns the cells of the lines of [`Page::csv`], without the header.
+    pub(super) fn points(&self) -> impl Iterator<Item = [String; 6]> {
+        let plots = self.blocks.iter().flat_map(|block| &block.plots).flat_map(|plot| {
+            plot.lines.iter().flat_map(|(line, points)| {
+                points.iter().map(|(x, y, band)| {
+                    let [x, y, band] = [x, y, band].map(f64::to_string);
+                    [plot.title.clone(), line.clone(), x, y, band, String::new()]
+                })
+            })
+        });
+        plots.chain(self.blocks.iter().flat_map(|block| &block.maps).flat_map(|map| map.cells()))
     }
 
     /// Renders plain text for a terminal, without plots.

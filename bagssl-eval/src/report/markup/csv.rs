@@ -1,16 +1,7 @@
-//! The data of the plots as CSV (RFC 4180, with a header line).
+//! The data of the plots as CSV, with a header line.
 
-use super::escape::escape_csv;
+use super::cells::{head, join};
 use crate::report::Report;
-
-fn join(lines: impl Iterator<Item = Vec<String>>) -> String {
-    let join = |cells: Vec<String>| cells.iter().map(|cell| escape_csv(cell)).collect::<Vec<_>>().join(",") + "\n";
-    lines.map(join).collect()
-}
-
-fn head<const N: usize>(names: [&str; N]) -> std::iter::Once<Vec<String>> {
-    std::iter::once(names.map(String::from).to_vec())
-}
 
 /// Returns the accuracies, one line per representation.
 pub(crate) fn results(report: &Report) -> String {
@@ -47,9 +38,9 @@ pub(crate) fn curves(report: &Report) -> String {
 
 /// Returns the plots of the claims' pages, one line per point, each starting with the claim's name.
 pub(crate) fn claims(report: &Report) -> String {
-    let mut text = String::from("claim,plot,line,x,y,band,name\n");
-    for claim in &report.claims {
-        text += &claim.page.points(&format!("{},", escape_csv(&claim.name)));
-    }
-    text
+    let lines = report
+        .claims
+        .iter()
+        .flat_map(|claim| claim.page.points().map(move |cells| [vec![claim.name.clone()], cells.to_vec()].concat()));
+    join(head(["claim", "plot", "line", "x", "y", "band", "name"]).chain(lines))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::escape::{escape, escape_csv};
+use super::escape::escape;
 use super::picture::Thumbnail;
 use crate::error::Result;
 
@@ -131,22 +131,19 @@ impl Scatter {
         html + "</ul>\n"
     }
 
-    /// Returns a CSV line for each point: `before`, then the title, group, x, y, an empty band and
-    /// the name.
-    pub(crate) fn csv(&self, before: &str) -> String {
-        let mut text = String::new();
-        let title = escape_csv(&self.title);
-        for Point { at: [x, y], group, name, .. } in &self.points {
-            let (group, name) = (escape_csv(self.groups.get(*group).map_or("", String::as_str)), escape_csv(name));
-            let _ = writeln!(text, "{before}{title},{group},{x},{y},,{name}");
-        }
-        text
+    /// Returns the cells of each point: the title, group, x, y, an empty band and the name.
+    pub(crate) fn cells(&self) -> impl Iterator<Item = [String; 6]> {
+        self.points.iter().map(|Point { at: [x, y], group, name, .. }| {
+            let group = self.groups.get(*group).cloned().unwrap_or_default();
+            [self.title.clone(), group, x.to_string(), y.to_string(), String::new(), name.clone()]
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::markup::cells::join;
 
     /// A map 8 wide and 2 high. Its width fills the drawing, and both directions have the same
     /// scale.
@@ -179,6 +176,6 @@ mod tests {
         let html = map.html().unwrap();
         assert!(html.contains("a&lt;b&gt;.png (cat, or dog)") && html.contains("data:image/png;base64,"), "{html}");
         assert!(html.contains(r#"width="40.0" height="20.0""#) && html.contains("--hue:180"));
-        assert_eq!(map.csv(""), "A & B,\"cat, or dog\",0,1,,a<b>.png\nA & B,x,1,1,,a<b>.png\n");
+        assert_eq!(join(map.cells().map(Vec::from)), "A & B,\"cat, or dog\",0,1,,a<b>.png\nA & B,x,1,1,,a<b>.png\n");
     }
 }

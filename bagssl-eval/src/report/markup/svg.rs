@@ -1,5 +1,8 @@
 //! Plots as SVG: lines with bands, and horizontal bars. Colors are classes of the page's style
 //! sheet (`c0`, `c1`, ...).
+//!
+//! This is our own: the crate plotters 0.3 writes colors into the elements, so that no style sheet
+//! can change them (2026-11-28).
 
 use std::fmt::Write;
 

@@ -26,6 +26,7 @@ impl FromStr for Every {
     type Err = String;
 
     /// Parses `500` as 500 steps, and `90s`, `10m` and `2h` as durations.
+    /// This is our own: the crate humantime takes `10M` for ten months, and knows no steps.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let refuse =
             || format!("expected a number of steps (500) or a time (90s, 10m, 2h) of at least 1, got {text:?}");
