@@ -67,7 +67,7 @@ fn convergence_is_that_of_an_evaluation() {
 fn locality_needs_a_grid() {
     let (encoder, splits, options) = (Encoder::load_layers(GOLDEN, &LAYERS).unwrap(), photographs(), four_patches());
     let model = encoder.model("golden");
-    let report = Locality::default().check(&[model.clone()], &splits, &options).unwrap();
+    let report = Locality::default().check(std::slice::from_ref(&model), &splits, &options).unwrap();
     let found = &report.checkpoints[0];
     assert_eq!((found.grid, found.layers.len(), found.neighbors.len()), ([2, 2], 3, 3));
     assert!(found.layers.values().all(|layer| (layer.adjacent, layer.adjacent_by_chance) == (100.0, 100.0)));

@@ -38,8 +38,7 @@ impl<'a> Archive<'a> {
             return Err(refuse(format!("expected at most {MOST_ENTRIES} entries, got {expected}")));
         }
         let mut entries = BTreeMap::new();
-        // The entries and the directory after them.
-        let mut places = vec![archive.directory_offset()..archive.end_offset()];
+        let mut places = Vec::new();
         let mut records = archive.entries();
         while let Some(record) = records.next_entry().map_err(damaged)? {
             let (name, place, content) = entry(bytes, &archive, &record)?;
@@ -55,6 +54,7 @@ impl<'a> Archive<'a> {
         if entries.len() as u64 != expected {
             return Err(refuse(format!("expected {expected} entries, got {}", entries.len())));
         }
+        places.push(archive.directory_offset()..archive.end_offset());
         places.sort_unstable_by_key(|range| (range.start, range.end));
         if places.windows(2).any(|pair| pair[1].start < pair[0].end) {
             return Err(refuse("expected entries side by side, got some that overlap".into()));
@@ -98,7 +98,7 @@ fn entry<'a, 'n>(
     let (packed, size) = (record.compressed_size_hint(), record.uncompressed_size_hint());
     if size != packed {
         return Err(refuse(format!(
-            "{name:?}: expected the same size packed and unpacked, got {packed} and {size} unpacked"
+            "{name:?}: expected equal sizes of an uncompressed entry, got {packed} packed and {size} unpacked"
         )));
     }
     let start = record.local_header_offset();
