@@ -398,10 +398,11 @@ impl Dataset {
         take: &dyn Fn(u64, &str) -> Result<Option<Room>>,
         more: &dyn Fn(ImageSize) -> u64,
     ) -> Result<Option<Decoded>> {
-        if let Storage::PlanarRgb(_) = self.index.storage {
-            return Ok(Some(Decoded::new(cifar::image(&self.bytes(image)?), None)));
-        }
         let name = self.index.full_name(image);
+        if let Storage::PlanarRgb(_) = self.index.storage {
+            let Some(room) = take(cifar::PIXELS.saturating_add(more(cifar::SIZE)), &name)? else { return Ok(None) };
+            return Ok(Some(Decoded::new(cifar::image(&self.bytes(image)?), Some(room))));
+        }
         let mut wanted = self.index.reading(image)?;
         loop {
             let Some(mut room) = take(wanted, &name)? else { return Ok(None) };

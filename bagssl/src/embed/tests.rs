@@ -1,10 +1,15 @@
 //! The pipeline with networks of its own.
 
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_data::Split;
+use bagssl_core::patch::ImageSize;
+use bagssl_data::{Cifar, Split};
+use bagssl_eval::classify::classifier::{By, Classifier};
+use bagssl_eval::classify::knn::Knn;
+use bagssl_eval::features::samples::Samples;
 
 use super::*;
 
@@ -72,6 +77,66 @@ fn what_the_network_takes_is_left_to_it() {
     assert_eq!(network.patches.load(Relaxed), 127, "63 are not enough, and the next cut brings 64");
     let room = |bytes| flow.budget.try_take(bytes, "an image").is_ok();
     assert!(room(limit / 4) && !room(limit - TAKES));
+}
+
+/// One neighbor of each of two classes.
+fn classifier() -> Classifier {
+    let dim = spec().model.dim(FeatureLayer::Embedding);
+    let rows = Rows { values: (0..2 * dim).map(|value| value as f32).collect(), dim };
+    let samples = Samples::new(rows, vec![0, 1]).unwrap();
+    Classifier::new(By::Neighbors(Knn::default(), samples), vec!["a".into(), "b".into()], "net".into()).unwrap()
+}
+
+/// What an image of a data set of 32x32 pixels takes besides them: 16 bytes for the place of a patch and 4 for its turn, and under a
+/// limit the two sums of its mean, and the embeddings that its class is searched for among, in a vector that may have twice the room.
+#[test]
+fn what_an_open_image_takes_by_hand() {
+    let (dataset, spec, classifier) = (cifar(), spec(), classifier());
+    let (dim, size) = (spec.model.dim(FeatureLayer::Embedding) as u64, ImageSize { height: 32, width: 32 });
+    let beside = |patches, stop, decide, memory_limit| {
+        let options = EmbedOptions { patches, stop, decide, memory_limit, ..EmbedOptions::default() };
+        Stream { dataset: &dataset, spec: &spec, options: &options }.bytes_beside(size)
+    };
+    let (never, decide) = (StopOptions::default(), Some((&classifier, 0.9)));
+    assert_eq!(beside(Patches::Random(500), never, decide, None), 500 * 20);
+    assert_eq!(beside(Patches::Random(500), never, None, Some(1)), 500 * 20 + 16 * dim);
+    assert_eq!(beside(Patches::Random(500), never, decide, Some(1)), 500 * 20 + 16 * dim + 2 * 500 * 4 * dim);
+    let few = StopOptions::at_most(4);
+    assert_eq!(beside(Patches::Random(500), few, decide, Some(1)), 500 * 20 + 16 * dim + 2 * 4 * 4 * dim);
+    assert_eq!(beside(Patches::Whole, never, decide, Some(1)), 20 + 16 * dim + 2 * 4 * dim);
+}
+
+/// Two images as CIFAR-10 stores them.
+fn cifar() -> Arc<Dataset> {
+    let list = b"a\nb";
+    let records = [0, 1].map(|label| [vec![label], (0..3072).map(|at| at as u8).collect()].concat()).concat();
+    Arc::new(Dataset::from_cifar(records, list, Cifar::Ten, Path::new("x")).unwrap())
+}
+
+/// A million patches of an image of 32x32 pixels have a list of 20 MB, and their embeddings more: the limit has no room for them.
+#[cfg(target_os = "linux")]
+#[test]
+fn patches_of_small_images_and_searches_among_them_count() {
+    let (dataset, spec, classifier) = (cifar(), spec(), classifier());
+    let now = bagssl_core::memory::held().unwrap().now;
+    let run = |stop, decide, more: u64| {
+        let options = EmbedOptions {
+            patches: Patches::Random(MOST_PATCHES),
+            stop,
+            decide,
+            threads: 1,
+            memory_limit: Some(now + more),
+            ..EmbedOptions::default()
+        };
+        Stream { dataset: &dataset, spec: &spec, options: &options }.run(&Slow::new(|| ()))
+    };
+    const MIB: u64 = 1 << 20;
+    let few = StopOptions::at_most(4);
+    assert_eq!(run(few, Some((&classifier, 0.9)), 256 * MIB).unwrap().images.len(), 2);
+    for (stop, decide, more) in [(few, None, 32 * MIB), (StopOptions::default(), Some((&classifier, 0.9)), 256 * MIB)] {
+        let error = run(stop, decide, more).unwrap_err();
+        assert!(error.to_string().starts_with("x: 0: expected an image that takes at most"), "{error}");
+    }
 }
 
 /// A network whose embeddings have another length than the spec says, or are too few.
