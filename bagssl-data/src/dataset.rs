@@ -422,6 +422,11 @@ impl Dataset {
         }
     }
 
+    /// Returns the error of the first image that a list names and whose file is missing.
+    pub(crate) fn check_listed(&self) -> Result<()> {
+        self.index.absent().try_for_each(|image| self.bytes(image).map(drop))
+    }
+
     /// The bytes of an image, compared with their digest where the fingerprint is known.
     fn bytes(&self, image: usize) -> Result<Cow<'_, [u8]>> {
         let bytes = self.index.bytes(image);

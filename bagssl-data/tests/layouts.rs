@@ -258,6 +258,10 @@ fn lists_come_before_the_folders_of_halves_if_they_are_lists() {
     write("val.txt", "train/cat/1.png\n");
     write("train.txt", "val/cat/3.png\n");
     assert_eq!(open(root.path(), Split::Train).name(0), "val/cat/3.png", "a path that is there is enough");
+    write("val.txt", "train/cat/none.png\ntrain/cat/1.png\n");
+    fs::remove_file(root.path().join("train.txt")).unwrap();
+    let validation = open(root.path(), Split::Validation);
+    assert_eq!((validation.format(), validation.len()), (Format::Lists, 2), "the first one may be missing");
 }
 
 /// Images in the folder of lists that no list names are counted, however the lists write what they name.

@@ -142,6 +142,7 @@ impl Stream<'_> {
             // It refuses a confidence out of range, before any image is decoded.
             self.search(LEAST)?;
         }
+        self.options.on_bad_image.check(self.dataset)?;
         let count = self.dataset.len();
         let flow = self.flow(network)?;
         let all = StopRule { tolerance: 0.0, min_patches: 2, max_patches: u64::MAX };
