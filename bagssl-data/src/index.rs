@@ -157,6 +157,7 @@ impl Index {
         match error {
             Error::Read { error, .. } => Error::Read { path: name.into(), error },
             Error::Format { expected, got, .. } => Error::Image { name, expected: expected.into(), got },
+            Error::Changed { .. } => Error::Changed { name },
             other => other,
         }
     }

@@ -3,15 +3,10 @@
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
-use std::sync::Arc;
 
-use bagssl_core::bag::Bag;
-use bagssl_core::batch::PatchSource;
 use bagssl_core::patch::ImageSize;
 use bagssl_data::curate::check;
-use bagssl_data::{
-    BagConfig, BagLoader, Cifar, Dataset, Error, Format, Loader, LoaderConfig, OnBadImage, Reason, Split,
-};
+use bagssl_data::{Cifar, Dataset, Error, Format, Reason, Split};
 use proptest::prelude::*;
 
 fn png(width: u32, height: u32, red: u8) -> Vec<u8> {
@@ -180,48 +175,6 @@ fn lists_of_image_files() {
     refused(open(Split::Validation), &["val.txt: expected a tab between a path and its class"]);
     write("val.txt", "../photos\tant\n");
     refused(open(Split::Validation), &["photos: expected an image file, got a folder"]);
-}
-
-/// Missing files are bad images: named with the list and the line, or left out. They are looked for before the work begins.
-#[test]
-fn missing_files_of_a_list_are_bad_images() {
-    let root = tempfile::tempdir().unwrap();
-    folder(&root.path().join("photos"));
-    let write = |name: &str, text: &str| fs::write(root.path().join(name), text).unwrap();
-    write("train.txt", "photos/zz.png\tcat\n\nphotos/train/dog/b.png\tdog\nphotos/aa/b.png\towl\n");
-    let open = || Dataset::open(root.path(), Split::Train).unwrap();
-    let dataset = open();
-    assert_eq!((dataset.len(), dataset.classes()), (3, &["cat", "dog", "owl"].map(String::from)[..]));
-    let (first, last) =
-        ("photos/aa/b.png: expected an image file, as line 4 of train.txt names, got No such file", "line 1 of");
-    refused(dataset.decode(0), &[first]);
-    refused(dataset.decode(2), &["photos/zz.png: expected an image file, as", last]);
-    assert_eq!(dataset.decode(1).unwrap().rgb()[0], 1);
-    refused(OnBadImage::Fail.check(&dataset), &[first]);
-    refused(OnBadImage::Fail.check(&open().of_images(&[1, 2])), &[last]);
-    refused(OnBadImage::Fail.check(&open().of_classes("cat\ndog").unwrap()), &[last]);
-    assert!(OnBadImage::Fail.check(&open().of_images(&[1])).is_ok() && OnBadImage::Skip.check(&dataset).is_ok());
-    let broken = check(&dataset, None, &|| ()).broken;
-    assert!(broken.len() == 2 && broken[0].contains(first), "{broken:?}");
-
-    let dataset = Arc::new(dataset);
-    let bags = |on_bad_image| {
-        BagLoader::new(dataset.clone(), BagConfig { bag: Bag::Whole, on_bad_image, ..BagConfig::default() })
-    };
-    let loader =
-        |on_bad_image| Loader::new(dataset.clone(), LoaderConfig { batch: 1, on_bad_image, ..LoaderConfig::default() });
-    refused(bags(OnBadImage::Fail), &[first]);
-    refused(loader(OnBadImage::Fail), &[first]);
-    let bags = bags(OnBadImage::Skip).unwrap();
-    let images: Vec<u32> = bags.batches().flat_map(|batch| batch.unwrap().images().to_vec()).collect();
-    let skipped: Vec<u32> = bags.skipped().iter().map(|skipped| skipped.image).collect();
-    assert_eq!((images, skipped), (vec![1], vec![0, 2]));
-    assert_eq!(loader(OnBadImage::Skip).unwrap().epoch(0, 0).next().unwrap().unwrap().images(), [1]);
-
-    // One that is there again is an image of another length than was listed.
-    fs::write(root.path().join("photos/zz.png"), png(4, 2, 9)).unwrap();
-    refused(dataset.decode(2), &["photos/zz.png: expected 0 bytes, as when it was listed, got more"]);
-    assert!(open().decode(2).is_ok());
 }
 
 /// A record's red plane counts its pixels row by row, green is 7, blue is the record's number.
