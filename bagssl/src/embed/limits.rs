@@ -62,11 +62,12 @@ impl Stream<'_> {
             return Ok(Flow { threads, open, rows, at_once, budget: self.dataset.budget(), kept: u64::MAX });
         };
         let open = open.clamp(1, count.max(1));
-        // The means, once as rows, once as the array and once as the bytes of the file; the network's batch; and what a look at a
-        // class takes.
+        // The means, once as rows, once as the array and once as the bytes of the file; the network's batch; what a look at a class
+        // takes; and what the caller does.
         let results = 3 * (count * self.dim() * 4) as u64 + (count * size_of::<ImageEmbedding>()) as u64;
         let look = self.options.decide.map_or(0, |(classifier, _)| classifier.work_bytes());
         let results = (results + MOST_ROWS as u64 * patch).saturating_add(look);
+        let results = results.saturating_add(self.options.reserved);
         // Before any of it is taken, it is compared; the network's own maps are measured then.
         let before = held()?;
         let known = (before.now + 2 * patch + SLACK).saturating_add(results);

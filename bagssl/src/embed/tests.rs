@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::patch::ImageSize;
-use bagssl_data::{Cifar, Split};
+use bagssl_data::{Budget, Cifar, Split};
 use bagssl_eval::classify::classifier::{By, Classifier};
 use bagssl_eval::classify::knn::Knn;
 use bagssl_eval::features::samples::Samples;
@@ -113,29 +113,41 @@ fn cifar() -> Arc<Dataset> {
     Arc::new(Dataset::from_cifar(records, list, Cifar::Ten, Path::new("x")).unwrap())
 }
 
-/// A million patches of an image of 32x32 pixels have a list of 20 MB, and their embeddings more: the limit has no room for them.
-#[cfg(target_os = "linux")]
+/// A million patches of an image of 32x32 pixels have a list of 20 MB, and their embeddings far more: an image of which a budget has no
+/// room for them is refused, one of few patches is not.
 #[test]
 fn patches_of_small_images_and_searches_among_them_count() {
     let (dataset, spec, classifier) = (cifar(), spec(), classifier());
-    let now = bagssl_core::memory::held().unwrap().now;
-    let run = |stop, decide, more: u64| {
-        let options = EmbedOptions {
-            patches: Patches::Random(MOST_PATCHES),
-            stop,
-            decide,
-            threads: 1,
-            memory_limit: Some(now + more),
-            ..EmbedOptions::default()
-        };
-        Stream { dataset: &dataset, spec: &spec, options: &options }.run(&Slow::new(|| ()))
+    let decoded = |stop, decide, mebibytes: u64| {
+        let patches = Patches::Random(MOST_PATCHES);
+        let options = EmbedOptions { patches, stop, decide, memory_limit: Some(1 << 40), ..EmbedOptions::default() };
+        let stream = Stream { dataset: &dataset, spec: &spec, options: &options };
+        dataset.try_decode(0, &Budget::new(mebibytes << 20), &|size| stream.bytes_beside(size))
     };
-    const MIB: u64 = 1 << 20;
-    let few = StopOptions::at_most(4);
-    assert_eq!(run(few, Some((&classifier, 0.9)), 256 * MIB).unwrap().images.len(), 2);
-    for (stop, decide, more) in [(few, None, 32 * MIB), (StopOptions::default(), Some((&classifier, 0.9)), 256 * MIB)] {
-        let error = run(stop, decide, more).unwrap_err();
-        assert!(error.to_string().starts_with("x: 0: expected an image that takes at most"), "{error}");
+    let (few, decide) = (StopOptions::at_most(4), Some((&classifier, 0.9)));
+    assert!(decoded(few, decide, 20).unwrap().is_some());
+    for refused in [decoded(few, None, 19), decoded(StopOptions::default(), decide, 100)] {
+        let error = refused.unwrap_err().to_string();
+        assert!(error.starts_with("x: 0: expected an image that takes at most"), "{error}");
+    }
+}
+
+/// What the caller has reserved is compared before the network begins.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_reserved_is_left_to_the_caller() {
+    let (dataset, spec) = (cifar(), spec());
+    for (memory_limit, reserved, is_enough) in
+        [(1 << 40, 1 << 39, true), (1 << 40, 1 << 40, false), (1 << 40, u64::MAX, false), (u64::MAX, 1 << 60, true)]
+    {
+        let network = Slow::new(|| ());
+        let options = EmbedOptions { memory_limit: Some(memory_limit), reserved, ..EmbedOptions::default() };
+        let flow = Stream { dataset: &dataset, spec: &spec, options: &options }.flow(&network);
+        assert_eq!((flow.is_ok(), network.has_begun.load(Relaxed)), (is_enough, is_enough));
+        match flow {
+            Ok(flow) => assert!(flow.budget.bytes() < memory_limit - reserved),
+            Err(error) => assert!(matches!(error, Error::MemoryLimit { .. }), "{error}"),
+        }
     }
 }
 

@@ -89,7 +89,9 @@ fn the_memory_of_a_search_by_hand() {
     assert_eq!(neighbors.work_bytes(), 2 * 4 * 120 + 72 * 40 + 4 * 24 + 9 * (12 + 64));
     for classifier in [linear, neighbors] {
         let mut search = classifier.search(200, 8, 0.9999).unwrap();
-        image(3, 150).0.values.chunks(DIM).for_each(|patch| drop(search.push(patch).unwrap()));
+        for patch in image(3, 150).0.values.chunks(DIM) {
+            search.push(patch).unwrap();
+        }
         let Search::Neighbors(Neighbors { seen, .. }) = search else { continue };
         assert!(4 * seen.values.capacity() as u64 <= classifier.search_bytes(150));
     }
