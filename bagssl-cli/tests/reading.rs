@@ -20,6 +20,7 @@ fn write(root: &Path, names: &[&str]) {
     }
 }
 
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/checkpoint.safetensors");
 const TINY: [&str; 8] = ["--images", "2", "--patches", "2", "--epochs", "1", "--out", "run"];
 
 /// The lines about the data.
@@ -77,6 +78,35 @@ fn lists_beside_their_images_are_read() {
 }
 
 /// A class is tested if it has images in both halves: an owl that nobody has learned of is none of the others' fault.
+/// A file that a list names and that is missing is a bad image like any other.
+#[test]
+fn missing_files_of_lists_are_bad_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    write(here, &["p/cat/1.png", "p/cat/2.png", "p/dog/3.png", "p/dog/4.png"]);
+    let list = |name: &str, text: &str| fs::write(here.join("p").join(name), text).unwrap();
+    list("train.txt", "cat/1.png\tcat\ncat/gone.png\tcat\ndog/3.png\tdog\n");
+    list("val.txt", "cat/2.png\tcat\ndog/4.png\tdog\n");
+    let train = [&["train", "--data", "p"], &TINY[..]].concat();
+    let embed = ["embed", GOLDEN, "p", "--split", "train", "-o", "x.npy"];
+    let eval = ["eval", GOLDEN, "--data", "p", "--random", "1"];
+    let fit = ["fit", GOLDEN, "--data", "p", "-o", "fit.safetensors"];
+    for command in [&train[..], &embed, &eval, &fit] {
+        refused(
+            here,
+            command,
+            &["cat/gone.png: expected an image file, as line 2 of train.txt names, got No such file"],
+        );
+        let [_, stderr] = prints(here, &[command, &["--on-bad-image", "skip"]].concat());
+        assert!(stderr.contains("left out: ") && stderr.contains("cat/gone.png"), "{stderr}");
+    }
+    list("val.txt", "cat/5.png\tcat\n");
+    for policy in ["fail", "skip"] {
+        let eval = [&eval[..], &["--on-bad-image", policy]].concat();
+        refused(here, &eval, &["val.txt: expected image files, got line 1: \"cat/5.png\": No such file"]);
+    }
+}
+
 #[test]
 fn classes_of_one_half_are_named_and_not_tested() {
     let folder = tempfile::tempdir().unwrap();

@@ -74,7 +74,6 @@ fn images_have_one_limit_in_all_commands() {
         &["train", "--data", "set", "--out", "run", "--epochs", "1", "--images", "4", "--patches", "2"][..],
         &["eval", GOLDEN, "--data", "set", "--random", "1"],
         &["map", GOLDEN, "--data", "set", "--random", "1", "--json"],
-        &["fit", GOLDEN, "--data", "set", "-o", "fit.safetensors"],
         &["data", "preview", "set", "-o", "sheet.png", "--count", "4"],
         &["data", "split", "set/train", "-o", "lists", "--by", "duplicates"],
     ] {
@@ -90,8 +89,56 @@ fn images_have_one_limit_in_all_commands() {
     refused(here, &[&dense[..], &["large.png"]].concat(), &words);
     succeeds(here, &[&dense[..], &["set/train/dog/0.jpg"]].concat());
     // Where all of the memory has a limit, the network's is compared before it is taken.
-    for command in [&["nearest", GOLDEN, "large.png", "set/val"][..], &["embed", GOLDEN, "large.png", "-o", "x.npy"]] {
+    for command in [
+        &["nearest", GOLDEN, "large.png", "set/val"][..],
+        &["embed", GOLDEN, "large.png", "-o", "x.npy"],
+        &["fit", GOLDEN, "--data", "set", "-o", "fit.safetensors"],
+        &["explain", GOLDEN, "large.png", "--data", "set", "--class", "cat", "-o", "x.png"],
+    ] {
         refused(here, &[command, &["--memory-limit", "2"]].concat(), &["--memory-limit: expected at least", "got 2"]);
+    }
+}
+
+/// The total limit changes no result, and what comes after the embedding is counted before it begins.
+#[cfg(target_os = "linux")]
+#[test]
+fn all_of_the_memory_has_a_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    set(&here.join("set"), ["cat", "dog"]);
+    picture(9).save(here.join("small.png")).unwrap();
+    image::RgbImage::from_fn(300, 300, |x, y| image::Rgb([x as u8, y as u8, 7])).save(here.join("large.png")).unwrap();
+    let same = |command: &[&str], file: &str| {
+        succeeds(here, &[command, &["-o", file]].concat());
+        let limited = format!("limited-{file}");
+        succeeds(here, &[command, &["-o", &limited, "--memory-limit", "600"]].concat());
+        assert_eq!(fs::read(here.join(file)).unwrap(), fs::read(here.join(limited)).unwrap(), "{command:?}");
+    };
+    same(&["fit", GOLDEN, "--data", "set"], "linear.safetensors");
+    same(&["fit", GOLDEN, "--data", "set", "--by", "knn"], "knn.safetensors");
+    same(&["explain", GOLDEN, "small.png", "--data", "set", "--class", "cat"], "class.png");
+    same(&["explain", GOLDEN, "small.png", "--like", "set/val/cat/0.jpg"], "like.png");
+    for file in ["linear.safetensors", "knn.safetensors"] {
+        let classify = ["classify", GOLDEN, file, "set", "--stride", "2"];
+        let limited = succeeds(here, &[&classify[..], &["--memory-limit", "600"]].concat());
+        let classes =
+            |text: &str| text.lines().map(|line| line.split(' ').next().unwrap().into()).collect::<Vec<String>>();
+        assert_eq!(classes(&limited)[..4], classes(&succeeds(here, &classify))[..4]);
+    }
+    // 609 and 22801 patches: 13.9 million pairs, of 56 bytes each.
+    let pairs = ["explain", GOLDEN, "small.png", "--like", "large.png", "--stride", "1", "-o", "pairs.png"];
+    let words = ["--memory-limit: expected at least", "for the network and the results, got 600"];
+    refused(here, &[&pairs[..], &["--memory-limit", "600"]].concat(), &words);
+    // A classifier's bytes, and the numbers in them.
+    fs::File::create(here.join("large.safetensors")).unwrap().set_len(301 << 20).unwrap();
+    let classify = ["classify", GOLDEN, "large.safetensors", "small.png", "--memory-limit", "600"];
+    refused(here, &classify, &["--memory-limit: expected at least 602 MiB for the classifier, got 600"]);
+    for command in
+        [&["fit", GOLDEN, "--data", "set", "-o", "x.safetensors"][..], &["embed", GOLDEN, "small.png", "-o", "x.npy"]]
+    {
+        refused(here, &[command, &["--memory-limit", "0"]].concat(), &["--memory-limit", "0 is not in 1.."]);
+        let most = [command, &["--memory-limit", "18446744073709551615"]].concat();
+        succeeds(here, &most);
     }
 }
 

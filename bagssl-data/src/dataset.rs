@@ -407,10 +407,11 @@ impl Dataset {
         take: &dyn Fn(u64, &str) -> Result<Option<Room>>,
         more: &dyn Fn(ImageSize) -> u64,
     ) -> Result<Option<Decoded>> {
-        if let Storage::PlanarRgb(_) = self.index.storage {
-            return Ok(Some(Decoded::new(cifar::image(&self.bytes(image)?), None)));
-        }
         let name = self.index.full_name(image);
+        if let Storage::PlanarRgb(_) = self.index.storage {
+            let Some(room) = take(cifar::PIXELS.saturating_add(more(cifar::SIZE)), &name)? else { return Ok(None) };
+            return Ok(Some(Decoded::new(cifar::image(&self.bytes(image)?), Some(room))));
+        }
         let mut wanted = self.index.reading(image)?;
         loop {
             let Some(mut room) = take(wanted, &name)? else { return Ok(None) };
@@ -428,6 +429,11 @@ impl Dataset {
                 return Ok(Some(Decoded::new(decoded, Some(room))));
             }
         }
+    }
+
+    /// Returns the error of the first image that a list names and whose file is missing.
+    pub(crate) fn check_listed(&self) -> Result<()> {
+        self.index.absent().try_for_each(|image| self.bytes(image).map(drop))
     }
 
     /// The bytes of an image, compared with their digest where the fingerprint is known.

@@ -25,6 +25,9 @@ pub(crate) struct Index {
     pub(crate) half: Option<String>,
     /// Whether the data set has no splits, so that these are all images.
     pub(crate) is_whole: bool,
+    /// The lines of the list whose files are missing, in ascending order. An entry's offset is its
+    /// line.
+    pub(crate) absent: Vec<u64>,
     /// The ignored files in this split, and outside of both splits.
     pub(crate) passed: PassedOver,
     pub(crate) beside: PassedOver,
@@ -40,6 +43,7 @@ impl Index {
             storage,
             half: None,
             is_whole: false,
+            absent: Vec::new(),
             passed: PassedOver::default(),
             beside: PassedOver::default(),
         }
@@ -107,6 +111,22 @@ impl Index {
         Ok(bytes)
     }
 
+    /// Returns the images whose files were missing when they were listed.
+    pub(crate) fn absent(&self) -> impl Iterator<Item = usize> {
+        let is_absent = |image: &usize| self.absent.binary_search(&self.entries.offsets[*image]).is_ok();
+        (0..if self.absent.is_empty() { 0 } else { self.len() }).filter(is_absent)
+    }
+
+    /// What is expected at the path of an image.
+    fn wanted(&self, image: usize) -> String {
+        match (self.format, &self.half) {
+            (Format::Lists, Some(list)) => {
+                format!("an image file, as line {} of {list} names", self.entries.get(image).offset)
+            }
+            _ => "an image file".into(),
+        }
+    }
+
     /// What is at the path of an image that cannot be opened, if it is no image file.
     fn not_there(&self, image: usize, path: &Path, error: Error) -> Error {
         let refuse = |expected: &str, got: &str| Error::Image {
@@ -116,12 +136,15 @@ impl Index {
         };
         match error {
             Error::Read { error, .. } if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
-                refuse("an image file", "a broken link")
+                refuse(&self.wanted(image), "a broken link")
             }
             Error::Read { error, .. }
                 if error.kind() == io::ErrorKind::NotFound && self.name(image).contains(NOT_UTF8) =>
             {
                 refuse("a file name in UTF-8", "another encoding")
+            }
+            Error::Read { error, .. } if self.format == Format::Lists => {
+                refuse(&self.wanted(image), &error.to_string())
             }
             Error::Format { .. } => self.named(image, error),
             error => error,
@@ -134,6 +157,7 @@ impl Index {
         match error {
             Error::Read { error, .. } => Error::Read { path: name.into(), error },
             Error::Format { expected, got, .. } => Error::Image { name, expected: expected.into(), got },
+            Error::Changed { .. } => Error::Changed { name },
             other => other,
         }
     }

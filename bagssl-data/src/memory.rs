@@ -39,6 +39,11 @@ impl Budget {
         SHARED.get_or_init(|| Budget::new(MOST_BYTES)).clone()
     }
 
+    /// Returns the size of the whole budget.
+    pub fn bytes(&self) -> u64 {
+        self.all
+    }
+
     /// Reserves `bytes`. Waits until they are free.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use bagssl_data::{Columns, Dataset, Error, Format, Split};
+use bagssl_data::{Columns, Dataset, Error, Format, OnBadImage, Split};
 use proptest::prelude::*;
 
 fn picture(width: u32, height: u32, red: u8) -> Vec<u8> {
@@ -226,6 +226,47 @@ fn a_changed_byte_changes_the_fingerprint_of_parquet() {
     let at = bytes.windows(4).position(|name| name == b"IEND").unwrap() - 10;
     bytes[at] ^= 1;
     assert_ne!(before, fingerprint(&bytes));
+}
+
+/// Rows have no bytes of their own in a file: their pages are compared, also where length and time of the file are the same.
+#[test]
+fn rows_of_parquet_that_change_on_the_way_are_no_bad_images() {
+    let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000);
+    for name in ["plain.parquet", "snappy.parquet", "gzip2.parquet", "delta.parquet"] {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("train.parquet");
+        let write = |bytes: &[u8], time| {
+            fs::write(&path, bytes).unwrap();
+            fs::File::options().append(true).open(&path).unwrap().set_modified(time).unwrap();
+        };
+        let whole = reference(name);
+        write(&whole, then);
+        for on_bad_image in [OnBadImage::Fail, OnBadImage::Skip] {
+            let dataset = Dataset::open(&path, Split::Train).unwrap();
+            // The page of the first row is in memory before the digests are taken.
+            dataset.decode(0).unwrap();
+            let fingerprint = dataset.fingerprint();
+            let judged = |image| on_bad_image.judge(dataset.decode(image));
+            let changed = |image: usize| {
+                let error = judged(image).unwrap_err().to_string();
+                let start = format!("{}: train.parquet/{image}: expected the bytes whose digest", path.display());
+                assert!(error.starts_with(&start), "{name}: {error}");
+            };
+            // Each byte of the file is another, but for those of the footer, which has been read.
+            let mut damaged = whole.clone();
+            damaged.iter_mut().take(whole.len() / 2).for_each(|byte| *byte ^= 1);
+            write(&damaged, then);
+            changed(0);
+            write(&whole, then);
+            assert_eq!(judged(0).unwrap().unwrap().rgb()[..3], [0, 20, 30], "{name}");
+            write(&whole, std::time::UNIX_EPOCH);
+            changed(10);
+            write(&whole, then);
+            assert!(judged(10).unwrap().is_ok(), "{name}");
+            let again = Dataset::open(&path, Split::Train).unwrap();
+            assert_eq!(again.fingerprint(), fingerprint);
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use bagssl_core::patch::ImageSize;
-use bagssl_data::{Budget, Dataset, Error, Image, Split, curate};
+use bagssl_data::{Budget, Cifar, Dataset, Error, Image, Split, curate};
 
 #[track_caller]
 fn refused<T>(result: Result<T, Error>, words: &[&str]) {
@@ -55,6 +55,23 @@ fn an_image_counts_while_it_is_used() {
     assert_eq!(kept.size().width, 100);
     let expected = "expected an image that needs at most 0 MiB of memory to decode, got 1 MiB";
     refused(one(png(100, 50), 70_000).decode(0), &["x: ", expected]);
+}
+
+/// Pixels that are there already are copied, and what is cut from them has a place too.
+#[test]
+fn an_image_of_32x32_counts_as_any_other() {
+    let records = [&[1][..], &(0..3072).map(|at| at as u8).collect::<Vec<u8>>()].concat();
+    let dataset = Dataset::from_cifar(records, b"a\nb", Cifar::Ten, Path::new("x")).unwrap();
+    let (budget, more) = (Budget::new(4000), |size: ImageSize| u64::from(size.height + 2 * size.width));
+    let decoded = dataset.try_decode(0, &budget, &more).unwrap().unwrap();
+    let left = 4000 - 3 * 32 * 32 - 96;
+    assert!(budget.try_take(left + 1, "x").unwrap().is_none() && budget.try_take(left, "x").unwrap().is_some());
+    assert!(dataset.try_decode(0, &budget, &more).unwrap().is_none(), "no second one");
+    drop(decoded);
+    assert!(dataset.try_decode(0, &budget, &more).unwrap().is_some());
+    refused(dataset.try_decode(0, &budget, &|_| 929), &["x: 0: expected an image that takes at most 0 MiB"]);
+    refused(dataset.try_decode(0, &budget, &|_| u64::MAX), &["x: 0: ", "got 17592186044416 MiB"]);
+    assert!(dataset.try_decode(0, &budget, &|_| 928).unwrap().is_some());
 }
 
 /// All coefficients of a progressive JPEG are there at once: 2 bytes for each of 800 x 600 x 3 values, and the pixels.

@@ -169,7 +169,10 @@ fn lists_of_image_files() {
         &["val.txt: expected each image listed once across both lists", "../photos/val/ant/e.png twice"],
     );
     write("val.txt", "../photos/none.png\tant\n");
-    refused(open(Split::Validation), &["val.txt: expected image files", "../photos/none.png\": No such file"]);
+    refused(
+        open(Split::Validation),
+        &["val.txt: expected image files, got line 1: \"../photos/none.png\": No such file"],
+    );
     assert_eq!(open(Split::Train).unwrap().len(), 2, "of the other half only the classes are read");
     write("val.txt", "../photos/train/cat/a.PNG 0\n");
     refused(open(Split::Validation), &["val.txt: expected a tab between a path and its class"]);

@@ -5,7 +5,10 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
-use bagssl_data::{BagConfig, BagLoader, Dataset, Error, Format, OnBadImage, Split};
+use bagssl_core::bag::Bag;
+use bagssl_core::batch::PatchSource;
+use bagssl_data::curate::check;
+use bagssl_data::{BagConfig, BagLoader, Dataset, Error, Format, Loader, LoaderConfig, OnBadImage, Split};
 
 fn png(red: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -261,6 +264,51 @@ fn lists_come_before_the_folders_of_halves_if_they_are_lists() {
     write("val.txt", "train/cat/1.png\n");
     write("train.txt", "val/cat/3.png\n");
     assert_eq!(open(root.path(), Split::Train).name(0), "val/cat/3.png", "a path that is there is enough");
+    write("val.txt", "train/cat/none.png\ntrain/cat/1.png\n");
+    fs::remove_file(root.path().join("train.txt")).unwrap();
+    let validation = open(root.path(), Split::Validation);
+    assert_eq!((validation.format(), validation.len()), (Format::Lists, 2), "the first one may be missing");
+}
+
+/// Missing files are bad images: named with the list and the line, or left out. They are looked for before the work begins.
+#[test]
+fn missing_files_of_a_list_are_bad_images() {
+    let root = folder(&["photos/train/dog/b.png"]);
+    let write = |name: &str, text: &str| fs::write(root.path().join(name), text).unwrap();
+    write("train.txt", "photos/zz.png\tcat\n\nphotos/train/dog/b.png\tdog\nphotos/aa/b.png\towl\n");
+    let open = || open(root.path(), Split::Train);
+    let dataset = open();
+    assert_eq!((dataset.len(), dataset.classes()), (3, &["cat", "dog", "owl"].map(String::from)[..]));
+    let (first, last) =
+        ("photos/aa/b.png: expected an image file, as line 4 of train.txt names, got No such file", "line 1 of");
+    refused(dataset.decode(0), &[first]);
+    refused(dataset.decode(2), &["photos/zz.png: expected an image file, as", last]);
+    assert_eq!(dataset.decode(1).unwrap().rgb()[0], 1);
+    refused(OnBadImage::Fail.check(&dataset), &[first]);
+    refused(OnBadImage::Fail.check(&open().of_images(&[1, 2])), &[last]);
+    refused(OnBadImage::Fail.check(&open().of_classes("cat\ndog").unwrap()), &[last]);
+    assert!(OnBadImage::Fail.check(&open().of_images(&[1])).is_ok() && OnBadImage::Skip.check(&dataset).is_ok());
+    let broken = check(&dataset, None, &|| ()).broken;
+    assert!(broken.len() == 2 && broken[0].contains(first), "{broken:?}");
+
+    let dataset = Arc::new(dataset);
+    let bags = |on_bad_image| {
+        BagLoader::new(dataset.clone(), BagConfig { bag: Bag::Whole, on_bad_image, ..BagConfig::default() })
+    };
+    let loader =
+        |on_bad_image| Loader::new(dataset.clone(), LoaderConfig { batch: 1, on_bad_image, ..LoaderConfig::default() });
+    refused(bags(OnBadImage::Fail), &[first]);
+    refused(loader(OnBadImage::Fail), &[first]);
+    let bags = bags(OnBadImage::Skip).unwrap();
+    let images: Vec<u32> = bags.batches().flat_map(|batch| batch.unwrap().images().to_vec()).collect();
+    let skipped: Vec<u32> = bags.skipped().iter().map(|skipped| skipped.image).collect();
+    assert_eq!((images, skipped), (vec![1], vec![0, 2]));
+    assert_eq!(loader(OnBadImage::Skip).unwrap().epoch(0, 0).next().unwrap().unwrap().images(), [1]);
+
+    // One that is there again is an image of another length than was listed.
+    fs::write(root.path().join("photos/zz.png"), png(9)).unwrap();
+    refused(dataset.decode(2), &["photos/zz.png: expected 0 bytes, as when it was listed, got more"]);
+    assert!(open().decode(2).is_ok());
 }
 
 /// Images in the folder of lists that no list names are counted, however the lists write what they name.

@@ -21,10 +21,10 @@ use serde::Serialize;
 use crate::backend::{CpuArgs, Name};
 use crate::embedding::{embed, reason_name};
 use crate::input::bag::BagArgs;
-use crate::input::files::{self, Output};
+use crate::input::files::Output;
 use crate::input::source::{self, BadImageArgs, ColumnArgs, DataArgs, tell_skipped};
 use crate::input::stop::StopArgs;
-use crate::memory::MemoryArgs;
+use crate::memory::{LimitArgs, MemoryArgs};
 use crate::terminal::output::{field, say, shown};
 
 /// Fit a classifier to labeled images, and save it
@@ -48,7 +48,7 @@ pub(crate) struct FitArgs {
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
     #[command(flatten)]
-    data: DataArgs,
+    data: DataArgs<MemoryArgs>,
     #[command(flatten)]
     bag: BagArgs,
     #[command(flatten)]
@@ -132,7 +132,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     if args.output.extension().is_none_or(|extension| extension != "safetensors") {
         bail!("{}: expected a name that ends in .safetensors", args.output.display());
     }
-    let bytes = files::read_checkpoint(&args.checkpoint)?;
+    let bytes = args.data.memory.read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     if args.by == Kind::Linear && (args.neighbors.is_some() || args.temperature.is_some()) {
         bail!("--neighbors, --temperature: expected --by knn, got linear");
@@ -142,28 +142,39 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     let knn = Knn { neighbors, temperature: args.temperature.unwrap_or(usual.temperature) };
     knn.check()?;
     let train = args.data.open_labeled()?;
-    let spec = checkpoint.spec();
+    let (spec, linear) = (checkpoint.spec(), Linear::default());
+    let dim = spec.model.dim(spec.tap);
+    let reserved = match args.by {
+        Kind::Linear => linear.work_bytes(train.len(), dim, train.classes().len()),
+        // The labels, once more as bytes, and in the file. The rows are results.
+        Kind::Knn => 12 * train.len() as u64,
+    };
     let options = EmbedOptions {
         patches: args.bag.patches()?,
         threads: args.data.threads,
         on_bad_image: args.bad.on_bad_image.into(),
+        memory_limit: args.data.memory.bytes(),
+        reserved,
         ..EmbedOptions::default()
     };
     let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &[spec.tap]);
     let network = network.with_context(|| args.checkpoint.display().to_string())?;
     let Embeddings { images: embedded, skipped } = embed(&train, spec, &*network, &options, args.json)?;
-    let values = embedded.iter().flat_map(|image| &image.mean).copied().collect();
+    let count = embedded.len();
+    let mut values = Vec::with_capacity(count * dim);
+    embedded.iter().for_each(|image| values.extend_from_slice(&image.mean));
     let labels = embedded.iter().map(|image| train.label(image.image)).collect();
-    let samples = Samples::new(Rows { values, dim: spec.model.dim(spec.tap) }, labels)?;
+    drop(embedded);
+    let samples = Samples::new(Rows { values, dim }, labels)?;
     let by = match args.by {
-        Kind::Linear => By::Linear(Linear::default().fit(&samples)?),
+        Kind::Linear => By::Linear(linear.fit(&samples)?),
         Kind::Knn => By::Neighbors(knn, samples),
     };
     let classifier = Classifier::new(by, train.classes().to_vec(), network_of(&checkpoint)?)?;
     output.write(&classifier.to_bytes()?)?;
     tell_skipped(&skipped);
     if args.json {
-        let done = serde_json::json!({"output": args.output, "images": embedded.len(), "classes": train.classes(), "skipped": skipped.len(), "by": classifier.describe()});
+        let done = serde_json::json!({"output": args.output, "images": count, "classes": train.classes(), "skipped": skipped.len(), "by": classifier.describe()});
         say!("{done}");
     } else {
         say!("{}, fitted to {}, written to {}", classifier.describe(), train.summary(), args.output.display());
@@ -188,7 +199,7 @@ pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
     let bytes = args.memory.read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let named = || args.classifier.display().to_string();
-    let classifier = Classifier::from_bytes(&files::read_tensors(&args.classifier)?).with_context(named)?;
+    let classifier = Classifier::from_bytes(&args.memory.read_classifier(&args.classifier)?).with_context(named)?;
     let spec = checkpoint.spec();
     let (expected, got) = (network_of(&checkpoint)?, classifier.network());
     if got != expected {
@@ -249,6 +260,8 @@ impl Classify<'_> {
             threads: self.args.threads,
             on_bad_image: self.args.bad.on_bad_image.into(),
             memory_limit: self.args.memory.bytes(),
+            // A search has reserved it otherwise.
+            reserved: if confidence.is_none() { self.classifier.work_bytes() } else { 0 },
             ..EmbedOptions::default()
         };
         embed(&self.dataset, self.checkpoint.spec(), network, &options, self.args.json)

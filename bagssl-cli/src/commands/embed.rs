@@ -22,7 +22,7 @@ use crate::input::bag::BagArgs;
 use crate::input::files::{self, Output, write_together};
 use crate::input::source::{self, BadImageArgs, ColumnArgs, tell_skipped};
 use crate::input::stop::StopArgs;
-use crate::memory::MemoryArgs;
+use crate::memory::{LimitArgs, MemoryArgs};
 use crate::terminal::output::{field, say};
 use crate::terminal::progress::Progress;
 
@@ -142,6 +142,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let dataset = source::images(&args.images, args.split.map(Split::from), &args.columns, args.memory.budget())?;
     let spec = checkpoint.spec();
     let tap = args.tap.map_or(spec.tap, FeatureLayer::from);
+    // The lines with the names grow by doubling; each has two numbers.
+    let line = |image| 2 * (dataset.name(image).len() + 48) as u64;
     let options = EmbedOptions {
         patches: if args.whole { Patches::Whole } else { args.bag.patches()? },
         stop: args.stop.options()?,
@@ -150,6 +152,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         threads: args.threads,
         on_bad_image: args.bad.on_bad_image.into(),
         memory_limit: args.memory.bytes(),
+        reserved: (0..dataset.len()).map(line).sum(),
         ..EmbedOptions::default()
     };
     let Embeddings { images: embedded, skipped } = if args.dense {

@@ -19,8 +19,9 @@ use bagssl_eval::features::samples::Samples;
 use crate::backend::{CpuArgs, Name};
 use crate::embedding;
 use crate::input::bag::BagArgs;
-use crate::input::files::{self, Output};
+use crate::input::files::Output;
 use crate::input::source::{self, DataArgs};
+use crate::memory::MemoryArgs;
 use crate::terminal::output::{say, shown};
 use crate::terminal::picture::{beside, png};
 
@@ -48,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
-    data: DataArgs,
+    data: DataArgs<MemoryArgs>,
     #[command(flatten)]
     bag: BagArgs,
     #[command(flatten)]
@@ -70,6 +71,15 @@ const MOST_PAIRS: u64 = 50_000_000;
 /// The number of pairs of patches to print.
 const PAIRS: usize = 10;
 
+/// Bytes per pixel: the image, in grey, twice with colors, twice in the picture and in its file; sums
+/// and means of the map.
+const OF_PIXEL: u64 = 3 * 8 + 16 + 16;
+/// Bytes per pair of patches: its share, and to find the largest a copy with its place, sorted with
+/// another one.
+const OF_PAIR: u64 = 8 + 24 + 24;
+/// Bytes per patch that is printed as JSON.
+const OF_PRINTED: u64 = 2048;
+
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.like.is_some() && (args.data.data.is_some() || args.data.exif) {
         bail!("--data, --exif: expected --class, got --like");
@@ -83,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.output.extension().is_none_or(|extension| extension != "png") {
         bail!("{}: expected a name that ends in .png", args.output.display());
     }
-    let bytes = files::read_checkpoint(&args.checkpoint)?;
+    let bytes = args.data.memory.read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let picture = explain(args, &checkpoint)?;
     output.write(&png(&picture)?)?;
@@ -91,6 +101,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         say!("picture written to {}", args.output.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    /// Returns the bytes that the pictures and the output for an image take.
+    fn output_bytes(&self, image: &Image, grid: Grid) -> u64 {
+        let pixels = u64::from(image.size().height) * u64::from(image.size().width);
+        let of_patch = 8 + if self.json { OF_PRINTED } else { 0 };
+        (OF_PIXEL * pixels).saturating_add(of_patch * grid.patches() as u64)
+    }
 }
 
 /// An image, its grid of patches and their embeddings.
@@ -107,17 +126,19 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
         .open_with(args.cpu)?
         .trained(checkpoint, &[tap])
         .with_context(|| args.checkpoint.display().to_string())?;
-    let embed = |dataset: &Arc<Dataset>, keep: bool, quiet: bool| {
+    let embed = |dataset: &Arc<Dataset>, keep: bool, quiet: bool, reserved: u64| {
         let options = EmbedOptions {
             patches: args.bag.patches()?,
             keep_patches: keep,
             threads: args.data.threads,
+            memory_limit: args.data.memory.bytes(),
+            reserved,
             ..EmbedOptions::default()
         };
         anyhow::Ok(embedding::embed(dataset, checkpoint.spec(), &*network, &options, quiet)?.images)
     };
-    let see = |path: &Path| -> Result<Seen> {
-        let dataset = source::images(&[path.into()], None, &args.data.columns, args.data.memory.budget())?;
+    let see = |path: &Path, first: Option<&Seen>| -> Result<Seen> {
+        let dataset = source::images(&[path.into()], None, &args.data.columns, args.data.memory.left()?)?;
         if dataset.len() != 1 {
             bail!("{}: expected one image, got {}", path.display(), dataset.len());
         }
@@ -127,19 +148,28 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
             bail!("--random: expected a grid of patches, got random ones");
         };
         let grid = Grid::new(spec, image.size(), stride)?;
-        Ok(Seen { image, grid, embedded: embed(&dataset, true, true)?.remove(0) })
+        let mut reserved = args.output_bytes(&image, grid);
+        if let Some(first) = first {
+            let pairs = check_pairs(first.grid, grid)?;
+            reserved = reserved.saturating_add(args.output_bytes(&first.image, first.grid) + OF_PAIR * pairs);
+        }
+        Ok(Seen { image, grid, embedded: embed(&dataset, true, true, reserved)?.remove(0) })
     };
-    let seen = see(&args.image)?;
+    let seen = see(&args.image, None)?;
     match (&args.class, &args.like) {
         (Some(class), _) => {
             let train = args.data.open_labeled()?;
             let Some(class_number) = train.classes().iter().position(|known| known == class) else {
                 bail!("--class: expected one of {}, got {class:?}", train.classes().join(", "));
             };
-            let probe = fit(&train, &embed(&train, false, args.json)?, tap, checkpoint)?;
+            let (dim, classes) = (checkpoint.spec().model.dim(tap), train.classes().len());
+            let evidence = 8 * seen.grid.patches() as u64 * classes as u64;
+            let reserved = Linear::default().work_bytes(train.len(), dim, classes);
+            let reserved = reserved.saturating_add(evidence).saturating_add(args.output_bytes(&seen.image, seen.grid));
+            let probe = fit(&train, &embed(&train, false, args.json, reserved)?, tap, checkpoint)?;
             of_class(args, &train, &probe, class_number, &seen)
         }
-        (None, Some(other)) => of_pair(args, &seen, &see(other)?),
+        (None, Some(other)) => of_pair(args, &seen, &see(other, Some(&seen))?),
         (None, None) => Err(anyhow!("expected --class or --like, got neither")),
     }
 }
@@ -192,11 +222,16 @@ fn of_class(args: &Args, train: &Dataset, probe: &SoftmaxModel, class: usize, se
     Ok(beside(&[&seen.image, &over(&heat, &seen.image, limit)?]))
 }
 
-fn of_pair(args: &Args, first: &Seen, second: &Seen) -> Result<Image> {
-    let count = first.embedded.patches.len() as u64 * second.embedded.patches.len() as u64;
+/// Returns the number of pairs of patches. Returns an error if there are too many.
+fn check_pairs(first: Grid, second: Grid) -> Result<u64> {
+    let count = (first.patches() as u64).saturating_mul(second.patches() as u64);
     if count > MOST_PAIRS {
         bail!("--like: expected at most {MOST_PAIRS} pairs of patches, got {count}; use a larger --stride");
     }
+    Ok(count)
+}
+
+fn of_pair(args: &Args, first: &Seen, second: &Seen) -> Result<Image> {
     let pairs = Pairs::new(&first.embedded.patches, &second.embedded.patches)?;
     let (rows, columns) = (first.embedded.patches.len(), second.embedded.patches.len());
     let of_first: Vec<f64> = pairs.shares().chunks(columns).map(|row| row.iter().sum()).collect();

@@ -17,7 +17,7 @@ use crate::embedding;
 use crate::input::bag::BagArgs;
 use crate::input::source::{self, BadImageArgs, ColumnArgs, tell_skipped};
 use crate::input::stop::StopArgs;
-use crate::memory::MemoryArgs;
+use crate::memory::{LimitArgs, MemoryArgs};
 use crate::terminal::output::{field, say};
 
 /// Find the images or patches most similar to a query image
@@ -126,10 +126,18 @@ fn search(
     let rest = embed(args, spec, tap, (others, args.bad.on_bad_image.into()), &*network, args.json)?;
     tell_skipped(&rest.skipped);
     let rest = rest.images;
-    let mut found = if args.patches { patches(&first, &rest, others) } else { images(&first, &rest, others) };
-    found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
-    found.truncate(args.count);
+    let mut found = match args.patches {
+        true => patches(&first, &rest, others, args.count),
+        false => images(&first, &rest, others),
+    };
+    leave_nearest(&mut found, args.count);
     Ok(found)
+}
+
+/// Sorts by similarity and leaves the first `count`. Equal ones keep their order.
+fn leave_nearest(found: &mut Vec<Neighbors>, count: usize) {
+    found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
+    found.truncate(count);
 }
 
 fn embed(
@@ -140,6 +148,7 @@ fn embed(
     network: &dyn Embed,
     quiet: bool,
 ) -> Result<Embeddings> {
+    let result = |image| (size_of::<Neighbors>() + dataset.name(image).len()) as u64;
     let options = EmbedOptions {
         patches: args.bag.patches()?,
         stop: args.stop.options()?,
@@ -148,6 +157,7 @@ fn embed(
         threads: args.threads,
         on_bad_image,
         memory_limit: args.memory.bytes(),
+        reserved: (0..dataset.len()).map(result).sum(),
         ..EmbedOptions::default()
     };
     embedding::embed(dataset, spec, network, &options, quiet)
@@ -172,8 +182,9 @@ fn images(query: &ImageEmbedding, rest: &[ImageEmbedding], names: &Dataset) -> V
     rest.iter().map(found).collect()
 }
 
-/// Returns the nearest patch of each image for each patch of the query.
-fn patches(query: &ImageEmbedding, rest: &[ImageEmbedding], names: &Dataset) -> Vec<Neighbors> {
+/// Returns the nearest patch of each image for each patch of the query, but for those that `count`
+/// others are nearer than.
+fn patches(query: &ImageEmbedding, rest: &[ImageEmbedding], names: &Dataset, count: usize) -> Vec<Neighbors> {
     let units = |embedded: &ImageEmbedding| -> Vec<Vec<f32>> {
         embedded.patches.values.chunks(embedded.patches.dim.max(1)).map(unit).collect()
     };
@@ -192,6 +203,7 @@ fn patches(query: &ImageEmbedding, rest: &[ImageEmbedding], names: &Dataset) -> 
                 found.push(Neighbors { similarity, image: names.name(other.image).into(), patches });
             }
         }
+        leave_nearest(&mut found, count);
     }
     found
 }

@@ -9,13 +9,13 @@ use bagssl_data::curate::Classes;
 use bagssl_data::{Budget, Columns, Dataset, Decode, MOST_BYTES, OnBadImage, PassedOver, Skipped, Split};
 
 use crate::input::files;
-use crate::memory::ImageMemoryArgs;
+use crate::memory::{ImageMemoryArgs, LimitArgs};
 use crate::terminal::output::{note, note_once, one_line};
 use crate::terminal::progress::Progress;
 
-/// The data set of a command.
+/// The data set of a command, and its memory limit: of the images, or of all that the command holds.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub(crate) struct DataArgs {
+pub(crate) struct DataArgs<M: LimitArgs = ImageMemoryArgs> {
     /// Data set of images [default: the built-in photographs]
     ///
     /// One of: a folder with train/ and val/; such a folder in a .tar; CIFAR-10/100's binary files
@@ -36,7 +36,7 @@ pub(crate) struct DataArgs {
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) threads: usize,
     #[command(flatten)]
-    pub(crate) memory: ImageMemoryArgs,
+    pub(crate) memory: M,
 }
 
 /// The columns to read from parquet files.
@@ -151,7 +151,7 @@ pub(crate) fn tell_passed_over(passed: &PassedOver) {
     }
 }
 
-impl DataArgs {
+impl<M: LimitArgs> DataArgs<M> {
     /// Opens one split. Prints to standard error what was opened, and which files were ignored.
     pub(crate) fn open(&self, split: Split) -> Result<Arc<Dataset>> {
         let dataset = self.read(split)?;
@@ -274,7 +274,7 @@ fn from_input() -> Result<Dataset> {
 }
 
 /// Returns an error if an image has no class. Only `train` and `embed` accept such images.
-pub(crate) fn check_labels(dataset: &Dataset, half: &str, data: &DataArgs) -> Result<()> {
+pub(crate) fn check_labels<M: LimitArgs>(dataset: &Dataset, half: &str, data: &DataArgs<M>) -> Result<()> {
     if let Some(image) = dataset.without_class() {
         bail!(
             "{}: expected a class for each image of the {half} split, got none for {image}; only `train` and `embed` \

@@ -97,7 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.features.check()?;
     // Report a missing backend before the work begins.
     args.backend.open()?;
-    let (path, memory) = (args.profile.data(args.data.as_ref())?, args.memory);
+    let (path, memory) = (args.profile.data(args.data.as_ref())?, args.memory.clone());
     let data = DataArgs { data: path, memory, ..DataArgs::default() };
     let splits = splits::open(&data)?;
     if splits.tested_classes() < 2 {

@@ -3,7 +3,7 @@
 //! Each image has a digest (XXH3-64) of its bytes as stored. The digests of files are cached in the
 //! user's cache folder, so that later runs do not read the files again; see [`digest_cache`].
 
-mod digest;
+pub(crate) mod digest;
 mod digest_cache;
 
 use std::hash::Hasher as _;
@@ -16,6 +16,7 @@ use crate::entries::Entry;
 use crate::error::Error;
 use crate::file::Archive;
 use crate::formats::archive::Section;
+use crate::formats::parquet::table::{PageDigests, Table};
 use crate::image::Decode;
 use crate::index::Index;
 use crate::storage::Storage;
@@ -90,20 +91,11 @@ impl Index {
             }
             Storage::Tables(tables) => {
                 let kept = DigestCache::open(&self.origin);
-                let one = |table: &crate::formats::parquet::table::Table| match table.bytes() {
-                    Ok(bytes) => (None, of_bytes(bytes)),
-                    Err(archive) => {
-                        let length = archive.stamp.length;
-                        let key = source(archive).and_then(|source| source.key(0, length));
-                        let read = || of_reader(Section::new(&archive.file, 0, length), length);
-                        // Do not cache errors: they may be gone in the next run.
-                        kept.get(key).map_or_else(read, Ok).map_or((None, UNREADABLE), |digest| (key, digest))
-                    }
-                };
-                let of_tables: Vec<(Option<Key>, u64)> = tables.par_iter().map(one).collect();
-                kept.add(of_tables.iter().copied());
+                let of_tables: Vec<Vec<(Option<Key>, u64)>> =
+                    tables.par_iter().map(|table| of_table(table, &kept)).collect();
+                kept.add(of_tables.iter().flatten().copied());
                 progress(self.len() as u64);
-                self.entries.iter().map(|entry| of_tables[entry.source as usize].1).collect()
+                self.entries.iter().map(|entry| of_tables[entry.source as usize][0].1).collect()
             }
             Storage::Memory(_) | Storage::PlanarRgb(_) => {
                 progress(self.len() as u64);
@@ -133,6 +125,27 @@ impl Index {
     }
 }
 
+/// Returns the digest of a parquet file, and those of its pages of images, with their keys. From now
+/// on the pages are compared with their digests: rows have no bytes of their own in the file.
+fn of_table(table: &Table, kept: &DigestCache) -> Vec<(Option<Key>, u64)> {
+    let archive = match table.bytes() {
+        Ok(bytes) => return vec![(None, of_bytes(bytes))],
+        Err(archive) => archive,
+    };
+    let (length, pages, source) = (archive.stamp.length, table.image_pages(), source(archive));
+    let key = |(offset, length)| source.as_ref().and_then(|source| source.key(offset, length));
+    let keys: Vec<Option<Key>> = [(0, length)].iter().chain(&pages).map(|&part| key(part)).collect();
+    let known: Option<Vec<u64>> = keys.iter().map(|&key| kept.get(key)).collect();
+    // Do not cache errors: they may be gone in the next run.
+    let read = || digest::of_parts(&archive.file, length, &pages);
+    let Ok(digests) = known.map_or_else(read, Ok) else {
+        table.expect(PageDigests::new());
+        return vec![(None, UNREADABLE)];
+    };
+    table.expect(pages.iter().zip(&digests[1..]).map(|(&(offset, _), &digest)| (offset, digest)).collect());
+    keys.into_iter().zip(digests).collect()
+}
+
 /// Returns whether `bytes` are a complete file of digests.
 pub(crate) fn are_digests(bytes: &[u8]) -> bool {
     digest_cache::from_reader(bytes, bytes.len() as u64).is_some()
@@ -144,7 +157,7 @@ fn source(archive: &Archive) -> Option<Source> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
 
     use super::*;
     use proptest::prelude::*;
@@ -162,6 +175,23 @@ mod tests {
     }
 
     proptest! {
+        /// Parts may overlap, as a file of a stranger says them.
+        #[test]
+        fn a_file_and_its_parts(bytes in prop::collection::vec(any::<u8>(), 1..2000), ends in prop::collection::vec(any::<(u16, u16)>(), 0..9)) {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes).unwrap();
+            let count = bytes.len() as u64;
+            let part = |(start, length): (u16, u16)| {
+                let start = u64::from(start) % (count + 1);
+                (start, u64::from(length) % (count - start + 1))
+            };
+            let mut parts: Vec<(u64, u64)> = ends.into_iter().map(part).collect();
+            parts.sort_unstable();
+            let expected: Vec<u64> = [(0, count)].iter().chain(&parts).map(|&(start, length)| of_bytes(&bytes[start as usize..][..length as usize])).collect();
+            prop_assert_eq!(digest::of_parts(&file, count, &parts).unwrap(), expected);
+            prop_assert!(digest::of_parts(&file, count + 1, &parts).is_err());
+        }
+
         /// The digest does not depend on how many bytes each read returns.
         #[test]
         fn a_reader_is_its_bytes(bytes in prop::collection::vec(any::<u8>(), 0..1000), step in 1usize..100) {

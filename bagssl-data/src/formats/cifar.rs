@@ -26,6 +26,8 @@ const SIDE: usize = 32;
 /// The size of every image.
 pub(crate) const SIZE: ImageSize = ImageSize { height: SIDE as u32, width: SIDE as u32 };
 const PLANE: usize = SIDE * SIDE;
+/// The bytes of every image.
+pub(crate) const PIXELS: u64 = 3 * PLANE as u64;
 /// The maximum total size of the files of one split in bytes: three times CIFAR-100's training
 /// images.
 const MOST_BYTES: u64 = 512 << 20;

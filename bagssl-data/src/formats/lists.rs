@@ -52,6 +52,11 @@ pub fn print(images: &[Listed]) -> String {
 /// [`Error::Format`] if the list is not UTF-8, has no image, or a line has no path, more than one
 /// tab, or an unknown escape sequence.
 pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Listed>> {
+    Ok(numbered(bytes, origin)?.into_iter().map(|(_, image)| image).collect())
+}
+
+/// Parses a list like [`parse`], with the number of each image's line, from 1.
+fn numbered(bytes: &[u8], origin: &Path) -> Result<Vec<(u64, Listed)>> {
     let refuse = |expected, got: String| Err(Error::Format { path: origin.into(), expected, got });
     let Ok(text) = std::str::from_utf8(bytes) else { return refuse("text in UTF-8", "other bytes".into()) };
     // Some editors write a byte order mark at the start of a text.
@@ -69,7 +74,7 @@ pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Listed>> {
             let expected = "only the escapes \\\\, \\t, \\n, \\r and \\u{..} (use / between folders)";
             return refuse(expected, format!("another escape in line {}", number + 1));
         };
-        images.push(Listed { path, class });
+        images.push((number as u64 + 1, Listed { path, class }));
     }
     if images.is_empty() {
         return refuse("a list of images", "none".into());
@@ -118,7 +123,7 @@ pub(crate) fn names(root: &Path) -> Vec<String> {
 
 /// Returns whether a folder is a data set of lists. Other programs write text files with the same
 /// names. So if the folder also has folders of splits, the first line of one list must contain a
-/// tab or name a file.
+/// tab, or one of its first lines must name a file: some files of a list may be missing.
 pub(crate) fn is_lists(root: &Path) -> Result<bool> {
     let found: Vec<PathBuf> = files(root).into_iter().flatten().map(|(_, path)| path).collect();
     if found.is_empty() || HalfFolders::find(root) == HalfFolders([None, None]) {
@@ -129,9 +134,10 @@ pub(crate) fn is_lists(root: &Path) -> Result<bool> {
         let failed = |error| Error::Read { path: path.clone(), error };
         open_file(&path)?.take(LONGEST_LINE).read_to_end(&mut start).map_err(failed)?;
         let text = String::from_utf8_lossy(&start);
-        let line = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
-        let is_file = || unescaped(line).is_some_and(|line| root.join(line).is_file());
-        if line.contains('\t') || is_file() {
+        let mut lines = text.lines().filter(|line| !line.is_empty());
+        let is_file = |line: &str| unescaped(line).is_some_and(|line| root.join(line).is_file());
+        let first = lines.next().unwrap_or_default();
+        if first.contains('\t') || is_file(first) || lines.take(FIRST_LINES).any(is_file) {
             return Ok(true);
         }
     }
@@ -140,11 +146,14 @@ pub(crate) fn is_lists(root: &Path) -> Result<bool> {
 
 /// The number of bytes of a list in which its first line is searched.
 const LONGEST_LINE: u64 = 64 << 10;
+/// The number of further lines of which one may name a file.
+const FIRST_LINES: usize = 63;
 
-/// Opens one split of a folder with lists. No image may be in both lists.
+/// Opens one split of a folder with lists. No image may be in both lists. Images whose files are
+/// missing are listed: decoding them fails. If all are missing, that is an error.
 pub(crate) fn open(root: &Path, split: Split) -> Result<Index> {
     let mut collector = Collector::new(root);
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut absent, mut first) = (BTreeSet::new(), Vec::new(), None);
     let files = files(root);
     let Some((_, wanted)) = &files[split as usize] else {
         let got = format!("no {}", split.names(".txt"));
@@ -154,21 +163,31 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Index> {
     for (half, file) in Split::ALL.into_iter().zip(files) {
         let Some((folder, path)) = file else { continue };
         let bytes = read_file(&path, LARGEST)?;
-        for Listed { path: name, class } in parse(&bytes, &path)? {
+        let images = numbered(&bytes, &path)?;
+        let count = images.len();
+        for (line, Listed { path: name, class }) in images {
             if !seen.insert(name.clone()) {
                 let (expected, got) = ("each image listed once across both lists", format!("{name} twice"));
                 return Err(Error::Format { path, expected, got });
             }
             collector.add_class(folder, &class);
             if half == split {
-                let length = length(root, &name, &path)?;
-                collector.add(folder, &class, name, 0, length);
+                let length = length(root, &name, &path)?.unwrap_or_else(|error| {
+                    absent.push(line);
+                    first.get_or_insert_with(|| format!("line {line}: {name:?}: {error}"));
+                    0
+                });
+                collector.add(folder, &class, name, line, length);
             }
+        }
+        if half == split && absent.len() == count {
+            let got = first.unwrap_or_default();
+            return Err(Error::Format { path, expected: "image files", got });
         }
     }
     collector.add_beside(&unlisted(root, &seen));
     let index = collector.finish(split, Format::Lists, Storage::Files(root.into()))?;
-    Ok(Index { half, ..index })
+    Ok(Index { half, absent, ..index })
 }
 
 /// The images in the folder of the lists that neither of them names.
@@ -200,12 +219,8 @@ fn unlisted(root: &Path, listed: &BTreeSet<String>) -> PassedOver {
     passed
 }
 
-/// What the system says of a file that a list names.
-fn listed(list: &Path, name: &str, error: &std::io::Error) -> Error {
-    Error::Format { path: list.into(), expected: "image files", got: format!("{name:?}: {error}") }
-}
-
-fn length(root: &Path, name: &str, list: &Path) -> Result<u64> {
+/// The length of a file that a list names, or what the system says of a missing one.
+fn length(root: &Path, name: &str, list: &Path) -> Result<std::io::Result<u64>> {
     let path = root.join(name);
     match fs::metadata(&path) {
         // As other programs write lists: `cat/1.jpg 0`.
@@ -213,9 +228,9 @@ fn length(root: &Path, name: &str, list: &Path) -> Result<u64> {
             let (expected, got) = ("a tab between a path and its class", format!("{name:?}"));
             Err(Error::Format { path: list.into(), expected, got })
         }
-        Err(error) if !path.is_symlink() => Err(listed(list, name, &error)),
+        Err(error) if !path.is_symlink() => Ok(Err(error)),
         Ok(meta) if meta.is_dir() => Err(Error::Format { path, expected: "an image file", got: "a folder".into() }),
-        meta => Ok(walk::length(meta)),
+        meta => Ok(Ok(walk::length(meta))),
     }
 }
 

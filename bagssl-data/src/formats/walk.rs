@@ -90,7 +90,7 @@ pub(crate) fn collect(folder: &Path, inside: &str, depth: usize, found: &mut Fol
     Ok(())
 }
 
-/// The length of an image file. What has the name of one and is none (a link that leads nowhere, a pipe) is listed with the length 0: whoever
+/// The length of an image file. What has the name of one and is none (a broken link, a pipe) is listed with the length 0: whoever
 /// decodes it says what it is, or leaves it out, as any image that cannot be read.
 pub(crate) fn length(meta: std::io::Result<fs::Metadata>) -> u64 {
     meta.ok().filter(fs::Metadata::is_file).map_or(0, |meta| meta.len())

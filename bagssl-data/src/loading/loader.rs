@@ -96,11 +96,13 @@ struct Inner {
 }
 
 impl Loader {
-    /// Creates a loader, and checks the settings and the first image.
+    /// Creates a loader, and checks the settings and the first image, and that no file of a list is
+    /// missing.
     ///
     /// # Errors
     /// [`Error::Setting`] if a setting is out of range, or the data set has fewer images than a
-    /// batch. [`Error::Image`] or [`Error::Patch`] if the first image cannot be used.
+    /// batch. [`Error::Image`] or [`Error::Patch`] if the first image cannot be used, and the errors of
+    /// [`OnBadImage::check`].
     pub fn new(dataset: Arc<Dataset>, config: LoaderConfig) -> Result<Self> {
         let refuse = |name, expected: String, got: usize| Err(Error::Setting { name, expected, got: got.to_string() });
         if config.patches == 0 {
@@ -114,6 +116,7 @@ impl Loader {
         let room = AtomicU64::new(config.cache_bytes);
         let levels = ToTensor::new(config.normalization);
         let inner = Inner { dataset, config, augment, levels, cache, room, skips: SkipLog::default() };
+        inner.config.on_bad_image.check(&inner.dataset)?;
         inner.check_first()?;
         let part = 0..inner.config.batch;
         Ok(Loader { inner: Arc::new(inner), part })

@@ -70,6 +70,18 @@ impl Error {
 }
 
 impl OnBadImage {
+    /// Checks that all files that a list names are there, unless unusable images are skipped. So a
+    /// long run does not end at the first missing file.
+    ///
+    /// # Errors
+    /// The error of the first image whose file is missing.
+    pub fn check(self, dataset: &Dataset) -> Result<()> {
+        match self {
+            OnBadImage::Fail => dataset.check_listed(),
+            OnBadImage::Skip => Ok(()),
+        }
+    }
+
     /// Decides about the result of using an image. Returns the reason as an inner error if the
     /// image is to be skipped.
     ///

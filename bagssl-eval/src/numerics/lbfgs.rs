@@ -12,6 +12,10 @@ use std::collections::VecDeque;
 
 /// The number of stored steps.
 const MEMORY: usize = 10;
+/// The most vectors of the length of the point that are there at a time: stored steps and changes, a
+/// step and a change more, the point and its gradient, those of the best trial and of the next one,
+/// and the direction.
+pub(crate) const VECTORS: usize = 2 * MEMORY + 2 + 3 * 2 + 1 + 3;
 /// The parameter of the sufficient decrease (Armijo) condition.
 const DECREASE: f64 = 1e-4;
 /// The parameter of the curvature condition: the slope after a step is at most this fraction of the

@@ -67,6 +67,15 @@ pub(crate) fn nearest<'a>(
     found
 }
 
+/// Returns the most bytes that [`nearest`] takes for one query over `count` items: a block of items,
+/// the copy of it that the product makes, and lists of all items with their similarities.
+pub(crate) fn work_bytes(dim: usize, count: usize) -> u64 {
+    // The similarity; four entries of lists, as one of three grows by doubling; the class.
+    const OF_ITEM: u64 = 4 * size_of::<(usize, f32)>() as u64 + 8;
+    let block = BLOCK.max(dim).min(dim.saturating_mul(count)) as u64;
+    (2 * size_of::<f32>() as u64 * block).saturating_add(OF_ITEM.saturating_mul(count as u64))
+}
+
 /// Items with their similarities, in descending order of similarity.
 type Near = Vec<(usize, f32)>;
 

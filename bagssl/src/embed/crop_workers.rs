@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bagssl_core::bag::{Bag, Grid};
-use bagssl_core::patch::{Crop, ImageSize};
+use bagssl_core::patch::Crop;
 use bagssl_core::random::Address;
 use bagssl_data::{Budget, Cutter, Decoded, Image, OnBadImage};
 
@@ -140,7 +140,7 @@ impl Stream<'_> {
     /// Decodes an image and chooses its patches, if there is room, or says why it is left out.
     fn prepare(&self, image: usize, budget: &Arc<Budget>) -> Result<std::result::Result<Option<Picture>, String>> {
         let begun = Instant::now();
-        let decoded = self.dataset.try_decode(image, budget, &|size| self.bytes_of_crops(size));
+        let decoded = self.dataset.try_decode(image, budget, &|size| self.bytes_beside(size));
         let picture = match self.options.on_bad_image.judge(decoded)? {
             Ok(Some(picture)) => picture,
             Ok(None) => return Ok(Ok(None)),
@@ -151,18 +151,6 @@ impl Stream<'_> {
             Err(error) if self.options.on_bad_image == OnBadImage::Skip => Ok(Err(error.to_string())),
             Err(error) => Err(Error::Patch { name: self.dataset.name(image).into(), error }),
         }
-    }
-
-    /// The memory of the list of an image's patches, and of their order.
-    fn bytes_of_crops(&self, size: ImageSize) -> u64 {
-        let bag = self.options.patches.bag(&self.spec.patch, size);
-        let patches = match bag {
-            Ok(Bag::Grid { spec, stride }) => Grid::new(spec, size, stride).map_or(0, Grid::patches),
-            Ok(Bag::Random { patches, .. }) => patches as usize,
-            // Whole images have one; that there are none is said when they are listed.
-            Ok(_) | Err(_) => 1,
-        };
-        (patches * (size_of::<Crop>() + size_of::<u32>())) as u64
     }
 
     /// The crops of an image, in the order in which they are looked at.

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::batch::{BatchShape, PatchBatch};
 use bagssl_core::embed::Embed;
 use bagssl_core::memory::{Held, held};
+use bagssl_core::patch::{Crop, ImageSize};
 use bagssl_data::{Budget, MIB};
 
-use super::Stream;
+use super::{ImageEmbedding, Stream};
 use crate::error::{Error, Result};
 
 /// Patches of an image that are cut at once where all of them are wanted. Where memory is limited or an image may be looked at in
@@ -34,7 +36,7 @@ pub(super) struct Flow {
     pub(super) at_once: usize,
     /// The memory for images.
     pub(super) budget: Arc<Budget>,
-    /// Bytes that kept embeddings may take.
+    /// The most embeddings of patches that are kept.
     pub(super) kept: u64,
 }
 
@@ -60,11 +62,15 @@ impl Stream<'_> {
             return Ok(Flow { threads, open, rows, at_once, budget: self.dataset.budget(), kept: u64::MAX });
         };
         let open = open.clamp(1, count.max(1));
-        // The means, once as rows, once as the array and once as the bytes of the file; and the network's batch.
-        let results = 3 * (count * self.spec.model.dim(self.tap()) * 4) as u64 + MOST_ROWS as u64 * patch;
+        // The means, once as rows, once as the array and once as the bytes of the file; the network's batch; what a look at a class
+        // takes; and what the caller does.
+        let results = 3 * (count * self.dim() * 4) as u64 + (count * size_of::<ImageEmbedding>()) as u64;
+        let look = self.options.decide.map_or(0, |(classifier, _)| classifier.work_bytes());
+        let results = (results + MOST_ROWS as u64 * patch).saturating_add(look);
+        let results = results.saturating_add(self.options.reserved);
         // Before any of it is taken, it is compared; the network's own maps are measured then.
         let before = held()?;
-        let known = before.now + results + 2 * patch + SLACK;
+        let known = (before.now + 2 * patch + SLACK).saturating_add(results);
         if limit < known {
             return Err(Error::MemoryLimit { needed: known, limit, what: "the network and the results" });
         }
@@ -75,8 +81,8 @@ impl Stream<'_> {
         // What the network took once it takes again, while images and patches have theirs.
         // The peak counts only if the network has raised it: an earlier one is somebody else's.
         let peak = if most > before.most { most } else { now };
-        let taken = now.max(peak) + results + SLACK;
-        let needed = taken + 2 * patch;
+        let taken = (now.max(peak) + SLACK).saturating_add(results);
+        let needed = taken.saturating_add(2 * patch);
         if limit < needed {
             return Err(Error::MemoryLimit { needed, limit, what: "the network and the results" });
         }
@@ -86,9 +92,33 @@ impl Stream<'_> {
         let choices = halves(open).flat_map(|open| halves(ROWS).map(move |at_once| (open, at_once)));
         let (open, at_once) = choices.into_iter().find(|choice| waiting(choice) <= rest / 4).unwrap_or((1, 1));
         let rest = rest - waiting(&(open, at_once)).min(rest);
-        // Kept rows are three times there at the end, as the means are.
-        let (images, kept) = if self.options.keep_patches { (rest / 2, rest / 6) } else { (rest, u64::MAX) };
+        // Kept rows are three times there at the end, as the means are; their places may have room for twice as many.
+        let kept = (3 * self.dim() * 4 + 2 * size_of::<Crop>()) as u64;
+        let (images, kept) = if self.options.keep_patches { (rest / 2, rest / 2 / kept) } else { (rest, u64::MAX) };
         Ok(Flow { threads, open, rows: ROWS, at_once, budget: Budget::new(images), kept })
+    }
+}
+
+impl Stream<'_> {
+    /// The memory of an image besides its pixels, while it is open: the list of its patches and their order, and under a limit its mean
+    /// so far and the search for its class.
+    pub(super) fn bytes_beside(&self, size: ImageSize) -> u64 {
+        const OF_PATCH: u64 = (size_of::<Crop>() + size_of::<u32>()) as u64;
+        let patches = match self.options.patches.bag(&self.spec.patch, size) {
+            Ok(Bag::Grid { spec, stride }) => Grid::new(spec, size, stride).map_or(0, Grid::patches) as u64,
+            Ok(Bag::Random { patches, .. }) => u64::from(patches),
+            // Whole images have one; that there are none is said when they are listed.
+            Ok(_) | Err(_) => 1,
+        };
+        let crops = patches.saturating_mul(OF_PATCH);
+        if self.options.memory_limit.is_none() {
+            return crops;
+        }
+        // A mean has two vectors.
+        let mean = 2 * (self.dim() * size_of::<f64>()) as u64;
+        let used = self.options.stop.rule().map_or(patches, |(rule, _)| rule.max_patches.min(patches));
+        let search = self.options.decide.map_or(0, |(classifier, _)| classifier.search_bytes(used));
+        crops.saturating_add(mean).saturating_add(search)
     }
 }
 

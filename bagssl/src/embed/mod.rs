@@ -134,7 +134,7 @@ impl Stream<'_> {
     fn run(&self, network: &dyn Embed) -> Result<Embeddings> {
         self.options.check()?;
         if let Some((classifier, _)) = self.options.decide {
-            let (dim, expected) = (classifier.dim(), self.spec.model.dim(self.tap()));
+            let (dim, expected) = (classifier.dim(), self.dim());
             if dim != expected {
                 let expected = format!("a classifier of {expected} features");
                 return Err(Error::Setting { name: "decide", expected, got: format!("one of {dim}") });
@@ -142,6 +142,7 @@ impl Stream<'_> {
             // It refuses a confidence out of range, before any image is decoded.
             self.search(LEAST)?;
         }
+        self.options.on_bad_image.check(self.dataset)?;
         let count = self.dataset.len();
         let flow = self.flow(network)?;
         let all = StopRule { tolerance: 0.0, min_patches: 2, max_patches: u64::MAX };
@@ -180,6 +181,11 @@ impl Stream<'_> {
     /// The layer whose features are embedded.
     fn tap(&self) -> FeatureLayer {
         self.options.feature.unwrap_or(self.spec.tap)
+    }
+
+    /// The length of an embedding.
+    fn dim(&self) -> usize {
+        self.spec.model.dim(self.tap())
     }
 
     /// Whether an image may be looked at in part.
@@ -267,7 +273,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.opening -= 1;
-        let (total, dim) = (cut.picture.crops.len() as u64, self.dim());
+        let (total, dim) = (cut.picture.crops.len() as u64, self.stream.dim());
         let image = Open {
             state: AnyTime::new(dim, total, self.rule)?,
             search: self.stream.search(total)?,
@@ -302,7 +308,7 @@ impl<'a> Run<'a> {
 
     /// Takes in the embeddings of patches, and says of each image whether these were enough.
     fn see(&mut self, cuts: &[Cut], rows: &[Rows], feed: &mut Feed) -> Result<()> {
-        let (count, dim) = (cuts.iter().map(|cut| cut.range.len()).sum::<usize>(), self.dim());
+        let (count, dim) = (cuts.iter().map(|cut| cut.range.len()).sum::<usize>(), self.stream.dim());
         let [rows] = rows else { return Err(Error::Network("expected one array of embeddings, got others".into())) };
         if rows.dim != dim || rows.values.len() != count * dim {
             let got = format!("{} of {}", rows.len(), rows.dim);
@@ -323,14 +329,14 @@ impl<'a> Run<'a> {
 
     /// Adds patches to an image; why it is done with, if it is.
     fn take(&mut self, cut: &Cut, rows: &[f32]) -> Result<Option<Reason>> {
-        let (dim, limit) = (self.dim(), self.limit);
+        let (dim, limit) = (self.stream.dim(), self.limit);
         let image = self.open.get_mut(&cut.image).expect("its first patches opened it");
         let expired = || limit.is_some_and(|limit| cut.picture.begun.elapsed() >= limit);
         for ((number, crop), row) in cut.range.clone().zip(&cut.picture.crops[cut.range.clone()]).zip(rows.chunks(dim))
         {
             if self.stream.options.keep_patches {
                 self.rows_kept += 1;
-                if self.rows_kept * dim as u64 * 4 > self.flow.kept {
+                if self.rows_kept > self.flow.kept {
                     let most = self.rows_kept - 1;
                     return Err(Error::TooManyPatches { most });
                 }
@@ -362,9 +368,5 @@ impl<'a> Run<'a> {
         self.done.insert(number, ImageEmbedding { image: number, mean, patches, crops, used, total, reason });
         self.is_full = false;
         Ok(())
-    }
-
-    fn dim(&self) -> usize {
-        self.stream.spec.model.dim(self.stream.tap())
     }
 }

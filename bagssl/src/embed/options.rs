@@ -146,6 +146,8 @@ pub struct EmbedOptions<'a> {
     /// The most bytes of memory that the process may use. If `None`, only images that are being decoded are limited: by the data
     /// set's budget, 512 MiB by default ([`Dataset::with_budget`](bagssl_data::Dataset::with_budget)).
     pub memory_limit: Option<u64>,
+    /// Bytes of the memory limit that are left to the caller, for what it does with the embeddings.
+    pub reserved: u64,
     /// Called with the number of images done.
     pub progress: Option<&'a (dyn Fn(usize) + Sync)>,
 }
@@ -171,6 +173,7 @@ impl fmt::Debug for EmbedOptions<'_> {
             .field("threads", &self.threads)
             .field("on_bad_image", &self.on_bad_image)
             .field("memory_limit", &self.memory_limit)
+            .field("reserved", &self.reserved)
             .finish_non_exhaustive()
     }
 }

@@ -1,10 +1,15 @@
 //! The pipeline with networks of its own.
 
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_data::Split;
+use bagssl_core::patch::ImageSize;
+use bagssl_data::{Budget, Cifar, Split};
+use bagssl_eval::classify::classifier::{By, Classifier};
+use bagssl_eval::classify::knn::Knn;
+use bagssl_eval::features::samples::Samples;
 
 use super::*;
 
@@ -72,6 +77,78 @@ fn what_the_network_takes_is_left_to_it() {
     assert_eq!(network.patches.load(Relaxed), 127, "63 are not enough, and the next cut brings 64");
     let room = |bytes| flow.budget.try_take(bytes, "an image").is_ok();
     assert!(room(limit / 4) && !room(limit - TAKES));
+}
+
+/// One neighbor of each of two classes.
+fn classifier() -> Classifier {
+    let dim = spec().model.dim(FeatureLayer::Embedding);
+    let rows = Rows { values: (0..2 * dim).map(|value| value as f32).collect(), dim };
+    let samples = Samples::new(rows, vec![0, 1]).unwrap();
+    Classifier::new(By::Neighbors(Knn::default(), samples), vec!["a".into(), "b".into()], "net".into()).unwrap()
+}
+
+/// What an image of a data set of 32x32 pixels takes besides them: 16 bytes for the place of a patch and 4 for its turn, and under a
+/// limit the two sums of its mean, and the embeddings that its class is searched for among, in a vector that may have twice the room.
+#[test]
+fn what_an_open_image_takes_by_hand() {
+    let (dataset, spec, classifier) = (cifar(), spec(), classifier());
+    let (dim, size) = (spec.model.dim(FeatureLayer::Embedding) as u64, ImageSize { height: 32, width: 32 });
+    let beside = |patches, stop, decide, memory_limit| {
+        let options = EmbedOptions { patches, stop, decide, memory_limit, ..EmbedOptions::default() };
+        Stream { dataset: &dataset, spec: &spec, options: &options }.bytes_beside(size)
+    };
+    let (never, decide) = (StopOptions::default(), Some((&classifier, 0.9)));
+    assert_eq!(beside(Patches::Random(500), never, decide, None), 500 * 20);
+    assert_eq!(beside(Patches::Random(500), never, None, Some(1)), 500 * 20 + 16 * dim);
+    assert_eq!(beside(Patches::Random(500), never, decide, Some(1)), 500 * 20 + 16 * dim + 2 * 500 * 4 * dim);
+    let few = StopOptions::at_most(4);
+    assert_eq!(beside(Patches::Random(500), few, decide, Some(1)), 500 * 20 + 16 * dim + 2 * 4 * 4 * dim);
+    assert_eq!(beside(Patches::Whole, never, decide, Some(1)), 20 + 16 * dim + 2 * 4 * dim);
+}
+
+/// Two images as CIFAR-10 stores them.
+fn cifar() -> Arc<Dataset> {
+    let list = b"a\nb";
+    let records = [0, 1].map(|label| [vec![label], (0..3072).map(|at| at as u8).collect()].concat()).concat();
+    Arc::new(Dataset::from_cifar(records, list, Cifar::Ten, Path::new("x")).unwrap())
+}
+
+/// A million patches of an image of 32x32 pixels have a list of 20 MB, and their embeddings far more: an image of which a budget has no
+/// room for them is refused, one of few patches is not.
+#[test]
+fn patches_of_small_images_and_searches_among_them_count() {
+    let (dataset, spec, classifier) = (cifar(), spec(), classifier());
+    let decoded = |stop, decide, mebibytes: u64| {
+        let patches = Patches::Random(MOST_PATCHES);
+        let options = EmbedOptions { patches, stop, decide, memory_limit: Some(1 << 40), ..EmbedOptions::default() };
+        let stream = Stream { dataset: &dataset, spec: &spec, options: &options };
+        dataset.try_decode(0, &Budget::new(mebibytes << 20), &|size| stream.bytes_beside(size))
+    };
+    let (few, decide) = (StopOptions::at_most(4), Some((&classifier, 0.9)));
+    assert!(decoded(few, decide, 20).unwrap().is_some());
+    for refused in [decoded(few, None, 19), decoded(StopOptions::default(), decide, 100)] {
+        let error = refused.unwrap_err().to_string();
+        assert!(error.starts_with("x: 0: expected an image that takes at most"), "{error}");
+    }
+}
+
+/// What the caller has reserved is compared before the network begins.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_reserved_is_left_to_the_caller() {
+    let (dataset, spec) = (cifar(), spec());
+    for (memory_limit, reserved, is_enough) in
+        [(1 << 40, 1 << 39, true), (1 << 40, 1 << 40, false), (1 << 40, u64::MAX, false), (u64::MAX, 1 << 60, true)]
+    {
+        let network = Slow::new(|| ());
+        let options = EmbedOptions { memory_limit: Some(memory_limit), reserved, ..EmbedOptions::default() };
+        let flow = Stream { dataset: &dataset, spec: &spec, options: &options }.flow(&network);
+        assert_eq!((flow.is_ok(), network.has_begun.load(Relaxed)), (is_enough, is_enough));
+        match flow {
+            Ok(flow) => assert!(flow.budget.bytes() < memory_limit - reserved),
+            Err(error) => assert!(matches!(error, Error::MemoryLimit { .. }), "{error}"),
+        }
+    }
 }
 
 /// A network whose embeddings have another length than the spec says, or are too few.

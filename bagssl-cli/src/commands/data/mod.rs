@@ -51,7 +51,7 @@ impl SetArgs {
             classes: self.classes.clone(),
             exif: self.exif,
             threads: 0,
-            memory: self.memory,
+            memory: self.memory.clone(),
         }
     }
 }

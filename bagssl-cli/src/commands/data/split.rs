@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::input::files::{self, Output, write_together};
 use crate::input::source::{BadImage, BadImageArgs, tell_passed_over, tell_skipped};
-use crate::memory::ImageMemoryArgs;
+use crate::memory::{ImageMemoryArgs, LimitArgs};
 use crate::terminal::output::{note, one_line, say, shown};
 use crate::terminal::progress::Progress;
 

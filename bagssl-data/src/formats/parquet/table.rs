@@ -1,7 +1,7 @@
 //! A parquet file. Its footer and labels are read on opening, a page of images when one of its rows
 //! is requested.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -10,6 +10,7 @@ use super::columns::Columns;
 use super::footer::{self, Chunk, Footer, Group};
 use super::page::{Header, Kind};
 use super::refusal::{Refusal, refusal};
+use crate::content::digest::of_bytes;
 use crate::entries::MOST_CLASSES;
 use crate::error::{Error, Result};
 use crate::file::Archive;
@@ -29,7 +30,11 @@ pub(crate) struct Table {
     /// The image pages of each row group, listed on first use.
     pages: Vec<OnceLock<Arc<Vec<PageAt>>>>,
     recent: Arc<Recent>,
+    digests: Mutex<Option<Arc<PageDigests>>>,
 }
+
+/// The digests of the pages of images as stored, by their offset.
+pub(crate) type PageDigests = HashMap<u64, u64>;
 
 #[derive(Debug)]
 pub(super) enum Bytes {
@@ -103,7 +108,7 @@ impl Table {
         let starts = starts.chain([footer.groups.iter().map(|group| group.rows).sum()]).collect();
         let pages = footer.groups.iter().map(|_| OnceLock::new()).collect();
         let number = recent.tables.fetch_add(1, Ordering::Relaxed);
-        Ok(Table { path: path.into(), number, bytes, footer, starts, pages, recent })
+        Ok(Table { path: path.into(), number, bytes, footer, starts, pages, recent, digests: Mutex::default() })
     }
 
     /// Returns all bytes of the file, or the open file.
@@ -112,6 +117,24 @@ impl Table {
             Bytes::Memory(bytes) => Ok(bytes),
             Bytes::File(archive) => Err(archive),
         }
+    }
+
+    /// Returns the offset and the length of each page of images as stored, in ascending order. A group
+    /// whose pages cannot be listed has none.
+    pub(crate) fn image_pages(&self) -> Vec<(u64, u64)> {
+        let groups = 0..self.footer.groups.len();
+        let pages = groups.filter_map(|group| self.pages_of(group).ok());
+        let mut parts: Vec<_> =
+            pages.flat_map(|pages| pages.iter().map(|at| (at.offset, at.header.packed)).collect::<Vec<_>>()).collect();
+        parts.sort_unstable();
+        parts.dedup();
+        parts
+    }
+
+    /// Sets what the pages of images are compared with from now on, when they are read.
+    pub(crate) fn expect(&self, digests: PageDigests) {
+        self.recent.lock().clear();
+        *self.digests.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Arc::new(digests));
     }
 
     fn refuse(&self, Refusal { expected, got }: Refusal) -> Error {
@@ -200,17 +223,21 @@ impl Table {
         let number = self.group(row);
         let group = self.footer.groups[number];
         let row = row - self.starts[number];
-        let pages = match self.pages[number].get() {
-            Some(pages) => pages.clone(),
-            None => {
-                let pages = Arc::new(self.listed(group.image, group.rows)?);
-                self.pages[number].get_or_init(|| pages).clone()
-            }
-        };
+        let pages = self.pages_of(number)?;
         let wrong = || self.refuse(refusal("a page for each row", format!("none for row {row} of group {number}")));
         let is_data = |at: &&PageAt| at.header.kind != Kind::Dictionary;
         let at = *pages.iter().filter(is_data).rfind(|at| at.row <= row).ok_or_else(wrong)?;
         Ok((pages, at, group))
+    }
+
+    /// Returns the pages of images of a row group.
+    fn pages_of(&self, number: usize) -> Result<Arc<Vec<PageAt>>> {
+        if let Some(pages) = self.pages[number].get() {
+            return Ok(pages.clone());
+        }
+        let group = self.footer.groups[number];
+        let pages = Arc::new(self.listed(group.image, group.rows)?);
+        Ok(self.pages[number].get_or_init(|| pages).clone())
     }
 
     fn broken(&self, at: &PageAt) -> Error {
@@ -263,11 +290,28 @@ impl Table {
         if most > MOST_BYTES {
             return Err(self.refuse(refusal("a page of at most 512 MiB", most)));
         }
-        let packed = self.bytes.read(at.offset, at.header.packed)?;
+        let packed = self.stored(at)?;
         let page = at.header.unpack(&packed, chunk.codec).map_err(|why| self.refuse(why))?.into_owned();
         let page = Arc::new(page);
         self.recent.put(key, page.clone());
         Ok(page)
+    }
+
+    /// Reads a page as stored, and compares it with its digest where that is known.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] without a name, if it is not the page of the digest, or the file was
+    /// written to.
+    fn stored(&self, at: &PageAt) -> Result<Vec<u8>> {
+        let read = self.bytes.read(at.offset, at.header.packed);
+        let digests = self.digests.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let Some(digests) = digests else { return read };
+        match read {
+            Ok(bytes) if digests.get(&at.offset) == Some(&of_bytes(&bytes)) => Ok(bytes),
+            // What is out of reach has its own error.
+            Err(error @ Error::Read { .. }) => Err(error),
+            _ => Err(Error::Changed { name: String::new() }),
+        }
     }
 }
 

@@ -77,13 +77,14 @@ impl BagLoader {
     ///
     /// # Errors
     /// [`Error::Setting`] if the batch size or the input size is 0. [`Error::Image`] or
-    /// [`Error::Patch`] if the first image cannot be used.
+    /// [`Error::Patch`] if the first image cannot be used, and the errors of [`OnBadImage::check`].
     pub fn new(dataset: Arc<Dataset>, config: BagConfig) -> Result<Self> {
         for (name, value) in [("batch", config.batch), ("input", config.input as usize)] {
             if value == 0 {
                 return Err(Error::Setting { name, expected: "at least 1".into(), got: "0".into() });
             }
         }
+        config.on_bad_image.check(&dataset)?;
         let mut loader = BagLoader { dataset, config, patches: 0, skips: Arc::default() };
         loader.patches = loader.first_bag()?;
         Ok(loader)

@@ -50,7 +50,7 @@ impl Classifier {
                     ("samples", Dtype::F32, shape, bytes(samples.rows().values, |value| value.to_le_bytes())),
                     labels(samples.labels()),
                 ];
-                (kind, samples.to_vec())
+                (kind, Vec::from(samples))
             }
             By::Linear(model) => {
                 let classes = model.classes().len();
@@ -61,7 +61,7 @@ impl Classifier {
                     ("bias", Dtype::F64, vec![classes], bias),
                     labels(model.classes()),
                 ];
-                (Kind::Linear, tensors.to_vec())
+                (Kind::Linear, Vec::from(tensors))
             }
         };
         let header =

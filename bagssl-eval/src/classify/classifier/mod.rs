@@ -1,6 +1,7 @@
 //! Stored classifiers: fitted once to labeled images, then applied to others patch by patch.
 
 mod file;
+mod memory;
 
 use bagssl_core::anytime::{Decision, DecisionSchedule, Next};
 use bagssl_core::embed::Rows;

@@ -76,6 +76,27 @@ fn each_patch_is_checked_as_it_comes() {
     }
 }
 
+/// Of 200 patches: two logits of 8 bytes each, or an embedding of three values of 4 bytes; a vector
+/// that grows may have twice its length.
+#[test]
+fn the_memory_of_a_search_by_hand() {
+    let [linear, neighbors] = classifiers();
+    assert_eq!([&linear, &neighbors].map(|by| by.search_bytes(200)), [2 * 200 * 16, 2 * 200 * 12]);
+    assert_eq!([&linear, &neighbors].map(|by| [by.search_bytes(0), by.search_bytes(u64::MAX)]), [[0, u64::MAX]; 2]);
+    // Weights and biases of two classes; their logits and sums; the patch.
+    assert_eq!(linear.work_bytes(), 8 * (2 * 4) + 8 * (4 * 2 + 3));
+    // 40 samples of three values, twice; 72 bytes for each; four tangents; nine rows.
+    assert_eq!(neighbors.work_bytes(), 2 * 4 * 120 + 72 * 40 + 4 * 24 + 9 * (12 + 64));
+    for classifier in [linear, neighbors] {
+        let mut search = classifier.search(200, 8, 0.9999).unwrap();
+        for patch in image(3, 150).0.values.chunks(DIM) {
+            search.push(patch).unwrap();
+        }
+        let Search::Neighbors(Neighbors { seen, .. }) = search else { continue };
+        assert!(4 * seen.values.capacity() as u64 <= classifier.search_bytes(150));
+    }
+}
+
 #[test]
 fn a_file_gives_the_classifier_back() {
     for classifier in classifiers() {

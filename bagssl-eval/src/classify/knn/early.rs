@@ -7,6 +7,7 @@ use bagssl_core::quantile::student_t;
 use super::Knn;
 use crate::error::{Error, Result};
 use crate::features::samples::{Samples, check_finite};
+use crate::features::table::RowsView;
 use crate::numerics::similarity::{nearest, unit_rows};
 
 impl Knn {
@@ -64,12 +65,11 @@ impl Knn {
     /// Returns the log ratio of the class's votes to those of each other class, linearized around a
     /// query of unit length.
     fn margins(&self, train: &Samples, query: &Rows, class: u32) -> Vec<Tangent> {
-        let samples = unit_rows(train.rows());
         let near = nearest(query, train.rows(), train.len(), |_, _| true).remove(0);
         let votes = |label: u32, among: usize| {
             let of_class = near[..among].iter().filter(|(sample, _)| train.labels()[*sample] == label);
-            let voters =
-                of_class.take(self.neighbors).map(|&(sample, cosine)| (samples.row(sample), f64::from(cosine)));
+            let unit = |sample| unit_rows(RowsView { values: train.rows().row(sample), dim: query.dim });
+            let voters = of_class.take(self.neighbors).map(|&(sample, cosine)| (unit(sample), f64::from(cosine)));
             self.log_votes(&voters.collect::<Vec<_>>(), query.row(0))
         };
         let own = votes(class, self.neighbors.min(near.len()));
@@ -79,15 +79,15 @@ impl Knn {
 
     /// Returns the logarithm of the votes of samples (at least one), given with their cosines,
     /// linearized around a query of unit length.
-    fn log_votes(&self, voters: &[(&[f32], f64)], query: &[f32]) -> Tangent {
+    fn log_votes(&self, voters: &[(Rows, f64)], query: &[f32]) -> Tangent {
         let weight = |cosine: f64| ((cosine - voters[0].1) / self.temperature).exp();
         let sum: f64 = voters.iter().map(|&(_, cosine)| weight(cosine)).sum();
         let mut slope = vec![0.0; query.len()];
-        for &(sample, cosine) in voters {
-            let share = weight(cosine) / (sum * self.temperature);
+        for (sample, cosine) in voters {
+            let share = weight(*cosine) / (sum * self.temperature);
             // The component of the sample orthogonal to the query: moving the query toward it
             // raises the cosine.
-            for (slope, (&sample, &query)) in slope.iter_mut().zip(sample.iter().zip(query)) {
+            for (slope, (&sample, &query)) in slope.iter_mut().zip(sample.values.iter().zip(query)) {
                 *slope += share * (f64::from(sample) - cosine * f64::from(query));
             }
         }
@@ -159,7 +159,8 @@ mod tests {
                 let moved = query.iter().zip(step).map(|(&q, &s)| f64::from(q) + size * f64::from(s)).collect::<Vec<_>>();
                 let length = moved.iter().map(|x| x * x).sum::<f64>().sqrt();
                 let cosine = |row: &[f32]| row.iter().zip(&moved).map(|(&x, m)| f64::from(x) * m).sum::<f64>() / length;
-                let voters: Vec<(&[f32], f64)> = (0..9).map(|i| (unit.row(i), cosine(unit.row(i)))).collect();
+                let row = |i| Rows { values: unit.row(i).to_vec(), dim: 4 };
+                let voters: Vec<(Rows, f64)> = (0..9).map(|i| (row(i), cosine(unit.row(i)))).collect();
                 knn.log_votes(&voters, query)
             };
             let expected = (at(1e-4).value - at(-1e-4).value) / 2e-4;

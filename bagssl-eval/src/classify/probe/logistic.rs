@@ -13,7 +13,7 @@ use crate::numerics::lbfgs::{Minimum, Stop, largest, minimize};
 
 /// The number of parts in which the rows are summed. It is constant, so that the sum does not
 /// depend on the number of threads.
-const PARTS: usize = 8;
+pub(super) const PARTS: usize = 8;
 
 /// Softmax regression on standardized features with an L2 penalty. It minimizes
 /// `strength * sum of cross entropies + 1/2 |weights|^2`; the bias is not penalized. Each dimension

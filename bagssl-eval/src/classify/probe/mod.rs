@@ -4,6 +4,7 @@ mod softmax;
 mod row_space;
 mod logistic;
 mod sgd;
+mod memory;
 
 pub use logistic::Logistic;
 pub use sgd::Sgd;
@@ -175,6 +176,22 @@ mod tests {
                 assert!((sum + model.bias()[class] - logit).abs() < 1e-5, "{name}: {sum}");
             }
         }
+    }
+
+    /// Five samples of three values, two classes: 8 parameters. 32 values for the classifier and its
+    /// file; 32 vectors and 2 more of L-BFGS; 8 parts with 16 values and a block of 256 rows of 3 + 4
+    /// values; 5 targets, 12 values of the standardization. Of 9 dimensions the rows are used, twice,
+    /// and five squares.
+    #[test]
+    fn the_memory_of_a_fit_by_hand() {
+        let logistic = Linear::default();
+        assert_eq!(logistic.work_bytes(5, 3, 2), 8 * (32 + 34 * 8 + 8 * (16 + 256 * 7) + 5 + 12));
+        let wide = 80 + 34 * 12 + 8 * (24 + 256 * 9) + 2 * 45 + 5 * 25 + 5 + 36;
+        assert_eq!(logistic.work_bytes(5, 9, 2), 8 * wide);
+        let sgd = Linear::Sgd(Sgd { batch: 10, ..Sgd::EMP_SSL });
+        assert_eq!(sgd.work_bytes(5, 3, 2), 8 * (32 + 32 + 100 + 5 + 12));
+        assert_eq!(logistic.work_bytes(0, 0, 0), 0);
+        assert_eq!(logistic.work_bytes(usize::MAX, usize::MAX, 1 << 20), u64::MAX);
     }
 
     #[test]
