@@ -43,8 +43,9 @@ fn accuracies_by_their_pieces() {
     assert_eq!(evaluation.convergence.iter().map(|it| it.patches).collect::<Vec<_>>(), [1, 2, 4]);
     assert_eq!(evaluation.neighbors[&Space::Embedding].len(), 9, "a patch of each class");
 
-    let json = serde_json::to_string(&evaluation).unwrap();
-    assert_eq!(serde_json::from_str::<Evaluation>(&json).unwrap(), evaluation);
+    let json = serde_json::to_value(&evaluation).unwrap();
+    assert_eq!(serde_json::from_value::<Evaluation>(json.clone()).unwrap(), evaluation);
+    let json = json.to_string();
     assert!(["scores", "colour", "neighbours", "found"].iter().all(|key| json.contains(&format!("\"{key}\":"))));
 }
 
@@ -136,7 +137,7 @@ fn cached_features_are_reused_and_skipped_images_are_told() {
     // Both splits, colors and views: 6 training and 5 test images.
     let (_, (embedded, notes)) = &in_memory;
     assert_eq!((*embedded, notes.len(), notes[0].as_str()), (11 * 4, 1 + 4, "planned 48"), "{notes:?}");
-    assert!(notes[1..].iter().all(|note| note.starts_with("skipped val/b/2.png")), "{notes:?}");
+    assert!(notes[1..].iter().all(|note| note.starts_with("skipped") && note.contains("val/b/2.png")), "{notes:?}");
 
     let cached = EvalOptions { feature_cache: Some(&cache), ..skip };
     assert_eq!(evaluate(&splits, cached), in_memory);
