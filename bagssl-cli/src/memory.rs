@@ -87,7 +87,7 @@ impl MemoryArgs {
     /// Reads a checkpoint file.
     ///
     /// # Errors
-    /// If the file is larger than the memory limit, or cannot be read.
+    /// If the file does not fit in what the memory limit leaves, or cannot be read.
     pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>> {
         self.check_file(path, 1, "the checkpoint's bytes")?;
         files::read_checkpoint(path)
@@ -96,7 +96,8 @@ impl MemoryArgs {
     /// Reads a classifier file.
     ///
     /// # Errors
-    /// If the file's bytes and the numbers in them exceed the memory limit, or it cannot be read.
+    /// If the file's bytes and the numbers in them do not fit in what the memory limit leaves, or it
+    /// cannot be read.
     pub(crate) fn read_classifier(&self, path: &Path) -> Result<Vec<u8>> {
         self.check_file(path, 2, "the classifier")?;
         files::read_tensors(path)
@@ -104,7 +105,9 @@ impl MemoryArgs {
 
     fn check_file(&self, path: &Path, times: u64, what: &'static str) -> Result<()> {
         if let (Some(limit), Ok(meta)) = (self.bytes(), path.metadata()) {
-            let needed = meta.len().saturating_mul(times);
+            // What the process holds stays. Where the system does not say it, the embedding will.
+            let now = held().map_or(0, |held| held.now);
+            let needed = meta.len().saturating_mul(times).saturating_add(now);
             if needed > limit {
                 return Err(by_flag(Error::MemoryLimit { needed, limit, what }));
             }

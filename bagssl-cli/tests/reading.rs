@@ -77,13 +77,18 @@ fn lists_beside_their_images_are_read() {
     assert!(before.concat().contains("train/cat/1.png\tcat\n"));
 }
 
-/// A class is tested if it has images in both halves: an owl that nobody has learned of is none of the others' fault.
 /// A file that a list names and that is missing is a bad image like any other.
 #[test]
 fn missing_files_of_lists_are_bad_images() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    write(here, &["p/cat/1.png", "p/cat/2.png", "p/dog/3.png", "p/dog/4.png"]);
+    for (number, name) in (1..).zip(["cat/1.png", "cat/2.png", "dog/3.png", "dog/4.png"]) {
+        let path = here.join("p").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // The checkpoint's patches have 32 pixels a side.
+        let color = |x: u32, y: u32| image::Rgb([(x * number * 7 % 256) as u8, (y * 6) as u8, number as u8 * 9]);
+        image::RgbImage::from_fn(48, 40, color).save(path).unwrap();
+    }
     let list = |name: &str, text: &str| fs::write(here.join("p").join(name), text).unwrap();
     list("train.txt", "cat/1.png\tcat\ncat/gone.png\tcat\ndog/3.png\tdog\n");
     list("val.txt", "cat/2.png\tcat\ndog/4.png\tdog\n");
@@ -107,6 +112,7 @@ fn missing_files_of_lists_are_bad_images() {
     }
 }
 
+/// A class is tested if it has images in both halves: an owl that nobody has learned of is none of the others' fault.
 #[test]
 fn classes_of_one_half_are_named_and_not_tested() {
     let folder = tempfile::tempdir().unwrap();

@@ -69,7 +69,7 @@ fn an_image_of_32x32_counts_as_any_other() {
     assert!(dataset.try_decode(0, &budget, &more).unwrap().is_none(), "no second one");
     drop(decoded);
     assert!(dataset.try_decode(0, &budget, &more).unwrap().is_some());
-    refused(dataset.try_decode(0, &budget, &|_| 929), &["x: 0: expected an image that takes at most 0 MiB"]);
+    refused(dataset.try_decode(0, &budget, &|_| 929), &["x: 0: expected an image that needs at most 0 MiB"]);
     refused(dataset.try_decode(0, &budget, &|_| u64::MAX), &["x: 0: ", "got 17592186044416 MiB"]);
     assert!(dataset.try_decode(0, &budget, &|_| 928).unwrap().is_some());
 }

@@ -233,7 +233,7 @@ fn cifar_10_and_100() {
     write("fine_label_names.txt", b"a\nb\na\n");
     refused(Dataset::open(root.path(), Split::Validation), &["fine_label_names.txt", "got \"a\" twice"]);
     write("fine_label_names.txt", b"\n \n");
-    refused(Dataset::open(root.path(), Split::Validation), &["fine_label_names.txt", "got no name"]);
+    refused(Dataset::open(root.path(), Split::Validation), &["fine_label_names.txt", "got an empty list"]);
     write("fine_label_names.txt", b"a\n\xff\n");
     refused(Dataset::open(root.path(), Split::Validation), &["fine_label_names.txt", "utf-8"]);
     write("test_batch.bin", b"");

@@ -307,7 +307,7 @@ fn missing_files_of_a_list_are_bad_images() {
 
     // One that is there again is an image of another length than was listed.
     fs::write(root.path().join("photos/zz.png"), png(9)).unwrap();
-    refused(dataset.decode(2), &["photos/zz.png: expected 0 bytes, as when it was listed, got more"]);
+    refused(dataset.decode(2), &["photos/zz.png: expected 0 bytes (as listed), got more"]);
     assert!(open().decode(2).is_ok());
 }
 

@@ -57,7 +57,7 @@ fn the_headline_is_computed() {
         "28.0 %",
         "a gain of 18.0 points",
         "270 test images",
-        "near 3.0 points",
+        "about 3.0 points",
         "above the 63.0 %",
         "is healthy",
     ] {
