@@ -103,7 +103,7 @@ fn missing_files_of_lists_are_bad_images() {
             &["cat/gone.png: expected an image file, as line 2 of train.txt names, got No such file"],
         );
         let [_, stderr] = prints(here, &[command, &["--on-bad-image", "skip"]].concat());
-        assert!(stderr.contains("left out: ") && stderr.contains("cat/gone.png"), "{stderr}");
+        assert!(stderr.contains("skipped: ") && stderr.contains("cat/gone.png"), "{stderr}");
     }
     list("val.txt", "cat/5.png\tcat\n");
     for policy in ["fail", "skip"] {
