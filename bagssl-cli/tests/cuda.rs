@@ -76,7 +76,7 @@ fn a_step_is_queued_without_waiting() {
     assert_eq!(cudnn, 26, "{counts:?}");
     // Two linear layers with three passes each, and the loss.
     assert_eq!(cublas, 9, "{counts:?}");
-    assert!(launches <= MOST_LAUNCHES, "{launches} launches: {counts:?}");
+    assert!(launches <= MAX_LAUNCHES, "{launches} launches: {counts:?}");
     // A weight is packed once for its passes, and so are the images; figures are put together once.
     assert_eq!(count("cuLaunchKernel pack_f32_bf16"), 9, "{counts:?}");
     assert_eq!(count("cuLaunchKernel pack_bf16_bf16"), 1, "{counts:?}");
@@ -125,7 +125,7 @@ fn a_step_is_queued_without_waiting() {
 ///
 /// The prototype would make 132 and some 30 of its loss (counted in its source: 60 of norms, 22 of casts, 31 of SGD, 19 of pooling and
 /// sums), with neither running statistics nor figures, and 32 plans of cuDNN and 3 products besides.
-const MOST_LAUNCHES: usize = 160;
+const MAX_LAUNCHES: usize = 160;
 
 /// A step of ResNet-18 is as many launches as `docs/gpu/prediction.md` counts, beside those of the prototype. The size of maps
 /// changes none.

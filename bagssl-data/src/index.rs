@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::file::open_file;
 use crate::format::Format;
 use crate::formats::walk::NOT_UTF8;
-use crate::image::decoder::Prepared;
-use crate::passed::PassedOver;
+use crate::image::decoder::PreparedImage;
+use crate::ignored::Ignored;
 use crate::storage::Storage;
 
 /// The images of one split, before any of them is read.
@@ -22,12 +22,12 @@ pub(crate) struct Index {
     pub(crate) entries: Entries,
     pub(crate) storage: Storage,
     /// The location of the split in the data set.
-    pub(crate) half: Option<String>,
+    pub(crate) split_name: Option<String>,
     /// Whether the data set has no splits, so that these are all images.
-    pub(crate) is_whole: bool,
+    pub(crate) is_unsplit: bool,
     /// The ignored files in this split, and outside of both splits.
-    pub(crate) passed: PassedOver,
-    pub(crate) beside: PassedOver,
+    pub(crate) ignored: Ignored,
+    pub(crate) ignored_outside: Ignored,
 }
 
 impl Index {
@@ -38,10 +38,10 @@ impl Index {
             classes,
             entries,
             storage,
-            half: None,
-            is_whole: false,
-            passed: PassedOver::default(),
-            beside: PassedOver::default(),
+            split_name: None,
+            is_unsplit: false,
+            ignored: Ignored::default(),
+            ignored_outside: Ignored::default(),
         }
     }
 
@@ -62,14 +62,14 @@ impl Index {
     }
 
     /// Returns the most bytes of memory that reading an image needs, before it is decoded.
-    pub(crate) fn reading(&self, image: usize) -> Result<u64> {
+    pub(crate) fn read_memory(&self, image: usize) -> Result<u64> {
         let entry = self.entries.get(image);
         match &self.storage {
             Storage::Tables(tables) => {
-                let needs = tables[entry.source as usize].needs(entry.offset);
+                let needs = tables[entry.source as usize].read_memory(entry.offset);
                 needs.map_err(|error| self.named(image, error))
             }
-            _ => Ok(Prepared::reading(entry.length)),
+            _ => Ok(PreparedImage::read_memory(entry.length)),
         }
     }
 
@@ -146,8 +146,8 @@ impl Index {
         }
     }
 
-    /// See [`Dataset::of_classes`](crate::dataset::Dataset::of_classes).
-    pub(crate) fn of_classes(self, list: &str) -> Result<Self> {
+    /// See [`Dataset::select_classes`](crate::dataset::Dataset::of_classes).
+    pub(crate) fn select_classes(self, list: &str) -> Result<Self> {
         let refuse = |expected: &str, got: String| Error::Setting { name: "classes", expected: expected.into(), got };
         let name = |line: &str| match self.classes.iter().find(|class| *class == line.trim()) {
             Some(class) => Some(class.clone()),
@@ -178,8 +178,8 @@ impl Index {
         Ok(Index { entries, classes, ..self })
     }
 
-    /// See [`Dataset::of_images`](crate::dataset::Dataset::of_images).
-    pub(crate) fn of_images(self, images: &[u32]) -> Self {
+    /// See [`Dataset::select_images`](crate::dataset::Dataset::of_images).
+    pub(crate) fn select_images(self, images: &[u32]) -> Self {
         let entries = images.iter().map(|&image| self.entries.get(image as usize)).collect();
         Index { entries, ..self }
     }

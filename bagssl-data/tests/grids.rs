@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bagssl_core::bag::Bag;
 use bagssl_core::patch::{PatchSide, PatchSpec};
-use bagssl_data::{BagConfig, BagLoader, Dataset, Decode, OnBadImage, Split, grid_of_all};
+use bagssl_data::{BagConfig, BagLoader, Dataset, Decode, OnBadImage, Split, common_grid};
 
 const FAIL: OnBadImage = OnBadImage::Fail;
 const SKIP: OnBadImage = OnBadImage::Skip;
@@ -34,7 +34,7 @@ fn dataset(files: &[Vec<u8>]) -> Dataset {
 
 /// Rows and columns at a stride of 4.
 fn layout(datasets: &[&Dataset], on_bad_image: OnBadImage) -> Result<(u32, u32), String> {
-    let grid = grid_of_all(datasets, spec(), 4, on_bad_image).map_err(|error| error.to_string())?;
+    let grid = common_grid(datasets, spec(), 4, on_bad_image).map_err(|error| error.to_string())?;
     Ok((grid.rows(), grid.columns()))
 }
 

@@ -125,7 +125,7 @@ impl Encoder {
     /// Those of [`embed`], and [`Error::Data`] if a file is missing or there is none.
     pub fn embed_files<P: AsRef<Path>>(&self, files: &[P], options: &EmbedOptions<'_>) -> Result<Embeddings> {
         let files: Vec<PathBuf> = files.iter().map(|file| file.as_ref().into()).collect();
-        self.embed_dataset(&Arc::new(Dataset::of_files(&files)?), options)
+        self.embed_dataset(&Arc::new(Dataset::from_files(&files)?), options)
     }
 
     /// Embeds all images of a data set.

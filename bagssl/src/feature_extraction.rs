@@ -23,7 +23,7 @@ use crate::model::Model;
 /// ([`BagLoader::with_rows`]).
 const BATCH: usize = 16;
 /// The most bytes of patches in a batch, at `FEW` patches per image.
-const MOST_BATCH: u64 = 2 << 30;
+const MAX_BATCH_BYTES: u64 = 2 << 30;
 const FEW: u64 = 25;
 
 /// The input format of a network.
@@ -158,7 +158,7 @@ pub(crate) fn bags(
     // Large patches get fewer images per batch. The number of patches per image is unknown until an
     // image is decoded.
     let patch = 3 * 4 * u64::from(input.side) * u64::from(input.side);
-    let batch = BATCH.min((MOST_BATCH / (FEW * patch)).max(1) as usize);
+    let batch = BATCH.min((MAX_BATCH_BYTES / (FEW * patch)).max(1) as usize);
     let config = BagConfig {
         bag,
         input: input.side,

@@ -60,7 +60,7 @@ pub use bagssl_data::{Budget, Dataset, Image, OnBadImage, Skipped, Split};
 pub use bagssl_eval::classify::classifier::Classifier;
 pub use bagssl_eval::classify::protocol::Protocol;
 pub use bagssl_eval::report::{Space, View};
-pub use embed::{EmbedOptions, Embeddings, ImageEmbedding, MOST_PATCHES, Patches, StopOptions, embed};
+pub use embed::{EmbedOptions, Embeddings, ImageEmbedding, MAX_PATCHES, Patches, StopOptions, embed};
 pub use encoder::Encoder;
 pub use error::{Error, Result};
 pub use eval_options::{EvalOptions, Event};

@@ -39,12 +39,12 @@ impl Splits {
     /// [`Error::NoClass`] if an image has no class, [`Error::Data`] if no test image is left.
     pub fn new(train: Dataset, test: Dataset) -> Result<Self> {
         for (dataset, split) in [(&train, "training"), (&test, "validation")] {
-            if let Some(image) = dataset.without_class() {
+            if let Some(image) = dataset.first_without_class() {
                 return Err(Error::NoClass { split, image: image.into() });
             }
         }
         let (classes, all) = (Classes::compare(&train, &test), test.len());
-        let test = test.known_from(&train)?;
+        let test = test.keep_classes_of(&train)?;
         let untested = all - test.len();
         Ok(Splits { train: Arc::new(train), test: Arc::new(test), classes, untested })
     }
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!((splits.tested_classes(), splits.chance(), splits.images_to_evaluate()), (2, 50.0, 5 * 4));
         assert_eq!(splits.classes.validation_only, ["c"]);
 
-        let files = || Dataset::of_files(&[folder.path().join("val/a/0.png")]).unwrap();
+        let files = || Dataset::from_files(&[folder.path().join("val/a/0.png")]).unwrap();
         let train = Dataset::open(folder.path(), Split::Train).unwrap();
         let error = Splits::new(train, files()).unwrap_err().to_string();
         assert!(error.contains("validation") && error.contains("0.png"), "{error}");

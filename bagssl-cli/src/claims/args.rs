@@ -95,7 +95,7 @@ impl ClaimArgs {
 }
 
 /// The maximum number of checkpoints per claim.
-pub(crate) const MOST_CHECKPOINTS: usize = 1000;
+pub(crate) const MAX_CHECKPOINTS: usize = 1000;
 
 /// Loads each checkpoint in turn and measures it, with a network that can read `layers`.
 pub(crate) fn on_each<R>(
@@ -107,7 +107,7 @@ pub(crate) fn on_each<R>(
     mut measure: impl FnMut(&Model<'_>, &Splits, &EvalOptions<'_>) -> Result<R>,
 ) -> Result<Vec<R>> {
     claim.features.check()?;
-    if claim.checkpoints.len() > MOST_CHECKPOINTS {
+    if claim.checkpoints.len() > MAX_CHECKPOINTS {
         bail!("checkpoints: expected at most {MOST_CHECKPOINTS}, got {}", claim.checkpoints.len());
     }
     let backend = claim.backend.open_with(claim.cpu)?;

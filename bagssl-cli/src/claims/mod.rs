@@ -17,7 +17,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 pub(crate) use analysis::{Bars, StoredAnalysis};
-pub(crate) use args::{ClaimArgs, MOST_CHECKPOINTS, on_each};
+pub(crate) use args::{ClaimArgs, MAX_CHECKPOINTS, on_each};
 pub(crate) use page::PageArgs;
 
 /// A claim.

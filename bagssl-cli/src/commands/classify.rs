@@ -22,7 +22,7 @@ use crate::backend::{CpuArgs, Name};
 use crate::embedding::{embed, reason_name};
 use crate::input::bag::BagArgs;
 use crate::input::files::{self, Output};
-use crate::input::source::{self, BadImageArgs, ColumnArgs, DataArgs, tell_skipped};
+use crate::input::source::{self, BadImageArgs, ColumnArgs, DataArgs, report_skipped};
 use crate::input::stop::StopArgs;
 use crate::memory::MemoryArgs;
 use crate::terminal::output::{field, say, shown};
@@ -161,7 +161,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     };
     let classifier = Classifier::new(by, train.classes().to_vec(), network_of(&checkpoint)?)?;
     output.write(&classifier.to_bytes()?)?;
-    tell_skipped(&skipped);
+    report_skipped(&skipped);
     if args.json {
         let done = serde_json::json!({"output": args.output, "images": embedded.len(), "classes": train.classes(), "skipped": skipped.len(), "by": classifier.describe()});
         say!("{done}");
@@ -258,7 +258,7 @@ impl Classify<'_> {
         let begun = Instant::now();
         let confidence = (!self.args.all).then_some(self.args.confidence);
         let Embeddings { images: embedded, skipped } = self.look(network, self.args.stop.options()?, confidence)?;
-        tell_skipped(&skipped);
+        report_skipped(&skipped);
         let milliseconds = begun.elapsed().as_secs_f64() * 1e3 / embedded.len() as f64;
         let classes = self.classes_of(&embedded)?;
         let said = |(embedded, &class): (&ImageEmbedding, &u32)| Said {
@@ -295,7 +295,7 @@ impl Classify<'_> {
         };
         // An untimed run first: it warms the caches and memory pages for the timed runs.
         let first = self.look(network, StopOptions::at_most(2), None)?;
-        tell_skipped(&first.skipped);
+        report_skipped(&first.skipped);
         let most = first.images.iter().map(|image| image.total).max().unwrap_or(0);
         let counts =
             core::iter::successors(Some(2_u64), |count| count.checked_mul(2)).take_while(|&count| count < most);

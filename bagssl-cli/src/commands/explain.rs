@@ -65,7 +65,7 @@ pub(crate) struct Args {
 }
 
 /// The maximum number of pairs of patches. More would take too much memory.
-const MOST_PAIRS: u64 = 50_000_000;
+const MAX_PAIRS: u64 = 50_000_000;
 
 /// The number of pairs of patches to print.
 const PAIRS: usize = 10;
@@ -194,7 +194,7 @@ fn of_class(args: &Args, train: &Dataset, probe: &SoftmaxModel, class: usize, se
 
 fn of_pair(args: &Args, first: &Seen, second: &Seen) -> Result<Image> {
     let count = first.embedded.patches.len() as u64 * second.embedded.patches.len() as u64;
-    if count > MOST_PAIRS {
+    if count > MAX_PAIRS {
         bail!("--like: expected at most {MOST_PAIRS} pairs of patches, got {count}; use a larger --stride");
     }
     let pairs = Pairs::new(&first.embedded.patches, &second.embedded.patches)?;

@@ -26,7 +26,7 @@ use bagssl_train::trainer::{Ended, RunInfo};
 use crate::backend::Name;
 use crate::config::{ConfigArgs, RunConfig};
 use crate::input::files;
-use crate::input::source::{BadImageArgs, DataArgs, fingerprint, tell_skipped};
+use crate::input::source::{BadImageArgs, DataArgs, fingerprint, report_skipped};
 use crate::memory;
 use crate::run_place::{check_place, write_resumed};
 use crate::terminal::health_monitor::{HealthMonitor, LastHealth};
@@ -274,7 +274,7 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
         _ => data_parallel(&begin, &mut *trainer, rest, &loader, &mut observers, &mut states),
     };
     drop(observers);
-    tell_skipped(&loader.skipped());
+    report_skipped(&loader.skipped());
     let (steps, skipped) = (trainer.step(), trainer.skipped());
     let ended = ended.and_then(|ended| {
         if ended == Ended::Finished {

@@ -10,19 +10,19 @@ use bagssl_files::{StagedFile, write_atomic};
 
 /// The maximum size of a checkpoint, 4 GiB: larger than any checkpoint, and small enough to be safe
 /// to read.
-const MOST_BYTES: u64 = 4 << 30;
+const MAX_BYTES: u64 = 4 << 30;
 /// The maximum size of a text file, 64 MiB: larger than any text file in use.
-const MOST_TEXT: u64 = 64 << 20;
+const MAX_TEXT_BYTES: u64 = 64 << 20;
 
 /// Reads a text file, such as a config or a list.
 pub(crate) fn read_text(path: &Path) -> Result<Vec<u8>> {
-    checked_length(path, MOST_TEXT)?;
+    checked_length(path, MAX_TEXT_BYTES)?;
     std::fs::read(path).with_context(|| path.display().to_string())
 }
 
 /// Reads a checkpoint. Reads and checks its header first.
 pub(crate) fn read_checkpoint(path: &Path) -> Result<Vec<u8>> {
-    let length = checked_length(path, MOST_BYTES)?;
+    let length = checked_length(path, MAX_BYTES)?;
     let named = || path.display().to_string();
     if let Some(start) = start(path, 8)?.first_chunk() {
         let mut header = Vec::new();
@@ -53,7 +53,7 @@ pub(crate) fn start(path: &Path, count: u64) -> Result<Vec<u8>> {
 
 /// Reads a file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    checked_length(path, MOST_BYTES)?;
+    checked_length(path, MAX_BYTES)?;
     read_in_parts(path).with_context(|| path.display().to_string())
 }
 

@@ -15,7 +15,7 @@ pub(crate) fn open(data: &DataArgs) -> Result<Splits> {
         check_labels(split, name, data)?;
     }
     let splits = Splits::new(train, test)?;
-    if !splits.classes.is_even() {
+    if !splits.classes.is_consistent() {
         let line = one_line(&format!("classes: {}", splits.classes));
         let left_out = match splits.untested {
             0 => String::new(),

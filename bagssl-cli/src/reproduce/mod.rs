@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let started = Instant::now();
     let methods = method::chosen(&args.methods)?;
     // Compare takes all checkpoints at once.
-    let most = (claims::MOST_CHECKPOINTS / methods.len()) as u64;
+    let most = (claims::MAX_CHECKPOINTS / methods.len()) as u64;
     if !(1..=most).contains(&args.seeds) {
         bail!("--seeds: expected 1 to {most} for {} methods, got {}", methods.len(), args.seeds);
     }

@@ -11,13 +11,13 @@ use twox_hash::xxhash3_64::Hasher;
 use crate::file::open_file;
 
 /// Returns the digest of a file, which must have `length` bytes.
-pub(super) fn of_file(path: &Path, length: u64) -> io::Result<u64> {
+pub(super) fn digest_file(path: &Path, length: u64) -> io::Result<u64> {
     let file: File = open_file(path).map_err(io::Error::other)?;
-    of_reader(file, length)
+    digest_reader(file, length)
 }
 
 /// Returns the digest of all bytes of a reader, which must be `length` bytes.
-pub(super) fn of_reader(reader: impl Read, length: u64) -> io::Result<u64> {
+pub(super) fn digest_reader(reader: impl Read, length: u64) -> io::Result<u64> {
     /// The size of the read buffer in bytes.
     const PART: u64 = 1 << 18;
     let (mut hash, mut part, mut done) = (Hasher::new(), vec![0; length.clamp(1, PART) as usize], 0);
@@ -36,6 +36,6 @@ pub(super) fn of_reader(reader: impl Read, length: u64) -> io::Result<u64> {
     }
 }
 
-pub(super) fn of_bytes(bytes: &[u8]) -> u64 {
+pub(super) fn digest_bytes(bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot(bytes)
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use twox_hash::xxhash3_64::Hasher;
 
-use super::digest::of_bytes;
+use super::digest::digest_bytes;
 use crate::cache;
 use crate::file::{nanoseconds, open_file};
 
@@ -121,7 +121,7 @@ fn write(pairs: &[(Key, u64)], file: &mut impl Write) -> io::Result<()> {
     let body: Vec<u8> =
         pairs.iter().flat_map(|(key, digest)| [*key, *digest]).flat_map(|number| number.to_le_bytes()).collect();
     file.write_all(&MARK.to_le_bytes())?;
-    file.write_all(&of_bytes(&body).to_le_bytes())?;
+    file.write_all(&digest_bytes(&body).to_le_bytes())?;
     file.write_all(&body)
 }
 
@@ -138,7 +138,7 @@ pub(super) fn from_reader(mut reader: impl Read, length: u64) -> Option<Vec<(Key
     let body = length.checked_sub(HEAD).filter(|body| body.is_multiple_of(16) && mark == MARK)?;
     let mut bytes = Vec::new();
     reader.take(body).read_to_end(&mut bytes).ok()?;
-    if bytes.len() as u64 != body || of_bytes(&bytes) != digest {
+    if bytes.len() as u64 != body || digest_bytes(&bytes) != digest {
         return None;
     }
     let number = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("eight bytes"));

@@ -19,7 +19,7 @@ use crate::formats::archive::Section;
 use crate::image::Decode;
 use crate::index::Index;
 use crate::storage::Storage;
-use digest::{of_bytes, of_file, of_reader};
+use digest::{digest_bytes, digest_file, digest_reader};
 use digest_cache::{DigestCache, Key, Source};
 
 /// The digest of an unreadable image: that of no bytes.
@@ -38,7 +38,7 @@ impl Fingerprint {
     /// again, would make a result that is not its data set's.
     pub(crate) fn is_changed(&self, image: usize, read: std::result::Result<&[u8], &Error>) -> bool {
         self.digests.get(image).is_some_and(|&digest| match read {
-            Ok(bytes) => of_bytes(bytes) != digest,
+            Ok(bytes) => digest_bytes(bytes) != digest,
             // Of another length, or in an archive that was written to.
             Err(Error::Image { .. }) => digest != UNREADABLE,
             // What is out of reach has its own error.
@@ -77,7 +77,7 @@ impl Index {
                     let path = root.join(entry.name);
                     let key =
                         std::fs::metadata(&path).ok().and_then(|meta| Source::new(&path, &meta).key(0, entry.length));
-                    kept.get(key).map_or_else(|| of_file(&path, entry.length), Ok).map(|digest| (key, digest))
+                    kept.get(key).map_or_else(|| digest_file(&path, entry.length), Ok).map(|digest| (key, digest))
                 })
             }
             Storage::Archives(archives) => {
@@ -85,17 +85,17 @@ impl Index {
                 self.keeping(progress, |kept, source, entry| {
                     let key = sources[source].as_ref().and_then(|source| source.key(entry.offset, entry.length));
                     let section = Section::new(&archives[source].file, entry.offset, entry.length);
-                    kept.get(key).map_or_else(|| of_reader(section, entry.length), Ok).map(|digest| (key, digest))
+                    kept.get(key).map_or_else(|| digest_reader(section, entry.length), Ok).map(|digest| (key, digest))
                 })
             }
             Storage::Tables(tables) => {
                 let kept = DigestCache::open(&self.origin);
                 let one = |table: &crate::formats::parquet::table::Table| match table.bytes() {
-                    Ok(bytes) => (None, of_bytes(bytes)),
+                    Ok(bytes) => (None, digest_bytes(bytes)),
                     Err(archive) => {
                         let length = archive.stamp.length;
                         let key = source(archive).and_then(|source| source.key(0, length));
-                        let read = || of_reader(Section::new(&archive.file, 0, length), length);
+                        let read = || digest_reader(Section::new(&archive.file, 0, length), length);
                         // Do not cache errors: they may be gone in the next run.
                         kept.get(key).map_or_else(read, Ok).map_or((None, UNREADABLE), |digest| (key, digest))
                     }
@@ -107,7 +107,7 @@ impl Index {
             }
             Storage::Memory(_) | Storage::PlanarRgb(_) => {
                 progress(self.len() as u64);
-                let of_image = |image| self.bytes(image).map_or(UNREADABLE, |bytes| of_bytes(&bytes));
+                let of_image = |image| self.bytes(image).map_or(UNREADABLE, |bytes| digest_bytes(&bytes));
                 (0..self.len()).into_par_iter().map(of_image).collect()
             }
         }
@@ -153,11 +153,11 @@ mod tests {
     fn reference_values() {
         // The expected values are from the Python package xxhash: `xxh3_64_intdigest(b"")` and
         // `xxh3_64_intdigest(bytes(range(100)))`.
-        assert_eq!(of_bytes(b""), UNREADABLE);
+        assert_eq!(digest_bytes(b""), UNREADABLE);
         let bytes: Vec<u8> = (0..100).collect();
-        assert_eq!(of_reader(&bytes[..], 100).unwrap(), of_bytes(&bytes));
+        assert_eq!(digest_reader(&bytes[..], 100).unwrap(), digest_bytes(&bytes));
         for length in [0, 99, 101] {
-            assert!(of_reader(&bytes[..], length).is_err(), "{length}");
+            assert!(digest_reader(&bytes[..], length).is_err(), "{length}");
         }
     }
 
@@ -172,7 +172,7 @@ mod tests {
                     self.0.read(&mut to[..count])
                 }
             }
-            prop_assert_eq!(of_reader(Slow(&bytes, step), bytes.len() as u64).unwrap(), of_bytes(&bytes));
+            prop_assert_eq!(digest_reader(Slow(&bytes, step), bytes.len() as u64).unwrap(), digest_bytes(&bytes));
         }
     }
 }

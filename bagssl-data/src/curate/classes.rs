@@ -45,7 +45,7 @@ impl Classes {
     }
 
     /// Returns whether all classes have images in both splits, and no names are alike.
-    pub fn is_even(&self) -> bool {
+    pub fn is_consistent(&self) -> bool {
         let all = [&self.empty, &self.train_only, &self.validation_only];
         all.iter().all(|classes| classes.is_empty()) && self.alike.is_empty()
     }
@@ -98,7 +98,7 @@ impl Dataset {
     ///
     /// # Errors
     /// [`Error::Format`] if no image is left.
-    pub fn known_from(self, train: &Dataset) -> Result<Self> {
+    pub fn keep_classes_of(self, train: &Dataset) -> Result<Self> {
         let known = with_images(train);
         let known: Vec<bool> = self.classes().iter().map(|class| known.contains(class.as_str())).collect();
         let kept: Vec<u32> =
@@ -107,7 +107,7 @@ impl Dataset {
             let expected = "validation images of classes that have training images";
             return Err(Error::Format { path: self.origin().into(), expected, got: "none".into() });
         }
-        Ok(if kept.len() == self.len() { self } else { self.of_images(&kept) })
+        Ok(if kept.len() == self.len() { self } else { self.select_images(&kept) })
     }
 }
 
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn uneven_classes_are_told_in_a_line() {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_string()).collect::<Vec<_>>();
-        assert!(Classes { tested: names(&["a"]), ..Classes::default() }.is_even());
+        assert!(Classes { tested: names(&["a"]), ..Classes::default() }.is_consistent());
         let classes = Classes {
             empty: names(&["a", "b", "c", "d"]),
             validation_only: names(&["owl"]),
@@ -139,6 +139,6 @@ mod tests {
         let expected = "1 only in the validation split (owl); 4 without images (a, b, c, ..); [\"Owl\", \"owl\"] \
                         differ only in Unicode form, case or spaces";
         assert_eq!(classes.to_string(), expected);
-        assert!(!classes.is_even());
+        assert!(!classes.is_consistent());
     }
 }

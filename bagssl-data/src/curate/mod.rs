@@ -8,5 +8,5 @@ mod groups;
 
 pub use check::{CheckReport, check};
 pub use classes::{Classes, alike};
-pub use duplicates::{Duplicates, MOST_PAIRS, RADIUS};
-pub use groups::{by_duplicates, by_key, divide};
+pub use duplicates::{Duplicates, MAX_PAIRS, RADIUS};
+pub use groups::{group_duplicates, group_by_key, split_groups};

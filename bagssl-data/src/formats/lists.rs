@@ -18,10 +18,10 @@ use crate::error::{Error, Result};
 use crate::file::{open_file, read_file};
 use crate::format::Format;
 use crate::formats::collector::Collector;
-use crate::formats::half_folders::HalfFolders;
+use crate::formats::split_folders::SplitFolders;
 use crate::formats::walk;
 use crate::index::Index;
-use crate::passed::{PassedOver, Reason};
+use crate::ignored::{Ignored, IgnoreReason};
 use crate::split::Split;
 use crate::storage::Storage;
 
@@ -30,7 +30,7 @@ const LARGEST: u64 = 1 << 30;
 
 /// An image in a list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Listed {
+pub struct ListEntry {
     /// The image's path, absolute or relative to the list's folder, with `/` between folders.
     pub path: String,
     /// The image's class; empty if it has none.
@@ -38,8 +38,8 @@ pub struct Listed {
 }
 
 /// Formats a list.
-pub fn print(images: &[Listed]) -> String {
-    let line = |image: &Listed| match image.class.is_empty() {
+pub fn print(images: &[ListEntry]) -> String {
+    let line = |image: &ListEntry| match image.class.is_empty() {
         true => format!("{}\n", escaped(&image.path)),
         false => format!("{}\t{}\n", escaped(&image.path), escaped(&image.class)),
     };
@@ -51,7 +51,7 @@ pub fn print(images: &[Listed]) -> String {
 /// # Errors
 /// [`Error::Format`] if the list is not UTF-8, has no image, or a line has no path, more than one
 /// tab, or an unknown escape sequence.
-pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Listed>> {
+pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<ListEntry>> {
     let refuse = |expected, got: String| Err(Error::Format { path: origin.into(), expected, got });
     let Ok(text) = std::str::from_utf8(bytes) else { return refuse("text in UTF-8", "other bytes".into()) };
     // Some editors write a byte order mark at the start of a text.
@@ -69,7 +69,7 @@ pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Listed>> {
             let expected = "only the escapes \\\\, \\t, \\n, \\r and \\u{..} (use / between folders)";
             return refuse(expected, format!("another escape in line {}", number + 1));
         };
-        images.push(Listed { path, class });
+        images.push(ListEntry { path, class });
     }
     if images.is_empty() {
         return refuse("a list of images", "none".into());
@@ -113,7 +113,7 @@ fn files(root: &Path) -> [Option<(&'static str, PathBuf)>; 2] {
 
 /// Returns the names of the lists in a folder.
 pub(crate) fn names(root: &Path) -> Vec<String> {
-    files(root).into_iter().flatten().map(|(half, _)| format!("{half}.txt")).collect()
+    files(root).into_iter().flatten().map(|(folder, _)| format!("{folder}.txt")).collect()
 }
 
 /// Returns whether a folder is a data set of lists. Other programs write text files with the same
@@ -121,13 +121,13 @@ pub(crate) fn names(root: &Path) -> Vec<String> {
 /// tab or name a file.
 pub(crate) fn is_lists(root: &Path) -> Result<bool> {
     let found: Vec<PathBuf> = files(root).into_iter().flatten().map(|(_, path)| path).collect();
-    if found.is_empty() || HalfFolders::find(root) == HalfFolders([None, None]) {
+    if found.is_empty() || SplitFolders::find(root) == SplitFolders([None, None]) {
         return Ok(!found.is_empty());
     }
     for path in found {
         let mut start = Vec::new();
         let failed = |error| Error::Read { path: path.clone(), error };
-        open_file(&path)?.take(LONGEST_LINE).read_to_end(&mut start).map_err(failed)?;
+        open_file(&path)?.take(MAX_LINE_BYTES).read_to_end(&mut start).map_err(failed)?;
         let text = String::from_utf8_lossy(&start);
         let line = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
         let is_file = || unescaped(line).is_some_and(|line| root.join(line).is_file());
@@ -139,40 +139,40 @@ pub(crate) fn is_lists(root: &Path) -> Result<bool> {
 }
 
 /// The number of bytes of a list in which its first line is searched.
-const LONGEST_LINE: u64 = 64 << 10;
+const MAX_LINE_BYTES: u64 = 64 << 10;
 
 /// Opens one split of a folder with lists. No image may be in both lists.
 pub(crate) fn open(root: &Path, split: Split) -> Result<Index> {
     let mut collector = Collector::new(root);
-    let mut seen = BTreeSet::new();
+    let mut listed_names = BTreeSet::new();
     let files = files(root);
     let Some((_, wanted)) = &files[split as usize] else {
         let got = format!("no {}", split.names(".txt"));
         return Err(Error::Format { path: root.into(), expected: "a list for each split: train.txt and val.txt", got });
     };
-    let half = wanted.file_name().map(|name| name.to_string_lossy().into_owned());
-    for (half, file) in Split::ALL.into_iter().zip(files) {
+    let split_name = wanted.file_name().map(|name| name.to_string_lossy().into_owned());
+    for (file_split, file) in Split::ALL.into_iter().zip(files) {
         let Some((folder, path)) = file else { continue };
         let bytes = read_file(&path, LARGEST)?;
-        for Listed { path: name, class } in parse(&bytes, &path)? {
-            if !seen.insert(name.clone()) {
+        for ListEntry { path: name, class } in parse(&bytes, &path)? {
+            if !listed_names.insert(name.clone()) {
                 let (expected, got) = ("each image listed once across both lists", format!("{name} twice"));
                 return Err(Error::Format { path, expected, got });
             }
             collector.add_class(folder, &class);
-            if half == split {
+            if file_split == split {
                 let length = length(root, &name, &path)?;
                 collector.add(folder, &class, name, 0, length);
             }
         }
     }
-    collector.add_beside(&unlisted(root, &seen));
+    collector.add_ignored_outside(&unlisted(root, &listed_names));
     let index = collector.finish(split, Format::Lists, Storage::Files(root.into()))?;
-    Ok(Index { half, ..index })
+    Ok(Index { split_name, ..index })
 }
 
 /// The images in the folder of the lists that neither of them names.
-fn unlisted(root: &Path, listed: &BTreeSet<String>) -> PassedOver {
+fn unlisted(root: &Path, listed: &BTreeSet<String>) -> Ignored {
     // As others write paths: with `./` before them, from the root on, by way of a folder above.
     let is_odd =
         |name: &str| Path::new(name).is_absolute() || name.split('/').any(|part| matches!(part, "" | "." | ".."));
@@ -187,17 +187,17 @@ fn unlisted(root: &Path, listed: &BTreeSet<String>) -> PassedOver {
         plain
     };
     let mut others: Option<BTreeSet<PathBuf>> = None;
-    let mut passed = PassedOver::default();
-    walk::each_image(root, &mut |name| {
+    let mut ignored = Ignored::default();
+    walk::visit_images(root, &mut |name| {
         if listed.contains(name) {
             return;
         }
         let odd = || listed.iter().filter(|name| is_odd(name)).map(|name| plain(name)).collect();
         if !others.get_or_insert_with(odd).contains(&plain(name)) && !root.join(name).is_dir() {
-            passed.add(Reason::Unlisted, name);
+            ignored.add(IgnoreReason::Unlisted, name);
         }
     });
-    passed
+    ignored
 }
 
 /// What the system says of a file that a list names.
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_list_by_hand() {
-        let listed = |path: &str, class: &str| Listed { path: path.into(), class: class.into() };
+        let listed = |path: &str, class: &str| ListEntry { path: path.into(), class: class.into() };
         let images = parse(b"../p/a 1.jpg\tred fox\r\n\nb\\\\\\t.png\n", Path::new("x")).unwrap();
         assert_eq!(images, [listed("../p/a 1.jpg", "red fox"), listed("b\\\t.png", "")]);
         assert_eq!(parse(b"\xef\xbb\xbfa.png\tcat\r\n", Path::new("x")).unwrap(), [listed("a.png", "cat")]);
@@ -254,7 +254,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_printed_is_read(images in prop::collection::vec(("[a-c\\\\\t\n\r\u{1b}\u{202e} /.]{1,6}", "[x\\\\\t\n\r\u{85} ]{0,4}"), 1..8)) {
-            let images: Vec<Listed> = images.into_iter().map(|(path, class)| Listed { path, class }).collect();
+            let images: Vec<ListEntry> = images.into_iter().map(|(path, class)| ListEntry { path, class }).collect();
             prop_assert_eq!(parse(print(&images).as_bytes(), Path::new("x")).unwrap(), images);
         }
     }

@@ -13,7 +13,7 @@ use bagssl_core::random::{Address, Purpose};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::loading::prefetch::{Job, Ordered, Values, cores_if_zero};
+use crate::loading::prefetch::{Job, PrefetchedBatches, Values, cores_if_zero};
 use crate::loading::skip::{OnBadImage, Pending, Skip, SkipLog, Skipped};
 use crate::memory::Decoded;
 use crate::transform::augment::{Augment, CheckedAugment};
@@ -153,7 +153,7 @@ impl PatchSource for Loader {
         let address = Address { seed: inner.config.seed, epoch, ..Address::default() };
         let order = address.stream(Purpose::Shuffle).permutation(inner.dataset.len() as u32);
         let threads = (cores_if_zero(inner.config.threads) * part.len()).div_ceil(inner.config.batch);
-        Box::new(Ordered::new(
+        Box::new(PrefetchedBatches::new(
             first..self.batches_per_epoch(),
             threads,
             Epoch { inner, part, epoch, order, pending: Pending::default() },
@@ -172,7 +172,7 @@ struct Epoch {
 
 /// The maximum number of images tried at one position. After that, the fault is not in single
 /// images.
-const MOST_TRIES: usize = 16;
+const MAX_ATTEMPTS: usize = 16;
 
 impl Epoch {
     /// Returns the position in the epoch's order of an image in this part of a batch.
@@ -208,9 +208,9 @@ impl Job for Epoch {
     fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values {
         let position = self.position(batch, place);
         let mut skips = Vec::new();
-        for attempt in 0..MOST_TRIES.min(self.order.len()) {
+        for attempt in 0..MAX_ATTEMPTS.min(self.order.len()) {
             let image = self.candidate(position, attempt);
-            match self.inner.config.on_bad_image.judge(self.inner.views(image, self.epoch, scratch))? {
+            match self.inner.config.on_bad_image.skip_or_fail(self.inner.views(image, self.epoch, scratch))? {
                 Ok(values) => {
                     self.pending.add(batch, place, skips, Some(image));
                     return Ok(values);
@@ -233,8 +233,8 @@ impl Job for Epoch {
         )
     }
 
-    fn given_out(&self, batch: usize) {
-        self.pending.given_out(batch, &self.inner.skips);
+    fn delivered(&self, batch: usize) {
+        self.pending.delivered(batch, &self.inner.skips);
     }
 }
 
@@ -264,7 +264,7 @@ impl Inner {
         let usable = |image: usize| self.crop(image, self.decoded(image)?.size(), Address::default()).map(|_| ());
         let tries = match self.config.on_bad_image {
             OnBadImage::Fail => 1,
-            OnBadImage::Skip => MOST_TRIES.min(self.dataset.len()),
+            OnBadImage::Skip => MAX_ATTEMPTS.min(self.dataset.len()),
         };
         (1..tries).fold(usable(0), |first, image| first.or_else(|error| usable(image).map_err(|_| error)))
     }
@@ -286,7 +286,7 @@ impl Inner {
             return Ok(Arc::new(decoded));
         }
         // Cached images count against `cache_bytes` and not against the budget.
-        decoded.uncount();
+        decoded.release_reservation();
         let decoded = Arc::new(decoded);
         if self.cache[image].set(decoded.clone()).is_err() {
             // Another thread has cached the image first.

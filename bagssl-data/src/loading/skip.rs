@@ -76,7 +76,7 @@ impl OnBadImage {
     /// # Errors
     /// The error of the image if unusable images are not skipped, and any error that is not caused
     /// by an image.
-    pub fn judge<T>(self, used: Result<T>) -> Result<std::result::Result<T, String>> {
+    pub fn skip_or_fail<T>(self, used: Result<T>) -> Result<std::result::Result<T, String>> {
         match used {
             Ok(used) => Ok(Ok(used)),
             Err(error) if self == OnBadImage::Skip && error.is_of_image() => Ok(Err(error.to_string())),
@@ -138,7 +138,7 @@ impl Pending {
     }
 
     /// Moves the skipped images of all batches up to `batch` to the log.
-    pub(crate) fn given_out(&self, batch: usize, log: &SkipLog) {
+    pub(crate) fn delivered(&self, batch: usize, log: &SkipLog) {
         let mut all = self.lock();
         let later = all.split_off(&(batch + 1));
         std::mem::replace(&mut *all, later).into_values().for_each(|changes| log.add(changes.skips));

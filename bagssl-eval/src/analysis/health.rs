@@ -124,11 +124,11 @@ impl Health {
             verdict: Verdict::Healthy,
             reasons: vec![],
         };
-        health.judge();
+        health.assess();
         health
     }
 
-    fn judge(&mut self) {
+    fn assess(&mut self) {
         let mut say = |holds, verdict, reason: String| {
             if holds {
                 self.verdict = self.verdict.max(verdict);

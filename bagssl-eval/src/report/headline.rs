@@ -83,7 +83,7 @@ impl Headline {
                      {}.",
                     this.mean,
                     other.mean,
-                    judge(this.mean - other.mean, *difference),
+                    describe_significance(this.mean - other.mean, *difference),
                 ));
             }
         }
@@ -124,7 +124,7 @@ fn points(difference: f64, interval: Option<Interval>) -> String {
     }
 }
 
-fn judge(difference: f64, interval: Option<Interval>) -> String {
+fn describe_significance(difference: f64, interval: Option<Interval>) -> String {
     let what = match interval {
         Some(Interval { low, .. }) if low > 0.0 => "better by",
         Some(Interval { high, .. }) if high < 0.0 => "worse by",

@@ -3,7 +3,7 @@
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_data::grid_of_all;
+use bagssl_data::common_grid;
 use bagssl_eval::classify::protocol::{Origin, Protocol};
 use bagssl_eval::features::samples::{Fit, Samples, Score};
 use bagssl_eval::features::{Features, Order, keep_common};
@@ -197,7 +197,7 @@ impl AggregationReport {
 fn places(subject: &Subject<'_>) -> Result<bagssl_data::Result<Grid>> {
     let Bag::Grid { spec, stride } = subject.bag else { return Err(Error::NoGrid) };
     let datasets = [&*subject.splits.test, &*subject.splits.train];
-    Ok(grid_of_all(&datasets, spec, stride, subject.options.on_bad_image))
+    Ok(common_grid(&datasets, spec, stride, subject.options.on_bad_image))
 }
 
 fn page(models: &[ModelAggregation], protocol: &Protocol) -> Page {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bagssl_core::bag::Bag;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_data::grid_of_all;
+use bagssl_data::common_grid;
 use bagssl_eval::analysis::locality::{Layout, Locality as LayerLocality, locality};
 use bagssl_eval::classify::protocol::Origin;
 use bagssl_eval::report::{Block, Cells, Page, PatchSheet};
@@ -85,7 +85,7 @@ impl Claim for Locality {
     fn measure(&self, model: &Model<'_>, splits: &Splits, options: &EvalOptions<'_>) -> Result<ModelLocality> {
         let subject = Subject::new(model, splits, options, self.color)?;
         let Bag::Grid { spec, stride } = subject.bag else { return Err(Error::NoGrid) };
-        let grid = grid_of_all(&[&splits.test, &splits.train], spec, stride, options.on_bad_image)?;
+        let grid = common_grid(&[&splits.test, &splits.train], spec, stride, options.on_bad_image)?;
         let layout = Layout { rows: grid.rows() as usize, columns: grid.columns() as usize };
         let layers = model.layers(self.layers());
         let [train, test] = subject.both(subject.bag, &layers)?;

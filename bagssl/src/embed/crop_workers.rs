@@ -141,7 +141,7 @@ impl Stream<'_> {
     fn prepare(&self, image: usize, budget: &Arc<Budget>) -> Result<std::result::Result<Option<Picture>, String>> {
         let begun = Instant::now();
         let decoded = self.dataset.try_decode(image, budget, &|size| self.bytes_of_crops(size));
-        let picture = match self.options.on_bad_image.judge(decoded)? {
+        let picture = match self.options.on_bad_image.skip_or_fail(decoded)? {
             Ok(Some(picture)) => picture,
             Ok(None) => return Ok(Ok(None)),
             Err(reason) => return Ok(Err(reason)),

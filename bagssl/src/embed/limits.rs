@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// part, the network looks at patches as soon as there are as many.
 pub(super) const ROWS: usize = 64;
 /// The most patches that it then looks at: one fewer are not enough, and the next cut brings as many as a cut may have.
-const MOST_ROWS: usize = 2 * ROWS - 1;
+const MAX_ROWS: usize = 2 * ROWS - 1;
 /// Bytes that the patches of a batch may have.
 const WAITING: u64 = 1024 * MIB;
 /// Patches of an image that has few.
@@ -44,7 +44,7 @@ impl Stream<'_> {
         let count = self.dataset.len();
         let threads = if self.options.threads == 0 { cores() } else { self.options.threads }.clamp(1, count.max(1));
         let side = self.spec.patch.input() as usize;
-        let shape = BatchShape { images: 1, patches: MOST_ROWS, channels: 3, height: side, width: side };
+        let shape = BatchShape { images: 1, patches: MAX_ROWS, channels: 3, height: side, width: side };
         let patch = (shape.patch_len() * 4) as u64;
         // Of large patches fewer wait for the network at a time.
         let most = (WAITING / patch).max(1) as usize;
@@ -61,7 +61,7 @@ impl Stream<'_> {
         };
         let open = open.clamp(1, count.max(1));
         // The means, once as rows, once as the array and once as the bytes of the file; and the network's batch.
-        let results = 3 * (count * self.spec.model.dim(self.tap()) * 4) as u64 + MOST_ROWS as u64 * patch;
+        let results = 3 * (count * self.spec.model.dim(self.tap()) * 4) as u64 + MAX_ROWS as u64 * patch;
         // Before any of it is taken, it is compared; the network's own maps are measured then.
         let before = held()?;
         let known = before.now + results + 2 * patch + SLACK;

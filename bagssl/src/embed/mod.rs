@@ -26,7 +26,7 @@ use bagssl_eval::classify::classifier::Search;
 use crate::error::{Error, Result};
 use crop_workers::{Answer, Cut, Feed};
 use limits::{Flow, ROWS};
-pub use options::{EmbedOptions, MOST_PATCHES, Patches, StopOptions};
+pub use options::{EmbedOptions, MAX_PATCHES, Patches, StopOptions};
 
 /// The embeddings of the images of a data set.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use bagssl_eval::classify::classifier::Classifier;
 use crate::error::{Error, Result};
 
 /// The most random patches per image.
-pub const MOST_PATCHES: u32 = 1_000_000;
+pub const MAX_PATCHES: u32 = 1_000_000;
 
 /// Which patches of an image are embedded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub enum Patches {
         /// Pixels from one patch to the next; a quarter of the patch's side if `None`.
         stride: Option<u32>,
     },
-    /// So many patches at random places, which depend on the image's pixels alone: 1 to [`MOST_PATCHES`].
+    /// So many patches at random places, which depend on the image's pixels alone: 1 to [`MAX_PATCHES`].
     Random(u32),
     /// The whole image, once.
     Whole,
@@ -44,7 +44,7 @@ impl Patches {
     pub fn check(self) -> Result<()> {
         let refuse = |name, expected: String, got: u32| Err(Error::Setting { name, expected, got: got.to_string() });
         match self {
-            Patches::Random(count) if !(1..=MOST_PATCHES).contains(&count) => {
+            Patches::Random(count) if !(1..=MAX_PATCHES).contains(&count) => {
                 refuse("random", format!("1 to {MOST_PATCHES} patches"), count)
             }
             Patches::Grid { stride: Some(0) } => refuse("stride", "at least 1 pixel".into(), 0),

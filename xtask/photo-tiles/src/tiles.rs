@@ -11,7 +11,7 @@ pub(crate) const TILE: u32 = 64;
 /// The lengths to which a photograph's short side is brought before it is cut.
 const SCALES: [u32; 2] = [1280, 768];
 /// The least contrast of a tile, as the deviation of its grey levels.
-const LEAST_DEVIATION: f64 = 10.0;
+const MIN_DEVIATION: f64 = 10.0;
 /// The regions of a photograph are 4 rows of 4; validation tiles come from so many of them, training tiles from the others.
 const HELD_OUT: usize = 4;
 /// Tiles of a class that are kept for training and for validation.
@@ -57,7 +57,7 @@ fn tiles(photo: &RgbImage, label: usize, seed: u32) -> [Vec<Tile>; 2] {
         let (columns, rows) = (image.width() / TILE, image.height() / TILE);
         for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
             let pixels = crop_imm(&image, column * TILE, row * TILE, TILE, TILE).to_image();
-            if deviation(&pixels) < LEAST_DEVIATION {
+            if deviation(&pixels) < MIN_DEVIATION {
                 continue;
             }
             let inside = regions(row, rows, column, columns).map(|region| held.contains(&region));

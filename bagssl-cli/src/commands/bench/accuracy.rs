@@ -145,11 +145,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let bytes = files::read_checkpoint(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let splits = splits::open(&args.data)?;
-    let halves = [splits.train, splits.test];
-    let layers = by_layer(args, &checkpoint, &halves[1])?;
+    let splits = [splits.train, splits.test];
+    let layers = by_layer(args, &checkpoint, &splits[1])?;
     let mut whole: Vec<(Kernel, [Features; 2])> = Vec::new();
     for kernel in Kernel::all().into_iter().chain(args.backend.and_then(Kernel::from_backend)) {
-        whole.push((kernel, embeddings(args, &checkpoint, &halves, kernel)?));
+        whole.push((kernel, embeddings(args, &checkpoint, &splits, kernel)?));
     }
     let networks: Vec<OfNetwork> =
         whole.iter().map(|(kernel, features)| compare(*kernel, features, &whole[0].1)).collect::<Result<_>>()?;
@@ -285,7 +285,7 @@ fn compare(kernel: Kernel, features: &[Features; 2], exact: &[Features; 2]) -> R
             dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
         })
         .collect();
-    let [train, test] = features.each_ref().map(|half| half.samples(half.patches(), Order::Given));
+    let [train, test] = features.each_ref().map(|split| split.samples(split.patches(), Order::Given));
     Ok(OfNetwork {
         kernel,
         lowest_cosine: cosines.iter().fold(1.0, |least: f64, &cosine| if cosine > least { least } else { cosine }),
@@ -299,20 +299,20 @@ fn compare(kernel: Kernel, features: &[Features; 2], exact: &[Features; 2]) -> R
 fn embeddings(
     args: &Args,
     checkpoint: &Checkpoint<'_>,
-    halves: &[Arc<Dataset>; 2],
+    splits: &[Arc<Dataset>; 2],
     kernel: Kernel,
 ) -> Result<[Features; 2]> {
     let tap = checkpoint.spec().tap;
     let network = kernel.backend().open_with(kernel.cpu())?.trained(checkpoint, &[tap])?;
-    let all = halves[0].len() + halves[1].len();
+    let all = splits[0].len() + splits[1].len();
     let bar = Progress::images(kernel.name(), all, args.json);
-    let features = |half: &Arc<Dataset>| -> Result<Features> {
-        let loader = bag(args, checkpoint, half, BATCH)?;
+    let features = |split: &Arc<Dataset>| -> Result<Features> {
+        let loader = bag(args, checkpoint, split, BATCH)?;
         let before = bar.position();
         let mut progress = |done: usize| bar.set_position(before + done as u64);
         Ok(bagssl_eval::features::extract(&*network, loader.batches(), &[tap], &mut progress)?.remove(0))
     };
-    let both = [features(&halves[0])?, features(&halves[1])?];
+    let both = [features(&splits[0])?, features(&splits[1])?];
     bar.finish();
     Ok(both)
 }

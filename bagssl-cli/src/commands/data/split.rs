@@ -5,14 +5,14 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use bagssl_data::curate::{alike, by_duplicates, by_key, divide};
-use bagssl_data::lists::{self, Listed};
-use bagssl_data::{Dataset, Format, PassedOver, Split};
+use bagssl_data::curate::{alike, group_duplicates, group_by_key, split_groups};
+use bagssl_data::lists::{self, ListEntry};
+use bagssl_data::{Dataset, Format, Ignored, Split};
 use regex::Regex;
 use serde::Serialize;
 
 use crate::input::files::{self, Output, write_together};
-use crate::input::source::{BadImage, BadImageArgs, tell_passed_over, tell_skipped};
+use crate::input::source::{BadImage, BadImageArgs, report_ignored, report_skipped};
 use crate::memory::ImageMemoryArgs;
 use crate::terminal::output::{note, one_line, say, shown};
 use crate::terminal::progress::Progress;
@@ -102,23 +102,23 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     leave_out_nameless(args, &mut found)?;
     group(args, &mut found)?;
     found.retain(|image| image.group.is_some());
-    let groups = by_key(found.iter().map(|image| image.group));
-    let classes = by_key(found.iter().map(|image| image.class.as_str()));
-    let halves = divide(&groups, &classes, args.validation, args.seed)
+    let groups = group_by_key(found.iter().map(|image| image.group));
+    let classes = group_by_key(found.iter().map(|image| image.class.as_str()));
+    let splits = split_groups(&groups, &classes, args.validation, args.seed)
         .with_context(|| format!("{} by {}", args.path.display(), name_of(args.by)))?;
 
     files::make_folder(&args.output)?;
     let way = way(&args.output, &args.path)?;
-    let list = |half: Split| {
-        let of_half = found.iter().zip(&halves).filter(|(_, of_image)| **of_image == half);
+    let list = |split: Split| {
+        let of_split = found.iter().zip(&splits).filter(|(_, of_image)| **of_image == split);
         let listed =
-            |(image, _): (&SplitReport, _)| Listed { path: format!("{way}{}", image.name), class: image.class.clone() };
-        lists::print(&of_half.map(listed).collect::<Vec<_>>())
+            |(image, _): (&SplitReport, _)| ListEntry { path: format!("{way}{}", image.name), class: image.class.clone() };
+        lists::print(&of_split.map(listed).collect::<Vec<_>>())
     };
     let (of_train, of_validation) = (list(Split::Train), list(Split::Validation));
     let outputs = (Output::new(&train, args.force, &[])?, Output::new(&validation, args.force, &[])?);
     write_together([(outputs.0, of_train.as_bytes()), (outputs.1, of_validation.as_bytes())])?;
-    tell(args, &found, &groups, &halves)?;
+    tell(args, &found, &groups, &splits)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -136,30 +136,30 @@ fn images(path: &Path) -> Result<Vec<SplitReport>> {
     if !path.is_dir() {
         bail!("{}: expected a folder of image files (unpack archives first), got none", path.display());
     }
-    let halves: Vec<Dataset> = match Dataset::format_of_folder(path) {
-        Err(_) | Ok(Format::WholeFolder) => vec![Dataset::of_folder(path)?],
+    let splits: Vec<Dataset> = match Dataset::format_of_folder(path) {
+        Err(_) | Ok(Format::WholeFolder) => vec![Dataset::from_folder(path)?],
         // A folder with only one of train/ and val/ can be split, too.
         Ok(Format::ImageFolder) => {
-            Split::ALL.into_iter().filter_map(|split| Dataset::of_halves(path, split).ok()).collect()
+            Split::ALL.into_iter().filter_map(|split| Dataset::from_split_folders(path, split).ok()).collect()
         }
         Ok(other) => bail!("{}: expected a folder of image files, got {other}", path.display()),
     };
-    let mut passed = PassedOver::default();
-    match &halves[..] {
-        [train, validation] => passed.join(&train.passed_over_with(validation)),
-        halves => halves.iter().for_each(|half| passed.join(&half.passed_over())),
+    let mut ignored = Ignored::default();
+    match &splits[..] {
+        [train, validation] => ignored.join(&train.ignored_with(validation)),
+        splits => splits.iter().for_each(|split| ignored.join(&split.ignored())),
     }
-    tell_passed_over(&passed);
-    let is_whole = |half: &Dataset| half.format() == Format::Files;
-    let class = |half: &Dataset, image: usize| match is_whole(half) {
-        true => half.name(image).split_once('/').map_or("", |(folder, _)| folder).to_string(),
-        false => half.classes()[half.label(image) as usize].clone(),
+    report_ignored(&ignored);
+    let is_unsplit = |split: &Dataset| split.format() == Format::Files;
+    let class = |split: &Dataset, image: usize| match is_unsplit(split) {
+        true => split.name(image).split_once('/').map_or("", |(folder, _)| folder).to_string(),
+        false => split.classes()[split.label(image) as usize].clone(),
     };
-    let found = |half: &Dataset| -> Vec<SplitReport> {
-        let found = |image| SplitReport { name: half.name(image).into(), class: class(half, image), group: None };
-        (0..half.len()).map(found).collect()
+    let found = |split: &Dataset| -> Vec<SplitReport> {
+        let found = |image| SplitReport { name: split.name(image).into(), class: class(split, image), group: None };
+        (0..split.len()).map(found).collect()
     };
-    Ok(halves.iter().flat_map(found).collect())
+    Ok(splits.iter().flat_map(found).collect())
 }
 
 /// Rejects or skips files whose names a list cannot represent.
@@ -187,22 +187,22 @@ fn group(args: &Args, found: &mut [SplitReport]) -> Result<()> {
     let groups: Vec<Option<u32>> = match (args.by, &args.pattern) {
         (By::Folder, _) => {
             let folder = |image: &SplitReport| image.name.rsplit_once('/').map_or("", |(folder, _)| folder).to_string();
-            by_key(found.iter().map(folder)).into_iter().map(Some).collect()
+            group_by_key(found.iter().map(folder)).into_iter().map(Some).collect()
         }
         (By::Name, pattern) => {
             let text = pattern.as_deref().unwrap_or_default();
             let pattern =
                 Regex::new(text).map_err(|error| anyhow::anyhow!("--pattern: {}", short(&error.to_string())))?;
             let keys: Vec<String> = found.iter().map(|image| key(&pattern, &image.name)).collect::<Result<_>>()?;
-            by_key(keys).into_iter().map(Some).collect()
+            group_by_key(keys).into_iter().map(Some).collect()
         }
         (By::Duplicates, _) => {
             let paths: Vec<PathBuf> = found.iter().map(|image| args.path.join(&image.name)).collect();
             let bar = Progress::images("compare", paths.len(), args.json);
-            let all = Dataset::of_files(&paths)?.with_budget(args.memory.budget());
-            let (groups, skipped) = by_duplicates(&all, args.bad.on_bad_image.into(), &|| bar.inc(1))?;
+            let all = Dataset::from_files(&paths)?.with_budget(args.memory.budget());
+            let (groups, skipped) = group_duplicates(&all, args.bad.on_bad_image.into(), &|| bar.inc(1))?;
             bar.finish();
-            tell_skipped(&skipped);
+            report_skipped(&skipped);
             groups
         }
     };
@@ -251,16 +251,16 @@ fn way(from: &Path, to: &Path) -> Result<String> {
 }
 
 /// Prints a summary of the split.
-fn tell(args: &Args, found: &[SplitReport], groups: &[u32], halves: &[Split]) -> Result<()> {
+fn tell(args: &Args, found: &[SplitReport], groups: &[u32], splits: &[Split]) -> Result<()> {
     let mut classes: BTreeMap<&str, Counts> = BTreeMap::new();
-    for (image, half) in found.iter().zip(halves) {
+    for (image, split) in found.iter().zip(splits) {
         let counts = classes.entry(&image.class).or_default();
-        match half {
+        match split {
             Split::Train => counts.train += 1,
             Split::Validation => counts.validation += 1,
         }
     }
-    let of = |half: Split| halves.iter().filter(|of_image| **of_image == half).count();
+    let of = |split: Split| splits.iter().filter(|of_image| **of_image == split).count();
     let (train, validation) = (of(Split::Train), of(Split::Validation));
     let count = groups.iter().max().map_or(0, |most| most + 1);
     if args.json {

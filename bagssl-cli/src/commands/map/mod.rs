@@ -198,7 +198,7 @@ impl Map<'_> {
         let mut draw = Address { seed: args.seed, ..Address::default() }.stream(Purpose::Evaluation);
         let mut order = draw.permutation(whole.len() as u32);
         order.truncate(images);
-        let dataset = Arc::new(whole.of_images(&order));
+        let dataset = Arc::new(whole.select_images(&order));
         let features = self.features(&dataset, bag)?;
         let rows = unit(if args.patches { features.rows().to_rows() } else { features.mean()?.to_rows() });
         let source = |point: usize| -> (usize, Option<usize>) {
@@ -232,7 +232,7 @@ impl Map<'_> {
                 Some(patch) => loader.picture(image, patch)?,
                 None => dataset.decode(image)?.into_image(),
             };
-            let mut picture = picture.shrunk(LARGEST);
+            let mut picture = picture.shrink_to(LARGEST);
             picture.set_color(color);
             let size = picture.size();
             map.points[point].thumbnail = Some(Thumbnail::new(size.height, size.width, picture.rgb().to_vec())?);

@@ -15,7 +15,7 @@ use crate::cache;
 use crate::entries::Entries;
 use crate::error::Result;
 use crate::file::{Archive, FileStamp, open_file};
-use crate::passed::PassedOver;
+use crate::ignored::Ignored;
 
 /// The images of an archive, sorted by name, and their classes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(crate) struct ArchiveIndex {
     pub(crate) entries: Entries,
     pub(crate) classes: Vec<String>,
     /// The ignored members. They are not stored in the file.
-    pub(crate) passed: PassedOver,
+    pub(crate) ignored: Ignored,
 }
 
 const MARK: u64 = u64::from_le_bytes(*b"bagsidx\x01");
@@ -40,7 +40,7 @@ pub(crate) fn open_or_build(archive: &Archive, build: impl FnOnce() -> Result<Ar
     }
     let index = build()?;
     // Do not cache an index with ignored members: the file does not store them.
-    let _ = index.passed.is_empty()
+    let _ = index.ignored.is_empty()
         && places.iter().any(|place| cache::keep(place, |file| write(&index, archive.stamp, file)).is_ok());
     Ok(index)
 }
@@ -101,7 +101,7 @@ pub(crate) fn from_reader(mut reader: impl Read, length: u64, stamp: FileStamp) 
     let labels = section(4 * images)?.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
     let sources = vec![0; images as usize];
     let entries = Entries { names, ends, offsets, lengths, labels, sources };
-    let index = ArchiveIndex { entries, classes, passed: PassedOver::default() };
+    let index = ArchiveIndex { entries, classes, ignored: Ignored::default() };
     (word(1) == u64::from(crc.sum()) && is_sound(&index, stamp)).then_some(index)
 }
 
@@ -139,7 +139,7 @@ mod tests {
         let entry = |name, label, offset| Entry { name, label, source: 0, offset, length: 1000 };
         let entries = [entry("a/ä.jpg", 0, 0), entry("b/1.jpg", 1, 4000), entry("b/2.jpg", 1, 512)];
         let classes = vec!["a".into(), "b".into()];
-        ArchiveIndex { entries: entries.into_iter().collect(), classes, passed: PassedOver::default() }
+        ArchiveIndex { entries: entries.into_iter().collect(), classes, ignored: Ignored::default() }
     }
 
     fn bytes(index: &ArchiveIndex, stamp: FileStamp) -> Vec<u8> {

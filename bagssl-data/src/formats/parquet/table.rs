@@ -10,10 +10,10 @@ use super::columns::Columns;
 use super::footer::{self, Chunk, Footer, Group};
 use super::page::{Header, Kind};
 use super::refusal::{Refusal, refusal};
-use crate::entries::MOST_CLASSES;
+use crate::entries::MAX_CLASSES;
 use crate::error::{Error, Result};
 use crate::file::Archive;
-use crate::image::{MOST_BYTES, sniff};
+use crate::image::{MAX_BYTES, sniff};
 use crate::memory::MIB;
 
 /// A parquet file.
@@ -27,8 +27,8 @@ pub(crate) struct Table {
     /// The first row of each row group, followed by the total number of rows.
     starts: Vec<u64>,
     /// The image pages of each row group, listed on first use.
-    pages: Vec<OnceLock<Arc<Vec<PageAt>>>>,
-    recent: Arc<Recent>,
+    pages: Vec<OnceLock<Arc<Vec<PageLocation>>>>,
+    page_cache: Arc<PageCache>,
 }
 
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(super) enum Bytes {
 
 /// The position of a page.
 #[derive(Debug, Clone, Copy)]
-struct PageAt {
+struct PageLocation {
     header: Header,
     /// The offset of the page's data, after its header.
     offset: u64,
@@ -48,9 +48,9 @@ struct PageAt {
 }
 
 /// A cache of the most recently used decompressed pages of all files of a data set. It has at most
-/// `RECENT_BYTES` bytes, or one page.
+/// `PAGE_CACHE_BYTES` bytes, or one page.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub(super) struct PageCache {
     pages: Mutex<VecDeque<(Key, Arc<Vec<u8>>)>>,
     tables: AtomicU64,
 }
@@ -58,9 +58,9 @@ pub(super) struct Recent {
 /// The number of a table, and the offset of its page.
 type Key = (u64, u64);
 
-const RECENT_BYTES: usize = 64 << 20;
-const LONGEST_FOOTER: u64 = 64 << 20;
-const LONGEST_HEADER: u64 = 16 << 20;
+const PAGE_CACHE_BYTES: usize = 64 << 20;
+const MAX_FOOTER_BYTES: u64 = 64 << 20;
+const MAX_HEADER_BYTES: u64 = 16 << 20;
 
 impl Bytes {
     fn length(&self) -> u64 {
@@ -80,7 +80,7 @@ impl Bytes {
 }
 
 impl Table {
-    pub(super) fn new(path: &Path, bytes: Bytes, recent: Arc<Recent>, columns: &Columns) -> Result<Self> {
+    pub(super) fn new(path: &Path, bytes: Bytes, page_cache: Arc<PageCache>, columns: &Columns) -> Result<Self> {
         let refuse = |Refusal { expected, got }| Error::Format { path: path.into(), expected, got };
         let length = bytes.length();
         let wrong = |got: String| refuse(refusal("a complete parquet file", got));
@@ -94,7 +94,7 @@ impl Table {
             return Err(wrong(what.map_or_else(|| format!("{length} bytes without PAR1 at both ends"), Into::into)));
         }
         let footer_length = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
-        if footer_length > (length - 12).min(LONGEST_FOOTER) {
+        if footer_length > (length - 12).min(MAX_FOOTER_BYTES) {
             return Err(wrong(format!("a footer of {footer_length} bytes")));
         }
         let footer = bytes.read(length - 8 - footer_length, footer_length)?;
@@ -102,8 +102,8 @@ impl Table {
         let starts = footer.groups.iter().scan(0, |next, group| Some(std::mem::replace(next, *next + group.rows)));
         let starts = starts.chain([footer.groups.iter().map(|group| group.rows).sum()]).collect();
         let pages = footer.groups.iter().map(|_| OnceLock::new()).collect();
-        let number = recent.tables.fetch_add(1, Ordering::Relaxed);
-        Ok(Table { path: path.into(), number, bytes, footer, starts, pages, recent })
+        let number = page_cache.tables.fetch_add(1, Ordering::Relaxed);
+        Ok(Table { path: path.into(), number, bytes, footer, starts, pages, page_cache })
     }
 
     /// Returns all bytes of the file, or the open file.
@@ -121,7 +121,7 @@ impl Table {
     /// Returns the class of each row. It is `None` if the label is null or -1, which is how Hugging
     /// Face marks unlabeled images.
     pub(super) fn classes(&self) -> Result<Vec<Option<u32>>> {
-        let most = self.footer.names.as_ref().map_or(MOST_CLASSES as usize, Vec::len);
+        let most = self.footer.names.as_ref().map_or(MAX_CLASSES as usize, Vec::len);
         let class = |(row, label): (usize, Option<i64>)| match label {
             None | Some(-1) => Ok(None),
             Some(label) => match u32::try_from(label).ok().filter(|label| (*label as usize) < most) {
@@ -166,9 +166,9 @@ impl Table {
 
     /// Returns the most bytes of memory that reading the image of a row needs: its page, compressed
     /// and decompressed, and the dictionary.
-    pub(crate) fn needs(&self, row: u64) -> Result<u64> {
+    pub(crate) fn read_memory(&self, row: u64) -> Result<u64> {
         let (pages, at, ..) = self.place(row)?;
-        let of = |at: &PageAt| {
+        let of = |at: &PageLocation| {
             // The levels of a version 2 page are joined with its values, which takes a copy.
             let copies = if matches!(at.header.kind, Kind::Data2 { .. }) { 2 } else { 1 };
             at.header.packed.saturating_add(at.header.unpacked.saturating_mul(copies))
@@ -196,7 +196,7 @@ impl Table {
     }
 
     /// Returns the pages of the row's row group, the page with the row, and the group.
-    fn place(&self, row: u64) -> Result<(Arc<Vec<PageAt>>, PageAt, Group)> {
+    fn place(&self, row: u64) -> Result<(Arc<Vec<PageLocation>>, PageLocation, Group)> {
         let number = self.group(row);
         let group = self.footer.groups[number];
         let row = row - self.starts[number];
@@ -208,18 +208,18 @@ impl Table {
             }
         };
         let wrong = || self.refuse(refusal("a page for each row", format!("none for row {row} of group {number}")));
-        let is_data = |at: &&PageAt| at.header.kind != Kind::Dictionary;
+        let is_data = |at: &&PageLocation| at.header.kind != Kind::Dictionary;
         let at = *pages.iter().filter(is_data).rfind(|at| at.row <= row).ok_or_else(wrong)?;
         Ok((pages, at, group))
     }
 
-    fn broken(&self, at: &PageAt) -> Error {
+    fn broken(&self, at: &PageLocation) -> Error {
         let expected = "a page of complete values in plain, dictionary or delta encoding";
         self.refuse(refusal(expected, format!("another page at {} (encoding {})", at.offset, at.header.encoding)))
     }
 
     /// Lists the pages of a column chunk, reading only their headers.
-    fn listed(&self, chunk: Chunk, rows: u64) -> Result<Vec<PageAt>> {
+    fn listed(&self, chunk: Chunk, rows: u64) -> Result<Vec<PageLocation>> {
         let (mut at, end, mut row, mut pages) = (chunk.offset, chunk.offset + chunk.length, 0, Vec::new());
         while row < rows {
             let wrong = || self.refuse(refusal("pages for all rows of a group", format!("{row} of {rows}")));
@@ -227,9 +227,9 @@ impl Table {
             let offset = at + length;
             at = offset.checked_add(header.packed).filter(|next| *next <= end).ok_or_else(wrong)?;
             match header.kind {
-                Kind::Dictionary => pages.push(PageAt { header, offset, row }),
+                Kind::Dictionary => pages.push(PageLocation { header, offset, row }),
                 Kind::Data | Kind::Data2 { .. } => {
-                    pages.push(PageAt { header, offset, row });
+                    pages.push(PageLocation { header, offset, row });
                     row = row.checked_add(header.values).filter(|next| *next <= rows).ok_or_else(wrong)?;
                 }
                 Kind::Other => {}
@@ -246,7 +246,7 @@ impl Table {
             let most = end.saturating_sub(at);
             let bytes = self.bytes.read(at, most.min(length))?;
             let header = Header::read(&bytes);
-            if header.is_some() || length >= most.min(LONGEST_HEADER) {
+            if header.is_some() || length >= most.min(MAX_HEADER_BYTES) {
                 return Ok(header);
             }
             length *= 8;
@@ -254,24 +254,24 @@ impl Table {
     }
 
     /// Returns the decompressed bytes of a page, from the cache if possible.
-    fn unpacked(&self, at: &PageAt, chunk: Chunk) -> Result<Arc<Vec<u8>>> {
+    fn unpacked(&self, at: &PageLocation, chunk: Chunk) -> Result<Arc<Vec<u8>>> {
         let key = (self.number, at.offset);
-        if let Some(page) = self.recent.get(key) {
+        if let Some(page) = self.page_cache.get(key) {
             return Ok(page);
         }
         let most = at.header.packed.max(at.header.unpacked);
-        if most > MOST_BYTES {
+        if most > MAX_BYTES {
             return Err(self.refuse(refusal("a page of at most 512 MiB", most)));
         }
         let packed = self.bytes.read(at.offset, at.header.packed)?;
         let page = at.header.unpack(&packed, chunk.codec).map_err(|why| self.refuse(why))?.into_owned();
         let page = Arc::new(page);
-        self.recent.put(key, page.clone());
+        self.page_cache.put(key, page.clone());
         Ok(page)
     }
 }
 
-impl Recent {
+impl PageCache {
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(Key, Arc<Vec<u8>>)>> {
         self.pages.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -287,7 +287,7 @@ impl Recent {
     fn put(&self, key: Key, page: Arc<Vec<u8>>) {
         let mut pages = self.lock();
         pages.push_back((key, page));
-        while pages.len() > 1 && pages.iter().map(|(_, page)| page.len()).sum::<usize>() > RECENT_BYTES {
+        while pages.len() > 1 && pages.iter().map(|(_, page)| page.len()).sum::<usize>() > PAGE_CACHE_BYTES {
             pages.pop_front();
         }
     }

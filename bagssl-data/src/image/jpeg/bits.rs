@@ -105,7 +105,7 @@ impl<'a> Bits<'a> {
         is_there
     }
 
-    /// Returns the data from the marker after the scan. At most [`MOST_LEFT`] bytes may be left
+    /// Returns the data from the marker after the scan. At most [`MAX_UNUSED_BYTES`] bytes may be left
     /// before it.
     ///
     /// # Errors
@@ -119,12 +119,12 @@ impl<'a> Bits<'a> {
         }
         let until = |bytes: &[u8]| bytes.windows(2).position(|pair| pair[0] == 0xff && pair[1] != 0);
         let more = until(rest).unwrap_or(rest.len()) + (self.left / 8) as usize;
-        if more > MOST_LEFT { Err(format!("{more} surplus bytes in a scan")) } else { Ok(rest) }
+        if more > MAX_UNUSED_BYTES { Err(format!("{more} surplus bytes in a scan")) } else { Ok(rest) }
     }
 }
 
 /// The maximum number of surplus bytes at the end of a scan. Some cameras pad with one or two.
-const MOST_LEFT: usize = 2;
+const MAX_UNUSED_BYTES: usize = 2;
 
 /// A decoded symbol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -16,7 +16,7 @@ pub(super) struct Scan {
 
 /// The maximum number of scans. A few bytes can encode all blocks of a large image, over and over.
 /// The decoder has the same limit.
-const MOST_SCANS: usize = 100;
+const MAX_SCANS: usize = 100;
 
 /// The progress of the coefficients of a component.
 struct Progress {
@@ -83,7 +83,7 @@ impl Scan {
             self.begin(frame);
         }
         self.count += 1;
-        if self.count > MOST_SCANS {
+        if self.count > MAX_SCANS {
             return Err(format!("more than {MOST_SCANS} scans"));
         }
         let damaged = || "a damaged scan header".to_string();
