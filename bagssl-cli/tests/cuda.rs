@@ -20,11 +20,11 @@ fn losses(folder: &Path, out: &str) -> Vec<f64> {
 
 /// A failed run says one line, with these words.
 #[track_caller]
-fn says(run: &Run, words: &[&str]) {
+fn says(run: &Run, text_columns: &[&str]) {
     let text = run.stderr();
     assert!(!run.output.status.success(), "{}", run.stdout());
     assert_eq!(text.trim_end().lines().count(), 1, "{text}");
-    assert!(words.iter().all(|word| text.contains(word)), "expected {words:?} in {text}");
+    assert!(text_columns.iter().all(|word| text.contains(word)), "expected {text_columns:?} in {text}");
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn what_fails_is_said() {
     let Some(stub) = stub() else { return };
     let folder = tempfile::tempdir().unwrap();
     let arguments = [&STEPS[..], &["1"]].concat();
-    for (fails, words) in [
+    for (fails, text_columns) in [
         ("cuLaunchKernel/norm_merge:7", &["norm_merge", "LAUNCH_FAILED"][..]),
         ("cuMemAlloc:1", &["workspace", "OUT_OF_MEMORY"]),
         ("cublasCreate:1", &["cublasCreate"]),
@@ -211,7 +211,7 @@ fn what_fails_is_said() {
         ("cuMemcpyDtoHAsync:1+", &["reading"]),
     ] {
         let run = stub.bagssl(folder.path(), &arguments, &[("CUDA_STUB_FAIL", fails)]);
-        says(&run, words);
+        says(&run, text_columns);
     }
     let large = [&STEPS[..4], &["--images", "400", "--patches", "2", "--steps", "1"]].concat();
     let run = stub.bagssl(folder.path(), &large, &[("CUDA_STUB_MEMORY", "9000000")]);

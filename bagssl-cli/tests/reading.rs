@@ -98,14 +98,14 @@ fn classes_of_one_half_are_named_and_not_tested() {
     let [stdout, stderr] = prints(here, &["eval", "run/checkpoint.safetensors", "--data", "s", "--random", "1"]);
     assert!(stdout.contains("s: 5 training and 2 test images of 2 classes (chance 50.0 %)"), "{stdout}");
     let line = said(&stderr)[1];
-    for words in [
+    for text_columns in [
         "2 only in the validation split (caf\u{e9}, owl)",
         "1 only in the training split (cafe\u{301})",
         "1 without images (empty)",
         "differ only in Unicode form",
         "2 images without training images of their class are not tested",
     ] {
-        assert!(line.contains(words), "{words}: {line}");
+        assert!(line.contains(text_columns), "{text_columns}: {line}");
     }
     let check = json(here, &["data", "check", "s"]);
     assert_eq!(check["classes"]["tested"], serde_json::json!(["cat", "dog"]));

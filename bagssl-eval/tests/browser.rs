@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bagssl_eval::report::{Block, Lines, Page, Point, Scatter, Thumbnail};
+use bagssl_eval::report::{Block, LinePlot, Page, Point, Scatter, Thumbnail};
 use serde_json::Value;
 
 use crate::sample;
@@ -52,11 +52,11 @@ fn shown(chromium: &Path, html: &str, width: u32, dark: bool) -> Value {
     command.arg(format!("--window-size={width},900"));
     command.arg(format!("--blink-settings=preferredColorScheme={}", u8::from(!dark)));
     let output = command.args(["--virtual-time-budget=5000", "--dump-dom"]).arg(&page).output().unwrap();
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert!(!words.contains("CONSOLE"), "{words}");
+    let text_columns = String::from_utf8_lossy(&output.stderr);
+    assert!(!text_columns.contains("CONSOLE"), "{text_columns}");
     let text = String::from_utf8(output.stdout).unwrap();
     let title = text.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next());
-    serde_json::from_str(title.unwrap_or_else(|| panic!("no page: {words}"))).unwrap()
+    serde_json::from_str(title.unwrap_or_else(|| panic!("no page: {text_columns}"))).unwrap()
 }
 
 /// What a page has none of.
@@ -83,7 +83,7 @@ fn page() -> Page {
     };
     let curve =
         |name: &str, rise: f64| (name.to_string(), (1..6).map(|x| (f64::from(x), rise * f64::from(x), 1.0)).collect());
-    let plot = Lines {
+    let plot = LinePlot {
         title: "curves".into(),
         caption: "which rises".into(),
         x_label: "patches".into(),
@@ -109,20 +109,20 @@ fn pages_are_whole_in_a_browser() {
         let count = |what: &str| html.matches(what).count() as u64;
         let mut grounds = Vec::new();
         for (width, dark) in [(1200, false), (1200, true), (500, false)] {
-            let said = shown(&chromium, &html, width, dark);
-            let at = format!("{name}, {width} pixels, dark {dark}: {said}");
+            let ranks = shown(&chromium, &html, width, dark);
+            let at = format!("{name}, {width} pixels, dark {dark}: {ranks}");
             for nothing in NOTHING {
-                assert_eq!(said[nothing], 0, "{nothing}: {at}");
+                assert_eq!(ranks[nothing], 0, "{nothing}: {at}");
             }
             assert_eq!(
-                (said["svgs"].as_u64(), said["images"].as_u64()),
+                (ranks["svgs"].as_u64(), ranks["images"].as_u64()),
                 (Some(count("<svg")), Some(count("<img"))),
                 "{at}"
             );
-            assert!(count("<svg") > 0 && said["headings"].as_u64() == Some(count("<h2")), "{at}");
-            assert!(said["tooWide"].as_i64().unwrap() <= 0, "{at}");
-            assert_eq!(said["dark"], dark, "{at}");
-            grounds.push(said["ground"].clone());
+            assert!(count("<svg") > 0 && ranks["headings"].as_u64() == Some(count("<h2")), "{at}");
+            assert!(ranks["tooWide"].as_i64().unwrap() <= 0, "{at}");
+            assert_eq!(ranks["dark"], dark, "{at}");
+            grounds.push(ranks["ground"].clone());
         }
         assert_ne!(grounds[0], grounds[1], "{name}: a dark page has another ground");
     }
@@ -151,12 +151,12 @@ fn what_is_broken_is_seen() {
         ("<link rel='none' href='style.css'>".into(), "foreign"),
         ("<a href='#nowhere'>x</a>".into(), "deadLinks"),
     ] {
-        let said = shows(&format!("{whole}{bad}"));
+        let ranks = shows(&format!("{whole}{bad}"));
         for it in NOTHING {
-            assert_eq!(said[it], i32::from(it == check), "{it}: {bad}");
+            assert_eq!(ranks[it], i32::from(it == check), "{it}: {bad}");
         }
     }
     assert!(shows("<p style='width: 3000px'>x</p>")["tooWide"].as_i64().unwrap() > 2000);
-    let words = "<script>console.error('no')</script>";
-    assert!(std::panic::catch_unwind(|| shows(words)).is_err());
+    let text_columns = "<script>console.error('no')</script>";
+    assert!(std::panic::catch_unwind(|| shows(text_columns)).is_err());
 }

@@ -59,9 +59,9 @@ pub fn extract_features(
     let side = input.side as usize;
     let loader = bags(input, dataset, bag, color, options)?.with_rows(model.network.rows([side, side]));
     let mut before = 0;
-    let mut progress = |done: usize| {
-        options.tell(Event::Embedded(done.saturating_sub(before) as u64));
-        before = done;
+    let mut progress = |completed: usize| {
+        options.tell(Event::Embedded(completed.saturating_sub(before) as u64));
+        before = completed;
     };
     let features = match options.feature_cache {
         None => {
@@ -73,15 +73,15 @@ pub fn extract_features(
             let (of, at) = (format!("images {images}; {others}"), dataset.place());
             let folder = root.join(fnv1a(of.as_bytes()));
             if let Some(before) = last_before(&cache::kept(root), &others, &at)
-                && before.of != of
+                && before.identity != of
             {
                 options.tell(Event::ImagesChanged { place: &at, is_cached: folder.exists() });
             }
-            let store = FeatureCache { folder: &folder, of: &of, at: &at };
-            if store.is_in_use() {
+            let cache = FeatureCache { folder: &folder, identity: &of, location: &at };
+            if cache.is_in_use() {
                 options.tell(Event::Waiting { folder: &folder });
             }
-            let features = store.extract(model.network, |first| loader.batches_from(first), layers, &mut progress)?;
+            let features = cache.extract(model.network, |first| loader.batches_from(first), layers, &mut progress)?;
             check_classes(&features, dataset, &folder)?;
             features
         }
@@ -127,11 +127,11 @@ fn describe(model: &Model<'_>, dataset: &Dataset, bag: Bag, color: Color, option
 }
 
 /// Returns the most recently used cache entry with the same location and settings, for any images.
-fn last_before<'a>(kept: &'a [cache::CacheEntry], others: &str, at: &str) -> Option<&'a cache::CacheEntry> {
+fn last_before<'a>(kept: &'a [cache::CacheEntry], others: &str, location: &str) -> Option<&'a cache::CacheEntry> {
     let is_before = |kept: &&cache::CacheEntry| {
-        kept.at == at && kept.of.split_once("; ").is_some_and(|(_, before)| before == others)
+        kept.location == at && kept.identity.split_once("; ").is_some_and(|(_, before)| before == others)
     };
-    kept.iter().filter(is_before).max_by_key(|kept| kept.used)
+    kept.iter().filter(is_before).max_by_key(|kept| kept.last_used)
 }
 
 /// Checks that the images and classes of features match the data set. Cached files may be damaged. All layers have the same

@@ -108,7 +108,7 @@ pub(crate) fn on_each<R>(
 ) -> Result<Vec<R>> {
     claim.features.check()?;
     if claim.checkpoints.len() > MAX_CHECKPOINTS {
-        bail!("checkpoints: expected at most {MOST_CHECKPOINTS}, got {}", claim.checkpoints.len());
+        bail!("checkpoints: expected at most {MAX_CHECKPOINTS}, got {}", claim.checkpoints.len());
     }
     let backend = claim.backend.open_with(claim.cpu)?;
     let splits = splits::open(&claim.data)?;

@@ -10,7 +10,7 @@ use bagssl::{EmbedOptions, Embeddings, ImageEmbedding, StopOptions};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::embed::{Embed, Rows};
 use bagssl_data::Dataset;
-use bagssl_eval::classify::classifier::{By, Classifier};
+use bagssl_eval::classify::classifier::{ClassifierKind, Classifier};
 use bagssl_eval::classify::knn::Knn;
 use bagssl_eval::classify::probe::Linear;
 use bagssl_eval::classify::protocol::fnv1a;
@@ -40,7 +40,7 @@ pub(crate) struct FitArgs {
     output: PathBuf,
     /// Kind of classifier
     #[arg(long, value_enum, default_value_t)]
-    by: Kind,
+    kind: Kind,
     /// Number of neighbors that vote, with --by knn [default: 20]
     #[arg(long, alias = "neighbours", value_name = "N")]
     neighbors: Option<usize>,
@@ -134,7 +134,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     }
     let bytes = files::read_checkpoint(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
-    if args.by == Kind::Linear && (args.neighbors.is_some() || args.temperature.is_some()) {
+    if args.kind == Kind::Linear && (args.neighbors.is_some() || args.temperature.is_some()) {
         bail!("--neighbors, --temperature: expected --by knn, got linear");
     }
     let usual = Knn::default();
@@ -155,11 +155,11 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     let values = embedded.iter().flat_map(|image| &image.mean).copied().collect();
     let labels = embedded.iter().map(|image| train.label(image.image)).collect();
     let samples = Samples::new(Rows { values, dim: spec.model.dim(spec.tap) }, labels)?;
-    let by = match args.by {
-        Kind::Linear => By::Linear(Linear::default().fit(&samples)?),
-        Kind::Knn => By::Neighbors(knn, samples),
+    let kind = match args.kind {
+        Kind::Linear => ClassifierKind::Linear(Linear::default().fit(&samples)?),
+        Kind::Knn => ClassifierKind::Neighbors(knn, samples),
     };
-    let classifier = Classifier::new(by, train.classes().to_vec(), network_of(&checkpoint)?)?;
+    let classifier = Classifier::new(kind, train.classes().to_vec(), network_of(&checkpoint)?)?;
     output.write(&classifier.to_bytes()?)?;
     report_skipped(&skipped);
     if args.json {

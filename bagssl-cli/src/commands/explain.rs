@@ -195,7 +195,7 @@ fn of_class(args: &Args, train: &Dataset, probe: &SoftmaxModel, class: usize, se
 fn of_pair(args: &Args, first: &Seen, second: &Seen) -> Result<Image> {
     let count = first.embedded.patches.len() as u64 * second.embedded.patches.len() as u64;
     if count > MAX_PAIRS {
-        bail!("--like: expected at most {MOST_PAIRS} pairs of patches, got {count}; use a larger --stride");
+        bail!("--like: expected at most {MAX_PAIRS} pairs of patches, got {count}; use a larger --stride");
     }
     let pairs = Pairs::new(&first.embedded.patches, &second.embedded.patches)?;
     let (rows, columns) = (first.embedded.patches.len(), second.embedded.patches.len());

@@ -268,7 +268,7 @@ fn from_input() -> Result<Dataset> {
     let mut bytes = Vec::new();
     std::io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes).context("standard input")?;
     if bytes.len() as u64 > MAX_BYTES {
-        bail!("standard input: expected an image of at most {MOST_BYTES} bytes, got more");
+        bail!("standard input: expected an image of at most {MAX_BYTES} bytes, got more");
     }
     Ok(Dataset::from_image_bytes("standard input", bytes))
 }

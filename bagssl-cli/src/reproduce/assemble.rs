@@ -6,7 +6,7 @@ use std::fmt::Write;
 use anyhow::{Context, Result};
 use bagssl::{Evaluation, Space, Splits, Thumbnails, ViewAccuracy, image_thumbnail};
 use bagssl_core::color::Color;
-use bagssl_eval::analysis::convergence::Closeness;
+use bagssl_eval::analysis::convergence::ConvergencePoint;
 use bagssl_eval::report::{
     Accuracy, BagSheet, Convergence, Curve, CurvePoint, Data, Machine, Method, Note, Outcome, Provenance, Report,
     Sheet, Tile, View,
@@ -35,7 +35,7 @@ pub(super) fn report(what: &Reproduction<'_>, total_seconds: f64) -> Result<Repo
         let stages: Vec<&Stage> = what.stages.iter().filter(|stage| stage.model == model).collect();
         let measured = stages.iter().map(|stage| stage.measured()).collect::<Result<Vec<_>>>()?;
         results.extend(join(model, &measured));
-        let closeness: Vec<Vec<Closeness>> = measured.iter().map(|seed| seed.convergence.clone()).collect();
+        let closeness: Vec<Vec<ConvergencePoint>> = measured.iter().map(|seed| seed.convergence.clone()).collect();
         close.extend(Convergence::from_seeds(model, &closeness));
         if let Some(first) = measured.first() {
             health.insert(model, first.health.clone());

@@ -222,7 +222,7 @@ fn check_length(length: u64, record: u64, path: &Path) -> Result<()> {
         return refuse(format!("{length} bytes, not a multiple of {record}"));
     }
     if length > MAX_BYTES {
-        return refuse(format!("{length} bytes, more than {MOST_BYTES}"));
+        return refuse(format!("{length} bytes, more than {MAX_BYTES}"));
     }
     Ok(())
 }

@@ -187,7 +187,7 @@ fn expanded(text: &str) -> std::result::Result<Vec<String>, &'static str> {
             if from > to {
                 return Err("a range in braces that ends before it begins");
             }
-            if to - from >= MOST {
+            if to - from >= MAX_FILES {
                 return Err(TOO_MANY);
             }
             (from..=to).map(|number| format!("{number:0width$}")).collect()

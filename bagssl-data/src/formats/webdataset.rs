@@ -19,7 +19,7 @@ use crate::format::Format;
 use crate::formats::archive::{self, Contents, Kind, Member, Section, split_name};
 use crate::formats::splits::{self, NamedPath};
 use crate::index::Index;
-use crate::ignored::{self, Ignored, IgnoreReason, FileKind, file_kind};
+use crate::ignored::{Ignored, IgnoreReason, FileKind, file_kind};
 use crate::split::Split;
 use crate::storage::Storage;
 

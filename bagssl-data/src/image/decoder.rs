@@ -144,7 +144,7 @@ fn without_header(name: &str, bytes: &[u8], error: ImageError) -> Error {
                 Some((width, height)) => format!("{height}x{width}"),
                 None => "more".into(),
             };
-            refuse(name, &format!("an image of at most {LONGEST_SIDE} pixels a side"), got)
+            refuse(name, &format!("an image of at most {MAX_SIDE} pixels a side"), got)
         }
         ImageError::Unsupported(_) => match sniff::what(bytes).and_then(|what| what.split(';').next()) {
             Some(what) => refuse(name, IMAGE, format!("{} bytes: {what}", bytes.len())),

@@ -27,7 +27,7 @@ pub struct Protocol {
     /// the learning rate is used unchanged. The test samples are not used.
     pub factors: &'static [f64],
     /// The layer whose features are used.
-    pub tap: FeatureLayer,
+    pub layer: FeatureLayer,
     /// The number of random patches per image, if the protocol specifies it.
     pub patches: Option<u32>,
 }
@@ -74,9 +74,9 @@ impl Protocol {
             _ => Linear::Logistic(Logistic::default()),
         };
         let factors: &[f64] = if name == "vicreg" { &AROUND } else { &[] };
-        let (tap, patches) =
+        let (layer, patches) =
             if name == "emp-ssl" { (FeatureLayer::FirstLayer, Some(128)) } else { (FeatureLayer::Embedding, None) };
-        Ok(Protocol { name, knn, linear, factors, tap, patches })
+        Ok(Protocol { name, knn, linear, factors, layer, patches })
     }
 
     /// Describes the neighbors and the probe in a line each, for a report.
@@ -119,8 +119,8 @@ impl Protocol {
 
     /// Returns a hash of all settings except the name, as 16 hexadecimal digits.
     pub fn hash(&self) -> String {
-        let Protocol { name: _, knn, linear, factors, tap, patches } = self;
-        let of = match (tap, patches) {
+        let Protocol { name: _, knn, linear, factors, layer, patches } = self;
+        let of = match (layer, patches) {
             (FeatureLayer::Embedding, None) => String::new(),
             of => format!(" {of:?}"),
         };
@@ -209,8 +209,8 @@ mod tests {
         let with = |factor| Linear::Sgd(Sgd { rate: 0.02 * factor, ..Sgd::VICREG });
         for (gap, best) in [(0.5, 1.0), (0.3, 3.0), (0.2, 10.0)] {
             let train = two_points(gap);
-            let (kept, out) = train.hold_out(HELD_OUT, 1).unwrap();
-            let learns = AROUND.map(|factor| with(factor).evaluate(&kept, &out).unwrap().accuracy == 100.0);
+            let (list_entries, out) = train.hold_out(HELD_OUT, 1).unwrap();
+            let learns = AROUND.map(|factor| with(factor).evaluate(&list_entries, &out).unwrap().accuracy == 100.0);
             assert_eq!(learns, AROUND.map(|factor| factor >= best), "{gap}");
             assert_eq!(protocol.probe(&train, 1).unwrap(), with(best), "{gap}");
         }

@@ -6,8 +6,8 @@ use bagssl_core::embed::FeatureLayer;
 use bagssl_data::common_grid;
 use bagssl_eval::classify::protocol::{Origin, Protocol};
 use bagssl_eval::features::samples::{Fit, Samples, Score};
-use bagssl_eval::features::{Features, Order, keep_common};
-use bagssl_eval::report::{Block, Cells, Line, Lines, Page};
+use bagssl_eval::features::{Features, Order, intersect_images};
+use bagssl_eval::report::{Block, TextTable, PlotLine, LinePlot, Page};
 use bagssl_eval::stats::{Interval, grouped_bootstrap};
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +121,7 @@ impl Claim for Aggregation {
         for split in 0..2 {
             // An image that is smaller than a patch has no patches, but it does have a whole-image
             // view.
-            keep_common([&mut grid, &mut random, &mut whole, &mut center].map(|view| &mut view[split]))?;
+            intersect_images([&mut grid, &mut random, &mut whole, &mut center].map(|view| &mut view[split]))?;
         }
         let groups = subject.groups(&grid[1][0])?;
         let order = Order::Random { seed: options.seed };
@@ -230,8 +230,8 @@ fn page(models: &[ModelAggregation], protocol: &Protocol) -> Page {
             };
             let top5 = |accuracy: &AccuracyWithInterval| format!("{:.1}", accuracy.top5);
             let linear = row.linear.as_ref().map(|linear| [show(linear) + mark, top5(linear)]);
-            let words = [row.layer.name().to_string(), row.view.clone(), show(&row.knn), top5(&row.knn)];
-            words.into_iter().chain(linear.into_iter().flatten()).collect()
+            let text_columns = [row.layer.name().to_string(), row.view.clone(), show(&row.knn), top5(&row.knn)];
+            text_columns.into_iter().chain(linear.into_iter().flatten()).collect()
         });
         let lines = ALL_LAYERS.into_iter().flat_map(|layer| {
             [(PatchLayout::Grid, "grid"), (PatchLayout::Random, "random")].map(|(layout, layout_name)| {
@@ -243,18 +243,18 @@ fn page(models: &[ModelAggregation], protocol: &Protocol) -> Page {
             })
         });
         // Grids come first, to get the most distinct colors.
-        let mut lines: Vec<Line> = lines.filter(|(_, points)| !points.is_empty()).collect();
+        let mut lines: Vec<PlotLine> = lines.filter(|(_, points)| !points.is_empty()).collect();
         lines.sort_by_key(|(name, _)| name.ends_with("random"));
         Block {
             title: model.name.clone(),
             text: vec![],
-            grids: vec![Cells {
+            tables: vec![TextTable {
                 caption: "Accuracy in percent, with a 95 % interval from draws of whole groups of test images.".into(),
                 head: head.iter().map(|name| name.to_string()).collect(),
                 rows: rows.collect(),
-                words: 2,
+                text_columns: 2,
             }],
-            plots: vec![Lines {
+            plots: vec![LinePlot {
                 title: format!("kNN against patches, {}", model.name),
                 caption: "Mean of the first k patches; the table has the intervals. Does averaging more patches help, and which feature?".into(),
                 x_label: "patches averaged".into(),

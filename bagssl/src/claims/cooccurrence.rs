@@ -1,7 +1,7 @@
 //! Does the spectral contrastive loss learn which patches co-occur?
 
-use bagssl_eval::analysis::cooccurrence::{Trained, World};
-use bagssl_eval::report::{Block, Cells, Page};
+use bagssl_eval::analysis::cooccurrence::{TrainedTable, World};
+use bagssl_eval::report::{Block, TextTable, Page};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -52,7 +52,7 @@ pub struct WorldResult {
     /// The eigenvalues of the joint distribution, the greatest first.
     pub eigenvalues: Vec<f64>,
     /// What each start has reached.
-    pub trained: Vec<Trained>,
+    pub trained: Vec<TrainedTable>,
     /// The largest difference between L_C and 2 w L_S plus the constant, relative to the sum of the terms.
     pub largest_difference_of_the_losses: f64,
 }
@@ -136,7 +136,7 @@ impl CooccurrenceReport {
 }
 
 /// Returns `|L_C - (2 w L_S + const)|`, relative to the sum of the terms.
-fn gap(world: &World, trained: &Trained, weight: f64) -> f64 {
+fn gap(world: &World, trained: &TrainedTable, weight: f64) -> f64 {
     let both = world.cooccurrence_loss(&trained.table, trained.dim, weight);
     let spectral = world.spectral_loss(&trained.table, trained.dim, weight / 2.0);
     (both - 2.0 * weight * spectral - world.constant()).abs() / (both.abs() + world.constant())
@@ -158,11 +158,11 @@ fn block(result: &WorldResult) -> Block {
                 "Optimum of L_S: {optimum:.8}. L_C and 2 w L_S + const differ by {gap:.1e} of their terms at most."
             ),
         ],
-        grids: vec![Cells {
+        tables: vec![TextTable {
             caption: "What training by L_S reaches from random projections.".into(),
             head: ["start", "converged", "L_S", "above the optimum", "steps"].map(String::from).to_vec(),
             rows: rows.collect(),
-            words: 2,
+            text_columns: 2,
         }],
         ..Block::default()
     }

@@ -61,7 +61,7 @@ impl Stream<'_> {
         };
         let open = open.clamp(1, count.max(1));
         // The means, once as rows, once as the array and once as the bytes of the file; and the network's batch.
-        let results = 3 * (count * self.spec.model.dim(self.tap()) * 4) as u64 + MAX_ROWS as u64 * patch;
+        let results = 3 * (count * self.spec.model.dim(self.layer()) * 4) as u64 + MAX_ROWS as u64 * patch;
         // Before any of it is taken, it is compared; the network's own maps are measured then.
         let before = held()?;
         let known = before.now + results + 2 * patch + SLACK;
@@ -69,7 +69,7 @@ impl Stream<'_> {
             return Err(Error::MemoryLimit { needed: known, limit, what: "the network and the results" });
         }
         let batch = PatchBatch::new(shape, vec![0.0; shape.rows() * shape.patch_len()], vec![0], vec![0])?;
-        network.embed(&batch, &[self.tap()]).map_err(Error::Network)?;
+        network.embed(&batch, &[self.layer()]).map_err(Error::Network)?;
         drop(batch);
         let Held { now, most } = held()?;
         // What the network took once it takes again, while images and patches have theirs.

@@ -134,7 +134,7 @@ impl Stream<'_> {
     fn run(&self, network: &dyn Embed) -> Result<Embeddings> {
         self.options.check()?;
         if let Some((classifier, _)) = self.options.decide {
-            let (dim, expected) = (classifier.dim(), self.spec.model.dim(self.tap()));
+            let (dim, expected) = (classifier.dim(), self.spec.model.dim(self.layer()));
             if dim != expected {
                 let expected = format!("a classifier of {expected} features");
                 return Err(Error::Setting { name: "decide", expected, got: format!("one of {dim}") });
@@ -178,7 +178,7 @@ impl Stream<'_> {
     }
 
     /// The layer whose features are embedded.
-    fn tap(&self) -> FeatureLayer {
+    fn layer(&self) -> FeatureLayer {
         self.options.feature.unwrap_or(self.spec.tap)
     }
 
@@ -297,7 +297,7 @@ impl<'a> Run<'a> {
         let values = cuts.iter_mut().flat_map(|cut| std::mem::take(&mut cut.values)).collect();
         let shape = BatchShape { images: 1, patches, channels: 3, height: side, width: side };
         let batch = PatchBatch::new(shape, values, vec![0], vec![0])?;
-        Ok(self.in_flight.begin(cuts, &batch, &[self.stream.tap()]))
+        Ok(self.in_flight.begin(cuts, &batch, &[self.stream.layer()]))
     }
 
     /// Takes in the embeddings of patches, and says of each image whether these were enough.
@@ -365,6 +365,6 @@ impl<'a> Run<'a> {
     }
 
     fn dim(&self) -> usize {
-        self.stream.spec.model.dim(self.stream.tap())
+        self.stream.spec.model.dim(self.stream.layer())
     }
 }

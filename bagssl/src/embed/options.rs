@@ -45,7 +45,7 @@ impl Patches {
         let refuse = |name, expected: String, got: u32| Err(Error::Setting { name, expected, got: got.to_string() });
         match self {
             Patches::Random(count) if !(1..=MAX_PATCHES).contains(&count) => {
-                refuse("random", format!("1 to {MOST_PATCHES} patches"), count)
+                refuse("random", format!("1 to {MAX_PATCHES} patches"), count)
             }
             Patches::Grid { stride: Some(0) } => refuse("stride", "at least 1 pixel".into(), 0),
             _ => Ok(()),

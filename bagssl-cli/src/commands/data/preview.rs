@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     config.train.batch.images = usize::from(args.count).min(dataset.len());
     let patches = config.train.batch.images * config.train.batch.patches;
     if patches > MAX_PATCHES {
-        bail!("--count: expected at most {MOST_PATCHES} patches on a sheet, got {patches}");
+        bail!("--count: expected at most {MAX_PATCHES} patches on a sheet, got {patches}");
     }
     let loader = train::loader(&config, dataset.clone(), 0, args.bad.on_bad_image.into())?;
     let batch = loader.epoch(0, 0).next().context("an epoch has a batch")?.map_err(anyhow::Error::from_boxed)?;

@@ -14,7 +14,7 @@ use bagssl_core::checkpoint::Spec;
 use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::random::{Address, Purpose};
 use bagssl_data::{BagConfig, BagLoader, Dataset, Split};
-use bagssl_eval::analysis::projection_2d::{Tsne, principal};
+use bagssl_eval::analysis::projection_2d::{Tsne, pca};
 use bagssl_eval::classify::protocol::{Origin, Protocol};
 use bagssl_eval::features::Features;
 use bagssl_eval::report::{Block, Page, Point, Scatter, Thumbnail};
@@ -226,7 +226,7 @@ impl Map<'_> {
             let name = format!("{}{patch}", dataset.name(image));
             map.points.push(Point { at, group: labels[point] as usize, name, thumbnail: None });
         }
-        for point in Scatter::with_room(&points) {
+        for point in Scatter::without_overlap(&points) {
             let (image, patch) = source(point);
             let picture = match patch {
                 Some(patch) => loader.picture(image, patch)?,
@@ -286,13 +286,13 @@ type Plane = (Vec<[f64; 2]>, Option<[f64; 2]>);
 fn place(args: &Args, rows: &Rows) -> Result<Plane> {
     match args.method {
         Method::Pca => {
-            let found = principal(rows, 2)?;
+            let found = pca(rows, 2)?;
             let share = |direction: usize| found.explained.get(direction).copied().unwrap_or(0.0);
             Ok((found.points(), Some([share(0), share(1)])))
         }
         Method::Tsne => {
-            let most = (rows.len().saturating_sub(1)) as f64 / 3.0;
-            let perplexity = args.perplexity.unwrap_or(30_f64.min(most));
+            let max_directions = (rows.len().saturating_sub(1)) as f64 / 3.0;
+            let perplexity = args.perplexity.unwrap_or(30_f64.min(max_directions));
             let bar = Progress::new("t-SNE", u64::from(args.steps), "steps", args.page.json);
             let map = Tsne { perplexity, steps: args.steps as usize }.map(rows, |_| bar.inc(1));
             bar.finish();

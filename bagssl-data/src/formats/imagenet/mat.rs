@@ -60,7 +60,7 @@ fn unpack(data: &[u8]) -> Result<Vec<u8>, String> {
     let mut unpacked = Vec::new();
     let mut reader = flate2::read::ZlibDecoder::new(data).take(MAX_BYTES);
     reader.read_to_end(&mut unpacked).map_err(|error| one_line(&error))?;
-    if unpacked.len() as u64 == MAX_BYTES { Err(format!("more than {MOST_BYTES} bytes")) } else { Ok(unpacked) }
+    if unpacked.len() as u64 == MAX_BYTES { Err(format!("more than {MAX_BYTES} bytes")) } else { Ok(unpacked) }
 }
 
 /// Reads the next element: its type and its data.

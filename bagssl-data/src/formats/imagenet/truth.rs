@@ -11,7 +11,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result, one_line};
 use crate::file::{open_file, read_file};
-use crate::formats::archive::{FileKind, split_name};
+use crate::formats::archive::{LongNameEntries, split_name};
 use crate::formats::imagenet::mat;
 
 const NUMBERS: &str = "ILSVRC2012_validation_ground_truth.txt";
@@ -86,7 +86,7 @@ impl Truth {
         let file = open_file(path)?;
         let reader = flate2::read::GzDecoder::new(std::io::BufReader::new(file)).take(MAX_BYTES);
         let (mut numbers, mut meta) = (None, None);
-        for entry in FileKind::new(tar::Archive::new(reader).entries().map_err(failed)?) {
+        for entry in LongNameEntries::new(tar::Archive::new(reader).entries().map_err(failed)?) {
             let (inside, mut entry) = entry.map_err(failed)?;
             let place = match inside.rsplit(|&letter| letter == b'/').next() {
                 Some(name) if name == NUMBERS.as_bytes() => &mut numbers,

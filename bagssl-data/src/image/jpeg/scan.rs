@@ -84,7 +84,7 @@ impl Scan {
         }
         self.count += 1;
         if self.count > MAX_SCANS {
-            return Err(format!("more than {MOST_SCANS} scans"));
+            return Err(format!("more than {MAX_SCANS} scans"));
         }
         let damaged = || "a damaged scan header".to_string();
         let (&count, rest) = header.split_first().ok_or_else(damaged)?;

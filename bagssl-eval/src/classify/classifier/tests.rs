@@ -26,9 +26,9 @@ fn classifiers() -> [Classifier; 2] {
     let values = images.iter().flat_map(|(rows, _)| mean(rows)).collect();
     let train = Samples::new(Rows { values, dim: DIM }, images.iter().map(|(_, label)| *label).collect()).unwrap();
     let names: Vec<String> = ["a", "b", "c", "d", "e"].map(String::from).to_vec();
-    let new = |by| Classifier::new(by, names.clone(), "net".into()).unwrap();
-    let linear = By::Linear(Linear::default().fit(&train).unwrap());
-    [new(linear), new(By::Neighbors(Knn { neighbors: 5, temperature: 0.1 }, train))]
+    let new = |kind| Classifier::new(kind, names.clone(), "net".into()).unwrap();
+    let linear = ClassifierKind::Linear(Linear::default().fit(&train).unwrap());
+    [new(linear), new(ClassifierKind::Neighbors(Knn { neighbors: 5, temperature: 0.1 }, train))]
 }
 
 #[test]
@@ -104,6 +104,6 @@ fn broken_files_are_refused() {
     let error = Classifier::from_bytes(&other).unwrap_err().to_string();
     assert_eq!(error, "file: expected a classifier, with metadata \"bagssl-classifier\", got none");
     let names = vec!["only".to_string()];
-    let by = classifiers()[0].by.clone();
-    assert!(Classifier::new(by, names, String::new()).unwrap_err().to_string().contains("a name for class 4"));
+    let kind = classifiers()[0].kind.clone();
+    assert!(Classifier::new(kind, names, String::new()).unwrap_err().to_string().contains("a name for class 4"));
 }

@@ -9,7 +9,7 @@ use super::softmax::{BLOCK, SoftmaxModel, add_cross_entropy, targets};
 use crate::error::{Error, Result};
 use crate::features::samples::{Fit, Samples};
 use crate::features::table::RowsView;
-use crate::numerics::lbfgs::{Minimum, Stop, largest, minimize};
+use crate::numerics::lbfgs::{Minimum, Stop, max_abs, minimize};
 
 /// The number of parts in which the rows are summed. It is constant, so that the sum does not
 /// depend on the number of threads.
@@ -78,7 +78,7 @@ impl Logistic {
             model.parameters.clone_from(&end.point);
             end
         };
-        let gradient = largest(&end.gradient);
+        let gradient = max_abs(&end.gradient);
         let fit = Fit { converged: gradient <= self.tolerance, iterations: end.iterations, gradient };
         Ok((scale.fold_into(model), fit))
     }

@@ -10,7 +10,7 @@ pub use sgd::Sgd;
 pub use softmax::SoftmaxModel;
 
 use crate::error::{Error, Result};
-use crate::features::samples::{Fit, Samples, Score, TOP};
+use crate::features::samples::{Fit, Samples, Score, TOP_K};
 
 /// A recipe for training a linear classifier.
 ///
@@ -95,7 +95,7 @@ impl Linear {
     pub fn evaluate(&self, train: &Samples, test: &Samples) -> Result<Score> {
         train.check_dim(test.rows())?;
         let (model, fit) = self.solve(train)?;
-        Ok(Score { fit, ..Score::new(&model.rank(test.rows(), TOP)?, test.labels()) })
+        Ok(Score { fit, ..Score::new(&model.rank(test.rows(), TOP_K)?, test.labels()) })
     }
 }
 
@@ -107,11 +107,11 @@ impl Linear {
 /// error of a candidate that fails otherwise than by diverging, or the last divergence if all
 /// candidates diverge.
 pub fn choose(candidates: &[Linear], train: &Samples, share: f64, seed: u64) -> Result<Linear> {
-    let (kept, out) = train.hold_out(share, seed)?;
+    let (list_entries, out) = train.hold_out(share, seed)?;
     let mut best: Option<(Linear, f64)> = None;
     let mut failure = Error::Empty("candidates");
     for candidate in candidates {
-        match candidate.evaluate(&kept, &out) {
+        match candidate.evaluate(&list_entries, &out) {
             Ok(score) if best.is_none_or(|(_, accuracy)| score.accuracy > accuracy) => {
                 best = Some((*candidate, score.accuracy));
             }

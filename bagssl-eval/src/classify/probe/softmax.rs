@@ -54,7 +54,7 @@ impl SoftmaxModel {
     /// training features, and [`Error::NotFinite`](crate::Error::NotFinite) if a value is not
     /// finite.
     pub fn predict<'a>(&self, rows: impl Into<RowsView<'a>>) -> Result<Vec<u32>> {
-        Ok(self.rank(rows, 1)?.iter().map(|said| said[0]).collect())
+        Ok(self.rank(rows, 1)?.iter().map(|ranks| ranks[0]).collect())
     }
 
     /// Returns the most likely classes of each row, at most `count`, in descending order. Ties are

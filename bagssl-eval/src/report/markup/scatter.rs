@@ -57,7 +57,7 @@ fn scale(points: &[[f64; 2]]) -> impl Fn([f64; 2]) -> [f64; 2] + use<> {
 impl Scatter {
     /// Returns the indices of the points whose thumbnails do not overlap those of the points chosen
     /// before them.
-    pub fn with_room(points: &[[f64; 2]]) -> Vec<usize> {
+    pub fn without_overlap(points: &[[f64; 2]]) -> Vec<usize> {
         let scale = scale(points);
         let mut taken: Vec<[f64; 2]> = Vec::new();
         let mut chosen = Vec::new();
@@ -81,7 +81,7 @@ impl Scatter {
         let (mut dots, mut pictures) = (String::new(), String::new());
         for Point { at, group, name, thumbnail } in &self.points {
             let ([x, y], hue) = (scale(*at), self.hue(*group));
-            let words = match self.groups.get(*group) {
+            let text_columns = match self.groups.get(*group) {
                 Some(group) => escape(&format!("{name} ({group})")),
                 None => escape(name),
             };
@@ -89,7 +89,7 @@ impl Scatter {
                 None => {
                     let _ = write!(
                         dots,
-                        r#"<circle style="--hue:{hue}" cx="{x:.1}" cy="{y:.1}" r="4"><title>{words}</title></circle>"#
+                        r#"<circle style="--hue:{hue}" cx="{x:.1}" cy="{y:.1}" r="4"><title>{text_columns}</title></circle>"#
                     );
                 }
                 Some(thumbnail) => {
@@ -97,7 +97,7 @@ impl Scatter {
                     let (left, top) = (x - width / 2.0, y - height / 2.0);
                     let _ = write!(
                         pictures,
-                        r#"<g style="--hue:{hue}"><image x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}" href="{uri}"><title>{words}</title></image><rect x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}"/></g>"#
+                        r#"<g style="--hue:{hue}"><image x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}" href="{uri}"><title>{text_columns}</title></image><rect x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}"/></g>"#
                     );
                 }
             }
@@ -160,7 +160,7 @@ mod tests {
     fn pictures_do_not_cover_each_other() {
         // One unit is 113 pixels: the second thumbnail overlaps the first, the fourth is beside it.
         let points = [[0.0, 0.0], [0.3, 0.1], [8.0, 0.0], [0.5, 0.0]];
-        assert_eq!(Scatter::with_room(&points), [0, 2, 3]);
+        assert_eq!(Scatter::without_overlap(&points), [0, 2, 3]);
     }
 
     #[test]

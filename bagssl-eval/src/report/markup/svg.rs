@@ -149,7 +149,7 @@ pub(crate) struct BarChart {
 const BAR: (f64, f64, f64) = (13.0, 10.0, 152.0);
 
 /// The space above the bars.
-const TOP: f64 = 4.0;
+const TOP_K: f64 = 4.0;
 
 impl BarChart {
     /// Renders the plot and its legend, or returns `None` if there are no groups.
@@ -158,16 +158,16 @@ impl BarChart {
             return None;
         }
         let group_height = BAR.0 * self.bars.len() as f64 + BAR.1;
-        let bottom = TOP + group_height * self.groups.len() as f64;
+        let bottom = TOP_K + group_height * self.groups.len() as f64;
         let axis = Axis::new((0.0, self.end), (BAR.2, WIDTH - 36.0));
         let mut svg = open(bottom + MARGIN.3, title);
         for tick in ticks((0.0, self.end)) {
-            line(&mut svg, "grid", (axis.at(tick), TOP), (axis.at(tick), bottom));
+            line(&mut svg, "grid", (axis.at(tick), TOP_K), (axis.at(tick), bottom));
             text(&mut svg, "middle", axis.at(tick), bottom + 16.0, &format!("{tick:.0}"));
         }
         text(&mut svg, "middle", (BAR.2 + WIDTH - 36.0) / 2.0, bottom + 36.0, &self.label);
         for (number, Group { name, bars }) in self.groups.iter().enumerate() {
-            let top = TOP + group_height * number as f64 + 0.5 * BAR.1;
+            let top = TOP_K + group_height * number as f64 + 0.5 * BAR.1;
             text(&mut svg, "end", BAR.2 - 8.0, top + 0.5 * (group_height - BAR.1) + 4.0, name);
             for (bar, value) in bars.iter().enumerate() {
                 if let Some(value) = value.filter(|value| value.0.is_finite()) {
@@ -176,7 +176,7 @@ impl BarChart {
             }
         }
         if let Some((_, value)) = &self.reference {
-            line(&mut svg, "reference", (axis.at(*value), TOP), (axis.at(*value), bottom));
+            line(&mut svg, "reference", (axis.at(*value), TOP_K), (axis.at(*value), bottom));
         }
         svg.push_str("</svg>");
         Some(svg + &self.legend())

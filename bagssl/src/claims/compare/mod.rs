@@ -10,7 +10,7 @@ use bagssl_core::bag::Bag;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
 use bagssl_eval::classify::protocol::Origin;
-use bagssl_eval::features::{Order, keep_common};
+use bagssl_eval::features::{Order, intersect_images};
 use bagssl_eval::stats::{Interval, deviation, grouped_bootstrap, mean, paired_difference};
 use serde::{Deserialize, Serialize};
 
@@ -146,7 +146,7 @@ impl Claim for Compare {
         let mut patches = subject.both(subject.bag, self.layers())?;
         // An image that is smaller than a patch has no patches, but it does have a whole-image view.
         for (whole, patches) in whole.iter_mut().zip(&mut patches) {
-            keep_common([whole, patches])?;
+            intersect_images([whole, patches])?;
         }
         let protocol = &options.protocol;
         let mut hits = BTreeMap::new();
@@ -239,7 +239,7 @@ fn methods(models: &[ModelHits], seed: u64) -> Result<Vec<MethodAccuracy>> {
                 classifier: classifier.into(),
                 view: view.into(),
                 mean: mean(&seeds),
-                deviation: deviation(&seeds),
+                deviation: std_dev(&seeds),
                 over_groups: grouped_bootstrap(&averaged(&these, measure), &these[0].groups, BOOTSTRAP_DRAWS, seed)?,
                 less_first: if name == names[0] { None } else { less(&first, measure)? },
                 less_whole: if view == PATCHES { less(&these, (classifier, WHOLE))? } else { None },

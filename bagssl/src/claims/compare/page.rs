@@ -1,7 +1,7 @@
 //! The page of a comparison.
 
 use bagssl_eval::classify::protocol::Protocol;
-use bagssl_eval::report::{Block, Cells, Page};
+use bagssl_eval::report::{Block, TextTable, Page};
 
 use super::{CompareReport, Difference, MeasuredAccuracy, MethodAccuracy, PATCHES, WHOLE};
 use crate::claims::wording::with_interval;
@@ -36,7 +36,7 @@ impl CompareReport {
             let seeds = over_seeds.map_or("-".into(), |it| format!("{:+.1} to {:+.1}", it.low, it.high));
             [with_interval(*mean, *over_groups), seeds]
         };
-        let words = |method: &MethodAccuracy, it: &MeasuredAccuracy| {
+        let text_columns = |method: &MethodAccuracy, it: &MeasuredAccuracy| {
             [method.name.clone(), it.classifier.clone(), method.view(it)].to_vec()
         };
         let accuracies = methods.iter().flat_map(|method| {
@@ -46,20 +46,20 @@ impl CompareReport {
                     _ => format!("{:.1} ± {:.1}", it.mean, it.deviation),
                 };
                 let interval = it.over_groups.map_or("-".into(), |it| format!("{:.1} to {:.1}", it.low, it.high));
-                [words(method, it), vec![method.seeds.to_string(), accuracy, interval]].concat()
+                [text_columns(method, it), vec![method.seeds.to_string(), accuracy, interval]].concat()
             })
         });
         let differences = |of: fn(&MeasuredAccuracy) -> &Option<Difference>| -> Vec<Vec<String>> {
             let each = methods.iter().flat_map(|method| method.measures.iter().map(move |it| (method, it)));
             let known = each.filter(|(_, it)| of(it).is_some());
-            known.map(|(method, it)| [words(method, it), show(of(it)).to_vec()].concat()).collect()
+            known.map(|(method, it)| [text_columns(method, it), show(of(it)).to_vec()].concat()).collect()
         };
         let head = |more: &[&str]| -> Vec<String> {
             ["method", "classifier", "view"].iter().chain(more).map(|name| name.to_string()).collect()
         };
-        let table = |caption: String, more: &[&str], rows| Cells { caption, head: head(more), rows, words: 3 };
+        let table = |caption: String, more: &[&str], rows| TextTable { caption, head: head(more), rows, text_columns: 3 };
         let of_difference = ["points (95 % over images)", "95 % over seeds"];
-        let grids = vec![
+        let tables = vec![
             table(
                 "Percent: mean and deviation over the seeds; the interval draws whole groups of test images.".into(),
                 &["seeds", "accuracy", "95 % over images"],
@@ -90,7 +90,7 @@ impl CompareReport {
             blocks: vec![Block {
                 title: "Accuracy of the embedding".into(),
                 text: vec![],
-                grids: grids.into_iter().filter(|grid| !grid.rows.is_empty()).collect(),
+                tables: tables.into_iter().filter(|grid| !grid.rows.is_empty()).collect(),
                 ..Block::default()
             }],
             origins: sources,

@@ -90,8 +90,8 @@ fn a_model_of_other_images_is_named() {
     // The same number of images, with the same groups.
     all[1].images[1] = vec![0, 1, 2, 4];
     let error = same_images(&all).unwrap_err().to_string();
-    let words = "(1 training and 4 test images)";
-    assert_eq!(error, format!("a1: expected the images of a0 {words}, got others {words}"));
+    let text_columns = "(1 training and 4 test images)";
+    assert_eq!(error, format!("a1: expected the images of a0 {text_columns}, got others {text_columns}"));
     let none = Compare::default().report(vec![], &EvalOptions::default());
     assert!(matches!(none, Err(Error::Setting { name: "models", .. })));
 }
@@ -113,7 +113,7 @@ fn what_was_found_is_kept_and_shown() {
     assert!(page.lead[0].starts_with("a: kNN 25.0 % on whole images, 100.0 % averaged over 9 patches: +75.0 points"));
     assert!(page.origins[2].starts_with("b: protocol p"));
     assert!(page.lead[1].contains("averaged over 16 or 25 patches: +12.5 points"), "{}", page.lead[1]);
-    assert_eq!(page.blocks[0].grids[0].rows[0][..3], ["a", "kNN", "mean of 9 patches"]);
-    assert_eq!(page.blocks[0].grids[1].rows[0][..3], ["b", "kNN", "mean of 16 or 25 patches"]);
-    assert_eq!(page.blocks[0].grids[1].rows[1][..3], ["b", "kNN", WHOLE]);
+    assert_eq!(page.blocks[0].tables[0].rows[0][..3], ["a", "kNN", "mean of 9 patches"]);
+    assert_eq!(page.blocks[0].tables[1].rows[0][..3], ["b", "kNN", "mean of 16 or 25 patches"]);
+    assert_eq!(page.blocks[0].tables[1].rows[1][..3], ["b", "kNN", WHOLE]);
 }

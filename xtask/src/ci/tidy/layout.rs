@@ -34,7 +34,7 @@ fn crowded(files: &[String]) -> Vec<String> {
         *count.entry(file.rsplit_once('/').map_or("", |(folder, _)| folder)).or_default() += 1;
     }
     let large = count.into_iter().filter(|(_, files)| *files > MAX_FOLDER_FILES);
-    large.map(|(folder, files)| format!("{folder}: {files} files, expected at most {LARGEST_FOLDER}")).collect()
+    large.map(|(folder, files)| format!("{folder}: {files} files, expected at most {MAX_FOLDER_FILES}")).collect()
 }
 
 /// Returns modules in a file next to the folder of their submodules. The convention here is
