@@ -95,9 +95,9 @@ fn claims_about_checkpoints() {
     assert_eq!(names, [(&"bagssl".into(), &2.into()), (&"simclr".into(), &1.into())]);
     let whole = [0, 1].map(|method: usize| &methods[method]["measures"][1]);
     assert_eq!(whole[0]["view"], "whole image");
-    let less = &whole[1]["less_first"];
-    assert!((number(&less["mean"]) - (number(&whole[1]["mean"]) - number(&whole[0]["mean"]))).abs() < 1e-9);
-    assert!(less["over_seeds"].is_null() && whole[0]["less_first"].is_null());
+    let difference_from = &whole[1]["less_first"];
+    assert!((number(&difference_from["mean"]) - (number(&whole[1]["mean"]) - number(&whole[0]["mean"]))).abs() < 1e-9);
+    assert!(difference_from["over_seeds"].is_null() && whole[0]["less_first"].is_null());
     // One checkpoint is no two seeds, whatever its file is called.
     fs::copy(here.join(a), here.join("copy.safetensors")).unwrap();
     let twice = ["eval", "compare", a, b, "copy.safetensors", "--stride", "32", "--only-knn"];

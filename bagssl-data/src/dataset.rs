@@ -14,11 +14,11 @@ use crate::format::Format;
 use crate::formats::cifar::{self, Cifar};
 use crate::formats::parquet::columns::Columns;
 use crate::formats::{detect, folder, imagenet, parquet, walk};
+use crate::ignored::Ignored;
 use crate::image::decoder::PreparedImage;
 use crate::image::{Decode, Image};
 use crate::index::Index;
 use crate::memory::{Budget, Decoded, Reservation};
-use crate::ignored::Ignored;
 use crate::split::Split;
 use crate::storage::Storage;
 
@@ -417,8 +417,9 @@ impl Dataset {
             let bytes = self.bytes(image)?;
             let prepared = PreparedImage::new(&bytes, &name)?;
             let more = more(prepared.size());
-            wanted =
-                PreparedImage::read_memory(bytes.len() as u64).saturating_add(prepared.decode_memory(self.decode)?).saturating_add(more);
+            wanted = PreparedImage::read_memory(bytes.len() as u64)
+                .saturating_add(prepared.decode_memory(self.decode)?)
+                .saturating_add(more);
             // If threads waited for more memory while holding some, they could wait for each other
             // forever.
             if room.try_grow(wanted) {

@@ -84,7 +84,8 @@ impl Ignored {
 
     /// Returns the total count over all reasons. Bytes after the end of a tar count as one.
     pub fn total(&self) -> u64 {
-        let count = |(reason, tally): (&IgnoreReason, &Count)| if *reason == IgnoreReason::AfterEnd { 1 } else { tally.count };
+        let count =
+            |(reason, tally): (&IgnoreReason, &Count)| if *reason == IgnoreReason::AfterEnd { 1 } else { tally.count };
         self.0.iter().map(count).sum()
     }
 
@@ -99,7 +100,8 @@ impl Ignored {
 
     pub(crate) fn add_many(&mut self, reason: IgnoreReason, count: u64, name: impl Into<String>) {
         if count > 0 {
-            let tally = self.0.entry(reason).or_insert_with(|| Count { count: 0, first: name.into(), is_lower_bound: false });
+            let tally =
+                self.0.entry(reason).or_insert_with(|| Count { count: 0, first: name.into(), is_lower_bound: false });
             tally.count += count;
         }
     }

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::file::open_file;
 use crate::format::Format;
 use crate::formats::walk::NOT_UTF8;
-use crate::image::decoder::PreparedImage;
 use crate::ignored::Ignored;
+use crate::image::decoder::PreparedImage;
 use crate::storage::Storage;
 
 /// The images of one split, before any of them is read.

@@ -305,9 +305,11 @@ fn what_cannot_be_opened_is_left_out_as_any_bad_image() {
     ];
     let files: Vec<_> = ["1.png", "2.png", "3.png"].map(|name| cat.join(name)).into();
     let files = [files, vec![cat.join(OsStr::from_bytes(b"4\xff.png"))]].concat();
-    for dataset in
-        [open(root.path(), Split::Train), Dataset::from_folder(root.path()).unwrap(), Dataset::from_files(&files).unwrap()]
-    {
+    for dataset in [
+        open(root.path(), Split::Train),
+        Dataset::from_folder(root.path()).unwrap(),
+        Dataset::from_files(&files).unwrap(),
+    ] {
         let dataset = Arc::new(dataset);
         for (image, words) in (0..dataset.len()).zip(expected) {
             let decoded = dataset.decode(image).map(|_| ()).map_err(|error| error.to_string());

@@ -73,7 +73,7 @@ impl EvalOptions<'_> {
         self.patches.or_else(of_protocol).unwrap_or_default().bag_for(spec, dataset)
     }
 
-    pub(crate) fn tell(&self, event: Event<'_>) {
+    pub(crate) fn report(&self, event: Event<'_>) {
         if let Some(on_event) = self.on_event {
             on_event(event);
         }

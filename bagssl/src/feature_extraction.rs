@@ -60,7 +60,7 @@ pub fn extract_features(
     let loader = bags(input, dataset, bag, color, options)?.with_rows(model.network.rows([side, side]));
     let mut before = 0;
     let mut progress = |completed: usize| {
-        options.tell(Event::Embedded(completed.saturating_sub(before) as u64));
+        options.report(Event::Embedded(completed.saturating_sub(before) as u64));
         before = completed;
     };
     let features = match options.feature_cache {
@@ -70,16 +70,16 @@ pub fn extract_features(
         }
         Some(root) => {
             let (images, others) = (dataset.fingerprint(), describe(model, dataset, bag, color, options));
-            let (of, at) = (format!("images {images}; {others}"), dataset.place());
-            let folder = root.join(fnv1a(of.as_bytes()));
-            if let Some(before) = last_before(&cache::kept(root), &others, &at)
-                && before.identity != of
+            let (identity, location) = (format!("images {images}; {others}"), dataset.place());
+            let folder = root.join(fnv1a(identity.as_bytes()));
+            if let Some(before) = latest_with_settings(&cache::list_entries(root), &others, &location)
+                && before.identity != identity
             {
-                options.tell(Event::ImagesChanged { place: &at, is_cached: folder.exists() });
+                options.report(Event::ImagesChanged { place: &location, is_cached: folder.exists() });
             }
-            let cache = FeatureCache { folder: &folder, identity: &of, location: &at };
+            let cache = FeatureCache { folder: &folder, identity: &identity, location: &location };
             if cache.is_in_use() {
-                options.tell(Event::Waiting { folder: &folder });
+                options.report(Event::Waiting { folder: &folder });
             }
             let features = cache.extract(model.network, |first| loader.batches_from(first), layers, &mut progress)?;
             check_classes(&features, dataset, &folder)?;
@@ -88,12 +88,12 @@ pub fn extract_features(
     };
     let skipped = loader.skipped();
     if !skipped.is_empty() {
-        options.tell(Event::Skipped(&skipped));
+        options.report(Event::Skipped(&skipped));
     }
     let with_features = features.first().map_or(0, Features::len);
     let earlier = dataset.len().saturating_sub(with_features + skipped.len());
     if earlier > 0 {
-        options.tell(Event::SkippedBefore(earlier));
+        options.report(Event::SkippedBefore(earlier));
     }
     Ok(features)
 }
@@ -127,11 +127,15 @@ fn describe(model: &Model<'_>, dataset: &Dataset, bag: Bag, color: Color, option
 }
 
 /// Returns the most recently used cache entry with the same location and settings, for any images.
-fn last_before<'a>(kept: &'a [cache::CacheEntry], others: &str, location: &str) -> Option<&'a cache::CacheEntry> {
-    let is_before = |kept: &&cache::CacheEntry| {
-        kept.location == at && kept.identity.split_once("; ").is_some_and(|(_, before)| before == others)
+fn latest_with_settings<'a>(
+    entries: &'a [cache::CacheEntry],
+    others: &str,
+    location: &str,
+) -> Option<&'a cache::CacheEntry> {
+    let is_before = |entry: &&cache::CacheEntry| {
+        entry.location == location && entry.identity.split_once("; ").is_some_and(|(_, before)| before == others)
     };
-    kept.iter().filter(is_before).max_by_key(|kept| kept.last_used)
+    entries.iter().filter(is_before).max_by_key(|entry| entry.last_used)
 }
 
 /// Checks that the images and classes of features match the data set. Cached files may be damaged. All layers have the same

@@ -77,7 +77,9 @@ impl<'a> Model<'a> {
 /// [`Model::evaluated_layers`]. The embedding comes first.
 pub fn evaluated_layers(own: FeatureLayer, protocol: &Protocol) -> Vec<FeatureLayer> {
     let all = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
-    all.into_iter().filter(|layer| *layer != FeatureLayer::FirstLayer || [own, protocol.tap].contains(layer)).collect()
+    all.into_iter()
+        .filter(|layer| *layer != FeatureLayer::FirstLayer || [own, protocol.layer].contains(layer))
+        .collect()
 }
 
 impl fmt::Debug for Model<'_> {

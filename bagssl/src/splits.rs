@@ -20,7 +20,7 @@ pub struct Splits {
     /// The classes of both splits as they were given, which also says what is not tested.
     pub classes: Classes,
     /// The number of test images that were left out, because their classes have no training images.
-    pub untested: usize,
+    pub untested_images: usize,
 }
 
 impl Splits {
@@ -45,8 +45,8 @@ impl Splits {
         }
         let (classes, all) = (Classes::compare(&train, &test), test.len());
         let test = test.keep_classes_of(&train)?;
-        let untested = all - test.len();
-        Ok(Splits { train: Arc::new(train), test: Arc::new(test), classes, untested })
+        let untested_images = all - test.len();
+        Ok(Splits { train: Arc::new(train), test: Arc::new(test), classes, untested_images })
     }
 
     /// Returns the number of classes of the test images.
@@ -90,7 +90,7 @@ mod tests {
             image::RgbImage::new(3, 2).save(path).unwrap();
         }
         let splits = Splits::open(folder.path()).unwrap();
-        assert_eq!((splits.train.len(), splits.test.len(), splits.untested), (3, 2, 2));
+        assert_eq!((splits.train.len(), splits.test.len(), splits.untested_images), (3, 2, 2));
         assert_eq!((splits.tested_classes(), splits.chance(), splits.images_to_evaluate()), (2, 50.0, 5 * 4));
         assert_eq!(splits.classes.validation_only, ["c"]);
 

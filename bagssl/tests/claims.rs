@@ -55,7 +55,7 @@ fn convergence_is_that_of_an_evaluation() {
     let report = Convergence::default().check(&[encoder.model("golden")], &splits, &options).unwrap();
     let model = &report.checkpoints[0];
     assert_eq!((&model.whole, &model.center), (&expected, &expected));
-    assert!(model.between_images.unwrap() < model.whole[2].cosine, "{model:?}");
+    assert!(model.cosine_between_images.unwrap() < model.whole[2].cosine, "{model:?}");
     assert!(report.page().lead[0].starts_with("golden: the mean of 4 patches"));
     stored(&report);
     let grey = Convergence { color: Color::Grey }.check(&[encoder.model("golden")], &splits, &options).unwrap();

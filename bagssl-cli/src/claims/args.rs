@@ -98,7 +98,7 @@ impl ClaimArgs {
 pub(crate) const MAX_CHECKPOINTS: usize = 1000;
 
 /// Loads each checkpoint in turn and measures it, with a network that can read `layers`.
-pub(crate) fn on_each<R>(
+pub(crate) fn for_each_checkpoint<R>(
     claim: &ClaimArgs,
     protocol: Protocol,
     bag: &BagArgs,

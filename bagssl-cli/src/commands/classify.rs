@@ -10,7 +10,7 @@ use bagssl::{EmbedOptions, Embeddings, ImageEmbedding, StopOptions};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::embed::{Embed, Rows};
 use bagssl_data::Dataset;
-use bagssl_eval::classify::classifier::{ClassifierKind, Classifier};
+use bagssl_eval::classify::classifier::{Classifier, ClassifierKind};
 use bagssl_eval::classify::knn::Knn;
 use bagssl_eval::classify::probe::Linear;
 use bagssl_eval::classify::protocol::fnv1a;
@@ -209,7 +209,7 @@ pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
     if args.curve {
         classify.curve(&*network)?;
     } else {
-        classify.once(&*network)?;
+        classify.classify_once(&*network)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -223,7 +223,7 @@ struct Classify<'a> {
 
 /// The classification of an image.
 #[derive(Debug, Serialize)]
-struct Said<'a> {
+struct Prediction<'a> {
     image: &'a str,
     class: &'a str,
     patches: u64,
@@ -241,7 +241,7 @@ struct Point {
 }
 
 impl Classify<'_> {
-    fn look(&self, network: &dyn Embed, stop: StopOptions, confidence: Option<f64>) -> Result<Embeddings> {
+    fn embed(&self, network: &dyn Embed, stop: StopOptions, confidence: Option<f64>) -> Result<Embeddings> {
         let options = EmbedOptions {
             patches: self.args.bag.patches()?,
             stop,
@@ -254,33 +254,33 @@ impl Classify<'_> {
         embed(&self.dataset, self.checkpoint.spec(), network, &options, self.args.json)
     }
 
-    fn once(&self, network: &dyn Embed) -> Result<()> {
+    fn classify_once(&self, network: &dyn Embed) -> Result<()> {
         let begun = Instant::now();
         let confidence = (!self.args.all).then_some(self.args.confidence);
-        let Embeddings { images: embedded, skipped } = self.look(network, self.args.stop.options()?, confidence)?;
+        let Embeddings { images: embedded, skipped } = self.embed(network, self.args.stop.options()?, confidence)?;
         report_skipped(&skipped);
         let milliseconds = begun.elapsed().as_secs_f64() * 1e3 / embedded.len() as f64;
         let classes = self.classes_of(&embedded)?;
-        let said = |(embedded, &class): (&ImageEmbedding, &u32)| Said {
+        let predicted = |(embedded, &class): (&ImageEmbedding, &u32)| Prediction {
             image: self.dataset.name(embedded.image),
             class: &self.classifier.classes()[class as usize],
             patches: embedded.used,
             of_patches: embedded.total,
             stopped: reason_name(embedded.reason),
         };
-        let said: Vec<Said<'_>> = embedded.iter().zip(&classes).map(said).collect();
+        let predicted: Vec<Prediction<'_>> = embedded.iter().zip(&classes).map(predicted).collect();
         let accuracy = self.truth().map(|truth| accuracy(&embedded, &classes, &truth));
         let patches = mean_patches(&embedded);
         if self.args.json {
             let all = serde_json::json!({
-                "images": said, "accuracy": accuracy, "mean_patches": patches, "milliseconds_per_image": milliseconds,
+                "images": predicted, "accuracy": accuracy, "mean_patches": patches, "milliseconds_per_image": milliseconds,
                 "skipped": skipped.iter().map(|skipped| &skipped.name).collect::<Vec<_>>(),
             });
             say!("{}", serde_json::to_string_pretty(&all)?);
             return Ok(());
         }
-        let width = said.iter().map(|said| shown(said.class).len()).max().unwrap_or(0);
-        for Said { image, class, patches, of_patches, stopped } in &said {
+        let width = predicted.iter().map(|predicted| shown(predicted.class).len()).max().unwrap_or(0);
+        for Prediction { image, class, patches, of_patches, stopped } in &predicted {
             let class = shown(class);
             say!("{class:<width$}  {patches:>5} of {of_patches:<5}  {stopped:<13}  {}", field(image));
         }
@@ -294,7 +294,7 @@ impl Classify<'_> {
             bail!("--curve: expected a data set with the classifier's classes, got images without them");
         };
         // An untimed run first: it warms the caches and memory pages for the timed runs.
-        let first = self.look(network, StopOptions::at_most(2), None)?;
+        let first = self.embed(network, StopOptions::at_most(2), None)?;
         report_skipped(&first.skipped);
         let most = first.images.iter().map(|image| image.total).max().unwrap_or(0);
         let counts =
@@ -306,7 +306,7 @@ impl Classify<'_> {
         let mut points = Vec::new();
         for (rule, stop, confidence) in rules {
             let begun = Instant::now();
-            let embedded = self.look(network, stop, confidence)?.images;
+            let embedded = self.embed(network, stop, confidence)?.images;
             let milliseconds = begun.elapsed().as_secs_f64() * 1e3 / embedded.len() as f64;
             let accuracy = accuracy(&embedded, &self.classes_of(&embedded)?, &truth);
             points.push(Point { rule, patches: mean_patches(&embedded), accuracy, milliseconds });
@@ -343,7 +343,7 @@ fn mean_patches(embedded: &[ImageEmbedding]) -> f64 {
 
 /// Returns the percentage of correctly classified images. `truth` has the classes of all images of
 /// the data set.
-fn accuracy(embedded: &[ImageEmbedding], said: &[u32], truth: &[u32]) -> f64 {
-    let right = embedded.iter().zip(said).filter(|(image, said)| truth[image.image] == **said).count();
+fn accuracy(embedded: &[ImageEmbedding], predicted: &[u32], truth: &[u32]) -> f64 {
+    let right = embedded.iter().zip(predicted).filter(|(image, predicted)| truth[image.image] == **predicted).count();
     100.0 * right as f64 / embedded.len() as f64
 }

@@ -235,7 +235,7 @@ fn print(evaluation: &Evaluation, splits: &Splits, options: &EvalOptions<'_>, ar
             say!("{:<12} the regression did not converge within {} iterations", "", fit.iterations);
         }
     }
-    print_classes(evaluation, splits, options.protocol.tap.into());
+    print_classes(evaluation, splits, options.protocol.layer.into());
     say!("");
     for (space, health) in &evaluation.health {
         let rank = format!("effective rank {:.1} of {}", health.effective_rank, health.rank_limit);

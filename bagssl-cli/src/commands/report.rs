@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use bagssl_core::color::Color;
-use bagssl_eval::report::{Accuracy, Block, TextTable, PlotLine, LinePlot, Outcome, Page, Report, Space, View};
+use bagssl_eval::report::{Accuracy, Block, LinePlot, Outcome, Page, PlotLine, Report, Space, TextTable, View};
 use serde_json::json;
 
 use crate::claims::PageArgs;

@@ -58,8 +58,8 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Returns the length of a file. Returns an error if it is not a regular file, or has more than
-/// `most` bytes.
-fn checked_length(path: &Path, most: u64) -> Result<u64> {
+/// `max` bytes.
+fn checked_length(path: &Path, max: u64) -> Result<u64> {
     let meta = std::fs::metadata(path).with_context(|| path.display().to_string())?;
     if meta.is_dir() {
         bail!("{}: expected a file, got a folder", path.display());
@@ -67,8 +67,8 @@ fn checked_length(path: &Path, most: u64) -> Result<u64> {
     if !meta.is_file() {
         bail!("{}: expected a regular file, got a special file", path.display());
     }
-    if meta.len() > most {
-        bail!("{}: expected at most {most} bytes, got {}", path.display(), meta.len());
+    if meta.len() > max {
+        bail!("{}: expected at most {max} bytes, got {}", path.display(), meta.len());
     }
     Ok(meta.len())
 }

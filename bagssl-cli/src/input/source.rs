@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use bagssl_data::curate::Classes;
-use bagssl_data::{Budget, Columns, Dataset, Decode, MAX_BYTES, OnBadImage, Ignored, Skipped, Split};
+use bagssl_data::{Budget, Columns, Dataset, Decode, Ignored, MAX_BYTES, OnBadImage, Skipped, Split};
 
 use crate::input::files;
 use crate::memory::ImageMemoryArgs;
@@ -155,7 +155,7 @@ impl DataArgs {
     /// Opens one split. Prints to standard error what was opened, and which files were ignored.
     pub(crate) fn open(&self, split: Split) -> Result<Arc<Dataset>> {
         let dataset = self.read(split)?;
-        self.tell(&[&dataset]);
+        self.report(&[&dataset]);
         Ok(Arc::new(dataset))
     }
 
@@ -184,7 +184,7 @@ impl DataArgs {
     }
 
     /// Prints to standard error how one split or both were read.
-    pub(crate) fn tell(&self, splits: &[&Dataset]) {
+    pub(crate) fn report(&self, splits: &[&Dataset]) {
         if self.data.is_none() {
             return;
         }

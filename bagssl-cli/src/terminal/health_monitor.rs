@@ -86,9 +86,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Heard(Vec<(String, Vec<&'static str>, usize)>);
+    struct RecordedEvents(Vec<(String, Vec<&'static str>, usize)>);
 
-    impl Observer for Heard {
+    impl Observer for RecordedEvents {
         fn observe(&mut self, event: &Event<'_>) -> Result<Verdict, SourceError> {
             if let Event::Health { epoch: 3, step: 40, verdict, figures, reasons } = event {
                 let names = figures.iter().map(|(name, _)| *name).collect();
@@ -101,7 +101,7 @@ mod tests {
     /// Three images with two patches of four values: first all the same, then in all directions.
     #[test]
     fn a_collapse_is_told() {
-        let mut watch = HealthMonitor(Heard::default());
+        let mut watch = HealthMonitor(RecordedEvents::default());
         let mut see = |values: Vec<f32>| {
             let rows = Rows { values, dim: 4 };
             watch.observe(&Event::Projections { epoch: 3, step: 40, rows: &rows, patches: 2 }).unwrap();

@@ -156,7 +156,7 @@ impl Several {
     }
 
     /// Prints a line that stays.
-    pub(crate) fn tell(&self, text: &str) {
+    pub(crate) fn report(&self, text: &str) {
         self.0.suspend(|| tell!("{text}"));
     }
 }

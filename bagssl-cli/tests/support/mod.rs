@@ -46,7 +46,10 @@ pub(crate) fn refused(folder: &Path, arguments: &[&str], text_columns: &[&str]) 
     assert_eq!(stdout, "", "{arguments:?}");
     let stderr: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("data: ")).collect();
     let &[stderr] = &stderr[..] else { panic!("{arguments:?}: {stderr:?}") };
-    assert!(text_columns.iter().all(|word| stderr.contains(word)), "{arguments:?}: expected {text_columns:?} in {stderr}");
+    assert!(
+        text_columns.iter().all(|word| stderr.contains(word)),
+        "{arguments:?}: expected {text_columns:?} in {stderr}"
+    );
 }
 
 /// The names in a folder, sorted.

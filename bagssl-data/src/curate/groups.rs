@@ -226,7 +226,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_divided_is_refused() {
-        let error = |groups: &[u32], share| split_groups(groups, &vec![0; groups.len()], share, 0).unwrap_err().to_string();
+        let error =
+            |groups: &[u32], share| split_groups(groups, &vec![0; groups.len()], share, 0).unwrap_err().to_string();
         assert_eq!(error(&[0, 0, 0], 0.2), "groups: expected at least two, got 1 for 3 images");
         for share in [0.0, 1.0, -0.1, f64::NAN] {
             assert!(error(&[0, 1], share).starts_with("validation: expected a fraction between 0 and 1, got "));

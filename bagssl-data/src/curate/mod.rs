@@ -9,4 +9,4 @@ mod groups;
 pub use check::{CheckReport, check};
 pub use classes::{Classes, alike};
 pub use duplicates::{Duplicates, MAX_PAIRS, RADIUS};
-pub use groups::{group_duplicates, group_by_key, split_groups};
+pub use groups::{group_by_key, group_duplicates, split_groups};

@@ -7,8 +7,8 @@ use std::path::{Component, Path};
 
 use crate::error::{Error, Result, one_line};
 use crate::file::read_at;
+use crate::ignored::{IgnoreReason, Ignored};
 use crate::image::sniff;
-use crate::ignored::{Ignored, IgnoreReason};
 
 /// A member of a tar.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::ignored::{IgnoreReason, Ignored};
 use crate::index::Index;
-use crate::ignored::{Ignored, IgnoreReason};
 use crate::split::Split;
 use crate::storage::Storage;
 
@@ -128,7 +128,8 @@ impl Collector {
         storage: Storage,
     ) -> Result<Index> {
         let file_kind = self.classes.iter().filter(|(other, _)| folders.contains(&Some(other)));
-        let classes: Vec<String> = file_kind.map(|(_, class)| class.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+        let classes: Vec<String> =
+            file_kind.map(|(_, class)| class.clone()).collect::<BTreeSet<_>>().into_iter().collect();
         let number = |class: &String| classes.binary_search(class).expect("each image's class is known") as u32;
         let here = self.found.iter().filter(|found| found.folder == folder);
         let entries: Entries = here.map(|found| found.entry(number(&found.class))).collect();

@@ -9,12 +9,12 @@ use crate::error::{Error, Result};
 use crate::file::{Archive, open_file};
 use crate::format::Format;
 use crate::formats::archive::{self, Contents, Section};
-use crate::formats::split_folders::SplitFolders;
 use crate::formats::parquet::columns::Columns;
+use crate::formats::split_folders::SplitFolders;
 use crate::formats::splits::{self, NamedPath};
 use crate::formats::{cifar, folder, imagenet, lists, parquet, tarball, walk, webdataset};
-use crate::index::Index;
 use crate::ignored;
+use crate::index::Index;
 use crate::split::Split;
 use crate::storage::Storage;
 
@@ -35,7 +35,9 @@ pub(crate) fn open(path: &Path, split: Split, columns: &Columns) -> Result<Index
         Format::Cifar => cifar::open(path, cifar::layout(path)?.expect("it was found just now"), split),
         Format::CifarArchive => cifar::open_archive(path, split),
         Format::WebDataset if splits::is_pattern(path) => webdataset::open(path, &splits::matching(path)?, split),
-        Format::WebDataset => with_ignored_beside(path, "tar", webdataset::open(path, &splits::files(path, "tar")?, split)?),
+        Format::WebDataset => {
+            with_ignored_beside(path, "tar", webdataset::open(path, &splits::files(path, "tar")?, split)?)
+        }
         Format::Parquet if splits::is_pattern(path) => parquet::open(path, &splits::matching(path)?, split, columns),
         Format::Parquet if path.is_dir() => {
             with_ignored_beside(path, "parquet", parquet::open(path, &splits::files(path, "parquet")?, split, columns)?)
@@ -60,8 +62,9 @@ fn with_ignored_beside(path: &Path, own: &str, mut index: Index) -> Result<Index
 /// The error for a data set without a validation split.
 fn no_splits(path: &Path) -> Error {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let parent =
-        path.parent().filter(|parent| splits::split_in_name(name) == Some(name) && SplitFolders::find(parent).have_both());
+    let parent = path
+        .parent()
+        .filter(|parent| splits::split_in_name(name) == Some(name) && SplitFolders::find(parent).have_both());
     let got = match parent {
         Some(parent) if parent.as_os_str().is_empty() => "one split alone; pass its parent folder".into(),
         Some(parent) => format!("one split alone; pass {}", parent.display()),

@@ -7,10 +7,10 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::formats::collector::Collector;
 use crate::formats::split_folders::SplitFolders;
-use crate::formats::walk::{MAX_DEPTH, FolderContents, Listing, add_hidden, collect, images, length, text};
+use crate::formats::walk::{FolderContents, Listing, MAX_DEPTH, add_hidden, collect, images, length, text};
 use crate::formats::{lists, splits};
+use crate::ignored::{FileKind, IgnoreReason, Ignored, file_kind, is_image};
 use crate::index::Index;
-use crate::ignored::{FileKind, Ignored, IgnoreReason, is_image, file_kind};
 use crate::split::Split;
 use crate::storage::Storage;
 

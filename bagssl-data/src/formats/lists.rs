@@ -20,8 +20,8 @@ use crate::format::Format;
 use crate::formats::collector::Collector;
 use crate::formats::split_folders::SplitFolders;
 use crate::formats::walk;
+use crate::ignored::{IgnoreReason, Ignored};
 use crate::index::Index;
-use crate::ignored::{Ignored, IgnoreReason};
 use crate::split::Split;
 use crate::storage::Storage;
 

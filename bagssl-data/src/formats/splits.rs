@@ -7,7 +7,7 @@ use wildmatch::WildMatch;
 
 use crate::error::{Error, Result};
 use crate::formats::walk;
-use crate::ignored::{Ignored, IgnoreReason};
+use crate::ignored::{IgnoreReason, Ignored};
 use crate::split::Split;
 
 /// The name of a file inside the data set, and its path.
@@ -41,7 +41,8 @@ pub(crate) fn assign(files: &[NamedPath], split: Split, origin: &Path) -> Result
         splits[Split::Train as usize] = files.to_vec();
     }
     for (name, _) in files.iter().filter(|file| !splits.iter().flatten().any(|other| other == *file)) {
-        ignored.add(if split_in_name(name).is_some() { IgnoreReason::UnusedSplit } else { IgnoreReason::NoSplit }, name);
+        ignored
+            .add(if split_in_name(name).is_some() { IgnoreReason::UnusedSplit } else { IgnoreReason::NoSplit }, name);
     }
     let names = |files: &[NamedPath]| match files {
         [] => "none".into(),
@@ -263,7 +264,8 @@ mod tests {
     #[test]
     fn words_of_names_say_the_half() {
         let names = ["imagenet-train-000.tar", "data/test-0.parquet", "val/3.tar", "trainer.tar", "training-1.tar"];
-        let AssignedFiles { splits: [train, validation], ignored, name, .. } = chosen(&names, Split::Validation).unwrap();
+        let AssignedFiles { splits: [train, validation], ignored, name, .. } =
+            chosen(&names, Split::Validation).unwrap();
         let first = |files: &[NamedPath]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         assert_eq!(
             (first(&train), first(&validation)),

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::ignored::{FileKind, Ignored, IgnoreReason, is_hidden, is_image, file_kind};
+use crate::ignored::{FileKind, IgnoreReason, Ignored, file_kind, is_hidden, is_image};
 
 /// The maximum nesting of folders below a class. A link to a parent folder would otherwise loop
 /// forever.

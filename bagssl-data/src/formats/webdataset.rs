@@ -18,8 +18,8 @@ use crate::file::Archive;
 use crate::format::Format;
 use crate::formats::archive::{self, Contents, Kind, Member, Section, split_name};
 use crate::formats::splits::{self, NamedPath};
+use crate::ignored::{FileKind, IgnoreReason, Ignored, file_kind};
 use crate::index::Index;
-use crate::ignored::{Ignored, IgnoreReason, FileKind, file_kind};
 use crate::split::Split;
 use crate::storage::Storage;
 

@@ -8,7 +8,7 @@ use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result, one_line};
-use crate::image::{Decode, Image, MAX_SIDE, MAX_BYTES, jpeg, sniff, webp};
+use crate::image::{Decode, Image, MAX_BYTES, MAX_SIDE, jpeg, sniff, webp};
 use crate::memory::Budget;
 
 /// The memory in bytes for metadata before a PNG's pixels, beyond the file's own size. Color

@@ -9,8 +9,8 @@ use bagssl_eval::analysis::health::Health;
 use bagssl_eval::color::Color;
 use bagssl_eval::features::Features;
 use bagssl_eval::report::{
-    Accuracy, BagSheet, Block, TextTable, ClaimSection, Convergence, Curve, CurvePoint, Data, LinePlot, Machine, Method, Note,
-    Outcome, Page, PatchSheet, Provenance, Report, Sheet, SheetRow, Space, Thumbnail, Tile, View,
+    Accuracy, BagSheet, Block, ClaimSection, Convergence, Curve, CurvePoint, Data, LinePlot, Machine, Method, Note,
+    Outcome, Page, PatchSheet, Provenance, Report, Sheet, SheetRow, Space, TextTable, Thumbnail, Tile, View,
 };
 
 const CLASSES: [&str; 4] = ["00-picture-0b", "06-picosdeeuropa", "<i>R&D</i> \"x\"", "sunset"];
@@ -222,7 +222,7 @@ fn claim() -> ClaimSection {
     ClaimSection {
         name: "locality".into(),
         title: "Claim 3: where a patch lies".into(),
-        how: vec!["Grey images, a grid of 3 x 3 patches.".into()],
+        setup: vec!["Grey images, a grid of 3 x 3 patches.".into()],
         page: Page {
             title: "Locality".into(),
             lead: vec!["The embedding tells more: 61.5 %.".into()],

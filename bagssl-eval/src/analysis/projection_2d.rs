@@ -200,8 +200,7 @@ mod tests {
     #[test]
     fn a_line_has_one_direction() {
         let along = [-1.0, 0.0, 3.0];
-        let found =
-            pca(&rows(along.iter().flat_map(|t| [2.0 * t, t + 1.0, 2.0 * t, 7.0]).collect(), 4), 2).unwrap();
+        let found = pca(&rows(along.iter().flat_map(|t| [2.0 * t, t + 1.0, 2.0 * t, 7.0]).collect(), 4), 2).unwrap();
         assert_eq!((found.directions, found.explained.len()), (1, 1));
         // Steps of length 3 around the mean of 2/3, with the farthest point on the positive side.
         for (point, t) in found.points().iter().zip(along) {

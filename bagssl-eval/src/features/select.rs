@@ -44,7 +44,8 @@ impl Features {
         }
         let positions: HashMap<u32, usize> = self.images.iter().copied().zip(0..).collect();
         let length = self.shape.patches * self.shape.dim;
-        let (mut values, mut labels) = (self.values.writer_beside(images.len() * length)?, Vec::with_capacity(images.len()));
+        let (mut values, mut labels) =
+            (self.values.writer_beside(images.len() * length)?, Vec::with_capacity(images.len()));
         for image in images {
             let Some(&position) = positions.get(image) else {
                 let expected = "images of the features".into();
@@ -61,7 +62,7 @@ impl Features {
 mod tests {
     use super::*;
     use crate::features::Shape;
-    use crate::features::table::{ValuesWriter, Mapped, Values};
+    use crate::features::table::{Mapped, Values, ValuesWriter};
     use bagssl_core::embed::{FeatureLayer, Rows};
 
     /// Two patches of two values each. The values identify the image and the patch.
@@ -104,7 +105,10 @@ mod tests {
             assert!(error.contains("images: expected images of the features, got image 5"), "{error}");
             assert!(matches!(all.select_images(&[]), Err(Error::Empty(_))));
         }
-        assert!(matches!(file.select_images(&[4]).unwrap().values.writer_beside(1).unwrap(), ValuesWriter::File(..)), "in a file again");
+        assert!(
+            matches!(file.select_images(&[4]).unwrap().values.writer_beside(1).unwrap(), ValuesWriter::File(..)),
+            "in a file again"
+        );
         assert_eq!(file.shape, Shape { patches: 2, dim: 2 });
     }
 

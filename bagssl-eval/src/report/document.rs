@@ -89,7 +89,9 @@ impl Part {
                 format!("<div class=\"figures\">\n{}</div>\n", figures.iter().map(Figure::html).collect::<String>())
             }
             Part::Pictures(html) => html.clone(),
-            Part::LinePlot(lines) => lines.iter().map(|line| format!("<p class=\"line\">{}</p>\n", prose(line))).collect(),
+            Part::LinePlot(lines) => {
+                lines.iter().map(|line| format!("<p class=\"line\">{}</p>\n", prose(line))).collect()
+            }
         }
     }
 
@@ -178,7 +180,12 @@ mod tests {
 
     fn table() -> Table {
         let cells = |cells: [&str; 2]| cells.map(String::from).to_vec();
-        Table { caption: "x > y".into(), head: cells(["class", "n"]), rows: vec![cells(["<b>|", "3"])], text_columns: 1 }
+        Table {
+            caption: "x > y".into(),
+            head: cells(["class", "n"]),
+            rows: vec![cells(["<b>|", "3"])],
+            text_columns: 1,
+        }
     }
 
     #[test]

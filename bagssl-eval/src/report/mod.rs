@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use bagssl_files::write_atomic;
 use serde::{Deserialize, Serialize};
 
-pub use block::{Block, TextTable, PlotLine, LinePlot, PatchSheet};
+pub use block::{Block, LinePlot, PatchSheet, PlotLine, TextTable};
 pub use claim::ClaimSection;
 pub use headline::{Comparison, Headline};
 pub use markup::picture::{BagSheet, Sheet, SheetRow, Thumbnail, Tile};

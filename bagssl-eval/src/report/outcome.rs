@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::analysis::convergence::ConvergencePoint;
 use crate::color::Color;
-use crate::stats::{std_dev, mean};
+use crate::stats::{mean, std_dev};
 
 /// The method that produced the features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -115,7 +115,7 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::{TextTable, LinePlot};
+    use super::super::block::{LinePlot, TextTable};
     use super::*;
 
     fn page() -> Page {

@@ -74,7 +74,8 @@ pub(super) fn protocol(report: &Report) -> Section {
         report.protocol.iter().map(|note| vec![note.name.clone(), note.text.clone()]).collect();
     let head = ["step", "how"].map(String::from).to_vec();
     let caption = "The recipes are this project's own unless a source is named.".into();
-    let parts = if rows.is_empty() { vec![] } else { vec![Part::Table(Table { caption, head, rows, text_columns: 2 })] };
+    let parts =
+        if rows.is_empty() { vec![] } else { vec![Part::Table(Table { caption, head, rows, text_columns: 2 })] };
     Section { title: "Protocol".into(), text: vec![], parts }
 }
 

@@ -5,7 +5,7 @@ use super::outcome::{Curve, Method, Space};
 use super::{Report, results};
 use crate::analysis::health::{Deviation, Health};
 use crate::report::markup::svg::{LineChart, Series};
-use crate::stats::{std_dev, mean};
+use crate::stats::{mean, std_dev};
 
 /// The maximum number of points of a line, apart from the last one.
 const POINTS: usize = 200;

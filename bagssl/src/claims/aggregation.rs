@@ -7,7 +7,7 @@ use bagssl_data::common_grid;
 use bagssl_eval::classify::protocol::{Origin, Protocol};
 use bagssl_eval::features::samples::{Fit, Samples, Score};
 use bagssl_eval::features::{Features, Order, intersect_images};
-use bagssl_eval::report::{Block, TextTable, PlotLine, LinePlot, Page};
+use bagssl_eval::report::{Block, LinePlot, Page, PlotLine, TextTable};
 use bagssl_eval::stats::{Interval, grouped_bootstrap};
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +53,8 @@ pub struct ModelAggregation {
     /// The accuracies of each layer and aggregate.
     pub rows: Vec<AggregateAccuracy>,
     /// Why there is no pooling: the images do not share one grid.
-    pub not_pooled: Option<String>,
+    #[serde(rename = "not_pooled")]
+    pub pooling_error: Option<String>,
 }
 
 /// The accuracies of an aggregate.
@@ -113,11 +114,11 @@ impl Claim for Aggregation {
     fn measure(&self, model: &Model<'_>, splits: &Splits, options: &EvalOptions<'_>) -> Result<ModelAggregation> {
         let subject = Subject::new(model, splits, options, self.color)?;
         let (spec, layers, places) = (model.spec.patch, model.layers(self.layers()), places(&subject)?);
-        let mut grid = subject.both(subject.bag, &layers)?;
+        let mut grid = subject.train_and_test(subject.bag, &layers)?;
         let patches = grid[0][0].patches().min(grid[1][0].patches());
-        let mut random = subject.both(Bag::Random { spec, patches: patches as u32 }, &layers)?;
-        let mut whole = subject.both(Bag::Whole, &layers)?;
-        let mut center = subject.both(Bag::Center, &layers)?;
+        let mut random = subject.train_and_test(Bag::Random { spec, patches: patches as u32 }, &layers)?;
+        let mut whole = subject.train_and_test(Bag::Whole, &layers)?;
+        let mut center = subject.train_and_test(Bag::Center, &layers)?;
         for split in 0..2 {
             // An image that is smaller than a patch has no patches, but it does have a whole-image
             // view.
@@ -154,7 +155,7 @@ impl Claim for Aggregation {
             preset: model.spec.provenance.preset.clone(),
             origin: subject.origin,
             rows,
-            not_pooled: places.err().map(|error| error.to_string()),
+            pooling_error: places.err().map(|error| error.to_string()),
         })
     }
 
@@ -213,8 +214,8 @@ fn page(models: &[ModelAggregation], protocol: &Protocol) -> Page {
     });
     let alone = models.iter().filter(|model| model.rows.iter().all(|row| row.layer == FeatureLayer::Embedding));
     let alone = alone.map(|model| format!("{}: {NO_PROJECTOR}.", model.name));
-    let not_pooled = models.iter().filter_map(|model| {
-        let why = model.not_pooled.as_ref()?;
+    let pooling_error = models.iter().filter_map(|model| {
+        let why = model.pooling_error.as_ref()?;
         Some(format!("{}: no 2 x 2 pooling, for which all images must have the same grid: {why}.", model.name))
     });
     // Either all rows have probes, or none.
@@ -271,7 +272,7 @@ fn page(models: &[ModelAggregation], protocol: &Protocol) -> Page {
     origins.extend(models.iter().map(|model| format!("{}: {}", model.name, model.origin.line())));
     Page {
         title: "Accuracy and aggregation".into(),
-        lead: lead.chain(alone).chain(not_pooled).collect(),
+        lead: lead.chain(alone).chain(pooling_error).collect(),
         blocks: models.iter().map(block).collect(),
         origins,
     }

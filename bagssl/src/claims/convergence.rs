@@ -8,7 +8,7 @@ use bagssl_eval::analysis::health::Health;
 use bagssl_eval::classify::protocol::Origin;
 use bagssl_eval::features::table::Table;
 use bagssl_eval::features::{Order, intersect_images};
-use bagssl_eval::report::{Block, TextTable, LinePlot, Page};
+use bagssl_eval::report::{Block, LinePlot, Page, TextTable};
 use serde::{Deserialize, Serialize};
 
 use super::claim::Claim;
@@ -53,7 +53,8 @@ pub struct ModelConvergence {
     pub center: Vec<ConvergencePoint>,
     /// The mean cosine between different whole images, as a reference for the other cosines. `None`
     /// if there is only one image.
-    pub between_images: Option<f64>,
+    #[serde(rename = "between_images")]
+    pub cosine_between_images: Option<f64>,
 }
 
 impl Default for Convergence {
@@ -86,7 +87,7 @@ impl Claim for Convergence {
             preset: model.spec.provenance.preset.clone(),
             whole: to(whole[0].mean()?)?,
             center: to(center[0].mean()?)?,
-            between_images: Health::new(&whole[0]).cosine_between,
+            cosine_between_images: Health::new(&whole[0]).cosine_between,
             origin: subject.origin,
         })
     }
@@ -106,7 +107,7 @@ impl ConvergenceReport {
 fn page(models: &[ModelConvergence]) -> Page {
     let lead = models.iter().filter_map(|model| {
         let (first, last) = (model.whole.first()?, model.whole.last()?);
-        let between = model.between_images.map(|cosine| format!("; whole images to each other {cosine:.3}"));
+        let between = model.cosine_between_images.map(|cosine| format!("; whole images to each other {cosine:.3}"));
         Some(format!(
             "{}: the mean of {} patches has a cosine of {:.3} to the whole image's embedding (one patch {:.3}{}), and a \
              distance of {:.0} % of its length (one patch {:.0} %).",
@@ -181,13 +182,15 @@ mod tests {
             origin: crate::claims::wording::some_origin(),
             whole: point(whole),
             center: point(center),
-            between_images: Some(0.25),
+            cosine_between_images: Some(0.25),
         }
     }
 
     #[test]
     fn one_image_is_compared_with_no_other() {
-        let lead = |between_images| page(&[ModelConvergence { between_images, ..measured(0.75, 0.75) }]).lead.remove(0);
+        let lead = |cosine_between_images| {
+            page(&[ModelConvergence { cosine_between_images, ..measured(0.75, 0.75) }]).lead.remove(0)
+        };
         assert!(
             lead(Some(0.25)).contains("(one patch 0.750; whole images to each other 0.250), and a distance of 50 %")
         );

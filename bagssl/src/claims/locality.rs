@@ -8,7 +8,7 @@ use bagssl_core::embed::FeatureLayer;
 use bagssl_data::common_grid;
 use bagssl_eval::analysis::locality::{GridLayout, Locality as LayerLocality, locality};
 use bagssl_eval::classify::protocol::Origin;
-use bagssl_eval::report::{Block, TextTable, Page, PatchSheet};
+use bagssl_eval::report::{Block, Page, PatchSheet, TextTable};
 use serde::{Deserialize, Serialize};
 
 use super::claim::{ALL_LAYERS, Claim};
@@ -88,7 +88,7 @@ impl Claim for Locality {
         let grid = common_grid(&[&splits.test, &splits.train], spec, stride, options.on_bad_image)?;
         let layout = GridLayout { rows: grid.rows() as usize, columns: grid.columns() as usize };
         let layers = model.layers(self.layers());
-        let [train, test] = subject.both(subject.bag, &layers)?;
+        let [train, test] = subject.train_and_test(subject.bag, &layers)?;
         let place = |index: usize| Ok((layers[index], locality(&train[index], &test[index], layout)?));
         let near = |index: usize| Ok((layers[index], nearest(&test[index], SHOWN)?));
         Ok(ModelLocality {
@@ -174,7 +174,8 @@ fn page(models: &[ModelLocality], sheets: Vec<PatchSheet>) -> Page {
             let text_columns =
                 [model.name.clone(), layer.name().into(), format!("{}\u{a0}x\u{a0}{}", model.grid[0], model.grid[1])];
             let percent = [adjacent, adjacent_by_chance].map(|value| format!("{value:.1}"));
-            [text_columns.to_vec(), percent.to_vec(), [row, column].map(|value| format!("{value:.3}")).to_vec()].concat()
+            [text_columns.to_vec(), percent.to_vec(), [row, column].map(|value| format!("{value:.3}")).to_vec()]
+                .concat()
         })
     });
     let places = Block {

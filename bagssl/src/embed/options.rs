@@ -119,9 +119,9 @@ impl StopOptions {
         if *self == StopOptions::default() {
             return None;
         }
-        let most = self.max_patches.unwrap_or(u64::MAX);
-        let least = StopRule::default().min_patches.min(most);
-        let rule = StopRule { tolerance: self.tolerance.unwrap_or(0.0), min_patches: least, max_patches: most };
+        let max = self.max_patches.unwrap_or(u64::MAX);
+        let least = StopRule::default().min_patches.min(max);
+        let rule = StopRule { tolerance: self.tolerance.unwrap_or(0.0), min_patches: least, max_patches: max };
         Some((rule, self.deadline))
     }
 }

@@ -40,11 +40,11 @@ fn spec() -> Spec {
 }
 
 /// What comes of all images of the crate's own, in patches one pixel from one to the next.
-fn with<T>(stop: StopOptions, memory_limit: Option<u64>, work: impl FnOnce(&Stream<'_>) -> T) -> T {
+fn with<T>(stop: StopOptions, memory_limit: Option<u64>, work: impl FnOnce(&EmbedJob<'_>) -> T) -> T {
     let dataset = Arc::new(Dataset::embedded(Split::Validation).unwrap());
     let patches = Patches::Grid { stride: Some(1) };
     let options = EmbedOptions { patches, stop, threads: 2, memory_limit, ..EmbedOptions::default() };
-    work(&Stream { dataset: &dataset, spec: &spec(), options: &options })
+    work(&EmbedJob { dataset: &dataset, spec: &spec(), options: &options })
 }
 
 /// Of eight images that are open, four come to the network at first. The others are decoded and cut meanwhile, and wait: that is time
@@ -53,7 +53,7 @@ fn with<T>(stop: StopOptions, memory_limit: Option<u64>, work: impl FnOnce(&Stre
 fn an_images_clock_runs_while_it_waits_for_the_network() {
     let stop = StopOptions { deadline: Some(Duration::from_secs(1)), ..StopOptions::at_most(20) };
     let network = Slow::new(|| std::thread::sleep(Duration::from_millis(2500)));
-    let streamed = with(stop, None, |stream| stream.run(&network)).unwrap();
+    let streamed = with(stop, None, |job| job.run(&network)).unwrap();
     let ends: Vec<_> = streamed.images.iter().take(8).map(|image| (image.used, image.reason)).collect();
     assert_eq!(ends, [(16, Reason::Deadline); 8]);
 }
@@ -68,9 +68,9 @@ fn what_the_network_takes_is_left_to_it() {
         let taken = vec![1_u8; TAKES as usize];
         assert_eq!(taken.iter().map(|&byte| u64::from(byte)).max(), Some(1));
     });
-    let flow = with(StopOptions::default(), Some(limit), |stream| stream.flow(&network)).unwrap();
+    let limits = with(StopOptions::default(), Some(limit), |job| job.limits(&network)).unwrap();
     assert_eq!(network.patches.load(Relaxed), 127, "63 are not enough, and the next cut brings 64");
-    let room = |bytes| flow.budget.try_take(bytes, "an image").is_ok();
+    let room = |bytes| limits.budget.try_take(bytes, "an image").is_ok();
     assert!(room(limit / 4) && !room(limit - TAKES));
 }
 
@@ -86,7 +86,7 @@ impl Embed for Other {
 
 #[test]
 fn a_network_of_another_shape_is_an_error() {
-    let run = |network: Other| with(StopOptions::at_most(4), None, |stream| stream.run(&network));
+    let run = |network: Other| with(StopOptions::at_most(4), None, |job| job.run(&network));
     assert!(run(Other(|rows, dim| (rows, dim))).is_ok());
     for network in [|rows, dim| (rows, dim / 2), |rows, dim| (rows, 2 * dim), |rows, dim| (rows - 1, dim)] {
         let error = run(Other(network)).unwrap_err();

@@ -78,7 +78,7 @@ pub fn evaluate(
     }
     let bag = options.bag(&model.spec.patch, &splits.train)?;
     let (groups, _) = options.groups.group_ids(&splits.test)?;
-    options.tell(Event::Planned(splits.images_to_evaluate()));
+    options.report(Event::Planned(splits.images_to_evaluate()));
     let mut evaluation = Evaluation::default();
     for color in Color::ALL {
         let features = |bag, dataset| extract_features(model, dataset, bag, color, layers, options);

@@ -15,7 +15,7 @@ use crate::config::RecipeArgs;
 use crate::input::files::Output;
 use crate::input::source::{BadImageArgs, report_skipped};
 use crate::terminal::output::{field, say};
-use crate::terminal::picture::{GAP, below, beside, enlarged, png, widened};
+use crate::terminal::picture::{GAP, enlarged, hstack, png, vstack, widened};
 
 /// Draw images beside the augmented patches that training makes of them
 ///
@@ -71,13 +71,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let loader = train::loader(&config, dataset.clone(), 0, args.bad.on_bad_image.into())?;
     let batch = loader.epoch(0, 0).next().context("an epoch has a batch")?.map_err(anyhow::Error::from_boxed)?;
     let images = batch.images().iter();
-    let wholes: Vec<Image> =
-        images.map(|&image| Ok(visible(&dataset.decode(image as usize)?.shrink_to(IMAGE_SIDE)))).collect::<Result<_>>()?;
+    let wholes: Vec<Image> = images
+        .map(|&image| Ok(visible(&dataset.decode(image as usize)?.shrink_to(IMAGE_SIDE))))
+        .collect::<Result<_>>()?;
     let width = wholes.iter().map(|whole| whole.size().width).max().unwrap_or(1);
     let patches_at = |place: usize| patches_of(&batch, place, config.train.normalization);
     let lines: Vec<Image> =
         wholes.iter().enumerate().map(|(place, whole)| line(whole, width, &patches_at(place))).collect();
-    output.write(&png(&below(&lines.iter().collect::<Vec<_>>()))?)?;
+    output.write(&png(&vstack(&lines.iter().collect::<Vec<_>>()))?)?;
     report_skipped(&loader.skipped());
     let names: Vec<&str> = batch.images().iter().map(|&image| dataset.name(image as usize)).collect();
     if args.json {
@@ -107,8 +108,8 @@ fn line(whole: &Image, column: u32, patches: &[Image]) -> Image {
     let large: Vec<Image> = patches.iter().map(visible).collect();
     let side = large.first().map_or(1, |patch| patch.size().width);
     let in_row = (ROW_WIDTH / (side + GAP)).max(1) as usize;
-    let rows: Vec<Image> = large.chunks(in_row).map(|row| beside(&row.iter().collect::<Vec<_>>())).collect();
-    beside(&[&widened(whole, column), &below(&rows.iter().collect::<Vec<_>>())])
+    let rows: Vec<Image> = large.chunks(in_row).map(|row| hstack(&row.iter().collect::<Vec<_>>())).collect();
+    hstack(&[&widened(whole, column), &vstack(&rows.iter().collect::<Vec<_>>())])
 }
 
 /// Returns the patches of an image in a batch as 8-bit images. Inverts the normalization.

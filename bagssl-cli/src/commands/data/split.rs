@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use bagssl_data::curate::{alike, group_duplicates, group_by_key, split_groups};
+use bagssl_data::curate::{alike, group_by_key, group_duplicates, split_groups};
 use bagssl_data::lists::{self, ListEntry};
 use bagssl_data::{Dataset, Format, Ignored, Split};
 use regex::Regex;
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     output: PathBuf,
     /// Criterion that puts images into the same group
     #[arg(long, value_enum)]
-    by: By,
+    by: GroupBy,
     /// Regular expression for --by name, matched against each image's path in the folder
     ///
     /// Images belong to the same group if all capture groups `(..)` match the same text. Without
@@ -61,7 +61,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum By {
+enum GroupBy {
     /// The folder of the image
     Folder,
     /// The part of the image's path that matches --pattern
@@ -87,10 +87,10 @@ struct Counts {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let [train, validation] = ["train.txt", "val.txt"].map(|name| args.output.join(name));
-    if args.pattern.is_some() && args.by != By::Name {
+    if args.pattern.is_some() && args.by != GroupBy::Name {
         bail!("--pattern: expected --by name, got another");
     }
-    if args.bad.on_bad_image == BadImage::Skip && args.by != By::Duplicates {
+    if args.bad.on_bad_image == BadImage::Skip && args.by != GroupBy::Duplicates {
         bail!("--on-bad-image skip: expected --by duplicates, got another, which reads no images");
     }
     if !args.force
@@ -99,7 +99,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         bail!("{}: already exists; --force replaces it", there.display());
     }
     let mut found = images(&args.path)?;
-    leave_out_nameless(args, &mut found)?;
+    skip_non_utf8(args, &mut found)?;
     group(args, &mut found)?;
     found.retain(|image| image.group.is_some());
     let groups = group_by_key(found.iter().map(|image| image.group));
@@ -108,25 +108,27 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .with_context(|| format!("{} by {}", args.path.display(), name_of(args.by)))?;
 
     files::make_folder(&args.output)?;
-    let way = way(&args.output, &args.path)?;
+    let way = relative_path(&args.output, &args.path)?;
     let list = |split: Split| {
         let of_split = found.iter().zip(&splits).filter(|(_, of_image)| **of_image == split);
-        let listed =
-            |(image, _): (&SplitReport, _)| ListEntry { path: format!("{way}{}", image.name), class: image.class.clone() };
+        let listed = |(image, _): (&SplitReport, _)| ListEntry {
+            path: format!("{way}{}", image.name),
+            class: image.class.clone(),
+        };
         lists::print(&of_split.map(listed).collect::<Vec<_>>())
     };
     let (of_train, of_validation) = (list(Split::Train), list(Split::Validation));
     let outputs = (Output::new(&train, args.force, &[])?, Output::new(&validation, args.force, &[])?);
     write_together([(outputs.0, of_train.as_bytes()), (outputs.1, of_validation.as_bytes())])?;
-    tell(args, &found, &groups, &splits)?;
+    report_split(args, &found, &groups, &splits)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn name_of(by: By) -> &'static str {
+fn name_of(by: GroupBy) -> &'static str {
     match by {
-        By::Folder => "folder",
-        By::Name => "name",
-        By::Duplicates => "duplicates",
+        GroupBy::Folder => "folder",
+        GroupBy::Name => "name",
+        GroupBy::Duplicates => "duplicates",
     }
 }
 
@@ -163,7 +165,7 @@ fn images(path: &Path) -> Result<Vec<SplitReport>> {
 }
 
 /// Rejects or skips files whose names a list cannot represent.
-fn leave_out_nameless(args: &Args, found: &mut Vec<SplitReport>) -> Result<()> {
+fn skip_non_utf8(args: &Args, found: &mut Vec<SplitReport>) -> Result<()> {
     let count = found.len();
     for image in found.extract_if(.., |image| {
         image.name.contains(char::REPLACEMENT_CHARACTER) && args.path.join(&image.name).symlink_metadata().is_err()
@@ -177,7 +179,7 @@ fn leave_out_nameless(args: &Args, found: &mut Vec<SplitReport>) -> Result<()> {
     match count - found.len() {
         0 => {}
         1 => note!("skipped 1 image"),
-        left_out => note!("skipped {left_out} images"),
+        skipped => note!("skipped {skipped} images"),
     }
     Ok(())
 }
@@ -185,18 +187,18 @@ fn leave_out_nameless(args: &Args, found: &mut Vec<SplitReport>) -> Result<()> {
 /// Assigns a group to each image. Skipped images get `None`.
 fn group(args: &Args, found: &mut [SplitReport]) -> Result<()> {
     let groups: Vec<Option<u32>> = match (args.by, &args.pattern) {
-        (By::Folder, _) => {
+        (GroupBy::Folder, _) => {
             let folder = |image: &SplitReport| image.name.rsplit_once('/').map_or("", |(folder, _)| folder).to_string();
             group_by_key(found.iter().map(folder)).into_iter().map(Some).collect()
         }
-        (By::Name, pattern) => {
+        (GroupBy::Name, pattern) => {
             let text = pattern.as_deref().unwrap_or_default();
             let pattern =
                 Regex::new(text).map_err(|error| anyhow::anyhow!("--pattern: {}", short(&error.to_string())))?;
             let keys: Vec<String> = found.iter().map(|image| key(&pattern, &image.name)).collect::<Result<_>>()?;
             group_by_key(keys).into_iter().map(Some).collect()
         }
-        (By::Duplicates, _) => {
+        (GroupBy::Duplicates, _) => {
             let paths: Vec<PathBuf> = found.iter().map(|image| args.path.join(&image.name)).collect();
             let bar = Progress::images("compare", paths.len(), args.json);
             let all = Dataset::from_files(&paths)?.with_budget(args.memory.budget());
@@ -230,7 +232,7 @@ fn short(message: &str) -> &str {
 
 /// Returns the relative path from one folder to another with a trailing slash, or an empty string
 /// if they are the same.
-fn way(from: &Path, to: &Path) -> Result<String> {
+fn relative_path(from: &Path, to: &Path) -> Result<String> {
     let whole = |path: &Path| path.canonicalize().with_context(|| path.display().to_string());
     let (from, to) = (whole(from)?, whole(to)?);
     let text = |component: Component<'_>| -> Result<String> {
@@ -251,7 +253,7 @@ fn way(from: &Path, to: &Path) -> Result<String> {
 }
 
 /// Prints a summary of the split.
-fn tell(args: &Args, found: &[SplitReport], groups: &[u32], splits: &[Split]) -> Result<()> {
+fn report_split(args: &Args, found: &[SplitReport], groups: &[u32], splits: &[Split]) -> Result<()> {
     let mut classes: BTreeMap<&str, Counts> = BTreeMap::new();
     for (image, split) in found.iter().zip(splits) {
         let counts = classes.entry(&image.class).or_default();
@@ -316,7 +318,7 @@ mod tests {
         for folder in ["a/b", "a/c/d"] {
             std::fs::create_dir_all(root.path().join(folder)).unwrap();
         }
-        let of = |from: &str, to: &str| way(&root.path().join(from), &root.path().join(to)).unwrap();
+        let of = |from: &str, to: &str| relative_path(&root.path().join(from), &root.path().join(to)).unwrap();
         assert_eq!(of("a/b", "a/c/d"), "../c/d/");
         assert_eq!(of("a", "a/c/d"), "c/d/");
         assert_eq!(of("a/c/d", "a"), "../../");

@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::backend::{CpuArgs, Name};
-use crate::claims::{ClaimArgs, PageArgs, on_each};
+use crate::claims::{ClaimArgs, PageArgs, for_each_checkpoint};
 use crate::commands::embed::Feature;
 use crate::embedding::by_flag;
 use crate::input::bag::BagArgs;
@@ -155,22 +155,23 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         None => vec![FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection],
     };
     let bars = |name: &str| args.page.bar(name);
-    let mut left_out = Vec::new();
-    let maps = on_each(&claim, Protocol::default(), &args.bag, &layers, &bars, |model, splits, options| {
-        let layer = args.tap.map_or(model.spec.tap, FeatureLayer::from);
-        if model.layers(&[layer]).is_empty() {
-            left_out.push(format!("{}: {NO_PROJECTOR}.", model.name));
-            return Ok(None);
-        }
-        Map { args, claim: &claim, model, splits, options, layer }.draw().map(Some)
-    })?;
+    let mut skipped = Vec::new();
+    let maps =
+        for_each_checkpoint(&claim, Protocol::default(), &args.bag, &layers, &bars, |model, splits, options| {
+            let layer = args.tap.map_or(model.spec.tap, FeatureLayer::from);
+            if model.layers(&[layer]).is_empty() {
+                skipped.push(format!("{}: {NO_PROJECTOR}.", model.name));
+                return Ok(None);
+            }
+            Map { args, claim: &claim, model, splits, options, layer }.draw().map(Some)
+        })?;
     let maps: Vec<MapReport> = maps.into_iter().flatten().collect();
     if maps.is_empty() {
-        bail!("{}", left_out.join(" "));
+        bail!("{}", skipped.join(" "));
     }
-    let data = json!({"maps": maps, "left_out": left_out});
+    let data = json!({"maps": maps, "left_out": skipped});
     let mut page = page(args, maps);
-    page.lead.extend(left_out);
+    page.lead.extend(skipped);
     args.page.show("map", page, &data)?;
     Ok(ExitCode::SUCCESS)
 }

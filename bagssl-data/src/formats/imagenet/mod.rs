@@ -15,8 +15,8 @@ use crate::formats::archive::{self, Kind, Member, Section, split_name};
 use crate::formats::collector::Collector;
 use crate::formats::split_folders::SplitFolders;
 use crate::formats::{folder, walk};
+use crate::ignored::{FileKind, Ignored, file_kind, is_image};
 use crate::index::Index;
-use crate::ignored::{FileKind, Ignored, is_image, file_kind};
 use crate::split::Split;
 use crate::storage::Storage;
 use index::ArchiveIndex;
@@ -183,7 +183,11 @@ pub(crate) fn open_flat(root: &Path, split: Split) -> Result<Index> {
         None => return Err(without_truth(root)),
     }
     folder::collect_split(root, "train", split == Split::Train, &mut collector)?;
-    collector.add_ignored_outside(&folder::ignored_beside(root, SplitFolders([Some(("train", true)), Some(("val", true))]), "")?);
+    collector.add_ignored_outside(&folder::ignored_beside(
+        root,
+        SplitFolders([Some(("train", true)), Some(("val", true))]),
+        "",
+    )?);
     collector.finish(split, Format::ImageNetFolder, Storage::Files(root.into()))
 }
 

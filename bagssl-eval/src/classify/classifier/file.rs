@@ -6,7 +6,7 @@ use bagssl_core::embed::Rows;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::{ClassifierKind, Classifier};
+use super::{Classifier, ClassifierKind};
 use crate::classify::knn::Knn;
 use crate::classify::probe::SoftmaxModel;
 use crate::error::{Error, Result};

@@ -68,7 +68,8 @@ fn what_is_stored_is_what_is_extracted() {
     let folder = tempfile::tempdir().unwrap();
     let (path, network) = (folder.path().join("made"), Network::default());
     let mut heard = vec![];
-    let stored = cache_in(&path, "a").extract(&network, batches, &LAYERS, &mut |completed| heard.push(completed)).unwrap();
+    let stored =
+        cache_in(&path, "a").extract(&network, batches, &LAYERS, &mut |completed| heard.push(completed)).unwrap();
     assert_eq!(stored, in_memory());
     assert_eq!((stored[0].images(), heard), (&[0, 1, 2, 3, 5, 6][..], vec![0, 2, 4, 5, 6, 6]));
     // A second call with a single layer does not embed any patch again.
@@ -197,7 +198,9 @@ fn lagging(network: Network) {
 #[test]
 fn what_does_not_belong_there_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let run = |identity: &str| cache_in(folder.path(), identity).extract(&Network::default(), batches, &LAYERS[..1], &mut |_| ());
+    let run = |identity: &str| {
+        cache_in(folder.path(), identity).extract(&Network::default(), batches, &LAYERS[..1], &mut |_| ())
+    };
     run("a").unwrap();
     let error = run("b").unwrap_err().to_string();
     assert!(error.ends_with("embedding.json: expected features of b, got of a"), "{error}");
@@ -329,7 +332,8 @@ fn an_array_without_its_state_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, b"mine").unwrap();
-        let error = cache_in(folder.path(), "a").extract(&Network::default(), batches, &LAYERS, &mut |_| ()).unwrap_err();
+        let error =
+            cache_in(folder.path(), "a").extract(&Network::default(), batches, &LAYERS, &mut |_| ()).unwrap_err();
         assert!(error.to_string().contains(&format!("{name}: expected ")), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     }
@@ -373,7 +377,8 @@ fn a_pipe_is_no_feature() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join(name);
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let error = cache_in(folder.path(), "a").extract(&Network::default(), batches, &LAYERS, &mut |_| ()).unwrap_err();
+        let error =
+            cache_in(folder.path(), "a").extract(&Network::default(), batches, &LAYERS, &mut |_| ()).unwrap_err();
         assert!(!cache_in(folder.path(), "a").is_in_use());
         assert!(error.to_string().contains(name), "{error}");
     }

@@ -271,8 +271,18 @@ impl State {
         }
         let (identity, location) = (cache.identity.into(), cache.location.into());
         let (digests, digest) = Default::default();
-        let fresh =
-            State { format: FORMAT, identity, location, patches: 0, dim: 0, images: 0, next: 0, complete: false, digests, digest };
+        let fresh = State {
+            format: FORMAT,
+            identity,
+            location,
+            patches: 0,
+            dim: 0,
+            images: 0,
+            next: 0,
+            complete: false,
+            digests,
+            digest,
+        };
         fresh.write(path)?;
         Ok(fresh)
     }
@@ -316,7 +326,11 @@ impl State {
             return Err(Error::File { part, expected, got });
         }
         if state.identity != identity {
-            return Err(Error::File { part, expected: format!("features of {identity}"), got: format!("of {}", state.identity) });
+            return Err(Error::File {
+                part,
+                expected: format!("features of {identity}"),
+                got: format!("of {}", state.identity),
+            });
         }
         let row = state.patches.checked_mul(state.dim).and_then(|row| row.checked_mul(size_of::<f32>()));
         match row.and_then(|row| row.checked_mul(state.images)) {
