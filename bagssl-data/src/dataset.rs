@@ -141,17 +141,9 @@ impl Dataset {
     /// Detects the format of a folder, ignoring lists of image files in it.
     ///
     /// # Errors
-    /// The errors of [`Dataset::format_at`].
+    /// [`Error::Read`] if it cannot be read, and [`Error::Format`] if it is not a data set.
     pub fn format_of_folder(path: &Path) -> Result<Format> {
         detect::format_of_folder(path)
-    }
-
-    /// Detects the format of the data set at `path` from its names and first bytes.
-    ///
-    /// # Errors
-    /// [`Error::Read`] if it cannot be read, and [`Error::Format`] if it is not a data set.
-    pub fn format_at(path: &Path) -> Result<Format> {
-        detect::format(path)
     }
 
     /// Returns whether `path` is a data set and not just an image or a folder of images without
@@ -236,12 +228,14 @@ impl Dataset {
 
     /// Returns whether `bytes` are a complete cache file of digests, as written by
     /// [`Dataset::fingerprint`].
+    #[doc(hidden)]
     pub fn are_digests(bytes: &[u8]) -> bool {
         content::are_digests(bytes)
     }
 
     /// Returns whether `bytes` are a complete cached index, as written by [`Dataset::open`], of an
     /// archive of `length` bytes with modification time 0.
+    #[doc(hidden)]
     pub fn is_index(bytes: &[u8], length: u64) -> bool {
         imagenet::is_index(bytes, length)
     }

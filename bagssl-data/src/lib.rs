@@ -24,7 +24,7 @@
 //! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub mod error;
+mod error;
 
 mod dataset;
 mod split;
@@ -53,17 +53,17 @@ pub mod lists {
     pub use crate::formats::lists::{ListEntry, parse, print};
 }
 
-pub use bagssl_core::color::Color;
 pub use dataset::Dataset;
 #[cfg(feature = "embedded")]
 pub use dataset::EMBEDDED_ATTRIBUTION;
 pub use error::{Error, Result};
 pub use format::Format;
 pub use formats::cifar::Cifar;
+#[doc(hidden)]
 pub use formats::imagenet::mat::{Synset, synsets};
 pub use formats::parquet::columns::Columns;
 pub use ignored::{IgnoreReason, Ignored};
-pub use image::{Decode, Image, MAX_BYTES, MAX_SIDE};
+pub use image::{Decode, Image, MAX_BYTES};
 pub use loading::bags::{BagConfig, BagLoader, Cutter, common_grid};
 pub use loading::loader::{Loader, LoaderConfig};
 pub use loading::skip::{OnBadImage, Skipped};

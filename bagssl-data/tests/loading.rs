@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use bagssl_core::bag::{Bag, Views};
 use bagssl_core::batch::{PatchBatch, PatchSource};
+use bagssl_core::color::Color;
 use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{MultiScale, PatchSide, PatchSpec};
 use bagssl_data::{
-    Augment, BagConfig, BagLoader, Blur, Color, Dataset, Jitter, Loader, LoaderConfig, OnBadImage, Solarise, Split,
+    Augment, BagConfig, BagLoader, Blur, Dataset, Jitter, Loader, LoaderConfig, OnBadImage, Solarise, Split,
 };
 
 fn spec(side: u32, input: u32) -> PatchSpec {

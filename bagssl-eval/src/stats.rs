@@ -1,6 +1,6 @@
 //! Statistics over few seeds and few images.
 
-pub use bagssl_core::quantile::student_t;
+use bagssl_core::quantile::student_t;
 use serde::{Deserialize, Serialize};
 
 use crate::draw::Draw;

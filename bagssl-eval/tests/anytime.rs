@@ -4,9 +4,9 @@ use bagssl_core::aggregate::RunningMean;
 use bagssl_core::anytime::{Decision, DecisionSchedule, Next};
 use bagssl_core::embed::Rows;
 use bagssl_core::random::{Address, Purpose};
-use bagssl_eval::classify::knn::Knn;
-use bagssl_eval::classify::probe::{Linear, SoftmaxModel};
-use bagssl_eval::features::samples::Samples;
+use bagssl_eval::Knn;
+use bagssl_eval::Samples;
+use bagssl_eval::{Linear, SoftmaxModel};
 
 const PATCHES: usize = 400;
 const DIM: usize = 8;

@@ -10,7 +10,7 @@ use bagssl_core::cpu::{Embedder, EmbedderOptions, InstructionSet};
 use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_core::random::Address;
 use bagssl_data::{Cutter, Dataset, Image};
-use bagssl_eval::classify::protocol::fnv1a;
+use bagssl_eval::fnv1a;
 
 use crate::embed::{EmbedOptions, Embeddings, Patches, embed};
 use crate::error::{Error, Result};

@@ -6,7 +6,7 @@ use std::path::Path;
 use bagssl_core::bag::Bag;
 use bagssl_core::patch::PatchSpec;
 use bagssl_data::{Dataset, OnBadImage, Skipped};
-use bagssl_eval::classify::protocol::Protocol;
+use bagssl_eval::Protocol;
 
 use crate::embed::Patches;
 use crate::error::Result;

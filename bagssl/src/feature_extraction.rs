@@ -11,9 +11,9 @@ use bagssl_core::memory;
 use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::Filter;
 use bagssl_data::{BagConfig, BagLoader, Dataset};
-use bagssl_eval::classify::protocol::fnv1a;
-use bagssl_eval::features::cache::{self as cache, FeatureCache};
-use bagssl_eval::features::{Features, extract};
+use bagssl_eval::fnv1a;
+use bagssl_eval::{CacheEntry, FeatureCache, cached_features};
+use bagssl_eval::{Features, extract};
 
 use crate::error::{Error, Result};
 use crate::eval_options::{EvalOptions, Event};
@@ -72,7 +72,7 @@ pub fn extract_features(
             let (images, others) = (dataset.fingerprint(), describe(model, dataset, bag, color, options));
             let (identity, location) = (format!("images {images}; {others}"), dataset.place());
             let folder = root.join(fnv1a(identity.as_bytes()));
-            if let Some(before) = latest_with_settings(&cache::list_entries(root), &others, &location)
+            if let Some(before) = latest_with_settings(&cached_features(root), &others, &location)
                 && before.identity != identity
             {
                 options.report(Event::ImagesChanged { place: &location, is_cached: folder.exists() });
@@ -127,12 +127,8 @@ fn describe(model: &Model<'_>, dataset: &Dataset, bag: Bag, color: Color, option
 }
 
 /// Returns the most recently used cache entry with the same location and settings, for any images.
-fn latest_with_settings<'a>(
-    entries: &'a [cache::CacheEntry],
-    others: &str,
-    location: &str,
-) -> Option<&'a cache::CacheEntry> {
-    let is_before = |entry: &&cache::CacheEntry| {
+fn latest_with_settings<'a>(entries: &'a [CacheEntry], others: &str, location: &str) -> Option<&'a CacheEntry> {
+    let is_before = |entry: &&CacheEntry| {
         entry.location == location && entry.identity.split_once("; ").is_some_and(|(_, before)| before == others)
     };
     entries.iter().filter(is_before).max_by_key(|entry| entry.last_used)

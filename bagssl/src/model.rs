@@ -4,7 +4,7 @@ use std::fmt;
 
 use bagssl_core::checkpoint::{Checkpoint, Spec};
 use bagssl_core::embed::{Embed, FeatureLayer};
-use bagssl_eval::classify::protocol::{Origin, Protocol, fnv1a};
+use bagssl_eval::{Origin, Protocol, fnv1a};
 
 use crate::splits::Splits;
 

@@ -1,10 +1,10 @@
 //! The claims of the paper on a checkpoint, at a tiny size.
 
-use bagssl::claims::aggregation::Aggregation;
-use bagssl::claims::compare::Compare;
-use bagssl::claims::convergence::Convergence;
-use bagssl::claims::cooccurrence::Cooccurrence;
-use bagssl::claims::locality::Locality;
+use bagssl::claims::Aggregation;
+use bagssl::claims::Compare;
+use bagssl::claims::Convergence;
+use bagssl::claims::Cooccurrence;
+use bagssl::claims::Locality;
 use bagssl::claims::{Claim, NO_PROJECTOR};
 use bagssl::{Color, Encoder, Error, EvalOptions, FeatureLayer, Model, Patches};
 

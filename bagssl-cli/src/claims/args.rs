@@ -7,7 +7,7 @@ use bagssl::{EvalOptions, Event, Model, Splits};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_eval::classify::protocol::Protocol;
+use bagssl_eval::Protocol;
 
 use super::analysis::Bars;
 use super::page::PageArgs;

@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow};
 use bagssl::Error;
 use bagssl::claims::Claim;
-use bagssl_eval::classify::protocol::Protocol;
+use bagssl_eval::Protocol;
 
 use super::analysis::Bars;
 use super::args::{ClaimArgs, for_each_checkpoint};

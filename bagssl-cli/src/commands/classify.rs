@@ -10,11 +10,11 @@ use bagssl::{EmbedOptions, Embeddings, ImageEmbedding, StopOptions};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::embed::{Embed, Rows};
 use bagssl_data::Dataset;
-use bagssl_eval::classify::classifier::{Classifier, ClassifierKind};
-use bagssl_eval::classify::knn::Knn;
-use bagssl_eval::classify::probe::Linear;
-use bagssl_eval::classify::protocol::fnv1a;
-use bagssl_eval::features::samples::Samples;
+use bagssl_eval::Knn;
+use bagssl_eval::Linear;
+use bagssl_eval::Samples;
+use bagssl_eval::fnv1a;
+use bagssl_eval::{Classifier, ClassifierKind};
 use clap::ValueEnum;
 use serde::Serialize;
 

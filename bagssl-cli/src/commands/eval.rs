@@ -12,8 +12,8 @@ use bagssl::{
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_eval::classify::probe::Linear;
-use bagssl_eval::classify::protocol::Protocol;
+use bagssl_eval::Linear;
+use bagssl_eval::Protocol;
 use bagssl_eval::report::{Space, View};
 
 use crate::backend::{CpuArgs, Name};

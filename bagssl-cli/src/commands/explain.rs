@@ -13,8 +13,8 @@ use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::explain::{Pairs, evidence};
 use bagssl_core::heat::HeatMap;
 use bagssl_data::{Dataset, Image};
-use bagssl_eval::classify::probe::{Linear, SoftmaxModel};
-use bagssl_eval::features::samples::Samples;
+use bagssl_eval::Samples;
+use bagssl_eval::{Linear, SoftmaxModel};
 
 use crate::backend::{CpuArgs, Name};
 use crate::embedding;

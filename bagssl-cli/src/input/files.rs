@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use bagssl_core::checkpoint;
-use bagssl_eval::features::cache::npy::header;
+use bagssl_eval::npy_header;
 use bagssl_files::{StagedFile, write_atomic};
 
 /// The maximum size of a checkpoint, 4 GiB: larger than any checkpoint, and small enough to be safe
@@ -204,7 +204,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Encodes an `f32` array of shape `[rows, columns]` as a .npy file.
 pub(crate) fn npy(values: &[f32], columns: usize) -> Vec<u8> {
-    let mut bytes = header("<f4", &[values.len() / columns.max(1), columns]).to_vec();
+    let mut bytes = npy_header("<f4", &[values.len() / columns.max(1), columns]).to_vec();
     bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
     bytes
 }

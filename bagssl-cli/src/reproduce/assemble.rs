@@ -6,7 +6,7 @@ use std::fmt::Write;
 use anyhow::{Context, Result};
 use bagssl::{Evaluation, Space, Splits, Thumbnails, ViewAccuracy, image_thumbnail};
 use bagssl_core::color::Color;
-use bagssl_eval::analysis::convergence::ConvergencePoint;
+use bagssl_eval::analysis::ConvergencePoint;
 use bagssl_eval::report::{
     Accuracy, BagSheet, Convergence, Curve, CurvePoint, Data, Machine, Method, Note, Outcome, Provenance, Report,
     Sheet, Tile, View,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bagssl_core::bag::{Bag, Grid};
-use bagssl_eval::classify::protocol::fnv1a;
+use bagssl_eval::fnv1a;
 use bagssl_eval::report;
 use bagssl_train::run_state::CHECKPOINT;
 use serde_json::Value;

@@ -14,8 +14,8 @@ use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::{Checkpoint, FORMAT_VERSION, Provenance, Spec};
 use bagssl_core::embed::FeatureLayer;
 use bagssl_core::observe::Observer;
-use bagssl_eval::classify::protocol::{Protocol, fnv1a};
 use bagssl_eval::report::Method;
+use bagssl_eval::{Protocol, fnv1a};
 use bagssl_train::config::flat;
 use bagssl_train::run_state::{CHECKPOINT, CONFIG, Keeping, METRICS, OLD_STATE, STATES};
 

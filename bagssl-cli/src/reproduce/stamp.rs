@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use bagssl_eval::classify::protocol::fnv1a;
+use bagssl_eval::fnv1a;
 use serde::{Deserialize, Serialize};
 
 use crate::input::files;

@@ -3,8 +3,8 @@
 use bagssl_core::batch::SourceError;
 use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::observe::{Event, Observer, Verdict};
-use bagssl_eval::analysis::health::{self, Health};
-use bagssl_eval::features::Features;
+use bagssl_eval::Features;
+use bagssl_eval::analysis::{self, Health};
 
 /// Forwards all events to an observer, and adds the health of each epoch's projections.
 pub(crate) struct HealthMonitor<O>(pub(crate) O);
@@ -53,7 +53,7 @@ impl LastHealth {
 
     /// Returns a warning if the model has collapsed.
     pub(crate) fn warning(&self) -> Option<String> {
-        let is_collapsed = self.verdict() == Some(health::Verdict::Collapsed.name());
+        let is_collapsed = self.verdict() == Some(analysis::Verdict::Collapsed.name());
         let advice = "a lower --lr, more --images or --patches, or another --preset (another loss) may help";
         is_collapsed.then(|| format!("warning: the model has collapsed: {}; {advice}", self.reasons))
     }

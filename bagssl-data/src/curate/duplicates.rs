@@ -20,9 +20,9 @@ pub struct Duplicates {
 }
 
 /// The maximum Hamming distance of near duplicates.
-pub const RADIUS: u32 = 3;
+pub(crate) const RADIUS: u32 = 3;
 /// The maximum number of near pairs that are listed.
-pub const MAX_PAIRS: usize = 1000;
+pub(crate) const MAX_PAIRS: usize = 1000;
 /// The maximum number of near pairs that are counted.
 const MAX_FOUND: usize = 1_000_000;
 

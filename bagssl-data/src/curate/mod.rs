@@ -8,5 +8,5 @@ mod groups;
 
 pub use check::{CheckReport, check};
 pub use classes::{Classes, alike};
-pub use duplicates::{Duplicates, MAX_PAIRS, RADIUS};
+pub use duplicates::Duplicates;
 pub use groups::{group_by_key, group_duplicates, split_groups};

@@ -10,7 +10,7 @@ pub use pixels::Image;
 pub(crate) use pixels::luma;
 
 /// The longest allowed side of an image in pixels.
-pub const MAX_SIDE: u32 = 16_384;
+pub(crate) const MAX_SIDE: u32 = 16_384;
 /// The default memory limit for decoding images in bytes.
 pub const MAX_BYTES: u64 = 512 << 20;
 

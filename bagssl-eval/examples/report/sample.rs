@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use bagssl_core::color::Color;
 use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::random::{Address, Purpose};
-use bagssl_eval::analysis::convergence::ConvergencePoint;
-use bagssl_eval::analysis::health::Health;
-use bagssl_eval::color::Color;
-use bagssl_eval::features::Features;
+use bagssl_eval::Features;
+use bagssl_eval::analysis::ConvergencePoint;
+use bagssl_eval::analysis::Health;
 use bagssl_eval::report::{
     Accuracy, BagSheet, Block, ClaimSection, Convergence, Curve, CurvePoint, Data, LinePlot, Machine, Method, Note,
     Outcome, Page, PatchSheet, Provenance, Report, Sheet, SheetRow, Space, TextTable, Thumbnail, Tile, View,

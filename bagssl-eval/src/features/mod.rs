@@ -1,8 +1,8 @@
 //! Features: the embeddings of the patches of many images.
 
-pub mod table;
-pub mod cache;
-pub mod samples;
+pub(crate) mod table;
+pub(crate) mod cache;
+pub(crate) mod samples;
 mod select;
 
 pub use select::intersect_images;
@@ -19,7 +19,7 @@ use crate::features::table::{RowsView, Table, Values};
 
 /// The features of images at one layer of the network. All values are finite, and all images have
 /// the same number of patches. The values are in memory, or in the files of a
-/// [`FeatureCache`](crate::features::cache::FeatureCache).
+/// [`FeatureCache`](crate::FeatureCache).
 ///
 /// # Shapes
 /// `values` is `[image, patch, dim]`, row-major. In this type, the "position" of an image is its

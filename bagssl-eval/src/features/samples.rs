@@ -61,7 +61,7 @@ impl Samples {
     /// # Errors
     /// [`Error::Setting`] if `share` is not between 0 and 1 or there are fewer than two samples.
     /// [`Error::Write`] if the samples are in a file and the new files cannot be written.
-    pub fn hold_out(&self, share: f64, seed: u64) -> Result<(Samples, Samples)> {
+    pub(crate) fn hold_out(&self, share: f64, seed: u64) -> Result<(Samples, Samples)> {
         if !(share > 0.0 && share < 1.0) || self.len() < 2 {
             let got = format!("{share} of {} samples", self.len());
             let expected = "a fraction between 0 and 1 of at least two samples".into();
@@ -122,10 +122,10 @@ impl Score {
     /// # Panics
     /// If `ranks` and `labels` have different lengths, there are no samples, or a sample has no
     /// prediction.
-    pub fn new(ranks: &[Vec<u32>], labels: &[u32]) -> Self {
+    pub(crate) fn new(ranks: &[Vec<u32>], labels: &[u32]) -> Self {
         assert!(!labels.is_empty() && ranks.len() == labels.len(), "one prediction per label");
         let share = |count: usize| {
-            let is_right = |(ranks, label): &(&Vec<u32>, &u32)| ranks.iter().take(count).any(|ranks| ranks == *label);
+            let is_right = |(ranks, label): &(&Vec<u32>, &u32)| ranks.iter().take(count).any(|class| class == *label);
             100.0 * ranks.iter().zip(labels).filter(is_right).count() as f64 / labels.len() as f64
         };
         Score {
@@ -139,7 +139,7 @@ impl Score {
     /// Returns 100 for each correct sample and 0 for each wrong one. Confidence intervals of the
     /// accuracy are computed from these.
     pub fn hits(&self, labels: &[u32]) -> Vec<f64> {
-        self.predictions.iter().zip(labels).map(|(ranks, label)| f64::from(u8::from(ranks == label)) * 100.0).collect()
+        self.predictions.iter().zip(labels).map(|(class, label)| f64::from(u8::from(class == label)) * 100.0).collect()
     }
 }
 

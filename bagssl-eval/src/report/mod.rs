@@ -29,7 +29,7 @@ pub use outcome::{Accuracy, Convergence, Curve, CurvePoint, Method, Outcome, Spa
 pub use page::Page;
 pub use provenance::{Data, Machine, Note, Provenance};
 
-use crate::analysis::health::Health;
+use crate::analysis::Health;
 use crate::error::{Error, Result};
 use document::Section;
 use markup::csv;

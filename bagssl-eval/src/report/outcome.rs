@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bagssl_core::embed::FeatureLayer;
 use serde::{Deserialize, Serialize};
 
-use crate::analysis::convergence::ConvergencePoint;
+use crate::analysis::ConvergencePoint;
 use crate::color::Color;
 use crate::stats::{mean, std_dev};
 

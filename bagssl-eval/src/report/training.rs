@@ -3,7 +3,7 @@
 use super::document::{Figure, Part, Section, Table};
 use super::outcome::{Curve, Method, Space};
 use super::{Report, results};
-use crate::analysis::health::{Deviation, Health};
+use crate::analysis::{Deviation, Health};
 use crate::report::markup::svg::{LineChart, Series};
 use crate::stats::{mean, std_dev};
 

@@ -4,11 +4,11 @@ use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
 use bagssl_data::common_grid;
-use bagssl_eval::classify::protocol::{Origin, Protocol};
-use bagssl_eval::features::samples::{Fit, Samples, Score};
-use bagssl_eval::features::{Features, Order, intersect_images};
 use bagssl_eval::report::{Block, LinePlot, Page, PlotLine, TextTable};
 use bagssl_eval::stats::{Interval, grouped_bootstrap};
+use bagssl_eval::{Features, Order, intersect_images};
+use bagssl_eval::{Fit, Samples, Score};
+use bagssl_eval::{Origin, Protocol};
 use serde::{Deserialize, Serialize};
 
 use super::claim::{ALL_LAYERS, Claim};

@@ -3,12 +3,12 @@
 use bagssl_core::bag::Bag;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_eval::analysis::convergence::{ConvergencePoint, convergence};
-use bagssl_eval::analysis::health::Health;
-use bagssl_eval::classify::protocol::Origin;
-use bagssl_eval::features::table::Table;
-use bagssl_eval::features::{Order, intersect_images};
+use bagssl_eval::Origin;
+use bagssl_eval::Table;
+use bagssl_eval::analysis::Health;
+use bagssl_eval::analysis::{ConvergencePoint, convergence};
 use bagssl_eval::report::{Block, LinePlot, Page, TextTable};
+use bagssl_eval::{Order, intersect_images};
 use serde::{Deserialize, Serialize};
 
 use super::claim::Claim;

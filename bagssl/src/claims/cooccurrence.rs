@@ -1,6 +1,6 @@
 //! Does the spectral contrastive loss learn which patches co-occur?
 
-use bagssl_eval::analysis::cooccurrence::{TrainedTable, World};
+use bagssl_eval::analysis::{TrainedTable, World};
 use bagssl_eval::report::{Block, Page, TextTable};
 use serde::{Deserialize, Serialize};
 

@@ -6,8 +6,8 @@ use bagssl_core::bag::Bag;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
 use bagssl_data::common_grid;
-use bagssl_eval::analysis::locality::{GridLayout, Locality as LayerLocality, locality};
-use bagssl_eval::classify::protocol::Origin;
+use bagssl_eval::Origin;
+use bagssl_eval::analysis::{GridLayout, Locality as LayerLocality, locality};
 use bagssl_eval::report::{Block, Page, PatchSheet, TextTable};
 use serde::{Deserialize, Serialize};
 

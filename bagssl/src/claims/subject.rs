@@ -6,8 +6,8 @@ use bagssl_core::bag::Bag;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
 use bagssl_data::Dataset;
-use bagssl_eval::classify::protocol::Origin;
-use bagssl_eval::features::Features;
+use bagssl_eval::Features;
+use bagssl_eval::Origin;
 
 use crate::error::Result;
 use crate::eval_options::{EvalOptions, Event};

@@ -21,7 +21,7 @@ use bagssl_core::checkpoint::Spec;
 use bagssl_core::embed::{Embed, FeatureLayer, InFlight, Rows};
 use bagssl_core::patch::Crop;
 use bagssl_data::{Dataset, Skipped};
-use bagssl_eval::classify::classifier::Search;
+use bagssl_eval::Search;
 
 use crate::error::{Error, Result};
 use crop_workers::{CropBatch, CropWorkers, Response};

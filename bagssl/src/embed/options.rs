@@ -8,7 +8,7 @@ use bagssl_core::bag::Bag;
 use bagssl_core::embed::FeatureLayer;
 use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
 use bagssl_data::{Dataset, OnBadImage};
-use bagssl_eval::classify::classifier::Classifier;
+use bagssl_eval::Classifier;
 
 use crate::error::{Error, Result};
 

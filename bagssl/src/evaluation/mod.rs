@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use bagssl_core::bag::Bag;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_eval::analysis::convergence::{ConvergencePoint, convergence};
-use bagssl_eval::analysis::health::Health;
-use bagssl_eval::features::{Order, intersect_images};
+use bagssl_eval::analysis::Health;
+use bagssl_eval::analysis::{ConvergencePoint, convergence};
 use bagssl_eval::report::{Space, View};
+use bagssl_eval::{Order, intersect_images};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};

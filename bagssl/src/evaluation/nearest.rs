@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use bagssl_eval::analysis::neighbors::{PatchId, neighbors};
-use bagssl_eval::features::Features;
+use bagssl_eval::Features;
+use bagssl_eval::analysis::{PatchId, neighbors};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;

@@ -11,8 +11,8 @@ use bagssl_core::color::Color;
 use bagssl_core::cpu::{Executor, InstructionSet, with_threads};
 use bagssl_core::plan::{Kind, Layer, Op, Plan};
 use bagssl_data::{BagConfig, BagLoader, Dataset};
-use bagssl_eval::classify::knn::Knn;
-use bagssl_eval::features::{Features, Order};
+use bagssl_eval::Knn;
+use bagssl_eval::{Features, Order};
 use serde::Serialize;
 
 use super::check_range;
@@ -311,7 +311,7 @@ fn embeddings(
         let loader = bag(args, checkpoint, split, BATCH)?;
         let before = bar.position();
         let mut progress = |done: usize| bar.set_position(before + done as u64);
-        Ok(bagssl_eval::features::extract(&*network, loader.batches(), &[tap], &mut progress)?.remove(0))
+        Ok(bagssl_eval::extract(&*network, loader.batches(), &[tap], &mut progress)?.remove(0))
     };
     let both = [features(&splits[0])?, features(&splits[1])?];
     bar.finish();

@@ -14,10 +14,10 @@ use bagssl_core::checkpoint::Spec;
 use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::random::{Address, Purpose};
 use bagssl_data::{BagConfig, BagLoader, Dataset, Split};
-use bagssl_eval::analysis::projection_2d::{Tsne, pca};
-use bagssl_eval::classify::protocol::{Origin, Protocol};
-use bagssl_eval::features::Features;
+use bagssl_eval::Features;
+use bagssl_eval::analysis::{Tsne, pca};
 use bagssl_eval::report::{Block, Page, Point, Scatter, Thumbnail};
+use bagssl_eval::{Origin, Protocol};
 use serde::Serialize;
 use serde_json::json;
 

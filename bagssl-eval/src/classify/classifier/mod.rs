@@ -17,9 +17,9 @@ use crate::features::table::RowsView;
 /// # Example
 /// ```
 /// use bagssl_core::embed::Rows;
-/// use bagssl_eval::classify::classifier::{ClassifierKind, Classifier};
-/// use bagssl_eval::classify::probe::Linear;
-/// use bagssl_eval::features::samples::Samples;
+/// use bagssl_eval::{ClassifierKind, Classifier};
+/// use bagssl_eval::Linear;
+/// use bagssl_eval::Samples;
 /// let train = Samples::new(Rows { values: vec![1.0, 2.0, 7.0, 9.0], dim: 1 }, vec![0, 0, 1, 1])?;
 /// let kind = ClassifierKind::Linear(Linear::default().fit(&train)?);
 /// let classifier = Classifier::new(kind, vec!["dark".into(), "bright".into()], "a network".into())?;
@@ -108,41 +108,42 @@ impl Classifier {
         })
     }
 
-    /// Starts a search for the class of an image of `patches` patches, which are seen in random
+    /// Starts a search for the class of an image of `patches` patches, which arrive in random
     /// order. The search ends as soon as the class is decided, but not before `min_patches` patches. It
     /// uses [`Decision`] for a linear probe and [`Knn::decide`] for neighbors. `confidence` is the
-    /// probability over all looks that more patches would not change the class.
+    /// probability over all decisions that more patches would not change the class.
     ///
     /// # Errors
     /// [`Error::Core`] if `min_patches` is below 2, or the confidence is not between 0.5 and 0.9999.
     pub fn search(&self, patches: u64, min_patches: u64, confidence: f64) -> Result<Search<'_>> {
-        Ok(match &self.kind {
+        Ok(Search(match &self.kind {
             ClassifierKind::Linear(model) => {
-                Search::Linear(model, Decision::new(model.classes().len(), patches, min_patches, confidence)?)
+                SearchKind::Linear(model, Decision::new(model.classes().len(), patches, min_patches, confidence)?)
             }
             ClassifierKind::Neighbors(knn, samples) => {
                 // Check the confidence as the other arm does.
                 Decision::new(1, patches, min_patches, confidence)?;
                 let embeddings = Rows { values: vec![], dim: samples.rows().dim };
                 let schedule = DecisionSchedule::new(min_patches, patches)?;
-                Search::Neighbors(Neighbors { knn: *knn, samples, embeddings, patches, schedule, confidence })
+                SearchKind::Neighbors(NeighborSearch { knn: *knn, samples, embeddings, patches, schedule, confidence })
             }
-        })
+        }))
     }
 }
 
-/// A search for the class of an image.
+/// A search for the class of an image; see [`Classifier::search`].
 #[derive(Debug)]
-pub enum Search<'a> {
-    /// A search with a linear probe.
+pub struct Search<'a>(SearchKind<'a>);
+
+#[derive(Debug)]
+enum SearchKind<'a> {
     Linear(&'a SoftmaxModel, Decision),
-    /// A search with nearest neighbors.
-    Neighbors(Neighbors<'a>),
+    Neighbors(NeighborSearch<'a>),
 }
 
-/// A search with nearest neighbors. It stores the patches seen so far.
+/// A search with nearest neighbors. It stores the embeddings so far.
 #[derive(Debug)]
-pub struct Neighbors<'a> {
+struct NeighborSearch<'a> {
     knn: Knn,
     samples: &'a Samples,
     embeddings: Rows,
@@ -159,18 +160,18 @@ impl Search<'_> {
     /// [`Error::Length`] or [`Error::NotFinite`] if the embedding has the wrong length or a value
     /// that is not finite. [`Error::Core`] if there are more patches than the image has.
     pub fn push(&mut self, embedding: &[f32]) -> Result<bool> {
-        match self {
-            Search::Linear(model, decision) => {
+        match &mut self.0 {
+            SearchKind::Linear(model, decision) => {
                 let row = Rows { values: embedding.to_vec(), dim: embedding.len() };
                 Ok(decision.push(&model.logits(&row)?)? != Next::Continue)
             }
-            Search::Neighbors(neighbors) => neighbors.push(embedding),
+            SearchKind::Neighbors(neighbors) => neighbors.push(embedding),
         }
     }
 }
 
-impl Neighbors<'_> {
-    /// Checks each patch on arrival, because the looks are few, and the last patch needs none.
+impl NeighborSearch<'_> {
+    /// Checks each patch on arrival, because decisions are few, and the last patch needs none.
     fn push(&mut self, embedding: &[f32]) -> Result<bool> {
         same_length("feature length", self.embeddings.dim, embedding.len())?;
         check_finite("patches", RowsView { values: embedding, dim: embedding.len() })?;

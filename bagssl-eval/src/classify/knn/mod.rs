@@ -14,8 +14,8 @@ use crate::numerics::similarity::{nearest, unit_rows};
 /// # Example
 /// ```
 /// use bagssl_core::embed::Rows;
-/// use bagssl_eval::classify::knn::Knn;
-/// use bagssl_eval::features::samples::Samples;
+/// use bagssl_eval::Knn;
+/// use bagssl_eval::Samples;
 /// let train = Samples::new(Rows { values: vec![1.0, 0.0, 0.0, 1.0], dim: 2 }, vec![4, 7])?;
 /// let test = Samples::new(Rows { values: vec![5.0, 1.0, 1.0, 3.0], dim: 2 }, vec![4, 4])?;
 /// let score = Knn::default().evaluate(&train, &test)?;
@@ -70,7 +70,12 @@ impl Knn {
     ///
     /// # Errors
     /// The errors of [`Knn::predict`].
-    pub fn rank<'a>(&self, train: &Samples, rows: impl Into<RowsView<'a>>, count: usize) -> Result<Vec<Vec<u32>>> {
+    pub(crate) fn rank<'a>(
+        &self,
+        train: &Samples,
+        rows: impl Into<RowsView<'a>>,
+        count: usize,
+    ) -> Result<Vec<Vec<u32>>> {
         let rows = rows.into();
         self.check()?;
         train.check_dim(rows)?;

@@ -56,7 +56,7 @@ impl Logistic {
     ///
     /// # Errors
     /// The errors of [`Logistic::fit`].
-    pub fn solve(&self, train: &Samples) -> Result<(SoftmaxModel, Fit)> {
+    pub(crate) fn solve(&self, train: &Samples) -> Result<(SoftmaxModel, Fit)> {
         self.check()?;
         let scale = Standard::fit(train);
         let mut model = SoftmaxModel::zero(train);

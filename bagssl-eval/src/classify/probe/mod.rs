@@ -17,8 +17,8 @@ use crate::features::samples::{Fit, Samples, Score, TOP_K};
 /// # Example
 /// ```
 /// use bagssl_core::embed::Rows;
-/// use bagssl_eval::classify::probe::Linear;
-/// use bagssl_eval::features::samples::Samples;
+/// use bagssl_eval::Linear;
+/// use bagssl_eval::Samples;
 /// let train = Samples::new(Rows { values: vec![1.0, 2.0, 7.0, 9.0], dim: 1 }, vec![0, 0, 3, 3])?;
 /// for name in Linear::NAMES {
 ///     assert_eq!(Linear::preset(name)?.evaluate(&train, &train)?.accuracy, 100.0, "{name}");
@@ -41,7 +41,7 @@ impl Default for Linear {
 
 impl Linear {
     /// The names of the presets.
-    pub const NAMES: [&str; 3] = ["logistic", "emp-ssl", "vicreg"];
+    pub(crate) const NAMES: [&str; 3] = ["logistic", "emp-ssl", "vicreg"];
 
     /// Returns a recipe by name.
     ///
@@ -106,7 +106,7 @@ impl Linear {
 /// [`Error::Empty`] without candidates. [`Error::Setting`] if the share cannot be held out. The
 /// error of a candidate that fails otherwise than by diverging, or the last divergence if all
 /// candidates diverge.
-pub fn choose(candidates: &[Linear], train: &Samples, share: f64, seed: u64) -> Result<Linear> {
+pub(crate) fn choose(candidates: &[Linear], train: &Samples, share: f64, seed: u64) -> Result<Linear> {
     let (list_entries, out) = train.hold_out(share, seed)?;
     let mut best: Option<(Linear, f64)> = None;
     let mut failure = Error::Empty("candidates");

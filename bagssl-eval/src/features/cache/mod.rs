@@ -14,7 +14,7 @@
 // Circle: `FeatureCache` is defined here, and its writer is in a file of its own.
 
 mod digest;
-pub mod npy;
+pub(crate) mod npy;
 mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -40,7 +40,7 @@ pub struct FeatureCache<'a> {
     /// The identity of the features: a text of everything they depend on. Features with another
     /// identity are refused.
     pub identity: &'a str,
-    /// The location of the images, for [`list_entries`]. It is not part of the identity, as images may be
+    /// The location of the images, for [`cached_features`]. It is not part of the identity, as images may be
     /// moved.
     pub location: &'a str,
 }
@@ -57,9 +57,9 @@ pub struct CacheEntry {
 }
 
 /// Lists the features in the subfolders of a folder. Skips unreadable ones.
-pub fn list_entries(folder: &Path) -> Vec<CacheEntry> {
+pub fn cached_features(folder: &Path) -> Vec<CacheEntry> {
     let folders = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    folders.filter_map(|folder| writer::list_entries(&folder)).collect()
+    folders.filter_map(|folder| writer::entry_of(&folder)).collect()
 }
 
 impl FeatureCache<'_> {

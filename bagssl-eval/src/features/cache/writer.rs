@@ -241,7 +241,7 @@ impl Writer {
 }
 
 /// Returns the identity of the features in a folder.
-pub(super) fn list_entries(folder: &Path) -> Option<CacheEntry> {
+pub(super) fn entry_of(folder: &Path) -> Option<CacheEntry> {
     let layers = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection]
         .into_iter()
         .map(|layer| folder.join(format!("{}.json", layer.name())));

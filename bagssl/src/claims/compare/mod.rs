@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use bagssl_core::bag::Bag;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_eval::classify::protocol::Origin;
-use bagssl_eval::features::{Order, intersect_images};
+use bagssl_eval::Origin;
 use bagssl_eval::stats::{Interval, grouped_bootstrap, mean, paired_difference, std_dev};
+use bagssl_eval::{Order, intersect_images};
 use serde::{Deserialize, Serialize};
 
 use super::claim::Claim;

@@ -1,6 +1,6 @@
 //! The page of a comparison.
 
-use bagssl_eval::classify::protocol::Protocol;
+use bagssl_eval::Protocol;
 use bagssl_eval::report::{Block, Page, TextTable};
 
 use super::{CompareReport, Difference, MeasuredAccuracy, MethodAccuracy, PATCHES, WHOLE};

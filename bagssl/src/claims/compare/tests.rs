@@ -1,5 +1,5 @@
 use super::*;
-use bagssl_eval::classify::protocol::Protocol;
+use bagssl_eval::Protocol;
 
 fn model(method: &str, seed: u64, whole: [f64; 4], patches: [f64; 4]) -> ModelHits {
     let origin = crate::claims::wording::some_origin();
