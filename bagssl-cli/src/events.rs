@@ -13,9 +13,9 @@ pub(crate) fn show(event: Event<'_>, bar: &Progress) {
         Event::Embedded(images) => bar.inc(images),
         Event::Skipped(skipped) => report_skipped(skipped),
         Event::SkippedBefore(images) => note!("{images} images skipped, as an earlier call has reported"),
-        Event::ImagesChanged { place, is_cached } => {
+        Event::ImagesChanged { location, is_cached } => {
             let what = if is_cached { "were extracted earlier" } else { "are extracted anew" };
-            note_once(&format!("{}: other images than before: their features {what}", one_line(place)));
+            note_once(&format!("{}: other images than before: their features {what}", one_line(location)));
         }
         Event::Waiting { folder } => {
             note!("{}: others are at work on these features; they are waited for", folder.display());

@@ -111,7 +111,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn a_config_that_was_changed_is_not_written_over() {
+    fn changed_config_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(CONFIG);
         let mut config = RunConfig::preset(PRESETS[0]);
@@ -146,7 +146,7 @@ mod tests {
     /// After a folder that is not there, `..` leads back to what is.
     #[cfg(unix)]
     #[test]
-    fn a_link_behind_a_folder_that_is_not_there_is_followed() {
+    fn resolve_links_follows_links_after_missing_folders() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         fs::create_dir(root.join("images")).unwrap();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_not_there_yet_is_found() {
+    fn resolve_links_of_missing_paths() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         fs::create_dir(root.join("a")).unwrap();

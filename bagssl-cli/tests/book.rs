@@ -181,7 +181,7 @@ fn every_chapter_is_listed_and_its_rust_is_tested() {
 #[test]
 fn a_book_that_is_wrong_is_noticed() {
     let console = |text: &str| run("bad.md", &format!("# Bad\n\n```console\n{text}\n```\n"));
-    for (text, text_columns) in [
+    for (text, words) in [
         ("$ true\n$ exit 1\n$ true", &["bad.md:5", "exit 1", "exit status: 1"][..]),
         ("$ bagssl train --no-such-option", &["bad.md:4", "--no-such-option", "exit status: 2"]),
         ("$ echo one\ntwo", &["bad.md:4", "the book shows\ntwo\nbut it printed\none"]),
@@ -191,9 +191,9 @@ fn a_book_that_is_wrong_is_noticed() {
         ("bagssl --version", &["bad.md:4", "expected a command"]),
     ] {
         let error = console(text).expect_err(text);
-        assert!(text_columns.iter().all(|word| error.contains(word)), "{text:?}: {error}");
+        assert!(words.iter().all(|word| error.contains(word)), "{text:?}: {error}");
     }
-    for (text, text_columns) in [
+    for (text, words) in [
         ("```sh\n$ true\n```\n", &["bad.md:1", "\"sh\""][..]),
         ("```console,slow\n$ true\n```\n", &["bad.md:1", "console,slow"]),
         ("```\ntrue\n```\n", &["bad.md:1"]),
@@ -202,7 +202,7 @@ fn a_book_that_is_wrong_is_noticed() {
         ("\n    bagssl train\n", &["bad.md:2", "indented"]),
     ] {
         let error = run("bad.md", text).expect_err(text);
-        assert!(text_columns.iter().all(|word| error.contains(word)), "{text:?}: {error}");
+        assert!(words.iter().all(|word| error.contains(word)), "{text:?}: {error}");
     }
     assert_eq!(
         console("$ for n in 1 2; do\n>   echo line $n\n> done\nline 1\n... 2\n$ printf 'a\\nb\\nc\\n'\na\n..."),

@@ -184,14 +184,14 @@ fn a_model_without_a_projector_repeats_nothing() {
     let train = ["train", "--out", "own", "--epochs", "1", "--images", "450", "--patches", "2", "--json"];
     assert!(bagssl(here, &train).status.success());
     let (model, other, own) = ("model1.safetensors", "model2.safetensors", "own/checkpoint.safetensors");
-    let text_columns = "no projector of its own";
+    let words = "no projector of its own";
 
     let locality = ["eval", "locality", model, own, "--stride", "32"];
     let found = json(here, &[&locality[..], &["--json", "--report", "pages"]].concat());
     let spaces = |number: usize| found["checkpoints"][number]["spaces"].as_object().unwrap().len();
     assert_eq!((spaces(0), spaces(1)), (1, 3));
     let markdown = fs::read_to_string(here.join("pages/locality.md")).unwrap();
-    assert_eq!(markdown.matches(text_columns).count(), 1, "{markdown}");
+    assert_eq!(markdown.matches(words).count(), 1, "{markdown}");
     let html = fs::read_to_string(here.join("pages/locality.html")).unwrap();
     let titles: Vec<&str> = html.split("<h3>").skip(1).map(|sheet| sheet.split("</h3>").next().unwrap()).collect();
     assert_eq!(titles[..2], ["model1, embedding", "own, embedding"]);
@@ -202,11 +202,11 @@ fn a_model_without_a_projector_repeats_nothing() {
     let rows = found["checkpoints"][0]["rows"].as_array().unwrap();
     assert!(rows.len() == 7 && rows.iter().all(|row| row["feature"] == "embedding"));
     let text = String::from_utf8(bagssl(here, &aggregation).stdout).unwrap();
-    assert!(text.contains(text_columns) && !text.contains("first_layer  "), "{text}");
+    assert!(text.contains(words) && !text.contains("first_layer  "), "{text}");
 
     let text = String::from_utf8(bagssl(here, &["eval", model, "--stride", "32"]).stdout).unwrap();
     let rows = |text: &str| text.lines().filter(|line| line.starts_with("projection  ")).count();
-    assert!(text.contains(text_columns) && rows(&text) == 0, "{text}");
+    assert!(text.contains(words) && rows(&text) == 0, "{text}");
     let found = json(here, &["eval", own, "--stride", "32", "--json"]);
     assert!(found["note"].is_null());
     assert!(found["results"].as_array().unwrap().iter().any(|result| result["space"] == "projection"));
@@ -218,7 +218,7 @@ fn a_model_without_a_projector_repeats_nothing() {
         found["left_out"][0].as_str().unwrap().starts_with("model1: ")
             && found["left_out"].as_array().unwrap().len() == 1
     );
-    refused(here, &["map", model, "--random", "2", "--tap", "projection", "--json"], &["model1", text_columns]);
+    refused(here, &["map", model, "--random", "2", "--tap", "projection", "--json"], &["model1", words]);
 
     // Each is a method of its own, by the name of its file; what was trained here by its preset.
     let found = json(here, &["eval", "compare", model, own, other, "--stride", "32", "--only-knn", "--json"]);
@@ -249,7 +249,7 @@ fn untrained(here: &Path, name: &str, side: &str) {
 
 /// An image that is smaller than a patch is whole, but has no patches: where such images are left out, all views are of the others.
 #[test]
-fn an_image_that_is_left_out_of_one_view_is_left_out_of_all() {
+fn image_skipped_in_one_view_is_skipped_in_all() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     pictures(here, "train", &[(24, 32), (24, 32), (32, 10), (24, 32)]);
@@ -278,9 +278,9 @@ fn an_image_that_is_left_out_of_one_view_is_left_out_of_all() {
     let output = bagssl(here, &[&both[..], &["--only-knn"], &skip].concat());
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
-    let text_columns =
+    let words =
         "smaller.safetensors: expected the images of model.safetensors (6 training and 4 test images), got others (8";
-    assert!(text.contains(text_columns), "{text}");
+    assert!(text.contains(words), "{text}");
 
     // 2 x 3 patches: 1, 4 and 6 of a grid and at random; center, whole and pooled.
     let found = json(here, &[&of("aggregation")[..], &["--only-knn"], &skip].concat());
@@ -299,7 +299,7 @@ fn an_image_that_is_left_out_of_one_view_is_left_out_of_all() {
 /// Turned images have as many patches, in another grid: for means they are as good as any, also from files; what goes by a patch's
 /// place says which image does not fit.
 #[test]
-fn where_places_count_all_images_have_the_same_grid() {
+fn claims_about_positions_need_a_common_grid() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     pictures(here, "train", &[(24, 32), (24, 32)]);
@@ -322,8 +322,8 @@ fn where_places_count_all_images_have_the_same_grid() {
     // One half upright, the other not.
     fs::remove_dir_all(here.join("p/val")).unwrap();
     pictures(here, "val", &[(32, 24), (32, 24)]);
-    let text_columns = "train/a/0.png: expected a grid of 3x2 patches (rows x columns), as in val/a/0.png, got 2x3";
-    refused(here, &locality, &[text_columns]);
+    let words = "train/a/0.png: expected a grid of 3x2 patches (rows x columns), as in val/a/0.png, got 2x3";
+    refused(here, &locality, &[words]);
     assert_eq!(rows(&json(here, &aggregation)), 8);
     fs::remove_dir_all(here.join("p/train")).unwrap();
     pictures(here, "train", &[(32, 24), (32, 24)]);

@@ -20,11 +20,11 @@ fn losses(folder: &Path, out: &str) -> Vec<f64> {
 
 /// A failed run says one line, with these words.
 #[track_caller]
-fn says(run: &Run, text_columns: &[&str]) {
+fn says(run: &Run, words: &[&str]) {
     let text = run.stderr();
     assert!(!run.output.status.success(), "{}", run.stdout());
     assert_eq!(text.trim_end().lines().count(), 1, "{text}");
-    assert!(text_columns.iter().all(|word| text.contains(word)), "expected {text_columns:?} in {text}");
+    assert!(words.iter().all(|word| text.contains(word)), "expected {words:?} in {text}");
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn the_doctor_finds_what_is_there() {
 
 /// Some of what the doctor compares, under Burn's fusion and without; all of it takes minutes here (the gate `stub`).
 #[test]
-fn what_the_doctor_compares_agrees() {
+fn doctor_comparisons_agree() {
     let Some(stub) = stub() else { return };
     let folder = tempfile::tempdir().unwrap();
     let only = "pool,linear,vectors,fused-loss";
@@ -197,11 +197,11 @@ fn two_hundred_steps_take_no_more_memory_than_twenty() {
 
 /// What fails ends the run with one line that names it.
 #[test]
-fn what_fails_is_said() {
+fn failures_are_reported() {
     let Some(stub) = stub() else { return };
     let folder = tempfile::tempdir().unwrap();
     let arguments = [&STEPS[..], &["1"]].concat();
-    for (fails, text_columns) in [
+    for (fails, words) in [
         ("cuLaunchKernel/norm_merge:7", &["norm_merge", "LAUNCH_FAILED"][..]),
         ("cuMemAlloc:1", &["workspace", "OUT_OF_MEMORY"]),
         ("cublasCreate:1", &["cublasCreate"]),
@@ -211,7 +211,7 @@ fn what_fails_is_said() {
         ("cuMemcpyDtoHAsync:1+", &["reading"]),
     ] {
         let run = stub.bagssl(folder.path(), &arguments, &[("CUDA_STUB_FAIL", fails)]);
-        says(&run, text_columns);
+        says(&run, words);
     }
     let large = [&STEPS[..4], &["--images", "400", "--patches", "2", "--steps", "1"]].concat();
     let run = stub.bagssl(folder.path(), &large, &[("CUDA_STUB_MEMORY", "9000000")]);

@@ -25,13 +25,13 @@ fn a_list_of_classes() {
     // It belongs to what a run depends on.
     let other = [&["train"], &tiny[..]].concat();
     refused(here, &other, &["run/states/step-", "--force"]);
-    for (text, text_columns) in [
+    for (text, words) in [
         ("02-whine\n", &["other.txt", "expected classes of the data set", "02-whine"][..]),
         ("02-wine\n02-wine\n", &["other.txt", "twice"]),
         ("\n", &["other.txt", "at least one class"]),
     ] {
         fs::write(here.join("other.txt"), text).unwrap();
-        refused(here, &["train", "--classes", "other.txt"], text_columns);
+        refused(here, &["train", "--classes", "other.txt"], words);
     }
     fs::write(here.join("other.txt"), b"\xff\n").unwrap();
     refused(here, &["data", "check", "--classes", "other.txt"], &["other.txt", "UTF-8"]);
@@ -103,7 +103,7 @@ fn lists(here: &Path, folder: &str) -> [Vec<String>; 2] {
 }
 
 #[test]
-fn halves_by_name_and_by_folder() {
+fn splits_by_name_and_by_folder() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     photos(here);
@@ -146,8 +146,8 @@ fn halves_by_name_and_by_folder() {
     assert!(one_class(&halves[0], "cat/") && one_class(&halves[1], "dog/") || one_class(&halves[1], "cat/"));
     assert_eq!(train.len(), 8);
 
-    let with = |more: &[&str], text_columns: &[&str]| {
-        refused(here, &[&["data", "split", "p", "-o", "new"], more].concat(), text_columns);
+    let with = |more: &[&str], words: &[&str]| {
+        refused(here, &[&["data", "split", "p", "-o", "new"], more].concat(), words);
         assert!(!here.join("new").exists());
     };
     with(&["--by", "name"], &["--pattern"]);
@@ -161,7 +161,7 @@ fn halves_by_name_and_by_folder() {
 }
 
 #[test]
-fn halves_without_duplicates_across() {
+fn splits_without_duplicates_across() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     photos(here);

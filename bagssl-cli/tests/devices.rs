@@ -49,16 +49,16 @@ fn several_devices_take_the_steps_of_one() {
 }
 
 #[test]
-fn what_goes_wrong_on_one_device_is_said_once() {
+fn device_failure_is_reported_once() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    for (devices, text_columns) in
+    for (devices, words) in
         [("0", "expected at least 1"), ("7", "expected a divisor of the 60 images"), ("120", "divisor")]
     {
         let output = train(here, "run", &["--images", "60", "--devices", devices]);
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{text}");
-        assert!(text.contains(text_columns) && text.trim_end().lines().count() == 1, "{text}");
+        assert!(text.contains(words) && text.trim_end().lines().count() == 1, "{text}");
     }
     // Each image stands in some worker's part: whoever meets the broken one, its name is what is said.
     fs::create_dir_all(here.join("p/train/a")).unwrap();

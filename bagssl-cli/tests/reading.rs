@@ -28,7 +28,7 @@ fn said(stderr: &str) -> Vec<&str> {
 }
 
 #[test]
-fn every_command_says_what_it_passes_over() {
+fn every_command_reports_ignored_files() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let names = ["cat/1.png", "cat/2.png", "dog/3.png", "dog/4.png"];
@@ -98,14 +98,14 @@ fn classes_of_one_half_are_named_and_not_tested() {
     let [stdout, stderr] = prints(here, &["eval", "run/checkpoint.safetensors", "--data", "s", "--random", "1"]);
     assert!(stdout.contains("s: 5 training and 2 test images of 2 classes (chance 50.0 %)"), "{stdout}");
     let line = said(&stderr)[1];
-    for text_columns in [
+    for words in [
         "2 only in the validation split (caf\u{e9}, owl)",
         "1 only in the training split (cafe\u{301})",
         "1 without images (empty)",
         "differ only in Unicode form",
         "2 images without training images of their class are not tested",
     ] {
-        assert!(line.contains(text_columns), "{text_columns}: {line}");
+        assert!(line.contains(words), "{words}: {line}");
     }
     let check = json(here, &["data", "check", "s"]);
     assert_eq!(check["classes"]["tested"], serde_json::json!(["cat", "dog"]));

@@ -69,7 +69,7 @@ fn images_have_one_limit_in_all_commands() {
     for name in ["set/train/cat/0.jpg", "set/val/cat/0.jpg", "large.png"] {
         large.save(here.join(name)).unwrap();
     }
-    let text_columns = ["0.jpg: expected an image that needs at most 1 MiB of memory to decode, got "];
+    let words = ["0.jpg: expected an image that needs at most 1 MiB of memory to decode, got "];
     for command in [
         &["train", "--data", "set", "--out", "run", "--epochs", "1", "--images", "4", "--patches", "2"][..],
         &["eval", GOLDEN, "--data", "set", "--random", "1"],
@@ -78,7 +78,7 @@ fn images_have_one_limit_in_all_commands() {
         &["data", "preview", "set", "-o", "sheet.png", "--count", "4"],
         &["data", "split", "set/train", "-o", "lists", "--by", "duplicates"],
     ] {
-        refused(here, &[command, &["--memory-limit", "1"]].concat(), &text_columns);
+        refused(here, &[command, &["--memory-limit", "1"]].concat(), &words);
     }
     let output = bagssl(here, &["data", "check", "set", "--memory-limit", "1"]);
     assert_eq!(output.status.code(), Some(1));
@@ -86,8 +86,8 @@ fn images_have_one_limit_in_all_commands() {
     assert_eq!(text.matches("at most 1 MiB of memory to decode").count(), 2, "{text}");
     succeeds(here, &["export", "--arch", "bagnet9", "--format", "safetensors", "-o", "bagnet.safetensors"]);
     let dense = ["embed", "bagnet.safetensors", "--dense", "-o", "dense.npy", "--memory-limit", "1"];
-    let text_columns = ["large.png: expected an image that needs at most 1 MiB of memory to decode, got "];
-    refused(here, &[&dense[..], &["large.png"]].concat(), &text_columns);
+    let words = ["large.png: expected an image that needs at most 1 MiB of memory to decode, got "];
+    refused(here, &[&dense[..], &["large.png"]].concat(), &words);
     succeeds(here, &[&dense[..], &["set/train/dog/0.jpg"]].concat());
     // Where all of the memory has a limit, the network's is compared before it is taken.
     for command in [&["nearest", GOLDEN, "large.png", "set/val"][..], &["embed", GOLDEN, "large.png", "-o", "x.npy"]] {
@@ -154,7 +154,7 @@ fn names_are_shown_not_obeyed() {
 }
 
 #[test]
-fn what_cannot_be_imported_or_read_back_is_refused() {
+fn unimportable_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let own = "got a BagSSL checkpoint: use it directly";
@@ -175,7 +175,7 @@ fn what_cannot_be_imported_or_read_back_is_refused() {
 /// program says by its exit code that not all was read.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_reader_that_leaves_ends_no_work_in_secret() {
+fn closed_pipe_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     set(&here.join("set"), ["cat", "dog"]);
@@ -297,9 +297,9 @@ fn a_run_lies_in_no_other_and_in_no_images() {
     set(&here.join("set"), ["cat", "dog"]);
     let train =
         |out: &str| -> Vec<String> { ["train", "--out", out].iter().chain(&TINY).map(ToString::to_string).collect() };
-    let refuse = |out: &str, text_columns: &str| {
+    let refuse = |out: &str, words: &str| {
         let arguments = train(out);
-        refused(here, &arguments.iter().map(String::as_str).collect::<Vec<_>>(), &["--out: ", text_columns]);
+        refused(here, &arguments.iter().map(String::as_str).collect::<Vec<_>>(), &["--out: ", words]);
     };
     for out in ["set", "set/run", "set/train/cat/new/run", "other/../set/run"] {
         refuse(out, "expected a folder outside of the images, got ");

@@ -477,7 +477,7 @@ impl Dataset {
     }
 
     /// Returns the path and the split: `/photos, val/`.
-    pub fn place(&self) -> String {
+    pub fn location(&self) -> String {
         let origin = std::path::absolute(&self.index.origin).unwrap_or_else(|_| self.index.origin.clone());
         [Some(origin.display().to_string()), self.index.split_name.clone()]
             .into_iter()

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_passed_over_is_told_in_a_line() {
+    fn ignored_files_in_one_line() {
         let mut ignored = Ignored::default();
         assert!(ignored.is_empty() && ignored.to_string().is_empty());
         ignored.add(IgnoreReason::Hidden, "b");

@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_taken_than_there_is() {
+    fn budget_is_not_exceeded() {
         let budget = Budget::new(100);
         let first = budget.try_take(60, "x").unwrap().unwrap();
         assert!(budget.try_take(41, "x").unwrap().is_none());
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_gets_what_is_given_back() {
+    fn waiting_threads_get_released_memory() {
         let budget = Budget::new(10);
         let first = budget.take(7, "x").unwrap();
         std::thread::scope(|scope| {

@@ -230,7 +230,7 @@ fn cifar_10_and_100() {
     write("fine_label_names.txt", b"a\nb\na\n");
     refused(Dataset::open(root.path(), Split::Validation), &["fine_label_names.txt", "got \"a\" twice"]);
     write("fine_label_names.txt", b"\n \n");
-    refused(Dataset::open(root.path(), Split::Validation), &["fine_label_names.txt", "got no name"]);
+    refused(Dataset::open(root.path(), Split::Validation), &["fine_label_names.txt", "got an empty list"]);
     write("fine_label_names.txt", b"a\n\xff\n");
     refused(Dataset::open(root.path(), Split::Validation), &["fine_label_names.txt", "utf-8"]);
     write("test_batch.bin", b"");
@@ -305,7 +305,7 @@ fn refused<T>(result: Result<T, Error>, words: &[&str]) {
 }
 
 #[test]
-fn what_is_no_data_set_is_refused() {
+fn other_folders_are_refused() {
     let root = tempfile::tempdir().unwrap();
     refused(Dataset::open(&root.path().join("nothing"), Split::Train), &["nothing"]);
     refused(
@@ -389,7 +389,7 @@ fn a_tar_with_links_or_special_files_is_refused() {
 
 /// `val/` comes before `test/`: the images of both are not mixed. A class without images is a class all the same.
 #[test]
-fn only_one_folder_is_a_half() {
+fn only_one_folder_per_split() {
     let root = tempfile::tempdir().unwrap();
     let names = ["train/a/1.png", "test/b/2.png", "validation/c/3.png"];
     let files: Vec<(&str, Vec<u8>)> = names.iter().map(|name| (*name, png(2, 2, 9))).collect();
@@ -450,7 +450,7 @@ fn links_between_folders_are_followed_but_not_for_ever() {
 }
 
 #[test]
-fn what_vanishes_after_opening_is_named() {
+fn vanished_images_are_named() {
     let root = tempfile::tempdir().unwrap();
     folder(root.path());
     let dataset = Dataset::open(root.path(), Split::Train).unwrap();

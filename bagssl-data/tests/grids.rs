@@ -60,7 +60,7 @@ fn a_turned_image_has_as_many_patches_and_another_grid() {
 
 /// No image, one that is smaller than a patch, one that is cut short after its header.
 #[test]
-fn images_that_cannot_be_used_count_only_where_they_end_the_work() {
+fn unusable_images_count_only_if_they_fail() {
     let mut short = png(12, 8);
     short.truncate(short.len() - 30);
     let bad = [b"no image".to_vec(), png(3, 12), short];

@@ -48,7 +48,7 @@ fn open(root: &Path, split: Split) -> Dataset {
 }
 
 #[test]
-fn all_that_is_passed_over_is_counted_by_reason() {
+fn ignored_files_are_counted_by_reason() {
     let root = folder(&[
         "train/cat/1.png",
         "train/cat/2.TIF",
@@ -159,7 +159,7 @@ fn names_with_dots_are_whole_keys_where_that_makes_samples() {
 }
 
 #[test]
-fn shards_whose_names_say_no_half() {
+fn shards_without_a_split_in_their_names() {
     let root = tempfile::tempdir().unwrap();
     let image = png(1);
     let write = |name: &str, files: &[(&str, &[u8])]| fs::write(root.path().join(name), tar(files)).unwrap();
@@ -243,7 +243,7 @@ fn folders_that_are_no_data_sets() {
 }
 
 #[test]
-fn lists_come_before_the_folders_of_halves_if_they_are_lists() {
+fn lists_take_precedence_over_split_folders() {
     let root = folder(&["train/cat/1.png", "train/cat/2.png", "val/cat/3.png"]);
     let write = |name: &str, text: &str| fs::write(root.path().join(name), text).unwrap();
     // As other programs write them.
@@ -284,7 +284,7 @@ fn images_that_no_list_names_are_counted() {
 /// A link that leads nowhere, a pipe, and names that are not UTF-8 are images that cannot be read: named, or left out and counted.
 #[cfg(unix)]
 #[test]
-fn what_cannot_be_opened_is_left_out_as_any_bad_image() {
+fn unopenable_images_are_skipped() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt as _;
     let root = folder(&["train/cat/1.png", "train/cat/7.png"]);

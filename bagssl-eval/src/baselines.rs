@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_baseline_cannot_do_is_refused() {
+    fn unsupported_baseline_inputs_are_refused() {
         let normalization = Normalization::HALF;
         let pixels = Pixels { normalization, color: Color::Rgb };
         assert!(pixels.embed(&batch(COLORS, normalization), &[FeatureLayer::Projection]).is_err());

@@ -52,11 +52,11 @@ fn shown(chromium: &Path, html: &str, width: u32, dark: bool) -> Value {
     command.arg(format!("--window-size={width},900"));
     command.arg(format!("--blink-settings=preferredColorScheme={}", u8::from(!dark)));
     let output = command.args(["--virtual-time-budget=5000", "--dump-dom"]).arg(&page).output().unwrap();
-    let text_columns = String::from_utf8_lossy(&output.stderr);
-    assert!(!text_columns.contains("CONSOLE"), "{text_columns}");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(!words.contains("CONSOLE"), "{words}");
     let text = String::from_utf8(output.stdout).unwrap();
     let title = text.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next());
-    serde_json::from_str(title.unwrap_or_else(|| panic!("no page: {text_columns}"))).unwrap()
+    serde_json::from_str(title.unwrap_or_else(|| panic!("no page: {words}"))).unwrap()
 }
 
 /// What a page has none of.
@@ -69,11 +69,11 @@ const DOT: &str = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAA
 /// A map, and a plot of curves.
 fn page() -> Page {
     let dot = Thumbnail::new(2, 3, vec![90; 18]).unwrap();
-    let point = |at: usize| Point {
-        at: [(at as f64).sin(), (at as f64 * 0.7).cos()],
-        group: at % 3,
-        name: format!("image {at}"),
-        thumbnail: at.is_multiple_of(4).then(|| dot.clone()),
+    let point = |index: usize| Point {
+        position: [(index as f64).sin(), (index as f64 * 0.7).cos()],
+        group: index % 3,
+        name: format!("image {index}"),
+        thumbnail: index.is_multiple_of(4).then(|| dot.clone()),
     };
     let map = Scatter {
         title: "a map".into(),
@@ -131,7 +131,7 @@ fn pages_are_whole_in_a_browser() {
 /// Each check can fail: a broken picture, one without a name, a figure that is too small, one of two lines alone, a section that is
 /// its heading alone, what comes from elsewhere, a link to nothing, an element that is too wide, a word on the console.
 #[test]
-fn what_is_broken_is_seen() {
+fn damage_is_detected() {
     let Some(chromium) = chromium() else { return };
     let shows = |body: &str| shown(&chromium, &format!("<html><body>{body}</body></html>"), 500, false);
     let section = |text: &str| format!("<section><h2>a</h2>{text}</section>");
@@ -157,6 +157,6 @@ fn what_is_broken_is_seen() {
         }
     }
     assert!(shows("<p style='width: 3000px'>x</p>")["tooWide"].as_i64().unwrap() > 2000);
-    let text_columns = "<script>console.error('no')</script>";
-    assert!(std::panic::catch_unwind(|| shows(text_columns)).is_err());
+    let words = "<script>console.error('no')</script>";
+    assert!(std::panic::catch_unwind(|| shows(words)).is_err());
 }

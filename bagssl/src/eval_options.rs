@@ -50,7 +50,7 @@ pub enum Event<'a> {
     /// The feature cache has features of other images from the same place.
     ImagesChanged {
         /// Where the images lie.
-        place: &'a str,
+        location: &'a str,
         /// Whether the features of these images are in the cache, too.
         is_cached: bool,
     },
@@ -101,7 +101,7 @@ mod tests {
     use bagssl_data::Split;
 
     #[test]
-    fn the_patches_are_those_given_or_those_of_the_protocol() {
+    fn patches_default_to_the_protocol() {
         let dataset = Dataset::embedded(Split::Validation).unwrap();
         let bag = |side, patches, protocol| {
             let protocol = Protocol::preset(protocol).unwrap();

@@ -70,12 +70,12 @@ pub fn extract_features(
         }
         Some(root) => {
             let (images, others) = (dataset.fingerprint(), describe(model, dataset, bag, color, options));
-            let (identity, location) = (format!("images {images}; {others}"), dataset.place());
+            let (identity, location) = (format!("images {images}; {others}"), dataset.location());
             let folder = root.join(fnv1a(identity.as_bytes()));
             if let Some(before) = latest_with_settings(&cached_features(root), &others, &location)
                 && before.identity != identity
             {
-                options.report(Event::ImagesChanged { place: &location, is_cached: folder.exists() });
+                options.report(Event::ImagesChanged { location: &location, is_cached: folder.exists() });
             }
             let cache = FeatureCache { folder: &folder, identity: &identity, location: &location };
             if cache.is_in_use() {

@@ -83,22 +83,22 @@ impl TileName {
 /// Returns the connected region of each tile. Tiles in the same folder are connected if they touch.
 fn regions(tiles: &[TileName]) -> Vec<u32> {
     let mut folders: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    tiles.iter().enumerate().for_each(|(place, tile)| folders.entry(&tile.folder).or_default().push(place));
+    tiles.iter().enumerate().for_each(|(index, tile)| folders.entry(&tile.folder).or_default().push(index));
     let mut groups = vec![u32::MAX; tiles.len()];
     let mut next = 0;
-    for places in folders.values() {
-        for &place in places {
-            if groups[place] != u32::MAX {
+    for indices in folders.values() {
+        for &index in indices {
+            if groups[index] != u32::MAX {
                 continue;
             }
-            let mut open = vec![place];
+            let mut open = vec![index];
             while let Some(tile) = open.pop() {
                 if groups[tile] != u32::MAX {
                     continue;
                 }
                 groups[tile] = next;
                 let near = |&&other: &&usize| groups[other] == u32::MAX && tiles[tile].touches(&tiles[other]);
-                open.extend(places.iter().filter(near));
+                open.extend(indices.iter().filter(near));
             }
             next += 1;
         }

@@ -73,7 +73,7 @@ mod tests {
 
     /// Classes a and b have training images, a, b and c test images: c is not tested.
     #[test]
-    fn test_images_of_unknown_classes_are_left_out() {
+    fn test_images_of_unknown_classes_are_skipped() {
         let folder = tempfile::tempdir().unwrap();
         let names = [
             "train/a/0.png",

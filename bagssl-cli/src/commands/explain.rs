@@ -97,7 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 struct EmbeddedImage {
     image: Image,
     grid: Grid,
-    embedded: ImageEmbedding,
+    embedding: ImageEmbedding,
 }
 
 fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
@@ -127,7 +127,7 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
             bail!("--random: expected a grid of patches, got random ones");
         };
         let grid = Grid::new(spec, image.size(), stride)?;
-        Ok(EmbeddedImage { image, grid, embedded: embed(&dataset, true, true)?.remove(0) })
+        Ok(EmbeddedImage { image, grid, embedding: embed(&dataset, true, true)?.remove(0) })
     };
     let embedded = see(&args.image)?;
     match (&args.class, &args.like) {
@@ -166,7 +166,7 @@ fn explain_class(
     let place = probe.classes().iter().position(|&known| known as usize == class);
     let place = place.with_context(|| format!("class {:?} has no training image", train.classes()[class]))?;
     let classes = probe.classes().len();
-    let all = evidence(&embedded.embedded.patches, probe.weights(), classes)?;
+    let all = evidence(&embedded.embedding.patches, probe.weights(), classes)?;
     let shares: Vec<f64> = all.iter().skip(place).step_by(classes).copied().collect();
     let mut logits: Vec<(String, f64)> = (0..classes)
         .map(|index| {
@@ -199,16 +199,16 @@ fn explain_class(
 }
 
 fn explain_pair(args: &Args, first: &EmbeddedImage, second: &EmbeddedImage) -> Result<Image> {
-    let count = first.embedded.patches.len() as u64 * second.embedded.patches.len() as u64;
+    let count = first.embedding.patches.len() as u64 * second.embedding.patches.len() as u64;
     if count > MAX_PAIRS {
         bail!("--like: expected at most {MAX_PAIRS} pairs of patches, got {count}; use a larger --stride");
     }
-    let pairs = Pairs::new(&first.embedded.patches, &second.embedded.patches)?;
-    let (rows, columns) = (first.embedded.patches.len(), second.embedded.patches.len());
+    let pairs = Pairs::new(&first.embedding.patches, &second.embedding.patches)?;
+    let (rows, columns) = (first.embedding.patches.len(), second.embedding.patches.len());
     let of_first: Vec<f64> = pairs.shares().chunks(columns).map(|row| row.iter().sum()).collect();
     let of_second: Vec<f64> = (0..columns).map(|at| pairs.shares().iter().skip(at).step_by(columns).sum()).collect();
     let place = |embedded: &EmbeddedImage, patch: usize| {
-        let crop = embedded.embedded.crops[patch];
+        let crop = embedded.embedding.crops[patch];
         (crop.top, crop.left)
     };
     if args.json {
@@ -241,7 +241,7 @@ fn explain_pair(args: &Args, first: &EmbeddedImage, second: &EmbeddedImage) -> R
 
 fn shares_with_positions(embedded: &EmbeddedImage, shares: &[f64]) -> Vec<serde_json::Value> {
     let one = |(crop, share): (&bagssl_core::patch::Crop, &f64)| serde_json::json!({"top": crop.top, "left": crop.left, "side": crop.height, "share": share});
-    embedded.embedded.crops.iter().zip(shares).map(one).collect()
+    embedded.embedding.crops.iter().zip(shares).map(one).collect()
 }
 
 fn overlay(heat: &HeatMap, image: &Image, limit: f64) -> Result<Image> {

@@ -74,8 +74,8 @@ fn page(runs: &[(String, Report)]) -> Page {
                 View::Patches if kind.patches == 1 => "1 patch".into(),
                 View::Patches => format!("{} patches", kind.patches),
             };
-            let text_columns = [kind.model.title(), kind.space.name(), kind.color.name()].map(String::from);
-            [text_columns.to_vec(), vec![view], of(kind, value)].concat()
+            let words = [kind.model.title(), kind.space.name(), kind.color.name()].map(String::from);
+            [words.to_vec(), vec![view], of(kind, value)].concat()
         });
         let names = ["model", "features", "colour", "view"].map(String::from).to_vec();
         Block {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_run_lacks_is_a_dash() {
+    fn missing_results_are_dashes() {
         let runs = [("a".into(), report(vec![40.0, 44.0], 4)), ("b".into(), report(vec![50.0], 9))];
         let page = page(&runs);
         let rows = &page.blocks[0].tables[0].rows;
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn other_data_is_said() {
+    fn different_data_is_reported() {
         let mut other = report(vec![1.0], 4);
         other.data.fingerprint = "x".into();
         assert!(page(&[("a".into(), report(vec![1.0], 4)), ("b".into(), other)]).lead[2].contains("different data"));

@@ -131,7 +131,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         force: args.force,
         resume_from: args.resume_from,
         keeping: Keeping { every: args.save_every, last: args.keep as usize, milestones: args.milestones },
-        place: args.data.place(),
+        data_location: args.data.location(),
         backend: args.backend,
         devices: args.devices,
         tensorboard: args.tensorboard,
@@ -198,7 +198,7 @@ pub(crate) struct Training<'a> {
     pub(crate) resume_from: Option<ResumePoint>,
     pub(crate) keeping: Keeping,
     /// The location of the images, which is recorded in the run.
-    pub(crate) place: String,
+    pub(crate) data_location: String,
     pub(crate) backend: Name,
     /// The number of devices that split each batch.
     pub(crate) devices: usize,
@@ -393,14 +393,14 @@ impl TrainerSetup<'_> {
     }
 
     fn info(&self) -> Result<RunInfo> {
-        let Training { config, dataset, backend, devices, place, .. } = self.run;
+        let Training { config, dataset, backend, devices, data_location, .. } = self.run;
         let augment = flat(&config.augment).into_iter().map(|(name, value)| (format!("augment.{name}"), value));
         let settings = augment.chain([("backend".into(), backend.text().into())]).collect();
         Ok(RunInfo {
             preset: config.name.clone(),
             data: fingerprint(dataset),
             settings,
-            circumstances: vec![("devices".into(), devices.to_string()), ("data".into(), place.clone())],
+            circumstances: vec![("devices".into(), devices.to_string()), ("data".into(), data_location.clone())],
             may_change: self.run.resume_from.is_some(),
         })
     }

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_kept() {
+    fn existing_files_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let output = Output::new(&path, false, &[]).unwrap();
@@ -260,7 +260,7 @@ mod tests {
     /// The third of three files cannot be renamed: files with new names are removed, and files that
     /// overwrote others are listed in the error.
     #[test]
-    fn what_has_got_its_name_is_undone_or_told() {
+    fn failed_renames_are_undone_or_reported() {
         let folder = tempfile::tempdir().unwrap();
         let [old, new, late] = ["old", "new", "late"].map(|name| folder.path().join(name));
         std::fs::write(&old, b"before").unwrap();
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn two_files_come_together() {
+    fn two_files_are_written_together() {
         let folder = tempfile::tempdir().unwrap();
         let (first, second) = (folder.path().join("a"), folder.path().join("no/b"));
         let outputs =

@@ -197,7 +197,7 @@ impl DataArgs {
 
     /// Returns the location of the images as an absolute path, or the name of the built-in data
     /// set.
-    pub(crate) fn place(&self) -> String {
+    pub(crate) fn location(&self) -> String {
         let absolute =
             |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
         self.data.as_ref().map_or_else(|| self.name(), absolute)

@@ -323,7 +323,7 @@ mod tests {
     /// 900 training and 270 test images. A claim uses 9 patches per image, the whole image, and the
     /// center.
     #[test]
-    fn who_is_looked_at_and_how_much() {
+    fn patch_counts_of_claims() {
         let claims = claims(Profile::Tiles);
         let of = |number: usize| -> Vec<String> { claims[number].trained.iter().map(Stage::label).collect() };
         assert_eq!(of(0), ["bagssl seed 3", "bagssl seed 4", "simclr seed 3", "simclr seed 4"]);
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn where_images_differ_in_size_what_needs_a_grid_is_left_out_and_says_so() {
+    fn claims_on_a_grid_are_skipped_for_mixed_sizes() {
         let claims = claims(Profile::Imagenet100);
         let skipped: Vec<String> =
             claims.iter().filter(|claim| claim.skipped.is_some()).map(ClaimStage::label).collect();

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_done_once_and_a_failure_is_named() {
+    fn queue_runs_each_stage_once_and_names_failures() {
         let done = Mutex::new(vec![]);
         let one = |stage: &u32, _: &Several| {
             done.lock().unwrap().push(*stage);

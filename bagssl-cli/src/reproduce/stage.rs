@@ -212,7 +212,7 @@ impl Stage {
             force,
             resume_from: None,
             keeping: Keeping::default(),
-            place: String::new(),
+            data_location: String::new(),
             backend: shared.backend,
             devices: 1,
             tensorboard: false,

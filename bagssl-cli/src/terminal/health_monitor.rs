@@ -100,7 +100,7 @@ mod tests {
 
     /// Three images with two patches of four values: first all the same, then in all directions.
     #[test]
-    fn a_collapse_is_told() {
+    fn collapse_is_reported() {
         let mut watch = HealthMonitor(RecordedEvents::default());
         let mut see = |values: Vec<f32>| {
             let rows = Rows { values, dim: 4 };
@@ -115,7 +115,7 @@ mod tests {
 
     /// The last epoch decides.
     #[test]
-    fn the_end_warns_of_a_collapse() {
+    fn collapse_is_reported_at_the_end() {
         let mut last = LastHealth::default();
         assert_eq!((last.verdict(), last.warning()), (None, None));
         let mut hear = |verdict, reasons: &[&str]| {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_large_batch_a_part_is_looked_at() {
+    fn health_of_a_large_batch_uses_a_part() {
         let values: Vec<f32> = (0..600 * 4 * 3).map(|i| ((i * i) as f32 * 0.1).sin()).collect();
         let health = health(&Rows { values, dim: 3 }, 4).unwrap();
         assert_eq!((health.images, health.patches, health.dim), (128, 4, 3));

@@ -353,14 +353,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_within_another_is_not_counted_twice() {
+    fn nested_spans_count_once() {
         let ms = |calls, host: u64| Sum { calls, host: host * 1_000_000, device: 0 };
         let expected = [("backward", ms(1, 5)), ("convolution", ms(1, 4)), ("norm", ms(2, 2)), ("step", ms(1, 2))];
         assert_eq!(kept().sums(), expected);
     }
 
     #[test]
-    fn the_table_is_of_a_step() {
+    fn table_has_means_per_step() {
         let step = kept().step_means();
         let table = step.table();
         let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn the_device_is_what_counts_where_there_is_one() {
+    fn device_time_takes_precedence() {
         let mut kept = Recorded { steps: 1, ..kept() };
         let of = |name, begin, end| Span { lane: Lane::Device, thread: 1, name, begin, end };
         kept.spans.push(of("norm", 30_000_000, 36_000_000));

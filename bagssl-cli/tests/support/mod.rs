@@ -39,17 +39,14 @@ pub(crate) fn json(folder: &Path, arguments: &[&str]) -> Value {
 
 /// One line on standard error with these words, besides what is said of the data; exit code 2, nothing on standard output.
 #[track_caller]
-pub(crate) fn refused(folder: &Path, arguments: &[&str], text_columns: &[&str]) {
+pub(crate) fn refused(folder: &Path, arguments: &[&str], words: &[&str]) {
     let output = bagssl(folder, arguments);
     let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
     assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
     assert_eq!(stdout, "", "{arguments:?}");
     let stderr: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("data: ")).collect();
     let &[stderr] = &stderr[..] else { panic!("{arguments:?}: {stderr:?}") };
-    assert!(
-        text_columns.iter().all(|word| stderr.contains(word)),
-        "{arguments:?}: expected {text_columns:?} in {stderr}"
-    );
+    assert!(words.iter().all(|word| stderr.contains(word)), "{arguments:?}: expected {words:?} in {stderr}");
 }
 
 /// The names in a folder, sorted.

@@ -152,8 +152,8 @@ impl Record {
 pub(crate) fn counts(lines: &[String]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for line in lines {
-        let mut text_columns = line.split(' ');
-        let name = match text_columns.next() {
+        let mut words = line.split(' ');
+        let name = match words.next() {
             Some("cuLaunchKernel" | "cudnn") => line.split(' ').take(2).collect::<Vec<_>>().join(" "),
             other => other.unwrap_or_default().to_string(),
         };

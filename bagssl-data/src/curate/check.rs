@@ -64,11 +64,11 @@ impl Sums {
 /// once per image, in no particular order.
 pub fn check(dataset: &Dataset, sample: Option<usize>, progress: &(dyn Fn() + Sync)) -> CheckReport {
     let count = sample.map_or(dataset.len(), |sample| sample.min(dataset.len()));
-    let chosen = |place: usize| (place as u128 * dataset.len() as u128 / count as u128) as usize;
+    let chosen = |position: usize| (position as u128 * dataset.len() as u128 / count as u128) as usize;
     let both: Vec<AnalyzedImage<'_>> = (0..count)
         .into_par_iter()
-        .map(|place| {
-            let analyzed = analyze(dataset, chosen(place));
+        .map(|position| {
+            let analyzed = analyze(dataset, chosen(position));
             progress();
             analyzed
         })

@@ -179,14 +179,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn keys_are_counted_as_they_come() {
+    fn groups_are_numbered_by_first_image() {
         assert_eq!(group_by_key(["b", "a", "b", "c"]), [0, 1, 0, 2]);
     }
 
     /// A chain of three hashes, each two bits from the next. The ends are four bits apart, but in
     /// one group.
     #[test]
-    fn alike_to_what_is_alike() {
+    fn duplicates_are_grouped_transitively() {
         let print = |exact, near| Some(Print { exact, near });
         let base = 0xff00_ff00_ff00_ff00;
         let prints = [
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_divided_is_refused() {
+    fn split_groups_refuses_indivisible_data() {
         let error =
             |groups: &[u32], share| split_groups(groups, &vec![0; groups.len()], share, 0).unwrap_err().to_string();
         assert_eq!(error(&[0, 0, 0], 0.2), "groups: expected at least two, got 1 for 3 images");

@@ -67,7 +67,9 @@ pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path)
     check_twice(&contents.members, origin)?;
     match failed {
         _ if length == 0 => return Err(refuse("an empty file".into())),
-        Some(error) if end == 0 => return Err(sniff::what(&start).map_or(no_tar(error), |what| refuse(what.into()))),
+        Some(error) if end == 0 => {
+            return Err(sniff::file_kind(&start).map_or(no_tar(error), |what| refuse(what.into())));
+        }
         None if end == 0 => {}
         _ if length.saturating_sub(end) < BLOCK => {
             return Err(refuse(format!("{length} bytes without an end-of-archive marker")));

@@ -253,7 +253,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_is_read(images in prop::collection::vec(("[a-c\\\\\t\n\r\u{1b}\u{202e} /.]{1,6}", "[x\\\\\t\n\r\u{85} ]{0,4}"), 1..8)) {
+        fn list_round_trip(images in prop::collection::vec(("[a-c\\\\\t\n\r\u{1b}\u{202e} /.]{1,6}", "[x\\\\\t\n\r\u{85} ]{0,4}"), 1..8)) {
             let images: Vec<ListEntry> = images.into_iter().map(|(path, class)| ListEntry { path, class }).collect();
             prop_assert_eq!(parse(print(&images).as_bytes(), Path::new("x")).unwrap(), images);
         }

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_names_say_the_half() {
+    fn split_in_name_by_words() {
         let names = ["imagenet-train-000.tar", "data/test-0.parquet", "val/3.tar", "trainer.tar", "training-1.tar"];
         let AssignedFiles { splits: [train, validation], ignored, name, .. } =
             chosen(&names, Split::Validation).unwrap();
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_may_mean_a_half() {
+    fn likely_split_of_names() {
         for (name, split) in [
             ("Train", Some(Split::Train)),
             ("train2017", Some(Split::Train)),
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_inside_of_something() {
+    fn split_folders_are_found_at_any_depth() {
         let of = |names: &[&'static str]| find_split_folders(names.iter().copied());
         assert_eq!(of(&["a/b/Train/cat/1.png", "a/b/val2/1.png"]), Some(["a/b/Train", "a/b/val2"]));
         assert_eq!(
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn without_halves_all_is_for_training() {
+    fn unsplit_files_are_training_files() {
         let AssignedFiles { splits, name, .. } = chosen(&["0.tar", "1.tar"], Split::Train).unwrap();
         assert_eq!((splits.map(|files| files.len()), name.as_str()), ([2, 0], "2 files (0.tar to 1.tar)"));
         assert!(chosen(&["0.tar", "1.tar"], Split::Validation).is_err());

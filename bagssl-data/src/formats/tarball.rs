@@ -22,24 +22,24 @@ pub(crate) fn collect(contents: Contents, origin: &Path) -> Result<Collector> {
             collector.ignored("").add(IgnoreReason::Hidden, name);
             continue;
         }
-        let Some(place) = Place::from_name(&name) else {
+        let Some(path) = MemberPath::from_name(&name) else {
             if what == FileKind::Image && kind == Kind::File {
                 others.insert(split_name(&name).0.to_string());
                 collector.ignored("").add(IgnoreReason::Outside, name);
             }
             continue;
         };
-        if let Some(other) = top.replace(place.top.to_string()).filter(|other| other != place.top) {
-            return refuse(format!("two top-level folders, {other:?} and {:?}", place.top));
+        if let Some(other) = top.replace(path.top.to_string()).filter(|other| other != path.top) {
+            return refuse(format!("two top-level folders, {other:?} and {:?}", path.top));
         }
-        match (kind, what, place.class) {
-            (Kind::Folder, _, Some(class)) => collector.add_class(place.folder, class),
+        match (kind, what, path.class) {
+            (Kind::Folder, _, Some(class)) => collector.add_class(path.folder, class),
             (Kind::Special, FileKind::Image, Some(_)) => return refuse("a special file".into()),
-            (Kind::File, FileKind::Image, Some(class)) if place.is_inside => {
-                collector.add(place.folder, class, name.clone(), offset, length);
+            (Kind::File, FileKind::Image, Some(class)) if path.is_inside => {
+                collector.add(path.folder, class, name.clone(), offset, length);
             }
-            (Kind::File, FileKind::Image, _) => collector.add_loose(place.folder, name.clone(), offset, length),
-            (Kind::File, FileKind::Ignored(reason), _) => collector.ignored(place.folder).add(reason, &name),
+            (Kind::File, FileKind::Image, _) => collector.add_loose(path.folder, name.clone(), offset, length),
+            (Kind::File, FileKind::Ignored(reason), _) => collector.ignored(path.folder).add(reason, &name),
             _ => {}
         }
     }
@@ -77,11 +77,11 @@ pub(crate) fn collect_unsplit(contents: Contents, origin: &Path) -> Collector {
 
 /// Returns whether a tar has the folder of a split.
 pub(crate) fn is_image_folder(members: &[Member]) -> bool {
-    members.iter().any(|member| Place::from_name(&member.name).is_some())
+    members.iter().any(|member| MemberPath::from_name(&member.name).is_some())
 }
 
 /// The parts of a name `{top?}/{train,val}/{class}/../{image}`. Hidden files have no place.
-struct Place<'a> {
+struct MemberPath<'a> {
     top: &'a str,
     folder: &'static str,
     /// The component after the split's folder: a class or a file.
@@ -90,7 +90,7 @@ struct Place<'a> {
     is_inside: bool,
 }
 
-impl<'a> Place<'a> {
+impl<'a> MemberPath<'a> {
     fn from_name(name: &'a str) -> Option<Self> {
         let parts: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
         if parts.iter().any(|part| crate::ignored::is_hidden(part)) {
@@ -101,7 +101,7 @@ impl<'a> Place<'a> {
                 Split::ALL.into_iter().flat_map(Split::folders).find(|folder| parts.get(at) == Some(folder))?;
             let top = if at == 0 { "" } else { parts[0] };
             parts.get(at + 1)?;
-            Some(Place { top, folder, class: parts.get(at + 1).copied(), is_inside: parts.len() > at + 2 })
+            Some(MemberPath { top, folder, class: parts.get(at + 1).copied(), is_inside: parts.len() > at + 2 })
         })
     }
 }

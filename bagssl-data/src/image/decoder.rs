@@ -146,7 +146,7 @@ fn without_header(name: &str, bytes: &[u8], error: ImageError) -> Error {
             };
             refuse(name, &format!("an image of at most {MAX_SIDE} pixels a side"), got)
         }
-        ImageError::Unsupported(_) => match sniff::what(bytes).and_then(|what| what.split(';').next()) {
+        ImageError::Unsupported(_) => match sniff::file_kind(bytes).and_then(|what| what.split(';').next()) {
             Some(what) => refuse(name, IMAGE, format!("{} bytes: {what}", bytes.len())),
             None => failed(name, bytes.len(), error),
         },

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_is_refused_and_not_filled_up() {
+    fn truncated_images_are_refused() {
         for format in FORMATS {
             let whole = encoded(40, 30, format);
             for eighths in 0..8 {

@@ -176,20 +176,20 @@ const MAX_ATTEMPTS: usize = 16;
 
 impl Epoch {
     /// Returns the position in the epoch's order of an image in this part of a batch.
-    fn position(&self, batch: usize, place: usize) -> usize {
-        batch * self.inner.config.batch + self.part.start + place
+    fn epoch_position(&self, batch: usize, position: usize) -> usize {
+        batch * self.inner.config.batch + self.part.start + position
     }
 
     fn images(&self, batch: usize) -> &[u32] {
-        &self.order[self.position(batch, 0)..][..self.part.len()]
+        &self.order[self.epoch_position(batch, 0)..][..self.part.len()]
     }
 
     /// Returns the image to try at a position of the epoch's order. Attempt 0 is the position's own
     /// image.
-    fn candidate(&self, position: usize, attempt: usize) -> u32 {
+    fn candidate(&self, epoch_position: usize, attempt: usize) -> u32 {
         let images = self.order.len();
         let step = if attempt == 0 { 0 } else { images / 2 + attempt - 1 };
-        self.order[(position + step) % images]
+        self.order[(epoch_position + step) % images]
     }
 }
 
@@ -205,14 +205,14 @@ impl Job for Epoch {
         self.part.len()
     }
 
-    fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values {
-        let position = self.position(batch, place);
+    fn values(&self, batch: usize, position: usize, scratch: &mut Self::Scratch) -> Values {
+        let epoch_position = self.epoch_position(batch, position);
         let mut skips = Vec::new();
         for attempt in 0..MAX_ATTEMPTS.min(self.order.len()) {
-            let image = self.candidate(position, attempt);
+            let image = self.candidate(epoch_position, attempt);
             match self.inner.config.on_bad_image.skip_or_fail(self.inner.views(image, self.epoch, scratch))? {
                 Ok(values) => {
-                    self.pending.add(batch, place, skips, Some(image));
+                    self.pending.add(batch, position, skips, Some(image));
                     return Ok(values);
                 }
                 Err(reason) => skips.push(Skip { image, reason }),
@@ -220,7 +220,7 @@ impl Job for Epoch {
         }
         let last = skips.last().map_or_else(String::new, |skip| skip.reason.clone());
         let error = format!("expected a usable image, got none in {} tries; the last: {last}", skips.len());
-        self.pending.add(batch, place, skips, None);
+        self.pending.add(batch, position, skips, None);
         Err(error.into())
     }
 

@@ -20,7 +20,7 @@ pub(crate) trait Job: Send + Sync + 'static {
     fn images(&self, batch: usize) -> usize;
 
     /// Returns the values of all patches of the image at a position in a batch.
-    fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values;
+    fn values(&self, batch: usize, position: usize, scratch: &mut Self::Scratch) -> Values;
 
     /// Creates the batch from the concatenated values of all its images. Returns `None` if no image
     /// is left.
@@ -57,7 +57,7 @@ struct Shared<J> {
 
 struct State {
     /// The batches in progress or finished. The first one has index `next`.
-    open: VecDeque<Open>,
+    open: VecDeque<OpenBatch>,
     next: usize,
     /// The next image to process: its batch and its position in it.
     task: (usize, usize),
@@ -65,7 +65,7 @@ struct State {
 }
 
 /// A batch in progress.
-struct Open {
+struct OpenBatch {
     parts: Vec<Option<Values>>,
     missing: usize,
     batch_result: Option<OptionalBatchResult>,
@@ -79,7 +79,7 @@ impl<J: Job> PrefetchedBatches<J> {
         let window = if threads == 0 { 0 } else { window(threads, job.images(next)) };
         let state = Mutex::new(State { open: VecDeque::new(), next, task: (next, 0), end });
         let shared = Arc::new(Shared { job, window, state, changed: Condvar::new() });
-        let work = |shared: Arc<Shared<J>>| std::thread::spawn(move || shared.work());
+        let work = |shared: Arc<Shared<J>>| std::thread::spawn(move || shared.run_worker());
         PrefetchedBatches { threads: (0..threads).map(|_| work(shared.clone())).collect(), shared }
     }
 }
@@ -99,15 +99,15 @@ impl<J: Job> Shared<J> {
         self.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn work(&self) {
+    fn run_worker(&self) {
         let mut scratch = self.job.scratch();
-        while let Some((batch, place)) = self.take() {
-            let values = catch_unwind(AssertUnwindSafe(|| self.job.values(batch, place, &mut scratch)));
+        while let Some((batch, position)) = self.next_task() {
+            let values = catch_unwind(AssertUnwindSafe(|| self.job.values(batch, position, &mut scratch)));
             let values = values.unwrap_or_else(|_| {
                 scratch = self.job.scratch();
-                Err(format!("batch {batch}: expected image {place} to decode, got a panic").into())
+                Err(format!("batch {batch}: expected image {position} to decode, got a panic").into())
             });
-            let Some(parts) = self.put(batch, place, values) else { continue };
+            let Some(parts) = self.store_values(batch, position, values) else { continue };
             let batch_result = self.join(batch, parts);
             let mut state = self.lock();
             if let Some(open) = state.open(batch) {
@@ -119,30 +119,30 @@ impl<J: Job> Shared<J> {
     }
 
     /// Returns the next image to process, or `None` at the end.
-    fn take(&self) -> Option<(usize, usize)> {
+    fn next_task(&self) -> Option<(usize, usize)> {
         let mut state = self.lock();
         while state.task.0 < state.end && state.task.0 >= state.next + self.window {
             state = self.wait(state);
         }
-        let (batch, place) = state.task;
+        let (batch, position) = state.task;
         if batch >= state.end {
             return None;
         }
         let images = self.job.images(batch);
-        if place == 0 {
+        if position == 0 {
             let parts = (0..images).map(|_| None).collect();
-            state.open.push_back(Open { parts, missing: images, batch_result: None });
+            state.open.push_back(OpenBatch { parts, missing: images, batch_result: None });
         }
-        state.task = if place + 1 < images { (batch, place + 1) } else { (batch + 1, 0) };
-        Some((batch, place))
+        state.task = if position + 1 < images { (batch, position + 1) } else { (batch + 1, 0) };
+        Some((batch, position))
     }
 
     /// Stores the values of an image. After the last image of a batch, returns the values of all of
     /// them.
-    fn put(&self, batch: usize, place: usize, values: Values) -> Option<Vec<Option<Values>>> {
+    fn store_values(&self, batch: usize, position: usize, values: Values) -> Option<Vec<Option<Values>>> {
         let mut state = self.lock();
         let open = state.open(batch)?;
-        open.parts[place] = Some(values);
+        open.parts[position] = Some(values);
         open.missing -= 1;
         (open.missing == 0).then(|| std::mem::take(&mut open.parts))
     }
@@ -159,7 +159,7 @@ impl<J: Job> Shared<J> {
 
 impl State {
     /// Returns an open batch, or `None` if it is no longer needed.
-    fn open(&mut self, batch: usize) -> Option<&mut Open> {
+    fn open(&mut self, batch: usize) -> Option<&mut OpenBatch> {
         self.open.get_mut(batch.checked_sub(self.next)?)
     }
 
@@ -227,9 +227,9 @@ mod tests {
             if batch == 2 { 1 } else { 3 }
         }
 
-        fn values(&self, batch: usize, place: usize, (): &mut ()) -> Values {
-            (self.0)(batch, place)?;
-            Ok(vec![(100 * batch + place) as f32])
+        fn values(&self, batch: usize, position: usize, (): &mut ()) -> Values {
+            (self.0)(batch, position)?;
+            Ok(vec![(100 * batch + position) as f32])
         }
 
         fn join(&self, batch: usize, values: Vec<f32>) -> Option<PatchBatch> {
@@ -244,10 +244,10 @@ mod tests {
     }
 
     #[test]
-    fn batches_come_in_order_whoever_makes_them() {
+    fn batches_arrive_in_order() {
         for threads in [1, 2, 7] {
-            let slow = |batch, place| {
-                std::thread::sleep(std::time::Duration::from_micros((batch + place) as u64 % 3 * 200));
+            let slow = |batch, position| {
+                std::thread::sleep(std::time::Duration::from_micros((batch + position) as u64 % 3 * 200));
                 Ok(())
             };
             let all = values(PrefetchedBatches::new(1..20, threads, Numbers(slow)));
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_runs_far_ahead_of_a_slow_consumer() {
+    fn prefetch_is_bounded() {
         let furthest = Arc::new(AtomicUsize::new(0));
         let visited = furthest.clone();
         let mut batches = PrefetchedBatches::new(
@@ -280,17 +280,18 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_the_last_and_a_panic_is_an_error() {
+    fn errors_and_panics_end_the_batches() {
         let run = |fail: fn(usize, usize) -> Result<(), SourceError>| -> Vec<Result<f32, String>> {
             let first = |batch: PatchBatch| batch.data()[0];
             let batches = PrefetchedBatches::new(0..9, 2, Numbers(fail));
             batches.map(|batch_result| batch_result.map(first).map_err(|error| error.to_string())).collect()
         };
-        let refused =
-            run(|batch, place| if batch == 1 && place > 0 { Err(format!("no {place}").into()) } else { Ok(()) });
+        let refused = run(
+            |batch, position| if batch == 1 && position > 0 { Err(format!("no {position}").into()) } else { Ok(()) },
+        );
         assert_eq!(refused, [Ok(0.0), Err("no 1".into())]);
-        let panicked = run(|batch, place| {
-            assert!(batch != 1 || place != 2, "expected in this test");
+        let panicked = run(|batch, position| {
+            assert!(batch != 1 || position != 2, "expected in this test");
             Ok(())
         });
         assert_eq!(panicked.len(), 2);
@@ -299,14 +300,14 @@ mod tests {
 
     #[test]
     #[allow(clippy::reversed_empty_ranges, reason = "it is what is tested")]
-    fn no_batches_end_at_once() {
+    fn no_batches() {
         assert!(PrefetchedBatches::new(5..5, 4, Numbers(|_, _| Ok(()))).next().is_none());
         assert!(PrefetchedBatches::new(6..5, 4, Numbers(|_, _| Ok(()))).next().is_none());
     }
 
     proptest! {
         #[test]
-        fn any_part_of_any_range_may_be_taken(first in 0usize..6, count in 0usize..9, taken in 0usize..12, threads in 1usize..9) {
+        fn any_range_may_be_taken(first in 0usize..6, count in 0usize..9, taken in 0usize..12, threads in 1usize..9) {
             let all = values(PrefetchedBatches::new(first..first + count, threads, Numbers(|_, _| Ok(()))).take(taken));
             prop_assert_eq!(all.len(), taken.min(count));
             prop_assert!(all.iter().zip(first..).all(|(batch, number)| batch[0] == (100 * number) as f32));

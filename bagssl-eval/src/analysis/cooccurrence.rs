@@ -167,8 +167,8 @@ impl World {
     /// Returns the minimum spectral loss of projections of length `dim`. Each of the `dim` largest
     /// positive eigenvalues `s` contributes `-s^2 / (4 lambda)`.
     pub fn optimum(&self, dim: usize, lambda: f64) -> f64 {
-        let list_entries = self.eigenvalues().into_iter().take(dim).filter(|value| *value > 0.0);
-        -list_entries.map(|value| value * value).sum::<f64>() / (4.0 * lambda)
+        let largest = self.eigenvalues().into_iter().take(dim).filter(|value| *value > 0.0);
+        -largest.map(|value| value * value).sum::<f64>() / (4.0 * lambda)
     }
 
     /// Trains a table of projections with the spectral loss, from small random values with seed
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_world_is_refused() {
+    fn invalid_worlds_are_refused() {
         for (joint, patches) in [
             (vec![], 0),
             (vec![1.0], 2),

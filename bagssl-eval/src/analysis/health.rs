@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_number_is_named() {
+    fn non_finite_values_are_named() {
         let mut values = of_rank(4, 4, 6).values().to_vec();
         values[4 * 3 + 2] = f32::NAN;
         assert!(matches!(features(values, 2, 4), Err(Error::NotFinite { image: 1, patch: 1, index: 2, .. })));

@@ -173,7 +173,7 @@ mod tests {
     /// Directions that rotate with the position: the nearest patch is adjacent, and row and column
     /// are predictable.
     #[test]
-    fn places_that_are_in_the_features_are_found() {
+    fn encoded_positions_are_decoded() {
         let of = |image: usize, row: f64, column: f64, noise: f64| {
             vec![9.0, row as f32 + 1e-3 * noise as f32, column as f32, (image as f32).sin()]
         };
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_knows_no_place() {
+    fn noise_has_no_position() {
         let of =
             |_: usize, row: f64, _: f64, noise: f64| vec![noise as f32, (noise * 7.0).sin() as f32, 0.0 * row as f32];
         let layout = GridLayout { rows: 5, columns: 5 };
@@ -206,7 +206,7 @@ mod tests {
 
     /// Of four rows, those farther apart are similar: the nearest patch is never adjacent.
     #[test]
-    fn what_is_alike_far_away_is_not_adjacent() {
+    fn distant_similar_patches_are_not_adjacent() {
         let layout = GridLayout { rows: 4, columns: 2 };
         let of = |_: usize, row: f64, column: f64, _: f64| {
             let half = row as usize % 2;

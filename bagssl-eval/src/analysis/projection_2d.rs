@@ -229,13 +229,13 @@ mod tests {
 
     #[test]
     fn nothing_to_map_is_refused() {
-        for (values, dim, text_columns) in [
+        for (values, dim, words) in [
             (vec![1.0, 2.0], 2, "expected at least two different rows, got 1"),
             (vec![1.0, 2.0, 1.0, 2.0], 2, "got 2 identical rows"),
             (vec![1.0, f32::NAN, 1.0, 2.0], 2, "expected a finite number"),
         ] {
             let error = pca(&rows(values, dim), 2).unwrap_err().to_string();
-            assert!(error.contains(text_columns), "{error}");
+            assert!(error.contains(words), "{error}");
         }
         let points = rows((0..40).map(|i| (i * i) as f32).collect(), 2);
         let error = Tsne { perplexity: 7.0, ..Tsne::default() }.map(&points, |_| {}).unwrap_err().to_string();

@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_joined_by_tap() {
+    fn batches_are_joined_by_layer() {
         let mut heard = vec![];
         let layers = [FeatureLayer::Projection, FeatureLayer::Embedding];
         let batches = [batch(7, 0.0), batch(4, 10.0)].into_iter();
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_says_so() {
+    fn errors_are_passed_on() {
         let run = |batches: Vec<_>, layers: &[FeatureLayer]| {
             extract(&Sums, batches.into_iter(), layers, &mut |_| ()).unwrap_err()
         };

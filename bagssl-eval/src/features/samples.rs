@@ -174,9 +174,9 @@ mod tests {
     #[test]
     fn a_split_holds_each_sample_once() {
         let all = samples(10);
-        let (list_entries, out) = all.hold_out(0.3, 5).unwrap();
-        assert_eq!((list_entries.len(), out.len()), (7, 3));
-        let mut labels = [list_entries.labels(), out.labels()].concat();
+        let (fitted, held_out) = all.hold_out(0.3, 5).unwrap();
+        assert_eq!((fitted.len(), held_out.len()), (7, 3));
+        let mut labels = [fitted.labels(), held_out.labels()].concat();
         labels.sort_unstable();
         assert_eq!(labels, all.labels());
         assert!((0..3).all(|i| out.rows().row(i)[0] * 5.0 == out.labels()[i] as f32), "rows stay with their labels");

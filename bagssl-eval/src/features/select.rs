@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_goes_with_its_values_and_class() {
+    fn selected_images_keep_values_and_labels() {
         let folder = tempfile::tempdir().unwrap();
         let memory = features(&[2, 4, 9]);
         let file = mapped(&memory, folder.path());
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn views_are_brought_to_the_same_images() {
+    fn views_are_restricted_to_common_images() {
         let (mut whole, mut patches) = (vec![features(&[1, 2, 3]); 2], vec![features(&[1, 3]); 2]);
         intersect_images([&mut whole, &mut patches]).unwrap();
         assert_eq!((&whole, &patches), (&vec![features(&[1, 3]); 2], &vec![features(&[1, 3]); 2]));

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_at_the_last_iteration_and_at_once_in_a_minimum() {
+    fn minimize_stops_at_limit_and_in_a_minimum() {
         let bowl = |x: &[f64], gradient: &mut [f64]| {
             gradient[0] = x[0].powi(3);
             x[0].powi(4) / 4.0

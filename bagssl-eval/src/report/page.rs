@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_plot_is_left_out() {
+    fn empty_plots_are_omitted() {
         let mut page = page();
         page.blocks[0].plots[0].lines.clear();
         assert!(!page.html().unwrap().contains("<svg"));

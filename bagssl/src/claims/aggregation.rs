@@ -113,7 +113,7 @@ impl Claim for Aggregation {
 
     fn measure(&self, model: &Model<'_>, splits: &Splits, options: &EvalOptions<'_>) -> Result<ModelAggregation> {
         let subject = Subject::new(model, splits, options, self.color)?;
-        let (spec, layers, places) = (model.spec.patch, model.layers(self.layers()), places(&subject)?);
+        let (spec, layers, pooling_grid) = (model.spec.patch, model.layers(self.layers()), pooling_grid(&subject)?);
         let mut grid = subject.train_and_test(subject.bag, &layers)?;
         let patches = grid[0][0].patches().min(grid[1][0].patches());
         let mut random = subject.train_and_test(Bag::Random { spec, patches: patches as u32 }, &layers)?;
@@ -145,8 +145,10 @@ impl Claim for Aggregation {
                 add(layer, format!("{count} at random"), Some((PatchLayout::Random, count)), mean(&random, count)?)?;
             }
             // A single row or column has no quadrants.
-            if let Some(places) = places.as_ref().ok().filter(|places| places.rows().min(places.columns()) >= 2) {
-                let [train, test] = grid.each_ref().map(|split| split[index].pooled(*places, 2));
+            if let Some(pooling_grid) =
+                pooling_grid.as_ref().ok().filter(|pooling_grid| pooling_grid.rows().min(pooling_grid.columns()) >= 2)
+            {
+                let [train, test] = grid.each_ref().map(|split| split[index].pooled(*pooling_grid, 2));
                 add(layer, "2 x 2 pooled".into(), None, [train?, test?])?;
             }
         }
@@ -155,7 +157,7 @@ impl Claim for Aggregation {
             preset: model.spec.provenance.preset.clone(),
             origin: subject.origin,
             rows,
-            pooling_error: places.err().map(|error| error.to_string()),
+            pooling_error: pooling_grid.err().map(|error| error.to_string()),
         })
     }
 
@@ -195,7 +197,7 @@ impl AggregationReport {
 }
 
 /// Returns the grid that all images share, or why there is none. Only pooling needs it.
-fn places(subject: &Subject<'_>) -> Result<bagssl_data::Result<Grid>> {
+fn pooling_grid(subject: &Subject<'_>) -> Result<bagssl_data::Result<Grid>> {
     let Bag::Grid { spec, stride } = subject.bag else { return Err(Error::NoGrid) };
     let datasets = [&*subject.splits.test, &*subject.splits.train];
     Ok(common_grid(&datasets, spec, stride, subject.options.on_bad_image))
@@ -231,8 +233,8 @@ fn page(models: &[ModelAggregation], protocol: &Protocol) -> Page {
             };
             let top5 = |accuracy: &AccuracyWithInterval| format!("{:.1}", accuracy.top5);
             let linear = row.linear.as_ref().map(|linear| [show(linear) + mark, top5(linear)]);
-            let text_columns = [row.layer.name().to_string(), row.view.clone(), show(&row.knn), top5(&row.knn)];
-            text_columns.into_iter().chain(linear.into_iter().flatten()).collect()
+            let words = [row.layer.name().to_string(), row.view.clone(), show(&row.knn), top5(&row.knn)];
+            words.into_iter().chain(linear.into_iter().flatten()).collect()
         });
         let lines = ALL_LAYERS.into_iter().flat_map(|layer| {
             [(PatchLayout::Grid, "grid"), (PatchLayout::Random, "random")].map(|(layout, layout_name)| {

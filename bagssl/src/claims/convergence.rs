@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn one_image_is_compared_with_no_other() {
+    fn single_image_has_no_comparison() {
         let lead = |cosine_between_images| {
             page(&[ModelConvergence { cosine_between_images, ..measured(0.75, 0.75) }]).lead.remove(0)
         };
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_is_shown_once() {
+    fn equal_curves_are_shown_once() {
         let square = page(&[measured(0.75, 0.75)]);
         assert_eq!((square.blocks.len(), square.blocks[0].text.len()), (1, 1));
         let wide = page(&[measured(0.75, 0.75), measured(0.75, 0.5)]);

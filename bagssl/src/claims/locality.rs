@@ -171,11 +171,10 @@ fn layer_title(layer: FeatureLayer) -> &'static str {
 fn page(models: &[ModelLocality], sheets: Vec<PatchSheet>) -> Page {
     let rows = models.iter().flat_map(|model| {
         model.layers.iter().map(|(layer, &LayerLocality { adjacent, adjacent_by_chance, row, column })| {
-            let text_columns =
+            let words =
                 [model.name.clone(), layer.name().into(), format!("{}\u{a0}x\u{a0}{}", model.grid[0], model.grid[1])];
             let percent = [adjacent, adjacent_by_chance].map(|value| format!("{value:.1}"));
-            [text_columns.to_vec(), percent.to_vec(), [row, column].map(|value| format!("{value:.3}")).to_vec()]
-                .concat()
+            [words.to_vec(), percent.to_vec(), [row, column].map(|value| format!("{value:.3}")).to_vec()].concat()
         })
     });
     let places = Block {

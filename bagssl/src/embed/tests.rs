@@ -61,7 +61,7 @@ fn an_images_clock_runs_while_it_waits_for_the_network() {
 /// A network that takes 256 MiB while it looks at patches, and gives them back.
 #[cfg(target_os = "linux")]
 #[test]
-fn what_the_network_takes_is_left_to_it() {
+fn memory_of_the_network_is_reserved() {
     const TAKES: u64 = 256 << 20;
     let limit = 8 * TAKES;
     let network = Slow::new(|| {

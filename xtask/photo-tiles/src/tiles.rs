@@ -106,7 +106,7 @@ mod tests {
 
     /// No pixel of the photograph is in tiles of both halves, at either scale.
     #[test]
-    fn halves_do_not_overlap() {
+    fn splits_do_not_overlap() {
         let photo = RgbImage::from_fn(1600, 1280, |x, y| {
             image::Rgb([(x * y % 251) as u8, (x * 3 % 256) as u8, (y * 5 % 256) as u8])
         });
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tile_of_one_color_is_left_out() {
+    fn single_color_tiles_are_skipped() {
         let flat = RgbImage::from_pixel(1280, 1280, image::Rgb([9, 90, 200]));
         assert_eq!(tiles(&flat, 0, 3).map(|half| half.len()), [0, 0]);
     }

@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 
 use super::glibc;
 use crate::metadata;
-use crate::run::{cargo, must, root};
+use crate::run::{cargo, root, run_checked};
 
 /// The maximum size of the folder.
 const MAX_BYTES: u64 = 40 << 20;
@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let program = match &args.program {
         Some(program) => program.clone(),
         None => {
-            must(&mut cargo(&["build", "--release", "-p", "bagssl-cli", "--features", "cuda", "--locked"]))?;
+            run_checked(&mut cargo(&["build", "--release", "-p", "bagssl-cli", "--features", "cuda", "--locked"]))?;
             target.join("release").join("bagssl")
         }
     };

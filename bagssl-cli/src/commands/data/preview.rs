@@ -75,9 +75,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .map(|&image| Ok(visible(&dataset.decode(image as usize)?.shrink_to(IMAGE_SIDE))))
         .collect::<Result<_>>()?;
     let width = wholes.iter().map(|whole| whole.size().width).max().unwrap_or(1);
-    let patches_at = |place: usize| patches_of(&batch, place, config.train.normalization);
+    let patches_at = |index: usize| patches_of(&batch, index, config.train.normalization);
     let lines: Vec<Image> =
-        wholes.iter().enumerate().map(|(place, whole)| line(whole, width, &patches_at(place))).collect();
+        wholes.iter().enumerate().map(|(index, whole)| line(whole, width, &patches_at(index))).collect();
     output.write(&png(&vstack(&lines.iter().collect::<Vec<_>>()))?)?;
     report_skipped(&loader.skipped());
     let names: Vec<&str> = batch.images().iter().map(|&image| dataset.name(image as usize)).collect();

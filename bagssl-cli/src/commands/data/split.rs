@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use bagssl_data::curate::{alike, group_by_key, group_duplicates, split_groups};
+use bagssl_data::curate::{group_by_key, group_duplicates, similar_names, split_groups};
 use bagssl_data::lists::{self, ListEntry};
 use bagssl_data::{Dataset, Format, Ignored, Split};
 use regex::Regex;
@@ -280,7 +280,7 @@ fn report_split(args: &Args, found: &[SplitReport], groups: &[u32], splits: &[Sp
              {output}"
         );
     }
-    for names in alike(classes.keys().copied()) {
+    for names in similar_names(classes.keys().copied()) {
         note!("note: {} differ only in Unicode form, case or spaces", one_line(&format!("{names:?}")));
     }
     let one_sided: Vec<&str> = classes
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_have_keys() {
+    fn keys_of_names() {
         let of = |pattern: &str, name: &str| key(&Regex::new(pattern).unwrap(), name).ok();
         assert_eq!(of(r"^[a-z]+", "cat12_3.jpg").as_deref(), Some("cat"));
         assert_eq!(of(r"(p\d+)_\d+(a|b)?", "x/p12_3a.jpg").as_deref(), Some("p12\0a"));
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_from_one_folder_to_another() {
+    fn relative_path_between_folders() {
         let root = tempfile::tempdir().unwrap();
         for folder in ["a/b", "a/c/d"] {
             std::fs::create_dir_all(root.path().join(folder)).unwrap();

@@ -207,7 +207,7 @@ impl Map<'_> {
             let (position, patch) = if args.patches { (point / patches, Some(point % patches)) } else { (point, None) };
             (features.images()[position] as usize, patch)
         };
-        let (points, explained) = place(args, &rows)?;
+        let (points, explained) = project(args, &rows)?;
         let labels: Vec<u32> = (0..rows.len()).map(|point| dataset.label(source(point).0)).collect();
         let kinds: Vec<(usize, u32)> =
             labels.iter().enumerate().map(|(point, &label)| (source(point).0, label)).collect();
@@ -221,11 +221,11 @@ impl Map<'_> {
             groups: dataset.classes().to_vec(),
             points: Vec::new(),
         };
-        for (point, &at) in points.iter().enumerate() {
+        for (point, &position) in points.iter().enumerate() {
             let (image, patch) = source(point);
             let patch = patch.map_or_else(String::new, |patch| format!(", patch {patch}"));
             let name = format!("{}{patch}", dataset.name(image));
-            map.points.push(Point { at, group: labels[point] as usize, name, thumbnail: None });
+            map.points.push(Point { position, group: labels[point] as usize, name, thumbnail: None });
         }
         for point in Scatter::without_overlap(&points) {
             let (image, patch) = source(point);
@@ -284,7 +284,7 @@ const LARGEST: u32 = 48;
 type Plane = (Vec<[f64; 2]>, Option<[f64; 2]>);
 
 /// Projects rows to the plane.
-fn place(args: &Args, rows: &Rows) -> Result<Plane> {
+fn project(args: &Args, rows: &Rows) -> Result<Plane> {
     match args.method {
         Method::Pca => {
             let found = pca(rows, 2)?;

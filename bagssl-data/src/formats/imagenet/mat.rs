@@ -167,7 +167,7 @@ mod tests {
     const FILE: &[u8] = include_bytes!("../../../tests/reference/meta.mat");
 
     #[test]
-    fn what_scipy_wrote() {
+    fn synsets_of_a_scipy_file() {
         let synset = |id, wnid: &str, children| Synset { id, wnid: wnid.into(), children };
         let expected = [
             synset(1, "n02119789", 0),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_is_refused() {
+    fn truncated_files_are_refused() {
         for length in 0..FILE.len() {
             assert!(synsets(&FILE[..length]).is_err(), "{length} bytes");
         }

@@ -90,7 +90,7 @@ impl Table {
         let tail = bytes.read(length - 8, 8)?;
         if tail[4..] != *b"PAR1" || bytes.read(0, 4)? != *b"PAR1" {
             let start = bytes.read(0, length.min(sniff::LENGTH))?;
-            let what = sniff::what(&start).filter(|_| !start.starts_with(b"PAR1"));
+            let what = sniff::file_kind(&start).filter(|_| !start.starts_with(b"PAR1"));
             return Err(wrong(what.map_or_else(|| format!("{length} bytes without PAR1 at both ends"), Into::into)));
         }
         let footer_length = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
@@ -121,10 +121,10 @@ impl Table {
     /// Returns the class of each row. It is `None` if the label is null or -1, which is how Hugging
     /// Face marks unlabeled images.
     pub(super) fn classes(&self) -> Result<Vec<Option<u32>>> {
-        let most = self.footer.names.as_ref().map_or(MAX_CLASSES as usize, Vec::len);
+        let limit = self.footer.names.as_ref().map_or(MAX_CLASSES as usize, Vec::len);
         let class = |(row, label): (usize, Option<i64>)| match label {
             None | Some(-1) => Ok(None),
-            Some(label) => match u32::try_from(label).ok().filter(|label| (*label as usize) < most) {
+            Some(label) => match u32::try_from(label).ok().filter(|label| (*label as usize) < limit) {
                 Some(class) => Ok(Some(class)),
                 None => Err(self.refuse(refusal("a class label", format!("label {label} in row {row}")))),
             },
@@ -141,19 +141,19 @@ impl Table {
                 continue;
             };
             let (pages, mut dictionary, before) = (self.listed(chunk, group.rows)?, None, labels.len());
-            for at in pages {
+            for location in pages {
                 // A number has 8 bytes, and at most one more for its level.
-                let most = at.header.values.saturating_mul(16).saturating_add(MIB);
-                if at.header.unpacked > most {
-                    let got = format!("{} bytes for {} values", at.header.unpacked, at.header.values);
+                let limit = location.header.values.saturating_mul(16).saturating_add(MIB);
+                if location.header.unpacked > limit {
+                    let got = format!("{} bytes for {} values", location.header.unpacked, location.header.values);
                     return Err(self.refuse(refusal("a page of labels", got)));
                 }
-                let page = self.unpacked(&at, chunk)?;
-                match at.header.kind {
+                let page = self.unpacked(&location, chunk)?;
+                match location.header.kind {
                     Kind::Dictionary => dictionary = Some(page),
                     _ => {
-                        let numbers = at.header.numbers(&page, dictionary.as_deref().map(Vec::as_slice), chunk);
-                        labels.extend(numbers.ok_or_else(|| self.broken(&at))?);
+                        let numbers = location.header.numbers(&page, dictionary.as_deref().map(Vec::as_slice), chunk);
+                        labels.extend(numbers.ok_or_else(|| self.broken(&location))?);
                     }
                 }
             }
@@ -167,25 +167,28 @@ impl Table {
     /// Returns the most bytes of memory that reading the image of a row needs: its page, compressed
     /// and decompressed, and the dictionary.
     pub(crate) fn read_memory(&self, row: u64) -> Result<u64> {
-        let (pages, at, ..) = self.place(row)?;
-        let of = |at: &PageLocation| {
+        let (pages, location, ..) = self.location(row)?;
+        let of = |location: &PageLocation| {
             // The levels of a version 2 page are joined with its values, which takes a copy.
-            let copies = if matches!(at.header.kind, Kind::Data2 { .. }) { 2 } else { 1 };
-            at.header.packed.saturating_add(at.header.unpacked.saturating_mul(copies))
+            let copies = if matches!(location.header.kind, Kind::Data2 { .. }) { 2 } else { 1 };
+            location.header.packed.saturating_add(location.header.unpacked.saturating_mul(copies))
         };
-        let dictionary = pages.iter().find(|at| at.header.kind == Kind::Dictionary).map_or(0, of);
-        Ok(of(&at).saturating_add(dictionary))
+        let dictionary = pages.iter().find(|location| location.header.kind == Kind::Dictionary).map_or(0, of);
+        Ok(of(&location).saturating_add(dictionary))
     }
 
     /// Returns the encoded image of a row.
     pub(crate) fn image(&self, row: u64) -> Result<Vec<u8>> {
-        let (pages, at, group) = self.place(row)?;
+        let (pages, location, group) = self.location(row)?;
         let row = row - self.starts[self.group(row)];
-        let dictionary = pages.iter().find(|at| at.header.kind == Kind::Dictionary);
-        let dictionary = dictionary.map(|at| self.unpacked(at, group.image)).transpose()?;
-        let page = self.unpacked(&at, group.image)?;
+        let dictionary = pages.iter().find(|location| location.header.kind == Kind::Dictionary);
+        let dictionary = dictionary.map(|location| self.unpacked(location, group.image)).transpose()?;
+        let page = self.unpacked(&location, group.image)?;
         let dictionary = dictionary.as_deref().map(Vec::as_slice);
-        let found = at.header.bytes(&page, dictionary, group.image, row - at.row).ok_or_else(|| self.broken(&at))?;
+        let found = location
+            .header
+            .bytes(&page, dictionary, group.image, row - location.row)
+            .ok_or_else(|| self.broken(&location))?;
         let bytes = found.ok_or_else(|| self.refuse(refusal("the bytes of an image", "none (null)")))?;
         Ok(bytes.into_owned())
     }
@@ -196,7 +199,7 @@ impl Table {
     }
 
     /// Returns the pages of the row's row group, the page with the row, and the group.
-    fn place(&self, row: u64) -> Result<(Arc<Vec<PageLocation>>, PageLocation, Group)> {
+    fn location(&self, row: u64) -> Result<(Arc<Vec<PageLocation>>, PageLocation, Group)> {
         let number = self.group(row);
         let group = self.footer.groups[number];
         let row = row - self.starts[number];
@@ -208,24 +211,27 @@ impl Table {
             }
         };
         let wrong = || self.refuse(refusal("a page for each row", format!("none for row {row} of group {number}")));
-        let is_data = |at: &&PageLocation| at.header.kind != Kind::Dictionary;
-        let at = *pages.iter().filter(is_data).rfind(|at| at.row <= row).ok_or_else(wrong)?;
-        Ok((pages, at, group))
+        let is_data = |location: &&PageLocation| location.header.kind != Kind::Dictionary;
+        let location = *pages.iter().filter(is_data).rfind(|location| location.row <= row).ok_or_else(wrong)?;
+        Ok((pages, location, group))
     }
 
-    fn broken(&self, at: &PageLocation) -> Error {
+    fn broken(&self, location: &PageLocation) -> Error {
         let expected = "a page of complete values in plain, dictionary or delta encoding";
-        self.refuse(refusal(expected, format!("another page at {} (encoding {})", at.offset, at.header.encoding)))
+        self.refuse(refusal(
+            expected,
+            format!("another page at {} (encoding {})", location.offset, location.header.encoding),
+        ))
     }
 
     /// Lists the pages of a column chunk, reading only their headers.
     fn listed(&self, chunk: Chunk, rows: u64) -> Result<Vec<PageLocation>> {
-        let (mut at, end, mut row, mut pages) = (chunk.offset, chunk.offset + chunk.length, 0, Vec::new());
+        let (mut location, end, mut row, mut pages) = (chunk.offset, chunk.offset + chunk.length, 0, Vec::new());
         while row < rows {
             let wrong = || self.refuse(refusal("pages for all rows of a group", format!("{row} of {rows}")));
-            let (header, length) = self.header(at, end)?.ok_or_else(wrong)?;
-            let offset = at + length;
-            at = offset.checked_add(header.packed).filter(|next| *next <= end).ok_or_else(wrong)?;
+            let (header, length) = self.header(location, end)?.ok_or_else(wrong)?;
+            let offset = location + length;
+            location = offset.checked_add(header.packed).filter(|next| *next <= end).ok_or_else(wrong)?;
             match header.kind {
                 Kind::Dictionary => pages.push(PageLocation { header, offset, row }),
                 Kind::Data | Kind::Data2 { .. } => {
@@ -240,13 +246,13 @@ impl Table {
 
     /// Reads the page header at an offset. Its length is unknown, so the read grows until the
     /// header is complete.
-    fn header(&self, at: u64, end: u64) -> Result<Option<(Header, u64)>> {
+    fn header(&self, location: u64, end: u64) -> Result<Option<(Header, u64)>> {
         let mut length = 256;
         loop {
-            let most = end.saturating_sub(at);
-            let bytes = self.bytes.read(at, most.min(length))?;
+            let limit = end.saturating_sub(location);
+            let bytes = self.bytes.read(location, limit.min(length))?;
             let header = Header::read(&bytes);
-            if header.is_some() || length >= most.min(MAX_HEADER_BYTES) {
+            if header.is_some() || length >= limit.min(MAX_HEADER_BYTES) {
                 return Ok(header);
             }
             length *= 8;
@@ -254,17 +260,17 @@ impl Table {
     }
 
     /// Returns the decompressed bytes of a page, from the cache if possible.
-    fn unpacked(&self, at: &PageLocation, chunk: Chunk) -> Result<Arc<Vec<u8>>> {
-        let key = (self.number, at.offset);
+    fn unpacked(&self, location: &PageLocation, chunk: Chunk) -> Result<Arc<Vec<u8>>> {
+        let key = (self.number, location.offset);
         if let Some(page) = self.page_cache.get(key) {
             return Ok(page);
         }
-        let most = at.header.packed.max(at.header.unpacked);
-        if most > MAX_BYTES {
-            return Err(self.refuse(refusal("a page of at most 512 MiB", most)));
+        let limit = location.header.packed.max(location.header.unpacked);
+        if limit > MAX_BYTES {
+            return Err(self.refuse(refusal("a page of at most 512 MiB", limit)));
         }
-        let packed = self.bytes.read(at.offset, at.header.packed)?;
-        let page = at.header.unpack(&packed, chunk.codec).map_err(|why| self.refuse(why))?.into_owned();
+        let packed = self.bytes.read(location.offset, location.header.packed)?;
+        let page = location.header.unpack(&packed, chunk.codec).map_err(|why| self.refuse(why))?.into_owned();
         let page = Arc::new(page);
         self.page_cache.put(key, page.clone());
         Ok(page)
@@ -278,8 +284,8 @@ impl PageCache {
 
     fn get(&self, key: Key) -> Option<Arc<Vec<u8>>> {
         let mut pages = self.lock();
-        let at = pages.iter().position(|(other, _)| *other == key)?;
-        let found = pages.remove(at)?;
+        let location = pages.iter().position(|(other, _)| *other == key)?;
+        let found = pages.remove(location)?;
         pages.push_back(found.clone());
         Some(found.1)
     }

@@ -32,7 +32,7 @@ const NOTHING: u8 = u8::MAX;
 /// A component in a scan.
 struct Part<'a> {
     /// The component's index in the frame.
-    place: usize,
+    index: usize,
     component: Component,
     dc: Option<&'a Table>,
     ac: Option<&'a Table>,
@@ -91,9 +91,9 @@ impl Scan {
         let (chosen, rest) = rest.split_at_checked(2 * usize::from(count)).ok_or_else(damaged)?;
         let &[first, last, approximation, ..] = rest else { return Err(damaged()) };
         let part = |&[id, tables]: &[u8; 2]| {
-            let place = frame.components.iter().position(|component| component.id == id)?;
+            let index = frame.components.iter().position(|component| component.id == id)?;
             let (dc, ac) = (usize::from(tables >> 4 & 3), usize::from(tables & 3));
-            Some(Part { place, component: frame.components[place], dc: self.dc[dc].as_ref(), ac: self.ac[ac].as_ref() })
+            Some(Part { index, component: frame.components[index], dc: self.dc[dc].as_ref(), ac: self.ac[ac].as_ref() })
         };
         let parts: Vec<Part<'_>> =
             chosen.as_chunks::<2>().0.iter().map(part).collect::<Option<_>>().ok_or_else(damaged)?;
@@ -108,7 +108,7 @@ impl Scan {
         }
         let (high, low) = if frame.progressive { (approximation >> 4, approximation & 15) } else { (0, 0) };
         let blocks = Blocks::new(frame, parts, self.interval);
-        let places: Vec<usize> = blocks.parts.iter().map(|part| part.place).collect();
+        let indices: Vec<usize> = blocks.parts.iter().map(|part| part.index).collect();
         match (frame.progressive, first, high) {
             (false, ..) => blocks.walk(bits, sequential)?,
             (true, 0, 0) => {
@@ -116,18 +116,18 @@ impl Scan {
             }
             (true, 0, _) => blocks.walk(bits, |bits, _, _, _| bits.skip(1))?,
             (true, _, 0) => {
-                let masks = &mut self.components[places[0]].nonzero;
+                let masks = &mut self.components[indices[0]].nonzero;
                 blocks
                     .walk(bits, |bits, part, at, run| first_of_band(bits, part, (first, last), &mut masks[at], run))?;
             }
             (true, _, _) => {
-                let masks = &mut self.components[places[0]].nonzero;
+                let masks = &mut self.components[indices[0]].nonzero;
                 blocks
                     .walk(bits, |bits, part, at, run| next_of_band(bits, part, (first, last), &mut masks[at], run))?;
             }
         }
-        for place in places {
-            self.components[place].lowest[usize::from(first)..=usize::from(last)].fill(low);
+        for index in indices {
+            self.components[index].lowest[usize::from(first)..=usize::from(last)].fill(low);
         }
         Ok(())
     }

@@ -212,13 +212,13 @@ impl Job for Bags {
         self.images_of(batch).len()
     }
 
-    fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values {
-        let image = self.images_of(batch).start + place;
+    fn values(&self, batch: usize, position: usize, scratch: &mut Self::Scratch) -> Values {
+        let image = self.images_of(batch).start + position;
         let used = self.loader.config.on_bad_image.skip_or_fail(self.usable(image))?;
         match used {
             Ok((decoded, crops)) => Ok(self.bag(image, decoded, &crops, scratch)?),
             Err(reason) => {
-                self.pending.add(batch, place, vec![Skip { image: image as u32, reason }], None);
+                self.pending.add(batch, position, vec![Skip { image: image as u32, reason }], None);
                 Ok(Vec::new())
             }
         }

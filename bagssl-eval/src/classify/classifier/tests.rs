@@ -32,7 +32,7 @@ fn classifiers() -> [Classifier; 2] {
 }
 
 #[test]
-fn a_search_ends_early_and_says_what_all_patches_say() {
+fn early_decisions_agree_with_all_patches() {
     for classifier in classifiers() {
         let (mut early, mut alike) = (0, 0);
         for number in 0..50 {
@@ -49,7 +49,7 @@ fn a_search_ends_early_and_says_what_all_patches_say() {
 }
 
 #[test]
-fn the_last_patch_decides() {
+fn last_patch_decides() {
     for classifier in classifiers() {
         let mut search = classifier.search(3, 2, 0.9999).unwrap();
         let far = [[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [1.0, 1.0, 1.0]];
@@ -60,7 +60,7 @@ fn the_last_patch_decides() {
 
 /// A refused patch is not added: the next one is still the first.
 #[test]
-fn each_patch_is_checked_as_it_comes() {
+fn each_patch_is_checked() {
     for classifier in classifiers() {
         let mut search = classifier.search(3, 2, 0.9999).unwrap();
         for bad in [f32::NAN, f32::INFINITY] {
@@ -77,7 +77,7 @@ fn each_patch_is_checked_as_it_comes() {
 }
 
 #[test]
-fn a_file_gives_the_classifier_back() {
+fn classifier_file_round_trip() {
     for classifier in classifiers() {
         let file = classifier.to_bytes().unwrap();
         assert_eq!(Classifier::from_bytes(&file).unwrap(), classifier);

@@ -270,7 +270,7 @@ mod tests {
 
     /// With more dimensions than samples, and with fewer, the fit reports whether it has converged.
     #[test]
-    fn what_has_not_converged_says_so() {
+    fn unconverged_fits_are_reported() {
         for (count, dim) in [(40, 3), (8, 20)] {
             let train = samples(count, dim, 3, 5);
             let (_, fit) = Logistic::default().solve(&train).unwrap();

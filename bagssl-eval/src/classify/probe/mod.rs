@@ -64,8 +64,8 @@ impl Linear {
                     "multinomial logistic regression on standardized features, C = {strength}, L-BFGS to the optimum"
                 )
             }
-            Linear::Sgd(Sgd { rate, momentum, decay, batch, epochs, .. }) => format!(
-                "SGD on the unscaled features, learning rate {rate}, momentum {momentum}, weight decay {decay}, batch \
+            Linear::Sgd(Sgd { learning_rate, momentum, weight_decay, batch, epochs, .. }) => format!(
+                "SGD on the unscaled features, learning rate {learning_rate}, momentum {momentum}, weight decay {weight_decay}, batch \
                  {batch}, {epochs} epochs, cosine schedule to 0, last epoch"
             ),
         }
@@ -107,11 +107,11 @@ impl Linear {
 /// error of a candidate that fails otherwise than by diverging, or the last divergence if all
 /// candidates diverge.
 pub(crate) fn choose(candidates: &[Linear], train: &Samples, share: f64, seed: u64) -> Result<Linear> {
-    let (list_entries, out) = train.hold_out(share, seed)?;
+    let (fitted, held_out) = train.hold_out(share, seed)?;
     let mut best: Option<(Linear, f64)> = None;
     let mut failure = Error::Empty("candidates");
     for candidate in candidates {
-        match candidate.evaluate(&list_entries, &out) {
+        match candidate.evaluate(&fitted, &held_out) {
             Ok(score) if best.is_none_or(|(_, accuracy)| score.accuracy > accuracy) => {
                 best = Some((*candidate, score.accuracy));
             }
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn one_that_learns_is_chosen() {
-        let with = |rate| Linear::Sgd(Sgd { rate, epochs: 5, ..Sgd::EMP_SSL });
+        let with = |learning_rate| Linear::Sgd(Sgd { learning_rate, epochs: 5, ..Sgd::EMP_SSL });
         let chosen = choose(&[with(1e-9), with(0.1), with(1e300)], &clouds(200, 3), 0.25, 1).unwrap();
         assert_eq!(chosen, with(0.1));
         assert!(matches!(choose(&[], &clouds(20, 3), 0.25, 1), Err(Error::Empty(_))));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_never_seen_is_never_said() {
+    fn unseen_classes_are_not_predicted() {
         let train = Samples::new(Rows { values: vec![0.0, 1.0], dim: 1 }, vec![u32::MAX, 0]).unwrap();
         let test = Samples::new(Rows { values: vec![1.0], dim: 1 }, vec![4]).unwrap();
         let score = Linear::default().evaluate(&train, &test).unwrap();

@@ -64,7 +64,7 @@ fn in_memory() -> Vec<Features> {
 }
 
 #[test]
-fn what_is_stored_is_what_is_extracted() {
+fn stored_features_equal_extracted_ones() {
     let folder = tempfile::tempdir().unwrap();
     let (path, network) = (folder.path().join("made"), Network::default());
     let mut heard = vec![];
@@ -87,7 +87,7 @@ fn what_is_stored_is_what_is_extracted() {
 }
 
 #[test]
-fn what_is_computed_from_files_is_the_same() {
+fn results_from_files_are_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let stored = cache_in(folder.path(), "a").extract(&Network::default(), batches, &LAYERS, &mut |_| ()).unwrap();
     let before = std::fs::read_dir(folder.path()).unwrap().count();
@@ -117,7 +117,7 @@ fn one_patch_is_its_own_mean() {
 
 /// Stops before each batch in turn, with surplus bytes in an array.
 #[test]
-fn a_stopped_extraction_goes_on() {
+fn interrupted_extraction_resumes() {
     for (stop, network) in (0..4).flat_map(|stop| Network::both().map(|network| (stop, network))) {
         let folder = tempfile::tempdir().unwrap();
         let cache = cache_in(folder.path(), "a");
@@ -166,7 +166,7 @@ impl Embed for Copying<'_> {
 /// One layer stopped after image 3, in the middle of a batch; the other is new. Only that batch is
 /// embedded again for the first layer.
 #[test]
-fn files_that_lag_are_the_ones_that_are_filled() {
+fn only_incomplete_layers_are_extracted() {
     Network::both().into_iter().for_each(lagging);
 }
 
@@ -196,7 +196,7 @@ fn lagging(network: Network) {
 }
 
 #[test]
-fn what_does_not_belong_there_is_refused() {
+fn foreign_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let run = |identity: &str| {
         cache_in(folder.path(), identity).extract(&Network::default(), batches, &LAYERS[..1], &mut |_| ())
@@ -240,7 +240,7 @@ fn what_does_not_belong_there_is_refused() {
 }
 
 #[test]
-fn who_comes_second_waits_and_finds_all_done() {
+fn second_process_waits_and_reuses_features() {
     let folder = tempfile::tempdir().unwrap();
     let cache = cache_in(folder.path(), "a");
     assert!(!cache.is_in_use());
@@ -265,7 +265,7 @@ fn who_comes_second_waits_and_finds_all_done() {
 }
 
 #[test]
-fn bad_features_are_named_and_the_others_kept() {
+fn bad_features_are_named_and_others_stored() {
     struct Bad;
     impl Embed for Bad {
         fn embed(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
@@ -316,7 +316,7 @@ fn batches_have_to_follow_each_other() {
 
 /// One layer has all images. For the other layer, the source ends earlier.
 #[test]
-fn taps_are_of_the_same_images() {
+fn layers_have_the_same_images() {
     let folder = tempfile::tempdir().unwrap();
     let cache = cache_in(folder.path(), "a");
     cache.extract(&Network::default(), batches, &LAYERS[..1], &mut |_| ()).unwrap();
@@ -341,7 +341,7 @@ fn an_array_without_its_state_is_refused() {
 
 /// Flips bits in different places of each kind of file, for complete and for incomplete features.
 #[test]
-fn any_bit_that_has_flipped_is_noticed() {
+fn flipped_bits_are_detected() {
     let folder = tempfile::tempdir().unwrap();
     let cache = cache_in(folder.path(), "a");
     let run = || cache.extract(&Network::default(), batches, &LAYERS[..1], &mut |_| ());
@@ -372,7 +372,7 @@ fn any_bit_that_has_flipped_is_noticed() {
 /// Pipes are refused, because opening them would block.
 #[cfg(unix)]
 #[test]
-fn a_pipe_is_no_feature() {
+fn pipes_are_refused() {
     for name in ["lock", "embedding.json", "embedding.npy"] {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join(name);

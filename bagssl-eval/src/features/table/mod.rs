@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_made_of_a_file_is_in_a_file() {
+    fn results_of_a_mapped_table_are_mapped() {
         let folder = tempfile::tempdir().unwrap();
         let mut growing = ValuesWriter::file(folder.path()).unwrap();
         growing.extend(&[1.5, -2.0, 0.25]).unwrap();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_can_be_mapped_too() {
+    fn empty_tables_can_be_mapped() {
         let folder = tempfile::tempdir().unwrap();
         assert!(ValuesWriter::file(folder.path()).unwrap().finish().unwrap().is_empty());
     }

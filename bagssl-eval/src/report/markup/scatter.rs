@@ -23,7 +23,7 @@ pub struct Scatter {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Point {
     /// The coordinates, to the right and upwards, in the same unit.
-    pub at: [f64; 2],
+    pub position: [f64; 2],
     /// The index of the group.
     pub group: usize,
     /// The name of the point.
@@ -76,12 +76,12 @@ impl Scatter {
     /// # Errors
     /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a thumbnail cannot be encoded.
     pub(crate) fn html(&self) -> Result<String> {
-        let scale = scale(&self.points.iter().map(|point| point.at).collect::<Vec<_>>());
+        let scale = scale(&self.points.iter().map(|point| point.position).collect::<Vec<_>>());
         let (title, mut svg) = (escape(&self.title), String::new());
         let (mut dots, mut pictures) = (String::new(), String::new());
-        for Point { at, group, name, thumbnail } in &self.points {
-            let ([x, y], hue) = (scale(*at), self.hue(*group));
-            let text_columns = match self.groups.get(*group) {
+        for Point { position, group, name, thumbnail } in &self.points {
+            let ([x, y], hue) = (scale(*position), self.hue(*group));
+            let words = match self.groups.get(*group) {
                 Some(group) => escape(&format!("{name} ({group})")),
                 None => escape(name),
             };
@@ -89,7 +89,7 @@ impl Scatter {
                 None => {
                     let _ = write!(
                         dots,
-                        r#"<circle style="--hue:{hue}" cx="{x:.1}" cy="{y:.1}" r="4"><title>{text_columns}</title></circle>"#
+                        r#"<circle style="--hue:{hue}" cx="{x:.1}" cy="{y:.1}" r="4"><title>{words}</title></circle>"#
                     );
                 }
                 Some(thumbnail) => {
@@ -97,7 +97,7 @@ impl Scatter {
                     let (left, top) = (x - width / 2.0, y - height / 2.0);
                     let _ = write!(
                         pictures,
-                        r#"<g style="--hue:{hue}"><image x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}" href="{uri}"><title>{text_columns}</title></image><rect x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}"/></g>"#
+                        r#"<g style="--hue:{hue}"><image x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}" href="{uri}"><title>{words}</title></image><rect x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}"/></g>"#
                     );
                 }
             }
@@ -133,7 +133,7 @@ impl Scatter {
 
     /// Returns the cells of each point: the title, group, x, y, an empty band and the name.
     pub(crate) fn cells(&self) -> impl Iterator<Item = [String; 6]> {
-        self.points.iter().map(|Point { at: [x, y], group, name, .. }| {
+        self.points.iter().map(|Point { position: [x, y], group, name, .. }| {
             let group = self.groups.get(*group).cloned().unwrap_or_default();
             [self.title.clone(), group, x.to_string(), y.to_string(), String::new(), name.clone()]
         })
@@ -148,7 +148,7 @@ mod tests {
     /// A map 8 wide and 2 high. Its width fills the drawing, and both directions have the same
     /// scale.
     #[test]
-    fn places_by_hand() {
+    fn positions_by_hand() {
         let points = [[1.0, 5.0], [9.0, 7.0], [5.0, 6.0]];
         let scale = scale(&points);
         assert_eq!(points.map(&scale), [[28.0, 473.0], [932.0, 247.0], [480.0, 360.0]]);
@@ -157,15 +157,16 @@ mod tests {
     }
 
     #[test]
-    fn pictures_do_not_cover_each_other() {
+    fn thumbnails_do_not_overlap() {
         // One unit is 113 pixels: the second thumbnail overlaps the first, the fourth is beside it.
         let points = [[0.0, 0.0], [0.3, 0.1], [8.0, 0.0], [0.5, 0.0]];
         assert_eq!(Scatter::without_overlap(&points), [0, 2, 3]);
     }
 
     #[test]
-    fn names_are_a_users_data() {
-        let point = |group, thumbnail| Point { at: [group as f64, 1.0], group, name: "a<b>.png".into(), thumbnail };
+    fn group_names_are_escaped() {
+        let point =
+            |group, thumbnail| Point { position: [group as f64, 1.0], group, name: "a<b>.png".into(), thumbnail };
         let picture = Thumbnail::new(2, 4, vec![7; 24]).unwrap();
         let map = Scatter {
             title: "A & B".into(),

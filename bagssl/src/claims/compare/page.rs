@@ -36,7 +36,7 @@ impl CompareReport {
             let seeds = seed_interval.map_or("-".into(), |it| format!("{:+.1} to {:+.1}", it.low, it.high));
             [with_interval(*mean, *group_interval), seeds]
         };
-        let text_columns = |method: &MethodAccuracy, it: &MeasuredAccuracy| {
+        let words = |method: &MethodAccuracy, it: &MeasuredAccuracy| {
             [method.name.clone(), it.classifier.clone(), method.view(it)].to_vec()
         };
         let accuracies = methods.iter().flat_map(|method| {
@@ -46,13 +46,13 @@ impl CompareReport {
                     _ => format!("{:.1} ± {:.1}", it.mean, it.deviation),
                 };
                 let interval = it.group_interval.map_or("-".into(), |it| format!("{:.1} to {:.1}", it.low, it.high));
-                [text_columns(method, it), vec![method.seeds.to_string(), accuracy, interval]].concat()
+                [words(method, it), vec![method.seeds.to_string(), accuracy, interval]].concat()
             })
         });
         let differences = |of: fn(&MeasuredAccuracy) -> &Option<Difference>| -> Vec<Vec<String>> {
             let each = methods.iter().flat_map(|method| method.measures.iter().map(move |it| (method, it)));
             let known = each.filter(|(_, it)| of(it).is_some());
-            known.map(|(method, it)| [text_columns(method, it), show(of(it)).to_vec()].concat()).collect()
+            known.map(|(method, it)| [words(method, it), show(of(it)).to_vec()].concat()).collect()
         };
         let head = |more: &[&str]| -> Vec<String> {
             ["method", "classifier", "view"].iter().chain(more).map(|name| name.to_string()).collect()

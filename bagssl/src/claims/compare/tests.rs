@@ -75,7 +75,7 @@ fn pairs_are_of_the_same_seed() {
 }
 
 #[test]
-fn a_model_from_elsewhere_keeps_its_name_and_is_no_seed() {
+fn imported_model_keeps_its_name_and_is_no_seed() {
     let of = |method: &str, seed| ModelHits { seed, ..model(method, 0, [0.0; 4], [0.0; 4]) };
     let ours = |seed| of("simclr", Some(seed));
     let all = mark_imported(vec![ours(0), of("simclr", None), of("resnet18", None), ours(1)]);
@@ -91,8 +91,8 @@ fn a_model_of_other_images_is_named() {
     // The same number of images, with the same groups.
     all[1].images[1] = vec![0, 1, 2, 4];
     let error = same_images(&all).unwrap_err().to_string();
-    let text_columns = "(1 training and 4 test images)";
-    assert_eq!(error, format!("a1: expected the images of a0 {text_columns}, got others {text_columns}"));
+    let words = "(1 training and 4 test images)";
+    assert_eq!(error, format!("a1: expected the images of a0 {words}, got others {words}"));
     let none = Compare::default().report(vec![], &EvalOptions::default());
     assert!(matches!(none, Err(Error::Setting { name: "models", .. })));
 }
@@ -100,7 +100,7 @@ fn a_model_of_other_images_is_named() {
 /// Stored results are read back unchanged. For each method, the page shows the number of averaged
 /// patches and the origins.
 #[test]
-fn what_was_found_is_kept_and_shown() {
+fn report_survives_json_and_renders() {
     let all = [
         model("a", 0, [100.0, 0.0, 0.0, 0.0], [100.0; 4]),
         ModelHits { patches: 25, ..model("b", 0, [0.0; 4], [0.0, 0.0, 0.0, 100.0]) },
