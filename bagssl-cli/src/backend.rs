@@ -55,7 +55,7 @@ impl Name {
     }
 
     /// Returns the CPU backends that this build includes.
-    pub(crate) fn of_cpu() -> &'static [Name] {
+    pub(crate) fn cpu_backends() -> &'static [Name] {
         match cfg!(feature = "candle") {
             true => &[Name::Ndarray, Name::NdarrayStock, Name::Candle],
             false => &[Name::Ndarray],
@@ -75,16 +75,16 @@ impl Name {
         if cpu.exact || cpu.bf16 {
             bail!("--exact, --bf16: expected --backend ndarray, got {}", self.text());
         }
-        if self.is_gpu() { self.gpu() } else { self.with_burns_operations() }
+        if self.is_gpu() { self.gpu() } else { self.open_stock() }
     }
 
     #[cfg(feature = "candle")]
-    fn with_burns_operations(self) -> Result<Box<dyn Backend>> {
+    fn open_stock(self) -> Result<Box<dyn Backend>> {
         Ok(if self == Name::Candle { bagssl_backend::candle() } else { bagssl_backend::ndarray_stock() })
     }
 
     #[cfg(not(feature = "candle"))]
-    fn with_burns_operations(self) -> Result<Box<dyn Backend>> {
+    fn open_stock(self) -> Result<Box<dyn Backend>> {
         self.not_built("candle")
     }
 

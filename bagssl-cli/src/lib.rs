@@ -10,7 +10,7 @@ mod config;
 mod memory;
 mod parallelism;
 mod provenance;
-mod run_place;
+mod run_output;
 mod input;
 mod embedding;
 mod events;

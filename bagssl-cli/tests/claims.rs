@@ -95,9 +95,9 @@ fn claims_about_checkpoints() {
     assert_eq!(names, [(&"bagssl".into(), &2.into()), (&"simclr".into(), &1.into())]);
     let whole = [0, 1].map(|method: usize| &methods[method]["measures"][1]);
     assert_eq!(whole[0]["view"], "whole image");
-    let less = &whole[1]["less_first"];
-    assert!((number(&less["mean"]) - (number(&whole[1]["mean"]) - number(&whole[0]["mean"]))).abs() < 1e-9);
-    assert!(less["over_seeds"].is_null() && whole[0]["less_first"].is_null());
+    let difference_from = &whole[1]["less_first"];
+    assert!((number(&difference_from["mean"]) - (number(&whole[1]["mean"]) - number(&whole[0]["mean"]))).abs() < 1e-9);
+    assert!(difference_from["over_seeds"].is_null() && whole[0]["less_first"].is_null());
     // One checkpoint is no two seeds, whatever its file is called.
     fs::copy(here.join(a), here.join("copy.safetensors")).unwrap();
     let twice = ["eval", "compare", a, b, "copy.safetensors", "--stride", "32", "--only-knn"];
@@ -249,7 +249,7 @@ fn untrained(here: &Path, name: &str, side: &str) {
 
 /// An image that is smaller than a patch is whole, but has no patches: where such images are left out, all views are of the others.
 #[test]
-fn an_image_that_is_left_out_of_one_view_is_left_out_of_all() {
+fn image_skipped_in_one_view_is_skipped_in_all() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     pictures(here, "train", &[(24, 32), (24, 32), (32, 10), (24, 32)]);
@@ -299,7 +299,7 @@ fn an_image_that_is_left_out_of_one_view_is_left_out_of_all() {
 /// Turned images have as many patches, in another grid: for means they are as good as any, also from files; what goes by a patch's
 /// place says which image does not fit.
 #[test]
-fn where_places_count_all_images_have_the_same_grid() {
+fn claims_about_positions_need_a_common_grid() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     pictures(here, "train", &[(24, 32), (24, 32)]);

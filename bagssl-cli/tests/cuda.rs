@@ -43,7 +43,7 @@ fn the_doctor_finds_what_is_there() {
 
 /// Some of what the doctor compares, under Burn's fusion and without; all of it takes minutes here (the gate `stub`).
 #[test]
-fn what_the_doctor_compares_agrees() {
+fn doctor_comparisons_agree() {
     let Some(stub) = stub() else { return };
     let folder = tempfile::tempdir().unwrap();
     let only = "pool,linear,vectors,fused-loss";
@@ -76,7 +76,7 @@ fn a_step_is_queued_without_waiting() {
     assert_eq!(cudnn, 26, "{counts:?}");
     // Two linear layers with three passes each, and the loss.
     assert_eq!(cublas, 9, "{counts:?}");
-    assert!(launches <= MOST_LAUNCHES, "{launches} launches: {counts:?}");
+    assert!(launches <= MAX_LAUNCHES, "{launches} launches: {counts:?}");
     // A weight is packed once for its passes, and so are the images; figures are put together once.
     assert_eq!(count("cuLaunchKernel pack_f32_bf16"), 9, "{counts:?}");
     assert_eq!(count("cuLaunchKernel pack_bf16_bf16"), 1, "{counts:?}");
@@ -125,7 +125,7 @@ fn a_step_is_queued_without_waiting() {
 ///
 /// The prototype would make 132 and some 30 of its loss (counted in its source: 60 of norms, 22 of casts, 31 of SGD, 19 of pooling and
 /// sums), with neither running statistics nor figures, and 32 plans of cuDNN and 3 products besides.
-const MOST_LAUNCHES: usize = 160;
+const MAX_LAUNCHES: usize = 160;
 
 /// A step of ResNet-18 is as many launches as `docs/gpu/prediction.md` counts, beside those of the prototype. The size of maps
 /// changes none.
@@ -197,7 +197,7 @@ fn two_hundred_steps_take_no_more_memory_than_twenty() {
 
 /// What fails ends the run with one line that names it.
 #[test]
-fn what_fails_is_said() {
+fn failures_are_reported() {
     let Some(stub) = stub() else { return };
     let folder = tempfile::tempdir().unwrap();
     let arguments = [&STEPS[..], &["1"]].concat();

@@ -103,7 +103,7 @@ fn lists(here: &Path, folder: &str) -> [Vec<String>; 2] {
 }
 
 #[test]
-fn halves_by_name_and_by_folder() {
+fn splits_by_name_and_by_folder() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     photos(here);
@@ -161,7 +161,7 @@ fn halves_by_name_and_by_folder() {
 }
 
 #[test]
-fn halves_without_duplicates_across() {
+fn splits_without_duplicates_across() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     photos(here);

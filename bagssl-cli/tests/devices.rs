@@ -49,7 +49,7 @@ fn several_devices_take_the_steps_of_one() {
 }
 
 #[test]
-fn what_goes_wrong_on_one_device_is_said_once() {
+fn device_failure_is_reported_once() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     for (devices, words) in

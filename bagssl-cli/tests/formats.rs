@@ -189,10 +189,10 @@ fn imagenet_as_distributed_and_unpacked() {
         (format!("{devkit}/ILSVRC2012_validation_ground_truth.txt"), b"3\n1\n2\n".to_vec()),
     ];
     let classes = [("n01440764", 0), ("n02084071", 2), ("n02119789", 4)];
-    let of_class = |(wnid, first): (&str, u32)| -> Vec<(String, Vec<u8>)> {
+    let explain_class = |(wnid, first): (&str, u32)| -> Vec<(String, Vec<u8>)> {
         (first..first + 2).map(|number| (format!("{wnid}_{number}.JPEG"), picture(number))).collect()
     };
-    let class_tars = classes.map(|class| (format!("{}.tar", class.0), tar(&of_class(class))));
+    let class_tars = classes.map(|class| (format!("{}.tar", class.0), tar(&explain_class(class))));
     let validation: Vec<_> =
         (1..=3).map(|number| (format!("ILSVRC2012_val_{number:08}.JPEG"), picture(6 + number))).collect();
     let archives = [
@@ -204,7 +204,7 @@ fn imagenet_as_distributed_and_unpacked() {
     works(here, "imagenet", "ImageNet-1K, archives", [6, 3, 3]);
 
     let train = classes.into_iter().flat_map(|class| {
-        of_class(class).into_iter().map(move |(name, bytes)| (format!("train/{}/{name}", class.0), bytes))
+        explain_class(class).into_iter().map(move |(name, bytes)| (format!("train/{}/{name}", class.0), bytes))
     });
     write(&here.join("unpacked"), &train.collect::<Vec<_>>());
     let flat: Vec<_> = validation.into_iter().map(|(name, bytes)| (format!("val/{name}"), bytes)).collect();

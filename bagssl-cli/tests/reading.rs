@@ -29,7 +29,7 @@ fn said(stderr: &str) -> Vec<&str> {
 }
 
 #[test]
-fn every_command_says_what_it_passes_over() {
+fn every_command_reports_ignored_files() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let names = ["cat/1.png", "cat/2.png", "dog/3.png", "dog/4.png"];

@@ -179,7 +179,7 @@ fn files_of_others_stay() {
 
 /// Where nobody hears of a stage that is done, the reproduction ends, and keeps it.
 #[test]
-fn a_closed_standard_error_ends_it_and_loses_nothing() {
+fn closed_standard_error_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     stripes(here);

@@ -105,7 +105,7 @@ fn the_number_of_threads_changes_no_bit() {
 }
 
 #[test]
-fn who_comes_second_is_refused_and_a_run_makes_way_as_a_whole() {
+fn second_run_in_a_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (here, run) = (folder.path(), folder.path().join("run"));
     let mut first = begin(here, &["--out", "run", "--save-every", "2"]);

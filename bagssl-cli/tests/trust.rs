@@ -201,7 +201,7 @@ fn names_are_shown_not_obeyed() {
 }
 
 #[test]
-fn what_cannot_be_imported_or_read_back_is_refused() {
+fn unimportable_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let own = "got a BagSSL checkpoint: use it directly";
@@ -222,7 +222,7 @@ fn what_cannot_be_imported_or_read_back_is_refused() {
 /// program says by its exit code that not all was read.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_reader_that_leaves_ends_no_work_in_secret() {
+fn closed_pipe_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     set(&here.join("set"), ["cat", "dog"]);

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use flate2::Crc;
 
-/// Returns the path of a cache file for `of` in the user's cache folder, or `None` if no
+/// Returns the path of a cache file for `origin` in the user's cache folder, or `None` if no
 /// environment variable names that folder.
-pub(crate) fn place(of: &Path, ending: &str) -> Option<PathBuf> {
-    let full = fs::canonicalize(of).unwrap_or_else(|_| of.into());
+pub(crate) fn path(origin: &Path, ending: &str) -> Option<PathBuf> {
+    let full = fs::canonicalize(origin).unwrap_or_else(|_| origin.into());
     let mut crc = Crc::new();
     crc.update(full.as_os_str().as_encoded_bytes());
     let name = format!("{}-{:08x}{ending}", full.file_name().unwrap_or_default().to_string_lossy(), crc.sum());
@@ -25,16 +25,16 @@ fn user_folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 }
 
 /// Writes a file atomically: to a partial file first, which is then renamed.
-pub(crate) fn keep(place: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    if let Some(folder) = place.parent() {
+pub(crate) fn write(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let partial = place.with_extension(format!("{}.partial", std::process::id()));
+    let partial = path.with_extension(format!("{}.partial", std::process::id()));
     let written = File::create(&partial).and_then(|mut file| {
         write(&mut file)?;
         file.sync_all()
     });
-    let done = written.and_then(|()| fs::rename(&partial, place));
+    let done = written.and_then(|()| fs::rename(&partial, path));
     if done.is_err() {
         let _ = fs::remove_file(&partial);
     }

@@ -14,11 +14,11 @@ use crate::format::Format;
 use crate::formats::cifar::{self, Cifar};
 use crate::formats::parquet::columns::Columns;
 use crate::formats::{detect, folder, imagenet, parquet, walk};
-use crate::image::decoder::Prepared;
+use crate::ignored::Ignored;
+use crate::image::decoder::PreparedImage;
 use crate::image::{Decode, Image};
 use crate::index::Index;
-use crate::memory::{Budget, Decoded, Room};
-use crate::passed::PassedOver;
+use crate::memory::{Budget, Decoded, Reservation};
 use crate::split::Split;
 use crate::storage::Storage;
 
@@ -29,7 +29,7 @@ pub struct Dataset {
     index: Index,
     decode: Decode,
     budget: Arc<Budget>,
-    undamaged: Undamaged,
+    verified: VerifiedImages,
     /// Once it is known; it is another one for other images, and if they are decoded in another way.
     fingerprint: OnceLock<Fingerprint>,
 }
@@ -40,7 +40,7 @@ impl From<Index> for Dataset {
             index,
             decode: Decode::default(),
             budget: Budget::shared(),
-            undamaged: Undamaged::default(),
+            verified: VerifiedImages::default(),
             fingerprint: OnceLock::new(),
         }
     }
@@ -53,7 +53,7 @@ impl Dataset {
     /// Both splits share one numbering of the classes, in the order of the class names (for CIFAR
     /// and Hugging Face, in the order of their class lists). Images are sorted by name (for CIFAR
     /// and parquet, in the order of their records). A data set without splits is opened as a
-    /// training split with all images. [`Dataset::passed_over`] reports the files that were ignored.
+    /// training split with all images. [`Dataset::ignored`] reports the files that were ignored.
     ///
     /// # Errors
     /// [`Error::Read`] if the data set cannot be read. [`Error::Format`] if no format matches, the
@@ -76,10 +76,10 @@ impl Dataset {
     ///
     /// # Errors
     /// The errors of [`Dataset::open_with`].
-    pub fn held_out_or_all(path: &Path, columns: &Columns) -> Result<Self> {
+    pub fn open_validation_or_all(path: &Path, columns: &Columns) -> Result<Self> {
         Self::open_with(path, Split::Validation, columns).or_else(|error| {
             match Self::open_with(path, Split::Train, columns) {
-                Ok(all) if all.index.is_whole => Ok(all),
+                Ok(all) if all.index.is_unsplit => Ok(all),
                 _ => Err(error),
             }
         })
@@ -92,7 +92,7 @@ impl Dataset {
     /// # Errors
     /// [`Error::Read`] if a path does not exist, [`Error::Format`] if it is a folder, and
     /// [`Error::Setting`] if `paths` is empty.
-    pub fn of_files(paths: &[PathBuf]) -> Result<Self> {
+    pub fn from_files(paths: &[PathBuf]) -> Result<Self> {
         let entry = |path: &PathBuf| {
             path.symlink_metadata().map_err(|error| Error::Read { path: path.clone(), error })?;
             let meta = fs::metadata(path);
@@ -109,7 +109,7 @@ impl Dataset {
     }
 
     /// Creates a data set of one image in memory. Its class has an empty name.
-    pub fn of_bytes(name: &str, bytes: Vec<u8>) -> Self {
+    pub fn from_image_bytes(name: &str, bytes: Vec<u8>) -> Self {
         Index::unlabeled(Path::new(""), &[(name.into(), bytes.len() as u64)], Storage::Memory(bytes.into())).into()
     }
 
@@ -119,14 +119,14 @@ impl Dataset {
     /// # Errors
     /// [`Error::Read`] if a file or folder cannot be read, and [`Error::Format`] if the folder has
     /// no images or is nested too deeply.
-    pub fn of_folder(path: &Path) -> Result<Self> {
-        let walk::FolderContents { images: files, passed } = walk::images(path)?;
+    pub fn from_folder(path: &Path) -> Result<Self> {
+        let walk::FolderContents { images: files, ignored } = walk::images(path)?;
         if files.is_empty() {
-            let instead = if passed.is_empty() { String::new() } else { format!(", but {passed}") };
+            let instead = if ignored.is_empty() { String::new() } else { format!(", but {ignored}") };
             let (expected, got) = ("a folder with images", format!("none{instead}"));
             return Err(Error::Format { path: path.into(), expected, got });
         }
-        Ok(Index { passed, ..Index::unlabeled(path, &files, Storage::Files(path.into())) }.into())
+        Ok(Index { ignored, ..Index::unlabeled(path, &files, Storage::Files(path.into())) }.into())
     }
 
     /// Opens one split of a folder that contains a folder per split. Lists of image files in the
@@ -134,24 +134,16 @@ impl Dataset {
     ///
     /// # Errors
     /// The errors of [`Dataset::open`].
-    pub fn of_halves(path: &Path, split: Split) -> Result<Self> {
+    pub fn from_split_folders(path: &Path, split: Split) -> Result<Self> {
         folder::open(path, split).map(Into::into)
     }
 
     /// Detects the format of a folder, ignoring lists of image files in it.
     ///
     /// # Errors
-    /// The errors of [`Dataset::format_at`].
+    /// [`Error::Read`] if it cannot be read, and [`Error::Format`] if it is not a data set.
     pub fn format_of_folder(path: &Path) -> Result<Format> {
         detect::format_of_folder(path)
-    }
-
-    /// Detects the format of the data set at `path` from its names and first bytes.
-    ///
-    /// # Errors
-    /// [`Error::Read`] if it cannot be read, and [`Error::Format`] if it is not a data set.
-    pub fn format_at(path: &Path) -> Result<Format> {
-        detect::format(path)
     }
 
     /// Returns whether `path` is a data set and not just an image or a folder of images without
@@ -236,12 +228,14 @@ impl Dataset {
 
     /// Returns whether `bytes` are a complete cache file of digests, as written by
     /// [`Dataset::fingerprint`].
+    #[doc(hidden)]
     pub fn are_digests(bytes: &[u8]) -> bool {
         content::are_digests(bytes)
     }
 
     /// Returns whether `bytes` are a complete cached index, as written by [`Dataset::open`], of an
     /// archive of `length` bytes with modification time 0.
+    #[doc(hidden)]
     pub fn is_index(bytes: &[u8], length: u64) -> bool {
         imagenet::is_index(bytes, length)
     }
@@ -254,9 +248,9 @@ impl Dataset {
     /// # Errors
     /// [`Error::Setting`] if the list is empty, names a class twice or an unknown class, or if no
     /// image remains.
-    pub fn of_classes(self, list: &str) -> Result<Self> {
-        let index = self.index.of_classes(list)?;
-        Ok(Dataset { index, undamaged: Undamaged::default(), fingerprint: OnceLock::new(), ..self })
+    pub fn select_classes(self, list: &str) -> Result<Self> {
+        let index = self.index.select_classes(list)?;
+        Ok(Dataset { index, verified: VerifiedImages::default(), fingerprint: OnceLock::new(), ..self })
     }
 
     /// Keeps only the given images, in the given order. The classes stay the same.
@@ -264,9 +258,9 @@ impl Dataset {
     /// # Panics
     /// If an index is out of range.
     #[must_use]
-    pub fn of_images(self, images: &[u32]) -> Self {
-        let index = self.index.of_images(images);
-        Dataset { index, undamaged: Undamaged::default(), fingerprint: OnceLock::new(), ..self }
+    pub fn select_images(self, images: &[u32]) -> Self {
+        let index = self.index.select_images(images);
+        Dataset { index, verified: VerifiedImages::default(), fingerprint: OnceLock::new(), ..self }
     }
 
     /// Sets how images are decoded.
@@ -313,31 +307,31 @@ impl Dataset {
 
     /// Returns the files that are not images of either split, as far as they were seen when this
     /// split was opened.
-    pub fn passed_over(&self) -> PassedOver {
-        let mut all = self.index.beside.clone();
-        all.join(&self.index.passed);
+    pub fn ignored(&self) -> Ignored {
+        let mut all = self.index.ignored_outside.clone();
+        all.join(&self.index.ignored);
         all
     }
 
     /// Returns the ignored files of both splits. `other` is the other split. Files outside of both
     /// splits are counted once.
-    pub fn passed_over_with(&self, other: &Dataset) -> PassedOver {
-        let mut all = self.passed_over();
-        all.join(&other.index.passed);
+    pub fn ignored_with(&self, other: &Dataset) -> Ignored {
+        let mut all = self.ignored();
+        all.join(&other.index.ignored);
         all
     }
 
     /// Returns the name of the first image without a class, or `None`. Images of
-    /// [`Dataset::of_files`] have no class.
-    pub fn without_class(&self) -> Option<&str> {
+    /// [`Dataset::from_files`] have no class.
+    pub fn first_without_class(&self) -> Option<&str> {
         let nameless = self.index.classes.iter().position(String::is_empty)? as u32;
         let image = self.index.entries.labels.iter().position(|label| *label == nameless)?;
         Some(self.name(image))
     }
 
     /// Returns whether the data set has no splits, so that it contains all images.
-    pub fn is_whole(&self) -> bool {
-        self.index.is_whole
+    pub fn is_unsplit(&self) -> bool {
+        self.index.is_unsplit
     }
 
     /// Returns the class names, indexed by label.
@@ -404,7 +398,7 @@ impl Dataset {
     fn decode_with(
         &self,
         image: usize,
-        take: &dyn Fn(u64, &str) -> Result<Option<Room>>,
+        take: &dyn Fn(u64, &str) -> Result<Option<Reservation>>,
         more: &dyn Fn(ImageSize) -> u64,
     ) -> Result<Option<Decoded>> {
         let name = self.index.full_name(image);
@@ -412,19 +406,20 @@ impl Dataset {
             let Some(room) = take(cifar::PIXELS.saturating_add(more(cifar::SIZE)), &name)? else { return Ok(None) };
             return Ok(Some(Decoded::new(cifar::image(&self.bytes(image)?), Some(room))));
         }
-        let mut wanted = self.index.reading(image)?;
+        let mut wanted = self.index.read_memory(image)?;
         loop {
             let Some(mut room) = take(wanted, &name)? else { return Ok(None) };
             let bytes = self.bytes(image)?;
-            let prepared = Prepared::new(&bytes, &name)?;
+            let prepared = PreparedImage::new(&bytes, &name)?;
             let more = more(prepared.size());
-            wanted =
-                Prepared::reading(bytes.len() as u64).saturating_add(prepared.needs(self.decode)?).saturating_add(more);
+            wanted = PreparedImage::read_memory(bytes.len() as u64)
+                .saturating_add(prepared.decode_memory(self.decode)?)
+                .saturating_add(more);
             // If threads waited for more memory while holding some, they could wait for each other
             // forever.
             if room.try_grow(wanted) {
-                let decoded = prepared.decode(self.decode, self.undamaged.has(image))?;
-                self.undamaged.add(image, self.len());
+                let decoded = prepared.decode(self.decode, self.verified.has(image))?;
+                self.verified.add(image, self.len());
                 room.shrink(decoded.rgb().len() as u64 + more);
                 return Ok(Some(Decoded::new(decoded, Some(room))));
             }
@@ -454,13 +449,13 @@ impl Dataset {
     ///
     /// # Panics
     /// If the index is out of range.
-    pub fn size_in_header(&self, image: usize) -> Result<ImageSize> {
+    pub fn size_from_header(&self, image: usize) -> Result<ImageSize> {
         if let Storage::PlanarRgb(_) = &self.index.storage {
             return Ok(cifar::SIZE);
         }
         let name = self.index.full_name(image);
-        let _room = self.budget.take(self.index.reading(image)?, &name)?;
-        Image::size_of(&self.bytes(image)?, &name)
+        let _room = self.budget.take(self.index.read_memory(image)?, &name)?;
+        Image::size_from_header(&self.bytes(image)?, &name)
     }
 
     /// Returns the number of images and classes: `900 images of 9 classes`.
@@ -481,16 +476,16 @@ impl Dataset {
     /// Returns the format, the split and the number of images:
     /// `ImageFolder, train/: 900 images of 9 classes`.
     pub fn describe(&self) -> String {
-        match &self.index.half {
-            Some(_) => format!("{}, {}", self.index.format, self.describe_half()),
+        match &self.index.split_name {
+            Some(_) => format!("{}, {}", self.index.format, self.describe_split()),
             None => format!("{}: {}", self.index.format, self.summary()),
         }
     }
 
     /// Returns the path and the split: `/photos, val/`.
-    pub fn place(&self) -> String {
+    pub fn location(&self) -> String {
         let origin = std::path::absolute(&self.index.origin).unwrap_or_else(|_| self.index.origin.clone());
-        [Some(origin.display().to_string()), self.index.half.clone()]
+        [Some(origin.display().to_string()), self.index.split_name.clone()]
             .into_iter()
             .flatten()
             .collect::<Vec<_>>()
@@ -504,16 +499,16 @@ impl Dataset {
     }
 
     /// The same without the format: `val/: 900 images of 9 classes`.
-    pub fn describe_half(&self) -> String {
-        self.index.half.as_ref().map_or(self.summary(), |half| format!("{half}: {}", self.summary()))
+    pub fn describe_split(&self) -> String {
+        self.index.split_name.as_ref().map_or(self.summary(), |split_name| format!("{split_name}: {}", self.summary()))
     }
 }
 
 /// The images that have been decoded before and need no second check for damage.
 #[derive(Debug, Default)]
-pub(crate) struct Undamaged(OnceLock<Box<[AtomicBool]>>);
+pub(crate) struct VerifiedImages(OnceLock<Box<[AtomicBool]>>);
 
-impl Undamaged {
+impl VerifiedImages {
     fn has(&self, image: usize) -> bool {
         self.0.get().is_some_and(|images| images[image].load(Ordering::Relaxed))
     }

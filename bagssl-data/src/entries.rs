@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 
 /// The maximum number of classes. Every label is below it.
-pub(crate) const MOST_CLASSES: u32 = 1 << 20;
+pub(crate) const MAX_CLASSES: u32 = 1 << 20;
 
 /// The table of images. All names are stored in one string and numbers in columns, so that tables
 /// of millions of images stay small.

@@ -54,17 +54,17 @@ pub(crate) fn open_file(path: &Path) -> Result<File> {
 /// Reads a complete file.
 ///
 /// # Errors
-/// [`Error::Format`] if the file has more than `most` bytes.
-pub(crate) fn read_file(path: &Path, most: u64) -> Result<Vec<u8>> {
+/// [`Error::Format`] if the file has more than `max_bytes` bytes.
+pub(crate) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
     let failed = |error| Error::Read { path: path.into(), error };
     let file = open_file(path)?;
     let length = file.metadata().map_err(failed)?.len();
-    if length > most {
-        let got = format!("{length} bytes, more than {} MiB", most >> 20);
+    if length > max_bytes {
+        let got = format!("{length} bytes, more than {} MiB", max_bytes >> 20);
         return Err(Error::Format { path: path.into(), expected: "a file that fits in memory", got });
     }
     let mut bytes = Vec::with_capacity(length as usize);
-    file.take(most).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(max_bytes).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
 }
 

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::file::open_file;
 use crate::format::Format;
 use crate::formats::walk::NOT_UTF8;
-use crate::image::decoder::Prepared;
-use crate::passed::PassedOver;
+use crate::ignored::Ignored;
+use crate::image::decoder::PreparedImage;
 use crate::storage::Storage;
 
 /// The images of one split, before any of them is read.
@@ -22,15 +22,15 @@ pub(crate) struct Index {
     pub(crate) entries: Entries,
     pub(crate) storage: Storage,
     /// The location of the split in the data set.
-    pub(crate) half: Option<String>,
+    pub(crate) split_name: Option<String>,
     /// Whether the data set has no splits, so that these are all images.
-    pub(crate) is_whole: bool,
+    pub(crate) is_unsplit: bool,
     /// The lines of the list whose files are missing, in ascending order. An entry's offset is its
     /// line.
     pub(crate) absent: Vec<u64>,
     /// The ignored files in this split, and outside of both splits.
-    pub(crate) passed: PassedOver,
-    pub(crate) beside: PassedOver,
+    pub(crate) ignored: Ignored,
+    pub(crate) ignored_outside: Ignored,
 }
 
 impl Index {
@@ -41,11 +41,11 @@ impl Index {
             classes,
             entries,
             storage,
-            half: None,
-            is_whole: false,
+            split_name: None,
+            is_unsplit: false,
             absent: Vec::new(),
-            passed: PassedOver::default(),
-            beside: PassedOver::default(),
+            ignored: Ignored::default(),
+            ignored_outside: Ignored::default(),
         }
     }
 
@@ -66,14 +66,14 @@ impl Index {
     }
 
     /// Returns the most bytes of memory that reading an image needs, before it is decoded.
-    pub(crate) fn reading(&self, image: usize) -> Result<u64> {
+    pub(crate) fn read_memory(&self, image: usize) -> Result<u64> {
         let entry = self.entries.get(image);
         match &self.storage {
             Storage::Tables(tables) => {
-                let needs = tables[entry.source as usize].needs(entry.offset);
+                let needs = tables[entry.source as usize].read_memory(entry.offset);
                 needs.map_err(|error| self.named(image, error))
             }
-            _ => Ok(Prepared::reading(entry.length)),
+            _ => Ok(PreparedImage::read_memory(entry.length)),
         }
     }
 
@@ -119,7 +119,7 @@ impl Index {
 
     /// What is expected at the path of an image.
     fn wanted(&self, image: usize) -> String {
-        match (self.format, &self.half) {
+        match (self.format, &self.split_name) {
             (Format::Lists, Some(list)) => {
                 format!("an image file, as line {} of {list} names", self.entries.get(image).offset)
             }
@@ -170,8 +170,8 @@ impl Index {
         }
     }
 
-    /// See [`Dataset::of_classes`](crate::dataset::Dataset::of_classes).
-    pub(crate) fn of_classes(self, list: &str) -> Result<Self> {
+    /// See [`Dataset::select_classes`](crate::dataset::Dataset::of_classes).
+    pub(crate) fn select_classes(self, list: &str) -> Result<Self> {
         let refuse = |expected: &str, got: String| Error::Setting { name: "classes", expected: expected.into(), got };
         let name = |line: &str| match self.classes.iter().find(|class| *class == line.trim()) {
             Some(class) => Some(class.clone()),
@@ -202,8 +202,8 @@ impl Index {
         Ok(Index { entries, classes, ..self })
     }
 
-    /// See [`Dataset::of_images`](crate::dataset::Dataset::of_images).
-    pub(crate) fn of_images(self, images: &[u32]) -> Self {
+    /// See [`Dataset::select_images`](crate::dataset::Dataset::of_images).
+    pub(crate) fn select_images(self, images: &[u32]) -> Self {
         let entries = images.iter().map(|&image| self.entries.get(image as usize)).collect();
         Index { entries, ..self }
     }

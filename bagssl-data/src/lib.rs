@@ -24,7 +24,7 @@
 //! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub mod error;
+mod error;
 
 mod dataset;
 mod split;
@@ -33,7 +33,7 @@ mod index;
 mod entries;
 mod storage;
 mod file;
-mod passed;
+mod ignored;
 mod cache;
 mod content;
 mod formats;
@@ -50,24 +50,24 @@ mod readme {}
 
 /// Lists of image files: `train.txt` and `val.txt`.
 pub mod lists {
-    pub use crate::formats::lists::{Listed, parse, print};
+    pub use crate::formats::lists::{ListEntry, parse, print};
 }
 
-pub use bagssl_core::color::Color;
 pub use dataset::Dataset;
 #[cfg(feature = "embedded")]
 pub use dataset::EMBEDDED_ATTRIBUTION;
 pub use error::{Error, Result};
 pub use format::Format;
 pub use formats::cifar::Cifar;
+#[doc(hidden)]
 pub use formats::imagenet::mat::{Synset, synsets};
 pub use formats::parquet::columns::Columns;
-pub use image::{Decode, Image, LONGEST_SIDE, MOST_BYTES};
-pub use loading::bags::{BagConfig, BagLoader, Cutter, grid_of_all};
+pub use ignored::{IgnoreReason, Ignored};
+pub use image::{Decode, Image, MAX_BYTES};
+pub use loading::bags::{BagConfig, BagLoader, Cutter, common_grid};
 pub use loading::loader::{Loader, LoaderConfig};
 pub use loading::skip::{OnBadImage, Skipped};
-pub use memory::{Budget, Decoded, MIB, Room};
-pub use passed::{PassedOver, Reason};
+pub use memory::{Budget, Decoded, MIB, Reservation};
 pub use split::Split;
 pub use transform::augment::{Augment, Blur, CheckedAugment, Jitter, Solarise};
 pub use transform::resample::Resampler;

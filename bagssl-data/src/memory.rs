@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 
 use crate::error::{Error, Result};
-use crate::image::{Image, MOST_BYTES};
+use crate::image::{Image, MAX_BYTES};
 
 /// One MiB.
 pub const MIB: u64 = 1 << 20;
@@ -21,7 +21,7 @@ pub struct Budget {
 
 /// A reserved part of a budget, released on drop.
 #[derive(Debug)]
-pub struct Room {
+pub struct Reservation {
     budget: Arc<Budget>,
     bytes: u64,
 }
@@ -32,11 +32,11 @@ impl Budget {
         Arc::new(Budget { all: bytes, left: Mutex::new(bytes), freed: Condvar::new() })
     }
 
-    /// Returns the process-wide budget of [`MOST_BYTES`], for data sets without a budget of their
+    /// Returns the process-wide budget of [`MAX_BYTES`], for data sets without a budget of their
     /// own.
     pub fn shared() -> Arc<Self> {
         static SHARED: OnceLock<Arc<Budget>> = OnceLock::new();
-        SHARED.get_or_init(|| Budget::new(MOST_BYTES)).clone()
+        SHARED.get_or_init(|| Budget::new(MAX_BYTES)).clone()
     }
 
     /// Returns the size of the whole budget.
@@ -48,23 +48,23 @@ impl Budget {
     ///
     /// # Errors
     /// [`Error::Image`] with the given name if `bytes` exceeds the entire budget.
-    pub fn take(self: &Arc<Self>, bytes: u64, name: &str) -> Result<Room> {
+    pub fn take(self: &Arc<Self>, bytes: u64, name: &str) -> Result<Reservation> {
         self.check(bytes, name)?;
         let mut left = self.lock();
         while *left < bytes {
             left = self.freed.wait(left).unwrap_or_else(|poisoned| poisoned.into_inner());
         }
         *left -= bytes;
-        Ok(Room { budget: self.clone(), bytes })
+        Ok(Reservation { budget: self.clone(), bytes })
     }
 
     /// Reserves `bytes` if they are free now, otherwise returns `None`.
     ///
     /// # Errors
     /// [`Error::Image`] with the given name if `bytes` exceeds the entire budget.
-    pub fn try_take(self: &Arc<Self>, bytes: u64, name: &str) -> Result<Option<Room>> {
+    pub fn try_take(self: &Arc<Self>, bytes: u64, name: &str) -> Result<Option<Reservation>> {
         self.check(bytes, name)?;
-        let mut room = Room { budget: self.clone(), bytes: 0 };
+        let mut room = Reservation { budget: self.clone(), bytes: 0 };
         Ok(room.try_grow(bytes).then_some(room))
     }
 
@@ -81,7 +81,7 @@ impl Budget {
     }
 }
 
-impl Room {
+impl Reservation {
     /// Grows the reservation to `bytes` if they are free now, and returns whether it did.
     pub(crate) fn try_grow(&mut self, bytes: u64) -> bool {
         let mut left = self.budget.lock();
@@ -100,7 +100,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.shrink(0);
     }
@@ -110,11 +110,11 @@ impl Drop for Room {
 #[derive(Debug)]
 pub struct Decoded {
     image: Image,
-    room: Option<Room>,
+    room: Option<Reservation>,
 }
 
 impl Decoded {
-    pub(crate) fn new(image: Image, room: Option<Room>) -> Self {
+    pub(crate) fn new(image: Image, room: Option<Reservation>) -> Self {
         Decoded { image, room }
     }
 
@@ -125,7 +125,7 @@ impl Decoded {
     }
 
     /// Releases the reservation, for an image that is counted elsewhere.
-    pub(crate) fn uncount(&mut self) {
+    pub(crate) fn release_reservation(&mut self) {
         self.room = None;
     }
 }
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_taken_than_there_is() {
+    fn budget_is_not_exceeded() {
         let budget = Budget::new(100);
         let first = budget.try_take(60, "x").unwrap().unwrap();
         assert!(budget.try_take(41, "x").unwrap().is_none());
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_gets_what_is_given_back() {
+    fn waiting_threads_get_released_memory() {
         let budget = Budget::new(10);
         let first = budget.take(7, "x").unwrap();
         std::thread::scope(|scope| {

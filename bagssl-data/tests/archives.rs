@@ -246,10 +246,13 @@ fn rows_of_parquet_that_change_on_the_way_are_no_bad_images() {
             // The page of the first row is in memory before the digests are taken.
             dataset.decode(0).unwrap();
             let fingerprint = dataset.fingerprint();
-            let judged = |image| on_bad_image.judge(dataset.decode(image));
+            let judged = |image| on_bad_image.skip_or_fail(dataset.decode(image));
             let changed = |image: usize| {
                 let error = judged(image).unwrap_err().to_string();
-                let start = format!("{}: train.parquet/{image}: expected the image as it was when the run began", path.display());
+                let start = format!(
+                    "{}: train.parquet/{image}: expected the image as it was when the run began",
+                    path.display()
+                );
                 assert!(error.starts_with(&start), "{name}: {error}");
             };
             // Each byte of the file is another, but for those of the footer, which has been read.
@@ -434,10 +437,10 @@ fn imagenet_unpacked_and_a_part_of_it() {
     write(&format!("ILSVRC2012_devkit_t12/data/{NUMBERS}"), b"3\n1\n2\n");
     check_imagenet(&open(Split::Train).unwrap(), &open(Split::Validation).unwrap());
 
-    let part = open(Split::Validation).unwrap().of_classes("n02119789 kit fox\n\nn01440764 tench\n").unwrap();
+    let part = open(Split::Validation).unwrap().select_classes("n02119789 kit fox\n\nn01440764 tench\n").unwrap();
     assert_eq!(part.classes(), ["n01440764", "n02119789"]);
     assert_eq!([0, 1].map(|image| (part.label(image), part.decode(image).unwrap().rgb()[0])), [(1, 102), (0, 103)]);
-    let of = |list: &str| open(Split::Train).unwrap().of_classes(list);
+    let of = |list: &str| open(Split::Train).unwrap().select_classes(list);
     refused(of("n02119789\nn02119789"), &["classes: expected each class once, got \"n02119789\" twice"]);
     refused(of("n00000001"), &["classes: expected classes of the data set, got \"n00000001\""]);
     refused(of("n02084071"), &["expected classes with images, got 1 classes without images"]);
@@ -451,7 +454,7 @@ fn classes_whose_names_are_words() {
         fs::create_dir_all(root.path().join("train").join(name)).unwrap();
         fs::write(root.path().join("train").join(name).join("a.png"), picture(5, 3, number)).unwrap();
     }
-    let of = |list: &str| Dataset::open(root.path(), Split::Train).unwrap().of_classes(list);
+    let of = |list: &str| Dataset::open(root.path(), Split::Train).unwrap().select_classes(list);
     let part = of("red fox\nkit fox\n").unwrap();
     assert_eq!(part.classes(), ["kit fox", "red fox"]);
     assert_eq!([0, 1].map(|image| (part.label(image), part.decode(image).unwrap().rgb()[0])), [(0, 3), (1, 1)]);

@@ -33,12 +33,12 @@ fn jpeg(width: u16, height: u16, progressive: bool) -> Vec<u8> {
 
 /// One image in memory, with a budget of so many bytes.
 fn one(bytes: Vec<u8>, budget: u64) -> Dataset {
-    Dataset::of_bytes("x", bytes).with_budget(Budget::new(budget))
+    Dataset::from_image_bytes("x", bytes).with_budget(Budget::new(budget))
 }
 
 #[test]
 fn an_image_counts_while_it_is_used() {
-    let (dataset, budget) = (Dataset::of_bytes("x", png(100, 50)), Budget::new(200_000));
+    let (dataset, budget) = (Dataset::from_image_bytes("x", png(100, 50)), Budget::new(200_000));
     let more = |size: ImageSize| u64::from(size.height + 2 * size.width);
     let others = budget.take(190_000, "others").unwrap();
     assert!(dataset.try_decode(0, &budget, &more).unwrap().is_none());
@@ -91,7 +91,7 @@ fn few_bytes_that_promise_many_pixels_are_refused() {
     let webp = [&b"RIFF"[..], &(chunk.len() as u32 + 4).to_le_bytes(), b"WEBP", &chunk].concat();
     assert_eq!(webp.len(), 36);
     refused(Image::decode(&webp, "x"), &["at most 512 MiB", "got 1290 MiB"]);
-    refused(Dataset::of_bytes("x", webp).decode(0), &["at most 512 MiB"]);
+    refused(Dataset::from_image_bytes("x", webp).decode(0), &["at most 512 MiB"]);
 }
 
 #[test]
@@ -165,8 +165,8 @@ fn only_files_are_read() {
     fs::create_dir_all(at("set/val/a")).unwrap();
     fs::write(at("set/val/a/1.png"), png(9, 7)).unwrap();
     let pipe = |name: &str| {
-        let made = std::process::Command::new("mkfifo").arg(at(name)).status();
-        assert!(made.unwrap().success());
+        let batch_result = std::process::Command::new("mkfifo").arg(at(name)).status();
+        assert!(batch_result.unwrap().success());
     };
     pipe("set/train/a/x.png");
     let open = |name: &str| Dataset::open(&at(name), Split::Train).unwrap();
@@ -175,7 +175,7 @@ fn only_files_are_read() {
     refused(Dataset::open(&at("x.tar"), Split::Train), &["x.tar: ", "special"]);
     for path in [at("x.tar"), "/dev/zero".into()] {
         refused(
-            Dataset::of_files(std::slice::from_ref(&path)).unwrap().decode(0),
+            Dataset::from_files(std::slice::from_ref(&path)).unwrap().decode(0),
             &[path.to_str().unwrap(), "a special file"],
         );
     }

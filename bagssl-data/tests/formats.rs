@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bagssl_core::patch::ImageSize;
 use bagssl_data::curate::check;
-use bagssl_data::{Cifar, Dataset, Error, Format, Reason, Split};
+use bagssl_data::{Cifar, Dataset, Error, Format, IgnoreReason, Split};
 use proptest::prelude::*;
 
 fn png(width: u32, height: u32, red: u8) -> Vec<u8> {
@@ -35,8 +35,8 @@ fn folder(root: &Path) {
 }
 
 /// What a data set passes over.
-fn passed(dataset: &Dataset) -> String {
-    dataset.passed_over().to_string()
+fn ignored(dataset: &Dataset) -> String {
+    dataset.ignored().to_string()
 }
 
 fn tar(top: &str, files: &[(&str, Vec<u8>)]) -> Vec<u8> {
@@ -77,8 +77,8 @@ fn a_folder_of_images() {
     check_folder_layout(&open(Split::Train), &open(Split::Validation), "");
     let expected =
         "1 file without an image extension (train/cat/notes.txt); 1 hidden image or folder (train/cat/._a.png)";
-    assert_eq!([passed(&open(Split::Train)), passed(&open(Split::Validation))], [expected, ""]);
-    assert_eq!(passed(&Dataset::of_folder(root.path()).unwrap()), expected);
+    assert_eq!([ignored(&open(Split::Train)), ignored(&open(Split::Validation))], [expected, ""]);
+    assert_eq!(ignored(&Dataset::from_folder(root.path()).unwrap()), expected);
     assert_eq!(open(Split::Train).describe(), "ImageFolder, train/: 3 images of 3 classes");
     let before = open(Split::Train).fingerprint();
     assert_eq!(before, open(Split::Train).fingerprint());
@@ -90,7 +90,7 @@ fn a_folder_of_images() {
 #[test]
 fn a_changed_byte_changes_the_fingerprint() {
     let root = tempfile::tempdir().unwrap();
-    let of_folder = || Dataset::open(&root.path().join("set"), Split::Train).unwrap().fingerprint();
+    let from_folder = || Dataset::open(&root.path().join("set"), Split::Train).unwrap().fingerprint();
     let write = |files: &[(&str, Vec<u8>)]| {
         for (name, bytes) in files {
             let path = root.path().join("set").join(name);
@@ -102,7 +102,7 @@ fn a_changed_byte_changes_the_fingerprint() {
         fs::write(&path, tar("", files)).unwrap();
         let of_tar = Dataset::open(&path, Split::Train).unwrap().fingerprint();
         let in_memory = Dataset::from_tar(tar("", files), Path::new("x"), Split::Train).unwrap().fingerprint();
-        assert_eq!([of_folder(), of_tar], [in_memory.clone(), in_memory.clone()]);
+        assert_eq!([from_folder(), of_tar], [in_memory.clone(), in_memory.clone()]);
         in_memory
     };
     let mut files = FILES.map(|(name, red)| (name, png(5, 3, red)));
@@ -124,7 +124,7 @@ fn a_changed_byte_changes_the_fingerprint() {
     let without = open.fingerprint();
     assert_ne!(without, before);
     fs::write(root.path().join("set/train/cat/a.PNG"), &files[1].1).unwrap();
-    assert_eq!([open.fingerprint(), of_folder()], [without, before]);
+    assert_eq!([open.fingerprint(), from_folder()], [without, before]);
 }
 
 #[test]
@@ -135,8 +135,8 @@ fn the_same_in_a_tar() {
         let bytes = tar(top, &files);
         let of = |split| Dataset::from_tar(bytes.clone(), Path::new("x.tar"), split).unwrap();
         check_folder_layout(&of(Split::Train), &of(Split::Validation), top);
-        let notes = of(Split::Validation).passed_over().count(Reason::NoImage);
-        assert_eq!((of(Split::Train).passed_over().total(), notes), (0, 1));
+        let notes = of(Split::Validation).ignored().count(IgnoreReason::NoImageExtension);
+        assert_eq!((of(Split::Train).ignored().total(), notes), (0, 1));
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), &bytes).unwrap();
         let open = |split| Dataset::open(file.path(), split).unwrap();
@@ -308,7 +308,7 @@ fn refused<T>(result: Result<T, Error>, words: &[&str]) {
 }
 
 #[test]
-fn what_is_no_data_set_is_refused() {
+fn other_folders_are_refused() {
     let root = tempfile::tempdir().unwrap();
     refused(Dataset::open(&root.path().join("nothing"), Split::Train), &["nothing"]);
     refused(
@@ -355,12 +355,12 @@ fn tars_one_after_the_other_are_read_as_one() {
     let other = tar("", &[("train/dog/b.png", png(5, 3, 2))]);
     let from = |bytes: &[&[u8]]| Dataset::from_tar(bytes.concat(), Path::new("x.tar"), Split::Train);
     let both = from(&[&one, &other]).unwrap();
-    assert_eq!((both.len(), both.classes(), passed(&both).as_str()), (2, &["cat".into(), "dog".into()][..], ""));
+    assert_eq!((both.len(), both.classes(), ignored(&both).as_str()), (2, &["cat".into(), "dog".into()][..], ""));
     assert_eq!([0, 1].map(|image| both.decode(image).unwrap().rgb()[0]), [1, 2]);
     // The end mark is two blocks; 700 bytes of something come after 300 zeros.
     let more = from(&[&one, &[0; 300], &[7; 700]]).unwrap();
-    assert_eq!((more.len(), passed(&more).as_str()), (1, "700 bytes after the end of a tar (x.tar)"));
-    assert_eq!(passed(&from(&[&one, &[0; 300]]).unwrap()), "", "zeros are no bytes of anything");
+    assert_eq!((more.len(), ignored(&more).as_str()), (1, "700 bytes after the end of a tar (x.tar)"));
+    assert_eq!(ignored(&from(&[&one, &[0; 300]]).unwrap()), "", "zeros are no bytes of anything");
     refused(from(&[&one, &other[..900]]), &["x.tar", "bytes"]);
 }
 
@@ -392,7 +392,7 @@ fn a_tar_with_links_or_special_files_is_refused() {
 
 /// `val/` comes before `test/`: the images of both are not mixed. A class without images is a class all the same.
 #[test]
-fn only_one_folder_is_a_half() {
+fn only_one_folder_per_split() {
     let root = tempfile::tempdir().unwrap();
     let names = ["train/a/1.png", "test/b/2.png", "validation/c/3.png"];
     let files: Vec<(&str, Vec<u8>)> = names.iter().map(|name| (*name, png(2, 2, 9))).collect();
@@ -407,7 +407,7 @@ fn only_one_folder_is_a_half() {
     };
     let folder = || Dataset::open(root.path(), Split::Validation).unwrap();
     check(folder(), &["a", "c"], &["validation/c/3.png"]);
-    assert_eq!(passed(&folder()), "1 image or file of an unused split (test/b/2.png)");
+    assert_eq!(ignored(&folder()), "1 image or file of an unused split (test/b/2.png)");
     fs::create_dir_all(root.path().join("val/c")).unwrap();
     check(folder(), &["a", "c"], &["validation/c/3.png"]);
     fs::remove_dir_all(root.path().join("validation")).unwrap();
@@ -417,7 +417,7 @@ fn only_one_folder_is_a_half() {
     let from = |bytes| Dataset::from_tar(bytes, Path::new("x.tar"), Split::Validation).unwrap();
     fs::remove_dir_all(root.path().join("val")).unwrap();
     check(from(tar("", &files)), &["a", "c"], &["validation/c/3.png"]);
-    assert_eq!(passed(&from(tar("", &files))), "1 image or file of an unused split (test/b/2.png)");
+    assert_eq!(ignored(&from(tar("", &files))), "1 image or file of an unused split (test/b/2.png)");
     let mut builder = tar::Builder::new(Vec::new());
     builder.append_dir_all("photos", root.path()).unwrap();
     check(from(builder.into_inner().unwrap()), &["a", "b", "empty"], &["photos/test/b/2.png"]);
@@ -429,7 +429,7 @@ fn one_class_is_enough_and_summaries_tell() {
     let image = png(3, 2, 1);
     let one = of(&[("train/cat/x.png", image.clone()), ("train/cat/._x.png", image.clone())]);
     assert_eq!((one.summary().as_str(), one.is_empty()), ("1 image of 1 class", false));
-    assert_eq!(passed(&one), "1 hidden image or folder (train/cat/._x.png)");
+    assert_eq!(ignored(&one), "1 hidden image or folder (train/cat/._x.png)");
     let two = of(&[("train/cat/x.png", image.clone()), ("train/dog/x.png", image)]);
     assert_eq!(two.summary(), "2 images of 2 classes");
 }
@@ -453,7 +453,7 @@ fn links_between_folders_are_followed_but_not_for_ever() {
 }
 
 #[test]
-fn what_vanishes_after_opening_is_named() {
+fn vanished_images_are_named() {
     let root = tempfile::tempdir().unwrap();
     folder(root.path());
     let dataset = Dataset::open(root.path(), Split::Train).unwrap();
@@ -471,15 +471,15 @@ fn files_by_name() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("b.png");
     fs::write(&path, png(5, 3, 8)).unwrap();
-    let dataset = Dataset::of_files(&[path.clone(), path.clone()]).unwrap();
+    let dataset = Dataset::from_files(&[path.clone(), path.clone()]).unwrap();
     assert_eq!((dataset.len(), dataset.label(1), dataset.name(1)), (2, 0, path.to_str().unwrap()));
     assert_eq!(dataset.decode(1).unwrap().rgb()[0], 8);
-    refused(Dataset::of_files(&[]), &["images: expected at least one"]);
-    refused(Dataset::of_files(&[root.path().into()]), &["expected an image file"]);
+    refused(Dataset::from_files(&[]), &["images: expected at least one"]);
+    refused(Dataset::from_files(&[root.path().into()]), &["expected an image file"]);
     fs::write(&path, "no image").unwrap();
     refused(dataset.decode(0), &[path.to_str().unwrap(), "bytes (as listed), got 8"]);
     refused(
-        Dataset::of_files(std::slice::from_ref(&path)).unwrap().decode(0),
+        Dataset::from_files(std::slice::from_ref(&path)).unwrap().decode(0),
         &[path.to_str().unwrap(), "expected a JPEG"],
     );
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bagssl_core::bag::Bag;
 use bagssl_core::patch::{PatchSide, PatchSpec};
-use bagssl_data::{BagConfig, BagLoader, Dataset, Decode, OnBadImage, Split, grid_of_all};
+use bagssl_data::{BagConfig, BagLoader, Dataset, Decode, OnBadImage, Split, common_grid};
 
 const FAIL: OnBadImage = OnBadImage::Fail;
 const SKIP: OnBadImage = OnBadImage::Skip;
@@ -34,7 +34,7 @@ fn dataset(files: &[Vec<u8>]) -> Dataset {
 
 /// Rows and columns at a stride of 4.
 fn layout(datasets: &[&Dataset], on_bad_image: OnBadImage) -> Result<(u32, u32), String> {
-    let grid = grid_of_all(datasets, spec(), 4, on_bad_image).map_err(|error| error.to_string())?;
+    let grid = common_grid(datasets, spec(), 4, on_bad_image).map_err(|error| error.to_string())?;
     Ok((grid.rows(), grid.columns()))
 }
 
@@ -60,7 +60,7 @@ fn a_turned_image_has_as_many_patches_and_another_grid() {
 
 /// No image, one that is smaller than a patch, one that is cut short after its header.
 #[test]
-fn images_that_cannot_be_used_count_only_where_they_end_the_work() {
+fn unusable_images_count_only_if_they_fail() {
     let mut short = png(12, 8);
     short.truncate(short.len() - 30);
     let bad = [b"no image".to_vec(), png(3, 12), short];

@@ -51,7 +51,7 @@ fn open(root: &Path, split: Split) -> Dataset {
 }
 
 #[test]
-fn all_that_is_passed_over_is_counted_by_reason() {
+fn ignored_files_are_counted_by_reason() {
     let root = folder(&[
         "train/cat/1.png",
         "train/cat/2.TIF",
@@ -73,7 +73,7 @@ fn all_that_is_passed_over_is_counted_by_reason() {
     std::os::unix::fs::symlink("nowhere", root.path().join("train/owl")).unwrap();
     let train = open(root.path(), Split::Train);
     assert_eq!(train.describe(), "ImageFolder, train/: 1 image of 1 class");
-    let passed = train.passed_over().to_string();
+    let ignored = train.ignored().to_string();
     let expected = [
         "1 image in an unsupported format (train/cat/2.TIF)",
         "2 files without an image extension (train/backup.tar, ..)",
@@ -85,11 +85,11 @@ fn all_that_is_passed_over_is_counted_by_reason() {
         #[cfg(unix)]
         "1 broken link (train/owl)",
     ];
-    let parts: Vec<&str> = passed.split("; ").collect();
+    let parts: Vec<&str> = ignored.split("; ").collect();
     assert_eq!(parts, expected);
     let validation = open(root.path(), Split::Validation);
-    assert_eq!(validation.passed_over().total(), 4, "what lies outside of both halves");
-    assert_eq!(train.passed_over_with(&validation), train.passed_over(), "counts once");
+    assert_eq!(validation.ignored().total(), 4, "what lies outside of both halves");
+    assert_eq!(train.ignored_with(&validation), train.ignored(), "counts once");
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn images_need_no_classes_to_be_learned_from() {
     let root = folder(&["train/1.png", "train/2.png", "train/notes.txt", "val/3.png"]);
     let train = open(root.path(), Split::Train);
     assert_eq!(
-        (train.describe().as_str(), train.without_class()),
+        (train.describe().as_str(), train.first_without_class()),
         ("ImageFolder, train/: 2 images without classes", Some("train/1.png"))
     );
     assert_eq!((open(root.path(), Split::Validation).len(), train.decode(1).unwrap().rgb()[0]), (1, 2));
@@ -105,8 +105,8 @@ fn images_need_no_classes_to_be_learned_from() {
     let root = folder(&["cat/1.png", "cat/deep/2.png", "dog/3.png", "backup.tar"]);
     let all = open(root.path(), Split::Train);
     assert_eq!((all.format(), Dataset::is_set(root.path())), (Format::WholeFolder, false));
-    assert_eq!((all.classes(), all.without_class()), (&["cat".into(), "dog".into()][..], None));
-    assert_eq!(all.passed_over().to_string(), "1 file without an image extension (backup.tar)");
+    assert_eq!((all.classes(), all.first_without_class()), (&["cat".into(), "dog".into()][..], None));
+    assert_eq!(all.ignored().to_string(), "1 file without an image extension (backup.tar)");
     refused(
         Dataset::open(root.path(), Split::Validation),
         &["a validation split", "images without splits", "bagssl data split"],
@@ -115,7 +115,7 @@ fn images_need_no_classes_to_be_learned_from() {
     fs::write(root.path().join("4.png"), png(4)).unwrap();
     let some = open(root.path(), Split::Train);
     let described = "a folder of images without splits: 4 images of 2 classes or none";
-    assert_eq!((some.describe().as_str(), some.without_class()), (described, Some("4.png")));
+    assert_eq!((some.describe().as_str(), some.first_without_class()), (described, Some("4.png")));
 
     let classes_in_classes = folder(&["vehicles/train/1.png", "vehicles/car/2.png", "pets/cat/3.png"]);
     assert_eq!(open(classes_in_classes.path(), Split::Train).classes(), ["pets", "vehicles"]);
@@ -149,7 +149,7 @@ fn names_with_dots_are_whole_keys_where_that_makes_samples() {
         ["22.05.png", "22.06.png", "a.png", "p/photo 2.0 (clean).PNG"].map(|name| format!("shard.tar/{name}"));
     assert_eq!(named(&dotted), expected);
     assert_eq!([0, 1, 2, 3].map(|image| dotted.label(image)), [2, 0, 1, 2]);
-    assert_eq!(dotted.passed_over().to_string(), "2 extra files of samples (a.json, ..)");
+    assert_eq!(dotted.ignored().to_string(), "2 extra files of samples (a.json, ..)");
     refused(
         of(&[("a.png", &image), ("a.cls", b"1"), ("22.05.png", &image)]),
         &["22.05.png: expected a .cls beside the image"],
@@ -162,7 +162,7 @@ fn names_with_dots_are_whole_keys_where_that_makes_samples() {
 }
 
 #[test]
-fn shards_whose_names_say_no_half() {
+fn shards_without_a_split_in_their_names() {
     let root = tempfile::tempdir().unwrap();
     let image = png(1);
     let write = |name: &str, files: &[(&str, &[u8])]| fs::write(root.path().join(name), tar(files)).unwrap();
@@ -176,14 +176,14 @@ fn shards_whose_names_say_no_half() {
     write("a-train.tar", &[("0.png", &image), ("0.cls", b"0")]);
     let train = open(root.path(), Split::Train);
     assert_eq!(train.describe(), "WebDataset, a-train.tar: 1 image of 1 class");
-    assert_eq!(train.passed_over().to_string(), "2 files without a split in their names (a-000.tar, ..)");
+    assert_eq!(train.ignored().to_string(), "2 files without a split in their names (a-000.tar, ..)");
     fs::create_dir(root.path().join("samples")).unwrap();
     for name in ["b-train.tar.gz", "samples/1.png", "cover.png"] {
         fs::write(root.path().join(name), &image).unwrap();
     }
     let expected = "2 images outside the splits (cover.png, ..); 2 files without a split in their names (a-000.tar, \
                     ..); 1 file of another layout (b-train.tar.gz)";
-    assert_eq!(open(root.path(), Split::Train).passed_over().to_string(), expected);
+    assert_eq!(open(root.path(), Split::Train).ignored().to_string(), expected);
     refused(
         Dataset::open(&root.path().join("a-{000..001}.tar"), Split::Validation),
         &["none with val", "pass the folder"],
@@ -229,7 +229,7 @@ fn folders_that_are_no_data_sets() {
     of_tar(&["s/train/diesel/1.png", "s/boat/2.png"], &["x.tar", "one split, beside s/boat/ with images"]);
     let cover = [("s/cover.png", &png(1)[..]), ("s/train/cat/2.png", &png(2))];
     let train = Dataset::from_tar(tar(&cover), Path::new("x.tar"), Split::Train).unwrap();
-    assert_eq!(train.passed_over().to_string(), "1 image outside the splits (s/cover.png)");
+    assert_eq!(train.ignored().to_string(), "1 image outside the splits (s/cover.png)");
     let without_half = folder(&["train/cat/1.png"]);
     refused(
         Dataset::open(without_half.path(), Split::Validation),
@@ -246,7 +246,7 @@ fn folders_that_are_no_data_sets() {
 }
 
 #[test]
-fn lists_come_before_the_folders_of_halves_if_they_are_lists() {
+fn lists_take_precedence_over_split_folders() {
     let root = folder(&["train/cat/1.png", "train/cat/2.png", "val/cat/3.png"]);
     let write = |name: &str, text: &str| fs::write(root.path().join(name), text).unwrap();
     // As other programs write them.
@@ -254,12 +254,12 @@ fn lists_come_before_the_folders_of_halves_if_they_are_lists() {
     write("val.txt", "cat/3 0\n");
     let folders = open(root.path(), Split::Train);
     assert_eq!((folders.format(), folders.len()), (Format::ImageFolder, 2));
-    assert_eq!(folders.passed_over().to_string(), "2 files of another layout (train.txt, ..)");
+    assert_eq!(folders.ignored().to_string(), "2 files of another layout (train.txt, ..)");
     write("train.txt", "train/cat/2.png\tcat\n");
     write("val.txt", "train/cat/1.png\tcat\nval/cat/3.png\tcat\n");
     let validation = open(root.path(), Split::Validation);
     assert_eq!(validation.describe(), "lists of image files, val.txt: 2 images of 1 class");
-    assert_eq!(Dataset::of_halves(root.path(), Split::Train).unwrap().len(), 2, "the folders are still there");
+    assert_eq!(Dataset::from_split_folders(root.path(), Split::Train).unwrap().len(), 2, "the folders are still there");
     assert_eq!(Dataset::format_of_folder(root.path()).unwrap(), Format::ImageFolder);
     write("val.txt", "train/cat/1.png\n");
     write("train.txt", "val/cat/3.png\n");
@@ -285,9 +285,9 @@ fn missing_files_of_a_list_are_bad_images() {
     refused(dataset.decode(2), &["photos/zz.png: expected an image file, as", last]);
     assert_eq!(dataset.decode(1).unwrap().rgb()[0], 1);
     refused(OnBadImage::Fail.check(&dataset), &[first]);
-    refused(OnBadImage::Fail.check(&open().of_images(&[1, 2])), &[last]);
-    refused(OnBadImage::Fail.check(&open().of_classes("cat\ndog").unwrap()), &[last]);
-    assert!(OnBadImage::Fail.check(&open().of_images(&[1])).is_ok() && OnBadImage::Skip.check(&dataset).is_ok());
+    refused(OnBadImage::Fail.check(&open().select_images(&[1, 2])), &[last]);
+    refused(OnBadImage::Fail.check(&open().select_classes("cat\ndog").unwrap()), &[last]);
+    assert!(OnBadImage::Fail.check(&open().select_images(&[1])).is_ok() && OnBadImage::Skip.check(&dataset).is_ok());
     let broken = check(&dataset, None, &|| ()).broken;
     assert!(broken.len() == 2 && broken[0].contains(first), "{broken:?}");
 
@@ -323,16 +323,16 @@ fn images_that_no_list_names_are_counted() {
     .unwrap();
     fs::write(root.path().join("val.txt"), "dog/../cat/3.png\tcat\n").unwrap();
     for split in Split::ALL {
-        assert_eq!(open(root.path(), split).passed_over().to_string(), "2 unlisted images (6.png, ..)");
+        assert_eq!(open(root.path(), split).ignored().to_string(), "2 unlisted images (6.png, ..)");
     }
     fs::write(root.path().join("val.txt"), "6.png\tcat\ncat/3.png\tcat\ndog/5.png\tdog\n").unwrap();
-    assert!(open(root.path(), Split::Train).passed_over().is_empty());
+    assert!(open(root.path(), Split::Train).ignored().is_empty());
 }
 
 /// A link that leads nowhere, a pipe, and names that are not UTF-8 are images that cannot be read: named, or left out and counted.
 #[cfg(unix)]
 #[test]
-fn what_cannot_be_opened_is_left_out_as_any_bad_image() {
+fn unopenable_images_are_skipped() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt as _;
     let root = folder(&["train/cat/1.png", "train/cat/7.png"]);
@@ -353,9 +353,11 @@ fn what_cannot_be_opened_is_left_out_as_any_bad_image() {
     ];
     let files: Vec<_> = ["1.png", "2.png", "3.png"].map(|name| cat.join(name)).into();
     let files = [files, vec![cat.join(OsStr::from_bytes(b"4\xff.png"))]].concat();
-    for dataset in
-        [open(root.path(), Split::Train), Dataset::of_folder(root.path()).unwrap(), Dataset::of_files(&files).unwrap()]
-    {
+    for dataset in [
+        open(root.path(), Split::Train),
+        Dataset::from_folder(root.path()).unwrap(),
+        Dataset::from_files(&files).unwrap(),
+    ] {
         let dataset = Arc::new(dataset);
         for (image, words) in (0..dataset.len()).zip(expected) {
             let decoded = dataset.decode(image).map(|_| ()).map_err(|error| error.to_string());
@@ -370,5 +372,5 @@ fn what_cannot_be_opened_is_left_out_as_any_bad_image() {
         assert_eq!((used, loader.skipped().len()), (dataset.len() - bad, bad));
     }
     fs::remove_file(cat.join("1.png")).unwrap();
-    refused(Dataset::of_files(&files), &["1.png"]);
+    refused(Dataset::from_files(&files), &["1.png"]);
 }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use bagssl_core::bag::{Bag, Views};
 use bagssl_core::batch::{PatchBatch, PatchSource};
+use bagssl_core::color::Color;
 use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{MultiScale, PatchSide, PatchSpec};
 use bagssl_data::{
-    Augment, BagConfig, BagLoader, Blur, Color, Dataset, Jitter, Loader, LoaderConfig, OnBadImage, Solarise, Split,
+    Augment, BagConfig, BagLoader, Blur, Dataset, Jitter, Loader, LoaderConfig, OnBadImage, Solarise, Split,
 };
 
 fn spec(side: u32, input: u32) -> PatchSpec {
@@ -299,7 +300,7 @@ fn a_skipped_image_is_listed_and_changes_no_other() {
 
 /// Skips count when their batch is given out; where nothing can be used, skipping ends too.
 #[test]
-fn skips_are_counted_with_their_batches_and_have_an_end() {
+fn skips_are_counted_per_batch_and_bounded() {
     let config =
         LoaderConfig { views: Views::FixedScale(spec(2, 2)), batch: 2, on_bad_image: OnBadImage::Skip, ..config(3) };
     let loader = Loader::new(gradients_but(14, 9), config.clone()).unwrap();
@@ -333,7 +334,7 @@ fn skips_are_counted_with_their_batches_and_have_an_end() {
 }
 
 #[test]
-fn bags_leave_broken_images_out() {
+fn bags_skip_broken_images() {
     let config = BagConfig { input: 4, batch: 3, threads: 3, on_bad_image: OnBadImage::Skip, ..BagConfig::default() };
     let loader = BagLoader::new(gradients_but(7, 6), config.clone()).unwrap();
     let images: Vec<Vec<u32>> = loader.batches().map(|batch| batch.unwrap().images().to_vec()).collect();
@@ -391,7 +392,7 @@ fn gradients_but(count: usize, broken: usize) -> Arc<Dataset> {
 
 /// An image that changes after its digest was taken ends the work, also where bad ones are left out; when it is what it was, all is.
 #[test]
-fn an_image_that_changes_on_the_way_is_no_bad_one() {
+fn changed_images_are_not_skipped() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("set/val/x");
     std::fs::create_dir_all(&folder).unwrap();

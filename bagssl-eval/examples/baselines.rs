@@ -7,14 +7,14 @@ use std::io::Read;
 use std::time::Instant;
 
 use bagssl_core::batch::{BatchShape, PatchBatch};
+use bagssl_core::color::Color;
 use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_core::normalize::Normalization;
+use bagssl_eval::Knn;
 use bagssl_eval::baselines::{Histogram, Pixels};
-use bagssl_eval::classify::knn::Knn;
-use bagssl_eval::classify::probe::{Linear, Sgd};
-use bagssl_eval::color::Color;
-use bagssl_eval::features::extract;
-use bagssl_eval::features::samples::{Samples, Score};
+use bagssl_eval::extract;
+use bagssl_eval::{Linear, Sgd};
+use bagssl_eval::{Samples, Score};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 

@@ -67,8 +67,8 @@ impl Histogram {
 
 impl Embed for Pixels {
     /// A baseline has a single layer, [`FeatureLayer::Embedding`].
-    fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
-        embed(batch, taps, self.normalization, |patch| match self.color {
+    fn embed(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
+        embed(batch, layers, self.normalization, |patch| match self.color {
             Color::Rgb => (0..3).flat_map(|channel| patch.iter().map(move |color| color[channel])).collect(),
             Color::Grey => {
                 let grey: Vec<f32> = patch.iter().map(|&color| luma(color)).collect();
@@ -81,20 +81,20 @@ impl Embed for Pixels {
 
 impl Embed for Histogram {
     /// A baseline has a single layer, [`FeatureLayer::Embedding`].
-    fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
-        embed(batch, taps, self.normalization, |patch| self.of(patch))
+    fn embed(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
+        embed(batch, layers, self.normalization, |patch| self.of(patch))
     }
 }
 
 /// Undoes the normalization and applies `feature` to the colors of each patch.
 fn embed(
     batch: &PatchBatch,
-    taps: &[FeatureLayer],
+    layers: &[FeatureLayer],
     normalization: Normalization,
     feature: impl Fn(&[[f32; 3]]) -> Vec<f32>,
 ) -> core::result::Result<Vec<Rows>, SourceError> {
-    if let Some(tap) = taps.iter().find(|&&tap| tap != FeatureLayer::Embedding) {
-        return Err(format!("a baseline has no tap {}, only {}", tap.name(), FeatureLayer::Embedding.name()).into());
+    if let Some(layer) = layers.iter().find(|&&layer| layer != FeatureLayer::Embedding) {
+        return Err(format!("a baseline has no tap {}, only {}", layer.name(), FeatureLayer::Embedding.name()).into());
     }
     let shape = batch.shape();
     if shape.channels != 3 || shape.patch_len() == 0 {
@@ -110,7 +110,7 @@ fn embed(
         dim = row.len();
         values.extend(row);
     }
-    Ok(taps.iter().map(|_| Rows { values: values.clone(), dim }).collect())
+    Ok(layers.iter().map(|_| Rows { values: values.clone(), dim }).collect())
 }
 
 #[cfg(test)]
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_baseline_cannot_do_is_refused() {
+    fn unsupported_baseline_inputs_are_refused() {
         let normalization = Normalization::HALF;
         let pixels = Pixels { normalization, color: Color::Rgb };
         assert!(pixels.embed(&batch(COLORS, normalization), &[FeatureLayer::Projection]).is_err());

@@ -1,11 +1,11 @@
 //! Color modes: the same images in color and in grey.
 
-pub use bagssl_core::color::Color;
+pub(crate) use bagssl_core::color::Color;
 
 /// Returns the luma of a color. A grey color (with equal channels) keeps its value.
 ///
 /// # Source
 /// ITU-R BT.601.
-pub fn luma([red, green, blue]: [f32; 3]) -> f32 {
+pub(crate) fn luma([red, green, blue]: [f32; 3]) -> f32 {
     0.299 * red + 0.587 * green + 0.114 * blue
 }

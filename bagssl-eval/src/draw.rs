@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_share_their_numbers() {
+    fn random_streams_are_independent() {
         let draws = [
             Draw::Order { image: 0 },
             Draw::Order { image: 1 },

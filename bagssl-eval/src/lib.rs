@@ -1,10 +1,10 @@
 //! Evaluation of patch embeddings: what does a representation know?
 //!
-//! - [`features`]: the embeddings of all patches of a data set, in memory or in a cache on disk. Their mean per image is the
-//!   image's representation, a row of [`Samples`].
-//! - [`classify`]: weighted [`Knn`] and [`Linear`] probes on these, under named protocols; classifiers in files.
+//! - [`Features`]: the embeddings of all patches of a data set, in memory or in a [`FeatureCache`] on disk; [`extract`]
+//!   computes them. Their mean per image is the image's representation, a row of [`Samples`].
+//! - [`Knn`] and [`Linear`] classify these, under a named [`Protocol`]; a [`Classifier`] is stored in a file.
 //! - [`analysis`]: collapse, convergence of the mean, nearest neighbors, locality, co-occurrence, projections to two dimensions.
-//! - [`baselines`]: raw pixels and color histograms in place of a network; [`color`] takes the color away.
+//! - [`baselines`]: raw pixels and color histograms in place of a network.
 //! - [`stats`]: confidence intervals and paired differences.
 //! - [`report`]: all of it as HTML, Markdown, JSON and CSV.
 //!
@@ -25,23 +25,32 @@
 //! BagSSL, arXiv:2206.08954.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub mod error;
+mod error;
 mod draw;
 mod numerics;
+mod color;
+mod features;
+mod classify;
 
-pub mod color;
-pub mod baselines;
-pub mod features;
-pub mod classify;
 pub mod analysis;
-pub mod stats;
+pub mod baselines;
 pub mod report;
+pub mod stats;
 
+pub use classify::classifier::{Classifier, ClassifierKind, Search};
+pub use classify::confusion::Confusion;
 pub use classify::knn::Knn;
-pub use classify::probe::Linear;
+pub use classify::probe::{Linear, Logistic, Sgd, SoftmaxModel};
+#[doc(hidden)]
+pub use classify::protocol::fnv1a;
+pub use classify::protocol::{Origin, Protocol};
 pub use error::{Error, Result};
-pub use features::samples::Samples;
-pub use features::{Features, Order};
+#[doc(hidden)]
+pub use features::cache::npy::header as npy_header;
+pub use features::cache::{CacheEntry, FeatureCache, cached_features};
+pub use features::samples::{Fit, Samples, Score};
+pub use features::table::{RowsView, Table, Values};
+pub use features::{Features, Order, extract, intersect_images};
 
 /// The readme's example is a test.
 #[cfg(doctest)]

@@ -1,6 +1,6 @@
 //! Statistics over few seeds and few images.
 
-pub use bagssl_core::quantile::student_t;
+use bagssl_core::quantile::student_t;
 use serde::{Deserialize, Serialize};
 
 use crate::draw::Draw;
@@ -12,7 +12,7 @@ pub fn mean(values: &[f64]) -> f64 {
 }
 
 /// Returns the sample standard deviation (`n - 1`), or 0 for fewer than two values.
-pub fn deviation(values: &[f64]) -> f64 {
+pub fn std_dev(values: &[f64]) -> f64 {
     if values.len() < 2 {
         return 0.0;
     }
@@ -25,10 +25,10 @@ pub fn deviation(values: &[f64]) -> f64 {
 ///
 /// # Example
 /// ```
-/// let error = bagssl_eval::stats::accuracy_error(60.0, 270);
+/// let error = bagssl_eval::stats::accuracy_standard_error(60.0, 270);
 /// assert!((error - 2.98).abs() < 0.01);
 /// ```
-pub fn accuracy_error(percent: f64, count: usize) -> f64 {
+pub fn accuracy_standard_error(percent: f64, count: usize) -> f64 {
     let share = (percent / 100.0).clamp(0.0, 1.0);
     if count == 0 { 100.0 } else { 100.0 * (share * (1.0 - share) / count as f64).sqrt() }
 }
@@ -57,7 +57,7 @@ pub fn paired_difference(a: &[f64], b: &[f64]) -> Result<Option<Interval>> {
     }
     let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
     let mean = mean(&differences);
-    let half = student_t(0.975, a.len() as u32 - 1) * deviation(&differences) / (a.len() as f64).sqrt();
+    let half = student_t(0.975, a.len() as u32 - 1) * std_dev(&differences) / (a.len() as f64).sqrt();
     Ok(Some(Interval { mean, low: mean - half, high: mean + half }))
 }
 
@@ -105,8 +105,8 @@ mod tests {
 
     #[test]
     fn moments_by_hand() {
-        assert_eq!((mean(&[1.0, 2.0, 6.0]), deviation(&[1.0, 2.0, 6.0])), (3.0, 7f64.sqrt()));
-        assert_eq!((mean(&[]), deviation(&[4.0])), (0.0, 0.0));
+        assert_eq!((mean(&[1.0, 2.0, 6.0]), std_dev(&[1.0, 2.0, 6.0])), (3.0, 7f64.sqrt()));
+        assert_eq!((mean(&[]), std_dev(&[4.0])), (0.0, 0.0));
     }
 
     /// The differences are 10, 12, 14: 12 +- 4.303 * 2 / sqrt 3.
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn errors_of_accuracies() {
-        assert_eq!(accuracy_error(50.0, 100), 5.0);
-        assert_eq!(accuracy_error(100.0, 100), 0.0);
+        assert_eq!(accuracy_standard_error(50.0, 100), 5.0);
+        assert_eq!(accuracy_standard_error(100.0, 100), 0.0);
     }
 }

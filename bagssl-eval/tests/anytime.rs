@@ -4,9 +4,9 @@ use bagssl_core::aggregate::RunningMean;
 use bagssl_core::anytime::{Decision, DecisionSchedule, Next};
 use bagssl_core::embed::Rows;
 use bagssl_core::random::{Address, Purpose};
-use bagssl_eval::classify::knn::Knn;
-use bagssl_eval::classify::probe::{Linear, SoftmaxModel};
-use bagssl_eval::features::samples::Samples;
+use bagssl_eval::Knn;
+use bagssl_eval::Samples;
+use bagssl_eval::{Linear, SoftmaxModel};
 
 const PATCHES: usize = 400;
 const DIM: usize = 8;
@@ -63,7 +63,7 @@ fn knn_decides(knn: Knn, train: &Samples, patches: &Rows) -> (usize, u32) {
     let looks = DecisionSchedule::new(LEAST, PATCHES as u64).unwrap();
     for count in (1..PATCHES).filter(|&count| looks.is_due(count as u64)) {
         let seen = Rows { values: patches.values[..count * DIM].to_vec(), dim: DIM };
-        if let Some(class) = knn.decided(train, &seen, PATCHES as u64, looks.confidence(CONFIDENCE)).unwrap() {
+        if let Some(class) = knn.decide(train, &seen, PATCHES as u64, looks.confidence(CONFIDENCE)).unwrap() {
             return (count, class);
         }
     }
@@ -78,11 +78,11 @@ fn decide(spread: Spread) -> ([usize; 2], [usize; 2]) {
     for number in 0..400 {
         let (patches, _) = image(number, spread);
         let whole = rows(&mean_of(&patches, PATCHES));
-        let said = [model.predict(&whole).unwrap()[0], knn.predict(&train, &whole).unwrap()[0]];
-        let decided = [probe_decides(&model, &patches), knn_decides(knn, &train, &patches)];
-        for (at, (count, class)) in decided.into_iter().enumerate() {
+        let ranks = [model.predict(&whole).unwrap()[0], knn.predict(&train, &whole).unwrap()[0]];
+        let decide = [probe_decides(&model, &patches), knn_decides(knn, &train, &patches)];
+        for (at, (count, class)) in decide.into_iter().enumerate() {
             early[at] += usize::from(count < PATCHES);
-            wrong[at] += usize::from(class != said[at]);
+            wrong[at] += usize::from(class != ranks[at]);
         }
     }
     (early, wrong)

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bagssl_eval::report::{Block, Lines, Page, Point, Scatter, Thumbnail};
+use bagssl_eval::report::{Block, LinePlot, Page, Point, Scatter, Thumbnail};
 use serde_json::Value;
 
 use crate::sample;
@@ -69,11 +69,11 @@ const DOT: &str = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAA
 /// A map, and a plot of curves.
 fn page() -> Page {
     let dot = Thumbnail::new(2, 3, vec![90; 18]).unwrap();
-    let point = |at: usize| Point {
-        at: [(at as f64).sin(), (at as f64 * 0.7).cos()],
-        group: at % 3,
-        name: format!("image {at}"),
-        thumbnail: at.is_multiple_of(4).then(|| dot.clone()),
+    let point = |index: usize| Point {
+        position: [(index as f64).sin(), (index as f64 * 0.7).cos()],
+        group: index % 3,
+        name: format!("image {index}"),
+        thumbnail: index.is_multiple_of(4).then(|| dot.clone()),
     };
     let map = Scatter {
         title: "a map".into(),
@@ -83,7 +83,7 @@ fn page() -> Page {
     };
     let curve =
         |name: &str, rise: f64| (name.to_string(), (1..6).map(|x| (f64::from(x), rise * f64::from(x), 1.0)).collect());
-    let plot = Lines {
+    let plot = LinePlot {
         title: "curves".into(),
         caption: "which rises".into(),
         x_label: "patches".into(),
@@ -109,20 +109,20 @@ fn pages_are_whole_in_a_browser() {
         let count = |what: &str| html.matches(what).count() as u64;
         let mut grounds = Vec::new();
         for (width, dark) in [(1200, false), (1200, true), (500, false)] {
-            let said = shown(&chromium, &html, width, dark);
-            let at = format!("{name}, {width} pixels, dark {dark}: {said}");
+            let ranks = shown(&chromium, &html, width, dark);
+            let at = format!("{name}, {width} pixels, dark {dark}: {ranks}");
             for nothing in NOTHING {
-                assert_eq!(said[nothing], 0, "{nothing}: {at}");
+                assert_eq!(ranks[nothing], 0, "{nothing}: {at}");
             }
             assert_eq!(
-                (said["svgs"].as_u64(), said["images"].as_u64()),
+                (ranks["svgs"].as_u64(), ranks["images"].as_u64()),
                 (Some(count("<svg")), Some(count("<img"))),
                 "{at}"
             );
-            assert!(count("<svg") > 0 && said["headings"].as_u64() == Some(count("<h2")), "{at}");
-            assert!(said["tooWide"].as_i64().unwrap() <= 0, "{at}");
-            assert_eq!(said["dark"], dark, "{at}");
-            grounds.push(said["ground"].clone());
+            assert!(count("<svg") > 0 && ranks["headings"].as_u64() == Some(count("<h2")), "{at}");
+            assert!(ranks["tooWide"].as_i64().unwrap() <= 0, "{at}");
+            assert_eq!(ranks["dark"], dark, "{at}");
+            grounds.push(ranks["ground"].clone());
         }
         assert_ne!(grounds[0], grounds[1], "{name}: a dark page has another ground");
     }
@@ -131,7 +131,7 @@ fn pages_are_whole_in_a_browser() {
 /// Each check can fail: a broken picture, one without a name, a figure that is too small, one of two lines alone, a section that is
 /// its heading alone, what comes from elsewhere, a link to nothing, an element that is too wide, a word on the console.
 #[test]
-fn what_is_broken_is_seen() {
+fn damage_is_detected() {
     let Some(chromium) = chromium() else { return };
     let shows = |body: &str| shown(&chromium, &format!("<html><body>{body}</body></html>"), 500, false);
     let section = |text: &str| format!("<section><h2>a</h2>{text}</section>");
@@ -151,9 +151,9 @@ fn what_is_broken_is_seen() {
         ("<link rel='none' href='style.css'>".into(), "foreign"),
         ("<a href='#nowhere'>x</a>".into(), "deadLinks"),
     ] {
-        let said = shows(&format!("{whole}{bad}"));
+        let ranks = shows(&format!("{whole}{bad}"));
         for it in NOTHING {
-            assert_eq!(said[it], i32::from(it == check), "{it}: {bad}");
+            assert_eq!(ranks[it], i32::from(it == check), "{it}: {bad}");
         }
     }
     assert!(shows("<p style='width: 3000px'>x</p>")["tooWide"].as_i64().unwrap() > 2000);

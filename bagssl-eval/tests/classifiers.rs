@@ -1,10 +1,10 @@
 //! Agreement with scikit-learn; `reference/classifiers.py` made the expected values.
 
 use bagssl_core::embed::Rows;
-use bagssl_eval::classify::confusion::Confusion;
-use bagssl_eval::classify::knn::Knn;
-use bagssl_eval::classify::probe::{Linear, Logistic};
-use bagssl_eval::features::samples::Samples;
+use bagssl_eval::Confusion;
+use bagssl_eval::Knn;
+use bagssl_eval::Samples;
+use bagssl_eval::{Linear, Logistic};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -1,7 +1,7 @@
 //! The report of the sample: its JSON, its sentences, and pages that hold nothing foreign.
 
 use bagssl_eval::report::{Method, Report, View};
-use bagssl_eval::stats::accuracy_error;
+use bagssl_eval::stats::accuracy_standard_error;
 use serde_json::Value;
 
 use crate::sample;
@@ -50,7 +50,7 @@ fn the_headline_is_computed() {
     let headline = report.headline();
     let gain = headline.random.clone().unwrap().difference.unwrap();
     assert!((gain.mean - 18.0).abs() < 1e-9 && gain.low < 18.0 && gain.high > 18.0, "{gain:?}");
-    assert!((headline.standard_error.unwrap() - accuracy_error(46.0, 270)).abs() < 1e-9);
+    assert!((headline.standard_error.unwrap() - accuracy_standard_error(46.0, 270)).abs() < 1e-9);
     let text = headline.sentences(&report).join(" ");
     for part in [
         "46.0 %",

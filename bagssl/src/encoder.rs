@@ -10,7 +10,7 @@ use bagssl_core::cpu::{Embedder, EmbedderOptions, InstructionSet};
 use bagssl_core::embed::{Embed, FeatureLayer};
 use bagssl_core::random::Address;
 use bagssl_data::{Cutter, Dataset, Image};
-use bagssl_eval::classify::protocol::fnv1a;
+use bagssl_eval::fnv1a;
 
 use crate::embed::{EmbedOptions, Embeddings, Patches, embed};
 use crate::error::{Error, Result};
@@ -125,7 +125,7 @@ impl Encoder {
     /// Those of [`embed`], and [`Error::Data`] if a file is missing or there is none.
     pub fn embed_files<P: AsRef<Path>>(&self, files: &[P], options: &EmbedOptions<'_>) -> Result<Embeddings> {
         let files: Vec<PathBuf> = files.iter().map(|file| file.as_ref().into()).collect();
-        self.embed_dataset(&Arc::new(Dataset::of_files(&files)?), options)
+        self.embed_dataset(&Arc::new(Dataset::from_files(&files)?), options)
     }
 
     /// Embeds all images of a data set.

@@ -46,10 +46,10 @@ pub enum Error {
         what: &'static str,
     },
     /// The memory limit leaves no room for the embeddings of all patches.
-    #[error("memory limit: expected at most {most} embeddings of patches, got more; embed fewer images at a time")]
+    #[error("memory limit: expected at most {max} embeddings of patches, got more; embed fewer images at a time")]
     TooManyPatches {
         /// The patches that fit.
-        most: u64,
+        max: u64,
     },
     /// Features do not fit into the memory that is free.
     #[error(

@@ -6,7 +6,7 @@ use std::path::Path;
 use bagssl_core::bag::Bag;
 use bagssl_core::patch::PatchSpec;
 use bagssl_data::{Dataset, OnBadImage, Skipped};
-use bagssl_eval::classify::protocol::Protocol;
+use bagssl_eval::Protocol;
 
 use crate::embed::Patches;
 use crate::error::Result;
@@ -50,7 +50,7 @@ pub enum Event<'a> {
     /// The feature cache has features of other images from the same place.
     ImagesChanged {
         /// Where the images lie.
-        place: &'a str,
+        location: &'a str,
         /// Whether the features of these images are in the cache, too.
         is_cached: bool,
     },
@@ -73,7 +73,7 @@ impl EvalOptions<'_> {
         self.patches.or_else(of_protocol).unwrap_or_default().bag_for(spec, dataset)
     }
 
-    pub(crate) fn tell(&self, event: Event<'_>) {
+    pub(crate) fn report(&self, event: Event<'_>) {
         if let Some(on_event) = self.on_event {
             on_event(event);
         }
@@ -101,7 +101,7 @@ mod tests {
     use bagssl_data::Split;
 
     #[test]
-    fn the_patches_are_those_given_or_those_of_the_protocol() {
+    fn patches_default_to_the_protocol() {
         let dataset = Dataset::embedded(Split::Validation).unwrap();
         let bag = |side, patches, protocol| {
             let protocol = Protocol::preset(protocol).unwrap();

@@ -11,9 +11,9 @@ use bagssl_core::memory;
 use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::Filter;
 use bagssl_data::{BagConfig, BagLoader, Dataset};
-use bagssl_eval::classify::protocol::fnv1a;
-use bagssl_eval::features::cache::{self as cache, FeatureCache};
-use bagssl_eval::features::{Features, extract};
+use bagssl_eval::fnv1a;
+use bagssl_eval::{CacheEntry, FeatureCache, cached_features};
+use bagssl_eval::{Features, extract};
 
 use crate::error::{Error, Result};
 use crate::eval_options::{EvalOptions, Event};
@@ -23,7 +23,7 @@ use crate::model::Model;
 /// ([`BagLoader::with_rows`]).
 const BATCH: usize = 16;
 /// The most bytes of patches in a batch, at `FEW` patches per image.
-const MOST_BATCH: u64 = 2 << 30;
+const MAX_BATCH_BYTES: u64 = 2 << 30;
 const FEW: u64 = 25;
 
 /// The input format of a network.
@@ -59,9 +59,9 @@ pub fn extract_features(
     let side = input.side as usize;
     let loader = bags(input, dataset, bag, color, options)?.with_rows(model.network.rows([side, side]));
     let mut before = 0;
-    let mut progress = |done: usize| {
-        options.tell(Event::Embedded(done.saturating_sub(before) as u64));
-        before = done;
+    let mut progress = |completed: usize| {
+        options.report(Event::Embedded(completed.saturating_sub(before) as u64));
+        before = completed;
     };
     let features = match options.feature_cache {
         None => {
@@ -70,30 +70,30 @@ pub fn extract_features(
         }
         Some(root) => {
             let (images, others) = (dataset.fingerprint(), describe(model, dataset, bag, color, options));
-            let (of, at) = (format!("images {images}; {others}"), dataset.place());
-            let folder = root.join(fnv1a(of.as_bytes()));
-            if let Some(before) = last_before(&cache::kept(root), &others, &at)
-                && before.of != of
+            let (identity, location) = (format!("images {images}; {others}"), dataset.location());
+            let folder = root.join(fnv1a(identity.as_bytes()));
+            if let Some(before) = latest_with_settings(&cached_features(root), &others, &location)
+                && before.identity != identity
             {
-                options.tell(Event::ImagesChanged { place: &at, is_cached: folder.exists() });
+                options.report(Event::ImagesChanged { location: &location, is_cached: folder.exists() });
             }
-            let store = FeatureCache { folder: &folder, of: &of, at: &at };
-            if store.is_in_use() {
-                options.tell(Event::Waiting { folder: &folder });
+            let cache = FeatureCache { folder: &folder, identity: &identity, location: &location };
+            if cache.is_in_use() {
+                options.report(Event::Waiting { folder: &folder });
             }
-            let features = store.extract(model.network, |first| loader.batches_from(first), layers, &mut progress)?;
+            let features = cache.extract(model.network, |first| loader.batches_from(first), layers, &mut progress)?;
             check_classes(&features, dataset, &folder)?;
             features
         }
     };
     let skipped = loader.skipped();
     if !skipped.is_empty() {
-        options.tell(Event::Skipped(&skipped));
+        options.report(Event::Skipped(&skipped));
     }
     let with_features = features.first().map_or(0, Features::len);
     let earlier = dataset.len().saturating_sub(with_features + skipped.len());
     if earlier > 0 {
-        options.tell(Event::SkippedBefore(earlier));
+        options.report(Event::SkippedBefore(earlier));
     }
     Ok(features)
 }
@@ -127,11 +127,11 @@ fn describe(model: &Model<'_>, dataset: &Dataset, bag: Bag, color: Color, option
 }
 
 /// Returns the most recently used cache entry with the same location and settings, for any images.
-fn last_before<'a>(kept: &'a [cache::CacheEntry], others: &str, at: &str) -> Option<&'a cache::CacheEntry> {
-    let is_before = |kept: &&cache::CacheEntry| {
-        kept.at == at && kept.of.split_once("; ").is_some_and(|(_, before)| before == others)
+fn latest_with_settings<'a>(entries: &'a [CacheEntry], others: &str, location: &str) -> Option<&'a CacheEntry> {
+    let is_before = |entry: &&CacheEntry| {
+        entry.location == location && entry.identity.split_once("; ").is_some_and(|(_, before)| before == others)
     };
-    kept.iter().filter(is_before).max_by_key(|kept| kept.used)
+    entries.iter().filter(is_before).max_by_key(|entry| entry.last_used)
 }
 
 /// Checks that the images and classes of features match the data set. Cached files may be damaged. All layers have the same
@@ -158,7 +158,7 @@ pub(crate) fn bags(
     // Large patches get fewer images per batch. The number of patches per image is unknown until an
     // image is decoded.
     let patch = 3 * 4 * u64::from(input.side) * u64::from(input.side);
-    let batch = BATCH.min((MOST_BATCH / (FEW * patch)).max(1) as usize);
+    let batch = BATCH.min((MAX_BATCH_BYTES / (FEW * patch)).max(1) as usize);
     let config = BagConfig {
         bag,
         input: input.side,

@@ -34,8 +34,8 @@ impl Groups {
             Groups::Image => Ok((images.map(|image| image as u32).collect(), "images")),
             Groups::Class => Ok((classes(), "classes")),
             Groups::Tiles | Groups::Auto => {
-                let tiles: Vec<Option<Tile>> =
-                    images.clone().map(|image| Tile::from_name(dataset.name(image))).collect();
+                let tiles: Vec<Option<TileName>> =
+                    images.clone().map(|image| TileName::from_name(dataset.name(image))).collect();
                 match tiles.iter().position(Option::is_none) {
                     None => {
                         Ok((regions(&tiles.into_iter().flatten().collect::<Vec<_>>()), "regions of touching tiles"))
@@ -51,12 +51,12 @@ impl Groups {
 /// A square tile of a photograph that was scaled so that its short side has `s` pixels, where `s`
 /// is the number in the tile's name. `square` is `[left, top, side]` relative to the photograph, up
 /// to a constant factor.
-struct Tile {
+struct TileName {
     folder: String,
     square: [f64; 3],
 }
 
-impl Tile {
+impl TileName {
     fn from_name(name: &str) -> Option<Self> {
         let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
         let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
@@ -69,10 +69,10 @@ impl Tile {
         let share = |value: u32| f64::from(value) / f64::from(scale);
         // Positions count tiles. All tiles have the same size in pixels, which is the constant
         // factor.
-        Some(Tile { folder: folder.into(), square: [share(column), share(row), share(1)] })
+        Some(TileName { folder: folder.into(), square: [share(column), share(row), share(1)] })
     }
 
-    fn touches(&self, other: &Tile) -> bool {
+    fn touches(&self, other: &TileName) -> bool {
         const ROUNDING: f64 = 1e-9;
         let ([left, top, side], [other_left, other_top, other_side]) = (self.square, other.square);
         let meet = |a: f64, b: f64| a <= b + other_side + ROUNDING && b <= a + side + ROUNDING;
@@ -81,24 +81,24 @@ impl Tile {
 }
 
 /// Returns the connected region of each tile. Tiles in the same folder are connected if they touch.
-fn regions(tiles: &[Tile]) -> Vec<u32> {
+fn regions(tiles: &[TileName]) -> Vec<u32> {
     let mut folders: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    tiles.iter().enumerate().for_each(|(place, tile)| folders.entry(&tile.folder).or_default().push(place));
+    tiles.iter().enumerate().for_each(|(index, tile)| folders.entry(&tile.folder).or_default().push(index));
     let mut groups = vec![u32::MAX; tiles.len()];
     let mut next = 0;
-    for places in folders.values() {
-        for &place in places {
-            if groups[place] != u32::MAX {
+    for indices in folders.values() {
+        for &index in indices {
+            if groups[index] != u32::MAX {
                 continue;
             }
-            let mut open = vec![place];
+            let mut open = vec![index];
             while let Some(tile) = open.pop() {
                 if groups[tile] != u32::MAX {
                     continue;
                 }
                 groups[tile] = next;
                 let near = |&&other: &&usize| groups[other] == u32::MAX && tiles[tile].touches(&tiles[other]);
-                open.extend(places.iter().filter(near));
+                open.extend(indices.iter().filter(near));
             }
             next += 1;
         }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     fn regions_of(names: &[&str]) -> Vec<u32> {
-        regions(&names.iter().map(|name| Tile::from_name(name).unwrap()).collect::<Vec<_>>())
+        regions(&names.iter().map(|name| TileName::from_name(name).unwrap()).collect::<Vec<_>>())
     }
 
     /// Tiles in a row, one that touches at a corner, one apart, and one of another photograph. The
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn other_names_are_no_tiles() {
         for name in ["a/b.jpg", "s6-x1.jpg", "s0-x1-y1.jpg", "s6-x1-y1-z1.jpg", "x1-y1-s6.jpg", "s6-x-y1.jpg"] {
-            assert!(Tile::from_name(name).is_none(), "{name}");
+            assert!(TileName::from_name(name).is_none(), "{name}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bagssl_core::checkpoint::{Checkpoint, Spec};
 use bagssl_core::embed::{Embed, FeatureLayer};
-use bagssl_eval::classify::protocol::{Origin, Protocol, fnv1a};
+use bagssl_eval::{Origin, Protocol, fnv1a};
 
 use crate::splits::Splits;
 
@@ -77,7 +77,9 @@ impl<'a> Model<'a> {
 /// [`Model::evaluated_layers`]. The embedding comes first.
 pub fn evaluated_layers(own: FeatureLayer, protocol: &Protocol) -> Vec<FeatureLayer> {
     let all = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
-    all.into_iter().filter(|layer| *layer != FeatureLayer::FirstLayer || [own, protocol.tap].contains(layer)).collect()
+    all.into_iter()
+        .filter(|layer| *layer != FeatureLayer::FirstLayer || [own, protocol.layer].contains(layer))
+        .collect()
 }
 
 impl fmt::Debug for Model<'_> {

@@ -20,7 +20,7 @@ pub struct Splits {
     /// The classes of both splits as they were given, which also says what is not tested.
     pub classes: Classes,
     /// The number of test images that were left out, because their classes have no training images.
-    pub untested: usize,
+    pub untested_images: usize,
 }
 
 impl Splits {
@@ -39,14 +39,14 @@ impl Splits {
     /// [`Error::NoClass`] if an image has no class, [`Error::Data`] if no test image is left.
     pub fn new(train: Dataset, test: Dataset) -> Result<Self> {
         for (dataset, split) in [(&train, "training"), (&test, "validation")] {
-            if let Some(image) = dataset.without_class() {
+            if let Some(image) = dataset.first_without_class() {
                 return Err(Error::NoClass { split, image: image.into() });
             }
         }
         let (classes, all) = (Classes::compare(&train, &test), test.len());
-        let test = test.known_from(&train)?;
-        let untested = all - test.len();
-        Ok(Splits { train: Arc::new(train), test: Arc::new(test), classes, untested })
+        let test = test.keep_classes_of(&train)?;
+        let untested_images = all - test.len();
+        Ok(Splits { train: Arc::new(train), test: Arc::new(test), classes, untested_images })
     }
 
     /// Returns the number of classes of the test images.
@@ -73,7 +73,7 @@ mod tests {
 
     /// Classes a and b have training images, a, b and c test images: c is not tested.
     #[test]
-    fn test_images_of_unknown_classes_are_left_out() {
+    fn test_images_of_unknown_classes_are_skipped() {
         let folder = tempfile::tempdir().unwrap();
         let names = [
             "train/a/0.png",
@@ -90,11 +90,11 @@ mod tests {
             image::RgbImage::new(3, 2).save(path).unwrap();
         }
         let splits = Splits::open(folder.path()).unwrap();
-        assert_eq!((splits.train.len(), splits.test.len(), splits.untested), (3, 2, 2));
+        assert_eq!((splits.train.len(), splits.test.len(), splits.untested_images), (3, 2, 2));
         assert_eq!((splits.tested_classes(), splits.chance(), splits.images_to_evaluate()), (2, 50.0, 5 * 4));
         assert_eq!(splits.classes.validation_only, ["c"]);
 
-        let files = || Dataset::of_files(&[folder.path().join("val/a/0.png")]).unwrap();
+        let files = || Dataset::from_files(&[folder.path().join("val/a/0.png")]).unwrap();
         let train = Dataset::open(folder.path(), Split::Train).unwrap();
         let error = Splits::new(train, files()).unwrap_err().to_string();
         assert!(error.contains("validation") && error.contains("0.png"), "{error}");

@@ -72,7 +72,7 @@ fn tile_of(dataset: &Dataset, image: usize) -> Tile {
 }
 
 fn thumbnail(image: &Image) -> Result<Thumbnail> {
-    let image = image.shrunk(LARGEST);
+    let image = image.shrink_to(LARGEST);
     Ok(Thumbnail::new(image.size().height, image.size().width, image.rgb().to_vec())?)
 }
 

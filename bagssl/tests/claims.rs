@@ -1,10 +1,10 @@
 //! The claims of the paper on a checkpoint, at a tiny size.
 
-use bagssl::claims::aggregation::Aggregation;
-use bagssl::claims::compare::Compare;
-use bagssl::claims::convergence::Convergence;
-use bagssl::claims::cooccurrence::Cooccurrence;
-use bagssl::claims::locality::Locality;
+use bagssl::claims::Aggregation;
+use bagssl::claims::Compare;
+use bagssl::claims::Convergence;
+use bagssl::claims::Cooccurrence;
+use bagssl::claims::Locality;
 use bagssl::claims::{Claim, NO_PROJECTOR};
 use bagssl::{Color, Encoder, Error, EvalOptions, FeatureLayer, Model, Patches};
 
@@ -56,7 +56,7 @@ fn convergence_is_that_of_an_evaluation() {
     let report = Convergence::default().check(&[encoder.model("golden")], &splits, &options).unwrap();
     let model = &report.checkpoints[0];
     assert_eq!((&model.whole, &model.center), (&expected, &expected));
-    assert!(model.between_images.unwrap() < model.whole[2].cosine, "{model:?}");
+    assert!(model.cosine_between_images.unwrap() < model.whole[2].cosine, "{model:?}");
     assert!(report.page().lead[0].starts_with("golden: the mean of 4 patches"));
     stored(&report);
     let grey = Convergence { color: Color::Grey }.check(&[encoder.model("golden")], &splits, &options).unwrap();

@@ -127,7 +127,7 @@ fn bad_images_are_skipped_if_asked() {
 }
 
 #[test]
-fn what_is_no_checkpoint_is_named() {
+fn non_checkpoints_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("run.safetensors");
     let missing = Encoder::load(&file).unwrap_err();

@@ -118,7 +118,7 @@ fn listen(call: impl FnOnce(&(dyn Fn(Event<'_>) + Sync))) -> (u64, Vec<String>) 
 }
 
 #[test]
-fn cached_features_are_reused_and_skipped_images_are_told() {
+fn cached_features_are_reused_and_skipped_images_reported() {
     let folder = tempfile::tempdir().unwrap();
     pictures(folder.path());
     std::fs::write(folder.path().join("val/b/2.png"), "no picture").unwrap();

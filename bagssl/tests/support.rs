@@ -9,7 +9,7 @@ pub(crate) fn photographs() -> Splits {
     let tenth = |split| {
         let all = Dataset::embedded(split).unwrap();
         let images: Vec<u32> = (0..all.len() as u32).step_by(10).collect();
-        all.of_images(&images)
+        all.select_images(&images)
     };
     Splits::new(tenth(Split::Train), tenth(Split::Validation)).unwrap()
 }

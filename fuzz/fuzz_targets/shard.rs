@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(dataset) = Dataset::from_shard(bytes.to_vec(), Path::new("fuzz")) {
         for image in 0..dataset.len() {
             assert!((dataset.label(image) as usize) < dataset.classes().len());
-            let _ = dataset.size_in_header(image);
+            let _ = dataset.size_from_header(image);
         }
     }
 });

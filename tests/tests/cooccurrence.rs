@@ -3,7 +3,7 @@
 
 use bagssl_core::model::Stock;
 use bagssl_core::random::{Address, Purpose, Stream};
-use bagssl_eval::analysis::cooccurrence::World;
+use bagssl_eval::analysis::World;
 use bagssl_train::backend::NdArray;
 use bagssl_train::loss::Loss;
 use burn::backend::Autodiff;

@@ -30,7 +30,7 @@ pub(crate) fn cargo_outside(manifest: &str, target: &Path, arguments: &[&str], a
 }
 
 /// Runs a command and returns an error if it fails.
-pub(crate) fn must(command: &mut Command) -> Result<()> {
+pub(crate) fn run_checked(command: &mut Command) -> Result<()> {
     let shown = show(command);
     eprintln!("  $ {shown}");
     let status = command.status().with_context(|| shown.clone())?;

@@ -1,8 +1,8 @@
 //! `bagssl eval aggregation`.
 
 use anyhow::Result;
-use bagssl::claims::aggregation::{Aggregation, AggregationReport};
-use bagssl_eval::classify::protocol::Protocol;
+use bagssl::claims::{Aggregation, AggregationReport};
+use bagssl_eval::Protocol;
 use bagssl_eval::report::Page;
 
 use super::analysis::{Analysis, Bars};

@@ -39,7 +39,7 @@ pub(crate) trait Analysis {
 }
 
 /// Runs the analysis and shows the results. The exit code is 1 if the claim does not hold.
-pub(super) fn answer(analysis: &impl Analysis) -> Result<ExitCode> {
+pub(super) fn run_analysis(analysis: &impl Analysis) -> Result<ExitCode> {
     let output = analysis.output();
     output.check_files(analysis.name())?;
     let report = analysis.analyze(&|name| output.bar(name))?;

@@ -7,7 +7,7 @@ use bagssl::{EvalOptions, Event, Model, Splits};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_eval::classify::protocol::Protocol;
+use bagssl_eval::Protocol;
 
 use super::analysis::Bars;
 use super::page::PageArgs;
@@ -95,10 +95,10 @@ impl ClaimArgs {
 }
 
 /// The maximum number of checkpoints per claim.
-pub(crate) const MOST_CHECKPOINTS: usize = 1000;
+pub(crate) const MAX_CHECKPOINTS: usize = 1000;
 
 /// Loads each checkpoint in turn and measures it, with a network that can read `layers`.
-pub(crate) fn on_each<R>(
+pub(crate) fn for_each_checkpoint<R>(
     claim: &ClaimArgs,
     protocol: Protocol,
     bag: &BagArgs,
@@ -107,8 +107,8 @@ pub(crate) fn on_each<R>(
     mut measure: impl FnMut(&Model<'_>, &Splits, &EvalOptions<'_>) -> Result<R>,
 ) -> Result<Vec<R>> {
     claim.features.check()?;
-    if claim.checkpoints.len() > MOST_CHECKPOINTS {
-        bail!("checkpoints: expected at most {MOST_CHECKPOINTS}, got {}", claim.checkpoints.len());
+    if claim.checkpoints.len() > MAX_CHECKPOINTS {
+        bail!("checkpoints: expected at most {MAX_CHECKPOINTS}, got {}", claim.checkpoints.len());
     }
     let backend = claim.backend.open_with(claim.cpu)?;
     let splits = splits::open(&claim.data)?;

@@ -1,8 +1,8 @@
 //! `bagssl eval compare`.
 
 use anyhow::Result;
-use bagssl::claims::compare::{Compare, CompareReport};
-use bagssl_eval::classify::protocol::Protocol;
+use bagssl::claims::{Compare, CompareReport};
+use bagssl_eval::Protocol;
 use bagssl_eval::report::Page;
 
 use super::analysis::{Analysis, Bars};

@@ -1,8 +1,8 @@
 //! `bagssl eval convergence`.
 
 use anyhow::Result;
-use bagssl::claims::convergence::{Convergence, ConvergenceReport};
-use bagssl_eval::classify::protocol::Protocol;
+use bagssl::claims::{Convergence, ConvergenceReport};
+use bagssl_eval::Protocol;
 use bagssl_eval::report::Page;
 
 use super::analysis::{Analysis, Bars};

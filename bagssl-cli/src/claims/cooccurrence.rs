@@ -1,7 +1,7 @@
 //! `bagssl eval cooccurrence`.
 
 use anyhow::Result;
-use bagssl::claims::cooccurrence::{Cooccurrence, CooccurrenceReport};
+use bagssl::claims::{Cooccurrence, CooccurrenceReport};
 use bagssl_eval::report::Page;
 
 use super::analysis::{Analysis, Bars};

@@ -1,8 +1,8 @@
 //! `bagssl eval locality`.
 
 use anyhow::Result;
-use bagssl::claims::locality::{Locality, LocalityReport};
-use bagssl_eval::classify::protocol::Protocol;
+use bagssl::claims::{Locality, LocalityReport};
+use bagssl_eval::Protocol;
 use bagssl_eval::report::Page;
 
 use super::analysis::{Analysis, Bars};

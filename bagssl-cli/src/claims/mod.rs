@@ -17,7 +17,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 pub(crate) use analysis::{Bars, StoredAnalysis};
-pub(crate) use args::{ClaimArgs, MOST_CHECKPOINTS, on_each};
+pub(crate) use args::{ClaimArgs, MAX_CHECKPOINTS, for_each_checkpoint};
 pub(crate) use page::PageArgs;
 
 /// A claim.
@@ -45,10 +45,10 @@ impl Claim {
 
 pub(crate) fn run(claim: &Claim) -> Result<ExitCode> {
     match claim {
-        Claim::Aggregation(args) => analysis::answer(args),
-        Claim::Convergence(args) => analysis::answer(args),
-        Claim::Locality(args) => analysis::answer(args),
-        Claim::Cooccurrence(args) => analysis::answer(args),
-        Claim::Compare(args) => analysis::answer(args),
+        Claim::Aggregation(args) => analysis::run_analysis(args),
+        Claim::Convergence(args) => analysis::run_analysis(args),
+        Claim::Locality(args) => analysis::run_analysis(args),
+        Claim::Cooccurrence(args) => analysis::run_analysis(args),
+        Claim::Compare(args) => analysis::run_analysis(args),
     }
 }

@@ -3,10 +3,10 @@
 use anyhow::{Result, anyhow};
 use bagssl::Error;
 use bagssl::claims::Claim;
-use bagssl_eval::classify::protocol::Protocol;
+use bagssl_eval::Protocol;
 
 use super::analysis::Bars;
-use super::args::{ClaimArgs, on_each};
+use super::args::{ClaimArgs, for_each_checkpoint};
 use crate::embedding::by_flag;
 use crate::input::bag::BagArgs;
 
@@ -18,7 +18,7 @@ pub(super) fn report<C: Claim>(
     bag: &BagArgs,
     bars: Bars<'_>,
 ) -> Result<C::Report> {
-    let measurements = on_each(args, protocol, bag, claim.layers(), bars, |model, splits, options| {
+    let measurements = for_each_checkpoint(args, protocol, bag, claim.layers(), bars, |model, splits, options| {
         claim.measure(model, splits, options).map_err(by_flag)
     })?;
     claim.report(measurements, &args.options(protocol, bag)?).map_err(|error| by_path(error, args))

@@ -10,11 +10,11 @@ use bagssl::{EmbedOptions, Embeddings, ImageEmbedding, StopOptions};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::embed::{Embed, Rows};
 use bagssl_data::Dataset;
-use bagssl_eval::classify::classifier::{By, Classifier};
-use bagssl_eval::classify::knn::Knn;
-use bagssl_eval::classify::probe::Linear;
-use bagssl_eval::classify::protocol::fnv1a;
-use bagssl_eval::features::samples::Samples;
+use bagssl_eval::Knn;
+use bagssl_eval::Linear;
+use bagssl_eval::Samples;
+use bagssl_eval::fnv1a;
+use bagssl_eval::{Classifier, ClassifierKind};
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ use crate::backend::{CpuArgs, Name};
 use crate::embedding::{embed, reason_name};
 use crate::input::bag::BagArgs;
 use crate::input::files::Output;
-use crate::input::source::{self, BadImageArgs, ColumnArgs, DataArgs, tell_skipped};
+use crate::input::source::{self, BadImageArgs, ColumnArgs, DataArgs, report_skipped};
 use crate::input::stop::StopArgs;
 use crate::memory::{LimitArgs, MemoryArgs};
 use crate::terminal::output::{field, say, shown};
@@ -40,7 +40,7 @@ pub(crate) struct FitArgs {
     output: PathBuf,
     /// Kind of classifier
     #[arg(long, value_enum, default_value_t)]
-    by: Kind,
+    kind: Kind,
     /// Number of neighbors that vote, with --by knn [default: 20]
     #[arg(long, alias = "neighbours", value_name = "N")]
     neighbors: Option<usize>,
@@ -134,7 +134,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     }
     let bytes = args.data.memory.read(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
-    if args.by == Kind::Linear && (args.neighbors.is_some() || args.temperature.is_some()) {
+    if args.kind == Kind::Linear && (args.neighbors.is_some() || args.temperature.is_some()) {
         bail!("--neighbors, --temperature: expected --by knn, got linear");
     }
     let usual = Knn::default();
@@ -144,7 +144,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     let train = args.data.open_labeled()?;
     let (spec, linear) = (checkpoint.spec(), Linear::default());
     let dim = spec.model.dim(spec.tap);
-    let reserved = match args.by {
+    let reserved = match args.kind {
         Kind::Linear => linear.work_bytes(train.len(), dim, train.classes().len()),
         // The labels, once more as bytes, and in the file. The rows are results.
         Kind::Knn => 12 * train.len() as u64,
@@ -166,13 +166,13 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     let labels = embedded.iter().map(|image| train.label(image.image)).collect();
     drop(embedded);
     let samples = Samples::new(Rows { values, dim }, labels)?;
-    let by = match args.by {
-        Kind::Linear => By::Linear(linear.fit(&samples)?),
-        Kind::Knn => By::Neighbors(knn, samples),
+    let kind = match args.kind {
+        Kind::Linear => ClassifierKind::Linear(linear.fit(&samples)?),
+        Kind::Knn => ClassifierKind::Neighbors(knn, samples),
     };
-    let classifier = Classifier::new(by, train.classes().to_vec(), network_of(&checkpoint)?)?;
+    let classifier = Classifier::new(kind, train.classes().to_vec(), network_of(&checkpoint)?)?;
     output.write(&classifier.to_bytes()?)?;
-    tell_skipped(&skipped);
+    report_skipped(&skipped);
     if args.json {
         let done = serde_json::json!({"output": args.output, "images": count, "classes": train.classes(), "skipped": skipped.len(), "by": classifier.describe()});
         say!("{done}");
@@ -220,7 +220,7 @@ pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
     if args.curve {
         classify.curve(&*network)?;
     } else {
-        classify.once(&*network)?;
+        classify.classify_once(&*network)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -234,7 +234,7 @@ struct Classify<'a> {
 
 /// The classification of an image.
 #[derive(Debug, Serialize)]
-struct Said<'a> {
+struct Prediction<'a> {
     image: &'a str,
     class: &'a str,
     patches: u64,
@@ -252,7 +252,7 @@ struct Point {
 }
 
 impl Classify<'_> {
-    fn look(&self, network: &dyn Embed, stop: StopOptions, confidence: Option<f64>) -> Result<Embeddings> {
+    fn embed(&self, network: &dyn Embed, stop: StopOptions, confidence: Option<f64>) -> Result<Embeddings> {
         let options = EmbedOptions {
             patches: self.args.bag.patches()?,
             stop,
@@ -267,33 +267,33 @@ impl Classify<'_> {
         embed(&self.dataset, self.checkpoint.spec(), network, &options, self.args.json)
     }
 
-    fn once(&self, network: &dyn Embed) -> Result<()> {
+    fn classify_once(&self, network: &dyn Embed) -> Result<()> {
         let begun = Instant::now();
         let confidence = (!self.args.all).then_some(self.args.confidence);
-        let Embeddings { images: embedded, skipped } = self.look(network, self.args.stop.options()?, confidence)?;
-        tell_skipped(&skipped);
+        let Embeddings { images: embedded, skipped } = self.embed(network, self.args.stop.options()?, confidence)?;
+        report_skipped(&skipped);
         let milliseconds = begun.elapsed().as_secs_f64() * 1e3 / embedded.len() as f64;
         let classes = self.classes_of(&embedded)?;
-        let said = |(embedded, &class): (&ImageEmbedding, &u32)| Said {
+        let predicted = |(embedded, &class): (&ImageEmbedding, &u32)| Prediction {
             image: self.dataset.name(embedded.image),
             class: &self.classifier.classes()[class as usize],
             patches: embedded.used,
             of_patches: embedded.total,
             stopped: reason_name(embedded.reason),
         };
-        let said: Vec<Said<'_>> = embedded.iter().zip(&classes).map(said).collect();
+        let predicted: Vec<Prediction<'_>> = embedded.iter().zip(&classes).map(predicted).collect();
         let accuracy = self.truth().map(|truth| accuracy(&embedded, &classes, &truth));
         let patches = mean_patches(&embedded);
         if self.args.json {
             let all = serde_json::json!({
-                "images": said, "accuracy": accuracy, "mean_patches": patches, "milliseconds_per_image": milliseconds,
+                "images": predicted, "accuracy": accuracy, "mean_patches": patches, "milliseconds_per_image": milliseconds,
                 "skipped": skipped.iter().map(|skipped| &skipped.name).collect::<Vec<_>>(),
             });
             say!("{}", serde_json::to_string_pretty(&all)?);
             return Ok(());
         }
-        let width = said.iter().map(|said| shown(said.class).len()).max().unwrap_or(0);
-        for Said { image, class, patches, of_patches, stopped } in &said {
+        let width = predicted.iter().map(|predicted| shown(predicted.class).len()).max().unwrap_or(0);
+        for Prediction { image, class, patches, of_patches, stopped } in &predicted {
             let class = shown(class);
             say!("{class:<width$}  {patches:>5} of {of_patches:<5}  {stopped:<13}  {}", field(image));
         }
@@ -307,8 +307,8 @@ impl Classify<'_> {
             bail!("--curve: expected a data set with the classifier's classes, got images without them");
         };
         // An untimed run first: it warms the caches and memory pages for the timed runs.
-        let first = self.look(network, StopOptions::at_most(2), None)?;
-        tell_skipped(&first.skipped);
+        let first = self.embed(network, StopOptions::at_most(2), None)?;
+        report_skipped(&first.skipped);
         let most = first.images.iter().map(|image| image.total).max().unwrap_or(0);
         let counts =
             core::iter::successors(Some(2_u64), |count| count.checked_mul(2)).take_while(|&count| count < most);
@@ -319,7 +319,7 @@ impl Classify<'_> {
         let mut points = Vec::new();
         for (rule, stop, confidence) in rules {
             let begun = Instant::now();
-            let embedded = self.look(network, stop, confidence)?.images;
+            let embedded = self.embed(network, stop, confidence)?.images;
             let milliseconds = begun.elapsed().as_secs_f64() * 1e3 / embedded.len() as f64;
             let accuracy = accuracy(&embedded, &self.classes_of(&embedded)?, &truth);
             points.push(Point { rule, patches: mean_patches(&embedded), accuracy, milliseconds });
@@ -356,7 +356,7 @@ fn mean_patches(embedded: &[ImageEmbedding]) -> f64 {
 
 /// Returns the percentage of correctly classified images. `truth` has the classes of all images of
 /// the data set.
-fn accuracy(embedded: &[ImageEmbedding], said: &[u32], truth: &[u32]) -> f64 {
-    let right = embedded.iter().zip(said).filter(|(image, said)| truth[image.image] == **said).count();
+fn accuracy(embedded: &[ImageEmbedding], predicted: &[u32], truth: &[u32]) -> f64 {
+    let right = embedded.iter().zip(predicted).filter(|(image, predicted)| truth[image.image] == **predicted).count();
     100.0 * right as f64 / embedded.len() as f64
 }

@@ -20,7 +20,7 @@ use crate::backend::{CpuArgs, Name};
 use crate::embedding::{embed, reason_name};
 use crate::input::bag::BagArgs;
 use crate::input::files::{self, Output, write_together};
-use crate::input::source::{self, BadImageArgs, ColumnArgs, tell_skipped};
+use crate::input::source::{self, BadImageArgs, ColumnArgs, report_skipped};
 use crate::input::stop::StopArgs;
 use crate::memory::{LimitArgs, MemoryArgs};
 use crate::terminal::output::{field, say};
@@ -100,8 +100,8 @@ enum SplitChoice {
 }
 
 impl From<SplitChoice> for Split {
-    fn from(half: SplitChoice) -> Split {
-        match half {
+    fn from(split: SplitChoice) -> Split {
+        match split {
             SplitChoice::Train => Split::Train,
             SplitChoice::Val => Split::Validation,
         }
@@ -180,7 +180,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     write_together([(output, &format.encode(&values, dim)?), (names_output, names.as_bytes())])?;
-    tell_skipped(&skipped);
+    report_skipped(&skipped);
     let rows = values.len() / dim;
     let (used, total) = embedded.iter().fold((0, 0), |sum, image| (sum.0 + image.used, sum.1 + image.total));
     if args.json {
@@ -189,7 +189,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let done = serde_json::json!({
             "output": args.output, "names": names_file, "rows": rows, "dim": dim, "images": embedded.len(),
             "patches": used, "patches_of_all_bags": total, "stopped": reasons, "tap": tap.name(),
-            "skipped": skipped.iter().map(|skipped| &skipped.name).collect::<Vec<_>>(), "passed_over": dataset.passed_over(),
+            "skipped": skipped.iter().map(|skipped| &skipped.name).collect::<Vec<_>>(), "passed_over": dataset.ignored(),
         });
         say!("{done}");
     } else {
@@ -230,7 +230,7 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
     for index in 0..dataset.len() {
         bar.inc(1);
         let name = || dataset.name(index).to_string();
-        let decoded = policy.judge(dataset.decode(index))?;
+        let decoded = policy.skip_or_fail(dataset.decode(index))?;
         let fits = |image: Decoded| match Grid::new(spec.patch, image.size(), encoder.stride() as u32) {
             Ok(grid) => Ok(Ok((image, grid))),
             Err(error) if policy == OnBadImage::Skip => Ok(Err(error.to_string())),

@@ -12,8 +12,8 @@ use bagssl::{
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_eval::classify::probe::Linear;
-use bagssl_eval::classify::protocol::Protocol;
+use bagssl_eval::Linear;
+use bagssl_eval::Protocol;
 use bagssl_eval::report::{Space, View};
 
 use crate::backend::{CpuArgs, Name};
@@ -235,7 +235,7 @@ fn print(evaluation: &Evaluation, splits: &Splits, options: &EvalOptions<'_>, ar
             say!("{:<12} the regression did not converge within {} iterations", "", fit.iterations);
         }
     }
-    print_classes(evaluation, splits, options.protocol.tap.into());
+    print_classes(evaluation, splits, options.protocol.layer.into());
     say!("");
     for (space, health) in &evaluation.health {
         let rank = format!("effective rank {:.1} of {}", health.effective_rank, health.rank_limit);

@@ -13,8 +13,8 @@ use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::explain::{Pairs, evidence};
 use bagssl_core::heat::HeatMap;
 use bagssl_data::{Dataset, Image};
-use bagssl_eval::classify::probe::{Linear, SoftmaxModel};
-use bagssl_eval::features::samples::Samples;
+use bagssl_eval::Samples;
+use bagssl_eval::{Linear, SoftmaxModel};
 
 use crate::backend::{CpuArgs, Name};
 use crate::embedding;
@@ -23,7 +23,7 @@ use crate::input::files::Output;
 use crate::input::source::{self, DataArgs};
 use crate::memory::MemoryArgs;
 use crate::terminal::output::{say, shown};
-use crate::terminal::picture::{beside, png};
+use crate::terminal::picture::{hstack, png};
 
 /// Show which patches of an image support a class, or its similarity to another image
 ///
@@ -66,7 +66,7 @@ pub(crate) struct Args {
 }
 
 /// The maximum number of pairs of patches. More would take too much memory.
-const MOST_PAIRS: u64 = 50_000_000;
+const MAX_PAIRS: u64 = 50_000_000;
 
 /// The number of pairs of patches to print.
 const PAIRS: usize = 10;
@@ -113,10 +113,10 @@ impl Args {
 }
 
 /// An image, its grid of patches and their embeddings.
-struct Seen {
+struct EmbeddedImage {
     image: Image,
     grid: Grid,
-    embedded: ImageEmbedding,
+    embedding: ImageEmbedding,
 }
 
 fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
@@ -137,7 +137,7 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
         };
         anyhow::Ok(embedding::embed(dataset, checkpoint.spec(), &*network, &options, quiet)?.images)
     };
-    let see = |path: &Path, first: Option<&Seen>| -> Result<Seen> {
+    let embed_file = |path: &Path, first: Option<&EmbeddedImage>| -> Result<EmbeddedImage> {
         let dataset = source::images(&[path.into()], None, &args.data.columns, args.data.memory.left()?)?;
         if dataset.len() != 1 {
             bail!("{}: expected one image, got {}", path.display(), dataset.len());
@@ -153,9 +153,9 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
             let pairs = check_pairs(first.grid, grid)?;
             reserved = reserved.saturating_add(args.output_bytes(&first.image, first.grid) + OF_PAIR * pairs);
         }
-        Ok(Seen { image, grid, embedded: embed(&dataset, true, true, reserved)?.remove(0) })
+        Ok(EmbeddedImage { image, grid, embedding: embed(&dataset, true, true, reserved)?.remove(0) })
     };
-    let seen = see(&args.image, None)?;
+    let embedded = embed_file(&args.image, None)?;
     match (&args.class, &args.like) {
         (Some(class), _) => {
             let train = args.data.open_labeled()?;
@@ -163,13 +163,14 @@ fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
                 bail!("--class: expected one of {}, got {class:?}", train.classes().join(", "));
             };
             let (dim, classes) = (checkpoint.spec().model.dim(tap), train.classes().len());
-            let evidence = 8 * seen.grid.patches() as u64 * classes as u64;
+            let evidence = 8 * embedded.grid.patches() as u64 * classes as u64;
             let reserved = Linear::default().work_bytes(train.len(), dim, classes);
-            let reserved = reserved.saturating_add(evidence).saturating_add(args.output_bytes(&seen.image, seen.grid));
+            let reserved =
+                reserved.saturating_add(evidence).saturating_add(args.output_bytes(&embedded.image, embedded.grid));
             let probe = fit(&train, &embed(&train, false, args.json, reserved)?, tap, checkpoint)?;
-            of_class(args, &train, &probe, class_number, &seen)
+            explain_class(args, &train, &probe, class_number, &embedded)
         }
-        (None, Some(other)) => of_pair(args, &seen, &see(other, Some(&seen))?),
+        (None, Some(other)) => explain_pair(args, &embedded, &embed_file(other, Some(&embedded))?),
         (None, None) => Err(anyhow!("expected --class or --like, got neither")),
     }
 }
@@ -186,11 +187,17 @@ fn fit(
     Ok(Linear::default().fit(&Samples::new(Rows { values, dim }, labels)?)?)
 }
 
-fn of_class(args: &Args, train: &Dataset, probe: &SoftmaxModel, class: usize, seen: &Seen) -> Result<Image> {
+fn explain_class(
+    args: &Args,
+    train: &Dataset,
+    probe: &SoftmaxModel,
+    class: usize,
+    embedded: &EmbeddedImage,
+) -> Result<Image> {
     let place = probe.classes().iter().position(|&known| known as usize == class);
     let place = place.with_context(|| format!("class {:?} has no training image", train.classes()[class]))?;
     let classes = probe.classes().len();
-    let all = evidence(&seen.embedded.patches, probe.weights(), classes)?;
+    let all = evidence(&embedded.embedding.patches, probe.weights(), classes)?;
     let shares: Vec<f64> = all.iter().skip(place).step_by(classes).copied().collect();
     let mut logits: Vec<(String, f64)> = (0..classes)
         .map(|index| {
@@ -201,7 +208,7 @@ fn of_class(args: &Args, train: &Dataset, probe: &SoftmaxModel, class: usize, se
     if args.json {
         let logits: serde_json::Map<_, _> =
             logits.iter().map(|(name, logit)| (name.clone(), (*logit).into())).collect();
-        let patches = shares_with_places(seen, &shares);
+        let patches = shares_with_positions(embedded, &shares);
         let all = serde_json::json!({"class": train.classes()[class], "bias": probe.bias()[place], "logits": logits, "patches": patches});
         say!("{all}");
     } else {
@@ -217,27 +224,27 @@ fn of_class(args: &Args, train: &Dataset, probe: &SoftmaxModel, class: usize, se
         logits.sort_by(|a, b| b.1.total_cmp(&a.1));
         logits.iter().take(5).for_each(|(name, logit)| say!("  {logit:+8.3}  {}", shown(name)));
     }
-    let heat = HeatMap::new(&shares, seen.grid, seen.image.size())?;
+    let heat = HeatMap::new(&shares, embedded.grid, embedded.image.size())?;
     let limit = heat.largest().max(f64::MIN_POSITIVE);
-    Ok(beside(&[&seen.image, &over(&heat, &seen.image, limit)?]))
+    Ok(hstack(&[&embedded.image, &overlay(&heat, &embedded.image, limit)?]))
 }
 
 /// Returns the number of pairs of patches. Returns an error if there are too many.
 fn check_pairs(first: Grid, second: Grid) -> Result<u64> {
     let count = (first.patches() as u64).saturating_mul(second.patches() as u64);
-    if count > MOST_PAIRS {
-        bail!("--like: expected at most {MOST_PAIRS} pairs of patches, got {count}; use a larger --stride");
+    if count > MAX_PAIRS {
+        bail!("--like: expected at most {MAX_PAIRS} pairs of patches, got {count}; use a larger --stride");
     }
     Ok(count)
 }
 
-fn of_pair(args: &Args, first: &Seen, second: &Seen) -> Result<Image> {
-    let pairs = Pairs::new(&first.embedded.patches, &second.embedded.patches)?;
-    let (rows, columns) = (first.embedded.patches.len(), second.embedded.patches.len());
+fn explain_pair(args: &Args, first: &EmbeddedImage, second: &EmbeddedImage) -> Result<Image> {
+    let pairs = Pairs::new(&first.embedding.patches, &second.embedding.patches)?;
+    let (rows, columns) = (first.embedding.patches.len(), second.embedding.patches.len());
     let of_first: Vec<f64> = pairs.shares().chunks(columns).map(|row| row.iter().sum()).collect();
     let of_second: Vec<f64> = (0..columns).map(|at| pairs.shares().iter().skip(at).step_by(columns).sum()).collect();
-    let place = |seen: &Seen, patch: usize| {
-        let crop = seen.embedded.crops[patch];
+    let place = |embedded: &EmbeddedImage, patch: usize| {
+        let crop = embedded.embedding.crops[patch];
         (crop.top, crop.left)
     };
     if args.json {
@@ -248,7 +255,7 @@ fn of_pair(args: &Args, first: &Seen, second: &Seen) -> Result<Image> {
             .collect();
         let all = serde_json::json!({
             "cosine": pairs.cosine(), "pairs": top,
-            "first": shares_with_places(first, &of_first), "second": shares_with_places(second, &of_second),
+            "first": shares_with_positions(first, &of_first), "second": shares_with_positions(second, &of_second),
         });
         say!("{all}");
     } else {
@@ -263,16 +270,17 @@ fn of_pair(args: &Args, first: &Seen, second: &Seen) -> Result<Image> {
         HeatMap::new(&of_second, second.grid, second.image.size())?,
     ];
     let limit = |heat: &HeatMap| heat.largest().max(f64::MIN_POSITIVE);
-    let pictures = [over(&heat[0], &first.image, limit(&heat[0]))?, over(&heat[1], &second.image, limit(&heat[1]))?];
-    Ok(beside(&[&first.image, &pictures[0], &second.image, &pictures[1]]))
+    let pictures =
+        [overlay(&heat[0], &first.image, limit(&heat[0]))?, overlay(&heat[1], &second.image, limit(&heat[1]))?];
+    Ok(hstack(&[&first.image, &pictures[0], &second.image, &pictures[1]]))
 }
 
-fn shares_with_places(seen: &Seen, shares: &[f64]) -> Vec<serde_json::Value> {
+fn shares_with_positions(embedded: &EmbeddedImage, shares: &[f64]) -> Vec<serde_json::Value> {
     let one = |(crop, share): (&bagssl_core::patch::Crop, &f64)| serde_json::json!({"top": crop.top, "left": crop.left, "side": crop.height, "share": share});
-    seen.embedded.crops.iter().zip(shares).map(one).collect()
+    embedded.embedding.crops.iter().zip(shares).map(one).collect()
 }
 
-fn over(heat: &HeatMap, image: &Image, limit: f64) -> Result<Image> {
+fn overlay(heat: &HeatMap, image: &Image, limit: f64) -> Result<Image> {
     const OPACITY: f64 = 0.6;
     // Draws the map on a grey image, so that all color comes from the map.
     let mut grey = image.clone();

@@ -15,7 +15,7 @@ use crate::backend::{CpuArgs, Name};
 use crate::commands::embed::Feature;
 use crate::embedding;
 use crate::input::bag::BagArgs;
-use crate::input::source::{self, BadImageArgs, ColumnArgs, tell_skipped};
+use crate::input::source::{self, BadImageArgs, ColumnArgs, report_skipped};
 use crate::input::stop::StopArgs;
 use crate::memory::{LimitArgs, MemoryArgs};
 use crate::terminal::output::{field, say};
@@ -124,7 +124,7 @@ fn search(
         .with_context(|| args.checkpoint.display().to_string())?;
     let first = embed(args, spec, tap, (query, OnBadImage::Fail), &*network, true)?.images.remove(0);
     let rest = embed(args, spec, tap, (others, args.bad.on_bad_image.into()), &*network, args.json)?;
-    tell_skipped(&rest.skipped);
+    report_skipped(&rest.skipped);
     let rest = rest.images;
     let mut found = match args.patches {
         true => patches(&first, &rest, others, args.count),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use bagssl_core::color::Color;
-use bagssl_eval::report::{Accuracy, Block, Cells, Line, Lines, Outcome, Page, Report, Space, View};
+use bagssl_eval::report::{Accuracy, Block, LinePlot, Outcome, Page, PlotLine, Report, Space, TextTable, View};
 use serde_json::json;
 
 use crate::claims::PageArgs;
@@ -81,11 +81,11 @@ fn page(runs: &[(String, Report)]) -> Page {
         Block {
             title: title.into(),
             text: vec![],
-            grids: vec![Cells {
+            tables: vec![TextTable {
                 caption: "Accuracy in percent: mean and standard deviation over the seeds of the run.".into(),
                 head: [names, runs.iter().map(|(name, _)| name.clone()).collect()].concat(),
                 rows: rows.collect(),
-                words: 4,
+                text_columns: 4,
             }],
             plots: plots(runs, value),
             ..Block::default()
@@ -124,7 +124,7 @@ fn page(runs: &[(String, Report)]) -> Page {
 
 /// Returns one plot of accuracy against the number of patches per feature and color of the first
 /// model, with one line per run.
-fn plots(runs: &[(String, Report)], value: fn(&Outcome) -> &Accuracy) -> Vec<Lines> {
+fn plots(runs: &[(String, Report)], value: fn(&Outcome) -> &Accuracy) -> Vec<LinePlot> {
     let Some(first) = runs.iter().flat_map(|(_, report)| &report.results).next() else { return Vec::new() };
     let bags = |report: &'_ Report| -> Vec<Outcome> {
         let of = |outcome: &&Outcome| outcome.model == first.model && outcome.view == View::Patches;
@@ -142,9 +142,9 @@ fn plots(runs: &[(String, Report)], value: fn(&Outcome) -> &Accuracy) -> Vec<Lin
             let point = |outcome: &Outcome| (outcome.patches as f64, value(outcome).mean, value(outcome).std);
             (name.clone(), of.map(|outcome| point(&outcome)).collect::<Vec<_>>())
         };
-        let lines: Vec<Line> = runs.iter().map(line).collect();
+        let lines: Vec<PlotLine> = runs.iter().map(line).collect();
         // A single number of patches makes no curve.
-        lines.iter().any(|(_, points)| points.len() > 1).then(|| Lines {
+        lines.iter().any(|(_, points)| points.len() > 1).then(|| LinePlot {
             title: format!("{}, {}, {}", first.model.title(), space.name(), color.name()),
             caption: "Mean and standard deviation over the seeds of the run.".into(),
             x_label: "patches".into(),
@@ -179,10 +179,10 @@ mod tests {
     }
 
     #[test]
-    fn what_a_run_lacks_is_a_dash() {
+    fn missing_results_are_dashes() {
         let runs = [("a".into(), report(vec![40.0, 44.0], 4)), ("b".into(), report(vec![50.0], 9))];
         let page = page(&runs);
-        let rows = &page.blocks[0].grids[0].rows;
+        let rows = &page.blocks[0].tables[0].rows;
         assert_eq!(rows[0][3..], ["4 patches", "42.0 ± 2.8", "-"]);
         assert_eq!(rows[1][3..], ["9 patches", "-", "50.0"]);
         assert_eq!(page.lead.len(), 2, "the same (empty) data");
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn other_data_is_said() {
+    fn different_data_is_reported() {
         let mut other = report(vec![1.0], 4);
         other.data.fingerprint = "x".into();
         assert!(page(&[("a".into(), report(vec![1.0], 4)), ("b".into(), other)]).lead[2].contains("different data"));

@@ -26,9 +26,9 @@ use bagssl_train::trainer::{Ended, RunInfo};
 use crate::backend::Name;
 use crate::config::{ConfigArgs, RunConfig};
 use crate::input::files;
-use crate::input::source::{BadImageArgs, DataArgs, fingerprint, tell_skipped};
+use crate::input::source::{BadImageArgs, DataArgs, fingerprint, report_skipped};
 use crate::memory;
-use crate::run_place::{check_place, write_resumed};
+use crate::run_output::{check_output, write_resumed};
 use crate::terminal::health_monitor::{HealthMonitor, LastHealth};
 use crate::terminal::output::{note, one_line, say};
 use crate::terminal::profile::{Profile, Window};
@@ -76,7 +76,7 @@ pub(crate) struct Args {
     /// The learning rate, the number of epochs and --on-not-finite may then differ from the saved
     /// run. The changes are recorded. Later states are removed.
     #[arg(long, value_name = "STEP|last", conflicts_with = "force")]
-    resume_from: Option<From>,
+    resume_from: Option<ResumePoint>,
     /// Backend that runs the network
     #[arg(long, value_enum, default_value_t)]
     backend: Name,
@@ -131,7 +131,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         force: args.force,
         resume_from: args.resume_from,
         keeping: Keeping { every: args.save_every, last: args.keep as usize, milestones: args.milestones },
-        place: args.data.place(),
+        data_location: args.data.location(),
         backend: args.backend,
         devices: args.devices,
         tensorboard: args.tensorboard,
@@ -165,20 +165,20 @@ const PROFILED: usize = 50;
 
 /// The state to resume from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum ResumePoint {
     /// The newest undamaged state.
     Last,
     /// The state after this number of steps.
     Step(u64),
 }
 
-impl FromStr for From {
+impl FromStr for ResumePoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match (text, text.parse()) {
-            ("last", _) => Ok(From::Last),
-            (_, Ok(step)) => Ok(From::Step(step)),
+            ("last", _) => Ok(ResumePoint::Last),
+            (_, Ok(step)) => Ok(ResumePoint::Step(step)),
             _ => Err(format!("expected a step or last, got {text:?}")),
         }
     }
@@ -195,10 +195,10 @@ pub(crate) struct Training<'a> {
     pub(crate) force: bool,
     /// The state to resume from. `None` resumes from the newest one, if there is one, and requires
     /// the same settings.
-    pub(crate) resume_from: Option<From>,
+    pub(crate) resume_from: Option<ResumePoint>,
     pub(crate) keeping: Keeping,
     /// The location of the images, which is recorded in the run.
-    pub(crate) place: String,
+    pub(crate) data_location: String,
     pub(crate) backend: Name,
     /// The number of devices that split each batch.
     pub(crate) devices: usize,
@@ -223,7 +223,7 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     let backend = run.backend.open()?;
     let checked = run.config.train.clone().check()?;
     run.check_devices()?;
-    check_place(run.out, &run.dataset)?;
+    check_output(run.out, &run.dataset)?;
     run.check_memory(&*backend, &checked)?;
     let loader = loader(run.config, run.dataset.clone(), run.threads, run.on_bad_image)?;
     let folder = RunFolder::open(run.out)?;
@@ -236,9 +236,9 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     let rest = workers.split_off(workers.len().min(1));
     // Shared by the workers, and freed once the last one has started.
     let state = found.as_mut().map(|found| Arc::new(std::mem::take(&mut found.bytes)));
-    let begin = Begin { run: &run, checked: &checked, path: found.as_ref().map(|found| found.path.clone()) };
+    let begin = TrainerSetup { run: &run, checked: &checked, path: found.as_ref().map(|found| found.path.clone()) };
     let mut trainer = match workers.pop() {
-        None => begin.alone(&*backend, state.as_deref())?,
+        None => begin.single_device(&*backend, state.as_deref())?,
         Some(first) => begin.shared(first, state.as_deref())?,
     };
     let rest: Vec<_> = rest.into_iter().map(|worker| (worker, state.clone())).collect();
@@ -260,9 +260,9 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     let waiting = Waiting::begin()?;
     let metrics = Metrics::create(&folder.join(METRICS), resumed, lost)?;
     let mut health = LastHealth::default();
-    // `Held` comes first: if the lock is lost, no later observer writes to the folder.
+    // `FolderGuard` comes first: if the lock is lost, no later observer writes to the folder.
     let mut observers: Vec<Box<dyn Observer + '_>> =
-        vec![Box::new(Held(&folder)), Box::new(metrics), Box::new(&waiting)];
+        vec![Box::new(FolderGuard(&folder)), Box::new(metrics), Box::new(&waiting)];
     if run.tensorboard {
         observers.push(Box::new(TensorBoard::create(run.out, resumed)?));
     }
@@ -274,7 +274,7 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
         _ => data_parallel(&begin, &mut *trainer, rest, &loader, &mut observers, &mut states),
     };
     drop(observers);
-    tell_skipped(&loader.skipped());
+    report_skipped(&loader.skipped());
     let (steps, skipped) = (trainer.step(), trainer.skipped());
     let ended = ended.and_then(|ended| {
         if ended == Ended::Finished {
@@ -299,9 +299,9 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
 }
 
 /// Aborts the run before a save if its folder has been moved or replaced.
-struct Held<'a>(&'a RunFolder);
+struct FolderGuard<'a>(&'a RunFolder);
 
-impl Observer for Held<'_> {
+impl Observer for FolderGuard<'_> {
     fn observe(&mut self, event: &Event<'_>) -> Result<Verdict, SourceError> {
         if let Event::Saving { .. } = event {
             self.0.check_held()?;
@@ -336,21 +336,21 @@ pub(crate) fn loader(
 }
 
 /// A worker that has not started yet, and the state that it resumes from.
-type Unbegun = (Box<dyn Worker>, Option<Arc<Vec<u8>>>);
+type PendingWorker = (Box<dyn Worker>, Option<Arc<Vec<u8>>>);
 
 /// Trains on several devices. `first` is the trainer of the first device and runs on this thread.
 /// Only this trainer reports to the observers and saves states.
 fn data_parallel(
-    begin: &Begin<'_>,
+    begin: &TrainerSetup<'_>,
     first: &mut dyn AnyTrainer,
-    rest: Vec<Unbegun>,
+    rest: Vec<PendingWorker>,
     loader: &Loader,
     observers: &mut dyn Observer,
     store: &mut States,
 ) -> Result<Ended> {
     let images = begin.checked.config().batch.images;
     std::thread::scope(|scope| {
-        let work = |(worker, state): Unbegun| -> Result<Ended> {
+        let work = |(worker, state): PendingWorker| -> Result<Ended> {
             let part = loader.part(worker.share(images)?);
             let mut trainer = begin.shared(worker, state.as_deref())?;
             drop(state);
@@ -374,39 +374,39 @@ fn data_parallel(
 }
 
 /// Creates the trainers of a run. The saved state to resume from is passed separately.
-struct Begin<'a> {
+struct TrainerSetup<'a> {
     run: &'a Training<'a>,
     checked: &'a CheckedConfig,
     /// The file of the saved state.
     path: Option<PathBuf>,
 }
 
-impl Begin<'_> {
+impl TrainerSetup<'_> {
     /// Creates a trainer that processes entire batches on its own.
-    fn alone(&self, backend: &dyn Backend, state: Option<&Vec<u8>>) -> Result<Box<dyn AnyTrainer>> {
-        self.told(backend.trainer(self.checked.clone(), self.info()?, state.map(Vec::as_slice)), state)
+    fn single_device(&self, backend: &dyn Backend, state: Option<&Vec<u8>>) -> Result<Box<dyn AnyTrainer>> {
+        self.with_advice(backend.trainer(self.checked.clone(), self.info()?, state.map(Vec::as_slice)), state)
     }
 
     /// Creates the trainer of one of several workers.
     fn shared(&self, worker: Box<dyn Worker>, state: Option<&Vec<u8>>) -> Result<Box<dyn AnyTrainer>> {
-        self.told(worker.trainer(self.checked.clone(), self.info()?, state.map(Vec::as_slice)), state)
+        self.with_advice(worker.trainer(self.checked.clone(), self.info()?, state.map(Vec::as_slice)), state)
     }
 
     fn info(&self) -> Result<RunInfo> {
-        let Training { config, dataset, backend, devices, place, .. } = self.run;
+        let Training { config, dataset, backend, devices, data_location, .. } = self.run;
         let augment = flat(&config.augment).into_iter().map(|(name, value)| (format!("augment.{name}"), value));
         let settings = augment.chain([("backend".into(), backend.text().into())]).collect();
         Ok(RunInfo {
             preset: config.name.clone(),
             data: fingerprint(dataset),
             settings,
-            circumstances: vec![("devices".into(), devices.to_string()), ("data".into(), place.clone())],
+            circumstances: vec![("devices".into(), devices.to_string()), ("data".into(), data_location.clone())],
             may_change: self.run.resume_from.is_some(),
         })
     }
 
     /// Adds the path of the saved state to errors.
-    fn told<T>(&self, result: bagssl_train::Result<T>, state: Option<&Vec<u8>>) -> Result<T> {
+    fn with_advice<T>(&self, result: bagssl_train::Result<T>, state: Option<&Vec<u8>>) -> Result<T> {
         let path = self.path.clone().unwrap_or_default();
         result.map_err(|error| match error {
             Error::OtherRun { is_fixed, changed, .. } => Error::OtherRun { path, is_fixed, changed }.into(),
@@ -496,8 +496,8 @@ impl Training<'_> {
             return Ok(None);
         }
         let found = match self.resume_from {
-            Some(From::Step(step)) => Some(states.at(step)?),
-            Some(From::Last) | None => states.newest()?,
+            Some(ResumePoint::Step(step)) => Some(states.at(step)?),
+            Some(ResumePoint::Last) | None => states.newest()?,
         };
         let Some(found) = found else {
             let path = folder.join(STATES);

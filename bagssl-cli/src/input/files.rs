@@ -5,24 +5,24 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use bagssl_core::checkpoint;
-use bagssl_eval::features::cache::npy::header;
+use bagssl_eval::npy_header;
 use bagssl_files::{StagedFile, write_atomic};
 
 /// The maximum size of a checkpoint, 4 GiB: larger than any checkpoint, and small enough to be safe
 /// to read.
-const MOST_BYTES: u64 = 4 << 30;
+const MAX_BYTES: u64 = 4 << 30;
 /// The maximum size of a text file, 64 MiB: larger than any text file in use.
-const MOST_TEXT: u64 = 64 << 20;
+const MAX_TEXT_BYTES: u64 = 64 << 20;
 
 /// Reads a text file, such as a config or a list.
 pub(crate) fn read_text(path: &Path) -> Result<Vec<u8>> {
-    checked_length(path, MOST_TEXT)?;
+    checked_length(path, MAX_TEXT_BYTES)?;
     std::fs::read(path).with_context(|| path.display().to_string())
 }
 
 /// Reads a checkpoint. Reads and checks its header first.
 pub(crate) fn read_checkpoint(path: &Path) -> Result<Vec<u8>> {
-    let length = checked_length(path, MOST_BYTES)?;
+    let length = checked_length(path, MAX_BYTES)?;
     let named = || path.display().to_string();
     if let Some(start) = start(path, 8)?.first_chunk() {
         let mut header = Vec::new();
@@ -53,13 +53,13 @@ pub(crate) fn start(path: &Path, count: u64) -> Result<Vec<u8>> {
 
 /// Reads a file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    checked_length(path, MOST_BYTES)?;
+    checked_length(path, MAX_BYTES)?;
     read_in_parts(path).with_context(|| path.display().to_string())
 }
 
 /// Returns the length of a file. Returns an error if it is not a regular file, or has more than
-/// `most` bytes.
-fn checked_length(path: &Path, most: u64) -> Result<u64> {
+/// `max` bytes.
+fn checked_length(path: &Path, max: u64) -> Result<u64> {
     let meta = std::fs::metadata(path).with_context(|| path.display().to_string())?;
     if meta.is_dir() {
         bail!("{}: expected a file, got a folder", path.display());
@@ -67,8 +67,8 @@ fn checked_length(path: &Path, most: u64) -> Result<u64> {
     if !meta.is_file() {
         bail!("{}: expected a regular file, got a special file", path.display());
     }
-    if meta.len() > most {
-        bail!("{}: expected at most {most} bytes, got {}", path.display(), meta.len());
+    if meta.len() > max {
+        bail!("{}: expected at most {max} bytes, got {}", path.display(), meta.len());
     }
     Ok(meta.len())
 }
@@ -204,7 +204,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Encodes an `f32` array of shape `[rows, columns]` as a .npy file.
 pub(crate) fn npy(values: &[f32], columns: usize) -> Vec<u8> {
-    let mut bytes = header("<f4", &[values.len() / columns.max(1), columns]).to_vec();
+    let mut bytes = npy_header("<f4", &[values.len() / columns.max(1), columns]).to_vec();
     bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
     bytes
 }
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_kept() {
+    fn existing_files_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let output = Output::new(&path, false, &[]).unwrap();
@@ -260,7 +260,7 @@ mod tests {
     /// The third of three files cannot be renamed: files with new names are removed, and files that
     /// overwrote others are listed in the error.
     #[test]
-    fn what_has_got_its_name_is_undone_or_told() {
+    fn failed_renames_are_undone_or_reported() {
         let folder = tempfile::tempdir().unwrap();
         let [old, new, late] = ["old", "new", "late"].map(|name| folder.path().join(name));
         std::fs::write(&old, b"before").unwrap();
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn two_files_come_together() {
+    fn two_files_are_written_together() {
         let folder = tempfile::tempdir().unwrap();
         let (first, second) = (folder.path().join("a"), folder.path().join("no/b"));
         let outputs =

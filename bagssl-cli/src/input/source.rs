@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use bagssl_data::curate::Classes;
-use bagssl_data::{Budget, Columns, Dataset, Decode, MOST_BYTES, OnBadImage, PassedOver, Skipped, Split};
+use bagssl_data::{Budget, Columns, Dataset, Decode, Ignored, MAX_BYTES, OnBadImage, Skipped, Split};
 
 use crate::input::files;
 use crate::memory::{ImageMemoryArgs, LimitArgs};
@@ -82,7 +82,7 @@ impl ClassesArgs {
         let origin = || path.display().to_string();
         let list =
             String::from_utf8(files::read_text(path)?).ok().context("expected text in UTF-8").with_context(origin)?;
-        dataset.of_classes(&list).with_context(origin)
+        dataset.select_classes(&list).with_context(origin)
     }
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn reason(skipped: &Skipped) -> String {
 }
 
 /// Prints the skipped images to standard error.
-pub(crate) fn tell_skipped(skipped: &[Skipped]) {
+pub(crate) fn report_skipped(skipped: &[Skipped]) {
     for image in skipped {
         let often = if image.times == 1 { String::new() } else { format!(" {} times", image.times) };
         note!("skipped{often}: {}", reason(image));
@@ -145,9 +145,9 @@ pub(crate) fn fingerprint(dataset: &Dataset) -> String {
 }
 
 /// Prints the ignored files to standard error.
-pub(crate) fn tell_passed_over(passed: &PassedOver) {
-    if !passed.is_empty() {
-        note_once(&format!("data: ignored: {}", one_line(&passed.to_string())));
+pub(crate) fn report_ignored(ignored: &Ignored) {
+    if !ignored.is_empty() {
+        note_once(&format!("data: ignored: {}", one_line(&ignored.to_string())));
     }
 }
 
@@ -155,7 +155,7 @@ impl<M: LimitArgs> DataArgs<M> {
     /// Opens one split. Prints to standard error what was opened, and which files were ignored.
     pub(crate) fn open(&self, split: Split) -> Result<Arc<Dataset>> {
         let dataset = self.read(split)?;
-        self.tell(&[&dataset]);
+        self.report(&[&dataset]);
         Ok(Arc::new(dataset))
     }
 
@@ -184,20 +184,20 @@ impl<M: LimitArgs> DataArgs<M> {
     }
 
     /// Prints to standard error how one split or both were read.
-    pub(crate) fn tell(&self, halves: &[&Dataset]) {
+    pub(crate) fn report(&self, splits: &[&Dataset]) {
         if self.data.is_none() {
             return;
         }
-        let Some((first, others)) = halves.split_first() else { return };
+        let Some((first, others)) = splits.split_first() else { return };
         let mut described = first.describe();
-        others.iter().for_each(|half| described.push_str(&format!("; {}", half.describe_half())));
+        others.iter().for_each(|split| described.push_str(&format!("; {}", split.describe_split())));
         note_once(&format!("data: {}: {}", one_line(&self.name()), one_line(&described)));
-        tell_passed_over(&others.iter().fold(first.passed_over(), |_, other| first.passed_over_with(other)));
+        report_ignored(&others.iter().fold(first.ignored(), |_, other| first.ignored_with(other)));
     }
 
     /// Returns the location of the images as an absolute path, or the name of the built-in data
     /// set.
-    pub(crate) fn place(&self) -> String {
+    pub(crate) fn location(&self) -> String {
         let absolute =
             |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
         self.data.as_ref().map_or_else(|| self.name(), absolute)
@@ -228,56 +228,56 @@ fn is_set(paths: &[PathBuf]) -> bool {
 /// Opens the images that the paths name: image files, a folder, a data set, or `-` for an image on
 /// standard input.
 ///
-/// A data set is opened at split `half`, which defaults to the validation split, or to all images
+/// A data set is opened at split `split`, which defaults to the validation split, or to all images
 /// if there are no splits. Only a data set has splits and columns. Decoding takes its memory from
 /// `budget`.
 pub(crate) fn images(
     paths: &[PathBuf],
-    half: Option<Split>,
+    split: Option<Split>,
     columns: &ColumnArgs,
     budget: Arc<Budget>,
 ) -> Result<Arc<Dataset>> {
     let (columns, is_set) = (columns.columns(), is_set(paths));
-    if half.is_some() && !is_set {
+    if split.is_some() && !is_set {
         bail!("--split: expected a data set with splits, got single images or one folder of images");
     }
     let dataset = match paths {
         [path] if path.as_os_str() == "-" => from_input()?,
-        [path] if is_set => match half {
+        [path] if is_set => match split {
             Some(split) => Dataset::open_with(path, split, &columns)?,
-            None => Dataset::held_out_or_all(path, &columns)?,
+            None => Dataset::open_validation_or_all(path, &columns)?,
         },
-        [path] if path.is_dir() => Dataset::of_folder(path)?,
+        [path] if path.is_dir() => Dataset::from_folder(path)?,
         paths => {
             if let Some(other) = paths.iter().find(|path| path.is_dir() || is_archive(path) || path.as_os_str() == "-")
             {
                 bail!("{}: expected only image files, or a single folder, .tar or -", other.display());
             }
-            Dataset::of_files(paths)?
+            Dataset::from_files(paths)?
         }
     };
     if is_set {
         note_once(&format!("data: {}: {}", one_line(&paths[0].to_string_lossy()), one_line(&dataset.describe())));
     }
-    tell_passed_over(&dataset.passed_over());
+    report_ignored(&dataset.ignored());
     Ok(Arc::new(dataset.with_budget(budget)))
 }
 
 /// Reads an image from standard input.
 fn from_input() -> Result<Dataset> {
     let mut bytes = Vec::new();
-    std::io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes).context("standard input")?;
-    if bytes.len() as u64 > MOST_BYTES {
-        bail!("standard input: expected an image of at most {MOST_BYTES} bytes, got more");
+    std::io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes).context("standard input")?;
+    if bytes.len() as u64 > MAX_BYTES {
+        bail!("standard input: expected an image of at most {MAX_BYTES} bytes, got more");
     }
-    Ok(Dataset::of_bytes("standard input", bytes))
+    Ok(Dataset::from_image_bytes("standard input", bytes))
 }
 
 /// Returns an error if an image has no class. Only `train` and `embed` accept such images.
-pub(crate) fn check_labels<M: LimitArgs>(dataset: &Dataset, half: &str, data: &DataArgs<M>) -> Result<()> {
-    if let Some(image) = dataset.without_class() {
+pub(crate) fn check_labels<M: LimitArgs>(dataset: &Dataset, split: &str, data: &DataArgs<M>) -> Result<()> {
+    if let Some(image) = dataset.first_without_class() {
         bail!(
-            "{}: expected a class for each image of the {half} split, got none for {image}; only `train` and `embed` \
+            "{}: expected a class for each image of the {split} split, got none for {image}; only `train` and `embed` \
              accept images without classes",
             data.name()
         );

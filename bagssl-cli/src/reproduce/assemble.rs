@@ -6,7 +6,7 @@ use std::fmt::Write;
 use anyhow::{Context, Result};
 use bagssl::{Evaluation, Space, Splits, Thumbnails, ViewAccuracy, image_thumbnail};
 use bagssl_core::color::Color;
-use bagssl_eval::analysis::convergence::Closeness;
+use bagssl_eval::analysis::ConvergencePoint;
 use bagssl_eval::report::{
     Accuracy, BagSheet, Convergence, Curve, CurvePoint, Data, Machine, Method, Note, Outcome, Provenance, Report,
     Sheet, Tile, View,
@@ -25,17 +25,17 @@ use crate::provenance;
 const BAGS: usize = 3;
 const TILES: usize = 8;
 
-pub(super) fn report(what: &Reproduction<'_>, total_seconds: f64) -> Result<Report> {
-    let Splits { train, test, .. } = what.shared.splits;
+pub(super) fn report(reproduction: &Reproduction<'_>, total_seconds: f64) -> Result<Report> {
+    let Splits { train, test, .. } = reproduction.shared.splits;
     let mut results = Vec::new();
     let mut curves = Vec::new();
     let mut close = Vec::new();
     let mut health = BTreeMap::new();
     for model in Method::TRAINED.into_iter().chain([Method::Random]) {
-        let stages: Vec<&Stage> = what.stages.iter().filter(|stage| stage.model == model).collect();
+        let stages: Vec<&Stage> = reproduction.stages.iter().filter(|stage| stage.model == model).collect();
         let measured = stages.iter().map(|stage| stage.measured()).collect::<Result<Vec<_>>>()?;
         results.extend(join(model, &measured));
-        let closeness: Vec<Vec<Closeness>> = measured.iter().map(|seed| seed.convergence.clone()).collect();
+        let closeness: Vec<Vec<ConvergencePoint>> = measured.iter().map(|seed| seed.convergence.clone()).collect();
         close.extend(Convergence::from_seeds(model, &closeness));
         if let Some(first) = measured.first() {
             health.insert(model, first.health.clone());
@@ -44,41 +44,41 @@ pub(super) fn report(what: &Reproduction<'_>, total_seconds: f64) -> Result<Repo
             curves.push(curve(stage)?);
         }
     }
-    for stage in what.stages.iter().filter(|stage| stage.model == Method::Pixels) {
+    for stage in reproduction.stages.iter().filter(|stage| stage.model == Method::Pixels) {
         let [pixels, histogram] = stage.measured_baselines()?;
         results.extend(join(Method::Pixels, &[pixels]));
         results.extend(join(Method::Histogram, &[histogram]));
     }
-    let pictures = Pictures::new(what)?;
+    let pictures = Pictures::new(reproduction)?;
     Ok(Report {
-        profile: what.args.profile.name().into(),
-        seeds: (what.args.seed..what.args.seed + what.args.seeds).collect(),
-        chance: what.shared.splits.chance(),
+        profile: reproduction.args.profile.name().into(),
+        seeds: (reproduction.args.seed..reproduction.args.seed + reproduction.args.seeds).collect(),
+        chance: reproduction.shared.splits.chance(),
         total_seconds,
         results,
         convergence: close,
         health,
         curves,
         data: Data {
-            name: what.data.name(),
+            name: reproduction.data.name(),
             fingerprint: fingerprint(train),
             train_images: train.len(),
             test_images: test.len(),
             classes: train.classes().to_vec(),
-            attribution: attribution(what),
+            attribution: attribution(reproduction),
         },
-        protocol: protocol(what)?,
+        protocol: protocol(reproduction)?,
         provenance: Provenance {
             version: env!("CARGO_PKG_VERSION").into(),
             date: provenance::date(),
             command: provenance::command(),
             machine: Machine::here(),
-            backend: what.args.backend.text().into(),
+            backend: reproduction.args.backend.text().into(),
         },
         tiles: pictures.tiles()?,
         bags: pictures.bags()?,
         sheets: pictures.sheets()?,
-        claims: what.claims.iter().map(|claim| claim.section()).collect::<Result<_>>()?,
+        claims: reproduction.claims.iter().map(|claim| claim.section()).collect::<Result<_>>()?,
     })
 }
 
@@ -89,11 +89,11 @@ fn join(model: Method, seeds: &[Evaluation]) -> Vec<Outcome> {
         (a.space, a.color, a.view, a.patches) == (b.space, b.color, b.view, b.patches)
     };
     let outcome = |scored: &ViewAccuracy| {
-        let over = |of: fn(&ViewAccuracy) -> f64| {
+        let over = |value: fn(&ViewAccuracy) -> f64| {
             Accuracy::new(
                 seeds
                     .iter()
-                    .filter_map(|seed| seed.accuracies.iter().find(|other| same(scored, other)).map(of))
+                    .filter_map(|seed| seed.accuracies.iter().find(|other| same(scored, other)).map(value))
                     .collect(),
             )
         };
@@ -132,8 +132,8 @@ fn curve(stage: &Stage) -> Result<Curve> {
     Ok(Curve { model: stage.model, seed: stage.seed, points })
 }
 
-fn attribution(what: &Reproduction<'_>) -> Vec<String> {
-    match what.data.data {
+fn attribution(reproduction: &Reproduction<'_>) -> Vec<String> {
+    match reproduction.data.data {
         Some(_) => vec![],
         None => bagssl_data::EMBEDDED_ATTRIBUTION
             .lines()
@@ -144,13 +144,13 @@ fn attribution(what: &Reproduction<'_>) -> Vec<String> {
     }
 }
 
-fn protocol(what: &Reproduction<'_>) -> Result<Vec<Note>> {
-    let config = &what.stages[0].config;
+fn protocol(reproduction: &Reproduction<'_>) -> Result<Vec<Note>> {
+    let config = &reproduction.stages[0].config;
     let train = &config.train;
-    let shared = what.shared;
+    let shared = reproduction.shared;
     let note = |name: &str, text: String| Note { name: name.into(), text };
     let of_model = |model: Method| -> Option<Result<Note>> {
-        let train = &what.stages.iter().find(|stage| stage.model == model)?.config.train;
+        let train = &reproduction.stages.iter().find(|stage| stage.model == model)?.config.train;
         let said = || Ok(format!("patches: {}; loss: {}", settings(&train.views)?, settings(&train.loss)?));
         Some(said().map(|text| note(model.title(), text)))
     };
@@ -227,19 +227,22 @@ fn plain(value: &toml::Value) -> String {
 
 /// Pictures of the data set.
 struct Pictures<'a> {
-    what: &'a Reproduction<'a>,
+    reproduction: &'a Reproduction<'a>,
     /// The bags of the test images.
     test: Thumbnails,
 }
 
 impl<'a> Pictures<'a> {
-    fn new(what: &'a Reproduction<'a>) -> Result<Self> {
-        let (bag, seed) = (what.shared.bag, what.shared.options.seed);
-        Ok(Pictures { what, test: Thumbnails::new(what.shared.splits.test.clone(), bag, seed, Color::Rgb)? })
+    fn new(reproduction: &'a Reproduction<'a>) -> Result<Self> {
+        let (bag, seed) = (reproduction.shared.bag, reproduction.shared.options.seed);
+        Ok(Pictures {
+            reproduction,
+            test: Thumbnails::new(reproduction.shared.splits.test.clone(), bag, seed, Color::Rgb)?,
+        })
     }
 
     fn tiles(&self) -> Result<Vec<Tile>> {
-        let train = &self.what.shared.splits.train;
+        let train = &self.reproduction.shared.splits.train;
         let mut shown: BTreeMap<u32, usize> = BTreeMap::new();
         let mut tiles = Vec::new();
         for image in 0..train.len() {
@@ -254,7 +257,7 @@ impl<'a> Pictures<'a> {
     }
 
     fn bags(&self) -> Result<Vec<BagSheet>> {
-        let test = &self.what.shared.splits.test;
+        let test = &self.reproduction.shared.splits.test;
         let step = (test.len() / BAGS).max(1);
         let sheet = |image| {
             let patches = (0..self.test.patches()).map(|patch| Ok(self.test.patch([image, patch])?));
@@ -268,7 +271,7 @@ impl<'a> Pictures<'a> {
     fn sheets(&self) -> Result<Vec<Sheet>> {
         let mut sheets = Vec::new();
         for model in [Method::Bagssl, Method::MultiScale] {
-            let Some(stage) = self.what.stages.iter().find(|stage| stage.model == model) else { continue };
+            let Some(stage) = self.reproduction.stages.iter().find(|stage| stage.model == model) else { continue };
             let measured = stage.measured()?;
             for space in stage.layers().into_iter().map(Space::from) {
                 let rows = measured.neighbors.get(&space).into_iter().flatten().map(|near| Ok(self.test.row(near)?));

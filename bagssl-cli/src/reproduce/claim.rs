@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bagssl_core::bag::{Bag, Grid};
-use bagssl_eval::classify::protocol::fnv1a;
+use bagssl_eval::fnv1a;
 use bagssl_eval::report;
 use bagssl_train::run_state::CHECKPOINT;
 use serde_json::Value;
 
-use super::place;
+use super::output_folder;
 use super::profile::Profile;
 use super::stage::{Shared, Stage};
 use super::stamp::{self, Settings, StageStamp};
@@ -24,19 +24,19 @@ pub(super) struct ClaimStage {
     claim: Claim,
     title: &'static str,
     /// Describes the settings, for the reader.
-    how: Vec<String>,
+    setup: Vec<String>,
     trained: Vec<Stage>,
     folder: PathBuf,
     /// The reason to skip the claim, if any.
-    pub(super) left_out: Option<&'static str>,
+    pub(super) skipped: Option<&'static str>,
     /// Total number of patches that pass through a network.
     patches: usize,
 }
 
 /// The file with the results.
-const FOUND: &str = "found.json";
+const RESULTS_FILE: &str = "found.json";
 /// The version of the results' format. Older results are computed again.
-const FORM: u32 = 2;
+const RESULTS_FORMAT: u32 = 2;
 
 /// Returns all claims, the longest ones first.
 pub(super) fn stages(
@@ -75,7 +75,7 @@ const FIRST_SEED: &str = "The first seed of each training.";
 impl Plan<'_> {
     fn compare(&self, trained: Vec<Stage>) -> ClaimStage {
         let claim = self.claim(&trained);
-        let how = vec![self.images("kNN alone, no linear probes"), "All seeds of each training.".into()];
+        let setup = vec![self.images("kNN alone, no linear probes"), "All seeds of each training.".into()];
         let patches = self.per_image() + 1;
         let args = compare::Args { claim, bag: BagArgs::like(self.bag), protocol: self.protocol(), only_knn: true };
         self.stage(
@@ -83,46 +83,47 @@ impl Plan<'_> {
             "Claims 0 and 5: comparison of methods, and the gain from averaging patches",
             trained,
         )
-        .on(how, patches * self.images_of([true, true]))
+        .with_setup(setup, patches * self.images_of([true, true]))
     }
 
     fn aggregation(&self, trained: Vec<Stage>) -> ClaimStage {
         let claim = self.claim(&trained);
-        let how = vec![self.images("kNN alone, no linear probes"), FIRST_SEED.into()];
+        let setup = vec![self.images("kNN alone, no linear probes"), FIRST_SEED.into()];
         let patches = 2 * self.per_image() + 2;
         let args = aggregation::Args { claim, stride: self.stride(), protocol: self.protocol(), only_knn: true };
         self.stage(Claim::Aggregation(args), "Claim 1: accuracy and aggregation", trained)
-            .on(how, patches * self.images_of([true, true]))
-            .only_on_a_grid(self.bag)
+            .with_setup(setup, patches * self.images_of([true, true]))
+            .skip_without_grid(self.bag)
     }
 
     fn convergence(&self, trained: Vec<Stage>) -> ClaimStage {
         let claim = self.claim(&trained);
-        let how = vec![self.images("test images alone"), FIRST_SEED.into()];
+        let setup = vec![self.images("test images alone"), FIRST_SEED.into()];
         let patches = self.per_image() + 2;
         let args = convergence::Args { claim, bag: BagArgs::like(self.bag) };
         self.stage(Claim::Convergence(args), "Claim 2: the whole image and the mean of its patches", trained)
-            .on(how, patches * self.images_of([false, true]))
+            .with_setup(setup, patches * self.images_of([false, true]))
     }
 
     fn locality(&self, trained: Vec<Stage>) -> ClaimStage {
         let claim = self.claim(&trained);
-        let how = vec![self.images("pictures of six patches, one of a class"), FIRST_SEED.into()];
+        let setup = vec![self.images("pictures of six patches, one of a class"), FIRST_SEED.into()];
         let args = locality::Args { claim, bag: BagArgs::like(self.bag) };
         self.stage(Claim::Locality(args), "Claim 3: locality of patch embeddings", trained)
-            .on(how, self.per_image() * self.images_of([true, true]))
-            .only_on_a_grid(self.bag)
+            .with_setup(setup, self.per_image() * self.images_of([true, true]))
+            .skip_without_grid(self.bag)
     }
 
     fn cooccurrence(&self) -> ClaimStage {
         let args = cooccurrence::Args::with_seed(self.shared.options.seed);
-        let how = vec!["No images and no checkpoint: patches whose joint distribution is known.".into()];
-        self.stage(Claim::Cooccurrence(args), "Claim 4: co-occurrence, in a fully known world", vec![]).on(how, 0)
+        let setup = vec!["No images and no checkpoint: patches whose joint distribution is known.".into()];
+        self.stage(Claim::Cooccurrence(args), "Claim 4: co-occurrence, in a fully known world", vec![])
+            .with_setup(setup, 0)
     }
 
     fn stage(&self, claim: Claim, title: &'static str, trained: Vec<Stage>) -> ClaimStage {
         let folder = self.out.join("claims").join(claim.analysis().name());
-        ClaimStage { claim, title, how: vec![], trained, folder, left_out: None, patches: 0 }
+        ClaimStage { claim, title, setup: vec![], trained, folder, skipped: None, patches: 0 }
     }
 
     /// Returns the arguments that the claims' commands share.
@@ -177,13 +178,13 @@ impl Plan<'_> {
 }
 
 impl ClaimStage {
-    fn on(mut self, how: Vec<String>, patches: usize) -> Self {
-        (self.how, self.patches) = (how, patches * self.trained.len());
+    fn with_setup(mut self, setup: Vec<String>, patches: usize) -> Self {
+        (self.setup, self.patches) = (setup, patches * self.trained.len());
         self
     }
 
-    fn only_on_a_grid(mut self, bag: Bag) -> Self {
-        self.left_out = (!matches!(bag, Bag::Grid { .. })).then_some(NO_GRID);
+    fn skip_without_grid(mut self, bag: Bag) -> Self {
+        self.skipped = (!matches!(bag, Bag::Grid { .. })).then_some(NO_GRID);
         self
     }
 
@@ -201,9 +202,9 @@ impl ClaimStage {
     fn settings(&self, shared: &Shared<'_>) -> Result<Option<Settings>> {
         let Shared { splits, options, backend, .. } = shared;
         let of_claim = [
-            ("program", format!("{}, form {FORM}", env!("CARGO_PKG_VERSION"))),
+            ("program", format!("{}, form {RESULTS_FORMAT}", env!("CARGO_PKG_VERSION"))),
             ("claim", self.label()),
-            ("bag", self.how.join("; ")),
+            ("bag", self.setup.join("; ")),
             ("training images", fingerprint(&splits.train)),
             ("test images", fingerprint(&splits.test)),
             ("protocol", options.protocol.hash()),
@@ -227,8 +228,8 @@ impl ClaimStage {
     }
 
     /// Checks that no files from another source would be overwritten.
-    pub(super) fn check_place(&self) -> Result<()> {
-        place::check(&self.folder, &[FOUND], false)
+    pub(super) fn check_output(&self) -> Result<()> {
+        output_folder::check(&self.folder, &[RESULTS_FILE], false)
     }
 
     /// Returns the duration in seconds, or `None` if the claim is unfinished or outdated.
@@ -244,8 +245,10 @@ impl ClaimStage {
         Ok(match self.done(shared)? {
             Some(_) => None,
             None => match self.settings(shared)? {
-                Some(settings) => StageStamp::why_not(&self.folder, &settings),
-                None => StageStamp::why_not(&self.folder, &Settings::new()).map(|_| "waiting for trainings".into()),
+                Some(settings) => StageStamp::describe_changes(&self.folder, &settings),
+                None => {
+                    StageStamp::describe_changes(&self.folder, &Settings::new()).map(|_| "waiting for trainings".into())
+                }
             },
         })
     }
@@ -253,30 +256,30 @@ impl ClaimStage {
     /// Runs the analysis and stores the results.
     pub(super) fn run(&self, shared: &Shared<'_>, bars: Bars<'_>) -> Result<()> {
         let started = Instant::now();
-        place::begin(&self.folder)?;
+        output_folder::begin(&self.folder)?;
         StageStamp::remove(&self.folder)?;
         let report = self.claim.analysis().analyze(bars)?;
-        files::write(&self.folder.join(FOUND), &serde_json::to_vec(&report)?)?;
-        let of = self.settings(shared)?.context("a checkpoint has disappeared")?;
-        StageStamp { hash: stamp::hash(&of), of, seconds: started.elapsed().as_secs_f64(), training: None }
+        files::write(&self.folder.join(RESULTS_FILE), &serde_json::to_vec(&report)?)?;
+        let settings = self.settings(shared)?.context("a checkpoint has disappeared")?;
+        StageStamp { hash: stamp::hash(&settings), settings, seconds: started.elapsed().as_secs_f64(), training: None }
             .write(&self.folder)
     }
 
     fn results(&self) -> Result<Value> {
-        let path = self.folder.join(FOUND);
+        let path = self.folder.join(RESULTS_FILE);
         serde_json::from_slice(&files::read(&path)?).with_context(|| path.display().to_string())
     }
 
     /// Returns the section of the report.
     pub(super) fn section(&self) -> Result<report::ClaimSection> {
         let (name, title) = (self.claim.analysis().name().into(), self.title.into());
-        if let Some(why) = self.left_out {
-            let how = vec![format!("Skipped here: {why}.")];
-            return Ok(report::ClaimSection { name, title, how, ..report::ClaimSection::default() });
+        if let Some(why) = self.skipped {
+            let setup = vec![format!("Skipped here: {why}.")];
+            return Ok(report::ClaimSection { name, title, setup, ..report::ClaimSection::default() });
         }
         let data = self.results()?;
         let page = self.claim.analysis().page(&data).with_context(|| self.label())?;
-        Ok(report::ClaimSection { name, title, how: self.how.clone(), page, data })
+        Ok(report::ClaimSection { name, title, setup: self.setup.clone(), page, data })
     }
 }
 
@@ -320,7 +323,7 @@ mod tests {
     /// 900 training and 270 test images. A claim uses 9 patches per image, the whole image, and the
     /// center.
     #[test]
-    fn who_is_looked_at_and_how_much() {
+    fn patch_counts_of_claims() {
         let claims = claims(Profile::Tiles);
         let of = |number: usize| -> Vec<String> { claims[number].trained.iter().map(Stage::label).collect() };
         assert_eq!(of(0), ["bagssl seed 3", "bagssl seed 4", "simclr seed 3", "simclr seed 4"]);
@@ -329,18 +332,18 @@ mod tests {
         }
         let patches: Vec<usize> = claims.iter().map(ClaimStage::patches).collect();
         assert_eq!(patches, [4 * 10 * 1170, 2 * 20 * 1170, 2 * 11 * 270, 2 * 9 * 1170, 0]);
-        assert!(claims.iter().all(|claim| claim.left_out.is_none() && !claim.how.is_empty()));
-        assert!(claims[3].how[0].contains("grey images, a grid of 9 patches, 16 pixels"), "{:?}", claims[3].how);
+        assert!(claims.iter().all(|claim| claim.skipped.is_none() && !claim.setup.is_empty()));
+        assert!(claims[3].setup[0].contains("grey images, a grid of 9 patches, 16 pixels"), "{:?}", claims[3].setup);
     }
 
     #[test]
-    fn where_images_differ_in_size_what_needs_a_grid_is_left_out_and_says_so() {
+    fn claims_on_a_grid_are_skipped_for_mixed_sizes() {
         let claims = claims(Profile::Imagenet100);
-        let left_out: Vec<String> =
-            claims.iter().filter(|claim| claim.left_out.is_some()).map(ClaimStage::label).collect();
-        assert_eq!(left_out, ["claim aggregation", "claim locality"]);
+        let skipped: Vec<String> =
+            claims.iter().filter(|claim| claim.skipped.is_some()).map(ClaimStage::label).collect();
+        assert_eq!(skipped, ["claim aggregation", "claim locality"]);
         let section = claims[3].section().unwrap();
         assert_eq!(section.title, "Claim 3: locality of patch embeddings");
-        assert!(section.how[0].contains("no common grid") && section.page.blocks.is_empty());
+        assert!(section.setup[0].contains("no common grid") && section.page.blocks.is_empty());
     }
 }

@@ -3,7 +3,7 @@
 mod profile;
 mod method;
 mod stamp;
-mod place;
+mod output_folder;
 mod stage;
 mod claim;
 mod queue;
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let started = Instant::now();
     let methods = method::chosen(&args.methods)?;
     // Compare takes all checkpoints at once.
-    let most = (claims::MOST_CHECKPOINTS / methods.len()) as u64;
+    let most = (claims::MAX_CHECKPOINTS / methods.len()) as u64;
     if !(1..=most).contains(&args.seeds) {
         bail!("--seeds: expected 1 to {most} for {} methods, got {}", methods.len(), args.seeds);
     }
@@ -138,18 +138,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     let shared = Shared { splits: &splits, bag, options, backend: args.backend, features: &args.features };
     let claims = claim::stages(args.profile, &stages, &data, &shared, &out);
-    let what = Reproduction { args, out: &out, data: &data, stages: &stages, claims: &claims, shared: &shared, jobs };
-    what.check_place()?;
-    what.describe()?;
+    let reproduction =
+        Reproduction { args, out: &out, data: &data, stages: &stages, claims: &claims, shared: &shared, jobs };
+    reproduction.check_output()?;
+    reproduction.describe()?;
     if args.dry_run {
-        estimate::print(&what)?;
+        estimate::print(&reproduction)?;
         return Ok(ExitCode::SUCCESS);
     }
-    place::begin(&out)?;
-    let before = what.earlier_seconds()?;
-    what.run()?;
+    output_folder::begin(&out)?;
+    let before = reproduction.earlier_seconds()?;
+    reproduction.run()?;
     let seconds = before + started.elapsed().as_secs_f64();
-    let report = assemble::report(&what, seconds)?;
+    let report = assemble::report(&reproduction, seconds)?;
     let written = report.write(&out)?;
     files::write(&out.join(CONFIG), base.to_toml()?.as_bytes())?;
     say!("{}", assemble::table(&report));
@@ -171,12 +172,12 @@ pub(crate) struct Reproduction<'a> {
 
 impl Reproduction<'_> {
     /// Checks that no files from another source would be overwritten.
-    fn check_place(&self) -> Result<()> {
+    fn check_output(&self) -> Result<()> {
         // Older versions wrote no mark; their report came after all stages had stamps.
         let is_own = self.claims.iter().any(ClaimStage::is_stamped);
-        place::check(self.out, &[&Report::FILES[..], &[CONFIG]].concat(), is_own)?;
-        self.stages.iter().try_for_each(Stage::check_place)?;
-        self.claims.iter().try_for_each(ClaimStage::check_place)
+        output_folder::check(self.out, &[&Report::FILES[..], &[CONFIG]].concat(), is_own)?;
+        self.stages.iter().try_for_each(Stage::check_output)?;
+        self.claims.iter().try_for_each(ClaimStage::check_output)
     }
 
     /// Prints the plan.
@@ -208,7 +209,7 @@ impl Reproduction<'_> {
             tell(format!("{verb} {}", stage.label()), state);
         }
         for claim in self.claims {
-            let state = match &claim.left_out {
+            let state = match &claim.skipped {
                 Some(why) => format!("skipped: {why}"),
                 None => state(claim.done(self.shared)?, claim.outdated(self.shared)?),
             };
@@ -240,7 +241,7 @@ impl Reproduction<'_> {
     }
 
     /// Returns the unfinished stages.
-    fn left(&self) -> Result<Vec<&Stage>> {
+    fn pending_stages(&self) -> Result<Vec<&Stage>> {
         let mut left = Vec::new();
         for stage in self.stages {
             if stage.done(self.shared)?.is_none() {
@@ -251,9 +252,9 @@ impl Reproduction<'_> {
     }
 
     /// Returns the unfinished claims.
-    fn claims_left(&self) -> Result<Vec<&ClaimStage>> {
+    fn pending_claims(&self) -> Result<Vec<&ClaimStage>> {
         let mut left = Vec::new();
-        for claim in self.claims.iter().filter(|claim| claim.left_out.is_none()) {
+        for claim in self.claims.iter().filter(|claim| claim.skipped.is_none()) {
             if claim.done(self.shared)?.is_none() {
                 left.push(claim);
             }
@@ -263,11 +264,16 @@ impl Reproduction<'_> {
 
     /// Runs all unfinished stages in parallel, then the claims, which need the trained checkpoints.
     fn run(&self) -> Result<()> {
-        queue::all(&self.left()?, self.jobs, |stage| stage.label(), |stage, bars| self.one(stage, bars))?;
-        queue::all(&self.claims_left()?, self.jobs, |claim| claim.label(), |claim, bars| self.analyze(claim, bars))
+        queue::all(
+            &self.pending_stages()?,
+            self.jobs,
+            |stage| stage.label(),
+            |stage, bars| self.run_stage(stage, bars),
+        )?;
+        queue::all(&self.pending_claims()?, self.jobs, |claim| claim.label(), |claim, bars| self.analyze(claim, bars))
     }
 
-    fn one(&self, stage: &Stage, bars: &Several) -> Result<()> {
+    fn run_stage(&self, stage: &Stage, bars: &Several) -> Result<()> {
         let observer: Box<dyn Observer + Send> =
             Box::new(Steps(bars.add(&format!("train {}", stage.label()), 0, "steps")));
         let images = self.shared.splits.images_to_evaluate();

@@ -45,7 +45,7 @@ impl Profile {
     /// Returns the path of the data: `given`, or the profile's default folder. `None` stands for
     /// the photographs included in the program.
     pub(crate) fn data(self, given: Option<&PathBuf>) -> Result<Option<PathBuf>> {
-        let (folder, what, from) = match self {
+        let (folder, reproduction, from) = match self {
             Profile::Tiles => return Ok(given.cloned()),
             Profile::Cifar10 => (
                 "data/cifar-10-batches-bin",
@@ -71,7 +71,7 @@ impl Profile {
         let path = given.cloned().unwrap_or_else(|| folder.into());
         if !path.exists() {
             bail!(
-                "{}: expected the data of profile {}, got none; download {what} from {from} to this path, or pass its \
+                "{}: expected the data of profile {}, got none; download {reproduction} from {from} to this path, or pass its \
                  path with --data",
                 path.display(),
                 self.name()

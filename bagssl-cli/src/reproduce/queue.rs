@@ -21,15 +21,15 @@ pub(super) fn all<S: Sync>(
     let bars = Several::new();
     let worker = || {
         while let Some(stage) = stages.get(next.fetch_add(1, Ordering::SeqCst)) {
-            let begun = Instant::now();
+            let started = Instant::now();
             if let Err(error) = one(stage, &bars).with_context(|| label(stage)) {
                 next.store(stages.len(), Ordering::SeqCst);
                 failure.lock().expect("no worker panics with it").get_or_insert(error);
                 return;
             }
             let count = finished.fetch_add(1, Ordering::SeqCst) + 1;
-            let line = format!("[{count}/{}] {}: {:.0} s", stages.len(), label(stage), begun.elapsed().as_secs_f64());
-            bars.tell(&line);
+            let line = format!("[{count}/{}] {}: {:.0} s", stages.len(), label(stage), started.elapsed().as_secs_f64());
+            bars.report(&line);
         }
     };
     std::thread::scope(|scope| {
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_done_once_and_a_failure_is_named() {
+    fn queue_runs_each_stage_once_and_names_failures() {
         let done = Mutex::new(vec![]);
         let one = |stage: &u32, _: &Several| {
             done.lock().unwrap().push(*stage);

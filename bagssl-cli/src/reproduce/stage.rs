@@ -14,12 +14,12 @@ use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::{Checkpoint, FORMAT_VERSION, Provenance, Spec};
 use bagssl_core::embed::FeatureLayer;
 use bagssl_core::observe::Observer;
-use bagssl_eval::classify::protocol::{Protocol, fnv1a};
 use bagssl_eval::report::Method;
+use bagssl_eval::{Protocol, fnv1a};
 use bagssl_train::config::flat;
 use bagssl_train::run_state::{CHECKPOINT, CONFIG, Keeping, METRICS, OLD_STATE, STATES};
 
-use super::place;
+use super::output_folder;
 use super::stamp::{self, Settings, StageStamp, TrainingStamp};
 use crate::backend::Name;
 use crate::commands::train::{self, Training};
@@ -50,7 +50,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) features: &'a FeatureArgs,
 }
 
-const MEASURED: &str = "measured.json";
+const EVALUATION_FILE: &str = "measured.json";
 
 impl Stage {
     pub(crate) fn label(&self) -> String {
@@ -71,12 +71,12 @@ impl Stage {
 
     /// Checks that no files from another source would be overwritten, such as a run of `bagssl
     /// train` with other settings.
-    pub(crate) fn check_place(&self) -> Result<()> {
-        let names = [MEASURED, CONFIG, METRICS, CHECKPOINT, STATES, OLD_STATE];
+    pub(crate) fn check_output(&self) -> Result<()> {
+        let names = [EVALUATION_FILE, CONFIG, METRICS, CHECKPOINT, STATES, OLD_STATE];
         let names = if self.is_trained() { &names[..] } else { &names[..1] };
         let config = self.config.to_toml()?;
         let is_own = std::fs::read(self.folder.join(CONFIG)).is_ok_and(|bytes| bytes == config.as_bytes());
-        place::check(&self.folder, names, is_own)
+        output_folder::check(&self.folder, names, is_own)
     }
 
     /// Returns everything that the weights depend on.
@@ -130,12 +130,12 @@ impl Stage {
     /// Returns the duration in seconds, or `None` if the stage is unfinished or outdated.
     pub(crate) fn done(&self, shared: &Shared<'_>) -> Result<Option<f64>> {
         let Some(stamp) = StageStamp::read(&self.folder) else { return Ok(None) };
-        let is_same = self.is_whole() && stamp.hash == self.stamped(stamp::hash(&self.settings(shared)))?;
+        let is_same = self.is_complete() && stamp.hash == self.stamped(stamp::hash(&self.settings(shared)))?;
         Ok(is_same.then_some(stamp.seconds))
     }
 
     /// Returns whether all results of the stage exist and are readable.
-    fn is_whole(&self) -> bool {
+    fn is_complete(&self) -> bool {
         let measured = match self.model {
             Method::Pixels | Method::Histogram => self.measured_baselines().is_ok(),
             _ => self.measured().is_ok(),
@@ -155,7 +155,7 @@ impl Stage {
     pub(crate) fn outdated(&self, shared: &Shared<'_>) -> Result<Option<String>> {
         Ok(match self.done(shared)? {
             Some(_) => None,
-            None => StageStamp::why_not(&self.folder, &self.settings(shared)),
+            None => StageStamp::describe_changes(&self.folder, &self.settings(shared)),
         })
     }
 
@@ -166,7 +166,7 @@ impl Stage {
         observer: Box<dyn Observer + Send>,
         on_event: &(dyn Fn(Event<'_>) + Sync),
     ) -> Result<()> {
-        place::begin(&self.folder)?;
+        output_folder::begin(&self.folder)?;
         let (outdated, trained) = (self.outdated(shared)?.is_some(), self.trained(shared)?);
         if outdated {
             StageStamp::remove(&self.folder)?;
@@ -190,7 +190,7 @@ impl Stage {
             }
             _ => serde_json::to_vec(&self.evaluate(shared, on_event)?)?,
         };
-        files::write(&self.folder.join(MEASURED), &measured)?;
+        files::write(&self.folder.join(EVALUATION_FILE), &measured)?;
         let seconds = started.elapsed().as_secs_f64() + training.unwrap_or(0.0);
         let training = match training {
             Some(seconds) => {
@@ -198,8 +198,8 @@ impl Stage {
             }
             None => None,
         };
-        let of = self.settings(shared);
-        StageStamp { hash: self.stamped(stamp::hash(&of))?, of, seconds, training }.write(&self.folder)
+        let settings = self.settings(shared);
+        StageStamp { hash: self.stamped(stamp::hash(&settings))?, settings, seconds, training }.write(&self.folder)
     }
 
     fn train(&self, shared: &Shared<'_>, mut observer: Box<dyn Observer + Send>, force: bool) -> Result<()> {
@@ -212,7 +212,7 @@ impl Stage {
             force,
             resume_from: None,
             keeping: Keeping::default(),
-            place: String::new(),
+            data_location: String::new(),
             backend: shared.backend,
             devices: 1,
             tensorboard: false,
@@ -263,12 +263,12 @@ impl Stage {
 
     /// Reads the measurements of a network.
     pub(crate) fn measured(&self) -> Result<Evaluation> {
-        read_json(&self.folder.join(MEASURED))
+        read_json(&self.folder.join(EVALUATION_FILE))
     }
 
     /// Reads the measurements of the pixel and histogram baselines.
     pub(crate) fn measured_baselines(&self) -> Result<[Evaluation; 2]> {
-        read_json(&self.folder.join(MEASURED))
+        read_json(&self.folder.join(EVALUATION_FILE))
     }
 }
 

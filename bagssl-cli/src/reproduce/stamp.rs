@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use bagssl_eval::classify::protocol::fnv1a;
+use bagssl_eval::fnv1a;
 use serde::{Deserialize, Serialize};
 
 use crate::input::files;
@@ -14,8 +14,8 @@ pub(super) struct StageStamp {
     /// A hash of everything that the stage's results depend on.
     pub(super) hash: String,
     /// The settings and image fingerprints in the hash, to report what has changed.
-    #[serde(default)]
-    pub(super) of: Settings,
+    #[serde(default, rename = "of")]
+    pub(super) settings: Settings,
     /// The duration in seconds, including training.
     pub(super) seconds: f64,
     /// The training, if the stage had one. It is reused if only the evaluation changes.
@@ -51,11 +51,11 @@ impl StageStamp {
 
     /// Returns why a finished stage is outdated, because its settings changed or files are damaged.
     /// Returns `None` if the folder has no stamp.
-    pub(super) fn why_not(folder: &Path, now: &Settings) -> Option<String> {
+    pub(super) fn describe_changes(folder: &Path, now: &Settings) -> Option<String> {
         if !folder.join(STAMP).is_file() {
             return None;
         }
-        let before = Self::read(folder).map_or_else(Settings::new, |stamp| stamp.of);
+        let before = Self::read(folder).map_or_else(Settings::new, |stamp| stamp.settings);
         let change = |(name, value): &(String, String)| match before.iter().find(|(other, _)| other == name) {
             Some((_, before)) if before == value => None,
             Some((_, before)) => Some(format!("{name} is {value}, was {before}")),

@@ -3,8 +3,8 @@
 use bagssl_core::batch::SourceError;
 use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::observe::{Event, Observer, Verdict};
-use bagssl_eval::analysis::health::{self, Health};
-use bagssl_eval::features::Features;
+use bagssl_eval::Features;
+use bagssl_eval::analysis::{self, Health};
 
 /// Forwards all events to an observer, and adds the health of each epoch's projections.
 pub(crate) struct HealthMonitor<O>(pub(crate) O);
@@ -53,7 +53,7 @@ impl LastHealth {
 
     /// Returns a warning if the model has collapsed.
     pub(crate) fn warning(&self) -> Option<String> {
-        let is_collapsed = self.verdict() == Some(health::Verdict::Collapsed.name());
+        let is_collapsed = self.verdict() == Some(analysis::Verdict::Collapsed.name());
         let advice = "a lower --lr, more --images or --patches, or another --preset (another loss) may help";
         is_collapsed.then(|| format!("warning: the model has collapsed: {}; {advice}", self.reasons))
     }
@@ -86,9 +86,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Heard(Vec<(String, Vec<&'static str>, usize)>);
+    struct RecordedEvents(Vec<(String, Vec<&'static str>, usize)>);
 
-    impl Observer for Heard {
+    impl Observer for RecordedEvents {
         fn observe(&mut self, event: &Event<'_>) -> Result<Verdict, SourceError> {
             if let Event::Health { epoch: 3, step: 40, verdict, figures, reasons } = event {
                 let names = figures.iter().map(|(name, _)| *name).collect();
@@ -100,8 +100,8 @@ mod tests {
 
     /// Three images with two patches of four values: first all the same, then in all directions.
     #[test]
-    fn a_collapse_is_told() {
-        let mut watch = HealthMonitor(Heard::default());
+    fn collapse_is_reported() {
+        let mut watch = HealthMonitor(RecordedEvents::default());
         let mut see = |values: Vec<f32>| {
             let rows = Rows { values, dim: 4 };
             watch.observe(&Event::Projections { epoch: 3, step: 40, rows: &rows, patches: 2 }).unwrap();
@@ -115,7 +115,7 @@ mod tests {
 
     /// The last epoch decides.
     #[test]
-    fn the_end_warns_of_a_collapse() {
+    fn collapse_is_reported_at_the_end() {
         let mut last = LastHealth::default();
         assert_eq!((last.verdict(), last.warning()), (None, None));
         let mut hear = |verdict, reasons: &[&str]| {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_large_batch_a_part_is_looked_at() {
+    fn health_of_a_large_batch_uses_a_part() {
         let values: Vec<f32> = (0..600 * 4 * 3).map(|i| ((i * i) as f32 * 0.1).sin()).collect();
         let health = health(&Rows { values, dim: 3 }, 4).unwrap();
         assert_eq!((health.images, health.patches, health.dim), (128, 4, 3));

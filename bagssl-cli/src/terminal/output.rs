@@ -37,7 +37,7 @@ pub(crate) const NOT_DONE: u8 = 2;
 
 pub(crate) fn write(text: Arguments<'_>) {
     let mut output = std::io::stdout().lock();
-    if let Err(error) = output.write_all(harmless(text).as_bytes()).and_then(|()| output.flush()) {
+    if let Err(error) = output.write_all(escape_controls(text).as_bytes()).and_then(|()| output.flush()) {
         tell!("error: standard output: {error}");
         exit(NOT_DONE.into());
     }
@@ -46,54 +46,54 @@ pub(crate) fn write(text: Arguments<'_>) {
 pub(crate) fn write_error(text: Arguments<'_>) {
     // The reason cannot be printed anywhere. Files are complete at any time, so finished work is
     // not lost.
-    if !is_told(text) {
+    if !print_error(text) {
         exit(NOT_DONE.into());
     }
 }
 
 /// Whether a note could not be written.
-static LOST: AtomicBool = AtomicBool::new(false);
+static NOTES_LOST: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn write_note(text: Arguments<'_>) {
-    if !is_told(text) {
-        LOST.store(true, Relaxed);
+    if !print_error(text) {
+        NOTES_LOST.store(true, Relaxed);
     }
 }
 
 /// Prints a note about the data at most once per process, however often the data set is opened.
 pub(crate) fn note_once(line: &str) {
-    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(line.into()) {
+    static PRINTED_NOTES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if PRINTED_NOTES.lock().unwrap_or_else(PoisonError::into_inner).insert(line.into()) {
         note!("{line}");
     }
 }
 
 pub(crate) fn lost_notes() -> bool {
-    LOST.load(Relaxed)
+    NOTES_LOST.load(Relaxed)
 }
 
 /// Writes the text to standard error in one call, so that lines of several threads do not mix.
 /// Returns whether that succeeded.
-fn is_told(text: Arguments<'_>) -> bool {
-    std::io::stderr().write_all(harmless(text).as_bytes()).is_ok()
+fn print_error(text: Arguments<'_>) -> bool {
+    std::io::stderr().write_all(escape_controls(text).as_bytes()).is_ok()
 }
 
 /// Escapes all characters that a terminal would interpret, except line ends and tabs, because parts
 /// of the text may come from outside the program. The escapes are valid in JSON.
-fn harmless(text: Arguments<'_>) -> String {
+fn escape_controls(text: Arguments<'_>) -> String {
     let text = text.to_string();
     let is_shown = |letter: char| is_obeyed(letter) && !matches!(letter, '\n' | '\t');
     if !text.contains(is_shown) {
         return text;
     }
-    let mut harmless = String::with_capacity(text.len());
+    let mut escape_controls = String::with_capacity(text.len());
     for letter in text.chars() {
         match is_shown(letter) {
-            true => harmless.push_str(&format!("\\u{:04x}", u32::from(letter))),
-            false => harmless.push(letter),
+            true => escape_controls.push_str(&format!("\\u{:04x}", u32::from(letter))),
+            false => escape_controls.push(letter),
         }
     }
-    harmless
+    escape_controls
 }
 
 /// Returns the text as one line, with characters that a terminal would interpret escaped, cut off
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(field("new\nline\tand \\n"), "new\\nline\\tand \\\\n");
         assert_eq!(field("grün 1.png"), "grün 1.png");
         assert_eq!(field("a\u{202e}gpj"), "a\\u{202e}gpj");
-        let all = harmless(format_args!("{{\"a\": \"\u{202e}\u{9b}\"}}\t\u{1b}[2J\r\n"));
+        let all = escape_controls(format_args!("{{\"a\": \"\u{202e}\u{9b}\"}}\t\u{1b}[2J\r\n"));
         assert_eq!(all, "{\"a\": \"\\u202e\\u009b\"}\t\\u001b[2J\\u000d\n");
     }
 }

@@ -8,7 +8,7 @@ use bagssl_data::Image;
 pub(crate) const GAP: u32 = 4;
 
 /// Places images side by side, aligned at the top, on white.
-pub(crate) fn beside(images: &[&Image]) -> Image {
+pub(crate) fn hstack(images: &[&Image]) -> Image {
     let mut left = 0;
     let place = |image: &&Image| {
         let at = (0, left);
@@ -16,11 +16,11 @@ pub(crate) fn beside(images: &[&Image]) -> Image {
         at
     };
     let places: Vec<(u32, u32)> = images.iter().map(place).collect();
-    placed(images, &places, 1)
+    compose(images, &places, 1)
 }
 
 /// Stacks images vertically, aligned at the left, on white.
-pub(crate) fn below(images: &[&Image]) -> Image {
+pub(crate) fn vstack(images: &[&Image]) -> Image {
     let mut top = 0;
     let place = |image: &&Image| {
         let at = (top, 0);
@@ -28,7 +28,7 @@ pub(crate) fn below(images: &[&Image]) -> Image {
         at
     };
     let places: Vec<(u32, u32)> = images.iter().map(place).collect();
-    placed(images, &places, 1)
+    compose(images, &places, 1)
 }
 
 /// Enlarges each pixel to a square of `times` x `times` pixels.
@@ -46,15 +46,15 @@ pub(crate) fn enlarged(image: &Image, times: u32) -> Image {
 
 /// Extends an image to the right with white, to at least `width` pixels.
 pub(crate) fn widened(image: &Image, width: u32) -> Image {
-    placed(&[image], &[(0, 0)], width)
+    compose(&[image], &[(0, 0)], width)
 }
 
 /// Places images at their `(top, left)` positions on a white canvas that fits them, at least
-/// `least_width` wide.
-fn placed(images: &[&Image], places: &[(u32, u32)], least_width: u32) -> Image {
+/// `min_width` wide.
+fn compose(images: &[&Image], places: &[(u32, u32)], min_width: u32) -> Image {
     let ends = images.iter().zip(places);
     let height = ends.clone().map(|(image, (top, _))| top + image.size().height).max().unwrap_or(1);
-    let width = ends.clone().map(|(image, (_, left))| left + image.size().width).max().unwrap_or(1).max(least_width);
+    let width = ends.clone().map(|(image, (_, left))| left + image.size().width).max().unwrap_or(1).max(min_width);
     let mut rgb = vec![255; height as usize * width as usize * 3];
     for (image, (top, left)) in ends {
         let row_bytes = image.size().width as usize * 3;
@@ -94,10 +94,10 @@ mod tests {
     #[test]
     fn two_images_beside_and_below_each_other() {
         let (one, two) = (counted(1, 2, 10), counted(2, 1, 20));
-        let row = beside(&[&one, &two]);
+        let row = hstack(&[&one, &two]);
         assert_eq!(row.size(), ImageSize { height: 2, width: 2 + GAP + 1 });
         assert_eq!(reds(&row), [10, 11, 255, 255, 255, 255, 20, 255, 255, 255, 255, 255, 255, 21]);
-        let column = below(&[&one, &two]);
+        let column = vstack(&[&one, &two]);
         assert_eq!(column.size(), ImageSize { height: 1 + GAP + 2, width: 2 });
         assert_eq!((reds(&column)[..2].to_vec(), reds(&column)[10..].to_vec()), (vec![10, 11], vec![20, 255, 21, 255]));
         let wide = widened(&two, 3);

@@ -65,7 +65,7 @@ struct Sum {
 
 /// The average step. The table and the JSON output have the same numbers.
 #[derive(Debug)]
-struct OfAStep {
+struct StepMeans {
     /// The number of steps in the average.
     steps: usize,
     ms: f64,
@@ -127,7 +127,7 @@ impl Profile {
             return Ok(None);
         }
         self.write()?;
-        let step = self.kept().of_a_step();
+        let step = self.kept().step_means();
         Ok(Some((step.table(), step.json())))
     }
 
@@ -182,16 +182,16 @@ impl Recorder for Profile {
 pub(crate) struct Window {
     profile: &'static Profile,
     seen: usize,
-    most: usize,
+    max: usize,
 }
 
 /// The number of steps before a profile starts.
 pub(crate) const UNTIMED: usize = 3;
 
 impl Window {
-    /// Records at most `most` steps.
-    pub(crate) fn new(profile: &'static Profile, most: usize) -> Self {
-        Window { profile, seen: 0, most }
+    /// Records at most `max` steps.
+    pub(crate) fn new(profile: &'static Profile, max: usize) -> Self {
+        Window { profile, seen: 0, max }
     }
 }
 
@@ -202,11 +202,11 @@ impl Observer for Window {
             if self.seen == UNTIMED {
                 self.profile.begin();
             } else if self.seen > UNTIMED {
-                self.profile.step(self.seen - UNTIMED == self.most);
+                self.profile.step(self.seen - UNTIMED == self.max);
             }
             // By now a device has finished the work that was queued within the window. Write here,
             // because the run may continue for days, or fail.
-            if self.seen == UNTIMED + self.most + 2 {
+            if self.seen == UNTIMED + self.max + 2 {
                 self.profile.write()?;
             }
         }
@@ -262,13 +262,13 @@ impl Recorded {
     }
 
     /// Returns the average over the recorded steps.
-    fn of_a_step(&self) -> OfAStep {
+    fn step_means(&self) -> StepMeans {
         let steps = self.steps.max(1) as f64;
         let ms = |nanoseconds: u64| nanoseconds as f64 / 1e6 / steps;
         let operation = |(name, sum): (&'static str, Sum)| {
             (name, Operation { calls: sum.calls as f64 / steps, host_ms: ms(sum.host), device_ms: ms(sum.device) })
         };
-        OfAStep {
+        StepMeans {
             steps: self.steps,
             ms: ms(self.length()),
             has_device: self.has_device(),
@@ -302,7 +302,7 @@ impl Recorded {
     }
 }
 
-impl OfAStep {
+impl StepMeans {
     fn table(&self) -> String {
         let mut text = format!("profile of {} steps: {:.2} ms each\n", self.steps, self.ms);
         let head = ["operation", "calls", "host ms", "device ms", "share"];
@@ -353,15 +353,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_within_another_is_not_counted_twice() {
+    fn nested_spans_count_once() {
         let ms = |calls, host: u64| Sum { calls, host: host * 1_000_000, device: 0 };
         let expected = [("backward", ms(1, 5)), ("convolution", ms(1, 4)), ("norm", ms(2, 2)), ("step", ms(1, 2))];
         assert_eq!(kept().sums(), expected);
     }
 
     #[test]
-    fn the_table_is_of_a_step() {
-        let step = kept().of_a_step();
+    fn table_has_means_per_step() {
+        let step = kept().step_means();
         let table = step.table();
         let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[0], ["profile", "of", "2", "steps:", "20.00", "ms", "each"]);
@@ -375,11 +375,11 @@ mod tests {
     }
 
     #[test]
-    fn the_device_is_what_counts_where_there_is_one() {
+    fn device_time_takes_precedence() {
         let mut kept = Recorded { steps: 1, ..kept() };
         let of = |name, begin, end| Span { lane: Lane::Device, thread: 1, name, begin, end };
         kept.spans.push(of("norm", 30_000_000, 36_000_000));
-        let table = kept.of_a_step().table();
+        let table = kept.step_means().table();
         let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[2], ["norm", "2.0", "2.000", "6.000", "15.0%"]);
         assert_eq!(lines[6], ["device:", "other", "work,", "and", "idle", "-", "-", "34.000", "85.0%"]);

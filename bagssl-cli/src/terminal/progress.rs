@@ -156,7 +156,7 @@ impl Several {
     }
 
     /// Prints a line that stays.
-    pub(crate) fn tell(&self, text: &str) {
+    pub(crate) fn report(&self, text: &str) {
         self.0.suspend(|| tell!("{text}"));
     }
 }
@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_now_and_then() {
+    fn progress_lines_keep_their_interval() {
         let mut lines = Lines::new("train", 0, "steps");
         let begun = lines.begun;
         let after = |seconds| begun + Duration::from_secs(seconds);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quiet_counts_all_the_same() {
+    fn quiet_progress_still_counts() {
         let progress = Progress::images("embed", 3, true);
         progress.inc(2);
         progress.inc_length(4);

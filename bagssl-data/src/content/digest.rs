@@ -16,13 +16,13 @@ use crate::formats::archive::Section;
 const PART: u64 = 1 << 18;
 
 /// Returns the digest of a file, which must have `length` bytes.
-pub(super) fn of_file(path: &Path, length: u64) -> io::Result<u64> {
+pub(super) fn digest_file(path: &Path, length: u64) -> io::Result<u64> {
     let file: File = open_file(path).map_err(io::Error::other)?;
-    of_reader(file, length)
+    digest_reader(file, length)
 }
 
 /// Returns the digest of all bytes of a reader, which must be `length` bytes.
-pub(super) fn of_reader(reader: impl Read, length: u64) -> io::Result<u64> {
+pub(super) fn digest_reader(reader: impl Read, length: u64) -> io::Result<u64> {
     let (mut hash, mut part, mut done) = (Hasher::new(), vec![0; length.clamp(1, PART) as usize], 0);
     let mut reader = reader.take(length + 1);
     loop {
@@ -41,11 +41,11 @@ pub(super) fn of_reader(reader: impl Read, length: u64) -> io::Result<u64> {
 
 /// Returns the digest of a file of `length` bytes, followed by those of some of its parts, each an
 /// offset and a length. Reads the file once if the parts are in ascending order and do not overlap.
-pub(super) fn of_parts(file: &File, length: u64, parts: &[(u64, u64)]) -> io::Result<Vec<u64>> {
+pub(super) fn digest_parts(file: &File, length: u64, parts: &[(u64, u64)]) -> io::Result<Vec<u64>> {
     let (mut whole, mut at, mut digests) = (Hasher::new(), 0, vec![0]);
     for &(offset, count) in parts {
         if offset < at {
-            digests.push(of_reader(Section::new(file, offset, count), count)?);
+            digests.push(digest_reader(Section::new(file, offset, count), count)?);
             continue;
         }
         each_read(file, at..offset, |bytes| whole.write(bytes))?;
@@ -75,6 +75,6 @@ fn each_read(file: &File, range: Range<u64>, mut hear: impl FnMut(&[u8])) -> io:
     Ok(())
 }
 
-pub(crate) fn of_bytes(bytes: &[u8]) -> u64 {
+pub(crate) fn digest_bytes(bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot(bytes)
 }

@@ -14,22 +14,22 @@ use std::time::{Duration, SystemTime};
 
 use twox_hash::xxhash3_64::Hasher;
 
-use super::digest::of_bytes;
+use super::digest::digest_bytes;
 use crate::cache;
 use crate::file::{nanoseconds, open_file};
 
 /// The cache key of an image.
 pub(super) type Key = u64;
 
-const MARK: u64 = u64::from_le_bytes(*b"bagsdgt\x01");
-const HEAD: u64 = 16;
+const MAGIC: u64 = u64::from_le_bytes(*b"bagsdgt\x01");
+const HEADER_BYTES: u64 = 16;
 
 /// A file that changed less than this ago may change again without a visible change of its times.
 const SETTLED: Duration = Duration::from_secs(2);
-/// Entries of deleted files are dropped once there are more than `GONE` times as many entries as
-/// images, plus `FEW`.
-const GONE: usize = 4;
-const FEW: usize = 1 << 16;
+/// Entries of deleted files are dropped once there are more than `MAX_STALE_RATIO` times as many entries as
+/// images, plus `MAX_STALE_ENTRIES`.
+const MAX_STALE_RATIO: usize = 4;
+const MAX_STALE_ENTRIES: usize = 1 << 16;
 
 /// The hash of a file's path, length and times.
 pub(super) struct Source {
@@ -78,20 +78,20 @@ fn times(meta: &Metadata) -> [i64; 2] {
 /// The known digests of a data set.
 #[derive(Debug)]
 pub(super) struct DigestCache {
-    place: Option<PathBuf>,
+    path: Option<PathBuf>,
     known: Vec<(Key, u64)>,
 }
 
 impl DigestCache {
     /// Loads the cached digests of the data set at a path.
     pub(super) fn open(origin: &Path) -> Self {
-        let place = if origin.as_os_str().is_empty() { None } else { cache::place(origin, ".bagssl-digests") };
-        Self::at(place)
+        let path = if origin.as_os_str().is_empty() { None } else { cache::path(origin, ".bagssl-digests") };
+        Self::at_path(path)
     }
 
-    fn at(place: Option<PathBuf>) -> Self {
-        let known = place.as_deref().and_then(|place| read(open_file(place).ok()?)).unwrap_or_default();
-        DigestCache { place, known }
+    fn at_path(path: Option<PathBuf>) -> Self {
+        let known = path.as_deref().and_then(|path| read(open_file(path).ok()?)).unwrap_or_default();
+        DigestCache { path, known }
     }
 
     /// Returns the digest of a key.
@@ -102,26 +102,26 @@ impl DigestCache {
 
     /// Adds the digests that have a key, and writes the file if any of them is new.
     pub(super) fn add(&self, digests: impl Iterator<Item = (Option<Key>, u64)>) {
-        let Some(place) = &self.place else { return };
+        let Some(path) = &self.path else { return };
         let digests: Vec<(Key, u64)> = digests.filter_map(|(key, digest)| Some((key?, digest))).collect();
         if digests.iter().all(|(key, _)| self.get(Some(*key)).is_some()) {
             return;
         }
-        let is_much = self.known.len() > GONE * digests.len() + FEW;
+        let is_much = self.known.len() > MAX_STALE_RATIO * digests.len() + MAX_STALE_ENTRIES;
         let known = if is_much { Vec::new() } else { self.known.clone() };
         let mut all = [digests, known].concat();
         all.sort_unstable();
         all.dedup_by_key(|(key, _)| *key);
         // If writing fails, the next run reads the images again.
-        let _ = cache::keep(place, |file| write(&all, file));
+        let _ = cache::write(path, |file| write(&all, file));
     }
 }
 
 fn write(pairs: &[(Key, u64)], file: &mut impl Write) -> io::Result<()> {
     let body: Vec<u8> =
         pairs.iter().flat_map(|(key, digest)| [*key, *digest]).flat_map(|number| number.to_le_bytes()).collect();
-    file.write_all(&MARK.to_le_bytes())?;
-    file.write_all(&of_bytes(&body).to_le_bytes())?;
+    file.write_all(&MAGIC.to_le_bytes())?;
+    file.write_all(&digest_bytes(&body).to_le_bytes())?;
     file.write_all(&body)
 }
 
@@ -132,13 +132,13 @@ fn read(file: File) -> Option<Vec<(Key, u64)>> {
 
 /// Reads the pairs of a file of `length` bytes, or returns `None` if the file is damaged.
 pub(super) fn from_reader(mut reader: impl Read, length: u64) -> Option<Vec<(Key, u64)>> {
-    let mut head = [0; HEAD as usize];
+    let mut head = [0; HEADER_BYTES as usize];
     reader.read_exact(&mut head).ok()?;
     let [mark, digest] = [0, 8].map(|at| u64::from_le_bytes(head[at..][..8].try_into().expect("eight bytes")));
-    let body = length.checked_sub(HEAD).filter(|body| body.is_multiple_of(16) && mark == MARK)?;
+    let body = length.checked_sub(HEADER_BYTES).filter(|body| body.is_multiple_of(16) && mark == MAGIC)?;
     let mut bytes = Vec::new();
     reader.take(body).read_to_end(&mut bytes).ok()?;
-    if bytes.len() as u64 != body || of_bytes(&bytes) != digest {
+    if bytes.len() as u64 != body || digest_bytes(&bytes) != digest {
         return None;
     }
     let number = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("eight bytes"));
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn cache_file_round_trip() {
         let pairs = [(3, 9), (4, 1), (u64::MAX, 0)];
         let mut bytes = Vec::new();
         write(&pairs, &mut bytes).unwrap();
@@ -170,27 +170,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_found_again() {
+    fn cached_digests_are_found() {
         let folder = tempfile::tempdir().unwrap();
-        let place = folder.path().join("below/kept");
-        let open = || DigestCache::at(Some(place.clone()));
+        let path = folder.path().join("below/kept");
+        let open = || DigestCache::at_path(Some(path.clone()));
         open().add([(Some(7), 70), (None, 1), (Some(2), 20)].into_iter());
         open().add([(Some(5), 50), (Some(2), 20)].into_iter());
         assert_eq!([2, 5, 7, 1].map(|key| open().get(Some(key))), [Some(20), Some(50), Some(70), None]);
         // Without new digests, the file is not written.
-        std::fs::write(place.with_extension("other"), "").unwrap();
-        let before = std::fs::metadata(&place).unwrap().modified().unwrap();
+        std::fs::write(path.with_extension("other"), "").unwrap();
+        let before = std::fs::metadata(&path).unwrap().modified().unwrap();
         open().add([(Some(5), 50)].into_iter());
-        assert_eq!(std::fs::metadata(&place).unwrap().modified().unwrap(), before);
+        assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), before);
         // A damaged file counts as an empty cache.
-        std::fs::write(&place, "damaged").unwrap();
+        std::fs::write(&path, "damaged").unwrap();
         assert_eq!(open().get(Some(7)), None);
         open().add([(Some(5), 50)].into_iter());
         assert_eq!(open().get(Some(5)), Some(50));
     }
 
     #[test]
-    fn a_key_is_another_if_anything_is() {
+    fn key_depends_on_path_times_and_range() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);

@@ -20,7 +20,7 @@ use crate::formats::parquet::table::{PageDigests, Table};
 use crate::image::Decode;
 use crate::index::Index;
 use crate::storage::Storage;
-use digest::{of_bytes, of_file, of_reader};
+use digest::{digest_bytes, digest_file, digest_reader};
 use digest_cache::{DigestCache, Key, Source};
 
 /// The digest of an unreadable image: that of no bytes.
@@ -39,7 +39,7 @@ impl Fingerprint {
     /// again, would make a result that is not its data set's.
     pub(crate) fn is_changed(&self, image: usize, read: std::result::Result<&[u8], &Error>) -> bool {
         self.digests.get(image).is_some_and(|&digest| match read {
-            Ok(bytes) => of_bytes(bytes) != digest,
+            Ok(bytes) => digest_bytes(bytes) != digest,
             // Of another length, or in an archive that was written to.
             Err(Error::Image { .. }) => digest != UNREADABLE,
             // What is out of reach has its own error.
@@ -78,7 +78,7 @@ impl Index {
                     let path = root.join(entry.name);
                     let key =
                         std::fs::metadata(&path).ok().and_then(|meta| Source::new(&path, &meta).key(0, entry.length));
-                    kept.get(key).map_or_else(|| of_file(&path, entry.length), Ok).map(|digest| (key, digest))
+                    kept.get(key).map_or_else(|| digest_file(&path, entry.length), Ok).map(|digest| (key, digest))
                 })
             }
             Storage::Archives(archives) => {
@@ -86,7 +86,7 @@ impl Index {
                 self.keeping(progress, |kept, source, entry| {
                     let key = sources[source].as_ref().and_then(|source| source.key(entry.offset, entry.length));
                     let section = Section::new(&archives[source].file, entry.offset, entry.length);
-                    kept.get(key).map_or_else(|| of_reader(section, entry.length), Ok).map(|digest| (key, digest))
+                    kept.get(key).map_or_else(|| digest_reader(section, entry.length), Ok).map(|digest| (key, digest))
                 })
             }
             Storage::Tables(tables) => {
@@ -99,7 +99,7 @@ impl Index {
             }
             Storage::Memory(_) | Storage::PlanarRgb(_) => {
                 progress(self.len() as u64);
-                let of_image = |image| self.bytes(image).map_or(UNREADABLE, |bytes| of_bytes(&bytes));
+                let of_image = |image| self.bytes(image).map_or(UNREADABLE, |bytes| digest_bytes(&bytes));
                 (0..self.len()).into_par_iter().map(of_image).collect()
             }
         }
@@ -129,7 +129,7 @@ impl Index {
 /// on the pages are compared with their digests: rows have no bytes of their own in the file.
 fn of_table(table: &Table, kept: &DigestCache) -> Vec<(Option<Key>, u64)> {
     let archive = match table.bytes() {
-        Ok(bytes) => return vec![(None, of_bytes(bytes))],
+        Ok(bytes) => return vec![(None, digest_bytes(bytes))],
         Err(archive) => archive,
     };
     let (length, pages, source) = (archive.stamp.length, table.image_pages(), source(archive));
@@ -137,7 +137,7 @@ fn of_table(table: &Table, kept: &DigestCache) -> Vec<(Option<Key>, u64)> {
     let keys: Vec<Option<Key>> = [(0, length)].iter().chain(&pages).map(|&part| key(part)).collect();
     let known: Option<Vec<u64>> = keys.iter().map(|&key| kept.get(key)).collect();
     // Do not cache errors: they may be gone in the next run.
-    let read = || digest::of_parts(&archive.file, length, &pages);
+    let read = || digest::digest_parts(&archive.file, length, &pages);
     let Ok(digests) = known.map_or_else(read, Ok) else {
         table.expect(PageDigests::new());
         return vec![(None, UNREADABLE)];
@@ -166,11 +166,11 @@ mod tests {
     fn reference_values() {
         // The expected values are from the Python package xxhash: `xxh3_64_intdigest(b"")` and
         // `xxh3_64_intdigest(bytes(range(100)))`.
-        assert_eq!(of_bytes(b""), UNREADABLE);
+        assert_eq!(digest_bytes(b""), UNREADABLE);
         let bytes: Vec<u8> = (0..100).collect();
-        assert_eq!(of_reader(&bytes[..], 100).unwrap(), of_bytes(&bytes));
+        assert_eq!(digest_reader(&bytes[..], 100).unwrap(), digest_bytes(&bytes));
         for length in [0, 99, 101] {
-            assert!(of_reader(&bytes[..], length).is_err(), "{length}");
+            assert!(digest_reader(&bytes[..], length).is_err(), "{length}");
         }
     }
 
@@ -187,9 +187,9 @@ mod tests {
             };
             let mut parts: Vec<(u64, u64)> = ends.into_iter().map(part).collect();
             parts.sort_unstable();
-            let expected: Vec<u64> = [(0, count)].iter().chain(&parts).map(|&(start, length)| of_bytes(&bytes[start as usize..][..length as usize])).collect();
-            prop_assert_eq!(digest::of_parts(&file, count, &parts).unwrap(), expected);
-            prop_assert!(digest::of_parts(&file, count + 1, &parts).is_err());
+            let expected: Vec<u64> = [(0, count)].iter().chain(&parts).map(|&(start, length)| digest_bytes(&bytes[start as usize..][..length as usize])).collect();
+            prop_assert_eq!(digest::digest_parts(&file, count, &parts).unwrap(), expected);
+            prop_assert!(digest::digest_parts(&file, count + 1, &parts).is_err());
         }
 
         /// The digest does not depend on how many bytes each read returns.
@@ -202,7 +202,7 @@ mod tests {
                     self.0.read(&mut to[..count])
                 }
             }
-            prop_assert_eq!(of_reader(Slow(&bytes, step), bytes.len() as u64).unwrap(), of_bytes(&bytes));
+            prop_assert_eq!(digest_reader(Slow(&bytes, step), bytes.len() as u64).unwrap(), digest_bytes(&bytes));
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::curate::duplicates::{self, Duplicates, Print};
 use crate::dataset::Dataset;
-use crate::passed::PassedOver;
+use crate::ignored::Ignored;
 
 /// The results of a check.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -29,7 +29,8 @@ pub struct CheckReport {
     /// The format of the data set.
     pub format: String,
     /// The ignored files, by reason.
-    pub passed_over: PassedOver,
+    #[serde(rename = "passed_over")]
+    pub ignored: Ignored,
     /// The number of images that were decoded: all of them, or a sample.
     pub decoded: usize,
     /// Duplicates among the decoded images.
@@ -63,23 +64,23 @@ impl Sums {
 /// once per image, in no particular order.
 pub fn check(dataset: &Dataset, sample: Option<usize>, progress: &(dyn Fn() + Sync)) -> CheckReport {
     let count = sample.map_or(dataset.len(), |sample| sample.min(dataset.len()));
-    let chosen = |place: usize| (place as u128 * dataset.len() as u128 / count as u128) as usize;
-    let both: Vec<Looked<'_>> = (0..count)
+    let chosen = |position: usize| (position as u128 * dataset.len() as u128 / count as u128) as usize;
+    let both: Vec<AnalyzedImage<'_>> = (0..count)
         .into_par_iter()
-        .map(|place| {
-            let looked = look(dataset, chosen(place));
+        .map(|position| {
+            let analyzed = analyze(dataset, chosen(position));
             progress();
-            looked
+            analyzed
         })
         .collect();
-    let prints: Vec<(&str, Print)> = both.iter().filter_map(|looked| Some(looked.as_ref().ok()?.1)).collect();
+    let prints: Vec<(&str, Print)> = both.iter().filter_map(|analyzed| Some(analyzed.as_ref().ok()?.1)).collect();
     let duplicates = duplicates::find(&prints);
-    let looked: Vec<Result<Sums, String>> = both.into_iter().map(|looked| looked.map(|(sums, _)| sums)).collect();
+    let analyzed: Vec<Result<Sums, String>> = both.into_iter().map(|analyzed| analyzed.map(|(sums, _)| sums)).collect();
     let mut classes: BTreeMap<String, usize> = dataset.classes().iter().map(|class| (class.clone(), 0)).collect();
     for image in 0..dataset.len() {
         *classes.entry(dataset.classes()[dataset.label(image) as usize].clone()).or_default() += 1;
     }
-    let total = looked.iter().filter_map(|sums| sums.as_ref().ok().copied()).reduce(Sums::join);
+    let total = analyzed.iter().filter_map(|sums| sums.as_ref().ok().copied()).reduce(Sums::join);
     let mean = |sums: &Sums| sums.sum.map(|sum| sum as f64 / sums.pixels as f64 / 255.0);
     let deviation = |sums: &Sums| {
         let mean = mean(sums);
@@ -95,18 +96,18 @@ pub fn check(dataset: &Dataset, sample: Option<usize>, progress: &(dyn Fn() + Sy
         width: total.map(|sums| sums.width),
         mean: total.as_ref().map(mean),
         std: total.as_ref().map(deviation),
-        broken: looked.into_iter().filter_map(Result::err).collect(),
+        broken: analyzed.into_iter().filter_map(Result::err).collect(),
         format: dataset.format().to_string(),
-        passed_over: dataset.passed_over(),
+        ignored: dataset.ignored(),
         decoded: count,
         duplicates,
     }
 }
 
 /// The statistics of an image, or the reason why it cannot be decoded.
-type Looked<'a> = Result<(Sums, (&'a str, Print)), String>;
+type AnalyzedImage<'a> = Result<(Sums, (&'a str, Print)), String>;
 
-fn look(dataset: &Dataset, image: usize) -> Looked<'_> {
+fn analyze(dataset: &Dataset, image: usize) -> AnalyzedImage<'_> {
     let decoded = dataset.decode(image).map_err(|error| error.to_string())?;
     let (mut sum, mut squares) = ([0; 3], [0; 3]);
     for pixel in decoded.rgb().as_chunks::<3>().0 {

@@ -23,7 +23,8 @@ pub struct Classes {
     pub validation_only: Vec<String>,
     /// Groups of names that differ only in Unicode form, case or spaces: perhaps one class in
     /// different spellings.
-    pub alike: Vec<Vec<String>>,
+    #[serde(rename = "alike")]
+    pub similar_names: Vec<Vec<String>>,
 }
 
 impl Classes {
@@ -31,23 +32,23 @@ impl Classes {
     pub fn compare(train: &Dataset, validation: &Dataset) -> Self {
         let [of_train, of_validation] = [train, validation].map(with_images);
         let names: BTreeSet<&str> = train.classes().iter().chain(validation.classes()).map(String::as_str).collect();
-        let mut classes = Classes { alike: alike(names.iter().copied()), ..Classes::default() };
+        let mut classes = Classes { similar_names: similar_names(names.iter().copied()), ..Classes::default() };
         for name in names {
-            let place = match (of_train.contains(name), of_validation.contains(name)) {
+            let names_of_kind = match (of_train.contains(name), of_validation.contains(name)) {
                 (true, true) => &mut classes.tested,
                 (true, false) => &mut classes.train_only,
                 (false, true) => &mut classes.validation_only,
                 (false, false) => &mut classes.empty,
             };
-            place.push(name.into());
+            names_of_kind.push(name.into());
         }
         classes
     }
 
     /// Returns whether all classes have images in both splits, and no names are alike.
-    pub fn is_even(&self) -> bool {
+    pub fn is_consistent(&self) -> bool {
         let all = [&self.empty, &self.train_only, &self.validation_only];
-        all.iter().all(|classes| classes.is_empty()) && self.alike.is_empty()
+        all.iter().all(|classes| classes.is_empty()) && self.similar_names.is_empty()
     }
 }
 
@@ -68,7 +69,7 @@ impl fmt::Display for Classes {
                 parts.push(format!("{} {what} ({})", names.len(), some(names)));
             }
         }
-        for names in self.alike.iter().take(3) {
+        for names in self.similar_names.iter().take(3) {
             parts.push(format!("{names:?} differ only in Unicode form, case or spaces"));
         }
         out.write_str(&parts.join("; "))
@@ -82,7 +83,7 @@ fn with_images(dataset: &Dataset) -> BTreeSet<&str> {
 }
 
 /// Returns groups of names that differ only in Unicode form, case or spaces.
-pub fn alike<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Vec<String>> {
+pub fn similar_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Vec<String>> {
     let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for name in names {
         let plain: String = name.nfkc().collect::<String>().to_lowercase();
@@ -98,7 +99,7 @@ impl Dataset {
     ///
     /// # Errors
     /// [`Error::Format`] if no image is left.
-    pub fn known_from(self, train: &Dataset) -> Result<Self> {
+    pub fn keep_classes_of(self, train: &Dataset) -> Result<Self> {
         let known = with_images(train);
         let known: Vec<bool> = self.classes().iter().map(|class| known.contains(class.as_str())).collect();
         let kept: Vec<u32> =
@@ -107,7 +108,7 @@ impl Dataset {
             let expected = "validation images of classes that have training images";
             return Err(Error::Format { path: self.origin().into(), expected, got: "none".into() });
         }
-        Ok(if kept.len() == self.len() { self } else { self.of_images(&kept) })
+        Ok(if kept.len() == self.len() { self } else { self.select_images(&kept) })
     }
 }
 
@@ -120,25 +121,25 @@ mod tests {
         // An accented e as one character and as two; a ligature.
         let names = ["caf\u{e9}", "cafe\u{301}", "Dog", "dog ", "dogs", "\u{fb01}sh", "fish"];
         let expected: [&[&str]; 3] = [&["caf\u{e9}", "cafe\u{301}"], &["Dog", "dog "], &["\u{fb01}sh", "fish"]];
-        let mut found = alike(names);
+        let mut found = similar_names(names);
         found.sort_by_key(|group| names.iter().position(|name| *name == group[0]));
         assert_eq!(found, expected);
-        assert!(alike(["cafe", "caf\u{e9}"]).is_empty());
+        assert!(similar_names(["cafe", "caf\u{e9}"]).is_empty());
     }
 
     #[test]
     fn uneven_classes_are_told_in_a_line() {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_string()).collect::<Vec<_>>();
-        assert!(Classes { tested: names(&["a"]), ..Classes::default() }.is_even());
+        assert!(Classes { tested: names(&["a"]), ..Classes::default() }.is_consistent());
         let classes = Classes {
             empty: names(&["a", "b", "c", "d"]),
             validation_only: names(&["owl"]),
-            alike: vec![names(&["Owl", "owl"])],
+            similar_names: vec![names(&["Owl", "owl"])],
             ..Classes::default()
         };
         let expected = "1 only in the validation split (owl); 4 without images (a, b, c, ..); [\"Owl\", \"owl\"] \
                         differ only in Unicode form, case or spaces";
         assert_eq!(classes.to_string(), expected);
-        assert!(!classes.is_even());
+        assert!(!classes.is_consistent());
     }
 }

@@ -13,18 +13,18 @@ pub struct Duplicates {
     pub radius: u32,
     /// Groups of images with the same pixels, in the order of the data set.
     pub exact: Vec<Vec<String>>,
-    /// Pairs of other images whose hashes differ in at most `radius` bits; at most [`MOST_PAIRS`].
+    /// Pairs of other images whose hashes differ in at most `radius` bits; at most [`MAX_PAIRS`].
     pub near: Vec<(String, String)>,
     /// The number of near pairs, including those not listed; at most one million.
     pub near_count: u64,
 }
 
 /// The maximum Hamming distance of near duplicates.
-pub const RADIUS: u32 = 3;
+pub(crate) const RADIUS: u32 = 3;
 /// The maximum number of near pairs that are listed.
-pub const MOST_PAIRS: usize = 1000;
+pub(crate) const MAX_PAIRS: usize = 1000;
 /// The maximum number of near pairs that are counted.
-const MOST_FOUND: usize = 1_000_000;
+const MAX_FOUND: usize = 1_000_000;
 
 /// The hashes of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,28 +92,28 @@ pub(crate) fn find(prints: &[(&str, Print)]) -> Duplicates {
             .filter(|group| group.len() > 1)
             .map(|group| group.iter().map(|&i| name(i)).collect())
             .collect(),
-        near: pairs.iter().take(MOST_PAIRS).map(|&(a, b)| (name(a), name(b))).collect(),
+        near: pairs.iter().take(MAX_PAIRS).map(|&(a, b)| (name(a), name(b))).collect(),
         near_count: pairs.len() as u64,
     }
 }
 
-/// Returns the pairs within the radius, at most [`MOST_FOUND`].
+/// Returns the pairs within the radius, at most [`MAX_FOUND`].
 fn near(hashes: &[(usize, u64)]) -> Vec<(usize, usize)> {
     let mut pairs = Vec::new();
-    each_near(hashes, &mut |one, other| {
+    visit_near_pairs(hashes, &mut |one, other| {
         pairs.push((one.min(other), one.max(other)));
-        pairs.len() <= 4 * MOST_FOUND
+        pairs.len() <= 4 * MAX_FOUND
     });
     pairs.sort_unstable();
     pairs.dedup();
-    pairs.truncate(MOST_FOUND);
+    pairs.truncate(MAX_FOUND);
     pairs
 }
 
 /// Calls `found` for each pair within the radius, up to four times per pair, until it returns
 /// false. Three changed bits leave at least one of four 16-bit parts unchanged, so only hashes that
 /// share a part are compared.
-pub(crate) fn each_near(hashes: &[(usize, u64)], found: &mut dyn FnMut(usize, usize) -> bool) {
+pub(crate) fn visit_near_pairs(hashes: &[(usize, u64)], found: &mut dyn FnMut(usize, usize) -> bool) {
     for part in 0..4 {
         let mut buckets: HashMap<u16, Vec<(usize, u64)>> = HashMap::new();
         for &(image, hash) in hashes {

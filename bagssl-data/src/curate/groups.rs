@@ -10,7 +10,7 @@ use std::hash::Hash;
 use bagssl_core::random::{Address, Purpose};
 use rayon::prelude::*;
 
-use crate::curate::duplicates::{Print, each_near};
+use crate::curate::duplicates::{Print, visit_near_pairs};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::loading::skip::{OnBadImage, Skipped};
@@ -18,7 +18,7 @@ use crate::split::Split;
 
 /// Returns the group number of each image, given a key per image. Groups are numbered in the order
 /// of their first image.
-pub fn by_key<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> Vec<u32> {
+pub fn group_by_key<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> Vec<u32> {
     let mut numbers: HashMap<K, u32> = HashMap::new();
     let number = |key| {
         let next = numbers.len() as u32;
@@ -33,19 +33,19 @@ pub fn by_key<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> Vec<u32> {
 ///
 /// # Errors
 /// The error of the first image that cannot be decoded, unless unusable images are skipped.
-pub fn by_duplicates(
+pub fn group_duplicates(
     dataset: &Dataset,
     on_bad_image: OnBadImage,
     progress: &(dyn Fn() + Sync),
 ) -> Result<(Vec<Option<u32>>, Vec<Skipped>)> {
     let look = |image: usize| {
-        let print = on_bad_image.judge(dataset.decode(image).map(|image| Print::new(&image)));
+        let print = on_bad_image.skip_or_fail(dataset.decode(image).map(|image| Print::new(&image)));
         progress();
         print
     };
-    let looked: Vec<_> = (0..dataset.len()).into_par_iter().map(look).collect();
+    let analyzed: Vec<_> = (0..dataset.len()).into_par_iter().map(look).collect();
     let (mut prints, mut skipped) = (Vec::with_capacity(dataset.len()), Vec::new());
-    for (image, print) in looked.into_iter().enumerate() {
+    for (image, print) in analyzed.into_iter().enumerate() {
         let print = print?;
         if let Err(reason) = &print {
             let name = dataset.name(image).into();
@@ -70,13 +70,13 @@ fn clusters(prints: &[Option<Print>]) -> Vec<Option<u32>> {
     }
     let mut hashes: Vec<(usize, u64)> = of_hash.into_iter().map(|(hash, image)| (image, hash)).collect();
     hashes.sort_unstable();
-    each_near(&hashes, &mut |one, other| {
+    visit_near_pairs(&hashes, &mut |one, other| {
         join(&mut parents, one, other);
         true
     });
     let roots: Vec<Option<usize>> =
         (0..prints.len()).map(|image| prints[image].map(|_| root(&mut parents, image))).collect();
-    let mut numbers = by_key(roots.iter().flatten()).into_iter();
+    let mut numbers = group_by_key(roots.iter().flatten()).into_iter();
     roots.iter().map(|root| root.and_then(|_| numbers.next())).collect()
 }
 
@@ -94,7 +94,7 @@ fn join(parents: &mut [usize], one: usize, other: usize) {
     parents[one.max(other)] = one.min(other);
 }
 
-/// Assigns each image to a split, given its group (numbered without gaps, as by [`by_key`]) and its
+/// Assigns each image to a split, given its group (numbered without gaps, as by [`group_by_key`]) and its
 /// class. About `share` of the images are held out, and about `share` of each class, as far as the
 /// groups allow. No group is divided. Both splits have at least one image. The same seed gives the
 /// same splits.
@@ -109,7 +109,7 @@ fn join(parents: &mut [usize], one: usize, other: usize) {
 ///
 /// # Panics
 /// If `groups` and `classes` have different lengths.
-pub fn divide(groups: &[u32], classes: &[u32], share: f64, seed: u64) -> Result<Vec<Split>> {
+pub fn split_groups(groups: &[u32], classes: &[u32], share: f64, seed: u64) -> Result<Vec<Split>> {
     assert_eq!(groups.len(), classes.len(), "expected one group and one class per image");
     let refuse = |name, expected: &str, got: String| Err(Error::Setting { name, expected: expected.into(), got });
     if !(share > 0.0 && share < 1.0) {
@@ -148,8 +148,8 @@ pub fn divide(groups: &[u32], classes: &[u32], share: f64, seed: u64) -> Result<
         let smallest = order.iter().copied().min_by_key(|group| members[*group].len()).expect("there are two");
         held_out[smallest] = !held_out[smallest];
     }
-    let half = |group: &u32| if held_out[*group as usize] { Split::Validation } else { Split::Train };
-    Ok(groups.iter().map(half).collect())
+    let split = |group: &u32| if held_out[*group as usize] { Split::Validation } else { Split::Train };
+    Ok(groups.iter().map(split).collect())
 }
 
 /// Returns the images of each group.
@@ -165,8 +165,8 @@ fn members(groups: &[u32]) -> Vec<Vec<usize>> {
 fn strata(groups: &[u32], classes: &[u32]) -> Vec<u32> {
     let mut only: HashMap<u32, Option<u32>> = HashMap::new();
     for (group, class) in groups.iter().zip(classes) {
-        let seen = only.entry(*class).or_insert(Some(*group));
-        *seen = seen.filter(|other| other == group);
+        let visited = only.entry(*class).or_insert(Some(*group));
+        *visited = visited.filter(|other| other == group);
     }
     classes.iter().map(|class| if only[class].is_some() { u32::MAX } else { *class }).collect()
 }
@@ -179,14 +179,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn keys_are_counted_as_they_come() {
-        assert_eq!(by_key(["b", "a", "b", "c"]), [0, 1, 0, 2]);
+    fn groups_are_numbered_by_first_image() {
+        assert_eq!(group_by_key(["b", "a", "b", "c"]), [0, 1, 0, 2]);
     }
 
     /// A chain of three hashes, each two bits from the next. The ends are four bits apart, but in
     /// one group.
     #[test]
-    fn alike_to_what_is_alike() {
+    fn duplicates_are_grouped_transitively() {
         let print = |exact, near| Some(Print { exact, near });
         let base = 0xff00_ff00_ff00_ff00;
         let prints = [
@@ -211,22 +211,23 @@ mod tests {
         let groups: Vec<u32> = (0..80).map(|image| image / 4).collect();
         let classes: Vec<u32> = (0..80).map(|image| image / 40).collect();
         for seed in 0..20 {
-            let halves = divide(&groups, &classes, 0.2, seed).unwrap();
+            let splits = split_groups(&groups, &classes, 0.2, seed).unwrap();
             for class in 0..2 {
-                let held = (0..80).filter(|&i| classes[i] == class && halves[i] == Split::Validation).count();
+                let held = (0..80).filter(|&i| classes[i] == class && splits[i] == Split::Validation).count();
                 assert_eq!(held, 8, "seed {seed}");
             }
         }
-        assert_eq!(divide(&groups, &classes, 0.2, 1).unwrap(), divide(&groups, &classes, 0.2, 1).unwrap());
-        assert_ne!(divide(&groups, &classes, 0.2, 1).unwrap(), divide(&groups, &classes, 0.2, 2).unwrap());
+        assert_eq!(split_groups(&groups, &classes, 0.2, 1).unwrap(), split_groups(&groups, &classes, 0.2, 1).unwrap());
+        assert_ne!(split_groups(&groups, &classes, 0.2, 1).unwrap(), split_groups(&groups, &classes, 0.2, 2).unwrap());
         // Each class is one group: entire classes are held out.
-        let halves = divide(&classes, &classes, 0.5, 0).unwrap();
-        assert_eq!(halves.iter().filter(|half| **half == Split::Validation).count(), 40);
+        let splits = split_groups(&classes, &classes, 0.5, 0).unwrap();
+        assert_eq!(splits.iter().filter(|split| **split == Split::Validation).count(), 40);
     }
 
     #[test]
-    fn what_cannot_be_divided_is_refused() {
-        let error = |groups: &[u32], share| divide(groups, &vec![0; groups.len()], share, 0).unwrap_err().to_string();
+    fn split_groups_refuses_indivisible_data() {
+        let error =
+            |groups: &[u32], share| split_groups(groups, &vec![0; groups.len()], share, 0).unwrap_err().to_string();
         assert_eq!(error(&[0, 0, 0], 0.2), "groups: expected at least two, got 1 for 3 images");
         for share in [0.0, 1.0, -0.1, f64::NAN] {
             assert!(error(&[0, 1], share).starts_with("validation: expected a fraction between 0 and 1, got "));
@@ -236,15 +237,15 @@ mod tests {
     proptest! {
         #[test]
         fn no_group_is_on_both_sides(images in prop::collection::vec((0u32..12, 0u32..4), 2..60), share in 0.01f64..0.99, seed: u64) {
-            let groups = by_key(images.iter().map(|(group, _)| *group));
+            let groups = group_by_key(images.iter().map(|(group, _)| *group));
             let classes: Vec<u32> = images.iter().map(|(_, class)| *class).collect();
             prop_assume!(groups.iter().any(|group| *group > 0));
-            let halves = divide(&groups, &classes, share, seed).unwrap();
-            for (one, half) in groups.iter().zip(&halves) {
-                prop_assert!(groups.iter().zip(&halves).all(|(other, of_other)| one != other || half == of_other));
+            let splits = split_groups(&groups, &classes, share, seed).unwrap();
+            for (one, split) in groups.iter().zip(&splits) {
+                prop_assert!(groups.iter().zip(&splits).all(|(other, of_other)| one != other || split == of_other));
             }
-            for half in Split::ALL {
-                prop_assert!(halves.contains(&half));
+            for split in Split::ALL {
+                prop_assert!(splits.contains(&split));
             }
         }
 
@@ -252,8 +253,8 @@ mod tests {
         #[test]
         fn the_share_is_met(share in 0.05f64..0.95, seed: u64) {
             let groups: Vec<u32> = (0..300).map(|image| image / 3).collect();
-            let halves = divide(&groups, &[0; 300], share, seed).unwrap();
-            let held = halves.iter().filter(|half| **half == Split::Validation).count() as f64;
+            let splits = split_groups(&groups, &[0; 300], share, seed).unwrap();
+            let held = splits.iter().filter(|split| **split == Split::Validation).count() as f64;
             prop_assert!((held - 300.0 * share).abs() <= 1.5 + 1e-9, "{} of 300 for {}", held, share);
         }
     }

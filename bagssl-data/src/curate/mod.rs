@@ -7,6 +7,6 @@ mod classes;
 mod groups;
 
 pub use check::{CheckReport, check};
-pub use classes::{Classes, alike};
-pub use duplicates::{Duplicates, MOST_PAIRS, RADIUS};
-pub use groups::{by_duplicates, by_key, divide};
+pub use classes::{Classes, similar_names};
+pub use duplicates::Duplicates;
+pub use groups::{group_by_key, group_duplicates, split_groups};

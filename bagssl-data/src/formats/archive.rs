@@ -7,8 +7,8 @@ use std::path::{Component, Path};
 
 use crate::error::{Error, Result, one_line};
 use crate::file::read_at;
+use crate::ignored::{IgnoreReason, Ignored};
 use crate::image::sniff;
-use crate::passed::{PassedOver, Reason};
 
 /// A member of a tar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pub(crate) members: Vec<Member>,
-    pub(crate) passed: PassedOver,
+    pub(crate) ignored: Ignored,
 }
 
 /// Lists all members of a tar, which is the first `length` bytes of a reader. Concatenated tars are
@@ -51,7 +51,7 @@ pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path)
     let mut archive = tar::Archive::new(&mut reader);
     // Continue after an end-of-archive marker: another tar may follow, as in `cat a.tar b.tar`.
     archive.set_ignore_zeros(true);
-    for entry in Named::new(archive.entries_with_seek().map_err(no_tar)?) {
+    for entry in LongNameEntries::new(archive.entries_with_seek().map_err(no_tar)?) {
         match entry {
             Ok((name, entry)) => {
                 let member = member(&name, &entry, length, origin)?;
@@ -67,7 +67,9 @@ pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path)
     check_twice(&contents.members, origin)?;
     match failed {
         _ if length == 0 => return Err(refuse("an empty file".into())),
-        Some(error) if end == 0 => return Err(sniff::what(&start).map_or(no_tar(error), |what| refuse(what.into()))),
+        Some(error) if end == 0 => {
+            return Err(sniff::file_kind(&start).map_or(no_tar(error), |what| refuse(what.into())));
+        }
         None if end == 0 => {}
         _ if length.saturating_sub(end) < BLOCK => {
             return Err(refuse(format!("{length} bytes without an end-of-archive marker")));
@@ -76,7 +78,7 @@ pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path)
         Some(error) => match zeros(&mut reader, end, length).map_err(no_tar)? {
             // The bytes after the end are not a tar. No member is lost, so they are ignored.
             zeros if zeros >= BLOCK => {
-                contents.passed.add_many(Reason::AfterEnd, length - end - zeros, origin.display().to_string());
+                contents.ignored.add_many(IgnoreReason::AfterEnd, length - end - zeros, origin.display().to_string());
             }
             _ => return Err(no_tar(error)),
         },
@@ -93,9 +95,9 @@ fn check_twice(members: &[Member], origin: &Path) -> Result<()> {
     if files().all(|member| !member.name.split('/').any(|part| ["", "."].contains(&part))) {
         return Ok(());
     }
-    let mut seen = HashMap::new();
+    let mut visited = HashMap::new();
     for Member { name, .. } in files() {
-        if let Some(other) = seen.insert(plain(name), name)
+        if let Some(other) = visited.insert(plain(name), name)
             && other != name
         {
             let got = format!("{other} and {name}");
@@ -121,15 +123,15 @@ fn zeros(reader: &mut (impl Read + Seek), at: u64, length: u64) -> io::Result<u6
 }
 
 /// The maximum size of a header extension, such as a long name. Extensions are read into memory.
-const LONGEST_HEADER: u64 = 1 << 20;
+const MAX_HEADER_BYTES: u64 = 1 << 20;
 
 /// Iterates over the members of a tar with their names. Reads header extensions of at most
-/// [`LONGEST_HEADER`] bytes.
-pub(crate) struct Named<'a, R: Read>(tar::Entries<'a, R>);
+/// [`MAX_HEADER_BYTES`] bytes.
+pub(crate) struct LongNameEntries<'a, R: Read>(tar::Entries<'a, R>);
 
-impl<'a, R: Read> Named<'a, R> {
+impl<'a, R: Read> LongNameEntries<'a, R> {
     pub(crate) fn new(entries: tar::Entries<'a, R>) -> Self {
-        Named(entries.raw(true))
+        LongNameEntries(entries.raw(true))
     }
 
     fn try_next(&mut self) -> io::Result<Option<(Vec<u8>, tar::Entry<'a, R>)>> {
@@ -161,7 +163,7 @@ impl<'a, R: Read> Named<'a, R> {
     }
 }
 
-impl<'a, R: Read> Iterator for Named<'a, R> {
+impl<'a, R: Read> Iterator for LongNameEntries<'a, R> {
     type Item = io::Result<(Vec<u8>, tar::Entry<'a, R>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -172,7 +174,7 @@ impl<'a, R: Read> Iterator for Named<'a, R> {
 /// Reads a header extension.
 fn before<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<u8>> {
     let length = entry.size();
-    if length > LONGEST_HEADER {
+    if length > MAX_HEADER_BYTES {
         return Err(io::Error::other(format!("a header extension of {length} bytes, more than 1 MiB")));
     }
     let mut bytes = Vec::with_capacity(length as usize);

@@ -15,7 +15,7 @@ use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result, one_line};
 use crate::file::open_file;
 use crate::format::Format;
-use crate::formats::archive::{Named, split_name};
+use crate::formats::archive::{LongNameEntries, split_name};
 use crate::image::Image;
 use crate::index::Index;
 use crate::split::Split;
@@ -30,7 +30,7 @@ const PLANE: usize = SIDE * SIDE;
 pub(crate) const PIXELS: u64 = 3 * PLANE as u64;
 /// The maximum total size of the files of one split in bytes: three times CIFAR-100's training
 /// images.
-const MOST_BYTES: u64 = 512 << 20;
+const MAX_BYTES: u64 = 512 << 20;
 
 /// The layout of CIFAR's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -149,9 +149,9 @@ fn unpacked(reader: impl Read, origin: &Path, split: Split) -> Result<BTreeMap<S
         got: one_line(&error),
     };
     let refuse = |file: &str, got| Error::Format { path: origin.join(file), expected: "each file once", got };
-    let mut limited = flate2::read::GzDecoder::new(reader).take(2 * MOST_BYTES);
+    let mut limited = flate2::read::GzDecoder::new(reader).take(2 * MAX_BYTES);
     let (mut files, mut length) = (BTreeMap::new(), 0);
-    for entry in Named::new(tar::Archive::new(&mut limited).entries().map_err(failed)?) {
+    for entry in LongNameEntries::new(tar::Archive::new(&mut limited).entries().map_err(failed)?) {
         let (path, mut entry) = entry.map_err(failed)?;
         let (folder, file) = split_name(std::str::from_utf8(&path).unwrap_or_default());
         if folder.ends_with("cifar-10-batches-py") || folder.ends_with("cifar-100-python") {
@@ -214,7 +214,7 @@ fn read(path: &Path, record: u64) -> Result<Vec<u8>> {
     let length = file.metadata().map_err(failed)?.len();
     check_length(length, record, path)?;
     let mut bytes = Vec::with_capacity(length as usize);
-    file.take(MOST_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
 }
 
@@ -223,8 +223,8 @@ fn check_length(length: u64, record: u64, path: &Path) -> Result<()> {
     if length == 0 || !length.is_multiple_of(record) {
         return refuse(format!("{length} bytes, not a multiple of {record}"));
     }
-    if length > MOST_BYTES {
-        return refuse(format!("{length} bytes, more than {MOST_BYTES}"));
+    if length > MAX_BYTES {
+        return refuse(format!("{length} bytes, more than {MAX_BYTES}"));
     }
     Ok(())
 }

@@ -9,12 +9,12 @@ use crate::error::{Error, Result};
 use crate::file::{Archive, open_file};
 use crate::format::Format;
 use crate::formats::archive::{self, Contents, Section};
-use crate::formats::half_folders::HalfFolders;
 use crate::formats::parquet::columns::Columns;
-use crate::formats::splits::{self, Named};
+use crate::formats::split_folders::SplitFolders;
+use crate::formats::splits::{self, NamedPath};
 use crate::formats::{cifar, folder, imagenet, lists, parquet, tarball, walk, webdataset};
+use crate::ignored;
 use crate::index::Index;
-use crate::passed;
 use crate::split::Split;
 use crate::storage::Storage;
 
@@ -35,33 +35,36 @@ pub(crate) fn open(path: &Path, split: Split, columns: &Columns) -> Result<Index
         Format::Cifar => cifar::open(path, cifar::layout(path)?.expect("it was found just now"), split),
         Format::CifarArchive => cifar::open_archive(path, split),
         Format::WebDataset if splits::is_pattern(path) => webdataset::open(path, &splits::matching(path)?, split),
-        Format::WebDataset => beside(path, "tar", webdataset::open(path, &splits::files(path, "tar")?, split)?),
+        Format::WebDataset => {
+            with_ignored_beside(path, "tar", webdataset::open(path, &splits::files(path, "tar")?, split)?)
+        }
         Format::Parquet if splits::is_pattern(path) => parquet::open(path, &splits::matching(path)?, split, columns),
         Format::Parquet if path.is_dir() => {
-            beside(path, "parquet", parquet::open(path, &splits::files(path, "parquet")?, split, columns)?)
+            with_ignored_beside(path, "parquet", parquet::open(path, &splits::files(path, "parquet")?, split, columns)?)
         }
         Format::Parquet => parquet::open(path, &[(walk::text(path), path.into())], split, columns),
         Format::ImageNet => imagenet::open(imagenet::archives(path).expect("they were found just now"), split),
         Format::ImageNetFolder => imagenet::open_flat(path, split),
         Format::ImageFolderTar => tar(path, split),
         Format::Lists => lists::open(path, split),
-        Format::WholeFolder if split == Split::Validation => Err(no_halves(path)),
-        Format::WholeFolder => folder::open_whole(path),
+        Format::WholeFolder if split == Split::Validation => Err(no_splits(path)),
+        Format::WholeFolder => folder::open_unsplit(path),
         _ => folder::open(path, split),
     }
 }
 
 /// Adds the ignored files beside the files with the extension `own`.
-fn beside(path: &Path, own: &str, mut index: Index) -> Result<Index> {
-    index.beside.join(&folder::beside(path, HalfFolders([None, None]), own)?);
+fn with_ignored_beside(path: &Path, own: &str, mut index: Index) -> Result<Index> {
+    index.ignored_outside.join(&folder::ignored_beside(path, SplitFolders([None, None]), own)?);
     Ok(index)
 }
 
 /// The error for a data set without a validation split.
-fn no_halves(path: &Path) -> Error {
+fn no_splits(path: &Path) -> Error {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let parent =
-        path.parent().filter(|parent| splits::half(name) == Some(name) && HalfFolders::find(parent).have_both());
+    let parent = path
+        .parent()
+        .filter(|parent| splits::split_in_name(name) == Some(name) && SplitFolders::find(parent).have_both());
     let got = match parent {
         Some(parent) if parent.as_os_str().is_empty() => "one split alone; pass its parent folder".into(),
         Some(parent) => format!("one split alone; pass {}", parent.display()),
@@ -111,68 +114,68 @@ pub(crate) fn format_of_folder(path: &Path) -> Result<Format> {
     if imagenet::is_flat(path)? {
         return Ok(Format::ImageNetFolder);
     }
-    let folders = HalfFolders::find(path);
+    let folders = SplitFolders::find(path);
     if folders.have_images() {
-        check_one_half(path, folders)?;
+        check_one_split(path, folders)?;
         return Ok(Format::ImageFolder);
     }
     let [tables, shards] = [splits::files(path, "parquet")?, splits::files(path, "tar")?];
-    let says_half = |files: &[Named]| files.iter().any(|(name, _)| splits::half(name).is_some());
+    let names_split = |files: &[NamedPath]| files.iter().any(|(name, _)| splits::split_in_name(name).is_some());
     let has_image = walk::has_image(path);
     match () {
-        () if says_half(&tables) || (!tables.is_empty() && !has_image) => Ok(Format::Parquet),
-        () if says_half(&shards) || (!shards.is_empty() && !has_image) => Ok(Format::WebDataset),
-        () => whole(path, folders, has_image),
+        () if names_split(&tables) || (!tables.is_empty() && !has_image) => Ok(Format::Parquet),
+        () if names_split(&shards) || (!shards.is_empty() && !has_image) => Ok(Format::WebDataset),
+        () => detect_unsplit(path, folders, has_image),
     }
 }
 
 /// Returns [`Format::WholeFolder`], or an error that says why the folder is not one.
-fn whole(path: &Path, folders: HalfFolders, has_image: bool) -> Result<Format> {
-    let without = |names: String| format!("{names} without images in a supported format{}", passed_in(path));
+fn detect_unsplit(path: &Path, folders: SplitFolders, has_image: bool) -> Result<Format> {
+    let without = |names: String| format!("{names} without images in a supported format{}", describe_ignored(path));
     if let [Some((train, _)), Some((validation, _))] = folders.0 {
         return refuse(path, FOLDER, without(format!("{train}/ and {validation}/")));
     }
     if cifar::is_python(path) {
         return refuse(path, "the files of CIFAR-10 or of CIFAR-100", cifar::PYTHON_VERSION.into());
     }
-    if let Some(got) = nearly(path)? {
+    if let Some(got) = describe_near_match(path)? {
         return refuse(path, FOLDER, got);
     }
-    if let [Some((half, _)), None] | [None, Some((half, _))] = folders.0 {
-        return refuse(path, FOLDER, without(format!("{half}/")));
+    if let [Some((folder, _)), None] | [None, Some((folder, _))] = folders.0 {
+        return refuse(path, FOLDER, without(format!("{folder}/")));
     }
     match has_image {
         true => Ok(Format::WholeFolder),
-        false => refuse(path, KNOWN, format!("a folder without any of these{}", passed_in(path))),
+        false => refuse(path, KNOWN, format!("a folder without any of these{}", describe_ignored(path))),
     }
 }
 
 /// Describes the ignored files in a folder, for error messages.
-fn passed_in(path: &Path) -> String {
+fn describe_ignored(path: &Path) -> String {
     match walk::images(path) {
-        Ok(found) if !found.passed.is_empty() => format!(", but {}", found.passed),
+        Ok(found) if !found.ignored.is_empty() => format!(", but {}", found.ignored),
         _ => String::new(),
     }
 }
 
 /// Describes a data set one folder further down, or splits with unsupported names, for error
 /// messages.
-fn nearly(path: &Path) -> Result<Option<String>> {
+fn describe_near_match(path: &Path) -> Result<Option<String>> {
     let folders: Vec<PathBuf> = walk::list(path)?.into_iter().filter(|inside| inside.is_dir()).collect();
     let name = |inside: &Path| inside.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let near = |half| folders.iter().map(|inside| name(inside)).find(|name| splits::nearly(name) == Some(half));
+    let near = |split| folders.iter().map(|inside| name(inside)).find(|name| splits::likely_split(name) == Some(split));
     if let [Some(train), Some(validation)] = Split::ALL.map(near) {
         return Ok(Some(format!(
             "{train}/ and {validation}/; if these are the splits, rename them to train/ and val/"
         )));
     }
-    const MOST: usize = 64;
-    for inside in folders.iter().take(MOST) {
+    const MAX_FOLDERS: usize = 64;
+    for inside in folders.iter().take(MAX_FOLDERS) {
         let files = [splits::files(inside, "parquet")?, splits::files(inside, "tar")?].concat();
-        let folders = HalfFolders::find(inside);
-        let is_set = (folders.have_images() && check_one_half(inside, folders).is_ok())
+        let folders = SplitFolders::find(inside);
+        let is_set = (folders.have_images() && check_one_split(inside, folders).is_ok())
             || cifar::layout(inside)?.is_some()
-            || files.iter().any(|(name, _)| splits::half(name).is_some());
+            || files.iter().any(|(name, _)| splits::split_in_name(name).is_some());
         if is_set {
             return Ok(Some(format!("a folder that contains a data set; pass {}", inside.display())));
         }
@@ -182,30 +185,30 @@ fn nearly(path: &Path) -> Result<Option<String>> {
 
 /// Refuses a folder with one split and other folders with images: the split's name may be that of a
 /// class.
-fn check_one_half(path: &Path, folders: HalfFolders) -> Result<()> {
-    let ([Some((half, _)), None] | [None, Some((half, _))]) = folders.0 else { return Ok(()) };
+fn check_one_split(path: &Path, folders: SplitFolders) -> Result<()> {
+    let ([Some((folder, _)), None] | [None, Some((folder, _))]) = folders.0 else { return Ok(()) };
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let is_half = |name: &str| Split::ALL.into_iter().flat_map(Split::folders).any(|half| *half == name);
-    let is_other = |other: &PathBuf| other.is_dir() && !is_half(&name(other)) && walk::has_image(other);
+    let is_split_folder = |name: &str| Split::ALL.into_iter().flat_map(Split::folders).any(|folder| *folder == name);
+    let is_other = |other: &PathBuf| other.is_dir() && !is_split_folder(&name(other)) && walk::has_image(other);
     let others = walk::list(path)?.into_iter().filter(is_other);
     let others: Vec<String> = others.map(|other| format!("{}/", name(&other))).collect();
     if others.is_empty() {
         return Ok(());
     }
-    let missing = if Split::Train.folders().contains(&half) { Split::Validation } else { Split::Train };
-    if let Some(near) = others.iter().find(|other| splits::nearly(other) == Some(missing)) {
+    let missing = if Split::Train.folders().contains(&folder) { Split::Validation } else { Split::Train };
+    if let Some(near) = others.iter().find(|other| splits::likely_split(other) == Some(missing)) {
         return refuse(
             path,
             FOLDER,
-            format!("{half}/ and {near}; if {near} is the other split, rename it to {}/", missing.folders()[0]),
+            format!("{folder}/ and {near}; if {near} is the other split, rename it to {}/", missing.folders()[0]),
         );
     }
     let shown = others.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
     let more = if others.len() > 3 { format!(" and {} more", others.len() - 3) } else { String::new() };
     let got = format!(
-        "{half}/ without the other split, beside {shown}{more} with images; if {half} is a class, run `bagssl data \
+        "{folder}/ without the other split, beside {shown}{more} with images; if {folder} is a class, run `bagssl data \
          split`; if it is a split, pass {} alone",
-        path.join(half).display()
+        path.join(folder).display()
     );
     refuse(path, FOLDER, got)
 }
@@ -235,20 +238,20 @@ fn of_contents(contents: Contents, origin: &Path, split: Split, storage: Storage
     if tarball::is_image_folder(members) {
         return tarball::collect(contents, origin)?.finish(split, Format::ImageFolderTar, storage);
     }
-    if !members.iter().any(|member| passed::is_image(&member.name)) {
+    if !members.iter().any(|member| ignored::is_image(&member.name)) {
         let first = members.first().map_or(String::new(), |first| format!(" (the first is {})", first.name));
         let (expected, got) = ("a .tar of images", format!("{} members, none of them an image{first}", members.len()));
         return Err(Error::Format { path: origin.into(), expected, got });
     }
-    let images = members.iter().map(|member| member.name.as_str()).filter(|name| passed::is_image(name));
-    if let Some([train, validation]) = splits::inside(images) {
+    let images = members.iter().map(|member| member.name.as_str()).filter(|name| ignored::is_image(name));
+    if let Some([train, validation]) = splits::find_split_folders(images) {
         let expected = "a .tar with train/ and val/ at its top or in one folder";
         let got = format!("{train}/ and {validation}/; if these are the splits, rename them to train/ and val/");
         return Err(Error::Format { path: origin.into(), expected, got });
     }
     match split {
-        Split::Train => tarball::collect_whole(contents, origin).finish_whole(Format::WholeTar, storage),
-        Split::Validation => Err(no_halves(origin)),
+        Split::Train => tarball::collect_unsplit(contents, origin).finish_unsplit(Format::WholeTar, storage),
+        Split::Validation => Err(no_splits(origin)),
     }
 }
 

@@ -18,10 +18,10 @@ use crate::error::{Error, Result};
 use crate::file::{open_file, read_file};
 use crate::format::Format;
 use crate::formats::collector::Collector;
-use crate::formats::half_folders::HalfFolders;
+use crate::formats::split_folders::SplitFolders;
 use crate::formats::walk;
+use crate::ignored::{IgnoreReason, Ignored};
 use crate::index::Index;
-use crate::passed::{PassedOver, Reason};
 use crate::split::Split;
 use crate::storage::Storage;
 
@@ -30,7 +30,7 @@ const LARGEST: u64 = 1 << 30;
 
 /// An image in a list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Listed {
+pub struct ListEntry {
     /// The image's path, absolute or relative to the list's folder, with `/` between folders.
     pub path: String,
     /// The image's class; empty if it has none.
@@ -38,8 +38,8 @@ pub struct Listed {
 }
 
 /// Formats a list.
-pub fn print(images: &[Listed]) -> String {
-    let line = |image: &Listed| match image.class.is_empty() {
+pub fn print(images: &[ListEntry]) -> String {
+    let line = |image: &ListEntry| match image.class.is_empty() {
         true => format!("{}\n", escaped(&image.path)),
         false => format!("{}\t{}\n", escaped(&image.path), escaped(&image.class)),
     };
@@ -51,12 +51,12 @@ pub fn print(images: &[Listed]) -> String {
 /// # Errors
 /// [`Error::Format`] if the list is not UTF-8, has no image, or a line has no path, more than one
 /// tab, or an unknown escape sequence.
-pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Listed>> {
+pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<ListEntry>> {
     Ok(numbered(bytes, origin)?.into_iter().map(|(_, image)| image).collect())
 }
 
 /// Parses a list like [`parse`], with the number of each image's line, from 1.
-fn numbered(bytes: &[u8], origin: &Path) -> Result<Vec<(u64, Listed)>> {
+fn numbered(bytes: &[u8], origin: &Path) -> Result<Vec<(u64, ListEntry)>> {
     let refuse = |expected, got: String| Err(Error::Format { path: origin.into(), expected, got });
     let Ok(text) = std::str::from_utf8(bytes) else { return refuse("text in UTF-8", "other bytes".into()) };
     // Some editors write a byte order mark at the start of a text.
@@ -74,7 +74,7 @@ fn numbered(bytes: &[u8], origin: &Path) -> Result<Vec<(u64, Listed)>> {
             let expected = "only the escapes \\\\, \\t, \\n, \\r and \\u{..} (use / between folders)";
             return refuse(expected, format!("another escape in line {}", number + 1));
         };
-        images.push((number as u64 + 1, Listed { path, class }));
+        images.push((number as u64 + 1, ListEntry { path, class }));
     }
     if images.is_empty() {
         return refuse("a list of images", "none".into());
@@ -118,7 +118,7 @@ fn files(root: &Path) -> [Option<(&'static str, PathBuf)>; 2] {
 
 /// Returns the names of the lists in a folder.
 pub(crate) fn names(root: &Path) -> Vec<String> {
-    files(root).into_iter().flatten().map(|(half, _)| format!("{half}.txt")).collect()
+    files(root).into_iter().flatten().map(|(folder, _)| format!("{folder}.txt")).collect()
 }
 
 /// Returns whether a folder is a data set of lists. Other programs write text files with the same
@@ -126,13 +126,13 @@ pub(crate) fn names(root: &Path) -> Vec<String> {
 /// tab, or one of its first lines must name a file: some files of a list may be missing.
 pub(crate) fn is_lists(root: &Path) -> Result<bool> {
     let found: Vec<PathBuf> = files(root).into_iter().flatten().map(|(_, path)| path).collect();
-    if found.is_empty() || HalfFolders::find(root) == HalfFolders([None, None]) {
+    if found.is_empty() || SplitFolders::find(root) == SplitFolders([None, None]) {
         return Ok(!found.is_empty());
     }
     for path in found {
         let mut start = Vec::new();
         let failed = |error| Error::Read { path: path.clone(), error };
-        open_file(&path)?.take(LONGEST_LINE).read_to_end(&mut start).map_err(failed)?;
+        open_file(&path)?.take(MAX_LINE_BYTES).read_to_end(&mut start).map_err(failed)?;
         let text = String::from_utf8_lossy(&start);
         let mut lines = text.lines().filter(|line| !line.is_empty());
         let is_file = |line: &str| unescaped(line).is_some_and(|line| root.join(line).is_file());
@@ -145,7 +145,7 @@ pub(crate) fn is_lists(root: &Path) -> Result<bool> {
 }
 
 /// The number of bytes of a list in which its first line is searched.
-const LONGEST_LINE: u64 = 64 << 10;
+const MAX_LINE_BYTES: u64 = 64 << 10;
 /// The number of further lines of which one may name a file.
 const FIRST_LINES: usize = 63;
 
@@ -153,25 +153,25 @@ const FIRST_LINES: usize = 63;
 /// missing are listed: decoding them fails. If all are missing, that is an error.
 pub(crate) fn open(root: &Path, split: Split) -> Result<Index> {
     let mut collector = Collector::new(root);
-    let (mut seen, mut absent, mut first) = (BTreeSet::new(), Vec::new(), None);
+    let (mut listed_names, mut absent, mut first) = (BTreeSet::new(), Vec::new(), None);
     let files = files(root);
     let Some((_, wanted)) = &files[split as usize] else {
         let got = format!("no {}", split.names(".txt"));
         return Err(Error::Format { path: root.into(), expected: "a list for each split: train.txt and val.txt", got });
     };
-    let half = wanted.file_name().map(|name| name.to_string_lossy().into_owned());
-    for (half, file) in Split::ALL.into_iter().zip(files) {
+    let split_name = wanted.file_name().map(|name| name.to_string_lossy().into_owned());
+    for (file_split, file) in Split::ALL.into_iter().zip(files) {
         let Some((folder, path)) = file else { continue };
         let bytes = read_file(&path, LARGEST)?;
         let images = numbered(&bytes, &path)?;
         let count = images.len();
-        for (line, Listed { path: name, class }) in images {
-            if !seen.insert(name.clone()) {
+        for (line, ListEntry { path: name, class }) in images {
+            if !listed_names.insert(name.clone()) {
                 let (expected, got) = ("each image listed once across both lists", format!("{name} twice"));
                 return Err(Error::Format { path, expected, got });
             }
             collector.add_class(folder, &class);
-            if half == split {
+            if file_split == split {
                 let length = length(root, &name, &path)?.unwrap_or_else(|error| {
                     absent.push(line);
                     first.get_or_insert_with(|| format!("line {line}: {name:?}: {error}"));
@@ -180,18 +180,18 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Index> {
                 collector.add(folder, &class, name, line, length);
             }
         }
-        if half == split && absent.len() == count {
+        if file_split == split && absent.len() == count {
             let got = first.unwrap_or_default();
             return Err(Error::Format { path, expected: "image files", got });
         }
     }
-    collector.add_beside(&unlisted(root, &seen));
+    collector.add_ignored_outside(&unlisted(root, &listed_names));
     let index = collector.finish(split, Format::Lists, Storage::Files(root.into()))?;
-    Ok(Index { half, absent, ..index })
+    Ok(Index { split_name, absent, ..index })
 }
 
 /// The images in the folder of the lists that neither of them names.
-fn unlisted(root: &Path, listed: &BTreeSet<String>) -> PassedOver {
+fn unlisted(root: &Path, listed: &BTreeSet<String>) -> Ignored {
     // As others write paths: with `./` before them, from the root on, by way of a folder above.
     let is_odd =
         |name: &str| Path::new(name).is_absolute() || name.split('/').any(|part| matches!(part, "" | "." | ".."));
@@ -206,17 +206,17 @@ fn unlisted(root: &Path, listed: &BTreeSet<String>) -> PassedOver {
         plain
     };
     let mut others: Option<BTreeSet<PathBuf>> = None;
-    let mut passed = PassedOver::default();
-    walk::each_image(root, &mut |name| {
+    let mut ignored = Ignored::default();
+    walk::visit_images(root, &mut |name| {
         if listed.contains(name) {
             return;
         }
         let odd = || listed.iter().filter(|name| is_odd(name)).map(|name| plain(name)).collect();
         if !others.get_or_insert_with(odd).contains(&plain(name)) && !root.join(name).is_dir() {
-            passed.add(Reason::Unlisted, name);
+            ignored.add(IgnoreReason::Unlisted, name);
         }
     });
-    passed
+    ignored
 }
 
 /// The length of a file that a list names, or what the system says of a missing one.
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_list_by_hand() {
-        let listed = |path: &str, class: &str| Listed { path: path.into(), class: class.into() };
+        let listed = |path: &str, class: &str| ListEntry { path: path.into(), class: class.into() };
         let images = parse(b"../p/a 1.jpg\tred fox\r\n\nb\\\\\\t.png\n", Path::new("x")).unwrap();
         assert_eq!(images, [listed("../p/a 1.jpg", "red fox"), listed("b\\\t.png", "")]);
         assert_eq!(parse(b"\xef\xbb\xbfa.png\tcat\r\n", Path::new("x")).unwrap(), [listed("a.png", "cat")]);
@@ -268,8 +268,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_is_read(images in prop::collection::vec(("[a-c\\\\\t\n\r\u{1b}\u{202e} /.]{1,6}", "[x\\\\\t\n\r\u{85} ]{0,4}"), 1..8)) {
-            let images: Vec<Listed> = images.into_iter().map(|(path, class)| Listed { path, class }).collect();
+        fn list_round_trip(images in prop::collection::vec(("[a-c\\\\\t\n\r\u{1b}\u{202e} /.]{1,6}", "[x\\\\\t\n\r\u{85} ]{0,4}"), 1..8)) {
+            let images: Vec<ListEntry> = images.into_iter().map(|(path, class)| ListEntry { path, class }).collect();
             prop_assert_eq!(parse(print(&images).as_bytes(), Path::new("x")).unwrap(), images);
         }
     }

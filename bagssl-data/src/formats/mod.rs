@@ -4,7 +4,7 @@
 pub(crate) mod detect;
 pub(crate) mod splits;
 pub(crate) mod walk;
-mod half_folders;
+mod split_folders;
 mod collector;
 pub(crate) mod folder;
 pub(crate) mod lists;

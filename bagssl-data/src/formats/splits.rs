@@ -7,48 +7,49 @@ use wildmatch::WildMatch;
 
 use crate::error::{Error, Result};
 use crate::formats::walk;
-use crate::passed::{PassedOver, Reason};
+use crate::ignored::{IgnoreReason, Ignored};
 use crate::split::Split;
 
 /// The name of a file inside the data set, and its path.
-pub(crate) type Named = (String, PathBuf);
+pub(crate) type NamedPath = (String, PathBuf);
 
 /// Files, assigned to splits.
 #[derive(Debug, Default)]
-pub(crate) struct Chosen {
+pub(crate) struct AssignedFiles {
     /// The files of each split, training first.
-    pub(crate) halves: [Vec<Named>; 2],
+    pub(crate) splits: [Vec<NamedPath>; 2],
     /// The ignored files.
-    pub(crate) passed: PassedOver,
+    pub(crate) ignored: Ignored,
     /// A description of the files of the requested split.
     pub(crate) name: String,
     /// Whether no file name contains a split, so that all files are training files.
-    pub(crate) is_whole: bool,
+    pub(crate) is_unsplit: bool,
 }
 
 /// Assigns files to splits. The first word of a file's name that is the name of a split decides:
 /// `train-000.tar` and `train/000.tar` are training files. If no name contains a split, all files
 /// are training files. The requested split must have a file.
-pub(crate) fn choose(files: &[Named], split: Split, origin: &Path) -> Result<Chosen> {
+pub(crate) fn assign(files: &[NamedPath], split: Split, origin: &Path) -> Result<AssignedFiles> {
     let refuse = |expected, got| Err(Error::Format { path: origin.into(), expected, got });
-    let mut halves = halves(files);
-    let (mut passed, is_whole) = (PassedOver::default(), halves.iter().all(Vec::is_empty));
-    if is_whole {
-        let is_near = |name: &str| words(name).any(|word| nearly(word) == Some(Split::Validation));
+    let mut splits = group_by_split(files);
+    let (mut ignored, is_unsplit) = (Ignored::default(), splits.iter().all(Vec::is_empty));
+    if is_unsplit {
+        let is_near = |name: &str| words(name).any(|word| likely_split(word) == Some(Split::Validation));
         if let Some((name, _)) = files.iter().find(|(name, _)| is_near(name)) {
             return refuse(NAMES, format!("{name}, which may be one of the splits; rename it"));
         }
-        halves[Split::Train as usize] = files.to_vec();
+        splits[Split::Train as usize] = files.to_vec();
     }
-    for (name, _) in files.iter().filter(|file| !halves.iter().flatten().any(|other| other == *file)) {
-        passed.add(if half(name).is_some() { Reason::OtherHalf } else { Reason::NoHalf }, name);
+    for (name, _) in files.iter().filter(|file| !splits.iter().flatten().any(|other| other == *file)) {
+        ignored
+            .add(if split_in_name(name).is_some() { IgnoreReason::UnusedSplit } else { IgnoreReason::NoSplit }, name);
     }
-    let names = |files: &[Named]| match files {
+    let names = |files: &[NamedPath]| match files {
         [] => "none".into(),
         [(one, _)] => one.clone(),
         [(first, _), .., (last, _)] => format!("{first} to {last}"),
     };
-    let chosen = &halves[split as usize];
+    let chosen = &splits[split as usize];
     if chosen.is_empty() {
         let folder = origin.parent().filter(|_| is_pattern(origin));
         let advice = folder.map_or(String::new(), |folder| {
@@ -65,23 +66,23 @@ pub(crate) fn choose(files: &[Named], split: Split, origin: &Path) -> Result<Cho
         1 => names(chosen),
         count => format!("{count} files ({})", names(chosen)),
     };
-    Ok(Chosen { halves, passed, name, is_whole })
+    Ok(AssignedFiles { splits, ignored, name, is_unsplit })
 }
 
 const NAMES: &str = "files with train and files with val, validation or test in their names";
 
 /// Returns the files of both splits, training first.
-fn halves(files: &[Named]) -> [Vec<Named>; 2] {
+fn group_by_split(files: &[NamedPath]) -> [Vec<NamedPath>; 2] {
     Split::ALL.map(|split| {
-        let of = |folder: &str| -> Vec<Named> {
-            files.iter().filter(|(name, _)| half(name) == Some(folder)).cloned().collect()
+        let of = |folder: &str| -> Vec<NamedPath> {
+            files.iter().filter(|(name, _)| split_in_name(name) == Some(folder)).cloned().collect()
         };
         split.folders().iter().map(|folder| of(folder)).find(|files| !files.is_empty()).unwrap_or_default()
     })
 }
 
 /// Returns the name of a split that occurs in a file name as a word.
-pub(crate) fn half(name: &str) -> Option<&'static str> {
+pub(crate) fn split_in_name(name: &str) -> Option<&'static str> {
     let is_word = |word: &str| Split::ALL.into_iter().flat_map(Split::folders).find(|folder| **folder == word).copied();
     words(name).find_map(is_word)
 }
@@ -91,7 +92,7 @@ fn words(name: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Returns the split that the leading letters of a name may mean: `Train`, `val2017`, `dev`.
-pub(crate) fn nearly(name: &str) -> Option<Split> {
+pub(crate) fn likely_split(name: &str) -> Option<Split> {
     let word: String = name.chars().take_while(|letter| letter.is_alphabetic()).flat_map(char::to_lowercase).collect();
     let others: [(Split, &[&str]); 2] = [
         (Split::Train, &["trn", "trainset"]),
@@ -103,15 +104,15 @@ pub(crate) fn nearly(name: &str) -> Option<Split> {
 
 /// Returns two folders with the same parent, at any depth, whose names look like those of both
 /// splits. Images in such folders must not all be opened as training images.
-pub(crate) fn inside<'a>(images: impl Iterator<Item = &'a str>) -> Option<[&'a str; 2]> {
+pub(crate) fn find_split_folders<'a>(images: impl Iterator<Item = &'a str>) -> Option<[&'a str; 2]> {
     let mut found: BTreeMap<&str, [Option<&str>; 2]> = BTreeMap::new();
     for name in images {
         for (end, _) in name.match_indices('/') {
             let folder = &name[..end];
             let (parent, part) = folder.rsplit_once('/').unwrap_or(("", folder));
-            let Some(half) = nearly(part) else { continue };
+            let Some(split) = likely_split(part) else { continue };
             let pair = found.entry(parent).or_default();
-            pair[half as usize].get_or_insert(folder);
+            pair[split as usize].get_or_insert(folder);
             if let [Some(train), Some(validation)] = *pair {
                 return Some([train, validation]);
             }
@@ -122,7 +123,7 @@ pub(crate) fn inside<'a>(images: impl Iterator<Item = &'a str>) -> Option<[&'a s
 
 /// Returns the files with an extension in a folder, in its `data/` folder and in its folders of
 /// splits, sorted by name within each folder.
-pub(crate) fn files(root: &Path, ending: &str) -> Result<Vec<Named>> {
+pub(crate) fn files(root: &Path, ending: &str) -> Result<Vec<NamedPath>> {
     let mut found = Vec::new();
     let folders = ["", "data"].into_iter().chain(Split::ALL.into_iter().flat_map(Split::folders).copied());
     for folder in folders.filter(|folder| root.join(folder).is_dir()) {
@@ -142,7 +143,7 @@ pub(crate) fn files(root: &Path, ending: &str) -> Result<Vec<Named>> {
 /// # Errors
 /// [`Error::Format`] if no file matches, a file that the braces name is missing, or a brace is not
 /// closed. [`Error::Read`] if the folder cannot be read.
-pub(crate) fn matching(pattern: &Path) -> Result<Vec<Named>> {
+pub(crate) fn matching(pattern: &Path) -> Result<Vec<NamedPath>> {
     let refuse =
         |got: &str| Error::Format { path: pattern.into(), expected: "a pattern that matches files", got: got.into() };
     let text = pattern.file_name().and_then(|name| name.to_str()).ok_or_else(|| refuse("no name in UTF-8"))?;
@@ -175,8 +176,8 @@ pub(crate) fn is_pattern(path: &Path) -> bool {
 /// This is our own: the crate bracoxide 0.1.8 panics on 89 of 5,000 random patterns and on names
 /// that are not ASCII, and has no limit; brace-expand 0.1 knows no ranges (2026-11-28).
 fn expanded(text: &str) -> std::result::Result<Vec<String>, &'static str> {
-    const MOST: usize = 100_000;
-    const MANY: &str = "braces that name more than 100000 files";
+    const MAX_FILES: usize = 100_000;
+    const TOO_MANY: &str = "braces that name more than 100000 files";
     let Some((before, rest)) = text.split_once('{') else { return Ok(vec![text.into()]) };
     let (parts, after) = parts(rest).ok_or("a brace that is not closed")?;
     let choices: Vec<String> = match parts[..] {
@@ -187,15 +188,15 @@ fn expanded(text: &str) -> std::result::Result<Vec<String>, &'static str> {
             if from > to {
                 return Err("a range in braces that ends before it begins");
             }
-            if to - from >= MOST {
-                return Err(MANY);
+            if to - from >= MAX_FILES {
+                return Err(TOO_MANY);
             }
             (from..=to).map(|number| format!("{number:0width$}")).collect()
         }
         _ => parts.iter().map(|part| expanded(part)).collect::<std::result::Result<Vec<_>, _>>()?.concat(),
     };
     let rest = expanded(after)?;
-    choices.len().checked_mul(rest.len()).filter(|count| *count <= MOST).ok_or(MANY)?;
+    choices.len().checked_mul(rest.len()).filter(|count| *count <= MAX_FILES).ok_or(TOO_MANY)?;
     let both = |choice: &String| rest.iter().map(|rest| format!("{before}{choice}{rest}")).collect::<Vec<_>>();
     Ok(choices.iter().flat_map(both).collect())
 }
@@ -255,16 +256,17 @@ mod tests {
         }
     }
 
-    fn chosen(names: &[&str], split: Split) -> Result<Chosen> {
-        let files: Vec<Named> = names.iter().map(|name| ((*name).into(), PathBuf::from(name))).collect();
-        choose(&files, split, Path::new("x"))
+    fn chosen(names: &[&str], split: Split) -> Result<AssignedFiles> {
+        let files: Vec<NamedPath> = names.iter().map(|name| ((*name).into(), PathBuf::from(name))).collect();
+        assign(&files, split, Path::new("x"))
     }
 
     #[test]
-    fn words_of_names_say_the_half() {
+    fn split_in_name_by_words() {
         let names = ["imagenet-train-000.tar", "data/test-0.parquet", "val/3.tar", "trainer.tar", "training-1.tar"];
-        let Chosen { halves: [train, validation], passed, name, .. } = chosen(&names, Split::Validation).unwrap();
-        let first = |files: &[Named]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        let AssignedFiles { splits: [train, validation], ignored, name, .. } =
+            chosen(&names, Split::Validation).unwrap();
+        let first = |files: &[NamedPath]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         assert_eq!(
             (first(&train), first(&validation)),
             (vec![names[0].into()], vec![names[2].into()]),
@@ -273,14 +275,14 @@ mod tests {
         assert_eq!(name, "val/3.tar");
         let expected = "2 images or files of an unused split (data/test-0.parquet, ..); 1 file without a split in its \
                         name (trainer.tar)";
-        assert_eq!(passed.to_string(), expected);
+        assert_eq!(ignored.to_string(), expected);
         let error = chosen(&names[..1], Split::Validation).unwrap_err().to_string();
         assert!(error.contains("x: expected files with train") && error.contains("none with val, valid"), "{error}");
     }
 
     #[test]
-    fn names_that_may_mean_a_half() {
-        for (name, half) in [
+    fn likely_split_of_names() {
+        for (name, split) in [
             ("Train", Some(Split::Train)),
             ("train2017", Some(Split::Train)),
             ("val_images", Some(Split::Validation)),
@@ -289,13 +291,13 @@ mod tests {
             ("trainer", None),
             ("2017val", None),
         ] {
-            assert_eq!(nearly(name), half, "{name}");
+            assert_eq!(likely_split(name), split, "{name}");
         }
     }
 
     #[test]
-    fn halves_inside_of_something() {
-        let of = |names: &[&'static str]| inside(names.iter().copied());
+    fn split_folders_are_found_at_any_depth() {
+        let of = |names: &[&'static str]| find_split_folders(names.iter().copied());
         assert_eq!(of(&["a/b/Train/cat/1.png", "a/b/val2/1.png"]), Some(["a/b/Train", "a/b/val2"]));
         assert_eq!(
             of(&["a/train/1.png", "b/val/1.png", "train.png", "val.png"]),
@@ -305,9 +307,9 @@ mod tests {
     }
 
     #[test]
-    fn without_halves_all_is_for_training() {
-        let Chosen { halves, name, .. } = chosen(&["0.tar", "1.tar"], Split::Train).unwrap();
-        assert_eq!((halves.map(|files| files.len()), name.as_str()), ([2, 0], "2 files (0.tar to 1.tar)"));
+    fn unsplit_files_are_training_files() {
+        let AssignedFiles { splits, name, .. } = chosen(&["0.tar", "1.tar"], Split::Train).unwrap();
+        assert_eq!((splits.map(|files| files.len()), name.as_str()), ([2, 0], "2 files (0.tar to 1.tar)"));
         assert!(chosen(&["0.tar", "1.tar"], Split::Validation).is_err());
         for near in ["Test-0.tar", "dev/1.tar", "x-val2017.tar"] {
             let error = chosen(&["0.tar", near], Split::Train).unwrap_err().to_string();

@@ -6,43 +6,43 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::passed::{Named, PassedOver, Reason, is_hidden, is_image, named};
+use crate::ignored::{FileKind, IgnoreReason, Ignored, file_kind, is_hidden, is_image};
 
 /// The maximum nesting of folders below a class. A link to a parent folder would otherwise loop
 /// forever.
-pub(crate) const DEEPEST: usize = 16;
+pub(crate) const MAX_DEPTH: usize = 16;
 
 /// Tells of all that has the name of an image in a folder and those below it, as far as they can be read.
-pub(crate) fn each_image(root: &Path, hear: &mut dyn FnMut(&str)) {
-    fn search(folder: &Path, inside: &str, seen: &mut Seen, hear: &mut dyn FnMut(&str)) {
-        let Ok(Listing { shown, .. }) = seen.enter(folder) else { return };
+pub(crate) fn visit_images(root: &Path, visit: &mut dyn FnMut(&str)) {
+    fn search(folder: &Path, inside: &str, visited: &mut VisitedFolders, visit: &mut dyn FnMut(&str)) {
+        let Ok(Listing { shown, .. }) = visited.enter(folder) else { return };
         for path in shown {
             let name = joined(inside, &text(&path));
             if is_image(&name) {
-                hear(&name);
+                visit(&name);
             } else if path.is_dir() {
-                search(&path, &name, seen, hear);
+                search(&path, &name, visited, visit);
             }
         }
     }
-    search(root, "", &mut Seen::default(), hear);
+    search(root, "", &mut VisitedFolders::default(), visit);
 }
 
 /// Whether a folder or one below it has an image.
 pub(crate) fn has_image(folder: &Path) -> bool {
-    fn search(folder: &Path, seen: &mut Seen) -> bool {
-        let Ok(Listing { shown, .. }) = seen.enter(folder) else { return false };
+    fn search(folder: &Path, visited: &mut VisitedFolders) -> bool {
+        let Ok(Listing { shown, .. }) = visited.enter(folder) else { return false };
         let is_one = |path: &PathBuf| is_image(&text(path)) && path.is_file();
-        shown.iter().any(is_one) || shown.iter().any(|path| path.is_dir() && search(path, seen))
+        shown.iter().any(is_one) || shown.iter().any(|path| path.is_dir() && search(path, visited))
     }
-    search(folder, &mut Seen::default())
+    search(folder, &mut VisitedFolders::default())
 }
 
 /// The folders that a search has entered. Each is entered once, so that links to folders above end.
 #[derive(Default)]
-struct Seen(BTreeSet<PathBuf>);
+struct VisitedFolders(BTreeSet<PathBuf>);
 
-impl Seen {
+impl VisitedFolders {
     /// Lists a folder. One that was entered before is empty.
     fn enter(&mut self, folder: &Path) -> Result<Listing> {
         let real = folder.canonicalize().map_err(|error| Error::Read { path: folder.into(), error })?;
@@ -58,13 +58,13 @@ impl Seen {
 pub(crate) struct FolderContents {
     /// The names and lengths of all images, sorted by name within each folder.
     pub(crate) images: Vec<(String, u64)>,
-    pub(crate) passed: PassedOver,
+    pub(crate) ignored: Ignored,
 }
 
 /// Lists the images of a folder and its subfolders.
 pub(crate) fn images(root: &Path) -> Result<FolderContents> {
     let mut found = FolderContents::default();
-    collect(root, "", DEEPEST, &mut found)?;
+    collect(root, "", MAX_DEPTH, &mut found)?;
     Ok(found)
 }
 
@@ -75,16 +75,16 @@ pub(crate) fn collect(folder: &Path, inside: &str, depth: usize, found: &mut Fol
         return Err(refuse(folder, "at most 16 nested folders", "more"));
     }
     let Listing { shown, hidden } = Listing::read(folder)?;
-    hidden.iter().for_each(|path| add_hidden(path, inside, &mut found.passed));
+    hidden.iter().for_each(|path| add_hidden(path, inside, &mut found.ignored));
     for path in shown {
         let name = joined(inside, &text(&path));
-        match (fs::metadata(&path), named(&name)) {
+        match (fs::metadata(&path), file_kind(&name)) {
             (Ok(meta), _) if meta.is_dir() => collect(&path, &name, depth - 1, found)?,
-            (meta, Named::Image) => found.images.push((name, length(meta))),
-            (Err(_), _) if path.is_symlink() => found.passed.add(Reason::DeadLink, name),
+            (meta, FileKind::Image) => found.images.push((name, length(meta))),
+            (Err(_), _) if path.is_symlink() => found.ignored.add(IgnoreReason::DeadLink, name),
             (Err(error), _) => return Err(Error::Read { path, error }),
-            (Ok(_), Named::Passed(reason)) => found.passed.add(reason, name),
-            (Ok(_), Named::Nothing) => {}
+            (Ok(_), FileKind::Ignored(reason)) => found.ignored.add(reason, name),
+            (Ok(_), FileKind::System) => {}
         }
     }
     Ok(())
@@ -101,10 +101,10 @@ fn joined(inside: &str, name: &str) -> String {
 }
 
 /// Counts a hidden path if it is a folder or has an image's extension.
-pub(crate) fn add_hidden(path: &Path, inside: &str, passed: &mut PassedOver) {
+pub(crate) fn add_hidden(path: &Path, inside: &str, ignored: &mut Ignored) {
     let name = text(path);
-    if path.is_dir() || named(&name) == Named::Passed(Reason::Hidden) {
-        passed.add(Reason::Hidden, joined(inside, &name));
+    if path.is_dir() || file_kind(&name) == FileKind::Ignored(IgnoreReason::Hidden) {
+        ignored.add(IgnoreReason::Hidden, joined(inside, &name));
     }
 }
 
@@ -165,7 +165,7 @@ mod tests {
         assert!(!has_image(root));
         fs::write(root.join("x.png"), "").unwrap();
         let mut names = Vec::new();
-        each_image(root, &mut |name| names.push(name.to_string()));
+        visit_images(root, &mut |name| names.push(name.to_string()));
         assert_eq!(names, ["x.png"]);
         assert!(has_image(root));
     }

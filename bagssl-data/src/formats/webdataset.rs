@@ -12,19 +12,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use std::path::Path;
 
-use crate::entries::{Entries, Entry, MOST_CLASSES};
+use crate::entries::{Entries, Entry, MAX_CLASSES};
 use crate::error::{Error, Result};
 use crate::file::Archive;
 use crate::format::Format;
 use crate::formats::archive::{self, Contents, Kind, Member, Section, split_name};
-use crate::formats::splits::{self, Named};
+use crate::formats::splits::{self, NamedPath};
+use crate::ignored::{FileKind, IgnoreReason, Ignored, file_kind};
 use crate::index::Index;
-use crate::passed::{self, PassedOver, Reason, named};
 use crate::split::Split;
 use crate::storage::Storage;
 
 /// The maximum size of a label in bytes.
-const LONGEST_LABEL: u64 = 64;
+const MAX_LABEL_BYTES: u64 = 64;
 
 /// An image of a shard, with its label and position.
 #[derive(Debug)]
@@ -43,34 +43,34 @@ struct Samples {
     largest: u32,
     /// The names of the first image with a label and of the first one without.
     first: [Option<String>; 2],
-    passed: PassedOver,
+    ignored: Ignored,
 }
 
 /// Opens one split of a set of shards. The classes are the numbers from 0 to the largest label in
 /// either split.
-pub(crate) fn open(origin: &Path, files: &[Named], split: Split) -> Result<Index> {
-    let chosen = splits::choose(files, split, origin)?;
+pub(crate) fn open(origin: &Path, files: &[NamedPath], split: Split) -> Result<Index> {
+    let chosen = splits::assign(files, split, origin)?;
     let (mut wanted, mut other, mut archives) = (Samples::default(), Samples::default(), Vec::new());
-    for (half, files) in Split::ALL.into_iter().zip(&chosen.halves) {
+    for (file_split, files) in Split::ALL.into_iter().zip(&chosen.splits) {
         for (name, path) in files {
             let archive = Archive::open(path)?;
             let length = archive.stamp.length;
             let contents = archive::contents(Section::new(&archive.file, 0, length), length, path)?;
-            let place = if half == split { &mut wanted } else { &mut other };
+            let place = if file_split == split { &mut wanted } else { &mut other };
             place.add(
                 &contents,
                 &|offset, length| archive.read(offset, length),
                 path,
                 (name, archives.len() as u32),
             )?;
-            if half == split {
+            if file_split == split {
                 archives.push(archive);
             }
         }
     }
     wanted.largest = wanted.largest.max(other.largest);
     let index = wanted.dataset(origin, Storage::Archives(archives))?;
-    Ok(Index { half: Some(chosen.name), is_whole: chosen.is_whole, beside: chosen.passed, ..index })
+    Ok(Index { split_name: Some(chosen.name), is_unsplit: chosen.is_unsplit, ignored_outside: chosen.ignored, ..index })
 }
 
 /// Opens a shard in memory, with all of its images.
@@ -84,8 +84,8 @@ pub(crate) fn from_contents(contents: &Contents, bytes: Vec<u8>, origin: &Path) 
 impl Samples {
     /// Adds the samples of a shard, given the shard's name and its index.
     fn add(&mut self, contents: &Contents, read: &Reader<'_>, path: &Path, (shard, source): (&str, u32)) -> Result<()> {
-        self.passed.join(&contents.passed);
-        for Sample { name, label, offset, length } in samples(&contents.members, read, path, &mut self.passed)? {
+        self.ignored.join(&contents.ignored);
+        for Sample { name, label, offset, length } in samples(&contents.members, read, path, &mut self.ignored)? {
             let name = format!("{shard}/{name}");
             self.largest = self.largest.max(label.unwrap_or(0));
             self.first[usize::from(label.is_none())].get_or_insert_with(|| name.clone());
@@ -97,7 +97,7 @@ impl Samples {
     fn dataset(self, origin: &Path, storage: Storage) -> Result<Index> {
         let refuse = |expected, got| Err(Error::Format { path: origin.into(), expected, got });
         if self.entries.len() == 0 {
-            let instead = if self.passed.is_empty() { String::new() } else { format!(", but {}", self.passed) };
+            let instead = if self.ignored.is_empty() { String::new() } else { format!(", but {}", self.ignored) };
             return refuse("shards with images", format!("none{instead}"));
         }
         if let [Some(with), Some(without)] = &self.first {
@@ -110,7 +110,7 @@ impl Samples {
             None => vec![String::new()],
         };
         let index = Index::new(origin, Format::WebDataset, classes, entries, storage);
-        Ok(Index { passed: self.passed, ..index })
+        Ok(Index { ignored: self.ignored, ..index })
     }
 }
 
@@ -142,16 +142,16 @@ impl<'a> Pairs<'a> {
     ///
     /// # Errors
     /// Returns the second image or label of a key.
-    fn from_members(members: &'a [Member], passed: &mut PassedOver) -> std::result::Result<Self, &'a Member> {
+    fn from_members(members: &'a [Member], ignored: &mut Ignored) -> std::result::Result<Self, &'a Member> {
         let is_label = |member: &Member| member.name.ends_with(".cls");
         let (mut parts, mut others) = (Vec::new(), Vec::new());
         for member in members.iter().filter(|member| member.kind == Kind::File) {
-            match named(&member.name) {
-                passed::Named::Image => parts.push(member),
-                passed::Named::Nothing => {}
-                passed::Named::Passed(Reason::NoImage) if is_label(member) => parts.push(member),
-                passed::Named::Passed(Reason::NoImage) => others.push((Reason::Field, member)),
-                passed::Named::Passed(reason) => others.push((reason, member)),
+            match file_kind(&member.name) {
+                FileKind::Image => parts.push(member),
+                FileKind::System => {}
+                FileKind::Ignored(IgnoreReason::NoImageExtension) if is_label(member) => parts.push(member),
+                FileKind::Ignored(IgnoreReason::NoImageExtension) => others.push((IgnoreReason::Field, member)),
+                FileKind::Ignored(reason) => others.push((reason, member)),
             }
         }
         // Collect the keys of names with a single dot, and the names with further dots that have
@@ -165,7 +165,7 @@ impl<'a> Pairs<'a> {
         for part in parts {
             let stem = stem(&part.name);
             if stem != key(&part.name) && plain.contains(key(&part.name)) && !both.contains(stem) {
-                others.push((Reason::Field, part));
+                others.push((IgnoreReason::Field, part));
                 continue;
             }
             let pair = pairs.0.entry(stem).or_default();
@@ -173,7 +173,7 @@ impl<'a> Pairs<'a> {
                 return Err(part);
             }
         }
-        others.into_iter().for_each(|(reason, member)| passed.add(reason, &member.name));
+        others.into_iter().for_each(|(reason, member)| ignored.add(reason, &member.name));
         Ok(pairs)
     }
 }
@@ -183,10 +183,10 @@ impl<'a> Pairs<'a> {
 /// # Errors
 /// [`Error::Format`] with the member's name if a key has two images or two labels, a label has no
 /// image, an image has no label while others have one, or a label is not a number.
-fn samples(members: &[Member], read: &Reader<'_>, shard: &Path, passed: &mut PassedOver) -> Result<Vec<Sample>> {
+fn samples(members: &[Member], read: &Reader<'_>, shard: &Path, ignored: &mut Ignored) -> Result<Vec<Sample>> {
     let refuse = |name: &str, expected, got: &str| Error::Format { path: shard.join(name), expected, got: got.into() };
     let twice = |member: &Member| refuse(&member.name, "a unique key", "a duplicate");
-    let Pairs(pairs) = Pairs::from_members(members, passed).map_err(twice)?;
+    let Pairs(pairs) = Pairs::from_members(members, ignored).map_err(twice)?;
     let has_labels = pairs.values().any(|(_, label)| label.is_some());
     let sample = |(image, label): (Option<&Member>, Option<&Member>)| match (image, label) {
         (Some(image), None) if has_labels => Err(refuse(&image.name, "a .cls beside the image", "none")),
@@ -203,11 +203,11 @@ fn samples(members: &[Member], read: &Reader<'_>, shard: &Path, passed: &mut Pas
 /// Reads a label, written as an ASCII number.
 fn class(member: &Member, read: &Reader<'_>, shard: &Path) -> Result<u32> {
     let refuse = |got| Error::Format { path: shard.join(&member.name), expected: "a class number", got };
-    if member.length > LONGEST_LABEL {
+    if member.length > MAX_LABEL_BYTES {
         return Err(refuse(format!("{} bytes", member.length)));
     }
     let bytes = read(member.offset, member.length)?;
     let text = String::from_utf8_lossy(&bytes);
-    let number = text.trim().parse::<u32>().ok().filter(|number| *number < MOST_CLASSES);
+    let number = text.trim().parse::<u32>().ok().filter(|number| *number < MAX_CLASSES);
     number.ok_or_else(|| refuse(format!("{:?}", text.trim())))
 }

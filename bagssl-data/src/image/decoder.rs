@@ -8,7 +8,7 @@ use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result, one_line};
-use crate::image::{Decode, Image, LONGEST_SIDE, MOST_BYTES, jpeg, sniff, webp};
+use crate::image::{Decode, Image, MAX_BYTES, MAX_SIDE, jpeg, sniff, webp};
 use crate::memory::Budget;
 
 /// The memory in bytes for metadata before a PNG's pixels, beyond the file's own size. Color
@@ -18,17 +18,17 @@ const HEADER: u64 = 4 << 20;
 const LITTLE: u64 = 64 << 10;
 
 /// An image whose header has been read.
-pub(crate) struct Prepared<'a> {
+pub(crate) struct PreparedImage<'a> {
     bytes: &'a [u8],
     name: &'a str,
     format: ImageFormat,
     decoder: Box<dyn ImageDecoder + 'a>,
 }
 
-impl<'a> Prepared<'a> {
+impl<'a> PreparedImage<'a> {
     /// Returns the memory for an encoded image of `length` bytes before its format is known: the
     /// bytes and the decoders' copies of them.
-    pub(crate) fn reading(length: u64) -> u64 {
+    pub(crate) fn read_memory(length: u64) -> u64 {
         length.saturating_mul(3).saturating_add(LITTLE)
     }
 
@@ -36,20 +36,20 @@ impl<'a> Prepared<'a> {
     ///
     /// # Errors
     /// [`Error::Image`] with the given name if there is no header, or a side is 0 or longer than
-    /// [`LONGEST_SIDE`].
+    /// [`MAX_SIDE`].
     pub(crate) fn new(bytes: &'a [u8], name: &'a str) -> Result<Self> {
         let failed = |error| without_header(name, bytes, error);
         let mut reader =
             ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| failed(error.into()))?;
         let mut limits = Limits::default();
-        limits.max_image_width = Some(LONGEST_SIDE);
-        limits.max_image_height = Some(LONGEST_SIDE);
+        limits.max_image_width = Some(MAX_SIDE);
+        limits.max_image_height = Some(MAX_SIDE);
         limits.max_alloc = Some(HEADER + 2 * bytes.len() as u64);
         reader.limits(limits.clone());
         let format = reader.format().unwrap_or(ImageFormat::Tiff);
         let decoder = reader.into_decoder().map_err(failed)?;
         limits.check_dimensions(decoder.dimensions().0, decoder.dimensions().1).map_err(failed)?;
-        let prepared = Prepared { bytes, name, format, decoder: Box::new(decoder) };
+        let prepared = PreparedImage { bytes, name, format, decoder: Box::new(decoder) };
         let ImageSize { height, width } = prepared.size();
         if height.min(width) == 0 {
             return Err(refuse(name, "at least one pixel", format!("{height}x{width}")));
@@ -63,11 +63,11 @@ impl<'a> Prepared<'a> {
         ImageSize { height, width }
     }
 
-    /// Returns the most bytes that decoding needs, besides those of [`Prepared::reading`].
+    /// Returns the most bytes that decoding needs, besides those of [`PreparedImage::read_memory`].
     ///
     /// # Errors
     /// [`Error::Image`] if the header is incomplete or contradictory.
-    pub(crate) fn needs(&self, decode: Decode) -> Result<u64> {
+    pub(crate) fn decode_memory(&self, decode: Decode) -> Result<u64> {
         let ImageSize { height, width } = self.size();
         let (pixels, decoded) = (u64::from(height) * u64::from(width), self.decoder.total_bytes());
         let scratch = match self.format {
@@ -85,7 +85,7 @@ impl<'a> Prepared<'a> {
                 Some((frame, _)) => frame.blocks() * 64 * 2,
                 None => pixels * 4 * 2,
             },
-            ImageFormat::WebP => webp::scratch(self.bytes, (width, height)).ok_or_else(|| {
+            ImageFormat::WebP => webp::decode_memory(self.bytes, (width, height)).ok_or_else(|| {
                 refuse(self.name, "a complete WebP", format!("{} bytes without its end", self.bytes.len()))
             })?,
             // A frame that is smaller than the image needs a second buffer.
@@ -98,14 +98,14 @@ impl<'a> Prepared<'a> {
     }
 
     /// Decodes the pixels. Drops transparency, and applies the EXIF orientation if requested.
-    /// Checks that a JPEG is complete, unless `is_whole` says that it is known to be.
+    /// Checks that a JPEG is complete, unless `is_verified` says that it is known to be.
     ///
     /// # Errors
     /// [`Error::Image`] if the image cannot be decoded, is truncated or damaged.
-    pub(crate) fn decode(self, decode: Decode, is_whole: bool) -> Result<Image> {
-        let Prepared { bytes, name, format, mut decoder } = self;
+    pub(crate) fn decode(self, decode: Decode, is_verified: bool) -> Result<Image> {
+        let PreparedImage { bytes, name, format, mut decoder } = self;
         let failed = |error| failed(name, bytes.len(), error);
-        if format == ImageFormat::Jpeg && !is_whole {
+        if format == ImageFormat::Jpeg && !is_verified {
             jpeg::check(bytes).map_err(|got| refuse(name, "a complete JPEG", got))?;
         }
         let mut limits = Limits::default();
@@ -144,9 +144,9 @@ fn without_header(name: &str, bytes: &[u8], error: ImageError) -> Error {
                 Some((width, height)) => format!("{height}x{width}"),
                 None => "more".into(),
             };
-            refuse(name, &format!("an image of at most {LONGEST_SIDE} pixels a side"), got)
+            refuse(name, &format!("an image of at most {MAX_SIDE} pixels a side"), got)
         }
-        ImageError::Unsupported(_) => match sniff::what(bytes).and_then(|what| what.split(';').next()) {
+        ImageError::Unsupported(_) => match sniff::file_kind(bytes).and_then(|what| what.split(';').next()) {
             Some(what) => refuse(name, IMAGE, format!("{} bytes: {what}", bytes.len())),
             None => failed(name, bytes.len(), error),
         },
@@ -168,13 +168,13 @@ impl Image {
     ///
     /// # Errors
     /// [`Error::Image`](crate::Error::Image) with the given name if the image cannot be decoded, is
-    /// truncated or damaged, has no pixels, or exceeds [`LONGEST_SIDE`] or [`MOST_BYTES`].
+    /// truncated or damaged, has no pixels, or exceeds [`MAX_SIDE`] or [`MAX_BYTES`].
     pub fn decode_with(bytes: &[u8], name: &str, decode: Decode) -> Result<Self> {
-        let prepared = Prepared::new(bytes, name)?;
-        let needs = prepared.needs(decode)?;
+        let prepared = PreparedImage::new(bytes, name)?;
+        let needs = prepared.decode_memory(decode)?;
         // A budget of its own limits the memory of this one image. The caller's other images are
         // not counted.
-        let _room = Budget::new(MOST_BYTES).take(needs, name)?;
+        let _room = Budget::new(MAX_BYTES).take(needs, name)?;
         prepared.decode(decode, false)
     }
 
@@ -182,7 +182,7 @@ impl Image {
     ///
     /// # Errors
     /// [`Error::Image`](crate::Error::Image) with the given name if there is no valid header.
-    pub fn size_of(bytes: &[u8], name: &str) -> Result<ImageSize> {
-        Ok(Prepared::new(bytes, name)?.size())
+    pub fn size_from_header(bytes: &[u8], name: &str) -> Result<ImageSize> {
+        Ok(PreparedImage::new(bytes, name)?.size())
     }
 }

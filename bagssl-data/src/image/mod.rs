@@ -10,9 +10,9 @@ pub use pixels::Image;
 pub(crate) use pixels::luma;
 
 /// The longest allowed side of an image in pixels.
-pub const LONGEST_SIDE: u32 = 16_384;
+pub(crate) const MAX_SIDE: u32 = 16_384;
 /// The default memory limit for decoding images in bytes.
-pub const MOST_BYTES: u64 = 512 << 20;
+pub const MAX_BYTES: u64 = 512 << 20;
 
 /// Settings for decoding images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -63,7 +63,7 @@ impl Image {
     /// Returns the image, downscaled so that its longer side has at most `longest` pixels. For
     /// display.
     #[must_use]
-    pub fn shrunk(&self, longest: u32) -> Self {
+    pub fn shrink_to(&self, longest: u32) -> Self {
         let ImageSize { height, width } = self.size;
         if height.max(width) <= longest {
             return self.clone();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_is_refused_and_not_filled_up() {
+    fn truncated_images_are_refused() {
         for format in FORMATS {
             let whole = encoded(40, 30, format);
             for eighths in 0..8 {
@@ -208,9 +208,9 @@ mod tests {
     #[test]
     fn a_shrunk_image_keeps_its_shape() {
         let image = Image::black(ImageSize { height: 30, width: 90 });
-        assert_eq!(image.shrunk(45).size(), ImageSize { height: 15, width: 45 });
-        assert_eq!(image.shrunk(90), image);
-        assert_eq!(Image::black(ImageSize { height: 1, width: 90 }).shrunk(9).size().height, 1);
+        assert_eq!(image.shrink_to(45).size(), ImageSize { height: 15, width: 45 });
+        assert_eq!(image.shrink_to(90), image);
+        assert_eq!(Image::black(ImageSize { height: 1, width: 90 }).shrink_to(9).size().height, 1);
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 pub(crate) const LENGTH: u64 = 512;
 
 /// Describes a file by its first bytes.
-pub(crate) fn what(start: &[u8]) -> Option<&'static str> {
+pub(crate) fn file_kind(start: &[u8]) -> Option<&'static str> {
     let known: [(&[u8], &str); 20] = [
         (b"\x1f\x8b", "a file compressed with gzip; run gunzip to get a .tar"),
         (b"BZh", "a file compressed with bzip2; run bunzip2 to get a .tar"),
@@ -90,10 +90,10 @@ mod tests {
             (b"{\"a\":1}", "JSON"),
             (b"", "an empty file"),
         ] {
-            assert!(what(start).is_some_and(|what| what.contains(word)), "{word}: {:?}", what(start));
+            assert!(file_kind(start).is_some_and(|what| what.contains(word)), "{word}: {:?}", file_kind(start));
         }
         for start in [&b"\x01\x02\x03"[..], b"abc\0\0\0", b"\xfe\xff text"] {
-            assert_eq!(what(start), None, "{start:?}");
+            assert_eq!(file_kind(start), None, "{start:?}");
         }
     }
 }

@@ -7,7 +7,7 @@
 
 /// Returns the bytes that the decoder allocates besides the decoded image, for the largest frame.
 /// Returns `None` if a frame is truncated.
-pub(crate) fn scratch(bytes: &[u8], (width, height): (u32, u32)) -> Option<u64> {
+pub(crate) fn decode_memory(bytes: &[u8], (width, height): (u32, u32)) -> Option<u64> {
     let pixels = u64::from(width) * u64::from(height);
     let length = u32::from_le_bytes(*bytes.get(4..)?.first_chunk()?) as usize;
     let mut most = 0;
@@ -15,19 +15,19 @@ pub(crate) fn scratch(bytes: &[u8], (width, height): (u32, u32)) -> Option<u64> 
         most = most.max(match (name, chunk) {
             (b"ANMF", chunk) => {
                 let chunk = chunk?;
-                let inside = Chunks(chunk.get(16..)?).map(|(name, chunk)| of_frame(name, chunk, pixels));
+                let inside = Chunks(chunk.get(16..)?).map(|(name, chunk)| frame_memory(name, chunk, pixels));
                 // The frame and the entire image, both with transparency.
                 inside.collect::<Option<Vec<u64>>>()?.into_iter().max().unwrap_or(0) + 8 * pixels
             }
             // The transparency is a separate frame beside the color frame.
             (b"ALPH", Some(_)) => 7 * pixels,
-            (name, chunk) => of_frame(name, chunk, pixels)?,
+            (name, chunk) => frame_memory(name, chunk, pixels)?,
         });
     }
     Some(most)
 }
 
-fn of_frame(name: &[u8; 4], chunk: Option<&[u8]>, pixels: u64) -> Option<u64> {
+fn frame_memory(name: &[u8; 4], chunk: Option<&[u8]>, pixels: u64) -> Option<u64> {
     match name {
         // Luma for each pixel, two chroma values for every four. The frame has its own size.
         b"VP8 " => {
@@ -74,17 +74,17 @@ mod tests {
     #[test]
     fn the_largest_frame_counts() {
         let lossless = chunk(b"VP8L", &[0x2f, 0, 0]);
-        assert_eq!(scratch(&file(std::slice::from_ref(&lossless)), (30, 10)), Some(5 * 300));
+        assert_eq!(decode_memory(&file(std::slice::from_ref(&lossless)), (30, 10)), Some(5 * 300));
         // A lossy frame that declares a larger size than the image: 1000x500, padded to blocks of
         // 16.
         let lossy = chunk(b"VP8 ", &[0, 0, 0, 0x9d, 1, 0x2a, 0xe8, 0x03, 0xf4, 0x01]);
-        assert_eq!(scratch(&file(std::slice::from_ref(&lossy)), (1, 1)), Some(2 * 1016 * 516));
+        assert_eq!(decode_memory(&file(std::slice::from_ref(&lossy)), (1, 1)), Some(2 * 1016 * 516));
         let moving = chunk(b"ANMF", &[&[0; 16][..], &lossy].concat());
-        assert_eq!(scratch(&file(&[chunk(b"VP8X", &[0; 10]), moving]), (10, 10)), Some(2 * 1016 * 516 + 800));
-        assert_eq!(scratch(&file(&[chunk(b"ALPH", &[1]), lossy]), (2000, 1000)), Some(14_000_000));
-        assert_eq!(scratch(&lossless[..9], (1, 1)), None);
-        assert_eq!(scratch(&file(&[lossless[..10].to_vec()]), (1, 1)), None, "cut short");
+        assert_eq!(decode_memory(&file(&[chunk(b"VP8X", &[0; 10]), moving]), (10, 10)), Some(2 * 1016 * 516 + 800));
+        assert_eq!(decode_memory(&file(&[chunk(b"ALPH", &[1]), lossy]), (2000, 1000)), Some(14_000_000));
+        assert_eq!(decode_memory(&lossless[..9], (1, 1)), None);
+        assert_eq!(decode_memory(&file(&[lossless[..10].to_vec()]), (1, 1)), None, "cut short");
         let more = [file(std::slice::from_ref(&lossless)), vec![b'V'; 9]].concat();
-        assert_eq!(scratch(&more, (30, 10)), Some(1500), "what comes after it does not count");
+        assert_eq!(decode_memory(&more, (30, 10)), Some(1500), "what comes after it does not count");
     }
 }

@@ -13,7 +13,7 @@ use bagssl_core::random::{Address, Purpose};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::loading::prefetch::{Job, Ordered, Values, cores_if_zero};
+use crate::loading::prefetch::{Job, PrefetchedBatches, Values, cores_if_zero};
 use crate::loading::skip::{OnBadImage, Pending, Skip, SkipLog, Skipped};
 use crate::memory::Decoded;
 use crate::transform::augment::{Augment, CheckedAugment};
@@ -156,7 +156,7 @@ impl PatchSource for Loader {
         let address = Address { seed: inner.config.seed, epoch, ..Address::default() };
         let order = address.stream(Purpose::Shuffle).permutation(inner.dataset.len() as u32);
         let threads = (cores_if_zero(inner.config.threads) * part.len()).div_ceil(inner.config.batch);
-        Box::new(Ordered::new(
+        Box::new(PrefetchedBatches::new(
             first..self.batches_per_epoch(),
             threads,
             Epoch { inner, part, epoch, order, pending: Pending::default() },
@@ -175,24 +175,24 @@ struct Epoch {
 
 /// The maximum number of images tried at one position. After that, the fault is not in single
 /// images.
-const MOST_TRIES: usize = 16;
+const MAX_ATTEMPTS: usize = 16;
 
 impl Epoch {
     /// Returns the position in the epoch's order of an image in this part of a batch.
-    fn position(&self, batch: usize, place: usize) -> usize {
-        batch * self.inner.config.batch + self.part.start + place
+    fn epoch_position(&self, batch: usize, position: usize) -> usize {
+        batch * self.inner.config.batch + self.part.start + position
     }
 
     fn images(&self, batch: usize) -> &[u32] {
-        &self.order[self.position(batch, 0)..][..self.part.len()]
+        &self.order[self.epoch_position(batch, 0)..][..self.part.len()]
     }
 
     /// Returns the image to try at a position of the epoch's order. Attempt 0 is the position's own
     /// image.
-    fn candidate(&self, position: usize, attempt: usize) -> u32 {
+    fn candidate(&self, epoch_position: usize, attempt: usize) -> u32 {
         let images = self.order.len();
         let step = if attempt == 0 { 0 } else { images / 2 + attempt - 1 };
-        self.order[(position + step) % images]
+        self.order[(epoch_position + step) % images]
     }
 }
 
@@ -208,14 +208,14 @@ impl Job for Epoch {
         self.part.len()
     }
 
-    fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values {
-        let position = self.position(batch, place);
+    fn values(&self, batch: usize, position: usize, scratch: &mut Self::Scratch) -> Values {
+        let epoch_position = self.epoch_position(batch, position);
         let mut skips = Vec::new();
-        for attempt in 0..MOST_TRIES.min(self.order.len()) {
-            let image = self.candidate(position, attempt);
-            match self.inner.config.on_bad_image.judge(self.inner.views(image, self.epoch, scratch))? {
+        for attempt in 0..MAX_ATTEMPTS.min(self.order.len()) {
+            let image = self.candidate(epoch_position, attempt);
+            match self.inner.config.on_bad_image.skip_or_fail(self.inner.views(image, self.epoch, scratch))? {
                 Ok(values) => {
-                    self.pending.add(batch, place, skips, Some(image));
+                    self.pending.add(batch, position, skips, Some(image));
                     return Ok(values);
                 }
                 Err(reason) => skips.push(Skip { image, reason }),
@@ -223,7 +223,7 @@ impl Job for Epoch {
         }
         let last = skips.last().map_or_else(String::new, |skip| skip.reason.clone());
         let error = format!("expected a usable image, got none in {} tries; the last: {last}", skips.len());
-        self.pending.add(batch, place, skips, None);
+        self.pending.add(batch, position, skips, None);
         Err(error.into())
     }
 
@@ -236,8 +236,8 @@ impl Job for Epoch {
         )
     }
 
-    fn given_out(&self, batch: usize) {
-        self.pending.given_out(batch, &self.inner.skips);
+    fn delivered(&self, batch: usize) {
+        self.pending.delivered(batch, &self.inner.skips);
     }
 }
 
@@ -267,7 +267,7 @@ impl Inner {
         let usable = |image: usize| self.crop(image, self.decoded(image)?.size(), Address::default()).map(|_| ());
         let tries = match self.config.on_bad_image {
             OnBadImage::Fail => 1,
-            OnBadImage::Skip => MOST_TRIES.min(self.dataset.len()),
+            OnBadImage::Skip => MAX_ATTEMPTS.min(self.dataset.len()),
         };
         (1..tries).fold(usable(0), |first, image| first.or_else(|error| usable(image).map_err(|_| error)))
     }
@@ -289,7 +289,7 @@ impl Inner {
             return Ok(Arc::new(decoded));
         }
         // Cached images count against `cache_bytes` and not against the budget.
-        decoded.uncount();
+        decoded.release_reservation();
         let decoded = Arc::new(decoded);
         if self.cache[image].set(decoded.clone()).is_err() {
             // Another thread has cached the image first.

@@ -20,24 +20,24 @@ pub(crate) trait Job: Send + Sync + 'static {
     fn images(&self, batch: usize) -> usize;
 
     /// Returns the values of all patches of the image at a position in a batch.
-    fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values;
+    fn values(&self, batch: usize, position: usize, scratch: &mut Self::Scratch) -> Values;
 
     /// Creates the batch from the concatenated values of all its images. Returns `None` if no image
     /// is left.
     fn join(&self, batch: usize, values: Vec<f32>) -> Option<PatchBatch>;
 
     /// Called when the consumer receives a batch, or an error instead of it.
-    fn given_out(&self, _batch: usize) {}
+    fn delivered(&self, _batch: usize) {}
 }
 
 /// The values of an image's patches, or the error.
 pub(crate) type Values = Result<Vec<f32>, SourceError>;
-type Made = Result<PatchBatch, SourceError>;
-type MaybeMade = Result<Option<PatchBatch>, SourceError>;
+type BatchResult = Result<PatchBatch, SourceError>;
+type OptionalBatchResult = Result<Option<PatchBatch>, SourceError>;
 
 /// An iterator over a range of batches. Threads process one image at a time, and start no batch
 /// more than [`window`] ahead of the consumer. The iteration ends after an error.
-pub(crate) struct Ordered<J: Job> {
+pub(crate) struct PrefetchedBatches<J: Job> {
     shared: Arc<Shared<J>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -57,7 +57,7 @@ struct Shared<J> {
 
 struct State {
     /// The batches in progress or finished. The first one has index `next`.
-    open: VecDeque<Open>,
+    open: VecDeque<OpenBatch>,
     next: usize,
     /// The next image to process: its batch and its position in it.
     task: (usize, usize),
@@ -65,13 +65,13 @@ struct State {
 }
 
 /// A batch in progress.
-struct Open {
+struct OpenBatch {
     parts: Vec<Option<Values>>,
     missing: usize,
-    made: Option<MaybeMade>,
+    batch_result: Option<OptionalBatchResult>,
 }
 
-impl<J: Job> Ordered<J> {
+impl<J: Job> PrefetchedBatches<J> {
     pub(crate) fn new(batches: Range<usize>, threads: usize, job: J) -> Self {
         let (next, end) = (batches.start, batches.end);
         let images: usize = batches.take(cores_if_zero(threads)).map(|batch| job.images(batch)).sum();
@@ -79,8 +79,8 @@ impl<J: Job> Ordered<J> {
         let window = if threads == 0 { 0 } else { window(threads, job.images(next)) };
         let state = Mutex::new(State { open: VecDeque::new(), next, task: (next, 0), end });
         let shared = Arc::new(Shared { job, window, state, changed: Condvar::new() });
-        let work = |shared: Arc<Shared<J>>| std::thread::spawn(move || shared.work());
-        Ordered { threads: (0..threads).map(|_| work(shared.clone())).collect(), shared }
+        let work = |shared: Arc<Shared<J>>| std::thread::spawn(move || shared.run_worker());
+        PrefetchedBatches { threads: (0..threads).map(|_| work(shared.clone())).collect(), shared }
     }
 }
 
@@ -99,19 +99,19 @@ impl<J: Job> Shared<J> {
         self.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn work(&self) {
+    fn run_worker(&self) {
         let mut scratch = self.job.scratch();
-        while let Some((batch, place)) = self.take() {
-            let values = catch_unwind(AssertUnwindSafe(|| self.job.values(batch, place, &mut scratch)));
+        while let Some((batch, position)) = self.next_task() {
+            let values = catch_unwind(AssertUnwindSafe(|| self.job.values(batch, position, &mut scratch)));
             let values = values.unwrap_or_else(|_| {
                 scratch = self.job.scratch();
-                Err(format!("batch {batch}: expected image {place} to decode, got a panic").into())
+                Err(format!("batch {batch}: expected image {position} to decode, got a panic").into())
             });
-            let Some(parts) = self.put(batch, place, values) else { continue };
-            let made = self.join(batch, parts);
+            let Some(parts) = self.store_values(batch, position, values) else { continue };
+            let batch_result = self.join(batch, parts);
             let mut state = self.lock();
             if let Some(open) = state.open(batch) {
-                open.made = Some(made);
+                open.batch_result = Some(batch_result);
             }
             drop(state);
             self.changed.notify_all();
@@ -119,36 +119,36 @@ impl<J: Job> Shared<J> {
     }
 
     /// Returns the next image to process, or `None` at the end.
-    fn take(&self) -> Option<(usize, usize)> {
+    fn next_task(&self) -> Option<(usize, usize)> {
         let mut state = self.lock();
         while state.task.0 < state.end && state.task.0 >= state.next + self.window {
             state = self.wait(state);
         }
-        let (batch, place) = state.task;
+        let (batch, position) = state.task;
         if batch >= state.end {
             return None;
         }
         let images = self.job.images(batch);
-        if place == 0 {
+        if position == 0 {
             let parts = (0..images).map(|_| None).collect();
-            state.open.push_back(Open { parts, missing: images, made: None });
+            state.open.push_back(OpenBatch { parts, missing: images, batch_result: None });
         }
-        state.task = if place + 1 < images { (batch, place + 1) } else { (batch + 1, 0) };
-        Some((batch, place))
+        state.task = if position + 1 < images { (batch, position + 1) } else { (batch + 1, 0) };
+        Some((batch, position))
     }
 
     /// Stores the values of an image. After the last image of a batch, returns the values of all of
     /// them.
-    fn put(&self, batch: usize, place: usize, values: Values) -> Option<Vec<Option<Values>>> {
+    fn store_values(&self, batch: usize, position: usize, values: Values) -> Option<Vec<Option<Values>>> {
         let mut state = self.lock();
         let open = state.open(batch)?;
-        open.parts[place] = Some(values);
+        open.parts[position] = Some(values);
         open.missing -= 1;
         (open.missing == 0).then(|| std::mem::take(&mut open.parts))
     }
 
     /// Joins the images of a batch. If several failed, returns the error of the first image.
-    fn join(&self, batch: usize, parts: Vec<Option<Values>>) -> MaybeMade {
+    fn join(&self, batch: usize, parts: Vec<Option<Values>>) -> OptionalBatchResult {
         let parts = parts.into_iter().flatten().collect::<Result<Vec<_>, _>>()?;
         let mut values = Vec::with_capacity(parts.iter().map(Vec::len).sum());
         // Each part is freed once it is copied, so that memory does not contain the batch twice.
@@ -159,7 +159,7 @@ impl<J: Job> Shared<J> {
 
 impl State {
     /// Returns an open batch, or `None` if it is no longer needed.
-    fn open(&mut self, batch: usize) -> Option<&mut Open> {
+    fn open(&mut self, batch: usize) -> Option<&mut OpenBatch> {
         self.open.get_mut(batch.checked_sub(self.next)?)
     }
 
@@ -170,23 +170,23 @@ impl State {
     }
 }
 
-impl<J: Job> Iterator for Ordered<J> {
-    type Item = Made;
+impl<J: Job> Iterator for PrefetchedBatches<J> {
+    type Item = BatchResult;
 
-    fn next(&mut self) -> Option<Made> {
+    fn next(&mut self) -> Option<BatchResult> {
         let mut state = self.shared.lock();
         while state.next < state.end {
-            if let Some(made) = state.open.front_mut().and_then(|open| open.made.take()) {
+            if let Some(batch_result) = state.open.front_mut().and_then(|open| open.batch_result.take()) {
                 state.open.pop_front();
                 let batch = state.next;
                 state.next += 1;
-                if made.is_err() {
+                if batch_result.is_err() {
                     state.finish();
                 }
                 self.shared.changed.notify_all();
-                self.shared.job.given_out(batch);
-                match made.transpose() {
-                    Some(made) => return Some(made),
+                self.shared.job.delivered(batch);
+                match batch_result.transpose() {
+                    Some(batch_result) => return Some(batch_result),
                     None => continue,
                 }
             }
@@ -196,7 +196,7 @@ impl<J: Job> Iterator for Ordered<J> {
     }
 }
 
-impl<J: Job> Drop for Ordered<J> {
+impl<J: Job> Drop for PrefetchedBatches<J> {
     fn drop(&mut self) {
         self.shared.lock().finish();
         self.shared.changed.notify_all();
@@ -227,9 +227,9 @@ mod tests {
             if batch == 2 { 1 } else { 3 }
         }
 
-        fn values(&self, batch: usize, place: usize, (): &mut ()) -> Values {
-            (self.0)(batch, place)?;
-            Ok(vec![(100 * batch + place) as f32])
+        fn values(&self, batch: usize, position: usize, (): &mut ()) -> Values {
+            (self.0)(batch, position)?;
+            Ok(vec![(100 * batch + position) as f32])
         }
 
         fn join(&self, batch: usize, values: Vec<f32>) -> Option<PatchBatch> {
@@ -239,18 +239,18 @@ mod tests {
         }
     }
 
-    fn values(batches: impl Iterator<Item = Made>) -> Vec<Vec<f32>> {
-        batches.map(|made| made.unwrap().into_data()).collect()
+    fn values(batches: impl Iterator<Item = BatchResult>) -> Vec<Vec<f32>> {
+        batches.map(|batch_result| batch_result.unwrap().into_data()).collect()
     }
 
     #[test]
-    fn batches_come_in_order_whoever_makes_them() {
+    fn batches_arrive_in_order() {
         for threads in [1, 2, 7] {
-            let slow = |batch, place| {
-                std::thread::sleep(std::time::Duration::from_micros((batch + place) as u64 % 3 * 200));
+            let slow = |batch, position| {
+                std::thread::sleep(std::time::Duration::from_micros((batch + position) as u64 % 3 * 200));
                 Ok(())
             };
-            let all = values(Ordered::new(1..20, threads, Numbers(slow)));
+            let all = values(PrefetchedBatches::new(1..20, threads, Numbers(slow)));
             assert_eq!(all.len(), 19);
             assert_eq!(all[..3], [vec![100.0, 101.0, 102.0], vec![200.0], vec![300.0, 301.0, 302.0]]);
             assert_eq!(all[18], [1900.0, 1901.0, 1902.0]);
@@ -258,14 +258,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_runs_far_ahead_of_a_slow_consumer() {
+    fn prefetch_is_bounded() {
         let furthest = Arc::new(AtomicUsize::new(0));
-        let seen = furthest.clone();
-        let mut batches = Ordered::new(
+        let visited = furthest.clone();
+        let mut batches = PrefetchedBatches::new(
             10..100,
             7,
             Numbers(move |batch, _| {
-                seen.fetch_max(batch, Ordering::SeqCst);
+                visited.fetch_max(batch, Ordering::SeqCst);
                 Ok(())
             }),
         );
@@ -280,17 +280,18 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_the_last_and_a_panic_is_an_error() {
+    fn errors_and_panics_end_the_batches() {
         let run = |fail: fn(usize, usize) -> Result<(), SourceError>| -> Vec<Result<f32, String>> {
             let first = |batch: PatchBatch| batch.data()[0];
-            let batches = Ordered::new(0..9, 2, Numbers(fail));
-            batches.map(|made| made.map(first).map_err(|error| error.to_string())).collect()
+            let batches = PrefetchedBatches::new(0..9, 2, Numbers(fail));
+            batches.map(|batch_result| batch_result.map(first).map_err(|error| error.to_string())).collect()
         };
-        let refused =
-            run(|batch, place| if batch == 1 && place > 0 { Err(format!("no {place}").into()) } else { Ok(()) });
+        let refused = run(
+            |batch, position| if batch == 1 && position > 0 { Err(format!("no {position}").into()) } else { Ok(()) },
+        );
         assert_eq!(refused, [Ok(0.0), Err("no 1".into())]);
-        let panicked = run(|batch, place| {
-            assert!(batch != 1 || place != 2, "expected in this test");
+        let panicked = run(|batch, position| {
+            assert!(batch != 1 || position != 2, "expected in this test");
             Ok(())
         });
         assert_eq!(panicked.len(), 2);
@@ -299,15 +300,15 @@ mod tests {
 
     #[test]
     #[allow(clippy::reversed_empty_ranges, reason = "it is what is tested")]
-    fn no_batches_end_at_once() {
-        assert!(Ordered::new(5..5, 4, Numbers(|_, _| Ok(()))).next().is_none());
-        assert!(Ordered::new(6..5, 4, Numbers(|_, _| Ok(()))).next().is_none());
+    fn no_batches() {
+        assert!(PrefetchedBatches::new(5..5, 4, Numbers(|_, _| Ok(()))).next().is_none());
+        assert!(PrefetchedBatches::new(6..5, 4, Numbers(|_, _| Ok(()))).next().is_none());
     }
 
     proptest! {
         #[test]
-        fn any_part_of_any_range_may_be_taken(first in 0usize..6, count in 0usize..9, taken in 0usize..12, threads in 1usize..9) {
-            let all = values(Ordered::new(first..first + count, threads, Numbers(|_, _| Ok(()))).take(taken));
+        fn any_range_may_be_taken(first in 0usize..6, count in 0usize..9, taken in 0usize..12, threads in 1usize..9) {
+            let all = values(PrefetchedBatches::new(first..first + count, threads, Numbers(|_, _| Ok(()))).take(taken));
             prop_assert_eq!(all.len(), taken.min(count));
             prop_assert!(all.iter().zip(first..).all(|(batch, number)| batch[0] == (100 * number) as f32));
         }

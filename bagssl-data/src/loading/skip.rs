@@ -55,7 +55,7 @@ pub(crate) struct Skip {
 /// The changes of a batch: the positions with another image (or none), and the skipped images.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    pub(crate) places: BTreeMap<usize, Option<u32>>,
+    pub(crate) positions: BTreeMap<usize, Option<u32>>,
     pub(crate) skips: Vec<Skip>,
 }
 
@@ -88,7 +88,7 @@ impl OnBadImage {
     /// # Errors
     /// The error of the image if unusable images are not skipped, and any error that is not caused
     /// by an image.
-    pub fn judge<T>(self, used: Result<T>) -> Result<std::result::Result<T, String>> {
+    pub fn skip_or_fail<T>(self, used: Result<T>) -> Result<std::result::Result<T, String>> {
         match used {
             Ok(used) => Ok(Ok(used)),
             Err(error) if self == OnBadImage::Skip && error.is_of_image() => Ok(Err(error.to_string())),
@@ -131,12 +131,12 @@ impl Pending {
     }
 
     /// Records that the image at a position was skipped, along with any replacements that were
-    /// tried and skipped. `instead` is the image that is used.
-    pub(crate) fn add(&self, batch: usize, place: usize, skips: Vec<Skip>, instead: Option<u32>) {
+    /// tried and skipped. `replacement` is the image that is used.
+    pub(crate) fn add(&self, batch: usize, position: usize, skips: Vec<Skip>, replacement: Option<u32>) {
         if !skips.is_empty() {
             let mut all = self.lock();
             let changes = all.entry(batch).or_default();
-            changes.places.insert(place, instead);
+            changes.positions.insert(position, replacement);
             changes.skips.extend(skips);
         }
     }
@@ -144,13 +144,15 @@ impl Pending {
     /// Returns the images of a batch after the changes.
     pub(crate) fn apply(&self, batch: usize, images: impl Iterator<Item = u32>) -> Vec<u32> {
         let all = self.lock();
-        let places = all.get(&batch).map(|changes| &changes.places);
-        let now = |(place, image)| places.and_then(|places| places.get(&place)).copied().unwrap_or(Some(image));
+        let positions = all.get(&batch).map(|changes| &changes.positions);
+        let now = |(position, image)| {
+            positions.and_then(|positions| positions.get(&position)).copied().unwrap_or(Some(image))
+        };
         images.enumerate().filter_map(now).collect()
     }
 
     /// Moves the skipped images of all batches up to `batch` to the log.
-    pub(crate) fn given_out(&self, batch: usize, log: &SkipLog) {
+    pub(crate) fn delivered(&self, batch: usize, log: &SkipLog) {
         let mut all = self.lock();
         let later = all.split_off(&(batch + 1));
         std::mem::replace(&mut *all, later).into_values().for_each(|changes| log.add(changes.skips));

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use bagssl_core::color::Color;
 use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::random::{Address, Purpose};
-use bagssl_eval::analysis::convergence::Closeness;
-use bagssl_eval::analysis::health::Health;
-use bagssl_eval::color::Color;
-use bagssl_eval::features::Features;
+use bagssl_eval::Features;
+use bagssl_eval::analysis::ConvergencePoint;
+use bagssl_eval::analysis::Health;
 use bagssl_eval::report::{
-    Accuracy, BagSheet, Block, Cells, ClaimSection, Convergence, Curve, CurvePoint, Data, Lines, Machine, Method, Note,
-    Outcome, Page, PatchSheet, Provenance, Report, Sheet, SheetRow, Space, Thumbnail, Tile, View,
+    Accuracy, BagSheet, Block, ClaimSection, Convergence, Curve, CurvePoint, Data, LinePlot, Machine, Method, Note,
+    Outcome, Page, PatchSheet, Provenance, Report, Sheet, SheetRow, Space, TextTable, Thumbnail, Tile, View,
 };
 
 const CLASSES: [&str; 4] = ["00-picture-0b", "06-picosdeeuropa", "<i>R&D</i> \"x\"", "sunset"];
@@ -102,7 +102,7 @@ fn convergence(model: Method, level: f64) -> Vec<Convergence> {
     let seed = |seed: usize| {
         let at = |&patches: &usize| {
             let cosine = 1.0 - (1.05 - 0.9 * level) / (patches as f64).sqrt() - 0.01 * seed as f64;
-            Closeness { patches, cosine, deviation: 0.1 / (patches as f64).sqrt(), distance: 1.0 - cosine }
+            ConvergencePoint { patches, cosine, deviation: 0.1 / (patches as f64).sqrt(), distance: 1.0 - cosine }
         };
         [1, 2, 4, 8, 16, 25].iter().map(at).collect()
     };
@@ -205,16 +205,16 @@ fn claim() -> ClaimSection {
     let block = Block {
         title: "Where <i>a patch</i> lies".into(),
         text: vec!["Nothing but made-up numbers.".into()],
-        grids: vec![Cells {
+        tables: vec![TextTable {
             caption: "Adjacent, in percent.".into(),
             head: cells(["checkpoint", "feature", "adjacent %"]),
             rows: vec![cells(["bagssl", "embedding", "61.5"]), cells(["bagssl", "projection", "48.0"])],
-            words: 2,
+            text_columns: 2,
         }],
-        plots: vec![Lines {
+        plots: vec![LinePlot {
             title: "Adjacent, against patches".into(),
             lines: vec![("embedding, \"x\"".into(), vec![(1.0, 50.0, 0.0), (4.0, 61.5, 0.5)])],
-            ..Lines::default()
+            ..LinePlot::default()
         }],
         sheets: vec![PatchSheet { title: "bagssl, embedding".into(), rows: vec![row(0, 2), row(1, 3)] }],
         ..Block::default()
@@ -222,7 +222,7 @@ fn claim() -> ClaimSection {
     ClaimSection {
         name: "locality".into(),
         title: "Claim 3: where a patch lies".into(),
-        how: vec!["Grey images, a grid of 3 x 3 patches.".into()],
+        setup: vec!["Grey images, a grid of 3 x 3 patches.".into()],
         page: Page {
             title: "Locality".into(),
             lead: vec!["The embedding tells more: 61.5 %.".into()],

@@ -7,7 +7,7 @@ use crate::features::{Features, Order};
 
 /// The similarity of a mean of patches to the embedding of the whole image.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Closeness {
+pub struct ConvergencePoint {
     /// The number of averaged patches.
     pub patches: usize,
     /// The cosine to the embedding of the whole image, averaged over the images. A row of zeros has
@@ -38,7 +38,7 @@ pub fn convergence<'a>(
     whole: impl Into<RowsView<'a>>,
     counts: &[usize],
     order: Order<'_>,
-) -> Result<Vec<Closeness>> {
+) -> Result<Vec<ConvergencePoint>> {
     let whole = whole.into();
     if whole.dim == 0 {
         return Err(Error::Empty("features"));
@@ -50,10 +50,10 @@ pub fn convergence<'a>(
         let means = patches.mean_of(count, order)?;
         let cosines: Vec<f64> = (0..whole.len()).map(|image| cosine(means.row(image), whole.row(image))).collect();
         let distances: Vec<f64> = (0..whole.len()).map(|image| distance(means.row(image), whole.row(image))).collect();
-        Ok(Closeness {
+        Ok(ConvergencePoint {
             patches: count,
             cosine: crate::stats::mean(&cosines),
-            deviation: crate::stats::deviation(&cosines),
+            deviation: crate::stats::std_dev(&cosines),
             distance: crate::stats::mean(&distances),
         })
     };

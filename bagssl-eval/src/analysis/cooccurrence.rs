@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::draw::Draw;
 use crate::error::{Error, Result};
-use crate::numerics::lbfgs::{Stop, largest, minimize};
+use crate::numerics::lbfgs::{Stop, max_abs, minimize};
 
 /// The tolerance for symmetry and for the sum of the probabilities.
 const ROUNDING: f64 = 1e-9;
@@ -24,7 +24,7 @@ pub struct World {
 
 /// A table of projections trained with the spectral loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Trained {
+pub struct TrainedTable {
     /// The projection of each patch, `[patch, dim]`.
     #[serde(skip)]
     pub table: Vec<f64>,
@@ -167,8 +167,8 @@ impl World {
     /// Returns the minimum spectral loss of projections of length `dim`. Each of the `dim` largest
     /// positive eigenvalues `s` contributes `-s^2 / (4 lambda)`.
     pub fn optimum(&self, dim: usize, lambda: f64) -> f64 {
-        let kept = self.eigenvalues().into_iter().take(dim).filter(|value| *value > 0.0);
-        -kept.map(|value| value * value).sum::<f64>() / (4.0 * lambda)
+        let largest = self.eigenvalues().into_iter().take(dim).filter(|value| *value > 0.0);
+        -largest.map(|value| value * value).sum::<f64>() / (4.0 * lambda)
     }
 
     /// Trains a table of projections with the spectral loss, from small random values with seed
@@ -176,7 +176,7 @@ impl World {
     ///
     /// # Errors
     /// [`Error::Setting`] unless `dim` is 1 to 4096 and `lambda` is positive.
-    pub fn train(&self, dim: usize, lambda: f64, start: u64) -> Result<Trained> {
+    pub fn train(&self, dim: usize, lambda: f64, start: u64) -> Result<TrainedTable> {
         if dim == 0 || dim > 4096 {
             return Err(Error::Setting { name: "dim", expected: "1 to 4096".into(), got: dim.to_string() });
         }
@@ -196,8 +196,8 @@ impl World {
         let above = end.value - optimum;
         let excess = if optimum < 0.0 { above / -optimum } else { above };
         // A gradient below 1e-5 of the loss no longer changes it.
-        let converged = largest(&end.gradient) <= 1e-5 * end.value.abs().max(1e-3);
-        Ok(Trained { loss: end.value, excess, steps: end.iterations, converged, table: end.point, dim })
+        let converged = max_abs(&end.gradient) <= 1e-5 * end.value.abs().max(1e-3);
+        Ok(TrainedTable { loss: end.value, excess, steps: end.iterations, converged, table: end.point, dim })
     }
 
     /// Computes the gradient, `-2 P Z + 4 lambda D Z (Z^T D Z)`.
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_world_is_refused() {
+    fn invalid_worlds_are_refused() {
         for (joint, patches) in [
             (vec![], 0),
             (vec![1.0], 2),

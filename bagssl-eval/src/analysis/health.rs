@@ -93,7 +93,7 @@ pub struct Health {
 /// The distortion of EMP-SSL (arXiv:2304.03977).
 const EPSILON: f64 = 0.2;
 /// The maximum number of patches whose pairs are compared.
-const PAIRED: usize = 1024;
+const MAX_PAIRED: usize = 1024;
 /// The maximum number of values whose spectrum is computed, and the number of rows that is always
 /// allowed.
 const SPECTRUM: (usize, usize) = (1 << 22, 1024);
@@ -103,8 +103,8 @@ impl Health {
     /// spaced ones: `2^22 / dim` of them, but at least 1024.
     pub fn new(features: &Features) -> Self {
         let (images, patches, dim) = (features.len(), features.patches(), features.dim());
-        let (raw, unit) = (Seen::as_they_are(features), Seen::at_unit_length(features));
-        let rank_limit = dim.min(kept(images * patches, dim).saturating_sub(1)).max(1);
+        let (raw, unit) = (FeatureRows::unscaled(features), FeatureRows::unit_length(features));
+        let rank_limit = dim.min(spectrum_rows(images * patches, dim).saturating_sub(1)).max(1);
         let (rate, bound) = (mean_coding_rate(&unit, patches), coding_rate::bound(images, dim, EPSILON));
         let (cosine_within, cosine_between) = cosines(&unit, patches);
         let mut health = Health {
@@ -124,12 +124,12 @@ impl Health {
             verdict: Verdict::Healthy,
             reasons: vec![],
         };
-        health.judge();
+        health.assess();
         health
     }
 
-    fn judge(&mut self) {
-        let mut say = |holds, verdict, reason: String| {
+    fn assess(&mut self) {
+        let mut check = |holds, verdict, reason: String| {
             if holds {
                 self.verdict = self.verdict.max(verdict);
                 self.reasons.push(reason);
@@ -138,36 +138,36 @@ impl Health {
         let cosine = self.cosine_between.unwrap_or(0.0);
         let (rank, limit) = (self.effective_rank, self.rank_limit);
         let verdict = if cosine >= 0.99 { Verdict::Collapsed } else { Verdict::Suspect };
-        say(cosine >= 0.95, verdict, format!("patches of different images have a mean cosine of {cosine:.3}"));
+        check(cosine >= 0.95, verdict, format!("patches of different images have a mean cosine of {cosine:.3}"));
         let verdict = if rank < 1.5 { Verdict::Collapsed } else { Verdict::Suspect };
         let low = limit >= 4 && (rank < 1.5 || rank <= 0.1 * limit as f64);
-        say(low, verdict, format!("the effective rank is {rank:.1} of {limit}"));
+        check(low, verdict, format!("the effective rank is {rank:.1} of {limit}"));
         let dead = self.raw.dead;
-        say(dead > 0.25, Verdict::Suspect, format!("{:.0} % of the dimensions are dead", 100.0 * dead));
+        check(dead > 0.25, Verdict::Suspect, format!("{:.0} % of the dimensions are dead", 100.0 * dead));
     }
 }
 
 /// The patches of features as `f64` rows, computed one at a time because all of them may not fit in
 /// memory.
-struct Seen<'a> {
+struct FeatureRows<'a> {
     rows: RowsView<'a>,
     /// The divisor of each row.
     lengths: Option<Vec<f64>>,
 }
 
-impl<'a> Seen<'a> {
-    fn as_they_are(features: &'a Features) -> Self {
-        Seen { rows: features.rows(), lengths: None }
+impl<'a> FeatureRows<'a> {
+    fn unscaled(features: &'a Features) -> Self {
+        FeatureRows { rows: features.rows(), lengths: None }
     }
 
     /// Scales all patches to unit length; zeros stay zeros.
-    fn at_unit_length(features: &'a Features) -> Self {
-        let raw = Seen::as_they_are(features);
+    fn unit_length(features: &'a Features) -> Self {
+        let raw = FeatureRows::unscaled(features);
         let lengths = (0..raw.len()).map(|row| {
             let length = raw.row(row).map(|value| value * value).sum::<f64>().sqrt();
             if length > 0.0 { length } else { 1.0 }
         });
-        Seen { lengths: Some(lengths.collect()), ..raw }
+        FeatureRows { lengths: Some(lengths.collect()), ..raw }
     }
 
     fn len(&self) -> usize {
@@ -193,7 +193,7 @@ impl<'a> Seen<'a> {
 }
 
 impl Deviation {
-    fn new(rows: &Seen<'_>) -> Self {
+    fn new(rows: &FeatureRows<'_>) -> Self {
         let (count, dim) = (rows.len() as f64, rows.dim() as f64);
         let mean = rows.mean(0..rows.len());
         let mut squares = vec![0.0; rows.dim()];
@@ -212,15 +212,15 @@ impl Deviation {
 }
 
 /// Returns the number of rows (out of `count`) used for the spectrum.
-fn kept(count: usize, dim: usize) -> usize {
+fn spectrum_rows(count: usize, dim: usize) -> usize {
     count.min((SPECTRUM.0 / dim).max(SPECTRUM.1))
 }
 
 /// Returns evenly spaced rows, minus their mean.
-fn centered(rows: &Seen<'_>) -> Vec<f64> {
+fn centered(rows: &FeatureRows<'_>) -> Vec<f64> {
     let (count, dim) = (rows.len(), rows.dim());
-    let kept = kept(count, dim);
-    let chosen = (0..kept).map(|number| number * count / kept);
+    let spectrum_rows = spectrum_rows(count, dim);
+    let chosen = (0..spectrum_rows).map(|number| number * count / spectrum_rows);
     let mean = rows.mean(chosen.clone());
     // Values at the level of rounding errors count as 0.
     let less = |(value, mean): (f64, &f64)| {
@@ -230,14 +230,14 @@ fn centered(rows: &Seen<'_>) -> Vec<f64> {
     chosen.flat_map(|row| rows.row(row).zip(&mean).map(less).collect::<Vec<_>>()).collect()
 }
 
-fn mean_coding_rate(unit: &Seen<'_>, patches: usize) -> f64 {
+fn mean_coding_rate(unit: &FeatureRows<'_>, patches: usize) -> f64 {
     let at =
         |patch: usize| -> Vec<f64> { (patch..unit.len()).step_by(patches).flat_map(|row| unit.row(row)).collect() };
     (0..patches).map(|patch| total_coding_rate(&at(patch), unit.dim(), EPSILON)).sum::<f64>() / patches as f64
 }
 
 /// Returns the mean cosine within and between images, computed from the sums of their unit rows.
-fn cosines(unit: &Seen<'_>, patches: usize) -> (Option<f64>, Option<f64>) {
+fn cosines(unit: &FeatureRows<'_>, patches: usize) -> (Option<f64>, Option<f64>) {
     let images = unit.len() / patches;
     let (mut all, mut squares, mut own) = (vec![0.0; unit.dim()], 0.0, 0.0);
     for image in 0..images {
@@ -253,11 +253,11 @@ fn cosines(unit: &Seen<'_>, patches: usize) -> (Option<f64>, Option<f64>) {
     (within, between)
 }
 
-/// Returns the uniformity of at most [`PAIRED`] evenly spaced patches.
-fn uniformity(unit: &Seen<'_>, patches: usize) -> Option<f64> {
+/// Returns the uniformity of at most [`MAX_PAIRED`] evenly spaced patches.
+fn uniformity(unit: &FeatureRows<'_>, patches: usize) -> Option<f64> {
     let count = unit.len();
-    let kept = count.min(PAIRED);
-    let chosen = (0..kept).map(|number| number * count / kept);
+    let spectrum_rows = count.min(MAX_PAIRED);
+    let chosen = (0..spectrum_rows).map(|number| number * count / spectrum_rows);
     let chosen: Vec<(usize, Vec<f64>)> = chosen.map(|row| (row / patches, unit.row(row).collect())).collect();
     let (mut sum, mut pairs) = (0.0, 0.0);
     for (place, (image, row)) in chosen.iter().enumerate() {
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_number_is_named() {
+    fn non_finite_values_are_named() {
         let mut values = of_rank(4, 4, 6).values().to_vec();
         values[4 * 3 + 2] = f32::NAN;
         assert!(matches!(features(values, 2, 4), Err(Error::NotFinite { image: 1, patch: 1, index: 2, .. })));

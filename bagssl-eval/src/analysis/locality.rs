@@ -11,7 +11,7 @@ use crate::numerics::similarity::{nearest, unit_rows};
 
 /// The layout of a patch grid in row-major order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
+pub struct GridLayout {
     /// The number of patches from top to bottom.
     pub rows: usize,
     /// The number of patches from left to right.
@@ -33,13 +33,13 @@ pub struct Locality {
     pub column: f64,
 }
 
-impl Layout {
-    fn place(self, patch: usize) -> (usize, usize) {
+impl GridLayout {
+    fn position(self, patch: usize) -> (usize, usize) {
         (patch / self.columns, patch % self.columns)
     }
 
     fn is_adjacent(self, a: usize, b: usize) -> bool {
-        let ((row, column), (other_row, other_column)) = (self.place(a), self.place(b));
+        let ((row, column), (other_row, other_column)) = (self.position(a), self.position(b));
         a != b && row.abs_diff(other_row) <= 1 && column.abs_diff(other_column) <= 1
     }
 
@@ -61,15 +61,15 @@ impl Layout {
 /// # Source
 /// The claim of BagSSL, arXiv:2206.08954, that the embedding preserves more locality than the
 /// projection. The metrics are ours.
-pub fn locality(train: &Features, test: &Features, layout: Layout) -> Result<Locality> {
+pub fn locality(train: &Features, test: &Features, layout: GridLayout) -> Result<Locality> {
     layout.check(train)?;
     layout.check(test)?;
     same_length("feature length", train.dim(), test.dim())?;
     let [row, column] = position(train, test, layout);
-    Ok(Locality { adjacent: adjacent(test, layout), adjacent_by_chance: by_chance(layout), row, column })
+    Ok(Locality { adjacent: adjacent(test, layout), adjacent_by_chance: chance_adjacent(layout), row, column })
 }
 
-fn adjacent(features: &Features, layout: Layout) -> f64 {
+fn adjacent(features: &Features, layout: GridLayout) -> f64 {
     let (patches, dim) = (features.patches(), features.dim());
     let mut right = 0;
     for values in features.values().chunks_exact(patches * dim) {
@@ -80,7 +80,7 @@ fn adjacent(features: &Features, layout: Layout) -> f64 {
     100.0 * right as f64 / (features.len() * patches) as f64
 }
 
-fn by_chance(layout: Layout) -> f64 {
+fn chance_adjacent(layout: GridLayout) -> f64 {
     let patches = layout.rows * layout.columns;
     let pairs = (0..patches).flat_map(|a| (0..patches).map(move |b| (a, b)));
     100.0 * pairs.filter(|&(a, b)| layout.is_adjacent(a, b)).count() as f64 / (patches * (patches - 1)) as f64
@@ -91,7 +91,7 @@ fn by_chance(layout: Layout) -> f64 {
 const RIDGE: f64 = 1e-9;
 
 /// Returns the R² of a least-squares regression to row and column on `test`.
-fn position(train: &Features, test: &Features, layout: Layout) -> [f64; 2] {
+fn position(train: &Features, test: &Features, layout: GridLayout) -> [f64; 2] {
     let (dim, count) = (train.dim(), train.values().len() / train.dim());
     let mut mean = vec![0.0; dim];
     for row in train.values().chunks_exact(dim) {
@@ -99,7 +99,7 @@ fn position(train: &Features, test: &Features, layout: Layout) -> [f64; 2] {
     }
     let middle = [(layout.rows - 1) as f64 / 2.0, (layout.columns - 1) as f64 / 2.0];
     let target = |number: usize| {
-        let (row, column) = layout.place(number % (layout.rows * layout.columns));
+        let (row, column) = layout.position(number % (layout.rows * layout.columns));
         [row as f64 - middle[0], column as f64 - middle[1]]
     };
     let centered = |rows: &[f32]| -> Vec<f64> {
@@ -124,8 +124,8 @@ fn position(train: &Features, test: &Features, layout: Layout) -> [f64; 2] {
     for (number, row) in test.values().chunks_exact(dim).enumerate() {
         let (row, target) = (centered(row), target(number));
         for axis in 0..2 {
-            let said: f64 = row.iter().zip(weights.column(axis).iter()).map(|(a, b)| a * b).sum();
-            left[axis] += (said - target[axis]).powi(2);
+            let ranks: f64 = row.iter().zip(weights.column(axis).iter()).map(|(a, b)| a * b).sum();
+            left[axis] += (ranks - target[axis]).powi(2);
             all[axis] += target[axis].powi(2);
         }
     }
@@ -138,15 +138,15 @@ mod tests {
     use bagssl_core::embed::{FeatureLayer, Rows};
     use bagssl_core::random::{Address, Purpose};
 
-    const LAYOUT: Layout = Layout { rows: 3, columns: 4 };
+    const LAYOUT: GridLayout = GridLayout { rows: 3, columns: 4 };
 
     /// Features of 40 images as a function of image, row and column.
-    fn features(layout: Layout, seed: u64, of: impl Fn(usize, f64, f64, f64) -> Vec<f32>) -> Features {
+    fn features(layout: GridLayout, seed: u64, of: impl Fn(usize, f64, f64, f64) -> Vec<f32>) -> Features {
         let mut random = Address { seed, ..Address::default() }.stream(Purpose::Evaluation);
         let mut values = vec![];
         for image in 0..40 {
             for patch in 0..layout.rows * layout.columns {
-                let (row, column) = layout.place(patch);
+                let (row, column) = layout.position(patch);
                 values.extend(of(image, row as f64, column as f64, random.normal_pair().0));
             }
         }
@@ -166,14 +166,14 @@ mod tests {
     /// have 8: 58 of 132 pairs.
     #[test]
     fn chance_by_hand() {
-        assert!((by_chance(LAYOUT) - 100.0 * 58.0 / 132.0).abs() < 1e-12);
-        assert_eq!(by_chance(Layout { rows: 2, columns: 2 }), 100.0);
+        assert!((chance_adjacent(LAYOUT) - 100.0 * 58.0 / 132.0).abs() < 1e-12);
+        assert_eq!(chance_adjacent(GridLayout { rows: 2, columns: 2 }), 100.0);
     }
 
     /// Directions that rotate with the position: the nearest patch is adjacent, and row and column
     /// are predictable.
     #[test]
-    fn places_that_are_in_the_features_are_found() {
+    fn encoded_positions_are_decoded() {
         let of = |image: usize, row: f64, column: f64, noise: f64| {
             vec![9.0, row as f32 + 1e-3 * noise as f32, column as f32, (image as f32).sin()]
         };
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(found.adjacent, 100.0);
         assert!(found.row > 0.999 && found.column > 0.999, "{found:?}");
         // With rows and columns swapped, they are not.
-        let turned = locality(&train, &test, Layout { rows: 4, columns: 3 }).unwrap();
+        let turned = locality(&train, &test, GridLayout { rows: 4, columns: 3 }).unwrap();
         assert!(turned.column < 0.1 && turned.adjacent < 90.0, "{turned:?}");
     }
 
@@ -195,10 +195,10 @@ mod tests {
     }
 
     #[test]
-    fn noise_knows_no_place() {
+    fn noise_has_no_position() {
         let of =
             |_: usize, row: f64, _: f64, noise: f64| vec![noise as f32, (noise * 7.0).sin() as f32, 0.0 * row as f32];
-        let layout = Layout { rows: 5, columns: 5 };
+        let layout = GridLayout { rows: 5, columns: 5 };
         let found = locality(&features(layout, 1, of), &features(layout, 2, of), layout).unwrap();
         assert!((found.adjacent - found.adjacent_by_chance).abs() < 6.0, "{found:?}");
         assert!(found.row.abs() < 0.05 && found.column.abs() < 0.05, "{found:?}");
@@ -206,8 +206,8 @@ mod tests {
 
     /// Of four rows, those farther apart are similar: the nearest patch is never adjacent.
     #[test]
-    fn what_is_alike_far_away_is_not_adjacent() {
-        let layout = Layout { rows: 4, columns: 2 };
+    fn distant_similar_patches_are_not_adjacent() {
+        let layout = GridLayout { rows: 4, columns: 2 };
         let of = |_: usize, row: f64, column: f64, _: f64| {
             let half = row as usize % 2;
             vec![
@@ -224,8 +224,8 @@ mod tests {
     #[test]
     fn other_grids_are_refused() {
         let all = features(LAYOUT, 1, |_, row, column, _| vec![row as f32, column as f32]);
-        assert!(locality(&all, &all, Layout { rows: 3, columns: 3 }).is_err());
-        assert!(locality(&all, &all, Layout { rows: 1, columns: 12 }).is_err());
+        assert!(locality(&all, &all, GridLayout { rows: 3, columns: 3 }).is_err());
+        assert!(locality(&all, &all, GridLayout { rows: 1, columns: 12 }).is_err());
     }
 
     #[test]

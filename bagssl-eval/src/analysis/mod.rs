@@ -1,8 +1,15 @@
 //! Analyses of representations beyond classification.
 
-pub mod health;
-pub mod convergence;
-pub mod neighbors;
-pub mod projection_2d;
-pub mod locality;
-pub mod cooccurrence;
+mod health;
+mod convergence;
+mod neighbors;
+mod projection_2d;
+mod locality;
+mod cooccurrence;
+
+pub use convergence::{ConvergencePoint, convergence};
+pub use cooccurrence::{TrainedTable, World};
+pub use health::{Deviation, Health, Verdict};
+pub use locality::{GridLayout, Locality, locality};
+pub use neighbors::{Neighbor, PatchId, neighbors};
+pub use projection_2d::{Pca, Tsne, pca};

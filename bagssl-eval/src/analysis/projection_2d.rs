@@ -11,7 +11,7 @@ use crate::numerics::matrix::{Matrix, multiply};
 
 /// The principal components of rows.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Principal {
+pub struct Pca {
     /// The scores, `[row, direction]`, centered, in descending order of variance. Each direction is
     /// signed so that its largest absolute score is positive.
     pub scores: Vec<f64>,
@@ -22,7 +22,7 @@ pub struct Principal {
     pub explained: Vec<f64>,
 }
 
-/// Computes the first `most` principal components, from the smaller one of the covariance and the
+/// Computes the first `max_directions` principal components, from the smaller one of the covariance and the
 /// Gram matrix.
 ///
 /// # Errors
@@ -31,7 +31,7 @@ pub struct Principal {
 ///
 /// # Source
 /// Pearson, *On lines and planes of closest fit to systems of points in space*, 1901.
-pub fn principal<'a>(rows: impl Into<RowsView<'a>>, most: usize) -> Result<Principal> {
+pub fn pca<'a>(rows: impl Into<RowsView<'a>>, max_directions: usize) -> Result<Pca> {
     let rows = rows.into();
     let (count, dim) = (rows.len(), rows.dim);
     let refuse = |got: String| Error::Setting { name: "rows", expected: "at least two different rows".into(), got };
@@ -58,7 +58,7 @@ pub fn principal<'a>(rows: impl Into<RowsView<'a>>, most: usize) -> Result<Princ
     order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
     let noise = all * f64::EPSILON * side as f64;
     order.retain(|&at| eigen.eigenvalues[at] > noise);
-    order.truncate(most);
+    order.truncate(max_directions);
     if order.is_empty() {
         return Err(refuse(format!("{count} identical rows")));
     }
@@ -78,10 +78,10 @@ pub fn principal<'a>(rows: impl Into<RowsView<'a>>, most: usize) -> Result<Princ
         });
     }
     let explained = order.iter().map(|&at| 100.0 * eigen.eigenvalues[at] / all).collect();
-    Ok(Principal { scores, directions, explained })
+    Ok(Pca { scores, directions, explained })
 }
 
-impl Principal {
+impl Pca {
     /// Returns the first two scores of each row. The second is 0 if there is only one direction.
     pub fn points(&self) -> Vec<[f64; 2]> {
         let second = |row: &[f64]| row.get(1).copied().unwrap_or(0.0);
@@ -107,7 +107,7 @@ impl Default for Tsne {
 }
 
 /// The number of principal components in which neighbors are searched.
-const KEPT: usize = 50;
+const PCA_DIMENSIONS: usize = 50;
 /// The Barnes-Hut parameter: a cell of points acts as one point if its size is below this fraction
 /// of its distance.
 const THETA: f32 = 0.5;
@@ -118,7 +118,7 @@ impl Tsne {
     /// positions. `progress` is called with each step.
     ///
     /// # Errors
-    /// The errors of [`principal`], and [`Error::Setting`] if the perplexity is out of range.
+    /// The errors of [`pca`], and [`Error::Setting`] if the perplexity is out of range.
     ///
     /// # Source
     /// Van der Maaten and Hinton, *Visualizing data using t-SNE*, JMLR 2008. Barnes-Hut
@@ -130,11 +130,11 @@ impl Tsne {
         mut progress: impl FnMut(usize) + Send,
     ) -> Result<Vec<[f64; 2]>> {
         let rows = rows.into();
-        let reduced = principal(rows, KEPT)?;
+        let reduced = pca(rows, PCA_DIMENSIONS)?;
         let (count, dim) = (rows.len(), reduced.directions);
-        let most = (count - 1) as f64 / 3.0;
-        if !(1.0..=most).contains(&self.perplexity) {
-            let expected = format!("1 to {most:.1} (a third of the {count} points minus one)");
+        let max_directions = (count - 1) as f64 / 3.0;
+        if !(1.0..=max_directions).contains(&self.perplexity) {
+            let expected = format!("1 to {max_directions:.1} (a third of the {count} points minus one)");
             return Err(Error::Setting { name: "perplexity", expected, got: self.perplexity.to_string() });
         }
         let wanted = (3.0 * self.perplexity) as usize;
@@ -187,7 +187,7 @@ mod tests {
     /// The four corners of a 6 by 2 rectangle in a plane in three dimensions.
     #[test]
     fn a_rectangle_by_hand() {
-        let found = principal(&rows(vec![6.0, 5.0, 2.0, 0.0, 5.0, 2.0, 6.0, 5.0, 0.0, 0.0, 5.0, 0.0], 3), 9).unwrap();
+        let found = pca(&rows(vec![6.0, 5.0, 2.0, 0.0, 5.0, 2.0, 6.0, 5.0, 0.0, 0.0, 5.0, 0.0], 3), 9).unwrap();
         assert_eq!(found.directions, 2);
         // The variances are 9 and 1.
         assert!((found.explained[0] - 90.0).abs() < 1e-9 && (found.explained[1] - 10.0).abs() < 1e-9);
@@ -200,8 +200,7 @@ mod tests {
     #[test]
     fn a_line_has_one_direction() {
         let along = [-1.0, 0.0, 3.0];
-        let found =
-            principal(&rows(along.iter().flat_map(|t| [2.0 * t, t + 1.0, 2.0 * t, 7.0]).collect(), 4), 2).unwrap();
+        let found = pca(&rows(along.iter().flat_map(|t| [2.0 * t, t + 1.0, 2.0 * t, 7.0]).collect(), 4), 2).unwrap();
         assert_eq!((found.directions, found.explained.len()), (1, 1));
         // Steps of length 3 around the mean of 2/3, with the farthest point on the positive side.
         for (point, t) in found.points().iter().zip(along) {
@@ -214,7 +213,7 @@ mod tests {
         #[test]
         fn distances_are_kept(values in prop::collection::vec(-4.0f32..4.0, 30), dim in prop::sample::select(vec![3usize, 10])) {
             let rows = rows(values, dim);
-            let found = principal(&rows, dim).unwrap();
+            let found = pca(&rows, dim).unwrap();
             let apart = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>();
             let wide: Vec<f64> = rows.values.iter().map(|&value| f64::from(value)).collect();
             for a in 0..rows.len() {
@@ -235,7 +234,7 @@ mod tests {
             (vec![1.0, 2.0, 1.0, 2.0], 2, "got 2 identical rows"),
             (vec![1.0, f32::NAN, 1.0, 2.0], 2, "expected a finite number"),
         ] {
-            let error = principal(&rows(values, dim), 2).unwrap_err().to_string();
+            let error = pca(&rows(values, dim), 2).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
         let points = rows((0..40).map(|i| (i * i) as f32).collect(), 2);

@@ -26,8 +26,8 @@ impl Confusion {
         classes.dedup();
         let place = |class: &u32| classes.binary_search(class).expect("all classes are listed");
         let mut counts = vec![vec![0; classes.len()]; classes.len()];
-        for (said, label) in predictions.iter().zip(labels) {
-            counts[place(label)][place(said)] += 1;
+        for (ranks, label) in predictions.iter().zip(labels) {
+            counts[place(label)][place(ranks)] += 1;
         }
         Ok(Confusion { classes, counts })
     }
@@ -36,10 +36,10 @@ impl Confusion {
     pub fn worst(&self, count: usize) -> Vec<(u32, u32, u64)> {
         let mut pairs = Vec::new();
         for (row, class) in self.counts.iter().zip(&self.classes) {
-            let wrong = row.iter().zip(&self.classes).filter(|(times, said)| **times > 0 && *said != class);
-            pairs.extend(wrong.map(|(times, said)| (*class, *said, *times)));
+            let wrong = row.iter().zip(&self.classes).filter(|(times, ranks)| **times > 0 && *ranks != class);
+            pairs.extend(wrong.map(|(times, ranks)| (*class, *ranks, *times)));
         }
-        pairs.sort_by_key(|&(class, said, times)| (std::cmp::Reverse(times), class, said));
+        pairs.sort_by_key(|&(class, ranks, times)| (std::cmp::Reverse(times), class, ranks));
         pairs.truncate(count);
         pairs
     }

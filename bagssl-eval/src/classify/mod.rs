@@ -1,7 +1,7 @@
 //! Classifiers of images by their features, and evaluation protocols.
 
-pub mod knn;
-pub mod probe;
-pub mod confusion;
-pub mod protocol;
-pub mod classifier;
+pub(crate) mod knn;
+pub(crate) mod probe;
+pub(crate) mod confusion;
+pub(crate) mod protocol;
+pub(crate) mod classifier;

@@ -27,7 +27,7 @@ pub struct Protocol {
     /// the learning rate is used unchanged. The test samples are not used.
     pub factors: &'static [f64],
     /// The layer whose features are used.
-    pub tap: FeatureLayer,
+    pub layer: FeatureLayer,
     /// The number of random patches per image, if the protocol specifies it.
     pub patches: Option<u32>,
 }
@@ -74,14 +74,14 @@ impl Protocol {
             _ => Linear::Logistic(Logistic::default()),
         };
         let factors: &[f64] = if name == "vicreg" { &AROUND } else { &[] };
-        let (tap, patches) =
+        let (layer, patches) =
             if name == "emp-ssl" { (FeatureLayer::FirstLayer, Some(128)) } else { (FeatureLayer::Embedding, None) };
-        Ok(Protocol { name, knn, linear, factors, tap, patches })
+        Ok(Protocol { name, knn, linear, factors, layer, patches })
     }
 
     /// Describes the neighbors and the probe in a line each, for a report.
     pub fn describe(&self) -> [String; 2] {
-        let how = match self.factors {
+        let search = match self.factors {
             [] => String::new(),
             factors => {
                 format!(
@@ -90,7 +90,7 @@ impl Protocol {
                 )
             }
         };
-        [self.knn.describe(), self.linear.describe() + &how]
+        [self.knn.describe(), self.linear.describe() + &search]
     }
 
     /// Evaluates both classifiers. `seed` determines the held-out samples.
@@ -109,7 +109,7 @@ impl Protocol {
     pub fn probe(&self, train: &Samples, seed: u64) -> Result<Linear> {
         match self.linear {
             Linear::Sgd(sgd) if !self.factors.is_empty() => {
-                let with = |factor: &f64| Linear::Sgd(Sgd { rate: sgd.rate * factor, ..sgd });
+                let with = |factor: &f64| Linear::Sgd(Sgd { learning_rate: sgd.learning_rate * factor, ..sgd });
                 let candidates: Vec<Linear> = self.factors.iter().map(with).collect();
                 choose(&candidates, train, HELD_OUT, seed)
             }
@@ -119,15 +119,22 @@ impl Protocol {
 
     /// Returns a hash of all settings except the name, as 16 hexadecimal digits.
     pub fn hash(&self) -> String {
-        let Protocol { name: _, knn, linear, factors, tap, patches } = self;
-        let of = match (tap, patches) {
+        let Protocol { name: _, knn, linear, factors, layer, patches } = self;
+        let other = match (layer, patches) {
             (FeatureLayer::Embedding, None) => String::new(),
-            of => format!(" {of:?}"),
+            other => format!(" {other:?}"),
         };
         // Keep the spelling of the first version, so that its hashes stay valid.
         let Knn { neighbors, temperature } = knn;
         let knn = format!("Knn {{ neighbours: {neighbors:?}, temperature: {temperature:?} }}");
-        fnv1a(format!("{knn} {linear:?} {factors:?} {HELD_OUT}{of}").as_bytes())
+        let linear = match linear {
+            Linear::Sgd(Sgd { learning_rate, momentum, weight_decay, batch, epochs, seed }) => format!(
+                "Sgd(Sgd {{ rate: {learning_rate:?}, momentum: {momentum:?}, decay: {weight_decay:?}, batch: \
+                 {batch:?}, epochs: {epochs:?}, seed: {seed:?} }})"
+            ),
+            logistic => format!("{logistic:?}"),
+        };
+        fnv1a(format!("{knn} {linear} {factors:?} {HELD_OUT}{other}").as_bytes())
     }
 }
 
@@ -170,25 +177,34 @@ mod tests {
     use bagssl_core::embed::Rows;
 
     #[test]
-    fn presets_are_what_is_in_use() {
+    fn preset_settings() {
         let of = |name| Protocol::preset(name).unwrap();
         assert_eq!((of("solo").knn.neighbors, of("solo").knn.temperature), (20, 0.07));
         assert_eq!((of("lightly").knn.neighbors, of("lightly").knn.temperature), (200, 0.1));
         let Linear::Sgd(sgd) = of("emp-ssl").linear else { panic!("SGD") };
-        assert_eq!((sgd.rate, sgd.momentum, sgd.decay, sgd.batch, sgd.epochs), (0.03, 0.9, 5e-5, 100, 100));
+        assert_eq!(
+            (sgd.learning_rate, sgd.momentum, sgd.weight_decay, sgd.batch, sgd.epochs),
+            (0.03, 0.9, 5e-5, 100, 100)
+        );
         let Linear::Sgd(sgd) = of("vicreg").linear else { panic!("SGD") };
-        assert_eq!((sgd.rate, sgd.momentum, sgd.decay, sgd.batch, sgd.epochs), (0.02, 0.9, 1e-6, 256, 100));
+        assert_eq!(
+            (sgd.learning_rate, sgd.momentum, sgd.weight_decay, sgd.batch, sgd.epochs),
+            (0.02, 0.9, 1e-6, 256, 100)
+        );
         assert!(Protocol::preset("Solo").is_err());
         assert_eq!(Protocol::default(), of("bagssl"));
     }
 
     #[test]
-    fn a_hash_is_of_the_settings() {
+    fn hash_covers_the_settings() {
         let solo = Protocol::preset("solo").unwrap();
         assert_eq!(solo.hash(), Protocol::preset("bagssl").unwrap().hash());
         let other = Protocol { knn: Knn { neighbors: 21, ..solo.knn }, ..solo };
         assert_ne!(solo.hash(), other.hash());
         assert_ne!(Protocol { factors: &[1.0], ..solo }.hash(), solo.hash());
+        // Hashes are stored in reports and compared with those of earlier versions.
+        let hash = |name| Protocol::preset(name).unwrap().hash();
+        assert_eq!([hash("emp-ssl"), hash("vicreg")], ["8221fc3666998328", "08e6c5c9db0b14c1"]);
         // The published test vectors of FNV-1a.
         assert_eq!((fnv1a(b"").as_str(), fnv1a(b"foobar").as_str()), ("cbf29ce484222325", "85944171f73967e8"));
     }
@@ -204,13 +220,13 @@ mod tests {
     /// them; with a lower one, all samples are predicted as the more frequent class. The first rate
     /// that is best on the held-out samples is chosen.
     #[test]
-    fn the_rate_is_chosen_on_the_training_samples() {
+    fn learning_rate_is_chosen_on_training_samples() {
         let protocol = Protocol::preset("vicreg").unwrap();
-        let with = |factor| Linear::Sgd(Sgd { rate: 0.02 * factor, ..Sgd::VICREG });
+        let with = |factor| Linear::Sgd(Sgd { learning_rate: 0.02 * factor, ..Sgd::VICREG });
         for (gap, best) in [(0.5, 1.0), (0.3, 3.0), (0.2, 10.0)] {
             let train = two_points(gap);
-            let (kept, out) = train.hold_out(HELD_OUT, 1).unwrap();
-            let learns = AROUND.map(|factor| with(factor).evaluate(&kept, &out).unwrap().accuracy == 100.0);
+            let (fitted, held_out) = train.hold_out(HELD_OUT, 1).unwrap();
+            let learns = AROUND.map(|factor| with(factor).evaluate(&fitted, &held_out).unwrap().accuracy == 100.0);
             assert_eq!(learns, AROUND.map(|factor| factor >= best), "{gap}");
             assert_eq!(protocol.probe(&train, 1).unwrap(), with(best), "{gap}");
         }

@@ -1,11 +1,11 @@
 //! Features: the embeddings of the patches of many images.
 
-pub mod table;
-pub mod cache;
-pub mod samples;
+pub(crate) mod table;
+pub(crate) mod cache;
+pub(crate) mod samples;
 mod select;
 
-pub use select::keep_common;
+pub use select::intersect_images;
 
 use bagssl_core::aggregate::{RunningMean, pool};
 use bagssl_core::bag::Grid;
@@ -19,14 +19,14 @@ use crate::features::table::{RowsView, Table, Values};
 
 /// The features of images at one layer of the network. All values are finite, and all images have
 /// the same number of patches. The values are in memory, or in the files of a
-/// [`FeatureCache`](crate::features::cache::FeatureCache).
+/// [`FeatureCache`](crate::FeatureCache).
 ///
 /// # Shapes
 /// `values` is `[image, patch, dim]`, row-major. In this type, the "position" of an image is its
 /// index in this array, and [`Features::images`] has the image's index in its data set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Features {
-    tap: FeatureLayer,
+    layer: FeatureLayer,
     values: Values,
     shape: Shape,
     images: Vec<u32>,
@@ -55,7 +55,7 @@ pub enum Order<'a> {
     },
 }
 
-/// Extracts the features of all batches at each layer in `taps`, in that order. `progress` is
+/// Extracts the features of all batches at each layer in `layers`, in that order. `progress` is
 /// called with the number of images done.
 ///
 /// # Errors
@@ -66,15 +66,15 @@ pub enum Order<'a> {
 pub fn extract(
     network: &dyn Embed,
     batches: impl Iterator<Item = core::result::Result<PatchBatch, SourceError>>,
-    taps: &[FeatureLayer],
+    layers: &[FeatureLayer],
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<Features>> {
     let shape = Shape { patches: 0, dim: 0 };
-    let empty = |&tap| Features { tap, values: Values::from(vec![]), shape, images: vec![], labels: vec![] };
-    let mut all: Vec<Features> = taps.iter().map(empty).collect();
+    let empty = |&layer| Features { layer, values: Values::from(vec![]), shape, images: vec![], labels: vec![] };
+    let mut all: Vec<Features> = layers.iter().map(empty).collect();
     let mut done = 0;
     let mut add = |(batch, rows): (PatchBatch, Vec<Rows>)| -> Result<()> {
-        same_length("network taps", taps.len(), rows.len())?;
+        same_length("network taps", layers.len(), rows.len())?;
         for (features, rows) in all.iter_mut().zip(rows) {
             features.append(&batch, &rows)?;
         }
@@ -85,7 +85,7 @@ pub fn extract(
     let mut in_flight = InFlight::new(network);
     for batch in batches {
         let batch = batch.map_err(Error::Source)?;
-        in_flight.begin(batch.clone(), &batch, taps).map_err(Error::Network)?.map_or(Ok(()), &mut add)?;
+        in_flight.begin(batch.clone(), &batch, layers).map_err(Error::Network)?.map_or(Ok(()), &mut add)?;
     }
     while let Some(last) = in_flight.wait().map_err(Error::Network)? {
         add(last)?;
@@ -99,7 +99,7 @@ impl Features {
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::Length`] or [`Error::NotFinite`].
-    pub fn new(tap: FeatureLayer, values: Rows, patches: usize, images: Vec<u32>, labels: Vec<u32>) -> Result<Self> {
+    pub fn new(layer: FeatureLayer, values: Rows, patches: usize, images: Vec<u32>, labels: Vec<u32>) -> Result<Self> {
         if values.is_empty() || patches == 0 {
             return Err(Error::Empty("features"));
         }
@@ -107,13 +107,13 @@ impl Features {
         same_length("feature labels", images.len(), labels.len())?;
         let Rows { values, dim } = values;
         let shape = Shape { patches, dim };
-        shape.check_finite(tap, &values, &images)?;
-        Ok(Features { tap, values: values.into(), shape, images, labels })
+        shape.check_finite(layer, &values, &images)?;
+        Ok(Features { layer, values: values.into(), shape, images, labels })
     }
 
     /// Creates features whose values were checked before they were stored.
     pub(crate) fn stored(
-        tap: FeatureLayer,
+        layer: FeatureLayer,
         values: Values,
         shape: Shape,
         images: Vec<u32>,
@@ -123,12 +123,12 @@ impl Features {
             return Err(Error::Empty("features"));
         }
         same_length("feature values", images.len() * shape.patches * shape.dim, values.len())?;
-        Ok(Features { tap, values, shape, images, labels })
+        Ok(Features { layer, values, shape, images, labels })
     }
 
     /// The layer of the network.
-    pub fn tap(&self) -> FeatureLayer {
-        self.tap
+    pub fn layer(&self) -> FeatureLayer {
+        self.layer
     }
 
     /// The number of images.
@@ -204,7 +204,7 @@ impl Features {
             // A single patch is its own mean. The values are shared, not copied.
             return Ok(Table { values: self.values.clone(), dim });
         }
-        let mut values = self.values.beside(self.len() * dim)?;
+        let mut values = self.values.writer_beside(self.len() * dim)?;
         for position in 0..self.len() {
             let mut mean = RunningMean::new(dim);
             for patch in self.order_of(position, order).take(count) {
@@ -240,7 +240,7 @@ impl Features {
     pub fn pooled(&self, grid: Grid, cells: u32) -> Result<Samples> {
         let Shape { patches, dim } = self.shape;
         let parts = (cells * cells) as usize;
-        let mut values = self.values.beside(self.len() * parts * dim)?;
+        let mut values = self.values.writer_beside(self.len() * parts * dim)?;
         for image in self.values.chunks_exact(patches * dim) {
             values.extend(&pool(image, dim, grid, cells)?)?;
         }
@@ -272,8 +272,8 @@ impl Features {
 
     fn append(&mut self, batch: &PatchBatch, rows: &Rows) -> Result<()> {
         let before = (!self.images.is_empty()).then_some(self.shape);
-        self.shape = Shape::check(self.tap, batch, rows, before)?;
-        self.values.memory().extend_from_slice(&rows.values);
+        self.shape = Shape::check(self.layer, batch, rows, before)?;
+        self.values.as_mut_vec().extend_from_slice(&rows.values);
         self.images.extend_from_slice(batch.images());
         self.labels.extend_from_slice(batch.labels());
         Ok(())
@@ -283,21 +283,21 @@ impl Features {
 impl Shape {
     /// Returns the shape of a batch's features after checking that it has not changed and that all
     /// values are finite.
-    pub(crate) fn check(tap: FeatureLayer, batch: &PatchBatch, rows: &Rows, before: Option<Shape>) -> Result<Self> {
+    pub(crate) fn check(layer: FeatureLayer, batch: &PatchBatch, rows: &Rows, before: Option<Shape>) -> Result<Self> {
         let shape = Shape { patches: batch.shape().patches, dim: rows.dim };
         same_length("network output rows", batch.shape().rows(), rows.len())?;
         let before = before.unwrap_or(shape);
         same_length("patches per image", before.patches, shape.patches)?;
         same_length("feature length", before.dim, shape.dim)?;
-        shape.check_finite(tap, &rows.values, batch.images())?;
+        shape.check_finite(layer, &rows.values, batch.images())?;
         Ok(shape)
     }
 
-    fn check_finite(self, tap: FeatureLayer, values: &[f32], images: &[u32]) -> Result<()> {
+    fn check_finite(self, layer: FeatureLayer, values: &[f32], images: &[u32]) -> Result<()> {
         let Some(found) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
         let (row, index) = (found / self.dim, found % self.dim);
         Err(Error::NotFinite {
-            what: tap.name(),
+            what: layer.name(),
             image: images[row / self.patches] as usize,
             patch: row % self.patches,
             index,
@@ -318,9 +318,9 @@ mod tests {
     struct Sums;
 
     impl Embed for Sums {
-        fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
+        fn embed(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
             let patches: Vec<&[f32]> = batch.data().chunks(batch.shape().patch_len()).collect();
-            let of = |tap: &FeatureLayer| match tap {
+            let of = |layer: &FeatureLayer| match layer {
                 FeatureLayer::Embedding => {
                     Ok(Rows { values: patches.iter().map(|patch| patch.iter().sum()).collect(), dim: 1 })
                 }
@@ -330,7 +330,7 @@ mod tests {
                 }
                 FeatureLayer::FirstLayer => Err("no first layer".into()),
             };
-            taps.iter().map(of).collect()
+            layers.iter().map(of).collect()
         }
     }
 
@@ -348,11 +348,11 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_joined_by_tap() {
+    fn batches_are_joined_by_layer() {
         let mut heard = vec![];
-        let taps = [FeatureLayer::Projection, FeatureLayer::Embedding];
+        let layers = [FeatureLayer::Projection, FeatureLayer::Embedding];
         let batches = [batch(7, 0.0), batch(4, 10.0)].into_iter();
-        let all = extract(&Sums, batches, &taps, &mut |done| heard.push(done)).unwrap();
+        let all = extract(&Sums, batches, &layers, &mut |done| heard.push(done)).unwrap();
         assert_eq!(all[0].values(), [0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0]);
         assert_eq!(all[1].values(), [1.0, 5.0, 21.0, 25.0]);
         assert_eq!(
@@ -363,9 +363,9 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_says_so() {
-        let run = |batches: Vec<_>, taps: &[FeatureLayer]| {
-            extract(&Sums, batches.into_iter(), taps, &mut |_| ()).unwrap_err()
+    fn errors_are_passed_on() {
+        let run = |batches: Vec<_>, layers: &[FeatureLayer]| {
+            extract(&Sums, batches.into_iter(), layers, &mut |_| ()).unwrap_err()
         };
         assert_eq!(run(vec![batch(1, 0.0)], &[FeatureLayer::FirstLayer]).to_string(), "no first layer");
         assert_eq!(run(vec![Err("file gone".into())], &[FeatureLayer::Embedding]).to_string(), "file gone");

@@ -61,7 +61,7 @@ impl Samples {
     /// # Errors
     /// [`Error::Setting`] if `share` is not between 0 and 1 or there are fewer than two samples.
     /// [`Error::Write`] if the samples are in a file and the new files cannot be written.
-    pub fn hold_out(&self, share: f64, seed: u64) -> Result<(Samples, Samples)> {
+    pub(crate) fn hold_out(&self, share: f64, seed: u64) -> Result<(Samples, Samples)> {
         if !(share > 0.0 && share < 1.0) || self.len() < 2 {
             let got = format!("{share} of {} samples", self.len());
             let expected = "a fraction between 0 and 1 of at least two samples".into();
@@ -74,7 +74,7 @@ impl Samples {
 
     fn pick(&self, numbers: &[u32]) -> Result<Samples> {
         let dim = self.rows.dim;
-        let mut values = self.rows.values.beside(numbers.len() * dim)?;
+        let mut values = self.rows.values.writer_beside(numbers.len() * dim)?;
         numbers.iter().try_for_each(|&number| values.extend(self.rows.row(number as usize)))?;
         let labels = numbers.iter().map(|&number| self.labels[number as usize]).collect();
         Ok(Samples { rows: Table { values: values.finish()?, dim }, labels })
@@ -87,7 +87,7 @@ impl Samples {
 }
 
 /// The number of top predictions for [`Score::top5`].
-pub(crate) const TOP: usize = 5;
+pub(crate) const TOP_K: usize = 5;
 
 /// The predictions of a classifier and their accuracy.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,22 +116,22 @@ pub struct Fit {
 }
 
 impl Score {
-    /// Compares predictions to labels. `said` has, for each sample, the predicted classes, the most
+    /// Compares predictions to labels. `ranks` has, for each sample, the predicted classes, the most
     /// likely first.
     ///
     /// # Panics
-    /// If `said` and `labels` have different lengths, there are no samples, or a sample has no
+    /// If `ranks` and `labels` have different lengths, there are no samples, or a sample has no
     /// prediction.
-    pub fn new(said: &[Vec<u32>], labels: &[u32]) -> Self {
-        assert!(!labels.is_empty() && said.len() == labels.len(), "one prediction per label");
+    pub(crate) fn new(ranks: &[Vec<u32>], labels: &[u32]) -> Self {
+        assert!(!labels.is_empty() && ranks.len() == labels.len(), "one prediction per label");
         let share = |count: usize| {
-            let is_right = |(said, label): &(&Vec<u32>, &u32)| said.iter().take(count).any(|said| said == *label);
-            100.0 * said.iter().zip(labels).filter(is_right).count() as f64 / labels.len() as f64
+            let is_right = |(ranks, label): &(&Vec<u32>, &u32)| ranks.iter().take(count).any(|class| class == *label);
+            100.0 * ranks.iter().zip(labels).filter(is_right).count() as f64 / labels.len() as f64
         };
         Score {
             accuracy: share(1),
-            top5: share(TOP),
-            predictions: said.iter().map(|said| said[0]).collect(),
+            top5: share(TOP_K),
+            predictions: ranks.iter().map(|ranks| ranks[0]).collect(),
             fit: None,
         }
     }
@@ -139,7 +139,7 @@ impl Score {
     /// Returns 100 for each correct sample and 0 for each wrong one. Confidence intervals of the
     /// accuracy are computed from these.
     pub fn hits(&self, labels: &[u32]) -> Vec<f64> {
-        self.predictions.iter().zip(labels).map(|(said, label)| f64::from(u8::from(said == label)) * 100.0).collect()
+        self.predictions.iter().zip(labels).map(|(class, label)| f64::from(u8::from(class == label)) * 100.0).collect()
     }
 }
 
@@ -174,20 +174,23 @@ mod tests {
     #[test]
     fn a_split_holds_each_sample_once() {
         let all = samples(10);
-        let (kept, out) = all.hold_out(0.3, 5).unwrap();
-        assert_eq!((kept.len(), out.len()), (7, 3));
-        let mut labels = [kept.labels(), out.labels()].concat();
+        let (fitted, held_out) = all.hold_out(0.3, 5).unwrap();
+        assert_eq!((fitted.len(), held_out.len()), (7, 3));
+        let mut labels = [fitted.labels(), held_out.labels()].concat();
         labels.sort_unstable();
         assert_eq!(labels, all.labels());
-        assert!((0..3).all(|i| out.rows().row(i)[0] * 5.0 == out.labels()[i] as f32), "rows stay with their labels");
+        assert!(
+            (0..3).all(|i| held_out.rows().row(i)[0] * 5.0 == held_out.labels()[i] as f32),
+            "rows stay with their labels"
+        );
         assert!([0.0, 1.0, f64::NAN].iter().all(|&share| all.hold_out(share, 5).is_err()));
         assert!(samples(1).hold_out(0.5, 5).is_err());
     }
 
     #[test]
     fn accuracy_is_in_percent() {
-        let said = [vec![1], vec![2, 9, 9, 9, 0], vec![3, 1], vec![4, 9, 9, 9, 9, 0]];
-        let score = Score::new(&said, &[1, 0, 3, 0]);
+        let ranks = [vec![1], vec![2, 9, 9, 9, 0], vec![3, 1], vec![4, 9, 9, 9, 9, 0]];
+        let score = Score::new(&ranks, &[1, 0, 3, 0]);
         assert_eq!((score.accuracy, score.top5), (50.0, 75.0));
         assert_eq!(score.predictions, [1, 2, 3, 4]);
         assert_eq!(score.hits(&[1, 0, 3, 0]), [100.0, 0.0, 100.0, 0.0]);

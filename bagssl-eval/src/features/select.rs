@@ -19,13 +19,13 @@ fn common(features: &[&Features]) -> Vec<u32> {
 /// # Errors
 /// [`Error::Empty`] if there is no common image. [`Error::Write`] if features are in a file and the
 /// new file cannot be written.
-pub fn keep_common<const N: usize>(views: [&mut Vec<Features>; N]) -> Result<()> {
+pub fn intersect_images<const N: usize>(views: [&mut Vec<Features>; N]) -> Result<()> {
     let images = common(&views.iter().flat_map(|view| view.iter()).collect::<Vec<_>>());
     if images.is_empty() {
         return Err(Error::Empty("images usable in all views"));
     }
     for features in views.into_iter().flatten() {
-        *features = features.only(&images)?;
+        *features = features.select_images(&images)?;
     }
     Ok(())
 }
@@ -38,13 +38,14 @@ impl Features {
     /// # Errors
     /// [`Error::Setting`] if an image has no features, [`Error::Empty`] if `images` is empty, and
     /// [`Error::Write`] if the file cannot be written.
-    pub fn only(&self, images: &[u32]) -> Result<Features> {
+    pub fn select_images(&self, images: &[u32]) -> Result<Features> {
         if images == self.images {
             return Ok(self.clone());
         }
         let positions: HashMap<u32, usize> = self.images.iter().copied().zip(0..).collect();
         let length = self.shape.patches * self.shape.dim;
-        let (mut values, mut labels) = (self.values.beside(images.len() * length)?, Vec::with_capacity(images.len()));
+        let (mut values, mut labels) =
+            (self.values.writer_beside(images.len() * length)?, Vec::with_capacity(images.len()));
         for image in images {
             let Some(&position) = positions.get(image) else {
                 let expected = "images of the features".into();
@@ -53,7 +54,7 @@ impl Features {
             values.extend(&self.values[position * length..][..length])?;
             labels.push(self.labels[position]);
         }
-        Features::stored(self.tap, values.finish()?, self.shape, images.to_vec(), labels)
+        Features::stored(self.layer, values.finish()?, self.shape, images.to_vec(), labels)
     }
 }
 
@@ -61,7 +62,7 @@ impl Features {
 mod tests {
     use super::*;
     use crate::features::Shape;
-    use crate::features::table::{Growing, Mapped, Values};
+    use crate::features::table::{Mapped, Values, ValuesWriter};
     use bagssl_core::embed::{FeatureLayer, Rows};
 
     /// Two patches of two values each. The values identify the image and the patch.
@@ -77,8 +78,8 @@ mod tests {
         let mut file = tempfile::tempfile_in(folder).unwrap();
         file.write_all(bytemuck::cast_slice(features.values())).unwrap();
         let values = Values::from(Mapped::new(&file, 0, folder).unwrap());
-        let Features { tap, shape, images, labels, .. } = features.clone();
-        Features::stored(tap, values, shape, images, labels).unwrap()
+        let Features { layer, shape, images, labels, .. } = features.clone();
+        Features::stored(layer, values, shape, images, labels).unwrap()
     }
 
     #[test]
@@ -91,30 +92,33 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_goes_with_its_values_and_class() {
+    fn selected_images_keep_values_and_labels() {
         let folder = tempfile::tempdir().unwrap();
         let memory = features(&[2, 4, 9]);
         let file = mapped(&memory, folder.path());
         for all in [&memory, &file] {
-            assert_eq!(all.only(&[9, 2]).unwrap(), features(&[9, 2]));
-            assert_eq!(all.only(&[4]).unwrap().patch(0, 1), [42.0, 43.0]);
-            let same = all.only(&[2, 4, 9]).unwrap();
+            assert_eq!(all.select_images(&[9, 2]).unwrap(), features(&[9, 2]));
+            assert_eq!(all.select_images(&[4]).unwrap().patch(0, 1), [42.0, 43.0]);
+            let same = all.select_images(&[2, 4, 9]).unwrap();
             assert_eq!((&same, same.values().as_ptr()), (all, all.values().as_ptr()), "shared");
-            let error = all.only(&[4, 5]).unwrap_err().to_string();
+            let error = all.select_images(&[4, 5]).unwrap_err().to_string();
             assert!(error.contains("images: expected images of the features, got image 5"), "{error}");
-            assert!(matches!(all.only(&[]), Err(Error::Empty(_))));
+            assert!(matches!(all.select_images(&[]), Err(Error::Empty(_))));
         }
-        assert!(matches!(file.only(&[4]).unwrap().values.beside(1).unwrap(), Growing::File(..)), "in a file again");
+        assert!(
+            matches!(file.select_images(&[4]).unwrap().values.writer_beside(1).unwrap(), ValuesWriter::File(..)),
+            "in a file again"
+        );
         assert_eq!(file.shape, Shape { patches: 2, dim: 2 });
     }
 
     #[test]
-    fn views_are_brought_to_the_same_images() {
+    fn views_are_restricted_to_common_images() {
         let (mut whole, mut patches) = (vec![features(&[1, 2, 3]); 2], vec![features(&[1, 3]); 2]);
-        keep_common([&mut whole, &mut patches]).unwrap();
+        intersect_images([&mut whole, &mut patches]).unwrap();
         assert_eq!((&whole, &patches), (&vec![features(&[1, 3]); 2], &vec![features(&[1, 3]); 2]));
         let mut other = vec![features(&[7])];
-        let error = keep_common([&mut whole, &mut other]).unwrap_err().to_string();
+        let error = intersect_images([&mut whole, &mut other]).unwrap_err().to_string();
         assert_eq!(error, "images usable in all views: expected at least one, got none");
     }
 }

@@ -56,7 +56,7 @@ pub(crate) fn minimize(function: impl Fn(&[f64], &mut [f64]) -> f64, start: Vec<
     let value = function(&start, &mut gradient);
     let mut at = Minimum { point: start, value, gradient, iterations: 0 };
     let mut memory = VecDeque::with_capacity(MEMORY);
-    while largest(&at.gradient) > stop.tolerance && at.iterations < stop.iterations {
+    while max_abs(&at.gradient) > stop.tolerance && at.iterations < stop.iterations {
         let direction = descent(&at.gradient, &memory);
         let first = if memory.is_empty() { 1.0 / norm(&at.gradient) } else { 1.0 };
         let Some(next) = line_search(&function, &at, &direction, first) else { break };
@@ -80,7 +80,7 @@ fn descent(gradient: &[f64], memory: &VecDeque<Pair>) -> Vec<f64> {
     let mut along = Vec::with_capacity(memory.len());
     for pair in memory.iter().rev() {
         let share = dot(&pair.step, &direction) / pair.curvature;
-        add(&mut direction, -share, &pair.change);
+        add_scaled(&mut direction, -share, &pair.change);
         along.push(share);
     }
     if let Some(last) = memory.back() {
@@ -89,7 +89,7 @@ fn descent(gradient: &[f64], memory: &VecDeque<Pair>) -> Vec<f64> {
     }
     for (pair, share) in memory.iter().zip(along.into_iter().rev()) {
         let back = dot(&pair.change, &direction) / pair.curvature;
-        add(&mut direction, share - back, &pair.step);
+        add_scaled(&mut direction, share - back, &pair.step);
     }
     direction
 }
@@ -107,7 +107,7 @@ fn line_search(
     let mut best = None;
     for _ in 0..TRIALS {
         let mut point = at.point.clone();
-        add(&mut point, length, direction);
+        add_scaled(&mut point, length, direction);
         let mut gradient = vec![0.0; point.len()];
         let value = function(&point, &mut gradient);
         let slope_there = dot(&gradient, direction);
@@ -137,12 +137,12 @@ fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| a - b).collect()
 }
 
-fn add(to: &mut [f64], share: f64, what: &[f64]) {
+fn add_scaled(to: &mut [f64], share: f64, what: &[f64]) {
     to.iter_mut().zip(what).for_each(|(to, what)| *to += share * what);
 }
 
 /// Returns the largest absolute value.
-pub(crate) fn largest(values: &[f64]) -> f64 {
+pub(crate) fn max_abs(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |largest, value| value.abs().max(largest))
 }
 
@@ -174,12 +174,12 @@ mod tests {
             a * a + 100.0 * b * b
         };
         let end = minimize(valley, vec![-1.2, 1.0], STOP);
-        assert!(largest(&end.gradient) <= 1e-9 && end.iterations < 100, "{end:?}");
+        assert!(max_abs(&end.gradient) <= 1e-9 && end.iterations < 100, "{end:?}");
         assert!((end.point[0] - 1.0).abs() < 1e-6 && (end.point[1] - 1.0).abs() < 1e-6);
     }
 
     #[test]
-    fn it_ends_at_the_last_iteration_and_at_once_in_a_minimum() {
+    fn minimize_stops_at_limit_and_in_a_minimum() {
         let bowl = |x: &[f64], gradient: &mut [f64]| {
             gradient[0] = x[0].powi(3);
             x[0].powi(4) / 4.0

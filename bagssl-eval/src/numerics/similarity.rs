@@ -38,14 +38,14 @@ pub(crate) fn nearest<'a>(
     keep: impl Fn(usize, usize) -> bool + Sync,
 ) -> Vec<Vec<(usize, f32)>> {
     let (items, dim) = (items.into(), queries.dim);
-    let mut found: Vec<Near> = vec![Near::new(); queries.len()];
+    let mut found: Vec<Nearest> = vec![Nearest::new(); queries.len()];
     let block = (BLOCK / dim.max(1)).max(1);
     for (number, items) in items.values.chunks(block * dim).enumerate() {
         let (first, items) = (number * block, unit_rows(RowsView { values: items, dim }));
         let chunk = (CHUNK / items.len()).clamp(1, 256);
-        let of_chunk = |(number, (found, rows)): (usize, (&mut [Near], &[f32]))| {
+        let of_chunk = |(number, (found, rows)): (usize, (&mut [Nearest], &[f32]))| {
             let similarities = products(rows, &items);
-            let mut near = Near::new();
+            let mut near = Nearest::new();
             for (row, (found, similarities)) in found.iter_mut().zip(similarities.chunks_exact(items.len())).enumerate()
             {
                 let query = number * chunk + row;
@@ -58,7 +58,7 @@ pub(crate) fn nearest<'a>(
                 // candidates is not allocated per query.
                 near.clone_from(found);
                 near.extend(more.filter(|&(item, similarity)| is_nearer(similarity) && keep(query, item)));
-                leave_greatest(&mut near, count);
+                keep_greatest(&mut near, count);
                 found.clone_from(&near);
             }
         };
@@ -77,7 +77,7 @@ pub(crate) fn work_bytes(dim: usize, count: usize) -> u64 {
 }
 
 /// Items with their similarities, in descending order of similarity.
-type Near = Vec<(usize, f32)>;
+type Nearest = Vec<(usize, f32)>;
 
 /// Returns the dot products of all rows with all items, `[row, item]`.
 fn products(rows: &[f32], items: &Rows) -> Vec<f32> {
@@ -88,7 +88,7 @@ fn products(rows: &[f32], items: &Rows) -> Vec<f32> {
     products
 }
 
-fn leave_greatest(found: &mut Near, count: usize) {
+fn keep_greatest(found: &mut Nearest, count: usize) {
     let closer = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     if count < found.len() {
         found.select_nth_unstable_by(count, closer);

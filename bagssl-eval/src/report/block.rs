@@ -18,9 +18,9 @@ pub struct Block {
     /// Paragraphs of text.
     pub text: Vec<String>,
     /// Tables.
-    pub grids: Vec<Cells>,
+    pub tables: Vec<TextTable>,
     /// Plots. Markdown and terminal output omit them.
-    pub plots: Vec<Lines>,
+    pub plots: Vec<LinePlot>,
     /// Maps. Markdown and terminal output omit them.
     pub maps: Vec<Scatter>,
     /// Sheets of patches. Markdown and terminal output omit them.
@@ -38,7 +38,7 @@ pub struct PatchSheet {
 
 /// A table.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Cells {
+pub struct TextTable {
     /// A caption that explains the table.
     pub caption: String,
     /// The column headers.
@@ -46,12 +46,12 @@ pub struct Cells {
     /// The cells. Each row has as many as the header.
     pub rows: Vec<Vec<String>>,
     /// The number of text columns, from the left. The other columns are numeric.
-    pub words: usize,
+    pub text_columns: usize,
 }
 
 /// A line plot. The first six lines have distinct colors; further lines are dashed.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Lines {
+pub struct LinePlot {
     /// The title.
     pub title: String,
     /// A caption that explains the plot.
@@ -63,38 +63,38 @@ pub struct Lines {
     /// Whether the horizontal axis is logarithmic.
     pub logarithmic: bool,
     /// The lines.
-    pub lines: Vec<Line>,
+    pub lines: Vec<PlotLine>,
 }
 
 /// A line: its name, and for each point x, y and half the height of the band.
-pub type Line = (String, Vec<(f64, f64, f64)>);
+pub type PlotLine = (String, Vec<(f64, f64, f64)>);
 
 impl Block {
     /// Returns the contents below the heading.
     pub(super) fn parts(&self) -> Result<Vec<Part>> {
         let mut parts = vec![Part::Text(self.text.clone())];
-        let figures: Vec<Figure> = self.plots.iter().filter_map(Lines::figure).collect();
+        let figures: Vec<Figure> = self.plots.iter().filter_map(LinePlot::figure).collect();
         if !figures.is_empty() {
             parts.push(Part::Figures(figures));
         }
         for map in &self.maps {
             parts.push(Part::Pictures(map.html()?));
         }
-        parts.extend(self.grids.iter().map(|grid| Part::Table(grid.table())));
+        parts.extend(self.tables.iter().map(|grid| Part::Table(grid.table())));
         let sheets = self.sheets.iter().map(|sheet| sheet_of(&sheet.title, &sheet.rows));
         parts.extend(pictures(&sheets.collect::<Result<String>>()?));
         Ok(parts)
     }
 }
 
-impl Cells {
+impl TextTable {
     pub(super) fn markdown(&self) -> String {
         self.table().markdown()
     }
 
     fn table(&self) -> Table {
-        let Cells { caption, head, rows, words } = self.clone();
-        Table { caption, head, rows, words }
+        let TextTable { caption, head, rows, text_columns } = self.clone();
+        Table { caption, head, rows, text_columns }
     }
 
     /// Formats the table as plain text: text columns left-aligned, numeric columns right-aligned.
@@ -108,7 +108,7 @@ impl Cells {
         let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
         let mut text = String::new();
         for row in &rows {
-            let cell = |(column, cell): (usize, &String)| match column < self.words {
+            let cell = |(column, cell): (usize, &String)| match column < self.text_columns {
                 true => format!("{cell:<0$}", widths[column]),
                 false => format!("{cell:>0$}", widths[column]),
             };
@@ -119,9 +119,9 @@ impl Cells {
     }
 }
 
-impl Lines {
+impl LinePlot {
     fn figure(&self) -> Option<Figure> {
-        let series = |(number, (name, points)): (usize, &Line)| Series {
+        let series = |(number, (name, points)): (usize, &PlotLine)| Series {
             name: name.clone(),
             color: number % 6,
             dashed: number >= 6,

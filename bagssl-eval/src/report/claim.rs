@@ -15,7 +15,8 @@ pub struct ClaimSection {
     /// The section's title.
     pub title: String,
     /// The method: which images, patches and checkpoints were used, one sentence each.
-    pub how: Vec<String>,
+    #[serde(rename = "how")]
+    pub setup: Vec<String>,
     /// The page with the results; not part of the JSON.
     #[serde(skip)]
     pub page: Page,
@@ -25,6 +26,6 @@ pub struct ClaimSection {
 
 impl ClaimSection {
     pub(super) fn section(&self) -> Result<Section> {
-        self.page.section(&self.title, &self.how)
+        self.page.section(&self.title, &self.setup)
     }
 }

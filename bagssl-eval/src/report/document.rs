@@ -29,7 +29,7 @@ pub(super) enum Part {
     /// Pictures as rendered HTML. Omitted in Markdown.
     Pictures(String),
     /// Lines of text, one below the other.
-    Lines(Vec<String>),
+    LinePlot(Vec<String>),
 }
 
 /// A table.
@@ -41,7 +41,7 @@ pub(super) struct Table {
     /// The cells. Each row has as many as the header.
     pub(super) rows: Vec<Vec<String>>,
     /// The number of text columns, from the left. The other columns are numeric.
-    pub(super) words: usize,
+    pub(super) text_columns: usize,
 }
 
 /// A plot with its title and caption.
@@ -89,7 +89,9 @@ impl Part {
                 format!("<div class=\"figures\">\n{}</div>\n", figures.iter().map(Figure::html).collect::<String>())
             }
             Part::Pictures(html) => html.clone(),
-            Part::Lines(lines) => lines.iter().map(|line| format!("<p class=\"line\">{}</p>\n", prose(line))).collect(),
+            Part::LinePlot(lines) => {
+                lines.iter().map(|line| format!("<p class=\"line\">{}</p>\n", prose(line))).collect()
+            }
         }
     }
 
@@ -98,7 +100,7 @@ impl Part {
         match self {
             Part::Heading(title) => Some(format!("### {}\n\n", escape_markdown(title))),
             Part::Table(table) => Some(table.markdown()),
-            Part::Lines(lines) | Part::Text(lines) => Some(paragraphs(lines)),
+            Part::LinePlot(lines) | Part::Text(lines) => Some(paragraphs(lines)),
             Part::Figures(_) | Part::Pictures(_) => None,
         }
     }
@@ -106,7 +108,7 @@ impl Part {
 
 impl Table {
     pub(super) fn html(&self) -> String {
-        let class = |column: usize| if column < self.words { "" } else { " class=\"number\"" };
+        let class = |column: usize| if column < self.text_columns { "" } else { " class=\"number\"" };
         let row = |cells: &[String], tag: &str| {
             let cell = |(column, cell): (usize, &String)| format!("<{tag}{}>{}</{tag}>", class(column), escape(cell));
             format!("<tr>{}</tr>\n", cells.iter().enumerate().map(cell).collect::<String>())
@@ -126,7 +128,7 @@ impl Table {
             let cells: Vec<String> = cells.iter().map(|cell| escape_markdown(cell)).collect();
             format!("| {} |\n", cells.join(" | "))
         };
-        let rule = |column: usize| if column < self.words { "---" } else { "---:" };
+        let rule = |column: usize| if column < self.text_columns { "---" } else { "---:" };
         let rules: Vec<&str> = (0..self.head.len()).map(rule).collect();
         let rows: String = self.rows.iter().map(|cells| row(cells)).collect();
         format!("{}| {} |\n{rows}\n{}\n\n", row(&self.head), rules.join(" | "), escape_markdown(&self.caption))
@@ -178,7 +180,12 @@ mod tests {
 
     fn table() -> Table {
         let cells = |cells: [&str; 2]| cells.map(String::from).to_vec();
-        Table { caption: "x > y".into(), head: cells(["class", "n"]), rows: vec![cells(["<b>|", "3"])], words: 1 }
+        Table {
+            caption: "x > y".into(),
+            head: cells(["class", "n"]),
+            rows: vec![cells(["<b>|", "3"])],
+            text_columns: 1,
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Report;
 use super::outcome::{Accuracy, Method, Outcome, Space, View};
 use crate::color::Color;
-use crate::stats::{Interval, accuracy_error, paired_difference};
+use crate::stats::{Interval, accuracy_standard_error, paired_difference};
 
 /// A comparison of two accuracies, in percent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ impl Headline {
             histogram: compare(patches(Method::Bagssl, Color::Rgb), histogram, linear),
             multi_scale: compare(grey, patches(Method::MultiScale, Color::Grey), knn),
             multi_scale_whole: compare(whole(Method::Bagssl), whole(Method::MultiScale), knn),
-            standard_error: grey.map(|outcome| accuracy_error(outcome.knn.mean, report.data.test_images)),
+            standard_error: grey.map(|outcome| accuracy_standard_error(outcome.knn.mean, report.data.test_images)),
         }
     }
 
@@ -83,7 +83,7 @@ impl Headline {
                      {}.",
                     this.mean,
                     other.mean,
-                    judge(this.mean - other.mean, *difference),
+                    describe_significance(this.mean - other.mean, *difference),
                 ));
             }
         }
@@ -124,7 +124,7 @@ fn points(difference: f64, interval: Option<Interval>) -> String {
     }
 }
 
-fn judge(difference: f64, interval: Option<Interval>) -> String {
+fn describe_significance(difference: f64, interval: Option<Interval>) -> String {
     let what = match interval {
         Some(Interval { low, .. }) if low > 0.0 => "better by",
         Some(Interval { high, .. }) if high < 0.0 => "worse by",

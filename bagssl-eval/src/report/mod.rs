@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use bagssl_files::write_atomic;
 use serde::{Deserialize, Serialize};
 
-pub use block::{Block, Cells, Line, Lines, PatchSheet};
+pub use block::{Block, LinePlot, PatchSheet, PlotLine, TextTable};
 pub use claim::ClaimSection;
 pub use headline::{Comparison, Headline};
 pub use markup::picture::{BagSheet, Sheet, SheetRow, Thumbnail, Tile};
@@ -29,7 +29,7 @@ pub use outcome::{Accuracy, Convergence, Curve, CurvePoint, Method, Outcome, Spa
 pub use page::Page;
 pub use provenance::{Data, Machine, Note, Provenance};
 
-use crate::analysis::health::Health;
+use crate::analysis::Health;
 use crate::error::{Error, Result};
 use document::Section;
 use markup::csv;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use bagssl_core::embed::FeatureLayer;
 use serde::{Deserialize, Serialize};
 
-use crate::analysis::convergence::Closeness;
+use crate::analysis::ConvergencePoint;
 use crate::color::Color;
-use crate::stats::{deviation, mean};
+use crate::stats::{mean, std_dev};
 
 /// The method that produced the features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -126,7 +126,7 @@ pub struct Accuracy {
 impl Accuracy {
     /// Creates an accuracy from one value per seed.
     pub fn new(values: Vec<f64>) -> Self {
-        Accuracy { mean: mean(&values), std: deviation(&values), values }
+        Accuracy { mean: mean(&values), std: std_dev(&values), values }
     }
 }
 
@@ -169,15 +169,15 @@ pub struct Convergence {
 impl Convergence {
     /// Joins the curves of several seeds. `seeds` has, for each seed, the closeness for several
     /// numbers of patches. Numbers of patches that some seeds lack are omitted.
-    pub fn from_seeds(model: Method, seeds: &[Vec<Closeness>]) -> Vec<Self> {
+    pub fn from_seeds(model: Method, seeds: &[Vec<ConvergencePoint>]) -> Vec<Self> {
         let Some(first) = seeds.first() else { return vec![] };
         let at = |patches: usize| -> Option<Self> {
-            let here: Option<Vec<&Closeness>> =
+            let here: Option<Vec<&ConvergencePoint>> =
                 seeds.iter().map(|seed| seed.iter().find(|point| point.patches == patches)).collect();
             let here = here?;
             let cosines: Vec<f64> = here.iter().map(|point| point.cosine).collect();
             let spreads: Vec<f64> = here.iter().map(|point| point.deviation).collect();
-            let (cosine, seed_std) = (mean(&cosines), deviation(&cosines));
+            let (cosine, seed_std) = (mean(&cosines), std_dev(&cosines));
             Some(Convergence { model, patches, cosine, image_std: mean(&spreads), seed_std })
         };
         first.iter().filter_map(|point| at(point.patches)).collect()
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn seeds_are_joined_by_hand() {
-        let point = |patches, cosine, deviation| Closeness { patches, cosine, deviation, distance: 0.0 };
+        let point = |patches, cosine, deviation| ConvergencePoint { patches, cosine, deviation, distance: 0.0 };
         let seeds = [vec![point(1, 0.5, 0.1), point(4, 0.8, 0.2)], vec![point(4, 0.6, 0.4), point(1, 0.7, 0.3)]];
         let joined = Convergence::from_seeds(Method::Random, &seeds);
         assert_eq!(joined.iter().map(|point| point.patches).collect::<Vec<_>>(), [1, 4]);

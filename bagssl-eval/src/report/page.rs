@@ -34,7 +34,7 @@ impl Page {
             sections.push(Section { title: block.title.clone().into(), text: vec![], parts: block.parts()? });
         }
         if !self.origins.is_empty() {
-            let parts = vec![Part::Lines(self.origins.clone())];
+            let parts = vec![Part::LinePlot(self.origins.clone())];
             sections.push(Section { title: "Where the numbers come from".into(), text: vec![], parts });
         }
         Ok(document::page(&self.title, &self.lead, &sections))
@@ -48,7 +48,7 @@ impl Page {
         let mut text = format!("# {}\n\n{}", escape_markdown(&self.title), paragraphs(&self.lead));
         for block in &self.blocks {
             let _ = write!(text, "## {}\n\n{}", escape_markdown(&block.title), paragraphs(&block.text));
-            block.grids.iter().for_each(|grid| text += &grid.markdown());
+            block.tables.iter().for_each(|grid| text += &grid.markdown());
         }
         if !self.origins.is_empty() {
             text += "## Where the numbers come from\n\n";
@@ -68,7 +68,7 @@ impl Page {
             parts.extend(block.parts()?);
         }
         if !self.origins.is_empty() {
-            parts.push(Part::Lines(self.origins.clone()));
+            parts.push(Part::LinePlot(self.origins.clone()));
         }
         Ok(Section { title: title.to_string().into(), text: [&self.lead, lines].concat(), parts })
     }
@@ -103,7 +103,7 @@ impl Page {
             block.text.iter().for_each(|line| {
                 let _ = writeln!(text, "{}", shown(line));
             });
-            block.grids.iter().for_each(|grid| text += &grid.text());
+            block.tables.iter().for_each(|grid| text += &grid.text());
         }
         text.push('\n');
         self.origins.iter().for_each(|line| {
@@ -115,7 +115,7 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::{Cells, Lines};
+    use super::super::block::{LinePlot, TextTable};
     use super::*;
 
     fn page() -> Page {
@@ -126,16 +126,16 @@ mod tests {
             blocks: vec![Block {
                 title: "Rows".into(),
                 text: vec![],
-                grids: vec![Cells {
+                tables: vec![TextTable {
                     caption: "look".into(),
                     head: cells(["model", "%"]),
                     rows: vec![cells(["long name", "7.1"])],
-                    words: 1,
+                    text_columns: 1,
                 }],
-                plots: vec![Lines {
+                plots: vec![LinePlot {
                     title: "curve, one".into(),
                     lines: vec![("a".into(), vec![(1.0, 2.0, 0.5), (2.0, 3.0, 0.0)])],
-                    ..Lines::default()
+                    ..LinePlot::default()
                 }],
                 ..Block::default()
             }],
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_plot_is_left_out() {
+    fn empty_plots_are_omitted() {
         let mut page = page();
         page.blocks[0].plots[0].lines.clear();
         assert!(!page.html().unwrap().contains("<svg"));

@@ -74,7 +74,8 @@ pub(super) fn protocol(report: &Report) -> Section {
         report.protocol.iter().map(|note| vec![note.name.clone(), note.text.clone()]).collect();
     let head = ["step", "how"].map(String::from).to_vec();
     let caption = "The recipes are this project's own unless a source is named.".into();
-    let parts = if rows.is_empty() { vec![] } else { vec![Part::Table(Table { caption, head, rows, words: 2 })] };
+    let parts =
+        if rows.is_empty() { vec![] } else { vec![Part::Table(Table { caption, head, rows, text_columns: 2 })] };
     Section { title: "Protocol".into(), text: vec![], parts }
 }
 
@@ -95,10 +96,10 @@ pub(super) fn provenance(report: &Report) -> Section {
     ];
     let rows = rows.into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
     let head = ["", ""].map(String::from).to_vec();
-    let table = Table { caption: "Settings for reproducing this run.".into(), head, rows, words: 2 };
+    let table = Table { caption: "Settings for reproducing this run.".into(), head, rows, text_columns: 2 };
     let mut parts = vec![Part::Table(table)];
     if !report.data.attribution.is_empty() {
-        parts.push(Part::Lines(report.data.attribution.clone()));
+        parts.push(Part::LinePlot(report.data.attribution.clone()));
     }
     Section { title: "Provenance and attribution".into(), text: vec![], parts }
 }

@@ -172,7 +172,7 @@ fn table(report: &Report, rows: &[Row], caption: &str) -> Option<Part> {
         cells
     };
     let rows: Vec<Vec<String>> = rows.iter().map(line).collect();
-    (!rows.is_empty()).then(|| Part::Table(Table { caption: caption.into(), head, rows, words: 3 }))
+    (!rows.is_empty()).then(|| Part::Table(Table { caption: caption.into(), head, rows, text_columns: 3 }))
 }
 
 /// Compares BagSSL with each other trained method, paired by seed.
@@ -186,7 +186,7 @@ fn differences(report: &Report) -> Option<Part> {
     let head = ["BagSSL minus", "images", "view", "protocol", "points", "95 % interval"].map(String::from).to_vec();
     let caption = "Embedding: difference in accuracy (points), with the interval of the paired difference over the \
                    seeds (Student's t). If the interval contains 0, the difference is not significant.";
-    (!rows.is_empty()).then(|| Part::Table(Table { caption: caption.into(), head, rows, words: 4 }))
+    (!rows.is_empty()).then(|| Part::Table(Table { caption: caption.into(), head, rows, text_columns: 4 }))
 }
 
 fn differences_from(report: &Report, model: Method, (color, color_name): (Color, &str)) -> Vec<Vec<String>> {
@@ -226,7 +226,7 @@ fn convergence_table(report: &Report) -> Option<Part> {
     let head = std::iter::once("averaged").chain(models.iter().map(|model| model.title())).map(String::from).collect();
     let caption =
         "Cosine similarity to the embedding of the whole image: mean ± standard deviation over the seeds.".into();
-    (!rows.is_empty()).then_some(Part::Table(Table { caption, head, rows, words: 1 }))
+    (!rows.is_empty()).then_some(Part::Table(Table { caption, head, rows, text_columns: 1 }))
 }
 
 fn count(patches: usize) -> String {

@@ -3,9 +3,9 @@
 use super::document::{Figure, Part, Section, Table};
 use super::outcome::{Curve, Method, Space};
 use super::{Report, results};
-use crate::analysis::health::{Deviation, Health};
+use crate::analysis::{Deviation, Health};
 use crate::report::markup::svg::{LineChart, Series};
-use crate::stats::{deviation, mean};
+use crate::stats::{mean, std_dev};
 
 /// The maximum number of points of a line, apart from the last one.
 const POINTS: usize = 200;
@@ -127,7 +127,7 @@ fn over_seeds(curves: &[&Curve], name: &str) -> Vec<(f64, f64, f64)> {
     let length = runs.iter().map(Vec::len).min().unwrap_or(0);
     let at = |number: usize| {
         let here: Vec<f64> = runs.iter().map(|run| run[number].1).collect();
-        (runs[0][number].0, mean(&here), deviation(&here))
+        (runs[0][number].0, mean(&here), std_dev(&here))
     };
     let step = length.div_ceil(POINTS).max(1);
     let mut numbers: Vec<usize> = (0..length).step_by(step).collect();
@@ -166,8 +166,8 @@ pub(super) fn health(report: &Report) -> Section {
                    keeps it well below the cosine within. Dead: dimensions that do not vary. Minimum deviation: \
                    smallest standard deviation of a dimension of the features at unit length, times the square root of \
                    the number of dimensions.";
-    let table = Table { caption: caption.into(), head: head.map(String::from).to_vec(), rows, words: 3 };
-    let parts = if table.rows.is_empty() { vec![] } else { vec![Part::Table(table), Part::Lines(reasons)] };
+    let table = Table { caption: caption.into(), head: head.map(String::from).to_vec(), rows, text_columns: 3 };
+    let parts = if table.rows.is_empty() { vec![] } else { vec![Part::Table(table), Part::LinePlot(reasons)] };
     Section { title: "Health of the representations".into(), text: vec![], parts }
 }
 

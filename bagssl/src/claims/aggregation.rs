@@ -3,12 +3,12 @@
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_data::grid_of_all;
-use bagssl_eval::classify::protocol::{Origin, Protocol};
-use bagssl_eval::features::samples::{Fit, Samples, Score};
-use bagssl_eval::features::{Features, Order, keep_common};
-use bagssl_eval::report::{Block, Cells, Line, Lines, Page};
+use bagssl_data::common_grid;
+use bagssl_eval::report::{Block, LinePlot, Page, PlotLine, TextTable};
 use bagssl_eval::stats::{Interval, grouped_bootstrap};
+use bagssl_eval::{Features, Order, intersect_images};
+use bagssl_eval::{Fit, Samples, Score};
+use bagssl_eval::{Origin, Protocol};
 use serde::{Deserialize, Serialize};
 
 use super::claim::{ALL_LAYERS, Claim};
@@ -53,7 +53,8 @@ pub struct ModelAggregation {
     /// The accuracies of each layer and aggregate.
     pub rows: Vec<AggregateAccuracy>,
     /// Why there is no pooling: the images do not share one grid.
-    pub not_pooled: Option<String>,
+    #[serde(rename = "not_pooled")]
+    pub pooling_error: Option<String>,
 }
 
 /// The accuracies of an aggregate.
@@ -112,16 +113,16 @@ impl Claim for Aggregation {
 
     fn measure(&self, model: &Model<'_>, splits: &Splits, options: &EvalOptions<'_>) -> Result<ModelAggregation> {
         let subject = Subject::new(model, splits, options, self.color)?;
-        let (spec, layers, places) = (model.spec.patch, model.layers(self.layers()), places(&subject)?);
-        let mut grid = subject.both(subject.bag, &layers)?;
+        let (spec, layers, pooling_grid) = (model.spec.patch, model.layers(self.layers()), pooling_grid(&subject)?);
+        let mut grid = subject.train_and_test(subject.bag, &layers)?;
         let patches = grid[0][0].patches().min(grid[1][0].patches());
-        let mut random = subject.both(Bag::Random { spec, patches: patches as u32 }, &layers)?;
-        let mut whole = subject.both(Bag::Whole, &layers)?;
-        let mut center = subject.both(Bag::Center, &layers)?;
+        let mut random = subject.train_and_test(Bag::Random { spec, patches: patches as u32 }, &layers)?;
+        let mut whole = subject.train_and_test(Bag::Whole, &layers)?;
+        let mut center = subject.train_and_test(Bag::Center, &layers)?;
         for split in 0..2 {
             // An image that is smaller than a patch has no patches, but it does have a whole-image
             // view.
-            keep_common([&mut grid, &mut random, &mut whole, &mut center].map(|view| &mut view[split]))?;
+            intersect_images([&mut grid, &mut random, &mut whole, &mut center].map(|view| &mut view[split]))?;
         }
         let groups = subject.groups(&grid[1][0])?;
         let order = Order::Random { seed: options.seed };
@@ -144,8 +145,10 @@ impl Claim for Aggregation {
                 add(layer, format!("{count} at random"), Some((PatchLayout::Random, count)), mean(&random, count)?)?;
             }
             // A single row or column has no quadrants.
-            if let Some(places) = places.as_ref().ok().filter(|places| places.rows().min(places.columns()) >= 2) {
-                let [train, test] = grid.each_ref().map(|split| split[index].pooled(*places, 2));
+            if let Some(pooling_grid) =
+                pooling_grid.as_ref().ok().filter(|pooling_grid| pooling_grid.rows().min(pooling_grid.columns()) >= 2)
+            {
+                let [train, test] = grid.each_ref().map(|split| split[index].pooled(*pooling_grid, 2));
                 add(layer, "2 x 2 pooled".into(), None, [train?, test?])?;
             }
         }
@@ -154,7 +157,7 @@ impl Claim for Aggregation {
             preset: model.spec.provenance.preset.clone(),
             origin: subject.origin,
             rows,
-            not_pooled: places.err().map(|error| error.to_string()),
+            pooling_error: pooling_grid.err().map(|error| error.to_string()),
         })
     }
 
@@ -194,10 +197,10 @@ impl AggregationReport {
 }
 
 /// Returns the grid that all images share, or why there is none. Only pooling needs it.
-fn places(subject: &Subject<'_>) -> Result<bagssl_data::Result<Grid>> {
+fn pooling_grid(subject: &Subject<'_>) -> Result<bagssl_data::Result<Grid>> {
     let Bag::Grid { spec, stride } = subject.bag else { return Err(Error::NoGrid) };
     let datasets = [&*subject.splits.test, &*subject.splits.train];
-    Ok(grid_of_all(&datasets, spec, stride, subject.options.on_bad_image))
+    Ok(common_grid(&datasets, spec, stride, subject.options.on_bad_image))
 }
 
 fn page(models: &[ModelAggregation], protocol: &Protocol) -> Page {
@@ -213,8 +216,8 @@ fn page(models: &[ModelAggregation], protocol: &Protocol) -> Page {
     });
     let alone = models.iter().filter(|model| model.rows.iter().all(|row| row.layer == FeatureLayer::Embedding));
     let alone = alone.map(|model| format!("{}: {NO_PROJECTOR}.", model.name));
-    let not_pooled = models.iter().filter_map(|model| {
-        let why = model.not_pooled.as_ref()?;
+    let pooling_error = models.iter().filter_map(|model| {
+        let why = model.pooling_error.as_ref()?;
         Some(format!("{}: no 2 x 2 pooling, for which all images must have the same grid: {why}.", model.name))
     });
     // Either all rows have probes, or none.
@@ -243,18 +246,18 @@ fn page(models: &[ModelAggregation], protocol: &Protocol) -> Page {
             })
         });
         // Grids come first, to get the most distinct colors.
-        let mut lines: Vec<Line> = lines.filter(|(_, points)| !points.is_empty()).collect();
+        let mut lines: Vec<PlotLine> = lines.filter(|(_, points)| !points.is_empty()).collect();
         lines.sort_by_key(|(name, _)| name.ends_with("random"));
         Block {
             title: model.name.clone(),
             text: vec![],
-            grids: vec![Cells {
+            tables: vec![TextTable {
                 caption: "Accuracy in percent, with a 95 % interval from draws of whole groups of test images.".into(),
                 head: head.iter().map(|name| name.to_string()).collect(),
                 rows: rows.collect(),
-                words: 2,
+                text_columns: 2,
             }],
-            plots: vec![Lines {
+            plots: vec![LinePlot {
                 title: format!("kNN against patches, {}", model.name),
                 caption: "Mean of the first k patches; the table has the intervals. Does averaging more patches help, and which feature?".into(),
                 x_label: "patches averaged".into(),
@@ -271,7 +274,7 @@ fn page(models: &[ModelAggregation], protocol: &Protocol) -> Page {
     origins.extend(models.iter().map(|model| format!("{}: {}", model.name, model.origin.line())));
     Page {
         title: "Accuracy and aggregation".into(),
-        lead: lead.chain(alone).chain(not_pooled).collect(),
+        lead: lead.chain(alone).chain(pooling_error).collect(),
         blocks: models.iter().map(block).collect(),
         origins,
     }

@@ -3,12 +3,12 @@
 use bagssl_core::bag::Bag;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_eval::analysis::convergence::{Closeness, convergence};
-use bagssl_eval::analysis::health::Health;
-use bagssl_eval::classify::protocol::Origin;
-use bagssl_eval::features::table::Table;
-use bagssl_eval::features::{Order, keep_common};
-use bagssl_eval::report::{Block, Cells, Lines, Page};
+use bagssl_eval::Origin;
+use bagssl_eval::Table;
+use bagssl_eval::analysis::Health;
+use bagssl_eval::analysis::{ConvergencePoint, convergence};
+use bagssl_eval::report::{Block, LinePlot, Page, TextTable};
+use bagssl_eval::{Order, intersect_images};
 use serde::{Deserialize, Serialize};
 
 use super::claim::Claim;
@@ -47,13 +47,14 @@ pub struct ModelConvergence {
     /// What the result depends on.
     pub origin: Origin,
     /// How close the mean of 1, 2, 4, .. patches is to the embedding of the whole image.
-    pub whole: Vec<Closeness>,
+    pub whole: Vec<ConvergencePoint>,
     /// How close it is to the embedding of the largest square in the middle.
     #[serde(rename = "centre")]
-    pub center: Vec<Closeness>,
+    pub center: Vec<ConvergencePoint>,
     /// The mean cosine between different whole images, as a reference for the other cosines. `None`
     /// if there is only one image.
-    pub between_images: Option<f64>,
+    #[serde(rename = "between_images")]
+    pub cosine_between_images: Option<f64>,
 }
 
 impl Default for Convergence {
@@ -77,7 +78,7 @@ impl Claim for Convergence {
         let (mut patches, mut whole, mut center) =
             (features(subject.bag)?, features(Bag::Whole)?, features(Bag::Center)?);
         // An image that is smaller than a patch has no patches, but it does have a whole-image view.
-        keep_common([&mut patches, &mut whole, &mut center])?;
+        intersect_images([&mut patches, &mut whole, &mut center])?;
         let counts = convergence_counts(patches[0].patches());
         let order = Order::Random { seed: options.seed };
         let to = |rows: Table| convergence(&patches[0], &rows, &counts, order);
@@ -86,7 +87,7 @@ impl Claim for Convergence {
             preset: model.spec.provenance.preset.clone(),
             whole: to(whole[0].mean()?)?,
             center: to(center[0].mean()?)?,
-            between_images: Health::new(&whole[0]).cosine_between,
+            cosine_between_images: Health::new(&whole[0]).cosine_between,
             origin: subject.origin,
         })
     }
@@ -106,7 +107,7 @@ impl ConvergenceReport {
 fn page(models: &[ModelConvergence]) -> Page {
     let lead = models.iter().filter_map(|model| {
         let (first, last) = (model.whole.first()?, model.whole.last()?);
-        let between = model.between_images.map(|cosine| format!("; whole images to each other {cosine:.3}"));
+        let between = model.cosine_between_images.map(|cosine| format!("; whole images to each other {cosine:.3}"));
         Some(format!(
             "{}: the mean of {} patches has a cosine of {:.3} to the whole image's embedding (one patch {:.3}{}), and a \
              distance of {:.0} % of its length (one patch {:.0} %).",
@@ -119,18 +120,18 @@ fn page(models: &[ModelConvergence]) -> Page {
             100.0 * first.distance
         ))
     });
-    let block = |title: &str, curve: fn(&ModelConvergence) -> &[Closeness]| {
+    let block = |title: &str, curve: fn(&ModelConvergence) -> &[ConvergencePoint]| {
         let rows = models.iter().flat_map(|model| {
             curve(model).iter().map(|point| {
                 let figures = [point.cosine, point.deviation, point.distance].map(|value| format!("{value:.3}"));
                 [vec![model.name.clone(), point.patches.to_string()], figures.to_vec()].concat()
             })
         });
-        let lines = |value: fn(&Closeness) -> f64| {
+        let lines = |value: fn(&ConvergencePoint) -> f64| {
             let points = |model| curve(model).iter().map(|point| (point.patches as f64, value(point), 0.0)).collect();
             models.iter().map(|model| (model.name.clone(), points(model))).collect()
         };
-        let plot = |y_label: &str, caption: &str, value| Lines {
+        let plot = |y_label: &str, caption: &str, value| LinePlot {
             title: format!("{title}: {y_label}"),
             caption: caption.into(),
             x_label: "patches averaged".into(),
@@ -141,12 +142,12 @@ fn page(models: &[ModelConvergence]) -> Page {
         Block {
             title: title.into(),
             text: vec![],
-            grids: vec![Cells {
+            tables: vec![TextTable {
                 caption: "Mean over the test images; deviation from image to image; distance over the length of the image's embedding."
                     .into(),
                 head: ["checkpoint", "patches", "cosine", "deviation", "distance"].map(String::from).to_vec(),
                 rows: rows.collect(),
-                words: 1,
+                text_columns: 1,
             }],
             plots: vec![
                 plot("cosine", "Does the curve rise toward 1?", |point| point.cosine),
@@ -174,20 +175,22 @@ mod tests {
     use super::*;
 
     fn measured(whole: f64, center: f64) -> ModelConvergence {
-        let point = |cosine| vec![Closeness { patches: 4, cosine, deviation: 0.0, distance: 0.5 }];
+        let point = |cosine| vec![ConvergencePoint { patches: 4, cosine, deviation: 0.0, distance: 0.5 }];
         ModelConvergence {
             name: "run".into(),
             preset: "bagssl".into(),
             origin: crate::claims::wording::some_origin(),
             whole: point(whole),
             center: point(center),
-            between_images: Some(0.25),
+            cosine_between_images: Some(0.25),
         }
     }
 
     #[test]
-    fn one_image_is_compared_with_no_other() {
-        let lead = |between_images| page(&[ModelConvergence { between_images, ..measured(0.75, 0.75) }]).lead.remove(0);
+    fn single_image_has_no_comparison() {
+        let lead = |cosine_between_images| {
+            page(&[ModelConvergence { cosine_between_images, ..measured(0.75, 0.75) }]).lead.remove(0)
+        };
         assert!(
             lead(Some(0.25)).contains("(one patch 0.750; whole images to each other 0.250), and a distance of 50 %")
         );
@@ -195,12 +198,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_is_shown_once() {
+    fn equal_curves_are_shown_once() {
         let square = page(&[measured(0.75, 0.75)]);
         assert_eq!((square.blocks.len(), square.blocks[0].text.len()), (1, 1));
         let wide = page(&[measured(0.75, 0.75), measured(0.75, 0.5)]);
         assert_eq!((wide.blocks.len(), wide.blocks[0].text.len()), (2, 0));
-        assert_eq!(wide.blocks[1].grids[0].rows[1][..3], ["run", "4", "0.500"]);
+        assert_eq!(wide.blocks[1].tables[0].rows[1][..3], ["run", "4", "0.500"]);
         assert_eq!(wide.blocks[0].plots[1].lines[0].1, [(4.0, 0.5, 0.0)]);
     }
 }

@@ -1,7 +1,7 @@
 //! Does the spectral contrastive loss learn which patches co-occur?
 
-use bagssl_eval::analysis::cooccurrence::{Trained, World};
-use bagssl_eval::report::{Block, Cells, Page};
+use bagssl_eval::analysis::{TrainedTable, World};
+use bagssl_eval::report::{Block, Page, TextTable};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -52,9 +52,10 @@ pub struct WorldResult {
     /// The eigenvalues of the joint distribution, the greatest first.
     pub eigenvalues: Vec<f64>,
     /// What each start has reached.
-    pub trained: Vec<Trained>,
+    pub trained: Vec<TrainedTable>,
     /// The largest difference between L_C and 2 w L_S plus the constant, relative to the sum of the terms.
-    pub largest_difference_of_the_losses: f64,
+    #[serde(rename = "largest_difference_of_the_losses")]
+    pub max_loss_difference: f64,
 }
 
 /// The relative excess over the optimum that counts as reached.
@@ -105,7 +106,7 @@ impl Cooccurrence {
             world: name.into(),
             optimum: world.optimum(self.dim, lambda),
             eigenvalues: world.eigenvalues(),
-            largest_difference_of_the_losses: gaps.fold(0.0, f64::max),
+            max_loss_difference: gaps.fold(0.0, f64::max),
             trained,
         })
     }
@@ -136,14 +137,14 @@ impl CooccurrenceReport {
 }
 
 /// Returns `|L_C - (2 w L_S + const)|`, relative to the sum of the terms.
-fn gap(world: &World, trained: &Trained, weight: f64) -> f64 {
-    let both = world.cooccurrence_loss(&trained.table, trained.dim, weight);
+fn gap(world: &World, trained: &TrainedTable, weight: f64) -> f64 {
+    let train_and_test = world.cooccurrence_loss(&trained.table, trained.dim, weight);
     let spectral = world.spectral_loss(&trained.table, trained.dim, weight / 2.0);
-    (both - 2.0 * weight * spectral - world.constant()).abs() / (both.abs() + world.constant())
+    (train_and_test - 2.0 * weight * spectral - world.constant()).abs() / (train_and_test.abs() + world.constant())
 }
 
 fn block(result: &WorldResult) -> Block {
-    let WorldResult { world, optimum, eigenvalues, trained, largest_difference_of_the_losses: gap } = result;
+    let WorldResult { world, optimum, eigenvalues, trained, max_loss_difference: gap } = result;
     let (first, last) = (&eigenvalues[..eigenvalues.len().min(5)], eigenvalues[eigenvalues.len() - 1]);
     let rows = trained.iter().enumerate().map(|(start, trained)| {
         let converged = if trained.converged { "yes" } else { "no" };
@@ -158,11 +159,11 @@ fn block(result: &WorldResult) -> Block {
                 "Optimum of L_S: {optimum:.8}. L_C and 2 w L_S + const differ by {gap:.1e} of their terms at most."
             ),
         ],
-        grids: vec![Cells {
+        tables: vec![TextTable {
             caption: "What training by L_S reaches from random projections.".into(),
             head: ["start", "converged", "L_S", "above the optimum", "steps"].map(String::from).to_vec(),
             rows: rows.collect(),
-            words: 2,
+            text_columns: 2,
         }],
         ..Block::default()
     }

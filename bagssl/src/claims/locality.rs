@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use bagssl_core::bag::Bag;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_data::grid_of_all;
-use bagssl_eval::analysis::locality::{Layout, Locality as LayerLocality, locality};
-use bagssl_eval::classify::protocol::Origin;
-use bagssl_eval::report::{Block, Cells, Page, PatchSheet};
+use bagssl_data::common_grid;
+use bagssl_eval::Origin;
+use bagssl_eval::analysis::{GridLayout, Locality as LayerLocality, locality};
+use bagssl_eval::report::{Block, Page, PatchSheet, TextTable};
 use serde::{Deserialize, Serialize};
 
 use super::claim::{ALL_LAYERS, Claim};
@@ -85,10 +85,10 @@ impl Claim for Locality {
     fn measure(&self, model: &Model<'_>, splits: &Splits, options: &EvalOptions<'_>) -> Result<ModelLocality> {
         let subject = Subject::new(model, splits, options, self.color)?;
         let Bag::Grid { spec, stride } = subject.bag else { return Err(Error::NoGrid) };
-        let grid = grid_of_all(&[&splits.test, &splits.train], spec, stride, options.on_bad_image)?;
-        let layout = Layout { rows: grid.rows() as usize, columns: grid.columns() as usize };
+        let grid = common_grid(&[&splits.test, &splits.train], spec, stride, options.on_bad_image)?;
+        let layout = GridLayout { rows: grid.rows() as usize, columns: grid.columns() as usize };
         let layers = model.layers(self.layers());
-        let [train, test] = subject.both(subject.bag, &layers)?;
+        let [train, test] = subject.train_and_test(subject.bag, &layers)?;
         let place = |index: usize| Ok((layers[index], locality(&train[index], &test[index], layout)?));
         let near = |index: usize| Ok((layers[index], nearest(&test[index], SHOWN)?));
         Ok(ModelLocality {
@@ -179,7 +179,7 @@ fn page(models: &[ModelLocality], sheets: Vec<PatchSheet>) -> Page {
     });
     let places = Block {
         title: "Where a patch lies".into(),
-        grids: vec![Cells {
+        tables: vec![TextTable {
             caption: "Adjacent: how often the patch of the same test image that is nearest by cosine is one of the up to eight \
                       around it. Row, column: the share of the variance of a patch's place that a linear regression explains \
                       on test images, fitted on training images; 1 is perfect, 0 no better than the mean."
@@ -188,7 +188,7 @@ fn page(models: &[ModelLocality], sheets: Vec<PatchSheet>) -> Page {
                 .map(String::from)
                 .to_vec(),
             rows: rows.collect(),
-            words: 3,
+            text_columns: 3,
         }],
         ..Block::default()
     };
@@ -237,7 +237,7 @@ mod tests {
         let page = page(&[measured(&[(FeatureLayer::Embedding, 0.75), (FeatureLayer::Projection, 0.0)])], vec![]);
         assert!(page.lead[0].contains("the embedding tells more"), "{}", page.lead[0]);
         assert!(page.lead[0].contains("50 % of its variance against 12 %"), "{}", page.lead[0]);
-        let rows = &page.blocks[0].grids[0].rows;
+        let rows = &page.blocks[0].tables[0].rows;
         assert_eq!(rows[0], ["run", "embedding", "3\u{a0}x\u{a0}4", "70.8", "44.0", "0.750", "0.250"]);
         assert_eq!((rows[1][1].as_str(), rows.len(), page.blocks.len()), ("projection", 2, 1));
     }
@@ -250,6 +250,6 @@ mod tests {
             "{}",
             page.lead[0]
         );
-        assert_eq!(page.blocks[0].grids[0].rows.len(), 1);
+        assert_eq!(page.blocks[0].tables[0].rows.len(), 1);
     }
 }

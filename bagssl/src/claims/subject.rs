@@ -6,8 +6,8 @@ use bagssl_core::bag::Bag;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
 use bagssl_data::Dataset;
-use bagssl_eval::classify::protocol::Origin;
-use bagssl_eval::features::Features;
+use bagssl_eval::Features;
+use bagssl_eval::Origin;
 
 use crate::error::Result;
 use crate::eval_options::{EvalOptions, Event};
@@ -40,12 +40,12 @@ impl<'a> Subject<'a> {
 
     /// Returns the features of each image's bag in one split, for each layer.
     pub(super) fn features(&self, dataset: &Arc<Dataset>, bag: Bag, layers: &[FeatureLayer]) -> Result<Vec<Features>> {
-        self.options.tell(Event::Planned(dataset.len() as u64));
+        self.options.report(Event::Planned(dataset.len() as u64));
         extract_features(self.model, dataset, bag, self.color, layers, self.options)
     }
 
     /// Returns the features of both splits, training first.
-    pub(super) fn both(&self, bag: Bag, layers: &[FeatureLayer]) -> Result<[Vec<Features>; 2]> {
+    pub(super) fn train_and_test(&self, bag: Bag, layers: &[FeatureLayer]) -> Result<[Vec<Features>; 2]> {
         Ok([self.features(&self.splits.train, bag, layers)?, self.features(&self.splits.test, bag, layers)?])
     }
 

@@ -14,8 +14,8 @@ pub(super) fn with_interval(value: f64, interval: Option<Interval>) -> String {
 
 /// Returns a placeholder for tests of pages, which only pass it on.
 #[cfg(test)]
-pub(super) fn some_origin() -> bagssl_eval::classify::protocol::Origin {
-    bagssl_eval::classify::protocol::Origin {
+pub(super) fn some_origin() -> bagssl_eval::Origin {
+    bagssl_eval::Origin {
         protocol: "p".into(),
         protocol_hash: "h".into(),
         checkpoint_hash: "c".into(),

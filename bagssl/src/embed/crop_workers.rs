@@ -10,160 +10,160 @@ use bagssl_core::patch::Crop;
 use bagssl_core::random::Address;
 use bagssl_data::{Budget, Cutter, Decoded, Image, OnBadImage};
 
-use super::Stream;
+use super::EmbedJob;
 use crate::error::{Error, Result};
 
 /// A decoded image, with its crops in the order in which they are looked at.
-pub(super) struct Picture {
+pub(super) struct DecodedImage {
     image: Decoded,
     /// When the work on it began: before it was read.
-    pub(super) begun: Instant,
+    pub(super) started: Instant,
     pub(super) crops: Vec<Crop>,
 }
 
-/// What a thread is asked for.
-enum Job {
+/// A request to a thread.
+enum Request {
     /// To decode this image, and cut so many of its first patches.
-    Open(usize, usize),
+    Decode(usize, usize),
     /// To cut more patches of an image.
-    Cut(usize, Arc<Picture>, std::ops::Range<usize>),
+    Crop(usize, Arc<DecodedImage>, std::ops::Range<usize>),
 }
 
-impl Job {
+impl Request {
     fn image(&self) -> usize {
-        let (Job::Open(image, _) | Job::Cut(image, ..)) = self;
+        let (Request::Decode(image, _) | Request::Crop(image, ..)) = self;
         *image
     }
 }
 
-/// What comes back.
-pub(super) enum Answer {
+/// The result of a request.
+pub(super) enum Response {
     /// Patches of an image.
-    Cut(Cut),
+    Crops(CropBatch),
     /// There is no memory for this image before another is done with.
-    NoRoom(usize),
+    NoMemory(usize),
     /// This image is left out, and why.
-    Bad(usize, String),
+    Unusable(usize, String),
 }
 
 /// Some patches of an image, cut.
-pub(super) struct Cut {
+pub(super) struct CropBatch {
     pub(super) image: usize,
-    pub(super) picture: Arc<Picture>,
+    pub(super) decoded: Arc<DecodedImage>,
     pub(super) range: std::ops::Range<usize>,
     pub(super) values: Vec<f32>,
 }
 
 /// The threads. They end when this is dropped.
-pub(super) struct Feed {
-    jobs: Sender<Job>,
-    answers: Receiver<Result<Answer>>,
+pub(super) struct CropWorkers {
+    requests: Sender<Request>,
+    responses: Receiver<Result<Response>>,
     /// Answers that are still to come.
-    outstanding: usize,
+    pending: usize,
 }
 
-impl Feed {
+impl CropWorkers {
     /// Starts so many threads.
     pub(super) fn start<'scope>(
         scope: &'scope std::thread::Scope<'scope, '_>,
-        stream: &'scope Stream<'_>,
+        job: &'scope EmbedJob<'_>,
         threads: usize,
         budget: &'scope Arc<Budget>,
-    ) -> Feed {
-        let ((jobs, queue), (sender, answers)) = (channel::<Job>(), channel());
+    ) -> CropWorkers {
+        let ((requests, queue), (sender, responses)) = (channel::<Request>(), channel());
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..threads {
             let (queue, sender) = (queue.clone(), sender.clone());
             scope.spawn(move || {
-                let spec = stream.spec;
+                let spec = job.spec;
                 let mut cutter = Cutter::new(spec.patch.input(), spec.filter, spec.normalization);
                 loop {
-                    let job = queue.lock().expect("no thread panics with it").recv();
+                    let request = queue.lock().expect("no thread panics with it").recv();
                     // A closed channel means that nobody wants more.
-                    let Ok(job) = job else { return };
-                    let image = job.image();
-                    let answer = AssertUnwindSafe(|| stream.answer(job, &mut cutter, budget));
+                    let Ok(request) = request else { return };
+                    let image = request.image();
+                    let response = AssertUnwindSafe(|| job.process(request, &mut cutter, budget));
                     // An answer that never comes would be waited for.
-                    let answer = catch_unwind(answer)
-                        .unwrap_or_else(|_| Err(Error::Panicked { name: stream.dataset.name(image).into() }));
-                    if sender.send(answer).is_err() {
+                    let response = catch_unwind(response)
+                        .unwrap_or_else(|_| Err(Error::Panicked { name: job.dataset.name(image).into() }));
+                    if sender.send(response).is_err() {
                         return;
                     }
                 }
             });
         }
-        Feed { jobs, answers, outstanding: 0 }
+        CropWorkers { requests, responses, pending: 0 }
     }
 
     pub(super) fn open(&mut self, image: usize, patches: usize) {
-        self.ask(Job::Open(image, patches));
+        self.request(Request::Decode(image, patches));
     }
 
-    pub(super) fn cut(&mut self, image: usize, picture: Arc<Picture>, range: std::ops::Range<usize>) {
-        self.ask(Job::Cut(image, picture, range));
+    pub(super) fn crop(&mut self, image: usize, decoded: Arc<DecodedImage>, range: std::ops::Range<usize>) {
+        self.request(Request::Crop(image, decoded, range));
     }
 
-    fn ask(&mut self, job: Job) {
-        self.outstanding += 1;
-        self.jobs.send(job).expect("the threads run until this is dropped");
+    fn request(&mut self, request: Request) {
+        self.pending += 1;
+        self.requests.send(request).expect("the threads run until this is dropped");
     }
 
     /// The next answer; `None` if nothing was asked for that has not been answered.
-    pub(super) fn next(&mut self) -> Result<Option<Answer>> {
-        if self.outstanding == 0 {
+    pub(super) fn next(&mut self) -> Result<Option<Response>> {
+        if self.pending == 0 {
             return Ok(None);
         }
-        self.outstanding -= 1;
-        self.answers.recv().expect("the threads run until this is dropped").map(Some)
+        self.pending -= 1;
+        self.responses.recv().expect("the threads run until this is dropped").map(Some)
     }
 }
 
-impl Stream<'_> {
-    fn answer(&self, job: Job, cutter: &mut Cutter, budget: &Arc<Budget>) -> Result<Answer> {
-        let (image, picture, range) = match job {
-            Job::Open(image, patches) => {
-                let picture = match self.prepare(image, budget)? {
-                    Ok(Some(picture)) => picture,
-                    Ok(None) => return Ok(Answer::NoRoom(image)),
-                    Err(reason) => return Ok(Answer::Bad(image, reason)),
+impl EmbedJob<'_> {
+    fn process(&self, request: Request, cutter: &mut Cutter, budget: &Arc<Budget>) -> Result<Response> {
+        let (image, decoded, range) = match request {
+            Request::Decode(image, patches) => {
+                let decoded = match self.decode(image, budget)? {
+                    Ok(Some(decoded)) => decoded,
+                    Ok(None) => return Ok(Response::NoMemory(image)),
+                    Err(reason) => return Ok(Response::Unusable(image, reason)),
                 };
-                let range = 0..patches.min(picture.crops.len());
-                (image, Arc::new(picture), range)
+                let range = 0..patches.min(decoded.crops.len());
+                (image, Arc::new(decoded), range)
             }
-            Job::Cut(image, picture, range) => (image, picture, range),
+            Request::Crop(image, decoded, range) => (image, decoded, range),
         };
         let mut values = Vec::new();
-        picture.crops[range.clone()].iter().for_each(|&crop| cutter.cut(&picture.image, crop, &mut values));
-        Ok(Answer::Cut(Cut { image, picture, range, values }))
+        decoded.crops[range.clone()].iter().for_each(|&crop| cutter.cut(&decoded.image, crop, &mut values));
+        Ok(Response::Crops(CropBatch { image, decoded, range, values }))
     }
 
     /// Decodes an image and chooses its patches, if there is room, or says why it is left out.
-    fn prepare(&self, image: usize, budget: &Arc<Budget>) -> Result<std::result::Result<Option<Picture>, String>> {
-        let begun = Instant::now();
+    fn decode(&self, image: usize, budget: &Arc<Budget>) -> Result<std::result::Result<Option<DecodedImage>, String>> {
+        let started = Instant::now();
         let decoded = self.dataset.try_decode(image, budget, &|size| self.bytes_beside(size));
-        let picture = match self.options.on_bad_image.judge(decoded)? {
-            Ok(Some(picture)) => picture,
+        let decoded = match self.options.on_bad_image.skip_or_fail(decoded)? {
+            Ok(Some(decoded)) => decoded,
             Ok(None) => return Ok(Ok(None)),
             Err(reason) => return Ok(Err(reason)),
         };
-        match self.crops(&picture) {
-            Ok(crops) => Ok(Ok(Some(Picture { image: picture, begun, crops }))),
+        match self.crops(&decoded) {
+            Ok(crops) => Ok(Ok(Some(DecodedImage { image: decoded, started, crops }))),
             Err(error) if self.options.on_bad_image == OnBadImage::Skip => Ok(Err(error.to_string())),
             Err(error) => Err(Error::Patch { name: self.dataset.name(image).into(), error }),
         }
     }
 
     /// The crops of an image, in the order in which they are looked at.
-    fn crops(&self, picture: &Image) -> bagssl_core::Result<Vec<Crop>> {
+    fn crops(&self, decoded: &Image) -> bagssl_core::Result<Vec<Crop>> {
         // Drawn by the image itself, so that it has the same patches wherever it comes from.
-        let address = Address { image: picture.fingerprint(), ..Address::default() };
-        let bag = self.options.patches.bag(&self.spec.patch, picture.size())?;
+        let address = Address { image: decoded.fingerprint(), ..Address::default() };
+        let bag = self.options.patches.bag(&self.spec.patch, decoded.size())?;
         Ok(match bag {
-            Bag::Grid { spec, stride } if self.is_any_time() => {
-                let grid = Grid::new(spec, picture.size(), stride)?;
+            Bag::Grid { spec, stride } if self.is_anytime() => {
+                let grid = Grid::new(spec, decoded.size(), stride)?;
                 grid.order(address).map(|patch| grid.crop(patch)).collect()
             }
-            bag => bag.crops(picture.size(), address)?,
+            bag => bag.crops(decoded.size(), address)?,
         })
     }
 }

@@ -8,12 +8,12 @@ use bagssl_core::bag::Bag;
 use bagssl_core::embed::FeatureLayer;
 use bagssl_core::patch::{ImageSize, PatchSide, PatchSpec};
 use bagssl_data::{Dataset, OnBadImage};
-use bagssl_eval::classify::classifier::Classifier;
+use bagssl_eval::Classifier;
 
 use crate::error::{Error, Result};
 
 /// The most random patches per image.
-pub const MOST_PATCHES: u32 = 1_000_000;
+pub const MAX_PATCHES: u32 = 1_000_000;
 
 /// Which patches of an image are embedded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub enum Patches {
         /// Pixels from one patch to the next; a quarter of the patch's side if `None`.
         stride: Option<u32>,
     },
-    /// So many patches at random places, which depend on the image's pixels alone: 1 to [`MOST_PATCHES`].
+    /// So many patches at random places, which depend on the image's pixels alone: 1 to [`MAX_PATCHES`].
     Random(u32),
     /// The whole image, once.
     Whole,
@@ -44,8 +44,8 @@ impl Patches {
     pub fn check(self) -> Result<()> {
         let refuse = |name, expected: String, got: u32| Err(Error::Setting { name, expected, got: got.to_string() });
         match self {
-            Patches::Random(count) if !(1..=MOST_PATCHES).contains(&count) => {
-                refuse("random", format!("1 to {MOST_PATCHES} patches"), count)
+            Patches::Random(count) if !(1..=MAX_PATCHES).contains(&count) => {
+                refuse("random", format!("1 to {MAX_PATCHES} patches"), count)
             }
             Patches::Grid { stride: Some(0) } => refuse("stride", "at least 1 pixel".into(), 0),
             _ => Ok(()),
@@ -119,9 +119,9 @@ impl StopOptions {
         if *self == StopOptions::default() {
             return None;
         }
-        let most = self.max_patches.unwrap_or(u64::MAX);
-        let least = StopRule::default().min_patches.min(most);
-        let rule = StopRule { tolerance: self.tolerance.unwrap_or(0.0), min_patches: least, max_patches: most };
+        let max = self.max_patches.unwrap_or(u64::MAX);
+        let least = StopRule::default().min_patches.min(max);
+        let rule = StopRule { tolerance: self.tolerance.unwrap_or(0.0), min_patches: least, max_patches: max };
         Some((rule, self.deadline))
     }
 }

@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::patch::ImageSize;
 use bagssl_data::{Budget, Cifar, Split};
-use bagssl_eval::classify::classifier::{By, Classifier};
-use bagssl_eval::classify::knn::Knn;
-use bagssl_eval::features::samples::Samples;
+use bagssl_eval::{Classifier, ClassifierKind, Knn, Samples};
 
 use super::*;
 
@@ -45,11 +43,11 @@ fn spec() -> Spec {
 }
 
 /// What comes of all images of the crate's own, in patches one pixel from one to the next.
-fn with<T>(stop: StopOptions, memory_limit: Option<u64>, work: impl FnOnce(&Stream<'_>) -> T) -> T {
+fn with<T>(stop: StopOptions, memory_limit: Option<u64>, work: impl FnOnce(&EmbedJob<'_>) -> T) -> T {
     let dataset = Arc::new(Dataset::embedded(Split::Validation).unwrap());
     let patches = Patches::Grid { stride: Some(1) };
     let options = EmbedOptions { patches, stop, threads: 2, memory_limit, ..EmbedOptions::default() };
-    work(&Stream { dataset: &dataset, spec: &spec(), options: &options })
+    work(&EmbedJob { dataset: &dataset, spec: &spec(), options: &options })
 }
 
 /// Of eight images that are open, four come to the network at first. The others are decoded and cut meanwhile, and wait: that is time
@@ -58,7 +56,7 @@ fn with<T>(stop: StopOptions, memory_limit: Option<u64>, work: impl FnOnce(&Stre
 fn an_images_clock_runs_while_it_waits_for_the_network() {
     let stop = StopOptions { deadline: Some(Duration::from_secs(1)), ..StopOptions::at_most(20) };
     let network = Slow::new(|| std::thread::sleep(Duration::from_millis(2500)));
-    let streamed = with(stop, None, |stream| stream.run(&network)).unwrap();
+    let streamed = with(stop, None, |job| job.run(&network)).unwrap();
     let ends: Vec<_> = streamed.images.iter().take(8).map(|image| (image.used, image.reason)).collect();
     assert_eq!(ends, [(16, Reason::Deadline); 8]);
 }
@@ -66,16 +64,16 @@ fn an_images_clock_runs_while_it_waits_for_the_network() {
 /// A network that takes 256 MiB while it looks at patches, and gives them back.
 #[cfg(target_os = "linux")]
 #[test]
-fn what_the_network_takes_is_left_to_it() {
+fn memory_of_the_network_is_reserved() {
     const TAKES: u64 = 256 << 20;
     let limit = 8 * TAKES;
     let network = Slow::new(|| {
         let taken = vec![1_u8; TAKES as usize];
         assert_eq!(taken.iter().map(|&byte| u64::from(byte)).max(), Some(1));
     });
-    let flow = with(StopOptions::default(), Some(limit), |stream| stream.flow(&network)).unwrap();
+    let limits = with(StopOptions::default(), Some(limit), |job| job.limits(&network)).unwrap();
     assert_eq!(network.patches.load(Relaxed), 127, "63 are not enough, and the next cut brings 64");
-    let room = |bytes| flow.budget.try_take(bytes, "an image").is_ok();
+    let room = |bytes| limits.budget.try_take(bytes, "an image").is_ok();
     assert!(room(limit / 4) && !room(limit - TAKES));
 }
 
@@ -84,7 +82,8 @@ fn classifier() -> Classifier {
     let dim = spec().model.dim(FeatureLayer::Embedding);
     let rows = Rows { values: (0..2 * dim).map(|value| value as f32).collect(), dim };
     let samples = Samples::new(rows, vec![0, 1]).unwrap();
-    Classifier::new(By::Neighbors(Knn::default(), samples), vec!["a".into(), "b".into()], "net".into()).unwrap()
+    Classifier::new(ClassifierKind::Neighbors(Knn::default(), samples), vec!["a".into(), "b".into()], "net".into())
+        .unwrap()
 }
 
 /// What an image of a data set of 32x32 pixels takes besides them: 16 bytes for the place of a patch and 4 for its turn, and under a
@@ -95,7 +94,7 @@ fn what_an_open_image_takes_by_hand() {
     let (dim, size) = (spec.model.dim(FeatureLayer::Embedding) as u64, ImageSize { height: 32, width: 32 });
     let beside = |patches, stop, decide, memory_limit| {
         let options = EmbedOptions { patches, stop, decide, memory_limit, ..EmbedOptions::default() };
-        Stream { dataset: &dataset, spec: &spec, options: &options }.bytes_beside(size)
+        EmbedJob { dataset: &dataset, spec: &spec, options: &options }.bytes_beside(size)
     };
     let (never, decide) = (StopOptions::default(), Some((&classifier, 0.9)));
     assert_eq!(beside(Patches::Random(500), never, decide, None), 500 * 20);
@@ -119,16 +118,16 @@ fn cifar() -> Arc<Dataset> {
 fn patches_of_small_images_and_searches_among_them_count() {
     let (dataset, spec, classifier) = (cifar(), spec(), classifier());
     let decoded = |stop, decide, mebibytes: u64| {
-        let patches = Patches::Random(MOST_PATCHES);
+        let patches = Patches::Random(MAX_PATCHES);
         let options = EmbedOptions { patches, stop, decide, memory_limit: Some(1 << 40), ..EmbedOptions::default() };
-        let stream = Stream { dataset: &dataset, spec: &spec, options: &options };
-        dataset.try_decode(0, &Budget::new(mebibytes << 20), &|size| stream.bytes_beside(size))
+        let job = EmbedJob { dataset: &dataset, spec: &spec, options: &options };
+        dataset.try_decode(0, &Budget::new(mebibytes << 20), &|size| job.bytes_beside(size))
     };
     let (few, decide) = (StopOptions::at_most(4), Some((&classifier, 0.9)));
     assert!(decoded(few, decide, 20).unwrap().is_some());
     for refused in [decoded(few, None, 19), decoded(StopOptions::default(), decide, 100)] {
         let error = refused.unwrap_err().to_string();
-        assert!(error.starts_with("x: 0: expected an image that needs at most"), "{error}");
+        assert!(error.starts_with("x: 0: expected an image that needs at max"), "{error}");
     }
 }
 
@@ -142,10 +141,10 @@ fn what_is_reserved_is_left_to_the_caller() {
     {
         let network = Slow::new(|| ());
         let options = EmbedOptions { memory_limit: Some(memory_limit), reserved, ..EmbedOptions::default() };
-        let flow = Stream { dataset: &dataset, spec: &spec, options: &options }.flow(&network);
-        assert_eq!((flow.is_ok(), network.has_begun.load(Relaxed)), (is_enough, is_enough));
-        match flow {
-            Ok(flow) => assert!(flow.budget.bytes() < memory_limit - reserved),
+        let limits = EmbedJob { dataset: &dataset, spec: &spec, options: &options }.limits(&network);
+        assert_eq!((limits.is_ok(), network.has_begun.load(Relaxed)), (is_enough, is_enough));
+        match limits {
+            Ok(limits) => assert!(limits.budget.bytes() < memory_limit - reserved),
             Err(error) => assert!(matches!(error, Error::MemoryLimit { .. }), "{error}"),
         }
     }
@@ -163,7 +162,7 @@ impl Embed for Other {
 
 #[test]
 fn a_network_of_another_shape_is_an_error() {
-    let run = |network: Other| with(StopOptions::at_most(4), None, |stream| stream.run(&network));
+    let run = |network: Other| with(StopOptions::at_most(4), None, |job| job.run(&network));
     assert!(run(Other(|rows, dim| (rows, dim))).is_ok());
     for network in [|rows, dim| (rows, dim / 2), |rows, dim| (rows, 2 * dim), |rows, dim| (rows - 1, dim)] {
         let error = run(Other(network)).unwrap_err();

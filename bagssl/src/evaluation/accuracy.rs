@@ -1,11 +1,11 @@
 //! The accuracy of one representation, with its details.
 
 use bagssl_core::color::Color;
-use bagssl_eval::classify::confusion::Confusion;
-use bagssl_eval::features::samples::{Fit, Score};
-use bagssl_eval::features::{Features, Order};
+use bagssl_eval::Confusion;
 use bagssl_eval::report::{Space, View};
 use bagssl_eval::stats::{Interval, grouped_bootstrap};
+use bagssl_eval::{Features, Order};
+use bagssl_eval::{Fit, Score};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;

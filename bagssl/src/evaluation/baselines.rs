@@ -9,8 +9,8 @@ use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::Filter;
 use bagssl_data::Dataset;
 use bagssl_eval::baselines::{Histogram, Pixels};
-use bagssl_eval::features::{Features, extract};
 use bagssl_eval::report::{Space, View};
+use bagssl_eval::{Features, extract};
 
 use super::accuracy::{ViewAccuracy, accuracy};
 use crate::error::Result;

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use bagssl_core::bag::Bag;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_eval::analysis::convergence::{Closeness, convergence};
-use bagssl_eval::analysis::health::Health;
-use bagssl_eval::features::{Order, keep_common};
+use bagssl_eval::analysis::Health;
+use bagssl_eval::analysis::{ConvergencePoint, convergence};
 use bagssl_eval::report::{Space, View};
+use bagssl_eval::{Order, intersect_images};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -34,7 +34,7 @@ pub struct Evaluation {
     #[serde(rename = "scores")]
     pub accuracies: Vec<ViewAccuracy>,
     /// How close the mean of an image's patches is to the feature of the whole image, for the first layer and images in color.
-    pub convergence: Vec<Closeness>,
+    pub convergence: Vec<ConvergencePoint>,
     /// The health of each layer's patch features, for test images in color.
     pub health: BTreeMap<Space, Health>,
     /// The nearest patches of other test images for some patches, for each layer.
@@ -78,7 +78,7 @@ pub fn evaluate(
     }
     let bag = options.bag(&model.spec.patch, &splits.train)?;
     let (groups, _) = options.groups.group_ids(&splits.test)?;
-    options.tell(Event::Planned(splits.images_to_evaluate()));
+    options.report(Event::Planned(splits.images_to_evaluate()));
     let mut evaluation = Evaluation::default();
     for color in Color::ALL {
         let features = |bag, dataset| extract_features(model, dataset, bag, color, layers, options);
@@ -87,7 +87,7 @@ pub fn evaluate(
         // An image that is smaller than a patch has no patches, but it does have a whole-image
         // view.
         for (patches, whole) in patches.iter_mut().zip(&mut whole) {
-            keep_common([patches, whole])?;
+            intersect_images([patches, whole])?;
         }
         for (index, space) in layers.iter().map(|&layer| Space::from(layer)).enumerate() {
             let of_patches = [&patches[0][index], &patches[1][index]];

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use bagssl_eval::analysis::neighbors::{PatchId, neighbors};
-use bagssl_eval::features::Features;
+use bagssl_eval::Features;
+use bagssl_eval::analysis::{PatchId, neighbors};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -33,10 +33,10 @@ pub(crate) fn nearest(features: &Features, (queries, count): (usize, usize)) -> 
     let nearest = neighbors(features, &queries, count, true)?;
     // Images may have been skipped, so convert positions in the features to positions in the data
     // set.
-    let place = |id: PatchId| [features.images()[id.image] as usize, id.patch];
+    let index = |id: PatchId| [features.images()[id.image] as usize, id.patch];
     let rows = queries.iter().zip(nearest).map(|(&query, nearest)| NearestPatches {
-        query: place(query),
-        nearest: nearest.into_iter().map(|near| (place(near.id), near.similarity)).collect(),
+        query: index(query),
+        nearest: nearest.into_iter().map(|near| (index(near.id), near.similarity)).collect(),
     });
     Ok(rows.collect())
 }
@@ -49,7 +49,7 @@ mod tests {
     /// Images 4 and 7 of a data set, the others skipped, with three patches each. The query is the
     /// middle patch. The nearest patch of the other image is its last one.
     #[test]
-    fn neighbors_are_told_by_their_places_in_the_data_set() {
+    fn neighbors_have_data_set_indices() {
         let angles = [90f32, 10.0, 120.0, 60.0, 45.0, 20.0];
         let values = angles.iter().flat_map(|angle| [angle.to_radians().cos(), angle.to_radians().sin()]).collect();
         let rows = Rows { values, dim: 2 };
@@ -57,7 +57,7 @@ mod tests {
         let near = nearest(&features, (1, 2)).unwrap();
         assert_eq!(near.len(), 1);
         assert_eq!(near[0].query, [4, 1]);
-        assert_eq!(near[0].nearest.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [[7, 2], [7, 1]]);
+        assert_eq!(near[0].nearest.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [[7, 2], [7, 1]]);
         assert_eq!(nearest(&features, (5, 1)).unwrap()[1].query, [7, 1]);
     }
 }

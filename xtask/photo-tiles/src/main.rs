@@ -94,19 +94,19 @@ fn unpacked(folder: &Path) -> Result<PathBuf> {
     if !missing.is_empty() {
         let mut download = Command::new("apt-get");
         download.args(["download", "-qq"]).args(missing).current_dir(folder);
-        must(&mut download).context("expected Debian's apt-get and its lists of packages (apt-get update)")?;
+        run_checked(&mut download).context("expected Debian's apt-get and its lists of packages (apt-get update)")?;
     }
     let root = folder.join("root");
     for package in PACKAGES {
         let path =
             found(folder, package)?.with_context(|| format!("expected {package}_*.deb in {}", folder.display()))?;
-        must(Command::new("dpkg").arg("-x").arg(path).arg(&root))?;
+        run_checked(Command::new("dpkg").arg("-x").arg(path).arg(&root))?;
     }
     Ok(root)
 }
 
 /// Runs a command that must succeed.
-fn must(command: &mut Command) -> Result<()> {
+fn run_checked(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let status = command.status().context(name.clone())?;
     if !status.success() {

@@ -11,7 +11,7 @@ pub(crate) const TILE: u32 = 64;
 /// The lengths to which a photograph's short side is brought before it is cut.
 const SCALES: [u32; 2] = [1280, 768];
 /// The least contrast of a tile, as the deviation of its grey levels.
-const LEAST_DEVIATION: f64 = 10.0;
+const MIN_DEVIATION: f64 = 10.0;
 /// The regions of a photograph are 4 rows of 4; validation tiles come from so many of them, training tiles from the others.
 const HELD_OUT: usize = 4;
 /// Tiles of a class that are kept for training and for validation.
@@ -57,7 +57,7 @@ fn tiles(photo: &RgbImage, label: usize, seed: u32) -> [Vec<Tile>; 2] {
         let (columns, rows) = (image.width() / TILE, image.height() / TILE);
         for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
             let pixels = crop_imm(&image, column * TILE, row * TILE, TILE, TILE).to_image();
-            if deviation(&pixels) < LEAST_DEVIATION {
+            if deviation(&pixels) < MIN_DEVIATION {
                 continue;
             }
             let inside = regions(row, rows, column, columns).map(|region| held.contains(&region));
@@ -106,7 +106,7 @@ mod tests {
 
     /// No pixel of the photograph is in tiles of both halves, at either scale.
     #[test]
-    fn halves_do_not_overlap() {
+    fn splits_do_not_overlap() {
         let photo = RgbImage::from_fn(1600, 1280, |x, y| {
             image::Rgb([(x * y % 251) as u8, (x * 3 % 256) as u8, (y * 5 % 256) as u8])
         });
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tile_of_one_color_is_left_out() {
+    fn single_color_tiles_are_skipped() {
         let flat = RgbImage::from_pixel(1280, 1280, image::Rgb([9, 90, 200]));
         assert_eq!(tiles(&flat, 0, 3).map(|half| half.len()), [0, 0]);
     }

@@ -27,7 +27,7 @@ pub(crate) fn aarch64() -> Result<()> {
     tests.args(["--target", AARCH64, "--target-dir"]).arg(metadata::target_folder()?.join("edge"));
     tests.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
     tests.env("RUSTC", &rustc);
-    run::must(&mut tests)?;
+    run::run_checked(&mut tests)?;
     println!("  built, not run: `cargo test -p bagssl-core --features cpu,std` on a machine with NEON runs them");
     Ok(())
 }
@@ -73,7 +73,7 @@ fn proof(target: &Path, triple: &str, with: &dyn Fn(&mut Command), emulator: &[&
         let arguments = ["build", "--release", "--target", triple, "--features", features];
         let mut command = run::cargo_outside("tests/no-std-proof/Cargo.toml", target, &arguments, &[]);
         with(&mut command);
-        run::must(&mut command)
+        run::run_checked(&mut command)
     };
     build("cpu")?;
     let difference = compare(&run::output(&mut emulated())?, &golden)?;
@@ -149,7 +149,7 @@ fn library_of(rustc: &Path, library: &Path, target: &Path) -> Result<PathBuf> {
     let flags = format!("-Zforce-unstable-if-unmarked --sysroot {}", none.display());
     // The library uses features that are unstable elsewhere.
     build.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", flags);
-    run::must(&mut build)?;
+    run::run_checked(&mut build)?;
     for file in std::fs::read_dir(folder.join("target").join(CORTEX_M).join("release/deps"))? {
         let path = file?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_tools_are_named() {
         assert_eq!(missing(&[("cargo", "cargo"), ("no-such-program", "its-package")]), Some("its-package"));
         assert_eq!(missing(&[("cargo", "cargo")]), None);
         assert_eq!(compiler("no-such-target", "libcore-"), None);

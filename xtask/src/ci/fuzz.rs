@@ -65,7 +65,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let commands = targets.iter().map(|target| command(&folder, &programs, target, seconds));
         let mut commands = commands.collect::<Result<Vec<_>>>()?;
         let failed: Vec<String> = std::thread::scope(|scope| {
-            let running: Vec<_> = commands.iter_mut().map(|command| scope.spawn(|| run::must(command))).collect();
+            let running: Vec<_> =
+                commands.iter_mut().map(|command| scope.spawn(|| run::run_checked(command))).collect();
             let ended = running.into_iter().map(|one| one.join().expect("no thread panics"));
             ended.filter_map(|result| result.err().map(|error| error.to_string())).collect()
         });
@@ -95,7 +96,7 @@ fn build(args: &Args) -> Result<PathBuf> {
         command.args(["--bin", name]);
     }
     command.arg("--target-dir").arg(&target).env("RUSTFLAGS", flags).current_dir(run::root());
-    run::must(&mut command)?;
+    run::run_checked(&mut command)?;
     Ok(target.join(host).join(profile))
 }
 

@@ -16,7 +16,7 @@ const KILLS: u32 = 100;
 const FILES: [&str; 3] = ["checkpoint.safetensors", "metrics.jsonl", "config.toml"];
 
 pub(crate) fn kills() -> Result<()> {
-    run::must(&mut run::cargo(&["build", "--release", "-p", "bagssl-cli", "--locked"]))?;
+    run::run_checked(&mut run::cargo(&["build", "--release", "-p", "bagssl-cli", "--locked"]))?;
     let target = metadata::target_folder()?;
     let (program, out) = (target.join("release/bagssl"), target.join("kills"));
     if out.exists() {
@@ -28,7 +28,7 @@ pub(crate) fn kills() -> Result<()> {
         command.arg(out.join(name)).stdout(Stdio::null());
         command
     };
-    run::must(&mut command("whole"))?;
+    run::run_checked(&mut command("whole"))?;
     let (mut kills, mut random) = (0, 1_u64);
     while kills < KILLS {
         // Kills before, during and after resuming, at pseudorandom times (Knuth, MMIX).
@@ -47,7 +47,7 @@ pub(crate) fn kills() -> Result<()> {
             std::fs::remove_dir_all(out.join("killed"))?;
         }
     }
-    run::must(&mut command("killed"))?;
+    run::run_checked(&mut command("killed"))?;
     same(&out)?;
     println!("  killed {kills} times");
     Ok(())

@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::ci::test_programs::Timed;
 use crate::metadata;
-use crate::run::{cargo, cargo_outside, must};
+use crate::run::{cargo, cargo_outside, run_checked};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -172,13 +172,13 @@ fn address() -> Result<()> {
     let mut command = std::process::Command::new("cargo");
     command.args(["+nightly", "test", "-p", "bagssl-core", "--features", "cpu,std", "--lib", "--locked"]);
     command.args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"]).arg(folder).arg("cpu::");
-    must(command.env("RUSTFLAGS", "-Zsanitizer=address"))
+    run_checked(command.env("RUSTFLAGS", "-Zsanitizer=address"))
 }
 
 fn format() -> Result<()> {
-    must(&mut cargo(&["fmt", "--all", "--check"]))?;
+    run_checked(&mut cargo(&["fmt", "--all", "--check"]))?;
     for name in ["fuzz", "tests/no-std-proof", "tests/external-user", "tests/external-cuda"] {
-        must(&mut cargo(&["fmt", "--check", "--manifest-path", &format!("{name}/Cargo.toml")]))?;
+        run_checked(&mut cargo(&["fmt", "--check", "--manifest-path", &format!("{name}/Cargo.toml")]))?;
     }
     Ok(())
 }
@@ -187,14 +187,14 @@ fn clippy() -> Result<()> {
     // Warnings are denied after the `--`, not through RUSTFLAGS, which would rebuild every
     // dependency.
     let all = ["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"];
-    must(&mut cargo(&all))
+    run_checked(&mut cargo(&all))
 }
 
 /// Checks the builds of users: the crates without options, and core with each feature that does not
 /// pull in Burn.
 fn features() -> Result<()> {
     // Clippy's gate does not cover code that is compiled only without a feature.
-    must(&mut cargo(&["clippy", "--locked", "--", "-D", "warnings"]))?;
+    run_checked(&mut cargo(&["clippy", "--locked", "--", "-D", "warnings"]))?;
     let packages = metadata::packages()?;
     let core =
         packages.iter().find(|package| package.name == "bagssl-core").context("expected bagssl-core, got none")?;
@@ -214,12 +214,12 @@ fn features_alone() -> Result<()> {
 }
 
 fn check_alone(package: &str, feature: &str) -> Result<()> {
-    must(&mut cargo(&["check", "--locked", "-p", package, "--no-default-features", "--features", feature]))
+    run_checked(&mut cargo(&["check", "--locked", "-p", package, "--no-default-features", "--features", feature]))
 }
 
 fn docs() -> Result<()> {
     let all = ["doc", "--workspace", "--no-deps", "--locked", "--all-features"];
-    must(cargo(&all).env("RUSTDOCFLAGS", "-D warnings"))
+    run_checked(cargo(&all).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 /// Runs the property tests with the same cases each time, so that a change only fails because of
@@ -236,8 +236,8 @@ fn properties(times: &mut Times) -> Result<()> {
 
 fn external_user() -> Result<()> {
     let (manifest, target) = ("tests/external-user/Cargo.toml", metadata::target_folder()?.join("external-user"));
-    must(&mut cargo_outside(manifest, &target, &["clippy", "--all-targets"], &["-D", "warnings"]))?;
-    must(&mut cargo_outside(manifest, &target, &["test"], &[]))
+    run_checked(&mut cargo_outside(manifest, &target, &["clippy", "--all-targets"], &["-D", "warnings"]))?;
+    run_checked(&mut cargo_outside(manifest, &target, &["test"], &[]))
 }
 
 fn fuzz_address() -> Result<()> {
@@ -255,7 +255,7 @@ fn reproduce() -> Result<()> {
         std::fs::remove_dir_all(&out).with_context(|| out.display().to_string())?;
     }
     let out = out.to_string_lossy();
-    must(&mut cargo(&["run", "--release", "-p", "bagssl-cli", "--locked", "--", "reproduce", "--out", &out]))
+    run_checked(&mut cargo(&["run", "--release", "-p", "bagssl-cli", "--locked", "--", "reproduce", "--out", &out]))
 }
 
 #[cfg(test)]

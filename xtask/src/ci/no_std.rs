@@ -18,17 +18,17 @@ pub(crate) fn check() -> Result<()> {
     }
     let target = metadata::target_folder()?.join("no-std-proof");
     for features in ["", "checkpoint", "onnx", "cpu"] {
-        run::must(&mut run::cargo_outside(
+        run::run_checked(&mut run::cargo_outside(
             MANIFEST,
             &target,
             &["clippy", "--features", features],
             &["-D", "warnings"],
         ))?;
-        run::must(&mut build(features, &target))?;
-        run::must(&mut program(&target))?;
+        run::run_checked(&mut build(features, &target))?;
+        run::run_checked(&mut program(&target))?;
     }
     println!("  the known-bad variants:");
-    run::must(&mut build("wrong-answer", &target))?;
+    run::run_checked(&mut build("wrong-answer", &target))?;
     let status = program(&target).status().context("cannot start the proof")?;
     if status.code() != Some(1) {
         bail!("a proof that expects wrong numbers: expected exit status: 1, got {status}");

@@ -26,7 +26,7 @@ pub(crate) fn check() -> Result<()> {
     packages.for_each(|package| {
         command.args(["-p", &package.name]);
     });
-    run::must(&mut command)
+    run::run_checked(&mut command)
 }
 
 /// The newest release among these tags: `v` and a version. Releases that come before one (`v1.0.0-rc.1`) do not count.

@@ -16,7 +16,7 @@ const LEFT_OUT: &str = "ordering";
 
 pub(crate) fn check(features: &str) -> Result<()> {
     let build = ["build", "--workspace", "--features", features, "--locked", "--bin", "bagssl"];
-    run::must(&mut run::cargo(&build))?;
+    run::run_checked(&mut run::cargo(&build))?;
     let target = metadata::target_folder()?;
     let source = std::path::absolute("bagssl-cuda/tests/stub")?;
     let folder = target.join("cuda-stub");
@@ -24,7 +24,7 @@ pub(crate) fn check(features: &str) -> Result<()> {
     for folder in [&libraries, &kernels, &home] {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
-    run::must(Command::new("sh").arg(source.join("build.sh")).arg(&libraries))?;
+    run::run_checked(Command::new("sh").arg(source.join("build.sh")).arg(&libraries))?;
     let program = target.join("debug/bagssl");
     let list = run::output(Command::new(&program).args(["doctor", "--check", "--list"]))?;
     let parts = list.lines().filter_map(|line| line.split_whitespace().next()).filter(|part| *part != LEFT_OUT);
@@ -35,5 +35,5 @@ pub(crate) fn check(features: &str) -> Result<()> {
         .env("LD_LIBRARY_PATH", &libraries)
         .env("CUDA_PATH", &source);
     doctor.env("CUDA_STUB_CACHE", &kernels).env("HOME", &home).env("XDG_CACHE_HOME", home.join("cache"));
-    run::must(doctor.env("CUBECL_AUTOTUNE_LEVEL", "minimal"))
+    run::run_checked(doctor.env("CUBECL_AUTOTUNE_LEVEL", "minimal"))
 }

@@ -44,7 +44,7 @@ pub(crate) fn run(features: &str, seed: u64, times: &mut Vec<Timed>) -> Result<(
             failed.push(program.name.clone());
         }
     }
-    if let Err(error) = run::must(run::cargo(&["test", "--doc"]).args(selected)) {
+    if let Err(error) = run::run_checked(run::cargo(&["test", "--doc"]).args(selected)) {
         failed.push(error.to_string());
     }
     if !failed.is_empty() {
@@ -149,14 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_come_first() {
+    fn slowest_first() {
         let test = |name: &str, seconds| Timed { name: name.into(), seconds };
         let times = [test("a", 0.5), test("b", 12.0), test("c", 3.25)];
         assert_eq!(slowest(&times, 2), "the slowest of 3 tests, seconds\n    12.0  b\n     3.2  c");
     }
 
     #[test]
-    fn a_program_that_fails_is_told() {
+    fn failed_program_is_reported() {
         // A program unrelated to tests fails because of their arguments.
         let program = Program { name: "x".into(), path: "/bin/false".into(), folder: "/".into() };
         if program.path.exists() {

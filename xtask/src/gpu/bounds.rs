@@ -18,14 +18,14 @@ pub(super) enum Verdict {
 
 /// A required value.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Wanted {
-    pub(super) what: &'static str,
+pub(super) struct Requirement {
+    pub(super) metric: &'static str,
     pub(super) bound: Bound,
     /// The measured value. NaN meets no bound.
     pub(super) found: Option<f64>,
 }
 
-impl Wanted {
+impl Requirement {
     pub(super) fn verdict(&self) -> Verdict {
         let is_met = self.found.map(|found| match self.bound {
             Bound::AtLeast(least) => found >= least,
@@ -40,7 +40,7 @@ impl Wanted {
 }
 
 /// The runs of bagssl to compare with PyTorch.
-pub(super) const OURS: [&str; 2] = ["bench", "bench again"];
+pub(super) const BAGSSL: [&str; 2] = ["bench", "bench again"];
 /// The runs of PyTorch, in different modes.
 pub(super) const TORCH: [&str; 3] = ["torch eager", "torch compiled", "torch reduce-overhead"];
 pub(super) const RATE: &str = "patches_per_second";
@@ -48,11 +48,11 @@ pub(super) const FIRST_STEP: &str = "first_step_seconds";
 pub(super) const MEMORY: &str = "peak_memory_bytes";
 
 /// Returns all required values (docs/gpu/README.md).
-pub(super) fn wanted(results: &Results) -> Vec<Wanted> {
+pub(super) fn requirements(results: &Results) -> Vec<Requirement> {
     use Bound::{AtLeast, AtMost};
     let torch = best(results);
     let over = |ours: Option<f64>, figure| Some(ours? / results.number(torch?, figure)?);
-    let row = |what, bound, found| Wanted { what, bound, found };
+    let row = |metric, bound, found| Requirement { metric, bound, found };
     vec![
         row("rate over PyTorch's best", AtLeast(1.25), over(rate(results), RATE)),
         row("rate, patches/s (an H100 made as many with the prototype)", AtLeast(86_000.0), rate(results)),
@@ -71,7 +71,7 @@ fn cosine(results: &Results) -> Option<f64> {
 
 /// Returns the mean rate of bagssl's runs, in patches per second.
 pub(super) fn rate(results: &Results) -> Option<f64> {
-    let rates: Vec<f64> = OURS.iter().filter_map(|part| results.number(part, RATE)).collect();
+    let rates: Vec<f64> = BAGSSL.iter().filter_map(|part| results.number(part, RATE)).collect();
     (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64)
 }
 

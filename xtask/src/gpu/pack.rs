@@ -10,10 +10,10 @@ use flate2::write::GzEncoder;
 
 use super::glibc;
 use crate::metadata;
-use crate::run::{cargo, must, root};
+use crate::run::{cargo, root, run_checked};
 
 /// The maximum size of the folder.
-const MOST_BYTES: u64 = 40 << 20;
+const MAX_BYTES: u64 = 40 << 20;
 
 /// Files of the workspace to pack besides the program: their paths, and their names in the folder.
 const FILES: [(&str, &str); 6] = [
@@ -52,13 +52,13 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let program = match &args.program {
         Some(program) => program.clone(),
         None => {
-            must(&mut cargo(&["build", "--release", "-p", "bagssl-cli", "--features", "cuda", "--locked"]))?;
+            run_checked(&mut cargo(&["build", "--release", "-p", "bagssl-cli", "--features", "cuda", "--locked"]))?;
             target.join("release").join("bagssl")
         }
     };
     let glibc = glibc::check(&program)?;
     let bytes = pack(&program, &data, &out)?;
-    let (mib, most) = (mib(bytes), MOST_BYTES >> 20);
+    let (mib, most) = (mib(bytes), MAX_BYTES >> 20);
     println!("{}: {mib:.1} of at most {most} MiB, needs glibc {glibc}", out.display());
     println!("copy it to the GPU machine and call ./run.sh call1 there");
     Ok(ExitCode::SUCCESS)
@@ -81,8 +81,8 @@ pub(super) fn pack(program: &Path, data: &Path, out: &Path) -> Result<u64> {
     }
     executable(&out.join("run.sh"))?;
     let bytes = size(out)?;
-    if bytes > MOST_BYTES {
-        bail!("{}: expected at most {} MiB, got {:.1}", out.display(), MOST_BYTES >> 20, mib(bytes));
+    if bytes > MAX_BYTES {
+        bail!("{}: expected at most {} MiB, got {:.1}", out.display(), MAX_BYTES >> 20, mib(bytes));
     }
     Ok(bytes)
 }
@@ -170,7 +170,7 @@ mod tests {
         let tar = out.join("data/photo-tiles-mini.tar");
         assert_eq!(fs::read(tar).unwrap(), fs::read(root().join(DATA)).unwrap());
         assert!(!out.join("data/deep").exists());
-        fs::File::create(data.join("large")).unwrap().set_len(MOST_BYTES).unwrap();
+        fs::File::create(data.join("large")).unwrap().set_len(MAX_BYTES).unwrap();
         let error = pack(&program, &data, &out).unwrap_err().to_string();
         assert!(error.contains("expected at most 40 MiB, got 40."), "{error}");
         let error = pack(&program, &data, &data).unwrap_err().to_string();

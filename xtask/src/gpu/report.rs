@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use super::bounds::{self, Bound, FIRST_STEP, MEMORY, OURS, RATE, TORCH, Verdict, Wanted};
+use super::bounds::{self, BAGSSL, Bound, FIRST_STEP, MEMORY, RATE, Requirement, TORCH, Verdict};
 use super::results::{Outcome, Part, Results, Row};
 use crate::run::root;
 
@@ -46,8 +46,14 @@ pub(super) fn page(results: &Results) -> String {
     let gpu = text("environment", "GPU").unwrap_or_default();
     let gpu = gpu.split(',').next().filter(|name| !name.is_empty()).unwrap_or("a GPU");
     let mut page = format!("# A run on {gpu}, {}\n", date(results));
-    let sections =
-        [machine(results), wanted(results), beside_torch(results), parts(results), figures(results), failed(results)];
+    let sections = [
+        machine(results),
+        requirements(results),
+        compare_with_torch(results),
+        parts(results),
+        figures(results),
+        failed(results),
+    ];
     for section in sections.iter().filter(|section| !section.is_empty()) {
         page.push('\n');
         page.push_str(section);
@@ -104,16 +110,21 @@ pub(super) fn bound(bound: Bound) -> String {
     }
 }
 
-fn wanted(results: &Results) -> String {
-    let row = |wanted: &Wanted| {
-        let verdict = match wanted.verdict() {
+fn requirements(results: &Results) -> String {
+    let row = |requirements: &Requirement| {
+        let verdict = match requirements.verdict() {
             Verdict::Met => "met",
             Verdict::Missed => "**missed**",
             Verdict::NotMeasured => "not measured",
         };
-        vec![wanted.what.into(), bound(wanted.bound), wanted.found.map_or("-".into(), number), verdict.into()]
+        vec![
+            requirements.metric.into(),
+            bound(requirements.bound),
+            requirements.found.map_or("-".into(), number),
+            verdict.into(),
+        ]
     };
-    let rows: Vec<_> = bounds::wanted(results).iter().map(row).collect();
+    let rows: Vec<_> = bounds::requirements(results).iter().map(row).collect();
     let table = table("Bounds", &["figure", "bound", "measured", ""], &rows);
     format!(
         "{table}\nRates, first step and memory are those of ResNet-18, 32x32 patches, batch 2048, VICReg and AdamW.\n"
@@ -121,7 +132,7 @@ fn wanted(results: &Results) -> String {
 }
 
 /// Compares the runs of call2, which ran one after the other on the same machine.
-fn beside_torch(results: &Results) -> String {
+fn compare_with_torch(results: &Results) -> String {
     let best = bounds::best(results).and_then(|part| results.number(part, RATE));
     let row = |part: &&str| {
         let rate = results.number(part, RATE)?;
@@ -131,7 +142,7 @@ fn beside_torch(results: &Results) -> String {
         let over = best.map(|best| rate / best);
         Some(vec![name, number(rate), shown(over), shown(first), shown(memory.map(|bytes| bytes / f64::from(1 << 20)))])
     };
-    let rows: Vec<_> = OURS.iter().chain(&TORCH).filter_map(row).collect();
+    let rows: Vec<_> = BAGSSL.iter().chain(&TORCH).filter_map(row).collect();
     table(
         "Comparison with PyTorch",
         &["", "patches/s", "over PyTorch's best", "first step, s", "peak memory, MiB"],
@@ -140,16 +151,16 @@ fn beside_torch(results: &Results) -> String {
 }
 
 fn parts(results: &Results) -> String {
-    let row = |call: &str, part: &Part| vec![call.into(), part.name.clone(), told(part), number(part.seconds)];
+    let row = |call: &str, part: &Part| vec![call.into(), part.name.clone(), outcome_text(part), number(part.seconds)];
     let rows: Vec<_> =
         results.calls.iter().flat_map(|call| call.parts.iter().map(move |part| row(&call.name, part))).collect();
     table("The parts", &["call", "part", "outcome", "s"], &rows)
 }
 
-fn told(part: &Part) -> String {
+fn outcome_text(part: &Part) -> String {
     match &part.outcome {
-        Outcome::Told(outcome) if part.detail.is_empty() => outcome.clone(),
-        Outcome::Told(outcome) => format!("{outcome}: {}", part.detail),
+        Outcome::Reported(outcome) if part.detail.is_empty() => outcome.clone(),
+        Outcome::Reported(outcome) => format!("{outcome}: {}", part.detail),
         Outcome::Began => "cut off while it ran".into(),
         Outcome::Missing => "cut off before it started".into(),
     }
@@ -197,7 +208,13 @@ fn failed(results: &Results) -> String {
             lines.retain(|line| seen.insert(line.clone()));
             if !lines.is_empty() {
                 let fenced = lines.join("\n").replace("```", "'''");
-                let _ = write!(text, "\n{}, {} ({}):\n\n```text\n{fenced}\n```\n", call.name, part.name, told(part));
+                let _ = write!(
+                    text,
+                    "\n{}, {} ({}):\n\n```text\n{fenced}\n```\n",
+                    call.name,
+                    part.name,
+                    outcome_text(part)
+                );
             }
         }
     }

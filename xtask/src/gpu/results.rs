@@ -28,7 +28,7 @@ pub(super) struct Row {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outcome {
     /// `ok`, `failed`, `timed out`, `not run` or `cut off`.
-    Told(String),
+    Reported(String),
     /// The part began, but there is no record of its end.
     Began,
     /// There is no record of the part.
@@ -145,11 +145,11 @@ impl Part {
     }
 
     fn has_run(&self) -> bool {
-        self.outcome != Outcome::Missing && self.outcome != Outcome::Told("not run".into())
+        self.outcome != Outcome::Missing && self.outcome != Outcome::Reported("not run".into())
     }
 
     pub(super) fn is_ok(&self) -> bool {
-        self.outcome == Outcome::Told("ok".into())
+        self.outcome == Outcome::Reported("ok".into())
     }
 }
 
@@ -197,7 +197,7 @@ impl Call {
         match row.figure.as_str() {
             "command" => part.outcome = Outcome::Began,
             "outcome" => {
-                (part.outcome, part.seconds, part.detail) = (Outcome::Told(row.text()), row.seconds, row.unit);
+                (part.outcome, part.seconds, part.detail) = (Outcome::Reported(row.text()), row.seconds, row.unit);
             }
             _ => part.rows.push(row),
         }

@@ -11,8 +11,8 @@ use bagssl_core::color::Color;
 use bagssl_core::cpu::{Executor, InstructionSet, with_threads};
 use bagssl_core::plan::{Kind, Layer, Op, Plan};
 use bagssl_data::{BagConfig, BagLoader, Dataset};
-use bagssl_eval::classify::knn::Knn;
-use bagssl_eval::features::{Features, Order};
+use bagssl_eval::Knn;
+use bagssl_eval::{Features, Order};
 use serde::Serialize;
 
 use super::check_range;
@@ -113,7 +113,7 @@ impl Kernel {
 
 /// The errors of one layer.
 #[derive(Debug, Serialize)]
-struct OfLayer {
+struct LayerError {
     layer: String,
     shape: String,
     /// The largest absolute difference divided by the largest magnitude, per kernel.
@@ -122,7 +122,7 @@ struct OfLayer {
 
 /// The effect of a kernel on the embeddings.
 #[derive(Debug, Serialize)]
-struct OfNetwork {
+struct NetworkError {
     kernel: Kernel,
     lowest_cosine: f64,
     mean_cosine: f64,
@@ -145,13 +145,13 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let bytes = files::read_checkpoint(&args.checkpoint)?;
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     let splits = splits::open(&args.data)?;
-    let halves = [splits.train, splits.test];
-    let layers = by_layer(args, &checkpoint, &halves[1])?;
+    let splits = [splits.train, splits.test];
+    let layers = by_layer(args, &checkpoint, &splits[1])?;
     let mut whole: Vec<(Kernel, [Features; 2])> = Vec::new();
     for kernel in Kernel::all().into_iter().chain(args.backend.and_then(Kernel::from_backend)) {
-        whole.push((kernel, embeddings(args, &checkpoint, &halves, kernel)?));
+        whole.push((kernel, embeddings(args, &checkpoint, &splits, kernel)?));
     }
-    let networks: Vec<OfNetwork> =
+    let networks: Vec<NetworkError> =
         whole.iter().map(|(kernel, features)| compare(*kernel, features, &whole[0].1)).collect::<Result<_>>()?;
     match args.json {
         true => say!("{}", serde_json::json!({"layers": layers, "networks": networks})),
@@ -159,23 +159,23 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     }
     // NaN counts as lower.
     let is_low = |cosine: f64, least: f64| cosine < least || cosine.is_nan();
-    let low = |network: &&OfNetwork| args.least.is_some_and(|least| is_low(network.lowest_cosine, least));
-    if let Some(OfNetwork { kernel, lowest_cosine, .. }) = networks.last().filter(low) {
+    let low = |network: &&NetworkError| args.least.is_some_and(|least| is_low(network.lowest_cosine, least));
+    if let Some(NetworkError { kernel, lowest_cosine, .. }) = networks.last().filter(low) {
         tell!("{}: the lowest cosine is {lowest_cosine:.7}", kernel.name());
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(layers: &[OfLayer], networks: &[OfNetwork]) {
+fn print(layers: &[LayerError], networks: &[NetworkError]) {
     let kernels: Vec<String> = layers[0].errors.iter().map(|(kernel, _)| format!("{:>9}", kernel.name())).collect();
     say!("{:<24} {:<24}{}", "layer", "outputs", kernels.concat());
-    for OfLayer { layer, shape, errors } in layers {
+    for LayerError { layer, shape, errors } in layers {
         let errors: Vec<String> = errors.iter().map(|(_, error)| format!("{error:>9.1e}")).collect();
         say!("{layer:<24} {shape:<24}{}", errors.concat());
     }
     say!("\n{:<10} {:>14} {:>12} {:>9} {:>8}", "embedding", "lowest cosine", "mean cosine", "error", "kNN %");
-    for OfNetwork { kernel, lowest_cosine, mean_cosine, error, knn } in networks {
+    for NetworkError { kernel, lowest_cosine, mean_cosine, error, knn } in networks {
         say!("{:<10} {lowest_cosine:>14.7} {mean_cosine:>12.7} {error:>9.1e} {knn:>8.1}", kernel.name());
     }
 }
@@ -206,7 +206,7 @@ fn patches(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Arc<Dataset>) -> 
 }
 
 /// Returns the errors of each convolution on its own.
-fn by_layer(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Arc<Dataset>) -> Result<Vec<OfLayer>> {
+fn by_layer(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Arc<Dataset>) -> Result<Vec<LayerError>> {
     let plan = checkpoint.spec().model.encoder();
     let (input, size) = patches(args, checkpoint, dataset)?;
     let sizes = plan.sizes(size).context("a patch is too small for the plan")?;
@@ -226,7 +226,7 @@ fn by_layer(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Arc<Dataset>) ->
         let errors = Kernel::all().into_iter().skip(1);
         let errors = errors.map(|kernel| Ok((kernel, error(&by(kernel)?, &exact)))).collect::<Result<_>>()?;
         let [height, width] = sizes[index + 1];
-        layers.push(OfLayer { layer: conv.clone(), shape: format!("{height}x{width}x{outputs}"), errors });
+        layers.push(LayerError { layer: conv.clone(), shape: format!("{height}x{width}x{outputs}"), errors });
     }
     Ok(layers)
 }
@@ -268,12 +268,13 @@ fn output(
 
 /// Returns the largest absolute difference divided by the largest magnitude of `exact`.
 fn error(values: &[f32], exact: &[f32]) -> f64 {
-    let most = |values: &mut dyn Iterator<Item = f32>| values.fold(0_f32, |most, value| most.max(value.abs()));
-    let difference = most(&mut values.iter().zip(exact).map(|(value, exact)| value - exact));
-    f64::from(difference) / f64::from(most(&mut exact.iter().copied())).max(f64::MIN_POSITIVE)
+    let max_steps =
+        |values: &mut dyn Iterator<Item = f32>| values.fold(0_f32, |max_steps, value| max_steps.max(value.abs()));
+    let difference = max_steps(&mut values.iter().zip(exact).map(|(value, exact)| value - exact));
+    f64::from(difference) / f64::from(max_steps(&mut exact.iter().copied())).max(f64::MIN_POSITIVE)
 }
 
-fn compare(kernel: Kernel, features: &[Features; 2], exact: &[Features; 2]) -> Result<OfNetwork> {
+fn compare(kernel: Kernel, features: &[Features; 2], exact: &[Features; 2]) -> Result<NetworkError> {
     let dim = features[1].dim();
     let cosines: Vec<f64> = features[1]
         .values()
@@ -285,8 +286,8 @@ fn compare(kernel: Kernel, features: &[Features; 2], exact: &[Features; 2]) -> R
             dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
         })
         .collect();
-    let [train, test] = features.each_ref().map(|half| half.samples(half.patches(), Order::Given));
-    Ok(OfNetwork {
+    let [train, test] = features.each_ref().map(|split| split.samples(split.patches(), Order::Given));
+    Ok(NetworkError {
         kernel,
         lowest_cosine: cosines.iter().fold(1.0, |least: f64, &cosine| if cosine > least { least } else { cosine }),
         mean_cosine: cosines.iter().sum::<f64>() / cosines.len() as f64,
@@ -299,20 +300,20 @@ fn compare(kernel: Kernel, features: &[Features; 2], exact: &[Features; 2]) -> R
 fn embeddings(
     args: &Args,
     checkpoint: &Checkpoint<'_>,
-    halves: &[Arc<Dataset>; 2],
+    splits: &[Arc<Dataset>; 2],
     kernel: Kernel,
 ) -> Result<[Features; 2]> {
     let tap = checkpoint.spec().tap;
     let network = kernel.backend().open_with(kernel.cpu())?.trained(checkpoint, &[tap])?;
-    let all = halves[0].len() + halves[1].len();
+    let all = splits[0].len() + splits[1].len();
     let bar = Progress::images(kernel.name(), all, args.json);
-    let features = |half: &Arc<Dataset>| -> Result<Features> {
-        let loader = bag(args, checkpoint, half, BATCH)?;
+    let features = |split: &Arc<Dataset>| -> Result<Features> {
+        let loader = bag(args, checkpoint, split, BATCH)?;
         let before = bar.position();
         let mut progress = |done: usize| bar.set_position(before + done as u64);
-        Ok(bagssl_eval::features::extract(&*network, loader.batches(), &[tap], &mut progress)?.remove(0))
+        Ok(bagssl_eval::extract(&*network, loader.batches(), &[tap], &mut progress)?.remove(0))
     };
-    let both = [features(&halves[0])?, features(&halves[1])?];
+    let both = [features(&splits[0])?, features(&splits[1])?];
     bar.finish();
     Ok(both)
 }

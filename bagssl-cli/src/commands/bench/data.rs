@@ -162,25 +162,25 @@ fn measure(args: &Args, threads: usize) -> Result<Rates> {
     let loader = Loader::new(dataset.clone(), config)?;
     let mut epoch = 0;
     if !args.decode {
-        take(&loader, &mut epoch, Duration::MAX, loader.batches_per_epoch())?;
+        measure_rate(&loader, &mut epoch, Duration::MAX, loader.batches_per_epoch())?;
     }
     let mut patches = Vec::with_capacity(args.rounds);
     for _ in 0..args.rounds {
-        patches.push(take(&loader, &mut epoch, Duration::from_secs_f64(args.seconds), usize::MAX)?);
+        patches.push(measure_rate(&loader, &mut epoch, Duration::from_secs_f64(args.seconds), usize::MAX)?);
     }
     patches.sort_by(f64::total_cmp);
     Ok(Rates { patches, each, images: dataset.len() })
 }
 
-/// Takes batches until `least` has passed or `most` batches have been taken. Returns the patches
+/// Takes batches until `min_time` has passed or `max_batches` batches have been taken. Returns the patches
 /// per second.
-fn take(loader: &Loader, epoch: &mut u32, least: Duration, most: usize) -> Result<f64> {
+fn measure_rate(loader: &Loader, epoch: &mut u32, min_time: Duration, max_batches: usize) -> Result<f64> {
     let (begun, mut patches, mut batches) = (Instant::now(), 0, 0);
-    while batches < most && begun.elapsed() < least {
+    while batches < max_batches && begun.elapsed() < min_time {
         for batch in loader.epoch(*epoch, 0) {
             patches += batch.map_err(anyhow::Error::from_boxed)?.shape().rows();
             batches += 1;
-            if batches >= most || begun.elapsed() >= least {
+            if batches >= max_batches || begun.elapsed() >= min_time {
                 break;
             }
         }

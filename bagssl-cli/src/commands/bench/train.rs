@@ -76,9 +76,9 @@ pub(crate) struct Args {
 }
 
 /// A source that repeats one batch of noise.
-struct Noise(BatchShape);
+struct RandomBatches(BatchShape);
 
-impl PatchSource for Noise {
+impl PatchSource for RandomBatches {
     fn shape(&self) -> BatchShape {
         self.0
     }
@@ -151,9 +151,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
                 false => None,
             };
             let profile = args.profile.as_deref().map(Profile::prepare).transpose()?;
-            on_one(name, args, &OnOne { config, shape, rounds: args.rounds, loader, profile })
+            run_one_backend(name, args, &SingleDeviceRun { config, shape, rounds: args.rounds, loader, profile })
         }
-        None => on_all(args, &config, shape),
+        None => run_all_backends(args, &config, shape),
     }
 }
 
@@ -203,7 +203,7 @@ struct Trained {
 }
 
 /// A benchmark of training on one backend.
-struct OnOne {
+struct SingleDeviceRun {
     config: CheckedConfig,
     shape: BatchShape,
     rounds: usize,
@@ -211,7 +211,7 @@ struct OnOne {
     profile: Option<&'static Profile>,
 }
 
-impl OnOne {
+impl SingleDeviceRun {
     fn run(&self, name: Name) -> Result<Trained> {
         let backend = name.open()?;
         let before = backend.memory_held();
@@ -224,7 +224,8 @@ impl OnOne {
             let whole = (timed[timed.len() - 1] - timed[0]).as_secs_f64() / (timed.len() - 1) as f64;
             Ok((whole, steps.ends))
         };
-        let (mean, ends) = steps(&Noise(self.shape), self.profile.map(|profile| Window::new(profile, self.rounds)))?;
+        let (mean, ends) =
+            steps(&RandomBatches(self.shape), self.profile.map(|profile| Window::new(profile, self.rounds)))?;
         let first_step = (ends[0] - begun).as_secs_f64();
         let peak_memory = backend.memory_held().zip(before).map(|(after, before)| after.saturating_sub(before));
         let mut seconds: Vec<f64> =
@@ -241,7 +242,7 @@ fn median(seconds: &mut [f64]) -> f64 {
     seconds[seconds.len() / 2]
 }
 
-fn on_one(name: Name, args: &Args, work: &OnOne) -> Result<ExitCode> {
+fn run_one_backend(name: Name, args: &Args, work: &SingleDeviceRun) -> Result<ExitCode> {
     let parameters = work.config.plan().parameters().iter().map(|parameter| parameter.len()).sum::<usize>();
     let (shape, steps) = (work.shape, work.rounds);
     let Trained { seconds, mean, first_step, peak_memory, loading } = work.run(name)?;
@@ -296,9 +297,11 @@ fn on_one(name: Name, args: &Args, work: &OnOne) -> Result<ExitCode> {
 }
 
 /// Measures the CPU backends in alternation.
-fn on_all(args: &Args, config: &CheckedConfig, shape: BatchShape) -> Result<ExitCode> {
-    let mut kinds =
-        Name::of_cpu().iter().map(|&name| Ok((name, stepper(name, config, shape)?))).collect::<Result<Vec<_>>>()?;
+fn run_all_backends(args: &Args, config: &CheckedConfig, shape: BatchShape) -> Result<ExitCode> {
+    let mut kinds = Name::cpu_backends()
+        .iter()
+        .map(|&name| Ok((name, stepper(name, config, shape)?)))
+        .collect::<Result<Vec<_>>>()?;
     let mut seconds = vec![Vec::new(); kinds.len()];
     for _ in 0..args.rounds {
         for ((_, step), seconds) in kinds.iter_mut().zip(&mut seconds) {
@@ -342,7 +345,7 @@ fn stepper(name: Name, config: &CheckedConfig, shape: BatchShape) -> Result<Step
     Ok(Box::new(move || {
         // Only the second of two steps is timed: the first one includes setup.
         let mut steps = Steps { wanted: 2, ends: Vec::new(), window: None };
-        trainer.run(&Noise(shape), &mut steps, &mut Nowhere)?;
+        trainer.run(&RandomBatches(shape), &mut steps, &mut Nowhere)?;
         Ok((steps.ends[1] - steps.ends[0]).as_secs_f64())
     }))
 }

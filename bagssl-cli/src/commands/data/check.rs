@@ -25,12 +25,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let source = args.set.source();
     let mut reports = Vec::new();
-    let mut halves = vec![("train", source.read(Split::Train)?)];
-    if !halves[0].1.is_whole() {
-        halves.push(("validation", source.read(Split::Validation)?));
+    let mut splits = vec![("train", source.read(Split::Train)?)];
+    if !splits[0].1.is_unsplit() {
+        splits.push(("validation", source.read(Split::Validation)?));
     }
-    let classes = Classes::compare(&halves[0].1, &halves[halves.len() - 1].1);
-    for (name, dataset) in &halves {
+    let classes = Classes::compare(&splits[0].1, &splits[splits.len() - 1].1);
+    for (name, dataset) in &splits {
         let sample = args.sample.map(|sample| sample as usize);
         let count = sample.map_or(dataset.len(), |sample| sample.min(dataset.len()));
         let bar = Progress::images(name, count, args.json);
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     } else {
         say!("{}", shown(&source.name()));
         reports.iter().for_each(|(name, report)| print(name, report));
-        if !classes.is_even() {
+        if !classes.is_consistent() {
             say!("\nclasses: {}", one_line(&classes.to_string()));
         }
     }
@@ -59,8 +59,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn print(name: &str, report: &CheckReport) {
     say!("\n{name}: {} images of {} classes, {} broken", report.images, report.classes.len(), report.broken.len());
     say!("  {}; {} decoded", report.format, report.decoded);
-    if !report.passed_over.is_empty() {
-        say!("  ignored: {}", one_line(&report.passed_over.to_string()));
+    if !report.ignored.is_empty() {
+        say!("  ignored: {}", one_line(&report.ignored.to_string()));
     }
     if let (Some(height), Some(width)) = (report.height, report.width) {
         say!("  height {} to {}, width {} to {} pixels", height.0, height.1, width.0, width.1);

@@ -13,9 +13,9 @@ use super::SetArgs;
 use crate::commands::train;
 use crate::config::RecipeArgs;
 use crate::input::files::Output;
-use crate::input::source::{BadImageArgs, tell_skipped};
+use crate::input::source::{BadImageArgs, report_skipped};
 use crate::terminal::output::{field, say};
-use crate::terminal::picture::{GAP, below, beside, enlarged, png, widened};
+use crate::terminal::picture::{GAP, enlarged, hstack, png, vstack, widened};
 
 /// Draw images beside the augmented patches that training makes of them
 ///
@@ -47,11 +47,11 @@ pub(crate) struct Args {
 /// The maximum length of an image's longer side on the sheet, in pixels.
 const IMAGE_SIDE: u32 = 160;
 /// The minimum length of an image's or a patch's longer side on the sheet, in pixels.
-const LEAST_SIDE: u32 = 64;
+const MIN_SIDE: u32 = 64;
 /// The maximum width of a row of patches, in pixels. More patches wrap to the next row.
 const ROW_WIDTH: u32 = 1280;
 /// The maximum number of patches on a sheet.
-const MOST_PATCHES: usize = 10_000;
+const MAX_PATCHES: usize = 10_000;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.output.extension().is_none_or(|extension| extension != "png") {
@@ -65,20 +65,21 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let dataset = source.open(Split::Train)?;
     config.train.batch.images = usize::from(args.count).min(dataset.len());
     let patches = config.train.batch.images * config.train.batch.patches;
-    if patches > MOST_PATCHES {
-        bail!("--count: expected at most {MOST_PATCHES} patches on a sheet, got {patches}");
+    if patches > MAX_PATCHES {
+        bail!("--count: expected at most {MAX_PATCHES} patches on a sheet, got {patches}");
     }
     let loader = train::loader(&config, dataset.clone(), 0, args.bad.on_bad_image.into())?;
     let batch = loader.epoch(0, 0).next().context("an epoch has a batch")?.map_err(anyhow::Error::from_boxed)?;
     let images = batch.images().iter();
-    let wholes: Vec<Image> =
-        images.map(|&image| Ok(visible(&dataset.decode(image as usize)?.shrunk(IMAGE_SIDE)))).collect::<Result<_>>()?;
+    let wholes: Vec<Image> = images
+        .map(|&image| Ok(visible(&dataset.decode(image as usize)?.shrink_to(IMAGE_SIDE))))
+        .collect::<Result<_>>()?;
     let width = wholes.iter().map(|whole| whole.size().width).max().unwrap_or(1);
-    let patches_at = |place: usize| patches_of(&batch, place, config.train.normalization);
+    let patches_at = |index: usize| patches_of(&batch, index, config.train.normalization);
     let lines: Vec<Image> =
-        wholes.iter().enumerate().map(|(place, whole)| line(whole, width, &patches_at(place))).collect();
-    output.write(&png(&below(&lines.iter().collect::<Vec<_>>()))?)?;
-    tell_skipped(&loader.skipped());
+        wholes.iter().enumerate().map(|(index, whole)| line(whole, width, &patches_at(index))).collect();
+    output.write(&png(&vstack(&lines.iter().collect::<Vec<_>>()))?)?;
+    report_skipped(&loader.skipped());
     let names: Vec<&str> = batch.images().iter().map(|&image| dataset.name(image as usize)).collect();
     if args.json {
         let (patches, seed) = (config.train.batch.patches, config.train.seed);
@@ -98,7 +99,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// Enlarges an image that is small.
 fn visible(image: &Image) -> Image {
     let ImageSize { height, width } = image.size();
-    enlarged(image, LEAST_SIDE.div_ceil(height.max(width)))
+    enlarged(image, MIN_SIDE.div_ceil(height.max(width)))
 }
 
 /// Draws an image and its patches side by side. `column` is the width of the image's column, so
@@ -107,8 +108,8 @@ fn line(whole: &Image, column: u32, patches: &[Image]) -> Image {
     let large: Vec<Image> = patches.iter().map(visible).collect();
     let side = large.first().map_or(1, |patch| patch.size().width);
     let in_row = (ROW_WIDTH / (side + GAP)).max(1) as usize;
-    let rows: Vec<Image> = large.chunks(in_row).map(|row| beside(&row.iter().collect::<Vec<_>>())).collect();
-    beside(&[&widened(whole, column), &below(&rows.iter().collect::<Vec<_>>())])
+    let rows: Vec<Image> = large.chunks(in_row).map(|row| hstack(&row.iter().collect::<Vec<_>>())).collect();
+    hstack(&[&widened(whole, column), &vstack(&rows.iter().collect::<Vec<_>>())])
 }
 
 /// Returns the patches of an image in a batch as 8-bit images. Inverts the normalization.

@@ -5,14 +5,14 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use bagssl_data::curate::{alike, by_duplicates, by_key, divide};
-use bagssl_data::lists::{self, Listed};
-use bagssl_data::{Dataset, Format, PassedOver, Split};
+use bagssl_data::curate::{group_by_key, group_duplicates, similar_names, split_groups};
+use bagssl_data::lists::{self, ListEntry};
+use bagssl_data::{Dataset, Format, Ignored, Split};
 use regex::Regex;
 use serde::Serialize;
 
 use crate::input::files::{self, Output, write_together};
-use crate::input::source::{BadImage, BadImageArgs, tell_passed_over, tell_skipped};
+use crate::input::source::{BadImage, BadImageArgs, report_ignored, report_skipped};
 use crate::memory::{ImageMemoryArgs, LimitArgs};
 use crate::terminal::output::{note, one_line, say, shown};
 use crate::terminal::progress::Progress;
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     output: PathBuf,
     /// Criterion that puts images into the same group
     #[arg(long, value_enum)]
-    by: By,
+    by: GroupBy,
     /// Regular expression for --by name, matched against each image's path in the folder
     ///
     /// Images belong to the same group if all capture groups `(..)` match the same text. Without
@@ -61,7 +61,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum By {
+enum GroupBy {
     /// The folder of the image
     Folder,
     /// The part of the image's path that matches --pattern
@@ -87,10 +87,10 @@ struct Counts {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let [train, validation] = ["train.txt", "val.txt"].map(|name| args.output.join(name));
-    if args.pattern.is_some() && args.by != By::Name {
+    if args.pattern.is_some() && args.by != GroupBy::Name {
         bail!("--pattern: expected --by name, got another");
     }
-    if args.bad.on_bad_image == BadImage::Skip && args.by != By::Duplicates {
+    if args.bad.on_bad_image == BadImage::Skip && args.by != GroupBy::Duplicates {
         bail!("--on-bad-image skip: expected --by duplicates, got another, which reads no images");
     }
     if !args.force
@@ -99,34 +99,36 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         bail!("{}: already exists; --force replaces it", there.display());
     }
     let mut found = images(&args.path)?;
-    leave_out_nameless(args, &mut found)?;
+    skip_non_utf8(args, &mut found)?;
     group(args, &mut found)?;
     found.retain(|image| image.group.is_some());
-    let groups = by_key(found.iter().map(|image| image.group));
-    let classes = by_key(found.iter().map(|image| image.class.as_str()));
-    let halves = divide(&groups, &classes, args.validation, args.seed)
+    let groups = group_by_key(found.iter().map(|image| image.group));
+    let classes = group_by_key(found.iter().map(|image| image.class.as_str()));
+    let splits = split_groups(&groups, &classes, args.validation, args.seed)
         .with_context(|| format!("{} by {}", args.path.display(), name_of(args.by)))?;
 
     files::make_folder(&args.output)?;
-    let way = way(&args.output, &args.path)?;
-    let list = |half: Split| {
-        let of_half = found.iter().zip(&halves).filter(|(_, of_image)| **of_image == half);
-        let listed =
-            |(image, _): (&SplitReport, _)| Listed { path: format!("{way}{}", image.name), class: image.class.clone() };
-        lists::print(&of_half.map(listed).collect::<Vec<_>>())
+    let way = relative_path(&args.output, &args.path)?;
+    let list = |split: Split| {
+        let of_split = found.iter().zip(&splits).filter(|(_, of_image)| **of_image == split);
+        let listed = |(image, _): (&SplitReport, _)| ListEntry {
+            path: format!("{way}{}", image.name),
+            class: image.class.clone(),
+        };
+        lists::print(&of_split.map(listed).collect::<Vec<_>>())
     };
     let (of_train, of_validation) = (list(Split::Train), list(Split::Validation));
     let outputs = (Output::new(&train, args.force, &[])?, Output::new(&validation, args.force, &[])?);
     write_together([(outputs.0, of_train.as_bytes()), (outputs.1, of_validation.as_bytes())])?;
-    tell(args, &found, &groups, &halves)?;
+    report_split(args, &found, &groups, &splits)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn name_of(by: By) -> &'static str {
+fn name_of(by: GroupBy) -> &'static str {
     match by {
-        By::Folder => "folder",
-        By::Name => "name",
-        By::Duplicates => "duplicates",
+        GroupBy::Folder => "folder",
+        GroupBy::Name => "name",
+        GroupBy::Duplicates => "duplicates",
     }
 }
 
@@ -136,34 +138,34 @@ fn images(path: &Path) -> Result<Vec<SplitReport>> {
     if !path.is_dir() {
         bail!("{}: expected a folder of image files (unpack archives first), got none", path.display());
     }
-    let halves: Vec<Dataset> = match Dataset::format_of_folder(path) {
-        Err(_) | Ok(Format::WholeFolder) => vec![Dataset::of_folder(path)?],
+    let splits: Vec<Dataset> = match Dataset::format_of_folder(path) {
+        Err(_) | Ok(Format::WholeFolder) => vec![Dataset::from_folder(path)?],
         // A folder with only one of train/ and val/ can be split, too.
         Ok(Format::ImageFolder) => {
-            Split::ALL.into_iter().filter_map(|split| Dataset::of_halves(path, split).ok()).collect()
+            Split::ALL.into_iter().filter_map(|split| Dataset::from_split_folders(path, split).ok()).collect()
         }
         Ok(other) => bail!("{}: expected a folder of image files, got {other}", path.display()),
     };
-    let mut passed = PassedOver::default();
-    match &halves[..] {
-        [train, validation] => passed.join(&train.passed_over_with(validation)),
-        halves => halves.iter().for_each(|half| passed.join(&half.passed_over())),
+    let mut ignored = Ignored::default();
+    match &splits[..] {
+        [train, validation] => ignored.join(&train.ignored_with(validation)),
+        splits => splits.iter().for_each(|split| ignored.join(&split.ignored())),
     }
-    tell_passed_over(&passed);
-    let is_whole = |half: &Dataset| half.format() == Format::Files;
-    let class = |half: &Dataset, image: usize| match is_whole(half) {
-        true => half.name(image).split_once('/').map_or("", |(folder, _)| folder).to_string(),
-        false => half.classes()[half.label(image) as usize].clone(),
+    report_ignored(&ignored);
+    let is_unsplit = |split: &Dataset| split.format() == Format::Files;
+    let class = |split: &Dataset, image: usize| match is_unsplit(split) {
+        true => split.name(image).split_once('/').map_or("", |(folder, _)| folder).to_string(),
+        false => split.classes()[split.label(image) as usize].clone(),
     };
-    let found = |half: &Dataset| -> Vec<SplitReport> {
-        let found = |image| SplitReport { name: half.name(image).into(), class: class(half, image), group: None };
-        (0..half.len()).map(found).collect()
+    let found = |split: &Dataset| -> Vec<SplitReport> {
+        let found = |image| SplitReport { name: split.name(image).into(), class: class(split, image), group: None };
+        (0..split.len()).map(found).collect()
     };
-    Ok(halves.iter().flat_map(found).collect())
+    Ok(splits.iter().flat_map(found).collect())
 }
 
 /// Rejects or skips files whose names a list cannot represent.
-fn leave_out_nameless(args: &Args, found: &mut Vec<SplitReport>) -> Result<()> {
+fn skip_non_utf8(args: &Args, found: &mut Vec<SplitReport>) -> Result<()> {
     let count = found.len();
     for image in found.extract_if(.., |image| {
         image.name.contains(char::REPLACEMENT_CHARACTER) && args.path.join(&image.name).symlink_metadata().is_err()
@@ -177,7 +179,7 @@ fn leave_out_nameless(args: &Args, found: &mut Vec<SplitReport>) -> Result<()> {
     match count - found.len() {
         0 => {}
         1 => note!("skipped 1 image"),
-        left_out => note!("skipped {left_out} images"),
+        skipped => note!("skipped {skipped} images"),
     }
     Ok(())
 }
@@ -185,24 +187,24 @@ fn leave_out_nameless(args: &Args, found: &mut Vec<SplitReport>) -> Result<()> {
 /// Assigns a group to each image. Skipped images get `None`.
 fn group(args: &Args, found: &mut [SplitReport]) -> Result<()> {
     let groups: Vec<Option<u32>> = match (args.by, &args.pattern) {
-        (By::Folder, _) => {
+        (GroupBy::Folder, _) => {
             let folder = |image: &SplitReport| image.name.rsplit_once('/').map_or("", |(folder, _)| folder).to_string();
-            by_key(found.iter().map(folder)).into_iter().map(Some).collect()
+            group_by_key(found.iter().map(folder)).into_iter().map(Some).collect()
         }
-        (By::Name, pattern) => {
+        (GroupBy::Name, pattern) => {
             let text = pattern.as_deref().unwrap_or_default();
             let pattern =
                 Regex::new(text).map_err(|error| anyhow::anyhow!("--pattern: {}", short(&error.to_string())))?;
             let keys: Vec<String> = found.iter().map(|image| key(&pattern, &image.name)).collect::<Result<_>>()?;
-            by_key(keys).into_iter().map(Some).collect()
+            group_by_key(keys).into_iter().map(Some).collect()
         }
-        (By::Duplicates, _) => {
+        (GroupBy::Duplicates, _) => {
             let paths: Vec<PathBuf> = found.iter().map(|image| args.path.join(&image.name)).collect();
             let bar = Progress::images("compare", paths.len(), args.json);
-            let all = Dataset::of_files(&paths)?.with_budget(args.memory.budget());
-            let (groups, skipped) = by_duplicates(&all, args.bad.on_bad_image.into(), &|| bar.inc(1))?;
+            let all = Dataset::from_files(&paths)?.with_budget(args.memory.budget());
+            let (groups, skipped) = group_duplicates(&all, args.bad.on_bad_image.into(), &|| bar.inc(1))?;
             bar.finish();
-            tell_skipped(&skipped);
+            report_skipped(&skipped);
             groups
         }
     };
@@ -230,7 +232,7 @@ fn short(message: &str) -> &str {
 
 /// Returns the relative path from one folder to another with a trailing slash, or an empty string
 /// if they are the same.
-fn way(from: &Path, to: &Path) -> Result<String> {
+fn relative_path(from: &Path, to: &Path) -> Result<String> {
     let whole = |path: &Path| path.canonicalize().with_context(|| path.display().to_string());
     let (from, to) = (whole(from)?, whole(to)?);
     let text = |component: Component<'_>| -> Result<String> {
@@ -251,16 +253,16 @@ fn way(from: &Path, to: &Path) -> Result<String> {
 }
 
 /// Prints a summary of the split.
-fn tell(args: &Args, found: &[SplitReport], groups: &[u32], halves: &[Split]) -> Result<()> {
+fn report_split(args: &Args, found: &[SplitReport], groups: &[u32], splits: &[Split]) -> Result<()> {
     let mut classes: BTreeMap<&str, Counts> = BTreeMap::new();
-    for (image, half) in found.iter().zip(halves) {
+    for (image, split) in found.iter().zip(splits) {
         let counts = classes.entry(&image.class).or_default();
-        match half {
+        match split {
             Split::Train => counts.train += 1,
             Split::Validation => counts.validation += 1,
         }
     }
-    let of = |half: Split| halves.iter().filter(|of_image| **of_image == half).count();
+    let of = |split: Split| splits.iter().filter(|of_image| **of_image == split).count();
     let (train, validation) = (of(Split::Train), of(Split::Validation));
     let count = groups.iter().max().map_or(0, |most| most + 1);
     if args.json {
@@ -278,7 +280,7 @@ fn tell(args: &Args, found: &[SplitReport], groups: &[u32], halves: &[Split]) ->
              {output}"
         );
     }
-    for names in alike(classes.keys().copied()) {
+    for names in similar_names(classes.keys().copied()) {
         note!("note: {} differ only in Unicode form, case or spaces", one_line(&format!("{names:?}")));
     }
     let one_sided: Vec<&str> = classes
@@ -302,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_have_keys() {
+    fn keys_of_names() {
         let of = |pattern: &str, name: &str| key(&Regex::new(pattern).unwrap(), name).ok();
         assert_eq!(of(r"^[a-z]+", "cat12_3.jpg").as_deref(), Some("cat"));
         assert_eq!(of(r"(p\d+)_\d+(a|b)?", "x/p12_3a.jpg").as_deref(), Some("p12\0a"));
@@ -311,12 +313,12 @@ mod tests {
     }
 
     #[test]
-    fn the_way_from_one_folder_to_another() {
+    fn relative_path_between_folders() {
         let root = tempfile::tempdir().unwrap();
         for folder in ["a/b", "a/c/d"] {
             std::fs::create_dir_all(root.path().join(folder)).unwrap();
         }
-        let of = |from: &str, to: &str| way(&root.path().join(from), &root.path().join(to)).unwrap();
+        let of = |from: &str, to: &str| relative_path(&root.path().join(from), &root.path().join(to)).unwrap();
         assert_eq!(of("a/b", "a/c/d"), "../c/d/");
         assert_eq!(of("a", "a/c/d"), "c/d/");
         assert_eq!(of("a/c/d", "a"), "../../");

@@ -14,15 +14,15 @@ use bagssl_core::checkpoint::Spec;
 use bagssl_core::embed::{FeatureLayer, Rows};
 use bagssl_core::random::{Address, Purpose};
 use bagssl_data::{BagConfig, BagLoader, Dataset, Split};
-use bagssl_eval::analysis::projection_2d::{Tsne, principal};
-use bagssl_eval::classify::protocol::{Origin, Protocol};
-use bagssl_eval::features::Features;
+use bagssl_eval::Features;
+use bagssl_eval::analysis::{Tsne, pca};
 use bagssl_eval::report::{Block, Page, Point, Scatter, Thumbnail};
+use bagssl_eval::{Origin, Protocol};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::backend::{CpuArgs, Name};
-use crate::claims::{ClaimArgs, PageArgs, on_each};
+use crate::claims::{ClaimArgs, PageArgs, for_each_checkpoint};
 use crate::commands::embed::Feature;
 use crate::embedding::by_flag;
 use crate::input::bag::BagArgs;
@@ -155,22 +155,23 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         None => vec![FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection],
     };
     let bars = |name: &str| args.page.bar(name);
-    let mut left_out = Vec::new();
-    let maps = on_each(&claim, Protocol::default(), &args.bag, &layers, &bars, |model, splits, options| {
-        let layer = args.tap.map_or(model.spec.tap, FeatureLayer::from);
-        if model.layers(&[layer]).is_empty() {
-            left_out.push(format!("{}: {NO_PROJECTOR}.", model.name));
-            return Ok(None);
-        }
-        Map { args, claim: &claim, model, splits, options, layer }.draw().map(Some)
-    })?;
+    let mut skipped = Vec::new();
+    let maps =
+        for_each_checkpoint(&claim, Protocol::default(), &args.bag, &layers, &bars, |model, splits, options| {
+            let layer = args.tap.map_or(model.spec.tap, FeatureLayer::from);
+            if model.layers(&[layer]).is_empty() {
+                skipped.push(format!("{}: {NO_PROJECTOR}.", model.name));
+                return Ok(None);
+            }
+            Map { args, claim: &claim, model, splits, options, layer }.draw().map(Some)
+        })?;
     let maps: Vec<MapReport> = maps.into_iter().flatten().collect();
     if maps.is_empty() {
-        bail!("{}", left_out.join(" "));
+        bail!("{}", skipped.join(" "));
     }
-    let data = json!({"maps": maps, "left_out": left_out});
+    let data = json!({"maps": maps, "left_out": skipped});
     let mut page = page(args, maps);
-    page.lead.extend(left_out);
+    page.lead.extend(skipped);
     args.page.show("map", page, &data)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -198,7 +199,7 @@ impl Map<'_> {
         let mut draw = Address { seed: args.seed, ..Address::default() }.stream(Purpose::Evaluation);
         let mut order = draw.permutation(whole.len() as u32);
         order.truncate(images);
-        let dataset = Arc::new(whole.of_images(&order));
+        let dataset = Arc::new(whole.select_images(&order));
         let features = self.features(&dataset, bag)?;
         let rows = unit(if args.patches { features.rows().to_rows() } else { features.mean()?.to_rows() });
         let source = |point: usize| -> (usize, Option<usize>) {
@@ -206,7 +207,7 @@ impl Map<'_> {
             let (position, patch) = if args.patches { (point / patches, Some(point % patches)) } else { (point, None) };
             (features.images()[position] as usize, patch)
         };
-        let (points, explained) = place(args, &rows)?;
+        let (points, explained) = project(args, &rows)?;
         let labels: Vec<u32> = (0..rows.len()).map(|point| dataset.label(source(point).0)).collect();
         let kinds: Vec<(usize, u32)> =
             labels.iter().enumerate().map(|(point, &label)| (source(point).0, label)).collect();
@@ -220,19 +221,19 @@ impl Map<'_> {
             groups: dataset.classes().to_vec(),
             points: Vec::new(),
         };
-        for (point, &at) in points.iter().enumerate() {
+        for (point, &position) in points.iter().enumerate() {
             let (image, patch) = source(point);
             let patch = patch.map_or_else(String::new, |patch| format!(", patch {patch}"));
             let name = format!("{}{patch}", dataset.name(image));
-            map.points.push(Point { at, group: labels[point] as usize, name, thumbnail: None });
+            map.points.push(Point { position, group: labels[point] as usize, name, thumbnail: None });
         }
-        for point in Scatter::with_room(&points) {
+        for point in Scatter::without_overlap(&points) {
             let (image, patch) = source(point);
             let picture = match patch {
                 Some(patch) => loader.picture(image, patch)?,
                 None => dataset.decode(image)?.into_image(),
             };
-            let mut picture = picture.shrunk(LARGEST);
+            let mut picture = picture.shrink_to(LARGEST);
             picture.set_color(color);
             let size = picture.size();
             map.points[point].thumbnail = Some(Thumbnail::new(size.height, size.width, picture.rgb().to_vec())?);
@@ -283,16 +284,16 @@ const LARGEST: u32 = 48;
 type Plane = (Vec<[f64; 2]>, Option<[f64; 2]>);
 
 /// Projects rows to the plane.
-fn place(args: &Args, rows: &Rows) -> Result<Plane> {
+fn project(args: &Args, rows: &Rows) -> Result<Plane> {
     match args.method {
         Method::Pca => {
-            let found = principal(rows, 2)?;
+            let found = pca(rows, 2)?;
             let share = |direction: usize| found.explained.get(direction).copied().unwrap_or(0.0);
             Ok((found.points(), Some([share(0), share(1)])))
         }
         Method::Tsne => {
-            let most = (rows.len().saturating_sub(1)) as f64 / 3.0;
-            let perplexity = args.perplexity.unwrap_or(30_f64.min(most));
+            let max_directions = (rows.len().saturating_sub(1)) as f64 / 3.0;
+            let perplexity = args.perplexity.unwrap_or(30_f64.min(max_directions));
             let bar = Progress::new("t-SNE", u64::from(args.steps), "steps", args.page.json);
             let map = Tsne { perplexity, steps: args.steps as usize }.map(rows, |_| bar.inc(1));
             bar.finish();

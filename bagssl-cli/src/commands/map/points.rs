@@ -25,13 +25,13 @@ pub(super) fn unit(mut rows: Rows) -> Rows {
 
 /// Returns how often a point's most similar point of another image has the same class, in percent,
 /// or `None` if there is only one image. `kinds` has the image and class of each point.
-pub(super) fn same_class(kinds: &[(usize, u32)], like: impl Fn(usize, usize) -> f64) -> Option<f64> {
+pub(super) fn same_class(kinds: &[(usize, u32)], similarity: impl Fn(usize, usize) -> f64) -> Option<f64> {
     if kinds.iter().all(|kind| kind.0 == kinds[0].0) {
         return None;
     }
     let nearest = |point: usize| {
         let others = (0..kinds.len()).filter(|&other| kinds[other].0 != kinds[point].0);
-        others.max_by(|&a, &b| like(point, a).total_cmp(&like(point, b)))
+        others.max_by(|&a, &b| similarity(point, a).total_cmp(&similarity(point, b)))
     };
     let same = (0..kinds.len()).filter(|&point| nearest(point).is_some_and(|other| kinds[other].1 == kinds[point].1));
     Some(100.0 * same.count() as f64 / kinds.len() as f64)
@@ -44,14 +44,14 @@ mod tests {
     #[test]
     fn neighbors_of_a_class_by_hand() {
         let places: [f64; 4] = [0.0, 1.0, 1.5, 9.0];
-        let like = |a: usize, b: usize| -(places[a] - places[b]).abs();
+        let similarity = |a: usize, b: usize| -(places[a] - places[b]).abs();
         // Points 0 and 2 are nearest to 1; points 1 and 3 are nearest to 2.
         let of = |labels: &[u32]| labels.iter().copied().enumerate().collect::<Vec<_>>();
-        assert_eq!(same_class(&of(&[0, 0, 1, 1]), like), Some(50.0));
-        assert_eq!(same_class(&of(&[0, 1, 0, 1]), like), Some(0.0));
+        assert_eq!(same_class(&of(&[0, 0, 1, 1]), similarity), Some(50.0));
+        assert_eq!(same_class(&of(&[0, 1, 0, 1]), similarity), Some(0.0));
         // Two patches of one image: their neighbors are searched in other images only.
-        assert_eq!(same_class(&[(7, 0), (7, 0), (8, 1), (9, 1)], like), Some(25.0));
-        assert_eq!(same_class(&[(7, 0), (7, 0)], like), None);
+        assert_eq!(same_class(&[(7, 0), (7, 0), (8, 1), (9, 1)], similarity), Some(25.0));
+        assert_eq!(same_class(&[(7, 0), (7, 0)], similarity), None);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::cache;
 use crate::entries::Entries;
 use crate::error::Result;
 use crate::file::{Archive, FileStamp, open_file};
-use crate::passed::PassedOver;
+use crate::ignored::Ignored;
 
 /// The images of an archive, sorted by name, and their classes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,25 +23,25 @@ pub(crate) struct ArchiveIndex {
     pub(crate) entries: Entries,
     pub(crate) classes: Vec<String>,
     /// The ignored members. They are not stored in the file.
-    pub(crate) passed: PassedOver,
+    pub(crate) ignored: Ignored,
 }
 
-const MARK: u64 = u64::from_le_bytes(*b"bagsidx\x01");
-const HEAD: usize = 64;
+const MAGIC: u64 = u64::from_le_bytes(*b"bagsidx\x01");
+const HEADER_BYTES: usize = 64;
 
 /// Loads the index of an archive if a cached one matches, otherwise builds and caches it. The index
 /// is cached beside the archive, or in the user's cache folder if that place is not writable. If
 /// neither works, it is built in every run.
 pub(crate) fn open_or_build(archive: &Archive, build: impl FnOnce() -> Result<ArchiveIndex>) -> Result<ArchiveIndex> {
     let places = places(&archive.path);
-    let kept = places.iter().find_map(|place| read(open_file(place).ok()?, archive.stamp));
+    let kept = places.iter().find_map(|path| read(open_file(path).ok()?, archive.stamp));
     if let Some(index) = kept {
         return Ok(index);
     }
     let index = build()?;
     // Do not cache an index with ignored members: the file does not store them.
-    let _ = index.passed.is_empty()
-        && places.iter().any(|place| cache::keep(place, |file| write(&index, archive.stamp, file)).is_ok());
+    let _ = index.ignored.is_empty()
+        && places.iter().any(|path| cache::write(path, |file| write(&index, archive.stamp, file)).is_ok());
     Ok(index)
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn open_or_build(archive: &Archive, build: impl FnOnce() -> Result<Ar
 fn places(archive: &Path) -> Vec<PathBuf> {
     let mut beside = archive.as_os_str().to_owned();
     beside.push(".bagssl-index");
-    [Some(beside.into()), cache::place(archive, ".bagssl-index")].into_iter().flatten().collect()
+    [Some(beside.into()), cache::path(archive, ".bagssl-index")].into_iter().flatten().collect()
 }
 
 fn write(index: &ArchiveIndex, stamp: FileStamp, file: &mut impl Write) -> io::Result<()> {
@@ -63,7 +63,7 @@ fn write(index: &ArchiveIndex, stamp: FileStamp, file: &mut impl Write) -> io::R
     let sections = [&head[..], classes.as_bytes(), entries.names.as_bytes(), &ends, &offsets, &lengths, &labels];
     let mut crc = Crc::new();
     sections.iter().for_each(|section| crc.update(section));
-    file.write_all(&longs(&[MARK, u64::from(crc.sum())]))?;
+    file.write_all(&longs(&[MAGIC, u64::from(crc.sum())]))?;
     sections.iter().try_for_each(|section| file.write_all(section))
 }
 
@@ -77,12 +77,13 @@ fn read(file: File, stamp: FileStamp) -> Option<ArchiveIndex> {
 /// Reads an index from `length` bytes. Checks every number, and allocates no more memory than there
 /// are bytes.
 pub(crate) fn from_reader(mut reader: impl Read, length: u64, stamp: FileStamp) -> Option<ArchiveIndex> {
-    let mut head = [0; HEAD];
+    let mut head = [0; HEADER_BYTES];
     reader.read_exact(&mut head).ok()?;
     let word = |at: usize| u64::from_le_bytes(head[8 * at..][..8].try_into().expect("eight bytes"));
     let (images, class_bytes, name_bytes) = (word(4), word(5), word(6));
-    let is_its = word(0) == MARK && FileStamp { length: word(2), modified: word(3) as i64 } == stamp;
-    let whole = images.checked_mul(28)?.checked_add(class_bytes)?.checked_add(name_bytes)?.checked_add(HEAD as u64)?;
+    let is_its = word(0) == MAGIC && FileStamp { length: word(2), modified: word(3) as i64 } == stamp;
+    let whole =
+        images.checked_mul(28)?.checked_add(class_bytes)?.checked_add(name_bytes)?.checked_add(HEADER_BYTES as u64)?;
     if !is_its || whole != length || u32::try_from(images).is_err() {
         return None;
     }
@@ -101,7 +102,7 @@ pub(crate) fn from_reader(mut reader: impl Read, length: u64, stamp: FileStamp) 
     let labels = section(4 * images)?.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
     let sources = vec![0; images as usize];
     let entries = Entries { names, ends, offsets, lengths, labels, sources };
-    let index = ArchiveIndex { entries, classes, passed: PassedOver::default() };
+    let index = ArchiveIndex { entries, classes, ignored: Ignored::default() };
     (word(1) == u64::from(crc.sum()) && is_sound(&index, stamp)).then_some(index)
 }
 
@@ -139,7 +140,7 @@ mod tests {
         let entry = |name, label, offset| Entry { name, label, source: 0, offset, length: 1000 };
         let entries = [entry("a/ä.jpg", 0, 0), entry("b/1.jpg", 1, 4000), entry("b/2.jpg", 1, 512)];
         let classes = vec!["a".into(), "b".into()];
-        ArchiveIndex { entries: entries.into_iter().collect(), classes, passed: PassedOver::default() }
+        ArchiveIndex { entries: entries.into_iter().collect(), classes, ignored: Ignored::default() }
     }
 
     fn bytes(index: &ArchiveIndex, stamp: FileStamp) -> Vec<u8> {
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn cache_file_round_trip() {
         let whole = bytes(&small(), STAMP);
         assert_eq!(back(&whole, STAMP).unwrap(), small());
         for other in [FileStamp { length: 5001, ..STAMP }, FileStamp { modified: -6, ..STAMP }] {
@@ -170,7 +171,7 @@ mod tests {
     /// The checksum is not the only check: a file that is crafted with a valid checksum is refused
     /// too.
     #[test]
-    fn what_points_outside_is_refused() {
+    fn entries_outside_the_archive_are_refused() {
         let refused = |change: fn(&mut ArchiveIndex)| {
             let mut index = small();
             change(&mut index);
@@ -188,7 +189,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_numbers_have_an_answer(images: u64, class_bytes: u64, name_bytes: u64, rest in prop::collection::vec(any::<u8>(), 0..100)) {
-            let head = [MARK, 0, 5000, (-7_i64) as u64, images, class_bytes, name_bytes, 0];
+            let head = [MAGIC, 0, 5000, (-7_i64) as u64, images, class_bytes, name_bytes, 0];
             let file: Vec<u8> = head.iter().flat_map(|number| number.to_le_bytes()).chain(rest).collect();
             prop_assert_eq!(back(&file, STAMP), None);
         }

@@ -25,7 +25,7 @@ pub struct Synset {
 }
 
 /// The maximum size of a file after decompression. ImageNet's has less than 1 MB.
-const MOST_BYTES: u64 = 64 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 const COMPRESSED: u32 = 15;
 const MATRIX: u32 = 14;
 /// The class code of an array of structs.
@@ -58,9 +58,9 @@ pub fn synsets(file: &[u8]) -> Result<Vec<Synset>, String> {
 
 fn unpack(data: &[u8]) -> Result<Vec<u8>, String> {
     let mut unpacked = Vec::new();
-    let mut reader = flate2::read::ZlibDecoder::new(data).take(MOST_BYTES);
+    let mut reader = flate2::read::ZlibDecoder::new(data).take(MAX_BYTES);
     reader.read_to_end(&mut unpacked).map_err(|error| one_line(&error))?;
-    if unpacked.len() as u64 == MOST_BYTES { Err(format!("more than {MOST_BYTES} bytes")) } else { Ok(unpacked) }
+    if unpacked.len() as u64 == MAX_BYTES { Err(format!("more than {MAX_BYTES} bytes")) } else { Ok(unpacked) }
 }
 
 /// Reads the next element: its type and its data.
@@ -167,7 +167,7 @@ mod tests {
     const FILE: &[u8] = include_bytes!("../../../tests/reference/meta.mat");
 
     #[test]
-    fn what_scipy_wrote() {
+    fn synsets_of_a_scipy_file() {
         let synset = |id, wnid: &str, children| Synset { id, wnid: wnid.into(), children };
         let expected = [
             synset(1, "n02119789", 0),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_is_refused() {
+    fn truncated_files_are_refused() {
         for length in 0..FILE.len() {
             assert!(synsets(&FILE[..length]).is_err(), "{length} bytes");
         }

@@ -13,10 +13,10 @@ use crate::file::{Archive, FileStamp};
 use crate::format::Format;
 use crate::formats::archive::{self, Kind, Member, Section, split_name};
 use crate::formats::collector::Collector;
-use crate::formats::half_folders::HalfFolders;
+use crate::formats::split_folders::SplitFolders;
 use crate::formats::{folder, walk};
+use crate::ignored::{FileKind, Ignored, file_kind, is_image};
 use crate::index::Index;
-use crate::passed::{Named, PassedOver, is_image, named};
 use crate::split::Split;
 use crate::storage::Storage;
 use index::ArchiveIndex;
@@ -57,36 +57,36 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Index> {
     let classes: Vec<String> = classes.into_iter().collect();
     let number =
         |wnid: &str| classes.binary_search_by(|class| class.as_str().cmp(wnid)).expect("a wnid of the classes");
-    let (entries, passed, archive) = match (split, of_train, train) {
-        (Split::Train, Some(ArchiveIndex { mut entries, classes, passed }), Some(archive)) => {
+    let (entries, ignored, archive) = match (split, of_train, train) {
+        (Split::Train, Some(ArchiveIndex { mut entries, classes, ignored }), Some(archive)) => {
             let numbers: Vec<u32> = classes.iter().map(|wnid| number(wnid) as u32).collect();
             entries.labels.iter_mut().for_each(|label| *label = numbers[*label as usize]);
-            (entries, passed, archive)
+            (entries, ignored, archive)
         }
         (Split::Train, ..) => return Err(missing(TRAIN)),
         (Split::Validation, ..) if !root.join(VALIDATION).is_file() => return Err(missing(VALIDATION)),
         (Split::Validation, ..) => {
             let truth = truth.ok_or_else(|| without_truth(root))?;
             let archive = Archive::open(&root.join(VALIDATION))?;
-            let (entries, passed) = validation(&archive, &truth, &|wnid| number(wnid) as u32)?;
-            (entries, passed, archive)
+            let (entries, ignored) = validation(&archive, &truth, &|wnid| number(wnid) as u32)?;
+            (entries, ignored, archive)
         }
     };
-    let half = Some(archive.path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    let split_name = Some(archive.path.file_name().unwrap_or_default().to_string_lossy().into_owned());
     let index = Index::new(root, Format::ImageNet, classes, entries, Storage::Archives(vec![archive]));
-    Ok(Index { half, passed, ..index })
+    Ok(Index { split_name, ignored, ..index })
 }
 
 /// Returns the images among the members of a tar, and counts the ignored members.
-fn images<'a>(members: &'a [Member], passed: &'a mut PassedOver) -> impl Iterator<Item = &'a Member> {
-    members.iter().filter(|member| match named(&member.name) {
+fn images<'a>(members: &'a [Member], ignored: &'a mut Ignored) -> impl Iterator<Item = &'a Member> {
+    members.iter().filter(|member| match file_kind(&member.name) {
         _ if member.kind != Kind::File => false,
-        Named::Image => true,
-        Named::Passed(reason) => {
-            passed.add(reason, &member.name);
+        FileKind::Image => true,
+        FileKind::Ignored(reason) => {
+            ignored.add(reason, &member.name);
             false
         }
-        Named::Nothing => false,
+        FileKind::System => false,
     })
 }
 
@@ -95,11 +95,11 @@ fn without_truth(root: &Path) -> Error {
 }
 
 /// Reads the images of the validation archive, which has no folders.
-fn validation(archive: &Archive, truth: &Truth, number: &dyn Fn(&str) -> u32) -> Result<(Entries, PassedOver)> {
+fn validation(archive: &Archive, truth: &Truth, number: &dyn Fn(&str) -> u32) -> Result<(Entries, Ignored)> {
     let length = archive.stamp.length;
     let contents = archive::contents(Section::new(&archive.file, 0, length), length, &archive.path)?;
-    let (mut entries, mut passed) = (Entries::default(), contents.passed);
-    for member in images(&contents.members, &mut passed) {
+    let (mut entries, mut ignored) = (Entries::default(), contents.ignored);
+    for member in images(&contents.members, &mut ignored) {
         let refuse = || {
             let expected = "a validation image listed in the ground truth";
             Error::Format { path: archive.path.join(&member.name), expected, got: "an unlisted name".into() }
@@ -108,24 +108,24 @@ fn validation(archive: &Archive, truth: &Truth, number: &dyn Fn(&str) -> u32) ->
         let (offset, length) = (member.offset, member.length);
         entries.push(Entry { name: &member.name, label, source: 0, offset, length });
     }
-    Ok((checked(entries, archive)?, passed))
+    Ok((checked(entries, archive)?, ignored))
 }
 
 /// Builds the index of the training archive, a tar that contains one tar per class.
 fn train_index(archive: &Archive) -> Result<ArchiveIndex> {
-    let (mut entries, mut classes, mut passed) = (Entries::default(), Vec::new(), PassedOver::default());
+    let (mut entries, mut classes, mut ignored) = (Entries::default(), Vec::new(), Ignored::default());
     for (wnid, start, length) in class_tars(archive)? {
         let path = archive.path.join(format!("{wnid}.tar"));
         let contents = archive::contents(Section::new(&archive.file, start, length), length, &path)?;
-        passed.join(&contents.passed);
-        for member in images(&contents.members, &mut passed) {
+        ignored.join(&contents.ignored);
+        for member in images(&contents.members, &mut ignored) {
             let name = format!("{wnid}/{}", split_name(&member.name).1);
             let (label, offset) = (classes.len() as u32, start + member.offset);
             entries.push(Entry { name: &name, label, source: 0, offset, length: member.length });
         }
         classes.push(wnid);
     }
-    Ok(ArchiveIndex { entries: checked(entries, archive)?, classes, passed })
+    Ok(ArchiveIndex { entries: checked(entries, archive)?, classes, ignored })
 }
 
 fn checked(entries: Entries, archive: &Archive) -> Result<Entries> {
@@ -182,15 +182,19 @@ pub(crate) fn open_flat(root: &Path, split: Split) -> Result<Index> {
         None if split == Split::Train => {}
         None => return Err(without_truth(root)),
     }
-    folder::collect_half(root, "train", split == Split::Train, &mut collector)?;
-    collector.add_beside(&folder::beside(root, HalfFolders([Some(("train", true)), Some(("val", true))]), "")?);
+    folder::collect_split(root, "train", split == Split::Train, &mut collector)?;
+    collector.add_ignored_outside(&folder::ignored_beside(
+        root,
+        SplitFolders([Some(("train", true)), Some(("val", true))]),
+        "",
+    )?);
     collector.finish(split, Format::ImageNetFolder, Storage::Files(root.into()))
 }
 
 /// Collects the images of `val/`, which has no folders.
 fn collect_validation(root: &Path, truth: &Truth, collector: &mut Collector) -> Result<()> {
     let validation = walk::images(&root.join("val"))?;
-    collector.passed("val").join(&validation.passed);
+    collector.ignored("val").join(&validation.ignored);
     for (name, length) in validation.images {
         let refuse = || {
             let expected = "a validation image listed in the ground truth";

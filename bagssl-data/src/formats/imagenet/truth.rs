@@ -11,7 +11,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result, one_line};
 use crate::file::{open_file, read_file};
-use crate::formats::archive::{Named, split_name};
+use crate::formats::archive::{LongNameEntries, split_name};
 use crate::formats::imagenet::mat;
 
 const NUMBERS: &str = "ILSVRC2012_validation_ground_truth.txt";
@@ -20,7 +20,7 @@ const SYNSETS: &str = "synsets.txt";
 const DEVKIT: &str = "ILSVRC2012_devkit_t12";
 const SOLUTION: &str = "LOC_val_solution.csv";
 /// The maximum size of each of these files in bytes.
-const MOST_BYTES: u64 = 64 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 
 /// The wnid of each validation image.
 #[derive(Debug)]
@@ -84,9 +84,9 @@ impl Truth {
     fn from_archive(path: &Path) -> Result<Self> {
         let failed = |error: std::io::Error| refuse(path, "a complete .tar.gz of the devkit", one_line(&error));
         let file = open_file(path)?;
-        let reader = flate2::read::GzDecoder::new(std::io::BufReader::new(file)).take(MOST_BYTES);
+        let reader = flate2::read::GzDecoder::new(std::io::BufReader::new(file)).take(MAX_BYTES);
         let (mut numbers, mut meta) = (None, None);
-        for entry in Named::new(tar::Archive::new(reader).entries().map_err(failed)?) {
+        for entry in LongNameEntries::new(tar::Archive::new(reader).entries().map_err(failed)?) {
             let (inside, mut entry) = entry.map_err(failed)?;
             let place = match inside.rsplit(|&letter| letter == b'/').next() {
                 Some(name) if name == NUMBERS.as_bytes() => &mut numbers,
@@ -108,7 +108,7 @@ fn refuse(path: &Path, expected: &'static str, got: impl ToString) -> Error {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    read_file(path, MOST_BYTES)
+    read_file(path, MAX_BYTES)
 }
 
 /// Returns the wnid of each class by its ILSVRC2012_ID.

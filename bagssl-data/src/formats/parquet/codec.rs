@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_as_long_as_it_says_is_refused() {
+    fn wrong_lengths_are_refused() {
         for codec in [1, 2, 4, 5, 6, 7] {
             for (bytes, length) in [(&b""[..], 5), (b"no page of any kind", 5), (BLOCK, 16), (BLOCK, 1 << 40)] {
                 assert!(unpack(bytes, codec, length).is_err(), "{codec} {length}");

@@ -7,12 +7,17 @@
 
 use std::borrow::Cow;
 
-/// Decodes at most `most` integers. Also returns the number of bytes read.
-pub(super) fn numbers(bytes: &[u8], most: u64) -> Option<(Vec<i64>, usize)> {
+/// Decodes at most `max_count` integers. Also returns the number of bytes read.
+pub(super) fn numbers(bytes: &[u8], max_count: u64) -> Option<(Vec<i64>, usize)> {
     let mut at = 0;
     let (block, minis, count) = (varint(bytes, &mut at)?, varint(bytes, &mut at)?, varint(bytes, &mut at)?);
     let mut value = zigzag(varint(bytes, &mut at)?);
-    if count > most || minis == 0 || !block.is_multiple_of(minis) || !(block / minis).is_multiple_of(32) || block == 0 {
+    if count > max_count
+        || minis == 0
+        || !block.is_multiple_of(minis)
+        || !(block / minis).is_multiple_of(32)
+        || block == 0
+    {
         return None;
     }
     let (minis, of_mini, count) = (usize::try_from(minis).ok()?, usize::try_from(block / minis).ok()?, count as usize);
@@ -21,7 +26,7 @@ pub(super) fn numbers(bytes: &[u8], most: u64) -> Option<(Vec<i64>, usize)> {
         numbers.push(value);
     }
     while numbers.len() < count {
-        let least = zigzag(varint(bytes, &mut at)?);
+        let min_delta = zigzag(varint(bytes, &mut at)?);
         let widths = bytes.get(at..at.checked_add(minis)?)?;
         at += minis;
         for &width in widths {
@@ -36,7 +41,7 @@ pub(super) fn numbers(bytes: &[u8], most: u64) -> Option<(Vec<i64>, usize)> {
             }
             for number in 0..of_mini.min(count - numbers.len()) {
                 let delta = bits(packed, number * usize::from(width), usize::from(width));
-                value = value.wrapping_add(least).wrapping_add(delta as i64);
+                value = value.wrapping_add(min_delta).wrapping_add(delta as i64);
                 numbers.push(value);
             }
         }
@@ -45,21 +50,21 @@ pub(super) fn numbers(bytes: &[u8], most: u64) -> Option<(Vec<i64>, usize)> {
 }
 
 /// Returns one byte array. The lengths of all arrays come first.
-pub(super) fn array(bytes: &[u8], place: u32, most: u64) -> Option<&[u8]> {
-    let (lengths, at) = numbers(bytes, most)?;
-    slice(&bytes[at..], &lengths, place as usize)
+pub(super) fn array(bytes: &[u8], index: u32, max_count: u64) -> Option<&[u8]> {
+    let (lengths, at) = numbers(bytes, max_count)?;
+    slice(&bytes[at..], &lengths, index as usize)
 }
 
 /// Returns one byte array, where each array stores the length of the prefix it shares with the
 /// array before it, and the rest.
-pub(super) fn joined_array(bytes: &[u8], place: u32, most: u64) -> Option<Cow<'_, [u8]>> {
-    let (shared, at) = numbers(bytes, most)?;
-    let (lengths, length) = numbers(&bytes[at..], most)?;
-    let (rest, place) = (&bytes[at + length..], place as usize);
+pub(super) fn joined_array(bytes: &[u8], index: u32, max_count: u64) -> Option<Cow<'_, [u8]>> {
+    let (shared, at) = numbers(bytes, max_count)?;
+    let (lengths, length) = numbers(&bytes[at..], max_count)?;
+    let (rest, index) = (&bytes[at + length..], index as usize);
     // Start at the nearest array before it that shares no prefix.
-    let start = (0..=place).rev().find(|at| shared.get(*at) == Some(&0))?;
+    let start = (0..=index).rev().find(|at| shared.get(*at) == Some(&0))?;
     let mut array = Cow::Borrowed(slice(rest, &lengths, start)?);
-    for at in start + 1..=place {
+    for at in start + 1..=index {
         let same = array.get(..usize::try_from(*shared.get(at)?).ok()?)?;
         array = Cow::Owned([same, slice(rest, &lengths, at)?].concat());
     }
@@ -67,10 +72,10 @@ pub(super) fn joined_array(bytes: &[u8], place: u32, most: u64) -> Option<Cow<'_
 }
 
 /// Returns one of several consecutive slices.
-fn slice<'a>(bytes: &'a [u8], lengths: &[i64], place: usize) -> Option<&'a [u8]> {
+fn slice<'a>(bytes: &'a [u8], lengths: &[i64], index: usize) -> Option<&'a [u8]> {
     let sum = |start: usize, length: &i64| start.checked_add(usize::try_from(*length).ok()?);
-    let start = lengths.get(..place)?.iter().try_fold(0, sum)?;
-    bytes.get(start..sum(start, lengths.get(place)?)?)
+    let start = lengths.get(..index)?.iter().try_fold(0, sum)?;
+    bytes.get(start..sum(start, lengths.get(index)?)?)
 }
 
 /// Reads `bits` (at most 64) bits from bit `from`, least significant bit first. The bits must be
@@ -127,13 +132,13 @@ mod tests {
     #[test]
     fn byte_arrays_by_hand() {
         let arrays = [&equal(3, 2)[..], b"abcdef"].concat();
-        let of = |place| array(&arrays, place, 3);
+        let of = |index| array(&arrays, index, 3);
         assert_eq!([of(0), of(2), of(3)], [Some(&b"ab"[..]), Some(b"ef"), None]);
         // "ab", then two arrays that append two letters to its first letter: "acd" and "aef".
         let shared: &[u8] = &[0x80, 1, 4, 3, 0, 0, 1, 0, 0, 0, 0b01, 0, 0, 0];
         assert_eq!(numbers(shared, 3).unwrap().0, [0, 1, 1]);
         let joined = [shared, &equal(3, 2), b"abcdef"].concat();
-        let of = |place| joined_array(&joined, place, 3).map(Cow::into_owned);
+        let of = |index| joined_array(&joined, index, 3).map(Cow::into_owned);
         assert_eq!(
             [of(0), of(1), of(2), of(3)],
             [Some(b"ab".to_vec()), Some(b"acd".to_vec()), Some(b"aef".to_vec()), None]

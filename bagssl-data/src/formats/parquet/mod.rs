@@ -20,24 +20,24 @@ use crate::entries::{Entries, Entry};
 use crate::error::{Error, Result};
 use crate::file::Archive;
 use crate::format::Format;
-use crate::formats::splits::{self, Named};
+use crate::formats::splits::{self, NamedPath};
 use crate::index::Index;
 use crate::split::Split;
 use crate::storage::Storage;
 use columns::Columns;
-use table::{Bytes, Recent, Table};
+use table::{Bytes, PageCache, Table};
 
 /// Opens one split of several files. The classes are those in the schema of the first file. Without
 /// any, they are the numbers from 0 to the largest label in either split.
-pub(crate) fn open(origin: &Path, files: &[Named], split: Split, columns: &Columns) -> Result<Index> {
-    let chosen = splits::choose(files, split, origin)?;
-    let recent = Arc::new(Recent::default());
+pub(crate) fn open(origin: &Path, files: &[NamedPath], split: Split, columns: &Columns) -> Result<Index> {
+    let chosen = splits::assign(files, split, origin)?;
+    let page_cache = Arc::new(PageCache::default());
     let (mut entries, mut tables, mut labels) = (Entries::default(), Vec::new(), Labels::default());
-    for (half, files) in Split::ALL.into_iter().zip(&chosen.halves) {
+    for (file_split, files) in Split::ALL.into_iter().zip(&chosen.splits) {
         for (name, path) in files {
             let archive = Archive::open(path)?;
-            let table = Table::new(path, Bytes::File(archive), recent.clone(), columns)?;
-            if half == split {
+            let table = Table::new(path, Bytes::File(archive), page_cache.clone(), columns)?;
+            if file_split == split {
                 labels.add(&table, (&mut entries, name, tables.len() as u32))?;
                 tables.push(table);
             } else if table.footer.names.is_none() {
@@ -46,9 +46,9 @@ pub(crate) fn open(origin: &Path, files: &[Named], split: Split, columns: &Colum
         }
     }
     let of_first = tables.first().map_or("", |table: &Table| table.footer.columns.as_str());
-    let half = Some(format!("{}, {of_first}", chosen.name));
+    let split_name = Some(format!("{}, {of_first}", chosen.name));
     let index = labels.dataset(origin, entries, tables)?;
-    Ok(Index { half, is_whole: chosen.is_whole, beside: chosen.passed, ..index })
+    Ok(Index { split_name, is_unsplit: chosen.is_unsplit, ignored_outside: chosen.ignored, ..index })
 }
 
 /// Opens one file in memory, with all of its rows.

@@ -94,17 +94,17 @@ impl Header {
     }
 
     /// Returns the index of each row's value among the present values, or `None` for a null.
-    fn places(&self, page: &[u8], chunk: Chunk) -> Option<Vec<Option<u32>>> {
+    fn indices(&self, page: &[u8], chunk: Chunk) -> Option<Vec<Option<u32>>> {
         let (levels, _) = self.parts(page, chunk)?;
         let Some(levels) = levels else { return Some((0..self.values as u32).map(Some).collect()) };
         let levels = runs(levels, u32::BITS - chunk.level.leading_zeros(), self.values)?;
         let mut next = 0;
-        let place = |level| {
+        let index = |level| {
             let is_there = level == chunk.level;
             next += u32::from(is_there);
             is_there.then(|| next - 1)
         };
-        Some(levels.into_iter().map(place).collect())
+        Some(levels.into_iter().map(index).collect())
     }
 
     /// Returns the value of one row of a page of byte arrays: `Some(None)` if it is null.
@@ -115,18 +115,18 @@ impl Header {
         chunk: Chunk,
         row: u64,
     ) -> Option<Option<Cow<'a, [u8]>>> {
-        let places = self.places(page, chunk)?;
-        let Some(place) = *places.get(usize::try_from(row).ok()?)? else { return Some(None) };
+        let indices = self.indices(page, chunk)?;
+        let Some(index) = *indices.get(usize::try_from(row).ok()?)? else { return Some(None) };
         let values = self.parts(page, chunk)?.1;
         let value = match self.encoding {
-            0 => array(values, place).map(Cow::Borrowed),
+            0 => array(values, index).map(Cow::Borrowed),
             2 | 8 => {
                 let (width, rest) = values.split_first()?;
-                let numbers = runs(rest, u32::from(*width), u64::from(place) + 1)?;
-                array(dictionary?, numbers[place as usize]).map(Cow::Borrowed)
+                let numbers = runs(rest, u32::from(*width), u64::from(index) + 1)?;
+                array(dictionary?, numbers[index as usize]).map(Cow::Borrowed)
             }
-            6 => delta::array(values, place, self.values).map(Cow::Borrowed),
-            7 => delta::joined_array(values, place, self.values),
+            6 => delta::array(values, index, self.values).map(Cow::Borrowed),
+            7 => delta::joined_array(values, index, self.values),
             _ => None,
         };
         value.map(Some)
@@ -134,27 +134,27 @@ impl Header {
 
     /// Returns the values of all rows of a page of integers.
     pub(crate) fn numbers(&self, page: &[u8], dictionary: Option<&[u8]>, chunk: Chunk) -> Option<Vec<Option<i64>>> {
-        let places = self.places(page, chunk)?;
-        let count = places.iter().flatten().count() as u64;
+        let indices = self.indices(page, chunk)?;
+        let count = indices.iter().flatten().count() as u64;
         let values = self.parts(page, chunk)?.1;
-        let places = places.into_iter();
+        let indices = indices.into_iter();
         match self.encoding {
             0 => {
-                places.map(|place| place.map_or(Some(None), |place| integer(values, place, chunk).map(Some))).collect()
+                indices.map(|index| index.map_or(Some(None), |index| integer(values, index, chunk).map(Some))).collect()
             }
             2 | 8 => {
                 let (width, rest) = if count == 0 { (&0, values) } else { values.split_first()? };
                 let numbers = runs(rest, u32::from(*width), count)?;
-                let value = |place: u32| integer(dictionary?, numbers[place as usize], chunk);
-                places.map(|place| place.map_or(Some(None), |place| value(place).map(Some))).collect()
+                let value = |index: u32| integer(dictionary?, numbers[index as usize], chunk);
+                indices.map(|index| index.map_or(Some(None), |index| value(index).map(Some))).collect()
             }
             5 => {
                 let (numbers, _) = delta::numbers(values, count)?;
-                let value = |place: u32| {
-                    let number = *numbers.get(place as usize)?;
+                let value = |index: u32| {
+                    let number = *numbers.get(index as usize)?;
                     Some(if chunk.kind == INT32 { i64::from(number as i32) } else { number })
                 };
-                places.map(|place| place.map_or(Some(None), |place| value(place).map(Some))).collect()
+                indices.map(|index| index.map_or(Some(None), |index| value(index).map(Some))).collect()
             }
             _ => None,
         }
@@ -162,11 +162,11 @@ impl Header {
 }
 
 /// Returns one byte array of a plain page, in which each array follows its length.
-fn array(mut values: &[u8], place: u32) -> Option<&[u8]> {
-    for number in 0..=place {
+fn array(mut values: &[u8], index: u32) -> Option<&[u8]> {
+    for number in 0..=index {
         let (length, rest) = values.split_first_chunk()?;
         let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        if number == place {
+        if number == index {
             return Some(value);
         }
         values = rest;
@@ -175,9 +175,9 @@ fn array(mut values: &[u8], place: u32) -> Option<&[u8]> {
 }
 
 /// Returns one integer of a plain page.
-fn integer(values: &[u8], place: u32, chunk: Chunk) -> Option<i64> {
+fn integer(values: &[u8], index: u32, chunk: Chunk) -> Option<i64> {
     debug_assert_ne!(chunk.kind, BYTES);
-    let at = place as usize * if chunk.kind == INT32 { 4 } else { 8 };
+    let at = index as usize * if chunk.kind == INT32 { 4 } else { 8 };
     let rest = values.get(at..)?;
     match chunk.kind {
         INT32 => rest.first_chunk().map(|bytes| i64::from(i32::from_le_bytes(*bytes))),

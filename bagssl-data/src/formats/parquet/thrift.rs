@@ -15,15 +15,15 @@ pub(crate) enum Value<'a> {
 
 /// The maximum number of values in a struct, including nested ones. Each takes at least 32 bytes of
 /// memory.
-const MOST_VALUES: usize = 4 << 20;
+const MAX_VALUES: usize = 4 << 20;
 /// The maximum nesting depth of structs and lists.
-const DEEPEST: usize = 16;
+const MAX_DEPTH: usize = 16;
 
 /// Parses a struct at the start of `bytes`. Also returns its length in bytes. Returns `None` if it
 /// is truncated or invalid.
 pub(crate) fn read(bytes: &[u8]) -> Option<(Value<'_>, usize)> {
-    let mut reader = Reader { bytes, at: 0, left: MOST_VALUES };
-    let value = reader.fields(DEEPEST)?;
+    let mut reader = Reader { bytes, at: 0, left: MAX_VALUES };
+    let value = reader.fields(MAX_DEPTH)?;
     Some((value, reader.at))
 }
 

@@ -82,7 +82,7 @@ impl<'a> Bits<'a> {
     #[inline(always)]
     pub(super) fn symbol(&mut self, table: &Table) -> Result<Symbol, Damage> {
         self.fill();
-        let symbol = match table.short[(self.buffer >> (64 - LOOK)) as usize] {
+        let symbol = match table.short[(self.buffer >> (64 - LOOKUP_BITS)) as usize] {
             Symbol { bits: 0, .. } => table.longer((self.buffer >> 48) as u32).ok_or(match self.left {
                 // At the end of the data, the last bits need not be a code.
                 0..16 => Damage::Short,
@@ -105,7 +105,7 @@ impl<'a> Bits<'a> {
         is_there
     }
 
-    /// Returns the data from the marker after the scan. At most [`MOST_LEFT`] bytes may be left
+    /// Returns the data from the marker after the scan. At most [`MAX_UNUSED_BYTES`] bytes may be left
     /// before it.
     ///
     /// # Errors
@@ -119,12 +119,12 @@ impl<'a> Bits<'a> {
         }
         let until = |bytes: &[u8]| bytes.windows(2).position(|pair| pair[0] == 0xff && pair[1] != 0);
         let more = until(rest).unwrap_or(rest.len()) + (self.left / 8) as usize;
-        if more > MOST_LEFT { Err(format!("{more} surplus bytes in a scan")) } else { Ok(rest) }
+        if more > MAX_UNUSED_BYTES { Err(format!("{more} surplus bytes in a scan")) } else { Ok(rest) }
     }
 }
 
 /// The maximum number of surplus bytes at the end of a scan. Some cameras pad with one or two.
-const MOST_LEFT: usize = 2;
+const MAX_UNUSED_BYTES: usize = 2;
 
 /// A decoded symbol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -155,16 +155,16 @@ impl Symbol {
 
 /// A Huffman table.
 pub(super) struct Table {
-    /// The symbol for each combination of the next `LOOK` bits. It has 0 bits if its code is
+    /// The symbol for each combination of the next `LOOKUP_BITS` bits. It has 0 bits if its code is
     /// longer.
-    short: Box<[Symbol; 1 << LOOK]>,
+    short: Box<[Symbol; 1 << LOOKUP_BITS]>,
     /// For each code length: the first 16-bit value that belongs to a longer code, and the offset
     /// from a code to its index in `symbols`.
     longer: [(u32, i32); 17],
     symbols: Vec<u8>,
 }
 
-const LOOK: u32 = 9;
+const LOOKUP_BITS: u32 = 9;
 
 impl Table {
     /// Parses a table: the number of codes of each length from 1 to 16, then their symbols. Also
@@ -172,34 +172,34 @@ impl Table {
     pub(super) fn parse(segment: &[u8]) -> Option<(Self, &[u8])> {
         let (counts, rest) = segment.split_first_chunk::<16>()?;
         let (symbols, rest) = rest.split_at_checked(counts.iter().map(|&count| usize::from(count)).sum())?;
-        let short = Box::new([Symbol::default(); 1 << LOOK]);
+        let short = Box::new([Symbol::default(); 1 << LOOKUP_BITS]);
         let mut table = Table { short, longer: [(0, 0); 17], symbols: symbols.into() };
-        let (mut code, mut place) = (0_u32, 0_usize);
+        let (mut code, mut index) = (0_u32, 0_usize);
         for length in 1..=16 {
             let count = usize::from(counts[length as usize - 1]);
-            table.longer[length as usize].1 = place as i32 - code as i32;
-            for &symbol in &symbols[place..place + count] {
+            table.longer[length as usize].1 = index as i32 - code as i32;
+            for &symbol in &symbols[index..index + count] {
                 if code >> length > 0 {
                     return None;
                 }
-                if length <= LOOK {
-                    let first = (code << (LOOK - length)) as usize;
-                    table.short[first..first + (1 << (LOOK - length))].fill(Symbol::new(symbol, length));
+                if length <= LOOKUP_BITS {
+                    let first = (code << (LOOKUP_BITS - length)) as usize;
+                    table.short[first..first + (1 << (LOOKUP_BITS - length))].fill(Symbol::new(symbol, length));
                 }
                 code += 1;
             }
-            place += count;
+            index += count;
             table.longer[length as usize].0 = code << (16 - length);
             code <<= 1;
         }
         Some((table, rest))
     }
 
-    /// Returns the symbol that starts these 16 bits, if its code is longer than `LOOK`.
+    /// Returns the symbol that starts these 16 bits, if its code is longer than `LOOKUP_BITS`.
     #[cold]
     fn longer(&self, bits: u32) -> Option<Symbol> {
-        let length = (LOOK + 1..=16).find(|&length| bits < self.longer[length as usize].0)?;
-        let place = (bits >> (16 - length)) as i32 + self.longer[length as usize].1;
-        Some(Symbol::new(*self.symbols.get(usize::try_from(place).ok()?)?, length))
+        let length = (LOOKUP_BITS + 1..=16).find(|&length| bits < self.longer[length as usize].0)?;
+        let index = (bits >> (16 - length)) as i32 + self.longer[length as usize].1;
+        Some(Symbol::new(*self.symbols.get(usize::try_from(index).ok()?)?, length))
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct Scan {
 
 /// The maximum number of scans. A few bytes can encode all blocks of a large image, over and over.
 /// The decoder has the same limit.
-const MOST_SCANS: usize = 100;
+const MAX_SCANS: usize = 100;
 
 /// The progress of the coefficients of a component.
 struct Progress {
@@ -32,7 +32,7 @@ const NOTHING: u8 = u8::MAX;
 /// A component in a scan.
 struct Part<'a> {
     /// The component's index in the frame.
-    place: usize,
+    index: usize,
     component: Component,
     dc: Option<&'a Table>,
     ac: Option<&'a Table>,
@@ -83,17 +83,17 @@ impl Scan {
             self.begin(frame);
         }
         self.count += 1;
-        if self.count > MOST_SCANS {
-            return Err(format!("more than {MOST_SCANS} scans"));
+        if self.count > MAX_SCANS {
+            return Err(format!("more than {MAX_SCANS} scans"));
         }
         let damaged = || "a damaged scan header".to_string();
         let (&count, rest) = header.split_first().ok_or_else(damaged)?;
         let (chosen, rest) = rest.split_at_checked(2 * usize::from(count)).ok_or_else(damaged)?;
         let &[first, last, approximation, ..] = rest else { return Err(damaged()) };
         let part = |&[id, tables]: &[u8; 2]| {
-            let place = frame.components.iter().position(|component| component.id == id)?;
+            let index = frame.components.iter().position(|component| component.id == id)?;
             let (dc, ac) = (usize::from(tables >> 4 & 3), usize::from(tables & 3));
-            Some(Part { place, component: frame.components[place], dc: self.dc[dc].as_ref(), ac: self.ac[ac].as_ref() })
+            Some(Part { index, component: frame.components[index], dc: self.dc[dc].as_ref(), ac: self.ac[ac].as_ref() })
         };
         let parts: Vec<Part<'_>> =
             chosen.as_chunks::<2>().0.iter().map(part).collect::<Option<_>>().ok_or_else(damaged)?;
@@ -108,7 +108,7 @@ impl Scan {
         }
         let (high, low) = if frame.progressive { (approximation >> 4, approximation & 15) } else { (0, 0) };
         let blocks = Blocks::new(frame, parts, self.interval);
-        let places: Vec<usize> = blocks.parts.iter().map(|part| part.place).collect();
+        let indices: Vec<usize> = blocks.parts.iter().map(|part| part.index).collect();
         match (frame.progressive, first, high) {
             (false, ..) => blocks.walk(bits, sequential)?,
             (true, 0, 0) => {
@@ -116,18 +116,18 @@ impl Scan {
             }
             (true, 0, _) => blocks.walk(bits, |bits, _, _, _| bits.skip(1))?,
             (true, _, 0) => {
-                let masks = &mut self.components[places[0]].nonzero;
+                let masks = &mut self.components[indices[0]].nonzero;
                 blocks
                     .walk(bits, |bits, part, at, run| first_of_band(bits, part, (first, last), &mut masks[at], run))?;
             }
             (true, _, _) => {
-                let masks = &mut self.components[places[0]].nonzero;
+                let masks = &mut self.components[indices[0]].nonzero;
                 blocks
                     .walk(bits, |bits, part, at, run| next_of_band(bits, part, (first, last), &mut masks[at], run))?;
             }
         }
-        for place in places {
-            self.components[place].lowest[usize::from(first)..=usize::from(last)].fill(low);
+        for index in indices {
+            self.components[index].lowest[usize::from(first)..=usize::from(last)].fill(low);
         }
         Ok(())
     }

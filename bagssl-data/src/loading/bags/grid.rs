@@ -18,11 +18,11 @@ use crate::loading::skip::OnBadImage;
 /// # Errors
 /// [`Error::Image`] with the name of the first image with a different grid, or if no image can be
 /// used. Errors of unusable images, unless they are skipped.
-pub fn grid_of_all(datasets: &[&Dataset], spec: PatchSpec, stride: u32, on_bad_image: OnBadImage) -> Result<Grid> {
+pub fn common_grid(datasets: &[&Dataset], spec: PatchSpec, stride: u32, on_bad_image: OnBadImage) -> Result<Grid> {
     let of = |size| Grid::new(spec, size, stride);
     let mut first: Option<(Grid, &str)> = None;
     for (dataset, image) in datasets.iter().flat_map(|&dataset| (0..dataset.len()).map(move |image| (dataset, image))) {
-        let told = size_in_header(dataset, image).and_then(|size| of(size).ok());
+        let told = size_from_header(dataset, image).and_then(|size| of(size).ok());
         if told.zip(first).is_some_and(|(told, (grid, _))| layout(told) == layout(grid)) {
             continue;
         }
@@ -31,7 +31,7 @@ pub fn grid_of_all(datasets: &[&Dataset], spec: PatchSpec, stride: u32, on_bad_i
             let grid = of(decoded.size()).map_err(|error| Error::Patch { name: name.into(), error })?;
             Ok((grid, decoded.size()))
         });
-        match (on_bad_image.judge(decoded)?, first) {
+        match (on_bad_image.skip_or_fail(decoded)?, first) {
             (Ok((grid, _)), None) => first = Some((grid, name)),
             (Ok((grid, size)), Some(first)) if layout(grid) != layout(first.0) => {
                 return Err(other_grid(name, (grid, size), first));
@@ -47,8 +47,8 @@ pub fn grid_of_all(datasets: &[&Dataset], spec: PatchSpec, stride: u32, on_bad_i
 
 /// Returns the size in an image's header, if it is sure to be the size of the decoded image: not if
 /// EXIF orientations are applied.
-fn size_in_header(dataset: &Dataset, image: usize) -> Option<ImageSize> {
-    if dataset.applies_exif() { None } else { dataset.size_in_header(image).ok() }
+fn size_from_header(dataset: &Dataset, image: usize) -> Option<ImageSize> {
+    if dataset.applies_exif() { None } else { dataset.size_from_header(image).ok() }
 }
 
 fn layout(grid: Grid) -> (u32, u32) {

@@ -2,7 +2,7 @@
 
 mod grid;
 
-pub use grid::grid_of_all;
+pub use grid::common_grid;
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use bagssl_core::random::Address;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::loading::prefetch::{Job, Ordered, Values};
+use crate::loading::prefetch::{Job, PrefetchedBatches, Values};
 use crate::loading::skip::{OnBadImage, Pending, Skip, SkipLog, Skipped};
 use crate::memory::Decoded;
 use crate::transform::resample::Resampler;
@@ -94,7 +94,7 @@ impl BagLoader {
     fn first_bag(&self) -> Result<usize> {
         for image in 0..self.images() {
             let bag = self.dataset.decode(image).and_then(|decoded| self.crops(image, &decoded));
-            if let Ok(bag) = self.config.on_bad_image.judge(bag)? {
+            if let Ok(bag) = self.config.on_bad_image.skip_or_fail(bag)? {
                 return Ok(bag.len());
             }
         }
@@ -129,7 +129,7 @@ impl BagLoader {
     /// Iterates over all bags in the order of the images. The last batch may be smaller, as may
     /// batches with skipped images. A batch without any image left is omitted. A bag with a
     /// different number of patches than the first image's is an error that names the image.
-    /// [`grid_of_all`] checks that all images have the same grid.
+    /// [`common_grid`] checks that all images have the same grid.
     pub fn batches(&self) -> Batches<'static> {
         self.batches_from(0)
     }
@@ -139,7 +139,7 @@ impl BagLoader {
         let count = self.images().saturating_sub(first).div_ceil(self.config.batch);
         let levels = ToTensor::new(self.config.normalization);
         let job = Bags { levels, loader: self.clone(), first, pending: Pending::default() };
-        Box::new(Ordered::new(0..count, self.config.threads, job))
+        Box::new(PrefetchedBatches::new(0..count, self.config.threads, job))
     }
 
     fn crops(&self, image: usize, decoded: &Image) -> Result<Vec<Crop>> {
@@ -213,13 +213,13 @@ impl Job for Bags {
         self.images_of(batch).len()
     }
 
-    fn values(&self, batch: usize, place: usize, scratch: &mut Self::Scratch) -> Values {
-        let image = self.images_of(batch).start + place;
-        let used = self.loader.config.on_bad_image.judge(self.usable(image))?;
+    fn values(&self, batch: usize, position: usize, scratch: &mut Self::Scratch) -> Values {
+        let image = self.images_of(batch).start + position;
+        let used = self.loader.config.on_bad_image.skip_or_fail(self.usable(image))?;
         match used {
             Ok((decoded, crops)) => Ok(self.bag(image, decoded, &crops, scratch)?),
             Err(reason) => {
-                self.pending.add(batch, place, vec![Skip { image: image as u32, reason }], None);
+                self.pending.add(batch, position, vec![Skip { image: image as u32, reason }], None);
                 Ok(Vec::new())
             }
         }
@@ -235,8 +235,8 @@ impl Job for Bags {
         (!is_empty).then(|| PatchBatch::new(shape, values, images, labels).expect("as many values as the shape says"))
     }
 
-    fn given_out(&self, batch: usize) {
-        self.pending.given_out(batch, &self.loader.skips);
+    fn delivered(&self, batch: usize) {
+        self.pending.delivered(batch, &self.loader.skips);
     }
 }
 

@@ -6,7 +6,7 @@ use bagssl_core::embed::Rows;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::{By, Classifier};
+use super::{Classifier, ClassifierKind};
 use crate::classify::knn::Knn;
 use crate::classify::probe::SoftmaxModel;
 use crate::error::{Error, Result};
@@ -23,7 +23,7 @@ struct Header {
     format_version: u32,
     network: String,
     classes: Vec<String>,
-    by: Kind,
+    kind: Kind,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,8 +42,8 @@ impl Classifier {
     /// # Errors
     /// [`Error::File`] if serialization fails, which does not happen in practice.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let (by, tensors) = match &self.by {
-            By::Neighbors(knn, samples) => {
+        let (kind, tensors) = match &self.kind {
+            ClassifierKind::Neighbors(knn, samples) => {
                 let shape = vec![samples.len(), samples.rows().dim];
                 let kind = Kind::Neighbors { neighbors: knn.neighbors, temperature: knn.temperature };
                 let samples = [
@@ -52,7 +52,7 @@ impl Classifier {
                 ];
                 (kind, Vec::from(samples))
             }
-            By::Linear(model) => {
+            ClassifierKind::Linear(model) => {
                 let classes = model.classes().len();
                 let weights = bytes(model.weights(), |value| value.to_le_bytes());
                 let bias = bytes(model.bias(), |value| value.to_le_bytes());
@@ -65,7 +65,7 @@ impl Classifier {
             }
         };
         let header =
-            Header { format_version: VERSION, network: self.network.clone(), classes: self.classes.clone(), by };
+            Header { format_version: VERSION, network: self.network.clone(), classes: self.classes.clone(), kind };
         let failed = |error: String| refuse("classifier", "serializable numbers", error);
         let header = serde_json::to_string(&header).map_err(|error| failed(error.to_string()))?;
         let views: Vec<(&str, TensorView<'_>)> = tensors
@@ -96,17 +96,17 @@ impl Classifier {
             return Err(refuse("format version", VERSION, header.format_version));
         }
         let labels = values(&tensors, "labels", Dtype::U32, u32::from_le_bytes)?;
-        let by = match header.by {
+        let kind = match header.kind {
             Kind::Neighbors { neighbors, temperature } => {
                 let knn = Knn { neighbors, temperature };
                 knn.check()?;
                 let dim = columns(&tensors, "samples", labels.0.len())?;
                 let rows = values(&tensors, "samples", Dtype::F32, f32::from_le_bytes)?.0;
-                By::Neighbors(knn, Samples::new(Rows { values: rows, dim }, labels.0)?)
+                ClassifierKind::Neighbors(knn, Samples::new(Rows { values: rows, dim }, labels.0)?)
             }
-            Kind::Linear => By::Linear(linear(&tensors, labels.0)?),
+            Kind::Linear => ClassifierKind::Linear(linear(&tensors, labels.0)?),
         };
-        Classifier::new(by, header.classes, header.network)
+        Classifier::new(kind, header.classes, header.network)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The memory of a search, from the shapes of the classifier.
 
-use super::{By, Classifier};
+use super::{Classifier, ClassifierKind};
 use crate::numerics::similarity;
 
 /// Bytes of a row besides its values.
@@ -10,9 +10,9 @@ impl Classifier {
     /// Returns the most bytes that a [`Search`](super::Search) over `patches` patches stores: the
     /// logits of the patches, or for neighbors their embeddings.
     pub fn search_bytes(&self, patches: u64) -> u64 {
-        let of_patch = match &self.by {
-            By::Linear(model) => bytes::<f64>(model.classes().len()),
-            By::Neighbors(_, samples) => bytes::<f32>(samples.rows().dim),
+        let of_patch = match &self.kind {
+            ClassifierKind::Linear(model) => bytes::<f64>(model.classes().len()),
+            ClassifierKind::Neighbors(_, samples) => bytes::<f32>(samples.rows().dim),
         };
         // The capacity of a vector that grows is up to twice its length.
         patches.saturating_mul(of_patch).saturating_mul(2)
@@ -22,10 +22,12 @@ impl Classifier {
     /// [`Classifier::predict`], takes for its own work, and gives back.
     pub fn work_bytes(&self) -> u64 {
         let dim = self.dim();
-        match &self.by {
+        match &self.kind {
             // The product with few rows copies the weights.
-            By::Linear(model) => bytes::<f64>(model.parameters.len()) + bytes::<f64>(4 * model.classes().len() + dim),
-            By::Neighbors(knn, samples) => {
+            ClassifierKind::Linear(model) => {
+                bytes::<f64>(model.parameters.len()) + bytes::<f64>(4 * model.classes().len() + dim)
+            }
+            ClassifierKind::Neighbors(knn, samples) => {
                 // A tangent for each class, and those of the class and of its rival.
                 let tangents = bytes::<f64>(dim).saturating_mul(samples.classes().len() as u64 + 2);
                 // The voters of a class, normalized; the mean, the query and the patch.

@@ -18,12 +18,12 @@ use crate::features::table::RowsView;
 /// # Example
 /// ```
 /// use bagssl_core::embed::Rows;
-/// use bagssl_eval::classify::classifier::{By, Classifier};
-/// use bagssl_eval::classify::probe::Linear;
-/// use bagssl_eval::features::samples::Samples;
+/// use bagssl_eval::{ClassifierKind, Classifier};
+/// use bagssl_eval::Linear;
+/// use bagssl_eval::Samples;
 /// let train = Samples::new(Rows { values: vec![1.0, 2.0, 7.0, 9.0], dim: 1 }, vec![0, 0, 1, 1])?;
-/// let by = By::Linear(Linear::default().fit(&train)?);
-/// let classifier = Classifier::new(by, vec!["dark".into(), "bright".into()], "a network".into())?;
+/// let kind = ClassifierKind::Linear(Linear::default().fit(&train)?);
+/// let classifier = Classifier::new(kind, vec!["dark".into(), "bright".into()], "a network".into())?;
 /// let again = Classifier::from_bytes(&classifier.to_bytes()?)?;
 /// assert_eq!(again.classes()[again.predict(&[8.0])? as usize], "bright");
 ///
@@ -36,14 +36,14 @@ use crate::features::table::RowsView;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Classifier {
-    by: By,
+    kind: ClassifierKind,
     classes: Vec<String>,
     network: String,
 }
 
 /// The method of a classifier.
 #[derive(Debug, Clone, PartialEq)]
-pub enum By {
+pub enum ClassifierKind {
     /// Nearest neighbors among these samples.
     Neighbors(Knn, Samples),
     /// A linear probe.
@@ -56,17 +56,17 @@ impl Classifier {
     ///
     /// # Errors
     /// [`Error::Setting`] if a class has no name.
-    pub fn new(by: By, classes: Vec<String>, network: String) -> Result<Self> {
-        let labels = match &by {
-            By::Neighbors(_, samples) => samples.classes(),
-            By::Linear(model) => model.classes().to_vec(),
+    pub fn new(kind: ClassifierKind, classes: Vec<String>, network: String) -> Result<Self> {
+        let labels = match &kind {
+            ClassifierKind::Neighbors(_, samples) => samples.classes(),
+            ClassifierKind::Linear(model) => model.classes().to_vec(),
         };
         match labels.last() {
             Some(&last) if last as usize >= classes.len() => {
                 let expected = format!("a name for class {last}");
                 Err(Error::Setting { name: "classes", expected, got: format!("{} names", classes.len()) })
             }
-            _ => Ok(Classifier { by, classes, network }),
+            _ => Ok(Classifier { kind, classes, network }),
         }
     }
 
@@ -82,17 +82,17 @@ impl Classifier {
 
     /// The length of a feature.
     pub fn dim(&self) -> usize {
-        match &self.by {
-            By::Neighbors(_, samples) => samples.rows().dim,
-            By::Linear(model) => model.dim,
+        match &self.kind {
+            ClassifierKind::Neighbors(_, samples) => samples.rows().dim,
+            ClassifierKind::Linear(model) => model.dim,
         }
     }
 
     /// Describes the method in one line.
     pub fn describe(&self) -> String {
-        match &self.by {
-            By::Neighbors(knn, samples) => format!("{} samples, {}", samples.len(), knn.describe()),
-            By::Linear(model) => format!("a linear probe of {} classes", model.classes().len()),
+        match &self.kind {
+            ClassifierKind::Neighbors(knn, samples) => format!("{} samples, {}", samples.len(), knn.describe()),
+            ClassifierKind::Linear(model) => format!("a linear probe of {} classes", model.classes().len()),
         }
     }
 
@@ -103,52 +103,53 @@ impl Classifier {
     /// features, and [`Error::NotFinite`] if a value is not finite.
     pub fn predict(&self, mean: &[f32]) -> Result<u32> {
         let row = Rows { values: mean.to_vec(), dim: mean.len() };
-        Ok(match &self.by {
-            By::Neighbors(knn, samples) => knn.predict(samples, &row)?[0],
-            By::Linear(model) => model.predict(&row)?[0],
+        Ok(match &self.kind {
+            ClassifierKind::Neighbors(knn, samples) => knn.predict(samples, &row)?[0],
+            ClassifierKind::Linear(model) => model.predict(&row)?[0],
         })
     }
 
-    /// Starts a search for the class of an image of `patches` patches, which are seen in random
-    /// order. The search ends as soon as the class is decided, but not before `least` patches. It
-    /// uses [`Decision`] for a linear probe and [`Knn::decided`] for neighbors. `confidence` is the
-    /// probability over all looks that more patches would not change the class.
+    /// Starts a search for the class of an image of `patches` patches, which arrive in random
+    /// order. The search ends as soon as the class is decided, but not before `min_patches` patches. It
+    /// uses [`Decision`] for a linear probe and [`Knn::decide`] for neighbors. `confidence` is the
+    /// probability over all decisions that more patches would not change the class.
     ///
     /// # Errors
-    /// [`Error::Core`] if `least` is below 2, or the confidence is not between 0.5 and 0.9999.
-    pub fn search(&self, patches: u64, least: u64, confidence: f64) -> Result<Search<'_>> {
-        Ok(match &self.by {
-            By::Linear(model) => {
-                Search::Linear(model, Decision::new(model.classes().len(), patches, least, confidence)?)
+    /// [`Error::Core`] if `min_patches` is below 2, or the confidence is not between 0.5 and 0.9999.
+    pub fn search(&self, patches: u64, min_patches: u64, confidence: f64) -> Result<Search<'_>> {
+        Ok(Search(match &self.kind {
+            ClassifierKind::Linear(model) => {
+                SearchKind::Linear(model, Decision::new(model.classes().len(), patches, min_patches, confidence)?)
             }
-            By::Neighbors(knn, samples) => {
+            ClassifierKind::Neighbors(knn, samples) => {
                 // Check the confidence as the other arm does.
-                Decision::new(1, patches, least, confidence)?;
-                let seen = Rows { values: vec![], dim: samples.rows().dim };
-                let looks = DecisionSchedule::new(least, patches)?;
-                Search::Neighbors(Neighbors { knn: *knn, samples, seen, patches, looks, confidence })
+                Decision::new(1, patches, min_patches, confidence)?;
+                let embeddings = Rows { values: vec![], dim: samples.rows().dim };
+                let schedule = DecisionSchedule::new(min_patches, patches)?;
+                SearchKind::Neighbors(NeighborSearch { knn: *knn, samples, embeddings, patches, schedule, confidence })
             }
-        })
+        }))
     }
 }
 
-/// A search for the class of an image.
+/// A search for the class of an image; see [`Classifier::search`].
 #[derive(Debug)]
-pub enum Search<'a> {
-    /// A search with a linear probe.
+pub struct Search<'a>(SearchKind<'a>);
+
+#[derive(Debug)]
+enum SearchKind<'a> {
     Linear(&'a SoftmaxModel, Decision),
-    /// A search with nearest neighbors.
-    Neighbors(Neighbors<'a>),
+    Neighbors(NeighborSearch<'a>),
 }
 
-/// A search with nearest neighbors. It stores the patches seen so far.
+/// A search with nearest neighbors. It stores the embeddings so far.
 #[derive(Debug)]
-pub struct Neighbors<'a> {
+struct NeighborSearch<'a> {
     knn: Knn,
     samples: &'a Samples,
-    seen: Rows,
+    embeddings: Rows,
     patches: u64,
-    looks: DecisionSchedule,
+    schedule: DecisionSchedule,
     confidence: f64,
 }
 
@@ -160,33 +161,33 @@ impl Search<'_> {
     /// [`Error::Length`] or [`Error::NotFinite`] if the embedding has the wrong length or a value
     /// that is not finite. [`Error::Core`] if there are more patches than the image has.
     pub fn push(&mut self, embedding: &[f32]) -> Result<bool> {
-        match self {
-            Search::Linear(model, decision) => {
+        match &mut self.0 {
+            SearchKind::Linear(model, decision) => {
                 let row = Rows { values: embedding.to_vec(), dim: embedding.len() };
                 Ok(decision.push(&model.logits(&row)?)? != Next::Continue)
             }
-            Search::Neighbors(neighbors) => neighbors.push(embedding),
+            SearchKind::Neighbors(neighbors) => neighbors.push(embedding),
         }
     }
 }
 
-impl Neighbors<'_> {
-    /// Checks each patch on arrival, because the looks are few, and the last patch needs none.
+impl NeighborSearch<'_> {
+    /// Checks each patch on arrival, because decisions are few, and the last patch needs none.
     fn push(&mut self, embedding: &[f32]) -> Result<bool> {
-        same_length("feature length", self.seen.dim, embedding.len())?;
+        same_length("feature length", self.embeddings.dim, embedding.len())?;
         check_finite("patches", RowsView { values: embedding, dim: embedding.len() })?;
-        if self.seen.len() as u64 >= self.patches {
-            let (expected, got) = (self.patches as usize, self.seen.len() + 1);
+        if self.embeddings.len() as u64 >= self.patches {
+            let (expected, got) = (self.patches as usize, self.embeddings.len() + 1);
             return Err(bagssl_core::Error::Length { what: "grid patches", expected, got }.into());
         }
-        self.seen.values.extend_from_slice(embedding);
-        let count = self.seen.len() as u64;
+        self.embeddings.values.extend_from_slice(embedding);
+        let count = self.embeddings.len() as u64;
         if count == self.patches {
             return Ok(true);
         }
-        let decided =
-            || self.knn.decided(self.samples, &self.seen, self.patches, self.looks.confidence(self.confidence));
-        Ok(self.looks.is_due(count) && decided()?.is_some())
+        let decide =
+            || self.knn.decide(self.samples, &self.embeddings, self.patches, self.schedule.confidence(self.confidence));
+        Ok(self.schedule.is_due(count) && decide()?.is_some())
     }
 }
 

@@ -26,13 +26,13 @@ fn classifiers() -> [Classifier; 2] {
     let values = images.iter().flat_map(|(rows, _)| mean(rows)).collect();
     let train = Samples::new(Rows { values, dim: DIM }, images.iter().map(|(_, label)| *label).collect()).unwrap();
     let names: Vec<String> = ["a", "b", "c", "d", "e"].map(String::from).to_vec();
-    let new = |by| Classifier::new(by, names.clone(), "net".into()).unwrap();
-    let linear = By::Linear(Linear::default().fit(&train).unwrap());
-    [new(linear), new(By::Neighbors(Knn { neighbors: 5, temperature: 0.1 }, train))]
+    let new = |kind| Classifier::new(kind, names.clone(), "net".into()).unwrap();
+    let linear = ClassifierKind::Linear(Linear::default().fit(&train).unwrap());
+    [new(linear), new(ClassifierKind::Neighbors(Knn { neighbors: 5, temperature: 0.1 }, train))]
 }
 
 #[test]
-fn a_search_ends_early_and_says_what_all_patches_say() {
+fn early_decisions_agree_with_all_patches() {
     for classifier in classifiers() {
         let (mut early, mut alike) = (0, 0);
         for number in 0..50 {
@@ -49,7 +49,7 @@ fn a_search_ends_early_and_says_what_all_patches_say() {
 }
 
 #[test]
-fn the_last_patch_decides() {
+fn last_patch_decides() {
     for classifier in classifiers() {
         let mut search = classifier.search(3, 2, 0.9999).unwrap();
         let far = [[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [1.0, 1.0, 1.0]];
@@ -60,7 +60,7 @@ fn the_last_patch_decides() {
 
 /// A refused patch is not added: the next one is still the first.
 #[test]
-fn each_patch_is_checked_as_it_comes() {
+fn each_patch_is_checked() {
     for classifier in classifiers() {
         let mut search = classifier.search(3, 2, 0.9999).unwrap();
         for bad in [f32::NAN, f32::INFINITY] {
@@ -92,13 +92,13 @@ fn the_memory_of_a_search_by_hand() {
         for patch in image(3, 150).0.values.chunks(DIM) {
             search.push(patch).unwrap();
         }
-        let Search::Neighbors(Neighbors { seen, .. }) = search else { continue };
-        assert!(4 * seen.values.capacity() as u64 <= classifier.search_bytes(150));
+        let SearchKind::Neighbors(NeighborSearch { embeddings, .. }) = search.0 else { continue };
+        assert!(4 * embeddings.values.capacity() as u64 <= classifier.search_bytes(150));
     }
 }
 
 #[test]
-fn a_file_gives_the_classifier_back() {
+fn classifier_file_round_trip() {
     for classifier in classifiers() {
         let file = classifier.to_bytes().unwrap();
         assert_eq!(Classifier::from_bytes(&file).unwrap(), classifier);
@@ -125,6 +125,6 @@ fn broken_files_are_refused() {
     let error = Classifier::from_bytes(&other).unwrap_err().to_string();
     assert_eq!(error, "file: expected a classifier, with metadata \"bagssl-classifier\", got none");
     let names = vec!["only".to_string()];
-    let by = classifiers()[0].by.clone();
-    assert!(Classifier::new(by, names, String::new()).unwrap_err().to_string().contains("a name for class 4"));
+    let kind = classifiers()[0].kind.clone();
+    assert!(Classifier::new(kind, names, String::new()).unwrap_err().to_string().contains("a name for class 4"));
 }

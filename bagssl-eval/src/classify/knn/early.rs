@@ -13,7 +13,7 @@ use crate::numerics::similarity::{nearest, unit_rows};
 impl Knn {
     /// Returns the class of an image if the patches seen so far decide it: at the given confidence,
     /// its votes exceed those of every other class. `patches` are drawn without replacement from a
-    /// grid of `of_patches`. When patches arrive one by one, call this only at the looks of a
+    /// grid of `total_patches`. When patches arrive one by one, call this only at the looks of a
     /// [`DecisionSchedule`](bagssl_core::anytime::DecisionSchedule), with its confidence for each
     /// look.
     ///
@@ -29,15 +29,15 @@ impl Knn {
     ///
     /// # Errors
     /// The errors of [`Knn::predict`]. [`Error::Setting`] if the confidence is not at least 0.5 and
-    /// less than 1. [`Error::Length`] if there are fewer than 2 patches or more than `of_patches`.
-    pub fn decided(&self, train: &Samples, patches: &Rows, of_patches: u64, confidence: f64) -> Result<Option<u32>> {
+    /// less than 1. [`Error::Length`] if there are fewer than 2 patches or more than `total_patches`.
+    pub fn decide(&self, train: &Samples, patches: &Rows, total_patches: u64, confidence: f64) -> Result<Option<u32>> {
         if !(0.5..1.0).contains(&confidence) {
             let expected = "0.5 to less than 1".into();
             return Err(Error::Setting { name: "confidence", expected, got: confidence.to_string() });
         }
         let count = patches.len();
-        if count < 2 || count as u64 > of_patches {
-            return Err(Error::Length { what: "patches", expected: of_patches.max(2) as usize, got: count });
+        if count < 2 || count as u64 > total_patches {
+            return Err(Error::Length { what: "patches", expected: total_patches.max(2) as usize, got: count });
         }
         train.check_dim(patches.into())?;
         check_finite("patches", patches.into())?;
@@ -45,21 +45,21 @@ impl Knn {
         patches.values.chunks_exact(patches.dim).try_for_each(|patch| mean.push(patch))?;
         let mean = Rows { values: mean.mean().expect("two patches"), dim: patches.dim };
         let class = self.predict(train, &mean)?[0];
-        if count as u64 == of_patches {
+        if count as u64 == total_patches {
             return Ok(Some(class));
         }
         let length = mean.values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
         let margins = self.margins(train, &unit_rows(&mean), class);
         let t = student_t(1.0 - (1.0 - confidence) / margins.len().max(1) as f64, count as u32 - 1);
-        let sure = |margin: &Tangent| {
+        let is_certain = |margin: &Tangent| {
             let mut changes = RunningMean::new(1);
             patches.values.chunks_exact(patches.dim).for_each(|patch| {
                 changes.push(&[(margin.along(patch) / length) as f32]).expect("one number");
             });
-            let error = changes.standard_error_within(of_patches).expect("two patches")[0];
+            let error = changes.standard_error_within(total_patches).expect("two patches")[0];
             margin.value - t * f64::from(error) > 0.0
         };
-        Ok((length > 0.0 && margins.iter().all(sure)).then_some(class))
+        Ok((length > 0.0 && margins.iter().all(is_certain)).then_some(class))
     }
 
     /// Returns the log ratio of the class's votes to those of each other class, linearized around a
@@ -74,7 +74,7 @@ impl Knn {
         };
         let own = votes(class, self.neighbors.min(near.len()));
         let others = train.classes().into_iter().filter(|&label| label != class);
-        others.map(|label| own.less(&votes(label, near.len()))).collect()
+        others.map(|label| own.minus(&votes(label, near.len()))).collect()
     }
 
     /// Returns the logarithm of the votes of samples (at least one), given with their cosines,
@@ -102,7 +102,7 @@ struct Tangent {
 }
 
 impl Tangent {
-    fn less(&self, other: &Tangent) -> Tangent {
+    fn minus(&self, other: &Tangent) -> Tangent {
         let slope = self.slope.iter().zip(&other.slope).map(|(a, b)| a - b).collect();
         Tangent { value: self.value - other.value, slope }
     }
@@ -136,15 +136,15 @@ mod tests {
         let train = Samples::new(Rows { values: vec![1.0, 0.0, 0.0, 1.0], dim: 2 }, vec![6, 2]).unwrap();
         let patches = Rows { values: vec![2.0, 1.0, 4.0, 1.0], dim: 2 };
         let knn = Knn { neighbors: 1, temperature: 0.1 };
-        let decided = |of_patches, confidence| knn.decided(&train, &patches, of_patches, confidence);
-        assert_eq!(decided(100, 0.95).unwrap(), None);
-        assert_eq!(decided(100, 0.90).unwrap(), Some(6));
-        assert_eq!(decided(2, 0.99).unwrap(), Some(6), "all patches");
+        let decide = |total_patches, confidence| knn.decide(&train, &patches, total_patches, confidence);
+        assert_eq!(decide(100, 0.95).unwrap(), None);
+        assert_eq!(decide(100, 0.90).unwrap(), Some(6));
+        assert_eq!(decide(2, 0.99).unwrap(), Some(6), "all patches");
         let unit = unit_rows(&Rows { values: vec![3.0, 1.0], dim: 2 });
         let margin = &knn.margins(&train, &unit, 6)[0];
         assert!((margin.value - 20.0 / 10f64.sqrt()).abs() < 1e-5);
         assert!((margin.slope[0] - 4.0).abs() < 1e-5 && (margin.slope[1] + 12.0).abs() < 1e-5, "{:?}", margin.slope);
-        assert!(decided(1, 0.9).is_err() && decided(100, 1.0).is_err() && decided(100, 0.4).is_err());
+        assert!(decide(1, 0.9).is_err() && decide(100, 1.0).is_err() && decide(100, 0.4).is_err());
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 mod early;
 
 use crate::error::{Error, Result};
-use crate::features::samples::{Samples, Score, TOP, check_finite};
+use crate::features::samples::{Samples, Score, TOP_K, check_finite};
 use crate::features::table::RowsView;
 use crate::numerics::similarity::{nearest, unit_rows};
 
@@ -14,8 +14,8 @@ use crate::numerics::similarity::{nearest, unit_rows};
 /// # Example
 /// ```
 /// use bagssl_core::embed::Rows;
-/// use bagssl_eval::classify::knn::Knn;
-/// use bagssl_eval::features::samples::Samples;
+/// use bagssl_eval::Knn;
+/// use bagssl_eval::Samples;
 /// let train = Samples::new(Rows { values: vec![1.0, 0.0, 0.0, 1.0], dim: 2 }, vec![4, 7])?;
 /// let test = Samples::new(Rows { values: vec![5.0, 1.0, 1.0, 3.0], dim: 2 }, vec![4, 4])?;
 /// let score = Knn::default().evaluate(&train, &test)?;
@@ -54,7 +54,7 @@ impl Knn {
     /// # Errors
     /// The errors of [`Knn::predict`].
     pub fn evaluate(&self, train: &Samples, test: &Samples) -> Result<Score> {
-        Ok(Score::new(&self.rank(train, test.rows(), TOP)?, test.labels()))
+        Ok(Score::new(&self.rank(train, test.rows(), TOP_K)?, test.labels()))
     }
 
     /// Returns the class of each row.
@@ -63,14 +63,19 @@ impl Knn {
     /// [`Error::Setting`] if a setting is out of range, [`Error::Length`] if the rows and the
     /// samples have different dimensions, and [`Error::NotFinite`] if a value is not finite.
     pub fn predict<'a>(&self, train: &Samples, rows: impl Into<RowsView<'a>>) -> Result<Vec<u32>> {
-        Ok(self.rank(train, rows, 1)?.iter().map(|said| said[0]).collect())
+        Ok(self.rank(train, rows, 1)?.iter().map(|ranks| ranks[0]).collect())
     }
 
     /// Returns the classes with the most votes for each row, at most `count`, in descending order.
     ///
     /// # Errors
     /// The errors of [`Knn::predict`].
-    pub fn rank<'a>(&self, train: &Samples, rows: impl Into<RowsView<'a>>, count: usize) -> Result<Vec<Vec<u32>>> {
+    pub(crate) fn rank<'a>(
+        &self,
+        train: &Samples,
+        rows: impl Into<RowsView<'a>>,
+        count: usize,
+    ) -> Result<Vec<Vec<u32>>> {
         let rows = rows.into();
         self.check()?;
         train.check_dim(rows)?;
@@ -133,17 +138,17 @@ mod tests {
         let train = Samples::new(train, vec![0, 1, 1]).unwrap();
         let query = Rows { values: vec![1.0, 0.0], dim: 2 };
         for (temperature, expected) in [(0.07, 0), (0.28, 0), (0.30, 1), (1e-6, 0), (1e6, 1)] {
-            let said = Knn { neighbors: 20, temperature }.predict(&train, &query).unwrap();
-            assert_eq!(said, [expected], "T = {temperature}");
+            let ranks = Knn { neighbors: 20, temperature }.predict(&train, &query).unwrap();
+            assert_eq!(ranks, [expected], "T = {temperature}");
         }
     }
 
     #[test]
     fn ties_go_to_the_first_sample_and_the_smallest_class() {
         let train = Samples::new(Rows { values: vec![1.0, 1.0, 1.0], dim: 1 }, vec![5, 2, 2]).unwrap();
-        let said = |neighbors| Knn { neighbors, temperature: 0.1 }.predict(&train, train.rows()).unwrap();
-        assert_eq!(said(1), [5, 5, 5]);
-        assert_eq!(said(2), [2, 2, 2]);
+        let ranks = |neighbors| Knn { neighbors, temperature: 0.1 }.predict(&train, train.rows()).unwrap();
+        assert_eq!(ranks(1), [5, 5, 5]);
+        assert_eq!(ranks(2), [2, 2, 2]);
     }
 
     #[test]

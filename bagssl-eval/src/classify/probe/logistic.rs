@@ -9,7 +9,7 @@ use super::softmax::{BLOCK, SoftmaxModel, add_cross_entropy, targets};
 use crate::error::{Error, Result};
 use crate::features::samples::{Fit, Samples};
 use crate::features::table::RowsView;
-use crate::numerics::lbfgs::{Minimum, Stop, largest, minimize};
+use crate::numerics::lbfgs::{Minimum, Stop, max_abs, minimize};
 
 /// The number of parts in which the rows are summed. It is constant, so that the sum does not
 /// depend on the number of threads.
@@ -56,7 +56,7 @@ impl Logistic {
     ///
     /// # Errors
     /// The errors of [`Logistic::fit`].
-    pub fn solve(&self, train: &Samples) -> Result<(SoftmaxModel, Fit)> {
+    pub(crate) fn solve(&self, train: &Samples) -> Result<(SoftmaxModel, Fit)> {
         self.check()?;
         let scale = Standard::fit(train);
         let mut model = SoftmaxModel::zero(train);
@@ -78,7 +78,7 @@ impl Logistic {
             model.parameters.clone_from(&end.point);
             end
         };
-        let gradient = largest(&end.gradient);
+        let gradient = max_abs(&end.gradient);
         let fit = Fit { converged: gradient <= self.tolerance, iterations: end.iterations, gradient };
         Ok((scale.fold_into(model), fit))
     }
@@ -270,7 +270,7 @@ mod tests {
 
     /// With more dimensions than samples, and with fewer, the fit reports whether it has converged.
     #[test]
-    fn what_has_not_converged_says_so() {
+    fn unconverged_fits_are_reported() {
         for (count, dim) in [(40, 3), (8, 20)] {
             let train = samples(count, dim, 3, 5);
             let (_, fit) = Logistic::default().solve(&train).unwrap();

@@ -11,15 +11,15 @@ pub use sgd::Sgd;
 pub use softmax::SoftmaxModel;
 
 use crate::error::{Error, Result};
-use crate::features::samples::{Fit, Samples, Score, TOP};
+use crate::features::samples::{Fit, Samples, Score, TOP_K};
 
 /// A recipe for training a linear classifier.
 ///
 /// # Example
 /// ```
 /// use bagssl_core::embed::Rows;
-/// use bagssl_eval::classify::probe::Linear;
-/// use bagssl_eval::features::samples::Samples;
+/// use bagssl_eval::Linear;
+/// use bagssl_eval::Samples;
 /// let train = Samples::new(Rows { values: vec![1.0, 2.0, 7.0, 9.0], dim: 1 }, vec![0, 0, 3, 3])?;
 /// for name in Linear::NAMES {
 ///     assert_eq!(Linear::preset(name)?.evaluate(&train, &train)?.accuracy, 100.0, "{name}");
@@ -42,7 +42,7 @@ impl Default for Linear {
 
 impl Linear {
     /// The names of the presets.
-    pub const NAMES: [&str; 3] = ["logistic", "emp-ssl", "vicreg"];
+    pub(crate) const NAMES: [&str; 3] = ["logistic", "emp-ssl", "vicreg"];
 
     /// Returns a recipe by name.
     ///
@@ -65,8 +65,8 @@ impl Linear {
                     "multinomial logistic regression on standardized features, C = {strength}, L-BFGS to the optimum"
                 )
             }
-            Linear::Sgd(Sgd { rate, momentum, decay, batch, epochs, .. }) => format!(
-                "SGD on the unscaled features, learning rate {rate}, momentum {momentum}, weight decay {decay}, batch \
+            Linear::Sgd(Sgd { learning_rate, momentum, weight_decay, batch, epochs, .. }) => format!(
+                "SGD on the unscaled features, learning rate {learning_rate}, momentum {momentum}, weight decay {weight_decay}, batch \
                  {batch}, {epochs} epochs, cosine schedule to 0, last epoch"
             ),
         }
@@ -96,7 +96,7 @@ impl Linear {
     pub fn evaluate(&self, train: &Samples, test: &Samples) -> Result<Score> {
         train.check_dim(test.rows())?;
         let (model, fit) = self.solve(train)?;
-        Ok(Score { fit, ..Score::new(&model.rank(test.rows(), TOP)?, test.labels()) })
+        Ok(Score { fit, ..Score::new(&model.rank(test.rows(), TOP_K)?, test.labels()) })
     }
 }
 
@@ -107,12 +107,12 @@ impl Linear {
 /// [`Error::Empty`] without candidates. [`Error::Setting`] if the share cannot be held out. The
 /// error of a candidate that fails otherwise than by diverging, or the last divergence if all
 /// candidates diverge.
-pub fn choose(candidates: &[Linear], train: &Samples, share: f64, seed: u64) -> Result<Linear> {
-    let (kept, out) = train.hold_out(share, seed)?;
+pub(crate) fn choose(candidates: &[Linear], train: &Samples, share: f64, seed: u64) -> Result<Linear> {
+    let (fitted, held_out) = train.hold_out(share, seed)?;
     let mut best: Option<(Linear, f64)> = None;
     let mut failure = Error::Empty("candidates");
     for candidate in candidates {
-        match candidate.evaluate(&kept, &out) {
+        match candidate.evaluate(&fitted, &held_out) {
             Ok(score) if best.is_none_or(|(_, accuracy)| score.accuracy > accuracy) => {
                 best = Some((*candidate, score.accuracy));
             }
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn one_that_learns_is_chosen() {
-        let with = |rate| Linear::Sgd(Sgd { rate, epochs: 5, ..Sgd::EMP_SSL });
+        let with = |learning_rate| Linear::Sgd(Sgd { learning_rate, epochs: 5, ..Sgd::EMP_SSL });
         let chosen = choose(&[with(1e-9), with(0.1), with(1e300)], &clouds(200, 3), 0.25, 1).unwrap();
         assert_eq!(chosen, with(0.1));
         assert!(matches!(choose(&[], &clouds(20, 3), 0.25, 1), Err(Error::Empty(_))));
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_never_seen_is_never_said() {
+    fn unseen_classes_are_not_predicted() {
         let train = Samples::new(Rows { values: vec![0.0, 1.0], dim: 1 }, vec![u32::MAX, 0]).unwrap();
         let test = Samples::new(Rows { values: vec![1.0], dim: 1 }, vec![4]).unwrap();
         let score = Linear::default().evaluate(&train, &test).unwrap();

@@ -14,11 +14,11 @@ use crate::features::samples::Samples;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sgd {
     /// The initial learning rate; positive.
-    pub rate: f64,
+    pub learning_rate: f64,
     /// The momentum: 0 to less than 1.
     pub momentum: f64,
     /// The weight decay; at least 0.
-    pub decay: f64,
+    pub weight_decay: f64,
     /// The batch size; at least 1.
     pub batch: usize,
     /// The number of epochs; at least 1.
@@ -29,11 +29,13 @@ pub struct Sgd {
 
 impl Sgd {
     /// The recipe of EMP-SSL (arXiv:2304.03977).
-    pub const EMP_SSL: Self = Sgd { rate: 0.03, momentum: 0.9, decay: 5e-5, batch: 100, epochs: 100, seed: 0 };
+    pub const EMP_SSL: Self =
+        Sgd { learning_rate: 0.03, momentum: 0.9, weight_decay: 5e-5, batch: 100, epochs: 100, seed: 0 };
 
     /// The optimizer settings of VICReg's linear probe (arXiv:2105.04906). VICReg draws new crops
     /// of each image in every epoch; here the features are fixed.
-    pub const VICREG: Self = Sgd { rate: 0.02, momentum: 0.9, decay: 1e-6, batch: 256, epochs: 100, seed: 0 };
+    pub const VICREG: Self =
+        Sgd { learning_rate: 0.02, momentum: 0.9, weight_decay: 1e-6, batch: 256, epochs: 100, seed: 0 };
 
     /// Trains a classifier.
     ///
@@ -50,24 +52,24 @@ impl Sgd {
         for epoch in 0..self.epochs {
             let order = Draw::Shuffle { epoch }.stream(self.seed).permutation(train.len() as u32);
             for numbers in order.chunks(self.batch) {
-                let rate = self.rate * 0.5 * (1.0 + (PI * step as f64 / steps as f64).cos());
+                let rate = self.learning_rate * 0.5 * (1.0 + (PI * step as f64 / steps as f64).cos());
                 self.step(&mut model, &mut speed, &Batch::new(train, &targets, numbers), rate);
                 step += 1;
             }
             if !model.parameters.iter().all(|value| value.is_finite()) {
-                return Err(Error::Diverged { rate: self.rate, epoch });
+                return Err(Error::Diverged { rate: self.learning_rate, epoch });
             }
         }
         Ok(model)
     }
 
-    fn step(&self, model: &mut SoftmaxModel, speed: &mut [f64], batch: &Batch, rate: f64) {
+    fn step(&self, model: &mut SoftmaxModel, speed: &mut [f64], batch: &Batch, learning_rate: f64) {
         let mut gradient = vec![0.0; speed.len()];
         add_cross_entropy(&model.parameters, model.classes.len(), &batch.rows, &batch.targets, &mut gradient);
         let count = batch.targets.len() as f64;
         for ((value, speed), gradient) in model.parameters.iter_mut().zip(speed).zip(gradient) {
-            *speed = self.momentum * *speed + gradient / count + self.decay * *value;
-            *value -= rate * *speed;
+            *speed = self.momentum * *speed + gradient / count + self.weight_decay * *value;
+            *value -= learning_rate * *speed;
         }
     }
 
@@ -75,10 +77,20 @@ impl Sgd {
         let check = |name, holds, expected: &str, got: String| {
             if holds { Ok(()) } else { Err(Error::Setting { name, expected: expected.into(), got }) }
         };
-        let Sgd { rate, momentum, decay, batch, epochs, .. } = *self;
-        check("probe.rate", rate > 0.0 && rate.is_finite(), "a positive number", rate.to_string())?;
+        let Sgd { learning_rate, momentum, weight_decay, batch, epochs, .. } = *self;
+        check(
+            "probe.learning_rate",
+            learning_rate > 0.0 && learning_rate.is_finite(),
+            "a positive number",
+            learning_rate.to_string(),
+        )?;
         check("probe.momentum", (0.0..1.0).contains(&momentum), "0 to less than 1", momentum.to_string())?;
-        check("probe.decay", decay >= 0.0 && decay.is_finite(), "0 or more", decay.to_string())?;
+        check(
+            "probe.weight_decay",
+            weight_decay >= 0.0 && weight_decay.is_finite(),
+            "0 or more",
+            weight_decay.to_string(),
+        )?;
         check("probe.batch", batch > 0, "at least 1", batch.to_string())?;
         check("probe.epochs", epochs > 0, "at least 1", epochs.to_string())
     }
@@ -114,7 +126,7 @@ mod tests {
     /// bias. With two steps, the second has half the learning rate.
     #[test]
     fn steps_by_hand() {
-        let sgd = Sgd { rate: 0.4, momentum: 0.5, decay: 0.1, batch: 2, epochs: 1, seed: 0 };
+        let sgd = Sgd { learning_rate: 0.4, momentum: 0.5, weight_decay: 0.1, batch: 2, epochs: 1, seed: 0 };
         let one = sgd.fit(&two()).unwrap();
         let close = |got: f64, expected: f64| assert!((got - expected).abs() < 1e-12, "{got} {expected}");
         close(one.weights()[0], 0.3);
@@ -143,15 +155,15 @@ mod tests {
     fn bad_settings_are_refused() {
         let good = Sgd::EMP_SSL;
         let bad = [
-            Sgd { rate: 0.0, ..good },
-            Sgd { rate: f64::NAN, ..good },
+            Sgd { learning_rate: 0.0, ..good },
+            Sgd { learning_rate: f64::NAN, ..good },
             Sgd { momentum: 1.0, ..good },
-            Sgd { decay: -1.0, ..good },
+            Sgd { weight_decay: -1.0, ..good },
             Sgd { batch: 0, ..good },
             Sgd { epochs: 0, ..good },
         ];
         assert!(bad.iter().all(|sgd| matches!(sgd.fit(&two()), Err(Error::Setting { .. }))));
-        let wild = Sgd { rate: 1e308, ..good };
+        let wild = Sgd { learning_rate: 1e308, ..good };
         assert!(matches!(wild.fit(&two()), Err(Error::Diverged { .. })));
     }
 }

@@ -54,7 +54,7 @@ impl SoftmaxModel {
     /// training features, and [`Error::NotFinite`](crate::Error::NotFinite) if a value is not
     /// finite.
     pub fn predict<'a>(&self, rows: impl Into<RowsView<'a>>) -> Result<Vec<u32>> {
-        Ok(self.rank(rows, 1)?.iter().map(|said| said[0]).collect())
+        Ok(self.rank(rows, 1)?.iter().map(|ranks| ranks[0]).collect())
     }
 
     /// Returns the most likely classes of each row, at most `count`, in descending order. Ties are
@@ -62,7 +62,7 @@ impl SoftmaxModel {
     ///
     /// # Errors
     /// The errors of [`SoftmaxModel::predict`].
-    pub fn rank<'a>(&self, rows: impl Into<RowsView<'a>>, count: usize) -> Result<Vec<Vec<u32>>> {
+    pub(crate) fn rank<'a>(&self, rows: impl Into<RowsView<'a>>, count: usize) -> Result<Vec<Vec<u32>>> {
         // Rank by logits: the probabilities of unlikely classes underflow to 0.
         let logits = self.logits(rows)?;
         let of_row = |row: &[f64]| {
@@ -96,8 +96,8 @@ impl SoftmaxModel {
     /// ```
     /// use bagssl_core::anytime::{Decision, Next, Reason};
     /// use bagssl_core::embed::Rows;
-    /// use bagssl_eval::classify::probe::Linear;
-    /// use bagssl_eval::features::samples::Samples;
+    /// use bagssl_eval::Linear;
+    /// use bagssl_eval::Samples;
     /// let train = Samples::new(Rows { values: vec![1.0, 2.0, 7.0, 9.0], dim: 1 }, vec![0, 0, 3, 3])?;
     /// let model = Linear::default().fit(&train)?;
     /// // The first eight patches of an image of 400 are similar enough to decide its class.

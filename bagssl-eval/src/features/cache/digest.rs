@@ -30,7 +30,7 @@ impl Blocks {
 
     /// Resumes after the first `length` bytes after `start` of a file. `digests` are the digests of
     /// its blocks.
-    pub(super) fn of_file(path: &Path, start: u64, length: u64, size: u64, digests: &[String]) -> io::Result<Self> {
+    pub(super) fn from_file(path: &Path, start: u64, length: u64, size: u64, digests: &[String]) -> io::Result<Self> {
         let whole = (length / size) as usize;
         let mut blocks = Blocks { whole: digests[..whole].to_vec(), ..Blocks::new(size) };
         blocks.in_last = length % size;
@@ -67,7 +67,7 @@ impl fmt::Debug for Blocks {
 
 /// Returns the digests of the first `length` bytes after `start` of a file, computed on several
 /// threads.
-pub(super) fn of_file(path: &Path, start: u64, length: u64, size: u64) -> io::Result<Vec<String>> {
+pub(super) fn digest_file(path: &Path, start: u64, length: u64, size: u64) -> io::Result<Vec<String>> {
     let block = |number: u64| {
         let first = number * size;
         let mut hasher = Hasher::new();
@@ -78,7 +78,7 @@ pub(super) fn of_file(path: &Path, start: u64, length: u64, size: u64) -> io::Re
 }
 
 /// Returns the digest of a text.
-pub(super) fn of_text(text: &str) -> String {
+pub(super) fn digest_text(text: &str) -> String {
     let mut hasher = Hasher::new();
     hasher.write(text.as_bytes());
     digits(&hasher)
@@ -110,24 +110,24 @@ mod tests {
     #[test]
     fn a_block_has_the_digest_of_its_bytes() {
         // The digest of no bytes, from the specification.
-        assert_eq!(of_text(""), "2d06800538d394c2");
+        assert_eq!(digest_text(""), "2d06800538d394c2");
         let bytes: Vec<u8> = (0..25).collect();
         let mut blocks = Blocks::new(10);
         [0..3, 3..14, 14..14, 14..25].into_iter().for_each(|part| blocks.add(&bytes[part]));
-        let text = |bytes: &[u8]| of_text(std::str::from_utf8(bytes).unwrap());
+        let text = |bytes: &[u8]| digest_text(std::str::from_utf8(bytes).unwrap());
         let expected = [text(&bytes[..10]), text(&bytes[10..20]), text(&bytes[20..])];
         assert_eq!(blocks.digests(), expected);
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("array");
         std::fs::write(&path, [b"head", &bytes[..], b"more"].concat()).unwrap();
-        assert_eq!(of_file(&path, 4, 25, 10).unwrap(), expected);
-        assert_eq!(of_file(&path, 4, 20, 10).unwrap(), expected[..2]);
-        assert_eq!(of_file(&path, 4, 0, 10).unwrap(), [""; 0]);
-        assert!(of_file(&path, 4, 30, 10).is_err());
+        assert_eq!(digest_file(&path, 4, 25, 10).unwrap(), expected);
+        assert_eq!(digest_file(&path, 4, 20, 10).unwrap(), expected[..2]);
+        assert_eq!(digest_file(&path, 4, 0, 10).unwrap(), [""; 0]);
+        assert!(digest_file(&path, 4, 30, 10).is_err());
         // Resume at a block boundary or within a block, and continue from there.
         for length in [0, 7, 10, 13, 20, 25] {
-            let mut blocks = Blocks::of_file(&path, 4, length, 10, &expected).unwrap();
+            let mut blocks = Blocks::from_file(&path, 4, length, 10, &expected).unwrap();
             blocks.add(&bytes[length as usize..]);
             assert_eq!(blocks.digests(), expected, "from {length}");
         }

@@ -14,7 +14,7 @@
 // Circle: `FeatureCache` is defined here, and its writer is in a file of its own.
 
 mod digest;
-pub mod npy;
+pub(crate) mod npy;
 mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -39,31 +39,31 @@ pub struct FeatureCache<'a> {
     pub folder: &'a Path,
     /// The identity of the features: a text of everything they depend on. Features with another
     /// identity are refused.
-    pub of: &'a str,
-    /// The location of the images, for [`kept`]. It is not part of the identity, as images may be
+    pub identity: &'a str,
+    /// The location of the images, for [`cached_features`]. It is not part of the identity, as images may be
     /// moved.
-    pub at: &'a str,
+    pub location: &'a str,
 }
 
 /// The identity of features in a folder, or of features to be extracted to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheEntry {
     /// Everything that the features depend on: [`FeatureCache::of`].
-    pub of: String,
+    pub identity: String,
     /// The location of the images: [`FeatureCache::at`].
-    pub at: String,
+    pub location: String,
     /// When somebody last worked with them.
-    pub used: SystemTime,
+    pub last_used: SystemTime,
 }
 
 /// Lists the features in the subfolders of a folder. Skips unreadable ones.
-pub fn kept(folder: &Path) -> Vec<CacheEntry> {
+pub fn cached_features(folder: &Path) -> Vec<CacheEntry> {
     let folders = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    folders.filter_map(|folder| writer::kept(&folder)).collect()
+    folders.filter_map(|folder| writer::entry_of(&folder)).collect()
 }
 
 impl FeatureCache<'_> {
-    /// Returns the features of all images at each layer in `taps`, in that order. Complete features
+    /// Returns the features of all images at each layer in `layers`, in that order. Complete features
     /// are read from disk, others are extracted from `batches`. `batches` is called with the index
     /// of an image and returns the batches from it on, in the order of the data set. A batch passes
     /// through the network only for the layers that lack it. `progress` is called with the number
@@ -80,7 +80,7 @@ impl FeatureCache<'_> {
         &self,
         network: &dyn Embed,
         batches: impl FnOnce(usize) -> B,
-        taps: &[FeatureLayer],
+        layers: &[FeatureLayer],
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<Features>>
     where
@@ -90,9 +90,9 @@ impl FeatureCache<'_> {
         let _lock = self.lock()?;
         remove_partial(self.folder).map_err(|source| failed(self.folder, source))?;
         let (mut complete, mut missing): (Vec<Writer>, Vec<Writer>) = Default::default();
-        for &tap in taps {
-            if complete.iter().chain(&missing).all(|writer| writer.tap() != tap) {
-                let writer = Writer::open(self, tap)?;
+        for &layer in layers {
+            if complete.iter().chain(&missing).all(|writer| writer.layer() != layer) {
+                let writer = Writer::open(self, layer)?;
                 if writer.is_complete() { complete.push(writer) } else { missing.push(writer) }
             }
         }
@@ -100,15 +100,15 @@ impl FeatureCache<'_> {
             fill(&mut missing, network, batches, progress)?;
             complete.append(&mut missing);
         }
-        let mut of = |&tap: &FeatureLayer| {
-            let writer = complete.iter_mut().find(|writer| writer.tap() == tap);
+        let mut features_of = |&layer: &FeatureLayer| {
+            let writer = complete.iter_mut().find(|writer| writer.layer() == layer);
             writer.expect("each tap has been opened").features()
         };
-        let features = taps.iter().map(&mut of).collect::<Result<Vec<_>>>()?;
+        let features = layers.iter().map(&mut features_of).collect::<Result<Vec<_>>>()?;
         let Some(first) = features.first() else { return Ok(features) };
         if let Some(other) = features.iter().find(|other| other.images() != first.images()) {
-            let part = self.folder.join(other.tap().name()).display().to_string();
-            let (expected, got) = (format!("the {} images of {}", first.len(), first.tap().name()), "others".into());
+            let part = self.folder.join(other.layer().name()).display().to_string();
+            let (expected, got) = (format!("the {} images of {}", first.len(), first.layer().name()), "others".into());
             return Err(Error::File { part, expected, got });
         }
         progress(first.len());
@@ -148,7 +148,7 @@ where
     B: Iterator<Item = core::result::Result<PatchBatch, SourceError>>,
 {
     let next = writers.iter().map(Writer::next).min().unwrap_or(0);
-    progress(done(writers));
+    progress(completed(writers));
     let mut extraction = Extraction { writers, in_flight: InFlight::new(network), next };
     let extracted = batches(next).try_for_each(|batch| extraction.begin(batch, progress));
     // Batches in flight are completed, even if the source of batches has failed.
@@ -158,14 +158,14 @@ where
         let _ = writers.iter_mut().try_for_each(|writer| writer.save(false));
         return Err(error);
     }
-    if done(writers) == 0 {
+    if completed(writers) == 0 {
         return Err(Error::Empty("images to embed"));
     }
     writers.iter_mut().try_for_each(|writer| writer.save(true))
 }
 
 /// Returns the number of images that all layers have.
-fn done(writers: &[Writer]) -> usize {
+fn completed(writers: &[Writer]) -> usize {
     writers.iter().map(Writer::images).min().unwrap_or(0)
 }
 
@@ -183,16 +183,16 @@ impl Extraction<'_> {
         progress: &mut dyn FnMut(usize),
     ) -> Result<()> {
         let batch = batch.map_err(Error::Source)?;
-        let [first, last] = follows(&batch, self.next)?;
-        let mut taps = Vec::new();
+        let [first, last] = image_range(&batch, self.next)?;
+        let mut layers = Vec::new();
         for writer in self.writers.iter_mut().filter(|writer| writer.next() <= last) {
             // An earlier extraction may have stopped within this batch.
-            writer.back_to(first)?;
-            taps.push(writer.tap());
+            writer.truncate_to(first)?;
+            layers.push(writer.layer());
         }
-        if !taps.is_empty() {
-            let of = (batch.clone(), taps.clone());
-            if let Some(oldest) = self.in_flight.begin(of, &batch, &taps).map_err(Error::Network)? {
+        if !layers.is_empty() {
+            let pending = (batch.clone(), layers.clone());
+            if let Some(oldest) = self.in_flight.begin(pending, &batch, &layers).map_err(Error::Network)? {
                 self.add(oldest, progress)?;
             }
         }
@@ -209,23 +209,23 @@ impl Extraction<'_> {
 
     fn add(
         &mut self,
-        ((batch, taps), rows): ((PatchBatch, Vec<FeatureLayer>), Vec<Rows>),
+        ((batch, layers), rows): ((PatchBatch, Vec<FeatureLayer>), Vec<Rows>),
         progress: &mut dyn FnMut(usize),
     ) -> Result<()> {
-        same_length("network taps", taps.len(), rows.len())?;
-        let mut lacking: Vec<_> = self.writers.iter_mut().filter(|writer| taps.contains(&writer.tap())).collect();
+        same_length("network taps", layers.len(), rows.len())?;
+        let mut lacking: Vec<_> = self.writers.iter_mut().filter(|writer| layers.contains(&writer.layer())).collect();
         for (writer, rows) in lacking.iter().zip(&rows) {
             writer.check(&batch, rows)?;
         }
         lacking.iter_mut().zip(&rows).try_for_each(|(writer, rows)| writer.append(&batch, rows))?;
-        progress(done(self.writers));
+        progress(completed(self.writers));
         Ok(())
     }
 }
 
 /// Returns the first and the last image of a batch, after checking that its images are ascending
 /// and not below `next`.
-fn follows(batch: &PatchBatch, next: usize) -> Result<[usize; 2]> {
+fn image_range(batch: &PatchBatch, next: usize) -> Result<[usize; 2]> {
     let images = batch.images();
     match images {
         [first, ..] if *first as usize >= next && images.is_sorted_by(|a, b| a < b) => {

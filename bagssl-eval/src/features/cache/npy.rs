@@ -4,7 +4,7 @@
 //! choose its length themselves (2026-11-28).
 
 /// The length of a header in bytes: enough for any shape of three dimensions.
-pub const LENGTH: usize = 128;
+pub(crate) const LENGTH: usize = 128;
 
 /// Returns the first [`LENGTH`] bytes of an array file in format 1.0. The values follow, row by
 /// row. `kind` is NumPy's type string, such as `<f4`.
@@ -18,7 +18,7 @@ pub const LENGTH: usize = 128;
 ///
 /// # Example
 /// ```
-/// let mut file = bagssl_eval::features::cache::npy::header("<f4", &[2, 3]).to_vec();
+/// let mut file = bagssl_eval::npy_header("<f4", &[2, 3]).to_vec();
 /// file.extend([1f32, 2.0, 3.0, 4.0, 5.0, 6.0].iter().flat_map(|value| value.to_le_bytes()));
 /// assert!(file.starts_with(b"\x93NUMPY") && file.len() == 128 + 24);
 /// ```

@@ -22,14 +22,14 @@ impl Network {
 }
 
 impl Embed for Network {
-    fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
-        self.seen.set(self.seen.get() + batch.shape().rows() * taps.len());
+    fn embed(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
+        self.seen.set(self.seen.get() + batch.shape().rows() * layers.len());
         let length = batch.shape().patch_len();
-        let of = |tap: &FeatureLayer| match tap {
+        let of = |layer: &FeatureLayer| match layer {
             FeatureLayer::Embedding => Rows { values: batch.data().to_vec(), dim: length },
             _ => Rows { values: batch.data().chunks(length).map(|patch| patch.iter().sum()).collect(), dim: 1 },
         };
-        Ok(taps.iter().map(of).collect())
+        Ok(layers.iter().map(of).collect())
     }
 
     fn in_flight(&self) -> usize {
@@ -53,42 +53,43 @@ fn batches(first: usize) -> impl Iterator<Item = Batch> {
     })
 }
 
-const TAPS: [FeatureLayer; 2] = [FeatureLayer::Embedding, FeatureLayer::Projection];
+const LAYERS: [FeatureLayer; 2] = [FeatureLayer::Embedding, FeatureLayer::Projection];
 
-fn store<'a>(folder: &'a Path, of: &'a str) -> FeatureCache<'a> {
-    FeatureCache { folder, of, at: "here" }
+fn cache_in<'a>(folder: &'a Path, identity: &'a str) -> FeatureCache<'a> {
+    FeatureCache { folder, identity, location: "here" }
 }
 
 fn in_memory() -> Vec<Features> {
-    extract(&Network::default(), batches(0), &TAPS, &mut |_| ()).unwrap()
+    extract(&Network::default(), batches(0), &LAYERS, &mut |_| ()).unwrap()
 }
 
 #[test]
-fn what_is_stored_is_what_is_extracted() {
+fn stored_features_equal_extracted_ones() {
     let folder = tempfile::tempdir().unwrap();
     let (path, network) = (folder.path().join("made"), Network::default());
     let mut heard = vec![];
-    let stored = store(&path, "a").extract(&network, batches, &TAPS, &mut |done| heard.push(done)).unwrap();
+    let stored =
+        cache_in(&path, "a").extract(&network, batches, &LAYERS, &mut |completed| heard.push(completed)).unwrap();
     assert_eq!(stored, in_memory());
     assert_eq!((stored[0].images(), heard), (&[0, 1, 2, 3, 5, 6][..], vec![0, 2, 4, 5, 6, 6]));
     // A second call with a single layer does not embed any patch again.
     let seen = network.seen.get();
-    let again = store(&path, "a").extract(&network, batches, &TAPS[1..], &mut |_| ()).unwrap();
+    let again = cache_in(&path, "a").extract(&network, batches, &LAYERS[1..], &mut |_| ()).unwrap();
     assert_eq!((&again[0], network.seen.get()), (&stored[1], seen));
     // A new layer is extracted.
-    let more = store(&path, "a")
+    let more = cache_in(&path, "a")
         .extract(&network, batches, &[FeatureLayer::FirstLayer, FeatureLayer::Embedding], &mut |_| ())
         .unwrap();
-    assert_eq!((more[0].tap(), more[0].values()), (FeatureLayer::FirstLayer, stored[1].values()));
+    assert_eq!((more[0].layer(), more[0].values()), (FeatureLayer::FirstLayer, stored[1].values()));
     assert_eq!((seen, network.seen.get()), (24, 24 + 12));
     let expected = npy::header(&npy::native('f'), &[6, 2, 3]);
     assert_eq!(std::fs::read(path.join("embedding.npy")).unwrap()[..128], expected);
 }
 
 #[test]
-fn what_is_computed_from_files_is_the_same() {
+fn results_from_files_are_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    let stored = store(folder.path(), "a").extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap();
+    let stored = cache_in(folder.path(), "a").extract(&Network::default(), batches, &LAYERS, &mut |_| ()).unwrap();
     let before = std::fs::read_dir(folder.path()).unwrap().count();
     for (stored, memory) in stored.iter().zip(in_memory()) {
         let order = Order::Random { seed: 3 };
@@ -107,7 +108,7 @@ fn one_patch_is_its_own_mean() {
     let single = |first: usize| {
         (first as u32..3).map(move |image| Ok(PatchBatch::new(shape, vec![image as f32; 3], vec![image], vec![0])?))
     };
-    let stored = store(folder.path(), "a").extract(&Network::default(), single, &TAPS[..1], &mut |_| ()).unwrap();
+    let stored = cache_in(folder.path(), "a").extract(&Network::default(), single, &LAYERS[..1], &mut |_| ()).unwrap();
     let mean = stored[0].mean().unwrap();
     assert_eq!((mean.values.as_ptr(), mean.len()), (stored[0].values().as_ptr(), 3));
     assert_eq!(mean.row(2), [2.0; 3]);
@@ -116,12 +117,12 @@ fn one_patch_is_its_own_mean() {
 
 /// Stops before each batch in turn, with surplus bytes in an array.
 #[test]
-fn a_stopped_extraction_goes_on() {
+fn interrupted_extraction_resumes() {
     for (stop, network) in (0..4).flat_map(|stop| Network::both().map(|network| (stop, network))) {
         let folder = tempfile::tempdir().unwrap();
-        let store = store(folder.path(), "a");
+        let cache = cache_in(folder.path(), "a");
         let failing = |first| batches(first).take(stop).chain([Err("gone".into())]);
-        let error = store.extract(&network, failing, &TAPS, &mut |_| ()).unwrap_err();
+        let error = cache.extract(&network, failing, &LAYERS, &mut |_| ()).unwrap_err();
         assert_eq!(error.to_string(), "gone");
         // Append surplus bytes, as if the process had been killed.
         let path = folder.path().join("embedding.npy");
@@ -133,7 +134,7 @@ fn a_stopped_extraction_goes_on() {
             from = Some(first);
             batches(first)
         };
-        let whole = store.extract(&network, on, &TAPS, &mut |_| ()).unwrap();
+        let whole = cache.extract(&network, on, &LAYERS, &mut |_| ()).unwrap();
         assert_eq!((whole, from), (in_memory(), Some([0, 2, 4, 6][stop])));
         assert_eq!(network.seen.get(), 24);
     }
@@ -147,14 +148,14 @@ struct Copying<'a> {
 }
 
 impl Embed for Copying<'_> {
-    fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
+    fn embed(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
         if batch.images()[0] == 2 {
             for entry in std::fs::read_dir(self.from)? {
                 let entry = entry?;
                 std::fs::copy(entry.path(), self.to.join(entry.file_name()))?;
             }
         }
-        self.network.embed(batch, taps)
+        self.network.embed(batch, layers)
     }
 
     fn in_flight(&self) -> usize {
@@ -165,39 +166,41 @@ impl Embed for Copying<'_> {
 /// One layer stopped after image 3, in the middle of a batch; the other is new. Only that batch is
 /// embedded again for the first layer.
 #[test]
-fn files_that_lag_are_the_ones_that_are_filled() {
+fn only_incomplete_layers_are_extracted() {
     Network::both().into_iter().for_each(lagging);
 }
 
 fn lagging(network: Network) {
     let folder = tempfile::tempdir().unwrap();
-    let store = store(folder.path(), "a");
+    let cache = cache_in(folder.path(), "a");
     let shape = BatchShape { images: 1, patches: 2, channels: 1, height: 1, width: 3 };
     let single = |image: u32| {
         let values = (0..6).map(|i| (image * 10 + i) as f32).collect();
         Ok(PatchBatch::new(shape, values, vec![image], vec![image % 3])?)
     };
     let some = |_| (0..3).map(single).chain([Err("gone".into())]);
-    store.extract(&Network::default(), some, &TAPS[..1], &mut |_| ()).unwrap_err();
+    cache.extract(&Network::default(), some, &LAYERS[..1], &mut |_| ()).unwrap_err();
 
     let copy = tempfile::tempdir().unwrap();
     let network = Copying { network, from: folder.path(), to: copy.path() };
     let mut heard = vec![];
-    let whole = store.extract(&network, batches, &TAPS, &mut |done| heard.push(done)).unwrap();
+    let whole = cache.extract(&network, batches, &LAYERS, &mut |completed| heard.push(completed)).unwrap();
     assert_eq!(whole, in_memory());
     // Six images of two patches for the new layer; images 2, 3, 5 and 6 for the other one.
     assert_eq!((network.network.seen.get(), heard), (12 + 8, vec![0, 2, 4, 5, 6, 6]));
 
     // The state between the truncation and the next save is valid: an extraction can resume from
     // it.
-    let store = super::FeatureCache { folder: copy.path(), of: "a", at: "here" };
-    assert_eq!(store.extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap(), in_memory());
+    let cache = super::FeatureCache { folder: copy.path(), identity: "a", location: "here" };
+    assert_eq!(cache.extract(&Network::default(), batches, &LAYERS, &mut |_| ()).unwrap(), in_memory());
 }
 
 #[test]
-fn what_does_not_belong_there_is_refused() {
+fn foreign_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let run = |of: &str| store(folder.path(), of).extract(&Network::default(), batches, &TAPS[..1], &mut |_| ());
+    let run = |identity: &str| {
+        cache_in(folder.path(), identity).extract(&Network::default(), batches, &LAYERS[..1], &mut |_| ())
+    };
     run("a").unwrap();
     let error = run("b").unwrap_err().to_string();
     assert!(error.ends_with("embedding.json: expected features of b, got of a"), "{error}");
@@ -233,21 +236,21 @@ fn what_does_not_belong_there_is_refused() {
     assert!(run("a").is_ok());
     let file = folder.path().join("file");
     std::fs::write(&file, b"").unwrap();
-    assert!(store(&file, "a").extract(&Network::default(), batches, &TAPS, &mut |_| ()).is_err());
+    assert!(cache_in(&file, "a").extract(&Network::default(), batches, &LAYERS, &mut |_| ()).is_err());
 }
 
 #[test]
-fn who_comes_second_waits_and_finds_all_done() {
+fn second_process_waits_and_reuses_features() {
     let folder = tempfile::tempdir().unwrap();
-    let store = store(folder.path(), "a");
-    assert!(!store.is_in_use());
+    let cache = cache_in(folder.path(), "a");
+    assert!(!cache.is_in_use());
     std::thread::scope(|scope| {
         let mut second = None;
         let inside = |first| {
-            assert!(store.is_in_use());
+            assert!(cache.is_in_use());
             let thread = scope.spawn(|| {
                 let network = Network::default();
-                let features = store.extract(&network, batches, &TAPS, &mut |_| ()).unwrap();
+                let features = cache.extract(&network, batches, &LAYERS, &mut |_| ()).unwrap();
                 (features, network.seen.get())
             });
             std::thread::sleep(std::time::Duration::from_millis(50));
@@ -255,18 +258,18 @@ fn who_comes_second_waits_and_finds_all_done() {
             second = Some(thread);
             batches(first)
         };
-        store.extract(&Network::default(), inside, &TAPS, &mut |_| ()).unwrap();
+        cache.extract(&Network::default(), inside, &LAYERS, &mut |_| ()).unwrap();
         assert_eq!(second.unwrap().join().unwrap(), (in_memory(), 0));
     });
-    assert!(!store.is_in_use());
+    assert!(!cache.is_in_use());
 }
 
 #[test]
-fn bad_features_are_named_and_the_others_kept() {
+fn bad_features_are_named_and_others_stored() {
     struct Bad;
     impl Embed for Bad {
-        fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
-            let mut rows = Network::default().embed(batch, taps)?;
+        fn embed(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
+            let mut rows = Network::default().embed(batch, layers)?;
             if batch.images().contains(&3) {
                 rows[0].values[11] = f32::NAN;
             }
@@ -274,27 +277,27 @@ fn bad_features_are_named_and_the_others_kept() {
         }
     }
     let folder = tempfile::tempdir().unwrap();
-    let store = store(folder.path(), "a");
-    let error = store.extract(&Bad, batches, &TAPS, &mut |_| ()).unwrap_err().to_string();
+    let cache = cache_in(folder.path(), "a");
+    let error = cache.extract(&Bad, batches, &LAYERS, &mut |_| ()).unwrap_err().to_string();
     assert_eq!(error, "embedding: expected a finite number as value 2 of image 3, patch 1, got NaN");
     let mut from = 0;
-    let whole = store
+    let whole = cache
         .extract(
             &Network::default(),
             |first| {
                 from = first;
                 batches(first)
             },
-            &TAPS,
+            &LAYERS,
             &mut |_| (),
         )
         .unwrap();
     assert_eq!((whole, from), (in_memory(), 2));
     let none = tempfile::tempdir().unwrap();
-    let nothing = super::FeatureCache { folder: none.path(), of: "a", at: "here" }.extract(
+    let nothing = super::FeatureCache { folder: none.path(), identity: "a", location: "here" }.extract(
         &Bad,
         |_| std::iter::empty(),
-        &TAPS,
+        &LAYERS,
         &mut |_| (),
     );
     assert!(matches!(nothing, Err(Error::Empty(_))));
@@ -303,22 +306,22 @@ fn bad_features_are_named_and_the_others_kept() {
 #[test]
 fn batches_have_to_follow_each_other() {
     let folder = tempfile::tempdir().unwrap();
-    let store = store(folder.path(), "a");
+    let cache = cache_in(folder.path(), "a");
     let some = |first| batches(first).take(1).chain([Err("gone".into())]);
-    store.extract(&Network::default(), some, &TAPS, &mut |_| ()).unwrap_err();
-    let again = store.extract(&Network::default(), |_| batches(0), &TAPS, &mut |_| ()).unwrap_err().to_string();
+    cache.extract(&Network::default(), some, &LAYERS, &mut |_| ()).unwrap_err();
+    let again = cache.extract(&Network::default(), |_| batches(0), &LAYERS, &mut |_| ()).unwrap_err().to_string();
     assert_eq!(again, "batches: expected ascending images from 2 on, got [0, 1]");
-    assert_eq!(store.extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap(), in_memory());
+    assert_eq!(cache.extract(&Network::default(), batches, &LAYERS, &mut |_| ()).unwrap(), in_memory());
 }
 
 /// One layer has all images. For the other layer, the source ends earlier.
 #[test]
-fn taps_are_of_the_same_images() {
+fn layers_have_the_same_images() {
     let folder = tempfile::tempdir().unwrap();
-    let store = store(folder.path(), "a");
-    store.extract(&Network::default(), batches, &TAPS[..1], &mut |_| ()).unwrap();
+    let cache = cache_in(folder.path(), "a");
+    cache.extract(&Network::default(), batches, &LAYERS[..1], &mut |_| ()).unwrap();
     let fewer = |first| batches(first).take(2);
-    let error = store.extract(&Network::default(), fewer, &TAPS, &mut |_| ()).unwrap_err().to_string();
+    let error = cache.extract(&Network::default(), fewer, &LAYERS, &mut |_| ()).unwrap_err().to_string();
     assert!(error.ends_with("projection: expected the 6 images of embedding, got others"), "{error}");
 }
 
@@ -329,7 +332,8 @@ fn an_array_without_its_state_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, b"mine").unwrap();
-        let error = store(folder.path(), "a").extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap_err();
+        let error =
+            cache_in(folder.path(), "a").extract(&Network::default(), batches, &LAYERS, &mut |_| ()).unwrap_err();
         assert!(error.to_string().contains(&format!("{name}: expected ")), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     }
@@ -337,10 +341,10 @@ fn an_array_without_its_state_is_refused() {
 
 /// Flips bits in different places of each kind of file, for complete and for incomplete features.
 #[test]
-fn any_bit_that_has_flipped_is_noticed() {
+fn flipped_bits_are_detected() {
     let folder = tempfile::tempdir().unwrap();
-    let store = store(folder.path(), "a");
-    let run = || store.extract(&Network::default(), batches, &TAPS[..1], &mut |_| ());
+    let cache = cache_in(folder.path(), "a");
+    let run = || cache.extract(&Network::default(), batches, &LAYERS[..1], &mut |_| ());
     let flip = |name: &str| {
         let path = folder.path().join(name);
         let whole = std::fs::read(&path).unwrap();
@@ -358,7 +362,7 @@ fn any_bit_that_has_flipped_is_noticed() {
         std::fs::write(&path, whole).unwrap();
     };
     let some = |first| batches(first).take(2).chain([Err("gone".into())]);
-    store.extract(&Network::default(), some, &TAPS[..1], &mut |_| ()).unwrap_err();
+    cache.extract(&Network::default(), some, &LAYERS[..1], &mut |_| ()).unwrap_err();
     ["embedding.npy", "embedding.images.npy", "embedding.json"].into_iter().for_each(flip);
     assert_eq!(run().unwrap()[0], in_memory()[0]);
     ["embedding.npy", "embedding.images.npy", "embedding.json"].into_iter().for_each(flip);
@@ -368,13 +372,14 @@ fn any_bit_that_has_flipped_is_noticed() {
 /// Pipes are refused, because opening them would block.
 #[cfg(unix)]
 #[test]
-fn a_pipe_is_no_feature() {
+fn pipes_are_refused() {
     for name in ["lock", "embedding.json", "embedding.npy"] {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join(name);
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let error = store(folder.path(), "a").extract(&Network::default(), batches, &TAPS, &mut |_| ()).unwrap_err();
-        assert!(!store(folder.path(), "a").is_in_use());
+        let error =
+            cache_in(folder.path(), "a").extract(&Network::default(), batches, &LAYERS, &mut |_| ()).unwrap_err();
+        assert!(!cache_in(folder.path(), "a").is_in_use());
         assert!(error.to_string().contains(name), "{error}");
     }
 }

@@ -17,7 +17,7 @@ use crate::features::table::{Mapped, Values};
 use crate::features::{Features, Shape};
 
 /// The interval between saves: the most work that an interruption loses.
-const EVERY: Duration = Duration::from_secs(10);
+const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 /// The version of the file format.
 const FORMAT: u32 = 2;
 
@@ -27,10 +27,11 @@ const FORMAT: u32 = 2;
 pub(super) struct State {
     format: u32,
     /// The identity of the features.
-    of: String,
+    #[serde(rename = "of")]
+    identity: String,
     /// The location of the images.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    at: String,
+    #[serde(default, rename = "at", skip_serializing_if = "String::is_empty")]
+    location: String,
     patches: usize,
     dim: usize,
     /// The number of images in the files.
@@ -48,17 +49,17 @@ pub(super) struct State {
 /// The files of one layer, positioned after the last valid image.
 #[derive(Debug)]
 pub(super) struct Writer {
-    tap: FeatureLayer,
+    layer: FeatureLayer,
     folder: PathBuf,
     state: State,
-    values: Part,
-    images: Part,
+    values: ArrayFile,
+    images: ArrayFile,
     saved: Instant,
 }
 
 /// An array file that is being written.
 #[derive(Debug)]
-struct Part {
+struct ArrayFile {
     path: PathBuf,
     file: BufWriter<File>,
     blocks: Blocks,
@@ -66,26 +67,26 @@ struct Part {
 
 impl Writer {
     /// Opens the files, or creates them.
-    pub(super) fn open(store: &FeatureCache<'_>, tap: FeatureLayer) -> Result<Self> {
-        let path = |ending: &str| store.folder.join(format!("{}{ending}", tap.name()));
+    pub(super) fn open(cache: &FeatureCache<'_>, layer: FeatureLayer) -> Result<Self> {
+        let path = |ending: &str| cache.folder.join(format!("{}{ending}", layer.name()));
         let arrays = [".npy", ".images.npy"].map(path);
-        let state = State::open_or_new(&path(".json"), &arrays, store)?;
-        let [values, images] = arrays.map(Part::open);
+        let state = State::open_or_create(&path(".json"), &arrays, cache)?;
+        let [values, images] = arrays.map(ArrayFile::open);
         let (values, images) = (values?, images?);
-        let mut writer = Writer { tap, folder: store.folder.into(), state, values, images, saved: Instant::now() };
+        let mut writer = Writer { layer, folder: cache.folder.into(), state, values, images, saved: Instant::now() };
         let (images, row) = (writer.state.images as u64, writer.row_bytes());
-        for (part, bytes) in [(&writer.values, row), (&writer.images, PAIR)] {
+        for (part, bytes) in [(&writer.values, row), (&writer.images, ENTRY_BYTES)] {
             if part.length()? < images * bytes {
                 let (expected, got) = (format!("{images} images of {bytes} bytes"), "a shorter file".into());
                 return Err(Error::File { part: part.path.display().to_string(), expected, got });
             }
         }
         if writer.state.complete {
-            writer.check_whole()?;
+            writer.check_arrays()?;
         }
         writer.check_digests()?;
         if !writer.state.complete {
-            writer.cut()?;
+            writer.truncate()?;
         }
         Ok(writer)
     }
@@ -93,7 +94,7 @@ impl Writer {
     /// Returns an error if the arrays have changed since they were written.
     fn check_digests(&self) -> Result<()> {
         for ((part, length), expected) in self.parts().into_iter().zip(&self.state.digests) {
-            let got = digest::of_file(&part.path, npy::LENGTH as u64, length, BLOCK);
+            let got = digest::digest_file(&part.path, npy::LENGTH as u64, length, BLOCK);
             let got = got.map_err(|source| failed(&part.path, source))?;
             if got == *expected {
                 continue;
@@ -108,16 +109,16 @@ impl Writer {
     }
 
     /// Returns the arrays, each with the number of its valid bytes.
-    fn parts(&self) -> [(&Part, u64); 2] {
+    fn parts(&self) -> [(&ArrayFile, u64); 2] {
         let images = self.state.images as u64;
-        [(&self.values, images * self.row_bytes()), (&self.images, images * PAIR)]
+        [(&self.values, images * self.row_bytes()), (&self.images, images * ENTRY_BYTES)]
     }
 
     /// Returns an error if the arrays of complete features have the wrong headers or lengths.
-    fn check_whole(&mut self) -> Result<()> {
+    fn check_arrays(&mut self) -> Result<()> {
         let State { images, .. } = self.state;
         let headers = self.headers();
-        let bytes = [images as u64 * self.row_bytes(), images as u64 * PAIR];
+        let bytes = [images as u64 * self.row_bytes(), images as u64 * ENTRY_BYTES];
         for ((part, header), bytes) in [&mut self.values, &mut self.images].into_iter().zip(headers).zip(bytes) {
             let (length, same) = (part.length()?, part.header()? == header);
             if length == bytes && same {
@@ -138,8 +139,8 @@ impl Writer {
         [npy::header(&npy::native('f'), &[images, patches, dim]), npy::header(&npy::native('u'), &[images, 2])]
     }
 
-    pub(super) fn tap(&self) -> FeatureLayer {
-        self.tap
+    pub(super) fn layer(&self) -> FeatureLayer {
+        self.layer
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -158,14 +159,14 @@ impl Writer {
 
     /// Drops all images from `next` on. The state is saved before the arrays are truncated, so that
     /// after an interruption it never claims more than the arrays have.
-    pub(super) fn back_to(&mut self, next: usize) -> Result<()> {
+    pub(super) fn truncate_to(&mut self, next: usize) -> Result<()> {
         if next < self.state.next {
-            let pairs = self.pairs()?;
-            self.state.images = pairs.iter().filter(|pair| (pair[0] as usize) < next).count();
+            let entries = self.entries()?;
+            self.state.images = entries.iter().filter(|pair| (pair[0] as usize) < next).count();
             self.state.next = next;
-            self.go_back()?;
+            self.reset_digests()?;
             self.save(false)?;
-            self.cut()?;
+            self.truncate()?;
         }
         Ok(())
     }
@@ -174,19 +175,19 @@ impl Writer {
     /// not finite.
     pub(super) fn check(&self, batch: &PatchBatch, rows: &Rows) -> Result<()> {
         let shape = (self.state.images > 0).then_some(Shape { patches: self.state.patches, dim: self.state.dim });
-        Shape::check(self.tap, batch, rows, shape).map(|_| ())
+        Shape::check(self.layer, batch, rows, shape).map(|_| ())
     }
 
     /// Appends the checked features of a batch.
     pub(super) fn append(&mut self, batch: &PatchBatch, rows: &Rows) -> Result<()> {
         (self.state.patches, self.state.dim) = (batch.shape().patches, rows.dim);
-        let pairs: Vec<u32> =
+        let entries: Vec<u32> =
             batch.images().iter().zip(batch.labels()).flat_map(|(&image, &label)| [image, label]).collect();
         self.values.write(bytemuck::cast_slice(&rows.values))?;
-        self.images.write(bytemuck::cast_slice(&pairs))?;
+        self.images.write(bytemuck::cast_slice(&entries))?;
         self.state.images += batch.shape().images;
         self.state.next = batch.images().iter().max().map_or(self.state.next, |&image| image as usize + 1);
-        if self.saved.elapsed() >= EVERY { self.save(false) } else { Ok(()) }
+        if self.saved.elapsed() >= SAVE_INTERVAL { self.save(false) } else { Ok(()) }
     }
 
     /// Flushes all appended features and saves the state.
@@ -196,20 +197,20 @@ impl Writer {
         self.images.finish(&images)?;
         self.state.digests = [self.values.blocks.digests(), self.images.blocks.digests()];
         self.state.complete = complete;
-        self.state.write(&self.folder.join(format!("{}.json", self.tap.name())))?;
+        self.state.write(&self.folder.join(format!("{}.json", self.layer.name())))?;
         self.saved = Instant::now();
         Ok(())
     }
 
     /// Returns the complete features.
     pub(super) fn features(&mut self) -> Result<Features> {
-        let pairs = self.pairs()?;
-        let (images, labels) = pairs.iter().map(|pair| (pair[0], pair[1])).unzip();
+        let entries = self.entries()?;
+        let (images, labels) = entries.iter().map(|pair| (pair[0], pair[1])).unzip();
         let path = &self.values.path;
         let file = File::open(path).map_err(|source| failed(path, source))?;
         let mapped = Mapped::new(&file, npy::LENGTH as u64, &self.folder).map_err(|source| failed(path, source))?;
         let State { patches, dim, .. } = self.state;
-        Features::stored(self.tap, Values::from(mapped), Shape { patches, dim }, images, labels)
+        Features::stored(self.layer, Values::from(mapped), Shape { patches, dim }, images, labels)
     }
 
     fn row_bytes(&self) -> u64 {
@@ -217,50 +218,50 @@ impl Writer {
     }
 
     /// Truncates the arrays to the valid images.
-    fn cut(&mut self) -> Result<()> {
-        self.go_back()?;
+    fn truncate(&mut self) -> Result<()> {
+        self.reset_digests()?;
         let [values, images] = self.parts().map(|(_, bytes)| bytes);
-        self.values.cut(values)?;
-        self.images.cut(images)
+        self.values.truncate(values)?;
+        self.images.truncate(images)
     }
 
     /// Resets the digests to the end of the valid images.
-    fn go_back(&mut self) -> Result<()> {
+    fn reset_digests(&mut self) -> Result<()> {
         let [values, images] = self.parts().map(|(_, bytes)| bytes);
-        self.values.go_back(values, &self.state.digests[0])?;
-        self.images.go_back(images, &self.state.digests[1])
+        self.values.reset_digests(values, &self.state.digests[0])?;
+        self.images.reset_digests(images, &self.state.digests[1])
     }
 
     /// Reads the index and the class of each image in the files.
-    fn pairs(&mut self) -> Result<Vec<[u32; 2]>> {
-        let mut pairs = vec![[0u32; 2]; self.state.images];
-        self.images.read(bytemuck::cast_slice_mut(&mut pairs))?;
-        Ok(pairs)
+    fn entries(&mut self) -> Result<Vec<[u32; 2]>> {
+        let mut entries = vec![[0u32; 2]; self.state.images];
+        self.images.read(bytemuck::cast_slice_mut(&mut entries))?;
+        Ok(entries)
     }
 }
 
 /// Returns the identity of the features in a folder.
-pub(super) fn kept(folder: &Path) -> Option<CacheEntry> {
-    let taps = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection]
+pub(super) fn entry_of(folder: &Path) -> Option<CacheEntry> {
+    let layers = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection]
         .into_iter()
-        .map(|tap| folder.join(format!("{}.json", tap.name())));
+        .map(|layer| folder.join(format!("{}.json", layer.name())));
     let state = |path: PathBuf| {
         serde_json::from_slice::<State>(&check_regular(&path).and_then(|()| std::fs::read(&path)).ok()?).ok()
     };
-    let State { of, at, .. } = taps.into_iter().find_map(state)?;
-    let used = std::fs::metadata(folder.join(LOCK)).and_then(|meta| meta.modified());
-    Some(CacheEntry { of, at, used: used.unwrap_or(SystemTime::UNIX_EPOCH) })
+    let State { identity, location, .. } = layers.into_iter().find_map(state)?;
+    let last_used = std::fs::metadata(folder.join(LOCK)).and_then(|meta| meta.modified());
+    Some(CacheEntry { identity, location, last_used: last_used.unwrap_or(SystemTime::UNIX_EPOCH) })
 }
 
 /// The size of an image's index and class in bytes.
-const PAIR: u64 = 8;
+const ENTRY_BYTES: u64 = 8;
 
 impl State {
     /// Reads the state of an earlier extraction, or creates a new one. The state is saved before
     /// any array exists.
-    fn open_or_new(path: &Path, arrays: &[PathBuf], store: &FeatureCache<'_>) -> Result<Self> {
+    fn open_or_create(path: &Path, arrays: &[PathBuf], cache: &FeatureCache<'_>) -> Result<Self> {
         match check_regular(path).and_then(|()| std::fs::read(path)) {
-            Ok(bytes) => return Self::read(path, &bytes, store.of),
+            Ok(bytes) => return Self::read(path, &bytes, cache.identity),
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(path, error)),
             Err(_) => {}
         }
@@ -268,10 +269,20 @@ impl State {
             let (expected, got) = (format!("{} beside it", path.display()), "none".into());
             return Err(Error::File { part: array.display().to_string(), expected, got });
         }
-        let (of, at) = (store.of.into(), store.at.into());
+        let (identity, location) = (cache.identity.into(), cache.location.into());
         let (digests, digest) = Default::default();
-        let fresh =
-            State { format: FORMAT, of, at, patches: 0, dim: 0, images: 0, next: 0, complete: false, digests, digest };
+        let fresh = State {
+            format: FORMAT,
+            identity,
+            location,
+            patches: 0,
+            dim: 0,
+            images: 0,
+            next: 0,
+            complete: false,
+            digests,
+            digest,
+        };
         fresh.write(path)?;
         Ok(fresh)
     }
@@ -282,19 +293,19 @@ impl State {
 
     /// Returns the contents of the file, including its digest.
     pub(super) fn text(&self) -> String {
-        let signed = State { digest: self.own_digest(), ..self.clone() };
+        let signed = State { digest: self.compute_digest(), ..self.clone() };
         serde_json::to_string_pretty(&signed).expect("numbers and texts") + "\n"
     }
 
-    fn own_digest(&self) -> String {
+    fn compute_digest(&self) -> String {
         let unsigned = State { digest: String::new(), ..self.clone() };
-        digest::of_text(&serde_json::to_string(&unsigned).expect("numbers and texts"))
+        digest::digest_text(&serde_json::to_string(&unsigned).expect("numbers and texts"))
     }
 
-    fn read(path: &Path, bytes: &[u8], of: &str) -> Result<Self> {
+    fn read(path: &Path, bytes: &[u8], identity: &str) -> Result<Self> {
         /// The part that all format versions share.
         #[derive(Deserialize)]
-        struct Any {
+        struct Version {
             format: u32,
         }
         let part = path.display().to_string();
@@ -303,19 +314,23 @@ impl State {
             expected: "the state of an extraction".into(),
             got: error.to_string(),
         };
-        let Any { format } = serde_json::from_slice(bytes).map_err(none)?;
+        let Version { format } = serde_json::from_slice(bytes).map_err(none)?;
         if format != FORMAT {
             let (expected, got) =
                 (format!("format {FORMAT}"), format!("{format}; to extract again, remove the folder"));
             return Err(Error::File { part, expected, got });
         }
         let state: State = serde_json::from_slice(bytes).map_err(none)?;
-        if state.digest != state.own_digest() {
-            let (expected, got) = (format!("digest {}", state.own_digest()), state.digest);
+        if state.digest != state.compute_digest() {
+            let (expected, got) = (format!("digest {}", state.compute_digest()), state.digest);
             return Err(Error::File { part, expected, got });
         }
-        if state.of != of {
-            return Err(Error::File { part, expected: format!("features of {of}"), got: format!("of {}", state.of) });
+        if state.identity != identity {
+            return Err(Error::File {
+                part,
+                expected: format!("features of {identity}"),
+                got: format!("of {}", state.identity),
+            });
         }
         let row = state.patches.checked_mul(state.dim).and_then(|row| row.checked_mul(size_of::<f32>()));
         match row.and_then(|row| row.checked_mul(state.images)) {
@@ -328,12 +343,12 @@ impl State {
     }
 }
 
-impl Part {
+impl ArrayFile {
     fn open(path: PathBuf) -> Result<Self> {
         let open = |()| OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
         let open = check_regular(&path).and_then(open);
         let file = open.map_err(|source| failed(&path, source))?;
-        Ok(Part { file: BufWriter::with_capacity(1 << 20, file), path, blocks: Blocks::new(BLOCK) })
+        Ok(ArrayFile { file: BufWriter::with_capacity(1 << 20, file), path, blocks: Blocks::new(BLOCK) })
     }
 
     /// Returns the number of bytes after the header.
@@ -351,15 +366,15 @@ impl Part {
     }
 
     /// Truncates the file to `bytes` bytes after the header, and moves to its end.
-    fn cut(&mut self, bytes: u64) -> Result<()> {
+    fn truncate(&mut self, bytes: u64) -> Result<()> {
         let end = npy::LENGTH as u64 + bytes;
         let cut = self.file.get_ref().set_len(end);
         cut.and_then(|()| self.file.seek(SeekFrom::Start(end))).map_err(|source| failed(&self.path, source)).map(|_| ())
     }
 
     /// Resets the digests to the first `bytes` bytes. `digests` are those of at least these bytes.
-    fn go_back(&mut self, bytes: u64, digests: &[String]) -> Result<()> {
-        let blocks = Blocks::of_file(&self.path, npy::LENGTH as u64, bytes, BLOCK, digests);
+    fn reset_digests(&mut self, bytes: u64, digests: &[String]) -> Result<()> {
+        let blocks = Blocks::from_file(&self.path, npy::LENGTH as u64, bytes, BLOCK, digests);
         self.blocks = blocks.map_err(|source| failed(&self.path, source))?;
         Ok(())
     }

@@ -37,10 +37,10 @@ pub struct RowsView<'a> {
 
 /// Numbers in memory or in a mapped file. They dereference to a slice; clones share them.
 #[derive(Debug, Clone)]
-pub struct Values(Place);
+pub struct Values(Storage);
 
 #[derive(Debug, Clone)]
-enum Place {
+enum Storage {
     Memory(Arc<Vec<f32>>),
     File(Mapped),
 }
@@ -120,13 +120,13 @@ impl<'a> From<&'a Table> for RowsView<'a> {
 
 impl From<Vec<f32>> for Values {
     fn from(values: Vec<f32>) -> Self {
-        Values(Place::Memory(Arc::new(values)))
+        Values(Storage::Memory(Arc::new(values)))
     }
 }
 
 impl From<Mapped> for Values {
     fn from(mapped: Mapped) -> Self {
-        Values(Place::File(mapped))
+        Values(Storage::File(mapped))
     }
 }
 
@@ -135,8 +135,8 @@ impl Deref for Values {
 
     fn deref(&self) -> &[f32] {
         match &self.0 {
-            Place::Memory(values) => values,
-            Place::File(mapped) => mapped,
+            Storage::Memory(values) => values,
+            Storage::File(mapped) => mapped,
         }
     }
 }
@@ -151,10 +151,10 @@ impl Values {
     /// Creates a buffer for values that are computed from these. It is in memory if these are,
     /// otherwise in an anonymous file in the same folder, which is deleted when it is no longer in
     /// use.
-    pub(crate) fn beside(&self, count: usize) -> Result<Growing> {
+    pub(crate) fn writer_beside(&self, count: usize) -> Result<ValuesWriter> {
         match &self.0 {
-            Place::Memory(_) => Ok(Growing::Memory(Vec::with_capacity(count))),
-            Place::File(mapped) => Growing::file(mapped.folder()),
+            Storage::Memory(_) => Ok(ValuesWriter::Memory(Vec::with_capacity(count))),
+            Storage::File(mapped) => ValuesWriter::file(mapped.folder()),
         }
     }
 
@@ -162,34 +162,34 @@ impl Values {
     ///
     /// # Panics
     /// If the values are in a file.
-    pub(crate) fn memory(&mut self) -> &mut Vec<f32> {
+    pub(crate) fn as_mut_vec(&mut self) -> &mut Vec<f32> {
         match &mut self.0 {
-            Place::Memory(values) => Arc::make_mut(values),
-            Place::File(_) => panic!("values in a file are complete"),
+            Storage::Memory(values) => Arc::make_mut(values),
+            Storage::File(_) => panic!("values in a file are complete"),
         }
     }
 }
 
 /// Values that are being written.
 #[derive(Debug)]
-pub(crate) enum Growing {
+pub(crate) enum ValuesWriter {
     /// Values in memory.
     Memory(Vec<f32>),
     /// Values in an anonymous file in this folder.
     File(Box<BufWriter<File>>, Box<Path>),
 }
 
-impl Growing {
+impl ValuesWriter {
     fn file(folder: &Path) -> Result<Self> {
         let file = tempfile::tempfile_in(folder).map_err(|source| Error::Write { path: folder.into(), source })?;
-        Ok(Growing::File(Box::new(BufWriter::with_capacity(1 << 20, file)), folder.into()))
+        Ok(ValuesWriter::File(Box::new(BufWriter::with_capacity(1 << 20, file)), folder.into()))
     }
 
     /// Appends values.
     pub(crate) fn extend(&mut self, more: &[f32]) -> Result<()> {
         match self {
-            Growing::Memory(values) => values.extend_from_slice(more),
-            Growing::File(file, folder) => {
+            ValuesWriter::Memory(values) => values.extend_from_slice(more),
+            ValuesWriter::File(file, folder) => {
                 let written = file.write_all(bytemuck::cast_slice(more));
                 written.map_err(|source| Error::Write { path: folder.to_path_buf(), source })?;
             }
@@ -200,8 +200,8 @@ impl Growing {
     /// Returns all values.
     pub(crate) fn finish(self) -> Result<Values> {
         match self {
-            Growing::Memory(values) => Ok(values.into()),
-            Growing::File(file, folder) => {
+            ValuesWriter::Memory(values) => Ok(values.into()),
+            ValuesWriter::File(file, folder) => {
                 let failed = |source| Error::Write { path: folder.to_path_buf(), source };
                 let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
                 Ok(Mapped::new(&file, 0, &folder).map_err(failed)?.into())
@@ -215,26 +215,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_made_of_a_file_is_in_a_file() {
+    fn results_of_a_mapped_table_are_mapped() {
         let folder = tempfile::tempdir().unwrap();
-        let mut growing = Growing::file(folder.path()).unwrap();
+        let mut growing = ValuesWriter::file(folder.path()).unwrap();
         growing.extend(&[1.5, -2.0, 0.25]).unwrap();
         growing.extend(&[3.0]).unwrap();
         let values = growing.finish().unwrap();
         assert_eq!(*values, [1.5, -2.0, 0.25, 3.0]);
-        let mut beside = values.beside(2).unwrap();
+        let mut beside = values.writer_beside(2).unwrap();
         beside.extend(&values[1..3]).unwrap();
-        assert!(matches!(beside, Growing::File(..)));
+        assert!(matches!(beside, ValuesWriter::File(..)));
         drop(values);
         assert_eq!(*beside.finish().unwrap(), [-2.0, 0.25]);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "files without names");
-        assert!(matches!(Values::from(vec![1.0]).beside(1).unwrap(), Growing::Memory(_)));
+        assert!(matches!(Values::from(vec![1.0]).writer_beside(1).unwrap(), ValuesWriter::Memory(_)));
     }
 
     #[test]
-    fn nothing_can_be_mapped_too() {
+    fn empty_tables_can_be_mapped() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(Growing::file(folder.path()).unwrap().finish().unwrap().is_empty());
+        assert!(ValuesWriter::file(folder.path()).unwrap().finish().unwrap().is_empty());
     }
 
     #[test]

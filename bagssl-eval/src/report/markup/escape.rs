@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_gets_out() {
+    fn escaped_text_stays_text() {
         assert_eq!(escape("<b title='x'>&\"\u{0}"), "&lt;b title=&#39;x&#39;&gt;&amp;&quot; ");
         assert_eq!(escape_markdown("a|b*_<i>\n"), "a\\|b\\*\\_\\<i\\> ");
         assert_eq!(as_cell("a,\"b\""), "a,\"b\"");

@@ -23,7 +23,7 @@ pub struct Scatter {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Point {
     /// The coordinates, to the right and upwards, in the same unit.
-    pub at: [f64; 2],
+    pub position: [f64; 2],
     /// The index of the group.
     pub group: usize,
     /// The name of the point.
@@ -57,7 +57,7 @@ fn scale(points: &[[f64; 2]]) -> impl Fn([f64; 2]) -> [f64; 2] + use<> {
 impl Scatter {
     /// Returns the indices of the points whose thumbnails do not overlap those of the points chosen
     /// before them.
-    pub fn with_room(points: &[[f64; 2]]) -> Vec<usize> {
+    pub fn without_overlap(points: &[[f64; 2]]) -> Vec<usize> {
         let scale = scale(points);
         let mut taken: Vec<[f64; 2]> = Vec::new();
         let mut chosen = Vec::new();
@@ -76,11 +76,11 @@ impl Scatter {
     /// # Errors
     /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a thumbnail cannot be encoded.
     pub(crate) fn html(&self) -> Result<String> {
-        let scale = scale(&self.points.iter().map(|point| point.at).collect::<Vec<_>>());
+        let scale = scale(&self.points.iter().map(|point| point.position).collect::<Vec<_>>());
         let (title, mut svg) = (escape(&self.title), String::new());
         let (mut dots, mut pictures) = (String::new(), String::new());
-        for Point { at, group, name, thumbnail } in &self.points {
-            let ([x, y], hue) = (scale(*at), self.hue(*group));
+        for Point { position, group, name, thumbnail } in &self.points {
+            let ([x, y], hue) = (scale(*position), self.hue(*group));
             let words = match self.groups.get(*group) {
                 Some(group) => escape(&format!("{name} ({group})")),
                 None => escape(name),
@@ -133,7 +133,7 @@ impl Scatter {
 
     /// Returns the cells of each point: the title, group, x, y, an empty band and the name.
     pub(crate) fn cells(&self) -> impl Iterator<Item = [String; 6]> {
-        self.points.iter().map(|Point { at: [x, y], group, name, .. }| {
+        self.points.iter().map(|Point { position: [x, y], group, name, .. }| {
             let group = self.groups.get(*group).cloned().unwrap_or_default();
             [self.title.clone(), group, x.to_string(), y.to_string(), String::new(), name.clone()]
         })
@@ -148,7 +148,7 @@ mod tests {
     /// A map 8 wide and 2 high. Its width fills the drawing, and both directions have the same
     /// scale.
     #[test]
-    fn places_by_hand() {
+    fn positions_by_hand() {
         let points = [[1.0, 5.0], [9.0, 7.0], [5.0, 6.0]];
         let scale = scale(&points);
         assert_eq!(points.map(&scale), [[28.0, 473.0], [932.0, 247.0], [480.0, 360.0]]);
@@ -157,15 +157,16 @@ mod tests {
     }
 
     #[test]
-    fn pictures_do_not_cover_each_other() {
+    fn thumbnails_do_not_overlap() {
         // One unit is 113 pixels: the second thumbnail overlaps the first, the fourth is beside it.
         let points = [[0.0, 0.0], [0.3, 0.1], [8.0, 0.0], [0.5, 0.0]];
-        assert_eq!(Scatter::with_room(&points), [0, 2, 3]);
+        assert_eq!(Scatter::without_overlap(&points), [0, 2, 3]);
     }
 
     #[test]
-    fn names_are_a_users_data() {
-        let point = |group, thumbnail| Point { at: [group as f64, 1.0], group, name: "a<b>.png".into(), thumbnail };
+    fn group_names_are_escaped() {
+        let point =
+            |group, thumbnail| Point { position: [group as f64, 1.0], group, name: "a<b>.png".into(), thumbnail };
         let picture = Thumbnail::new(2, 4, vec![7; 24]).unwrap();
         let map = Scatter {
             title: "A & B".into(),

@@ -41,7 +41,7 @@ impl LineChart {
     /// Renders the plot and its legend, or returns `None` if there is no finite point.
     pub(crate) fn render(&self, title: &str) -> Option<String> {
         let points = || self.series.iter().flat_map(|series| &series.points).filter(|point| finite(point));
-        let x_values: Vec<f64> = points().map(|point| self.place(point.0)).collect();
+        let x_values: Vec<f64> = points().map(|point| self.x_position(point.0)).collect();
         let y_values: Vec<f64> = points().flat_map(|&(_, y, band)| [y - band, y + band]).collect();
         let y_ticks = ticks(bounds(&y_values)?);
         let y_axis = Axis::new(bounds_of(&y_ticks), (HEIGHT - MARGIN.3, MARGIN.2));
@@ -50,20 +50,20 @@ impl LineChart {
         self.grid(&mut svg, &y_axis, &y_ticks);
         self.x_ticks(&mut svg, &x_axis, bounds(&x_values)?);
         for series in &self.series {
-            let at = |x: f64, y: f64| format!("{:.1},{:.1}", x_axis.at(self.place(x)), y_axis.at(y));
+            let at = |x: f64, y: f64| format!("{:.1},{:.1}", x_axis.position(self.x_position(x)), y_axis.position(y));
             draw(&mut svg, series, at);
         }
         svg.push_str("</svg>");
         Some(svg + &self.legend())
     }
 
-    fn place(&self, x: f64) -> f64 {
+    fn x_position(&self, x: f64) -> f64 {
         if self.logarithmic { x.max(f64::MIN_POSITIVE).log2() } else { x }
     }
 
     fn grid(&self, svg: &mut String, axis: &Axis, ticks: &[f64]) {
         for &tick in ticks {
-            let y = axis.at(tick);
+            let y = axis.position(tick);
             line(svg, "grid", (MARGIN.0, y), (WIDTH - MARGIN.1, y));
             text(svg, "end", MARGIN.0 - 6.0, y + 4.0, &number(tick, ticks));
         }
@@ -83,7 +83,7 @@ impl LineChart {
         places.dedup();
         let mut last = f64::NEG_INFINITY;
         for &place in &places {
-            let x = axis.at(self.place(place));
+            let x = axis.position(self.x_position(place));
             if x - last > 26.0 {
                 line(svg, "axis", (x, bottom), (x, bottom + 4.0));
                 text(svg, "middle", x, bottom + 18.0, &number(place, &places));
@@ -149,7 +149,7 @@ pub(crate) struct BarChart {
 const BAR: (f64, f64, f64) = (13.0, 10.0, 152.0);
 
 /// The space above the bars.
-const TOP: f64 = 4.0;
+const TOP_K: f64 = 4.0;
 
 impl BarChart {
     /// Renders the plot and its legend, or returns `None` if there are no groups.
@@ -158,16 +158,16 @@ impl BarChart {
             return None;
         }
         let group_height = BAR.0 * self.bars.len() as f64 + BAR.1;
-        let bottom = TOP + group_height * self.groups.len() as f64;
+        let bottom = TOP_K + group_height * self.groups.len() as f64;
         let axis = Axis::new((0.0, self.end), (BAR.2, WIDTH - 36.0));
         let mut svg = open(bottom + MARGIN.3, title);
         for tick in ticks((0.0, self.end)) {
-            line(&mut svg, "grid", (axis.at(tick), TOP), (axis.at(tick), bottom));
-            text(&mut svg, "middle", axis.at(tick), bottom + 16.0, &format!("{tick:.0}"));
+            line(&mut svg, "grid", (axis.position(tick), TOP_K), (axis.position(tick), bottom));
+            text(&mut svg, "middle", axis.position(tick), bottom + 16.0, &format!("{tick:.0}"));
         }
         text(&mut svg, "middle", (BAR.2 + WIDTH - 36.0) / 2.0, bottom + 36.0, &self.label);
         for (number, Group { name, bars }) in self.groups.iter().enumerate() {
-            let top = TOP + group_height * number as f64 + 0.5 * BAR.1;
+            let top = TOP_K + group_height * number as f64 + 0.5 * BAR.1;
             text(&mut svg, "end", BAR.2 - 8.0, top + 0.5 * (group_height - BAR.1) + 4.0, name);
             for (bar, value) in bars.iter().enumerate() {
                 if let Some(value) = value.filter(|value| value.0.is_finite()) {
@@ -176,7 +176,7 @@ impl BarChart {
             }
         }
         if let Some((_, value)) = &self.reference {
-            line(&mut svg, "reference", (axis.at(*value), TOP), (axis.at(*value), bottom));
+            line(&mut svg, "reference", (axis.position(*value), TOP_K), (axis.position(*value), bottom));
         }
         svg.push_str("</svg>");
         Some(svg + &self.legend())
@@ -194,14 +194,14 @@ impl BarChart {
 }
 
 fn draw_bar(svg: &mut String, axis: &Axis, bar: usize, top: f64, (value, whisker): (f64, f64)) {
-    let (start, end, middle) = (axis.at(0.0), axis.at(value), top + 0.5 * BAR.0);
+    let (start, end, middle) = (axis.position(0.0), axis.position(value), top + 0.5 * BAR.0);
     let (width, height) = ((end - start).max(0.0), BAR.0 - 2.0);
     let place = format!(r#"x="{start:.1}" y="{:.1}" width="{width:.1}" height="{height:.1}""#, top + 1.0);
     let _ = write!(svg, r#"<rect class="bar b{bar}" {place}/>"#);
     let mut edge = end;
     if whisker > 0.0 {
-        edge = axis.at(value + whisker);
-        line(svg, "whisker", (axis.at((value - whisker).max(0.0)), middle), (edge, middle));
+        edge = axis.position(value + whisker);
+        line(svg, "whisker", (axis.position((value - whisker).max(0.0)), middle), (edge, middle));
     }
     text(svg, "start small", edge + 4.0, middle + 4.0, &format!("{value:.1}"));
 }
@@ -217,7 +217,7 @@ impl Axis {
         Axis { from, to }
     }
 
-    fn at(&self, value: f64) -> f64 {
+    fn position(&self, value: f64) -> f64 {
         let span = self.from.1 - self.from.0;
         let share = if span > 0.0 { (value - self.from.0) / span } else { 0.5 };
         self.to.0 + share * (self.to.1 - self.to.0)
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finite_is_left_out() {
+    fn non_finite_points_are_omitted() {
         assert!(chart(vec![]).render("t").is_none());
         assert!(chart(vec![(1.0, f64::NAN, 0.0)]).render("t").is_none());
         let svg = chart(vec![(1.0, f64::NAN, 0.0), (2.0, 5.0, 0.0), (4.0, 7.0, 0.0)]).render("t").unwrap();

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use bagssl_core::bag::Bag;
 use bagssl_core::color::Color;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_eval::classify::protocol::Origin;
-use bagssl_eval::features::{Order, keep_common};
-use bagssl_eval::stats::{Interval, deviation, grouped_bootstrap, mean, paired_difference};
+use bagssl_eval::Origin;
+use bagssl_eval::stats::{Interval, grouped_bootstrap, mean, paired_difference, std_dev};
+use bagssl_eval::{Order, intersect_images};
 use serde::{Deserialize, Serialize};
 
 use super::claim::Claim;
@@ -107,11 +107,14 @@ pub struct MeasuredAccuracy {
     /// The sample standard deviation over the seeds (`n - 1`).
     pub deviation: f64,
     /// The 95 % interval over groups of test images. `None` if all test images are one group.
-    pub over_groups: Option<Interval>,
+    #[serde(rename = "over_groups")]
+    pub group_interval: Option<Interval>,
     /// The difference from the first method.
-    pub less_first: Option<Difference>,
+    #[serde(rename = "less_first")]
+    pub difference_from_first: Option<Difference>,
     /// The patches' average minus the whole image, in the row of the patches.
-    pub less_whole: Option<Difference>,
+    #[serde(rename = "less_whole")]
+    pub difference_from_whole: Option<Difference>,
 }
 
 /// A difference of accuracies, in percentage points.
@@ -120,9 +123,11 @@ pub struct Difference {
     /// The difference of the means.
     pub mean: f64,
     /// The 95 % interval over pairs of seeds. `None` if the seeds form no pairs.
-    pub over_seeds: Option<Interval>,
+    #[serde(rename = "over_seeds")]
+    pub seed_interval: Option<Interval>,
     /// The 95 % interval over groups of test images. `None` if all test images are one group.
-    pub over_groups: Option<Interval>,
+    #[serde(rename = "over_groups")]
+    pub group_interval: Option<Interval>,
 }
 
 impl Default for Compare {
@@ -142,11 +147,11 @@ impl Claim for Compare {
 
     fn measure(&self, model: &Model<'_>, splits: &Splits, options: &EvalOptions<'_>) -> Result<ModelHits> {
         let subject = Subject::new(model, splits, options, self.color)?;
-        let mut whole = subject.both(Bag::Whole, self.layers())?;
-        let mut patches = subject.both(subject.bag, self.layers())?;
+        let mut whole = subject.train_and_test(Bag::Whole, self.layers())?;
+        let mut patches = subject.train_and_test(subject.bag, self.layers())?;
         // An image that is smaller than a patch has no patches, but it does have a whole-image view.
         for (whole, patches) in whole.iter_mut().zip(&mut patches) {
-            keep_common([whole, patches])?;
+            intersect_images([whole, patches])?;
         }
         let protocol = &options.protocol;
         let mut hits = BTreeMap::new();
@@ -182,7 +187,7 @@ impl Claim for Compare {
         if measurements.is_empty() {
             return Err(Error::Setting { name: "models", expected: "at least one".into(), got: "none".into() });
         }
-        let models = tell_apart(measurements);
+        let models = mark_imported(measurements);
         same_images(&models)?;
         let methods = methods(&models, options.seed)?;
         let origin = |ModelHits { method, origin, .. }| MethodOrigin { method, origin };
@@ -206,7 +211,7 @@ fn same_images(models: &[ModelHits]) -> Result<()> {
 
 /// Renames models from elsewhere that share a name with a method of this project, so that they do
 /// not count as its seeds.
-fn tell_apart(mut models: Vec<ModelHits>) -> Vec<ModelHits> {
+fn mark_imported(mut models: Vec<ModelHits>) -> Vec<ModelHits> {
     let ours: Vec<String> = models.iter().filter(|it| it.seed.is_some()).map(|it| it.method.clone()).collect();
     for other in models.iter_mut().filter(|it| it.seed.is_none() && ours.contains(&it.method)) {
         other.method += " (imported)";
@@ -222,45 +227,54 @@ fn methods(models: &[ModelHits], seed: u64) -> Result<Vec<MethodAccuracy>> {
         }
     }
     // Sort by seed, so that pairs over the seeds do not depend on the order of the files.
-    let seeds_of = |name: &str| {
-        let mut these: Vec<&ModelHits> = models.iter().filter(|model| model.method == name).collect();
-        these.sort_by_key(|model| model.seed);
-        these
+    let models_of = |name: &str| {
+        let mut selected: Vec<&ModelHits> = models.iter().filter(|model| model.method == name).collect();
+        selected.sort_by_key(|model| model.seed);
+        selected
     };
-    let first = seeds_of(names[0]);
+    let first = models_of(names[0]);
     let method = |name: &str| -> Result<MethodAccuracy> {
-        let these = seeds_of(name);
+        let selected = models_of(name);
         let measure = |&measure: &Measure| -> Result<MeasuredAccuracy> {
-            let seeds = accuracies(&these, measure);
-            let less =
-                |others: &[&ModelHits], other: Measure| difference(&these, measure, others, other, seed).map(Some);
+            let seeds = accuracies(&selected, measure);
+            let difference_from =
+                |others: &[&ModelHits], other: Measure| difference(&selected, measure, others, other, seed).map(Some);
             let (classifier, view) = measure;
             Ok(MeasuredAccuracy {
                 classifier: classifier.into(),
                 view: view.into(),
                 mean: mean(&seeds),
-                deviation: deviation(&seeds),
-                over_groups: grouped_bootstrap(&averaged(&these, measure), &these[0].groups, BOOTSTRAP_DRAWS, seed)?,
-                less_first: if name == names[0] { None } else { less(&first, measure)? },
-                less_whole: if view == PATCHES { less(&these, (classifier, WHOLE))? } else { None },
+                deviation: std_dev(&seeds),
+                group_interval: grouped_bootstrap(
+                    &mean_hits(&selected, measure),
+                    &selected[0].groups,
+                    BOOTSTRAP_DRAWS,
+                    seed,
+                )?,
+                difference_from_first: if name == names[0] { None } else { difference_from(&first, measure)? },
+                difference_from_whole: if view == PATCHES {
+                    difference_from(&selected, (classifier, WHOLE))?
+                } else {
+                    None
+                },
             })
         };
-        let measures = these[0].hits.keys().map(measure).collect::<Result<_>>()?;
-        let mut patches: Vec<usize> = these.iter().map(|model| model.patches).collect();
+        let measures = selected[0].hits.keys().map(measure).collect::<Result<_>>()?;
+        let mut patches: Vec<usize> = selected.iter().map(|model| model.patches).collect();
         patches.sort_unstable();
         patches.dedup();
-        Ok(MethodAccuracy { name: name.into(), seeds: these.len(), patches, measures })
+        Ok(MethodAccuracy { name: name.into(), seeds: selected.len(), patches, measures })
     };
     names.iter().map(|name| method(name)).collect()
 }
 
 fn difference(a: &[&ModelHits], of_a: Measure, b: &[&ModelHits], of_b: Measure, seed: u64) -> Result<Difference> {
     let (this, other) = (accuracies(a, of_a), accuracies(b, of_b));
-    let over_seeds = if are_pairs(a, b) { paired_difference(&this, &other)? } else { None };
-    let (ours, theirs) = (averaged(a, of_a), averaged(b, of_b));
+    let seed_interval = if are_pairs(a, b) { paired_difference(&this, &other)? } else { None };
+    let (ours, theirs) = (mean_hits(a, of_a), mean_hits(b, of_b));
     let each: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours - theirs).collect();
-    let over_groups = grouped_bootstrap(&each, &a[0].groups, BOOTSTRAP_DRAWS, seed)?;
-    Ok(Difference { mean: mean(&this) - mean(&other), over_seeds, over_groups })
+    let group_interval = grouped_bootstrap(&each, &a[0].groups, BOOTSTRAP_DRAWS, seed)?;
+    Ok(Difference { mean: mean(&this) - mean(&other), seed_interval, group_interval })
 }
 
 /// Returns whether the checkpoints, sorted by seed, form pairs of the same known seed, with each
@@ -276,7 +290,7 @@ fn accuracies(models: &[&ModelHits], measure: Measure) -> Vec<f64> {
 }
 
 /// Returns for each test image the percentage of seeds that classify it correctly.
-fn averaged(models: &[&ModelHits], measure: Measure) -> Vec<f64> {
+fn mean_hits(models: &[&ModelHits], measure: Measure) -> Vec<f64> {
     let images = models[0].groups.len();
     (0..images)
         .map(|image| models.iter().map(|model| model.hits[&measure][image]).sum::<f64>() / models.len() as f64)

@@ -1,7 +1,7 @@
 //! The page of a comparison.
 
-use bagssl_eval::classify::protocol::Protocol;
-use bagssl_eval::report::{Block, Cells, Page};
+use bagssl_eval::Protocol;
+use bagssl_eval::report::{Block, Page, TextTable};
 
 use super::{CompareReport, Difference, MeasuredAccuracy, MethodAccuracy, PATCHES, WHOLE};
 use crate::claims::wording::with_interval;
@@ -16,8 +16,8 @@ impl CompareReport {
         let lead = methods.iter().filter_map(|method| {
             let [whole, patches] = [WHOLE, PATCHES].map(|view| knn(method, view).map(|at| &method.measures[at]));
             let (whole, patches) = (whole?, patches?);
-            let gain = patches.less_whole.as_ref()?;
-            let interval = gain.over_groups.map_or(String::new(), |it| {
+            let gain = patches.difference_from_whole.as_ref()?;
+            let interval = gain.group_interval.map_or(String::new(), |it| {
                 format!(" (95 % interval over test images {:+.1} to {:+.1})", it.low, it.high)
             });
             Some(format!(
@@ -30,11 +30,11 @@ impl CompareReport {
             ))
         });
         let show = |difference: &Option<Difference>| -> [String; 2] {
-            let Some(Difference { mean, over_seeds, over_groups }) = difference else {
+            let Some(Difference { mean, seed_interval, group_interval }) = difference else {
                 return ["-".into(), "-".into()];
             };
-            let seeds = over_seeds.map_or("-".into(), |it| format!("{:+.1} to {:+.1}", it.low, it.high));
-            [with_interval(*mean, *over_groups), seeds]
+            let seeds = seed_interval.map_or("-".into(), |it| format!("{:+.1} to {:+.1}", it.low, it.high));
+            [with_interval(*mean, *group_interval), seeds]
         };
         let words = |method: &MethodAccuracy, it: &MeasuredAccuracy| {
             [method.name.clone(), it.classifier.clone(), method.view(it)].to_vec()
@@ -45,7 +45,7 @@ impl CompareReport {
                     1 => format!("{:.1}", it.mean),
                     _ => format!("{:.1} ± {:.1}", it.mean, it.deviation),
                 };
-                let interval = it.over_groups.map_or("-".into(), |it| format!("{:.1} to {:.1}", it.low, it.high));
+                let interval = it.group_interval.map_or("-".into(), |it| format!("{:.1} to {:.1}", it.low, it.high));
                 [words(method, it), vec![method.seeds.to_string(), accuracy, interval]].concat()
             })
         });
@@ -57,9 +57,10 @@ impl CompareReport {
         let head = |more: &[&str]| -> Vec<String> {
             ["method", "classifier", "view"].iter().chain(more).map(|name| name.to_string()).collect()
         };
-        let table = |caption: String, more: &[&str], rows| Cells { caption, head: head(more), rows, words: 3 };
+        let table =
+            |caption: String, more: &[&str], rows| TextTable { caption, head: head(more), rows, text_columns: 3 };
         let of_difference = ["points (95 % over images)", "95 % over seeds"];
-        let grids = vec![
+        let tables = vec![
             table(
                 "Percent: mean and deviation over the seeds; the interval draws whole groups of test images.".into(),
                 &["seeds", "accuracy", "95 % over images"],
@@ -71,12 +72,12 @@ impl CompareReport {
                     methods[0].name
                 ),
                 &of_difference,
-                differences(|it| &it.less_first),
+                differences(|it| &it.difference_from_first),
             ),
             table(
                 "Averaged over patches less the whole image.".into(),
                 &of_difference,
-                differences(|it| &it.less_whole),
+                differences(|it| &it.difference_from_whole),
             ),
         ];
         let [knn, linear] = protocol.describe();
@@ -90,7 +91,7 @@ impl CompareReport {
             blocks: vec![Block {
                 title: "Accuracy of the embedding".into(),
                 text: vec![],
-                grids: grids.into_iter().filter(|grid| !grid.rows.is_empty()).collect(),
+                tables: tables.into_iter().filter(|grid| !grid.rows.is_empty()).collect(),
                 ..Block::default()
             }],
             origins: sources,

@@ -1,5 +1,5 @@
 use super::*;
-use bagssl_eval::classify::protocol::Protocol;
+use bagssl_eval::Protocol;
 
 fn model(method: &str, seed: u64, whole: [f64; 4], patches: [f64; 4]) -> ModelHits {
     let origin = crate::claims::wording::some_origin();
@@ -32,14 +32,14 @@ fn methods_by_hand() {
     let of = |method: usize, view| methods[method].measures.iter().find(|it| it.view == view).unwrap();
     assert_eq!((of(0, WHOLE).mean, of(0, PATCHES).mean, of(1, WHOLE).mean), (37.5, 62.5, 75.0));
     assert!((of(0, WHOLE).deviation - 25.0 / 2f64.sqrt()).abs() < 1e-12);
-    let gain = of(0, PATCHES).less_whole.as_ref().unwrap();
-    let over_groups = gain.over_groups.unwrap();
-    assert_eq!((gain.mean, over_groups.low, over_groups.high), (25.0, 25.0, 25.0));
-    let seeds = gain.over_seeds.unwrap();
+    let gain = of(0, PATCHES).difference_from_whole.as_ref().unwrap();
+    let group_interval = gain.group_interval.unwrap();
+    assert_eq!((gain.mean, group_interval.low, group_interval.high), (25.0, 25.0, 25.0));
+    let seeds = gain.seed_interval.unwrap();
     assert_eq!((seeds.low, seeds.high), (25.0, 25.0));
-    let less = of(1, WHOLE).less_first.as_ref().unwrap();
-    assert_eq!(less.mean, 37.5);
-    assert!(of(0, WHOLE).less_first.is_none() && of(0, WHOLE).less_whole.is_none());
+    let difference_from = of(1, WHOLE).difference_from_first.as_ref().unwrap();
+    assert_eq!(difference_from.mean, 37.5);
+    assert!(of(0, WHOLE).difference_from_first.is_none() && of(0, WHOLE).difference_from_whole.is_none());
 }
 
 /// On whole images, "a" has 75 and 25 % with seeds 3 and 4, and "b" has 100 and 25 %. Paired by
@@ -50,13 +50,14 @@ fn pairs_are_of_the_same_seed() {
     let of = |method: &str, seed, right: usize| {
         model(method, seed, std::array::from_fn(|image| if image < right { 100.0 } else { 0.0 }), [0.0; 4])
     };
-    let over_seeds = |all: &[ModelHits]| {
+    let seed_interval = |all: &[ModelHits]| {
         let methods = methods(all, 1).unwrap();
-        let less = methods[1].measures.iter().find(|it| it.view == WHOLE).unwrap().less_first.as_ref().unwrap();
-        (less.mean, less.over_seeds)
+        let difference_from =
+            methods[1].measures.iter().find(|it| it.view == WHOLE).unwrap().difference_from_first.as_ref().unwrap();
+        (difference_from.mean, difference_from.seed_interval)
     };
-    let sorted = over_seeds(&[of("a", 3, 3), of("a", 4, 1), of("b", 3, 4), of("b", 4, 1)]);
-    let turned = over_seeds(&[of("a", 4, 1), of("a", 3, 3), of("b", 3, 4), of("b", 4, 1)]);
+    let sorted = seed_interval(&[of("a", 3, 3), of("a", 4, 1), of("b", 3, 4), of("b", 4, 1)]);
+    let turned = seed_interval(&[of("a", 4, 1), of("a", 3, 3), of("b", 3, 4), of("b", 4, 1)]);
     assert_eq!(sorted, turned);
     let (mean, interval) = (sorted.0, sorted.1.unwrap());
     assert_eq!((mean, interval.mean), (12.5, 12.5));
@@ -67,17 +68,17 @@ fn pairs_are_of_the_same_seed() {
     // pairs.
     for seeds in [[3, 5], [3, 3]] {
         let all = [of("a", 3, 3), of("a", 4, 1), of("b", seeds[0], 4), of("b", seeds[1], 1)];
-        assert_eq!(over_seeds(&all), (12.5, None), "{seeds:?}");
+        assert_eq!(seed_interval(&all), (12.5, None), "{seeds:?}");
     }
     let unknown = |method, right| ModelHits { seed: None, ..of(method, 0, right) };
-    assert_eq!(over_seeds(&[unknown("a", 3), unknown("a", 1), unknown("b", 4), unknown("b", 1)]), (12.5, None));
+    assert_eq!(seed_interval(&[unknown("a", 3), unknown("a", 1), unknown("b", 4), unknown("b", 1)]), (12.5, None));
 }
 
 #[test]
-fn a_model_from_elsewhere_keeps_its_name_and_is_no_seed() {
+fn imported_model_keeps_its_name_and_is_no_seed() {
     let of = |method: &str, seed| ModelHits { seed, ..model(method, 0, [0.0; 4], [0.0; 4]) };
     let ours = |seed| of("simclr", Some(seed));
-    let all = tell_apart(vec![ours(0), of("simclr", None), of("resnet18", None), ours(1)]);
+    let all = mark_imported(vec![ours(0), of("simclr", None), of("resnet18", None), ours(1)]);
     let methods = methods(&all, 0).unwrap();
     let seeds: Vec<_> = methods.iter().map(|it| (it.name.as_str(), it.seeds)).collect();
     assert_eq!(seeds, [("simclr", 2), ("simclr (imported)", 1), ("resnet18", 1)]);
@@ -99,7 +100,7 @@ fn a_model_of_other_images_is_named() {
 /// Stored results are read back unchanged. For each method, the page shows the number of averaged
 /// patches and the origins.
 #[test]
-fn what_was_found_is_kept_and_shown() {
+fn report_survives_json_and_renders() {
     let all = [
         model("a", 0, [100.0, 0.0, 0.0, 0.0], [100.0; 4]),
         ModelHits { patches: 25, ..model("b", 0, [0.0; 4], [0.0, 0.0, 0.0, 100.0]) },
@@ -113,7 +114,7 @@ fn what_was_found_is_kept_and_shown() {
     assert!(page.lead[0].starts_with("a: kNN 25.0 % on whole images, 100.0 % averaged over 9 patches: +75.0 points"));
     assert!(page.origins[2].starts_with("b: protocol p"));
     assert!(page.lead[1].contains("averaged over 16 or 25 patches: +12.5 points"), "{}", page.lead[1]);
-    assert_eq!(page.blocks[0].grids[0].rows[0][..3], ["a", "kNN", "mean of 9 patches"]);
-    assert_eq!(page.blocks[0].grids[1].rows[0][..3], ["b", "kNN", "mean of 16 or 25 patches"]);
-    assert_eq!(page.blocks[0].grids[1].rows[1][..3], ["b", "kNN", WHOLE]);
+    assert_eq!(page.blocks[0].tables[0].rows[0][..3], ["a", "kNN", "mean of 9 patches"]);
+    assert_eq!(page.blocks[0].tables[1].rows[0][..3], ["b", "kNN", "mean of 16 or 25 patches"]);
+    assert_eq!(page.blocks[0].tables[1].rows[1][..3], ["b", "kNN", WHOLE]);
 }

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_registry_refuses_is_refused() {
+    fn registry_rules_are_checked() {
         for (from, to, part) in [
             ("description = \"d\"\n", "", "description: expected one"),
             ("[\"k\"]", "[\"a\", \"b\", \"c\", \"d\", \"e\", \"f\"]", "keywords: expected 1 to 5, got 6"),

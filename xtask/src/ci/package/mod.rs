@@ -41,7 +41,7 @@ pub(crate) fn check() -> Result<()> {
         bail!("incomplete packages:\n    {}", found.join("\n    "));
     }
     lay_out(&folder, &packages)?;
-    run::must(&mut outside(&["check", "--workspace", "--all-features", "--offline"], &folder, &target))?;
+    run::run_checked(&mut outside(&["check", "--workspace", "--all-features", "--offline"], &folder, &target))?;
     let tree = ["tree", "--offline", "--workspace", "-e", "normal,build", "--prefix", "none", "-f", "{p} {f}"];
     fixed_cuda(&run::output(&mut outside(&tree, &folder, &target))?)
 }
@@ -53,7 +53,7 @@ fn pack(packages: &[Package]) -> Result<()> {
     packages.iter().for_each(|package| {
         command.args(["-p", &package.name]);
     });
-    run::must(&mut command)
+    run::run_checked(&mut command)
 }
 
 /// Cargo for the packed workspace, started outside the repository and without what its configuration sets.
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_loses_its_workspace() {
+    fn workspace_is_removed_for_users() {
         assert_eq!(without_workspace("[package]\nname = \"u\"\n\n[workspace]\n").unwrap(), "[package]\nname = \"u\"\n");
         assert!(without_workspace("[package]\nname = \"u\"\n").is_err());
     }

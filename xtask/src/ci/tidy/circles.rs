@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn an_excuse_is_for_the_folder_that_it_stands_in() {
+    fn excuse_covers_its_own_folder() {
         let files = |files: &[(&str, &str)]| -> BTreeMap<String, String> {
             files.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect()
         };

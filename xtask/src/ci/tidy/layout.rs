@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::circles;
 
 /// The maximum number of Rust files in a folder of modules.
-const LARGEST_FOLDER: usize = 12;
+const MAX_FOLDER_FILES: usize = 12;
 
 /// Returns the problems of the modules of these crates.
 pub(super) fn check(root: &Path, crates: &[String]) -> Result<Vec<String>> {
@@ -33,8 +33,8 @@ fn crowded(files: &[String]) -> Vec<String> {
     for file in files {
         *count.entry(file.rsplit_once('/').map_or("", |(folder, _)| folder)).or_default() += 1;
     }
-    let large = count.into_iter().filter(|(_, files)| *files > LARGEST_FOLDER);
-    large.map(|(folder, files)| format!("{folder}: {files} files, expected at most {LARGEST_FOLDER}")).collect()
+    let large = count.into_iter().filter(|(_, files)| *files > MAX_FOLDER_FILES);
+    large.map(|(folder, files)| format!("{folder}: {files} files, expected at most {MAX_FOLDER_FILES}")).collect()
 }
 
 /// Returns modules in a file next to the folder of their submodules. The convention here is
@@ -55,8 +55,8 @@ mod tests {
     #[test]
     fn crowded_folders_are_found() {
         let files = |count: usize| (0..count).map(|file| format!("a/src/b/{file}.rs")).collect::<Vec<_>>();
-        assert!(crowded(&files(LARGEST_FOLDER)).is_empty());
-        assert_eq!(crowded(&files(LARGEST_FOLDER + 1)).len(), 1);
+        assert!(crowded(&files(MAX_FOLDER_FILES)).is_empty());
+        assert_eq!(crowded(&files(MAX_FOLDER_FILES + 1)).len(), 1);
     }
 
     #[test]

@@ -13,10 +13,10 @@ use crate::metadata::{self, Package};
 use crate::run;
 
 /// The maximum number of lines in a Rust file.
-const LONGEST_FILE: usize = 600;
+const MAX_FILE_LINES: usize = 600;
 /// The maximum number of packages in the tree of bagssl-core without default features, including
 /// itself.
-const LARGEST_CORE: usize = 12;
+const MAX_CORE_PACKAGES: usize = 12;
 
 pub(crate) fn check() -> Result<()> {
     let root = run::root();
@@ -66,8 +66,8 @@ fn in_file(name: &str, text: &str) -> Vec<String> {
         }
     }
     let lines = text.lines().count();
-    if name.ends_with(".rs") && lines > LONGEST_FILE {
-        found.push(format!("{name}: {lines} lines, expected at most {LONGEST_FILE}"));
+    if name.ends_with(".rs") && lines > MAX_FILE_LINES {
+        found.push(format!("{name}: {lines} lines, expected at most {MAX_FILE_LINES}"));
     }
     found
 }
@@ -208,9 +208,9 @@ fn heavy_core(tree: &str) -> Vec<String> {
     packages.sort_unstable();
     packages.dedup();
     let mut found = Vec::new();
-    if packages.len() > LARGEST_CORE {
+    if packages.len() > MAX_CORE_PACKAGES {
         found.push(format!(
-            "bagssl-core: {} packages without features, expected at most {LARGEST_CORE}",
+            "bagssl-core: {} packages without features, expected at most {MAX_CORE_PACKAGES}",
             packages.len()
         ));
     }
@@ -248,8 +248,8 @@ mod tests {
         ] {
             assert_eq!(in_file("a.rs", bad).len(), 1, "{bad}");
         }
-        assert_eq!(in_file("a.rs", &"//\n".repeat(LONGEST_FILE + 1)).len(), 1);
-        assert!(in_file("a.md", &"//\n".repeat(LONGEST_FILE + 1)).is_empty());
+        assert_eq!(in_file("a.rs", &"//\n".repeat(MAX_FILE_LINES + 1)).len(), 1);
+        assert!(in_file("a.md", &"//\n".repeat(MAX_FILE_LINES + 1)).is_empty());
     }
 
     #[test]

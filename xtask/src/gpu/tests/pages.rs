@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::super::bounds::{Verdict, wanted};
+use super::super::bounds::{Verdict, requirements};
 use super::super::report::{bound, page};
 use super::super::results::{Outcome, Results};
 use super::Folder;
@@ -38,8 +38,8 @@ fn read(lines: &[String]) -> anyhow::Result<Results> {
     Results::read(&[&*folder])
 }
 
-fn verdict(results: &Results, what: &str) -> Verdict {
-    wanted(results).iter().find(|wanted| wanted.what.starts_with(what)).unwrap().verdict()
+fn verdict(results: &Results, name: &str) -> Verdict {
+    requirements(results).iter().find(|requirements| requirements.metric.starts_with(name)).unwrap().verdict()
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn figures_are_held_against_their_bounds() {
             ("check", "complete", json!(true)),
         ]
     };
-    let all = |rate, other| wanted(&read(&call(&[], &ran(rate, other))).unwrap());
+    let all = |rate, other| requirements(&read(&call(&[], &ran(rate, other))).unwrap());
     for row in all(100_000.0, 1.0) {
         assert_eq!(row.verdict(), Verdict::Met, "{row:?}");
     }
@@ -71,14 +71,14 @@ fn figures_are_held_against_their_bounds() {
 }
 
 #[test]
-fn bounds_are_the_same_wherever_they_are_said() {
+fn bounds_agree_in_all_documents() {
     let text = |path: &str| fs::read_to_string(root().join(path)).unwrap();
-    let wanted = wanted(&Results::default());
-    let rows = wanted.iter().map(|row| format!("| {} | {} |\n", row.what, bound(row.bound)));
+    let requirements = requirements(&Results::default());
+    let rows = requirements.iter().map(|row| format!("| {} | {} |\n", row.metric, bound(row.bound)));
     let table = format!("\n| figure | bound |\n|---|---|\n{}\n", rows.collect::<String>());
     assert!(text("docs/gpu/README.md").contains(&table), "docs/gpu/README.md: expected this table:\n{table}");
     let parts = text("xtask/src/gpu/parts.py");
-    let of = |what: &str| bound(wanted.iter().find(|row| row.what.starts_with(what)).unwrap().bound);
+    let of = |name: &str| bound(requirements.iter().find(|row| row.metric.starts_with(name)).unwrap().bound);
     for said in [
         format!("({} is wanted)", of("rate over PyTorch's best")),
         format!("({} is wanted)", of("peak memory")),
@@ -104,10 +104,10 @@ fn the_prediction_is_what_its_script_computes() {
 }
 
 #[test]
-fn what_was_not_measured_is_not_met() {
+fn unmeasured_bounds_are_not_met() {
     let results = read(&call(&["bench", "torch eager"], &[("bench", "patches_per_second", json!(90_000.0))])).unwrap();
-    for row in wanted(&results) {
-        let expected = if row.what.starts_with("rate, ") { Verdict::Met } else { Verdict::NotMeasured };
+    for row in requirements(&results) {
+        let expected = if row.metric.starts_with("rate, ") { Verdict::Met } else { Verdict::NotMeasured };
         assert_eq!(row.verdict(), expected, "{row:?}");
     }
     assert_eq!(results.part("torch eager").unwrap().outcome, Outcome::Missing);
@@ -126,7 +126,7 @@ fn what_was_not_measured_is_not_met() {
 }
 
 #[test]
-fn a_part_that_timed_out_is_told_with_its_lines() {
+fn timed_out_part_is_reported_with_its_lines() {
     let mut lines = call(&["bench"], &[]);
     lines.push(row("bench", "command", json!("./bagssl bench train")));
     lines.push(row("bench", "error", json!("panicked at a | place")));
@@ -150,7 +150,7 @@ fn a_file_that_was_cut_is_read_as_far_as_it_goes() {
 }
 
 #[test]
-fn a_call_that_was_made_again_is_told_once() {
+fn repeated_call_is_reported_once() {
     let one = call(&["bench"], &[("bench", "patches_per_second", json!(1.0))]);
     let two = call(&["bench"], &[("bench", "patches_per_second", json!(2.0))]);
     let results = read(&[one, two].concat()).unwrap();
@@ -165,7 +165,7 @@ fn a_call_in_which_nothing_ran_replaces_none() {
     let results = read(&[ran, stopped.clone()].concat()).unwrap();
     assert_eq!(results.number("bench", "patches_per_second"), Some(1.0));
     let results = read(&stopped).unwrap();
-    assert_eq!(results.part("bench").unwrap().outcome, Outcome::Told("not run".into()));
+    assert_eq!(results.part("bench").unwrap().outcome, Outcome::Reported("not run".into()));
 }
 
 #[test]

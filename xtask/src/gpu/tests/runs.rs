@@ -67,7 +67,7 @@ fn run(place: &Path, arguments: &[&str], fake: &str) -> (Output, Results, String
 
 fn outcome(results: &Results, part: &str) -> String {
     match &results.part(part).unwrap().outcome {
-        Outcome::Told(told) => format!("{told} {}", results.part(part).unwrap().detail),
+        Outcome::Reported(told) => format!("{told} {}", results.part(part).unwrap().detail),
         other => format!("{other:?}"),
     }
 }
@@ -86,26 +86,26 @@ fn summary(printed: &str) -> &str {
 }
 
 #[test]
-fn where_the_doctor_fails_all_stops_with_the_loaders_trace() {
+fn failed_doctor_stops_with_the_loader_trace() {
     let place = packed("doctor");
     let (output, results, printed) = run(&place, &["all", "--seconds", "60"], "doctor=fail");
     assert_eq!(output.status.code(), Some(1), "{printed}");
     assert_eq!(outcome(&results, "doctor"), "failed exit code 1");
     assert!(printed.contains("$ LD_DEBUG=libs ./bagssl doctor"), "{printed}");
     let summary = summary(&printed);
-    // The parts of the other calls are told too.
+    // The parts of the other calls are reported too.
     for part in ["resnet-small", "resnet18", "check", "bench", "torch eager", "golden", "sanitizer"] {
         assert_eq!(outcome(&results, part), "not run doctor failed");
     }
     for call in ["call2", "call3"] {
-        let told = |line: &str| line.starts_with(call) && line.ends_with("not run (doctor failed)");
-        assert_eq!(summary.lines().filter(|line| told(line)).count(), 8, "{summary}");
+        let is_not_run = |line: &str| line.starts_with(call) && line.ends_with("not run (doctor failed)");
+        assert_eq!(summary.lines().filter(|line| is_not_run(line)).count(), 8, "{summary}");
     }
     assert!(summary.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{printed}");
 }
 
 #[test]
-fn what_hangs_or_crashes_or_floods_stops_nothing_else() {
+fn failing_parts_do_not_stop_others() {
     let place = packed("faults");
     let fake = "resnet-small=hang resnet18=crash check=flood";
     let (output, results, printed) = run(&place, &["call1", "--seconds", "23"], fake);

@@ -13,7 +13,7 @@ use crate::input::files;
 use crate::terminal::output::say;
 
 /// The number of passes per timing. The host waits for the device once per timing.
-const TOGETHER: usize = 10;
+const BATCHES_IN_FLIGHT: usize = 10;
 
 /// The measured times, in seconds.
 struct Inferred {
@@ -54,10 +54,10 @@ fn infer(args: &Args) -> Result<Inferred> {
     let mut seconds = Vec::with_capacity(*runs);
     for run in 0..*runs + 2 {
         let begun = Instant::now();
-        passes(TOGETHER)?;
+        passes(BATCHES_IN_FLIGHT)?;
         // The first two runs allocate memory that later runs reuse.
         if run >= 2 {
-            seconds.push(begun.elapsed().as_secs_f64() / TOGETHER as f64);
+            seconds.push(begun.elapsed().as_secs_f64() / BATCHES_IN_FLIGHT as f64);
         }
     }
     seconds.sort_by(f64::total_cmp);
@@ -83,7 +83,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     say!(
-        "{rate:.1} patches/s on {} (median of {} times {TOGETHER}), {:.2} ms per batch of {}; first result after {:.0} \
+        "{rate:.1} patches/s on {} (median of {} times {BATCHES_IN_FLIGHT}), {:.2} ms per batch of {}; first result after {:.0} \
          ms",
         args.backend.text(),
         args.runs,

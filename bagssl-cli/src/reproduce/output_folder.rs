@@ -8,13 +8,13 @@ use super::stamp::{STAMP, StageStamp};
 use crate::input::files;
 
 /// The mark of a folder that a reproduction has started to write to, and may overwrite.
-const BEGUN: &str = "begun";
+const MARKER_FILE: &str = "begun";
 const MARK: &[u8] = b"bagssl reproduce writes here\n";
 
 /// Creates a folder and marks it as a reproduction's.
 pub(super) fn begin(folder: &Path) -> Result<()> {
     files::make_folder(folder)?;
-    if is_begun(folder) { Ok(()) } else { files::write(&folder.join(BEGUN), MARK) }
+    if has_marker(folder) { Ok(()) } else { files::write(&folder.join(MARKER_FILE), MARK) }
 }
 
 /// Checks that a folder has no files with these names from another source. `is_own` states that
@@ -23,11 +23,11 @@ pub(super) fn check(folder: &Path, names: &[&str], is_own: bool) -> Result<()> {
     if folder.symlink_metadata().is_ok() && !folder.is_dir() {
         bail!("{}: expected a folder to write to, got a file", folder.display());
     }
-    if is_own || is_begun(folder) || StageStamp::read(folder).is_some() {
+    if is_own || has_marker(folder) || StageStamp::read(folder).is_some() {
         return Ok(());
     }
     let is_there = |name: &&&str| folder.join(name).symlink_metadata().is_ok();
-    match names.iter().chain(&[STAMP, BEGUN]).find(is_there) {
+    match names.iter().chain(&[STAMP, MARKER_FILE]).find(is_there) {
         Some(name) => bail!(
             "{}: expected a file of a reproduction or none, got another; choose another --out",
             folder.join(name).display()
@@ -36,6 +36,6 @@ pub(super) fn check(folder: &Path, names: &[&str], is_own: bool) -> Result<()> {
     }
 }
 
-fn is_begun(folder: &Path) -> bool {
-    std::fs::read(folder.join(BEGUN)).is_ok_and(|bytes| bytes == MARK)
+fn has_marker(folder: &Path) -> bool {
+    std::fs::read(folder.join(MARKER_FILE)).is_ok_and(|bytes| bytes == MARK)
 }

@@ -15,38 +15,38 @@ use crate::terminal::output::note;
 ///
 /// # Errors
 /// If it is.
-pub(crate) fn check_place(out: &Path, dataset: &Dataset) -> Result<()> {
-    let real = real(out);
+pub(crate) fn check_output(out: &Path, dataset: &Dataset) -> Result<()> {
+    let resolve_links = resolve_links(out);
     let refuse = |what: &str, folder: &Path| {
         bail!("--out: expected a folder outside of {what}, got {} in {}", out.display(), folder.display())
     };
-    if let Some(folder) = dataset.folder().filter(|folder| real.starts_with(self::real(folder))) {
+    if let Some(folder) = dataset.folder().filter(|folder| resolve_links.starts_with(self::resolve_links(folder))) {
         return refuse("the images", folder);
     }
     let is_run = |folder: &&Path| {
         let has = |name: &str| folder.join(name).symlink_metadata().is_ok();
         has(CONFIG) && (has(METRICS) || has(STATES))
     };
-    match real.ancestors().skip(1).find(is_run) {
+    match resolve_links.ancestors().skip(1).find(is_run) {
         Some(folder) => refuse("other runs", folder),
         None => Ok(()),
     }
 }
 
 /// Returns the path with symbolic links resolved, as far as the path exists.
-fn real(path: &Path) -> PathBuf {
+fn resolve_links(path: &Path) -> PathBuf {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());
-    let there = whole.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
-    let Some((above, mut real)) = there else { return whole };
+    let stored = whole.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, mut resolve_links)) = stored else { return whole };
     for part in whole.strip_prefix(above).unwrap_or(Path::new("")).components() {
         match part {
-            Component::ParentDir => drop(real.pop()),
-            part => real.push(part),
+            Component::ParentDir => drop(resolve_links.pop()),
+            part => resolve_links.push(part),
         }
         // After `..` a component may exist again, and be a link.
-        real = real.canonicalize().unwrap_or(real);
+        resolve_links = resolve_links.canonicalize().unwrap_or(resolve_links);
     }
-    real
+    resolve_links
 }
 
 /// The settings that `--resume-from` may change, besides learning rates.
@@ -63,43 +63,45 @@ pub(crate) fn write_resumed(path: &Path, config: &RunConfig, may_change: bool) -
     }
     let origin = path.display().to_string();
     let advice = "the run does not read this file: restore or remove it, or pass it with --config";
-    let there = match String::from_utf8(files::read_text(path)?) {
+    let stored = match String::from_utf8(files::read_text(path)?) {
         Ok(text) => RunConfig::parse(&config.name, &text, &origin),
         Err(_) => bail!("{origin}: expected text in UTF-8, got other bytes; {advice}"),
     };
-    let there = match there {
-        Ok(there) => there,
+    let stored = match stored {
+        Ok(stored) => stored,
         Err(error) => bail!("{error}; {advice}"),
     };
-    let others = others(&flat(&there), &flat(config));
-    if others.is_empty() {
+    let differences = differences(&flat(&stored), &flat(config));
+    if differences.is_empty() {
         return Ok(());
     }
     let is_free = |name: &str| MAY_CHANGE.contains(&name) || name.ends_with(LEARNING_RATE);
-    if !may_change || !others.iter().all(|(name, ..)| is_free(name)) {
-        let [before, now] =
-            [|(name, there, _): &Other| format!("{name} {there}"), |(name, _, now): &Other| format!("{name} {now}")]
-                .map(|text| others.iter().map(text).collect::<Vec<_>>().join(", "));
+    if !may_change || !differences.iter().all(|(name, ..)| is_free(name)) {
+        let [before, now] = [
+            |(name, stored, _): &Difference| format!("{name} {stored}"),
+            |(name, _, now): &Difference| format!("{name} {now}"),
+        ]
+        .map(|text| differences.iter().map(text).collect::<Vec<_>>().join(", "));
         bail!("{origin}: expected the settings of the run ({now}), got others ({before}); {advice}");
     }
-    for (name, there, now) in &others {
-        note!("{origin}: {name} was {there}, is {now} from now on");
+    for (name, stored, now) in &differences {
+        note!("{origin}: {name} was {stored}, is {now} from now on");
     }
     files::write(path, text.as_bytes())
 }
 
 /// A setting's name, its value in one configuration, and its value in the other.
-type Other = (String, String, String);
+type Difference = (String, String, String);
 
-fn others(there: &[(String, String)], now: &[(String, String)]) -> Vec<Other> {
+fn differences(stored: &[(String, String)], now: &[(String, String)]) -> Vec<Difference> {
     let value = |settings: &[(String, String)], name: &str| {
         settings.iter().find(|(other, _)| other == name).map_or("none".to_string(), |(_, value)| value.clone())
     };
-    let mut names: Vec<&String> = there.iter().chain(now).map(|(name, _)| name).collect();
+    let mut names: Vec<&String> = stored.iter().chain(now).map(|(name, _)| name).collect();
     names.sort();
     names.dedup();
-    let both = names.into_iter().map(|name| (name.clone(), value(there, name), value(now, name)));
-    both.filter(|(_, there, now)| there != now).collect()
+    let both = names.into_iter().map(|name| (name.clone(), value(stored, name), value(now, name)));
+    both.filter(|(_, stored, now)| stored != now).collect()
 }
 
 #[cfg(test)]
@@ -109,7 +111,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn a_config_that_was_changed_is_not_written_over() {
+    fn changed_config_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(CONFIG);
         let mut config = RunConfig::preset(PRESETS[0]);
@@ -144,26 +146,26 @@ mod tests {
     /// After a folder that is not there, `..` leads back to what is.
     #[cfg(unix)]
     #[test]
-    fn a_link_behind_a_folder_that_is_not_there_is_followed() {
+    fn resolve_links_follows_links_after_missing_folders() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         fs::create_dir(root.join("images")).unwrap();
         std::os::unix::fs::symlink(root.join("images"), root.join("link")).unwrap();
-        assert_eq!(real(&root.join("new/../link/run")), root.join("images/run"));
+        assert_eq!(resolve_links(&root.join("new/../link/run")), root.join("images/run"));
     }
 
     #[test]
-    fn a_path_that_is_not_there_yet_is_found() {
+    fn resolve_links_of_missing_paths() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         fs::create_dir(root.join("a")).unwrap();
         for path in ["a/b/c", "a/../a/b/c", "new/../a/b/c", "a/b/new/../c"] {
-            assert_eq!(real(&root.join(path)), root.join("a/b/c"), "{path}");
+            assert_eq!(resolve_links(&root.join(path)), root.join("a/b/c"), "{path}");
         }
         #[cfg(unix)]
         {
             std::os::unix::fs::symlink("a", root.join("link")).unwrap();
-            assert_eq!(real(&root.join("link/b")), root.join("a/b"));
+            assert_eq!(resolve_links(&root.join("link/b")), root.join("a/b"));
         }
     }
 }
