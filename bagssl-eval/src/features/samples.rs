@@ -179,7 +179,10 @@ mod tests {
         let mut labels = [fitted.labels(), held_out.labels()].concat();
         labels.sort_unstable();
         assert_eq!(labels, all.labels());
-        assert!((0..3).all(|i| out.rows().row(i)[0] * 5.0 == out.labels()[i] as f32), "rows stay with their labels");
+        assert!(
+            (0..3).all(|i| held_out.rows().row(i)[0] * 5.0 == held_out.labels()[i] as f32),
+            "rows stay with their labels"
+        );
         assert!([0.0, 1.0, f64::NAN].iter().all(|&share| all.hold_out(share, 5).is_err()));
         assert!(samples(1).hold_out(0.5, 5).is_err());
     }
