@@ -13,7 +13,7 @@ pub struct Duplicates {
     pub radius: u32,
     /// Groups of images with the same pixels, in the order of the data set.
     pub exact: Vec<Vec<String>>,
-    /// Pairs of other images whose hashes differ in at most `radius` bits; at most [`MAX_PAIRS`].
+    /// Pairs of other images whose hashes differ in at most `radius` bits; at most 1000.
     pub near: Vec<(String, String)>,
     /// The number of near pairs, including those not listed; at most one million.
     pub near_count: u64,

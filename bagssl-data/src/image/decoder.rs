@@ -168,7 +168,7 @@ impl Image {
     ///
     /// # Errors
     /// [`Error::Image`](crate::Error::Image) with the given name if the image cannot be decoded, is
-    /// truncated or damaged, has no pixels, or exceeds [`MAX_SIDE`] or [`MAX_BYTES`].
+    /// truncated or damaged, has no pixels, has a side of more than 16384 pixels, or exceeds [`MAX_BYTES`].
     pub fn decode_with(bytes: &[u8], name: &str, decode: Decode) -> Result<Self> {
         let prepared = PreparedImage::new(bytes, name)?;
         let needs = prepared.decode_memory(decode)?;

@@ -96,7 +96,7 @@ impl Protocol {
     /// Evaluates both classifiers. `seed` determines the held-out samples.
     ///
     /// # Errors
-    /// The errors of [`Knn::evaluate`], [`choose`] and [`Linear::evaluate`].
+    /// The errors of [`Knn::evaluate`], [`Protocol::probe`] and [`Linear::evaluate`].
     pub fn evaluate(&self, train: &Samples, test: &Samples, seed: u64) -> Result<[Score; 2]> {
         let knn = self.knn.evaluate(train, test)?;
         Ok([knn, self.probe(train, seed)?.evaluate(train, test)?])
@@ -105,7 +105,8 @@ impl Protocol {
     /// Returns the linear probe with the best learning rate for the training samples.
     ///
     /// # Errors
-    /// The errors of [`choose`].
+    /// [`Error::Setting`] if there are too few samples to hold some out. [`Error::Diverged`] if the
+    /// weights diverge with every learning rate, and the other errors of [`Linear::evaluate`].
     pub fn probe(&self, train: &Samples, seed: u64) -> Result<Linear> {
         match self.linear {
             Linear::Sgd(sgd) if !self.factors.is_empty() => {

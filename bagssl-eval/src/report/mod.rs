@@ -93,7 +93,7 @@ impl Report {
     /// Returns the report as Markdown, without plots and pictures.
     ///
     /// # Errors
-    /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
+    /// [`Error::Thumbnail`] if a picture cannot be encoded.
     pub fn markdown(&self) -> Result<String> {
         let lead: String = self.lead().iter().map(|sentence| format!("{}\n\n", escape_markdown(sentence))).collect();
         let sections: String = self.sections()?.iter().map(Section::markdown).collect();
@@ -104,7 +104,7 @@ impl Report {
     /// Returns the report as one self-contained HTML file.
     ///
     /// # Errors
-    /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
+    /// [`Error::Thumbnail`] if a picture cannot be encoded.
     pub fn html(&self) -> Result<String> {
         Ok(document::page(&self.title(), &self.lead(), &self.sections()?))
     }
@@ -118,8 +118,8 @@ impl Report {
     /// atomically and replaces an older one. Returns the paths of the files.
     ///
     /// # Errors
-    /// [`Error::Write`](crate::Error::Write) if a file cannot be written, and
-    /// [`Error::Thumbnail`](crate::Error::Thumbnail) if a picture cannot be encoded.
+    /// [`Error::Write`] if a file cannot be written, and
+    /// [`Error::Thumbnail`] if a picture cannot be encoded.
     pub fn write(&self, folder: &Path) -> Result<Vec<PathBuf>> {
         let texts = [
             self.json(),

@@ -48,9 +48,9 @@ pub struct FeatureCache<'a> {
 /// The identity of features in a folder, or of features to be extracted to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheEntry {
-    /// Everything that the features depend on: [`FeatureCache::of`].
+    /// Everything that the features depend on: [`FeatureCache::identity`].
     pub identity: String,
-    /// The location of the images: [`FeatureCache::at`].
+    /// The location of the images: [`FeatureCache::location`].
     pub location: String,
     /// When somebody last worked with them.
     pub last_used: SystemTime,

@@ -6,7 +6,7 @@
 /// The length of a header in bytes: enough for any shape of three dimensions.
 pub(crate) const LENGTH: usize = 128;
 
-/// Returns the first [`LENGTH`] bytes of an array file in format 1.0. The values follow, row by
+/// Returns the first 128 bytes of an array file in format 1.0. The values follow, row by
 /// row. `kind` is NumPy's type string, such as `<f4`.
 ///
 /// # Panics
