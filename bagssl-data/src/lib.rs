@@ -62,6 +62,7 @@ pub use format::Format;
 pub use formats::cifar::Cifar;
 pub use formats::imagenet::mat::{Synset, synsets};
 pub use formats::parquet::columns::Columns;
+pub use image::sniff::file_type;
 pub use image::{Decode, Image, LONGEST_SIDE, MOST_BYTES};
 pub use loading::bags::{BagConfig, BagLoader, Cutter, grid_of_all};
 pub use loading::loader::{Loader, LoaderConfig};
