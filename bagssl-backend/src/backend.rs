@@ -84,6 +84,10 @@ pub trait AnyTrainer {
     fn skipped(&self) -> u64;
 
     /// # Errors
+    /// As [`Trainer::check`](bagssl_train::trainer::Trainer::check).
+    fn check(&self, source: &dyn PatchSource) -> bagssl_train::Result<()>;
+
+    /// # Errors
     /// As [`Trainer::run`](bagssl_train::trainer::Trainer::run).
     fn run(
         &mut self,

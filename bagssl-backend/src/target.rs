@@ -168,6 +168,10 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> AnyTrainer for
         Trainer::skipped(self)
     }
 
+    fn check(&self, source: &dyn PatchSource) -> bagssl_train::Result<()> {
+        Trainer::check(self, source)
+    }
+
     fn run(
         &mut self,
         source: &dyn PatchSource,

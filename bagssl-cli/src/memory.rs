@@ -30,7 +30,8 @@ pub(crate) trait LimitArgs: clap::Args {
 pub(crate) struct ImageMemoryArgs {
     /// Memory limit for images that all threads decode and cut, in MiB [default: 512]
     ///
-    /// Further images wait. An image that needs more than the limit is unusable.
+    /// Further images wait. An image that needs more than the limit is unusable. Training keeps
+    /// decoded images for later epochs in up to half of the limit.
     #[arg(long, value_name = "MIB", value_parser = mebibytes())]
     memory_limit: Option<Arc<Budget>>,
 }

@@ -10,6 +10,7 @@ mod program;
 mod runs;
 mod streams;
 mod trust;
+mod bounds;
 mod devices;
 mod claims;
 mod reproduce;

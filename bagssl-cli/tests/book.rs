@@ -210,3 +210,47 @@ fn a_book_that_is_wrong_is_noticed() {
     );
     assert_eq!(console("$ touch here\n$ ls\nhere\n$ bagssl --version\nbagssl ..."), Ok(3));
 }
+
+/// All files of Rust code in a folder, as paths from the root.
+fn rust_files(folder: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            if name != "target" && !name.starts_with('.') {
+                rust_files(&path, found);
+            }
+        } else if name.ends_with(".rs") {
+            found.push(path.strip_prefix(root()).unwrap().to_str().unwrap().into());
+        }
+    }
+}
+
+/// Paths that the book and ARCHITECTURE.md name: whole, without `bagssl-`, or the end of one that was named before.
+#[test]
+fn files_that_are_named_exist() {
+    let mut files = Vec::new();
+    rust_files(&root(), &mut files);
+    let is_file = |path: &str| {
+        let end = format!("/{path}");
+        files.iter().any(|file| file == path || file.strip_prefix("bagssl-") == Some(path) || file.ends_with(&end))
+    };
+    let is_folder = |path: &str| ["", "bagssl-"].iter().any(|start| root().join(format!("{start}{path}")).is_dir());
+    let code = Regex::new("`([a-z0-9_./-]+)`").unwrap();
+    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let texts = chapters().into_iter().chain([("ARCHITECTURE.md".to_string(), architecture)]);
+    let (mut count, mut dead) = (0, Vec::new());
+    for (name, text) in texts {
+        for path in code.captures_iter(&text).map(|code| code.get(1).unwrap().as_str()) {
+            let is_there = match () {
+                () if path.ends_with(".rs") => is_file(path),
+                () if path.contains("/src") || path.contains("/tests") => is_folder(path) || root().join(path).exists(),
+                () => continue,
+            };
+            count += 1;
+            if !is_there {
+                dead.push(format!("{name}: {path}"));
+            }
+        }
+    }
+    assert!(dead.is_empty() && count > 50, "of {count}: {dead:?}");
+}

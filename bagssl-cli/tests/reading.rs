@@ -56,6 +56,8 @@ fn every_command_reports_ignored_files() {
     assert_eq!(said(&stderr), [both]);
     let check = json(here, &["data", "check", "set"]);
     assert_eq!(check["train"]["passed_over"][0]["reason"], "unread-format");
+    let [_, stderr] = prints(here, &["data", "check", "set"]);
+    assert_eq!(said(&stderr), [halves, both]);
     let [_, stderr] = prints(here, &["data", "preview", "set", "-o", "sheet.png"]);
     assert_eq!(said(&stderr), expected);
 }
@@ -170,4 +172,55 @@ fn training_and_embedding_need_no_classes() {
     refused(here, &eval("halves"), &["halves: expected a class for each image of the training split", "train/1.png"]);
     let fit = ["fit", "run/checkpoint.safetensors", "--data", "halves", "-o", "c.safetensors"];
     refused(here, &fit, &["halves: expected a class for each image"]);
+}
+
+/// What was guessed: the folder of a half, the columns, and that there are no classes.
+#[test]
+fn data_check_says_what_it_takes_the_data_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    write(here, &["s/train/cat/1.png", "s/train/dog/2.png", "s/test/cat/3.png", "s/test/dog/4.png", "flat/5.png"]);
+    fs::create_dir_all(here.join("s/val/cat")).unwrap();
+    let check = |data: &str| prints(here, &["data", "check", data]);
+    let [_, stderr] = check("s");
+    let halves = "data: s: ImageFolder, train/: 2 images of 2 classes; test/: 2 images of 2 classes";
+    assert_eq!(said(&stderr)[0], halves);
+    let [stdout, stderr] = check("flat");
+    assert_eq!(said(&stderr), ["data: flat: a folder of images without splits: 1 image without classes"]);
+    assert!(stdout.contains("\ntrain: 1 image without classes, 0 broken\n"), "{stdout}");
+    let found = json(here, &["data", "check", "flat"]);
+    assert_eq!(found["train"]["classes"], serde_json::json!({}));
+    assert_eq!(found["train"]["without_class"], 1);
+    for classes in ["tested", "empty", "train_only", "validation_only", "alike"] {
+        assert_eq!(found["classes"][classes], serde_json::json!([]), "{classes}");
+    }
+    let table = include_bytes!("../../bagssl-data/tests/reference/columns.parquet");
+    fs::create_dir(here.join("tables")).unwrap();
+    ["train", "test"].map(|half| fs::write(here.join(format!("tables/{half}.parquet")), table).unwrap());
+    let [stdout, stderr] = prints(here, &["data", "check", "tables", "--image-column", "photo"]);
+    let columns = "images in photo, no labels (label is double, not int32 or int64): 11 images without classes";
+    let halves = format!("data: tables: Hugging Face parquet, train.parquet, {columns}; test.parquet, {columns}");
+    assert_eq!(said(&stderr), [halves]);
+    assert!(stdout.contains("\nvalidation: 11 images without classes, 0 broken\n"), "{stdout}");
+}
+
+#[test]
+fn embed_says_what_it_takes_a_folder_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    write(here, &["flat/1.png", "flat/more/2.png", "noval/train/cat/3.png", "noval/train/dog/4.png"]);
+    let embed = |data: &str| [GOLDEN, data, "-o", "e.npy", "--force", "--random", "1"].map(String::from);
+    let call = |more: &[String]| {
+        let all: Vec<&str> = std::iter::once("embed").chain(more.iter().map(String::as_str)).collect();
+        prints(here, &all)
+    };
+    let [_, stderr] = call(&embed("flat"));
+    assert_eq!(said(&stderr), ["data: flat: image files: 2 images without classes"]);
+    let [_, stderr] = call(&embed("flat/1.png"));
+    assert!(said(&stderr).is_empty(), "{stderr}");
+    // Of a data set, the validation split is embedded, and another where it is asked for.
+    let advice = "; --split train embeds the training split: 2 images of 2 classes";
+    refused(here, &["embed", GOLDEN, "noval", "-o", "x.npy"], &["got no image under val/", advice]);
+    let [_, stderr] = call(&[&embed("noval")[..], &["--split".into(), "train".into()]].concat());
+    assert_eq!(said(&stderr), ["data: noval: ImageFolder, train/: 2 images of 2 classes"]);
 }

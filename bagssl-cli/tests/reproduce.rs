@@ -198,3 +198,22 @@ fn closed_standard_error_loses_nothing() {
     other[4] = "2";
     prints(here, &[&other[..], &["--out", "out", "--dry-run"]].concat());
 }
+
+/// TOML has no larger integers, so that a run with such a seed could not be read back.
+#[test]
+fn all_seeds_are_checked_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let limit = "seed: expected 0 to 9223372036854775807 (the largest TOML integer), got ";
+    for (first, seeds, last) in [
+        ("9223372036854775808", "1", "9223372036854775808"),
+        ("9223372036854775807", "3", "9223372036854775809"),
+        ("9223372036854775805", "4", "9223372036854775808"),
+        ("18446744073709551615", "3", "18446744073709551615"),
+    ] {
+        let reproduce = ["reproduce", "--seed", first, "--seeds", seeds, "--dry-run", "--out", "r"];
+        refused(here, &reproduce, &[&format!("{limit}{last}")]);
+    }
+    refused(here, &["train", "--seed", "9223372036854775808", "--out", "r"], &[&format!("{limit}9223372036854775808")]);
+    assert!(!here.join("r").exists());
+}

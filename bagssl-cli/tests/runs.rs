@@ -173,6 +173,53 @@ fn a_run_is_gone_back_to_with_other_settings() {
     refused(here, &again, &["run/states: expected the states that belong to checkpoint.safetensors", "--force"]);
 }
 
+/// All files of a run but its lock, with their contents.
+fn contents(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
+    for folder in [run.to_path_buf(), run.join("states")] {
+        for name in names(&folder).into_iter().filter(|name| name != "lock" && name != "states") {
+            let bytes = fs::read(folder.join(&name)).unwrap();
+            all.push((name, bytes));
+        }
+    }
+    all
+}
+
+/// What is refused leaves settings, states and metrics, so that the run goes on as if it had not been tried.
+#[test]
+fn a_refused_resume_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (here, run) = (folder.path(), folder.path().join("run"));
+    let with = |epochs: &'static str, more: &[&'static str]| {
+        [&RUN[..5], &["--out", "run", "--save-every", "6", "--keep", "9", "--epochs", epochs], more].concat()
+    };
+    json(here, &with("2", &[]));
+    let before = contents(&run);
+    assert_eq!(names(&run.join("states")).len(), 6);
+    let few = "schedule.epochs: expected at least 2 (the epochs already started), got 1";
+    for state in ["last", "24"] {
+        refused(here, &with("1", &["--resume-from", state]), &[few]);
+        refused(here, &with("1", &["--resume-from", state, "--devices", "2"]), &[few]);
+        refused(here, &with("2", &["--resume-from", state, "--lr=-1"]), &["learning_rate"]);
+        refused(here, &with("2", &["--resume-from", state, "--seed", "5"]), &["seed"]);
+        assert!(contents(&run) == before, "from {state}");
+    }
+    // A pipe in place of the metrics is refused before, too.
+    fs::rename(run.join("metrics.jsonl"), here.join("metrics.jsonl")).unwrap();
+    fs::create_dir(run.join("metrics.jsonl")).unwrap();
+    let words = ["metrics.jsonl: expected a regular file"];
+    refused(here, &with("2", &["--resume-from", "24", "--lr", "0.01"]), &words);
+    refused(here, &with("2", &["--force", "--seed", "1"]), &words);
+    fs::remove_dir(run.join("metrics.jsonl")).unwrap();
+    fs::rename(here.join("metrics.jsonl"), run.join("metrics.jsonl")).unwrap();
+    assert!(contents(&run) == before);
+    assert_eq!(json(here, &with("2", &[]))["resumed_at_step"], 36);
+
+    fs::create_dir(here.join("other")).unwrap();
+    fs::write(here.join("other/states"), "a file").unwrap();
+    refused(here, &[&RUN[..], &["--out", "other"]].concat(), &["other/states: expected a folder, got a file"]);
+}
+
 /// Weights that leave the numbers there are: no checkpoint, and the state before is kept.
 #[test]
 fn a_run_that_diverges_is_not_finished() {
@@ -190,7 +237,8 @@ fn a_run_that_diverges_is_not_finished() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{stderr}");
         assert!(!here.join(policy).join("checkpoint.safetensors").exists());
-        assert!(stderr.contains("finite") && stderr.contains("--"), "{stderr}");
+        assert!(stderr.contains("finite") && stderr.contains("a lower --lr"), "{stderr}");
+        assert_eq!(stderr.contains("--on-not-finite skip may help"), policy == "stop", "{stderr}");
     }
     // Weights that are finite, of which features are not. That most steps changed nothing is said in any case.
     let huge = ["train", "--preset", "bagssl-vicreg", "--images", "50", "--patches", "2", "--epochs", "1"];

@@ -416,3 +416,86 @@ fn a_training_that_collapses_says_so_at_its_end() {
     let [warning] = warnings[..] else { panic!("{stderr}") };
     assert!(warning.starts_with("warning: the model has collapsed: ") && warning.ends_with("may help"), "{warning}");
 }
+
+/// Any command with a checkpoint says what a file is that is none.
+#[test]
+fn foreign_checkpoints_are_recognized() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    set(&here.join("set"), ["cat", "dog"]);
+    let with = |start: &[u8], more: &[u8]| [start, &vec![b'x'; 300 - start.len()], more].concat();
+    let zip = "got a PyTorch file; to import weights, use `bagssl import`";
+    let files: [(&str, Vec<u8>, &str); 8] = [
+        ("a.pth", with(b"PK\x03\x04\x14\0\0\0archive/data.pkl", b""), zip),
+        ("b.pth", with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80", b""), "before PyTorch 1.6"),
+        ("c.pkl", with(b"\x80\x04\x95", b""), "expected a checkpoint, got a pickle"),
+        ("d.html", with(b"<!DOCTYPE html><html>", b""), "got an HTML page, probably from a failed download"),
+        ("e.zip", with(b"PK\x03\x04\x14\0\0\0x.txt", b""), "expected a checkpoint, got a zip archive"),
+        ("f.lfs", b"version https://git-lfs.github.com/spec/v1\n".to_vec(), "run `git lfs pull`"),
+        (
+            "g.tar",
+            [b"sys_info".to_vec(), vec![0; 249], b"ustar\x0000".to_vec(), vec![0; 248]].concat(),
+            "PyTorch 0.1.10",
+        ),
+        ("h.safetensors", safetensors::serialize([("x", view())], None).unwrap(), "import its weights first"),
+    ];
+    for (name, bytes, words) in files {
+        fs::write(here.join(name), bytes).unwrap();
+        for command in [
+            &["inspect", name][..],
+            &["embed", name, "set", "-o", "x.npy"],
+            &["eval", name, "--data", "set"],
+            &["fit", name, "--data", "set", "-o", "x.safetensors"],
+            &["convert", name, "--dtype", "bf16", "-o", "x.safetensors"],
+            &["export", name, "-o", "x.onnx"],
+        ] {
+            refused(here, command, &[&format!("{name}: "), words]);
+        }
+    }
+    let classify = ["classify", GOLDEN, "e.zip", "set/val/cat/0.jpg"];
+    refused(here, &classify, &["e.zip: expected a classifier, got a zip archive"]);
+}
+
+fn view() -> safetensors::tensor::TensorView<'static> {
+    safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]).unwrap()
+}
+
+/// A file in place of a folder, also of one above it.
+#[cfg(unix)]
+#[test]
+fn files_in_place_of_folders_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    set(&here.join("set"), ["cat", "dog"]);
+    fs::write(here.join("file"), "text").unwrap();
+    for (out, words) in [
+        ("/dev/null", "/dev/null: expected a folder, got a special file"),
+        ("file", "file: expected a folder, got a file"),
+        ("file/run", "file/run: expected a folder, got a file (file)"),
+    ] {
+        refused(here, &["data", "split", "set/train", "-o", out, "--by", "folder"], &[words]);
+        refused(here, &[&["train", "--out", out], &TINY[..]].concat(), &[words]);
+    }
+}
+
+#[test]
+fn inspect_says_that_weights_are_unusable() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let golden = fs::read(GOLDEN).unwrap();
+    assert!(!succeeds(here, &["inspect", GOLDEN]).contains("unusable"));
+    let checkpoint = bagssl_core::checkpoint::Checkpoint::from_bytes(&golden).unwrap();
+    let named = |name: &&str| {
+        let shape = checkpoint.spec().model.parameters().into_iter().find(|p| p.name == **name).unwrap().shape;
+        let mut values = checkpoint.values(name).unwrap();
+        if *name == "encoder.bn1.weight" {
+            values[1] = f32::INFINITY;
+        }
+        ((*name).to_string(), shape, values)
+    };
+    let tensors: Vec<_> = checkpoint.names().iter().map(named).collect();
+    let bytes = bagssl_core::checkpoint::to_bytes(checkpoint.spec(), &tensors).unwrap();
+    fs::write(here.join("inf.safetensors"), bytes).unwrap();
+    let said = succeeds(here, &["inspect", "inf.safetensors"]);
+    assert!(said.contains("\nvalues      unusable: ") && said.contains("expected finite values, got inf\n"), "{said}");
+}

@@ -369,6 +369,21 @@ impl Dataset {
         self.decode_with(image, &take, &|_| 0).map(|decoded| decoded.expect("it waits for room"))
     }
 
+    /// Decodes an image like [`Dataset::decode`]. Calls `make_room` before it waits for more than
+    /// half of the budget, which is what images that are kept may take.
+    pub(crate) fn decode_before(&self, image: usize, make_room: &dyn Fn()) -> Result<Decoded> {
+        let take = |bytes, name: &str| match self.budget.try_take(bytes, name)? {
+            Some(room) => Ok(Some(room)),
+            None => {
+                if self.budget.needs_kept(bytes) {
+                    make_room();
+                }
+                self.budget.take(bytes, name).map(Some)
+            }
+        };
+        self.decode_with(image, &take, &|_| 0).map(|decoded| decoded.expect("it waits for room"))
+    }
+
     /// Returns the size of the first image that can be decoded.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The memory budget of decoded images. Memory is reserved before it is allocated.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 
 use crate::error::{Error, Result};
@@ -11,11 +12,15 @@ pub const MIB: u64 = 1 << 20;
 
 /// The number of bytes that images may occupy at the same time, across threads and data sets.
 ///
-/// No thread may hold a part of the budget while it waits for more. This rules out deadlocks.
+/// No thread may hold a part of the budget while it waits for more, except for images that are kept.
+/// These take at most split of it. Whoever waits for more than the other split releases its own kept
+/// images first. This rules out deadlocks.
 #[derive(Debug)]
 pub struct Budget {
     all: u64,
     left: Mutex<u64>,
+    /// The bytes of images that are kept.
+    kept: AtomicU64,
     freed: Condvar,
 }
 
@@ -24,12 +29,13 @@ pub struct Budget {
 pub struct Reservation {
     budget: Arc<Budget>,
     bytes: u64,
+    is_kept: bool,
 }
 
 impl Budget {
     /// Creates a budget of `bytes`.
     pub fn new(bytes: u64) -> Arc<Self> {
-        Arc::new(Budget { all: bytes, left: Mutex::new(bytes), freed: Condvar::new() })
+        Arc::new(Budget { all: bytes, left: Mutex::new(bytes), kept: AtomicU64::new(0), freed: Condvar::new() })
     }
 
     /// Returns the process-wide budget of [`MAX_BYTES`], for data sets without a budget of their
@@ -55,7 +61,7 @@ impl Budget {
             left = self.freed.wait(left).unwrap_or_else(|poisoned| poisoned.into_inner());
         }
         *left -= bytes;
-        Ok(Reservation { budget: self.clone(), bytes })
+        Ok(Reservation { budget: self.clone(), bytes, is_kept: false })
     }
 
     /// Reserves `bytes` if they are free now, otherwise returns `None`.
@@ -64,8 +70,18 @@ impl Budget {
     /// [`Error::Image`] with the given name if `bytes` exceeds the entire budget.
     pub fn try_take(self: &Arc<Self>, bytes: u64, name: &str) -> Result<Option<Reservation>> {
         self.check(bytes, name)?;
-        let mut room = Reservation { budget: self.clone(), bytes: 0 };
+        let mut room = Reservation { budget: self.clone(), bytes: 0, is_kept: false };
         Ok(room.try_grow(bytes).then_some(room))
+    }
+
+    /// The most bytes that images that are kept may take.
+    fn most_kept(&self) -> u64 {
+        self.all / 2
+    }
+
+    /// Returns whether `bytes` may only become free if images that are kept are released.
+    pub(crate) fn needs_kept(&self, bytes: u64) -> bool {
+        bytes > self.all - self.most_kept()
     }
 
     fn check(&self, bytes: u64, name: &str) -> Result<()> {
@@ -100,8 +116,22 @@ impl Reservation {
     }
 }
 
+impl Reservation {
+    /// Counts the reservation among those of images that are kept, if there is room for it there,
+    /// and returns whether there was.
+    fn keep(&mut self) -> bool {
+        let (kept, most) = (&self.budget.kept, self.budget.most_kept());
+        let more = |kept: u64| kept.checked_add(self.bytes).filter(|sum| *sum <= most);
+        self.is_kept = self.is_kept || kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        self.is_kept
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
+        if self.is_kept {
+            self.budget.kept.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
         self.shrink(0);
     }
 }
@@ -124,9 +154,10 @@ impl Decoded {
         self.image
     }
 
-    /// Releases the reservation, for an image that is counted elsewhere.
-    pub(crate) fn release_reservation(&mut self) {
-        self.room = None;
+    /// Counts the image among those that are kept, which may take split of the budget. Returns
+    /// whether there is room for it.
+    pub(crate) fn keep(&mut self) -> bool {
+        self.room.as_mut().is_some_and(Reservation::keep)
     }
 }
 
@@ -163,6 +194,19 @@ mod tests {
         assert!(budget.try_take(100, "x").unwrap().is_some());
         let error = Budget::new(3 * MIB).take(5 * MIB + 1, "a.png").unwrap_err().to_string();
         assert_eq!(error, "a.png: expected an image that needs at most 3 MiB of memory to decode, got 6 MiB");
+    }
+
+    #[test]
+    fn half_of_it_is_for_images_that_are_kept() {
+        let budget = Budget::new(101);
+        let room = |bytes| budget.try_take(bytes, "x").unwrap().unwrap();
+        let [mut first, mut second, mut third] = [30, 21, 20].map(room);
+        assert!(first.keep() && first.keep() && !second.keep() && third.keep());
+        drop(first);
+        assert!(second.keep() && *budget.lock() == 101 - 41);
+        assert!(budget.needs_kept(52) && !budget.needs_kept(51));
+        drop((second, third));
+        assert_eq!((*budget.lock(), budget.kept.load(Ordering::Relaxed)), (101, 0));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use bagssl_core::color::Color;
 use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{MultiScale, PatchSide, PatchSpec};
 use bagssl_data::{
-    Augment, BagConfig, BagLoader, Blur, Dataset, Jitter, Loader, LoaderConfig, OnBadImage, Solarise, Split,
+    Augment, BagConfig, BagLoader, Blur, Budget, Color, Dataset, Jitter, Loader, LoaderConfig, OnBadImage, Solarise,
+    Split,
 };
 
 fn spec(side: u32, input: u32) -> PatchSpec {
@@ -55,6 +56,40 @@ fn batches_depend_on_no_thread_no_cache_and_no_beginning() {
     }
     let uncached = Loader::new(tiles(), LoaderConfig { cache_bytes: 0, ..config(2) }).unwrap();
     assert_eq!(all(&uncached, 2, 0), expected);
+}
+
+/// Tiles of 12 KiB each, of which 42 fit in split of a budget of 1 MiB.
+#[test]
+fn the_cache_takes_at_most_half_of_the_budget() {
+    let expected = all(&Loader::new(tiles(), config(1)).unwrap(), 2, 0);
+    let budget = Budget::new(1 << 20);
+    let dataset = Dataset::embedded(Split::Validation).unwrap().with_budget(budget.clone());
+    let loader = Loader::new(Arc::new(dataset), config(4)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(all(&loader, 2, 0), expected);
+    }
+    let left = (1 << 20) - 42 * 64 * 64 * 3;
+    let is_free = |bytes| budget.try_take(bytes, "x").unwrap().is_some();
+    assert!(is_free(left) && !is_free(left + 1));
+    drop(loader);
+    assert!(is_free(1 << 20));
+}
+
+/// An image that needs more than the other split: the cache makes way, and does not come back.
+#[test]
+fn a_large_image_is_not_waited_for_by_the_cache() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("train/a")).unwrap();
+    let picture = |number: u32| root.path().join(format!("train/a/{number}.png"));
+    (0..5).for_each(|number| image::RgbImage::new(120, 100).save(picture(number)).unwrap());
+    image::RgbImage::new(400, 300).save(picture(5)).unwrap();
+    let budget = Budget::new(500_000);
+    let dataset = Dataset::open(root.path(), Split::Train).unwrap().with_budget(budget.clone());
+    let loader = Loader::new(Arc::new(dataset), LoaderConfig { batch: 2, threads: 3, ..config(3) }).unwrap();
+    for epoch in 0..3 {
+        assert_eq!(all(&loader, epoch, 0).len(), 3);
+    }
+    assert!(budget.try_take(500_000, "x").unwrap().is_some(), "nothing is kept");
 }
 
 #[test]

@@ -104,6 +104,31 @@ pub fn check_regular(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Rejects a path where no folder is or can be created, because it or one of its parents is a file.
+///
+/// # Errors
+/// If that is so.
+pub fn check_folder(path: &Path) -> io::Result<()> {
+    let Some(there) = path.ancestors().find(|above| above.symlink_metadata().is_ok()) else { return Ok(()) };
+    let got = match fs::metadata(there) {
+        Ok(meta) if meta.is_dir() => return Ok(()),
+        Ok(meta) if meta.is_file() => "a file",
+        Ok(_) => "a special file",
+        Err(_) => "a dead link",
+    };
+    let which = if there == path { String::new() } else { format!(" ({})", there.display()) };
+    Err(io::Error::other(format!("expected a folder, got {got}{which}")))
+}
+
+/// Creates a folder and its parents, as far as they do not exist.
+///
+/// # Errors
+/// If this fails, and those of [`check_folder`].
+pub fn create_folder(path: &Path) -> io::Result<()> {
+    check_folder(path)?;
+    fs::create_dir_all(path)
+}
+
 /// Returns the folder of a file.
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
@@ -196,6 +221,19 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
         remove_partial(folder.path()).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_file_is_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "x").unwrap();
+        create_folder(&at("a/b")).unwrap();
+        create_folder(&at("a/b")).unwrap();
+        assert!(at("a/b").is_dir() && check_folder(Path::new("new/folder")).is_ok());
+        let error = |name: &str| create_folder(&at(name)).unwrap_err().to_string();
+        assert_eq!(error("file"), "expected a folder, got a file");
+        assert_eq!(error("file/b/c"), format!("expected a folder, got a file ({})", at("file").display()));
     }
 
     #[test]

@@ -139,7 +139,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         if args.dense { files::read_checkpoint(&args.checkpoint)? } else { args.memory.read(&args.checkpoint)? };
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| args.checkpoint.display().to_string())?;
     args.columns.check(&[&args.images])?;
-    let dataset = source::images(&args.images, args.split.map(Split::from), &args.columns, args.memory.budget())?;
+    let dataset = source::images(&args.images, args.split.map(Split::from), &args.columns, args.memory.budget());
+    let dataset = dataset.map_err(|error| match args.split {
+        None => source::with_split_advice(error, &args.images, &args.columns),
+        Some(_) => error,
+    })?;
     let spec = checkpoint.spec();
     let tap = args.tap.map_or(spec.tap, FeatureLayer::from);
     // The lines with the names grow by doubling; each has two numbers.

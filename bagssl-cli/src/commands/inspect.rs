@@ -60,6 +60,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     );
     say!("projector   {} layers, {} parameters", spec.model.projector().layers().len(), count("projector."));
     say!("weights     {}", checkpoint.weight_type().name());
+    if let Err(error) = checkpoint.check_values() {
+        say!("values      unusable: {}", shown(&error.to_string()));
+    }
     let filter = match spec.filter {
         Filter::Bilinear => "bilinear",
         Filter::Bicubic => "bicubic",

@@ -6,15 +6,16 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use bagssl_backend::{AnyTrainer, Backend, CpuOptions, Worker};
 use bagssl_core::batch::{BatchShape, PatchBatch, PatchSource, SourceError};
 use bagssl_core::checkpoint::Checkpoint;
 use bagssl_core::embed::FeatureLayer;
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_data::{Dataset, Loader, LoaderConfig, OnBadImage, Split};
+use bagssl_files::check_regular;
 use bagssl_train::Error;
-use bagssl_train::config::{CheckedConfig, flat};
+use bagssl_train::config::{CheckedConfig, OnNotFinite, flat};
 use bagssl_train::memory::Estimate;
 use bagssl_train::metrics::Metrics;
 use bagssl_train::metrics::tensorboard::TensorBoard;
@@ -244,6 +245,13 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     let rest: Vec<_> = rest.into_iter().map(|worker| (worker, state.clone())).collect();
     drop(state);
     let resumed = trainer.step();
+    // All checks come before the first change, so that a refused command changes nothing.
+    match run.devices {
+        1 => trainer.check(&loader)?,
+        devices => trainer.check(&loader.part(0..run.config.train.batch.images / devices))?,
+    }
+    let metrics = folder.join(METRICS);
+    check_regular(&metrics).with_context(|| metrics.display().to_string())?;
     let config = folder.join(CONFIG);
     match &found {
         Some(found) => {
@@ -258,7 +266,7 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     }
     let lost = Box::new(|text: &str| note!("warning: {text}"));
     let waiting = Waiting::begin()?;
-    let metrics = Metrics::create(&folder.join(METRICS), resumed, lost)?;
+    let metrics = Metrics::create(&metrics, resumed, lost)?;
     let mut health = LastHealth::default();
     // `FolderGuard` comes first: if the lock is lost, no later observer writes to the folder.
     let mut observers: Vec<Box<dyn Observer + '_>> =
@@ -487,7 +495,11 @@ impl Training<'_> {
             Ok(Some(found)) => format!("--resume-from last resumes from step {}, which is saved", found.step),
             _ => "no state was saved".into(),
         };
-        anyhow::anyhow!("{error}{names}; a lower --lr or --on-not-finite skip may help; {saved}")
+        let advice = match self.config.train.on_not_finite {
+            OnNotFinite::Stop => "a lower --lr or --on-not-finite skip may help",
+            OnNotFinite::Skip => "a lower --lr may help",
+        };
+        anyhow::anyhow!("{error}{names}; {advice}; {saved}")
     }
 
     /// Returns the saved state to resume from, or `None` to start a new run.

@@ -24,9 +24,12 @@ pub(crate) fn read_text(path: &Path) -> Result<Vec<u8>> {
 pub(crate) fn read_checkpoint(path: &Path) -> Result<Vec<u8>> {
     let length = checked_length(path, MAX_BYTES)?;
     let named = || path.display().to_string();
-    if let Some(start) = start(path, 8)?.first_chunk() {
+    let start = start(path, SNIFFED)?;
+    if let Some(first) = start.first_chunk() {
         let mut header = Vec::new();
-        let header_length = checkpoint::header_length(*start).with_context(named)? as u64;
+        let header_length = checkpoint::header_length(*first);
+        let header_length = header_length.map_err(|error| of_other_type(&start, "a checkpoint", error));
+        let header_length = header_length.with_context(named)? as u64;
         let file = std::fs::File::open(path).with_context(named)?;
         file.take(header_length).read_to_end(&mut header).with_context(named)?;
         checkpoint::check_header(&header, length).with_context(named)?;
@@ -36,10 +39,24 @@ pub(crate) fn read_checkpoint(path: &Path) -> Result<Vec<u8>> {
 
 /// Reads another safetensors file. Checks the length of its header first.
 pub(crate) fn read_tensors(path: &Path) -> Result<Vec<u8>> {
-    if let Some(start) = start(path, 8)?.first_chunk() {
-        checkpoint::header_length(*start).with_context(|| path.display().to_string())?;
+    let start = start(path, SNIFFED)?;
+    if let Some(first) = start.first_chunk() {
+        checkpoint::header_length(*first)
+            .map_err(|error| of_other_type(&start, "a classifier", error))
+            .with_context(|| path.display().to_string())?;
     }
     read(path)
+}
+
+/// The number of bytes that tell the type of a file.
+const SNIFFED: u64 = 512;
+
+/// Returns the error for a file that is not safetensors: what it is, if that is known.
+fn of_other_type(start: &[u8], expected: &str, error: bagssl_core::Error) -> anyhow::Error {
+    match bagssl_data::file_type(start) {
+        Some(what) => anyhow::anyhow!("expected {expected}, got {what}"),
+        None => error.into(),
+    }
 }
 
 /// Reads at most the first `count` bytes of a file.
@@ -193,7 +210,12 @@ fn undo(error: anyhow::Error, named: &[(&Path, bool)]) -> anyhow::Error {
 
 /// Creates a folder and its parents.
 pub(crate) fn make_folder(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).with_context(|| path.display().to_string())
+    bagssl_files::create_folder(path).with_context(|| path.display().to_string())
+}
+
+/// Returns an error if a file is in the way of a folder to write to.
+pub(crate) fn check_folder(path: &Path) -> Result<()> {
+    bagssl_files::check_folder(path).with_context(|| path.display().to_string())
 }
 
 /// Writes a file atomically.

@@ -238,6 +238,7 @@ pub(crate) fn images(
     budget: Arc<Budget>,
 ) -> Result<Arc<Dataset>> {
     let (columns, is_set) = (columns.columns(), is_set(paths));
+    let is_folder = matches!(paths, [path] if path.is_dir());
     if split.is_some() && !is_set {
         bail!("--split: expected a data set with splits, got single images or one folder of images");
     }
@@ -256,11 +257,25 @@ pub(crate) fn images(
             Dataset::from_files(paths)?
         }
     };
-    if is_set {
+    if is_set || is_folder {
         note_once(&format!("data: {}: {}", one_line(&paths[0].to_string_lossy()), one_line(&dataset.describe())));
     }
     report_ignored(&dataset.ignored());
     Ok(Arc::new(dataset.with_budget(budget)))
+}
+
+/// Adds to the error of a command with --split that the data set has a training split, if that is
+/// all that it has.
+pub(crate) fn with_split_advice(error: anyhow::Error, paths: &[PathBuf], columns: &ColumnArgs) -> anyhow::Error {
+    let [path] = paths else { return error };
+    let columns = columns.columns();
+    if !is_set(paths) || Dataset::open_with(path, Split::Validation, &columns).is_ok() {
+        return error;
+    }
+    match Dataset::open_with(path, Split::Train, &columns) {
+        Ok(train) => anyhow::anyhow!("{error:#}; --split train embeds the training split: {}", train.summary()),
+        Err(_) => error,
+    }
 }
 
 /// Reads an image from standard input.

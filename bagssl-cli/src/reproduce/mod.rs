@@ -91,9 +91,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if !(1..=most).contains(&args.seeds) {
         bail!("--seeds: expected 1 to {most} for {} methods, got {}", methods.len(), args.seeds);
     }
-    if args.seed.checked_add(args.seeds).is_none() {
-        bail!("--seed: expected a first seed that leaves room for {} seeds, got {}", args.seeds, args.seed);
-    }
+    // The largest seed has the same limit as that of `train`.
+    let mut last = args.profile.run(Method::Bagssl, args.epochs)?;
+    last.train.seed = args.seed.saturating_add(args.seeds - 1);
+    last.train.check()?;
     args.features.check()?;
     // Report a missing backend before the work begins.
     args.backend.open()?;

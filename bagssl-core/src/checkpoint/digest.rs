@@ -5,14 +5,16 @@
 //! (`encoder.conv1.weight F32 [16, 3, 3, 3]`), then its bytes. The JSON and each line are preceded
 //! by their length: 8 bytes, little-endian.
 //!
+//! The JSON of classifiers (`bagssl_eval::classify::classifier`) has the same digest.
+//!
 //! The metadata stores the digest as 16 hexadecimal digits in the last field of the JSON:
 //! `{..,"digest":"0123456789abcdef"}`. It detects accidental corruption by disks and networks, not
 //! deliberate changes.
 
+use core::fmt::Debug;
 use core::hash::Hasher;
 use std::prelude::v1::*;
 
-use safetensors::tensor::Dtype;
 use twox_hash::xxhash3_64::Hasher as Xxh3;
 
 /// The text between the JSON's other fields and the digits.
@@ -21,10 +23,11 @@ const FIELD: &str = ",\"digest\":\"";
 const END: &str = "\"}";
 const DIGITS: usize = 16;
 
-/// A tensor's name, type, shape and bytes.
-pub(super) type Described<'a> = (&'a str, Dtype, Vec<usize>, &'a [u8]);
+/// A tensor's name, type (which is written as safetensors writes it), shape and bytes.
+pub type Described<'a, D> = (&'a str, D, Vec<usize>, &'a [u8]);
 
-pub(super) fn digest(json: &str, mut tensors: Vec<Described<'_>>) -> u64 {
+/// Returns the digest over a JSON object and tensors.
+pub fn digest<D: Debug>(json: &str, mut tensors: Vec<Described<'_, D>>) -> u64 {
     let mut hash = Xxh3::new();
     let text = |hash: &mut Xxh3, text: &str| {
         hash.write(&(text.len() as u64).to_le_bytes());
@@ -39,14 +42,20 @@ pub(super) fn digest(json: &str, mut tensors: Vec<Described<'_>>) -> u64 {
     hash.finish()
 }
 
-/// Appends the digest to the spec's JSON as its last field.
-pub(super) fn join(json: &str, digest: u64) -> String {
-    let fields = json.strip_suffix('}').expect("a spec is an object");
+/// Appends the digest to a JSON object as its last field.
+///
+/// # Panics
+/// If the text does not end as an object does.
+pub fn join(json: &str, digest: u64) -> String {
+    let fields = json.strip_suffix('}').expect("an object");
     format!("{fields}{FIELD}{digest:0DIGITS$x}{END}")
 }
 
-/// Splits the output of [`join`] into the spec's JSON and the digest.
-pub(super) fn split(json: &str) -> Result<(String, u64), String> {
+/// Splits the output of [`join`] into the JSON object and the digest.
+///
+/// # Errors
+/// If there is no digest.
+pub fn split(json: &str) -> Result<(String, u64), String> {
     let found = || {
         let (fields, digits) = json.strip_suffix(END)?.rsplit_once(FIELD)?;
         let lower = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
@@ -59,6 +68,7 @@ pub(super) fn split(json: &str) -> Result<(String, u64), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use safetensors::tensor::Dtype;
 
     /// From `tests/reference/digest.py`, with the package xxhash.
     #[test]
@@ -66,7 +76,7 @@ mod tests {
         let bytes: Vec<u8> = (0..24).collect();
         let tensors =
             || vec![("b", Dtype::I8, vec![3, 2], &bytes[8..14]), ("a.weight", Dtype::F32, vec![2], &bytes[..8])];
-        assert_eq!(digest("{}", vec![]), 0x6ddb_247d_90c4_1a9c);
+        assert_eq!(digest::<Dtype>("{}", vec![]), 0x6ddb_247d_90c4_1a9c);
         assert_eq!(digest("{\"x\":1}", tensors()), 0x5be1_a299_91ff_3904);
         let mut turned = tensors();
         turned.reverse();

@@ -72,15 +72,24 @@ impl Header {
         struct Version {
             format_version: u64,
         }
-        let json =
-            metadata.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY)).ok_or_else(|| {
-                refuse(format!("expected metadata {METADATA_KEY:?}, got a safetensors file without it"))
-            })?;
+        let entries = metadata.metadata().as_ref();
+        let json = entries.and_then(|metadata| metadata.get(METADATA_KEY)).ok_or_else(|| {
+            refuse(format!(
+                "expected metadata {METADATA_KEY:?}, got a safetensors file without it, such as other programs \
+                        write: import its weights first"
+            ))
+        })?;
         let version: Version =
             serde_json::from_str(json).map_err(|_| refuse("expected a format version, got none".into()))?;
         let (json, stated) = match version.format_version {
             1 => (json.clone(), None),
-            2 => digest::split(json).map(|(json, digest)| (json, Some(digest))).map_err(refuse)?,
+            2 => {
+                // The digest does not cover other entries.
+                if let Some(other) = entries.into_iter().flat_map(|all| all.keys()).find(|key| *key != METADATA_KEY) {
+                    return Err(refuse(format!("expected metadata {METADATA_KEY:?} only, got also {other:?}")));
+                }
+                digest::split(json).map(|(json, digest)| (json, Some(digest))).map_err(refuse)?
+            }
             version => return Err(refuse(format!("expected format version {FORMAT_VERSION} or 1, got {version}"))),
         };
         let spec: Spec = serde_json::from_str(&json).map_err(|error| refuse(format!("metadata: {error}")))?;

@@ -91,6 +91,20 @@ fn what_does_not_fit_is_named() {
     assert!(to_bytes(&spec, &twice).is_err());
 }
 
+/// The digest does not cover it.
+#[test]
+fn other_metadata_is_refused_unless_there_is_no_digest() {
+    let bytes = to_bytes(&spec(), &tensors(&spec())).unwrap();
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let mut entries = metadata.metadata().clone().unwrap();
+    entries.insert("note".into(), "mine".into());
+    let with = |entries| safetensors::serialize(SafeTensors::deserialize(&bytes).unwrap().tensors(), Some(entries));
+    refused(&with(entries.clone()).unwrap(), "expected metadata \"bagssl\" only, got also \"note\"");
+    let json = digest::split(&entries[METADATA_KEY]).unwrap().0.replacen("version\":2", "version\":1", 1);
+    entries.insert(METADATA_KEY.into(), json);
+    Checkpoint::from_bytes(&with(entries).unwrap()).unwrap();
+}
+
 /// bf16 has 8 bits of precision: 1 + 2^-8 is a tie and rounds to the even 1. int8 has 127 steps up
 /// to the largest magnitude.
 #[test]

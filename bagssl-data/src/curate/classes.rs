@@ -10,7 +10,7 @@ use unicode_normalization::UnicodeNormalization;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 
-/// The classes of a training and a validation split, by name.
+/// The classes of a training and a validation split, by name. Images without a class are in none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Classes {
     /// Classes with images in both splits. Only these are evaluated.
@@ -32,6 +32,7 @@ impl Classes {
     pub fn compare(train: &Dataset, validation: &Dataset) -> Self {
         let [of_train, of_validation] = [train, validation].map(with_images);
         let names: BTreeSet<&str> = train.classes().iter().chain(validation.classes()).map(String::as_str).collect();
+        let names: BTreeSet<&str> = names.into_iter().filter(|name| !name.is_empty()).collect();
         let mut classes = Classes { similar_names: similar_names(names.iter().copied()), ..Classes::default() };
         for name in names {
             let names_of_kind = match (of_train.contains(name), of_validation.contains(name)) {

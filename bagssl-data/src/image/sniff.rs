@@ -3,9 +3,21 @@
 /// The number of bytes that detection needs.
 pub(crate) const LENGTH: u64 = 512;
 
-/// Describes a file by its first bytes.
+const PICKLE: &str = "a pickle; for CIFAR, use the binary version";
+
+/// Describes a file by its first bytes (512 are enough), if it is of a known type: `a zip archive`.
+/// What would work is added if it does not depend on what the file was to be:
+/// ``a PyTorch file; to import weights, use `bagssl import` ``.
+pub fn file_type(start: &[u8]) -> Option<&'static str> {
+    let whole = file_kind(start)?;
+    let (name, _) = whole.split_once(';').unwrap_or((whole, ""));
+    let is_for_all = ["a PyTorch file", "an HTML page", "a Git LFS pointer"].iter().any(|all| name.starts_with(all));
+    Some(if is_for_all { whole } else { name })
+}
+
+/// Describes a file that is not a data set by its first bytes, with advice.
 pub(crate) fn file_kind(start: &[u8]) -> Option<&'static str> {
-    let known: [(&[u8], &str); 20] = [
+    let known: [(&[u8], &str); 23] = [
         (b"\x1f\x8b", "a file compressed with gzip; run gunzip to get a .tar"),
         (b"BZh", "a file compressed with bzip2; run bunzip2 to get a .tar"),
         (b"\xfd7zXZ", "a file compressed with xz; run unxz to get a .tar"),
@@ -24,9 +36,21 @@ pub(crate) fn file_kind(start: &[u8]) -> Option<&'static str> {
         (b"\x93NUMPY", "a NumPy array; write its images to one folder per class"),
         (b"PAR1", "a parquet file"),
         (b"ARROW1", "an Arrow file; convert it to parquet"),
-        (b"\x80\x02", "a pickle; for CIFAR, use the binary version"),
+        (b"\x80\x02", PICKLE),
+        (b"\x80\x03", PICKLE),
+        (b"\x80\x04", PICKLE),
+        (b"\x80\x05", PICKLE),
         (b"%PDF", "a PDF"),
     ];
+    if start.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19") {
+        return Some("a PyTorch file of the format before PyTorch 1.6; save it again with torch.save, then import it");
+    }
+    if start.get(257..262) == Some(b"ustar") {
+        return Some(match start.starts_with(b"sys_info\0") {
+            true => "a PyTorch file of the format before PyTorch 0.1.10; save it again with torch.save, then import it",
+            false => "a tar archive",
+        });
+    }
     let has = |part: &[u8]| memchr::memmem::find(start, part).is_some();
     if start.starts_with(b"PK\x03\x04") && has(b"/data.pkl") {
         return Some("a PyTorch file; to import weights, use `bagssl import`");
@@ -89,11 +113,26 @@ mod tests {
             (b"caf\xc3", "a text"),
             (b"{\"a\":1}", "JSON"),
             (b"", "an empty file"),
+            (
+                b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80",
+                "a PyTorch file of the format before PyTorch 1.6",
+            ),
+            (b"\x80\x04\x95", "a pickle"),
+            (&[b"sys_info".as_slice(), &[0; 249], b"ustar"].concat(), "before PyTorch 0.1.10"),
+            (&[b"cat/1.jpg".as_slice(), &[0; 248], b"ustar"].concat(), "a tar archive"),
         ] {
             assert!(file_kind(start).is_some_and(|what| what.contains(word)), "{word}: {:?}", file_kind(start));
         }
         for start in [&b"\x01\x02\x03"[..], b"abc\0\0\0", b"\xfe\xff text"] {
             assert_eq!(file_kind(start), None, "{start:?}");
+        }
+        for (start, expected) in [
+            (&b"PK\x03\x04rest"[..], "a zip archive"),
+            (b"PK\x03\x04\0\0model/data.pkl", "a PyTorch file; to import weights, use `bagssl import`"),
+            (b"\x89PNG", "an image (PNG)"),
+            (b"%PDF", "a PDF"),
+        ] {
+            assert_eq!(file_type(start), Some(expected));
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Training batches: random, augmented views of shuffled images.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bagssl_core::bag::Views;
 use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource};
@@ -13,6 +12,7 @@ use bagssl_core::random::{Address, Purpose};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::image::Image;
+use crate::loading::image_cache::ImageCache;
 use crate::loading::prefetch::{Job, PrefetchedBatches, Values, cores_if_zero};
 use crate::loading::skip::{OnBadImage, Pending, Skip, SkipLog, Skipped};
 use crate::memory::Decoded;
@@ -39,7 +39,8 @@ pub struct LoaderConfig {
     pub normalization: Normalization,
     /// The filter for resampling crops.
     pub filter: Filter,
-    /// The size of the cache of decoded images in bytes. It persists across epochs.
+    /// The maximum size of the cache of decoded images in bytes. It persists across epochs. It is
+    /// part of the data set's budget, of which it never takes more than split.
     pub cache_bytes: u64,
     /// How to handle unusable images.
     pub on_bad_image: OnBadImage,
@@ -47,7 +48,7 @@ pub struct LoaderConfig {
 
 impl Default for LoaderConfig {
     /// The defaults: 100 images per batch, two patches per image of half the image's side,
-    /// resampled to 32 pixels, no augmentation, and 1 GiB of cache.
+    /// resampled to 32 pixels, no augmentation, and at most 1 GiB of cache.
     fn default() -> Self {
         let spec = PatchSpec::new(PatchSide::AreaShare(0.25), 32).expect("a share in (0, 1]");
         LoaderConfig {
@@ -74,7 +75,7 @@ impl Default for LoaderConfig {
 /// an epoch later, or one of those after it. So all batches keep their size, and all other patches
 /// stay the same bit for bit. [`Loader::skipped`] lists the skipped images.
 ///
-/// Memory: the cache, the data set's budget for decoding, and, besides the batch that the consumer
+/// Memory: the data set's budget, for decoding and for the cache, and, besides the batch that the consumer
 /// holds, at most `2 + ceil(threads / batch)` batches of `4 * batch * patches * 3 * input * input`
 /// bytes.
 #[derive(Debug, Clone)]
@@ -90,8 +91,7 @@ struct Inner {
     config: LoaderConfig,
     augment: CheckedAugment,
     levels: ToTensor,
-    cache: Vec<OnceLock<Arc<Decoded>>>,
-    room: AtomicU64,
+    cache: ImageCache,
     skips: SkipLog,
 }
 
@@ -112,10 +112,9 @@ impl Loader {
             return refuse("batch.images", format!("1 to {} (the number of images)", dataset.len()), config.batch);
         }
         let augment = config.augment.check()?;
-        let cache = (0..dataset.len()).map(|_| OnceLock::new()).collect();
-        let room = AtomicU64::new(config.cache_bytes);
+        let cache = ImageCache::new(config.cache_bytes);
         let levels = ToTensor::new(config.normalization);
-        let inner = Inner { dataset, config, augment, levels, cache, room, skips: SkipLog::default() };
+        let inner = Inner { dataset, config, augment, levels, cache, skips: SkipLog::default() };
         inner.config.on_bad_image.check(&inner.dataset)?;
         inner.check_first()?;
         let part = 0..inner.config.batch;
@@ -279,22 +278,10 @@ impl Inner {
 
     /// Returns a decoded image, from the cache if possible. Adds it to the cache if there is room.
     fn decoded(&self, image: usize) -> Result<Arc<Decoded>> {
-        if let Some(decoded) = self.cache[image].get() {
-            return Ok(decoded.clone());
+        if let Some(decoded) = self.cache.get(image) {
+            return Ok(decoded);
         }
-        let mut decoded = self.dataset.decode(image)?;
-        let bytes = decoded.rgb().len() as u64;
-        let fits = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(bytes));
-        if fits.is_err() {
-            return Ok(Arc::new(decoded));
-        }
-        // Cached images count against `cache_bytes` and not against the budget.
-        decoded.release_reservation();
-        let decoded = Arc::new(decoded);
-        if self.cache[image].set(decoded.clone()).is_err() {
-            // Another thread has cached the image first.
-            self.room.fetch_add(bytes, Ordering::Relaxed);
-        }
-        Ok(decoded)
+        let decoded = self.dataset.decode_before(image, &|| self.cache.close())?;
+        Ok(self.cache.add(image, decoded))
     }
 }

@@ -2,5 +2,6 @@
 
 pub(crate) mod skip;
 mod prefetch;
+mod image_cache;
 pub(crate) mod loader;
 pub(crate) mod bags;

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use bagssl_files::{remove_partial, sync_folder_of};
+use bagssl_files::{create_folder, remove_partial, sync_folder_of};
 
 use super::failed;
 use super::states::is_state;
@@ -47,7 +47,7 @@ impl RunFolder {
     /// [`Error::InUse`] if another process holds the lock, [`Error::File`] if the folder cannot be
     /// written to.
     pub fn open(path: &Path) -> Result<Self> {
-        fs::create_dir_all(path).map_err(|error| failed(path, error))?;
+        create_folder(path).map_err(|error| failed(path, error))?;
         let lock = path.join(LOCK);
         check_lock(&lock).map_err(|error| failed(&lock, error))?;
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&lock);

@@ -1,5 +1,6 @@
 //! The training loop.
 
+mod check;
 mod saving;
 mod state;
 mod epoch_reporter;
@@ -7,7 +8,7 @@ mod epoch_reporter;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use bagssl_core::batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceError};
+use bagssl_core::batch::{Batches, PatchBatch, PatchSource, SourceError};
 use bagssl_core::checkpoint::Change;
 use bagssl_core::model::{BatchStatistics, Kernels, Model, ModelGradients, ModelParts};
 use bagssl_core::observe::{Event, Observer, Verdict};
@@ -174,8 +175,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
     /// - [`Error::NothingTrained`] if an epoch has ended and all steps so far were skipped
     /// - [`Error::Batch`] or [`Error::Batches`] if the shape or number of batches differs from what
     ///   the source declared
-    /// - [`Error::Setting`] if more epochs have begun than the config allows, the schedule does not
-    ///   fit the number of steps, or a batch has fewer than two images or patches
+    /// - those of [`Trainer::check`], before anything else
+    /// - [`Error::Setting`] if a batch has fewer than two images or patches
     /// - [`Error::Workers`] if another worker has exited or failed
     /// - [`Error::Core`] if a state cannot be serialized
     pub fn run(
@@ -184,26 +185,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         observer: &mut dyn Observer,
         store: &mut dyn StateStore,
     ) -> Result<Ended> {
-        let per_epoch = source.batches_per_epoch() as u64;
-        if per_epoch == 0 {
-            return Err(Error::Batches { expected: 1, got: 0 });
-        }
-        let (shape, patches) = (source.shape(), self.config.config().batch.patches);
-        if shape.patches != patches {
-            return Err(Error::Batch { expected: BatchShape { patches, ..shape }, got: shape });
-        }
-        if let Some(exchange) = &self.exchange {
-            let (shape, share) = (source.shape(), exchange.rank().share(self.config.config().batch.images)?);
-            if shape.images != share.len() {
-                return Err(Error::Batch { expected: BatchShape { images: share.len(), ..shape }, got: shape });
-            }
-        }
-        let schedule = self.config.config().schedule.check(per_epoch)?;
-        if self.step > schedule.steps() {
-            let expected = format!("at least {} (the epochs already started)", self.step.div_ceil(per_epoch));
-            let got = self.config.config().schedule.epochs.to_string();
-            return Err(Error::Setting { name: "schedule.epochs", expected, got });
-        }
+        let (schedule, per_epoch) = self.checked(source)?;
         for Change { step, setting, from, to } in std::mem::take(&mut self.untold) {
             let event = Event::Changed { step, setting: &setting, from: &from, to: &to };
             observer.observe(&event).map_err(Error::Observer)?;

@@ -62,7 +62,7 @@ const LONGEST: Duration = Duration::from_secs(1800);
 const SLOWEST: usize = 10;
 
 /// In the order in which they run: what fails soonest first, and the builds so that later ones find what they need.
-const GATES: [Gate; 22] = [
+const GATES: [Gate; 23] = [
     gate("format", "rustfmt changes nothing", |_| format()),
     gate("tidy", "file sizes, dependency directions, versions, lints", |_| tidy::check()),
     gate("licenses", "all dependencies have allowed licenses", |_| licenses::check()),
@@ -83,6 +83,7 @@ const GATES: [Gate; 22] = [
     full("aarch64", "the tests of the CPU kernels build for NEON", |_| edge::aarch64()),
     full("cortex-m", "the golden bag on a Cortex-M4, emulated", |_| edge::cortex_m()),
     full("kills", "a training run that is killed 100 times ends with the same bits", |_| kills::kills()),
+    full("bounds", "the program stays within its limits of memory, with inputs as large as attacks", |_| bounds()),
     full("stub", "the checks of the GPU operations, on the CUDA stub", |_| stub::check(FEATURES)),
     full("reproduce", "a whole reproduction, as a user runs it", |_| reproduce()),
 ];
@@ -246,6 +247,12 @@ fn fuzz_address() -> Result<()> {
         return Ok(());
     }
     fuzz::run(&fuzz::Args::address()).map(drop)
+}
+
+/// Measures the memory of the program, as the tests do with small inputs.
+fn bounds() -> Result<()> {
+    let tests = ["test", "--release", "-p", "bagssl-cli", "--locked", "--test", "all", "--", "bounds::", "--nocapture"];
+    run_checked(cargo(&tests).env("BAGSSL_BOUNDS", "whole"))
 }
 
 fn reproduce() -> Result<()> {

@@ -29,6 +29,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if !splits[0].1.is_unsplit() {
         splits.push(("validation", source.read(Split::Validation)?));
     }
+    source.report(&splits.iter().map(|(_, dataset)| dataset).collect::<Vec<_>>());
     let classes = Classes::compare(&splits[0].1, &splits[splits.len() - 1].1);
     for (name, dataset) in &splits {
         let sample = args.sample.map(|sample| sample as usize);
@@ -36,19 +37,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let bar = Progress::images(name, count, args.json);
         let report = check(dataset, sample, &|| bar.inc(1));
         bar.finish();
-        reports.push((*name, report));
+        reports.push((*name, dataset.summary(), report));
     }
-    let broken = reports.iter().any(|(_, report)| !report.broken.is_empty());
+    let broken = reports.iter().any(|(.., report)| !report.broken.is_empty());
     if args.json {
         let mut all: serde_json::Map<_, _> = reports
             .iter()
-            .map(|(name, report)| Ok(((*name).to_string(), serde_json::to_value(report)?)))
+            .map(|(name, _, report)| Ok(((*name).to_string(), serde_json::to_value(report)?)))
             .collect::<Result<_>>()?;
         all.insert("classes".into(), serde_json::to_value(&classes)?);
         say!("{}", serde_json::to_string_pretty(&all)?);
     } else {
         say!("{}", shown(&source.name()));
-        reports.iter().for_each(|(name, report)| print(name, report));
+        reports.iter().for_each(|(name, summary, report)| print(name, summary, report));
         if !classes.is_consistent() {
             say!("\nclasses: {}", one_line(&classes.to_string()));
         }
@@ -56,8 +57,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(broken)))
 }
 
-fn print(name: &str, report: &CheckReport) {
-    say!("\n{name}: {} images of {} classes, {} broken", report.images, report.classes.len(), report.broken.len());
+fn print(name: &str, summary: &str, report: &CheckReport) {
+    say!("\n{name}: {summary}, {} broken", report.broken.len());
     say!("  {}; {} decoded", report.format, report.decoded);
     if !report.ignored.is_empty() {
         say!("  ignored: {}", one_line(&report.ignored.to_string()));

@@ -98,6 +98,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     {
         bail!("{}: already exists; --force replaces it", there.display());
     }
+    files::check_folder(&args.output)?;
     let mut found = images(&args.path)?;
     skip_non_utf8(args, &mut found)?;
     group(args, &mut found)?;

@@ -1,7 +1,9 @@
-//! The safetensors format of classifiers: numbers are tensors, the rest is JSON in the metadata.
+//! The safetensors format of classifiers: numbers are tensors, the rest is JSON in the metadata,
+//! which ends with a [`digest`] as that of a checkpoint does.
 
 use std::collections::HashMap;
 
+use bagssl_core::checkpoint::digest;
 use bagssl_core::embed::Rows;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -14,8 +16,8 @@ use crate::features::samples::Samples;
 
 /// The key in the metadata.
 const KEY: &str = "bagssl-classifier";
-/// The version of the format.
-const VERSION: u32 = 1;
+/// The version of the format that is written. Version 1, which has no digest, is also read.
+const VERSION: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +75,8 @@ impl Classifier {
             .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes)?)))
             .collect::<core::result::Result<_, safetensors::SafeTensorError>>()
             .map_err(|error| failed(error.to_string()))?;
+        let described = tensors.iter().map(|(name, dtype, shape, bytes)| (*name, *dtype, shape.clone(), &bytes[..]));
+        let header = digest::join(&header, digest::digest(&header, described.collect()));
         let metadata = HashMap::from([(KEY.to_string(), header)]);
         safetensors::serialize(views, Some(metadata)).map_err(|error| failed(error.to_string()))
     }
@@ -80,21 +84,15 @@ impl Classifier {
     /// Reads a classifier from the bytes of its file.
     ///
     /// # Errors
-    /// [`Error::File`] if the file is not a classifier, has an unsupported version, or its tensors
-    /// do not match. The errors of [`Classifier::new`], [`Samples::new`] and [`Knn::predict`] if
+    /// [`Error::File`] if the file is not a classifier, has an unsupported version, has changed
+    /// since it was written, or its tensors do not match. The errors of [`Classifier::new`], [`Samples::new`] and [`Knn::predict`] if
     /// the contents are invalid.
     pub fn from_bytes(file: &[u8]) -> Result<Self> {
         let no_file = |error: safetensors::SafeTensorError| refuse("file", "a classifier (safetensors)", error);
         let (_, metadata) = SafeTensors::read_metadata(file).map_err(no_file)?;
         let tensors = SafeTensors::deserialize(file).map_err(no_file)?;
-        let header = metadata.metadata().as_ref().and_then(|entries| entries.get(KEY));
-        let header =
-            header.ok_or_else(|| refuse("file", "a classifier, with metadata \"bagssl-classifier\"", "none"))?;
-        let header: Header =
-            serde_json::from_str(header).map_err(|error| refuse("metadata", "valid classifier metadata", error))?;
-        if header.format_version != VERSION {
-            return Err(refuse("format version", VERSION, header.format_version));
-        }
+        let header: Header = serde_json::from_str(&checked_header(metadata.metadata().as_ref(), &tensors)?)
+            .map_err(|error| refuse("metadata", "valid classifier metadata", error))?;
         let labels = values(&tensors, "labels", Dtype::U32, u32::from_le_bytes)?;
         let kind = match header.kind {
             Kind::Neighbors { neighbors, temperature } => {
@@ -107,6 +105,35 @@ impl Classifier {
             Kind::Linear => ClassifierKind::Linear(linear(&tensors, labels.0)?),
         };
         Classifier::new(kind, header.classes, header.network)
+    }
+}
+
+/// Returns the JSON of the header, without the digest, which is verified.
+fn checked_header(entries: Option<&HashMap<String, String>>, tensors: &SafeTensors<'_>) -> Result<String> {
+    /// The format version, which determines how the rest is read.
+    #[derive(Deserialize)]
+    struct Version {
+        format_version: u64,
+    }
+    let json = entries.and_then(|entries| entries.get(KEY));
+    let json = json.ok_or_else(|| refuse("file", "a classifier, with metadata \"bagssl-classifier\"", "none"))?;
+    let version: Version =
+        serde_json::from_str(json).map_err(|error| refuse("metadata", "valid classifier metadata", error))?;
+    match version.format_version {
+        1 => return Ok(json.clone()),
+        2 => {}
+        other => return Err(refuse("format version", format!("{VERSION} or 1"), other)),
+    }
+    // The digest does not cover other entries.
+    if let Some(other) = entries.into_iter().flat_map(HashMap::keys).find(|key| *key != KEY) {
+        return Err(refuse("metadata", format!("{KEY:?} only"), format!("also {other:?}")));
+    }
+    let (json, stated) =
+        digest::split(json).map_err(|_| refuse("metadata", "a digest at the end of the metadata", "none"))?;
+    let described = tensors.iter().map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), view.data()));
+    match digest::digest(&json, described.collect()) {
+        got if got == stated => Ok(json),
+        got => Err(refuse("the file is corrupt", format!("digest {stated:016x}"), format!("{got:016x}"))),
     }
 }
 

@@ -106,12 +106,67 @@ fn classifier_file_round_trip() {
     }
 }
 
-/// Any changed byte gives a classifier or an error, but no panic. A truncated file never gives a
-/// classifier.
+/// A file of format 1, which has no digest, as versions before wrote it.
+fn without_digest(file: &[u8]) -> Vec<u8> {
+    with_header(file, &[], |json| {
+        let (json, _) = bagssl_core::checkpoint::digest::split(json).unwrap();
+        json.replacen("\"format_version\":2", "\"format_version\":1", 1)
+    })
+}
+
+/// The same tensors, with the changed JSON and other entries in the metadata.
+fn with_header(file: &[u8], others: &[(&str, &str)], change: impl Fn(&str) -> String) -> Vec<u8> {
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(file).unwrap();
+    let mut entries = metadata.metadata().clone().unwrap();
+    let json = entries.get_mut("bagssl-classifier").unwrap();
+    *json = change(json);
+    entries.extend(others.iter().map(|(key, value)| ((*key).to_string(), (*value).to_string())));
+    safetensors::serialize(safetensors::SafeTensors::deserialize(file).unwrap().tensors(), Some(entries)).unwrap()
+}
+
+#[test]
+fn a_file_of_format_1_is_read() {
+    for classifier in classifiers() {
+        let new = classifier.to_bytes().unwrap();
+        let old = without_digest(&new);
+        assert!(old.len() < new.len() && Classifier::from_bytes(&old).unwrap() == classifier);
+        let error = |file: &[u8]| Classifier::from_bytes(file).unwrap_err().to_string();
+        let later = with_header(&new, &[], |json| json.replacen("version\":2", "version\":3", 1));
+        assert_eq!(error(&later), "format version: expected 2 or 1, got 3");
+        let none = with_header(&old, &[], |json| json.replacen("version\":1", "version\":2", 1));
+        assert_eq!(error(&none), "metadata: expected a digest at the end of the metadata, got none");
+        let more = with_header(&new, &[("note", "mine")], |json| json.to_string());
+        assert_eq!(error(&more), "metadata: expected \"bagssl-classifier\" only, got also \"note\"");
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_noticed() {
+    for classifier in classifiers() {
+        let file = classifier.to_bytes().unwrap();
+        let mut random = Address { seed: 9, ..Address::default() }.stream(Purpose::Evaluation);
+        for flip in 0..200 {
+            let bit = random.below(8 * file.len() as u32) as usize;
+            let mut flipped = file.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Classifier::from_bytes(&flipped).is_err(), "flip {flip}, of bit {bit}");
+        }
+        // All bits of a number.
+        for bit in 0..64 {
+            let (mut flipped, last) = (file.clone(), file.len() - 8);
+            flipped[last + bit / 8] ^= 1 << (bit % 8);
+            let error = Classifier::from_bytes(&flipped).unwrap_err().to_string();
+            assert!(error.starts_with("the file is corrupt: expected digest "), "{error}");
+        }
+    }
+}
+
+/// Any changed byte of a file without a digest gives a classifier or an error, but no panic. A
+/// truncated file never gives a classifier.
 #[test]
 fn broken_files_are_refused() {
     for classifier in classifiers() {
-        let file = classifier.to_bytes().unwrap();
+        let file = without_digest(&classifier.to_bytes().unwrap());
         assert!((0..file.len()).step_by(7).all(|length| Classifier::from_bytes(&file[..length]).is_err()));
         for at in 0..file.len() {
             let mut broken = file.clone();

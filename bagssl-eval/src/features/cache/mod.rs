@@ -86,7 +86,7 @@ impl FeatureCache<'_> {
     where
         B: Iterator<Item = core::result::Result<PatchBatch, SourceError>>,
     {
-        std::fs::create_dir_all(self.folder).map_err(|source| failed(self.folder, source))?;
+        bagssl_files::create_folder(self.folder).map_err(|source| failed(self.folder, source))?;
         let _lock = self.lock()?;
         remove_partial(self.folder).map_err(|source| failed(self.folder, source))?;
         let (mut complete, mut missing): (Vec<Writer>, Vec<Writer>) = Default::default();

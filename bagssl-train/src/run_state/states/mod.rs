@@ -1,14 +1,14 @@
 //! The states of a run, one file each. The last ones and milestones are kept.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use bagssl_core::checkpoint::{Checkpoint, OPTIMIZER_PREFIX, check_values};
 use bagssl_core::plan::Role;
-use bagssl_files::{check_regular, write_atomic};
+use bagssl_files::{check_regular, create_folder, write_atomic};
 
 use super::{Position, StateStore, failed};
 use crate::error::{Error, Result};
@@ -150,6 +150,9 @@ impl States {
         let failed = |error| failed(&self.folder, error);
         let entries = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {
+                return Err(failed(io::Error::other("expected a folder, got a file")));
+            }
             entries => entries.map_err(failed)?,
         };
         let mut states = Vec::new();
@@ -188,7 +191,7 @@ impl StateStore for States {
     }
 
     fn save(&mut self, at: Position, bytes: &[u8]) -> Result<()> {
-        fs::create_dir_all(&self.folder).map_err(|error| failed(&self.folder, error))?;
+        create_folder(&self.folder).map_err(|error| failed(&self.folder, error))?;
         let milestone = if self.is_milestone(at) { MILESTONE } else { "" };
         let path = self.folder.join(format!("{PREFIX}{:08}{milestone}{SUFFIX}", at.step));
         write_atomic(&path, bytes).map_err(|error| failed(&path, error))?;
