@@ -64,7 +64,7 @@ pub use formats::imagenet::mat::{Synset, synsets};
 pub use formats::parquet::columns::Columns;
 pub use ignored::{IgnoreReason, Ignored};
 pub use image::sniff::file_type;
-pub use image::{Decode, Image, LONGEST_SIDE, MAX_BYTES};
+pub use image::{Decode, Image, MAX_BYTES};
 pub use loading::bags::{BagConfig, BagLoader, Cutter, common_grid};
 pub use loading::loader::{Loader, LoaderConfig};
 pub use loading::skip::{OnBadImage, Skipped};
