@@ -11,8 +11,7 @@ use bagssl_core::color::Color;
 use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{MultiScale, PatchSide, PatchSpec};
 use bagssl_data::{
-    Augment, BagConfig, BagLoader, Blur, Budget, Color, Dataset, Jitter, Loader, LoaderConfig, OnBadImage, Solarise,
-    Split,
+    Augment, BagConfig, BagLoader, Blur, Budget, Dataset, Jitter, Loader, LoaderConfig, OnBadImage, Solarise, Split,
 };
 
 fn spec(side: u32, input: u32) -> PatchSpec {
