@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, bail};
 use bagssl_data::Dataset;
-use bagssl_train::config::flat;
+use bagssl_train::config::flatten;
 use bagssl_train::run_state::{CONFIG, METRICS, STATES};
 
 use crate::config::RunConfig;
@@ -71,7 +71,7 @@ pub(crate) fn write_resumed(path: &Path, config: &RunConfig, may_change: bool) -
         Ok(there) => there,
         Err(error) => bail!("{error}; {advice}"),
     };
-    let others = others(&flat(&there), &flat(config));
+    let others = others(&flatten(&there), &flatten(config));
     if others.is_empty() {
         return Ok(());
     }

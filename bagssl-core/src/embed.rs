@@ -85,20 +85,20 @@ impl core::fmt::Debug for Pending {
 
 /// A network in evaluation mode: it uses its running statistics and computes no gradients.
 pub trait Embed {
-    /// Computes the features of all patches at each layer in `taps`, in the order of `taps`:
+    /// Computes the features of all patches at each layer in `layers`, in the order of `layers`:
     /// `[batch * patch, dim]` each.
     ///
     /// # Errors
     /// Returns the implementation's error, for instance if the network lacks one of the layers.
-    fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError>;
+    fn embed(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError>;
 
     /// Starts to embed a batch. On a device with a queue, the work continues while the caller
     /// prepares the next batch. Other implementations finish before they return.
     ///
     /// # Errors
     /// Like [`Embed::embed`]; errors may also surface in [`Pending::wait`].
-    fn begin(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Pending, SourceError> {
-        self.embed(batch, taps).map(|features| Pending::new(|| Ok(features)))
+    fn begin(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Pending, SourceError> {
+        self.embed(batch, layers).map(|features| Pending::new(|| Ok(features)))
     }
 
     /// Returns the number of batches that should be in flight to keep the device busy: 1 without a
@@ -137,9 +137,9 @@ impl<'a, T> InFlight<'a, T> {
         &mut self,
         of: T,
         batch: &PatchBatch,
-        taps: &[FeatureLayer],
+        layers: &[FeatureLayer],
     ) -> core::result::Result<Option<(T, Vec<Rows>)>, SourceError> {
-        self.pending.push_back((of, self.network.begin(batch, taps)?));
+        self.pending.push_back((of, self.network.begin(batch, layers)?));
         if self.pending.len() < self.network.in_flight() { Ok(None) } else { self.wait() }
     }
 
@@ -172,8 +172,8 @@ mod tests {
     struct Device(Rc<RefCell<Vec<String>>>);
 
     impl Embed for Device {
-        fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
-            self.begin(batch, taps)?.wait()
+        fn embed(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
+            self.begin(batch, layers)?.wait()
         }
 
         fn begin(&self, batch: &PatchBatch, _: &[FeatureLayer]) -> core::result::Result<Pending, SourceError> {

@@ -6,17 +6,17 @@ use std::prelude::v1::*;
 
 /// Bytes of memory that a program holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct MemoryUse {
     /// The current value.
-    pub now: u64,
+    pub current: u64,
     /// The peak so far.
-    pub most: u64,
+    pub peak: u64,
 }
 
 /// Returns the memory of this process, if the system reports it.
-pub fn held() -> Option<Held> {
+pub fn process_memory() -> Option<MemoryUse> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    Some(Held { now: bytes(&status, "VmRSS:")?, most: bytes(&status, "VmHWM:")? })
+    Some(MemoryUse { current: bytes(&status, "VmRSS:")?, peak: bytes(&status, "VmHWM:")? })
 }
 
 /// Returns the bytes of memory available on the system, if it reports them.
@@ -47,8 +47,8 @@ mod tests {
     #[test]
     fn a_program_knows_what_it_holds() {
         let block = vec![1_u8; 64 << 20];
-        let Held { now, most } = held().unwrap();
-        assert!(block.iter().map(|&byte| u64::from(byte)).sum::<u64>() <= now && now <= most);
+        let MemoryUse { current, peak } = process_memory().unwrap();
+        assert!(block.iter().map(|&byte| u64::from(byte)).sum::<u64>() <= current && current <= peak);
         assert!(available().unwrap() > 0);
     }
 }

@@ -4,9 +4,9 @@
 
 use bagssl_core::architecture::{Architecture, mlp};
 use bagssl_core::checkpoint::{self, Checkpoint, ModelPlan};
-use bagssl_core::cpu::{Executor, Options as Cpu, Pool};
+use bagssl_core::cpu::{Executor, ExecutorOptions as Cpu, Pool};
 use bagssl_core::embed::FeatureLayer;
-use bagssl_core::import::{DType, Foreign, Imported, Layout, Options, import, to_torchvision};
+use bagssl_core::import::{DType, Foreign, ImportOptions, Imported, Layout, import, to_torchvision};
 use bagssl_core::patch::{PatchSide, PatchSpec};
 use bagssl_core::plan::{NamedTensor, Parameter};
 use proptest::prelude::*;
@@ -24,9 +24,9 @@ fn reference() -> Value {
     serde_json::from_str(include_str!("reference/foreign.json")).unwrap()
 }
 
-fn options() -> Options {
+fn options() -> ImportOptions {
     let patch = PatchSpec::new(PatchSide::AreaShare(0.2), 32).unwrap();
-    Options {
+    ImportOptions {
         layout: None,
         architecture: None,
         patch,
@@ -44,7 +44,7 @@ fn file(tensors: &[NamedTensor]) -> Vec<u8> {
     safetensors::serialize(views, None).unwrap()
 }
 
-fn refused(bytes: &[u8], options: &Options, words: &[&str]) {
+fn refused(bytes: &[u8], options: &ImportOptions, words: &[&str]) {
     let error = Foreign::from_bytes(bytes).and_then(|foreign| import(&foreign, options)).unwrap_err().to_string();
     assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");
 }
@@ -193,7 +193,7 @@ fn the_small_stem_of_solo_learn_pads_by_2() {
         assert!(
             embed_of(&usual, &image, [1, 3, 6, 8]).iter().zip(&wanted).any(|(a, b)| (a - b).abs() > 1e-2 * largest)
         );
-        let told = Options { architecture: Some(Architecture::ResNet18Cifar), ..options() };
+        let told = ImportOptions { architecture: Some(Architecture::ResNet18Cifar), ..options() };
         let told = import(&Foreign::from_bytes(&bytes).unwrap(), &told).unwrap();
         assert_eq!(told.architecture, Architecture::ResNet18Cifar);
         assert!(!told.notes.iter().any(|note| note.contains("padding")));
@@ -250,8 +250,8 @@ fn layouts_are_told_by_their_names() {
             let text = format!("{:?}", projector.layers()[0]);
             assert!(text.contains("relu: true") && imported.notes.is_empty(), "{text}");
         }
-        let tap = if layout == Layout::EmpSsl { FeatureLayer::FirstLayer } else { FeatureLayer::Embedding };
-        assert_eq!(imported.spec.tap, tap, "{layout:?}");
+        let layer = if layout == Layout::EmpSsl { FeatureLayer::FirstLayer } else { FeatureLayer::Embedding };
+        assert_eq!(imported.spec.layer, layer, "{layout:?}");
         let stem = &imported.tensors[0];
         assert_eq!((stem.0.as_str(), &stem.2), ("encoder.conv1.weight", &tensors(layout)[0].2));
     }
@@ -324,7 +324,7 @@ fn a_projector_with_more_than_relus_is_the_identity() {
         if identity {
             let note = &imported.notes[0];
             assert!(note.starts_with("projector: replaced by the identity") && note.contains(why), "{note}");
-            assert_eq!((imported.unused.len(), imported.spec.tap), (8, FeatureLayer::Embedding));
+            assert_eq!((imported.unused.len(), imported.spec.layer), (8, FeatureLayer::Embedding));
         }
     }
 }
@@ -339,7 +339,7 @@ fn what_is_missing_or_too_much_is_named() {
     more.push(("classifier.weight".into(), vec![2, 64], vec![0.0; 128]));
     more.push(("backbone.fc.bias".into(), vec![2], vec![0.0; 2]));
     refused(&file(&more), &options(), &["unexpected", "classifier.weight", "backbone.fc.bias"]);
-    let allowed = Options { allow_unused: true, ..options() };
+    let allowed = ImportOptions { allow_unused: true, ..options() };
     let imported = import(&Foreign::from_bytes(&file(&more)).unwrap(), &allowed).unwrap();
     assert_eq!(imported.unused, ["backbone.fc.bias", "classifier.weight"]);
     // A larger encoder is never truncated to a smaller one.

@@ -2,7 +2,7 @@
 #![cfg(all(feature = "cpu", feature = "std"))]
 
 use bagssl_core::architecture::Architecture;
-use bagssl_core::cpu::{Executor, InstructionSet, Options, Pool};
+use bagssl_core::cpu::{Executor, ExecutorOptions, InstructionSet, Pool};
 use bagssl_core::plan::{Parameter, Plan};
 
 use crate::support::{read, resnets};
@@ -18,7 +18,7 @@ fn embeddings_are_those_of_torchvision_without_burn() {
                     Ok(fill(parameter).into())
                 };
                 // A large nominal batch selects Winograd wherever it is supported.
-                let options = Options { set, exact, ..Options::new(1000, [dims[2], dims[3]]) };
+                let options = ExecutorOptions { set, exact, ..ExecutorOptions::new(1000, [dims[2], dims[3]]) };
                 let executor = Executor::new(plan, &mut source, options).unwrap();
                 let mut workspace = executor.workspace(dims[0], [dims[2], dims[3]], Pool::global()).unwrap();
                 executor.run(&mut workspace, &input, Pool::global()).unwrap()

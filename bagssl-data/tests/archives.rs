@@ -249,7 +249,10 @@ fn rows_of_parquet_that_change_on_the_way_are_no_bad_images() {
             let judged = |image| on_bad_image.judge(dataset.decode(image));
             let changed = |image: usize| {
                 let error = judged(image).unwrap_err().to_string();
-                let start = format!("{}: train.parquet/{image}: expected the image as it was when the run began", path.display());
+                let start = format!(
+                    "{}: train.parquet/{image}: expected the image as it was when the run began",
+                    path.display()
+                );
                 assert!(error.starts_with(&start), "{name}: {error}");
             };
             // Each byte of the file is another, but for those of the footer, which has been read.

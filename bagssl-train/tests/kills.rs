@@ -10,7 +10,7 @@ use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_train::config::CheckedConfig;
 use bagssl_train::loss::LinAlg;
 use bagssl_train::metrics::Metrics;
-use bagssl_train::run_state::{Every, Keeping, METRICS, Position, RunFolder, STATES, StateStore, States};
+use bagssl_train::run_state::{METRICS, Position, Retention, RunFolder, STATES, SaveInterval, StateStore, States};
 use bagssl_train::trainer::{Ended, Trainer};
 use bagssl_train::{Error, Result};
 use burn::tensor::backend::AutodiffBackend;
@@ -40,13 +40,13 @@ impl Observer for Watched<'_> {
 struct Mortal<'a>(&'a Life, States);
 
 impl StateStore for Mortal<'_> {
-    fn is_due(&self, at: Position) -> bool {
-        self.1.is_due(at)
+    fn is_due(&self, position: Position) -> bool {
+        self.1.is_due(position)
     }
 
-    fn save(&mut self, at: Position, bytes: &[u8]) -> Result<()> {
+    fn save(&mut self, position: Position, bytes: &[u8]) -> Result<()> {
         self.0.spend().map_err(Error::Observer)?;
-        self.1.save(at, bytes)?;
+        self.1.save(position, bytes)?;
         self.0.spend().map_err(Error::Observer)
     }
 }
@@ -60,7 +60,7 @@ where
 {
     let (config, life) = (config.clone(), Life(Cell::new(life)));
     let run = RunFolder::open(folder).unwrap();
-    let states = States::new(run.join(STATES), Keeping { every: Every::Steps(3), ..Keeping::default() });
+    let states = States::new(run.join(STATES), Retention { interval: SaveInterval::Steps(3), ..Retention::default() });
     let found = states.newest().unwrap();
     let mut trainer: Trainer<B, K> = match &found {
         None => Trainer::new(config, info(), Default::default()).unwrap(),

@@ -48,8 +48,8 @@ fn wave(count: usize, phase: f64) -> Vec<f32> {
 }
 
 #[track_caller]
-fn close(what: &str, got: f64, expected: f64, tolerance: f64) {
-    assert!((got - expected).abs() <= tolerance * expected.abs().max(1.0), "{what}: expected {expected}, got {got}");
+fn close(value: &str, got: f64, expected: f64, tolerance: f64) {
+    assert!((got - expected).abs() <= tolerance * expected.abs().max(1.0), "{value}: expected {expected}, got {got}");
 }
 
 /// Two images, two patches, two dimensions: the patches of the first image are (1, 0) and (0, 2), those of the second

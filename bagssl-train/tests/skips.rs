@@ -45,8 +45,8 @@ pub(crate) struct Skips(pub(crate) Vec<(u64, String, Vec<u32>)>);
 
 impl Observer for Skips {
     fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
-        if let Event::Skipped { step, what, images } = event {
-            self.0.push((*step, (*what).into(), images.to_vec()));
+        if let Event::Skipped { step, value, images } = event {
+            self.0.push((*step, (*value).into(), images.to_vec()));
         }
         Ok(Verdict::Continue)
     }

@@ -444,7 +444,7 @@ fn what_failed_kernels_leave_is_not_saved() {
     let mut store = Memory::default();
     CHECKS.set(3);
     let error = run.run(&source(), &mut Watch::default(), &mut store).unwrap_err();
-    assert!(matches!(&error, Error::Kernels(what) if what.contains("a launch has failed")), "{error}");
+    assert!(matches!(&error, Error::Kernels(value) if value.contains("a launch has failed")), "{error}");
     assert!(run.step() >= 3 && store.0.is_empty(), "{} steps, {} bytes", run.step(), store.0.len());
 }
 

@@ -21,12 +21,12 @@ fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
 }
 
 #[track_caller]
-fn close(what: &str, left: &[f32], right: &[f32], tolerance: f32) {
-    assert_eq!(left.len(), right.len(), "{what}");
+fn close(name: &str, left: &[f32], right: &[f32], tolerance: f32) {
+    assert_eq!(left.len(), right.len(), "{name}");
     // Gradients that cancel to nothing are compared with the size of what cancels.
     let largest = right.iter().fold(1e-2_f32, |largest, value| largest.max(value.abs()));
     let error = left.iter().zip(right).fold(0_f32, |error, (a, b)| error.max((a - b).abs()));
-    assert!(error <= tolerance * largest, "{what}: error {error} of {largest}");
+    assert!(error <= tolerance * largest, "{name}: error {error} of {largest}");
 }
 
 /// Output and gradients of a convolution, weighted so that each output pixel counts differently.
@@ -75,8 +75,8 @@ proptest! {
         let fast = conv::<NdArray, Differentiable<CpuFast>>(dims, outputs, window);
         let stock = conv::<NdArray, Stock>(dims, outputs, window);
         for own in [own, fast] {
-            for ((what, own), stock) in ["output", "input", "weight"].iter().zip(&own).zip(&stock) {
-                close(what, own, stock, 1e-4);
+            for ((name, own), stock) in ["output", "input", "weight"].iter().zip(&own).zip(&stock) {
+                close(name, own, stock, 1e-4);
             }
         }
     }

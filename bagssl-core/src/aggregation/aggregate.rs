@@ -244,7 +244,7 @@ pub struct Intervals {
 }
 
 fn check_dim(expected: usize, got: usize) -> Result<()> {
-    if expected == got { Ok(()) } else { Err(Error::Length { what: "embedding", expected, got }) }
+    if expected == got { Ok(()) } else { Err(Error::Length { name: "embedding", expected, got }) }
 }
 
 /// Averages the embeddings of a grid of patches over `cells x cells` parts of the image and
@@ -264,7 +264,7 @@ fn check_dim(expected: usize, got: usize) -> Result<()> {
 pub fn pool(embeddings: &[f32], dim: usize, grid: Grid, cells: u32) -> Result<Vec<f32>> {
     let expected = grid.patches() * dim;
     if embeddings.len() != expected {
-        return Err(Error::Length { what: "grid embeddings", expected, got: embeddings.len() });
+        return Err(Error::Length { name: "grid embeddings", expected, got: embeddings.len() });
     }
     if cells == 0 || cells > grid.rows().min(grid.columns()) {
         return Err(Error::Setting {

@@ -39,7 +39,7 @@ use crate::error::{Error, Result};
 pub fn evidence(patches: &Rows, weights: &[f64], classes: usize) -> Result<Vec<f64>> {
     check_patches(patches)?;
     if weights.len() != classes * patches.dim {
-        return Err(Error::Length { what: "weights", expected: classes * patches.dim, got: weights.len() });
+        return Err(Error::Length { name: "weights", expected: classes * patches.dim, got: weights.len() });
     }
     let count = patches.len() as f64;
     let of_class = |patch: &[f32], weights: &[f64]| -> f64 {
@@ -96,7 +96,7 @@ impl Pairs {
     pub fn new(first: &Rows, second: &Rows) -> Result<Self> {
         let lengths = length_of_mean(first)? * length_of_mean(second)?;
         if first.dim != second.dim {
-            return Err(Error::Length { what: "embedding", expected: first.dim, got: second.dim });
+            return Err(Error::Length { name: "embedding", expected: first.dim, got: second.dim });
         }
         let scale = lengths * first.len() as f64 * second.len() as f64;
         let share = |a: &[f32], b: &[f32]| {
@@ -146,7 +146,7 @@ fn check_patches(rows: &Rows) -> Result<()> {
     if rows.values.len() == expected {
         return Ok(());
     }
-    Err(Error::Length { what: "patch values", expected, got: rows.values.len() })
+    Err(Error::Length { name: "patch values", expected, got: rows.values.len() })
 }
 
 #[cfg(test)]

@@ -24,11 +24,11 @@ pub fn student_t(probability: f64, degrees: u32) -> f64 {
 }
 
 /// The highest accepted confidence. Beyond it, the tails are not known well enough.
-const MOST_CONFIDENCE: f64 = 0.9999;
+const MAX_CONFIDENCE: f64 = 0.9999;
 
 /// Checks that a confidence lies between 0.5 and 0.9999.
 pub(crate) fn check_confidence(confidence: f64) -> Result<()> {
-    if (0.5..=MOST_CONFIDENCE).contains(&confidence) {
+    if (0.5..=MAX_CONFIDENCE).contains(&confidence) {
         return Ok(());
     }
     Err(Error::Setting { name: "confidence", expected: "0.5 to 0.9999", got: format!("{confidence}") })

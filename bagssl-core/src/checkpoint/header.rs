@@ -14,7 +14,7 @@ use crate::plan::{Parameter, Role};
 
 /// The maximum length of a header, in bytes. A network of 4096 layers with its optimizer state
 /// needs less.
-pub const LONGEST_HEADER: usize = 8 << 20;
+pub const MAX_HEADER_BYTES: usize = 8 << 20;
 
 /// The number of bytes that store the header's length.
 const LENGTH: usize = 8;
@@ -33,9 +33,9 @@ pub(super) struct Header {
 /// [`Error::Checkpoint`] if the length is out of range.
 pub fn header_length(start: [u8; LENGTH]) -> Result<usize> {
     match usize::try_from(u64::from_le_bytes(start)) {
-        Ok(length @ 2..=LONGEST_HEADER) => Ok(LENGTH + length),
+        Ok(length @ 2..=MAX_HEADER_BYTES) => Ok(LENGTH + length),
         _ => Err(refuse(format!(
-            "expected a safetensors file with a header of at most {LONGEST_HEADER} bytes, got a header of {}",
+            "expected a safetensors file with a header of at most {MAX_HEADER_BYTES} bytes, got a header of {}",
             u64::from_le_bytes(start)
         ))),
     }

@@ -6,7 +6,7 @@ use super::Checkpoint;
 use crate::plan::Op;
 
 /// The tolerance for a weight of the identity: the rounding error of int8.
-const ROUNDING: f32 = 1e-3;
+const IDENTITY_TOLERANCE: f32 = 1e-3;
 
 impl Checkpoint<'_> {
     /// Returns whether the projector differs from the identity. Importing a model without a
@@ -19,7 +19,10 @@ impl Checkpoint<'_> {
         // Compare with the identity, which has `inputs * inputs` values.
         let of_identity = |place: usize| if place % inputs == place / inputs { 1.0 } else { 0.0 };
         weights.len() != inputs * inputs
-            || weights.iter().enumerate().any(|(place, weight)| (weight - of_identity(place)).abs() > ROUNDING)
+            || weights
+                .iter()
+                .enumerate()
+                .any(|(place, weight)| (weight - of_identity(place)).abs() > IDENTITY_TOLERANCE)
     }
 }
 
@@ -51,7 +54,7 @@ mod tests {
             patch,
             filter: Filter::Bilinear,
             normalization: Normalization::HALF,
-            tap: FeatureLayer::Embedding,
+            layer: FeatureLayer::Embedding,
             views: Views::FixedScale(patch),
             provenance: Provenance::default(),
             training: None,

@@ -15,7 +15,7 @@ fn spec() -> Spec {
         patch,
         filter: Filter::Bilinear,
         normalization: Normalization::HALF,
-        tap: FeatureLayer::Embedding,
+        layer: FeatureLayer::Embedding,
         views: Views::FixedScale(patch),
         provenance: Provenance { seed: u64::MAX, ..Provenance::default() },
         training: None,
@@ -80,7 +80,7 @@ fn what_does_not_fit_is_named() {
         config: 4,
         fixed: vec![("batch.images".into(), "8".into())],
         settings: vec![("rate".into(), "0.1".into())],
-        changes: vec![Change { step: 1, setting: "rate".into(), from: "0.2".into(), to: "0.1".into() }],
+        changes: vec![SettingChange { step: 1, setting: "rate".into(), from: "0.2".into(), to: "0.1".into() }],
     };
     let resumable = Spec { training: Some(training), ..spec.clone() };
     let bytes = to_bytes(&resumable, &more).unwrap();
@@ -191,7 +191,7 @@ fn a_projector_reads_what_the_encoder_gives() {
     assert!(ModelPlan::new(mlp(64, &[4]).unwrap(), mlp(4, &[4]).unwrap()).is_err());
     let model = ModelPlan::new(encoder, mlp(64, &[8, 4]).unwrap()).unwrap();
     assert_eq!(
-        [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection].map(|tap| model.dim(tap)),
+        [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection].map(|layer| model.dim(layer)),
         [64, 8, 4]
     );
 }
@@ -222,7 +222,7 @@ fn a_header_is_enough_to_refuse_a_file() {
         error(header, total - 1).contains(&format!("expected a safetensors file of {total} bytes, got {}", total - 1))
     );
     assert!(error(&header[..length - 1], total).contains("a truncated header"));
-    let huge = [&(LONGEST_HEADER as u64 + 1).to_le_bytes()[..], &header[8..]].concat();
+    let huge = [&(MAX_HEADER_BYTES as u64 + 1).to_le_bytes()[..], &header[8..]].concat();
     assert!(error(&huge, total).contains("a header of at most 8388608 bytes, got a header of 8388609"));
     refused(&huge, "a header of at most 8388608 bytes");
     refused(&u64::MAX.to_le_bytes(), "a header of at most 8388608 bytes");

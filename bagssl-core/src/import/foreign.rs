@@ -109,7 +109,7 @@ pub struct Foreign<'a> {
 
 impl<'a> Foreign<'a> {
     /// The number of bytes at the start of a file that identify its format.
-    pub const START: u64 = 512;
+    pub const START_BYTES: u64 = 512;
 
     /// Reads PyTorch's zip format or safetensors. The state dict of a pickle may be nested under
     /// the keys `state_dict`, `model` and `model_state_dict`. Other entries beside these are
@@ -134,7 +134,7 @@ impl<'a> Foreign<'a> {
         Ok(foreign)
     }
 
-    /// Checks the first bytes of a file before the rest is read. Pass [`Foreign::START`] bytes for
+    /// Checks the first bytes of a file before the rest is read. Pass [`Foreign::START_BYTES`] bytes for
     /// the most specific error.
     ///
     /// # Errors
@@ -150,7 +150,10 @@ impl<'a> Foreign<'a> {
             return Ok(());
         }
         let neither = |got: &str| {
-            refuse(what(start).unwrap_or(&format!("expected PyTorch's zip format or safetensors, got neither: {got}")))
+            refuse(
+                recognize_other(start)
+                    .unwrap_or(&format!("expected PyTorch's zip format or safetensors, got neither: {got}")),
+            )
         };
         let header = *start.first_chunk().ok_or_else(|| neither(&format!("{} bytes", start.len())))?;
         header_length(header).map(|_| ()).map_err(|error| neither(&error.to_string()))
@@ -227,7 +230,7 @@ impl<'a> Foreign<'a> {
 }
 
 /// Recognizes a file of another type by its first bytes, and returns the error message.
-fn what(bytes: &[u8]) -> Option<&'static str> {
+fn recognize_other(bytes: &[u8]) -> Option<&'static str> {
     let begins = |start: &[u8]| bytes.starts_with(start);
     if bytes.get(257..262) == Some(b"ustar") {
         return Some(

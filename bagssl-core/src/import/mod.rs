@@ -44,7 +44,7 @@ use layout::Part;
 
 /// Settings that the imported file does not contain.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Options {
+pub struct ImportOptions {
     /// The layout of the file; `None` detects it from the tensor names.
     pub layout: Option<Layout>,
     /// The encoder; `None` detects it from the tensor shapes.
@@ -84,9 +84,9 @@ pub struct Imported {
 ///
 /// # Errors
 /// [`Error::Checkpoint`] naming the tensors that are missing, unexpected or of a different shape.
-/// Unknown tensors of the encoder are rejected even with [`Options::allow_unused`], since they
+/// Unknown tensors of the encoder are rejected even with [`ImportOptions::allow_unused`], since they
 /// indicate a different network.
-pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
+pub fn import(foreign: &Foreign<'_>, options: &ImportOptions) -> Result<Imported> {
     let layout = options.layout.map_or_else(|| Layout::detect(foreign), Ok)?;
     let sorted = Sorted::new(foreign, layout)?;
     let architecture = options.architecture.map_or_else(|| sorted.architecture(foreign, layout), Ok)?;
@@ -120,7 +120,7 @@ pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
         patch: options.patch,
         filter: Filter::Bilinear,
         normalization: options.normalization.unwrap_or_else(|| layout.normalization()),
-        tap: if kept { layout.tap() } else { FeatureLayer::Embedding },
+        layer: if kept { layout.layer() } else { FeatureLayer::Embedding },
         views: Views::FixedScale(options.patch),
         provenance,
         training: None,
@@ -133,14 +133,14 @@ pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
 /// # Errors
 /// [`Error::Checkpoint`] if the names match no layout, or the first convolution matches no known
 /// network.
-pub fn architecture(foreign: &Foreign<'_>, options: &Options) -> Result<Architecture> {
+pub fn architecture(foreign: &Foreign<'_>, options: &ImportOptions) -> Result<Architecture> {
     let layout = options.layout.map_or_else(|| Layout::detect(foreign), Ok)?;
     options.architecture.map_or_else(|| Sorted::new(foreign, layout)?.architecture(foreign, layout), Ok)
 }
 
 /// Notes on assumptions about solo-learn's networks for small images, which the file does not
 /// state.
-fn habits(layout: Layout, architecture: Architecture, options: &Options) -> Vec<String> {
+fn habits(layout: Layout, architecture: Architecture, options: &ImportOptions) -> Vec<String> {
     let mut notes = Vec::new();
     let Some(usual) = architecture.name().strip_suffix("-pad2").filter(|_| layout == Layout::SoloLearn) else {
         return notes;

@@ -20,11 +20,11 @@ use super::globals::Global;
 use crate::error::{Error, Result};
 
 /// The maximum number of bytes. Tensors are stored outside the pickle, so no network needs more.
-const MOST_BYTES: usize = 16 << 20;
+const MAX_BYTES: usize = 16 << 20;
 /// The maximum number of values. A network needs about 20 per tensor.
-const MOST_VALUES: usize = 1 << 20;
+const MAX_VALUES: usize = 1 << 20;
 /// The maximum depth of the stack.
-const MOST_STACK: usize = 1 << 18;
+const MAX_STACK: usize = 1 << 18;
 
 /// The index of a value in the list.
 pub(super) type Id = u32;
@@ -78,8 +78,8 @@ impl<'a> Pickle<'a> {
     /// [`Error::Checkpoint`] naming the disallowed opcode or global, or another error, with its
     /// position.
     pub(super) fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
-        if bytes.len() > MOST_BYTES {
-            return Err(Error::Checkpoint(format!("pickle: expected at most {MOST_BYTES} bytes, got {}", bytes.len())));
+        if bytes.len() > MAX_BYTES {
+            return Err(Error::Checkpoint(format!("pickle: expected at most {MAX_BYTES} bytes, got {}", bytes.len())));
         }
         let mut machine = Machine { bytes, at: 0, values: Vec::new(), stack: Vec::new(), memo: BTreeMap::new() };
         let root = loop {
@@ -255,16 +255,16 @@ impl<'a> Machine<'a> {
     }
 
     fn push(&mut self, value: Value<'a>) -> Step<()> {
-        if self.values.len() == MOST_VALUES {
-            return Err(format!("expected at most {MOST_VALUES} values, got more"));
+        if self.values.len() == MAX_VALUES {
+            return Err(format!("expected at most {MAX_VALUES} values, got more"));
         }
         self.values.push(value);
         self.push_item(Item::Value((self.values.len() - 1) as Id))
     }
 
     fn push_item(&mut self, item: Item) -> Step<()> {
-        if self.stack.len() == MOST_STACK {
-            return Err(format!("expected a stack of at most {MOST_STACK}, got more"));
+        if self.stack.len() == MAX_STACK {
+            return Err(format!("expected a stack of at most {MAX_STACK}, got more"));
         }
         self.stack.push(item);
         Ok(())
@@ -356,14 +356,14 @@ impl<'a> Machine<'a> {
             }
         };
         let global = Global::find(module, name);
-        let shown = |text: &str| text.chars().take(60).collect::<String>();
+        let start = |text: &str| text.chars().take(60).collect::<String>();
         let refused = || {
             let advice = if Global::is_of_a_model(module, name) {
                 ": the file holds a whole model; save its weights alone with torch.save(model.state_dict(), PATH)"
             } else {
                 ""
             };
-            format!("global {:?} is not allowed{advice}", shown(&format!("{module}.{name}")))
+            format!("global {:?} is not allowed{advice}", start(&format!("{module}.{name}")))
         };
         let global = global.ok_or_else(refused)?;
         self.push(Value::Global(global))

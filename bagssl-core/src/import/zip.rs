@@ -14,9 +14,9 @@ use rawzip::{CompressionMethod, ZipArchive, ZipSliceArchive};
 use crate::error::{Error, Result};
 
 /// The maximum number of entries; more than any network has tensors.
-const MOST_ENTRIES: u64 = 1 << 16;
+const MAX_ENTRIES: u64 = 1 << 16;
 /// The end record has 22 bytes, and a comment of up to 64 KiB may follow it.
-const MOST_END_BYTES: u64 = 22 + 0xffff;
+const MAX_END_BYTES: u64 = 22 + 0xffff;
 
 /// The entries of an archive by name.
 #[derive(Debug)]
@@ -31,11 +31,11 @@ impl<'a> Archive<'a> {
     /// [`Error::Checkpoint`] if an entry is compressed, encrypted, lies outside the file, overlaps
     /// another entry, or has the same name as another entry.
     pub(super) fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
-        let locator = ZipArchive::with_max_search_space(MOST_END_BYTES);
+        let locator = ZipArchive::with_max_search_space(MAX_END_BYTES);
         let archive = locator.locate_in_slice(bytes).map_err(|(_, why)| damaged(why))?;
         let expected = archive.entries_hint();
-        if expected > MOST_ENTRIES {
-            return Err(refuse(format!("expected at most {MOST_ENTRIES} entries, got {expected}")));
+        if expected > MAX_ENTRIES {
+            return Err(refuse(format!("expected at most {MAX_ENTRIES} entries, got {expected}")));
         }
         let mut entries = BTreeMap::new();
         let mut places = Vec::new();

@@ -200,7 +200,7 @@ impl From<Plan> for UncheckedPlan {
 
 /// The limit of channels, kernel sizes and strides. It is above any sensible size, and small enough
 /// that no product of four overflows 64 bits.
-const LARGEST: usize = 1 << 15;
+const MAX_EXTENT: usize = 1 << 15;
 
 impl Plan {
     /// Validates a list of layers.
@@ -504,8 +504,12 @@ pub(crate) fn check_window(window: Window) -> core::result::Result<(), String> {
     Ok(())
 }
 
-fn check_size(what: &str, size: usize) -> core::result::Result<(), String> {
-    if (1..=LARGEST).contains(&size) { Ok(()) } else { Err(format!("{what}: expected 1 to {LARGEST}, got {size}")) }
+fn check_size(name: &str, size: usize) -> core::result::Result<(), String> {
+    if (1..=MAX_EXTENT).contains(&size) {
+        Ok(())
+    } else {
+        Err(format!("{name}: expected 1 to {MAX_EXTENT}, got {size}"))
+    }
 }
 
 #[cfg(test)]

@@ -51,8 +51,8 @@ impl PatchBatch {
     /// [`Error::Length`] if a length does not match the shape, [`Error::Setting`] if the shape
     /// contains a 0.
     pub fn new(shape: BatchShape, data: Vec<f32>, images: Vec<u32>, labels: Vec<u32>) -> Result<Self> {
-        let expect = |what, expected, got| {
-            if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
+        let expect = |name, expected, got| {
+            if expected == got { Ok(()) } else { Err(Error::Length { name, expected, got }) }
         };
         if shape.rows() * shape.patch_len() == 0 {
             return Err(Error::Setting {

@@ -125,7 +125,7 @@ impl From<PatchSpec> for UncheckedSpec {
 }
 
 /// The largest accepted side of a network input, in pixels.
-const LARGEST_INPUT: u32 = 4096;
+const MAX_INPUT: u32 = 4096;
 
 impl PatchSpec {
     /// Creates a patch size from the side of a patch and the side of the network's input, in
@@ -143,7 +143,7 @@ impl PatchSpec {
             }
             _ => {}
         }
-        if !(1..=LARGEST_INPUT).contains(&input) {
+        if !(1..=MAX_INPUT).contains(&input) {
             return refuse("patch.input", "1 to 4096 pixels", format!("{input}"));
         }
         Ok(PatchSpec { side, input })
@@ -240,7 +240,7 @@ impl MultiScale {
         if !(ratio.0 > 0.0 && ratio.0 <= ratio.1 && ratio.1.is_finite()) {
             return refuse("crops.ratio", "0 < low <= high", format!("{ratio:?}"));
         }
-        if !(1..=LARGEST_INPUT).contains(&input) {
+        if !(1..=MAX_INPUT).contains(&input) {
             return refuse("crops.input", "1 to 4096 pixels", format!("{input}"));
         }
         Ok(MultiScale { scale, ratio, input })

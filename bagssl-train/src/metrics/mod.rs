@@ -109,8 +109,8 @@ impl Observer for Metrics {
             Event::Step { step, epoch, figures, .. } => {
                 (json!({"event": "step", "step": step, "epoch": epoch}), figures)
             }
-            Event::Skipped { step, what, images } => {
-                (json!({"event": "skipped", "step": step, "what": what, "images": images}), &[])
+            Event::Skipped { step, value, images } => {
+                (json!({"event": "skipped", "step": step, "what": value, "images": images}), &[])
             }
             Event::Epoch { epoch, step, figures } => (json!({"event": "epoch", "step": step, "epoch": epoch}), figures),
             Event::Health { epoch, step, verdict, figures, reasons } => {
@@ -199,12 +199,12 @@ mod tests {
         metrics.observe(&Event::Saving { step: 4 }).unwrap();
         assert!(heard.try_recv().unwrap().contains("metrics.jsonl: removed or truncated"));
         metrics.observe(&step(5)).unwrap();
-        metrics.observe(&Event::Skipped { step: 6, what: "the loss", images: &[7] }).unwrap();
+        metrics.observe(&Event::Skipped { step: 6, value: "the loss", images: &[7] }).unwrap();
         fs::write(&path, "").unwrap();
         metrics.observe(&Event::Saving { step: 6 }).unwrap();
         assert!(heard.try_recv().unwrap().contains("lines are missing"));
         metrics.observe(&step(7)).unwrap();
-        metrics.observe(&Event::Skipped { step: 8, what: "the loss", images: &[7] }).unwrap();
+        metrics.observe(&Event::Skipped { step: 8, value: "the loss", images: &[7] }).unwrap();
         // An incomplete line.
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"event\":\"st\xff").unwrap();
         drop(Metrics::create(&path, 8, warn()).unwrap());

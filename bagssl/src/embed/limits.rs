@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::batch::{BatchShape, PatchBatch};
 use bagssl_core::embed::Embed;
-use bagssl_core::memory::{Held, held};
+use bagssl_core::memory::{MemoryUse, process_memory};
 use bagssl_core::patch::{Crop, ImageSize};
 use bagssl_data::{Budget, MIB};
 
@@ -53,7 +53,7 @@ impl Stream<'_> {
         let at_once = ROWS.min(most);
         // Twice the images that fill a batch: one half is cut while the network looks at the other.
         let open = if self.is_any_time() { 2 * ROWS / self.step(0) } else { threads + 2 };
-        let held = || held().ok_or(Error::UnknownMemory);
+        let memory = || process_memory().ok_or(Error::UnknownMemory);
         let Some(limit) = self.options.memory_limit else {
             let rows = if self.is_any_time() { ROWS } else { network.rows([side, side]).max(ROWS) }.min(most);
             // As many images as fill the batches on their way and the next, if each has a few patches.
@@ -69,18 +69,18 @@ impl Stream<'_> {
         let results = (results + MOST_ROWS as u64 * patch).saturating_add(look);
         let results = results.saturating_add(self.options.reserved);
         // Before any of it is taken, it is compared; the network's own maps are measured then.
-        let before = held()?;
-        let known = (before.now + 2 * patch + SLACK).saturating_add(results);
+        let before = memory()?;
+        let known = (before.current + 2 * patch + SLACK).saturating_add(results);
         if limit < known {
             return Err(Error::MemoryLimit { needed: known, limit, what: "the network and the results" });
         }
         let batch = PatchBatch::new(shape, vec![0.0; shape.rows() * shape.patch_len()], vec![0], vec![0])?;
         network.embed(&batch, &[self.tap()]).map_err(Error::Network)?;
         drop(batch);
-        let Held { now, most } = held()?;
+        let MemoryUse { current: now, peak: most } = memory()?;
         // What the network took once it takes again, while images and patches have theirs.
         // The peak counts only if the network has raised it: an earlier one is somebody else's.
-        let peak = if most > before.most { most } else { now };
+        let peak = if most > before.peak { most } else { now };
         let taken = (now.max(peak) + SLACK).saturating_add(results);
         let needed = taken.saturating_add(2 * patch);
         if limit < needed {

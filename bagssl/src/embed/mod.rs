@@ -180,7 +180,7 @@ impl Stream<'_> {
 
     /// The layer whose features are embedded.
     fn tap(&self) -> FeatureLayer {
-        self.options.feature.unwrap_or(self.spec.tap)
+        self.options.feature.unwrap_or(self.spec.layer)
     }
 
     /// The length of an embedding.

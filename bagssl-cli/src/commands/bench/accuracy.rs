@@ -302,7 +302,7 @@ fn embeddings(
     halves: &[Arc<Dataset>; 2],
     kernel: Kernel,
 ) -> Result<[Features; 2]> {
-    let tap = checkpoint.spec().tap;
+    let tap = checkpoint.spec().layer;
     let network = kernel.backend().open_with(kernel.cpu())?.trained(checkpoint, &[tap])?;
     let all = halves[0].len() + halves[1].len();
     let bar = Progress::images(kernel.name(), all, args.json);

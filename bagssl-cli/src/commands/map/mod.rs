@@ -157,7 +157,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let bars = |name: &str| args.page.bar(name);
     let mut left_out = Vec::new();
     let maps = on_each(&claim, Protocol::default(), &args.bag, &layers, &bars, |model, splits, options| {
-        let layer = args.tap.map_or(model.spec.tap, FeatureLayer::from);
+        let layer = args.tap.map_or(model.spec.layer, FeatureLayer::from);
         if model.layers(&[layer]).is_empty() {
             left_out.push(format!("{}: {NO_PROJECTOR}.", model.name));
             return Ok(None);

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 const NEVER: fn() -> bool = || false;
 
-fn anytime(patches: u64, tolerance: f64, least: u64, most: u64) -> AnyTime {
-    AnyTime::new(1, patches, StopRule { tolerance, min_patches: least, max_patches: most }).unwrap()
+fn anytime(patches: u64, tolerance: f64, min_patches: u64, most: u64) -> AnyTime {
+    AnyTime::new(1, patches, StopRule { tolerance, min_patches, max_patches: most }).unwrap()
 }
 
 #[test]
@@ -30,15 +30,15 @@ fn rules_out_of_range_are_refused() {
 /// of 0.0866.
 #[test]
 fn each_reason_by_hand() {
-    for (tolerance, least, most, expected) in [
+    for (tolerance, min_patches, most, expected) in [
         (0.0867, 2, 9, Next::Stop(Reason::Tolerance)),
         (0.0866, 2, 9, Next::Continue),
         (0.0867, 3, 9, Next::Continue),
         (0.0866, 2, 2, Next::Stop(Reason::Most)),
     ] {
-        let mut image = anytime(8, tolerance, least, most);
+        let mut image = anytime(8, tolerance, min_patches, most);
         assert_eq!(image.push(&[9.0], NEVER).unwrap(), Next::Continue);
-        assert_eq!(image.push(&[11.0], NEVER).unwrap(), expected, "{tolerance} {least} {most}");
+        assert_eq!(image.push(&[11.0], NEVER).unwrap(), expected, "{tolerance} {min_patches} {most}");
         assert!((image.uncertainty().unwrap() - 0.75f64.sqrt() / 10.0).abs() < 1e-12);
     }
     let mut late = anytime(8, 0.1, 2, 9);
@@ -60,8 +60,8 @@ fn a_tolerance_of_zero_asks_for_all() {
 
 #[test]
 fn looks_by_hand() {
-    let due = |least, patches| {
-        let looks = DecisionSchedule::new(least, patches).unwrap();
+    let due = |min_patches, patches| {
+        let looks = DecisionSchedule::new(min_patches, patches).unwrap();
         let due: Vec<u64> = (0..=patches).filter(|&count| looks.is_due(count)).collect();
         assert_eq!(due.len(), looks.count() as usize);
         due

@@ -23,7 +23,7 @@ use crate::plan::{Kind, Layer, NORM_EPSILON, Op, Plan, Window};
 /// # let model = ModelPlan::new(Architecture::ResNetSmall.plan(), mlp(64, &[8])?)?;
 /// # let spec = Spec {
 /// #     format_version: 2, model, patch, filter: Filter::Bilinear, normalization: Normalization::HALF,
-/// #     tap: FeatureLayer::Embedding, views: Views::FixedScale(patch), provenance: Default::default(), training: None,
+/// #     layer: FeatureLayer::Embedding, views: Views::FixedScale(patch), provenance: Default::default(), training: None,
 /// # };
 /// # let bytes = to_bytes(&spec, &spec.model.init_weights(0))?;
 /// // `bytes` is a checkpoint in any memory. `from_bytes_unverified` skips the digest, which
@@ -161,12 +161,12 @@ impl<'a> ArenaExecutor<'a> {
         let sizes = self.sizes(size)?;
         let expected = self.length(0, sizes[0]);
         if input.len() != expected {
-            return Err(Error::Length { what: "network input", expected, got: input.len() });
+            return Err(Error::Length { name: "network input", expected, got: input.len() });
         }
         let places = self.places(&sizes);
         let needed = places.iter().map(|place| place.start + place.len).max().unwrap_or(0);
         if arena.len() < needed {
-            return Err(Error::Length { what: "network arena", expected: needed, got: arena.len() });
+            return Err(Error::Length { name: "network arena", expected: needed, got: arena.len() });
         }
         for (index, layer) in self.plan.layers().iter().enumerate() {
             let residual = match layer.op {

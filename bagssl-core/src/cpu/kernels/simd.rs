@@ -20,7 +20,7 @@ pub(crate) trait Vector: Copy {
     unsafe fn mul_sub_from(self, by: Self, from: Self) -> Self;
     unsafe fn mul(self, by: Self) -> Self;
     unsafe fn add(self, to: Self) -> Self;
-    unsafe fn sub(self, what: Self) -> Self;
+    unsafe fn sub(self, subtrahend: Self) -> Self;
     unsafe fn max(self, with: Self) -> Self;
 }
 
@@ -60,8 +60,8 @@ macro_rules! x86_vector {
                 unsafe { $add(self, to) }
             }
             #[inline(always)]
-            unsafe fn sub(self, what: Self) -> Self {
-                unsafe { $sub(self, what) }
+            unsafe fn sub(self, subtrahend: Self) -> Self {
+                unsafe { $sub(self, subtrahend) }
             }
             #[inline(always)]
             unsafe fn max(self, with: Self) -> Self {
@@ -141,8 +141,8 @@ mod aarch64 {
             unsafe { vaddq_f32(self, to) }
         }
         #[inline(always)]
-        unsafe fn sub(self, what: Self) -> Self {
-            unsafe { vsubq_f32(self, what) }
+        unsafe fn sub(self, subtrahend: Self) -> Self {
+            unsafe { vsubq_f32(self, subtrahend) }
         }
         #[inline(always)]
         unsafe fn max(self, with: Self) -> Self {
@@ -196,8 +196,8 @@ impl<const N: usize> Vector for Array<N> {
         self.with(to, |a, b| a + b)
     }
     #[inline(always)]
-    unsafe fn sub(self, what: Self) -> Self {
-        self.with(what, |a, b| a - b)
+    unsafe fn sub(self, subtrahend: Self) -> Self {
+        self.with(subtrahend, |a, b| a - b)
     }
     #[inline(always)]
     unsafe fn max(self, with: Self) -> Self {

@@ -4,7 +4,7 @@ use std::prelude::v1::*;
 
 use proptest::prelude::*;
 
-use super::{Executor, InstructionSet, Options, Pool, Serial, Threads, Values};
+use super::{Executor, ExecutorOptions, InstructionSet, Pool, Serial, Threads, Values};
 use crate::error::Result;
 use crate::plan::{Kind, Layer, NORM_EPSILON, Op, Plan, Window};
 use crate::random::{Address, Purpose, Stream};
@@ -135,7 +135,14 @@ fn naive(plan: &Plan, seed: u64, input: Naive) -> Vec<Naive> {
 }
 
 /// The largest difference between executor and naive network, relative to the largest magnitude.
-fn error(plan: &Plan, seed: u64, batch: usize, size: [usize; 2], options: Options, threads: &dyn Threads) -> f64 {
+fn error(
+    plan: &Plan,
+    seed: u64,
+    batch: usize,
+    size: [usize; 2],
+    options: ExecutorOptions,
+    threads: &dyn Threads,
+) -> f64 {
     let channels = match plan.input() {
         Kind::Map(channels) | Kind::Rows(channels) => channels,
     };
@@ -202,7 +209,7 @@ proptest! {
         prop_assume!(plan.sizes([height, width]).is_some());
         let pool = Pool::new(2);
         for set in available() {
-            let options = Options { set, exact, ..Options::new(batch, [height, width]) };
+            let options = ExecutorOptions { set, exact, ..ExecutorOptions::new(batch, [height, width]) };
             let error = error(&plan, seed, batch, [height, width], options, &pool);
             prop_assert!(error < tolerance(set), "{set:?}: {error}");
         }
@@ -224,7 +231,7 @@ proptest! {
         ]).unwrap();
         for set in available() {
             // A large nominal batch selects Winograd.
-            let options = Options { set, ..Options::new(1000, [height, width]) };
+            let options = ExecutorOptions { set, ..ExecutorOptions::new(1000, [height, width]) };
             let error = error(&plan, seed, batch, [height, width], options, &Serial);
             prop_assert!(error < tolerance(set), "{set:?}: {error}");
         }
@@ -245,7 +252,7 @@ fn whole_networks() {
         ] {
             let plan = architecture.plan();
             for threads in [&Serial as &dyn Threads, &pool] {
-                let options = Options { set, ..Options::new(batch, size) };
+                let options = ExecutorOptions { set, ..ExecutorOptions::new(batch, size) };
                 let error = error(&plan, 1, batch, size, options, threads);
                 assert!(error < tolerance(set), "{set:?} {architecture:?} {batch} {size:?}: {error}");
             }
@@ -263,7 +270,7 @@ fn whole_networks() {
         );
         let rows = mlp(20, &[33, 7]).unwrap();
         for (plan, size) in [(pooled.unwrap(), [17, 9]), (rows, [1, 1])] {
-            let error = error(&plan, 2, 5, size, Options { set, ..Options::new(5, size) }, &pool);
+            let error = error(&plan, 2, 5, size, ExecutorOptions { set, ..ExecutorOptions::new(5, size) }, &pool);
             assert!(error < tolerance(set), "{set:?} {error}");
         }
     }
@@ -275,7 +282,7 @@ fn whole_networks() {
 fn on_rayons_threads() {
     let plan = crate::architecture::Architecture::ResNetSmall.plan();
     let input = values(5, "input", 24 * 3 * 16 * 16);
-    let executor = Executor::new(&plan, &mut source(&plan, 5), Options::new(24, [16, 16])).unwrap();
+    let executor = Executor::new(&plan, &mut source(&plan, 5), ExecutorOptions::new(24, [16, 16])).unwrap();
     let run = |threads: &dyn Threads| {
         let mut workspace = executor.workspace(24, [16, 16], threads).unwrap();
         executor.run(&mut workspace, &input, threads).unwrap()
@@ -291,7 +298,7 @@ fn on_rayons_threads() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let plan = crate::architecture::Architecture::ResNetSmall.plan();
-    let options = Options::new(2, [8, 8]);
+    let options = ExecutorOptions::new(2, [8, 8]);
     let executor = Executor::new(&plan, &mut source(&plan, 0), options).unwrap();
     assert!(executor.workspace(0, [8, 8], &Serial).is_err());
     let mut workspace = executor.workspace(2, [8, 8], &Serial).unwrap();
@@ -301,7 +308,7 @@ fn what_does_not_fit_is_refused() {
     }
     assert!(executor.run(&mut workspace, &[0.0; 3 * 64], &Pool::new(2)).is_err());
     let bagnet = crate::architecture::Architecture::BagNet33.plan();
-    let small = Options::new(1, [32, 33]);
+    let small = ExecutorOptions::new(1, [32, 33]);
     assert!(Executor::new(&bagnet, &mut source(&bagnet, 0), small).unwrap_err().to_string().contains("[32, 33]"));
     let mut short = |_: &str| Ok(vec![0.0; 3].into());
     assert!(Executor::new(&plan, &mut short, options).is_err());
@@ -312,7 +319,7 @@ fn what_does_not_fit_is_refused() {
 fn the_workspace_of_another_is_refused() {
     let conv = |outputs| Plan::new(Kind::Map(16), vec![conv(0, 16, outputs, Window::square(3, 1, 1), None)]).unwrap();
     let executor = |plan: &Plan, exact| {
-        let options = Options { exact, ..Options::new(4, [17, 19]) };
+        let options = ExecutorOptions { exact, ..ExecutorOptions::new(4, [17, 19]) };
         Executor::new(plan, &mut source(plan, 3), options).unwrap()
     };
     let (narrow, wide) = (conv(16), conv(64));
@@ -325,7 +332,7 @@ fn the_workspace_of_another_is_refused() {
     }
     // So many images that the number of bytes overflows: rejected instead of allocating too little.
     let mean = Plan::new(Kind::Map(16), vec![Layer { input: 0, op: Op::GlobalMean }]).unwrap();
-    let mean = Executor::new(&mean, &mut source(&mean, 0), Options::new(1, [16, 16])).unwrap();
+    let mean = Executor::new(&mean, &mut source(&mean, 0), ExecutorOptions::new(1, [16, 16])).unwrap();
     assert!(
         mean.workspace(1 << 60, [16, 16], &Serial).unwrap_err().to_string().contains("that fit in the address space")
     );
@@ -345,7 +352,7 @@ fn norms_that_are_no_numbers_are_refused() {
             true => Ok(vec![value; 8].into()),
             false => good(name),
         };
-        let error = Executor::new(&plan, &mut broken, Options::new(1, [4, 4])).unwrap_err().to_string();
+        let error = Executor::new(&plan, &mut broken, ExecutorOptions::new(1, [4, 4])).unwrap_err().to_string();
         assert!(error.contains(words) && error.contains("norm0"), "{error}");
     }
 }
@@ -355,7 +362,7 @@ fn norms_that_are_no_numbers_are_refused() {
 #[test]
 fn many_images_on_some_threads() {
     let plan = crate::architecture::Architecture::ResNetSmall.plan();
-    let executor = Executor::new(&plan, &mut source(&plan, 5), Options::new(100, [16, 16])).unwrap();
+    let executor = Executor::new(&plan, &mut source(&plan, 5), ExecutorOptions::new(100, [16, 16])).unwrap();
     let input = values(5, "input", 100 * 3 * 16 * 16);
     let pool = Pool::new(3);
     for rows in [100, 37] {

@@ -4,7 +4,7 @@ use std::prelude::v1::*;
 
 use proptest::prelude::*;
 
-use super::super::{ArenaExecutor, Dense, Executor, Options, Pool, Serial};
+use super::super::{ArenaExecutor, Dense, Executor, ExecutorOptions, Pool, Serial};
 use super::{Naive, conv, naive, source, values};
 use crate::plan::{Kind, Layer, Op, Plan, Window};
 
@@ -37,7 +37,7 @@ proptest! {
         let field = plan.receptive_field().unwrap();
         prop_assert_eq!((field.side, field.stride), (7, 2));
         let side = field.side + more * field.stride;
-        let options = Options::new(1, [height as usize, width as usize]);
+        let options = ExecutorOptions::new(1, [height as usize, width as usize]);
         let dense = Dense::new(&plan, &mut source(&plan, seed), side, options).unwrap();
         let size = crate::patch::ImageSize { height, width };
         let image = values(seed, "image", (3 * height * width) as usize);
@@ -47,7 +47,7 @@ proptest! {
         };
         let rows = dense.encode(&image, size, &Serial).unwrap();
         prop_assert_eq!((rows.grid, rows.values.len()), (grid, grid[0] * grid[1] * 18));
-        let executor = Executor::new(&plan, &mut source(&plan, seed), Options::new(1, [side, side])).unwrap();
+        let executor = Executor::new(&plan, &mut source(&plan, seed), ExecutorOptions::new(1, [side, side])).unwrap();
         let mut workspace = executor.workspace(1, [side, side], &Serial).unwrap();
         let largest = rows.values.iter().fold(0f32, |most, value| most.max(value.abs()));
         for row in 0..grid[0] {
@@ -74,11 +74,11 @@ proptest! {
 fn dense_goes_on_over_the_edges_of_pieces() {
     let plan = unpadded();
     let size = crate::patch::ImageSize { height: 300, width: 530 };
-    let dense = Dense::new(&plan, &mut source(&plan, 3), 7, Options::new(1, [300, 530])).unwrap();
+    let dense = Dense::new(&plan, &mut source(&plan, 3), 7, ExecutorOptions::new(1, [300, 530])).unwrap();
     let image = values(3, "image", 3 * 300 * 530);
     let rows = dense.encode(&image, size, &Pool::new(2)).unwrap();
     assert_eq!(rows.grid, [147, 262]);
-    let executor = Executor::new(&plan, &mut source(&plan, 3), Options::new(1, [7, 7])).unwrap();
+    let executor = Executor::new(&plan, &mut source(&plan, 3), ExecutorOptions::new(1, [7, 7])).unwrap();
     let mut workspace = executor.workspace(1, [7, 7], &Serial).unwrap();
     for (row, column) in [(0, 0), (124, 124), (125, 125), (124, 249), (125, 250), (146, 261), (3, 251)] {
         let mut crop = Vec::new();
@@ -96,11 +96,12 @@ fn dense_goes_on_over_the_edges_of_pieces() {
 #[test]
 fn dense_refuses_padding_and_says_where() {
     let resnet = crate::architecture::Architecture::ResNetSmall.plan();
-    let error = Dense::new(&resnet, &mut source(&resnet, 0), 16, Options::new(1, [16, 16])).unwrap_err().to_string();
+    let error =
+        Dense::new(&resnet, &mut source(&resnet, 0), 16, ExecutorOptions::new(1, [16, 16])).unwrap_err().to_string();
     assert!(error.contains("layer 0: expected no padding"), "{error}");
     let plan = unpadded();
     for side in [6, 8] {
-        assert!(Dense::new(&plan, &mut source(&plan, 0), side, Options::new(1, [16, 16])).is_err());
+        assert!(Dense::new(&plan, &mut source(&plan, 0), side, ExecutorOptions::new(1, [16, 16])).is_err());
     }
 }
 

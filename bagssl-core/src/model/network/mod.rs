@@ -111,7 +111,7 @@ pub struct Running<B: Backend> {
 
 impl<B: Backend> Running<B> {
     /// Returns the updated statistic.
-    pub fn moved(self) -> Tensor<B, 1> {
+    pub fn updated(self) -> Tensor<B, 1> {
         let batch = if self.factor == 1.0 { self.batch } else { self.batch * self.factor };
         self.value * (1.0 - NORM_MOMENTUM) + batch * NORM_MOMENTUM
     }
@@ -217,7 +217,7 @@ impl<B: Backend> Network<B> {
     /// # Source
     /// Like PyTorch's batch norm: the running variance uses the unbiased variance of the batch.
     pub fn update_running(&mut self, batch: BatchStatistics<B>) {
-        self.visit_running(batch, &mut |running| Some(running.moved()));
+        self.visit_running(batch, &mut |running| Some(running.updated()));
     }
 
     /// Visits every running statistic in the order of the layers, mean before variance. A statistic
@@ -421,8 +421,8 @@ impl<B: Backend> Norm<B> {
         for (running, batch, factor) in
             [(&mut self.mean, batch.mean, 1.0), (&mut self.variance, batch.variance, unbiased)]
         {
-            if let Some(moved) = visit(Running { value: running.val(), batch, factor }) {
-                *running = Param::initialized(running.id, moved.detach());
+            if let Some(updated) = visit(Running { value: running.val(), batch, factor }) {
+                *running = Param::initialized(running.id, updated.detach());
             }
         }
     }

@@ -177,7 +177,7 @@ impl Neighbors<'_> {
         check_finite("patches", RowsView { values: embedding, dim: embedding.len() })?;
         if self.seen.len() as u64 >= self.patches {
             let (expected, got) = (self.patches as usize, self.seen.len() + 1);
-            return Err(bagssl_core::Error::Length { what: "grid patches", expected, got }.into());
+            return Err(bagssl_core::Error::Length { name: "grid patches", expected, got }.into());
         }
         self.seen.values.extend_from_slice(embedding);
         let count = self.seen.len() as u64;
