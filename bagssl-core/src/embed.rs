@@ -135,11 +135,11 @@ impl<'a, T> InFlight<'a, T> {
     /// Like [`Embed::begin`] and [`Pending::wait`].
     pub fn begin(
         &mut self,
-        of: T,
+        tag: T,
         batch: &PatchBatch,
         layers: &[FeatureLayer],
     ) -> core::result::Result<Option<(T, Vec<Rows>)>, SourceError> {
-        self.pending.push_back((of, self.network.begin(batch, layers)?));
+        self.pending.push_back((tag, self.network.begin(batch, layers)?));
         if self.pending.len() < self.network.in_flight() { Ok(None) } else { self.wait() }
     }
 
@@ -148,8 +148,8 @@ impl<'a, T> InFlight<'a, T> {
     /// # Errors
     /// Like [`Pending::wait`].
     pub fn wait(&mut self) -> core::result::Result<Option<(T, Vec<Rows>)>, SourceError> {
-        let Some((of, pending)) = self.pending.pop_front() else { return Ok(None) };
-        Ok(Some((of, pending.wait()?)))
+        let Some((tag, pending)) = self.pending.pop_front() else { return Ok(None) };
+        Ok(Some((tag, pending.wait()?)))
     }
 }
 
@@ -177,10 +177,10 @@ mod tests {
         }
 
         fn begin(&self, batch: &PatchBatch, _: &[FeatureLayer]) -> core::result::Result<Pending, SourceError> {
-            let (told, image) = (self.0.clone(), batch.images()[0]);
-            told.borrow_mut().push(format!("begin {image}"));
+            let (log, image) = (self.0.clone(), batch.images()[0]);
+            log.borrow_mut().push(format!("begin {image}"));
             Ok(Pending::new(move || {
-                told.borrow_mut().push(format!("wait {image}"));
+                log.borrow_mut().push(format!("wait {image}"));
                 Ok(vec![Rows { values: vec![image as f32], dim: 1 }])
             }))
         }
@@ -191,9 +191,9 @@ mod tests {
     }
 
     #[test]
-    fn batches_come_back_in_order_and_others_are_begun_before() {
-        let told = Rc::default();
-        let device = Device(Rc::clone(&told));
+    fn in_flight_batches_keep_their_order() {
+        let log = Rc::default();
+        let device = Device(Rc::clone(&log));
         let mut in_flight = InFlight::new(&device);
         let mut back = Vec::new();
         for image in 0..4 {
@@ -207,6 +207,6 @@ mod tests {
         let expected: Vec<_> = (0..4).map(|image| (image, vec![Rows { values: vec![image as f32], dim: 1 }])).collect();
         assert_eq!(back, expected);
         let order = ["begin 0", "begin 1", "begin 2", "wait 0", "begin 3", "wait 1", "wait 2", "wait 3"];
-        assert_eq!(*told.borrow(), order);
+        assert_eq!(*log.borrow(), order);
     }
 }

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_by_hand() {
+    fn status_line_by_hand() {
         let text = "Name:\tbagssl\nVmHWM:\t   2048 kB\nVmRSS:\t    3 kB\n";
         assert_eq!(
             [bytes(text, "VmRSS:"), bytes(text, "VmHWM:"), bytes(text, "VmSwap:")],
@@ -45,7 +45,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_program_knows_what_it_holds() {
+    fn process_memory_covers_allocated_block() {
         let block = vec![1_u8; 64 << 20];
         let MemoryUse { current, peak } = process_memory().unwrap();
         assert!(block.iter().map(|&byte| u64::from(byte)).sum::<u64>() <= current && current <= peak);

@@ -8,7 +8,7 @@ use bagssl_core::plan::{Parameter, Plan};
 use crate::support::{read, resnets};
 
 #[test]
-fn embeddings_are_those_of_torchvision_without_burn() {
+fn embeddings_match_torchvision_without_burn() {
     for set in InstructionSet::ALL.into_iter().filter(|set| set.is_available()) {
         for exact in [false, true] {
             let run = |plan: &Plan, fill: &dyn Fn(&Parameter) -> Vec<f32>, input: Vec<f32>, dims: [usize; 4]| {
@@ -35,7 +35,7 @@ fn embeddings_are_those_of_torchvision_without_burn() {
 
 /// Each architecture has torchvision's names and shapes, in any order.
 #[test]
-fn names_and_shapes_are_those_of_torchvision() {
+fn names_and_shapes_match_torchvision() {
     let all = read(include_str!("reference/resnet_names.json"));
     for (name, arch) in [
         ("resnet18", Architecture::ResNet18),

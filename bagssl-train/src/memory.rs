@@ -89,7 +89,7 @@ mod tests {
     /// shortcut's) with 32 x 64, three with 64 x 16. The mean has 64 values. The projector's first
     /// layer has 128 values, stored twice, and its last has 128.
     #[test]
-    fn values_by_hand() {
+    fn memory_estimate_by_hand() {
         let estimate = MemoryEstimate::new(&config(), 4);
         let values = 768 + 2 * (3 * 4096 + 3 * 2048 + 3 * 1024) + 64 + 2 * 128 + 128;
         assert_eq!(estimate.patch, 4 * values);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_that_fits_is_a_divisor() {
+    fn max_micro_batch_is_a_divisor() {
         let estimate = MemoryEstimate { parameters: 100, patch: 8, transient: 2 };
         assert_eq!(estimate.bytes(12), 220);
         let max_micro_batch = |bytes| estimate.max_micro_batch(bytes, 3, 4);

@@ -87,8 +87,8 @@ where
     B: AutodiffBackend,
     K: Kernels<B> + LinAlg<B::InnerBackend>,
 {
-    let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let expected = live::<B, K>(config, whole.path(), u64::MAX).2.unwrap();
+    let (uninterrupted, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let expected = live::<B, K>(config, uninterrupted.path(), u64::MAX).2.unwrap();
     let (mut kills, mut from) = (0, Vec::new());
     for life in lives {
         let (begun, _, checkpoint) = live::<B, K>(config, killed.path(), life);
@@ -102,8 +102,9 @@ where
     assert!(from.iter().any(|begun| begun % 4 != 0), "resumed within epochs: {from:?}");
     let steps = config.config().schedule.epochs * 4;
     for name in [METRICS.to_string(), format!("{STATES}/step-{steps:08}.safetensors")] {
-        let [whole, killed] = [&whole, &killed].map(|folder| std::fs::read(folder.path().join(&name)).unwrap());
-        assert!(whole == killed, "another {name}");
+        let [uninterrupted, killed] =
+            [&uninterrupted, &killed].map(|folder| std::fs::read(folder.path().join(&name)).unwrap());
+        assert!(uninterrupted == killed, "another {name}");
     }
     kills
 }
@@ -115,7 +116,7 @@ fn longer(epochs: u32) -> CheckedConfig {
 }
 
 #[test]
-fn killed_fifty_times_it_ends_with_the_same_bits() {
+fn run_killed_fifty_times_is_bit_identical() {
     // From 1 to 13 things a life, each as often as any other.
     let lives = (0..).map(|life| 1 + life * 5 % 13);
     let kills = killed_until_done::<Cpu, Fast>(&longer(26), lives);
@@ -124,7 +125,7 @@ fn killed_fifty_times_it_ends_with_the_same_bits() {
 
 /// The same where a step is heard of when the next one has begun.
 #[test]
-fn killed_with_a_step_in_the_queue() {
+fn run_killed_with_a_queued_step() {
     let lives = (0..).map(|life| 3 + life * 5 % 9);
     assert!(killed_until_done::<OnBurn, Differentiable<Queued>>(&config("bagssl"), lives) >= 4);
 }

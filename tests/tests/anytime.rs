@@ -78,7 +78,7 @@ fn covered(checkpoint: &Checkpoint<'_>, layer: FeatureLayer) -> Covered {
 /// and a mean, and this network has seen 15 steps: many of its components are 0 but for a few patches, and 16 patches are too
 /// few for Student's t to know that (92.1 % are covered; 93.7 % with a network that is done).
 #[test]
-fn stated_intervals_cover_the_embeddings_of_photographs() {
+fn intervals_cover_embeddings_of_photographs() {
     let bytes = include_bytes!("../golden/checkpoint.safetensors");
     let checkpoint = Checkpoint::from_bytes(bytes).unwrap();
     for (layer, least) in [(FeatureLayer::Embedding, [91.0, 93.0, 93.0]), (FeatureLayer::Projection, [93.0; 3])] {

@@ -60,7 +60,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn own_convolution_gradients_are_those_of_autodiff(
+    fn own_convolution_gradients_match_autodiff(
         (rows, inputs, outputs) in (1usize..3, 1usize..4, 1usize..4),
         (height, width) in (1usize..9, 1usize..9),
         (kernel, stride, padding) in ((1usize..5, 1usize..4), (1usize..4, 1usize..4), (0usize..3, 0usize..3)),
@@ -82,7 +82,7 @@ proptest! {
     }
 
     #[test]
-    fn own_norm_gradients_are_those_of_autodiff(
+    fn own_norm_gradients_match_autodiff(
         dims in (2usize..4, 1usize..4, 1usize..4, 1usize..5), residual: bool, relu: bool,
     ) {
         let dims = [dims.0, dims.1, dims.2, dims.3];
@@ -99,7 +99,7 @@ proptest! {
 
 #[cfg(feature = "candle")]
 #[test]
-fn the_two_cpu_backends_agree_on_convolutions() {
+fn cpu_backends_agree_on_convolutions() {
     for (window, size) in [
         (Window::square(3, 1, 1), [7, 5]),
         (Window::square(3, 2, 1), [7, 6]),
@@ -119,7 +119,7 @@ fn the_two_cpu_backends_agree_on_convolutions() {
 
 #[cfg(feature = "candle")]
 #[test]
-fn the_two_cpu_backends_agree_on_norms_pools_and_linear_layers() {
+fn cpu_backends_agree_on_norms_pools_and_linear_layers() {
     for (residual, relu) in [(false, false), (true, true)] {
         let ndarray = norm::<NdArray, Differentiable<Stock>>([3, 4, 5, 2], residual, relu);
         let candle = norm::<Candle, Differentiable<Stock>>([3, 4, 5, 2], residual, relu);
@@ -140,7 +140,7 @@ fn the_two_cpu_backends_agree_on_norms_pools_and_linear_layers() {
 
 /// A row of 1, 2, 3 under a kernel of 1, 10 with padding 1: 10, 21, 32, 3.
 #[test]
-fn a_convolution_by_hand() {
+fn convolution_by_hand() {
     let input = Tensor::<NdArray, 4>::from_floats([[[[1.0, 2.0, 3.0]]]], &Default::default());
     let weight = Tensor::<NdArray, 4>::from_floats([[[[1.0, 10.0]]]], &Default::default());
     let window = Window { kernel: [1, 2], stride: [1, 1], padding: [0, 1] };

@@ -183,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_of_zero_is_like_nothing() {
+    fn pairs_of_zero_mean() {
         let zero = Rows { values: vec![1.0, -1.0], dim: 1 };
         let pairs = Pairs::new(&zero, &rows(3, 1, 0.0)).unwrap();
         assert_eq!((pairs.cosine(), pairs.shares()), (0.0, &[0.0; 6][..]));
     }
 
     #[test]
-    fn shapes_are_checked() {
+    fn shape_mismatch_is_refused() {
         let (good, none) = (rows(2, 3, 0.0), Rows { values: vec![], dim: 3 });
         let broken = Rows { values: vec![1.0; 7], dim: 3 };
         assert!(evidence(&none, &[0.0; 3], 1).is_err() && evidence(&broken, &[0.0; 3], 1).is_err());

@@ -163,7 +163,7 @@ mod tests {
     /// One row: full red, neutral to half blue (`[141, 176, 254]`), beyond the limit, uncovered;
     /// blended at 0.5.
     #[test]
-    fn a_picture_by_hand() {
+    fn overlay_by_hand() {
         let size = ImageSize { height: 1, width: 4 };
         let heat = HeatMap { size, values: vec![Some(2.0), Some(-1.0), Some(-9.0), None] };
         let rgb = [0, 0, 0, 100, 0, 255, 0, 0, 0, 10, 20, 30];
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_are_checked() {
+    fn shape_mismatch_is_refused() {
         let size = ImageSize { height: 3, width: 5 };
         let grid = grid(2, 2, size);
         assert!(HeatMap::new(&[1.0; 3], grid, size).is_err());
@@ -201,7 +201,7 @@ mod tests {
         /// If all patches have the same value, so does each pixel that they cover. No pixel exceeds
         /// the patches in magnitude.
         #[test]
-        fn heat_stays_between_the_patches(side in 1u32..5, stride in 1u32..7, h in 0u32..9, w in 0u32..9, value in -9f64..9.0) {
+        fn heat_is_within_patch_range(side in 1u32..5, stride in 1u32..7, h in 0u32..9, w in 0u32..9, value in -9f64..9.0) {
             let size = ImageSize { height: side + h, width: side + w };
             let grid = grid(side, stride, size);
             let same = HeatMap::new(&vec![value; grid.patches()], grid, size).unwrap();

@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn confidences_out_of_range_are_refused() {
+    fn confidence_out_of_range_is_refused() {
         assert!([0.5, 0.95, 0.9999].iter().all(|&confidence| check_confidence(confidence).is_ok()));
         assert!([0.49, 1.0, -0.95, f64::NAN].iter().all(|&confidence| check_confidence(confidence).is_err()));
     }

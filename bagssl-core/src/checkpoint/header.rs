@@ -49,8 +49,8 @@ pub fn header_length(start: [u8; LENGTH]) -> Result<usize> {
 /// [`Error::Checkpoint`] with the expected and the actual content.
 pub fn check_header(header: &[u8], length: u64) -> Result<()> {
     let metadata = metadata(header)?;
-    let most = metadata.tensors().values().map(|info| info.data_offsets.1).max().unwrap_or(0);
-    let expected = (header.len() as u64).saturating_add(most as u64);
+    let data_end = metadata.tensors().values().map(|info| info.data_offsets.1).max().unwrap_or(0);
+    let expected = (header.len() as u64).saturating_add(data_end as u64);
     if expected != length {
         return Err(refuse(format!("expected a safetensors file of {expected} bytes, got {length}")));
     }
@@ -59,10 +59,10 @@ pub fn check_header(header: &[u8], length: u64) -> Result<()> {
 
 /// Parses the safetensors metadata of a header.
 pub(super) fn metadata(bytes: &[u8]) -> Result<Metadata> {
-    let no_file = |why: String| refuse(format!("expected a safetensors file, got {why}"));
-    let start = *bytes.first_chunk().ok_or_else(|| no_file(format!("{} bytes without a header", bytes.len())))?;
-    let json = bytes.get(LENGTH..header_length(start)?).ok_or_else(|| no_file("a truncated header".into()))?;
-    serde_json::from_slice(json).map_err(|error| no_file(format!("an invalid header: {error}")))
+    let invalid = |reason: String| refuse(format!("expected a safetensors file, got {reason}"));
+    let start = *bytes.first_chunk().ok_or_else(|| invalid(format!("{} bytes without a header", bytes.len())))?;
+    let json = bytes.get(LENGTH..header_length(start)?).ok_or_else(|| invalid("a truncated header".into()))?;
+    serde_json::from_slice(json).map_err(|error| invalid(format!("an invalid header: {error}")))
 }
 
 impl Header {
@@ -130,6 +130,6 @@ fn check_tensors(spec: &Spec, metadata: &Metadata) -> Result<()> {
     Ok(())
 }
 
-fn refuse(why: String) -> Error {
-    Error::Checkpoint(why)
+fn refuse(reason: String) -> Error {
+    Error::Checkpoint(reason)
 }

@@ -222,7 +222,7 @@ impl<'a> Foreign<'a> {
                 refuse(&format!("tensor {name:?}: expected storage {:?} in the archive, got none", tensor.storage))
             })?;
             let tensor = ForeignTensor::checked(tensor, storage);
-            let tensor = tensor.map_err(|why| refuse(&format!("tensor {name:?}: {why}")))?;
+            let tensor = tensor.map_err(|reason| refuse(&format!("tensor {name:?}: {reason}")))?;
             tensors.insert(name.into(), tensor);
         }
         Ok(Foreign { tensors })
@@ -257,8 +257,8 @@ fn recognize_other(bytes: &[u8]) -> Option<&'static str> {
     (is_page(b"<!doctype html") || is_page(b"<html")).then_some(page)
 }
 
-fn refuse(why: &str) -> Error {
-    Error::Checkpoint(format!("import: {why}"))
+fn refuse(reason: &str) -> Error {
+    Error::Checkpoint(format!("import: {reason}"))
 }
 
 /// A key and its value.

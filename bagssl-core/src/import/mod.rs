@@ -95,20 +95,20 @@ pub fn import(foreign: &Foreign<'_>, options: &ImportOptions) -> Result<Imported
     let mut tensors = sorted.encoder_tensors(foreign, &encoder)?;
     let mut unused = sorted.other.clone();
     if !unused.is_empty() && !options.allow_unused {
-        return Err(refuse(format!("unexpected tensors {}; allow-unused skips them", listed(&unused))));
+        return Err(refuse(format!("unexpected tensors {}; allow-unused skips them", list_names(&unused))));
     }
     let found = projector::read(foreign, &sorted.projector, encoder.output_dim());
-    let kept = found.is_ok();
+    let has_projector = found.is_ok();
     let (plan, values) = match found {
         Ok(projector) => projector,
-        Err(why) => {
-            notes.push(format!("projector: replaced by the identity ({why})"));
+        Err(reason) => {
+            notes.push(format!("projector: replaced by the identity ({reason})"));
             unused.extend(sorted.projector.values().cloned());
             projector::identity(encoder.output_dim())?
         }
     };
     tensors.extend(values);
-    let word = if kept { "" } else { ", projector the identity" };
+    let word = if has_projector { "" } else { ", projector the identity" };
     let provenance = Provenance {
         created_by: format!("bagssl-core {} import", env!("CARGO_PKG_VERSION")),
         preset: format!("{} of {}, {}{word}", architecture.name(), layout.name(), options.source),
@@ -120,7 +120,7 @@ pub fn import(foreign: &Foreign<'_>, options: &ImportOptions) -> Result<Imported
         patch: options.patch,
         filter: Filter::Bilinear,
         normalization: options.normalization.unwrap_or_else(|| layout.normalization()),
-        layer: if kept { layout.layer() } else { FeatureLayer::Embedding },
+        layer: if has_projector { layout.layer() } else { FeatureLayer::Embedding },
         views: Views::FixedScale(options.patch),
         provenance,
         training: None,
@@ -155,12 +155,12 @@ fn habits(layout: Layout, architecture: Architecture, options: &ImportOptions) -
     notes
 }
 
-fn refuse(why: String) -> Error {
-    Error::Checkpoint(format!("import: {why}"))
+fn refuse(reason: String) -> Error {
+    Error::Checkpoint(format!("import: {reason}"))
 }
 
 /// Formats at most six names and the number of the rest.
-fn listed(names: &[String]) -> String {
+fn list_names(names: &[String]) -> String {
     let more = names.len().saturating_sub(6);
     let shown: Vec<&String> = names.iter().take(6).collect();
     if more == 0 { format!("{shown:?}") } else { format!("{shown:?} and {more} more") }
@@ -243,7 +243,7 @@ impl Sorted {
         if !missing.is_empty() || !unexpected.is_empty() {
             let parts = [("missing", missing), ("unexpected", unexpected)];
             let parts = parts.iter().filter(|(_, names)| !names.is_empty());
-            let parts: Vec<String> = parts.map(|(what, names)| format!("{what} {}", listed(names))).collect();
+            let parts: Vec<String> = parts.map(|(what, names)| format!("{what} {}", list_names(names))).collect();
             return Err(refuse(format!("encoder: tensors {}", parts.join(", "))));
         }
         let values = |parameter: &crate::plan::Parameter| {

@@ -81,11 +81,11 @@ impl<'a> Pickle<'a> {
         if bytes.len() > MAX_BYTES {
             return Err(Error::Checkpoint(format!("pickle: expected at most {MAX_BYTES} bytes, got {}", bytes.len())));
         }
-        let mut machine = Machine { bytes, at: 0, values: Vec::new(), stack: Vec::new(), memo: BTreeMap::new() };
+        let mut machine = Machine { bytes, position: 0, values: Vec::new(), stack: Vec::new(), memo: BTreeMap::new() };
         let root = loop {
-            let at = machine.at;
+            let position = machine.position;
             let step = machine.step();
-            let done = step.map_err(|why| Error::Checkpoint(format!("pickle: {why}, at byte {at}")))?;
+            let done = step.map_err(|reason| Error::Checkpoint(format!("pickle: {reason}, at byte {position}")))?;
             if let Some(root) = done {
                 break root;
             }
@@ -121,7 +121,7 @@ enum Item {
 
 struct Machine<'a> {
     bytes: &'a [u8],
-    at: usize,
+    position: usize,
     values: Vec<Value<'a>>,
     stack: Vec<Item>,
     memo: BTreeMap<u32, Id>,
@@ -204,10 +204,10 @@ impl<'a> Machine<'a> {
     }
 
     fn take(&mut self, count: u64) -> Step<&'a [u8]> {
-        let rest = &self.bytes[self.at..];
+        let rest = &self.bytes[self.position..];
         let short = || format!("expected {count} more bytes, got {}", rest.len());
         let piece = usize::try_from(count).ok().and_then(|count| rest.get(..count)).ok_or_else(short)?;
-        self.at += piece.len();
+        self.position += piece.len();
         Ok(piece)
     }
 
@@ -240,10 +240,10 @@ impl<'a> Machine<'a> {
     }
 
     fn line(&mut self) -> Step<&'a str> {
-        let rest = &self.bytes[self.at..];
+        let rest = &self.bytes[self.position..];
         let length = rest.iter().position(|&byte| byte == b'\n').ok_or("expected a line, got the end")?;
         let line = self.take(length as u64)?;
-        self.at += 1;
+        self.position += 1;
         core::str::from_utf8(line).map_err(|_| "expected a name in UTF-8".into())
     }
 

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patches_are_taken_together_by_their_pixels() {
+    fn batching_by_pixels() {
         let batching = Batching { pixels: 1 << 12, in_flight: 1 };
         assert_eq!(
             [[16, 32], [64, 64], [65, 64], [1, 1], [0, 3]].map(|size| batching.rows(size)),

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_by_hand() {
+    fn map_bytes_by_hand() {
         // 5x7 pixels with a border of 1 above and below, 3 channels padded to 16; then 5x5 pixels
         // of 20 channels, padded to 32.
         let plan =
@@ -100,7 +100,7 @@ mod tests {
     /// The first layer adds 160,000 pixels of height with 384 KiB of weights, the second as much
     /// width with 128 KiB.
     #[test]
-    fn maps_that_grow_are_seen() {
+    fn map_bytes_of_growing_maps() {
         let grown = [conv(0, 3, 1, [32_768, 1], [98_304, 0]), conv(1, 1, 1, [1, 32_768], [0, 98_304])];
         let plan = Plan::new(Kind::Map(3), grown.to_vec()).unwrap();
         assert!(map_bytes(&plan, [16, 16]).unwrap() > 1 << 40);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_networks_of_this_project_are_far_from_it() {
+    fn built_in_networks_are_within_limits() {
         for architecture in Architecture::ALL {
             let bytes = map_bytes(&architecture.plan(), [224, 224]).unwrap();
             assert!(bytes < MAX_MAP_BYTES / 3, "{architecture:?}: {bytes}");

@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_size_makes_the_cut_a_constant() {
+    fn fixed_size_makes_the_cut_constant() {
         let model = model(tiny(), &Export { size: Some([9, 6]), ..EMBEDDING });
         let cut = "encoder.b.conv/Slice = Slice(encoder.a.conv/Conv, cut/starts, encoder.b.conv/ends, cut/axes)";
         assert_eq!(lines(&model)[..4], [FIRST, SECOND, cut, SUM]);
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dense_model_puts_out_the_last_map() {
+    fn dense_export_outputs_the_last_map() {
         let dense = model(tiny(), &DENSE);
         assert_eq!(lines(&dense).last().unwrap(), "embedding = Relu(encoder.b.conv/Add)");
         assert_eq!(shapes(&dense)[1], ["batch", "3", "rows", "columns"]);
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn taps_of_the_projector() {
+    fn export_of_projector_layers() {
         let nodes = |layer| {
             let model = model(tiny(), &Export { output: Output::Rows(layer), size: None });
             (lines(&model).split_off(8), shapes(&model)[1].clone())
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_and_a_linear_layer_without_bias() {
+    fn export_of_pool_and_linear_without_bias() {
         let window = Window { kernel: [3, 2], stride: [2, 1], padding: [1, 0] };
         let linear = Op::Linear { name: "fc".into(), inputs: 3, outputs: 2, bias: false, norm: None, relu: false };
         let ops = [Op::MaxPool { window }, Op::GlobalMean, linear];
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_says_what_to_feed() {
+    fn metadata_describes_the_input() {
         let properties = |settings: &Export| -> Vec<(String, String)> {
             model(tiny(), settings).metadata_props.into_iter().map(|pair| (pair.key, pair.value)).collect()
         };
@@ -460,13 +460,13 @@ mod tests {
     }
 
     #[test]
-    fn the_same_input_gives_the_same_bytes() {
+    fn export_is_deterministic() {
         let file = file(tiny(), |_| {});
         assert_eq!(export(&file, &DENSE).unwrap(), export(&file, &DENSE).unwrap());
     }
 
     #[test]
-    fn a_network_without_cuts_has_no_trace_of_them() {
+    fn export_without_cuts_has_no_cut_nodes() {
         let model = model(Architecture::ResNetSmall.plan().layers().to_vec(), &EMBEDDING);
         let graph = model.graph.unwrap();
         assert!(graph.node.iter().all(|node| node.op_type != "Slice" && node.op_type != "Shape"));
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_exported_is_refused() {
+    fn unsupported_export_is_refused() {
         let good = file(tiny(), |_| {});
         let padded =
             file(vec![conv("a", 0, Window::square(3, 1, 1), None), Layer { input: 1, op: Op::GlobalMean }], |_| {});

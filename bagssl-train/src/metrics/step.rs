@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loss_comes_before_the_gradients() {
+    fn loss_is_reported_before_gradients() {
         let names = ["encoder.a".to_string(), "encoder.b".to_string()];
         assert_eq!(not_finite(&[1.0, -2.0], &[0.0, 3.0], &names), None);
         assert_eq!(not_finite(&[1.0], &[0.0, f32::INFINITY], &names).unwrap(), "the gradient of encoder.b");

@@ -274,7 +274,7 @@ mod tests {
     const ALL: [&str; 7] = [CHECKPOINT, CONFIG, "events.out.tfevents.1.2", LOCK, METRICS, "notes.txt", STATES];
 
     #[test]
-    fn who_comes_second_hears_who_is_there() {
+    fn second_writer_is_refused_with_holder() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/run");
         let first = RunFolder::open(&path).unwrap();
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_of_others_is_refused_and_stays() {
+    fn foreign_lock_file_is_refused_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let (path, victim) = (folder.path().join("run"), folder.path().join("victim"));
         fs::create_dir(&path).unwrap();
@@ -306,7 +306,7 @@ mod tests {
 
     /// Another run may have taken the path.
     #[test]
-    fn a_folder_that_was_moved_is_noticed() {
+    fn moved_folder_is_detected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
         let first = RunFolder::open(&path).unwrap();
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_removed_and_nothing_else() {
+    fn clear_removes_only_the_run() {
         let folder = tempfile::tempdir().unwrap();
         let run = run(folder.path());
         assert_eq!(names(folder.path()), ALL);
@@ -332,7 +332,7 @@ mod tests {
 
     /// Among the states too: what is no state by its name, or has the name of one and is none.
     #[test]
-    fn what_others_have_put_among_the_states_stays() {
+    fn clear_keeps_foreign_files_in_states() {
         let folder = tempfile::tempdir().unwrap();
         let run = run(folder.path());
         let states = run.join(STATES);
@@ -367,7 +367,7 @@ mod tests {
 
     /// Killed after any part of it, there is the whole run or nothing of it.
     #[test]
-    fn a_removal_that_was_cut_short() {
+    fn interrupted_clear_is_repaired() {
         for moved in 0..=5 {
             let folder = tempfile::tempdir().unwrap();
             let run = run(folder.path());
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_removed_stays_whole() {
+    fn failed_clear_restores_the_run() {
         let folder = tempfile::tempdir().unwrap();
         let run = run(folder.path());
         // Blocks the last rename.

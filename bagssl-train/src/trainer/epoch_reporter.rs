@@ -116,17 +116,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn means_that_were_interrupted_are_the_same() {
+    fn interrupted_means_are_equal() {
         let steps = [[0.1, -1.0], [0.2, 1e9], [0.3, 1e-9]];
         let add = |means: &mut Means, [loss, rate]: [f64; 2]| means.add(&[("loss", loss), ("rate", rate)]);
-        let mut whole = Means::default();
-        steps.iter().for_each(|&step| add(&mut whole, step));
-        assert_eq!(whole.figures()[0], ("loss", (0.1 + 0.2 + 0.3) / 3.0));
+        let mut uninterrupted = Means::default();
+        steps.iter().for_each(|&step| add(&mut uninterrupted, step));
+        assert_eq!(uninterrupted.figures()[0], ("loss", (0.1 + 0.2 + 0.3) / 3.0));
         let mut first = Means::default();
         steps[..2].iter().for_each(|&step| add(&mut first, step));
         let mut resumed = Means::restored(&first.bits(), first.count());
         add(&mut resumed, steps[2]);
-        assert_eq!((resumed.figures(), resumed.count()), (whole.figures(), 3));
+        assert_eq!((resumed.figures(), resumed.count()), (uninterrupted.figures(), 3));
         // All later steps are skipped.
         let mut resumed = Means::restored(&first.bits(), first.count());
         resumed.name(vec!["loss"]);

@@ -368,8 +368,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         let images = batch.images().to_vec();
         let parts = self.parts(batch);
         with_exchange(self.exchange.as_ref(), || match &parts[..] {
-            [whole] if self.exchange.is_none() => self.whole(whole.clone(), images),
-            [whole] => self.shared(whole.clone(), images),
+            [full_batch_pass] if self.exchange.is_none() => self.full_batch_pass(full_batch_pass.clone(), images),
+            [full_batch_pass] => self.shared(full_batch_pass.clone(), images),
             parts => self.grad_cache_pass(parts, images),
         })
     }
@@ -409,7 +409,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
     }
 
     /// Processes all patches in one pass.
-    fn whole(&self, patches: Part<B>, images: Vec<u32>) -> Result<Pass<B, K>> {
+    fn full_batch_pass(&self, patches: Part<B>, images: Vec<u32>) -> Result<Pass<B, K>> {
         let output = self.forward(patches.tensor);
         let [_, dim] = output.projection.dims();
         let projections = output.projection.reshape([patches.images, patches.patches, dim]);

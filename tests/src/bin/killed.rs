@@ -26,7 +26,7 @@ fn die() -> ! {
 struct Dying<'a> {
     states: States,
     folder: &'a Path,
-    place: &'a str,
+    interruption: &'a str,
     saves: usize,
 }
 
@@ -37,7 +37,7 @@ impl StateStore for Dying<'_> {
 
     fn save(&mut self, position: Position, bytes: &[u8]) -> Result<()> {
         self.saves += 1;
-        match (self.place, self.saves) {
+        match (self.interruption, self.saves) {
             ("save", 2) => {
                 let partial = self.folder.join(".state.abcdef.partial");
                 std::fs::write(partial, &bytes[..bytes.len() / 2]).expect("the folder can be written to");
@@ -66,7 +66,7 @@ impl Observer for AtStep<'_> {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, folder, place] = arguments.as_slice() else {
+    let [_, folder, interruption] = arguments.as_slice() else {
         eprintln!("expected FOLDER and none, step, save or rename");
         std::process::exit(2);
     };
@@ -75,8 +75,8 @@ fn main() {
     let earlier = states.newest().expect("a state is whole").map(|found| found.bytes);
     let mut run = bagssl_tests::run(earlier.as_deref()).expect("the settings are sound, and a state is whole");
     println!("from step {}", run.step());
-    let mut store = Dying { states, folder: &folder.join(STATES), place, saves: 0 };
-    run.run(&loader(2), &mut AtStep(place), &mut store).expect("the run goes through");
+    let mut store = Dying { states, folder: &folder.join(STATES), interruption, saves: 0 };
+    run.run(&loader(2), &mut AtStep(interruption), &mut store).expect("the run goes through");
     let checkpoint = run.checkpoint().expect("the model can be written");
     write_atomic(&folder.join(CHECKPOINT), &checkpoint).expect("the folder can be written to");
 }

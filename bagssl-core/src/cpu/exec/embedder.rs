@@ -122,13 +122,13 @@ impl Embedder {
 impl Stage {
     /// Runs at most `rows` inputs of length `one` at a time.
     fn run(&self, data: &[f32], rows: usize, one: usize, size: [usize; 2]) -> Result<Vec<f32>> {
-        let mut kept = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
         with_threads(|threads| {
             let batch = rows.min(data.len() / one);
             let fits = |workspace: &Workspace| {
                 workspace.size() == size && workspace.batch() >= batch && workspace.threads() >= threads.count()
             };
-            let mut workspace = match kept.take() {
+            let mut workspace = match cached.take() {
                 Some(workspace) if fits(&workspace) => workspace,
                 _ => self.executor.workspace(batch.max(1), size, threads)?,
             };
@@ -136,7 +136,7 @@ impl Stage {
             for part in data.chunks(batch.max(1) * one) {
                 self.executor.run_into(&mut workspace, part, threads, &mut output)?;
             }
-            *kept = Some(workspace);
+            *cached = Some(workspace);
             Ok(output)
         })
     }

@@ -197,9 +197,9 @@ impl Executor {
             )));
         }
         let largest = forms[..=self.early].iter().map(|form| 4 * form.len()).max().unwrap_or(1);
-        let together = (EARLY_BATCH_BYTES / largest).clamp(1, 16);
+        let images_at_once = (EARLY_BATCH_BYTES / largest).clamp(1, 16);
         let workers = threads.count();
-        let early = if batch.div_ceil(together) >= 2 * workers { self.early } else { 0 };
+        let early = if batch.div_ceil(images_at_once) >= 2 * workers { self.early } else { 0 };
         let last_use = last_use(&self.plan);
         let early_slots = Slots::assign(&forms[..early], &last_use[..early]);
         let late_slots = Slots::assign(&forms[early..], &last_use[early..]);
@@ -208,10 +208,12 @@ impl Executor {
             methods: self.methods().collect(),
             batch,
             size: sizes[0],
-            together,
+            images_at_once,
             early,
             scratch: Scratch::new(workers),
-            early_memory: (0..if early > 0 { workers } else { 0 }).map(|_| early_slots.memory(together)).collect(),
+            early_memory: (0..if early > 0 { workers } else { 0 })
+                .map(|_| early_slots.memory(images_at_once))
+                .collect(),
             late_memory: late_slots.memory(batch),
             early_slots: early_slots.of_value,
             late_slots: late_slots.of_value,
@@ -271,9 +273,9 @@ impl Executor {
             pool::load(image, channels, to.image_on(index));
         };
         if space.early > 0 {
-            threads.each(rows.div_ceil(space.together), &|job, worker| {
-                let first = job * space.together;
-                let count = space.together.min(rows - first);
+            threads.each(rows.div_ceil(space.images_at_once), &|job, worker| {
+                let first = job * space.images_at_once;
+                let count = space.images_at_once.min(rows - first);
                 let map = |value: usize| match value < space.early {
                     true => space.early(value, worker),
                     false => space.late(value).image_on(first),
@@ -337,7 +339,7 @@ pub struct Workspace {
     methods: Vec<Option<Method>>,
     batch: usize,
     size: [usize; 2],
-    together: usize,
+    images_at_once: usize,
     early: usize,
     forms: Vec<Form>,
     scratch: Scratch,
@@ -480,9 +482,9 @@ fn parameter<'a>(source: &mut WeightSource<'a>, name: &str, part: &str, expected
 /// Rejects norm values that would lead to NaN, which a ReLU would hide.
 fn check_norm(norm: &str, parts: [(&str, &[f32]); 4]) -> Result<()> {
     for (name, values) in parts {
-        let least = if name == "running_var" { 0.0 } else { f32::NEG_INFINITY };
-        if let Some(value) = values.iter().find(|value| !value.is_finite() || **value < least) {
-            let expected = if least == 0.0 { "finite values of at least 0" } else { "finite values" };
+        let lower_bound = if name == "running_var" { 0.0 } else { f32::NEG_INFINITY };
+        if let Some(value) = values.iter().find(|value| !value.is_finite() || **value < lower_bound) {
+            let expected = if lower_bound == 0.0 { "finite values of at least 0" } else { "finite values" };
             return Err(Error::Plan(format!(
                 "parameter {:?}: expected {expected}, got {value}",
                 format!("{norm}.{name}")

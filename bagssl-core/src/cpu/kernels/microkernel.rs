@@ -79,10 +79,10 @@ unsafe fn finish<T: Vector, const R: usize, const V: usize>(tile: &Tile<'_>, mut
                 }
             }
         }
-        let least = T::splat(if tile.relu { 0.0 } else { f32::NEG_INFINITY });
+        let lower_bound = T::splat(if tile.relu { 0.0 } else { f32::NEG_INFINITY });
         for row in 0..R {
             for vector in 0..V {
-                sums[row][vector].max(least).store(tile.outputs[row].add(vector * T::LANES));
+                sums[row][vector].max(lower_bound).store(tile.outputs[row].add(vector * T::LANES));
             }
         }
     }
@@ -269,7 +269,7 @@ pub(crate) struct WinogradOutput {
 #[inline(always)]
 pub(crate) unsafe fn winograd_output<T: Vector>(from: *const f32, plane: usize, channels: usize, out: &WinogradOutput) {
     unsafe {
-        let least = T::splat(if out.relu { 0.0 } else { f32::NEG_INFINITY });
+        let lower_bound = T::splat(if out.relu { 0.0 } else { f32::NEG_INFINITY });
         for channel in (0..channels).step_by(T::LANES) {
             let mut columns = [[T::splat(0.0); 4]; 6];
             for (x, transformed) in columns.iter_mut().enumerate() {
@@ -297,7 +297,7 @@ pub(crate) unsafe fn winograd_output<T: Vector>(from: *const f32, plane: usize, 
                     if let Some(residual) = out.residual {
                         value = value.add(T::load(residual.start.add(y * residual.row + x * residual.pixel + channel)));
                     }
-                    value.max(least).store(out.to.start.add(y * out.to.row + x * out.to.pixel + channel));
+                    value.max(lower_bound).store(out.to.start.add(y * out.to.row + x * out.to.pixel + channel));
                 }
             }
         }

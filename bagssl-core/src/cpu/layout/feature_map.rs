@@ -142,9 +142,9 @@ impl Form {
     /// first pixel.
     pub(crate) fn with_border(self, before: usize, after: [usize; 2]) -> Self {
         let grow = before.saturating_sub(self.before);
-        let have = self.extent.map(|extent| extent + grow);
+        let current = self.extent.map(|extent| extent + grow);
         let before = self.before + grow;
-        Form { before, extent: [0, 1].map(|axis| have[axis].max(before + after[axis])), ..self }
+        Form { before, extent: [0, 1].map(|axis| current[axis].max(before + after[axis])), ..self }
     }
 
     /// Returns the number of values per image.

@@ -75,7 +75,7 @@ fn naive(plan: &Plan, seed: u64, input: Naive) -> Vec<Naive> {
             let factor = |output: usize| scale[output] / (variance[output] + NORM_EPSILON).sqrt();
             (0..outputs).map(|output| [factor(output), shift[output] - mean[output] * factor(output)]).collect()
         };
-        let least = |relu: bool| if relu { 0.0 } else { f64::NEG_INFINITY };
+        let lower_bound = |relu: bool| if relu { 0.0 } else { f64::NEG_INFINITY };
         let taps = |window: &Window| {
             let [rows, columns] = window.kernel;
             (0..rows).flat_map(move |y| (0..columns).map(move |x| (y, x))).collect::<Vec<_>>()
@@ -100,8 +100,9 @@ fn naive(plan: &Plan, seed: u64, input: Naive) -> Vec<Naive> {
                             sum += weight * from.at(input, from_y, from_x).unwrap_or(0.0);
                         }
                     }
-                    let beside = residual.map_or(0.0, |value| all[value].at(output, y as isize, x as isize).unwrap());
-                    (sum * norm[output][0] + norm[output][1] + beside).max(least(*relu))
+                    let residual_value =
+                        residual.map_or(0.0, |value| all[value].at(output, y as isize, x as isize).unwrap());
+                    (sum * norm[output][0] + norm[output][1] + residual_value).max(lower_bound(*relu))
                 })
             }
             Op::MaxPool { window } => Naive::from_fn(from.channels(), sizes[index + 1], |channel, y, x| {
@@ -125,7 +126,7 @@ fn naive(plan: &Plan, seed: u64, input: Naive) -> Vec<Naive> {
                     let products = weights[output * inputs..][..*inputs].iter().zip(&from.values);
                     let sum = products.map(|(weight, value)| weight * value).sum::<f64>() + bias[output];
                     let [factor, offset] = norm.as_ref().map_or([1.0, 0.0], |norm| norm[output]);
-                    (sum * factor + offset).max(least(*relu))
+                    (sum * factor + offset).max(lower_bound(*relu))
                 })
             }
         };
@@ -191,7 +192,7 @@ proptest! {
 
     /// Two consecutive convolutions with arbitrary windows, on maps that are not square.
     #[test]
-    fn convolutions_of_any_form(
+    fn convolution_of_any_shape_matches_naive(
         seed in 0u64..1000,
         (height, width) in (1usize..20, 1usize..20),
         batch in 1usize..5,
@@ -218,7 +219,7 @@ proptest! {
     /// Winograd's convolution with residuals that are larger than the output, on small maps that
     /// would not select it.
     #[test]
-    fn winograd_at_every_edge(
+    fn winograd_at_all_border_sizes(
         seed in 0u64..1000,
         (height, width) in (3usize..14, 3usize..14),
         channels in prop::sample::select(vec![16usize, 17, 48, 96]),
@@ -241,7 +242,7 @@ proptest! {
 /// A stem with pooling, a stage with a shortcut, final rows: with many and with few images, on one
 /// and several threads.
 #[test]
-fn whole_networks() {
+fn networks_match_naive() {
     use crate::architecture::{Architecture, mlp};
     let pool = Pool::new(3);
     for set in available() {
@@ -279,7 +280,7 @@ fn whole_networks() {
 /// Results on a rayon pool and on one thread are bitwise identical.
 #[cfg(feature = "rayon")]
 #[test]
-fn on_rayons_threads() {
+fn executor_on_rayon_threads() {
     let plan = crate::architecture::Architecture::ResNetSmall.plan();
     let input = values(5, "input", 24 * 3 * 16 * 16);
     let executor = Executor::new(&plan, &mut source(&plan, 5), ExecutorOptions::new(24, [16, 16])).unwrap();
@@ -296,7 +297,7 @@ fn on_rayons_threads() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn mismatches_are_refused() {
     let plan = crate::architecture::Architecture::ResNetSmall.plan();
     let options = ExecutorOptions::new(2, [8, 8]);
     let executor = Executor::new(&plan, &mut source(&plan, 0), options).unwrap();
@@ -316,7 +317,7 @@ fn what_does_not_fit_is_refused() {
 
 /// An executor rejects the workspace of another executor.
 #[test]
-fn the_workspace_of_another_is_refused() {
+fn workspace_of_another_executor_is_refused() {
     let conv = |outputs| Plan::new(Kind::Map(16), vec![conv(0, 16, outputs, Window::square(3, 1, 1), None)]).unwrap();
     let executor = |plan: &Plan, exact| {
         let options = ExecutorOptions { exact, ..ExecutorOptions::new(4, [17, 19]) };
@@ -340,7 +341,7 @@ fn the_workspace_of_another_is_refused() {
 
 /// A ReLU would hide NaN as 0.
 #[test]
-fn norms_that_are_no_numbers_are_refused() {
+fn non_finite_norms_are_refused() {
     let plan = Plan::new(Kind::Map(3), vec![conv(0, 3, 8, Window::square(1, 1, 0), None)]).unwrap();
     for (part, value, words) in [
         ("running_var", -1.0, "at least 0, got -1"),
@@ -360,7 +361,7 @@ fn norms_that_are_no_numbers_are_refused() {
 /// Early layers process several images at once, each thread its own. The results are bitwise
 /// identical to those of one thread, also for a partial batch.
 #[test]
-fn many_images_on_some_threads() {
+fn large_batch_on_several_threads() {
     let plan = crate::architecture::Architecture::ResNetSmall.plan();
     let executor = Executor::new(&plan, &mut source(&plan, 5), ExecutorOptions::new(100, [16, 16])).unwrap();
     let input = values(5, "input", 100 * 3 * 16 * 16);

@@ -28,7 +28,7 @@ proptest! {
 
     /// One pass over an image gives the same result as one pass per crop, for images of any size.
     #[test]
-    fn dense_is_as_each_crop_alone(
+    fn dense_equals_separate_crops(
         seed in 0u64..1000,
         (height, width) in (7u32..40, 7u32..40),
         more in 0usize..3,
@@ -71,7 +71,7 @@ proptest! {
 
 /// An image of several pieces: the embeddings at the edges of pieces equal those of the crops.
 #[test]
-fn dense_goes_on_over_the_edges_of_pieces() {
+fn dense_continues_across_piece_borders() {
     let plan = unpadded();
     let size = crate::patch::ImageSize { height: 300, width: 530 };
     let dense = Dense::new(&plan, &mut source(&plan, 3), 7, ExecutorOptions::new(1, [300, 530])).unwrap();
@@ -94,7 +94,7 @@ fn dense_goes_on_over_the_edges_of_pieces() {
 }
 
 #[test]
-fn dense_refuses_padding_and_says_where() {
+fn dense_refuses_padding() {
     let resnet = crate::architecture::Architecture::ResNetSmall.plan();
     let error =
         Dense::new(&resnet, &mut source(&resnet, 0), 16, ExecutorOptions::new(1, [16, 16])).unwrap_err().to_string();
@@ -139,7 +139,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn lean_convolutions_of_any_form(
+    fn arena_convolution_of_any_shape(
         seed in 0u64..1000,
         size in (1usize..12, 1usize..12),
         channels in (1usize..5, 1usize..6, 1usize..5),
@@ -161,7 +161,7 @@ proptest! {
 /// Shortcuts, pooling, rows. The arena of the small network has the size that its largest layers
 /// need: three maps of 16 channels on 16x16 pixels.
 #[test]
-fn lean_networks() {
+fn arena_networks_match_executor() {
     use crate::architecture::{Architecture, mlp};
     let small = Architecture::ResNetSmall.plan();
     assert!(lean_error(&small, 1, [16, 16]) < 1e-5);

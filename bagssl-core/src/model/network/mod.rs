@@ -283,17 +283,17 @@ pub(super) trait Layers<B: Backend> {
     fn linear(&mut self, input: Tensor<B, 2>, relu: bool) -> Tensor<B, 2>;
 }
 
-/// Runs the layers of a plan, and returns the values at the indices `wanted`.
+/// Runs the layers of a plan, and returns the values at the indices `requested`.
 ///
 /// # Panics
 /// If the plan reads another kind of input, or a wanted value is a map.
 pub(super) fn run<B: Backend, K: Kernels<B>>(
     plan: &Plan,
     input: Value<B>,
-    wanted: &[usize],
+    requested: &[usize],
     layers: &mut dyn Layers<B>,
 ) -> Vec<Tensor<B, 2>> {
-    let mut values = Values::new(plan, wanted, input);
+    let mut values = Values::new(plan, requested, input);
     for layer in plan.layers() {
         let output = match &layer.op {
             Op::ConvNorm { window, residual, relu, .. } => {
@@ -309,7 +309,7 @@ pub(super) fn run<B: Backend, K: Kernels<B>>(
         };
         values.push(output);
     }
-    wanted.iter().map(|&value| values.get(value).rows()).collect()
+    requested.iter().map(|&value| values.get(value).rows()).collect()
 }
 
 /// A network in training mode. Norms use the statistics of the batch and record them.
@@ -359,9 +359,9 @@ struct Values<B: Backend> {
 }
 
 impl<B: Backend> Values<B> {
-    fn new(plan: &Plan, wanted: &[usize], input: Value<B>) -> Self {
+    fn new(plan: &Plan, requested: &[usize], input: Value<B>) -> Self {
         let mut last_use = plan.last_use();
-        wanted.iter().for_each(|&value| last_use[value] = usize::MAX);
+        requested.iter().for_each(|&value| last_use[value] = usize::MAX);
         Values { values: vec![Some(input)], last_use }
     }
 

@@ -53,7 +53,7 @@ fn position(step: u64) -> Position {
 }
 
 #[test]
-fn how_often_by_hand() {
+fn save_interval_by_hand() {
     let time = |seconds| Ok(SaveInterval::Time(Duration::from_secs(seconds)));
     let parse = |text: &str| text.parse::<SaveInterval>();
     assert_eq!(parse("500"), Ok(SaveInterval::Steps(500)));
@@ -71,7 +71,7 @@ fn how_often_by_hand() {
 }
 
 #[test]
-fn the_last_ones_and_milestones_are_kept() {
+fn prune_keeps_last_states_and_milestones() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("states");
     let retention = Retention { interval: SaveInterval::Steps(1), last: 2, milestones: Some(2) };
@@ -80,8 +80,9 @@ fn the_last_ones_and_milestones_are_kept() {
     for step in 1..=14 {
         states.save(position(step), &state(step, 0.5)).unwrap();
     }
-    let kept = ["06-milestone", "12-milestone", "13", "14"].map(|step| format!("step-000000{step}.safetensors"));
-    assert_eq!(names(&path), kept);
+    let expected_names =
+        ["06-milestone", "12-milestone", "13", "14"].map(|step| format!("step-000000{step}.safetensors"));
+    assert_eq!(names(&path), expected_names);
     assert_eq!(states.newest().unwrap().unwrap().step, 14);
     let found = states.at(6).unwrap();
     assert_eq!(found.bytes, state(6, 0.5));
@@ -89,11 +90,11 @@ fn the_last_ones_and_milestones_are_kept() {
     assert!(error.ends_with("states: expected a state of step 7, got states of steps 6, 12, 13, 14"), "{error}");
     // A run that is reset to an earlier state repeats the later steps.
     states.rewind_to(&found).unwrap();
-    assert_eq!(names(&path), kept[..1]);
+    assert_eq!(names(&path), expected_names[..1]);
 }
 
 #[test]
-fn a_damaged_state_falls_back_to_the_one_before() {
+fn newest_skips_damaged_states() {
     let folder = tempfile::tempdir().unwrap();
     let mut states = States::new(folder.path(), Retention { last: 3, ..Retention::default() });
     for step in [4, 5, 8] {
@@ -118,22 +119,22 @@ fn a_damaged_state_falls_back_to_the_one_before() {
 
 /// The flips cover the entire file: its length, header, metadata and tensors.
 #[test]
-fn any_bit_that_has_flipped_is_noticed() {
-    let whole = state(3, 0.5);
-    assert!(parse_state(&whole).is_ok());
-    let header = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize + 8;
-    let places = (0..100).map(|i| i * header / 100).chain((0..100).map(|i| header + i * (whole.len() - header) / 100));
+fn any_flipped_bit_is_detected() {
+    let intact = state(3, 0.5);
+    assert!(parse_state(&intact).is_ok());
+    let header = u64::from_le_bytes(intact[..8].try_into().unwrap()) as usize + 8;
+    let places = (0..100).map(|i| i * header / 100).chain((0..100).map(|i| header + i * (intact.len() - header) / 100));
     for (number, place) in places.enumerate() {
-        let mut flipped = whole.clone();
+        let mut flipped = intact.clone();
         flipped[place] ^= 1 << (number % 8);
-        assert!(parse_state(&flipped).is_err(), "bit {} of byte {place} of {}", number % 8, whole.len());
+        assert!(parse_state(&flipped).is_err(), "bit {} of byte {place} of {}", number % 8, intact.len());
     }
 }
 
 /// A pipe in place of a state counts as damaged and does not block.
 #[cfg(unix)]
 #[test]
-fn a_pipe_is_no_state() {
+fn pipe_is_not_a_state() {
     let folder = tempfile::tempdir().unwrap();
     let mut states = States::new(folder.path(), Retention::default());
     states.save(position(3), &state(3, 1.0)).unwrap();
