@@ -14,19 +14,19 @@ use crate::error::Result;
 
 /// A backend and its kernels.
 pub trait Backend: Send + Sync {
-    /// Creates a network with the weights of a checkpoint, to read features at the layers `taps`.
+    /// Creates a network with the weights of a checkpoint, to read features at the layers `layers`.
     ///
     /// # Errors
     /// [`Error::Core`](crate::Error::Core) if a weight is not finite or memory is insufficient,
     /// [`Error::Plan`](crate::Error::Plan) if the backend cannot run the network.
-    fn trained(&self, checkpoint: &Checkpoint<'_>, taps: &[FeatureLayer]) -> Result<Box<dyn Embed>>;
+    fn trained(&self, checkpoint: &Checkpoint<'_>, layers: &[FeatureLayer]) -> Result<Box<dyn Embed>>;
 
-    /// Creates a network with random weights, to read features at the layers `taps`, for patches of
+    /// Creates a network with random weights, to read features at the layers `layers`, for patches of
     /// `side` pixels.
     ///
     /// # Errors
     /// As [`Backend::trained`].
-    fn random(&self, plan: &ModelPlan, seed: u64, side: u32, taps: &[FeatureLayer]) -> Result<Box<dyn Embed>>;
+    fn random(&self, plan: &ModelPlan, seed: u64, side: u32, layers: &[FeatureLayer]) -> Result<Box<dyn Embed>>;
 
     /// Creates a trainer at its first step, or resumes from a saved `state`.
     ///
@@ -64,7 +64,7 @@ pub trait Backend: Send + Sync {
 
     /// Returns the bytes of memory in use, if known. On a CPU this is the peak so far. On a GPU,
     /// where freed memory stays reserved, it is the current use.
-    fn memory_held(&self) -> Option<u64>;
+    fn memory_used(&self) -> Option<u64>;
 }
 
 /// The source of a network's weights.

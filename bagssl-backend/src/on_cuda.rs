@@ -45,9 +45,9 @@ pub fn cuda(precision: Precision) -> bagssl_train::Result<Box<dyn Backend>> {
 /// As [`cuda`].
 pub fn check_cuda(
     parts: &[self_check::Part],
-    tell: &mut dyn FnMut(self_check::Told<'_>),
+    report: &mut dyn FnMut(self_check::Told<'_>),
 ) -> bagssl_train::Result<self_check::Summary> {
-    self_check::correct::<Plain, Cuda>(parts, tell)
+    self_check::correct::<Plain, Cuda>(parts, report)
 }
 
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl<P: Numbers> Target for OnCuda<P> {
         (0..devices).filter_map(|gpu| memory(gpu).ok()).map(|memory| memory.free).min()
     }
 
-    fn memory_held() -> Option<u64> {
+    fn memory_used() -> Option<u64> {
         memory(0).ok().map(|memory| memory.used())
     }
 

@@ -52,19 +52,19 @@ impl Target for OnNdarray {
     type Kernels = CpuFast;
     type Training = Differentiable<SyncBatchNorm<CpuFast>>;
 
-    fn trained(&self, checkpoint: &Checkpoint<'_>, taps: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
+    fn trained(&self, checkpoint: &Checkpoint<'_>, layers: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
         checkpoint.check_values()?;
         let options = self.options(checkpoint.spec().patch.input());
-        Ok(Box::new(Embedder::new(checkpoint, taps, options)?))
+        Ok(Box::new(Embedder::new(checkpoint, layers, options)?))
     }
 
-    fn random(&self, plan: &ModelPlan, seed: u64, side: u32, taps: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
+    fn random(&self, plan: &ModelPlan, seed: u64, side: u32, layers: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
         let tensors = plan.init_weights(seed);
         let mut source = |name: &str| {
             let (.., values) =
                 tensors.iter().find(|(known, ..)| known == name).expect("a plan names all its parameters");
             Ok(values.into())
         };
-        Ok(Box::new(Embedder::from_source(plan, &mut source, taps, self.options(side))?))
+        Ok(Box::new(Embedder::from_source(plan, &mut source, layers, self.options(side))?))
     }
 }

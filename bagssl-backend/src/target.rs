@@ -45,8 +45,8 @@ pub(crate) trait Target: Debug + Send + Sync + 'static {
         Some(memory::available()? / devices as u64)
     }
 
-    fn memory_held() -> Option<u64> {
-        memory::held().map(|held| held.most)
+    fn memory_used() -> Option<u64> {
+        memory::process_memory().map(|memory| memory.peak)
     }
 
     /// Checks that the backend can run a plan.
@@ -59,11 +59,11 @@ pub(crate) trait Target: Debug + Send + Sync + 'static {
         Ok(ends.map(|end| WorkerOn { device: Default::default(), exchange: Arc::new(end) }).collect())
     }
 
-    fn trained(&self, checkpoint: &Checkpoint<'_>, _taps: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
+    fn trained(&self, checkpoint: &Checkpoint<'_>, _layers: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
         embedder::<Self>(Weights::Checkpoint(checkpoint), 0)
     }
 
-    fn random(&self, plan: &ModelPlan, seed: u64, _side: u32, _taps: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
+    fn random(&self, plan: &ModelPlan, seed: u64, _side: u32, _layers: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
         embedder::<Self>(Weights::Random(plan), seed)
     }
 }
@@ -108,12 +108,12 @@ fn trainer<T: Target + ?Sized>(
 }
 
 impl<T: Target> Backend for T {
-    fn trained(&self, checkpoint: &Checkpoint<'_>, taps: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
-        Target::trained(self, checkpoint, taps)
+    fn trained(&self, checkpoint: &Checkpoint<'_>, layers: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
+        Target::trained(self, checkpoint, layers)
     }
 
-    fn random(&self, plan: &ModelPlan, seed: u64, side: u32, taps: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
-        Target::random(self, plan, seed, side, taps)
+    fn random(&self, plan: &ModelPlan, seed: u64, side: u32, layers: &[FeatureLayer]) -> Result<Box<dyn Embed>> {
+        Target::random(self, plan, seed, side, layers)
     }
 
     fn trainer(
@@ -154,8 +154,8 @@ impl<T: Target> Backend for T {
         <T as Target>::free_memory(devices)
     }
 
-    fn memory_held(&self) -> Option<u64> {
-        <T as Target>::memory_held()
+    fn memory_used(&self) -> Option<u64> {
+        <T as Target>::memory_used()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use bagssl_backend::{Backend, CpuOptions};
-use bagssl_core::cpu::{InstructionSet, Options};
+use bagssl_core::cpu::{ExecutorOptions, InstructionSet};
 use clap::ValueEnum;
 
 /// The backends, by name.
@@ -150,7 +150,7 @@ impl CpuArgs {
     }
 
     /// Returns the executor's options for `batch` inputs of `size` at a time.
-    pub(crate) fn options(self, batch: usize, size: [usize; 2]) -> Result<Options> {
-        Ok(Options { set: self.set()?, exact: self.exact, batch, size })
+    pub(crate) fn options(self, batch: usize, size: [usize; 2]) -> Result<ExecutorOptions> {
+        Ok(ExecutorOptions { set: self.set()?, exact: self.exact, batch, size })
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use bagssl::Error;
-use bagssl_core::memory::held;
+use bagssl_core::memory::process_memory;
 use bagssl_data::Budget;
 pub(crate) use bagssl_data::MIB;
 use clap::builder::TypedValueParser;
@@ -79,7 +79,7 @@ impl MemoryArgs {
     /// If the process holds more than the limit, or the system does not say how much it holds.
     pub(crate) fn left(&self) -> Result<Arc<Budget>> {
         let Some(limit) = self.bytes() else { return Ok(self.budget()) };
-        let needed = held().ok_or_else(|| by_flag(Error::UnknownMemory))?.now;
+        let needed = process_memory().ok_or_else(|| by_flag(Error::UnknownMemory))?.current;
         let what = "the network";
         let left = limit.checked_sub(needed).ok_or_else(|| by_flag(Error::MemoryLimit { needed, limit, what }))?;
         Ok(Budget::new(left))
@@ -107,7 +107,7 @@ impl MemoryArgs {
     fn check_file(&self, path: &Path, times: u64, what: &'static str) -> Result<()> {
         if let (Some(limit), Ok(meta)) = (self.bytes(), path.metadata()) {
             // What the process holds stays. Where the system does not say it, the embedding will.
-            let now = held().map_or(0, |held| held.now);
+            let now = process_memory().map_or(0, |memory| memory.current);
             let needed = meta.len().saturating_mul(times).saturating_add(now);
             if needed > limit {
                 return Err(by_flag(Error::MemoryLimit { needed, limit, what }));

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, bail};
 use bagssl_data::Dataset;
-use bagssl_train::config::flat;
+use bagssl_train::config::flatten;
 use bagssl_train::run_state::{CONFIG, METRICS, STATES};
 
 use crate::config::RunConfig;
@@ -71,7 +71,7 @@ pub(crate) fn write_resumed(path: &Path, config: &RunConfig, may_change: bool) -
         Ok(stored) => stored,
         Err(error) => bail!("{error}; {advice}"),
     };
-    let differences = differences(&flat(&stored), &flat(config));
+    let differences = differences(&flatten(&stored), &flatten(config));
     if differences.is_empty() {
         return Ok(());
     }

@@ -196,7 +196,9 @@ fn data_check_says_what_it_takes_the_data_for() {
     }
     let table = include_bytes!("../../bagssl-data/tests/reference/columns.parquet");
     fs::create_dir(here.join("tables")).unwrap();
-    ["train", "test"].map(|half| fs::write(here.join(format!("tables/{half}.parquet")), table).unwrap());
+    for split in ["train", "test"] {
+        fs::write(here.join(format!("tables/{split}.parquet")), table).unwrap();
+    }
     let [stdout, stderr] = prints(here, &["data", "check", "tables", "--image-column", "photo"]);
     let columns = "images in photo, no labels (label is double, not int32 or int64): 11 images without classes";
     let halves = format!("data: tables: Hugging Face parquet, train.parquet, {columns}; test.parquet, {columns}");

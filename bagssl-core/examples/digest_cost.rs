@@ -58,7 +58,7 @@ fn checkpoint() -> Result<Vec<u8>, bagssl_core::Error> {
         patch,
         filter: Filter::Bilinear,
         normalization: Normalization::HALF,
-        tap: FeatureLayer::Embedding,
+        layer: FeatureLayer::Embedding,
         views: Views::FixedScale(patch),
         provenance: Provenance::default(),
         training: None,

@@ -1,11 +1,11 @@
 //! Exports a checkpoint as an ONNX model.
 //!
 //! ```text
-//! export_onnx CHECKPOINT MODEL [--tap embedding|first_layer|projection | --dense] [--size HEIGHTxWIDTH]
+//! export_onnx CHECKPOINT MODEL [--layer embedding|first_layer|projection | --dense] [--size HEIGHTxWIDTH]
 //!             [--random ARCHITECTURE]
 //! ```
 //!
-//! Without `--tap`, exports the checkpoint's own feature. Without `--size`, the model accepts any
+//! Without `--layer`, exports the checkpoint's own feature. Without `--size`, the model accepts any
 //! size. `--random` first creates a checkpoint with random values, to try an export without
 //! training.
 
@@ -36,12 +36,12 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
-    let (mut files, mut tap, mut dense, mut size, mut random) = (Vec::new(), None, false, None, None);
+    let (mut files, mut layer, mut dense, mut size, mut random) = (Vec::new(), None, false, None, None);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word}: expected a value, got none"));
         match word.as_str() {
-            "--tap" => tap = Some(parse_tap(&value()?)?),
+            "--tap" => layer = Some(parse_layer(&value()?)?),
             "--dense" => dense = true,
             "--size" => size = Some(parse_size(&value()?)?),
             "--random" => random = Some(value()?.parse()?),
@@ -51,7 +51,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let [from, to] = files.as_slice() else {
         return Err(format!("expected two files, got {}: {USAGE}", files.len()).into());
     };
-    if dense && tap.is_some_and(|tap| tap != FeatureLayer::Embedding) {
+    if dense && layer.is_some_and(|layer| layer != FeatureLayer::Embedding) {
         return Err("--dense: expected the tap embedding, got another".into());
     }
     if let Some(architecture) = random {
@@ -59,15 +59,15 @@ fn run() -> Result<(), Box<dyn Error>> {
     }
     let bytes = fs::read(from)?;
     let checkpoint = Checkpoint::from_bytes(&bytes)?;
-    let output = if dense { Output::Dense } else { Output::Rows(tap.unwrap_or(checkpoint.spec().tap)) };
+    let output = if dense { Output::Dense } else { Output::Rows(layer.unwrap_or(checkpoint.spec().layer)) };
     fs::write(to, onnx::to_bytes(&checkpoint, &Export { output, size })?)?;
     Ok(())
 }
 
-fn parse_tap(name: &str) -> Result<FeatureLayer, String> {
+fn parse_layer(name: &str) -> Result<FeatureLayer, String> {
     let known = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
     let names = known.map(FeatureLayer::name).join(", ");
-    known.into_iter().find(|tap| tap.name() == name).ok_or(format!("--tap: expected one of {names}, got {name:?}"))
+    known.into_iter().find(|layer| layer.name() == name).ok_or(format!("--tap: expected one of {names}, got {name:?}"))
 }
 
 fn parse_size(text: &str) -> Result<[usize; 2], String> {
@@ -88,7 +88,7 @@ fn random_checkpoint(architecture: Architecture) -> Result<Vec<u8>, bagssl_core:
         patch,
         filter: Filter::Bilinear,
         normalization: Normalization::IMAGENET,
-        tap: FeatureLayer::Embedding,
+        layer: FeatureLayer::Embedding,
         views: Views::FixedScale(patch),
         provenance: Provenance { created_by: "export_onnx --random".into(), ..Provenance::default() },
         training: None,

@@ -85,20 +85,20 @@ impl core::fmt::Debug for Pending {
 
 /// A network in evaluation mode: it uses its running statistics and computes no gradients.
 pub trait Embed {
-    /// Computes the features of all patches at each layer in `taps`, in the order of `taps`:
+    /// Computes the features of all patches at each layer in `layers`, in the order of `layers`:
     /// `[batch * patch, dim]` each.
     ///
     /// # Errors
     /// Returns the implementation's error, for instance if the network lacks one of the layers.
-    fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError>;
+    fn embed(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError>;
 
     /// Starts to embed a batch. On a device with a queue, the work continues while the caller
     /// prepares the next batch. Other implementations finish before they return.
     ///
     /// # Errors
     /// Like [`Embed::embed`]; errors may also surface in [`Pending::wait`].
-    fn begin(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Pending, SourceError> {
-        self.embed(batch, taps).map(|features| Pending::new(|| Ok(features)))
+    fn begin(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Pending, SourceError> {
+        self.embed(batch, layers).map(|features| Pending::new(|| Ok(features)))
     }
 
     /// Returns the number of batches that should be in flight to keep the device busy: 1 without a
@@ -135,11 +135,11 @@ impl<'a, T> InFlight<'a, T> {
     /// Like [`Embed::begin`] and [`Pending::wait`].
     pub fn begin(
         &mut self,
-        of: T,
+        tag: T,
         batch: &PatchBatch,
-        taps: &[FeatureLayer],
+        layers: &[FeatureLayer],
     ) -> core::result::Result<Option<(T, Vec<Rows>)>, SourceError> {
-        self.pending.push_back((of, self.network.begin(batch, taps)?));
+        self.pending.push_back((tag, self.network.begin(batch, layers)?));
         if self.pending.len() < self.network.in_flight() { Ok(None) } else { self.wait() }
     }
 
@@ -148,8 +148,8 @@ impl<'a, T> InFlight<'a, T> {
     /// # Errors
     /// Like [`Pending::wait`].
     pub fn wait(&mut self) -> core::result::Result<Option<(T, Vec<Rows>)>, SourceError> {
-        let Some((of, pending)) = self.pending.pop_front() else { return Ok(None) };
-        Ok(Some((of, pending.wait()?)))
+        let Some((tag, pending)) = self.pending.pop_front() else { return Ok(None) };
+        Ok(Some((tag, pending.wait()?)))
     }
 }
 
@@ -172,15 +172,15 @@ mod tests {
     struct Device(Rc<RefCell<Vec<String>>>);
 
     impl Embed for Device {
-        fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
-            self.begin(batch, taps)?.wait()
+        fn embed(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
+            self.begin(batch, layers)?.wait()
         }
 
         fn begin(&self, batch: &PatchBatch, _: &[FeatureLayer]) -> core::result::Result<Pending, SourceError> {
-            let (told, image) = (self.0.clone(), batch.images()[0]);
-            told.borrow_mut().push(format!("begin {image}"));
+            let (log, image) = (self.0.clone(), batch.images()[0]);
+            log.borrow_mut().push(format!("begin {image}"));
             Ok(Pending::new(move || {
-                told.borrow_mut().push(format!("wait {image}"));
+                log.borrow_mut().push(format!("wait {image}"));
                 Ok(vec![Rows { values: vec![image as f32], dim: 1 }])
             }))
         }
@@ -191,9 +191,9 @@ mod tests {
     }
 
     #[test]
-    fn batches_come_back_in_order_and_others_are_begun_before() {
-        let told = Rc::default();
-        let device = Device(Rc::clone(&told));
+    fn in_flight_batches_keep_their_order() {
+        let log = Rc::default();
+        let device = Device(Rc::clone(&log));
         let mut in_flight = InFlight::new(&device);
         let mut back = Vec::new();
         for image in 0..4 {
@@ -207,6 +207,6 @@ mod tests {
         let expected: Vec<_> = (0..4).map(|image| (image, vec![Rows { values: vec![image as f32], dim: 1 }])).collect();
         assert_eq!(back, expected);
         let order = ["begin 0", "begin 1", "begin 2", "wait 0", "begin 3", "wait 1", "wait 2", "wait 3"];
-        assert_eq!(*told.borrow(), order);
+        assert_eq!(*log.borrow(), order);
     }
 }

@@ -27,10 +27,10 @@ pub enum Error {
         width: u32,
     },
     /// A length differs from the required one.
-    #[error("{what}: expected length {expected}, got {got}")]
+    #[error("{name}: expected length {expected}, got {got}")]
     Length {
         /// The object whose length was checked.
-        what: &'static str,
+        name: &'static str,
         /// The required length.
         expected: usize,
         /// The actual length.

@@ -6,17 +6,17 @@ use std::prelude::v1::*;
 
 /// Bytes of memory that a program holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct MemoryUse {
     /// The current value.
-    pub now: u64,
+    pub current: u64,
     /// The peak so far.
-    pub most: u64,
+    pub peak: u64,
 }
 
 /// Returns the memory of this process, if the system reports it.
-pub fn held() -> Option<Held> {
+pub fn process_memory() -> Option<MemoryUse> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    Some(Held { now: bytes(&status, "VmRSS:")?, most: bytes(&status, "VmHWM:")? })
+    Some(MemoryUse { current: bytes(&status, "VmRSS:")?, peak: bytes(&status, "VmHWM:")? })
 }
 
 /// Returns the bytes of memory available on the system, if it reports them.
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_by_hand() {
+    fn status_line_by_hand() {
         let text = "Name:\tbagssl\nVmHWM:\t   2048 kB\nVmRSS:\t    3 kB\n";
         assert_eq!(
             [bytes(text, "VmRSS:"), bytes(text, "VmHWM:"), bytes(text, "VmSwap:")],
@@ -45,10 +45,10 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_program_knows_what_it_holds() {
+    fn process_memory_covers_allocated_block() {
         let block = vec![1_u8; 64 << 20];
-        let Held { now, most } = held().unwrap();
-        assert!(block.iter().map(|&byte| u64::from(byte)).sum::<u64>() <= now && now <= most);
+        let MemoryUse { current, peak } = process_memory().unwrap();
+        assert!(block.iter().map(|&byte| u64::from(byte)).sum::<u64>() <= current && current <= peak);
         assert!(available().unwrap() > 0);
     }
 }

@@ -24,7 +24,7 @@ pub enum Event<'a> {
         /// Number of steps done, including this one.
         step: u64,
         /// The value that is not finite.
-        what: &'a str,
+        value: &'a str,
         /// The images of the batch that caused it, as indices into the data set; all images of the
         /// batch if the cause is unknown.
         images: &'a [u32],

@@ -174,7 +174,7 @@ mod tests {
 
     /// The test vectors published with Random123 (`kat_vectors`, philox4x32 with 10 rounds).
     #[test]
-    fn philox_gives_the_published_answers() {
+    fn philox_matches_published_vectors() {
         assert_eq!(philox4x32_10([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
         assert_eq!(philox4x32_10([u32::MAX; 4], [u32::MAX; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
         assert_eq!(
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_of_the_address_gives_another_stream() {
+    fn streams_differ_by_each_address_field() {
         let base = Address { seed: 1, epoch: 2, image: 3, patch: 4 };
         let others = [
             Address { seed: 5, ..base },
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_wraps_without_entering_another_purpose() {
+    fn stream_wraps_within_its_purpose() {
         let mut stream = Address::default().stream(Purpose::Crop);
         let start = stream.clone().next_u32();
         stream.counter[0] |= BLOCKS - 1;
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_moments_are_those_of_the_distributions() {
+    fn moments_match_the_distributions() {
         let mut stream = Address { seed: 11, ..Address::default() }.stream(Purpose::Weights);
         let count = 20_000;
         let (mut sum, mut squares, mut uniform) = (0.0, 0.0, 0.0);
@@ -231,7 +231,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn below_stays_below(seed: u64, bound in 1u32..) {
+        fn below_is_less_than_its_bound(seed: u64, bound in 1u32..) {
             let mut stream = Address { seed, ..Address::default() }.stream(Purpose::Crop);
             for _ in 0..20 {
                 prop_assert!(stream.below(bound) < bound);
@@ -239,7 +239,7 @@ mod tests {
         }
 
         #[test]
-        fn a_permutation_holds_each_number_once(seed: u64, len in 0u32..200) {
+        fn permutation_holds_each_number_once(seed: u64, len in 0u32..200) {
             let mut order = Address { seed, ..Address::default() }.stream(Purpose::Shuffle).permutation(len);
             order.sort_unstable();
             prop_assert!(order.iter().copied().eq(0..len));

@@ -4,9 +4,9 @@
 
 use bagssl_core::architecture::{Architecture, mlp};
 use bagssl_core::checkpoint::{self, Checkpoint, ModelPlan};
-use bagssl_core::cpu::{Executor, Options as Cpu, Pool};
+use bagssl_core::cpu::{Executor, ExecutorOptions as Cpu, Pool};
 use bagssl_core::embed::FeatureLayer;
-use bagssl_core::import::{DType, Foreign, Imported, Layout, Options, import, to_torchvision};
+use bagssl_core::import::{DType, Foreign, ImportOptions, Imported, Layout, import, to_torchvision};
 use bagssl_core::patch::{PatchSide, PatchSpec};
 use bagssl_core::plan::{NamedTensor, Parameter};
 use proptest::prelude::*;
@@ -24,9 +24,9 @@ fn reference() -> Value {
     serde_json::from_str(include_str!("reference/foreign.json")).unwrap()
 }
 
-fn options() -> Options {
+fn options() -> ImportOptions {
     let patch = PatchSpec::new(PatchSide::AreaShare(0.2), 32).unwrap();
-    Options {
+    ImportOptions {
         layout: None,
         architecture: None,
         patch,
@@ -44,14 +44,14 @@ fn file(tensors: &[NamedTensor]) -> Vec<u8> {
     safetensors::serialize(views, None).unwrap()
 }
 
-fn refused(bytes: &[u8], options: &Options, words: &[&str]) {
+fn refused(bytes: &[u8], options: &ImportOptions, words: &[&str]) {
     let error = Foreign::from_bytes(bytes).and_then(|foreign| import(&foreign, options)).unwrap_err().to_string();
     assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");
 }
 
 /// The first bytes suffice for a file of any length.
 #[test]
-fn a_file_is_known_by_its_start() {
+fn check_start_recognizes_files() {
     let start = |bytes: &[u8]| Foreign::check_start(bytes).map_err(|error| error.to_string());
     for foreign in [ODD, LIGHTNING, WRAPPED] {
         assert_eq!(start(&foreign[..16]), Ok(()));
@@ -69,7 +69,7 @@ fn a_file_is_known_by_its_start() {
 }
 
 #[test]
-fn tensors_are_those_that_pytorch_saved() {
+fn tensors_match_those_saved_by_pytorch() {
     let foreign = Foreign::from_bytes(ODD).unwrap();
     let expected = reference();
     let expected = expected["values"].as_object().unwrap();
@@ -89,7 +89,7 @@ fn tensors_are_those_that_pytorch_saved() {
 }
 
 #[test]
-fn state_dicts_are_found_in_what_training_saves() {
+fn state_dict_is_found_in_training_checkpoints() {
     for (bytes, name) in [(LIGHTNING, "backbone.running_var"), (WRAPPED, "module.running_var")] {
         let foreign = Foreign::from_bytes(bytes).unwrap();
         assert_eq!(foreign.names().count(), 5);
@@ -135,7 +135,7 @@ fn embed_of(imported: &Imported, input: &[f32], dims: [usize; 4]) -> Vec<f32> {
 }
 
 #[test]
-fn imported_networks_embed_as_torchvision() {
+fn imported_networks_match_torchvision() {
     for case in reference()["cases"].as_array().unwrap() {
         let architecture: Architecture = case["arch"].as_str().unwrap().parse().unwrap();
         let bytes = torchvision(architecture);
@@ -165,7 +165,7 @@ fn imported(bytes: &[u8]) -> Imported {
 /// solo-learn's stem for CIFAR pads by 2. This equals a stem that pads by 1 on an image with a
 /// border of zeros. The file does not contain the padding.
 #[test]
-fn the_small_stem_of_solo_learn_pads_by_2() {
+fn solo_learn_small_stem_pads_by_2() {
     let bytes = torchvision(Architecture::ResNet18Cifar);
     let usual = Foreign::from_bytes(&bytes).unwrap();
     let tensors: Vec<NamedTensor> = usual
@@ -193,10 +193,10 @@ fn the_small_stem_of_solo_learn_pads_by_2() {
         assert!(
             embed_of(&usual, &image, [1, 3, 6, 8]).iter().zip(&wanted).any(|(a, b)| (a - b).abs() > 1e-2 * largest)
         );
-        let told = Options { architecture: Some(Architecture::ResNet18Cifar), ..options() };
-        let told = import(&Foreign::from_bytes(&bytes).unwrap(), &told).unwrap();
-        assert_eq!(told.architecture, Architecture::ResNet18Cifar);
-        assert!(!told.notes.iter().any(|note| note.contains("padding")));
+        let explicit = ImportOptions { architecture: Some(Architecture::ResNet18Cifar), ..options() };
+        let explicit = import(&Foreign::from_bytes(&bytes).unwrap(), &explicit).unwrap();
+        assert_eq!(explicit.architecture, Architecture::ResNet18Cifar);
+        assert!(!explicit.notes.iter().any(|note| note.contains("padding")));
     }
     let vicreg = imported(&renamed(&tensors, |name| format!("module.backbone.{name}")));
     assert_eq!((vicreg.layout, vicreg.architecture), (Layout::Vicreg, Architecture::ResNet18Cifar));
@@ -234,7 +234,7 @@ fn tensors(layout: Layout) -> Vec<NamedTensor> {
 }
 
 #[test]
-fn layouts_are_told_by_their_names() {
+fn layout_is_detected_by_tensor_names() {
     for layout in Layout::ALL {
         let bytes = file(&tensors(layout));
         let imported = import(&Foreign::from_bytes(&bytes).unwrap(), &options()).unwrap();
@@ -250,15 +250,15 @@ fn layouts_are_told_by_their_names() {
             let text = format!("{:?}", projector.layers()[0]);
             assert!(text.contains("relu: true") && imported.notes.is_empty(), "{text}");
         }
-        let tap = if layout == Layout::EmpSsl { FeatureLayer::FirstLayer } else { FeatureLayer::Embedding };
-        assert_eq!(imported.spec.tap, tap, "{layout:?}");
+        let layer = if layout == Layout::EmpSsl { FeatureLayer::FirstLayer } else { FeatureLayer::Embedding };
+        assert_eq!(imported.spec.layer, layer, "{layout:?}");
         let stem = &imported.tensors[0];
         assert_eq!((stem.0.as_str(), &stem.2), ("encoder.conv1.weight", &tensors(layout)[0].2));
     }
 }
 
 #[test]
-fn a_sequential_of_layers_is_counted() {
+fn sequential_layers_are_counted() {
     let all = counted();
     assert!(all[0].0 == "backbone.0.weight" && all.iter().any(|(name, ..)| name == "backbone.4.0.conv1.weight"));
     let imported = import(&Foreign::from_bytes(&file(&all)).unwrap(), &options()).unwrap();
@@ -279,7 +279,7 @@ fn counted() -> Vec<NamedTensor> {
 
 /// `torch.compile` and parallel or averaged models add prefixes to names.
 #[test]
-fn names_of_wrappers_are_left_out() {
+fn wrapper_prefixes_are_removed() {
     for wrap in ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module."] {
         let lightly = imported(&renamed(&counted(), |name| format!("{wrap}{name}")));
         assert_eq!((lightly.layout, lightly.architecture), (Layout::Lightly, Architecture::ResNetSmall), "{wrap}");
@@ -300,7 +300,7 @@ fn names_of_wrappers_are_left_out() {
 }
 
 #[test]
-fn two_tensors_of_one_meaning_are_refused() {
+fn duplicate_tensors_are_refused() {
     let mut twice = tensors(Layout::SoloLearn);
     twice.push(("encoder.bn1.bias".into(), vec![16], vec![0.0; 16]));
     refused(&file(&twice), &options(), &["expected one tensor", "backbone.bn1.bias", "encoder.bn1.bias"]);
@@ -309,7 +309,7 @@ fn two_tensors_of_one_meaning_are_refused() {
 /// Linear, BN, ReLU, Dropout, Linear: the positions of ReLUs are ambiguous, so the projector
 /// becomes the identity.
 #[test]
-fn a_projector_with_more_than_relus_is_the_identity() {
+fn projector_beyond_relu_becomes_identity() {
     let cases = [
         (Layout::SoloLearn, "projector.3.", "projector.4.", "between modules 1 and 4, got 2"),
         (Layout::SoloLearn, "projector.3.", "projector.3.", ""),
@@ -324,13 +324,13 @@ fn a_projector_with_more_than_relus_is_the_identity() {
         if identity {
             let note = &imported.notes[0];
             assert!(note.starts_with("projector: replaced by the identity") && note.contains(why), "{note}");
-            assert_eq!((imported.unused.len(), imported.spec.tap), (8, FeatureLayer::Embedding));
+            assert_eq!((imported.unused.len(), imported.spec.layer), (8, FeatureLayer::Embedding));
         }
     }
 }
 
 #[test]
-fn what_is_missing_or_too_much_is_named() {
+fn missing_and_unexpected_tensors_are_named() {
     let whole = tensors(Layout::SoloLearn);
     let mut less = whole.clone();
     less.retain(|(name, ..)| name != "backbone.bn1.weight");
@@ -339,7 +339,7 @@ fn what_is_missing_or_too_much_is_named() {
     more.push(("classifier.weight".into(), vec![2, 64], vec![0.0; 128]));
     more.push(("backbone.fc.bias".into(), vec![2], vec![0.0; 2]));
     refused(&file(&more), &options(), &["unexpected", "classifier.weight", "backbone.fc.bias"]);
-    let allowed = Options { allow_unused: true, ..options() };
+    let allowed = ImportOptions { allow_unused: true, ..options() };
     let imported = import(&Foreign::from_bytes(&file(&more)).unwrap(), &allowed).unwrap();
     assert_eq!(imported.unused, ["backbone.fc.bias", "classifier.weight"]);
     // A larger encoder is never truncated to a smaller one.
@@ -351,7 +351,7 @@ fn what_is_missing_or_too_much_is_named() {
 }
 
 #[test]
-fn export_and_import_change_nothing() {
+fn torchvision_round_trip() {
     let first = import(&Foreign::from_bytes(&file(&tensors(Layout::Torchvision))).unwrap(), &options()).unwrap();
     let bytes = checkpoint::to_bytes(&first.spec, &first.tensors).unwrap();
     // Importing a BagSSL checkpoint would lose its patches and its feature, which the tensors do
@@ -367,7 +367,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     /// A changed file is read or rejected, and the tensors of a readable file can be read.
     #[test]
-    fn any_change_of_a_file_does_no_harm(places in prop::collection::vec((0..ODD.len(), any::<u8>()), 1..6), cut in 0..ODD.len()) {
+    fn mutated_file_is_read_or_refused(places in prop::collection::vec((0..ODD.len(), any::<u8>()), 1..6), cut in 0..ODD.len()) {
         for bytes in [ODD.to_vec(), ODD[..cut].to_vec(), LIGHTNING.to_vec()] {
             let mut bytes = bytes;
             for &(place, byte) in &places {

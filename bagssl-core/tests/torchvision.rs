@@ -2,13 +2,13 @@
 #![cfg(all(feature = "cpu", feature = "std"))]
 
 use bagssl_core::architecture::Architecture;
-use bagssl_core::cpu::{Executor, InstructionSet, Options, Pool};
+use bagssl_core::cpu::{Executor, ExecutorOptions, InstructionSet, Pool};
 use bagssl_core::plan::{Parameter, Plan};
 
 use crate::support::{read, resnets};
 
 #[test]
-fn embeddings_are_those_of_torchvision_without_burn() {
+fn embeddings_match_torchvision_without_burn() {
     for set in InstructionSet::ALL.into_iter().filter(|set| set.is_available()) {
         for exact in [false, true] {
             let run = |plan: &Plan, fill: &dyn Fn(&Parameter) -> Vec<f32>, input: Vec<f32>, dims: [usize; 4]| {
@@ -18,7 +18,7 @@ fn embeddings_are_those_of_torchvision_without_burn() {
                     Ok(fill(parameter).into())
                 };
                 // A large nominal batch selects Winograd wherever it is supported.
-                let options = Options { set, exact, ..Options::new(1000, [dims[2], dims[3]]) };
+                let options = ExecutorOptions { set, exact, ..ExecutorOptions::new(1000, [dims[2], dims[3]]) };
                 let executor = Executor::new(plan, &mut source, options).unwrap();
                 let mut workspace = executor.workspace(dims[0], [dims[2], dims[3]], Pool::global()).unwrap();
                 executor.run(&mut workspace, &input, Pool::global()).unwrap()
@@ -35,7 +35,7 @@ fn embeddings_are_those_of_torchvision_without_burn() {
 
 /// Each architecture has torchvision's names and shapes, in any order.
 #[test]
-fn names_and_shapes_are_those_of_torchvision() {
+fn names_and_shapes_match_torchvision() {
     let all = read(include_str!("reference/resnet_names.json"));
     for (name, arch) in [
         ("resnet18", Architecture::ResNet18),

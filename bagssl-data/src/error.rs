@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bagssl_core::text::is_obeyed;
+use bagssl_core::text::is_interpreted;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -68,5 +68,5 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Shortens another library's message to one line: at most 200 characters, with control characters
 /// replaced by spaces.
 pub(crate) fn one_line(message: &impl ToString) -> String {
-    message.to_string().chars().take(200).map(|letter| if is_obeyed(letter) { ' ' } else { letter }).collect()
+    message.to_string().chars().take(200).map(|letter| if is_interpreted(letter) { ' ' } else { letter }).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use bagssl_train::memory::Estimate;
+use bagssl_train::memory::MemoryEstimate;
 use bagssl_train::preset::{PRESETS, Preset, names, preset};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn describe(preset: &Preset) -> Result<(), Box<dyn Error>> {
     let config = preset.config();
     let (batch, epochs) = (config.batch, config.schedule.epochs);
-    let bytes = Estimate::new(&config.check()?, 4).bytes((batch.images * batch.micro_batch()) as u64);
+    let bytes = MemoryEstimate::new(&config.check()?, 4).bytes((batch.images * batch.micro_batch()) as u64);
     println!("{:<16} {}", preset.name, preset.about);
     println!(
         "{:16} {} images of {} patches a step, {epochs} epochs, {} MiB",

@@ -51,7 +51,7 @@ pub struct TrainConfig {
 ///
 /// # Panics
 /// If the config cannot be represented in TOML.
-pub fn flat(config: &impl Serialize) -> Vec<(String, String)> {
+pub fn flatten(config: &impl Serialize) -> Vec<(String, String)> {
     fn add(name: &str, value: &toml::Value, to: &mut Vec<(String, String)>) {
         match value {
             toml::Value::Table(table) => {
@@ -82,8 +82,8 @@ pub struct ModelConfig {
     /// The layer sizes of the projector.
     pub projector: Vec<usize>,
     /// The layer whose features are the representation.
-    #[serde(default = "embedding")]
-    pub tap: FeatureLayer,
+    #[serde(rename = "tap", default = "embedding")]
+    pub layer: FeatureLayer,
 }
 
 fn embedding() -> FeatureLayer {

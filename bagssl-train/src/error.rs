@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bagssl_core::batch::{BatchShape, SourceError};
-use bagssl_core::checkpoint::Change;
+use bagssl_core::checkpoint::SettingChange;
 
 /// The error type of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -23,10 +23,10 @@ pub enum Error {
     #[error("config: {0}")]
     Config(String),
     /// A value is infinite or NaN.
-    #[error("{what} is not finite{}", at_step(*.step, .images))]
+    #[error("{value} is not finite{}", at_step(*.step, .images))]
     NotFinite {
         /// The name of the value.
-        what: String,
+        value: String,
         /// The step, if known.
         step: Option<u64>,
         /// The images of the batch that caused it, as far as known, as indices into the data set.
@@ -66,7 +66,7 @@ pub enum Error {
         /// images. Other settings may be changed deliberately.
         is_fixed: bool,
         /// The settings that differ, if known. `images` is the fingerprint of the training images.
-        changed: Vec<Change>,
+        changed: Vec<SettingChange>,
     },
     /// A previous run exists, but none of its states can be resumed from.
     #[error("{path}: expected {expected}, got {got}")]
@@ -121,16 +121,16 @@ pub enum Error {
 
 impl Error {
     /// Returns an error for a non-finite value of unknown step and images.
-    pub(crate) fn not_finite(what: &str) -> Self {
-        Error::NotFinite { what: what.into(), step: None, images: Vec::new() }
+    pub(crate) fn not_finite(value: &str) -> Self {
+        Error::NotFinite { value: value.into(), step: None, images: Vec::new() }
     }
 }
 
 /// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-fn other_run(is_fixed: bool, changed: &[Change]) -> String {
-    let list = |value: fn(&Change) -> &String| {
+fn other_run(is_fixed: bool, changed: &[SettingChange]) -> String {
+    let list = |value: fn(&SettingChange) -> &String| {
         let settings = changed.iter().map(|change| format!("{} {}", change.setting, value(change)));
         settings.collect::<Vec<_>>().join(", ")
     };

@@ -193,15 +193,15 @@ impl<B: Backend> Optimizer<B> {
         Ok(Optimizer { config, state: BTreeMap::new(), steps: 0, fused: None })
     }
 
-    /// Makes [`Optimizer::update_all`] use the fused implementation `together`.
-    pub fn set_fused(&mut self, together: Box<dyn FusedOptimizer<B>>) {
-        self.fused = Some(together);
+    /// Makes [`Optimizer::update_all`] use the fused implementation `fused`.
+    pub fn set_fused(&mut self, fused: Box<dyn FusedOptimizer<B>>) {
+        self.fused = Some(fused);
     }
 
     /// Returns the new values of all parameters, in the order of `changes`. `factor` is the
     /// schedule's factor on the peak learning rate.
     pub fn update_all(&mut self, changes: Vec<Change<B>>, factor: f64) -> Vec<Tensor<B, 1>> {
-        let Some(together) = self.fused.take() else {
+        let Some(fused) = self.fused.take() else {
             let each = |change: Change<B>| self.update(&change.parameter, change.value, change.gradient, factor);
             return changes.into_iter().map(each).collect();
         };
@@ -214,8 +214,8 @@ impl<B: Backend> Optimizer<B> {
             (change, states)
         });
         let items = items.collect();
-        let updated = together.step(self.config, self.config.learning_rate() * factor, self.steps, items);
-        self.fused = Some(together);
+        let updated = fused.step(self.config, self.config.learning_rate() * factor, self.steps, items);
+        self.fused = Some(fused);
         let mut values = Vec::with_capacity(names.len());
         for (name, updated) in names.iter().zip(updated) {
             let mut updated = updated.into_iter();

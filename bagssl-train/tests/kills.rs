@@ -10,7 +10,7 @@ use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_train::config::CheckedConfig;
 use bagssl_train::loss::LinAlg;
 use bagssl_train::metrics::Metrics;
-use bagssl_train::run_state::{Every, Keeping, METRICS, Position, RunFolder, STATES, StateStore, States};
+use bagssl_train::run_state::{METRICS, Position, Retention, RunFolder, STATES, SaveInterval, StateStore, States};
 use bagssl_train::trainer::{Ended, Trainer};
 use bagssl_train::{Error, Result};
 use burn::tensor::backend::AutodiffBackend;
@@ -40,13 +40,13 @@ impl Observer for Watched<'_> {
 struct Mortal<'a>(&'a Life, States);
 
 impl StateStore for Mortal<'_> {
-    fn is_due(&self, at: Position) -> bool {
-        self.1.is_due(at)
+    fn is_due(&self, position: Position) -> bool {
+        self.1.is_due(position)
     }
 
-    fn save(&mut self, at: Position, bytes: &[u8]) -> Result<()> {
+    fn save(&mut self, position: Position, bytes: &[u8]) -> Result<()> {
         self.0.spend().map_err(Error::Observer)?;
-        self.1.save(at, bytes)?;
+        self.1.save(position, bytes)?;
         self.0.spend().map_err(Error::Observer)
     }
 }
@@ -60,7 +60,7 @@ where
 {
     let (config, life) = (config.clone(), Life(Cell::new(life)));
     let run = RunFolder::open(folder).unwrap();
-    let states = States::new(run.join(STATES), Keeping { every: Every::Steps(3), ..Keeping::default() });
+    let states = States::new(run.join(STATES), Retention { interval: SaveInterval::Steps(3), ..Retention::default() });
     let found = states.newest().unwrap();
     let mut trainer: Trainer<B, K> = match &found {
         None => Trainer::new(config, info(), Default::default()).unwrap(),
@@ -87,8 +87,8 @@ where
     B: AutodiffBackend,
     K: Kernels<B> + LinAlg<B::InnerBackend>,
 {
-    let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let expected = live::<B, K>(config, whole.path(), u64::MAX).2.unwrap();
+    let (uninterrupted, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let expected = live::<B, K>(config, uninterrupted.path(), u64::MAX).2.unwrap();
     let (mut kills, mut from) = (0, Vec::new());
     for life in lives {
         let (begun, _, checkpoint) = live::<B, K>(config, killed.path(), life);
@@ -102,8 +102,9 @@ where
     assert!(from.iter().any(|begun| begun % 4 != 0), "resumed within epochs: {from:?}");
     let steps = config.config().schedule.epochs * 4;
     for name in [METRICS.to_string(), format!("{STATES}/step-{steps:08}.safetensors")] {
-        let [whole, killed] = [&whole, &killed].map(|folder| std::fs::read(folder.path().join(&name)).unwrap());
-        assert!(whole == killed, "another {name}");
+        let [uninterrupted, killed] =
+            [&uninterrupted, &killed].map(|folder| std::fs::read(folder.path().join(&name)).unwrap());
+        assert!(uninterrupted == killed, "another {name}");
     }
     kills
 }
@@ -115,7 +116,7 @@ fn longer(epochs: u32) -> CheckedConfig {
 }
 
 #[test]
-fn killed_fifty_times_it_ends_with_the_same_bits() {
+fn run_killed_fifty_times_is_bit_identical() {
     // From 1 to 13 things a life, each as often as any other.
     let lives = (0..).map(|life| 1 + life * 5 % 13);
     let kills = killed_until_done::<Cpu, Fast>(&longer(26), lives);
@@ -124,7 +125,7 @@ fn killed_fifty_times_it_ends_with_the_same_bits() {
 
 /// The same where a step is heard of when the next one has begun.
 #[test]
-fn killed_with_a_step_in_the_queue() {
+fn run_killed_with_a_queued_step() {
     let lives = (0..).map(|life| 3 + life * 5 % 9);
     assert!(killed_until_done::<OnBurn, Differentiable<Queued>>(&config("bagssl"), lives) >= 4);
 }

@@ -48,8 +48,8 @@ fn wave(count: usize, phase: f64) -> Vec<f32> {
 }
 
 #[track_caller]
-fn close(what: &str, got: f64, expected: f64, tolerance: f64) {
-    assert!((got - expected).abs() <= tolerance * expected.abs().max(1.0), "{what}: expected {expected}, got {got}");
+fn close(value: &str, got: f64, expected: f64, tolerance: f64) {
+    assert!((got - expected).abs() <= tolerance * expected.abs().max(1.0), "{value}: expected {expected}, got {got}");
 }
 
 /// Two images, two patches, two dimensions: the patches of the first image are (1, 0) and (0, 2), those of the second
@@ -95,7 +95,7 @@ fn simclr_by_hand() {
 /// Positives do not compete: three equal patches of an image that are orthogonal to those of another have no more to gain
 /// than two, but against more negatives: -ln(e^2 / (e^2 + 3)).
 #[test]
-fn simclr_of_three_patches_by_hand() {
+fn simclr_with_three_patches_by_hand() {
     let values = [[3.0, 0.0].repeat(3), [0.0, 2.0].repeat(3)].concat();
     let value = value(Loss::simclr(), &values, [2, 3, 2]);
     close("loss", value.figure("loss").unwrap(), (3.0 * (-2_f64).exp()).ln_1p(), 1e-6);
@@ -114,7 +114,7 @@ fn spectral_by_hand() {
 
 /// Values and gradients of PyTorch (`reference/losses.py` made them).
 #[test]
-fn losses_are_those_of_pytorch() {
+fn losses_match_pytorch() {
     let reference: serde_json::Value = serde_json::from_str(include_str!("reference/losses.json")).unwrap();
     let numbers = |value: &serde_json::Value| -> Vec<f32> {
         value["data"].as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
@@ -171,7 +171,7 @@ fn by_loops(loss: Loss, values: &[f32], [images, patches, dim]: [usize; 3]) -> f
 
 /// Images, patches and dimensions of different numbers, of which each is once the largest.
 #[test]
-fn contrastive_losses_are_their_formulas() {
+fn contrastive_losses_match_their_formulas() {
     for dims in [[17, 3, 5], [3, 11, 4], [2, 3, 40], [5, 2, 7]] {
         let values = wave(dims.iter().product(), 0.7);
         // The spectral loss takes the squares within images from those of all, which are of the order of |z|^4.
@@ -198,7 +198,7 @@ impl LinAlg<NdArray> for Twice {
 
 /// All products are the algebra's: of values, and of gradients.
 #[test]
-fn contrastive_losses_ask_their_algebra() {
+fn contrastive_losses_use_their_lin_alg() {
     let (dims, values) = ([4, 3, 5], wave(60, 0.2));
     for loss in [Loss::simclr(), Loss::spectral()] {
         let projections = tensor(&values, dims).require_grad();
@@ -211,7 +211,7 @@ fn contrastive_losses_ask_their_algebra() {
 }
 
 #[test]
-fn collapse_costs_more_than_spread() {
+fn collapsed_projections_have_higher_loss() {
     let collapsed: Vec<f32> = [0.6, -0.8, 0.0].repeat(8);
     let spread = wave(24, 0.0);
     let tcr = |values: &[f32]| value(Loss::tcr(0.0, 0.2), values, [4, 2, 3]).figure("loss").unwrap();
@@ -231,7 +231,7 @@ fn collapse_costs_more_than_spread() {
 
 /// Swapping batch and patch changes each loss.
 #[test]
-fn images_and_patches_are_not_the_same() {
+fn losses_distinguish_images_from_patches() {
     let values = wave(6 * 3 * 4, 0.3);
     let mut swapped = Vec::new();
     for patch in 0..3 {
@@ -247,7 +247,7 @@ fn images_and_patches_are_not_the_same() {
 }
 
 #[test]
-fn what_is_no_number_has_no_loss() {
+fn non_finite_projections_have_non_finite_loss() {
     for loss in ALL {
         let mut values = wave(12, 0.1);
         values[7] = f32::NAN;
@@ -266,7 +266,7 @@ fn what_is_no_number_has_no_loss() {
 }
 
 #[test]
-fn a_row_of_zeros_has_a_finite_gradient() {
+fn zero_row_has_finite_gradient() {
     let mut values = wave(12, 0.1);
     values[..2].fill(0.0);
     for loss in ALL {
@@ -279,7 +279,7 @@ proptest! {
 
     /// The surrogate's gradient is that of the loss itself.
     #[test]
-    fn gradients_are_finite_differences(
+    fn gradients_match_finite_differences(
         images in 2usize..6, patches in 2usize..5, dim in 1usize..7, phase in 0f64..6.0, which in 0usize..4,
     ) {
         let loss = [Loss::tcr(7.0, 0.2), ALL[1], ALL[2], ALL[3]][which];
@@ -292,20 +292,20 @@ proptest! {
         prop_assume!(!matches!(loss, Loss::VicReg { .. }) || distance_to_kink(&values, dims) > f64::from(step));
         let exact = gradient(loss, &values, dims);
         let largest = exact.iter().fold(0.1_f32, |largest, value| largest.max(value.abs()));
-        for place in 0..values.len().min(12) {
+        for index in 0..values.len().min(12) {
             let at = |step: f32| {
                 let mut moved = values.clone();
-                moved[place] += step;
+                moved[index] += step;
                 value(loss, &moved, dims).figure("loss").unwrap()
             };
             let difference = (at(step) - at(-step)) / (2.0 * f64::from(step));
-            let error = (difference - f64::from(exact[place])).abs();
-            prop_assert!(error < 2e-2 * f64::from(largest), "{loss:?} {dims:?}: {difference} and {}", exact[place]);
+            let error = (difference - f64::from(exact[index])).abs();
+            prop_assert!(error < 2e-2 * f64::from(largest), "{loss:?} {dims:?}: {difference} and {}", exact[index]);
         }
     }
 
     #[test]
-    fn the_coding_rate_stays_above_its_bound(
+    fn coding_rate_is_above_its_bound(
         images in 2usize..9, dim in 1usize..9, epsilon in 0.01f64..2.0, phase in 0f64..6.0,
     ) {
         let values = wave(images * 2 * dim, phase);
@@ -319,7 +319,7 @@ proptest! {
 
     /// Only the length of projections depends on `lambda`.
     #[test]
-    fn lambda_sets_the_length(patches in 2usize..5, phase in 0f64..6.0, factor in 0.2f64..5.0) {
+    fn spectral_lambda_sets_the_length(patches in 2usize..5, phase in 0f64..6.0, factor in 0.2f64..5.0) {
         let dims = [3, patches, 2];
         let values = wave(3 * patches * 2, phase);
         let shorter: Vec<f32> = values.iter().map(|value| value / factor.sqrt() as f32).collect();
@@ -329,7 +329,7 @@ proptest! {
 
     /// For any number of patches the pair term is the mean over pairs.
     #[test]
-    fn the_invariance_of_vicreg_is_the_mean_over_pairs(patches in 2usize..6, phase in 0f64..6.0) {
+    fn vicreg_invariance_is_the_mean_over_pairs(patches in 2usize..6, phase in 0f64..6.0) {
         let (images, dim) = (3, 2);
         let values = wave(images * patches * dim, phase);
         let got = value(Loss::vicreg(), &values, [images, patches, dim]).figure("invariance").unwrap();
@@ -345,7 +345,7 @@ proptest! {
 
 /// Two patches of each of three images.
 #[test]
-fn a_similarity_by_hand() {
+fn similarity_by_hand() {
     let of = |values: [[[f32; 2]; 2]; 3]| {
         let projections = Tensor::<NdArray, 3>::from_floats(values, &Default::default());
         similarity(projections).into_scalar()

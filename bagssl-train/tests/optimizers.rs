@@ -66,7 +66,7 @@ fn parameters() -> [Parameter; 2] {
 
 /// Every optimizer's steps; halfway its state goes through its saved form, which must change nothing.
 #[test]
-fn steps_are_those_of_pytorch() {
+fn steps_match_pytorch() {
     let device = Default::default();
     let reference = reference();
     let cases = reference["optimisers"].as_array().unwrap();
@@ -100,7 +100,7 @@ fn steps_are_those_of_pytorch() {
 }
 
 #[test]
-fn rates_are_those_of_the_formula() {
+fn schedule_matches_its_formula() {
     let reference = reference();
     for part in ["schedule", "schedule_without_warm_up"] {
         let case = &reference[part];
@@ -120,7 +120,7 @@ fn rates_are_those_of_the_formula() {
 }
 
 #[test]
-fn a_state_that_does_not_fit_is_refused() {
+fn mismatched_state_is_refused() {
     let device = Default::default();
     let config = OptimizerConfig::Sgd {
         learning_rate: 0.1,
@@ -143,7 +143,7 @@ fn a_state_that_does_not_fit_is_refused() {
 }
 
 #[test]
-fn settings_outside_their_range_are_refused() {
+fn settings_out_of_range_are_refused() {
     let sgd = |rate, momentum, nesterov, decay| OptimizerConfig::Sgd {
         learning_rate: rate,
         momentum,
@@ -181,7 +181,7 @@ impl FusedOptimizer<NdArray> for Descents {
 }
 
 #[test]
-fn a_step_of_all_parameters_at_once_is_the_step_of_each() {
+fn fused_step_equals_separate_steps() {
     let config = OptimizerConfig::Sgd {
         learning_rate: 0.5,
         momentum: 0.9,
@@ -189,8 +189,8 @@ fn a_step_of_all_parameters_at_once_is_the_step_of_each() {
         weight_decay: 0.0,
         decay_norm_and_bias: false,
     };
-    let [mut alone, mut each, mut together] = [(); 3].map(|()| Optimizer::<NdArray>::new(config).unwrap());
-    together.set_fused(Box::new(Descents));
+    let [mut separate, mut each, mut fused] = [(); 3].map(|()| Optimizer::<NdArray>::new(config).unwrap());
+    fused.set_fused(Box::new(Descents));
     let mut now = [tensor(&[1.0, -2.0, 0.5]), tensor(&[3.0])];
     for step in 1..4 {
         let gradients = [tensor(&[0.1 * step as f32, -0.2, 0.7]), tensor(&[1.5])];
@@ -198,17 +198,17 @@ fn a_step_of_all_parameters_at_once_is_the_step_of_each() {
             let all = parameters().into_iter().zip(now.clone()).zip(gradients.clone());
             all.map(|((parameter, value), gradient)| Change { parameter, value, gradient }).collect()
         };
-        [&mut alone, &mut each, &mut together].into_iter().for_each(Optimizer::begin_step);
+        [&mut separate, &mut each, &mut fused].into_iter().for_each(Optimizer::begin_step);
         let expected: Vec<_> = changes()
             .into_iter()
-            .map(|change| alone.update(&change.parameter, change.value, change.gradient, 0.5).into_data())
+            .map(|change| separate.update(&change.parameter, change.value, change.gradient, 0.5).into_data())
             .collect();
         let one_by_one = each.update_all(changes(), 0.5);
-        let at_once = together.update_all(changes(), 0.5);
+        let at_once = fused.update_all(changes(), 0.5);
         assert_eq!(one_by_one.iter().map(Tensor::to_data).collect::<Vec<_>>(), expected);
         assert_eq!(at_once.iter().map(Tensor::to_data).collect::<Vec<_>>(), expected);
         now = at_once.try_into().unwrap();
     }
-    assert_eq!(alone.tensors(), together.tensors());
-    assert_eq!(alone.tensors(), each.tensors());
+    assert_eq!(separate.tensors(), fused.tensors());
+    assert_eq!(separate.tensors(), each.tensors());
 }

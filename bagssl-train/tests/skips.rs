@@ -45,15 +45,15 @@ pub(crate) struct Skips(pub(crate) Vec<(u64, String, Vec<u32>)>);
 
 impl Observer for Skips {
     fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
-        if let Event::Skipped { step, what, images } = event {
-            self.0.push((*step, (*what).into(), images.to_vec()));
+        if let Event::Skipped { step, value, images } = event {
+            self.0.push((*step, (*value).into(), images.to_vec()));
         }
         Ok(Verdict::Continue)
     }
 }
 
 #[test]
-fn what_is_not_finite_is_named_and_stops_or_skips() {
+fn non_finite_step_is_named_and_stops_or_skips() {
     let run = |policy, micro| {
         let mut config = config("bagssl").config().clone();
         config.on_not_finite = policy;
@@ -97,7 +97,7 @@ impl PatchSource for AllBroken {
 }
 
 #[test]
-fn steps_that_were_skipped_are_counted_and_some_are_not_enough() {
+fn skipped_steps_are_counted() {
     let mut skipping = config("bagssl").config().clone();
     skipping.on_not_finite = OnNotFinite::Skip;
     // The bias correction of AdamW goes by the steps that were made, before and after a resumption.
@@ -107,15 +107,15 @@ fn steps_that_were_skipped_are_counted_and_some_are_not_enough() {
     skipping.optimizer = adam.unwrap()["o"];
     let config = skipping.check().unwrap();
     let new = || -> Run { Trainer::new(config.clone(), info(), Default::default()).unwrap() };
-    let mut whole = new();
-    whole.run(&ONE_BROKEN, &mut Watch::default(), &mut Nowhere).unwrap();
-    assert_eq!((whole.step(), whole.skipped()), (12, 1));
+    let mut uninterrupted = new();
+    uninterrupted.run(&ONE_BROKEN, &mut Watch::default(), &mut Nowhere).unwrap();
+    assert_eq!((uninterrupted.step(), uninterrupted.skipped()), (12, 1));
     let (mut store, mut watch) = (Memory::default(), Watch { stop_after: Some(3), ..Watch::default() });
     new().run(&ONE_BROKEN, &mut watch, &mut store).unwrap();
     let mut resumed: Run = Trainer::resume(config.clone(), info(), Default::default(), &store.0).unwrap();
     assert_eq!((resumed.step(), resumed.skipped()), (3, 1));
     resumed.run(&ONE_BROKEN, &mut Watch::default(), &mut Nowhere).unwrap();
-    assert_eq!(whole.checkpoint().unwrap(), resumed.checkpoint().unwrap());
+    assert_eq!(uninterrupted.checkpoint().unwrap(), resumed.checkpoint().unwrap());
 
     let (mut run, mut store) = (new(), Memory::default());
     let error = run.run(&AllBroken, &mut Watch::default(), &mut store).unwrap_err();
@@ -142,20 +142,24 @@ impl Observer for Epochs {
 
 /// The means of an epoch whose last two steps are skipped are those of the steps before, also if it was resumed in between.
 #[test]
-fn an_epoch_that_is_resumed_and_skips_the_rest_has_means() {
+fn resumed_epoch_of_skipped_steps_has_means() {
     let mut config = config("bagssl").config().clone();
     config.on_not_finite = OnNotFinite::Skip;
     let (config, source) = (config.check().unwrap(), BrokenBatches(&[2, 3]));
     let new = || -> Run { Trainer::new(config.clone(), info(), Default::default()).unwrap() };
-    let mut whole = Epochs::default();
-    new().run(&source, &mut whole, &mut Nowhere).unwrap();
-    assert!(whole.0[0].iter().any(|(name, mean)| *name == "loss" && mean.is_finite()), "{:?}", whole.0[0]);
+    let mut uninterrupted = Epochs::default();
+    new().run(&source, &mut uninterrupted, &mut Nowhere).unwrap();
+    assert!(
+        uninterrupted.0[0].iter().any(|(name, mean)| *name == "loss" && mean.is_finite()),
+        "{:?}",
+        uninterrupted.0[0]
+    );
     let (mut store, mut epochs) = (Memory::default(), Epochs(Vec::new(), Some(2)));
     new().run(&source, &mut epochs, &mut store).unwrap();
     let mut resumed: Run = Trainer::resume(config.clone(), info(), Default::default(), &store.0).unwrap();
     epochs.1 = None;
     resumed.run(&source, &mut epochs, &mut Nowhere).unwrap();
-    assert_eq!(epochs.0, whole.0);
+    assert_eq!(epochs.0, uninterrupted.0);
 }
 
 /// Cannot write down the end of the second epoch.
@@ -191,7 +195,7 @@ impl PatchSource for SecondBroken {
 
 /// An epoch whose end could not be written down is done again: a state after it would go on with the next one, and the line would be missing.
 #[test]
-fn an_epoch_whose_end_nobody_has_heard_of_is_not_saved() {
+fn unreported_epoch_end_is_not_saved() {
     let mut config = config("bagssl").config().clone();
     config.on_not_finite = OnNotFinite::Skip;
     let config = config.check().unwrap();

@@ -22,7 +22,7 @@ fn values<const D: usize>(tensor: Tensor<NdArray, D>) -> Vec<f32> {
 }
 
 #[test]
-fn who_only_meets_is_told_of_one_who_sums() {
+fn barrier_against_all_reduce_is_refused() {
     let results = on_threads(2, |end| match end.rank().rank {
         0 => end.barrier().is_ok(),
         _ => end.all_reduce(tensor(&[1.0])).is_err(),
@@ -31,7 +31,7 @@ fn who_only_meets_is_told_of_one_who_sums() {
 }
 
 #[test]
-fn sums_and_lists_are_those_of_all() {
+fn all_reduce_and_all_gather_cover_all_workers() {
     let results = on_threads(3, |end| {
         let number = end.rank().rank as f32;
         let mut all = Vec::new();
@@ -47,7 +47,7 @@ fn sums_and_lists_are_those_of_all() {
 }
 
 #[test]
-fn who_waits_for_a_worker_that_has_ended_is_told() {
+fn waiting_for_an_exited_worker_fails() {
     let results = on_threads(3, |end| match end.rank().rank {
         1 => None,
         _ => Some(end.all_reduce(tensor(&[1.0])).unwrap_err().to_string()),
@@ -57,7 +57,7 @@ fn who_waits_for_a_worker_that_has_ended_is_told() {
 }
 
 #[test]
-fn tensors_of_other_lengths_are_refused() {
+fn tensors_of_unequal_lengths_are_refused() {
     let results = on_threads(2, |end| {
         let length = 1 + end.rank().rank;
         end.all_reduce(tensor(&vec![0.0; length])).unwrap_err().to_string()

@@ -137,7 +137,7 @@ impl StateStore for Memory {
 }
 
 #[test]
-fn every_preset_is_consistent() {
+fn presets_are_consistent() {
     for preset in PRESETS {
         let table: toml::Table = preset.toml.parse().unwrap();
         assert!(table.contains_key("augment"), "{}", preset.name);
@@ -157,7 +157,7 @@ fn training_lowers_the_loss() {
 }
 
 #[test]
-fn a_resumed_run_is_the_uninterrupted_one() {
+fn resumed_run_equals_uninterrupted_run() {
     let mut whole = trainer("bagssl");
     whole.run(&source(), &mut Watch::default(), &mut Nowhere).unwrap();
     for stop in 1..12 {
@@ -171,7 +171,7 @@ fn a_resumed_run_is_the_uninterrupted_one() {
 }
 
 #[test]
-fn another_run_is_not_resumed() {
+fn state_of_another_run_is_refused() {
     let mut store = Memory::default();
     let mut watch = Watch { stop_after: Some(2), ..Watch::default() };
     let mut run = trainer("bagssl");
@@ -214,7 +214,7 @@ fn another_run_is_not_resumed() {
 
 /// Learning rate, epochs and where things lie may be changed; the first two only if that is meant.
 #[test]
-fn what_is_changed_on_resuming_is_recorded() {
+fn changes_on_resuming_are_recorded() {
     #[derive(Default)]
     struct Changes(Vec<String>);
     impl Observer for Changes {
@@ -241,16 +241,16 @@ fn what_is_changed_on_resuming_is_recorded() {
     assert_eq!(changed.len(), 2, "{changed:?}");
     let meant = RunInfo { may_change: true, ..lies("there") };
     let mut run = resume(meant.clone(), &store.0).unwrap();
-    let mut heard = Changes::default();
-    assert_eq!(run.run(&source(), &mut heard, &mut store).unwrap(), Ended::Finished);
+    let mut recorded = Changes::default();
+    assert_eq!(run.run(&source(), &mut recorded, &mut store).unwrap(), Ended::Finished);
     let rate = format!("2 optimizer.learning_rate {rate} 0.5");
-    assert_eq!(heard.0, [&*rate, "2 schedule.epochs 3 2", "2 data here there"]);
+    assert_eq!(recorded.0, [&*rate, "2 schedule.epochs 3 2", "2 data here there"]);
     assert_eq!(run.step(), 8);
     // It is said once, and kept; but where things lay is not for who uses the weights.
     let mut run = resume(meant, &store.0).unwrap();
-    let mut heard = Changes::default();
-    run.run(&source(), &mut heard, &mut store).unwrap();
-    assert!(heard.0.is_empty(), "{:?}", heard.0);
+    let mut recorded = Changes::default();
+    run.run(&source(), &mut recorded, &mut store).unwrap();
+    assert!(recorded.0.is_empty(), "{:?}", recorded.0);
     let checkpoint = run.checkpoint().unwrap();
     let checkpoint = Checkpoint::from_bytes(&checkpoint).unwrap();
     let changes: Vec<&str> =
@@ -266,7 +266,7 @@ fn what_is_changed_on_resuming_is_recorded() {
 }
 
 #[test]
-fn a_source_that_fails_or_lies_is_reported() {
+fn source_errors_are_reported() {
     struct Broken(BatchShape);
     impl PatchSource for Broken {
         fn shape(&self) -> BatchShape {
@@ -306,7 +306,7 @@ impl PatchSource for Vanishes {
 }
 
 #[test]
-fn what_was_done_before_an_error_is_saved() {
+fn progress_before_an_error_is_saved() {
     let mut whole = trainer("bagssl");
     whole.run(&source(), &mut Watch::default(), &mut Nowhere).unwrap();
     for good in [3, 8, 9] {
@@ -321,7 +321,7 @@ fn what_was_done_before_an_error_is_saved() {
 
 /// The epoch that somebody stops after its last step is told as any other.
 #[test]
-fn a_stop_at_an_epochs_end_ends_the_epoch() {
+fn stop_at_epoch_end_completes_the_epoch() {
     let mut watch = Watch { stop_after: Some(8), ..Watch::default() };
     assert_eq!(trainer("bagssl").run(&source(), &mut watch, &mut Nowhere).unwrap(), Ended::Stopped);
     assert_eq!((watch.losses.len(), watch.epochs, watch.projections.len()), (8, 2, 2));
@@ -329,7 +329,7 @@ fn a_stop_at_an_epochs_end_ends_the_epoch() {
 
 /// A learning rate at which the weights leave the numbers that there are.
 #[test]
-fn what_nothing_can_be_computed_with_is_not_saved() {
+fn non_finite_weights_are_not_saved() {
     let mut config = config("bagssl").config().clone();
     config.optimizer = OptimizerConfig::Sgd {
         learning_rate: 1e30,
@@ -351,7 +351,7 @@ fn what_nothing_can_be_computed_with_is_not_saved() {
 /// Micro-batches of patches: one step of SGD is that of a single graph in which the same parts go through the network, with
 /// the loss of all of them together.
 #[test]
-fn a_split_batch_has_the_gradient_of_the_whole_one() {
+fn micro_batches_have_the_full_batch_gradient() {
     for name in ["bagssl", "bagssl-vicreg"] {
         let optimizer = OptimizerConfig::Sgd {
             learning_rate: 1.0,
@@ -438,19 +438,19 @@ pub(crate) type OnBurn = Autodiff<NdArray>;
 
 /// What a step has left after a kernel failed is not saved, though the error is told once and the next check finds none.
 #[test]
-fn what_failed_kernels_leave_is_not_saved() {
+fn state_after_failed_kernels_is_not_saved() {
     let mut run: Trainer<OnBurn, Differentiable<Queued>> =
         Trainer::new(config("bagssl"), info(), Default::default()).unwrap();
     let mut store = Memory::default();
     CHECKS.set(3);
     let error = run.run(&source(), &mut Watch::default(), &mut store).unwrap_err();
-    assert!(matches!(&error, Error::Kernels(what) if what.contains("a launch has failed")), "{error}");
+    assert!(matches!(&error, Error::Kernels(value) if value.contains("a launch has failed")), "{error}");
     assert!(run.step() >= 3 && store.0.is_empty(), "{} steps, {} bytes", run.step(), store.0.len());
 }
 
 /// Reading a step after the next one has begun changes when one hears of it, and nothing else.
 #[test]
-fn figures_that_are_read_late_are_the_same() {
+fn late_read_metrics_are_equal() {
     type Late = Trainer<OnBurn, Differentiable<Queued>>;
     type AtOnce = Trainer<OnBurn, Differentiable<SyncBatchNorm<Stock>>>;
     let late = |config: CheckedConfig| -> Late { Trainer::new(config, info(), Default::default()).unwrap() };

@@ -100,7 +100,7 @@ fn trainer(config: CheckedConfig) -> Run {
 /// What each worker's run comes to.
 type Outcome = (Result<Ended>, Vec<f64>, Vec<NamedTensor>, u64);
 
-fn work(config: &CheckedConfig, count: usize, source: Noise, stops: Option<(usize, usize)>) -> Vec<Outcome> {
+fn run_workers(config: &CheckedConfig, count: usize, source: Noise, stops: Option<(usize, usize)>) -> Vec<Outcome> {
     std::thread::scope(|scope| {
         let each = |end: Threads<NdArray>| {
             let rank = end.rank();
@@ -121,7 +121,7 @@ fn largest(values: impl Iterator<Item = f32>) -> f32 {
 }
 
 #[test]
-fn the_step_is_that_of_one_worker_with_the_whole_batch() {
+fn workers_step_equals_one_worker_with_full_batch() {
     // Of more than one step the losses alone: where the input of a ReLU is 0 but for rounding, its gradient is not.
     let steps = |batches| Noise { batches, broken: None };
     for (name, micro, source) in [
@@ -132,12 +132,12 @@ fn the_step_is_that_of_one_worker_with_the_whole_batch() {
     ] {
         let config = config(name, micro);
         let first = trainer(config.clone()).model().tensors();
-        let mut alone = trainer(config.clone());
+        let mut single = trainer(config.clone());
         let mut watch = Watch::default();
-        alone.run(&source, &mut watch, &mut Nowhere).unwrap();
-        let expected = alone.model().tensors();
+        single.run(&source, &mut watch, &mut Nowhere).unwrap();
+        let expected = single.model().tensors();
         for count in [2, 3] {
-            let workers = work(&config, count, source, None);
+            let workers = run_workers(&config, count, source, None);
             for (ended, losses, tensors, _) in &workers {
                 assert_eq!(*ended.as_ref().unwrap(), Ended::Finished);
                 assert_eq!(losses, &workers[0].1);
@@ -163,10 +163,10 @@ fn the_step_is_that_of_one_worker_with_the_whole_batch() {
 
 /// Without exchanged statistics the step is another: the test above can fail.
 #[test]
-fn norms_of_a_part_are_not_those_of_the_whole() {
+fn norms_of_a_shard_differ_from_full_batch() {
     let config = config("bagssl", None);
-    let mut alone = trainer(config.clone());
-    alone.run(&THREE, &mut Watch::default(), &mut Nowhere).unwrap();
+    let mut single = trainer(config.clone());
+    single.run(&THREE, &mut Watch::default(), &mut Nowhere).unwrap();
     type Apart = Trainer<Autodiff<NdArray>, Differentiable<CpuFast>>;
     let ends = Threads::new(2);
     let tensors = std::thread::scope(|scope| {
@@ -182,22 +182,22 @@ fn norms_of_a_part_are_not_those_of_the_whole() {
         let workers: Vec<_> = ends.into_iter().map(|end| scope.spawn(move || each(end))).collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).next().unwrap()
     });
-    let pairs = alone.model().tensors().into_iter().zip(tensors);
+    let pairs = single.model().tensors().into_iter().zip(tensors);
     let error = largest(pairs.flat_map(|((_, _, a), (_, _, b))| a.into_iter().zip(b).map(|(a, b)| a - b)));
     assert!(error > 1e-3, "{error}");
 }
 
 #[test]
-fn all_stop_after_the_step_in_which_they_hear_of_it() {
-    let workers = work(&config("bagssl", None), 2, THREE, Some((1, 1)));
+fn workers_stop_after_the_same_step() {
+    let workers = run_workers(&config("bagssl", None), 2, THREE, Some((1, 1)));
     for (ended, losses, _, step) in workers {
         assert_eq!((ended.unwrap(), losses.len(), step), (Ended::Stopped, 2, 2));
     }
 }
 
 #[test]
-fn what_is_not_finite_ends_all_workers() {
-    let workers = work(&config("bagssl", None), 3, Noise { broken: Some(1), ..THREE }, None);
+fn non_finite_step_ends_all_workers() {
+    let workers = run_workers(&config("bagssl", None), 3, Noise { broken: Some(1), ..THREE }, None);
     for (ended, losses, ..) in workers {
         assert!(matches!(ended.unwrap_err(), Error::NotFinite { step: Some(2), .. }));
         assert_eq!(losses.len(), 1);
@@ -206,7 +206,7 @@ fn what_is_not_finite_ends_all_workers() {
 
 /// The images of one worker vanish: the first one saves what all have done.
 #[test]
-fn what_was_done_is_saved_when_another_worker_ends() {
+fn progress_is_saved_when_another_worker_exits() {
     struct Vanishes(Shard<Noise>, bool);
     impl PatchSource for Vanishes {
         fn shape(&self) -> BatchShape {

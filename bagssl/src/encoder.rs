@@ -65,7 +65,7 @@ impl Encoder {
     /// [`Error::Core`] if it is no checkpoint, is damaged, or has weights that are not finite.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let checkpoint = Checkpoint::from_bytes(bytes)?;
-        Self::new(&checkpoint, bytes, &[checkpoint.spec().tap])
+        Self::new(&checkpoint, bytes, &[checkpoint.spec().layer])
     }
 
     fn new(checkpoint: &Checkpoint<'_>, bytes: &[u8], layers: &[FeatureLayer]) -> Result<Self> {
@@ -73,7 +73,7 @@ impl Encoder {
         let spec = checkpoint.spec().clone();
         let (set, side) = (InstructionSet::best(), spec.patch.input() as usize);
         let options = EmbedderOptions { set, exact: false, rows: ROWS, side };
-        let needed = [layers, &[spec.tap]].concat();
+        let needed = [layers, &[spec.layer]].concat();
         Ok(Encoder {
             network: Embedder::new(checkpoint, &needed, options)?,
             spec,
@@ -90,7 +90,7 @@ impl Encoder {
 
     /// The length of an embedding.
     pub fn dim(&self) -> usize {
-        self.spec.model.dim(self.spec.tap)
+        self.spec.model.dim(self.spec.layer)
     }
 
     /// Embeds an image: the mean of the embeddings of all patches of a grid, each a quarter of a patch from the next.
@@ -108,7 +108,7 @@ impl Encoder {
             part.iter().for_each(|&crop| cutter.cut(image, crop, &mut values));
             let shape = BatchShape { images: 1, patches: part.len(), channels: 3, height: side, width: side };
             let batch = PatchBatch::new(shape, values, vec![0], vec![0])?;
-            let rows = self.network.embed(&batch, &[spec.tap]).map_err(Error::Network)?;
+            let rows = self.network.embed(&batch, &[spec.layer]).map_err(Error::Network)?;
             rows[0].values.chunks(self.dim()).try_for_each(|row| mean.push(row))?;
         }
         let mean = mean.mean().expect("a grid has a patch");
@@ -134,7 +134,7 @@ impl Encoder {
     /// Those of [`embed`]; [`Error::Setting`] if [`EmbedOptions::feature`] was not loaded. The embedding always is, and the
     /// checkpoint's own layer.
     pub fn embed_dataset(&self, dataset: &Arc<Dataset>, options: &EmbedOptions<'_>) -> Result<Embeddings> {
-        let loaded = [&self.layers[..], &[FeatureLayer::Embedding, self.spec.tap]].concat();
+        let loaded = [&self.layers[..], &[FeatureLayer::Embedding, self.spec.layer]].concat();
         if let Some(other) = options.feature.filter(|feature| !loaded.contains(feature)) {
             let loaded: Vec<&str> = loaded.iter().map(|layer| layer.name()).collect();
             let expected = format!("a layer that was loaded ({})", loaded.join(", "));

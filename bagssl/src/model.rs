@@ -58,7 +58,7 @@ impl<'a> Model<'a> {
     /// Returns the layers to evaluate: the embedding and, if the projector is the model's own, the projection. The projector's
     /// first layer is included only if the checkpoint or the protocol names it.
     pub fn evaluated_layers(&self, protocol: &Protocol) -> Vec<FeatureLayer> {
-        self.layers(&evaluated_layers(self.spec.tap, protocol))
+        self.layers(&evaluated_layers(self.spec.layer, protocol))
     }
 
     /// Returns what a result for this model depends on. Reads all images, the first time.

@@ -101,7 +101,7 @@ fn features_that_were_not_loaded_are_refused() {
         let options = EmbedOptions { feature: Some(feature), ..EmbedOptions::default() };
         encoder().embed_files(&[&file], &options)
     };
-    assert_eq!(encoder().spec().tap, FeatureLayer::Embedding);
+    assert_eq!(encoder().spec().layer, FeatureLayer::Embedding);
     assert!(with(FeatureLayer::Embedding).is_ok());
     let text = with(FeatureLayer::Projection).unwrap_err().to_string();
     assert!(text.contains("feature") && text.contains("embedding") && text.contains("projection"), "{text}");

@@ -5,14 +5,14 @@ use bagssl_data::Image;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    const MOST_PIXELS: u64 = 1 << 20;
+    const MAX_PIXELS: u64 = 1 << 20;
     let told = Image::size_from_header(bytes, "fuzz");
-    if told.as_ref().is_ok_and(|size| u64::from(size.height) * u64::from(size.width) > MOST_PIXELS) {
+    if told.as_ref().is_ok_and(|size| u64::from(size.height) * u64::from(size.width) > MAX_PIXELS) {
         return;
     }
     if let Ok(image) = Image::decode(bytes, "fuzz") {
         let size = image.size();
-        assert_eq!(told.unwrap(), size);
+        assert_eq!(expected.unwrap(), size);
         assert_eq!(image.rgb().len(), size.height as usize * size.width as usize * 3);
     }
 });

@@ -48,11 +48,11 @@ impl Covered {
 }
 
 /// The intervals of all patches' means, over 1,000 tiles of photographs.
-fn covered(checkpoint: &Checkpoint<'_>, tap: FeatureLayer) -> Covered {
+fn covered(checkpoint: &Checkpoint<'_>, layer: FeatureLayer) -> Covered {
     let spec = checkpoint.spec();
     let side = spec.patch.input() as usize;
     let options = EmbedderOptions { set: InstructionSet::best(), exact: false, rows: 121, side };
-    let network = Embedder::new(checkpoint, &[tap], options).unwrap();
+    let network = Embedder::new(checkpoint, &[layer], options).unwrap();
     let mut covered = Covered::default();
     for split in Split::ALL {
         let dataset = std::sync::Arc::new(Dataset::embedded(split).unwrap());
@@ -68,7 +68,7 @@ fn covered(checkpoint: &Checkpoint<'_>, tap: FeatureLayer) -> Covered {
         for batch in loader.batches().take(1000 - covered.bags as usize) {
             let batch = batch.unwrap();
             assert_eq!(batch.shape().patches, 121);
-            covered.add(batch.images()[0], &network.embed(&batch, &[tap]).unwrap()[0]);
+            covered.add(batch.images()[0], &network.embed(&batch, &[layer]).unwrap()[0]);
         }
     }
     covered
@@ -78,15 +78,15 @@ fn covered(checkpoint: &Checkpoint<'_>, tap: FeatureLayer) -> Covered {
 /// and a mean, and this network has seen 15 steps: many of its components are 0 but for a few patches, and 16 patches are too
 /// few for Student's t to know that (92.1 % are covered; 93.7 % with a network that is done).
 #[test]
-fn stated_intervals_cover_the_embeddings_of_photographs() {
+fn intervals_cover_embeddings_of_photographs() {
     let bytes = include_bytes!("../golden/checkpoint.safetensors");
     let checkpoint = Checkpoint::from_bytes(bytes).unwrap();
-    for (tap, least) in [(FeatureLayer::Embedding, [91.0, 93.0, 93.0]), (FeatureLayer::Projection, [93.0; 3])] {
-        let covered = covered(&checkpoint, tap);
+    for (layer, least) in [(FeatureLayer::Embedding, [91.0, 93.0, 93.0]), (FeatureLayer::Projection, [93.0; 3])] {
+        let covered = covered(&checkpoint, layer);
         assert_eq!(covered.bags, 1000);
         let percent = covered.components.map(|count| 100.0 * count as f64 / covered.of_components as f64);
         let fits = percent.iter().zip(least).all(|(&percent, least)| (least..=97.0).contains(&percent));
-        assert!(fits, "{tap:?}: {percent:?} percent of the components");
-        assert!(covered.balls.iter().all(|&balls| balls >= 950), "{tap:?}: {:?} balls", covered.balls);
+        assert!(fits, "{layer:?}: {percent:?} percent of the components");
+        assert!(covered.balls.iter().all(|&balls| balls >= 950), "{layer:?}: {:?} balls", covered.balls);
     }
 }

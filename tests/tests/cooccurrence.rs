@@ -50,7 +50,7 @@ fn train(world: &World, start: u64) -> Vec<f64> {
 }
 
 #[test]
-fn training_comes_to_the_optimum() {
+fn training_reaches_the_optimum() {
     let definite = World::random(PATCHES, 6, 2).unwrap();
     let indefinite = definite.without_repeats().unwrap();
     assert!(indefinite.eigenvalues().last().unwrap() < &-0.05);

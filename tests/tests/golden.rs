@@ -58,7 +58,7 @@ fn errors(got: &[Rows], expected: &[Rows]) -> Vec<f32> {
 }
 
 #[test]
-fn a_trained_checkpoint_embeds_alike_everywhere() {
+fn trained_checkpoint_embeds_equally_on_all_backends() {
     let mut run = bagssl_tests::run(None).unwrap();
     run.run(&loader(2), &mut Vec::new(), &mut Nowhere).unwrap();
     let bytes = run.checkpoint().unwrap();
@@ -89,7 +89,7 @@ fn a_trained_checkpoint_embeds_alike_everywhere() {
 
 /// The loader's threads do not touch the result: the weights of a run are the same, bit for bit.
 #[test]
-fn the_same_seed_gives_the_same_bits_for_any_number_of_threads() {
+fn training_is_bit_identical_for_any_thread_count() {
     let weights = |threads| {
         let mut run = bagssl_tests::run(None).unwrap();
         run.run(&loader(threads), &mut Vec::new(), &mut Nowhere).unwrap();
@@ -104,7 +104,7 @@ fn the_same_seed_gives_the_same_bits_for_any_number_of_threads() {
 /// The files of `golden` (made by the example `make_golden`), of which the program without a standard library has the
 /// same: int8 weights, a real tile, and the embedding that Burn's candle backend gave for them.
 #[test]
-fn the_golden_embedding_on_every_executor() {
+fn golden_embedding_on_every_executor() {
     let bytes = include_bytes!("../golden/checkpoint.safetensors");
     let rgb = include_bytes!("../golden/tile.rgb");
     let expected: Vec<f32> =

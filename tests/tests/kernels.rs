@@ -21,12 +21,12 @@ fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
 }
 
 #[track_caller]
-fn close(what: &str, left: &[f32], right: &[f32], tolerance: f32) {
-    assert_eq!(left.len(), right.len(), "{what}");
+fn close(name: &str, left: &[f32], right: &[f32], tolerance: f32) {
+    assert_eq!(left.len(), right.len(), "{name}");
     // Gradients that cancel to nothing are compared with the size of what cancels.
     let largest = right.iter().fold(1e-2_f32, |largest, value| largest.max(value.abs()));
     let error = left.iter().zip(right).fold(0_f32, |error, (a, b)| error.max((a - b).abs()));
-    assert!(error <= tolerance * largest, "{what}: error {error} of {largest}");
+    assert!(error <= tolerance * largest, "{name}: error {error} of {largest}");
 }
 
 /// Output and gradients of a convolution, weighted so that each output pixel counts differently.
@@ -60,7 +60,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn own_convolution_gradients_are_those_of_autodiff(
+    fn own_convolution_gradients_match_autodiff(
         (rows, inputs, outputs) in (1usize..3, 1usize..4, 1usize..4),
         (height, width) in (1usize..9, 1usize..9),
         (kernel, stride, padding) in ((1usize..5, 1usize..4), (1usize..4, 1usize..4), (0usize..3, 0usize..3)),
@@ -75,14 +75,14 @@ proptest! {
         let fast = conv::<NdArray, Differentiable<CpuFast>>(dims, outputs, window);
         let stock = conv::<NdArray, Stock>(dims, outputs, window);
         for own in [own, fast] {
-            for ((what, own), stock) in ["output", "input", "weight"].iter().zip(&own).zip(&stock) {
-                close(what, own, stock, 1e-4);
+            for ((name, own), stock) in ["output", "input", "weight"].iter().zip(&own).zip(&stock) {
+                close(name, own, stock, 1e-4);
             }
         }
     }
 
     #[test]
-    fn own_norm_gradients_are_those_of_autodiff(
+    fn own_norm_gradients_match_autodiff(
         dims in (2usize..4, 1usize..4, 1usize..4, 1usize..5), residual: bool, relu: bool,
     ) {
         let dims = [dims.0, dims.1, dims.2, dims.3];
@@ -99,7 +99,7 @@ proptest! {
 
 #[cfg(feature = "candle")]
 #[test]
-fn the_two_cpu_backends_agree_on_convolutions() {
+fn cpu_backends_agree_on_convolutions() {
     for (window, size) in [
         (Window::square(3, 1, 1), [7, 5]),
         (Window::square(3, 2, 1), [7, 6]),
@@ -119,7 +119,7 @@ fn the_two_cpu_backends_agree_on_convolutions() {
 
 #[cfg(feature = "candle")]
 #[test]
-fn the_two_cpu_backends_agree_on_norms_pools_and_linear_layers() {
+fn cpu_backends_agree_on_norms_pools_and_linear_layers() {
     for (residual, relu) in [(false, false), (true, true)] {
         let ndarray = norm::<NdArray, Differentiable<Stock>>([3, 4, 5, 2], residual, relu);
         let candle = norm::<Candle, Differentiable<Stock>>([3, 4, 5, 2], residual, relu);
@@ -140,7 +140,7 @@ fn the_two_cpu_backends_agree_on_norms_pools_and_linear_layers() {
 
 /// A row of 1, 2, 3 under a kernel of 1, 10 with padding 1: 10, 21, 32, 3.
 #[test]
-fn a_convolution_by_hand() {
+fn convolution_by_hand() {
     let input = Tensor::<NdArray, 4>::from_floats([[[[1.0, 2.0, 3.0]]]], &Default::default());
     let weight = Tensor::<NdArray, 4>::from_floats([[[[1.0, 10.0]]]], &Default::default());
     let window = Window { kernel: [1, 2], stride: [1, 1], padding: [0, 1] };

@@ -90,18 +90,18 @@ where
 }
 
 #[test]
-fn layers_are_those_of_pytorch_on_ndarray() {
+fn layers_match_pytorch_on_ndarray() {
     layers::<NdArray, Stock>(true);
 }
 
 #[test]
-fn layers_are_those_of_pytorch_with_own_kernels() {
+fn layers_match_pytorch_with_own_kernels() {
     layers::<NdArray, CpuFast>(true);
 }
 
 #[cfg(feature = "candle")]
 #[test]
-fn layers_are_those_of_pytorch_on_candle() {
+fn layers_match_pytorch_on_candle() {
     layers::<Candle, Stock>(false);
 }
 
@@ -118,18 +118,18 @@ fn burn_runner<B: Backend, K: Kernels<B>>(
 
 #[cfg(feature = "candle")]
 #[test]
-fn embeddings_are_those_of_torchvision_on_candle() {
+fn embeddings_match_torchvision_on_candle() {
     let archs = ["resnet18", "resnet18-cifar", "resnet50"];
     resnets(&archs, &["linear", "quadratic"], 2e-5, &burn_runner::<Candle, Stock>);
 }
 
 #[test]
-fn embeddings_are_those_of_torchvision_on_ndarray() {
+fn embeddings_match_torchvision_on_ndarray() {
     resnets(&["resnet18"], &["quadratic"], 1e-4, &burn_runner::<NdArray, Stock>);
 }
 
 #[test]
-fn embeddings_are_those_of_torchvision_with_own_kernels() {
+fn embeddings_match_torchvision_with_own_kernels() {
     let archs = ["resnet18", "resnet18-cifar", "resnet50"];
     resnets(&archs, &["quadratic"], 2e-5, &burn_runner::<NdArray, CpuFast>);
 }
@@ -189,17 +189,17 @@ fn step<B: Backend, I: Kernels<B>>() {
 }
 
 #[test]
-fn a_step_is_that_of_pytorch_on_ndarray() {
+fn step_matches_pytorch_on_ndarray() {
     step::<NdArray, Stock>();
 }
 
 #[cfg(feature = "candle")]
 #[test]
-fn a_step_is_that_of_pytorch_on_candle() {
+fn step_matches_pytorch_on_candle() {
     step::<Candle, Stock>();
 }
 
 #[test]
-fn a_step_is_that_of_pytorch_with_own_kernels() {
+fn step_matches_pytorch_with_own_kernels() {
     step::<NdArray, CpuFast>();
 }

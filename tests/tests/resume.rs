@@ -5,8 +5,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-fn run(folder: &Path, place: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_killed")).arg(folder).arg(place).output().unwrap()
+fn run(folder: &Path, interruption: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_killed")).arg(folder).arg(interruption).output().unwrap()
 }
 
 fn finished(folder: &Path) -> (String, Vec<u8>) {
@@ -23,20 +23,20 @@ fn is_begun(folder: &Path) -> bool {
 }
 
 #[test]
-fn killed_anywhere_it_resumes_to_the_same_bits() {
-    let whole = tempfile::tempdir().unwrap();
-    let (started, expected) = finished(whole.path());
+fn run_killed_anywhere_resumes_bit_identically() {
+    let uninterrupted = tempfile::tempdir().unwrap();
+    let (started, expected) = finished(uninterrupted.path());
     assert_eq!(started, "from step 0\n");
     // What came after the last state is done again.
-    for (place, from) in [("step", 6), ("save", 3), ("rename", 3)] {
+    for (interruption, from) in [("step", 6), ("save", 3), ("rename", 3)] {
         let folder = tempfile::tempdir().unwrap();
-        let killed = run(folder.path(), place);
-        assert_eq!(killed.status.signal(), Some(9), "{place}: {}", String::from_utf8_lossy(&killed.stderr));
+        let killed = run(folder.path(), interruption);
+        assert_eq!(killed.status.signal(), Some(9), "{interruption}: {}", String::from_utf8_lossy(&killed.stderr));
         assert!(!folder.path().join("checkpoint.safetensors").exists());
-        assert_eq!(is_begun(folder.path()), place != "step", "{place}");
+        assert_eq!(is_begun(folder.path()), interruption != "step", "{interruption}");
         let (resumed, checkpoint) = finished(folder.path());
-        assert_eq!(resumed, format!("from step {from}\n"), "{place}");
-        assert!(checkpoint == expected, "{place}: other weights");
-        assert!(!is_begun(folder.path()), "{place}: what was begun is removed");
+        assert_eq!(resumed, format!("from step {from}\n"), "{interruption}");
+        assert!(checkpoint == expected, "{interruption}: other weights");
+        assert!(!is_begun(folder.path()), "{interruption}: what was begun is removed");
     }
 }

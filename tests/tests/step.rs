@@ -48,7 +48,7 @@ impl PatchSource for Noise {
 /// Keeps the losses, and says stop after so many.
 struct Losses {
     all: Vec<f64>,
-    most: usize,
+    max: usize,
 }
 
 impl Observer for Losses {
@@ -56,7 +56,7 @@ impl Observer for Losses {
         if let Event::Step { figures, .. } = event {
             self.all.push(figures[0].1);
         }
-        Ok(if self.all.len() >= self.most { Verdict::Stop } else { Verdict::Continue })
+        Ok(if self.all.len() >= self.max { Verdict::Stop } else { Verdict::Continue })
     }
 }
 
@@ -83,7 +83,7 @@ type Step = [Vec<(String, Vec<f32>)>; 2];
 
 fn step(backend: &dyn Backend, config: &CheckedConfig) -> (Step, f64) {
     let mut trainer = backend.trainer(config.clone(), bagssl_tests::info(), None).unwrap();
-    let (before, mut losses) = (weights(&*trainer), Losses { all: Vec::new(), most: 1 });
+    let (before, mut losses) = (weights(&*trainer), Losses { all: Vec::new(), max: 1 });
     trainer.run(&Noise, &mut losses, &mut Nowhere).unwrap();
     ([before, weights(&*trainer)], losses.all[0])
 }
@@ -91,7 +91,7 @@ fn step(backend: &dyn Backend, config: &CheckedConfig) -> (Step, f64) {
 /// With each loss. (Of SGD and LARS: a first step of AdamW is the sign of the gradient, and where a gradient is nothing, so is its
 /// sign.)
 #[test]
-fn the_cpu_backends_take_the_same_step() {
+fn cpu_backends_take_the_same_step() {
     let sgd = OptimizerConfig::Sgd {
         learning_rate: 1e-3,
         momentum: 0.9,
@@ -145,15 +145,15 @@ fn candle_learns_and_resumes() {
     let config = config("bagssl", adamw.try_into().unwrap());
     let backend = candle();
     let begin = |state| backend.trainer(config.clone(), bagssl_tests::info(), state).unwrap();
-    let (mut whole, mut losses) = (begin(None), Losses { all: Vec::new(), most: usize::MAX });
-    assert_eq!(whole.run(&Noise, &mut losses, &mut Nowhere).unwrap(), Ended::Finished);
+    let (mut uninterrupted, mut losses) = (begin(None), Losses { all: Vec::new(), max: usize::MAX });
+    assert_eq!(uninterrupted.run(&Noise, &mut losses, &mut Nowhere).unwrap(), Ended::Finished);
     let losses = losses.all;
     assert!(losses.len() == 12 && losses[11] < losses[0] - 1.0, "{losses:?}");
     let (mut stopped, mut state) = (begin(None), Memory::default());
-    let ended = stopped.run(&Noise, &mut Losses { all: Vec::new(), most: 6 }, &mut state);
+    let ended = stopped.run(&Noise, &mut Losses { all: Vec::new(), max: 6 }, &mut state);
     assert_eq!((ended.unwrap(), stopped.step()), (Ended::Stopped, 6));
     let mut resumed = begin(Some(&state.0));
     assert_eq!(resumed.step(), 6);
-    resumed.run(&Noise, &mut Losses { all: Vec::new(), most: usize::MAX }, &mut Nowhere).unwrap();
-    assert!(resumed.checkpoint().unwrap() == whole.checkpoint().unwrap(), "other weights");
+    resumed.run(&Noise, &mut Losses { all: Vec::new(), max: usize::MAX }, &mut Nowhere).unwrap();
+    assert!(resumed.checkpoint().unwrap() == uninterrupted.checkpoint().unwrap(), "other weights");
 }

@@ -25,7 +25,7 @@ use crate::input::files::Output;
 use crate::input::source::{self, BadImageArgs, ColumnArgs, DataArgs, report_skipped};
 use crate::input::stop::StopArgs;
 use crate::memory::{LimitArgs, MemoryArgs};
-use crate::terminal::output::{field, say, shown};
+use crate::terminal::output::{escaped, field, say};
 
 /// Fit a classifier to labeled images, and save it
 ///
@@ -143,7 +143,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
     knn.check()?;
     let train = args.data.open_labeled()?;
     let (spec, linear) = (checkpoint.spec(), Linear::default());
-    let dim = spec.model.dim(spec.tap);
+    let dim = spec.model.dim(spec.layer);
     let reserved = match args.kind {
         Kind::Linear => linear.work_bytes(train.len(), dim, train.classes().len()),
         // The labels, once more as bytes, and in the file. The rows are results.
@@ -157,7 +157,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
         reserved,
         ..EmbedOptions::default()
     };
-    let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &[spec.tap]);
+    let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &[spec.layer]);
     let network = network.with_context(|| args.checkpoint.display().to_string())?;
     let Embeddings { images: embedded, skipped } = embed(&train, spec, &*network, &options, args.json)?;
     let count = embedded.len();
@@ -187,7 +187,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<ExitCode> {
 /// change the hash, because norms and biases are not converted.
 fn network_of(checkpoint: &Checkpoint<'_>) -> Result<String> {
     let spec = checkpoint.spec();
-    let parts = (&spec.model, &spec.patch, &spec.filter, &spec.normalization, &spec.provenance, spec.tap);
+    let parts = (&spec.model, &spec.patch, &spec.filter, &spec.normalization, &spec.provenance, spec.layer);
     let mut described = serde_json::to_vec(&parts)?;
     for parameter in spec.model.parameters().iter().filter(|parameter| parameter.shape.len() == 1) {
         described.extend(checkpoint.values(&parameter.name)?.into_iter().flat_map(f32::to_le_bytes));
@@ -205,7 +205,7 @@ pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
     if got != expected {
         bail!("{}: expected a classifier for network {expected}, got one for {got}", named());
     }
-    let dim = spec.model.dim(spec.tap);
+    let dim = spec.model.dim(spec.layer);
     if classifier.dim() != dim {
         bail!("{}: expected features of length {dim}, got {}", named(), classifier.dim());
     }
@@ -214,7 +214,7 @@ pub(crate) fn classify(args: &Args) -> Result<ExitCode> {
     let network = args
         .backend
         .open_with(args.cpu)?
-        .trained(&checkpoint, &[spec.tap])
+        .trained(&checkpoint, &[spec.layer])
         .with_context(|| args.checkpoint.display().to_string())?;
     let classify = Classify { args, checkpoint: &checkpoint, classifier: &classifier, dataset };
     if args.curve {
@@ -292,9 +292,9 @@ impl Classify<'_> {
             say!("{}", serde_json::to_string_pretty(&all)?);
             return Ok(());
         }
-        let width = predicted.iter().map(|predicted| shown(predicted.class).len()).max().unwrap_or(0);
+        let width = predicted.iter().map(|predicted| escaped(predicted.class).len()).max().unwrap_or(0);
         for Prediction { image, class, patches, of_patches, stopped } in &predicted {
-            let class = shown(class);
+            let class = escaped(class);
             say!("{class:<width$}  {patches:>5} of {of_patches:<5}  {stopped:<13}  {}", field(image));
         }
         let of_all = accuracy.map(|accuracy| format!("{accuracy:.1} % correct, ")).unwrap_or_default();

@@ -155,7 +155,7 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
     }
     let output = match args.dense {
         true => onnx::Output::Dense,
-        false => onnx::Output::Rows(args.tap.map_or(checkpoint.spec().tap, FeatureLayer::from)),
+        false => onnx::Output::Rows(args.tap.map_or(checkpoint.spec().layer, FeatureLayer::from)),
     };
     let model = onnx::to_bytes(&checkpoint, &Export { output, size: args.size }).context(name)?;
     file.write(&model)?;
@@ -175,7 +175,7 @@ fn untrained(architecture: Architecture) -> Result<Vec<u8>> {
         patch,
         filter: Filter::Bilinear,
         normalization: Normalization::HALF,
-        tap: FeatureLayer::Embedding,
+        layer: FeatureLayer::Embedding,
         views: Views::FixedScale(patch),
         provenance: Provenance::default(),
         training: None,

@@ -145,7 +145,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(_) => error,
     })?;
     let spec = checkpoint.spec();
-    let tap = args.tap.map_or(spec.tap, FeatureLayer::from);
+    let tap = args.tap.map_or(spec.layer, FeatureLayer::from);
     // The lines with the names grow by doubling; each has two numbers.
     let line = |image| 2 * (dataset.name(image).len() + 48) as u64;
     let options = EmbedOptions {
@@ -216,8 +216,8 @@ fn dense(args: &Args, checkpoint: &Checkpoint<'_>, dataset: &Dataset) -> Result<
             bail!("--dense: expected patches that are not resampled, got {side:?} at {} pixels", spec.patch.input())
         }
     };
-    if spec.tap != FeatureLayer::Embedding {
-        bail!("--dense: expected a checkpoint whose feature is the embedding, got one of {}", spec.tap.name());
+    if spec.layer != FeatureLayer::Embedding {
+        bail!("--dense: expected a checkpoint whose feature is the embedding, got one of {}", spec.layer.name());
     }
     if args.backend != Name::Ndarray {
         bail!("--dense: expected --backend ndarray, got {}", args.backend.text());

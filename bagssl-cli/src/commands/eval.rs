@@ -26,7 +26,7 @@ use crate::input::files;
 use crate::input::groups::GroupsChoice;
 use crate::input::source::{BadImageArgs, DataArgs, fingerprint};
 use crate::input::splits;
-use crate::terminal::output::{say, shown};
+use crate::terminal::output::{escaped, say};
 use crate::terminal::progress::Progress;
 
 /// Evaluate a checkpoint by its nearest-neighbor and linear accuracy on validation images
@@ -104,7 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // Shows the progress of reading the images.
     let fingerprints = [&splits.train, &splits.test].map(|split| fingerprint(split));
     let layers = match checkpoint.has_projector() {
-        true => evaluated_layers(checkpoint.spec().tap, &protocol),
+        true => evaluated_layers(checkpoint.spec().layer, &protocol),
         false => vec![FeatureLayer::Embedding],
     };
     let network = args.backend.open_with(args.cpu)?.trained(&checkpoint, &layers).with_context(|| name.clone())?;
@@ -257,7 +257,7 @@ fn print_classes(evaluation: &Evaluation, splits: &Splits, main: Space) {
     let Some(scored) = patches.max_by_key(rank) else { return };
     let Some([knn, _]) = &scored.details else { return };
     let class = |class: u32| splits.test.classes().get(class as usize);
-    let name = |number: u32| class(number).map_or_else(|| "another class".into(), |class| shown(class));
+    let name = |number: u32| class(number).map_or_else(|| "another class".into(), |class| escaped(class));
     let worst = knn.confusion.worst(SHOWN);
     if !worst.is_empty() {
         let pairs = worst.iter().map(|&(class, said, times)| format!("{} for {} ({times})", name(class), name(said)));

@@ -22,7 +22,7 @@ use crate::input::bag::BagArgs;
 use crate::input::files::Output;
 use crate::input::source::{self, DataArgs};
 use crate::memory::MemoryArgs;
-use crate::terminal::output::{say, shown};
+use crate::terminal::output::{escaped, say};
 use crate::terminal::picture::{hstack, png};
 
 /// Show which patches of an image support a class, or its similarity to another image
@@ -120,7 +120,7 @@ struct EmbeddedImage {
 }
 
 fn explain(args: &Args, checkpoint: &Checkpoint<'_>) -> Result<Image> {
-    let tap = checkpoint.spec().tap;
+    let tap = checkpoint.spec().layer;
     let network = args
         .backend
         .open_with(args.cpu)?
@@ -215,17 +215,17 @@ fn explain_class(
         let sum: f64 = shares.iter().sum();
         say!(
             "{}: logit {:+.3} = bias {:+.3} and {:+.3} from {} patches",
-            shown(&train.classes()[class]),
+            escaped(&train.classes()[class]),
             sum + probe.bias()[place],
             probe.bias()[place],
             sum,
             shares.len()
         );
         logits.sort_by(|a, b| b.1.total_cmp(&a.1));
-        logits.iter().take(5).for_each(|(name, logit)| say!("  {logit:+8.3}  {}", shown(name)));
+        logits.iter().take(5).for_each(|(name, logit)| say!("  {logit:+8.3}  {}", escaped(name)));
     }
     let heat = HeatMap::new(&shares, embedded.grid, embedded.image.size())?;
-    let limit = heat.largest().max(f64::MIN_POSITIVE);
+    let limit = heat.max_abs().max(f64::MIN_POSITIVE);
     Ok(hstack(&[&embedded.image, &overlay(&heat, &embedded.image, limit)?]))
 }
 
@@ -269,7 +269,7 @@ fn explain_pair(args: &Args, first: &EmbeddedImage, second: &EmbeddedImage) -> R
         HeatMap::new(&of_first, first.grid, first.image.size())?,
         HeatMap::new(&of_second, second.grid, second.image.size())?,
     ];
-    let limit = |heat: &HeatMap| heat.largest().max(f64::MIN_POSITIVE);
+    let limit = |heat: &HeatMap| heat.max_abs().max(f64::MIN_POSITIVE);
     let pictures =
         [overlay(&heat[0], &first.image, limit(&heat[0]))?, overlay(&heat[1], &second.image, limit(&heat[1]))?];
     Ok(hstack(&[&first.image, &pictures[0], &second.image, &pictures[1]]))
@@ -285,5 +285,5 @@ fn overlay(heat: &HeatMap, image: &Image, limit: f64) -> Result<Image> {
     // Draws the map on a grey image, so that all color comes from the map.
     let mut grey = image.clone();
     grey.set_color(Color::Grey);
-    Ok(Image::new(image.size(), heat.over(grey.rgb(), limit, OPACITY)?))
+    Ok(Image::new(image.size(), heat.overlay(grey.rgb(), limit, OPACITY)?))
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use bagssl_core::architecture::Architecture;
 use bagssl_core::checkpoint;
 use bagssl_core::embed::FeatureLayer;
-use bagssl_core::import::{self, Foreign, Imported, Layout, Options};
+use bagssl_core::import::{self, Foreign, ImportOptions, Imported, Layout};
 use bagssl_core::normalize::Normalization;
 use bagssl_core::patch::{PatchSide, PatchSpec};
 
@@ -80,7 +80,7 @@ fn layout(name: &str) -> std::result::Result<Chosen, String> {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let output = Output::new(&args.output, args.force, &[&args.file])?;
     let named = || args.file.display().to_string();
-    Foreign::check_start(&files::start(&args.file, Foreign::START)?).with_context(named)?;
+    Foreign::check_start(&files::start(&args.file, Foreign::START_BYTES)?).with_context(named)?;
     let bytes = files::read(&args.file)?;
     let foreign = Foreign::from_bytes(&bytes).with_context(named)?;
     let side = match (args.patch_side, args.area_share) {
@@ -88,7 +88,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         (None, share) => PatchSide::AreaShare(share.unwrap_or(0.2)),
     };
     let source = args.file.file_name().map_or_else(named, |name| name.to_string_lossy().into_owned());
-    let mut options = Options {
+    let mut options = ImportOptions {
         layout: args.layout.0,
         architecture: args.arch,
         patch: PatchSpec::new(side, args.input.unwrap_or(224))?,
@@ -129,10 +129,10 @@ fn report(args: &Args, imported: &Imported, bytes: usize) -> Result<()> {
     if !imported.unused.is_empty() {
         say!("unused      {} tensors, the first {:?}", imported.unused.len(), imported.unused[0]);
     }
-    if imported.spec.tap != FeatureLayer::Embedding {
+    if imported.spec.layer != FeatureLayer::Embedding {
         say!(
             "feature     {}, as evaluated by the original program; --tap embedding selects the encoder's output",
-            imported.spec.tap.name()
+            imported.spec.layer.name()
         );
     }
     imported.notes.iter().for_each(|note| say!("note        {note}"));

@@ -11,7 +11,7 @@ use bagssl_core::patch::Filter;
 
 use crate::input::bag::describe_patches;
 use crate::input::files;
-use crate::terminal::output::{say, shown};
+use crate::terminal::output::{escaped, say};
 
 /// Show the contents of a checkpoint
 #[derive(Debug, clap::Args)]
@@ -47,10 +47,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         false => say!("digest      none (format {}): damage cannot be detected", spec.format_version),
     }
     let Provenance { created_by, preset, seed, .. } = provenance;
-    say!("made by     {}, preset {}, seed {seed}", shown(created_by), shown(preset));
+    say!("made by     {}, preset {}, seed {seed}", escaped(created_by), escaped(preset));
     match provenance.steps {
         0 => say!("trained     not by this program"),
-        steps => say!("trained     {} epochs, {steps} steps, data {}", provenance.epochs, shown(&provenance.data)),
+        steps => say!("trained     {} epochs, {steps} steps, data {}", provenance.epochs, escaped(&provenance.data)),
     }
     say!(
         "encoder     {} layers, {} parameters, {:.1} million multiplications per patch",
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     say!("projector   {} layers, {} parameters", spec.model.projector().layers().len(), count("projector."));
     say!("weights     {}", checkpoint.weight_type().name());
     if let Err(error) = checkpoint.check_values() {
-        say!("values      unusable: {}", shown(&error.to_string()));
+        say!("values      unusable: {}", escaped(&error.to_string()));
     }
     let filter = match spec.filter {
         Filter::Bilinear => "bilinear",
@@ -75,9 +75,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     say!("colors     mean {:?}, deviation {:?}", spec.normalization.mean(), spec.normalization.deviation());
     let dims = [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection];
     let dims: Vec<_> = dims.iter().map(|&tap| format!("{} {}", tap.name(), spec.model.dim(tap))).collect();
-    say!("features    {} (used: {})", dims.join(", "), spec.tap.name());
+    say!("features    {} (used: {})", dims.join(", "), spec.layer.name());
     for change in &provenance.changes {
-        let [setting, from, to] = [&change.setting, &change.from, &change.to].map(|text| shown(text));
+        let [setting, from, to] = [&change.setting, &change.from, &change.to].map(|text| escaped(text));
         say!("changed     {setting} from {from} to {to} after step {}", change.step);
     }
     if let Some(training) = &spec.training {
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let square = values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>();
             say!(
                 "{}  {} values, mean {mean:.4}, deviation {:.4}",
-                shown(name),
+                escaped(name),
                 values.len(),
                 (square / values.len() as f64).sqrt()
             );

@@ -116,7 +116,7 @@ fn search(
     others: &Arc<Dataset>,
 ) -> Result<Vec<Neighbors>> {
     let spec = checkpoint.spec();
-    let tap = args.tap.map_or(spec.tap, FeatureLayer::from);
+    let tap = args.tap.map_or(spec.layer, FeatureLayer::from);
     let network = args
         .backend
         .open_with(args.cpu)?

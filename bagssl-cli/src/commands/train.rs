@@ -15,12 +15,12 @@ use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_data::{Dataset, Loader, LoaderConfig, OnBadImage, Split};
 use bagssl_files::check_regular;
 use bagssl_train::Error;
-use bagssl_train::config::{CheckedConfig, OnNotFinite, flat};
-use bagssl_train::memory::Estimate;
+use bagssl_train::config::{CheckedConfig, OnNotFinite, flatten};
+use bagssl_train::memory::MemoryEstimate;
 use bagssl_train::metrics::Metrics;
 use bagssl_train::metrics::tensorboard::TensorBoard;
 use bagssl_train::run_state::{
-    CHECKPOINT, CONFIG, Every, Keeping, LatestState, METRICS, Nowhere, OLD_STATE, RunFolder, STATES, States,
+    CHECKPOINT, CONFIG, METRICS, Nowhere, OLD_STATE, Retention, RunFolder, STATES, SaveInterval, SavedState, States,
 };
 use bagssl_train::trainer::{Ended, RunInfo};
 
@@ -63,7 +63,7 @@ pub(crate) struct Args {
     force: bool,
     /// Interval between saved states, in steps (500) or time (90s, 10m, 2h)
     #[arg(long, value_name = "STEPS|TIME", default_value = "10m")]
-    save_every: Every,
+    save_every: SaveInterval,
     /// Number of recent states to keep
     ///
     /// If the newest state is damaged, training resumes from the one before it.
@@ -131,7 +131,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         out: &out,
         force: args.force,
         resume_from: args.resume_from,
-        keeping: Keeping { every: args.save_every, last: args.keep as usize, milestones: args.milestones },
+        keeping: Retention { interval: args.save_every, last: args.keep as usize, milestones: args.milestones },
         data_location: args.data.location(),
         backend: args.backend,
         devices: args.devices,
@@ -197,7 +197,7 @@ pub(crate) struct Training<'a> {
     /// The state to resume from. `None` resumes from the newest one, if there is one, and requires
     /// the same settings.
     pub(crate) resume_from: Option<ResumePoint>,
-    pub(crate) keeping: Keeping,
+    pub(crate) keeping: Retention,
     /// The location of the images, which is recorded in the run.
     pub(crate) data_location: String,
     pub(crate) backend: Name,
@@ -256,7 +256,7 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
     match &found {
         Some(found) => {
             write_resumed(&config, run.config, run.resume_from.is_some())?;
-            states.go_back_to(found)?;
+            states.rewind_to(found)?;
         }
         None => {
             // This also removes the files of a run that was killed before its first save.
@@ -288,7 +288,7 @@ pub(crate) fn training(run: Training<'_>, others: Vec<Box<dyn Observer + '_>>) -
         if ended == Ended::Finished {
             let checkpoint = trainer.checkpoint()?;
             check_use(&checkpoint, &loader)?;
-            folder.check_held()?;
+            folder.verify_lock()?;
             files::write(&folder.join(CHECKPOINT), &checkpoint)?;
         }
         Ok(ended)
@@ -312,7 +312,7 @@ struct FolderGuard<'a>(&'a RunFolder);
 impl Observer for FolderGuard<'_> {
     fn observe(&mut self, event: &Event<'_>) -> Result<Verdict, SourceError> {
         if let Event::Saving { .. } = event {
-            self.0.check_held()?;
+            self.0.verify_lock()?;
         }
         Ok(Verdict::Continue)
     }
@@ -402,7 +402,7 @@ impl TrainerSetup<'_> {
 
     fn info(&self) -> Result<RunInfo> {
         let Training { config, dataset, backend, devices, data_location, .. } = self.run;
-        let augment = flat(&config.augment).into_iter().map(|(name, value)| (format!("augment.{name}"), value));
+        let augment = flatten(&config.augment).into_iter().map(|(name, value)| (format!("augment.{name}"), value));
         let settings = augment.chain([("backend".into(), backend.text().into())]).collect();
         Ok(RunInfo {
             preset: config.name.clone(),
@@ -464,7 +464,7 @@ impl Training<'_> {
     /// that fit.
     fn check_memory(&self, backend: &dyn Backend, config: &CheckedConfig) -> Result<()> {
         let batch = config.config().batch;
-        let estimate = Estimate::new(config, backend.map_value_bytes());
+        let estimate = MemoryEstimate::new(config, backend.map_value_bytes());
         let images = batch.images / self.devices;
         let needed = estimate.bytes((images as u64).saturating_mul(batch.micro_batch() as u64));
         let Some(free) = backend.free_memory(self.devices) else { return Ok(()) };
@@ -472,7 +472,7 @@ impl Training<'_> {
             return Ok(());
         }
         let (needed, free_mib) = (needed / memory::MIB, free / memory::MIB);
-        let advice = match estimate.fitting(free, images, batch.patches) {
+        let advice = match estimate.max_micro_batch(free, images, batch.patches) {
             Some(together) => format!("--micro-batch {together} fits"),
             None => "reduce --images, --projector or --arch".into(),
         };
@@ -503,7 +503,7 @@ impl Training<'_> {
     }
 
     /// Returns the saved state to resume from, or `None` to start a new run.
-    fn find(&self, folder: &RunFolder, states: &States) -> Result<Option<LatestState>> {
+    fn find(&self, folder: &RunFolder, states: &States) -> Result<Option<SavedState>> {
         if self.force {
             return Ok(None);
         }

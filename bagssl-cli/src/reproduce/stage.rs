@@ -16,8 +16,8 @@ use bagssl_core::embed::FeatureLayer;
 use bagssl_core::observe::Observer;
 use bagssl_eval::report::Method;
 use bagssl_eval::{Protocol, fnv1a};
-use bagssl_train::config::flat;
-use bagssl_train::run_state::{CHECKPOINT, CONFIG, Keeping, METRICS, OLD_STATE, STATES};
+use bagssl_train::config::flatten;
+use bagssl_train::run_state::{CHECKPOINT, CONFIG, METRICS, OLD_STATE, Retention, STATES};
 
 use super::output_folder;
 use super::stamp::{self, Settings, StageStamp, TrainingStamp};
@@ -62,7 +62,7 @@ impl Stage {
 
     /// Returns the layers to measure, which include the layer that the recipe names.
     pub(crate) fn layers(&self) -> Vec<FeatureLayer> {
-        evaluated_layers(self.config.train.model.tap, &Protocol::default())
+        evaluated_layers(self.config.train.model.layer, &Protocol::default())
     }
 
     pub(crate) fn is_trained(&self) -> bool {
@@ -88,7 +88,7 @@ impl Stage {
             ("training images", fingerprint(&splits.train)),
             ("backend", backend.text().into()),
         ];
-        of_run.map(|(name, value)| (name.into(), value)).into_iter().chain(flat(&self.config)).collect()
+        of_run.map(|(name, value)| (name.into(), value)).into_iter().chain(flatten(&self.config)).collect()
     }
 
     /// Returns everything that the stage's results depend on, except the weights.
@@ -211,7 +211,7 @@ impl Stage {
             out: &self.folder,
             force,
             resume_from: None,
-            keeping: Keeping::default(),
+            keeping: Retention::default(),
             data_location: String::new(),
             backend: shared.backend,
             devices: 1,
@@ -245,7 +245,7 @@ impl Stage {
             patch: train.patch,
             filter: train.filter,
             normalization: train.normalization,
-            tap: train.model.tap,
+            layer: train.model.layer,
             views: train.views,
             provenance: Provenance::default(),
             training: None,

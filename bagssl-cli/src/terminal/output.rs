@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 
-use bagssl_core::text::is_obeyed;
-pub(crate) use bagssl_core::text::shown;
+pub(crate) use bagssl_core::text::escaped;
+use bagssl_core::text::is_interpreted;
 
 /// Prints a line on standard output, like `println!`. If the line cannot be written, for instance
 /// because of `| head`, the program reports why and exits with code 2.
@@ -82,7 +82,7 @@ fn print_error(text: Arguments<'_>) -> bool {
 /// of the text may come from outside the program. The escapes are valid in JSON.
 fn escape_controls(text: Arguments<'_>) -> String {
     let text = text.to_string();
-    let is_shown = |letter: char| is_obeyed(letter) && !matches!(letter, '\n' | '\t');
+    let is_shown = |letter: char| is_interpreted(letter) && !matches!(letter, '\n' | '\t');
     if !text.contains(is_shown) {
         return text;
     }
@@ -104,7 +104,7 @@ pub(crate) fn one_line(text: &str) -> String {
     for character in text.chars() {
         match character {
             '\n' => line.push(' '),
-            character if is_obeyed(character) => line.extend(character.escape_default()),
+            character if is_interpreted(character) => line.extend(character.escape_default()),
             character => line.push(character),
         }
         if line.len() > LONGEST {
@@ -119,7 +119,7 @@ pub(crate) fn one_line(text: &str) -> String {
 /// line end and other characters that a terminal would interpret are written as `\\`, `\t`, `\n`
 /// and `\u{..}`.
 pub(crate) fn field(name: &str) -> String {
-    shown(name)
+    escaped(name)
 }
 
 #[cfg(test)]

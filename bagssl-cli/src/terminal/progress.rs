@@ -244,9 +244,9 @@ impl Observer for Steps {
                 self.0.set_message(format!("epoch {}  {}", epoch + 1, figures.join("  ")));
                 self.0.set_position(*step);
             }
-            Event::Skipped { step, what, images } => {
+            Event::Skipped { step, value, images } => {
                 let count = images.len();
-                self.0.warn(&format!("skipped step {step}: {what} is not finite, from {count} images"));
+                self.0.warn(&format!("skipped step {step}: {value} is not finite, from {count} images"));
             }
             Event::Health { epoch, verdict, reasons, .. } if !reasons.is_empty() => {
                 self.0.warn(&format!("epoch {}: {verdict}: {}", epoch + 1, reasons.join("; ")));

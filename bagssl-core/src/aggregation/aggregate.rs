@@ -166,11 +166,11 @@ impl RunningMean {
                 .map(|mean| Intervals { low: mean.clone(), high: mean }));
         };
         let Some(factor) = self.variance_factor(patches) else { return Ok(None) };
-        let halves =
+        let bounds =
             || self.mean.iter().zip(&self.squares).map(|(mean, squares)| (mean, t * libm::sqrt(squares * factor)));
         Ok(Some(Intervals {
-            low: halves().map(|(mean, half)| (mean - half) as f32).collect(),
-            high: halves().map(|(mean, half)| (mean + half) as f32).collect(),
+            low: bounds().map(|(mean, half_width)| (mean - half_width) as f32).collect(),
+            high: bounds().map(|(mean, half_width)| (mean + half_width) as f32).collect(),
         }))
     }
 
@@ -244,7 +244,7 @@ pub struct Intervals {
 }
 
 fn check_dim(expected: usize, got: usize) -> Result<()> {
-    if expected == got { Ok(()) } else { Err(Error::Length { what: "embedding", expected, got }) }
+    if expected == got { Ok(()) } else { Err(Error::Length { name: "embedding", expected, got }) }
 }
 
 /// Averages the embeddings of a grid of patches over `cells x cells` parts of the image and
@@ -264,7 +264,7 @@ fn check_dim(expected: usize, got: usize) -> Result<()> {
 pub fn pool(embeddings: &[f32], dim: usize, grid: Grid, cells: u32) -> Result<Vec<f32>> {
     let expected = grid.patches() * dim;
     if embeddings.len() != expected {
-        return Err(Error::Length { what: "grid embeddings", expected, got: embeddings.len() });
+        return Err(Error::Length { name: "grid embeddings", expected, got: embeddings.len() });
     }
     if cells == 0 || cells > grid.rows().min(grid.columns()) {
         return Err(Error::Setting {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_mean_and_one_has_no_error() {
+    fn mean_and_error_of_few_patches() {
         let mut mean = RunningMean::new(1);
         assert_eq!((mean.mean(), mean.standard_error()), (None, None));
         mean.push(&[2.0]).unwrap();
@@ -311,7 +311,7 @@ mod tests {
 
     /// 2, 4, 9: mean 5, standard deviation sqrt(26 / 2), standard error sqrt(13 / 3).
     #[test]
-    fn the_standard_error_by_hand() {
+    fn standard_error_by_hand() {
         let mut mean = RunningMean::new(1);
         for value in [2.0, 4.0, 9.0] {
             mean.push(&[value]).unwrap();
@@ -329,7 +329,7 @@ mod tests {
     /// 2, 4, 9 of 12: s^2 = 13, 13 / 3 (1 - 3 / 12) = 13 / 4; t with 2 degrees of freedom is
     /// 4.3027.
     #[test]
-    fn the_error_within_a_grid_by_hand() {
+    fn standard_error_within_grid_by_hand() {
         let mean = of(&[2.0, 4.0, 9.0]);
         let error = libm::sqrt(13.0 / 4.0);
         assert!((mean.standard_error_within(12).unwrap()[0] - error as f32).abs() < 1e-6);
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_grid_is_certain_and_one_patch_of_several_is_not_known() {
+    fn uncertainty_of_full_grid_and_single_patch() {
         for values in [&[2.0, 4.0][..], &[3.0]] {
             let (mean, patches) = (of(values), values.len() as u64);
             assert_eq!((mean.standard_error_within(patches), mean.uncertainty(patches)), (Some(vec![0.0]), Some(0.0)));
@@ -360,7 +360,7 @@ mod tests {
     /// All samples of 2 from 1, 2, 6, 11: the mean of the squared standard errors equals the mean
     /// squared distance to 5.
     #[test]
-    fn the_squared_error_is_unbiased() {
+    fn squared_error_is_unbiased() {
         let grid = [1.0, 2.0, 6.0, 11.0];
         let (mut stated, mut found) = (0.0, 0.0);
         for first in 0..4 {
@@ -386,7 +386,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merging_equals_one_pass(values in prop::collection::vec(-100f32..100.0, 2..40), cut in 0usize..40) {
+        fn merge_equals_one_pass(values in prop::collection::vec(-100f32..100.0, 2..40), cut in 0usize..40) {
             let cut = cut.min(values.len());
             let mut merged = of(&values[..cut]);
             merged.merge(&of(&values[cut..])).unwrap();
@@ -397,7 +397,7 @@ mod tests {
         }
 
         #[test]
-        fn one_cell_is_the_mean(rows in 1u32..7, columns in 1u32..7, seed in 0f32..10.0) {
+        fn pool_to_one_cell_is_the_mean(rows in 1u32..7, columns in 1u32..7, seed in 0f32..10.0) {
             let grid = grid(rows, columns);
             let embeddings: Vec<f32> = (0..grid.patches() * 2).map(|i| libm::sinf(i as f32 * seed)).collect();
             let mut mean = RunningMean::new(2);

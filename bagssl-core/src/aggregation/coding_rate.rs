@@ -34,7 +34,7 @@ mod tests {
     /// With rows and dimensions exchanged, the number of dimensions counts: -50 ln(1 + 1 / 0.2) =
     /// -50 * 1.791759 = -89.588.
     #[test]
-    fn the_bound_by_hand() {
+    fn bound_by_hand() {
         assert!((bound(100, 1024, 0.2) + 197.75).abs() < 0.005);
         assert!((bound(1024, 100, 0.2) + 89.588).abs() < 0.0005);
         assert!((bound(400, 10, 0.2) + 5.0 * libm::log(6.0)).abs() < 1e-12);

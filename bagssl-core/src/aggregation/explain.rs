@@ -39,7 +39,7 @@ use crate::error::{Error, Result};
 pub fn evidence(patches: &Rows, weights: &[f64], classes: usize) -> Result<Vec<f64>> {
     check_patches(patches)?;
     if weights.len() != classes * patches.dim {
-        return Err(Error::Length { what: "weights", expected: classes * patches.dim, got: weights.len() });
+        return Err(Error::Length { name: "weights", expected: classes * patches.dim, got: weights.len() });
     }
     let count = patches.len() as f64;
     let of_class = |patch: &[f32], weights: &[f64]| -> f64 {
@@ -96,7 +96,7 @@ impl Pairs {
     pub fn new(first: &Rows, second: &Rows) -> Result<Self> {
         let lengths = length_of_mean(first)? * length_of_mean(second)?;
         if first.dim != second.dim {
-            return Err(Error::Length { what: "embedding", expected: first.dim, got: second.dim });
+            return Err(Error::Length { name: "embedding", expected: first.dim, got: second.dim });
         }
         let scale = lengths * first.len() as f64 * second.len() as f64;
         let share = |a: &[f32], b: &[f32]| {
@@ -146,7 +146,7 @@ fn check_patches(rows: &Rows) -> Result<()> {
     if rows.values.len() == expected {
         return Ok(());
     }
-    Err(Error::Length { what: "patch values", expected, got: rows.values.len() })
+    Err(Error::Length { name: "patch values", expected, got: rows.values.len() })
 }
 
 #[cfg(test)]
@@ -183,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_of_zero_is_like_nothing() {
+    fn pairs_of_zero_mean() {
         let zero = Rows { values: vec![1.0, -1.0], dim: 1 };
         let pairs = Pairs::new(&zero, &rows(3, 1, 0.0)).unwrap();
         assert_eq!((pairs.cosine(), pairs.shares()), (0.0, &[0.0; 6][..]));
     }
 
     #[test]
-    fn shapes_are_checked() {
+    fn shape_mismatch_is_refused() {
         let (good, none) = (rows(2, 3, 0.0), Rows { values: vec![], dim: 3 });
         let broken = Rows { values: vec![1.0; 7], dim: 3 };
         assert!(evidence(&none, &[0.0; 3], 1).is_err() && evidence(&broken, &[0.0; 3], 1).is_err());

@@ -19,7 +19,7 @@ use crate::patch::ImageSize;
 /// let grid = Grid::new(PatchSpec::new(PatchSide::Pixels(2), 2)?, size, 1)?;
 /// let heat = HeatMap::new(&[4.0, -2.0], grid, size)?;
 /// assert_eq!(heat.values()[..3], [Some(4.0), Some(1.0), Some(-2.0)]);
-/// let picture = heat.over(&[128; 2 * 3 * 3], heat.largest(), 1.0)?;
+/// let picture = heat.overlay(&[128; 2 * 3 * 3], heat.max_abs(), 1.0)?;
 /// assert_eq!(picture[..3], [180, 4, 38]);
 /// # Ok::<(), bagssl_core::Error>(())
 /// ```
@@ -39,7 +39,7 @@ impl HeatMap {
     /// image.
     pub fn new(evidence: &[f64], grid: Grid, image: ImageSize) -> Result<Self> {
         if evidence.len() != grid.patches() {
-            return Err(Error::Length { what: "grid evidence", expected: grid.patches(), got: evidence.len() });
+            return Err(Error::Length { name: "grid evidence", expected: grid.patches(), got: evidence.len() });
         }
         if let Some(value) = evidence.iter().find(|value| !value.is_finite()) {
             return Err(Error::Setting { name: "evidence", expected: "finite numbers", got: format!("{value}") });
@@ -68,28 +68,28 @@ impl HeatMap {
     }
 
     /// Returns the greatest absolute value.
-    pub fn largest(&self) -> f64 {
-        self.values.iter().flatten().fold(0.0, |largest, value| value.abs().max(largest))
+    pub fn max_abs(&self) -> f64 {
+        self.values.iter().flatten().fold(0.0, |max, value| value.abs().max(max))
     }
 
-    /// Blends the map's [`diverging`] colors over an image: red for positive evidence, blue for
+    /// Blends the map's [`diverging_color`] colors over an image: red for positive evidence, blue for
     /// negative. Pixels without a patch stay unchanged.
     ///
     /// # Shapes
     /// - `rgb`: `[height, width, 3]`
     /// - `limit`: the absolute value at which the colors saturate, positive. Use the same limit for
-    ///   maps that are to be compared, and [`HeatMap::largest`] for a single map
+    ///   maps that are to be compared, and [`HeatMap::max_abs`] for a single map
     /// - `opacity`: the weight of the colors, in `[0, 1]`; 0.5 leaves the image visible
     /// - returns: `[height, width, 3]`
     ///
     /// # Errors
     /// [`Error::Length`] if the image has a different size. [`Error::Setting`] if the limit or the
     /// opacity is out of range.
-    pub fn over(&self, rgb: &[u8], limit: f64, opacity: f64) -> Result<Vec<u8>> {
+    pub fn overlay(&self, rgb: &[u8], limit: f64, opacity: f64) -> Result<Vec<u8>> {
         let ImageSize { height, width } = self.size;
         let expected = height as usize * width as usize * 3;
         if rgb.len() != expected {
-            return Err(Error::Length { what: "image bytes", expected, got: rgb.len() });
+            return Err(Error::Length { name: "image bytes", expected, got: rgb.len() });
         }
         if !(limit > 0.0 && limit.is_finite()) {
             return Err(Error::Setting { name: "limit", expected: "a positive number", got: format!("{limit}") });
@@ -101,7 +101,7 @@ impl HeatMap {
         let mut picture = rgb.to_vec();
         for (pixel, value) in picture.as_chunks_mut::<3>().0.iter_mut().zip(&self.values) {
             if let Some(value) = value {
-                let color = diverging(value / limit);
+                let color = diverging_color(value / limit);
                 *pixel = core::array::from_fn(|channel| blend(pixel[channel], color[channel]));
             }
         }
@@ -121,7 +121,7 @@ const COOL_WARM: [u32; 33] = [
 ///
 /// # Source
 /// Moreland, *Diverging color maps for scientific visualization*, ISVC 2009 ("cool to warm").
-pub fn diverging(value: f64) -> [u8; 3] {
+pub fn diverging_color(value: f64) -> [u8; 3] {
     let place = (value.clamp(-1.0, 1.0) + 1.0) * 16.0;
     let low = (place as usize).min(COOL_WARM.len() - 2);
     let (from, to) = (COOL_WARM[low].to_be_bytes(), COOL_WARM[low + 1].to_be_bytes());
@@ -151,42 +151,45 @@ mod tests {
         let size = ImageSize { height: 3, width: 4 };
         let heat = HeatMap::new(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], grid(2, 1, size), size).unwrap();
         let expected = [1.0, 1.5, 2.5, 3.0, 2.5, 3.0, 4.0, 4.5, 4.0, 4.5, 5.5, 6.0].map(Some);
-        assert_eq!((heat.values(), heat.largest()), (&expected[..], 6.0));
+        assert_eq!((heat.values(), heat.max_abs()), (&expected[..], 6.0));
 
         let size = ImageSize { height: 3, width: 5 };
         let heat = HeatMap::new(&[1.0, -7.0], grid(2, 2, size), size).unwrap();
         let row = [Some(1.0), Some(1.0), Some(-7.0), Some(-7.0), None];
         assert_eq!(heat.values(), [row, row, [None; 5]].concat());
-        assert_eq!(heat.largest(), 7.0);
+        assert_eq!(heat.max_abs(), 7.0);
     }
 
     /// One row: full red, neutral to half blue (`[141, 176, 254]`), beyond the limit, uncovered;
     /// blended at 0.5.
     #[test]
-    fn a_picture_by_hand() {
+    fn overlay_by_hand() {
         let size = ImageSize { height: 1, width: 4 };
         let heat = HeatMap { size, values: vec![Some(2.0), Some(-1.0), Some(-9.0), None] };
         let rgb = [0, 0, 0, 100, 0, 255, 0, 0, 0, 10, 20, 30];
         let expected = [90, 2, 19, 121, 88, 255, 30, 38, 96, 10, 20, 30];
-        assert_eq!(heat.over(&rgb, 2.0, 0.5).unwrap(), expected);
-        assert_eq!(heat.over(&rgb, 2.0, 0.0).unwrap(), rgb);
-        assert!(heat.over(&rgb[1..], 2.0, 0.5).is_err());
-        assert!([0.0, -1.0, f64::NAN, f64::INFINITY].iter().all(|&limit| heat.over(&rgb, limit, 0.5).is_err()));
-        assert!([-0.1, 1.1, f64::NAN].iter().all(|&opacity| heat.over(&rgb, 2.0, opacity).is_err()));
+        assert_eq!(heat.overlay(&rgb, 2.0, 0.5).unwrap(), expected);
+        assert_eq!(heat.overlay(&rgb, 2.0, 0.0).unwrap(), rgb);
+        assert!(heat.overlay(&rgb[1..], 2.0, 0.5).is_err());
+        assert!([0.0, -1.0, f64::NAN, f64::INFINITY].iter().all(|&limit| heat.overlay(&rgb, limit, 0.5).is_err()));
+        assert!([-0.1, 1.1, f64::NAN].iter().all(|&opacity| heat.overlay(&rgb, 2.0, opacity).is_err()));
     }
 
     /// The ends and the middle of the published table, the midpoint of two entries, and values out
     /// of range.
     #[test]
     fn colors_by_hand() {
-        assert_eq!([diverging(-1.0), diverging(-0.5), diverging(0.0)], [[59, 76, 192], [141, 176, 254], [221; 3]]);
-        assert_eq!([diverging(0.875), diverging(1.0)], [[203, 62, 56], [180, 4, 38]]);
-        assert_eq!(diverging(-1.0 + 0.5 / 16.0), [64, 83, 198]);
-        assert_eq!([diverging(-5.0), diverging(7.0)], [diverging(-1.0), diverging(1.0)]);
+        assert_eq!(
+            [diverging_color(-1.0), diverging_color(-0.5), diverging_color(0.0)],
+            [[59, 76, 192], [141, 176, 254], [221; 3]]
+        );
+        assert_eq!([diverging_color(0.875), diverging_color(1.0)], [[203, 62, 56], [180, 4, 38]]);
+        assert_eq!(diverging_color(-1.0 + 0.5 / 16.0), [64, 83, 198]);
+        assert_eq!([diverging_color(-5.0), diverging_color(7.0)], [diverging_color(-1.0), diverging_color(1.0)]);
     }
 
     #[test]
-    fn shapes_are_checked() {
+    fn shape_mismatch_is_refused() {
         let size = ImageSize { height: 3, width: 5 };
         let grid = grid(2, 2, size);
         assert!(HeatMap::new(&[1.0; 3], grid, size).is_err());
@@ -198,14 +201,14 @@ mod tests {
         /// If all patches have the same value, so does each pixel that they cover. No pixel exceeds
         /// the patches in magnitude.
         #[test]
-        fn heat_stays_between_the_patches(side in 1u32..5, stride in 1u32..7, h in 0u32..9, w in 0u32..9, value in -9f64..9.0) {
+        fn heat_is_within_patch_range(side in 1u32..5, stride in 1u32..7, h in 0u32..9, w in 0u32..9, value in -9f64..9.0) {
             let size = ImageSize { height: side + h, width: side + w };
             let grid = grid(side, stride, size);
             let same = HeatMap::new(&vec![value; grid.patches()], grid, size).unwrap();
             prop_assert!(same.values().iter().flatten().all(|found| (found - value).abs() < 1e-9));
             let evidence: Vec<f64> = (0..grid.patches()).map(|patch| libm::sin(patch as f64 * value)).collect();
             let most = evidence.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
-            prop_assert!(HeatMap::new(&evidence, grid, size).unwrap().largest() <= most + 1e-12);
+            prop_assert!(HeatMap::new(&evidence, grid, size).unwrap().max_abs() <= most + 1e-12);
         }
     }
 }

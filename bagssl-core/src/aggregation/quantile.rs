@@ -24,11 +24,11 @@ pub fn student_t(probability: f64, degrees: u32) -> f64 {
 }
 
 /// The highest accepted confidence. Beyond it, the tails are not known well enough.
-const MOST_CONFIDENCE: f64 = 0.9999;
+const MAX_CONFIDENCE: f64 = 0.9999;
 
 /// Checks that a confidence lies between 0.5 and 0.9999.
 pub(crate) fn check_confidence(confidence: f64) -> Result<()> {
-    if (0.5..=MOST_CONFIDENCE).contains(&confidence) {
+    if (0.5..=MAX_CONFIDENCE).contains(&confidence) {
         return Ok(());
     }
     Err(Error::Setting { name: "confidence", expected: "0.5 to 0.9999", got: format!("{confidence}") })
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn confidences_out_of_range_are_refused() {
+    fn confidence_out_of_range_is_refused() {
         assert!([0.5, 0.95, 0.9999].iter().all(|&confidence| check_confidence(confidence).is_ok()));
         assert!([0.49, 1.0, -0.95, f64::NAN].iter().all(|&confidence| check_confidence(confidence).is_err()));
     }

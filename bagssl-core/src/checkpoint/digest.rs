@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_field() {
+    fn split_takes_the_last_field() {
         let joined = join("{\"x\":1}", 0xab);
         assert_eq!(joined, "{\"x\":1,\"digest\":\"00000000000000ab\"}");
         assert_eq!(split(&joined), Ok(("{\"x\":1}".into(), 0xab)));

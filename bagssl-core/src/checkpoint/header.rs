@@ -14,7 +14,7 @@ use crate::plan::{Parameter, Role};
 
 /// The maximum length of a header, in bytes. A network of 4096 layers with its optimizer state
 /// needs less.
-pub const LONGEST_HEADER: usize = 8 << 20;
+pub const MAX_HEADER_BYTES: usize = 8 << 20;
 
 /// The number of bytes that store the header's length.
 const LENGTH: usize = 8;
@@ -33,9 +33,9 @@ pub(super) struct Header {
 /// [`Error::Checkpoint`] if the length is out of range.
 pub fn header_length(start: [u8; LENGTH]) -> Result<usize> {
     match usize::try_from(u64::from_le_bytes(start)) {
-        Ok(length @ 2..=LONGEST_HEADER) => Ok(LENGTH + length),
+        Ok(length @ 2..=MAX_HEADER_BYTES) => Ok(LENGTH + length),
         _ => Err(refuse(format!(
-            "expected a safetensors file with a header of at most {LONGEST_HEADER} bytes, got a header of {}",
+            "expected a safetensors file with a header of at most {MAX_HEADER_BYTES} bytes, got a header of {}",
             u64::from_le_bytes(start)
         ))),
     }
@@ -49,8 +49,8 @@ pub fn header_length(start: [u8; LENGTH]) -> Result<usize> {
 /// [`Error::Checkpoint`] with the expected and the actual content.
 pub fn check_header(header: &[u8], length: u64) -> Result<()> {
     let metadata = metadata(header)?;
-    let most = metadata.tensors().values().map(|info| info.data_offsets.1).max().unwrap_or(0);
-    let expected = (header.len() as u64).saturating_add(most as u64);
+    let data_end = metadata.tensors().values().map(|info| info.data_offsets.1).max().unwrap_or(0);
+    let expected = (header.len() as u64).saturating_add(data_end as u64);
     if expected != length {
         return Err(refuse(format!("expected a safetensors file of {expected} bytes, got {length}")));
     }
@@ -59,10 +59,10 @@ pub fn check_header(header: &[u8], length: u64) -> Result<()> {
 
 /// Parses the safetensors metadata of a header.
 pub(super) fn metadata(bytes: &[u8]) -> Result<Metadata> {
-    let no_file = |why: String| refuse(format!("expected a safetensors file, got {why}"));
-    let start = *bytes.first_chunk().ok_or_else(|| no_file(format!("{} bytes without a header", bytes.len())))?;
-    let json = bytes.get(LENGTH..header_length(start)?).ok_or_else(|| no_file("a truncated header".into()))?;
-    serde_json::from_slice(json).map_err(|error| no_file(format!("an invalid header: {error}")))
+    let invalid = |reason: String| refuse(format!("expected a safetensors file, got {reason}"));
+    let start = *bytes.first_chunk().ok_or_else(|| invalid(format!("{} bytes without a header", bytes.len())))?;
+    let json = bytes.get(LENGTH..header_length(start)?).ok_or_else(|| invalid("a truncated header".into()))?;
+    serde_json::from_slice(json).map_err(|error| invalid(format!("an invalid header: {error}")))
 }
 
 impl Header {
@@ -139,6 +139,6 @@ fn check_tensors(spec: &Spec, metadata: &Metadata) -> Result<()> {
     Ok(())
 }
 
-fn refuse(why: String) -> Error {
-    Error::Checkpoint(why)
+fn refuse(reason: String) -> Error {
+    Error::Checkpoint(reason)
 }

@@ -24,11 +24,11 @@ mod training;
 mod tests;
 
 use header::Header;
-pub use header::{LONGEST_HEADER, check_header, header_length};
+pub use header::{MAX_HEADER_BYTES, check_header, header_length};
 use spec::scale_name;
 pub use spec::{FORMAT_VERSION, METADATA_KEY, ModelPlan, OPTIMIZER_PREFIX, Provenance, Spec};
 pub use tensor_ref::TensorRef;
-pub use training::{Change, Training};
+pub use training::{SettingChange, Training};
 
 pub use crate::plan::NamedTensor;
 use crate::plan::{Parameter, Role};

@@ -6,7 +6,7 @@ use super::Checkpoint;
 use crate::plan::Op;
 
 /// The tolerance for a weight of the identity: the rounding error of int8.
-const ROUNDING: f32 = 1e-3;
+const IDENTITY_TOLERANCE: f32 = 1e-3;
 
 impl Checkpoint<'_> {
     /// Returns whether the projector differs from the identity. Importing a model without a
@@ -17,9 +17,12 @@ impl Checkpoint<'_> {
         let Op::Linear { name, inputs, bias: false, norm: None, relu: false, .. } = &layer.op else { return true };
         let Ok(weights) = self.values(&format!("projector.{name}.weight")) else { return true };
         // Compare with the identity, which has `inputs * inputs` values.
-        let of_identity = |place: usize| if place % inputs == place / inputs { 1.0 } else { 0.0 };
+        let identity_value = |index: usize| if index % inputs == index / inputs { 1.0 } else { 0.0 };
         weights.len() != inputs * inputs
-            || weights.iter().enumerate().any(|(place, weight)| (weight - of_identity(place)).abs() > ROUNDING)
+            || weights
+                .iter()
+                .enumerate()
+                .any(|(index, weight)| (weight - identity_value(index)).abs() > IDENTITY_TOLERANCE)
     }
 }
 
@@ -51,13 +54,13 @@ mod tests {
             patch,
             filter: Filter::Bilinear,
             normalization: Normalization::HALF,
-            tap: FeatureLayer::Embedding,
+            layer: FeatureLayer::Embedding,
             views: Views::FixedScale(patch),
             provenance: Provenance::default(),
             training: None,
         };
         let fill = |parameter: Parameter| {
-            let value = |place| if parameter.name == "projector.0.weight" { of(place / 64, place % 64) } else { 0.25 };
+            let value = |index| if parameter.name == "projector.0.weight" { of(index / 64, index % 64) } else { 0.25 };
             let values = (0..parameter.len()).map(value).collect();
             (parameter.name, parameter.shape, values)
         };
@@ -70,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_identity_is_none_however_it_is_stored() {
+    fn identity_projector_in_every_storage_type() {
         let identity = bytes(linear(64, false, false), |row, column| f32::from(row == column));
         assert!(!has_projector(&identity));
         for weights in [WeightType::Bf16, WeightType::Int8] {
@@ -79,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_else_is_one() {
+    fn any_other_projector_is_not_identity() {
         let identity = |row, column| f32::from(row == column);
         let turned = |row, column| f32::from((row + 1) % 64 == column);
         let touched = |row, column| if (row, column) == (3, 5) { 0.5 } else { f32::from(row == column) };

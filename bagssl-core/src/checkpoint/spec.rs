@@ -4,7 +4,7 @@ use std::prelude::v1::*;
 
 use serde::{Deserialize, Serialize};
 
-use super::training::{Change, Training};
+use super::training::{SettingChange, Training};
 use crate::bag::Views;
 use crate::embed::FeatureLayer;
 use crate::error::{Error, Result};
@@ -78,8 +78,8 @@ impl ModelPlan {
     }
 
     /// Returns the length of the feature at a layer.
-    pub fn dim(&self, tap: FeatureLayer) -> usize {
-        match tap {
+    pub fn dim(&self, layer: FeatureLayer) -> usize {
+        match layer {
             FeatureLayer::Embedding => self.encoder.output_dim(),
             FeatureLayer::FirstLayer => match self.projector.kind(1) {
                 Kind::Map(dim) | Kind::Rows(dim) => dim,
@@ -128,7 +128,7 @@ pub struct Provenance {
     pub steps: u64,
     /// Settings that were changed during the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub changes: Vec<Change>,
+    pub changes: Vec<SettingChange>,
 }
 
 /// Everything needed to use a model's weights.
@@ -147,7 +147,8 @@ pub struct Spec {
     #[serde(rename = "normalisation")]
     pub normalization: Normalization,
     /// The feature used as representation.
-    pub tap: FeatureLayer,
+    #[serde(rename = "tap")]
+    pub layer: FeatureLayer,
     /// The views used in training.
     pub views: Views,
     /// The origin of the model.

@@ -15,7 +15,7 @@ fn spec() -> Spec {
         patch,
         filter: Filter::Bilinear,
         normalization: Normalization::HALF,
-        tap: FeatureLayer::Embedding,
+        layer: FeatureLayer::Embedding,
         views: Views::FixedScale(patch),
         provenance: Provenance { seed: u64::MAX, ..Provenance::default() },
         training: None,
@@ -24,8 +24,8 @@ fn spec() -> Spec {
 
 fn tensors(spec: &Spec) -> Vec<NamedTensor> {
     let fill = |parameter: Parameter| {
-        let least = if parameter.role == Role::RunningVariance { 0.0 } else { -3.0 };
-        let values = (0..parameter.len()).map(|index| index as f32 * 0.25 + least).collect();
+        let min = if parameter.role == Role::RunningVariance { 0.0 } else { -3.0 };
+        let values = (0..parameter.len()).map(|index| index as f32 * 0.25 + min).collect();
         (parameter.name, parameter.shape, values)
     };
     spec.model.parameters().into_iter().map(fill).collect()
@@ -44,7 +44,7 @@ fn refused(bytes: &[u8], words: &str) {
 }
 
 #[test]
-fn a_checkpoint_survives_the_file() {
+fn checkpoint_round_trip() {
     let spec = spec();
     let tensors = tensors(&spec);
     let bytes = to_bytes(&spec, &tensors).unwrap();
@@ -59,7 +59,7 @@ fn a_checkpoint_survives_the_file() {
 }
 
 #[test]
-fn what_does_not_fit_is_named() {
+fn mismatch_errors_name_the_tensor() {
     let spec = spec();
     let mut changed = tensors(&spec);
     changed[0].1 = vec![3, 16, 3, 3];
@@ -80,7 +80,7 @@ fn what_does_not_fit_is_named() {
         config: 4,
         fixed: vec![("batch.images".into(), "8".into())],
         settings: vec![("rate".into(), "0.1".into())],
-        changes: vec![Change { step: 1, setting: "rate".into(), from: "0.2".into(), to: "0.1".into() }],
+        changes: vec![SettingChange { step: 1, setting: "rate".into(), from: "0.2".into(), to: "0.1".into() }],
     };
     let resumable = Spec { training: Some(training), ..spec.clone() };
     let bytes = to_bytes(&resumable, &more).unwrap();
@@ -108,7 +108,7 @@ fn other_metadata_is_refused_unless_there_is_no_digest() {
 /// bf16 has 8 bits of precision: 1 + 2^-8 is a tie and rounds to the even 1. int8 has 127 steps up
 /// to the largest magnitude.
 #[test]
-fn smaller_weights_by_hand() {
+fn convert_by_hand() {
     let spec = spec();
     let mut tensors = tensors(&spec);
     let first = &mut tensors[0];
@@ -145,7 +145,7 @@ fn smaller_weights_by_hand() {
 }
 
 #[test]
-fn what_was_written_before_there_were_digests_is_read() {
+fn format_1_without_digest_is_read() {
     let old = Spec { format_version: 1, ..spec() };
     let bytes = with_metadata(&old, &serde_json::to_string(&old).unwrap());
     let read = Checkpoint::from_bytes(&bytes).unwrap();
@@ -158,7 +158,7 @@ fn what_was_written_before_there_were_digests_is_read() {
 }
 
 #[test]
-fn a_digest_must_be_there_and_right() {
+fn missing_or_wrong_digest_is_refused() {
     let json = serde_json::to_string(&spec()).unwrap();
     refused(&with_metadata(&spec(), &json), "expected a digest at the end of the metadata");
     let wrong = with_metadata(&spec(), &digest::join(&json, 7));
@@ -174,14 +174,14 @@ fn a_digest_must_be_there_and_right() {
 
 /// Flips 200 bits over the entire file, including the header; each is detected.
 #[test]
-fn a_flipped_bit_is_noticed() {
+fn flipped_bit_is_detected() {
     let bytes = to_bytes(&spec(), &tensors(&spec())).unwrap();
     assert!(Checkpoint::from_bytes(&bytes).is_ok());
     for attempt in 0..200 {
         // Half of them in the header, which is a few percent of the file.
         let header = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
-        let (least, length) = if attempt % 2 == 0 { (0, header) } else { (header, bytes.len() - header) };
-        let place = least + (attempt * 7919 + 13) % length;
+        let (min, length) = if attempt % 2 == 0 { (0, header) } else { (header, bytes.len() - header) };
+        let place = min + (attempt * 7919 + 13) % length;
         let mut changed = bytes.clone();
         changed[place] ^= 1 << (attempt / 2 % 8);
         assert!(Checkpoint::from_bytes(&changed).is_err(), "byte {place}, bit {}", attempt / 2 % 8);
@@ -189,7 +189,7 @@ fn a_flipped_bit_is_noticed() {
 }
 
 #[test]
-fn foreign_bytes_are_refused() {
+fn other_file_formats_are_refused() {
     refused(b"", "expected a safetensors file, got 0 bytes");
     refused(b"\x89PNG\r\n\x1a\n and more", "expected a safetensors file");
     let foreign = safetensors::serialize(Vec::<(&str, TensorView<'_>)>::new(), None).unwrap();
@@ -199,20 +199,20 @@ fn foreign_bytes_are_refused() {
 }
 
 #[test]
-fn a_projector_reads_what_the_encoder_gives() {
+fn projector_input_must_match_encoder_output() {
     let encoder = Architecture::ResNetSmall.plan();
     assert!(ModelPlan::new(encoder.clone(), mlp(63, &[4]).unwrap()).is_err());
     assert!(ModelPlan::new(mlp(64, &[4]).unwrap(), mlp(4, &[4]).unwrap()).is_err());
     let model = ModelPlan::new(encoder, mlp(64, &[8, 4]).unwrap()).unwrap();
     assert_eq!(
-        [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection].map(|tap| model.dim(tap)),
+        [FeatureLayer::Embedding, FeatureLayer::FirstLayer, FeatureLayer::Projection].map(|layer| model.dim(layer)),
         [64, 8, 4]
     );
 }
 
 proptest! {
     #[test]
-    fn any_change_of_the_header_is_read_or_refused(place in 0usize..4000, byte: u8) {
+    fn any_header_change_is_read_or_refused(place in 0usize..4000, byte: u8) {
         let mut bytes = to_bytes(&spec(), &tensors(&spec())).unwrap();
         bytes[place] = byte;
         if let Ok(read) = Checkpoint::from_bytes(&bytes) {
@@ -224,7 +224,7 @@ proptest! {
 /// Checking the header alone gives the same errors as the entire file: excessive plans, a wrong
 /// file length, an unbounded header.
 #[test]
-fn a_header_is_enough_to_refuse_a_file() {
+fn check_header_refuses_without_tensors() {
     let spec = spec();
     let bytes = to_bytes(&spec, &tensors(&spec)).unwrap();
     let length = header_length(*bytes.first_chunk().unwrap()).unwrap();
@@ -236,7 +236,7 @@ fn a_header_is_enough_to_refuse_a_file() {
         error(header, total - 1).contains(&format!("expected a safetensors file of {total} bytes, got {}", total - 1))
     );
     assert!(error(&header[..length - 1], total).contains("a truncated header"));
-    let huge = [&(LONGEST_HEADER as u64 + 1).to_le_bytes()[..], &header[8..]].concat();
+    let huge = [&(MAX_HEADER_BYTES as u64 + 1).to_le_bytes()[..], &header[8..]].concat();
     assert!(error(&huge, total).contains("a header of at most 8388608 bytes, got a header of 8388609"));
     refused(&huge, "a header of at most 8388608 bytes");
     refused(&u64::MAX.to_le_bytes(), "a header of at most 8388608 bytes");
@@ -245,7 +245,7 @@ fn a_header_is_enough_to_refuse_a_file() {
 /// Two layers with 256 KiB of weights whose map would need 100 GiB, and a network with too many
 /// layers.
 #[test]
-fn a_plan_that_asks_for_too_much_is_refused() {
+fn oversized_plan_is_refused() {
     let conv = |number: usize, inputs: usize, kernel: [usize; 2], padding: [usize; 2]| {
         let window = crate::plan::Window { kernel, stride: [1, 1], padding };
         let (conv, norm) = (format!("conv{number}"), format!("bn{number}"));

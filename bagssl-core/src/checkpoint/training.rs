@@ -29,13 +29,13 @@ pub struct Training {
     /// The settings that may change when the run is resumed, by name.
     pub settings: Vec<(String, String)>,
     /// The changes made by earlier resumes.
-    pub changes: Vec<Change>,
+    pub changes: Vec<SettingChange>,
 }
 
 /// A setting that was changed when a run was resumed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Change {
+pub struct SettingChange {
     /// Number of steps done before the change.
     pub step: u64,
     /// The setting's name.

@@ -19,7 +19,7 @@ pub use exec::arena::ArenaExecutor;
 pub use exec::dense::{Dense, DenseRows};
 #[cfg(feature = "std")]
 pub use exec::embedder::{Embedder, EmbedderOptions};
-pub use exec::executor::{Executor, Options, Source, Workspace};
+pub use exec::executor::{Executor, ExecutorOptions, WeightSource, Workspace};
 #[cfg(feature = "rayon")]
 pub use exec::threads::Rayon;
 #[cfg(feature = "std")]

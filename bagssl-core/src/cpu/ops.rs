@@ -321,14 +321,14 @@ impl<'a> Processor<'a> {
     ) -> Result<NormGradients> {
         let channels = input.shape[3];
         let (output, mean, variance) = normed;
-        for (what, expected, got) in [
+        for (name, expected, got) in [
             ("norm scale", channels, scale.len()),
             ("norm mean", channels, mean.len()),
             ("norm variance", channels, variance.len()),
             ("norm output values", input.values.len(), output.values.len()),
             ("norm gradient values", input.values.len(), gradient.values.len()),
         ] {
-            expect_length(what, expected, got)?;
+            expect_length(name, expected, got)?;
         }
         let passes = &self.micro.elementwise;
         let pixels = (input.values.len() / channels) as f64;
@@ -456,8 +456,8 @@ impl Convolution {
     }
 }
 
-fn expect_length(what: &'static str, expected: usize, got: usize) -> Result<()> {
-    if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
+fn expect_length(name: &'static str, expected: usize, got: usize) -> Result<()> {
+    if expected == got { Ok(()) } else { Err(Error::Length { name, expected, got }) }
 }
 
 /// Returns the kernel of a phase's gradient: its taps in reverse order, with inputs and outputs

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn halves_by_hand() {
+    fn half_precision_values_by_hand() {
         let half = |bits: u16| DType::F16.value(&bits.to_le_bytes()).unwrap();
         let cases =
             [(0x3c00, 1.0), (0xc000, -2.0), (0x3555, 0.333_251_95), (0x7bff, 65504.0), (0x0001, 5.960_464_5e-8)];

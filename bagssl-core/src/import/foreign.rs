@@ -109,7 +109,7 @@ pub struct Foreign<'a> {
 
 impl<'a> Foreign<'a> {
     /// The number of bytes at the start of a file that identify its format.
-    pub const START: u64 = 512;
+    pub const START_BYTES: u64 = 512;
 
     /// Reads PyTorch's zip format or safetensors. The state dict of a pickle may be nested under
     /// the keys `state_dict`, `model` and `model_state_dict`. Other entries beside these are
@@ -134,7 +134,7 @@ impl<'a> Foreign<'a> {
         Ok(foreign)
     }
 
-    /// Checks the first bytes of a file before the rest is read. Pass [`Foreign::START`] bytes for
+    /// Checks the first bytes of a file before the rest is read. Pass [`Foreign::START_BYTES`] bytes for
     /// the most specific error.
     ///
     /// # Errors
@@ -150,7 +150,10 @@ impl<'a> Foreign<'a> {
             return Ok(());
         }
         let neither = |got: &str| {
-            refuse(what(start).unwrap_or(&format!("expected PyTorch's zip format or safetensors, got neither: {got}")))
+            refuse(
+                recognize_other(start)
+                    .unwrap_or(&format!("expected PyTorch's zip format or safetensors, got neither: {got}")),
+            )
         };
         let header = *start.first_chunk().ok_or_else(|| neither(&format!("{} bytes", start.len())))?;
         header_length(header).map(|_| ()).map_err(|error| neither(&error.to_string()))
@@ -219,7 +222,7 @@ impl<'a> Foreign<'a> {
                 refuse(&format!("tensor {name:?}: expected storage {:?} in the archive, got none", tensor.storage))
             })?;
             let tensor = ForeignTensor::checked(tensor, storage);
-            let tensor = tensor.map_err(|why| refuse(&format!("tensor {name:?}: {why}")))?;
+            let tensor = tensor.map_err(|reason| refuse(&format!("tensor {name:?}: {reason}")))?;
             tensors.insert(name.into(), tensor);
         }
         Ok(Foreign { tensors })
@@ -227,7 +230,7 @@ impl<'a> Foreign<'a> {
 }
 
 /// Recognizes a file of another type by its first bytes, and returns the error message.
-fn what(bytes: &[u8]) -> Option<&'static str> {
+fn recognize_other(bytes: &[u8]) -> Option<&'static str> {
     let begins = |start: &[u8]| bytes.starts_with(start);
     if bytes.get(257..262) == Some(b"ustar") {
         return Some(
@@ -254,8 +257,8 @@ fn what(bytes: &[u8]) -> Option<&'static str> {
     (is_page(b"<!doctype html") || is_page(b"<html")).then_some(page)
 }
 
-fn refuse(why: &str) -> Error {
-    Error::Checkpoint(format!("import: {why}"))
+fn refuse(reason: &str) -> Error {
+    Error::Checkpoint(format!("import: {reason}"))
 }
 
 /// A key and its value.

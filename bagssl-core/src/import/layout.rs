@@ -91,7 +91,7 @@ impl Layout {
     }
 
     /// Returns the feature that the program evaluates.
-    pub fn tap(self) -> FeatureLayer {
+    pub fn layer(self) -> FeatureLayer {
         if self == Layout::EmpSsl { FeatureLayer::FirstLayer } else { FeatureLayer::Embedding }
     }
 

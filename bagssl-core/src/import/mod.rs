@@ -44,7 +44,7 @@ use layout::Part;
 
 /// Settings that the imported file does not contain.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Options {
+pub struct ImportOptions {
     /// The layout of the file; `None` detects it from the tensor names.
     pub layout: Option<Layout>,
     /// The encoder; `None` detects it from the tensor shapes.
@@ -84,9 +84,9 @@ pub struct Imported {
 ///
 /// # Errors
 /// [`Error::Checkpoint`] naming the tensors that are missing, unexpected or of a different shape.
-/// Unknown tensors of the encoder are rejected even with [`Options::allow_unused`], since they
+/// Unknown tensors of the encoder are rejected even with [`ImportOptions::allow_unused`], since they
 /// indicate a different network.
-pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
+pub fn import(foreign: &Foreign<'_>, options: &ImportOptions) -> Result<Imported> {
     let layout = options.layout.map_or_else(|| Layout::detect(foreign), Ok)?;
     let sorted = Sorted::new(foreign, layout)?;
     let architecture = options.architecture.map_or_else(|| sorted.architecture(foreign, layout), Ok)?;
@@ -95,20 +95,20 @@ pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
     let mut tensors = sorted.encoder_tensors(foreign, &encoder)?;
     let mut unused = sorted.other.clone();
     if !unused.is_empty() && !options.allow_unused {
-        return Err(refuse(format!("unexpected tensors {}; allow-unused skips them", listed(&unused))));
+        return Err(refuse(format!("unexpected tensors {}; allow-unused skips them", list_names(&unused))));
     }
     let found = projector::read(foreign, &sorted.projector, encoder.output_dim());
-    let kept = found.is_ok();
+    let has_projector = found.is_ok();
     let (plan, values) = match found {
         Ok(projector) => projector,
-        Err(why) => {
-            notes.push(format!("projector: replaced by the identity ({why})"));
+        Err(reason) => {
+            notes.push(format!("projector: replaced by the identity ({reason})"));
             unused.extend(sorted.projector.values().cloned());
             projector::identity(encoder.output_dim())?
         }
     };
     tensors.extend(values);
-    let word = if kept { "" } else { ", projector the identity" };
+    let word = if has_projector { "" } else { ", projector the identity" };
     let provenance = Provenance {
         created_by: format!("bagssl-core {} import", env!("CARGO_PKG_VERSION")),
         preset: format!("{} of {}, {}{word}", architecture.name(), layout.name(), options.source),
@@ -120,7 +120,7 @@ pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
         patch: options.patch,
         filter: Filter::Bilinear,
         normalization: options.normalization.unwrap_or_else(|| layout.normalization()),
-        tap: if kept { layout.tap() } else { FeatureLayer::Embedding },
+        layer: if has_projector { layout.layer() } else { FeatureLayer::Embedding },
         views: Views::FixedScale(options.patch),
         provenance,
         training: None,
@@ -133,14 +133,14 @@ pub fn import(foreign: &Foreign<'_>, options: &Options) -> Result<Imported> {
 /// # Errors
 /// [`Error::Checkpoint`] if the names match no layout, or the first convolution matches no known
 /// network.
-pub fn architecture(foreign: &Foreign<'_>, options: &Options) -> Result<Architecture> {
+pub fn architecture(foreign: &Foreign<'_>, options: &ImportOptions) -> Result<Architecture> {
     let layout = options.layout.map_or_else(|| Layout::detect(foreign), Ok)?;
     options.architecture.map_or_else(|| Sorted::new(foreign, layout)?.architecture(foreign, layout), Ok)
 }
 
 /// Notes on assumptions about solo-learn's networks for small images, which the file does not
 /// state.
-fn habits(layout: Layout, architecture: Architecture, options: &Options) -> Vec<String> {
+fn habits(layout: Layout, architecture: Architecture, options: &ImportOptions) -> Vec<String> {
     let mut notes = Vec::new();
     let Some(usual) = architecture.name().strip_suffix("-pad2").filter(|_| layout == Layout::SoloLearn) else {
         return notes;
@@ -155,12 +155,12 @@ fn habits(layout: Layout, architecture: Architecture, options: &Options) -> Vec<
     notes
 }
 
-fn refuse(why: String) -> Error {
-    Error::Checkpoint(format!("import: {why}"))
+fn refuse(reason: String) -> Error {
+    Error::Checkpoint(format!("import: {reason}"))
 }
 
 /// Formats at most six names and the number of the rest.
-fn listed(names: &[String]) -> String {
+fn list_names(names: &[String]) -> String {
     let more = names.len().saturating_sub(6);
     let shown: Vec<&String> = names.iter().take(6).collect();
     if more == 0 { format!("{shown:?}") } else { format!("{shown:?} and {more} more") }
@@ -243,7 +243,7 @@ impl Sorted {
         if !missing.is_empty() || !unexpected.is_empty() {
             let parts = [("missing", missing), ("unexpected", unexpected)];
             let parts = parts.iter().filter(|(_, names)| !names.is_empty());
-            let parts: Vec<String> = parts.map(|(what, names)| format!("{what} {}", listed(names))).collect();
+            let parts: Vec<String> = parts.map(|(what, names)| format!("{what} {}", list_names(names))).collect();
             return Err(refuse(format!("encoder: tensors {}", parts.join(", "))));
         }
         let values = |parameter: &crate::plan::Parameter| {

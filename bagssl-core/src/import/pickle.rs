@@ -20,11 +20,11 @@ use super::globals::Global;
 use crate::error::{Error, Result};
 
 /// The maximum number of bytes. Tensors are stored outside the pickle, so no network needs more.
-const MOST_BYTES: usize = 16 << 20;
+const MAX_BYTES: usize = 16 << 20;
 /// The maximum number of values. A network needs about 20 per tensor.
-const MOST_VALUES: usize = 1 << 20;
+const MAX_VALUES: usize = 1 << 20;
 /// The maximum depth of the stack.
-const MOST_STACK: usize = 1 << 18;
+const MAX_STACK: usize = 1 << 18;
 
 /// The index of a value in the list.
 pub(super) type Id = u32;
@@ -78,14 +78,14 @@ impl<'a> Pickle<'a> {
     /// [`Error::Checkpoint`] naming the disallowed opcode or global, or another error, with its
     /// position.
     pub(super) fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
-        if bytes.len() > MOST_BYTES {
-            return Err(Error::Checkpoint(format!("pickle: expected at most {MOST_BYTES} bytes, got {}", bytes.len())));
+        if bytes.len() > MAX_BYTES {
+            return Err(Error::Checkpoint(format!("pickle: expected at most {MAX_BYTES} bytes, got {}", bytes.len())));
         }
-        let mut machine = Machine { bytes, at: 0, values: Vec::new(), stack: Vec::new(), memo: BTreeMap::new() };
+        let mut machine = Machine { bytes, position: 0, values: Vec::new(), stack: Vec::new(), memo: BTreeMap::new() };
         let root = loop {
-            let at = machine.at;
+            let position = machine.position;
             let step = machine.step();
-            let done = step.map_err(|why| Error::Checkpoint(format!("pickle: {why}, at byte {at}")))?;
+            let done = step.map_err(|reason| Error::Checkpoint(format!("pickle: {reason}, at byte {position}")))?;
             if let Some(root) = done {
                 break root;
             }
@@ -121,7 +121,7 @@ enum Item {
 
 struct Machine<'a> {
     bytes: &'a [u8],
-    at: usize,
+    position: usize,
     values: Vec<Value<'a>>,
     stack: Vec<Item>,
     memo: BTreeMap<u32, Id>,
@@ -204,10 +204,10 @@ impl<'a> Machine<'a> {
     }
 
     fn take(&mut self, count: u64) -> Step<&'a [u8]> {
-        let rest = &self.bytes[self.at..];
+        let rest = &self.bytes[self.position..];
         let short = || format!("expected {count} more bytes, got {}", rest.len());
         let piece = usize::try_from(count).ok().and_then(|count| rest.get(..count)).ok_or_else(short)?;
-        self.at += piece.len();
+        self.position += piece.len();
         Ok(piece)
     }
 
@@ -240,10 +240,10 @@ impl<'a> Machine<'a> {
     }
 
     fn line(&mut self) -> Step<&'a str> {
-        let rest = &self.bytes[self.at..];
+        let rest = &self.bytes[self.position..];
         let length = rest.iter().position(|&byte| byte == b'\n').ok_or("expected a line, got the end")?;
         let line = self.take(length as u64)?;
-        self.at += 1;
+        self.position += 1;
         core::str::from_utf8(line).map_err(|_| "expected a name in UTF-8".into())
     }
 
@@ -255,16 +255,16 @@ impl<'a> Machine<'a> {
     }
 
     fn push(&mut self, value: Value<'a>) -> Step<()> {
-        if self.values.len() == MOST_VALUES {
-            return Err(format!("expected at most {MOST_VALUES} values, got more"));
+        if self.values.len() == MAX_VALUES {
+            return Err(format!("expected at most {MAX_VALUES} values, got more"));
         }
         self.values.push(value);
         self.push_item(Item::Value((self.values.len() - 1) as Id))
     }
 
     fn push_item(&mut self, item: Item) -> Step<()> {
-        if self.stack.len() == MOST_STACK {
-            return Err(format!("expected a stack of at most {MOST_STACK}, got more"));
+        if self.stack.len() == MAX_STACK {
+            return Err(format!("expected a stack of at most {MAX_STACK}, got more"));
         }
         self.stack.push(item);
         Ok(())
@@ -356,14 +356,14 @@ impl<'a> Machine<'a> {
             }
         };
         let global = Global::find(module, name);
-        let shown = |text: &str| text.chars().take(60).collect::<String>();
+        let start = |text: &str| text.chars().take(60).collect::<String>();
         let refused = || {
             let advice = if Global::is_of_a_model(module, name) {
                 ": the file holds a whole model; save its weights alone with torch.save(model.state_dict(), PATH)"
             } else {
                 ""
             };
-            format!("global {:?} is not allowed{advice}", shown(&format!("{module}.{name}")))
+            format!("global {:?} is not allowed{advice}", start(&format!("{module}.{name}")))
         };
         let global = global.ok_or_else(refused)?;
         self.push(Value::Global(global))

@@ -13,7 +13,7 @@ type Modules = BTreeMap<(usize, usize, String), String>;
 /// The result of parsing, or one line with the reason for failure.
 type Parsed<T> = core::result::Result<T, String>;
 /// The position of a module: its section, and its number in it.
-type Place = (usize, usize);
+type Position = (usize, usize);
 
 /// The identity projector: the projection equals the embedding.
 pub(super) fn identity(dim: usize) -> Result<(Plan, Vec<NamedTensor>)> {
@@ -31,43 +31,44 @@ pub(super) fn identity(dim: usize) -> Result<(Plan, Vec<NamedTensor>)> {
 /// # Errors
 /// One line with the reason if the modules are not such a projector.
 pub(super) fn read(foreign: &Foreign<'_>, modules: &Modules, dim: usize) -> Parsed<(Plan, Vec<NamedTensor>)> {
-    let places: BTreeSet<Place> = modules.keys().map(|(stretch, module, _)| (*stretch, *module)).collect();
-    let mut places = places.into_iter().peekable();
-    match places.peek() {
+    let positions: BTreeSet<Position> = modules.keys().map(|(stretch, module, _)| (*stretch, *module)).collect();
+    let mut positions = positions.into_iter().peekable();
+    match positions.peek() {
         None => return Err("the file contains no projector".into()),
         Some((_, 0)) => {}
         Some((_, first)) => {
             return Err(format!("expected a linear layer as module 0, got module {first} as the first with tensors"));
         }
     }
-    let shape = |place: Place| {
-        let name = modules.get(&(place.0, place.1, "weight".into()))?;
+    let shape = |position: Position| {
+        let name = modules.get(&(position.0, position.1, "weight".into()))?;
         Some(foreign.get(name)?.shape().to_vec())
     };
-    let has = |place: Place, tensor: &str| modules.contains_key(&(place.0, place.1, tensor.into()));
+    let has = |position: Position, tensor: &str| modules.contains_key(&(position.0, position.1, tensor.into()));
     let (mut layers, mut sources, mut rows) = (Vec::new(), BTreeMap::new(), dim);
-    while let Some(place) = places.next() {
-        let outputs = match shape(place).as_deref() {
+    while let Some(position) = positions.next() {
+        let outputs = match shape(position).as_deref() {
             Some(&[outputs, inputs]) if inputs == rows => outputs,
             other => {
                 return Err(format!(
                     "module {}: expected a linear layer with {rows} inputs, got weight shape {other:?}",
-                    place.1
+                    position.1
                 ));
             }
         };
         let name = format!("{}", layers.len() * 3);
-        let bias = has(place, "bias");
-        sources.insert(name.clone(), place);
-        let mut last = place;
-        let norm = places.next_if(|&next| next.0 == place.0 && next.1 == place.1 + 1 && has(next, "running_mean"));
+        let bias = has(position, "bias");
+        sources.insert(name.clone(), position);
+        let mut last = position;
+        let norm =
+            positions.next_if(|&next| next.0 == position.0 && next.1 == position.1 + 1 && has(next, "running_mean"));
         let norm = norm.map(|norm| {
             let name = format!("{}", layers.len() * 3 + 1);
             sources.insert(name.clone(), norm);
             last = norm;
             name
         });
-        let relu = places.peek().map_or(Ok(false), |&next| relu_between(last, next))?;
+        let relu = positions.peek().map_or(Ok(false), |&next| relu_between(last, next))?;
         layers.push(Layer { input: layers.len(), op: Op::Linear { name, inputs: rows, outputs, bias, norm, relu } });
         rows = outputs;
     }
@@ -80,7 +81,7 @@ pub(super) fn read(foreign: &Foreign<'_>, modules: &Modules, dim: usize) -> Pars
 }
 
 /// Whether there is a ReLU between two consecutive modules with tensors.
-fn relu_between(last: Place, next: Place) -> Parsed<bool> {
+fn relu_between(last: Position, next: Position) -> Parsed<bool> {
     // A section ends with a ReLU if another section follows, as in EMP-SSL's `pre_feature`.
     let without_tensors = if last.0 == next.0 { next.1 - last.1 - 1 } else { next.1 + 1 };
     match without_tensors {
@@ -96,7 +97,7 @@ fn relu_between(last: Place, next: Place) -> Parsed<bool> {
 }
 
 /// Returns a tensor of the file that is not in the plan.
-fn left_over(plan: &Plan, modules: &Modules, sources: &BTreeMap<String, Place>) -> Option<String> {
+fn left_over(plan: &Plan, modules: &Modules, sources: &BTreeMap<String, Position>) -> Option<String> {
     let parameters = plan.parameters();
     let used: BTreeSet<(usize, usize, &str)> = parameters
         .iter()
@@ -112,7 +113,7 @@ fn tensors(
     foreign: &Foreign<'_>,
     modules: &Modules,
     plan: &Plan,
-    sources: &BTreeMap<String, Place>,
+    sources: &BTreeMap<String, Position>,
 ) -> Parsed<Vec<NamedTensor>> {
     let mut all = Vec::new();
     for parameter in plan.parameters() {

@@ -13,7 +13,7 @@ fn refused(pickle: &[u8], words: &str) {
 }
 
 #[test]
-fn nothing_is_called() {
+fn pickle_refuses_calls_and_other_globals() {
     refused(b"\x80\x02cos\nsystem\n(X\x02\x00\x00\x00lstR.", "global \"os.system\" is not allowed, at byte 2");
     refused(b"\x80\x04\x8c\x05posix\x8c\x06system\x93.", "global \"posix.system\" is not allowed");
     refused(b"\x80\x02cbuiltins\neval\n.", "\"builtins.eval\"");
@@ -39,7 +39,7 @@ fn nothing_is_called() {
 /// Objects that training programs store beside the weights, as Python's `pickle.dumps` writes them
 /// in protocols 2 and 4.
 #[test]
-fn what_lies_beside_the_weights_is_inert() {
+fn other_archive_contents_are_inert() {
     let array = b"_reconstruct\ncnumpy\nndarray\nK\x00\x85c_codecs\nencode\nX\x01\0\0\0bX\x06\0\0\0latin1\x86R\x87R(K\x01K\x01\
         \x85cnumpy\ndtype\nX\x02\0\0\0u1\x89\x88\x87R(K\x03X\x01\0\0\0|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89C\x01\x07tb.";
     let cases: [&[u8]; 16] = [
@@ -72,7 +72,7 @@ fn what_lies_beside_the_weights_is_inert() {
 /// A class of a network library means that the entire model was saved. The error recommends saving
 /// its state dict.
 #[test]
-fn a_whole_model_is_told_from_other_classes() {
+fn full_model_class_is_recognized() {
     let advice = "torch.save(model.state_dict(), PATH)";
     refused(b"\x80\x02ctorchvision.models.resnet\nResNet\n.", advice);
     refused(b"\x80\x02cmy.models.encoder\nEncoder\n.", advice);
@@ -83,7 +83,7 @@ fn a_whole_model_is_told_from_other_classes() {
 }
 
 #[test]
-fn files_of_other_kinds_are_called_by_name() {
+fn other_file_kinds_are_named() {
     let tar = [&b"sys_info"[..], &[0; 249], b"ustar", &[0; 250]].concat();
     for (bytes, word) in [
         (&tar[..], "a tar, the format used before PyTorch 0.1.10"),
@@ -100,7 +100,7 @@ fn files_of_other_kinds_are_called_by_name() {
 /// VICReg's checkpoint refers to the function of its script that selects the tensors without weight
 /// decay.
 #[test]
-fn what_the_script_made_lies_there_but_is_not_called() {
+fn recorded_exploits_are_not_executed() {
     assert!(Pickle::from_bytes(b"\x80\x02c__main__\nexclude_bias_and_norm\n.").is_ok());
     assert!(Pickle::from_bytes(b"\x80\x04\x8c\x08__main__\x8c\x01f\x93.").is_ok());
     for call in [b"R", b"\x81"] {
@@ -126,7 +126,7 @@ fn state(name: &[u8; 1]) -> Vec<u8> {
 
 /// If the tensors are nested under unknown keys, the error names the keys.
 #[test]
-fn unknown_wrappers_are_named() {
+fn unknown_wrapper_is_named() {
     let refused = |pickle: &[u8], words: &[&str]| {
         let bytes = archive(&[("a/data.pkl", pickle), ("a/data/0", &[0; 8])]);
         let error = Foreign::from_bytes(&bytes).unwrap_err().to_string();
@@ -148,7 +148,7 @@ fn unknown_wrappers_are_named() {
 }
 
 #[test]
-fn lengths_and_stacks_are_bounded() {
+fn pickle_lengths_and_stack_are_bounded() {
     refused(b"\x80\x02X\xff\xff\xff\xffa.", "expected 4294967295 more bytes, got 2");
     refused(b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\xffa.", "more bytes");
     refused(b"\x80\x02T\xff\xff\xff\x7fa.", "more bytes");
@@ -166,7 +166,7 @@ fn lengths_and_stacks_are_bounded() {
 
 /// 100,000 nested lists, a list that contains itself, and a list that doubles 60 times by sharing.
 #[test]
-fn depth_cycles_and_sharing_cost_nothing() {
+fn pickle_depth_cycles_and_sharing_are_cheap() {
     let deep = [b"\x80\x02".as_slice(), &[b']'; 100_000], &[b'a'; 99_999], b"."].concat();
     assert!(Pickle::from_bytes(&deep).is_ok());
     assert!(Pickle::from_bytes(b"\x80\x02]q\x00h\x00a.").is_ok());
@@ -204,7 +204,7 @@ fn broken(bytes: &[u8], words: &str) {
 }
 
 #[test]
-fn archives_that_lie_are_refused() {
+fn inconsistent_zip_is_refused() {
     let good = archive(&[("a/x", b"12345"), ("a/y", b"678")]);
     assert_eq!(Archive::from_bytes(&good).unwrap().get("a/y"), Some(b"678".as_slice()));
     let first = good.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
@@ -239,7 +239,7 @@ fn archives_that_lie_are_refused() {
 /// A tensor of 2^40 values in a storage of two, tensors that exceed their storage, a storage of
 /// another length than stated, and a negative size.
 #[test]
-fn tensors_lie_within_their_storage() {
+fn tensor_outside_its_storage_is_refused() {
     let tensor = |count: u8, shape: &[u8], stride: u8| {
         let id =
             [b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK", &[count][..]];
@@ -263,7 +263,7 @@ fn tensors_lie_within_their_storage() {
 
 /// Sixty tensors that share a storage of 250 values.
 #[test]
-fn tensors_do_not_overlap_without_end() {
+fn overlapping_tensors_are_bounded() {
     let storage = b"X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\xfa";
     let tensor =
         [b"ctorch._utils\n_rebuild_tensor_v2\n((".as_slice(), storage, b"tQK\x00K\xfa\x85K\x01\x85\x89N}tR"].concat();
@@ -280,7 +280,7 @@ fn tensors_do_not_overlap_without_end() {
 
 /// A safetensors file with one 8-bit floating-point value.
 #[test]
-fn types_that_are_not_known_are_named() {
+fn unknown_dtype_is_named() {
     let header = br#"{"a":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}"#;
     let bytes = [&(header.len() as u64).to_le_bytes()[..], header, &[0]].concat();
     let error = Foreign::from_bytes(&bytes).unwrap_err().to_string();

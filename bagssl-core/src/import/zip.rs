@@ -14,9 +14,9 @@ use rawzip::{CompressionMethod, ZipArchive, ZipSliceArchive};
 use crate::error::{Error, Result};
 
 /// The maximum number of entries; more than any network has tensors.
-const MOST_ENTRIES: u64 = 1 << 16;
+const MAX_ENTRIES: u64 = 1 << 16;
 /// The end record has 22 bytes, and a comment of up to 64 KiB may follow it.
-const MOST_END_BYTES: u64 = 22 + 0xffff;
+const MAX_END_BYTES: u64 = 22 + 0xffff;
 
 /// The entries of an archive by name.
 #[derive(Debug)]
@@ -31,14 +31,14 @@ impl<'a> Archive<'a> {
     /// [`Error::Checkpoint`] if an entry is compressed, encrypted, lies outside the file, overlaps
     /// another entry, or has the same name as another entry.
     pub(super) fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
-        let locator = ZipArchive::with_max_search_space(MOST_END_BYTES);
-        let archive = locator.locate_in_slice(bytes).map_err(|(_, why)| damaged(why))?;
+        let locator = ZipArchive::with_max_search_space(MAX_END_BYTES);
+        let archive = locator.locate_in_slice(bytes).map_err(|(_, reason)| damaged(reason))?;
         let expected = archive.entries_hint();
-        if expected > MOST_ENTRIES {
-            return Err(refuse(format!("expected at most {MOST_ENTRIES} entries, got {expected}")));
+        if expected > MAX_ENTRIES {
+            return Err(refuse(format!("expected at most {MAX_ENTRIES} entries, got {expected}")));
         }
         let mut entries = BTreeMap::new();
-        let mut places = Vec::new();
+        let mut ranges = Vec::new();
         let mut records = archive.entries();
         while let Some(record) = records.next_entry().map_err(damaged)? {
             let (name, place, content) = entry(bytes, &archive, &record)?;
@@ -46,7 +46,7 @@ impl<'a> Archive<'a> {
                 return Err(refuse(format!("two entries are named {name:?}")));
             }
             entries.insert(name.into(), content);
-            places.push(place);
+            ranges.push(place);
             if entries.len() as u64 > expected {
                 return Err(refuse(format!("expected {expected} entries, got more")));
             }
@@ -54,9 +54,9 @@ impl<'a> Archive<'a> {
         if entries.len() as u64 != expected {
             return Err(refuse(format!("expected {expected} entries, got {}", entries.len())));
         }
-        places.push(archive.directory_offset()..archive.end_offset());
-        places.sort_unstable_by_key(|range| (range.start, range.end));
-        if places.windows(2).any(|pair| pair[1].start < pair[0].end) {
+        ranges.push(archive.directory_offset()..archive.end_offset());
+        ranges.sort_unstable_by_key(|range| (range.start, range.end));
+        if ranges.windows(2).any(|pair| pair[1].start < pair[0].end) {
             return Err(refuse("expected entries side by side, got some that overlap".into()));
         }
         Ok(Archive { entries })
@@ -73,12 +73,12 @@ impl<'a> Archive<'a> {
     }
 }
 
-fn refuse(why: String) -> Error {
-    Error::Checkpoint(format!("zip: {why}"))
+fn refuse(reason: String) -> Error {
+    Error::Checkpoint(format!("zip: {reason}"))
 }
 
-fn damaged(why: rawzip::Error) -> Error {
-    refuse(format!("{why}"))
+fn damaged(reason: rawzip::Error) -> Error {
+    refuse(format!("{reason}"))
 }
 
 /// Returns the name of an entry, its place with its local header, and its bytes.
@@ -103,7 +103,8 @@ fn entry<'a, 'n>(
     }
     let start = record.local_header_offset();
     let local = archive.get_entry(record.wayfinder());
-    let local = local.map_err(|why| refuse(format!("{name:?}: {size} bytes with their header at {start}: {why}")))?;
+    let local =
+        local.map_err(|reason| refuse(format!("{name:?}: {size} bytes with their header at {start}: {reason}")))?;
     let local_name = local.local_header().file_path();
     if local_name.as_bytes() != name.as_bytes() {
         let got = String::from_utf8_lossy(local_name.as_bytes());

@@ -20,12 +20,12 @@ pub struct Batching {
 }
 
 /// Maximum number of patches in one forward pass, whatever their size.
-const MOST_ROWS: usize = 4096;
+const MAX_ROWS: usize = 4096;
 
 impl Batching {
     /// Returns the number of patches of `[height, width]` pixels in one forward pass.
     fn rows(self, [height, width]: [usize; 2]) -> usize {
-        (self.pixels / (height * width).max(1)).clamp(1, MOST_ROWS)
+        (self.pixels / (height * width).max(1)).clamp(1, MAX_ROWS)
     }
 }
 
@@ -46,11 +46,11 @@ impl<B: Backend, K: Kernels<B>> Embedder<B, K> {
 }
 
 impl<B: Backend, K: Kernels<B>> Embed for Embedder<B, K> {
-    fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
-        self.begin(batch, taps)?.wait()
+    fn embed(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
+        self.begin(batch, layers)?.wait()
     }
 
-    fn begin(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Pending, SourceError> {
+    fn begin(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Pending, SourceError> {
         let shape = batch.shape();
         if shape.channels != 3 {
             return Err(format!("expected patches with 3 channels, got {}", shape.channels).into());
@@ -60,11 +60,11 @@ impl<B: Backend, K: Kernels<B>> Embed for Embedder<B, K> {
             return Err(format!("expected patches large enough for the encoder's kernels, got {size:?} pixels").into());
         }
         // For each layer, the length of its rows and the pending copies to the host.
-        let mut on_their_way: Vec<(usize, Vec<Reading>)> = taps.iter().map(|_| (0, Vec::new())).collect();
+        let mut on_their_way: Vec<(usize, Vec<Reading>)> = layers.iter().map(|_| (0, Vec::new())).collect();
         for part in batch.data().chunks(self.batching.rows(size) * shape.patch_len()) {
             let dims = [part.len() / shape.patch_len(), shape.channels, shape.height, shape.width];
             let patches = K::upload(part.to_vec(), dims, &self.device);
-            for ((dim, readings), rows) in on_their_way.iter_mut().zip(self.model.features::<K>(patches, taps)) {
+            for ((dim, readings), rows) in on_their_way.iter_mut().zip(self.model.features::<K>(patches, layers)) {
                 *dim = rows.dims()[1];
                 readings.push(K::read_later(rows.flatten(0, 1)));
             }
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patches_are_taken_together_by_their_pixels() {
+    fn batching_by_pixels() {
         let batching = Batching { pixels: 1 << 12, in_flight: 1 };
         assert_eq!(
             [[16, 32], [64, 64], [65, 64], [1, 1], [0, 3]].map(|size| batching.rows(size)),

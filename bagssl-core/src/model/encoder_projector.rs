@@ -177,15 +177,15 @@ impl<B: AutodiffBackend> Model<B> {
         self.visit_trained(gradients, &mut |_| updated.next());
     }
 
-    /// Like [`Model::update_running`], but `moved` computes all new running statistics at once. It
+    /// Like [`Model::update_running`], but `updated` computes all new running statistics at once. It
     /// returns one value per statistic, in their order.
     ///
     /// # Panics
-    /// If `moved` returns a different number of values.
+    /// If `updated` returns a different number of values.
     pub fn update_running_together(
         &mut self,
         statistics: [BatchStatistics<B>; 2],
-        moved: impl FnOnce(Vec<Running<B::InnerBackend>>) -> Vec<Tensor<B::InnerBackend, 1>>,
+        updated: impl FnOnce(Vec<Running<B::InnerBackend>>) -> Vec<Tensor<B::InnerBackend, 1>>,
     ) {
         let mut all = Vec::new();
         self.visit_running(statistics.clone(), &mut |one: Running<B>| {
@@ -193,9 +193,9 @@ impl<B: AutodiffBackend> Model<B> {
             None
         });
         let count = all.len();
-        let mut moved = moved(all).into_iter();
-        assert_eq!(moved.len(), count, "new running statistics");
-        self.visit_running(statistics, &mut |_| moved.next().map(Tensor::from_inner));
+        let mut updated = updated(all).into_iter();
+        assert_eq!(updated.len(), count, "new running statistics");
+        self.visit_running(statistics, &mut |_| updated.next().map(Tensor::from_inner));
     }
 
     fn visit_running(

@@ -149,8 +149,8 @@ fn convolution(weight: &Tensor<B, 4>, window: Window) -> Convolution {
     Convolution { window, inputs, outputs }
 }
 
-fn on_processor<T>(work: impl FnOnce(Processor<'_>) -> T) -> T {
-    with_threads(|threads| work(Processor::new(InstructionSet::best(), threads).expect("the best one is there")))
+fn on_processor<T>(operation: impl FnOnce(Processor<'_>) -> T) -> T {
+    with_threads(|threads| operation(Processor::new(InstructionSet::best(), threads).expect("the best one is there")))
 }
 
 fn array<const D: usize>(tensor: Tensor<B, D>) -> SharedArray<f32> {

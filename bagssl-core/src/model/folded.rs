@@ -50,18 +50,18 @@ impl<B: Backend> FoldedModel<B> {
         &self.encoder.plan
     }
 
-    /// Computes the features of patches `[row, channel, height, width]` at each layer in `taps`, in
+    /// Computes the features of patches `[row, channel, height, width]` at each layer in `layers`, in
     /// that order.
     ///
     /// # Panics
     /// If the encoder's windows do not fit into the patches.
-    pub fn features<K: Kernels<B>>(&self, patches: Tensor<B, 4>, taps: &[FeatureLayer]) -> Features<B> {
+    pub fn features<K: Kernels<B>>(&self, patches: Tensor<B, 4>, layers: &[FeatureLayer]) -> Features<B> {
         let output = self.encoder.plan.layers().len();
         let embedding = self.encoder.forward_map::<K>(patches, &[output]).remove(0);
         let last = self.projector.plan.layers().len();
-        let values: Vec<usize> = taps
+        let values: Vec<usize> = layers
             .iter()
-            .filter_map(|tap| match tap {
+            .filter_map(|layer| match layer {
                 FeatureLayer::Embedding => None,
                 FeatureLayer::FirstLayer => Some(1),
                 FeatureLayer::Projection => Some(last),
@@ -72,8 +72,8 @@ impl<B: Backend> FoldedModel<B> {
         } else {
             self.projector.forward_rows::<K>(embedding.clone(), &values).into_iter()
         };
-        let mut next = || projected.next().expect("one for each tap of the projector");
-        taps.iter().map(|tap| if *tap == FeatureLayer::Embedding { embedding.clone() } else { next() }).collect()
+        let mut next = || projected.next().expect("one for each layer of the projector");
+        layers.iter().map(|layer| if *layer == FeatureLayer::Embedding { embedding.clone() } else { next() }).collect()
     }
 }
 
@@ -163,10 +163,10 @@ impl<B: Backend, K: Kernels<B>> Layers<B> for InUse<'_, B, K> {
 }
 
 impl<B: Backend> Model<B> {
-    /// Computes the features of patches `[row, channel, height, width]` at each layer in `taps`,
+    /// Computes the features of patches `[row, channel, height, width]` at each layer in `layers`,
     /// with running statistics. This folds the norms on every call; for several batches, use
     /// [`FoldedModel`].
-    pub fn features<K: Kernels<B>>(&self, patches: Tensor<B, 4>, taps: &[FeatureLayer]) -> Features<B> {
-        FoldedModel::new(self).features::<K>(patches, taps)
+    pub fn features<K: Kernels<B>>(&self, patches: Tensor<B, 4>, layers: &[FeatureLayer]) -> Features<B> {
+        FoldedModel::new(self).features::<K>(patches, layers)
     }
 }

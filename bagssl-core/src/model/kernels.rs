@@ -249,9 +249,9 @@ fn finish<B: Backend>(output: Tensor<B, 4>, residual: Option<Tensor<B, 4>>, relu
 fn max_along<B: Backend>(input: Tensor<B, 4>, window: Window, direction: usize) -> Tensor<B, 4> {
     let axis = direction + 2;
     let (kernel, stride, padding) = (window.kernel[direction], window.stride[direction], window.padding[direction]);
-    let have = input.dims()[axis];
-    assert!(have + 2 * padding >= kernel, "a kernel of size {kernel} does not fit {have} pixels");
-    let outputs = (have + 2 * padding - kernel) / stride + 1;
+    let existing = input.dims()[axis];
+    assert!(existing + 2 * padding >= kernel, "a kernel of size {kernel} does not fit {existing} pixels");
+    let outputs = (existing + 2 * padding - kernel) / stride + 1;
     // Long enough that every tap's slice ends with a complete stride.
     let length = (kernel - 1) / stride * stride + (outputs + 1) * stride;
     let padded = pad_narrow(input, axis, -(padding as isize), length, f32::MIN);
@@ -263,5 +263,5 @@ fn max_along<B: Backend>(input: Tensor<B, 4>, window: Window, direction: usize) 
         split[axis + 2..].copy_from_slice(&part.dims()[axis + 1..]);
         part.reshape(split).narrow(axis + 1, tap % stride, 1).squeeze_dim::<4>(axis + 1)
     };
-    (1..kernel).fold(strided(0), |most, tap| most.max_pair(strided(tap)))
+    (1..kernel).fold(strided(0), |max, tap| max.max_pair(strided(tap)))
 }

@@ -15,9 +15,9 @@ pub(super) fn pad_narrow<B: Backend>(
     fill: f32,
 ) -> Tensor<B, 4> {
     let mut dims = map.dims();
-    let have = dims[axis] as isize;
+    let existing = dims[axis] as isize;
     let end = start + length as isize;
-    let (first, last) = (start.clamp(0, have), end.clamp(0, have));
+    let (first, last) = (start.clamp(0, existing), end.clamp(0, existing));
     let device = map.device();
     let mut parts = Vec::new();
     let mut outside = |parts: &mut Vec<Tensor<B, 4>>, pixels: isize| {
@@ -30,6 +30,6 @@ pub(super) fn pad_narrow<B: Backend>(
     if first < last {
         parts.push(map.narrow(axis, first as usize, (last - first) as usize));
     }
-    outside(&mut parts, end - start.max(have));
+    outside(&mut parts, end - start.max(existing));
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, axis) }
 }

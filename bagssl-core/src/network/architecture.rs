@@ -301,7 +301,7 @@ mod tests {
 
     /// torchvision's counts without `fc` (11,689,512 - 513,000 for ResNet-18, etc.).
     #[test]
-    fn as_many_weights_as_torchvision() {
+    fn parameter_counts_match_torchvision() {
         let trained = |architecture: Architecture| -> usize {
             architecture.plan().parameters().iter().filter(|p| p.role.is_trained()).map(|p| p.len()).sum()
         };
@@ -315,7 +315,7 @@ mod tests {
     /// without `fc`. The small network by hand: 110,592 + 2 * 589,824 + 2 * (294,912 + 589,824 +
     /// 32,768).
     #[test]
-    fn as_many_operations_as_published() {
+    fn operation_counts_match_publications() {
         let count = |architecture: Architecture, side| architecture.plan().multiply_accumulates([side; 2]).unwrap();
         assert_eq!(count(Architecture::ResNet18Cifar, 32), 555_417_600);
         assert_eq!(count(Architecture::ResNet18, 224), 1_813_561_344);
@@ -326,7 +326,7 @@ mod tests {
     /// solo-learn pads the small stem by 2, so its maps of a 32x32 patch have sides 34, 17, 9 and
     /// 5.
     #[test]
-    fn the_stem_of_solo_learn_pads_by_2() {
+    fn solo_learn_stem_pads_by_2() {
         let pairs = [
             (Architecture::ResNet18Cifar, Architecture::ResNet18CifarPad2),
             (Architecture::ResNet34Cifar, Architecture::ResNet34CifarPad2),
@@ -342,7 +342,7 @@ mod tests {
 
     /// The receptive fields match the names. 224x224 pixels contain 24x24 patches of 33x33 pixels.
     #[test]
-    fn bagnets_see_as_much_as_their_names_say() {
+    fn bagnet_receptive_field_matches_name() {
         for (bagnet, side) in [(Architecture::BagNet9, 9), (Architecture::BagNet17, 17), (Architecture::BagNet33, 33)] {
             let plan = bagnet.plan();
             let field = plan.receptive_field().unwrap();
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn names_round_trip() {
+    fn architecture_names_round_trip() {
         for architecture in Architecture::ALL {
             assert_eq!(architecture.name().parse::<Architecture>().unwrap(), architecture);
         }
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn projectors_need_a_layer() {
+    fn mlp_without_layers_is_refused() {
         assert!(mlp(4, &[]).is_err());
         assert!(mlp(4, &[8, 0]).is_err());
     }

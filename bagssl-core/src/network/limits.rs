@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 use crate::plan::{Kind, Op, Plan};
 
 /// The maximum number of layers of a network.
-pub const MOST_LAYERS: usize = 4096;
+pub const MAX_LAYERS: usize = 4096;
 /// The maximum number of bytes of the maps that are in memory at the same time for one patch. A
 /// ResNet-50 for small images reaches it for a patch with a side of about 500 pixels.
-pub const MOST_MAP_BYTES: u64 = 1 << 30;
+pub const MAX_MAP_BYTES: u64 = 1 << 30;
 
 /// Channels are padded to a multiple of this.
 const CHANNELS: u64 = 16;
@@ -19,22 +19,22 @@ const CHANNELS: u64 = 16;
 /// Checks the resources that a checkpoint needs.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] if its networks exceed [`MOST_LAYERS`] or [`MOST_MAP_BYTES`].
+/// [`Error::Checkpoint`] if its networks exceed [`MAX_LAYERS`] or [`MAX_MAP_BYTES`].
 pub(crate) fn check(spec: &Spec) -> Result<()> {
     let side = spec.patch.input() as usize;
     for (name, plan, size) in
         [("encoder", spec.model.encoder(), [side; 2]), ("projector", spec.model.projector(), [1, 1])]
     {
         let layers = plan.layers().len();
-        if layers > MOST_LAYERS {
-            return Err(Error::Checkpoint(format!("{name}: expected at most {MOST_LAYERS} layers, got {layers}")));
+        if layers > MAX_LAYERS {
+            return Err(Error::Checkpoint(format!("{name}: expected at most {MAX_LAYERS} layers, got {layers}")));
         }
         // Inputs that are too small are rejected where the network is used.
         let bytes = map_bytes(plan, size).unwrap_or(0);
-        if bytes > MOST_MAP_BYTES {
+        if bytes > MAX_MAP_BYTES {
             return Err(Error::Checkpoint(format!(
                 "{name}: expected feature maps of at most {} MiB for a patch of side {side}, got {} MiB",
-                MOST_MAP_BYTES >> 20,
+                MAX_MAP_BYTES >> 20,
                 bytes.div_ceil(1 << 20)
             )));
         }
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_by_hand() {
+    fn map_bytes_by_hand() {
         // 5x7 pixels with a border of 1 above and below, 3 channels padded to 16; then 5x5 pixels
         // of 20 channels, padded to 32.
         let plan =
@@ -100,7 +100,7 @@ mod tests {
     /// The first layer adds 160,000 pixels of height with 384 KiB of weights, the second as much
     /// width with 128 KiB.
     #[test]
-    fn maps_that_grow_are_seen() {
+    fn map_bytes_of_growing_maps() {
         let grown = [conv(0, 3, 1, [32_768, 1], [98_304, 0]), conv(1, 1, 1, [1, 32_768], [0, 98_304])];
         let plan = Plan::new(Kind::Map(3), grown.to_vec()).unwrap();
         assert!(map_bytes(&plan, [16, 16]).unwrap() > 1 << 40);
@@ -108,10 +108,10 @@ mod tests {
     }
 
     #[test]
-    fn the_networks_of_this_project_are_far_from_it() {
+    fn built_in_networks_are_within_limits() {
         for architecture in Architecture::ALL {
             let bytes = map_bytes(&architecture.plan(), [224, 224]).unwrap();
-            assert!(bytes < MOST_MAP_BYTES / 3, "{architecture:?}: {bytes}");
+            assert!(bytes < MAX_MAP_BYTES / 3, "{architecture:?}: {bytes}");
         }
     }
 }

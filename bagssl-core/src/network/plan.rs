@@ -200,7 +200,7 @@ impl From<Plan> for UncheckedPlan {
 
 /// The limit of channels, kernel sizes and strides. It is above any sensible size, and small enough
 /// that no product of four overflows 64 bits.
-const LARGEST: usize = 1 << 15;
+const MAX_EXTENT: usize = 1 << 15;
 
 impl Plan {
     /// Validates a list of layers.
@@ -213,7 +213,7 @@ impl Plan {
         }
         let mut kinds = vec![input];
         for (index, layer) in layers.iter().enumerate() {
-            let kind = output_kind(layer, &kinds).map_err(|why| Error::Plan(format!("layer {index}: {why}")))?;
+            let kind = output_kind(layer, &kinds).map_err(|reason| Error::Plan(format!("layer {index}: {reason}")))?;
             kinds.push(kind);
         }
         let plan = Plan { input, layers, kinds };
@@ -331,8 +331,8 @@ impl Plan {
             sizes.push(match &layer.op {
                 Op::ConvNorm { window, residual, .. } => {
                     let output = window.output(size)?;
-                    let have = residual.map_or(output, |residual| sizes[residual]);
-                    if have[0] < output[0] || have[1] < output[1] {
+                    let residual_size = residual.map_or(output, |residual| sizes[residual]);
+                    if residual_size[0] < output[0] || residual_size[1] < output[1] {
                         return None;
                     }
                     output
@@ -384,10 +384,10 @@ impl Plan {
     /// [`Error::Plan`] naming the first layer with padding, with a window that is not square, or
     /// whose two inputs have different strides.
     pub fn receptive_field(&self) -> Result<ReceptiveField> {
-        let refuse = |index: usize, why: String| Err(Error::Plan(format!("layer {index}: {why}")));
+        let refuse = |index: usize, reason: String| Err(Error::Plan(format!("layer {index}: {reason}")));
         let mut fields = vec![ReceptiveField { side: 1, stride: 1 }];
         for (index, layer) in self.layers.iter().enumerate() {
-            let seen = fields[layer.input];
+            let input_field = fields[layer.input];
             fields.push(match &layer.op {
                 Op::ConvNorm { window, .. } | Op::MaxPool { window } => {
                     let Window { kernel, stride, padding } = *window;
@@ -398,19 +398,22 @@ impl Plan {
                         return refuse(index, format!("expected a square window, got {window:?}"));
                     }
                     let mut field = ReceptiveField {
-                        side: seen.side.saturating_add((kernel[0] - 1).saturating_mul(seen.stride)),
-                        stride: seen.stride.saturating_mul(stride[0]),
+                        side: input_field.side.saturating_add((kernel[0] - 1).saturating_mul(input_field.stride)),
+                        stride: input_field.stride.saturating_mul(stride[0]),
                     };
                     if let Op::ConvNorm { residual: Some(residual), .. } = layer.op {
-                        let beside = fields[residual];
-                        if beside.stride != field.stride {
-                            return refuse(index, format!("expected equal strides, got {field:?} and {beside:?}"));
+                        let residual_field = fields[residual];
+                        if residual_field.stride != field.stride {
+                            return refuse(
+                                index,
+                                format!("expected equal strides, got {field:?} and {residual_field:?}"),
+                            );
                         }
-                        field.side = field.side.max(beside.side);
+                        field.side = field.side.max(residual_field.side);
                     }
                     field
                 }
-                Op::GlobalMean | Op::Linear { .. } => seen,
+                Op::GlobalMean | Op::Linear { .. } => input_field,
             });
         }
         Ok(fields[self.layers.len()])
@@ -504,8 +507,12 @@ pub(crate) fn check_window(window: Window) -> core::result::Result<(), String> {
     Ok(())
 }
 
-fn check_size(what: &str, size: usize) -> core::result::Result<(), String> {
-    if (1..=LARGEST).contains(&size) { Ok(()) } else { Err(format!("{what}: expected 1 to {LARGEST}, got {size}")) }
+fn check_size(name: &str, size: usize) -> core::result::Result<(), String> {
+    if (1..=MAX_EXTENT).contains(&size) {
+        Ok(())
+    } else {
+        Err(format!("{name}: expected 1 to {MAX_EXTENT}, got {size}"))
+    }
 }
 
 #[cfg(test)]
@@ -546,7 +553,7 @@ mod tests {
     /// 3x3, then 3x3 with stride 2: a field of 3 + 2 * 1 = 5 pixels, 2 apart. A shortcut may be
     /// larger than the output, but not smaller.
     #[test]
-    fn fields_and_sizes_by_hand() {
+    fn receptive_fields_and_sizes_by_hand() {
         let square = |input, kernel, stride, padding, residual| {
             let Layer { op, .. } = conv(input, 3, 3, residual);
             let Op::ConvNorm { norm, .. } = op else { unreachable!() };
@@ -570,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn mismatches_are_refused() {
         let refused = |layers: Vec<Layer>, words: &str| {
             let error = Plan::new(Kind::Map(3), layers).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
@@ -586,7 +593,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_survives_json() {
+    fn plan_json_round_trip() {
         let plan = Plan::new(Kind::Map(3), vec![conv(0, 3, 5, None), conv(1, 5, 5, Some(1))]).unwrap();
         let text = serde_json::to_string(&plan).unwrap();
         assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_residual_that_may_be_smaller_needs_a_size() {
+    fn cut_of_smaller_residual_needs_a_size() {
         let needs_a_size = |layers: Vec<Layer>, layer: &str| {
             let plan = Plan::new(Kind::Map(3), layers).unwrap();
             let error = cuts(&plan, None).unwrap_err().to_string();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn only_bagnets_cut() {
+    fn only_bagnets_need_cuts() {
         for architecture in Architecture::ALL {
             let cuts = cuts(&architecture.plan(), None).unwrap();
             let cutting = cuts.iter().filter(|cut| **cut != Cut::Whole).count();
@@ -163,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_extent_is_the_size(
+        fn extent_is_the_map_size(
             windows in prop::collection::vec((1usize..6, 1usize..4, 0usize..3), 1..6),
             input in 40usize..400,
         ) {

@@ -55,10 +55,10 @@ mod tests {
     }
 
     #[test]
-    fn epsilon_counts() {
-        let one = |value: f32| vec![value];
-        let norm = Norm { scale: one(1.0), shift: one(0.0), mean: one(0.0), variance: one(0.0) };
-        let (weight, _) = folded(one(1.0), None, &norm);
+    fn fold_uses_epsilon() {
+        let single = |value: f32| vec![value];
+        let norm = Norm { scale: single(1.0), shift: single(0.0), mean: single(0.0), variance: single(0.0) };
+        let (weight, _) = folded(single(1.0), None, &norm);
         assert_eq!(weight, [(1.0 / libm::sqrt(1e-5)) as f32]);
     }
 }

@@ -44,8 +44,8 @@ impl<'a> Builder<'a> {
                     let [weight, bias] = self.normed(&layer, &shape, false, &format!("{prefix}.{norm}"))?;
                     let mut value = self.node(&layer, "Conv", &[&input, &weight, &bias], windowed(*window));
                     if let Some(residual) = residual {
-                        let beside = self.cut(&layer, &values[*residual], &value, cut);
-                        value = self.node(&layer, "Add", &[&value, &beside], vec![]);
+                        let residual_name = self.cut(&layer, &values[*residual], &value, cut);
+                        value = self.node(&layer, "Add", &[&value, &residual_name], vec![]);
                     }
                     self.relu(&layer, value, *relu)
                 }
@@ -151,8 +151,8 @@ impl<'a> Builder<'a> {
 
     fn floats(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
         if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-            let why = format!("tensor {name:?}: expected finite values after folding in the norm, got {value}");
-            return Err(Error::Checkpoint(why));
+            let reason = format!("tensor {name:?}: expected finite values after folding in the norm, got {value}");
+            return Err(Error::Checkpoint(reason));
         }
         let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let dims = shape.iter().map(|&length| length as i64).collect();

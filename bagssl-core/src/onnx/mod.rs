@@ -34,9 +34,9 @@ pub const INPUT: &str = "input";
 const IR_VERSION: i64 = 8;
 const OPERATOR_SET: i64 = 17;
 /// The maximum number of bytes of a protobuf message.
-const LARGEST_MODEL: usize = i32::MAX as usize;
+const MAX_MODEL_BYTES: usize = i32::MAX as usize;
 /// The largest accepted side of an input, in pixels.
-const LARGEST_SIDE: usize = 1 << 16;
+const MAX_SIDE: usize = 1 << 16;
 
 /// The output of a model. It is named after its layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,8 +86,8 @@ pub struct Export {
 pub fn to_bytes(checkpoint: &Checkpoint<'_>, export: &Export) -> Result<Vec<u8>> {
     check_size(export.size)?;
     let spec = checkpoint.spec();
-    let (tap, field) = match export.output {
-        Output::Rows(tap) => (tap, None),
+    let (layer, field) = match export.output {
+        Output::Rows(layer) => (layer, None),
         Output::Dense => (FeatureLayer::Embedding, Some(dense_field(spec.model.encoder())?)),
     };
     let model = proto::ModelProto {
@@ -95,19 +95,19 @@ pub fn to_bytes(checkpoint: &Checkpoint<'_>, export: &Export) -> Result<Vec<u8>>
         opset_import: vec![OperatorSet { domain: String::new(), version: OPERATOR_SET }],
         producer_name: "bagssl".into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
-        doc_string: doc(tap, field),
-        graph: Some(graph(checkpoint, tap, field.is_some(), export.size)?),
-        metadata_props: metadata(spec, tap, field),
+        doc_string: doc(layer, field),
+        graph: Some(graph(checkpoint, layer, field.is_some(), export.size)?),
+        metadata_props: metadata(spec, layer, field),
     };
     match model.encoded_len() {
-        0..=LARGEST_MODEL => Ok(model.encode_to_vec()),
-        bytes => Err(Error::Checkpoint(format!("expected a model of at most {LARGEST_MODEL} bytes, got {bytes}"))),
+        0..=MAX_MODEL_BYTES => Ok(model.encode_to_vec()),
+        bytes => Err(Error::Checkpoint(format!("expected a model of at most {MAX_MODEL_BYTES} bytes, got {bytes}"))),
     }
 }
 
 fn graph(
     checkpoint: &Checkpoint<'_>,
-    tap: FeatureLayer,
+    layer: FeatureLayer,
     dense: bool,
     size: Option<[usize; 2]>,
 ) -> Result<proto::Graph> {
@@ -118,7 +118,7 @@ fn graph(
         // The last layer is the mean; its input is the output of the dense model.
         cuts.truncate(encoder.layers()[encoder.layers().len() - 1].input);
     }
-    let head = match tap {
+    let head = match layer {
         FeatureLayer::Embedding => 0,
         FeatureLayer::FirstLayer => 1,
         FeatureLayer::Projection => projector.layers().len(),
@@ -126,7 +126,7 @@ fn graph(
     let mut builder = Builder::new(checkpoint);
     let embedding = builder.add("encoder", encoder, &cuts, INPUT.into())?;
     let last = builder.add("projector", projector, &vec![Cut::Whole; head], embedding)?;
-    let (node, initializer) = builder.finish(&last, tap.name());
+    let (node, initializer) = builder.finish(&last, layer.name());
     let map = dense.then(|| match size.and_then(|size| encoder.sizes(size)) {
         Some(sizes) => sizes[cuts.len()].map(fixed),
         None => ["rows", "columns"].map(any),
@@ -137,13 +137,13 @@ fn graph(
         initializer,
         doc_string: "Batch norm is folded into convolutions and linear layers.".into(),
         input: vec![input(spec, size)],
-        output: vec![output(tap, spec.model.dim(tap), map)],
+        output: vec![output(layer, spec.model.dim(layer), map)],
     })
 }
 
 fn check_size(size: Option<[usize; 2]>) -> Result<()> {
     match size {
-        Some([height, width]) if ![height, width].iter().all(|side| (1..=LARGEST_SIDE).contains(side)) => {
+        Some([height, width]) if ![height, width].iter().all(|side| (1..=MAX_SIDE).contains(side)) => {
             Err(Error::Setting {
                 name: "size",
                 expected: "1 to 65536 pixels for height and width",
@@ -188,20 +188,20 @@ fn input(spec: &Spec, size: Option<[usize; 2]>) -> ValueInfo {
     tensor(INPUT, vec![any("batch"), fixed(3), height, width], doc)
 }
 
-fn output(tap: FeatureLayer, dim: usize, map: Option<[Dim; 2]>) -> ValueInfo {
+fn output(layer: FeatureLayer, dim: usize, map: Option<[Dim; 2]>) -> ValueInfo {
     let mut dims = vec![any("batch"), fixed(dim)];
     dims.extend(map.into_iter().flatten());
-    let doc = match tap {
+    let doc = match layer {
         FeatureLayer::Embedding => "the encoder's output",
         FeatureLayer::FirstLayer => "the projector's first layer after its activation",
         FeatureLayer::Projection => "the projector's output",
     };
-    tensor(tap.name(), dims, doc.into())
+    tensor(layer.name(), dims, doc.into())
 }
 
-fn doc(tap: FeatureLayer, field: Option<ReceptiveField>) -> String {
+fn doc(layer: FeatureLayer, field: Option<ReceptiveField>) -> String {
     match field {
-        None => format!("Maps each normalized image patch to a feature vector: {}.", tap.name()),
+        None => format!("Maps each normalized image patch to a feature vector: {}.", layer.name()),
         Some(ReceptiveField { side, stride }) => format!(
             "Maps normalized images to the embeddings of squares of {side}x{side} pixels, at stride {stride}, from the \
              top left corner."
@@ -210,7 +210,7 @@ fn doc(tap: FeatureLayer, field: Option<ReceptiveField>) -> String {
 }
 
 /// The metadata that describes how to use the model.
-fn metadata(spec: &Spec, tap: FeatureLayer, field: Option<ReceptiveField>) -> Vec<Property> {
+fn metadata(spec: &Spec, layer: FeatureLayer, field: Option<ReceptiveField>) -> Vec<Property> {
     let patch = match spec.patch.side() {
         PatchSide::Pixels(side) => ("patch_pixels", format!("{side}")),
         PatchSide::AreaShare(share) => ("patch_area_share", format!("{share}")),
@@ -225,7 +225,7 @@ fn metadata(spec: &Spec, tap: FeatureLayer, field: Option<ReceptiveField>) -> Ve
         ("filter", filter.into()),
         ("mean", format!("{:?}", spec.normalization.mean())),
         ("std", format!("{:?}", spec.normalization.deviation())),
-        ("tap", tap.name().into()),
+        ("tap", layer.name().into()),
     ];
     if let Some(ReceptiveField { side, stride }) = field {
         all.extend([("field_side", format!("{side}")), ("field_stride", format!("{stride}"))]);
@@ -271,7 +271,7 @@ mod tests {
             patch,
             filter: Filter::Bicubic,
             normalization: Normalization::new([0.5, 0.25, 0.125], [1.0, 2.0, 4.0]).unwrap(),
-            tap: FeatureLayer::Projection,
+            layer: FeatureLayer::Projection,
             views: Views::FixedScale(patch),
             provenance: Provenance::default(),
             training: None,
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_size_makes_the_cut_a_constant() {
+    fn fixed_size_makes_the_cut_constant() {
         let model = model(tiny(), &Export { size: Some([9, 6]), ..EMBEDDING });
         let cut = "encoder.b.conv/Slice = Slice(encoder.a.conv/Conv, cut/starts, encoder.b.conv/ends, cut/axes)";
         assert_eq!(lines(&model)[..4], [FIRST, SECOND, cut, SUM]);
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dense_model_puts_out_the_last_map() {
+    fn dense_export_outputs_the_last_map() {
         let dense = model(tiny(), &DENSE);
         assert_eq!(lines(&dense).last().unwrap(), "embedding = Relu(encoder.b.conv/Add)");
         assert_eq!(shapes(&dense)[1], ["batch", "3", "rows", "columns"]);
@@ -408,9 +408,9 @@ mod tests {
     }
 
     #[test]
-    fn taps_of_the_projector() {
-        let nodes = |tap| {
-            let model = model(tiny(), &Export { output: Output::Rows(tap), size: None });
+    fn export_of_projector_layers() {
+        let nodes = |layer| {
+            let model = model(tiny(), &Export { output: Output::Rows(layer), size: None });
             (lines(&model).split_off(8), shapes(&model)[1].clone())
         };
         let first = "Gemm(encoder/2/Flatten, projector.0.weight, projector.0.bias) transB=1";
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_and_a_linear_layer_without_bias() {
+    fn export_of_pool_and_linear_without_bias() {
         let window = Window { kernel: [3, 2], stride: [2, 1], padding: [1, 0] };
         let linear = Op::Linear { name: "fc".into(), inputs: 3, outputs: 2, bias: false, norm: None, relu: false };
         let ops = [Op::MaxPool { window }, Op::GlobalMean, linear];
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_says_what_to_feed() {
+    fn metadata_describes_the_input() {
         let properties = |settings: &Export| -> Vec<(String, String)> {
             model(tiny(), settings).metadata_props.into_iter().map(|pair| (pair.key, pair.value)).collect()
         };
@@ -460,13 +460,13 @@ mod tests {
     }
 
     #[test]
-    fn the_same_input_gives_the_same_bytes() {
+    fn export_is_deterministic() {
         let file = file(tiny(), |_| {});
         assert_eq!(export(&file, &DENSE).unwrap(), export(&file, &DENSE).unwrap());
     }
 
     #[test]
-    fn a_network_without_cuts_has_no_trace_of_them() {
+    fn export_without_cuts_has_no_cut_nodes() {
         let model = model(Architecture::ResNetSmall.plan().layers().to_vec(), &EMBEDDING);
         let graph = model.graph.unwrap();
         assert!(graph.node.iter().all(|node| node.op_type != "Slice" && node.op_type != "Shape"));
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_exported_is_refused() {
+    fn unsupported_export_is_refused() {
         let good = file(tiny(), |_| {});
         let padded =
             file(vec![conv("a", 0, Window::square(3, 1, 1), None), Layer { input: 1, op: Op::GlobalMean }], |_| {});

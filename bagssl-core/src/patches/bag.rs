@@ -231,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn a_grid_runs_row_by_row() {
+    fn grid_runs_row_by_row() {
         let grid = Grid::new(pixels(2), ImageSize { height: 4, width: 7 }, 2).unwrap();
         let places: Vec<_> = grid.crops().map(|crop| (crop.top, crop.left)).collect();
         assert_eq!(places, [(0, 0), (0, 2), (0, 4), (2, 0), (2, 2), (2, 4)]);
     }
 
     #[test]
-    fn bags_of_nothing_are_refused() {
+    fn empty_bags_are_refused() {
         let image = ImageSize { height: 4, width: 7 };
         assert!(Grid::new(pixels(2), image, 0).is_err());
         assert!(Bag::Random { spec: pixels(2), patches: 0 }.crops(image, Address::default()).is_err());
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_smaller_random_bag_is_the_start_of_a_larger_one() {
+    fn random_bag_is_a_prefix_of_a_larger_one() {
         let image = ImageSize { height: 40, width: 70 };
         let bag = |patches| Bag::Random { spec: pixels(9), patches }.crops(image, Address::default()).unwrap();
         assert_eq!(bag(5)[..], bag(12)[..5]);
@@ -259,7 +259,7 @@ mod tests {
 
     /// The order depends on the seed, the epoch and the image, but not on the address's patch.
     #[test]
-    fn an_order_is_that_of_its_address() {
+    fn order_depends_on_its_address() {
         let grid = Grid::new(pixels(2), ImageSize { height: 6, width: 22 }, 2).unwrap();
         let base = Address { seed: 1, epoch: 2, image: 3, patch: 0 };
         let order = |address| grid.order(address).collect::<Vec<_>>();
@@ -272,7 +272,7 @@ mod tests {
     /// Two of five patches: in 10,000 draws, each of the 20 ordered pairs is expected 500 times,
     /// within 5 standard deviations (sqrt(10,000 p q) = 22).
     #[test]
-    fn each_pair_comes_first_equally_often() {
+    fn order_is_uniform_over_first_pairs() {
         let grid = Grid::new(pixels(2), ImageSize { height: 2, width: 10 }, 2).unwrap();
         let mut seen = [[0u32; 5]; 5];
         for image in 0..10_000 {
@@ -289,7 +289,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_order_holds_each_patch_once(h in 1u32..20, w in 1u32..20, seed: u64) {
+        fn order_holds_each_patch_once(h in 1u32..20, w in 1u32..20, seed: u64) {
             let grid = Grid::new(pixels(1), ImageSize { height: h, width: w }, 1).unwrap();
             let mut order = grid.order(Address { seed, ..Address::default() });
             prop_assert_eq!(order.len(), grid.patches());
@@ -299,7 +299,7 @@ mod tests {
         }
 
         #[test]
-        fn a_grid_is_as_dense_as_its_stride_allows(side in 1u32..40, stride in 1u32..50, h in 0u32..60, w in 0u32..60) {
+        fn grid_is_as_dense_as_its_stride_allows(side in 1u32..40, stride in 1u32..50, h in 0u32..60, w in 0u32..60) {
             let image = ImageSize { height: side + h, width: side + w };
             let grid = Grid::new(pixels(side), image, stride).unwrap();
             prop_assert!(grid.crops().all(|crop| crop.fits(image)));

@@ -51,8 +51,8 @@ impl PatchBatch {
     /// [`Error::Length`] if a length does not match the shape, [`Error::Setting`] if the shape
     /// contains a 0.
     pub fn new(shape: BatchShape, data: Vec<f32>, images: Vec<u32>, labels: Vec<u32>) -> Result<Self> {
-        let expect = |what, expected, got| {
-            if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
+        let expect = |name, expected, got| {
+            if expected == got { Ok(()) } else { Err(Error::Length { name, expected, got }) }
         };
         if shape.rows() * shape.patch_len() == 0 {
             return Err(Error::Setting {
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_patch_is_found_by_image_then_patch() {
+    fn patch_index_is_image_then_patch() {
         let shape = BatchShape { images: 2, patches: 3, channels: 1, height: 1, width: 2 };
         let data = (0..12).map(|value| value as f32).collect();
         let batch = PatchBatch::new(shape, data, vec![5, 9], vec![0, 1]).unwrap();
@@ -149,19 +149,19 @@ mod tests {
     }
 
     #[test]
-    fn clones_share_their_values_and_equal_batches_do_not() {
+    fn clones_share_values_but_equal_batches_do_not() {
         let shape = BatchShape { images: 1, patches: 1, channels: 1, height: 1, width: 2 };
         let batch = || PatchBatch::new(shape, vec![1.0, 2.0], vec![0], vec![0]).unwrap();
-        let (kept, other) = (batch(), batch());
-        assert!(!kept.is_shared() && kept == other && !kept.shares_with(&other));
-        let given = kept.clone();
-        assert!(given.is_shared() && given.shares_with(&kept));
-        assert_eq!(given.into_data(), [1.0, 2.0]);
-        assert!(!kept.is_shared());
+        let (batch_a, other) = (batch(), batch());
+        assert!(!batch_a.is_shared() && batch_a == other && !batch_a.shares_with(&other));
+        let clone = batch_a.clone();
+        assert!(clone.is_shared() && clone.shares_with(&batch_a));
+        assert_eq!(clone.into_data(), [1.0, 2.0]);
+        assert!(!batch_a.is_shared());
     }
 
     #[test]
-    fn lengths_must_fit() {
+    fn batch_of_wrong_lengths_is_refused() {
         let shape = BatchShape { images: 1, patches: 1, channels: 3, height: 2, width: 1 };
         let make = |data: usize, images: usize, labels: usize| {
             PatchBatch::new(shape, vec![0.0; data], vec![0; images], vec![0; labels])

@@ -137,7 +137,7 @@ mod tests {
 
     /// The values of solo-learn's `CifarTransform`.
     #[test]
-    fn names_and_free_forms_are_read() {
+    fn normalization_parses_names_and_numbers() {
         let read = |text: &str| text.parse::<Normalization>();
         let of = |mean, deviation| Normalization::new(mean, deviation).unwrap();
         assert_eq!(read("imagenet").unwrap(), Normalization::IMAGENET);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_divided_by_is_refused() {
+    fn zero_or_non_finite_deviation_is_refused() {
         assert!(Normalization::new([f32::NAN, 0.0, 0.0], [1.0; 3]).is_err());
         for bad in [0.0, -1.0, f32::NAN, f32::INFINITY] {
             assert!(Normalization::new([0.0; 3], [1.0, bad, 1.0]).is_err(), "{bad}");

@@ -125,7 +125,7 @@ impl From<PatchSpec> for UncheckedSpec {
 }
 
 /// The largest accepted side of a network input, in pixels.
-const LARGEST_INPUT: u32 = 4096;
+const MAX_INPUT: u32 = 4096;
 
 impl PatchSpec {
     /// Creates a patch size from the side of a patch and the side of the network's input, in
@@ -143,7 +143,7 @@ impl PatchSpec {
             }
             _ => {}
         }
-        if !(1..=LARGEST_INPUT).contains(&input) {
+        if !(1..=MAX_INPUT).contains(&input) {
             return refuse("patch.input", "1 to 4096 pixels", format!("{input}"));
         }
         Ok(PatchSpec { side, input })
@@ -240,7 +240,7 @@ impl MultiScale {
         if !(ratio.0 > 0.0 && ratio.0 <= ratio.1 && ratio.1.is_finite()) {
             return refuse("crops.ratio", "0 < low <= high", format!("{ratio:?}"));
         }
-        if !(1..=LARGEST_INPUT).contains(&input) {
+        if !(1..=MAX_INPUT).contains(&input) {
             return refuse("crops.input", "1 to 4096 pixels", format!("{input}"));
         }
         Ok(MultiScale { scale, ratio, input })
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn sides_follow_the_short_side() {
+    fn side_scales_with_the_short_side() {
         let share = PatchSpec::new(PatchSide::AreaShare(0.25), 32).unwrap();
         assert_eq!(share.side_in(ImageSize { height: 64, width: 33 }), Ok(17)); // 16.5 rounds away from 0.
         assert_eq!(share.side_in(ImageSize { height: 1, width: 9 }), Ok(1));
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_settings_are_refused() {
+    fn settings_out_of_range_are_refused() {
         for share in [0.0, -0.1, 1.01, f32::NAN, f32::INFINITY] {
             assert!(PatchSpec::new(PatchSide::AreaShare(share), 32).is_err(), "{share}");
         }
@@ -331,13 +331,13 @@ mod tests {
     }
 
     #[test]
-    fn the_center_is_in_the_middle() {
+    fn center_crop_is_centered() {
         let crop = Crop::center(ImageSize { height: 5, width: 10 });
         assert_eq!(crop, Crop { top: 0, left: 2, height: 5, width: 5 });
     }
 
     #[test]
-    fn a_crop_that_cannot_fit_falls_back_to_the_middle() {
+    fn crop_that_does_not_fit_falls_back_to_center() {
         // Full area at ratios 2 to 3 never fits into a tall image.
         let spec = MultiScale::new((1.0, 1.0), (2.0, 3.0), 8).unwrap();
         let crop = spec.random_crop(ImageSize { height: 40, width: 10 }, &mut stream(1));
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn random_places_reach_every_corner() {
+    fn random_crops_reach_every_corner() {
         let spec = PatchSpec::new(PatchSide::Pixels(3), 8).unwrap();
         let image = ImageSize { height: 4, width: 6 };
         let mut random = stream(3);
@@ -362,7 +362,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn crops_lie_inside(seed: u64, height in 1u32..300, width in 1u32..300, share in 0.001f32..=1.0, low in 0.01f32..1.0) {
+        fn random_crops_lie_inside(seed: u64, height in 1u32..300, width in 1u32..300, share in 0.001f32..=1.0, low in 0.01f32..1.0) {
             let image = ImageSize { height, width };
             let crop = PatchSpec::new(PatchSide::AreaShare(share), 8).unwrap().random_crop(image, &mut stream(seed)).unwrap();
             prop_assert!(crop.fits(image) && crop.height == crop.width);

@@ -9,7 +9,7 @@ use burn_cuda::CudaDevice;
 use cubecl_common::device::Device;
 
 use crate::{Cuda, probe};
-use bagssl_train::distributed::{Collective, Meeting, Rank};
+use bagssl_train::distributed::{Collective, Rank, Rendezvous};
 use bagssl_train::error::{Error, Result};
 
 /// A collective between the GPUs of one machine through NCCL. Each GPU has a thread of this
@@ -19,7 +19,7 @@ use bagssl_train::error::{Error, Result};
 /// work that its worker queued before it, and before all work queued later.
 #[derive(Debug)]
 pub struct Nccl {
-    seat: Meeting<()>,
+    seat: Rendezvous<()>,
     devices: Vec<DeviceId>,
 }
 
@@ -35,7 +35,7 @@ impl Nccl {
             return Err(Error::Cuda(format!("expected different GPUs, got {gpus:?}")));
         }
         let devices: Vec<DeviceId> = gpus.iter().map(|&gpu| CudaDevice::new(gpu).to_id()).collect();
-        Ok(Meeting::new(gpus.len()).into_iter().map(|seat| Nccl { seat, devices: devices.clone() }).collect())
+        Ok(Rendezvous::new(gpus.len()).into_iter().map(|seat| Nccl { seat, devices: devices.clone() }).collect())
     }
 }
 
@@ -45,7 +45,7 @@ impl Collective<Cuda> for Nccl {
     }
 
     fn barrier(&self) -> Result<()> {
-        self.seat.all(()).map(|_| ())
+        self.seat.all_gather(()).map(|_| ())
     }
 
     fn all_reduce(&self, tensor: Tensor<Cuda, 1>) -> Result<Tensor<Cuda, 1>> {

@@ -12,7 +12,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
-use bagssl_core::text::shown;
+use bagssl_core::text;
 
 use crate::error::{Error, Result};
 use crate::file::{open_file, read_file};
@@ -83,7 +83,7 @@ fn numbered(bytes: &[u8], origin: &Path) -> Result<Vec<(u64, ListEntry)>> {
 }
 
 fn escaped(text: &str) -> String {
-    shown(text)
+    text::escaped(text)
 }
 
 fn unescaped(text: &str) -> Option<String> {

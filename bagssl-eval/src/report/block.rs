@@ -1,6 +1,6 @@
 //! A block of a page: tables, plots, maps and sheets of patches under a heading.
 
-use bagssl_core::text::shown;
+use bagssl_core::text::escaped;
 use std::fmt::Write;
 
 use super::document::{Figure, Part, Table};
@@ -100,7 +100,7 @@ impl TextTable {
     /// Formats the table as plain text: text columns left-aligned, numeric columns right-aligned.
     pub(super) fn text(&self) -> String {
         let rows = std::iter::once(&self.head).chain(&self.rows);
-        let rows: Vec<Vec<String>> = rows.map(|row| row.iter().map(|cell| shown(cell)).collect()).collect();
+        let rows: Vec<Vec<String>> = rows.map(|row| row.iter().map(|cell| escaped(cell)).collect()).collect();
         let width = |column: usize| {
             let cells = rows.iter().filter_map(|row| row.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)

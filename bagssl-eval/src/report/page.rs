@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use bagssl_core::text::shown;
+use bagssl_core::text::escaped;
 
 use super::block::Block;
 use super::document::{self, Part, Section};
@@ -94,20 +94,20 @@ impl Page {
 
     /// Renders plain text for a terminal, without plots.
     pub fn text(&self) -> String {
-        let mut text = format!("{}\n\n", shown(&self.title));
+        let mut text = format!("{}\n\n", escaped(&self.title));
         self.lead.iter().for_each(|line| {
-            let _ = writeln!(text, "{}", shown(line));
+            let _ = writeln!(text, "{}", escaped(line));
         });
         for block in &self.blocks {
-            let _ = write!(text, "\n{}\n", shown(&block.title));
+            let _ = write!(text, "\n{}\n", escaped(&block.title));
             block.text.iter().for_each(|line| {
-                let _ = writeln!(text, "{}", shown(line));
+                let _ = writeln!(text, "{}", escaped(line));
             });
             block.tables.iter().for_each(|grid| text += &grid.text());
         }
         text.push('\n');
         self.origins.iter().for_each(|line| {
-            let _ = writeln!(text, "{}", shown(line));
+            let _ = writeln!(text, "{}", escaped(line));
         });
         text
     }

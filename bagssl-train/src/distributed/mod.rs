@@ -9,13 +9,13 @@
 //! Batch norm across devices: Peng et al., *MegDet*, arXiv:1711.07240.
 
 mod collective;
-mod meeting;
+mod rendezvous;
 mod sync_batch_norm;
 mod shard;
 mod threads;
 
 pub use collective::{Collective, Rank};
-pub use meeting::Meeting;
+pub use rendezvous::Rendezvous;
 pub use shard::Shard;
 pub use sync_batch_norm::SyncBatchNorm;
 pub(crate) use sync_batch_norm::with_exchange;

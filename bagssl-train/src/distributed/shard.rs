@@ -11,7 +11,7 @@ use super::Rank;
 /// images is faster.
 #[derive(Debug)]
 pub struct Shard<S> {
-    whole: S,
+    source: S,
     images: Range<usize>,
 }
 
@@ -20,33 +20,33 @@ impl<S: PatchSource> Shard<S> {
     ///
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) if the images of a batch cannot be divided evenly.
-    pub fn new(whole: S, rank: Rank) -> crate::Result<Self> {
-        let images = rank.share(whole.shape().images)?;
-        Ok(Shard { whole, images })
+    pub fn new(source: S, rank: Rank) -> crate::Result<Self> {
+        let images = rank.share(source.shape().images)?;
+        Ok(Shard { source, images })
     }
 }
 
 /// Returns the images of a batch in a range.
 fn part(batch: &PatchBatch, images: Range<usize>) -> Result<PatchBatch, SourceError> {
-    let whole = batch.shape();
-    let each = whole.patches * whole.patch_len();
-    let data = batch.data()[images.start * each..images.end * each].to_vec();
-    let of = |list: &[u32]| list[images.clone()].to_vec();
-    let shape = BatchShape { images: images.len(), ..whole };
-    Ok(PatchBatch::new(shape, data, of(batch.images()), of(batch.labels()))?)
+    let full = batch.shape();
+    let image_len = full.patches * full.patch_len();
+    let data = batch.data()[images.start * image_len..images.end * image_len].to_vec();
+    let select = |list: &[u32]| list[images.clone()].to_vec();
+    let shape = BatchShape { images: images.len(), ..full };
+    Ok(PatchBatch::new(shape, data, select(batch.images()), select(batch.labels()))?)
 }
 
 impl<S: PatchSource> PatchSource for Shard<S> {
     fn shape(&self) -> BatchShape {
-        BatchShape { images: self.images.len(), ..self.whole.shape() }
+        BatchShape { images: self.images.len(), ..self.source.shape() }
     }
 
     fn batches_per_epoch(&self) -> usize {
-        self.whole.batches_per_epoch()
+        self.source.batches_per_epoch()
     }
 
     fn epoch(&self, epoch: u32, first: usize) -> Batches<'_> {
         let images = self.images.clone();
-        Box::new(self.whole.epoch(epoch, first).map(move |batch| part(&batch?, images.clone())))
+        Box::new(self.source.epoch(epoch, first).map(move |batch| part(&batch?, images.clone())))
     }
 }

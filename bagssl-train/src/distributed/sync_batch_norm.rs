@@ -54,14 +54,14 @@ fn current<B: Backend>() -> Option<Arc<dyn Collective<B>>> {
     CURRENT.with_borrow(|current| current.exchange.as_ref()?.downcast_ref::<Arc<dyn Collective<B>>>().cloned())
 }
 
-/// Returns the result of a collective call, or `instead` on an error. A batch norm cannot return an
+/// Returns the result of a collective call, or `fallback` on an error. A batch norm cannot return an
 /// error, so the error is stored and returned at the end of the step.
-fn kept<T>(result: Result<T>, instead: impl FnOnce() -> T) -> T {
+fn or_record<T>(result: Result<T>, fallback: impl FnOnce() -> T) -> T {
     result.unwrap_or_else(|error| {
         CURRENT.with_borrow_mut(|current| {
             current.error.get_or_insert(error);
         });
-        instead()
+        fallback()
     })
 }
 
@@ -112,7 +112,7 @@ impl<B: Backend, K: Kernels<B>> Kernels<B> for SyncBatchNorm<K> {
         let [channels] = own[0].dims();
         let together = Tensor::cat(own.to_vec(), 0);
         // [worker, statistic, channel]
-        let all = kept(exchange.all_gather(together.clone()), || together.unsqueeze());
+        let all = or_record(exchange.all_gather(together.clone()), || together.unsqueeze());
         let workers = all.dims()[0];
         let all = all.reshape([workers, 2, channels]);
         let means: Tensor<B, 2> = all.clone().narrow(1, 0, 1).squeeze_dim(1);
@@ -153,7 +153,7 @@ impl<B: Backend, K: Kernels<B>> Kernels<B> for SyncBatchNorm<K> {
         let backward = BatchNormBackward { inputs, normed, has_residual, relu, gradient };
         let [scale, shift] = K::batch_norm_backward_reduce(backward.clone());
         let own = Tensor::cat(vec![scale.clone(), shift.clone()], 0);
-        let sums = kept(exchange.all_reduce(own.clone()), || own);
+        let sums = or_record(exchange.all_reduce(own.clone()), || own);
         let sums = [sums.clone().narrow(0, 0, channels), sums.narrow(0, channels, channels)];
         let count = rows * height * width * exchange.rank().world_size;
         let (input, residual) = K::batch_norm_backward_elemt(backward, sums, count);

@@ -60,7 +60,7 @@ pub trait LinAlg<B: Backend> {
 
     /// Returns the updated value of each running statistic.
     fn update_running_stats(statistics: Vec<Running<B>>) -> Vec<Tensor<B, 1>> {
-        statistics.into_iter().map(Running::moved).collect()
+        statistics.into_iter().map(Running::updated).collect()
     }
 
     /// Computes the [`similarity`](similarity()) of projections `[image, patch, dim]`.

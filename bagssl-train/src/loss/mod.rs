@@ -185,11 +185,11 @@ impl<B: AutodiffBackend> LossValue<B> {
 }
 
 /// Added to a row's squared length, so that a row of zeros has a gradient of zeros.
-const SMALLEST_SQUARE: f64 = 1e-24;
+const MIN_SQUARE: f64 = 1e-24;
 
 /// Normalizes each row to unit length.
 fn unit<B: Backend>(rows: Tensor<B, 3>) -> Tensor<B, 3> {
-    let length = (rows.clone() * rows.clone()).sum_dim(2).add_scalar(SMALLEST_SQUARE).sqrt();
+    let length = (rows.clone() * rows.clone()).sum_dim(2).add_scalar(MIN_SQUARE).sqrt();
     rows / length
 }
 

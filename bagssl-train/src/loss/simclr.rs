@@ -10,7 +10,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use super::{LinAlg, LossValue, off_diagonal_mask, unit, with_gradient};
 
 /// Added to a similarity to exclude it: its exponential becomes 0.
-const LEFT_OUT: f64 = -1e9;
+const MASKED: f64 = -1e9;
 
 /// Computes the mean over ordered pairs `(a, b)` of patches of one image of
 /// `-ln(e_ab / (e_ab + sum over the patches k of other images of e_ak))`, where
@@ -68,7 +68,7 @@ pub(super) fn loss<B: AutodiffBackend, A: LinAlg<B::InnerBackend>>(
 /// - returns: `[1, row, 1]` and `[1, row, row]`
 fn over_others<B: Backend>(all: Tensor<B, 3>, [images, patches]: [usize; 2]) -> (Tensor<B, 3>, Tensor<B, 3>) {
     let rows = images * patches;
-    let own = Tensor::<B, 2>::eye(images, &all.device()).reshape([images, 1, images, 1]) * LEFT_OUT;
+    let own = Tensor::<B, 2>::eye(images, &all.device()).reshape([images, 1, images, 1]) * MASKED;
     let others = (all.reshape([images, patches, images, patches]) + own).reshape([1, rows, rows]);
     let largest = others.clone().max_dim(2);
     let exponentials = (others - largest.clone()).exp();

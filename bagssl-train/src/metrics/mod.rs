@@ -41,18 +41,18 @@ impl Metrics {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             read => read.map_err(failed)?,
         };
-        let (mut kept, mut steps) = (Vec::with_capacity(before.len()), 0);
+        let (mut complete, mut steps) = (Vec::with_capacity(before.len()), 0);
         for line in before.split_inclusive(|&byte| byte == b'\n') {
             let Some(event) = read(line, resumed) else { continue };
             steps += u64::from(event == "step" || event == "skipped");
-            kept.extend(line);
+            complete.extend(line);
         }
         if steps < resumed {
             warn(&format!("{}: lines of {} of {resumed} steps are missing", path.display(), resumed - steps));
         }
-        write_atomic(path, &kept).map_err(failed)?;
+        write_atomic(path, &complete).map_err(failed)?;
         let file = OpenOptions::new().append(true).open(path).map_err(failed)?;
-        Ok(Metrics { path: path.into(), file, length: kept.len() as u64, warn })
+        Ok(Metrics { path: path.into(), file, length: complete.len() as u64, warn })
     }
 
     fn write(&mut self, line: &Value) -> io::Result<()> {
@@ -109,8 +109,8 @@ impl Observer for Metrics {
             Event::Step { step, epoch, figures, .. } => {
                 (json!({"event": "step", "step": step, "epoch": epoch}), figures)
             }
-            Event::Skipped { step, what, images } => {
-                (json!({"event": "skipped", "step": step, "what": what, "images": images}), &[])
+            Event::Skipped { step, value, images } => {
+                (json!({"event": "skipped", "step": step, "what": value, "images": images}), &[])
             }
             Event::Epoch { epoch, step, figures } => (json!({"event": "epoch", "step": step, "epoch": epoch}), figures),
             Event::Health { epoch, step, verdict, figures, reasons } => {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn health_is_written_down() {
+    fn health_is_recorded() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let reasons = ["all alike".to_string()];
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_file_repeats_no_step() {
+    fn resumed_file_repeats_no_step() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let mut metrics = Metrics::create(&path, 0, quiet()).unwrap();
@@ -182,41 +182,41 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
     }
     #[test]
-    fn lines_that_are_lost_are_noticed() {
+    fn lost_lines_are_detected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let (said, heard) = std::sync::mpsc::channel::<String>();
+        let (sender, warnings) = std::sync::mpsc::channel::<String>();
         let warn = || {
-            let said = said.clone();
-            Box::new(move |text: &str| said.send(text.into()).unwrap()) as Warn
+            let sender = sender.clone();
+            Box::new(move |text: &str| sender.send(text.into()).unwrap()) as Warn
         };
         let mut metrics = Metrics::create(&path, 0, warn()).unwrap();
         (1..=4).for_each(|done| _ = metrics.observe(&step(done)).unwrap());
         metrics.observe(&Event::Saving { step: 4 }).unwrap();
-        assert!(heard.try_recv().is_err());
+        assert!(warnings.try_recv().is_err());
         // The file is first removed, then truncated.
         fs::remove_file(&path).unwrap();
         metrics.observe(&Event::Saving { step: 4 }).unwrap();
-        assert!(heard.try_recv().unwrap().contains("metrics.jsonl: removed or truncated"));
+        assert!(warnings.try_recv().unwrap().contains("metrics.jsonl: removed or truncated"));
         metrics.observe(&step(5)).unwrap();
-        metrics.observe(&Event::Skipped { step: 6, what: "the loss", images: &[7] }).unwrap();
+        metrics.observe(&Event::Skipped { step: 6, value: "the loss", images: &[7] }).unwrap();
         fs::write(&path, "").unwrap();
         metrics.observe(&Event::Saving { step: 6 }).unwrap();
-        assert!(heard.try_recv().unwrap().contains("lines are missing"));
+        assert!(warnings.try_recv().unwrap().contains("lines are missing"));
         metrics.observe(&step(7)).unwrap();
-        metrics.observe(&Event::Skipped { step: 8, what: "the loss", images: &[7] }).unwrap();
+        metrics.observe(&Event::Skipped { step: 8, value: "the loss", images: &[7] }).unwrap();
         // An incomplete line.
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"event\":\"st\xff").unwrap();
         drop(Metrics::create(&path, 8, warn()).unwrap());
-        assert!(heard.try_recv().unwrap().ends_with("metrics.jsonl: lines of 6 of 8 steps are missing"));
+        assert!(warnings.try_recv().unwrap().ends_with("metrics.jsonl: lines of 6 of 8 steps are missing"));
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 2);
         fs::remove_file(&path).unwrap();
         drop(Metrics::create(&path, 9, warn()).unwrap());
-        assert!(heard.try_recv().unwrap().contains("of 9 of 9 steps"));
+        assert!(warnings.try_recv().unwrap().contains("of 9 of 9 steps"));
     }
 
     #[test]
-    fn what_was_changed_is_written_once() {
+    fn changed_settings_are_written_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let changed = Event::Changed { step: 1, setting: "optimizer.learning_rate", from: "0.1", to: "0.05" };

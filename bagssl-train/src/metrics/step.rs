@@ -98,11 +98,11 @@ impl<B: AutodiffBackend, K: Kernels<B>> PendingMetrics<B, K> {
         let (similarity, rest) = rest.split_first().expect("there is a similarity");
         let (sums, rest) = rest.split_at(self.images.len());
         let (stops, squares) = rest.split_last().expect("there is a number of workers");
-        if let Some(what) = not_finite(figures, squares, parameters) {
+        if let Some(value) = not_finite(figures, squares, parameters) {
             let broken = sums.iter().zip(&self.images).filter(|(sum, _)| !sum.is_finite());
             let broken: Vec<u32> = broken.map(|(_, &image)| image).collect();
             let images = if broken.is_empty() { self.images } else { broken };
-            return Err(Error::NotFinite { what, step: Some(self.step), images });
+            return Err(Error::NotFinite { value, step: Some(self.step), images });
         }
         let length = squares.iter().map(|&square| f64::from(square)).sum::<f64>().sqrt();
         let figures = self.names.into_iter().zip(figures.iter().map(|&value| f64::from(value)));
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loss_comes_before_the_gradients() {
+    fn loss_is_reported_before_gradients() {
         let names = ["encoder.a".to_string(), "encoder.b".to_string()];
         assert_eq!(not_finite(&[1.0, -2.0], &[0.0, 3.0], &names), None);
         assert_eq!(not_finite(&[1.0], &[0.0, f32::INFINITY], &names).unwrap(), "the gradient of encoder.b");

@@ -134,7 +134,7 @@ mod tests {
 
     /// The expected records are written by tensorboardX: `tests/reference/tensorboard.py`.
     #[test]
-    fn records_are_those_of_tensorboardx() {
+    fn records_match_tensorboardx() {
         let text = include_str!("../../tests/reference/tensorboard.json");
         let expected: std::collections::BTreeMap<String, String> = serde_json::from_str(text).unwrap();
         let figures = [("loss", -92.5), ("rate", 0.0)];
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_file_says_from_where() {
+    fn resumed_file_states_its_step() {
         for (resumed, records) in [(0, 3), (7, 4)] {
             let folder = tempfile::tempdir().unwrap();
             let mut board = TensorBoard::create(folder.path(), resumed).unwrap();

@@ -27,9 +27,9 @@ pub(crate) const EVENTS: &str = "events.out.tfevents.";
 const LOCK: &str = "lock";
 /// The folder that collects a run's files before they are removed. While it has this name, the run
 /// will be restored.
-const LEAVING: &str = ".leaving";
+const REMOVING: &str = ".leaving";
 /// The name of this folder once the removal is final.
-const GONE: &str = ".gone";
+const REMOVED: &str = ".gone";
 
 /// The folder of a run, locked against other writers until this is dropped.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl RunFolder {
     pub fn open(path: &Path) -> Result<Self> {
         create_folder(path).map_err(|error| failed(path, error))?;
         let lock = path.join(LOCK);
-        check_lock(&lock).map_err(|error| failed(&lock, error))?;
+        check_lock_file(&lock).map_err(|error| failed(&lock, error))?;
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&lock);
         let mut file = open.map_err(|error| failed(&lock, error))?;
         let is_locked = match file.try_lock() {
@@ -58,10 +58,10 @@ impl RunFolder {
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => false,
             Err(TryLockError::Error(error)) => return Err(failed(&lock, error)),
         };
-        let signed = file.set_len(0).and_then(|()| file.write_all(own_name().as_bytes()));
+        let signed = file.set_len(0).and_then(|()| file.write_all(owner_name().as_bytes()));
         signed.map_err(|error| failed(&lock, error))?;
         let folder = RunFolder { path: path.into(), is_locked, lock: file };
-        folder.put_right().map_err(|error| failed(path, error))?;
+        folder.repair().map_err(|error| failed(path, error))?;
         Ok(folder)
     }
 
@@ -70,7 +70,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// [`Error::File`] if the lock is missing or belongs to another run.
-    pub fn check_held(&self) -> Result<()> {
+    pub fn verify_lock(&self) -> Result<()> {
         let lock = self.join(LOCK);
         match is_same(&self.lock, &lock) {
             Ok(true) => Ok(()),
@@ -103,32 +103,32 @@ impl RunFolder {
     /// # Errors
     /// [`Error::File`] if the removal fails. The run is then restored.
     pub fn clear(&self) -> Result<()> {
-        let (leaving, gone) = (self.join(LEAVING), self.join(GONE));
+        let (removing, removed) = (self.join(REMOVING), self.join(REMOVED));
         let clear = || {
-            self.gather()?;
-            sync_folder_of(&leaving.join(STATES))?;
-            sync_folder_of(&leaving)?;
-            fs::rename(&leaving, &gone)?;
-            sync_folder_of(&gone)
+            self.collect_files()?;
+            sync_folder_of(&removing.join(STATES))?;
+            sync_folder_of(&removing)?;
+            fs::rename(&removing, &removed)?;
+            sync_folder_of(&removed)
         };
         if let Err(error) = clear() {
             // The first error is the one to report.
-            let _ = self.put_right();
+            let _ = self.repair();
             return Err(failed(&self.path, error));
         }
         // Leftovers are removed when the folder is opened again.
-        let _ = fs::remove_dir_all(gone);
+        let _ = fs::remove_dir_all(removed);
         Ok(())
     }
 
     /// Moves all files of the run into the folder to be removed.
-    fn gather(&self) -> io::Result<()> {
-        let leaving = self.join(LEAVING);
-        fs::create_dir(&leaving)?;
+    fn collect_files(&self) -> io::Result<()> {
+        let removing = self.join(REMOVING);
+        fs::create_dir(&removing)?;
         for name in self.names()? {
-            let (from, to) = (self.path.join(&name), leaving.join(&name));
+            let (from, to) = (self.path.join(&name), removing.join(&name));
             match name == STATES && from.symlink_metadata()?.is_dir() {
-                true => gather_states(&from, &to)?,
+                true => collect_states(&from, &to)?,
                 false => fs::rename(from, to)?,
             }
         }
@@ -149,18 +149,18 @@ impl RunFolder {
 
     /// Restores a run whose removal was interrupted, and deletes leftovers and partially written
     /// files.
-    fn put_right(&self) -> io::Result<()> {
-        let leaving = self.join(LEAVING);
-        if leaving.is_dir() {
+    fn repair(&self) -> io::Result<()> {
+        let removing = self.join(REMOVING);
+        if removing.is_dir() {
             let states = self.join(STATES);
             // Some of them may have stayed, or what is not the run's.
-            if leaving.join(STATES).symlink_metadata().is_ok_and(|meta| meta.is_dir()) && states.is_dir() {
-                move_all(&leaving.join(STATES), &states)?;
+            if removing.join(STATES).symlink_metadata().is_ok_and(|meta| meta.is_dir()) && states.is_dir() {
+                move_all(&removing.join(STATES), &states)?;
             }
-            move_all(&leaving, &self.path)?;
+            move_all(&removing, &self.path)?;
         }
-        if self.join(GONE).is_dir() {
-            fs::remove_dir_all(self.join(GONE))?;
+        if self.join(REMOVED).is_dir() {
+            fs::remove_dir_all(self.join(REMOVED))?;
         }
         remove_partial(&self.path)?;
         if self.join(STATES).is_dir() { remove_partial(&self.join(STATES)) } else { Ok(()) }
@@ -168,7 +168,7 @@ impl RunFolder {
 }
 
 /// Moves the states of a folder, and the folder if nothing else is in it.
-fn gather_states(from: &Path, to: &Path) -> io::Result<()> {
+fn collect_states(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
@@ -195,16 +195,16 @@ fn move_all(from: &Path, to: &Path) -> io::Result<()> {
 /// How what this program writes into the lock begins.
 const NAME: &str = "process ";
 /// The maximum length of a lock file in bytes.
-const LONGEST_NAME: u64 = 300;
+const MAX_NAME_BYTES: u64 = 300;
 
 /// Rejects a lock path that is a symbolic link, not a regular file, or a file of another program.
-fn check_lock(path: &Path) -> io::Result<()> {
+fn check_lock_file(path: &Path) -> io::Result<()> {
     let refuse = |got: &str| Err(io::Error::other(format!("expected a run's lock file, got {got}")));
     match fs::symlink_metadata(path) {
         Err(_) => Ok(()),
         Ok(meta) if meta.is_symlink() => refuse("a link"),
         Ok(meta) if !meta.is_file() => refuse("a folder, a pipe or a device"),
-        Ok(meta) if meta.len() > LONGEST_NAME => refuse("another file"),
+        Ok(meta) if meta.len() > MAX_NAME_BYTES => refuse("another file"),
         Ok(_) => match fs::read(path)? {
             name if name.is_empty() || name.starts_with(NAME.as_bytes()) => Ok(()),
             _ => refuse("another file"),
@@ -227,7 +227,7 @@ fn is_same(file: &File, path: &Path) -> io::Result<bool> {
 }
 
 /// Returns the text for the lock file: the ids of this process and its machine.
-fn own_name() -> String {
+fn owner_name() -> String {
     let machine = fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let machine = machine.or_else(|| std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).ok());
     let process = std::process::id();
@@ -239,7 +239,7 @@ fn own_name() -> String {
 
 /// Describes the holder of a lock, and how long it has held it.
 fn holder(lock: &Path) -> String {
-    let named = fs::read_to_string(lock).ok().filter(|name| !name.is_empty() && name.len() as u64 <= LONGEST_NAME);
+    let named = fs::read_to_string(lock).ok().filter(|name| !name.is_empty() && name.len() as u64 <= MAX_NAME_BYTES);
     let named = named.unwrap_or_else(|| "another process".into());
     let since = fs::metadata(lock).and_then(|meta| meta.modified()).ok().and_then(|then| then.elapsed().ok());
     match since.map(|since| since.as_secs()) {
@@ -274,7 +274,7 @@ mod tests {
     const ALL: [&str; 7] = [CHECKPOINT, CONFIG, "events.out.tfevents.1.2", LOCK, METRICS, "notes.txt", STATES];
 
     #[test]
-    fn who_comes_second_hears_who_is_there() {
+    fn second_writer_is_refused_with_holder() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/run");
         let first = RunFolder::open(&path).unwrap();
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_of_others_is_refused_and_stays() {
+    fn foreign_lock_file_is_refused_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let (path, victim) = (folder.path().join("run"), folder.path().join("victim"));
         fs::create_dir(&path).unwrap();
@@ -306,21 +306,21 @@ mod tests {
 
     /// Another run may have taken the path.
     #[test]
-    fn a_folder_that_was_moved_is_noticed() {
+    fn moved_folder_is_detected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
         let first = RunFolder::open(&path).unwrap();
-        first.check_held().unwrap();
+        first.verify_lock().unwrap();
         fs::rename(&path, folder.path().join("moved")).unwrap();
-        assert!(first.check_held().is_err());
+        assert!(first.verify_lock().is_err());
         let second = RunFolder::open(&path).unwrap();
-        let error = first.check_held().unwrap_err().to_string();
+        let error = first.verify_lock().unwrap_err().to_string();
         assert!(error.contains("run/lock: expected this run's lock, got another or none"), "{error}");
-        second.check_held().unwrap();
+        second.verify_lock().unwrap();
     }
 
     #[test]
-    fn a_run_is_removed_and_nothing_else() {
+    fn clear_removes_only_the_run() {
         let folder = tempfile::tempdir().unwrap();
         let run = run(folder.path());
         assert_eq!(names(folder.path()), ALL);
@@ -332,7 +332,7 @@ mod tests {
 
     /// Among the states too: what is no state by its name, or has the name of one and is none.
     #[test]
-    fn what_others_have_put_among_the_states_stays() {
+    fn clear_keeps_foreign_files_in_states() {
         let folder = tempfile::tempdir().unwrap();
         let run = run(folder.path());
         let states = run.join(STATES);
@@ -349,13 +349,13 @@ mod tests {
         foreign.iter().chain(&own).for_each(|name| fs::write(states.join(name), name).unwrap());
         assert_eq!(names(&states), all);
         // Cut short before the end of it, after the states are on their way and after some of them: all comes back.
-        run.gather().unwrap();
+        run.collect_files().unwrap();
         assert_eq!(names(&states), with(&foreign));
         drop(run);
         let run = RunFolder::open(folder.path()).unwrap();
         assert_eq!((names(&states), names(folder.path())), (all.clone(), ALL.map(String::from).to_vec()));
-        fs::create_dir_all(run.join(LEAVING).join(STATES)).unwrap();
-        fs::rename(states.join(own[1]), run.join(LEAVING).join(STATES).join(own[1])).unwrap();
+        fs::create_dir_all(run.join(REMOVING).join(STATES)).unwrap();
+        fs::rename(states.join(own[1]), run.join(REMOVING).join(STATES).join(own[1])).unwrap();
         drop(run);
         let run = RunFolder::open(folder.path()).unwrap();
         assert_eq!(names(&states), all);
@@ -367,21 +367,21 @@ mod tests {
 
     /// Killed after any part of it, there is the whole run or nothing of it.
     #[test]
-    fn a_removal_that_was_cut_short() {
+    fn interrupted_clear_is_repaired() {
         for moved in 0..=5 {
             let folder = tempfile::tempdir().unwrap();
             let run = run(folder.path());
-            fs::create_dir(run.join(LEAVING)).unwrap();
+            fs::create_dir(run.join(REMOVING)).unwrap();
             for name in run.names().unwrap().into_iter().take(moved) {
-                fs::rename(run.join(&name), run.join(LEAVING).join(&name)).unwrap();
+                fs::rename(run.join(&name), run.join(REMOVING).join(&name)).unwrap();
             }
             drop(run);
             let run = RunFolder::open(folder.path()).unwrap();
             assert_eq!(names(folder.path()), ALL, "{moved} files were on their way");
             assert_eq!(fs::read(run.join("states/step-1.safetensors")).unwrap(), b"states/step-1.safetensors");
-            run.gather().unwrap();
-            fs::rename(run.join(LEAVING), run.join(GONE)).unwrap();
-            fs::remove_file(run.join(GONE).join(METRICS)).unwrap();
+            run.collect_files().unwrap();
+            fs::rename(run.join(REMOVING), run.join(REMOVED)).unwrap();
+            fs::remove_file(run.join(REMOVED).join(METRICS)).unwrap();
             drop(run);
             RunFolder::open(folder.path()).unwrap();
             assert_eq!(names(folder.path()), [LOCK, "notes.txt"]);
@@ -389,11 +389,11 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_removed_stays_whole() {
+    fn failed_clear_restores_the_run() {
         let folder = tempfile::tempdir().unwrap();
         let run = run(folder.path());
         // Blocks the last rename.
-        fs::create_dir_all(run.join(GONE).join("x")).unwrap();
+        fs::create_dir_all(run.join(REMOVED).join("x")).unwrap();
         let error = run.clear().unwrap_err().to_string();
         assert!(error.contains(&*folder.path().to_string_lossy()), "{error}");
         assert_eq!(names(folder.path()), ALL);

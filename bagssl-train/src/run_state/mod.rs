@@ -5,7 +5,7 @@ mod folder;
 mod states;
 
 pub use folder::{CHECKPOINT, CONFIG, METRICS, OLD_STATE, RunFolder, STATES};
-pub use states::{Every, Keeping, LatestState, States, whole_state};
+pub use states::{Retention, SaveInterval, SavedState, States, parse_state};
 
 use std::io;
 use std::path::Path;
@@ -26,7 +26,7 @@ pub struct Position {
 /// Stores a run's states.
 pub trait StateStore {
     /// Whether the store saves states at all. If not, states are not serialized.
-    fn keeps(&self) -> bool {
+    fn saves_states(&self) -> bool {
         true
     }
 
@@ -47,7 +47,7 @@ pub trait StateStore {
 pub struct Nowhere;
 
 impl StateStore for Nowhere {
-    fn keeps(&self) -> bool {
+    fn saves_states(&self) -> bool {
         false
     }
 

@@ -27,7 +27,7 @@ impl EpochReporter<'_> {
     ) -> Result<Verdict> {
         figures.push((RATE, self.rate * self.schedule.factor(step - 1)));
         means.add(&figures);
-        self.tell(&Event::Step { step, steps: self.schedule.steps(), epoch: self.epoch, figures: &figures })
+        self.send(&Event::Step { step, steps: self.schedule.steps(), epoch: self.epoch, figures: &figures })
     }
 
     /// Reports a skipped step. `names` are the names that its metrics would have had: in a resumed
@@ -35,28 +35,28 @@ impl EpochReporter<'_> {
     pub(super) fn skipped(
         &mut self,
         step: u64,
-        (what, images): (&str, &[u32]),
+        (value, images): (&str, &[u32]),
         mut names: Vec<&'static str>,
         means: &mut Means,
     ) -> Result<Verdict> {
         names.push(RATE);
         means.name(names);
-        self.tell(&Event::Skipped { step, what, images })
+        self.send(&Event::Skipped { step, value, images })
     }
 
     /// Reports the projections of the last batch, `[image, patch, dim]`.
     pub(super) fn projections<B: Backend>(&mut self, step: u64, projections: Tensor<B, 3>) -> Result<Verdict> {
         let [_, patches, dim] = projections.dims();
         let values = projections.into_data().convert::<f32>().into_vec().expect("converted to f32");
-        self.tell(&Event::Projections { epoch: self.epoch, step, rows: &Rows { values, dim }, patches })
+        self.send(&Event::Projections { epoch: self.epoch, step, rows: &Rows { values, dim }, patches })
     }
 
     /// Reports the end of the epoch.
     pub(super) fn epoch(&mut self, step: u64, means: &Means) -> Result<Verdict> {
-        self.tell(&Event::Epoch { epoch: self.epoch, step, figures: &means.figures() })
+        self.send(&Event::Epoch { epoch: self.epoch, step, figures: &means.figures() })
     }
 
-    pub(super) fn tell(&mut self, event: &Event<'_>) -> Result<Verdict> {
+    pub(super) fn send(&mut self, event: &Event<'_>) -> Result<Verdict> {
         self.observer.observe(event).map_err(Error::Observer)
     }
 }
@@ -116,17 +116,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn means_that_were_interrupted_are_the_same() {
+    fn interrupted_means_are_equal() {
         let steps = [[0.1, -1.0], [0.2, 1e9], [0.3, 1e-9]];
         let add = |means: &mut Means, [loss, rate]: [f64; 2]| means.add(&[("loss", loss), ("rate", rate)]);
-        let mut whole = Means::default();
-        steps.iter().for_each(|&step| add(&mut whole, step));
-        assert_eq!(whole.figures()[0], ("loss", (0.1 + 0.2 + 0.3) / 3.0));
+        let mut uninterrupted = Means::default();
+        steps.iter().for_each(|&step| add(&mut uninterrupted, step));
+        assert_eq!(uninterrupted.figures()[0], ("loss", (0.1 + 0.2 + 0.3) / 3.0));
         let mut first = Means::default();
         steps[..2].iter().for_each(|&step| add(&mut first, step));
         let mut resumed = Means::restored(&first.bits(), first.count());
         add(&mut resumed, steps[2]);
-        assert_eq!((resumed.figures(), resumed.count()), (whole.figures(), 3));
+        assert_eq!((resumed.figures(), resumed.count()), (uninterrupted.figures(), 3));
         // All later steps are skipped.
         let mut resumed = Means::restored(&first.bits(), first.count());
         resumed.name(vec!["loss"]);

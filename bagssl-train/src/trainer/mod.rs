@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bagssl_core::batch::{Batches, PatchBatch, PatchSource, SourceError};
-use bagssl_core::checkpoint::Change;
+use bagssl_core::checkpoint::SettingChange;
 use bagssl_core::model::{BatchStatistics, Kernels, Model, ModelGradients, ModelParts};
 use bagssl_core::observe::{Event, Observer, Verdict};
 use bagssl_core::profile::span;
@@ -63,12 +63,12 @@ pub struct Trainer<B: AutodiffBackend, K> {
     ended: u64,
     /// The step of the last state that was saved or resumed from.
     saved: Option<u64>,
-    /// All settings that were changed when the run was resumed; `untold` has those that are not
+    /// All settings that were changed when the run was resumed; `unreported` has those that are not
     /// reported yet.
-    changes: Vec<Change>,
-    untold: Vec<Change>,
+    changes: Vec<SettingChange>,
+    unreported: Vec<SettingChange>,
     /// The last batch on the device, if its source caches it and may yield it again.
-    kept: Option<(PatchBatch, Vec<Part<B>>)>,
+    cached: Option<(PatchBatch, Vec<Part<B>>)>,
     exchange: Option<Arc<dyn Collective<B::InnerBackend>>>,
     /// Whether this worker's observer has requested a stop. The other workers learn of it in the
     /// next step.
@@ -105,17 +105,17 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
             ended: 0,
             saved: None,
             changes: Vec::new(),
-            untold: Vec::new(),
-            kept: None,
+            unreported: Vec::new(),
+            cached: None,
             exchange: None,
             stop: false,
             kernels: PhantomData,
         })
     }
 
-    /// Makes the optimizer use the fused implementation `together`.
-    pub fn set_fused_optimizer(&mut self, together: Box<dyn FusedOptimizer<B::InnerBackend>>) {
-        self.optimizer.set_fused(together);
+    /// Makes the optimizer use the fused implementation `fused`.
+    pub fn set_fused_optimizer(&mut self, fused: Box<dyn FusedOptimizer<B::InnerBackend>>) {
+        self.optimizer.set_fused(fused);
     }
 
     /// Makes this trainer one of several workers that share each batch and take the same steps. All
@@ -186,7 +186,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         store: &mut dyn StateStore,
     ) -> Result<Ended> {
         let (schedule, per_epoch) = self.checked(source)?;
-        for Change { step, setting, from, to } in std::mem::take(&mut self.untold) {
+        for SettingChange { step, setting, from, to } in std::mem::take(&mut self.unreported) {
             let event = Event::Changed { step, setting: &setting, from: &from, to: &to };
             observer.observe(&event).map_err(Error::Observer)?;
         }
@@ -221,19 +221,19 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         per_epoch: u64,
     ) -> Result<Verdict> {
         let number = (self.step / per_epoch) as u32;
-        let telling =
+        let reporter =
             EpochReporter { observer, epoch: number, schedule, rate: self.config.config().optimizer.learning_rate() };
         let parameters = self.config.plan().parameters().into_iter().filter(|parameter| parameter.role.is_trained());
         let parameters = parameters.map(|parameter| parameter.name).collect();
-        let mut epoch = Epoch { telling, parameters, waiting: None, projections: None };
+        let mut epoch = Epoch { reporter, parameters, queued: None, projections: None };
         let stepped = self.steps(source, store, &mut epoch, per_epoch);
         if matches!(stepped, Err(Error::NotFinite { .. } | Error::Kernels(_))) {
             // Steps queued after the failure are invalid.
             return stepped;
         }
         // A step that is still queued came before any other error, and may be its cause.
-        let heard = epoch.waiting.take().map_or(Ok(Verdict::Continue), |last| self.heard(&mut epoch, last));
-        let verdict = either(heard?, stepped?);
+        let last = epoch.queued.take().map_or(Ok(Verdict::Continue), |last| self.report_queued(&mut epoch, last));
+        let verdict = either(last?, stepped?);
         let (expected, got) = (per_epoch, self.step - u64::from(number) * per_epoch);
         if got < expected && verdict == Verdict::Stop {
             return Ok(Verdict::Stop);
@@ -241,15 +241,15 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         if got != expected {
             return Err(Error::Batches { expected, got });
         }
-        let Epoch { mut telling, projections, .. } = epoch;
-        let seen = match projections {
-            Some(projections) => telling.projections(self.step, projections)?,
+        let Epoch { mut reporter, projections, .. } = epoch;
+        let of_projections = match projections {
+            Some(projections) => reporter.projections(self.step, projections)?,
             None => Verdict::Continue,
         };
-        let told = telling.epoch(self.step, &self.means)?;
+        let of_epoch = reporter.epoch(self.step, &self.means)?;
         (self.means, self.ended) = (Means::default(), self.step);
         self.check_trained()?;
-        Ok(either(verdict, either(seen, told)))
+        Ok(either(verdict, either(of_projections, of_epoch)))
     }
 
     /// Runs the remaining steps of an epoch, or fewer if a stop is requested.
@@ -261,8 +261,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         per_epoch: u64,
     ) -> Result<Verdict> {
         let skips = self.config.config().on_not_finite == OnNotFinite::Skip;
-        let schedule = epoch.telling.schedule;
-        for batch in awaited(source.epoch(epoch.telling.epoch, (self.step % per_epoch) as usize)) {
+        let schedule = epoch.reporter.schedule;
+        for batch in awaited(source.epoch(epoch.reporter.epoch, (self.step % per_epoch) as usize)) {
             let batch = batch.map_err(Error::Source)?;
             if let Some(exchange) = &self.exchange {
                 // Detects workers that have exited: calls within a step may not check for that.
@@ -274,22 +274,22 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
                 // The device runs this step while the host waits for the previous one.
                 self.update(pass.gradients, pass.statistics, schedule);
                 epoch.projections = Some(projections);
-                let before = epoch.waiting.replace(Waiting::Figures(pass.readout.begin()));
-                before.map_or(Ok(Verdict::Continue), |before| self.heard(epoch, before))?
+                let before = epoch.queued.replace(Queued::Figures(pass.readout.begin()));
+                before.map_or(Ok(Verdict::Continue), |before| self.report_queued(epoch, before))?
             } else {
                 let figures = pass.readout.begin();
                 let (step, names) = (figures.step(), figures.names());
                 match figures.read(&epoch.parameters) {
-                    Err(Error::NotFinite { what, images, .. }) if skips => {
+                    Err(Error::NotFinite { value, images, .. }) if skips => {
                         (self.step, self.skipped) = (self.step + 1, self.skipped + 1);
-                        let told = epoch.telling.skipped(step, (&what, &images), names, &mut self.means)?;
-                        self.for_all(told)
+                        let verdict = epoch.reporter.skipped(step, (&value, &images), names, &mut self.means)?;
+                        self.for_all(verdict)
                     }
                     read => {
                         let read = read?;
                         epoch.projections = Some(projections);
                         self.update(pass.gradients, pass.statistics, schedule);
-                        self.report_step(&mut epoch.telling, step, read)?
+                        self.report_step(&mut epoch.reporter, step, read)?
                     }
                 }
             };
@@ -302,13 +302,13 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
     }
 
     /// Reports a queued step to the observer, unless it has been reported already.
-    fn heard(&mut self, epoch: &mut Epoch<'_, B, K>, waiting: Waiting<B, K>) -> Result<Verdict> {
-        match waiting {
-            Waiting::Figures(figures) => {
+    fn report_queued(&mut self, epoch: &mut Epoch<'_, B, K>, queued: Queued<B, K>) -> Result<Verdict> {
+        match queued {
+            Queued::Figures(figures) => {
                 let step = figures.step();
-                self.report_step(&mut epoch.telling, step, figures.read(&epoch.parameters)?)
+                self.report_step(&mut epoch.reporter, step, figures.read(&epoch.parameters)?)
             }
-            Waiting::Told(verdict) => Ok(verdict),
+            Queued::Reported(verdict) => Ok(verdict),
         }
     }
 
@@ -316,12 +316,12 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
     /// requested it.
     fn report_step(
         &mut self,
-        telling: &mut EpochReporter<'_>,
+        reporter: &mut EpochReporter<'_>,
         step: u64,
         (figures, all_stop): Read,
     ) -> Result<Verdict> {
-        let told = telling.step(step, figures, &mut self.means)?;
-        let own = self.for_all(told);
+        let verdict = reporter.step(step, figures, &mut self.means)?;
+        let own = self.for_all(verdict);
         if self.exchange.is_none() {
             return Ok(own);
         }
@@ -350,8 +350,8 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         let images = batch.images().to_vec();
         let parts = self.parts(batch);
         with_exchange(self.exchange.as_ref(), || match &parts[..] {
-            [whole] if self.exchange.is_none() => self.whole(whole.clone(), images),
-            [whole] => self.shared(whole.clone(), images),
+            [full_batch_pass] if self.exchange.is_none() => self.full_batch_pass(full_batch_pass.clone(), images),
+            [full_batch_pass] => self.shared(full_batch_pass.clone(), images),
             parts => self.grad_cache_pass(parts, images),
         })
     }
@@ -359,13 +359,13 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
     /// Uploads a batch to the device in parts. A batch that the source caches and yields again is
     /// uploaded once.
     fn parts(&mut self, batch: PatchBatch) -> Vec<Part<B>> {
-        if let Some((_, parts)) = self.kept.as_ref().filter(|(kept, _)| kept.shares_with(&batch)) {
+        if let Some((_, parts)) = self.cached.as_ref().filter(|(cached, _)| cached.shares_with(&batch)) {
             return parts.clone();
         }
-        let kept = batch.is_shared().then(|| batch.clone());
+        let reused = batch.is_shared().then(|| batch.clone());
         let _span = span("batch to the device");
         let parts = parts::<B, K>(batch, self.config.config().batch.micro_batch(), &self.device);
-        self.kept = kept.map(|batch| (batch, parts.clone()));
+        self.cached = reused.map(|batch| (batch, parts.clone()));
         parts
     }
 
@@ -391,7 +391,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
     }
 
     /// Processes all patches in one pass.
-    fn whole(&self, patches: Part<B>, images: Vec<u32>) -> Result<Pass<B, K>> {
+    fn full_batch_pass(&self, patches: Part<B>, images: Vec<u32>) -> Result<Pass<B, K>> {
         let output = self.forward(patches.tensor);
         let [_, dim] = output.projection.dims();
         let projections = output.projection.reshape([patches.images, patches.patches, dim]);
@@ -520,21 +520,21 @@ struct Pass<B: AutodiffBackend, K> {
 
 /// An epoch in progress.
 struct Epoch<'a, B: AutodiffBackend, K> {
-    telling: EpochReporter<'a>,
+    reporter: EpochReporter<'a>,
     /// The names of the trained parameters.
     parameters: Vec<String>,
     /// The last queued step.
-    waiting: Option<Waiting<B, K>>,
+    queued: Option<Queued<B, K>>,
     /// The projections of the last batch.
     projections: Option<Tensor<B::InnerBackend, 3>>,
 }
 
 /// A queued step.
-enum Waiting<B, K> {
+enum Queued<B, K> {
     /// A step that has not been reported.
     Figures(PendingMetrics<B, K>),
     /// A step that has been reported, with the observer's verdict.
-    Told(Verdict),
+    Reported(Verdict),
 }
 
 /// Returns `Stop` if either verdict is `Stop`.

@@ -4,7 +4,7 @@ use bagssl_core::model::Kernels;
 use bagssl_core::observe::{Event, Observer, Verdict};
 use burn::tensor::backend::AutodiffBackend;
 
-use super::{Epoch, Trainer, Waiting};
+use super::{Epoch, Queued, Trainer};
 use crate::error::{Error, Result};
 use crate::loss::LinAlg;
 use crate::run_state::{Position, StateStore};
@@ -22,17 +22,17 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         store: &mut dyn StateStore,
         per_epoch: u64,
     ) -> Result<Verdict> {
-        let at = self.position(per_epoch);
-        if at.batch == 0 || !store.is_due(at) {
+        let position = self.position(per_epoch);
+        if position.batch == 0 || !store.is_due(position) {
             return Ok(Verdict::Continue);
         }
-        if let Some(waiting) = epoch.waiting.take() {
+        if let Some(queued) = epoch.queued.take() {
             // A requested stop takes effect after the next step, as it would without saving: the
             // other workers also stop then.
-            let verdict = self.heard(epoch, waiting)?;
-            epoch.waiting = Some(Waiting::Told(verdict));
+            let verdict = self.report_queued(epoch, queued)?;
+            epoch.queued = Some(Queued::Reported(verdict));
         }
-        self.save(epoch.telling.observer, store, per_epoch)
+        self.save(epoch.reporter.observer, store, per_epoch)
     }
 
     /// Saves the state, unless it is already saved or another worker is responsible.
@@ -43,13 +43,13 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         per_epoch: u64,
     ) -> Result<Verdict> {
         let is_first = self.exchange.as_ref().is_none_or(|exchange| exchange.rank().rank == 0);
-        if self.saved == Some(self.step) || !is_first || !store.keeps() {
+        if self.saved == Some(self.step) || !is_first || !store.saves_states() {
             return Ok(Verdict::Continue);
         }
-        let at = self.position(per_epoch);
-        let state = self.state(at)?;
+        let position = self.position(per_epoch);
+        let state = self.state(position)?;
         observer.observe(&Event::Saving { step: self.step }).map_err(Error::Observer)?;
-        store.save(at, &state)?;
+        store.save(position, &state)?;
         self.saved = Some(self.step);
         let saved = observer.observe(&Event::Saved { step: self.step }).map_err(Error::Observer)?;
         Ok(self.for_all(saved))
@@ -66,20 +66,20 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
     ) {
         // After a kernel failure the weights are undefined. On asynchronous kernels the non-finite
         // update has already been applied.
-        let is_spoilt = match error {
+        let is_invalid = match error {
             Error::Kernels(_) => true,
             Error::NotFinite { .. } => K::IS_ASYNC,
             _ => false,
         };
-        let at = self.position(per_epoch);
+        let position = self.position(per_epoch);
         // Resuming would skip the report of an epoch whose end has not been reported yet.
-        let is_untold = at.batch == 0 && self.ended != self.step;
-        if self.step == 0 || is_spoilt || is_untold {
+        let is_unreported = position.batch == 0 && self.ended != self.step;
+        if self.step == 0 || is_invalid || is_unreported {
             return;
         }
         if let Err(Error::Observer(_)) = self.save(observer, store, per_epoch) {
             // Missing lines are detected when the run is resumed.
-            let _ = self.state(at).and_then(|state| store.save(at, &state));
+            let _ = self.state(position).and_then(|state| store.save(position, &state));
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 
 use bagssl_core::checkpoint::{
-    Change, FORMAT_VERSION, NamedTensor, OPTIMIZER_PREFIX, Provenance, Spec, Training, check_values, to_bytes,
+    FORMAT_VERSION, NamedTensor, OPTIMIZER_PREFIX, Provenance, SettingChange, Spec, Training, check_values, to_bytes,
 };
 use bagssl_core::model::{Kernels, Model};
 use bagssl_core::plan::Role;
@@ -13,10 +13,10 @@ use fnv::FnvHasher;
 
 use super::epoch_reporter::Means;
 use super::{RunInfo, Trainer};
-use crate::config::{CheckedConfig, OnNotFinite, TrainConfig, flat};
+use crate::config::{CheckedConfig, OnNotFinite, TrainConfig, flatten};
 use crate::error::{Error, Result};
 use crate::loss::LinAlg;
-use crate::run_state::{Position, whole_state};
+use crate::run_state::{Position, parse_state};
 
 impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> {
     /// Resumes from a state that was passed to the run's
@@ -28,7 +28,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
     /// [`Error::Core`] if the bytes are not a valid state, or a value is not finite;
     /// [`Error::OtherRun`] (with an empty path) if the state belongs to a run with other settings.
     pub fn resume(config: CheckedConfig, info: RunInfo, device: B::Device, bytes: &[u8]) -> Result<Self> {
-        let checkpoint = whole_state(bytes)?;
+        let checkpoint = parse_state(bytes)?;
         let mut trainer = Trainer::new(config, info, device)?;
         let training = checkpoint.spec().training.clone().expect("a state says where its run stands");
         let other = |is_fixed, changed| Error::OtherRun { path: Default::default(), is_fixed, changed };
@@ -37,7 +37,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
             return Err(other(true, differences(&training.fixed, &fixed, training.step)));
         }
         let changed = trainer.changed(&training);
-        let of_config: Vec<Change> =
+        let of_config: Vec<SettingChange> =
             changed.iter().filter(|change| !trainer.is_circumstance(&change.setting)).cloned().collect();
         if !trainer.info.may_change && !of_config.is_empty() {
             return Err(other(false, of_config));
@@ -53,7 +53,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         trainer.optimizer.restore(updates, &parameters, tensors, &trainer.device)?;
         trainer.means = Means::restored(&training.sums, training.summed);
         (trainer.step, trainer.skipped, trainer.saved) = (training.step, training.skipped, Some(training.step));
-        (trainer.untold, trainer.changes) = (changed.clone(), [training.changes, changed].concat());
+        (trainer.unreported, trainer.changes) = (changed.clone(), [training.changes, changed].concat());
         Ok(trainer)
     }
 
@@ -71,12 +71,12 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
     }
 
     /// Serializes the checkpoint together with the training state that resuming needs.
-    pub(super) fn state(&self, at: Position) -> Result<Vec<u8>> {
+    pub(super) fn state(&self, position: Position) -> Result<Vec<u8>> {
         let fixed = self.fixed();
         let training = Training {
-            epoch: at.epoch,
-            batch: at.batch,
-            step: at.step,
+            epoch: position.epoch,
+            batch: position.batch,
+            step: position.step,
             skipped: self.skipped,
             summed: self.means.count(),
             sums: self.means.bits(),
@@ -88,7 +88,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         let tensors = [self.model.tensors(), self.optimizer.tensors()].concat();
         K::check().map_err(Error::Kernels)?;
         self.check_values(&tensors)?;
-        Ok(to_bytes(&self.spec(at.epoch, Some(training)), &tensors)?)
+        Ok(to_bytes(&self.spec(position.epoch, Some(training)), &tensors)?)
     }
 
     /// Checks that all values can be computed with.
@@ -113,7 +113,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
             ..config.clone()
         };
         let images = [("images".to_string(), self.info.data.clone())];
-        images.into_iter().chain(flat(&config)).chain(self.info.settings.iter().cloned()).collect()
+        images.into_iter().chain(flatten(&config)).chain(self.info.settings.iter().cloned()).collect()
     }
 
     /// Returns the settings that may change, by name.
@@ -134,11 +134,11 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
     }
 
     /// Returns the settings that differ from those of a state.
-    fn changed(&self, training: &Training) -> Vec<Change> {
+    fn changed(&self, training: &Training) -> Vec<SettingChange> {
         let now = self.settings();
         let change = |(setting, from): &(String, String)| {
             let (_, to) = now.iter().find(|(name, to)| name == setting && to != from)?;
-            Some(Change { step: training.step, setting: setting.clone(), from: from.clone(), to: to.clone() })
+            Some(SettingChange { step: training.step, setting: setting.clone(), from: from.clone(), to: to.clone() })
         };
         training.settings.iter().filter_map(change).collect()
     }
@@ -153,7 +153,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
             patch: config.patch,
             filter: config.filter,
             normalization: config.normalization,
-            tap: config.model.tap,
+            layer: config.model.layer,
             views: config.views,
             provenance: Provenance {
                 created_by: format!("bagssl {}", env!("CARGO_PKG_VERSION")),
@@ -170,7 +170,7 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
 }
 
 /// Returns the settings that differ, or are present on one side only.
-fn differences(before: &[(String, String)], now: &[(String, String)], step: u64) -> Vec<Change> {
+fn differences(before: &[(String, String)], now: &[(String, String)], step: u64) -> Vec<SettingChange> {
     let value = |settings: &[(String, String)], name: &str| {
         settings.iter().find(|(other, _)| other == name).map_or("none".into(), |(_, value)| value.clone())
     };
@@ -179,7 +179,7 @@ fn differences(before: &[(String, String)], now: &[(String, String)], step: u64)
     let names = before.iter().chain(of_before.iter().filter(|(name, _)| before.iter().all(|(other, _)| name != other)));
     let change = |(setting, _): &(String, String)| {
         let [from, to] = [before, now].map(|settings| value(settings, setting));
-        (from != to).then(|| Change { step, setting: setting.clone(), from, to })
+        (from != to).then(|| SettingChange { step, setting: setting.clone(), from, to })
     };
     names.filter_map(change).collect()
 }

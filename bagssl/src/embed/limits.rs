@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bagssl_core::bag::{Bag, Grid};
 use bagssl_core::batch::{BatchShape, PatchBatch};
 use bagssl_core::embed::Embed;
-use bagssl_core::memory::{Held, held};
+use bagssl_core::memory::{MemoryUse, process_memory};
 use bagssl_core::patch::{Crop, ImageSize};
 use bagssl_data::{Budget, MIB};
 
@@ -53,7 +53,7 @@ impl EmbedJob<'_> {
         let crops_per_request = ROWS.min(max);
         // Twice the images that fill a batch: one half is cut while the network looks at the other.
         let open = if self.is_anytime() { 2 * ROWS / self.next_patch_count(0) } else { threads + 2 };
-        let held = || held().ok_or(Error::UnknownMemory);
+        let memory = || process_memory().ok_or(Error::UnknownMemory);
         let Some(limit) = self.options.memory_limit else {
             let rows = if self.is_anytime() { ROWS } else { network.rows([side, side]).max(ROWS) }.min(max);
             // As many images as fill the batches on their way and the next, if each has a few patches.
@@ -76,18 +76,18 @@ impl EmbedJob<'_> {
         let results = (results + MAX_ROWS as u64 * patch).saturating_add(look);
         let results = results.saturating_add(self.options.reserved);
         // Before any of it is taken, it is compared; the network's own maps are measured then.
-        let before = held()?;
-        let known = (before.now + 2 * patch + SLACK).saturating_add(results);
+        let before = memory()?;
+        let known = (before.current + 2 * patch + SLACK).saturating_add(results);
         if limit < known {
             return Err(Error::MemoryLimit { needed: known, limit, what: "the network and the results" });
         }
         let batch = PatchBatch::new(shape, vec![0.0; shape.rows() * shape.patch_len()], vec![0], vec![0])?;
         network.embed(&batch, &[self.layer()]).map_err(Error::Network)?;
         drop(batch);
-        let Held { now, most: peak_now } = held()?;
+        let MemoryUse { current: now, peak: peak_now } = memory()?;
         // What the network took once it takes again, while images and patches have theirs.
         // The peak counts only if the network has raised it: an earlier one is somebody else's.
-        let peak = if peak_now > before.most { peak_now } else { now };
+        let peak = if peak_now > before.peak { peak_now } else { now };
         let taken = (now.max(peak) + SLACK).saturating_add(results);
         let needed = taken.saturating_add(2 * patch);
         if limit < needed {

@@ -181,7 +181,7 @@ impl EmbedJob<'_> {
 
     /// The layer whose features are embedded.
     fn layer(&self) -> FeatureLayer {
-        self.options.feature.unwrap_or(self.spec.tap)
+        self.options.feature.unwrap_or(self.spec.layer)
     }
 
     /// The length of an embedding.

@@ -8,7 +8,7 @@ fn image() -> Grey {
 }
 
 #[test]
-fn an_image_is_the_mean_of_its_patches() {
+fn image_is_the_mean_of_its_patches() {
     let spec = PatchSpec::new(PatchSide::Pixels(2), 2).unwrap();
     let (mean, error) = represent(&image(), spec, 2).unwrap();
     // Columns 0 to 5 and rows 0 to 3 count alike: 2.5 + 15.
@@ -22,7 +22,7 @@ fn an_image_is_the_mean_of_its_patches() {
 }
 
 #[test]
-fn a_patch_that_does_not_fit_is_an_error() {
+fn patch_that_does_not_fit_is_an_error() {
     let spec = PatchSpec::new(PatchSide::Pixels(5), 2).unwrap();
     assert_eq!(
         represent(&image(), spec, 1).unwrap_err().to_string(),

@@ -25,7 +25,7 @@ pub(crate) fn spec() -> Result<Spec> {
         patch,
         filter: Filter::Bilinear,
         normalization: Normalization::HALF,
-        tap: FeatureLayer::Embedding,
+        layer: FeatureLayer::Embedding,
         views: Views::FixedScale(patch),
         provenance: Provenance::default(),
         training: None,

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use bagssl_core::aggregate::RunningMean;
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_core::cpu::{ArenaExecutor, Executor, InstructionSet, Options, Serial};
+use bagssl_core::cpu::{ArenaExecutor, Executor, InstructionSet, ExecutorOptions, Serial};
 use bagssl_core::patch::{Crop, ImageSize, PatchSide, PatchSpec};
 use bagssl_core::random::Address;
 use bagssl_core::{Error, Result};
@@ -47,7 +47,7 @@ pub(crate) fn embeds_as_burn_does() -> Result<bool> {
     let mut arena = vec![f32::NAN; lean.arena_len(size)?];
     let encoder = checkpoint.spec().model.encoder();
     let mut source = |name: &str| checkpoint.tensor_ref(&format!("encoder.{name}")).map(Into::into);
-    let options = Options { set: InstructionSet::best(), exact: false, batch: crops.len(), size };
+    let options = ExecutorOptions { set: InstructionSet::best(), exact: false, batch: crops.len(), size };
     let executor = Executor::new(encoder, &mut source, options)?;
     let mut workspace = executor.workspace(crops.len(), size, &Serial)?;
 
@@ -62,7 +62,7 @@ pub(crate) fn embeds_as_burn_does() -> Result<bool> {
     let rows = executor.run(&mut workspace, &all, &Serial)?;
     rows.chunks(encoder.output_dim()).try_for_each(|row| fast.push(row))?;
 
-    let none = || Error::Length { what: "bag", expected: 16, got: 0 };
+    let none = || Error::Length { name: "bag", expected: 16, got: 0 };
     let (mean, fast) = (mean.mean().ok_or_else(none)?, fast.mean().ok_or_else(none)?);
     let expected: Vec<f32> = EMBEDDING.lines().filter_map(|line| line.parse().ok()).collect();
     mean.iter().for_each(|value| runtime::print(&format!("{value}\n")));

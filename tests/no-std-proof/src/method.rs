@@ -31,7 +31,7 @@ fn mean_of(bag: Bag, address: Address) -> Result<(Vec<f32>, Vec<f32>)> {
     for crop in bag.crops(SIZE, address)? {
         mean.push(&embed(crop))?;
     }
-    let few = || Error::Length { what: "bag", expected: 2, got: mean.count() as usize };
+    let few = || Error::Length { name: "bag", expected: 2, got: mean.count() as usize };
     Ok((mean.mean().ok_or_else(few)?, mean.standard_error().ok_or_else(few)?))
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn any_time() -> Result<bool> {
     let patches = Rows { values: grid.crops().map(|crop| embed(crop)[0]).collect(), dim: 1 };
     let evidence = evidence(&patches, &[2.0], 1)?;
     let heat = HeatMap::new(&evidence, grid, SIZE)?;
-    let picture = heat.over(&[0; 4 * 6 * 3], heat.largest(), 1.0)?;
+    let picture = heat.overlay(&[0; 4 * 6 * 3], heat.max_abs(), 1.0)?;
     let logit = evidence.iter().sum::<f64>();
     Ok(known && complete && mean && (logit - 23.0).abs() < 1e-9 && picture[picture.len() - 3..] == [180, 4, 38])
 }

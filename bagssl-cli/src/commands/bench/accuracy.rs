@@ -303,7 +303,7 @@ fn embeddings(
     splits: &[Arc<Dataset>; 2],
     kernel: Kernel,
 ) -> Result<[Features; 2]> {
-    let tap = checkpoint.spec().tap;
+    let tap = checkpoint.spec().layer;
     let network = kernel.backend().open_with(kernel.cpu())?.trained(checkpoint, &[tap])?;
     let all = splits[0].len() + splits[1].len();
     let bar = Progress::images(kernel.name(), all, args.json);

@@ -214,7 +214,7 @@ struct SingleDeviceRun {
 impl SingleDeviceRun {
     fn run(&self, name: Name) -> Result<Trained> {
         let backend = name.open()?;
-        let before = backend.memory_held();
+        let before = backend.memory_used();
         let begun = Instant::now();
         let steps = |source: &dyn PatchSource, window: Option<Window>| -> Result<(f64, Vec<Instant>)> {
             let mut trainer = backend.trainer(self.config.clone(), info(), None)?;
@@ -227,7 +227,7 @@ impl SingleDeviceRun {
         let (mean, ends) =
             steps(&RandomBatches(self.shape), self.profile.map(|profile| Window::new(profile, self.rounds)))?;
         let first_step = (ends[0] - begun).as_secs_f64();
-        let peak_memory = backend.memory_held().zip(before).map(|(after, before)| after.saturating_sub(before));
+        let peak_memory = backend.memory_used().zip(before).map(|(after, before)| after.saturating_sub(before));
         let mut seconds: Vec<f64> =
             ends[UNTIMED - 1..].windows(2).map(|ends| (ends[1] - ends[0]).as_secs_f64()).collect();
         // Batches arrive in bursts, so means are compared instead of medians.

@@ -7,7 +7,7 @@ use bagssl_data::Split;
 use bagssl_data::curate::{CheckReport, Classes, check};
 
 use super::SetArgs;
-use crate::terminal::output::{one_line, say, shown};
+use crate::terminal::output::{escaped, one_line, say};
 use crate::terminal::progress::Progress;
 
 #[derive(Debug, clap::Args)]
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         all.insert("classes".into(), serde_json::to_value(&classes)?);
         say!("{}", serde_json::to_string_pretty(&all)?);
     } else {
-        say!("{}", shown(&source.name()));
+        say!("{}", escaped(&source.name()));
         reports.iter().for_each(|(name, summary, report)| print(name, summary, report));
         if !classes.is_consistent() {
             say!("\nclasses: {}", one_line(&classes.to_string()));
@@ -70,17 +70,17 @@ fn print(name: &str, summary: &str, report: &CheckReport) {
         say!("  mean {mean:.4?}, deviation {std:.4?} (red, green, blue in [0, 1])");
     }
     for (class, count) in &report.classes {
-        say!("  {count:>8}  {}", shown(class));
+        say!("  {count:>8}  {}", escaped(class));
     }
     for broken in &report.broken {
-        say!("  broken    {}", shown(broken));
+        say!("  broken    {}", escaped(broken));
     }
     let duplicates = &report.duplicates;
     for group in &duplicates.exact {
-        say!("  identical {}", shown(&group.join(", ")));
+        say!("  identical {}", escaped(&group.join(", ")));
     }
     for (one, other) in &duplicates.near {
-        say!("  similar   {}, {}", shown(one), shown(other));
+        say!("  similar   {}, {}", escaped(one), escaped(other));
     }
     if duplicates.near_count > 0 {
         say!("  {} similar pairs (difference hashes within {} of 64 bits)", duplicates.near_count, duplicates.radius);

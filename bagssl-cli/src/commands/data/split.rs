@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::input::files::{self, Output, write_together};
 use crate::input::source::{BadImage, BadImageArgs, report_ignored, report_skipped};
 use crate::memory::{ImageMemoryArgs, LimitArgs};
-use crate::terminal::output::{note, one_line, say, shown};
+use crate::terminal::output::{escaped, note, one_line, say};
 use crate::terminal::progress::Progress;
 
 /// Split a folder of images into training and validation, keeping groups of images together
@@ -273,7 +273,7 @@ fn report_split(args: &Args, found: &[SplitReport], groups: &[u32], splits: &[Sp
         say!("{}", serde_json::to_string_pretty(&done)?);
     } else {
         for (class, Counts { train, validation }) in &classes {
-            say!("{train:>8} {validation:>8}  {}", shown(class));
+            say!("{train:>8} {validation:>8}  {}", escaped(class));
         }
         let (by, output) = (name_of(args.by), args.output.display());
         say!(

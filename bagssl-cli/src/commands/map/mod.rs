@@ -158,7 +158,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut skipped = Vec::new();
     let maps =
         for_each_checkpoint(&claim, Protocol::default(), &args.bag, &layers, &bars, |model, splits, options| {
-            let layer = args.tap.map_or(model.spec.tap, FeatureLayer::from);
+            let layer = args.tap.map_or(model.spec.layer, FeatureLayer::from);
             if model.layers(&[layer]).is_empty() {
                 skipped.push(format!("{}: {NO_PROJECTOR}.", model.name));
                 return Ok(None);

@@ -86,7 +86,7 @@ impl StopRule {
         if !(self.tolerance >= 0.0 && self.tolerance.is_finite()) {
             return refuse("tolerance", "a finite number of at least 0", format!("{}", self.tolerance));
         }
-        check_least(self.min_patches)?;
+        check_min_patches(self.min_patches)?;
         if self.max_patches < self.min_patches {
             return refuse(
                 "max_patches",
@@ -98,9 +98,9 @@ impl StopRule {
     }
 }
 
-fn check_least(least: u64) -> Result<()> {
-    let refused = Error::Setting { name: "min_patches", expected: "at least 2", got: format!("{least}") };
-    if least >= 2 { Ok(()) } else { Err(refused) }
+fn check_min_patches(min_patches: u64) -> Result<()> {
+    let refused = Error::Setting { name: "min_patches", expected: "at least 2", got: format!("{min_patches}") };
+    if min_patches >= 2 { Ok(()) } else { Err(refused) }
 }
 
 /// The running representation of an image, with a stopping rule.
@@ -166,10 +166,10 @@ fn check_left(patches: u64, count: u64) -> Result<()> {
     if count < patches {
         return Ok(());
     }
-    Err(Error::Length { what: "grid patches", expected: patches as usize, got: count as usize + 1 })
+    Err(Error::Length { name: "grid patches", expected: patches as usize, got: count as usize + 1 })
 }
 
-/// The schedule of decision checks: after `least` patches, then each time their number has doubled,
+/// The schedule of decision checks: after `min_patches` patches, then each time their number has doubled,
 /// while patches are left.
 ///
 /// A rule that checks `k` times and errs with probability `a` each time errs with probability up to
@@ -182,13 +182,13 @@ pub struct DecisionSchedule {
 }
 
 impl DecisionSchedule {
-    /// Creates the schedule for a grid of `patches`, with the first check after `least` patches.
+    /// Creates the schedule for a grid of `patches`, with the first check after `min_patches` patches.
     ///
     /// # Errors
-    /// [`Error::Setting`] if `least` is below 2.
-    pub fn new(least: u64, patches: u64) -> Result<Self> {
-        check_least(least)?;
-        Ok(DecisionSchedule { min_patches: least, patches })
+    /// [`Error::Setting`] if `min_patches` is below 2.
+    pub fn new(min_patches: u64, patches: u64) -> Result<Self> {
+        check_min_patches(min_patches)?;
+        Ok(DecisionSchedule { min_patches, patches })
     }
 
     /// Returns the number of checks.
@@ -250,17 +250,23 @@ pub struct Decision {
 
 impl Decision {
     /// Creates a decision between `classes` over a grid of `patches`, with the first check after
-    /// `least` patches.
+    /// `min_patches` patches.
     ///
     /// # Errors
-    /// [`Error::Setting`] if `classes` is 0, `least` is below 2, or the confidence is not between
+    /// [`Error::Setting`] if `classes` is 0, `min_patches` is below 2, or the confidence is not between
     /// 0.5 and 0.9999.
-    pub fn new(classes: usize, patches: u64, least: u64, confidence: f64) -> Result<Self> {
+    pub fn new(classes: usize, patches: u64, min_patches: u64, confidence: f64) -> Result<Self> {
         if classes == 0 {
             return Err(Error::Setting { name: "classes", expected: "at least 1", got: "0".into() });
         }
         check_confidence(confidence)?;
-        Ok(Decision { classes, patches, schedule: DecisionSchedule::new(least, patches)?, confidence, logits: vec![] })
+        Ok(Decision {
+            classes,
+            patches,
+            schedule: DecisionSchedule::new(min_patches, patches)?,
+            confidence,
+            logits: vec![],
+        })
     }
 
     /// Adds the logits of one more patch, `[class]`, drawn without replacement.
@@ -270,7 +276,7 @@ impl Decision {
     /// the grid have already been added.
     pub fn push(&mut self, logits: &[f64]) -> Result<Next> {
         if logits.len() != self.classes {
-            return Err(Error::Length { what: "patch logits", expected: self.classes, got: logits.len() });
+            return Err(Error::Length { name: "patch logits", expected: self.classes, got: logits.len() });
         }
         check_left(self.patches, self.count())?;
         self.logits.extend_from_slice(logits);

@@ -6,12 +6,12 @@ use proptest::prelude::*;
 
 const NEVER: fn() -> bool = || false;
 
-fn anytime(patches: u64, tolerance: f64, least: u64, most: u64) -> AnyTime {
-    AnyTime::new(1, patches, StopRule { tolerance, min_patches: least, max_patches: most }).unwrap()
+fn anytime(patches: u64, tolerance: f64, min_patches: u64, most: u64) -> AnyTime {
+    AnyTime::new(1, patches, StopRule { tolerance, min_patches, max_patches: most }).unwrap()
 }
 
 #[test]
-fn rules_out_of_range_are_refused() {
+fn stop_rule_refuses_values_out_of_range() {
     let good = StopRule::default();
     let bad = [
         StopRule { tolerance: -0.1, ..good },
@@ -29,16 +29,16 @@ fn rules_out_of_range_are_refused() {
 /// 9, 11 of 8 patches: s^2 = 2, 2 / 2 (1 - 2 / 8) = 3 / 4, relative to a mean of 10: an uncertainty
 /// of 0.0866.
 #[test]
-fn each_reason_by_hand() {
-    for (tolerance, least, most, expected) in [
+fn stop_reasons_by_hand() {
+    for (tolerance, min_patches, most, expected) in [
         (0.0867, 2, 9, Next::Stop(Reason::Tolerance)),
         (0.0866, 2, 9, Next::Continue),
         (0.0867, 3, 9, Next::Continue),
         (0.0866, 2, 2, Next::Stop(Reason::Most)),
     ] {
-        let mut image = anytime(8, tolerance, least, most);
+        let mut image = anytime(8, tolerance, min_patches, most);
         assert_eq!(image.push(&[9.0], NEVER).unwrap(), Next::Continue);
-        assert_eq!(image.push(&[11.0], NEVER).unwrap(), expected, "{tolerance} {least} {most}");
+        assert_eq!(image.push(&[11.0], NEVER).unwrap(), expected, "{tolerance} {min_patches} {most}");
         assert!((image.uncertainty().unwrap() - 0.75f64.sqrt() / 10.0).abs() < 1e-12);
     }
     let mut late = anytime(8, 0.1, 2, 9);
@@ -49,7 +49,7 @@ fn each_reason_by_hand() {
 /// With a tolerance of 0 only the last patch stops, even if all are equal. No further patch is
 /// accepted.
 #[test]
-fn a_tolerance_of_zero_asks_for_all() {
+fn zero_tolerance_never_stops() {
     let mut image = anytime(4, 0.0, 2, u64::MAX);
     let next: Vec<Next> = (0..4).map(|_| image.push(&[5.0], NEVER).unwrap()).collect();
     assert_eq!(next, [Next::Continue, Next::Continue, Next::Continue, Next::Stop(Reason::Complete)]);
@@ -59,11 +59,11 @@ fn a_tolerance_of_zero_asks_for_all() {
 }
 
 #[test]
-fn looks_by_hand() {
-    let due = |least, patches| {
-        let looks = DecisionSchedule::new(least, patches).unwrap();
-        let due: Vec<u64> = (0..=patches).filter(|&count| looks.is_due(count)).collect();
-        assert_eq!(due.len(), looks.count() as usize);
+fn decision_schedule_by_hand() {
+    let due = |min_patches, patches| {
+        let schedule = DecisionSchedule::new(min_patches, patches).unwrap();
+        let due: Vec<u64> = (0..=patches).filter(|&count| schedule.is_due(count)).collect();
+        assert_eq!(due.len(), schedule.count() as usize);
         due
     };
     assert_eq!(due(8, 576), [8, 16, 32, 64, 128, 256, 512]);
@@ -78,7 +78,7 @@ fn looks_by_hand() {
 /// (at 3), one other class: t with 2 degrees of freedom is 2.92 at 95 % and 6.96 at 99 %, so the
 /// lower bounds are 0.81 and -0.84.
 #[test]
-fn a_decision_by_hand() {
+fn decision_by_hand() {
     for (confidence, expected) in [(0.95, Next::Stop(Reason::Decided)), (0.99, Next::Continue)] {
         let mut decision = Decision::new(2, 6, 3, confidence).unwrap();
         for logits in [[0.5, 1.5], [1.0, 3.0]] {
@@ -95,7 +95,7 @@ fn a_decision_by_hand() {
 /// Tied classes are never decided. The last patch completes the image, and the first tied class
 /// leads.
 #[test]
-fn a_tie_asks_for_all() {
+fn decision_tie_never_stops() {
     let mut decision = Decision::new(3, 5, 2, 0.9).unwrap();
     let next: Vec<Next> = (0..5).map(|_| decision.push(&[1.0, 1.0, 0.0]).unwrap()).collect();
     assert_eq!(next[3..], [Next::Continue, Next::Stop(Reason::Complete)]);
@@ -137,7 +137,7 @@ fn mean_of<'a>(embeddings: impl Iterator<Item = &'a [f32; 4]>) -> RunningMean {
 /// with heavy tails, and in at least 90 % for the skewed component. The ball covers it in at least
 /// 95 %.
 #[test]
-fn the_stated_confidence_is_kept() {
+fn decision_confidence_holds() {
     let counts = [8usize, 24, 64];
     let (mut covered, mut in_ball) = ([[0u32; 4]; 3], [0u32; 3]);
     for image in 0..1000 {
@@ -167,7 +167,7 @@ fn the_stated_confidence_is_kept() {
 /// Four classes with close means over the grid: of 1,000 decisions at 90 %, fewer than 10 % are
 /// wrong despite up to four checks each, and many stop early.
 #[test]
-fn a_decision_keeps_its_level_over_all_looks() {
+fn decision_level_holds_over_all_checks() {
     let (mut wrong, mut early) = (0, 0);
     for image in 0..1000 {
         let (grid, embeddings) = bag(image);
@@ -194,7 +194,7 @@ fn a_decision_keeps_its_level_over_all_looks() {
 proptest! {
     /// The final estimate is the mean of the grid, in any order of the patches.
     #[test]
-    fn all_patches_give_the_mean_of_the_grid(h in 1u32..9, w in 1u32..9, seed: u64) {
+    fn anytime_of_all_patches_is_the_grid_mean(h in 1u32..9, w in 1u32..9, seed: u64) {
         let spec = PatchSpec::new(PatchSide::Pixels(1), 1).unwrap();
         let grid = Grid::new(spec, ImageSize { height: h, width: w }, 1).unwrap();
         let embedding = |patch: usize| libm::sinf(patch as f32 * 1.7) * 3.0;

@@ -23,7 +23,7 @@ use crate::plan::{Kind, Layer, NORM_EPSILON, Op, Plan, Window};
 /// # let model = ModelPlan::new(Architecture::ResNetSmall.plan(), mlp(64, &[8])?)?;
 /// # let spec = Spec {
 /// #     format_version: 2, model, patch, filter: Filter::Bilinear, normalization: Normalization::HALF,
-/// #     tap: FeatureLayer::Embedding, views: Views::FixedScale(patch), provenance: Default::default(), training: None,
+/// #     layer: FeatureLayer::Embedding, views: Views::FixedScale(patch), provenance: Default::default(), training: None,
 /// # };
 /// # let bytes = to_bytes(&spec, &spec.model.init_weights(0))?;
 /// // `bytes` is a checkpoint in any memory. `from_bytes_unverified` skips the digest, which
@@ -67,7 +67,7 @@ impl Weights<'_> {
 
 /// The position of a value in the arena.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Place {
+struct Slot {
     start: usize,
     len: usize,
 }
@@ -144,8 +144,8 @@ impl<'a> ArenaExecutor<'a> {
     /// # Errors
     /// [`Error::Plan`] if the input is too small for the plan.
     pub fn arena_len(&self, size: [usize; 2]) -> Result<usize> {
-        let places = self.places(&self.sizes(size)?);
-        Ok(places.iter().map(|place| place.start + place.len).max().unwrap_or(0))
+        let slots = self.slots(&self.sizes(size)?);
+        Ok(slots.iter().map(|slot| slot.start + slot.len).max().unwrap_or(0))
     }
 
     /// Computes the last value of the plan for one input.
@@ -161,12 +161,12 @@ impl<'a> ArenaExecutor<'a> {
         let sizes = self.sizes(size)?;
         let expected = self.length(0, sizes[0]);
         if input.len() != expected {
-            return Err(Error::Length { what: "network input", expected, got: input.len() });
+            return Err(Error::Length { name: "network input", expected, got: input.len() });
         }
-        let places = self.places(&sizes);
-        let needed = places.iter().map(|place| place.start + place.len).max().unwrap_or(0);
+        let slots = self.slots(&sizes);
+        let needed = slots.iter().map(|slot| slot.start + slot.len).max().unwrap_or(0);
         if arena.len() < needed {
-            return Err(Error::Length { what: "network arena", expected: needed, got: arena.len() });
+            return Err(Error::Length { name: "network arena", expected: needed, got: arena.len() });
         }
         for (index, layer) in self.plan.layers().iter().enumerate() {
             let residual = match layer.op {
@@ -175,12 +175,12 @@ impl<'a> ArenaExecutor<'a> {
             };
             // Values that are live at the same time do not overlap, so the slices that are read can
             // be split from the one that is written.
-            let output = places[index + 1];
+            let output = slots[index + 1];
             let (before, rest) = arena.split_at_mut(output.start);
             let (to, after) = rest.split_at_mut(output.len);
             let end = output.start + output.len;
             let read = |value: usize| -> &[f32] {
-                let Place { start, len } = places[value];
+                let Slot { start, len } = slots[value];
                 match value {
                     0 => input,
                     _ if start < output.start => &before[start..][..len],
@@ -188,10 +188,10 @@ impl<'a> ArenaExecutor<'a> {
                 }
             };
             let from = Map { values: read(layer.input), size: sizes[layer.input] };
-            let beside = residual.map(|value| Map { values: read(value), size: sizes[value] });
-            self.layers[index].run(layer, from, beside, to, sizes[index + 1]);
+            let residual_row = residual.map(|value| Map { values: read(value), size: sizes[value] });
+            self.layers[index].run(layer, from, residual_row, to, sizes[index + 1]);
         }
-        let last = places[places.len() - 1];
+        let last = slots[slots.len() - 1];
         Ok(&arena[last.start..][..last.len])
     }
 
@@ -209,14 +209,14 @@ impl<'a> ArenaExecutor<'a> {
 
     /// Assigns each value the lowest position where it overlaps no live value. The input needs no
     /// space.
-    fn places(&self, sizes: &[[usize; 2]]) -> Vec<Place> {
+    fn slots(&self, sizes: &[[usize; 2]]) -> Vec<Slot> {
         let last_use = self.plan.last_use();
-        let mut places = vec![Place { start: 0, len: 0 }];
+        let mut slots = vec![Slot { start: 0, len: 0 }];
         for (value, &size) in sizes.iter().enumerate().skip(1) {
             let len = self.length(value, size);
-            let mut alive: Vec<Place> =
-                (1..value).filter(|&other| last_use[other] >= value).map(|other| places[other]).collect();
-            alive.sort_unstable_by_key(|place| place.start);
+            let mut alive: Vec<Slot> =
+                (1..value).filter(|&other| last_use[other] >= value).map(|other| slots[other]).collect();
+            alive.sort_unstable_by_key(|slot| slot.start);
             let mut start = 0;
             for other in alive {
                 if start + len <= other.start {
@@ -224,9 +224,9 @@ impl<'a> ArenaExecutor<'a> {
                 }
                 start = start.max(other.start + other.len);
             }
-            places.push(Place { start, len });
+            slots.push(Slot { start, len });
         }
-        places
+        slots
     }
 }
 
@@ -260,9 +260,10 @@ impl Weights<'_> {
                     }
                     let (factor, offset) = self.factor(output);
                     for (y, row) in plane.chunks_exact_mut(width).enumerate() {
-                        let beside = residual.map(|residual| residual.row(output, y));
+                        let residual_row = residual.map(|residual| residual.row(output, y));
                         for (x, value) in row.iter_mut().enumerate() {
-                            let sum = *value * factor + offset + beside.map_or(0.0, |beside| beside[x]);
+                            let sum =
+                                *value * factor + offset + residual_row.map_or(0.0, |residual_row| residual_row[x]);
                             *value = if *relu { sum.max(0.0) } else { sum };
                         }
                     }

@@ -2,7 +2,7 @@
 
 use std::prelude::v1::*;
 
-use crate::cpu::{Executor, Options, Source, Threads};
+use crate::cpu::{Executor, ExecutorOptions, Threads, WeightSource};
 use crate::error::{Error, Result};
 use crate::patch::ImageSize;
 use crate::plan::{Plan, ReceptiveField};
@@ -36,7 +36,7 @@ pub struct DenseRows {
 
 /// The maximum side, in pixels, of the part of an image that is encoded at once. It bounds the
 /// working memory.
-const PIECE: usize = 256;
+const MAX_PIECE_SIDE: usize = 256;
 
 impl Dense {
     /// Packs an encoder's weights for patches of `side` pixels.
@@ -44,7 +44,7 @@ impl Dense {
     /// # Errors
     /// [`Error::Plan`] naming the first layer with padding, [`Error::Setting`] if `side` is not the
     /// receptive field's side plus a multiple of its stride, and like [`Executor::new`].
-    pub fn new(plan: &Plan, source: &mut Source<'_>, side: usize, options: Options) -> Result<Self> {
+    pub fn new(plan: &Plan, source: &mut WeightSource<'_>, side: usize, options: ExecutorOptions) -> Result<Self> {
         let (plan, field) = plan.dense()?;
         if side < field.side || !(side - field.side).is_multiple_of(field.stride) {
             return Err(Error::Setting {
@@ -54,9 +54,9 @@ impl Dense {
             });
         }
         let fields = (side - field.side) / field.stride + 1;
-        let size = options.size.map(|length| length.clamp(field.side, PIECE.max(field.side)));
+        let size = options.size.map(|length| length.clamp(field.side, MAX_PIECE_SIDE.max(field.side)));
         Ok(Dense {
-            executor: Executor::new(&plan, source, Options { batch: 1, size, ..options })?,
+            executor: Executor::new(&plan, source, ExecutorOptions { batch: 1, size, ..options })?,
             field,
             fields,
             side,
@@ -103,13 +103,13 @@ impl Dense {
         };
         let expected = channels * height * width;
         if image.len() != expected {
-            return Err(Error::Length { what: "image values", expected, got: image.len() });
+            return Err(Error::Length { name: "image values", expected, got: image.len() });
         }
         let ReceptiveField { side, stride } = self.field;
         let dim = self.executor.plan().output_dim();
         // Number of receptive fields in each direction. A patch has one or more.
         let all = grid.map(|patches| patches + self.fields - 1);
-        let most = (PIECE.max(side) - side) / stride + 1;
+        let most = (MAX_PIECE_SIDE.max(side) - side) / stride + 1;
         let mut fields = vec![0.0; all[0] * all[1] * dim];
         let mut workspace = None;
         let mut piece = Vec::new();

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::batch::{BatchShape, PatchBatch, SourceError};
 use crate::checkpoint::{Checkpoint, ModelPlan};
-use crate::cpu::{Executor, InstructionSet, Options, Source, Workspace, with_threads};
+use crate::cpu::{Executor, ExecutorOptions, InstructionSet, WeightSource, Workspace, with_threads};
 use crate::embed::{Embed, FeatureLayer, Rows};
 use crate::error::{Error, Result};
 use crate::limits;
@@ -33,23 +33,23 @@ struct Stage {
 pub struct EmbedderOptions {
     /// The instruction set of the kernels.
     pub set: InstructionSet,
-    /// Whether to use only plain sums of products (see [`Options::exact`]).
+    /// Whether to use only plain sums of products (see [`ExecutorOptions::exact`]).
     pub exact: bool,
     /// Maximum number of patches per run. Larger values are faster up to a point and need more
-    /// memory. The number is reduced if the maps would exceed [`limits::MOST_MAP_BYTES`].
+    /// memory. The number is reduced if the maps would exceed [`limits::MAX_MAP_BYTES`].
     pub rows: usize,
     /// The expected side of a patch in pixels.
     pub side: usize,
 }
 
 impl Embedder {
-    /// Packs the weights of a checkpoint that the features at `taps` need.
+    /// Packs the weights of a checkpoint that the features at `layers` need.
     ///
     /// # Errors
     /// Like [`Executor::new`].
-    pub fn new(checkpoint: &Checkpoint<'_>, taps: &[FeatureLayer], options: EmbedderOptions) -> Result<Self> {
+    pub fn new(checkpoint: &Checkpoint<'_>, layers: &[FeatureLayer], options: EmbedderOptions) -> Result<Self> {
         let mut source = |name: &str| checkpoint.tensor_ref(name).map(Into::into);
-        Self::from_source(&checkpoint.spec().model, &mut source, taps, options)
+        Self::from_source(&checkpoint.spec().model, &mut source, layers, options)
     }
 
     /// Packs weights from any source of parameters, by their names in a checkpoint (`encoder.*`,
@@ -59,24 +59,24 @@ impl Embedder {
     /// Like [`Executor::new`].
     pub fn from_source(
         plan: &ModelPlan,
-        source: &mut Source<'_>,
-        taps: &[FeatureLayer],
+        source: &mut WeightSource<'_>,
+        layers: &[FeatureLayer],
         options: EmbedderOptions,
     ) -> Result<Self> {
         let EmbedderOptions { set, exact, rows, side } = options;
         let bytes = limits::map_bytes(plan.encoder(), [side; 2]).unwrap_or(0).max(1);
-        let rows = rows.min((limits::MOST_MAP_BYTES / bytes).max(1) as usize);
+        let rows = rows.min((limits::MAX_MAP_BYTES / bytes).max(1) as usize);
         let mut stage = |prefix: &str, plan: &Plan, size| -> Result<Stage> {
             let mut source = |name: &str| source(&format!("{prefix}.{name}"));
-            let executor = Executor::new(plan, &mut source, Options { set, exact, batch: rows, size })?;
+            let executor = Executor::new(plan, &mut source, ExecutorOptions { set, exact, batch: rows, size })?;
             Ok(Stage { executor, workspace: Mutex::new(None) })
         };
         let encoder = stage("encoder", plan.encoder(), [side; 2])?;
-        let projector = match taps.contains(&FeatureLayer::Projection) {
+        let projector = match layers.contains(&FeatureLayer::Projection) {
             true => Some(stage("projector", plan.projector(), [1, 1])?),
             false => None,
         };
-        let first_layer = match taps.contains(&FeatureLayer::FirstLayer) {
+        let first_layer = match layers.contains(&FeatureLayer::FirstLayer) {
             true => {
                 let first = plan.projector().layers()[..1].to_vec();
                 Some(stage("projector", &Plan::new(plan.projector().input(), first)?, [1, 1])?)
@@ -97,13 +97,13 @@ impl Embedder {
         stages.into_iter().flatten().map(|stage| stage.executor.bytes()).sum()
     }
 
-    fn features(&self, shape: BatchShape, data: &[f32], tap: FeatureLayer, embeddings: &[f32]) -> Result<Vec<f32>> {
+    fn features(&self, shape: BatchShape, data: &[f32], layer: FeatureLayer, embeddings: &[f32]) -> Result<Vec<f32>> {
         let missing = || Error::Setting {
             name: "tap",
             expected: "a feature layer that the embedder was created for",
-            got: tap.name().into(),
+            got: layer.name().into(),
         };
-        match tap {
+        match layer {
             FeatureLayer::Embedding => {
                 self.encoder.run(data, self.rows, shape.patch_len(), [shape.height, shape.width])
             }
@@ -122,13 +122,13 @@ impl Embedder {
 impl Stage {
     /// Runs at most `rows` inputs of length `one` at a time.
     fn run(&self, data: &[f32], rows: usize, one: usize, size: [usize; 2]) -> Result<Vec<f32>> {
-        let mut kept = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
         with_threads(|threads| {
             let batch = rows.min(data.len() / one);
             let fits = |workspace: &Workspace| {
                 workspace.size() == size && workspace.batch() >= batch && workspace.threads() >= threads.count()
             };
-            let mut workspace = match kept.take() {
+            let mut workspace = match cached.take() {
                 Some(workspace) if fits(&workspace) => workspace,
                 _ => self.executor.workspace(batch.max(1), size, threads)?,
             };
@@ -136,26 +136,26 @@ impl Stage {
             for part in data.chunks(batch.max(1) * one) {
                 self.executor.run_into(&mut workspace, part, threads, &mut output)?;
             }
-            *kept = Some(workspace);
+            *cached = Some(workspace);
             Ok(output)
         })
     }
 }
 
 impl Embed for Embedder {
-    fn embed(&self, batch: &PatchBatch, taps: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
+    fn embed(&self, batch: &PatchBatch, layers: &[FeatureLayer]) -> core::result::Result<Vec<Rows>, SourceError> {
         let shape = batch.shape();
         if shape.channels != 3 {
             return Err(format!("expected patches with 3 channels, got {}", shape.channels).into());
         }
         let embeddings = self.features(shape, batch.data(), FeatureLayer::Embedding, &[])?;
-        let mut all = Vec::with_capacity(taps.len());
-        for &tap in taps {
-            let values = match tap {
+        let mut all = Vec::with_capacity(layers.len());
+        for &layer in layers {
+            let values = match layer {
                 FeatureLayer::Embedding => embeddings.clone(),
                 other => self.features(shape, batch.data(), other, &embeddings)?,
             };
-            all.push(Rows { values, dim: self.plan.dim(tap) });
+            all.push(Rows { values, dim: self.plan.dim(layer) });
         }
         Ok(all)
     }

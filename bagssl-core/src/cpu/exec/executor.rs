@@ -16,7 +16,7 @@ use crate::plan::{Kind, NORM_EPSILON, Op, Plan, Window};
 
 /// The settings of an [`Executor`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
+pub struct ExecutorOptions {
     /// The instruction set of the kernels.
     pub set: InstructionSet,
     /// Whether to use only plain sums of products. Winograd, which sums differences, has about
@@ -28,16 +28,16 @@ pub struct Options {
     pub size: [usize; 2],
 }
 
-impl Options {
+impl ExecutorOptions {
     /// Creates settings with the fastest f32 kernels of this machine, for `batch` inputs of this
     /// size per run.
     pub fn new(batch: usize, size: [usize; 2]) -> Self {
-        Options { set: InstructionSet::best(), exact: false, batch, size }
+        ExecutorOptions { set: InstructionSet::best(), exact: false, batch, size }
     }
 }
 
 /// Returns a parameter's values by its name in the plan.
-pub type Source<'a> = dyn FnMut(&str) -> Result<Values<'a>> + 'a;
+pub type WeightSource<'a> = dyn FnMut(&str) -> Result<Values<'a>> + 'a;
 
 /// A network on plain memory: a plan with its weights. Batch norms are folded in, and the weights
 /// are packed for one instruction set.
@@ -45,7 +45,7 @@ pub type Source<'a> = dyn FnMut(&str) -> Result<Values<'a>> + 'a;
 /// # Example
 /// ```
 /// use bagssl_core::architecture::Architecture;
-/// use bagssl_core::cpu::{Executor, Options, Serial};
+/// use bagssl_core::cpu::{Executor, ExecutorOptions, Serial};
 ///
 /// let plan = Architecture::ResNetSmall.plan();
 /// // Any weights: here all are 0.01.
@@ -54,7 +54,7 @@ pub type Source<'a> = dyn FnMut(&str) -> Result<Values<'a>> + 'a;
 ///     let parameter = shapes.iter().find(|parameter| parameter.name == name).expect("it is in the plan");
 ///     Ok(vec![0.01; parameter.len()].into())
 /// };
-/// let executor = Executor::new(&plan, &mut source, Options::new(2, [16, 16]))?;
+/// let executor = Executor::new(&plan, &mut source, ExecutorOptions::new(2, [16, 16]))?;
 /// let mut workspace = executor.workspace(2, [16, 16], &Serial)?;
 /// let embeddings = executor.run(&mut workspace, &[0.5; 2 * 3 * 16 * 16], &Serial)?;
 /// assert_eq!(embeddings.len(), 2 * 64);
@@ -63,7 +63,7 @@ pub type Source<'a> = dyn FnMut(&str) -> Result<Values<'a>> + 'a;
 pub struct Executor {
     plan: Plan,
     steps: Vec<Step>,
-    options: Options,
+    options: ExecutorOptions,
     /// The layers before this index process a few images at a time.
     early: usize,
 }
@@ -82,10 +82,10 @@ impl core::fmt::Debug for Executor {
 
 /// The maximum size of a layer's packed weights for running on a few images at a time. Larger
 /// weights would be read too often.
-const EARLY_BYTES: usize = 3 << 20;
+const EARLY_WEIGHT_BYTES: usize = 3 << 20;
 /// The maximum size of the largest map, in bytes, of the images that pass through the early layers
 /// at once.
-const TOGETHER_BYTES: usize = 5 << 18;
+const EARLY_BATCH_BYTES: usize = 5 << 18;
 
 impl Executor {
     /// Packs a plan's weights, on the threads of [`with_threads`].
@@ -95,11 +95,16 @@ impl Executor {
     /// [`Error::Plan`] if inputs of the size in `options` are too small for the plan, the length of
     /// a parameter differs from the plan's, or a norm's values are not finite or its variance is
     /// negative. Any error of `source`.
-    pub fn new(plan: &Plan, source: &mut Source<'_>, options: Options) -> Result<Self> {
+    pub fn new(plan: &Plan, source: &mut WeightSource<'_>, options: ExecutorOptions) -> Result<Self> {
         with_threads(|threads| Self::packed(plan, source, options, threads))
     }
 
-    fn packed(plan: &Plan, source: &mut Source<'_>, options: Options, threads: &dyn Threads) -> Result<Self> {
+    fn packed(
+        plan: &Plan,
+        source: &mut WeightSource<'_>,
+        options: ExecutorOptions,
+        threads: &dyn Threads,
+    ) -> Result<Self> {
         let micro = options.set.micro().ok_or_else(|| Error::Setting {
             name: "instruction set",
             expected: "one that this machine supports",
@@ -154,7 +159,7 @@ impl Executor {
     }
 
     /// Returns the settings.
-    pub fn options(&self) -> Options {
+    pub fn options(&self) -> ExecutorOptions {
         self.options
     }
 
@@ -192,9 +197,9 @@ impl Executor {
             )));
         }
         let largest = forms[..=self.early].iter().map(|form| 4 * form.len()).max().unwrap_or(1);
-        let together = (TOGETHER_BYTES / largest).clamp(1, 16);
+        let images_at_once = (EARLY_BATCH_BYTES / largest).clamp(1, 16);
         let workers = threads.count();
-        let early = if batch.div_ceil(together) >= 2 * workers { self.early } else { 0 };
+        let early = if batch.div_ceil(images_at_once) >= 2 * workers { self.early } else { 0 };
         let last_use = last_use(&self.plan);
         let early_slots = Slots::assign(&forms[..early], &last_use[..early]);
         let late_slots = Slots::assign(&forms[early..], &last_use[early..]);
@@ -203,10 +208,12 @@ impl Executor {
             methods: self.methods().collect(),
             batch,
             size: sizes[0],
-            together,
+            images_at_once,
             early,
             scratch: Scratch::new(workers),
-            early_memory: (0..if early > 0 { workers } else { 0 }).map(|_| early_slots.memory(together)).collect(),
+            early_memory: (0..if early > 0 { workers } else { 0 })
+                .map(|_| early_slots.memory(images_at_once))
+                .collect(),
             late_memory: late_slots.memory(batch),
             early_slots: early_slots.of_value,
             late_slots: late_slots.of_value,
@@ -250,7 +257,7 @@ impl Executor {
         let rows = input.len() / one;
         if rows == 0 || rows > workspace.batch || rows * one != input.len() {
             let expected = workspace.batch * one;
-            return Err(Error::Length { what: "network inputs (at most a batch)", expected, got: input.len() });
+            return Err(Error::Length { name: "network inputs (at most a batch)", expected, got: input.len() });
         }
         if threads.count() > workspace.scratch.workers() {
             let got = format!("{} with a workspace for {}", threads.count(), workspace.scratch.workers());
@@ -266,9 +273,9 @@ impl Executor {
             pool::load(image, channels, to.image_on(index));
         };
         if space.early > 0 {
-            threads.each(rows.div_ceil(space.together), &|job, worker| {
-                let first = job * space.together;
-                let count = space.together.min(rows - first);
+            threads.each(rows.div_ceil(space.images_at_once), &|job, worker| {
+                let first = job * space.images_at_once;
+                let count = space.images_at_once.min(rows - first);
                 let map = |value: usize| match value < space.early {
                     true => space.early(value, worker),
                     false => space.late(value).image_on(first),
@@ -332,7 +339,7 @@ pub struct Workspace {
     methods: Vec<Option<Method>>,
     batch: usize,
     size: [usize; 2],
-    together: usize,
+    images_at_once: usize,
     early: usize,
     forms: Vec<Form>,
     scratch: Scratch,
@@ -439,7 +446,7 @@ fn last_use(plan: &Plan) -> Vec<(usize, usize)> {
 /// Returns the length of the longest prefix of layers with small weights that passes only its last
 /// value on.
 fn early_layers(plan: &Plan, steps: &[Step]) -> usize {
-    let large = |step: &Step| matches!(step, Step::Conv(conv) if conv.bytes() > EARLY_BYTES);
+    let large = |step: &Step| matches!(step, Step::Conv(conv) if conv.bytes() > EARLY_WEIGHT_BYTES);
     let small = steps.iter().position(large).unwrap_or(steps.len());
     let uses = last_use(plan);
     let is_cut = |cut: usize| uses[..cut].iter().all(|&(_, last)| last <= cut);
@@ -461,7 +468,7 @@ fn padded_channels(plan: &Plan, value: usize) -> usize {
     }
 }
 
-fn parameter<'a>(source: &mut Source<'a>, name: &str, part: &str, expected: usize) -> Result<Values<'a>> {
+fn parameter<'a>(source: &mut WeightSource<'a>, name: &str, part: &str, expected: usize) -> Result<Values<'a>> {
     let values = source(&format!("{name}.{part}"))?;
     match values.len() == expected {
         true => Ok(values),
@@ -475,9 +482,9 @@ fn parameter<'a>(source: &mut Source<'a>, name: &str, part: &str, expected: usiz
 /// Rejects norm values that would lead to NaN, which a ReLU would hide.
 fn check_norm(norm: &str, parts: [(&str, &[f32]); 4]) -> Result<()> {
     for (name, values) in parts {
-        let least = if name == "running_var" { 0.0 } else { f32::NEG_INFINITY };
-        if let Some(value) = values.iter().find(|value| !value.is_finite() || **value < least) {
-            let expected = if least == 0.0 { "finite values of at least 0" } else { "finite values" };
+        let lower_bound = if name == "running_var" { 0.0 } else { f32::NEG_INFINITY };
+        if let Some(value) = values.iter().find(|value| !value.is_finite() || **value < lower_bound) {
+            let expected = if lower_bound == 0.0 { "finite values of at least 0" } else { "finite values" };
             return Err(Error::Plan(format!(
                 "parameter {:?}: expected {expected}, got {value}",
                 format!("{norm}.{name}")
@@ -489,7 +496,7 @@ fn check_norm(norm: &str, parts: [(&str, &[f32]); 4]) -> Result<()> {
 
 /// Folds a batch norm with running statistics: returns a factor for each output of the preceding
 /// layer, and updates that layer's bias.
-fn fold(source: &mut Source<'_>, norm: &str, bias: &mut [f32]) -> Result<Vec<f64>> {
+fn fold(source: &mut WeightSource<'_>, norm: &str, bias: &mut [f32]) -> Result<Vec<f64>> {
     let mut part = |name| Ok::<_, Error>(parameter(source, norm, name, bias.len())?.to_vec());
     let (scale, shift) = (part("weight")?, part("bias")?);
     let (mean, variance) = (part("running_mean")?, part("running_var")?);

@@ -78,17 +78,17 @@ unsafe impl Threads for Rayon {
 #[cfg(feature = "std")]
 pub use pool::{Pool, serially};
 
-/// Calls `work` with the threads to use on this thread: [`Pool::global`], or [`Serial`] within
+/// Calls `operation` with the threads to use on this thread: [`Pool::global`], or [`Serial`] within
 /// [`serially`].
 #[cfg(feature = "std")]
-pub fn with_threads<T>(work: impl FnOnce(&dyn Threads) -> T) -> T {
-    if pool::is_serial() { work(&Serial) } else { work(Pool::global()) }
+pub fn with_threads<T>(operation: impl FnOnce(&dyn Threads) -> T) -> T {
+    if pool::is_serial() { operation(&Serial) } else { operation(Pool::global()) }
 }
 
-/// Calls `work` with the threads to use on this thread: [`Serial`] without the standard library.
+/// Calls `operation` with the threads to use on this thread: [`Serial`] without the standard library.
 #[cfg(not(feature = "std"))]
-pub fn with_threads<T>(work: impl FnOnce(&dyn Threads) -> T) -> T {
-    work(&Serial)
+pub fn with_threads<T>(operation: impl FnOnce(&dyn Threads) -> T) -> T {
+    operation(&Serial)
 }
 
 #[cfg(feature = "std")]
@@ -114,7 +114,7 @@ mod pool {
         /// Counts the calls in steps of two. Odd values shut the pool down.
         call: AtomicUsize,
         /// The job of this call and the number of its indices.
-        work: Mutex<Option<Work>>,
+        task: Mutex<Option<Task>>,
         wake: Condvar,
         next: AtomicUsize,
         /// Number of helpers that have finished this call.
@@ -123,12 +123,12 @@ mod pool {
     }
 
     #[derive(Clone, Copy)]
-    struct Work {
+    struct Task {
         job: *const (dyn Fn(usize, usize) + Sync),
         jobs: usize,
     }
     // SAFETY: the job is `Sync`, and `each` does not return before all helpers have released it.
-    unsafe impl Send for Work {}
+    unsafe impl Send for Task {}
 
     /// An index beyond all jobs. Each thread may increment it without wrapping around to 0.
     const NO_MORE: usize = usize::MAX / 2;
@@ -154,7 +154,7 @@ mod pool {
             };
             let shared = Arc::new(Shared {
                 call: AtomicUsize::new(0),
-                work: Mutex::new(None),
+                task: Mutex::new(None),
                 wake: Condvar::new(),
                 next: AtomicUsize::new(0),
                 done: AtomicUsize::new(0),
@@ -199,9 +199,9 @@ mod pool {
         SERIAL.get()
     }
 
-    /// Runs `work` with serial kernels: kernels that use [`with_threads`](super::with_threads) stay
+    /// Runs `operation` with serial kernels: kernels that use [`with_threads`](super::with_threads) stay
     /// on this thread. Use it in programs that run several computations in parallel.
-    pub fn serially<T>(work: impl FnOnce() -> T) -> T {
+    pub fn serially<T>(operation: impl FnOnce() -> T) -> T {
         struct Restore(bool);
         impl Drop for Restore {
             fn drop(&mut self) {
@@ -209,7 +209,7 @@ mod pool {
             }
         }
         let _restore = Restore(SERIAL.replace(true));
-        work()
+        operation()
     }
 
     // SAFETY: `next` hands out each index once, each thread has its own worker number, and `Finish`
@@ -232,8 +232,8 @@ mod pool {
                 core::mem::transmute::<&(dyn Fn(usize, usize) + Sync), &'static (dyn Fn(usize, usize) + Sync)>(job)
             };
             {
-                let mut work = lock(&shared.work);
-                *work = Some(Work { job, jobs });
+                let mut task = lock(&shared.task);
+                *task = Some(Task { job, jobs });
                 shared.next.store(0, Ordering::Relaxed);
                 shared.done.store(0, Ordering::Relaxed);
                 // Left over if the last caller's own job panicked.
@@ -242,7 +242,7 @@ mod pool {
             }
             shared.wake.notify_all();
             let finish = Finish { shared, helpers: self.helpers.len() };
-            run(shared, Work { job, jobs }, 0);
+            run(shared, Task { job, jobs }, 0);
             drop(finish);
             assert!(shared.panicked.swap(0, Ordering::Relaxed) == 0, "a job of the pool panicked");
         }
@@ -262,14 +262,14 @@ mod pool {
             while self.shared.done.load(Ordering::Acquire) < self.helpers {
                 pause(&mut spins);
             }
-            *lock(&self.shared.work) = None;
+            *lock(&self.shared.task) = None;
         }
     }
 
     impl Drop for Pool {
         fn drop(&mut self) {
             {
-                let _work = lock(&self.shared.work);
+                let _work = lock(&self.shared.task);
                 self.shared.call.fetch_add(1, Ordering::Release);
             }
             self.shared.wake.notify_all();
@@ -289,14 +289,14 @@ mod pool {
         if *spins < SPINS { core::hint::spin_loop() } else { std::thread::yield_now() }
     }
 
-    fn run(shared: &Shared, work: Work, worker: usize) {
+    fn run(shared: &Shared, task: Task, worker: usize) {
         loop {
             let index = shared.next.fetch_add(1, Ordering::Relaxed);
-            if index >= work.jobs {
+            if index >= task.jobs {
                 return;
             }
             // SAFETY: `each` waits for all threads that run a job of its call.
-            let job = unsafe { &*work.job };
+            let job = unsafe { &*task.job };
             serially(|| job(index, worker));
         }
     }
@@ -309,19 +309,19 @@ mod pool {
                 spins += 1;
                 core::hint::spin_loop();
             }
-            let work = {
-                let mut work = lock(&shared.work);
+            let task = {
+                let mut task = lock(&shared.task);
                 while shared.call.load(Ordering::Acquire) == seen {
-                    work = shared.wake.wait(work).unwrap_or_else(PoisonError::into_inner);
+                    task = shared.wake.wait(task).unwrap_or_else(PoisonError::into_inner);
                 }
-                *work
+                *task
             };
             seen = shared.call.load(Ordering::Acquire);
             if seen % 2 == 1 {
                 return;
             }
-            if let Some(work) = work {
-                let outcome = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| run(shared, work, worker)));
+            if let Some(task) = task {
+                let outcome = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| run(shared, task, worker)));
                 if outcome.is_err() {
                     shared.panicked.fetch_add(1, Ordering::Relaxed);
                     shared.next.store(NO_MORE, Ordering::Relaxed);
@@ -336,7 +336,7 @@ mod pool {
         use super::*;
 
         #[test]
-        fn every_job_runs_once_and_workers_are_apart() {
+        fn pool_runs_each_job_once_on_distinct_workers() {
             for threads in [1, 2, 5] {
                 let pool = Pool::new(threads);
                 for jobs in [0, 1, 2, 100] {
@@ -353,7 +353,7 @@ mod pool {
         }
 
         #[test]
-        fn a_panic_comes_back_and_the_pool_lives_on() {
+        fn pool_survives_a_panic() {
             let pool = Pool::new(3);
             let broken = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
                 pool.each(30, &|index, _| assert!(index != 7, "job 7"));
@@ -368,7 +368,7 @@ mod pool {
 
         /// A panicking job stops the others. No job runs twice, however many panic.
         #[test]
-        fn no_job_runs_twice_after_a_panic() {
+        fn pool_runs_no_job_twice_after_a_panic() {
             for all in [false, true] {
                 let pool = Pool::new(4);
                 let runs: Vec<AtomicUsize> = (0..200).map(|_| AtomicUsize::new(0)).collect();
@@ -391,7 +391,7 @@ mod pool {
         }
 
         #[test]
-        fn within_a_job_there_is_nobody_else() {
+        fn nested_pool_runs_serially() {
             for (threads, jobs) in [(1, 5), (3, 1)] {
                 let nobody = |_, _| super::super::with_threads(|threads| assert_eq!(threads.count(), 1));
                 Pool::new(threads).each(jobs, &nobody);
@@ -402,7 +402,7 @@ mod pool {
         }
 
         #[test]
-        fn several_callers_take_turns() {
+        fn pool_serves_concurrent_callers() {
             let pool = Pool::new(2);
             let sum = AtomicUsize::new(0);
             std::thread::scope(|scope| {

@@ -11,7 +11,7 @@ use std::prelude::v1::*;
 use core::cell::UnsafeCell;
 
 use super::isa::Micro;
-use super::microkernel::{MOST_ROWS, PLANES, Square, TILE, Tile, WIDEST, WinogradOutput, winograd_filters};
+use super::microkernel::{MAX_LANES, MAX_ROWS, PLANES, Square, TILE, Tile, WinogradOutput, winograd_filters};
 use crate::cpu::exec::threads::Threads;
 use crate::cpu::layout::feature_map::{Buffer, CHANNELS, Map};
 use crate::cpu::layout::values::Values;
@@ -118,7 +118,7 @@ fn pair(even: f32, odd: f32) -> f32 {
 }
 
 /// Number of inputs that are packed per iteration (even, for pairs).
-const TOGETHER: usize = 8;
+const PACKED_INPUTS: usize = 8;
 
 /// Memory whose parts are written by different jobs.
 struct Target(*mut f32);
@@ -159,11 +159,11 @@ impl Conv {
             let real = width.min(outputs.saturating_sub(first));
             let rows_of = if method == Method::Direct { taps } else { PLANES };
             // Process a few inputs at a time. Each yields `rows_of` rows.
-            let mut filters = vec![0.0; TOGETHER * taps];
-            let mut lanes = vec![[0.0; WIDEST]; TOGETHER * taps];
-            let mut rows = vec![[0.0; WIDEST]; TOGETHER * rows_of];
-            for input in (0..inputs).step_by(TOGETHER) {
-                let count = TOGETHER.min(inputs - input);
+            let mut filters = vec![0.0; PACKED_INPUTS * taps];
+            let mut lanes = vec![[0.0; MAX_LANES]; PACKED_INPUTS * taps];
+            let mut rows = vec![[0.0; MAX_LANES]; PACKED_INPUTS * rows_of];
+            for input in (0..inputs).step_by(PACKED_INPUTS) {
+                let count = PACKED_INPUTS.min(inputs - input);
                 let filters = &mut filters[..count * taps];
                 for lane in 0..real {
                     let output = first + lane;
@@ -195,7 +195,7 @@ impl Conv {
                             to.copy_from_slice(&even[..width]);
                             continue;
                         }
-                        let none = [0.0; WIDEST];
+                        let none = [0.0; MAX_LANES];
                         let odd = if inner + 1 < count { &rows[(inner + 1) * rows_of + index] } else { &none };
                         to.iter_mut().zip(even.iter().zip(odd)).for_each(|(to, (&even, &odd))| *to = pair(even, odd));
                     }
@@ -323,14 +323,14 @@ impl Conv {
                 while row < end {
                     let count = micro.rows.min(end - row);
                     let mut work = Tile {
-                        rows: [core::ptr::null(); MOST_ROWS],
+                        rows: [core::ptr::null(); MAX_ROWS],
                         taps: &taps,
                         length,
                         panel: self.weights.as_ptr().wrapping_add(column * panel_words),
                         bias: Some(self.bias.as_ptr().wrapping_add(column)),
-                        residual: after.residual.map(|_| [core::ptr::null(); MOST_ROWS]),
+                        residual: after.residual.map(|_| [core::ptr::null(); MAX_ROWS]),
                         relu: after.relu,
-                        outputs: [core::ptr::null_mut(); MOST_ROWS],
+                        outputs: [core::ptr::null_mut(); MAX_ROWS],
                     };
                     let (mut image, mut y, mut x) = (row / (height * width), row / width % height, row % width);
                     for index in 0..count {

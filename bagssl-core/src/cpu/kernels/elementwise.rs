@@ -53,7 +53,7 @@ pub(crate) fn add_squares(values: &[f32], mean: &[f32], sums: &mut [f32]) {
 #[inline(always)]
 pub(crate) fn normalize(values: &[f32], norm: &Norm<'_>, residual: Option<&[f32]>, relu: bool, outputs: &mut [f32]) {
     let channels = norm.mean.len();
-    let least = if relu { 0.0 } else { f32::NEG_INFINITY };
+    let lower_bound = if relu { 0.0 } else { f32::NEG_INFINITY };
     let (mean, factor, shift) = (norm.mean, &norm.factor[..channels], &norm.shift[..channels]);
     let pixels = values.chunks_exact(channels).zip(outputs.chunks_exact_mut(channels));
     match residual {
@@ -61,7 +61,7 @@ pub(crate) fn normalize(values: &[f32], norm: &Norm<'_>, residual: Option<&[f32]
             for (value, output) in pixels {
                 for channel in 0..channels {
                     let normed = (value[channel] - mean[channel]) * factor[channel] + shift[channel];
-                    output[channel] = normed.max(least);
+                    output[channel] = normed.max(lower_bound);
                 }
             }
         }
@@ -69,7 +69,7 @@ pub(crate) fn normalize(values: &[f32], norm: &Norm<'_>, residual: Option<&[f32]
             for ((value, output), residual) in pixels.zip(residual.chunks_exact(channels)) {
                 for channel in 0..channels {
                     let normed = (value[channel] - mean[channel]) * factor[channel] + shift[channel];
-                    output[channel] = (normed + residual[channel]).max(least);
+                    output[channel] = (normed + residual[channel]).max(lower_bound);
                 }
             }
         }

@@ -6,7 +6,7 @@
 use super::simd::Vector;
 
 /// The maximum number of rows of a tile.
-pub(crate) const MOST_ROWS: usize = 12;
+pub(crate) const MAX_ROWS: usize = 12;
 
 /// A tile of outputs: some rows (pixels, or Winograd's tiles) by one packed panel of columns
 /// (output channels).
@@ -17,7 +17,7 @@ pub(crate) const MOST_ROWS: usize = 12;
 /// thread may write the inputs or access the outputs.
 pub(crate) struct Tile<'a> {
     /// The start of each row's values, before the tap's offset.
-    pub(crate) rows: [*const f32; MOST_ROWS],
+    pub(crate) rows: [*const f32; MAX_ROWS],
     /// The offset of each run of values, the same for all rows.
     pub(crate) taps: &'a [isize],
     /// The number of values per run (for bf16: of pairs).
@@ -27,11 +27,11 @@ pub(crate) struct Tile<'a> {
     /// One value per column, added to every row.
     pub(crate) bias: Option<*const f32>,
     /// Values to add, in the layout of the outputs.
-    pub(crate) residual: Option<[*const f32; MOST_ROWS]>,
+    pub(crate) residual: Option<[*const f32; MAX_ROWS]>,
     /// Whether to apply a ReLU.
     pub(crate) relu: bool,
     /// The destination of each row's results.
-    pub(crate) outputs: [*mut f32; MOST_ROWS],
+    pub(crate) outputs: [*mut f32; MAX_ROWS],
 }
 
 /// Computes a tile of `R` rows and `V` vectors.
@@ -79,10 +79,10 @@ unsafe fn finish<T: Vector, const R: usize, const V: usize>(tile: &Tile<'_>, mut
                 }
             }
         }
-        let least = T::splat(if tile.relu { 0.0 } else { f32::NEG_INFINITY });
+        let lower_bound = T::splat(if tile.relu { 0.0 } else { f32::NEG_INFINITY });
         for row in 0..R {
             for vector in 0..V {
-                sums[row][vector].max(least).store(tile.outputs[row].add(vector * T::LANES));
+                sums[row][vector].max(lower_bound).store(tile.outputs[row].add(vector * T::LANES));
             }
         }
     }
@@ -269,7 +269,7 @@ pub(crate) struct WinogradOutput {
 #[inline(always)]
 pub(crate) unsafe fn winograd_output<T: Vector>(from: *const f32, plane: usize, channels: usize, out: &WinogradOutput) {
     unsafe {
-        let least = T::splat(if out.relu { 0.0 } else { f32::NEG_INFINITY });
+        let lower_bound = T::splat(if out.relu { 0.0 } else { f32::NEG_INFINITY });
         for channel in (0..channels).step_by(T::LANES) {
             let mut columns = [[T::splat(0.0); 4]; 6];
             for (x, transformed) in columns.iter_mut().enumerate() {
@@ -297,7 +297,7 @@ pub(crate) unsafe fn winograd_output<T: Vector>(from: *const f32, plane: usize, 
                     if let Some(residual) = out.residual {
                         value = value.add(T::load(residual.start.add(y * residual.row + x * residual.pixel + channel)));
                     }
-                    value.max(least).store(out.to.start.add(y * out.to.row + x * out.to.pixel + channel));
+                    value.max(lower_bound).store(out.to.start.add(y * out.to.row + x * out.to.pixel + channel));
                 }
             }
         }
@@ -305,10 +305,10 @@ pub(crate) unsafe fn winograd_output<T: Vector>(from: *const f32, plane: usize, 
 }
 
 /// The number of columns of the widest panel.
-pub(crate) const WIDEST: usize = 32;
+pub(crate) const MAX_LANES: usize = 32;
 
-/// Transforms [`WIDEST`] 3x3 filters in parallel, computed in f64 when weights are packed.
-pub(crate) fn winograd_filters(filters: &[[f64; WIDEST]], planes: &mut [[f32; WIDEST]]) {
+/// Transforms [`MAX_LANES`] 3x3 filters in parallel, computed in f64 when weights are packed.
+pub(crate) fn winograd_filters(filters: &[[f64; MAX_LANES]], planes: &mut [[f32; MAX_LANES]]) {
     const G: [[f64; 3]; 6] = [
         [1.0, 0.0, 0.0],
         [-1.0 / 1.5, -A / 1.5, -0.5 / 1.5],
@@ -319,16 +319,16 @@ pub(crate) fn winograd_filters(filters: &[[f64; WIDEST]], planes: &mut [[f32; WI
     ];
     // Vertical direction first: G times the filter.
     for (y, factors) in G.iter().enumerate() {
-        let mut half = [[0.0; WIDEST]; 3];
+        let mut half = [[0.0; MAX_LANES]; 3];
         for (column, half) in half.iter_mut().enumerate() {
-            for lane in 0..WIDEST {
+            for lane in 0..MAX_LANES {
                 half[lane] = factors[0] * filters[column][lane]
                     + factors[1] * filters[3 + column][lane]
                     + factors[2] * filters[6 + column][lane];
             }
         }
         for (x, factors) in G.iter().enumerate() {
-            for lane in 0..WIDEST {
+            for lane in 0..MAX_LANES {
                 let sum = factors[0] * half[0][lane] + factors[1] * half[1][lane] + factors[2] * half[2][lane];
                 planes[y * 6 + x][lane] = sum as f32;
             }

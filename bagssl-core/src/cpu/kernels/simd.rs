@@ -13,14 +13,14 @@ pub(crate) trait Vector: Copy {
     const LANES: usize;
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
-    unsafe fn store(self, to: *mut f32);
-    /// `self * by + to`
-    unsafe fn mul_add(self, by: Self, to: Self) -> Self;
-    /// `from - self * by`
-    unsafe fn mul_sub_from(self, by: Self, from: Self) -> Self;
-    unsafe fn mul(self, by: Self) -> Self;
-    unsafe fn add(self, to: Self) -> Self;
-    unsafe fn sub(self, what: Self) -> Self;
+    unsafe fn store(self, addend: *mut f32);
+    /// `self * factor + addend`
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// `from - self * factor`
+    unsafe fn mul_sub_from(self, factor: Self, from: Self) -> Self;
+    unsafe fn mul(self, factor: Self) -> Self;
+    unsafe fn add(self, addend: Self) -> Self;
+    unsafe fn sub(self, subtrahend: Self) -> Self;
     unsafe fn max(self, with: Self) -> Self;
 }
 
@@ -40,28 +40,28 @@ macro_rules! x86_vector {
                 unsafe { $load(from) }
             }
             #[inline(always)]
-            unsafe fn store(self, to: *mut f32) {
-                unsafe { $store(to, self) }
+            unsafe fn store(self, addend: *mut f32) {
+                unsafe { $store(addend, self) }
             }
             #[inline(always)]
-            unsafe fn mul_add(self, by: Self, to: Self) -> Self {
-                unsafe { $fma(self, by, to) }
+            unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+                unsafe { $fma(self, factor, addend) }
             }
             #[inline(always)]
-            unsafe fn mul_sub_from(self, by: Self, from: Self) -> Self {
-                unsafe { $fnma(self, by, from) }
+            unsafe fn mul_sub_from(self, factor: Self, from: Self) -> Self {
+                unsafe { $fnma(self, factor, from) }
             }
             #[inline(always)]
-            unsafe fn mul(self, by: Self) -> Self {
-                unsafe { $mul(self, by) }
+            unsafe fn mul(self, factor: Self) -> Self {
+                unsafe { $mul(self, factor) }
             }
             #[inline(always)]
-            unsafe fn add(self, to: Self) -> Self {
-                unsafe { $add(self, to) }
+            unsafe fn add(self, addend: Self) -> Self {
+                unsafe { $add(self, addend) }
             }
             #[inline(always)]
-            unsafe fn sub(self, what: Self) -> Self {
-                unsafe { $sub(self, what) }
+            unsafe fn sub(self, subtrahend: Self) -> Self {
+                unsafe { $sub(self, subtrahend) }
             }
             #[inline(always)]
             unsafe fn max(self, with: Self) -> Self {
@@ -121,28 +121,28 @@ mod aarch64 {
             unsafe { vld1q_f32(from) }
         }
         #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
-            unsafe { vst1q_f32(to, self) }
+        unsafe fn store(self, addend: *mut f32) {
+            unsafe { vst1q_f32(addend, self) }
         }
         #[inline(always)]
-        unsafe fn mul_add(self, by: Self, to: Self) -> Self {
-            unsafe { vfmaq_f32(to, self, by) }
+        unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+            unsafe { vfmaq_f32(addend, self, factor) }
         }
         #[inline(always)]
-        unsafe fn mul_sub_from(self, by: Self, from: Self) -> Self {
-            unsafe { vfmsq_f32(from, self, by) }
+        unsafe fn mul_sub_from(self, factor: Self, from: Self) -> Self {
+            unsafe { vfmsq_f32(from, self, factor) }
         }
         #[inline(always)]
-        unsafe fn mul(self, by: Self) -> Self {
-            unsafe { vmulq_f32(self, by) }
+        unsafe fn mul(self, factor: Self) -> Self {
+            unsafe { vmulq_f32(self, factor) }
         }
         #[inline(always)]
-        unsafe fn add(self, to: Self) -> Self {
-            unsafe { vaddq_f32(self, to) }
+        unsafe fn add(self, addend: Self) -> Self {
+            unsafe { vaddq_f32(self, addend) }
         }
         #[inline(always)]
-        unsafe fn sub(self, what: Self) -> Self {
-            unsafe { vsubq_f32(self, what) }
+        unsafe fn sub(self, subtrahend: Self) -> Self {
+            unsafe { vsubq_f32(self, subtrahend) }
         }
         #[inline(always)]
         unsafe fn max(self, with: Self) -> Self {
@@ -176,28 +176,28 @@ impl<const N: usize> Vector for Array<N> {
         unsafe { Array(from.cast::<[f32; N]>().read_unaligned()) }
     }
     #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        unsafe { to.cast::<[f32; N]>().write_unaligned(self.0) }
+    unsafe fn store(self, addend: *mut f32) {
+        unsafe { addend.cast::<[f32; N]>().write_unaligned(self.0) }
     }
     #[inline(always)]
-    unsafe fn mul_add(self, by: Self, to: Self) -> Self {
-        Array(core::array::from_fn(|lane| self.0[lane] * by.0[lane] + to.0[lane]))
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        Array(core::array::from_fn(|lane| self.0[lane] * factor.0[lane] + addend.0[lane]))
     }
     #[inline(always)]
-    unsafe fn mul_sub_from(self, by: Self, from: Self) -> Self {
-        Array(core::array::from_fn(|lane| from.0[lane] - self.0[lane] * by.0[lane]))
+    unsafe fn mul_sub_from(self, factor: Self, from: Self) -> Self {
+        Array(core::array::from_fn(|lane| from.0[lane] - self.0[lane] * factor.0[lane]))
     }
     #[inline(always)]
-    unsafe fn mul(self, by: Self) -> Self {
-        self.with(by, |a, b| a * b)
+    unsafe fn mul(self, factor: Self) -> Self {
+        self.with(factor, |a, b| a * b)
     }
     #[inline(always)]
-    unsafe fn add(self, to: Self) -> Self {
-        self.with(to, |a, b| a + b)
+    unsafe fn add(self, addend: Self) -> Self {
+        self.with(addend, |a, b| a + b)
     }
     #[inline(always)]
-    unsafe fn sub(self, what: Self) -> Self {
-        self.with(what, |a, b| a - b)
+    unsafe fn sub(self, subtrahend: Self) -> Self {
+        self.with(subtrahend, |a, b| a - b)
     }
     #[inline(always)]
     unsafe fn max(self, with: Self) -> Self {

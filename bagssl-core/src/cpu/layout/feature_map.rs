@@ -22,8 +22,8 @@ unsafe impl Send for Buffer {}
 unsafe impl Sync for Buffer {}
 
 /// Bytes of a cache line and of a huge page.
-const LINE: usize = 64;
-const HUGE: usize = 2 << 20;
+const CACHE_LINE: usize = 64;
+const HUGE_PAGE: usize = 2 << 20;
 
 impl Buffer {
     /// Allocates `len` zeros, rounded up to a multiple of [`CHANNELS`].
@@ -40,7 +40,7 @@ impl Buffer {
             let Some(start) = NonNull::new(alloc::alloc(layout).cast::<f32>()) else {
                 alloc::handle_alloc_error(layout)
             };
-            if layout.align() == HUGE {
+            if layout.align() == HUGE_PAGE {
                 ask_for_huge_pages(start.as_ptr().cast(), layout.size());
             }
             start.as_ptr().write_bytes(0, len);
@@ -50,7 +50,7 @@ impl Buffer {
 
     fn layout(len: usize) -> Layout {
         let bytes = len.saturating_mul(size_of::<f32>());
-        let align = if bytes >= 2 * HUGE { HUGE } else { LINE };
+        let align = if bytes >= 2 * HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
         match Layout::from_size_align(bytes, align) {
             Ok(layout) => layout,
             Err(_) => alloc::handle_alloc_error(Layout::new::<f32>()),
@@ -142,9 +142,9 @@ impl Form {
     /// first pixel.
     pub(crate) fn with_border(self, before: usize, after: [usize; 2]) -> Self {
         let grow = before.saturating_sub(self.before);
-        let have = self.extent.map(|extent| extent + grow);
+        let current = self.extent.map(|extent| extent + grow);
         let before = self.before + grow;
-        Form { before, extent: [0, 1].map(|axis| have[axis].max(before + after[axis])), ..self }
+        Form { before, extent: [0, 1].map(|axis| current[axis].max(before + after[axis])), ..self }
     }
 
     /// Returns the number of values per image.

@@ -28,7 +28,7 @@ impl<'a> View<'a> {
             Some(expected) if values.len() == expected => Ok(View { values, shape }),
             expected => {
                 let (expected, got) = (expected.unwrap_or(usize::MAX), values.len());
-                Err(Error::Length { what: "feature map values", expected, got })
+                Err(Error::Length { name: "feature map values", expected, got })
             }
         }
     }

@@ -4,7 +4,7 @@ use std::prelude::v1::*;
 
 use proptest::prelude::*;
 
-use super::{Executor, InstructionSet, Options, Pool, Serial, Threads, Values};
+use super::{Executor, ExecutorOptions, InstructionSet, Pool, Serial, Threads, Values};
 use crate::error::Result;
 use crate::plan::{Kind, Layer, NORM_EPSILON, Op, Plan, Window};
 use crate::random::{Address, Purpose, Stream};
@@ -75,7 +75,7 @@ fn naive(plan: &Plan, seed: u64, input: Naive) -> Vec<Naive> {
             let factor = |output: usize| scale[output] / (variance[output] + NORM_EPSILON).sqrt();
             (0..outputs).map(|output| [factor(output), shift[output] - mean[output] * factor(output)]).collect()
         };
-        let least = |relu: bool| if relu { 0.0 } else { f64::NEG_INFINITY };
+        let lower_bound = |relu: bool| if relu { 0.0 } else { f64::NEG_INFINITY };
         let taps = |window: &Window| {
             let [rows, columns] = window.kernel;
             (0..rows).flat_map(move |y| (0..columns).map(move |x| (y, x))).collect::<Vec<_>>()
@@ -100,8 +100,9 @@ fn naive(plan: &Plan, seed: u64, input: Naive) -> Vec<Naive> {
                             sum += weight * from.at(input, from_y, from_x).unwrap_or(0.0);
                         }
                     }
-                    let beside = residual.map_or(0.0, |value| all[value].at(output, y as isize, x as isize).unwrap());
-                    (sum * norm[output][0] + norm[output][1] + beside).max(least(*relu))
+                    let residual_value =
+                        residual.map_or(0.0, |value| all[value].at(output, y as isize, x as isize).unwrap());
+                    (sum * norm[output][0] + norm[output][1] + residual_value).max(lower_bound(*relu))
                 })
             }
             Op::MaxPool { window } => Naive::from_fn(from.channels(), sizes[index + 1], |channel, y, x| {
@@ -125,7 +126,7 @@ fn naive(plan: &Plan, seed: u64, input: Naive) -> Vec<Naive> {
                     let products = weights[output * inputs..][..*inputs].iter().zip(&from.values);
                     let sum = products.map(|(weight, value)| weight * value).sum::<f64>() + bias[output];
                     let [factor, offset] = norm.as_ref().map_or([1.0, 0.0], |norm| norm[output]);
-                    (sum * factor + offset).max(least(*relu))
+                    (sum * factor + offset).max(lower_bound(*relu))
                 })
             }
         };
@@ -135,7 +136,14 @@ fn naive(plan: &Plan, seed: u64, input: Naive) -> Vec<Naive> {
 }
 
 /// The largest difference between executor and naive network, relative to the largest magnitude.
-fn error(plan: &Plan, seed: u64, batch: usize, size: [usize; 2], options: Options, threads: &dyn Threads) -> f64 {
+fn error(
+    plan: &Plan,
+    seed: u64,
+    batch: usize,
+    size: [usize; 2],
+    options: ExecutorOptions,
+    threads: &dyn Threads,
+) -> f64 {
     let channels = match plan.input() {
         Kind::Map(channels) | Kind::Rows(channels) => channels,
     };
@@ -184,7 +192,7 @@ proptest! {
 
     /// Two consecutive convolutions with arbitrary windows, on maps that are not square.
     #[test]
-    fn convolutions_of_any_form(
+    fn convolution_of_any_shape_matches_naive(
         seed in 0u64..1000,
         (height, width) in (1usize..20, 1usize..20),
         batch in 1usize..5,
@@ -202,7 +210,7 @@ proptest! {
         prop_assume!(plan.sizes([height, width]).is_some());
         let pool = Pool::new(2);
         for set in available() {
-            let options = Options { set, exact, ..Options::new(batch, [height, width]) };
+            let options = ExecutorOptions { set, exact, ..ExecutorOptions::new(batch, [height, width]) };
             let error = error(&plan, seed, batch, [height, width], options, &pool);
             prop_assert!(error < tolerance(set), "{set:?}: {error}");
         }
@@ -211,7 +219,7 @@ proptest! {
     /// Winograd's convolution with residuals that are larger than the output, on small maps that
     /// would not select it.
     #[test]
-    fn winograd_at_every_edge(
+    fn winograd_at_all_border_sizes(
         seed in 0u64..1000,
         (height, width) in (3usize..14, 3usize..14),
         channels in prop::sample::select(vec![16usize, 17, 48, 96]),
@@ -224,7 +232,7 @@ proptest! {
         ]).unwrap();
         for set in available() {
             // A large nominal batch selects Winograd.
-            let options = Options { set, ..Options::new(1000, [height, width]) };
+            let options = ExecutorOptions { set, ..ExecutorOptions::new(1000, [height, width]) };
             let error = error(&plan, seed, batch, [height, width], options, &Serial);
             prop_assert!(error < tolerance(set), "{set:?}: {error}");
         }
@@ -234,7 +242,7 @@ proptest! {
 /// A stem with pooling, a stage with a shortcut, final rows: with many and with few images, on one
 /// and several threads.
 #[test]
-fn whole_networks() {
+fn networks_match_naive() {
     use crate::architecture::{Architecture, mlp};
     let pool = Pool::new(3);
     for set in available() {
@@ -245,7 +253,7 @@ fn whole_networks() {
         ] {
             let plan = architecture.plan();
             for threads in [&Serial as &dyn Threads, &pool] {
-                let options = Options { set, ..Options::new(batch, size) };
+                let options = ExecutorOptions { set, ..ExecutorOptions::new(batch, size) };
                 let error = error(&plan, 1, batch, size, options, threads);
                 assert!(error < tolerance(set), "{set:?} {architecture:?} {batch} {size:?}: {error}");
             }
@@ -263,7 +271,7 @@ fn whole_networks() {
         );
         let rows = mlp(20, &[33, 7]).unwrap();
         for (plan, size) in [(pooled.unwrap(), [17, 9]), (rows, [1, 1])] {
-            let error = error(&plan, 2, 5, size, Options { set, ..Options::new(5, size) }, &pool);
+            let error = error(&plan, 2, 5, size, ExecutorOptions { set, ..ExecutorOptions::new(5, size) }, &pool);
             assert!(error < tolerance(set), "{set:?} {error}");
         }
     }
@@ -272,10 +280,10 @@ fn whole_networks() {
 /// Results on a rayon pool and on one thread are bitwise identical.
 #[cfg(feature = "rayon")]
 #[test]
-fn on_rayons_threads() {
+fn executor_on_rayon_threads() {
     let plan = crate::architecture::Architecture::ResNetSmall.plan();
     let input = values(5, "input", 24 * 3 * 16 * 16);
-    let executor = Executor::new(&plan, &mut source(&plan, 5), Options::new(24, [16, 16])).unwrap();
+    let executor = Executor::new(&plan, &mut source(&plan, 5), ExecutorOptions::new(24, [16, 16])).unwrap();
     let run = |threads: &dyn Threads| {
         let mut workspace = executor.workspace(24, [16, 16], threads).unwrap();
         executor.run(&mut workspace, &input, threads).unwrap()
@@ -289,9 +297,9 @@ fn on_rayons_threads() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn mismatches_are_refused() {
     let plan = crate::architecture::Architecture::ResNetSmall.plan();
-    let options = Options::new(2, [8, 8]);
+    let options = ExecutorOptions::new(2, [8, 8]);
     let executor = Executor::new(&plan, &mut source(&plan, 0), options).unwrap();
     assert!(executor.workspace(0, [8, 8], &Serial).is_err());
     let mut workspace = executor.workspace(2, [8, 8], &Serial).unwrap();
@@ -301,7 +309,7 @@ fn what_does_not_fit_is_refused() {
     }
     assert!(executor.run(&mut workspace, &[0.0; 3 * 64], &Pool::new(2)).is_err());
     let bagnet = crate::architecture::Architecture::BagNet33.plan();
-    let small = Options::new(1, [32, 33]);
+    let small = ExecutorOptions::new(1, [32, 33]);
     assert!(Executor::new(&bagnet, &mut source(&bagnet, 0), small).unwrap_err().to_string().contains("[32, 33]"));
     let mut short = |_: &str| Ok(vec![0.0; 3].into());
     assert!(Executor::new(&plan, &mut short, options).is_err());
@@ -309,10 +317,10 @@ fn what_does_not_fit_is_refused() {
 
 /// An executor rejects the workspace of another executor.
 #[test]
-fn the_workspace_of_another_is_refused() {
+fn workspace_of_another_executor_is_refused() {
     let conv = |outputs| Plan::new(Kind::Map(16), vec![conv(0, 16, outputs, Window::square(3, 1, 1), None)]).unwrap();
     let executor = |plan: &Plan, exact| {
-        let options = Options { exact, ..Options::new(4, [17, 19]) };
+        let options = ExecutorOptions { exact, ..ExecutorOptions::new(4, [17, 19]) };
         Executor::new(plan, &mut source(plan, 3), options).unwrap()
     };
     let (narrow, wide) = (conv(16), conv(64));
@@ -325,7 +333,7 @@ fn the_workspace_of_another_is_refused() {
     }
     // So many images that the number of bytes overflows: rejected instead of allocating too little.
     let mean = Plan::new(Kind::Map(16), vec![Layer { input: 0, op: Op::GlobalMean }]).unwrap();
-    let mean = Executor::new(&mean, &mut source(&mean, 0), Options::new(1, [16, 16])).unwrap();
+    let mean = Executor::new(&mean, &mut source(&mean, 0), ExecutorOptions::new(1, [16, 16])).unwrap();
     assert!(
         mean.workspace(1 << 60, [16, 16], &Serial).unwrap_err().to_string().contains("that fit in the address space")
     );
@@ -333,7 +341,7 @@ fn the_workspace_of_another_is_refused() {
 
 /// A ReLU would hide NaN as 0.
 #[test]
-fn norms_that_are_no_numbers_are_refused() {
+fn non_finite_norms_are_refused() {
     let plan = Plan::new(Kind::Map(3), vec![conv(0, 3, 8, Window::square(1, 1, 0), None)]).unwrap();
     for (part, value, words) in [
         ("running_var", -1.0, "at least 0, got -1"),
@@ -345,7 +353,7 @@ fn norms_that_are_no_numbers_are_refused() {
             true => Ok(vec![value; 8].into()),
             false => good(name),
         };
-        let error = Executor::new(&plan, &mut broken, Options::new(1, [4, 4])).unwrap_err().to_string();
+        let error = Executor::new(&plan, &mut broken, ExecutorOptions::new(1, [4, 4])).unwrap_err().to_string();
         assert!(error.contains(words) && error.contains("norm0"), "{error}");
     }
 }
@@ -353,9 +361,9 @@ fn norms_that_are_no_numbers_are_refused() {
 /// Early layers process several images at once, each thread its own. The results are bitwise
 /// identical to those of one thread, also for a partial batch.
 #[test]
-fn many_images_on_some_threads() {
+fn large_batch_on_several_threads() {
     let plan = crate::architecture::Architecture::ResNetSmall.plan();
-    let executor = Executor::new(&plan, &mut source(&plan, 5), Options::new(100, [16, 16])).unwrap();
+    let executor = Executor::new(&plan, &mut source(&plan, 5), ExecutorOptions::new(100, [16, 16])).unwrap();
     let input = values(5, "input", 100 * 3 * 16 * 16);
     let pool = Pool::new(3);
     for rows in [100, 37] {

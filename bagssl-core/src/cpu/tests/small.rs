@@ -4,7 +4,7 @@ use std::prelude::v1::*;
 
 use proptest::prelude::*;
 
-use super::super::{ArenaExecutor, Dense, Executor, Options, Pool, Serial};
+use super::super::{ArenaExecutor, Dense, Executor, ExecutorOptions, Pool, Serial};
 use super::{Naive, conv, naive, source, values};
 use crate::plan::{Kind, Layer, Op, Plan, Window};
 
@@ -28,7 +28,7 @@ proptest! {
 
     /// One pass over an image gives the same result as one pass per crop, for images of any size.
     #[test]
-    fn dense_is_as_each_crop_alone(
+    fn dense_equals_separate_crops(
         seed in 0u64..1000,
         (height, width) in (7u32..40, 7u32..40),
         more in 0usize..3,
@@ -37,7 +37,7 @@ proptest! {
         let field = plan.receptive_field().unwrap();
         prop_assert_eq!((field.side, field.stride), (7, 2));
         let side = field.side + more * field.stride;
-        let options = Options::new(1, [height as usize, width as usize]);
+        let options = ExecutorOptions::new(1, [height as usize, width as usize]);
         let dense = Dense::new(&plan, &mut source(&plan, seed), side, options).unwrap();
         let size = crate::patch::ImageSize { height, width };
         let image = values(seed, "image", (3 * height * width) as usize);
@@ -47,7 +47,7 @@ proptest! {
         };
         let rows = dense.encode(&image, size, &Serial).unwrap();
         prop_assert_eq!((rows.grid, rows.values.len()), (grid, grid[0] * grid[1] * 18));
-        let executor = Executor::new(&plan, &mut source(&plan, seed), Options::new(1, [side, side])).unwrap();
+        let executor = Executor::new(&plan, &mut source(&plan, seed), ExecutorOptions::new(1, [side, side])).unwrap();
         let mut workspace = executor.workspace(1, [side, side], &Serial).unwrap();
         let largest = rows.values.iter().fold(0f32, |most, value| most.max(value.abs()));
         for row in 0..grid[0] {
@@ -71,14 +71,14 @@ proptest! {
 
 /// An image of several pieces: the embeddings at the edges of pieces equal those of the crops.
 #[test]
-fn dense_goes_on_over_the_edges_of_pieces() {
+fn dense_continues_across_piece_borders() {
     let plan = unpadded();
     let size = crate::patch::ImageSize { height: 300, width: 530 };
-    let dense = Dense::new(&plan, &mut source(&plan, 3), 7, Options::new(1, [300, 530])).unwrap();
+    let dense = Dense::new(&plan, &mut source(&plan, 3), 7, ExecutorOptions::new(1, [300, 530])).unwrap();
     let image = values(3, "image", 3 * 300 * 530);
     let rows = dense.encode(&image, size, &Pool::new(2)).unwrap();
     assert_eq!(rows.grid, [147, 262]);
-    let executor = Executor::new(&plan, &mut source(&plan, 3), Options::new(1, [7, 7])).unwrap();
+    let executor = Executor::new(&plan, &mut source(&plan, 3), ExecutorOptions::new(1, [7, 7])).unwrap();
     let mut workspace = executor.workspace(1, [7, 7], &Serial).unwrap();
     for (row, column) in [(0, 0), (124, 124), (125, 125), (124, 249), (125, 250), (146, 261), (3, 251)] {
         let mut crop = Vec::new();
@@ -94,13 +94,14 @@ fn dense_goes_on_over_the_edges_of_pieces() {
 }
 
 #[test]
-fn dense_refuses_padding_and_says_where() {
+fn dense_refuses_padding() {
     let resnet = crate::architecture::Architecture::ResNetSmall.plan();
-    let error = Dense::new(&resnet, &mut source(&resnet, 0), 16, Options::new(1, [16, 16])).unwrap_err().to_string();
+    let error =
+        Dense::new(&resnet, &mut source(&resnet, 0), 16, ExecutorOptions::new(1, [16, 16])).unwrap_err().to_string();
     assert!(error.contains("layer 0: expected no padding"), "{error}");
     let plan = unpadded();
     for side in [6, 8] {
-        assert!(Dense::new(&plan, &mut source(&plan, 0), side, Options::new(1, [16, 16])).is_err());
+        assert!(Dense::new(&plan, &mut source(&plan, 0), side, ExecutorOptions::new(1, [16, 16])).is_err());
     }
 }
 
@@ -138,7 +139,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn lean_convolutions_of_any_form(
+    fn arena_convolution_of_any_shape(
         seed in 0u64..1000,
         size in (1usize..12, 1usize..12),
         channels in (1usize..5, 1usize..6, 1usize..5),
@@ -160,7 +161,7 @@ proptest! {
 /// Shortcuts, pooling, rows. The arena of the small network has the size that its largest layers
 /// need: three maps of 16 channels on 16x16 pixels.
 #[test]
-fn lean_networks() {
+fn arena_networks_match_executor() {
     use crate::architecture::{Architecture, mlp};
     let small = Architecture::ResNetSmall.plan();
     assert!(lean_error(&small, 1, [16, 16]) < 1e-5);

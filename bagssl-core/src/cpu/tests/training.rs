@@ -40,7 +40,7 @@ proptest! {
     /// A convolution agrees with the naive one, and its gradients are its adjoints: for any `g`,
     /// `<conv(x, w), g> = <x, input_gradient(g, w)> = <w, weight_gradient(x, g)>`.
     #[test]
-    fn gradients_of_convolutions_are_adjoints(
+    fn convolution_gradients_are_adjoints(
         seed in 0u64..1000,
         size in (1usize..20, 1usize..20),
         images in 1usize..12,
@@ -115,7 +115,7 @@ proptest! {
 
     /// Batch norm against its definition, and its gradients against finite differences in f64.
     #[test]
-    fn batch_norm_by_definition(
+    fn batch_norm_matches_definition(
         seed in 0u64..1000,
         shape in (1usize..4, 1usize..6, 1usize..6, 1usize..40),
         has_residual: bool,
@@ -148,8 +148,8 @@ proptest! {
         prop_assume!(!relu || smallest > 1e-3);
         for set in available() {
             let processor = Processor::new(set, &Serial).unwrap();
-            let beside = has_residual.then(|| view(&residual, shape));
-            let normed = processor.norm(view(&x, shape), &scale, &shift, beside, relu).unwrap();
+            let residual_view = has_residual.then(|| view(&residual, shape));
+            let normed = processor.norm(view(&x, shape), &scale, &shift, residual_view, relu).unwrap();
             for (got, expected) in normed.output.iter().zip(&expected) {
                 prop_assert!((f64::from(*got) - expected).abs() < 2e-4, "{set:?} {got} {expected}");
             }
@@ -180,7 +180,7 @@ proptest! {
 
 /// A residual with the right number of values but another shape is rejected.
 #[test]
-fn a_residual_of_another_shape_is_refused() {
+fn residual_of_other_shape_is_refused() {
     let window = Window::square(1, 1, 0);
     let conv = Convolution { window, inputs: 3, outputs: 4 };
     let (x, w, r) = (values(0, "x", 2 * 5 * 6 * 3), values(0, "w", 12), values(0, "r", 2 * 5 * 6 * 4));

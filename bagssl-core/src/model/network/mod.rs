@@ -111,7 +111,7 @@ pub struct Running<B: Backend> {
 
 impl<B: Backend> Running<B> {
     /// Returns the updated statistic.
-    pub fn moved(self) -> Tensor<B, 1> {
+    pub fn updated(self) -> Tensor<B, 1> {
         let batch = if self.factor == 1.0 { self.batch } else { self.batch * self.factor };
         self.value * (1.0 - NORM_MOMENTUM) + batch * NORM_MOMENTUM
     }
@@ -217,7 +217,7 @@ impl<B: Backend> Network<B> {
     /// # Source
     /// Like PyTorch's batch norm: the running variance uses the unbiased variance of the batch.
     pub fn update_running(&mut self, batch: BatchStatistics<B>) {
-        self.visit_running(batch, &mut |running| Some(running.moved()));
+        self.visit_running(batch, &mut |running| Some(running.updated()));
     }
 
     /// Visits every running statistic in the order of the layers, mean before variance. A statistic
@@ -283,17 +283,17 @@ pub(super) trait Layers<B: Backend> {
     fn linear(&mut self, input: Tensor<B, 2>, relu: bool) -> Tensor<B, 2>;
 }
 
-/// Runs the layers of a plan, and returns the values at the indices `wanted`.
+/// Runs the layers of a plan, and returns the values at the indices `requested`.
 ///
 /// # Panics
 /// If the plan reads another kind of input, or a wanted value is a map.
 pub(super) fn run<B: Backend, K: Kernels<B>>(
     plan: &Plan,
     input: Value<B>,
-    wanted: &[usize],
+    requested: &[usize],
     layers: &mut dyn Layers<B>,
 ) -> Vec<Tensor<B, 2>> {
-    let mut values = Values::new(plan, wanted, input);
+    let mut values = Values::new(plan, requested, input);
     for layer in plan.layers() {
         let output = match &layer.op {
             Op::ConvNorm { window, residual, relu, .. } => {
@@ -309,7 +309,7 @@ pub(super) fn run<B: Backend, K: Kernels<B>>(
         };
         values.push(output);
     }
-    wanted.iter().map(|&value| values.get(value).rows()).collect()
+    requested.iter().map(|&value| values.get(value).rows()).collect()
 }
 
 /// A network in training mode. Norms use the statistics of the batch and record them.
@@ -359,9 +359,9 @@ struct Values<B: Backend> {
 }
 
 impl<B: Backend> Values<B> {
-    fn new(plan: &Plan, wanted: &[usize], input: Value<B>) -> Self {
+    fn new(plan: &Plan, requested: &[usize], input: Value<B>) -> Self {
         let mut last_use = plan.last_use();
-        wanted.iter().for_each(|&value| last_use[value] = usize::MAX);
+        requested.iter().for_each(|&value| last_use[value] = usize::MAX);
         Values { values: vec![Some(input)], last_use }
     }
 
@@ -421,8 +421,8 @@ impl<B: Backend> Norm<B> {
         for (running, batch, factor) in
             [(&mut self.mean, batch.mean, 1.0), (&mut self.variance, batch.variance, unbiased)]
         {
-            if let Some(moved) = visit(Running { value: running.val(), batch, factor }) {
-                *running = Param::initialized(running.id, moved.detach());
+            if let Some(updated) = visit(Running { value: running.val(), batch, factor }) {
+                *running = Param::initialized(running.id, updated.detach());
             }
         }
     }

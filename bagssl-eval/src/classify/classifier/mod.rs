@@ -178,7 +178,7 @@ impl NeighborSearch<'_> {
         check_finite("patches", RowsView { values: embedding, dim: embedding.len() })?;
         if self.embeddings.len() as u64 >= self.patches {
             let (expected, got) = (self.patches as usize, self.embeddings.len() + 1);
-            return Err(bagssl_core::Error::Length { what: "grid patches", expected, got }.into());
+            return Err(bagssl_core::Error::Length { name: "grid patches", expected, got }.into());
         }
         self.embeddings.values.extend_from_slice(embedding);
         let count = self.embeddings.len() as u64;

@@ -1,6 +1,6 @@
 //! Escaping of user data, such as class names and paths.
 
-use bagssl_core::text::{is_obeyed, shown};
+use bagssl_core::text::{escaped, is_interpreted};
 
 /// Escapes text for HTML, SVG and quoted attributes. Control characters become spaces.
 pub(crate) fn escape(text: &str) -> String {
@@ -13,7 +13,7 @@ pub(crate) fn escape(text: &str) -> String {
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
             '\t' | '\n' | '\r' => escaped.push(character),
-            control if is_obeyed(control) => escaped.push(' '),
+            control if is_interpreted(control) => escaped.push(' '),
             other => escaped.push(other),
         }
     }
@@ -26,7 +26,7 @@ pub(crate) fn escape_markdown(text: &str) -> String {
     for character in text.chars() {
         match character {
             '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' => escaped.extend(['\\', character]),
-            control if is_obeyed(control) => escaped.push(' '),
+            control if is_interpreted(control) => escaped.push(' '),
             other => escaped.push(other),
         }
     }
@@ -38,7 +38,7 @@ pub(crate) fn escape_markdown(text: &str) -> String {
 /// it as text.
 pub(crate) fn as_cell(text: &str) -> String {
     let is_formula = text.starts_with(['=', '+', '-', '@']) && text.parse::<f64>().is_err();
-    if is_formula { format!("'{}", shown(text)) } else { shown(text) }
+    if is_formula { format!("'{}", escaped(text)) } else { escaped(text) }
 }
 
 #[cfg(test)]

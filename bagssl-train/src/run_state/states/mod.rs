@@ -15,14 +15,14 @@ use crate::error::{Error, Result};
 
 /// How often a state is saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Every {
+pub enum SaveInterval {
     /// At each multiple of this number of steps.
     Steps(u64),
     /// At the first step that ends at least this long after the last save.
     Time(Duration),
 }
 
-impl FromStr for Every {
+impl FromStr for SaveInterval {
     type Err = String;
 
     /// Parses `500` as 500 steps, and `90s`, `10m` and `2h` as durations.
@@ -33,9 +33,9 @@ impl FromStr for Every {
         let digits = text.trim_end_matches(['s', 'm', 'h']);
         let count = digits.parse::<u64>().ok().filter(|&count| (1..=u64::from(u32::MAX)).contains(&count));
         let count = count.ok_or_else(refuse)?;
-        let time = |seconds: u64| Ok(Every::Time(Duration::from_secs(count * seconds)));
+        let time = |seconds: u64| Ok(SaveInterval::Time(Duration::from_secs(count * seconds)));
         match &text[digits.len()..] {
-            "" => Ok(Every::Steps(count)),
+            "" => Ok(SaveInterval::Steps(count)),
             "s" => time(1),
             "m" => time(60),
             "h" => time(3600),
@@ -46,19 +46,19 @@ impl FromStr for Every {
 
 /// Which states to save and to keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keeping {
+pub struct Retention {
     /// How often to save a state.
-    pub every: Every,
+    pub interval: SaveInterval,
     /// The number of most recent states to keep, at least 1.
     pub last: usize,
     /// If set, the states at multiples of this number of epochs are saved and kept.
     pub milestones: Option<u32>,
 }
 
-impl Default for Keeping {
+impl Default for Retention {
     /// Saves every ten minutes and keeps the last two states.
     fn default() -> Self {
-        Keeping { every: Every::Time(Duration::from_secs(600)), last: 2, milestones: None }
+        Retention { interval: SaveInterval::Time(Duration::from_secs(600)), last: 2, milestones: None }
     }
 }
 
@@ -67,18 +67,18 @@ impl Default for Keeping {
 #[derive(Debug)]
 pub struct States {
     folder: PathBuf,
-    keeping: Keeping,
+    retention: Retention,
     saved: Instant,
 }
 
 /// A state that was read.
 #[derive(Debug)]
-pub struct LatestState {
+pub struct SavedState {
     /// The number of completed steps.
     pub step: u64,
     /// The path of the file.
     pub path: PathBuf,
-    /// The contents of the file, validated by [`whole_state`].
+    /// The contents of the file, validated by [`parse_state`].
     pub bytes: Vec<u8>,
     /// Later states that are damaged, with the reasons.
     pub damaged: Vec<(PathBuf, String)>,
@@ -87,19 +87,19 @@ pub struct LatestState {
 impl States {
     /// Opens the states of a folder, which is created at the first save. Expects a single writer at
     /// a time, as [`RunFolder`](super::RunFolder) ensures.
-    pub fn new(folder: impl Into<PathBuf>, keeping: Keeping) -> Self {
-        States { folder: folder.into(), keeping, saved: Instant::now() }
+    pub fn new(folder: impl Into<PathBuf>, retention: Retention) -> Self {
+        States { folder: folder.into(), retention, saved: Instant::now() }
     }
 
     /// Returns the newest intact state, or `None` if there are no states.
     ///
     /// # Errors
     /// [`Error::NoState`] if all states are damaged, [`Error::File`] if the folder cannot be read.
-    pub fn newest(&self) -> Result<Option<LatestState>> {
+    pub fn newest(&self) -> Result<Option<SavedState>> {
         let mut damaged = Vec::new();
         for State { step, path, .. } in self.list()? {
             match read(&path) {
-                Ok(bytes) => return Ok(Some(LatestState { step, path, bytes, damaged })),
+                Ok(bytes) => return Ok(Some(SavedState { step, path, bytes, damaged })),
                 Err(error) => damaged.push((path, error)),
             }
         }
@@ -116,7 +116,7 @@ impl States {
     /// # Errors
     /// [`Error::NoState`] if it is missing or damaged, [`Error::File`] if the folder cannot be
     /// read.
-    pub fn at(&self, step: u64) -> Result<LatestState> {
+    pub fn at(&self, step: u64) -> Result<SavedState> {
         let all = self.list()?;
         let Some(State { path, .. }) = all.iter().find(|state| state.step == step) else {
             let steps: Vec<String> = all.iter().rev().map(|state| state.step.to_string()).collect();
@@ -125,7 +125,7 @@ impl States {
         };
         let bytes =
             read(path).map_err(|got| Error::NoState { path: path.clone(), expected: "a valid state".into(), got })?;
-        Ok(LatestState { step, path: path.clone(), bytes, damaged: Vec::new() })
+        Ok(SavedState { step, path: path.clone(), bytes, damaged: Vec::new() })
     }
 
     /// Discards the states after `found`, whose steps the run will repeat, starting with the
@@ -133,7 +133,7 @@ impl States {
     ///
     /// # Errors
     /// [`Error::File`] if this fails.
-    pub fn go_back_to(&self, found: &LatestState) -> Result<()> {
+    pub fn rewind_to(&self, found: &SavedState) -> Result<()> {
         for State { path, .. } in self.list()?.into_iter().take_while(|state| state.step > found.step) {
             let is_damaged = found.damaged.iter().any(|(damaged, _)| *damaged == path);
             let gone = match is_damaged {
@@ -163,8 +163,8 @@ impl States {
         Ok(states)
     }
 
-    fn is_milestone(&self, at: Position) -> bool {
-        at.batch == 0 && self.keeping.milestones.is_some_and(|every| at.epoch.is_multiple_of(every))
+    fn is_milestone(&self, position: Position) -> bool {
+        position.batch == 0 && self.retention.milestones.is_some_and(|epochs| position.epoch.is_multiple_of(epochs))
     }
 
     /// Removes all states but the most recent ones and milestones.
@@ -172,7 +172,7 @@ impl States {
         let states = self.list()?;
         let mut steps: Vec<u64> = states.iter().map(|state| state.step).collect();
         steps.dedup();
-        let oldest = steps.get(self.keeping.last.max(1) - 1).copied().unwrap_or(0);
+        let oldest = steps.get(self.retention.last.max(1) - 1).copied().unwrap_or(0);
         for state in states.iter().filter(|state| state.step < oldest && !state.is_milestone) {
             // A state that cannot be removed is harmless and no reason to end a run.
             let _ = fs::remove_file(&state.path);
@@ -182,12 +182,12 @@ impl States {
 }
 
 impl StateStore for States {
-    fn is_due(&self, at: Position) -> bool {
-        let is_time = match self.keeping.every {
-            Every::Steps(steps) => at.step.is_multiple_of(steps),
-            Every::Time(time) => self.saved.elapsed() >= time,
+    fn is_due(&self, position: Position) -> bool {
+        let is_time = match self.retention.interval {
+            SaveInterval::Steps(steps) => position.step.is_multiple_of(steps),
+            SaveInterval::Time(time) => self.saved.elapsed() >= time,
         };
-        is_time || self.is_milestone(at)
+        is_time || self.is_milestone(position)
     }
 
     fn save(&mut self, at: Position, bytes: &[u8]) -> Result<()> {
@@ -232,7 +232,7 @@ impl State {
 /// Returns the bytes of an intact state, or the reason why it is damaged.
 fn read(path: &Path) -> std::result::Result<Vec<u8>, String> {
     let bytes = check_regular(path).and_then(|()| fs::read(path)).map_err(|error| error.to_string())?;
-    whole_state(&bytes).map_err(|error| error.to_string())?;
+    parse_state(&bytes).map_err(|error| error.to_string())?;
     Ok(bytes)
 }
 
@@ -241,7 +241,7 @@ fn read(path: &Path) -> std::result::Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// [`Error::Core`] with the reason.
-pub fn whole_state(bytes: &[u8]) -> Result<Checkpoint<'_>> {
+pub fn parse_state(bytes: &[u8]) -> Result<Checkpoint<'_>> {
     let checkpoint = Checkpoint::from_bytes(bytes)?;
     if checkpoint.spec().training.is_none() {
         let why = "expected a state to resume from, got a checkpoint without training state";

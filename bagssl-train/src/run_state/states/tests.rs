@@ -39,7 +39,7 @@ fn state(step: u64, value: f32) -> Vec<u8> {
         patch,
         filter: Filter::Bilinear,
         normalization: Normalization::HALF,
-        tap: FeatureLayer::Embedding,
+        layer: FeatureLayer::Embedding,
         views: Views::FixedScale(patch),
         provenance: Provenance::default(),
         training: Some(training),
@@ -48,55 +48,57 @@ fn state(step: u64, value: f32) -> Vec<u8> {
 }
 
 /// Returns the position after `step` steps, with three batches per epoch.
-fn at(step: u64) -> Position {
+fn position(step: u64) -> Position {
     Position { step, epoch: (step / 3) as u32, batch: step % 3 }
 }
 
 #[test]
-fn how_often_by_hand() {
-    let time = |seconds| Ok(Every::Time(Duration::from_secs(seconds)));
-    let parse = |text: &str| text.parse::<Every>();
-    assert_eq!(parse("500"), Ok(Every::Steps(500)));
+fn save_interval_by_hand() {
+    let time = |seconds| Ok(SaveInterval::Time(Duration::from_secs(seconds)));
+    let parse = |text: &str| text.parse::<SaveInterval>();
+    assert_eq!(parse("500"), Ok(SaveInterval::Steps(500)));
     assert_eq!([parse("90s"), parse("10m"), parse("2h")], [time(90), time(600), time(7200)]);
     for bad in ["", "0", "0m", "m", "10mm", "1.5h", "-3", "10 m", "5000000000", "10d"] {
         assert!(parse(bad).unwrap_err().contains(&format!("got {bad:?}")), "{bad}");
     }
-    let due =
-        |every, milestones, step| States::new("", Keeping { every, milestones, ..Keeping::default() }).is_due(at(step));
-    let dues = |every, milestones| (1..=12).filter(|&step| due(every, milestones, step)).collect::<Vec<_>>();
-    assert_eq!(dues(Every::Steps(5), None), [5, 10]);
-    assert_eq!(dues(Every::Time(Duration::from_secs(600)), Some(2)), [6, 12]);
-    assert_eq!(dues(Every::Time(Duration::ZERO), None).len(), 12);
+    let due = |interval, milestones, step| {
+        States::new("", Retention { interval, milestones, ..Retention::default() }).is_due(position(step))
+    };
+    let dues = |interval, milestones| (1..=12).filter(|&step| due(interval, milestones, step)).collect::<Vec<_>>();
+    assert_eq!(dues(SaveInterval::Steps(5), None), [5, 10]);
+    assert_eq!(dues(SaveInterval::Time(Duration::from_secs(600)), Some(2)), [6, 12]);
+    assert_eq!(dues(SaveInterval::Time(Duration::ZERO), None).len(), 12);
 }
 
 #[test]
-fn the_last_ones_and_milestones_are_kept() {
+fn prune_keeps_last_states_and_milestones() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("states");
-    let keeping = Keeping { every: Every::Steps(1), last: 2, milestones: Some(2) };
-    let mut states = States::new(&path, keeping);
+    let retention = Retention { interval: SaveInterval::Steps(1), last: 2, milestones: Some(2) };
+    let mut states = States::new(&path, retention);
     assert!(states.newest().unwrap().is_none());
     for step in 1..=14 {
-        states.save(at(step), &state(step, 0.5)).unwrap();
+        states.save(position(step), &state(step, 0.5)).unwrap();
     }
-    let kept = ["06-milestone", "12-milestone", "13", "14"].map(|step| format!("step-000000{step}.safetensors"));
-    assert_eq!(names(&path), kept);
+    let expected_names =
+        ["06-milestone", "12-milestone", "13", "14"].map(|step| format!("step-000000{step}.safetensors"));
+    assert_eq!(names(&path), expected_names);
     assert_eq!(states.newest().unwrap().unwrap().step, 14);
     let found = states.at(6).unwrap();
     assert_eq!(found.bytes, state(6, 0.5));
     let error = states.at(7).unwrap_err().to_string();
     assert!(error.ends_with("states: expected a state of step 7, got states of steps 6, 12, 13, 14"), "{error}");
     // A run that is reset to an earlier state repeats the later steps.
-    states.go_back_to(&found).unwrap();
-    assert_eq!(names(&path), kept[..1]);
+    states.rewind_to(&found).unwrap();
+    assert_eq!(names(&path), expected_names[..1]);
 }
 
 #[test]
-fn a_damaged_state_falls_back_to_the_one_before() {
+fn newest_skips_damaged_states() {
     let folder = tempfile::tempdir().unwrap();
-    let mut states = States::new(folder.path(), Keeping { last: 3, ..Keeping::default() });
+    let mut states = States::new(folder.path(), Retention { last: 3, ..Retention::default() });
     for step in [4, 5, 8] {
-        states.save(at(step), &state(step, 0.5)).unwrap();
+        states.save(position(step), &state(step, 0.5)).unwrap();
     }
     let file = |step: u64| folder.path().join(format!("step-0000000{step}.safetensors"));
     fs::write(file(8), &state(8, 0.5)[..5000]).unwrap();
@@ -108,7 +110,7 @@ fn a_damaged_state_falls_back_to_the_one_before() {
     assert_eq!(*last, file(8));
     assert!(cut.contains("safetensors") && infinite.contains("\"optimiser.velocity.x\""), "{cut} {infinite}");
     assert!(states.at(5).unwrap_err().to_string().contains("step-00000005.safetensors: expected a valid state"));
-    states.go_back_to(&found).unwrap();
+    states.rewind_to(&found).unwrap();
     assert_eq!(names(folder.path()), ["step-00000004.safetensors", "step-00000005.damaged", "step-00000008.damaged"]);
     fs::write(file(4), "nothing").unwrap();
     let error = states.newest().unwrap_err().to_string();
@@ -117,25 +119,25 @@ fn a_damaged_state_falls_back_to_the_one_before() {
 
 /// The flips cover the entire file: its length, header, metadata and tensors.
 #[test]
-fn any_bit_that_has_flipped_is_noticed() {
-    let whole = state(3, 0.5);
-    assert!(whole_state(&whole).is_ok());
-    let header = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize + 8;
-    let places = (0..100).map(|i| i * header / 100).chain((0..100).map(|i| header + i * (whole.len() - header) / 100));
+fn any_flipped_bit_is_detected() {
+    let intact = state(3, 0.5);
+    assert!(parse_state(&intact).is_ok());
+    let header = u64::from_le_bytes(intact[..8].try_into().unwrap()) as usize + 8;
+    let places = (0..100).map(|i| i * header / 100).chain((0..100).map(|i| header + i * (intact.len() - header) / 100));
     for (number, place) in places.enumerate() {
-        let mut flipped = whole.clone();
+        let mut flipped = intact.clone();
         flipped[place] ^= 1 << (number % 8);
-        assert!(whole_state(&flipped).is_err(), "bit {} of byte {place} of {}", number % 8, whole.len());
+        assert!(parse_state(&flipped).is_err(), "bit {} of byte {place} of {}", number % 8, intact.len());
     }
 }
 
 /// A pipe in place of a state counts as damaged and does not block.
 #[cfg(unix)]
 #[test]
-fn a_pipe_is_no_state() {
+fn pipe_is_not_a_state() {
     let folder = tempfile::tempdir().unwrap();
-    let mut states = States::new(folder.path(), Keeping::default());
-    states.save(at(3), &state(3, 1.0)).unwrap();
+    let mut states = States::new(folder.path(), Retention::default());
+    states.save(position(3), &state(3, 1.0)).unwrap();
     let pipe = folder.path().join("step-00000004.safetensors");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let found = states.newest().unwrap().unwrap();

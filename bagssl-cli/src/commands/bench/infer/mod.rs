@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_core::cpu::{Executor, InstructionSet, Options, Pool, Threads};
+use bagssl_core::cpu::{Executor, ExecutorOptions, InstructionSet, Pool, Threads};
 use bagssl_core::plan::{NamedTensor, Plan};
 use serde::Serialize;
 
@@ -70,7 +70,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             Ok(values.into())
         }
     };
-    let options = Options { set, exact: args.exact, batch: args.batch, size };
+    let options = ExecutorOptions { set, exact: args.exact, batch: args.batch, size };
     let executor = Executor::new(&plan, &mut source, options)?;
     let pool = Pool::new(args.threads);
     let mut workspace = executor.workspace(args.batch, size, &pool)?;
