@@ -7,6 +7,8 @@ Needs only Python, and prints the tables of that page. The rates at the top come
 
 CONV = 540e12  # operations per second: the prototype's 6.8e12 in 12.7 ms; the card's peak is 989e12 in bf16
 TF32 = 200e12  # matrix products of the projector and the loss; peak 495e12
+F32 = 30e12  # products in exact f32, of the Cholesky factors; peak 67e12
+PIVOT = 0.1e-6  # seconds for one of the 64 pivots of a tile of the diagonal: two barriers, a root and a line of products
 MEMORY = 2.7e12  # bytes per second in kernels that stream through memory; peak 3.35e12
 UPLOAD = 40e9  # bytes per second from pinned memory over PCIe 5
 LAUNCH = 4e-6  # seconds on the host for a launch through the queue
@@ -64,8 +66,9 @@ def step(depth, cifar, side, batch, projector):
         # name, operations or bytes, rate, launches
         ("convolutions, three passes", 2 * batch * (3 * macs - first), CONV, 3 * n - 1),
         ("batch norms forward: input read twice, output written, residual read", 2 * batch * (3 * maps + residual), MEMORY, 3 * n),
-        ("batch norms backward: gradient and input read twice, gradient written; ReLU signs read; residual gradient written",
-         2 * batch * (5 * maps + maps // 2 + residual), MEMORY, 3 * n),
+        # The sign behind a ReLU comes from the input. Behind a residual it comes from the output, which both kernels read.
+        ("batch norms backward: gradient and input read twice, gradient written; block outputs read twice, residual gradient written",
+         2 * batch * (5 * maps + 3 * residual), MEMORY, 3 * n),
         ("gradient sums at block inputs: two read, one written", 2 * batch * 3 * inputs, MEMORY, len(ends)),
         ("images to bf16, then channels-last, pooling", batch * (4 + 2 + 2 + 2 * 8 / 3) * 3 * side * side + 4 * batch * ends[-1][1] + pool,
          MEMORY, 4 if cifar else 6),
@@ -94,7 +97,7 @@ def table(title, *arguments):
     host = launches * LAUNCH + 3 * len(convs) * PLAN
     print(f"| **GPU time** | | **{total * 1e3:.1f}** | {launches} |")
     print(f"| host time, in parallel | | {host * 1e3:.1f} | |")
-    print(f"| upload of the batch, in parallel | | {batch * 12 * arguments[2] ** 2 / UPLOAD * 1e3:.1f} | 1 |")
+    print(f"| upload of the batch, in parallel (training on images only) | | {batch * 12 * arguments[2] ** 2 / UPLOAD * 1e3:.1f} | 1 |")
     longest = max(total, host)
     print(f"\n{batch / longest:,.0f} patches/s. Activations kept for the backward pass: {4 * batch * maps / 2**30:.1f} GiB.\n")
 
@@ -103,3 +106,25 @@ table("ResNet-18, 32x32, batch 2048", 18, True, 32, 2048, [2048, 256])
 table("ResNet-18, 32x32, batch 512", 18, True, 32, 512, [2048, 256])
 table("ResNet-50, 32x32, batch 2048", 50, True, 32, 2048, [2048, 256])
 table("ResNet-50, 224x224, batch 256", 50, False, 224, 256, [2048, 256])
+
+
+def cholesky(side):
+    """Inverse and determinant of a matrix, as source/cholesky.cu and ops/matrices.rs compute them."""
+    tiles = -(-side // 64)
+    product = 2 * 64 ** 3
+    # Step `s` subtracts a product from each tile below it, up to the diagonal, and scales the other tiles of its row and column.
+    subtracted = sum(row + 1 for step in range(tiles) for row in range(step + 1, tiles))
+    parts = [
+        ("factor and its inverse: products of tiles", (subtracted + tiles * (tiles - 1)) * product / F32, 2 * tiles),
+        ("tiles of the diagonal, one after the other", tiles * 64 * PIVOT, 0),
+        ("launches", (2 * tiles + 2) * 3e-6, 0),
+        ("inverse from the factor's: a product", 2 * side ** 3 / F32, 1),
+        ("determinant", 0, 1),
+    ]
+    print(f"## Inverse of a matrix of side {side}\n\n| part | ms | launches |\n|---|---:|---:|")
+    for name, seconds, number in parts:
+        print(f"| {name} | {seconds * 1e3:.2f} | {number or ''} |".replace("|  |", "| |"))
+    print(f"| **GPU time** | **{sum(seconds for _, seconds, _ in parts) * 1e3:.1f}** | {sum(number for *_, number in parts)} |\n")
+
+
+cholesky(2048)

@@ -30,6 +30,14 @@ def tool(name):
     return shutil.which(name) or shutil.which(name, path="/usr/local/cuda/bin")
 
 
+def installed(name):
+    """Whether Python has a module."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 def offers(run, command, option):
     """Whether a command of the program has an option."""
     try:
@@ -40,11 +48,19 @@ def offers(run, command, option):
     return option.encode() in done.stdout
 
 
+def names_in(folder):
+    """The names in a folder; none if it cannot be read."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
 def wheels():
     """The folders of pip's CUDA: of libraries, and of headers."""
-    spec = importlib.util.find_spec("nvidia")
+    spec = importlib.util.find_spec("nvidia") if installed("nvidia") else None
     roots = list(spec.submodule_search_locations or []) if spec else []
-    folders = [os.path.join(root, name) for root in roots for name in sorted(os.listdir(root))]
+    folders = [os.path.join(root, name) for root in roots for name in names_in(root)]
     libraries = [os.path.join(folder, "lib") for folder in folders if os.path.isdir(os.path.join(folder, "lib"))]
     headers = [folder for folder in folders if os.path.isfile(os.path.join(folder, "include", "cuda_runtime.h"))]
     return libraries, headers
@@ -68,7 +84,7 @@ def environment():
             print(f"{'no ' if failed else ''}{name}: {line}", flush=True)
     print(f"cores: {len(os.sched_getaffinity(0))}")
     print(f"Python: {sys.version.split()[0]}")
-    if importlib.util.find_spec("torch") is None:
+    if not installed("torch"):
         print("torch: not found")
     for package in importlib.metadata.distributions():
         name = (package.metadata["Name"] or "").lower()
@@ -125,7 +141,7 @@ def call1(run):
 
 def torch(run, mode, least, most):
     name = f"torch {mode}"
-    if importlib.util.find_spec("torch") is None:
+    if not installed("torch"):
         return run.skip(name, "PyTorch is not installed")
     child = [sys.executable, "train.py", "--child", "resnet18-cifar", "32", "2048", "train", mode]
     return run.part(name, child, least, most, read.figures)
@@ -135,10 +151,14 @@ def profile(run):
     """Where the time of a step goes as the program tells, and the milliseconds of each kernel over the launches of about two."""
     path = os.path.join(run.out, "trace.json")
     # The program writes over nothing.
-    if os.path.exists(path):
-        os.remove(path)
-    program, *arguments, _json = train(*RESNET18, "--steps", "10", "--profile", path)
-    run.part("profile", [program, *arguments], 10, 60, read.lines(60))
+    try:
+        if os.path.exists(path):
+            os.remove(path)
+    except OSError as error:
+        run.skip("profile", str(error))
+    else:
+        program, *arguments, _json = train(*RESNET18, "--steps", "10", "--profile", path)
+        run.part("profile", [program, *arguments], 10, 60, read.lines(60))
     ncu = tool("ncu")
     if ncu:
         about = [ncu, "--launch-skip", "1500", "--launch-count", "800", "--metrics", "gpu__time_duration.sum", "--csv",
@@ -199,7 +219,10 @@ def call3(run):
                "--json", *data]
     training = run.part("train", command, 15, 80, read.losses(metrics))
     if os.path.isfile(metrics):
-        shutil.copy(metrics, os.path.join(run.out, "metrics.jsonl"))
+        try:
+            shutil.copyfile(metrics, os.path.join(run.out, "metrics.jsonl"))
+        except OSError as error:
+            run.say(f"[the metrics are not kept: {error}]")
     if training.ok:
         checkpoint = os.path.join(out, "checkpoint.safetensors")
         run.part("eval", [PROGRAM, "eval", checkpoint, "--backend", "cuda", "--json", *data], 10, 60, read.evaluation)
@@ -248,32 +271,34 @@ def ratios(done):
     return lines
 
 
-# What of a part's rows is told in the summary: the starts of their figures, and how many at most.
+# What of a part's rows is told in the summary: groups of figures by how they start, and how many of a group at most.
 MATTER = {
-    "environment": (["GPU", "no GPU", "driver's CUDA", "torch", "glibc", "cores"], 8),
-    "doctor": (["version", "cuDNN", "cuBLAS", "NVRTC", "NVIDIA driver", "CUDA headers", "GPU"], 8),
-    "check": (["checked", "failed", "complete", "sums", "check failed"], 45),
-    "ncu": (["launches", "kernels' time", "kernel: "], 14),
-    "profile": (["line"], 14),
-    "golden": (["cuda"], 4),
-    "eval": (["knn", "linear"], 6),
-    "loader's trace": (["line"], 25),
-    "sanitizer": (["checked", "failed"], 4),
+    "environment": [(["GPU", "no GPU", "driver's CUDA", "torch", "glibc", "cores"], 8)],
+    "doctor": [(["version", "cuDNN", "cuBLAS", "NVRTC", "NVIDIA driver", "CUDA headers", "GPU"], 8)],
+    # The part's own section has more of what failed.
+    "check": [(["checked", "failed", "complete"], 3), (["check failed"], 12), (["sums"], 30)],
+    "ncu": [(["launches", "kernels' time", "kernel: "], 14)],
+    "profile": [(["line"], 14)],
+    "golden": [(["cuda"], 4)],
+    "eval": [(["knn", "linear"], 6)],
+    "loader's trace": [(["line"], 25)],
+    "sanitizer": [(["checked", "failed"], 4)],
 }
-OTHERS = (["patches_per_second", "milliseconds", "first_step_seconds", "peak_memory_bytes", "loading", "steps", "seconds",
-           "loss"], 8)
+OTHERS = [(["patches_per_second", "milliseconds", "first_step_seconds", "peak_memory_bytes", "loading", "steps", "seconds",
+            "loss"], 8)]
 
 
 def matters(done):
     """Lines of the figures that matter, of parts by name."""
     lines = []
     for name, part in done.items():
-        starts, most = MATTER.get(name.removesuffix(" with pip's folders"), OTHERS)
-        rows = [row for row in part.rows if row["figure"].startswith(tuple(starts))][:most]
+        groups = MATTER.get(name.removesuffix(" with pip's folders"), OTHERS)
+        rows = [row for starts, most in groups
+                for row in [row for row in part.rows if row["figure"].startswith(tuple(starts))][:most]]
         told = [f"{row['figure']} {shown(row['value'])} {row['unit']}".strip()[:160] for row in rows]
         if told:
             lines += [f"{name}: " + "; ".join(told)] if sum(map(len, told)) < 130 else [f"{name}:", *(f"  {row}" for row in told)]
-    return [*lines, "", *ratios(done)]
+    return lines
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["environment"]:

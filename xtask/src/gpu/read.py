@@ -21,7 +21,7 @@ def clip(line):
 
 
 def first_error(lines):
-    """The first lines that tell of something wrong, all checks that failed, and the last lines."""
+    """The first lines that tell of something wrong, checks that failed among them, and the last lines."""
     lines = [line for line in lines if line.strip()]
     wrong = [at for at, line in enumerate(lines) if WRONG.search(line) and not line.startswith("ok ")][:25]
     last = range(max(0, len(lines) - 6), len(lines))

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 
 import parts
 import read
@@ -26,11 +27,15 @@ KILL_AFTER = 3
 # Of a part's output: bytes that are kept from its beginning and its end, and bytes that are printed as they come.
 HEAD, TAIL, SHOWN = 1 << 20, 1 << 16, 1 << 15
 SUMMARY_CHARACTERS = 10_000
+# Of these, what the parts that failed have at least for their output.
+FAILED_CHARACTERS = 2_500
+# The longest line of the summary that says how a part went.
+OUTCOME_CHARACTERS = 160
 OUTCOMES = ["ok", "failed", "timed out", "not run", "cut off"]
 
 
-class Cut(Exception):
-    """The whole run is asked to end."""
+class Cut(BaseException):
+    """The whole run is asked to end. Nothing that guards against errors holds it up."""
 
 
 class Done:
@@ -46,6 +51,22 @@ class Done:
 
     def value(self, figure):
         return next((row["value"] for row in reversed(self.rows) if row["figure"] == figure), None)
+
+
+class File:
+    """A file that is added to. If it cannot be written, as on a full disk, the run says so once and goes on."""
+
+    def __init__(self, path):
+        self.path, self.file, self.wrong = path, open(path, "ab", buffering=0), None
+
+    def write(self, text):
+        try:
+            while text:
+                text = text[self.file.write(text):]
+        except OSError as error:
+            if self.wrong is None:
+                say_bytes(f"[{self.path}: {error}]\n".encode())
+            self.wrong = error
 
 
 class Output:
@@ -65,14 +86,12 @@ class Output:
         self.head += first
         self.tail = (self.tail + chunk[len(first):])[-TAIL:]
         self.log.write(first)
-        self.log.flush()
 
     def end(self):
         """The lines that were kept."""
         left_out = self.bytes - len(self.head) - len(self.tail)
         between = f"\n[{left_out} bytes left out]\n".encode() if left_out else b""
         self.log.write(between + self.tail + b"\n")
-        self.log.flush()
         text = (self.head + between + self.tail).decode("utf-8", "replace")
         return text.replace("\r", "\n").splitlines()
 
@@ -82,8 +101,11 @@ def now():
 
 
 def say_bytes(text):
-    sys.stdout.buffer.write(text)
-    sys.stdout.buffer.flush()
+    try:
+        while text:
+            text = text[os.write(1, text):]
+    except OSError:
+        pass  # Nobody reads it, or there is no room for it: the files have it too.
 
 
 class Run:
@@ -92,10 +114,9 @@ class Run:
     def __init__(self, out, data, seconds):
         os.makedirs(out, exist_ok=True)
         self.out, self.data, self.scale = out, data, seconds / CALL_SECONDS
-        self.log = open(os.path.join(out, "log.txt"), "ab", buffering=0)
-        self.rows = open(os.path.join(out, "rows.jsonl"), "a")
+        self.log, self.rows = File(os.path.join(out, "log.txt")), File(os.path.join(out, "rows.jsonl"))
         self.environment = dict(os.environ)
-        self.done, self.call, self.seconds, self.child = [], None, seconds, None
+        self.done, self.call, self.seconds, self.child, self.wrong = [], None, seconds, None, []
 
     def begin(self, call, plan, stopped=None):
         self.call, self.deadline, self.stopped, self.plan = call, time.monotonic() + self.seconds, stopped, plan
@@ -113,13 +134,19 @@ class Run:
                 self.skip(name, self.stopped or why)
 
     def say(self, line):
-        print(line, flush=True)
-        self.log.write(line.encode() + b"\n")
+        line = line.encode("utf-8", "replace") + b"\n"
+        say_bytes(line)
+        self.log.write(line)
+
+    def error(self, error):
+        """Keeps and prints an error that is no part's, and returns it in a line."""
+        self.say("".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip())
+        self.wrong.append(f"run.py: {error!r}")
+        return self.wrong[-1]
 
     def row(self, part, figure, value, unit="", seconds=0.0):
         row = {"call": self.call, "part": part, "figure": figure, "value": value, "unit": unit, "seconds": round(seconds, 3)}
-        self.rows.write(json.dumps(row) + "\n")
-        self.rows.flush()
+        self.rows.write(json.dumps(row).encode() + b"\n")
         return row
 
     def left(self):
@@ -233,21 +260,41 @@ def described(done):
     return f"{done.outcome}{why}" if done.outcome == "not run" else f"{done.outcome}{why} after {done.seconds:.1f} s"
 
 
+def cut_lines(lines, characters):
+    """The first lines, as many as have room, and how many there are besides."""
+    for count in range(len(lines), -1, -1):
+        more = [f"[{len(lines) - count} more lines are in log.txt]"] if count < len(lines) else []
+        text = "\n".join(lines[:count] + more)
+        if len(text) <= characters:
+            return text
+    return ""
+
+
 def summary(run):
     """A line for each part, the figures that matter, and what failed, in at most `SUMMARY_CHARACTERS` characters."""
     width = max((len(done.name) for _, done in run.done), default=0)
     lines = ["", "# Summary", ""]
-    lines += [f"{call}  {done.name:<{width}}  {described(done)}" for call, done in run.done]
+    lines += [f"{call}  {done.name:<{width}}  {described(done)}"[:OUTCOME_CHARACTERS] for call, done in run.done]
     counts = [f"{sum(done.outcome == outcome for _, done in run.done)} {outcome}" for outcome in OUTCOMES]
-    lines += ["", ", ".join(counts), ""]
-    lines += parts.matters({done.name: done for _, done in run.done if done.rows})
+    files = [f"{file.path}: {file.wrong}" for file in (run.log, run.rows) if file.wrong]
+    named = {done.name: done for _, done in run.done if done.rows}
+    try:
+        ratios, matters = parts.ratios(named), parts.matters(named)
+    except Exception as error:  # Whatever a program printed, the rest of the summary is told.
+        run.error(error)
+        ratios = matters = []
+    # What is short and must not be missing comes first.
+    lines += ["", ", ".join(counts), *(line[:2 * OUTCOME_CHARACTERS] for line in run.wrong + files), *ratios, "", ""]
     failed = [done for _, done in run.done if done.outcome in ("failed", "timed out", "cut off")]
     text = "\n".join(lines)
-    for done in failed:
-        # What is left is shared among those that are still to be told of.
-        share = (SUMMARY_CHARACTERS - len(text) - 200) // max(1, len(failed) - failed.index(done))
-        told = "\n".join(read.first_error(done.lines))
-        text += f"\n\n## {done.name}: {described(done)}\n{told}"[:max(0, share)]
+    text += cut_lines(matters, SUMMARY_CHARACTERS - len(text) - 200 - (FAILED_CHARACTERS if failed else 0))
+    sections = [f"\n\n## {done.name}: {described(done)}\n" + "\n".join(read.first_error(done.lines)) for done in failed]
+    room = SUMMARY_CHARACTERS - len(text) - 200
+    # What is left is shared among all; what short ones leave is for the longer ones.
+    for at, short in enumerate(sorted(range(len(sections)), key=lambda which: len(sections[which]))):
+        sections[short] = sections[short][:max(0, room // (len(sections) - at))]
+        room -= len(sections[short])
+    text += "".join(sections)
     return text[:SUMMARY_CHARACTERS - 200] + f"\n\nkept in {run.out}"[:190] + "\n"
 
 
@@ -283,9 +330,9 @@ def main():
     def cut(*_):
         raise Cut
 
-    signal.signal(signal.SIGTERM, cut)
-    signal.signal(signal.SIGINT, cut)
-    signal.signal(signal.SIGHUP, cut)
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for asked in signals:
+        signal.signal(asked, cut)
     calls = list(parts.CALLS) if args.call == "all" else [args.call]
     why = None
     try:
@@ -293,24 +340,30 @@ def main():
             call = calls.pop(0)
             plan, work = parts.CALLS[call]
             run.begin(call, plan)
-            work(run)
-            run.end("not needed")
+            try:
+                work(run)
+                run.end("not needed")
+            except Exception as error:  # What goes wrong between the parts costs this call's other parts, and no other call.
+                run.end(run.error(error))
             # What stops one call would stop the others.
             why = run.stopped
     except Cut:
-        for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(asked, signal.SIG_IGN)
         why = "the run was asked to end"
         run.end(why)
+    for asked in signals:
+        signal.signal(asked, signal.SIG_IGN)
     for call in calls:
         run.begin(call, parts.CALLS[call][0], why)
         run.end(why)
     shutil.rmtree(parts.TRAINING, ignore_errors=True)
     text = summary(run)
-    with open(os.path.join(out, "summary.txt"), "a") as file:
-        file.write(text)
-    print(text, flush=True)
-    return int(any(done.outcome not in ("ok", "not run") for _, done in run.done))
+    try:
+        File(os.path.join(out, "summary.txt")).write(text.encode("utf-8", "replace"))
+    except OSError as error:
+        say_bytes(f"[summary.txt: {error}]\n".encode())
+    say_bytes(text.encode("utf-8", "replace") + b"\n")
+    ok = all(done.outcome in ("ok", "not run") for _, done in run.done)
+    return int(not ok or bool(run.wrong or run.log.wrong or run.rows.wrong))
 
 
 if __name__ == "__main__":

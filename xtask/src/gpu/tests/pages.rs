@@ -101,6 +101,9 @@ fn the_prediction_is_what_its_script_computes() {
     let printed = String::from_utf8(output.stdout).unwrap();
     let missing: Vec<&str> = printed.lines().filter(|line| !page.lines().any(|other| other == *line)).collect();
     assert!(page.contains(printed.trim()), "docs/gpu/prediction.md: expected these lines:\n{}", missing.join("\n"));
+    let rate = printed.lines().find_map(|line| line.split_once(" patches/s.")).unwrap().0;
+    let quoting = fs::read_to_string(root().join("docs/gpu/README.md")).unwrap();
+    assert!(quoting.contains(&format!(" {rate} patches/s")), "docs/gpu/README.md: expected {rate} patches/s");
 }
 
 #[test]

@@ -192,3 +192,107 @@ fn a_run_that_is_ended_says_so() {
     }
     assert!(summary(&String::from_utf8_lossy(&output.stdout)).contains("1 cut off"));
 }
+
+/// Appends lines to the list of parts in the pack.
+fn patch_parts(place: &Path, lines: &str) {
+    let path = place.join("gpu/parts.py");
+    // The part that runs `environment` stays last.
+    let text = fs::read_to_string(&path).unwrap().replace("if __name__", &format!("{lines}\nif __name__"));
+    fs::write(path, text).unwrap();
+}
+
+#[test]
+fn an_error_between_parts_ends_its_call_only() {
+    let place = packed("error");
+    patch_parts(
+        &place,
+        "def wrong(run):\n    run.part('environment', ['true'], 1, 5)\n    raise OSError('no reason')\n\n\n\
+         def matters(_):\n    raise ValueError('no figure')\n\n\n\
+         CALLS['call1'] = (CALLS['call1'][0], wrong)\n",
+    );
+    let (output, results, printed) = run(&place, &["all", "--seconds", "60"], "");
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert_eq!(outcome(&results, "environment"), "ok ");
+    for part in ["resnet-small", "resnet18", "check"] {
+        assert_eq!(outcome(&results, part), "not run run.py: OSError('no reason')", "{printed}");
+    }
+    assert_eq!(outcome(&results, "bench"), "ok ", "{printed}");
+    assert_eq!(outcome(&results, "golden"), "ok ", "{printed}");
+    assert!(printed.contains("Traceback") && printed.contains("in wrong"), "{printed}");
+    let summary = summary(&printed);
+    for line in ["run.py: OSError('no reason')", "run.py: ValueError('no figure')"] {
+        assert!(summary.lines().any(|other| other == line), "{line}: {summary}");
+    }
+    assert_eq!(fs::read_to_string(place.join("out/summary.txt")).unwrap().trim(), summary.trim());
+}
+
+/// Writes a module `nvidia` whose place is no folder, since it is in an archive, and returns the
+/// archive.
+fn unlistable_wheels(place: &Path) -> std::path::PathBuf {
+    let write = "import sys, zipfile\nzipfile.ZipFile(sys.argv[1], 'w').writestr('nvidia/__init__.py', '')";
+    let archive = place.join("nvidia.zip");
+    assert!(Command::new("python3").args(["-c", write]).arg(&archive).status().unwrap().success());
+    archive
+}
+
+/// Files that cannot be written, replaced or listed cost what needs them, and nothing else.
+#[test]
+fn a_full_disk_and_folders_in_the_way_stop_no_part() {
+    let place = packed("files");
+    let out = place.join("out");
+    for folder in ["trace.json", "metrics.jsonl"] {
+        fs::create_dir_all(out.join(folder)).unwrap();
+    }
+    // Each write to this file fails as on a full disk.
+    std::os::unix::fs::symlink("/dev/full", out.join("log.txt")).unwrap();
+    let modules = std::env::join_paths([place.join("modules"), unlistable_wheels(&place)]).unwrap();
+    let output = command(&place, &["all", "--seconds", "60"], "").env("PYTHONPATH", modules).output().unwrap();
+    let (results, printed) = (Results::read(&[&out]).unwrap(), String::from_utf8_lossy(&output.stdout));
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    for part in ["environment", "resnet18", "bench", "golden", "train", "eval"] {
+        assert_eq!(outcome(&results, part), "ok ", "{part}: {printed}");
+    }
+    assert!(outcome(&results, "profile").starts_with("not run "), "{printed}");
+    assert!(outcome(&results, "profile").contains("trace.json"), "{printed}");
+    assert!(printed.contains("[the metrics are not kept: "), "{printed}");
+    assert!(summary(&printed).contains("log.txt: [Errno 28] No space left on device"), "{printed}");
+    // Once where it happened, and once in the summary.
+    assert_eq!(printed.matches("No space left on device").count(), 2, "{printed}");
+}
+
+/// The same where the doctor fails: then the folders of pip's wheels are looked for.
+#[test]
+fn wheels_that_cannot_be_listed_are_none() {
+    let place = packed("wheels");
+    let mut command = command(&place, &["call1", "--seconds", "60"], "doctor=fail");
+    let output = command.env("PYTHONPATH", unlistable_wheels(&place)).output().unwrap();
+    let (results, printed) =
+        (Results::read(&[place.join("out")]).unwrap(), String::from_utf8_lossy(&output.stdout).into_owned());
+    assert_eq!(outcome(&results, "check"), "not run doctor failed", "{printed}");
+    assert!(printed.contains("$ LD_DEBUG=libs ./bagssl doctor") && !printed.contains("Traceback"), "{printed}");
+}
+
+/// However much has failed, the comparison with PyTorch and the sections of the parts have room.
+#[test]
+fn many_failures_leave_room_for_the_rest() {
+    let place = packed("many");
+    write_tools(&place);
+    let torch = "print('{\"patches_per_second\": 68000, \"peak_memory_bytes\": 5000000000}')\n";
+    fs::write(place.join("gpu/train.py"), torch).unwrap();
+    let (_, results, printed) = run(&place, &["all", "--seconds", "60"], "check=many golden=fail eval=fail");
+    assert_eq!(results.number("check", "failed"), Some(61.0), "{printed}");
+    let summary = summary(&printed);
+    let lines: Vec<&str> = summary.lines().collect();
+    let counts = lines.iter().position(|line| line.contains(" ok, ")).unwrap();
+    assert!(lines[counts + 1].starts_with("bagssl / torch eager: 1.250 "), "{summary}");
+    assert!(lines[counts + 2].starts_with("peak memory, bagssl / torch eager: "), "{summary}");
+    assert_eq!(lines.iter().filter(|line| line.starts_with("  check failed ")).count(), 12, "{summary}");
+    assert!(lines.iter().any(|line| line.starts_with("  sums norm  ")), "{summary}");
+    for part in ["golden", "eval"] {
+        let section = summary.split(&format!("## {part}: failed")).nth(1).unwrap_or_default();
+        assert!(section.contains(&format!("CUDA_ERROR_ILLEGAL_ADDRESS in {part}")), "{summary}");
+    }
+    // What the sections have in the end is reserved for them.
+    let sections = &summary[summary.find("\n## ").unwrap()..];
+    assert!(sections.chars().count() >= 2_500, "{}", sections.chars().count());
+}
